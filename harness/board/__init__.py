@@ -1,0 +1,37 @@
+"""Boards: rankings made from records of runs, with the doubt they deserve. Light to import: heavy parts load on use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.board.model import Board, Line, Row, TaskBoard
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["Board", "Line", "Row", "TaskBoard", "make", "render", "write"]
+
+
+def make(
+    suite: str, records: Iterable[Mapping[str, Any]], baselines: Iterable[Mapping[str, Any]], about: str = ""
+) -> Board:
+    """Rank the final runs among `records`; see `harness.board.ranking`."""
+    from harness.board import ranking
+
+    return ranking.make(suite, records, baselines, about)
+
+
+def render(board: Board, console: Console | None = None) -> None:
+    """Print a board to the terminal."""
+    from harness.board import tables
+
+    tables.render(board, console)
+
+
+def write(board: Board, records: Iterable[Mapping[str, Any]], folder: str | Path) -> None:
+    """Write board.md, board.csv, board.json and index.html into `folder`, each atomically."""
+    from harness.board import page
+
+    page.write(board, records, folder)

@@ -1,0 +1,220 @@
+"""Records of runs, gathered into the rows of a board, each with the reasons why it may not be ranked."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.board.model import Row
+
+Record = Mapping[str, Any]
+SEVERITY = ("ok", "diverged", "timeout", "oom", "failed", "unsupported")
+"""From best to worst; a status that is not listed counts as `failed`."""
+EQUAL = {
+    "budget": "spec.stop",
+    "size target": "spec.match",
+    "metric": "metrics.primary",
+    "data fingerprint": "data.fingerprint",
+}
+"""What every ranked record of one task must have in common, by path; the stream hash is compared seed by seed."""
+
+
+def dig(record: Record, path: str) -> Any:
+    """The value at a dotted path; None where any part of it is missing."""
+    value: Any = record
+    for name in path.split("."):
+        if not isinstance(value, Mapping):
+            return None
+        value = value.get(name)
+    return value
+
+
+def canonical(records: Iterable[Record]) -> list[Record]:
+    """Records in an order that depends on nothing but what they say; exact repeats of a run are dropped."""
+    keyed = sorted((json.dumps(r, sort_keys=True, default=str), i, r) for i, r in enumerate(records))
+    runs: dict[str, Record] = {}
+    for text, _, record in keyed:
+        runs.setdefault(str(record.get("run_id") or text), record)
+    return sorted(runs.values(), key=lambda r: (task_of(r), name_of(r), seed_of(r), str(r.get("run_id"))))
+
+
+def name_of(record: Record) -> str:
+    return str(dig(record, "spec.architecture_label") or dig(record, "spec.architecture"))
+
+
+def task_of(record: Record) -> str:
+    return str(dig(record, "spec.task_label") or dig(record, "spec.task"))
+
+
+def seed_of(record: Record) -> int:
+    return int(dig(record, "spec.seed") or 0)
+
+
+def score_of(record: Record) -> float | None:
+    """The finite test score of a run that ended well."""
+    if record.get("status") != "ok":
+        return None
+    return finite(dig(record, f"metrics.test.{dig(record, 'metrics.primary')}"))
+
+
+def finite(value: Any) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+
+
+def grouped(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """Records by architecture."""
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        groups.setdefault(name_of(record), []).append(record)
+    return groups
+
+
+@dataclass(frozen=True, slots=True)
+class Common:
+    """What most records of one task agree on. A tie is no agreement: nobody can say which side is right."""
+
+    terms: dict[str, Hashable | None]
+    hashes: dict[int, Hashable | None]
+
+
+def common(records: Sequence[Record]) -> Common:
+    """Only runs that ended well are asked: one that stopped early has consumed less."""
+    done = [r for r in records if r.get("status") == "ok"]
+    terms = {name: majority([_frozen(dig(r, path)) for r in done]) for name, path in EQUAL.items()}
+    seeds = sorted({seed_of(r) for r in done})
+    hashes = {s: majority([str(dig(r, "data.stream_hash")) for r in done if seed_of(r) == s]) for s in seeds}
+    return Common(terms, hashes)
+
+
+def majority(values: Sequence[Hashable]) -> Hashable | None:
+    top = Counter(values).most_common(2)
+    if not top or (len(top) == 2 and top[0][1] == top[1][1]):
+        return None
+    return top[0][0]
+
+
+def _frozen(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
+
+
+def row(name: str, records: Sequence[Record], shared: Common) -> Row:
+    """One architecture's row, not yet ranked. `records` are in canonical order."""
+    runs = list({seed_of(r): r for r in reversed(records)}.values())[::-1]
+    scored = [(seed_of(r), score) for r in runs if (score := score_of(r)) is not None]
+    scores = [score for _, score in scored]
+    mean = math.fsum(scores) / len(scores) if scores else None
+    rates = {dig(r, "spec.train.lr") for r in runs}
+    sizes: Mapping[str, Any] = next((r["size"] for r in runs if r.get("size")), {})
+    return Row(
+        architecture=name,
+        status=max((str(r.get("status")) for r in runs), key=_severity),
+        reason="; ".join([*_failures(runs), *_disqualified(records, shared)]),
+        mean=mean,
+        low=None,
+        high=None,
+        sd=_sd(scores),
+        seeds=[seed for seed, _ in scored],
+        scores=scores,
+        rank_low=None,
+        rank_high=None,
+        letters="",
+        params=sizes.get("params"),
+        params_non_embedding=sizes.get("params_non_embedding"),
+        mismatch=max(_values(runs, "size.mismatch"), key=abs, default=None),
+        flops=_mean(runs, "budget.used.flops"),
+        tokens=_mean(runs, "budget.used.tokens"),
+        seconds=_mean(runs, "budget.used.seconds"),
+        tokens_per_s=_mean(runs, "speed.train_tokens_per_s"),
+        peak_memory=_whole(max(_values(runs, "memory.peak_bytes"), default=None)),
+        state_bytes=sizes.get("state_bytes"),
+        lr=finite(rates.pop()) if len(rates) == 1 else None,
+        width=sizes.get("width"),
+        depth=sizes.get("depth"),
+    )
+
+
+def _severity(status: str) -> int:
+    return SEVERITY.index(status if status in SEVERITY else "failed")
+
+
+def _failures(runs: Sequence[Record]) -> list[str]:
+    """Like "2 of 3 seeds diverged: loss is not finite at step 12", worst first."""
+    found = []
+    for status in sorted({str(r.get("status")) for r in runs} - {"ok"}, key=lambda s: (-_severity(s), s)):
+        failed = [r for r in runs if str(r.get("status")) == status]
+        message = str(dig(failed[0], "error.message") or "").strip()
+        if status == "unsupported" and len(failed) == len(runs):
+            found.append(message or status)
+            continue
+        count = f"{len(failed)} of {len(runs)} seeds {status}"
+        found.append(f"{count}: {message}" if message else count)
+    return found
+
+
+def _disqualified(records: Sequence[Record], shared: Common) -> list[str]:
+    """Why runs that ended well may still not be ranked; each reason names its seeds."""
+    seeds: dict[str, list[int]] = {}
+    counts = Counter(seed_of(r) for r in records)
+    for record in records:
+        if record.get("status") != "ok":
+            continue
+        repeated = ["several runs of the same seed"] if counts[seed_of(record)] > 1 else []
+        for reason in [*repeated, *_objections(record, shared)]:
+            seeds.setdefault(reason, []).append(seed_of(record))
+    total = {seed_of(r) for r in records}
+    return [r if {*s} == total else f"{r} (seed {', '.join(map(str, sorted({*s})))})" for r, s in seeds.items()]
+
+
+def _objections(record: Record, shared: Common) -> list[str]:
+    found = []
+    if score_of(record) is None:
+        found.append("no finite test score")
+    if dig(record, "eligibility.ranked") is not True:
+        found.append(_gates(record))
+    mismatch, tolerance = finite(dig(record, "size.mismatch")), finite(dig(record, "spec.match.tolerance"))
+    if mismatch is not None and tolerance is not None and abs(mismatch) > tolerance:
+        found.append(f"size off its target by {mismatch:+.1%}, tolerance {tolerance:.1%}")
+    digest = dig(record, "data.stream_hash")
+    if not digest:
+        found.append("no data hash")
+    elif digest != (most := shared.hashes[seed_of(record)]):
+        found.append("data hash differs from the others'" if most else "data hashes disagree and none has a majority")
+    for name, path in EQUAL.items():
+        if _frozen(dig(record, path)) != (most := shared.terms[name]):
+            found.append(f"{name} differs from the others'" if most else f"no majority agrees on the {name}")
+    return found
+
+
+def _gates(record: Record) -> str:
+    gates = dig(record, "eligibility.gates") or {}
+    failed = [
+        f"{name} (measured {gate.get('measured')}, limit {gate.get('limit')})"
+        for name, gate in sorted(gates.items())
+        if not gate.get("passed")
+    ]
+    return f"failed gate {', '.join(failed)}" if failed else "did not pass the gates"
+
+
+def _values(runs: Sequence[Record], path: str) -> list[float]:
+    return [v for r in runs if (v := finite(dig(r, path))) is not None]
+
+
+def _mean(runs: Sequence[Record], path: str) -> float | None:
+    """Over the runs that ended well."""
+    values = _values([r for r in runs if r.get("status") == "ok"], path)
+    return math.fsum(values) / len(values) if values else None
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else int(value)
+
+
+def _sd(scores: Sequence[float]) -> float | None:
+    if len(scores) < 2:
+        return None
+    mean = math.fsum(scores) / len(scores)
+    return math.sqrt(math.fsum((s - mean) ** 2 for s in scores) / (len(scores) - 1))

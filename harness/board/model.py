@@ -1,0 +1,126 @@
+"""What a board is made of. Scores are in the metric's own unit; a field is None where nothing honest can be said."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One architecture on one task, over its seeds."""
+
+    architecture: str
+    status: str
+    """`ok` if every seed is, else the worst of them."""
+    reason: str
+    """Why the row is not ranked; empty where it is."""
+    mean: float | None
+    low: float | None
+    high: float | None
+    """95% interval of the mean; see `harness.stats.Estimate`."""
+    sd: float | None
+    seeds: list[int]
+    """Seeds that have a score."""
+    scores: list[float]
+    """Test score of each of `seeds`."""
+    rank_low: int | None
+    rank_high: int | None
+    """The places this architecture may hold; None where it is not ranked."""
+    letters: str
+    params: int | None
+    params_non_embedding: int | None
+    mismatch: float | None
+    """Size over target, minus one; the worst over the seeds."""
+    flops: float | None
+    tokens: float | None
+    seconds: float | None
+    tokens_per_s: float | None
+    """Budget used and training speed, means over the seeds. The two speeds are None where hardware differs."""
+    peak_memory: int | None
+    state_bytes: int | None
+    lr: float | None
+    """None where the seeds differ."""
+    width: int | None
+    depth: int | None
+
+    @property
+    def ranked(self) -> bool:
+        return self.rank_low is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A score without training, drawn as a line through the table."""
+
+    name: str
+    value: float
+    about: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskBoard:
+    """The ranking of one task, best first; ranked rows, then unranked, then unsupported."""
+
+    task: str
+    metric: str
+    unit: str
+    higher_is_better: bool
+    rows: list[Row]
+    baselines: list[Line]
+    """Best first, without chance."""
+    chance: float | None
+    notes: list[str]
+    mdd: float | None
+    """The smallest difference that would have been separated with 80% power."""
+
+    @property
+    def lines(self) -> list[Line]:
+        """Baselines and chance, best first."""
+        lines = list(self.baselines)
+        if self.chance is not None and all(b.name != "chance" for b in lines):
+            lines.append(Line("chance", self.chance, "guessing"))
+        return sorted(lines, key=lambda b: (self.key(b.value), b.name))
+
+    def key(self, score: float) -> float:
+        """Smaller is better."""
+        return -score if self.higher_is_better else score
+
+    def entries(self) -> list[Row | Line]:
+        """Rows with the baselines at their place among the ranked ones."""
+        ranked: list[Row | Line] = [row for row in self.rows if row.ranked]
+        placed = sorted([*ranked, *self.lines], key=lambda e: self.key(_score(e)))
+        return [*placed, *(row for row in self.rows if not row.ranked)]
+
+
+def _score(entry: Row | Line) -> float:
+    value = entry.value if isinstance(entry, Line) else entry.mean
+    assert value is not None
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """Every task of a suite."""
+
+    suite: str
+    about: str
+    tasks: list[TaskBoard]
+    notes: list[str]
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """Flat rows for machines; baselines are rows of status `baseline`."""
+        rows = []
+        for task in self.tasks:
+            entries: list[Row | Line] = [*task.rows, *task.lines]
+            rows += [{"task": task.task, "metric": task.metric} | _flat(entry) for entry in entries]
+        return rows
+
+
+def _flat(entry: Row | Line) -> dict[str, Any]:
+    if isinstance(entry, Row):
+        return dataclasses.asdict(entry) | {"ranked": entry.ranked}
+    blank: dict[str, Any] = {field.name: None for field in dataclasses.fields(Row)}
+    told = {"architecture": entry.name, "status": "baseline", "reason": entry.about, "mean": entry.value}
+    return blank | {"seeds": [], "scores": [], "letters": "", "ranked": False} | told

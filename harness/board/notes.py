@@ -1,0 +1,128 @@
+"""What must be said beside a table so that it cannot be misread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.board import gather
+from harness.board.gather import Record, dig
+from harness.board.model import Line, Row, TaskBoard
+from harness.stats import Comparison
+
+
+def general(finals: Sequence[Record], trials: Sequence[Record]) -> list[str]:
+    """Notes that hold for the whole board."""
+    found = []
+    commits = sorted({str(c) for r in finals if (c := dig(r, "provenance.commit"))})
+    if len(commits) > 1:
+        found.append(f"the runs come from {len(commits)} commits: {', '.join(c[:9] for c in commits)}")
+    if finals and not trials:
+        found.append("hyperparameters were not tuned per architecture")
+    return found
+
+
+def task(
+    board: TaskBoard, finals: Sequence[Record], trials: Sequence[Record], shared: gather.Common, comparison: Comparison
+) -> list[str]:
+    """Notes for one task, the most important first."""
+    ranked = [row for row in board.rows if row.ranked]
+    found = [_versus(board, ranked, line) for line in board.lines] if ranked else ["nothing could be ranked"]
+    found += _difference(board, ranked)
+    found += comparison.notes
+    found += _identical_data(finals, shared)
+    found += _machines(finals)
+    found += _rates(board.rows, trials)
+    return found
+
+
+def machines(finals: Sequence[Record]) -> int:
+    """How many kinds of hardware (and thread counts) the scored runs come from."""
+    return len(_hardware(finals))
+
+
+def _hardware(finals: Sequence[Record]) -> list[str]:
+    done = [r for r in finals if gather.score_of(r) is not None]
+    pairs = {(dig(r, "provenance.hardware"), dig(r, "provenance.threads")) for r in done}
+    return sorted(f"{hardware or 'unknown'} ({threads} threads)" for hardware, threads in pairs)
+
+
+def _versus(board: TaskBoard, ranked: Sequence[Row], line: Line) -> str:
+    """A baseline is beaten when every seed beats it and the whole interval lies on the better side."""
+    groups: dict[str, list[str]] = {"beat": [], "cannot tell": [], "do not": []}
+    for row in ranked:
+        ends = [board.key(v) for v in (*row.scores, row.low, row.high) if v is not None]
+        limit = board.key(line.value)
+        verdict = "beat" if max(ends) < limit else "do not" if min(ends) >= limit else "cannot tell"
+        groups[verdict].append(row.architecture)
+    beaten = groups.pop("beat")
+    told = [f"beat {line.name} ({line.value:.3f}): {_all(beaten, len(ranked))}"]
+    told += [f"{verdict}: {_all(names, len(ranked))}" for verdict, names in groups.items() if names]
+    return "; ".join(told)
+
+
+def _all(names: Sequence[str], total: int) -> str:
+    if not names:
+        return "none"
+    return f"all {total}" if len(names) == total > 2 else ", ".join(names)
+
+
+def _difference(board: TaskBoard, ranked: Sequence[Row]) -> list[str]:
+    if board.mdd is None:
+        return []
+    seeds = min(len(row.seeds) for row in ranked if len(row.seeds) > 1)
+    unit = f" {board.unit}" if board.unit else ""
+    shown = f"{board.mdd:.3f}" if board.mdd >= 0.001 else f"{board.mdd:.2g}"
+    return [f"smallest difference separated with 80% power at {seeds} seeds: {shown}{unit}"]
+
+
+def _identical_data(finals: Sequence[Record], shared: gather.Common) -> list[str]:
+    done = [r for r in finals if r.get("status") == "ok"]
+    if not done:
+        return []
+    odd = sorted({gather.name_of(r) for r in done if dig(r, "data.stream_hash") != shared.hashes[gather.seed_of(r)]})
+    if odd:
+        return [f"data not identical: {', '.join(odd)} stand apart by their stream hash and are not ranked"]
+    counts = [len({gather.name_of(r) for r in done if gather.seed_of(r) == s}) for s in shared.hashes]
+    if max(counts) < 2:
+        return ["only one architecture per seed: nothing to compare its data with"]
+    count = str(counts[0]) if len({*counts}) == 1 else f"{min(counts)} to {max(counts)}"
+    seeds = f"each of {len(counts)} seeds" if len(counts) > 1 else "one seed"
+    return [f"identical data: stream hash equal over {count} architectures for {seeds}"]
+
+
+def _machines(finals: Sequence[Record]) -> list[str]:
+    done = [r for r in finals if gather.score_of(r) is not None]
+    found = []
+    if len(hardware := _hardware(finals)) > 1:
+        found.append(f"hardware differs, so speeds are not compared: {'; '.join(hardware)}")
+    precisions = sorted({str(p) for r in done if (p := dig(r, "provenance.precision"))})
+    if len(precisions) > 1:
+        found.append(f"precision differs between runs: {', '.join(precisions)}")
+    return found
+
+
+def _rates(rows: Sequence[Row], trials: Sequence[Record]) -> list[str]:
+    """Learning rates, and what tuning them cost."""
+    known = {row.architecture: row.lr for row in rows if row.lr is not None and row.scores}
+    found = []
+    if len(rates := sorted({*known.values()})) > 1:
+        users = {lr: ", ".join(sorted(a for a in known if known[a] == lr)) for lr in rates}
+        found.append("learning rates: " + "; ".join(f"{lr:g} {names}" for lr, names in users.items()))
+    if not trials:
+        return found
+    by_name = gather.grouped(trials)
+    counts = {a: len(by_name.get(a, [])) for a in known}
+    if len({*counts.values()}) > 1:
+        found.append("tuning effort differs: " + ", ".join(f"{a} {n} trials" for a, n in sorted(counts.items())))
+    elif counts:
+        found.append(f"tuning: {next(iter(counts.values()))} trials per architecture, chosen on the validation split")
+    flops = sum(v for r in trials if (v := gather.finite(dig(r, "budget.used.flops"))))
+    found.append(f"tuning cost: {len(trials)} trials, {flops:.2g} FLOP in all")
+    edges = []
+    for a, lr in sorted(known.items()):
+        grid = sorted({v for r in by_name.get(a, []) if (v := gather.finite(dig(r, "spec.train.lr"))) is not None})
+        if len(grid) > 1 and lr in (grid[0], grid[-1]):
+            edges.append(f"{a} {lr:g}")
+    if edges:
+        found.append(f"best learning rate at the edge of its grid: {', '.join(edges)}")
+    return found

@@ -1,0 +1,94 @@
+"""From records to a board: rows gathered, ranked by their test scores, and annotated."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from harness import stats
+from harness.board import gather, notes
+from harness.board.gather import Record, dig
+from harness.board.model import Board, Line, Row, TaskBoard
+
+
+def make(suite: str, records: Iterable[Record], baselines: Iterable[Mapping[str, Any]], about: str = "") -> Board:
+    """Rank the final runs of a suite, task by task. The order of the records never matters."""
+    ordered = gather.canonical(records)
+    finals = [r for r in ordered if dig(r, "spec.kind") != "trial"]
+    trials = [r for r in ordered if dig(r, "spec.kind") == "trial"]
+    lines = list(baselines)
+    tasks = [
+        _task(
+            task,
+            [r for r in finals if gather.task_of(r) == task],
+            [r for r in trials if gather.task_of(r) == task],
+            [b for b in lines if b["task_label"] == task],
+        )
+        for task in sorted({gather.task_of(r) for r in finals})
+    ]
+    return Board(suite, about, tasks, notes.general(finals, trials))
+
+
+def _task(task: str, finals: Sequence[Record], trials: Sequence[Record], lines: list[Mapping[str, Any]]) -> TaskBoard:
+    shared = gather.common(finals)
+    metrics = _metrics(finals, shared)
+    higher, name = bool(metrics.get("higher_is_better")), str(metrics.get("primary") or "")
+    rows = [gather.row(a, own, shared) for a, own in gather.grouped(finals).items()]
+    rows, comparison = _ranked(rows, higher)
+    if notes.machines(finals) > 1:
+        rows = [dataclasses.replace(row, seconds=None, tokens_per_s=None) for row in rows]
+    board = TaskBoard(
+        task=task,
+        metric=name,
+        unit=str(metrics.get("unit") or ""),
+        higher_is_better=higher,
+        rows=sorted(rows, key=lambda row: _place(row, higher)),
+        baselines=_lines(lines, name, higher),
+        chance=gather.finite(metrics.get("chance")),
+        notes=[],
+        mdd=comparison.smallest_difference,
+    )
+    return dataclasses.replace(board, notes=notes.task(board, finals, trials, shared, comparison))
+
+
+def _metrics(finals: Sequence[Record], shared: gather.Common) -> Mapping[str, Any]:
+    """The metric most runs agree on; that of any run where there is none."""
+    named = [r["metrics"] for r in finals if dig(r, "metrics.primary")]
+    agreed = [m for m in named if m["primary"] == shared.terms["metric"]]
+    return next(iter(agreed or named), {})
+
+
+def _ranked(rows: list[Row], higher: bool) -> tuple[list[Row], stats.Comparison]:
+    scores = {row.architecture: dict(zip(row.seeds, row.scores, strict=True)) for row in rows if not row.reason}
+    comparison = stats.compare(scores, higher_is_better=higher)
+    return [_with(row, comparison.estimates.get(row.architecture)) for row in rows], comparison
+
+
+def _with(row: Row, estimate: stats.Estimate | None) -> Row:
+    if estimate is None:
+        return row
+    return dataclasses.replace(
+        row,
+        mean=estimate.mean,
+        low=estimate.low,
+        high=estimate.high,
+        rank_low=estimate.rank_low,
+        rank_high=estimate.rank_high,
+        letters=estimate.letters,
+    )
+
+
+def _place(row: Row, higher: bool) -> tuple[int, float, str]:
+    group = 0 if row.ranked else 3 if row.status == "unsupported" else 1 if row.status == "ok" else 2
+    score = float("inf") if row.mean is None else -row.mean if higher else row.mean
+    return group, score, row.architecture
+
+
+def _lines(lines: list[Mapping[str, Any]], metric: str, higher: bool) -> list[Line]:
+    found = {
+        Line(str(b["name"]), float(b["value"]), str(b.get("about") or ""))
+        for b in lines
+        if b.get("metric", metric) == metric and gather.finite(b["value"]) is not None
+    }
+    return sorted(found, key=lambda b: (-b.value if higher else b.value, b.name))

@@ -1,0 +1,45 @@
+"""The four meters, the rule that ends a run, and the learning rate as a function of how far it is."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Meters:
+    """What a run has used. Seconds are device time inside training steps: evaluation, data and logging are off the clock."""
+
+    tokens: int = 0
+    steps: int = 0
+    flops: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class StopRule:
+    """A limit on one meter. A run never goes over a limit on tokens, steps or FLOPs; seconds end with the step they fall in."""
+
+    meter: str
+    limit: float
+
+    def progress(self, used: Meters) -> float:
+        """From 0 at the start to 1 at the limit."""
+        return min(1.0, getattr(used, self.meter) / self.limit)
+
+    def done(self, used: Meters, step: Meters) -> bool:
+        """Whether one more step, costing `step`, would go over the limit."""
+        if self.meter == "seconds":
+            return used.seconds >= self.limit
+        return used.steps > 0 and getattr(used, self.meter) + getattr(step, self.meter) > self.limit
+
+
+def schedule(kind: str, progress: float, *, warmup: float, final: float) -> float:
+    """The learning rate as a fraction of its peak: linear warm-up, then `cosine` or `linear` to `final`, or `constant`."""
+    if warmup and progress < warmup:
+        return progress / warmup
+    if kind == "constant":
+        return 1.0
+    left = 1.0 - (progress - warmup) / max(1e-12, 1.0 - warmup)
+    shape = left if kind == "linear" else 0.5 * (1.0 - math.cos(math.pi * left))
+    return final + (1.0 - final) * shape

@@ -1,0 +1,129 @@
+"""The machine a run is on: device, precision, memory, and the words a record keeps about it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import subprocess
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from harness.version import __version__
+
+
+def pick() -> torch.device:
+    """CUDA where there is one, otherwise the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def native_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 matrix products run in hardware, rather than being emulated."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(probe and probe())
+
+
+def resolve_precision(wish: str, device: torch.device) -> str:
+    """`auto` is bf16 where the hardware has it, else fp32."""
+    return wish if wish != "auto" else "bf16" if native_bf16(device) else "fp32"
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
+    """Matrix products in bf16 if `precision` says so; parameters, sums and states stay fp32."""
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+class PeakMemory:
+    """Peak memory above what the process held when this was made: CUDA's own count, or resident memory."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        else:
+            with contextlib.suppress(OSError):
+                Path("/proc/self/clear_refs").write_text("5")  # Linux: start the high-water mark anew
+        self.before = self._now()
+
+    def _now(self) -> int:
+        if self.device.type == "cuda":
+            return int(torch.cuda.memory_allocated(self.device))
+        return int(psutil.Process().memory_info().rss)
+
+    def read(self) -> dict[str, int]:
+        """`peak_bytes` above `before_bytes`."""
+        if self.device.type == "cuda":
+            peak = int(torch.cuda.max_memory_allocated(self.device))
+        else:
+            peak = max(_high_water(), self._now())
+        return {"peak_bytes": max(0, peak - self.before), "before_bytes": self.before}
+
+
+def _high_water() -> int:
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    if platform.system() == "Windows":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if platform.system() == "Darwin" else peak * 1024)
+
+
+@cache
+def hardware(device_type: str) -> str:
+    """The device in words, the same for every run on one machine: `AMD EPYC, 2 cores`."""
+    if device_type == "cuda":
+        return torch.cuda.get_device_name()
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                name = line.split(":", 1)[1].strip()
+                break
+    return f"{name}, {os.cpu_count()} cores"
+
+
+@cache
+def commit() -> str | None:
+    """The git commit of this code, with `+` where the working tree differs; None outside a checkout."""
+    here = Path(__file__).parent.parent
+    if not (here / ".git").exists():
+        return None
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
+        paths = ["zoo", "tasks", "harness", "pyproject.toml"]
+        changed = subprocess.run(["git", "status", "--porcelain", *paths], cwd=here, capture_output=True, text=True)
+        return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
+    return None
+
+
+def provenance(device: torch.device, precision: str, kernels: dict[str, str]) -> dict[str, Any]:
+    """Where and with what a run was made."""
+    packages = {"python": platform.python_version()}
+    for name in ("torch", "numpy", "scipy", "gensim", "mlxtend"):
+        with contextlib.suppress(PackageNotFoundError):
+            packages[name] = version(name)
+    return {
+        "zoobench": __version__,
+        "commit": commit(),
+        "packages": packages,
+        "hardware": hardware(device.type),
+        "device": device.type,
+        "system": f"{platform.system()} {platform.machine()}",
+        "threads": torch.get_num_threads(),
+        "precision": precision,
+        "kernels": kernels,
+    }

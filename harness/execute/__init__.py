@@ -1,0 +1,1 @@
+"""Where runs are executed: `local` runs them on this machine, each in a process of its own."""

@@ -1,0 +1,89 @@
+"""The process of one run: trains, sends events to its parent, leaves a record."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import traceback
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.spec import RunSpec, build_task
+from harness.store import Store
+from harness.train import Stopped, resolve_size, skeleton, train
+from zoo import registry
+from zoo.sizing import Size
+from zoo.terms import Unsupported
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to do, and what a fresh process needs for it."""
+
+    spec: RunSpec
+    suite: str
+    root: Path
+    threads: int
+    plugins: tuple[str, ...] = ()
+    size: Size | None = None
+
+
+def main(job: Job, pipe: Connection) -> None:
+    """Run a job to its record. SIGTERM, or a parent that is gone, makes it write a checkpoint and leave."""
+    asked = False
+
+    def ask(*_: Any) -> None:
+        nonlocal asked
+        asked = True
+
+    def report(event: dict[str, Any]) -> None:
+        try:
+            pipe.send(event)
+        except (BrokenPipeError, OSError):
+            ask()
+
+    signal.signal(signal.SIGTERM, ask)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what it means
+    torch.set_num_threads(job.threads)
+    store = Store(job.suite, job.root)
+    with contextlib.suppress(Stopped):
+        record = _record(job, store, report, lambda: asked)
+        store.write(record)
+        report({"event": "end", "status": record["status"], "error": record["error"]})
+    pipe.close()
+
+
+def _record(job: Job, store: Store, report: Any, stop: Any) -> dict[str, Any]:
+    for plugin in job.plugins:
+        registry.load_plugin(plugin)
+    task = build_task(job.spec)
+    folder = store.run_folder(job.spec.run_id(task.fingerprint))
+
+    def failed(status: str, error: BaseException) -> dict[str, Any]:
+        details = {"kind": type(error).__name__, "message": " ".join(str(error).split()), "where": _where(error)}
+        return skeleton(job.spec, job.suite, task, status, details)
+
+    try:
+        size = job.size or resolve_size(job.spec, task)
+        return train(job.spec, size, suite=job.suite, folder=folder, report=report, stop=stop)
+    except Stopped:
+        raise
+    except Unsupported as error:
+        return failed("unsupported", error)
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        return failed("oom", error)
+    except RuntimeError as error:
+        starved = "not enough memory" in str(error) or "can't allocate memory" in str(error)
+        return failed("oom" if starved else "failed", error)
+    except Exception as error:
+        return failed("failed", error)
+
+
+def _where(error: BaseException) -> str:
+    """The innermost frame of an error: file, line, function."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name}" if frames else ""

@@ -1,0 +1,42 @@
+"""Parameter groups from the model's own hints, and AdamW over them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from zoo.contract import Hint, Model
+
+_DECAYING = (nn.Linear, nn.Conv1d, nn.Conv2d)
+
+
+def parameter_groups(model: Model, *, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    """Every trainable parameter in exactly one group, each with its peak learning rate `peak` and its decay.
+
+    Weights of linear and convolution layers decay; biases, norms, embeddings and raw parameters do not, unless a hint
+    says otherwise. A parameter's rate is min(lr · lr_scale, lr_max).
+    """
+    hints = model.hints()
+    decaying = {id(m.weight) for m in model.modules() if isinstance(m, _DECAYING)}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        hint = hints.get(name, Hint())
+        peak = min(lr * hint.lr_scale, hint.lr_max if hint.lr_max is not None else float("inf"))
+        decays = id(parameter) in decaying if hint.decay is None else hint.decay
+        groups.setdefault((peak, weight_decay if decays else 0.0), []).append(parameter)
+    return [{"params": p, "peak": peak, "lr": peak, "weight_decay": decay} for (peak, decay), p in groups.items()]
+
+
+def adamw(model: Model, *, lr: float, betas: tuple[float, float], weight_decay: float) -> torch.optim.AdamW:
+    """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101) over `parameter_groups`."""
+    return torch.optim.AdamW(parameter_groups(model, lr=lr, weight_decay=weight_decay), betas=betas, fused=True)
+
+
+def set_lr(optimizer: torch.optim.Optimizer, fraction: float) -> None:
+    """Every group at this fraction of its own peak."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * fraction

@@ -1,0 +1,127 @@
+"""What would run: every cell's solved size, FLOPs, tokens and time, before anything runs."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from harness import device as machine
+from harness.budget import StopRule
+from harness.execute import local
+from harness.spec import RunSpec, build_task, expand, trials
+from harness.suite import Loaded
+from harness.train import build_model, resolve_size
+from harness.units import clock, short
+from zoo import sizing
+from zoo.terms import Unsupported
+
+Sizes = dict[tuple[str, str], "sizing.Size | str"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One architecture on one task: what each of its runs would be."""
+
+    architecture: str
+    task: str
+    runs: int
+    trials: int
+    size: sizing.Size | None
+    reason: str = ""
+    tokens: float = 0.0
+    steps: float = 0.0
+    flops: float = 0.0
+    seconds: float = 0.0
+    """Training time of one run, from measured steps."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def solve(specs: list[RunSpec], loaded: Loaded, console: Console | None = None) -> Sizes:
+    """The size of every cell, or the reason why it cannot be.
+
+    Raises:
+        UserError: an option or size is wrong, at the line of its architecture.
+    """
+    sizes: Sizes = {}
+    for spec in specs:
+        if spec.cell in sizes:
+            continue
+        try:
+            sizes[spec.cell] = resolve_size(spec, build_task(spec))
+        except Unsupported as error:
+            sizes[spec.cell] = str(error)
+        except (ValueError, TypeError) as error:
+            labels = [choice.label for choice in loaded.suite.architectures]
+            raise loaded.error(
+                f"{spec.architecture_label} on {spec.task_label}: {error}",
+                ("architectures", labels.index(spec.architecture_label)),
+            ) from None
+    return sizes
+
+
+def plan(loaded: Loaded) -> list[Cell]:
+    """Every cell of the suite, with two training steps of each measured on this machine."""
+    specs, tries = expand(loaded), trials(loaded)
+    sizes = solve(specs, loaded)
+    cells = []
+    torch.set_num_threads(1)
+    for spec in {spec.cell: spec for spec in specs}.values():
+        runs, n_trials = (sum(other.cell == spec.cell for other in group) for group in (specs, tries))
+        size = sizes[spec.cell]
+        if isinstance(size, str):
+            cells.append(Cell(*spec.cell, runs, 0, None, reason=size))
+        else:
+            cells.append(Cell(*spec.cell, runs, n_trials, size, **_measure(spec, size)))
+    return cells
+
+
+def _measure(spec: RunSpec, size: sizing.Size) -> dict[str, float]:
+    task, device = build_task(spec), machine.pick()
+    examples = max(1, spec.train["batch_tokens"] // task.shape.length)
+    batch = task.batch("train", 0, spec.seed, size=examples).tensors(device)
+    model = build_model(spec, task, size.width).to(device)
+    rule = StopRule(*next(iter(spec.stop.items())))
+    with machine.autocast(device, machine.resolve_precision(spec.train["precision"], device)):
+        flops = sizing.training_flops(model, batch, task.loss)
+        start = time.perf_counter()
+        for _ in range(2):
+            task.loss(model(batch), batch).backward()
+        seconds = (time.perf_counter() - start) / 2
+    cost = {"tokens": examples * task.shape.length, "steps": 1, "flops": flops, "seconds": seconds}
+    steps = max(1, int(rule.limit / cost[rule.meter]))
+    return {meter: steps * value for meter, value in cost.items()}
+
+
+def estimate(cells: list[Cell], loaded: Loaded) -> float:
+    """Seconds of wall time for the whole suite with one worker per core."""
+    fraction = loaded.suite.tuning.budget if loaded.suite.tuning else 0.0
+    return sum(cell.seconds * (cell.runs + cell.trials * fraction) for cell in cells) / local.default_workers()
+
+
+def show(cells: list[Cell], loaded: Loaded, console: Console) -> None:
+    """The plan as a table."""
+    table = Table(title=f"plan of {loaded.suite.suite}", title_justify="left", header_style="bold")
+    for name in ("task", "architecture", "runs", "width", "depth", "params", "off", "tokens", "FLOPs", "time a run"):
+        table.add_column(name, justify="left" if name in ("task", "architecture") else "right", no_wrap=True)
+    for cell in cells:
+        if cell.size is None:
+            table.add_row(cell.task, cell.architecture, "–", *["–"] * 3, "", "", "", "unsupported", style="dim")
+            continue
+        off = "" if cell.size.mismatch is None else f"{cell.size.mismatch:+.1%}"
+        runs = f"{cell.trials}+{cell.runs}" if cell.trials else str(cell.runs)
+        sizes = (str(cell.size.width), str(cell.size.depth), short(cell.size.params_non_embedding), off)
+        table.add_row(cell.task, cell.architecture, runs, *sizes, short(cell.tokens), short(cell.flops), clock(cell.seconds))
+    console.print(table)
+    for reason in dict.fromkeys(f"{c.architecture} on {c.task}: {c.reason}" for c in cells if c.size is None):
+        console.print(f"unsupported: {reason}", style="dim", highlight=False)
+    total = sum(cell.runs + cell.trials for cell in cells if cell.size)
+    note = "params: without embeddings and head; runs: trials+runs; time: measured steps, evaluation not included"
+    console.print(note, style="dim", highlight=False)
+    console.print(f"{total} runs, about {clock(estimate(cells, loaded))} on this machine", highlight=False)

@@ -1,0 +1,196 @@
+"""A suite from start to end: what is missing is run, what is there stays, and a board is written."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import filelock
+from rich.console import Console
+
+from harness import tuning
+from harness.errors import UserError
+from harness.spec import RunSpec, build_task, expand, trials
+from harness.store import Record, Store
+from harness.suite import Loaded, load
+from tasks.base import DataError
+
+if TYPE_CHECKING:
+    from harness.execute.worker import Job
+    from zoo.sizing import Size
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a suite left: its records, and the folder they and the board are in."""
+
+    suite: str
+    folder: Path
+    records: list[Record]
+    ran: int
+    """Runs made by this call."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether every final run ended well; a combination that cannot be (`unsupported`) is no failure."""
+        return all(record["status"] in ("ok", "unsupported") for record in self.records)
+
+
+def run(
+    suite: str | Path,
+    *,
+    overrides: tuple[str, ...] = (),
+    root: Path | None = None,
+    workers: int | None = None,
+    console: Console | None = None,
+) -> Results:
+    """Run what a suite still lacks, write its board, and return its records.
+
+    Args:
+        suite: a name that ships, or a path. overrides: `key=value` pairs. root: where results go (`results`).
+        workers: runs at a time; by default one per core.
+
+    Raises:
+        UserError: the suite is wrong, its data is not here, or another process is running it.
+        KeyboardInterrupt: after checkpoints were written; call again to go on.
+    """
+    loaded = load(suite, overrides)
+    store = Store(loaded.suite.suite, root)
+    console = console or Console()
+    finals, tries = expand(loaded), trials(loaded)
+    published = store.published()
+    if published and not _missing(finals, store, {}) and len(_missing(finals, store, published)) == len(finals):
+        console.print(
+            f"{store.folder} holds published records; they are replaced by yours as they come in "
+            f"(`git checkout {store.folder}` brings them back)",
+            highlight=False,
+        )
+    with _locked(store):
+        ran = 0
+        for kind, phase in (("trial", tries), ("final", finals)):
+            specs = tuning.choose(phase, _records(tries, store)) if kind == "final" else phase
+            missing = _missing(specs, store, published)
+            if missing:
+                _execute(missing, loaded, store, workers, console, kind)
+                ran += len(missing)
+            done = specs
+        if not ran:
+            console.print(f"{store.folder}: all {len(finals) + len(tries)} runs are finished; nothing to do")
+        _baselines(done, store, console)
+    return Results(loaded.suite.suite, store.folder, _records(done, store), ran)
+
+
+def plugin_paths(loaded: Loaded) -> tuple[str, ...]:
+    """What a fresh process must import to know the suite's plug-ins."""
+    return tuple(where for _, where in loaded.plugins)
+
+
+def current(loaded: Loaded, store: Store) -> tuple[list[RunSpec], list[Record]]:
+    """The suite's final runs as its trials decide them, and every record, trials included, that belongs to them."""
+    tries = trials(loaded)
+    found = _records(tries, store)
+    specs = tuning.choose(expand(loaded), found)
+    return specs, found + _records(specs, store)
+
+
+def _run_id(spec: RunSpec) -> str:
+    return spec.run_id(build_task(spec).fingerprint)
+
+
+def _missing(specs: list[RunSpec], store: Store, published: dict[str, str]) -> list[RunSpec]:
+    return [spec for spec in specs if not store.finished(_run_id(spec), published)]
+
+
+def _records(specs: list[RunSpec], store: Store) -> list[Record]:
+    found = (store.read(_run_id(spec)) for spec in specs)
+    return [record for record in found if record is not None]
+
+
+@contextlib.contextmanager
+def _locked(store: Store) -> Iterator[None]:
+    store.folder.mkdir(parents=True, exist_ok=True)
+    path = store.folder / ".lock"
+    lock = filelock.FileLock(path, blocking=False)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise UserError("another zoobench is running this suite here", file=store.folder) from None
+    try:
+        yield
+    finally:
+        lock.release()
+        path.unlink(missing_ok=True)
+
+
+def _execute(
+    specs: list[RunSpec], loaded: Loaded, store: Store, workers: int | None, console: Console, kind: str
+) -> None:
+    from harness.execute import local
+    from harness.plan import solve
+    from harness.progress import Live
+    from harness.train import skeleton
+
+    load_data(specs)
+    sizes = solve(specs, loaded, console)
+    workers = workers or local.default_workers()
+    threads = max(1, local.default_workers() // workers)
+    jobs: list[Job] = []
+    for spec in specs:
+        size = sizes[spec.cell]
+        if isinstance(size, str):
+            error = {"kind": "Unsupported", "message": size, "where": ""}
+            store.write(skeleton(spec, loaded.suite.suite, build_task(spec), "unsupported", error))
+        else:
+            jobs.append(_job(spec, loaded, store, threads, size))
+    cannot = len(specs) - len(jobs)
+    note = f", {cannot} unsupported" if cannot else ""
+    noun = "trials" if kind == "trial" else "runs"
+    console.print(f"{len(jobs)} {noun} to do{note}; {workers} at a time, {threads} thread(s) each", highlight=False)
+    with Live(len(jobs), workers, console) as display:
+        local.run(jobs, workers=workers, timeout=loaded.suite.limits.timeout, display=display)
+
+
+def _job(spec: RunSpec, loaded: Loaded, store: Store, threads: int, size: Size) -> Job:
+    from harness.execute.worker import Job
+
+    return Job(spec, loaded.suite.suite, store.folder.parent.resolve(), threads, plugin_paths(loaded), size)
+
+
+def load_data(specs: list[RunSpec]) -> None:
+    """Make one example of every task, so that missing or damaged data is known before anything runs.
+
+    Raises:
+        UserError: the data's own message.
+    """
+    for spec in {spec.task_label: spec for spec in specs}.values():
+        try:
+            build_task(spec).batch("train", 0, 0, size=1)
+        except DataError as error:
+            raise UserError(str(error)) from None
+
+
+def _baselines(specs: list[RunSpec], store: Store, console: Console) -> None:
+    """Score every task's baselines once per fingerprint and number of test examples."""
+    found: dict[str, Any] = store.read_baselines()
+    for spec in {spec.task_label: spec for spec in specs}.values():
+        task, most = build_task(spec), spec.evaluate["test"]
+        key = f"{spec.task_label} {task.fingerprint} {most}"
+        if key in found:
+            continue
+        console.print(f"baselines of {spec.task_label} …", highlight=False)
+        found[key] = [
+            {"task_label": spec.task_label, "metric": task.metric.name, "name": b.name, "value": b.value, "about": b.about}
+            for b in task.baselines(None if most == "all" else most)
+        ]
+    store.write_baselines(found)
+
+
+def baselines(specs: list[RunSpec], store: Store) -> list[dict[str, Any]]:
+    """The stored baselines that belong to these runs."""
+    found, rows = store.read_baselines(), []
+    for spec in {spec.task_label: spec for spec in specs}.values():
+        rows += found.get(f"{spec.task_label} {build_task(spec).fingerprint} {spec.evaluate['test']}", [])
+    return rows

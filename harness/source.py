@@ -1,0 +1,116 @@
+"""YAML with its places: plain data, and for every key the file and line it stands on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import yaml
+
+from harness.errors import UserError
+
+Path_: TypeAlias = "tuple[str | int, ...]"
+
+
+@dataclass
+class Source:
+    """A YAML document: its data, and where each path of keys stands as (file, line)."""
+
+    data: Any
+    places: dict[Path_, tuple[str, int]] = field(default_factory=dict)
+
+    def error(self, message: str, path: Path_ = ()) -> UserError:
+        """An error that points at the deepest known place along `path`."""
+        known = path
+        while known and known not in self.places:
+            known = known[:-1]
+        file, line = self.places.get(known, (None, None))
+        return UserError(message, file=file, line=line, key=dotted(path))
+
+    def put(self, path: Path_, value: Any, origin: str) -> None:
+        """Set one value, making the mappings on the way.
+
+        Raises:
+            UserError: the path runs through something that is neither a mapping nor a list.
+        """
+        here = self.data
+        for depth, key in enumerate(path[:-1]):
+            try:
+                here = here.setdefault(key, {}) if isinstance(here, dict) else here[key]
+            except (TypeError, IndexError, KeyError, AttributeError):
+                raise UserError(f"{dotted(path[: depth + 1])} does not exist", file=origin) from None
+        try:
+            here[path[-1]] = value
+        except (TypeError, IndexError):
+            raise UserError(f"{dotted(path)} does not exist", file=origin) from None
+        self.places[path] = (origin, 0)
+
+
+def dotted(path: Path_) -> str:
+    """`("tasks", 0, "text")` → `tasks.0.text`."""
+    return ".".join(map(str, path))
+
+
+def read(file: Path) -> Source:
+    """Parse a YAML file.
+
+    Raises:
+        UserError: unreadable, not UTF-8, not YAML, a duplicate key, or no mapping at the top.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UserError("is not UTF-8 text", file=file) from None
+    except OSError as error:
+        raise UserError(f"cannot be read: {error.strerror}", file=file) from None
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise UserError(f"is not YAML: {error.problem}", file=file, line=mark.line + 1 if mark else None) from None
+    except yaml.YAMLError as error:
+        raise UserError(f"is not YAML: {error}", file=file) from None
+    if not isinstance(node, yaml.MappingNode):
+        line = node.start_mark.line + 1 if node is not None else 1
+        raise UserError("a suite is a mapping of keys (suite:, architectures:, tasks:, ...)", file=file, line=line)
+    source = Source(None)
+    try:
+        source.data = _convert(node, (), str(file), source)
+    except yaml.YAMLError as error:
+        raise UserError(f"is not YAML: {error}", file=file) from None
+    return source
+
+
+def _convert(node: yaml.Node, path: Path_, file: str, source: Source) -> Any:
+    source.places.setdefault(path, (file, node.start_mark.line + 1))
+    if isinstance(node, yaml.MappingNode):
+        data: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key, line = key_node.value, key_node.start_mark.line + 1
+            if not isinstance(key, str):
+                raise UserError("a key must be a single word", file=file, line=line, key=dotted(path))
+            if key in data:
+                first = source.places[(*path, key)][1]
+                raise UserError(f"duplicate key; it already stands on line {first}", file=file, line=line, key=key)
+            source.places[(*path, key)] = (file, line)
+            data[key] = _convert(value_node, (*path, key), file, source)
+        return data
+    if isinstance(node, yaml.SequenceNode):
+        return [_convert(item, (*path, i), file, source) for i, item in enumerate(node.value)]
+    return yaml.SafeLoader("").construct_object(node)
+
+
+def merge(base: Source, over: Source) -> Source:
+    """`base` with the keys of `over` on top: mappings merge, anything else is replaced."""
+
+    def join(a: Any, b: Any, path: Path_) -> Any:
+        if isinstance(a, dict) and isinstance(b, dict):
+            return {k: join(a.get(k), b[k], (*path, k)) if k in b else a[k] for k in [*a, *(k for k in b if k not in a)]}
+        for place in [p for p in places if p[: len(path)] == path]:
+            del places[place]
+        return b
+
+    places = dict(base.places)
+    data = join(base.data, over.data, ())
+    return Source(data, places | over.places)

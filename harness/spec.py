@@ -1,0 +1,127 @@
+"""A RunSpec: one architecture, one task, one budget, one seed, one set of hyperparameters. A suite expands to many."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Literal
+
+import tasks
+from harness.suite import Loaded, Question, Train
+from tasks.base import Task
+from zoo.terms import Role
+
+SCHEMA = 1
+"""Version of the record format; part of every run id."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    """Everything that decides what a run computes."""
+
+    architecture: str
+    architecture_label: str
+    options: dict[str, Any]
+    task: str
+    task_label: str
+    task_options: dict[str, Any]
+    role: Role
+    seed: int
+    kind: Literal["final", "trial"]
+    match: dict[str, Any] | None
+    stop: dict[str, float]
+    train: dict[str, Any]
+    evaluate: dict[str, Any]
+    plugins: tuple[tuple[str, str], ...] = field(default=())
+    """(name, digest of its content) of every plug-in of the suite."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> RunSpec:
+        return cls(**{**data, "plugins": tuple(map(tuple, data["plugins"]))})
+
+    def run_id(self, fingerprint: str) -> str:
+        """A hash of this spec and of the data it reads: equal for equal work, on any machine."""
+        text = json.dumps([SCHEMA, self.to_dict(), fingerprint], sort_keys=True)
+        return blake2b(text.encode(), digest_size=8).hexdigest()
+
+    @property
+    def cell(self) -> tuple[str, str]:
+        """The board's row and column."""
+        return self.architecture_label, self.task_label
+
+    def replace(self, **changes: Any) -> RunSpec:
+        return dataclasses.replace(self, **changes)
+
+
+def build_task(spec: RunSpec) -> Task:
+    """The task of a run."""
+    return tasks.build(spec.task, **spec.task_options)
+
+
+def expand(loaded: Loaded) -> list[RunSpec]:
+    """Every final run of a suite, task by task, seed by seed, with the suite's own hyperparameters."""
+    plugins = tuple((name, _digest(where)) for name, where in loaded.plugins)
+    return [
+        _spec(loaded, question, index, seed, plugins)
+        for question in loaded.suite.tasks
+        for seed in loaded.suite.seeds
+        for index in range(len(loaded.suite.architectures))
+    ]
+
+
+def trials(loaded: Loaded) -> list[RunSpec]:
+    """Every trial of the suite's tuning: the same learning rates for each architecture on each task."""
+    tuning = loaded.suite.tuning
+    if tuning is None:
+        return []
+    return [
+        spec.replace(
+            kind="trial",
+            seed=tuning.seed,
+            train={**spec.train, "lr": lr},
+            stop={name: limit * tuning.budget for name, limit in spec.stop.items()},
+            evaluate={**spec.evaluate, "split": tuning.select},
+        )
+        for spec in expand(loaded)
+        if spec.seed == loaded.suite.seeds[0]
+        for lr in tuning.lr
+    ]
+
+
+def _spec(
+    loaded: Loaded, question: Question, index: int, seed: int, plugins: tuple[tuple[str, str], ...]
+) -> RunSpec:
+    suite, choice = loaded.suite, loaded.suite.architectures[index]
+    options = {**suite.model, **question.model, **choice.options}
+    match = question.match or suite.budget.match
+    train = Train.model_validate({**suite.train.model_dump(), **question.train})
+    name, limit = (question.stop or suite.budget.stop).limit
+    return RunSpec(
+        architecture=choice.name,
+        architecture_label=choice.label,
+        options=options,
+        task=question.name,
+        task_label=question.label,
+        task_options=question.options,
+        role=tasks.get(question.name).role,
+        seed=seed,
+        kind="final",
+        match=None if match is None or "width" in options else match.model_dump(),
+        stop={name: limit},
+        train=train.model_dump(mode="json"),
+        evaluate=suite.evaluate.model_dump(),
+        plugins=plugins,
+    )
+
+
+def _digest(where: str) -> str:
+    found = None if where.endswith(".py") else importlib.util.find_spec(where)
+    path = where if found is None else found.origin
+    return blake2b(Path(path or where).read_bytes(), digest_size=8).hexdigest()

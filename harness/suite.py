@@ -1,0 +1,386 @@
+"""The YAML schema of a suite, and how one is found, read, merged, overridden and checked before anything runs."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.resources
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+import tasks as task_registry
+from harness.errors import UserError
+from harness.source import Path_, Source, dotted, merge, read
+from harness.units import Count, Duration, Fraction, Number, Quantity
+from zoo import registry
+
+
+def nearest(name: str, known: Any) -> str:
+    """`; did you mean …?`, or the list of what is known."""
+    near = difflib.get_close_matches(str(name), [str(k) for k in known], n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(sorted(map(str, known)))}"
+
+
+class Strict(BaseModel):
+    """A mapping in which an unknown key is an error that names the nearest known one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            fields = ", ".join(f"{name}: …" for name in cls.model_fields)
+            raise PydanticCustomError("mapping", "expected a mapping such as {{{fields}}}", {"fields": fields})
+        for key in data:
+            if key not in cls.model_fields:
+                message = f"unknown key {key!r}{nearest(key, cls.model_fields)}"
+                raise PydanticCustomError("unknown_key", "{message}", {"message": message, "key": key})
+        return data
+
+
+class Match(Strict):
+    """What is held equal over the architectures."""
+
+    params: Count
+    count: Literal["total", "non_embedding"] = "non_embedding"
+    tolerance: Fraction = 0.05
+
+
+class Stop(Strict):
+    """When a run ends: exactly one of these."""
+
+    tokens: Count | None = None
+    steps: Count | None = None
+    flops: Quantity | None = None
+    seconds: Duration | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Stop:
+        if len(self.model_dump(exclude_none=True)) != 1:
+            raise ValueError("give exactly one of tokens, steps, flops, seconds")
+        return self
+
+    @property
+    def limit(self) -> tuple[str, float]:
+        """The meter that ends the run and where it stands then."""
+        ((name, value),) = self.model_dump(exclude_none=True).items()
+        return name, value
+
+
+class Budget(Strict):
+    match: Match | None = None
+    stop: Stop = Stop(tokens=1_000_000)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _none(cls, data: Any) -> Any:
+        return {**data, "match": None} if isinstance(data, dict) and data.get("match") == "none" else data
+
+
+class Train(Strict):
+    """How every run of the suite is trained."""
+
+    batch_tokens: Count = 1024
+    optimizer: Literal["adamw"] = "adamw"
+    lr: Number = 1e-3
+    betas: tuple[Fraction, Fraction] = (0.9, 0.95)
+    weight_decay: Number = 0.1
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup: Fraction = 0.05
+    final_lr: Fraction = 0.1
+    """Where the schedule ends, as a fraction of the peak."""
+    clip: Number = 1.0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+
+
+class Evaluate(Strict):
+    every: Fraction = 0.1
+    """How often `valid` is scored, as a fraction of the budget."""
+    valid: Count = 256
+    """Examples of `valid` scored along the way and at the end."""
+    test: Count | Literal["all"] = "all"
+    """Examples of `test` scored once, at the end."""
+
+
+class Tuning(Strict):
+    """The same trials for every architecture and task, chosen on one split by the task's metric."""
+
+    lr: Annotated[list[Number], Field(min_length=1)]
+    select: Literal["valid", "tune"] = "valid"
+    budget: Fraction = 1.0
+    """Length of a trial as a fraction of a run's."""
+    seed: int = 1000
+    """The trials' seed, which no run of the board may share."""
+
+
+class Limits(Strict):
+    timeout: Duration | None = None
+    """Seconds of wall time after which a run is stopped and recorded as `timeout`."""
+
+
+class Choice(Strict):
+    """One architecture in the suite: its registered name, options, and the name of its row."""
+
+    name: str
+    options: dict[str, Any] = {}
+    label: str
+
+
+class Question(Strict):
+    """One task in the suite, with what it overrides for itself."""
+
+    name: str
+    options: dict[str, Any] = {}
+    label: str
+    stop: Stop | None = None
+    match: Match | None = None
+    train: dict[str, Any] = {}
+    model: dict[str, Any] = {}
+
+
+class Suite(Strict):
+    """A benchmark: architectures × tasks × seeds under one budget."""
+
+    suite: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    about: str = ""
+    extends: str | None = None
+    plugins: list[str] = []
+    architectures: Annotated[list[Choice], Field(min_length=1)]
+    tasks: Annotated[list[Question], Field(min_length=1)]
+    budget: Budget = Budget()
+    tuning: Tuning | None = None
+    seeds: Annotated[list[int], Field(min_length=1)] = [0, 1, 2]
+    train: Train = Train()
+    model: dict[str, Any] = {}
+    """Options that every architecture takes: depth, dropout, …"""
+    evaluate: Evaluate = Evaluate()
+    limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Suite:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds repeat")
+        if self.tuning and self.tuning.seed in self.seeds:
+            raise ValueError(f"tuning.seed {self.tuning.seed} is also one of the seeds; a trial's seed must be its own")
+        return self
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A checked suite, and where it came from."""
+
+    suite: Suite
+    source: Source
+    folder: Path
+    """Relative plug-in paths start here."""
+
+    def error(self, message: str, path: Path_ = ()) -> UserError:
+        return self.source.error(message, path)
+
+    @property
+    def plugins(self) -> list[tuple[str, str]]:
+        """Plug-ins as (name in the suite, what to import)."""
+        return [(p, str((self.folder / p).resolve()) if p.endswith(".py") else p) for p in self.suite.plugins]
+
+
+def shipped() -> dict[str, Path]:
+    """The suites that come with zoobench, by name."""
+    folder = Path(str(importlib.resources.files(task_registry))) / "suites"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def find(name: str, folder: Path | None = None) -> Path:
+    """The file of a suite, by shipped name or by path.
+
+    Raises:
+        UserError: neither.
+    """
+    known = shipped()
+    if name in known:
+        return known[name]
+    path = (folder or Path()) / name
+    if path.is_file():
+        return path
+    if path.suffix in (".yaml", ".yml") or "/" in name:
+        raise UserError(f"no such suite file: {path}")
+    raise UserError(f"unknown suite {name!r}{nearest(name, known)} (or give a path to a YAML file)")
+
+
+def load(name: str | Path, overrides: tuple[str, ...] = ()) -> Loaded:
+    """Find, read, merge (`extends`), override (`key=value`), validate and check a suite.
+
+    Raises:
+        UserError: with the file, the line, the key, and the nearest right name.
+    """
+    path = find(str(name))
+    source = _extended(read(path), path.parent)
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise UserError(f"{override!r} is not key=value", file="--set")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UserError(f"{text!r} is not a YAML value", file="--set", key=key) from None
+        source.put(tuple(int(k) if k.isdigit() else k for k in key.split(".")), value, "--set")
+    suite = _validate(source)
+    loaded = Loaded(suite, source, path.parent)
+    for index, (shown, where) in enumerate(loaded.plugins):
+        try:
+            registry.load_plugin(where)
+        except FileNotFoundError:
+            raise loaded.error(f"plug-in {shown} does not exist (looked for {where})", ("plugins", index)) from None
+        except Exception as error:
+            message = f"plug-in {shown} does not import: {type(error).__name__}: {error}"
+            raise loaded.error(message, ("plugins", index)) from None
+    _check(loaded)
+    return loaded
+
+
+def _extended(source: Source, folder: Path, seen: tuple[Path, ...] = ()) -> Source:
+    parent = source.data.get("extends")
+    if parent is None:
+        return source
+    if not isinstance(parent, str):
+        raise source.error("expected the name or path of a suite", ("extends",))
+    try:
+        path = find(parent, folder)
+    except UserError as error:
+        raise source.error(error.message, ("extends",)) from None
+    if path in seen:
+        raise source.error(f"{parent} extends itself in a circle", ("extends",))
+    return merge(_extended(read(path), path.parent, (*seen, path)), source)
+
+
+_RESERVED = {"architectures": {"as"}, "tasks": {"as", "stop", "match", "train", "model"}}
+
+
+def _entry(kind: str, raw: Any, index: int, source: Source) -> dict[str, Any]:
+    """`pre_ln`, `s4d: {d_state: 32}` or `{s4d: {…}, as: …}` as the fields of a Choice or Question."""
+    path: Path_ = (kind, index)
+    if isinstance(raw, str):
+        return {"name": raw, "options": {}, "label": raw}
+    if not isinstance(raw, dict):
+        raise source.error("expected a name, or a name with options such as `s4d: {d_state: 32}`", path)
+    own = [key for key in raw if key not in _RESERVED[kind]]
+    if len(own) != 1:
+        extra = f"; beside it only {', '.join(sorted(_RESERVED[kind]))} may stand" if own else ""
+        raise source.error(f"expected one name per entry, found {', '.join(own) or 'none'}{extra}", path)
+    name, options = own[0], raw[own[0]] or {}
+    if not isinstance(options, dict):
+        raise source.error("options must be a mapping such as {length: 128}", (*path, name))
+    label = str(raw.get("as") or name)
+    rest = {key: raw[key] for key in raw if key not in (name, "as")}
+    return {"name": name, "options": options, "label": label, **rest}
+
+
+def _label(entries: list[dict[str, Any]]) -> None:
+    """Entries of one name are told apart by their options."""
+    labels = [entry["label"] for entry in entries]
+    for entry in entries:
+        if labels.count(entry["label"]) > 1 and entry["label"] == entry["name"] and entry["options"]:
+            shown = ", ".join(f"{k}={v}" for k, v in entry["options"].items())
+            entry["label"] = f"{entry['name']}({shown})"
+
+
+def _validate(source: Source) -> Suite:
+    data = dict(source.data)
+    for kind in _RESERVED:
+        if isinstance(data.get(kind), list):
+            data[kind] = [_entry(kind, raw, i, source) for i, raw in enumerate(data[kind])]
+            _label(data[kind])
+            for index, entry in enumerate(data[kind]):
+                if entry["label"] in [other["label"] for other in data[kind][:index]]:
+                    message = f"{entry['label']!r} stands twice; name one of them with `as:`"
+                    raise source.error(message, (kind, index))
+    try:
+        suite = Suite.model_validate(data)
+        for index, task in enumerate(suite.tasks):
+            if task.train:
+                _submodel(Train, {**suite.train.model_dump(), **task.train}, ("tasks", index, "train"))
+    except ValidationError as error:
+        first = error.errors()[0]
+        path: Path_ = tuple(part for part in first["loc"] if not isinstance(part, str) or "[" not in part)
+        context = first.get("ctx", {})
+        if first["type"] == "unknown_key":
+            path = (*path, context["key"])
+        raise source.error(_words(first), path) from None
+    return suite
+
+
+def _submodel(kind: type[BaseModel], data: dict[str, Any], path: Path_) -> None:
+    try:
+        kind.model_validate(data)
+    except ValidationError as error:
+        details = [{"type": e["type"], "loc": (*path, *e["loc"]), "input": e["input"], "ctx": e.get("ctx", {})} for e in error.errors()]
+        raise ValidationError.from_exception_data(kind.__name__, details) from None  # type: ignore[arg-type]
+
+
+def _words(error: Any) -> str:
+    """Pydantic's message in the user's words."""
+    message = re.sub(r"^Value error, ", "", error["msg"])
+    if error["type"] == "missing":
+        return "this key is required"
+    if error["type"] == "literal_error" and isinstance(error["input"], str):
+        expected = [word.strip(" '") for word in re.split(r",| or ", error["ctx"]["expected"])]
+        return f"{error['input']!r} is not known here{nearest(error['input'], expected)}"
+    return message
+
+
+def _check(loaded: Loaded) -> None:
+    """Every name and every option, against the registries."""
+    for index, choice in enumerate(loaded.suite.architectures):
+        path: Path_ = ("architectures", index)
+        try:
+            entry = registry.get(choice.name)
+        except KeyError as error:
+            raise loaded.error(error.args[0], path) from None
+        known: dict[str, Any] = {option.name: option.annotation for option in entry.options}
+        check_options(choice.options, known | COMMON_TYPES, choice.name, loaded, (*path, choice.name))
+    check_options(loaded.suite.model, COMMON_TYPES, "model", loaded, ("model",))
+    for index, question in enumerate(loaded.suite.tasks):
+        path = ("tasks", index)
+        check_options(question.model, COMMON_TYPES, "model", loaded, (*path, "model"))
+        try:
+            task_registry.build(question.name, **question.options)
+        except (KeyError, TypeError, ValueError) as error:
+            raise loaded.error(str(error.args[0] if error.args else error), (*path, question.name)) from None
+
+
+COMMON_TYPES: dict[str, Any] = {
+    "depth": Annotated[int, Field(ge=1)],
+    "width": Annotated[int, Field(ge=1)],
+    "channel": str | None,
+    "wiring": str,
+    "norm": str,
+    "positions": str,
+    "dropout": Annotated[float, Field(ge=0, lt=1)],
+    "tie": bool,
+}
+"""Options every architecture takes, `width` for suites that match nothing."""
+
+
+def check_options(options: dict[str, Any], known: dict[str, Any], owner: str, loaded: Loaded, path: Path_) -> None:
+    """Every option is known and of the right type.
+
+    Raises:
+        UserError: at the option's own line.
+    """
+    for name, value in options.items():
+        if name not in known:
+            raise loaded.error(f"{owner} has no option {name!r}{nearest(name, known)}", (*path, name))
+        try:
+            TypeAdapter(known[name]).validate_python(value)
+        except ValidationError as error:
+            raise loaded.error(f"{_words(error.errors()[0])}, got {value!r}", (*path, name)) from None
+        except Exception:
+            continue  # an annotation pydantic cannot read is the architecture's own affair
+
+
+__all__ = ["Loaded", "Suite", "dotted", "find", "load", "shipped"]

@@ -1,0 +1,308 @@
+"""One run, from a RunSpec to its record: the loop every architecture is trained by."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from harness import device as machine
+from harness.budget import Meters, StopRule, schedule
+from harness.data import extend_hash, stream
+from harness.eligible import gates, verdict
+from harness.optimizer import adamw, set_lr
+from harness.spec import SCHEMA, RunSpec, build_task
+from harness.store import Record
+from tasks.base import Split, Task, Totals, add_totals, scores
+from zoo import registry, sizing
+from zoo.contract import Batch, Model
+from zoo.ops import kernels
+
+Report = Callable[[dict[str, Any]], None]
+LOG_POINTS = 100
+CHECKPOINT_SECONDS = 20.0
+
+
+class Stopped(Exception):
+    """The run was asked to stop; its checkpoint is on disk."""
+
+
+class Diverged(Exception):
+    """The loss is not a number any more."""
+
+
+@dataclass
+class Progress:
+    """What a checkpoint holds beside model and optimizer."""
+
+    used: Meters = field(default_factory=Meters)
+    stream_hash: str = ""
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    segments: list[dict[str, Any]] = field(default_factory=list)
+    loss_sum: float = 0.0
+    loss_steps: int = 0
+
+
+def resolve_size(spec: RunSpec, task: Task) -> sizing.Size:
+    """The width that meets the match rule, or the given one, and what it amounts to.
+
+    Raises:
+        zoo.Unsupported: the architecture cannot play the task's role. ValueError: an option or size cannot be.
+    """
+    options = {key: value for key, value in spec.options.items() if key != "width"}
+    if spec.match is not None:
+        target, count = spec.match["params"], spec.match["count"]
+        return sizing.solve_width(spec.architecture, spec.role, task.shape, params=target, count=count, **options)
+    shape = replace(task.shape, width=spec.options.get("width", task.shape.width))
+    return sizing.measure(spec.architecture, spec.role, shape, **options)
+
+
+def build_model(spec: RunSpec, task: Task, width: int) -> Model:
+    """The model of a run, initialised by its seed alone."""
+    torch.manual_seed(spec.seed)
+    options = {key: value for key, value in spec.options.items() if key != "width"}
+    return registry.build(spec.architecture, spec.role, shape=replace(task.shape, width=width), **options)
+
+
+def evaluate(model: Model, task: Task, split: Split, *, size: int, limit: int | None) -> dict[str, float]:
+    """Every metric of the task on a split, in fp32 and eval mode."""
+    where = next(model.parameters()).device
+    training = model.training
+    model.eval()
+    totals: Totals = {}
+    with torch.no_grad():
+        for batch in task.evaluation(split, size=size, limit=limit):
+            batch = batch.tensors(where)
+            totals = add_totals(totals, task.totals(model(batch), batch))
+    model.train(training)
+    return scores(totals)
+
+
+class Run:
+    """The state of one run between its first step and its record."""
+
+    def __init__(self, spec: RunSpec, size: sizing.Size, folder: Path, report: Report) -> None:
+        self.spec, self.size, self.folder, self.report = spec, size, folder, report
+        self.task = build_task(spec)
+        self.device = machine.pick()
+        self.precision = machine.resolve_precision(spec.train["precision"], self.device)
+        self.examples = max(1, spec.train["batch_tokens"] // self.task.shape.length)
+        first = self.task.batch("train", 0, spec.seed, size=self.examples)  # loads the data before memory is watched
+        self.memory = machine.PeakMemory(self.device)
+        self.model = build_model(spec, self.task, size.width).to(self.device)
+        train = spec.train
+        self.optimizer = adamw(
+            self.model, lr=train["lr"], betas=tuple(train["betas"]), weight_decay=train["weight_decay"]
+        )
+        self.rule = StopRule(*next(iter(spec.stop.items())))
+        kernels.used.clear()
+        with machine.autocast(self.device, self.precision):
+            flops = sizing.training_flops(self.model, first.tensors(self.device), self.task.loss)
+        self.step_cost = Meters(tokens=first.inputs.shape[0] * first.inputs.shape[1], steps=1, flops=flops)
+        self.progress = Progress()
+        self.resumed = self._load_checkpoint()
+
+    def train(self, stop: Callable[[], bool]) -> None:
+        """Train until the stop rule ends it.
+
+        Raises:
+            Stopped: `stop()` became true; a checkpoint was written.
+            Diverged: a loss or gradient was not finite.
+        """
+        used, spec = self.progress.used, self.spec
+        self.progress.segments.append({"start": time.time(), "from_step": used.steps, "threads": torch.get_num_threads()})
+        saved = time.monotonic()
+        batches = stream(self.task, spec.seed, self.examples, start=used.steps)
+        self.model.train()
+        while not self.rule.done(used, self.step_cost):
+            before = self.rule.progress(used)
+            batch = next(batches)
+            self.progress.stream_hash = extend_hash(self.progress.stream_hash, batch)
+            self._step(batch)
+            after = self.rule.progress(used)
+            done = self.rule.done(used, self.step_cost)
+            if _crossed(before, after, 1 / LOG_POINTS) or done:
+                self._log(score=_crossed(before, after, spec.evaluate["every"]) and not done)
+            if stop():
+                self._save_checkpoint()
+                raise Stopped
+            if time.monotonic() - saved > CHECKPOINT_SECONDS:
+                self._save_checkpoint()
+                saved = time.monotonic()
+        self.progress.segments[-1] |= {"end": time.time(), "to_step": used.steps}
+
+    def _step(self, batch: Batch) -> None:
+        """One optimiser step, on the clock."""
+        used, cost, train = self.progress.used, self.step_cost, self.spec.train
+        batch = batch.tensors(self.device)
+        start = time.perf_counter()
+        ahead = min(1.0, self.rule.progress(used) + self._stride())
+        set_lr(
+            self.optimizer, schedule(train["schedule"], ahead, warmup=train["warmup"], final=train["final_lr"])
+        )
+        with machine.autocast(self.device, self.precision):
+            logits = self.model(batch)
+        loss = self.task.loss(logits, batch)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), train["clip"] or math.inf)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        value = loss.item()
+        used.seconds += time.perf_counter() - start
+        used.tokens, used.steps, used.flops = used.tokens + cost.tokens, used.steps + 1, used.flops + cost.flops
+        self.progress.loss_sum += value
+        self.progress.loss_steps += 1
+        if not (math.isfinite(value) and math.isfinite(float(norm))):
+            raise Diverged(f"loss {value}, gradient norm {float(norm)} at step {used.steps}")
+
+    def _stride(self) -> float:
+        """The progress one step makes."""
+        used = self.progress.used
+        if self.rule.meter == "seconds":
+            return used.seconds / max(1, used.steps) / self.rule.limit
+        return getattr(self.step_cost, self.rule.meter) / self.rule.limit
+
+    def _log(self, *, score: bool) -> None:
+        progress, used = self.progress, self.progress.used
+        point: dict[str, Any] = {**asdict(used), "loss": progress.loss_sum / progress.loss_steps}
+        if score:
+            point["valid"] = self.score("valid", self.spec.evaluate["valid"])
+        progress.curve.append(point)
+        progress.loss_sum, progress.loss_steps = 0.0, 0
+        self.report({"event": "step", "progress": self.rule.progress(used), **point})
+
+    def score(self, split: Split, limit: int | str) -> dict[str, float]:
+        """The model's metrics on a split as it stands."""
+        most = None if limit == "all" else int(limit)
+        return evaluate(self.model, self.task, split, size=max(8, self.examples), limit=most)
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self.folder / "checkpoint" / "state.pt"
+
+    def _save_checkpoint(self) -> None:
+        self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self._checkpoint.with_suffix(".tmp")
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "progress": asdict(self.progress),
+            "rng": torch.get_rng_state(),
+        }
+        torch.save(state, temporary)
+        os.replace(temporary, self._checkpoint)
+
+    def _load_checkpoint(self) -> bool:
+        if not self._checkpoint.is_file():
+            return False
+        state = torch.load(self._checkpoint, map_location=self.device, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["rng"].cpu())
+        saved = state["progress"]
+        self.progress = Progress(**{**saved, "used": Meters(**saved["used"])})
+        return True
+
+    def record(self, suite: str, status: str, error: dict[str, str] | None = None) -> Record:
+        """The record of the run as it stands. Scores and gates only for a run that ended well."""
+        spec, task, used = self.spec, self.task, self.progress.used
+        metrics = describe_metric(task)
+        eligibility: dict[str, Any] = {"ranked": False, "gates": {}}
+        if status == "ok":
+            split = spec.evaluate.get("split", "valid")
+            metrics[split] = self.score(split, spec.evaluate["valid"])
+            if spec.kind == "final":
+                metrics["test"] = self.score("test", spec.evaluate["test"])
+                eligibility = verdict(gates(self.model, task, asdict(self.size), spec.match))
+        return {
+            **skeleton(spec, suite, task, status, error),
+            "size": asdict(self.size) | {
+                "params": sizing.parameters(self.model),
+                "params_non_embedding": sizing.parameters(self.model, "non_embedding"),
+            },
+            "budget": {
+                "stop": spec.stop,
+                "used": asdict(used),
+                "flops_per_token": self.step_cost.flops / self.step_cost.tokens,
+            },
+            "data": {"fingerprint": task.fingerprint, "stream_hash": self.progress.stream_hash},
+            "metrics": metrics,
+            "curve": self.progress.curve,
+            "speed": {"train_tokens_per_s": used.tokens / used.seconds if used.seconds else None},
+            "memory": self.memory.read(),
+            "eligibility": eligibility,
+            "provenance": machine.provenance(self.device, self.precision, dict(kernels.used)),
+            "segments": self.progress.segments,
+        }
+
+
+def describe_metric(task: Task) -> dict[str, Any]:
+    """The head of a record's `metrics`: what the task is ranked by."""
+    metric = task.metric
+    return {
+        "primary": metric.name,
+        "higher_is_better": metric.higher_is_better,
+        "chance": metric.chance,
+        "unit": metric.unit,
+        "valid": {},
+        "test": {},
+    }
+
+
+def skeleton(
+    spec: RunSpec, suite: str, task: Task, status: str, error: dict[str, str] | None = None
+) -> Record:
+    """A record with nothing measured: what is known of a run before it starts."""
+    return {
+        "schema": SCHEMA,
+        "run_id": spec.run_id(task.fingerprint),
+        "suite": suite,
+        "status": status,
+        "spec": spec.to_dict(),
+        "size": None,
+        "budget": {"stop": spec.stop, "used": asdict(Meters())},
+        "data": {"fingerprint": task.fingerprint, "stream_hash": ""},
+        "metrics": describe_metric(task),
+        "curve": [],
+        "speed": {"train_tokens_per_s": None},
+        "memory": {"peak_bytes": None, "before_bytes": None},
+        "eligibility": {"ranked": False, "gates": {}},
+        "provenance": {},
+        "segments": [],
+        "error": error,
+    }
+
+
+def train(
+    spec: RunSpec,
+    size: sizing.Size,
+    *,
+    suite: str,
+    folder: Path,
+    report: Report = lambda event: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Record:
+    """Train, score and judge one run; the record says how it ended.
+
+    Raises:
+        Stopped: asked to; call again with the same folder to go on.
+    """
+    run = Run(spec, size, folder, report)
+    report({"event": "start", "resumed_at": run.progress.used.steps, "flops_per_step": run.step_cost.flops})
+    try:
+        run.train(stop)
+    except Diverged as error:
+        return run.record(suite, "diverged", {"kind": "Diverged", "message": str(error)})
+    report({"event": "scoring"})
+    return run.record(suite, "ok")
+
+
+def _crossed(before: float, after: float, every: float) -> bool:
+    return every > 0 and int(before / every + 1e-9) < int(after / every + 1e-9)

@@ -1,0 +1,164 @@
+"""What a task is: data in splits, a loss, a metric, and baselines that show when a score means nothing."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.draws import Draws
+from zoo.terms import Batch, Role, Shape
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Split: TypeAlias = Literal["train", "tune", "valid", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+Ids: TypeAlias = NDArray[np.int64]
+Totals: TypeAlias = "dict[str, tuple[float, float]]"
+"""Per metric a sum and the weight it is to be divided by, so that batches of any size add up to the same score."""
+
+
+class DataError(ValueError):
+    """The data is absent, damaged or not what it should be. The message says what, where, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """The number a board ranks by."""
+
+    name: str
+    higher_is_better: bool
+    chance: float
+    """What guessing gives, in the metric's own unit."""
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """A score without training, on the same examples as the models'."""
+
+    name: str
+    value: float
+    about: str
+
+
+class Task(ABC):
+    """One question asked of an architecture.
+
+    A subclass states `name`, `role`, `metric` and `shape`, how many examples a split has, and how to make the examples
+    with given ids. `batch` is then a pure function of its arguments: same bytes on every machine, in any order.
+    """
+
+    name: ClassVar[str]
+    role: ClassVar[Role]
+    metric: Metric
+
+    @property
+    @abstractmethod
+    def shape(self) -> Shape:
+        """Inputs and outputs asked of a model; width and depth are the suite's affair."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Identifies the data: content hash and every option that changes an example. Cheap: the data is not loaded."""
+
+    @abstractmethod
+    def count(self, split: Split) -> int | None:
+        """Examples in a split; None for a generator that never repeats."""
+
+    @abstractmethod
+    def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
+        """The examples with these ids, as NumPy arrays. `seed` may matter in `train` only."""
+
+    @abstractmethod
+    def baselines(self, limit: int | None = None) -> list[Baseline]:
+        """Heuristics scored on the test examples that `evaluation("test", limit=limit)` gives, in the metric's unit."""
+
+    def batch(self, split: Split, index: int, seed: int = 0, *, size: int = 32) -> Batch:
+        """Batch number `index` of a split, as tensors. Training walks through shuffled epochs, other splits wrap."""
+        return self.examples(split, self._ids(split, index, seed, size), seed).tensors()
+
+    def evaluation(self, split: Split, *, size: int = 32, limit: int | None = None) -> Iterator[Batch]:
+        """Every example of a split once, in order; at most `limit` of them, evenly spaced."""
+        ids = self.evaluation_ids(split, limit)
+        for start in range(0, len(ids), size):
+            yield self.examples(split, ids[start : start + size], 0).tensors()
+
+    def evaluation_ids(self, split: Split, limit: int | None) -> Ids:
+        """The ids `evaluation` walks over."""
+        total = self.count(split)
+        if total is None:
+            if limit is None:
+                raise ValueError(f"task {self.name!r} never ends in split {split!r}: give a limit")
+            return np.arange(limit, dtype=np.int64)
+        if limit is None or limit >= total:
+            return np.arange(total, dtype=np.int64)
+        return (np.arange(limit, dtype=np.int64) * total) // limit
+
+    def _ids(self, split: Split, index: int, seed: int, size: int) -> Ids:
+        total = self.count(split)
+        places = np.arange(index * size, (index + 1) * size, dtype=np.int64)
+        if total is None:
+            return places
+        if split != "train":
+            return places % total
+        return np.array([_shuffled(self.name, seed, place // total, total)[place % total] for place in places.tolist()])
+
+    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Mean cross-entropy over the targets that count, in nats."""
+        from torch.nn.functional import cross_entropy
+
+        targets = batch.targets if batch.counted is None else batch.targets.masked_fill(~batch.counted, -100)
+        return cross_entropy(logits.float().flatten(0, -2), targets.flatten())
+
+    def totals(self, logits: Tensor, batch: Batch) -> Totals:
+        """Sums and weights for every metric of the task on one batch."""
+        from torch.nn.functional import cross_entropy
+
+        counted = batch.counted if batch.counted is not None else batch.targets == batch.targets
+        nats = cross_entropy(logits.float().flatten(0, -2), batch.targets.flatten(), reduction="none").double()
+        weight = float(counted.sum())
+        right = (logits.argmax(-1) == batch.targets) & counted
+        return {
+            "loss": (float(nats.masked_fill(~counted.flatten(), 0).sum()), weight),
+            "accuracy": (float(right.sum()), weight),
+        }
+
+
+@lru_cache(maxsize=8)
+def _shuffled(name: str, seed: int, epoch: int, total: int) -> Ids:
+    return Draws(name, "epoch", seed).permutation(np.array([epoch]), total)[0]
+
+
+def scores(totals: Totals) -> dict[str, float]:
+    """Sums divided by weights; NaN where nothing was counted."""
+    return {name: value / weight if weight else math.nan for name, (value, weight) in totals.items()}
+
+
+def add_totals(first: Totals, second: Totals) -> Totals:
+    """Totals of two batches together."""
+    return {k: (first.get(k, (0.0, 0.0))[0] + v, first.get(k, (0.0, 0.0))[1] + w) for k, (v, w) in second.items()}
+
+
+def fingerprint(name: str, version: int, **parts: object) -> str:
+    """`name/version key=value ...`. `version` goes up when the same options come to give other examples."""
+    return " ".join([f"{name}/{version}", *(f"{key}={value}" for key, value in sorted(parts.items()))])
+
+
+def whole(task: str, option: str, value: int, low: int = 1) -> int:
+    """`value`, if it is a whole number of at least `low`.
+
+    Raises:
+        ValueError: it is not; the message names the task and the option.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < low:
+        raise ValueError(f"{task}: {option} must be a whole number of at least {low}, got {value!r}")
+    return value

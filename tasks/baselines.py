@@ -1,0 +1,116 @@
+"""Heuristics that many tasks can be scored with: n-gram models and compressors for bytes, simple classifiers."""
+
+from __future__ import annotations
+
+import lzma
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.base import Ids
+
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float64]
+
+
+def ngram_bits(train: Bytes, text: Bytes, positions: Ids, order: int) -> Floats:
+    """Bits that the n-gram models of orders 1 to `order`, trained on `train`, spend on the bytes `text[positions]`.
+
+    Witten and Bell's interpolation (1991, method C; Chen and Goodman 1998, section 2.5), down to a uniform 1/256: with
+    N(h) bytes seen after context h, of which U(h) different ones,
+    p_k(c|h) = (N(hc) + U(h) p_{k-1}(c|h')) / (N(h) + U(h)), and p_k = p_{k-1} where h was never seen.
+    Contexts are the bytes of `text` before each position; where fewer than k−1 are left, p_k = p_{k-1}.
+
+    Args:
+        train, text: bytes. positions: places in `text`, shape (N,). order: 1 to 7.
+
+    Returns:
+        Shape (order, N).
+    """
+    if not 1 <= order <= 7:
+        raise ValueError(f"order must be 1 to 7, got {order}")
+    p = np.full(len(positions), 1 / 256)
+    bits = np.empty((order, len(positions)))
+    for k in range(1, order + 1):
+        here = positions >= k - 1
+        wanted = np.zeros(int(here.sum()), dtype=np.int64)
+        for offset in range(1 - k, 1):
+            wanted = wanted << 8 | text[positions[here] + offset]
+        p[here] = _interpolated(_grams(train, k), wanted, p[here])
+        bits[k - 1] = -np.log2(p)
+    return bits
+
+
+def _grams(data: Bytes, k: int) -> Ids:
+    """Every run of k bytes, packed into one integer, the last byte lowest; sorted."""
+    if len(data) < k:
+        return np.empty(0, dtype=np.int64)
+    grams = np.zeros(len(data) - k + 1, dtype=np.int64)
+    for offset in range(k):
+        grams <<= 8
+        grams |= data[offset : offset + len(grams)]
+    grams.sort()
+    return grams
+
+
+def _interpolated(grams: Ids, wanted: Ids, shorter: Floats) -> Floats:
+    """One step of the recursion: p_k of the packed `wanted` from the sorted `grams` of training and from p_{k-1}."""
+    new = np.flatnonzero(np.diff(grams, prepend=-1))
+    kinds, counts = grams[new], np.diff(new, append=len(grams))
+    first = np.flatnonzero(np.diff(kinds >> 8, prepend=-1))
+    contexts, different = kinds[first] >> 8, np.diff(first, append=len(kinds))
+    seen = np.add.reduceat(counts, first) if len(first) else counts
+    n = _looked_up(kinds, counts, wanted)
+    N, U = _looked_up(contexts, seen, wanted >> 8), _looked_up(contexts, different, wanted >> 8)
+    return np.where(N > 0, (n + U * shorter) / np.maximum(N + U, 1), shorter)
+
+
+def _looked_up(keys: Ids, values: Ids, wanted: Ids) -> Ids:
+    """The values under sorted keys; 0 where a key is absent."""
+    if not len(keys):
+        return np.zeros_like(wanted)
+    at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return np.where(keys[at] == wanted, values[at], 0)
+
+
+def xz_bits_per_byte(train: bytes, text: bytes) -> float:
+    """Bits that xz -9e adds per byte of `text` behind `train`: 8 (|xz(train + text)| − |xz(train)|) / |text|."""
+
+    def packed(data: bytes) -> int:
+        return len(lzma.compress(data, preset=9 | lzma.PRESET_EXTREME))
+
+    return 8 * (packed(train + text) - packed(train)) / len(text)
+
+
+def majority(train: Ids, test: Ids) -> float:
+    """Accuracy on `test` of always answering the most frequent label of `train` (of equals, the smallest)."""
+    return float(np.mean(test == np.bincount(train).argmax()))
+
+
+def nearest_neighbour(train: Floats, labels: Ids, test: Floats) -> Ids:
+    """The label of the nearest training vector (Euclidean) for each test vector: (N, F), (N,), (M, F) -> (M,)."""
+    return labels[np.argmin((train**2).sum(1) - 2 * test @ train.T, axis=1)]
+
+
+def logistic_regression(train: Floats, labels: Ids, test: Floats, *, classes: int, l2: float = 0.01) -> Ids:
+    """Labels given by a softmax regression, fitted with L-BFGS: (N, F), (N,), (M, F) -> (M,).
+
+    Minimises the mean cross-entropy plus `l2`/2 times the squared norm of the weights (not of the biases).
+    """
+    from scipy.optimize import minimize
+
+    x = np.concatenate([train, np.ones((len(train), 1))], axis=1)
+    answers = np.eye(classes)[labels]
+
+    def objective(flat: Floats) -> tuple[float, Floats]:
+        w = flat.reshape(x.shape[1], classes)
+        penalised = np.concatenate([w[:-1], np.zeros((1, classes))])
+        scores = x @ w
+        scores -= scores.max(axis=1, keepdims=True)
+        log_p = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
+        value = -(answers * log_p).sum() / len(x) + l2 / 2 * (penalised**2).sum()
+        return value, (x.T @ (np.exp(log_p) - answers) / len(x) + l2 * penalised).ravel()
+
+    fit = minimize(objective, np.zeros(x.shape[1] * classes), jac=True, method="L-BFGS-B", options={"maxiter": 200})
+    w = fit.x.reshape(x.shape[1], classes)
+    return np.argmax(test @ w[:-1] + w[-1], axis=1)

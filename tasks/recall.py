@@ -1,0 +1,136 @@
+"""Multi-query associative recall: look up what stood behind a key."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tasks.base import Baseline, Ids, Metric, Split, Task, fingerprint, whole
+from tasks.baselines import majority
+from tasks.draws import Draws
+from tasks.registry import register
+from zoo.terms import Batch, Shape
+
+HELD_OUT: dict[Split, int] = {"tune": 500, "valid": 1000, "test": 3000}
+
+
+@register(
+    paper="Arora et al. 2023, Zoology: Measuring and Improving Recall in Efficient Language Models, arXiv:2312.04927, "
+    "section 4.1 and appendix E",
+    source="https://github.com/HazyResearch/zoology (zoology/data/multiquery_ar.py)",
+    deviations=(
+        "training examples never repeat, where the official generator makes 100,000 once (`examples=100000` does so)",
+        "`random_non_queries` defaults to False, as in the paper's text; the official file's default is now True",
+        "lengths may be odd, and the vocabulary smaller than the length",
+        "one pass through the pairs (the official file's num_passes=1)",
+    ),
+)
+class Recall(Task):
+    """Recall the values that belong to keys seen before (MQAR).
+
+    A context of `pairs` keys and values, k₁ v₁ k₂ v₂ …, then each key once more, as a query; the target at a query is
+    its value, and nothing else counts. Keys are drawn from [1, V/2), values from [V/2, V), both without replacement.
+    The query of pair i stands 2·gᵢ tokens behind the context; the gaps g are drawn without replacement, one after
+    another, with p(g) ∝ a (g+1)^(a−1) over ⌊(T − 2·pairs)/2⌋ slots. What is left is token 0, or random tokens.
+
+    inputs, targets (0 where not counted), counted: (B, T). Examples of different splits are drawn under different keys.
+    They differ because there are so many: 63!/55! · 64!/56! contexts by default. With a dozen tokens they do not.
+
+    Args:
+        vocab: V. length: T. pairs: keys per example. power_a: a; 1 spreads the queries evenly.
+        examples: a finite training set, the same for every seed; None trains on examples that never repeat.
+        random_non_queries: fill the blanks with tokens drawn from [0, V).
+
+    Raises:
+        ValueError: an option cannot be, or there is no room for so many pairs.
+    """
+
+    role = "lm"
+
+    def __init__(
+        self,
+        *,
+        vocab: int = 128,
+        length: int = 64,
+        pairs: int = 8,
+        power_a: float = 0.01,
+        examples: int | None = None,
+        random_non_queries: bool = False,
+    ) -> None:
+        self.vocab, self.length = whole("recall", "vocab", vocab, 4), whole("recall", "length", length, 4)
+        self.pairs, self.power_a = whole("recall", "pairs", pairs), float(power_a)
+        self.train_examples = None if examples is None else whole("recall", "examples", examples)
+        self.random_non_queries = random_non_queries
+        if 4 * pairs > length:
+            raise ValueError(f"recall: pairs must be at most length / 4 = {length // 4}, got {pairs}")
+        if pairs > vocab // 2 - 1:
+            raise ValueError(f"recall: pairs must be at most vocab / 2 - 1 = {vocab // 2 - 1} (the keys), got {pairs}")
+        if not 0 < self.power_a < float("inf"):
+            raise ValueError(f"recall: power_a must be above 0, got {power_a}")
+        self.metric = Metric("accuracy", higher_is_better=True, chance=1 / (vocab - vocab // 2))
+
+    @property
+    def shape(self) -> Shape:
+        """Tokens in, a token out at every step."""
+        return Shape(length=self.length, vocab=self.vocab, outputs=self.vocab)
+
+    @property
+    def fingerprint(self) -> str:
+        """Every option."""
+        return fingerprint(
+            "recall",
+            1,
+            vocab=self.vocab,
+            length=self.length,
+            pairs=self.pairs,
+            power_a=self.power_a,
+            examples=self.train_examples,
+            random_non_queries=self.random_non_queries,
+        )
+
+    def count(self, split: Split) -> int | None:
+        """500, 1,000 and 3,000 examples held out; in training `examples`."""
+        return self.train_examples if split == "train" else HELD_OUT[split]
+
+    def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
+        """The examples with these ids; `seed` matters in `train` only, and only where examples never repeat."""
+        key = seed if split == "train" and self.train_examples is None else 0
+
+        def draws(what: str) -> Draws:
+            return Draws("recall", split, key, what)
+
+        half = self.vocab // 2
+        keys = 1 + draws("keys").sample(ids, half - 1, self.pairs)
+        values = half + draws("values").sample(ids, self.vocab - half, self.pairs)
+        gaps = draws("gaps").sample(ids, len(self.gap_weights), self.pairs, self.gap_weights)
+        inputs = np.zeros((len(ids), self.length), dtype=np.int64)
+        inputs[:, 0 : 2 * self.pairs : 2], inputs[:, 1 : 2 * self.pairs : 2] = keys, values
+        places = 2 * self.pairs + 2 * gaps
+        np.put_along_axis(inputs, places, keys, axis=1)
+        if self.random_non_queries:
+            inputs = np.where(inputs == 0, draws("blanks").integers(ids, self.length, 0, self.vocab), inputs)
+        targets, counted = np.zeros_like(inputs), np.zeros(inputs.shape, dtype=bool)
+        np.put_along_axis(targets, places, values, axis=1)
+        np.put_along_axis(counted, places, True, axis=1)
+        return Batch(inputs=inputs, targets=targets, counted=counted)
+
+    @property
+    def gap_weights(self) -> np.ndarray:
+        """What the probability of each gap is proportional to, shape (slots,)."""
+        slots = (self.length - 2 * self.pairs) // 2
+        return self.power_a * np.arange(1.0, slots + 1) ** (self.power_a - 1)
+
+    def baselines(self, limit: int | None = None) -> list[Baseline]:
+        """Guesses that look up nothing."""
+        test = self.examples("test", self.evaluation_ids("test", limit), 0)
+        seen = self.examples("tune", np.arange(HELD_OUT["tune"]), 0)
+        answers = test.targets[test.counted].reshape(-1, self.pairs)
+        values = test.inputs[:, 1 : 2 * self.pairs : 2]
+        return [
+            Baseline(
+                "constant", majority(seen.targets[seen.counted], answers.ravel()), "the tune split's commonest value"
+            ),
+            Baseline(
+                "last value", float(np.mean(answers == values[:, -1:])), "the context's last value at every query"
+            ),
+            Baseline("in order", float(np.mean(answers == values)), "the context's i-th value at the i-th query"),
+        ]

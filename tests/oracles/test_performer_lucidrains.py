@@ -1,0 +1,85 @@
+"""Performer against the PyPI package performer-pytorch, whose feature map is transcribed from the official JAX code."""
+
+import pytest
+import torch
+
+from zoo.contract import Site
+from zoo.mixers.performer import Performer
+
+theirs = pytest.importorskip("performer_pytorch.performer_pytorch")
+
+B, T, D, H = 2, 23, 32, 4
+KERNELS = ["softmax", "relu"]
+
+
+def relative(a, b):
+    return ((a - b).abs().max() / b.abs().max().clamp(min=1e-6)).item()
+
+
+def pair(causal, kernel):
+    """Our mixer and their layer with the same random weights and the same random features."""
+    torch.manual_seed(0)
+    ours = Performer(Site(width=D, length=T, causal=causal), heads=H, kernel=kernel)
+    for parameter in ours.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    generalized = kernel == "relu"
+    peer = theirs.SelfAttention(
+        D, heads=H, dim_head=D // H, causal=causal, generalized_attention=generalized, qkv_bias=True
+    )
+    with torch.no_grad():
+        for i, name in enumerate(("to_q", "to_k", "to_v")):
+            getattr(peer, name).weight.copy_(ours.qkv.weight[i * D : (i + 1) * D])
+            getattr(peer, name).bias.copy_(ours.qkv.bias[i * D : (i + 1) * D])
+        peer.to_out.load_state_dict(ours.out.state_dict())
+        peer.fast_attention.projection_matrix.copy_(ours.W)
+    return ours, peer
+
+
+def gradients(y, x, parameters):
+    weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(2))
+    return torch.autograd.grad((y * weights).sum(), [x, *parameters])
+
+
+def assert_same(ours, peer, y_ours, y_peer, x):
+    assert relative(y_ours, y_peer) < 1e-5
+    have = gradients(y_ours, x, ours.parameters())
+    want = gradients(y_peer, x, peer.parameters())
+    names = ["x", *(name for name, _ in peer.named_parameters())]
+    want = dict(zip(names, want, strict=True))
+    qkv = [torch.cat([want[f"to_{n}.{part}"] for n in "qkv"]) for part in ("weight", "bias")]
+    expected = [want["x"], *qkv, want["to_out.weight"], want["to_out.bias"]]
+    for a, b in zip(have, expected, strict=True):
+        assert relative(a, b) < 1e-4
+
+
+def inputs():
+    return torch.randn(B, T, D, generator=torch.Generator().manual_seed(1)).requires_grad_()
+
+
+def test_as_many_features_as_theirs():
+    ours, peer = pair(False, "softmax")
+    assert len(ours.W) == theirs.FastAttention(D // H).nb_features == peer.fast_attention.nb_features
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_bidirectional(kernel):
+    ours, peer = pair(False, kernel)
+    x = inputs()
+    assert_same(ours, peer, ours(x)[0], peer(x), x)
+
+
+def test_causal_relu():
+    ours, peer = pair(True, "relu")
+    x = inputs()
+    assert_same(ours, peer, ours(x)[0], peer(x), x)
+
+
+def test_causal_softmax_without_epsilon(monkeypatch):
+    """Their key maximum over the sequence cancels once ε is 0, in the features and in the normaliser."""
+    features, attention = theirs.softmax_kernel, theirs.causal_linear_attention_noncuda
+    monkeypatch.setattr(theirs, "softmax_kernel", lambda x, **options: features(x, **options, eps=0.0))
+    ours, peer = pair(True, "softmax")
+    ours, peer, x = ours.double(), peer.double(), inputs().double().detach().requires_grad_()
+    ours.eps = 0.0
+    peer.fast_attention.causal_linear_fn = lambda q, k, v: attention(q, k, v, eps=0.0)
+    assert_same(ours, peer, ours(x)[0], peer(x), x)

@@ -1,0 +1,78 @@
+"""Digits as sequences: patches, pooling, splits."""
+
+import numpy as np
+import pytest
+
+import tasks
+from tasks import DataError, corpora
+from tasks.mnist import MEAN, STD, _read
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    try:
+        return _read(corpora.get("mnist_5k"))[0]
+    except DataError as error:
+        pytest.skip(str(error))
+
+
+def pixels(**options) -> np.ndarray:
+    """The first training image, back in [0, 1], (T, F)."""
+    return tasks.build("mnist", **options).examples("train", np.arange(1), 0).inputs[0] * STD + MEAN
+
+
+def test_pixels_are_in_raster_order(images):
+    np.testing.assert_allclose(pixels()[:, 0], images[0] / 255, atol=1e-6)
+
+
+def test_patches_are_in_raster_order_inside_and_out(images):
+    image = images[0].reshape(28, 28) / 255
+    patches = pixels(patch=7)
+    np.testing.assert_allclose(patches[4 * 2 + 1].reshape(7, 7), image[14:21, 7:14], atol=1e-6)
+
+
+def test_pooling_is_the_mean(images):
+    image = images[0].reshape(28, 28) / 255
+    pooled = pixels(pool=4)[:, 0].reshape(7, 7)
+    np.testing.assert_allclose(pooled[3, 4], image[12:16, 16:20].mean(), atol=1e-6)
+    np.testing.assert_allclose(pixels(pool=2, patch=7)[2, 0], image[14:16, 0:2].mean(), atol=1e-6)
+
+
+def test_classes_are_balanced_in_every_split(images):
+    task = tasks.build("mnist")
+    for split in ("train", "tune", "valid", "test"):
+        labels = task.examples(split, np.arange(task.count(split)), 0).targets
+        assert labels.dtype == np.int64
+        shares = np.bincount(labels, minlength=10) / len(labels)
+        assert abs(shares - 0.1).max() < 0.1
+
+
+def test_equal_images_share_a_split(images):
+    task = tasks.build("mnist")
+    seen = [
+        {row.tobytes() for row in task.examples(split, np.arange(task.count(split)), 0).inputs}
+        for split in ("train", "tune", "valid", "test")
+    ]
+    assert sum(map(len, seen)) == len(set().union(*seen))
+
+
+def test_baselines(images):
+    values = {b.name: b.value for b in tasks.build("mnist", pool=4).baselines(limit=200)}
+    assert values["majority"] < 0.2
+    assert values["logistic"] > 0.8
+    assert values["neighbour"] > 0.8
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pool": 3}, "mnist: pool must divide 28, got 3"),
+        ({"patch": 5}, "mnist: patch must divide 28"),
+        ({"pool": 2, "patch": 4}, "mnist: patch must divide 14"),
+        ({"patch": 28}, "mnist: patch must divide 28"),
+        ({"patch": 0}, "mnist: patch must be a whole number"),
+    ],
+)
+def test_errors(options, message):
+    with pytest.raises(ValueError, match=message):
+        tasks.build("mnist", **options)

@@ -1,0 +1,97 @@
+"""An example is a function of split, id and seed: the same bytes in any order and company. Splits share none."""
+
+from hashlib import blake2b
+
+import numpy as np
+import pytest
+
+import tasks
+from tasks import DataError, Task, corpora
+from tasks.base import SPLITS
+from zoo.terms import Batch
+
+CASES = {
+    "text": {"length": 128},
+    "mnist": {"pool": 4},
+    "recall": {},
+    "recall_finite": {"examples": 40, "random_non_queries": True},
+}
+GOLDEN = {
+    "text": "538a8e4d7c6e7751",
+    "mnist": "3cc218d44bfbfcc7",
+    "recall": "251d326985408df7",
+    "recall_finite": "02dad50e5a4b05ee",
+}
+
+
+@pytest.fixture(params=CASES)
+def case(request) -> str:
+    return request.param
+
+
+@pytest.fixture
+def task(case) -> Task:
+    built = tasks.build(case.removesuffix("_finite"), **CASES[case])
+    try:
+        built.examples("test", np.arange(1), 0)
+    except DataError as error:
+        pytest.skip(str(error))
+    return built
+
+
+def rows(batch: Batch) -> list[bytes]:
+    """Each example's bytes."""
+    arrays = [np.asarray(array) for array in batch.arrays().values()]
+    return [b"".join(array[i].tobytes() for array in arrays) for i in range(len(batch))]
+
+
+def test_golden(case, task):
+    """Change these only together with the version in the task's fingerprint."""
+    state = blake2b(digest_size=8)
+    for split in SPLITS:
+        for row in rows(task.examples(split, np.array([0, 1, 17]), 3)):
+            state.update(row)
+    assert state.hexdigest() == GOLDEN[case]
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_rows_do_not_depend_on_order_or_company(task, split):
+    ids = np.array([5, 0, 31, 5, 2])
+    together = rows(task.examples(split, ids, 1))
+    assert together == [rows(task.examples(split, ids[i : i + 1], 1))[0] for i in range(5)]
+    assert together == rows(task.examples(split, ids[::-1], 1))[::-1]
+
+
+def test_seed_matters_in_training_only(task):
+    for split in SPLITS:
+        same = rows(task.batch(split, 2, seed=0, size=4)) == rows(task.batch(split, 2, seed=1, size=4))
+        assert same == (split != "train")
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(50, 50), (10**9, None)])
+def test_evaluation_is_the_same_in_any_partition(task, limit, expected):
+    one, other = (
+        [row for batch in task.evaluation("tune", size=size, limit=limit) for row in rows(batch)] for size in (7, 64)
+    )
+    assert one == other
+    assert len(one) == (expected or task.count("tune"))
+
+
+def test_splits_share_no_example(task):
+    held_out = {split: set(rows(task.examples(split, np.arange(task.count(split)), 0))) for split in SPLITS[1:]}
+    train = {
+        row for seed in (0, 1) for row in rows(task.examples("train", np.arange(task.count("train") or 5000), seed))
+    }
+    everything = [train, *held_out.values()]
+    assert sum(map(len, everything)) == len(set().union(*everything))
+
+
+def test_corpora_are_verified_once():
+    for name in corpora.names():
+        card = corpora.get(name)
+        try:
+            content = corpora.load(card)
+        except DataError as error:
+            pytest.skip(str(error))
+        assert len(content) == card.size
+        assert corpora.load(card) is content

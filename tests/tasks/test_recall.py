@@ -1,0 +1,95 @@
+"""Associative recall: what must hold in every example, and how far queries stand from the context."""
+
+import numpy as np
+import pytest
+
+import tasks
+
+IDS = np.arange(2000)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"random_non_queries": True},
+        {"vocab": 12, "length": 16, "pairs": 4},
+        {"vocab": 11, "length": 21, "pairs": 4},
+    ],
+)
+def test_every_query_asks_for_a_value_of_the_context(options):
+    task = tasks.build("recall", **options)
+    vocab, pairs = task.vocab, task.pairs
+    batch = task.examples("train", IDS, 5)
+    keys, values = batch.inputs[:, 0 : 2 * pairs : 2], batch.inputs[:, 1 : 2 * pairs : 2]
+    assert keys.min() >= 1
+    assert keys.max() < vocab // 2 <= values.min()
+    assert values.max() < vocab
+    for drawn in (keys, values):
+        assert (np.diff(np.sort(drawn)) > 0).all()
+    assert (batch.counted.sum(axis=1) == pairs).all()
+    assert not batch.counted[:, : 2 * pairs].any()
+    assert not batch.targets[~batch.counted].any()
+    asked = batch.inputs[batch.counted].reshape(-1, pairs)
+    answers = batch.targets[batch.counted].reshape(-1, pairs)
+    match = asked[:, :, None] == keys[:, None, :]
+    assert (match.sum(axis=2) == 1).all()
+    np.testing.assert_array_equal(answers, np.take_along_axis(values, match.argmax(axis=2), axis=1))
+    assert (np.nonzero(batch.counted)[1] % 2 == 0).all()
+    blanks = batch.inputs[:, 2 * pairs :][~batch.counted[:, 2 * pairs :]]
+    assert blanks.any() == bool(options.get("random_non_queries"))
+    assert blanks.max() < vocab
+
+
+@pytest.mark.parametrize("power_a", [0.01, 0.5, 1.0])
+def test_the_first_gap_follows_the_power_law(power_a):
+    """The first of the gaps drawn without replacement has p(g) ∝ (g+1)^(a−1) exactly: χ² with 23 degrees of freedom."""
+    task = tasks.build("recall", power_a=power_a)
+    batch = task.examples("train", np.arange(20_000), 0)
+    first = (batch.inputs == batch.inputs[:, :1]) & batch.counted
+    gaps = (np.nonzero(first)[1] - 16) // 2
+    weights = np.arange(1, 25) ** (power_a - 1.0)
+    expected = 20_000 * weights / weights.sum()
+    chi2 = ((np.bincount(gaps, minlength=24) - expected) ** 2 / expected).sum()
+    assert chi2 < 49.7  # p = .001
+
+
+def test_near_slots_are_asked_more_often():
+    often = tasks.build("recall").examples("train", np.arange(20_000), 0).counted[:, 16::2].mean(axis=0)
+    assert often.sum() == pytest.approx(8)
+    assert (np.diff(often) < 0.015).all()
+    assert often[0] > 3 * often[-1]
+
+
+def test_a_finite_training_set_is_the_same_for_every_seed():
+    task = tasks.build("recall", examples=64)
+    assert task.count("train") == 64
+    first, other = (np.sort(task.batch("train", 0, seed, size=64).inputs, axis=0) for seed in (0, 1))
+    np.testing.assert_array_equal(first, other)
+    fresh = tasks.build("recall")
+    assert fresh.count("train") is None
+    assert (fresh.examples("train", IDS, 0).inputs != fresh.examples("train", IDS, 1).inputs).any(axis=1).all()
+
+
+def test_baselines():
+    task = tasks.build("recall")
+    values = {b.name: b.value for b in task.baselines()}
+    assert task.metric.chance == 1 / 64
+    assert values["constant"] == pytest.approx(1 / 64, abs=0.005)
+    assert values["last value"] == 1 / 8
+    assert 0.12 < values["in order"] < 0.2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pairs": 17}, "recall: pairs must be at most length / 4 = 16, got 17"),
+        ({"vocab": 16}, "recall: pairs must be at most vocab / 2 - 1 = 7"),
+        ({"pairs": 0}, "recall: pairs must be a whole number"),
+        ({"power_a": 0}, "recall: power_a must be above 0"),
+        ({"examples": 0}, "recall: examples must be a whole number"),
+    ],
+)
+def test_errors(options, message):
+    with pytest.raises(ValueError, match=message):
+        tasks.build("recall", **options)

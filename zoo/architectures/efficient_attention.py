@@ -1,0 +1,54 @@
+"""Transformers whose attention costs time linear in the sequence."""
+
+from typing import Literal
+
+from zoo.registry import register
+from zoo.terms import Part, Recipe
+
+
+@register(
+    paper="Wang et al. 2020, Linformer: Self-Attention with Linear Complexity, arXiv:2006.04768",
+    source="https://github.com/facebookresearch/fairseq (examples/linformer)",
+    deviations=(
+        "E projects K = x W_K + b_K (the paper's order); the official code projects x first, so that its key and value "
+        "biases are added after E. Without biases the two are equal",
+        "layerwise sharing (one E for all layers) is not offered: a mixer owns its parameters",
+        "k is 64 by default, where the paper uses 128 and 256 for n = 512",
+        "wiring, GELU and initialisation (but for E and F, which follow the official code) are pre_ln's",
+    ),
+)
+def linformer(*, heads: int = 4, k: int = 64, sharing: Literal["none", "headwise", "key_value"] = "headwise") -> Recipe:
+    """Transformer that attends to k learned summaries of its keys and values; never causal."""
+    return Recipe(
+        mixer=Part("linformer", heads=heads, k=k, sharing=sharing),
+        wiring="pre",
+        positions="learned",
+        width_multiple=heads,
+    )
+
+
+@register(
+    paper="Choromanski et al. 2021, Rethinking Attention with Performers, arXiv:2009.14794",
+    source="https://github.com/google-research/google-research (performer/fast_attention/jax/fast_attention.py)",
+    deviations=(
+        "causal: keys take no stabiliser. The official maximum over the whole sequence lets the future in through ε",
+        "ε is 1e-4, the default of the official feature map and performer-pytorch's constant; the official layer "
+        "passes 1e-6, and adds 2e-6 to a normaliser below 1e-6, which we do not",
+        "the maximum is a constant for the gradient, as in performer-pytorch; the official code differentiates it",
+        "random features stay as drawn unless redraw() is called; the official code redraws at each call, from the "
+        "queries, and performer-pytorch every 1000 calls in training",
+        "orthogonal blocks are made uniform (signs of R folded into Q); the official code takes Q as LAPACK returns it",
+        "kernel='relu' projects by orthogonal features and scales by d^(-1/4), as performer-pytorch does; the official "
+        "default there has no projection and no scale",
+        "int(d ln d) features by default, as in performer-pytorch; the official code takes 256",
+        "wiring, GELU and initialisation are pre_ln's",
+    ),
+)
+def performer(*, heads: int = 4, features: int | None = None, kernel: Literal["softmax", "relu"] = "softmax") -> Recipe:
+    """Transformer whose softmax attention is approximated by positive orthogonal random features (FAVOR+)."""
+    return Recipe(
+        mixer=Part("performer", heads=heads, features=features, kernel=kernel),
+        wiring="pre",
+        positions="learned",
+        width_multiple=heads,
+    )

@@ -1,0 +1,19 @@
+"""Recurrent networks."""
+
+from zoo.registry import register
+from zoo.terms import Part, Recipe
+
+
+@register(
+    paper="Hochreiter and Schmidhuber 1997, Long Short-Term Memory, Neural Computation 9(8)",
+    source="torch.nn.LSTM",
+    deviations=(
+        "two bias vectors per gate, as cuDNN has them",
+        "input, forget and output gates; no peepholes",
+    ),
+)
+def lstm(*, forget_bias: float = 1.0) -> Recipe:
+    """Stacked LSTM layers without residuals or norms, as language models used them before transformers."""
+    return Recipe(
+        mixer=Part("lstm", forget_bias=forget_bias), channel=None, wiring="plain", norm="none", depth=2
+    )

@@ -1,0 +1,141 @@
+"""The stack of blocks, and the wrapper that lets a causal mixer look both ways."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from zoo.blocks import WIRINGS, make_norm
+from zoo.channel import CHANNELS
+from zoo.contract import Backbone, Mixer, Part, Recipe, Site, State, Traits
+from zoo.mixers import MIXERS
+
+
+class Bidirectional(Mixer):
+    """Two mixers of one kind over the same input, one of them in reverse time, summed: y = f(x) + reverse(g(reverse(x))).
+
+    Reversal turns only the valid prefix of a row around, so padding stays at the end for both.
+    """
+
+    def __init__(self, forward: Mixer, backward: Mixer) -> None:
+        nn.Module.__init__(self)
+        self.ahead, self.back = forward, backward
+        self.traits = dataclasses.replace(forward.traits, causal="no", bidirectional=True, resumable=False)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+        state: State | None = None,
+    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+        ahead, _ = self.ahead(x, mask=mask)
+        back, _ = self.back(reverse(x, mask), mask=mask)
+        return ahead + reverse(back, mask), None
+
+    def reset_parameters(self, *, layer: int, depth: int) -> None:
+        for mixer in (self.ahead, self.back):
+            mixer.reset_parameters(layer=layer, depth=depth)
+
+
+def reverse(x: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"] | None) -> Float[Tensor, "B T D"]:
+    """Each row's valid prefix in reverse order; padding stays where it is."""
+    if mask is None:
+        return x.flip(1)
+    steps = torch.arange(x.shape[1], device=x.device)
+    lengths = mask.sum(1, keepdim=True)
+    order = torch.where(steps < lengths, lengths - 1 - steps, steps)
+    return x.gather(1, order[..., None].expand_as(x))
+
+
+class Stack(Backbone):
+    """`depth` blocks, each a mixer and (unless the Recipe has none) a channel mixer in the same wiring."""
+
+    def __init__(self, recipe: Recipe, site: Site, *, causal: bool) -> None:
+        super().__init__()
+        wiring = WIRINGS.resolve(recipe.wiring)
+        self.sublayers = nn.ModuleList()
+        for layer in range(site.depth):
+            here = dataclasses.replace(site, layer=layer, causal=causal)
+            inner = [make_mixer(recipe.mixers[layer % len(recipe.mixers)], here)]
+            if recipe.channel is not None:
+                inner.append(make_channel(recipe.channel, here))
+            self.sublayers.extend(wiring(f, site.width, recipe.norm, recipe.dropout) for f in inner)
+        self.open, self.close = wiring.open, wiring.close
+        self.norm = make_norm(recipe.norm if wiring.final_norm else "none", site.width)
+        self.length = site.length
+        self.traits = combine([sublayer.inner.traits for sublayer in self.sublayers])
+        per_block = 1 if recipe.channel is None else 2
+        for index, sublayer in enumerate(self.sublayers):
+            sublayer.inner.reset_parameters(layer=index // per_block, depth=site.depth)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+        state: State | None = None,
+    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+        T = x.shape[1]
+        if state is None:
+            x, mask = self._pad(x, mask)
+        stream = self.open(x)
+        new: State = {}
+        for index, sublayer in enumerate(self.sublayers):
+            name = str(index)
+            stream, after = sublayer(stream, mask=mask, state=None if state is None else state[name])
+            if after is not None:
+                new[name] = after
+        return self.norm(self.close(stream))[:, :T], None if state is None else new
+
+    def _pad(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Zeros at the end where a mixer needs a fixed length or a multiple."""
+        B, T, _ = x.shape
+        want = self.length if self.traits.length == "fixed" else T + -T % self.traits.multiple
+        if self.traits.length != "any" and self.length < T:
+            raise ValueError(f"the sequence has {T} steps; this model was built for at most {self.length}")
+        if want == T:
+            return x, mask
+        mask = torch.ones(B, T, dtype=torch.bool, device=x.device) if mask is None else mask
+        return F.pad(x, (0, 0, 0, want - T)), F.pad(mask, (0, want - T))
+
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+        return {
+            str(index): sublayer.inner.init_state(batch, device=device, dtype=dtype)
+            for index, sublayer in enumerate(self.sublayers)
+        }
+
+
+def make_mixer(part: Part, site: Site) -> Mixer:
+    """The mixer of a part at a site; one that only looks back is doubled where the site asks for both directions."""
+    kind = MIXERS.resolve(part.kind)
+    if not site.causal and not kind.traits.bidirectional:
+        ahead = dataclasses.replace(site, causal=True)
+        return Bidirectional(kind(ahead, **part.options), kind(ahead, **part.options))
+    return kind(site, **part.options)
+
+
+def make_channel(part: Part, site: Site) -> Mixer:
+    """The channel mixer of a part; as `make_mixer`."""
+    return make_mixer(Part(CHANNELS.resolve(part.kind), **part.options), site)
+
+
+def combine(traits: list[Traits]) -> Traits:
+    """What a stack can do: the weakest of what its parts can."""
+    causal = [t.causal for t in traits]
+    lengths = [t.length for t in traits]
+    return Traits(
+        causal="no" if "no" in causal else "leaky" if "leaky" in causal else "strict",
+        bidirectional=all(t.bidirectional for t in traits),
+        resumable=all(t.resumable for t in traits),
+        length="fixed" if "fixed" in lengths else "max" if "max" in lengths else "any",
+        multiple=math.lcm(*(t.multiple for t in traits)),
+        padding_safe=all(t.padding_safe for t in traits),
+        stochastic=any(t.stochastic for t in traits),
+    )
+

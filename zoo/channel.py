@@ -1,0 +1,45 @@
+"""Channel mixers: what happens along the features, between two mixers along time."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from zoo.contract import Mixer, Site, State, Traits
+from zoo.lookup import Table
+
+CHANNELS = Table("channel mixer", {"mlp": "zoo.channel:MLP", "rwkv4": "zoo.mixers.rwkv4:ChannelMix"})
+
+
+class MLP(Mixer):
+    """W₂ GELU(W₁ x + b₁) + b₂ at every step (Vaswani et al. 2017, section 3.3, with GELU for ReLU)."""
+
+    traits = Traits(causal="strict", bidirectional=True, resumable=True)
+
+    def __init__(self, site: Site, *, expand: float = 4.0) -> None:
+        super().__init__(site)
+        hidden = round(expand * site.width)
+        if hidden < 1:
+            raise ValueError(f"mlp: expand {expand} leaves no hidden unit at width {site.width}")
+        self.up = nn.Linear(site.width, hidden)
+        self.down = nn.Linear(hidden, site.width)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+        state: State | None = None,
+    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+        return self.down(nn.functional.gelu(self.up(x))), state
+
+    def reset_parameters(self, *, layer: int, depth: int) -> None:
+        """As `Attention.reset_parameters`: N(0, 0.02), the second matrix scaled by 1/√(2·depth)."""
+        nn.init.normal_(self.up.weight, std=0.02)
+        nn.init.normal_(self.down.weight, std=0.02 / (2 * depth) ** 0.5)
+        for bias in (self.up.bias, self.down.bias):
+            nn.init.zeros_(bias)
+
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+        return {}

@@ -1,0 +1,155 @@
+"""The contract: what every mixer, backbone and model of the zoo promises. See `zoo.terms` for the words it uses.
+
+Shapes: B batch, T time, D width, V vocabulary, C classes, U target time.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from zoo.terms import (
+    ROLES,
+    Batch,
+    Hint,
+    Part,
+    Recipe,
+    Role,
+    Shape,
+    Site,
+    State,
+    Traits,
+    Unsupported,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = [
+    "ROLES",
+    "Backbone",
+    "Batch",
+    "Hint",
+    "Mixer",
+    "Model",
+    "Part",
+    "Recipe",
+    "Role",
+    "Shape",
+    "Site",
+    "State",
+    "Traits",
+    "Unsupported",
+    "leaves",
+    "state_bytes",
+]
+
+
+class Mixer(nn.Module):
+    """Moves information along time (or, as a channel mixer, along features). No norm and no residual inside.
+
+    A subclass sets `traits`, takes a `Site` and its options, and defines `forward`. If it is resumable it also defines
+    `init_state`, and `forward` returns the new state whenever it is given one.
+    """
+
+    traits: ClassVar[Traits]
+
+    def __init__(self, site: Site) -> None:
+        super().__init__()
+        if site.causal and self.traits.causal == "no":
+            raise Unsupported(f"{type(self).__name__} looks both ways and cannot be made causal")
+        if not site.causal and not self.traits.bidirectional:
+            raise Unsupported(f"{type(self).__name__} looks back only; wrap it in zoo.backbone.Bidirectional")
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+        state: State | None = None,
+    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+        """Mix `x` over time. `mask` is true on valid steps. With a `state`, continue from it and return the next one."""
+        raise NotImplementedError
+
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+        """The state before the first step. Empty for a module that carries nothing."""
+        return {}
+
+    def reset_parameters(self, *, layer: int, depth: int) -> None:
+        """Initialise this mixer's own parameters as its paper does; PyTorch's defaults stand where it says nothing."""
+
+    def hints(self) -> dict[str, Hint]:
+        """Optimiser hints per parameter name (relative to this module)."""
+        return {}
+
+
+class Backbone(nn.Module):
+    """A stack of blocks from (B, T, D) to (B, T, D): the universal contract.
+
+    What passes between its blocks is its own affair: RWKV-7, ResiDual and Reformer carry more than one tensor there.
+    """
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+        state: State | None = None,
+    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+        """As `Mixer.forward`, for the whole stack, final norm included."""
+        raise NotImplementedError
+
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+        raise NotImplementedError
+
+
+class Model(nn.Module):
+    """Embedding, Backbone and head for one role. Build one with `zoo.build`."""
+
+    role: Role
+    shape: Shape
+    recipe: Recipe
+    traits: Traits
+    backbone: Backbone
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits: lm (B, T, V) · classify and retrieve (B, C) · seq2seq (B, U, V)."""
+        raise NotImplementedError
+
+    def init_state(self, batch: int) -> State:
+        """The state before the first token.
+
+        Raises:
+            Unsupported: the architecture is not resumable.
+        """
+        raise Unsupported(f"{type(self).__name__} has no decoding state")
+
+    def extend(self, tokens: Int[Tensor, "B T"], state: State) -> tuple[Float[Tensor, "B T V"], State]:
+        """Feed `tokens` after `state`: their logits and the next state. T = 1 is one decoding step."""
+        raise Unsupported(f"{type(self).__name__} cannot be extended token by token")
+
+    def hints(self) -> dict[str, Hint]:
+        """Every hint in the model under full parameter names."""
+        found: dict[str, Hint] = {}
+        for prefix, module in self.named_modules():
+            own: Any = getattr(module, "hints", None)
+            if module is not self and callable(own):
+                found |= {f"{prefix}.{name}": hint for name, hint in own().items()}
+        return found
+
+
+def leaves(state: State) -> Iterator[Tensor]:
+    """Every tensor in a state, depth first."""
+    for value in state.values():
+        if isinstance(value, Tensor):
+            yield value
+        else:
+            yield from leaves(value)
+
+
+def state_bytes(state: State) -> int:
+    """Bytes a state occupies."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in leaves(state))

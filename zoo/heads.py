@@ -1,0 +1,207 @@
+"""Models: an embedding, a backbone and a head for one of the four roles.
+
+    lm        logits for the next token at every step, from a causal backbone
+    classify  mean over the valid steps of a bidirectional backbone, then a linear layer
+    retrieve  two documents through one encoder, a and b, then an MLP of [a, b, a⊙b, a−b] (LRA's document matching)
+    seq2seq   one causal backbone over source and target in one row: source ++ shifted target, logits on the target
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from zoo.backbone import Stack
+from zoo.contract import ROLES, Batch, Model, Recipe, Role, Shape, Site, State, Unsupported
+from zoo.positions import POSITIONS
+
+
+class Embedding(nn.Module):
+    """Tokens by a table, vectors by a linear layer; then positions and dropout.
+
+    Initialised N(0, 0.02), or as RWKV-4 does: orthogonal with gain 1e-4·√max(V, D), followed by a LayerNorm.
+    """
+
+    def __init__(self, recipe: Recipe, site: Site, *, vocab: int | None, features: int | None) -> None:
+        super().__init__()
+        self.table = nn.Embedding(vocab, site.width) if vocab else nn.Linear(features or 1, site.width)
+        if recipe.embedding not in ("normal", "rwkv4"):
+            raise ValueError(f"unknown embedding {recipe.embedding!r}; known: normal, rwkv4")
+        rwkv = recipe.embedding == "rwkv4"
+        self.norm = nn.LayerNorm(site.width) if rwkv else nn.Identity()
+        self.positions = POSITIONS.resolve(recipe.positions)(site)
+        self.dropout = nn.Dropout(recipe.dropout)
+        if isinstance(self.table, nn.Embedding):
+            if rwkv:
+                nn.init.orthogonal_(self.table.weight, gain=1e-4 * max(self.table.weight.shape) ** 0.5)
+            else:
+                nn.init.normal_(self.table.weight, std=0.02)
+
+    def forward(self, inputs: Tensor, offset: Int[Tensor, "#B"]) -> Float[Tensor, "B T D"]:
+        positions = offset[:, None] + torch.arange(inputs.shape[1], device=inputs.device)
+        return self.dropout(self.positions(self.norm(self.table(inputs)), positions.expand(inputs.shape[:2])))
+
+
+class SequenceModel(Model):
+    """What the four roles share: embedding, backbone, and how the two run over a batch or continue from a state."""
+
+    def __init__(self, recipe: Recipe, role: Role, shape: Shape, *, vocab: int | None, length: int) -> None:
+        super().__init__()
+        self.recipe, self.role, self.shape = recipe, role, shape
+        assert shape.depth is not None
+        site = Site(width=shape.width, length=length, depth=shape.depth)
+        self.embedding = Embedding(recipe, site, vocab=vocab, features=shape.features)
+        self.backbone = Stack(recipe, site, causal=role in ("lm", "seq2seq"))
+        self.traits = self.backbone.traits
+
+    def encode(self, inputs: Tensor, mask: Bool[Tensor, "B T"] | None = None) -> Float[Tensor, "B T D"]:
+        """Backbone outputs for whole sequences."""
+        start = torch.zeros(1, dtype=torch.long, device=inputs.device)
+        return self.backbone(self.embedding(inputs, start), mask=mask)[0]
+
+    def init_state(self, batch: int) -> State:
+        if not self.traits.resumable:
+            raise Unsupported("this architecture sees whole sequences only: it cannot continue from a state")
+        weight = next(self.backbone.parameters())
+        position = torch.zeros(batch, dtype=torch.long, device=weight.device)
+        backbone = self.backbone.init_state(batch, device=weight.device, dtype=weight.dtype)
+        return {"position": position, "backbone": backbone}
+
+    def resume(
+        self, inputs: Tensor, state: State, mask: Bool[Tensor, "B T"] | None = None
+    ) -> tuple[Float[Tensor, "B T D"], State]:
+        """Backbone outputs for `inputs` after `state`, and the next state. Only valid steps move the position on."""
+        position, before = state["position"], state["backbone"]
+        assert isinstance(position, Tensor) and isinstance(before, dict)
+        y, after = self.backbone(self.embedding(inputs, position), mask=mask, state=before)
+        assert after is not None
+        moved = inputs.shape[1] if mask is None else mask.sum(1)
+        return y, {"position": position + moved, "backbone": after}
+
+
+class LanguageModel(SequenceModel):
+    """Next-token logits at every step."""
+
+    def __init__(self, recipe: Recipe, role: Role, shape: Shape) -> None:
+        if shape.vocab is None:
+            raise Unsupported("a language model reads tokens; this task gives vectors")
+        super().__init__(recipe, role, shape, vocab=shape.vocab, length=shape.length)
+        self.head = make_head(recipe, shape.width, shape.outputs, bias=False)
+        if recipe.tie:
+            if shape.vocab != shape.outputs:
+                raise ValueError(f"tie: {shape.vocab} input tokens and {shape.outputs} outputs cannot share a table")
+            self.head.weight = self.embedding.table.weight
+
+    def forward(self, batch: Batch) -> Float[Tensor, "B T V"]:
+        return self.head(self.encode(batch.inputs, batch.mask))
+
+    def extend(self, tokens: Int[Tensor, "B T"], state: State) -> tuple[Float[Tensor, "B T V"], State]:
+        y, state = self.resume(tokens, state)
+        return self.head(y), state
+
+
+class Classifier(SequenceModel):
+    """One label per sequence, from the mean over its valid steps."""
+
+    def __init__(self, recipe: Recipe, role: Role, shape: Shape) -> None:
+        super().__init__(recipe, role, shape, vocab=shape.vocab, length=shape.length)
+        self.head = make_head(recipe, shape.width, shape.outputs, bias=True)
+
+    def pool(self, inputs: Tensor, mask: Bool[Tensor, "B T"] | None) -> Float[Tensor, "B D"]:
+        y = self.encode(inputs, mask)
+        if mask is None:
+            return y.mean(1)
+        weight = mask[..., None].to(y.dtype)
+        return (y * weight).sum(1) / weight.sum(1).clamp(min=1)
+
+    def forward(self, batch: Batch) -> Float[Tensor, "B C"]:
+        return self.head(self.pool(batch.inputs, batch.mask))
+
+
+class Retriever(Classifier):
+    """Whether two documents belong together: one encoder for both, then an MLP of their difference and product."""
+
+    def __init__(self, recipe: Recipe, role: Role, shape: Shape) -> None:
+        super().__init__(recipe, role, shape)
+        D = shape.width
+        self.compare = nn.Sequential(nn.Linear(4 * D, D), nn.ReLU())
+
+    def forward(self, batch: Batch) -> Float[Tensor, "B C"]:
+        a, b = self.pool(batch.inputs, batch.mask), self.pool(batch.inputs2, batch.mask2)
+        return self.head(self.compare(torch.cat([a, b, a * b, a - b], dim=-1)))
+
+
+class Seq2Seq(SequenceModel):
+    """Source and target in one row through a causal backbone, each with its own tokens in a joint table.
+
+    A row holds the valid source tokens, then the shifted target, then padding, so that nothing but the source's own
+    length decides where the target starts, and any causal architecture can play.
+    """
+
+    def __init__(self, recipe: Recipe, role: Role, shape: Shape) -> None:
+        if shape.vocab is None or shape.target_length is None:
+            raise Unsupported("sequence to sequence needs source tokens and a target length")
+        length = shape.length + shape.target_length
+        super().__init__(recipe, role, shape, vocab=shape.vocab + shape.outputs, length=length)
+        self.source_vocab = shape.vocab
+        self.head = make_head(recipe, shape.width, shape.outputs, bias=False)
+
+    def forward(self, batch: Batch) -> Float[Tensor, "B U V"]:
+        target = batch.decoder_inputs + self.source_vocab
+        (B, S), U = batch.inputs.shape, target.shape[1]
+        lengths = torch.full((B,), S, device=target.device) if batch.mask is None else batch.mask.sum(1)
+        start = lengths[:, None] + torch.arange(U, device=target.device)
+        row = torch.nn.functional.pad(batch.inputs, (0, U)).scatter(1, start, target)
+        mask = torch.arange(S + U, device=target.device) < (lengths + U)[:, None]
+        y = self.encode(row, mask)
+        return self.head(y.gather(1, start[..., None].expand(-1, -1, y.shape[-1])))
+
+    def read(self, inputs: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"] | None = None) -> State:
+        """The state after the source, from which `extend` decodes target tokens."""
+        return self.resume(inputs, self.init_state(len(inputs)), mask)[1]
+
+    def extend(self, tokens: Int[Tensor, "B T"], state: State) -> tuple[Float[Tensor, "B T V"], State]:
+        y, state = self.resume(tokens + self.source_vocab, state)
+        return self.head(y), state
+
+
+def make_head(recipe: Recipe, width: int, outputs: int, *, bias: bool) -> nn.Linear:
+    """The output projection: N(0, 0.02), or as RWKV-4 does: orthogonal with gain ½√max(1, V/D)."""
+    head = nn.Linear(width, outputs, bias=bias)
+    if recipe.head == "rwkv4":
+        nn.init.orthogonal_(head.weight, gain=0.5 * max(1.0, outputs / width) ** 0.5)
+    elif recipe.head == "linear":
+        nn.init.normal_(head.weight, std=0.02)
+    else:
+        raise ValueError(f"unknown head {recipe.head!r}; known: linear, rwkv4")
+    if bias:
+        nn.init.zeros_(head.bias)
+    return head
+
+
+MODELS: dict[Role, type[LanguageModel | Classifier | Seq2Seq]] = {
+    "lm": LanguageModel,
+    "classify": Classifier,
+    "retrieve": Retriever,
+    "seq2seq": Seq2Seq,
+}
+
+
+def assemble(recipe: Recipe, role: Role, shape: Shape) -> Model:
+    """The model of a recipe for one role and shape.
+
+    Raises:
+        ValueError: the role is unknown, or a size or option cannot be.
+        Unsupported: the architecture cannot play the role.
+    """
+    if role not in MODELS:
+        raise ValueError(f"unknown role {role!r}; known: {', '.join(ROLES)}")
+    depth = shape.depth or recipe.depth
+    if depth < 1:
+        raise ValueError(f"depth must be at least 1, got {depth}")
+    if shape.width % recipe.width_multiple:
+        raise ValueError(f"width {shape.width} must be a multiple of {recipe.width_multiple}")
+    return MODELS[role](recipe, role, dataclasses.replace(shape, depth=depth))

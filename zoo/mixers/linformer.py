@@ -1,0 +1,85 @@
+"""Linformer: attention over k learned summaries of the keys and values (Wang et al. 2020, arXiv:2006.04768, eq. 7).
+
+    head_h = softmax(Q_h (E_h K_h)ᵀ / √d_h) F_h V_h,    y = concat(head_1, ..., head_H) W_O
+
+with E, F of k rows over n = `Site.length` steps; a shorter sequence uses their first T columns, as if zero padded.
+Every summary sees the whole sequence, so this is never causal. Official code: fairseq, examples/linformer,
+linformer_src/modules/multihead_linear_attention.py.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias, get_args
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from zoo.contract import Hint, Mixer, Site, State, Traits
+from zoo.ops.attention import attend
+
+Sharing: TypeAlias = Literal["none", "headwise", "key_value"]
+
+
+class Linformer(Mixer):
+    """Linformer self-attention, bidirectional.
+
+    Args:
+        k: summaries per head, at most `site.length`.
+        sharing: "none" has an E and an F for each head; "headwise" one E and one F for all heads, the default as in the
+            official code; "key_value" one matrix for both and for all heads (section 4).
+    """
+
+    traits = Traits(causal="no", bidirectional=True, resumable=False, length="max")
+
+    def __init__(self, site: Site, *, heads: int = 4, k: int = 64, sharing: Sharing = "headwise") -> None:
+        super().__init__(site)
+        if site.width % heads:
+            raise ValueError(f"linformer: width {site.width} does not divide into {heads} heads")
+        if not 1 <= k <= site.length:
+            raise ValueError(f"linformer: k must lie in 1 .. {site.length}, the sequence length; got {k}")
+        if sharing not in get_args(Sharing):
+            raise ValueError(f"linformer: sharing {sharing!r} is not one of {', '.join(get_args(Sharing))}")
+        self.heads = heads
+        self.qkv = nn.Linear(site.width, 3 * site.width)
+        self.out = nn.Linear(site.width, site.width)
+        shape = (heads if sharing == "none" else 1, k, site.length)
+        self.E = nn.Parameter(torch.empty(shape))
+        self.F = None if sharing == "key_value" else nn.Parameter(torch.empty(shape))
+        self._reset_projections()
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+        state: State | None = None,
+    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+        B, T, D = x.shape
+        if self.E.shape[-1] < T:
+            raise ValueError(f"linformer: {T} steps, but it was built for at most {self.E.shape[-1]}")
+        q, k, v = self.qkv(x).view(B, T, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)  # each (B, H, T, D/H)
+        if mask is not None:
+            k, v = (z.masked_fill(~mask[:, None, :, None], 0) for z in (k, v))
+        E, F = self.E[..., :T], (self.E if self.F is None else self.F)[..., :T]
+        y = attend(q, E @ k, F @ v)
+        return self.out(y.transpose(1, 2).reshape(B, T, D)), None
+
+    def reset_parameters(self, *, layer: int, depth: int) -> None:
+        """As `Attention`: N(0, 0.02), the projection into the residual stream scaled by 1/√(2·depth) (GPT-2)."""
+        nn.init.normal_(self.qkv.weight, std=0.02)
+        nn.init.normal_(self.out.weight, std=0.02 / (2 * depth) ** 0.5)
+        nn.init.zeros_(self.qkv.bias)
+        nn.init.zeros_(self.out.bias)
+        self._reset_projections()
+
+    def _reset_projections(self) -> None:
+        """E and F: Xavier uniform with gain 1/√2 for each (k, n) matrix, as in the official code."""
+        k, n = self.E.shape[1:]
+        for matrix in (self.E, self.F):
+            if matrix is not None:
+                nn.init.uniform_(matrix, -((3 / (k + n)) ** 0.5), (3 / (k + n)) ** 0.5)
+
+    def hints(self) -> dict[str, Hint]:
+        """E and F are weights of linear layers (over time), so they decay."""
+        return {name: Hint(decay=True) for name in ("E", "F") if getattr(self, name) is not None}

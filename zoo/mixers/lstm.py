@@ -1,0 +1,71 @@
+"""Long short-term memory (Hochreiter and Schmidhuber 1997; forget gate: Gers, Schmidhuber and Cummins 2000).
+
+    i, f, g, o = σ, σ, tanh, σ of (W_i x_t + b_i + W_h h_{t−1} + b_h)
+    c_t = f ⊙ c_{t−1} + i ⊙ g,    h_t = o ⊙ tanh(c_t)
+
+torch's fused kernel computes it. The state is h and c: 2·D numbers per layer, whatever the length.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from zoo.contract import Hint, Mixer, Site, State, Traits
+
+
+class LSTM(Mixer):
+    """One LSTM layer of D units."""
+
+    traits = Traits(causal="strict", bidirectional=False, resumable=True)
+
+    def __init__(self, site: Site, *, forget_bias: float = 1.0) -> None:
+        super().__init__(site)
+        self.forget_bias = forget_bias
+        self.lstm = nn.LSTM(site.width, site.width, batch_first=True)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+        state: State | None = None,
+    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+        if state is None:
+            return self.lstm(x)[0], None
+        h, c = state["h"].to(x.dtype), state["c"].to(x.dtype)
+        if mask is None:
+            y, (h, c) = self.lstm(x, (h[None], c[None]))
+            return y, {"h": h[0], "c": c[0]}
+        return self._masked(x, mask, h, c)
+
+    def _masked(self, x: Tensor, mask: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, State]:
+        """The final state is the one at each row's last valid step: run the rows packed, longest first."""
+        lengths = mask.sum(1)
+        some = lengths > 0  # a row with no valid step keeps its state
+        packed = nn.utils.rnn.pack_padded_sequence(x[some], lengths[some].cpu(), batch_first=True, enforce_sorted=False)
+        out, (h_last, c_last) = self.lstm(packed, (h[some][None], c[some][None]))
+        y = torch.zeros_like(x)
+        y[some] = nn.utils.rnn.pad_packed_sequence(out, batch_first=True, total_length=x.shape[1])[0]
+        h, c = h.clone(), c.clone()
+        h[some], c[some] = h_last[0], c_last[0]
+        return y, {"h": h, "c": c}
+
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+        zeros = torch.zeros(batch, self.lstm.hidden_size, device=device, dtype=dtype)
+        return {"h": zeros, "c": zeros.clone()}
+
+    def reset_parameters(self, *, layer: int, depth: int) -> None:
+        """Input weights Xavier, recurrent weights orthogonal per gate, forget bias 1 (Jozefowicz et al. 2015)."""
+        D = self.lstm.hidden_size
+        nn.init.xavier_uniform_(self.lstm.weight_ih_l0)
+        for gate in self.lstm.weight_hh_l0.data.split(D):
+            nn.init.orthogonal_(gate)
+        nn.init.zeros_(self.lstm.bias_ih_l0)
+        nn.init.zeros_(self.lstm.bias_hh_l0)
+        with torch.no_grad():
+            self.lstm.bias_ih_l0[D : 2 * D] = self.forget_bias
+
+    def hints(self) -> dict[str, Hint]:
+        return {f"lstm.{name}": Hint(decay=True) for name in ("weight_ih_l0", "weight_hh_l0")}

@@ -1,0 +1,148 @@
+"""RWKV-4 (Peng et al. 2023, arXiv:2305.13048, section 3; official code BlinkDL/RWKV-LM, RWKV-v4/src/model.py).
+
+Both sublayers first mix each input with the one before it (the token shift), x^μ_t = μ ⊙ x_t + (1 − μ) ⊙ x_{t−1}:
+
+    time mixing      r, k, v = x^{μr} W_r, x^{μk} W_k, x^{μv} W_v,    y = (σ(r) ⊙ wkv(w, u, k, v)) W_o
+    channel mixing   r, k = x^{μr} W_r, x^{μk} W_k,                   y = σ(r) ⊙ (max(k, 0)² W_v)
+
+with w = −e^{time_decay} and u = time_first. See `zoo.ops.wkv4` for wkv.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from zoo.contract import Hint, Mixer, Site, State, Traits
+from zoo.ops.wkv4 import init_state, wkv
+
+
+class TimeMix(Mixer):
+    """Time mixing. State: the last input `x` (B, D), and p, q, o of wkv (B, D) in float32 at least."""
+
+    traits = Traits(causal="strict", bidirectional=False, resumable=True)
+
+    def __init__(self, site: Site) -> None:
+        super().__init__(site)
+        C = site.width
+        for name in ("time_decay", "time_first", "time_mix_k", "time_mix_v", "time_mix_r"):
+            self.register_parameter(name, nn.Parameter(torch.empty(C)))
+        for name in ("key", "value", "receptance", "output"):
+            self.add_module(name, nn.Linear(C, C, bias=False))
+        self.reset_parameters(layer=site.layer, depth=site.depth)
+
+    time_decay: nn.Parameter
+    time_first: nn.Parameter
+    time_mix_k: nn.Parameter
+    time_mix_v: nn.Parameter
+    time_mix_r: nn.Parameter
+    key: nn.Linear
+    value: nn.Linear
+    receptance: nn.Linear
+    output: nn.Linear
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+        state: State | None = None,
+    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+        previous, last = shift(x, mask, state)
+        k = self.key(torch.lerp(previous, x, self.time_mix_k.to(x.dtype)))
+        v = self.value(torch.lerp(previous, x, self.time_mix_v.to(x.dtype)))
+        r = self.receptance(torch.lerp(previous, x, self.time_mix_r.to(x.dtype)))
+        y, after = wkv(-torch.exp(self.time_decay), self.time_first, k, v, state, mask)
+        return self.output(torch.sigmoid(r) * y), None if state is None else {"x": last, **after}
+
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+        C, wide = len(self.time_decay), torch.promote_types(dtype, torch.float32)
+        x = torch.zeros(batch, C, device=device, dtype=dtype)
+        return {"x": x, **init_state(batch, C, device=device, dtype=wide)}
+
+    @torch.no_grad()
+    def reset_parameters(self, *, layer: int, depth: int) -> None:
+        """As `RWKV_TimeMix` and `RWKV_Init`: ramps over channels and depth, W_v orthogonal, the other matrices zero."""
+        C = len(self.time_decay)
+        i = torch.arange(C, device=self.time_decay.device)
+        up, down = layer / max(depth - 1, 1), 1 - layer / depth  # 0 to 1, and 1 to almost 0
+        self.time_decay.copy_(-5 + 8 * (i / max(C - 1, 1)) ** (0.7 + 1.3 * up))
+        self.time_first.copy_(math.log(0.3) + 0.5 * ((i + 1) % 3 - 1))
+        self.time_mix_k.copy_((i / C) ** down)
+        self.time_mix_v.copy_((i / C) ** down + 0.3 * up)
+        self.time_mix_r.copy_((i / C) ** (0.5 * down))
+        nn.init.orthogonal_(self.value.weight)
+        for zero in (self.key, self.receptance, self.output):
+            nn.init.zeros_(zero.weight)
+
+    def hints(self) -> dict[str, Hint]:
+        """Twice the learning rate on the decay, three times on the bonus; no weight decay on any vector."""
+        scale = {"time_decay": 2.0, "time_first": 3.0}
+        return {name: Hint(lr_scale=scale.get(name, 1.0), decay=False) for name in _vectors(self)}
+
+
+class ChannelMix(Mixer):
+    """Channel mixing, `expand` times as wide inside. State: the last input `x` (B, D)."""
+
+    traits = Traits(causal="strict", bidirectional=False, resumable=True)
+
+    def __init__(self, site: Site, *, expand: float = 4.0) -> None:
+        super().__init__(site)
+        C, hidden = site.width, round(expand * site.width)
+        self.time_mix_k = nn.Parameter(torch.empty(C))
+        self.time_mix_r = nn.Parameter(torch.empty(C))
+        self.key = nn.Linear(C, hidden, bias=False)
+        self.receptance = nn.Linear(C, C, bias=False)
+        self.value = nn.Linear(hidden, C, bias=False)
+        self.reset_parameters(layer=site.layer, depth=site.depth)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+        state: State | None = None,
+    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+        previous, last = shift(x, mask, state)
+        k = self.key(torch.lerp(previous, x, self.time_mix_k.to(x.dtype)))
+        r = self.receptance(torch.lerp(previous, x, self.time_mix_r.to(x.dtype)))
+        return torch.sigmoid(r) * self.value(torch.relu(k).square()), None if state is None else {"x": last}
+
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+        return {"x": torch.zeros(batch, len(self.time_mix_k), device=device, dtype=dtype)}
+
+    @torch.no_grad()
+    def reset_parameters(self, *, layer: int, depth: int) -> None:
+        """As `RWKV_ChannelMix` and `RWKV_Init`: W_k orthogonal with gain √(out/in) where it widens, the others zero."""
+        i = torch.arange(len(self.time_mix_k), device=self.time_mix_k.device)
+        for mix in (self.time_mix_k, self.time_mix_r):
+            mix.copy_((i / len(i)) ** (1 - layer / depth))
+        hidden, C = self.key.weight.shape
+        nn.init.orthogonal_(self.key.weight, gain=max(hidden / C, 1) ** 0.5)
+        for zero in (self.receptance, self.value):
+            nn.init.zeros_(zero.weight)
+
+    def hints(self) -> dict[str, Hint]:
+        """No weight decay on the mixing vectors."""
+        return {name: Hint(decay=False) for name in _vectors(self)}
+
+
+def shift(
+    x: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"] | None, state: State | None
+) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B D"]]:
+    """The input before each step (zero before the first), and the last valid one. Padding must stand on the right."""
+    first = torch.zeros_like(x[:, 0]) if state is None else state["x"]
+    assert isinstance(first, Tensor)
+    line = torch.cat([first[:, None].to(x.dtype), x], dim=1)
+    if mask is None:
+        last = line[:, -1]
+    else:
+        last = line.gather(1, mask.sum(1)[:, None, None].expand(-1, 1, x.shape[2])).squeeze(1)
+    return line[:, :-1], last.to(first.dtype)
+
+
+def _vectors(module: nn.Module) -> list[str]:
+    return [name for name, _ in module.named_parameters() if name.startswith("time_")]

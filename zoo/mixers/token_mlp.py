@@ -1,0 +1,49 @@
+"""The token-mixing MLP of MLP-Mixer (Tolstikhin et al. 2021, arXiv:2105.01601, eq. 1).
+
+    y_{:,i} = W_2 GELU(W_1 x_{:,i} + b_1) + b_2
+
+for each channel i, along time, with the same weights for all channels. Official code:
+google-research/vision_transformer, vit_jax/models_mixer.py.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from zoo.contract import Mixer, Site, State, Traits
+
+
+class TokenMLP(Mixer):
+    """An MLP along time over exactly `site.length` steps, with `tokens_ratio` · width hidden units."""
+
+    traits = Traits(causal="no", bidirectional=True, resumable=False, length="fixed")
+
+    def __init__(self, site: Site, *, tokens_ratio: float = 0.5) -> None:
+        super().__init__(site)
+        hidden = int(tokens_ratio * site.width)
+        if hidden < 1:
+            raise ValueError(f"token_mlp: tokens_ratio {tokens_ratio} leaves no hidden units at width {site.width}")
+        self.fc1 = nn.Linear(site.length, hidden)
+        self.fc2 = nn.Linear(hidden, site.length)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+        state: State | None = None,
+    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+        if x.shape[1] != self.fc1.in_features:
+            raise ValueError(f"token_mlp: {x.shape[1]} steps, but it was built for exactly {self.fc1.in_features}")
+        if mask is not None:
+            x = x.masked_fill(~mask[..., None], 0)
+        return self.fc2(F.gelu(self.fc1(x.transpose(1, 2)))).transpose(1, 2), None
+
+    def reset_parameters(self, *, layer: int, depth: int) -> None:
+        """LeCun normal (truncated at two standard deviations, variance 1/fan_in after that) and zero biases (Flax)."""
+        for linear in (self.fc1, self.fc2):
+            std = linear.in_features**-0.5 / 0.87962566103423978
+            nn.init.trunc_normal_(linear.weight, std=std, a=-2 * std, b=2 * std)
+            nn.init.zeros_(linear.bias)

@@ -1,0 +1,58 @@
+"""FLOPs of the work torch's FlopCounterMode cannot see: scans and FFTs. Matrix products it sees; those are not ours.
+
+Ops call `count`; whoever measures opens a `Counter`. Rules, stated once for every op:
+
+- only the useful (naive) work counts, not what a parallel form does on top of it;
+- a real multiply-add is 2 FLOPs, a complex one 8 (4 multiplications and 4 additions);
+- a real FFT of length N is 5 N log2 N / 2 (half the classical count of a complex one); its pointwise product is
+  elementwise, and left out as FlopCounterMode leaves elementwise work out.
+
+The counters are one list for the whole process: autograd runs CUDA's backward pass on threads of its own, which a
+thread-local list would miss.
+"""
+
+from __future__ import annotations
+
+import math
+from types import TracebackType
+
+_active: list[Counter] = []
+
+
+class Counter:
+    """Sums what ops report while it is open. Counters nest, and each sees everything.
+
+    Example:
+        >>> with Counter() as counter:
+        ...     count("diagonal_scan", 12)
+        >>> counter.by_name
+        {'diagonal_scan': 12}
+    """
+
+    def __init__(self) -> None:
+        self.by_name: dict[str, int] = {}
+
+    @property
+    def total(self) -> int:
+        """All FLOPs counted so far."""
+        return sum(self.by_name.values())
+
+    def __enter__(self) -> Counter:
+        _active.append(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _active.remove(self)
+
+
+def count(name: str, flops: int) -> None:
+    """Report `flops` done by the op `name`. Does nothing when no counter is open."""
+    for counter in _active:
+        counter.by_name[name] = counter.by_name.get(name, 0) + flops
+
+
+def rfft(length: int) -> int:
+    """FLOPs of one real transform of `length`, forward or inverse."""
+    return round(2.5 * length * math.log2(length)) if length > 1 else 0

@@ -1,0 +1,13 @@
+"""The causal convolution as the equation reads."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def convolve(u: Float[Tensor, "B T D"], K: Float[Tensor, "D T"]) -> Float[Tensor, "B T D"]:
+    """y_t = Σ_{s≤t} K_s u_{t−s} per channel."""
+    T = u.shape[1]
+    return torch.stack([torch.einsum("dt,btd->bd", K[:, : t + 1].flip(1), u[:, : t + 1]) for t in range(T)], dim=1)

@@ -1,0 +1,148 @@
+"""How large a model is, measured on the built module: parameters, training FLOPs, state bytes; and widths solved for a target."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from zoo import registry
+from zoo.contract import Batch, Model, Role, Shape, Unsupported, state_bytes
+from zoo.ops import flops
+
+Count: TypeAlias = Literal["total", "non_embedding"]
+
+
+def parameters(model: Model, count: Count = "total") -> int:
+    """Trainable parameters: all of them, or those of the backbone only (no token or position table, no output head)."""
+    module = model if count == "total" else model.backbone
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def _flash_forward(q: list[int], k: list[int], v: list[int], *_: Any, **__: Any) -> int:
+    B, H, T, K = q
+    return 2 * B * H * T * k[2] * (K + v[-1])
+
+
+def _flash_backward(grad: list[int], q: list[int], k: list[int], v: list[int], *_: Any, **__: Any) -> int:
+    B, H, T, K = q
+    return 2 * B * H * T * k[2] * (3 * K + 2 * v[-1])
+
+
+def _rnn_forward(x: list[int], w_input: list[int], w_hidden: list[int], *_: Any, **__: Any) -> int:
+    return 2 * x[0] * x[1] * (math.prod(w_input) + math.prod(w_hidden))
+
+
+def _rnn_backward(x: list[int], w_input: list[int], w_hidden: list[int], *args: Any, **kwargs: Any) -> int:
+    return 2 * _rnn_forward(x, w_input, w_hidden)
+
+
+_FORMULAS = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _flash_forward,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _flash_backward,
+    torch.ops.aten.mkldnn_rnn_layer: _rnn_forward,
+    torch.ops.aten.mkldnn_rnn_layer_backward: _rnn_backward,
+}
+"""CPU kernels torch's own counter has no formula for. Attention counts every score, masked or not, in either form."""
+
+
+def training_flops(model: Model, batch: Batch, loss: Callable[[Tensor, Batch], Tensor]) -> int:
+    """FLOPs of one forward and backward pass over `batch`, by counting the operators it runs.
+
+    Counted: matrix products, convolutions, attention, recurrent kernels, FFTs and scans. Elementwise work is not.
+    Gradients are left as they were; random state too.
+    """
+    saved = [p.grad for p in model.parameters()]
+    counter = FlopCounterMode(display=False, custom_mapping=_FORMULAS)
+    with torch.random.fork_rng(), flops.Counter() as own, counter:
+        loss(model(batch), batch).backward()
+    for p, grad in zip(model.parameters(), saved, strict=True):
+        p.grad = grad
+    return counter.get_total_flops() + own.total
+
+
+def recurrent_state_bytes(model: Model, length: int) -> int | None:
+    """Bytes carried between two decoding steps after `length` tokens of one sequence; None where nothing can be carried.
+
+    Run it on a model on the meta device to measure without computing.
+    """
+    try:
+        state = model.init_state(1)
+        device = next(model.parameters()).device
+        with torch.no_grad():
+            _, state = model.extend(torch.zeros(1, length, dtype=torch.long, device=device), state)
+    except Unsupported:
+        return None
+    return state_bytes(state)
+
+
+def sketch(name: str, role: Role, shape: Shape, **options: Any) -> Model:
+    """The model on the meta device: shapes without memory."""
+    with torch.device("meta"):
+        return registry.build(name, role, shape=shape, **options)
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """A solved or given size and what it amounts to."""
+
+    width: int
+    depth: int
+    params: int
+    params_non_embedding: int
+    state_bytes: int | None
+    target: int | None = None
+    mismatch: float | None = None
+    """(reached − target) / target."""
+
+
+def measure(name: str, role: Role, shape: Shape, **options: Any) -> Size:
+    """The size of an architecture at a given width.
+
+    Raises:
+        Unsupported: it cannot play the role.
+    """
+    model = sketch(name, role, shape, **options)
+    length = shape.length if role != "seq2seq" else shape.target_length or 1
+    return Size(
+        width=model.shape.width,
+        depth=model.shape.depth or 0,
+        params=parameters(model),
+        params_non_embedding=parameters(model, "non_embedding"),
+        state_bytes=recurrent_state_bytes(model, length),
+    )
+
+
+def solve_width(name: str, role: Role, shape: Shape, *, params: int, count: Count, **options: Any) -> Size:
+    """The width whose parameter count is nearest `params`, by bisection on the real module (meta device).
+
+    Raises:
+        Unsupported: it cannot play the role.
+        ValueError: not even the narrowest width is small enough to come within a factor of two.
+    """
+    step = registry.recipe(name, **options).width_multiple
+    seen: dict[int, int] = {}
+
+    def reached(k: int) -> int:
+        if k not in seen:
+            model = sketch(name, role, dataclasses.replace(shape, width=k * step), **options)
+            seen[k] = parameters(model, count)
+        return seen[k]
+
+    low, high = 1, 2
+    if reached(1) > 2 * params:
+        raise ValueError(f"{name}: the narrowest model has {reached(1):,} parameters, the target is {params:,}")
+    while reached(high) < params:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if reached(middle) < params else (low, middle)
+    best = min((low, high), key=lambda k: abs(reached(k) - params))
+    size = measure(name, role, dataclasses.replace(shape, width=best * step), **options)
+    return dataclasses.replace(size, target=params, mismatch=(reached(best) - params) / params)

@@ -1,0 +1,179 @@
+"""The words of the contract that need no torch: what an architecture says about itself and where it is asked to work.
+
+Everything here imports in milliseconds, so that suites can be read, checked and planned before torch is loaded.
+`zoo.contract` adds the modules (`Mixer`, `Backbone`, `Model`) and re-exports all of this.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+Role: TypeAlias = Literal["lm", "classify", "retrieve", "seq2seq"]
+ROLES: tuple[Role, ...] = get_args(Role)
+
+
+class Unsupported(ValueError):
+    """A combination that cannot be, such as MLP-Mixer as a causal language model.
+
+    Raised while a model is being built, never in the middle of training; the harness turns it into a row that says so.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What a mixer can do. Every claim here is tested; a false one fails `zoobench check`."""
+
+    causal: Literal["strict", "leaky", "no"]
+    """`strict`: output t depends on inputs up to t only. `leaky`: masked, yet the future can shift it. `no`: sees all."""
+    bidirectional: bool
+    """Can look both ways by itself, without the `Bidirectional` wrapper."""
+    resumable: bool
+    """`forward(x, state)` continues exactly where the last call ended, one step at a time included."""
+    length: Literal["any", "max", "fixed"] = "any"
+    """`max`: at most `Site.length` steps. `fixed`: exactly that many; shorter inputs are padded by the Backbone."""
+    multiple: int = 1
+    """T must divide by this; the Backbone pads."""
+    padding_safe: bool = True
+    """Junk in masked steps changes no valid output and no final state."""
+    stochastic: bool = False
+    """Draws hashes or random features."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """How the optimiser should treat one parameter; `None` leaves the default."""
+
+    lr_scale: float = 1.0
+    lr_max: float | None = None
+    """A ceiling on this parameter's learning rate (S4 trains A, B and Δ at 1e-3 at most)."""
+    decay: bool | None = None
+    """`True`/`False` forces weight decay on or off; by default only weights of linear and convolution layers decay."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where in a model a mixer sits: all it may know when it is built."""
+
+    width: int
+    length: int
+    """The longest sequence it will see (exactly that long for `Traits.length == "fixed"`)."""
+    causal: bool = True
+    """Whether it must not look ahead. A mixer that cannot obey raises `Unsupported`."""
+    layer: int = 0
+    depth: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a task asks of a model (inputs and outputs) and how large the model is.
+
+    Inputs are tokens below `vocab`, or vectors of `features` numbers (pixels). `outputs` is the number of classes, or of
+    tokens a language model chooses among. For `seq2seq`, `target_length` bounds the decoded sequence.
+    """
+
+    length: int
+    outputs: int
+    vocab: int | None = None
+    features: int | None = None
+    target_length: int | None = None
+    width: int = 128
+    depth: int | None = None
+    """`None` is the architecture's own default."""
+
+    def __post_init__(self) -> None:
+        if (self.vocab is None) == (self.features is None):
+            raise ValueError("a Shape has either `vocab` (token inputs) or `features` (vector inputs), not both or none")
+        for name in ("length", "outputs", "vocab", "features", "target_length", "width", "depth"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"Shape.{name} must be at least 1, got {value}")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A component by name (or class) and its options: `Part("attention", heads=4)`."""
+
+    kind: str | type
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __init__(self, kind: str | type, **options: Any) -> None:
+        object.__setattr__(self, "kind", kind)
+        object.__setattr__(self, "options", options)
+
+    @property
+    def name(self) -> str:
+        return self.kind if isinstance(self.kind, str) else self.kind.__name__
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """An architecture, spelled out as parts: what one function in `zoo.architectures` returns.
+
+    `mixer` may be a tuple, which is then repeated over the layers (a hybrid). `channel=None` leaves the channel mixer out.
+    """
+
+    mixer: Part | tuple[Part, ...]
+    channel: Part | None = Part("mlp")
+    wiring: str = "pre"
+    norm: str = "layer"
+    positions: str = "none"
+    embedding: str = "normal"
+    head: str = "linear"
+    initialise: str = "default"
+    tie: bool = False
+    """Share the token embedding with the output head (language models)."""
+    dropout: float = 0.0
+    depth: int = 4
+    width_multiple: int = 1
+    """Widths must divide by this (the number of heads, say)."""
+
+    @property
+    def mixers(self) -> tuple[Part, ...]:
+        return self.mixer if isinstance(self.mixer, tuple) else (self.mixer,)
+
+    def replace(self, **changes: Any) -> Recipe:
+        return dataclasses.replace(self, **changes)
+
+
+State: TypeAlias = "dict[str, Tensor | State]"
+"""What a resumable module carries from one call to the next: tensors under clear names, nested freely. Batch is axis 0."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """One batch of examples, as a task makes it and a model reads it. Tasks may fill it with NumPy arrays.
+
+    - `inputs`: tokens (B, T) or vectors (B, T, F); `mask`: (B, T), true where valid (None: all valid).
+    - `targets`: (B, T) for `lm`, (B,) for `classify` and `retrieve`, (B, U) for `seq2seq`.
+    - `counted`: like `targets`, true where the target counts in loss and metric (None: all count).
+    - `inputs2`, `mask2`: the second document for `retrieve`.
+    - `decoder_inputs`: (B, U) for `seq2seq`, the targets shifted right behind a start token.
+    """
+
+    inputs: Any
+    targets: Any = None
+    mask: Any = None
+    counted: Any = None
+    inputs2: Any = None
+    mask2: Any = None
+    decoder_inputs: Any = None
+
+    def arrays(self) -> dict[str, Any]:
+        """The fields that are set, by name, in declaration order."""
+        pairs = ((f.name, getattr(self, f.name)) for f in dataclasses.fields(self))
+        return {name: value for name, value in pairs if value is not None}
+
+    def tensors(self, device: torch.device | str | None = None) -> Batch:
+        """The same batch as torch tensors on `device`."""
+        import torch
+
+        return Batch(**{name: torch.as_tensor(value).to(device) for name, value in self.arrays().items()})
+
+    def __len__(self) -> int:
+        return len(self.inputs)
