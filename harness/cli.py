@@ -1,1 +1,290 @@
-def main() -> None: ...
+"""The command line: parses, calls, prints. Each command imports what it needs, so that `--help` is instant."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from harness.errors import UserError
+from harness.version import __version__
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+set_option = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the suite.")
+root_option = click.option(
+    "--results", "root", type=click.Path(path_type=Path), help="Where results go [default: $ZOOBENCH_RESULTS or results]."
+)
+
+
+class Group(click.Group):
+    """Prints a UserError as one line and leaves with status 2; Ctrl-C with 130."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            click.echo(f"zoobench: {error}", err=True)
+            ctx.exit(2)
+        except KeyboardInterrupt:
+            click.echo("\nstopped; the same command goes on from here", err=True)
+            ctx.exit(130)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[Any, Any, list[str]]:
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            from zoo.lookup import nearest
+
+            raise UserError(f"unknown command {args[0]!r}{nearest(args[0], self.commands)}; see zoobench --help")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="zoobench")
+def main() -> None:
+    """Which sequence architecture is better, at what, for what cost, and how sure are we?
+
+    A SUITE is the name of one that ships (`zoobench ls suites`) or the path of a YAML file.
+    """
+
+
+def emit(data: Any) -> None:
+    """JSON on standard output, with null for NaN."""
+    from harness.store import to_json
+
+    click.echo(to_json(data), nl=False)
+
+
+def console() -> Any:
+    """A terminal, or 120 columns of plain text."""
+    from rich.console import Console
+
+    plain = Console()
+    return plain if plain.is_terminal else Console(width=120)
+
+
+@main.command()
+@click.argument("suite")
+@set_option
+@root_option
+@click.option("--workers", type=click.IntRange(1), help="Runs at a time [default: one per core].")
+@json_option
+def run(suite: str, overrides: tuple[str, ...], root: Path | None, workers: int | None, as_json: bool) -> None:
+    """Run what SUITE still lacks, then print its board. The same command resumes."""
+    from harness import runner
+
+    quiet = None
+    if as_json:
+        from rich.console import Console
+
+        quiet = Console(stderr=True)
+    results = runner.run(suite, overrides=overrides, root=root, workers=workers, console=quiet or console())
+    if results.ran or not (results.folder / "board").is_dir():
+        _board((suite,), overrides, root, as_json=as_json, save=True)
+    elif as_json:
+        _board((suite,), overrides, root, as_json=True, save=False)
+    else:
+        click.echo(f"the board: zoobench board {suite}, or {results.folder / 'board' / 'index.html'}")
+    sys.exit(0 if results.ok else 1)
+
+
+@main.command()
+@click.argument("suite")
+@set_option
+@json_option
+def plan(suite: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Show every run of SUITE: solved size, FLOPs, tokens and time, before anything runs."""
+    from harness import plan as planning
+    from harness.runner import load_data
+    from harness.spec import expand
+    from harness.suite import load
+
+    loaded = load(suite, overrides)
+    load_data(expand(loaded))
+    cells = planning.plan(loaded)
+    if as_json:
+        emit([cell.to_dict() for cell in cells])
+    else:
+        planning.show(cells, loaded, console())
+
+
+@main.command()
+@click.argument("suite")
+@set_option
+@json_option
+def validate(suite: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Check SUITE without running anything."""
+    from harness.spec import expand, trials
+    from harness.suite import load
+
+    loaded = load(suite, overrides)
+    finals, tries = len(expand(loaded)), len(trials(loaded))
+    if as_json:
+        emit({"suite": loaded.suite.suite, "valid": True, "runs": finals, "trials": tries})
+    else:
+        click.echo(f"{loaded.suite.suite} is valid: {finals} runs and {tries} trials")
+
+
+@main.command()
+@click.argument("suites", nargs=-1, required=True, metavar="SUITE...")
+@set_option
+@root_option
+@json_option
+def board(suites: tuple[str, ...], overrides: tuple[str, ...], root: Path | None, as_json: bool) -> None:
+    """Print the ranking of each SUITE and write it to results/<suite>/board/."""
+    _board(suites, overrides, root, as_json=as_json, save=True)
+
+
+def _board(
+    suites: tuple[str, ...], overrides: tuple[str, ...], root: Path | None, *, as_json: bool, save: bool
+) -> None:
+    from harness import publish
+
+    rows: list[dict[str, Any]] = []
+    for suite in suites:
+        made, folder = publish.board(suite, overrides, root, save=save)
+        if as_json:
+            rows += made.to_rows()
+        else:
+            publish.show(made, console())
+            click.echo(f"written to {folder}/: index.html, board.md, board.csv, board.json")
+    if as_json:
+        emit(rows)
+
+
+@main.command()
+@click.argument("first", metavar="A")
+@click.argument("second", metavar="B")
+@click.argument("suite")
+@set_option
+@root_option
+@json_option
+def compare(
+    first: str, second: str, suite: str, overrides: tuple[str, ...], root: Path | None, as_json: bool
+) -> None:
+    """Compare architectures A and B on every task of SUITE, seed by seed."""
+    from harness import publish
+
+    rows = publish.compare(first, second, suite, overrides, root)
+    if as_json:
+        emit(rows)
+    else:
+        publish.show_comparison(first, second, rows, console())
+
+
+@main.command()
+@click.argument("suite", required=False)
+@root_option
+@json_option
+def status(suite: str | None, root: Path | None, as_json: bool) -> None:
+    """How many runs of SUITE (or of every suite with results) are finished, under way, or to do."""
+    from harness import publish
+
+    rows = publish.status(suite, root)
+    if as_json:
+        emit(rows)
+    for row in [] if as_json else rows:
+        counts = ", ".join(f"{n} {what}" for what, n in row["counts"].items() if n)
+        click.echo(f"{row['suite']}: {counts or 'nothing yet'}")
+
+
+@main.command()
+@click.argument("what", type=click.Choice(["architectures", "tasks", "suites", "corpora"]), default="architectures")
+@json_option
+def ls(what: str, as_json: bool) -> None:
+    """List the architectures, tasks, suites or corpora that are known."""
+    from harness import listing
+
+    rows = listing.LISTS[what]()
+    if as_json:
+        emit(rows)
+    else:
+        listing.show(rows, console())
+
+
+@main.command()
+@click.argument("name")
+@json_option
+def show(name: str, as_json: bool) -> None:
+    """Everything known of NAME: an architecture, task, suite or corpus."""
+    from harness import listing
+
+    found = listing.find(name)
+    if as_json:
+        emit(found)
+    else:
+        listing.show_one(found, console())
+
+
+@main.command()
+@click.argument("names", nargs=-1, required=True, metavar="ARCH...")
+@click.option("--plugin", "plugins", multiple=True, help="A .py file or module to import first.")
+@json_option
+def check(names: tuple[str, ...], plugins: tuple[str, ...], as_json: bool) -> None:
+    """Test that each ARCH keeps the contract: causality, resumption, padding, gradients."""
+    from harness import checking
+
+    found = checking.check(names, plugins)
+    if as_json:
+        emit(found)
+    else:
+        checking.show(found, console())
+    sys.exit(0 if all(row["status"] != "failed" for row in found) else 1)
+
+
+@main.command()
+@click.argument("path", type=click.Path(exists=True, path_type=Path))
+@json_option
+def verify(path: Path, as_json: bool) -> None:
+    """Check the records under PATH: format, run ids, data hashes, and that published ones are unchanged."""
+    from harness import publish
+
+    problems = publish.verify(path)
+    if as_json:
+        emit(problems)
+    else:
+        for problem in problems:
+            click.echo(f"{problem['file']}: {problem['problem']}")
+        click.echo(f"{len(problems)} problem(s)" if problems else "every record is sound")
+    sys.exit(1 if problems else 0)
+
+
+@main.command()
+@click.argument("suite")
+@root_option
+def publish(suite: str, root: Path | None) -> None:
+    """Mark the records of SUITE as published: other people's `run` will redo them, `board` shows them."""
+    from harness.store import Store
+    from harness.suite import load
+
+    store = Store(load(suite).suite.suite, root)
+    click.echo(f"{store.publish()} records of {store.folder} are marked as published")
+
+
+@main.command()
+@click.argument("name")
+def new(name: str) -> None:
+    """Start an architecture of your own: writes NAME.py and a suite NAME.yaml that runs it."""
+    from harness import listing
+
+    for path in listing.new(name):
+        click.echo(f"wrote {path}")
+    click.echo(f"next: zoobench check {name} --plugin {name}.py; zoobench run {name}.yaml")
+
+
+@main.command()
+@json_option
+def doctor(as_json: bool) -> None:
+    """What this machine offers: device, precision, packages, data, and its measured matmul speed."""
+    from harness import doctor as diagnosis
+
+    found = diagnosis.examine()
+    if as_json:
+        emit(found)
+    else:
+        diagnosis.show(found, console())
+
+

@@ -110,7 +110,7 @@ def _spec(
         task=question.name,
         task_label=question.label,
         task_options=question.options,
-        role=tasks.get(question.name).role,
+        role=tasks.get(question.name).make.role,
         seed=seed,
         kind="final",
         match=None if match is None or "width" in options else match.model_dump(),

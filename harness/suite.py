@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.resources
 import re
 from dataclasses import dataclass
@@ -18,12 +17,7 @@ from harness.errors import UserError
 from harness.source import Path_, Source, dotted, merge, read
 from harness.units import Count, Duration, Fraction, Number, Quantity
 from zoo import registry
-
-
-def nearest(name: str, known: Any) -> str:
-    """`; did you mean …?`, or the list of what is known."""
-    near = difflib.get_close_matches(str(name), [str(k) for k in known], n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(sorted(map(str, known)))}"
+from zoo.lookup import nearest
 
 
 class Strict(BaseModel):

@@ -121,6 +121,5 @@ def build(name: str, **options: Any) -> Task:
     entry = get(name)
     known = [option.name for option in entry.options]
     for unknown in sorted(set(options) - set(known)):
-        hint = nearest(unknown, known) or f"; it takes {', '.join(sorted(known)) or 'none'}"
-        raise TypeError(f"{name} has no option {unknown!r}{hint}")
+        raise TypeError(f"{name} has no option {unknown!r}{nearest(unknown, known)}")
     return entry.make(**options)

@@ -24,14 +24,15 @@ class Table(dict[str, str]):
         if not isinstance(kind, str):
             return kind
         if kind not in self:
-            near = difflib.get_close_matches(kind, self, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(self))}"
-            raise ValueError(f"unknown {self.what} {kind!r}; {hint}")
+            raise ValueError(f"unknown {self.what} {kind!r}{nearest(kind, self)}")
         module, _, name = self[kind].partition(":")
         return getattr(importlib.import_module(module), name)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`"; did you mean 'x'?"` for the nearest known name, or nothing where none is near; ends an error message."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    """The end of an error message: `; did you mean 'x'?`, or what is known where nothing is near."""
+    names = [str(k) for k in known]
+    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; known: {', '.join(sorted(names))}" if names else ""

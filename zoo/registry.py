@@ -7,7 +7,6 @@ files and modules a suite names under `plugins:`. Nothing here imports torch unt
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import inspect
@@ -19,6 +18,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from zoo.lookup import nearest
 from zoo.terms import Part, Recipe, Role, Shape
 
 if TYPE_CHECKING:
@@ -150,9 +150,7 @@ def get(name: str) -> Entry:
     """
     _load_installed()
     if name not in _entries:
-        near = difflib.get_close_matches(name, _entries, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise KeyError(f"unknown architecture {name!r}{hint}")
+        raise KeyError(f"unknown architecture {name!r}{nearest(name, _entries)}")
     return _entries[name]
 
 
@@ -170,9 +168,7 @@ def recipe(name: str, **options: Any) -> Recipe:
     own = {option.name for option in entry.options}
     unknown = sorted(set(options) - own - set(COMMON))
     if unknown:
-        near = difflib.get_close_matches(unknown[0], [*own, *COMMON], n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; it takes {', '.join([*sorted(own), *COMMON])}"
-        raise TypeError(f"{name} has no option {unknown[0]!r}{hint}")
+        raise TypeError(f"{name} has no option {unknown[0]!r}{nearest(unknown[0], [*own, *COMMON])}")
     changes = {key: value for key, value in options.items() if key not in own}
     if isinstance(changes.get("channel"), str):
         changes["channel"] = Part(changes["channel"])

@@ -119,6 +119,9 @@ def measure(name: str, role: Role, shape: Shape, **options: Any) -> Size:
     )
 
 
+_NARROW = 32
+
+
 def solve_width(name: str, role: Role, shape: Shape, *, params: int, count: Count, **options: Any) -> Size:
     """The width whose parameter count is nearest `params`, by bisection on the real module (meta device).
 
@@ -131,8 +134,15 @@ def solve_width(name: str, role: Role, shape: Shape, *, params: int, count: Coun
 
     def reached(k: int) -> int:
         if k not in seen:
-            model = sketch(name, role, dataclasses.replace(shape, width=k * step), **options)
-            seen[k] = parameters(model, count)
+            try:
+                model = sketch(name, role, dataclasses.replace(shape, width=k * step), **options)
+                seen[k] = parameters(model, count)
+            except Unsupported:
+                raise
+            except ValueError:
+                if k * step >= _NARROW:
+                    raise
+                seen[k] = 0  # too narrow for one of its parts
         return seen[k]
 
     low, high = 1, 2

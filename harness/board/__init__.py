@@ -32,6 +32,6 @@ def render(board: Board, console: Console | None = None) -> None:
 
 def write(board: Board, records: Iterable[Mapping[str, Any]], folder: str | Path) -> None:
     """Write board.md, board.csv, board.json and index.html into `folder`, each atomically."""
-    from harness.board import page
+    from harness.board.page import write as write_all
 
-    page.write(board, records, folder)
+    write_all(board, records, folder)

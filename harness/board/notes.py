@@ -43,7 +43,7 @@ def machines(finals: Sequence[Record]) -> int:
 def _hardware(finals: Sequence[Record]) -> list[str]:
     done = [r for r in finals if gather.score_of(r) is not None]
     pairs = {(dig(r, "provenance.hardware"), dig(r, "provenance.threads")) for r in done}
-    return sorted(f"{hardware or 'unknown'} ({threads} threads)" for hardware, threads in pairs)
+    return sorted(f"{hardware or 'unknown'}, threads: {threads or 'unknown'}" for hardware, threads in pairs)
 
 
 def _versus(board: TaskBoard, ranked: Sequence[Row], line: Line) -> str:

@@ -24,7 +24,7 @@ OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.5)), (0, (6, 1.5, 1.5, 1.5)))
 MARKS = "osD^vPX"
 GREY = "#808080"
-STYLE = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 9,
@@ -70,7 +70,7 @@ def _dots(axes: Axes, rows: Sequence[Row], style: Style) -> None:
         if row.low is not None and row.high is not None:
             axes.plot([row.low, row.high], [y, y], color=colour, linewidth=1.6, solid_capstyle="butt")
         axes.plot(row.scores, [y] * len(row.scores), "|", color=colour, markersize=6, alpha=0.55, markeredgewidth=1)
-        axes.plot([row.mean], [y], "o", color=colour, markersize=5.5)
+        axes.plot([row.mean or 0.0], [y], "o", color=colour, markersize=5.5)
     axes.set_yticks(range(len(rows)), [row.architecture for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
@@ -85,12 +85,12 @@ def _baselines(axes: Axes, board: TaskBoard, rows: Sequence[Row]) -> None:
     for line in board.lines:
         if min(ends) - 0.8 * span <= line.value <= max(ends) + 0.8 * span:
             axes.axvline(line.value, color=GREY, linewidth=0.9, linestyle=(0, (3, 2)))
-            place = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points", "fontsize": 8}
-            axes.annotate(line.name, (line.value, 1), (0, 2), ha="center", va="bottom", **place)
+            top = axes.get_xaxis_transform()
+            axes.text(line.value, 1.02, line.name, transform=top, ha="center", va="bottom", fontsize=8)
 
 
 def curves(board: TaskBoard, records: Sequence[Record], style: Style) -> str:
-    """Validation score (training loss where there is none) against tokens, one line per architecture, seeds averaged."""
+    """Validation score (training loss where there is none) against tokens, averaged over the seeds."""
     ranked = {row.architecture for row in board.rows if row.ranked}
     runs = {a: own for a, own in gather.grouped(records).items() if a in ranked}
     path, label = f"valid.{board.metric}", f"{board.metric} on valid"
@@ -142,11 +142,11 @@ def _average(runs: Sequence[Record], path: str) -> tuple[Any, Any] | None:
 def cost(board: TaskBoard, style: Style) -> str:
     """Score against what training one seed cost: FLOPs, or seconds where FLOPs were not counted."""
     rows = [row for row in board.rows if row.ranked]
-    for name, unit in (("flops", "FLOP"), ("seconds", "s")):
-        points = [(x, row.mean, row) for row in rows if (x := getattr(row, name)) and row.mean is not None]
-        if points and len(points) == len(rows):
-            break
-    else:
+    counted = all(row.flops for row in rows)
+    unit, label = ("FLOP", "compute") if counted else ("s", "seconds")
+    costs = [row.flops if counted else row.seconds for row in rows]
+    points = [(x, row.mean, row) for x, row in zip(costs, rows, strict=True) if x and row.mean is not None]
+    if not points:
         return ""
     with _figure(3.4) as (figure, axes):
         for x, y, row in points:
@@ -156,11 +156,12 @@ def cost(board: TaskBoard, style: Style) -> str:
             axes.plot([x], [y], mark, color=colour, markersize=5.5)
         if max(x for x, *_ in points) > 8 * min(x for x, *_ in points):
             axes.set_xscale("log")
+        else:
+            axes.locator_params(axis="x", nbins=5)
         axes.margins(x=0.16, y=0.08)
         axes.xaxis.set_major_formatter(lambda value, _: human(value, unit))
         axes.xaxis.set_minor_formatter(lambda value, _: "")
-        axes.locator_params(axis="x", nbins=5) if axes.get_xscale() == "linear" else None
-        axes.set_xlabel("compute to train one seed" if unit == "FLOP" else "seconds to train one seed")
+        axes.set_xlabel(f"{label} to train one seed")
         axes.set_ylabel(board.metric)
         _labels(figure, axes, [(x, y, row.architecture) for x, y, row in points])
         return _svg(figure, f"{board.task} cost")

@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.contract import Mixer, Site, State, Traits, Unsupported
+from zoo.ops import precision
 from zoo.ops.linear_attention import linear_attention
 
 Kernel: TypeAlias = Literal["softmax", "relu"]
@@ -81,7 +82,7 @@ class Performer(Mixer):
         B, T, D = x.shape
         q, k, v = self.qkv(x).view(B, T, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)  # each (B, H, T, D/H)
         valid = None if mask is None else mask[:, None, :, None]
-        with torch.autocast(x.device.type, enabled=False):
+        with precision.full(x.device):
             dtype = torch.float32 if v.dtype is torch.float16 else v.dtype  # e^64, see below, is too large for float16
             q, k = self.query_features(q).to(dtype), self.key_features(k, valid).to(dtype)
             v = F.pad(v.to(dtype), (0, 1), value=1.0)  # the last column sums to the normaliser

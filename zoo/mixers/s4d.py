@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from zoo.contract import Hint, Mixer, Site, State, Traits
 from zoo.ops import vandermonde
 from zoo.ops.long_convolution import convolve
+from zoo.ops.precision import full, wide
 
 Init = Literal["lin", "inv", "legs", "real"]
 Disc = Literal["zoh", "bilinear"]
@@ -83,21 +84,21 @@ class S4D(Mixer):
         mask: Bool[Tensor, "B T"] | None = None,
         state: State | None = None,
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
-        with torch.autocast(x.device.type, enabled=False):
-            u = _wide(x if mask is None else x.masked_fill(~mask[..., None], 0))
+        with full(x.device):
+            u = wide(x if mask is None else x.masked_fill(~mask[..., None], 0))
             system = self.discretise()
             if state is None:
                 y, new = convolve(u, self.kernel(u.shape[1], system)), None
             else:
                 y, new = self._resume(u, mask, state, system)
-            y = F.gelu(y + _wide(self.D) * u)
+            y = F.gelu(y + wide(self.D) * u)
         return F.glu(self.output(y.to(x.dtype)), dim=-1), new
 
     def discretise(self) -> Discrete:
         """The system at step size Δ = e^{log_dt}, with A = −e^{log_A_real} − i A_imag."""
-        A = -torch.complex(_wide(self.log_A_real).exp(), _wide(self.A_imag))
-        B, C = torch.view_as_complex(_wide(self.B)), torch.view_as_complex(_wide(self.C))
-        dt = _wide(self.log_dt).exp()
+        A = -torch.complex(wide(self.log_A_real).exp(), wide(self.A_imag))
+        B, C = torch.view_as_complex(wide(self.B)), torch.view_as_complex(wide(self.C))
+        dt = wide(self.log_dt).exp()
         if self.disc == "zoh":
             return Discrete(dt * A, B * torch.expm1(dt * A) / A, C)
         half = 0.5 * dt * A
@@ -113,7 +114,7 @@ class S4D(Mixer):
         T, (log_A, B, C) = u.shape[1], system
         pairs = state["x"]
         assert isinstance(pairs, Tensor)
-        x0, A = torch.view_as_complex(_wide(pairs)), torch.exp(log_A)
+        x0, A = torch.view_as_complex(wide(pairs)), torch.exp(log_A)
         if T == 1:
             x = A * x0 + B * u[:, 0, :, None]
             y = 2 * (C * x).real.sum(-1)[:, None]
@@ -138,8 +139,7 @@ class S4D(Mixer):
         return torch.exp(n * log_A) * x0 + B_bar * vandermonde.accumulate(u, log_A)
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        wide = torch.promote_types(dtype, torch.float32)
-        return {"x": torch.zeros(batch, *self.B.shape, device=device, dtype=wide)}
+        return {"x": wide(torch.zeros(batch, *self.B.shape, device=device, dtype=dtype))}
 
     @torch.no_grad()
     def reset_parameters(self, *, layer: int, depth: int) -> None:
@@ -185,8 +185,3 @@ def initial(init: Init, N: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         im, V = np.linalg.eigh(-1j * (A + np.outer(P, P) + 0.5 * np.eye(N)))  # −½ I + skew: i·im are eigenvalues
         return -0.5 * one, im[: N // 2], np.minimum(np.abs(V.conj().T @ B)[: N // 2], 2.0)
     raise ValueError(f"s4d: unknown init {init!r}; known: inv, legs, lin, real")
-
-
-def _wide(x: Tensor) -> Tensor:
-    """In float32 at least: A, Δ and the kernel do not survive half precision."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))

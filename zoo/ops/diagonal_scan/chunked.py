@@ -43,7 +43,7 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor, h0: Tensor | None) -> Tensor:
         flops.count("diagonal_scan", 2 * _real_factor(b) * b.numel())
-        h = _recur(a, b, h0)
+        h = recur(a, b, h0)
         ctx.save_for_backward(a, h, h0)
         return h
 
@@ -52,7 +52,7 @@ class _Scan(torch.autograd.Function):
     def backward(ctx: Any, dh: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None]:
         a, h, h0 = ctx.saved_tensors
         flops.count("diagonal_scan", 4 * _real_factor(h) * h.numel())
-        g = _recur(a[:, 1:].conj(), dh, None, reverse=True)
+        g = recur(a[:, 1:].conj(), dh, None, reverse=True)
         da = dh0 = None
         if ctx.needs_input_grad[0]:
             da = torch.empty_like(g)
@@ -67,8 +67,11 @@ def _real_factor(x: Tensor) -> int:
     return 4 if x.is_complex() else 1
 
 
-def _recur(a: Tensor, b: Tensor, h0: Tensor | None, *, reverse: bool = False) -> Tensor:
-    """h_t = a_t h_{t-1} + b_t; with `reverse`, h_t = a_t h_{t+1} + b_t, where the last a is unused and left out."""
+def recur(a: Tensor, b: Tensor, h0: Tensor | None, *, reverse: bool = False) -> Tensor:
+    """h_t = a_t h_{t-1} + b_t; with `reverse`, h_t = a_t h_{t+1} + b_t, where the last a is unused and left out.
+
+    No gradient, no count: for ops with a backward pass of their own. Here `a` may have axes of size 1 after axis 1.
+    """
     if b.is_meta:
         return torch.empty(b.shape, dtype=b.dtype, device=b.device)
     T, width = b.shape[1], b[:, 0].numel()
@@ -101,9 +104,13 @@ def _recur(a: Tensor, b: Tensor, h0: Tensor | None, *, reverse: bool = False) ->
 
 def _in_chunks(p: tuple[Tensor, ...], h: tuple[Tensor, ...], steps: list[int]) -> None:
     """Turn h from b into h° and p from a into P, step by step in all chunks at once."""
+    info = torch.finfo(p[0].dtype)
     for i, j in pairwise(steps):
         h[j].addcmul_(p[j], h[i])
         p[j].mul_(p[i])
+        if not p[j].is_complex():
+            # A product that fades passes through the denormal numbers, which cost a CPU a hundred times the time.
+            torch.hardshrink(p[j], info.tiny / info.eps, out=p[j])
 
 
 def _padded(x: Tensor, T: int) -> Tensor:

@@ -1,0 +1,73 @@
+"""What this machine offers to a benchmark, measured."""
+
+from __future__ import annotations
+
+import time
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from harness import device as machine
+from harness.execute.local import default_workers
+from harness.listing import corpus_rows
+from harness.version import __version__
+
+OPTIONAL = {
+    "gensim": "data",
+    "mlxtend": "data",
+    "timm": "vision",
+    "lm-eval": "lm-eval",
+    "rwkv": "rwkv",
+    "mamba-ssm": "cuda",
+    "ray": "cluster",
+}
+
+
+def matmul_speed(device: torch.device, dtype: torch.dtype, size: int = 1024, seconds: float = 0.3) -> float:
+    """FLOP/s of a square matrix product, the best of several."""
+    a = torch.randn(size, size, device=device).to(dtype)
+    best, began = float("inf"), time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        start = time.perf_counter()
+        a @ a
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
+
+
+def examine() -> dict[str, Any]:
+    """Device, precision, packages, data and measured speeds."""
+    device = machine.pick()
+    packages = {}
+    for name, extra in OPTIONAL.items():
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = f"not here; pip install 'zoobench[{extra}]'"
+    return {
+        "zoobench": __version__,
+        "torch": torch.__version__,
+        "device": machine.hardware(device.type),
+        "workers": default_workers(),
+        "threads": torch.get_num_threads(),
+        "precision": machine.resolve_precision("auto", device),
+        "matmul_flops_fp32": matmul_speed(device, torch.float32),
+        "matmul_flops_bf16": matmul_speed(device, torch.bfloat16),
+        "packages": packages,
+        "corpora": {row["name"]: "here" if row["here"] else "missing" for row in corpus_rows()},
+    }
+
+
+def show(found: dict[str, Any], console: Console) -> None:
+    """The examination, a line each."""
+    for key, value in found.items():
+        if isinstance(value, dict):
+            for name, what in value.items():
+                console.print(f"{name:<18} {what}", highlight=False, markup=False)
+        elif key.startswith("matmul"):
+            console.print(f"{key.removesuffix('s'):<18} {value / 1e9:.0f} GFLOP/s", highlight=False)
+        else:
+            console.print(f"{key:<18} {value}", highlight=False, markup=False)

@@ -1,0 +1,244 @@
+"""Boards from planted records: who is ranked, who is not and why, and what is said beside the table."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import random
+
+import pytest
+from rich.console import Console
+
+from harness import board
+from harness.board import tables
+
+
+def rows_of(made: board.Board) -> dict[str, board.Row]:
+    (task,) = made.tasks
+    return {row.architecture: row for row in task.rows}
+
+
+def made_of(records, baselines=()) -> board.Board:
+    return board.make("quick", records, baselines)
+
+
+def text_of(made: board.Board, width: int = 100) -> str:
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    board.render(made, console)
+    return console.file.getvalue()
+
+
+def test_planted_ranking(three, baselines):
+    made = made_of(three, baselines)
+    rows = rows_of(made)
+    assert {a: (r.rank_low, r.rank_high) for a, r in rows.items()} == {"lstm": (1, 1), "s4d": (2, 3), "pre_ln": (2, 3)}
+    assert rows["lstm"].mean == pytest.approx(2.0)
+    assert rows["lstm"].seeds == [0, 1, 2]
+    assert rows["lstm"].scores == pytest.approx([1.91, 1.98, 2.11])
+    assert (rows["s4d"].params_non_embedding, rows["s4d"].lr, rows["s4d"].flops) == (401_000, 0.003, 2.4e12)
+    (task,) = made.tasks
+    assert [r.architecture for r in task.rows] == ["lstm", "s4d", "pre_ln"]
+    assert [b.name for b in task.lines] == ["trigram", "bigram", "chance"]
+    assert any("beat trigram (3.210): all 3" in note for note in task.notes)
+    assert any("equal over 3 architectures for each of 3 seeds" in note for note in task.notes)
+    assert any("80% power at 3 seeds" in note for note in task.notes)
+    assert made.notes == ["hyperparameters were not tuned per architecture"]
+
+
+def test_a_baseline_is_beaten_by_every_seed_or_not_surely(plant, three, baselines):
+    worse = [plant("rwkv4", s, 3.2 + 0.1 * (s - 1)) for s in range(3)]
+    awful = [plant("gru", s, 3.6 + 0.1 * (s - 1)) for s in range(3)]
+    (task,) = made_of([*three, *worse, *awful], baselines).tasks
+    assert "beat trigram (3.210): lstm, s4d, pre_ln; cannot tell: rwkv4; do not: gru" in task.notes
+
+
+def test_order_of_records_never_matters(three, plant, baselines):
+    records = [*three, plant("mlp", 0, status="unsupported"), plant("odd", 0, 1.0, data__stream_hash="other")]
+    first = made_of(records, baselines)
+    for seed in range(5):
+        random.Random(seed).shuffle(records)
+        random.Random(seed).shuffle(baselines)
+        assert made_of(records, baselines) == first
+    assert made_of(records + records, baselines) == first
+
+
+def test_failures_are_rows_with_reasons(plant, three):
+    failed = [plant("post_ln", 0, 2.0), *(plant("post_ln", s, status="diverged") for s in (1, 2))]
+    refused = [plant("token_mlp", s, status="unsupported") for s in range(3)]
+    made = made_of([*refused, *failed, *three])
+    rows = rows_of(made)
+    assert rows["post_ln"].status == "diverged"
+    assert rows["post_ln"].reason == "2 of 3 seeds diverged: loss is not finite at step 12"
+    assert rows["post_ln"].seeds == [0]
+    assert rows["token_mlp"].reason == "TokenMLP looks both ways and cannot be made causal"
+    assert not rows["post_ln"].ranked
+    assert rows["lstm"].rank_high == 1
+    assert [r.architecture for r in made.tasks[0].rows][-2:] == ["post_ln", "token_mlp"]
+    shown = text_of(made)
+    assert "2 of 3 seeds diverged" in shown
+    assert "looks both ways" in shown
+
+
+def test_worst_status_wins(plant):
+    mixed = [plant("x", 0, status="diverged"), plant("x", 1, status="oom"), plant("x", 2, 1.0)]
+    row = rows_of(made_of(mixed))["x"]
+    assert row.status == "oom"
+    assert row.reason.startswith("1 of 3 seeds oom: out of memory; 1 of 3 seeds diverged")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"data__stream_hash": "other"}, "data hash differs from the others' (seed 1)"),
+        ({"data__stream_hash": None}, "no data hash (seed 1)"),
+        ({"size__mismatch": -0.2}, "size off its target by -20.0%, tolerance 5.0% (seed 1)"),
+        ({"spec__stop": {"tokens": 2_000_000}}, "budget differs from the others' (seed 1)"),
+        ({"data__fingerprint": "beef"}, "data fingerprint differs from the others' (seed 1)"),
+        ({"metrics__test": {"bits_per_byte": float("nan")}}, "no finite test score (seed 1)"),
+        ({"eligibility": None}, "did not pass the gates (seed 1)"),
+        (
+            {
+                "eligibility": {
+                    "ranked": False,
+                    "gates": {"causality": {"passed": False, "measured": 0.3, "limit": 1e-4}},
+                }
+            },
+            "failed gate causality (measured 0.3, limit 0.0001) (seed 1)",
+        ),
+    ],
+)
+def test_one_bad_seed_unranks_the_row(plant, three, changes, reason):
+    bad = [plant("odd", s, 1.0 + 0.1 * s, **(changes if s == 1 else {})) for s in range(3)]
+    made = made_of([*three, *bad])
+    row = rows_of(made)["odd"]
+    assert row.reason == reason
+    assert (row.rank_low, row.low, row.letters, row.status) == (None, None, "", "ok")
+    assert [r.architecture for r in made.tasks[0].rows] == ["lstm", "s4d", "pre_ln", "odd"]
+
+
+def test_two_hashes_without_a_majority_rank_nobody(plant):
+    made = made_of([plant("a", 0, 1.0), plant("b", 0, 2.0, data__stream_hash="other")])
+    assert all(r.reason == "data hashes disagree and none has a majority" for r in made.tasks[0].rows)
+    assert "nothing could be ranked" in made.tasks[0].notes
+
+
+def test_an_early_end_does_not_count_as_other_data(plant, three):
+    early = [plant("post_ln", s, status="diverged", data__stream_hash="short") for s in range(3)]
+    assert rows_of(made_of([*three, *early]))["lstm"].ranked
+
+
+def test_a_seed_run_twice_is_not_ranked(plant, three):
+    row = rows_of(made_of([*three, plant("lstm", 0, 1.0, run_id="again")]))["lstm"]
+    assert row.reason == "several runs of the same seed (seed 0)"
+
+
+def test_mismatch_at_the_tolerance_is_ranked(plant, three):
+    edge = [plant("edge", s, 2.5 + 0.1 * s, size__mismatch=0.05) for s in range(3)]
+    assert rows_of(made_of([*three, *edge]))["edge"].ranked
+
+
+def test_single_seed(plant, baselines):
+    made = made_of([plant(a, 0, score) for a, score in (("a", 2.0), ("b", 3.0), ("c", 4.0))], baselines)
+    assert all((r.rank_low, r.rank_high, r.low) == (1, 3, None) for r in made.tasks[0].rows)
+    assert any("one seed" in note for note in made.tasks[0].notes)
+    assert "1–3" in text_of(made)
+
+
+def test_missing_seeds(three):
+    made = made_of([r for r in three if r["run_id"] != "s4d-2"])
+    assert rows_of(made)["s4d"].seeds == [0, 1]
+    assert any("s4d (2 of 3)" in note for note in made.tasks[0].notes)
+
+
+def test_all_equal(plant):
+    made = made_of([plant(a, s, 2.0) for a in "abc" for s in range(3)])
+    assert all((r.rank_low, r.rank_high, r.letters) == (1, 3, "a") for r in made.tasks[0].rows)
+
+
+def test_other_hardware_blanks_speeds(plant, three):
+    other = [plant("gpu", s, 2.5 + 0.1 * s, provenance__hardware="H100") for s in range(3)]
+    made = made_of([*three, *other])
+    assert all(r.tokens_per_s is None and r.seconds is None for r in made.tasks[0].rows)
+    assert any("hardware differs" in note for note in made.tasks[0].notes)
+    assert all(r.ranked for r in made.tasks[0].rows)
+
+
+def test_tuning_is_told(plant, three):
+    trials = [
+        plant(a, 0, 2.0, spec__kind="trial", spec__train={"lr": lr}, run_id=f"{a}{lr}")
+        for a in ("lstm", "s4d", "pre_ln")
+        for lr in (0.001, 0.003)
+    ]
+    made = made_of([*three, *trials])
+    assert made.notes == []
+    notes = made.tasks[0].notes
+    assert "tuning: 2 trials per architecture, chosen on the validation split" in notes
+    assert any(note.startswith("best learning rate at the edge of its grid: lstm 0.003") for note in notes)
+    assert any("tuning effort differs" in note for note in made_of([*three, *trials[1:]]).tasks[0].notes)
+    assert rows_of(made)["lstm"].seeds == [0, 1, 2]
+
+
+def test_higher_is_better(plant, three):
+    for record in three:
+        record["metrics"] |= {"higher_is_better": True, "chance": 0.1}
+    assert [r.architecture for r in made_of(three).tasks[0].rows] == ["pre_ln", "s4d", "lstm"]
+
+
+def test_rows_for_machines(three, plant, baselines):
+    rows = made_of([*three, plant("mlp", 0, status="unsupported")], baselines).to_rows()
+    wanted = {
+        "architecture",
+        "task",
+        "metric",
+        "mean",
+        "low",
+        "high",
+        "seeds",
+        "rank_low",
+        "rank_high",
+        "status",
+        "reason",
+    }
+    assert all(wanted <= set(row) for row in rows)
+    assert [r["architecture"] for r in rows if r["status"] == "baseline"] == ["trigram", "bigram", "chance"]
+    assert len({frozenset(row) for row in rows}) == 1
+    json.dumps(rows, allow_nan=False)
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_terminal_fits(three, plant, baselines, width):
+    long = [plant("gated_deltanet_with_a_long_name", s, 2.5 + 0.1 * s) for s in range(3)]
+    shown = text_of(made_of([*three, *long, plant("[red]x", 0, status="unsupported")], baselines), width)
+    assert max(map(len, shown.splitlines())) <= width
+    assert "2.000 ± 0.0" in shown
+    assert "2.4 TFLOP" in shown
+    assert "[red]x" in shown
+    assert "…" not in shown
+
+
+def test_numbers_for_people():
+    assert tables.human(401_234, figures=3) == "401k"
+    assert tables.human(2.4e12, "FLOP") == "2.4 TFLOP"
+    assert tables.human(180e6, "B") == "180 MB"
+    assert tables.human(12_288, "B") == "12 kB"
+    assert tables.human(999_999) == "1M"
+    assert tables.human(0, "B") == "0 B"
+    assert tables.human(None) == "–"
+
+
+def test_markdown_and_csv(three, plant, baselines):
+    made = made_of([*three, plant("a|b", 0, status="oom")], baselines)
+    text = tables.markdown(made)
+    assert r"a\|b" in text
+    assert "1 of 1 seeds oom: out of memory" in text
+    rows = list(csv.DictReader(io.StringIO(tables.as_csv(made))))
+    assert rows[0]["architecture"] == "lstm"
+    assert rows[0]["seeds"] == "0 1 2"
+    assert json.loads(tables.as_json(made))["tasks"][0]["rows"][0]["rank_low"] == 1
+
+
+def test_no_records(baselines):
+    made = made_of([], baselines)
+    assert made.tasks == []
+    text_of(made)

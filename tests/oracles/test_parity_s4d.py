@@ -1,0 +1,86 @@
+"""S4D against the official layer (state-spaces/s4, models/s4/s4.py, run in float64)."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from zoo.contract import Site
+from zoo.mixers.s4d import S4D, initial
+
+PARITY = Path(__file__).parents[2].parent / "shared/data/parity"
+OFFICIAL = {
+    "log_dt": "layer.kernel.inv_dt",
+    "log_A_real": "layer.kernel.A_real",
+    "A_imag": "layer.kernel.A_imag",
+    "B": "layer.kernel.B",
+    "C": "layer.kernel.C",
+    "D": "layer.D",
+    "output.weight": "output_linear.0.weight",
+    "output.bias": "output_linear.0.bias",
+}
+
+
+def load(name):
+    """The stored tensors, or a skip."""
+    from safetensors.torch import load_file
+
+    path = PARITY / f"{name}.safetensors"
+    if not path.is_file():
+        pytest.skip(f"official numbers not found: {path}")
+    return load_file(path)
+
+
+def close(got, expected, tolerance=1e-9):
+    """Equal to `tolerance` of the largest entry."""
+    torch.testing.assert_close(got, expected, rtol=0, atol=tolerance * expected.abs().max().item())
+
+
+@pytest.fixture
+def official():
+    """The stored tensors, and our layer under the same parameters."""
+    data = load("s4d_legs_zoh")
+    mixer = S4D(Site(width=16, length=32), d_state=16, init="legs").double()
+    shapes = {name: p.shape for name, p in mixer.named_parameters()}
+    mixer.load_state_dict({name: data[f"param.{there}"].reshape(shapes[name]) for name, there in OFFICIAL.items()})
+    return data, mixer
+
+
+def test_outputs_and_gradients(official):
+    data, mixer = official
+    x = data["input"].transpose(1, 2).requires_grad_()
+    y, _ = mixer(x)
+    close(y.transpose(1, 2), data["output"])
+    y.backward(data["cotangent"].transpose(1, 2))
+    close(x.grad.transpose(1, 2), data["grad.input"])
+    for name, parameter in mixer.named_parameters():
+        close(parameter.grad, data[f"grad.{OFFICIAL[name]}"].reshape(parameter.shape))
+
+
+def test_kernel_steps_and_state(official):
+    data, mixer = official
+    close(mixer.kernel(32), data["aux.K"][0])
+    state, steps = mixer.init_state(2, device="cpu", dtype=torch.float64), []
+    with torch.no_grad():
+        for u in data["input"].unbind(2):
+            y, state = mixer(u[:, None], state=state)
+            steps.append(y[:, 0])
+    close(torch.stack(steps, 2), data["output.step"])
+    close(state["x"], data["state.final"])
+
+
+@pytest.mark.parametrize("N", [8, 16])
+@pytest.mark.parametrize("init", ["lin", "inv", "legs"])
+def test_initial_spectrum(init, N):
+    """Official A, made in float32; B but for the clip at 2, which the official code applies to Im B, not to |B|."""
+    data = load("s4_init")
+    re, im, B = initial(init, N)
+    close(torch.from_numpy(np.stack([re, im], -1)), data[f"s4d.A.{init}.{N}"], 1e-6)
+    assert np.abs(B - data[f"s4d.B_abs.{init}.{N}"].numpy()).max() < 5e-3
+
+
+@pytest.mark.parametrize("N", [8, 16])
+def test_initial_legs_eigenvalues(N):
+    data = load("s4_init")
+    close(torch.from_numpy(initial("legs", N)[1]), data[f"nplr.W.{N}"][:, 1])

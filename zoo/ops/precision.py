@@ -1,0 +1,18 @@
+"""Float32 where half precision would not do, whatever autocast says."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+
+def full(device: torch.device) -> AbstractContextManager[None]:
+    """A context without autocast (which the meta device does not know)."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
+
+
+def wide(x: Tensor) -> Tensor:
+    """`x` in float32 at least; float64 stays."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
