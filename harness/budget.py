@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Meters:
-    """What a run has used. Seconds are device time inside training steps: evaluation, data and logging are off the clock."""
+    """What a run has used. Seconds are those inside training steps: evaluation, data and logging are off the clock."""
 
     tokens: int = 0
     steps: int = 0
@@ -18,7 +18,7 @@ class Meters:
 
 @dataclass(frozen=True, slots=True)
 class StopRule:
-    """A limit on one meter. A run never goes over a limit on tokens, steps or FLOPs; seconds end with the step they fall in."""
+    """A limit on one meter. A run stays within tokens, steps and FLOPs; seconds end with the step they fall in."""
 
     meter: str
     limit: float
@@ -35,7 +35,7 @@ class StopRule:
 
 
 def schedule(kind: str, progress: float, *, warmup: float, final: float) -> float:
-    """The learning rate as a fraction of its peak: linear warm-up, then `cosine` or `linear` to `final`, or `constant`."""
+    """The learning rate over its peak: linear warm-up, then `cosine` or `linear` down to `final`, or `constant`."""
     if warmup and progress < warmup:
         return progress / warmup
     if kind == "constant":

@@ -14,7 +14,10 @@ from harness.version import __version__
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 set_option = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the suite.")
 root_option = click.option(
-    "--results", "root", type=click.Path(path_type=Path), help="Where results go [default: $ZOOBENCH_RESULTS or results]."
+    "--results",
+    "root",
+    type=click.Path(path_type=Path),
+    help="Where results go [default: $ZOOBENCH_RESULTS or results].",
 )
 
 
@@ -162,9 +165,7 @@ def _board(
 @set_option
 @root_option
 @json_option
-def compare(
-    first: str, second: str, suite: str, overrides: tuple[str, ...], root: Path | None, as_json: bool
-) -> None:
+def compare(first: str, second: str, suite: str, overrides: tuple[str, ...], root: Path | None, as_json: bool) -> None:
     """Compare architectures A and B on every task of SUITE, seed by seed."""
     from harness import publish
 
@@ -252,10 +253,10 @@ def verify(path: Path, as_json: bool) -> None:
     sys.exit(1 if problems else 0)
 
 
-@main.command()
+@main.command("publish")
 @click.argument("suite")
 @root_option
-def publish(suite: str, root: Path | None) -> None:
+def publish_command(suite: str, root: Path | None) -> None:
     """Mark the records of SUITE as published: other people's `run` will redo them, `board` shows them."""
     from harness.store import Store
     from harness.suite import load
@@ -275,9 +276,9 @@ def new(name: str) -> None:
     click.echo(f"next: zoobench check {name} --plugin {name}.py; zoobench run {name}.yaml")
 
 
-@main.command()
+@main.command("doctor")
 @json_option
-def doctor(as_json: bool) -> None:
+def doctor_command(as_json: bool) -> None:
     """What this machine offers: device, precision, packages, data, and its measured matmul speed."""
     from harness import doctor as diagnosis
 
@@ -286,5 +287,3 @@ def doctor(as_json: bool) -> None:
         emit(found)
     else:
         diagnosis.show(found, console())
-
-

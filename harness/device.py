@@ -75,7 +75,7 @@ def _high_water() -> int:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     if platform.system() == "Windows":
-        return int(psutil.Process().memory_info().peak_wset)
+        return int(getattr(psutil.Process().memory_info(), "peak_wset", 0))
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -47,7 +47,9 @@ def _batch_independent(model: Model, batch: Batch) -> Gate:
     """Each example alone against the same example among others."""
     together = model(batch)
     alone = torch.cat([model(_rows(batch, i)) for i in range(len(batch))])
-    return _gate(_relative(alone, together), 1e-4, "largest relative difference between an example alone and in a batch")
+    return _gate(
+        _relative(alone, together), 1e-4, "largest relative difference between an example alone and in a batch"
+    )
 
 
 def _causal(model: Model, batch: Batch) -> Gate:

@@ -82,7 +82,7 @@ def plan(loaded: Loaded) -> list[Cell]:
     return cells
 
 
-def _measure(spec: RunSpec, size: sizing.Size) -> dict[str, float]:
+def _measure(spec: RunSpec, size: sizing.Size) -> dict[str, Any]:
     task, device = build_task(spec), machine.pick()
     examples = max(1, spec.train["batch_tokens"] // task.shape.length)
     batch = task.batch("train", 0, spec.seed, size=examples).tensors(device)
@@ -117,7 +117,9 @@ def show(cells: list[Cell], loaded: Loaded, console: Console) -> None:
         off = "" if cell.size.mismatch is None else f"{cell.size.mismatch:+.1%}"
         runs = f"{cell.trials}+{cell.runs}" if cell.trials else str(cell.runs)
         sizes = (str(cell.size.width), str(cell.size.depth), short(cell.size.params_non_embedding), off)
-        table.add_row(cell.task, cell.architecture, runs, *sizes, short(cell.tokens), short(cell.flops), clock(cell.seconds))
+        table.add_row(
+            cell.task, cell.architecture, runs, *sizes, short(cell.tokens), short(cell.flops), clock(cell.seconds)
+        )
     console.print(table)
     for reason in dict.fromkeys(f"{c.architecture} on {c.task}: {c.reason}" for c in cells if c.size is None):
         console.print(f"unsupported: {reason}", style="dim", highlight=False)

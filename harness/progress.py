@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any
 
@@ -20,7 +19,7 @@ def title(spec: RunSpec) -> str:
     return name + (f"trial lr {spec.train['lr']:g}" if spec.kind == "trial" else f"seed {spec.seed}")
 
 
-class Live(AbstractContextManager["Live"]):
+class Live:
     """The state of a suite: per run step, loss, tokens/s and ETA; for the whole done, failed and ETA."""
 
     def __init__(self, total: int, workers: int, console: Console, *, work: float | None = None) -> None:
@@ -89,7 +88,9 @@ class Live(AbstractContextManager["Live"]):
         reason = "" if ok else f": {(event.get('error') or {}).get('message', '')}"
         style = "" if ok else "yellow"
         line = f"[{self.done}/{self.total}] {title(spec)}  {event['status']} in {clock(seconds)}{reason}"
-        self.console.print(line + ("" if self.bars else f"  ({self._summary()})"), style=style, markup=False, highlight=False)
+        self.console.print(
+            line + ("" if self.bars else f"  ({self._summary()})"), style=style, markup=False, highlight=False
+        )
 
     def _summary(self) -> str:
         """`12 done, 1 not ok, 3m10s left`."""

@@ -158,5 +158,3 @@ def _unpublished(path: Path) -> list[dict[str, str]]:
             elif digest(record) != known:
                 problems.append({"file": str(record), "problem": "not the record that was published"})
     return problems
-
-

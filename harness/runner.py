@@ -62,9 +62,10 @@ def run(
     console = console or Console()
     finals, tries = expand(loaded), trials(loaded)
     published = store.published()
-    if published and not _missing(finals, store, {}) and len(_missing(finals, store, published)) == len(finals):
+    theirs = [spec for spec in finals if _run_id(spec) in published and not store.finished(_run_id(spec), published)]
+    if theirs:
         console.print(
-            f"{store.folder} holds published records; they are replaced by yours as they come in "
+            f"{store.folder} holds {len(theirs)} published records; yours take their place as they come in "
             f"(`git checkout {store.folder}` brings them back)",
             highlight=False,
         )
@@ -182,7 +183,13 @@ def _baselines(specs: list[RunSpec], store: Store, console: Console) -> None:
             continue
         console.print(f"baselines of {spec.task_label} …", highlight=False)
         found[key] = [
-            {"task_label": spec.task_label, "metric": task.metric.name, "name": b.name, "value": b.value, "about": b.about}
+            {
+                "task_label": spec.task_label,
+                "metric": task.metric.name,
+                "name": b.name,
+                "value": b.value,
+                "about": b.about,
+            }
             for b in task.baselines(None if most == "all" else most)
         ]
     store.write_baselines(found)

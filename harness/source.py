@@ -106,7 +106,9 @@ def merge(base: Source, over: Source) -> Source:
 
     def join(a: Any, b: Any, path: Path_) -> Any:
         if isinstance(a, dict) and isinstance(b, dict):
-            return {k: join(a.get(k), b[k], (*path, k)) if k in b else a[k] for k in [*a, *(k for k in b if k not in a)]}
+            return {
+                k: join(a.get(k), b[k], (*path, k)) if k in b else a[k] for k in [*a, *(k for k in b if k not in a)]
+            }
         for place in [p for p in places if p[: len(path)] == path]:
             del places[place]
         return b

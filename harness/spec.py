@@ -95,9 +95,7 @@ def trials(loaded: Loaded) -> list[RunSpec]:
     ]
 
 
-def _spec(
-    loaded: Loaded, question: Question, index: int, seed: int, plugins: tuple[tuple[str, str], ...]
-) -> RunSpec:
+def _spec(loaded: Loaded, question: Question, index: int, seed: int, plugins: tuple[tuple[str, str], ...]) -> RunSpec:
     suite, choice = loaded.suite, loaded.suite.architectures[index]
     options = {**suite.model, **question.model, **choice.options}
     match = question.match or suite.budget.match

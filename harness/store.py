@@ -1,4 +1,4 @@
-"""Records on disk: `results/<suite>/<run_id>/record.json`, written atomically and last, so that its presence means finished."""
+"""Records on disk: `results/<suite>/<run_id>/record.json`, written atomically and last: where it is, the run is finished."""
 
 from __future__ import annotations
 

@@ -312,7 +312,10 @@ def _submodel(kind: type[BaseModel], data: dict[str, Any], path: Path_) -> None:
     try:
         kind.model_validate(data)
     except ValidationError as error:
-        details = [{"type": e["type"], "loc": (*path, *e["loc"]), "input": e["input"], "ctx": e.get("ctx", {})} for e in error.errors()]
+        details = [
+            {"type": e["type"], "loc": (*path, *e["loc"]), "input": e["input"], "ctx": e.get("ctx", {})}
+            for e in error.errors()
+        ]
         raise ValidationError.from_exception_data(kind.__name__, details) from None  # type: ignore[arg-type]
 
 

@@ -44,6 +44,8 @@ class Progress:
 
     used: Meters = field(default_factory=Meters)
     stream_hash: str = ""
+    stream_marks: dict[str, str] = field(default_factory=dict)
+    """The hash after 1, 2, 4, 8, … steps, so that runs of different lengths can be compared."""
     curve: list[dict[str, Any]] = field(default_factory=list)
     segments: list[dict[str, Any]] = field(default_factory=list)
     loss_sum: float = 0.0
@@ -117,7 +119,9 @@ class Run:
             Diverged: a loss or gradient was not finite.
         """
         used, spec = self.progress.used, self.spec
-        self.progress.segments.append({"start": time.time(), "from_step": used.steps, "threads": torch.get_num_threads()})
+        self.progress.segments.append(
+            {"start": time.time(), "from_step": used.steps, "threads": torch.get_num_threads()}
+        )
         saved = time.monotonic()
         batches = stream(self.task, spec.seed, self.examples, start=used.steps)
         self.model.train()
@@ -126,6 +130,8 @@ class Run:
             batch = next(batches)
             self.progress.stream_hash = extend_hash(self.progress.stream_hash, batch)
             self._step(batch)
+            if used.steps & (used.steps - 1) == 0:
+                self.progress.stream_marks[str(used.steps)] = self.progress.stream_hash
             after = self.rule.progress(used)
             done = self.rule.done(used, self.step_cost)
             if _crossed(before, after, 1 / LOG_POINTS) or done:
@@ -144,9 +150,7 @@ class Run:
         batch = batch.tensors(self.device)
         start = time.perf_counter()
         ahead = min(1.0, self.rule.progress(used) + self._stride())
-        set_lr(
-            self.optimizer, schedule(train["schedule"], ahead, warmup=train["warmup"], final=train["final_lr"])
-        )
+        set_lr(self.optimizer, schedule(train["schedule"], ahead, warmup=train["warmup"], final=train["final_lr"]))
         with machine.autocast(self.device, self.precision):
             logits = self.model(batch)
         loss = self.task.loss(logits, batch)
@@ -223,7 +227,8 @@ class Run:
                 eligibility = verdict(gates(self.model, task, asdict(self.size), spec.match))
         return {
             **skeleton(spec, suite, task, status, error),
-            "size": asdict(self.size) | {
+            "size": asdict(self.size)
+            | {
                 "params": sizing.parameters(self.model),
                 "params_non_embedding": sizing.parameters(self.model, "non_embedding"),
             },
@@ -232,7 +237,11 @@ class Run:
                 "used": asdict(used),
                 "flops_per_token": self.step_cost.flops / self.step_cost.tokens,
             },
-            "data": {"fingerprint": task.fingerprint, "stream_hash": self.progress.stream_hash},
+            "data": {
+                "fingerprint": task.fingerprint,
+                "stream_hash": self.progress.stream_hash,
+                "stream_marks": self.progress.stream_marks,
+            },
             "metrics": metrics,
             "curve": self.progress.curve,
             "speed": {"train_tokens_per_s": used.tokens / used.seconds if used.seconds else None},
@@ -256,9 +265,7 @@ def describe_metric(task: Task) -> dict[str, Any]:
     }
 
 
-def skeleton(
-    spec: RunSpec, suite: str, task: Task, status: str, error: dict[str, str] | None = None
-) -> Record:
+def skeleton(spec: RunSpec, suite: str, task: Task, status: str, error: dict[str, str] | None = None) -> Record:
     """A record with nothing measured: what is known of a run before it starts."""
     return {
         "schema": SCHEMA,
@@ -268,7 +275,7 @@ def skeleton(
         "spec": spec.to_dict(),
         "size": None,
         "budget": {"stop": spec.stop, "used": asdict(Meters())},
-        "data": {"fingerprint": task.fingerprint, "stream_hash": ""},
+        "data": {"fingerprint": task.fingerprint, "stream_hash": "", "stream_marks": {}},
         "metrics": describe_metric(task),
         "curve": [],
         "speed": {"train_tokens_per_s": None},

@@ -1,7 +1,7 @@
 """zoo: sequence architectures behind one interface.
 
-`zoo.build("pre_ln", "lm", shape=zoo.Shape(...))` makes a model; `zoo.register` adds an architecture. torch is loaded when
-a model is built or one of the contract's modules (`Mixer`, `Model`, ...) is asked for, not before.
+`zoo.build("pre_ln", "lm", shape=zoo.Shape(...))` makes a model; `zoo.register` adds an architecture. torch is loaded
+when a model is built or one of the contract's modules (`Mixer`, `Model`, ...) is asked for, not before.
 """
 
 from __future__ import annotations

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from zoo.blocks import WIRINGS, make_norm
+from zoo.blocks import WIRINGS, Wiring, make_norm
 from zoo.channel import CHANNELS
 from zoo.contract import Backbone, Mixer, Part, Recipe, Site, State, Traits
 from zoo.mixers import MIXERS
 
 
 class Bidirectional(Mixer):
-    """Two mixers of one kind over the same input, one of them in reverse time, summed: y = f(x) + reverse(g(reverse(x))).
+    """Two mixers of one kind over the same input, one in reverse time, summed: y = f(x) + reverse(g(reverse(x))).
 
     Reversal turns only the valid prefix of a row around, so padding stays at the end for both.
     """
@@ -25,7 +26,8 @@ class Bidirectional(Mixer):
     def __init__(self, forward: Mixer, backward: Mixer) -> None:
         nn.Module.__init__(self)
         self.ahead, self.back = forward, backward
-        self.traits = dataclasses.replace(forward.traits, causal="no", bidirectional=True, resumable=False)
+        own = dataclasses.replace(forward.traits, causal="no", bidirectional=True, resumable=False)
+        self.traits = own  # type: ignore[misc]  # its own, as they depend on what it wraps
 
     def forward(
         self,
@@ -59,19 +61,20 @@ class Stack(Backbone):
     def __init__(self, recipe: Recipe, site: Site, *, causal: bool) -> None:
         super().__init__()
         wiring = WIRINGS.resolve(recipe.wiring)
-        self.sublayers = nn.ModuleList()
+        sublayers: list[Wiring] = []
         for layer in range(site.depth):
             here = dataclasses.replace(site, layer=layer, causal=causal)
             inner = [make_mixer(recipe.mixers[layer % len(recipe.mixers)], here)]
             if recipe.channel is not None:
                 inner.append(make_channel(recipe.channel, here))
-            self.sublayers.extend(wiring(f, site.width, recipe.norm, recipe.dropout) for f in inner)
+            sublayers.extend(wiring(f, site.width, recipe.norm, recipe.dropout) for f in inner)
         self.open, self.close = wiring.open, wiring.close
         self.norm = make_norm(recipe.norm if wiring.final_norm else "none", site.width)
         self.length = site.length
-        self.traits = combine([sublayer.inner.traits for sublayer in self.sublayers])
+        self.traits = combine([sublayer.inner.traits for sublayer in sublayers])
+        self.sublayers = nn.ModuleList(sublayers)
         per_block = 1 if recipe.channel is None else 2
-        for index, sublayer in enumerate(self.sublayers):
+        for index, sublayer in enumerate(sublayers):
             sublayer.inner.reset_parameters(layer=index // per_block, depth=site.depth)
 
     def forward(
@@ -105,10 +108,8 @@ class Stack(Backbone):
         return F.pad(x, (0, 0, 0, want - T)), F.pad(mask, (0, want - T))
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        return {
-            str(index): sublayer.inner.init_state(batch, device=device, dtype=dtype)
-            for index, sublayer in enumerate(self.sublayers)
-        }
+        inner: list[Any] = [sublayer.inner for sublayer in self.sublayers]
+        return {str(index): f.init_state(batch, device=device, dtype=dtype) for index, f in enumerate(inner)}
 
 
 def make_mixer(part: Part, site: Site) -> Mixer:
@@ -138,4 +139,3 @@ def combine(traits: list[Traits]) -> Traits:
         padding_safe=all(t.padding_safe for t in traits),
         stochastic=any(t.stochastic for t in traits),
     )
-

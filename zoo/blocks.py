@@ -14,9 +14,7 @@ from torch import Tensor, nn
 from zoo.contract import Mixer, State
 from zoo.lookup import Table
 
-WIRINGS = Table(
-    "wiring", {"pre": "zoo.blocks:PreNorm", "post": "zoo.blocks:PostNorm", "plain": "zoo.blocks:Plain"}
-)
+WIRINGS = Table("wiring", {"pre": "zoo.blocks:PreNorm", "post": "zoo.blocks:PostNorm", "plain": "zoo.blocks:Plain"})
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "layer": lambda width: nn.LayerNorm(width),

@@ -71,7 +71,7 @@ class Mixer(nn.Module):
         mask: Bool[Tensor, "B T"] | None = None,
         state: State | None = None,
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
-        """Mix `x` over time. `mask` is true on valid steps. With a `state`, continue from it and return the next one."""
+        """Mix `x` over time; `mask` is true on valid steps. With a `state`, continue from it and return the next."""
         raise NotImplementedError
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:

@@ -1,9 +1,9 @@
 """Models: an embedding, a backbone and a head for one of the four roles.
 
-    lm        logits for the next token at every step, from a causal backbone
-    classify  mean over the valid steps of a bidirectional backbone, then a linear layer
-    retrieve  two documents through one encoder, a and b, then an MLP of [a, b, a⊙b, a−b] (LRA's document matching)
-    seq2seq   one causal backbone over source and target in one row: source ++ shifted target, logits on the target
+lm        logits for the next token at every step, from a causal backbone
+classify  mean over the valid steps of a bidirectional backbone, then a linear layer
+retrieve  two documents through one encoder, a and b, then an MLP of [a, b, a⊙b, a−b] (LRA's document matching)
+seq2seq   one causal backbone over source and target in one row: source ++ shifted target, logits on the target
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from zoo.positions import POSITIONS
 class Embedding(nn.Module):
     """Tokens by a table, vectors by a linear layer; then positions and dropout.
 
-    Initialised N(0, 0.02), or as RWKV-4 does: orthogonal with gain 1e-4·√max(V, D), followed by a LayerNorm.
+    A table starts as N(0, 0.02) (`normal`), as N(0, 1) where no norm follows (`unit`), or as RWKV-4's (`rwkv4`):
+    orthogonal with gain 1e-4·√max(V, D), then a LayerNorm.
     """
 
     def __init__(self, recipe: Recipe, site: Site, *, vocab: int | None, features: int | None) -> None:
         super().__init__()
         self.table = nn.Embedding(vocab, site.width) if vocab else nn.Linear(features or 1, site.width)
-        if recipe.embedding not in ("normal", "rwkv4"):
-            raise ValueError(f"unknown embedding {recipe.embedding!r}; known: normal, rwkv4")
+        if recipe.embedding not in ("normal", "unit", "rwkv4"):
+            raise ValueError(f"unknown embedding {recipe.embedding!r}; known: normal, unit, rwkv4")
         rwkv = recipe.embedding == "rwkv4"
         self.norm = nn.LayerNorm(site.width) if rwkv else nn.Identity()
         self.positions = POSITIONS.resolve(recipe.positions)(site)
@@ -38,7 +39,7 @@ class Embedding(nn.Module):
             if rwkv:
                 nn.init.orthogonal_(self.table.weight, gain=1e-4 * max(self.table.weight.shape) ** 0.5)
             else:
-                nn.init.normal_(self.table.weight, std=0.02)
+                nn.init.normal_(self.table.weight, std=1.0 if recipe.embedding == "unit" else 0.02)
 
     def forward(self, inputs: Tensor, offset: Int[Tensor, "#B"]) -> Float[Tensor, "B T D"]:
         positions = offset[:, None] + torch.arange(inputs.shape[1], device=inputs.device)
@@ -65,7 +66,7 @@ class SequenceModel(Model):
     def init_state(self, batch: int) -> State:
         if not self.traits.resumable:
             raise Unsupported("this architecture sees whole sequences only: it cannot continue from a state")
-        weight = next(self.backbone.parameters())
+        weight = next(self.parameters())
         position = torch.zeros(batch, dtype=torch.long, device=weight.device)
         backbone = self.backbone.init_state(batch, device=weight.device, dtype=weight.dtype)
         return {"position": position, "backbone": backbone}
@@ -75,7 +76,6 @@ class SequenceModel(Model):
     ) -> tuple[Float[Tensor, "B T D"], State]:
         """Backbone outputs for `inputs` after `state`, and the next state. Only valid steps move the position on."""
         position, before = state["position"], state["backbone"]
-        assert isinstance(position, Tensor) and isinstance(before, dict)
         y, after = self.backbone(self.embedding(inputs, position), mask=mask, state=before)
         assert after is not None
         moved = inputs.shape[1] if mask is None else mask.sum(1)
@@ -155,8 +155,8 @@ class Seq2Seq(SequenceModel):
         lengths = torch.full((B,), S, device=target.device) if batch.mask is None else batch.mask.sum(1)
         start = lengths[:, None] + torch.arange(U, device=target.device)
         row = torch.nn.functional.pad(batch.inputs, (0, U)).scatter(1, start, target)
-        mask = torch.arange(S + U, device=target.device) < (lengths + U)[:, None]
-        y = self.encode(row, mask)
+        valid = torch.arange(S + U, device=target.device) < (lengths + U)[:, None]
+        y = self.encode(row, None if batch.mask is None else valid)
         return self.head(y.gather(1, start[..., None].expand(-1, -1, y.shape[-1])))
 
     def read(self, inputs: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"] | None = None) -> State:

@@ -30,7 +30,7 @@ class NoPositions(nn.Module):
 
 
 class Learned(nn.Module):
-    """x + P[t], a free vector per position up to a fixed length (Gehring et al. 2017, arXiv:1705.03122, section 3.1)."""
+    """x + P[t], one free vector per position up to some length (Gehring et al. 2017, arXiv:1705.03122, section 3.1)."""
 
     def __init__(self, site: Site) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """The one list of architectures: register, look up, build.
 
-An architecture is a function from its own options to a `Recipe`; its name is the function's name. The built-in ones live
-in `zoo.architectures`, others come from installed packages (entry points in group `zoobench.architectures`) or from
+An architecture is a function from its own options to a `Recipe`; its name is the function's name. The built-in ones
+live in `zoo.architectures`, others come from installed packages (entry points in group `zoobench.architectures`) or from
 files and modules a suite names under `plugins:`. Nothing here imports torch until a model is built.
 """
 
@@ -126,7 +126,8 @@ def load_plugin(where: str | Path) -> None:
     if known is not None and Path(known.__file__ or "").resolve() == path.resolve():
         return
     spec = importlib.util.spec_from_file_location(name, path.resolve())
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:

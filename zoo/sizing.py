@@ -1,4 +1,4 @@
-"""How large a model is, measured on the built module: parameters, training FLOPs, state bytes; and widths solved for a target."""
+"""How large a built model is (parameters, training FLOPs, state bytes), and which width comes nearest a target."""
 
 from __future__ import annotations
 
@@ -59,6 +59,8 @@ def training_flops(model: Model, batch: Batch, loss: Callable[[Tensor, Batch], T
     Gradients are left as they were; random state too.
     """
     saved = [p.grad for p in model.parameters()]
+    for p in model.parameters():
+        p.grad = None  # or backward would add to it in place
     counter = FlopCounterMode(display=False, custom_mapping=_FORMULAS)
     with torch.random.fork_rng(), flops.Counter() as own, counter:
         loss(model(batch), batch).backward()
@@ -68,7 +70,7 @@ def training_flops(model: Model, batch: Batch, loss: Callable[[Tensor, Batch], T
 
 
 def recurrent_state_bytes(model: Model, length: int) -> int | None:
-    """Bytes carried between two decoding steps after `length` tokens of one sequence; None where nothing can be carried.
+    """Bytes carried from one decoding step to the next after `length` tokens; None where nothing can be carried.
 
     Run it on a model on the meta device to measure without computing.
     """
@@ -145,9 +147,10 @@ def solve_width(name: str, role: Role, shape: Shape, *, params: int, count: Coun
                 seen[k] = 0  # too narrow for one of its parts
         return seen[k]
 
-    low, high = 1, 2
-    if reached(1) > 2 * params:
-        raise ValueError(f"{name}: the narrowest model has {reached(1):,} parameters, the target is {params:,}")
+    low = _narrowest(reached)
+    high = 2 * low
+    if reached(low) > 2 * params:
+        raise ValueError(f"{name}: the narrowest model has {reached(low):,} parameters, the target is {params:,}")
     while reached(high) < params:
         low, high = high, 2 * high
     while high - low > 1:
@@ -156,3 +159,17 @@ def solve_width(name: str, role: Role, shape: Shape, *, params: int, count: Coun
     best = min((low, high), key=lambda k: abs(reached(k) - params))
     size = measure(name, role, dataclasses.replace(shape, width=best * step), **options)
     return dataclasses.replace(size, target=params, mismatch=(reached(best) - params) / params)
+
+
+def _narrowest(reached: Callable[[int], int], limit: int = 64) -> int:
+    """The first k that builds: an option may ask for a width of its own (half the width in hidden units, say)."""
+    for k in range(1, limit):
+        try:
+            reached(k)
+        except Unsupported:
+            raise
+        except ValueError:
+            continue
+        return k
+    reached(limit)
+    return limit

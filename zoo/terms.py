@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
 Role: TypeAlias = Literal["lm", "classify", "retrieve", "seq2seq"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -30,7 +29,7 @@ class Traits:
     """What a mixer can do. Every claim here is tested; a false one fails `zoobench check`."""
 
     causal: Literal["strict", "leaky", "no"]
-    """`strict`: output t depends on inputs up to t only. `leaky`: masked, yet the future can shift it. `no`: sees all."""
+    """`strict`: output t depends on inputs up to t only. `leaky`: masked, yet the future shifts it. `no`: sees all."""
     bidirectional: bool
     """Can look both ways by itself, without the `Bidirectional` wrapper."""
     resumable: bool
@@ -73,8 +72,8 @@ class Site:
 class Shape:
     """What a task asks of a model (inputs and outputs) and how large the model is.
 
-    Inputs are tokens below `vocab`, or vectors of `features` numbers (pixels). `outputs` is the number of classes, or of
-    tokens a language model chooses among. For `seq2seq`, `target_length` bounds the decoded sequence.
+    Inputs are tokens below `vocab`, or vectors of `features` numbers (pixels). `outputs` is the number of classes, or
+    of tokens a language model chooses among. For `seq2seq`, `target_length` bounds the decoded sequence.
     """
 
     length: int
@@ -88,7 +87,9 @@ class Shape:
 
     def __post_init__(self) -> None:
         if (self.vocab is None) == (self.features is None):
-            raise ValueError("a Shape has either `vocab` (token inputs) or `features` (vector inputs), not both or none")
+            raise ValueError(
+                "a Shape has either `vocab` (token inputs) or `features` (vector inputs), not both or none"
+            )
         for name in ("length", "outputs", "vocab", "features", "target_length", "width", "depth"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -115,7 +116,7 @@ class Part:
 class Recipe:
     """An architecture, spelled out as parts: what one function in `zoo.architectures` returns.
 
-    `mixer` may be a tuple, which is then repeated over the layers (a hybrid). `channel=None` leaves the channel mixer out.
+    `mixer` may be a tuple, which is then repeated over the layers (a hybrid). `channel=None`: no channel mixer.
     """
 
     mixer: Part | tuple[Part, ...]
@@ -141,8 +142,8 @@ class Recipe:
         return dataclasses.replace(self, **changes)
 
 
-State: TypeAlias = "dict[str, Tensor | State]"
-"""What a resumable module carries from one call to the next: tensors under clear names, nested freely. Batch is axis 0."""
+State: TypeAlias = dict[str, Any]
+"""What a resumable module carries from one call to the next: tensors under clear names, nested. Batch is axis 0."""
 
 
 @dataclass(slots=True)

@@ -79,6 +79,8 @@ class Common:
 
     terms: dict[str, Hashable | None]
     hashes: dict[int, Hashable | None]
+    upto: dict[int, int | None]
+    """Per seed, the step at which the hashes are compared; None for the end, where all runs are equally long."""
 
 
 def common(records: Sequence[Record]) -> Common:
@@ -86,8 +88,21 @@ def common(records: Sequence[Record]) -> Common:
     done = [r for r in records if r.get("status") == "ok"]
     terms = {name: majority([_frozen(dig(r, path)) for r in done]) for name, path in EQUAL.items()}
     seeds = sorted({seed_of(r) for r in done})
-    hashes = {s: majority([str(dig(r, "data.stream_hash")) for r in done if seed_of(r) == s]) for s in seeds}
-    return Common(terms, hashes)
+    upto = {s: _common_step([r for r in done if seed_of(r) == s]) for s in seeds}
+    hashes = {s: majority([stream_at(r, upto[s]) for r in done if seed_of(r) == s]) for s in seeds}
+    return Common(terms, hashes, upto)
+
+
+def _common_step(runs: Sequence[Record]) -> int | None:
+    """The last power of two that every run reached; None where all made the same number of steps."""
+    steps = {int(dig(r, "budget.used.steps") or 0) for r in runs}
+    return None if len(steps) == 1 else 1 << (max(1, min(steps)).bit_length() - 1)
+
+
+def stream_at(record: Record, step: int | None) -> str:
+    """The hash of the batches a run consumed, all of them or the first `step`."""
+    digest = dig(record, "data.stream_hash") if step is None else dig(record, f"data.stream_marks.{step}")
+    return str(digest or "")
 
 
 def majority(values: Sequence[Hashable]) -> Hashable | None:
@@ -178,7 +193,7 @@ def _objections(record: Record, shared: Common) -> list[str]:
     mismatch, tolerance = finite(dig(record, "size.mismatch")), finite(dig(record, "spec.match.tolerance"))
     if mismatch is not None and tolerance is not None and abs(mismatch) > tolerance:
         found.append(f"size off its target by {mismatch:+.1%}, tolerance {tolerance:.1%}")
-    digest = dig(record, "data.stream_hash")
+    digest = stream_at(record, shared.upto[seed_of(record)])
     if not digest:
         found.append("no data hash")
     elif digest != (most := shared.hashes[seed_of(record)]):

@@ -79,7 +79,12 @@ def _identical_data(finals: Sequence[Record], shared: gather.Common) -> list[str
     done = [r for r in finals if r.get("status") == "ok"]
     if not done:
         return []
-    odd = sorted({gather.name_of(r) for r in done if dig(r, "data.stream_hash") != shared.hashes[gather.seed_of(r)]})
+
+    def apart(record: Record) -> bool:
+        seed = gather.seed_of(record)
+        return gather.stream_at(record, shared.upto[seed]) != shared.hashes[seed]
+
+    odd = sorted({gather.name_of(r) for r in done if apart(r)})
     if odd:
         return [f"data not identical: {', '.join(odd)} stand apart by their stream hash and are not ranked"]
     counts = [len({gather.name_of(r) for r in done if gather.seed_of(r) == s}) for s in shared.hashes]

@@ -44,6 +44,9 @@ def _context() -> Any:
     """Processes forked from a server that has torch loaded already; spawned where the system cannot fork."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
+    # glibc hands freed activations back to the system and faults them in again, step after step; let it keep them
+    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**30))
+    os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**31 - 1))
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["harness.execute.worker"])
     return context
@@ -52,13 +55,13 @@ def _context() -> Any:
 @contextlib.contextmanager
 def _without_main() -> Iterator[None]:
     """Keep multiprocessing from running the caller's script again in each process: workers need only `main`."""
-    module = sys.modules["__main__"]
-    hidden = {name: module.__dict__.pop(name) for name in ("__file__", "__spec__") if name in module.__dict__}
-    module.__dict__["__spec__"] = None
+    space = vars(sys.modules["__main__"])
+    hidden: dict[str, Any] = {name: space.pop(name) for name in ("__file__", "__spec__") if name in space}
+    space["__spec__"] = None
     try:
         yield
     finally:
-        module.__dict__.update(hidden)
+        space.update(hidden)
 
 
 def run(jobs: Iterable[Job], *, workers: int, timeout: float | None, display: Display) -> None:
@@ -127,5 +130,3 @@ def _close(slot: _Slot, display: Display, status: str, message: str) -> None:
     error = {"kind": status, "message": message, "where": ""}
     store.write(skeleton(spec, slot.job.suite, task, status, error))
     display.event(spec, {"event": "end", "status": status, "error": error})
-
-

@@ -1,4 +1,4 @@
-"""The built-in architectures: recipes that name their parts. Importing this package registers them all, without torch."""
+"""The built-in architectures: recipes that name their parts. Importing this package registers them, without torch."""
 
 import importlib
 import pkgutil

@@ -14,6 +14,5 @@ from zoo.terms import Part, Recipe
 )
 def lstm(*, forget_bias: float = 1.0) -> Recipe:
     """Stacked LSTM layers without residuals or norms, as language models used them before transformers."""
-    return Recipe(
-        mixer=Part("lstm", forget_bias=forget_bias), channel=None, wiring="plain", norm="none", depth=2
-    )
+    mixer = Part("lstm", forget_bias=forget_bias)
+    return Recipe(mixer=mixer, channel=None, wiring="plain", norm="none", embedding="unit", depth=2)

@@ -11,17 +11,15 @@ from zoo.terms import Part, Recipe
 )
 def pre_ln(*, heads: int = 4) -> Recipe:
     """Transformer with LayerNorm inside the residual branch, x + f(LN(x)), and one more LayerNorm at the end."""
-    return Recipe(
-        mixer=Part("attention", heads=heads), wiring="pre", positions="learned", width_multiple=heads
-    )
+    return Recipe(mixer=Part("attention", heads=heads), wiring="pre", positions="learned", width_multiple=heads)
 
 
 @register(
     paper="Vaswani et al. 2017, Attention Is All You Need, arXiv:1706.03762, section 3.1",
     source="https://github.com/tensorflow/tensor2tensor (transformer.py, layer_postprocess_sequence='dan')",
     deviations=(
-        "differs from pre_ln in the place of the LayerNorm only: learned positions, GELU and initialisation are pre_ln's, "
-        "so that the two isolate that question",
+        "differs from pre_ln in the place of the LayerNorm only: learned positions, GELU and initialisation are "
+        "pre_ln's, so that the two isolate that question",
     ),
 )
 def post_ln(*, heads: int = 4) -> Recipe:

@@ -40,11 +40,12 @@ class Attention(Mixer):
         q, k, v = self.qkv(x).view(B, T, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)  # each (B, H, T, D/H)
         new: State | None = None
         if state is not None:
-            k = torch.cat([state["k"], k.to(state["k"].dtype)], dim=2)
-            v = torch.cat([state["v"], v.to(state["v"].dtype)], dim=2)
+            past_k, past_v = state["k"], state["v"]
+            k = torch.cat([past_k, k.to(past_k.dtype)], dim=2)
+            v = torch.cat([past_v, v.to(past_v.dtype)], dim=2)
             new = {"k": k, "v": v}
             if mask is not None or "valid" in state:
-                before = state.get("valid", x.new_ones(B, k.shape[2] - T, dtype=torch.bool))
+                before = state.get("valid", x.new_ones(B, past_k.shape[2], dtype=torch.bool))
                 now = x.new_ones(B, T, dtype=torch.bool) if mask is None else mask
                 new["valid"] = mask = torch.cat([before, now], dim=1)
             q = q.to(k.dtype)

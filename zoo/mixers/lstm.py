@@ -34,23 +34,24 @@ class LSTM(Mixer):
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
         if state is None:
             return self.lstm(x)[0], None
-        h, c = state["h"].to(x.dtype), state["c"].to(x.dtype)
+        before = state["h"], state["c"]
+        h, c = before[0].to(x.dtype)[None], before[1].to(x.dtype)[None]
         if mask is None:
-            y, (h, c) = self.lstm(x, (h[None], c[None]))
-            return y, {"h": h[0], "c": c[0]}
-        return self._masked(x, mask, h, c)
+            y, last = self.lstm(x, (h, c))
+        else:
+            y, last = self._masked(x, mask, h, c)
+        return y, {name: after[0].to(old.dtype) for name, after, old in zip("hc", last, before, strict=True)}
 
-    def _masked(self, x: Tensor, mask: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, State]:
+    def _masked(self, x: Tensor, mask: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """The final state is the one at each row's last valid step: run the rows packed, longest first."""
         lengths = mask.sum(1)
-        some = lengths > 0  # a row with no valid step keeps its state
-        packed = nn.utils.rnn.pack_padded_sequence(x[some], lengths[some].cpu(), batch_first=True, enforce_sorted=False)
-        out, (h_last, c_last) = self.lstm(packed, (h[some][None], c[some][None]))
-        y = torch.zeros_like(x)
-        y[some] = nn.utils.rnn.pad_packed_sequence(out, batch_first=True, total_length=x.shape[1])[0]
-        h, c = h.clone(), c.clone()
-        h[some], c[some] = h_last[0], c_last[0]
-        return y, {"h": h, "c": c}
+        packed = nn.utils.rnn.pack_padded_sequence(
+            x, lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False
+        )
+        out, (h_last, c_last) = self.lstm(packed, (h, c))
+        y = nn.utils.rnn.pad_packed_sequence(out, batch_first=True, total_length=x.shape[1])[0]
+        some = (lengths > 0)[:, None]  # a row with no valid step keeps its state
+        return y, (torch.where(some, h_last, h), torch.where(some, c_last, c))
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         zeros = torch.zeros(batch, self.lstm.hidden_size, device=device, dtype=dtype)
@@ -59,13 +60,14 @@ class LSTM(Mixer):
     def reset_parameters(self, *, layer: int, depth: int) -> None:
         """Input weights Xavier, recurrent weights orthogonal per gate, forget bias 1 (Jozefowicz et al. 2015)."""
         D = self.lstm.hidden_size
-        nn.init.xavier_uniform_(self.lstm.weight_ih_l0)
-        for gate in self.lstm.weight_hh_l0.data.split(D):
+        own = dict(self.lstm.named_parameters())
+        nn.init.xavier_uniform_(own["weight_ih_l0"])
+        for gate in own["weight_hh_l0"].data.split(D):
             nn.init.orthogonal_(gate)
-        nn.init.zeros_(self.lstm.bias_ih_l0)
-        nn.init.zeros_(self.lstm.bias_hh_l0)
+        nn.init.zeros_(own["bias_ih_l0"])
+        nn.init.zeros_(own["bias_hh_l0"])
         with torch.no_grad():
-            self.lstm.bias_ih_l0[D : 2 * D] = self.forget_bias
+            own["bias_ih_l0"][D : 2 * D] = self.forget_bias
 
     def hints(self) -> dict[str, Hint]:
         return {f"lstm.{name}": Hint(decay=True) for name in ("weight_ih_l0", "weight_hh_l0")}

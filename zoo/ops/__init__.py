@@ -1,1 +1,1 @@
-"""Primitives, one folder each: `naive.py` is the truth in a few lines, float64-able; the other files equal it, faster."""
+"""Primitives, one folder each: `naive.py` is the truth in a few lines, in any precision; the others equal it."""

@@ -1,4 +1,4 @@
-"""Softmax attention by torch's fused kernels, or by two batched matmuls where the CPU kernel is the slower of the two."""
+"""Softmax attention by torch's fused kernels, or by two batched matmuls where that is the faster of the two."""
 
 from __future__ import annotations
 

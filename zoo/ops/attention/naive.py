@@ -15,7 +15,7 @@ def attend(
     visible: Bool[Tensor, "#B #H #T S"] | None = None,
     causal: bool = False,
 ) -> Float[Tensor, "B H T V"]:
-    """Attention of T queries over S keys. With `causal`, query t sees keys up to t + S − T; `visible` narrows further."""
+    """Attention of T queries over S keys. With `causal`, query t sees keys up to t + S − T; `visible` narrows it."""
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     seen = allowed(q, k, visible, causal)
     if seen is not None:

@@ -1,0 +1,39 @@
+# make quick   a first ranking, in minutes          make test    lint, types and tests
+# make laptop  the same questions, in about an hour make check   lint and types only
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+SUITES := quick laptop
+
+.PHONY: $(SUITES) test check format clean
+
+$(SUITES): $(VENV)/.data
+	$(BIN)/zoobench run $@
+
+test: check
+	$(BIN)/python -m pytest -n auto
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "zoobench needs Python 3.10 or newer; name one with: make PYTHON=python3.11 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.data: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[data]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[data,dev]'
+	@touch $@ $(VENV)/.data

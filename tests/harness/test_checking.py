@@ -1,0 +1,59 @@
+"""`zoobench check`: rows, plug-ins, and mistakes a user can make."""
+
+import io
+import sys
+
+import pytest
+from rich.console import Console
+
+from harness import checking
+from harness.errors import UserError
+from zoo import registry
+
+PLUGIN = """
+import zoo
+from zoo.contract import Mixer, Traits
+
+@zoo.register()
+class Peeking(Mixer):
+    traits = Traits(causal="strict", bidirectional=False, resumable=False)
+
+    def forward(self, x, *, mask=None, state=None):
+        return x.roll(-1, 1), None
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    registry.names()
+    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    path = tmp_path / "peeking.py"
+    path.write_text(PLUGIN)
+    yield str(path)
+    sys.modules.pop("zoobench_plugin_peeking", None)
+
+
+def test_rows_of_a_faulty_plugin(plugin):
+    rows = checking.check(("lstm", "peeking"), (plugin,))
+    assert {row["architecture"] for row in rows} == {"lstm", "peeking"}
+    assert {tuple(row) for row in rows} == {("architecture", "check", "status", "measured", "limit", "note")}
+    status = {(row["architecture"], row["check"]): row["status"] for row in rows}
+    assert status["peeking", "causality"] == "failed"
+    assert "failed" not in {found for (name, _), found in status.items() if name == "lstm"}
+    text = io.StringIO()
+    checking.show(rows, Console(file=text, width=120))
+    assert "causality" in text.getvalue()
+    assert "failed" in text.getvalue().splitlines()[-1]
+
+
+def test_mistakes_are_user_errors(tmp_path):
+    with pytest.raises(UserError, match="did you mean 'lstm'"):
+        checking.check(("lstn",), ())
+    with pytest.raises(UserError, match=r"absent\.py does not exist"):
+        checking.check(("lstm",), (str(tmp_path / "absent.py"),))
+    with pytest.raises(UserError, match="no_such_module"):
+        checking.check(("lstm",), ("no_such_module",))
+    broken = tmp_path / "broken.py"
+    broken.write_text("def (")
+    with pytest.raises(UserError, match="cannot import"):
+        checking.check(("lstm",), (str(broken),))

@@ -1,0 +1,197 @@
+"""The stack: residual wiring against its equations, both directions, padding to a length, hybrids."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from zoo.backbone import Bidirectional, Stack, combine, reverse
+from zoo.contract import Mixer, Part, Recipe, Site, Traits, Unsupported
+from zoo.mixers.lstm import LSTM
+
+T, D = 7, 8
+LENGTHS = torch.tensor([7, 4, 0])
+MASK = torch.arange(T) < LENGTHS[:, None]
+
+
+def stack(recipe, *, depth=2, causal=True, length=T):
+    torch.manual_seed(0)
+    made = Stack(recipe, Site(width=D, length=length, depth=depth), causal=causal).double().eval()
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.3)
+    return made
+
+
+def inputs(steps=T, seed=1):
+    return torch.randn(3, steps, D, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def close(a, b):
+    torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+def norm(x, module):
+    centred = x - x.mean(-1, keepdim=True)
+    return centred / (centred.square().mean(-1, keepdim=True) + module.eps).sqrt() * module.weight + module.bias
+
+
+def test_pre_norm_is_x_plus_f_of_norm_and_one_norm_at_the_end():
+    made, x = stack(Recipe(mixer=Part("attention"), wiring="pre")), inputs()
+    h = x
+    for sublayer in made.sublayers:
+        h = h + sublayer.inner(norm(h, sublayer.norm))[0]
+    close(made(x)[0], norm(h, made.norm))
+
+
+def test_post_norm_is_norm_of_x_plus_f():
+    made, x = stack(Recipe(mixer=Part("attention"), wiring="post")), inputs()
+    h = x
+    for sublayer in made.sublayers:
+        h = norm(h + sublayer.inner(h)[0], sublayer.norm)
+    close(made(x)[0], h)
+
+
+def test_plain_is_f_of_f():
+    made, x = stack(Recipe(mixer=Part("lstm"), channel=None, wiring="plain")), inputs()
+    first, second = made.sublayers
+    close(made(x)[0], second.inner(first.inner(x)[0])[0])
+    assert not any(isinstance(module, nn.LayerNorm) for module in made.modules())
+
+
+def test_dropout_acts_on_each_branch_while_training():
+    recipe = Recipe(mixer=Part("attention"), wiring="pre", dropout=0.5)
+    made, x = stack(recipe), inputs()
+    assert torch.equal(made(x)[0], made(x)[0])
+    made.train()
+    assert not torch.equal(made(x)[0], made(x)[0])
+    assert sum(isinstance(module, nn.Dropout) for module in made.modules()) == 4
+
+
+def test_layers_know_their_place():
+    made = stack(Recipe(mixer=Part("lstm"), channel=Part("mlp")), depth=3)
+    assert [type(sublayer.inner).__name__ for sublayer in made.sublayers] == ["LSTM", "MLP"] * 3
+
+    class Noting(Mixer):
+        traits = Traits(causal="strict", bidirectional=True, resumable=True)
+
+        def __init__(self, site):
+            super().__init__(site)
+            self.site = site
+
+        def forward(self, x, *, mask=None, state=None):
+            return x, state
+
+        def reset_parameters(self, *, layer, depth):
+            self.reset = layer, depth
+
+    made = Stack(Recipe(mixer=Part(Noting)), Site(width=D, length=T, depth=3), causal=False)
+    notes = [made.sublayers[i].inner for i in (0, 2, 4)]
+    assert [(n.site.layer, n.site.depth, n.site.causal, n.reset) for n in notes] == [
+        (i, 3, False, (i, 3)) for i in range(3)
+    ]
+
+
+def test_reverse_turns_only_the_valid_prefix():
+    x = inputs()
+    turned = reverse(x, MASK)
+    for row, n in enumerate(LENGTHS):
+        close(turned[row, :n], x[row, :n].flip(0))
+        close(turned[row, n:], x[row, n:])
+    close(reverse(turned, MASK), x)
+    close(reverse(x, None), x.flip(1))
+
+
+def test_bidirectional_adds_the_two_directions_of_each_row():
+    made, x = stack(Recipe(mixer=Part("lstm"), channel=None, wiring="plain"), depth=1, causal=False), inputs()
+    both = made.sublayers[0].inner
+    assert isinstance(both, Bidirectional)
+    y = made(x, mask=MASK)[0]
+    for row, n in enumerate(LENGTHS[:2]):
+        alone = x[row : row + 1, :n]
+        close(y[row, :n], (both.ahead(alone)[0] + both.back(alone.flip(1))[0].flip(1))[0])
+
+
+def test_bidirectional_has_two_sets_of_weights_and_the_traits_of_an_encoder():
+    torch.manual_seed(0)
+    site = Site(width=D, length=T)
+    both = Bidirectional(LSTM(site), LSTM(site))
+    both.reset_parameters(layer=0, depth=1)
+    assert not torch.equal(both.ahead.lstm.weight_ih_l0, both.back.lstm.weight_ih_l0)
+    assert (both.traits.causal, both.traits.bidirectional, both.traits.resumable) == ("no", True, False)
+    assert LSTM.traits.causal == "strict"
+
+
+def test_a_mixer_that_looks_both_ways_is_not_doubled():
+    made = stack(Recipe(mixer=Part("attention")), causal=False)
+    assert not any(isinstance(module, Bidirectional) for module in made.modules())
+
+
+@pytest.mark.parametrize("steps", [1, 5, 9])
+def test_a_fixed_length_is_reached_with_masked_zeros(steps):
+    made, x = stack(Recipe(mixer=Part("token_mlp")), causal=False, length=9), inputs(steps)
+    assert made.traits.length == "fixed"
+    padded = F.pad(x, (0, 0, 0, 9 - steps))
+    mask = (torch.arange(9) < steps).expand(3, 9)
+    y = made(x)[0]
+    assert y.shape == x.shape
+    close(y, made(padded, mask=mask)[0][:, :steps])
+
+
+def test_longer_than_fixed_is_refused():
+    with pytest.raises(ValueError, match="10 steps; this model was built for at most 9"):
+        stack(Recipe(mixer=Part("token_mlp")), causal=False, length=9)(inputs(10))
+
+
+class InFours(Mixer):
+    """Wants a multiple of four steps, and a mask wherever some are padding."""
+
+    traits = Traits(causal="strict", bidirectional=True, resumable=False, multiple=4)
+
+    def forward(self, x, *, mask=None, state=None):
+        assert x.shape[1] % 4 == 0
+        self.valid = None if mask is None else mask.sum(1).tolist()
+        return x, None
+
+
+def test_a_multiple_is_reached_with_masked_steps():
+    made = stack(Recipe(mixer=Part(InFours), channel=None, wiring="plain"))
+    assert made.traits.multiple == 4
+    for steps in (1, T, 8):
+        x = inputs(steps)
+        close(made(x)[0], x)
+        assert made.sublayers[0].inner.valid == (None if steps == 8 else [steps] * 3)
+
+
+def test_a_hybrid_cycles_through_its_mixers():
+    made = stack(Recipe(mixer=(Part("lstm"), Part("attention", heads=2)), channel=None), depth=5)
+    kinds = [type(sublayer.inner).__name__ for sublayer in made.sublayers]
+    assert kinds == ["LSTM", "Attention", "LSTM", "Attention", "LSTM"]
+    assert made.sublayers[1].inner.heads == 2
+    x = inputs()
+    state, parts = made.init_state(3, device="cpu", dtype=torch.float64), []
+    for piece in x.split([1, 4, 2], dim=1):
+        y, state = made(piece, state=state)
+        parts.append(y)
+    close(torch.cat(parts, dim=1), made(x)[0])
+
+
+def test_a_hybrid_is_as_able_as_its_weakest_part():
+    with pytest.raises(Unsupported):
+        stack(Recipe(mixer=(Part("lstm"), Part("token_mlp"))))
+    strong = Traits(causal="strict", bidirectional=True, resumable=True, multiple=4)
+    weak = Traits(
+        "leaky", bidirectional=False, resumable=False, length="max", multiple=6, padding_safe=False, stochastic=True
+    )
+    assert combine([strong, weak]) == Traits(
+        "leaky", bidirectional=False, resumable=False, length="max", multiple=12, padding_safe=False, stochastic=True
+    )
+    assert combine([strong, strong]) == strong
+    fixed = Traits("no", bidirectional=True, resumable=False, length="fixed")
+    assert (combine([weak, fixed]).causal, combine([weak, fixed]).length) == ("no", "fixed")
+
+
+def test_no_state_in_no_state_out():
+    made, x = stack(Recipe(mixer=Part("attention"))), inputs()
+    assert made(x)[1] is None
+    assert made(x, state=made.init_state(3, device="cpu", dtype=torch.float64))[1] is not None

@@ -1,0 +1,245 @@
+"""Every registered architecture keeps the contract; and every check catches the fault it is there for."""
+
+from functools import cache
+
+import pytest
+import torch
+from torch import nn
+
+import zoo
+from zoo import checks, registry
+from zoo.checks.subject import Subject
+from zoo.contract import Hint, Mixer, Part, Recipe, Traits
+
+
+@cache
+def subject(name):
+    return Subject(name)
+
+
+@pytest.mark.parametrize("check", checks.CHECKS)
+@pytest.mark.parametrize("name", zoo.names())
+def test_contract(name, check):
+    outcome = checks.apply(check, subject(name))
+    assert outcome.check == check
+    assert outcome.status != "failed", outcome
+
+
+class Leaky(Mixer):
+    """Honest: h_t = σ(a) ⊙ h_{t−1} + W x_t, held at masked steps."""
+
+    traits = Traits(causal="strict", bidirectional=False, resumable=True)
+
+    def __init__(self, site):
+        super().__init__(site)
+        self.a = nn.Parameter(torch.zeros(site.width))
+        self.W = nn.Linear(site.width, site.width)
+
+    def forward(self, x, *, mask=None, state=None):
+        Wx = self.W(x)
+        h, outputs = torch.zeros_like(Wx[:, 0]) if state is None else state["h"], []
+        for t in range(x.shape[1]):
+            after = torch.sigmoid(self.a) * h + Wx[:, t]
+            h = after if mask is None else torch.where(mask[:, t, None], after, h)
+            outputs.append(h)
+        return torch.stack(outputs, dim=1), None if state is None else {"h": h}
+
+    def init_state(self, batch, *, device, dtype):
+        return {"h": torch.zeros(batch, len(self.a), device=device, dtype=dtype)}
+
+
+class Peeks(Leaky):
+    def forward(self, x, *, mask=None, state=None):
+        y, state = super().forward(x, mask=mask, state=state)
+        return y + nn.functional.pad(x, (0, 0, 0, 1))[:, 1:], state
+
+
+class DropsItsState(Leaky):
+    def forward(self, x, *, mask=None, state=None):
+        y, _ = super().forward(x, mask=mask)
+        return y, None if state is None else state
+
+
+class KeepsThePaddedState(Leaky):
+    def forward(self, x, *, mask=None, state=None):
+        return super().forward(x, state=state)
+
+
+class AveragesPadding(Mixer):
+    traits = Traits(causal="no", bidirectional=True, resumable=False)
+
+    def forward(self, x, *, mask=None, state=None):
+        return x - x.mean(1, keepdim=True), None
+
+
+class ClaimsBothWays(Leaky):
+    traits = Traits(causal="strict", bidirectional=True, resumable=True)
+
+
+class HintsAtNothing(Leaky):
+    def hints(self):
+        return {"b": Hint(decay=False)}
+
+
+class DropsAStep(Leaky):
+    def forward(self, x, *, mask=None, state=None):
+        y, state = super().forward(x, mask=mask, state=state)
+        return y[:, 1:], state
+
+
+class CutsLongSequences(Leaky):
+    def forward(self, x, *, mask=None, state=None):
+        return super().forward(x[:, :20], mask=mask, state=state)
+
+
+class HasAnIdleParameter(Leaky):
+    def __init__(self, site):
+        super().__init__(site)
+        self.idle = nn.Parameter(torch.ones(3))
+
+
+class DrawsNoise(Leaky):
+    def forward(self, x, *, mask=None, state=None):
+        return super().forward(x + 1e-6 * torch.randn_like(x), mask=mask, state=state)
+
+
+class CentresTheBatch(Leaky):
+    def forward(self, x, *, mask=None, state=None):
+        return super().forward(x - x.mean(0), mask=mask, state=state)
+
+
+class Explodes(Leaky):
+    def forward(self, x, *, mask=None, state=None):
+        y, state = super().forward(x, mask=mask, state=state)
+        return (2 * x).exp() * y, state
+
+
+class GrowsUnevenly(Leaky):
+    def forward(self, x, *, mask=None, state=None):
+        y, after = super().forward(x, mask=mask, state=state)
+        return y, after and {**after, "t": nn.functional.pad(state["t"], (0, state["t"].shape[1] + x.shape[1] ** 2))}
+
+    def init_state(self, batch, *, device, dtype):
+        return {**super().init_state(batch, device=device, dtype=dtype), "t": torch.zeros(batch, 1, device=device)}
+
+
+class CountsItsBuilds(Leaky):
+    built = 0
+
+    def __init__(self, site):
+        super().__init__(site)
+        CountsItsBuilds.built += 1
+        nn.init.constant_(self.a, CountsItsBuilds.built)
+
+
+class Rounds(Leaky):
+    """Float32 in, 8 bits out where autocast is on."""
+
+    def forward(self, x, *, mask=None, state=None):
+        y, state = super().forward(x, mask=mask, state=state)
+        return (y.round() if torch.is_autocast_enabled("cpu") else y), state
+
+
+FAULTS = {
+    "causality": [Peeks],
+    "both_ways": [ClaimsBothWays],
+    "resumption": [DropsItsState],
+    "padding": [AveragesPadding],
+    "padded_state": [KeepsThePaddedState],
+    "groups": [HintsAtNothing],
+    "roles": [DropsAStep],
+    "length": [CutsLongSequences],
+    "gradients": [HasAnIdleParameter],
+    "determinism": [DrawsNoise],
+    "batching": [CentresTheBatch],
+    "extremes": [Explodes],
+    "state_size": [GrowsUnevenly],
+    "initialisation": [CountsItsBuilds],
+    "precision": [Rounds],
+}
+
+
+@pytest.fixture
+def planted(monkeypatch):
+    """Registers a mixer for the length of one test, alone in its stack."""
+    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+
+    def plant(mixer, **recipe):
+        name = mixer.__name__.lower()
+
+        def make():
+            return Recipe(mixer=Part(mixer), **{"channel": None, **recipe})
+
+        registry.register(name)(make)
+        return name
+
+    return plant
+
+
+def test_an_honest_mixer_passes_everything(planted):
+    found = checks.run(planted(Leaky))
+    assert [outcome for outcome in found if outcome.status != "passed"] == []
+    assert [outcome.check for outcome in found] == list(checks.CHECKS)
+
+
+def test_every_check_has_a_planted_fault():
+    assert FAULTS.keys() == checks.CHECKS.keys()
+
+
+@pytest.mark.parametrize(("check", "mixer"), [(check, mixer) for check, found in FAULTS.items() for mixer in found])
+def test_planted_fault_is_caught(planted, check, mixer):
+    wiring = {"wiring": "plain", "norm": "none"} if mixer is CutsLongSequences else {}
+    outcome = checks.apply(check, Subject(planted(mixer, **wiring)))
+    assert outcome.status == "failed", outcome
+
+
+def test_a_fault_fails_its_own_check_only(planted):
+    for mixer, check in ((HintsAtNothing, "groups"), (HasAnIdleParameter, "gradients"), (ClaimsBothWays, "both_ways")):
+        failed = [outcome.check for outcome in checks.run(planted(mixer)) if outcome.status == "failed"]
+        assert failed == [check]
+
+
+def test_what_is_not_claimed_is_skipped(planted):
+    class Modest(AveragesPadding):
+        traits = Traits(causal="no", bidirectional=True, resumable=False, padding_safe=False)
+
+    status = {outcome.check: outcome.status for outcome in checks.run(planted(Modest))}
+    assert {check for check, found in status.items() if found == "skipped"} == {
+        "causality",
+        "padding",
+        "padded_state",
+        "resumption",
+        "state_size",
+    }
+    assert "failed" not in status.values()
+
+
+def test_a_state_it_does_not_claim_is_a_fault(planted, monkeypatch):
+    class Shy(Leaky):
+        traits = Traits(causal="strict", bidirectional=False, resumable=False)
+
+    name = planted(Shy)
+    assert checks.apply("resumption", Subject(name)).status == "skipped"
+    monkeypatch.setattr("zoo.heads.SequenceModel.init_state", lambda model, batch: {})
+    assert checks.apply("resumption", Subject(name)).status == "failed"
+
+
+def test_an_error_is_reported_and_random_state_kept(planted):
+    class Raises(Leaky):
+        def forward(self, x, *, mask=None, state=None):
+            raise KeyError("lost")
+
+    before = torch.get_rng_state()
+    outcome = checks.apply("batching", Subject(planted(Raises)))
+    assert (outcome.status, outcome.note) == ("failed", "KeyError: 'lost'")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_options_reach_the_model():
+    assert all(
+        outcome.status != "failed" for outcome in checks.run("pre_ln", heads=2, positions="sinusoidal", tie=True)
+    )
+    with pytest.raises(TypeError, match="no option 'head'"):
+        checks.run("pre_ln", head=2)
+    with pytest.raises(KeyError, match="pre_ln"):
+        checks.run("pre_nl")

@@ -1,0 +1,165 @@
+"""The four roles: shapes, what they compute, and how decoding continues."""
+
+import pytest
+import torch
+from torch import nn
+
+import zoo
+from zoo.contract import Batch, Shape, Unsupported
+from zoo.heads import Embedding
+from zoo.terms import Site
+
+T, U, V, C, D = 9, 4, 7, 3, 8
+LENGTHS = torch.tensor([9, 5, 1])
+MASK = torch.arange(T) < LENGTHS[:, None]
+
+
+def build(role, name="pre_ln", *, outputs=None, **options):
+    torch.manual_seed(0)
+    outputs = outputs or (V if role in ("lm", "seq2seq") else C)
+    shape = Shape(length=T, vocab=V, outputs=outputs, target_length=U, width=D, depth=2)
+    model = zoo.build(name, role, shape=shape, **options).double().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.3)
+    return model
+
+
+def tokens(steps=T, seed=1):
+    return torch.randint(V, (3, steps), generator=torch.Generator().manual_seed(seed))
+
+
+def close(a, b):
+    torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("role", "batch", "shape"),
+    [
+        ("lm", Batch(inputs=tokens()), (3, T, V)),
+        ("classify", Batch(inputs=tokens(), mask=MASK), (3, C)),
+        ("retrieve", Batch(inputs=tokens(), inputs2=tokens(6), mask=MASK), (3, C)),
+        ("seq2seq", Batch(inputs=tokens(), decoder_inputs=tokens(U)), (3, U, V)),
+    ],
+    ids=["lm", "classify", "retrieve", "seq2seq"],
+)
+@pytest.mark.parametrize("name", ["pre_ln", "lstm"])
+def test_logits_have_the_promised_shape(name, role, batch, shape):
+    assert build(role, name)(batch).shape == shape
+
+
+def test_vectors_can_be_classified_but_not_modelled_as_language():
+    shape = Shape(length=T, features=2, outputs=C, width=D)
+    assert zoo.build("pre_ln", "classify", shape=shape)(Batch(inputs=torch.randn(3, T, 2))).shape == (3, C)
+    for role in ("lm", "seq2seq"):
+        with pytest.raises(Unsupported):
+            zoo.build("pre_ln", role, shape=shape)
+
+
+def test_seq2seq_needs_a_target_length():
+    with pytest.raises(Unsupported, match="target length"):
+        zoo.build("pre_ln", "seq2seq", shape=Shape(length=T, vocab=V, outputs=V, width=D))
+
+
+def test_classify_averages_valid_steps():
+    model, batch = build("classify"), Batch(inputs=tokens(), mask=MASK)
+    y = model.encode(batch.inputs, MASK)
+    rows = [y[i, :n].mean(0) for i, n in enumerate(LENGTHS)]
+    close(model(batch), model.head(torch.stack(rows)))
+
+
+def test_retrieve_encodes_both_documents_alike():
+    model = build("retrieve")
+    batch = Batch(inputs=tokens(), mask=MASK, inputs2=tokens(6, seed=2))
+    a, b = model.pool(batch.inputs, MASK), model.pool(batch.inputs2, None)
+    close(model(batch), model.head(model.compare(torch.cat([a, b, a * b, a - b], dim=-1))))
+    first = model.compare[0].weight
+    with torch.no_grad():  # made symmetric, the comparison does not mind the order: nothing before it does either
+        first[:, :D] = first[:, D : 2 * D]
+        first[:, 3 * D :] = 0
+    swapped = Batch(inputs=batch.inputs2, inputs2=batch.inputs, mask2=MASK)
+    close(model(swapped), model(batch))
+
+
+@pytest.mark.parametrize("name", ["pre_ln", "lstm", "rwkv4"])
+@pytest.mark.parametrize("mask", [None, MASK], ids=["full", "padded"])
+def test_seq2seq_in_one_pass_is_reading_then_extending(name, mask):
+    model, source, target = build("seq2seq", name), tokens(), tokens(U, seed=2)
+    logits = model(Batch(inputs=source, mask=mask, decoder_inputs=target))
+    state, steps = model.read(source, mask), []
+    for t in range(U):
+        step, state = model.extend(target[:, t : t + 1], state)
+        steps.append(step)
+    close(torch.cat(steps, dim=1), logits)
+    close(model.extend(target, model.read(source, mask))[0], logits)
+
+
+def test_seq2seq_keeps_source_and_target_tokens_apart():
+    model = build("seq2seq")
+    assert model.embedding.table.num_embeddings == 2 * V
+    source, target = tokens(), tokens(U)
+    model.embedding.table.weight.data[V:] = 0
+    other = Batch(inputs=source, decoder_inputs=(target + 1) % V)
+    close(model(other), model(Batch(inputs=source, decoder_inputs=target)))
+
+
+def test_tied_table_is_shared_and_counted_once():
+    tied, free = build("lm", tie=True), build("lm")
+    assert tied.head.weight is tied.embedding.table.weight
+    count = [sum(p.numel() for p in model.parameters()) for model in (free, tied)]
+    assert count[0] - count[1] == V * D
+    with pytest.raises(ValueError, match="cannot share a table"):
+        build("lm", outputs=V + 1, tie=True)
+
+
+@pytest.mark.parametrize("positions", ["learned", "sinusoidal"])
+def test_positions_go_on_where_the_last_call_ended(positions):
+    model, ids = build("lm", positions=positions), tokens()
+    state = model.init_state(3)
+    _, state = model.extend(ids[:, :4], state)
+    assert state["position"].tolist() == [4, 4, 4]
+    logits, state = model.extend(ids[:, 4:], state)
+    assert state["position"].tolist() == [T, T, T]
+    close(logits, model(Batch(inputs=ids))[:, 4:])
+
+
+def test_padding_does_not_move_the_position():
+    model = build("lm")
+    _, state = model.resume(tokens(), model.init_state(3), MASK)
+    assert state["position"].tolist() == LENGTHS.tolist()
+
+
+def test_embedding_offsets_each_row():
+    recipe = zoo.recipe("pre_ln")
+    embedding = Embedding(recipe, Site(width=D, length=20), vocab=V, features=None)
+    x, ids, offset = embedding(tokens(), torch.tensor([0, 3, 11])), tokens(), [0, 3, 11]
+    for row, start in enumerate(offset):
+        expected = embedding.table.weight[ids[row]] + embedding.positions.table[start : start + T]
+        torch.testing.assert_close(x[row], expected)
+
+
+def test_learned_positions_end():
+    model = build("lm")
+    _, state = model.extend(tokens(), model.init_state(3))
+    with pytest.raises(Unsupported, match=f"end at {T}"):
+        model.extend(tokens(1), state)
+
+
+def test_an_encoder_has_no_decoding_state():
+    for role in ("classify", "retrieve"):
+        model = build(role, "lstm")
+        with pytest.raises(Unsupported):
+            model.init_state(1)
+
+
+def test_heads_start_as_their_recipe_says():
+    torch.manual_seed(0)
+    shape = Shape(length=T, vocab=500, outputs=500, width=64, depth=1)
+    plain, rwkv = zoo.build("pre_ln", shape=shape), zoo.build("rwkv4", shape=shape)
+    assert plain.head.weight.std().item() == pytest.approx(0.02, rel=0.05)
+    assert plain.embedding.table.weight.std().item() == pytest.approx(0.02, rel=0.05)
+    W = rwkv.head.weight  # orthogonal columns of norm ½√(V/D)
+    torch.testing.assert_close(W.T @ W, 0.25 * 500 / 64 * torch.eye(64), rtol=1e-4, atol=1e-4)
+    E = rwkv.embedding.table.weight
+    torch.testing.assert_close(E.T @ E, 1e-8 * 500 * torch.eye(64), rtol=1e-4, atol=1e-9)
+    assert isinstance(rwkv.embedding.norm, nn.LayerNorm)

@@ -1,0 +1,180 @@
+"""The one list of architectures: registering, plug-ins, options, messages, and how light it is."""
+
+import subprocess
+import sys
+
+import pytest
+
+import zoo
+from zoo import registry
+from zoo.terms import Part, Recipe, Shape
+
+PLUGIN = """
+import zoo
+from zoo.terms import Part, Recipe
+
+@zoo.register(paper="none", source="here", deviations=("all",))
+def {name}(*, heads: int = 2) -> Recipe:
+    '''An attention
+    model.
+
+    More.'''
+    return Recipe(mixer=Part("attention", heads=heads), width_multiple=heads)
+"""
+
+
+@pytest.fixture(autouse=True)
+def private_registry(monkeypatch):
+    """Nothing a test registers or imports outlives it."""
+    zoo.names()
+    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    yield
+    for name in [name for name in sys.modules if name.startswith("zoobench_plugin_")]:
+        del sys.modules[name]
+
+
+def plugin(tmp_path, name="mine", folder="a"):
+    path = tmp_path / folder / f"{name}.py"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(PLUGIN.format(name=name))
+    return path
+
+
+def test_importing_and_listing_does_not_load_torch():
+    code = "import sys, zoo; assert zoo.names(); zoo.recipe('pre_ln', heads=2); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_names_are_sorted_and_complete():
+    names = zoo.names()
+    assert names == sorted(names)
+    assert {"pre_ln", "post_ln", "lstm", "rwkv4", "s4d", "performer", "linformer", "mlp_mixer"} <= set(names)
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_entry_is_documented(name):
+    entry = registry.get(name)
+    assert entry.about.endswith(".")
+    assert entry.paper
+    assert entry.source
+
+
+def test_plugin_from_a_file(tmp_path):
+    registry.load_plugin(plugin(tmp_path))
+    entry = registry.get("mine")
+    assert entry.about == "An attention model."
+    assert [(option.name, option.default, option.annotation) for option in entry.options] == [("heads", 2, int)]
+    assert (entry.paper, entry.source, entry.deviations) == ("none", "here", ("all",))
+    model = zoo.build("mine", "lm", shape=Shape(length=4, vocab=5, outputs=5, width=6), heads=3, depth=1)
+    assert model.backbone.sublayers[0].inner.heads == 3
+
+
+def test_plugin_is_loaded_once(tmp_path):
+    path = plugin(tmp_path)
+    registry.load_plugin(path)
+    first = registry.get("mine")
+    registry.load_plugin(path)
+    assert registry.get("mine") is first
+
+
+def test_plugin_module_by_name(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(plugin(tmp_path, "some_module").parent)
+    registry.load_plugin("some_module")
+    assert "some_module" in zoo.names()
+
+
+def test_missing_plugins(tmp_path):
+    with pytest.raises(FileNotFoundError, match="absent"):
+        registry.load_plugin(tmp_path / "absent.py")
+    with pytest.raises(ImportError, match="no_such_module"):
+        registry.load_plugin("no_such_module")
+
+
+def test_a_broken_plugin_can_be_mended(tmp_path):
+    path = plugin(tmp_path)
+    good = path.read_text()
+    path.write_text("raise RuntimeError('half done')")
+    with pytest.raises(RuntimeError, match="half done"):
+        registry.load_plugin(path)
+    path.write_text(good)
+    registry.load_plugin(path)
+    assert "mine" in zoo.names()
+
+
+def test_a_name_belongs_to_one_file(tmp_path):
+    registry.load_plugin(plugin(tmp_path, folder="a"))
+    with pytest.raises(ValueError, match=r"'mine' is already registered by .*a/mine\.py"):
+        registry.load_plugin(plugin(tmp_path, folder="b"))
+
+
+def test_a_builtin_name_is_taken(tmp_path):
+    with pytest.raises(ValueError, match="'lstm' is already registered"):
+        registry.load_plugin(plugin(tmp_path, "lstm"))
+
+
+@pytest.mark.parametrize("name", ["Upper", "with-dash", "1st", ""])
+def test_names_are_lower_case_words(name):
+    def make() -> Recipe:
+        return Recipe(mixer=Part("attention"))
+
+    if not name:
+        make.__name__ = "_"
+    with pytest.raises(ValueError, match="lower-case"):
+        registry.register(name)(make)
+
+
+def test_a_mixer_class_becomes_an_architecture():
+    from zoo.contract import Mixer, Traits
+
+    @zoo.register()
+    class TwoWordsRNN(Mixer):
+        """Nothing at all."""
+
+        traits = Traits(causal="strict", bidirectional=True, resumable=True)
+
+        def __init__(self, site, *, gain: float = 2.0):
+            super().__init__(site)
+            self.gain = gain
+
+        def forward(self, x, *, mask=None, state=None):
+            return self.gain * x, state
+
+    assert [option.name for option in registry.get("two_words_rnn").options] == ["gain"]
+    model = zoo.build("two_words_rnn", shape=Shape(length=4, vocab=5, outputs=5, width=6), gain=3.0)
+    assert [type(sublayer.inner).__name__ for sublayer in model.backbone.sublayers][:2] == ["TwoWordsRNN", "MLP"]
+    assert model.backbone.sublayers[0].inner.gain == 3.0
+
+
+def test_unknown_names_suggest_the_nearest():
+    with pytest.raises(KeyError, match=r"unknown architecture 'pre_lm'; did you mean 'pre_ln'\?"):
+        registry.get("pre_lm")
+    with pytest.raises(TypeError, match=r"pre_ln has no option 'headz'; did you mean 'heads'\?"):
+        zoo.recipe("pre_ln", headz=2)
+    with pytest.raises(TypeError, match=r"pre_ln has no option 'xyz'; .*heads"):
+        zoo.recipe("pre_ln", xyz=2)
+
+
+def test_common_options_change_the_recipe():
+    recipe = zoo.recipe("pre_ln", depth=3, channel="rwkv4", wiring="post", dropout=0.1, tie=True, positions="none")
+    assert (recipe.depth, recipe.channel, recipe.wiring, recipe.dropout) == (3, Part("rwkv4"), "post", 0.1)
+    assert zoo.recipe("pre_ln", channel=None).channel is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"wiring": "pred"}, "unknown wiring 'pred'; did you mean 'pre'?"),
+        ({"channel": "mpl"}, "unknown channel mixer 'mpl'; did you mean 'mlp'?"),
+        ({"norm": "batch"}, "unknown norm 'batch'"),
+        ({"positions": "learnt"}, "unknown position encoding 'learnt'; did you mean 'learned'?"),
+        ({"heads": 3}, "width 16 must be a multiple of 3"),
+    ],
+)
+def test_bad_values_fail_at_build(options, message):
+    with pytest.raises(ValueError, match=message.replace("?", r"\?")):
+        zoo.build("pre_ln", shape=Shape(length=4, vocab=5, outputs=5, width=16), **options)
+
+
+def test_unknown_role():
+    with pytest.raises(ValueError, match="unknown role 'chat'; known: lm"):
+        zoo.build("pre_ln", "chat", shape=Shape(length=4, vocab=5, outputs=5, width=16))

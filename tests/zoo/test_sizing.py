@@ -1,0 +1,126 @@
+"""Sizes against counts by hand: parameters, training FLOPs, state bytes; and the width nearest a target."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+import zoo
+from zoo import sizing
+from zoo.contract import Batch, Shape, Unsupported
+
+B, T, V, C, D = 3, 8, 11, 5, 16
+SHAPE = Shape(length=T, vocab=V, outputs=V, target_length=T, width=D, depth=1)
+
+
+def loss(logits, batch):
+    return nn.functional.cross_entropy(logits.flatten(0, -2), batch.targets.flatten())
+
+
+def lm_batch():
+    return Batch(inputs=torch.randint(V, (B, T)), targets=torch.randint(V, (B, T)))
+
+
+def test_parameters_of_a_one_layer_transformer():
+    model = zoo.build("pre_ln", shape=SHAPE)
+    norms = 3 * 2 * D
+    backbone = (3 * D * D + 3 * D) + (D * D + D) + (4 * D * D + 4 * D) + (4 * D * D + D) + norms
+    assert sizing.parameters(model, "non_embedding") == backbone
+    assert sizing.parameters(model) == backbone + V * D + T * D + V * D
+    model.head.weight.requires_grad_(False)
+    assert sizing.parameters(model) == backbone + V * D + T * D
+
+
+def test_flops_of_a_one_layer_transformer():
+    linear = 2 * B * T * D * (3 * D + D + 4 * D + 4 * D + V)
+    forward, backward = 4 * B * T * T * D, 10 * B * T * T * D  # two products, and five with the scores made again
+    model = zoo.build("pre_ln", shape=SHAPE)
+    assert sizing.training_flops(model, lm_batch(), loss) == 3 * linear + forward + backward
+
+
+def test_flops_of_an_lstm_layer():
+    model = zoo.build("lstm", shape=SHAPE)
+    forward = 2 * B * T * (D * 4 * D + D * 4 * D) + 2 * B * T * D * V
+    assert sizing.training_flops(model, lm_batch(), loss) == 3 * forward
+
+
+def test_flops_of_an_mlp_mixer_layer():
+    model = zoo.build("mlp_mixer", "classify", shape=dataclasses.replace(SHAPE, outputs=C))
+    batch = Batch(inputs=torch.randint(V, (B, T)), targets=torch.randint(C, (B,)))
+    along_time, along_features = 2 * B * D * T * (D // 2) * 2, 2 * B * T * D * 4 * D * 2
+    assert sizing.training_flops(model, batch, loss) == 3 * (along_time + along_features + 2 * B * D * C)
+
+
+def test_counting_flops_leaves_no_trace():
+    model, batch = zoo.build("pre_ln", shape=SHAPE, dropout=0.5), lm_batch()
+    loss(model(batch), batch).backward()
+    model.head.weight.grad = None
+    before = {name: None if p.grad is None else p.grad.clone() for name, p in model.named_parameters()}
+    generator = torch.get_rng_state()
+    first = sizing.training_flops(model, batch, loss)
+    assert torch.equal(torch.get_rng_state(), generator)
+    for name, p in model.named_parameters():
+        assert (p.grad is None) if before[name] is None else torch.equal(p.grad, before[name])
+    assert sizing.training_flops(model, batch, loss) == first
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+@pytest.mark.parametrize("length", [1, 100])
+@pytest.mark.parametrize(("name", "per_layer"), [("pre_ln", lambda n: 2 * n * D * 4), ("lstm", lambda n: 2 * D * 4)])
+def test_state_bytes(name, per_layer, length, depth):
+    position = 8
+    for where in ("cpu", "meta"):
+        with torch.device(where):
+            shape = dataclasses.replace(SHAPE, length=100, depth=depth)
+            model = zoo.build(name, shape=shape)
+        assert sizing.recurrent_state_bytes(model, length) == depth * per_layer(length) + position
+
+
+def test_no_state_no_bytes():
+    assert sizing.recurrent_state_bytes(sizing.sketch("lstm", "classify", SHAPE), 4) is None
+
+
+def test_measure_agrees_with_the_built_model():
+    size, model = sizing.measure("rwkv4", "lm", SHAPE), zoo.build("rwkv4", shape=SHAPE)
+    assert (size.width, size.depth) == (D, 1)
+    assert size.params == sizing.parameters(model)
+    assert size.params_non_embedding == sizing.parameters(model, "non_embedding")
+    assert size.state_bytes == sizing.recurrent_state_bytes(model, T)
+
+
+def test_a_sketch_takes_no_memory_and_no_randomness():
+    generator = torch.get_rng_state()
+    model = sizing.sketch("pre_ln", "lm", dataclasses.replace(SHAPE, width=2**14))
+    assert {p.device.type for p in model.parameters()} == {"meta"}
+    assert torch.equal(torch.get_rng_state(), generator)
+
+
+@pytest.mark.parametrize("count", ["total", "non_embedding"])
+@pytest.mark.parametrize("name", zoo.names())
+def test_solved_width_is_the_nearest(name, count):
+    role = "lm" if name not in ("linformer", "mlp_mixer") else "classify"
+    shape, multiple = dataclasses.replace(SHAPE, length=64), zoo.recipe(name).width_multiple
+    counts = {}
+    for k in range(1, 25):
+        try:
+            model = sizing.sketch(name, role, dataclasses.replace(shape, width=k * multiple))
+        except ValueError:  # too narrow for its options
+            continue
+        counts[k * multiple] = sizing.parameters(model, count)
+    middle = sorted(counts)[len(counts) // 2]
+    for params in (min(counts.values()) - 1, counts[middle], counts[middle] + 40):
+        size = sizing.solve_width(name, role, shape, params=params, count=count)
+        nearest = min(abs(found - params) for found in counts.values())
+        assert abs(counts[size.width] - params) == nearest
+        assert size.target == params
+        assert size.mismatch == pytest.approx((counts[size.width] - params) / params)
+
+
+def test_solving_fails_where_it_must():
+    with pytest.raises(ValueError, match="the narrowest model has"):
+        sizing.solve_width("pre_ln", "lm", SHAPE, params=10, count="total")
+    with pytest.raises(Unsupported):
+        sizing.solve_width("mlp_mixer", "lm", SHAPE, params=10_000, count="total")
+    with pytest.raises(ValueError, match="k must lie in"):
+        sizing.solve_width("linformer", "classify", SHAPE, params=10_000, count="total")

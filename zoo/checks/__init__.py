@@ -1,0 +1,57 @@
+"""The contract, as checks that run on any architecture by name: `zoo.checks.run("pre_ln")`.
+
+What is checked follows from the traits of the built model: a claim is put to the test, what is not claimed is skipped.
+Models are tiny, in float64, with every parameter randomised, so that nothing hides behind a zero initialisation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from zoo import registry
+from zoo.checks import flow, making, numerics
+from zoo.checks.subject import Outcome, Subject
+
+__all__ = ["CHECKS", "Outcome", "apply", "run"]
+
+CHECKS: dict[str, Callable[[Subject], Outcome]] = {
+    "roles": making.check_roles,
+    "initialisation": making.check_initialisation,
+    "groups": making.check_groups,
+    "gradients": making.check_gradients,
+    "state_size": making.check_state_size,
+    "causality": flow.check_causality,
+    "both_ways": flow.check_both_ways,
+    "resumption": flow.check_resumption,
+    "padding": flow.check_padding,
+    "padded_state": flow.check_padded_state,
+    "length": flow.check_length,
+    "batching": numerics.check_batching,
+    "determinism": numerics.check_determinism,
+    "precision": numerics.check_precision,
+    "extremes": numerics.check_extremes,
+}
+
+
+def run(name: str, **options: Any) -> list[Outcome]:
+    """Every check on one architecture under `options`.
+
+    Raises:
+        KeyError: unknown architecture. TypeError: unknown option.
+    """
+    registry.recipe(name, **options)
+    subject = Subject(name, options)
+    return [apply(check, subject) for check in CHECKS]
+
+
+def apply(check: str, subject: Subject) -> Outcome:
+    """One check; an error inside it is a failure that says what was raised. Random state is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        try:
+            return CHECKS[check](subject)
+        except Exception as error:  # a plug-in may raise anything
+            return Outcome(check, "failed", note=f"{type(error).__name__}: {error}")

@@ -1,0 +1,133 @@
+"""Checks of how models are made and trained: roles, initialisation, hints, gradients, the size of the state."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+
+from zoo.checks.subject import (
+    CLASSES,
+    VOCAB,
+    Outcome,
+    Subject,
+    T,
+    U,
+    distance,
+    example,
+    loss,
+    skipped,
+    within,
+)
+from zoo.contract import ROLES, Hint, Unsupported, state_bytes
+from zoo.sizing import recurrent_state_bytes
+
+LOGITS = {"lm": (3, T, VOCAB), "classify": (3, CLASSES), "retrieve": (3, CLASSES), "seq2seq": (3, U, VOCAB)}
+
+
+def check_roles(subject: Subject) -> Outcome:
+    """Every role gives logits of the promised shape, or `Unsupported` while being built; not all of them the latter."""
+    played = []
+    for role in ROLES:
+        try:
+            model = subject.build(role)
+        except Unsupported:
+            continue
+        logits = model(example(role))
+        if tuple(logits.shape) != LOGITS[role] or not bool(logits.isfinite().all()):
+            note = f"{role}: logits {tuple(logits.shape)}, promised {LOGITS[role]} and finite"
+            return Outcome("roles", "failed", note=note)
+        played.append(role)
+    return Outcome("roles", "passed" if played else "failed", len(played), note=", ".join(played) or "plays no role")
+
+
+def check_initialisation(subject: Subject) -> Outcome:
+    """One seed gives one model; depth 1 works; a deep copy, a state dict and a sketch without memory agree with it."""
+    for role in subject.roles:
+        model, batch = subject.build(role), example(role)
+        logits, wanted = model(batch), model.state_dict()
+        again = subject.build(role).state_dict()
+        if any(not torch.equal(value, again[name]) for name, value in wanted.items()):
+            return Outcome("initialisation", "failed", note=f"{role}: two builds under one seed differ")
+        if not bool(subject.build(role, depth=1)(batch).isfinite().all()):
+            return Outcome("initialisation", "failed", note=f"{role}: not finite at depth 1")
+        reader = subject.build(role, seed=1)
+        reader.load_state_dict(wanted)
+        for what, other in (("a deep copy", copy.deepcopy(model)), ("a reader of its state dict", reader)):
+            if distance(other(batch), logits) > 0:
+                return Outcome("initialisation", "failed", note=f"{role}: {what} gives other logits")
+        with torch.device("meta"):
+            sketch = subject.build(role).state_dict()
+        if {k: v.shape for k, v in sketch.items()} != {k: v.shape for k, v in wanted.items()}:
+            return Outcome("initialisation", "failed", note=f"{role}: other shapes on the meta device")
+    return Outcome("initialisation", "passed")
+
+
+def check_groups(subject: Subject) -> Outcome:
+    """Hints name existing parameters, make sense, agree where a parameter has two names, and survive a deep copy."""
+    for role in subject.roles:
+        model = subject.build(role)
+        hints = model.hints()
+        own = {id(p): name for name, p in model.named_parameters()}
+        named = dict(model.named_parameters(remove_duplicate=False))
+        for name, hint in hints.items():
+            if name not in named:
+                return Outcome("groups", "failed", note=f"{role}: a hint names {name!r}, which is no parameter")
+            if hints.get(own[id(named[name])]) != hint:
+                return Outcome(
+                    "groups", "failed", note=f"{role}: shared parameter {name!r} has two hints, or is missed"
+                )
+            if not _sensible(hint):
+                return Outcome("groups", "failed", note=f"{role}: {name!r} has {hint}")
+        if copy.deepcopy(model).hints() != hints:
+            return Outcome("groups", "failed", note=f"{role}: a deep copy has other hints")
+    return Outcome("groups", "passed")
+
+
+def _sensible(hint: Hint) -> bool:
+    scale, most = hint.lr_scale, hint.lr_max
+    return 0 < scale < math.inf and (most is None or 0 < most < math.inf)
+
+
+def check_gradients(subject: Subject) -> Outcome:
+    """After two steps from initialisation (which zeros may need) a gradient reaches every parameter, all finite."""
+    for role in subject.roles:
+        model = subject.build(role).double()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+        batch = example(role, batch=8)
+        for step in range(3):
+            optimizer.zero_grad()
+            loss(model, batch).backward()
+            if step < 2:
+                optimizer.step()
+        grads = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+        dead = [name for name, grad in grads.items() if grad is None or not bool(grad.any())]
+        wild = [name for name, grad in grads.items() if grad is not None and not bool(grad.isfinite().all())]
+        if dead or wild:
+            what = f"no gradient reaches {', '.join(dead)}" if dead else f"not finite: {', '.join(wild)}"
+            return Outcome("gradients", "failed", len(dead or wild), 0, f"{role}: {what}")
+    return Outcome("gradients", "passed", 0, 0)
+
+
+def check_state_size(subject: Subject) -> Outcome:
+    """The state keeps its size, or grows by the same bytes at every step (up to a window), also on the meta device."""
+    if "lm" not in subject.roles:
+        return skipped("state_size", "cannot be causal")
+    model = subject.build("lm")
+    if not model.traits.resumable:
+        return skipped("state_size", "not resumable")
+    lengths = (4, 8, 16)
+    sizes = [recurrent_state_bytes(model, n) or 0 for n in lengths]
+    with torch.device("meta"):
+        sketched = recurrent_state_bytes(subject.build("lm"), lengths[-1])
+    if sketched != sizes[-1]:
+        return Outcome(
+            "state_size", "failed", sketched, sizes[-1], "bytes on the meta device differ from the real ones"
+        )
+    first, second = sizes[1] - sizes[0], sizes[2] - sizes[1]
+    if second == 0:
+        return Outcome("state_size", "passed", sizes[-1], note=f"constant, {sizes[-1]} bytes")
+    _, state = model.extend(torch.zeros(2, lengths[-1], dtype=torch.long), model.init_state(2))
+    off = max(abs(second - 2 * first), abs(state_bytes(state) - 2 * sizes[-1]))
+    return within("state_size", off, 0, f"grows by {first / 4:g} bytes a step; measured: departure from that")

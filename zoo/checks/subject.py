@@ -1,0 +1,151 @@
+"""What a check works on (tiny models of one architecture) and what it hands back."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from zoo import registry
+from zoo.contract import ROLES, Batch, Model, Role, Shape, State, Unsupported, leaves
+
+T, U = 17, 5
+"""Steps of a sequence, odd; and of a decoded one."""
+VOCAB, CLASSES = 11, 3
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one check found."""
+
+    check: str
+    status: Literal["passed", "failed", "skipped"]
+    measured: float | None = None
+    limit: float | None = None
+    note: str = ""
+
+
+def within(check: str, measured: float, limit: float, note: str = "") -> Outcome:
+    """Passed where `measured` is at most `limit`; NaN fails."""
+    return Outcome(check, "passed" if measured <= limit else "failed", measured, limit, note)
+
+
+def skipped(check: str, why: str) -> Outcome:
+    return Outcome(check, "skipped", note=why)
+
+
+class Subject:
+    """One architecture under its options, and tiny models of it."""
+
+    def __init__(self, name: str, options: dict[str, Any] | None = None) -> None:
+        self.name, self.options = name, options or {}
+        self.recipe = registry.recipe(name, **self.options)
+        multiple = self.recipe.width_multiple
+        self.width = multiple * max(2, math.ceil(16 / multiple))
+
+    @cached_property
+    def length(self) -> int:
+        """The length models are built for: T, or more where an option needs it (Linformer's k, say)."""
+        for length in (T, 4 * T, 16 * T):
+            try:
+                self._build("classify", length, {})
+            except Unsupported:
+                return length
+            except ValueError:
+                continue
+            return length
+        return T
+
+    @cached_property
+    def roles(self) -> tuple[Role, ...]:
+        """The roles it can play."""
+        return tuple(role for role in ROLES if self._plays(role))
+
+    def _plays(self, role: Role) -> bool:
+        try:
+            self.build(role)
+        except Unsupported:
+            return False
+        return True
+
+    def build(self, role: Role, *, seed: int = 0, **changes: Any) -> Model:
+        """The model as initialised, in float32 and for evaluation. `changes` replace sizes of its `Shape`."""
+        torch.manual_seed(seed)
+        return self._build(role, self.length, changes).eval()
+
+    def _build(self, role: Role, length: int, changes: dict[str, Any]) -> Model:
+        outputs = VOCAB if role in ("lm", "seq2seq") else CLASSES
+        sizes = {"length": length, "outputs": outputs, "vocab": VOCAB, "width": self.width, "depth": 2}
+        return registry.build(self.name, role, shape=Shape(**{**sizes, "target_length": U, **changes}), **self.options)
+
+    def random(self, role: Role) -> Model:
+        """The model in float64, with N(0, 1/fan_in) added to every parameter; N(0, 0.1) to vectors."""
+        model = self.build(role).double()
+        with torch.no_grad():
+            for p in model.parameters():
+                p.add_(torch.randn_like(p), alpha=p[0].numel() ** -0.5 if p.dim() > 1 else 0.1**0.5)
+        return model
+
+    @property
+    def encoder(self) -> Role | None:
+        """The role in which the backbone looks both ways, if it has one."""
+        return next((role for role in ("classify", "retrieve") if role in self.roles), None)
+
+    @property
+    def backbones(self) -> tuple[Role, ...]:
+        """A role for each backbone it has: causal, and looking both ways."""
+        return tuple(role for role in ("lm", self.encoder) if role is not None and role in self.roles)
+
+    def vectors(self, batch: int = 3, steps: int = T) -> Tensor:
+        return torch.randn(batch, steps, self.width, dtype=torch.float64)
+
+
+def tokens(batch: int = 3, steps: int = T) -> Tensor:
+    return torch.randint(VOCAB, (batch, steps))
+
+
+def example(role: Role, batch: int = 3) -> Batch:
+    """A batch a model of this role can read, with targets."""
+    if role == "lm":
+        return Batch(inputs=tokens(batch), targets=tokens(batch))
+    if role == "seq2seq":
+        return Batch(inputs=tokens(batch), decoder_inputs=tokens(batch, U), targets=tokens(batch, U))
+    labels = torch.randint(CLASSES, (batch,))
+    second = tokens(batch) if role == "retrieve" else None
+    return Batch(inputs=tokens(batch), targets=labels, inputs2=second)
+
+
+def loss(model: Model, batch: Batch) -> Tensor:
+    logits = model(batch)
+    return nn.functional.cross_entropy(logits.flatten(0, -2), batch.targets.flatten())
+
+
+def distance(a: Tensor, b: Tensor) -> float:
+    """max |a − b| / max(1, max |b|); infinite where the shapes differ."""
+    if a.shape != b.shape:
+        return math.inf
+    a, b = a.detach().double(), b.detach().double()
+    return float((a - b).abs().max() / b.abs().max().clamp(min=1)) if a.numel() else 0.0
+
+
+def state_distance(a: State, b: State) -> float:
+    """The largest distance between two tensors of one name."""
+    if a.keys() != b.keys():
+        return math.inf
+    return max((distance(x, y) for x, y in zip(leaves(a), _ordered(b, a), strict=True)), default=0.0)
+
+
+def _ordered(state: State, like: State) -> list[Tensor]:
+    """The tensors of `state` in the order in which `like` names them."""
+    found: list[Tensor] = []
+    for name, value in like.items():
+        own = state[name]
+        if isinstance(own, Tensor):
+            found.append(own)
+        elif isinstance(value, dict):
+            found += _ordered(own, value)
+    return found
