@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.contract import Hint, Mixer, Site, State, Traits
+from zoo.ops import kernels
 
 
 class LSTM(Mixer):
@@ -32,6 +33,7 @@ class LSTM(Mixer):
         mask: Bool[Tensor, "B T"] | None = None,
         state: State | None = None,
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
+        kernels.ran("lstm", "torch")
         if state is None:
             return self.lstm(x)[0], None
         before = state["h"], state["c"]

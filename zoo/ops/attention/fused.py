@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from zoo.ops import kernels
 from zoo.ops.attention import naive
 
 
@@ -24,7 +25,9 @@ def attend(
     4.8 for B8 H4 T128 K32 on one core), so that case takes the matmuls.
     """
     if q.device.type == "cpu" and q.dtype is torch.bfloat16:
+        kernels.ran("attention", "matmul")
         return naive.attend(q, k, v, visible=visible, causal=causal)
+    kernels.ran("attention", "torch scaled_dot_product_attention")
     if causal and visible is None and q.shape[-2] == k.shape[-2]:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
     allowed = naive.allowed(q, k, visible, causal)

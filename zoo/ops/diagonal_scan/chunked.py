@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.ops import flops
+from zoo.ops import flops, kernels
 
 WIDE = 1 << 14
 """Elements per step beyond which a step costs its arithmetic, not its launch; more chunks would only add work."""
@@ -36,6 +36,7 @@ def scan(a: Tensor, b: Tensor, h0: Tensor | None = None) -> Tensor:
         raise ValueError(f"scan: a is {tuple(a.shape)} {a.dtype}, b is {tuple(b.shape)} {b.dtype}; make them equal")
     if h0 is not None and (h0.shape != b[:, 0].shape or h0.dtype != b.dtype):
         raise ValueError(f"scan: h0 is {tuple(h0.shape)} {h0.dtype}, expected {tuple(b[:, 0].shape)} {b.dtype}")
+    kernels.ran("diagonal_scan", "chunked")
     return _Scan.apply(a, b, h0)
 
 

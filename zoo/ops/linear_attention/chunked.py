@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.ops import precision
+from zoo.ops import kernels, precision
 from zoo.ops.linear_attention import naive
 
 # With one decay per channel the pairs (t, s) inside a chunk have no matmul form without e^{+b}, which overflows, so
@@ -47,6 +47,7 @@ def linear_attention(
         now = None if log_decay is None else log_decay[:, :, 0]
         o, S = naive.step(q[:, :, 0], k[:, :, 0], v[:, :, 0], now, state)
         return o[:, :, None], S
+    kernels.ran("linear_attention", "chunked")
     with precision.full(q.device):
         dtype = naive.state_dtype(q, k, v, log_decay, state)
         S = q.new_zeros(B, H, K, v.shape[-1], dtype=dtype) if state is None else state.to(dtype)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.ops import flops
+from zoo.ops import flops, kernels
 
 
 def convolve(u: Float[Tensor, "B T D"], K: Float[Tensor, "D T"]) -> Float[Tensor, "B T D"]:
@@ -25,6 +25,7 @@ def convolve(u: Float[Tensor, "B T D"], K: Float[Tensor, "D T"]) -> Float[Tensor
     """
     if K.shape != (u.shape[2], u.shape[1]):
         raise ValueError(f"convolve: the kernel is {tuple(K.shape)}, expected {(u.shape[2], u.shape[1])}")
+    kernels.ran("long_convolution", "fft")
     dtype = torch.promote_types(torch.promote_types(u.dtype, K.dtype), torch.float32)
     return _Convolve.apply(u.to(dtype), K.to(dtype)).to(u.dtype)
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from zoo.ops import flops
+from zoo.ops import flops, kernels
 from zoo.ops.diagonal_scan.chunked import recur
 from zoo.ops.precision import full
 from zoo.ops.wkv4.naive import LOWEST, init_state
@@ -37,6 +37,7 @@ def wkv(
 
     Counts its two recurrences: 4 FLOPs per element of k forward and 8 backward.
     """
+    kernels.ran("wkv4", "chunked scan")
     dtype, width = v.dtype, torch.promote_types(k.dtype, torch.float32)
     with full(k.device):
         before = init_state(k.shape[0], k.shape[2], device=k.device, dtype=width) if state is None else state
