@@ -120,11 +120,13 @@ def plan(suite: str, overrides: tuple[str, ...], as_json: bool) -> None:
 @json_option
 def validate(suite: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Check SUITE without running anything."""
+    from harness.plan import solve
     from harness.spec import expand, trials
     from harness.suite import load
 
     loaded = load(suite, overrides)
     finals, tries = len(expand(loaded)), len(trials(loaded))
+    solve(expand(loaded), loaded)
     if as_json:
         emit({"suite": loaded.suite.suite, "valid": True, "runs": finals, "trials": tries})
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from rich.table import Table
 from harness import device as machine
 from harness.budget import StopRule
 from harness.execute import local
+from harness.source import Path_
 from harness.spec import RunSpec, build_task, expand, trials
 from harness.suite import Loaded
 from harness.train import build_model, resolve_size
@@ -43,7 +45,7 @@ class Cell:
         return asdict(self)
 
 
-def solve(specs: list[RunSpec], loaded: Loaded, console: Console | None = None) -> Sizes:
+def solve(specs: list[RunSpec], loaded: Loaded) -> Sizes:
     """The size of every cell, or the reason why it cannot be.
 
     Raises:
@@ -58,12 +60,26 @@ def solve(specs: list[RunSpec], loaded: Loaded, console: Console | None = None) 
         except Unsupported as error:
             sizes[spec.cell] = str(error)
         except (ValueError, TypeError) as error:
-            labels = [choice.label for choice in loaded.suite.architectures]
-            raise loaded.error(
-                f"{spec.architecture_label} on {spec.task_label}: {error}",
-                ("architectures", labels.index(spec.architecture_label)),
-            ) from None
+            message = f"{spec.architecture_label} on {spec.task_label}: {error}"
+            raise loaded.error(message, _culprit(spec, loaded, str(error))) from None
     return sizes
+
+
+def _culprit(spec: RunSpec, loaded: Loaded, message: str) -> Path_:
+    """Where in the suite the option stands that a message names, or else the architecture."""
+    suite = loaded.suite
+    arch = next(i for i, choice in enumerate(suite.architectures) if choice.label == spec.architecture_label)
+    task = next(i for i, question in enumerate(suite.tasks) if question.label == spec.task_label)
+    places: list[tuple[Path_, dict[str, Any]]] = [
+        (("architectures", arch, spec.architecture), suite.architectures[arch].options),
+        (("tasks", task, "model"), suite.tasks[task].model),
+        (("model",), suite.model),
+    ]
+    for path, options in places:
+        for name, value in options.items():
+            if re.search(rf"\b{name}\b", message) or (isinstance(value, str) and repr(value) in message):
+                return (*path, name)
+    return "architectures", arch
 
 
 def plan(loaded: Loaded) -> list[Cell]:

@@ -20,6 +20,7 @@ from tasks.base import DataError
 
 if TYPE_CHECKING:
     from harness.execute.worker import Job
+    from harness.plan import Sizes
     from zoo.sizing import Size
 
 
@@ -69,13 +70,15 @@ def run(
             f"(`git checkout {store.folder}` brings them back)",
             highlight=False,
         )
+    unmade = _missing([*tries, *tuning.choose(finals, _records(tries, store))], store, published)
+    sizes = _sizes(unmade, loaded)  # before anything is written
     with _locked(store):
         ran = 0
         for kind, phase in (("trial", tries), ("final", finals)):
             specs = tuning.choose(phase, _records(tries, store)) if kind == "final" else phase
             missing = _missing(specs, store, published)
             if missing:
-                _execute(missing, loaded, store, workers, console, kind)
+                _execute(missing, sizes, loaded, store, workers, console, kind)
                 ran += len(missing)
             done = specs
         if not ran:
@@ -126,16 +129,23 @@ def _locked(store: Store) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
+def _sizes(specs: list[RunSpec], loaded: Loaded) -> Sizes:
+    """The size of every cell of these runs, after their data was found to be here."""
+    if not specs:
+        return {}
+    from harness.plan import solve
+
+    load_data(specs)
+    return solve(specs, loaded)
+
+
 def _execute(
-    specs: list[RunSpec], loaded: Loaded, store: Store, workers: int | None, console: Console, kind: str
+    specs: list[RunSpec], sizes: Sizes, loaded: Loaded, store: Store, workers: int | None, console: Console, kind: str
 ) -> None:
     from harness.execute import local
-    from harness.plan import solve
     from harness.progress import Live
     from harness.train import skeleton
 
-    load_data(specs)
-    sizes = solve(specs, loaded, console)
     workers = workers or local.default_workers()
     threads = max(1, local.default_workers() // workers)
     jobs: list[Job] = []
@@ -157,7 +167,8 @@ def _execute(
 def _job(spec: RunSpec, loaded: Loaded, store: Store, threads: int, size: Size) -> Job:
     from harness.execute.worker import Job
 
-    return Job(spec, loaded.suite.suite, store.folder.parent.resolve(), threads, plugin_paths(loaded), size)
+    suite, root = loaded.suite, store.folder.parent.resolve()
+    return Job(spec, suite.suite, root, threads, plugin_paths(loaded), size, suite.limits.checkpoint)
 
 
 def load_data(specs: list[RunSpec]) -> None:

@@ -44,6 +44,8 @@ class Source:
             here[path[-1]] = value
         except (TypeError, IndexError):
             raise UserError(f"{dotted(path)} does not exist", file=origin) from None
+        for place in [p for p in self.places if p[: len(path)] == path]:
+            del self.places[place]
         self.places[path] = (origin, 0)
 
 
@@ -71,14 +73,16 @@ def read(file: Path) -> Source:
         raise UserError(f"is not YAML: {error.problem}", file=file, line=mark.line + 1 if mark else None) from None
     except yaml.YAMLError as error:
         raise UserError(f"is not YAML: {error}", file=file) from None
+    except RecursionError:
+        raise UserError("is not YAML: nested too deeply", file=file) from None
     if not isinstance(node, yaml.MappingNode):
         line = node.start_mark.line + 1 if node is not None else 1
         raise UserError("a suite is a mapping of keys (suite:, architectures:, tasks:, ...)", file=file, line=line)
     source = Source(None)
     try:
         source.data = _convert(node, (), str(file), source)
-    except yaml.YAMLError as error:
-        raise UserError(f"is not YAML: {error}", file=file) from None
+    except RecursionError:
+        raise UserError("is not YAML: an alias contains itself", file=file) from None
     return source
 
 
@@ -90,22 +94,28 @@ def _convert(node: yaml.Node, path: Path_, file: str, source: Source) -> Any:
             key, line = key_node.value, key_node.start_mark.line + 1
             if not isinstance(key, str):
                 raise UserError("a key must be a single word", file=file, line=line, key=dotted(path))
+            here = (*path, key)
             if key in data:
-                first = source.places[(*path, key)][1]
+                first = source.places[here][1]
                 raise UserError(f"duplicate key; it already stands on line {first}", file=file, line=line, key=key)
-            source.places[(*path, key)] = (file, line)
-            data[key] = _convert(value_node, (*path, key), file, source)
+            source.places[here] = (file, line)
+            data[key] = _convert(value_node, here, file, source)
         return data
     if isinstance(node, yaml.SequenceNode):
         return [_convert(item, (*path, i), file, source) for i, item in enumerate(node.value)]
-    return yaml.SafeLoader("").construct_object(node)
+    try:
+        return yaml.SafeLoader("").construct_object(node)
+    except yaml.MarkedYAMLError as error:
+        raise UserError(f"is not YAML: {error.problem}", file=file, line=node.start_mark.line + 1) from None
+    except ValueError as error:  # a date that is none, say
+        raise UserError(f"is not YAML: {error}", file=file, line=node.start_mark.line + 1) from None
 
 
-def merge(base: Source, over: Source) -> Source:
-    """`base` with the keys of `over` on top: mappings merge, anything else is replaced."""
+def merge(base: Source, over: Source, *, whole: tuple[str, ...] = ()) -> Source:
+    """`base` with the keys of `over` on top: mappings merge, unless their key is in `whole`; the rest is replaced."""
 
     def join(a: Any, b: Any, path: Path_) -> Any:
-        if isinstance(a, dict) and isinstance(b, dict):
+        if isinstance(a, dict) and isinstance(b, dict) and not (path and path[-1] in whole):
             return {
                 k: join(a.get(k), b[k], (*path, k)) if k in b else a[k] for k in [*a, *(k for k in b if k not in a)]
             }

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tasks
-from harness.suite import Loaded, Question, Train
+from harness.suite import COMMON_TYPES, Loaded, Question, Train
 from tasks.base import Task
+from zoo import registry
 from zoo.terms import Role
 
 SCHEMA = 1
@@ -97,21 +98,22 @@ def trials(loaded: Loaded) -> list[RunSpec]:
 
 def _spec(loaded: Loaded, question: Question, index: int, seed: int, plugins: tuple[tuple[str, str], ...]) -> RunSpec:
     suite, choice = loaded.suite, loaded.suite.architectures[index]
-    options = {**suite.model, **question.model, **choice.options}
+    own = {*COMMON_TYPES, *(option.name for option in registry.get(choice.name).options)}
+    shared = {key: value for key, value in {**suite.model, **question.model}.items() if key in own}
     match = question.match or suite.budget.match
     train = Train.model_validate({**suite.train.model_dump(), **question.train})
     name, limit = (question.stop or suite.budget.stop).limit
     return RunSpec(
         architecture=choice.name,
         architecture_label=choice.label,
-        options=options,
+        options={**shared, **choice.options},
         task=question.name,
         task_label=question.label,
         task_options=question.options,
         role=tasks.get(question.name).make.role,
         seed=seed,
         kind="final",
-        match=None if match is None or "width" in options else match.model_dump(),
+        match=None if match is None or "width" in {**shared, **choice.options} else match.model_dump(),
         stop={name: limit},
         train=train.model_dump(mode="json"),
         evaluate=suite.evaluate.model_dump(),

@@ -1,4 +1,4 @@
-"""Records on disk: `results/<suite>/<run_id>/record.json`, written atomically and last: where it is, the run is finished."""
+"""Records on disk: `results/<suite>/<run_id>/record.json`, written last and whole: where it is, the run is finished."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 import tasks as task_registry
@@ -30,7 +30,7 @@ class Strict(BaseModel):
     def _known_keys(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             fields = ", ".join(f"{name}: …" for name in cls.model_fields)
-            raise PydanticCustomError("mapping", "expected a mapping such as {{{fields}}}", {"fields": fields})
+            raise PydanticCustomError("mapping", "expected a mapping such as {fields}", {"fields": f"{{{fields}}}"})
         for key in data:
             if key not in cls.model_fields:
                 message = f"unknown key {key!r}{nearest(key, cls.model_fields)}"
@@ -107,7 +107,7 @@ class Tuning(Strict):
 
     lr: Annotated[list[Number], Field(min_length=1)]
     select: Literal["valid", "tune"] = "valid"
-    budget: Fraction = 1.0
+    budget: Annotated[Fraction, Field(gt=0)] = 1.0
     """Length of a trial as a fraction of a run's."""
     seed: int = 1000
     """The trials' seed, which no run of the board may share."""
@@ -116,6 +116,8 @@ class Tuning(Strict):
 class Limits(Strict):
     timeout: Duration | None = None
     """Seconds of wall time after which a run is stopped and recorded as `timeout`."""
+    checkpoint: Duration = 20.0
+    """Seconds between the checkpoints of a run."""
 
 
 class Choice(Strict):
@@ -152,17 +154,16 @@ class Suite(Strict):
     seeds: Annotated[list[int], Field(min_length=1)] = [0, 1, 2]
     train: Train = Train()
     model: dict[str, Any] = {}
-    """Options that every architecture takes: depth, dropout, …"""
+    """Options for every architecture that has them: `depth`, `dropout`, `heads`, …"""
     evaluate: Evaluate = Evaluate()
     limits: Limits = Limits()
 
-    @model_validator(mode="after")
-    def _distinct(self) -> Suite:
-        if len(set(self.seeds)) < len(self.seeds):
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) < len(seeds):
             raise ValueError("seeds repeat")
-        if self.tuning and self.tuning.seed in self.seeds:
-            raise ValueError(f"tuning.seed {self.tuning.seed} is also one of the seeds; a trial's seed must be its own")
-        return self
+        return seeds
 
 
 @dataclass(frozen=True)
@@ -213,7 +214,7 @@ def load(name: str | Path, overrides: tuple[str, ...] = ()) -> Loaded:
         UserError: with the file, the line, the key, and the nearest right name.
     """
     path = find(str(name))
-    source = _extended(read(path), path.parent)
+    source = _extended(read(path), path.parent, (path.resolve(),))
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not key:
@@ -247,9 +248,9 @@ def _extended(source: Source, folder: Path, seen: tuple[Path, ...] = ()) -> Sour
         path = find(parent, folder)
     except UserError as error:
         raise source.error(error.message, ("extends",)) from None
-    if path in seen:
+    if path.resolve() in seen:
         raise source.error(f"{parent} extends itself in a circle", ("extends",))
-    return merge(_extended(read(path), path.parent, (*seen, path)), source)
+    return merge(_extended(read(path), path.parent, (*seen, path.resolve())), source, whole=("stop",))
 
 
 _RESERVED = {"architectures": {"as"}, "tasks": {"as", "stop", "match", "train", "model"}}
@@ -276,9 +277,9 @@ def _entry(kind: str, raw: Any, index: int, source: Source) -> dict[str, Any]:
 
 def _label(entries: list[dict[str, Any]]) -> None:
     """Entries of one name are told apart by their options."""
-    labels = [entry["label"] for entry in entries]
+    plain = [entry["name"] for entry in entries if entry["label"] == entry["name"]]
     for entry in entries:
-        if labels.count(entry["label"]) > 1 and entry["label"] == entry["name"] and entry["options"]:
+        if entry["label"] == entry["name"] and plain.count(entry["name"]) > 1 and entry["options"]:
             shown = ", ".join(f"{k}={v}" for k, v in entry["options"].items())
             entry["label"] = f"{entry['name']}({shown})"
 
@@ -294,29 +295,21 @@ def _validate(source: Source) -> Suite:
                     message = f"{entry['label']!r} stands twice; name one of them with `as:`"
                     raise source.error(message, (kind, index))
     try:
+        at: Path_ = ()
         suite = Suite.model_validate(data)
         for index, task in enumerate(suite.tasks):
-            if task.train:
-                _submodel(Train, {**suite.train.model_dump(), **task.train}, ("tasks", index, "train"))
+            at = ("tasks", index, "train")
+            Train.model_validate({**suite.train.model_dump(), **task.train})
     except ValidationError as error:
         first = error.errors()[0]
-        path: Path_ = tuple(part for part in first["loc"] if not isinstance(part, str) or "[" not in part)
-        context = first.get("ctx", {})
+        path = (*at, *(part for part in first["loc"] if not isinstance(part, str) or "[" not in part))
         if first["type"] == "unknown_key":
-            path = (*path, context["key"])
+            path = (*path, first["ctx"]["key"])
         raise source.error(_words(first), path) from None
+    if suite.tuning and suite.tuning.seed in suite.seeds:
+        message = f"{suite.tuning.seed} is also one of the seeds; a trial's seed must be its own"
+        raise source.error(message, ("tuning", "seed"))
     return suite
-
-
-def _submodel(kind: type[BaseModel], data: dict[str, Any], path: Path_) -> None:
-    try:
-        kind.model_validate(data)
-    except ValidationError as error:
-        details = [
-            {"type": e["type"], "loc": (*path, *e["loc"]), "input": e["input"], "ctx": e.get("ctx", {})}
-            for e in error.errors()
-        ]
-        raise ValidationError.from_exception_data(kind.__name__, details) from None  # type: ignore[arg-type]
 
 
 def _words(error: Any) -> str:
@@ -327,11 +320,15 @@ def _words(error: Any) -> str:
     if error["type"] == "literal_error" and isinstance(error["input"], str):
         expected = [word.strip(" '") for word in re.split(r",| or ", error["ctx"]["expected"])]
         return f"{error['input']!r} is not known here{nearest(error['input'], expected)}"
-    return message
+    if error["type"] == "string_pattern_mismatch":
+        return f"use letters, digits, '.', '_' and '-', starting with a letter or digit; got {error['input']!r}"
+    own = error["type"] in ("value_error", "mapping", "unknown_key") or isinstance(error["input"], (list, dict))
+    return message if own else f"{message}, got {error['input']!r}"
 
 
 def _check(loaded: Loaded) -> None:
     """Every name and every option, against the registries."""
+    shared = dict(COMMON_TYPES)
     for index, choice in enumerate(loaded.suite.architectures):
         path: Path_ = ("architectures", index)
         try:
@@ -339,15 +336,29 @@ def _check(loaded: Loaded) -> None:
         except KeyError as error:
             raise loaded.error(error.args[0], path) from None
         known: dict[str, Any] = {option.name: option.annotation for option in entry.options}
+        shared = known | shared
         check_options(choice.options, known | COMMON_TYPES, choice.name, loaded, (*path, choice.name))
-    check_options(loaded.suite.model, COMMON_TYPES, "model", loaded, ("model",))
+        _check_multiple(choice, loaded, (*path, choice.name))
+    check_options(loaded.suite.model, shared, "model", loaded, ("model",))
     for index, question in enumerate(loaded.suite.tasks):
         path = ("tasks", index)
-        check_options(question.model, COMMON_TYPES, "model", loaded, (*path, "model"))
+        check_options(question.model, shared, "model", loaded, (*path, "model"))
         try:
             task_registry.build(question.name, **question.options)
         except (KeyError, TypeError, ValueError) as error:
             raise loaded.error(str(error.args[0] if error.args else error), (*path, question.name)) from None
+
+
+def _check_multiple(choice: Choice, loaded: Loaded, path: Path_) -> None:
+    """No option makes widths divide by less than 1, as `heads: 0` would."""
+    try:
+        options = {key: value for key, value in choice.options.items() if key != "width"}
+        multiple = registry.recipe(choice.name, **options).width_multiple
+    except (ValueError, TypeError) as error:
+        raise loaded.error(str(error), path) from None
+    if multiple < 1:
+        guilty = [key for key, value in choice.options.items() if value == multiple]
+        raise loaded.error(f"must be at least 1, got {multiple}", (*path, *guilty[:1]))
 
 
 COMMON_TYPES: dict[str, Any] = {
@@ -375,7 +386,7 @@ def check_options(options: dict[str, Any], known: dict[str, Any], owner: str, lo
         try:
             TypeAdapter(known[name]).validate_python(value)
         except ValidationError as error:
-            raise loaded.error(f"{_words(error.errors()[0])}, got {value!r}", (*path, name)) from None
+            raise loaded.error(_words(error.errors()[0]), (*path, name)) from None
         except Exception:
             continue  # an annotation pydantic cannot read is the architecture's own affair
 

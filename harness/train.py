@@ -27,7 +27,6 @@ from zoo.ops import kernels
 
 Report = Callable[[dict[str, Any]], None]
 LOG_POINTS = 100
-CHECKPOINT_SECONDS = 20.0
 
 
 class Stopped(Exception):
@@ -111,7 +110,7 @@ class Run:
         self.progress = Progress()
         self.resumed = self._load_checkpoint()
 
-    def train(self, stop: Callable[[], bool]) -> None:
+    def train(self, stop: Callable[[], bool], checkpoint: float) -> None:
         """Train until the stop rule ends it.
 
         Raises:
@@ -139,7 +138,7 @@ class Run:
             if stop():
                 self._save_checkpoint()
                 raise Stopped
-            if time.monotonic() - saved > CHECKPOINT_SECONDS:
+            if time.monotonic() - saved > checkpoint:
                 self._save_checkpoint()
                 saved = time.monotonic()
         self.progress.segments[-1] |= {"end": time.time(), "to_step": used.steps}
@@ -295,8 +294,9 @@ def train(
     folder: Path,
     report: Report = lambda event: None,
     stop: Callable[[], bool] = lambda: False,
+    checkpoint: float = 20.0,
 ) -> Record:
-    """Train, score and judge one run; the record says how it ended.
+    """Train, score and judge one run; the record says how it ended. A checkpoint is written every `checkpoint` seconds.
 
     Raises:
         Stopped: asked to; call again with the same folder to go on.
@@ -304,7 +304,7 @@ def train(
     run = Run(spec, size, folder, report)
     report({"event": "start", "resumed_at": run.progress.used.steps, "flops_per_step": run.step_cost.flops})
     try:
-        run.train(stop)
+        run.train(stop, checkpoint)
     except Diverged as error:
         return run.record(suite, "diverged", {"kind": "Diverged", "message": str(error)})
     report({"event": "scoring"})

@@ -85,8 +85,10 @@ def short(number: float | None, unit: str = "") -> str:
 
 def clock(seconds: float) -> str:
     """Seconds as 12s, 3m05s or 1h02m."""
-    if seconds < 60:
-        return f"{seconds:.0f}s"
-    if seconds < 3600:
-        return f"{seconds // 60:.0f}m{seconds % 60:02.0f}s"
-    return f"{seconds // 3600:.0f}h{seconds % 3600 // 60:02.0f}m"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02}s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60}h{minutes % 60:02}m"

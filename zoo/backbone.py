@@ -71,7 +71,8 @@ class Stack(Backbone):
         self.open, self.close = wiring.open, wiring.close
         self.norm = make_norm(recipe.norm if wiring.final_norm else "none", site.width)
         self.length = site.length
-        self.traits = combine([sublayer.inner.traits for sublayer in sublayers])
+        traits = combine([sublayer.inner.traits for sublayer in sublayers])
+        self.traits = traits if causal else dataclasses.replace(traits, causal="no", resumable=False)
         self.sublayers = nn.ModuleList(sublayers)
         per_block = 1 if recipe.channel is None else 2
         for index, sublayer in enumerate(sublayers):

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.contract import Mixer, Site, State, Traits
+from zoo.initialise import fan_in_, residual_scale
 from zoo.lookup import Table
 
 CHANNELS = Table("channel mixer", {"mlp": "zoo.channel:MLP", "rwkv4": "zoo.mixers.rwkv4:ChannelMix"})
@@ -35,11 +36,9 @@ class MLP(Mixer):
         return self.down(nn.functional.gelu(self.up(x))), state
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """As `Attention.reset_parameters`: N(0, 0.02), the second matrix scaled by 1/√(2·depth)."""
-        nn.init.normal_(self.up.weight, std=0.02)
-        nn.init.normal_(self.down.weight, std=0.02 / (2 * depth) ** 0.5)
-        for bias in (self.up.bias, self.down.bias):
-            nn.init.zeros_(bias)
+        """W ~ N(0, 1/fan_in), the projection into the residual stream scaled by 1/√(2·depth); biases zero."""
+        fan_in_(self.up)
+        fan_in_(self.down, residual_scale(depth))
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         return {}

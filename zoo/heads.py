@@ -16,13 +16,14 @@ from torch import Tensor, nn
 
 from zoo.backbone import Stack
 from zoo.contract import ROLES, Batch, Model, Recipe, Role, Shape, Site, State, Unsupported
+from zoo.initialise import table_
 from zoo.positions import POSITIONS
 
 
 class Embedding(nn.Module):
     """Tokens by a table, vectors by a linear layer; then positions and dropout.
 
-    A table starts as N(0, 0.02) (`normal`), as N(0, 1) where no norm follows (`unit`), or as RWKV-4's (`rwkv4`):
+    A table starts as N(0, 1/D) (`normal`), as N(0, 1) where no norm follows (`unit`), or as RWKV-4's (`rwkv4`):
     orthogonal with gain 1e-4·√max(V, D), then a LayerNorm.
     """
 
@@ -38,8 +39,8 @@ class Embedding(nn.Module):
         if isinstance(self.table, nn.Embedding):
             if rwkv:
                 nn.init.orthogonal_(self.table.weight, gain=1e-4 * max(self.table.weight.shape) ** 0.5)
-            else:
-                nn.init.normal_(self.table.weight, std=1.0 if recipe.embedding == "unit" else 0.02)
+            elif recipe.embedding == "normal":
+                table_(self.table.weight)
 
     def forward(self, inputs: Tensor, offset: Int[Tensor, "#B"]) -> Float[Tensor, "B T D"]:
         positions = offset[:, None] + torch.arange(inputs.shape[1], device=inputs.device)

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from zoo.initialise import table_
 from zoo.lookup import Table
 from zoo.terms import Site, Unsupported
 
@@ -35,7 +36,7 @@ class Learned(nn.Module):
     def __init__(self, site: Site) -> None:
         super().__init__()
         self.table = nn.Parameter(torch.empty(site.length, site.width))
-        nn.init.normal_(self.table, std=0.02)
+        table_(self.table)
 
     def forward(self, x: Float[Tensor, "B T D"], positions: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
         """Add the vectors of `positions`.

@@ -1,8 +1,9 @@
 """The one list of architectures: register, look up, build.
 
-An architecture is a function from its own options to a `Recipe`; its name is the function's name. The built-in ones
-live in `zoo.architectures`, others come from installed packages (entry points in group `zoobench.architectures`) or from
-files and modules a suite names under `plugins:`. Nothing here imports torch until a model is built.
+An architecture is a function from its own options to a `Recipe`; its name is the function's name. The built-in
+ones live in `zoo.architectures`, others come from installed packages (entry points in group
+`zoobench.architectures`) or from files and modules a suite names under `plugins:`. Nothing here imports torch until a
+model is built.
 """
 
 from __future__ import annotations

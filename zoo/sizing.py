@@ -121,9 +121,6 @@ def measure(name: str, role: Role, shape: Shape, **options: Any) -> Size:
     )
 
 
-_NARROW = 32
-
-
 def solve_width(name: str, role: Role, shape: Shape, *, params: int, count: Count, **options: Any) -> Size:
     """The width whose parameter count is nearest `params`, by bisection on the real module (meta device).
 
@@ -136,15 +133,8 @@ def solve_width(name: str, role: Role, shape: Shape, *, params: int, count: Coun
 
     def reached(k: int) -> int:
         if k not in seen:
-            try:
-                model = sketch(name, role, dataclasses.replace(shape, width=k * step), **options)
-                seen[k] = parameters(model, count)
-            except Unsupported:
-                raise
-            except ValueError:
-                if k * step >= _NARROW:
-                    raise
-                seen[k] = 0  # too narrow for one of its parts
+            model = sketch(name, role, dataclasses.replace(shape, width=k * step), **options)
+            seen[k] = parameters(model, count)
         return seen[k]
 
     low = _narrowest(reached)

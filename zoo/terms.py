@@ -126,7 +126,6 @@ class Recipe:
     positions: str = "none"
     embedding: str = "normal"
     head: str = "linear"
-    initialise: str = "default"
     tie: bool = False
     """Share the token embedding with the output head (language models)."""
     dropout: float = 0.0

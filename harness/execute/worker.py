@@ -30,6 +30,7 @@ class Job:
     threads: int
     plugins: tuple[str, ...] = ()
     size: Size | None = None
+    checkpoint: float = 20.0
 
 
 def main(job: Job, pipe: Connection) -> None:
@@ -69,7 +70,9 @@ def _record(job: Job, store: Store, report: Any, stop: Any) -> dict[str, Any]:
 
     try:
         size = job.size or resolve_size(job.spec, task)
-        return train(job.spec, size, suite=job.suite, folder=folder, report=report, stop=stop)
+        return train(
+            job.spec, size, suite=job.suite, folder=folder, report=report, stop=stop, checkpoint=job.checkpoint
+        )
     except Stopped:
         raise
     except Unsupported as error:

@@ -7,7 +7,11 @@ from zoo.terms import Part, Recipe
 @register(
     paper="Xiong et al. 2020, On Layer Normalization in the Transformer Architecture, arXiv:2002.04745",
     source="https://github.com/openai/gpt-2 (src/model.py)",
-    deviations=("biases kept and GELU exact (erf), where GPT-2 uses the tanh approximation",),
+    deviations=(
+        "GELU is exact (erf), where GPT-2 uses the tanh approximation",
+        "weights start at N(0, 1/fan_in), not GPT-2's N(0, 0.02), from which small widths do not learn",
+        "the output head is not tied to the token table unless `tie` says so",
+    ),
 )
 def pre_ln(*, heads: int = 4) -> Recipe:
     """Transformer with LayerNorm inside the residual branch, x + f(LN(x)), and one more LayerNorm at the end."""

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.contract import Mixer, Site, State, Traits
+from zoo.initialise import fan_in_, residual_scale
 from zoo.ops.attention import attend
 
 
@@ -67,9 +68,6 @@ class Attention(Mixer):
         return {"k": empty, "v": empty}
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """N(0, 0.02); the projection into the residual stream is scaled by 1/√(2·depth) (GPT-2)."""
-        nn.init.normal_(self.qkv.weight, std=0.02)
-        nn.init.normal_(self.out.weight, std=0.02 / (2 * depth) ** 0.5)
-        for bias in (self.qkv.bias, self.out.bias):
-            if bias is not None:
-                nn.init.zeros_(bias)
+        """W ~ N(0, 1/fan_in), the projection into the residual stream scaled by 1/√(2·depth); biases zero."""
+        fan_in_(self.qkv)
+        fan_in_(self.out, residual_scale(depth))

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.contract import Hint, Mixer, Site, State, Traits
+from zoo.initialise import fan_in_, residual_scale
 from zoo.ops.attention import attend
 
 Sharing: TypeAlias = Literal["none", "headwise", "key_value"]
@@ -66,11 +67,9 @@ class Linformer(Mixer):
         return self.out(y.transpose(1, 2).reshape(B, T, D)), None
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """As `Attention`: N(0, 0.02), the projection into the residual stream scaled by 1/√(2·depth) (GPT-2)."""
-        nn.init.normal_(self.qkv.weight, std=0.02)
-        nn.init.normal_(self.out.weight, std=0.02 / (2 * depth) ** 0.5)
-        nn.init.zeros_(self.qkv.bias)
-        nn.init.zeros_(self.out.bias)
+        """W ~ N(0, 1/fan_in), the projection into the residual stream scaled by 1/√(2·depth); biases zero."""
+        fan_in_(self.qkv)
+        fan_in_(self.out, residual_scale(depth))
         self._reset_projections()
 
     def _reset_projections(self) -> None:

@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.contract import Mixer, Site, State, Traits, Unsupported
+from zoo.initialise import fan_in_, residual_scale
 from zoo.ops import precision
 from zoo.ops.linear_attention import linear_attention
 
@@ -146,11 +147,9 @@ class Performer(Mixer):
         return {"S": S, "z": S.new_zeros(batch, self.heads, m)}
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """As `Attention`: N(0, 0.02), the projection into the residual stream scaled by 1/√(2·depth) (GPT-2)."""
-        nn.init.normal_(self.qkv.weight, std=0.02)
-        nn.init.normal_(self.out.weight, std=0.02 / (2 * depth) ** 0.5)
-        nn.init.zeros_(self.qkv.bias)
-        nn.init.zeros_(self.out.bias)
+        """W ~ N(0, 1/fan_in), the projection into the residual stream scaled by 1/√(2·depth); biases zero."""
+        fan_in_(self.qkv)
+        fan_in_(self.out, residual_scale(depth))
 
 
 def orthogonal_features(m: int, d: int, *, generator: torch.Generator | None = None) -> Float[Tensor, "m d"]:

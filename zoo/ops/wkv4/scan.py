@@ -41,7 +41,7 @@ def wkv(
     dtype, width = v.dtype, torch.promote_types(k.dtype, torch.float32)
     with full(k.device):
         before = init_state(k.shape[0], k.shape[2], device=k.device, dtype=width) if state is None else state
-        inputs = (x.to(width) for x in (w, u, k, v, *(before[name] for name in "pqo")))  # type: ignore[union-attr]
+        inputs = (x.to(width) for x in (w, u, k, v, *(before[name] for name in "pqo")))
         y, p, q, o = _WKV.apply(*inputs, mask)
     return y.to(dtype), {"p": p, "q": q, "o": o}
 

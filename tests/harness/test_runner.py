@@ -1,0 +1,246 @@
+"""Whole suites, in real worker processes: what is left on disk, what happens to runs that fail, stop or are killed."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import filelock
+import psutil
+import pytest
+
+import harness
+from harness.errors import UserError
+from harness.spec import expand, trials
+from harness.store import Store
+from harness.suite import load
+from zoo import registry
+
+PLUGIN = '''
+import os, signal, time
+import torch
+from torch import nn
+from zoo import Mixer, Traits, register
+
+
+class Mean(Mixer):
+    traits = Traits(causal="strict", bidirectional=False, resumable=False)
+
+    def __init__(self, site):
+        super().__init__(site)
+        self.w = nn.Parameter(torch.ones(site.width))
+
+    def forward(self, x, *, mask=None, state=None):
+        if x.device.type != "meta":
+            self.misbehave()
+        return self.w * x.cumsum(1) / torch.arange(1, x.shape[1] + 1, device=x.device)[:, None], None
+
+    def misbehave(self):
+        pass
+
+
+@register()
+class MyMean(Mean):
+    """The mean so far."""
+
+
+@register()
+class Raises(Mean):
+    """Raises."""
+
+    def misbehave(self):
+        raise RuntimeError("planted\\nfault")
+
+
+@register()
+class Killed(Mean):
+    """Dies."""
+
+    def misbehave(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@register()
+class Exits(Mean):
+    """Leaves."""
+
+    def misbehave(self):
+        os._exit(3)
+
+
+@register()
+class Hungry(Mean):
+    """Asks for too much."""
+
+    def misbehave(self):
+        torch.empty(2**55)
+
+
+@register()
+class Sleeps(Mean):
+    """Never ends."""
+
+    def misbehave(self):
+        time.sleep(600)
+'''
+
+
+@pytest.fixture(autouse=True)
+def private_registry(monkeypatch):
+    """Nothing a plug-in registers outlives the test."""
+    registry.names()
+    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    yield
+    for name in [name for name in sys.modules if name.startswith("zoobench_plugin_")]:
+        del sys.modules[name]
+
+
+def by_architecture(results):
+    return {record["spec"]["architecture"]: record for record in results.records}
+
+
+@pytest.mark.slow
+def test_a_suite_from_start_to_end_and_once_more(suite, quiet, tmp_path):
+    root = tmp_path / "results"
+    results = harness.run(suite(), root=root, workers=2, console=quiet)
+    assert (results.ran, len(results.records), results.ok) == (4, 4, True)
+    assert {record["status"] for record in results.records} == {"ok"}
+    for record in results.records:
+        folder = results.folder / record["run_id"]
+        assert sorted(path.name for path in folder.iterdir()) == ["curve.jsonl", "record.json"]
+    assert json.loads((results.folder / "baselines.json").read_text())
+    assert not (results.folder / ".lock").exists()
+    assert len({r["data"]["stream_hash"] for r in results.records}) == 2, "one for each seed"
+
+    again = harness.run(suite(), root=root, workers=2, console=quiet)
+    assert again.ran == 0
+    assert "nothing to do" in quiet.file.getvalue()
+    assert again.records == results.records
+
+    more = harness.run(suite(seeds=[0, 1, 2]), root=root, workers=2, console=quiet)
+    assert (more.ran, len(more.records)) == (2, 6), "only what is missing"
+
+
+@pytest.mark.slow
+def test_published_records_are_made_anew(suite, quiet, tmp_path):
+    path, root = suite(seeds=[0]), tmp_path / "results"
+    first = harness.run(path, root=root, workers=2, console=quiet)
+    assert Store("tiny", root).publish() == 2
+    second = harness.run(path, root=root, workers=2, console=quiet)
+    assert (second.ran, len(second.records)) == (2, 2)
+    assert "2 published records" in quiet.file.getvalue()
+    assert [r["metrics"] for r in second.records] == [r["metrics"] for r in first.records]
+    assert harness.run(path, root=root, workers=2, console=quiet).ran == 0
+
+
+@pytest.mark.slow
+def test_a_pair_that_cannot_be_is_a_row_and_no_failure(suite, quiet, tmp_path):
+    path = suite(architectures=["lstm", "mlp_mixer"], seeds=[0])
+    results = harness.run(path, root=tmp_path, workers=1, console=quiet)
+    record = by_architecture(results)["mlp_mixer"]
+    assert (record["status"], record["error"]["kind"]) == ("unsupported", "Unsupported")
+    assert "causal" in record["error"]["message"]
+    assert results.ok
+    assert harness.run(path, root=tmp_path, workers=1, console=quiet).ran == 0
+
+
+@pytest.mark.slow
+def test_plugins_run_and_each_failure_leaves_a_record_while_others_go_on(suite, quiet, tmp_path):
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    names = ["raises", "killed", "exits", "hungry", "sleeps", "my_mean", "lstm"]
+    path = suite(plugins=["mine.py"], architectures=names, seeds=[0], limits={"timeout": "6s"})
+    results = harness.run(path, root=tmp_path / "results", workers=2, console=quiet)
+    records = by_architecture(results)
+    assert {name: record["status"] for name, record in records.items()} == {
+        "raises": "failed",
+        "killed": "oom",
+        "exits": "failed",
+        "hungry": "oom",
+        "sleeps": "timeout",
+        "my_mean": "ok",
+        "lstm": "ok",
+    }
+    assert records["raises"]["error"]["message"] == "planted fault"
+    assert "mine.py" in records["raises"]["error"]["where"]
+    assert "killed" in records["killed"]["error"]["message"]
+    assert "exit code 3" in records["exits"]["error"]["message"]
+    assert "6 s" in records["sleeps"]["error"]["message"]
+    assert not results.ok
+    assert results.ran == 7
+    assert records["my_mean"]["eligibility"]["ranked"]
+    assert harness.run(path, root=tmp_path / "results", workers=2, console=quiet).ran == 0, "a failure is a row, too"
+
+
+@pytest.mark.slow
+def test_a_tuned_suite_tries_first_and_runs_with_what_each_cell_chose(suite, quiet, tmp_path):
+    path = suite(tuning={"lr": [1e-5, 3e-2], "budget": "50%"}, budget={"match": "none", "stop": {"steps": 40}})
+    results = harness.run(path, root=tmp_path, workers=2, console=quiet)
+    assert (results.ran, results.ok) == (8, True)
+    assert all(record["spec"]["kind"] == "final" for record in results.records)
+    loaded, store = load(path), Store("tiny", tmp_path)
+    for record in results.records:
+        tried = [r for r in store.records() if r["spec"]["kind"] == "trial" and r["spec"]["architecture"] == record["spec"]["architecture"]]
+        assert [r["budget"]["used"]["steps"] for r in tried] == [20, 20]
+        best = min(tried, key=lambda r: (-r["metrics"]["valid"]["accuracy"], r["spec"]["train"]["lr"]))
+        assert record["spec"]["train"]["lr"] == best["spec"]["train"]["lr"]
+    assert len(store.records()) == len(expand(loaded)) + len(trials(loaded))
+    assert harness.run(path, root=tmp_path, workers=2, console=quiet).ran == 0
+
+
+def test_one_suite_is_run_by_one_process_at_a_time(suite, quiet, tmp_path):
+    (tmp_path / "tiny").mkdir()
+    with filelock.FileLock(tmp_path / "tiny" / ".lock"), pytest.raises(UserError, match="another zoobench"):
+        harness.run(suite(), root=tmp_path, workers=1, console=quiet)
+
+
+LONG = {
+    "architectures": ["lstm"],
+    "seeds": [0],
+    "budget": {"match": "none", "stop": {"steps": 4000}},
+    "limits": {"checkpoint": "0.2s"},
+}
+
+
+def start(path, root):
+    command = [sys.executable, "-c", "from harness.cli import main; main()", "run", str(path), "--workers", "1"]
+    return subprocess.Popen([*command, "--results", str(root)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(what, seconds=60.0):
+    end = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_loses_its_parent_leaves_no_orphan_and_goes_on_later(how, suite, quiet, tmp_path):
+    path = suite(**LONG)
+    parent = start(path, tmp_path / "results")
+    try:
+        wait_for(lambda: list((tmp_path / "results").glob("tiny/*/checkpoint/state.pt")))
+        children = psutil.Process(parent.pid).children(recursive=True)
+        assert children
+        parent.send_signal(how)
+        _, said = parent.communicate(timeout=30)
+        assert parent.returncode == (130 if how is signal.SIGINT else -how)
+        if how is signal.SIGINT:
+            assert "the same command goes on from here" in said
+        assert "Traceback" not in said
+        wait_for(lambda: not any(child.is_running() and child.status() != "zombie" for child in children), 15)
+    finally:
+        parent.kill()
+        for child in children:
+            if child.is_running():
+                child.kill()
+    assert not list((tmp_path / "results").glob("tiny/*/record.json"))
+    results = harness.run(path, root=tmp_path / "results", workers=1, console=quiet)
+    (record,) = results.records
+    assert (record["status"], record["budget"]["used"]["steps"]) == ("ok", 4000)
+    assert len(record["segments"]) == 2
+    assert 0 < record["segments"][1]["from_step"] < 4000
+    assert not list((tmp_path / "results").glob("tiny/*/checkpoint"))
