@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from harness.version import __version__
 
@@ -40,6 +41,16 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
     if precision == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def warm_up(device: torch.device) -> None:
+    """Load what torch loads on first use (autograd's threads, the optimiser's compiler hooks), so that a run's memory
+    and first step do not pay for it."""
+    layer = torch.nn.Linear(8, 8).to(device)
+    optimizer = torch.optim.AdamW(layer.parameters(), fused=True)
+    with FlopCounterMode(display=False), torch.autocast(device.type, dtype=torch.bfloat16):
+        layer(torch.zeros(8, 8, device=device)).float().sum().backward()
+    optimizer.step()
 
 
 class PeakMemory:

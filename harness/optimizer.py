@@ -20,6 +20,7 @@ def parameter_groups(model: Model, *, lr: float, weight_decay: float) -> list[di
     """
     hints = model.hints()
     decaying = {id(m.weight) for m in model.modules() if isinstance(m, _DECAYING)}
+    decaying -= {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}  # a table tied to the head
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -83,7 +84,7 @@ def _culprit(spec: RunSpec, loaded: Loaded, message: str) -> Path_:
 
 
 def plan(loaded: Loaded) -> list[Cell]:
-    """Every cell of the suite, with two training steps of each measured on this machine."""
+    """Every cell of the suite, with a few training steps of each measured on this machine."""
     specs, tries = expand(loaded), trials(loaded)
     sizes = solve(specs, loaded)
     cells = []
@@ -106,13 +107,16 @@ def _measure(spec: RunSpec, size: sizing.Size) -> dict[str, Any]:
     rule = StopRule(*next(iter(spec.stop.items())))
     with machine.autocast(device, machine.resolve_precision(spec.train["precision"], device)):
         flops = sizing.training_flops(model, batch, task.loss)
-        start = time.perf_counter()
-        for _ in range(2):
-            task.loss(model(batch), batch).backward()
-        seconds = (time.perf_counter() - start) / 2
+        seconds = min(_timed(lambda: task.loss(model(batch), batch).backward()) for _ in range(4))
     cost = {"tokens": examples * task.shape.length, "steps": 1, "flops": flops, "seconds": seconds}
     steps = max(1, int(rule.limit / cost[rule.meter]))
     return {meter: steps * value for meter, value in cost.items()}
+
+
+def _timed(work: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
 
 
 def estimate(cells: list[Cell], loaded: Loaded) -> float:

@@ -31,7 +31,8 @@ def board(
     specs, records = current(loaded, store)
     if not any(record["spec"]["kind"] == "final" for record in records):
         raise UserError(f"no finished runs yet; start them with: zoobench run {suite}", file=store.folder)
-    made = boards.make(loaded.suite.suite, records, baselines(specs, store), loaded.suite.about)
+    order = [question.label for question in loaded.suite.tasks]
+    made = boards.make(loaded.suite.suite, records, baselines(specs, store), loaded.suite.about, order)
     folder = store.folder / "board"
     if save:
         boards.write(made, records, folder)

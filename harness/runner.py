@@ -126,7 +126,6 @@ def _locked(store: Store) -> Iterator[None]:
         yield
     finally:
         lock.release()
-        path.unlink(missing_ok=True)
 
 
 def _sizes(specs: list[RunSpec], loaded: Loaded) -> Sizes:

@@ -338,7 +338,6 @@ def _check(loaded: Loaded) -> None:
         known: dict[str, Any] = {option.name: option.annotation for option in entry.options}
         shared = known | shared
         check_options(choice.options, known | COMMON_TYPES, choice.name, loaded, (*path, choice.name))
-        _check_multiple(choice, loaded, (*path, choice.name))
     check_options(loaded.suite.model, shared, "model", loaded, ("model",))
     for index, question in enumerate(loaded.suite.tasks):
         path = ("tasks", index)
@@ -347,18 +346,6 @@ def _check(loaded: Loaded) -> None:
             task_registry.build(question.name, **question.options)
         except (KeyError, TypeError, ValueError) as error:
             raise loaded.error(str(error.args[0] if error.args else error), (*path, question.name)) from None
-
-
-def _check_multiple(choice: Choice, loaded: Loaded, path: Path_) -> None:
-    """No option makes widths divide by less than 1, as `heads: 0` would."""
-    try:
-        options = {key: value for key, value in choice.options.items() if key != "width"}
-        multiple = registry.recipe(choice.name, **options).width_multiple
-    except (ValueError, TypeError) as error:
-        raise loaded.error(str(error), path) from None
-    if multiple < 1:
-        guilty = [key for key, value in choice.options.items() if value == multiple]
-        raise loaded.error(f"must be at least 1, got {multiple}", (*path, *guilty[:1]))
 
 
 COMMON_TYPES: dict[str, Any] = {

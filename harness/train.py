@@ -96,6 +96,7 @@ class Run:
         self.precision = machine.resolve_precision(spec.train["precision"], self.device)
         self.examples = max(1, spec.train["batch_tokens"] // self.task.shape.length)
         first = self.task.batch("train", 0, spec.seed, size=self.examples)  # loads the data before memory is watched
+        machine.warm_up(self.device)
         self.memory = machine.PeakMemory(self.device)
         self.model = build_model(spec, self.task, size.width).to(self.device)
         train = spec.train

@@ -133,6 +133,10 @@ class Recipe:
     width_multiple: int = 1
     """Widths must divide by this (the number of heads, say)."""
 
+    def __post_init__(self) -> None:
+        if self.width_multiple < 1:
+            raise ValueError(f"widths cannot be multiples of {self.width_multiple}: heads must be at least 1")
+
     @property
     def mixers(self) -> tuple[Part, ...]:
         return self.mixer if isinstance(self.mixer, tuple) else (self.mixer,)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +15,16 @@ __all__ = ["Board", "Line", "Row", "TaskBoard", "make", "render", "write"]
 
 
 def make(
-    suite: str, records: Iterable[Mapping[str, Any]], baselines: Iterable[Mapping[str, Any]], about: str = ""
+    suite: str,
+    records: Iterable[Mapping[str, Any]],
+    baselines: Iterable[Mapping[str, Any]],
+    about: str = "",
+    order: Sequence[str] = (),
 ) -> Board:
     """Rank the final runs among `records`; see `harness.board.ranking`."""
     from harness.board import ranking
 
-    return ranking.make(suite, records, baselines, about)
+    return ranking.make(suite, records, baselines, about, order)
 
 
 def render(board: Board, console: Console | None = None) -> None:

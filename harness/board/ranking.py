@@ -12,12 +12,21 @@ from harness.board.gather import Record, dig
 from harness.board.model import Board, Line, Row, TaskBoard
 
 
-def make(suite: str, records: Iterable[Record], baselines: Iterable[Mapping[str, Any]], about: str = "") -> Board:
-    """Rank the final runs of a suite, task by task. The order of the records never matters."""
+def make(
+    suite: str,
+    records: Iterable[Record],
+    baselines: Iterable[Mapping[str, Any]],
+    about: str = "",
+    order: Sequence[str] = (),
+) -> Board:
+    """Rank the final runs of a suite, task by task: those in `order` first, the rest by name.
+
+    The order of the records never matters.
+    """
     ordered = gather.canonical(records)
     finals = [r for r in ordered if dig(r, "spec.kind") != "trial"]
     trials = [r for r in ordered if dig(r, "spec.kind") == "trial"]
-    lines = list(baselines)
+    lines, position = list(baselines), {task: index for index, task in enumerate(order)}
     tasks = [
         _task(
             task,
@@ -25,7 +34,7 @@ def make(suite: str, records: Iterable[Record], baselines: Iterable[Mapping[str,
             [r for r in trials if gather.task_of(r) == task],
             [b for b in lines if b["task_label"] == task],
         )
-        for task in sorted({gather.task_of(r) for r in finals})
+        for task in sorted({gather.task_of(r) for r in finals}, key=lambda task: (position.get(task, len(order)), task))
     ]
     return Board(suite, about, tasks, notes.general(finals, trials))
 

@@ -56,7 +56,11 @@ def test_only_matrices_decay(name):
 @pytest.mark.parametrize("name", ["s4d", "rwkv4"])
 def test_decays_and_state_matrices_of_recurrences_never_decay(name):
     found = groups(build(name))
-    raw = [key for key in found if any(word in key.lower() for word in ("log_a", "a_", ".c", "log_dt", "decay", "bonus", "time"))]
+    raw = [
+        key
+        for key in found
+        if any(word in key.lower() for word in ("log_a", "a_", ".c", "log_dt", "decay", "bonus", "time"))
+    ]
     mixer = [key for key in raw if not key.endswith(".weight")]
     assert mixer, sorted(found)
     assert all(found[key][1] == 0.0 for key in mixer)

@@ -78,6 +78,14 @@ class Hungry(Mean):
 
 
 @register()
+class Slow(Mean):
+    """Takes its time."""
+
+    def misbehave(self):
+        time.sleep(0.02 * self.training)
+
+
+@register()
 class Sleeps(Mean):
     """Never ends."""
 
@@ -149,7 +157,7 @@ def test_a_pair_that_cannot_be_is_a_row_and_no_failure(suite, quiet, tmp_path):
 def test_plugins_run_and_each_failure_leaves_a_record_while_others_go_on(suite, quiet, tmp_path):
     (tmp_path / "mine.py").write_text(PLUGIN)
     names = ["raises", "killed", "exits", "hungry", "sleeps", "my_mean", "lstm"]
-    path = suite(plugins=["mine.py"], architectures=names, seeds=[0], limits={"timeout": "6s"})
+    path = suite(plugins=["mine.py"], architectures=names, seeds=[0], limits={"timeout": "4s"})
     results = harness.run(path, root=tmp_path / "results", workers=2, console=quiet)
     records = by_architecture(results)
     assert {name: record["status"] for name, record in records.items()} == {
@@ -165,7 +173,7 @@ def test_plugins_run_and_each_failure_leaves_a_record_while_others_go_on(suite, 
     assert "mine.py" in records["raises"]["error"]["where"]
     assert "killed" in records["killed"]["error"]["message"]
     assert "exit code 3" in records["exits"]["error"]["message"]
-    assert "6 s" in records["sleeps"]["error"]["message"]
+    assert "4 s" in records["sleeps"]["error"]["message"]
     assert not results.ok
     assert results.ran == 7
     assert records["my_mean"]["eligibility"]["ranked"]
@@ -180,7 +188,11 @@ def test_a_tuned_suite_tries_first_and_runs_with_what_each_cell_chose(suite, qui
     assert all(record["spec"]["kind"] == "final" for record in results.records)
     loaded, store = load(path), Store("tiny", tmp_path)
     for record in results.records:
-        tried = [r for r in store.records() if r["spec"]["kind"] == "trial" and r["spec"]["architecture"] == record["spec"]["architecture"]]
+        tried = [
+            r
+            for r in store.records()
+            if r["spec"]["kind"] == "trial" and r["spec"]["architecture"] == record["spec"]["architecture"]
+        ]
         assert [r["budget"]["used"]["steps"] for r in tried] == [20, 20]
         best = min(tried, key=lambda r: (-r["metrics"]["valid"]["accuracy"], r["spec"]["train"]["lr"]))
         assert record["spec"]["train"]["lr"] == best["spec"]["train"]["lr"]
@@ -195,16 +207,19 @@ def test_one_suite_is_run_by_one_process_at_a_time(suite, quiet, tmp_path):
 
 
 LONG = {
-    "architectures": ["lstm"],
+    "plugins": ["mine.py"],
+    "architectures": ["slow"],
     "seeds": [0],
-    "budget": {"match": "none", "stop": {"steps": 4000}},
+    "budget": {"match": "none", "stop": {"steps": 100}},
     "limits": {"checkpoint": "0.2s"},
 }
 
 
 def start(path, root):
     command = [sys.executable, "-c", "from harness.cli import main; main()", "run", str(path), "--workers", "1"]
-    return subprocess.Popen([*command, "--results", str(root)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [*command, "--results", str(root)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def wait_for(what, seconds=60.0):
@@ -219,7 +234,8 @@ def wait_for(what, seconds=60.0):
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_loses_its_parent_leaves_no_orphan_and_goes_on_later(how, suite, quiet, tmp_path):
-    path = suite(**LONG)
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    path, children = suite(**LONG), []
     parent = start(path, tmp_path / "results")
     try:
         wait_for(lambda: list((tmp_path / "results").glob("tiny/*/checkpoint/state.pt")))
@@ -240,7 +256,7 @@ def test_a_run_that_loses_its_parent_leaves_no_orphan_and_goes_on_later(how, sui
     assert not list((tmp_path / "results").glob("tiny/*/record.json"))
     results = harness.run(path, root=tmp_path / "results", workers=1, console=quiet)
     (record,) = results.records
-    assert (record["status"], record["budget"]["used"]["steps"]) == ("ok", 4000)
+    assert (record["status"], record["budget"]["used"]["steps"]) == ("ok", 100)
     assert len(record["segments"]) == 2
-    assert 0 < record["segments"][1]["from_step"] < 4000
+    assert 0 < record["segments"][1]["from_step"] < 100
     assert not list((tmp_path / "results").glob("tiny/*/checkpoint"))

@@ -66,7 +66,9 @@ def test_order_in_the_file_does_not_matter(loaded):
 
 def test_the_same_value_written_otherwise_is_the_same(loaded):
     budget = {"match": {"params": 2000, "count": "non_embedding"}, "stop": {"tokens": "0.064k"}}
-    assert ids(loaded()) == ids(loaded("two", budget=budget, about="other words", train={"lr": "1e-3", "batch_tokens": 32}))
+    assert ids(loaded()) == ids(
+        loaded("two", budget=budget, about="other words", train={"lr": "1e-3", "batch_tokens": 32})
+    )
 
 
 def test_what_does_not_change_the_work_does_not_change_the_ids(loaded):

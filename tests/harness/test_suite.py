@@ -1,4 +1,4 @@
-"""Wrong suites: each is answered by one line with file, line, key and the nearest right name, and nothing is written."""
+"""Wrong suites: each is answered by one line with file, line, key and nearest right name; nothing is written."""
 
 import sys
 from pathlib import Path
@@ -150,7 +150,12 @@ WRONG = {
     "unknown precision": ("train: {", "train: {precision: fp16, ", 12, ["train.precision", "'fp16'", "'bf16'?"]),
     "unknown schedule": ("train: {", "train: {schedule: cos, ", 12, ["train.schedule", "'cos'", "'cosine'?"]),
     "more than everything": ("{valid: 4", "{every: 120%, valid: 4", 13, ["evaluate.every", "between 0% and 100%"]),
-    "trials on a seed of the board": ("lr: [1e-3]", "lr: [1e-3], seed: 1", 14, ["tuning.seed", "also one of the seeds"]),
+    "trials on a seed of the board": (
+        "lr: [1e-3]",
+        "lr: [1e-3], seed: 1",
+        14,
+        ["tuning.seed", "also one of the seeds"],
+    ),
     "trials without rates": ("lr: [1e-3]", "lr: []", 14, ["tuning.lr", "at least 1"]),
     "trials of no length": ("lr: [1e-3]", "lr: [1e-3], budget: 0%", 14, ["tuning.budget"]),
     "a suite's name with a slash": ("suite: tiny", "suite: ../tiny", 1, ["suite", "../tiny"]),
@@ -289,6 +294,15 @@ def test_overrides_reach_keys_and_list_items(folder):
     assert loaded.suite.train.lr == 0.01
     assert [choice.name for choice in loaded.suite.architectures] == ["pre_ln", "s4d"]
     assert (loaded.suite.seeds, loaded.suite.about) == ([7], "x")
+
+
+@pytest.mark.parametrize("text", ["a", "b"])
+def test_suites_in_two_folders_that_extend_each_other(text, folder):
+    for name in "ab":
+        (folder / name).mkdir()
+    (folder / "a" / "s.yaml").write_text("extends: ../b/s.yaml\n")
+    (folder / "b" / "s.yaml").write_text("extends: ../a/s.yaml\n")
+    assert "circle" in answer("validate", str(folder / text / "s.yaml"))
 
 
 def test_an_override_replaces_a_stop_rule_of_another_kind(folder):

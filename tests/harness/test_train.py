@@ -1,4 +1,4 @@
-"""One run: what its record says, that it repeats exactly, goes on exactly where it stopped, and owns up to divergence."""
+"""One run: what its record says, that it repeats, goes on exactly where it stopped, and owns up to divergence."""
 
 import json
 

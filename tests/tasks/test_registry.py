@@ -70,7 +70,7 @@ def test_unknown_names_and_options_are_answered_with_the_nearest():
         tasks.get("recal")
     with pytest.raises(TypeError, match="recall has no option 'vocabs'; did you mean 'vocab'"):
         tasks.build("recall", vocabs=3)
-    with pytest.raises(TypeError, match="text has no option 'zzz'; it takes corpus, length, path"):
+    with pytest.raises(TypeError, match="text has no option 'zzz'; known: corpus, length, path"):
         tasks.build("text", zzz=3)
 
 

@@ -157,7 +157,7 @@ def test_heads_start_as_their_recipe_says():
     shape = Shape(length=T, vocab=500, outputs=500, width=64, depth=1)
     plain, rwkv = zoo.build("pre_ln", shape=shape), zoo.build("rwkv4", shape=shape)
     assert plain.head.weight.std().item() == pytest.approx(0.02, rel=0.05)
-    assert plain.embedding.table.weight.std().item() == pytest.approx(0.02, rel=0.05)
+    assert plain.embedding.table.weight.std().item() == pytest.approx(64**-0.5, rel=0.05)
     W = rwkv.head.weight  # orthogonal columns of norm ½√(V/D)
     torch.testing.assert_close(W.T @ W, 0.25 * 500 / 64 * torch.eye(64), rtol=1e-4, atol=1e-4)
     E = rwkv.embedding.table.weight

@@ -134,12 +134,12 @@ def test_without_positions_both_ways_is_equivariant_to_order():
     assert (causal(x[:, order])[0] - causal(x)[0][:, order]).abs().max() > 1e-2
 
 
-def test_initialised_as_gpt_2():
+def test_weights_start_by_fan_in_and_the_residual_projection_by_depth():
     torch.manual_seed(0)
     mixer = Attention(Site(width=128, length=T))
     mixer.reset_parameters(layer=0, depth=8)
-    assert mixer.qkv.weight.std().item() == pytest.approx(0.02, rel=0.05)
-    assert mixer.out.weight.std().item() == pytest.approx(0.02 / 4, rel=0.05)
+    assert mixer.qkv.weight.std().item() == pytest.approx(128**-0.5, rel=0.05)
+    assert mixer.out.weight.std().item() == pytest.approx(128**-0.5 / 4, rel=0.05)
     assert mixer.qkv.bias.abs().max() == mixer.out.bias.abs().max() == 0
 
 
