@@ -54,6 +54,8 @@ class Live:
             self._start(key, spec, event)
         elif event["event"] == "step":
             self._step(key, event)
+        elif event["event"] == "note":
+            self.console.print(f"{title(spec)}: {event['message']}", style="yellow", markup=False, highlight=False)
         elif event["event"] == "end":
             self._end(key, spec, event)
         if self.bars:

@@ -206,7 +206,11 @@ class Run:
     def _load_checkpoint(self) -> bool:
         if not self._checkpoint.is_file():
             return False
-        state = torch.load(self._checkpoint, map_location=self.device, weights_only=True)
+        try:
+            state = torch.load(self._checkpoint, map_location=self.device, weights_only=True)
+        except Exception as error:  # torch raises whatever the bytes make it stumble over
+            self.report({"event": "note", "message": f"checkpoint unreadable, starting anew ({type(error).__name__})"})
+            return False
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["rng"].cpu())

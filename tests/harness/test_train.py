@@ -212,3 +212,11 @@ def test_a_model_depends_on_its_seed_alone(tmp_path):
 
     assert torch.equal(first_weight(0), first_weight(0))
     assert not torch.equal(first_weight(0), first_weight(1))
+
+
+def test_a_damaged_checkpoint_is_said_and_the_run_starts_anew(tmp_path):
+    events = []
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "checkpoint" / "state.pt").write_bytes(b"half a checkpo")
+    assert do(spec(), tmp_path, report=events.append)["status"] == "ok"
+    assert "starting anew" in next(e["message"] for e in events if e["event"] == "note")
