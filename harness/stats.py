@@ -10,10 +10,10 @@ its own scatter with its own few degrees of freedom. Of the rest, one that scatt
 judged by its own scatter, one that scatters less by the pooled one.
 
 In simulation (500 boards a case, 6 to 14 equal architectures, 3 or 5 seeds) the family-wise error is .02 to .03 with
-equal spreads, .05 to .09 with spreads that differ e-fold, .03 to .09 with one that scatters 20 times as widely, and up to
-.15 when spreads are strung out from 1 to 20, which is too much and not yet mended. A difference of 4 standard deviations
-is seen in .72 to .80 of boards, and in .55 to .62 beside one that scatters 20 times as widely, where pooling everything
-sees it in .03. Games-Howell for every pair is no alternative: at 3 seeds its error passes .10 and it sees little.
+equal spreads, .05 to .09 with spreads that differ e-fold, .03 to .09 with one that scatters 20 times as widely, and up
+to .15 when spreads are strung out from 1 to 20, which is too much and not yet mended. A difference of 4 standard
+deviations is seen in .72 to .80 of boards, and in .55 to .62 beside one that scatters 20 times as widely, where pooling
+everything sees it in .03. Games-Howell for every pair is no alternative: at 3 seeds its error passes .10.
 """
 
 from __future__ import annotations

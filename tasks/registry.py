@@ -7,39 +7,15 @@ others come from installed packages (entry points in group `zoobench.tasks`) or 
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
 from tasks.base import Task
-from zoo.lookup import nearest
-from zoo.registry import Option
+from zoo.lookup import Registry, nearest, options_of, snake
 
-GROUP = "zoobench.tasks"
-BUILT_IN = ("tasks.text", "tasks.mnist", "tasks.recall")
 T = TypeVar("T", bound=type[Task])
-_entries: dict[str, Entry] = {}
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What the registry knows of one task."""
-
-    name: str
-    make: type[Task]
-    options: tuple[Option, ...]
-    about: str
-    paper: str
-    source: str
-    deviations: tuple[str, ...]
-    """Where we depart from the paper or from the official code, and which of the two we follow where they differ."""
-    origin: str
-    """The module or file that registered it."""
+_registry = Registry("task", "zoobench.tasks", ("tasks.text", "tasks.mnist", "tasks.recall"))
+names, get = _registry.names, _registry.get
 
 
 def register(
@@ -57,54 +33,13 @@ def register(
     """
 
     def add(target: T) -> T:
-        snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", target.__name__).lower()
-        own = name or target.__dict__.get("name", snake)
-        if not re.fullmatch(r"[a-z][a-z0-9_]*", own):
-            raise ValueError(f"task name {own!r}: use lower-case letters, digits and underscores")
-        origin = inspect.getsourcefile(target) or target.__module__
-        if own in _entries and _entries[own].origin != origin:
-            raise ValueError(f"task {own!r} is already registered by {_entries[own].origin}")
-        text = about or (inspect.getdoc(target) or "").split("\n\n")[0].replace("\n", " ")
+        own = name or target.__dict__.get("name", snake(target.__name__))
+        told = {"about": about, "paper": paper, "source": source, "deviations": deviations}
+        _registry.add(own, target, target, options_of(target.__init__, skip=1), **told)
         target.name = own
-        _entries[own] = Entry(own, target, _options(target), text, paper, source, deviations, origin)
         return target
 
     return add
-
-
-def _options(target: type[Task]) -> tuple[Option, ...]:
-    parameters = list(inspect.signature(target.__init__, eval_str=True).parameters.values())[1:]
-    return tuple(
-        Option(p.name, None if p.default is p.empty else p.default, p.annotation)
-        for p in parameters
-        if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
-    )
-
-
-@cache
-def _load_installed() -> None:
-    for module in BUILT_IN:
-        importlib.import_module(module)
-    for point in entry_points(group=GROUP):
-        point.load()
-
-
-def names() -> list[str]:
-    """Every registered task, sorted."""
-    _load_installed()
-    return sorted(_entries)
-
-
-def get(name: str) -> Entry:
-    """The entry called `name`.
-
-    Raises:
-        KeyError: unknown; the message names the nearest known one.
-    """
-    _load_installed()
-    if name not in _entries:
-        raise KeyError(f"unknown task {name!r}{nearest(name, _entries)}")
-    return _entries[name]
 
 
 def build(name: str, **options: Any) -> Task:

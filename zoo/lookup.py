@@ -1,10 +1,14 @@
-"""Names of components and the classes behind them, imported on first use."""
+"""Names and what stands behind them: components inside the zoo, and the registries that users add to."""
 
 from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Iterable
+import inspect
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
 from typing import Any
 
 
@@ -36,3 +40,98 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if near:
         return f"; did you mean {near[0]!r}?"
     return f"; known: {', '.join(sorted(names))}" if names else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option of a registered thing, as its signature states it."""
+
+    name: str
+    default: Any
+    annotation: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a registry knows under one name."""
+
+    name: str
+    make: Callable[..., Any]
+    """From options to the thing itself: a Recipe, a Task."""
+    options: tuple[Option, ...]
+    about: str
+    paper: str
+    source: str
+    deviations: tuple[str, ...]
+    """Where we depart from the paper or from the official code, and which of the two we follow where they differ."""
+    origin: str
+    """The module or file that registered it."""
+
+
+@dataclass
+class Registry:
+    """Names that built-in modules, installed packages (entry points) and plug-in files register things under."""
+
+    what: str
+    group: str
+    """The entry-point group of installed packages."""
+    built_in: tuple[str, ...]
+    """Modules that register the built-in ones when they are imported, which happens on first use."""
+    entries: dict[str, Entry] = field(default_factory=dict)
+    _loaded: bool = False
+
+    def add(
+        self, name: str, target: Any, make: Callable[..., Any], options: tuple[Option, ...], about: str, **told: Any
+    ) -> None:
+        """Register `target` under `name`; `told` is paper, source and deviations.
+
+        Raises:
+            ValueError: the name is taken by another module, or is not lower-case letters, digits and underscores.
+        """
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+            raise ValueError(f"{self.what} name {name!r}: use lower-case letters, digits and underscores")
+        origin = inspect.getsourcefile(target) or target.__module__
+        if name in self.entries and self.entries[name].origin != origin:
+            raise ValueError(f"{self.what} {name!r} is already registered by {self.entries[name].origin}")
+        text = about or (inspect.getdoc(target) or "").split("\n\n")[0].replace("\n", " ")
+        self.entries[name] = Entry(name, make, options, text, origin=origin, **told)
+
+    def names(self) -> list[str]:
+        """Every registered name, sorted."""
+        self._load()
+        return sorted(self.entries)
+
+    def get(self, name: str) -> Entry:
+        """The entry called `name`.
+
+        Raises:
+            KeyError: unknown; the message names the nearest known one.
+        """
+        self._load()
+        if name not in self.entries:
+            raise KeyError(f"unknown {self.what} {name!r}{nearest(name, self.entries)}")
+        return self.entries[name]
+
+    def _load(self) -> None:
+        if self._loaded:
+            return
+        self._loaded = True
+        for module in self.built_in:
+            importlib.import_module(module)
+        for point in entry_points(group=self.group):
+            point.load()
+
+
+def snake(name: str) -> str:
+    """`TokenMixer` → `token_mixer`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def options_of(function: Callable[..., Any], skip: int) -> tuple[Option, ...]:
+    """The options in a signature, after its first `skip` parameters."""
+    parameters = list(inspect.signature(function, eval_str=True).parameters.values())[skip:]
+    return tuple(
+        Option(p.name, None if p.default is p.empty else p.default, p.annotation)
+        for p in parameters
+        if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
+    )

@@ -11,15 +11,11 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
-import re
 import sys
-from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from zoo.lookup import nearest
+from zoo.lookup import Registry, nearest, options_of, snake
 from zoo.terms import Part, Recipe, Role, Shape
 
 if TYPE_CHECKING:
@@ -27,34 +23,9 @@ if TYPE_CHECKING:
 
     from zoo.contract import Model
 
-GROUP = "zoobench.architectures"
 T = TypeVar("T", bound="Callable[..., Any]")
-_entries: dict[str, Entry] = {}
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """One option of an architecture, as its signature states it."""
-
-    name: str
-    default: Any
-    annotation: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What the registry knows of one architecture."""
-
-    name: str
-    make: Callable[..., Recipe]
-    options: tuple[Option, ...]
-    about: str
-    paper: str
-    source: str
-    deviations: tuple[str, ...]
-    """Where we depart from the paper or from the official code, and which of the two we follow where they differ."""
-    origin: str
-    """The module or file that registered it."""
+_registry = Registry("architecture", "zoobench.architectures", ("zoo.architectures",))
+names, get = _registry.names, _registry.get
 
 
 def register(
@@ -71,43 +42,19 @@ def register(
     """
 
     def add(target: T) -> T:
-        own = name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", target.__name__).lower()
-        if not re.fullmatch(r"[a-z][a-z0-9_]*", own):
-            raise ValueError(f"architecture name {own!r}: use lower-case letters, digits and underscores")
-        origin = inspect.getsourcefile(target) or target.__module__
-        if own in _entries and _entries[own].origin != origin:
-            raise ValueError(f"architecture {own!r} is already registered by {_entries[own].origin}")
-        about = (inspect.getdoc(target) or "").split("\n\n")[0].replace("\n", " ")
-        is_class = inspect.isclass(target)
+        told = {"about": "", "paper": paper, "source": source, "deviations": deviations}
+        if inspect.isclass(target):
 
-        def wrap(**options: Any) -> Recipe:
-            return Recipe(mixer=Part(target, **options))  # type: ignore[arg-type]
+            def wrap(**options: Any) -> Recipe:
+                return Recipe(mixer=Part(target, **options))
 
-        make = wrap if is_class else target
-        _entries[own] = Entry(own, make, _options(target), about, paper, source, deviations, origin)
+            own, options = name or snake(target.__name__), options_of(target.__init__, skip=2)  # behind self and site
+            _registry.add(own, target, wrap, options, **told)
+        else:
+            _registry.add(name or target.__name__, target, target, options_of(target, skip=0), **told)
         return target
 
     return add
-
-
-def _options(target: Callable[..., Any]) -> tuple[Option, ...]:
-    """The keyword options in a signature; a Mixer's first argument is its Site and no option."""
-    function = target.__init__ if inspect.isclass(target) else target
-    parameters = list(inspect.signature(function, eval_str=True).parameters.values())
-    if inspect.isclass(target):
-        parameters = parameters[2:]
-    return tuple(
-        Option(p.name, None if p.default is p.empty else p.default, p.annotation)
-        for p in parameters
-        if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
-    )
-
-
-@cache
-def _load_installed() -> None:
-    importlib.import_module("zoo.architectures")
-    for point in entry_points(group=GROUP):
-        point.load()
 
 
 def load_plugin(where: str | Path) -> None:
@@ -136,24 +83,6 @@ def load_plugin(where: str | Path) -> None:
     except BaseException:
         del sys.modules[name]
         raise
-
-
-def names() -> list[str]:
-    """Every registered architecture, sorted."""
-    _load_installed()
-    return sorted(_entries)
-
-
-def get(name: str) -> Entry:
-    """The entry called `name`.
-
-    Raises:
-        KeyError: unknown; the message names the nearest known one.
-    """
-    _load_installed()
-    if name not in _entries:
-        raise KeyError(f"unknown architecture {name!r}{nearest(name, _entries)}")
-    return _entries[name]
 
 
 COMMON = ("depth", "channel", "wiring", "norm", "positions", "dropout", "tie")

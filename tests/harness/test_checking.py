@@ -1,14 +1,12 @@
 """`zoobench check`: rows, plug-ins, and mistakes a user can make."""
 
 import io
-import sys
 
 import pytest
 from rich.console import Console
 
 from harness import checking
 from harness.errors import UserError
-from zoo import registry
 
 PLUGIN = """
 import zoo
@@ -24,13 +22,10 @@ class Peeking(Mixer):
 
 
 @pytest.fixture
-def plugin(tmp_path, monkeypatch):
-    registry.names()
-    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+def plugin(tmp_path):
     path = tmp_path / "peeking.py"
     path.write_text(PLUGIN)
-    yield str(path)
-    sys.modules.pop("zoobench_plugin_peeking", None)
+    return str(path)
 
 
 def test_rows_of_a_faulty_plugin(plugin):

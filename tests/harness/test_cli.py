@@ -9,17 +9,6 @@ import pytest
 from click.testing import CliRunner
 
 from harness.cli import main
-from zoo import registry
-
-
-@pytest.fixture(autouse=True)
-def private_registry(monkeypatch):
-    """Nothing a plug-in registers outlives the test."""
-    registry.names()
-    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
-    yield
-    for name in [name for name in sys.modules if name.startswith("zoobench_plugin_")]:
-        del sys.modules[name]
 
 
 def call(*arguments, status=0):

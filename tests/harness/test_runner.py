@@ -15,7 +15,6 @@ from harness.errors import UserError
 from harness.spec import expand, trials
 from harness.store import Store
 from harness.suite import load
-from zoo import registry
 
 PLUGIN = '''
 import os, signal, time
@@ -92,16 +91,6 @@ class Sleeps(Mean):
     def misbehave(self):
         time.sleep(600)
 '''
-
-
-@pytest.fixture(autouse=True)
-def private_registry(monkeypatch):
-    """Nothing a plug-in registers outlives the test."""
-    registry.names()
-    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
-    yield
-    for name in [name for name in sys.modules if name.startswith("zoobench_plugin_")]:
-        del sys.modules[name]
 
 
 def by_architecture(results):

@@ -1,6 +1,5 @@
 """Wrong suites: each is answered by one line with file, line, key and nearest right name; nothing is written."""
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,6 @@ from click.testing import CliRunner
 from harness.cli import main
 from harness.errors import UserError
 from harness.suite import find, load, shipped
-from zoo import registry
 
 SOUND = """\
 suite: tiny
@@ -167,16 +165,6 @@ WRONG = {
     ),
     "too few parameters for any width": ("params: 2k", "params: 1", 3, ["pre_ln on recall", "narrowest"]),
 }
-
-
-@pytest.fixture(autouse=True)
-def private_registry(monkeypatch):
-    """Nothing a plug-in registers outlives the test."""
-    registry.names()
-    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
-    yield
-    for name in [name for name in sys.modules if name.startswith("zoobench_plugin_")]:
-        del sys.modules[name]
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import zoo
 from harness.spec import RunSpec, build_task
 from harness.store import to_json
 from harness.train import Run, Stopped, resolve_size, train
-from zoo import registry
 from zoo.contract import Mixer, Traits
 
 KEYS = (
@@ -20,12 +19,10 @@ STEPS = 12
 
 
 @pytest.fixture(autouse=True)
-def private_registry(monkeypatch):
-    """Nothing a test registers outlives it; one thread, as a worker has."""
+def one_thread():
+    """As a worker has."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    zoo.names()
-    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
     yield
     torch.set_num_threads(threads)
 

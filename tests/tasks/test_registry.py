@@ -8,7 +8,6 @@ import pytest
 
 import tasks
 from tasks.base import fingerprint
-from tasks.registry import _entries
 from zoo.registry import load_plugin
 from zoo.terms import Batch, Shape
 
@@ -45,8 +44,7 @@ def copy_back(tmp_path):
     file = tmp_path / "copy_back.py"
     file.write_text(PLUGIN)
     load_plugin(file)
-    yield tasks.build("copy_back", length=3)
-    del _entries["copy_back"], sys.modules["zoobench_plugin_copy_back"]
+    return tasks.build("copy_back", length=3)
 
 
 def test_built_in_tasks_have_a_name_an_about_and_typed_options():

@@ -160,9 +160,8 @@ FAULTS = {
 
 
 @pytest.fixture
-def planted(monkeypatch):
+def planted():
     """Registers a mixer for the length of one test, alone in its stack."""
-    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
 
     def plant(mixer, **recipe):
         name = mixer.__name__.lower()

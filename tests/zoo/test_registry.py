@@ -23,16 +23,6 @@ def {name}(*, heads: int = 2) -> Recipe:
 """
 
 
-@pytest.fixture(autouse=True)
-def private_registry(monkeypatch):
-    """Nothing a test registers or imports outlives it."""
-    zoo.names()
-    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
-    yield
-    for name in [name for name in sys.modules if name.startswith("zoobench_plugin_")]:
-        del sys.modules[name]
-
-
 def plugin(tmp_path, name="mine", folder="a"):
     path = tmp_path / folder / f"{name}.py"
     path.parent.mkdir(exist_ok=True)
