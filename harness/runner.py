@@ -63,16 +63,17 @@ def run(
     console = console or Console()
     finals, tries = expand(loaded), trials(loaded)
     published = store.published()
-    theirs = [spec for spec in finals if _run_id(spec) in published and not store.finished(_run_id(spec), published)]
+    chosen = tuning.choose(finals, _records(tries, store))
+    theirs = [id for id in map(_run_id, [*tries, *chosen]) if id in published and not store.finished(id, published)]
     if theirs:
         console.print(
             f"{store.folder} holds {len(theirs)} published records; yours take their place as they come in "
             f"(`git checkout {store.folder}` brings them back)",
             highlight=False,
         )
-    unmade = _missing([*tries, *tuning.choose(finals, _records(tries, store))], store, published)
+    unmade = _missing([*tries, *chosen], store, published)
     sizes = _sizes(unmade, loaded)  # before anything is written
-    with _locked(store):
+    with _locked(store), store.replacing_published():
         ran = 0
         for kind, phase in (("trial", tries), ("final", finals)):
             specs = tuning.choose(phase, _records(tries, store)) if kind == "final" else phase
@@ -142,7 +143,7 @@ def _execute(
     specs: list[RunSpec], sizes: Sizes, loaded: Loaded, store: Store, workers: int | None, console: Console, kind: str
 ) -> None:
     from harness.execute import local
-    from harness.progress import Live
+    from harness.progress import Live, key
     from harness.train import skeleton
 
     workers = workers or local.default_workers()
@@ -159,8 +160,14 @@ def _execute(
     note = f", {cannot} unsupported" if cannot else ""
     noun = "trials" if kind == "trial" else "runs"
     console.print(f"{len(jobs)} {noun} to do{note}; {workers} at a time, {threads} thread(s) each", highlight=False)
-    with Live(len(jobs), workers, console) as display:
+    with Live({key(job.spec): _work(job) for job in jobs}, console) as display:
         local.run(jobs, workers=workers, timeout=loaded.suite.limits.timeout, display=display)
+
+
+def _work(job: Job) -> float:
+    """What a run weighs in the estimate of the time left: parameters times tokens, where its end is known in tokens."""
+    assert job.size is not None
+    return job.size.params * job.spec.stop.get("tokens", 1.0)
 
 
 def _job(spec: RunSpec, loaded: Loaded, store: Store, threads: int, size: Size) -> Job:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -88,6 +90,17 @@ class Store:
 
     def write_baselines(self, baselines: dict[str, Any]) -> None:
         write_atomic(self.folder / "baselines.json", to_json(baselines))
+
+    @contextlib.contextmanager
+    def replacing_published(self) -> Iterator[None]:
+        """Whatever happens inside, records that were made anew are no longer listed as published afterwards."""
+        try:
+            yield
+        finally:
+            marks = self.published()
+            kept = {run_id: known for run_id, known in marks.items() if not self.finished(run_id, marks)}
+            if kept != marks:
+                write_atomic(self.folder / "published.json", to_json(kept))
 
     def publish(self) -> int:
         """Mark every record here as published: returns how many."""

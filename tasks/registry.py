@@ -34,7 +34,7 @@ def register(
 
     def add(target: T) -> T:
         own = name or target.__dict__.get("name", snake(target.__name__))
-        told = {"about": about, "paper": paper, "source": source, "deviations": deviations}
+        told: dict[str, Any] = {"about": about, "paper": paper, "source": source, "deviations": deviations}
         _registry.add(own, target, target, options_of(target.__init__, skip=1), **told)
         target.name = own
         return target

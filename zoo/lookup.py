@@ -56,7 +56,7 @@ class Entry:
     """What a registry knows under one name."""
 
     name: str
-    make: Callable[..., Any]
+    make: Any
     """From options to the thing itself: a Recipe, a Task."""
     options: tuple[Option, ...]
     about: str

@@ -42,7 +42,7 @@ def register(
     """
 
     def add(target: T) -> T:
-        told = {"about": "", "paper": paper, "source": source, "deviations": deviations}
+        told: dict[str, Any] = {"about": "", "paper": paper, "source": source, "deviations": deviations}
         if inspect.isclass(target):
 
             def wrap(**options: Any) -> Recipe:
