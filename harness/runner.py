@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -191,30 +192,30 @@ def load_data(specs: list[RunSpec]) -> None:
 
 
 def _baselines(specs: list[RunSpec], store: Store, console: Console) -> None:
-    """Score every task's baselines once per fingerprint and number of test examples."""
+    """Score every task's baselines once per fingerprint and number of test examples, two tasks at a time."""
     found: dict[str, Any] = store.read_baselines()
-    for spec in {spec.task_label: spec for spec in specs}.values():
-        task, most = build_task(spec), spec.evaluate["test"]
-        key = f"{spec.task_label} {task.fingerprint} {most}"
-        if key in found:
-            continue
-        console.print(f"baselines of {spec.task_label} …", highlight=False)
-        found[key] = [
-            {
-                "task_label": spec.task_label,
-                "metric": task.metric.name,
-                "name": b.name,
-                "value": b.value,
-                "about": b.about,
-            }
-            for b in task.baselines(None if most == "all" else most)
-        ]
+    lacking = {_baseline_key(spec): spec for spec in specs if _baseline_key(spec) not in found}
+    if not lacking:
+        return
+    console.print(f"baselines of {', '.join(spec.task_label for spec in lacking.values())} …", highlight=False)
+    with ThreadPoolExecutor(2) as pool:
+        found |= zip(lacking, pool.map(_score_baselines, lacking.values()), strict=True)
     store.write_baselines(found)
+
+
+def _baseline_key(spec: RunSpec) -> str:
+    return f"{spec.task_label} {build_task(spec).fingerprint} {spec.evaluate['test']}"
+
+
+def _score_baselines(spec: RunSpec) -> list[dict[str, Any]]:
+    task, most = build_task(spec), spec.evaluate["test"]
+    head = {"task_label": spec.task_label, "metric": task.metric.name}
+    return [{**head, **asdict(baseline)} for baseline in task.baselines(None if most == "all" else most)]
 
 
 def baselines(specs: list[RunSpec], store: Store) -> list[dict[str, Any]]:
     """The stored baselines that belong to these runs."""
     found, rows = store.read_baselines(), []
     for spec in {spec.task_label: spec for spec in specs}.values():
-        rows += found.get(f"{spec.task_label} {build_task(spec).fingerprint} {spec.evaluate['test']}", [])
+        rows += found.get(_baseline_key(spec), [])
     return rows
