@@ -11,7 +11,7 @@ $(SUITES): $(VENV)/.data
 	$(BIN)/zoobench run $@
 
 test: check
-	$(BIN)/python -m pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
