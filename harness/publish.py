@@ -87,7 +87,10 @@ def show_comparison(first: str, second: str, rows: list[dict[str, Any]], console
 
 
 def status(suite: str | None, root: Path | None = None) -> list[dict[str, Any]]:
-    """Per suite: how many records of each status, how many runs have a checkpoint, and how many are to do."""
+    """Per suite: how many records of each status, how many runs have a checkpoint, and how many are to do.
+
+    A published record stands for a run that is still to be made here.
+    """
     if suite is None:
         folder = root or default_root()
         names = sorted({path.parent.parent.name for path in folder.glob("*/*/record.json")})
@@ -95,9 +98,12 @@ def status(suite: str | None, root: Path | None = None) -> list[dict[str, Any]]:
     loaded = load(suite)
     store = Store(loaded.suite.suite, root)
     _, records = current(loaded, store)
-    counts = _counts(records)
+    marks = store.published()
+    own = [record for record in records if store.finished(record["run_id"], marks)]
+    counts = _counts(own)
     counts["under way"] = len(list(store.folder.glob("*/checkpoint")))
-    counts["to do"] = len(expand(loaded)) + len(trials(loaded)) - len(records) - counts["under way"]
+    counts["to do"] = len(expand(loaded)) + len(trials(loaded)) - len(own) - counts["under way"]
+    counts["published by others"] = len(records) - len(own)
     return [{"suite": loaded.suite.suite, "counts": counts}]
 
 
