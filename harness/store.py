@@ -103,8 +103,12 @@ class Store:
                 write_atomic(self.folder / "published.json", to_json(kept))
 
     def publish(self) -> int:
-        """Mark every record here as published: returns how many."""
-        marks = {path.parent.name: digest(path) for path in sorted(self.folder.glob("*/record.json"))}
+        """Mark every record of a run here as published: returns how many.
+
+        What cannot be (`unsupported`) was not run by anybody, and need not be made anew elsewhere.
+        """
+        made = [record["run_id"] for record in self.records() if record["status"] != "unsupported"]
+        marks = {run_id: digest(self._record(run_id)) for run_id in made}
         write_atomic(self.folder / "published.json", to_json(marks))
         return len(marks)
 

@@ -121,8 +121,9 @@ def _rates(rows: Sequence[Row], trials: Sequence[Record]) -> list[str]:
         found.append("tuning effort differs: " + ", ".join(f"{a} {n} trials" for a, n in sorted(counts.items())))
     elif counts:
         found.append(f"tuning: {next(iter(counts.values()))} trials per architecture, chosen on the validation split")
-    flops = sum(v for r in trials if (v := gather.finite(dig(r, "budget.used.flops"))))
-    found.append(f"tuning cost: {len(trials)} trials, {flops:.2g} FLOP in all")
+    made = [r for r in trials if r.get("status") != "unsupported"]
+    flops = sum(v for r in made if (v := gather.finite(dig(r, "budget.used.flops"))))
+    found.append(f"tuning cost: {len(made)} trials, {flops:.2g} FLOP in all")
     edges = []
     for a, lr in sorted(known.items()):
         grid = sorted({v for r in by_name.get(a, []) if (v := gather.finite(dig(r, "spec.train.lr"))) is not None})

@@ -89,6 +89,10 @@ def test_run_then_everything_that_reads_its_records(suite, tmp_path):
     counts = json.loads(call("status", path, "--results", root, "--json"))[0]["counts"]
     assert (counts["ok"], counts["to do"], counts["under way"]) == (4, 0, 0)
     assert call("status", "--results", root) == "tiny: 4 ok\n"
+    assert "4 records" in call("publish", path, "--results", root)
+    counts = json.loads(call("status", path, "--results", root, "--json"))[0]["counts"]
+    assert (counts["ok"], counts["to do"], counts["published by others"]) == (0, 4, 4)
+    (root / "tiny" / "published.json").unlink()
     assert "pre_ln" in call("board", path, "--results", root)
 
     (row,) = json.loads(call("compare", "pre_ln", "lstm", path, "--results", root, "--json"))
