@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 
 import tasks as task_registry
 from harness.errors import UserError
-from harness.source import Path_, Source, dotted, merge, read
+from harness.source import Path_, Source, merge, read
 from harness.units import Count, Duration, Fraction, Number, Quantity
 from zoo import registry
 from zoo.lookup import nearest
@@ -376,6 +376,3 @@ def check_options(options: dict[str, Any], known: dict[str, Any], owner: str, lo
             raise loaded.error(_words(error.errors()[0]), (*path, name)) from None
         except Exception:
             continue  # an annotation pydantic cannot read is the architecture's own affair
-
-
-__all__ = ["Loaded", "Suite", "dotted", "find", "load", "shipped"]

@@ -109,7 +109,7 @@ class Run:
             flops = sizing.training_flops(self.model, first.tensors(self.device), self.task.loss)
         self.step_cost = Meters(tokens=first.inputs.shape[0] * first.inputs.shape[1], steps=1, flops=flops)
         self.progress = Progress()
-        self.resumed = self._load_checkpoint()
+        self._load_checkpoint()
 
     def train(self, stop: Callable[[], bool], checkpoint: float) -> None:
         """Train until the stop rule ends it.
@@ -203,20 +203,19 @@ class Run:
         torch.save(state, temporary)
         os.replace(temporary, self._checkpoint)
 
-    def _load_checkpoint(self) -> bool:
+    def _load_checkpoint(self) -> None:
         if not self._checkpoint.is_file():
-            return False
+            return
         try:
             state = torch.load(self._checkpoint, map_location=self.device, weights_only=True)
         except Exception as error:  # torch raises whatever the bytes make it stumble over
             self.report({"event": "note", "message": f"checkpoint unreadable, starting anew ({type(error).__name__})"})
-            return False
+            return
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["rng"].cpu())
         saved = state["progress"]
         self.progress = Progress(**{**saved, "used": Meters(**saved["used"])})
-        return True
 
     def record(self, suite: str, status: str, error: dict[str, str] | None = None) -> Record:
         """The record of the run as it stands. Scores and gates only for a run that ended well."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -39,6 +38,3 @@ class MLP(Mixer):
         """W ~ N(0, 1/fan_in), the projection into the residual stream scaled by 1/√(2·depth); biases zero."""
         fan_in_(self.up)
         fan_in_(self.down, residual_scale(depth))
-
-    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        return {}

@@ -58,14 +58,21 @@ def of_file(path: str | Path) -> Card:
     full = Path(path).expanduser().absolute()
     if not full.is_file():
         raise DataError(f"text file {full} {'is a folder' if full.is_dir() else 'does not exist'}")
-    digest, size = hashlib.sha256(), 0
     try:
-        with full.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-                size += len(chunk)
+        stat = full.stat()
+        return _hashed(full, stat.st_size, stat.st_mtime_ns)
     except OSError as error:
         raise DataError(f"text file {full} cannot be read: {error.strerror}") from error
+
+
+@lru_cache(maxsize=8)
+def _hashed(full: Path, length: int, changed: int) -> Card:
+    """The card of a file of that length and time of change: every run of a suite asks for it, one reading serves."""
+    digest, size = hashlib.sha256(), 0
+    with full.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+            size += len(chunk)
     if not size:
         raise DataError(f"text file {full} is empty")
     return Card(full.name, "a local file", "", "", (LocalPath(full),), digest.hexdigest(), size)

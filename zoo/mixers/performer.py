@@ -129,8 +129,6 @@ class Performer(Mixer):
         if state is None:
             return linear_attention(q, k, v)[0], None
         S, z = state["S"], state["z"]
-        assert isinstance(S, Tensor)
-        assert isinstance(z, Tensor)
         y, S = linear_attention(q, k, v, state=torch.cat([S, z[..., None]], dim=-1))
         return y, {"S": S[..., :-1], "z": S[..., -1]}
 

@@ -135,7 +135,6 @@ def shift(
 ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B D"]]:
     """The input before each step (zero before the first), and the last valid one. Padding must stand on the right."""
     first = torch.zeros_like(x[:, 0]) if state is None else state["x"]
-    assert isinstance(first, Tensor)
     line = torch.cat([first[:, None].to(x.dtype), x], dim=1)
     if mask is None:
         last = line[:, -1]

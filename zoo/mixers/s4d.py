@@ -113,7 +113,6 @@ class S4D(Mixer):
         """The convolution, plus what the initial state x_0 still says: y_t += 2 Re(C Ā^{t+1} x_0)."""
         T, (log_A, B, C) = u.shape[1], system
         pairs = state["x"]
-        assert isinstance(pairs, Tensor)
         x0, A = torch.view_as_complex(wide(pairs)), torch.exp(log_A)
         if T == 1:
             x = A * x0 + B * u[:, 0, :, None]
