@@ -18,6 +18,7 @@ from harness.source import Path_, Source, merge, read
 from harness.units import Count, Duration, Fraction, Number, Quantity
 from zoo import registry
 from zoo.lookup import nearest
+from zoo.terms import Schedule
 
 
 class Strict(BaseModel):
@@ -85,7 +86,7 @@ class Train(Strict):
     lr: Number = 1e-3
     betas: tuple[Fraction, Fraction] = (0.9, 0.95)
     weight_decay: Number = 0.1
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    schedule: Schedule = "cosine"
     warmup: Fraction = 0.05
     final_lr: Fraction = 0.1
     """Where the schedule ends, as a fraction of the peak."""
@@ -351,10 +352,10 @@ def _check(loaded: Loaded) -> None:
 COMMON_TYPES: dict[str, Any] = {
     "depth": Annotated[int, Field(ge=1)],
     "width": Annotated[int, Field(ge=1)],
-    "channel": str | None,
+    "channel": str | dict[str, dict[str, Any] | None] | None,
     "wiring": str,
     "norm": str,
-    "positions": str,
+    "positions": str | dict[str, dict[str, Any] | None],
     "dropout": Annotated[float, Field(ge=0, lt=1)],
     "tie": bool,
 }

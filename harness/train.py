@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from harness import device as machine
 from harness.budget import Meters, StopRule, schedule
@@ -104,12 +104,17 @@ class Run:
             self.model, lr=train["lr"], betas=tuple(train["betas"]), weight_decay=train["weight_decay"]
         )
         self.rule = StopRule(*next(iter(spec.stop.items())))
+        self.schedule = self.model.recipe.schedule or train["schedule"]
         kernels.used.clear()
         with machine.autocast(self.device, self.precision):
-            flops = sizing.training_flops(self.model, first.tensors(self.device), self.task.loss)
+            flops = sizing.training_flops(self.model, first.tensors(self.device), self.loss)
         self.step_cost = Meters(tokens=first.inputs.shape[0] * first.inputs.shape[1], steps=1, flops=flops)
         self.progress = Progress()
         self._load_checkpoint()
+
+    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """What training minimises: the task's loss, with the label smoothing the architecture brings along."""
+        return self.task.loss(logits, batch, label_smoothing=self.model.recipe.label_smoothing)
 
     def train(self, stop: Callable[[], bool], checkpoint: float) -> None:
         """Train until the stop rule ends it.
@@ -150,10 +155,10 @@ class Run:
         batch = batch.tensors(self.device)
         start = time.perf_counter()
         ahead = min(1.0, self.rule.progress(used) + self._stride())
-        set_lr(self.optimizer, schedule(train["schedule"], ahead, warmup=train["warmup"], final=train["final_lr"]))
+        set_lr(self.optimizer, schedule(self.schedule, ahead, warmup=train["warmup"], final=train["final_lr"]))
         with machine.autocast(self.device, self.precision):
             logits = self.model(batch)
-        loss = self.task.loss(logits, batch)
+        loss = self.loss(logits, batch)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), train["clip"] or math.inf)
         self.optimizer.step()

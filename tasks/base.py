@@ -112,12 +112,12 @@ class Task(ABC):
             return places % total
         return np.array([_shuffled(self.name, seed, place // total, total)[place % total] for place in places.tolist()])
 
-    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Mean cross-entropy over the targets that count, in nats."""
+    def loss(self, logits: Tensor, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
+        """Mean cross-entropy over the targets that count, in nats; of `label_smoothing` ε each class gets ε/V."""
         from torch.nn.functional import cross_entropy
 
         targets = batch.targets if batch.counted is None else batch.targets.masked_fill(~batch.counted, -100)
-        return cross_entropy(logits.float().flatten(0, -2), targets.flatten())
+        return cross_entropy(logits.float().flatten(0, -2), targets.flatten(), label_smoothing=label_smoothing)
 
     def totals(self, logits: Tensor, batch: Batch) -> Totals:
         """Sums and weights for every metric of the task on one batch."""

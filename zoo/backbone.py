@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
 import torch
@@ -13,8 +12,9 @@ from torch import Tensor, nn
 
 from zoo.blocks import WIRINGS, Wiring, make_norm
 from zoo.channel import CHANNELS
-from zoo.contract import Backbone, Mixer, Part, Recipe, Site, State, Traits
+from zoo.contract import Backbone, Mixer, Part, Recipe, Site, State, Unsupported, combine
 from zoo.mixers import MIXERS
+from zoo.positions import is_relative, part
 
 
 class Bidirectional(Mixer):
@@ -28,6 +28,7 @@ class Bidirectional(Mixer):
         self.ahead, self.back = forward, backward
         own = dataclasses.replace(forward.traits, causal="no", bidirectional=True, resumable=False)
         self.traits = own  # type: ignore[misc]  # its own, as they depend on what it wraps
+        self.across = forward.across  # type: ignore[misc]
 
     def forward(
         self,
@@ -35,9 +36,11 @@ class Bidirectional(Mixer):
         *,
         mask: Bool[Tensor, "B T"] | None = None,
         state: State | None = None,
+        across: dict[str, Any] | None = None,
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
-        ahead, _ = self.ahead(x, mask=mask)
-        back, _ = self.back(reverse(x, mask), mask=mask)
+        own = [{"across": across.setdefault(way, {})} if across is not None else {} for way in ("ahead", "back")]
+        ahead, _ = self.ahead(x, mask=mask, **own[0])
+        back, _ = self.back(reverse(x, mask), mask=mask, **own[1])
         return ahead + reverse(back, mask), None
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
@@ -56,27 +59,42 @@ def reverse(x: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"] | None) -> Floa
 
 
 class Stack(Backbone):
-    """`depth` blocks, each a mixer and (unless the Recipe has none) a channel mixer in the same wiring."""
+    """`depth` blocks, each a mixer and (unless the Recipe has none) a channel mixer in the same wiring.
 
-    def __init__(self, recipe: Recipe, site: Site, *, causal: bool) -> None:
+    With `cross`, each block also has the Recipe's cross attention between the two, which reads what `across` holds.
+    """
+
+    def __init__(self, recipe: Recipe, site: Site, *, causal: bool, cross: bool = False) -> None:
         super().__init__()
         wiring = WIRINGS.resolve(recipe.wiring)
+        relative = part(recipe.positions) if is_relative(recipe.positions) else None
         sublayers: list[Wiring] = []
+        layers: list[int] = []
         for layer in range(site.depth):
-            here = dataclasses.replace(site, layer=layer, causal=causal)
-            inner = [make_mixer(recipe.mixers[layer % len(recipe.mixers)], here)]
-            if recipe.channel is not None:
-                inner.append(make_channel(recipe.channel, here))
-            sublayers.extend(wiring(f, site.width, recipe.norm, recipe.dropout) for f in inner)
+            here = dataclasses.replace(
+                site, layer=layer, causal=causal, positions=relative, gain=wiring.gain(site.depth)
+            )
+            turn = layer % len(recipe.mixers)
+            inner, channel = [make_mixer(recipe.mixers[turn], here)], recipe.channels[turn]
+            if cross and recipe.cross is not None:
+                inner.append(make_mixer(recipe.cross, here))
+            if channel is not None:
+                inner.append(make_channel(channel, here))
+            own = [wiring(f, site.width, recipe.norm, recipe.dropout, site.depth) for f in wiring.arrange(inner)]
+            sublayers += own
+            layers += [layer] * len(own)
+        if relative is not None and not any(
+            isinstance(f, Mixer) and f.relative for s in sublayers for f in s.modules()
+        ):
+            raise Unsupported(f"{relative.name} positions act on queries and keys, and no mixer here offers any")
         self.open, self.close = wiring.open, wiring.close
         self.norm = make_norm(recipe.norm if wiring.final_norm else "none", site.width)
         self.length = site.length
         traits = combine([sublayer.inner.traits for sublayer in sublayers])
         self.traits = traits if causal else dataclasses.replace(traits, causal="no", resumable=False)
         self.sublayers = nn.ModuleList(sublayers)
-        per_block = 1 if recipe.channel is None else 2
-        for index, sublayer in enumerate(sublayers):
-            sublayer.inner.reset_parameters(layer=index // per_block, depth=site.depth)
+        for sublayer, layer in zip(sublayers, layers, strict=True):
+            sublayer.inner.reset_parameters(layer=layer, depth=site.depth)
 
     def forward(
         self,
@@ -84,18 +102,21 @@ class Stack(Backbone):
         *,
         mask: Bool[Tensor, "B T"] | None = None,
         state: State | None = None,
+        across: dict[str, Any] | None = None,
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
         T = x.shape[1]
         if state is None:
             x, mask = self._pad(x, mask)
         stream = self.open(x)
         new: State = {}
+        across = dict(across or {})
         for index, sublayer in enumerate(self.sublayers):
             name = str(index)
-            stream, after = sublayer(stream, mask=mask, state=None if state is None else state[name])
+            before = None if state is None else state[name]
+            stream, after = sublayer(stream, mask=mask, state=before, across=across)
             if after is not None:
                 new[name] = after
-        return self.norm(self.close(stream))[:, :T], None if state is None else new
+        return self.close(stream, self.norm)[:, :T], None if state is None else new
 
     def _pad(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Zeros at the end where a mixer needs a fixed length or a multiple."""
@@ -116,6 +137,8 @@ class Stack(Backbone):
 def make_mixer(part: Part, site: Site) -> Mixer:
     """The mixer of a part at a site; one that only looks back is doubled where the site asks for both directions."""
     kind = MIXERS.resolve(part.kind)
+    if not kind.relative:
+        site = dataclasses.replace(site, positions=None)
     if not site.causal and not kind.traits.bidirectional:
         ahead = dataclasses.replace(site, causal=True)
         return Bidirectional(kind(ahead, **part.options), kind(ahead, **part.options))
@@ -125,18 +148,3 @@ def make_mixer(part: Part, site: Site) -> Mixer:
 def make_channel(part: Part, site: Site) -> Mixer:
     """The channel mixer of a part; as `make_mixer`."""
     return make_mixer(Part(CHANNELS.resolve(part.kind), **part.options), site)
-
-
-def combine(traits: list[Traits]) -> Traits:
-    """What a stack can do: the weakest of what its parts can."""
-    causal = [t.causal for t in traits]
-    lengths = [t.length for t in traits]
-    return Traits(
-        causal="no" if "no" in causal else "leaky" if "leaky" in causal else "strict",
-        bidirectional=all(t.bidirectional for t in traits),
-        resumable=all(t.resumable for t in traits),
-        length="fixed" if "fixed" in lengths else "max" if "max" in lengths else "any",
-        multiple=math.lcm(*(t.multiple for t in traits)),
-        padding_safe=all(t.padding_safe for t in traits),
-        stochastic=any(t.stochastic for t in traits),
-    )

@@ -1,7 +1,7 @@
 """Residual wiring: where the norm stands around a mixer, and what the stream between blocks holds.
 
 A wiring wraps one sublayer f. `open` turns the embedding into the stream that runs through the stack, `close` turns the
-stream into the stack's output; where the stream is the residual itself both do nothing.
+stream into the stack's output; where the stream is the residual itself both do nothing but the final norm.
 """
 
 from __future__ import annotations
@@ -9,16 +9,49 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from zoo.contract import Mixer, State
+from zoo.contract import Mixer, State, combine
 from zoo.lookup import Table
+from zoo.ops.precision import wide
 
-WIRINGS = Table("wiring", {"pre": "zoo.blocks:PreNorm", "post": "zoo.blocks:PostNorm", "plain": "zoo.blocks:Plain"})
+WIRINGS = Table(
+    "wiring",
+    {
+        "pre": "zoo.blocks:PreNorm",
+        "post": "zoo.blocks:PostNorm",
+        "plain": "zoo.blocks:Plain",
+        "sandwich": "zoo.blocks:Sandwich",
+        "deepnorm": "zoo.blocks:DeepNorm",
+        "residual_dual": "zoo.blocks:ResidualDual",
+        "rezero": "zoo.blocks:ReZero",
+        "parallel": "zoo.blocks:Parallel",
+        "reversible": "zoo.blocks:Reversible",
+    },
+)
+
+
+class UnitRMSNorm(nn.Module):
+    """x / RMS(x) · (1 + w), w starting at zero (Gemma, RecurrentGemma)."""
+
+    def __init__(self, width: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
+        return nn.functional.rms_norm(wide(x), x.shape[-1:], 1 + wide(self.weight), self.eps).to(x.dtype)
+
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "layer": lambda width: nn.LayerNorm(width),
     "layer_eps6": lambda width: nn.LayerNorm(width, eps=1e-6),
+    "layer_eps12": lambda width: nn.LayerNorm(width, eps=1e-12),
+    "rms": lambda width: nn.RMSNorm(width, eps=1e-6),
+    "rms_eps5": lambda width: nn.RMSNorm(width, eps=1e-5),
+    "rms_one": lambda width: UnitRMSNorm(width),
     "none": lambda width: nn.Identity(),
 }
 
@@ -35,16 +68,26 @@ def make_norm(kind: str, width: int) -> nn.Module:
 
 
 class Wiring(nn.Module):
-    """One sublayer f in its residual wiring."""
+    """One sublayer f in its residual wiring: what f reads of the stream, and what its result y makes of the stream."""
 
     final_norm: ClassVar[bool] = False
     """Whether the stack needs one more norm at its end."""
 
-    def __init__(self, inner: Mixer, width: int, norm: str, dropout: float) -> None:
+    def __init__(self, inner: Mixer, width: int, norm: str, dropout: float, depth: int) -> None:
         super().__init__()
         self.norm = make_norm(norm, width)
         self.inner = inner
         self.dropout = nn.Dropout(dropout)
+
+    @staticmethod
+    def arrange(inner: list[Mixer]) -> list[Mixer]:
+        """The sublayers that a block's mixer and channel mixer become."""
+        return inner
+
+    @staticmethod
+    def gain(depth: int) -> float | None:
+        """What `Site.gain` tells the mixers."""
+        return None
 
     @staticmethod
     def open(x: Tensor) -> Any:
@@ -52,14 +95,25 @@ class Wiring(nn.Module):
         return x
 
     @staticmethod
-    def close(stream: Any) -> Tensor:
-        """The stack's output, before a final norm."""
+    def close(stream: Any, norm: nn.Module) -> Tensor:
+        """The stack's output, from the stream at its top and the final norm."""
+        return norm(stream)
+
+    def read(self, stream: Any) -> Tensor:
+        """What f is given."""
         return stream
 
-    def forward(
-        self, stream: Any, *, mask: Tensor | None = None, state: State | None = None
-    ) -> tuple[Any, State | None]:
+    def write(self, stream: Any, y: Tensor) -> Any:
+        """The stream after f has given y."""
         raise NotImplementedError
+
+    def forward(
+        self, stream: Any, *, mask: Tensor | None, state: State | None, across: dict[str, Any]
+    ) -> tuple[Any, State | None]:
+        """The stream after this sublayer, and the sublayer's next state."""
+        extra = {"across": across} if self.inner.across else {}
+        y, state = self.inner(self.read(stream), mask=mask, state=state, **extra)
+        return self.write(stream, self.dropout(y)), state
 
 
 class PreNorm(Wiring):
@@ -67,31 +121,154 @@ class PreNorm(Wiring):
 
     final_norm = True
 
-    def forward(
-        self, stream: Tensor, *, mask: Tensor | None = None, state: State | None = None
-    ) -> tuple[Tensor, State | None]:
-        y, state = self.inner(self.norm(stream), mask=mask, state=state)
-        return stream + self.dropout(y), state
+    def read(self, stream: Tensor) -> Tensor:
+        return self.norm(stream)
+
+    def write(self, stream: Tensor, y: Tensor) -> Tensor:
+        return stream + y
 
 
 class PostNorm(Wiring):
     """norm(x + f(x)) (Vaswani et al. 2017, section 3.1)."""
 
-    def forward(
-        self, stream: Tensor, *, mask: Tensor | None = None, state: State | None = None
-    ) -> tuple[Tensor, State | None]:
-        y, state = self.inner(stream, mask=mask, state=state)
-        return self.norm(stream + self.dropout(y)), state
+    def write(self, stream: Tensor, y: Tensor) -> Tensor:
+        return self.norm(stream + y)
 
 
 class Plain(Wiring):
     """f(x), without norm and without residual: the classic stack of recurrent layers."""
 
-    def __init__(self, inner: Mixer, width: int, norm: str, dropout: float) -> None:
-        super().__init__(inner, width, "none", dropout)
+    def __init__(self, inner: Mixer, width: int, norm: str, dropout: float, depth: int) -> None:
+        super().__init__(inner, width, "none", dropout, depth)
+
+    def write(self, stream: Tensor, y: Tensor) -> Tensor:
+        return y
+
+
+class Sandwich(PreNorm):
+    """x + norm₂(f(norm₁(x))) (Ding et al. 2021, CogView, arXiv:2105.13290, section 2.4)."""
+
+    def __init__(self, inner: Mixer, width: int, norm: str, dropout: float, depth: int) -> None:
+        super().__init__(inner, width, norm, dropout, depth)
+        self.norm_out = make_norm(norm, width)
+
+    def write(self, stream: Tensor, y: Tensor) -> Tensor:
+        return stream + self.norm_out(y)
+
+
+class DeepNorm(Wiring):
+    """norm(α x + f(x)) with α = (2N)^{1/4}, β = (8N)^{−1/4} for N blocks (Wang et al. 2022, arXiv:2203.00555)."""
+
+    def __init__(self, inner: Mixer, width: int, norm: str, dropout: float, depth: int) -> None:
+        super().__init__(inner, width, norm, dropout, depth)
+        self.alpha = (2 * depth) ** 0.25
+
+    @staticmethod
+    def gain(depth: int) -> float:
+        return (8 * depth) ** -0.25
+
+    def write(self, stream: Tensor, y: Tensor) -> Tensor:
+        return self.norm(self.alpha * stream + y)
+
+
+class ResidualDual(Wiring):
+    """Two streams: x ← norm(x + f(x)) and r ← r + f(x), from x = r = the embedding; at the end x + norm(r).
+
+    ResiDual (Xie et al. 2023, arXiv:2304.14802, section 3.1).
+    """
+
+    final_norm = True
+
+    @staticmethod
+    def open(x: Tensor) -> tuple[Tensor, Tensor]:
+        return x, x
+
+    @staticmethod
+    def close(stream: tuple[Tensor, Tensor], norm: nn.Module) -> Tensor:
+        x, r = stream
+        return x + norm(r)
+
+    def read(self, stream: tuple[Tensor, Tensor]) -> Tensor:
+        return stream[0]
+
+    def write(self, stream: tuple[Tensor, Tensor], y: Tensor) -> tuple[Tensor, Tensor]:
+        x, r = stream
+        return self.norm(x + y), r + y
+
+
+class ReZero(Wiring):
+    """x + a f(x), no norm, with a learned number a from zero (Bachlechner et al. 2020, arXiv:2003.04887)."""
+
+    def __init__(self, inner: Mixer, width: int, norm: str, dropout: float, depth: int) -> None:
+        super().__init__(inner, width, "none", dropout, depth)
+        self.a = nn.Parameter(torch.zeros(()))
+
+    def write(self, stream: Tensor, y: Tensor) -> Tensor:
+        return stream + self.a * y
+
+
+class Parallel(PreNorm):
+    """x + f(norm(x)) + g(norm(x)): mixer and channel mixer side by side (Wang & Komatsuzaki 2021, GPT-J)."""
+
+    @staticmethod
+    def arrange(inner: list[Mixer]) -> list[Mixer]:
+        return [Sum(inner)] if len(inner) > 1 else inner
+
+
+class Reversible(Wiring):
+    """Two streams that feed each other: y₁ = x₁ + f(norm(x₂)), y₂ = x₂ + g(norm(y₁)); their mean at the end.
+
+    Reformer (Kitaev et al. 2020, arXiv:2001.04451, section 3). Both start as the embedding. The streams could be
+    recomputed backwards to save memory; here they are kept.
+    """
+
+    final_norm = True
+
+    @staticmethod
+    def open(x: Tensor) -> tuple[Tensor, Tensor]:
+        return x, x
+
+    @staticmethod
+    def close(stream: tuple[Tensor, Tensor], norm: nn.Module) -> Tensor:
+        return norm((stream[0] + stream[1]) / 2)
+
+    def read(self, stream: tuple[Tensor, Tensor]) -> Tensor:
+        return self.norm(stream[1])
+
+    def write(self, stream: tuple[Tensor, Tensor], y: Tensor) -> tuple[Tensor, Tensor]:
+        older, newer = stream
+        return newer, older + y
+
+
+class Sum(Mixer):
+    """Several mixers over one input, added up."""
+
+    def __init__(self, parts: list[Mixer]) -> None:
+        nn.Module.__init__(self)
+        self.parts = nn.ModuleList(parts)
+        self.traits = combine([part.traits for part in parts])  # type: ignore[misc]  # its own, as they depend on the parts
+        self.across = any(part.across for part in parts)  # type: ignore[misc]
 
     def forward(
-        self, stream: Tensor, *, mask: Tensor | None = None, state: State | None = None
-    ) -> tuple[Tensor, State | None]:
-        y, state = self.inner(stream, mask=mask, state=state)
-        return self.dropout(y), state
+        self,
+        x: Float[Tensor, "B T D"],
+        *,
+        mask: Tensor | None = None,
+        state: State | None = None,
+        across: dict[str, Any] | None = None,
+    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+        y, new = torch.zeros_like(x), {}
+        for name, part in self.parts.named_children():
+            extra = {"across": across} if part.across else {}
+            own, new[name] = part(x, mask=mask, state=None if state is None else state[name], **extra)
+            y = y + own
+        return y, None if state is None else new
+
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+        parts: dict[str, Any] = dict(self.parts.named_children())
+        return {name: part.init_state(batch, device=device, dtype=dtype) for name, part in parts.items()}
+
+    def reset_parameters(self, *, layer: int, depth: int) -> None:
+        parts: list[Any] = list(self.parts)
+        for part in parts:
+            part.reset_parameters(layer=layer, depth=depth)

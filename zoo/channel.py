@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -9,21 +13,49 @@ from zoo.contract import Mixer, Site, State, Traits
 from zoo.initialise import fan_in_, residual_scale
 from zoo.lookup import Table
 
-CHANNELS = Table("channel mixer", {"mlp": "zoo.channel:MLP", "rwkv4": "zoo.mixers.rwkv4:ChannelMix"})
+CHANNELS = Table(
+    "channel mixer",
+    {
+        "mlp": "zoo.channel:MLP",
+        "glu": "zoo.channel:GLU",
+        "rwkv4": "zoo.mixers.rwkv4:ChannelMix",
+        "rwkv5": "zoo.mixers.rwkv5:ChannelMix",
+        "rwkv6": "zoo.mixers.rwkv6:ChannelMix",
+        "rwkv7": "zoo.mixers.rwkv7:ChannelMix",
+    },
+)
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
+    "relu2": lambda x: F.relu(x).square(),
+    "sigmoid": F.sigmoid,
+    "silu": F.silu,
+}
+
+
+def activation_of(name: str) -> Callable[[Tensor], Tensor]:
+    """The function called `name`.
+
+    Raises:
+        ValueError: unknown.
+    """
+    if name not in ACTIVATIONS:
+        raise ValueError(f"unknown activation {name!r}; known: {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[name]
 
 
 class MLP(Mixer):
-    """W₂ GELU(W₁ x + b₁) + b₂ at every step (Vaswani et al. 2017, section 3.3, with GELU for ReLU)."""
+    """W₂ act(W₁ x + b₁) + b₂ at every step (Vaswani et al. 2017, section 3.3, with GELU for ReLU by default)."""
 
     traits = Traits(causal="strict", bidirectional=True, resumable=True)
 
-    def __init__(self, site: Site, *, expand: float = 4.0) -> None:
+    def __init__(self, site: Site, *, expand: float = 4.0, activation: str = "gelu", bias: bool = True) -> None:
         super().__init__(site)
-        hidden = round(expand * site.width)
-        if hidden < 1:
-            raise ValueError(f"mlp: expand {expand} leaves no hidden unit at width {site.width}")
-        self.up = nn.Linear(site.width, hidden)
-        self.down = nn.Linear(hidden, site.width)
+        hidden = hidden_units("mlp", expand, site)
+        self.gain, self.activation = site.gain, activation_of(activation)
+        self.up = nn.Linear(site.width, hidden, bias=bias)
+        self.down = nn.Linear(hidden, site.width, bias=bias)
 
     def forward(
         self,
@@ -32,9 +64,53 @@ class MLP(Mixer):
         mask: Bool[Tensor, "B T"] | None = None,
         state: State | None = None,
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
-        return self.down(nn.functional.gelu(self.up(x))), state
+        return self.down(self.activation(self.up(x))), state
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """W ~ N(0, 1/fan_in), the projection into the residual stream scaled by 1/√(2·depth); biases zero."""
-        fan_in_(self.up)
-        fan_in_(self.down, residual_scale(depth))
+        """W ~ N(0, 1/fan_in), into the residual stream scaled by 1/√(2·depth); or both scaled by DeepNorm's β."""
+        fan_in_(self.up, self.gain or 1.0)
+        fan_in_(self.down, self.gain or residual_scale(depth))
+
+
+class GLU(Mixer):
+    """W₂ (act(W_g x) ⊙ W₁ x), gated linear units (Shazeer 2020, arXiv:2002.05202); SwiGLU by default, as in Llama.
+
+    `expand` 8/3 gives the parameters of an MLP four times as wide.
+    """
+
+    traits = Traits(causal="strict", bidirectional=True, resumable=True)
+
+    def __init__(self, site: Site, *, expand: float = 8 / 3, activation: str = "silu", bias: bool = False) -> None:
+        super().__init__(site)
+        hidden = hidden_units("glu", expand, site)
+        self.gain, self.activation = site.gain, activation_of(activation)
+        self.gate = nn.Linear(site.width, hidden, bias=bias)
+        self.up = nn.Linear(site.width, hidden, bias=bias)
+        self.down = nn.Linear(hidden, site.width, bias=bias)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+        state: State | None = None,
+    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+        return self.down(self.activation(self.gate(x)) * self.up(x)), state
+
+    def reset_parameters(self, *, layer: int, depth: int) -> None:
+        """As `MLP.reset_parameters`."""
+        fan_in_(self.gate, self.gain or 1.0)
+        fan_in_(self.up, self.gain or 1.0)
+        fan_in_(self.down, self.gain or residual_scale(depth))
+
+
+def hidden_units(name: str, expand: float, site: Site) -> int:
+    """`expand` times the width, rounded.
+
+    Raises:
+        ValueError: nothing is left.
+    """
+    hidden = round(expand * site.width)
+    if hidden < 1:
+        raise ValueError(f"{name}: expand {expand} leaves no hidden unit at width {site.width}")
+    return hidden

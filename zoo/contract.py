@@ -5,6 +5,7 @@ Shapes: B batch, T time, D width, V vocabulary, C classes, U target time.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -43,6 +44,7 @@ __all__ = [
     "State",
     "Traits",
     "Unsupported",
+    "combine",
     "leaves",
     "state_bytes",
 ]
@@ -56,6 +58,10 @@ class Mixer(nn.Module):
     """
 
     traits: ClassVar[Traits]
+    relative: ClassVar[bool] = False
+    """Applies the positions it finds in `Site.positions` (see `zoo.positions.in_attention`)."""
+    across: ClassVar[bool] = False
+    """`forward` takes one more keyword, `across`: a dict that all layers of a stack share during one pass (RWKV-7)."""
 
     def __init__(self, site: Site) -> None:
         super().__init__()
@@ -139,6 +145,21 @@ class Model(nn.Module):
             if module is not self and callable(own):
                 found |= {f"{prefix}.{name}": hint for name, hint in own().items()}
         return found
+
+
+def combine(traits: list[Traits]) -> Traits:
+    """What a whole can do: the weakest of what its parts can."""
+    causal = [t.causal for t in traits]
+    lengths = [t.length for t in traits]
+    return Traits(
+        causal="no" if "no" in causal else "leaky" if "leaky" in causal else "strict",
+        bidirectional=all(t.bidirectional for t in traits),
+        resumable=all(t.resumable for t in traits),
+        length="fixed" if "fixed" in lengths else "max" if "max" in lengths else "any",
+        multiple=math.lcm(*(t.multiple for t in traits)),
+        padding_safe=all(t.padding_safe for t in traits),
+        stochastic=any(t.stochastic for t in traits),
+    )
 
 
 def leaves(state: State) -> Iterator[Tensor]:

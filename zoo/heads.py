@@ -3,7 +3,8 @@
 lm        logits for the next token at every step, from a causal backbone
 classify  mean over the valid steps of a bidirectional backbone, then a linear layer
 retrieve  two documents through one encoder, a and b, then an MLP of [a, b, a⊙b, a−b] (LRA's document matching)
-seq2seq   one causal backbone over source and target in one row: source ++ shifted target, logits on the target
+seq2seq   one causal backbone over source and target in one row: source ++ shifted target, logits on the target;
+          or an encoder and a decoder, for architectures that have cross attention
 """
 
 from __future__ import annotations
@@ -15,36 +16,42 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from zoo.backbone import Stack
-from zoo.contract import ROLES, Batch, Model, Recipe, Role, Shape, Site, State, Unsupported
+from zoo.contract import ROLES, Backbone, Batch, Model, Recipe, Role, Shape, Site, State, Unsupported
 from zoo.initialise import table_
-from zoo.positions import POSITIONS
+from zoo.positions import absolute
+
+EMBEDDINGS = ("normal", "scaled", "unit", "rwkv4")
 
 
 class Embedding(nn.Module):
     """Tokens by a table, vectors by a linear layer; then positions and dropout.
 
-    A table starts as N(0, 1/D) (`normal`), as N(0, 1) where no norm follows (`unit`), or as RWKV-4's (`rwkv4`):
-    orthogonal with gain 1e-4·√max(V, D), then a LayerNorm.
+    A table starts as N(0, 1/D) (`normal`, and `scaled`, where inputs are multiplied by √D), as N(0, 1) where no norm
+    follows (`unit`), or as RWKV-4's (`rwkv4`): orthogonal with gain 1e-4·√max(V, D), then a LayerNorm.
     """
 
     def __init__(self, recipe: Recipe, site: Site, *, vocab: int | None, features: int | None) -> None:
         super().__init__()
         self.table = nn.Embedding(vocab, site.width) if vocab else nn.Linear(features or 1, site.width)
-        if recipe.embedding not in ("normal", "unit", "rwkv4"):
-            raise ValueError(f"unknown embedding {recipe.embedding!r}; known: normal, unit, rwkv4")
+        if recipe.embedding not in EMBEDDINGS:
+            raise ValueError(f"unknown embedding {recipe.embedding!r}; known: {', '.join(EMBEDDINGS)}")
+        self.scale = site.width**0.5 if recipe.embedding == "scaled" and vocab else 1.0
         rwkv = recipe.embedding == "rwkv4"
         self.norm = nn.LayerNorm(site.width) if rwkv else nn.Identity()
-        self.positions = POSITIONS.resolve(recipe.positions)(site)
+        self.positions = absolute(recipe.positions, site)
         self.dropout = nn.Dropout(recipe.dropout)
         if isinstance(self.table, nn.Embedding):
             if rwkv:
                 nn.init.orthogonal_(self.table.weight, gain=1e-4 * max(self.table.weight.shape) ** 0.5)
-            elif recipe.embedding == "normal":
+            elif recipe.embedding in ("normal", "scaled"):
                 table_(self.table.weight)
 
     def forward(self, inputs: Tensor, offset: Int[Tensor, "#B"]) -> Float[Tensor, "B T D"]:
         positions = offset[:, None] + torch.arange(inputs.shape[1], device=inputs.device)
-        return self.dropout(self.positions(self.norm(self.table(inputs)), positions.expand(inputs.shape[:2])))
+        x = self.norm(self.table(inputs))
+        if self.scale != 1.0:
+            x = x * self.scale
+        return self.dropout(self.positions(x, positions.expand(inputs.shape[:2])))
 
 
 class SequenceModel(Model):
@@ -169,6 +176,75 @@ class Seq2Seq(SequenceModel):
         return self.head(y), state
 
 
+class EncoderDecoder(Model):
+    """A bidirectional encoder for the source and a causal decoder that attends to it; one table for both.
+
+    The table holds source tokens, then target tokens; with `tie` the rows of the targets are the output head too.
+    """
+
+    def __init__(self, recipe: Recipe, role: Role, shape: Shape) -> None:
+        super().__init__()
+        if shape.vocab is None or shape.target_length is None:
+            raise Unsupported("sequence to sequence needs source tokens and a target length")
+        assert shape.depth is not None
+        self.recipe, self.role, self.shape = recipe, role, shape
+        length, self.source_vocab = max(shape.length, shape.target_length), shape.vocab
+        site = Site(width=shape.width, length=length, depth=shape.depth)
+        self.embedding = Embedding(recipe, site, vocab=shape.vocab + shape.outputs, features=None)
+        self.backbone = TwoStacks(recipe, dataclasses.replace(site, length=shape.length), shape.target_length)
+        self.traits = self.backbone.decoder.traits
+        self.head = None if recipe.tie else make_head(recipe, shape.width, shape.outputs, bias=False)
+
+    backbone: TwoStacks
+
+    def forward(self, batch: Batch) -> Float[Tensor, "B U V"]:
+        memory = self.backbone.encoder(self._embed(batch.inputs), mask=batch.mask)[0]
+        across = {"memory": memory, "memory_mask": batch.mask}
+        return self._logits(self.backbone.decoder(self._embed(batch.decoder_inputs, target=True), across=across)[0])
+
+    def read(self, inputs: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"] | None = None) -> State:
+        """The state after the source, from which `extend` decodes target tokens."""
+        B, device = len(inputs), inputs.device
+        memory = self.backbone.encoder(self._embed(inputs), mask=mask)[0]
+        seen = {"memory": memory} if mask is None else {"memory": memory, "memory_mask": mask}
+        position = torch.zeros(B, dtype=torch.long, device=device)
+        own = self.backbone.decoder.init_state(B, device=device, dtype=memory.dtype)
+        return {"position": position, "backbone": own, "across": seen}
+
+    def init_state(self, batch: int) -> State:
+        """The state after an empty source, one step that holds nothing."""
+        table = self.embedding.table.weight
+        mask = torch.zeros(batch, 1, dtype=torch.bool, device=table.device)
+        return self.read(torch.zeros(batch, 1, dtype=torch.long, device=table.device), mask)
+
+    def extend(self, tokens: Int[Tensor, "B T"], state: State) -> tuple[Float[Tensor, "B T V"], State]:
+        x = self._embed(tokens, state["position"], target=True)
+        y, after = self.backbone.decoder(x, state=state["backbone"], across=state["across"])
+        return self._logits(y), {
+            "position": state["position"] + tokens.shape[1],
+            "backbone": after,
+            "across": state["across"],
+        }
+
+    def _embed(self, tokens: Tensor, start: Tensor | None = None, *, target: bool = False) -> Tensor:
+        start = torch.zeros(1, dtype=torch.long, device=tokens.device) if start is None else start
+        return self.embedding(tokens + self.source_vocab if target else tokens, start)
+
+    def _logits(self, y: Tensor) -> Tensor:
+        if self.head is not None:
+            return self.head(y)
+        return nn.functional.linear(y, self.embedding.table.weight[self.source_vocab :])
+
+
+class TwoStacks(Backbone):
+    """The encoder and the decoder of `EncoderDecoder`."""
+
+    def __init__(self, recipe: Recipe, site: Site, target_length: int) -> None:
+        super().__init__()
+        self.encoder = Stack(recipe, site, causal=False)
+        self.decoder = Stack(recipe, dataclasses.replace(site, length=target_length), causal=True, cross=True)
+
+
 def make_head(recipe: Recipe, width: int, outputs: int, *, bias: bool) -> nn.Linear:
     """The output projection: N(0, 0.02), or as RWKV-4 does: orthogonal with gain ½√max(1, V/D)."""
     head = nn.Linear(width, outputs, bias=bias)
@@ -183,7 +259,7 @@ def make_head(recipe: Recipe, width: int, outputs: int, *, bias: bool) -> nn.Lin
     return head
 
 
-MODELS: dict[Role, type[LanguageModel | Classifier | Seq2Seq]] = {
+MODELS: dict[Role, type[LanguageModel | Classifier | Seq2Seq | EncoderDecoder]] = {
     "lm": LanguageModel,
     "classify": Classifier,
     "retrieve": Retriever,
@@ -205,4 +281,5 @@ def assemble(recipe: Recipe, role: Role, shape: Shape) -> Model:
         raise ValueError(f"depth must be at least 1, got {depth}")
     if shape.width % recipe.width_multiple:
         raise ValueError(f"width {shape.width} must be a multiple of {recipe.width_multiple}")
-    return MODELS[role](recipe, role, dataclasses.replace(shape, depth=depth))
+    kind = EncoderDecoder if role == "seq2seq" and recipe.cross is not None else MODELS[role]
+    return kind(recipe, role, dataclasses.replace(shape, depth=depth))

@@ -101,9 +101,20 @@ def recipe(name: str, **options: Any) -> Recipe:
     if unknown:
         raise TypeError(f"{name} has no option {unknown[0]!r}{nearest(unknown[0], [*own, *COMMON])}")
     changes = {key: value for key, value in options.items() if key not in own}
-    if isinstance(changes.get("channel"), str):
-        changes["channel"] = Part(changes["channel"])
+    for key in ("channel", "positions"):
+        if isinstance(changes.get(key), (str, dict)):
+            changes[key] = _part(key, changes[key])
     return entry.make(**{key: value for key, value in options.items() if key in own}).replace(**changes)
+
+
+def _part(key: str, given: str | dict[str, Any]) -> Part:
+    """`rope` or `{rope: {base: 500000}}` as a Part."""
+    if isinstance(given, str):
+        return Part(given)
+    if len(given) != 1:
+        raise ValueError(f"{key} is a name, or one name with its options, such as {{rope: {{fraction: 0.5}}}}")
+    name, options = next(iter(given.items()))
+    return Part(name, **(options or {}))
 
 
 def build(name: str, role: Role = "lm", *, shape: Shape, **options: Any) -> Model:

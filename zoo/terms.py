@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 Role: TypeAlias = Literal["lm", "classify", "retrieve", "seq2seq"]
 ROLES: tuple[Role, ...] = get_args(Role)
+Schedule: TypeAlias = Literal["cosine", "linear", "constant", "inverse_sqrt"]
+SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
 
 
 class Unsupported(ValueError):
@@ -66,6 +68,10 @@ class Site:
     """Whether it must not look ahead. A mixer that cannot obey raises `Unsupported`."""
     layer: int = 0
     depth: int = 1
+    positions: Part | None = None
+    """Positions that the mixer itself applies, to queries, keys or scores; only given to mixers that say they can."""
+    gain: float | None = None
+    """DeepNorm's β, by which values, outputs and channel weights start smaller. None: outputs by 1/√(2 · depth)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,19 +122,26 @@ class Part:
 class Recipe:
     """An architecture, spelled out as parts: what one function in `zoo.architectures` returns.
 
-    `mixer` may be a tuple, which is then repeated over the layers (a hybrid). `channel=None`: no channel mixer.
+    `mixer` may be a tuple, which is then repeated over the layers (a hybrid), and `channel` a tuple beside it.
+    `channel=None`: no channel mixer.
     """
 
     mixer: Part | tuple[Part, ...]
-    channel: Part | None = Part("mlp")
+    channel: Part | tuple[Part | None, ...] | None = Part("mlp")
+    cross: Part | None = None
+    """Attention over an encoder: with it `seq2seq` is an encoder and a decoder, without it one causal stack."""
     wiring: str = "pre"
     norm: str = "layer"
-    positions: str = "none"
+    positions: Part | str = "none"
     embedding: str = "normal"
     head: str = "linear"
     tie: bool = False
-    """Share the token embedding with the output head (language models)."""
+    """Share the token embedding with the output head (language models, encoder–decoders)."""
     dropout: float = 0.0
+    label_smoothing: float = 0.0
+    """Part of the targets' weight that training spreads over all classes."""
+    schedule: str | None = None
+    """The learning-rate schedule this architecture brings along; None for the suite's."""
     depth: int = 4
     width_multiple: int = 1
     """Widths must divide by this (the number of heads, say)."""
@@ -136,10 +149,23 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.width_multiple < 1:
             raise ValueError(f"widths cannot be multiples of {self.width_multiple}: heads must be at least 1")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing must lie in [0, 1), got {self.label_smoothing}")
+        if self.schedule not in (None, *SCHEDULES):
+            raise ValueError(f"unknown schedule {self.schedule!r}; known: {', '.join(SCHEDULES)}")
+        if isinstance(self.mixer, tuple) and not self.mixer:
+            raise ValueError("a stack needs at least one mixer")
+        if isinstance(self.channel, tuple) and len(self.channel) != len(self.mixers):
+            raise ValueError(f"{len(self.mixers)} mixers and {len(self.channel)} channel mixers do not pair up")
 
     @property
     def mixers(self) -> tuple[Part, ...]:
         return self.mixer if isinstance(self.mixer, tuple) else (self.mixer,)
+
+    @property
+    def channels(self) -> tuple[Part | None, ...]:
+        """A channel mixer for each of `mixers`."""
+        return self.channel if isinstance(self.channel, tuple) else (self.channel,) * len(self.mixers)
 
     def replace(self, **changes: Any) -> Recipe:
         return dataclasses.replace(self, **changes)

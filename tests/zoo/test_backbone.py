@@ -5,8 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from zoo.backbone import Bidirectional, Stack, combine, reverse
-from zoo.contract import Mixer, Part, Recipe, Site, Traits, Unsupported
+from zoo.backbone import Bidirectional, Stack, reverse
+from zoo.blocks import make_norm
+from zoo.contract import Mixer, Part, Recipe, Site, Traits, Unsupported, combine
 from zoo.mixers.lstm import LSTM
 
 T, D = 7, 8
@@ -57,6 +58,107 @@ def test_plain_is_f_of_f():
     first, second = made.sublayers
     close(made(x)[0], second.inner(first.inner(x)[0])[0])
     assert not any(isinstance(module, nn.LayerNorm) for module in made.modules())
+
+
+def test_sandwich_has_a_norm_on_the_way_out_too():
+    made, x = stack(Recipe(mixer=Part("attention"), wiring="sandwich")), inputs()
+    h = x
+    for sublayer in made.sublayers:
+        h = h + norm(sublayer.inner(norm(h, sublayer.norm))[0], sublayer.norm_out)
+    close(made(x)[0], norm(h, made.norm))
+
+
+def test_deepnorm_strengthens_the_residual_and_starts_branches_small():
+    made, x = stack(Recipe(mixer=Part("attention"), wiring="deepnorm"), depth=3), inputs()
+    h = x
+    for sublayer in made.sublayers:
+        h = norm(6**0.25 * h + sublayer.inner(h)[0], sublayer.norm)
+    close(made(x)[0], h)
+    beta = 24**-0.25
+    fresh = Stack(Recipe(mixer=Part("attention"), wiring="deepnorm"), Site(width=256, length=T, depth=3), causal=True)
+    attention, mlp = (fresh.sublayers[i].inner for i in (2, 3))
+    q, k, v = attention.qkv.weight.chunk(3)
+    for weight, scale in ((q, 1), (k, 1), (v, beta), (attention.out.weight, beta), (mlp.up.weight, beta)):
+        assert weight.std().item() == pytest.approx(scale / 16, rel=0.02)
+    assert mlp.down.weight.std().item() == pytest.approx(beta / 32, rel=0.02)
+
+
+def test_residual_dual_sums_a_normalised_and_a_gathering_stream():
+    made, x = stack(Recipe(mixer=Part("attention"), wiring="residual_dual")), inputs()
+    h, r = x, x
+    for sublayer in made.sublayers:
+        y = sublayer.inner(h)[0]
+        h, r = norm(h + y, sublayer.norm), r + y
+    close(made(x)[0], h + norm(r, made.norm))
+
+
+def test_rezero_is_the_identity_until_it_has_learned():
+    recipe, x = Recipe(mixer=Part("attention"), wiring="rezero"), inputs()
+    made = stack(recipe)
+    h = x
+    for sublayer in made.sublayers:
+        h = h + sublayer.a * sublayer.inner(h)[0]
+    close(made(x)[0], h)
+    fresh = Stack(recipe, Site(width=D, length=T, depth=2), causal=True).double()
+    close(fresh(x)[0], x)
+
+
+def test_parallel_reads_one_norm_for_both():
+    made, x = stack(Recipe(mixer=Part("attention"), wiring="parallel")), inputs()
+    assert len(made.sublayers) == 2
+    h = x
+    for sublayer in made.sublayers:
+        z = norm(h, sublayer.norm)
+        attention, mlp = sublayer.inner.parts
+        h = h + attention(z)[0] + mlp(z)[0]
+    close(made(x)[0], norm(h, made.norm))
+
+
+def test_reversible_streams_can_be_run_backwards():
+    """The equations, and their inverse, which is what the wiring is for."""
+    made, x = stack(Recipe(mixer=Part("attention"), wiring="reversible")), inputs()
+    a, b = x, x
+    blocks = list(zip(made.sublayers[0::2], made.sublayers[1::2], strict=True))
+    for f, g in blocks:
+        a = a + f.inner(norm(b, f.norm))[0]
+        b = b + g.inner(norm(a, g.norm))[0]
+    close(made(x)[0], norm((a + b) / 2, made.norm))
+    for f, g in reversed(blocks):
+        b = b - g.inner(norm(a, g.norm))[0]
+        a = a - f.inner(norm(b, f.norm))[0]
+    close(a, x)
+    close(b, x)
+
+
+@pytest.mark.parametrize(("kind", "eps", "shift"), [("rms", 1e-6, 0), ("rms_eps5", 1e-5, 0), ("rms_one", 1e-6, 1)])
+def test_rms_norms(kind, eps, shift):
+    made, x = make_norm(kind, D).double(), inputs()
+    with torch.no_grad():
+        made.weight.add_(torch.randn(D))
+    close(made(x), x / (x.square().mean(-1, keepdim=True) + eps).sqrt() * (made.weight + shift))
+
+
+def test_layers_share_what_runs_across_them():
+    class Counts(Mixer):
+        traits = Traits(causal="strict", bidirectional=False, resumable=True)
+        across = True
+
+        def forward(self, x, *, mask=None, state=None, across=None):
+            across["n"] = across.get("n", 0) + 1
+            return torch.full_like(x, across["n"]), state
+
+    for wiring in ("plain", "parallel"):
+        made = Stack(
+            Recipe(mixer=Part(Counts), channel=None, wiring=wiring, norm="none"),
+            Site(width=D, length=T, depth=3),
+            causal=True,
+        )
+        for _ in range(2):  # each pass starts anew
+            close(made(0 * inputs())[0], torch.full((3, T, D), 3.0 if wiring == "plain" else 6.0, dtype=torch.float64))
+    both = Stack(
+        Recipe(mixer=Part(Counts), channel=None, wiring="plain"), Site(width=D, length=T, depth=2), causal=False
+    )
+    close(both(inputs())[0], torch.full((3, T, D), 4.0, dtype=torch.float64))  # 2 ahead and 2 back, apart
 
 
 def test_dropout_acts_on_each_branch_while_training():

@@ -163,3 +163,42 @@ def test_heads_start_as_their_recipe_says():
     E = rwkv.embedding.table.weight
     torch.testing.assert_close(E.T @ E, 1e-8 * 500 * torch.eye(64), rtol=1e-4, atol=1e-9)
     assert isinstance(rwkv.embedding.norm, nn.LayerNorm)
+
+
+SOURCE = torch.arange(T) < torch.tensor([9, 5, 1])[:, None]
+
+
+def test_the_encoder_decoder_attends_to_valid_source_steps_only():
+    model, target = build("seq2seq", "transformer_2017"), tokens(U, seed=2)
+    junk = torch.where(SOURCE, tokens(), tokens(seed=5))
+    batch = Batch(inputs=tokens(), mask=SOURCE, decoder_inputs=target)
+    whole = model(batch)
+    close(model(Batch(inputs=junk, mask=SOURCE, decoder_inputs=target)), whole)
+    for row, n in enumerate([9, 5, 1]):
+        close(model(Batch(inputs=tokens()[row : row + 1, :n], decoder_inputs=target[row : row + 1]))[0], whole[row])
+    other = torch.cat([target[:, :2], (target[:, 2:] + 1) % V], 1)
+    changed = model(Batch(inputs=tokens(), mask=SOURCE, decoder_inputs=other))
+    close(changed[:, :2], whole[:, :2])
+    assert (changed[:, 2:] - whole[:, 2:]).abs().amax(-1).min() > 1e-6
+    assert (model(Batch(inputs=(tokens() + 1) % V, mask=SOURCE, decoder_inputs=target)) - whole).abs().amin() > 1e-9
+
+
+@pytest.mark.parametrize("sizes", [[U], [1, U - 1], [1] * U])
+def test_the_encoder_decoder_reads_then_writes(sizes):
+    model, target = build("seq2seq", "transformer_2017"), tokens(U, seed=2)
+    state, parts = model.read(tokens(), SOURCE), []
+    for piece in target.split(sizes, dim=1):
+        logits, state = model.extend(piece, state)
+        parts.append(logits)
+    close(torch.cat(parts, 1), model(Batch(inputs=tokens(), mask=SOURCE, decoder_inputs=target)))
+
+
+def test_one_table_serves_source_target_and_softmax():
+    model = build("seq2seq", "transformer_2017", outputs=5)
+    assert model.head is None
+    assert model.embedding.table.weight.shape == (V + 5, D)
+    apart = build("seq2seq", "transformer_2017", outputs=5, tie=False)
+    assert apart.head.weight.shape == (5, D)
+    x = apart.embedding(tokens(), torch.zeros(1, dtype=torch.long))
+    plain = apart.embedding.table(tokens()) * D**0.5
+    assert (x - plain).abs().max() <= 1 + 1e-9  # sines and cosines on inputs times √D

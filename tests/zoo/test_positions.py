@@ -1,11 +1,14 @@
-"""Absolute positions against their formulas."""
+"""Positions against their formulas: those that join the input, and those that act inside attention."""
 
 import math
 
 import pytest
 import torch
 
-from zoo.positions import POSITIONS, Learned, NoPositions, Sinusoidal
+import zoo
+from zoo.contract import Batch, Part, Shape
+from zoo.positions import POSITIONS, absolute, is_relative, relative
+from zoo.positions.at_input import Concatenated, Learned, NoPositions, Randomised, Scalar, Sinusoidal, sinusoid
 from zoo.terms import Site, Unsupported
 
 T, D = 6, 8
@@ -50,7 +53,148 @@ def test_none_adds_nothing():
     assert NoPositions(Site(width=D, length=T))(x, torch.arange(T)[None]) is x
 
 
-@pytest.mark.parametrize("name", POSITIONS)
-def test_every_encoding_is_a_module_of_a_site(name):
-    module, x = POSITIONS.resolve(name)(Site(width=D, length=T)), torch.randn(2, T, D)
-    assert module(x, torch.arange(T).expand(2, T)).shape == x.shape
+def test_scalar_is_one_number_in_the_open_unit_interval():
+    module = Scalar(Site(width=D, length=T)).double()
+    found = module(torch.zeros(1, T, D, dtype=torch.float64), torch.arange(T)[None])
+    numbers = torch.tensor([(t + 1) / (T + 1) for t in range(T)], dtype=torch.float64)
+    torch.testing.assert_close(found[0], numbers[:, None] * module.w)
+    with pytest.raises(Unsupported, match=f"end at {T}"):
+        module(torch.zeros(1, 1, D), torch.tensor([[T]]))
+
+
+def test_concatenated_projects_the_input_beside_its_sinusoids():
+    module, x, at = Concatenated(Site(width=D, length=T), features=6).double(), torch.randn(2, T, D).double(), [0, 9, 3]
+    at = torch.tensor(at)[None]
+    W, b = module.project.weight, module.project.bias
+    wanted = x[:, :3] @ W[:, :D].T + sinusoid(at, 6) @ W[:, D:].T + b
+    torch.testing.assert_close(module(x[:, :3], at), wanted)
+
+
+def test_randomised_draws_in_training_and_spreads_evenly_after():
+    module = Randomised(Site(width=D, length=T), of="learned", most=64).double()
+    x, at = torch.zeros(2, T, D, dtype=torch.float64), torch.arange(T).expand(2, T)
+    torch.manual_seed(0)
+    module.train()
+    rows = [(module(x, at)[0][:, None] == module.of.table).all(-1).nonzero()[:, 1] for _ in range(50)]
+    assert all(bool((row[1:] > row[:-1]).all()) for row in rows)
+    assert len({tuple(row.tolist()) for row in rows}) > 1
+    assert max(int(row.max()) for row in rows) > 50
+    module.eval()
+    torch.testing.assert_close(module(x, at)[0], module.of.table[torch.arange(T) * (64 // T)])
+    with pytest.raises(Unsupported):
+        module(x[:, :1], torch.tensor([[7], [0]]))
+
+
+@pytest.mark.parametrize("options", [{"most": T - 1}, {"of": "rope"}, {"of": "none"}, {"of": "randomised"}], ids=str)
+def test_randomised_refuses_what_it_cannot_draw_for(options):
+    with pytest.raises(ValueError, match="randomised"):
+        Randomised(Site(width=D, length=T), **options)
+
+
+ROTARY = [
+    Part("rope"),
+    Part("rope", convention="interleaved"),
+    Part("rope", fraction=0.5),
+    Part("rope", base=100.0),
+    Part("xpos"),
+]
+
+
+def turned(part, x, at, *, key=False):
+    return relative(part, heads=2, head_width=D, causal=True).rotate(x, torch.tensor([at]), key=key)
+
+
+@pytest.mark.parametrize("part", ROTARY, ids=str)
+def test_rotated_scores_depend_on_the_distance_alone(part):
+    q, k = torch.randn(2, 1, 2, 1, D, dtype=torch.float64)
+    near, far = ((turned(part, q, [t]) * turned(part, k, [s], key=True)).sum(-1) for t, s in ((5, 2), (1003, 1000)))
+    torch.testing.assert_close(near, far, rtol=1e-9, atol=1e-9)
+    other = (turned(part, q, [6]) * turned(part, k, [2], key=True)).sum(-1)
+    assert (other - near).abs().min() > 1e-6
+
+
+def test_rope_turns_named_pairs():
+    """By complex multiplication, pair by pair."""
+    x, t = torch.randn(1, 1, 1, D, dtype=torch.float64), 7
+    for convention, pairs in (
+        ("half", [(i, i + D // 2) for i in range(D // 2)]),
+        ("interleaved", [(2 * i, 2 * i + 1) for i in range(D // 2)]),
+    ):
+        found = turned(Part("rope", convention=convention), x, [t])[0, 0, 0]
+        for i, (a, b) in enumerate(pairs):
+            z = complex(x[0, 0, 0, a], x[0, 0, 0, b]) * complex(
+                math.cos(t * 1e4 ** (-2 * i / D)), math.sin(t * 1e4 ** (-2 * i / D))
+            )
+            assert (found[a].item(), found[b].item()) == pytest.approx((z.real, z.imag))
+
+
+def test_a_fraction_leaves_the_rest_alone():
+    x = torch.randn(1, 2, 3, D)
+    found = turned(Part("rope", fraction=0.5), x, [0, 1, 2])
+    torch.testing.assert_close(found[..., D // 2 :], x[..., D // 2 :], rtol=0, atol=0)
+    torch.testing.assert_close(
+        found[..., : D // 2],
+        relative(Part("rope"), heads=2, head_width=D // 2, causal=True).rotate(
+            x[..., : D // 2], torch.arange(3)[None], key=False
+        ),
+    )
+
+
+def test_alibi_slopes_of_twelve_heads():
+    bias = relative(Part("alibi"), heads=12, head_width=D, causal=True).bias(
+        torch.tensor([[4]]), torch.tensor([[4, 3]])
+    )
+    assert bias[0, :, 0, 0].eq(0).all()
+    wanted = [2.0 ** -(i + 1) for i in range(8)] + [0.7071, 0.3536, 0.1768, 0.0884]
+    torch.testing.assert_close(-bias[0, :, 0, 1], torch.tensor(wanted), rtol=0, atol=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("part", "width", "causal", "message"),
+    [
+        (Part("rope"), 7, True, "even"),
+        (Part("rope", fraction=0.4), 8, True, "even"),
+        (Part("rope", convention="neox"), 8, True, "half, interleaved"),
+        (Part("xpos"), 8, False, "causal"),
+        (Part("t5", buckets=2, max_distance=1), 8, True, "buckets"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_refused_when_it_is_made(part, width, causal, message):
+    with pytest.raises(ValueError, match=message):
+        relative(part, heads=2, head_width=width, causal=causal)
+
+
+NAMED = [*POSITIONS, {"rope": {"convention": "interleaved"}}, {"randomised": {"of": "learned", "most": 99}}]
+
+
+@pytest.mark.parametrize("name", ["pre_ln", "bilinear_attention"])
+@pytest.mark.parametrize("positions", NAMED, ids=str)
+def test_every_encoding_serves_every_attention(name, positions):
+    """It tells orders apart (without one, a set of tokens is all that attention sees), and decoding goes on from it."""
+    torch.manual_seed(0)
+    shape = Shape(length=12, vocab=9, outputs=9, width=16, depth=1)
+    model = zoo.build(name, "lm", shape=shape, positions=positions).double().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.3)
+    ids = torch.randint(9, (2, 12))
+    whole = model(Batch(inputs=ids))
+    state, parts = model.init_state(2), []
+    for piece in ids.split([3, 1, 8], dim=1):
+        logits, state = model.extend(piece, state)
+        parts.append(logits)
+    torch.testing.assert_close(torch.cat(parts, 1), whole)
+    swapped = torch.cat([ids[:, [1, 0]], ids[:, 2:]], 1)
+    ids[:, 0], swapped[:, 1] = ids[:, 0], ids[:, 0]
+    difference = (model(Batch(inputs=swapped))[:, -1] - whole[:, -1]).abs().max()
+    assert (difference > 1e-8) == (positions != "none")
+
+
+def test_an_encoding_is_absolute_or_relative():
+    site = Site(width=D, length=T)
+    for name in POSITIONS:
+        made = absolute(name, site)
+        assert isinstance(made, NoPositions) == (is_relative(name) or name == "none")
+    with pytest.raises(Unsupported, match="rope positions act on queries and keys"):
+        zoo.build("lstm", "lm", shape=Shape(length=T, vocab=9, outputs=9, width=16), positions="rope")

@@ -13,11 +13,13 @@ from zoo.ops.attention import naive
 
 def attend(
     q: Float[Tensor, "B H T K"],
-    k: Float[Tensor, "B H S K"],
-    v: Float[Tensor, "B H S V"],
+    k: Float[Tensor, "B #H S K"],
+    v: Float[Tensor, "B #H S V"],
     *,
     visible: Bool[Tensor, "#B #H #T S"] | None = None,
     causal: bool = False,
+    bias: Float[Tensor, "#B #H T S"] | None = None,
+    scale: float | None = None,
 ) -> Float[Tensor, "B H T V"]:
     """See `naive.attend`.
 
@@ -26,9 +28,13 @@ def attend(
     """
     if q.device.type == "cpu" and q.dtype is torch.bfloat16:
         kernels.ran("attention", "matmul")
-        return naive.attend(q, k, v, visible=visible, causal=causal)
+        return naive.attend(q, k, v, visible=visible, causal=causal, bias=bias, scale=scale)
     kernels.ran("attention", "torch scaled_dot_product_attention")
-    if causal and visible is None and q.shape[-2] == k.shape[-2]:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    allowed = naive.allowed(q, k, visible, causal)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
+    k, v = naive.shared(k, q.shape[1]), naive.shared(v, q.shape[1])
+    if bias is None and causal and visible is None and q.shape[-2] == k.shape[-2]:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
+    weight = naive.allowed(q, k, visible, causal)
+    if bias is not None:
+        bias = bias.to(q.dtype)
+        weight = bias if weight is None else bias.masked_fill(~weight, float("-inf"))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=weight, scale=scale)

@@ -1,4 +1,4 @@
-"""Softmax attention as the equation reads: softmax(q kᵀ / √d) v (Vaswani et al. 2017, eq. 1)."""
+"""Softmax attention as the equation reads: softmax(q kᵀ / √d + bias) v (Vaswani et al. 2017, eq. 1)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,22 @@ from torch import Tensor
 
 def attend(
     q: Float[Tensor, "B H T K"],
-    k: Float[Tensor, "B H S K"],
-    v: Float[Tensor, "B H S V"],
+    k: Float[Tensor, "B #H S K"],
+    v: Float[Tensor, "B #H S V"],
     *,
     visible: Bool[Tensor, "#B #H #T S"] | None = None,
     causal: bool = False,
+    bias: Float[Tensor, "#B #H T S"] | None = None,
+    scale: float | None = None,
 ) -> Float[Tensor, "B H T V"]:
-    """Attention of T queries over S keys. With `causal`, query t sees keys up to t + S − T; `visible` narrows it."""
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    """Attention of T queries over S keys. With `causal`, query t sees keys up to t + S − T; `visible` narrows it.
+
+    Heads of k and v may be fewer than those of q; each then serves as many neighbouring query heads.
+    """
+    k, v = shared(k, q.shape[1]), shared(v, q.shape[1])
+    scores = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-1, -2)
+    if bias is not None:
+        scores = scores + bias.to(scores.dtype)
     seen = allowed(q, k, visible, causal)
     if seen is not None:
         scores = scores.masked_fill(~seen, float("-inf"))
@@ -30,3 +38,8 @@ def allowed(q: Tensor, k: Tensor, visible: Tensor | None, causal: bool) -> Tenso
     T, S = q.shape[-2], k.shape[-2]
     past = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
     return past if visible is None else past & visible
+
+
+def shared(x: Float[Tensor, "B G S d"], heads: int) -> Float[Tensor, "B H S d"]:
+    """Each of G heads repeated for its H / G query heads."""
+    return x if x.shape[1] == heads else x.repeat_interleave(heads // x.shape[1], dim=1)

@@ -1,0 +1,67 @@
+"""Attention with queries and keys merged into one d×d form per head.
+
+    head_h = softmax(x W_h xᵀ / √D) V_h,    y = concat(head_1, ..., head_H) W_O
+
+Multi-head attention scores x_tᵀ (W_Q W_Kᵀ) x_s, a form of rank d_h; here W_h is any D×D matrix (Elhage et al. 2021, A
+Mathematical Framework for Transformer Circuits, "QK circuit"), at H·D² parameters in place of 2·D². Decoding keeps
+every past input and value: a state of 2·T·D numbers per layer.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from zoo.contract import Mixer, Site, State, Traits
+from zoo.initialise import fan_in_, residual_scale
+from zoo.mixers.attention import head_width, key_steps, remember, steps, visible
+from zoo.ops.attention import attend
+from zoo.positions import relative
+
+
+class BilinearAttention(Mixer):
+    """Attention by bilinear forms, causal or bidirectional. Rotations turn the input itself, all D features at once."""
+
+    traits = Traits(causal="strict", bidirectional=True, resumable=True)
+    relative = True
+
+    def __init__(self, site: Site, *, heads: int = 4) -> None:
+        super().__init__(site)
+        self.heads, self.causal, self.gain = heads, site.causal, site.gain
+        self.head_width = head_width("bilinear_attention", site.width, heads)
+        self.positions = relative(site.positions, heads=heads, head_width=site.width, causal=site.causal)
+        self.form = nn.Linear(site.width, heads * site.width, bias=False)
+        self.value = nn.Linear(site.width, site.width)
+        self.out = nn.Linear(site.width, site.width)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+        state: State | None = None,
+    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+        B, T, D = x.shape
+        q = self.form(x).view(B, T, self.heads, D).transpose(1, 2)
+        v = self.value(x).view(B, T, self.heads, self.head_width).transpose(1, 2)
+        k = x.to(v.dtype)[:, None]  # one for all heads
+        now = steps(state, T, x.device)
+        q, k = self.positions.rotate(q, now, key=False), self.positions.rotate(k, now, key=True)
+        k, v, valid, new = remember(state, k, v, mask)
+        if state is not None:
+            q = q.to(k.dtype)
+        bias = self.positions.bias(now, key_steps(valid, k))
+        y = attend(q, k, v, visible=visible(valid, T), causal=self.causal, bias=bias)
+        return self.out(y.transpose(1, 2).reshape(B, T, D)), new
+
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+        D = self.out.in_features
+        k = torch.empty(batch, 1, 0, D, device=device, dtype=dtype)
+        return {"k": k, "v": k.new_empty(batch, self.heads, 0, self.head_width)}
+
+    def reset_parameters(self, *, layer: int, depth: int) -> None:
+        """W ~ N(0, 1/fan_in), the projection into the residual stream scaled by 1/√(2·depth); biases zero."""
+        fan_in_(self.form)
+        fan_in_(self.value, self.gain or 1.0)
+        fan_in_(self.out, self.gain or residual_scale(depth))

@@ -1,0 +1,75 @@
+"""Position encodings, usable with any architecture that leaves the order of its inputs open.
+
+`at_input.py` has those that join the embedding: modules from (x, positions) to x. `in_attention.py` has those that act
+on queries, keys or scores: a mixer that offers itself to them (`Mixer.relative`) makes one with `relative`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from zoo.lookup import Table
+from zoo.terms import Part, Site
+
+if TYPE_CHECKING:
+    from zoo.positions.at_input import Absolute
+    from zoo.positions.in_attention import Relative
+
+POSITIONS = Table(
+    "position encoding",
+    {
+        "none": "zoo.positions.at_input:NoPositions",
+        "learned": "zoo.positions.at_input:Learned",
+        "sinusoidal": "zoo.positions.at_input:Sinusoidal",
+        "scalar": "zoo.positions.at_input:Scalar",
+        "concatenated": "zoo.positions.at_input:Concatenated",
+        "randomised": "zoo.positions.at_input:Randomised",
+        "rope": "zoo.positions.in_attention:RoPE",
+        "xpos": "zoo.positions.in_attention:XPos",
+        "alibi": "zoo.positions.in_attention:ALiBi",
+        "t5": "zoo.positions.in_attention:T5Bias",
+    },
+)
+
+
+def part(positions: Part | str) -> Part:
+    """A Recipe's positions as a Part."""
+    return positions if isinstance(positions, Part) else Part(positions)
+
+
+def is_relative(positions: Part | str) -> bool:
+    """Whether an encoding acts inside attention.
+
+    Raises:
+        ValueError: unknown.
+    """
+    from zoo.positions.in_attention import Relative
+
+    return issubclass(POSITIONS.resolve(part(positions).kind), Relative)
+
+
+def absolute(positions: Part | str, site: Site) -> Absolute:
+    """The module that joins the embedding; one that does nothing for a relative encoding.
+
+    Raises:
+        ValueError: unknown, or an option that cannot be.
+    """
+    if is_relative(positions):
+        positions = "none"
+    chosen = part(positions)
+    made: Absolute = POSITIONS.resolve(chosen.kind)(site, **chosen.options)
+    return made
+
+
+def relative(positions: Part | None, *, heads: int, head_width: int, causal: bool) -> Relative:
+    """The module that acts inside attention; one that does nothing where there is none.
+
+    Raises:
+        ValueError: an option that cannot be, such as rotations of an odd head width.
+    """
+    from zoo.positions.in_attention import Relative
+
+    if positions is None:
+        return Relative(heads, head_width, causal=causal)
+    made: Relative = POSITIONS.resolve(positions.kind)(heads, head_width, causal=causal, **positions.options)
+    return made

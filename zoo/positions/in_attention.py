@@ -1,0 +1,178 @@
+"""Relative positions, which act inside attention: rotations of queries and keys, or a bias added to their scores.
+
+What a score sees is the distance between query and key alone, so keys can be rotated once and cached.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, TypeAlias, get_args
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from zoo.ops.precision import wide
+from zoo.terms import Unsupported
+
+Convention: TypeAlias = Literal["half", "interleaved"]
+
+
+class Relative(nn.Module):
+    """Base of the relative encodings; by itself it changes nothing."""
+
+    def __init__(self, heads: int, head_width: int, *, causal: bool) -> None:
+        super().__init__()
+        self.heads, self.head_width, self.causal = heads, head_width, causal
+
+    def rotate(self, x: Float[Tensor, "B H T d"], positions: Int[Tensor, "#B T"], *, key: bool) -> Tensor:
+        """Queries, or keys, turned by their positions."""
+        return x
+
+    def bias(self, queries: Int[Tensor, "#B T"], keys: Int[Tensor, "#B S"]) -> Float[Tensor, "#B H T S"] | None:
+        """What is added to the scores of queries and keys at these positions; None for nothing."""
+        return None
+
+
+class RoPE(Relative):
+    """Rotary positions (Su et al. 2021, arXiv:2104.09864, section 3.2): pair i turns by the angle t·base^{−2i/d}.
+
+    Args:
+        convention: which features form pair i. "half": i and i + d/2 (GPT-NeoX, Llama); "interleaved": 2i and 2i + 1
+            (RoFormer, GPT-J). Weights trained with one are of no use with the other.
+        fraction: the part of the features that turns, from the front; the rest stays (GPT-J, RecurrentGemma).
+    """
+
+    def __init__(
+        self,
+        heads: int,
+        head_width: int,
+        *,
+        causal: bool,
+        base: float = 10000.0,
+        convention: Convention = "half",
+        fraction: float = 1.0,
+    ) -> None:
+        super().__init__(heads, head_width, causal=causal)
+        if convention not in get_args(Convention):
+            raise ValueError(f"rope: convention {convention!r} is not one of {', '.join(get_args(Convention))}")
+        self.turning = int(fraction * head_width)
+        if not 0 < fraction <= 1 or self.turning < 2 or self.turning % 2:
+            raise ValueError(
+                f"rope turns pairs of features: {fraction:g} of a head width of {head_width} is {self.turning}, "
+                "which must be even and at least 2"
+            )
+        self.base, self.convention = base, convention
+
+    def rotate(self, x: Float[Tensor, "B H T d"], positions: Int[Tensor, "#B T"], *, key: bool) -> Tensor:
+        turning, rest = x[..., : self.turning], x[..., self.turning :]
+        angle = self._angles(positions, wide(x).dtype)
+        turned = turn(turning, angle.cos().to(x.dtype), angle.sin().to(x.dtype), self.convention)
+        return torch.cat([turned, rest], dim=-1) if rest.shape[-1] else turned
+
+    def _angles(self, positions: Int[Tensor, "#B T"], dtype: torch.dtype) -> Float[Tensor, "#B 1 T d/2"]:
+        even = torch.arange(0, self.turning, 2, device=positions.device, dtype=dtype)
+        return positions[:, None, :, None].to(dtype) * self.base ** (-even / self.turning)
+
+
+def turn(x: Tensor, cos: Tensor, sin: Tensor, convention: Convention) -> Tensor:
+    """Each pair (a, b) of features to (a cos − b sin, b cos + a sin)."""
+    if convention == "half":
+        a, b = x.chunk(2, dim=-1)
+        return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+    a, b = x[..., 0::2], x[..., 1::2]
+    return torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2)
+
+
+class XPos(RoPE):
+    """RoPE with magnitudes: queries times ζ_i^{t/512}, keys times ζ_i^{−t/512} (Sun et al. 2022, arXiv:2212.10554).
+
+    ζ_i = (2i/d + γ) / (1 + γ) with γ = 0.4, so that scores fade with distance. Only for causal attention, where every
+    key is older than its query. Interleaved by default, as in the official torchscale.
+    """
+
+    def __init__(
+        self,
+        heads: int,
+        head_width: int,
+        *,
+        causal: bool,
+        base: float = 10000.0,
+        convention: Convention = "interleaved",
+        scale_base: float = 512.0,
+    ) -> None:
+        super().__init__(heads, head_width, causal=causal, base=base, convention=convention)
+        if not causal:
+            raise Unsupported("xpos fades with distance into the past; it is for causal attention only")
+        self.scale_base = scale_base
+
+    def rotate(self, x: Float[Tensor, "B H T d"], positions: Int[Tensor, "#B T"], *, key: bool) -> Tensor:
+        dtype, gamma, d = wide(x).dtype, 0.4, self.turning
+        angle = self._angles(positions, dtype)
+        even = torch.arange(0, d, 2, device=x.device, dtype=dtype)
+        power = positions[:, None, :, None].to(dtype) / self.scale_base
+        zeta = ((even / d + gamma) / (1 + gamma)) ** (-power if key else power)
+        return turn(x.to(dtype), angle.cos() * zeta, angle.sin() * zeta, self.convention).to(x.dtype)
+
+
+class ALiBi(Relative):
+    """Scores minus m_h times the distance (Press et al. 2022, arXiv:2108.12409, section 3); no parameters.
+
+    m_h = 2^{−8h/H} for H a power of two; otherwise those of the power of two below, then every other one of twice that
+    many (official code). Both ways the distance is |t − s|, where the paper has the past only.
+    """
+
+    slopes: Tensor
+
+    def __init__(self, heads: int, head_width: int, *, causal: bool) -> None:
+        super().__init__(heads, head_width, causal=causal)
+        slopes = torch.tensor(alibi_slopes(heads), dtype=torch.float64)
+        self.register_buffer("slopes", slopes.to(torch.get_default_dtype()), persistent=False)
+
+    def bias(self, queries: Int[Tensor, "#B T"], keys: Int[Tensor, "#B S"]) -> Float[Tensor, "#B H T S"]:
+        distance = (queries[:, None, :, None] - keys[:, None, None, :]).abs()
+        return -self.slopes[:, None, None] * distance
+
+
+def alibi_slopes(heads: int) -> list[float]:
+    """m_h for h = 1..H."""
+    power = 2 ** math.floor(math.log2(heads))
+    slopes = [2 ** (-8 * h / power) for h in range(1, power + 1)]
+    return slopes if power == heads else slopes + alibi_slopes(2 * power)[0::2][: heads - power]
+
+
+class T5Bias(Relative):
+    """A learned number per head and bucket of distance, added to the scores (Raffel et al. 2020, arXiv:1910.10683).
+
+    Half of the buckets hold one distance each, the others grow up to `max_distance`; both ways, half of all buckets are
+    for the future. T5 shares the table among the layers of a stack; here each layer has its own.
+    """
+
+    def __init__(
+        self, heads: int, head_width: int, *, causal: bool, buckets: int = 32, max_distance: int = 128
+    ) -> None:
+        super().__init__(heads, head_width, causal=causal)
+        exact = (buckets if causal else buckets // 2) // 2
+        if exact < 1 or max_distance <= exact:
+            raise ValueError(f"t5: {buckets} buckets cannot reach a distance of {max_distance}")
+        self.buckets, self.max_distance = buckets, max_distance
+        self.table = nn.Parameter(torch.empty(buckets, heads))
+        nn.init.normal_(self.table, std=(heads * head_width) ** -0.5)
+
+    def bias(self, queries: Int[Tensor, "#B T"], keys: Int[Tensor, "#B S"]) -> Float[Tensor, "#B H T S"]:
+        ahead = keys[:, None, :] - queries[:, :, None]
+        return self.table[self.bucket(ahead)].permute(0, 3, 1, 2)
+
+    def bucket(self, ahead: Int[Tensor, "*N"]) -> Int[Tensor, "*N"]:
+        """The bucket of each key that is `ahead` of its query (negative: before it)."""
+        count, start = self.buckets, torch.zeros_like(ahead)
+        if self.causal:
+            distance = (-ahead).clamp(min=0)
+        else:
+            count //= 2
+            start = count * (ahead > 0).long()
+            distance = ahead.abs()
+        exact = count // 2
+        far = torch.log(distance.clamp(min=1).float() / exact) / math.log(self.max_distance / exact)
+        wide_bucket = (exact + (far * (count - exact)).long()).clamp(max=count - 1)
+        return start + torch.where(distance < exact, distance, wide_bucket)
