@@ -151,8 +151,8 @@ def test_bart_encoder_and_decoder(oracle):
     """Post-LN stacks with cross attention, from the same vectors (BART's embeddings are not those of 2017)."""
     config = hf.BartConfig(
         vocab_size=V, d_model=D, encoder_layers=N, decoder_layers=N, encoder_attention_heads=H,
-        decoder_attention_heads=H, encoder_ffn_dim=4 * D, decoder_ffn_dim=4 * D, activation_function="relu", dropout=0, attention_dropout=0,
-        activation_dropout=0, max_position_embeddings=T,
+        decoder_attention_heads=H, encoder_ffn_dim=4 * D, decoder_ffn_dim=4 * D, activation_function="relu",
+        dropout=0, attention_dropout=0, activation_dropout=0, max_position_embeddings=T,
     )  # fmt: skip
     reference = theirs(hf.BartModel, config)
     recipe: Recipe = zoo.recipe("transformer_2017", heads=H)

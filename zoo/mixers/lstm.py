@@ -41,19 +41,8 @@ class LSTM(Mixer):
         if mask is None:
             y, last = self.lstm(x, (h, c))
         else:
-            y, last = self._masked(x, mask, h, c)
+            y, last = packed(self.lstm, x, mask, (h, c))
         return y, {name: after[0].to(old.dtype) for name, after, old in zip("hc", last, before, strict=True)}
-
-    def _masked(self, x: Tensor, mask: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """The final state is the one at each row's last valid step: run the rows packed, longest first."""
-        lengths = mask.sum(1)
-        packed = nn.utils.rnn.pack_padded_sequence(
-            x, lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False
-        )
-        out, (h_last, c_last) = self.lstm(packed, (h, c))
-        y = nn.utils.rnn.pad_packed_sequence(out, batch_first=True, total_length=x.shape[1])[0]
-        some = (lengths > 0)[:, None]  # a row with no valid step keeps its state
-        return y, (torch.where(some, h_last, h), torch.where(some, c_last, c))
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         zeros = torch.zeros(batch, self.lstm.hidden_size, device=device, dtype=dtype)
@@ -73,3 +62,19 @@ class LSTM(Mixer):
 
     def hints(self) -> dict[str, Hint]:
         return {f"lstm.{name}": Hint(decay=True) for name in ("weight_ih_l0", "weight_hh_l0")}
+
+
+def packed(
+    rnn: nn.Module, x: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"], hidden: tuple[Tensor, ...]
+) -> tuple[Float[Tensor, "B T D"], tuple[Tensor, ...]]:
+    """Outputs of one of torch's recurrent layers, and its state at each row's last valid step: rows run packed.
+
+    A row without a valid step keeps its state. Each tensor of `hidden` is (1, B, D).
+    """
+    lengths = mask.sum(1)
+    rows = nn.utils.rnn.pack_padded_sequence(x, lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False)
+    out, last = rnn(rows, hidden if len(hidden) > 1 else hidden[0])
+    y = nn.utils.rnn.pad_packed_sequence(out, batch_first=True, total_length=x.shape[1])[0]
+    some = (lengths > 0)[:, None]
+    after = last if len(hidden) > 1 else (last,)
+    return y, tuple(torch.where(some, new, old) for new, old in zip(after, hidden, strict=True))
