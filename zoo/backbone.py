@@ -83,9 +83,7 @@ class Stack(Backbone):
             own = [wiring(f, site.width, recipe.norm, recipe.dropout, site.depth) for f in wiring.arrange(inner)]
             sublayers += own
             layers += [layer] * len(own)
-        if relative is not None and not any(
-            isinstance(f, Mixer) and f.relative for s in sublayers for f in s.modules()
-        ):
+        if relative is not None and not any(MIXERS.resolve(mixer.kind).relative for mixer in recipe.mixers):
             raise Unsupported(f"{relative.name} positions act on queries and keys, and no mixer here offers any")
         self.open, self.close = wiring.open, wiring.close
         self.norm = make_norm(recipe.norm if wiring.final_norm else "none", site.width)

@@ -1,10 +1,9 @@
-"""Linear attention against outputs and gradients of flash-linear-attention, Mamba-2 and torchscale's RetNet."""
+"""Linear attention against outputs and gradients of flash-linear-attention and Mamba-2."""
 
 from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from zoo.ops.linear_attention import linear_attention, recurrent
 
@@ -65,29 +64,3 @@ def test_mamba2_with_a_decay_per_head(form):
     assert relative(y, recorded["output"]) < 1e-9
     assert relative(S.transpose(-1, -2), recorded["state.final"]) < 1e-9
     assert_gradients(y, recorded, x, 1e-9)
-
-
-@forms
-def test_retnet_with_a_constant_decay_per_head(form):
-    recorded, x = load("retnet_parallel")
-    B, T, _ = x["input"].shape
-    H, K = 2, 8
-
-    def heads(name):
-        return (x["input"] @ x[f"{name}_proj.weight"].T).view(B, T, H, -1).transpose(1, 2)
-
-    angle = torch.arange(T)[:, None] * 10000 ** -torch.linspace(0, 1, K // 2, dtype=torch.float64)
-    turn = torch.polar(torch.ones_like(angle), angle)
-
-    def rotate(z):
-        return torch.view_as_real(torch.view_as_complex(z.unflatten(-1, (-1, 2)).contiguous()) * turn).flatten(-2)
-
-    log_decay = (1 - 2.0 ** (-5 - torch.arange(H, dtype=torch.float64))).log()[None, :, None].expand(B, H, T)
-    o, S = form(rotate(heads("q")), rotate(heads("k")) * K**-0.5, heads("v"), log_decay)
-    o = F.rms_norm(o, o.shape[-1:], eps=1e-6).transpose(1, 2).flatten(2)
-    y = (F.silu(x["input"] @ x["g_proj.weight"].T) * o) @ x["out_proj.weight"].T
-    assert relative(y, recorded["output.plain"]) < 1e-9
-    assert relative(S, recorded["state.final"]) < 1e-9
-    # The recorded gradients are those of the parallel form, which differs by the eps of its RMSNorm.
-    assert relative(y, recorded["output"]) < 1e-4
-    assert_gradients(y, recorded, x, 1e-3)

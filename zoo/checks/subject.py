@@ -45,6 +45,7 @@ class Subject:
         self.name, self.options = name, options or {}
         self.recipe = registry.recipe(name, **self.options)
         multiple = self.recipe.width_multiple
+        self.depth = max(2, len(self.recipe.mixers))
         self.width = multiple * max(2, math.ceil(16 / multiple))
 
     @cached_property
@@ -79,7 +80,7 @@ class Subject:
 
     def _build(self, role: Role, length: int, changes: dict[str, Any]) -> Model:
         outputs = VOCAB if role in ("lm", "seq2seq") else CLASSES
-        sizes = {"length": length, "outputs": outputs, "vocab": VOCAB, "width": self.width, "depth": 2}
+        sizes = {"length": length, "outputs": outputs, "vocab": VOCAB, "width": self.width, "depth": self.depth}
         return registry.build(self.name, role, shape=Shape(**{**sizes, "target_length": U, **changes}), **self.options)
 
     def random(self, role: Role) -> Model:

@@ -8,6 +8,7 @@ MIXERS = Table(
     "mixer",
     {
         "attention": "zoo.mixers.attention:Attention",
+        "base_conv": "zoo.mixers.based:BaseConv",
         "based": "zoo.mixers.based:Based",
         "bigbird": "zoo.mixers.bigbird:BigBird",
         "bilinear_attention": "zoo.mixers.bilinear_attention:BilinearAttention",

@@ -13,8 +13,8 @@ from zoo.ops.attention import naive
 
 def attend(
     q: Float[Tensor, "B H T K"],
-    k: Float[Tensor, "B #H S K"],
-    v: Float[Tensor, "B #H S V"],
+    k: Float[Tensor, "B G S K"],
+    v: Float[Tensor, "B G S V"],
     *,
     visible: Bool[Tensor, "#B #H #T S"] | None = None,
     causal: bool = False,

@@ -9,8 +9,8 @@ from torch import Tensor
 
 def attend(
     q: Float[Tensor, "B H T K"],
-    k: Float[Tensor, "B #H S K"],
-    v: Float[Tensor, "B #H S V"],
+    k: Float[Tensor, "B G S K"],
+    v: Float[Tensor, "B G S V"],
     *,
     visible: Bool[Tensor, "#B #H #T S"] | None = None,
     causal: bool = False,

@@ -1,0 +1,99 @@
+"""The selective scan: the chunked form and the step equal the loop, in outputs, last state and gradients."""
+
+import pytest
+import torch
+
+from zoo.ops import flops
+from zoo.ops.selective_scan import chunked, selective_scan, selective_scan_naive, step
+
+B, T, D, N = 2, 23, 3, 4
+
+
+def draw(T=T, D=D, *, state=True, dtype=torch.float64):
+    """Inputs with Δ > 0 and A < 0."""
+    torch.manual_seed(0)
+    inputs = {"u": torch.randn(B, T, D), "delta": torch.randn(B, T, D).abs(), "A": -torch.randn(D, N).exp()}
+    inputs |= {"B": torch.randn(B, T, N), "C": torch.randn(B, T, N), "D": torch.randn(D)}
+    if state:
+        inputs["state"] = torch.randn(B, D, N)
+    return {name: x.to(dtype).requires_grad_() for name, x in inputs.items()}
+
+
+def outputs_and_gradients(form, inputs):
+    y, h = form(**inputs)
+    torch.manual_seed(1)
+    loss = (y * torch.randn_like(y)).sum() + (h * torch.randn_like(h)).sum()
+    return {"y": y, "h": h} | dict(zip(inputs, torch.autograd.grad(loss, list(inputs.values())), strict=True))
+
+
+def test_the_loop_reads_as_the_equation():
+    x = draw(3)
+    h = x["state"]
+    for t in range(3):
+        a = torch.exp(torch.einsum("bd,dn->bdn", x["delta"][:, t], x["A"]))
+        h = a * h + torch.einsum("bd,bn->bdn", (x["delta"] * x["u"])[:, t], x["B"][:, t])
+        y = torch.einsum("bdn,bn->bd", h, x["C"][:, t]) + x["D"] * x["u"][:, t]
+        torch.testing.assert_close(selective_scan_naive(**x)[0][:, t], y, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("state", [True, False])
+@pytest.mark.parametrize("chunk", [None, 1, 5, T])
+@pytest.mark.parametrize("wide", [False, True], ids=["narrow", "wide"])
+def test_chunked_equals_the_loop(monkeypatch, chunk, state, wide):
+    """Both ways through a chunk: the diagonal scan, and step by step where a step is wide."""
+    if wide:
+        monkeypatch.setattr(chunked, "WIDE", 0)
+    inputs = draw(state=state)
+    want = outputs_and_gradients(selective_scan_naive, inputs)
+    have = outputs_and_gradients(lambda **x: selective_scan(**x, chunk=chunk), inputs)
+    torch.testing.assert_close(have, want, rtol=1e-10, atol=1e-10)
+
+
+def test_gradcheck():
+    inputs = draw(5)
+    for chunk in (2, 5):
+        assert torch.autograd.gradcheck(lambda *x, chunk=chunk: selective_scan(*x, chunk=chunk), list(inputs.values()))
+
+
+def test_pieces_and_steps_continue_exactly():
+    inputs = draw()
+    state, fixed = inputs.pop("state"), {name: inputs.pop(name) for name in ("A", "D")}
+    whole, last = selective_scan(**inputs, **fixed, state=state)
+    y, h = selective_scan(**{name: x[:, :7] for name, x in inputs.items()}, **fixed, state=state, chunk=3)
+    outputs = [y]
+    for t in range(7, T):
+        y, h = step(**{name: x[:, t] for name, x in inputs.items()}, **fixed, state=h)
+        outputs.append(y[:, None])
+    torch.testing.assert_close(torch.cat(outputs, 1), whole, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(h, last, rtol=1e-12, atol=1e-12)
+
+
+def test_what_is_kept_for_the_backward_pass_is_a_state_per_chunk():
+    inputs, chunk = draw(T=64, D=8), 16
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x) or x, lambda x: x):
+        y, _ = selective_scan(**inputs, chunk=chunk)
+    states = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in saved if x.shape == (B, 8, N)}
+    assert len(states) == 64 // chunk
+    assert set(states.values()) == {B * 8 * N * 8}
+    assert max(x.numel() for x in saved) < y.numel() * N
+
+
+@pytest.mark.parametrize("length", [1, T])
+def test_bfloat16_and_autocast_keep_a_float32_recurrence(length):
+    inputs = {name: x.detach() for name, x in draw(length, dtype=torch.bfloat16).items()}
+    exact, last = selective_scan_naive(**{name: x.double() for name, x in inputs.items()})
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y, h = selective_scan(**inputs)
+    assert (y.dtype, h.dtype) == (torch.bfloat16, torch.float32)
+    torch.testing.assert_close(h.double(), last, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(y.double(), exact, rtol=1e-2, atol=1e-2)
+
+
+def test_counts_the_recurrence():
+    inputs = draw()
+    with flops.Counter() as counter:
+        y, _ = selective_scan(**inputs)
+        assert counter.by_name == {"selective_scan": 2 * B * T * D * N}
+        y.sum().backward()
+    assert counter.by_name == {"selective_scan": 6 * B * T * D * N}

@@ -1,0 +1,159 @@
+"""Gated linear attention (Yang et al. 2024, arXiv:2312.06635, section 4.4; official: fla, fla/layers/gla.py).
+
+    q, k, v = x W_q, x W_k, x W_v,    α = σ(x W_α¹ W_α² + b_α)^{1/τ}
+    S_t = diag(α_t) S_{t−1} + k_t v_tᵀ,    o_t = S_tᵀ q_t / √K
+    y = (RMSNorm(o) ⊙ swish(x W_r)) W_o
+
+per head, with a decay α for every key channel, kept close to 1 by τ = 16. With few key/value heads each serves a group
+of neighbouring query heads; optionally q, k and v first pass a short convolution and SiLU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from zoo.contract import Mixer, Site, State, Traits
+from zoo.initialise import fan_in_, residual_scale
+from zoo.mixers.short_convolution import ShortConvolution
+from zoo.ops import precision
+from zoo.ops.linear_attention import linear_attention
+
+Gate: TypeAlias = Literal["swish", "sigmoid", "relu"]
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"swish": F.silu, "sigmoid": torch.sigmoid, "relu": F.relu}
+
+
+class GLA(Mixer):
+    """Gated linear attention. State: `S` (B, H, K, V) in float32 at least, and the last inputs of the convolutions.
+
+    Args:
+        num_kv_heads: heads of keys, values and decays; None for as many as queries.
+        expand_k, expand_v: width of all keys and of all values, relative to D.
+        use_short_conv, conv_size, conv_bias: a depthwise causal convolution with SiLU over each of q, k and v.
+        feature_map: applied to q and k. gate_fn, use_output_gate: the gate behind the norm.
+        gate_logit_normalizer: τ. gate_low_rank_dim: columns of W_α¹. clamp_min: floor of ln α.
+    """
+
+    traits = Traits(causal="strict", bidirectional=False, resumable=True)
+
+    def __init__(
+        self,
+        site: Site,
+        *,
+        num_heads: int = 4,
+        num_kv_heads: int | None = None,
+        expand_k: float = 0.5,
+        expand_v: float = 1.0,
+        feature_map: Gate | None = None,
+        use_short_conv: bool = False,
+        conv_size: int = 4,
+        conv_bias: bool = False,
+        use_output_gate: bool = True,
+        gate_fn: Gate = "swish",
+        elementwise_affine: bool = True,
+        norm_eps: float = 1e-5,
+        gate_logit_normalizer: float = 16,
+        gate_low_rank_dim: int = 16,
+        clamp_min: float | None = None,
+    ) -> None:
+        super().__init__(site)
+        D, K, V = site.width, int(site.width * expand_k), int(site.width * expand_v)
+        num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+        if min(num_heads, num_kv_heads) < 1 or num_heads % num_kv_heads:
+            raise ValueError(f"gla: {num_heads} heads do not share {num_kv_heads} heads of keys and values evenly")
+        for what, size in (("keys", K), ("values", V)):
+            if size < 1 or size % num_heads:
+                raise ValueError(f"gla: {what} {size} wide (width {D}) do not divide into {num_heads} heads")
+        for name in (gate_fn, feature_map or gate_fn):
+            if name not in ACTIVATIONS:
+                raise ValueError(f"gla: activation {name!r} is not one of {', '.join(ACTIVATIONS)}")
+        if gate_logit_normalizer <= 0 or gate_low_rank_dim < 1 or (clamp_min is not None and clamp_min > 0):
+            raise ValueError("gla: need gate_logit_normalizer > 0, gate_low_rank_dim >= 1 and clamp_min <= 0")
+        self.heads, self.kv_heads, self.group = num_heads, num_kv_heads, num_heads // num_kv_heads
+        self.K, self.V, self.clamp_min, self.tau = K // num_heads, V // num_heads, clamp_min, gate_logit_normalizer
+        self.gate = ACTIVATIONS[gate_fn] if use_output_gate else None
+        self.feature_map = None if feature_map is None else ACTIVATIONS[feature_map]
+        sizes = {"q": K, "k": num_kv_heads * self.K, "v": num_kv_heads * self.V}
+        for part, size in sizes.items():
+            self.add_module(f"{part}_proj", nn.Linear(D, size, bias=False))
+            if use_short_conv:
+                self.add_module(f"{part}_conv1d", ShortConvolution(size, conv_size, bias=conv_bias))
+        if use_output_gate:
+            self.g_proj = nn.Linear(D, V, bias=False)
+        self.gk_proj = nn.Sequential(
+            nn.Linear(D, gate_low_rank_dim, bias=False), nn.Linear(gate_low_rank_dim, num_kv_heads * self.K)
+        )
+        self.g_norm = nn.RMSNorm(self.V, eps=norm_eps, elementwise_affine=elementwise_affine)
+        self.o_proj = nn.Linear(V, D, bias=False)
+        self.register_load_state_dict_pre_hook(_fused_name)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+        state: State | None = None,
+    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+        x = x if mask is None else x.masked_fill(~mask[..., None], 0)
+        new: State = {}
+        q, k, v = (self._project(name, x, mask, state, new) for name in "qkv")
+        gk = self.gk_proj(x)
+        with precision.full(x.device):
+            q, k, v, gk = (precision.wide(z) for z in (q, k, v, gk))
+            if self.feature_map is not None:
+                q, k = self.feature_map(q), self.feature_map(k)
+            log_decay = F.logsigmoid(gk) / self.tau
+            if self.clamp_min is not None:
+                log_decay = log_decay.clamp(min=self.clamp_min)
+            if mask is not None:
+                k, log_decay = (z.masked_fill(~mask[..., None], 0) for z in (k, log_decay))
+            q = self._split(q, self.heads)
+            k, v, log_decay = (
+                self._split(z, self.kv_heads).repeat_interleave(self.group, dim=1) for z in (k, v, log_decay)
+            )
+            before = None if state is None else state["S"]
+            o, new["S"] = linear_attention(q * self.K**-0.5, k, v, log_decay, before)
+            o = F.rms_norm(o, (self.V,), self.g_norm.weight, self.g_norm.eps).transpose(1, 2).flatten(2)
+        if self.gate is not None:
+            o = o * self.gate(self.g_proj(x))
+        return self.o_proj(o.to(x.dtype)), None if state is None else new
+
+    def _project(self, name: str, x: Tensor, mask: Tensor | None, state: State | None, new: State) -> Tensor:
+        """q, k or v. What its convolution carries on goes into `new`."""
+        y, convolve = self.get_submodule(f"{name}_proj")(x), getattr(self, f"{name}_conv1d", None)
+        if convolve is not None:
+            y, new[name] = convolve(y, mask=mask, state=None if state is None else state[name])
+        return y
+
+    @staticmethod
+    def _split(z: Float[Tensor, "B T F"], heads: int) -> Float[Tensor, "B H T f"]:
+        return z.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+        wide = torch.promote_types(dtype, torch.float32)
+        state: State = {"S": torch.zeros(batch, self.heads, self.K, self.V, device=device, dtype=wide)}
+        for name in "qkv":
+            convolution = getattr(self, f"{name}_conv1d", None)
+            if convolution is not None:
+                state[name] = convolution.init_state(batch, device=device, dtype=dtype)
+        return state
+
+    def reset_parameters(self, *, layer: int, depth: int) -> None:
+        """W ~ N(0, 1/fan_in), W_o scaled by 1/√(2·depth), b_α = 0 (α = 0.96), norm 1; convolutions as PyTorch's."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                fan_in_(module)
+            elif isinstance(module, (ShortConvolution, nn.RMSNorm)):
+                module.reset_parameters()
+        fan_in_(self.o_proj, residual_scale(depth))
+
+
+def _fused_name(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Official weights call the norm g_norm_swish_gate where one kernel computes norm and gate."""
+    if f"{prefix}g_norm_swish_gate.weight" in state_dict:
+        state_dict[f"{prefix}g_norm.weight"] = state_dict.pop(f"{prefix}g_norm_swish_gate.weight")

@@ -1,0 +1,112 @@
+"""Linear attention (Katharopoulos et al. 2020, Transformers are RNNs, arXiv:2006.16236, sections 3.2 to 3.4).
+
+    y_t = φ(q_t)ᵀ S_t / (φ(q_t)ᵀ z_t + ε),    S_t = Σ_{s ≤ t} φ(k_s) v_sᵀ,    z_t = Σ_{s ≤ t} φ(k_s)
+
+with φ(x) = elu(x) + 1. Looking both ways, S and z sum over all steps. Official code: idiap/fast-transformers,
+attention/attention_layer.py with causal_linear_attention.py or linear_attention.py; ε is theirs, the paper has none.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from zoo.contract import Mixer, Site, State, Traits, Unsupported
+from zoo.initialise import fan_in_, residual_scale
+from zoo.ops import precision
+from zoo.ops.linear_attention import linear_attention
+
+
+class LinearAttention(Mixer):
+    """Attention with the kernel φ(q)·φ(k), causal or bidirectional. State: `S` and `z`, in float32 at least.
+
+    Args:
+        d_keys, d_values: width of a head's keys and values; None for D / heads.
+        eps: ε, positive.
+    """
+
+    traits = Traits(causal="strict", bidirectional=True, resumable=True)
+
+    def __init__(
+        self, site: Site, *, heads: int = 4, d_keys: int | None = None, d_values: int | None = None, eps: float = 1e-6
+    ) -> None:
+        super().__init__(site)
+        if heads < 1 or ((d_keys is None or d_values is None) and site.width % heads):
+            raise ValueError(f"linear_transformer: width {site.width} does not divide into {heads} heads")
+        d_keys = site.width // heads if d_keys is None else d_keys
+        d_values = site.width // heads if d_values is None else d_values
+        if min(d_keys, d_values) < 1:
+            raise ValueError(f"linear_transformer: d_keys {d_keys} and d_values {d_values} must be at least 1")
+        if eps <= 0:
+            raise ValueError(f"linear_transformer: eps must be positive, got {eps}; φ can be 0 in every feature")
+        self.heads, self.causal, self.eps = heads, site.causal, eps
+        self.query_projection = nn.Linear(site.width, heads * d_keys)
+        self.key_projection = nn.Linear(site.width, heads * d_keys)
+        self.value_projection = nn.Linear(site.width, heads * d_values)
+        self.out_projection = nn.Linear(heads * d_values, site.width)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+        state: State | None = None,
+    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+        x = x if mask is None else x.masked_fill(~mask[..., None], 0)
+        q, k, v = (
+            project(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T, ·)
+            for project in (self.query_projection, self.key_projection, self.value_projection)
+        )
+        with precision.full(x.device):
+            q, k = F.elu(precision.wide(q)) + 1, F.elu(precision.wide(k)) + 1
+            y, total, new = weighted_sums(q, k, precision.wide(v), causal=self.causal, mask=mask, state=state)
+            y = y / (total + self.eps)
+        return self.out_projection(y.to(x.dtype).transpose(1, 2).flatten(2)), new
+
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+        K, V = (p.out_features // self.heads for p in (self.key_projection, self.value_projection))
+        return zero_sums(batch, self.heads, K, V, device=device, dtype=dtype)
+
+    def reset_parameters(self, *, layer: int, depth: int) -> None:
+        """W ~ N(0, 1/fan_in), the projection into the residual stream scaled by 1/√(2·depth); biases zero."""
+        for projection in (self.query_projection, self.key_projection, self.value_projection):
+            fan_in_(projection)
+        fan_in_(self.out_projection, residual_scale(depth))
+
+
+def weighted_sums(
+    q: Float[Tensor, "B H T K"],
+    k: Float[Tensor, "B H T K"],
+    v: Float[Tensor, "B H T V"],
+    *,
+    causal: bool,
+    mask: Bool[Tensor, "B T"] | None,
+    state: State | None,
+) -> tuple[Float[Tensor, "B H T V"], Float[Tensor, "B H T 1"], State | None]:
+    """qᵀS, qᵀz and, given a state, the next one. Masked steps add nothing to S and z.
+
+    z is the last column of S, behind a value of 1 at every step.
+
+    Raises:
+        Unsupported: a state where `causal` is false.
+    """
+    k = k if mask is None else k.masked_fill(~mask[:, None, :, None], 0)
+    v, new = F.pad(v, (0, 1), value=1.0), None
+    if not causal:
+        if state is not None:
+            raise Unsupported("linear attention that looks both ways cannot continue from a state")
+        y = q @ (k.transpose(-1, -2) @ v)
+    elif state is None:
+        y, _ = linear_attention(q, k, v)
+    else:
+        y, S = linear_attention(q, k, v, state=torch.cat([state["S"], state["z"][..., None]], dim=-1))
+        new = {"S": S[..., :-1], "z": S[..., -1]}
+    return y[..., :-1], y[..., -1:], new
+
+
+def zero_sums(batch: int, heads: int, K: int, V: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+    """S (B, H, K, V) and z (B, H, K) before the first step, in float32 at least."""
+    S = torch.zeros(batch, heads, K, V, device=device, dtype=torch.promote_types(dtype, torch.float32))
+    return {"S": S, "z": S[..., 0].clone()}

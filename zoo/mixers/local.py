@@ -1,0 +1,140 @@
+"""Sliding-window attention: softmax over the nearest keys only, at a cost linear in T.
+
+    y_t = softmax_{s ∈ W(t)}(q_t·k_s / √d + bias_{t−s}) v_s,
+    W(t) = {t − w + 1, ..., t}                                 (causal: itself and w − 1 keys before it)
+    W(t) = {t − ⌊w/2⌋, ..., t + ⌊w/2⌋}                         (both ways: itself and ⌊w/2⌋ keys on each side)
+
+The causal form is that of Mistral 7B (Jiang et al. 2023, arXiv:2310.06825, section 2) and of Griffin's local attention
+(De et al. 2024, arXiv:2402.19427, section 2.3). Query heads may share heads of keys and values (multi-query,
+Shazeer 2019; grouped, Ainslie et al. 2023). Decoding keeps w − 1 keys and values, whatever the length. Rotations and
+bias come from relative positions, where the architecture has any.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from zoo.contract import Mixer, Site, State, Traits, Unsupported
+from zoo.initialise import fan_in_, residual_scale
+from zoo.ops.local_attention import attend
+from zoo.positions import relative
+
+WINDOW = 64
+
+
+class LocalAttention(Mixer):
+    """Sliding-window attention, causal or bidirectional. State: see `recall`.
+
+    Args:
+        kv_heads: heads of keys and values, each shared by heads / kv_heads query heads; None for as many as queries.
+        head_width: d; None for width / heads.
+        window: w, at most `site.length`; None for 64, or the whole length where that is less.
+        bias: of the projections of queries, keys and values. out_bias: of the output projection.
+    """
+
+    traits = Traits(causal="strict", bidirectional=True, resumable=True)
+    relative = True
+
+    def __init__(
+        self,
+        site: Site,
+        *,
+        heads: int = 4,
+        kv_heads: int | None = None,
+        head_width: int | None = None,
+        window: int | None = None,
+        bias: bool = True,
+        out_bias: bool = True,
+    ) -> None:
+        super().__init__(site)
+        if head_width is None and (heads < 1 or site.width % heads):
+            raise ValueError(f"local: width {site.width} does not divide into {heads} heads")
+        self.heads, self.kv_heads = heads, heads if kv_heads is None else kv_heads
+        if self.kv_heads < 1 or heads % self.kv_heads:
+            raise ValueError(f"local: {heads} heads cannot share {kv_heads} heads of keys and values evenly")
+        self.window = min(WINDOW, site.length) if window is None else window
+        if not 1 <= self.window <= site.length:
+            raise ValueError(f"local: window {window} must lie in 1 .. {site.length}, the sequence length")
+        self.causal, self.gain = site.causal, site.gain
+        self.before, self.after = (self.window - 1, 0) if site.causal else (self.window // 2, self.window // 2)
+        self.head_width = d = site.width // heads if head_width is None else head_width
+        self.positions = relative(site.positions, heads=heads, head_width=d, causal=site.causal)
+        self.q_proj = nn.Linear(site.width, heads * d, bias=bias)
+        self.k_proj = nn.Linear(site.width, self.kv_heads * d, bias=bias)
+        self.v_proj = nn.Linear(site.width, self.kv_heads * d, bias=bias)
+        self.out_proj = nn.Linear(heads * d, site.width, bias=out_bias)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+        state: State | None = None,
+    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+        if state is not None and not self.causal:
+            raise Unsupported("bidirectional local attention cannot continue from a state")
+        if mask is not None:
+            x = x.masked_fill(~mask[..., None], 0)
+        q, k, v = (split(project(x), self.head_width) for project in (self.q_proj, self.k_proj, self.v_proj))
+        now = torch.arange(x.shape[1], device=x.device)[None]
+        if state is not None:
+            now = now + state["steps"][:, None]
+        q, k = self.positions.rotate(q, now, key=False), self.positions.rotate(k, now, key=True)
+        k, v, valid, new = recall(state, k, v, mask)
+        y = attend(q.to(k.dtype), k, v, before=self.before, after=self.after, valid=valid, bias=self._bias(x.device))
+        return self.out_proj(y.to(x.dtype).transpose(1, 2).flatten(2)), new
+
+    def _bias(self, device: torch.device) -> Float[Tensor, "H W"] | None:
+        """What the positions add to a score, by distance: the view of one query in the middle of its window."""
+        window = torch.arange(self.before + self.after + 1, device=device)[None]
+        bias = self.positions.bias(window[:, self.before : self.before + 1], window)
+        return None if bias is None else bias[0, :, 0]
+
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+        return empty(batch, self.kv_heads, self.before, self.head_width, device=device, dtype=dtype)
+
+    def reset_parameters(self, *, layer: int, depth: int) -> None:
+        """W ~ N(0, 1/fan_in), the projection into the residual stream scaled by 1/√(2·depth); biases zero.
+
+        DeepNorm scales values and output by its β instead.
+        """
+        fan_in_(self.q_proj)
+        fan_in_(self.k_proj)
+        fan_in_(self.v_proj, self.gain or 1.0)
+        fan_in_(self.out_proj, self.gain or residual_scale(depth))
+
+
+def split(x: Float[Tensor, "B T D"], d: int) -> Float[Tensor, "B H T d"]:
+    """Heads of width d."""
+    return x.unflatten(2, (-1, d)).transpose(1, 2)
+
+
+def empty(batch: int, heads: int, past: int, d: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+    """A cache for `past` keys and values that has seen nothing."""
+    k = torch.zeros(batch, heads, past, d, device=device, dtype=dtype)
+    return {"k": k, "v": torch.zeros_like(k), "steps": torch.zeros(batch, device=device, dtype=torch.long)}
+
+
+def recall(
+    state: State | None, k: Float[Tensor, "B H T d"], v: Float[Tensor, "B H T d"], mask: Bool[Tensor, "B T"] | None
+) -> tuple[Tensor, Tensor, Bool[Tensor, "B S"] | None, State | None]:
+    """Keys and values with those of the cache before them, which of them are valid (None: all), and the next cache.
+
+    A cache holds `k` and `v` of the last valid steps of each row, right-aligned in a fixed number of slots, and
+    `steps`, the number of valid steps so far, which tells how many slots are in use.
+    """
+    if state is None:
+        return k, v, mask, None
+    B, T, past = k.shape[0], k.shape[2], state["k"].shape[2]
+    k = torch.cat([state["k"], k.to(state["k"].dtype)], dim=2)
+    v = torch.cat([state["v"], v.to(state["v"].dtype)], dim=2)
+    slots = torch.arange(past, device=k.device)
+    now = torch.ones(B, T, dtype=torch.bool, device=k.device) if mask is None else mask
+    valid = torch.cat([slots >= past - state["steps"][:, None], now], dim=1)
+    if mask is None:
+        return k, v, valid, {"k": k[:, :, T:], "v": v[:, :, T:], "steps": state["steps"] + T}
+    count = mask.sum(1)
+    last = (count[:, None] + slots)[:, None, :, None].expand(-1, k.shape[1], -1, k.shape[3])
+    return k, v, valid, {"k": k.gather(2, last), "v": v.gather(2, last), "steps": state["steps"] + count}

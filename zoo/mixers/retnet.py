@@ -1,0 +1,156 @@
+"""Multi-scale retention (Sun et al. 2023, RetNet, arXiv:2307.08621, section 2; official: microsoft/torchscale,
+torchscale/component/multiscale_retention.py and architecture/retnet.py).
+
+    q_t = R_t W_q x_t,    k_t = R_t W_k x_t / √K,    v_t = W_v x_t
+    S_t = γ S_{t−1} + k_t v_tᵀ,    o_t = S_tᵀ q_t / (√λ_t c_t),    λ_t = Σ_{s ≤ t} γ^{t−s}
+    y = W_o (swish(W_g x) ⊙ RMSNorm(o))
+
+per head h = 0, 1, ..., with γ = 1 − 2^{−5−h}. R_t turns each pair (x_2i, x_2i+1) by the angle t θ_i, where
+θ = 10000^{−linspace(0, 1, K/2)}. The RMSNorm has no weights, and divides out √λ c but for its ε: the official forms,
+which differ in c, agree only after it, to about 1e-5. We compute two of them:
+
+    recurrent    c_t = 1
+    parallel     c_t = Σ_{s ≤ t} |q_t·k_s| γ^{t−s} / √λ_t, clamped to [1, 5e4] and constant for the gradient
+
+A sum of absolute values over pairs (t, s) is no function of a state of fixed size: only `recurrent` can be continued.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Literal, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from zoo.contract import Mixer, Site, State, Traits, Unsupported
+from zoo.ops import precision
+from zoo.ops.linear_attention import linear_attention
+
+Form: TypeAlias = Literal["recurrent", "parallel"]
+GATES: dict[str, Callable[[Tensor], Tensor]] = {"swish": F.silu, "gelu": F.gelu}
+
+
+class Retention(Mixer):
+    """Retention. State: `S` (B, H, K, V) in float32 at least, and `position` (B,), the valid steps seen.
+
+    Args:
+        value_factor: width of all values, relative to D.
+        form: which official normalisation of scores to follow. "parallel" costs O(T²) and cannot be continued.
+        eps: ε of the RMSNorm.
+    """
+
+    traits = Traits(causal="strict", bidirectional=False, resumable=True)
+
+    def __init__(
+        self,
+        site: Site,
+        *,
+        num_heads: int = 4,
+        value_factor: float = 2.0,
+        gate_fn: Literal["swish", "gelu"] = "swish",
+        form: Form = "recurrent",
+        eps: float = 1e-6,
+    ) -> None:
+        super().__init__(site)
+        D, V = site.width, int(site.width * value_factor)
+        if num_heads < 1 or D % num_heads or D // num_heads % 2:
+            raise ValueError(f"retnet: width {D} does not divide into {num_heads} heads of even width")
+        if V < 1 or V % num_heads:
+            raise ValueError(f"retnet: values {V} wide ({value_factor:g} · {D}) do not divide into {num_heads} heads")
+        if gate_fn not in GATES:
+            raise ValueError(f"retnet: gate_fn {gate_fn!r} is not one of {', '.join(GATES)}")
+        if form not in ("recurrent", "parallel"):
+            raise ValueError(f"retnet: form {form!r} is not one of recurrent, parallel")
+        self.heads, self.gate, self.form, self.eps = num_heads, GATES[gate_fn], form, eps
+        if form == "parallel":
+            self.traits = dataclasses.replace(self.traits, resumable=False)  # type: ignore[misc]
+        self.q_proj = nn.Linear(D, D, bias=False)
+        self.k_proj = nn.Linear(D, D, bias=False)
+        self.v_proj = nn.Linear(D, V, bias=False)
+        self.g_proj = nn.Linear(D, V, bias=False)
+        self.out_proj = nn.Linear(V, D, bias=False)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+        state: State | None = None,
+    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+        if state is not None and self.form == "parallel":
+            raise Unsupported("retnet: form='parallel' cannot continue from a state")
+        B, T, _ = x.shape
+        x = x if mask is None else x.masked_fill(~mask[..., None], 0)  # no biases: k and v become 0 as well
+        q, k, v = (
+            project(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T, ·)
+            for project in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        with precision.full(x.device):
+            q, k, v = (precision.wide(z) for z in (q, k, v))
+            start = x.new_zeros(B, dtype=torch.long) if state is None else state["position"]
+            t = start[:, None] + torch.arange(T, device=x.device)  # (B, T)
+            q, k = rotate(q, t), rotate(k * k.shape[-1] ** -0.5, t)
+            log_decay = log_gammas(self.heads, x.device)
+            new: State | None = None
+            if self.form == "parallel":
+                o = in_parallel(q, k, v, log_decay)
+            else:
+                every = log_decay.to(v.dtype)[:, None].expand(B, -1, T)
+                every = every if mask is None else every.masked_fill(~mask[:, None], 0)
+                o, S = linear_attention(q, k, v, every, None if state is None else state["S"])
+                o = o * row_sums(t, log_decay).rsqrt().to(o.dtype)[..., None]
+                if state is not None:
+                    new = {"S": S, "position": start + (T if mask is None else mask.sum(1))}
+            o = F.rms_norm(o, o.shape[-1:], eps=self.eps).transpose(1, 2).flatten(2)
+        return self.out_proj((self.gate(self.g_proj(x)) * o).to(x.dtype)), new
+
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+        K, V = (p.out_features // self.heads for p in (self.k_proj, self.v_proj))
+        wide = torch.promote_types(dtype, torch.float32)
+        S = torch.zeros(batch, self.heads, K, V, device=device, dtype=wide)
+        return {"S": S, "position": torch.zeros(batch, device=device, dtype=torch.long)}
+
+    def reset_parameters(self, *, layer: int, depth: int) -> None:
+        """Xavier-uniform with the official gains."""
+        for projection in (self.q_proj, self.k_proj, self.v_proj, self.g_proj):
+            nn.init.xavier_uniform_(projection.weight, gain=2**-2.5)
+        nn.init.xavier_uniform_(self.out_proj.weight, gain=2**-1)
+
+
+def log_gammas(heads: int, device: torch.device) -> Float[Tensor, " H"]:
+    """ln γ of each head, in float64."""
+    return torch.log1p(-(2.0 ** (-5 - torch.arange(heads, device=device, dtype=torch.float64))))
+
+
+def row_sums(t: Int[Tensor, "B T"], log_decay: Float[Tensor, " H"]) -> Float[Tensor, "B H T"]:
+    """λ_t = (1 − γ^{t+1}) / (1 − γ)."""
+    rate = log_decay[:, None]
+    return torch.expm1(rate * (t[:, None] + 1)) / torch.expm1(rate)
+
+
+def rotate(x: Float[Tensor, "B H T K"], t: Int[Tensor, "B T"]) -> Float[Tensor, "B H T K"]:
+    """R_t x_t: the pair (2i, 2i + 1) turned by t θ_i. Unlike RoPE's, θ reaches 1/10000 exactly."""
+    theta = 10000 ** -torch.linspace(0, 1, x.shape[-1] // 2, device=x.device, dtype=torch.float64)
+    angle = t[:, None, :, None] * theta
+    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    a, b = x[..., ::2], x[..., 1::2]
+    return torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2)
+
+
+def in_parallel(
+    q: Float[Tensor, "B H T K"],
+    k: Float[Tensor, "B H T K"],
+    v: Float[Tensor, "B H T V"],
+    log_decay: Float[Tensor, " H"],
+) -> Float[Tensor, "B H T V"]:
+    """o of the official parallel form, from every pair of steps."""
+    t = torch.arange(q.shape[2], device=q.device)
+    back = (t[:, None] - t).clamp(min=0)
+    decay = torch.exp(log_decay[:, None, None] * back).tril()
+    scores = q @ k.transpose(-1, -2) * (decay / decay.sum(-1, keepdim=True).sqrt()).to(q.dtype)
+    c = scores.detach().abs().sum(-1, keepdim=True).clamp(1, 5e4)
+    return scores / c @ v

@@ -1,0 +1,60 @@
+"""Banded attention in blocks of queries, each over the keys its band can reach: a cost linear in T."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from zoo.ops import attention, kernels
+from zoo.ops.local_attention.naive import Extra, band, dense, join, spread
+
+LEAST = 32
+"""Queries in a block at least: small matrices cost more in calls than in work."""
+
+
+def attend(
+    q: Float[Tensor, "B H T K"],
+    k: Float[Tensor, "B G S K"],
+    v: Float[Tensor, "B G S V"],
+    *,
+    before: int,
+    after: int = 0,
+    valid: Bool[Tensor, "B S"] | None = None,
+    bias: Float[Tensor, "#H W"] | None = None,
+    extra: Extra | None = None,
+) -> Float[Tensor, "B H T V"]:
+    """See `naive.attend`. Blocks are as long as the band is wide; full attention is taken where it is no more work."""
+    B, T, S = q.shape[0], q.shape[2], k.shape[2]
+    reach = before + after
+    size = min(T, max(reach, LEAST))
+    N = -(-T // size)
+    if N * size * (size + reach) >= T * S:
+        kernels.ran("local_attention", "dense")
+        return attention.attend(q, **dense(q, k, v, before, after, valid, bias, extra))
+    kernels.ran("local_attention", "blocked")
+    first = S - T - before  # the first key of the first block; before the sequence if negative
+    left, right = max(0, -first), N * size - T + after
+
+    def windows(x: Tensor) -> Tensor:
+        """(B, G, S, d) → (B·N, G, size + reach, d): the keys that each block can reach."""
+        x = F.pad(x[:, :, max(0, first) :], (0, 0, left, right)).unfold(2, size + reach, size)
+        return x.permute(0, 2, 1, 4, 3).flatten(0, 1)
+
+    there = torch.ones(1, S, dtype=torch.bool, device=q.device) if valid is None else valid
+    there = windows(there[:, None, :, None])[..., 0].unflatten(0, (-1, N)).expand(B, -1, -1, -1).flatten(0, 1)
+    ahead = torch.arange(size + reach, device=q.device) - before - torch.arange(size, device=q.device)[:, None]
+    seen = band(ahead, before, after, there[:, :, None])
+    weight = None if bias is None else spread(bias, ahead, before)
+    blocks = F.pad(q, (0, 0, 0, N * size - T)).unflatten(2, (N, size)).transpose(1, 2).flatten(0, 1)
+    y = attention.attend(blocks, **join(extra and _repeat(extra, N), windows(k), windows(v), seen, weight))
+    return y.unflatten(0, (B, N)).transpose(1, 2).flatten(2, 3)[:, :, :T]
+
+
+def _repeat(extra: Extra, N: int) -> Extra:
+    """The same extra keys for each of N blocks."""
+    k, v, valid = (x if x is None else x.repeat_interleave(N, dim=0) for x in extra)
+    assert k is not None
+    assert v is not None
+    return Extra(k, v, valid)

@@ -1,0 +1,119 @@
+"""The selective scan a chunk of time at a time, through the diagonal scan, keeping states at chunk borders only.
+
+All states of a sequence are T·D·N numbers, N times what any other tensor of the layer holds. The forward pass makes
+those of one chunk, reads y off them and drops all but the last; the backward pass makes them again, from the last chunk
+to the first. With g the gradient that reaches each state (see `zoo.ops.diagonal_scan.chunked`),
+
+    g_t = C_t dy_t + e^{Δ_{t+1} A} g_{t+1},    e_t = g_t e^{Δ_t A} h_{t−1},
+    dC_t = Σ_d dy_t h_t,    dB_t = Σ_d Δ_t u_t g_t,    du_t = Δ_t Σ_n g_t B_t,
+    dA = Σ_t Δ_t e_t,    dΔ_t = Σ_n (A e_t + u_t g_t B_t),    dh_0 = e^{Δ_1 A} g_1
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from zoo.ops import flops, kernels, precision
+from zoo.ops.diagonal_scan.chunked import WIDE, recur
+from zoo.ops.selective_scan import naive
+
+BUDGET = 1 << 19
+"""Numbers in the states of one chunk, so that its handful of temporaries stays in a CPU's cache."""
+SHORTEST = 16
+"""Steps per chunk, however wide the layer: one state in 16 is kept for the backward pass."""
+
+
+def selective_scan(
+    u: Float[Tensor, "B T D"],
+    delta: Float[Tensor, "B T D"],
+    A: Float[Tensor, "D N"],
+    B: Float[Tensor, "B T N"],
+    C: Float[Tensor, "B T N"],
+    D: Float[Tensor, " D"] | None = None,
+    state: Float[Tensor, "B D N"] | None = None,
+    chunk: int | None = None,
+) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B D N"]]:
+    """See `naive.selective_scan`. Float32 at least, autocast or not. `chunk` is its steps; by default what fits.
+
+    Counts its recurrence: 2 FLOPs per element of the states forward and 4 backward. Its sums are matmuls.
+    """
+    (batch, T, width), N = u.shape, A.shape[1]
+    if T == 1:
+        y, h = naive.step(u[:, 0], delta[:, 0], A, B[:, 0], C[:, 0], D, state)
+        return y[:, None], h
+    kernels.ran("selective_scan", "chunked")
+    L = min(T, max(SHORTEST, BUDGET // max(1, batch * width * N)) if chunk is None else chunk)
+    with precision.full(u.device):
+        dtype = naive.common_dtype(u, delta, A, B, C, D, state)
+        h = u.new_zeros(batch, width, N, dtype=dtype) if state is None else state.to(dtype)
+        wide = u.to(dtype)
+        y, h = _SelectiveScan.apply(wide, delta.to(dtype), A.to(dtype), B.to(dtype), C.to(dtype), h, L)
+        return (y if D is None else y + D.to(dtype) * wide).to(u.dtype), h
+
+
+class _SelectiveScan(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, h: Tensor, L: int
+    ) -> tuple[Tensor, Tensor]:
+        flops.count("selective_scan", 2 * u.numel() * A.shape[1])
+        y, borders = torch.empty_like(u), []
+        for part in _parts(u.shape[1], L):
+            borders.append(h)
+            states = _run(*_terms(u[:, part], delta[:, part], A, B[:, part]), h)
+            torch.matmul(states, C[:, part, :, None], out=y[:, part, :, None])
+            h = states[:, -1].clone()  # a copy: a view would keep every state of its chunk
+        ctx.save_for_backward(u, delta, A, B, C, *borders)
+        ctx.L = L
+        return y, h
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, dy: Tensor, carry: Tensor) -> tuple[Tensor | None, ...]:
+        u, delta, A, B, C, *borders = ctx.saved_tensors
+        flops.count("selective_scan", 4 * u.numel() * A.shape[1])
+        du, d_delta, dA, dB, dC = (torch.zeros_like(x) for x in (u, delta, A, B, C))
+        with precision.full(u.device):
+            for part, h0 in reversed(list(zip(_parts(u.shape[1], ctx.L), borders, strict=True))):
+                u_, delta_, B_, dy_ = u[:, part], delta[:, part], B[:, part], dy[:, part]
+                a, b = _terms(u_, delta_, A, B_)
+                h = _run(a, b, h0)
+                dC[:, part] = (dy_[:, :, None] @ h).squeeze(2)
+                direct = dy_[..., None] * C[:, part, None]
+                direct[:, -1] += carry
+                g = _run(a[:, 1:], direct, None, reverse=True)
+                carry = a[:, 0] * g[:, 0]
+                dB[:, part] = ((delta_ * u_)[:, :, None] @ g).squeeze(2)
+                gB = (g @ B_[..., None]).squeeze(3)
+                du[:, part] = delta_ * gB
+                e = a.mul_(g)
+                e[:, 1:] *= h[:, :-1]
+                e[:, 0] *= h0
+                dA += torch.mul(e, delta_[..., None], out=h).sum((0, 1))
+                d_delta[:, part] = e.mul_(A).sum(-1).addcmul_(u_, gB)
+        return du, d_delta, dA, dB, dC, carry, None
+
+
+def _parts(T: int, L: int) -> list[slice]:
+    return [slice(start, min(start + L, T)) for start in range(0, T, L)]
+
+
+def _terms(u: Tensor, delta: Tensor, A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
+    """e^{Δ A} and Δ B u, (B, L, D, N) each."""
+    return (delta[..., None] * A).exp_(), (delta * u)[..., None] * B[:, :, None]
+
+
+def _run(a: Tensor, b: Tensor, h: Tensor | None, *, reverse: bool = False) -> Tensor:
+    """As `recur`, but b may be overwritten. Where one step is work enough, time is not cut up, nor copied for it."""
+    T = b.shape[1]
+    if b.is_meta or b[:, 0].numel() <= WIDE // 2:
+        return recur(a, b, h, reverse=reverse)
+    if h is not None:
+        b[:, 0].addcmul_(a[:, 0], h)
+    for t in range(T - 2, -1, -1) if reverse else range(1, T):
+        b[:, t].addcmul_(a[:, t], b[:, t + 1 if reverse else t - 1])
+    return b

@@ -1,0 +1,60 @@
+"""The selective scan as the recurrence reads (Gu & Dao 2023, arXiv:2312.00752, section 3.2; official code
+state-spaces/mamba, ops/selective_scan_interface.py, `selective_scan_ref`).
+
+    h_t = e^{Δ_t A} h_{t−1} + Δ_t B_t u_t,    y_t = C_t h_t + D u_t
+
+Each of the D channels has a state of N numbers; B_t and C_t are shared by the channels. The input enters by Euler's
+rule, Δ B, as the official code has it, and not by the zero-order hold of the paper's eq. 4.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def selective_scan(
+    u: Float[Tensor, "B T D"],
+    delta: Float[Tensor, "B T D"],
+    A: Float[Tensor, "D N"],
+    B: Float[Tensor, "B T N"],
+    C: Float[Tensor, "B T N"],
+    D: Float[Tensor, " D"] | None = None,
+    state: Float[Tensor, "B D N"] | None = None,
+) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B D N"]]:
+    """All y (in u's dtype) and the last state (float32 at least), one `step` at a time. Δ > 0 and A < 0 as they are."""
+    outputs = []
+    for t in range(u.shape[1]):
+        y, state = step(u[:, t], delta[:, t], A, B[:, t], C[:, t], D, state)
+        outputs.append(y)
+    assert state is not None
+    return torch.stack(outputs, dim=1), state
+
+
+def step(
+    u: Float[Tensor, "B D"],
+    delta: Float[Tensor, "B D"],
+    A: Float[Tensor, "D N"],
+    B: Float[Tensor, "B N"],
+    C: Float[Tensor, "B N"],
+    D: Float[Tensor, " D"] | None = None,
+    state: Float[Tensor, "B D N"] | None = None,
+) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B D N"]]:
+    """One step: y_t and h_t."""
+    dtype, wide = u.dtype, common_dtype(u, delta, A, B, C, D, state)
+    u, delta, A, B, C = (x.to(wide) for x in (u, delta, A, B, C))
+    h = (delta * u)[..., None] * B[:, None]
+    if state is not None:
+        h = h + torch.exp(delta[..., None] * A) * state.to(wide)
+    y = (h * C[:, None]).sum(-1)
+    return (y if D is None else y + D.to(wide) * u).to(dtype), h
+
+
+def common_dtype(*tensors: Tensor | None) -> torch.dtype:
+    """What the recurrence is computed in: the widest dtype among the inputs, float32 at least."""
+    dtype = torch.float32
+    for tensor in tensors:
+        if tensor is not None:
+            dtype = torch.promote_types(dtype, tensor.dtype)
+    return dtype
