@@ -20,14 +20,15 @@ from zoo.contract import ROLES, Backbone, Batch, Model, Recipe, Role, Shape, Sit
 from zoo.initialise import table_
 from zoo.positions import absolute
 
-EMBEDDINGS = ("normal", "scaled", "unit", "rwkv4")
+EMBEDDINGS = ("normal", "scaled", "unit", "rwkv4", "rwkv5")
 
 
 class Embedding(nn.Module):
     """Tokens by a table, vectors by a linear layer; then positions and dropout.
 
     A table starts as N(0, 1/D) (`normal`, and `scaled`, where inputs are multiplied by √D), as N(0, 1) where no norm
-    follows (`unit`), or as RWKV-4's (`rwkv4`): orthogonal with gain 1e-4·√max(V, D), then a LayerNorm.
+    follows (`unit`), or with a LayerNorm behind it as RWKV-4's (`rwkv4`), orthogonal with gain 1e-4·√max(V, D), or as
+    RWKV-5's and later (`rwkv5`), uniform within ±1e-4.
     """
 
     def __init__(self, recipe: Recipe, site: Site, *, vocab: int | None, features: int | None) -> None:
@@ -36,12 +37,14 @@ class Embedding(nn.Module):
         if recipe.embedding not in EMBEDDINGS:
             raise ValueError(f"unknown embedding {recipe.embedding!r}; known: {', '.join(EMBEDDINGS)}")
         self.scale = site.width**0.5 if recipe.embedding == "scaled" and vocab else 1.0
-        rwkv = recipe.embedding == "rwkv4"
+        rwkv = recipe.embedding in ("rwkv4", "rwkv5")
         self.norm = nn.LayerNorm(site.width) if rwkv else nn.Identity()
         self.positions = absolute(recipe.positions, site)
         self.dropout = nn.Dropout(recipe.dropout)
         if isinstance(self.table, nn.Embedding):
-            if rwkv:
+            if recipe.embedding == "rwkv5":
+                nn.init.uniform_(self.table.weight, -1e-4, 1e-4)
+            elif rwkv:
                 nn.init.orthogonal_(self.table.weight, gain=1e-4 * max(self.table.weight.shape) ** 0.5)
             elif recipe.embedding in ("normal", "scaled"):
                 table_(self.table.weight)

@@ -109,7 +109,7 @@ class Part:
     kind: str | type
     options: dict[str, Any] = field(default_factory=dict)
 
-    def __init__(self, kind: str | type, **options: Any) -> None:
+    def __init__(self, kind: str | type, /, **options: Any) -> None:
         object.__setattr__(self, "kind", kind)
         object.__setattr__(self, "options", options)
 

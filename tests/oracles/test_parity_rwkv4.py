@@ -1,32 +1,19 @@
 """WKV against the official kernel (BlinkDL/RWKV-LM, RWKV-v4/cuda/wkv_cuda.cu, run in float64)."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
 from zoo.ops.wkv4 import wkv, wkv_naive
 
-FILE = Path(__file__).parents[2].parent / "shared/data/parity/rwkv4_wkv.safetensors"
-pytestmark = pytest.mark.skipif(not FILE.is_file(), reason=f"official numbers not found: {FILE}")
-
-
-def close(got, expected):
-    """Equal to 1e-9 of the largest entry."""
-    torch.testing.assert_close(got, expected, rtol=0, atol=1e-9 * expected.abs().max().item())
-
 
 @pytest.mark.parametrize("op", [wkv, wkv_naive], ids=["scan", "naive"])
-def test_outputs_state_and_gradients(op):
-    from safetensors.torch import load_file
-
-    data = load_file(FILE)
-    names = ("time_decay", "time_first", "input.k", "input.v")
-    stored = [data[name if name.startswith("input") else f"param.{name}"].requires_grad_() for name in names]
-    time_decay, *others = stored
-    y, state = op(-torch.exp(time_decay), *others)
-    close(y, data["output"])
-    close(state["p"] * state["o"].exp(), data["state.final.a"])
-    close(state["q"] * state["o"].exp(), data["state.final.b"])
-    for name, gradient in zip(names, torch.autograd.grad(y, stored, data["cotangent"]), strict=True):
-        close(gradient, data[f"grad.{name}"])
+def test_outputs_state_and_gradients(op, parity, oracle):
+    data, leaves = parity("rwkv4_wkv")
+    proof = oracle("rwkv4", "BlinkDL/RWKV-LM, wkv_cuda.cu (recorded)")
+    y, state = op(-torch.exp(leaves["time_decay"]), leaves["time_first"], leaves["k"], leaves["v"])
+    proof.outputs(y, data["output"], 1e-9)
+    proof.outputs(state["p"] * state["o"].exp(), data["state.final.a"], 1e-9)
+    proof.outputs(state["q"] * state["o"].exp(), data["state.final.b"], 1e-9)
+    got = dict(zip(leaves, torch.autograd.grad(y, list(leaves.values()), data["cotangent"]), strict=True))
+    want = {name: data.get(f"grad.{name}", data.get(f"grad.input.{name}")) for name in leaves}
+    proof.gradients(got, want, 1e-9)

@@ -7,9 +7,10 @@ from zoo.ops.linear_attention import linear_attention, recurrent, step
 
 B, H, K, V = 2, 3, 5, 4
 DECAYS = ["none", "head", "channel"]
+BONUS = pytest.mark.parametrize("bonus", [False, True], ids=["after", "before with bonus"])
 
 
-def draw(T, decay, *, state=True, scale=1.0, dtype=torch.float64, seed=0):
+def draw(T, decay, *, state=True, bonus=False, scale=1.0, dtype=torch.float64, seed=0):
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape):
@@ -21,6 +22,8 @@ def draw(T, decay, *, state=True, scale=1.0, dtype=torch.float64, seed=0):
         inputs["log_decay"] = -scale * normal(*shape).abs()
     if state:
         inputs["state"] = normal(B, H, K, V)
+    if bonus:
+        inputs["bonus"] = normal(H, K)
     return {name: x.to(dtype).requires_grad_() for name, x in inputs.items()}
 
 
@@ -42,8 +45,9 @@ def relative(a, b):
 @pytest.mark.parametrize("chunk", [1, 8, 64])
 @pytest.mark.parametrize("T", [1, 2, 17, 37])
 @pytest.mark.parametrize("decay", DECAYS)
-def test_chunked_equals_the_loop(decay, T, chunk, state):
-    inputs = draw(T, decay, state=state)
+@BONUS
+def test_chunked_equals_the_loop(decay, T, chunk, state, bonus):
+    inputs = draw(T, decay, state=state, bonus=bonus)
     want = outputs_and_gradients(recurrent, inputs)
     have = outputs_and_gradients(lambda **x: linear_attention(**x, chunk=chunk), inputs)
     for name in want:
@@ -52,43 +56,64 @@ def test_chunked_equals_the_loop(decay, T, chunk, state):
 
 @pytest.mark.parametrize("cut", [1, 7, 29])
 @pytest.mark.parametrize("decay", DECAYS)
-def test_continuing_equals_one_pass(decay, cut):
+@BONUS
+def test_continuing_equals_one_pass(decay, cut, bonus):
     T = 37
-    inputs = draw(T, decay)
-    state = inputs.pop("state")
-    whole, final = linear_attention(**inputs, state=state, chunk=8)
+    inputs = draw(T, decay, bonus=bonus)
+    state, u = inputs.pop("state"), inputs.pop("bonus", None)
+    whole, final = linear_attention(**inputs, state=state, chunk=8, bonus=u)
     head = {name: x[:, :, :cut] for name, x in inputs.items()}
-    o, S = linear_attention(**head, state=state, chunk=8)
+    o, S = linear_attention(**head, state=state, chunk=8, bonus=u)
     outputs = [o]
     for t in range(cut, T):
-        o, S = step(**{name: x[:, :, t] for name, x in inputs.items()}, state=S)
+        o, S = step(**{name: x[:, :, t] for name, x in inputs.items()}, state=S, bonus=u)
         outputs.append(o[:, :, None])
     assert relative(torch.cat(outputs, 2), whole) < 1e-12
     assert relative(S, final) < 1e-12
 
 
 @pytest.mark.parametrize("decay", DECAYS)
-def test_the_loop_reads_as_the_equation(decay):
-    x = draw(3, decay)
+@BONUS
+def test_the_loop_reads_as_the_equation(decay, bonus):
+    x = draw(3, decay, bonus=bonus)
     a = torch.ones(B, H, 3, K, dtype=torch.float64)
     if decay != "none":
         log = x["log_decay"]
         a = (log if decay == "channel" else log[..., None]).exp().expand(B, H, 3, K)
     S = x["state"]
     for t in range(3):
-        S = torch.diag_embed(a[:, :, t]) @ S + x["k"][:, :, t, :, None] @ x["v"][:, :, t, None, :]
-        o = (S.transpose(-1, -2) @ x["q"][:, :, t, :, None]).squeeze(-1)
+        before, kv = S, x["k"][:, :, t, :, None] @ x["v"][:, :, t, None, :]
+        S = torch.diag_embed(a[:, :, t]) @ S + kv
+        read = before + torch.diag_embed(x["bonus"]) @ kv if bonus else S
+        o = (read.transpose(-1, -2) @ x["q"][:, :, t, :, None]).squeeze(-1)
         torch.testing.assert_close(recurrent(**x)[0][:, :, t], o, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("decay", ["head", "channel"])
 @pytest.mark.parametrize("scale", [1e-3, 20.0, 1e3])
-def test_strong_decay_in_float32_stays_close_to_float64(decay, scale):
-    exact = outputs_and_gradients(recurrent, draw(130, decay, scale=scale))
-    single = outputs_and_gradients(linear_attention, draw(130, decay, scale=scale, dtype=torch.float32))
+@BONUS
+def test_strong_decay_in_float32_stays_close_to_float64(decay, scale, bonus):
+    exact = outputs_and_gradients(recurrent, draw(130, decay, scale=scale, bonus=bonus))
+    single = outputs_and_gradients(linear_attention, draw(130, decay, scale=scale, bonus=bonus, dtype=torch.float32))
     for name, x in single.items():
         assert x.isfinite().all(), name
         assert relative(x.double(), exact[name]) < 2e-5, name
+
+
+@pytest.mark.parametrize("decay", ["head", "channel"])
+@BONUS
+def test_decays_of_minus_infinity_are_exact(decay, bonus):
+    """Here and there, in single channels too, and all at once: outputs, state and every gradient."""
+    inputs = draw(70, decay, bonus=bonus)
+    with torch.no_grad():
+        log = inputs["log_decay"]
+        log[torch.rand(log.shape, generator=torch.Generator().manual_seed(2)) < 0.1] = float("-inf")
+        log[:, :, 21:23] = log[:, :, 63:65] = float("-inf")
+    want = outputs_and_gradients(recurrent, inputs)
+    for chunk in (4, 64):
+        have = outputs_and_gradients(lambda chunk=chunk, **x: linear_attention(**x, chunk=chunk), inputs)
+        for name in want:
+            assert relative(have[name], want[name]) < 1e-9, name
 
 
 @pytest.mark.parametrize("decay", ["head", "channel"])
@@ -107,8 +132,9 @@ def test_a_decay_of_minus_infinity_forgets_everything(decay):
 
 @pytest.mark.parametrize("decay", DECAYS)
 @pytest.mark.parametrize("T", [1, 40])
-def test_bfloat16_keeps_a_float32_state(decay, T):
-    inputs = draw(T, decay, dtype=torch.bfloat16)
+@BONUS
+def test_bfloat16_keeps_a_float32_state(decay, T, bonus):
+    inputs = draw(T, decay, bonus=bonus, dtype=torch.bfloat16)
     o, S = linear_attention(**inputs)
     assert (o.dtype, S.dtype) == (torch.bfloat16, torch.float32)
     exact, final = recurrent(**{name: x.double() for name, x in inputs.items()})
@@ -125,10 +151,23 @@ def test_autocast_does_not_lower_a_decayed_recurrence(decay):
 
 
 @pytest.mark.parametrize("decay", DECAYS)
-def test_gradcheck(decay):
-    inputs = draw(5, decay)
+@BONUS
+def test_gradcheck(decay, bonus):
+    inputs = draw(5, decay, bonus=bonus)
     names = list(inputs)
     for form in (recurrent, lambda **x: linear_attention(**x, chunk=3)):
         assert torch.autograd.gradcheck(
             lambda *x, form=form: form(**dict(zip(names, x, strict=True))), list(inputs.values())
         )
+
+
+@pytest.mark.parametrize("decay", ["head", "channel"])
+@BONUS
+@pytest.mark.parametrize("T", [1, 21])
+def test_a_decay_may_be_shared_by_the_batch(decay, T, bonus):
+    """RWKV-5's is the same for all rows: it is not computed for each."""
+    inputs = draw(T, decay, bonus=bonus)
+    shared = {**inputs, "log_decay": inputs["log_decay"][:1]}
+    whole = {**inputs, "log_decay": shared["log_decay"].expand_as(inputs["log_decay"])}
+    for form in (recurrent, linear_attention):
+        torch.testing.assert_close(form(**shared), form(**whole))

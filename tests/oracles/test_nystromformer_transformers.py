@@ -1,0 +1,49 @@
+"""Nyströmformer against transformers' NystromformerSelfAttention."""
+
+import pytest
+import torch
+from torch import nn
+
+from zoo.contract import Site
+from zoo.mixers.nystromformer import Nystromformer
+
+theirs = pytest.importorskip("transformers.models.nystromformer.modeling_nystromformer")
+
+B, D = 2, 12
+
+
+@pytest.mark.parametrize("init_option", ["original", "exact"])
+@pytest.mark.parametrize(
+    ("T", "m", "heads", "kernel"), [(24, 6, 3, 5), (16, 4, 2, None), (20, 10, 4, 65), (8, 8, 2, 3)]
+)
+def test_same_weights_give_the_same_outputs_and_gradients(oracle, T, m, heads, kernel, init_option):
+    torch.manual_seed(0)
+    config = theirs.NystromformerConfig(
+        hidden_size=D, num_attention_heads=heads, num_landmarks=m, segment_means_seq_len=T, conv_kernel_size=kernel or 1
+    )
+    config.attention_probs_dropout_prob = 0.0
+    peer = theirs.NystromformerSelfAttention(config).double().eval()
+    peer.init_option = init_option  # the option that should set it raises there
+    if kernel is None:  # a config without a convolution does not validate, though the layer takes it
+        peer.conv_kernel_size = None
+        del peer.conv
+    ours = Nystromformer(
+        Site(width=D, length=T, causal=False),
+        heads=heads,
+        num_landmarks=m,
+        conv_kernel_size=kernel,
+        init_option=init_option,
+    ).double()
+    for parameter in ours.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    peer.load_state_dict({k: v for k, v in ours.state_dict().items() if not k.startswith("out.")})
+    x = torch.randn(B, T, D, dtype=torch.float64, requires_grad=True)
+    have, want = ours(x)[0], ours.out(peer(x)[0])
+    proof, weights = oracle("nystromformer", "transformers, NystromformerSelfAttention"), torch.randn_like(want)
+    proof.outputs(have, want)
+    b = {"x": x, **dict(peer.named_parameters())}
+    a = {"x": x, **{name: value for name, value in ours.named_parameters() if not name.startswith("out.")}}
+    proof.gradients(
+        dict(zip(a, torch.autograd.grad((have * weights).sum(), list(a.values())), strict=True)),
+        dict(zip(b, torch.autograd.grad((want * weights).sum(), list(b.values())), strict=True)),
+    )

@@ -1,0 +1,83 @@
+"""Synthesizer against a reference written from tensorflow/mesh's `synthetic_attention`, one head and step at a time.
+
+No package has it. Tables in the official order (length, head, memory), products and masks written out.
+"""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from zoo.contract import Site
+from zoo.mixers.synthesizer import Synthesizer
+
+B, D, H, L = 2, 12, 3, 13
+CASES = [
+    ("dense", "none", "dense_minus"),
+    ("random", "none", "random"),
+    ("factorized_random", "none", "factorized"),
+    ("random", "plus", "random_plus"),
+    ("random", "alpha", "random_plus_alpha"),
+    ("dense", "plus", "dense_plus"),
+    ("dense", "alpha", "dense_plus_alpha"),
+]
+
+
+def reference(p, x, mode, causal):
+    """The layer of `mode`, with weights by their names there: q, k, v, o, R, R1, R2, pi, alpha."""
+    T, d, rows = x.shape[1], D // H, []
+    for b in range(B):
+        heads = []
+        for h in range(H):
+            part = slice(h * d, (h + 1) * d)
+            v = x[b] @ p["v"][:, part]
+            outputs = []
+            for t in range(T):
+                scores = []
+                for s in range(T):
+                    if "factorized" in mode:
+                        score = sum(p["R1"][k, h, t] * p["R2"][k, h, s] for k in range(p["R1"].shape[0]))
+                    elif "random" in mode:
+                        score = p["R"][t, h, s]
+                    else:
+                        score = torch.clamp(x[b, t] @ p["q"][:, part], min=0) @ p["pi"][:, s]
+                    if "plus" in mode:
+                        dot = (x[b, t] @ p["q"][:, part]) @ (x[b, s] @ p["k"][:, part])
+                        a = 1 / (1 + torch.exp(-p["alpha"][0])) if "alpha" in mode else None
+                        score = dot + score if a is None else (1 - a) * dot + a * score
+                    scores.append(score - (1e9 if causal and s > t else 0))
+                weights = torch.stack(scores)
+                weights = torch.exp(weights - weights.max())
+                outputs.append((weights / weights.sum()) @ v)
+            heads.append(torch.stack(outputs))
+        rows.append(torch.cat(heads, -1) @ p["o"])
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize(("variant", "dot", "mode"), CASES)
+def test_same_weights_give_the_same_outputs_and_gradients(oracle, variant, dot, mode, causal):
+    torch.manual_seed(0)
+    T = 7
+    ours = Synthesizer(
+        Site(width=D, length=L, causal=causal), heads=H, variant=variant, dot=dot, rank=4, bias=False
+    ).double()
+    for parameter in ours.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    own = dict(ours.named_parameters())
+    # Their name, and their tensor from ours; queries there come scaled, so our keys stand for √d of theirs.
+    there = {"value.weight": ("v", lambda w: w.T), "out.weight": ("o", lambda w: w.T)}
+    there |= {"query.weight": ("q", lambda w: w.T), "key.weight": ("k", lambda w: w.T / math.sqrt(D // H))}
+    there |= {"R": ("R", lambda w: w.transpose(0, 1)), "scores.weight": ("pi", lambda w: w.T)}
+    there |= {"R1": ("R1", lambda w: w.permute(2, 0, 1)), "R2": ("R2", lambda w: w.permute(2, 0, 1))}
+    there |= {"alpha": ("alpha", lambda w: w)}
+    copies = {name: value.detach().clone().requires_grad_() for name, value in own.items()}
+    x = torch.randn(B, T, D, dtype=torch.float64, requires_grad=True)
+    want = reference({there[name][0]: there[name][1](value) for name, value in copies.items()}, x, mode, causal)
+    have = ours(x)[0]
+    proof, weights = oracle("synthesizer", f"reference from tensorflow/mesh, {mode}"), torch.randn_like(want)
+    proof.outputs(have, want)
+    a = torch.autograd.grad((have * weights).sum(), [x, *own.values()])
+    b = torch.autograd.grad((want * weights).sum(), [x, *copies.values()])
+    proof.gradients(dict(zip(["x", *own], a, strict=True)), dict(zip(["x", *own], b, strict=True)))

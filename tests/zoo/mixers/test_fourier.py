@@ -1,0 +1,70 @@
+"""FNet's transform: the double sum, its gradient, its cost, padding, precision."""
+
+import math
+
+import pytest
+import torch
+
+from zoo.contract import Site, Unsupported
+from zoo.mixers.fourier import Fourier, fourier
+from zoo.ops import flops
+
+
+def written_out(x):
+    """The paper's eq. 3, one entry at a time."""
+    _, T, D = x.shape
+    y = torch.zeros_like(x)
+    for t in range(T):
+        for k in range(D):
+            for s in range(T):
+                for d in range(D):
+                    y[:, t, k] += math.cos(2 * math.pi * (t * s / T + k * d / D)) * x[:, s, d]
+    return y
+
+
+@pytest.mark.parametrize(("T", "D"), [(5, 4), (4, 5), (1, 3), (3, 1), (2, 2)])
+def test_equals_the_double_sum(T, D):
+    x = torch.randn(2, T, D, dtype=torch.float64)
+    torch.testing.assert_close(fourier(x), written_out(x), rtol=1e-12, atol=1e-12)
+
+
+def test_twice_is_almost_the_identity():
+    """Re F twice is T D/2 times (x and its mirror image)."""
+    x = torch.randn(2, 6, 4, dtype=torch.float64)
+    mirror = x.flip(1, 2).roll((1, 1), (1, 2))
+    torch.testing.assert_close(fourier(fourier(x)), 12 * (x + mirror), rtol=1e-12, atol=1e-12)
+
+
+def test_gradients():
+    x = torch.randn(2, 5, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(fourier, x)
+    assert torch.autograd.gradgradcheck(fourier, x)
+
+
+def test_counts_its_work_forward_and_backward():
+    x = torch.randn(3, 8, 16, requires_grad=True)
+    with flops.Counter() as counter:
+        fourier(x).sum().backward()
+    assert counter.by_name == {"fourier": 2 * 3 * (8 * flops.rfft(16) + 9 * 2 * flops.rfft(8))}
+
+
+def test_padding_counts_as_zero():
+    mixer, x = Fourier(Site(width=4, length=6, causal=False)), torch.randn(2, 6, 4)
+    mask = torch.arange(6) < torch.tensor([[6], [3]])
+    zeros, junk = torch.where(mask[..., None], x, 0.0), torch.where(mask[..., None], x, float("nan"))
+    torch.testing.assert_close(mixer(junk, mask=mask)[0], mixer(zeros)[0], rtol=0, atol=0)
+    assert mixer.traits.length == "fixed"  # as outputs depend on T, the Backbone pads to one T
+
+
+def test_half_precision_is_transformed_in_float32():
+    mixer, x = Fourier(Site(width=4, length=64, causal=False)), torch.randn(2, 64, 4).bfloat16()
+    y = mixer(x)[0]
+    assert y.dtype is torch.bfloat16
+    torch.testing.assert_close(y, fourier(x.float()).bfloat16(), rtol=0, atol=0)
+
+
+def test_cannot_be_causal_and_works_without_data():
+    with pytest.raises(Unsupported, match="Fourier"):
+        Fourier(Site(width=4, length=6))
+    x = torch.randn(2, 6, 4, device="meta")
+    assert Fourier(Site(width=4, length=6, causal=False))(x)[0].shape == x.shape

@@ -1,0 +1,156 @@
+"""Delta rules: the chunked forms equal the naive ones, in outputs, state and gradients; what they mean."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from zoo.ops import flops
+from zoo.ops.delta_rule import delta_rule, delta_rule_naive, dplr, dplr_naive
+from zoo.ops.linear_attention import recurrent
+
+B, H, K, V = 2, 3, 5, 7
+LENGTHS = pytest.mark.parametrize("T", [1, 3, 16, 37])
+STATES = pytest.mark.parametrize("given", [False, True], ids=["fresh", "resumed"])
+
+
+def normal(*shape, dtype=torch.float64):
+    return torch.randn(B, H, *shape, dtype=dtype)
+
+
+def delta_inputs(T, decay, given):
+    torch.manual_seed(T)
+    log_decay = {"none": None, "mild": -torch.rand(B, H, T).double(), "strong": -30 * normal(T).exp()}[decay]
+    beta, state = 2 * normal(T).sigmoid(), normal(K, V) if given else None
+    return [normal(T, K), F.normalize(normal(T, K), dim=-1), normal(T, V), beta, log_decay, state]
+
+
+def dplr_inputs(T, decay, given):
+    """As RWKV-7 has them: a = −κ̂, b = κ̂ ⊙ rate, decay ≥ e^{−e^{−½}}; or any decay."""
+    torch.manual_seed(T)
+    key = F.normalize(normal(T, K), dim=-1)
+    log_decay = -(0.6065 * normal(T, K).sigmoid() if decay == "rwkv7" else 20 * normal(T, K).exp())
+    state = normal(K, V) if given else None
+    return [normal(T, K), normal(T, K), normal(T, V), -key, key * normal(T, K).sigmoid(), log_decay, state]
+
+
+def assert_same(form, naive, inputs):
+    """Outputs, final state, and gradients of both for every input."""
+    leaves = [x.requires_grad_() for x in inputs if x is not None]
+    got, want = form(*inputs), naive(*inputs)
+    weights = [torch.randn_like(x) for x in want]
+    torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-9)
+    sums = [sum((x * w).sum() for x, w in zip(y, weights, strict=True)) for y in (got, want)]
+    gradients = [torch.autograd.grad(total, leaves) for total in sums]
+    torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-9)
+
+
+@LENGTHS
+@STATES
+@pytest.mark.parametrize("decay", ["none", "mild", "strong"])
+def test_delta_rule_in_chunks_equals_the_naive_form(T, given, decay):
+    inputs = delta_inputs(T, decay, given)
+    for chunk in (8, 64):
+        assert_same(lambda *x, c=chunk: delta_rule(*x, chunk=c), delta_rule_naive, inputs)
+
+
+@LENGTHS
+@STATES
+@pytest.mark.parametrize(("decay", "floor"), [("rwkv7", -0.6066), ("rwkv7", None), ("any", None)])
+def test_dplr_in_chunks_equals_the_naive_form(T, given, decay, floor):
+    assert_same(lambda *x: dplr(*x, floor=floor, chunk=16), dplr_naive, dplr_inputs(T, decay, given))
+
+
+def test_gradcheck_of_the_naive_forms():
+    delta, low_rank = delta_inputs(3, "mild", True), dplr_inputs(3, "rwkv7", True)
+    for naive, inputs in ((delta_rule_naive, delta), (dplr_naive, low_rank)):
+        assert torch.autograd.gradcheck(naive, tuple(x[:1, :1].clone().requires_grad_() for x in inputs))
+
+
+def test_dplr_contains_the_delta_rule_and_gated_linear_attention():
+    q, k, v, beta, log_decay, S = delta_inputs(9, "mild", True)
+    per_channel = log_decay[..., None].expand(-1, -1, -1, K)
+    bk = beta[..., None] * k
+    low_rank = dplr(q, bk, v, -k * log_decay.exp()[..., None], bk, per_channel, S)
+    torch.testing.assert_close(low_rank, delta_rule(q, k, v, beta, log_decay, S))
+    plain = dplr(q, k, v, torch.zeros_like(k), torch.zeros_like(k), per_channel, S)
+    torch.testing.assert_close(plain, recurrent(q, k, v, log_decay, S))
+
+
+def test_a_written_value_is_recalled_exactly():
+    """β = 1 and orthonormal keys: S holds each pair; writing a key again replaces its value and touches no other."""
+    torch.manual_seed(0)
+    k = torch.linalg.qr(normal(K, K))[0]
+    v, one = normal(K, V), torch.ones(B, H, K, dtype=torch.float64)
+    _, S = delta_rule(k, k, v, one)
+    torch.testing.assert_close(k @ S, v)
+    new = normal(1, V)
+    _, S = delta_rule(k[:, :, :1], k[:, :, :1], new, one[:, :, :1], state=S)
+    torch.testing.assert_close(k @ S, torch.cat([new, v[:, :, 1:]], dim=2))
+
+
+def test_beta_of_two_reflects():
+    """I − 2kkᵀ has eigenvalue −1: two writes of nothing at β = 2 restore the state, one negates what k held."""
+    torch.manual_seed(0)
+    k = F.normalize(normal(1, K), dim=-1).expand(-1, -1, 2, -1)
+    S, nothing, two = normal(K, V), torch.zeros(B, H, 2, V).double(), torch.full((B, H, 2), 2.0).double()
+    o, after = delta_rule(k, k, nothing, two, state=S)
+    torch.testing.assert_close(o[:, :, 0], -(k[:, :, :1] @ S).squeeze(2))
+    torch.testing.assert_close(after, S)
+
+
+def test_empty_steps_keep_the_state():
+    q, k, v, beta, _, S = delta_inputs(20, "none", True)
+    zero = torch.zeros_like(beta)
+    torch.testing.assert_close(delta_rule(q, k, v, zero, zero, S)[1], S, rtol=0, atol=0)
+    nothing = torch.zeros_like(k)
+    for floor in (None, -1.0):
+        torch.testing.assert_close(dplr(q, nothing, v, nothing, k, nothing, S, floor=floor)[1], S, rtol=0, atol=0)
+
+
+def test_total_forgetting_is_finite_and_exact():
+    q, k, v, beta, g, S = delta_inputs(20, "mild", True)
+    g[:, :, 5] = -torch.inf
+    assert_same(delta_rule, delta_rule_naive, [q, k, v, beta, g, S])
+    a = dplr_inputs(20, "any", True)
+    a[5][:, :, 5] = -torch.inf
+    assert_same(dplr, dplr_naive, a)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_long_float32_runs_stay_close_to_float64(dtype):
+    """State and arithmetic are float32 at least; outputs come in v's dtype."""
+    for form, inputs, options in (
+        (delta_rule, delta_inputs(300, "mild", True), {}),
+        (delta_rule, delta_inputs(300, "none", True), {}),
+        (dplr, dplr_inputs(300, "rwkv7", True), {"floor": -0.6066}),
+    ):
+        rough = [x if x is None else x.to(dtype) for x in inputs]
+        rough[-1] = inputs[-1].float()
+        o, S = form(*rough, **options)
+        assert (o.dtype, S.dtype) == (dtype, torch.float32)
+        want_o, want_S = form(*(x if x is None else x.double() for x in rough), **options)
+        torch.testing.assert_close(S.double(), want_S, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(o.double(), want_o, rtol=1e-2, atol=1e-4 if dtype is torch.float32 else 2e-2)
+
+
+def test_a_broken_floor_is_never_silently_wrong():
+    inputs = dplr_inputs(64, "any", True)
+    o, _ = dplr(*(x.float() for x in inputs), floor=-0.6066, chunk=64)
+    assert not bool(o.isfinite().all())
+
+
+def test_the_triangular_solve_is_counted_forward_and_back():
+    inputs = [x if x is None else x.requires_grad_() for x in delta_inputs(32, "none", False)]
+    with flops.Counter() as counter:
+        o, _ = delta_rule(*inputs, chunk=16)
+        forward = counter.total
+        o.sum().backward()
+    assert forward == B * H * 2 * 16 * 16 * (K + V)
+    assert counter.total == 2 * forward
+
+
+def test_shapes_without_data():
+    with torch.device("meta"):
+        q, v, beta = torch.empty(B, H, 20, K), torch.empty(B, H, 20, V), torch.empty(B, H, 20)
+    assert delta_rule(q, q, v, beta, beta)[1].shape == (B, H, K, V)
+    assert dplr(q, q, v, q, q, q)[0].shape == (B, H, 20, V)

@@ -1,0 +1,66 @@
+"""LSH attention: the chunked form equals the naive one, for every option, with ragged rows."""
+
+import pytest
+import torch
+
+from zoo.ops.lsh_attention import hash_buckets, lsh_attention, lsh_attention_naive
+
+B, H, K, V = 3, 2, 5, 3
+CASES = [  # T, chunk, rounds, valid steps of each row, options
+    (16, 4, 2, None, {}),
+    (13, 4, 3, None, {"causal": True}),
+    (16, 4, 2, [16, 9, 3], {"causal": True}),
+    (13, 4, 2, [13, 5, 0], {"scale": 0.3}),
+    (13, 4, 2, [13, 5, 2], {"across_buckets": False}),
+    (12, 4, 3, [12, 5, 2], {"duplicates": False}),
+    (13, 4, 3, [13, 9, 4], {"duplicates": False, "across_buckets": False, "causal": True}),
+    (13, 4, 2, [13, 7, 2], {"before": 2, "after": 1}),
+    (13, 4, 1, [13, 7, 2], {"before": 0, "after": 1}),
+    (4, 4, 2, None, {"duplicates": False}),
+    (1, 4, 2, None, {}),
+]
+
+
+@pytest.mark.parametrize(("T", "chunk", "rounds", "lengths", "options"), CASES)
+def test_equals_the_naive_form(T, chunk, rounds, lengths, options):
+    torch.manual_seed(0)
+    qk = torch.randn(B, H, T, K, dtype=torch.float64, requires_grad=True)
+    v = torch.randn(B, H, T, V, dtype=torch.float64, requires_grad=True)
+    buckets = hash_buckets(qk, torch.randn(H, K, rounds, 3, dtype=torch.float64), [2, 4])
+    valid = None if lengths is None else torch.arange(T) < torch.tensor(lengths)[:, None]
+    count = torch.ones(B, 1, T, 1) if valid is None else valid[:, None, :, None]
+    have, want = (
+        form(qk, v, buckets, chunk=chunk, valid=valid, **options) * count
+        for form in (lsh_attention, lsh_attention_naive)
+    )
+    torch.testing.assert_close(have, want, rtol=1e-9, atol=1e-9)
+    weights = torch.randn_like(want)
+    a, b = (torch.autograd.grad((y * weights).sum(), [qk, v]) for y in (have, want))
+    torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+def test_hashes_combine_as_digits():
+    """Two factors: columns 0 of the rotations for the first, 1 and 2 for the second, each with its negative."""
+    torch.manual_seed(0)
+    x, rotations = torch.randn(B, H, 9, K), torch.randn(H, K, 2, 3)
+    first, second = (hash_buckets(x, part, [2 * part.shape[-1]]) for part in rotations.split([1, 2], -1))
+    assert torch.equal(hash_buckets(x, rotations, [2, 4]), first + 2 * second)
+    assert torch.equal(hash_buckets(-x, rotations[..., :1], [2]), 1 - first)
+    for b, h, t, r in [(0, 1, 3, 0), (2, 0, 8, 1)]:
+        projected = [float(x[b, h, t] @ rotations[h, :, r, i]) for i in (1, 2)]
+        assert second[b, h, r, t] == max(range(4), key=lambda i, p=projected: (p + [-z for z in p])[i])
+
+
+def test_duplicates_are_counted_for_one_chunk_back_only():
+    qk = torch.randn(B, H, 8, K)
+    with pytest.raises(ValueError, match="one chunk back"):
+        lsh_attention(qk, qk, torch.zeros(B, H, 1, 8, dtype=torch.long), chunk=2, before=2, duplicates=False)
+
+
+def test_extreme_scores_stay_finite():
+    qk = (1e4 * torch.randn(B, H, 16, K)).requires_grad_()
+    buckets = hash_buckets(qk, torch.randn(H, K, 2, 2), [4])
+    y = lsh_attention(qk, qk, buckets, chunk=4, causal=True)
+    y.sum().backward()
+    assert y.isfinite().all()
+    assert qk.grad.isfinite().all()

@@ -1,0 +1,192 @@
+"""DeltaNet: linear attention that overwrites instead of adding (Yang et al. 2024, arXiv:2406.06484, section 3).
+
+    q_t, k_t = norm(act(conv(x W_q)))_t, norm(act(conv(x W_k)))_t,    v_t = SiLU(conv(x W_v))_t,    β_t = σ(x_t W_b)
+    S_t = S_{t−1} + β_t k_t (v_t − S_{t−1}ᵀ k_t)ᵀ,    y_t = RMSNorm(S_tᵀ q_t / √d) W_o        (norm per head of width d)
+
+S moves by (I − β_t k_t k_tᵀ): with |k_t| = 1 its eigenvalues are 1 and 1 − β_t. β_t = 2σ(x_t W_b) lets the latter be
+negative, with which a layer can track state such as parity (Grazzi et al. 2025, arXiv:2411.12537). Official code:
+fla-org/flash-linear-attention, fla/layers/delta_net.py.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias, get_args
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from zoo.contract import Mixer, Site, State, Traits
+from zoo.initialise import fan_in_, residual_scale
+from zoo.mixers.short_convolution import ShortConvolution
+from zoo.ops import precision
+from zoo.ops.delta_rule import delta_rule
+
+Activation: TypeAlias = Literal["silu", "relu", "elu", "identity"]
+Norm: TypeAlias = Literal["l2", "sum"]
+
+
+class DeltaNet(Mixer):
+    """DeltaNet. State: `S` (B, H, K, V) in float32 at least, and the last inputs of the convolutions q, k and v.
+
+    Args:
+        expand_k, expand_v: widths of all keys and of all values together, over the model's.
+        use_beta: β from the input; 1 without (2 with `allow_neg_eigval`).
+        use_gate: multiply the normed output by SiLU(x W_g).
+        use_short_conv, conv_size, conv_bias: the convolutions on q, k and v.
+        allow_neg_eigval: β in (0, 2) instead of (0, 1).
+        qk_activation, qk_norm: act and norm of q and k; `l2` makes them unit vectors, `sum` divides by their sum. The
+            state stays bounded with `l2`, and with `sum` after `elu` or `relu`.
+    """
+
+    traits = Traits(causal="strict", bidirectional=False, resumable=True)
+
+    def __init__(
+        self,
+        site: Site,
+        *,
+        num_heads: int = 4,
+        expand_k: float = 1.0,
+        expand_v: float = 1.0,
+        use_beta: bool = True,
+        use_gate: bool = False,
+        use_short_conv: bool = True,
+        conv_size: int = 4,
+        conv_bias: bool = False,
+        allow_neg_eigval: bool = False,
+        qk_activation: Activation = "silu",
+        qk_norm: Norm = "l2",
+        norm_eps: float = 1e-5,
+    ) -> None:
+        super().__init__(site)
+        if num_heads < 1:
+            raise ValueError(f"delta_net: num_heads must be at least 1, got {num_heads}")
+        if qk_activation not in get_args(Activation):
+            raise ValueError(f"delta_net: qk_activation {qk_activation!r} is not one of {get_args(Activation)}")
+        if qk_norm not in get_args(Norm):
+            raise ValueError(f"delta_net: qk_norm {qk_norm!r} is not one of {get_args(Norm)}")
+        D, keys, values = site.width, int(site.width * expand_k), int(site.width * expand_v)
+        for what, width in (("key", keys), ("value", values)):
+            if width < 1 or width % num_heads:
+                raise ValueError(f"delta_net: {what} width {width} does not divide into {num_heads} heads")
+        self.heads, self.K, self.V, self.gain = num_heads, keys // num_heads, values // num_heads, site.gain
+        self.use_beta, self.use_gate, self.use_short_conv = use_beta, use_gate, use_short_conv
+        self.largest_beta = 2.0 if allow_neg_eigval else 1.0
+        self.qk_activation, self.qk_norm = qk_activation, qk_norm
+        self.q_proj = nn.Linear(D, keys, bias=False)
+        self.k_proj = nn.Linear(D, keys, bias=False)
+        self.v_proj = nn.Linear(D, values, bias=False)
+        if use_beta:
+            self.b_proj = nn.Linear(D, num_heads, bias=False)
+        if use_short_conv:
+            act: Literal["silu"] | None = "silu" if qk_activation == "silu" else None
+            self.q_conv1d = ShortConvolution(keys, conv_size, bias=conv_bias, activation=act)
+            self.k_conv1d = ShortConvolution(keys, conv_size, bias=conv_bias, activation=act)
+            self.v_conv1d = ShortConvolution(values, conv_size, bias=conv_bias)
+        if use_gate:
+            self.g_proj = nn.Linear(D, values, bias=False)
+        self.o_norm = HeadNorm(self.V, norm_eps)
+        self.o_proj = nn.Linear(values, D, bias=False)
+        self.reset_parameters(layer=site.layer, depth=site.depth)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+        state: State | None = None,
+    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+        if mask is not None:
+            x = x.masked_fill(~mask[..., None], 0)
+        q, k, v, new = self._project(x, mask, state)
+        with precision.full(x.device):
+            q, k = self._normalise(q), self._normalise(k)
+            beta = self._beta(x)
+            if mask is not None:
+                beta = beta.masked_fill(~mask[:, None], 0)
+            o, S = delta_rule(q * self.K**-0.5, k, v, beta, state=None if state is None else state["S"])
+        gate = heads(self.g_proj(x), self.heads) if self.use_gate else None
+        y = self.o_proj(merge(self.o_norm(o, gate)).to(x.dtype))
+        return y, None if state is None else {**new, "S": S.to(state["S"].dtype)}
+
+    def _project(self, x: Tensor, mask: Tensor | None, state: State | None) -> tuple[Tensor, Tensor, Tensor, State]:
+        """q, k and v by head, activated but for `elu` and `relu`, and the state of the convolutions."""
+        lines, new = {"q": self.q_proj(x), "k": self.k_proj(x), "v": self.v_proj(x)}, {}
+        for name, line in lines.items():
+            if self.use_short_conv:
+                conv = getattr(self, f"{name}_conv1d")
+                lines[name], new[name] = conv(line, mask=mask, state=None if state is None else state[name])
+            elif name == "v" or self.qk_activation == "silu":
+                lines[name] = F.silu(line)
+        q, k, v = (heads(line, self.heads) for line in lines.values())
+        return q, k, v, new
+
+    def _normalise(self, x: Float[Tensor, "B H T K"]) -> Float[Tensor, "B H T K"]:
+        x = precision.wide(x)
+        if self.qk_activation == "elu":
+            x = F.elu(x) + 1
+        elif self.qk_activation == "relu":
+            x = F.relu(x)
+        if self.qk_norm == "l2":
+            return unit(x)
+        total = x.sum(-1, keepdim=True)
+        return x / total.masked_fill(total == 0, 1)
+
+    def _beta(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B H T"]:
+        if not self.use_beta:
+            return precision.wide(x.new_full((x.shape[0], self.heads, x.shape[1]), self.largest_beta))
+        return self.largest_beta * precision.wide(self.b_proj(x)).sigmoid().transpose(1, 2)
+
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+        """S in float32 at least, and (B, channels, conv_size − 1) for each convolution."""
+        wide = torch.promote_types(dtype, torch.float32)
+        S = torch.zeros(batch, self.heads, self.K, self.V, device=device, dtype=wide)
+        if not self.use_short_conv:
+            return {"S": S}
+        convs = {"q": self.q_conv1d, "k": self.k_conv1d, "v": self.v_conv1d}
+        return {**{name: conv.init_state(batch, device=device, dtype=dtype) for name, conv in convs.items()}, "S": S}
+
+    def reset_parameters(self, *, layer: int, depth: int) -> None:
+        """Linear layers N(0, 1/fan_in), the output scaled by 1/√(2·depth); PyTorch's convolutions; norm weights one."""
+        reset_projections(self, depth, self.gain)
+
+
+class HeadNorm(nn.Module):
+    """RMSNorm over the width of a head, times SiLU(gate) if there is one; in float32 at least."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, o: Float[Tensor, "*N V"], gate: Float[Tensor, "*N V"] | None = None) -> Float[Tensor, "*N V"]:
+        y = F.rms_norm(precision.wide(o), o.shape[-1:], precision.wide(self.weight), self.eps)
+        return y if gate is None else y * F.silu(precision.wide(gate))
+
+
+def unit(x: Float[Tensor, "*N K"]) -> Float[Tensor, "*N K"]:
+    """x / √(|x|² + 1e-6), fla's `l2norm`."""
+    return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + 1e-6)
+
+
+def heads(x: Float[Tensor, "B T F"], count: int) -> Float[Tensor, "B H T d"]:
+    """Cut the features into `count` heads."""
+    return x.unflatten(-1, (count, -1)).transpose(1, 2)
+
+
+def merge(x: Float[Tensor, "B H T d"]) -> Float[Tensor, "B T F"]:
+    """The inverse of `heads`."""
+    return x.transpose(1, 2).flatten(2)
+
+
+def reset_projections(mixer: nn.Module, depth: int, gain: float | None) -> None:
+    """Initial values of everything in `mixer` that is a linear layer, a short convolution or a norm."""
+    for name, part in mixer.named_children():
+        if isinstance(part, ShortConvolution):
+            part.reset_parameters()
+        elif isinstance(part, HeadNorm):
+            nn.init.ones_(part.weight)
+        elif isinstance(part, nn.Linear):
+            scale = {"o_proj": gain or residual_scale(depth), "v_proj": gain or 1.0}
+            fan_in_(part, scale.get(name, 1.0))

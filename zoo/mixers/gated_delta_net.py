@@ -1,0 +1,147 @@
+"""Gated DeltaNet: the delta rule with Mamba-2's decay (Yang, Kautz and Hatamizadeh 2025, arXiv:2412.06464, section 3).
+
+    q_t, k_t, v_t = unit(SiLU(conv(x W_q)))_t, unit(SiLU(conv(x W_k)))_t, SiLU(conv(x W_v))_t
+    β_t = σ(x_t W_b),    ln α_t = −e^{A_log} softplus(x_t W_a + dt_bias)            (one of each per head)
+    S ← α_t S_{t−1},    S_t = S + β_t k_t (v_t − Sᵀ k_t)ᵀ,    y_t = (RMSNorm(S_tᵀ q_t / √d) ⊙ SiLU(x_t W_g)) W_o
+
+With more value heads than key heads, each key head serves as many consecutive value heads. Official code:
+fla-org/flash-linear-attention, fla/layers/gated_deltanet.py; also NVlabs/GatedDeltaNet.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from zoo.contract import Hint, Mixer, Site, State, Traits
+from zoo.mixers.delta_net import HeadNorm, heads, merge, reset_projections, unit
+from zoo.mixers.short_convolution import ShortConvolution
+from zoo.ops import precision
+from zoo.ops.delta_rule import delta_rule
+
+
+class GatedDeltaNet(Mixer):
+    """Gated DeltaNet. State: `S` (B, H_v, K, V) in float32 at least, and the last inputs of the convolutions.
+
+    Args:
+        head_dim: K; None for ¾ of the width over the heads, or all of it without a gate, which makes about 6 width²
+            parameters (official docstring).
+        expand_v: V / K.
+        num_v_heads: H_v, a multiple of `num_heads`; None for as many.
+        use_gate: the gate SiLU(x W_g) on the output.
+        use_short_conv, conv_size, conv_bias: the convolutions on q, k and v.
+        allow_neg_eigval: β in (0, 2) instead of (0, 1).
+    """
+
+    traits = Traits(causal="strict", bidirectional=False, resumable=True)
+
+    def __init__(
+        self,
+        site: Site,
+        *,
+        num_heads: int = 4,
+        head_dim: int | None = None,
+        expand_v: float = 2.0,
+        num_v_heads: int | None = None,
+        use_gate: bool = True,
+        use_short_conv: bool = True,
+        conv_size: int = 4,
+        conv_bias: bool = False,
+        allow_neg_eigval: bool = False,
+        norm_eps: float = 1e-5,
+    ) -> None:
+        super().__init__(site)
+        H = num_heads if num_v_heads is None else num_v_heads
+        if num_heads < 1 or H < 1 or H % num_heads:
+            raise ValueError(f"gated_delta_net: {H} value heads are not a multiple of {num_heads} heads")
+        if head_dim is None:
+            head_dim = (3 * site.width // 4 if use_gate else site.width) // num_heads
+        if head_dim < 1:
+            raise ValueError(f"gated_delta_net: width {site.width} leaves nothing for each of {num_heads} heads")
+        V = round(head_dim * expand_v)
+        if V < 1 or not math.isclose(V, head_dim * expand_v, rel_tol=1e-5):
+            raise ValueError(f"gated_delta_net: expand_v {expand_v} times head width {head_dim} is not a whole number")
+        D, keys, values = site.width, num_heads * head_dim, H * V
+        self.heads, self.value_heads, self.K, self.V, self.gain = num_heads, H, head_dim, V, site.gain
+        self.use_gate, self.use_short_conv = use_gate, use_short_conv
+        self.largest_beta = 2.0 if allow_neg_eigval else 1.0
+        self.q_proj = nn.Linear(D, keys, bias=False)
+        self.k_proj = nn.Linear(D, keys, bias=False)
+        self.v_proj = nn.Linear(D, values, bias=False)
+        self.a_proj = nn.Linear(D, H, bias=False)
+        self.b_proj = nn.Linear(D, H, bias=False)
+        self.A_log = nn.Parameter(torch.empty(H))
+        self.dt_bias = nn.Parameter(torch.empty(H))
+        if use_short_conv:
+            self.q_conv1d = ShortConvolution(keys, conv_size, bias=conv_bias)
+            self.k_conv1d = ShortConvolution(keys, conv_size, bias=conv_bias)
+            self.v_conv1d = ShortConvolution(values, conv_size, bias=conv_bias)
+        if use_gate:
+            self.g_proj = nn.Linear(D, values, bias=False)
+        self.o_norm = HeadNorm(V, norm_eps)
+        self.o_proj = nn.Linear(values, D, bias=False)
+        self.reset_parameters(layer=site.layer, depth=site.depth)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+        state: State | None = None,
+    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+        if mask is not None:
+            x = x.masked_fill(~mask[..., None], 0)
+        q, k, v, new = self._project(x, mask, state)
+        with precision.full(x.device):
+            # e^{A_log} up to 16 would turn bfloat16's rounding of a into several per cent of α.
+            a, b = (F.linear(precision.wide(x), precision.wide(z.weight)) for z in (self.a_proj, self.b_proj))
+            q, k = (unit(precision.wide(z)).repeat_interleave(self.value_heads // self.heads, dim=1) for z in (q, k))
+            beta, log_decay = self.largest_beta * b.sigmoid(), self.log_decay(a)
+            if mask is not None:
+                beta, log_decay = (z.masked_fill(~mask[..., None], 0) for z in (beta, log_decay))
+            S = None if state is None else state["S"]
+            o, S = delta_rule(q * self.K**-0.5, k, v, beta.transpose(1, 2), log_decay.transpose(1, 2), S)
+        gate = heads(self.g_proj(x), self.value_heads) if self.use_gate else None
+        y = self.o_proj(merge(self.o_norm(o, gate)).to(x.dtype))
+        return y, None if state is None else {**new, "S": S.to(state["S"].dtype)}
+
+    def log_decay(self, a: Float[Tensor, "B T H"]) -> Float[Tensor, "B T H"]:
+        """ln α = −e^{A_log} softplus(a + dt_bias) ≤ 0, in float32 at least."""
+        return -precision.wide(self.A_log).exp() * F.softplus(precision.wide(a) + precision.wide(self.dt_bias))
+
+    def _project(self, x: Tensor, mask: Tensor | None, state: State | None) -> tuple[Tensor, Tensor, Tensor, State]:
+        """q, k and v by head, activated, and the state of the convolutions."""
+        lines, new = {"q": self.q_proj(x), "k": self.k_proj(x), "v": self.v_proj(x)}, {}
+        for name, line in lines.items():
+            if self.use_short_conv:
+                conv = getattr(self, f"{name}_conv1d")
+                lines[name], new[name] = conv(line, mask=mask, state=None if state is None else state[name])
+            else:
+                lines[name] = F.silu(line)
+        q, k, v = lines.values()
+        return heads(q, self.heads), heads(k, self.heads), heads(v, self.value_heads), new
+
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+        """S in float32 at least, and (B, channels, conv_size − 1) for each convolution."""
+        wide = torch.promote_types(dtype, torch.float32)
+        S = torch.zeros(batch, self.value_heads, self.K, self.V, device=device, dtype=wide)
+        if not self.use_short_conv:
+            return {"S": S}
+        convs = {"q": self.q_conv1d, "k": self.k_conv1d, "v": self.v_conv1d}
+        return {**{name: conv.init_state(batch, device=device, dtype=dtype) for name, conv in convs.items()}, "S": S}
+
+    @torch.no_grad()
+    def reset_parameters(self, *, layer: int, depth: int) -> None:
+        """e^{A_log} ~ U(0, 16), softplus(dt_bias) log-uniform in [1e-3, 1e-1] (as in Mamba-2); the rest as DeltaNet."""
+        reset_projections(self, depth, self.gain)
+        self.A_log.uniform_(0, 16).clamp_(min=1e-4).log_()  # the clamp because ln 0 = −∞ would never learn
+        dt = self.dt_bias.uniform_(math.log(1e-3), math.log(1e-1)).exp()
+        self.dt_bias.copy_(dt + torch.log(-torch.expm1(-dt)))  # the inverse of softplus
+
+    def hints(self) -> dict[str, Hint]:
+        """No weight decay on A_log and dt_bias."""
+        return {name: Hint(decay=False) for name in ("A_log", "dt_bias")}
