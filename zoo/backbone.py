@@ -14,6 +14,7 @@ from zoo.blocks import WIRINGS, Wiring, make_norm
 from zoo.channel import CHANNELS
 from zoo.contract import Backbone, Mixer, Part, Recipe, Site, State, Unsupported, combine
 from zoo.mixers import MIXERS
+from zoo.ops.padding import reverse
 from zoo.positions import is_relative, part
 
 
@@ -46,16 +47,6 @@ class Bidirectional(Mixer):
     def reset_parameters(self, *, layer: int, depth: int) -> None:
         for mixer in (self.ahead, self.back):
             mixer.reset_parameters(layer=layer, depth=depth)
-
-
-def reverse(x: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"] | None) -> Float[Tensor, "B T D"]:
-    """Each row's valid prefix in reverse order; padding stays where it is."""
-    if mask is None:
-        return x.flip(1)
-    steps = torch.arange(x.shape[1], device=x.device)
-    lengths = mask.sum(1, keepdim=True)
-    order = torch.where(steps < lengths, lengths - 1 - steps, steps)
-    return x.gather(1, order[..., None].expand_as(x))
 
 
 class Stack(Backbone):

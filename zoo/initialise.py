@@ -27,3 +27,10 @@ def residual_scale(depth: int) -> float:
 def table_(table: Tensor) -> None:
     """Rows ~ N(0, 1/D): vectors of length about 1."""
     nn.init.normal_(table, std=table.shape[-1] ** -0.5)
+
+
+@torch.no_grad()
+def lecun_normal_(weight: Tensor, fan_in: int) -> Tensor:
+    """N(0, 1/fan_in), from a normal cut at two standard deviations: flax' default for dense layers."""
+    std = fan_in**-0.5 / 0.87962566103423978  # what the cut takes from it
+    return nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)

@@ -1,7 +1,7 @@
 """What every oracle test shares: recorded official layers, and a book of how closely each architecture was met.
 
 `oracle("s4d", "state-spaces/s4, S4Block")` gives a `Proof`; each comparison through it asserts a limit and enters the
-error in the book. `pytest tests/oracles --proofs` writes the book to zoo/proofs.json, for docs and `zoobench ls` to show.
+error in the book. `pytest tests/oracles --proofs` writes the book to zoo/proofs.json, for docs and `zoobench ls`.
 """
 
 from __future__ import annotations

@@ -5,10 +5,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from zoo.backbone import Bidirectional, Stack, reverse
+from zoo.backbone import Bidirectional, Stack
 from zoo.blocks import make_norm
 from zoo.contract import Mixer, Part, Recipe, Site, Traits, Unsupported, combine
 from zoo.mixers.lstm import LSTM
+from zoo.ops.padding import reverse
 
 T, D = 7, 8
 LENGTHS = torch.tensor([7, 4, 0])

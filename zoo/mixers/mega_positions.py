@@ -1,4 +1,4 @@
-"""Mega's relative positions: a number for every distance, added to the scores of attention (Ma et al. 2022, section 3.2;
+"""Mega's relative positions: a number for every distance, added to the scores (Ma et al. 2022, section 3.2;
 official: facebookresearch/mega, fairseq/modules/relative_positional_bias.py).
 """
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from zoo.ops import vandermonde
 from zoo.ops.long_convolution import convolve
+from zoo.ops.padding import align_right
 from zoo.ops.precision import full, wide
 
 
@@ -51,10 +52,9 @@ class EMA(nn.Module):
                 after = after if mask is None else torch.where(mask[:, :, None], after, wide(h))
             elif h is not None:
                 y = convolve(u, _powers(read * write, log_q, T)) + _powers(read * log_q.exp() * wide(h), log_q, T).mT
-                n = x.new_full((len(x), 1), T, dtype=torch.long) if mask is None else mask.sum(1, keepdim=True)
-                order = (torch.arange(T, device=x.device) + n) % T  # valid steps to the right
-                last = vandermonde.accumulate(u.gather(1, order[..., None].expand_as(u)), _complex(log_q)).real
-                after = (n[..., None] * log_q).exp() * wide(h) + write * last
+                u_right, n = align_right(u, mask)
+                last = vandermonde.accumulate(u_right, _complex(log_q)).real
+                after = (n[:, None, None] * log_q).exp() * wide(h) + write * last
             else:
                 K = _powers(read * write, log_q, T)
                 y = convolve(u, K[: x.shape[2]])

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from zoo.contract import Hint, Mixer, Site, State, Traits
 from zoo.ops import vandermonde
 from zoo.ops.long_convolution import convolve
+from zoo.ops.padding import align_right
 from zoo.ops.precision import full, wide
 
 Init = Literal["lin", "inv", "legs", "real"]
@@ -127,15 +128,9 @@ class S4D(Mixer):
     @staticmethod
     def _last_state(u: Tensor, mask: Tensor | None, x0: Tensor, system: Discrete) -> Complex[Tensor, "B D M"]:
         """Ā^n x_0 + Σ_{s<n} Ā^{n−1−s} B̄ u_s, with n the valid steps of each row."""
-        (B, T), (log_A, B_bar, _) = u.shape[:2], system
-        if mask is None:
-            n = torch.full((B, 1, 1), T, device=u.device)
-        else:
-            n = mask.sum(1)[:, None, None]
-            # Right-align the valid steps: padding then stands before them, where zeros leave no trace.
-            order = (torch.arange(T, device=u.device) + n[:, 0]) % T
-            u = u.gather(1, order[..., None].expand_as(u))
-        return torch.exp(n * log_A) * x0 + B_bar * vandermonde.accumulate(u, log_A)
+        log_A, B_bar, _ = system
+        u, n = align_right(u, mask)
+        return torch.exp(n[:, None, None] * log_A) * x0 + B_bar * vandermonde.accumulate(u, log_A)
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         return {"x": wide(torch.zeros(batch, *self.B.shape, device=device, dtype=dtype))}

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.contract import Mixer, Site, State, Traits
+from zoo.initialise import lecun_normal_
 
 
 class TokenMLP(Mixer):
@@ -44,6 +45,5 @@ class TokenMLP(Mixer):
     def reset_parameters(self, *, layer: int, depth: int) -> None:
         """LeCun normal (truncated at two standard deviations, variance 1/fan_in after that) and zero biases (Flax)."""
         for linear in (self.fc1, self.fc2):
-            std = linear.in_features**-0.5 / 0.87962566103423978
-            nn.init.trunc_normal_(linear.weight, std=std, a=-2 * std, b=2 * std)
+            lecun_normal_(linear.weight, linear.in_features)
             nn.init.zeros_(linear.bias)

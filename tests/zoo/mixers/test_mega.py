@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from zoo.contract import Site, Unsupported, state_bytes
-from zoo.mixers import mega
-from zoo.mixers.mega import Mega
+from zoo.mixers import moving_average
+from zoo.mixers.mega import ELEMENTWISE, Mega
 from zoo.ops import long_convolution, vandermonde
 
 B, T, D = 3, 17, 4
@@ -91,7 +91,7 @@ def test_gradients_equal_those_of_the_naive_ops(monkeypatch, causal):
     fast = gradients()
     monkeypatch.setattr(vandermonde, "evaluate", vandermonde.evaluate_naive)
     monkeypatch.setattr(vandermonde, "accumulate", vandermonde.accumulate_naive)
-    monkeypatch.setattr(mega, "convolve", long_convolution.convolve_naive)
+    monkeypatch.setattr(moving_average, "convolve", long_convolution.convolve_naive)
     torch.testing.assert_close(gradients(), fast)
 
 
@@ -162,7 +162,7 @@ def test_initialisation():
 def test_laplace_is_the_normal_distribution_function():
     x = torch.linspace(-2, 2, 9, dtype=torch.float64)
     normal = torch.distributions.Normal(math.sqrt(0.5), math.sqrt(1 / (4 * math.pi)))
-    torch.testing.assert_close(mega.ELEMENTWISE["laplace"](x), normal.cdf(x), rtol=0, atol=1e-5)
+    torch.testing.assert_close(ELEMENTWISE["laplace"](x), normal.cdf(x), rtol=0, atol=1e-5)
 
 
 def test_only_matrices_decay():
