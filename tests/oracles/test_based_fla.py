@@ -33,9 +33,9 @@ def gradients(y, x, weight, parameters):
 def test_layer(oracle, causal, sizes):
     heads, d, eps = sizes
     official = pytest.importorskip("fla.layers.based").BasedLinearAttention
-    options = {"feature_dim": d, "num_heads": heads, "eps": eps}
-    ours, x, weight = random(Based(Site(width=D, length=T, causal=causal), **options))
-    theirs = official(hidden_size=D, num_key_value_heads=heads, causal=causal, **options).double()
+    options = {"feature_dim": d, "eps": eps}
+    ours, x, weight = random(Based(Site(width=D, length=T, causal=causal), heads=heads, **options))
+    theirs = official(hidden_size=D, num_heads=heads, num_key_value_heads=heads, causal=causal, **options).double()
     theirs.load_state_dict(ours.state_dict())
     proof = oracle("based", "flash-linear-attention, BasedLinearAttention.forward_reference")
     got, wanted = ours(x)[0], theirs.forward_reference(x)
@@ -49,7 +49,7 @@ def test_layer(oracle, causal, sizes):
 def test_pairs(oracle, causal, heads, d, head_dim):
     """Every weight written out as 1 + s + s²/2."""
     site = Site(width=D, length=T, causal=causal)
-    mixer, x, weight = random(Based(site, num_heads=heads, feature_dim=d, head_dim=head_dim))
+    mixer, x, weight = random(Based(site, heads=heads, feature_dim=d, head_dim=head_dim))
     q, k, v = ((x @ getattr(mixer, f"{name}_proj").weight.T).view(B, T, heads, -1).transpose(1, 2) for name in "qkv")
     s = q @ k.transpose(-1, -2) / d**0.5
     weights = 1 + s + s**2 / 2

@@ -50,7 +50,7 @@ def output(o, p, x, eps=1e-5):
     return o.flatten(2) @ p["o_proj.weight"].T
 
 
-def fla_delta_net(x, p, *, num_heads=4, conv=True, activation="silu", norm="l2", use_beta=True, negative=False):
+def fla_delta_net(x, p, *, heads=4, conv=True, activation="silu", norm="l2", use_beta=True, negative=False):
     q, k, v = (x @ p[f"{name}_proj.weight"].T for name in "qkv")
     if conv:
         q, k = (short_conv(z, p, f"{n}_conv1d", activation == "silu") for z, n in ((q, "q"), (k, "k")))
@@ -58,19 +58,19 @@ def fla_delta_net(x, p, *, num_heads=4, conv=True, activation="silu", norm="l2",
     else:
         q, k = (F.silu(z) if activation == "silu" else z for z in (q, k))
         v = F.silu(v)
-    q, k, v = (z.view(B, T, num_heads, -1) for z in (q, k, v))
+    q, k, v = (z.view(B, T, heads, -1) for z in (q, k, v))
     then = {"relu": F.relu, "elu": lambda z: F.elu(z) + 1}.get(activation, lambda z: z)
     q, k = then(q), then(k)
     q, k = (l2(z) if norm == "l2" else z / z.sum(-1, keepdim=True) for z in (q, k))
-    beta = torch.sigmoid(x @ p["b_proj.weight"].T) if use_beta else x.new_ones(B, T, num_heads)
+    beta = torch.sigmoid(x @ p["b_proj.weight"].T) if use_beta else x.new_ones(B, T, heads)
     beta = 2 * beta if negative else beta
     return output(recurrence(q, k, v, beta, torch.zeros_like(beta)), p, x)
 
 
-def fla_gated_delta_net(x, p, *, num_heads=4, value_heads=4, conv=True, negative=False):
+def fla_gated_delta_net(x, p, *, heads=4, value_heads=4, conv=True, negative=False):
     q, k, v = (x @ p[f"{name}_proj.weight"].T for name in "qkv")
     q, k, v = (short_conv(z, p, f"{n}_conv1d") if conv else F.silu(z) for z, n in ((q, "q"), (k, "k"), (v, "v")))
-    q, k = (l2(z.view(B, T, num_heads, -1)).repeat_interleave(value_heads // num_heads, 2) for z in (q, k))
+    q, k = (l2(z.view(B, T, heads, -1)).repeat_interleave(value_heads // heads, 2) for z in (q, k))
     v = v.view(B, T, value_heads, -1)
     beta = torch.sigmoid(x @ p["b_proj.weight"].T) * (2 if negative else 1)
     g = -p["A_log"].exp() * F.softplus(x @ p["a_proj.weight"].T + p["dt_bias"])
@@ -100,8 +100,8 @@ def compare(mixer, reference, proof, **how):
     [
         ({}, {}),
         (
-            {"num_heads": 3, "expand_k": 0.5, "expand_v": 2.0, "use_gate": True, "conv_size": 3, "conv_bias": True},
-            {"num_heads": 3},
+            {"heads": 3, "expand_k": 0.5, "expand_v": 2.0, "use_gate": True, "conv_size": 3, "conv_bias": True},
+            {"heads": 3},
         ),
         ({"allow_neg_eigval": True, "qk_activation": "identity"}, {"negative": True, "activation": "identity"}),
         (
@@ -109,8 +109,8 @@ def compare(mixer, reference, proof, **how):
             {"conv": False, "activation": "elu", "norm": "sum"},
         ),
         (
-            {"use_beta": False, "qk_activation": "relu", "num_heads": 2},
-            {"use_beta": False, "activation": "relu", "num_heads": 2},
+            {"use_beta": False, "qk_activation": "relu", "heads": 2},
+            {"use_beta": False, "activation": "relu", "heads": 2},
         ),
         ({"use_short_conv": False}, {"conv": False}),
     ],
@@ -126,8 +126,8 @@ def test_delta_net(oracle, options, how):
     [
         ({}, {}),
         (
-            {"num_heads": 2, "num_v_heads": 6, "head_dim": 5, "expand_v": 1.2, "conv_size": 3, "conv_bias": True},
-            {"num_heads": 2, "value_heads": 6},
+            {"heads": 2, "value_heads": 6, "head_dim": 5, "expand_v": 1.2, "conv_size": 3, "conv_bias": True},
+            {"heads": 2, "value_heads": 6},
         ),
         (
             {"use_gate": False, "use_short_conv": False, "allow_neg_eigval": True},

@@ -11,7 +11,7 @@ pytest.importorskip("transformers.models.qwen3_next")
 pytest.importorskip("transformers.models.olmo_hybrid")
 D, T, B = 24, 33, 2
 HEADS, VALUE_HEADS, K, V, KERNEL = 2, 4, 6, 9, 3
-OPTIONS = {"num_heads": HEADS, "num_v_heads": VALUE_HEADS, "head_dim": K, "expand_v": V / K, "conv_size": KERNEL}
+OPTIONS = {"heads": HEADS, "value_heads": VALUE_HEADS, "head_dim": K, "expand_v": V / K, "conv_size": KERNEL}
 CONFIG = {
     "hidden_size": D,
     "linear_num_key_heads": HEADS,

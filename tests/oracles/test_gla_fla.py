@@ -39,7 +39,8 @@ def test_layer(official, oracle, options):
     theirs = official(hidden_size=D, layer_idx=0, **options).to(device)
     for parameter in theirs.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
-    ours = GLA(Site(width=D, length=T), **options).to(device)
+    named = {{"num_heads": "heads", "num_kv_heads": "kv_heads"}.get(name, name): v for name, v in options.items()}
+    ours = GLA(Site(width=D, length=T), **named).to(device)
     ours.load_state_dict(theirs.state_dict())
     x, weight = torch.randn(2, B, T, D, device=device)
     x.requires_grad_()

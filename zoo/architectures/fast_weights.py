@@ -60,7 +60,7 @@ def fast_weights(
 )
 def delta_net(
     *,
-    num_heads: int = 4,
+    heads: int = 4,
     expand_k: float = 1.0,
     expand_v: float = 1.0,
     use_beta: bool = True,
@@ -75,7 +75,7 @@ def delta_net(
     """DeltaNet: linear attention that overwrites what a key held, with short convolutions and unit keys."""
     mixer = Part(
         "delta_net",
-        num_heads=num_heads,
+        heads=heads,
         expand_k=expand_k,
         expand_v=expand_v,
         use_beta=use_beta,
@@ -87,7 +87,7 @@ def delta_net(
         qk_activation=qk_activation,
         qk_norm=qk_norm,
     )
-    return _llama_like(mixer, num_heads)
+    return _llama_like(mixer, heads)
 
 
 @register(
@@ -104,10 +104,10 @@ def delta_net(
 )
 def gated_delta_net(
     *,
-    num_heads: int = 4,
+    heads: int = 4,
     head_dim: int | None = None,
     expand_v: float = 2.0,
-    num_v_heads: int | None = None,
+    value_heads: int | None = None,
     use_gate: bool = True,
     use_short_conv: bool = True,
     conv_size: int = 4,
@@ -117,17 +117,17 @@ def gated_delta_net(
     """Gated DeltaNet: the delta rule with a decay per head, short convolutions, unit keys and an output gate."""
     mixer = Part(
         "gated_delta_net",
-        num_heads=num_heads,
+        heads=heads,
         head_dim=head_dim,
         expand_v=expand_v,
-        num_v_heads=num_v_heads,
+        value_heads=value_heads,
         use_gate=use_gate,
         use_short_conv=use_short_conv,
         conv_size=conv_size,
         conv_bias=conv_bias,
         allow_neg_eigval=allow_neg_eigval,
     )
-    return _llama_like(mixer, 4 * num_heads if head_dim is None else 1)  # so that ¾ of the width divides
+    return _llama_like(mixer, 4 * heads if head_dim is None else 1)  # so that ¾ of the width divides
 
 
 def _llama_like(mixer: Part, multiple: int) -> Recipe:

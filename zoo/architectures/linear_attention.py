@@ -43,18 +43,18 @@ def linear_transformer(*, heads: int = 4, eps: float = 1e-6) -> Recipe:
 )
 def retnet(
     *,
-    num_heads: int = 4,
+    heads: int = 4,
     value_factor: float = 2.0,
     gate_fn: Literal["swish", "gelu"] = "swish",
     form: Literal["recurrent", "parallel"] = "recurrent",
 ) -> Recipe:
     """RetNet: rotated linear attention with a fixed decay per head, a norm per head and a gate."""
     return Recipe(
-        mixer=Part("retnet", num_heads=num_heads, value_factor=value_factor, gate_fn=gate_fn, form=form),
+        mixer=Part("retnet", heads=heads, value_factor=value_factor, gate_fn=gate_fn, form=form),
         channel=Part("glu", activation="gelu", expand=4 / 3),
         wiring="pre",
         norm="rms",
-        width_multiple=_multiple(num_heads, 0.5, value_factor),
+        width_multiple=_multiple(heads, 0.5, value_factor),
     )
 
 
@@ -71,8 +71,8 @@ def retnet(
 )
 def gla(
     *,
-    num_heads: int = 4,
-    num_kv_heads: int | None = None,
+    heads: int = 4,
+    kv_heads: int | None = None,
     expand_k: float = 0.5,
     expand_v: float = 1.0,
     use_short_conv: bool = False,
@@ -86,8 +86,8 @@ def gla(
     """Gated linear attention: every key channel of the state decays as the input says; output gate, RMSNorm, SwiGLU."""
     mixer = Part(
         "gla",
-        num_heads=num_heads,
-        num_kv_heads=num_kv_heads,
+        heads=heads,
+        kv_heads=kv_heads,
         expand_k=expand_k,
         expand_v=expand_v,
         use_short_conv=use_short_conv,
@@ -103,7 +103,7 @@ def gla(
         channel=Part("glu", activation="silu", expand=8 / 3),
         wiring="pre",
         norm="rms",
-        width_multiple=_multiple(num_heads, expand_k, expand_v),
+        width_multiple=_multiple(heads, expand_k, expand_v),
     )
 
 
@@ -123,18 +123,18 @@ def gla(
         "4 heads by default, where the official code has 12 or 16; weights start at N(0, 1/fan_in), not N(0, 0.02)",
     ),
 )
-def based(*, num_heads: int = 4, feature_dim: int = 16, window: int | None = None, kernel_size: int = 3) -> Recipe:
+def based(*, heads: int = 4, feature_dim: int = 16, window: int | None = None, kernel_size: int = 3) -> Recipe:
     """Based: Taylor linear attention over everything, softmax in a small window, and gated short convolutions."""
     convolution = Part("base_conv", kernel_size=kernel_size)
-    attention = Part("based", num_heads=num_heads, feature_dim=feature_dim)
-    local = Part("local", heads=num_heads, window=window)
+    attention = Part("based", heads=heads, feature_dim=feature_dim)
+    local = Part("local", heads=heads, window=window)
     return Recipe(
         mixer=(convolution, attention, local, convolution, convolution),
         channel=Part("glu", activation="silu", expand=2.0),
         wiring="pre",
         norm="rms",
         depth=5,
-        width_multiple=num_heads,
+        width_multiple=heads,
     )
 
 

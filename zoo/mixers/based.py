@@ -24,27 +24,27 @@ class Based(Mixer):
     """Taylor linear attention, causal or bidirectional. State: `S` and `z` of linear attention, in float32 at least.
 
     Args:
-        feature_dim: d. head_dim: width of a head's values; None for D / num_heads. eps: ε.
+        feature_dim: d. head_dim: width of a head's values; None for D / heads. eps: ε.
     """
 
     traits = Traits(causal="strict", bidirectional=True, resumable=True)
 
     def __init__(
-        self, site: Site, *, num_heads: int = 4, feature_dim: int = 16, head_dim: int | None = None, eps: float = 1e-12
+        self, site: Site, *, heads: int = 4, feature_dim: int = 16, head_dim: int | None = None, eps: float = 1e-12
     ) -> None:
         super().__init__(site)
-        if head_dim is None and site.width % num_heads:
-            raise ValueError(f"based: width {site.width} does not divide into {num_heads} heads")
-        head_dim = site.width // num_heads if head_dim is None else head_dim
+        if head_dim is None and site.width % heads:
+            raise ValueError(f"based: width {site.width} does not divide into {heads} heads")
+        head_dim = site.width // heads if head_dim is None else head_dim
         if min(feature_dim, head_dim) < 1:
             raise ValueError(f"based: feature_dim {feature_dim} and head_dim {head_dim} must be at least 1")
         if eps < 0:
             raise ValueError(f"based: eps must not be negative, got {eps}")
-        self.heads, self.feature_dim, self.causal, self.eps = num_heads, feature_dim, site.causal, eps
-        self.q_proj = nn.Linear(site.width, num_heads * feature_dim, bias=False)
-        self.k_proj = nn.Linear(site.width, num_heads * feature_dim, bias=False)
-        self.v_proj = nn.Linear(site.width, num_heads * head_dim, bias=False)
-        self.o_proj = nn.Linear(num_heads * head_dim, site.width, bias=False)
+        self.heads, self.feature_dim, self.causal, self.eps = heads, feature_dim, site.causal, eps
+        self.q_proj = nn.Linear(site.width, heads * feature_dim, bias=False)
+        self.k_proj = nn.Linear(site.width, heads * feature_dim, bias=False)
+        self.v_proj = nn.Linear(site.width, heads * head_dim, bias=False)
+        self.o_proj = nn.Linear(heads * head_dim, site.width, bias=False)
 
     def forward(
         self,

@@ -46,7 +46,7 @@ class DeltaNet(Mixer):
         self,
         site: Site,
         *,
-        num_heads: int = 4,
+        heads: int = 4,
         expand_k: float = 1.0,
         expand_v: float = 1.0,
         use_beta: bool = True,
@@ -60,17 +60,17 @@ class DeltaNet(Mixer):
         norm_eps: float = 1e-5,
     ) -> None:
         super().__init__(site)
-        if num_heads < 1:
-            raise ValueError(f"delta_net: num_heads must be at least 1, got {num_heads}")
+        if heads < 1:
+            raise ValueError(f"delta_net: heads must be at least 1, got {heads}")
         if qk_activation not in get_args(Activation):
             raise ValueError(f"delta_net: qk_activation {qk_activation!r} is not one of {get_args(Activation)}")
         if qk_norm not in get_args(Norm):
             raise ValueError(f"delta_net: qk_norm {qk_norm!r} is not one of {get_args(Norm)}")
         D, keys, values = site.width, int(site.width * expand_k), int(site.width * expand_v)
         for what, width in (("key", keys), ("value", values)):
-            if width < 1 or width % num_heads:
-                raise ValueError(f"delta_net: {what} width {width} does not divide into {num_heads} heads")
-        self.heads, self.K, self.V, self.gain = num_heads, keys // num_heads, values // num_heads, site.gain
+            if width < 1 or width % heads:
+                raise ValueError(f"delta_net: {what} width {width} does not divide into {heads} heads")
+        self.heads, self.K, self.V, self.gain = heads, keys // heads, values // heads, site.gain
         self.use_beta, self.use_gate, self.use_short_conv = use_beta, use_gate, use_short_conv
         self.largest_beta = 2.0 if allow_neg_eigval else 1.0
         self.qk_activation, self.qk_norm = qk_activation, qk_norm
@@ -78,7 +78,7 @@ class DeltaNet(Mixer):
         self.k_proj = nn.Linear(D, keys, bias=False)
         self.v_proj = nn.Linear(D, values, bias=False)
         if use_beta:
-            self.b_proj = nn.Linear(D, num_heads, bias=False)
+            self.b_proj = nn.Linear(D, heads, bias=False)
         if use_short_conv:
             act: Literal["silu"] | None = "silu" if qk_activation == "silu" else None
             self.q_conv1d = ShortConvolution(keys, conv_size, bias=conv_bias, activation=act)
@@ -106,8 +106,8 @@ class DeltaNet(Mixer):
             if mask is not None:
                 beta = beta.masked_fill(~mask[:, None], 0)
             o, S = delta_rule(q * self.K**-0.5, k, v, beta, state=None if state is None else state["S"])
-        gate = heads(self.g_proj(x), self.heads) if self.use_gate else None
-        y = self.o_proj(merge(self.o_norm(o, gate)).to(x.dtype))
+        gate = split_heads(self.g_proj(x), self.heads) if self.use_gate else None
+        y = self.o_proj(merge_heads(self.o_norm(o, gate)).to(x.dtype))
         return y, None if state is None else {**new, "S": S.to(state["S"].dtype)}
 
     def _project(self, x: Tensor, mask: Tensor | None, state: State | None) -> tuple[Tensor, Tensor, Tensor, State]:
@@ -119,7 +119,7 @@ class DeltaNet(Mixer):
                 lines[name], new[name] = conv(line, mask=mask, state=None if state is None else state[name])
             elif name == "v" or self.qk_activation == "silu":
                 lines[name] = F.silu(line)
-        q, k, v = (heads(line, self.heads) for line in lines.values())
+        q, k, v = (split_heads(line, self.heads) for line in lines.values())
         return q, k, v, new
 
     def _normalise(self, x: Float[Tensor, "B H T K"]) -> Float[Tensor, "B H T K"]:
@@ -170,12 +170,12 @@ def unit(x: Float[Tensor, "*N K"]) -> Float[Tensor, "*N K"]:
     return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + 1e-6)
 
 
-def heads(x: Float[Tensor, "B T F"], count: int) -> Float[Tensor, "B H T d"]:
+def split_heads(x: Float[Tensor, "B T F"], count: int) -> Float[Tensor, "B H T d"]:
     """Cut the features into `count` heads."""
     return x.unflatten(-1, (count, -1)).transpose(1, 2)
 
 
-def merge(x: Float[Tensor, "B H T d"]) -> Float[Tensor, "B T F"]:
+def merge_heads(x: Float[Tensor, "B H T d"]) -> Float[Tensor, "B T F"]:
     """The inverse of `heads`."""
     return x.transpose(1, 2).flatten(2)
 

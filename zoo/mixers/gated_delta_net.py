@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.contract import Hint, Mixer, Site, State, Traits
-from zoo.mixers.delta_net import HeadNorm, heads, merge, reset_projections, unit
+from zoo.mixers.delta_net import HeadNorm, merge_heads, reset_projections, split_heads, unit
 from zoo.mixers.short_convolution import ShortConvolution
 from zoo.ops import precision
 from zoo.ops.delta_rule import delta_rule
@@ -31,7 +31,7 @@ class GatedDeltaNet(Mixer):
         head_dim: K; None for ¾ of the width over the heads, or all of it without a gate, which makes about 6 width²
             parameters (official docstring).
         expand_v: V / K.
-        num_v_heads: H_v, a multiple of `num_heads`; None for as many.
+        value_heads: H_v, a multiple of `heads`; None for as many.
         use_gate: the gate SiLU(x W_g) on the output.
         use_short_conv, conv_size, conv_bias: the convolutions on q, k and v.
         allow_neg_eigval: β in (0, 2) instead of (0, 1).
@@ -43,10 +43,10 @@ class GatedDeltaNet(Mixer):
         self,
         site: Site,
         *,
-        num_heads: int = 4,
+        heads: int = 4,
         head_dim: int | None = None,
         expand_v: float = 2.0,
-        num_v_heads: int | None = None,
+        value_heads: int | None = None,
         use_gate: bool = True,
         use_short_conv: bool = True,
         conv_size: int = 4,
@@ -55,18 +55,18 @@ class GatedDeltaNet(Mixer):
         norm_eps: float = 1e-5,
     ) -> None:
         super().__init__(site)
-        H = num_heads if num_v_heads is None else num_v_heads
-        if num_heads < 1 or H < 1 or H % num_heads:
-            raise ValueError(f"gated_delta_net: {H} value heads are not a multiple of {num_heads} heads")
+        H = heads if value_heads is None else value_heads
+        if heads < 1 or H < 1 or H % heads:
+            raise ValueError(f"gated_delta_net: {H} value heads are not a multiple of {heads} heads")
         if head_dim is None:
-            head_dim = (3 * site.width // 4 if use_gate else site.width) // num_heads
+            head_dim = (3 * site.width // 4 if use_gate else site.width) // heads
         if head_dim < 1:
-            raise ValueError(f"gated_delta_net: width {site.width} leaves nothing for each of {num_heads} heads")
+            raise ValueError(f"gated_delta_net: width {site.width} leaves nothing for each of {heads} heads")
         V = round(head_dim * expand_v)
         if V < 1 or not math.isclose(V, head_dim * expand_v, rel_tol=1e-5):
             raise ValueError(f"gated_delta_net: expand_v {expand_v} times head width {head_dim} is not a whole number")
-        D, keys, values = site.width, num_heads * head_dim, H * V
-        self.heads, self.value_heads, self.K, self.V, self.gain = num_heads, H, head_dim, V, site.gain
+        D, keys, values = site.width, heads * head_dim, H * V
+        self.heads, self.value_heads, self.K, self.V, self.gain = heads, H, head_dim, V, site.gain
         self.use_gate, self.use_short_conv = use_gate, use_short_conv
         self.largest_beta = 2.0 if allow_neg_eigval else 1.0
         self.q_proj = nn.Linear(D, keys, bias=False)
@@ -105,8 +105,8 @@ class GatedDeltaNet(Mixer):
                 beta, log_decay = (z.masked_fill(~mask[..., None], 0) for z in (beta, log_decay))
             S = None if state is None else state["S"]
             o, S = delta_rule(q * self.K**-0.5, k, v, beta.transpose(1, 2), log_decay.transpose(1, 2), S)
-        gate = heads(self.g_proj(x), self.value_heads) if self.use_gate else None
-        y = self.o_proj(merge(self.o_norm(o, gate)).to(x.dtype))
+        gate = split_heads(self.g_proj(x), self.value_heads) if self.use_gate else None
+        y = self.o_proj(merge_heads(self.o_norm(o, gate)).to(x.dtype))
         return y, None if state is None else {**new, "S": S.to(state["S"].dtype)}
 
     def log_decay(self, a: Float[Tensor, "B T H"]) -> Float[Tensor, "B T H"]:
@@ -123,7 +123,7 @@ class GatedDeltaNet(Mixer):
             else:
                 lines[name] = F.silu(line)
         q, k, v = lines.values()
-        return heads(q, self.heads), heads(k, self.heads), heads(v, self.value_heads), new
+        return split_heads(q, self.heads), split_heads(k, self.heads), split_heads(v, self.value_heads), new
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         """S in float32 at least, and (B, channels, conv_size − 1) for each convolution."""

@@ -32,7 +32,7 @@ class GLA(Mixer):
     """Gated linear attention. State: `S` (B, H, K, V) in float32 at least, and the last inputs of the convolutions.
 
     Args:
-        num_kv_heads: heads of keys, values and decays; None for as many as queries.
+        kv_heads: heads of keys, values and decays; None for as many as queries.
         expand_k, expand_v: width of all keys and of all values, relative to D.
         use_short_conv, conv_size, conv_bias: a depthwise causal convolution with SiLU over each of q, k and v.
         feature_map: applied to q and k. gate_fn, use_output_gate: the gate behind the norm.
@@ -45,8 +45,8 @@ class GLA(Mixer):
         self,
         site: Site,
         *,
-        num_heads: int = 4,
-        num_kv_heads: int | None = None,
+        heads: int = 4,
+        kv_heads: int | None = None,
         expand_k: float = 0.5,
         expand_v: float = 1.0,
         feature_map: Gate | None = None,
@@ -63,22 +63,22 @@ class GLA(Mixer):
     ) -> None:
         super().__init__(site)
         D, K, V = site.width, int(site.width * expand_k), int(site.width * expand_v)
-        num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
-        if min(num_heads, num_kv_heads) < 1 or num_heads % num_kv_heads:
-            raise ValueError(f"gla: {num_heads} heads do not share {num_kv_heads} heads of keys and values evenly")
+        kv_heads = heads if kv_heads is None else kv_heads
+        if min(heads, kv_heads) < 1 or heads % kv_heads:
+            raise ValueError(f"gla: {heads} heads do not share {kv_heads} heads of keys and values evenly")
         for what, size in (("keys", K), ("values", V)):
-            if size < 1 or size % num_heads:
-                raise ValueError(f"gla: {what} {size} wide (width {D}) do not divide into {num_heads} heads")
+            if size < 1 or size % heads:
+                raise ValueError(f"gla: {what} {size} wide (width {D}) do not divide into {heads} heads")
         for name in (gate_fn, feature_map or gate_fn):
             if name not in ACTIVATIONS:
                 raise ValueError(f"gla: activation {name!r} is not one of {', '.join(ACTIVATIONS)}")
         if gate_logit_normalizer <= 0 or gate_low_rank_dim < 1 or (clamp_min is not None and clamp_min > 0):
             raise ValueError("gla: need gate_logit_normalizer > 0, gate_low_rank_dim >= 1 and clamp_min <= 0")
-        self.heads, self.kv_heads, self.group = num_heads, num_kv_heads, num_heads // num_kv_heads
-        self.K, self.V, self.clamp_min, self.tau = K // num_heads, V // num_heads, clamp_min, gate_logit_normalizer
+        self.heads, self.kv_heads, self.group = heads, kv_heads, heads // kv_heads
+        self.K, self.V, self.clamp_min, self.tau = K // heads, V // heads, clamp_min, gate_logit_normalizer
         self.gate = ACTIVATIONS[gate_fn] if use_output_gate else None
         self.feature_map = None if feature_map is None else ACTIVATIONS[feature_map]
-        sizes = {"q": K, "k": num_kv_heads * self.K, "v": num_kv_heads * self.V}
+        sizes = {"q": K, "k": kv_heads * self.K, "v": kv_heads * self.V}
         for part, size in sizes.items():
             self.add_module(f"{part}_proj", nn.Linear(D, size, bias=False))
             if use_short_conv:
@@ -86,7 +86,7 @@ class GLA(Mixer):
         if use_output_gate:
             self.g_proj = nn.Linear(D, V, bias=False)
         self.gk_proj = nn.Sequential(
-            nn.Linear(D, gate_low_rank_dim, bias=False), nn.Linear(gate_low_rank_dim, num_kv_heads * self.K)
+            nn.Linear(D, gate_low_rank_dim, bias=False), nn.Linear(gate_low_rank_dim, kv_heads * self.K)
         )
         self.g_norm = nn.RMSNorm(self.V, eps=norm_eps, elementwise_affine=elementwise_affine)
         self.o_proj = nn.Linear(V, D, bias=False)

@@ -49,7 +49,7 @@ class Retention(Mixer):
         self,
         site: Site,
         *,
-        num_heads: int = 4,
+        heads: int = 4,
         value_factor: float = 2.0,
         gate_fn: Literal["swish", "gelu"] = "swish",
         form: Form = "recurrent",
@@ -57,15 +57,15 @@ class Retention(Mixer):
     ) -> None:
         super().__init__(site)
         D, V = site.width, int(site.width * value_factor)
-        if num_heads < 1 or D % num_heads or D // num_heads % 2:
-            raise ValueError(f"retnet: width {D} does not divide into {num_heads} heads of even width")
-        if V < 1 or V % num_heads:
-            raise ValueError(f"retnet: values {V} wide ({value_factor:g} · {D}) do not divide into {num_heads} heads")
+        if heads < 1 or D % heads or D // heads % 2:
+            raise ValueError(f"retnet: width {D} does not divide into {heads} heads of even width")
+        if V < 1 or V % heads:
+            raise ValueError(f"retnet: values {V} wide ({value_factor:g} · {D}) do not divide into {heads} heads")
         if gate_fn not in GATES:
             raise ValueError(f"retnet: gate_fn {gate_fn!r} is not one of {', '.join(GATES)}")
         if form not in ("recurrent", "parallel"):
             raise ValueError(f"retnet: form {form!r} is not one of recurrent, parallel")
-        self.heads, self.gate, self.form, self.eps = num_heads, GATES[gate_fn], form, eps
+        self.heads, self.gate, self.form, self.eps = heads, GATES[gate_fn], form, eps
         if form == "parallel":
             self.traits = dataclasses.replace(self.traits, resumable=False)  # type: ignore[misc]
         self.q_proj = nn.Linear(D, D, bias=False)

@@ -54,7 +54,7 @@ def test_a_bidirectional_row_of_padding_is_finite():
 
 def test_outputs_are_averages_of_values():
     """Weights are positive, so no output leaves the range of the values seen, up to rounding of large products."""
-    mixer, x = build(num_heads=1, feature_dim=4)
+    mixer, x = build(heads=1, feature_dim=4)
     torch.nn.init.eye_(mixer.v_proj.weight)
     torch.nn.init.eye_(mixer.o_proj.weight)
     y, _ = mixer(30 * x)
@@ -78,7 +78,7 @@ def test_initialisation():
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        (Based, {"num_heads": 5}, "width 12"),
+        (Based, {"heads": 5}, "width 12"),
         (Based, {"feature_dim": 0}, "feature_dim"),
         (Based, {"eps": -1.0}, "eps"),
         (BaseConv, {"expand_proj": 0}, "two halves"),

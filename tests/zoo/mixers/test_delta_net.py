@@ -11,10 +11,10 @@ from zoo.mixers.short_convolution import ShortConvolution
 B, T, D = 2, 19, 12
 OPTIONS = [
     {},
-    {"num_heads": 3, "expand_k": 0.5, "expand_v": 2.0, "use_gate": True, "conv_size": 3, "conv_bias": True},
+    {"heads": 3, "expand_k": 0.5, "expand_v": 2.0, "use_gate": True, "conv_size": 3, "conv_bias": True},
     {"allow_neg_eigval": True, "qk_activation": "identity", "conv_size": 1},
-    {"use_short_conv": False, "qk_activation": "elu", "qk_norm": "sum", "num_heads": 1},
-    {"use_beta": False, "qk_activation": "relu", "num_heads": 2},
+    {"use_short_conv": False, "qk_activation": "elu", "qk_norm": "sum", "heads": 1},
+    {"use_beta": False, "qk_activation": "relu", "heads": 2},
 ]
 
 
@@ -99,9 +99,9 @@ def test_initial_values():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_heads": 5}, "key width 12 does not divide into 5 heads"),
-        ({"num_heads": 0}, "at least 1"),
-        ({"expand_v": 0.25, "num_heads": 2}, "value width 3"),
+        ({"heads": 5}, "key width 12 does not divide into 5 heads"),
+        ({"heads": 0}, "at least 1"),
+        ({"expand_v": 0.25, "heads": 2}, "value width 3"),
         ({"qk_activation": "gelu"}, "qk_activation"),
         ({"qk_norm": "l1"}, "qk_norm"),
         ({"conv_size": 0}, "kernel size"),

@@ -11,7 +11,7 @@ from zoo.mixers.gated_delta_net import GatedDeltaNet
 B, T, D = 2, 19, 16
 OPTIONS = [
     {},
-    {"num_heads": 2, "num_v_heads": 6, "head_dim": 5, "expand_v": 1.2, "conv_size": 3, "conv_bias": True},
+    {"heads": 2, "value_heads": 6, "head_dim": 5, "expand_v": 1.2, "conv_size": 3, "conv_bias": True},
     {"use_gate": False, "use_short_conv": False, "allow_neg_eigval": True},
 ]
 
@@ -81,7 +81,7 @@ def test_decays_are_mamba2s_and_keep_float32_under_autocast():
 
 
 def test_initial_values_and_hints():
-    mixer = GatedDeltaNet(Site(width=512, length=T), num_heads=2, num_v_heads=256, head_dim=8)
+    mixer = GatedDeltaNet(Site(width=512, length=T), heads=2, value_heads=256, head_dim=8)
     mixer.reset_parameters(layer=0, depth=8)
     A, dt = mixer.A_log.exp(), F.softplus(mixer.dt_bias)
     assert 0 < A.min() < 1
@@ -104,10 +104,10 @@ def test_about_six_width_squared_parameters():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_heads": 4, "num_v_heads": 6}, "not a multiple"),
-        ({"num_heads": 0}, "not a multiple"),
+        ({"heads": 4, "value_heads": 6}, "not a multiple"),
+        ({"heads": 0}, "not a multiple"),
         ({"head_dim": 5, "expand_v": 1.5}, "whole number"),
-        ({"num_heads": 64}, "leaves nothing"),
+        ({"heads": 64}, "leaves nothing"),
         ({"head_dim": 0}, "leaves nothing"),
         ({"conv_size": 0}, "kernel size"),
     ],

@@ -10,7 +10,7 @@ from zoo.mixers.gla import GLA
 B, T, D = 3, 21, 16
 OPTIONS = [
     {},
-    {"num_heads": 2, "num_kv_heads": 1, "expand_k": 1.0, "expand_v": 2.0, "clamp_min": -0.05},
+    {"heads": 2, "kv_heads": 1, "expand_k": 1.0, "expand_v": 2.0, "clamp_min": -0.05},
     {"use_short_conv": True, "conv_size": 3, "conv_bias": True, "feature_map": "sigmoid", "gate_fn": "relu"},
     {"use_output_gate": False, "elementwise_affine": False, "gate_logit_normalizer": 1.0, "gate_low_rank_dim": 2},
 ]
@@ -33,8 +33,8 @@ def by_steps(
     mixer,
     x,
     *,
-    num_heads=4,
-    num_kv_heads=None,
+    heads=4,
+    kv_heads=None,
     feature_map=None,
     gate_fn="swish",
     use_output_gate=True,
@@ -44,7 +44,7 @@ def by_steps(
 ):
     """The equations, one step at a time."""
     act = {"sigmoid": torch.sigmoid, "relu": torch.relu, "swish": F.silu, None: lambda z: z}
-    group = num_heads // (num_kv_heads or num_heads)
+    group = heads // (kv_heads or heads)
 
     def project(name):
         y = x @ getattr(mixer, f"{name}_proj").weight.T
@@ -56,14 +56,13 @@ def by_steps(
             y = F.silu(y if conv.bias is None else y + conv.bias)
         return y
 
-    def heads(z, n):
+    def split(z, n):
         return z.view(B, T, n, -1)
 
-    q, k, v = heads(act[feature_map](project("q")), num_heads), act[feature_map](project("k")), project("v")
+    q, k, v = split(act[feature_map](project("q")), heads), act[feature_map](project("k")), project("v")
     alpha = (F.logsigmoid(mixer.gk_proj(x)) / gate_logit_normalizer).clamp(min=clamp_min).exp()
     k, v, alpha = (
-        torch.stack([heads(z, num_heads // group)[:, :, h // group] for h in range(num_heads)], 2)
-        for z in (k, v, alpha)
+        torch.stack([split(z, heads // group)[:, :, h // group] for h in range(heads)], 2) for z in (k, v, alpha)
     )
     S, outputs = 0, []
     for t in range(T):
@@ -138,9 +137,9 @@ def test_initialisation():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_heads": 3}, "width 16"),
+        ({"heads": 3}, "width 16"),
         ({"expand_v": 0.1}, "values 1 wide"),
-        ({"num_kv_heads": 3}, "share 3"),
+        ({"kv_heads": 3}, "share 3"),
         ({"gate_fn": "gelu"}, "swish, sigmoid, relu"),
         ({"feature_map": "elu"}, "swish, sigmoid, relu"),
         ({"clamp_min": 0.5}, "clamp_min"),

@@ -13,7 +13,7 @@ B, T, D = 3, 21, 12
 
 def build(scale=0.5, **options):
     torch.manual_seed(0)
-    mixer = Retention(Site(width=D, length=T), **{"num_heads": 3, **options}).double()
+    mixer = Retention(Site(width=D, length=T), **{"heads": 3, **options}).double()
     for parameter in mixer.parameters():
         torch.nn.init.normal_(parameter, std=scale)
     return mixer, torch.randn(B, T, D, dtype=torch.float64)
@@ -95,8 +95,8 @@ def test_initialisation():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_heads": 5}, "width 12"),
-        ({"num_heads": 4}, "even"),
+        ({"heads": 5}, "width 12"),
+        ({"heads": 4}, "even"),
         ({"value_factor": 0.4}, "values 4 wide"),
         ({"gate_fn": "relu"}, "swish, gelu"),
         ({"form": "chunkwise"}, "recurrent, parallel"),
@@ -104,4 +104,4 @@ def test_initialisation():
 )
 def test_rejects_what_cannot_be(options, message):
     with pytest.raises(ValueError, match=message):
-        Retention(Site(width=D, length=T), **{"num_heads": 3, **options})
+        Retention(Site(width=D, length=T), **{"heads": 3, **options})
