@@ -1,11 +1,12 @@
 # make quick   a first ranking, in minutes          make test    lint, types and tests
 # make laptop  the same questions, in about an hour make check   lint and types only
+# make zoo     every architecture once, ~25 minutes make proofs  the oracle tests, and docs/zoo.md from what they measure
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-SUITES := quick laptop
+SUITES := quick laptop zoo
 
-.PHONY: $(SUITES) test check format clean
+.PHONY: $(SUITES) test check proofs format clean
 
 $(SUITES): $(VENV)/.data
 	$(BIN)/zoobench run $@
@@ -17,6 +18,10 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+proofs: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/oracles -n auto --proofs
+	$(BIN)/zoobench ls architectures --markdown > docs/zoo.md
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
@@ -35,5 +40,5 @@ $(VENV)/.data: pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[data,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[data,dev,oracles]'
 	@touch $@ $(VENV)/.data

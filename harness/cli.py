@@ -196,11 +196,17 @@ def status(suite: str | None, root: Path | None, as_json: bool) -> None:
 
 @main.command()
 @click.argument("what", type=click.Choice(["architectures", "tasks", "suites", "corpora"]), default="architectures")
+@click.option("--markdown", is_flag=True, help="The page of architectures in the docs, proofs and deviations included.")
 @json_option
-def ls(what: str, as_json: bool) -> None:
+def ls(what: str, markdown: bool, as_json: bool) -> None:
     """List the architectures, tasks, suites or corpora that are known."""
     from harness import listing
 
+    if markdown:
+        if what != "architectures":
+            raise UserError(f"there is no page of {what}; only of architectures", key="--markdown")
+        click.echo(listing.markdown(), nl=False)
+        return
     rows = listing.LISTS[what]()
     if as_json:
         emit(rows)

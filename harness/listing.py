@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import re
 from collections.abc import Callable
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from jinja2 import Environment, PackageLoader
+from jinja2.filters import do_groupby
 from rich.console import Console
 from rich.table import Table
 
@@ -16,7 +19,7 @@ import tasks
 from harness.errors import UserError
 from harness.suite import shipped
 from tasks import corpora
-from zoo import registry
+from zoo import proofs, registry
 from zoo.lookup import nearest
 from zoo.terms import ROLES, Shape, Unsupported
 
@@ -24,37 +27,64 @@ Row = dict[str, Any]
 
 
 def architectures() -> list[Row]:
-    """Every architecture: what it is, the roles it can play, its traits, paper, source and deviations."""
+    """Every architecture: what it is and can do, paper, source, deviations, and the oracles it was proven against."""
+    return [_architecture(name) for name in registry.names()]
+
+
+def _architecture(name: str) -> Row:
     from zoo.sizing import sketch
 
-    rows = []
-    for name in registry.names():
-        entry = registry.get(name)
-        roles, traits = [], None
-        width = 16 * registry.recipe(name).width_multiple
-        for role in ROLES:
-            shape = Shape(length=64, vocab=16, outputs=16, target_length=16, width=width)
-            try:
-                model = sketch(name, role, shape)
-            except Unsupported:
-                continue
-            roles.append(role)
-            traits = traits or model.traits
-        rows.append(
-            {
-                "name": name,
-                "about": entry.about,
-                "roles": roles,
-                "causal": traits.causal if traits else None,
-                "resumable": traits.resumable if traits else None,
-                "length": traits.length if traits else None,
-                "options": {option.name: option.default for option in entry.options},
-                "paper": entry.paper,
-                "source": entry.source,
-                "deviations": list(entry.deviations),
-            }
-        )
-    return rows
+    entry = registry.get(name)
+    recipe = registry.recipe(name)
+    roles, traits = [], None
+    for role in ROLES:
+        shape = Shape(length=64, vocab=16, outputs=16, target_length=64, width=16 * recipe.width_multiple)
+        try:
+            model = sketch(name, role, shape, depth=len(recipe.mixers))
+        except Unsupported:
+            continue
+        roles.append(role)
+        traits = traits or model.traits
+    found = proofs.of(name)
+    return {
+        "name": name,
+        "family": Path(entry.origin).stem,
+        "about": entry.about,
+        "roles": roles,
+        "causal": traits.causal if traits else None,
+        "resumable": traits.resumable if traits else None,
+        "length": traits.length if traits else None,
+        "stochastic": traits.stochastic if traits else None,
+        "options": {option.name: option.default for option in entry.options},
+        "paper": entry.paper,
+        "source": entry.source,
+        "oracles": [dataclasses.asdict(proof) for proof in found],
+        "error": max((proof.output for proof in found if proof.output is not None), default=None),
+        "gradient_error": max((proof.gradient for proof in found if proof.gradient is not None), default=None),
+        "deviations": list(entry.deviations),
+    }
+
+
+def markdown() -> str:
+    """The page of architectures in the docs, family by family, with every oracle and deviation."""
+    environment = Environment(loader=PackageLoader("harness", "."), trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"error": _error, "cell": _cell, "traits": _traits}
+    return (
+        environment.get_template("zoo.md.j2").render(families=do_groupby(environment, architectures(), "family")) + "\n"
+    )
+
+
+def _traits(row: Row) -> str:
+    words = [row["causal"], "resumable" if row["resumable"] else "", row["length"] if row["length"] != "any" else ""]
+    return ", ".join(word for word in [*words, "stochastic" if row["stochastic"] else ""] if word)
+
+
+def _proof(proof: Row) -> str:
+    return f"{proof['oracle']}: outputs {_error(proof['output'])}, gradients {_error(proof['gradient'])}"
+
+
+def _error(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0e}"
 
 
 def task_rows() -> list[Row]:
@@ -107,7 +137,7 @@ LISTS: dict[str, Callable[[], list[Row]]] = {
     "suites": suites,
     "corpora": corpus_rows,
 }
-_SHOWN = {"name", "about", "roles", "causal", "resumable", "role", "metric", "licence", "here"}
+_SHOWN = {"name", "about", "roles", "causal", "resumable", "length", "error", "role", "metric", "licence", "here"}
 
 
 def show(rows: list[Row], console: Console) -> None:
@@ -117,13 +147,17 @@ def show(rows: list[Row], console: Console) -> None:
     for key in columns:
         table.add_column(key, no_wrap=key == "name")
     for row in rows:
-        table.add_row(*(_cell(row[key]) for key in columns))
+        table.add_row(*(_error(row[key]) if key == "error" else _cell(row[key]) for key in columns))
     console.print(table)
 
 
 def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if value == list(ROLES):
+        return "all"
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
@@ -145,11 +179,13 @@ def find(name: str) -> Row:
 def show_one(row: Row, console: Console) -> None:
     """Everything in a row, a line each."""
     for key, value in row.items():
-        if isinstance(value, list) and key in ("deviations", "sources"):
-            console.print(f"[bold]{key}[/]")
+        if isinstance(value, list) and key in ("deviations", "sources", "oracles"):
+            console.print(f"[bold]{key}[/]{'' if value else '      none'}")
             for item in value:
-                console.print(f"  - {item}", highlight=False, markup=False)
+                console.print(f"  - {_proof(item) if key == 'oracles' else item}", highlight=False, markup=False)
             continue
+        if key.endswith("error"):
+            value = _error(value)
         shown = ", ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else _cell(value)
         console.print(f"[bold]{key:<10}[/] ", end="")
         console.print(shown, highlight=False, markup=False)

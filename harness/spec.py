@@ -73,7 +73,8 @@ def expand(loaded: Loaded) -> list[RunSpec]:
         _spec(loaded, question, index, seed, plugins)
         for question in loaded.suite.tasks
         for seed in loaded.suite.seeds
-        for index in range(len(loaded.suite.architectures))
+        for index, choice in enumerate(loaded.suite.architectures)
+        if question.plays(choice.label)
     ]
 
 

@@ -139,6 +139,12 @@ class Question(Strict):
     match: Match | None = None
     train: dict[str, Any] = {}
     model: dict[str, Any] = {}
+    only: Annotated[list[str], Field(min_length=1)] | None = None
+    """The rows that play this task, by label; None for all. A row left out of every task is refused."""
+
+    def plays(self, label: str) -> bool:
+        """Whether the row called `label` plays this task."""
+        return self.only is None or label in self.only
 
 
 class Suite(Strict):
@@ -254,7 +260,7 @@ def _extended(source: Source, folder: Path, seen: tuple[Path, ...] = ()) -> Sour
     return merge(_extended(read(path), path.parent, (*seen, path.resolve())), source, whole=("stop",))
 
 
-_RESERVED = {"architectures": {"as"}, "tasks": {"as", "stop", "match", "train", "model"}}
+_RESERVED = {"architectures": {"as"}, "tasks": {"as", "stop", "match", "train", "model", "only"}}
 
 
 def _entry(kind: str, raw: Any, index: int, source: Source) -> dict[str, Any]:
@@ -347,6 +353,20 @@ def _check(loaded: Loaded) -> None:
             task_registry.build(question.name, **question.options)
         except (KeyError, TypeError, ValueError) as error:
             raise loaded.error(str(error.args[0] if error.args else error), (*path, question.name)) from None
+    _check_only(loaded)
+
+
+def _check_only(loaded: Loaded) -> None:
+    """`only` names rows of the suite, and every row plays a task."""
+    labels = [choice.label for choice in loaded.suite.architectures]
+    for index, question in enumerate(loaded.suite.tasks):
+        for at, label in enumerate(question.only or []):
+            if label not in labels:
+                message = f"{label!r} is no architecture of this suite{nearest(label, labels)}"
+                raise loaded.error(message, ("tasks", index, "only", at))
+    for index, label in enumerate(labels):
+        if not any(question.plays(label) for question in loaded.suite.tasks):
+            raise loaded.error(f"{label!r} plays no task; name it under `only`", ("architectures", index))
 
 
 COMMON_TYPES: dict[str, Any] = {

@@ -47,15 +47,17 @@ def official():
     return data, mixer
 
 
-def test_outputs_and_gradients(official):
+def test_outputs_and_gradients(official, oracle):
     data, mixer = official
     x = data["input"].transpose(1, 2).requires_grad_()
     y, _ = mixer(x)
-    close(y.transpose(1, 2), data["output"])
+    proof = oracle("s4d", "state-spaces/s4, S4Block with SSMKernelDiag (recorded)")
+    proof.outputs(y.transpose(1, 2), data["output"], 1e-9)
     y.backward(data["cotangent"].transpose(1, 2))
-    close(x.grad.transpose(1, 2), data["grad.input"])
-    for name, parameter in mixer.named_parameters():
-        close(parameter.grad, data[f"grad.{OFFICIAL[name]}"].reshape(parameter.shape))
+    own = dict(mixer.named_parameters())
+    got = {"input": x.grad.transpose(1, 2), **{name: p.grad for name, p in own.items()}}
+    want = {name: data[f"grad.{OFFICIAL[name]}"].reshape(p.shape) for name, p in own.items()}
+    proof.gradients(got, {"input": data["grad.input"], **want}, 1e-9)
 
 
 def test_kernel_steps_and_state(official):

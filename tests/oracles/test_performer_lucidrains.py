@@ -12,10 +12,6 @@ B, T, D, H = 2, 23, 32, 4
 KERNELS = ["softmax", "relu"]
 
 
-def relative(a, b):
-    return ((a - b).abs().max() / b.abs().max().clamp(min=1e-6)).item()
-
-
 def pair(causal, kernel):
     """Our mixer and their layer with the same random weights and the same random features."""
     torch.manual_seed(0)
@@ -40,16 +36,27 @@ def gradients(y, x, parameters):
     return torch.autograd.grad((y * weights).sum(), [x, *parameters])
 
 
-def assert_same(ours, peer, y_ours, y_peer, x):
-    assert relative(y_ours, y_peer) < 1e-5
-    have = gradients(y_ours, x, ours.parameters())
-    want = gradients(y_peer, x, peer.parameters())
-    names = ["x", *(name for name, _ in peer.named_parameters())]
-    want = dict(zip(names, want, strict=True))
-    qkv = [torch.cat([want[f"to_{n}.{part}"] for n in "qkv"]) for part in ("weight", "bias")]
-    expected = [want["x"], *qkv, want["to_out.weight"], want["to_out.bias"]]
-    for a, b in zip(have, expected, strict=True):
-        assert relative(a, b) < 1e-4
+@pytest.fixture
+def same(oracle):
+    """Outputs and gradients of both, compared."""
+    proof = oracle("performer", "performer-pytorch SelfAttention")
+
+    def compare(ours, peer, y_ours, y_peer, x):
+        proof.outputs(y_ours, y_peer)
+        have = gradients(y_ours, x, ours.parameters())
+        want = dict(
+            zip(
+                ["x", *(name for name, _ in peer.named_parameters())],
+                gradients(y_peer, x, peer.parameters()),
+                strict=True,
+            )
+        )
+        for part in ("weight", "bias"):
+            want[f"qkv.{part}"] = torch.cat([want.pop(f"to_{name}.{part}") for name in "qkv"])
+            want[f"out.{part}"] = want.pop(f"to_out.{part}")
+        proof.gradients(dict(zip(["x", *(name for name, _ in ours.named_parameters())], have, strict=True)), want)
+
+    return compare
 
 
 def inputs():
@@ -62,19 +69,19 @@ def test_as_many_features_as_theirs():
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_bidirectional(kernel):
+def test_bidirectional(same, kernel):
     ours, peer = pair(False, kernel)
     x = inputs()
-    assert_same(ours, peer, ours(x)[0], peer(x), x)
+    same(ours, peer, ours(x)[0], peer(x), x)
 
 
-def test_causal_relu():
+def test_causal_relu(same):
     ours, peer = pair(True, "relu")
     x = inputs()
-    assert_same(ours, peer, ours(x)[0], peer(x), x)
+    same(ours, peer, ours(x)[0], peer(x), x)
 
 
-def test_causal_softmax_without_epsilon(monkeypatch):
+def test_causal_softmax_without_epsilon(same, monkeypatch):
     """Their key maximum over the sequence cancels once ε is 0, in the features and in the normaliser."""
     features, attention = theirs.softmax_kernel, theirs.causal_linear_attention_noncuda
     monkeypatch.setattr(theirs, "softmax_kernel", lambda x, **options: features(x, **options, eps=0.0))
@@ -82,4 +89,4 @@ def test_causal_softmax_without_epsilon(monkeypatch):
     ours, peer, x = ours.double(), peer.double(), inputs().double().detach().requires_grad_()
     ours.eps = 0.0
     peer.fast_attention.causal_linear_fn = lambda q, k, v: attention(q, k, v, eps=0.0)
-    assert_same(ours, peer, ours(x)[0], peer(x), x)
+    same(ours, peer, ours(x)[0], peer(x), x)

@@ -1,0 +1,59 @@
+"""LSTM and GRU, which torch computes, against the published recurrences in NumPy, and autograd through loops."""
+
+import numpy as np
+import pytest
+import torch
+
+from zoo.contract import Site
+from zoo.mixers.gru import GRU
+from zoo.mixers.lstm import LSTM
+
+B, T, D = 2, 8, 6
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x)) if isinstance(x, np.ndarray) else torch.sigmoid(x)
+
+
+def tanh(x):
+    return np.tanh(x) if isinstance(x, np.ndarray) else torch.tanh(x)
+
+
+def lstm(x, W, U, b, c):
+    h = memory = 0 * x[:, 0]
+    for t in range(T):
+        i, f, g, o = [(x[:, t] @ W[k].T + b[k] + h @ U[k].T + c[k]) for k in range(4)]
+        memory = sigmoid(f) * memory + sigmoid(i) * tanh(g)
+        h = sigmoid(o) * tanh(memory)
+        yield h
+
+
+def gru(x, W, U, b, c):
+    h = 0 * x[:, 0]
+    for t in range(T):
+        r, z, n = [x[:, t] @ W[k].T + b[k] for k in range(3)]
+        ur, uz, un = [h @ U[k].T + c[k] for k in range(3)]
+        update = sigmoid(z + uz)
+        h = (1 - update) * tanh(n + sigmoid(r + ur) * un) + update * h
+        yield h
+
+
+@pytest.mark.parametrize(("kind", "rule", "gates"), [(LSTM, lstm, 4), (GRU, gru, 3)])
+def test_recurrence(oracle, kind, rule, gates):
+    torch.manual_seed(0)
+    mixer = kind(Site(width=D, length=T)).double()
+    own = dict(mixer.named_parameters())
+    with torch.no_grad():
+        for p in own.values():
+            p.copy_(torch.randn_like(p) * 0.5)
+    x = torch.randn(B, T, D, dtype=torch.float64)
+    y = mixer(x)[0]
+    arrays = [p.detach().numpy().reshape(gates, D, *p.shape[1:]) for p in own.values()]
+    proof = oracle(kind.__name__.lower(), "the published recurrence (NumPy, step by step)")
+    proof.outputs(y, torch.from_numpy(np.stack(list(rule(x.numpy(), *arrays)), 1)))
+    copies = {name: p.detach().clone().requires_grad_() for name, p in own.items()}
+    wanted = torch.stack(list(rule(x, *(p.view(gates, D, *p.shape[1:]) for p in copies.values()))), 1)
+    cotangent = torch.randn_like(y)
+    (y * cotangent).sum().backward()
+    (wanted * cotangent).sum().backward()
+    proof.gradients({name: p.grad for name, p in own.items()}, {name: p.grad for name, p in copies.items()})

@@ -1,0 +1,45 @@
+"""The mLSTM cell against the recorded official one (NX-AI/xlstm, mLSTMCell, run in float64)."""
+
+import torch
+
+from zoo.mixers.mlstm import MLSTMCell
+
+D, H = 16, 2
+INPUTS = ("q", "k", "v")
+
+
+def load(parity):
+    """The recorded tensors, the inputs, and our cell under the recorded parameters."""
+    recorded, leaves = parity("xlstm_mlstm_cell")
+    cell = MLSTMCell(D, H).double()
+    cell.load_state_dict({name: value for name, value in leaves.items() if name not in INPUTS})
+    return recorded, [leaves[name] for name in INPUTS], cell
+
+
+def test_parallel(oracle, parity):
+    recorded, inputs, cell = load(parity)
+    y, _ = cell(*inputs)
+    proof = oracle("mlstm", "xlstm, mLSTMCell in parallel (recorded)")
+    proof.outputs(y, recorded["output"], 1e-6)
+    named = dict(cell.named_parameters())
+    found = torch.autograd.grad((y * recorded["cotangent"]).sum(), [*inputs, *named.values()])
+    got = dict(zip([*(f"input.{name}" for name in INPUTS), *named], found, strict=True))
+    wanted = {name.removeprefix("grad."): value for name, value in recorded.items() if name.startswith("grad.")}
+    proof.gradients(got, wanted, 1e-5)
+
+
+def test_steps_and_state(oracle, parity):
+    """m starts at 0 here as there, so that nothing differs."""
+    recorded, inputs, cell = load(parity)
+    proof = oracle("mlstm", "xlstm, mLSTMCell step by step (recorded)")
+    with torch.no_grad():
+        whole, after = cell(*inputs)
+        state, steps = None, []
+        for t in range(whole.shape[1]):
+            y, state = cell(*(x[:, t : t + 1] for x in inputs), state=state)
+            steps.append(y)
+    for found in (whole, torch.cat(steps, 1)):
+        proof.outputs(found, recorded["output.step"], 1e-11)
+    for found in (after, state):
+        for name, value in zip("cnm", found, strict=True):
+            proof.outputs(value, recorded[f"state.final.{name}"].reshape(value.shape), 1e-11)

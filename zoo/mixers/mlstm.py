@@ -1,0 +1,196 @@
+"""mLSTM, the layer of xLSTM with a matrix memory (Beck et al. 2024, arXiv:2405.04517, section 2.3 and appendix A;
+official: NX-AI/xlstm, xlstm/blocks/mlstm/layer.py and cell.py).
+
+    a, z = x W_up,    c = SiLU(conv(a)),    q, k, v = W_q c, W_k c, W_v a
+    i, f = W_i [q, k, v] + b_i, W_f [q, k, v] + b_f        one of each per head
+    C_t = σ(f_t) C_{t−1} + e^{i_t} (k_t/√d) v_tᵀ,    n_t = σ(f_t) n_{t−1} + e^{i_t} k_t/√d
+    h_t = C_tᵀ q_t / max(|n_t · q_t|, 1),    y = ((norm(h) + s ⊙ c) ⊙ SiLU(z)) W_down
+
+W_q, W_k and W_v are block-diagonal. Everything grows like e^i, so C and n are kept divided by e^m: see `zoo.ops.mlstm`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from zoo.contract import Hint, Mixer, Site, State, Traits
+from zoo.mixers.short_convolution import ShortConvolution
+from zoo.ops.mlstm import mlstm
+from zoo.ops.mlstm.naive import MLSTMState
+from zoo.ops.precision import full, wide
+
+
+class MLSTM(Mixer):
+    """The official mLSTMLayer, under its parameter names. State: the last inputs of the convolution `conv`
+    (B, I, W − 1), and `C` (B, H, d, d), `n` (B, H, d) and `m` (B, H) in float32 at least.
+
+    Args:
+        num_heads: H. conv1d_kernel_size: W. bias: of W_up, W_q, W_k, W_v and W_down.
+        qkv_proj_blocksize: the size of the blocks of W_q, W_k and W_v.
+        proj_factor: I, the width inside, is this times D, rounded up to a multiple of
+        round_proj_up_to_multiple_of: None for the least that divides into heads and blocks.
+    """
+
+    traits = Traits(causal="strict", bidirectional=False, resumable=True)
+
+    def __init__(
+        self,
+        site: Site,
+        *,
+        num_heads: int = 4,
+        conv1d_kernel_size: int = 4,
+        qkv_proj_blocksize: int = 4,
+        proj_factor: float = 2.0,
+        round_proj_up_to_multiple_of: int | None = 64,
+        bias: bool = False,
+    ) -> None:
+        super().__init__(site)
+        multiple = round_proj_up_to_multiple_of
+        sizes = {"num_heads": num_heads, "qkv_proj_blocksize": qkv_proj_blocksize, "round_proj_up_to_multiple_of": 1}
+        for name, value in {**sizes, "round_proj_up_to_multiple_of": 1 if multiple is None else multiple}.items():
+            if value < 1:
+                raise ValueError(f"mlstm: {name} must be at least 1, got {value}")
+        if proj_factor <= 0:
+            raise ValueError(f"mlstm: proj_factor must be positive, got {proj_factor}")
+        multiple = math.lcm(num_heads, qkv_proj_blocksize) if multiple is None else multiple
+        inner = math.ceil(proj_factor * site.width / multiple) * multiple
+        for what, parts in (("heads", num_heads), ("blocks of that size", qkv_proj_blocksize)):
+            if inner % parts:
+                raise ValueError(f"mlstm: {inner} units (width {site.width}) do not divide into {parts} {what}")
+        self.inner = inner
+        self.proj_up = nn.Linear(site.width, 2 * inner, bias=bias)
+        self.q_proj = LinearHeadwise(inner, inner // qkv_proj_blocksize, bias=bias)
+        self.k_proj = LinearHeadwise(inner, inner // qkv_proj_blocksize, bias=bias)
+        self.v_proj = LinearHeadwise(inner, inner // qkv_proj_blocksize, bias=bias)
+        self.conv1d = CausalConv1d(inner, conv1d_kernel_size)
+        self.mlstm_cell = MLSTMCell(inner, num_heads)
+        self.learnable_skip = nn.Parameter(torch.empty(inner))
+        self.proj_down = nn.Linear(inner, site.width, bias=bias)
+        self.reset_parameters(layer=site.layer, depth=site.depth)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+        state: State | None = None,
+    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+        x = x if mask is None else x.masked_fill(~mask[..., None], 0)
+        a, z = self.proj_up(x).split(self.inner, dim=-1)
+        c, last = self.conv1d.conv(a, mask=mask, state=None if state is None else state["conv"])
+        before = None if state is None else (state["C"], state["n"], state["m"])
+        h, after = self.mlstm_cell(self.q_proj(c), self.k_proj(c), self.v_proj(a), mask=mask, state=before)
+        y = self.proj_down(((h + self.learnable_skip * c) * F.silu(wide(z))).to(x.dtype))
+        if state is None:
+            return y, None
+        return y, {"conv": last, **{name: new.to(state[name].dtype) for name, new in zip("Cnm", after, strict=True)}}
+
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+        H, d = self.mlstm_cell.num_heads, self.inner // self.mlstm_cell.num_heads
+        C = wide(torch.zeros(batch, H, d, d, device=device, dtype=dtype))
+        conv = self.conv1d.conv.init_state(batch, device=device, dtype=dtype)
+        return {"conv": conv, "C": C, "n": C.new_zeros(batch, H, d), "m": C.new_zeros(batch, H)}
+
+    @torch.no_grad()
+    def reset_parameters(self, *, layer: int, depth: int) -> None:
+        """W ~ N(0, 2/(5 D)), W_down ~ N(0, 4/(depth² D)), s = 1; the convolution keeps PyTorch's."""
+        D = self.proj_down.out_features
+        for projection in (self.proj_up, self.q_proj, self.k_proj, self.v_proj):
+            nn.init.normal_(projection.weight, std=(0.4 / D) ** 0.5)
+        nn.init.normal_(self.proj_down.weight, std=2 / depth / D**0.5)
+        for projection in (self.proj_up, self.q_proj, self.k_proj, self.v_proj, self.proj_down):
+            if projection.bias is not None:
+                nn.init.zeros_(projection.bias)
+        nn.init.ones_(self.learnable_skip)
+        self.conv1d.conv.reset_parameters()
+        self.mlstm_cell.reset_parameters()
+
+    def hints(self) -> dict[str, Hint]:
+        """W_q, W_k and W_v decay like any matrix; the skip weights and the norm's do not."""
+        free = dict.fromkeys(("learnable_skip", "mlstm_cell.outnorm.weight"), Hint(decay=False))
+        return free | {f"{name}_proj.weight": Hint(decay=True) for name in "qkv"}
+
+
+class CausalConv1d(nn.Module):
+    """Holds a short convolution with SiLU under its official name, `conv1d.conv`."""
+
+    def __init__(self, width: int, kernel_size: int) -> None:
+        super().__init__()
+        self.conv = ShortConvolution(width, kernel_size, bias=True)
+
+
+class MLSTMCell(nn.Module):
+    """From q, k and v of all heads to norm(h): the gates, the memory and the norm over each head."""
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.igate = nn.Linear(3 * width, num_heads)
+        self.fgate = nn.Linear(3 * width, num_heads)
+        self.outnorm = MultiHeadLayerNorm(width, num_heads)
+
+    def forward(
+        self,
+        q: Float[Tensor, "B T I"],
+        k: Float[Tensor, "B T I"],
+        v: Float[Tensor, "B T I"],
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+        state: MLSTMState | None = None,
+    ) -> tuple[Float[Tensor, "B T I"], MLSTMState]:
+        """norm(h) in float32 at least, and the state after it."""
+        with full(q.device):
+            q, k, v = wide(q), wide(k), wide(v)
+            qkv = torch.cat([q, k, v], dim=-1)
+            i, f = (
+                F.linear(qkv, wide(gate.weight), wide(gate.bias)).transpose(1, 2) for gate in (self.igate, self.fgate)
+            )
+            q, k, v = (x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for x in (q, k, v))
+            h, after = mlstm(q, k, v, i, f, state, mask=mask)
+            return self.outnorm(h.transpose(1, 2).flatten(2)), after
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Gates that do not look at their input yet: b_f from 3 to 6 over the heads, b_i ~ N(0, 0.01)."""
+        for gate in (self.igate, self.fgate):
+            nn.init.zeros_(gate.weight)
+        nn.init.normal_(self.igate.bias, std=0.1)
+        self.fgate.bias.copy_(torch.linspace(3, 6, self.num_heads))
+        self.outnorm.reset_parameters()
+
+
+class MultiHeadLayerNorm(nn.Module):
+    """(x − mean)/std over each head's channels, times 1 + w (xlstm/components/ln.py)."""
+
+    def __init__(self, width: int, num_heads: int, *, weight: bool = True, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.num_heads, self.eps = num_heads, eps
+        self.weight = nn.Parameter(torch.zeros(width)) if weight else None
+
+    def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+        x = wide(x).unflatten(-1, (self.num_heads, -1))
+        x = F.layer_norm(x, x.shape[-1:], eps=self.eps).flatten(-2)
+        return x if self.weight is None else x * (1 + wide(self.weight))
+
+    def reset_parameters(self) -> None:
+        """w = 0."""
+        if self.weight is not None:
+            nn.init.zeros_(self.weight)
+
+
+class LinearHeadwise(nn.Module):
+    """A block-diagonal matrix: each of `num_heads` groups of channels has its own (components/linear_headwise.py)."""
+
+    def __init__(self, width: int, num_heads: int, *, bias: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_heads, width // num_heads, width // num_heads))
+        self.bias = nn.Parameter(torch.empty(width)) if bias else None
+
+    def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+        y = torch.einsum("bthd,hod->btho", x.unflatten(-1, (len(self.weight), -1)), self.weight).flatten(2)
+        return y if self.bias is None else y + self.bias

@@ -1,0 +1,194 @@
+"""sLSTM, the layer of xLSTM with recurrent weights (Beck et al. 2024, arXiv:2405.04517, section 2.2 and appendix A;
+official: NX-AI/xlstm, xlstm/blocks/slstm/layer.py and cell.py, src/vanilla/slstm.py).
+
+    a = SiLU(conv(x))
+    ĩ, f̃ = W_i a + R_i h_{t−1} + b_i, W_f a + R_f h_{t−1} + b_f
+    z, o = tanh(W_z x + R_z h_{t−1} + b_z), σ(W_o x + R_o h_{t−1} + b_o)
+    c_t = σ(f̃) ⊙ c_{t−1} + e^ĩ ⊙ z,    n_t = σ(f̃) ⊙ n_{t−1} + e^ĩ,    h_t = o ⊙ c_t / n_t,    y = norm(h)
+
+W and R have one block per head, and the norm is over each head. c and n are kept divided by e^m, with
+m_t = max(ln σ(f̃) + m_{t−1}, ĩ), which cancels out of h: no gradient runs through it. As h_{t−1} stands inside the
+gates, there is no parallel form.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias, get_args
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from zoo.contract import Hint, Mixer, Site, State, Traits
+from zoo.mixers.mlstm import CausalConv1d, LinearHeadwise, MultiHeadLayerNorm
+from zoo.ops import kernels
+from zoo.ops.precision import full, wide
+
+BiasInit: TypeAlias = Literal["powerlaw_blockdependent", "small_init", "zeros", "standard"]
+RecurrentInit: TypeAlias = Literal["zeros", "standard"]
+LOWEST = -1e38
+"""m before the first step, for −∞: finite, so that differences are."""
+
+
+class SLSTM(Mixer):
+    """The official sLSTMLayer, under its parameter names. State: `h`, `c`, `n` and `m` (B, D) in float32 at least, and
+    the last inputs of the convolution `conv` (B, D, W − 1).
+
+    The official code calls W_i `fgate` and W_f `igate`; so do we, as weights are exchanged by name.
+
+    Args:
+        num_heads: H. conv1d_kernel_size: W; 0 for no convolution. group_norm_weight: whether the norm has weights.
+        bias_init: of b_f. `powerlaw_blockdependent`: from 5 to −7 along a head, bent the more the deeper the layer;
+            `small_init`: from 3 to 6. The other biases are zero, but for `standard`: all uniform within ±1/√D.
+        recurrent_weight_init: of R; `standard`: uniform within ±1/√D.
+    """
+
+    traits = Traits(causal="strict", bidirectional=False, resumable=True)
+
+    def __init__(
+        self,
+        site: Site,
+        *,
+        num_heads: int = 4,
+        conv1d_kernel_size: int = 4,
+        group_norm_weight: bool = True,
+        bias_init: BiasInit = "powerlaw_blockdependent",
+        recurrent_weight_init: RecurrentInit = "zeros",
+    ) -> None:
+        super().__init__(site)
+        D = site.width
+        if num_heads < 1 or D % num_heads:
+            raise ValueError(f"slstm: width {D} does not divide into {num_heads} heads")
+        if conv1d_kernel_size < 0:
+            raise ValueError(f"slstm: conv1d_kernel_size must be at least 0, got {conv1d_kernel_size}")
+        for name, value, known in (
+            ("bias_init", bias_init, get_args(BiasInit)),
+            ("recurrent_weight_init", recurrent_weight_init, get_args(RecurrentInit)),
+        ):
+            if value not in known:
+                raise ValueError(f"slstm: {name} {value!r} is not one of {', '.join(known)}")
+        self.num_heads, self.bias_init, self.recurrent_weight_init = num_heads, bias_init, recurrent_weight_init
+        self.conv1d = CausalConv1d(D, conv1d_kernel_size) if conv1d_kernel_size else None
+        self.fgate = LinearHeadwise(D, num_heads, bias=False)
+        self.igate = LinearHeadwise(D, num_heads, bias=False)
+        self.zgate = LinearHeadwise(D, num_heads, bias=False)
+        self.ogate = LinearHeadwise(D, num_heads, bias=False)
+        self.slstm_cell = SLSTMCell(D, num_heads)
+        self.group_norm = MultiHeadLayerNorm(D, num_heads, weight=group_norm_weight)
+        self.reset_parameters(layer=site.layer, depth=site.depth)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+        state: State | None = None,
+    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+        x = x if mask is None else x.masked_fill(~mask[..., None], 0)
+        a, new = x, {}
+        if self.conv1d is not None:
+            a, new["conv"] = self.conv1d.conv(x, mask=mask, state=None if state is None else state["conv"])
+        gates = [self.fgate(a), self.igate(a), self.zgate(x), self.ogate(x)]
+        h, after = self.slstm_cell(gates, mask=mask, state=state)
+        y = self.group_norm(h).to(x.dtype)
+        return y, None if state is None else {**new, **after}
+
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+        h = wide(torch.zeros(batch, self.slstm_cell.width, device=device, dtype=dtype))
+        state: State = {"h": h, "c": h.clone(), "n": h.clone(), "m": torch.full_like(h, LOWEST)}
+        if self.conv1d is not None:
+            state["conv"] = self.conv1d.conv.init_state(batch, device=device, dtype=dtype)
+        return state
+
+    @torch.no_grad()
+    def reset_parameters(self, *, layer: int, depth: int) -> None:
+        """W ~ N(0, 2/(5 D)), R and b by `recurrent_weight_init` and `bias_init`; the convolution keeps PyTorch's."""
+        D = self.slstm_cell.width
+        for gate in (self.fgate, self.igate, self.zgate, self.ogate):
+            nn.init.normal_(gate.weight, std=(0.4 / D) ** 0.5)
+        if self.conv1d is not None:
+            self.conv1d.conv.reset_parameters()
+        self.group_norm.reset_parameters()
+        R, b = self.slstm_cell._recurrent_kernel_, self.slstm_cell._bias_
+        if self.recurrent_weight_init == "standard":
+            nn.init.uniform_(R, -(D**-0.5), D**-0.5)
+        else:
+            nn.init.zeros_(R)
+        if self.bias_init == "standard":
+            nn.init.uniform_(b, -(D**-0.5), D**-0.5)
+        else:
+            nn.init.zeros_(b)
+        forget, d = b.view(4, self.num_heads, -1)[1], D // self.num_heads
+        if self.bias_init == "powerlaw_blockdependent":
+            along = torch.arange(d, device=b.device) / max(d - 1, 1)
+            forget.copy_(5 - 12 * along ** (0.3 + 1.3 * layer / max(depth - 1, 1)))
+        elif self.bias_init == "small_init":
+            forget.copy_(torch.linspace(3, 6, d))
+
+    def hints(self) -> dict[str, Hint]:
+        """The gates' matrices decay like any; R, b and the norm's weights do not."""
+        free = [name for name, _ in self.named_parameters() if name.startswith(("slstm_cell", "group_norm"))]
+        gates = [f"{name}gate.weight" for name in "fizo"]
+        return dict.fromkeys(free, Hint(decay=False)) | dict.fromkeys(gates, Hint(decay=True))
+
+
+class SLSTMCell(nn.Module):
+    """The recurrence, from what the gates say about the input. R and b are stored as by the official vanilla backend:
+    R (H, 4 d, d), per head the rows of gates i, f, z and o, and b (4 D), gate by gate."""
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.width, self.num_heads, d = width, num_heads, width // num_heads
+        self._recurrent_kernel_ = nn.Parameter(torch.empty(num_heads, 4 * d, d))
+        self._bias_ = nn.Parameter(torch.empty(4 * width))
+
+    def forward(
+        self,
+        gates: list[Float[Tensor, "B T D"]],
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+        state: State | None = None,
+    ) -> tuple[Float[Tensor, "B T D"], State]:
+        """All h_t, in float32 at least, and the next h, c, n and m if given them (else nothing)."""
+        kernels.ran("slstm", "steps")
+        H, B = self.num_heads, len(gates[0])
+        with full(gates[0].device):
+            R, b = wide(self._recurrent_kernel_).transpose(1, 2), wide(self._bias_).unflatten(0, (4, H, -1))
+            Wx = torch.stack([wide(gate).unflatten(-1, (H, -1)) for gate in gates], dim=3) + b.transpose(0, 1)
+            Wx = Wx.permute(1, 2, 0, 3, 4).flatten(3)  # (T, H, B, 4 d)
+            if state is None:
+                zero = Wx.new_zeros(H, B, self.width // H)
+                before = zero, zero, zero, torch.full_like(zero, LOWEST)
+            else:
+                h, c, n, m = (wide(state[name]).unflatten(1, (H, -1)).transpose(0, 1) for name in "hcnm")
+                before = h, c, n, m
+            steps = [before]
+            for Wx_t in Wx.unbind(0):
+                steps.append(step(Wx_t, R, *steps[-1]))
+            h = torch.stack([s[0] for s in steps[1:]]).permute(2, 0, 1, 3).flatten(2)
+            if state is None:
+                return h, {}
+            if mask is None:
+                last: tuple[Tensor, ...] = steps[-1]
+            else:  # padding stands on the right: each row's state is the one it had after its last valid step
+                at = mask.sum(1)[None, None, :, None].expand(1, H, B, self.width // H)
+                last = tuple(torch.stack(line).gather(0, at).squeeze(0) for line in zip(*steps, strict=True))
+            flat = (x.transpose(0, 1).flatten(1) for x in last)
+            return h, {name: x.to(state[name].dtype) for name, x in zip("hcnm", flat, strict=True)}
+
+
+Heads: TypeAlias = "Float[Tensor, 'H B d']"
+
+
+def step(
+    Wx: Float[Tensor, "H B 4d"], R: Float[Tensor, "H d 4d"], h: Heads, c: Heads, n: Heads, m: Heads
+) -> tuple[Heads, Heads, Heads, Heads]:
+    """h, c, n and m after one more step. n ≥ 1 from the first on, as one of the two factors is 1."""
+    i, f, z, o = torch.baddbmm(Wx, h, R).chunk(4, dim=-1)
+    kept = F.logsigmoid(f) + m
+    m = torch.maximum(kept, i).detach()
+    F_t, I_t = torch.exp(kept - m), torch.exp(i - m)
+    c = F_t * c + I_t * torch.tanh(z)
+    n = F_t * n + I_t
+    return torch.sigmoid(o) * c / n, c, n, m
