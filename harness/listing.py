@@ -68,10 +68,11 @@ def _architecture(name: str) -> Row:
 def markdown() -> str:
     """The page of architectures in the docs, family by family, with every oracle and deviation."""
     environment = Environment(loader=PackageLoader("harness", "."), trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"error": _error, "cell": _cell, "traits": _traits}
-    return (
-        environment.get_template("zoo.md.j2").render(families=do_groupby(environment, architectures(), "family")) + "\n"
-    )
+    environment.filters["error"] = _error
+    environment.filters["cell"] = _cell
+    environment.filters["traits"] = _traits
+    families = do_groupby(environment, architectures(), "family")
+    return environment.get_template("zoo.md.j2").render(families=families) + "\n"
 
 
 def _traits(row: Row) -> str:
