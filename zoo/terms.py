@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 if TYPE_CHECKING:
@@ -98,6 +99,8 @@ class Shape:
             )
         for name in ("length", "outputs", "vocab", "features", "target_length", "width", "depth"):
             value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, Integral)):
+                raise ValueError(f"Shape.{name} must be a whole number, got {value!r}")
             if value is not None and value < 1:
                 raise ValueError(f"Shape.{name} must be at least 1, got {value}")
 
@@ -140,7 +143,7 @@ class Recipe:
     dropout: float = 0.0
     label_smoothing: float = 0.0
     """Part of the targets' weight that training spreads over all classes."""
-    schedule: str | None = None
+    schedule: Schedule | None = None
     """The learning-rate schedule this architecture brings along; None for the suite's."""
     depth: int = 4
     width_multiple: int = 1
@@ -149,6 +152,10 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.width_multiple < 1:
             raise ValueError(f"widths cannot be multiples of {self.width_multiple}: heads must be at least 1")
+        if self.depth < 1:
+            raise ValueError(f"depth must be at least 1, got {self.depth}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing must lie in [0, 1), got {self.label_smoothing}")
         if self.schedule not in (None, *SCHEDULES):

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.budget import Meters, StopRule, schedule
+from zoo.terms import SCHEDULES
 
 
 def run(rule, step):
@@ -53,6 +54,10 @@ def test_progress_goes_from_nothing_to_one():
         ("linear", 0.55, 0.55),
         ("linear", 0.325, 0.775),
         ("linear", 1.0, 0.1),
+        ("inverse_sqrt", 0.05, 0.5),
+        ("inverse_sqrt", 0.1, 1.0),
+        ("inverse_sqrt", 0.4, 0.5),  # four times the warm-up: half
+        ("inverse_sqrt", 1.0, math.sqrt(0.1)),
         ("constant", 0.05, 0.5),
         ("constant", 0.7, 1.0),
         ("constant", 1.0, 1.0),
@@ -62,7 +67,7 @@ def test_the_shape_of_each_schedule_by_hand(kind, progress, rate):
     assert schedule(kind, progress, warmup=0.1, final=0.1) == pytest.approx(rate)
 
 
-@given(st.sampled_from(["cosine", "linear", "constant"]), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
+@given(st.sampled_from(SCHEDULES), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
 def test_a_rate_is_never_negative_nor_above_its_peak(kind, progress, warmup, final):
     assert -1e-9 <= schedule(kind, progress, warmup=warmup, final=final) <= 1 + 1e-9
 

@@ -1,25 +1,53 @@
 """What decays, at which rate each parameter moves, and that none is left out."""
 
+import copy
+import dataclasses
+import math
+import re
+from functools import cache
+
 import pytest
 import torch
 from torch import nn
 
 import zoo
 from harness.optimizer import adamw, parameter_groups, set_lr
-from zoo.contract import Hint
+from zoo import sizing
+from zoo.blocks import UnitRMSNorm
+from zoo.contract import ROLES, Hint
+from zoo.positions.at_input import Absolute
+from zoo.positions.in_attention import Relative
 from zoo.terms import Shape
 
 SHAPE = Shape(length=64, vocab=11, outputs=11, target_length=8, width=16, depth=2)
 LR, DECAY = 0.01, 0.1
 
 
-def build(name):
-    for role in ("lm", "classify"):
-        try:
-            return zoo.build(name, role, shape=SHAPE)
-        except zoo.Unsupported:
-            continue
-    pytest.fail(f"{name} plays neither role")
+MEANING = re.compile(
+    "A_log|log_A|log_A_real|A_real|A_imag|P|D|log_dt|log_step|dt_bias|inv_dt|time_.*|x_.*|k_k|k_a|r_k|[wav]0|.*decay"
+    "|Lambda.*|nu_log|theta_log|gamma_log|recurrent_param|alpha|beta|gamma|delta|omega"
+)
+"""Names of parameters that are decays, step sizes, state matrices, mixing vectors: zero is no default for them."""
+UNDECAYED = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.Embedding, UnitRMSNorm, Absolute, Relative)
+
+
+@cache
+def built(name, role):
+    """On the meta device, which has names, kinds and shapes; None where the architecture cannot play the role."""
+    recipe = zoo.recipe(name)
+    width = recipe.width_multiple * math.ceil(16 / recipe.width_multiple)
+    shape = dataclasses.replace(SHAPE, width=width, depth=max(2, len(recipe.mixers)))
+    try:
+        return sizing.sketch(name, role, shape)
+    except zoo.Unsupported:
+        return None
+
+
+def build(name, role=None):
+    """As `built`; in the first role it can play if none is given."""
+    if role is not None:
+        return built(name, role)
+    return next(model for model in (built(name, role) for role in ROLES) if model is not None)
 
 
 def groups(model):
@@ -31,11 +59,14 @@ def groups(model):
 
 @pytest.mark.parametrize("name", zoo.names())
 def test_every_parameter_stands_in_exactly_one_group(name):
-    model = build(name)
-    found = parameter_groups(model, lr=LR, weight_decay=DECAY)
-    listed = [id(parameter) for group in found for parameter in group["params"]]
-    assert sorted(listed) == sorted(id(p) for p in model.parameters() if p.requires_grad)
-    assert len({(group["peak"], group["weight_decay"]) for group in found}) == len(found)
+    for role in ROLES:
+        model = build(name, role)
+        if model is None:
+            continue
+        found = parameter_groups(model, lr=LR, weight_decay=DECAY)
+        listed = [id(parameter) for group in found for parameter in group["params"]]
+        assert sorted(listed) == sorted(id(p) for p in model.parameters() if p.requires_grad), role
+        assert len({(group["peak"], group["weight_decay"]) for group in found}) == len(found)
 
 
 @pytest.mark.parametrize("name", zoo.names())
@@ -53,17 +84,44 @@ def test_only_matrices_decay(name):
             assert decay == DECAY, parameter
 
 
-@pytest.mark.parametrize("name", ["s4d", "rwkv4"])
-def test_decays_and_state_matrices_of_recurrences_never_decay(name):
-    found = groups(build(name))
-    raw = [
-        key
-        for key in found
-        if any(word in key.lower() for word in ("log_a", "a_", ".c", "log_dt", "decay", "bonus", "time"))
-    ]
-    mixer = [key for key in raw if not key.endswith(".weight")]
-    assert mixer, sorted(found)
-    assert all(found[key][1] == 0.0 for key in mixer)
+@pytest.mark.parametrize("name", zoo.names())
+def test_what_has_meaning_never_decays(name):
+    """Nothing of fewer than two dimensions, no norm, table or position, no decay, step or state matrix; in any role."""
+    for role in ROLES:
+        model = build(name, role)
+        if model is None:
+            continue
+        modules, parameters = dict(model.named_modules()), dict(model.named_parameters())
+        for key, (_, decay) in groups(model).items():
+            owner, _, leaf = key.rpartition(".")
+            kind = type(modules[owner])
+            if parameters[key].dim() < 2 or MEANING.fullmatch(leaf) or issubclass(kind, UNDECAYED):
+                assert decay == 0.0, f"{role}: {key} {tuple(parameters[key].shape)} decays"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("s4d", {"log_dt", "log_A_real", "A_imag", "D"}),
+        ("s4", {"log_dt", "log_A_real", "A_imag", "P", "D"}),
+        ("rwkv4", {"time_decay", "time_first", "time_mix_k", "time_mix_v", "time_mix_r"}),
+        ("mamba", {"A_log", "D"}),
+        ("mamba2", {"A_log", "D", "dt_bias"}),
+        ("lru", {"nu_log", "theta_log", "gamma_log"}),
+    ],
+)
+def test_the_words_above_meet_the_parameters_they_mean(name, expected):
+    leaves = {key.rpartition(".")[2] for key in groups(build(name))}
+    assert expected <= leaves
+    assert all(MEANING.fullmatch(leaf) for leaf in expected)
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_groups_survive_a_deep_copy(name):
+    for role in ROLES:
+        model = build(name, role)
+        if model is not None:
+            assert groups(copy.deepcopy(model)) == groups(model), role
 
 
 def test_a_hint_scales_caps_and_forces():
@@ -86,7 +144,7 @@ def test_a_hint_scales_caps_and_forces():
 
 
 def test_a_frozen_parameter_is_left_out():
-    model = build("pre_ln")
+    model = zoo.build("pre_ln", "lm", shape=SHAPE)
     model.head.weight.requires_grad_(False)
     assert "head.weight" not in groups(model)
 
@@ -98,7 +156,7 @@ def test_a_tied_table_is_in_one_group():
 
 
 def test_setting_the_rate_keeps_the_ratios():
-    optimizer = adamw(build("s4d"), lr=LR, betas=(0.9, 0.95), weight_decay=DECAY)
+    optimizer = adamw(zoo.build("s4d", "lm", shape=SHAPE), lr=LR, betas=(0.9, 0.95), weight_decay=DECAY)
     peaks = [group["peak"] for group in optimizer.param_groups]
     assert len(set(peaks)) > 1, "S4D trains A and Δ more slowly"
     set_lr(optimizer, 0.25)

@@ -217,3 +217,23 @@ def test_a_damaged_checkpoint_is_said_and_the_run_starts_anew(tmp_path):
     (tmp_path / "checkpoint" / "state.pt").write_bytes(b"half a checkpo")
     assert do(spec(), tmp_path, report=events.append)["status"] == "ok"
     assert "starting anew" in next(e["message"] for e in events if e["event"] == "note")
+
+
+def test_what_an_architecture_brings_along_is_trained_with_and_can_be_left_out(tmp_path):
+    """Label smoothing in the loss, not in the scores; a schedule of its own."""
+
+    def run(**options):
+        what = spec("transformer_2017", options={"depth": 1, "width": 16, **options})
+        return Run(what, resolve_size(what, build_task(what)), tmp_path / "x", lambda event: None)
+
+    own, plain = run(), run(label_smoothing=0.0, schedule=None)
+    assert (own.schedule, plain.schedule) == ("inverse_sqrt", "cosine")
+    batch = own.task.batch("train", 0, 0, size=4).tensors()
+    logits = torch.randn(*batch.targets.shape, own.task.shape.outputs)
+    counted = torch.ones_like(batch.targets, dtype=torch.bool) if batch.counted is None else batch.counted
+    log_p = logits.log_softmax(-1)
+    right = log_p.gather(-1, batch.targets[..., None])[..., 0]
+    smooth = -(0.9 * right + 0.1 * log_p.mean(-1))[counted].mean()
+    torch.testing.assert_close(own.loss(logits, batch), smooth)
+    torch.testing.assert_close(plain.loss(logits, batch), -right[counted].mean())
+    assert own.task.totals(logits, batch) == plain.task.totals(logits, batch)

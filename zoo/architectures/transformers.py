@@ -1,7 +1,7 @@
 """Transformers with full attention: where the norm stands, and what else has changed since 2017."""
 
 from zoo.registry import register
-from zoo.terms import Part, Recipe
+from zoo.terms import Part, Recipe, Schedule
 
 _INITIAL = "weights start at N(0, 1/fan_in), embeddings at N(0, 1/D), where the official code has its own constants"
 _AS_PRE_LN = "positions, GELU, biases and initialisation are pre_ln's, so that the two differ in the wiring only"
@@ -48,7 +48,9 @@ def post_ln(*, heads: int = 4) -> Recipe:
         _INITIAL,
     ),
 )
-def transformer_2017(*, heads: int = 4, label_smoothing: float = 0.1, schedule: str | None = "inverse_sqrt") -> Recipe:
+def transformer_2017(
+    *, heads: int = 4, label_smoothing: float = 0.1, schedule: Schedule | None = "inverse_sqrt"
+) -> Recipe:
     """The original encoder–decoder: Post-LN, ReLU, sinusoids, one table, label smoothing, inverse-√ schedule."""
     return Recipe(
         mixer=Part("attention", heads=heads),
