@@ -33,16 +33,9 @@ def start(mixer):
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("cuts", [[1], [7, 9], range(1, T)], ids=str)
-def test_pieces_continue_exactly(options, cuts):
+def test_pieces_continue_exactly(continues, options, cuts):
     mixer, x = build(**options)
-    whole, final = mixer(x, state=start(mixer))
-    torch.testing.assert_close(mixer(x)[0], whole)
-    state, pieces = start(mixer), []
-    for left, right in zip([0, *cuts], [*cuts, T], strict=True):
-        y, state = mixer(x[:, left:right], state=state)
-        pieces.append(y)
-    torch.testing.assert_close(torch.cat(pieces, 1), whole)
-    torch.testing.assert_close(state, final)
+    continues(mixer, x, cuts)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)

@@ -26,16 +26,9 @@ def start(mixer):
 
 @pytest.mark.parametrize(("order", "width"), [(2, 3), (3, 1), (4, 5)])
 @pytest.mark.parametrize("cuts", [[1], [7, 9], range(1, T)], ids=str)
-def test_pieces_continue_exactly(cuts, order, width):
+def test_pieces_continue_exactly(continues, cuts, order, width):
     mixer, x = build(order=order, short_filter_order=width)
-    whole, final = mixer(x, state=start(mixer))
-    torch.testing.assert_close(mixer(x)[0], whole)
-    state, pieces = start(mixer), []
-    for left, right in zip([0, *cuts], [*cuts, T], strict=True):
-        y, state = mixer(x[:, left:right], state=state)
-        pieces.append(y)
-    torch.testing.assert_close(torch.cat(pieces, 1), whole)
-    torch.testing.assert_close(state, final)
+    continues(mixer, x, cuts)
 
 
 @pytest.mark.parametrize("steps", [1, 4])

@@ -33,16 +33,9 @@ def start(mixer):
 
 @KINDS
 @pytest.mark.parametrize("cuts", [[1], [4, 5, 9], [2, 13], range(1, T)], ids=str)
-def test_pieces_continue_exactly(cuts, chunk, activation, bias):
+def test_pieces_continue_exactly(continues, cuts, chunk, activation, bias):
     mixer, x = build(chunk, activation, bias)
-    whole, final = mixer(x, state=start(mixer))
-    torch.testing.assert_close(mixer(x)[0], whole)
-    state, pieces = start(mixer), []
-    for left, right in zip([0, *cuts], [*cuts, T], strict=True):
-        y, state = mixer(x[:, left:right], state=state)
-        pieces.append(y)
-    torch.testing.assert_close(torch.cat(pieces, 1), whole)
-    torch.testing.assert_close(state, final)
+    continues(mixer, x, cuts)
 
 
 @KINDS

@@ -37,18 +37,10 @@ def test_the_future_changes_nothing(kind, t):
 
 @BOTH
 @pytest.mark.parametrize("cuts", [[1], [7], [T - 8], [1, 7, T - 8], range(1, T)], ids=str)
-def test_pieces_continue_exactly(kind, cuts):
+def test_pieces_continue_exactly(continues, kind, cuts):
     """Outputs and final state; a cut before every step is the recurrent form."""
     mixer, x = build(kind)
-    whole, final = mixer(x, state=start(mixer))
-    torch.testing.assert_close(mixer(x)[0], whole)
-    assert mixer(x)[1] is None
-    state, pieces = start(mixer), []
-    for left, right in zip([0, *cuts], [*cuts, T], strict=True):
-        y, state = mixer(x[:, left:right], state=state)
-        pieces.append(y)
-    torch.testing.assert_close(torch.cat(pieces, 1), whole)
-    torch.testing.assert_close(state, final)
+    continues(mixer, x, cuts)
 
 
 def test_gradients_equal_those_of_the_naive_form(monkeypatch):

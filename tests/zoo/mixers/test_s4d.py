@@ -38,18 +38,10 @@ def test_the_future_changes_nothing(t):
 @DISC
 @pytest.mark.parametrize("init", ["lin", "inv", "legs", "real"])
 @pytest.mark.parametrize("cuts", [[1], [7], [T - 8], [1, 7, T - 8], range(1, T)], ids=str)
-def test_pieces_continue_exactly(cuts, init, disc):
+def test_pieces_continue_exactly(continues, cuts, init, disc):
     """Outputs and final state; a cut before every step is the recurrent form."""
     mixer, x = build(disc, init)
-    whole, final = mixer(x, state=start(mixer))
-    torch.testing.assert_close(mixer(x)[0], whole)
-    assert mixer(x)[1] is None
-    state, pieces = start(mixer), []
-    for left, right in zip([0, *cuts], [*cuts, T], strict=True):
-        y, state = mixer(x[:, left:right], state=state)
-        pieces.append(y)
-    torch.testing.assert_close(torch.cat(pieces, 1), whole)
-    torch.testing.assert_close(state, final)
+    continues(mixer, x, cuts)
 
 
 @DISC
