@@ -111,8 +111,11 @@ class Wiring(nn.Module):
         self, stream: Any, *, mask: Tensor | None, state: State | None, across: dict[str, Any]
     ) -> tuple[Any, State | None]:
         """The stream after this sublayer, and the sublayer's next state."""
-        extra = {"across": across} if self.inner.across else {}
-        y, state = self.inner(self.read(stream), mask=mask, state=state, **extra)
+        x, extra = self.read(stream), {}
+        if self.inner.across:
+            across["residual"] = stream if isinstance(stream, Tensor) else x
+            extra = {"across": across}
+        y, state = self.inner(x, mask=mask, state=state, **extra)
         return self.write(stream, self.dropout(y)), state
 
 

@@ -61,7 +61,10 @@ class Mixer(nn.Module):
     relative: ClassVar[bool] = False
     """Applies the positions it finds in `Site.positions` (see `zoo.positions.in_attention`)."""
     across: ClassVar[bool] = False
-    """`forward` takes one more keyword, `across`: a dict that all layers of a stack share during one pass (RWKV-7)."""
+    """`forward` takes one more keyword, `across`: a dict that all layers of a stack share during one pass (RWKV-7).
+
+    Under "residual" it holds what the mixer's result is added to, before any norm (Mega).
+    """
 
     def __init__(self, site: Site) -> None:
         super().__init__()
