@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from zoo.blocks import WIRINGS, Wiring, make_norm
 from zoo.channel import CHANNELS
 from zoo.contract import Backbone, Mixer, Part, Recipe, Site, State, Unsupported, combine
+from zoo.lookup import Table
 from zoo.mixers import MIXERS
 from zoo.ops.padding import reverse
+from zoo.options import make
 from zoo.positions import is_relative, part
 
 
@@ -123,17 +125,18 @@ class Stack(Backbone):
         return {str(index): f.init_state(batch, device=device, dtype=dtype) for index, f in enumerate(inner)}
 
 
-def make_mixer(part: Part, site: Site) -> Mixer:
+def make_mixer(part: Part, site: Site, table: Table = MIXERS) -> Mixer:
     """The mixer of a part at a site; one that only looks back is doubled where the site asks for both directions."""
-    kind = MIXERS.resolve(part.kind)
+    kind = table.resolve(part.kind)
     if not kind.relative:
         site = dataclasses.replace(site, positions=None)
     if not site.causal and not kind.traits.bidirectional:
         ahead = dataclasses.replace(site, causal=True)
-        return Bidirectional(kind(ahead, **part.options), kind(ahead, **part.options))
-    return kind(site, **part.options)
+        return Bidirectional(make(table, part, ahead), make(table, part, ahead))
+    made: Mixer = make(table, part, site)
+    return made
 
 
 def make_channel(part: Part, site: Site) -> Mixer:
     """The channel mixer of a part; as `make_mixer`."""
-    return make_mixer(Part(CHANNELS.resolve(part.kind), **part.options), site)
+    return make_mixer(part, site, CHANNELS)

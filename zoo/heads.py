@@ -270,6 +270,12 @@ MODELS: dict[Role, type[LanguageModel | Classifier | Seq2Seq | EncoderDecoder]] 
 }
 
 
+def _near(shape: Shape, recipe: Recipe) -> str:
+    """The widths on either side that would do."""
+    below = shape.width // recipe.width_multiple * recipe.width_multiple
+    return f", such as {f'{below} or ' if below else ''}{below + recipe.width_multiple}"
+
+
 def assemble(recipe: Recipe, role: Role, shape: Shape) -> Model:
     """The model of a recipe for one role and shape.
 
@@ -283,6 +289,6 @@ def assemble(recipe: Recipe, role: Role, shape: Shape) -> Model:
     if depth < 1:
         raise ValueError(f"depth must be at least 1, got {depth}")
     if shape.width % recipe.width_multiple:
-        raise ValueError(f"width {shape.width} must be a multiple of {recipe.width_multiple}")
+        raise ValueError(f"width {shape.width} must be a multiple of {recipe.width_multiple}{_near(shape, recipe)}")
     kind = EncoderDecoder if role == "seq2seq" and recipe.cross is not None else MODELS[role]
     return kind(recipe, role, dataclasses.replace(shape, depth=depth))

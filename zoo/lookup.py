@@ -25,7 +25,7 @@ class Table(dict[str, str]):
         Raises:
             ValueError: unknown; the message names the nearest known one.
         """
-        if not isinstance(kind, str):
+        if isinstance(kind, type):
             return kind
         if kind not in self:
             raise ValueError(f"unknown {self.what} {kind!r}{nearest(kind, self)}")

@@ -15,7 +15,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from zoo.lookup import Registry, nearest, options_of, snake
+from zoo.lookup import Option, Registry, options_of, snake
+from zoo.options import check
 from zoo.terms import Part, Recipe, Role, Shape
 
 if TYPE_CHECKING:
@@ -85,21 +86,27 @@ def load_plugin(where: str | Path) -> None:
         raise
 
 
-COMMON = ("depth", "channel", "wiring", "norm", "positions", "dropout", "tie")
-"""Options every architecture takes: they change its Recipe."""
+COMMON: dict[str, Any] = {
+    "depth": int,
+    "channel": Part | str | dict[str, dict[str, Any] | None] | None,
+    "wiring": str,
+    "norm": str,
+    "positions": Part | str | dict[str, dict[str, Any] | None],
+    "dropout": float,
+    "tie": bool,
+}
+"""Options every architecture takes, and what they may be: they change its Recipe."""
 
 
 def recipe(name: str, **options: Any) -> Recipe:
     """The Recipe of an architecture under `options`: its own ones and the `COMMON` ones.
 
     Raises:
-        KeyError: unknown architecture. TypeError: unknown option.
+        KeyError: unknown architecture. TypeError: unknown option. ValueError: an option's value cannot be.
     """
     entry = get(name)
     own = {option.name for option in entry.options}
-    unknown = sorted(set(options) - own - set(COMMON))
-    if unknown:
-        raise TypeError(f"{name} has no option {unknown[0]!r}{nearest(unknown[0], [*own, *COMMON])}")
+    check(name, entry.options, options, also=(Option(key, ..., kind) for key, kind in COMMON.items()))
     changes = {key: value for key, value in options.items() if key not in own}
     for key in ("channel", "positions"):
         if isinstance(changes.get(key), (str, dict)):

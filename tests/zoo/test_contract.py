@@ -8,7 +8,8 @@ from torch import nn
 
 import zoo
 from zoo import checks, registry
-from zoo.checks.subject import Subject
+from zoo.backbone import Bidirectional, Stack
+from zoo.checks.subject import Subject, distance
 from zoo.contract import Hint, Mixer, Part, Recipe, Traits
 
 
@@ -54,10 +55,34 @@ class Peeks(Leaky):
         return y + nn.functional.pad(x, (0, 0, 0, 1))[:, 1:], state
 
 
+class PeeksWithinChunks(Leaky):
+    """Sees the future only where a sequence is longer than its chunks of 64 steps."""
+
+    def forward(self, x, *, mask=None, state=None):
+        y, state = super().forward(x, mask=mask, state=state)
+        return torch.cat([y[:, :64], y[:, 64:] + x[:, 64:].sum(1, keepdim=True)], dim=1), state
+
+
+class ClaimsToLeak(Leaky):
+    traits = Traits(causal="leaky", bidirectional=False, resumable=True)
+
+
 class DropsItsState(Leaky):
     def forward(self, x, *, mask=None, state=None):
         y, _ = super().forward(x, mask=mask)
         return y, None if state is None else state
+
+
+class ForgetsAtItsBorder(Leaky):
+    """In one call of more than 64 steps, what follows the 64th knows nothing of them."""
+
+    def forward(self, x, *, mask=None, state=None):
+        if x.shape[1] <= 64:
+            return super().forward(x, mask=mask, state=state)
+        first, _ = super().forward(x[:, :64])
+        fresh = state and self.init_state(len(x), device=x.device, dtype=x.dtype)
+        later, state = super().forward(x[:, 64:], state=fresh)
+        return torch.cat([first, later], dim=1), state
 
 
 class KeepsThePaddedState(Leaky):
@@ -70,6 +95,15 @@ class AveragesPadding(Mixer):
 
     def forward(self, x, *, mask=None, state=None):
         return x - x.mean(1, keepdim=True), None
+
+
+class PoisonsGradients(Leaky):
+    """Its outputs are right, but √ has no slope at the zeros that padding becomes."""
+
+    def forward(self, x, *, mask=None, state=None):
+        y, state = super().forward(x, mask=mask, state=state)
+        seen = self.W(x) if mask is None else self.W(x) * mask[..., None]
+        return y + seen.square().sum(-1, keepdim=True).sqrt().sin(), state
 
 
 class ClaimsBothWays(Leaky):
@@ -123,6 +157,32 @@ class GrowsUnevenly(Leaky):
         return {**super().init_state(batch, device=device, dtype=dtype), "t": torch.zeros(batch, 1, device=device)}
 
 
+class KeepsHalfPrecision(Leaky):
+    """A state in the type its inputs happen to have."""
+
+    def forward(self, x, *, mask=None, state=None):
+        y, state = super().forward(x, mask=mask, state=state)
+        return y, state and {"h": state["h"].to(self.W(x).dtype)}
+
+
+class WidensItsState(Leaky):
+    def forward(self, x, *, mask=None, state=None):
+        y, state = super().forward(x, mask=mask, state=state)
+        return y, state and {"h": state["h"].double()}
+
+
+class ScalesWhatItFinds(Leaky):
+    """Initialised by one factor for each time it is reset."""
+
+    def __init__(self, site):
+        super().__init__(site)
+        nn.init.ones_(self.a)
+
+    def reset_parameters(self, *, layer, depth):
+        with torch.no_grad():
+            self.a.mul_(2)
+
+
 class CountsItsBuilds(Leaky):
     built = 0
 
@@ -141,11 +201,13 @@ class Rounds(Leaky):
 
 
 FAULTS = {
-    "causality": [Peeks],
+    "causality": [Peeks, PeeksWithinChunks, ClaimsToLeak],
     "both_ways": [ClaimsBothWays],
-    "resumption": [DropsItsState],
+    "resumption": [DropsItsState, ForgetsAtItsBorder],
     "padding": [AveragesPadding],
     "padded_state": [KeepsThePaddedState],
+    "padded_batches": [AveragesPadding, KeepsThePaddedState, PoisonsGradients],
+    "nesting": [ScalesWhatItFinds],
     "groups": [HintsAtNothing],
     "roles": [DropsAStep],
     "length": [CutsLongSequences],
@@ -155,7 +217,7 @@ FAULTS = {
     "extremes": [Explodes],
     "state_size": [GrowsUnevenly],
     "initialisation": [CountsItsBuilds],
-    "precision": [Rounds],
+    "precision": [Rounds, KeepsHalfPrecision, WidensItsState],
 }
 
 
@@ -206,6 +268,7 @@ def test_what_is_not_claimed_is_skipped(planted):
     assert {check for check, found in status.items() if found == "skipped"} == {
         "causality",
         "padding",
+        "padded_batches",
         "padded_state",
         "resumption",
         "state_size",
@@ -232,6 +295,46 @@ def test_an_error_is_reported_and_random_state_kept(planted):
     outcome = checks.apply("batching", Subject(planted(Raises)))
     assert (outcome.status, outcome.note) == ("failed", "KeyError: 'lost'")
     assert torch.equal(torch.get_rng_state(), before)
+
+
+class Special(Leaky):
+    """With biases that start at one."""
+
+    def reset_parameters(self, *, layer, depth):
+        nn.init.ones_(self.W.bias)
+
+
+@pytest.mark.parametrize("where", [Stack, Bidirectional])
+def test_a_global_initialisation_is_caught(planted, monkeypatch, where):
+    """`apply(init)` over a whole stack, or over the two directions of one mixer."""
+    name = planted(Special)
+    assert checks.apply("nesting", Subject(name)).status == "passed"
+    method = "__init__" if where is Stack else "reset_parameters"
+    original = getattr(where, method)
+
+    def then_overwrites(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        self.apply(lambda module: isinstance(module, nn.Linear) and nn.init.zeros_(module.bias))
+
+    monkeypatch.setattr(where, method, then_overwrites)
+    outcome = checks.apply("nesting", Subject(name))
+    assert outcome.status == "failed"
+    assert outcome.note.startswith("lm: Special has another W.bias" if where is Stack else "classify: Special")
+
+
+def test_distance_counts_a_nan_and_not_two_equal_infinities():
+    lowest = torch.tensor([float("-inf"), 1.0])
+    assert distance(lowest, lowest) == 0
+    assert distance(lowest, torch.tensor([float("-inf"), 3.0])) == pytest.approx(2 / 3)
+    assert distance(lowest, torch.tensor([0.0, 1.0])) == float("inf")
+    assert distance(torch.tensor([float("nan")]), torch.tensor([1.0])) == float("inf")
+    assert distance(torch.zeros(2), torch.zeros(1)) == float("inf")
+
+
+@pytest.mark.parametrize("positions", ["scalar", "randomised", "t5"])
+def test_positions_that_end_may_refuse_a_longer_sequence(positions):
+    outcome = checks.apply("length", Subject("pre_ln", {"positions": positions}))
+    assert (outcome.status, "refused" in outcome.note) == ("passed", positions != "t5"), outcome
 
 
 def test_options_reach_the_model():

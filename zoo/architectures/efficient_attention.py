@@ -10,14 +10,14 @@ from zoo.terms import Part, Recipe
     paper="Wang et al. 2020, Linformer: Self-Attention with Linear Complexity, arXiv:2006.04768",
     source="https://github.com/facebookresearch/fairseq (examples/linformer)",
     deviations=(
-        "E projects K = x W_K + b_K (the paper's order); the official code projects x first, so that its key and value "
-        "biases are added after E. Without biases the two are equal",
         "layerwise sharing (one E for all layers) is not offered: a mixer owns its parameters",
-        "k is 64 by default, where the paper uses 128 and 256 for n = 512",
+        "k is 64 by default, or the length where that is less; the paper uses 128 and 256 for n = 512",
         "wiring, GELU and initialisation (but for E and F, which follow the official code) are pre_ln's",
     ),
 )
-def linformer(*, heads: int = 4, k: int = 64, sharing: Literal["none", "headwise", "key_value"] = "headwise") -> Recipe:
+def linformer(
+    *, heads: int = 4, k: int | None = None, sharing: Literal["none", "headwise", "key_value"] = "headwise"
+) -> Recipe:
     """Transformer that attends to k learned summaries of its keys and values; never causal."""
     return Recipe(
         mixer=Part("linformer", heads=heads, k=k, sharing=sharing),

@@ -55,7 +55,6 @@ def fast_weights(
         "the SwiGLU is 8/3 times as wide, not rounded up to a multiple of 256",
         "weights start at N(0, 1/fan_in), not N(0, 0.02), the projection to the residual at 1/√(2·depth) of it",
         "convolutions keep PyTorch's initial values, as in the official layer alone; the official model has N(0, 0.02)",
-        "qk_norm=sum divides by 1 where the sum is 0",
     ),
 )
 def delta_net(
@@ -113,6 +112,7 @@ def gated_delta_net(
     conv_size: int = 4,
     conv_bias: bool = False,
     allow_neg_eigval: bool = False,
+    output_gate_activation: Literal["swish", "sigmoid"] = "swish",
 ) -> Recipe:
     """Gated DeltaNet: the delta rule with a decay per head, short convolutions, unit keys and an output gate."""
     mixer = Part(
@@ -126,6 +126,7 @@ def gated_delta_net(
         conv_size=conv_size,
         conv_bias=conv_bias,
         allow_neg_eigval=allow_neg_eigval,
+        output_gate_activation=output_gate_activation,
     )
     return _llama_like(mixer, 4 * heads if head_dim is None else 1)  # so that ¾ of the width divides
 

@@ -41,16 +41,21 @@ def _block(entry: str | dict[str, Any]) -> tuple[Part, Part | None, int]:
     if isinstance(entry, dict) and len(entry) != 1:
         raise ValueError("hybrid: an entry of `pattern` is a name, or one name with its options")
     name, options = next(iter(entry.items())) if isinstance(entry, dict) else (entry, {})
-    known = sorted({*names(), *MIXERS} - {"hybrid"})
+    if options is not None and not isinstance(options, dict):
+        raise ValueError(f"hybrid: `pattern` has {options!r} for the options of {name}; write {{{name}: {{…}}}}")
+    known = sorted({*names(), *MIXERS} - {"hybrid", "cross_attention"})
     if name not in known:
         raise ValueError(f"hybrid: `pattern` names {name!r}, no architecture or mixer{nearest(str(name), known)}")
     if name in names():
-        own = recipe(name, **(options or {}))
+        try:
+            own = recipe(name, **(options or {}))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"hybrid: `pattern`: {error}") from None
         if len(own.mixers) > 1:
             raise ValueError(f"hybrid: {name} is a pattern of its own; name its parts instead")
         return own.mixers[0], own.channels[0], own.width_multiple
-    heads = (options or {}).get("heads", 4) if name in ("attention", "local") else 1
-    return Part(name, **(options or {})), Part("mlp"), heads
+    heads = (options or {}).get("heads", 4) if name == "attention" else 1
+    return Part(name, **(options or {})), Part("mlp"), heads if isinstance(heads, int) and heads > 0 else 1
 
 
 @register(

@@ -140,5 +140,5 @@ def based(*, heads: int = 4, feature_dim: int = 16, window: int | None = None, k
 
 def _multiple(heads: int, *expansions: float) -> int:
     """The smallest width of which every expansion divides into heads."""
-    shares = [heads / Fraction(expand).limit_denominator(1000) for expand in expansions if expand > 0]
+    shares = [heads / Fraction(expand).limit_denominator(1000) for expand in expansions if expand > 1e-3]
     return math.lcm(heads, *(share.numerator for share in shares))

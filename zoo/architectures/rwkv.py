@@ -44,7 +44,7 @@ def rwkv5(
 ) -> Recipe:
     """RWKV-5.2, Eagle: RWKV-4 with a matrix state for each head, a gate and a norm over heads."""
     mixer = Part("rwkv5", head_size=head_size, dim_att=dim_att, head_size_divisor=head_size_divisor)
-    return _recipe(mixer, Part("rwkv5", expand=expand), 1 if dim_att else head_size)
+    return _recipe(mixer, Part("rwkv5", expand=expand), 1 if dim_att else max(1, head_size))
 
 
 @register(
@@ -77,7 +77,7 @@ def rwkv6(
         decay_lora=decay_lora,
         head_size_divisor=head_size_divisor,
     )
-    return _recipe(mixer, Part("rwkv6", expand=expand), 1 if dim_att else head_size)
+    return _recipe(mixer, Part("rwkv6", expand=expand), 1 if dim_att else max(1, head_size))
 
 
 @register(
@@ -112,7 +112,7 @@ def rwkv7(
         gate_lora=gate_lora,
         head_size_divisor=head_size_divisor,
     )
-    return _recipe(mixer, Part("rwkv7", expand=expand), head_size)
+    return _recipe(mixer, Part("rwkv7", expand=expand), max(1, head_size))
 
 
 def _recipe(mixer: Part, channel: Part, width_multiple: int = 1) -> Recipe:

@@ -41,7 +41,7 @@ def local(*, heads: int = 4, kv_heads: int | None = None, window: int | None = N
         "wiring, GELU and initialisation are pre_ln's",
     ),
 )
-def longformer(*, heads: int = 4, window: int = 64, global_tokens: int = 1) -> Recipe:
+def longformer(*, heads: int = 4, window: int | None = None, global_tokens: int = 1) -> Recipe:
     """Transformer with a sliding window and a few global tokens that see, and are seen by, all others."""
     return Recipe(
         mixer=Part("longformer", heads=heads, window=window, global_tokens=global_tokens),

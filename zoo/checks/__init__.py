@@ -20,6 +20,7 @@ __all__ = ["CHECKS", "Outcome", "apply", "run"]
 CHECKS: dict[str, Callable[[Subject], Outcome]] = {
     "roles": making.check_roles,
     "initialisation": making.check_initialisation,
+    "nesting": making.check_nesting,
     "groups": making.check_groups,
     "gradients": making.check_gradients,
     "state_size": making.check_state_size,
@@ -28,6 +29,7 @@ CHECKS: dict[str, Callable[[Subject], Outcome]] = {
     "resumption": flow.check_resumption,
     "padding": flow.check_padding,
     "padded_state": flow.check_padded_state,
+    "padded_batches": flow.check_padded_batches,
     "length": flow.check_length,
     "batching": numerics.check_batching,
     "determinism": numerics.check_determinism,

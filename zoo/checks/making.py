@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 
+from zoo.backbone import Bidirectional, Stack, make_mixer
+from zoo.blocks import WIRINGS, Sum
+from zoo.channel import CHANNELS
 from zoo.checks.subject import (
     CLASSES,
     VOCAB,
@@ -20,7 +26,10 @@ from zoo.checks.subject import (
     skipped,
     within,
 )
-from zoo.contract import ROLES, Hint, Unsupported, state_bytes
+from zoo.contract import ROLES, Hint, Mixer, Part, Site, Unsupported, state_bytes
+from zoo.mixers import MIXERS
+from zoo.positions import is_relative
+from zoo.positions import part as part_of
 from zoo.sizing import recurrent_state_bytes
 
 LOGITS = {"lm": (3, T, VOCAB), "classify": (3, CLASSES), "retrieve": (3, CLASSES), "seq2seq": (3, U, VOCAB)}
@@ -44,7 +53,7 @@ def check_roles(subject: Subject) -> Outcome:
 
 def check_initialisation(subject: Subject) -> Outcome:
     """One seed gives one model; depth 1 works; a deep copy, a state dict and a sketch without memory agree with it."""
-    for role in subject.roles:
+    for role in subject.stacks:
         model, batch = subject.build(role), example(role)
         logits, wanted = model(batch), model.state_dict()
         again = subject.build(role).state_dict()
@@ -62,6 +71,65 @@ def check_initialisation(subject: Subject) -> Outcome:
         if {k: v.shape for k, v in sketch.items()} != {k: v.shape for k, v in wanted.items()}:
             return Outcome("initialisation", "failed", note=f"{role}: other shapes on the meta device")
     return Outcome("initialisation", "passed")
+
+
+def check_nesting(subject: Subject) -> Outcome:
+    """What initialisation determines (ramps, zeros, tables) is the same in a mixer alone, reset again, and in a stack.
+
+    Nothing around a mixer overwrites its special values: neither the stack, nor a wiring, nor `Bidirectional`.
+    """
+    seen = 0
+    for role in subject.backbones:
+        stack = subject.build(role, seed=2).backbone
+        assert isinstance(stack, Stack)
+        inner: list[Any] = [sublayer.inner for sublayer in stack.sublayers]
+        parts = [part for f in inner for part in (f.parts if isinstance(f, Sum) else [f])]
+        for part, (make, layer) in zip(parts, _makers(subject, causal=role == "lm"), strict=True):
+            alone = []
+            for seed in range(2):
+                torch.manual_seed(seed)
+                mixer = make()
+                mixer.reset_parameters(layer=layer, depth=subject.depth)
+                alone.append({name: value.clone() for name, value in mixer.state_dict().items()})
+            mixer.reset_parameters(layer=layer, depth=subject.depth)
+            fixed = {name: value for name, value in alone[0].items() if distance(alone[1][name], value) == 0}
+            found = {"reset twice": mixer, "inside the stack": part}
+            if isinstance(part, Bidirectional):
+                found = {"reset twice": mixer, "looking ahead": part.ahead, "looking back": part.back}
+            for where, other in found.items():
+                values = other.state_dict()
+                changed = [name for name in fixed if distance(values[name], fixed[name]) > 0]
+                if changed:
+                    note = f"{role}: {type(mixer).__name__} has another {', '.join(changed)} {where}"
+                    return Outcome("nesting", "failed", note=note)
+            seen += len(fixed)
+    return Outcome("nesting", "passed", seen, note="initial values that do not depend on the seed")
+
+
+def _makers(subject: Subject, *, causal: bool) -> list[tuple[Callable[[], Mixer], int]]:
+    """What builds each part of a stack alone, and its layer; a mixer that a `Bidirectional` doubles, once."""
+    recipe = subject.recipe
+    found: list[tuple[Callable[[], Mixer], int]] = []
+    relative = part_of(recipe.positions) if is_relative(recipe.positions) else None
+    gain = WIRINGS.resolve(recipe.wiring).gain(subject.depth)
+    for layer in range(subject.depth):
+        turn = layer % len(recipe.mixers)
+        kinds = [(MIXERS, recipe.mixers[turn]), (CHANNELS, recipe.channels[turn])]
+        for table, part in kinds:
+            if part is None:
+                continue
+            kind = table.resolve(part.kind)
+            site = Site(
+                subject.width,
+                subject.length,
+                causal or not kind.traits.bidirectional,
+                layer,
+                subject.depth,
+                relative,
+                gain,
+            )
+            found.append((partial(make_mixer, Part(kind, **part.options), site), layer))
+    return found
 
 
 def check_groups(subject: Subject) -> Outcome:
@@ -92,13 +160,13 @@ def _sensible(hint: Hint) -> bool:
 
 def check_gradients(subject: Subject) -> Outcome:
     """After two steps from initialisation (which zeros may need) a gradient reaches every parameter, all finite."""
-    for role in subject.roles:
+    for role in subject.stacks:
         model = subject.build(role).double()
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
         batch = example(role, batch=8)
         for step in range(3):
             optimizer.zero_grad()
-            loss(model, batch).backward()
+            loss(model(batch), batch).backward()
             if step < 2:
                 optimizer.step()
         grads = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -11,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from zoo import registry
-from zoo.contract import ROLES, Batch, Model, Role, Shape, State, Unsupported, leaves
+from zoo.contract import ROLES, Batch, Model, Role, Shape, State, Unsupported
 
 T, U = 17, 5
 """Steps of a sequence, odd; and of a decoded one."""
+LONG = 101
+"""Steps of a long one: beyond chunks of 16, 32 and 64 steps and windows of 64, and no multiple of any."""
 VOCAB, CLASSES = 11, 3
 
 
@@ -83,9 +86,9 @@ class Subject:
         sizes = {"length": length, "outputs": outputs, "vocab": VOCAB, "width": self.width, "depth": self.depth}
         return registry.build(self.name, role, shape=Shape(**{**sizes, "target_length": U, **changes}), **self.options)
 
-    def random(self, role: Role) -> Model:
-        """The model in float64, with N(0, 1/fan_in) added to every parameter; N(0, 0.1) to vectors."""
-        model = self.build(role).double()
+    def random(self, role: Role, *, seed: int = 0, steps: int = 0) -> Model:
+        """The model in float64, for `steps` or more; N(0, 1/fan_in) added to every parameter, N(0, 0.1) to vectors."""
+        model = self.build(role, seed=seed, length=max(steps, self.length)).double()
         with torch.no_grad():
             for p in model.parameters():
                 p.add_(torch.randn_like(p), alpha=p[0].numel() ** -0.5 if p.dim() > 1 else 0.1**0.5)
@@ -101,6 +104,12 @@ class Subject:
         """A role for each backbone it has: causal, and looking both ways."""
         return tuple(role for role in ("lm", self.encoder) if role is not None and role in self.roles)
 
+    @property
+    def stacks(self) -> tuple[Role, ...]:
+        """`backbones`, and `seq2seq` where that is a make of its own, an encoder and a decoder."""
+        own = "seq2seq" in self.roles and (self.recipe.cross is not None or not self.backbones)
+        return (*self.backbones, "seq2seq") if own else self.backbones
+
     def vectors(self, batch: int = 3, steps: int = T) -> Tensor:
         return torch.randn(batch, steps, self.width, dtype=torch.float64)
 
@@ -109,44 +118,58 @@ def tokens(batch: int = 3, steps: int = T) -> Tensor:
     return torch.randint(VOCAB, (batch, steps))
 
 
-def example(role: Role, batch: int = 3) -> Batch:
+def example(role: Role, batch: int = 3, steps: int = T) -> Batch:
     """A batch a model of this role can read, with targets."""
     if role == "lm":
-        return Batch(inputs=tokens(batch), targets=tokens(batch))
+        return Batch(inputs=tokens(batch, steps), targets=tokens(batch, steps))
     if role == "seq2seq":
-        return Batch(inputs=tokens(batch), decoder_inputs=tokens(batch, U), targets=tokens(batch, U))
+        return Batch(inputs=tokens(batch, steps), decoder_inputs=tokens(batch, U), targets=tokens(batch, U))
     labels = torch.randint(CLASSES, (batch,))
-    second = tokens(batch) if role == "retrieve" else None
-    return Batch(inputs=tokens(batch), targets=labels, inputs2=second)
+    second = tokens(batch, steps) if role == "retrieve" else None
+    return Batch(inputs=tokens(batch, steps), targets=labels, inputs2=second)
 
 
-def loss(model: Model, batch: Batch) -> Tensor:
-    logits = model(batch)
-    return nn.functional.cross_entropy(logits.flatten(0, -2), batch.targets.flatten())
+def loss(logits: Tensor, batch: Batch) -> Tensor:
+    targets = batch.targets if batch.counted is None else batch.targets.masked_fill(~batch.counted, -100)
+    return nn.functional.cross_entropy(logits.flatten(0, -2), targets.flatten())
+
+
+def gradients(model: Model, scalar: Tensor) -> list[Tensor]:
+    """Of every parameter; zero where none arrives."""
+    parameters = list(model.parameters())
+    found = torch.autograd.grad(scalar, parameters, allow_unused=True)
+    return [torch.zeros_like(p) if grad is None else grad for p, grad in zip(parameters, found, strict=True)]
 
 
 def distance(a: Tensor, b: Tensor) -> float:
-    """max |a − b| / max(1, max |b|); infinite where the shapes differ."""
+    """max |a − b| / max(1, max |b|); infinite where the shapes differ, or where one is NaN (`max` would lose a NaN)."""
     if a.shape != b.shape:
         return math.inf
     a, b = a.detach().double(), b.detach().double()
-    return float((a - b).abs().max() / b.abs().max().clamp(min=1)) if a.numel() else 0.0
+    if not a.numel():
+        return 0.0
+    scale = b.nan_to_num(0, 0, 0).abs().max().clamp(min=1)
+    worst = float((a - b).masked_fill(a == b, 0).abs().max() / scale)
+    return math.inf if math.isnan(worst) else worst
+
+
+def distances(a: list[Tensor], b: list[Tensor]) -> float:
+    """The largest distance between two tensors in one place."""
+    return max((distance(x, y) for x, y in zip(a, b, strict=True)), default=0.0)
+
+
+def named(state: State, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Every tensor in a state under its path."""
+    for name, value in state.items():
+        if isinstance(value, Tensor):
+            yield prefix + name, value
+        else:
+            yield from named(value, f"{prefix}{name}.")
 
 
 def state_distance(a: State, b: State) -> float:
-    """The largest distance between two tensors of one name."""
-    if a.keys() != b.keys():
+    """The largest distance between two tensors of one name; infinite where the names differ."""
+    left, right = dict(named(a)), dict(named(b))
+    if left.keys() != right.keys():
         return math.inf
-    return max((distance(x, y) for x, y in zip(leaves(a), _ordered(b, a), strict=True)), default=0.0)
-
-
-def _ordered(state: State, like: State) -> list[Tensor]:
-    """The tensors of `state` in the order in which `like` names them."""
-    found: list[Tensor] = []
-    for name, value in like.items():
-        own = state[name]
-        if isinstance(own, Tensor):
-            found.append(own)
-        elif isinstance(value, dict):
-            found += _ordered(own, value)
-    return found
+    return distances(list(left.values()), [right[name] for name in left])

@@ -43,7 +43,9 @@ class Attention(Mixer):
         self.heads, self.kv_heads = heads, heads if kv_heads is None else kv_heads
         self.head_width = head_width("attention", site.width, heads)
         if self.kv_heads < 1 or heads % self.kv_heads:
-            raise ValueError(f"attention: {heads} heads cannot share {kv_heads} heads of keys and values evenly")
+            raise ValueError(
+                f"attention: {heads} heads cannot share {kv_heads} heads of keys and values (kv_heads) evenly"
+            )
         self.causal, self.scale, self.gain = site.causal, scale, site.gain
         self.positions = relative(site.positions, heads=heads, head_width=self.head_width, causal=site.causal)
         self.qkv = nn.Linear(site.width, (heads + 2 * self.kv_heads) * self.head_width, bias=bias)

@@ -33,7 +33,7 @@ class Based(Mixer):
         self, site: Site, *, heads: int = 4, feature_dim: int = 16, head_dim: int | None = None, eps: float = 1e-12
     ) -> None:
         super().__init__(site)
-        if head_dim is None and site.width % heads:
+        if heads < 1 or (head_dim is None and site.width % heads):
             raise ValueError(f"based: width {site.width} does not divide into {heads} heads")
         head_dim = site.width // heads if head_dim is None else head_dim
         if min(feature_dim, head_dim) < 1:
@@ -99,8 +99,12 @@ class BaseConv(Mixer):
         self, site: Site, *, kernel_size: int = 3, expand_proj: int = 4, use_bias: bool = True, conv_bias: bool = False
     ) -> None:
         super().__init__(site)
+        if kernel_size < 1:
+            raise ValueError(f"base_conv: kernel size must be at least 1, got kernel_size {kernel_size}")
         if expand_proj < 1 or expand_proj * site.width % 2:
-            raise ValueError(f"base_conv: {expand_proj} times width {site.width} does not split into two halves")
+            raise ValueError(
+                f"base_conv: expand_proj {expand_proj} times width {site.width} does not split into two halves"
+            )
         inner = expand_proj * site.width // 2
         self.in_proj = nn.Linear(site.width, 2 * inner, bias=use_bias)
         self.conv1 = ShortConvolution(inner, kernel_size, bias=conv_bias)

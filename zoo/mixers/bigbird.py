@@ -44,7 +44,8 @@ class BigBird(Mixer):
         if heads < 1 or site.width % heads:
             raise ValueError(f"bigbird: width {site.width} does not divide into {heads} heads")
         if block_size < 1 or random_blocks < 1:
-            raise ValueError(f"bigbird: need a block and a random block at least, got {block_size} and {random_blocks}")
+            sizes = f"{block_size} and {random_blocks}"
+            raise ValueError(f"bigbird: block_size and random_blocks must be at least 1, got {sizes}")
         self.heads, self.block_size, self.length = heads, block_size, site.length
         self.query = nn.Linear(site.width, site.width, bias=bias)
         self.key = nn.Linear(site.width, site.width, bias=bias)

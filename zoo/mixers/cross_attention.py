@@ -49,7 +49,8 @@ class CrossAttention(Mixer):
         k, v = kv.permute(2, 0, 3, 1, 4)
         valid: Tensor | None = across.get("memory_mask")
         if valid is not None:
-            # A row without any valid source step looks at all of it, rather than at nothing.
+            # A row without any valid source step looks at all of it, rather than at nothing, and sees zeros.
+            k, v = (z.masked_fill(~valid[:, None, :, None], 0) for z in (k, v))
             valid = (valid | ~valid.any(1, keepdim=True))[:, None, None, :].expand(-1, -1, T, -1)
         y = attend(q, k, v, visible=valid)
         return self.out(y.transpose(1, 2).reshape(B, T, D)), state

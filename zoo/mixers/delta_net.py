@@ -10,6 +10,7 @@ fla-org/flash-linear-attention, fla/layers/delta_net.py.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, TypeAlias, get_args
 
 import torch
@@ -36,8 +37,8 @@ class DeltaNet(Mixer):
         use_gate: multiply the normed output by SiLU(x W_g).
         use_short_conv, conv_size, conv_bias: the convolutions on q, k and v.
         allow_neg_eigval: β in (0, 2) instead of (0, 1).
-        qk_activation, qk_norm: act and norm of q and k; `l2` makes them unit vectors, `sum` divides by their sum. The
-            state stays bounded with `l2`, and with `sum` after `elu` or `relu`.
+        qk_activation, qk_norm: act and norm of q and k; `l2` makes them unit vectors, `sum` makes their absolute
+            values sum to 1.
     """
 
     traits = Traits(causal="strict", bidirectional=False, resumable=True)
@@ -62,14 +63,16 @@ class DeltaNet(Mixer):
         super().__init__(site)
         if heads < 1:
             raise ValueError(f"delta_net: heads must be at least 1, got {heads}")
+        if conv_size < 1:
+            raise ValueError(f"delta_net: kernel size must be at least 1, got conv_size {conv_size}")
         if qk_activation not in get_args(Activation):
             raise ValueError(f"delta_net: qk_activation {qk_activation!r} is not one of {get_args(Activation)}")
         if qk_norm not in get_args(Norm):
             raise ValueError(f"delta_net: qk_norm {qk_norm!r} is not one of {get_args(Norm)}")
-        D, keys, values = site.width, int(site.width * expand_k), int(site.width * expand_v)
-        for what, width in (("key", keys), ("value", values)):
+        D, keys, values = site.width, round(site.width * expand_k), round(site.width * expand_v)
+        for what, expand, width in (("key", "expand_k", keys), ("value", "expand_v", values)):
             if width < 1 or width % heads:
-                raise ValueError(f"delta_net: {what} width {width} does not divide into {heads} heads")
+                raise ValueError(f"delta_net: {what} width {width} does not divide into {heads} heads ({expand} · {D})")
         self.heads, self.K, self.V, self.gain = heads, keys // heads, values // heads, site.gain
         self.use_beta, self.use_gate, self.use_short_conv = use_beta, use_gate, use_short_conv
         self.largest_beta = 2.0 if allow_neg_eigval else 1.0
@@ -130,8 +133,7 @@ class DeltaNet(Mixer):
             x = F.relu(x)
         if self.qk_norm == "l2":
             return unit(x)
-        total = x.sum(-1, keepdim=True)
-        return x / total.masked_fill(total == 0, 1)
+        return F.normalize(x, p=1.0, dim=-1, eps=1e-6)
 
     def _beta(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B H T"]:
         if not self.use_beta:
@@ -153,16 +155,16 @@ class DeltaNet(Mixer):
 
 
 class HeadNorm(nn.Module):
-    """RMSNorm over the width of a head, times SiLU(gate) if there is one; in float32 at least."""
+    """RMSNorm over the width of a head, times activation(gate) if there is one; in float32 at least."""
 
-    def __init__(self, width: int, eps: float) -> None:
+    def __init__(self, width: int, eps: float, activation: Callable[[Tensor], Tensor] = F.silu) -> None:
         super().__init__()
-        self.eps = eps
+        self.eps, self.activation = eps, activation
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, o: Float[Tensor, "*N V"], gate: Float[Tensor, "*N V"] | None = None) -> Float[Tensor, "*N V"]:
         y = F.rms_norm(precision.wide(o), o.shape[-1:], precision.wide(self.weight), self.eps)
-        return y if gate is None else y * F.silu(precision.wide(gate))
+        return y if gate is None else y * self.activation(precision.wide(gate))
 
 
 def unit(x: Float[Tensor, "*N K"]) -> Float[Tensor, "*N K"]:

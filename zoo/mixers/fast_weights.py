@@ -77,7 +77,7 @@ class FastWeights(Mixer):
             raise ValueError(f"fast_weights: rule {rule!r} is not one of {', '.join(get_args(Rule))}")
         if feature_map not in get_args(FeatureMap):
             raise ValueError(f"fast_weights: feature_map {feature_map!r} is not one of {get_args(FeatureMap)}")
-        if feature_map == "dpfp" and not 1 <= nu < 2 * d:
+        if nu < 1 or (feature_map == "dpfp" and nu >= 2 * d):
             raise ValueError(f"fast_weights: nu {nu} is not between 1 and {2 * d - 1}, twice the head width less one")
         self.heads, self.d, self.rule, self.feature_map, self.nu = heads, d, rule, feature_map, nu
         self.K = 2 * d * nu if feature_map == "dpfp" else d

@@ -11,6 +11,8 @@ fla-org/flash-linear-attention, fla/layers/gated_deltanet.py; also NVlabs/GatedD
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +25,9 @@ from zoo.mixers.short_convolution import ShortConvolution
 from zoo.ops import precision
 from zoo.ops.delta_rule import delta_rule
 
+Activation: TypeAlias = Literal["swish", "sigmoid"]
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"swish": F.silu, "sigmoid": torch.sigmoid}
+
 
 class GatedDeltaNet(Mixer):
     """Gated DeltaNet. State: `S` (B, H_v, K, V) in float32 at least, and the last inputs of the convolutions.
@@ -32,7 +37,7 @@ class GatedDeltaNet(Mixer):
             parameters (official docstring).
         expand_v: V / K.
         value_heads: H_v, a multiple of `heads`; None for as many.
-        use_gate: the gate SiLU(x W_g) on the output.
+        use_gate, output_gate_activation: the gate SiLU(x W_g) on the output, or σ(x W_g).
         use_short_conv, conv_size, conv_bias: the convolutions on q, k and v.
         allow_neg_eigval: β in (0, 2) instead of (0, 1).
     """
@@ -53,15 +58,25 @@ class GatedDeltaNet(Mixer):
         conv_bias: bool = False,
         allow_neg_eigval: bool = False,
         norm_eps: float = 1e-5,
+        output_gate_activation: Activation = "swish",
     ) -> None:
         super().__init__(site)
         H = heads if value_heads is None else value_heads
         if heads < 1 or H < 1 or H % heads:
-            raise ValueError(f"gated_delta_net: {H} value heads are not a multiple of {heads} heads")
+            raise ValueError(f"gated_delta_net: {H} value heads (value_heads) are not a multiple of {heads} heads")
+        if conv_size < 1:
+            raise ValueError(f"gated_delta_net: kernel size must be at least 1, got conv_size {conv_size}")
+        if output_gate_activation not in ACTIVATIONS:
+            known = ", ".join(ACTIVATIONS)
+            raise ValueError(
+                f"gated_delta_net: output_gate_activation {output_gate_activation!r} is not one of {known}"
+            )
         if head_dim is None:
             head_dim = (3 * site.width // 4 if use_gate else site.width) // heads
         if head_dim < 1:
-            raise ValueError(f"gated_delta_net: width {site.width} leaves nothing for each of {heads} heads")
+            raise ValueError(
+                f"gated_delta_net: width {site.width} leaves nothing for each of {heads} heads: head_dim is {head_dim}"
+            )
         V = round(head_dim * expand_v)
         if V < 1 or not math.isclose(V, head_dim * expand_v, rel_tol=1e-5):
             raise ValueError(f"gated_delta_net: expand_v {expand_v} times head width {head_dim} is not a whole number")
@@ -82,7 +97,7 @@ class GatedDeltaNet(Mixer):
             self.v_conv1d = ShortConvolution(values, conv_size, bias=conv_bias)
         if use_gate:
             self.g_proj = nn.Linear(D, values, bias=False)
-        self.o_norm = HeadNorm(V, norm_eps)
+        self.o_norm = HeadNorm(V, norm_eps, ACTIVATIONS[output_gate_activation])
         self.o_proj = nn.Linear(values, D, bias=False)
         self.reset_parameters(layer=site.layer, depth=site.depth)
 

@@ -62,13 +62,15 @@ class GLA(Mixer):
         clamp_min: float | None = None,
     ) -> None:
         super().__init__(site)
-        D, K, V = site.width, int(site.width * expand_k), int(site.width * expand_v)
+        D, K, V = site.width, round(site.width * expand_k), round(site.width * expand_v)
         kv_heads = heads if kv_heads is None else kv_heads
         if min(heads, kv_heads) < 1 or heads % kv_heads:
-            raise ValueError(f"gla: {heads} heads do not share {kv_heads} heads of keys and values evenly")
-        for what, size in (("keys", K), ("values", V)):
+            raise ValueError(f"gla: {heads} heads do not share {kv_heads} heads of keys and values (kv_heads) evenly")
+        for what, expand, size in (("keys", "expand_k", K), ("values", "expand_v", V)):
             if size < 1 or size % heads:
-                raise ValueError(f"gla: {what} {size} wide (width {D}) do not divide into {heads} heads")
+                raise ValueError(f"gla: {what} {size} wide ({expand} · width {D}) do not divide into {heads} heads")
+        if conv_size < 1:
+            raise ValueError(f"gla: kernel size must be at least 1, got conv_size {conv_size}")
         for name in (gate_fn, feature_map or gate_fn):
             if name not in ACTIVATIONS:
                 raise ValueError(f"gla: activation {name!r} is not one of {', '.join(ACTIVATIONS)}")

@@ -178,7 +178,9 @@ class Filter(nn.Module):
         if emb_dim < 3 or emb_dim % 2 == 0:
             raise ValueError(f"hyena: emb_dim must be odd and at least 3 (time, cosines, sines), got {emb_dim}")
         if filter_order < 1 or num_inner_mlps < 0:
-            raise ValueError(f"hyena: no MLP of {num_inner_mlps} inner layers of {filter_order}")
+            raise ValueError(f"hyena: no MLP of num_inner_mlps {num_inner_mlps} layers of filter_order {filter_order}")
+        if w <= 0:
+            raise ValueError(f"hyena: w must be positive, got {w}")
         self.w, self.decays, self.shift = w, decays, shift
         self.bias = nn.Parameter(torch.empty(C))
         self.pos_emb: Any = nn.Module()  # these two for the official names

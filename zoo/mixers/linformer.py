@@ -3,7 +3,8 @@
     head_h = softmax(Q_h (E_h K_h)ᵀ / √d_h) F_h V_h,    y = concat(head_1, ..., head_H) W_O
 
 with E, F of k rows over n = `Site.length` steps; a shorter sequence uses their first T columns, as if zero padded.
-Every summary sees the whole sequence, so this is never causal. Official code: fairseq, examples/linformer,
+The biases of keys and values are added to the summaries, as in the official code, which applies E and F to the layer's
+input. Every summary sees the whole sequence, so this is never causal. Official code: fairseq, examples/linformer,
 linformer_src/modules/multihead_linear_attention.py.
 """
 
@@ -19,6 +20,7 @@ from zoo.contract import Hint, Mixer, Site, State, Traits
 from zoo.initialise import fan_in_, residual_scale
 from zoo.ops.attention import attend
 
+K = 64
 Sharing: TypeAlias = Literal["none", "headwise", "key_value"]
 
 
@@ -26,17 +28,18 @@ class Linformer(Mixer):
     """Linformer self-attention, bidirectional.
 
     Args:
-        k: summaries per head, at most `site.length`.
+        k: summaries per head, at most `site.length`; None for 64, or the whole length where that is less.
         sharing: "none" has an E and an F for each head; "headwise" one E and one F for all heads, the default as in the
             official code; "key_value" one matrix for both and for all heads (section 4).
     """
 
     traits = Traits(causal="no", bidirectional=True, resumable=False, length="max")
 
-    def __init__(self, site: Site, *, heads: int = 4, k: int = 64, sharing: Sharing = "headwise") -> None:
+    def __init__(self, site: Site, *, heads: int = 4, k: int | None = None, sharing: Sharing = "headwise") -> None:
         super().__init__(site)
-        if site.width % heads:
+        if heads < 1 or site.width % heads:
             raise ValueError(f"linformer: width {site.width} does not divide into {heads} heads")
+        k = min(K, site.length) if k is None else k
         if not 1 <= k <= site.length:
             raise ValueError(f"linformer: k must lie in 1 .. {site.length}, the sequence length; got {k}")
         if sharing not in get_args(Sharing):
@@ -59,11 +62,13 @@ class Linformer(Mixer):
         B, T, D = x.shape
         if self.E.shape[-1] < T:
             raise ValueError(f"linformer: {T} steps, but it was built for at most {self.E.shape[-1]}")
-        q, k, v = self.qkv(x).view(B, T, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)  # each (B, H, T, D/H)
+        heads = (3, self.heads, D // self.heads)
+        q, k, v = nn.functional.linear(x, self.qkv.weight).unflatten(-1, heads).permute(2, 0, 3, 1, 4)  # (B, H, T, D/H)
+        b_q, b_k, b_v = self.qkv.bias.to(q.dtype).view(3, self.heads, 1, -1)
         if mask is not None:
             k, v = (z.masked_fill(~mask[:, None, :, None], 0) for z in (k, v))
         E, F = self.E[..., :T], (self.E if self.F is None else self.F)[..., :T]
-        y = attend(q, E @ k, F @ v)
+        y = attend(q + b_q, E @ k + b_k, F @ v + b_v)
         return self.out(y.transpose(1, 2).reshape(B, T, D)), None
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:

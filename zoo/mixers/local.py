@@ -49,14 +49,16 @@ class LocalAttention(Mixer):
         out_bias: bool = True,
     ) -> None:
         super().__init__(site)
-        if head_width is None and (heads < 1 or site.width % heads):
+        if heads < 1 or (head_width is None and site.width % heads):
             raise ValueError(f"local: width {site.width} does not divide into {heads} heads")
         self.heads, self.kv_heads = heads, heads if kv_heads is None else kv_heads
         if self.kv_heads < 1 or heads % self.kv_heads:
-            raise ValueError(f"local: {heads} heads cannot share {kv_heads} heads of keys and values evenly")
+            raise ValueError(f"local: {heads} heads cannot share {kv_heads} heads of keys and values (kv_heads) evenly")
+        if head_width is not None and head_width < 1:
+            raise ValueError(f"local: head_width must be at least 1, got {head_width}")
         self.window = min(WINDOW, site.length) if window is None else window
         if not 1 <= self.window <= site.length:
-            raise ValueError(f"local: window {window} must lie in 1 .. {site.length}, the sequence length")
+            raise ValueError(f"local: window {self.window} must lie in 1 .. {site.length}, the sequence length")
         self.causal, self.gain = site.causal, site.gain
         self.before, self.after = (self.window - 1, 0) if site.causal else (self.window // 2, self.window // 2)
         self.head_width = d = site.width // heads if head_width is None else head_width

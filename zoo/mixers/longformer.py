@@ -21,27 +21,35 @@ from zoo.initialise import fan_in_, residual_scale
 from zoo.mixers.local import empty, recall, split
 from zoo.ops import attention, local_attention
 
+WINDOW = 64
+
 
 class Longformer(Mixer):
     """Longformer self-attention, causal or bidirectional. State: the last w/2 keys and values, as in `local.recall`.
 
     Args:
-        window: w, even; w/2 keys on each side (causal: w/2 before), besides the query itself.
+        window: w, even; w/2 keys on each side (causal: w/2 before), besides the query itself. At most twice
+            `site.length`; None for 64, or that where it is less.
         global_tokens: how many of the first tokens see, and are seen by, all others. Causal models have none.
     """
 
     traits = Traits(causal="strict", bidirectional=True, resumable=True)
 
     def __init__(
-        self, site: Site, *, heads: int = 4, window: int = 64, global_tokens: int = 1, bias: bool = True
+        self, site: Site, *, heads: int = 4, window: int | None = None, global_tokens: int = 1, bias: bool = True
     ) -> None:
         super().__init__(site)
         if heads < 1 or site.width % heads:
             raise ValueError(f"longformer: width {site.width} does not divide into {heads} heads")
+        window = min(WINDOW, 2 * site.length) if window is None else window
         if window < 2 or window % 2:
             raise ValueError(f"longformer: window {window} must be even and positive, half of it lies on each side")
+        if window > 2 * site.length:
+            raise ValueError(
+                f"longformer: window {window} must be at most {2 * site.length}, twice the sequence length"
+            )
         if global_tokens < 0:
-            raise ValueError(f"longformer: there cannot be {global_tokens} global tokens")
+            raise ValueError(f"longformer: global_tokens must not be negative, got {global_tokens}")
         self.heads, self.causal, self.window = heads, site.causal, window
         self.global_tokens = 0 if site.causal else global_tokens
         names = ["query", "key", "value"]

@@ -58,6 +58,8 @@ class Mamba(Mixer):
         for name, value in {"d_state": d_state, "d_conv": d_conv, "expand · width": inner, "dt_rank": rank}.items():
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"mamba: {name} must be at least 1, got {value}")
+        if dt_scale <= 0:
+            raise ValueError(f"mamba: dt_scale must be positive, got {dt_scale}")
         if dt_init not in ("random", "constant"):
             raise ValueError(f"mamba: unknown dt_init {dt_init!r}; known: random, constant")
         check_step_sizes("mamba", dt_min, dt_max, dt_init_floor)
@@ -126,7 +128,7 @@ class Mamba(Mixer):
 def check_step_sizes(name: str, dt_min: float, dt_max: float, floor: float) -> None:
     """Raises ValueError where Δ could not start between them."""
     if not 0 < dt_min <= dt_max or floor <= 0:
-        raise ValueError(f"{name}: need 0 < dt_min <= dt_max and 0 < floor, got {dt_min}, {dt_max} and {floor}")
+        raise ValueError(f"{name}: need 0 < dt_min <= dt_max and 0 < dt_init_floor, got {dt_min}, {dt_max} and {floor}")
 
 
 @torch.no_grad()

@@ -82,7 +82,10 @@ class Mamba2(Mixer):
             raise ValueError(f"mamba2: {d_ssm} channels do not divide into heads of {headdim}")
         H = d_ssm // headdim
         if H % ngroups or d_ssm % norm_groups:
-            raise ValueError(f"mamba2: {H} heads do not divide into {ngroups} groups, or {d_ssm} into {norm_groups}")
+            raise ValueError(
+                f"mamba2: {H} heads do not divide into {ngroups} groups (ngroups), or {d_ssm} into {norm_groups} "
+                "(norm_groups)"
+            )
         if not 0 < A_init_range[0] <= A_init_range[1]:
             raise ValueError(f"mamba2: A_init_range must be positive and ascend, got {A_init_range}")
         check_step_sizes("mamba2", dt_min, dt_max, dt_init_floor)

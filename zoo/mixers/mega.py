@@ -10,8 +10,8 @@ s = EMA(x), see `zoo.mixers.moving_average`, and D, E and z the widths of model,
 f is softmax, of scores scaled by 1/√z, or laplace or relu2 of scores divided by the number of keys. With chunk_size C
 attention stays within chunks of C steps, and costs O(T C).
 
-The official block is LN(x + y), which is what the wiring "post" makes of this mixer. Its pre-norm variant subtracts
-the raw residual in y, where this mixer, which sees LN(x) only, subtracts that.
+The last x is the residual stream, before any norm: the official block is LN(x + y) or, with `prenorm`, x + y, which the
+wirings "post" and "pre" make of this mixer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 import torch.nn.functional as F
@@ -49,6 +49,7 @@ class Mega(Mixer):
     """
 
     traits = Traits(causal="strict", bidirectional=True, resumable=True, length="max")
+    across = True
 
     def __init__(
         self,
@@ -99,8 +100,9 @@ class Mega(Mixer):
         *,
         mask: Bool[Tensor, "B T"] | None = None,
         state: State | None = None,
+        across: dict[str, Any] | None = None,
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
-        """As `Mixer.forward`.
+        """As `Mixer.forward`. The residual that u weighs the new value against is in `across`; x itself, if not.
 
         Raises:
             ValueError: longer than the relative positions reach. Unsupported: a state, but bidirectional.
@@ -123,7 +125,8 @@ class Mega(Mixer):
         else:
             a, new = self._attend_on(q, k, v, mask, state)
             new = {"h": h, **new}
-        y = torch.sigmoid(u) * (F.silu(hx + self.h_proj(a * r)) - x)
+        residual = x if across is None else across.get("residual", x)
+        y = torch.sigmoid(u) * (F.silu(hx + self.h_proj(a * r)) - residual)
         return y.to(x.dtype), new
 
     def _attend_all(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Float[Tensor, "B T E"]:

@@ -13,6 +13,7 @@ valid steps, so that padding moves none. Official code: mlpen/Nystromformer, cod
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Literal, TypeAlias, get_args
 
 import torch
@@ -50,7 +51,7 @@ class Nystromformer(Mixer):
         iterations: int = 6,
     ) -> None:
         super().__init__(site)
-        if site.width % heads:
+        if heads < 1 or site.width % heads:
             raise ValueError(f"nystromformer: width {site.width} does not divide into {heads} heads")
         if num_landmarks < 1 or iterations < 1:
             raise ValueError(
@@ -64,6 +65,8 @@ class Nystromformer(Mixer):
             )
         self.gain, self.heads, self.m = site.gain, heads, num_landmarks
         self.init_option, self.iterations = init_option, iterations
+        if init_option == "original":  # the batch's padding and rows set the scale
+            self.traits = dataclasses.replace(self.traits, padding_safe=False)  # type: ignore[misc]
         self.query, self.key, self.value = (nn.Linear(site.width, site.width) for _ in range(3))
         self.out = nn.Linear(site.width, site.width)
         self.conv = None

@@ -51,7 +51,7 @@ class Performer(Mixer):
         eps: float | None = None,
     ) -> None:
         super().__init__(site)
-        if site.width % heads:
+        if heads < 1 or site.width % heads:
             raise ValueError(f"performer: width {site.width} does not divide into {heads} heads")
         if kernel not in get_args(Kernel):
             raise ValueError(f"performer: kernel {kernel!r} is not one of {', '.join(get_args(Kernel))}")

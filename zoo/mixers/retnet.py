@@ -60,7 +60,7 @@ class Retention(Mixer):
         if heads < 1 or D % heads or D // heads % 2:
             raise ValueError(f"retnet: width {D} does not divide into {heads} heads of even width")
         if V < 1 or V % heads:
-            raise ValueError(f"retnet: values {V} wide ({value_factor:g} · {D}) do not divide into {heads} heads")
+            raise ValueError(f"retnet: values {V} wide (value_factor · {D}) do not divide into {heads} heads")
         if gate_fn not in GATES:
             raise ValueError(f"retnet: gate_fn {gate_fn!r} is not one of {', '.join(GATES)}")
         if form not in ("recurrent", "parallel"):

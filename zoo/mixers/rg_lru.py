@@ -49,7 +49,7 @@ class RecurrentBlock(Mixer):
             if value < 1:
                 raise ValueError(f"rg_lru: {name} must be at least 1, got {value}")
         if R % heads:
-            raise ValueError(f"rg_lru: width {R} does not divide into {heads} heads")
+            raise ValueError(f"rg_lru: lru_width {R} does not divide into {heads} heads")
         self.linear_y = nn.Linear(site.width, R)
         self.linear_x = nn.Linear(site.width, R)
         self.linear_out = nn.Linear(R, site.width)

@@ -92,6 +92,8 @@ class ChannelMix(Mixer):
     def __init__(self, site: Site, *, expand: float = 4.0) -> None:
         super().__init__(site)
         C, hidden = site.width, round(expand * site.width)
+        if hidden < 1:
+            raise ValueError(f"rwkv channel mixing: expand {expand} leaves no hidden unit at width {C}")
         self.time_mix_k = nn.Parameter(torch.empty(C))
         self.time_mix_r = nn.Parameter(torch.empty(C))
         self.key = nn.Linear(C, hidden, bias=False)

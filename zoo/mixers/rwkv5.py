@@ -45,6 +45,7 @@ class Heads(Mixer):
         super().__init__(site)
         C, A = site.width, site.width if dim_att is None else dim_att
         self.heads, self.head_size = count_heads(A, head_size), head_size
+        check_divisor(head_size_divisor)
         self.time_faaaa = nn.Parameter(torch.empty(self.heads, head_size))
         self.receptance, self.key, self.value, self.gate = (nn.Linear(C, A, bias=False) for _ in range(4))
         self.output = nn.Linear(A, C, bias=False)
@@ -185,6 +186,12 @@ class ChannelMix(Mixer):
         return hints(self)
 
 
+def check_divisor(head_size_divisor: float) -> None:
+    """Raises ValueError where nothing can be divided by it."""
+    if head_size_divisor <= 0:
+        raise ValueError(f"rwkv: head_size_divisor must be positive, got {head_size_divisor}")
+
+
 def count_heads(width: int, head_size: int) -> int:
     """How many heads of `head_size` make up `width`.
 
@@ -194,7 +201,7 @@ def count_heads(width: int, head_size: int) -> int:
     if head_size < 2:
         raise ValueError(f"rwkv: heads need at least 2 channels, got head_size {head_size}")
     if width < 1 or width % head_size:
-        raise ValueError(f"rwkv: width {width} does not divide into heads of {head_size}")
+        raise ValueError(f"rwkv: width {width} does not divide into heads of {head_size} (dim_att, head_size)")
     return width // head_size
 
 

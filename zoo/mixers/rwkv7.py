@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from zoo.contract import Hint, Mixer, Site, State, Traits
 from zoo.mixers.rwkv4 import shift
-from zoo.mixers.rwkv5 import count_heads, hints, norm_heads, split_heads
+from zoo.mixers.rwkv5 import check_divisor, count_heads, hints, norm_heads, split_heads
 from zoo.ops.delta_rule import dplr
 from zoo.ops.precision import full, wide
 
@@ -62,14 +62,17 @@ class TimeMix(Mixer):
         self.heads, self.head_size = count_heads(C, head_size), head_size
         for c in "rwkvag":
             self.register_parameter(f"x_{c}", nn.Parameter(torch.empty(1, 1, C)))
+        check_divisor(head_size_divisor)
+        loras = {"decay_lora": decay_lora, "a_lora": a_lora, "v_lora": v_lora, "gate_lora": gate_lora}
+        for name, rank in loras.items():
+            if rank is not None and rank < 1:
+                raise ValueError(f"rwkv7: ranks must be at least 1, got {name} {rank}")
         # The first layer has no v before its own.
         self.loras = {"w": (decay_lora, 2.5), "a": (a_lora, 2.5), "v": (v_lora, 1.7), "g": (gate_lora, 5.0)}
         if site.layer == 0:
             del self.loras["v"]
         for c, (given, factor) in self.loras.items():
             rank = max(32, round(factor * C**0.5 / 32) * 32) if given is None else given
-            if rank < 1:
-                raise ValueError(f"rwkv7: ranks must be at least 1, got {rank}")
             if c != "g":
                 self.register_parameter(f"{c}0", nn.Parameter(torch.empty(1, 1, C)))
             self.register_parameter(f"{c}1", nn.Parameter(torch.empty(C, rank)))
@@ -83,6 +86,8 @@ class TimeMix(Mixer):
     w0: nn.Parameter
     a0: nn.Parameter
     v0: nn.Parameter
+    g1: nn.Parameter
+    g2: nn.Parameter
 
     def forward(
         self,
@@ -99,7 +104,7 @@ class TimeMix(Mixer):
         v_first = v if across is None else across.setdefault("v_first", v)
         if "v" in self.loras:
             v = torch.lerp(v, v_first.to(v.dtype), torch.sigmoid(self.v0 + self._low("v", xv)).to(v.dtype))
-        g = torch.sigmoid(xg @ self.get_parameter("g1")) @ self.get_parameter("g2")
+        g = torch.sigmoid(xg @ self.g1) @ self.g2
         with full(x.device):
             log_w = FLOOR * torch.sigmoid(wide(self.w0) + self._low("w", wide(xw), torch.tanh))
             a = torch.sigmoid(wide(self.a0) + self._low("a", wide(xa)))
@@ -118,8 +123,8 @@ class TimeMix(Mixer):
 
     def _low(self, c: str, x: Tensor, activation: Any = None) -> Tensor:
         """x C₁ C₂, in x's precision."""
-        first = x @ self.get_parameter(f"{c}1").to(x.dtype)
-        return (first if activation is None else activation(first)) @ self.get_parameter(f"{c}2").to(x.dtype)
+        first = x @ getattr(self, f"{c}1").to(x.dtype)
+        return (first if activation is None else activation(first)) @ getattr(self, f"{c}2").to(x.dtype)
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         x = torch.zeros(batch, self.key.in_features, device=device, dtype=dtype)

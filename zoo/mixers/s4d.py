@@ -45,6 +45,7 @@ class S4D(Mixer):
 
     Args:
         d_state: N, even. init: `lin`, `inv`, `legs` or `real` (paper, section 4). disc: `zoh` or `bilinear`.
+        n_ssm: how many different (A, B) the channels share; by default each has its own.
         dt_min, dt_max: Δ starts log-uniform between them.
     """
 
@@ -57,6 +58,7 @@ class S4D(Mixer):
         d_state: int = 64,
         init: Init = "lin",
         disc: Disc = "zoh",
+        n_ssm: int | None = None,
         dt_min: float = 1e-3,
         dt_max: float = 1e-1,
     ) -> None:
@@ -67,12 +69,14 @@ class S4D(Mixer):
             raise ValueError(f"s4d: unknown disc {disc!r}; known: zoh, bilinear")
         if not 0 < dt_min <= dt_max:
             raise ValueError(f"s4d: need 0 < dt_min <= dt_max, got {dt_min} and {dt_max}")
-        H, M = site.width, d_state // 2
+        H, M, S = site.width, d_state // 2, site.width if n_ssm is None else n_ssm
+        if S < 1 or H % S:
+            raise ValueError(f"s4d: width {H} does not divide into n_ssm {S} systems")
         self.d_state, self.init, self.disc, self.dt_min, self.dt_max = d_state, init, disc, dt_min, dt_max
         self.log_dt = nn.Parameter(torch.empty(H, 1))
-        self.log_A_real = nn.Parameter(torch.empty(H, M))
-        self.A_imag = nn.Parameter(torch.empty(H, M))
-        self.B = nn.Parameter(torch.empty(H, M, 2))
+        self.log_A_real = nn.Parameter(torch.empty(S, M))
+        self.A_imag = nn.Parameter(torch.empty(S, M))
+        self.B = nn.Parameter(torch.empty(S, M, 2))
         self.C = nn.Parameter(torch.empty(H, M, 2))
         self.D = nn.Parameter(torch.empty(H))
         self.output = nn.Linear(H, 2 * H)
@@ -96,9 +100,10 @@ class S4D(Mixer):
         return F.glu(self.output(y.to(x.dtype)), dim=-1), new
 
     def discretise(self) -> Discrete:
-        """The system at step size Δ = e^{log_dt}, with A = −e^{log_A_real} − i A_imag."""
-        A = -torch.complex(wide(self.log_A_real).exp(), wide(self.A_imag))
-        B, C = torch.view_as_complex(wide(self.B)), torch.view_as_complex(wide(self.C))
+        """The system at step size Δ = e^{log_dt}, with A = −e^{log_A_real} − i A_imag (of h mod n_ssm)."""
+        copies = len(self.C) // len(self.B)
+        A = -torch.complex(wide(self.log_A_real).exp(), wide(self.A_imag)).repeat(copies, 1)
+        B, C = torch.view_as_complex(wide(self.B)).repeat(copies, 1), torch.view_as_complex(wide(self.C))
         dt = wide(self.log_dt).exp()
         if self.disc == "zoh":
             return Discrete(dt * A, B * torch.expm1(dt * A) / A, C)
@@ -133,7 +138,7 @@ class S4D(Mixer):
         return torch.exp(n[:, None, None] * log_A) * x0 + B_bar * vandermonde.accumulate(u, log_A)
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        return {"x": wide(torch.zeros(batch, *self.B.shape, device=device, dtype=dtype))}
+        return {"x": wide(torch.zeros(batch, *self.C.shape, device=device, dtype=dtype))}
 
     @torch.no_grad()
     def reset_parameters(self, *, layer: int, depth: int) -> None:

@@ -62,7 +62,7 @@ class Synthesizer(Mixer):
     ) -> None:
         super().__init__(site)
         D, L = site.width, site.length
-        if D % heads:
+        if heads < 1 or D % heads:
             raise ValueError(f"synthesizer: width {D} does not divide into {heads} heads")
         for name, value, known in (("variant", variant, get_args(Variant)), ("dot", dot, get_args(Dot))):
             if value not in known:

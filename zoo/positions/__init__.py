@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zoo.lookup import Table
+from zoo.options import make
 from zoo.terms import Part, Site
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def absolute(positions: Part | str, site: Site) -> Absolute:
     if is_relative(positions):
         positions = "none"
     chosen = part(positions)
-    made: Absolute = POSITIONS.resolve(chosen.kind)(site, **chosen.options)
+    made: Absolute = make(POSITIONS, chosen, site)
     return made
 
 
@@ -71,5 +72,5 @@ def relative(positions: Part | None, *, heads: int, head_width: int, causal: boo
 
     if positions is None:
         return Relative(heads, head_width, causal=causal)
-    made: Relative = POSITIONS.resolve(positions.kind)(heads, head_width, causal=causal, **positions.options)
+    made: Relative = make(POSITIONS, positions, heads, head_width, causal=causal)
     return made

@@ -102,6 +102,7 @@ def test_about_six_width_squared_parameters():
         ({"head_dim": 5, "expand_v": 1.5}, "whole number"),
         ({"heads": 64}, "leaves nothing"),
         ({"head_dim": 0}, "leaves nothing"),
+        ({"output_gate_activation": "gelu"}, "output_gate_activation"),
         ({"conv_size": 0}, "kernel size"),
     ],
 )

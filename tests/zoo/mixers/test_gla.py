@@ -138,7 +138,7 @@ def test_initialisation():
     ("options", "message"),
     [
         ({"heads": 3}, "width 16"),
-        ({"expand_v": 0.1}, "values 1 wide"),
+        ({"expand_v": 0.1}, "values 2 wide"),
         ({"kv_heads": 3}, "share 3"),
         ({"gate_fn": "gelu"}, "swish, sigmoid, relu"),
         ({"feature_map": "elu"}, "swish, sigmoid, relu"),

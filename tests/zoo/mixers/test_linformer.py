@@ -27,10 +27,12 @@ def head_by_head(mixer, x):
     """The paper's eq. 7, one head at a time."""
     heads = []
     for h in range(mixer.heads):
-        q, k, v = (part.chunk(mixer.heads, -1)[h] for part in mixer.qkv(x).chunk(3, -1))
+        rows = mixer.qkv.weight.view(3, mixer.heads, -1, D)[:, h]
+        b_q, b_k, b_v = mixer.qkv.bias.view(3, mixer.heads, -1)[:, h]
         E = mixer.E[h % len(mixer.E), :, : x.shape[1]]
         G = E if mixer.F is None else mixer.F[h % len(mixer.F), :, : x.shape[1]]
-        heads.append((q @ (E @ k).transpose(1, 2) / q.shape[-1] ** 0.5).softmax(-1) @ (G @ v))
+        q, k, v = x @ rows[0].T + b_q, (E @ x) @ rows[1].T + b_k, (G @ x) @ rows[2].T + b_v  # biases after E and F
+        heads.append((q @ k.transpose(1, 2) / q.shape[-1] ** 0.5).softmax(-1) @ v)
     return mixer.out(torch.cat(heads, -1))
 
 

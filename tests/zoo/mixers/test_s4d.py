@@ -135,6 +135,7 @@ def test_hints_cover_the_system_and_leave_the_linear_layer_alone():
         ({"init": "hippo"}, "known: inv"),
         ({"disc": "euler"}, "known: zoh"),
         ({"dt_min": 1}, "dt"),
+        ({"n_ssm": 3 * D}, "divide"),
     ],
 )
 def test_rejects_what_cannot_be(options, message):

@@ -1,0 +1,229 @@
+"""Every op's gradients against finite differences in float64: the naive form, and each backward pass written by hand.
+
+A case is a function and the inputs it is differentiated by. Fast forms without a backward pass of their own have their
+gradients compared with the naive form's beside each op; those with one are here as well.
+"""
+
+import importlib
+import pkgutil
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.autograd.gradcheck import GradcheckError
+
+import zoo
+import zoo.ops
+from zoo.mixers.fourier import _Fourier, fourier
+from zoo.mixers.rg_lru import BoundedSqrt
+from zoo.ops.attention import attend_naive
+from zoo.ops.cauchy import accumulate, advance, factor, kernel_naive, power_apply, powers, row, rows, transition, unrow
+from zoo.ops.delta_rule import delta_rule_naive, dplr_naive
+from zoo.ops.diagonal_scan import scan, scan_naive
+from zoo.ops.diagonal_scan.chunked import _Scan
+from zoo.ops.linear_attention import recurrent
+from zoo.ops.local_attention import Extra
+from zoo.ops.local_attention import attend_naive as attend_locally
+from zoo.ops.long_convolution import convolve, convolve_naive
+from zoo.ops.long_convolution.fft import _Convolve
+from zoo.ops.lsh_attention import lsh_attention_naive
+from zoo.ops.mlstm import mlstm_naive
+from zoo.ops.selective_scan import selective_scan, selective_scan_naive
+from zoo.ops.selective_scan.chunked import _SelectiveScan
+from zoo.ops.vandermonde import accumulate_naive, evaluate_naive
+from zoo.ops.wkv4 import wkv, wkv_naive
+from zoo.ops.wkv4.scan import _WKV
+
+B, H, T, K, V, D, N = 2, 2, 5, 2, 3, 2, 2
+GENERATOR = torch.Generator().manual_seed(0)
+
+
+def normal(*shape, complex_=False):
+    dtype = torch.complex128 if complex_ else torch.float64
+    return torch.randn(shape, generator=GENERATOR, dtype=dtype)
+
+
+def uniform(*shape, low=0.1, high=0.9):
+    return low + (high - low) * torch.rand(shape, generator=GENERATOR, dtype=torch.float64)
+
+
+q, k, v = normal(1, H, T, K), normal(1, H, T, K), normal(1, H, T, V)
+a, b, S = normal(1, H, T, K), normal(1, H, T, K), normal(1, H, K, V)
+per_head, per_channel, beta = -uniform(1, H, T), -uniform(1, H, T, K), uniform(1, H, T)
+valid = torch.tensor([[True, True, False, True, True]])
+buckets = torch.tensor([[[[0, 1, 1, 0, 2], [3, 0, 3, 1, 0]], [[1, 0, 2, 2, 0], [0, 0, 1, 2, 3]]]])
+
+# A diagonal system, half of whose conjugate pairs are given: its poles to the left of the axis.
+poles = torch.complex(-uniform(D, N), normal(D, N))
+low_rank, driven, read = (0.3 * normal(*n, D, N, complex_=True) for n in ((1,), (), (2,)))
+u, delta, A = normal(B, T, D), uniform(B, T, D), -uniform(D, N)
+
+
+def weighed(outputs, state):
+    """wkv's outputs and the sums that its state stands for: p and q alone are relative to an exponent o."""
+    return outputs, state["p"] * state["o"].exp(), state["q"] * state["o"].exp()
+
+
+def memory(outputs, state):
+    """As `weighed`, of the mLSTM: C and n are relative to e^m."""
+    C, n, m = state
+    return outputs, C * m[..., None, None].exp(), n * m[..., None].exp()
+
+
+def stepped(a_, p_, b_, x_, u_):
+    """One step of the DPLR system by Woodbury, and by its dense matrices."""
+    f = factor(a_, p_, b_)
+    dense, column = transition(f)
+    return advance(f, x_, u_[:, 0]), dense, column
+
+
+def powered(c_, A_, b_, x_, u_):
+    """Rows, columns and sums of powers of a real matrix; powers by the row of the batch."""
+    P = powers(A_, T)
+    return rows(P, row(c_), T), accumulate(P, b_, u_), power_apply(P, torch.tensor([3, 5]), x_), unrow(row(c_))
+
+
+def extra(q_, k_, v_, k2, v2, bias):
+    return attend_locally(q_, k_, v_, before=2, after=1, valid=valid, bias=bias, extra=Extra(k2, v2))
+
+
+ROWS = torch.arange(T) < torch.tensor([T, 2])[:, None]
+
+
+def resumed(op):
+    """A form of wkv that continues from a state, with padding; o is no input, as no gradient runs through it."""
+
+    def run(w, first, keys, values, p, q):
+        return weighed(*op(w, first, keys, values, {"p": p, "q": q, "o": torch.full_like(p, -0.5)}, ROWS))
+
+    return run
+
+
+channels = -uniform(D), normal(D), normal(B, T, D), normal(B, T, D)
+carried = normal(B, D), uniform(B, D)
+gates = normal(1, H, T), normal(1, H, T) + 1
+
+# op, name, function, inputs
+NAIVE = [
+    ("attention", "all", attend_naive, (q, k, v)),
+    ("attention", "causal, fewer keys' heads", lambda *x: attend_naive(*x, causal=True), (q, k[:, :1], v[:, :1])),
+    (
+        "attention",
+        "bias, some hidden",
+        lambda q_, k_, v_, bias: attend_naive(q_, k_, v_, bias=bias, visible=valid[:, None, None]),
+        (q, k, v, normal(1, H, T, T)),
+    ),
+    ("cauchy", "kernel", lambda *x: kernel_naive(*x, T), (poles, low_rank, driven, read)),
+    ("cauchy", "steps", stepped, (poles, low_rank, driven, normal(B, D, N, complex_=True), u)),
+    ("cauchy", "powers", powered, (read, 0.5 * normal(D, 2 * N, 2 * N), normal(D, 2 * N), normal(B, D, 2 * N), u)),
+    ("delta_rule", "delta rule", delta_rule_naive, (q, k, v, beta)),
+    ("delta_rule", "gated, resumed", delta_rule_naive, (q, k, v, beta, per_head, S)),
+    ("delta_rule", "dplr", dplr_naive, (q, k, v, a, b, per_channel)),
+    ("delta_rule", "dplr, resumed", dplr_naive, (q, k, v, a, b, per_channel, S)),
+    ("diagonal_scan", "real", scan_naive, (uniform(B, T, D), u, normal(B, D))),
+    ("diagonal_scan", "complex", scan_naive, tuple(0.7 * normal(*s, complex_=True) for s in [(B, T, D)] * 2)),
+    ("linear_attention", "no decay", recurrent, (q, k, v)),
+    ("linear_attention", "a decay per head, resumed", recurrent, (q, k, v, per_head, S)),
+    ("linear_attention", "a decay per channel", recurrent, (q, k, v, per_channel)),
+    ("linear_attention", "a bonus", recurrent, (q, k, v, per_channel, S, normal(H, K))),
+    ("local_attention", "a band", lambda *x: attend_locally(*x, before=2), (q, k, v)),
+    ("local_attention", "a cache", lambda *x: attend_locally(*x, before=2), (q[:, :, :2], k, v)),
+    ("local_attention", "bias, padding and extra keys", extra, (q, k, v, k[:, :, :1], v[:, :, :1], normal(H, 4))),
+    ("long_convolution", "", convolve_naive, (u, normal(D, T))),
+    ("lsh_attention", "causal", lambda *x: lsh_attention_naive(*x, buckets, chunk=2, causal=True), (q, v)),
+    (
+        "lsh_attention",
+        "within buckets, once",
+        lambda *x: lsh_attention_naive(*x, buckets, chunk=2, across_buckets=False, duplicates=False, valid=ROWS[1:]),
+        (q, v),
+    ),
+    ("mlstm", "", lambda *x: memory(*mlstm_naive(*x)), (q, k, v, *gates)),
+    ("mlstm", "padding", lambda *x: memory(*mlstm_naive(*x, mask=valid)), (q, k, v, *gates)),
+    ("selective_scan", "", selective_scan_naive, (u, delta, A, normal(B, T, N), normal(B, T, N))),
+    (
+        "selective_scan",
+        "skip, resumed",
+        selective_scan_naive,
+        (u, delta, A, normal(B, T, N), normal(B, T, N), normal(D), normal(B, D, N)),
+    ),
+    ("vandermonde", "evaluate", lambda *x: evaluate_naive(*x, T), (normal(1, D, N, complex_=True), poles)),
+    ("vandermonde", "accumulate", accumulate_naive, (u, poles)),
+    ("wkv4", "", lambda *x: weighed(*wkv_naive(*x)), channels),
+    ("wkv4", "resumed, padding", resumed(wkv_naive), (*channels, *carried)),
+]
+
+# Each autograd.Function, and the names of its cases.
+BY_HAND = [
+    (_Scan, "real", scan, (uniform(B, 7, D), normal(B, 7, D), normal(B, D))),
+    (_Scan, "complex, one step", scan, tuple(0.7 * normal(*s, complex_=True) for s in [(B, 1, D), (B, 1, D), (B, D)])),
+    (_Scan, "complex", scan, tuple(0.7 * normal(B, 7, D, complex_=True) for _ in range(2))),
+    (
+        _SelectiveScan,
+        "chunks of 2",
+        lambda *x: selective_scan(*x, chunk=2),
+        (u, delta, A, normal(B, T, N), normal(B, T, N), normal(D), normal(B, D, N)),
+    ),
+    (_Convolve, "", convolve, (normal(B, 7, D), normal(D, 7))),
+    (_WKV, "", lambda *x: weighed(*wkv(*x)), channels),
+    (_WKV, "resumed, padding", resumed(wkv), (*channels, *carried)),
+    (BoundedSqrt, "where the slope is free", BoundedSqrt.apply, (uniform(B, D),)),
+    (_Fourier, "odd", fourier, (normal(B, T, 3),)),
+    (_Fourier, "even", fourier, (normal(B, 4, 4),)),
+]
+
+
+def check(function, inputs):
+    assert torch.autograd.gradcheck(function, [x.detach().clone().requires_grad_() for x in inputs])
+
+
+@pytest.mark.parametrize(("function", "inputs"), [case[2:] for case in NAIVE], ids=[f"{c[0]} {c[1]}" for c in NAIVE])
+def test_naive_form(function, inputs):
+    check(function, inputs)
+
+
+@pytest.mark.parametrize(
+    ("kind", "function", "inputs"),
+    [(case[0], *case[2:]) for case in BY_HAND],
+    ids=[f"{c[0].__name__} {c[1]}" for c in BY_HAND],
+)
+def test_backward_pass_by_hand(monkeypatch, kind, function, inputs):
+    used = []
+    backward = kind.backward
+    monkeypatch.setattr(kind, "backward", staticmethod(lambda *x: used.append(1) or backward(*x)))
+    check(function, inputs)
+    assert used, "the case does not reach the backward pass it is there for"
+
+
+def test_every_op_is_here():
+    folders = [module.name for module in pkgutil.iter_modules(zoo.ops.__path__) if module.ispkg]
+    assert sorted({case[0] for case in NAIVE}) == folders
+
+
+def test_every_backward_pass_by_hand_is_here():
+    for module in pkgutil.walk_packages(zoo.__path__, "zoo."):
+        if not module.name.startswith("zoo.pretrained"):  # which may want other packages
+            importlib.import_module(module.name)
+    own = {kind for kind in torch.autograd.Function.__subclasses__() if kind.__module__.startswith("zoo.")}
+    assert {case[0] for case in BY_HAND} == own
+
+
+def test_the_slope_of_a_bounded_root_is_bounded():
+    x = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(BoundedSqrt.apply(x).sum(), x)
+    assert slope.isfinite().all()
+
+
+def test_gradcheck_has_power():
+    """A backward pass that forgets a factor is caught."""
+
+    class Wrong(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return F.silu(x)
+
+        @staticmethod
+        def backward(ctx, dy):
+            return dy
+
+    with pytest.raises(GradcheckError):
+        check(Wrong.apply, [normal(2)])

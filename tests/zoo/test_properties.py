@@ -1,0 +1,207 @@
+"""Properties that take knowledge of particular architectures; those that follow from traits are in `zoo.checks`.
+
+Each architecture stands in a table here, so that a new one has to be put on one side. Which special cases are which
+other models is told beside the mixers, but for what spans two of them: `mixers/test_performer.py` has softmax attention
+as features grow, `test_reformer.py` shared-QK attention, `test_longformer.py` and `test_local.py` full attention,
+`test_s4.py` and `tests/oracles/test_s4_state_spaces.py` the dense bilinear system.
+"""
+
+import math
+from functools import cache
+
+import pytest
+import torch
+from torch import nn
+
+import zoo
+from zoo import sizing
+from zoo.checks.subject import LONG, Subject, distance
+from zoo.contract import Shape, Site, Unsupported
+from zoo.mixers.delta_net import DeltaNet
+from zoo.mixers.fast_weights import FastWeights
+from zoo.mixers.linear_transformer import LinearAttention
+
+EQUIVARIANT = {
+    "bilinear_attention",
+    "deepnorm",
+    "gpt2",
+    "linear_transformer",
+    "parallel_block",
+    "performer",
+    "post_ln",
+    "pre_ln",
+    "residual_dual",
+    "rezero",
+    "sandwich_ln",
+    "transformer_2017",
+    "transformer_pp",
+}
+"""Without positions and looking both ways, these see a set."""
+
+
+@cache
+def plays(name, role):
+    return role in Subject(name).roles
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_permutation(name):
+    """Permuting the steps permutes the outputs of attention over a set, and changes those of everything else."""
+    if not plays(name, "classify"):
+        assert name not in EQUIVARIANT
+        pytest.skip("no encoder")
+    subject = Subject(name, {"positions": "none"})
+    model, x = subject.random("classify", steps=LONG), subject.vectors(1, LONG)
+    order = torch.randperm(LONG, generator=torch.Generator().manual_seed(1))
+    moved = distance(model.backbone(x[:, order])[0], model.backbone(x)[0][:, order])
+    assert moved < 1e-10 if name in EQUIVARIANT else moved > 1e-3, moved
+
+
+def test_positions_break_the_symmetry():
+    """Of the same models; so the equality above is not that of outputs which ignore their neighbours."""
+    order = torch.randperm(LONG, generator=torch.Generator().manual_seed(1))
+    for name in ("pre_ln", "transformer_2017", "transformer_pp", "performer", "linear_transformer"):
+        subject = Subject(name)
+        model = subject.random("classify", steps=LONG)
+        ids = torch.randint(11, (1, LONG))
+        there = distance(model.encode(ids[:, order]), model.encode(ids)[:, order])
+        assert there > 1e-3, name
+
+
+# Bytes that one layer carries from step to step after T steps at width D, from papers and official configurations: 4 to
+# a number, 8 to a counter of steps. Options are the architectures' defaults; H heads, windows of 64 steps.
+H, WINDOW = 4, 64
+
+
+def floats(numbers):
+    return lambda D, T: 4 * numbers(D, T)
+
+
+def cached(past, width, *, counter=0):
+    """Keys and values of `past` steps, `width` numbers each; `counter` bytes beside them."""
+    return lambda D, T: 4 * 2 * past(T) * width(D) + counter
+
+
+attention = cached(lambda T: T, lambda D: D)
+window = cached(lambda T: WINDOW - 1, lambda D: D, counter=8)
+multi_query_window = cached(lambda T: WINDOW - 1, lambda D: D // H, counter=8)
+mamba = floats(lambda D, T: 2 * D * 16 + 2 * D * (4 - 1))  # N = 16 to each of 2 D channels, a convolution of width 4
+s4d = floats(lambda D, T: D * 64)  # 32 complex numbers to a channel
+h3 = floats(lambda D, T: D * 64 + D * 64)  # the shift's and the diagonal system's N = 64
+griffin = [lambda D, T: 4 * (D + 3 * D) + 1]  # h, three inputs of the convolution, and whether the row has begun
+matrices = floats(lambda D, T: D * D // H)  # H of (D/H)²
+base_conv = floats(lambda D, T: 2 * D * (3 - 1))
+taylor = floats(lambda D, T: (1 + 16 + 16 * 17 // 2) * (D + H))  # 1, x and the products of d' = 16, and a normaliser
+rwkv_matrices = floats(lambda D, T: 2 * D + D * 32)  # both token shifts, and D/32 heads of 32²
+
+STATE = {
+    "based": [base_conv, taylor, window, base_conv, base_conv],
+    "bilinear_attention": [attention],  # of inputs and values
+    "deepnorm": [attention],
+    "delta_net": [floats(lambda D, T: D * D // H + 3 * 3 * D)],  # three convolutions of width 4
+    "fast_weights": [matrices],
+    "gated_delta_net": [floats(lambda D, T: (3 * D // 4) * (3 * D // 2) // H + 3 * (3 * D // 4 * 2 + 3 * D // 2))],
+    "gla": [floats(lambda D, T: D // 2 * D // H)],
+    "gpt2": [attention],
+    "griffin": [*griffin, *griffin, multi_query_window],
+    "gru": [floats(lambda D, T: D)],
+    "gss": [floats(lambda D, T: D // 4 * 2 * 512)],  # 512 complex numbers to each of D/4 channels
+    "h3": [h3],
+    "h3_attention": [h3, attention, h3, h3],
+    "hybrid": [mamba, mamba, attention],
+    "hyena": [lambda D, T: 4 * (T * D + 3 * D * (3 - 1)) + 8],  # what the one long convolution has seen, a short one
+    "linear_transformer": [floats(lambda D, T: D * D // H + D)],
+    "local": [window],
+    "longformer": [cached(lambda T: WINDOW // 2, lambda D: D, counter=8)],
+    "lru": [floats(lambda D, T: 2 * 128)],
+    "lstm": [floats(lambda D, T: 2 * D)],
+    "mamba": [mamba],
+    "mamba2": [floats(lambda D, T: 2 * D * 128 + (2 * D + 2 * 128) * (4 - 1))],  # N = 128; the convolution has x, B, C
+    "mega": [lambda D, T: 4 * (16 * D + T * (D // 4 + 2 * D)) + 8],  # 16 averages to a feature; keys D/4, values 2 D
+    "min_gru": [floats(lambda D, T: D)],
+    "mlstm": [floats(lambda D, T: (2 * D) ** 2 // H + 2 * D + H + 3 * 2 * D)],  # C, n, m at 2 D inside; a convolution
+    "parallel_block": [attention],
+    "performer": [floats(lambda D, T: H * int(D // H * math.log(D // H)) * (D // H + 1))],  # d ln d features
+    "post_ln": [attention],
+    "pre_ln": [attention],
+    "residual_dual": [attention],
+    "retnet": [lambda D, T: 4 * (D * 2 * D // H) + 8],  # values twice as wide; rotations need the position
+    "rezero": [attention],
+    "rg_lru": griffin,
+    "rwkv4": [floats(lambda D, T: 5 * D)],  # two token shifts, numerator, denominator, exponent
+    "rwkv5": [rwkv_matrices],
+    "rwkv6": [rwkv_matrices],
+    "rwkv7": [rwkv_matrices],
+    "s4": [s4d],
+    "s4d": [s4d],
+    "s5": [floats(lambda D, T: 256)],  # 128 conjugate pairs, whatever the width
+    "sandwich_ln": [attention],
+    "slstm": [floats(lambda D, T: 4 * D + 3 * D)],  # h, c, n, m; a convolution of width 4
+    "synthesizer": [lambda D, T: 4 * T * D + 8],  # values only: scores come from each step alone
+    "transformer_2017": [attention],
+    "transformer_pp": [attention],
+}
+
+
+def sketch(name, width=64, **sizes):
+    return sizing.sketch(name, "lm", Shape(length=200, vocab=11, outputs=11, width=width, **sizes))
+
+
+def resumable(name):
+    try:
+        return sketch(name, depth=len(zoo.recipe(name).mixers)).traits.resumable
+    except Unsupported:
+        return False
+
+
+def test_every_resumable_architecture_states_its_size():
+    assert sorted(STATE) == [name for name in zoo.names() if resumable(name)]
+
+
+@pytest.mark.parametrize("name", sorted(STATE))
+def test_state_bytes(name):
+    layers = STATE[name]
+    for width, steps in ((64, 1), (64, WINDOW + 7), (128, 2)):
+        model = sketch(name, width, depth=len(layers) + 1)
+        position = 8
+        stated = position + sum(layer(width, steps) for layer in (*layers, layers[0]))
+        assert sizing.recurrent_state_bytes(model, steps) == stated, (width, steps)
+
+
+def test_the_sum_rule_of_fast_weights_is_linear_attention():
+    """One layer's weights in the other: both read Σ φ(k) vᵀ and divide by Σ φ(k), with φ = elu + 1."""
+    torch.manual_seed(0)
+    site = Site(width=12, length=9)
+    linear = LinearAttention(site, heads=3, eps=1e-6).double()
+    fast = FastWeights(site, heads=3, rule="sum", normalise=False, scale=1.0, eps=1e-6).double()
+    for parameter in linear.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    for projection in (linear.query_projection, linear.key_projection, linear.value_projection, linear.out_projection):
+        nn.init.zeros_(projection.bias)
+    rows = [getattr(linear, f"{part}_projection").weight.unflatten(0, (3, -1)) for part in ("query", "key", "value")]
+    with torch.no_grad():
+        fast.slow_net.weight.copy_(torch.cat(rows, dim=1).flatten(0, 1))
+        fast.out_linear.weight.copy_(linear.out_projection.weight)
+    x = torch.randn(2, 9, 12, dtype=torch.float64)
+    torch.testing.assert_close(fast(x)[0], linear(x)[0], rtol=1e-10, atol=1e-10)
+
+
+def test_delta_net_recalls_exactly():
+    """β = 1 and orthonormal keys: each query gives what its key was last written, as the output's norm leaves it."""
+    torch.manual_seed(0)
+    D, K = 16, 5  # an input holds a key, a query and 6 numbers that make a value; readers write to the fifth key
+    mixer = DeltaNet(Site(width=D, length=20), heads=1, use_beta=False, use_short_conv=False, expand_k=K / D).double()
+    parts = torch.eye(D, dtype=torch.float64).split([K, K, D - 2 * K])
+    with torch.no_grad():
+        mixer.k_proj.weight.copy_(parts[0])
+        mixer.q_proj.weight.copy_(parts[1])
+        mixer.v_proj.weight.copy_(torch.randn(D, D - 2 * K, dtype=torch.float64) @ parts[2])
+        mixer.o_proj.weight.copy_(torch.eye(D))
+    axes = 1e6 * torch.eye(K, dtype=torch.float64)  # which SiLU leaves as they are
+    content = torch.randn(7, D - 2 * K, dtype=torch.float64)
+    writers = torch.cat([axes[[0, 1, 2, 3, 1, 0, 1]], axes[[4] * 7], content], dim=1)
+    readers = torch.cat([axes[[4] * 4], axes[:4], content[:4]], dim=1)
+    y, _ = mixer(torch.cat([writers, readers])[None])
+    last = nn.functional.silu(mixer.v_proj(writers))[[5, 6, 2, 3]]
+    expected = nn.functional.rms_norm(last * K**-0.5, (D,), mixer.o_norm.weight, 1e-5)
+    torch.testing.assert_close(y[0, 7:], expected, rtol=1e-9, atol=1e-9)

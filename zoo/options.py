@@ -1,0 +1,119 @@
+"""What the options of a registered thing may be, by the annotations of its signature, in the user's words.
+
+Architectures and their parts are checked here before they are made, so that none of them has to check types itself.
+Ranges, and what fits what, are their own affair.
+"""
+
+from __future__ import annotations
+
+import math
+import types
+from collections.abc import Collection, Iterable
+from inspect import Parameter, signature
+from numbers import Integral, Real
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from zoo.lookup import Option, Table, nearest, options_of
+from zoo.terms import Part
+
+
+def check(owner: str, options: Iterable[Option], given: dict[str, Any], *, also: Iterable[Option] = ()) -> None:
+    """Every option that is given is known and of the kind its annotation says. `also`: options known beside its own.
+
+    Raises:
+        TypeError: unknown option. ValueError: the wrong kind of value.
+    """
+    own = [option.name for option in options]
+    known = {option.name: option for option in (*also, *options)}
+    for name in sorted(set(given) - set(known), key=str):
+        raise TypeError(f"{owner} has no option {name!r}{nearest(name, [*own, *known])}")
+    for name, value in given.items():
+        problem = mismatch(value, known[name].annotation)
+        if problem and value is not known[name].default:
+            raise ValueError(f"{owner}: {name} {problem}")
+
+
+def make(table: Table, part: Part, *args: Any, **given: Any) -> Any:
+    """The component that `part` names, made from `args`, `given` and the options of the part.
+
+    Raises:
+        TypeError: unknown option. ValueError: unknown component, or a value that cannot be.
+    """
+    kind = table.resolve(part.kind)
+    try:
+        parameters = signature(kind.__init__).parameters.values()
+        options = [option for option in options_of(kind.__init__, skip=1 + len(args)) if option.name not in given]
+    except (NameError, TypeError, ValueError):
+        return kind(*args, **given, **part.options)  # a signature that cannot be read
+    if not any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters):
+        check(part.name, options, part.options)
+    return kind(*args, **given, **part.options)
+
+
+def mismatch(value: Any, annotation: Any) -> str | None:
+    """What came and what `annotation` allows, as the end of a message; None where the value fits."""
+    if _fits(value, annotation):
+        return None
+    if get_origin(annotation) is Literal and isinstance(value, str):
+        choices = [str(choice) for choice in get_args(annotation)]
+        near = nearest(value, choices)
+        return f"{value!r} is not one of {', '.join(choices)}{near if 'did you mean' in near else ''}"
+    said = f"must be {_words(annotation)}, got {value!r}"
+    whole = isinstance(value, float) and value.is_integer() and _fits(int(value), annotation)
+    return f"{said}; write {int(value)}" if whole else said
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _fits(value, inner[0])
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, kind) for kind in inner)
+    if origin is Literal:
+        return any(value == choice and type(value) is type(choice) for choice in inner)
+    if origin in (list, tuple):
+        kinds = [kind for kind in inner if kind is not Ellipsis]
+        return isinstance(value, (list, tuple)) and all(any(_fits(item, kind) for kind in kinds) for item in value)
+    if origin is dict:
+        pairs = value.items() if isinstance(value, dict) else ()
+        return isinstance(value, dict) and all(_fits(k, inner[0]) and _fits(v, inner[1]) for k, v in pairs)
+    if annotation is int:
+        return isinstance(value, Integral) and not isinstance(value, bool)
+    if annotation is float:
+        return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(annotation, type) and annotation not in (Any, Parameter.empty):
+        return isinstance(value, annotation)
+    return True  # an annotation of another form is its owner's affair
+
+
+_NAMES: dict[Any, str] = {
+    Part: "a Part",
+    int: "a whole number",
+    float: "a finite number",
+    bool: "true or false",
+    str: "a name",
+    dict: "a mapping",
+    list: "a list",
+    tuple: "a list",
+    type(None): "none",
+}
+
+
+def _words(annotation: Any) -> str:
+    """`int | None` → "a whole number or none"."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _words(inner[0])
+    if origin in (Union, types.UnionType):
+        return _either([_words(kind) for kind in inner])
+    if origin is Literal:
+        return _either([choice if isinstance(choice, str) else repr(choice) for choice in inner])
+    if origin in (list, tuple) and inner:
+        kinds = dict.fromkeys(_words(kind) for kind in inner if kind is not Ellipsis)
+        return f"a list (each entry {_either(kinds)})"
+    return _NAMES.get(origin or annotation, getattr(annotation, "__name__", str(annotation)))
+
+
+def _either(words: Collection[str]) -> str:
+    *most, last = dict.fromkeys(words)
+    return f"{', '.join(most)} or {last}" if most else last
