@@ -24,8 +24,8 @@ from zoo.mixers.linear_transformer import LinearAttention
 from zoo.mixers.mamba import Mamba
 from zoo.mixers.mamba2 import Mamba2
 from zoo.mixers.retnet import Retention
-from zoo.mixers.rwkv6 import TimeMix as RWKV6
-from zoo.mixers.rwkv7 import TimeMix as RWKV7
+from zoo.mixers.rwkv6 import TimeMix as TimeMix6
+from zoo.mixers.rwkv7 import TimeMix as TimeMix7
 
 RECORDED = Path(__file__).parent / "recorded"
 Tensors = dict[str, Tensor]
@@ -130,7 +130,7 @@ LAYERS = {
     ),
     "RWKV6Attention": Layer(
         "rwkv6",
-        RWKV6,
+        TimeMix6,
         {"proj_low_rank_dim": "mix_lora", "gate_low_rank_dim": "decay_lora"}
         | dict.fromkeys(["num_heads", "expand_k", "norm_eps"], ""),
         rwkv6,
@@ -142,7 +142,7 @@ LAYERS = {
     ),
     "RWKV7Attention": Layer(
         "rwkv7",
-        RWKV7,
+        TimeMix7,
         {"head_dim": "head_size", "decay_low_rank_dim": "decay_lora", "a_low_rank_dim": "a_lora"}
         | {"v_low_rank_dim": "v_lora", "gate_low_rank_dim": "gate_lora", "num_hidden_layers": "", "layer_idx": ""},
         rwkv7,
@@ -198,13 +198,8 @@ def test_layer(oracle, name):
     mixer = build(layer, about["hyper"], x.shape[1])
 
     def ours(kind: str) -> Tensors:
-        return layer.parameters(
-            {
-                key.removeprefix(kind): value
-                for key, value in recorded.items()
-                if key.startswith(kind) and "input" not in key
-            }
-        )
+        found = {key.removeprefix(kind): value for key, value in recorded.items() if key.startswith(kind)}
+        return layer.parameters({key: value for key, value in found.items() if not key.startswith("input")})
 
     load(mixer, ours("param."))
     leaves, more = {"input": x}, {}

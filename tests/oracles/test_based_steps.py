@@ -1,4 +1,4 @@
-"""Based: attention against flash-linear-attention's reference and a sum over pairs, its convolution step by step."""
+"""Based where test_fla_recorded.py has nothing: attention with a width of values of its own, and the convolution."""
 
 import pytest
 import torch
@@ -19,35 +19,14 @@ def random(mixer):
 
 
 def gradients(y, x, weight, parameters):
-    """By `backward`, as fla's feature map uses checkpoints that know no other way."""
     leaves = {"x": x, **parameters}
-    for leaf in leaves.values():
-        leaf.grad = None
-    (y * weight).sum().backward()
-    return {name: leaf.grad for name, leaf in leaves.items()}
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize("sizes", [(3, 5, 1e-12), (4, 16, 1e-12), (1, 1, 0.1)], ids=str)
-def test_layer(oracle, causal, sizes):
-    heads, d, eps = sizes
-    official = pytest.importorskip("fla.layers.based").BasedLinearAttention
-    options = {"feature_dim": d, "eps": eps}
-    ours, x, weight = random(Based(Site(width=D, length=T, causal=causal), heads=heads, **options))
-    theirs = official(hidden_size=D, num_heads=heads, num_key_value_heads=heads, causal=causal, **options).double()
-    theirs.load_state_dict(ours.state_dict())
-    proof = oracle("based", "flash-linear-attention, BasedLinearAttention.forward_reference")
-    got, wanted = ours(x)[0], theirs.forward_reference(x)
-    proof.outputs(got, wanted, 1e-9)
-    named = (dict(layer.named_parameters()) for layer in (ours, theirs))
-    proof.gradients(*(gradients(y, x, weight, p) for y, p in zip((got, wanted), named, strict=True)), 1e-8)
+    return dict(zip(leaves, torch.autograd.grad((y * weight).sum(), list(leaves.values())), strict=True))
 
 
 @pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize(("heads", "d", "head_dim"), [(4, 16, None), (2, 3, 5)])
-def test_pairs(oracle, causal, heads, d, head_dim):
+def test_pairs(oracle, causal):
     """Every weight written out as 1 + s + s²/2."""
+    heads, d, head_dim = 2, 3, 5
     site = Site(width=D, length=T, causal=causal)
     mixer, x, weight = random(Based(site, heads=heads, feature_dim=d, head_dim=head_dim))
     q, k, v = ((x @ getattr(mixer, f"{name}_proj").weight.T).view(B, T, heads, -1).transpose(1, 2) for name in "qkv")
