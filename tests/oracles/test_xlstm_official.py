@@ -16,9 +16,9 @@ MLSTM_OPTIONS = pytest.mark.parametrize(
     ("width", "options"),
     [
         (16, {}),
-        (12, {"num_heads": 3, "round_proj_up_to_multiple_of": 12, "bias": True}),
-        (10, {"num_heads": 5, "qkv_proj_blocksize": 2, "proj_factor": 3.0, "round_proj_up_to_multiple_of": 10}),
-        (8, {"num_heads": 1, "qkv_proj_blocksize": 16, "conv1d_kernel_size": 2, "round_proj_up_to_multiple_of": 16}),
+        (12, {"heads": 3, "round_proj_up_to_multiple_of": 12, "bias": True}),
+        (10, {"heads": 5, "qkv_proj_blocksize": 2, "proj_factor": 3.0, "round_proj_up_to_multiple_of": 10}),
+        (8, {"heads": 1, "qkv_proj_blocksize": 16, "conv1d_kernel_size": 2, "round_proj_up_to_multiple_of": 16}),
     ],
     ids=str,
 )
@@ -26,15 +26,16 @@ SLSTM_OPTIONS = pytest.mark.parametrize(
     ("width", "options"),
     [
         (16, {}),
-        (15, {"num_heads": 3, "conv1d_kernel_size": 2}),
-        (10, {"num_heads": 5, "conv1d_kernel_size": 0, "group_norm_weight": False}),
-        (6, {"num_heads": 1, "bias_init": "small_init", "recurrent_weight_init": "standard"}),
+        (15, {"heads": 3, "conv1d_kernel_size": 2}),
+        (10, {"heads": 5, "conv1d_kernel_size": 0, "group_norm_weight": False}),
+        (6, {"heads": 1, "bias_init": "small_init", "recurrent_weight_init": "standard"}),
     ],
     ids=str,
 )
 
 
 def official_layer(ours, width, options, block=0, blocks=1):
+    options = {{"heads": "num_heads"}.get(name, name): value for name, value in options.items()}
     if ours is MLSTM:
         return mLSTMLayer(mLSTMLayerConfig(embedding_dim=width, context_length=T, _num_blocks=blocks, **options))
     config = sLSTMLayerConfig(embedding_dim=width, backend="vanilla", **options)

@@ -13,9 +13,7 @@ from zoo.terms import Part, Recipe
     paper="no one paper: any stack whose layers follow a pattern",
     source="the layers are those of the architectures named",
 )
-def hybrid(
-    *, pattern: tuple[str | dict[str, Any], ...] = ("mamba", "mamba", "attention"), norm: str = "layer"
-) -> Recipe:
+def hybrid(*, pattern: tuple[str | dict[str, Any], ...] = ("mamba", "mamba", "attention")) -> Recipe:
     """Blocks that follow a pattern, repeated over the depth: `hybrid: {pattern: [mamba, mamba, attention]}`.
 
     An entry names an architecture, whose mixer and channel mixer it takes, or a mixer, which gets an MLP. Options go
@@ -28,7 +26,6 @@ def hybrid(
         mixer=tuple(mixer for mixer, _, _ in blocks),
         channel=tuple(channel for _, channel, _ in blocks),
         wiring="pre",
-        norm=norm,
         depth=max(4, len(blocks)) if 4 % len(blocks) == 0 else len(blocks) * math.ceil(4 / len(blocks)),
         width_multiple=math.lcm(*(multiple for _, _, multiple in blocks)),
     )

@@ -24,7 +24,7 @@ NORM = "LayerNorm before the layer has a bias and its weight starts at 1 (offici
 )
 def mlstm(
     *,
-    num_heads: int = 4,
+    heads: int = 4,
     conv1d_kernel_size: int = 4,
     qkv_proj_blocksize: int = 4,
     proj_factor: float = 2.0,
@@ -34,7 +34,7 @@ def mlstm(
     """xLSTM[1:0]: blocks of mLSTM, a matrix memory with exponential input gates and no recurrent weights."""
     mixer = Part(
         "mlstm",
-        num_heads=num_heads,
+        heads=heads,
         conv1d_kernel_size=conv1d_kernel_size,
         qkv_proj_blocksize=qkv_proj_blocksize,
         proj_factor=proj_factor,
@@ -60,7 +60,7 @@ def mlstm(
 )
 def slstm(
     *,
-    num_heads: int = 4,
+    heads: int = 4,
     conv1d_kernel_size: int = 4,
     group_norm_weight: bool = True,
     bias_init: Literal["powerlaw_blockdependent", "small_init", "zeros", "standard"] = "powerlaw_blockdependent",
@@ -70,7 +70,7 @@ def slstm(
     """xLSTM[0:1]: blocks of sLSTM, an LSTM with exponential input gates and recurrent heads, and a gated MLP."""
     mixer = Part(
         "slstm",
-        num_heads=num_heads,
+        heads=heads,
         conv1d_kernel_size=conv1d_kernel_size,
         group_norm_weight=group_norm_weight,
         bias_init=bias_init,
@@ -82,5 +82,5 @@ def slstm(
         wiring="pre",
         norm="layer",
         positions="none",
-        width_multiple=num_heads,
+        width_multiple=heads,
     )

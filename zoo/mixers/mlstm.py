@@ -30,7 +30,7 @@ class MLSTM(Mixer):
     (B, I, W − 1), and `C` (B, H, d, d), `n` (B, H, d) and `m` (B, H) in float32 at least.
 
     Args:
-        num_heads: H. conv1d_kernel_size: W. bias: of W_up, W_q, W_k, W_v and W_down.
+        heads: H. conv1d_kernel_size: W. bias: of W_up, W_q, W_k, W_v and W_down.
         qkv_proj_blocksize: the size of the blocks of W_q, W_k and W_v.
         proj_factor: I, the width inside, is this times D, rounded up to a multiple of
         round_proj_up_to_multiple_of: None for the least that divides into heads and blocks.
@@ -42,7 +42,7 @@ class MLSTM(Mixer):
         self,
         site: Site,
         *,
-        num_heads: int = 4,
+        heads: int = 4,
         conv1d_kernel_size: int = 4,
         qkv_proj_blocksize: int = 4,
         proj_factor: float = 2.0,
@@ -51,15 +51,15 @@ class MLSTM(Mixer):
     ) -> None:
         super().__init__(site)
         multiple = round_proj_up_to_multiple_of
-        sizes = {"num_heads": num_heads, "qkv_proj_blocksize": qkv_proj_blocksize, "round_proj_up_to_multiple_of": 1}
+        sizes = {"heads": heads, "qkv_proj_blocksize": qkv_proj_blocksize, "round_proj_up_to_multiple_of": 1}
         for name, value in {**sizes, "round_proj_up_to_multiple_of": 1 if multiple is None else multiple}.items():
             if value < 1:
                 raise ValueError(f"mlstm: {name} must be at least 1, got {value}")
         if proj_factor <= 0:
             raise ValueError(f"mlstm: proj_factor must be positive, got {proj_factor}")
-        multiple = math.lcm(num_heads, qkv_proj_blocksize) if multiple is None else multiple
+        multiple = math.lcm(heads, qkv_proj_blocksize) if multiple is None else multiple
         inner = math.ceil(proj_factor * site.width / multiple) * multiple
-        for what, parts in (("heads", num_heads), ("blocks of that size", qkv_proj_blocksize)):
+        for what, parts in (("heads", heads), ("blocks of that size", qkv_proj_blocksize)):
             if inner % parts:
                 raise ValueError(f"mlstm: {inner} units (width {site.width}) do not divide into {parts} {what}")
         self.inner = inner
@@ -68,7 +68,7 @@ class MLSTM(Mixer):
         self.k_proj = LinearHeadwise(inner, inner // qkv_proj_blocksize, bias=bias)
         self.v_proj = LinearHeadwise(inner, inner // qkv_proj_blocksize, bias=bias)
         self.conv1d = CausalConv1d(inner, conv1d_kernel_size)
-        self.mlstm_cell = MLSTMCell(inner, num_heads)
+        self.mlstm_cell = MLSTMCell(inner, heads)
         self.learnable_skip = nn.Parameter(torch.empty(inner))
         self.proj_down = nn.Linear(inner, site.width, bias=bias)
         self.reset_parameters(layer=site.layer, depth=site.depth)
@@ -91,7 +91,7 @@ class MLSTM(Mixer):
         return y, {"conv": last, **{name: new.to(state[name].dtype) for name, new in zip("Cnm", after, strict=True)}}
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        H, d = self.mlstm_cell.num_heads, self.inner // self.mlstm_cell.num_heads
+        H, d = self.mlstm_cell.heads, self.inner // self.mlstm_cell.heads
         C = wide(torch.zeros(batch, H, d, d, device=device, dtype=dtype))
         conv = self.conv1d.conv.init_state(batch, device=device, dtype=dtype)
         return {"conv": conv, "C": C, "n": C.new_zeros(batch, H, d), "m": C.new_zeros(batch, H)}
@@ -127,12 +127,12 @@ class CausalConv1d(nn.Module):
 class MLSTMCell(nn.Module):
     """From q, k and v of all heads to norm(h): the gates, the memory and the norm over each head."""
 
-    def __init__(self, width: int, num_heads: int) -> None:
+    def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.num_heads = num_heads
-        self.igate = nn.Linear(3 * width, num_heads)
-        self.fgate = nn.Linear(3 * width, num_heads)
-        self.outnorm = MultiHeadLayerNorm(width, num_heads)
+        self.heads = heads
+        self.igate = nn.Linear(3 * width, heads)
+        self.fgate = nn.Linear(3 * width, heads)
+        self.outnorm = MultiHeadLayerNorm(width, heads)
 
     def forward(
         self,
@@ -150,7 +150,7 @@ class MLSTMCell(nn.Module):
             i, f = (
                 F.linear(qkv, wide(gate.weight), wide(gate.bias)).transpose(1, 2) for gate in (self.igate, self.fgate)
             )
-            q, k, v = (x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for x in (q, k, v))
+            q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))
             h, after = mlstm(q, k, v, i, f, state, mask=mask)
             return self.outnorm(h.transpose(1, 2).flatten(2)), after
 
@@ -160,20 +160,20 @@ class MLSTMCell(nn.Module):
         for gate in (self.igate, self.fgate):
             nn.init.zeros_(gate.weight)
         nn.init.normal_(self.igate.bias, std=0.1)
-        self.fgate.bias.copy_(torch.linspace(3, 6, self.num_heads))
+        self.fgate.bias.copy_(torch.linspace(3, 6, self.heads))
         self.outnorm.reset_parameters()
 
 
 class MultiHeadLayerNorm(nn.Module):
     """(x − mean)/std over each head's channels, times 1 + w (xlstm/components/ln.py)."""
 
-    def __init__(self, width: int, num_heads: int, *, weight: bool = True, eps: float = 1e-5) -> None:
+    def __init__(self, width: int, heads: int, *, weight: bool = True, eps: float = 1e-5) -> None:
         super().__init__()
-        self.num_heads, self.eps = num_heads, eps
+        self.heads, self.eps = heads, eps
         self.weight = nn.Parameter(torch.zeros(width)) if weight else None
 
     def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-        x = wide(x).unflatten(-1, (self.num_heads, -1))
+        x = wide(x).unflatten(-1, (self.heads, -1))
         x = F.layer_norm(x, x.shape[-1:], eps=self.eps).flatten(-2)
         return x if self.weight is None else x * (1 + wide(self.weight))
 
@@ -184,11 +184,11 @@ class MultiHeadLayerNorm(nn.Module):
 
 
 class LinearHeadwise(nn.Module):
-    """A block-diagonal matrix: each of `num_heads` groups of channels has its own (components/linear_headwise.py)."""
+    """A block-diagonal matrix: each of `heads` groups of channels has its own (components/linear_headwise.py)."""
 
-    def __init__(self, width: int, num_heads: int, *, bias: bool) -> None:
+    def __init__(self, width: int, heads: int, *, bias: bool) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(num_heads, width // num_heads, width // num_heads))
+        self.weight = nn.Parameter(torch.empty(heads, width // heads, width // heads))
         self.bias = nn.Parameter(torch.empty(width)) if bias else None
 
     def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:

@@ -38,7 +38,7 @@ class SLSTM(Mixer):
     The official code calls W_i `fgate` and W_f `igate`; so do we, as weights are exchanged by name.
 
     Args:
-        num_heads: H. conv1d_kernel_size: W; 0 for no convolution. group_norm_weight: whether the norm has weights.
+        heads: H. conv1d_kernel_size: W; 0 for no convolution. group_norm_weight: whether the norm has weights.
         bias_init: of b_f. `powerlaw_blockdependent`: from 5 to −7 along a head, bent the more the deeper the layer;
             `small_init`: from 3 to 6. The other biases are zero, but for `standard`: all uniform within ±1/√D.
         recurrent_weight_init: of R; `standard`: uniform within ±1/√D.
@@ -50,7 +50,7 @@ class SLSTM(Mixer):
         self,
         site: Site,
         *,
-        num_heads: int = 4,
+        heads: int = 4,
         conv1d_kernel_size: int = 4,
         group_norm_weight: bool = True,
         bias_init: BiasInit = "powerlaw_blockdependent",
@@ -58,8 +58,8 @@ class SLSTM(Mixer):
     ) -> None:
         super().__init__(site)
         D = site.width
-        if num_heads < 1 or D % num_heads:
-            raise ValueError(f"slstm: width {D} does not divide into {num_heads} heads")
+        if heads < 1 or D % heads:
+            raise ValueError(f"slstm: width {D} does not divide into {heads} heads")
         if conv1d_kernel_size < 0:
             raise ValueError(f"slstm: conv1d_kernel_size must be at least 0, got {conv1d_kernel_size}")
         for name, value, known in (
@@ -68,14 +68,14 @@ class SLSTM(Mixer):
         ):
             if value not in known:
                 raise ValueError(f"slstm: {name} {value!r} is not one of {', '.join(known)}")
-        self.num_heads, self.bias_init, self.recurrent_weight_init = num_heads, bias_init, recurrent_weight_init
+        self.heads, self.bias_init, self.recurrent_weight_init = heads, bias_init, recurrent_weight_init
         self.conv1d = CausalConv1d(D, conv1d_kernel_size) if conv1d_kernel_size else None
-        self.fgate = LinearHeadwise(D, num_heads, bias=False)
-        self.igate = LinearHeadwise(D, num_heads, bias=False)
-        self.zgate = LinearHeadwise(D, num_heads, bias=False)
-        self.ogate = LinearHeadwise(D, num_heads, bias=False)
-        self.slstm_cell = SLSTMCell(D, num_heads)
-        self.group_norm = MultiHeadLayerNorm(D, num_heads, weight=group_norm_weight)
+        self.fgate = LinearHeadwise(D, heads, bias=False)
+        self.igate = LinearHeadwise(D, heads, bias=False)
+        self.zgate = LinearHeadwise(D, heads, bias=False)
+        self.ogate = LinearHeadwise(D, heads, bias=False)
+        self.slstm_cell = SLSTMCell(D, heads)
+        self.group_norm = MultiHeadLayerNorm(D, heads, weight=group_norm_weight)
         self.reset_parameters(layer=site.layer, depth=site.depth)
 
     def forward(
@@ -119,7 +119,7 @@ class SLSTM(Mixer):
             nn.init.uniform_(b, -(D**-0.5), D**-0.5)
         else:
             nn.init.zeros_(b)
-        forget, d = b.view(4, self.num_heads, -1)[1], D // self.num_heads
+        forget, d = b.view(4, self.heads, -1)[1], D // self.heads
         if self.bias_init == "powerlaw_blockdependent":
             along = torch.arange(d, device=b.device) / max(d - 1, 1)
             forget.copy_(5 - 12 * along ** (0.3 + 1.3 * layer / max(depth - 1, 1)))
@@ -137,10 +137,10 @@ class SLSTMCell(nn.Module):
     """The recurrence, from what the gates say about the input. R and b are stored as by the official vanilla backend:
     R (H, 4 d, d), per head the rows of gates i, f, z and o, and b (4 D), gate by gate."""
 
-    def __init__(self, width: int, num_heads: int) -> None:
+    def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.width, self.num_heads, d = width, num_heads, width // num_heads
-        self._recurrent_kernel_ = nn.Parameter(torch.empty(num_heads, 4 * d, d))
+        self.width, self.heads, d = width, heads, width // heads
+        self._recurrent_kernel_ = nn.Parameter(torch.empty(heads, 4 * d, d))
         self._bias_ = nn.Parameter(torch.empty(4 * width))
 
     def forward(
@@ -152,7 +152,7 @@ class SLSTMCell(nn.Module):
     ) -> tuple[Float[Tensor, "B T D"], State]:
         """All h_t, in float32 at least, and the next h, c, n and m if given them (else nothing)."""
         kernels.ran("slstm", "steps")
-        H, B = self.num_heads, len(gates[0])
+        H, B = self.heads, len(gates[0])
         with full(gates[0].device):
             R, b = wide(self._recurrent_kernel_).transpose(1, 2), wide(self._bias_).unflatten(0, (4, H, -1))
             Wx = torch.stack([wide(gate).unflatten(-1, (H, -1)) for gate in gates], dim=3) + b.transpose(0, 1)

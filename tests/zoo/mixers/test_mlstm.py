@@ -108,7 +108,7 @@ def test_state_and_gates_stay_float32_under_autocast():
 
 def test_initialisation():
     D, depth = 64, 5
-    mixer = MLSTM(Site(width=D, length=8), num_heads=4, bias=True)
+    mixer = MLSTM(Site(width=D, length=8), heads=4, bias=True)
     for parameter in mixer.parameters():
         parameter.data.fill_(torch.nan)
     mixer.reset_parameters(layer=1, depth=depth)
@@ -128,7 +128,7 @@ def test_initialisation():
 @pytest.mark.parametrize(
     ("options", "inner"),
     [({}, 64), ({"round_proj_up_to_multiple_of": None}, 40), ({"proj_factor": 4.0}, 128),
-     ({"num_heads": 3, "round_proj_up_to_multiple_of": None}, 48), ({"num_heads": 5, "qkv_proj_blocksize": 2,
+     ({"heads": 3, "round_proj_up_to_multiple_of": None}, 48), ({"heads": 5, "qkv_proj_blocksize": 2,
        "round_proj_up_to_multiple_of": 10, "proj_factor": 1.0}, 20)],
 )  # fmt: skip
 def test_width_inside(options, inner):
@@ -148,8 +148,8 @@ def test_hints():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_heads": 3}, "64 units .* do not divide into 3 heads"),
-        ({"num_heads": 0}, "num_heads must be at least 1"),
+        ({"heads": 3}, "64 units .* do not divide into 3 heads"),
+        ({"heads": 0}, "heads must be at least 1"),
         ({"qkv_proj_blocksize": 5}, "blocks"),
         ({"proj_factor": 0}, "proj_factor"),
         ({"conv1d_kernel_size": 0}, "kernel size"),

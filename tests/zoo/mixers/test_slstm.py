@@ -20,7 +20,7 @@ def build(**options):
 
 def paper(mixer, x):
     """Section 2.2, written out without stabilisation; the norm over each head with its own loop."""
-    weights, heads = dict(mixer.named_parameters()), mixer.num_heads
+    weights, heads = dict(mixer.named_parameters()), mixer.heads
     d = D // heads
     a = x
     if mixer.conv1d is not None:
@@ -50,7 +50,7 @@ def paper(mixer, x):
 
 @pytest.mark.parametrize(
     "options",
-    [{"num_heads": 2}, {"num_heads": 3, "conv1d_kernel_size": 0}, {"num_heads": 1, "group_norm_weight": False}],
+    [{"heads": 2}, {"heads": 3, "conv1d_kernel_size": 0}, {"heads": 1, "group_norm_weight": False}],
     ids=str,
 )
 def test_is_the_layer_of_the_paper(options):
@@ -71,7 +71,7 @@ def test_is_the_layer_of_the_paper(options):
 @pytest.mark.parametrize("size", [300.0, -300.0])
 def test_extreme_gates_stay_finite(size):
     """In float32, where e^89 is infinite."""
-    mixer, x = build(num_heads=2)
+    mixer, x = build(heads=2)
     mixer, x = mixer.float(), x.float()
     mixer.slstm_cell._bias_.data[: 2 * D] += size * torch.randn(2 * D).sign()
     y, state = mixer(x, state=mixer.init_state(B, device="cpu", dtype=torch.float32))
@@ -82,7 +82,7 @@ def test_extreme_gates_stay_finite(size):
 
 @pytest.mark.parametrize(("layer", "power"), [(0, 0.3), (2, 0.95), (4, 1.6)])
 def test_initialisation(layer, power):
-    mixer = SLSTM(Site(width=64, length=T), num_heads=4)
+    mixer = SLSTM(Site(width=64, length=T), heads=4)
     for parameter in mixer.parameters():
         parameter.data.fill_(torch.nan)
     mixer.reset_parameters(layer=layer, depth=5)
@@ -105,7 +105,7 @@ def test_other_initialisations():
 
 
 def test_hints():
-    mixer, _ = build(num_heads=2)
+    mixer, _ = build(heads=2)
     hints, names = mixer.hints(), dict(mixer.named_parameters())
     assert {name for name, hint in hints.items() if hint.decay} == {f"{gate}gate.weight" for gate in "fizo"}
     left = {"conv1d.conv.weight", "conv1d.conv.bias"}
@@ -116,10 +116,10 @@ def test_hints():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_heads": 4}, "width 6 does not divide into 4 heads"),
-        ({"num_heads": 2, "conv1d_kernel_size": -1}, "conv1d_kernel_size"),
-        ({"num_heads": 2, "bias_init": "ones"}, "bias_init 'ones' is not one of"),
-        ({"num_heads": 2, "recurrent_weight_init": "ones"}, "recurrent_weight_init"),
+        ({"heads": 4}, "width 6 does not divide into 4 heads"),
+        ({"heads": 2, "conv1d_kernel_size": -1}, "conv1d_kernel_size"),
+        ({"heads": 2, "bias_init": "ones"}, "bias_init 'ones' is not one of"),
+        ({"heads": 2, "recurrent_weight_init": "ones"}, "recurrent_weight_init"),
     ],
 )
 def test_rejects_what_cannot_be(options, message):
