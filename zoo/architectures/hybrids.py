@@ -26,7 +26,7 @@ def hybrid(*, pattern: tuple[str | dict[str, Any], ...] = ("mamba", "mamba", "at
         mixer=tuple(mixer for mixer, _, _ in blocks),
         channel=tuple(channel for _, channel, _ in blocks),
         wiring="pre",
-        depth=max(4, len(blocks)) if 4 % len(blocks) == 0 else len(blocks) * math.ceil(4 / len(blocks)),
+        depth=len(blocks) * math.ceil(4 / len(blocks)),
         width_multiple=math.lcm(*(multiple for _, _, multiple in blocks)),
     )
 
