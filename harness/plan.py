@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -61,7 +60,8 @@ def solve(specs: list[RunSpec], loaded: Loaded) -> Sizes:
         except Unsupported as error:
             sizes[spec.cell] = str(error)
         except (ValueError, TypeError) as error:
-            message = f"{spec.architecture_label} on {spec.task_label}: {error}"
+            said = str(error).removeprefix(f"{spec.architecture_label}: ")
+            message = f"{spec.architecture_label} on {spec.task_label}: {said}"
             raise loaded.error(message, _culprit(spec, loaded, str(error))) from None
     return sizes
 
@@ -70,17 +70,8 @@ def _culprit(spec: RunSpec, loaded: Loaded, message: str) -> Path_:
     """Where in the suite the option stands that a message names, or else the architecture."""
     suite = loaded.suite
     arch = next(i for i, choice in enumerate(suite.architectures) if choice.label == spec.architecture_label)
-    task = next(i for i, question in enumerate(suite.tasks) if question.label == spec.task_label)
-    places: list[tuple[Path_, dict[str, Any]]] = [
-        (("architectures", arch, spec.architecture), suite.architectures[arch].options),
-        (("tasks", task, "model"), suite.tasks[task].model),
-        (("model",), suite.model),
-    ]
-    for path, options in places:
-        for name, value in options.items():
-            if re.search(rf"\b{name}\b", message) or (isinstance(value, str) and repr(value) in message):
-                return (*path, name)
-    return "architectures", arch
+    task = next(question for question in suite.tasks if question.label == spec.task_label)
+    return loaded.culprit(arch, task, message)
 
 
 def plan(loaded: Loaded) -> list[Cell]:

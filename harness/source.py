@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -11,6 +12,15 @@ import yaml
 from harness.errors import UserError
 
 Path_: TypeAlias = "tuple[str | int, ...]"
+
+
+class Loader(yaml.SafeLoader):
+    """Reads `1e-3` as a number, as YAML 1.2 does; PyYAML takes it for text."""
+
+
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+"), list("-+.0123456789")
+)
 
 
 @dataclass
@@ -67,7 +77,7 @@ def read(file: Path) -> Source:
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror}", file=file) from None
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = yaml.compose(text, Loader=Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise UserError(f"is not YAML: {error.problem}", file=file, line=mark.line + 1 if mark else None) from None
@@ -104,7 +114,7 @@ def _convert(node: yaml.Node, path: Path_, file: str, source: Source) -> Any:
     if isinstance(node, yaml.SequenceNode):
         return [_convert(item, (*path, i), file, source) for i, item in enumerate(node.value)]
     try:
-        return yaml.SafeLoader("").construct_object(node)
+        return Loader("").construct_object(node)
     except yaml.MarkedYAMLError as error:
         raise UserError(f"is not YAML: {error.problem}", file=file, line=node.start_mark.line + 1) from None
     except ValueError as error:  # a date that is none, say

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tasks
-from harness.suite import COMMON_TYPES, Loaded, Question, Train
+from harness.suite import Loaded, Question, Train
 from tasks.base import Task
-from zoo import registry
 from zoo.terms import Role
 
 SCHEMA = 1
@@ -99,22 +98,21 @@ def trials(loaded: Loaded) -> list[RunSpec]:
 
 def _spec(loaded: Loaded, question: Question, index: int, seed: int, plugins: tuple[tuple[str, str], ...]) -> RunSpec:
     suite, choice = loaded.suite, loaded.suite.architectures[index]
-    own = {*COMMON_TYPES, *(option.name for option in registry.get(choice.name).options)}
-    shared = {key: value for key, value in {**suite.model, **question.model}.items() if key in own}
+    options = loaded.options(index, question)
     match = question.match or suite.budget.match
     train = Train.model_validate({**suite.train.model_dump(), **question.train})
     name, limit = (question.stop or suite.budget.stop).limit
     return RunSpec(
         architecture=choice.name,
         architecture_label=choice.label,
-        options={**shared, **choice.options},
+        options=options,
         task=question.name,
         task_label=question.label,
         task_options=question.options,
         role=tasks.get(question.name).make.role,
         seed=seed,
         kind="final",
-        match=None if match is None or "width" in {**shared, **choice.options} else match.model_dump(),
+        match=None if match is None or "width" in options else match.model_dump(),
         stop={name: limit},
         train=train.model_dump(mode="json"),
         evaluate=suite.evaluate.model_dump(),

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import importlib.resources
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 import tasks as task_registry
 from harness.errors import UserError
-from harness.source import Path_, Source, merge, read
+from harness.source import Loader, Path_, Source, merge, read
 from harness.units import Count, Duration, Fraction, Number, Quantity
 from zoo import registry
 from zoo.lookup import nearest
+from zoo.options import mismatch
 from zoo.terms import Schedule
 
 
@@ -185,6 +187,24 @@ class Loaded:
     def error(self, message: str, path: Path_ = ()) -> UserError:
         return self.source.error(message, path)
 
+    def options(self, index: int, question: Question) -> dict[str, Any]:
+        """The options of one architecture on one task: its own over the task's, over those of every model."""
+        choice = self.suite.architectures[index]
+        known = {*COMMON_TYPES, *(option.name for option in registry.get(choice.name).options)}
+        shared = {key: value for key, value in {**self.suite.model, **question.model}.items() if key in known}
+        return {**shared, **choice.options}
+
+    def culprit(self, index: int, question: Question, message: str) -> Path_:
+        """Where the option stands that a message about one architecture on one task names; else the architecture."""
+        choice, task = self.suite.architectures[index], self.suite.tasks.index(question)
+        places: list[tuple[Path_, dict[str, Any]]] = [
+            (("architectures", index, choice.name), choice.options),
+            (("tasks", task, "model"), question.model),
+            (("model",), self.suite.model),
+        ]
+        found = [(score, (*path, *inner)) for path, options in places for inner, score in _named(options, message)]
+        return max(found, key=lambda pair: pair[0])[1] if found else ("architectures", index)
+
     @property
     def plugins(self) -> list[tuple[str, str]]:
         """Plug-ins as (name in the suite, what to import)."""
@@ -227,7 +247,7 @@ def load(name: str | Path, overrides: tuple[str, ...] = ()) -> Loaded:
         if not equals or not key:
             raise UserError(f"{override!r} is not key=value", file="--set")
         try:
-            value = yaml.safe_load(text)
+            value = yaml.load(text, Loader)
         except yaml.YAMLError:
             raise UserError(f"{text!r} is not a YAML value", file="--set", key=key) from None
         source.put(tuple(int(k) if k.isdigit() else k for k in key.split(".")), value, "--set")
@@ -329,8 +349,26 @@ def _words(error: Any) -> str:
         return f"{error['input']!r} is not known here{nearest(error['input'], expected)}"
     if error["type"] == "string_pattern_mismatch":
         return f"use letters, digits, '.', '_' and '-', starting with a letter or digit; got {error['input']!r}"
+    for kind, words in _KINDS.items():
+        if error["type"].startswith(kind):
+            return f"must be {words}, got {error['input']!r}"
+    if error["type"] == "too_short":
+        return f"needs at least {error['ctx']['min_length']} entry"
     own = error["type"] in ("value_error", "mapping", "unknown_key") or isinstance(error["input"], (list, dict))
     return message if own else f"{message}, got {error['input']!r}"
+
+
+_KINDS = {
+    "int_": "a whole number",
+    "float_": "a number",
+    "finite_number": "a finite number",
+    "bool_": "true or false",
+    "string_": "text",
+    "list_": "a list",
+    "tuple_": "a list",
+    "dict_": "a mapping",
+}
+"""Pydantic's types of error, and what should have come."""
 
 
 def _check(loaded: Loaded) -> None:
@@ -354,6 +392,42 @@ def _check(loaded: Loaded) -> None:
         except (KeyError, TypeError, ValueError) as error:
             raise loaded.error(str(error.args[0] if error.args else error), (*path, question.name)) from None
     _check_only(loaded)
+    _check_recipes(loaded)
+
+
+def _check_recipes(loaded: Loaded) -> None:
+    """Every architecture takes the options it has on every task."""
+    for question in loaded.suite.tasks:
+        for index, choice in enumerate(loaded.suite.architectures):
+            options = loaded.options(index, question)
+            if options.pop("width", 1) < 1:
+                raise loaded.error("width must be at least 1", loaded.culprit(index, question, "width"))
+            try:
+                registry.recipe(choice.name, **options)
+            except Exception as error:  # a plug-in may raise anything
+                own = isinstance(error, (TypeError, ValueError))
+                message = str(error) if own else f"{choice.name}: {type(error).__name__}: {error}"
+                raise loaded.error(message, loaded.culprit(index, question, message)) from None
+
+
+def _named(value: Any, message: str, above: int = 0) -> Iterator[tuple[Path_, int]]:
+    """The paths in an option's value that a message names, each with how well; a number alone names nothing."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        if isinstance(value, list) and not isinstance(inner, (str, dict, list)):
+            continue  # a number in a list is not looked for
+        own = above + (2 * _says(message, key) if isinstance(key, str) else 0)
+        if isinstance(inner, (dict, list)):
+            yield from (((key, *path), score) for path, score in _named(inner, message, own))
+        elif own or isinstance(inner, str):
+            own += _says(message, inner)
+        if own > above:
+            yield (key,), own
+
+
+def _says(message: str, word: Any) -> bool:
+    """Whether a message has this name or value as a word of its own."""
+    return re.search(rf"(?<!\w)(?<!\d[.,]){re.escape(str(word))}(?!\w|[.,]\d)", message) is not None
 
 
 def _check_only(loaded: Loaded) -> None:
@@ -370,14 +444,8 @@ def _check_only(loaded: Loaded) -> None:
 
 
 COMMON_TYPES: dict[str, Any] = {
-    "depth": Annotated[int, Field(ge=1)],
-    "width": Annotated[int, Field(ge=1)],
-    "channel": str | dict[str, dict[str, Any] | None] | None,
-    "wiring": str,
-    "norm": str,
-    "positions": str | dict[str, dict[str, Any] | None],
-    "dropout": Annotated[float, Field(ge=0, lt=1)],
-    "tie": bool,
+    **registry.COMMON,
+    "width": int,
 }
 """Options every architecture takes, `width` for suites that match nothing."""
 
@@ -391,9 +459,6 @@ def check_options(options: dict[str, Any], known: dict[str, Any], owner: str, lo
     for name, value in options.items():
         if name not in known:
             raise loaded.error(f"{owner} has no option {name!r}{nearest(name, known)}", (*path, name))
-        try:
-            TypeAdapter(known[name]).validate_python(value)
-        except ValidationError as error:
-            raise loaded.error(_words(error.errors()[0]), (*path, name)) from None
-        except Exception:
-            continue  # an annotation pydantic cannot read is the architecture's own affair
+        problem = mismatch(value, known[name])
+        if problem:
+            raise loaded.error(f"{name} {problem}", (*path, name))

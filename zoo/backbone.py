@@ -17,7 +17,7 @@ from zoo.lookup import Table
 from zoo.mixers import MIXERS
 from zoo.ops.padding import reverse
 from zoo.options import make
-from zoo.positions import is_relative, part
+from zoo.positions import acts, part
 
 
 class Bidirectional(Mixer):
@@ -60,7 +60,8 @@ class Stack(Backbone):
     def __init__(self, recipe: Recipe, site: Site, *, causal: bool, cross: bool = False) -> None:
         super().__init__()
         wiring = WIRINGS.resolve(recipe.wiring)
-        relative = part(recipe.positions) if is_relative(recipe.positions) else None
+        how = acts(recipe.positions)
+        relative = None if how is None else part(recipe.positions)
         sublayers: list[Wiring] = []
         layers: list[int] = []
         for layer in range(site.depth):
@@ -76,8 +77,10 @@ class Stack(Backbone):
             own = [wiring(f, site.width, recipe.norm, recipe.dropout, site.depth) for f in wiring.arrange(inner)]
             sublayers += own
             layers += [layer] * len(own)
-        if relative is not None and not any(MIXERS.resolve(mixer.kind).relative for mixer in recipe.mixers):
-            raise Unsupported(f"{relative.name} positions act on queries and keys, and no mixer here offers any")
+        if relative is not None and not any(how in MIXERS.resolve(mixer.kind).relative for mixer in recipe.mixers):
+            names = ", ".join(dict.fromkeys(mixer.name for mixer in recipe.mixers))
+            what = "turn queries and keys" if how == "rotation" else "are added to the scores of pairs"
+            raise Unsupported(f"{relative.name} positions {what}, and {names} offers none to act on")
         self.open, self.close = wiring.open, wiring.close
         self.norm = make_norm(recipe.norm if wiring.final_norm else "none", site.width)
         self.length = site.length
@@ -128,7 +131,7 @@ class Stack(Backbone):
 def make_mixer(part: Part, site: Site, table: Table = MIXERS) -> Mixer:
     """The mixer of a part at a site; one that only looks back is doubled where the site asks for both directions."""
     kind = table.resolve(part.kind)
-    if not kind.relative:
+    if site.positions is not None and acts(site.positions) not in kind.relative:
         site = dataclasses.replace(site, positions=None)
     if not site.causal and not kind.traits.bidirectional:
         ahead = dataclasses.replace(site, causal=True)

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from zoo.contract import Mixer, State, combine
-from zoo.lookup import Table
+from zoo.lookup import Table, nearest
 from zoo.ops.precision import wide
 
 WIRINGS = Table(
@@ -63,7 +63,7 @@ def make_norm(kind: str, width: int) -> nn.Module:
         ValueError: unknown.
     """
     if kind not in NORMS:
-        raise ValueError(f"unknown norm {kind!r}; known: {', '.join(NORMS)}")
+        raise ValueError(f"unknown norm {kind!r}{nearest(kind, NORMS)}")
     return NORMS[kind](width)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from zoo.contract import Mixer, Site, State, Traits
 from zoo.initialise import fan_in_, residual_scale
-from zoo.lookup import Table
+from zoo.lookup import Table, nearest
 
 CHANNELS = Table(
     "channel mixer",
@@ -41,7 +41,7 @@ def activation_of(name: str) -> Callable[[Tensor], Tensor]:
         ValueError: unknown.
     """
     if name not in ACTIVATIONS:
-        raise ValueError(f"unknown activation {name!r}; known: {', '.join(ACTIVATIONS)}")
+        raise ValueError(f"unknown activation {name!r}{nearest(name, ACTIVATIONS)}")
     return ACTIVATIONS[name]
 
 

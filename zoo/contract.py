@@ -6,7 +6,7 @@ Shapes: B batch, T time, D width, V vocabulary, C classes, U target time.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -58,8 +58,8 @@ class Mixer(nn.Module):
     """
 
     traits: ClassVar[Traits]
-    relative: ClassVar[bool] = False
-    """Applies the positions it finds in `Site.positions` (see `zoo.positions.in_attention`)."""
+    relative: ClassVar[tuple[Literal["rotation", "bias"], ...]] = ()
+    """What it can apply of `Site.positions`: rotations of queries and keys, a bias on their scores."""
     across: ClassVar[bool] = False
     """`forward` takes one more keyword, `across`: a dict that all layers of a stack share during one pass (RWKV-7).
 

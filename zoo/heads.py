@@ -291,4 +291,9 @@ def assemble(recipe: Recipe, role: Role, shape: Shape) -> Model:
     if shape.width % recipe.width_multiple:
         raise ValueError(f"width {shape.width} must be a multiple of {recipe.width_multiple}{_near(shape, recipe)}")
     kind = EncoderDecoder if role == "seq2seq" and recipe.cross is not None else MODELS[role]
-    return kind(recipe, role, dataclasses.replace(shape, depth=depth))
+    try:
+        return kind(recipe, role, dataclasses.replace(shape, depth=depth))
+    except (RuntimeError, TypeError, OverflowError) as error:
+        if "overflow" not in str(error).lower():
+            raise
+        raise ValueError(f"width {shape.width} and these options need a larger tensor than there can be") from None

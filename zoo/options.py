@@ -58,7 +58,9 @@ def mismatch(value: Any, annotation: Any) -> str | None:
         choices = [str(choice) for choice in get_args(annotation)]
         near = nearest(value, choices)
         return f"{value!r} is not one of {', '.join(choices)}{near if 'did you mean' in near else ''}"
-    said = f"must be {_words(annotation)}, got {value!r}"
+    choices = [choice for kind in get_args(annotation) if get_origin(kind) is Literal for choice in get_args(kind)]
+    near = nearest(value, choices) if isinstance(value, str) and choices else ""
+    said = f"must be {_words(annotation)}, got {value!r}{near if 'did you mean' in near else ''}"
     whole = isinstance(value, float) and value.is_integer() and _fits(int(value), annotation)
     return f"{said}; write {int(value)}" if whole else said
 
@@ -87,7 +89,6 @@ def _fits(value: Any, annotation: Any) -> bool:
 
 
 _NAMES: dict[Any, str] = {
-    Part: "a Part",
     int: "a whole number",
     float: "a finite number",
     bool: "true or false",
@@ -104,14 +105,22 @@ def _words(annotation: Any) -> str:
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _words(inner[0])
-    if origin in (Union, types.UnionType):
-        return _either([_words(kind) for kind in inner])
-    if origin is Literal:
-        return _either([choice if isinstance(choice, str) else repr(choice) for choice in inner])
+    if origin in (Union, types.UnionType, Literal):
+        return _either(_options(annotation))
     if origin in (list, tuple) and inner:
         kinds = dict.fromkeys(_words(kind) for kind in inner if kind is not Ellipsis)
         return f"a list (each entry {_either(kinds)})"
     return _NAMES.get(origin or annotation, getattr(annotation, "__name__", str(annotation)))
+
+
+def _options(annotation: Any) -> list[str]:
+    """Each kind and choice of a Union or a Literal; but for Part, which no suite can hold."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return [str(choice) for choice in inner]
+    if origin in (Union, types.UnionType):
+        return [word for kind in inner if kind is not Part for word in _options(kind)]
+    return [_words(annotation)]
 
 
 def _either(words: Collection[str]) -> str:

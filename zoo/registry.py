@@ -108,6 +108,8 @@ def recipe(name: str, **options: Any) -> Recipe:
     own = {option.name for option in entry.options}
     check(name, entry.options, options, also=(Option(key, ..., kind) for key, kind in COMMON.items()))
     changes = {key: value for key, value in options.items() if key not in own}
+    if changes.get("channel") == "none":
+        changes["channel"] = None
     for key in ("channel", "positions"):
         if isinstance(changes.get(key), (str, dict)):
             changes[key] = _part(key, changes[key])

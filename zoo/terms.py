@@ -162,6 +162,8 @@ class Recipe:
             raise ValueError(f"unknown schedule {self.schedule!r}; known: {', '.join(SCHEDULES)}")
         if isinstance(self.mixer, tuple) and not self.mixer:
             raise ValueError("a stack needs at least one mixer")
+        if any(part.kind == "cross_attention" for part in self.mixers):
+            raise ValueError("cross_attention reads an encoder; it stands in `cross` of a Recipe, not in `mixer`")
         if isinstance(self.channel, tuple) and len(self.channel) != len(self.mixers):
             raise ValueError(f"{len(self.mixers)} mixers and {len(self.channel)} channel mixers do not pair up")
 

@@ -96,10 +96,15 @@ WRONG = {
     ),
     "options that are no mapping": ("- lstm", "- lstm: 3", 4, ["architectures.1.lstm", "mapping"]),
     "an entry that is a number": ("- lstm", "- 3", 4, ["architectures.1", "expected a name"]),
-    "option of the wrong type": ("heads: 2", "heads: many", 3, ["pre_ln.heads", "integer", "'many'"]),
+    "option of the wrong type": (
+        "heads: 2",
+        "heads: many",
+        3,
+        ["pre_ln.heads", "a whole number, got 'many'"],
+    ),
     "no heads": ("heads: 2", "heads: 0", 3, ["heads", "0"]),
-    "no depth": ("depth: 1", "depth: 0", 3, ["pre_ln.depth", "greater than or equal to 1", "got 0"]),
-    "too much dropout": ("depth: 1", "dropout: 2", 3, ["pre_ln.dropout", "less than 1", "got 2"]),
+    "no depth": ("depth: 1", "depth: 0", 3, ["pre_ln.depth", "depth must be at least 1, got 0"]),
+    "too much dropout": ("depth: 1", "dropout: 2", 3, ["pre_ln.dropout", "dropout must lie in [0, 1), got 2"]),
     "unknown channel mixer": ("depth: 1", "channel: mlpp", 3, ["channel", "'mlpp'", "'mlp'?"]),
     "unknown wiring": ("depth: 1", "wiring: prre", 3, ["wiring", "'prre'", "'pre'?"]),
     "unknown norm": ("depth: 1", "norm: layr", 3, ["norm", "'layr'", "layer"]),
@@ -166,6 +171,40 @@ WRONG = {
     "too few parameters for any width": ("params: 2k", "params: 1", 3, ["pre_ln on recall", "narrowest"]),
 }
 
+# an architecture with options that cannot be, the key the answer must name, what it must say
+WRONG_OPTIONS = [
+    ("pre_ln: {heads: 0}", "pre_ln.heads", ["heads must be at least 1"]),
+    ("pre_ln: {heads: 2.0}", "pre_ln.heads", ["whole number, got 2.0; write 2"]),
+    ("pre_ln: {heads: true}", "pre_ln.heads", ["whole number, got True"]),
+    ("pre_ln: {heads: 1e1}", "pre_ln.heads", ["got 10.0; write 10"]),
+    ("pre_ln: {heads: }", "pre_ln.heads", ["whole number, got None"]),
+    ("pre_ln: {width: 0}", "pre_ln.width", ["width must be at least 1"]),
+    ("pre_ln: {width: 30}", "pre_ln.width", ["multiple of 4, such as 28 or 32"]),
+    ("pre_ln: {dropout: .nan}", "pre_ln.dropout", ["a finite number, got nan"]),
+    ("pre_ln: {tie: 1}", "pre_ln.tie", ["true or false, got 1"]),
+    ("pre_ln: {wiring: sandwhich}", "pre_ln.wiring", ["'sandwhich'", "'sandwich'?"]),
+    ("pre_ln: {norm: rsm}", "pre_ln.norm", ["'rsm'", "'rms'?"]),
+    ("pre_ln: {positions: {rope: {fraction: 2}}}", "pre_ln.positions.rope.fraction", ["fraction 2 of a head width"]),
+    ("pre_ln: {positions: {rope: {fractoin: 1}}}", "pre_ln.positions.rope.fractoin", ["rope has no", "'fraction'?"]),
+    ("pre_ln: {positions: {rope: 3}}", "pre_ln.positions", ["a name or a mapping"]),
+    ("pre_ln: {positions: {rope: {}, t5: {}}}", "pre_ln.positions", ["one name with its options"]),
+    ("pre_ln: {positions: {randomised: {most: 3}}}", "pre_ln.positions.randomised.most", ["fewer than the 8 steps"]),
+    ("pre_ln: {channel: {glu: {expand: -1}}}", "pre_ln.channel.glu.expand", ["expand -1 leaves no hidden unit"]),
+    ("pre_ln: {channel: {glu: {activation: sliu}}}", "pre_ln.channel.glu.activation", ["'sliu'", "'silu'?"]),
+    ("pre_ln: {channel: 3}", "pre_ln.channel", ["a name, a mapping or none, got 3"]),
+    ("hybrid: {pattern: [mambo]}", "hybrid.pattern.0", ["'mambo'", "'mamba'?"]),
+    ("hybrid: {pattern: [lstm, {mamba: {d_stat: 3}}]}", "hybrid.pattern.1.mamba.d_stat", ["'d_stat'", "'d_state'?"]),
+    ("hybrid: {pattern: [{attention: {heads: 3.5}}]}", "hybrid.pattern.0.attention.heads", ["number, got 3.5"]),
+    ("hybrid: {pattern: [{mamba: 3}]}", "hybrid.pattern.0.mamba", ["options of mamba"]),
+    ("hybrid: {pattern: mamba}", "hybrid.pattern", ["a list", "got 'mamba'"]),
+    ("mamba: {d_state: 0}", "mamba.d_state", ["d_state must be at least 1, got 0"]),
+    ("mamba: {dt_rank: atuo}", "mamba.dt_rank", ["a whole number or auto", "'auto'?"]),
+    ("h3: {dt_min: 1}", "h3.dt_min", ["0 < dt_min <= dt_max"]),
+    ("local: {window: 64}", "local.window", ["window 64", "1 .. 8, the sequence length"]),
+    ("s5: {C_init: complex}", "s5.C_init", ["'complex_normal'?"]),
+    ("transformer_2017: {label_smoothing: 2}", "transformer_2017.label_smoothing", ["[0, 1), got 2"]),
+]
+
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
@@ -208,6 +247,40 @@ def test_a_wrong_suite_is_answered_in_one_line(case, command, folder):
     assert said.startswith(f"{path}:{line}: "), said
     for fragment in fragments:
         assert fragment in said
+
+
+@pytest.mark.parametrize("command", ["validate", "plan"])
+@pytest.mark.parametrize(("entry", "key", "fragments"), WRONG_OPTIONS, ids=[entry for entry, _, _ in WRONG_OPTIONS])
+def test_options_that_cannot_be_are_answered_at_their_own_place(entry, key, fragments, command, folder):
+    path = write(folder, SOUND.replace("- lstm", f"- {{{entry}, as: wrong}}"))
+    said = answer(command, str(path))
+    assert said.startswith(f"{path}:4: architectures.1.{key}"), said
+    for fragment in fragments:
+        assert fragment in said
+
+
+def test_a_wrong_option_of_every_model_or_of_a_task_is_answered_where_it_stands(folder):
+    wrong = SOUND.replace("seeds:", "model:\n  positions:\n    rope:\n      fraction: 2\nseeds:")
+    path = write(folder, wrong)
+    assert answer("validate", str(path)).startswith(f"{path}:14: model.positions.rope.fraction: ")
+    path = write(folder, SOUND.replace("16}", "16}\n    model: {depth: 0}"))
+    assert answer("validate", str(path)).startswith(f"{path}:7: tasks.0.model.depth: depth must be at least 1")
+
+
+def test_a_plugin_that_fails_is_named(folder):
+    code = "import zoo\n\n@zoo.register()\ndef mine():\n    '''Mine.'''\n    return 1 / 0\n"
+    (folder / "mine.py").write_text(code)
+    said = answer("validate", str(write(folder, SOUND.replace("- lstm", "- mine") + "plugins: [mine.py]\n")))
+    assert "suite.yaml:4: architectures.1: mine: ZeroDivisionError: division by zero" in said
+
+
+def test_numbers_with_an_exponent_are_numbers(folder):
+    path = write(folder, SOUND.replace("- lstm", "- h3: {dt_min: 1e-4, dt_max: +1.5E-1}"))
+    loaded = load(path, ("architectures.0.pre_ln.dropout=1e-1",))
+    assert [choice.options for choice in loaded.suite.architectures] == [
+        {"heads": 2, "depth": 1, "dropout": 0.1},
+        {"dt_min": 1e-4, "dt_max": 0.15},
+    ]
 
 
 def test_the_suite_all_cases_start_from_is_sound(folder):

@@ -7,7 +7,8 @@ import torch
 
 import zoo
 from zoo.contract import Batch, Part, Shape
-from zoo.positions import POSITIONS, absolute, is_relative, relative
+from zoo.mixers import MIXERS
+from zoo.positions import POSITIONS, absolute, acts, relative
 from zoo.positions.at_input import Concatenated, Learned, NoPositions, Randomised, Scalar, Sinusoidal, sinusoid
 from zoo.terms import Site, Unsupported
 
@@ -166,35 +167,94 @@ def test_what_cannot_be_is_refused_when_it_is_made(part, width, causal, message)
 
 
 NAMED = [*POSITIONS, {"rope": {"convention": "interleaved"}}, {"randomised": {"of": "learned", "most": 99}}]
+TURNS = ["based", "bigbird", "griffin", "hybrid", "h3_attention", "linear_transformer", "linformer", "longformer"]
+TURNS += ["nystromformer", "performer", "reformer", "sinkhorn"]
+"""Architectures that take rotations, or of which a part does, beside those whose attention takes everything."""
+FULL = ["pre_ln", "transformer_pp", "bilinear_attention", "local"]
+SMALL = {"linformer": {"k": 4}, "bigbird": {"block_size": 1, "random_blocks": 1}, "sinkhorn": {"block_size": 4}}
+SMALL |= {"nystromformer": {"num_landmarks": 4}, "reformer": {"chunk": 4}}
 
 
-@pytest.mark.parametrize("name", ["pre_ln", "bilinear_attention"])
-@pytest.mark.parametrize("positions", NAMED, ids=str)
-def test_every_encoding_serves_every_attention(name, positions):
-    """It tells orders apart (without one, a set of tokens is all that attention sees), and decoding goes on from it."""
+def build(name, positions, length=12):
+    """A random model: a language model where it can be one, else a classifier without its pooling."""
     torch.manual_seed(0)
-    shape = Shape(length=12, vocab=9, outputs=9, width=16, depth=1)
-    model = zoo.build(name, "lm", shape=shape, positions=positions).double().eval()
+    width = 16 * zoo.recipe(name).width_multiple
+    shape = Shape(length=length, vocab=9, outputs=9, width=width, depth=len(zoo.recipe(name).mixers))
+    try:
+        model = zoo.build(name, "lm", shape=shape, positions=positions, **SMALL.get(name, {}))
+    except Unsupported as error:
+        if "causal" not in str(error):
+            raise
+        model = zoo.build(name, "classify", shape=shape, positions=positions, **SMALL.get(name, {}))
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter), alpha=0.3)
-    ids = torch.randint(9, (2, 12))
-    whole = model(Batch(inputs=ids))
-    state, parts = model.init_state(2), []
-    for piece in ids.split([3, 1, 8], dim=1):
-        logits, state = model.extend(piece, state)
-        parts.append(logits)
-    torch.testing.assert_close(torch.cat(parts, 1), whole)
+        for parameter in model.double().eval().parameters():
+            parameter.add_(
+                torch.randn_like(parameter), alpha=parameter[0].numel() ** -0.5 if parameter.dim() > 1 else 0.3
+            )
+    return model
+
+
+@pytest.mark.parametrize(
+    ("name", "positions"),
+    [(name, positions) for name in FULL for positions in NAMED] + [(name, "rope") for name in TURNS],
+    ids=str,
+)
+def test_positions_count_from_the_first_step_and_go_on(name, positions):
+    """Swapping two steps shows at a third (attention alone sees a set); what follows a prefill is as in one pass."""
+    model, ids = build(name, positions), torch.randint(9, (2, 12), generator=torch.Generator().manual_seed(1))
     swapped = torch.cat([ids[:, [1, 0]], ids[:, 2:]], 1)
-    ids[:, 0], swapped[:, 1] = ids[:, 0], ids[:, 0]
-    difference = (model(Batch(inputs=swapped))[:, -1] - whole[:, -1]).abs().max()
-    assert (difference > 1e-8) == (positions != "none")
+    different = (ids[:, 0] != ids[:, 1])[:, None]
+    assert different.any()
+    change = (model.encode(swapped) - model.encode(ids))[:, -1][different[:, 0]].abs().max()
+    if name in FULL and name != "local" and positions == "none":
+        assert change < 1e-10
+    elif positions != "none":
+        assert change > 1e-8
+    if model.traits.resumable:
+        whole = model(Batch(inputs=ids))
+        state, parts = model.init_state(2), []
+        for piece in ids.split([3, 1, 8], dim=1):
+            logits, state = model.extend(piece, state)
+            parts.append(logits)
+        torch.testing.assert_close(torch.cat(parts, 1), whole)
 
 
-def test_an_encoding_is_absolute_or_relative():
+@pytest.mark.parametrize("name", TURNS)
+def test_rotations_make_a_difference(name):
+    """Against the same weights without them, on equal tokens in an order of their own."""
+    turned, plain = build(name, "rope"), build(name, "none")
+    plain.load_state_dict(turned.state_dict())
+    ids = torch.randint(9, (2, 12), generator=torch.Generator().manual_seed(1))
+    assert (turned.encode(ids) - plain.encode(ids)).abs().max() > 1e-6
+
+
+def test_what_takes_rotations_or_a_bias():
+    both = {name for name in MIXERS if MIXERS.resolve(name).relative == ("rotation", "bias")}
+    turns = {name for name in MIXERS if MIXERS.resolve(name).relative == ("rotation",)}
+    assert both == {"attention", "bilinear_attention", "local"}
+    assert turns == {
+        "bigbird", "linear_transformer", "linformer", "longformer", "nystromformer", "performer", "reformer", "sinkhorn"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "positions", "message"),
+    [
+        ("lstm", "rope", "rope positions turn queries and keys, and lstm offers none"),
+        ("performer", "alibi", "alibi positions are added to the scores of pairs, and performer offers none"),
+        ("s4d", "t5", "t5 positions are added to the scores of pairs"),
+        ("reformer", "xpos", "two magnitudes"),
+    ],
+)
+def test_positions_that_find_nothing_to_act_on(name, positions, message):
+    with pytest.raises(Unsupported, match=message):
+        zoo.build(name, "lm", shape=Shape(length=T, vocab=9, outputs=9, width=16), positions=positions)
+
+
+def test_an_encoding_is_absolute_or_acts_inside_attention():
     site = Site(width=D, length=T)
     for name in POSITIONS:
         made = absolute(name, site)
-        assert isinstance(made, NoPositions) == (is_relative(name) or name == "none")
-    with pytest.raises(Unsupported, match="rope positions act on queries and keys"):
-        zoo.build("lstm", "lm", shape=Shape(length=T, vocab=9, outputs=9, width=16), positions="rope")
+        assert isinstance(made, NoPositions) == (acts(name) is not None or name == "none")
+    assert {name for name in POSITIONS if acts(name) == "bias"} == {"alibi", "t5"}
+    assert {name for name in POSITIONS if acts(name) == "rotation"} == {"rope", "xpos"}

@@ -28,7 +28,9 @@ def s4d(
 ) -> Recipe:
     """S4D: a diagonal linear state-space model per channel, run as a long convolution, then GELU and a GLU."""
     mixer = Part("s4d", d_state=d_state, init=init, disc=disc, n_ssm=n_ssm, dt_min=dt_min, dt_max=dt_max)
-    return Recipe(mixer=mixer, channel=None, wiring="pre", norm="layer", positions="none", width_multiple=n_ssm or 1)
+    return Recipe(
+        mixer=mixer, channel=None, wiring="pre", norm="layer", positions="none", width_multiple=max(1, n_ssm or 1)
+    )
 
 
 @register(
@@ -65,7 +67,7 @@ def s4(
         dt_min=dt_min,
         dt_max=dt_max,
     )
-    multiple = n_ssm or (2 if init == "hippo" else 1)
+    multiple = max(1, n_ssm or (2 if init == "hippo" else 1))
     return Recipe(mixer=mixer, channel=None, wiring="pre", norm="layer", positions="none", width_multiple=multiple)
 
 

@@ -28,7 +28,7 @@ from zoo.checks.subject import (
 )
 from zoo.contract import ROLES, Hint, Mixer, Part, Site, Unsupported, state_bytes
 from zoo.mixers import MIXERS
-from zoo.positions import is_relative
+from zoo.positions import acts
 from zoo.positions import part as part_of
 from zoo.sizing import recurrent_state_bytes
 
@@ -110,7 +110,7 @@ def _makers(subject: Subject, *, causal: bool) -> list[tuple[Callable[[], Mixer]
     """What builds each part of a stack alone, and its layer; a mixer that a `Bidirectional` doubles, once."""
     recipe = subject.recipe
     found: list[tuple[Callable[[], Mixer], int]] = []
-    relative = part_of(recipe.positions) if is_relative(recipe.positions) else None
+    relative = None if acts(recipe.positions) is None else part_of(recipe.positions)
     gain = WIRINGS.resolve(recipe.wiring).gain(subject.depth)
     for layer in range(subject.depth):
         turn = layer % len(recipe.mixers)

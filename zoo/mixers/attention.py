@@ -28,7 +28,7 @@ class Attention(Mixer):
     """
 
     traits = Traits(causal="strict", bidirectional=True, resumable=True)
-    relative = True
+    relative = ("rotation", "bias")
 
     def __init__(
         self,
@@ -46,6 +46,8 @@ class Attention(Mixer):
             raise ValueError(
                 f"attention: {heads} heads cannot share {kv_heads} heads of keys and values (kv_heads) evenly"
             )
+        if scale is not None and scale <= 0:
+            raise ValueError(f"attention: scale must be positive, got {scale}")
         self.causal, self.scale, self.gain = site.causal, scale, site.gain
         self.positions = relative(site.positions, heads=heads, head_width=self.head_width, causal=site.causal)
         self.qkv = nn.Linear(site.width, (heads + 2 * self.kv_heads) * self.head_width, bias=bias)

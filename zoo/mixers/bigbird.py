@@ -22,6 +22,7 @@ from zoo.initialise import fan_in_, residual_scale
 from zoo.mixers.local import split
 from zoo.ops import kernels
 from zoo.ops.attention import attend
+from zoo.positions import relative
 
 
 class BigBird(Mixer):
@@ -35,6 +36,7 @@ class BigBird(Mixer):
     """
 
     traits = Traits(causal="no", bidirectional=True, resumable=False, length="max", stochastic=True)
+    relative = ("rotation",)
     plan: Tensor | None
 
     def __init__(
@@ -47,6 +49,7 @@ class BigBird(Mixer):
             sizes = f"{block_size} and {random_blocks}"
             raise ValueError(f"bigbird: block_size and random_blocks must be at least 1, got {sizes}")
         self.heads, self.block_size, self.length = heads, block_size, site.length
+        self.positions = relative(site.positions, heads=heads, head_width=site.width // heads, causal=False)
         self.query = nn.Linear(site.width, site.width, bias=bias)
         self.key = nn.Linear(site.width, site.width, bias=bias)
         self.value = nn.Linear(site.width, site.width, bias=bias)
@@ -71,8 +74,10 @@ class BigBird(Mixer):
         if mask is not None:
             x = x.masked_fill(~mask[..., None], 0)
         q, k, v = (split(project(x), D // self.heads) for project in (self.query, self.key, self.value))
+        steps = torch.arange(T, device=x.device)
+        q, k = (self.positions.rotate(z, steps[None], key=key) for z, key in ((q, False), (k, True)))
         # The first step stands in for the valid ones that a row of padding lacks; in any other row it is valid.
-        valid = None if mask is None else mask | (torch.arange(T, device=x.device) == 0)
+        valid = None if mask is None else mask | (steps == 0)
         if self.plan is None:
             y = attend(q, k, v, visible=None if valid is None else valid[:, None, None])
         else:

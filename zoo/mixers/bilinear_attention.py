@@ -24,7 +24,7 @@ class BilinearAttention(Mixer):
     """Attention by bilinear forms, causal or bidirectional. Rotations turn the input itself, all D features at once."""
 
     traits = Traits(causal="strict", bidirectional=True, resumable=True)
-    relative = True
+    relative = ("rotation", "bias")
 
     def __init__(self, site: Site, *, heads: int = 4) -> None:
         super().__init__(site)

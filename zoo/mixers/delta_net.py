@@ -65,6 +65,8 @@ class DeltaNet(Mixer):
             raise ValueError(f"delta_net: heads must be at least 1, got {heads}")
         if conv_size < 1:
             raise ValueError(f"delta_net: kernel size must be at least 1, got conv_size {conv_size}")
+        if norm_eps <= 0:
+            raise ValueError(f"delta_net: norm_eps must be positive, got {norm_eps}")
         if qk_activation not in get_args(Activation):
             raise ValueError(f"delta_net: qk_activation {qk_activation!r} is not one of {get_args(Activation)}")
         if qk_norm not in get_args(Norm):

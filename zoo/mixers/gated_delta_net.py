@@ -66,6 +66,8 @@ class GatedDeltaNet(Mixer):
             raise ValueError(f"gated_delta_net: {H} value heads (value_heads) are not a multiple of {heads} heads")
         if conv_size < 1:
             raise ValueError(f"gated_delta_net: kernel size must be at least 1, got conv_size {conv_size}")
+        if norm_eps <= 0:
+            raise ValueError(f"gated_delta_net: norm_eps must be positive, got {norm_eps}")
         if output_gate_activation not in ACTIVATIONS:
             known = ", ".join(ACTIVATIONS)
             raise ValueError(

@@ -71,6 +71,8 @@ class GLA(Mixer):
                 raise ValueError(f"gla: {what} {size} wide ({expand} · width {D}) do not divide into {heads} heads")
         if conv_size < 1:
             raise ValueError(f"gla: kernel size must be at least 1, got conv_size {conv_size}")
+        if norm_eps <= 0:
+            raise ValueError(f"gla: norm_eps must be positive, got {norm_eps}")
         for name in (gate_fn, feature_map or gate_fn):
             if name not in ACTIVATIONS:
                 raise ValueError(f"gla: activation {name!r} is not one of {', '.join(ACTIVATIONS)}")

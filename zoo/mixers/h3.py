@@ -58,7 +58,7 @@ class H3(Mixer):
         if d_state < 2 or d_state % 2:
             raise ValueError(f"h3: d_state {d_state} must be even, modes come in conjugate pairs")
         if head_dim < 1 or site.width % head_dim:
-            raise ValueError(f"h3: width {site.width} does not divide into heads of {head_dim}")
+            raise ValueError(f"h3: width {site.width} does not divide into heads of {head_dim} (head_dim)")
         if disc not in get_args(Disc):
             raise ValueError(f"h3: unknown disc {disc!r}; known: {', '.join(get_args(Disc))}")
         if layout not in get_args(Layout):

@@ -13,6 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 MEASURES = ("legs", "legt", "fout")
+LARGEST = 4096
+"""The largest N there is a use for: decomposing A takes O(N³) and would fill any memory."""
 RANK = {"legs": 1, "legt": 2, "fout": 1}
 """The rank of the correction that makes A normal."""
 
@@ -33,8 +35,10 @@ def transition(measure: str, N: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
     `legs` (scaled Legendre), `legt` (translated Legendre), `fout` (truncated Fourier).
 
     Raises:
-        ValueError: unknown measure.
+        ValueError: unknown measure, or N too large.
     """
+    if N > LARGEST:
+        raise ValueError(f"d_state {N} is too large for HiPPO, whose matrix is decomposed; at most {LARGEST}")
     n = np.arange(N, dtype=np.float64)
     if measure == "legs":
         B = np.sqrt(2 * n + 1)

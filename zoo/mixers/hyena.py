@@ -62,6 +62,11 @@ class Hyena(Mixer):
         super().__init__(site)
         if order < 2:
             raise ValueError(f"hyena: order must be at least 2, got {order}")
+        if not 0 < fast_decay_pct <= slow_decay_pct or not 0 < target < 1:
+            raise ValueError(
+                f"hyena: need 0 < fast_decay_pct <= slow_decay_pct and 0 < target < 1, got {fast_decay_pct}, "
+                f"{slow_decay_pct} and {target}"
+            )
         if short_filter_order < 1:
             raise ValueError(f"hyena: short_filter_order must be at least 1, got {short_filter_order}")
         D = site.width

@@ -17,6 +17,8 @@ from zoo.contract import Mixer, Site, State, Traits, Unsupported
 from zoo.initialise import fan_in_, residual_scale
 from zoo.ops import precision
 from zoo.ops.linear_attention import linear_attention
+from zoo.positions import relative
+from zoo.positions.in_attention import no_steps, places
 
 
 class LinearAttention(Mixer):
@@ -28,6 +30,7 @@ class LinearAttention(Mixer):
     """
 
     traits = Traits(causal="strict", bidirectional=True, resumable=True)
+    relative = ("rotation",)
 
     def __init__(
         self, site: Site, *, heads: int = 4, d_keys: int | None = None, d_values: int | None = None, eps: float = 1e-6
@@ -41,7 +44,8 @@ class LinearAttention(Mixer):
             raise ValueError(f"linear_transformer: d_keys {d_keys} and d_values {d_values} must be at least 1")
         if eps <= 0:
             raise ValueError(f"linear_transformer: eps must be positive, got {eps}; φ can be 0 in every feature")
-        self.heads, self.causal, self.eps = heads, site.causal, eps
+        self.heads, self.causal, self.eps, self.placed = heads, site.causal, eps, site.positions
+        self.positions = relative(site.positions, heads=heads, head_width=d_keys, causal=site.causal)
         self.query_projection = nn.Linear(site.width, heads * d_keys)
         self.key_projection = nn.Linear(site.width, heads * d_keys)
         self.value_projection = nn.Linear(site.width, heads * d_values)
@@ -61,13 +65,32 @@ class LinearAttention(Mixer):
         )
         with precision.full(x.device):
             q, k = F.elu(precision.wide(q)) + 1, F.elu(precision.wide(k)) + 1
-            y, total, new = weighted_sums(q, k, precision.wide(v), causal=self.causal, mask=mask, state=state)
+            v = precision.wide(v)
+            if self.placed is None:
+                y, total, new = weighted_sums(q, k, v, causal=self.causal, mask=mask, state=state)
+            else:
+                y, total, new = self._turned(q, k, v, mask, state)
             y = y / (total + self.eps)
         return self.out_projection(y.to(x.dtype).transpose(1, 2).flatten(2)), new
 
+    def _turned(
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, state: State | None
+    ) -> tuple[Tensor, Tensor, State | None]:
+        """Rotations turn φ(q) and φ(k) in the sum over values only, so that the normaliser stays positive (RoFormer,
+        arXiv:2104.09864, eq. 19)."""
+        now, steps = places(state, q.shape[2], mask, q.device)
+        turned = self.positions.rotate(q, now, key=False), self.positions.rotate(k, now, key=True)
+        y, _, new = weighted_sums(*turned, v, causal=self.causal, mask=mask, state=state)
+        k = k if mask is None else k.masked_fill(~mask[:, None, :, None], 0)
+        z = k.cumsum(2) if self.causal else k.sum(2, keepdim=True)
+        if state is not None:
+            z = z + state["z"][:, :, None]
+        return y, (q * z).sum(-1, keepdim=True), None if new is None else {**new, "z": z[:, :, -1], **steps}
+
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         K, V = (p.out_features // self.heads for p in (self.key_projection, self.value_projection))
-        return zero_sums(batch, self.heads, K, V, device=device, dtype=dtype)
+        sums = zero_sums(batch, self.heads, K, V, device=device, dtype=dtype)
+        return {**sums, **no_steps(batch, self.placed, device)}
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
         """W ~ N(0, 1/fan_in), the projection into the residual stream scaled by 1/√(2·depth); biases zero."""

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from zoo.contract import Hint, Mixer, Site, State, Traits
 from zoo.initialise import fan_in_, residual_scale
 from zoo.ops.attention import attend
+from zoo.positions import relative
 
 K = 64
 Sharing: TypeAlias = Literal["none", "headwise", "key_value"]
@@ -34,6 +35,7 @@ class Linformer(Mixer):
     """
 
     traits = Traits(causal="no", bidirectional=True, resumable=False, length="max")
+    relative = ("rotation",)
 
     def __init__(self, site: Site, *, heads: int = 4, k: int | None = None, sharing: Sharing = "headwise") -> None:
         super().__init__(site)
@@ -45,6 +47,7 @@ class Linformer(Mixer):
         if sharing not in get_args(Sharing):
             raise ValueError(f"linformer: sharing {sharing!r} is not one of {', '.join(get_args(Sharing))}")
         self.heads = heads
+        self.positions = relative(site.positions, heads=heads, head_width=site.width // heads, causal=False)
         self.qkv = nn.Linear(site.width, 3 * site.width)
         self.out = nn.Linear(site.width, site.width)
         shape = (heads if sharing == "none" else 1, k, site.length)
@@ -65,10 +68,12 @@ class Linformer(Mixer):
         heads = (3, self.heads, D // self.heads)
         q, k, v = nn.functional.linear(x, self.qkv.weight).unflatten(-1, heads).permute(2, 0, 3, 1, 4)  # (B, H, T, D/H)
         b_q, b_k, b_v = self.qkv.bias.to(q.dtype).view(3, self.heads, 1, -1)
+        now = torch.arange(T, device=x.device)[None]
+        q, k = self.positions.rotate(q + b_q, now, key=False), self.positions.rotate(k, now, key=True)
         if mask is not None:
             k, v = (z.masked_fill(~mask[:, None, :, None], 0) for z in (k, v))
         E, F = self.E[..., :T], (self.E if self.F is None else self.F)[..., :T]
-        y = attend(q + b_q, E @ k + b_k, F @ v + b_v)
+        y = attend(q, E @ k + b_k, F @ v + b_v)
         return self.out(y.transpose(1, 2).reshape(B, T, D)), None
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:

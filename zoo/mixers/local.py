@@ -35,7 +35,7 @@ class LocalAttention(Mixer):
     """
 
     traits = Traits(causal="strict", bidirectional=True, resumable=True)
-    relative = True
+    relative = ("rotation", "bias")
 
     def __init__(
         self,

@@ -20,6 +20,7 @@ from zoo.contract import Mixer, Site, State, Traits, Unsupported
 from zoo.initialise import fan_in_, residual_scale
 from zoo.mixers.local import empty, recall, split
 from zoo.ops import attention, local_attention
+from zoo.positions import relative
 
 WINDOW = 64
 
@@ -34,6 +35,7 @@ class Longformer(Mixer):
     """
 
     traits = Traits(causal="strict", bidirectional=True, resumable=True)
+    relative = ("rotation",)
 
     def __init__(
         self, site: Site, *, heads: int = 4, window: int | None = None, global_tokens: int = 1, bias: bool = True
@@ -52,6 +54,7 @@ class Longformer(Mixer):
             raise ValueError(f"longformer: global_tokens must not be negative, got {global_tokens}")
         self.heads, self.causal, self.window = heads, site.causal, window
         self.global_tokens = 0 if site.causal else global_tokens
+        self.positions = relative(site.positions, heads=heads, head_width=site.width // heads, causal=site.causal)
         names = ["query", "key", "value"]
         if self.global_tokens:
             names += ["query_global", "key_global", "value_global"]
@@ -71,11 +74,17 @@ class Longformer(Mixer):
         y, new = self._causal(x, mask, state) if self.causal else self._bidirectional(x, mask, state)
         return self.out(y.to(x.dtype).transpose(1, 2).flatten(2)), new
 
-    def _heads(self, x: Tensor, *names: str) -> list[Float[Tensor, "B H T d"]]:
-        return [split(getattr(self, name)(x), x.shape[2] // self.heads) for name in names]
+    def _heads(self, x: Tensor, *names: str, start: Tensor | None = None) -> list[Float[Tensor, "B H T d"]]:
+        """Queries, keys, values by the names of their projections; positions count from `start` (B,), or 0."""
+        now = torch.arange(x.shape[1], device=x.device)[None] + (0 if start is None else start[:, None])
+        heads = {name: split(getattr(self, name)(x), x.shape[2] // self.heads) for name in names}
+        return [
+            z if name.startswith("value") else self.positions.rotate(z, now, key=name.startswith("key"))
+            for name, z in heads.items()
+        ]
 
     def _causal(self, x: Tensor, mask: Tensor | None, state: State | None) -> tuple[Tensor, State | None]:
-        q, k, v = self._heads(x, "query", "key", "value")
+        q, k, v = self._heads(x, "query", "key", "value", start=None if state is None else state["steps"])
         k, v, valid, new = recall(state, k, v, mask)
         return local_attention.attend(q.to(k.dtype), k, v, before=self.window // 2, valid=valid), new
 

@@ -90,6 +90,8 @@ class Mamba2(Mixer):
             raise ValueError(f"mamba2: A_init_range must be positive and ascend, got {A_init_range}")
         check_step_sizes("mamba2", dt_min, dt_max, dt_init_floor)
         self.d_state, self.headdim, self.ngroups, self.chunk_size = d_state, headdim, ngroups, chunk_size
+        if conv_init is not None and conv_init <= 0:
+            raise ValueError(f"mamba2: conv_init must be positive, got {conv_init}")
         self.A_init_range, self.dt_limit, self.conv_init = A_init_range, tuple(dt_limit), conv_init
         self.dt_min, self.dt_max, self.dt_init_floor = dt_min, dt_max, dt_init_floor
         channels, spare = d_ssm + 2 * ngroups * d_state, inner - d_ssm

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from zoo.contract import Mixer, Site, State, Traits
 from zoo.initialise import fan_in_, residual_scale
 from zoo.ops.precision import full, wide
+from zoo.positions import relative
 
 InitOption: TypeAlias = Literal["exact", "original"]
 
@@ -39,6 +40,7 @@ class Nystromformer(Mixer):
     """
 
     traits = Traits(causal="no", bidirectional=True, resumable=False)
+    relative = ("rotation",)
 
     def __init__(
         self,
@@ -67,6 +69,7 @@ class Nystromformer(Mixer):
         self.init_option, self.iterations = init_option, iterations
         if init_option == "original":  # the batch's padding and rows set the scale
             self.traits = dataclasses.replace(self.traits, padding_safe=False)  # type: ignore[misc]
+        self.positions = relative(site.positions, heads=heads, head_width=site.width // heads, causal=False)
         self.query, self.key, self.value = (nn.Linear(site.width, site.width) for _ in range(3))
         self.out = nn.Linear(site.width, site.width)
         self.conv = None
@@ -85,6 +88,8 @@ class Nystromformer(Mixer):
         q, k, v = (layer(x).view(B, T, self.heads, -1).transpose(1, 2) for layer in (self.query, self.key, self.value))
         with full(x.device):
             q, k, v = wide(q), wide(k), wide(v)
+            now = torch.arange(T, device=x.device)[None]
+            q, k = self.positions.rotate(q, now, key=False), self.positions.rotate(k, now, key=True)
             q, k = (z * z.shape[-1] ** -0.25 for z in (q, k))
             if mask is not None:  # the official code zeroes them too; here junk, NaN included, stays out
                 q, k, v = (z.masked_fill(~mask[:, None, :, None], 0) for z in (q, k, v))

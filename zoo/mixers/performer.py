@@ -24,6 +24,8 @@ from zoo.contract import Mixer, Site, State, Traits, Unsupported
 from zoo.initialise import fan_in_, residual_scale
 from zoo.ops import precision
 from zoo.ops.linear_attention import linear_attention
+from zoo.positions import relative
+from zoo.positions.in_attention import no_steps, places
 
 Kernel: TypeAlias = Literal["softmax", "relu"]
 EPS = {"softmax": 1e-4, "relu": 1e-3}
@@ -39,6 +41,7 @@ class Performer(Mixer):
     """
 
     traits = Traits(causal="strict", bidirectional=True, resumable=True, stochastic=True)
+    relative = ("rotation",)
     W: Tensor
 
     def __init__(
@@ -62,6 +65,8 @@ class Performer(Mixer):
             raise ValueError(f"performer: eps must be positive, got {eps}; it keeps the normaliser from being 0")
         self.heads, self.causal, self.kernel = heads, site.causal, kernel
         d = site.width // heads
+        self.placed = site.positions
+        self.positions = relative(site.positions, heads=heads, head_width=d, causal=site.causal)
         self.qkv = nn.Linear(site.width, 3 * site.width)
         self.out = nn.Linear(site.width, site.width)
         m = max(1, int(d * math.log(d))) if features is None else features
@@ -82,6 +87,8 @@ class Performer(Mixer):
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
         B, T, D = x.shape
         q, k, v = self.qkv(x).view(B, T, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)  # each (B, H, T, D/H)
+        now, steps = places(state, T, mask, x.device)
+        q, k = self.positions.rotate(q, now, key=False), self.positions.rotate(k, now, key=True)
         valid = None if mask is None else mask[:, None, :, None]
         with precision.full(x.device):
             dtype = torch.float32 if v.dtype is torch.float16 else v.dtype  # e^64, see below, is too large for float16
@@ -93,7 +100,7 @@ class Performer(Mixer):
             # A step that has seen no valid key has nothing to average: 0 rather than 0/0.
             total = y[..., -1:]
             y = y[..., :-1] / total.masked_fill(total == 0, 1)
-        return self.out(y.to(x.dtype).transpose(1, 2).reshape(B, T, D)), new
+        return self.out(y.to(x.dtype).transpose(1, 2).reshape(B, T, D)), None if new is None else {**new, **steps}
 
     def query_features(self, q: Float[Tensor, "B H T d"]) -> Float[Tensor, "B H T m"]:
         """√m φ(q), as m^{-½} cancels in y. c is the largest entry of W q at each step (official code)."""
@@ -142,7 +149,7 @@ class Performer(Mixer):
         m, d = self.W.shape
         dtype = torch.promote_types(dtype, torch.float32)
         S = torch.zeros(batch, self.heads, m, d, device=device, dtype=dtype)
-        return {"S": S, "z": S.new_zeros(batch, self.heads, m)}
+        return {"S": S, "z": S.new_zeros(batch, self.heads, m), **no_steps(batch, self.placed, device)}
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
         """W ~ N(0, 1/fan_in), the projection into the residual stream scaled by 1/√(2·depth); biases zero."""

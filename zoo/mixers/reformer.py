@@ -20,10 +20,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from zoo.contract import Mixer, Site, State, Traits
+from zoo.contract import Mixer, Site, State, Traits, Unsupported
 from zoo.initialise import fan_in_, residual_scale
 from zoo.ops.lsh_attention import hash_buckets, lsh_attention
 from zoo.ops.precision import full, wide
+from zoo.positions import relative
 
 
 class Reformer(Mixer):
@@ -42,6 +43,7 @@ class Reformer(Mixer):
     """
 
     traits = Traits(causal="leaky", bidirectional=True, resumable=False, stochastic=True)
+    relative = ("rotation",)
     rotations: Tensor
 
     def __init__(
@@ -62,7 +64,7 @@ class Reformer(Mixer):
         bias: bool = False,
     ) -> None:
         super().__init__(site)
-        if head_dim is None and site.width % heads:
+        if heads < 1 or (head_dim is None and site.width % heads):
             raise ValueError(f"reformer: width {site.width} does not divide into {heads} heads")
         for name, value in (("head_dim", head_dim), ("chunk", chunk), ("hashes", hashes)):
             if value is not None and value < 1:
@@ -78,6 +80,9 @@ class Reformer(Mixer):
         self.scale = self.head_dim**-0.5 if scaled else 1.0
         self.factors = factors(buckets, site.length, chunk)
         self.rotations_per_head = rotations_per_head
+        if site.positions is not None and site.positions.kind == "xpos":
+            raise Unsupported("reformer: queries and keys are one, and cannot have xpos's two magnitudes")
+        self.positions = relative(site.positions, heads=heads, head_width=self.head_dim, causal=site.causal)
         inner = heads * self.head_dim
         self.query_key = nn.Linear(site.width, inner, bias=False)
         self.value = nn.Linear(site.width, inner, bias=False)
@@ -102,6 +107,7 @@ class Reformer(Mixer):
         if mask is not None:
             x = x.masked_fill(~mask[..., None], 0)
         qk, v = (w(x).view(B, T, self.heads, self.head_dim).transpose(1, 2) for w in (self.query_key, self.value))
+        qk = self.positions.rotate(qk, torch.arange(T, device=x.device)[None], key=False)
         with full(x.device):
             y = self.attend(wide(qk), wide(v), mask)
         return self.out(y.to(x.dtype).transpose(1, 2).reshape(B, T, -1)), None

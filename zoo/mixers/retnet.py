@@ -61,6 +61,8 @@ class Retention(Mixer):
             raise ValueError(f"retnet: width {D} does not divide into {heads} heads of even width")
         if V < 1 or V % heads:
             raise ValueError(f"retnet: values {V} wide (value_factor · {D}) do not divide into {heads} heads")
+        if eps <= 0:
+            raise ValueError(f"retnet: eps must be positive, got {eps}")
         if gate_fn not in GATES:
             raise ValueError(f"retnet: gate_fn {gate_fn!r} is not one of {', '.join(GATES)}")
         if form not in ("recurrent", "parallel"):

@@ -24,6 +24,7 @@ from zoo.initialise import fan_in_, residual_scale
 from zoo.mixers.local import split
 from zoo.ops.attention import attend
 from zoo.ops.precision import full, wide
+from zoo.positions import relative
 
 SortNet: TypeAlias = Literal["simple", "attention"]
 EPS = 1e-6
@@ -39,6 +40,7 @@ class Sinkhorn(Mixer):
     """
 
     traits = Traits(causal="no", bidirectional=True, resumable=False, length="max", stochastic=True)
+    relative = ("rotation",)
 
     def __init__(
         self,
@@ -59,6 +61,7 @@ class Sinkhorn(Mixer):
             raise ValueError("sinkhorn: block_size, iterations and temperature must be positive")
         self.heads, self.block_size, self.length = heads, block_size, site.length
         self.temperature, self.iterations = temperature, iterations
+        self.positions = relative(site.positions, heads=heads, head_width=site.width // heads, causal=False)
         self.to_q = nn.Linear(site.width, site.width, bias=False)
         self.to_kv = nn.Linear(site.width, 2 * site.width, bias=False)
         self.to_out = nn.Linear(site.width, site.width)
@@ -82,7 +85,10 @@ class Sinkhorn(Mixer):
         x, valid = F.pad(x, (0, 0, 0, -T % b)), F.pad(valid, (0, -T % b)).unflatten(1, (-1, b))  # (B, N, b)
         x = x.masked_fill(~valid.flatten(1)[..., None], 0)
         P = self.sort(x, valid.any(2))
-        q, k, v = (split(y, D // self.heads).unflatten(2, (-1, b)) for y in (self.to_q(x), *self.to_kv(x).chunk(2, -1)))
+        q, k, v = (split(y, D // self.heads) for y in (self.to_q(x), *self.to_kv(x).chunk(2, -1)))
+        now = torch.arange(x.shape[1], device=x.device)[None]
+        q, k = self.positions.rotate(q, now, key=False), self.positions.rotate(k, now, key=True)
+        q, k, v = (z.unflatten(2, (-1, b)) for z in (q, k, v))
         k, v = (torch.cat([torch.einsum("bhij,bhjtd->bhitd", P.to(y.dtype), y), y], dim=3) for y in (k, v))
         # A sorted block is a mixture; as in the code we follow, it has the padding of the block that weighs most in it.
         own = valid[:, None].expand(-1, self.heads, -1, -1)

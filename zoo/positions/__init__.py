@@ -6,7 +6,7 @@ on queries, keys or scores: a mixer that offers itself to them (`Mixer.relative`
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from zoo.lookup import Table
 from zoo.options import make
@@ -38,15 +38,16 @@ def part(positions: Part | str) -> Part:
     return positions if isinstance(positions, Part) else Part(positions)
 
 
-def is_relative(positions: Part | str) -> bool:
-    """Whether an encoding acts inside attention.
+def acts(positions: Part | str) -> Literal["rotation", "bias"] | None:
+    """How an encoding acts inside attention; None for one that joins the embedding.
 
     Raises:
         ValueError: unknown.
     """
     from zoo.positions.in_attention import Relative
 
-    return issubclass(POSITIONS.resolve(part(positions).kind), Relative)
+    kind = POSITIONS.resolve(part(positions).kind)
+    return kind.acts if issubclass(kind, Relative) else None
 
 
 def absolute(positions: Part | str, site: Site) -> Absolute:
@@ -55,7 +56,7 @@ def absolute(positions: Part | str, site: Site) -> Absolute:
     Raises:
         ValueError: unknown, or an option that cannot be.
     """
-    if is_relative(positions):
+    if acts(positions) is not None:
         positions = "none"
     chosen = part(positions)
     made: Absolute = make(POSITIONS, chosen, site)

@@ -6,20 +6,22 @@ What a score sees is the distance between query and key alone, so keys can be ro
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeAlias, get_args
+from typing import ClassVar, Literal, TypeAlias, get_args
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from zoo.ops.precision import wide
-from zoo.terms import Unsupported
+from zoo.terms import Part, State, Unsupported
 
 Convention: TypeAlias = Literal["half", "interleaved"]
 
 
 class Relative(nn.Module):
     """Base of the relative encodings; by itself it changes nothing."""
+
+    acts: ClassVar[Literal["rotation", "bias"]] = "rotation"
 
     def __init__(self, heads: int, head_width: int, *, causal: bool) -> None:
         super().__init__()
@@ -59,9 +61,11 @@ class RoPE(Relative):
         self.turning = int(fraction * head_width)
         if not 0 < fraction <= 1 or self.turning < 2 or self.turning % 2:
             raise ValueError(
-                f"rope turns pairs of features: {fraction:g} of a head width of {head_width} is {self.turning}, "
-                "which must be even and at least 2"
+                f"rope: fraction {fraction:g} of a head width of {head_width} is {self.turning} features to turn, "
+                "which must be even, at least 2 and at most all"
             )
+        if base <= 0:
+            raise ValueError(f"rope: base must be positive, got {base}")
         self.base, self.convention = base, convention
 
     def rotate(self, x: Float[Tensor, "B H T d"], positions: Int[Tensor, "#B T"], *, key: bool) -> Tensor:
@@ -104,6 +108,8 @@ class XPos(RoPE):
         super().__init__(heads, head_width, causal=causal, base=base, convention=convention)
         if not causal:
             raise Unsupported("xpos fades with distance into the past; it is for causal attention only")
+        if scale_base <= 0:
+            raise ValueError(f"xpos: scale_base must be positive, got {scale_base}")
         self.scale_base = scale_base
 
     def rotate(self, x: Float[Tensor, "B H T d"], positions: Int[Tensor, "#B T"], *, key: bool) -> Tensor:
@@ -122,6 +128,7 @@ class ALiBi(Relative):
     many (official code). Both ways the distance is |t − s|, where the paper has the past only.
     """
 
+    acts = "bias"
     slopes: Tensor
 
     def __init__(self, heads: int, head_width: int, *, causal: bool) -> None:
@@ -147,6 +154,8 @@ class T5Bias(Relative):
     Half of the buckets hold one distance each, the others grow up to `max_distance`; both ways, half of all buckets are
     for the future. T5 shares the table among the layers of a stack; here each layer has its own.
     """
+
+    acts = "bias"
 
     def __init__(
         self, heads: int, head_width: int, *, causal: bool, buckets: int = 32, max_distance: int = 128
@@ -176,3 +185,22 @@ class T5Bias(Relative):
         far = torch.log(distance.clamp(min=1).float() / exact) / math.log(self.max_distance / exact)
         wide_bucket = (exact + (far * (count - exact)).long()).clamp(max=count - 1)
         return start + torch.where(distance < exact, distance, wide_bucket)
+
+
+def places(
+    state: State | None, T: int, mask: Bool[Tensor, "B T"] | None, device: torch.device
+) -> tuple[Int[Tensor, "#B T"], State]:
+    """The positions of T steps behind those that `steps` in a state counts, and that count behind them.
+
+    For mixers whose state does not tell by itself how many steps it has seen. Without such a count: 0, 1, ..., and {}.
+    """
+    now = torch.arange(T, device=device)[None]
+    if state is None or "steps" not in state:
+        return now, {}
+    steps: Tensor = state["steps"]
+    return now + steps[:, None], {"steps": steps + (T if mask is None else mask.sum(1))}
+
+
+def no_steps(batch: int, positions: Part | None, device: torch.device | str) -> State:
+    """The count that `places` reads, before the first step; nothing where there are no positions to apply."""
+    return {} if positions is None else {"steps": torch.zeros(batch, device=device, dtype=torch.long)}
