@@ -188,7 +188,7 @@ def show_one(row: Row, console: Console) -> None:
         if key.endswith("error"):
             value = _error(value)
         shown = ", ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else _cell(value)
-        console.print(f"[bold]{key:<10}[/] ", end="")
+        console.print(f"[bold]{key:<14}[/] ", end="")
         console.print(shown, highlight=False, markup=False)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from zoo.contract import Mixer, Site, State, Traits
 from zoo.initialise import fan_in_, residual_scale
+from zoo.mixers.multi_head import head_width
 from zoo.ops.attention import attend
 from zoo.positions import relative
 
@@ -86,17 +87,6 @@ class Attention(Mixer):
         if self.gain is not None:
             with torch.no_grad():
                 self.qkv.weight[-self.kv_heads * self.head_width :] *= self.gain
-
-
-def head_width(name: str, width: int, heads: int) -> int:
-    """width / heads.
-
-    Raises:
-        ValueError: no whole number.
-    """
-    if heads < 1 or width % heads:
-        raise ValueError(f"{name}: width {width} does not divide into {heads} heads")
-    return width // heads
 
 
 def remember(

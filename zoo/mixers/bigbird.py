@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from zoo.contract import Mixer, Site, State, Traits, Unsupported
 from zoo.initialise import fan_in_, residual_scale
-from zoo.mixers.local import split
+from zoo.mixers.multi_head import head_width, split_heads
 from zoo.ops import kernels
 from zoo.ops.attention import attend
 from zoo.positions import relative
@@ -43,13 +43,12 @@ class BigBird(Mixer):
         self, site: Site, *, heads: int = 4, block_size: int = 8, random_blocks: int = 3, bias: bool = True
     ) -> None:
         super().__init__(site)
-        if heads < 1 or site.width % heads:
-            raise ValueError(f"bigbird: width {site.width} does not divide into {heads} heads")
+        d = head_width("bigbird", site.width, heads)
         if block_size < 1 or random_blocks < 1:
             sizes = f"{block_size} and {random_blocks}"
             raise ValueError(f"bigbird: block_size and random_blocks must be at least 1, got {sizes}")
         self.heads, self.block_size, self.length = heads, block_size, site.length
-        self.positions = relative(site.positions, heads=heads, head_width=site.width // heads, causal=False)
+        self.positions = relative(site.positions, heads=heads, head_width=d, causal=False)
         self.query = nn.Linear(site.width, site.width, bias=bias)
         self.key = nn.Linear(site.width, site.width, bias=bias)
         self.value = nn.Linear(site.width, site.width, bias=bias)
@@ -68,12 +67,12 @@ class BigBird(Mixer):
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
         if state is not None:
             raise Unsupported("BigBird attention cannot continue from a state")
-        T, D = x.shape[1:]
+        T = x.shape[1]
         if self.length < T:
             raise ValueError(f"bigbird: {T} steps; built for {self.length} at most")
         if mask is not None:
             x = x.masked_fill(~mask[..., None], 0)
-        q, k, v = (split(project(x), D // self.heads) for project in (self.query, self.key, self.value))
+        q, k, v = (split_heads(project(x), self.heads) for project in (self.query, self.key, self.value))
         steps = torch.arange(T, device=x.device)
         q, k = (self.positions.rotate(z, steps[None], key=key) for z, key in ((q, False), (k, True)))
         # The first step stands in for the valid ones that a row of padding lacks; in any other row it is valid.

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from zoo.contract import Mixer, Site, State, Traits
 from zoo.initialise import fan_in_, residual_scale
-from zoo.mixers.attention import head_width, key_steps, remember, steps, visible
+from zoo.mixers.attention import key_steps, remember, steps, visible
+from zoo.mixers.multi_head import head_width
 from zoo.ops.attention import attend
 from zoo.positions import relative
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from zoo.contract import Mixer, Site, State, Traits
 from zoo.initialise import fan_in_, residual_scale
-from zoo.mixers.attention import head_width
+from zoo.mixers.multi_head import head_width
 from zoo.ops.attention import attend
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from zoo.contract import Mixer, Site, State, Traits
 from zoo.initialise import fan_in_, residual_scale
+from zoo.mixers.multi_head import merge_heads, split_heads
 from zoo.mixers.short_convolution import ShortConvolution
 from zoo.ops import precision
 from zoo.ops.delta_rule import delta_rule
@@ -172,16 +173,6 @@ class HeadNorm(nn.Module):
 def unit(x: Float[Tensor, "*N K"]) -> Float[Tensor, "*N K"]:
     """x / √(|x|² + 1e-6), fla's `l2norm`."""
     return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + 1e-6)
-
-
-def split_heads(x: Float[Tensor, "B T F"], count: int) -> Float[Tensor, "B H T d"]:
-    """Cut the features into `count` heads."""
-    return x.unflatten(-1, (count, -1)).transpose(1, 2)
-
-
-def merge_heads(x: Float[Tensor, "B H T d"]) -> Float[Tensor, "B T F"]:
-    """The inverse of `heads`."""
-    return x.transpose(1, 2).flatten(2)
 
 
 def reset_projections(mixer: nn.Module, depth: int, gain: float | None) -> None:

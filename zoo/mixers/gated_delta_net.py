@@ -20,7 +20,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.contract import Hint, Mixer, Site, State, Traits
-from zoo.mixers.delta_net import HeadNorm, merge_heads, reset_projections, split_heads, unit
+from zoo.mixers.delta_net import HeadNorm, reset_projections, unit
+from zoo.mixers.multi_head import merge_heads, split_heads
 from zoo.mixers.short_convolution import ShortConvolution
 from zoo.ops import precision
 from zoo.ops.delta_rule import delta_rule

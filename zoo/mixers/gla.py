@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from zoo.contract import Mixer, Site, State, Traits
 from zoo.initialise import fan_in_, residual_scale
+from zoo.mixers.multi_head import split_heads
 from zoo.mixers.short_convolution import ShortConvolution
 from zoo.ops import precision
 from zoo.ops.linear_attention import linear_attention
@@ -116,9 +117,9 @@ class GLA(Mixer):
                 log_decay = log_decay.clamp(min=self.clamp_min)
             if mask is not None:
                 k, log_decay = (z.masked_fill(~mask[..., None], 0) for z in (k, log_decay))
-            q = self._split(q, self.heads)
+            q = split_heads(q, self.heads)
             k, v, log_decay = (
-                self._split(z, self.kv_heads).repeat_interleave(self.group, dim=1) for z in (k, v, log_decay)
+                split_heads(z, self.kv_heads).repeat_interleave(self.group, dim=1) for z in (k, v, log_decay)
             )
             before = None if state is None else state["S"]
             o, new["S"] = linear_attention(q * self.K**-0.5, k, v, log_decay, before)
@@ -133,10 +134,6 @@ class GLA(Mixer):
         if convolve is not None:
             y, new[name] = convolve(y, mask=mask, state=None if state is None else state[name])
         return y
-
-    @staticmethod
-    def _split(z: Float[Tensor, "B T F"], heads: int) -> Float[Tensor, "B H T f"]:
-        return z.unflatten(-1, (heads, -1)).transpose(1, 2)
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         wide = torch.promote_types(dtype, torch.float32)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from zoo.contract import Hint, Mixer, Site, State, Traits
 from zoo.initialise import fan_in_, residual_scale
+from zoo.mixers.multi_head import head_width
 from zoo.ops.attention import attend
 from zoo.positions import relative
 
@@ -39,15 +40,14 @@ class Linformer(Mixer):
 
     def __init__(self, site: Site, *, heads: int = 4, k: int | None = None, sharing: Sharing = "headwise") -> None:
         super().__init__(site)
-        if heads < 1 or site.width % heads:
-            raise ValueError(f"linformer: width {site.width} does not divide into {heads} heads")
+        d = head_width("linformer", site.width, heads)
         k = min(K, site.length) if k is None else k
         if not 1 <= k <= site.length:
             raise ValueError(f"linformer: k must lie in 1 .. {site.length}, the sequence length; got {k}")
         if sharing not in get_args(Sharing):
             raise ValueError(f"linformer: sharing {sharing!r} is not one of {', '.join(get_args(Sharing))}")
         self.heads = heads
-        self.positions = relative(site.positions, heads=heads, head_width=site.width // heads, causal=False)
+        self.positions = relative(site.positions, heads=heads, head_width=d, causal=False)
         self.qkv = nn.Linear(site.width, 3 * site.width)
         self.out = nn.Linear(site.width, site.width)
         shape = (heads if sharing == "none" else 1, k, site.length)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from zoo.contract import Mixer, Site, State, Traits, Unsupported
 from zoo.initialise import fan_in_, residual_scale
+from zoo.mixers.multi_head import split_heads
 from zoo.ops.local_attention import attend
 from zoo.positions import relative
 
@@ -79,7 +80,14 @@ class LocalAttention(Mixer):
             raise Unsupported("bidirectional local attention cannot continue from a state")
         if mask is not None:
             x = x.masked_fill(~mask[..., None], 0)
-        q, k, v = (split(project(x), self.head_width) for project in (self.q_proj, self.k_proj, self.v_proj))
+        q, k, v = (
+            split_heads(project(x), heads)
+            for project, heads in (
+                (self.q_proj, self.heads),
+                (self.k_proj, self.kv_heads),
+                (self.v_proj, self.kv_heads),
+            )
+        )
         now = torch.arange(x.shape[1], device=x.device)[None]
         if state is not None:
             now = now + state["steps"][:, None]
@@ -106,11 +114,6 @@ class LocalAttention(Mixer):
         fan_in_(self.k_proj)
         fan_in_(self.v_proj, self.gain or 1.0)
         fan_in_(self.out_proj, self.gain or residual_scale(depth))
-
-
-def split(x: Float[Tensor, "B T D"], d: int) -> Float[Tensor, "B H T d"]:
-    """Heads of width d."""
-    return x.unflatten(2, (-1, d)).transpose(1, 2)
 
 
 def empty(batch: int, heads: int, past: int, d: int, *, device: torch.device | str, dtype: torch.dtype) -> State:

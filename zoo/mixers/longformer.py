@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from zoo.contract import Mixer, Site, State, Traits, Unsupported
 from zoo.initialise import fan_in_, residual_scale
-from zoo.mixers.local import empty, recall, split
+from zoo.mixers.local import empty, recall
+from zoo.mixers.multi_head import head_width, split_heads
 from zoo.ops import attention, local_attention
 from zoo.positions import relative
 
@@ -41,8 +42,7 @@ class Longformer(Mixer):
         self, site: Site, *, heads: int = 4, window: int | None = None, global_tokens: int = 1, bias: bool = True
     ) -> None:
         super().__init__(site)
-        if heads < 1 or site.width % heads:
-            raise ValueError(f"longformer: width {site.width} does not divide into {heads} heads")
+        d = head_width("longformer", site.width, heads)
         window = min(WINDOW, 2 * site.length) if window is None else window
         if window < 2 or window % 2:
             raise ValueError(f"longformer: window {window} must be even and positive, half of it lies on each side")
@@ -54,7 +54,7 @@ class Longformer(Mixer):
             raise ValueError(f"longformer: global_tokens must not be negative, got {global_tokens}")
         self.heads, self.causal, self.window = heads, site.causal, window
         self.global_tokens = 0 if site.causal else global_tokens
-        self.positions = relative(site.positions, heads=heads, head_width=site.width // heads, causal=site.causal)
+        self.positions = relative(site.positions, heads=heads, head_width=d, causal=site.causal)
         names = ["query", "key", "value"]
         if self.global_tokens:
             names += ["query_global", "key_global", "value_global"]
@@ -77,7 +77,7 @@ class Longformer(Mixer):
     def _heads(self, x: Tensor, *names: str, start: Tensor | None = None) -> list[Float[Tensor, "B H T d"]]:
         """Queries, keys, values by the names of their projections; positions count from `start` (B,), or 0."""
         now = torch.arange(x.shape[1], device=x.device)[None] + (0 if start is None else start[:, None])
-        heads = {name: split(getattr(self, name)(x), x.shape[2] // self.heads) for name in names}
+        heads = {name: split_heads(getattr(self, name)(x), self.heads) for name in names}
         return [
             z if name.startswith("value") else self.positions.rotate(z, now, key=name.startswith("key"))
             for name, z in heads.items()

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from zoo.contract import Mixer, Site, State, Traits
 from zoo.initialise import fan_in_, residual_scale
+from zoo.mixers.multi_head import head_width
 from zoo.ops.precision import full, wide
 from zoo.positions import relative
 
@@ -53,8 +54,7 @@ class Nystromformer(Mixer):
         iterations: int = 6,
     ) -> None:
         super().__init__(site)
-        if heads < 1 or site.width % heads:
-            raise ValueError(f"nystromformer: width {site.width} does not divide into {heads} heads")
+        d = head_width("nystromformer", site.width, heads)
         if num_landmarks < 1 or iterations < 1:
             raise ValueError(
                 f"nystromformer: num_landmarks {num_landmarks} and iterations {iterations} must be at least 1"
@@ -69,7 +69,7 @@ class Nystromformer(Mixer):
         self.init_option, self.iterations = init_option, iterations
         if init_option == "original":  # the batch's padding and rows set the scale
             self.traits = dataclasses.replace(self.traits, padding_safe=False)  # type: ignore[misc]
-        self.positions = relative(site.positions, heads=heads, head_width=site.width // heads, causal=False)
+        self.positions = relative(site.positions, heads=heads, head_width=d, causal=False)
         self.query, self.key, self.value = (nn.Linear(site.width, site.width) for _ in range(3))
         self.out = nn.Linear(site.width, site.width)
         self.conv = None

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from zoo.contract import Mixer, Site, State, Traits, Unsupported
 from zoo.initialise import fan_in_, residual_scale
+from zoo.mixers.multi_head import head_width
 from zoo.ops import precision
 from zoo.ops.linear_attention import linear_attention
 from zoo.positions import relative
@@ -54,8 +55,7 @@ class Performer(Mixer):
         eps: float | None = None,
     ) -> None:
         super().__init__(site)
-        if heads < 1 or site.width % heads:
-            raise ValueError(f"performer: width {site.width} does not divide into {heads} heads")
+        d = head_width("performer", site.width, heads)
         if kernel not in get_args(Kernel):
             raise ValueError(f"performer: kernel {kernel!r} is not one of {', '.join(get_args(Kernel))}")
         if features is not None and features < 1:
@@ -64,7 +64,6 @@ class Performer(Mixer):
         if self.eps <= 0:
             raise ValueError(f"performer: eps must be positive, got {eps}; it keeps the normaliser from being 0")
         self.heads, self.causal, self.kernel = heads, site.causal, kernel
-        d = site.width // heads
         self.placed = site.positions
         self.positions = relative(site.positions, heads=heads, head_width=d, causal=site.causal)
         self.qkv = nn.Linear(site.width, 3 * site.width)

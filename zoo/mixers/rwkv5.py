@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.contract import Hint, Mixer, Site, State, Traits
+from zoo.mixers.multi_head import split_heads
 from zoo.mixers.rwkv4 import shift
 from zoo.ops.linear_attention import linear_attention
 from zoo.ops.precision import full, wide
@@ -203,10 +204,6 @@ def count_heads(width: int, head_size: int) -> int:
     if width < 1 or width % head_size:
         raise ValueError(f"rwkv: width {width} does not divide into heads of {head_size} (dim_att, head_size)")
     return width // head_size
-
-
-def split_heads(x: Float[Tensor, "B T A"], heads: int) -> Float[Tensor, "B H T N"]:
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
 def norm_heads(ln_x: nn.GroupNorm, y: Float[Tensor, "B H T N"]) -> Float[Tensor, "B T A"]:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from zoo.contract import Site, State
 from zoo.mixers import rwkv5
+from zoo.mixers.multi_head import split_heads
 from zoo.mixers.rwkv4 import shift
 from zoo.ops.precision import full, wide
 
@@ -70,7 +71,7 @@ class TimeMix(rwkv5.Heads):
         xw, xk, xv, xr, xg = self._mixed(x, previous - x)
         with full(x.device):
             low = torch.tanh(wide(xw) @ wide(self.time_decay_w1)) @ wide(self.time_decay_w2)
-            log_w = -torch.exp(rwkv5.split_heads(wide(self.time_decay) + low, self.heads))
+            log_w = -torch.exp(split_heads(wide(self.time_decay) + low, self.heads))
         y, S = self.wkv(self.receptance(xr), self.key(xk), self.value(xv), log_w, mask, state)
         out = self.output((y * F.silu(self.gate(xg))).to(x.dtype))
         return out, None if state is None else {"x": last, "S": S}

@@ -24,8 +24,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.contract import Hint, Mixer, Site, State, Traits
+from zoo.mixers.multi_head import split_heads
 from zoo.mixers.rwkv4 import shift
-from zoo.mixers.rwkv5 import check_divisor, count_heads, hints, norm_heads, split_heads
+from zoo.mixers.rwkv5 import check_divisor, count_heads, hints, norm_heads
 from zoo.ops.delta_rule import dplr
 from zoo.ops.precision import full, wide
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from zoo.contract import Hint, Mixer, Site, State, Traits, Unsupported
 from zoo.initialise import fan_in_, residual_scale
-from zoo.mixers.local import split
+from zoo.mixers.multi_head import head_width, split_heads
 from zoo.ops.attention import attend
 from zoo.ops.precision import full, wide
 from zoo.positions import relative
@@ -53,19 +53,18 @@ class Sinkhorn(Mixer):
         iterations: int = 5,
     ) -> None:
         super().__init__(site)
-        if heads < 1 or site.width % heads:
-            raise ValueError(f"sinkhorn: width {site.width} does not divide into {heads} heads")
+        d = head_width("sinkhorn", site.width, heads)
         if sort_net not in get_args(SortNet):
             raise ValueError(f"sinkhorn: sort_net {sort_net!r} is not one of {', '.join(get_args(SortNet))}")
         if block_size < 1 or iterations < 1 or temperature <= 0:
             raise ValueError("sinkhorn: block_size, iterations and temperature must be positive")
         self.heads, self.block_size, self.length = heads, block_size, site.length
         self.temperature, self.iterations = temperature, iterations
-        self.positions = relative(site.positions, heads=heads, head_width=site.width // heads, causal=False)
+        self.positions = relative(site.positions, heads=heads, head_width=d, causal=False)
         self.to_q = nn.Linear(site.width, site.width, bias=False)
         self.to_kv = nn.Linear(site.width, 2 * site.width, bias=False)
         self.to_out = nn.Linear(site.width, site.width)
-        shape = (1, heads, 2 * site.width // heads, -(-site.length // block_size))
+        shape = (1, heads, 2 * d, -(-site.length // block_size))
         self.linear = nn.Parameter(torch.empty(shape)) if sort_net == "simple" else None
         self.reset_parameters(layer=site.layer, depth=site.depth)
 
@@ -78,14 +77,14 @@ class Sinkhorn(Mixer):
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
         if state is not None:
             raise Unsupported("Sinkhorn attention cannot continue from a state")
-        (B, T, D), b = x.shape, self.block_size
+        (B, T, _), b = x.shape, self.block_size
         if self.length < T:
             raise ValueError(f"sinkhorn: {T} steps; built for {self.length} at most")
         valid = x.new_ones(B, T, dtype=torch.bool) if mask is None else mask
         x, valid = F.pad(x, (0, 0, 0, -T % b)), F.pad(valid, (0, -T % b)).unflatten(1, (-1, b))  # (B, N, b)
         x = x.masked_fill(~valid.flatten(1)[..., None], 0)
         P = self.sort(x, valid.any(2))
-        q, k, v = (split(y, D // self.heads) for y in (self.to_q(x), *self.to_kv(x).chunk(2, -1)))
+        q, k, v = (split_heads(y, self.heads) for y in (self.to_q(x), *self.to_kv(x).chunk(2, -1)))
         now = torch.arange(x.shape[1], device=x.device)[None]
         q, k = self.positions.rotate(q, now, key=False), self.positions.rotate(k, now, key=True)
         q, k, v = (z.unflatten(2, (-1, b)) for z in (q, k, v))
@@ -105,7 +104,7 @@ class Sinkhorn(Mixer):
             total = wide(x).unflatten(1, (-1, self.block_size)).sum(2)
             d = total.shape[2] // self.heads
             sums = F.linear(total, wide(self.to_q.weight)), F.linear(total, wide(self.to_kv.weight).chunk(2)[0])
-            q, k = (split(y, d) for y in sums)  # (B, H, N, d)
+            q, k = (split_heads(y, self.heads) for y in sums)  # (B, H, N, d)
             if self.linear is None:
                 R = q @ k.transpose(2, 3) * (d**-0.5 / self.block_size**2)
             else:

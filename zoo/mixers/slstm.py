@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from zoo.contract import Hint, Mixer, Site, State, Traits
 from zoo.mixers.mlstm import CausalConv1d, LinearHeadwise, MultiHeadLayerNorm
+from zoo.mixers.multi_head import head_width
 from zoo.ops import kernels
 from zoo.ops.precision import full, wide
 
@@ -58,8 +59,7 @@ class SLSTM(Mixer):
     ) -> None:
         super().__init__(site)
         D = site.width
-        if heads < 1 or D % heads:
-            raise ValueError(f"slstm: width {D} does not divide into {heads} heads")
+        head_width("slstm", D, heads)
         if conv1d_kernel_size < 0:
             raise ValueError(f"slstm: conv1d_kernel_size must be at least 0, got {conv1d_kernel_size}")
         for name, value, known in (

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from zoo.contract import Mixer, Site, State, Traits
 from zoo.initialise import fan_in_, residual_scale
+from zoo.mixers.multi_head import head_width, split_heads
 from zoo.ops.precision import full, wide
 
 Variant: TypeAlias = Literal["dense", "factorized_dense", "random", "factorized_random"]
@@ -62,8 +63,6 @@ class Synthesizer(Mixer):
     ) -> None:
         super().__init__(site)
         D, L = site.width, site.length
-        if heads < 1 or D % heads:
-            raise ValueError(f"synthesizer: width {D} does not divide into {heads} heads")
         for name, value, known in (("variant", variant, get_args(Variant)), ("dot", dot, get_args(Dot))):
             if value not in known:
                 raise ValueError(f"synthesizer: {name} {value!r} is not one of {', '.join(known)}")
@@ -72,7 +71,7 @@ class Synthesizer(Mixer):
         if factor is not None and not 1 <= factor <= L:
             raise ValueError(f"synthesizer: factor must lie in 1 .. {L}, the sequence length; got {factor}")
         self.heads, self.causal, self.length, self.variant, self.dot = heads, site.causal, L, variant, dot
-        self.gain, d = site.gain, D // heads
+        self.gain, d = site.gain, head_width("synthesizer", D, heads)
         self.value, self.out = nn.Linear(D, D, bias=bias), nn.Linear(D, D, bias=bias)
         if variant.endswith("dense") or dot != "none":
             self.query = nn.Linear(D, D, bias=bias)
@@ -105,10 +104,10 @@ class Synthesizer(Mixer):
         cached = 0 if state is None else state["v"].shape[2]
         if cached + T > self.length:
             raise ValueError(f"synthesizer: {cached + T} steps, but it was built for at most {self.length}")
-        new = {"v": self._split(self.value(x))}
-        q = self._split(self.query(x)) if hasattr(self, "query") else None  # W₁ x
+        new = {"v": split_heads(self.value(x), self.heads)}
+        q = split_heads(self.query(x), self.heads) if hasattr(self, "query") else None  # W₁ x
         if self.dot != "none":
-            new["k"] = self._split(self.key(x))
+            new["k"] = split_heads(self.key(x), self.heads)
         if mask is not None:
             new = {name: z.masked_fill(~mask[:, None, :, None], 0) for name, z in new.items()}
         # Place t of each step in its row, and how many steps of the row there are with it.
@@ -156,9 +155,6 @@ class Synthesizer(Mixer):
             past = s <= t[..., None]
             seen = past if seen is None else past & seen
         return seen
-
-    def _split(self, z: Float[Tensor, "B T D"]) -> Float[Tensor, "B H T d"]:
-        return z.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         empty = torch.empty(batch, self.heads, 0, self.out.in_features // self.heads, device=device, dtype=dtype)
