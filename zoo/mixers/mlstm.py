@@ -51,9 +51,9 @@ class MLSTM(Mixer):
     ) -> None:
         super().__init__(site)
         multiple = round_proj_up_to_multiple_of
-        sizes = {"heads": heads, "qkv_proj_blocksize": qkv_proj_blocksize, "round_proj_up_to_multiple_of": 1}
-        for name, value in {**sizes, "round_proj_up_to_multiple_of": 1 if multiple is None else multiple}.items():
-            if value < 1:
+        sizes = {"heads": heads, "qkv_proj_blocksize": qkv_proj_blocksize, "conv1d_kernel_size": conv1d_kernel_size}
+        for name, value in {**sizes, "round_proj_up_to_multiple_of": multiple}.items():
+            if value is not None and value < 1:
                 raise ValueError(f"mlstm: {name} must be at least 1, got {value}")
         if proj_factor <= 0:
             raise ValueError(f"mlstm: proj_factor must be positive, got {proj_factor}")
@@ -61,7 +61,10 @@ class MLSTM(Mixer):
         inner = math.ceil(proj_factor * site.width / multiple) * multiple
         for what, parts in (("heads", heads), ("blocks of that size", qkv_proj_blocksize)):
             if inner % parts:
-                raise ValueError(f"mlstm: {inner} units (width {site.width}) do not divide into {parts} {what}")
+                raise ValueError(
+                    f"mlstm: {inner} units, {proj_factor:g} · {site.width} up to a multiple of {multiple} "
+                    f"(round_proj_up_to_multiple_of), do not divide into {parts} {what}"
+                )
         self.inner = inner
         self.proj_up = nn.Linear(site.width, 2 * inner, bias=bias)
         self.q_proj = LinearHeadwise(inner, inner // qkv_proj_blocksize, bias=bias)

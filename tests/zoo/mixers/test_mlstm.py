@@ -148,11 +148,11 @@ def test_hints():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"heads": 3}, "64 units .* do not divide into 3 heads"),
+        ({"heads": 3}, "64 units, .* do not divide into 3 heads"),
         ({"heads": 0}, "heads must be at least 1"),
         ({"qkv_proj_blocksize": 5}, "blocks"),
         ({"proj_factor": 0}, "proj_factor"),
-        ({"conv1d_kernel_size": 0}, "kernel size"),
+        ({"conv1d_kernel_size": 0}, "conv1d_kernel_size must be at least 1"),
         ({"round_proj_up_to_multiple_of": 0}, "round_proj_up_to_multiple_of must be"),
     ],
 )
