@@ -33,13 +33,20 @@ def check(names: tuple[str, ...], plugins: tuple[str, ...]) -> list[Row]:
             registry.get(name)
     except KeyError as error:
         raise UserError(str(error.args[0])) from error
+    import torch
+
     from zoo import checks
 
-    return [
-        {"architecture": name, **dataclasses.asdict(outcome)}
-        for name in dict.fromkeys(names)
-        for outcome in checks.run(name)
-    ]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the models are tiny: more threads would wait for each other
+    try:
+        return [
+            {"architecture": name, **dataclasses.asdict(outcome)}
+            for name in dict.fromkeys(names)
+            for outcome in checks.run(name)
+        ]
+    finally:
+        torch.set_num_threads(threads)
 
 
 def show(rows: list[Row], console: Console) -> None:

@@ -204,10 +204,14 @@ def _objections(record: Record, shared: Common) -> list[str]:
     return found
 
 
+def _short(number: Any) -> str:
+    return f"{number:.3g}" if isinstance(number, float) else str(number)
+
+
 def _gates(record: Record) -> str:
     gates = dig(record, "eligibility.gates") or {}
     failed = [
-        f"{name} (measured {gate.get('measured')}, limit {gate.get('limit')})"
+        f"{name} (measured {_short(gate.get('measured'))}, limit {_short(gate.get('limit'))})"
         for name, gate in sorted(gates.items())
         if not gate.get("passed")
     ]
