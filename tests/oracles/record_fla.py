@@ -2,8 +2,8 @@
 
 Run it where fla is installed and zoobench's own environment is not, as transformers picks fla's kernels up:
 
-    python -m venv /tmp/fla && /tmp/fla/bin/pip install torch flash-linear-attention==0.6.0 triton safetensors
-    /tmp/fla/bin/python tests/oracles/record_fla.py [name ...]
+    python -m venv .fla && .fla/bin/pip install torch flash-linear-attention==0.6.0 triton safetensors
+    .fla/bin/python tests/oracles/record_fla.py [name ...]
 
 No GPU: Triton interprets the kernels. recorded/fla_<name>.safetensors holds, in float32, param.<official name>, input,
 output, cotangent, grad.input and grad.<official name> of sum(output · cotangent), and state.final where the layer gives
