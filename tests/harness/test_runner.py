@@ -214,7 +214,11 @@ LONG = {
 
 
 def start(path, root):
-    command = [sys.executable, "-c", "from harness.cli import main; main()", "run", str(path), "--workers", "1"]
+    """The command in a process of its own, which hears Ctrl-C even where the tests run in the background."""
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from harness.cli import main; main()"
+    )
+    command = [sys.executable, "-c", code, "run", str(path), "--workers", "1"]
     return subprocess.Popen(
         [*command, "--results", str(root)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
