@@ -207,7 +207,7 @@ def ls(what: str, markdown: bool, as_json: bool) -> None:
             raise UserError(f"there is no page of {what}; only of architectures", key="--markdown")
         click.echo(listing.markdown(), nl=False)
         return
-    rows = listing.LISTS[what]()
+    rows = listing.rows(what)
     if as_json:
         emit(rows)
     else:

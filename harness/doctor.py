@@ -11,7 +11,7 @@ from rich.console import Console
 
 from harness import device as machine
 from harness.execute.local import default_workers
-from harness.listing import corpus_rows
+from harness.listing import rows
 from harness.version import __version__
 
 OPTIONAL = {
@@ -57,7 +57,7 @@ def examine() -> dict[str, Any]:
         "matmul_flops_fp32": matmul_speed(device, torch.float32),
         "matmul_flops_bf16": matmul_speed(device, torch.bfloat16),
         "packages": packages,
-        "corpora": {row["name"]: "here" if row["here"] else "missing" for row in corpus_rows()},
+        "corpora": {row["name"]: "here" if row["here"] else "missing" for row in rows("corpora")},
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,8 @@ from zoo.terms import ROLES, Shape, Unsupported
 Row = dict[str, Any]
 
 
-def architectures() -> list[Row]:
-    """Every architecture: what it is and can do, paper, source, deviations, and the oracles it was proven against."""
-    return [_architecture(name) for name in registry.names()]
-
-
 def _architecture(name: str) -> Row:
+    """What it is and can do, paper, source, deviations, and the oracles it was proven against."""
     from zoo.sizing import sketch
 
     entry = registry.get(name)
@@ -71,7 +67,7 @@ def markdown() -> str:
     environment.filters["error"] = _error
     environment.filters["cell"] = _cell
     environment.filters["traits"] = _traits
-    families = do_groupby(environment, architectures(), "family")
+    families = do_groupby(environment, rows("architectures"), "family")
     return environment.get_template("zoo.md.j2").render(families=families) + "\n"
 
 
@@ -88,56 +84,56 @@ def _error(value: float | None) -> str:
     return "–" if value is None else f"{value:.0e}"
 
 
-def task_rows() -> list[Row]:
-    """Every task: what it asks, the role it needs, its metric and options."""
-    rows = []
-    for name in tasks.names():
-        entry = tasks.get(name)
-        metric = entry.make().metric
-        rows.append(
-            {
-                "name": name,
-                "about": entry.about,
-                "role": entry.make.role,
-                "metric": metric.name,
-                "chance": metric.chance,
-                "options": {option.name: option.default for option in entry.options},
-            }
-        )
-    return rows
+def _task(name: str) -> Row:
+    """What it asks, the role it needs, its metric and options."""
+    entry = tasks.get(name)
+    metric = entry.make().metric
+    return {
+        "name": name,
+        "about": entry.about,
+        "role": entry.make.role,
+        "metric": metric.name,
+        "chance": metric.chance,
+        "options": {option.name: option.default for option in entry.options},
+    }
 
 
-def suites() -> list[Row]:
-    """Every suite that ships."""
-    rows = []
-    for name, path in shipped().items():
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-        rows.append({"name": name, "about": " ".join(str(data.get("about", "")).split()), "path": str(path)})
-    return rows
+def _suite(name: str) -> Row:
+    """What it is about, and where it is."""
+    path = shipped()[name]
+    data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return {"name": name, "about": " ".join(str(data.get("about", "")).split()), "path": str(path)}
 
 
-def corpus_rows() -> list[Row]:
-    """Every corpus: licence, size, the sources it is looked for in, and whether it is here."""
-    return [
-        {
-            "name": card.name,
-            "about": card.about,
-            "licence": card.licence,
-            "bytes": card.size,
-            "here": any(not isinstance(source, corpora.Hub) and source.find() for source in card.sources),
-            "sources": [source.advice() for source in card.sources],
-            "sha256": card.sha256,
-        }
-        for card in map(corpora.get, corpora.names())
-    ]
+def _corpus(name: str) -> Row:
+    """Licence, size, the sources it is looked for in, and whether it is here."""
+    card = corpora.get(name)
+    return {
+        "name": card.name,
+        "about": card.about,
+        "licence": card.licence,
+        "bytes": card.size,
+        "here": any(not isinstance(source, corpora.Hub) and source.find() for source in card.sources),
+        "sources": [source.advice() for source in card.sources],
+        "sha256": card.sha256,
+    }
 
 
-LISTS: dict[str, Callable[[], list[Row]]] = {
-    "architectures": architectures,
-    "tasks": task_rows,
-    "suites": suites,
-    "corpora": corpus_rows,
+KINDS: dict[str, tuple[Callable[[], Iterable[str]], Callable[[str], Row]]] = {
+    "architectures": (registry.names, _architecture),
+    "tasks": (tasks.names, _task),
+    "suites": (shipped, _suite),
+    "corpora": (corpora.names, _corpus),
 }
+"""For each kind of thing, the names that are known and what makes the row of one."""
+
+
+def rows(kind: str) -> list[Row]:
+    """Everything of a kind that is known."""
+    names, row = KINDS[kind]
+    return [row(name) for name in names()]
+
+
 _SHOWN = {"name", "about", "roles", "causal", "resumable", "length", "error", "role", "metric", "licence", "here"}
 
 
@@ -168,12 +164,11 @@ def find(name: str) -> Row:
     Raises:
         UserError: nothing is called that.
     """
-    known = []
-    for kind, rows in LISTS.items():
-        for row in rows():
-            known.append(row["name"])
-            if row["name"] == name:
-                return {"kind": kind.removesuffix("s").replace("corpora", "corpus"), **row}
+    known: list[str] = []
+    for kind, (names, row) in KINDS.items():
+        if name in (own := list(names())):
+            return {"kind": kind.removesuffix("s").replace("corpora", "corpus"), **row(name)}
+        known += own
     raise UserError(f"nothing is called {name!r}{nearest(name, known)}")
 
 

@@ -20,7 +20,7 @@ def test_the_page_in_the_docs_is_up_to_date():
 
 
 def test_every_architecture_has_a_row_with_its_paper_source_and_proofs():
-    rows = {row["name"]: row for row in listing.architectures()}
+    rows = {row["name"]: row for row in listing.rows("architectures")}
     assert rows.keys() == set(zoo.names())
     for name, row in rows.items():
         assert row["roles"], name

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from zoo.contract import Mixer, Site, State, Traits, Unsupported
 from zoo.ops import precision
 from zoo.ops.linear_attention import linear_attention
+from zoo.positions.in_attention import turn
 
 Form: TypeAlias = Literal["recurrent", "parallel"]
 GATES: dict[str, Callable[[Tensor], Tensor]] = {"swish": F.silu, "gelu": F.gelu}
@@ -138,9 +139,7 @@ def rotate(x: Float[Tensor, "B H T K"], t: Int[Tensor, "B T"]) -> Float[Tensor, 
     """R_t x_t: the pair (2i, 2i + 1) turned by t θ_i. Unlike RoPE's, θ reaches 1/10000 exactly."""
     theta = 10000 ** -torch.linspace(0, 1, x.shape[-1] // 2, device=x.device, dtype=torch.float64)
     angle = t[:, None, :, None] * theta
-    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
-    a, b = x[..., ::2], x[..., 1::2]
-    return torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2)
+    return turn(x, angle.cos().to(x.dtype), angle.sin().to(x.dtype), "interleaved")
 
 
 def in_parallel(

@@ -23,6 +23,7 @@ from jaxtyping import Bool, Complex, Float
 from torch import Tensor, nn
 
 from zoo.contract import Hint, Mixer, Site, State, Traits
+from zoo.mixers import hippo
 from zoo.ops import vandermonde
 from zoo.ops.long_convolution import convolve
 from zoo.ops.padding import align_right
@@ -178,9 +179,7 @@ def initial(init: Init, N: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     if init == "real":
         return -(n + 1), 0 * n, one
     if init == "legs":
-        n = np.arange(N, dtype=np.float64)
-        B, P = np.sqrt(2 * n + 1), np.sqrt(n + 0.5)
-        A = -np.tril(np.outer(B, B), -1) - np.diag(n + 1)
-        im, V = np.linalg.eigh(-1j * (A + np.outer(P, P) + 0.5 * np.eye(N)))  # −½ I + skew: i·im are eigenvalues
+        A, B, P = hippo.transition("legs", N)
+        im, V = np.linalg.eigh(-1j * (A + P.T @ P + 0.5 * np.eye(N)))  # −½ I + skew: i·im are eigenvalues
         return -0.5 * one, im[: N // 2], np.minimum(np.abs(V.conj().T @ B)[: N // 2], 2.0)
     raise ValueError(f"s4d: unknown init {init!r}; known: inv, legs, lin, real")

@@ -13,6 +13,15 @@ def full(device: torch.device) -> AbstractContextManager[None]:
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
+def widest(*tensors: Tensor | None) -> torch.dtype:
+    """What decays and states are computed in: the widest dtype among the tensors there are, float32 at least."""
+    dtype = torch.float32
+    for tensor in tensors:
+        if tensor is not None:
+            dtype = torch.promote_types(dtype, tensor.dtype)
+    return dtype
+
+
 def wide(x: Tensor) -> Tensor:
     """`x` in float32 at least; float64 stays."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

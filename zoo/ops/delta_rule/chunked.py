@@ -23,7 +23,7 @@ from torch import Tensor
 from zoo.ops import flops, kernels, precision
 from zoo.ops.delta_rule import naive
 from zoo.ops.linear_attention.chunked import CHANNEL_CHUNK, segments, split
-from zoo.ops.linear_attention.naive import state_dtype
+from zoo.ops.precision import widest
 
 # e^40 is far from float32's largest number, e^88, and leaves the other factor of each pair as far from its smallest.
 LARGEST_EXPONENT = 40.0
@@ -54,7 +54,7 @@ def delta_rule(
         return o[:, :, None], S
     kernels.ran("delta_rule", "chunked")
     with precision.full(q.device):
-        C, dtype = min(chunk, T), state_dtype(q, k, v, beta, log_decay, state)
+        C, dtype = min(chunk, T), widest(q, k, v, beta, log_decay, state)
         S = q.new_zeros(B, H, K, v.shape[-1], dtype=dtype) if state is None else state.to(dtype)
         g = torch.zeros_like(beta) if log_decay is None else log_decay
         Q, K_, V, b, g = (split(x.to(dtype), C) for x in (q, k, v, beta[..., None], g[..., None]))
@@ -101,7 +101,7 @@ def dplr(
         limit = chunk if floor == 0 else max(1, int(2 * LARGEST_EXPONENT / abs(floor)))
     C = min(chunk, T, limit)
     with precision.full(q.device):
-        dtype = state_dtype(q, k, v, a, b, log_decay, state)
+        dtype = widest(q, k, v, a, b, log_decay, state)
         S = q.new_zeros(B, H, K, v.shape[-1], dtype=dtype) if state is None else state.to(dtype)
         q, k, V, a, b, g = (split(x.to(dtype), C) for x in (q, k, v, a, b, log_decay))
         c = g.cumsum(-2)

@@ -51,7 +51,7 @@ def linear_attention(
         return o[:, :, None], S
     kernels.ran("linear_attention", "chunked")
     with precision.full(q.device):
-        dtype = naive.state_dtype(q, k, v, log_decay, state, bonus)
+        dtype = precision.widest(q, k, v, log_decay, state, bonus)
         S = q.new_zeros(B, H, K, v.shape[-1], dtype=dtype) if state is None else state.to(dtype)
         if bonus is None:
             o, S = _chunked(q, k, v, log_decay, S, min(chunk, T))

@@ -17,6 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from zoo.ops.precision import widest
+
 
 def step(
     q: Float[Tensor, "B H K"],
@@ -27,7 +29,7 @@ def step(
     bonus: Float[Tensor, "H K"] | None = None,
 ) -> tuple[Float[Tensor, "B H V"], Float[Tensor, "B H K V"]]:
     """One token: its output (in v's dtype) and the next state (at least float32). `log_decay` is ln a_t ≤ 0."""
-    dtype = state_dtype(q, k, v, log_decay, state, bonus)
+    dtype = widest(q, k, v, log_decay, state, bonus)
     S = added = k.to(dtype)[..., :, None] * v.to(dtype)[..., None, :]
     if state is not None:
         S = added + (state if log_decay is None else _rows(log_decay.to(dtype)).exp() * state)
@@ -55,15 +57,6 @@ def recurrent(
         outputs.append(o)
     assert state is not None
     return torch.stack(outputs, dim=2), state
-
-
-def state_dtype(*tensors: Tensor | None) -> torch.dtype:
-    """The precision of decay and state: the widest among the inputs, float32 at least."""
-    dtype = torch.float32
-    for tensor in tensors:
-        if tensor is not None:
-            dtype = torch.promote_types(dtype, tensor.dtype)
-    return dtype
 
 
 def _rows(decay: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ def selective_scan(
     kernels.ran("selective_scan", "chunked")
     L = min(T, max(SHORTEST, BUDGET // max(1, batch * width * N)) if chunk is None else chunk)
     with precision.full(u.device):
-        dtype = naive.common_dtype(u, delta, A, B, C, D, state)
+        dtype = precision.widest(u, delta, A, B, C, D, state)
         h = u.new_zeros(batch, width, N, dtype=dtype) if state is None else state.to(dtype)
         wide = u.to(dtype)
         y, h = _SelectiveScan.apply(wide, delta.to(dtype), A.to(dtype), B.to(dtype), C.to(dtype), h, L)

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from zoo.ops.precision import widest
+
 
 def selective_scan(
     u: Float[Tensor, "B T D"],
@@ -42,19 +44,10 @@ def step(
     state: Float[Tensor, "B D N"] | None = None,
 ) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B D N"]]:
     """One step: y_t and h_t."""
-    dtype, wide = u.dtype, common_dtype(u, delta, A, B, C, D, state)
+    dtype, wide = u.dtype, widest(u, delta, A, B, C, D, state)
     u, delta, A, B, C = (x.to(wide) for x in (u, delta, A, B, C))
     h = (delta * u)[..., None] * B[:, None]
     if state is not None:
         h = h + torch.exp(delta[..., None] * A) * state.to(wide)
     y = (h * C[:, None]).sum(-1)
     return (y if D is None else y + D.to(wide) * u).to(dtype), h
-
-
-def common_dtype(*tensors: Tensor | None) -> torch.dtype:
-    """What the recurrence is computed in: the widest dtype among the inputs, float32 at least."""
-    dtype = torch.float32
-    for tensor in tensors:
-        if tensor is not None:
-            dtype = torch.promote_types(dtype, tensor.dtype)
-    return dtype
