@@ -1,7 +1,5 @@
 """S4D against the official layer (state-spaces/s4, models/s4/s4.py, run in float64)."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -9,7 +7,6 @@ import torch
 from zoo.contract import Site
 from zoo.mixers.s4d import S4D, initial
 
-PARITY = Path(__file__).parents[2].parent / "shared/data/parity"
 OFFICIAL = {
     "log_dt": "layer.kernel.inv_dt",
     "log_A_real": "layer.kernel.A_real",
@@ -22,25 +19,15 @@ OFFICIAL = {
 }
 
 
-def load(name):
-    """The stored tensors, or a skip."""
-    from safetensors.torch import load_file
-
-    path = PARITY / f"{name}.safetensors"
-    if not path.is_file():
-        pytest.skip(f"official numbers not found: {path}")
-    return load_file(path)
-
-
 def close(got, expected, tolerance=1e-9):
     """Equal to `tolerance` of the largest entry."""
     torch.testing.assert_close(got, expected, rtol=0, atol=tolerance * expected.abs().max().item())
 
 
 @pytest.fixture
-def official():
+def official(parity):
     """The stored tensors, and our layer under the same parameters."""
-    data = load("s4d_legs_zoh")
+    data = parity("s4d_legs_zoh")[0]
     mixer = S4D(Site(width=16, length=32), d_state=16, init="legs").double()
     shapes = {name: p.shape for name, p in mixer.named_parameters()}
     mixer.load_state_dict({name: data[f"param.{there}"].reshape(shapes[name]) for name, there in OFFICIAL.items()})
@@ -74,15 +61,15 @@ def test_kernel_steps_and_state(official):
 
 @pytest.mark.parametrize("N", [8, 16])
 @pytest.mark.parametrize("init", ["lin", "inv", "legs"])
-def test_initial_spectrum(init, N):
+def test_initial_spectrum(parity, init, N):
     """Official A, made in float32; B but for the clip at 2, which the official code applies to Im B, not to |B|."""
-    data = load("s4_init")
+    data = parity("s4_init")[0]
     re, im, B = initial(init, N)
     close(torch.from_numpy(np.stack([re, im], -1)), data[f"s4d.A.{init}.{N}"], 1e-6)
     assert np.abs(B - data[f"s4d.B_abs.{init}.{N}"].numpy()).max() < 5e-3
 
 
 @pytest.mark.parametrize("N", [8, 16])
-def test_initial_legs_eigenvalues(N):
-    data = load("s4_init")
+def test_initial_legs_eigenvalues(parity, N):
+    data = parity("s4_init")[0]
     close(torch.from_numpy(initial("legs", N)[1]), data[f"nplr.W.{N}"][:, 1])

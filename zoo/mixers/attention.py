@@ -65,7 +65,7 @@ class Attention(Mixer):
         heads = self.qkv(x).view(B, T, -1, self.head_width).transpose(1, 2)  # (B, H + 2 H_kv, T, d)
         q, k, v = heads.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
         now = steps(state, T, x.device)
-        q, k = self.positions.rotate(q, now, key=False), self.positions.rotate(k, now, key=True)
+        q, k = self.positions.rotate_both(q, k, now)
         k, v, valid, new = remember(state, k, v, mask)
         if state is not None:
             q = q.to(k.dtype)

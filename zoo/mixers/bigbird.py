@@ -74,7 +74,7 @@ class BigBird(Mixer):
             x = x.masked_fill(~mask[..., None], 0)
         q, k, v = (split_heads(project(x), self.heads) for project in (self.query, self.key, self.value))
         steps = torch.arange(T, device=x.device)
-        q, k = (self.positions.rotate(z, steps[None], key=key) for z, key in ((q, False), (k, True)))
+        q, k = self.positions.rotate_both(q, k, steps[None])
         # The first step stands in for the valid ones that a row of padding lacks; in any other row it is valid.
         valid = None if mask is None else mask | (steps == 0)
         if self.plan is None:

@@ -48,7 +48,7 @@ class BilinearAttention(Mixer):
         v = self.value(x).view(B, T, self.heads, self.head_width).transpose(1, 2)
         k = x.to(v.dtype)[:, None]  # one for all heads
         now = steps(state, T, x.device)
-        q, k = self.positions.rotate(q, now, key=False), self.positions.rotate(k, now, key=True)
+        q, k = self.positions.rotate_both(q, k, now)
         k, v, valid, new = remember(state, k, v, mask)
         if state is not None:
             q = q.to(k.dtype)

@@ -79,7 +79,7 @@ class LinearAttention(Mixer):
         """Rotations turn φ(q) and φ(k) in the sum over values only, so that the normaliser stays positive (RoFormer,
         arXiv:2104.09864, eq. 19)."""
         now, steps = places(state, q.shape[2], mask, q.device)
-        turned = self.positions.rotate(q, now, key=False), self.positions.rotate(k, now, key=True)
+        turned = self.positions.rotate_both(q, k, now)
         y, _, new = weighted_sums(*turned, v, causal=self.causal, mask=mask, state=state)
         k = k if mask is None else k.masked_fill(~mask[:, None, :, None], 0)
         z = k.cumsum(2) if self.causal else k.sum(2, keepdim=True)

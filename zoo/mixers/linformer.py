@@ -69,7 +69,7 @@ class Linformer(Mixer):
         q, k, v = nn.functional.linear(x, self.qkv.weight).unflatten(-1, heads).permute(2, 0, 3, 1, 4)  # (B, H, T, D/H)
         b_q, b_k, b_v = self.qkv.bias.to(q.dtype).view(3, self.heads, 1, -1)
         now = torch.arange(T, device=x.device)[None]
-        q, k = self.positions.rotate(q + b_q, now, key=False), self.positions.rotate(k, now, key=True)
+        q, k = self.positions.rotate_both(q + b_q, k, now)
         if mask is not None:
             k, v = (z.masked_fill(~mask[:, None, :, None], 0) for z in (k, v))
         E, F = self.E[..., :T], (self.E if self.F is None else self.F)[..., :T]

@@ -91,7 +91,7 @@ class LocalAttention(Mixer):
         now = torch.arange(x.shape[1], device=x.device)[None]
         if state is not None:
             now = now + state["steps"][:, None]
-        q, k = self.positions.rotate(q, now, key=False), self.positions.rotate(k, now, key=True)
+        q, k = self.positions.rotate_both(q, k, now)
         k, v, valid, new = recall(state, k, v, mask)
         y = attend(q.to(k.dtype), k, v, before=self.before, after=self.after, valid=valid, bias=self._bias(x.device))
         return self.out_proj(y.to(x.dtype).transpose(1, 2).flatten(2)), new

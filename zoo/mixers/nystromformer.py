@@ -89,7 +89,7 @@ class Nystromformer(Mixer):
         with full(x.device):
             q, k, v = wide(q), wide(k), wide(v)
             now = torch.arange(T, device=x.device)[None]
-            q, k = self.positions.rotate(q, now, key=False), self.positions.rotate(k, now, key=True)
+            q, k = self.positions.rotate_both(q, k, now)
             q, k = (z * z.shape[-1] ** -0.25 for z in (q, k))
             if mask is not None:  # the official code zeroes them too; here junk, NaN included, stays out
                 q, k, v = (z.masked_fill(~mask[:, None, :, None], 0) for z in (q, k, v))

@@ -87,7 +87,7 @@ class Performer(Mixer):
         B, T, D = x.shape
         q, k, v = self.qkv(x).view(B, T, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)  # each (B, H, T, D/H)
         now, steps = places(state, T, mask, x.device)
-        q, k = self.positions.rotate(q, now, key=False), self.positions.rotate(k, now, key=True)
+        q, k = self.positions.rotate_both(q, k, now)
         valid = None if mask is None else mask[:, None, :, None]
         with precision.full(x.device):
             dtype = torch.float32 if v.dtype is torch.float16 else v.dtype  # e^64, see below, is too large for float16

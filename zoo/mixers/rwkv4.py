@@ -11,11 +11,13 @@ with w = −e^{time_decay} and u = time_first. See `zoo.ops.wkv4` for wkv.
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from zoo.channel import hidden_units
 from zoo.contract import Hint, Mixer, Site, State, Traits
 from zoo.ops.wkv4 import init_state, wkv
 
@@ -81,21 +83,28 @@ class TimeMix(Mixer):
     def hints(self) -> dict[str, Hint]:
         """Twice the learning rate on the decay, three times on the bonus; no weight decay on any vector."""
         scale = {"time_decay": 2.0, "time_first": 3.0}
-        return {name: Hint(lr_scale=scale.get(name, 1.0), decay=False) for name in _vectors(self)}
+        return {
+            name: Hint(lr_scale=scale.get(name, 1.0), decay=False) for name, _ in self.named_parameters(recurse=False)
+        }
 
 
 class ChannelMix(Mixer):
-    """Channel mixing, `expand` times as wide inside. State: the last input `x` (B, D)."""
+    """Channel mixing, `expand` times as wide inside. State: the last input `x` (B, D).
+
+    RWKV-5 and 6 have the same, with mixing vectors of another name and shape, and W_k that start smaller.
+    """
 
     traits = Traits(causal="strict", bidirectional=False, resumable=True)
+    mixes: ClassVar[tuple[str, str]] = ("time_mix_k", "time_mix_r")
+    """The mixing vectors of k and r."""
+    axes: ClassVar[tuple[int, ...]] = ()
+    """What stands before their channels in their shape."""
 
     def __init__(self, site: Site, *, expand: float = 4.0) -> None:
         super().__init__(site)
-        C, hidden = site.width, round(expand * site.width)
-        if hidden < 1:
-            raise ValueError(f"rwkv channel mixing: expand {expand} leaves no hidden unit at width {C}")
-        self.time_mix_k = nn.Parameter(torch.empty(C))
-        self.time_mix_r = nn.Parameter(torch.empty(C))
+        C, hidden = site.width, hidden_units("rwkv channel mixing", expand, site)
+        for name in self.mixes:
+            self.register_parameter(name, nn.Parameter(torch.empty(*self.axes, C)))
         self.key = nn.Linear(C, hidden, bias=False)
         self.receptance = nn.Linear(C, C, bias=False)
         self.value = nn.Linear(hidden, C, bias=False)
@@ -109,27 +118,36 @@ class ChannelMix(Mixer):
         state: State | None = None,
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
         previous, last = shift(x, mask, state)
-        k = self.key(torch.lerp(previous, x, self.time_mix_k.to(x.dtype)))
-        r = self.receptance(torch.lerp(previous, x, self.time_mix_r.to(x.dtype)))
-        return torch.sigmoid(r) * self.value(torch.relu(k).square()), None if state is None else {"x": last}
+        k, r = (self.mixed(previous, x, getattr(self, name).to(x.dtype)) for name in self.mixes)
+        y = torch.sigmoid(self.receptance(r)) * self.value(torch.relu(self.key(k)).square())
+        return y, None if state is None else {"x": last}
+
+    @staticmethod
+    def mixed(previous: Tensor, x: Tensor, mix: Tensor) -> Tensor:
+        """The token shift: `mix` weighs the present input."""
+        return torch.lerp(previous, x, mix)
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        return {"x": torch.zeros(batch, len(self.time_mix_k), device=device, dtype=dtype)}
+        return {"x": torch.zeros(batch, self.key.in_features, device=device, dtype=dtype)}
 
     @torch.no_grad()
     def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """As `RWKV_ChannelMix` and `RWKV_Init`: W_k orthogonal with gain √(out/in) where it widens, the others zero."""
-        i = torch.arange(len(self.time_mix_k), device=self.time_mix_k.device)
-        for mix in (self.time_mix_k, self.time_mix_r):
-            mix.copy_((i / len(i)) ** (1 - layer / depth))
-        hidden, C = self.key.weight.shape
-        nn.init.orthogonal_(self.key.weight, gain=max(hidden / C, 1) ** 0.5)
+        """As `RWKV_ChannelMix` and `RWKV_Init`: W_k orthogonal, the other two matrices zero; see `key_gain`."""
+        C = self.key.in_features
+        for name in self.mixes:
+            mix = getattr(self, name)
+            mix.copy_((torch.arange(C, device=mix.device) / C) ** (1 - layer / depth))
+        nn.init.orthogonal_(self.key.weight, gain=self.key_gain())
         for zero in (self.receptance, self.value):
             nn.init.zeros_(zero.weight)
 
+    def key_gain(self) -> float:
+        """√(out/in) where W_k widens."""
+        return max(self.key.out_features / self.key.in_features, 1) ** 0.5
+
     def hints(self) -> dict[str, Hint]:
         """No weight decay on the mixing vectors."""
-        return {name: Hint(decay=False) for name in _vectors(self)}
+        return dict.fromkeys(self.mixes, Hint(decay=False))
 
 
 def shift(
@@ -143,7 +161,3 @@ def shift(
     else:
         last = line.gather(1, mask.sum(1)[:, None, None].expand(-1, 1, x.shape[2])).squeeze(1)
     return line[:, :-1], last.to(first.dtype)
-
-
-def _vectors(module: nn.Module) -> list[str]:
-    return [name for name, _ in module.named_parameters() if name.startswith("time_")]

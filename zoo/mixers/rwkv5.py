@@ -15,14 +15,13 @@ with u = time_faaaa. Channel mixing is that of RWKV-4, 3.5 times as wide inside:
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.contract import Hint, Mixer, Site, State, Traits
+from zoo.mixers import rwkv4
 from zoo.mixers.multi_head import split_heads
 from zoo.mixers.rwkv4 import shift
 from zoo.ops.linear_attention import linear_attention
@@ -132,59 +131,16 @@ class TimeMix(Heads):
             mix.copy_(ramp + 0.3 * up if c == "v" else ramp)
 
 
-class ChannelMix(Mixer):
-    """Channel mixing, `expand` times as wide inside. State: the last input `x` (B, D)."""
+class ChannelMix(rwkv4.ChannelMix):
+    """Channel mixing of RWKV-4, 3.5 times as wide inside; W_k starts orthogonal (`generate_init_weight`)."""
 
-    traits = Traits(causal="strict", bidirectional=False, resumable=True)
-    mixes: ClassVar[tuple[str, str]] = ("time_mix_k", "time_mix_r")
-    """The mixing vectors of k and r."""
+    axes = (1, 1)
 
     def __init__(self, site: Site, *, expand: float = 3.5) -> None:
-        super().__init__(site)
-        C, hidden = site.width, round(expand * site.width)
-        if hidden < 1:
-            raise ValueError(f"rwkv channel mixing: expand {expand} leaves no hidden unit at width {C}")
-        for name in self.mixes:
-            self.register_parameter(name, nn.Parameter(torch.empty(1, 1, C)))
-        self.key = nn.Linear(C, hidden, bias=False)
-        self.receptance = nn.Linear(C, C, bias=False)
-        self.value = nn.Linear(hidden, C, bias=False)
-        self.reset_parameters(layer=site.layer, depth=site.depth)
+        super().__init__(site, expand=expand)
 
-    def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        *,
-        mask: Bool[Tensor, "B T"] | None = None,
-        state: State | None = None,
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
-        previous, last = shift(x, mask, state)
-        k, r = (self.mixed(previous, x, getattr(self, name).to(x.dtype)) for name in self.mixes)
-        y = torch.sigmoid(self.receptance(r)) * self.value(torch.relu(self.key(k)).square())
-        return y, None if state is None else {"x": last}
-
-    @staticmethod
-    def mixed(previous: Tensor, x: Tensor, mix: Tensor) -> Tensor:
-        """The token shift: `mix` weighs the present input."""
-        return torch.lerp(previous, x, mix)
-
-    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        return {"x": torch.zeros(batch, self.key.in_features, device=device, dtype=dtype)}
-
-    @torch.no_grad()
-    def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """As the class and `generate_init_weight`: W_k orthogonal, the other two matrices zero."""
-        C = self.key.in_features
-        for name in self.mixes:
-            mix = getattr(self, name)
-            mix.copy_((torch.arange(C, device=mix.device) / C) ** (1 - layer / depth))
-        nn.init.orthogonal_(self.key.weight)
-        for zero in (self.receptance, self.value):
-            nn.init.zeros_(zero.weight)
-
-    def hints(self) -> dict[str, Hint]:
-        """No weight decay on the mixing vectors."""
-        return hints(self)
+    def key_gain(self) -> float:
+        return 1.0
 
 
 def check_divisor(head_size_divisor: float) -> None:

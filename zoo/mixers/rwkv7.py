@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from zoo.channel import hidden_units
 from zoo.contract import Hint, Mixer, Site, State, Traits
 from zoo.mixers.multi_head import split_heads
 from zoo.mixers.rwkv4 import shift
@@ -172,9 +173,7 @@ class ChannelMix(Mixer):
 
     def __init__(self, site: Site, *, expand: float = 4.0) -> None:
         super().__init__(site)
-        C, hidden = site.width, round(expand * site.width)
-        if hidden < 1:
-            raise ValueError(f"rwkv7 channel mixing: expand {expand} leaves no hidden unit at width {C}")
+        C, hidden = site.width, hidden_units("rwkv7 channel mixing", expand, site)
         self.x_k = nn.Parameter(torch.empty(1, 1, C))
         self.key = nn.Linear(C, hidden, bias=False)
         self.value = nn.Linear(hidden, C, bias=False)

@@ -86,7 +86,7 @@ class Sinkhorn(Mixer):
         P = self.sort(x, valid.any(2))
         q, k, v = (split_heads(y, self.heads) for y in (self.to_q(x), *self.to_kv(x).chunk(2, -1)))
         now = torch.arange(x.shape[1], device=x.device)[None]
-        q, k = self.positions.rotate(q, now, key=False), self.positions.rotate(k, now, key=True)
+        q, k = self.positions.rotate_both(q, k, now)
         q, k, v = (z.unflatten(2, (-1, b)) for z in (q, k, v))
         k, v = (torch.cat([torch.einsum("bhij,bhjtd->bhitd", P.to(y.dtype), y), y], dim=3) for y in (k, v))
         # A sorted block is a mixture; as in the code we follow, it has the padding of the block that weighs most in it.

@@ -31,6 +31,12 @@ class Relative(nn.Module):
         """Queries, or keys, turned by their positions."""
         return x
 
+    def rotate_both(
+        self, q: Float[Tensor, "B H T d"], k: Float[Tensor, "B G T d"], positions: Int[Tensor, "#B T"]
+    ) -> tuple[Float[Tensor, "B H T d"], Float[Tensor, "B G T d"]]:
+        """Queries and keys of the same steps, turned."""
+        return self.rotate(q, positions, key=False), self.rotate(k, positions, key=True)
+
     def bias(self, queries: Int[Tensor, "#B T"], keys: Int[Tensor, "#B S"]) -> Float[Tensor, "#B H T S"] | None:
         """What is added to the scores of queries and keys at these positions; None for nothing."""
         return None

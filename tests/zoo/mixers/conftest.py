@@ -29,3 +29,24 @@ def continues() -> Callable[[Mixer, Tensor, Iterable[int]], None]:
         torch.testing.assert_close(state, final)
 
     return check
+
+
+@pytest.fixture
+def leaves_no_trace() -> Callable[[Mixer, Tensor], None]:
+    """`leaves_no_trace(mixer, x)`, for two rows: NaN in padding changes nothing, and an empty row keeps its state."""
+
+    def check(mixer: Mixer, x: Tensor) -> None:
+        start: Any = mixer.init_state(len(x), device="cpu", dtype=x.dtype)
+        mask = torch.arange(x.shape[1]) < torch.tensor([5, 0])[:, None]
+        before: Any = mixer(torch.randn_like(x), state=start)[1]
+        y, state = mixer(torch.where(mask[..., None], x, float("nan")), mask=mask, state=before)
+        alone, after = mixer(x[:1, :5], state={name: value[:1] for name, value in before.items()})
+        assert state is not None
+        assert after is not None
+        torch.testing.assert_close(y[:1, :5], alone)
+        assert bool(y.isfinite().all())
+        for name, value in state.items():
+            torch.testing.assert_close(value[:1], after[name])
+            torch.testing.assert_close(value[1:], before[name][1:], rtol=0, atol=0)
+
+    return check

@@ -25,10 +25,6 @@ def build(**options):
     return mixer, torch.randn(B, T, D, dtype=torch.float64)
 
 
-def start(mixer):
-    return mixer.init_state(B, device="cpu", dtype=torch.float64)
-
-
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("cuts", [[1], [7, 9], range(1, T)], ids=str)
 def test_pieces_continue_exactly(continues, options, cuts):
@@ -37,18 +33,10 @@ def test_pieces_continue_exactly(continues, options, cuts):
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_padding_leaves_no_trace(options):
+def test_padding_leaves_no_trace(leaves_no_trace, options):
     """NaN in padding changes nothing; each row ends as it would alone, an empty row as it began."""
     mixer, x = build(**options)
-    mask = torch.arange(T) < torch.tensor([5, 0])[:, None]
-    _, before = mixer(torch.randn_like(x), state=start(mixer))
-    y, state = mixer(torch.where(mask[..., None], x, float("nan")), mask=mask, state=before)
-    alone, after = mixer(x[:1, :5], state={name: value[:1] for name, value in before.items()})
-    torch.testing.assert_close(y[:1, :5], alone)
-    assert bool(y.isfinite().all())
-    for name, value in state.items():
-        torch.testing.assert_close(value[:1], after[name])
-        torch.testing.assert_close(value[1:], before[name][1:], rtol=0, atol=0)
+    leaves_no_trace(mixer, x)
 
 
 def test_without_decay_it_is_delta_net():
