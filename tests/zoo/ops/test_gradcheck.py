@@ -6,6 +6,8 @@ gradients compared with the naive form's beside each op; those with one are here
 
 import importlib
 import pkgutil
+from functools import wraps
+from unittest import mock
 
 import pytest
 import torch
@@ -32,6 +34,7 @@ from zoo.ops.selective_scan import selective_scan, selective_scan_naive
 from zoo.ops.selective_scan.chunked import _SelectiveScan
 from zoo.ops.vandermonde import accumulate_naive, evaluate_naive
 from zoo.ops.wkv4 import wkv, wkv_naive
+from zoo.ops.wkv4.compiled import CompiledWKV
 from zoo.ops.wkv4.scan import _WKV
 
 B, H, T, K, V, D, N = 2, 2, 5, 2, 3, 2, 2
@@ -95,6 +98,17 @@ def resumed(op):
 
     def run(w, first, keys, values, p, q):
         return weighed(*op(w, first, keys, values, {"p": p, "q": q, "o": torch.full_like(p, -0.5)}, ROWS))
+
+    return run
+
+
+def by_torch(op):
+    """The form of an op that needs no numba."""
+
+    @wraps(op)
+    def run(*args, **options):
+        with mock.patch("zoo.ops.compiled.serves", return_value=False):
+            return op(*args, **options)
 
     return run
 
@@ -164,8 +178,10 @@ BY_HAND = [
         (u, delta, A, normal(B, T, N), normal(B, T, N), normal(D), normal(B, D, N)),
     ),
     (_Convolve, "", convolve, (normal(B, 7, D), normal(D, 7))),
-    (_WKV, "", lambda *x: weighed(*wkv(*x)), channels),
-    (_WKV, "resumed, padding", resumed(wkv), (*channels, *carried)),
+    (_WKV, "", lambda *x: weighed(*by_torch(wkv)(*x)), channels),
+    (_WKV, "resumed, padding", resumed(by_torch(wkv)), (*channels, *carried)),
+    (CompiledWKV, "", lambda *x: weighed(*wkv(*x)), channels),
+    (CompiledWKV, "resumed, padding", resumed(wkv), (*channels, *carried)),
     (BoundedSqrt, "where the slope is free", BoundedSqrt.apply, (uniform(B, D),)),
     (_Fourier, "odd", fourier, (normal(B, T, 3),)),
     (_Fourier, "even", fourier, (normal(B, 4, 4),)),

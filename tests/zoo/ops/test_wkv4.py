@@ -1,11 +1,33 @@
-"""WKV through the scan equals the loop: outputs, state, gradients, masks, extreme keys."""
+"""WKV through the scan, and compiled, equals the loop: outputs, state, gradients, masks, extreme keys."""
 
 import pytest
 import torch
 
+from zoo.ops import compiled, kernels
 from zoo.ops.wkv4 import init_state, wkv, wkv_naive
 
-LENGTHS = [1, 2, 13, 32]
+LENGTHS = [1, 2, 13, 32, 130]
+
+
+@pytest.fixture(params=["compiled loop", "chunked scan"], autouse=True)
+def form(request, monkeypatch):
+    if request.param == "chunked scan":
+        monkeypatch.setattr(compiled, "serves", lambda *tensors: False)
+    return request.param
+
+
+def test_which_form_ran(form):
+    wkv(*inputs(3))
+    assert kernels.used["wkv4"] == form
+
+
+def test_more_channels_than_a_loop_takes_at_once():
+    args = inputs(70, B=2, C=130)
+    (y, state), (slow, naive_state) = wkv(*args), wkv_naive(*args)
+    torch.testing.assert_close([y, *actual(state)], [slow, *actual(naive_state)])
+    cotangent = torch.randn_like(slow)
+    got, expected = (torch.autograd.grad(x, args, cotangent) for x in (y, slow))
+    torch.testing.assert_close(got, expected)
 
 
 def inputs(T, B=3, C=5, *, spread=3.0, dtype=torch.float64):

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from zoo.ops import flops, kernels
+from zoo.ops import compiled, flops, kernels
 from zoo.ops.diagonal_scan.chunked import recur
 from zoo.ops.precision import full
 from zoo.ops.wkv4.naive import LOWEST, init_state
@@ -35,15 +35,25 @@ def wkv(
 ) -> tuple[Float[Tensor, "B T C"], State]:
     """See `naive.wkv`. Computes in float32 at least, autocast or not; y has v's dtype, the state stays wide.
 
-    Counts its two recurrences: 4 FLOPs per element of k forward and 8 backward.
+    On a CPU with numba it is the loop of `compiled.py` instead. Either counts its two recurrences: 4 FLOPs per element
+    of k forward and 8 backward.
     """
-    kernels.ran("wkv4", "chunked scan")
     dtype, width = v.dtype, torch.promote_types(k.dtype, torch.float32)
     with full(k.device):
         before = init_state(k.shape[0], k.shape[2], device=k.device, dtype=width) if state is None else state
-        inputs = (x.to(width) for x in (w, u, k, v, *(before[name] for name in "pqo")))
-        y, p, q, o = _WKV.apply(*inputs, mask)
+        inputs = [x.to(width) for x in (w, u, k, v, *(before[name] for name in "pqo"))]
+        y, p, q, o = _form(inputs).apply(*inputs, mask)
     return y.to(dtype), {"p": p, "q": q, "o": o}
+
+
+def _form(inputs: list[Tensor]) -> type[torch.autograd.Function]:
+    if compiled.serves(*inputs):
+        from zoo.ops.wkv4.compiled import CompiledWKV  # loads numba
+
+        kernels.ran("wkv4", "compiled loop")
+        return CompiledWKV
+    kernels.ran("wkv4", "chunked scan")
+    return _WKV
 
 
 class _WKV(torch.autograd.Function):

@@ -1,0 +1,60 @@
+"""Where compiled loops run, and how they are called from torch: tensors as arrays, work spread over torch's threads.
+
+A recurrence with no matrix-product form runs as a loop that numba compiles, beside its op as `compiled.py`. Numba takes
+a while to load, so that such a module is imported when `serves` first says that it can be used. See `zoo.ops.loops`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+DTYPES = (torch.float32, torch.float64)
+
+
+@cache
+def available() -> bool:
+    """Whether numba is installed and not turned off by `ZOOBENCH_COMPILED=0`."""
+    return os.environ.get("ZOOBENCH_COMPILED", "1") != "0" and find_spec("numba") is not None
+
+
+def serves(*tensors: Tensor | None) -> bool:
+    """Whether compiled loops can compute on these: numba is here, and they are real float32 or float64 on the CPU."""
+    there = [t for t in tensors if t is not None]
+    return available() and all(t.device.type == "cpu" and t.dtype in DTYPES for t in there)
+
+
+def array(x: Tensor) -> NDArray[Any]:
+    """`x` as a C-contiguous NumPy array over the same memory where it is contiguous, and a copy where it is not."""
+    return x.detach().contiguous().numpy()
+
+
+def spread(work: Callable[[int, int], None], items: int, grain: int = 1) -> None:
+    """Call `work(start, stop)` on pieces of range(items), one for each thread torch may use, at once.
+
+    A kernel compiled with `nogil=True` then runs on all of them. Pieces are multiples of `grain` long but for the last.
+    """
+    threads = min(torch.get_num_threads(), -(-items // grain))
+    if threads <= 1:
+        work(0, items)
+        return
+    size = -(-items // (threads * grain)) * grain
+    starts = range(size, items, size)
+    others = [_pool(os.getpid()).submit(work, start, min(start + size, items)) for start in starts]
+    work(0, size)
+    for other in others:
+        other.result()
+
+
+@cache
+def _pool(process: int) -> ThreadPoolExecutor:
+    """Threads of this process: a fork inherits none."""
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="compiled")
