@@ -61,12 +61,12 @@ def emit(data: Any) -> None:
     click.echo(to_json(data), nl=False)
 
 
-def console() -> Any:
+def console(*, stderr: bool = False) -> Any:
     """A terminal, or 120 columns of plain text."""
     from rich.console import Console
 
-    plain = Console()
-    return plain if plain.is_terminal else Console(width=120)
+    plain = Console(stderr=stderr)
+    return plain if plain.is_terminal else Console(stderr=stderr, width=120)
 
 
 @main.command()
@@ -79,12 +79,7 @@ def run(suite: str, overrides: tuple[str, ...], root: Path | None, workers: int 
     """Run what SUITE still lacks, then print its board. The same command resumes."""
     from harness import runner
 
-    quiet = None
-    if as_json:
-        from rich.console import Console
-
-        quiet = Console(stderr=True)
-    results = runner.run(suite, overrides=overrides, root=root, workers=workers, console=quiet or console())
+    results = runner.run(suite, overrides=overrides, root=root, workers=workers, console=console(stderr=as_json))
     if results.ran or not (results.folder / "board").is_dir():
         _board((suite,), overrides, root, as_json=as_json, save=True)
     elif as_json:
@@ -295,3 +290,50 @@ def doctor_command(as_json: bool) -> None:
         emit(found)
     else:
         diagnosis.show(found, console())
+
+
+@main.command("bench")
+@click.argument("names", nargs=-1, required=True, metavar="ARCH...")
+@click.option(
+    "--lengths",
+    default="256,2048",
+    show_default=True,
+    metavar="T[xB],...",
+    help="Lengths, with the batch where it is not 4096 // length: 256x8,2048x2.",
+)
+@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
+@click.option("--role", type=click.Choice(["lm", "classify"]), help="[default: lm where it can, or its peers' role]")
+@click.option("--width", type=click.IntRange(1), default=256, show_default=True)
+@click.option("--depth", type=click.IntRange(1), help="Layers [default: the architecture's own].")
+@click.option("--set", "options", multiple=True, metavar="KEY=VALUE", help="An option of every ARCH.")
+@click.option("--contexts", default="", metavar="T,...", help="Context lengths to decode behind, beside each length.")
+@click.option("--reference", default="pre_ln", show_default=True, help="Measured in turn with each row, or `none`.")
+@click.option("--peers", is_flag=True, help="Measure other implementations in turn as well (extra `oracles`).")
+@click.option("--repeats", type=click.IntRange(1), default=5, show_default=True, help="Rounds; medians are reported.")
+@click.option("--seconds", type=click.FloatRange(0), default=1.0, show_default=True, help="Of training in a round.")
+@click.option("--threads", type=click.IntRange(1), help="[default: one for each core]")
+@click.option("--plugin", "plugins", multiple=True, help="A .py file or module to import first.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Write bench.json, bench.md, time.png.")
+@json_option
+def bench_command(names: tuple[str, ...], out: Path | None, as_json: bool, **asked: Any) -> None:
+    """Measure the speed and memory of each ARCH, in turn with a reference and with other implementations."""
+    from harness import bench
+    from harness.bench import report
+
+    screen = console(stderr=True)
+
+    def keep(rows: list[dict[str, Any]]) -> None:
+        if out is not None:
+            report.save(rows, out)
+        screen.print(report.line(rows[-1]), highlight=False, markup=False)
+
+    plan = bench.plan(**asked)
+    with screen.status("starting") as status:
+        rows = bench.bench(names, plan, tell=status.update, keep=keep)
+    if as_json:
+        emit(rows)
+    else:
+        report.show(rows, console())
+        if out is not None:
+            click.echo(f"written to {out}")
+    sys.exit(0 if all(row["status"] in ("ok", "unsupported") for row in rows) else 1)

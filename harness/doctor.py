@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -25,19 +24,6 @@ OPTIONAL = {
 }
 
 
-def matmul_speed(device: torch.device, dtype: torch.dtype, size: int = 1024, seconds: float = 0.3) -> float:
-    """FLOP/s of a square matrix product, the best of several."""
-    a = torch.randn(size, size, device=device).to(dtype)
-    best, began = float("inf"), time.perf_counter()
-    while time.perf_counter() - began < seconds:
-        start = time.perf_counter()
-        a @ a
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best
-
-
 def examine() -> dict[str, Any]:
     """Device, precision, packages, data and measured speeds."""
     device = machine.pick()
@@ -54,8 +40,8 @@ def examine() -> dict[str, Any]:
         "workers": default_workers(),
         "threads": torch.get_num_threads(),
         "precision": machine.resolve_precision("auto", device),
-        "matmul_flops_fp32": matmul_speed(device, torch.float32),
-        "matmul_flops_bf16": matmul_speed(device, torch.bfloat16),
+        "matmul_flops_fp32": machine.matmul_speed(device, torch.float32),
+        "matmul_flops_bf16": machine.matmul_speed(device, torch.bfloat16),
         "packages": packages,
         "corpora": {row["name"]: "here" if row["here"] else "missing" for row in rows("corpora")},
     }

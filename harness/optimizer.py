@@ -1,13 +1,16 @@
-"""Parameter groups from the model's own hints, and AdamW over them."""
+"""Parameter groups from the model's own hints, AdamW over them, and the training step."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from zoo.contract import Hint, Model
+from zoo.contract import Batch, Hint, Model
 
 _DECAYING = (nn.Linear, nn.Conv1d, nn.Conv2d)
 
@@ -41,3 +44,26 @@ def set_lr(optimizer: torch.optim.Optimizer, fraction: float) -> None:
     """Every group at this fraction of its own peak."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * fraction
+
+
+def descend(
+    model: nn.Module,
+    batch: Batch,
+    loss: Callable[[Tensor, Batch], Tensor],
+    optimizer: torch.optim.Optimizer,
+    *,
+    autocast: AbstractContextManager[Any],
+    clip: float | None,
+) -> tuple[float, float]:
+    """One training step: forward under `autocast`, backward, gradients clipped to norm `clip`, and an update.
+
+    Returns loss and gradient norm as numbers, so that the step is over when it returns, on any device.
+    """
+    with autocast:
+        logits = model(batch)
+    value = loss(logits, batch)
+    value.backward()
+    norm = nn.utils.clip_grad_norm_(model.parameters(), clip or math.inf)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return value.item(), float(norm)

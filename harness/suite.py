@@ -234,6 +234,21 @@ def find(name: str, folder: Path | None = None) -> Path:
     raise UserError(f"unknown suite {name!r}{nearest(name, known)} (or give a path to a YAML file)")
 
 
+def assignment(text: str) -> tuple[str, Any]:
+    """`key=value` of a `--set`, the value read as YAML.
+
+    Raises:
+        UserError: it is not that.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UserError(f"{text!r} is not key=value", file="--set")
+    try:
+        return key, yaml.load(value, Loader)
+    except yaml.YAMLError:
+        raise UserError(f"{value!r} is not a YAML value", file="--set", key=key) from None
+
+
 def load(name: str | Path, overrides: tuple[str, ...] = ()) -> Loaded:
     """Find, read, merge (`extends`), override (`key=value`), validate and check a suite.
 
@@ -243,13 +258,7 @@ def load(name: str | Path, overrides: tuple[str, ...] = ()) -> Loaded:
     path = find(str(name))
     source = _extended(read(path), path.parent, (path.resolve(),))
     for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals or not key:
-            raise UserError(f"{override!r} is not key=value", file="--set")
-        try:
-            value = yaml.load(text, Loader)
-        except yaml.YAMLError:
-            raise UserError(f"{text!r} is not a YAML value", file="--set", key=key) from None
+        key, value = assignment(override)
         source.put(tuple(int(k) if k.isdigit() else k for k in key.split(".")), value, "--set")
     suite = _validate(source)
     loaded = Loaded(suite, source, path.parent)

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from harness import device as machine
 from harness.budget import Meters, StopRule, schedule
 from harness.data import extend_hash, stream
 from harness.eligible import gates, verdict
-from harness.optimizer import adamw, set_lr
+from harness.optimizer import adamw, descend, set_lr
 from harness.spec import SCHEMA, RunSpec, build_task
 from harness.store import Record
 from tasks.base import Split, Task, Totals, add_totals, scores
@@ -96,21 +96,32 @@ class Run:
         self.precision = machine.resolve_precision(spec.train["precision"], self.device)
         self.examples = max(1, spec.train["batch_tokens"] // self.task.shape.length)
         first = self.task.batch("train", 0, spec.seed, size=self.examples)  # loads the data before memory is watched
-        machine.warm_up(self.device)
+        self._rehearse(first, size.width)
         self.memory = machine.PeakMemory(self.device)
         self.model = build_model(spec, self.task, size.width).to(self.device)
-        train = spec.train
-        self.optimizer = adamw(
-            self.model, lr=train["lr"], betas=tuple(train["betas"]), weight_decay=train["weight_decay"]
-        )
+        self.optimizer = self._adamw(self.model)
         self.rule = StopRule(*next(iter(spec.stop.items())))
-        self.schedule = self.model.recipe.schedule or train["schedule"]
+        self.schedule = self.model.recipe.schedule or spec.train["schedule"]
         kernels.used.clear()
         with machine.autocast(self.device, self.precision):
             flops = sizing.training_flops(self.model, first.tensors(self.device), self.loss)
         self.step_cost = Meters(tokens=first.inputs.shape[0] * first.inputs.shape[1], steps=1, flops=flops)
         self.progress = Progress()
         self._load_checkpoint()
+
+    def _rehearse(self, batch: Batch, width: int) -> None:
+        """A step of another model on one example: what it loads and compiles is then on no clock and in no memory."""
+        machine.warm_up(self.device)
+        model = build_model(self.spec, self.task, width).to(self.device)
+        one = Batch(**{name: value[:1] for name, value in batch.arrays().items()}).tensors(self.device)
+        autocast = machine.autocast(self.device, self.precision)
+        descend(model, one, self.task.loss, self._adamw(model), autocast=autocast, clip=self.spec.train["clip"])
+        del model
+        machine.release()
+
+    def _adamw(self, model: Model) -> torch.optim.AdamW:
+        train = self.spec.train
+        return adamw(model, lr=train["lr"], betas=tuple(train["betas"]), weight_decay=train["weight_decay"])
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """What training minimises: the task's loss, with the label smoothing the architecture brings along."""
@@ -156,20 +167,14 @@ class Run:
         start = time.perf_counter()
         ahead = min(1.0, self.rule.progress(used) + self._stride())
         set_lr(self.optimizer, schedule(self.schedule, ahead, warmup=train["warmup"], final=train["final_lr"]))
-        with machine.autocast(self.device, self.precision):
-            logits = self.model(batch)
-        loss = self.loss(logits, batch)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), train["clip"] or math.inf)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        value = loss.item()
+        autocast = machine.autocast(self.device, self.precision)
+        value, norm = descend(self.model, batch, self.loss, self.optimizer, autocast=autocast, clip=train["clip"])
         used.seconds += time.perf_counter() - start
         used.tokens, used.steps, used.flops = used.tokens + cost.tokens, used.steps + 1, used.flops + cost.flops
         self.progress.loss_sum += value
         self.progress.loss_steps += 1
-        if not (math.isfinite(value) and math.isfinite(float(norm))):
-            raise Diverged(f"loss {value}, gradient norm {float(norm)} at step {used.steps}")
+        if not (math.isfinite(value) and math.isfinite(norm)):
+            raise Diverged(f"loss {value}, gradient norm {norm} at step {used.steps}")
 
     def _stride(self) -> float:
         """The progress one step makes."""

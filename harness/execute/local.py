@@ -66,11 +66,12 @@ def _without_main() -> Iterator[None]:
 
 def run(jobs: Iterable[Job], *, workers: int, timeout: float | None, display: Display) -> None:
     """Do every job. On KeyboardInterrupt the runs under way write checkpoints before it goes on up."""
-    context, queue, slots = _context(), list(jobs)[::-1], list[_Slot]()
+    queue, slots = list(jobs)[::-1], list[_Slot]()
     try:
         while queue or slots:
             while queue and len(slots) < workers:
-                slots.append(_start(context, queue.pop()))
+                job = queue.pop()
+                slots.append(_Slot(job, *launch(main, job), time.monotonic()))
             ready = multiprocessing.connection.wait(
                 [s.pipe for s in slots] + [s.process.sentinel for s in slots], timeout=0.5
             )
@@ -94,13 +95,15 @@ def run(jobs: Iterable[Job], *, workers: int, timeout: float | None, display: Di
             slot.process.join(60)
 
 
-def _start(context: Any, job: Job) -> _Slot:
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=main, args=(job, theirs), daemon=False)
+def launch(target: Callable[..., None], *args: Any, duplex: bool = False) -> tuple[Any, Any]:
+    """A fresh process running `target(*args, pipe)`, and our end of the pipe."""
+    context = _context()
+    ours, theirs = context.Pipe(duplex=duplex)
+    process = context.Process(target=target, args=(*args, theirs), daemon=False)
     with _without_main():
         process.start()
     theirs.close()
-    return _Slot(job, process, ours, time.monotonic())
+    return process, ours
 
 
 def _drain(slot: _Slot, tell: Callable[[RunSpec, dict[str, Any]], None]) -> None:

@@ -1,0 +1,310 @@
+"""Other people's implementations on PyPI (extra `oracles`), each as a module from Batch to logits.
+
+A peer runs as its package has it, in fp32, at our width, depth and heads. Where its feed-forward layer has a free
+width, that is chosen so that both models have the same number of parameters.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from harness.bench.subject import CLASSES, VOCAB, Subject
+from zoo.terms import Batch, Role
+
+HEADS = 4
+TOLERANCE = 0.05
+"""How far the parameters of two models may be apart to be compared."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """An implementation to measure beside ours."""
+
+    package: str
+    """On PyPI."""
+    implements: tuple[str, ...]
+    """Names of our architectures."""
+    build: Callable[[Subject], nn.Module]
+    role: Role = "lm"
+    has_hidden: bool = False
+    """Whether `Subject.hidden` changes it."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """What ours must be told to be the same model."""
+
+    @property
+    def installed(self) -> str | None:
+        """The installed version."""
+        try:
+            return version(self.package)
+        except PackageNotFoundError:
+            return None
+
+
+class _Model(nn.Module):
+    """A peer as a module from Batch to logits."""
+
+    def __init__(self, inner: nn.Module, read: Callable[[nn.Module, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.inner, self.read = inner, read
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits of the batch."""
+        return self.read(self.inner, batch.inputs)
+
+
+class _Encoder(nn.Module):
+    """Token and position tables, an encoder, and a linear head over the mean of its outputs."""
+
+    def __init__(self, s: Subject, encoder: nn.Module) -> None:
+        super().__init__()
+        self.tokens, self.positions = nn.Embedding(VOCAB, s.width), nn.Embedding(s.length, s.width)
+        self.encoder, self.head = encoder, nn.Linear(s.width, CLASSES)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits of the batch."""
+        x = self.tokens(batch.inputs) + self.positions.weight
+        return self.head(self.encoder(x).mean(1))
+
+
+def _logits(model: nn.Module, tokens: Tensor) -> Tensor:
+    """Of a causal language model in transformers."""
+    return model(input_ids=tokens, use_cache=False).logits
+
+
+def _depth(s: Subject) -> int:
+    from zoo import registry
+
+    depth = s.depth or registry.recipe(s.name).depth
+    assert depth is not None
+    return depth
+
+
+def _llama(s: Subject) -> nn.Module:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=VOCAB,
+        hidden_size=s.width,
+        intermediate_size=s.hidden or s.width * 8 // 3,
+        num_hidden_layers=_depth(s),
+        num_attention_heads=HEADS,
+        max_position_embeddings=s.length,
+    )
+    return _Model(LlamaForCausalLM(config), _logits)
+
+
+def _x_transformers(s: Subject) -> nn.Module:
+    from x_transformers import Decoder, TransformerWrapper
+
+    layers = Decoder(
+        dim=s.width,
+        depth=_depth(s),
+        heads=HEADS,
+        attn_dim_head=s.width // HEADS,
+        attn_flash=True,
+        ff_mult=(s.hidden or 4 * s.width) / s.width,
+    )
+    model = TransformerWrapper(num_tokens=VOCAB, max_seq_len=s.length, attn_layers=layers)
+    return _Model(model, lambda inner, tokens: inner(tokens))
+
+
+def _mamba2(s: Subject) -> nn.Module:
+    from transformers import Mamba2Config, Mamba2ForCausalLM
+
+    heads = 2 * s.width // 64
+    config = Mamba2Config(
+        vocab_size=VOCAB,
+        hidden_size=s.width,
+        num_hidden_layers=_depth(s),
+        state_size=128,
+        expand=2,
+        num_heads=heads,
+        head_dim=64,
+        n_groups=1,
+        chunk_size=64,
+    )
+    return _Model(Mamba2ForCausalLM(config), _logits)
+
+
+def _mambapy(s: Subject) -> nn.Module:
+    # mambapy.lm, its own language model, imports mamba_ssm, which a CPU cannot have.
+    from mambapy.mamba import Mamba, MambaConfig, RMSNorm
+
+    config = MambaConfig(d_model=s.width, n_layers=_depth(s))
+    tokens, head = nn.Embedding(VOCAB, s.width), nn.Linear(s.width, CLASSES, bias=False)
+    model = nn.Sequential(tokens, Mamba(config), RMSNorm(s.width, config.rms_norm_eps), head)
+    return _Model(model, lambda inner, tokens: inner(tokens))
+
+
+def _rwkv4(s: Subject) -> nn.Module:
+    from transformers import RwkvConfig, RwkvForCausalLM
+
+    config = RwkvConfig(
+        vocab_size=VOCAB,
+        context_length=s.length,
+        hidden_size=s.width,
+        num_hidden_layers=_depth(s),
+        attention_hidden_size=s.width,
+        intermediate_size=s.hidden or 4 * s.width,
+    )
+    return _Model(RwkvForCausalLM(config), _logits)
+
+
+def _performer(s: Subject) -> nn.Module:
+    from performer_pytorch import PerformerLM
+
+    model = PerformerLM(
+        num_tokens=VOCAB,
+        max_seq_len=s.length,
+        dim=s.width,
+        depth=_depth(s),
+        heads=HEADS,
+        dim_head=s.width // HEADS,
+        causal=True,
+        ff_mult=(s.hidden or 4 * s.width) // s.width,
+    )
+    return _Model(model, lambda inner, tokens: inner(tokens))
+
+
+def _performer_encoder(s: Subject) -> nn.Module:
+    from performer_pytorch import Performer
+
+    return _Encoder(s, Performer(dim=s.width, depth=_depth(s), heads=HEADS, dim_head=s.width // HEADS, causal=False))
+
+
+def _linformer(s: Subject) -> nn.Module:
+    from linformer import Linformer
+
+    return _Encoder(s, Linformer(dim=s.width, seq_len=s.length, depth=_depth(s), k=64, heads=HEADS))
+
+
+def _reformer(s: Subject) -> nn.Module:
+    from reformer_pytorch import ReformerLM
+
+    model = ReformerLM(
+        num_tokens=VOCAB,
+        dim=s.width,
+        depth=_depth(s),
+        max_seq_len=s.length,
+        heads=HEADS,
+        dim_head=s.width // HEADS,
+        bucket_size=64,
+        n_hashes=4,
+        causal=True,
+        absolute_position_emb=True,
+    )
+    return _Model(model, lambda inner, tokens: inner(tokens))
+
+
+def _longformer(s: Subject) -> nn.Module:
+    from transformers import LongformerConfig, LongformerModel
+
+    config = LongformerConfig(
+        vocab_size=VOCAB,
+        hidden_size=s.width,
+        intermediate_size=s.hidden or 4 * s.width,
+        num_hidden_layers=_depth(s),
+        num_attention_heads=HEADS,
+        attention_window=64,
+        max_position_embeddings=s.length + 2,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        pad_token_id=0,
+    )
+    body = LongformerModel(config, add_pooling_layer=False)
+    inner = nn.ModuleDict({"body": body, "head": nn.Linear(s.width, CLASSES)})
+
+    def read(inner: Any, tokens: Tensor) -> Tensor:
+        globally = torch.zeros_like(tokens)
+        globally[:, 0] = 1
+        # Padding is token 0 to it, which ours are free to be: positions are told, not guessed.
+        ids = torch.arange(2, tokens.shape[1] + 2, device=tokens.device).expand_as(tokens)
+        hidden = inner["body"](input_ids=tokens, global_attention_mask=globally, position_ids=ids).last_hidden_state
+        return inner["head"](hidden.mean(1))
+
+    return _Model(inner, read)
+
+
+def _xlstm(kind: str) -> Callable[[Subject], nn.Module]:
+    def build(s: Subject) -> nn.Module:
+        from xlstm import (
+            FeedForwardConfig,
+            mLSTMBlockConfig,
+            sLSTMBlockConfig,
+            sLSTMLayerConfig,
+            xLSTMLMModel,
+            xLSTMLMModelConfig,
+        )
+
+        common = {"context_length": s.length, "num_blocks": _depth(s), "embedding_dim": s.width}
+        if kind == "mlstm":
+            blocks: dict[str, Any] = {"mlstm_block": mLSTMBlockConfig()}
+        else:
+            layer = sLSTMLayerConfig(backend="vanilla", num_heads=HEADS)
+            ff = FeedForwardConfig(proj_factor=1.3, act_fn="gelu", round_proj_up_to_multiple_of=1)
+            blocks = {"slstm_block": sLSTMBlockConfig(slstm=layer, feedforward=ff), "slstm_at": "all"}
+        config = xLSTMLMModelConfig(vocab_size=VOCAB, **common, **blocks)
+        return _Model(xLSTMLMModel(config), lambda inner, tokens: inner(tokens))
+
+    return build
+
+
+def _torch_rnn(kind: type[nn.LSTM] | type[nn.GRU]) -> Callable[[Subject], nn.Module]:
+    def build(s: Subject) -> nn.Module:
+        parts = {
+            "tokens": nn.Embedding(VOCAB, s.width),
+            "rnn": kind(s.width, s.width, _depth(s), batch_first=True),
+            "head": nn.Linear(s.width, CLASSES),
+        }
+
+        def read(inner: Any, tokens: Tensor) -> Tensor:
+            return inner["head"](inner["rnn"](inner["tokens"](tokens))[0])
+
+        return _Model(nn.ModuleDict(parts), read)
+
+    return build
+
+
+_TRANSFORMERS = ("pre_ln", "transformer_pp")
+PEERS = {
+    "transformers Llama": Peer("transformers", _TRANSFORMERS, _llama, has_hidden=True),
+    "x-transformers": Peer("x-transformers", _TRANSFORMERS, _x_transformers, has_hidden=True),
+    "transformers Mamba-2": Peer("transformers", ("mamba2",), _mamba2, options={"headdim": 64}),
+    "mambapy": Peer("mambapy", ("mamba",), _mambapy),
+    "transformers RWKV-4": Peer("transformers", ("rwkv4",), _rwkv4, has_hidden=True),
+    "performer-pytorch, causal": Peer("performer-pytorch", ("performer",), _performer),
+    "performer-pytorch, not causal": Peer("performer-pytorch", ("performer",), _performer_encoder, role="classify"),
+    "linformer": Peer("linformer", ("linformer",), _linformer, role="classify", options={"k": 64}),
+    "reformer-pytorch": Peer("reformer-pytorch", ("reformer",), _reformer),
+    "transformers Longformer": Peer(
+        "transformers", ("longformer",), _longformer, role="classify", has_hidden=True, options={"window": 64}
+    ),
+    "xlstm, mLSTM": Peer("xlstm", ("mlstm",), _xlstm("mlstm")),
+    "xlstm, sLSTM": Peer("xlstm", ("slstm",), _xlstm("slstm")),
+    "torch LSTM": Peer("torch", ("lstm",), _torch_rnn(nn.LSTM)),
+    "torch GRU": Peer("torch", ("gru",), _torch_rnn(nn.GRU)),
+}
+
+
+def match(subject: Subject) -> Subject:
+    """The peer with the feed-forward width at which its parameters come nearest to `subject.params`."""
+    peer = PEERS[subject.peer or ""]
+    if not peer.has_hidden:
+        return subject
+
+    def count(hidden: int) -> int:
+        model = dataclasses.replace(subject, hidden=hidden).build("cpu")
+        return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+    # Parameters are linear in the hidden width, so that two counts give the line.
+    unit = subject.width
+    each = (count(2 * unit) - count(unit)) / unit
+    hidden = unit + round((subject.params - count(unit)) / each)
+    return dataclasses.replace(subject, hidden=max(1, hidden))

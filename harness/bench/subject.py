@@ -1,0 +1,80 @@
+"""What is measured: an architecture, or somebody else's implementation of it, at one length, batch and precision."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from zoo import registry
+from zoo.terms import Batch, Role, Shape
+
+VOCAB = 256
+CLASSES = 256
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to build and the batch it is measured on. Pickles, so that a process of its own can build it."""
+
+    name: str
+    """Of a registered architecture, or with `peer` of what the peer implements."""
+    length: int
+    batch: int
+    precision: str
+    role: Role = "lm"
+    width: int = 256
+    depth: int | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    plugins: tuple[str, ...] = ()
+    peer: str | None = None
+    """The name of a peer in `harness.bench.peers`."""
+    params: int = 0
+    """How many a peer should have."""
+    hidden: int = 0
+    """A peer's feed-forward units; 0 for what its package calls for."""
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(length=self.length, vocab=VOCAB, outputs=CLASSES, width=self.width, depth=self.depth)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a step."""
+        return self.length * self.batch
+
+    def build(self, device: torch.device | str) -> nn.Module:
+        """The model, a module from Batch to logits, with random weights.
+
+        Raises:
+            zoo.Unsupported, ValueError, TypeError: it cannot be built so.
+        """
+        if self.peer is not None:
+            from harness.bench import peers
+
+            return peers.PEERS[self.peer].build(self).to(device)
+        for plugin in self.plugins:
+            registry.load_plugin(plugin)
+        with torch.device(device):
+            return registry.build(self.name, self.role, shape=self.shape, **self.options)
+
+    def example(self, rows: int | None = None) -> Batch:
+        """A batch of random tokens and targets, of `rows` sequences or the subject's own number."""
+        generator = torch.Generator().manual_seed(0)
+        rows = self.batch if rows is None else rows
+        inputs = torch.randint(VOCAB, (rows, self.length), generator=generator)
+        targets = torch.randint(CLASSES, (rows, self.length) if self.role == "lm" else (rows,), generator=generator)
+        return Batch(inputs=inputs, targets=targets)
+
+    def longer(self, length: int) -> Subject:
+        """The same, built for another length."""
+        return dataclasses.replace(self, length=length)
+
+
+def loss(logits: Tensor, batch: Batch) -> Tensor:
+    """Mean cross-entropy in nats."""
+    return cross_entropy(logits.float().flatten(0, -2), batch.targets.flatten())
