@@ -282,7 +282,7 @@ def new(name: str) -> None:
 @main.command("doctor")
 @json_option
 def doctor_command(as_json: bool) -> None:
-    """What this machine offers: device, precision, packages, data, and its measured matmul speed."""
+    """What this machine offers: device, precision, measured matmul speed, packages, kernels and data."""
     from harness import doctor as diagnosis
 
     found = diagnosis.examine()

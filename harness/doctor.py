@@ -12,20 +12,23 @@ from harness import device as machine
 from harness.execute.local import default_workers
 from harness.listing import rows
 from harness.version import __version__
+from zoo.ops import kernels
 
 OPTIONAL = {
     "gensim": "data",
     "mlxtend": "data",
+    "transformers": "oracles",
     "timm": "vision",
     "lm-eval": "lm-eval",
     "rwkv": "rwkv",
     "mamba-ssm": "cuda",
+    "fla-core": "cuda",
     "ray": "cluster",
 }
 
 
 def examine() -> dict[str, Any]:
-    """Device, precision, packages, data and measured speeds."""
+    """Device, precision, measured matmul speeds, packages, kernels and data."""
     device = machine.pick()
     packages = {}
     for name, extra in OPTIONAL.items():
@@ -43,6 +46,7 @@ def examine() -> dict[str, Any]:
         "matmul_flops_fp32": machine.matmul_speed(device, torch.float32),
         "matmul_flops_bf16": machine.matmul_speed(device, torch.bfloat16),
         "packages": packages,
+        "kernels": {f"{op}: {form}": status for op, form, status in kernels.report()},
         "corpora": {row["name"]: "here" if row["here"] else "missing" for row in rows("corpora")},
     }
 
@@ -51,8 +55,10 @@ def show(found: dict[str, Any], console: Console) -> None:
     """The examination, a line each."""
     for key, value in found.items():
         if isinstance(value, dict):
+            console.print(f"[bold]{key}[/]")
+            width = max(map(len, value), default=0)
             for name, what in value.items():
-                console.print(f"{name:<18} {what}", highlight=False, markup=False)
+                console.print(f"  {name:<{width}}  {what}", highlight=False, markup=False)
         elif key.startswith("matmul"):
             console.print(f"{key.removesuffix('s'):<18} {value / 1e9:.0f} GFLOP/s", highlight=False)
         else:

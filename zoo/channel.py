@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -95,7 +96,21 @@ class GLU(Mixer):
         mask: Bool[Tensor, "B T"] | None = None,
         state: State | None = None,
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
+        if x.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
+            return self._padded(x), state
         return self.down(self.activation(self.gate(x)) * self.up(x)), state
+
+    def _padded(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+        """The same with hidden units that are always zero up to a multiple of 16.
+
+        MKL's float32 product writes rows of 8/3 · 256 numbers at two thirds of the speed of rows of whole vectors.
+        """
+        more = -self.gate.out_features % 16
+        gate, up = (
+            F.linear(x, F.pad(f.weight, (0, 0, 0, more)), None if f.bias is None else F.pad(f.bias, (0, more)))
+            for f in (self.gate, self.up)
+        )
+        return F.linear(self.activation(gate) * up, F.pad(self.down.weight, (0, more)), self.down.bias)
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
         """As `MLP.reset_parameters`."""

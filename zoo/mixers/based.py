@@ -59,10 +59,10 @@ class Based(Mixer):
             for project in (self.q_proj, self.k_proj, self.v_proj)
         )
         with precision.full(x.device):
-            q, k, v = taylor(precision.wide(q)), taylor(precision.wide(k)), precision.wide(v)
-            y, total, new = weighted_sums(q, k, v, causal=self.causal, mask=mask, state=state)
-            # Every weight is (1 + (1 + q·k/√d)²) / 2 ≥ ½, unless rounding of large q and k says otherwise.
-            y = y / (total.clamp(min=0.5) + self.eps)
+            q, k = (taylor(precision.wide(z)).to(v.dtype) for z in (q, k))
+        y, total, new = weighted_sums(q, k, v, causal=self.causal, mask=mask, state=state)
+        # Every weight is (1 + (1 + q·k/√d)²) / 2 ≥ ½, unless rounding of large q and k says otherwise.
+        y = y * (precision.wide(total).clamp(min=0.5) + self.eps).reciprocal().to(y.dtype)
         return self.o_proj(y.to(x.dtype).transpose(1, 2).flatten(2)), new
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:

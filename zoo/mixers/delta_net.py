@@ -10,7 +10,6 @@ fla-org/flash-linear-attention, fla/layers/delta_net.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal, TypeAlias, get_args
 
 import torch
@@ -20,9 +19,9 @@ from torch import Tensor, nn
 
 from zoo.contract import Mixer, Site, State, Traits
 from zoo.initialise import fan_in_, residual_scale
-from zoo.mixers.multi_head import merge_heads, split_heads
+from zoo.mixers.multi_head import split_heads
 from zoo.mixers.short_convolution import ShortConvolution
-from zoo.ops import precision
+from zoo.ops import head_norms, precision
 from zoo.ops.delta_rule import delta_rule
 
 Activation: TypeAlias = Literal["silu", "relu", "elu", "identity"]
@@ -105,20 +104,23 @@ class DeltaNet(Mixer):
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
         if mask is not None:
             x = x.masked_fill(~mask[..., None], 0)
-        q, k, v, new = self._project(x, mask, state)
+        q, k, v, new, dtype = self._project(x, mask, state)
         with precision.full(x.device):
-            q, k = self._normalise(q), self._normalise(k)
+            q, k = self._normalise(q, dtype, self.K**-0.5), self._normalise(k, dtype)
             beta = self._beta(x)
             if mask is not None:
                 beta = beta.masked_fill(~mask[:, None], 0)
-            o, S = delta_rule(q * self.K**-0.5, k, v, beta, state=None if state is None else state["S"])
-        gate = split_heads(self.g_proj(x), self.heads) if self.use_gate else None
-        y = self.o_proj(merge_heads(self.o_norm(o, gate)).to(x.dtype))
+            o, S = delta_rule(q, k, v.to(dtype), beta, state=None if state is None else state["S"])
+        gate = self.g_proj(x).unflatten(-1, (self.heads, -1)) if self.use_gate else None
+        y = self.o_proj(self.o_norm(o.transpose(1, 2), gate).flatten(2).to(x.dtype))
         return y, None if state is None else {**new, "S": S.to(state["S"].dtype)}
 
-    def _project(self, x: Tensor, mask: Tensor | None, state: State | None) -> tuple[Tensor, Tensor, Tensor, State]:
-        """q, k and v by head, activated but for `elu` and `relu`, and the state of the convolutions."""
+    def _project(
+        self, x: Tensor, mask: Tensor | None, state: State | None
+    ) -> tuple[Tensor, Tensor, Tensor, State, torch.dtype]:
+        """q, k and v by head, activated but for `elu` and `relu`; the convolutions' state; the projections' dtype."""
         lines, new = {"q": self.q_proj(x), "k": self.k_proj(x), "v": self.v_proj(x)}, {}
+        dtype = lines["v"].dtype
         for name, line in lines.items():
             if self.use_short_conv:
                 conv = getattr(self, f"{name}_conv1d")
@@ -126,17 +128,16 @@ class DeltaNet(Mixer):
             elif name == "v" or self.qk_activation == "silu":
                 lines[name] = F.silu(line)
         q, k, v = (split_heads(line, self.heads) for line in lines.values())
-        return q, k, v, new
+        return q, k, v, new, dtype
 
-    def _normalise(self, x: Float[Tensor, "B H T K"]) -> Float[Tensor, "B H T K"]:
-        x = precision.wide(x)
+    def _normalise(self, x: Float[Tensor, "B H T K"], dtype: torch.dtype, scale: float = 1.0) -> Tensor:
         if self.qk_activation == "elu":
-            x = F.elu(x) + 1
+            x = F.elu(precision.wide(x)) + 1
         elif self.qk_activation == "relu":
             x = F.relu(x)
         if self.qk_norm == "l2":
-            return unit(x)
-        return F.normalize(x, p=1.0, dim=-1, eps=1e-6)
+            return head_norms.unit(x.transpose(1, 2), scale, dtype).transpose(1, 2)
+        return (scale * F.normalize(precision.wide(x), p=1.0, dim=-1, eps=1e-6)).to(dtype)
 
     def _beta(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B H T"]:
         if not self.use_beta:
@@ -160,19 +161,13 @@ class DeltaNet(Mixer):
 class HeadNorm(nn.Module):
     """RMSNorm over the width of a head, times activation(gate) if there is one; in float32 at least."""
 
-    def __init__(self, width: int, eps: float, activation: Callable[[Tensor], Tensor] = F.silu) -> None:
+    def __init__(self, width: int, eps: float, activation: head_norms.Activation = "swish") -> None:
         super().__init__()
         self.eps, self.activation = eps, activation
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, o: Float[Tensor, "*N V"], gate: Float[Tensor, "*N V"] | None = None) -> Float[Tensor, "*N V"]:
-        y = F.rms_norm(precision.wide(o), o.shape[-1:], precision.wide(self.weight), self.eps)
-        return y if gate is None else y * self.activation(precision.wide(gate))
-
-
-def unit(x: Float[Tensor, "*N K"]) -> Float[Tensor, "*N K"]:
-    """x / √(|x|² + 1e-6), fla's `l2norm`."""
-    return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + 1e-6)
+        return head_norms.rms(o, self.weight, self.eps, gate, self.activation)
 
 
 def reset_projections(mixer: nn.Module, depth: int, gain: float | None) -> None:

@@ -30,13 +30,11 @@ from zoo.contract import Mixer, Site, State, Traits
 from zoo.initialise import fan_in_, residual_scale
 from zoo.ops import precision
 from zoo.ops.delta_rule import delta_rule
+from zoo.ops.head_norms import SMALLEST_SUM, simplex
 from zoo.ops.linear_attention import linear_attention
 
 Rule: TypeAlias = Literal["sum", "delta"]
 FeatureMap: TypeAlias = Literal["elu", "relu", "dpfp"]
-
-SMALLEST_SUM = 1e-6
-"""What φ(x) is divided by at least: it may be all zero. The official code divides 0 by 0 there."""
 
 
 class FastWeights(Mixer):
@@ -98,26 +96,31 @@ class FastWeights(Mixer):
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
         if mask is not None:
             x = x.masked_fill(~mask[..., None], 0)
-        programme = self.slow_net(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T, 3d or 3d + 1)
+        programme = self.slow_net(x).unflatten(-1, (self.heads, -1))  # (B, T, H, 3d or 3d + 1)
         with precision.full(x.device):
-            q, k, v, *strength = precision.wide(programme).split(self.sizes, dim=-1)
-            q, k = self.features(q), self.features(k)
+            q, k, v, *strength = programme.split(self.sizes, dim=-1)
+            q, k, v = (z.transpose(1, 2) for z in (self.features(q), self.features(k), v))
             if mask is not None:
                 k = k.masked_fill(~mask[:, None, :, None], 0)
             S = None if state is None else state["S"]
             if self.rule == "delta":
-                y, S = delta_rule(q, k, v, strength[0].squeeze(-1).sigmoid(), state=S)
+                y, S = delta_rule(q, k, v, precision.wide(strength[0]).squeeze(-1).sigmoid().transpose(1, 2), state=S)
             else:
                 y, S = linear_attention(q, k, v, state=S)
             y, new = self.scale * y, {"S": S}
             if self.attention_norm:
-                z = k.cumsum(2) if state is None else k.cumsum(2) + state["z"][:, :, None]
+                z = precision.wide(k).cumsum(2)
+                z = z if state is None else z + state["z"][:, :, None]
                 y, new["z"] = y / ((z * q).sum(-1, keepdim=True) + self.eps), z[:, :, -1]
         y = self.out_linear(y.transpose(1, 2).flatten(2).to(x.dtype))
         return y, None if state is None else {name: value.to(state[name].dtype) for name, value in new.items()}
 
-    def features(self, x: Float[Tensor, "B H T d"]) -> Float[Tensor, "B H T K"]:
-        """φ(x) ≥ 0."""
+    def features(self, x: Float[Tensor, "*N d"]) -> Float[Tensor, "*N K"]:
+        """φ(x) ≥ 0, computed in float32 at least; in x's dtype."""
+        dtype = x.dtype
+        if self.feature_map == "elu" and self.normalise:
+            return simplex(x)
+        x = precision.wide(x)
         if self.feature_map == "elu":
             phi = F.elu(x) + 1
         elif self.feature_map == "relu":
@@ -125,7 +128,9 @@ class FastWeights(Mixer):
         else:
             r = F.relu(torch.cat([x, -x], dim=-1))
             phi = torch.cat([r * r.roll(shift, dims=-1) for shift in range(1, self.nu + 1)], dim=-1)
-        return phi / phi.sum(-1, keepdim=True).clamp(min=SMALLEST_SUM) if self.normalise else phi
+        if self.normalise:
+            phi = phi / phi.sum(-1, keepdim=True).clamp(min=SMALLEST_SUM)
+        return phi.to(dtype)
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         wide = torch.promote_types(dtype, torch.float32)

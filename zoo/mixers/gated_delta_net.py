@@ -11,8 +11,7 @@ fla-org/flash-linear-attention, fla/layers/gated_deltanet.py; also NVlabs/GatedD
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import torch
 import torch.nn.functional as F
@@ -20,14 +19,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.contract import Hint, Mixer, Site, State, Traits
-from zoo.mixers.delta_net import HeadNorm, reset_projections, unit
-from zoo.mixers.multi_head import merge_heads, split_heads
+from zoo.mixers.delta_net import HeadNorm, reset_projections
+from zoo.mixers.multi_head import split_heads
 from zoo.mixers.short_convolution import ShortConvolution
 from zoo.ops import precision
 from zoo.ops.delta_rule import delta_rule
+from zoo.ops.head_norms import unit
 
 Activation: TypeAlias = Literal["swish", "sigmoid"]
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"swish": F.silu, "sigmoid": torch.sigmoid}
 
 
 class GatedDeltaNet(Mixer):
@@ -69,8 +68,8 @@ class GatedDeltaNet(Mixer):
             raise ValueError(f"gated_delta_net: kernel size must be at least 1, got conv_size {conv_size}")
         if norm_eps <= 0:
             raise ValueError(f"gated_delta_net: norm_eps must be positive, got {norm_eps}")
-        if output_gate_activation not in ACTIVATIONS:
-            known = ", ".join(ACTIVATIONS)
+        if output_gate_activation not in get_args(Activation):
+            known = ", ".join(get_args(Activation))
             raise ValueError(
                 f"gated_delta_net: output_gate_activation {output_gate_activation!r} is not one of {known}"
             )
@@ -100,7 +99,7 @@ class GatedDeltaNet(Mixer):
             self.v_conv1d = ShortConvolution(values, conv_size, bias=conv_bias)
         if use_gate:
             self.g_proj = nn.Linear(D, values, bias=False)
-        self.o_norm = HeadNorm(V, norm_eps, ACTIVATIONS[output_gate_activation])
+        self.o_norm = HeadNorm(V, norm_eps, output_gate_activation)
         self.o_proj = nn.Linear(values, D, bias=False)
         self.reset_parameters(layer=site.layer, depth=site.depth)
 
@@ -113,27 +112,31 @@ class GatedDeltaNet(Mixer):
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
         if mask is not None:
             x = x.masked_fill(~mask[..., None], 0)
-        q, k, v, new = self._project(x, mask, state)
+        q, k, v, new, dtype = self._project(x, mask, state)
         with precision.full(x.device):
             # e^{A_log} up to 16 would turn bfloat16's rounding of a into several per cent of α.
             a, b = (F.linear(precision.wide(x), precision.wide(z.weight)) for z in (self.a_proj, self.b_proj))
-            q, k = (unit(precision.wide(z)).repeat_interleave(self.value_heads // self.heads, dim=1) for z in (q, k))
+            q, k = unit(q.transpose(1, 2), self.K**-0.5, dtype), unit(k.transpose(1, 2), dtype=dtype)
+            q, k = (z.repeat_interleave(self.value_heads // self.heads, dim=2).transpose(1, 2) for z in (q, k))
             beta, log_decay = self.largest_beta * b.sigmoid(), self.log_decay(a)
             if mask is not None:
                 beta, log_decay = (z.masked_fill(~mask[..., None], 0) for z in (beta, log_decay))
             S = None if state is None else state["S"]
-            o, S = delta_rule(q * self.K**-0.5, k, v, beta.transpose(1, 2), log_decay.transpose(1, 2), S)
-        gate = split_heads(self.g_proj(x), self.value_heads) if self.use_gate else None
-        y = self.o_proj(merge_heads(self.o_norm(o, gate)).to(x.dtype))
+            o, S = delta_rule(q, k, v.to(dtype), beta.transpose(1, 2), log_decay.transpose(1, 2), S)
+        gate = self.g_proj(x).unflatten(-1, (self.value_heads, -1)) if self.use_gate else None
+        y = self.o_proj(self.o_norm(o.transpose(1, 2), gate).flatten(2).to(x.dtype))
         return y, None if state is None else {**new, "S": S.to(state["S"].dtype)}
 
     def log_decay(self, a: Float[Tensor, "B T H"]) -> Float[Tensor, "B T H"]:
         """ln α = −e^{A_log} softplus(a + dt_bias) ≤ 0, in float32 at least."""
         return -precision.wide(self.A_log).exp() * F.softplus(precision.wide(a) + precision.wide(self.dt_bias))
 
-    def _project(self, x: Tensor, mask: Tensor | None, state: State | None) -> tuple[Tensor, Tensor, Tensor, State]:
-        """q, k and v by head, activated, and the state of the convolutions."""
+    def _project(
+        self, x: Tensor, mask: Tensor | None, state: State | None
+    ) -> tuple[Tensor, Tensor, Tensor, State, torch.dtype]:
+        """q, k and v by head, activated, the state of the convolutions, and the dtype of the projections."""
         lines, new = {"q": self.q_proj(x), "k": self.k_proj(x), "v": self.v_proj(x)}, {}
+        dtype = lines["v"].dtype
         for name, line in lines.items():
             if self.use_short_conv:
                 conv = getattr(self, f"{name}_conv1d")
@@ -141,7 +144,7 @@ class GatedDeltaNet(Mixer):
             else:
                 lines[name] = F.silu(line)
         q, k, v = lines.values()
-        return split_heads(q, self.heads), split_heads(k, self.heads), split_heads(v, self.value_heads), new
+        return split_heads(q, self.heads), split_heads(k, self.heads), split_heads(v, self.value_heads), new, dtype
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         """S in float32 at least, and (B, channels, conv_size − 1) for each convolution."""

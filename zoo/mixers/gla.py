@@ -23,7 +23,9 @@ from zoo.initialise import fan_in_, residual_scale
 from zoo.mixers.multi_head import split_heads
 from zoo.mixers.short_convolution import ShortConvolution
 from zoo.ops import precision
+from zoo.ops.head_norms import rms
 from zoo.ops.linear_attention import linear_attention
+from zoo.ops.linear_attention.naive import repeat
 
 Gate: TypeAlias = Literal["swish", "sigmoid", "relu"]
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"swish": F.silu, "sigmoid": torch.sigmoid, "relu": F.relu}
@@ -81,7 +83,8 @@ class GLA(Mixer):
             raise ValueError("gla: need gate_logit_normalizer > 0, gate_low_rank_dim >= 1 and clamp_min <= 0")
         self.heads, self.kv_heads, self.group = heads, kv_heads, heads // kv_heads
         self.K, self.V, self.clamp_min, self.tau = K // heads, V // heads, clamp_min, gate_logit_normalizer
-        self.gate = ACTIVATIONS[gate_fn] if use_output_gate else None
+        self.gate_fn: Gate = gate_fn
+        self.use_output_gate, self.eps = use_output_gate, norm_eps
         self.feature_map = None if feature_map is None else ACTIVATIONS[feature_map]
         sizes = {"q": K, "k": kv_heads * self.K, "v": kv_heads * self.V}
         for part, size in sizes.items():
@@ -109,24 +112,27 @@ class GLA(Mixer):
         q, k, v = (self._project(name, x, mask, state, new) for name in "qkv")
         gk = self.gk_proj(x)
         with precision.full(x.device):
-            q, k, v, gk = (precision.wide(z) for z in (q, k, v, gk))
             if self.feature_map is not None:
                 q, k = self.feature_map(q), self.feature_map(k)
-            log_decay = F.logsigmoid(gk) / self.tau
+            log_decay = F.logsigmoid(precision.wide(gk)) / self.tau
             if self.clamp_min is not None:
                 log_decay = log_decay.clamp(min=self.clamp_min)
             if mask is not None:
                 k, log_decay = (z.masked_fill(~mask[..., None], 0) for z in (k, log_decay))
-            q = split_heads(q, self.heads)
-            k, v, log_decay = (
-                split_heads(z, self.kv_heads).repeat_interleave(self.group, dim=1) for z in (k, v, log_decay)
-            )
+            q = split_heads(precision.wide(q) * self.K**-0.5, self.heads)
+            k, v, log_decay = (repeat(split_heads(z, self.kv_heads), self.heads) for z in (k, v, log_decay))
             before = None if state is None else state["S"]
-            o, new["S"] = linear_attention(q * self.K**-0.5, k, v, log_decay, before)
-            o = F.rms_norm(o, (self.V,), self.g_norm.weight, self.g_norm.eps).transpose(1, 2).flatten(2)
-        if self.gate is not None:
-            o = o * self.gate(self.g_proj(x))
-        return self.o_proj(o.to(x.dtype)), None if state is None else new
+            o, new["S"] = linear_attention(q, k, v, log_decay, before)
+        return self.o_proj(self._gated(o.transpose(1, 2), x).to(x.dtype)), None if state is None else new
+
+    def _gated(self, o: Float[Tensor, "B T H V"], x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T I"]:
+        """RMSNorm(o) ⊙ gate."""
+        gate = self.g_proj(x).view(o.shape) if self.use_output_gate else None
+        weight = self.g_norm.weight if self.g_norm.elementwise_affine else precision.wide(o).new_ones(self.V)
+        if self.gate_fn != "relu":
+            return rms(o, weight, self.eps, gate, self.gate_fn).flatten(2)
+        y = rms(o, weight, self.eps)
+        return (y if gate is None else y * F.relu(gate)).flatten(2)
 
     def _project(self, name: str, x: Tensor, mask: Tensor | None, state: State | None, new: State) -> Tensor:
         """q, k or v. What its convolution carries on goes into `new`."""

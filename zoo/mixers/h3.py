@@ -25,7 +25,7 @@ from zoo.contract import Hint, Mixer, Site, State, Traits
 from zoo.initialise import fan_in_, residual_scale
 from zoo.mixers.s4d import Disc, Discrete, Init, initial
 from zoo.ops import vandermonde
-from zoo.ops.long_convolution import convolve
+from zoo.ops.long_convolution import convolve, convolve_taps, skipping
 from zoo.ops.precision import full, wide
 
 Layout: TypeAlias = Literal["h d", "d h"]
@@ -90,14 +90,14 @@ class H3(Mixer):
         q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
         s, z = (None, None) if state is None else (state["shift"], state["diag"])
         with full(x.device):
-            q, k, v = wide(q), _valid(wide(k), mask), wide(v)
-            shifted, s = self.ssm_k_kernel["kernel"](k, mask, s)
-            k = shifted + wide(self.ssm_k_D) * k
+            q, k, v = wide(q), _valid(k, mask), wide(v)
+            k, s = self.ssm_k_kernel["kernel"](k, mask, s, wide(self.ssm_k_D))
             q, k = (a.view(B, T, D // d, d, 1).permute(0, 3, 4, 1, 2) for a in (q, k))  # (B, d, 1, T, H)
             v = v.view(B, T, D // d, 1, d).permute(0, 3, 4, 1, 2)  # (B, 1, d, T, H)
             kv = _valid((k * v).flatten(0, 2), None if mask is None else mask.repeat_interleave(d * d, 0))
-            y, z = self.kernel["kernel"](kv, mask, z)
-            y = (q * (y + wide(self.D) * kv).view(B, d, d, T, D // d)).sum(1)  # (B, d, T, H)
+            y, z = self.kernel["kernel"](kv, mask, z, wide(self.D))
+            y = q * y.view(B, d, d, T, D // d)
+            y = y[:, 0] if d == 1 else y.sum(1)  # (B, d, T, H)
             y = y.permute(0, 2, 3, 1) if self.layout == "h d" else y.transpose(1, 2)
         y = self.output_linear(y.reshape(B, T, D).to(x.dtype))
         return y, None if state is None else {"shift": s, "diag": z}
@@ -130,14 +130,16 @@ class H3(Mixer):
 
 
 class Shift(nn.Module):
-    """s_t = S s_{t−1} + B k_t, y_t = C s_t: per channel a convolution with K_l = Σ_m C_{m+l} B_m, l < N."""
+    """s_t = S s_{t−1} + B k_t, y_t = C s_t + D k_t: a convolution with N taps K_l = Σ_m C_{m+l} B_m, D added to K_0."""
 
     def __init__(self, D: int, N: int) -> None:
         super().__init__()
         self.B = nn.Parameter(torch.empty(D, N))
         self.C = nn.Parameter(torch.empty(1, D, N))
 
-    def forward(self, k: Tensor, mask: Tensor | None, s: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, k: Tensor, mask: Tensor | None, s: Tensor | None, skip: Tensor | float = 0.0
+    ) -> tuple[Tensor, Tensor | None]:
         """y (B, T, D) and, from a state (B, D, N), the next."""
         T, N = k.shape[1], self.B.shape[1]
         B, C = wide(self.B), wide(self.C)[0]
@@ -145,9 +147,9 @@ class Shift(nn.Module):
             after = F.pad(wide(s), (1, 0))[..., :N] + B * k[:, 0, :, None]
             if mask is not None:
                 after = torch.where(mask[:, :, None], after, wide(s))
-            return (C * after).sum(-1)[:, None], after.to(s.dtype)
+            return (C * after).sum(-1)[:, None] + skip * k, after.to(s.dtype)
         responses = F.pad(C, (0, N)).unfold(-1, N, 1)  # (D, N + 1, N): the row l is C S^l
-        y = convolve(k, _cut((responses[:, :N] @ B[..., None])[..., 0], T))
+        y = convolve_taps(k, skipping((responses[:, :N] @ B[..., None])[..., 0], skip))
         if s is None:
             return y, None
         left = torch.einsum("dlm,bdm->bdl", responses[:, 1:], wide(s))  # C S^{t+1} s_0
@@ -163,7 +165,7 @@ class Shift(nn.Module):
         old = (n - T[:, None])[:, None].expand_as(s)
         kept = wide(s).gather(2, old.clamp(min=0)).masked_fill(old < 0, 0)
         lower = F.pad(B, (N - 1, 0)).unfold(-1, N, 1).flip(-1)  # (D, N, N): lower[n, j] = B_{n−j}
-        return (torch.einsum("dnj,bjd->bdn", lower, recent) + kept).to(s.dtype)
+        return (torch.einsum("dnj,bjd->bdn", lower, wide(recent)) + kept).to(s.dtype)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -195,20 +197,22 @@ class Diagonal(nn.Module):
         half = 0.5 * dt * A
         return Discrete(torch.log((1 + half) / (1 - half)), dt * B / (1 - half), C)
 
-    def forward(self, u: Tensor, mask: Tensor | None, x: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, u: Tensor, mask: Tensor | None, x: Tensor | None, skip: Tensor | float = 0.0
+    ) -> tuple[Tensor, Tensor | None]:
         """y (G·B, T, H) for u of that shape, G sequences to each row; from a state (B, G·H, N/2, 2) also the next."""
         T, (log_A, B, C) = u.shape[1], self.discretise()
         if x is None:
-            return convolve(u, vandermonde.evaluate((C * B)[None], log_A, T)[0]), None
+            return convolve(u, skipping(vandermonde.evaluate((C * B)[None], log_A, T)[0], skip)), None
         G = len(u) // len(x)
         n = u.new_full((len(x), 1), T, dtype=torch.long) if mask is None else mask.sum(1, keepdim=True)
         n = n.repeat_interleave(G, 0)[..., None]  # (G·B, 1, 1), the valid steps
         x0, A = torch.view_as_complex(wide(x)).reshape(len(u), *log_A.shape), torch.exp(log_A)
         if T == 1:
             after = torch.where(n > 0, A * x0 + B * u[:, 0, :, None], x0)
-            y = 2 * (C * after).real.sum(-1)[:, None]
+            y = 2 * (C * after).real.sum(-1)[:, None] + skip * u
         else:
-            y = convolve(u, vandermonde.evaluate((C * B)[None], log_A, T)[0])
+            y = convolve(u, skipping(vandermonde.evaluate((C * B)[None], log_A, T)[0], skip))
             y = y + vandermonde.evaluate(C * A * x0, log_A, T).transpose(1, 2)  # 2 Re(C Ā^{t+1} x_0)
             # The valid steps to the right: zeros before them leave no trace in the state.
             order = (torch.arange(T, device=u.device)[:, None] + n) % T

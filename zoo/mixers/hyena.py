@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from zoo.contract import Hint, Mixer, Site, State, Traits
 from zoo.initialise import fan_in_, residual_scale
-from zoo.ops.long_convolution import convolve
+from zoo.ops.long_convolution import convolve, convolve_taps, skipping
 from zoo.ops.precision import full, wide
 
 
@@ -104,11 +104,10 @@ class Hyena(Mixer):
         S = T if state is None else state["z"].shape[1] + T
         if self.l_max < S:
             raise ValueError(f"hyena: {S} steps exceed the {self.l_max} that the filters were built for")
-        # Masked before the projection for the sake of NaN, and after it because of its bias.
+        # Masked before the projection for the sake of NaN; the short convolution masks what its bias makes of that.
         u = self.in_proj(x if mask is None else x.masked_fill(~mask[..., None], 0))
         with full(x.device):
-            u = wide(u if mask is None else u.masked_fill(~mask[..., None], 0))
-            *gates, v = self._short(u, state).split(D, dim=2)
+            *gates, v = self._short(u, mask, state).split(D, dim=2)
             K = self.filter_fn(S).view(S, self.order - 1, D).permute(1, 2, 0)  # (N − 1, D, S)
             bias = wide(self.filter_fn.bias).view(self.order - 1, D)
             at = None if state is None else state["n"][:, None] + torch.arange(T, device=x.device)
@@ -116,7 +115,7 @@ class Hyena(Mixer):
             for o, gate in enumerate(reversed(gates[1:])):
                 z = v * gate if mask is None else (v * gate).masked_fill(~mask[..., None], 0)
                 if state is None or at is None:
-                    v = convolve(z, K[o]) + bias[o] * z
+                    v = convolve(z, skipping(K[o], bias[o]))
                 else:
                     inputs.append(_append(state["z"][:, :, o], z, at))
                     v = _convolve_at(wide(inputs[-1]), K[o], at) + bias[o] * z
@@ -124,18 +123,12 @@ class Hyena(Mixer):
         new = None if state is None else self._next(state, u, inputs, mask)
         return self.out_proj(y.to(x.dtype)), new
 
-    def _short(self, u: Float[Tensor, "B T E"], state: State | None) -> Float[Tensor, "B T E"]:
-        line, bias = self._line(u, state).transpose(1, 2), self.short_filter.bias
-        assert bias is not None
-        return F.conv1d(line, wide(self.short_filter.weight), wide(bias), groups=line.shape[1]).transpose(1, 2)
-
-    def _line(self, u: Tensor, state: State | None) -> Tensor:
-        """u behind the steps before it, zeros at the very beginning."""
-        width = self.short_filter.kernel_size[0] - 1
-        return F.pad(u, (0, 0, width, 0)) if state is None else torch.cat([wide(state["short"]), u], dim=1)
+    def _short(self, u: Float[Tensor, "B T E"], mask: Tensor | None, state: State | None) -> Float[Tensor, "B T E"]:
+        taps, before = self.short_filter.weight[:, 0].flip(1), None if state is None else state["short"]
+        return convolve_taps(u, taps, self.short_filter.bias, before, mask)
 
     def _next(self, state: State, u: Tensor, inputs: list[Tensor], mask: Tensor | None) -> State:
-        line, width = self._line(u, state), self.short_filter.kernel_size[0] - 1
+        line, width = torch.cat([state["short"], u.to(state["short"].dtype)], dim=1), state["short"].shape[1]
         steps = torch.full_like(state["n"], u.shape[1]) if mask is None else mask.sum(1)
         last = steps[:, None] + torch.arange(width, device=u.device)
         short = line.gather(1, last[..., None].expand(-1, -1, u.shape[2])).to(state["short"].dtype)

@@ -8,6 +8,8 @@ attention/attention_layer.py with causal_linear_attention.py or linear_attention
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -63,14 +65,14 @@ class LinearAttention(Mixer):
             project(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T, ·)
             for project in (self.query_projection, self.key_projection, self.value_projection)
         )
-        with precision.full(x.device):
-            q, k = F.elu(precision.wide(q)) + 1, F.elu(precision.wide(k)) + 1
-            v = precision.wide(v)
-            if self.placed is None:
-                y, total, new = weighted_sums(q, k, v, causal=self.causal, mask=mask, state=state)
-            else:
+        q, k = Positive.apply(q), Positive.apply(k)
+        if self.placed is None:
+            y, total, new = weighted_sums(q, k, v, causal=self.causal, mask=mask, state=state)
+        else:
+            with precision.full(x.device):
+                q, k, v = (precision.wide(z) for z in (q, k, v))
                 y, total, new = self._turned(q, k, v, mask, state)
-            y = y / (total + self.eps)
+        y = y * (precision.wide(total) + self.eps).reciprocal().to(y.dtype)
         return self.out_projection(y.to(x.dtype).transpose(1, 2).flatten(2)), new
 
     def _turned(
@@ -99,6 +101,22 @@ class LinearAttention(Mixer):
         fan_in_(self.out_projection, residual_scale(depth))
 
 
+class Positive(torch.autograd.Function):
+    """φ(x) = elu(x) + 1 as max(x, 0) + e^{min(x, 0)}, which keeps its digits near 0 in bfloat16; φ' = min(φ, 1)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        phi = x.clamp(max=0).exp_().add_(x.clamp(min=0))
+        ctx.save_for_backward(phi)
+        return phi
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (phi,) = ctx.saved_tensors
+        return phi.clamp(max=1).mul_(grad)
+
+
 def weighted_sums(
     q: Float[Tensor, "B H T K"],
     k: Float[Tensor, "B H T K"],
@@ -120,7 +138,8 @@ def weighted_sums(
     if not causal:
         if state is not None:
             raise Unsupported("linear attention that looks both ways cannot continue from a state")
-        y = q @ (k.transpose(-1, -2) @ v)
+        with precision.full(q.device):  # sums over all steps: not in half precision
+            y = precision.wide(q) @ (precision.wide(k).transpose(-1, -2) @ precision.wide(v))
     elif state is None:
         y, _ = linear_attention(q, k, v)
     else:

@@ -19,7 +19,9 @@ from torch import Tensor, nn
 
 from zoo.contract import Hint, Mixer, Site, State, Traits
 from zoo.mixers.mamba import check_step_sizes, start_projections, step_sizes_
+from zoo.mixers.multi_head import split_heads
 from zoo.mixers.short_convolution import ShortConvolution
+from zoo.ops.head_norms import rms
 from zoo.ops.linear_attention import linear_attention
 from zoo.ops.precision import full, wide
 
@@ -115,29 +117,32 @@ class Mamba2(Mixer):
         x = x if mask is None else x.masked_fill(~mask[..., None], 0)
         z0, x0, z, xBC, dt = self.in_proj(x).split(self.sizes, dim=-1)
         before, S = (None, None) if state is None else (state["conv"], state["S"])
+        dtype = xBC.dtype
         xBC, last = self.conv1d(xBC, mask=mask, state=before)
+        xBC = xBC.to(dtype)
         y, S = self._state_space(xBC, dt, mask, S)
-        y = y * F.silu(wide(z)) if self.norm is None else self.norm(y, z)
-        y = torch.cat([F.silu(z0) * x0, y.to(x0.dtype)], dim=-1)
+        y = (y * F.silu(z) if self.norm is None else self.norm(y, z)).to(x0.dtype)
+        if x0.shape[-1]:
+            y = torch.cat([F.silu(z0) * x0, y], dim=-1)
         return self.out_proj(y), None if state is None else {"conv": last, "S": S.to(state["S"].dtype)}
 
     def _state_space(
         self, xBC: Tensor, dt: Tensor, mask: Tensor | None, S: Tensor | None
     ) -> tuple[Float[Tensor, "B T I"], Float[Tensor, "B H N P"]]:
         H, G, N = len(self.A_log), self.ngroups, self.d_state
+        x, B, C = xBC.split([H * self.headdim, G * N, G * N], dim=-1)
+        x, B, C = split_heads(x, H), split_heads(B, G), split_heads(C, G)
         with full(xBC.device):
-            x, B, C = wide(xBC).split([H * self.headdim, G * N, G * N], dim=-1)
-            x = x.unflatten(-1, (H, -1)).transpose(1, 2)
-            B, C = (m.unflatten(-1, (G, N)).transpose(1, 2).repeat_interleave(H // G, dim=1) for m in (B, C))
             delta = F.softplus(wide(dt) + wide(self.dt_bias)).transpose(1, 2)  # (B, H, T)
             if self.dt_limit != (0.0, math.inf):
                 delta = delta.clamp(*self.dt_limit)
             if mask is not None:
                 delta = delta.masked_fill(~mask[:, None], 0)
             log_decay = -torch.exp(wide(self.A_log))[:, None] * delta
-            y, S = linear_attention(C, B, delta[..., None] * x, log_decay, S, chunk=self.chunk_size)
-            y = y + wide(self.D).view(H, 1, -1) * x
-            return y.transpose(1, 2).flatten(2), S
+        v = delta.to(x.dtype)[..., None] * x
+        y, S = linear_attention(C, B, v, log_decay, S, chunk=self.chunk_size)
+        y = torch.addcmul(y, self.D.view(H, 1, -1).to(x.dtype), x)
+        return y.transpose(1, 2).flatten(2), S
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         S = wide(torch.zeros(batch, len(self.A_log), self.d_state, self.headdim, device=device, dtype=dtype))
@@ -170,7 +175,10 @@ class GatedRMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, y: Float[Tensor, "*N D"], z: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
-        gate = F.silu(wide(z))
-        y = (wide(y) if self.before_gate else wide(y) * gate).unflatten(-1, (self.groups, -1))
-        y = F.rms_norm(y, y.shape[-1:], eps=self.eps).flatten(-2) * wide(self.weight)
+        gate = F.silu(z)
+        y = (y if self.before_gate else y * gate).unflatten(-1, (self.groups, -1))
+        if self.groups == 1:
+            y = rms(y, self.weight, self.eps).flatten(-2)
+        else:
+            y = (F.rms_norm(wide(y), y.shape[-1:], eps=self.eps).flatten(-2) * wide(self.weight)).to(z.dtype)
         return y * gate if self.before_gate else y

@@ -87,11 +87,30 @@ class MLSTM(Mixer):
         a, z = self.proj_up(x).split(self.inner, dim=-1)
         c, last = self.conv1d.conv(a, mask=mask, state=None if state is None else state["conv"])
         before = None if state is None else (state["C"], state["n"], state["m"])
-        h, after = self.mlstm_cell(self.q_proj(c), self.k_proj(c), self.v_proj(a), mask=mask, state=before)
+        i, f = self.gates(c, a)
+        H = self.mlstm_cell.heads
+        q, k, v = self.q_proj.by_head(c, H), self.k_proj.by_head(c, H), self.v_proj.by_head(a, H)
+        h, after = self.mlstm_cell(q, k, v, i, f, mask=mask, state=before)
         y = self.proj_down(((h + self.learnable_skip * c) * F.silu(wide(z))).to(x.dtype))
         if state is None:
             return y, None
         return y, {"conv": last, **{name: new.to(state[name].dtype) for name, new in zip("Cnm", after, strict=True)}}
+
+    def gates(
+        self, c: Float[Tensor, "B T I"], a: Float[Tensor, "B T I"]
+    ) -> tuple[Float[Tensor, "B H T"], Float[Tensor, "B H T"]]:
+        """i and f from what q, k and v are made of: W [W_q c, W_k c, W_v a] = (W W_q + W W_k) c + (W W_v) a."""
+        cell = self.mlstm_cell
+        with full(c.device):
+            weight = torch.cat([wide(cell.igate.weight), wide(cell.fgate.weight)])
+            bias = torch.cat([wide(cell.igate.bias), wide(cell.fgate.bias)])
+            parts = list(zip(weight.split(self.inner, dim=1), (self.q_proj, self.k_proj, self.v_proj), strict=True))
+            of_q, of_k, of_v = (projection.before(part) for part, projection in parts)
+            for part, projection in parts:
+                bias = bias if projection.bias is None else bias + part @ wide(projection.bias)
+            both = F.linear(wide(c), of_q + of_k, bias) + F.linear(wide(a), of_v)
+            i, f = both.transpose(1, 2).chunk(2, dim=1)
+        return i, f
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         H, d = self.mlstm_cell.heads, self.inner // self.mlstm_cell.heads
@@ -128,7 +147,7 @@ class CausalConv1d(nn.Module):
 
 
 class MLSTMCell(nn.Module):
-    """From q, k and v of all heads to norm(h): the gates, the memory and the norm over each head."""
+    """The weights of the gates, the memory and the norm over each head."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -139,22 +158,18 @@ class MLSTMCell(nn.Module):
 
     def forward(
         self,
-        q: Float[Tensor, "B T I"],
-        k: Float[Tensor, "B T I"],
-        v: Float[Tensor, "B T I"],
+        q: Float[Tensor, "B H T d"],
+        k: Float[Tensor, "B H T d"],
+        v: Float[Tensor, "B H T d"],
+        i: Float[Tensor, "B H T"],
+        f: Float[Tensor, "B H T"],
         *,
         mask: Bool[Tensor, "B T"] | None = None,
         state: MLSTMState | None = None,
     ) -> tuple[Float[Tensor, "B T I"], MLSTMState]:
         """norm(h) in float32 at least, and the state after it."""
+        h, after = mlstm(q, k, v, i, f, state, mask=mask)
         with full(q.device):
-            q, k, v = wide(q), wide(k), wide(v)
-            qkv = torch.cat([q, k, v], dim=-1)
-            i, f = (
-                F.linear(qkv, wide(gate.weight), wide(gate.bias)).transpose(1, 2) for gate in (self.igate, self.fgate)
-            )
-            q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))
-            h, after = mlstm(q, k, v, i, f, state, mask=mask)
             return self.outnorm(h.transpose(1, 2).flatten(2)), after
 
     @torch.no_grad()
@@ -195,5 +210,40 @@ class LinearHeadwise(nn.Module):
         self.bias = nn.Parameter(torch.empty(width)) if bias else None
 
     def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-        y = torch.einsum("bthd,hod->btho", x.unflatten(-1, (len(self.weight), -1)), self.weight).flatten(2)
-        return y if self.bias is None else y + self.bias
+        return self.by_block(x).permute(1, 2, 0, 3).flatten(2)
+
+    def by_block(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "G B T d"]:
+        """The outputs of each block by themselves, one contiguous matrix per block."""
+        return _by_block(x, self.weight, self.bias)
+
+    def by_head(self, x: Float[Tensor, "B T D"], heads: int) -> Float[Tensor, "B H T d"]:
+        """The outputs of each of `heads` heads, which may have many blocks. Small ones are multiplied as one."""
+        blocks, d, _ = self.weight.shape
+        weight: Tensor = self.weight
+        several = min(blocks // heads, max(1, DENSE // d)) if blocks % heads == 0 else 1
+        while blocks % several or (blocks // heads) % several:
+            several -= 1
+        if several > 1:
+            group = weight.view(-1, several, d, d).permute(0, 2, 3, 1)  # (G, out, in, block)
+            weight = torch.diag_embed(group).permute(0, 3, 1, 4, 2).reshape(-1, several * d, several * d)
+        y = _by_block(x, weight, self.bias)
+        if blocks % heads:  # heads share blocks
+            return y.permute(1, 2, 0, 3).flatten(2).unflatten(-1, (heads, -1)).transpose(1, 2).contiguous()
+        return y.unflatten(0, (heads, -1)).permute(2, 0, 3, 1, 4).flatten(3)
+
+    def before(self, weight: Float[Tensor, "F D"]) -> Float[Tensor, "F D"]:
+        """The matrix of `weight` after this one."""
+        blocks, d, _ = self.weight.shape
+        product = torch.bmm(weight.unflatten(1, (blocks, d)).transpose(0, 1), self.weight.to(weight.dtype))
+        return product.transpose(0, 1).flatten(1)
+
+
+DENSE = 32
+"""Blocks narrower than this are put together up to it: products of smaller matrices take longer."""
+
+
+def _by_block(x: Tensor, weight: Tensor, bias: Tensor | None) -> Float[Tensor, "G B T d"]:
+    (B, T, _), (G, d, _) = x.shape, weight.shape
+    by_block = x.reshape(B * T, G, d).transpose(0, 1).contiguous()  # its transpose meets gradients in the backward pass
+    y = torch.bmm(by_block, weight.mT)
+    return (y if bias is None else y + bias.view(G, 1, d)).view(G, B, T, d)

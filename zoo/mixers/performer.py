@@ -13,7 +13,8 @@ performer/fast_attention/jax/fast_attention.py.
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeAlias, get_args
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +31,8 @@ from zoo.positions.in_attention import no_steps, places
 
 Kernel: TypeAlias = Literal["softmax", "relu"]
 EPS = {"softmax": 1e-4, "relu": 1e-3}
+HIGHEST = 64.0
+"""The largest exponent: its e still is far from the largest float32, also as a sum over steps."""
 
 
 class Performer(Mixer):
@@ -90,46 +93,45 @@ class Performer(Mixer):
         q, k = self.positions.rotate_both(q, k, now)
         valid = None if mask is None else mask[:, None, :, None]
         with precision.full(x.device):
-            dtype = torch.float32 if v.dtype is torch.float16 else v.dtype  # e^64, see below, is too large for float16
-            q, k = self.query_features(q).to(dtype), self.key_features(k, valid).to(dtype)
-            v = F.pad(v.to(dtype), (0, 1), value=1.0)  # the last column sums to the normaliser
+            q, k = self.query_features(q), self.key_features(k, valid)
+            v = F.pad(v.to(q.dtype), (0, 1), value=1.0)  # the last column sums to the normaliser
             if valid is not None:
                 v = v.masked_fill(~valid, 0)
             y, new = self._causal(q, k, v, state) if self.causal else self._bidirectional(q, k, v, state)
             # A step that has seen no valid key has nothing to average: 0 rather than 0/0.
-            total = y[..., -1:]
-            y = y[..., :-1] / total.masked_fill(total == 0, 1)
+            total = precision.wide(y[..., -1:])
+            y = y[..., :-1] * total.masked_fill(total == 0, 1).reciprocal().to(y.dtype)
         return self.out(y.to(x.dtype).transpose(1, 2).reshape(B, T, D)), None if new is None else {**new, **steps}
 
     def query_features(self, q: Float[Tensor, "B H T d"]) -> Float[Tensor, "B H T m"]:
         """√m φ(q), as m^{-½} cancels in y. c is the largest entry of W q at each step (official code)."""
-        Wq, half = self._project(q)
         if self.kernel == "relu":
-            return Wq.relu() + self.eps
-        return (Wq - (half + Wq.detach().amax(-1, keepdim=True))).exp() + self.eps
+            return self._relu(q)
+        return ExpFeatures.apply(q, self.W, self.eps, lambda Wq: Wq.amax(-1, keepdim=True))
 
     def key_features(
         self, k: Float[Tensor, "B H T d"], valid: Bool[Tensor, "B 1 T 1"] | None = None
     ) -> Float[Tensor, "B H T m"]:
         """√m φ(k), and 0 at masked steps."""
-        Wk, half = self._project(k)
+
+        def largest(Wk: Tensor) -> Tensor:
+            """Of all valid keys of a row and head."""
+            c = (Wk if valid is None else Wk.masked_fill(~valid, float("-inf"))).amax((-1, -2), keepdim=True)
+            return c.masked_fill(c == float("-inf"), 0)
+
         if self.kernel == "relu":
-            phi = Wk.relu() + self.eps
-        elif self.causal:
-            # c = 0. The official c, the largest entry of W k over the sequence, lets a later key change how much ε
-            # weighs in earlier outputs. None is needed: W k − |k|²/2 ≤ |w|²/2 whatever k is, about d/2. A wide head
-            # could still pass float32's e^88 with a key close to one of the w; there, and only there, the bound acts.
-            phi = (Wk - half).clamp(max=64.0).exp() + self.eps
+            phi = self._relu(k)
         else:
-            seen = Wk.detach() if valid is None else Wk.detach().masked_fill(~valid, float("-inf"))
-            c = seen.amax((-1, -2), keepdim=True)  # of all valid keys of a row and head
-            phi = (Wk - (half + c.masked_fill(c == float("-inf"), 0))).exp() + self.eps
+            # Causal: c = 0. The official c, the largest entry of W k over the sequence, lets a later key change how
+            # much ε weighs in earlier outputs. None is needed: W k − |k|²/2 ≤ |w|²/2 whatever k is, about d/2. A wide
+            # head could still pass float32's e^88 with a key close to one of the w: there, and only there, `HIGHEST`
+            # acts.
+            phi = ExpFeatures.apply(k, self.W, self.eps, None if self.causal else largest)
         return phi if valid is None else phi.masked_fill(~valid, 0)
 
-    def _project(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """W x and |x|²/2 for x scaled by d^{-¼}, in float32 at least."""
-        x = x.to(torch.promote_types(x.dtype, torch.float32)) * x.shape[-1] ** -0.25
-        return x @ self.W.to(x.dtype).T, x.square().sum(-1, keepdim=True) / 2
+    def _relu(self, x: Tensor) -> Tensor:
+        y = precision.wide(x) * x.shape[-1] ** -0.25
+        return ((y @ self.W.to(y.dtype).T).relu() + self.eps).to(_kept(x))
 
     def _causal(self, q: Tensor, k: Tensor, v: Tensor, state: State | None) -> tuple[Tensor, State | None]:
         if state is None:
@@ -141,7 +143,8 @@ class Performer(Mixer):
     def _bidirectional(self, q: Tensor, k: Tensor, v: Tensor, state: State | None) -> tuple[Tensor, State | None]:
         if state is not None:
             raise Unsupported("a bidirectional Performer cannot continue from a state")
-        return q @ (k.transpose(-1, -2) @ v), None
+        sums = precision.wide(k).transpose(-1, -2) @ precision.wide(v)
+        return (precision.wide(q) @ sums).to(q.dtype), None
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         """S and z, in float32 at least."""
@@ -154,6 +157,44 @@ class Performer(Mixer):
         """W ~ N(0, 1/fan_in), the projection into the residual stream scaled by 1/√(2·depth); biases zero."""
         fan_in_(self.qkv)
         fan_in_(self.out, residual_scale(depth))
+
+
+def _kept(x: Tensor) -> torch.dtype:
+    """What features are kept in: e^64 is too large for float16."""
+    return torch.float32 if x.dtype is torch.float16 else x.dtype
+
+
+class ExpFeatures(torch.autograd.Function):
+    """√m φ(x) = exp(W x − |x|²/2 − c) + ε for x scaled by d^{-¼}, with c = `stabiliser`(W x), or 0 without one.
+
+    c is a constant for the gradient, and no exponent passes `HIGHEST`. Exponents are formed in float32 at least, as a
+    bfloat16 one is off by per cents of e; features are in x's dtype, and the gradient comes from them.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, W: Tensor, eps: float, stabiliser: Callable[[Tensor], Tensor] | None
+    ) -> Float[Tensor, "B H T m"]:
+        scaled = precision.wide(x) * x.shape[-1] ** -0.25
+        z = scaled @ W.to(scaled.dtype).T
+        less = scaled.square().sum(-1, keepdim=True) / 2
+        z.sub_(less if stabiliser is None else less + stabiliser(z))
+        phi = z.clamp_(max=HIGHEST).exp_().add_(eps).to(_kept(x))
+        ctx.save_for_backward(x, W, phi)
+        ctx.eps = eps
+        return phi
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, dphi: Tensor) -> tuple[Tensor | None, ...]:
+        x, W, phi = ctx.saved_tensors
+        dz = (phi - ctx.eps).mul_(dphi)
+        highest = math.exp(HIGHEST) * (1 - 4 * torch.finfo(phi.dtype).eps)
+        if phi.amax() >= highest:
+            dz.masked_fill_(phi >= highest, 0)
+        scale = x.shape[-1] ** -0.25
+        dx = dz @ (W * scale).to(dz.dtype)
+        return dx.sub_(x * (dz.sum(-1, keepdim=True) * scale**2)).to(x.dtype), None, None, None
 
 
 def orthogonal_features(m: int, d: int, *, generator: torch.Generator | None = None) -> Float[Tensor, "m d"]:

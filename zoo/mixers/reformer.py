@@ -108,9 +108,8 @@ class Reformer(Mixer):
             x = x.masked_fill(~mask[..., None], 0)
         qk, v = (w(x).view(B, T, self.heads, self.head_dim).transpose(1, 2) for w in (self.query_key, self.value))
         qk = self.positions.rotate(qk, torch.arange(T, device=x.device)[None], key=False)
-        with full(x.device):
-            y = self.attend(wide(qk), wide(v), mask)
-        return self.out(y.to(x.dtype).transpose(1, 2).reshape(B, T, -1)), None
+        y = self.attend(qk, v, mask)
+        return self.out(y.transpose(1, 2).reshape(B, T, -1)), None
 
     def attend(
         self, qk: Float[Tensor, "B H T d"], v: Float[Tensor, "B H T d"], valid: Bool[Tensor, "B T"] | None = None
@@ -120,10 +119,12 @@ class Reformer(Mixer):
         if self.chunk >= T:
             one = torch.zeros(B, H, 1, T, dtype=torch.long, device=qk.device)
             return lsh_attention(qk, v, one, chunk=T, before=0, causal=self.causal, valid=valid, scale=self.scale)
+        with full(qk.device):
+            buckets = hash_buckets(wide(qk), self.rotations, self.factors)
         return lsh_attention(
             qk,
             v,
-            hash_buckets(qk, self.rotations, self.factors),
+            buckets,
             chunk=self.chunk,
             before=self.before,
             after=self.after,

@@ -18,7 +18,6 @@ A sum of absolute values over pairs (t, s) is no function of a state of fixed si
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Literal, TypeAlias
 
 import torch
@@ -28,11 +27,10 @@ from torch import Tensor, nn
 
 from zoo.contract import Mixer, Site, State, Traits, Unsupported
 from zoo.ops import precision
+from zoo.ops.head_norms import rms
 from zoo.ops.linear_attention import linear_attention
-from zoo.positions.in_attention import turn
 
 Form: TypeAlias = Literal["recurrent", "parallel"]
-GATES: dict[str, Callable[[Tensor], Tensor]] = {"swish": F.silu, "gelu": F.gelu}
 
 
 class Retention(Mixer):
@@ -64,11 +62,11 @@ class Retention(Mixer):
             raise ValueError(f"retnet: values {V} wide (value_factor · {D}) do not divide into {heads} heads")
         if eps <= 0:
             raise ValueError(f"retnet: eps must be positive, got {eps}")
-        if gate_fn not in GATES:
-            raise ValueError(f"retnet: gate_fn {gate_fn!r} is not one of {', '.join(GATES)}")
+        if gate_fn not in ("swish", "gelu"):
+            raise ValueError(f"retnet: gate_fn {gate_fn!r} is not one of swish, gelu")
         if form not in ("recurrent", "parallel"):
             raise ValueError(f"retnet: form {form!r} is not one of recurrent, parallel")
-        self.heads, self.gate, self.form, self.eps = heads, GATES[gate_fn], form, eps
+        self.heads, self.gate_fn, self.form, self.eps = heads, gate_fn, form, eps
         if form == "parallel":
             self.traits = dataclasses.replace(self.traits, resumable=False)  # type: ignore[misc]
         self.q_proj = nn.Linear(D, D, bias=False)
@@ -93,23 +91,29 @@ class Retention(Mixer):
             for project in (self.q_proj, self.k_proj, self.v_proj)
         )
         with precision.full(x.device):
-            q, k, v = (precision.wide(z) for z in (q, k, v))
-            start = x.new_zeros(B, dtype=torch.long) if state is None else state["position"]
-            t = start[:, None] + torch.arange(T, device=x.device)  # (B, T)
-            q, k = rotate(q, t), rotate(k * k.shape[-1] ** -0.5, t)
+            start = x.new_zeros(1, dtype=torch.long) if state is None else state["position"]
+            t = start[:, None] + torch.arange(T, device=x.device)  # (B, T), or (1, T) where all rows start together
+            q, k = rotate(precision.wide(q), t), rotate(precision.wide(k), t, scale=k.shape[-1] ** -0.5)
             log_decay = log_gammas(self.heads, x.device)
-            new: State | None = None
-            if self.form == "parallel":
-                o = in_parallel(q, k, v, log_decay)
-            else:
-                every = log_decay.to(v.dtype)[:, None].expand(B, -1, T)
-                every = every if mask is None else every.masked_fill(~mask[:, None], 0)
-                o, S = linear_attention(q, k, v, every, None if state is None else state["S"])
-                o = o * row_sums(t, log_decay).rsqrt().to(o.dtype)[..., None]
-                if state is not None:
-                    new = {"S": S, "position": start + (T if mask is None else mask.sum(1))}
-            o = F.rms_norm(o, o.shape[-1:], eps=self.eps).transpose(1, 2).flatten(2)
-        return self.out_proj((self.gate(self.g_proj(x)) * o).to(x.dtype)), new
+        new: State | None = None
+        if self.form == "parallel":
+            with precision.full(x.device):
+                o = in_parallel(q, k, precision.wide(v), log_decay)
+        else:
+            every = log_decay.to(q.dtype)[None, :, None].expand(1, -1, T)
+            every = every if mask is None else every.expand(B, -1, -1).masked_fill(~mask[:, None], 0)
+            o, S = linear_attention(q, k, v, every, None if state is None else state["S"])
+            o = o * row_sums(t, log_decay).rsqrt().to(o.dtype)[..., None]
+            if state is not None:
+                new = {"S": S, "position": start + (T if mask is None else mask.sum(1))}
+        return self.out_proj(self._gated(o.transpose(1, 2), self.g_proj(x)).to(x.dtype)), new
+
+    def _gated(self, o: Float[Tensor, "B T H V"], gate: Float[Tensor, "B T I"]) -> Float[Tensor, "B T I"]:
+        """RMSNorm(o) ⊙ gate(W_g x)."""
+        ones = o.new_ones(o.shape[-1], dtype=torch.promote_types(o.dtype, torch.float32))
+        if self.gate_fn == "swish":
+            return rms(o, ones, self.eps, gate.view(o.shape)).flatten(2)
+        return rms(o, ones, self.eps).flatten(2) * F.gelu(gate)
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         K, V = (p.out_features // self.heads for p in (self.k_proj, self.v_proj))
@@ -135,11 +139,14 @@ def row_sums(t: Int[Tensor, "B T"], log_decay: Float[Tensor, " H"]) -> Float[Ten
     return torch.expm1(rate * (t[:, None] + 1)) / torch.expm1(rate)
 
 
-def rotate(x: Float[Tensor, "B H T K"], t: Int[Tensor, "B T"]) -> Float[Tensor, "B H T K"]:
-    """R_t x_t: the pair (2i, 2i + 1) turned by t θ_i. Unlike RoPE's, θ reaches 1/10000 exactly."""
+def rotate(x: Float[Tensor, "B H T K"], t: Int[Tensor, "#B T"], scale: float = 1.0) -> Float[Tensor, "B H T K"]:
+    """scale · R_t x_t: the pair (2i, 2i + 1), as a complex number, turned by t θ_i. Unlike RoPE's, θ reaches 1/10000
+    exactly."""
     theta = 10000 ** -torch.linspace(0, 1, x.shape[-1] // 2, device=x.device, dtype=torch.float64)
-    angle = t[:, None, :, None] * theta
-    return turn(x, angle.cos().to(x.dtype), angle.sin().to(x.dtype), "interleaved")
+    angle = t[:, :, None, None] * theta
+    turns = torch.polar(torch.full_like(angle, scale), angle).to(x.dtype.to_complex())
+    pairs = torch.view_as_complex(x.transpose(1, 2).contiguous().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * turns).flatten(-2).transpose(1, 2)
 
 
 def in_parallel(

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from zoo.ops import precision
+from zoo.ops import compiled, kernels, precision
 
 
 class ShortConvolution(nn.Conv1d):
@@ -40,24 +40,50 @@ class ShortConvolution(nn.Conv1d):
         state: Float[Tensor, "B D P"] | None = None,
     ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B D P"] | None]:
         """The convolution, and the next state if given one. Padding must stand on the right."""
-        (B, T, D), past = x.shape, self.kernel_size[0] - 1
-        if mask is not None:
-            x = x.masked_fill(~mask[..., None], 0)
-        before = x.new_zeros(B, D, past) if state is None else state.to(x.dtype)
-        line = torch.cat([before, x.transpose(1, 2)], dim=-1)
         with precision.full(x.device):  # W multiply-adds a channel cost little; unit vectors magnify rounding
-            bias = None if self.bias is None else precision.wide(self.bias)
-            y = F.conv1d(precision.wide(line), precision.wide(self.weight), bias, groups=D).transpose(1, 2)
-            if self.activation == "silu":
-                y = F.silu(y)
-        if state is None:
-            return y, None
+            y = self._compiled(x, mask, state) if self._serves(x, state) else self._torch(x, mask, state)
+        return y, None if state is None else self._last(x, mask, state)
+
+    def _serves(self, x: Tensor, state: Tensor | None) -> bool:
+        """Not where one step continues a state: a call of the loop would then be all it costs."""
+        decoding = state is not None and x.shape[1] == 1
+        numbers = precision.wide(x[:1, :1]) if x.dtype == torch.bfloat16 else x
+        return not decoding and x.numel() > 0 and compiled.serves(numbers, self.weight, self.bias, state)
+
+    def _compiled(self, x: Tensor, mask: Tensor | None, state: Tensor | None) -> Tensor:
+        from zoo.ops.short_convolution import CompiledShortConvolution  # loads numba
+
+        kernels.ran("short_convolution", "compiled loop")
+        (B, T, D), past = x.shape, self.kernel_size[0] - 1
+        dtype = precision.widest(x, self.weight, self.bias)
+        weight = self.weight[:, 0].T.to(dtype)
+        bias = weight.new_zeros(D) if self.bias is None else self.bias.to(dtype)
+        before = weight.new_zeros(B, past, D) if state is None else state.to(x.dtype).mT.to(dtype)
+        lengths = torch.full((B,), T) if mask is None else mask.sum(1)
+        if x.dtype != torch.bfloat16:
+            x = x.to(dtype)
+        return CompiledShortConvolution.apply(x, weight, bias, before, lengths, self.activation == "silu")
+
+    def _torch(self, x: Tensor, mask: Tensor | None, state: Tensor | None) -> Tensor:
+        kernels.ran("short_convolution", "conv1d")
+        line = self._line(x, mask, state)
+        bias = None if self.bias is None else precision.wide(self.bias)
+        y = F.conv1d(precision.wide(line), precision.wide(self.weight), bias, groups=x.shape[2]).transpose(1, 2)
+        return F.silu(y) if self.activation == "silu" else y
+
+    def _line(self, x: Tensor, mask: Tensor | None, state: Tensor | None) -> Float[Tensor, "B D P+T"]:
+        """What came before, then x with zeros for padding."""
+        x = x if mask is None else x.masked_fill(~mask[..., None], 0)
+        before = x.new_zeros(x.shape[0], x.shape[2], self.kernel_size[0] - 1) if state is None else state.to(x.dtype)
+        return torch.cat([before, x.transpose(1, 2)], dim=-1)
+
+    def _last(self, x: Tensor, mask: Tensor | None, state: Tensor) -> Float[Tensor, "B D P"]:
+        """The inputs that end at the last valid one."""
+        past, T = self.kernel_size[0] - 1, x.shape[1]
         if mask is None:
-            last = line[..., T:]
-        else:  # the inputs that end at the last valid one: behind n valid steps they start at n
-            at = mask.sum(1)[:, None] + torch.arange(past, device=x.device)
-            last = line.gather(2, at[:, None].expand(-1, D, -1))
-        return y, last.to(state.dtype)
+            return self._line(x[:, max(0, T - past) :], None, state)[..., -past or T + past :].to(state.dtype)
+        at = mask.sum(1)[:, None] + torch.arange(past, device=x.device)  # behind n valid steps they start at n
+        return self._line(x, mask, state).gather(2, at[:, None].expand(-1, x.shape[2], -1)).to(state.dtype)
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> Float[Tensor, "B D P"]:
         """No inputs yet: zeros."""

@@ -7,8 +7,8 @@ official: NX-AI/xlstm, xlstm/blocks/slstm/layer.py and cell.py, src/vanilla/slst
     c_t = σ(f̃) ⊙ c_{t−1} + e^ĩ ⊙ z,    n_t = σ(f̃) ⊙ n_{t−1} + e^ĩ,    h_t = o ⊙ c_t / n_t,    y = norm(h)
 
 W and R have one block per head, and the norm is over each head. c and n are kept divided by e^m, with
-m_t = max(ln σ(f̃) + m_{t−1}, ĩ), which cancels out of h: no gradient runs through it. As h_{t−1} stands inside the
-gates, there is no parallel form.
+m_t = max(ln σ(f̃) + m_{t−1}, ĩ), which cancels out of h. As h_{t−1} stands inside the gates, there is no parallel
+form: see `zoo.ops.slstm`.
 """
 
 from __future__ import annotations
@@ -16,20 +16,17 @@ from __future__ import annotations
 from typing import Literal, TypeAlias, get_args
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.contract import Hint, Mixer, Site, State, Traits
 from zoo.mixers.mlstm import CausalConv1d, LinearHeadwise, MultiHeadLayerNorm
 from zoo.mixers.multi_head import head_width
-from zoo.ops import kernels
-from zoo.ops.precision import full, wide
+from zoo.ops.precision import wide
+from zoo.ops.slstm import LOWEST, slstm
 
 BiasInit: TypeAlias = Literal["powerlaw_blockdependent", "small_init", "zeros", "standard"]
 RecurrentInit: TypeAlias = Literal["zeros", "standard"]
-LOWEST = -1e38
-"""m before the first step, for −∞: finite, so that differences are."""
 
 
 class SLSTM(Mixer):
@@ -89,7 +86,7 @@ class SLSTM(Mixer):
         a, new = x, {}
         if self.conv1d is not None:
             a, new["conv"] = self.conv1d.conv(x, mask=mask, state=None if state is None else state["conv"])
-        gates = [self.fgate(a), self.igate(a), self.zgate(x), self.ogate(x)]
+        gates = [self.fgate.by_block(a), self.igate.by_block(a), self.zgate.by_block(x), self.ogate.by_block(x)]
         h, after = self.slstm_cell(gates, mask=mask, state=state)
         y = self.group_norm(h).to(x.dtype)
         return y, None if state is None else {**new, **after}
@@ -145,50 +142,18 @@ class SLSTMCell(nn.Module):
 
     def forward(
         self,
-        gates: list[Float[Tensor, "B T D"]],
+        gates: list[Float[Tensor, "H B T d"]],
         *,
         mask: Bool[Tensor, "B T"] | None = None,
         state: State | None = None,
     ) -> tuple[Float[Tensor, "B T D"], State]:
         """All h_t, in float32 at least, and the next h, c, n and m if given them (else nothing)."""
-        kernels.ran("slstm", "steps")
-        H, B = self.heads, len(gates[0])
-        with full(gates[0].device):
-            R, b = wide(self._recurrent_kernel_).transpose(1, 2), wide(self._bias_).unflatten(0, (4, H, -1))
-            Wx = torch.stack([wide(gate).unflatten(-1, (H, -1)) for gate in gates], dim=3) + b.transpose(0, 1)
-            Wx = Wx.permute(1, 2, 0, 3, 4).flatten(3)  # (T, H, B, 4 d)
-            if state is None:
-                zero = Wx.new_zeros(H, B, self.width // H)
-                before = zero, zero, zero, torch.full_like(zero, LOWEST)
-            else:
-                h, c, n, m = (wide(state[name]).unflatten(1, (H, -1)).transpose(0, 1) for name in "hcnm")
-                before = h, c, n, m
-            steps = [before]
-            for Wx_t in Wx.unbind(0):
-                steps.append(step(Wx_t, R, *steps[-1]))
-            h = torch.stack([s[0] for s in steps[1:]]).permute(2, 0, 1, 3).flatten(2)
-            if state is None:
-                return h, {}
-            if mask is None:
-                last: tuple[Tensor, ...] = steps[-1]
-            else:  # padding stands on the right: each row's state is the one it had after its last valid step
-                at = mask.sum(1)[None, None, :, None].expand(1, H, B, self.width // H)
-                last = tuple(torch.stack(line).gather(0, at).squeeze(0) for line in zip(*steps, strict=True))
-            flat = (x.transpose(0, 1).flatten(1) for x in last)
-            return h, {name: x.to(state[name].dtype) for name, x in zip("hcnm", flat, strict=True)}
-
-
-Heads: TypeAlias = "Float[Tensor, 'H B d']"
-
-
-def step(
-    Wx: Float[Tensor, "H B 4d"], R: Float[Tensor, "H d 4d"], h: Heads, c: Heads, n: Heads, m: Heads
-) -> tuple[Heads, Heads, Heads, Heads]:
-    """h, c, n and m after one more step. n ≥ 1 from the first on, as one of the two factors is 1."""
-    i, f, z, o = torch.baddbmm(Wx, h, R).chunk(4, dim=-1)
-    kept = F.logsigmoid(f) + m
-    m = torch.maximum(kept, i).detach()
-    F_t, I_t = torch.exp(kept - m), torch.exp(i - m)
-    c = F_t * c + I_t * torch.tanh(z)
-    n = F_t * n + I_t
-    return torch.sigmoid(o) * c / n, c, n, m
+        R = self._recurrent_kernel_.unflatten(1, (4, -1))
+        b = self._bias_.unflatten(0, (4, self.heads, -1)).transpose(0, 1)
+        before = None if state is None else tuple(state[name].unflatten(1, (self.heads, -1)) for name in "hcnm")
+        i, f, z, o = gates
+        h, after = slstm(i, f, z, o, R, b, before, mask)
+        if state is None:
+            return h.flatten(2), {}
+        new = {name: x.flatten(1).to(state[name].dtype) for name, x in zip("hcnm", after, strict=True)}
+        return h.flatten(2), new

@@ -47,6 +47,11 @@ class Counter:
         _active.remove(self)
 
 
+def counting() -> bool:
+    """Whether a counter is open."""
+    return bool(_active)
+
+
 def count(name: str, flops: int) -> None:
     """Report `flops` done by the op `name`. Does nothing when no counter is open."""
     for counter in _active:

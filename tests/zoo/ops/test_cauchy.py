@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from zoo.ops import cauchy, flops
+from zoo.ops import cauchy, compiled, flops, kernels
 from zoo.ops.cauchy.naive import system
 
 H, M, B = 3, 4, 2
@@ -25,14 +25,37 @@ def real(x):
     return torch.view_as_real(x).flatten(-2)
 
 
+@pytest.fixture(params=["compiled loop", "woodbury"])
+def form(request, monkeypatch):
+    if request.param == "woodbury":
+        monkeypatch.setattr(compiled, "serves", lambda *tensors: False)
+    return request.param
+
+
 @SIZES
-def test_kernel_and_its_gradients(R, K, L):
+def test_kernel_and_its_gradients(form, R, K, L):
     parts = draw(R, K)
     fast, slow = cauchy.kernel(*parts, L), cauchy.kernel_naive(*parts, L)
+    assert kernels.used["cauchy"] == form
     torch.testing.assert_close(fast, slow, rtol=1e-9, atol=1e-9)
     weight = torch.randn_like(fast)
     gradients = [torch.autograd.grad((K_ * weight).sum(), parts) for K_ in (fast, slow)]
     torch.testing.assert_close(*gradients, rtol=1e-8, atol=1e-8)
+
+
+def test_more_frequencies_than_a_loop_takes_at_once(form, monkeypatch):
+    """And in float32, against the other form in float64."""
+    parts = draw(K=2)
+    weight = torch.randn(2, H, 1031, dtype=torch.float64)
+    found = []
+    for dtype in (torch.complex64, torch.complex128):
+        own = [x.detach().to(dtype).requires_grad_() for x in parts]
+        if dtype is torch.complex128:
+            monkeypatch.setattr(compiled, "serves", lambda *tensors: False)
+        fast = cauchy.kernel(*own, 1031)
+        found.append([fast, *torch.autograd.grad((fast * weight).sum(), own)])
+    for low, high in zip(*found, strict=True):
+        assert (low - high).norm() < 1e-5 * high.norm()
 
 
 @pytest.mark.parametrize("R", [1, 2])

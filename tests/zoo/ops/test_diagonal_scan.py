@@ -1,13 +1,26 @@
-"""The chunked diagonal scan equals the loop: values, final state, gradients, FLOP counts."""
+"""The diagonal scan, chunked and compiled, equals the loop: values, final state, gradients, FLOP counts."""
 
 import pytest
 import torch
 
-from zoo.ops import flops
+from zoo.ops import compiled, flops, kernels
 from zoo.ops.diagonal_scan import scan, scan_naive, step
 
 DTYPES = [torch.float64, torch.complex128]
-SHAPES = [(2, 1, 3), (2, 2, 3), (3, 13, 4), (1, 16, 2), (2, 37, 2, 3), (1, 101)]
+SHAPES = [(2, 1, 3), (2, 2, 3), (3, 13, 4), (1, 16, 2), (2, 37, 2, 3), (1, 101), (2, 3, 300)]
+
+
+@pytest.fixture(params=["compiled loop", "chunked"], autouse=True)
+def form(request, monkeypatch):
+    if request.param == "chunked":
+        monkeypatch.setattr(compiled, "serves", lambda *tensors: False)
+    return request.param
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, *DTYPES])
+def test_which_form_ran(form, dtype):
+    scan(torch.rand(1, 2, 3).to(dtype), torch.rand(1, 2, 3).to(dtype))
+    assert kernels.used["diagonal_scan"] == form
 
 
 def inputs(shape, dtype, *, initial=True):
@@ -68,6 +81,15 @@ def test_long_decay_underflows_to_zero_not_to_nan():
     h.sum().backward()
     assert h.isfinite().all()
     assert a.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+def test_conjugate_views(dtype):
+    a, b = (torch.randn(2, 9, 3, dtype=dtype).div(2).requires_grad_() for _ in range(2))
+    fast, slow = scan(a.conj(), b.conj()), scan_naive(a.conj(), b.conj())
+    torch.testing.assert_close(fast, slow)
+    got, expected = (torch.autograd.grad(x.conj().imag.sum(), (a, b)) for x in (fast, slow))
+    torch.testing.assert_close(got, expected)
 
 
 def test_works_without_data():

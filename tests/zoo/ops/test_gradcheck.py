@@ -17,21 +17,40 @@ from torch.autograd.gradcheck import GradcheckError
 import zoo
 import zoo.ops
 from zoo.mixers.fourier import _Fourier, fourier
+from zoo.mixers.linear_transformer import Positive
+from zoo.mixers.performer import ExpFeatures
 from zoo.mixers.rg_lru import BoundedSqrt
+from zoo.ops import head_norms
 from zoo.ops.attention import attend_naive
+from zoo.ops.attention.compiled import CompiledAttention
+from zoo.ops.attention.fused import in_blocks
 from zoo.ops.cauchy import accumulate, advance, factor, kernel_naive, power_apply, powers, row, rows, transition, unrow
-from zoo.ops.delta_rule import delta_rule_naive, dplr_naive
+from zoo.ops.delta_rule import delta_rule, delta_rule_naive, dplr, dplr_naive
+from zoo.ops.delta_rule.compiled import CompiledDPLR
+from zoo.ops.delta_rule.wy import WY
 from zoo.ops.diagonal_scan import scan, scan_naive
 from zoo.ops.diagonal_scan.chunked import _Scan
-from zoo.ops.linear_attention import recurrent
+from zoo.ops.diagonal_scan.compiled import CompiledScan
+from zoo.ops.head_norms_compiled import CompiledRMS, CompiledSimplex, CompiledUnit
+from zoo.ops.linear_attention import linear_attention, recurrent
+from zoo.ops.linear_attention.chunked import Chunked
+from zoo.ops.linear_attention.compiled import CompiledLinearAttention
 from zoo.ops.local_attention import Extra
 from zoo.ops.local_attention import attend_naive as attend_locally
+from zoo.ops.local_attention.blocked import Windows
 from zoo.ops.long_convolution import convolve, convolve_naive
 from zoo.ops.long_convolution.fft import _Convolve
-from zoo.ops.lsh_attention import lsh_attention_naive
-from zoo.ops.mlstm import mlstm_naive
+from zoo.ops.lsh_attention import lsh_attention, lsh_attention_naive
+from zoo.ops.lsh_attention.chunked import LSHAttention
+from zoo.ops.mlstm import mlstm, mlstm_naive
+from zoo.ops.mlstm.chunked import _Chunks
 from zoo.ops.selective_scan import selective_scan, selective_scan_naive
 from zoo.ops.selective_scan.chunked import _SelectiveScan
+from zoo.ops.selective_scan.compiled import CompiledSelectiveScan
+from zoo.ops.selective_scan.official import LastState
+from zoo.ops.short_convolution import CompiledShortConvolution
+from zoo.ops.slstm import slstm, slstm_naive
+from zoo.ops.slstm.compiled import CompiledSLSTM
 from zoo.ops.vandermonde import accumulate_naive, evaluate_naive
 from zoo.ops.wkv4 import wkv, wkv_naive
 from zoo.ops.wkv4.compiled import CompiledWKV
@@ -116,6 +135,44 @@ def by_torch(op):
 channels = -uniform(D), normal(D), normal(B, T, D), normal(B, T, D)
 carried = normal(B, D), uniform(B, D)
 gates = normal(1, H, T), normal(1, H, T) + 1
+projection, vectors = normal(5, 3), normal(2, 5, 3)
+
+
+@torch.no_grad()
+def last_state(u_, delta_, A_, B_):
+    return selective_scan_naive(u_.mT, delta_.mT, A_, B_.mT, B_.mT)[1]
+
+
+def continued(q_, k_, v_, i, f, C, n):
+    """The mLSTM in chunks of 2, behind a state."""
+    state = (C, n, torch.zeros(1, H, dtype=C.dtype))
+    return memory(*mlstm(q_, k_, v_, i, f, state, eps=0.0, chunk=2))
+
+
+def cell(op):
+    """A form of the sLSTM; given h, c and n it continues from them, with padding."""
+
+    def run(*args):
+        state = (*args[6:], torch.full_like(args[6], -0.5)) if len(args) > 6 else None
+        h, (last, c, n, m) = op(*args[:6], state, ROWS if state else None)
+        return h, last, c * m.exp(), n * m.exp()
+
+    return run
+
+
+def complex_system(length):
+    """Decays, inputs and a state of a complex scan."""
+    return tuple(0.7 * normal(*s, complex_=True) for s in [(B, length, D), (B, length, D), (B, D)])
+
+
+def short(silu):
+    """The short convolution of two rows, of which 7 and 3 steps count."""
+    return lambda *x: CompiledShortConvolution.apply(*x, torch.tensor([7, 3]), silu)
+
+
+convolved = normal(B, 7, D), normal(4, D), normal(D), normal(B, 3, D)
+units = *(normal(H, B, T, 3) for _ in range(4)), normal(H, 4, 3, 3), normal(H, 4, 3)
+started = normal(B, H, 3), normal(B, H, 3), uniform(B, H, 3) + 1
 
 # op, name, function, inputs
 NAIVE = [
@@ -160,17 +217,42 @@ NAIVE = [
         selective_scan_naive,
         (u, delta, A, normal(B, T, N), normal(B, T, N), normal(D), normal(B, D, N)),
     ),
+    ("slstm", "", cell(slstm_naive), units),
+    ("slstm", "resumed, padding", cell(slstm_naive), (*units, *started)),
     ("vandermonde", "evaluate", lambda *x: evaluate_naive(*x, T), (normal(1, D, N, complex_=True), poles)),
     ("vandermonde", "accumulate", accumulate_naive, (u, poles)),
     ("wkv4", "", lambda *x: weighed(*wkv_naive(*x)), channels),
     ("wkv4", "resumed, padding", resumed(wkv_naive), (*channels, *carried)),
 ]
 
+
 # Each autograd.Function, and the names of its cases.
 BY_HAND = [
-    (_Scan, "real", scan, (uniform(B, 7, D), normal(B, 7, D), normal(B, D))),
-    (_Scan, "complex, one step", scan, tuple(0.7 * normal(*s, complex_=True) for s in [(B, 1, D), (B, 1, D), (B, D)])),
-    (_Scan, "complex", scan, tuple(0.7 * normal(B, 7, D, complex_=True) for _ in range(2))),
+    (
+        CompiledAttention,
+        "causal, fewer keys' heads",
+        lambda *x: in_blocks(*x, causal=True),
+        (q, k[:, :1], v[:, :1]),
+    ),
+    (
+        CompiledAttention,
+        "bias, some hidden",
+        lambda q_, k_, v_, bias: in_blocks(q_, k_, v_, bias=bias, visible=valid[:, None, None]),
+        (q, k, v, normal(1, H, T, T)),
+    ),
+    (_Scan, "real", by_torch(scan), (uniform(B, 7, D), normal(B, 7, D), normal(B, D))),
+    (_Scan, "complex, one step", by_torch(scan), complex_system(1)),
+    (_Scan, "complex", by_torch(scan), complex_system(7)[:2]),
+    (CompiledScan, "real", scan, (uniform(B, 7, D), normal(B, 7, D), normal(B, D))),
+    (CompiledScan, "complex", scan, complex_system(7)),
+    (
+        CompiledSelectiveScan,
+        "skip, resumed",
+        selective_scan,
+        (u, delta, A, normal(B, T, N), normal(B, T, N), normal(D), normal(B, D, N)),
+    ),
+    (CompiledShortConvolution, "SiLU", short(True), convolved),
+    (CompiledShortConvolution, "linear", short(False), convolved),
     (
         _SelectiveScan,
         "chunks of 2",
@@ -182,6 +264,52 @@ BY_HAND = [
     (_WKV, "resumed, padding", resumed(by_torch(wkv)), (*channels, *carried)),
     (CompiledWKV, "", lambda *x: weighed(*wkv(*x)), channels),
     (CompiledWKV, "resumed, padding", resumed(wkv), (*channels, *carried)),
+    (
+        LastState,
+        "time last",
+        lambda u_, delta_, A_, B_: LastState.apply(last_state(u_, delta_, A_, B_), u_, delta_, A_, B_, B_),
+        (normal(B, D, T), uniform(B, D, T), A, normal(B, N, T)),
+    ),
+    (Chunked, "no decay, shared keys", lambda *x: linear_attention(*x, chunk=2), (q[:, :1], k[:, :1], v)),
+    (Chunked, "a decay per head, resumed", lambda *x: linear_attention(*x, chunk=2), (q, k, v, per_head, S)),
+    (CompiledLinearAttention, "resumed", linear_attention, (q, k, v, per_channel, S)),
+    (
+        CompiledLinearAttention,
+        "a bonus",
+        lambda *x: linear_attention(*x[:-1], bonus=x[-1]),
+        (q, k, v, per_channel, S, normal(H, K)),
+    ),
+    (Positive, "", Positive.apply, (normal(B, 3),)),
+    (ExpFeatures, "", lambda x: ExpFeatures.apply(x, projection, 1e-3, None), (normal(B, 2, 3),)),
+    (WY, "chunks of 2", lambda *x: delta_rule(*x, chunk=2), (q, k, v, beta)),
+    (WY, "gated, resumed", lambda *x: delta_rule(*x, chunk=2), (q, k, v, beta, per_head, S)),
+    (WY, "by torch", by_torch(lambda *x: delta_rule(*x, chunk=2)), (q, k, v, beta, per_head, S)),
+    (CompiledDPLR, "", dplr, (q, k, v, a, b, per_channel)),
+    (CompiledDPLR, "resumed", dplr, (q, k, v, a, b, per_channel, S)),
+    (CompiledUnit, "", lambda x: head_norms.unit(x, 0.3), (vectors,)),
+    (CompiledSimplex, "", head_norms.simplex, (vectors,)),
+    (CompiledRMS, "", lambda *x: head_norms.rms(*x, 1e-5), (vectors, normal(3))),
+    (CompiledRMS, "SiLU", lambda o, w, g: head_norms.rms(o, w, 1e-5, g), (vectors, normal(3), normal(2, 5, 3))),
+    (
+        CompiledRMS,
+        "sigmoid",
+        lambda o, w, g: head_norms.rms(o, w, 1e-5, g, "sigmoid"),
+        (vectors, normal(3), normal(2, 5, 3)),
+    ),
+    (CompiledSLSTM, "", cell(slstm), units),
+    (CompiledSLSTM, "resumed, padding", cell(slstm), (*units, *started)),
+    (_Chunks, "", lambda *x: memory(*mlstm(*x, eps=0.0, chunk=2)), (q, k, v, *gates)),
+    (_Chunks, "padding", lambda *x: memory(*mlstm(*x, mask=valid, eps=0.0, chunk=2)), (q, k, v, *gates)),
+    (_Chunks, "resumed", continued, (q, k, v, *gates, S, normal(1, H, K))),
+    (Windows, "", lambda x: Windows.apply(x, 5, 2), (normal(B, H, 9, K),)),
+    (LSHAttention, "by torch", lambda *x: by_torch(lsh_attention)(*x, buckets, chunk=2, causal=True), (q, v)),
+    (LSHAttention, "loops", lambda *x: lsh_attention(*x, buckets, chunk=2, causal=True), (q, v)),
+    (
+        LSHAttention,
+        "each once",
+        lambda *x: lsh_attention(*x, buckets, chunk=2, duplicates=False, across_buckets=False),
+        (q, v),
+    ),
     (BoundedSqrt, "where the slope is free", BoundedSqrt.apply, (uniform(B, D),)),
     (_Fourier, "odd", fourier, (normal(B, T, 3),)),
     (_Fourier, "even", fourier, (normal(B, 4, 4),)),

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from zoo.ops import compiled, kernels
 from zoo.ops.linear_attention import linear_attention, recurrent, step
 
 B, H, K, V = 2, 3, 5, 4
@@ -10,13 +11,30 @@ DECAYS = ["none", "head", "channel"]
 BONUS = pytest.mark.parametrize("bonus", [False, True], ids=["after", "before with bonus"])
 
 
-def draw(T, decay, *, state=True, bonus=False, scale=1.0, dtype=torch.float64, seed=0):
+@pytest.fixture(params=["compiled loop", "chunked"], autouse=True)
+def form(request, monkeypatch):
+    """What computes a decay per channel; of the others there is one form."""
+    if request.param == "chunked":
+        monkeypatch.setattr(compiled, "serves", lambda *_: False)
+    elif not compiled.available():
+        pytest.skip("numba is not installed")
+    return request.param
+
+
+@pytest.mark.parametrize("decay", DECAYS)
+def test_which_form_ran(form, decay):
+    linear_attention(**draw(5, decay))
+    assert kernels.used["linear_attention"] == (form if decay == "channel" else "chunked")
+
+
+def draw(T, decay, *, state=True, bonus=False, scale=1.0, dtype=torch.float64, seed=0, shared=1):
+    """Each head of q and k for `shared` heads of the rest."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape):
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-    inputs = {"q": normal(B, H, T, K), "k": normal(B, H, T, K), "v": normal(B, H, T, V)}
+    inputs = {"q": normal(B, H // shared, T, K), "k": normal(B, H // shared, T, K), "v": normal(B, H, T, V)}
     shape = {"none": None, "head": (B, H, T), "channel": (B, H, T, K)}[decay]
     if shape is not None:
         inputs["log_decay"] = -scale * normal(*shape).abs()
@@ -142,12 +160,40 @@ def test_bfloat16_keeps_a_float32_state(decay, T, bonus):
     assert relative(S.double(), final) < 0.01
 
 
-@pytest.mark.parametrize("decay", ["head", "channel"])
-def test_autocast_does_not_lower_a_decayed_recurrence(decay):
-    inputs = draw(40, decay, dtype=torch.float32)
+@BONUS
+def test_autocast_does_not_lower_a_decay_per_channel(bonus):
+    inputs = draw(40, "channel", dtype=torch.float32, bonus=bonus)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         o, S = linear_attention(**inputs)
     torch.testing.assert_close((o, S), linear_attention(**inputs), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("decay", ["none", "head"])
+@pytest.mark.parametrize("shared", [1, H])
+@pytest.mark.parametrize("scale", [0.01, 1.0])
+def test_autocast_lowers_only_the_products_of_chunks(decay, shared, scale):
+    """Rounding does not grow with the number of chunks: the state between them is carried in float32."""
+    inputs = draw(600, decay, scale=scale, dtype=torch.float32, shared=shared)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        have = outputs_and_gradients(linear_attention, inputs)
+    want = outputs_and_gradients(recurrent, {name: x.detach().double().requires_grad_() for name, x in inputs.items()})
+    assert have["S"].dtype is torch.float32
+    for name, exact in want.items():
+        error = (have[name].double() - exact).norm() / exact.norm()
+        assert 1e-5 < error < (0.02 if name == "log_decay" else 0.008), name
+
+
+@pytest.mark.parametrize("T", [1, 2, 37])
+@pytest.mark.parametrize("decay", DECAYS)
+@BONUS
+def test_a_head_of_keys_may_serve_several_of_values(decay, T, bonus):
+    inputs = draw(T, decay, bonus=bonus, shared=H)
+    want = outputs_and_gradients(recurrent, inputs)
+    whole = {name: x.expand(-1, H, -1, -1) if name in ("q", "k") else x for name, x in inputs.items()}
+    torch.testing.assert_close(recurrent(**whole), (want["o"], want["S"]))
+    have = outputs_and_gradients(lambda **x: linear_attention(**x, chunk=8), inputs)
+    for name in want:
+        assert relative(have[name], want[name]) < 1e-9, name
 
 
 @pytest.mark.parametrize("decay", DECAYS)

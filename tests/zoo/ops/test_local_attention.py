@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from zoo.ops import kernels
 from zoo.ops.local_attention import Extra, attend, attend_naive
+from zoo.ops.local_attention.blocked import Windows
 
 B, H, K, V = 2, 4, 3, 5
 
@@ -92,6 +93,16 @@ def test_short_sequences_equal_naive(T, past, before):
     inputs = draw(T, past, before=before, after=0, **EVERYTHING)
     want = outputs_and_gradients(attend_naive, inputs, before=before)
     torch.testing.assert_close(outputs_and_gradients(attend, inputs, before=before), want)
+
+
+@pytest.mark.parametrize(("T", "width", "size"), [(12, 4, 4), (13, 7, 3), (9, 9, 2), (11, 2, 3)])
+def test_windows_equal_unfold(T, width, size):
+    x = torch.randn(2, 3, T, 5, dtype=torch.float64, requires_grad=True)
+    have = Windows.apply(x, width, size)
+    want = x.unfold(2, width, size).permute(0, 2, 1, 4, 3).flatten(0, 1)
+    assert torch.equal(have, want)
+    weight = torch.randn_like(want)
+    torch.testing.assert_close(*(torch.autograd.grad((y * weight).sum(), x)[0] for y in (have, want)))
 
 
 def test_a_batch_of_windows_costs_linear_time():

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from zoo.ops import compiled, kernels
 from zoo.ops.lsh_attention import hash_buckets, lsh_attention, lsh_attention_naive
 
 B, H, K, V = 3, 2, 5, 3
@@ -21,6 +22,26 @@ CASES = [  # T, chunk, rounds, valid steps of each row, options
 ]
 
 
+@pytest.fixture(params=["chunked, compiled loops", "chunked"], autouse=True)
+def form(request, monkeypatch):
+    if request.param == "chunked":
+        monkeypatch.setattr(compiled, "serves", lambda *tensors: False)
+    return request.param
+
+
+@pytest.fixture(params=[1, 2**17])
+def scores(request, monkeypatch):
+    """One chunk at a time, and all of these small cases at once."""
+    monkeypatch.setattr("zoo.ops.lsh_attention.chunked.SCORES", request.param)
+
+
+def test_which_form_ran(form):
+    qk = torch.randn(B, H, 8, K)
+    lsh_attention(qk, qk, torch.zeros(B, H, 1, 8, dtype=torch.long), chunk=4)
+    assert kernels.used["lsh_attention"] == form
+
+
+@pytest.mark.usefixtures("scores")
 @pytest.mark.parametrize(("T", "chunk", "rounds", "lengths", "options"), CASES)
 def test_equals_the_naive_form(T, chunk, rounds, lengths, options):
     torch.manual_seed(0)
@@ -37,6 +58,40 @@ def test_equals_the_naive_form(T, chunk, rounds, lengths, options):
     weights = torch.randn_like(want)
     a, b = (torch.autograd.grad((y * weights).sum(), [qk, v]) for y in (have, want))
     torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.01)], ids=["float32", "bfloat16"]
+)
+@pytest.mark.parametrize("options", [{"causal": True}, {"duplicates": False}], ids=str)
+def test_lower_precision(dtype, tolerance, options):
+    """Relative to float64 on the same numbers, of outputs and gradients as a whole; more than one part on a CPU."""
+    torch.manual_seed(0)
+    T, chunk, rounds = 500, 64, 2
+    qk, v, weight = torch.randn(3, 2, H, T, 32, dtype=dtype)
+    buckets = hash_buckets(qk.double(), torch.randn(H, 32, rounds, 4, dtype=torch.float64), [8])
+    found = []
+    for kind in (dtype, torch.float64):
+        inputs = [x.to(kind).requires_grad_() for x in (qk, v)]
+        y = lsh_attention(*inputs, buckets, chunk=chunk, **options)
+        assert y.dtype is kind
+        found.append([y, *torch.autograd.grad((y * weight.to(kind)).sum(), inputs)])
+    for have, want in zip(*found, strict=True):
+        assert (have.double() - want).norm() < tolerance * want.norm()
+
+
+def test_steps_that_are_not_there_leave_no_trace():
+    """13 steps in chunks of 4: the three behind them, and padding, have no gradient."""
+    torch.manual_seed(0)
+    qk, v = torch.randn(2, B, H, 13, K).unbind()
+    valid = torch.arange(13) < torch.tensor([13, 9, 3])[:, None]
+    buckets = hash_buckets(qk, torch.randn(H, K, 2, 3), [6])
+    results = []
+    for junk in (0.0, 1e3):
+        inputs = [x.masked_fill(~valid[:, None, :, None], junk).requires_grad_() for x in (qk, v)]
+        y = lsh_attention(*inputs, buckets, chunk=4, valid=valid) * valid[:, None, :, None]
+        results.append([y, *torch.autograd.grad(y.square().sum(), inputs)])
+    torch.testing.assert_close(*results, rtol=0, atol=0)
 
 
 def test_hashes_combine_as_digits():

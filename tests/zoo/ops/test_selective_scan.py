@@ -1,12 +1,24 @@
-"""The selective scan: the chunked form and the step equal the loop, in outputs, last state and gradients."""
+"""The selective scan, chunked, compiled and in steps, equals the loop, in outputs, last state and gradients."""
 
 import pytest
 import torch
 
-from zoo.ops import flops
+from zoo.ops import compiled, flops, kernels
 from zoo.ops.selective_scan import chunked, selective_scan, selective_scan_naive, step
 
 B, T, D, N = 2, 23, 3, 4
+
+
+@pytest.fixture(params=["compiled loop", "chunked"], autouse=True)
+def form(request, monkeypatch):
+    if request.param == "chunked":
+        monkeypatch.setattr(compiled, "serves", lambda *tensors: False)
+    return request.param
+
+
+def test_which_form_ran(form):
+    selective_scan(**draw())
+    assert kernels.used["selective_scan"] == form
 
 
 def draw(T=T, D=D, *, state=True, dtype=torch.float64):
@@ -22,7 +34,8 @@ def draw(T=T, D=D, *, state=True, dtype=torch.float64):
 def outputs_and_gradients(form, inputs):
     y, h = form(**inputs)
     torch.manual_seed(1)
-    loss = (y * torch.randn_like(y)).sum() + (h * torch.randn_like(h)).sum()
+    dy, dh = torch.randn(y.shape), torch.randn(h.shape)
+    loss = (y * dy).sum() + (h * dh).sum()
     return {"y": y, "h": h} | dict(zip(inputs, torch.autograd.grad(loss, list(inputs.values())), strict=True))
 
 
@@ -49,9 +62,45 @@ def test_chunked_equals_the_loop(monkeypatch, chunk, state, wide):
     torch.testing.assert_close(have, want, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("length", [2, 32, 33, 71])
+@pytest.mark.parametrize("skip", [True, False])
+def test_more_steps_and_channels_than_a_loop_takes_at_once(length, skip):
+    inputs = draw(length, D=70)
+    if not skip:
+        del inputs["D"]
+    want = outputs_and_gradients(selective_scan_naive, inputs)
+    torch.testing.assert_close(outputs_and_gradients(selective_scan, inputs), want, rtol=1e-10, atol=1e-10)
+
+
+def test_float32_and_strong_decays():
+    """Δ A from −10⁻³ to −10³, where e^{Δ A} is 0 in float32."""
+    inputs = draw(71, D=70)
+    inputs["delta"] = (10 * inputs["delta"] ** 3).detach().requires_grad_()
+    want = outputs_and_gradients(selective_scan_naive, inputs)
+    single = {name: x.detach().float().requires_grad_() for name, x in inputs.items()}
+    have = outputs_and_gradients(selective_scan, single)
+    for name, x in have.items():
+        assert (x.double() - want[name]).norm() < 2e-6 * want[name].norm(), name
+
+
+def test_steps_without_delta_leave_the_state():
+    """Δ = 0, as padding has it: the state is the one before."""
+    inputs = draw(40, dtype=torch.float32)
+    short = {name: x[:, :9] if x.ndim == 3 and name != "state" else x for name, x in inputs.items()}
+    with torch.no_grad():
+        inputs["delta"][:, 9:] = 0
+        torch.testing.assert_close(selective_scan(**inputs)[1], selective_scan(**short)[1], rtol=1e-5, atol=1e-6)
+
+
+def test_strided_inputs():
+    inputs = draw(33)
+    wide = {name: torch.stack([x, x], dim=-1)[..., 0] for name, x in inputs.items()}
+    torch.testing.assert_close(selective_scan(**wide), selective_scan(**inputs))
+
+
 def test_gradcheck():
     inputs = draw(5)
-    for chunk in (2, 5):
+    for chunk in (None, 2, 5):
         assert torch.autograd.gradcheck(lambda *x, chunk=chunk: selective_scan(*x, chunk=chunk), list(inputs.values()))
 
 

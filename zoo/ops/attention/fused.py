@@ -1,4 +1,4 @@
-"""Softmax attention by torch's fused kernels, or by two batched matmuls where that is the faster of the two."""
+"""Softmax attention by torch's fused kernels, or in bfloat16 on a CPU by blocks of products and compiled passes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from zoo.ops import kernels
+from zoo.ops import compiled, kernels
 from zoo.ops.attention import naive
 
 
@@ -23,10 +23,13 @@ def attend(
 ) -> Float[Tensor, "B H T V"]:
     """See `naive.attend`.
 
-    On a CPU in bfloat16 torch's flash kernel runs its backward pass at half the speed of plain matmuls (8.8 ms against
-    4.8 for B8 H4 T128 K32 on one core), so that case takes the matmuls.
+    On a CPU in bfloat16 torch's flash kernel runs its backward pass at half the speed of plain matmuls, so that case
+    takes the blocks of `compiled.py`, or the matmuls where there is no numba.
     """
     if q.device.type == "cpu" and q.dtype is torch.bfloat16:
+        if compiled.serves() and k.dtype is v.dtype is q.dtype:
+            kernels.ran("attention", "compiled blocks")
+            return in_blocks(q, k, v, visible=visible, causal=causal, bias=bias, scale=scale)
         kernels.ran("attention", "matmul")
         return naive.attend(q, k, v, visible=visible, causal=causal, bias=bias, scale=scale)
     kernels.ran("attention", "torch scaled_dot_product_attention")
@@ -38,3 +41,25 @@ def attend(
         bias = bias.to(q.dtype)
         weight = bias if weight is None else bias.masked_fill(~weight, float("-inf"))
     return F.scaled_dot_product_attention(q, k, v, attn_mask=weight, scale=scale)
+
+
+def in_blocks(
+    q: Float[Tensor, "B H T K"],
+    k: Float[Tensor, "B G S K"],
+    v: Float[Tensor, "B G S V"],
+    *,
+    visible: Bool[Tensor, "#B #H #T S"] | None = None,
+    causal: bool = False,
+    bias: Float[Tensor, "#B #H T S"] | None = None,
+    scale: float | None = None,
+) -> Float[Tensor, "B H T V"]:
+    """`attend` by `compiled.CompiledAttention`: bfloat16, float32 or float64 on a CPU with numba."""
+    from zoo.ops.attention.compiled import CompiledAttention  # loads numba
+
+    H, S, K = q.shape[1], k.shape[2], q.shape[3]
+    G = max(k.shape[1], v.shape[1])
+    k, v = naive.shared(k, G).contiguous().flatten(0, 1), naive.shared(v, G).contiguous().flatten(0, 1)
+    rows = q.contiguous().unflatten(1, (G, H // G)).flatten(0, 1)
+    visible, bias = (None if x is None else x.expand(*x.shape[:3], S) for x in (visible, bias))
+    y = CompiledAttention.apply(rows, k, v, visible, bias, G, causal, K**-0.5 if scale is None else scale)
+    return y.unflatten(0, (-1, G)).flatten(1, 2)

@@ -6,18 +6,20 @@ needed where c = C (I − Ā^L) is given. With s = 1 − ω and z = (1 + ω)/2,
     (I − ωĀ)^{−1} B̄ = (s I − z A)^{−1} b,    c (s I − z A)^{−1} b = r_cb − z r_cp (I + z r_pp)^{−1} r_pb      (Woodbury)
     r_xy = Σ_n x_n y_n / (s − z a_n)   over the conjugate pairs,   where p on the left stands for p*
 
-The paper divides by z, which is 0 at ω = −1; this form never does.
+The paper divides by z, which is 0 at ω = −1; this form never does. A factor √ω is left out of s, z and 1/r until the
+end: what remains is s = i S and z = κ, with S = 2 sin(πk/L) and κ = cos(πk/L), both real.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from zoo.ops import flops, kernels
+from zoo.ops import compiled, flops, kernels
 
 
 def kernel(
@@ -27,38 +29,70 @@ def kernel(
     c: Complex[Tensor, "K H M"],
     L: int,
 ) -> Float[Tensor, "K H L"]:
-    """See `naive.kernel`. Its FFTs are counted; its products torch's own counter sees."""
-    kernels.ran("cauchy", "woodbury")
+    """See `naive.kernel`. Its FFTs are counted, and its sums: 4 real products of (K + R)(1 + R) × M × L/2 for each a.
+
+    On a CPU with numba the sums are the loop of `compiled.py`; what they come from is not kept for the backward pass.
+    """
     R, K, H = len(p), len(c), len(a)
-    omega = torch.polar(*_unit_circle(a, L))
-    s, z = 1 - omega, (1 + omega) / 2
+    angle = torch.arange(L // 2 + 1, device=a.device, dtype=a.real.dtype) * (math.pi / L)
+    S, z = 2 * angle.sin(), angle.cos()
     left, right = torch.cat([c, p.conj()]), torch.cat([b[None], p])
-    r = _cauchy(left[:, None] * right, a, s, z).unflatten(1, (K + R, 1 + R))  # (H, K + R, 1 + R, L/2 + 1)
-    cb, cp, pb, pp = r[:, :K, 0], r[:, :K, 1:], r[:, K:, 0], r[:, K:, 1:]
+    r = sums((left[:, None] * right).flatten(0, 1), a, S, z).unflatten(1, (K + R, 1 + R))  # (H, K + R, 1 + R, F)
     if R == 1:
-        found = cb - z * cp[:, :, 0] * pb / (1 + z * pp[:, 0])
+        found = _RankOne.apply(r, z)
     else:
+        cb, cp, pb, pp = r[:, :K, 0], r[:, :K, 1:], r[:, K:, 0], r[:, K:, 1:]
         eye = torch.eye(R, dtype=a.dtype, device=a.device)
-        solved = torch.linalg.solve(eye + (z * pp).movedim(3, 1), pb.movedim(2, 1)[..., None])  # (H, L/2 + 1, R, 1)
+        solved = torch.linalg.solve(eye + (z * pp).movedim(3, 1), pb.movedim(2, 1)[..., None])  # (H, F, R, 1)
         found = cb - z * torch.einsum("hkrl,hlr->hkl", cp, solved[..., 0])
     flops.count("cauchy", H * K * flops.rfft(L))
-    return torch.fft.irfft(found, n=L).transpose(0, 1)
+    return torch.fft.irfft(found * torch.polar(torch.ones_like(angle), angle), n=L).transpose(0, 1)
 
 
-def _unit_circle(a: Tensor, L: int) -> tuple[Tensor, Tensor]:
-    angle = torch.arange(L // 2 + 1, device=a.device, dtype=a.real.dtype) * (-2 * math.pi / L)
-    return torch.ones_like(angle), angle
+def sums(
+    v: Complex[Tensor, "J H M"], a: Complex[Tensor, "H M"], S: Float[Tensor, " F"], kappa: Float[Tensor, " F"]
+) -> Complex[Tensor, "H J F"]:
+    """Σ_n v_n / (i S − κ a_n) + v̄_n / (i S − κ ā_n).
 
-
-def _cauchy(v: Tensor, a: Tensor, s: Tensor, z: Tensor) -> Complex[Tensor, "H J F"]:
-    """Σ_n v_n / (s − z a_n) + v̄_n / (s − z ā_n), for v (…, H, M) with … flattened to J.
-
-    Each pair is (2 Re(v) s − 2 Re(v ā) z) / ((s − z a)(s − z ā)): the sums are real matrices times complex ones.
+    Each pair is (i u S − w κ) / q with u = 2 Re v, w = 2 Re(v ā) and q = (i S − κ a)(i S − κ ā) = β κ² − S² − 2 i α S κ
+    for α = Re a and β = |a|².
     """
-    inverse = 1 / ((s - z * a[..., None]) * (s - z * a.conj()[..., None]))  # (H, M, F)
-    v = v.flatten(0, -3).transpose(0, 1)  # (H, J, M)
-    J, F = v.shape[1], inverse.shape[2]
-    weights = 2 * torch.cat([v.real, (v * a.conj()[:, None]).real], dim=1)
-    sums = weights @ torch.cat([inverse.real, inverse.imag], dim=2)
-    sums = torch.complex(sums[..., :F], sums[..., F:])
-    return s * sums[:, :J] - z * sums[:, J:]
+    v = v.transpose(0, 1)
+    alpha, beta, u, w = a.real, a.real.square() + a.imag.square(), 2 * v.real, 2 * (v * a.conj()[:, None]).real
+    if compiled.serves(alpha, u):
+        from zoo.ops.cauchy.compiled import CompiledSums  # loads numba
+
+        kernels.ran("cauchy", "compiled loop")
+        return torch.view_as_complex(CompiledSums.apply(alpha, beta, u, w, S, kappa))
+    kernels.ran("cauchy", "woodbury")
+    re = beta[..., None] * kappa.square() - S.square()
+    im = alpha[..., None] * (-2 * S * kappa)
+    squared = re.square() + im.square()
+    x, y = re / squared, -im / squared  # (H, M, F)
+    both = torch.cat([u, w], dim=1)
+    (ux, wx), (uy, wy) = (both @ x).chunk(2, dim=1), (both @ y).chunk(2, dim=1)
+    return torch.complex(-S * uy - kappa * wx, S * ux - kappa * wy)
+
+
+class _RankOne(torch.autograd.Function):
+    """r_cb − r_cp g with g = z r_pb e and e = 1 / (1 + z r_pp), from r (H, K + 1, 2, F)."""
+
+    @staticmethod
+    def forward(ctx: Any, r: Tensor, z: Tensor) -> Tensor:
+        pb, pp = r[:, -1].unbind(1)
+        ze = z / (1 + z * pp)
+        g = pb * ze
+        ctx.save_for_backward(r, ze, g)
+        return torch.addcmul(r[:, :-1, 0], r[:, :-1, 1], g[:, None], value=-1)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, d: Tensor) -> tuple[Tensor | None, ...]:
+        r, ze, g = ctx.saved_tensors
+        dr = torch.empty_like(r)
+        dr[:, :-1, 0] = d
+        torch.mul(d, g.conj()[:, None], out=dr[:, :-1, 1]).neg_()
+        dg = -(d * r[:, :-1, 1].conj()).sum(1)
+        torch.mul(dg, ze.conj(), out=dr[:, -1, 0])
+        torch.mul(dr[:, -1, 0], g.conj(), out=dr[:, -1, 1]).neg_()
+        return dr, None

@@ -20,8 +20,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.ops import flops, kernels, precision
-from zoo.ops.delta_rule import naive
+from zoo.ops import compiled, flops, kernels, precision
+from zoo.ops.delta_rule import naive, official
+from zoo.ops.delta_rule.wy import WY
 from zoo.ops.linear_attention.chunked import CHANNEL_CHUNK, segments, split
 from zoo.ops.precision import widest
 
@@ -52,20 +53,15 @@ def delta_rule(
         now = None if log_decay is None else log_decay[:, :, 0]
         o, S = naive.delta_rule_step(q[:, :, 0], k[:, :, 0], v[:, :, 0], beta[:, :, 0], now, state)
         return o[:, :, None], S
+    if (served := official.delta_rule(q, k, v, beta, log_decay, state)) is not None:
+        return served
     kernels.ran("delta_rule", "chunked")
     with precision.full(q.device):
-        C, dtype = min(chunk, T), widest(q, k, v, beta, log_decay, state)
-        S = q.new_zeros(B, H, K, v.shape[-1], dtype=dtype) if state is None else state.to(dtype)
-        g = torch.zeros_like(beta) if log_decay is None else log_decay
-        Q, K_, V, b, g = (split(x.to(dtype), C) for x in (q, k, v, beta[..., None], g[..., None]))
-        spans = segments(g).squeeze(-1).exp()  # e^{c_t − c_s} at [t, s], and 0 where s > t
-        from_start, to_end = g.cumsum(-2).exp(), spans[..., -1, :, None]
-        keys = K_.transpose(-1, -2)
-        coupling = (b * (K_ @ keys) * spans).tril(-1)
-        U, W = _solve(coupling, b * V, b * from_start * K_)
-        S, before, u = _carry(S, from_start[..., -1, :], U, W, to_end * K_)
-        o = (from_start * Q) @ before + ((Q @ keys) * spans) @ u
-        return o.flatten(2, 3)[:, :, :T].to(v.dtype), S
+        wide = widest(q, k, v, beta, log_decay, state)
+        S = q.new_zeros(B, H, K, v.shape[-1], dtype=wide) if state is None else state.to(wide)
+        half = q.dtype == k.dtype == v.dtype == torch.bfloat16
+        o, S = WY.apply(q, k, v, beta, log_decay, S, min(chunk, T), torch.bfloat16 if half else wide)
+        return o, S
 
 
 def dplr(
@@ -95,15 +91,24 @@ def dplr(
         q, k, v, a, b, log_decay = (x[:, :, 0] for x in (q, k, v, a, b, log_decay))
         o, S = naive.dplr_step(q, k, v, a, b, log_decay, state)
         return o[:, :, None], S
+    if (served := official.dplr(q, k, v, a, b, log_decay, state)) is not None:
+        return served
+    dtype = widest(q, k, v, a, b, log_decay, state)
+    wide = [x.to(dtype) for x in (q, k, v, a, b, log_decay)]
+    S = q.new_zeros(B, H, K, v.shape[-1], dtype=dtype) if state is None else state.to(dtype)
+    if compiled.serves(*wide, S):
+        from zoo.ops.delta_rule.compiled import CompiledDPLR  # loads numba
+
+        kernels.ran("dplr", "compiled loop")
+        o, S = CompiledDPLR.apply(*wide, S)
+        return o.to(v.dtype), S
     kernels.ran("dplr", "chunked")
     limit = CHANNEL_CHUNK
     if floor is not None:
         limit = chunk if floor == 0 else max(1, int(2 * LARGEST_EXPONENT / abs(floor)))
     C = min(chunk, T, limit)
     with precision.full(q.device):
-        dtype = widest(q, k, v, a, b, log_decay, state)
-        S = q.new_zeros(B, H, K, v.shape[-1], dtype=dtype) if state is None else state.to(dtype)
-        q, k, V, a, b, g = (split(x.to(dtype), C) for x in (q, k, v, a, b, log_decay))
+        q, k, V, a, b, g = (split(x, C) for x in wide)
         c = g.cumsum(-2)
         earlier = torch.cat([torch.zeros_like(c[..., :1, :]), c[..., :-1, :]], dim=-2)  # c_{t-1}
         if floor is None:

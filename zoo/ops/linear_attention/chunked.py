@@ -12,31 +12,38 @@ would lose its digits when both are large, and be NaN once a decay is −inf.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.ops import kernels, precision
-from zoo.ops.linear_attention import naive
+from zoo.ops import compiled, kernels, precision
+from zoo.ops.linear_attention import naive, official
 
 # Where pairs of steps are weighed channel by channel (`zoo.ops.delta_rule`) they cost C·K numbers a step, against K·V/C
 # for the states: chunks of 8 are the best of 4, 8 and 16. Here pairs have a matmul form, see `_per_channel`.
 CHANNEL_CHUNK = 8
 
+LOWEST = -1000.0
+"""e^−1000 is 0 in float64 too, and 0 · −1000 is 0: a finite −inf, which matmuls can add up."""
+
 
 def linear_attention(
-    q: Float[Tensor, "B H T K"],
-    k: Float[Tensor, "B H T K"],
+    q: Float[Tensor, "B G T K"],
+    k: Float[Tensor, "B G T K"],
     v: Float[Tensor, "B H T V"],
     log_decay: Float[Tensor, "#B H T"] | Float[Tensor, "#B H T K"] | None = None,
     state: Float[Tensor, "B H K V"] | None = None,
     chunk: int = 64,
     bonus: Float[Tensor, "H K"] | None = None,
 ) -> tuple[Float[Tensor, "B H T V"], Float[Tensor, "B H K V"]]:
-    """Outputs and final state of `naive.recurrent`, for any T.
+    """Outputs and final state of `naive.recurrent`, for any T. Each head of q and k serves H/G neighbouring ones of v.
 
-    Decay and state are float32 at least. Without decay the matmuls run in the dtype of q, k and v (bfloat16 stays so).
+    Decays and the carried state are float32 at least. The matmuls of a chunk run in bfloat16 where autocast says so or
+    q, k and v have it; with a decay per channel, on which none of them is big enough to gain, all is float32 at least.
 
     Args:
         log_decay: ln a_t ≤ 0, one per head or one per key channel; −inf forgets all. None for no decay.
@@ -44,56 +51,209 @@ def linear_attention(
         chunk: steps per chunk, at most; with a decay per channel a power of two.
         bonus: u of RWKV-5 and 6: outputs read the state before its update, and the present token by u.
     """
-    B, H, T, K = q.shape
+    B, H, T, V = v.shape
+    K = q.shape[-1]
     if T == 1:
         now = None if log_decay is None else log_decay[:, :, 0]
         o, S = naive.step(q[:, :, 0], k[:, :, 0], v[:, :, 0], now, state, bonus)
         return o[:, :, None], S
-    kernels.ran("linear_attention", "chunked")
+    if (served := official.linear_attention(q, k, v, log_decay, state, bonus)) is not None:
+        return served
+    products = _products(q, k, v)
     with precision.full(q.device):
         dtype = precision.widest(q, k, v, log_decay, state, bonus)
-        S = q.new_zeros(B, H, K, v.shape[-1], dtype=dtype) if state is None else state.to(dtype)
+        S = q.new_zeros(B, H, K, V, dtype=dtype) if state is None else state.to(dtype)
+        g = None if log_decay is None else log_decay.to(dtype)
+        if g is not None and g.ndim == 4:
+            q, k = (naive.repeat(x, H).to(dtype) for x in (q, k))
+            if compiled.serves(q, v.to(dtype)):
+                from zoo.ops.linear_attention.compiled import CompiledLinearAttention  # loads numba
+
+                kernels.ran("linear_attention", "compiled loop")
+                u = None if bonus is None else bonus.to(dtype)
+                o, S = CompiledLinearAttention.apply(q, k, v.to(dtype), g.expand(B, -1, -1, -1), S, u)
+                return o.to(v.dtype), S
+        kernels.ran("linear_attention", "chunked")
         if bonus is None:
-            o, S = _chunked(q, k, v, log_decay, S, min(chunk, T))
+            o, S = _form(q, k, v, g, S, min(chunk, T), products)
         else:
+            q, k = (naive.repeat(x, H) for x in (q, k))
             # What step t reads of the past is what step t − 1 would read with its query after the update.
             first = q[:, :, :1].to(dtype) @ S
-            o, S = _chunked(F.pad(q[:, :, 1:], (0, 0, 0, 1)), k, v, log_decay, S, min(chunk, T))
+            o, S = _form(F.pad(q[:, :, 1:], (0, 0, 0, 1)), k, v, g, S, min(chunk, T), products)
             now = (q.to(dtype) * bonus.to(dtype)[:, None] * k.to(dtype)).sum(-1, keepdim=True)
             o = torch.cat([first, o[:, :, :-1].to(dtype)], dim=2) + now * v.to(dtype)
         return o.to(v.dtype), S
 
 
-def _chunked(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None, S: Tensor, C: int) -> tuple[Tensor, Tensor]:
+def _products(q: Tensor, k: Tensor, v: Tensor) -> torch.dtype:
+    """What the matmuls of a chunk run in. Not in float16, whose largest number sums over keys soon pass."""
+    dtype = kernels.products(q, k, v)
+    return torch.float32 if dtype is torch.float16 else dtype
+
+
+def _form(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor | None, S: Tensor, C: int, products: torch.dtype
+) -> tuple[Tensor, Tensor]:
     """Outputs and final state, by the kind of decay."""
-    if log_decay is None:
-        return _plain(q, k, v, S, C)
-    if log_decay.ndim == 3:
-        return _per_head(q, k, v, log_decay[..., None].to(S.dtype), S, C)
-    return _per_channel(q, k, v, log_decay.to(S.dtype), S, 1 << (C.bit_length() - 1))
+    if g is not None and g.ndim == 4:
+        return _per_channel(q, k, v, g, S, 1 << (C.bit_length() - 1))
+    o, S = Chunked.apply(q, k, v, g, S, C, products)
+    return o, S
 
 
-def _plain(q: Tensor, k: Tensor, v: Tensor, S: Tensor, C: int) -> tuple[Tensor, Tensor]:
-    """No decay: every matmul in the inputs' common dtype, the state carried in its own."""
-    T, dtype = q.shape[2], torch.promote_types(torch.promote_types(q.dtype, k.dtype), v.dtype)
-    q, k, v = (split(x.to(dtype), C) for x in (q, k, v))
-    o = (q @ k.transpose(-1, -2)).tril() @ v
-    before = []
-    for added in (k.transpose(-1, -2) @ v).to(S.dtype).unbind(2):
-        before.append(S)
-        S = S + added
-    o = o + q @ torch.stack(before, dim=2).to(dtype)
-    return o.flatten(2, 3)[:, :, :T], S
+class Chunked(torch.autograd.Function):
+    """No decay, or one per head (#B, H, T): o in the dtype `products`, and the final state.
+
+    A decay per head comes out of products over channels: it scales pairs, and rows of v and o instead of rows of k and
+    q, so that the R = H/G heads of v that share q and k share its products too, R·V columns at a time. Saved are the
+    inputs cut into chunks, decays, and copies of the states between chunks, whose error (in bfloat16) does not add up,
+    as the states are carried in full; what is inside chunks is computed again. Pairs are at [s, t], key by query.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        g: Tensor | None,
+        S: Tensor,
+        C: int,
+        products: torch.dtype,
+    ) -> tuple[Tensor, Tensor]:
+        (G, T), ctx.C, ctx.dtypes = q.shape[1:3], C, [x.dtype for x in (q, k, v)]
+        Q, K_ = (_cut(x, C, products) for x in (q, k))  # (B, G, N, C, K)
+        rows = _cut(_grouped(v, G), C, products)  # (B, G, N, C, R, V)
+        pairs = K_ @ Q.mT
+        if g is None:
+            decays: tuple[Tensor, ...] = ()
+            added = K_.mT @ rows.flatten(-2)
+        else:
+            within, from_start, to_end, _ = decays = _decays(_cut(_grouped(g[..., None], G), C, g.dtype), products)
+            added = K_.mT @ (rows * to_end).flatten(-2)
+        R, V = rows.shape[-2:]
+        states = S.new_empty(*Q.shape[:2], Q.shape[2] + 1, Q.shape[-1], R, V)
+        states[:, :, 0] = S.unflatten(1, (G, R)).transpose(2, 3)
+        states[:, :, 1:] = added.unflatten(-1, (R, V))
+        _carry(states, decays)
+        before = states[:, :, :-1].to(products).flatten(-2)  # (B, G, N, K, R·V)
+        if g is None:
+            o = _fused(pairs.triu_().mT @ rows.flatten(-2), Q, before).unflatten(-1, (R, V))
+        else:
+            inside = (pairs[..., None, :, :] * within).mT @ _by_head(rows)
+            o = torch.addcmul(inside.transpose(-3, -2), (Q @ before).unflatten(-1, (R, V)), from_start)
+        ctx.save_for_backward(Q, K_, rows, before, *decays)
+        ctx.shared = g is not None and g.shape[0] < q.shape[0]
+        return _ungrouped(o, T), states[:, :, -1].transpose(2, 3).flatten(1, 2).clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, do: Tensor, dS: Tensor) -> tuple[Tensor | None, ...]:
+        Q, K_, rows, before, *decays = ctx.saved_tensors
+        (R, V), G, T = rows.shape[-2:], Q.shape[1], do.shape[2]
+        do = _cut(_grouped(do, G), ctx.C, rows.dtype)
+        read, written = (do * decays[1], rows * decays[2]) if decays else (do, rows)  # by, and into, states
+        read, written = read.flatten(-2), written.flatten(-2)
+        states = dS.new_empty(*Q.shape[:2], Q.shape[2] + 1, Q.shape[-1], R, V)  # the gradients of states
+        states[:, :, -1] = dS.unflatten(1, (G, R)).transpose(2, 3)
+        states[:, :, :-1] = (Q.mT @ read).unflatten(-1, (R, V))
+        _carry(states, decays, back=True)
+        after = states[:, :, 1:].to(rows.dtype).flatten(-2)
+        pairs = K_ @ Q.mT
+        dg = None
+        if not decays:
+            dpairs = (rows.flatten(-2) @ do.flatten(-2).mT).triu_()
+            dv = _fused(pairs.triu_() @ do.flatten(-2), K_, after).unflatten(-1, (R, V))
+        else:
+            within, _, to_end, _ = decays
+            do_by_head = _by_head(do)
+            dwithin = (_by_head(rows) @ do_by_head.mT).mul_(within)
+            dpairs = dwithin.sum(-3) if R > 1 else dwithin.squeeze(-3)
+            told = (K_ @ after).unflatten(-1, (R, V))
+            inside = (pairs[..., None, :, :] * within) @ do_by_head
+            dv = torch.addcmul(inside.transpose(-3, -2), told, to_end)
+            if ctx.needs_input_grad[3]:
+                spans = pairs[..., None, :, :].to(dS.dtype) * dwithin
+                met = read * (Q @ before), written * told.flatten(-2), before * after
+                dstart, dend, dkept = (x.unflatten(-1, (R, V)) for x in met)
+                dg = _ungrouped(_decay_gradient(spans, dstart, dend, dkept * decays[3]), T).squeeze(-1)
+                dg = dg.sum(0, keepdim=True) if ctx.shared else dg
+        dq = _ungrouped(_fused(dpairs.mT @ K_, read, before.mT)[..., None, :], T)
+        dk = _ungrouped(_fused(dpairs @ Q, written, after.mT)[..., None, :], T)
+        dq, dk, dv = (x.to(dtype) for x, dtype in zip((dq, dk, _ungrouped(dv, T)), ctx.dtypes, strict=True))
+        return dq, dk, dv, dg, states[:, :, 0].transpose(2, 3).flatten(1, 2), None, None
 
 
-def _per_head(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, S: Tensor, C: int) -> tuple[Tensor, Tensor]:
-    """A decay per head, (B, H, T, 1): the pairs of a chunk are one matmul, and one factor each."""
-    T = q.shape[2]
-    q, k, v, g = (split(x.to(S.dtype), C) for x in (q, k, v, log_decay))  # (B, H, N, C, ·)
-    spans = segments(g)  # (B, H, N, C, C, 1)
-    o = ((q @ k.transpose(-1, -2)) * spans.squeeze(-1).exp()) @ v
-    o, S = _between(o, q, k, v, g.cumsum(-2), spans[..., -1, :, :], S)
-    return o.flatten(2, 3)[:, :, :T], S
+def _grouped(x: Float[Tensor, "B H T F"], G: int) -> Float[Tensor, "B G T R F"]:
+    return x.unflatten(1, (G, -1)).transpose(2, 3)
+
+
+def _ungrouped(x: Float[Tensor, "B G N C R F"], T: int) -> Float[Tensor, "B H T F"]:
+    return x.flatten(2, 3)[:, :, :T].transpose(2, 3).flatten(1, 2)
+
+
+def _by_head(x: Float[Tensor, "B G N C R F"]) -> Float[Tensor, "B G N R C F"]:
+    return x.transpose(-3, -2).contiguous()
+
+
+def _cut(x: Float[Tensor, "B G T *F"], C: int, dtype: torch.dtype) -> Float[Tensor, "B G N C *F"]:
+    """Time in ⌈T/C⌉ chunks, contiguous and in `dtype`, in one copy at most. Padding as in `split`."""
+    T, over = x.shape[2], -x.shape[2] % C
+    if not over:
+        return x.to(dtype, memory_format=torch.contiguous_format).contiguous().unflatten(2, (-1, C))
+    y = x.new_empty(*x.shape[:2], T + over, *x.shape[3:], dtype=dtype)
+    y[:, :, :T] = x
+    y[:, :, T:] = 0
+    return y.unflatten(2, (-1, C))
+
+
+def _fused(y: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """y + a @ b, in place of y where it can be."""
+    return torch.baddbmm(y.flatten(0, -3), a.flatten(0, -3), b.flatten(0, -3)).view_as(y)
+
+
+def _decays(g: Float[Tensor, "b G N C R 1"], dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Between pairs [s, t] (b, G, N, R, C, C), 0 where s > t; from the chunk's start; from behind each step to its end;
+    and of the whole chunk (b, G, N, 1, R, 1), which stays in g's dtype, as its error would add up from chunk to chunk.
+
+    Spans are summed by a matmul with ones, in full precision: g_r counts for s < r ≤ t.
+    """
+    g = g.clamp(min=LOWEST)
+    ones = torch.ones(g.shape[3], g.shape[3], dtype=g.dtype, device=g.device)
+    by_head = g.squeeze(-1).transpose(-1, -2)[..., None, :]  # (b, G, N, R, 1, C)
+    within = ((by_head * ones.triu(1)) @ ones.triu()).exp_()
+    to_end = within[..., -1].transpose(-1, -2)[..., None]
+    from_start = g.cumsum(-3).exp_()
+    return within.triu_().to(dtype), from_start.to(dtype), to_end.to(dtype), from_start[:, :, :, -1:].clone()
+
+
+def _decay_gradient(
+    dspans: Float[Tensor, "B G N R C C"],
+    dstart: Float[Tensor, "B G N C R V"],
+    dend: Float[Tensor, "B G N C R V"],
+    dkept: Float[Tensor, "B G N K R V"],
+) -> Float[Tensor, "B G N C R 1"]:
+    """From the gradients of log decays over spans: g_r has a part in spans of pairs s < r ≤ t, in those from the start
+    to t ≥ r, in those from s < r to the end, and in the whole."""
+    ones = torch.ones(dspans.shape[-2:], dtype=dspans.dtype, device=dspans.device)
+    dg = ((dspans @ ones.tril()).mul_(ones.triu(1))).sum(-2).transpose(-1, -2)
+    dstart, dend = (x.sum(-1, dtype=dg.dtype) for x in (dstart, dend))
+    dg = dg + dstart.flip(3).cumsum(3).flip(3) + dkept.sum((3, 5), dtype=dg.dtype)[..., None, :]
+    dg[:, :, :, 1:] += dend[:, :, :, :-1].cumsum(3)
+    return dg[..., None]
+
+
+def _carry(states: Float[Tensor, "B G N+1 K R V"], decays: Sequence[Tensor], *, back: bool = False) -> None:
+    """Along the chunks, x_{n+1} ← x_{n+1} + kept_n x_n of states that hold what each chunk adds; or `back`,
+    x_n ← x_n + kept_n x_{n+1} of their gradients."""
+    N = states.shape[2] - 1
+    for n in reversed(range(N)) if back else range(N):
+        old, new = (states[:, :, n + 1], states[:, :, n]) if back else (states[:, :, n], states[:, :, n + 1])
+        if decays:
+            new.addcmul_(decays[3][:, :, n], old)
+        else:
+            new.add_(old)
 
 
 def _per_channel(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, S: Tensor, C: int) -> tuple[Tensor, Tensor]:

@@ -21,15 +21,19 @@ from zoo.ops.precision import widest
 
 
 def step(
-    q: Float[Tensor, "B H K"],
-    k: Float[Tensor, "B H K"],
+    q: Float[Tensor, "B G K"],
+    k: Float[Tensor, "B G K"],
     v: Float[Tensor, "B H V"],
     log_decay: Float[Tensor, "#B H"] | Float[Tensor, "#B H K"] | None = None,
     state: Float[Tensor, "B H K V"] | None = None,
     bonus: Float[Tensor, "H K"] | None = None,
 ) -> tuple[Float[Tensor, "B H V"], Float[Tensor, "B H K V"]]:
-    """One token: its output (in v's dtype) and the next state (at least float32). `log_decay` is ln a_t ≤ 0."""
+    """One token: its output (in v's dtype) and the next state (at least float32). `log_decay` is ln a_t ≤ 0.
+
+    Each head of q and k serves H/G neighbouring ones of v.
+    """
     dtype = widest(q, k, v, log_decay, state, bonus)
+    q, k = (repeat(x, v.shape[1]) for x in (q, k))
     S = added = k.to(dtype)[..., :, None] * v.to(dtype)[..., None, :]
     if state is not None:
         S = added + (state if log_decay is None else _rows(log_decay.to(dtype)).exp() * state)
@@ -42,8 +46,8 @@ def step(
 
 
 def recurrent(
-    q: Float[Tensor, "B H T K"],
-    k: Float[Tensor, "B H T K"],
+    q: Float[Tensor, "B G T K"],
+    k: Float[Tensor, "B G T K"],
     v: Float[Tensor, "B H T V"],
     log_decay: Float[Tensor, "#B H T"] | Float[Tensor, "#B H T K"] | None = None,
     state: Float[Tensor, "B H K V"] | None = None,
@@ -57,6 +61,11 @@ def recurrent(
         outputs.append(o)
     assert state is not None
     return torch.stack(outputs, dim=2), state
+
+
+def repeat(x: Float[Tensor, "B G *F"], H: int) -> Float[Tensor, "B H *F"]:
+    """Each head H/G times in a row."""
+    return x if x.shape[1] == H else x.repeat_interleave(H // x.shape[1], dim=1)
 
 
 def _rows(decay: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -39,8 +41,7 @@ def attend(
 
     def windows(x: Tensor) -> Tensor:
         """(B, G, S, d) → (B·N, G, size + reach, d): the keys that each block can reach."""
-        x = F.pad(x[:, :, max(0, first) :], (0, 0, left, right)).unfold(2, size + reach, size)
-        return x.permute(0, 2, 1, 4, 3).flatten(0, 1)
+        return Windows.apply(F.pad(x[:, :, max(0, first) :], (0, 0, left, right)), size + reach, size)
 
     there = torch.ones(1, S, dtype=torch.bool, device=q.device) if valid is None else valid
     there = windows(there[:, None, :, None])[..., 0].unflatten(0, (-1, N)).expand(B, -1, -1, -1).flatten(0, 1)
@@ -50,6 +51,29 @@ def attend(
     blocks = F.pad(q, (0, 0, 0, N * size - T)).unflatten(2, (N, size)).transpose(1, 2).flatten(0, 1)
     y = attention.attend(blocks, **join(extra and _repeat(extra, N), windows(k), windows(v), seen, weight))
     return y.unflatten(0, (B, N)).transpose(1, 2).flatten(2, 3)[:, :, :T]
+
+
+class Windows(torch.autograd.Function):
+    """Of (B, G, T, d), windows of `width` steps at every `size`-th, the last of which ends at T: (B·N, G, width, d).
+
+    The backward pass adds slabs of `size` steps, which overlap with none of their kind; torch's own adds step by step.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, width: int, size: int) -> Tensor:
+        ctx.shape, ctx.size = x.shape, size
+        return x.unfold(2, width, size).permute(0, 2, 1, 4, 3).contiguous().flatten(0, 1)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        (B, G, T, d), size = ctx.shape, ctx.size
+        dy = dy.unflatten(0, (B, -1)).transpose(2, 3)  # (B, N, width, G, d)
+        N, slabs = dy.shape[1], dy.split(size, dim=2)
+        dx = dy.new_zeros(B, N + len(slabs) - 1, size, G, d)
+        for i, slab in enumerate(slabs):
+            dx[:, i : i + N, : slab.shape[2]] += slab
+        return dx.flatten(1, 2)[:, :T].transpose(1, 2), None, None
 
 
 def _repeat(extra: Extra, N: int) -> Extra:

@@ -1,6 +1,8 @@
 """Causal convolution as long as the sequence: S4, S4D, H3 and Hyena are made of it."""
 
-from zoo.ops.long_convolution.fft import convolve
+from zoo.ops.long_convolution.fft import convolve, skipping
 from zoo.ops.long_convolution.naive import convolve as convolve_naive
+from zoo.ops.long_convolution.naive import convolve_taps as convolve_taps_naive
+from zoo.ops.long_convolution.taps import convolve_taps
 
-__all__ = ["convolve", "convolve_naive"]
+__all__ = ["convolve", "convolve_naive", "convolve_taps", "convolve_taps_naive", "skipping"]

@@ -9,16 +9,17 @@ from functools import cache
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Complex, Float
 from torch import Tensor
 
 from zoo.ops import flops, kernels
+from zoo.ops.precision import widest
 
 
 def convolve(u: Float[Tensor, "B T D"], K: Float[Tensor, "D T"]) -> Float[Tensor, "B T D"]:
     """See `naive.convolve`. Computes in float32 at least, autocast or not, and answers in u's dtype.
 
-    Counts its FFTs (`flops.rfft` each): (2B + 1)·D forward and as many backward.
+    Counts the FFTs it needs (`flops.rfft` each): (2B + 1)·D forward and as many backward.
 
     Raises:
         ValueError: K is not (D, T).
@@ -26,34 +27,54 @@ def convolve(u: Float[Tensor, "B T D"], K: Float[Tensor, "D T"]) -> Float[Tensor
     if K.shape != (u.shape[2], u.shape[1]):
         raise ValueError(f"convolve: the kernel is {tuple(K.shape)}, expected {(u.shape[2], u.shape[1])}")
     kernels.ran("long_convolution", "fft")
-    dtype = torch.promote_types(torch.promote_types(u.dtype, K.dtype), torch.float32)
-    return _Convolve.apply(u.to(dtype), K.to(dtype)).to(u.dtype)
+    return _Convolve.apply(u, K)
+
+
+def skipping(K: Float[Tensor, "*B T"], skip: Float[Tensor, "*B"] | float) -> Float[Tensor, "*B T"]:
+    """The kernel of K ∗ u + skip ⊙ u."""
+    return torch.cat([(K[..., 0] + skip)[..., None], K[..., 1:]], dim=-1)
 
 
 class _Convolve(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, u: Tensor, K: Tensor) -> Tensor:
         B, T, D = u.shape
-        n = fast_length(2 * T - 1)
+        n, dtype = fast_length(2 * T - 1), widest(u, K)
         flops.count("long_convolution", (2 * B + 1) * D * flops.rfft(n))
-        U, F = torch.fft.rfft(u.transpose(1, 2).contiguous(), n=n), torch.fft.rfft(K, n=n)
+        U, F = _transform(u, n, dtype), torch.fft.rfft(K.to(dtype), n=n)
         ctx.save_for_backward(U, F)
-        ctx.lengths = T, n
-        return torch.fft.irfft(U * F, n=n)[..., :T].transpose(1, 2).contiguous()
+        ctx.sizes, ctx.dtypes = (T, n), (u.dtype, K.dtype)
+        return _back(U * F, n, T, u.dtype)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
         U, F = ctx.saved_tensors
-        T, n = ctx.lengths
+        (T, n), (u_dtype, K_dtype) = ctx.sizes, ctx.dtypes
         flops.count("long_convolution", (2 * len(U) + 1) * len(F) * flops.rfft(n))
-        G = torch.fft.rfft(dy.transpose(1, 2).contiguous(), n=n)
+        G = _transform(dy, n, F.real.dtype)
         du = dK = None
-        if ctx.needs_input_grad[0]:
-            du = torch.fft.irfft(G * F.conj(), n=n)[..., :T].transpose(1, 2).contiguous()
         if ctx.needs_input_grad[1]:
-            dK = torch.fft.irfft((G * U.conj()).sum(0), n=n)[..., :T]
+            dF = sum(g * x.conj() for g, x in zip(G, U, strict=True))
+            dK = torch.fft.irfft(dF, n=n)[:, :T].to(K_dtype)
+        if ctx.needs_input_grad[0]:
+            du = _back(G.mul_(F.conj()), n, T, u_dtype)
         return du, dK
+
+
+def _transform(x: Float[Tensor, "B T D"], n: int, dtype: torch.dtype) -> Complex[Tensor, "B D F"]:
+    """The transform along time of x with zeros behind it, n steps in all."""
+    B, T, D = x.shape
+    line = x.new_empty(B, D, n, dtype=dtype)
+    line[..., T:] = 0
+    line[..., :T] = x.transpose(1, 2)
+    return torch.fft.rfft(line)
+
+
+def _back(y: Complex[Tensor, "B D F"], n: int, T: int, dtype: torch.dtype) -> Float[Tensor, "B T D"]:
+    """The first T of the n steps whose transform is y."""
+    x = y.real.new_empty(len(y), T, y.shape[1], dtype=dtype)
+    return x.copy_(torch.fft.irfft(y, n=n)[..., :T].transpose(1, 2))
 
 
 @cache

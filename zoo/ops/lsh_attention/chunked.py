@@ -1,14 +1,30 @@
-"""LSH attention with every chunk of every round at once: sort, cut, attend, sort back."""
+"""LSH attention in sorted chunks, a few at a time so that their scores stay in cache.
+
+The softmax of a query runs over its keys of all R rounds at once, as rounds weighted by their denominators come to
+(eq. 5). With m its largest score, z its denominator, and sums over every key that it sees in any round,
+
+    E_j = e^{s_j − m},    y = Σ_j E_j v_j / z,    g = dy / z,    ds_j = E_j (g·v_j − g·y),    dv_j += E_j g
+
+so that q, k, v, y, m and z are all that the backward pass needs; it computes the scores again.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from zoo.ops import kernels
+from zoo.ops import compiled, kernels
 from zoo.ops.lsh_attention.naive import HIDDEN, SELF
+from zoo.ops.precision import full, wide
+
+SCORES = 2**17
+"""Scores computed together on a CPU: with what is made of them they fit into its second-level cache."""
 
 
 def lsh_attention(
@@ -27,97 +43,264 @@ def lsh_attention(
 ) -> Float[Tensor, "B H T V"]:
     """See `naive.lsh_attention`. Any T: padding to whole chunks stands behind all buckets.
 
+    Scores and sums are in float32 at least; products with v, and those of the gradients, are in v's dtype.
+
     Raises:
         ValueError: `duplicates=False` with other than one chunk back, which the official count takes for granted.
     """
     if not duplicates and (before, after) != (1, 0):
         raise ValueError("lsh_attention: duplicates are counted for one chunk back and none ahead only")
-    kernels.ran("lsh_attention", "chunked")
-    (B, H, T, K), R = qk.shape, buckets.shape[2]
+    with full(qk.device):
+        plan = make_plan(buckets, v.shape[2], chunk, before, after, causal, valid, across_buckets, duplicates)
+        q = wide(qk)
+        k = q * ((q.square().mean(-1, keepdim=True) + 1e-6).rsqrt() * (q.shape[-1] ** -0.5 * scale))
+        return LSHAttention.apply(q, k, v, plan)
+
+
+@dataclass
+class Plan:
+    """Who sees whom: M chunks of C sorted queries, each with W keys. Rows are those of (B, T, H, ·) tensors."""
+
+    queries: Int[Tensor, "M C"]  # their rows
+    keys: Int[Tensor, "M W"]
+    q_at: Int[Tensor, "M C"]  # the steps of queries; −1 is none
+    k_at: Int[Tensor, "M W"]
+    reach: Int[Tensor, "M C"]  # the last step that a query may see
+    chunks: Int[Tensor, "M S"]  # those that a chunk sees: S C = W
+    places: Int[Tensor, "N R"]  # of each row in each round, among the M C sorted queries
+    names: Int[Tensor, "M C"] | None  # queries see keys of their own name only
+    met: Int[Tensor, "M C R"] | None  # where on the ring each round has a step,
+    after: Int[Tensor, "M C R"] | None  # and the place behind it
+    same: Int[Tensor, "M C R"] | None  # the buckets in which a meeting counts
+
+    def parts(self) -> Iterator[slice]:
+        """The chunks whose scores are computed together."""
+        M, C = self.queries.shape
+        size = max(1, SCORES // (C * self.keys.shape[1])) if self.queries.device.type == "cpu" else M
+        return (slice(i, min(i + size, M)) for i in range(0, M, size))
+
+    def bias(self, part: slice, dtype: torch.dtype) -> Float[Tensor, "M C W"] | None:
+        """What the names and the meetings of steps add to their scores."""
+
+        def pairs(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+            return x[part, :, None], y[self.chunks[part]].flatten(1, 2)[:, None]
+
+        bias = None
+        if self.met is not None:
+            assert self.after is not None
+            count = torch.zeros((), dtype=dtype, device=self.met.device)
+            for r in range(self.met.shape[2]):
+                q_on, k_on = pairs(self.met[..., r], self.met[..., r])
+                q_on, k_next = pairs(self.met[..., r], self.after[..., r])
+                together = (q_on == k_on).to(dtype) + (q_on == k_next).to(dtype)
+                if self.same is not None:
+                    q_in, k_in = pairs(self.same[..., r], self.same[..., r])
+                    together = together * (q_in == k_in)
+                count = count + together
+            bias = -(count + 1e-9).log()
+        if self.names is not None:
+            q_in, k_in = pairs(self.names, self.names)
+            strange = (q_in != k_in).to(dtype) * HIDDEN
+            bias = strange if bias is None else bias + strange
+        return bias
+
+
+@torch.no_grad()
+def make_plan(
+    buckets: Int[Tensor, "B H R T"],
+    T: int,
+    chunk: int,
+    before: int,
+    after: int,
+    causal: bool,
+    valid: Bool[Tensor, "B T"] | None,
+    across_buckets: bool,
+    duplicates: bool,
+) -> Plan:
+    """Sort by bucket and time, padding last, and cut into chunks."""
+    (B, H, R, _), device = buckets.shape, buckets.device
     C = -(-T // chunk)
     length, N = C * chunk, R * C
-    qk, v = (F.pad(x, (0, 0, 0, length - T)) for x in (qk, v))
-    steps = torch.arange(length, device=qk.device)
+    M = B * H * N
+    steps = torch.arange(length, device=device)
     counts = steps < T if valid is None else F.pad(valid, (0, length - T))
-    counts = counts.expand(B, length)[:, None, None]  # (B, 1, 1, length)
-
+    counts = counts.expand(B, length)
+    n = counts.sum(1)
     bucket = F.pad(buckets, (0, length - T))
-    order = torch.where(counts, bucket * length + steps, torch.iinfo(torch.long).max // 2 + steps).argsort(-1)
-    place = order.argsort(-1)  # where each step went
-    flat = order.flatten(2)  # (B, H, R · length)
 
-    def cut(x: Tensor) -> Tensor:
-        """Of each step, in sorted order and in chunks: (B, H, length, ·) to (B, H, N, chunk, ·)."""
-        index = flat[..., None].expand(-1, -1, -1, x.shape[-1])
-        return x.expand(B, H, length, x.shape[-1]).gather(2, index).unflatten(2, (N, chunk))
+    # One stable sort for all rows and rounds, of which each has numbers of its own.
+    beyond = bucket.max() + 1
+    first = (beyond + 1) * torch.arange(B * H * R, device=device).view(B, H, R, 1)
+    numbers = first + torch.where(counts[:, None, None], bucket, beyond)
+    order = numbers.flatten().sort(stable=True).indices
+    place = torch.empty_like(order)
+    place[order] = torch.arange(len(order), device=device)
+    place = place.view(B, H, R, length)
+    at = (order % length).view(B, H, N, chunk)
 
-    # Of each row, the valid steps, and the ring that the chunks with such steps form through all rounds.
-    n = counts.sum(-1)[..., None]  # (B, 1, 1, 1)
-    ring = _Ring(R, C, C if valid is None else ((n + chunk - 1) // chunk).clamp(min=1), qk.device)
+    b, h = torch.arange(B, device=device).view(B, 1, 1, 1), torch.arange(H, device=device).view(H, 1, 1)
+    ring = _Ring(R, C, C if valid is None else ((n + chunk - 1) // chunk).clamp(min=1)[:, None, None, None], device)
+    chunks = torch.stack([ring.turn(i).expand(B, H, N) for i in range(-before, after + 1)], dim=-1)
+    chunks = (chunks + (b * H + h) * N).view(M, -1)
+    queries = ((b * T + at.clamp(max=T - 1)) * H + h).view(M, chunk)
+    reach = at if causal else (n[:, None, None, None] - 1).expand_as(at)
+    real = at < T
+    q_at = torch.where(real, at, -1).view(M, chunk).int()
 
-    def around(x: Tensor) -> Tensor:
-        """What each chunk sees: (B, H, N, chunk, ·) to (B, H, N, W, ·)."""
-        return torch.cat([ring.turn(x, i) for i in range(-before, after + 1)], dim=3)
+    def cut(x: Int[Tensor, "B H R length"]) -> Int[Tensor, "M C R"]:
+        """What the R rounds say of each sorted query."""
+        x = x.transpose(2, 3).expand(B, H, length, R)
+        return x.gather(2, at.flatten(2)[..., None].expand(-1, -1, -1, R)).view(M, chunk, R)
 
-    k = qk * ((qk.square().mean(-1, keepdim=True) + 1e-6).rsqrt() * (K**-0.5 * scale))
-    q_at = order.view(B, H, N, chunk, 1)
-    k_at = around(q_at).mT
-    scores = cut(qk) @ around(cut(k)).mT
-    hidden = None if valid is None and length == T else ~around(cut(counts[:, 0].mT[:, None])).mT
-    if causal:
-        hidden = q_at < k_at if hidden is None else hidden | (q_at < k_at)
-    if hidden is not None:
-        scores = scores.masked_fill(hidden, HIDDEN)
-    scores = scores.masked_fill(q_at == k_at, SELF)
-    single = n[..., None] <= chunk
+    single = (n <= chunk)[:, None, None, None]
+    names = met = following = same = None
     if not across_buckets:
-        named = bucket * R + torch.arange(R, device=qk.device)[:, None]  # of one bucket and one round
-        q_in = named.gather(-1, order).view(B, H, N, chunk, 1)
-        scores = scores.masked_fill((q_in != around(q_in).mT) & ~single, HIDDEN)
+        own = (bucket * R + torch.arange(R, device=device)[:, None]).gather(-1, at.view(B, H, R, length))
+        names = own.masked_fill(single, 0).view(M, chunk)
     if not duplicates:
-        own = ring.position(place // chunk)  # (B, H, R, length)
-        met = torch.zeros_like(scores)
-        for r in range(R):
-            q_on = cut(own[:, :, r, :, None])
-            k_on = around(q_on).mT
-            together = (q_on == k_on).to(met.dtype) + (q_on == ring.next(k_on)).to(met.dtype)
-            if not across_buckets:
-                same = cut(bucket[:, :, r, :, None])
-                together = together * ((same == around(same).mT) | single)
-            met = met + together
-        scores = scores - (met + 1e-9).log()
-
-    weight = scores.logsumexp(-1, keepdim=True)
-    y = (scores - weight).exp() @ around(cut(v))
-    y, weight = (
-        x.view(B, H, R, length, -1).gather(3, place[..., None].expand(-1, -1, -1, -1, x.shape[-1])) for x in (y, weight)
+        position = ring.position(place % (R * length) // chunk)
+        met, following = cut(position), cut((position + 1) % ring.size)
+        same = None if across_buckets else cut(bucket.masked_fill(single, 0))
+    return Plan(
+        queries=queries,
+        keys=queries[chunks].flatten(1),
+        q_at=q_at,
+        k_at=at.view(M, chunk)[chunks].flatten(1).int(),
+        reach=torch.where(real, reach, -1).view(M, chunk).int(),
+        chunks=chunks,
+        places=place[..., :T].permute(0, 3, 1, 2).reshape(-1, R),
+        names=names,
+        met=met,
+        after=following,
+        same=same,
     )
-    return (y * weight.softmax(2)).sum(2)[:, :, :T]
 
 
 class _Ring:
     """The chunks of R rounds in a ring, C to a round, of which a row uses the first `full`."""
 
-    def __init__(self, R: int, C: int, full: int | Tensor, device: torch.device) -> None:
-        self.R, self.C, self.full, self.device = R, C, full, device
+    def __init__(self, R: int, C: int, full: int | Int[Tensor, "B 1 1 1"], device: torch.device) -> None:
+        self.C, self.full, self.size = C, full, R * full
+        self.chunks = torch.arange(R * C, device=device)
 
-    def position(self, chunk: Int[Tensor, "B H R #T"]) -> Int[Tensor, "B H R #T"]:
-        """On the ring, of a round's chunks."""
-        return chunk + torch.arange(self.R, device=self.device)[:, None] * self.full
+    def position(self, chunk: Int[Tensor, "B H R T"]) -> Int[Tensor, "B H R T"]:
+        """On the ring, of chunks counted through all rounds."""
+        return chunk // self.C * self.full + chunk % self.C
 
-    def next(self, position: Tensor) -> Tensor:
-        size = self.R * self.full
-        if isinstance(size, Tensor):
-            size = size[..., None]
-        return (position + 1) % size
-
-    def turn(self, x: Tensor, i: int) -> Tensor:
-        """For each chunk (axis 2), the one i further on."""
+    def turn(self, i: int) -> Int[Tensor, "#B 1 N"]:
+        """For each chunk, the one i further on."""
         if i == 0:
-            return x
-        if isinstance(self.full, int):
-            return x.roll(-i, dims=2)
-        chunk = torch.arange(self.C, device=self.device).expand(len(self.full), 1, self.R, self.C)
-        there = (self.position(chunk.minimum(self.full - 1)) + i) % (self.R * self.full)
-        source = there // self.full * self.C + there % self.full
-        return x.gather(2, source.view(-1, 1, self.R * self.C, 1, 1).expand(x.shape))
+            return self.chunks.view(1, 1, -1)
+        used = self.chunks % self.C
+        if isinstance(self.full, Tensor):
+            used = used.minimum(self.full - 1)
+        there = (self.chunks // self.C * self.full + used + i) % self.size
+        return (there // self.full * self.C + there % self.full).view(-1, 1, len(self.chunks))
+
+
+class LSHAttention(torch.autograd.Function):
+    """y (B, H, T, V) from q and k (B, H, T, K), v and a `Plan`."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, plan: Plan) -> Tensor:
+        B, H, T, _ = q.shape
+        exponentials, _ = _form(q)
+        q, k, v = (_rows(x) for x in (q, k, v))
+        M, C = plan.queries.shape
+        y = torch.empty(M, C, v.shape[-1], dtype=q.dtype, device=q.device)
+        top, total = torch.empty(2, M, C, dtype=q.dtype, device=q.device)
+        for part in plan.parts():
+            E = _take(q, plan.queries[part]) @ _take(k, plan.keys[part]).mT
+            exponentials(E, plan, part, top[part], total[part])
+            y[part] = E.to(v.dtype) @ _take(v, plan.keys[part])
+        # The rounds of each row, each with exponentials relative to its own largest score.
+        tops = top.flatten()[plan.places]
+        top = tops.amax(1)
+        weight = (tops - top[:, None]).exp()
+        total = (weight * total.flatten()[plan.places]).sum(1)
+        y = _gather_sum(y.flatten(0, 1), plan.places, weight / total[:, None])
+        ctx.save_for_backward(q, k, v, y, top, total)
+        ctx.plan, ctx.shape = plan, (B, T, H)
+        return y.to(v.dtype).unflatten(0, (B, T, H)).transpose(1, 2)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, y, top, total = ctx.saved_tensors
+        plan: Plan = ctx.plan
+        _, slopes = _form(q)
+        g = _rows(dy).to(q.dtype) / total[:, None]
+        D = (g * y).sum(1)
+        g = g.to(v.dtype)
+        M, C = plan.queries.shape
+        dq = torch.empty(M, C, q.shape[1], dtype=q.dtype, device=q.device)
+        dk, dv = torch.zeros_like(dq), torch.zeros(M, C, v.shape[1], dtype=q.dtype, device=q.device)
+        for part in plan.parts():
+            queries, keys, chunks = plan.queries[part], plan.keys[part], plan.chunks[part].flatten()
+            q_, k_, g_ = _take(q, queries), _take(k, keys), _take(g, queries)
+            E = q_ @ k_.mT
+            ds = (g_ @ _take(v, keys).mT).to(q.dtype)
+            slopes(E, ds, plan, part, _take(top, queries), _take(D, queries))
+            E, ds, q_, k_ = (x.to(v.dtype) for x in (E, ds, q_, k_))
+            dq[part] = ds @ k_
+            for sums, terms in ((dk, ds.mT @ q_), (dv, E.mT @ g_)):
+                sums.view(M, -1).index_add_(0, chunks, terms.to(sums.dtype).view(len(chunks), -1))
+        dq, dk, dv = (_gather_sum(x.flatten(0, 1), plan.places) for x in (dq, dk, dv))
+        dq, dk, dv = (x.unflatten(0, ctx.shape).transpose(1, 2) for x in (dq, dk, dv))
+        return dq, dk, dv.to(v.dtype), None
+
+
+Exponentials: TypeAlias = Callable[[Tensor, Plan, slice, Tensor, Tensor], None]
+Slopes: TypeAlias = Callable[[Tensor, Tensor, Plan, slice, Tensor, Tensor], None]
+
+
+def _form(q: Tensor) -> tuple[Exponentials, Slopes]:
+    if compiled.serves(q):
+        from zoo.ops.lsh_attention import compiled as loops  # loads numba
+
+        kernels.ran("lsh_attention", "chunked, compiled loops")
+        return loops.exponentials, loops.slopes
+    kernels.ran("lsh_attention", "chunked")
+    return exponentials, slopes
+
+
+def exponentials(s: Tensor, plan: Plan, part: slice, top: Tensor, total: Tensor) -> None:
+    """Scores to e^{s − top} in place, with the largest score of each query as `top` and their sum as `total`."""
+    _mask(s, plan, part)
+    torch.amax(s, -1, out=top)
+    s.sub_(top[..., None]).exp_()
+    torch.sum(s, -1, out=total)
+
+
+def slopes(s: Tensor, ds: Tensor, plan: Plan, part: slice, top: Tensor, D: Tensor) -> None:
+    """In place, scores s to E = e^{s − top}, and ds, given as g·v, to E (g·v − D): 0 where the score is a constant."""
+    fixed = _mask(s, plan, part)
+    s.sub_(top[..., None]).exp_()
+    ds.sub_(D[..., None]).mul_(s).masked_fill_(fixed, 0)
+
+
+def _mask(s: Tensor, plan: Plan, part: slice) -> Bool[Tensor, "M C W"]:
+    """Put HIDDEN and SELF where they belong, add the bias, and tell where."""
+    k_at = plan.k_at[part, None]
+    hidden, own = k_at > plan.reach[part, :, None], k_at == plan.q_at[part, :, None]
+    s.masked_fill_(hidden, HIDDEN).masked_fill_(own, SELF)
+    bias = plan.bias(part, s.dtype)
+    if bias is not None:
+        s.add_(bias)
+    return hidden | own
+
+
+def _rows(x: Float[Tensor, "B H T d"]) -> Float[Tensor, "N d"]:
+    """The vectors of all steps and heads, one a row: a view where heads were cut out of features."""
+    return x.transpose(1, 2).reshape(-1, x.shape[3])
+
+
+def _take(x: Float[Tensor, "N ..."], rows: Int[Tensor, "M W"]) -> Float[Tensor, "M W ..."]:
+    return x.index_select(0, rows.flatten()).view(*rows.shape, *x.shape[1:])
+
+
+def _gather_sum(
+    x: Float[Tensor, "M d"], places: Int[Tensor, "N R"], weight: Float[Tensor, "N R"] | None = None
+) -> Float[Tensor, "N d"]:
+    """Σ_r weight_r x[places_r]."""
+    return F.embedding_bag(places, x, mode="sum", per_sample_weights=weight)

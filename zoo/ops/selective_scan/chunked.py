@@ -17,9 +17,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.ops import flops, kernels, precision
+from zoo.ops import compiled, flops, kernels, precision
 from zoo.ops.diagonal_scan.chunked import WIDE, recur
-from zoo.ops.selective_scan import naive
+from zoo.ops.selective_scan import naive, official
 
 BUDGET = 1 << 19
 """Numbers in the states of one chunk, so that its handful of temporaries stays in a CPU's cache."""
@@ -37,22 +37,32 @@ def selective_scan(
     state: Float[Tensor, "B D N"] | None = None,
     chunk: int | None = None,
 ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B D N"]]:
-    """See `naive.selective_scan`. Float32 at least, autocast or not. `chunk` is its steps; by default what fits.
+    """See `naive.selective_scan`. Float32 at least, autocast or not.
 
-    Counts its recurrence: 2 FLOPs per element of the states forward and 4 backward. Its sums are matmuls.
+    On a CPU with numba it is the loop of `compiled.py`. A `chunk` asks for the form of this file, with that many steps
+    in a chunk; by default what fits. Counts its recurrence: 2 FLOPs per element of the states forward and 4 backward.
     """
     (batch, T, width), N = u.shape, A.shape[1]
     if T == 1:
         y, h = naive.step(u[:, 0], delta[:, 0], A, B[:, 0], C[:, 0], D, state)
         return y[:, None], h
-    kernels.ran("selective_scan", "chunked")
-    L = min(T, max(SHORTEST, BUDGET // max(1, batch * width * N)) if chunk is None else chunk)
+    if chunk is None and (served := official.selective_scan(u, delta, A, B, C, D, state)) is not None:
+        return served
     with precision.full(u.device):
         dtype = precision.widest(u, delta, A, B, C, D, state)
         h = u.new_zeros(batch, width, N, dtype=dtype) if state is None else state.to(dtype)
-        wide = u.to(dtype)
-        y, h = _SelectiveScan.apply(wide, delta.to(dtype), A.to(dtype), B.to(dtype), C.to(dtype), h, L)
-        return (y if D is None else y + D.to(dtype) * wide).to(u.dtype), h
+        inputs = [x.to(dtype) for x in (u, delta, A, B, C)]
+        skip = None if D is None else D.to(dtype)
+        if chunk is None and compiled.serves(*inputs, skip, h):
+            from zoo.ops.selective_scan.compiled import CompiledSelectiveScan  # loads numba
+
+            kernels.ran("selective_scan", "compiled loop")
+            y, h = CompiledSelectiveScan.apply(*inputs, skip, h)
+            return y.to(u.dtype), h
+        kernels.ran("selective_scan", "chunked")
+        L = min(T, max(SHORTEST, BUDGET // max(1, batch * width * N)) if chunk is None else chunk)
+        y, h = _SelectiveScan.apply(*inputs, h, L)
+        return (y if skip is None else y + skip * inputs[0]).to(u.dtype), h
 
 
 class _SelectiveScan(torch.autograd.Function):

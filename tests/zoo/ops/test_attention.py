@@ -1,0 +1,88 @@
+"""Attention in blocks of queries against the equation: values and gradients, in every dtype, under masks and bias."""
+
+import pytest
+import torch
+
+from zoo.ops import kernels
+from zoo.ops.attention import attend, attend_naive
+from zoo.ops.attention.fused import in_blocks
+from zoo.ops.compiled import available
+
+pytestmark = pytest.mark.skipif(not available(), reason="needs numba")
+
+B, H, K, V = 2, 4, 8, 6
+
+
+def inputs(T, S, G=H, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(T + S)
+    shapes = (B, H, T, K), (B, G, S, K), (B, G, S, V)
+    return [torch.randn(s, generator=generator, dtype=torch.float64).to(dtype).requires_grad_() for s in shapes]
+
+
+def narrowed(T, S):
+    """A bias with a gradient, and keys that some queries do not see; every query sees the first."""
+    bias = torch.randn(1, H, T, S, dtype=torch.float64).requires_grad_()
+    return bias, (torch.rand(B, 1, T, S) < 0.7) | (torch.arange(S) == 0)
+
+
+def differences(op, truth, tensors, **options):
+    """Relative error of the output and of every gradient."""
+    wide = [x.detach().double().requires_grad_() for x in tensors]
+    y, want = op(*tensors, **options), truth(*wide, **options)
+    dy = torch.randn_like(y)
+    got = [y, *torch.autograd.grad(y, tensors, dy)]
+    want = [want, *torch.autograd.grad(want, wide, dy.double())]
+    return [float(((a.double() - b).norm() / b.norm()).detach()) for a, b in zip(got, want, strict=True)]
+
+
+def biased(op, visible, causal):
+    return lambda q, k, v, bias: op(q, k, v, bias=bias, visible=visible, causal=causal)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(("T", "S", "G"), [(1, 1, 4), (2, 2, 4), (130, 131, 4), (300, 300, 2), (257, 257, 1)])
+def test_blocks_equal_the_equation(T, S, G, causal):
+    assert max(differences(in_blocks, attend_naive, inputs(T, S, G), causal=causal, scale=0.3)) < 1e-13
+    bias, visible = narrowed(T, S)
+    op, truth = (biased(form, visible, causal) for form in (in_blocks, attend_naive))
+    assert max(differences(op, truth, [*inputs(T, S, G), bias])) < 1e-13
+
+
+def test_one_bias_and_mask_for_all_queries():
+    q, k, v = inputs(140, 150)
+    bias = torch.randn(B, 1, 1, 150, dtype=torch.float64).requires_grad_()
+    visible = torch.arange(150) < torch.tensor([150, 20])[:, None, None, None]
+    op, truth = (biased(form, visible, False) for form in (in_blocks, attend_naive))
+    assert max(differences(op, truth, [q, k, v, bias])) < 1e-13
+
+
+def test_more_heads_of_values_than_of_keys():
+    q, k, v = inputs(20, 20)
+    assert max(differences(in_blocks, attend_naive, [q, k[:, :1].detach().requires_grad_(), v], causal=True)) < 1e-13
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 0.01)])
+def test_precision(dtype, tolerance):
+    assert max(differences(in_blocks, attend_naive, inputs(300, 300, 2, dtype), causal=True)) < tolerance
+
+
+def test_bfloat16_on_a_cpu_takes_the_blocks():
+    q, k, v = inputs(9, 9, dtype=torch.bfloat16)
+    assert torch.equal(attend(q, k, v, causal=True), in_blocks(q, k, v, causal=True))
+    assert kernels.used["attention"] == "compiled blocks"
+
+
+def test_what_is_hidden_leaves_no_trace():
+    q, k, v = inputs(140, 140, dtype=torch.bfloat16)
+    visible = torch.arange(140)[None, None, None] < 70
+    y = in_blocks(q, k, v, visible=visible)
+    with torch.no_grad():
+        k[:, :, 70:], v[:, :, 70:] = 100, 1e4
+    assert torch.equal(y, in_blocks(q, k, v, visible=visible))
+
+
+def test_large_scores_and_queries_without_keys():
+    q, k, v = inputs(5, 3)
+    y = in_blocks(q * 1e3, k, v)
+    torch.testing.assert_close(y, attend_naive(q * 1e3, k, v))
+    assert torch.equal(in_blocks(q, k, v, causal=True)[:, :, :2], torch.zeros(B, H, 2, V, dtype=torch.float64))

@@ -1,0 +1,48 @@
+"""Norms over the width of a head: the compiled loops equal the torch form, in outputs and gradients."""
+
+import pytest
+import torch
+
+from zoo.ops import compiled, head_norms
+
+pytestmark = pytest.mark.skipif(not compiled.available(), reason="needs numba")
+TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 5e-3}
+
+
+def run(norm, inputs):
+    """Output and gradients of a weighed sum of it."""
+    leaves = [x.detach().requires_grad_() for x in inputs]
+    y = norm(*leaves)
+    torch.manual_seed(1)
+    total = (y.double() * torch.randn(y.shape, dtype=torch.float64)).sum()
+    return y.detach(), *torch.autograd.grad(total, leaves)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@pytest.mark.parametrize("shape", [(3, 7), (2, 5, 3, 64), (150, 33)], ids=str)
+@pytest.mark.parametrize(
+    ("norm", "count"),
+    [
+        (lambda x: head_norms.unit(x, 0.3), 1),
+        (head_norms.simplex, 1),
+        (lambda o, w: head_norms.rms(o, w, 1e-5), 2),
+        (lambda o, w, g: head_norms.rms(o, w, 1e-5, g), 3),
+        (lambda o, w, g: head_norms.rms(o, w, 1e-5, g, "sigmoid"), 3),
+    ],
+    ids=["unit", "simplex", "rms", "swish", "sigmoid"],
+)
+def test_loops_equal_torch(monkeypatch, norm, count, shape, dtype):
+    torch.manual_seed(0)
+    inputs = [x.to(dtype) for x in (2 * torch.randn(shape), torch.randn(shape[-1]), torch.randn(shape))[:count]]
+    got = run(norm, inputs)
+    monkeypatch.setattr(compiled, "available", lambda: False)
+    want = run(norm, [x.double() for x in inputs])
+    for ours, true in zip(got, want, strict=True):
+        assert ours.dtype is dtype
+        assert float((ours.double() - true).norm()) <= TOLERANCES[dtype] * float(true.norm())
+
+
+def test_rows_that_vanish():
+    """Zeros, and elu + 1 of what is far below zero: finite, with finite gradients."""
+    for norm, x in ((head_norms.unit, torch.zeros(2, 8)), (head_norms.simplex, torch.full((2, 8), -90.0))):
+        assert all(bool(y.isfinite().all()) for y in run(norm, [x]))

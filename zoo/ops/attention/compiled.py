@@ -1,0 +1,291 @@
+"""Softmax attention in blocks of queries: products by torch, and all that is between them in one compiled pass per row.
+
+    s = scale q kᵀ + bias,    lse = log Σ e^s,    p = e^{s − lse},    y = p v
+
+Only the scores of one block exist at a time, and of causal attention only those up to its last query (as in Dao et al.
+2022, arXiv:2205.14135, which cuts keys into blocks as well). What is kept is lse; the backward pass makes s again:
+
+    dp = dy vᵀ,    ds = p (dp − Σ p dp),    dq = scale ds k,    dk = scale dsᵀ q,    dv = pᵀ dy
+
+The R query heads that share a head of keys are rows of one product. In bfloat16 products are rounded to it, as under
+autocast; the softmax, lse and sums over blocks are float32.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numba import types
+from numba.extending import overload
+from torch import Tensor
+
+from zoo.ops import flops
+from zoo.ops.bfloat16 import array, narrowed, widened
+from zoo.ops.compiled import spread
+from zoo.ops.loops import exp, inlined, loop
+from zoo.ops.precision import full, wide
+
+ROWS = 128
+"""Rows of a block: queries, times R."""
+SCORES = 1 << 18
+"""Scores of a block at most, where more than one head would fit in: L2 holds them between the products."""
+
+
+class CompiledAttention(torch.autograd.Function):
+    """`naive.attend` on a CPU: y (N, R, T, V) from q (N, R, T, K), k (N, S, K), v (N, S, V) with N = B·G.
+
+    `visible` and `bias` are (B, H, T, S), where all but S may be 1.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        visible: Tensor | None,
+        bias: Tensor | None,
+        groups: int,
+        causal: bool,
+        scale: float,
+    ) -> Tensor:
+        (N, R, T, _), S = q.shape, k.shape[1]
+        lse = torch.empty(N, R, T, dtype=wide(q).dtype)
+        y = q.new_empty(N, R, T, v.shape[2])
+        work = partial(_softmax, *_extras(lse, visible, bias), groups, S, causal, _number(scale, lse), array(lse))
+        scores, computed = Scratch(q), 0
+        with full(q.device):
+            for heads, queries, keys in blocks(N, R, T, S, causal):
+                s = scores.product(q[heads, :, queries].flatten(1, 2), _first(k[heads], keys).mT)
+                spread(partial(work, heads.start, queries.start, array(s)), queries.stop - queries.start)
+                y[heads, :, queries] = torch.bmm(s, _first(v[heads], keys)).unflatten(1, (R, -1))
+                computed += s.numel()
+        flops.count("attention", 2 * (N * R * T * S - computed) * (q.shape[3] + v.shape[2]))
+        ctx.save_for_backward(q, k, v, visible, bias, lse)
+        ctx.options = groups, causal, scale
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, visible, bias, lse = ctx.saved_tensors
+        groups, causal, scale = ctx.options
+        (N, R, T, _), S = q.shape, k.shape[1]
+        dq = torch.empty_like(q)
+        dk, dv = torch.zeros_like(k, dtype=lse.dtype), torch.zeros_like(v, dtype=lse.dtype)
+        dbias = None
+        if bias is not None and ctx.needs_input_grad[4]:
+            dbias = bias.new_zeros(*bias.shape[:2], T, S, dtype=lse.dtype)
+        work = partial(
+            _gradients,
+            *_extras(lse, visible, bias),
+            _rows(dbias, lse),
+            groups,
+            S,
+            causal,
+            _number(scale, lse),
+            array(lse),
+        )
+        scores, slopes, computed = Scratch(q), Scratch(q), 0
+        with full(q.device):
+            for heads, queries, keys in blocks(N, R, T, S, causal):
+                q_, dy_ = q[heads, :, queries].flatten(1, 2), dy[heads, :, queries].flatten(1, 2)
+                k_, v_ = _first(k[heads], keys), _first(v[heads], keys)
+                s, dp = scores.product(q_, k_.mT), slopes.product(dy_, v_.mT)
+                spread(partial(work, heads.start, queries.start, array(s), array(dp)), queries.stop - queries.start)
+                p, ds = s, dp  # in place
+                dq[heads, :, queries] = torch.bmm(ds, k_).unflatten(1, (R, -1))
+                dk[heads, :keys] += torch.bmm(ds.mT, q_)
+                dv[heads, :keys] += torch.bmm(p.mT, dy_)
+                computed += s.numel()
+        flops.count("attention", 2 * (N * R * T * S - computed) * (3 * q.shape[3] + 2 * v.shape[2]))
+        if dbias is not None:
+            dbias = dbias.sum_to_size(bias.shape).to(bias.dtype)
+        return dq, dk.to(k.dtype), dv.to(v.dtype), None, dbias, None, None, None
+
+
+def blocks(N: int, R: int, T: int, S: int, causal: bool) -> Iterator[tuple[slice, slice, int]]:
+    """Heads and queries of every block, and how many keys, from the first on, its queries may see."""
+    rows = -(-ROWS // R)
+    for start in range(0, T, rows):
+        stop = min(start + rows, T)
+        keys = min(max(stop + S - T, 1), S) if causal else S
+        heads = max(SCORES // (R * (stop - start) * keys), 1)
+        for n in range(0, N, heads):
+            yield slice(n, min(n + heads, N)), slice(start, stop), keys
+
+
+def _first(x: Tensor, keys: int) -> Tensor:
+    """The first keys, contiguous by their strides too: torch's bfloat16 product copies any other transposed matrix."""
+    return x[:, :keys].reshape(-1, x.shape[2]).view(len(x), keys, -1)
+
+
+class Scratch:
+    """Memory for one block after another."""
+
+    def __init__(self, like: Tensor) -> None:
+        self.memory = like.new_empty(0)
+
+    def product(self, a: Tensor, b: Tensor) -> Tensor:
+        """a b, where the last product was."""
+        shape = (*a.shape[:2], b.shape[2])
+        if self.memory.numel() < math.prod(shape):
+            self.memory = self.memory.new_empty(math.prod(shape))
+        return torch.bmm(a, b, out=self.memory[: math.prod(shape)].view(shape))
+
+
+def _extras(like: Tensor, visible: Tensor | None, bias: Tensor | None) -> tuple[Any, Any]:
+    seen = np.empty((0, 0, 0, 0), np.bool_) if visible is None else array(visible)
+    return seen, _rows(bias, like)
+
+
+def _rows(x: Tensor | None, like: Tensor) -> Any:
+    return array(like.new_empty(0, 0, 0, 0) if x is None else x.to(like.dtype))
+
+
+def _number(x: float, like: Tensor) -> Any:
+    return array(like.new_tensor(x))[()]
+
+
+@loop
+def _softmax(visible, bias, groups, S, causal, scale, lse, first, origin, s, start, stop):  # type: ignore[no-untyped-def]
+    """Scores become weights, and lse is written, for queries `start` to `stop` of a block that begins at `origin`."""
+    heads, rows, keys = s.shape
+    _, R, T = lse.shape
+    size = rows // R
+    scratch = np.empty(keys, lse.dtype)
+    empty = lse.dtype.type(-np.inf)
+    for i in range(start, stop):
+        t = origin + i
+        seen = max(min(keys, t + S - T + 1), 0) if causal else keys
+        x = scratch[:seen]
+        for n in range(heads):
+            b, g = (first + n) // groups, (first + n) % groups
+            for r in range(R):
+                row = s[n, r * size + i]
+                for j in range(seen):
+                    x[j] = widened(row[j]) * scale
+                if bias.size > 0:
+                    added = _row(bias, b, g * R + r, t)
+                    for j in range(seen):
+                        x[j] += added[j]
+                if visible.size > 0:
+                    shown = _row(visible, b, g * R + r, t)
+                    for j in range(seen):
+                        x[j] = x[j] if shown[j] else empty
+                highest = _rank(empty)
+                for j in range(seen):
+                    highest = max(highest, _rank(x[j]))
+                top = _ranked(highest)
+                total = scale * 0
+                if top > empty:
+                    for j in range(seen):
+                        e = exp(x[j] - top)
+                        x[j] = e
+                        total += e
+                    lse[first + n, r, t] = top + np.log(total)
+                    inverse = 1 / total
+                    for j in range(seen):
+                        row[j] = narrowed(x[j] * inverse, row)
+                    row[seen:] = 0
+                else:
+                    lse[first + n, r, t] = -empty
+                    row[:] = 0
+
+
+@loop
+def _gradients(  # type: ignore[no-untyped-def]
+    visible, bias, dbias, groups, S, causal, scale, lse, first, origin, s, dp, start, stop
+):
+    """Scores become weights and dp becomes scale ds, as `_softmax`."""
+    heads, rows, keys = s.shape
+    _, R, T = lse.shape
+    size = rows // R
+    scratch, scratch2 = np.empty(keys, lse.dtype), np.empty(keys, lse.dtype)
+    empty = lse.dtype.type(-np.inf)
+    for i in range(start, stop):
+        t = origin + i
+        seen = max(min(keys, t + S - T + 1), 0) if causal else keys
+        x, d = scratch[:seen], scratch2[:seen]
+        for n in range(heads):
+            b, g = (first + n) // groups, (first + n) % groups
+            for r in range(R):
+                row, drow = s[n, r * size + i], dp[n, r * size + i]
+                for j in range(seen):
+                    x[j] = widened(row[j]) * scale
+                if bias.size > 0:
+                    added = _row(bias, b, g * R + r, t)
+                    for j in range(seen):
+                        x[j] += added[j]
+                if visible.size > 0:
+                    shown = _row(visible, b, g * R + r, t)
+                    for j in range(seen):
+                        x[j] = x[j] if shown[j] else empty
+                norm = lse[first + n, r, t]
+                mean = scale * 0
+                for j in range(seen):
+                    p = exp(x[j] - norm)
+                    x[j] = p
+                    d[j] = widened(drow[j])
+                    mean += p * d[j]
+                for j in range(seen):
+                    d[j] = x[j] * (d[j] - mean)
+                if dbias.size > 0:
+                    out = _row(dbias, b, g * R + r, t)
+                    for j in range(seen):
+                        out[j] += d[j]
+                for j in range(seen):
+                    row[j] = narrowed(x[j], row)
+                for j in range(seen):
+                    drow[j] = narrowed(d[j] * scale, drow)
+                row[seen:] = 0
+                drow[seen:] = 0
+
+
+def _rank(x: Any) -> Any:
+    """An integer in the order of the floats, of which LLVM finds the greatest many at a time."""
+    raise NotImplementedError("for loops only")
+
+
+def _ranked(rank: Any) -> Any:
+    """The float of that rank."""
+    raise NotImplementedError("for loops only")
+
+
+@overload(_rank)
+def _rank_of(x: Any) -> Any:
+    return _rank32 if x == types.float32 else _rank64
+
+
+@overload(_ranked)
+def _ranked_of(rank: Any) -> Any:
+    return _ranked32 if rank == types.int32 else _ranked64
+
+
+def _rank32(x: Any) -> Any:
+    bits = np.float32(x).view(np.int32)
+    return np.int32(bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF)))
+
+
+def _ranked32(rank: Any) -> Any:
+    return np.int32(rank ^ ((rank >> np.int32(31)) & np.int32(0x7FFFFFFF))).view(np.float32)
+
+
+def _rank64(x: Any) -> Any:
+    bits = np.float64(x).view(np.int64)
+    return bits ^ ((bits >> 63) & 0x7FFFFFFFFFFFFFFF)
+
+
+def _ranked64(rank: Any) -> Any:
+    return np.int64(rank ^ ((rank >> 63) & 0x7FFFFFFFFFFFFFFF)).view(np.float64)
+
+
+@inlined
+def _row(x, b, h, t):  # type: ignore[no-untyped-def]
+    """Row t of head h of batch row b of an array that may have one for all of each."""
+    return x[min(b, x.shape[0] - 1), min(h, x.shape[1] - 1), min(t, x.shape[2] - 1)]

@@ -1,0 +1,103 @@
+"""Delta rules by the Triton kernels of flash-linear-attention (fla-org/flash-linear-attention, fla/ops): see
+`zoo.ops.linear_attention.official`. Without a decay there is one for half precision only."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zoo.ops import kernels
+from zoo.ops.delta_rule import naive
+from zoo.ops.linear_attention.official import by_fla, decay, drawn_decay
+
+
+def delta_rule(
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor | None, state: Tensor | None
+) -> tuple[Tensor, Tensor] | None:
+    """As `naive.delta_rule_naive`, or None where fla's kernel may not be used."""
+    kernel = PLAIN if log_decay is None else GATED
+    sizes = *q.shape[1::2], v.shape[-1]
+    return kernels.serve(kernel, kernels.products(q, k, v), sizes, q, k, v, beta, log_decay, state)
+
+
+def dplr(
+    q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, log_decay: Tensor, state: Tensor | None
+) -> tuple[Tensor, Tensor] | None:
+    """As `naive.dplr_naive`, or None where fla's kernel may not be used."""
+    sizes = *q.shape[1::2], v.shape[-1]
+    return kernels.serve(DPLR, kernels.products(q, k, v, a, b), sizes, q, k, v, a, b, log_decay, state)
+
+
+def _plain(
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: None = None, state: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    dtype = kernels.products(q, k, v)
+    rows = [x.to(dtype) for x in (q, k, v)]
+    o, S = by_fla("delta_rule", "chunk_delta_rule", *rows, beta.float(), state=state)
+    return o.to(v.dtype), S
+
+
+def _gated(
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor, state: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    dtype = kernels.products(q, k, v)
+    rows = [x.to(dtype) for x in (q, k, v)]
+    g = decay(log_decay, len(v))
+    o, S = by_fla("gated_delta_rule", "chunk_gated_delta_rule", *rows, g, beta.float(), state=state)
+    return o.to(v.dtype), S
+
+
+def _dplr(
+    q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, log_decay: Tensor, state: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    dtype = kernels.products(q, k, v, a, b)
+    rows = [x.to(dtype) for x in (q, k, v, a, b)]
+    g = decay(log_decay, len(v))
+    o, S = by_fla("generalized_delta_rule", "chunk_dplr_delta_rule", *rows, g, state=state)
+    return o.to(v.dtype), S
+
+
+def _draw(random: torch.Generator, T: int, H: int, K: int, V: int) -> list[Tensor]:
+    """q, unit keys, v, β between 0 and 1, a decay per head, a state."""
+    shapes = (2, H, T, K), (2, H, T, K), (2, H, T, V), (2, H, T), (2, H, K, V)
+    q, k, v, beta, state = (torch.randn(shape, generator=random, dtype=torch.float64) for shape in shapes)
+    return [q, F.normalize(k, dim=-1), v, beta.sigmoid(), drawn_decay(random, 2, H, T), state]
+
+
+def _draw_dplr(random: torch.Generator, T: int, H: int, K: int, V: int) -> list[Tensor]:
+    """As RWKV-7 has them, a = −κ̂ and b = κ̂ ⊙ rate, but for decays, which may be any."""
+    q, key, v, _, _, state = _draw(random, T, H, K, V)
+    k, rate = (torch.randn(2, H, T, K, generator=random, dtype=torch.float64) for _ in range(2))
+    return [q, k * K**-0.5, v, -key, key * rate.sigmoid(), drawn_decay(random, 2, H, T, K), state]
+
+
+PLAIN = kernels.Official(
+    "delta_rule",
+    "fla chunk_delta_rule",
+    package="fla",
+    install="fla-core",
+    run=_plain,
+    naive=naive.delta_rule_naive,
+    draw=_draw,
+    dtypes=(torch.bfloat16,),
+)
+GATED = kernels.Official(
+    "delta_rule",
+    "fla chunk_gated_delta_rule",
+    package="fla",
+    install="fla-core",
+    run=_gated,
+    naive=naive.delta_rule_naive,
+    draw=_draw,
+)
+DPLR = kernels.Official(
+    "dplr",
+    "fla chunk_dplr_delta_rule",
+    package="fla",
+    install="fla-core",
+    run=_dplr,
+    naive=naive.dplr_naive,
+    draw=_draw_dplr,
+)
+KERNELS = (PLAIN, GATED, DPLR)

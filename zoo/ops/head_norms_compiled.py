@@ -1,0 +1,233 @@
+"""`zoo.ops.head_norms` as compiled loops over rows of one head's width; the backward passes need one number of a row.
+
+unit      y = c r x,                    dx = r (c dy − y (y·dy) / c)
+simplex   y = φ / s,                    dx = (dy − y·dy) / s ⊙ min(φ, 1)           (without y·dy where s is clamped)
+rms       y = w ⊙ n ⊙ a,  n = r o,      do = r (dn − n mean(dn ⊙ n)),  dn = dy ⊙ a ⊙ w
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zoo.ops.bfloat16 import array, narrowed, widened
+from zoo.ops.compiled import spread
+from zoo.ops.head_norms import SMALLEST_SQUARE, SMALLEST_SUM
+from zoo.ops.loops import exp, loop
+
+GRAIN = 64
+"""Rows that one thread takes at least, and that share a row of partial sums."""
+
+
+class CompiledUnit(torch.autograd.Function):
+    """`unit` of x (*N, K), in `dtype`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
+        y, r = torch.empty(x.shape, dtype=dtype), _numbers(x)
+        _run(_unit, (x, y), r, _constants(r, scale, SMALLEST_SQUARE))
+        ctx.save_for_backward(y, r)
+        ctx.scale, ctx.dtype = scale, x.dtype
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        y, r = ctx.saved_tensors
+        dx = torch.empty(y.shape, dtype=ctx.dtype)
+        _run(_unit_backward, (y, dy, dx), r, _constants(r, ctx.scale, 1 / ctx.scale))
+        return dx, None, None
+
+
+class CompiledSimplex(torch.autograd.Function):
+    """`simplex` of x (*N, K), in x's dtype."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y, s = torch.empty(x.shape, dtype=x.dtype), _numbers(x)
+        _run(_simplex, (x, y), s, _constants(s, 0, 1, SMALLEST_SUM))
+        ctx.save_for_backward(y, s)
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> Tensor:
+        y, s = ctx.saved_tensors
+        dx = torch.empty(y.shape, dtype=y.dtype)
+        _run(_simplex_backward, (y, dy, dx), s, _constants(s, 0, 1, SMALLEST_SUM))
+        return dx
+
+
+class CompiledRMS(torch.autograd.Function):
+    """`rms` of o (*N, V) and maybe a gate of that shape, in o's dtype."""
+
+    @staticmethod
+    def forward(ctx: Any, o: Tensor, weight: Tensor, eps: float, gate: Tensor | None, swish: bool) -> Tensor:
+        y, w = torch.empty(o.shape, dtype=o.dtype), weight.detach().to(_numbers(o).dtype)
+        kind = 0 if gate is None else 1 if swish else 2
+        _run(_rms, (o, o if gate is None else gate, y), w, _constants(w, 1, eps, 1 / len(w)), kind)
+        ctx.save_for_backward(o, weight, gate)
+        ctx.eps, ctx.kind = eps, kind
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        o, weight, gate = ctx.saved_tensors
+        w, g = weight.detach().to(_numbers(o).dtype), o if gate is None else gate
+        do, dg = torch.empty(o.shape, dtype=o.dtype), torch.empty(g.shape, dtype=g.dtype)
+        dw = torch.zeros(-(-_numbers(o).numel() // GRAIN), len(w), dtype=w.dtype)
+        _run(_rms_backward, (o, g, dy, do, dg), w, dw, _constants(w, 1, ctx.eps, 1 / len(w)), ctx.kind)
+        return do, dw.sum(0).to(weight.dtype), None, None if gate is None else dg, None
+
+
+def _numbers(x: Tensor) -> Tensor:
+    """Room for a number of each row, in float32 at least."""
+    return torch.empty(x.shape[:-1].numel(), dtype=torch.promote_types(x.dtype, torch.float32))
+
+
+def _constants(like: Tensor, *numbers: float) -> Tensor:
+    """Numbers in the dtype of `like`: as Python's they would make a loop compute in float64."""
+    return torch.tensor(numbers, dtype=like.dtype)
+
+
+def _run(work: Any, by_row: tuple[Tensor, ...], *rest: Any) -> None:
+    """`work` on tensors (*N, d) as rows, and on the rest as it is."""
+    items = by_row[0].shape[:-1].numel()
+    arrays = [array(x.reshape(items, -1)) for x in by_row]
+    others = [array(x) if isinstance(x, Tensor) else x for x in rest]
+    spread(lambda start, stop: work(start, stop, *arrays, *others), items, GRAIN)
+
+
+@loop
+def _unit(start, stop, x, y, r, constants):  # type: ignore[no-untyped-def]
+    d, scale, least = x.shape[1], constants[0], constants[1]
+    row, out = np.empty(d, r.dtype), np.empty(d, y.dtype)
+    for i in range(start, stop):
+        x_, total = x[i], least
+        for c in range(d):
+            row[c] = widened(x_[c])
+            total += row[c] * row[c]
+        r[i] = 1 / np.sqrt(total)
+        factor = scale * r[i]
+        for c in range(d):
+            out[c] = narrowed(factor * row[c], out)
+        y[i] = out
+
+
+@loop
+def _unit_backward(start, stop, y, dy, dx, r, constants):  # type: ignore[no-untyped-def]
+    d, scale, undo = y.shape[1], constants[0], constants[1]
+    row, slope, out = np.empty(d, r.dtype), np.empty(d, r.dtype), np.empty(d, dx.dtype)
+    for i in range(start, stop):
+        y_, dy_, met = y[i], dy[i], r.dtype.type(0)
+        for c in range(d):
+            row[c], slope[c] = widened(y_[c]), widened(dy_[c])
+            met += row[c] * slope[c]
+        own, along = r[i] * scale, r[i] * met * undo
+        for c in range(d):
+            out[c] = narrowed(own * slope[c] - along * row[c], out)
+        dx[i] = out
+
+
+@loop
+def _simplex(start, stop, x, y, s, constants):  # type: ignore[no-untyped-def]
+    d, zero, one, least = x.shape[1], constants[0], constants[1], constants[2]
+    row, out = np.empty(d, s.dtype), np.empty(d, y.dtype)
+    for i in range(start, stop):
+        x_, total = x[i], zero
+        for c in range(d):
+            z = widened(x_[c])
+            row[c] = max(z, zero) + exp(min(z, zero))
+            total += row[c]
+        s[i] = total
+        factor = one / max(total, least)
+        for c in range(d):
+            out[c] = narrowed(factor * row[c], out)
+        y[i] = out
+
+
+@loop
+def _simplex_backward(start, stop, y, dy, dx, s, constants):  # type: ignore[no-untyped-def]
+    d, zero, one, least = y.shape[1], constants[0], constants[1], constants[2]
+    row, slope, out = np.empty(d, s.dtype), np.empty(d, s.dtype), np.empty(d, dx.dtype)
+    for i in range(start, stop):
+        y_, dy_, met = y[i], dy[i], zero
+        for c in range(d):
+            row[c], slope[c] = widened(y_[c]), widened(dy_[c])
+            met += row[c] * slope[c]
+        total = max(s[i], least)
+        if s[i] < least:
+            met = zero
+        factor = one / total
+        for c in range(d):
+            out[c] = narrowed(factor * (slope[c] - met) * min(total * row[c], one), out)
+        dx[i] = out
+
+
+@loop
+def _rms(start, stop, o, gate, y, w, constants, kind):  # type: ignore[no-untyped-def]
+    d, one, eps, share = o.shape[1], constants[0], constants[1], constants[2]
+    row, factor, out = np.empty(d, w.dtype), np.empty(d, w.dtype), np.empty(d, y.dtype)
+    for i in range(start, stop):
+        o_, g_, total = o[i], gate[i], eps
+        for c in range(d):
+            row[c] = widened(o_[c])
+            total += share * row[c] * row[c]
+        r = one / np.sqrt(total)
+        for c in range(d):
+            factor[c] = one
+        if kind > 0:
+            for c in range(d):
+                factor[c] = one / (one + exp(-widened(g_[c])))
+        if kind == 1:
+            for c in range(d):
+                factor[c] *= widened(g_[c])
+        for c in range(d):
+            out[c] = narrowed(r * row[c] * w[c] * factor[c], out)
+        y[i] = out
+
+
+@loop
+def _rms_backward(start, stop, o, gate, dy, do, dg, w, dw, constants, kind):  # type: ignore[no-untyped-def]
+    d, one, eps, share = o.shape[1], constants[0], constants[1], constants[2]
+    row, slope, sums = np.empty(d, w.dtype), np.empty(d, w.dtype), np.zeros(d, w.dtype)
+    factor, change = np.empty(d, w.dtype), np.zeros(d, w.dtype)
+    out, gate_out = np.empty(d, do.dtype), np.empty(d, dg.dtype)
+    for i in range(start, stop):
+        o_, g_, dy_, total = o[i], gate[i], dy[i], eps
+        for c in range(d):
+            row[c] = widened(o_[c])
+            total += share * row[c] * row[c]
+        r = one / np.sqrt(total)
+        for c in range(d):
+            row[c] *= r
+            factor[c] = one
+        if kind > 0:
+            for c in range(d):
+                on = one / (one + exp(-widened(g_[c])))
+                factor[c], change[c] = on, on * (one - on)
+        if kind == 1:
+            for c in range(d):
+                change[c] = factor[c] + widened(g_[c]) * change[c]
+                factor[c] *= widened(g_[c])
+        met = eps - eps
+        for c in range(d):
+            z = widened(dy_[c])
+            gate_out[c] = narrowed(z * row[c] * w[c] * change[c], gate_out)
+            z *= factor[c]
+            sums[c] += z * row[c]
+            slope[c] = z * w[c]
+            met += slope[c] * row[c]
+        met *= share
+        for c in range(d):
+            out[c] = narrowed(r * (slope[c] - met * row[c]), out)
+        do[i] = out
+        if kind > 0:
+            dg[i] = gate_out
+        if (i + 1) % GRAIN == 0 or i == stop - 1:
+            dw[i // GRAIN] = sums
+            sums[:] = 0

@@ -1,0 +1,121 @@
+"""Linear attention by the Triton kernels of flash-linear-attention (fla-org/flash-linear-attention, fla/ops), one for
+each kind of decay, in the package fla-core. They have time before heads and the state as we do, (B, H, K, V)."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.ops import kernels
+from zoo.ops.linear_attention import naive
+
+
+def linear_attention(
+    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None, state: Tensor | None, bonus: Tensor | None
+) -> tuple[Tensor, Tensor] | None:
+    """As `naive.recurrent`, or None where fla's kernel may not be used.
+
+    Matrix products run in bfloat16 where q, k and v are that, or autocast says so.
+    """
+    if bonus is not None and (log_decay is None or log_decay.ndim == 3):
+        return None
+    if bonus is not None:
+        kernel = BONUS
+    elif log_decay is None:
+        kernel = PLAIN
+    else:
+        kernel = PER_HEAD if log_decay.ndim == 3 else PER_CHANNEL
+    sizes = q.shape[1], v.shape[1], q.shape[-1], v.shape[-1]
+    return kernels.serve(kernel, kernels.products(q, k, v), sizes, q, k, v, log_decay, state, bonus)
+
+
+def by_fla(module: str, name: str, *inputs: Tensor, state: Tensor | None, **options: Any) -> tuple[Tensor, Tensor]:
+    """`name` of fla.ops.`module` on inputs (B, H, T, …): output (B, H, T, V) and last state (B, H, K, V)."""
+    function = getattr(import_module(f"fla.ops.{module}"), name)
+    by_time = [x.transpose(1, 2).contiguous() for x in inputs]
+    first = None if state is None else state.float().contiguous()
+    o, S = function(*by_time, scale=1.0, initial_state=first, output_final_state=True, **options)
+    return o.transpose(1, 2), S
+
+
+def _same_heads(q: Tensor, k: Tensor, v: Tensor) -> list[Tensor]:
+    """q, k and v in the dtype of the products, each with v's heads."""
+    dtype = kernels.products(q, k, v)
+    return [naive.repeat(x.to(dtype), v.shape[1]) for x in (q, k, v)]
+
+
+def decay(log_decay: Tensor, rows: int) -> Tensor:
+    """ln a in float32, for each row, bounded from below: differences of sums from the start stand in the kernels."""
+    return log_decay.float().clamp(min=kernels.LOWEST).expand(rows, *log_decay.shape[1:])
+
+
+def _plain(
+    q: Tensor, k: Tensor, v: Tensor, log_decay: None = None, state: Tensor | None = None, bonus: None = None
+) -> tuple[Tensor, Tensor]:
+    inputs = _same_heads(q, k, v)
+    o, S = by_fla("linear_attn", "chunk_linear_attn", *inputs, state=state, normalize=False)
+    return o.to(v.dtype), S
+
+
+def _per_head(
+    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor | None = None, bonus: None = None
+) -> tuple[Tensor, Tensor]:
+    inputs = _same_heads(q, k, v)
+    o, S = by_fla("simple_gla", "chunk_simple_gla", *inputs, decay(log_decay, len(v)), state=state)
+    return o.to(v.dtype), S
+
+
+def _per_channel(
+    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor | None = None, bonus: None = None
+) -> tuple[Tensor, Tensor]:
+    inputs = _same_heads(q, k, v)
+    o, S = by_fla("gla", "chunk_gla", *inputs, decay(log_decay, len(v)), state=state)
+    return o.to(v.dtype), S
+
+
+def _bonus(
+    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor | None, bonus: Tensor
+) -> tuple[Tensor, Tensor]:
+    inputs = _same_heads(q, k, v)
+    o, S = by_fla("rwkv6", "chunk_rwkv6", *inputs, decay(log_decay, len(v)), state=state, u=bonus.float())
+    return o.to(v.dtype), S
+
+
+def drawn_decay(random: torch.Generator, *shape: int) -> Tensor:
+    """ln a: in the first row fast, and −inf now and then; in the second slow."""
+    rates = torch.tensor([5.0, 0.05], dtype=torch.float64).view(2, *[1] * (len(shape) - 1))
+    log_decay = -rates * torch.rand(shape, generator=random, dtype=torch.float64)
+    all_gone = (torch.rand(shape, generator=random) < 1 / 30) & (rates > 1)
+    return log_decay.masked_fill(all_gone, -torch.inf)
+
+
+def _draw(per_channel: bool) -> Any:
+    def draw(random: torch.Generator, T: int, G: int, H: int, K: int, V: int) -> list[Tensor]:
+        shapes = (2, G, T, K), (2, G, T, K), (2, H, T, V), (2, H, K, V), (H, K)
+        q, k, v, state, bonus = (torch.randn(shape, generator=random, dtype=torch.float64) for shape in shapes)
+        log_decay = drawn_decay(random, 2, H, T, *([K] if per_channel else []))
+        return [q, k * K**-0.5, v, log_decay, state, bonus]
+
+    return draw
+
+
+def _kernel(form: str, run: Any, per_channel: bool = False) -> kernels.Official:
+    return kernels.Official(
+        "linear_attention",
+        form,
+        package="fla",
+        install="fla-core",
+        run=run,
+        naive=naive.recurrent,
+        draw=_draw(per_channel),
+    )
+
+
+PLAIN = _kernel("fla chunk_linear_attn", _plain)
+PER_HEAD = _kernel("fla chunk_simple_gla", _per_head)
+PER_CHANNEL = _kernel("fla chunk_gla", _per_channel, per_channel=True)
+BONUS = _kernel("fla chunk_rwkv6", _bonus, per_channel=True)
+KERNELS = (PLAIN, PER_HEAD, PER_CHANNEL, BONUS)

@@ -1,0 +1,194 @@
+"""The short causal convolution as a compiled loop: one pass over time forward, and one backward that saves only x.
+
+    p_t = b + Σ_{j<W} w_j ⊙ x_{t−W+1+j},    y_t = p_t, or SiLU(p_t) = p_t σ(p_t)
+    dp_t = dy_t, or dy_t σ(p_t) (1 + p_t (1 − σ(p_t))),    dx_{t−W+1+j} += w_j ⊙ dp_t,    dw_j += dp_t ⊙ x_{t−W+1+j}
+
+What `zoo.mixers.short_convolution` runs where `zoo.ops.compiled` serves. x may be bfloat16: it is read as it lies in
+memory, and its gradient is written so; all else is float32 at least.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from zoo.ops import bfloat16
+from zoo.ops.bfloat16 import narrowed, widened
+from zoo.ops.compiled import array, spread
+from zoo.ops.loops import exp, inlined, loop
+
+LENGTH = 32
+"""Steps that are in work at once."""
+CHANNELS = 64
+"""Channels one call of a loop takes through time together."""
+
+
+class CompiledShortConvolution(torch.autograd.Function):
+    """y (B, T, D) from x (B, T, D), weight (W, D), bias (D), before (B, W − 1, D) and how many steps of each row count:
+    those behind are zeros.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, before: Tensor, lengths: Tensor, silu: bool
+    ) -> Tensor:
+        (B, T, D), x = x.shape, x if x.stride(2) == 1 else x.contiguous()
+        y = torch.empty(B, T, D, dtype=weight.dtype)
+        flat, strides = _memory(x), x.stride()[:2]
+        arrays = [array(t) for t in (weight, bias, before, lengths, y)]
+        spread(lambda start, stop: _forward(start, stop, flat, *strides, *arrays, silu), B * -(-D // CHANNELS))
+        ctx.save_for_backward(x, weight, bias, before, lengths)
+        ctx.silu = silu
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, bias, before, lengths = ctx.saved_tensors
+        (B, T, D), W = x.shape, len(weight)
+        flat, strides = _memory(x), x.stride()[:2]
+        dx, d_before = torch.empty(B, T, D, dtype=x.dtype), before.new_empty(before.shape)
+        dw, db = weight.new_empty(B, W, D), weight.new_empty(B, D)
+        arrays = [array(t) for t in (weight, bias, before, lengths, dy)]
+        outputs = [_memory(dx), *(array(t) for t in (d_before, dw, db))]
+        spread(
+            lambda start, stop: _backward(start, stop, flat, *strides, *arrays, ctx.silu, *outputs),
+            B * -(-D // CHANNELS),
+        )
+        return dx, dw.sum(0), db.sum(0), d_before, None, None
+
+
+def _memory(x: Tensor) -> NDArray[Any]:
+    """All numbers from the first of x to its last, as one axis; see `bfloat16.array`."""
+    size = 1 + sum((n - 1) * stride for n, stride in zip(x.shape, x.stride(), strict=True)) if x.numel() else 0
+    return bfloat16.array(x.detach().as_strided((size,), (1,)))
+
+
+@loop
+def _forward(start, stop, x, row, step, weight, bias, before, lengths, y, silu):  # type: ignore[no-untyped-def]
+    """Work items start … stop − 1: item (b, block) takes the channels of a block through all steps of row b."""
+    _, T, D = y.shape
+    W = len(weight)
+    blocks = -(-D // CHANNELS)
+    w = np.zeros(W * CHANNELS, weight.dtype)
+    line = np.zeros((LENGTH + W - 1) * CHANNELS, weight.dtype)
+    bias_, p = np.zeros(CHANNELS, weight.dtype), np.zeros(CHANNELS, weight.dtype)
+    for item in range(start, stop):
+        b, first = item // blocks, item % blocks * CHANNELS
+        size = min(CHANNELS, D - first)
+        bias_[:size] = bias[first : first + size]
+        _rows(weight, first, size, w)
+        _rows(before[b], first, size, line)
+        for origin in range(0, T, LENGTH):
+            steps = min(LENGTH, T - origin)
+            _fill(x[b * row + first :], step, origin, steps, lengths[b], size, line[(W - 1) * CHANNELS :])
+            for t in range(steps):
+                _sum(w, line[t * CHANNELS :], bias_, W, p)
+                if silu:
+                    for c in range(CHANNELS):
+                        p[c] = p[c] / (1 + exp(-p[c]))
+                y[b, origin + t, first : first + size] = p[:size]
+            _shift(line, steps, W)
+
+
+@inlined
+def _rows(x, first, size, rows):  # type: ignore[no-untyped-def]
+    for j in range(len(x)):
+        rows[j * CHANNELS : j * CHANNELS + size] = x[j, first : first + size]
+
+
+@inlined
+def _fill(x, step, origin, steps, length, size, line):  # type: ignore[no-untyped-def]
+    for t in range(steps):
+        to = line[t * CHANNELS : t * CHANNELS + size]
+        if origin + t < length:
+            of = x[(origin + t) * step : (origin + t) * step + size]
+            for c in range(len(to)):
+                to[c] = widened(of[c])
+        else:
+            to[:] = 0
+
+
+@inlined
+def _sum(w, line, bias, W, p):  # type: ignore[no-untyped-def]
+    for c in range(CHANNELS):
+        p[c] = bias[c]
+    for j in range(W):
+        at = j * CHANNELS
+        for c in range(CHANNELS):
+            p[c] += w[at + c] * line[at + c]
+
+
+@inlined
+def _shift(line, steps, W):  # type: ignore[no-untyped-def]
+    """The last W − 1 rows of a span are the first of the next."""
+    for i in range((W - 1) * CHANNELS):
+        line[i] = line[i + steps * CHANNELS]
+
+
+@loop
+def _backward(start, stop, x, row, step, weight, bias, before, lengths, dy, silu, dx, d_before, dw, db):  # type: ignore[no-untyped-def]
+    _, T, D = dy.shape
+    W = len(weight)
+    blocks = -(-D // CHANNELS)
+    w, dw_ = np.zeros(W * CHANNELS, weight.dtype), np.zeros(W * CHANNELS, weight.dtype)
+    line = np.zeros((LENGTH + W - 1) * CHANNELS, weight.dtype)
+    d_line = np.zeros((LENGTH + W - 1) * CHANNELS, weight.dtype)
+    bias_, p = np.zeros(CHANNELS, weight.dtype), np.zeros(CHANNELS, weight.dtype)
+    db_, dp = np.zeros(CHANNELS, weight.dtype), np.zeros(CHANNELS, weight.dtype)
+    for item in range(start, stop):
+        b, first = item // blocks, item % blocks * CHANNELS
+        size = min(CHANNELS, D - first)
+        bias_[:size] = bias[first : first + size]
+        _rows(weight, first, size, w)
+        _rows(before[b], first, size, line)
+        d_line[:] = 0
+        dw_[:] = 0
+        db_[:] = 0
+        dp[size:] = 0
+        for origin in range(0, T, LENGTH):
+            steps = min(LENGTH, T - origin)
+            _fill(x[b * row + first :], step, origin, steps, lengths[b], size, line[(W - 1) * CHANNELS :])
+            for t in range(steps):
+                x_, dx_ = line[t * CHANNELS :], d_line[t * CHANNELS :]
+                dp[:size] = dy[b, origin + t, first : first + size]
+                if silu:
+                    _sum(w, x_, bias_, W, p)
+                    for c in range(CHANNELS):
+                        gate = 1 / (1 + exp(-p[c]))
+                        dp[c] *= gate * (1 + p[c] * (1 - gate))
+                for c in range(CHANNELS):
+                    db_[c] += dp[c]
+                for j in range(W):
+                    at = j * CHANNELS
+                    for c in range(CHANNELS):
+                        dw_[at + c] += dp[c] * x_[at + c]
+                        dx_[at + c] += dp[c] * w[at + c]
+            # All that reaches the first `steps` rows has: they stand W − 1 before the steps of this span.
+            _emit(d_line, origin - (W - 1), steps, lengths[b], size, first, d_before[b], dx[b * T * D + first :], D)
+            _shift(line, steps, W)
+            _shift(d_line, steps, W)
+            d_line[(W - 1) * CHANNELS :] = 0
+        _emit(d_line, T - (W - 1), W - 1, lengths[b], size, first, d_before[b], dx[b * T * D + first :], D)
+        for j in range(W):
+            dw[b, j, first : first + size] = dw_[j * CHANNELS : j * CHANNELS + size]
+        db[b, first : first + size] = db_[:size]
+
+
+@inlined
+def _emit(d_line, origin, steps, length, size, first, d_before, dx, D):  # type: ignore[no-untyped-def]
+    for i in range(steps):
+        t = origin + i
+        of = d_line[i * CHANNELS : i * CHANNELS + size]
+        if t < 0:
+            d_before[len(d_before) + t, first : first + size] = of
+        elif t < length:
+            to = dx[t * D : t * D + size]
+            for c in range(len(to)):
+                to[c] = narrowed(of[c], to)
+        else:
+            dx[t * D : t * D + size] = 0

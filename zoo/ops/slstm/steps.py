@@ -1,0 +1,36 @@
+"""The sLSTM cell step by step: compiled where numba serves, and otherwise as in `naive.py`."""
+
+from __future__ import annotations
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from zoo.ops import compiled, kernels, precision
+from zoo.ops.slstm import naive
+from zoo.ops.slstm.naive import SLSTMState
+
+
+def slstm(
+    i: Float[Tensor, "H B T d"],
+    f: Float[Tensor, "H B T d"],
+    z: Float[Tensor, "H B T d"],
+    o: Float[Tensor, "H B T d"],
+    R: Float[Tensor, "H 4 d d"],
+    b: Float[Tensor, "H 4 d"],
+    state: SLSTMState | None = None,
+    mask: Bool[Tensor, "B T"] | None = None,
+) -> tuple[Float[Tensor, "B T H d"], SLSTMState]:
+    """See `naive.slstm`. In float32 at least, autocast or not."""
+    with precision.full(i.device):
+        dtype = precision.widest(i, f, z, o, R, b, *(state or ()))
+        before = naive.init_state(i) if state is None else state
+        i, f, z, o, R, b, h, c, n, m = (x.to(dtype) for x in (i, f, z, o, R, b, *before))
+        if compiled.serves(i):
+            from zoo.ops.slstm.compiled import CompiledSLSTM  # loads numba
+
+            kernels.ran("slstm", "compiled loop")
+            y, *after = CompiledSLSTM.apply(i, f, z, o, R, b, h, c, n, m, mask)
+            h, c, n, m = after
+            return y, (h, c, n, m)
+        kernels.ran("slstm", "steps")
+        return naive.slstm(i, f, z, o, R, b, (h, c, n, m), mask)
