@@ -16,9 +16,16 @@ def load(parity):
     return recorded, [leaves[name] for name in INPUTS], cell
 
 
+def run(cell, q, k, v, state=None):
+    """As the official cell does: gates from q, k and v side by side, then heads."""
+    i, f = (gate(torch.cat([q, k, v], dim=-1)).transpose(1, 2) for gate in (cell.igate, cell.fgate))
+    heads = (x.unflatten(-1, (H, -1)).transpose(1, 2) for x in (q, k, v))
+    return cell(*heads, i, f, state=state)
+
+
 def test_parallel(oracle, parity):
     recorded, inputs, cell = load(parity)
-    y, _ = cell(*inputs)
+    y, _ = run(cell, *inputs)
     proof = oracle("mlstm", "xlstm, mLSTMCell in parallel (recorded)")
     proof.outputs(y, recorded["output"], 1e-6)
     named = dict(cell.named_parameters())
@@ -33,10 +40,10 @@ def test_steps_and_state(oracle, parity):
     recorded, inputs, cell = load(parity)
     proof = oracle("mlstm", "xlstm, mLSTMCell step by step (recorded)")
     with torch.no_grad():
-        whole, after = cell(*inputs)
+        whole, after = run(cell, *inputs)
         state, steps = None, []
         for t in range(whole.shape[1]):
-            y, state = cell(*(x[:, t : t + 1] for x in inputs), state=state)
+            y, state = run(cell, *(x[:, t : t + 1] for x in inputs), state=state)
             steps.append(y)
     for found in (whole, torch.cat(steps, 1)):
         proof.outputs(found, recorded["output.step"], 1e-11)

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zoo.ops import bfloat16
+from zoo.ops import bfloat16, flops
 from zoo.ops.bfloat16 import narrowed, widened
 from zoo.ops.compiled import array, spread
 from zoo.ops.loops import exp, inlined, loop
@@ -36,6 +36,7 @@ class CompiledShortConvolution(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, before: Tensor, lengths: Tensor, silu: bool
     ) -> Tensor:
+        flops.count("short_convolution", 2 * x.numel() * len(weight))
         (B, T, D), x = x.shape, x if x.stride(2) == 1 else x.contiguous()
         y = torch.empty(B, T, D, dtype=weight.dtype)
         flat, strides = _memory(x), x.stride()[:2]
@@ -50,6 +51,7 @@ class CompiledShortConvolution(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, before, lengths = ctx.saved_tensors
         (B, T, D), W = x.shape, len(weight)
+        flops.count("short_convolution", 4 * x.numel() * W)
         flat, strides = _memory(x), x.stride()[:2]
         dx, d_before = torch.empty(B, T, D, dtype=x.dtype), before.new_empty(before.shape)
         dw, db = weight.new_empty(B, W, D), weight.new_empty(B, D)

@@ -1,7 +1,10 @@
 """Bilinear DPLR systems: the Cauchy kernel and the real-coordinate steps against dense complex matrices."""
 
+from unittest import mock
+
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from zoo.ops import cauchy, compiled, flops, kernels
 from zoo.ops.cauchy.naive import system
@@ -94,11 +97,18 @@ def test_powers(T):
     torch.testing.assert_close(cauchy.power_apply(P, n, x), want)
 
 
-def test_counts_its_transforms():
-    parts = draw(K=2)
-    with flops.Counter() as counter:
-        cauchy.kernel(*parts, 8)
-    assert counter.by_name == {"cauchy": 2 * H * flops.rfft(8)}
+@pytest.mark.parametrize("backward", [False, True])
+def test_counts_the_same_in_either_form(backward):
+    def counted():
+        with flops.Counter() as own, FlopCounterMode(display=False) as products:
+            y = cauchy.kernel(*(x.requires_grad_() for x in draw(K=2)), 8)
+            if backward:
+                y.sum().backward()
+        return own.total + products.get_total_flops()
+
+    with mock.patch("zoo.ops.compiled.serves", return_value=False):
+        by_torch = counted()
+    assert counted() == by_torch > 2 * H * flops.rfft(8)
 
 
 def test_rows_read_states():

@@ -24,7 +24,21 @@ from zoo.ops import head_norms
 from zoo.ops.attention import attend_naive
 from zoo.ops.attention.compiled import CompiledAttention
 from zoo.ops.attention.fused import in_blocks
-from zoo.ops.cauchy import accumulate, advance, factor, kernel_naive, power_apply, powers, row, rows, transition, unrow
+from zoo.ops.cauchy import (
+    accumulate,
+    advance,
+    factor,
+    kernel,
+    kernel_naive,
+    power_apply,
+    powers,
+    row,
+    rows,
+    transition,
+    unrow,
+)
+from zoo.ops.cauchy.compiled import CompiledSums
+from zoo.ops.cauchy.woodbury import _RankOne
 from zoo.ops.delta_rule import delta_rule, delta_rule_naive, dplr, dplr_naive
 from zoo.ops.delta_rule.compiled import CompiledDPLR
 from zoo.ops.delta_rule.wy import WY
@@ -38,7 +52,7 @@ from zoo.ops.linear_attention.compiled import CompiledLinearAttention
 from zoo.ops.local_attention import Extra
 from zoo.ops.local_attention import attend_naive as attend_locally
 from zoo.ops.local_attention.blocked import Windows
-from zoo.ops.long_convolution import convolve, convolve_naive
+from zoo.ops.long_convolution import convolve, convolve_naive, convolve_taps_naive
 from zoo.ops.long_convolution.fft import _Convolve
 from zoo.ops.lsh_attention import lsh_attention, lsh_attention_naive
 from zoo.ops.lsh_attention.chunked import LSHAttention
@@ -201,6 +215,7 @@ NAIVE = [
     ("local_attention", "a cache", lambda *x: attend_locally(*x, before=2), (q[:, :, :2], k, v)),
     ("local_attention", "bias, padding and extra keys", extra, (q, k, v, k[:, :, :1], v[:, :, :1], normal(H, 4))),
     ("long_convolution", "", convolve_naive, (u, normal(D, T))),
+    ("long_convolution", "taps", convolve_taps_naive, (u, normal(D, 3), normal(D), normal(B, 2, D))),
     ("lsh_attention", "causal", lambda *x: lsh_attention_naive(*x, buckets, chunk=2, causal=True), (q, v)),
     (
         "lsh_attention",
@@ -260,6 +275,8 @@ BY_HAND = [
         (u, delta, A, normal(B, T, N), normal(B, T, N), normal(D), normal(B, D, N)),
     ),
     (_Convolve, "", convolve, (normal(B, 7, D), normal(D, 7))),
+    (CompiledSums, "", lambda *x: kernel(*x, T), (poles, low_rank, driven, read)),
+    (_RankOne, "", by_torch(lambda *x: kernel(*x, T)), (poles, low_rank, driven, read)),
     (_WKV, "", lambda *x: weighed(*by_torch(wkv)(*x)), channels),
     (_WKV, "resumed, padding", resumed(by_torch(wkv)), (*channels, *carried)),
     (CompiledWKV, "", lambda *x: weighed(*wkv(*x)), channels),

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zoo.ops import flops
 from zoo.ops.compiled import array, spread
 from zoo.ops.loops import inlined, loop
 
@@ -28,6 +29,7 @@ class CompiledSums(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, alpha: Tensor, beta: Tensor, u: Tensor, w: Tensor, S: Tensor, kappa: Tensor) -> Tensor:
+        flops.count("cauchy", 8 * u.numel() * len(S))
         ctx.save_for_backward(alpha, beta, u, w, S, kappa)
         r = u.new_empty(*u.shape[:2], len(S), 2)
         arrays = [array(x) for x in (alpha, beta, u, w, S, kappa, r)]
@@ -37,6 +39,7 @@ class CompiledSums(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dr: Tensor) -> tuple[Tensor | None, ...]:
+        flops.count("cauchy", 16 * ctx.saved_tensors[2].numel() * dr.shape[2])
         grads = [torch.zeros_like(x, memory_format=torch.contiguous_format) for x in ctx.saved_tensors[:4]]
         arrays = [array(x) for x in (*ctx.saved_tensors, dr, *grads)]
         spread(lambda start, stop: _backward(start, stop, *arrays), len(dr))
