@@ -43,13 +43,20 @@ def _rnn_backward(x: list[int], w_input: list[int], w_hidden: list[int], *args: 
     return 2 * _rnn_forward(x, w_input, w_hidden)
 
 
+def _convolution_backward(grad: list[int], x: list[int], w: list[int], *args: Any, **_: Any) -> int:
+    mask = args[-1]  # which of the gradients of input, weight and bias are asked for
+    return 2 * math.prod(grad) * math.prod(w[1:]) * sum(mask[:2])
+
+
 _FORMULAS = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _flash_forward,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _flash_backward,
+    torch.ops.aten.convolution_backward: _convolution_backward,
     torch.ops.aten.mkldnn_rnn_layer: _rnn_forward,
     torch.ops.aten.mkldnn_rnn_layer_backward: _rnn_backward,
 }
-"""CPU kernels torch's own counter has no formula for. Attention counts every score, masked or not, in either form."""
+"""CPU kernels torch's own counter has no formula for, and one where it is wrong: of the weight's gradient in a depthwise
+convolution it counts every pair of channels. Attention counts every score, masked or not, in either form."""
 
 
 def training_flops(model: Model, batch: Batch, loss: Callable[[Tensor, Batch], Tensor]) -> int:

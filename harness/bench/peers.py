@@ -168,7 +168,7 @@ def _performer(s: Subject) -> nn.Module:
         heads=HEADS,
         dim_head=s.width // HEADS,
         causal=True,
-        ff_mult=(s.hidden or 4 * s.width) // s.width,
+        rotary_position_emb=False,  # a table of positions, as ours has
     )
     return _Model(model, lambda inner, tokens: inner(tokens))
 

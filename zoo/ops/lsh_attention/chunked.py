@@ -226,28 +226,34 @@ class LSHAttention(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, y, top, total = ctx.saved_tensors
-        plan: Plan = ctx.plan
-        _, slopes = _form(q)
-        g = _rows(dy).to(q.dtype) / total[:, None]
-        D = (g * y).sum(1)
-        g = g.to(v.dtype)
-        M, C = plan.queries.shape
-        dq = torch.empty(M, C, q.shape[1], dtype=q.dtype, device=q.device)
-        dk, dv = torch.zeros_like(dq), torch.zeros(M, C, v.shape[1], dtype=q.dtype, device=q.device)
-        for part in plan.parts():
-            queries, keys, chunks = plan.queries[part], plan.keys[part], plan.chunks[part].flatten()
-            q_, k_, g_ = _take(q, queries), _take(k, keys), _take(g, queries)
-            E = q_ @ k_.mT
-            ds = (g_ @ _take(v, keys).mT).to(q.dtype)
-            slopes(E, ds, plan, part, _take(top, queries), _take(D, queries))
-            E, ds, q_, k_ = (x.to(v.dtype) for x in (E, ds, q_, k_))
-            dq[part] = ds @ k_
-            for sums, terms in ((dk, ds.mT @ q_), (dv, E.mT @ g_)):
-                sums.view(M, -1).index_add_(0, chunks, terms.to(sums.dtype).view(len(chunks), -1))
-        dq, dk, dv = (_gather_sum(x.flatten(0, 1), plan.places) for x in (dq, dk, dv))
-        dq, dk, dv = (x.unflatten(0, ctx.shape).transpose(1, 2) for x in (dq, dk, dv))
-        return dq, dk, dv.to(v.dtype), None
+        with full(dy.device):
+            return _gradients(ctx, dy)
+
+
+def _gradients(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    """Of q, k and v, from what the forward pass saved."""
+    q, k, v, y, top, total = ctx.saved_tensors
+    plan: Plan = ctx.plan
+    _, slopes = _form(q)
+    g = _rows(dy).to(q.dtype) / total[:, None]
+    D = (g * y).sum(1)
+    g = g.to(v.dtype)
+    M, C = plan.queries.shape
+    dq = torch.empty(M, C, q.shape[1], dtype=q.dtype, device=q.device)
+    dk, dv = torch.zeros_like(dq), torch.zeros(M, C, v.shape[1], dtype=q.dtype, device=q.device)
+    for part in plan.parts():
+        queries, keys, chunks = plan.queries[part], plan.keys[part], plan.chunks[part].flatten()
+        q_, k_, g_ = _take(q, queries), _take(k, keys), _take(g, queries)
+        E = q_ @ k_.mT
+        ds = (g_ @ _take(v, keys).mT).to(q.dtype)
+        slopes(E, ds, plan, part, _take(top, queries), _take(D, queries))
+        E, ds, q_, k_ = (x.to(v.dtype) for x in (E, ds, q_, k_))
+        dq[part] = ds @ k_
+        for sums, terms in ((dk, ds.mT @ q_), (dv, E.mT @ g_)):
+            sums.view(M, -1).index_add_(0, chunks, terms.to(sums.dtype).view(len(chunks), -1))
+    dq, dk, dv = (_gather_sum(x.flatten(0, 1), plan.places) for x in (dq, dk, dv))
+    dq, dk, dv = (x.unflatten(0, ctx.shape).transpose(1, 2) for x in (dq, dk, dv))
+    return dq, dk, dv.to(v.dtype), None
 
 
 Exponentials: TypeAlias = Callable[[Tensor, Plan, slice, Tensor, Tensor], None]
