@@ -1,12 +1,13 @@
 # make quick   a first ranking, in minutes          make test    lint, types and tests
 # make laptop  the same questions, in about an hour make check   lint and types only
 # make zoo     every architecture once, ~25 minutes make proofs  the oracle tests, and docs/zoo.md from what they measure
+# make speed   what docs/speed.md shows
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 SUITES := quick laptop zoo
 
-.PHONY: $(SUITES) test check proofs format clean
+.PHONY: $(SUITES) test check proofs speed format clean
 
 $(SUITES): $(VENV)/.data
 	$(BIN)/zoobench run $@
@@ -22,6 +23,10 @@ check: $(VENV)/.dev
 proofs: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/oracles -n auto --proofs
 	$(BIN)/zoobench ls architectures --markdown > docs/zoo.md
+
+speed: $(VENV)/.dev
+	$(BIN)/python benchmarks/architectures.py docs/speed
+	$(BIN)/python benchmarks/training_loop.py docs/speed
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
