@@ -55,8 +55,8 @@ _FORMULAS = {
     torch.ops.aten.mkldnn_rnn_layer: _rnn_forward,
     torch.ops.aten.mkldnn_rnn_layer_backward: _rnn_backward,
 }
-"""CPU kernels torch's own counter has no formula for, and one where it is wrong: of the weight's gradient in a depthwise
-convolution it counts every pair of channels. Attention counts every score, masked or not, in either form."""
+"""CPU kernels torch's own counter has no formula for, and one where it is wrong: a depthwise convolution's gradients,
+of which it counts every pair of channels. Attention counts every score, masked or not, in either form."""
 
 
 def training_flops(model: Model, batch: Batch, loss: Callable[[Tensor, Batch], Tensor]) -> int:

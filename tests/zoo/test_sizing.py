@@ -9,6 +9,8 @@ from torch import nn
 import zoo
 from zoo import sizing
 from zoo.contract import Batch, Shape, Unsupported
+from zoo.mixers.short_convolution import ShortConvolution
+from zoo.ops import compiled
 
 B, T, V, C, D = 3, 8, 11, 5, 16
 SHAPE = Shape(length=T, vocab=V, outputs=V, target_length=T, width=D, depth=1)
@@ -50,6 +52,32 @@ def test_flops_of_an_mlp_mixer_layer():
     batch = Batch(inputs=torch.randint(V, (B, T)), targets=torch.randint(C, (B,)))
     along_time, along_features = 2 * B * D * T * (D // 2) * 2, 2 * B * T * D * 4 * D * 2
     assert sizing.training_flops(model, batch, loss) == 3 * (along_time + along_features + 2 * B * D * C)
+
+
+@pytest.mark.parametrize("form", ["loops", "torch"])
+def test_flops_of_a_depthwise_convolution(form, monkeypatch):
+    """Each of three passes multiplies every input by its W weights once."""
+    if form == "torch":
+        monkeypatch.setattr(compiled, "serves", lambda *tensors: False)
+    model = ShortConvolution(D, 4)
+    batch = Batch(inputs=torch.randn(B, T, D, requires_grad=True))
+    monkeypatch.setattr(ShortConvolution, "forward", lambda self, batch: forward(self, batch.inputs)[0])
+    assert sizing.training_flops(model, batch, lambda y, _: y.sum()) == 3 * 2 * B * T * D * 4
+
+
+forward = ShortConvolution.forward
+
+
+@pytest.mark.parametrize(
+    "name", ["reformer", "pre_ln", "gla", "delta_net", "mamba2", "mlstm", "slstm", "s4", "longformer"]
+)
+def test_flops_are_counted_under_autocast(name):
+    """As a run does, the backward pass included. Half precision is not to change the count much."""
+    model = zoo.build(name, shape=dataclasses.replace(SHAPE, width=32))
+    full = sizing.training_flops(model, lm_batch(), loss)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = sizing.training_flops(model, lm_batch(), loss)
+    assert half == pytest.approx(full, rel=0.15)
 
 
 def test_counting_flops_leaves_no_trace():
