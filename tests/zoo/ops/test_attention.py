@@ -26,13 +26,13 @@ def narrowed(T, S):
 
 
 def differences(op, truth, tensors, **options):
-    """Relative error of the output and of every gradient."""
+    """Relative error of the output and of every gradient; where one key leaves a gradient of zero, absolute."""
     wide = [x.detach().double().requires_grad_() for x in tensors]
     y, want = op(*tensors, **options), truth(*wide, **options)
     dy = torch.randn_like(y)
     got = [y, *torch.autograd.grad(y, tensors, dy)]
     want = [want, *torch.autograd.grad(want, wide, dy.double())]
-    return [float(((a.double() - b).norm() / b.norm()).detach()) for a, b in zip(got, want, strict=True)]
+    return [float(((a.double() - b).norm() / (b.norm() or 1)).detach()) for a, b in zip(got, want, strict=True)]
 
 
 def biased(op, visible, causal):

@@ -3,9 +3,9 @@
     s = scale q kᵀ + bias,    lse = log Σ e^s,    p = e^{s − lse},    y = p v
 
 Only the scores of one block exist at a time, and of causal attention only those up to its last query (as in Dao et al.
-2022, arXiv:2205.14135, which cuts keys into blocks as well). What is kept is lse; the backward pass makes s again:
+2022, arXiv:2205.14135, which cuts keys into blocks as well). Kept are lse and y; the backward pass makes s again:
 
-    dp = dy vᵀ,    ds = p (dp − Σ p dp),    dq = scale ds k,    dk = scale dsᵀ q,    dv = pᵀ dy
+    dp = dy vᵀ,    ds = p (dp − Σ dy y),    dq = scale ds k,    dkᵀ = scale qᵀ ds,    dvᵀ = dyᵀ p
 
 The R query heads that share a head of keys are rows of one product. In bfloat16 products are rounded to it, as under
 autocast; the softmax, lse and sums over blocks are float32.
@@ -66,18 +66,18 @@ class CompiledAttention(torch.autograd.Function):
                 y[heads, :, queries] = torch.bmm(s, _first(v[heads], keys)).unflatten(1, (R, -1))
                 computed += s.numel()
         flops.count("attention", 2 * (N * R * T * S - computed) * (q.shape[3] + v.shape[2]))
-        ctx.save_for_backward(q, k, v, visible, bias, lse)
+        ctx.save_for_backward(q, k, v, visible, bias, lse, y)
         ctx.options = groups, causal, scale
         return y
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, visible, bias, lse = ctx.saved_tensors
+        q, k, v, visible, bias, lse, y = ctx.saved_tensors
         groups, causal, scale = ctx.options
         (N, R, T, _), S = q.shape, k.shape[1]
         dq = torch.empty_like(q)
-        dk, dv = torch.zeros_like(k, dtype=lse.dtype), torch.zeros_like(v, dtype=lse.dtype)
+        dk, dv = (torch.zeros_like(x.mT, dtype=lse.dtype, memory_format=torch.contiguous_format) for x in (k, v))
         dbias = None
         if bias is not None and ctx.needs_input_grad[4]:
             dbias = bias.new_zeros(*bias.shape[:2], T, S, dtype=lse.dtype)
@@ -90,6 +90,8 @@ class CompiledAttention(torch.autograd.Function):
             causal,
             _number(scale, lse),
             array(lse),
+            array(y),
+            array(dy),
         )
         scores, slopes, computed = Scratch(q), Scratch(q), 0
         with full(q.device):
@@ -100,13 +102,13 @@ class CompiledAttention(torch.autograd.Function):
                 spread(partial(work, heads.start, queries.start, array(s), array(dp)), queries.stop - queries.start)
                 p, ds = s, dp  # in place
                 dq[heads, :, queries] = torch.bmm(ds, k_).unflatten(1, (R, -1))
-                dk[heads, :keys] += torch.bmm(ds.mT, q_)
-                dv[heads, :keys] += torch.bmm(p.mT, dy_)
+                dk[heads, :, :keys] += torch.bmm(q_.mT, ds)
+                dv[heads, :, :keys] += torch.bmm(dy_.mT, p)
                 computed += s.numel()
         flops.count("attention", 2 * (N * R * T * S - computed) * (3 * q.shape[3] + 2 * v.shape[2]))
         if dbias is not None:
             dbias = dbias.sum_to_size(bias.shape).to(bias.dtype)
-        return dq, dk.to(k.dtype), dv.to(v.dtype), None, dbias, None, None, None
+        return dq, dk.mT.to(k.dtype), dv.mT.to(v.dtype), None, dbias, None, None, None
 
 
 def blocks(N: int, R: int, T: int, S: int, causal: bool) -> Iterator[tuple[slice, slice, int]]:
@@ -168,28 +170,25 @@ def _softmax(visible, bias, groups, S, causal, scale, lse, first, origin, s, sta
             b, g = (first + n) // groups, (first + n) % groups
             for r in range(R):
                 row = s[n, r * size + i]
-                for j in range(seen):
-                    x[j] = widened(row[j]) * scale
-                if bias.size > 0:
-                    added = _row(bias, b, g * R + r, t)
-                    for j in range(seen):
-                        x[j] += added[j]
-                if visible.size > 0:
-                    shown = _row(visible, b, g * R + r, t)
-                    for j in range(seen):
-                        x[j] = x[j] if shown[j] else empty
                 highest = _rank(empty)
                 for j in range(seen):
-                    highest = max(highest, _rank(x[j]))
+                    score = widened(row[j]) * scale
+                    x[j] = score
+                    highest = max(highest, _rank(score))
+                if bias.size > 0 or visible.size > 0:
+                    _restrict(x, bias, visible, b, g * R + r, t, empty)
+                    highest = _rank(empty)
+                    for j in range(seen):
+                        highest = max(highest, _rank(x[j]))
                 top = _ranked(highest)
-                total = scale * 0
+                total = lse.dtype.type(0)
                 if top > empty:
                     for j in range(seen):
                         e = exp(x[j] - top)
                         x[j] = e
                         total += e
                     lse[first + n, r, t] = top + np.log(total)
-                    inverse = 1 / total
+                    inverse = lse.dtype.type(1) / total
                     for j in range(seen):
                         row[j] = narrowed(x[j] * inverse, row)
                     row[seen:] = 0
@@ -200,51 +199,64 @@ def _softmax(visible, bias, groups, S, causal, scale, lse, first, origin, s, sta
 
 @loop
 def _gradients(  # type: ignore[no-untyped-def]
-    visible, bias, dbias, groups, S, causal, scale, lse, first, origin, s, dp, start, stop
+    visible, bias, dbias, groups, S, causal, scale, lse, y, dy, first, origin, s, dp, start, stop
 ):
     """Scores become weights and dp becomes scale ds, as `_softmax`."""
     heads, rows, keys = s.shape
     _, R, T = lse.shape
     size = rows // R
-    scratch, scratch2 = np.empty(keys, lse.dtype), np.empty(keys, lse.dtype)
+    scratch = np.empty(keys, lse.dtype)
     empty = lse.dtype.type(-np.inf)
     for i in range(start, stop):
         t = origin + i
         seen = max(min(keys, t + S - T + 1), 0) if causal else keys
-        x, d = scratch[:seen], scratch2[:seen]
+        x = scratch[:seen]
         for n in range(heads):
             b, g = (first + n) // groups, (first + n) % groups
             for r in range(R):
                 row, drow = s[n, r * size + i], dp[n, r * size + i]
                 for j in range(seen):
                     x[j] = widened(row[j]) * scale
-                if bias.size > 0:
-                    added = _row(bias, b, g * R + r, t)
-                    for j in range(seen):
-                        x[j] += added[j]
-                if visible.size > 0:
-                    shown = _row(visible, b, g * R + r, t)
-                    for j in range(seen):
-                        x[j] = x[j] if shown[j] else empty
+                if bias.size > 0 or visible.size > 0:
+                    _restrict(x, bias, visible, b, g * R + r, t, empty)
                 norm = lse[first + n, r, t]
-                mean = scale * 0
+                mean = lse.dtype.type(0)
+                result, slope = y[first + n, r, t], dy[first + n, r, t]
+                for c in range(len(result)):
+                    mean += widened(result[c]) * widened(slope[c])
                 for j in range(seen):
-                    p = exp(x[j] - norm)
-                    x[j] = p
-                    d[j] = widened(drow[j])
-                    mean += p * d[j]
-                for j in range(seen):
-                    d[j] = x[j] * (d[j] - mean)
-                if dbias.size > 0:
-                    out = _row(dbias, b, g * R + r, t)
-                    for j in range(seen):
-                        out[j] += d[j]
+                    x[j] = exp(x[j] - norm)
                 for j in range(seen):
                     row[j] = narrowed(x[j], row)
                 for j in range(seen):
-                    drow[j] = narrowed(d[j] * scale, drow)
+                    x[j] *= widened(drow[j]) - mean
+                if dbias.size > 0:
+                    out = _row(dbias, b, g * R + r, t)
+                    for j in range(seen):
+                        out[j] += x[j]
+                for j in range(seen):
+                    drow[j] = narrowed(x[j] * scale, drow)
                 row[seen:] = 0
                 drow[seen:] = 0
+
+
+@inlined
+def _row(x, b, h, t):  # type: ignore[no-untyped-def]
+    """Row t of head h of batch row b of an array that may have one for all of each."""
+    return x[min(b, x.shape[0] - 1), min(h, x.shape[1] - 1), min(t, x.shape[2] - 1)]
+
+
+@inlined
+def _restrict(x, bias, visible, b, h, t, empty):  # type: ignore[no-untyped-def]
+    """Row t of head h: what is added to its scores, and which of them are left."""
+    if bias.size > 0:
+        added = _row(bias, b, h, t)
+        for j in range(len(x)):
+            x[j] += added[j]
+    if visible.size > 0:
+        shown = _row(visible, b, h, t)
+        for j in range(len(x)):
+            x[j] = x[j] if shown[j] else empty
 
 
 def _rank(x: Any) -> Any:
@@ -283,9 +295,3 @@ def _rank64(x: Any) -> Any:
 
 def _ranked64(rank: Any) -> Any:
     return np.int64(rank ^ ((rank >> 63) & 0x7FFFFFFFFFFFFFFF)).view(np.float64)
-
-
-@inlined
-def _row(x, b, h, t):  # type: ignore[no-untyped-def]
-    """Row t of head h of batch row b of an array that may have one for all of each."""
-    return x[min(b, x.shape[0] - 1), min(h, x.shape[1] - 1), min(t, x.shape[2] - 1)]
