@@ -5,7 +5,7 @@
 Only the scores of one block exist at a time, and of causal attention only those up to its last query (as in Dao et al.
 2022, arXiv:2205.14135, which cuts keys into blocks as well). Kept are lse and y; the backward pass makes s again:
 
-    dp = dy vᵀ,    ds = p (dp − Σ dy y),    dq = scale ds k,    dkᵀ = scale qᵀ ds,    dvᵀ = dyᵀ p
+    dp = dy vᵀ,    ds = p (dp − Σ dy y),    dq = scale ds k,    dk = scale dsᵀ q,    dv = pᵀ dy
 
 The R query heads that share a head of keys are rows of one product. In bfloat16 products are rounded to it, as under
 autocast; the softmax, lse and sums over blocks are float32.
@@ -30,8 +30,10 @@ from zoo.ops.compiled import spread
 from zoo.ops.loops import exp, inlined, loop
 from zoo.ops.precision import full, wide
 
-ROWS = 128
-"""Rows of a block: queries, times R."""
+ROWS = 128, 256
+"""Rows of a block, queries times R, at least and at most: the more, the faster the products."""
+WASTE = 8
+"""Causal attention takes blocks of this part of the rows, as half of the last keys of each are scored in vain."""
 SCORES = 1 << 18
 """Scores of a block at most, where more than one head would fit in: L2 holds them between the products."""
 
@@ -76,8 +78,8 @@ class CompiledAttention(torch.autograd.Function):
         q, k, v, visible, bias, lse, y = ctx.saved_tensors
         groups, causal, scale = ctx.options
         (N, R, T, _), S = q.shape, k.shape[1]
-        dq = torch.empty_like(q)
-        dk, dv = (torch.zeros_like(x.mT, dtype=lse.dtype, memory_format=torch.contiguous_format) for x in (k, v))
+        dy, dq = dy.contiguous(), torch.empty_like(q)
+        dk, dv = torch.zeros_like(k, dtype=lse.dtype), torch.zeros_like(v, dtype=lse.dtype)
         dbias = None
         if bias is not None and ctx.needs_input_grad[4]:
             dbias = bias.new_zeros(*bias.shape[:2], T, S, dtype=lse.dtype)
@@ -102,18 +104,18 @@ class CompiledAttention(torch.autograd.Function):
                 spread(partial(work, heads.start, queries.start, array(s), array(dp)), queries.stop - queries.start)
                 p, ds = s, dp  # in place
                 dq[heads, :, queries] = torch.bmm(ds, k_).unflatten(1, (R, -1))
-                dk[heads, :, :keys] += torch.bmm(q_.mT, ds)
-                dv[heads, :, :keys] += torch.bmm(dy_.mT, p)
+                dk[heads, :keys] += torch.bmm(ds.mT, q_)
+                dv[heads, :keys] += torch.bmm(p.mT, dy_)
                 computed += s.numel()
         flops.count("attention", 2 * (N * R * T * S - computed) * (3 * q.shape[3] + 2 * v.shape[2]))
         if dbias is not None:
             dbias = dbias.sum_to_size(bias.shape).to(bias.dtype)
-        return dq, dk.mT.to(k.dtype), dv.mT.to(v.dtype), None, dbias, None, None, None
+        return dq, dk.to(k.dtype), dv.to(v.dtype), None, dbias, None, None, None
 
 
 def blocks(N: int, R: int, T: int, S: int, causal: bool) -> Iterator[tuple[slice, slice, int]]:
     """Heads and queries of every block, and how many keys, from the first on, its queries may see."""
-    rows = -(-ROWS // R)
+    rows = -(-min(max(T * R // WASTE, ROWS[0]), ROWS[1]) // R)
     for start in range(0, T, rows):
         stop = min(start + rows, T)
         keys = min(max(stop + S - T, 1), S) if causal else S
