@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from zoo.contract import Hint, Mixer, Site, State, Traits
 from zoo.mixers.short_convolution import ShortConvolution
 from zoo.ops.precision import wide
-from zoo.ops.selective_scan import selective_scan
+from zoo.ops.selective_scan import gated_selective_scan
 
 
 class Mamba(Mixer):
@@ -83,21 +83,22 @@ class Mamba(Mixer):
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
         x = x if mask is None else x.masked_fill(~mask[..., None], 0)
         u, z = self.in_proj(x).chunk(2, dim=-1)
-        u, last = self.conv1d(u, mask=mask, state=None if state is None else state["conv"])
+        u, last = self.conv1d(u, mask=mask, state=None if state is None else state["conv"], narrow=True)
         delta, B, C = self.select(u)
-        if mask is not None:
-            delta = delta.masked_fill(~mask[..., None], 0)  # e^{0 A} = 1 keeps the state, 0 B u adds nothing
+        if mask is not None:  # softplus(−∞) = 0: e^{0 A} = 1 keeps the state, 0 B u adds nothing
+            delta = delta.masked_fill(~mask[..., None], -math.inf)
         A, h = -torch.exp(wide(self.A_log)), None if state is None else state["h"]
-        y, h = selective_scan(u, delta, A, B, C, self.D, h)
-        return self.out_proj(y * F.silu(z)), None if state is None else {"conv": last, "h": h.to(state["h"].dtype)}
+        y, h = gated_selective_scan(u, delta, A, B, C, self.D, z, self.dt_proj.bias, h)
+        return self.out_proj(y), None if state is None else {"conv": last, "h": h.to(state["h"].dtype)}
 
     def select(
         self, u: Float[Tensor, "B T I"]
     ) -> tuple[Float[Tensor, "B T I"], Float[Tensor, "B T N"], Float[Tensor, "B T N"]]:
-        """Δ, B and C, which depend on the input: what makes the state space selective (paper, algorithm 2)."""
+        """What the input has to say in Δ (before its bias and softplus), B and C: what makes the state space selective
+        (paper, algorithm 2)."""
         N = self.A_log.shape[1]
         low, B, C = self.x_proj(u).split([self.dt_rank, N, N], dim=-1)
-        return F.softplus(wide(F.linear(low, self.dt_proj.weight)) + wide(self.dt_proj.bias)), B, C
+        return F.linear(low, self.dt_proj.weight), B, C
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         inner, N = self.A_log.shape

@@ -38,10 +38,18 @@ class ShortConvolution(nn.Conv1d):
         *,
         mask: Bool[Tensor, "B T"] | None = None,
         state: Float[Tensor, "B D P"] | None = None,
+        narrow: bool = False,
     ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B D P"] | None]:
-        """The convolution, and the next state if given one. Padding must stand on the right."""
+        """The convolution, and the next state if given one. Padding must stand on the right.
+
+        Float32 at least; if `narrow`, rounded to the dtype of x.
+        """
         with precision.full(x.device):  # W multiply-adds a channel cost little; unit vectors magnify rounding
-            y = self._compiled(x, mask, state) if self._serves(x, state) else self._torch(x, mask, state)
+            if self._serves(x, state):
+                y = self._compiled(x, mask, state, narrow)
+            else:
+                y = self._torch(x, mask, state)
+                y = y.to(x.dtype) if narrow else y
         return y, None if state is None else self._last(x, mask, state)
 
     def _serves(self, x: Tensor, state: Tensor | None) -> bool:
@@ -50,7 +58,7 @@ class ShortConvolution(nn.Conv1d):
         numbers = precision.wide(x[:1, :1]) if x.dtype == torch.bfloat16 else x
         return not decoding and x.numel() > 0 and compiled.serves(numbers, self.weight, self.bias, state)
 
-    def _compiled(self, x: Tensor, mask: Tensor | None, state: Tensor | None) -> Tensor:
+    def _compiled(self, x: Tensor, mask: Tensor | None, state: Tensor | None, narrow: bool) -> Tensor:
         from zoo.ops.short_convolution import CompiledShortConvolution  # loads numba
 
         kernels.ran("short_convolution", "compiled loop")
@@ -62,7 +70,7 @@ class ShortConvolution(nn.Conv1d):
         lengths = torch.full((B,), T) if mask is None else mask.sum(1)
         if x.dtype != torch.bfloat16:
             x = x.to(dtype)
-        return CompiledShortConvolution.apply(x, weight, bias, before, lengths, self.activation == "silu")
+        return CompiledShortConvolution.apply(x, weight, bias, before, lengths, self.activation == "silu", narrow)
 
     def _torch(self, x: Tensor, mask: Tensor | None, state: Tensor | None) -> Tensor:
         kernels.ran("short_convolution", "conv1d")

@@ -25,6 +25,12 @@ def array(x: Tensor) -> NDArray[Any]:
     return compiled.array(x)
 
 
+def memory(x: Tensor) -> NDArray[Any]:
+    """All numbers from the first of x to its last, as one axis; see `array`."""
+    size = 1 + sum((n - 1) * stride for n, stride in zip(x.shape, x.stride(), strict=True)) if x.numel() else 0
+    return array(x.detach().as_strided((size,), (1,)))
+
+
 def widened(x: Any) -> Any:
     """The number that an element of `array` stands for."""
     raise NotImplementedError("for loops only")

@@ -4,7 +4,7 @@
     dp_t = dy_t, or dy_t σ(p_t) (1 + p_t (1 − σ(p_t))),    dx_{t−W+1+j} += w_j ⊙ dp_t,    dw_j += dp_t ⊙ x_{t−W+1+j}
 
 What `zoo.mixers.short_convolution` runs where `zoo.ops.compiled` serves. x may be bfloat16: it is read as it lies in
-memory, and its gradient is written so; all else is float32 at least.
+memory, and its gradient is written so, and so is y if it is to be narrow; all else is float32 at least.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from zoo.ops import bfloat16, flops
-from zoo.ops.bfloat16 import narrowed, widened
-from zoo.ops.compiled import array, spread
+from zoo.ops import flops
+from zoo.ops.bfloat16 import array, memory, narrowed, widened
+from zoo.ops.compiled import spread
 from zoo.ops.loops import exp, inlined, loop
 
 LENGTH = 32
@@ -34,12 +33,19 @@ class CompiledShortConvolution(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, before: Tensor, lengths: Tensor, silu: bool
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        before: Tensor,
+        lengths: Tensor,
+        silu: bool,
+        narrow: bool = False,
     ) -> Tensor:
         flops.count("short_convolution", 2 * x.numel() * len(weight))
         (B, T, D), x = x.shape, x if x.stride(2) == 1 else x.contiguous()
-        y = torch.empty(B, T, D, dtype=weight.dtype)
-        flat, strides = _memory(x), x.stride()[:2]
+        y = torch.empty(B, T, D, dtype=x.dtype if narrow else weight.dtype)
+        flat, strides = memory(x), x.stride()[:2]
         arrays = [array(t) for t in (weight, bias, before, lengths, y)]
         spread(lambda start, stop: _forward(start, stop, flat, *strides, *arrays, silu), B * -(-D // CHANNELS))
         ctx.save_for_backward(x, weight, bias, before, lengths)
@@ -52,22 +58,16 @@ class CompiledShortConvolution(torch.autograd.Function):
         x, weight, bias, before, lengths = ctx.saved_tensors
         (B, T, D), W = x.shape, len(weight)
         flops.count("short_convolution", 4 * x.numel() * W)
-        flat, strides = _memory(x), x.stride()[:2]
+        flat, strides = memory(x), x.stride()[:2]
         dx, d_before = torch.empty(B, T, D, dtype=x.dtype), before.new_empty(before.shape)
         dw, db = weight.new_empty(B, W, D), weight.new_empty(B, D)
         arrays = [array(t) for t in (weight, bias, before, lengths, dy)]
-        outputs = [_memory(dx), *(array(t) for t in (d_before, dw, db))]
+        outputs = [memory(dx), *(array(t) for t in (d_before, dw, db))]
         spread(
             lambda start, stop: _backward(start, stop, flat, *strides, *arrays, ctx.silu, *outputs),
             B * -(-D // CHANNELS),
         )
-        return dx, dw.sum(0), db.sum(0), d_before, None, None
-
-
-def _memory(x: Tensor) -> NDArray[Any]:
-    """All numbers from the first of x to its last, as one axis; see `bfloat16.array`."""
-    size = 1 + sum((n - 1) * stride for n, stride in zip(x.shape, x.stride(), strict=True)) if x.numel() else 0
-    return bfloat16.array(x.detach().as_strided((size,), (1,)))
+        return dx, dw.sum(0), db.sum(0), d_before, None, None, None
 
 
 @loop
@@ -75,7 +75,7 @@ def _forward(start, stop, x, row, step, weight, bias, before, lengths, y, silu):
     """Work items start … stop − 1: item (b, block) takes the channels of a block through all steps of row b."""
     _, T, D = y.shape
     W = len(weight)
-    blocks = -(-D // CHANNELS)
+    blocks, one = -(-D // CHANNELS), weight.dtype.type(1)
     w = np.zeros(W * CHANNELS, weight.dtype)
     line = np.zeros((LENGTH + W - 1) * CHANNELS, weight.dtype)
     bias_, p = np.zeros(CHANNELS, weight.dtype), np.zeros(CHANNELS, weight.dtype)
@@ -92,8 +92,10 @@ def _forward(start, stop, x, row, step, weight, bias, before, lengths, y, silu):
                 _sum(w, line[t * CHANNELS :], bias_, W, p)
                 if silu:
                     for c in range(CHANNELS):
-                        p[c] = p[c] / (1 + exp(-p[c]))
-                y[b, origin + t, first : first + size] = p[:size]
+                        p[c] = p[c] / (one + exp(-p[c]))
+                y_ = y[b, origin + t, first : first + size]
+                for c in range(len(y_)):
+                    y_[c] = narrowed(p[c], y_)
             _shift(line, steps, W)
 
 
@@ -136,7 +138,7 @@ def _shift(line, steps, W):  # type: ignore[no-untyped-def]
 def _backward(start, stop, x, row, step, weight, bias, before, lengths, dy, silu, dx, d_before, dw, db):  # type: ignore[no-untyped-def]
     _, T, D = dy.shape
     W = len(weight)
-    blocks = -(-D // CHANNELS)
+    blocks, one = -(-D // CHANNELS), weight.dtype.type(1)
     w, dw_ = np.zeros(W * CHANNELS, weight.dtype), np.zeros(W * CHANNELS, weight.dtype)
     line = np.zeros((LENGTH + W - 1) * CHANNELS, weight.dtype)
     d_line = np.zeros((LENGTH + W - 1) * CHANNELS, weight.dtype)
@@ -157,12 +159,14 @@ def _backward(start, stop, x, row, step, weight, bias, before, lengths, dy, silu
             _fill(x[b * row + first :], step, origin, steps, lengths[b], size, line[(W - 1) * CHANNELS :])
             for t in range(steps):
                 x_, dx_ = line[t * CHANNELS :], d_line[t * CHANNELS :]
-                dp[:size] = dy[b, origin + t, first : first + size]
+                dy_ = dy[b, origin + t, first : first + size]
+                for c in range(len(dy_)):
+                    dp[c] = widened(dy_[c])
                 if silu:
                     _sum(w, x_, bias_, W, p)
                     for c in range(CHANNELS):
-                        gate = 1 / (1 + exp(-p[c]))
-                        dp[c] *= gate * (1 + p[c] * (1 - gate))
+                        gate = one / (one + exp(-p[c]))
+                        dp[c] *= gate * (one + p[c] * (one - gate))
                 for c in range(CHANNELS):
                     db_[c] += dp[c]
                 for j in range(W):

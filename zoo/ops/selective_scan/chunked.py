@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -63,6 +64,38 @@ def selective_scan(
         L = min(T, max(SHORTEST, BUDGET // max(1, batch * width * N)) if chunk is None else chunk)
         y, h = _SelectiveScan.apply(*inputs, h, L)
         return (y if skip is None else y + skip * inputs[0]).to(u.dtype), h
+
+
+def gated_selective_scan(
+    u: Float[Tensor, "B T D"],
+    delta: Float[Tensor, "B T D"],
+    A: Float[Tensor, "D N"],
+    B: Float[Tensor, "B T N"],
+    C: Float[Tensor, "B T N"],
+    D: Float[Tensor, " D"],
+    z: Float[Tensor, "B T D"],
+    bias: Float[Tensor, " D"],
+    state: Float[Tensor, "B D N"] | None = None,
+) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B D N"]]:
+    """See `naive.gated_selective_scan`. Float32 at least inside, autocast or not; y is in u's dtype.
+
+    On a CPU with numba it is the loop of `compiled.py`, which reads u, Δ, B, C and z as they are if all are bfloat16.
+    """
+    varying, dtype = (u, delta, B, C, z), precision.widest(u, delta, A, B, C, D, z, bias, state)
+    half = all(x.dtype == torch.bfloat16 for x in varying)
+    with precision.full(u.device):
+        h = u.new_zeros(len(u), *A.shape, dtype=dtype) if state is None else state.to(dtype)
+        A, D, bias = (x.to(dtype) for x in (A, D, bias))
+        if u.shape[1] > 1 and compiled.serves(A, D, bias, h, *(precision.wide(x[:1, :1]) for x in varying)):
+            from zoo.ops.selective_scan.compiled import CompiledSelectiveScan  # loads numba
+
+            kernels.ran("selective_scan", "compiled loop")
+            u_, delta, B, C, z = varying if half and dtype == torch.float32 else (x.to(dtype) for x in varying)
+            y, h = CompiledSelectiveScan.apply(u_, delta, A, B, C, D, h, z, bias)
+            return y.to(u.dtype), h
+        delta = F.softplus(delta.to(dtype) + bias)
+        y, h = selective_scan(precision.wide(u), delta, A, B, C, D, None if state is None else h)
+        return (y * F.silu(precision.wide(z))).to(u.dtype), h
 
 
 class _SelectiveScan(torch.autograd.Function):

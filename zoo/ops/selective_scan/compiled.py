@@ -1,9 +1,13 @@
 """The selective scan as a compiled loop: the N states of a block of channels stay in L1 while time goes by.
 
+What stands around the scan in a layer, softplus(Δ + bias) before it and y ⊙ SiLU(z) behind it, is done on the way; u,
+Δ, B, C, z, and y and their gradients may then be bfloat16, which is widened and narrowed as it is read and written.
+
 No state is written to memory but every LENGTH-th. The backward pass goes through the spans between those from the last
 to the first: it runs one forward again, keeping its states and decays in L2, then walks it back by the equations in
 `chunked.py`, whose symbols are used here. Arrays of states are laid out (N, channels), so that loops over channels are
-contiguous, and powers are taken of 2: A comes times log₂ e.
+contiguous, and powers are taken of 2: A comes times log₂ e. Loops take two of the N at once, of an odd N one that is
+nothing.
 """
 
 from __future__ import annotations
@@ -18,12 +22,13 @@ from numba.extending import overload
 from torch import Tensor
 
 from zoo.ops import flops
-from zoo.ops.compiled import array, spread
-from zoo.ops.loops import FAST, inlined, loop
+from zoo.ops.bfloat16 import array, memory, narrowed, widened
+from zoo.ops.compiled import spread
+from zoo.ops.loops import FAST, exp, inlined, loop
 
-LENGTH = 32
+LENGTH = 16
 """Steps between two kept states."""
-CHANNELS = 64
+CHANNELS = 128
 """Channels one call of a loop takes through time together."""
 
 
@@ -31,42 +36,89 @@ class CompiledSelectiveScan(torch.autograd.Function):
     """`naive.selective_scan` on float32 or float64 tensors of a CPU: y and h from u, Δ, A, B, C, D and h_0.
 
     h_t = e^{Δ_t A} h_{t−1} + Δ_t B_t u_t,    y_t = C_t h_t + D u_t
+
+    With z and a bias it is `naive.gated_selective_scan`, and all that vary with time may be bfloat16.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, h: Tensor
+        ctx: Any,
+        u: Tensor,
+        delta: Tensor,
+        A: Tensor,
+        B: Tensor,
+        C: Tensor,
+        D: Tensor | None,
+        h: Tensor,
+        z: Tensor | None = None,
+        bias: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         (batch, T, width), N = u.shape, A.shape[1]
         flops.count("selective_scan", 2 * u.numel() * N)
         exponent = (A.T * math.log2(math.e)).contiguous()
-        kept = u.new_empty(batch, -(-T // LENGTH) + 1, N, width)
+        kept = h.new_empty(batch, -(-T // LENGTH) + 1, N, width)
         kept[:, 0] = h.mT
-        skip = u.new_zeros(width) if D is None else D
+        skip = h.new_zeros(width) if D is None else D
+        if z is not None and z.stride(2) != 1:
+            z = z.contiguous()
+        ctx.save_for_backward(u, delta, exponent, B, C, skip, kept, z, bias)
         y = torch.empty_like(u, memory_format=torch.contiguous_format)
-        arrays = [array(x) for x in (u, delta, exponent, B, C, skip, kept, y)]
+        arrays = [*_arrays(u, delta, exponent, B, C, skip, kept, z, bias), array(y)]
         spread(lambda start, stop: _forward(start, stop, *arrays), batch * -(-width // CHANNELS))
-        ctx.save_for_backward(u, delta, exponent, B, C, skip, kept)
         return y, kept[:, -1].mT.contiguous()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor, dh: Tensor) -> tuple[Tensor | None, ...]:
-        u, delta, exponent, B, C, skip, kept = ctx.saved_tensors
+        u, delta, exponent, B, C, skip, kept, z, bias = ctx.saved_tensors
         (batch, T, width), N = u.shape, B.shape[2]
         flops.count("selective_scan", 4 * u.numel() * N)
         blocks = -(-width // CHANNELS)
-        du, d_delta = (torch.empty_like(u, memory_format=torch.contiguous_format) for _ in range(2))
-        dB, dC = (u.new_empty(batch, blocks, T, N) for _ in range(2))
-        dA, dD, g = u.new_empty(batch, N, width), u.new_empty(batch, width), dh.mT.contiguous()
-        arrays = [array(x) for x in (u, delta, exponent, B, C, skip, kept, dy, g, du, d_delta, dA, dB, dC, dD)]
-        spread(lambda start, stop: _backward(start, stop, *arrays), batch * blocks)
-        return du, d_delta, dA.sum(0).T, dB.sum(1), dC.sum(1), dD.sum(0) if ctx.needs_input_grad[5] else None, g.mT
+        du, d_delta, dz = (u.new_empty(u.shape if there else (1, 1, 1)) for there in (True, True, z is not None))
+        dB, dC = (kept.new_empty(batch, blocks, T, N) for _ in range(2))
+        dA, g = kept.new_empty(batch, N, width), dh.mT.contiguous()
+        dD, d_bias = (kept.new_empty(batch, width) for _ in range(2))
+        inputs = _arrays(*ctx.saved_tensors)
+        outputs = [array(x) for x in (dy.to(u.dtype), g, du, d_delta, dA, dB, dC, dD, dz, d_bias)]
+        spread(lambda start, stop: _backward(start, stop, *inputs, *outputs), batch * blocks)
+        return (
+            du,
+            d_delta,
+            dA.sum(0).T,
+            dB.sum(1),
+            dC.sum(1),
+            dD.sum(0) if ctx.needs_input_grad[5] else None,
+            g.mT,
+            None if z is None else dz,
+            None if bias is None else d_bias.sum(0),
+        )
+
+
+def _arrays(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    kept: Tensor,
+    z: Tensor | None,
+    bias: Tensor | None,
+) -> list[Any]:
+    """What both loops read: tensors as arrays, z as memory with its strides, and whether there are z and a bias."""
+    gated = z is not None and bias is not None
+    z, bias = (z, bias) if z is not None and bias is not None else (u[:1, :1, :1], D)
+    return [*(array(x) for x in (u, delta, A, B, C, D, kept, bias)), memory(z), *z.stride()[:2], gated]
 
 
 def exp2(x: float) -> float:
-    """2^x inside a loop, in x's own precision; of float32 vectorised, and 0 below −126.5."""
+    """2^x for x ≤ 127 inside a loop, in x's own precision; of float32 vectorised, and 0 below −126.5."""
     return 2.0**x
+
+
+def softplus(x: float) -> float:
+    """ln(1 + e^x) inside a loop, in x's own precision; of float32 vectorised."""
+    return math.log1p(math.exp(x))
 
 
 @overload(exp2, jit_options={"fastmath": FAST})
@@ -80,7 +132,7 @@ def _exp2_64(x: Any) -> Any:
 
 def _exp2_32(x: Any) -> Any:
     # x = n + r with |r| ≤ ½; 2^r by its series, 2^n by putting n where the exponent is stored (all zeros: 0).
-    c = min(max(x, np.float32(-127.0)), np.float32(127.0))
+    c = max(x, np.float32(-127.0))
     n = np.floor(c + np.float32(0.5))
     r = c - n
     p = np.float32(1.5403530393381608e-4)
@@ -93,36 +145,75 @@ def _exp2_32(x: Any) -> Any:
     return p * np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
 
 
+@overload(softplus, jit_options={"fastmath": FAST})
+def _softplus(x: Any) -> Any:
+    return _softplus_32 if x == types.float32 else _softplus_64
+
+
+def _softplus_64(x: Any) -> Any:
+    return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
+
+
+def _softplus_32(x: Any) -> Any:
+    # max(x, 0) + ln(1 + w), w = e^{−|x|}, by ln(1 + w) = 2 artanh(s), s = w / (2 + w) ≤ ⅓, by its series.
+    w = exp(-abs(x))
+    s = w / (w + np.float32(2))
+    q = s * s
+    p = np.float32(1 / 13)
+    p = p * q + np.float32(1 / 11)
+    p = p * q + np.float32(1 / 9)
+    p = p * q + np.float32(1 / 7)
+    p = p * q + np.float32(1 / 5)
+    p = p * q + np.float32(1 / 3)
+    p = p * q + np.float32(1)
+    return max(x, np.float32(0)) + np.float32(2) * s * p
+
+
 @loop
-def _forward(start, stop, u, delta, A, B, C, D, kept, y):  # type: ignore[no-untyped-def]
+def _forward(start, stop, u, delta, A, B, C, D, kept, bias, z, row, step, gated, y):  # type: ignore[no-untyped-def]
     """Work items start … stop − 1: item (b, block) takes the channels of a block through all steps of row b."""
     _, T, width = u.shape
     N = A.shape[0]
-    blocks = -(-width // CHANNELS)
-    A_, h = np.zeros(N * CHANNELS, u.dtype), np.zeros(N * CHANNELS, u.dtype)
-    u_, delta_, D_ = np.zeros(CHANNELS, u.dtype), np.zeros(CHANNELS, u.dtype), np.zeros(CHANNELS, u.dtype)
-    drive, y_ = np.zeros(CHANNELS, u.dtype), np.zeros(CHANNELS, u.dtype)
+    blocks, one = -(-width // CHANNELS), A.dtype.type(1)
+    states = (N + N % 2) * CHANNELS
+    A_, h = np.zeros(states, A.dtype), np.zeros(states, A.dtype)
+    B_, C_ = np.zeros(N + 1, A.dtype), np.zeros(N + 1, A.dtype)
+    u_, delta_, z_ = np.zeros(CHANNELS, A.dtype), np.zeros(CHANNELS, A.dtype), np.zeros(CHANNELS, A.dtype)
+    D_, bias_ = np.zeros(CHANNELS, A.dtype), np.zeros(CHANNELS, A.dtype)
+    drive, y_ = np.zeros(CHANNELS, A.dtype), np.zeros(CHANNELS, A.dtype)
     for item in range(start, stop):
         b, first = item // blocks, item % blocks * CHANNELS
         last = min(first + CHANNELS, width)
         size = last - first
         for x in (u_, delta_, D_):  # channels beyond the last stand still at zero
             x[size:] = 0
-        D_[:size] = D[first:last]
+        D_[:size], bias_[:size] = D[first:last], bias[first:last]
         _gather(A[:, first:last], A_)
         _gather(kept[b, 0, :, first:last], h)
         for t in range(T):
-            u_[:size], delta_[:size] = u[b, t, first:last], delta[b, t, first:last]
+            _widen(u[b, t, first:last], u_)
+            _widen(delta[b, t, first:last], delta_)
+            _widen(B[b, t], B_)
+            _widen(C[b, t], C_)
+            if gated:
+                for c in range(CHANNELS):
+                    delta_[c] = softplus(delta_[c] + bias_[c])
             for c in range(CHANNELS):
                 drive[c] = delta_[c] * u_[c]
                 y_[c] = D_[c] * u_[c]
-            for n in range(N):
-                row = n * CHANNELS
-                B_, C_ = B[b, t, n], C[b, t, n]
+            for p in range((N + 1) // 2):
+                n, i = 2 * p, 2 * p * CHANNELS
+                B0, B1, C0, C1 = B_[n], B_[n + 1], C_[n], C_[n + 1]
                 for c in range(CHANNELS):
-                    h[row + c] = exp2(delta_[c] * A_[row + c]) * h[row + c] + drive[c] * B_
-                    y_[c] += C_ * h[row + c]
-            y[b, t, first:last] = y_[:size]
+                    h0 = exp2(delta_[c] * A_[i + c]) * h[i + c] + drive[c] * B0
+                    h1 = exp2(delta_[c] * A_[i + CHANNELS + c]) * h[i + CHANNELS + c] + drive[c] * B1
+                    y_[c] += C0 * h0 + C1 * h1
+                    h[i + c], h[i + CHANNELS + c] = h0, h1
+            if gated:
+                _widen(z[b * row + t * step + first : b * row + t * step + last], z_)
+                for c in range(CHANNELS):
+                    y_[c] *= z_[c] / (one + exp(-z_[c]))
+            _narrow(y_, y[b, t, first:last])
             if (t + 1) % LENGTH == 0 or t == T - 1:
                 for n in range(N):
                     kept[b, t // LENGTH + 1, n, first:last] = h[n * CHANNELS : n * CHANNELS + size]
@@ -130,35 +221,51 @@ def _forward(start, stop, u, delta, A, B, C, D, kept, y):  # type: ignore[no-unt
 
 @inlined
 def _gather(x, rows):  # type: ignore[no-untyped-def]
-    """(N, ≤ CHANNELS) into a contiguous (N · CHANNELS), zeros behind each row."""
+    """(N, ≤ CHANNELS) into a contiguous (≥ N · CHANNELS), zeros behind each row and behind the last."""
+    rows[:] = 0
     for n in range(x.shape[0]):
         rows[n * CHANNELS : n * CHANNELS + x.shape[1]] = x[n]
-        rows[n * CHANNELS + x.shape[1] : (n + 1) * CHANNELS] = 0
+
+
+@inlined
+def _widen(x, out):  # type: ignore[no-untyped-def]
+    for c in range(len(x)):
+        out[c] = widened(x[c])
+
+
+@inlined
+def _narrow(x, out):  # type: ignore[no-untyped-def]
+    for c in range(len(out)):
+        out[c] = narrowed(x[c], out)
 
 
 @loop
-def _backward(start, stop, u, delta, A, B, C, D, kept, dy, g_last, du, d_delta, dA, dB, dC, dD):  # type: ignore[no-untyped-def]
+def _backward(  # type: ignore[no-untyped-def]
+    start, stop, u, delta, A, B, C, D, kept, bias, z, row, step, gated, dy, g_last, du, d_delta, dA, dB, dC, dD, dz, d_bias
+):
     _, T, width = u.shape
     N = A.shape[0]
-    blocks = -(-width // CHANNELS)
-    states = N * CHANNELS
-    ln2 = np.log(np.full(1, 2, u.dtype))[0]
-    A_, h, decay = np.zeros(states, u.dtype), np.zeros(states, u.dtype), np.zeros(states, u.dtype)
-    g, dA_ = np.zeros(states, u.dtype), np.zeros(states, u.dtype)
-    hs, decays = np.zeros((LENGTH + 1) * states, u.dtype), np.zeros(LENGTH * states, u.dtype)
-    us, deltas = np.zeros(LENGTH * CHANNELS, u.dtype), np.zeros(LENGTH * CHANNELS, u.dtype)
-    dy_, D_, dD_ = np.zeros(CHANNELS, u.dtype), np.zeros(CHANNELS, u.dtype), np.zeros(CHANNELS, u.dtype)
-    drive, gB, Ae = np.zeros(CHANNELS, u.dtype), np.zeros(CHANNELS, u.dtype), np.zeros(CHANNELS, u.dtype)
+    blocks, one = -(-width // CHANNELS), A.dtype.type(1)
+    states = (N + N % 2) * CHANNELS
+    ln2 = np.log(np.full(1, 2, A.dtype))[0]
+    A_, h = np.zeros(states, A.dtype), np.zeros(states, A.dtype)
+    g, dA_ = np.zeros(states, A.dtype), np.zeros(states, A.dtype)
+    hs, decays = np.zeros((LENGTH + 1) * states, A.dtype), np.zeros(LENGTH * states, A.dtype)
+    us, deltas = np.zeros(LENGTH * CHANNELS, A.dtype), np.zeros(LENGTH * CHANNELS, A.dtype)
+    B_, C_ = np.zeros(N + 1, A.dtype), np.zeros(N + 1, A.dtype)
+    dB_, dC_ = np.zeros(N + 1, A.dtype), np.zeros(N + 1, A.dtype)
+    dy_, D_, dD_ = np.zeros(CHANNELS, A.dtype), np.zeros(CHANNELS, A.dtype), np.zeros(CHANNELS, A.dtype)
+    bias_, d_bias_ = np.zeros(CHANNELS, A.dtype), np.zeros(CHANNELS, A.dtype)
+    z_, slope, y_ = np.zeros(CHANNELS, A.dtype), np.zeros(CHANNELS, A.dtype), np.zeros(CHANNELS, A.dtype)
+    drive, gB, Ae = np.zeros(CHANNELS, A.dtype), np.zeros(CHANNELS, A.dtype), np.zeros(CHANNELS, A.dtype)
     for item in range(start, stop):
         b, block = item // blocks, item % blocks
         first = block * CHANNELS
         last = min(first + CHANNELS, width)
         size = last - first
-        for x in (us, deltas, dy_, D_):
+        for x in (us, deltas, dy_, D_, dD_, d_bias_, dA_):
             x[:] = 0
-        D_[:size] = D[first:last]
-        dD_[:] = 0
-        dA_[:] = 0
+        D_[:size], bias_[:size] = D[first:last], bias[first:last]
         _gather(A[:, first:last], A_)
         _gather(g_last[b, :, first:last], g)
         for span in range(-(-T // LENGTH) - 1, -1, -1):
@@ -169,48 +276,79 @@ def _backward(start, stop, u, delta, A, B, C, D, kept, dy, g_last, du, d_delta, 
             for j in range(steps):
                 t = origin + j
                 u_, delta_ = us[j * CHANNELS : (j + 1) * CHANNELS], deltas[j * CHANNELS : (j + 1) * CHANNELS]
-                u_[:size], delta_[:size] = u[b, t, first:last], delta[b, t, first:last]
+                decay, after = decays[j * states : (j + 1) * states], hs[(j + 1) * states : (j + 2) * states]
+                _widen(u[b, t, first:last], u_)
+                _widen(delta[b, t, first:last], delta_)
+                _widen(B[b, t], B_)
+                if gated:
+                    for c in range(CHANNELS):
+                        delta_[c] = softplus(delta_[c] + bias_[c])
                 for c in range(CHANNELS):
                     drive[c] = delta_[c] * u_[c]
-                for n in range(N):
-                    row = n * CHANNELS
-                    B_ = B[b, t, n]
+                for p in range((N + 1) // 2):
+                    n, i = 2 * p, 2 * p * CHANNELS
+                    B0, B1 = B_[n], B_[n + 1]
                     for c in range(CHANNELS):
-                        decay[row + c] = exp2(delta_[c] * A_[row + c])
-                        h[row + c] = decay[row + c] * h[row + c] + drive[c] * B_
-                decays[j * states : (j + 1) * states] = decay
-                hs[(j + 1) * states : (j + 2) * states] = h
+                        a0, a1 = exp2(delta_[c] * A_[i + c]), exp2(delta_[c] * A_[i + CHANNELS + c])
+                        h0, h1 = a0 * h[i + c] + drive[c] * B0, a1 * h[i + CHANNELS + c] + drive[c] * B1
+                        decay[i + c], decay[i + CHANNELS + c] = a0, a1
+                        h[i + c], h[i + CHANNELS + c] = h0, h1
+                        after[i + c], after[i + CHANNELS + c] = h0, h1
             for j in range(steps - 1, -1, -1):
                 t = origin + j
                 u_, delta_ = us[j * CHANNELS : (j + 1) * CHANNELS], deltas[j * CHANNELS : (j + 1) * CHANNELS]
-                decay_, before = decays[j * states : (j + 1) * states], hs[j * states : (j + 1) * states]
+                decay, before = decays[j * states : (j + 1) * states], hs[j * states : (j + 1) * states]
                 after = hs[(j + 1) * states : (j + 2) * states]
-                dy_[:size] = dy[b, t, first:last]
+                _widen(dy[b, t, first:last], dy_)
+                _widen(B[b, t], B_)
+                _widen(C[b, t], C_)
+                if gated:
+                    _widen(z[b * row + t * step + first : b * row + t * step + last], z_)
+                    for c in range(CHANNELS):
+                        gate = one / (one + exp(-z_[c]))
+                        slope[c] = dy_[c] * gate * (one + z_[c] * (one - gate))
+                        dy_[c] *= z_[c] * gate
                 for c in range(CHANNELS):
                     drive[c] = delta_[c] * u_[c]
+                    y_[c] = D_[c] * u_[c]
                     gB[c] = 0
                     Ae[c] = 0
-                for n in range(N):
-                    row = n * CHANNELS
-                    B_, C_ = B[b, t, n], C[b, t, n]
-                    dB_, dC_ = B_ - B_, C_ - C_
+                for p in range((N + 1) // 2):
+                    n, i = 2 * p, 2 * p * CHANNELS
+                    B0, B1, C0, C1 = B_[n], B_[n + 1], C_[n], C_[n + 1]
+                    dB0, dB1, dC0, dC1 = B0 - B0, B0 - B0, B0 - B0, B0 - B0
                     for c in range(CHANNELS):
-                        g_ = g[row + c] + dy_[c] * C_
-                        dC_ += dy_[c] * after[row + c]
-                        dB_ += drive[c] * g_
-                        gB[c] += g_ * B_
-                        g_ *= decay_[row + c]
-                        e = g_ * before[row + c]
-                        dA_[row + c] += delta_[c] * e
-                        Ae[c] += A_[row + c] * e
-                        g[row + c] = g_
-                    dB[b, block, t, n], dC[b, block, t, n] = dB_, dC_
+                        h0, h1 = after[i + c], after[i + CHANNELS + c]
+                        g0, g1 = g[i + c] + dy_[c] * C0, g[i + CHANNELS + c] + dy_[c] * C1
+                        y_[c] += C0 * h0 + C1 * h1
+                        dC0 += dy_[c] * h0
+                        dC1 += dy_[c] * h1
+                        dB0 += drive[c] * g0
+                        dB1 += drive[c] * g1
+                        gB[c] += g0 * B0 + g1 * B1
+                        g0 *= decay[i + c]
+                        g1 *= decay[i + CHANNELS + c]
+                        e0, e1 = g0 * before[i + c], g1 * before[i + CHANNELS + c]
+                        dA_[i + c] += delta_[c] * e0
+                        dA_[i + CHANNELS + c] += delta_[c] * e1
+                        Ae[c] += A_[i + c] * e0 + A_[i + CHANNELS + c] * e1
+                        g[i + c], g[i + CHANNELS + c] = g0, g1
+                    dB_[n], dB_[n + 1], dC_[n], dC_[n + 1] = dB0, dB1, dC0, dC1
+                dB[b, block, t], dC[b, block, t] = dB_[:N], dC_[:N]
                 for c in range(CHANNELS):
                     Ae[c] = ln2 * Ae[c] + u_[c] * gB[c]
                     gB[c] = delta_[c] * gB[c] + D_[c] * dy_[c]
                     dD_[c] += u_[c] * dy_[c]
-                du[b, t, first:last], d_delta[b, t, first:last] = gB[:size], Ae[:size]
+                if gated:
+                    _widen(delta[b, t, first:last], z_)
+                    for c in range(CHANNELS):
+                        Ae[c] /= one + exp(-(z_[c] + bias_[c]))  # the slope of softplus
+                        d_bias_[c] += Ae[c]
+                        slope[c] *= y_[c]
+                    _narrow(slope, dz[b, t, first:last])
+                _narrow(gB, du[b, t, first:last])
+                _narrow(Ae, d_delta[b, t, first:last])
         for n in range(N):
-            row = n * CHANNELS
-            dA[b, n, first:last], g_last[b, n, first:last] = dA_[row : row + size], g[row : row + size]
-        dD[b, first:last] = dD_[:size]
+            at = n * CHANNELS
+            dA[b, n, first:last], g_last[b, n, first:last] = dA_[at : at + size], g[at : at + size]
+        dD[b, first:last], d_bias[b, first:last] = dD_[:size], d_bias_[:size]

@@ -10,10 +10,11 @@ rule, Δ B, as the official code has it, and not by the zero-order hold of the p
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.ops.precision import widest
+from zoo.ops.precision import wide, widest
 
 
 def selective_scan(
@@ -32,6 +33,22 @@ def selective_scan(
         outputs.append(y)
     assert state is not None
     return torch.stack(outputs, dim=1), state
+
+
+def gated_selective_scan(
+    u: Float[Tensor, "B T D"],
+    delta: Float[Tensor, "B T D"],
+    A: Float[Tensor, "D N"],
+    B: Float[Tensor, "B T N"],
+    C: Float[Tensor, "B T N"],
+    D: Float[Tensor, " D"],
+    z: Float[Tensor, "B T D"],
+    bias: Float[Tensor, " D"],
+    state: Float[Tensor, "B D N"] | None = None,
+) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B D N"]]:
+    """y ⊙ SiLU(z) and the last state, of a scan with softplus(Δ + bias) for Δ: no step where Δ is −∞."""
+    y, h = selective_scan(wide(u), F.softplus(wide(delta) + wide(bias)), A, B, C, D, state)
+    return (y * F.silu(wide(z))).to(u.dtype), h
 
 
 def step(
