@@ -58,7 +58,12 @@ from zoo.ops.lsh_attention import lsh_attention, lsh_attention_naive
 from zoo.ops.lsh_attention.chunked import LSHAttention
 from zoo.ops.mlstm import mlstm, mlstm_naive
 from zoo.ops.mlstm.chunked import _Chunks
-from zoo.ops.selective_scan import selective_scan, selective_scan_naive
+from zoo.ops.selective_scan import (
+    gated_selective_scan,
+    gated_selective_scan_naive,
+    selective_scan,
+    selective_scan_naive,
+)
 from zoo.ops.selective_scan.chunked import _SelectiveScan
 from zoo.ops.selective_scan.compiled import CompiledSelectiveScan
 from zoo.ops.selective_scan.official import LastState
@@ -188,6 +193,11 @@ convolved = normal(B, 7, D), normal(4, D), normal(D), normal(B, 3, D)
 units = *(normal(H, B, T, 3) for _ in range(4)), normal(H, 4, 3, 3), normal(H, 4, 3)
 started = normal(B, H, 3), normal(B, H, 3), uniform(B, H, 3) + 1
 
+gated = (
+    *(u, normal(B, T, D), A, normal(B, T, N), normal(B, T, N)),
+    *(normal(D), normal(B, T, D), normal(D), normal(B, D, N)),
+)
+
 # op, name, function, inputs
 NAIVE = [
     ("attention", "all", attend_naive, (q, k, v)),
@@ -232,6 +242,7 @@ NAIVE = [
         selective_scan_naive,
         (u, delta, A, normal(B, T, N), normal(B, T, N), normal(D), normal(B, D, N)),
     ),
+    ("selective_scan", "gated, resumed", gated_selective_scan_naive, gated),
     ("slstm", "", cell(slstm_naive), units),
     ("slstm", "resumed, padding", cell(slstm_naive), (*units, *started)),
     ("vandermonde", "evaluate", lambda *x: evaluate_naive(*x, T), (normal(1, D, N, complex_=True), poles)),
@@ -266,6 +277,7 @@ BY_HAND = [
         selective_scan,
         (u, delta, A, normal(B, T, N), normal(B, T, N), normal(D), normal(B, D, N)),
     ),
+    (CompiledSelectiveScan, "gated, resumed", gated_selective_scan, gated),
     (CompiledShortConvolution, "SiLU", short(True), convolved),
     (CompiledShortConvolution, "linear", short(False), convolved),
     (

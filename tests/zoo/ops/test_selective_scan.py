@@ -2,9 +2,17 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from zoo.ops import compiled, flops, kernels
-from zoo.ops.selective_scan import chunked, selective_scan, selective_scan_naive, step
+from zoo.ops.selective_scan import (
+    chunked,
+    gated_selective_scan,
+    gated_selective_scan_naive,
+    selective_scan,
+    selective_scan_naive,
+    step,
+)
 
 B, T, D, N = 2, 23, 3, 4
 
@@ -146,3 +154,57 @@ def test_counts_the_recurrence():
         assert counter.by_name == {"selective_scan": 2 * B * T * D * N}
         y.sum().backward()
     assert counter.by_name == {"selective_scan": 6 * B * T * D * N}
+
+
+def draw_gated(T, D=70, *, N=N, dtype=torch.float64):
+    """Δ before softplus, some of it −∞ as padding has it; z is a view whose rows lie apart."""
+    torch.manual_seed(0)
+    inputs = {"u": torch.randn(B, T, D), "delta": 2 * torch.randn(B, T, D), "A": -torch.randn(D, N).exp()}
+    inputs |= {"B": torch.randn(B, T, N), "C": torch.randn(B, T, N), "D": torch.randn(D)}
+    inputs |= {"z": 3 * torch.randn(B, T, 2 * D)[..., D:], "bias": torch.randn(D), "state": torch.randn(B, D, N)}
+    inputs["delta"][1, T - T // 3 :] = -float("inf")
+    kept = {"A", "D", "bias", "state"}
+    return {
+        name: x.to(torch.promote_types(dtype, torch.float32) if name in kept else dtype).requires_grad_()
+        for name, x in inputs.items()
+    }
+
+
+def test_the_gated_scan_is_the_scan_between_softplus_and_a_gate():
+    x = draw_gated(9)
+    delta = F.softplus(x["delta"] + x["bias"])
+    y, h = selective_scan_naive(x["u"], delta, x["A"], x["B"], x["C"], x["D"], x["state"])
+    torch.testing.assert_close(gated_selective_scan_naive(**x), (y * x["z"] * torch.sigmoid(x["z"]), h))
+
+
+@pytest.mark.parametrize("length", [1, 2, 17, 71])
+@pytest.mark.parametrize("N", [1, 4, 5])
+def test_gated_equals_the_loop(length, N):
+    inputs = draw_gated(length, 130, N=N)
+    want = outputs_and_gradients(gated_selective_scan_naive, inputs)
+    torch.testing.assert_close(outputs_and_gradients(gated_selective_scan, inputs), want, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 3e-6), (torch.bfloat16, 6e-3)], ids=str)
+def test_gated_in_less_precision(dtype, limit):
+    inputs = draw_gated(71, dtype=dtype)
+    exact = {name: x.detach().double().requires_grad_() for name, x in inputs.items()}
+    want = outputs_and_gradients(gated_selective_scan_naive, exact)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+        have = outputs_and_gradients(gated_selective_scan, inputs)
+    assert have["y"].dtype == dtype
+    assert have["h"].dtype == torch.float32
+    for name, x in have.items():
+        assert (x.double() - want[name]).norm() < limit * want[name].norm(), name
+
+
+def test_softplus_and_gates_far_from_zero():
+    """Δ from e^−30 to 40, gates closed and open."""
+    inputs = draw_gated(40, dtype=torch.float32)
+    with torch.no_grad():
+        inputs["delta"].copy_(torch.linspace(-30, 40, inputs["delta"].numel()).view_as(inputs["delta"]))
+        inputs["z"].mul_(50)
+    exact = {name: x.detach().double().requires_grad_() for name, x in inputs.items()}
+    want = outputs_and_gradients(gated_selective_scan_naive, exact)
+    for name, x in outputs_and_gradients(gated_selective_scan, inputs).items():
+        assert (x.double() - want[name]).norm() < 1e-5 * want[name].norm(), name

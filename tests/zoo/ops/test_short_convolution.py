@@ -48,3 +48,14 @@ def test_equals_torch(dtype, T, kernel, masked, resumed):
             if other is not None:
                 limit = TOLERANCE[other.dtype]
                 torch.testing.assert_close(one, other, rtol=limit, atol=limit)
+
+
+def test_narrow_is_rounded_to_the_dtype_of_x():
+    torch.manual_seed(0)
+    conv, x = ShortConvolution(D, 4), torch.randn(B, 33, D).bfloat16().requires_grad_()
+    wide, narrow = conv(x)[0], conv(x, narrow=True)[0]
+    assert torch.equal(narrow, wide.bfloat16())
+    dy = torch.randn(B, 33, D).bfloat16()
+    gradients = (torch.autograd.grad(y, [x, conv.weight], dy.to(y.dtype)) for y in (wide, narrow))
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)

@@ -24,7 +24,7 @@ from torch import Tensor
 from zoo.ops import flops
 from zoo.ops.bfloat16 import array, memory, narrowed, widened
 from zoo.ops.compiled import spread
-from zoo.ops.loops import FAST, exp, inlined, loop
+from zoo.ops.loops import FAST, inlined, loop
 
 LENGTH = 16
 """Steps between two kept states."""
@@ -70,7 +70,7 @@ class CompiledSelectiveScan(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor, dh: Tensor) -> tuple[Tensor | None, ...]:
-        u, delta, exponent, B, C, skip, kept, z, bias = ctx.saved_tensors
+        u, _, _, B, _, _, kept, z, bias = ctx.saved_tensors
         (batch, T, width), N = u.shape, B.shape[2]
         flops.count("selective_scan", 4 * u.numel() * N)
         blocks = -(-width // CHANNELS)
@@ -116,6 +116,11 @@ def exp2(x: float) -> float:
     return 2.0**x
 
 
+def sigmoid(x: float) -> float:
+    """1 / (1 + e^{−x}) inside a loop, in x's own precision; of float32 vectorised."""
+    return 1 / (1 + math.exp(-x))
+
+
 def softplus(x: float) -> float:
     """ln(1 + e^x) inside a loop, in x's own precision; of float32 vectorised."""
     return math.log1p(math.exp(x))
@@ -145,6 +150,20 @@ def _exp2_32(x: Any) -> Any:
     return p * np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
 
 
+@overload(sigmoid, jit_options={"fastmath": FAST})
+def _sigmoid(x: Any) -> Any:
+    return _sigmoid_32 if x == types.float32 else _sigmoid_64
+
+
+def _sigmoid_64(x: Any) -> Any:
+    return 1 / (1 + math.exp(-x))
+
+
+def _sigmoid_32(x: Any) -> Any:
+    c = max(min(x * np.float32(-1 / math.log(2)), np.float32(126)), np.float32(-126))
+    return np.float32(1) / (np.float32(1) + exp2(c))
+
+
 @overload(softplus, jit_options={"fastmath": FAST})
 def _softplus(x: Any) -> Any:
     return _softplus_32 if x == types.float32 else _softplus_64
@@ -156,7 +175,7 @@ def _softplus_64(x: Any) -> Any:
 
 def _softplus_32(x: Any) -> Any:
     # max(x, 0) + ln(1 + w), w = e^{−|x|}, by ln(1 + w) = 2 artanh(s), s = w / (2 + w) ≤ ⅓, by its series.
-    w = exp(-abs(x))
+    w = exp2(max(abs(x) * np.float32(-1 / math.log(2)), np.float32(-126)))
     s = w / (w + np.float32(2))
     q = s * s
     p = np.float32(1 / 13)
@@ -170,11 +189,40 @@ def _softplus_32(x: Any) -> Any:
 
 
 @loop
+def _positive(delta, bias):  # type: ignore[no-untyped-def]
+    """softplus(Δ + bias) in place of Δ. The rows of gates are functions of their own, short enough to vectorise."""
+    for c in range(len(delta)):
+        delta[c] = softplus(delta[c] + bias[c])
+
+
+@loop
+def _positive_slope(d_delta, delta, bias):  # type: ignore[no-untyped-def]
+    for c in range(len(delta)):
+        d_delta[c] *= sigmoid(delta[c] + bias[c])
+
+
+@loop
+def _gate(y, z):  # type: ignore[no-untyped-def]
+    """y ⊙ SiLU(z) in place of y."""
+    for c in range(len(y)):
+        y[c] *= z[c] * sigmoid(z[c])
+
+
+@loop
+def _gate_slope(dy, z, slope):  # type: ignore[no-untyped-def]
+    """dy ⊙ SiLU(z) in place of dy, and what times y is dz."""
+    for c in range(len(dy)):
+        gate = sigmoid(z[c])
+        slope[c] = dy[c] * gate * (dy.dtype.type(1) + z[c] - z[c] * gate)
+        dy[c] *= z[c] * gate
+
+
+@loop
 def _forward(start, stop, u, delta, A, B, C, D, kept, bias, z, row, step, gated, y):  # type: ignore[no-untyped-def]
     """Work items start … stop − 1: item (b, block) takes the channels of a block through all steps of row b."""
     _, T, width = u.shape
     N = A.shape[0]
-    blocks, one = -(-width // CHANNELS), A.dtype.type(1)
+    blocks = -(-width // CHANNELS)
     states = (N + N % 2) * CHANNELS
     A_, h = np.zeros(states, A.dtype), np.zeros(states, A.dtype)
     B_, C_ = np.zeros(N + 1, A.dtype), np.zeros(N + 1, A.dtype)
@@ -196,8 +244,7 @@ def _forward(start, stop, u, delta, A, B, C, D, kept, bias, z, row, step, gated,
             _widen(B[b, t], B_)
             _widen(C[b, t], C_)
             if gated:
-                for c in range(CHANNELS):
-                    delta_[c] = softplus(delta_[c] + bias_[c])
+                _positive(delta_, bias_)
             for c in range(CHANNELS):
                 drive[c] = delta_[c] * u_[c]
                 y_[c] = D_[c] * u_[c]
@@ -211,8 +258,7 @@ def _forward(start, stop, u, delta, A, B, C, D, kept, bias, z, row, step, gated,
                     h[i + c], h[i + CHANNELS + c] = h0, h1
             if gated:
                 _widen(z[b * row + t * step + first : b * row + t * step + last], z_)
-                for c in range(CHANNELS):
-                    y_[c] *= z_[c] / (one + exp(-z_[c]))
+                _gate(y_, z_)
             _narrow(y_, y[b, t, first:last])
             if (t + 1) % LENGTH == 0 or t == T - 1:
                 for n in range(N):
@@ -241,11 +287,34 @@ def _narrow(x, out):  # type: ignore[no-untyped-def]
 
 @loop
 def _backward(  # type: ignore[no-untyped-def]
-    start, stop, u, delta, A, B, C, D, kept, bias, z, row, step, gated, dy, g_last, du, d_delta, dA, dB, dC, dD, dz, d_bias
+    start,
+    stop,
+    u,
+    delta,
+    A,
+    B,
+    C,
+    D,
+    kept,
+    bias,
+    z,
+    row,
+    step,
+    gated,
+    dy,
+    g_last,
+    du,
+    d_delta,
+    dA,
+    dB,
+    dC,
+    dD,
+    dz,
+    d_bias,
 ):
     _, T, width = u.shape
     N = A.shape[0]
-    blocks, one = -(-width // CHANNELS), A.dtype.type(1)
+    blocks = -(-width // CHANNELS)
     states = (N + N % 2) * CHANNELS
     ln2 = np.log(np.full(1, 2, A.dtype))[0]
     A_, h = np.zeros(states, A.dtype), np.zeros(states, A.dtype)
@@ -281,8 +350,7 @@ def _backward(  # type: ignore[no-untyped-def]
                 _widen(delta[b, t, first:last], delta_)
                 _widen(B[b, t], B_)
                 if gated:
-                    for c in range(CHANNELS):
-                        delta_[c] = softplus(delta_[c] + bias_[c])
+                    _positive(delta_, bias_)
                 for c in range(CHANNELS):
                     drive[c] = delta_[c] * u_[c]
                 for p in range((N + 1) // 2):
@@ -304,10 +372,7 @@ def _backward(  # type: ignore[no-untyped-def]
                 _widen(C[b, t], C_)
                 if gated:
                     _widen(z[b * row + t * step + first : b * row + t * step + last], z_)
-                    for c in range(CHANNELS):
-                        gate = one / (one + exp(-z_[c]))
-                        slope[c] = dy_[c] * gate * (one + z_[c] * (one - gate))
-                        dy_[c] *= z_[c] * gate
+                    _gate_slope(dy_, z_, slope)
                 for c in range(CHANNELS):
                     drive[c] = delta_[c] * u_[c]
                     y_[c] = D_[c] * u_[c]
@@ -341,8 +406,8 @@ def _backward(  # type: ignore[no-untyped-def]
                     dD_[c] += u_[c] * dy_[c]
                 if gated:
                     _widen(delta[b, t, first:last], z_)
+                    _positive_slope(Ae, z_, bias_)
                     for c in range(CHANNELS):
-                        Ae[c] /= one + exp(-(z_[c] + bias_[c]))  # the slope of softplus
                         d_bias_[c] += Ae[c]
                         slope[c] *= y_[c]
                     _narrow(slope, dz[b, t, first:last])
