@@ -73,6 +73,12 @@ def linear_attention(
                 u = None if bonus is None else bonus.to(dtype)
                 o, S = CompiledLinearAttention.apply(q, k, v.to(dtype), g.expand(B, -1, -1, -1), S, u)
                 return o.to(v.dtype), S
+        if g is not None and g.ndim == 3 and bonus is None and _loops_serve(q, k, v, g):
+            from zoo.ops.linear_attention.per_head import CompiledHeadDecay  # loads numba
+
+            kernels.ran("linear_attention", "chunked, compiled loops")
+            o, S = CompiledHeadDecay.apply(q, k, v, g.expand(B, -1, -1), S, min(chunk, T), products)
+            return o, S
         kernels.ran("linear_attention", "chunked")
         if bonus is None:
             o, S = _form(q, k, v, g, S, min(chunk, T), products)
@@ -84,6 +90,11 @@ def linear_attention(
             now = (q.to(dtype) * bonus.to(dtype)[:, None] * k.to(dtype)).sum(-1, keepdim=True)
             o = torch.cat([first, o[:, :, :-1].to(dtype)], dim=2) + now * v.to(dtype)
         return o.to(v.dtype), S
+
+
+def _loops_serve(*tensors: Tensor) -> bool:
+    """As `compiled.serves`, and bfloat16."""
+    return compiled.serves(*(x[..., :0].float() if x.dtype is torch.bfloat16 else x for x in tensors))
 
 
 def _products(q: Tensor, k: Tensor, v: Tensor) -> torch.dtype:
@@ -123,14 +134,14 @@ class Chunked(torch.autograd.Function):
         products: torch.dtype,
     ) -> tuple[Tensor, Tensor]:
         (G, T), ctx.C, ctx.dtypes = q.shape[1:3], C, [x.dtype for x in (q, k, v)]
-        Q, K_ = (_cut(x, C, products) for x in (q, k))  # (B, G, N, C, K)
-        rows = _cut(_grouped(v, G), C, products)  # (B, G, N, C, R, V)
+        Q, K_ = (cut(x, C, products) for x in (q, k))  # (B, G, N, C, K)
+        rows = cut(_grouped(v, G), C, products)  # (B, G, N, C, R, V)
         pairs = K_ @ Q.mT
         if g is None:
             decays: tuple[Tensor, ...] = ()
             added = K_.mT @ rows.flatten(-2)
         else:
-            within, from_start, to_end, _ = decays = _decays(_cut(_grouped(g[..., None], G), C, g.dtype), products)
+            within, from_start, to_end, _ = decays = _decays(cut(_grouped(g[..., None], G), C, g.dtype), products)
             added = K_.mT @ (rows * to_end).flatten(-2)
         R, V = rows.shape[-2:]
         states = S.new_empty(*Q.shape[:2], Q.shape[2] + 1, Q.shape[-1], R, V)
@@ -139,7 +150,7 @@ class Chunked(torch.autograd.Function):
         _carry(states, decays)
         before = states[:, :, :-1].to(products).flatten(-2)  # (B, G, N, K, R·V)
         if g is None:
-            o = _fused(pairs.triu_().mT @ rows.flatten(-2), Q, before).unflatten(-1, (R, V))
+            o = fused(pairs.triu_().mT @ rows.flatten(-2), Q, before).unflatten(-1, (R, V))
         else:
             inside = (pairs[..., None, :, :] * within).mT @ _by_head(rows)
             o = torch.addcmul(inside.transpose(-3, -2), (Q @ before).unflatten(-1, (R, V)), from_start)
@@ -152,7 +163,7 @@ class Chunked(torch.autograd.Function):
     def backward(ctx: Any, do: Tensor, dS: Tensor) -> tuple[Tensor | None, ...]:
         Q, K_, rows, before, *decays = ctx.saved_tensors
         (R, V), G, T = rows.shape[-2:], Q.shape[1], do.shape[2]
-        do = _cut(_grouped(do, G), ctx.C, rows.dtype)
+        do = cut(_grouped(do, G), ctx.C, rows.dtype)
         read, written = (do * decays[1], rows * decays[2]) if decays else (do, rows)  # by, and into, states
         read, written = read.flatten(-2), written.flatten(-2)
         states = dS.new_empty(*Q.shape[:2], Q.shape[2] + 1, Q.shape[-1], R, V)  # the gradients of states
@@ -164,7 +175,7 @@ class Chunked(torch.autograd.Function):
         dg = None
         if not decays:
             dpairs = (rows.flatten(-2) @ do.flatten(-2).mT).triu_()
-            dv = _fused(pairs.triu_() @ do.flatten(-2), K_, after).unflatten(-1, (R, V))
+            dv = fused(pairs.triu_() @ do.flatten(-2), K_, after).unflatten(-1, (R, V))
         else:
             within, _, to_end, _ = decays
             do_by_head = _by_head(do)
@@ -179,8 +190,8 @@ class Chunked(torch.autograd.Function):
                 dstart, dend, dkept = (x.unflatten(-1, (R, V)) for x in met)
                 dg = _ungrouped(_decay_gradient(spans, dstart, dend, dkept * decays[3]), T).squeeze(-1)
                 dg = dg.sum(0, keepdim=True) if ctx.shared else dg
-        dq = _ungrouped(_fused(dpairs.mT @ K_, read, before.mT)[..., None, :], T)
-        dk = _ungrouped(_fused(dpairs @ Q, written, after.mT)[..., None, :], T)
+        dq = _ungrouped(fused(dpairs.mT @ K_, read, before.mT)[..., None, :], T)
+        dk = _ungrouped(fused(dpairs @ Q, written, after.mT)[..., None, :], T)
         dq, dk, dv = (x.to(dtype) for x, dtype in zip((dq, dk, _ungrouped(dv, T)), ctx.dtypes, strict=True))
         return dq, dk, dv, dg, states[:, :, 0].transpose(2, 3).flatten(1, 2), None, None
 
@@ -197,7 +208,7 @@ def _by_head(x: Float[Tensor, "B G N C R F"]) -> Float[Tensor, "B G N R C F"]:
     return x.transpose(-3, -2).contiguous()
 
 
-def _cut(x: Float[Tensor, "B G T *F"], C: int, dtype: torch.dtype) -> Float[Tensor, "B G N C *F"]:
+def cut(x: Float[Tensor, "B G T *F"], C: int, dtype: torch.dtype) -> Float[Tensor, "B G N C *F"]:
     """Time in ⌈T/C⌉ chunks, contiguous and in `dtype`, in one copy at most. Padding as in `split`."""
     T, over = x.shape[2], -x.shape[2] % C
     if not over:
@@ -208,7 +219,7 @@ def _cut(x: Float[Tensor, "B G T *F"], C: int, dtype: torch.dtype) -> Float[Tens
     return y.unflatten(2, (-1, C))
 
 
-def _fused(y: Tensor, a: Tensor, b: Tensor) -> Tensor:
+def fused(y: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """y + a @ b, in place of y where it can be."""
     return torch.baddbmm(y.flatten(0, -3), a.flatten(0, -3), b.flatten(0, -3)).view_as(y)
 
