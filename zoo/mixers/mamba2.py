@@ -21,7 +21,7 @@ from zoo.contract import Hint, Mixer, Site, State, Traits
 from zoo.mixers.mamba import check_step_sizes, start_projections, step_sizes_
 from zoo.mixers.multi_head import split_heads
 from zoo.mixers.short_convolution import ShortConvolution
-from zoo.ops.head_norms import rms
+from zoo.ops.head_norms import gated_rms, rms
 from zoo.ops.linear_attention import linear_attention
 from zoo.ops.precision import full, wide
 
@@ -117,9 +117,7 @@ class Mamba2(Mixer):
         x = x if mask is None else x.masked_fill(~mask[..., None], 0)
         z0, x0, z, xBC, dt = self.in_proj(x).split(self.sizes, dim=-1)
         before, S = (None, None) if state is None else (state["conv"], state["S"])
-        dtype = xBC.dtype
-        xBC, last = self.conv1d(xBC, mask=mask, state=before)
-        xBC = xBC.to(dtype)
+        xBC, last = self.conv1d(xBC, mask=mask, state=before, dtype=xBC.dtype)
         y, S = self._state_space(xBC, dt, mask, S)
         y = (y * F.silu(z) if self.norm is None else self.norm(y, z)).to(x0.dtype)
         if x0.shape[-1]:
@@ -175,10 +173,10 @@ class GatedRMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, y: Float[Tensor, "*N D"], z: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
+        if self.groups == 1:
+            norm = rms if self.before_gate else gated_rms
+            return norm(y, self.weight, self.eps, z)
         gate = F.silu(z)
         y = (y if self.before_gate else y * gate).unflatten(-1, (self.groups, -1))
-        if self.groups == 1:
-            y = rms(y, self.weight, self.eps).flatten(-2)
-        else:
-            y = (F.rms_norm(wide(y), y.shape[-1:], eps=self.eps).flatten(-2) * wide(self.weight)).to(z.dtype)
+        y = (F.rms_norm(wide(y), y.shape[-1:], eps=self.eps).flatten(-2) * wide(self.weight)).to(z.dtype)
         return y * gate if self.before_gate else y

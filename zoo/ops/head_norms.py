@@ -3,6 +3,7 @@
 unit      y = c x / √(|x|² + 1e-6)                               (fla's `l2norm`, times a constant)
 simplex   y = φ(x) / max(Σ φ(x), 1e-6),  φ(x) = elu(x) + 1       (Schlag et al. 2021, arXiv:2102.11174, section 4.2)
 rms       y = w ⊙ o / √(mean o² + ε) ⊙ act(gate),  act = SiLU, σ or no gate
+gated_rms y = w ⊙ u / √(mean u² + ε),  u = o ⊙ SiLU(gate)         (Dao & Gu 2024, arXiv:2405.21060, section 7)
 """
 
 from __future__ import annotations
@@ -61,6 +62,18 @@ def rms(
     if gate is not None:
         y = y * (F.silu(wide(gate)) if activation == "swish" else wide(gate).sigmoid())
     return y.to(o.dtype)
+
+
+def gated_rms(
+    o: Float[Tensor, "*N V"], weight: Float[Tensor, " V"], eps: float, gate: Float[Tensor, "*N V"]
+) -> Float[Tensor, "*N V"]:
+    """RMSNorm of o ⊙ SiLU(gate), computed in float32 at least; in o's dtype."""
+    if all(_serves(x, x.dtype) for x in (o, weight, gate)):
+        from zoo.ops.head_norms_compiled import CompiledGatedRMS  # loads numba
+
+        return CompiledGatedRMS.apply(o, weight, eps, gate)
+    u = wide(o) * F.silu(wide(gate))
+    return F.rms_norm(u, u.shape[-1:], wide(weight), eps).to(o.dtype)
 
 
 def _serves(x: Tensor, dtype: torch.dtype) -> bool:

@@ -3,6 +3,7 @@
 unit      y = c r x,                    dx = r (c dy − y (y·dy) / c)
 simplex   y = φ / s,                    dx = (dy − y·dy) / s ⊙ min(φ, 1)           (without y·dy where s is clamped)
 rms       y = w ⊙ n ⊙ a,  n = r o,      do = r (dn − n mean(dn ⊙ n)),  dn = dy ⊙ a ⊙ w
+gated_rms y = w ⊙ n,  n = r u,      du = r (dn − n mean(dn ⊙ n)),  dn = dy ⊙ w
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.ops.bfloat16 import array, narrowed, widened
+from zoo.ops.bfloat16 import array, memory, narrowed, widened
 from zoo.ops.compiled import spread
 from zoo.ops.head_norms import SMALLEST_SQUARE, SMALLEST_SUM
 from zoo.ops.loops import exp, loop
@@ -82,6 +83,35 @@ class CompiledRMS(torch.autograd.Function):
         dw = torch.zeros(-(-_numbers(o).numel() // GRAIN), len(w), dtype=w.dtype)
         _run(_rms_backward, (o, g, dy, do, dg), w, dw, _constants(w, 1, ctx.eps, 1 / len(w)), ctx.kind)
         return do, dw.sum(0).to(weight.dtype), None, None if gate is None else dg, None
+
+
+class CompiledGatedRMS(torch.autograd.Function):
+    """`gated_rms` of o and a gate (*N, V), in o's dtype. The gate is read where it lies, as a part of wider rows."""
+
+    @staticmethod
+    def forward(ctx: Any, o: Tensor, weight: Tensor, eps: float, gate: Tensor) -> Tensor:
+        y, w = torch.empty(o.shape, dtype=o.dtype), weight.detach().to(_numbers(o).dtype)
+        _run(_gated, (o, y), *_lines(gate), w, _constants(w, 1, eps, 1 / len(w)))
+        ctx.save_for_backward(o, weight, gate)
+        ctx.eps = eps
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        o, weight, gate = ctx.saved_tensors
+        w = weight.detach().to(_numbers(o).dtype)
+        do, dg = torch.empty(o.shape, dtype=o.dtype), torch.empty(gate.shape, dtype=gate.dtype)
+        dw = torch.zeros(-(-_numbers(o).numel() // GRAIN), len(w), dtype=w.dtype)
+        _run(_gated_backward, (o, dy, do, dg), *_lines(gate), w, dw, _constants(w, 1, ctx.eps, 1 / len(w)))
+        return do, dw.sum(0).to(weight.dtype), None, dg
+
+
+def _lines(x: Tensor) -> tuple[Any, int]:
+    """Memory of rows (*N, d), and how far one is from the next."""
+    x = x.detach().reshape(x.shape[:-1].numel(), -1)
+    x = x if x.stride(1) == 1 else x.contiguous()
+    return memory(x), x.stride(0)
 
 
 def _numbers(x: Tensor) -> Tensor:
@@ -228,6 +258,58 @@ def _rms_backward(start, stop, o, gate, dy, do, dg, w, dw, constants, kind):  # 
         do[i] = out
         if kind > 0:
             dg[i] = gate_out
+        if (i + 1) % GRAIN == 0 or i == stop - 1:
+            dw[i // GRAIN] = sums
+            sums[:] = 0
+
+
+@loop
+def _gated(start, stop, o, y, gate, step, w, constants):  # type: ignore[no-untyped-def]
+    d, one, eps, share = o.shape[1], constants[0], constants[1], constants[2]
+    row = np.empty(d, w.dtype)
+    for i in range(start, stop):
+        o_, g_, y_, total = o[i], gate[i * step : i * step + d], y[i], eps
+        for c in range(d):
+            z = widened(g_[c])
+            row[c] = widened(o_[c]) * z / (one + exp(-z))
+        for c in range(d):
+            total += share * row[c] * row[c]
+        r = one / np.sqrt(total)
+        for c in range(d):
+            y_[c] = narrowed(r * row[c] * w[c], y_)
+
+
+@loop
+def _gated_backward(start, stop, o, dy, do, dg, gate, step, w, dw, constants):  # type: ignore[no-untyped-def]
+    d, one, eps, share = o.shape[1], constants[0], constants[1], constants[2]
+    on, row, slope, sums = np.empty(d, w.dtype), np.empty(d, w.dtype), np.empty(d, w.dtype), np.zeros(d, w.dtype)
+    for i in range(start, stop):
+        o_, g_, dy_, do_, dg_ = o[i], gate[i * step : i * step + d], dy[i], do[i], dg[i]
+        total, met = eps, eps - eps
+        for c in range(d):
+            z = widened(g_[c])
+            on[c] = one / (one + exp(-z))
+            row[c] = widened(o_[c]) * z * on[c]
+        for c in range(d):
+            total += share * row[c] * row[c]
+        r = one / np.sqrt(total)
+        for c in range(d):
+            row[c] *= r
+            slope[c] = widened(dy_[c])
+            sums[c] += slope[c] * row[c]
+            slope[c] *= w[c]
+            met += slope[c] * row[c]
+        met *= share
+        for c in range(d):
+            slope[c] = r * (slope[c] - met * row[c])
+        for c in range(d):
+            z = widened(g_[c])
+            row[c] = slope[c] * widened(o_[c]) * on[c] * (one + z * (one - on[c]))
+            slope[c] *= z * on[c]
+        for c in range(d):
+            do_[c] = narrowed(slope[c], do_)
+        for c in range(d):
+            dg_[c] = narrowed(row[c], dg_)
         if (i + 1) % GRAIN == 0 or i == stop - 1:
             dw[i // GRAIN] = sums
             sums[:] = 0

@@ -45,10 +45,11 @@ from zoo.ops.delta_rule.wy import WY
 from zoo.ops.diagonal_scan import scan, scan_naive
 from zoo.ops.diagonal_scan.chunked import _Scan
 from zoo.ops.diagonal_scan.compiled import CompiledScan
-from zoo.ops.head_norms_compiled import CompiledRMS, CompiledSimplex, CompiledUnit
+from zoo.ops.head_norms_compiled import CompiledGatedRMS, CompiledRMS, CompiledSimplex, CompiledUnit
 from zoo.ops.linear_attention import linear_attention, recurrent
 from zoo.ops.linear_attention.chunked import Chunked
 from zoo.ops.linear_attention.compiled import CompiledLinearAttention
+from zoo.ops.linear_attention.per_head import CompiledHeadDecay
 from zoo.ops.local_attention import Extra
 from zoo.ops.local_attention import attend_naive as attend_locally
 from zoo.ops.local_attention.blocked import Windows
@@ -149,6 +150,10 @@ def by_torch(op):
             return op(*args, **options)
 
     return run
+
+
+def chunks_of_2(*inputs):
+    return linear_attention(*inputs, chunk=2)
 
 
 channels = -uniform(D), normal(D), normal(B, T, D), normal(B, T, D)
@@ -299,8 +304,10 @@ BY_HAND = [
         lambda u_, delta_, A_, B_: LastState.apply(last_state(u_, delta_, A_, B_), u_, delta_, A_, B_, B_),
         (normal(B, D, T), uniform(B, D, T), A, normal(B, N, T)),
     ),
-    (Chunked, "no decay, shared keys", lambda *x: linear_attention(*x, chunk=2), (q[:, :1], k[:, :1], v)),
-    (Chunked, "a decay per head, resumed", lambda *x: linear_attention(*x, chunk=2), (q, k, v, per_head, S)),
+    (Chunked, "no decay, shared keys", chunks_of_2, (q[:, :1], k[:, :1], v)),
+    (Chunked, "a decay per head, resumed", by_torch(chunks_of_2), (q, k, v, per_head, S)),
+    (CompiledHeadDecay, "resumed", chunks_of_2, (q, k, v, per_head, S)),
+    (CompiledHeadDecay, "shared keys", chunks_of_2, (q[:, :1], k[:, :1], v, per_head)),
     (CompiledLinearAttention, "resumed", linear_attention, (q, k, v, per_channel, S)),
     (
         CompiledLinearAttention,
@@ -317,6 +324,12 @@ BY_HAND = [
     (CompiledDPLR, "resumed", dplr, (q, k, v, a, b, per_channel, S)),
     (CompiledUnit, "", lambda x: head_norms.unit(x, 0.3), (vectors,)),
     (CompiledSimplex, "", head_norms.simplex, (vectors,)),
+    (
+        CompiledGatedRMS,
+        "",
+        lambda o, w, g: head_norms.gated_rms(o, w, 1e-5, g),
+        (vectors, normal(3), normal(2, 5, 3)),
+    ),
     (CompiledRMS, "", lambda *x: head_norms.rms(*x, 1e-5), (vectors, normal(3))),
     (CompiledRMS, "SiLU", lambda o, w, g: head_norms.rms(o, w, 1e-5, g), (vectors, normal(3), normal(2, 5, 3))),
     (

@@ -28,8 +28,9 @@ def run(norm, inputs):
         (lambda o, w: head_norms.rms(o, w, 1e-5), 2),
         (lambda o, w, g: head_norms.rms(o, w, 1e-5, g), 3),
         (lambda o, w, g: head_norms.rms(o, w, 1e-5, g, "sigmoid"), 3),
+        (lambda o, w, g: head_norms.gated_rms(o, w, 1e-5, g), 3),
     ],
-    ids=["unit", "simplex", "rms", "swish", "sigmoid"],
+    ids=["unit", "simplex", "rms", "swish", "sigmoid", "gated"],
 )
 def test_loops_equal_torch(monkeypatch, norm, count, shape, dtype):
     torch.manual_seed(0)
