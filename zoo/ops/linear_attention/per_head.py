@@ -1,4 +1,4 @@
-"""Chunked linear attention with a decay per head, its elementwise work in compiled loops. See `chunked` for the equation.
+"""Chunked linear attention with a decay per head, its elementwise work in compiled loops. Equation: see `chunked`.
 
 The matrix products are torch's, in the dtype `products`; what stands between them passes through memory once, in that
 dtype. Spans of log decays are added up row by row from the last key to the first, span(s − 1, t) = span(s, t) + g_s:
@@ -57,7 +57,7 @@ class CompiledHeadDecay(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, do: Tensor | None, dS: Tensor | None) -> tuple[Tensor | None, ...]:
         Q, K_, g, pairs, rows, before, read, decays = ctx.saved_tensors
-        (B, G, N, R, C, V), H, T = rows.shape, g.shape[1], g.shape[2]
+        (B, G, N, R, _, V), H, T = rows.shape, g.shape[1], g.shape[2]
         do = rows.new_zeros(B, T, H, V).transpose(1, 2) if do is None else do.to(ctx.dtypes[2])
         do_ = do if do.stride(3) == 1 else do.contiguous()
         dS = decays.new_zeros(B, H, K_.shape[-1], V) if dS is None else dS
@@ -84,7 +84,7 @@ class CompiledHeadDecay(torch.autograd.Function):
 
 @loop
 def _weigh(start, stop, v, of_b, of_h, of_t, g, pairs, lowest, weighed, rows, written, decays):  # type: ignore[no-untyped-def]
-    """Work items are chunks (b, group, n) here and below. pairs ⊙ e^spans; v by head, and decayed to the chunk's end."""
+    """Work items are chunks (b, group, n). pairs ⊙ e^spans; v by head, and decayed to the chunk's end."""
     _, G, N, R, C, V = rows.shape
     T = g.shape[2]
     own, span, weight = np.empty(C, g.dtype), np.empty(C, g.dtype), np.empty(C, g.dtype)
