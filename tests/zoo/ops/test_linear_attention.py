@@ -198,6 +198,19 @@ def test_a_head_of_keys_may_serve_several_of_values(decay, T, bonus):
 
 
 @pytest.mark.parametrize("decay", DECAYS)
+def test_inputs_may_lie_in_memory_as_they_like(decay):
+    """Time before heads, or channels before time: as projections and transposes leave them."""
+    inputs = draw(37, decay)
+    want = outputs_and_gradients(recurrent, inputs)
+    for swapped in ((1, 2), (2, -1)):
+        moved = {n: x.detach().transpose(*swapped).contiguous().transpose(*swapped) for n, x in inputs.items()}
+        moved = {n: x.requires_grad_() for n, x in moved.items()}
+        have = outputs_and_gradients(lambda **x: linear_attention(**x, chunk=8), moved)
+        for name in want:
+            assert relative(have[name], want[name]) < 1e-9, name
+
+
+@pytest.mark.parametrize("decay", DECAYS)
 @BONUS
 def test_gradcheck(decay, bonus):
     inputs = draw(5, decay, bonus=bonus)

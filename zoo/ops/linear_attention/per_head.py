@@ -33,20 +33,20 @@ class CompiledHeadDecay(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.dtypes = [x.dtype for x in (q, k, v)]
         (B, H, T, V), (G, K) = v.shape, q.shape[1::2]
-        R, N = H // G, -(-T // C)
+        R, N, g = H // G, -(-T // C), g.contiguous()
         Q, K_ = (cut(x, C, products) for x in (q, k))  # (B, G, N, C, K)
-        pairs = K_ @ Q.mT
+        pairs = (K_ @ Q.mT).contiguous()
         weighed, rows = (pairs.new_empty(B, G, N, R, C, width) for width in (C, V))
         written = pairs.new_empty(B, G, N, C, R, V)
         decays = g.new_empty(2, B, G, N, R, C)
         v_, lowest = v if v.stride(3) == 1 else v.contiguous(), g.new_tensor([LOWEST])
         arrays = [array(x) for x in (g, pairs, lowest, weighed, rows, written, decays)]
         spread(lambda start, stop: _weigh(start, stop, memory(v_), *v_.stride()[:3], *arrays), B * G * N)
-        added = K_.mT @ written.flatten(-2)  # (B, G, N, K, R·V)
+        added = (K_.mT @ written.flatten(-2)).contiguous()  # (B, G, N, K, R·V)
         before, final = torch.empty_like(added), torch.empty_like(S, memory_format=torch.contiguous_format)
         arrays = [array(x) for x in (added, decays, S, before, final)]
         spread(lambda start, stop: _carry(start, stop, *arrays), B * G * K, K)
-        inside, read = weighed.mT @ rows, Q @ before
+        inside, read = weighed.mT @ rows, (Q @ before).contiguous()
         o = torch.empty(B, T, H, V, dtype=v.dtype)
         arrays = [array(x) for x in (inside, read, decays, o)]
         spread(lambda start, stop: _combine(start, stop, *arrays), B * G * N)
@@ -69,7 +69,7 @@ class CompiledHeadDecay(torch.autograd.Function):
         kept = decays.new_empty(B, G, K_.shape[-1], N, R)
         arrays = [array(x) for x in (told, decays, dS, before, after, first, kept)]
         spread(lambda start, stop: _carry_back(start, stop, *arrays), B * G * K_.shape[-1], K_.shape[-1])
-        weighed, dpairs, dg = rows @ by_head.mT, torch.empty_like(pairs), torch.empty_like(g)
+        weighed, dpairs, dg = (rows @ by_head.mT).contiguous(), torch.empty_like(pairs), torch.empty_like(g)
         spans, lowest = torch.empty_like(decays[0]), g.new_tensor([LOWEST])
         arrays = [array(x) for x in (g, pairs, lowest, weighed, dpairs, spans)]
         spread(lambda start, stop: _weigh_back(start, stop, *arrays), B * G * N)
