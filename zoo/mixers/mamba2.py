@@ -117,7 +117,7 @@ class Mamba2(Mixer):
         x = x if mask is None else x.masked_fill(~mask[..., None], 0)
         z0, x0, z, xBC, dt = self.in_proj(x).split(self.sizes, dim=-1)
         before, S = (None, None) if state is None else (state["conv"], state["S"])
-        xBC, last = self.conv1d(xBC, mask=mask, state=before, dtype=xBC.dtype)
+        xBC, last = self.conv1d(xBC, mask=mask, state=before, narrow=True)
         y, S = self._state_space(xBC, dt, mask, S)
         y = (y * F.silu(z) if self.norm is None else self.norm(y, z)).to(x0.dtype)
         if x0.shape[-1]:
