@@ -47,6 +47,8 @@ def _context() -> Any:
     # glibc hands freed activations back to the system and faults them in again, step after step; let it keep them
     os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**30))
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**31 - 1))
+    # OpenMP's idle threads wait busily for milliseconds, on the cores that our compiled loops then want (libgomp)
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["harness.execute.worker"])
     return context
