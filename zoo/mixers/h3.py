@@ -25,8 +25,9 @@ from zoo.contract import Hint, Mixer, Site, State, Traits
 from zoo.initialise import fan_in_, residual_scale
 from zoo.mixers.s4d import Disc, Discrete, Init, initial
 from zoo.ops import vandermonde
-from zoo.ops.long_convolution import convolve, convolve_taps, skipping
+from zoo.ops.long_convolution import convolve, skipping
 from zoo.ops.precision import full, wide
+from zoo.ops.short_convolution import short_convolution
 
 Layout: TypeAlias = Literal["h d", "d h"]
 
@@ -149,7 +150,7 @@ class Shift(nn.Module):
                 after = torch.where(mask[:, :, None], after, wide(s))
             return (C * after).sum(-1)[:, None] + skip * k, after.to(s.dtype)
         responses = F.pad(C, (0, N)).unfold(-1, N, 1)  # (D, N + 1, N): the row l is C S^l
-        y = convolve_taps(k, skipping((responses[:, :N] @ B[..., None])[..., 0], skip))
+        y = short_convolution(k, skipping((responses[:, :N] @ B[..., None])[..., 0], skip).flip(1))
         if s is None:
             return y, None
         left = torch.einsum("dlm,bdm->bdl", responses[:, 1:], wide(s))  # C S^{t+1} s_0

@@ -25,8 +25,9 @@ from torch import Tensor, nn
 
 from zoo.contract import Hint, Mixer, Site, State, Traits
 from zoo.initialise import fan_in_, residual_scale
-from zoo.ops.long_convolution import convolve, convolve_taps, skipping
+from zoo.ops.long_convolution import convolve, skipping
 from zoo.ops.precision import full, wide
+from zoo.ops.short_convolution import short_convolution
 
 
 class Hyena(Mixer):
@@ -124,8 +125,8 @@ class Hyena(Mixer):
         return self.out_proj(y.to(x.dtype)), new
 
     def _short(self, u: Float[Tensor, "B T E"], mask: Tensor | None, state: State | None) -> Float[Tensor, "B T E"]:
-        taps, before = self.short_filter.weight[:, 0].flip(1), None if state is None else state["short"]
-        return convolve_taps(u, taps, self.short_filter.bias, before, mask)
+        w, before = self.short_filter.weight[:, 0], None if state is None else state["short"]
+        return short_convolution(u, w, self.short_filter.bias, before, mask)
 
     def _next(self, state: State, u: Tensor, inputs: list[Tensor], mask: Tensor | None) -> State:
         line, width = torch.cat([state["short"], u.to(state["short"].dtype)], dim=1), state["short"].shape[1]

@@ -9,11 +9,10 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from zoo.ops import compiled, kernels, precision
+from zoo.ops.short_convolution import short_convolution
 
 
 class ShortConvolution(nn.Conv1d):
@@ -44,46 +43,21 @@ class ShortConvolution(nn.Conv1d):
 
         Float32 at least; if `narrow`, rounded to the dtype of x.
         """
-        with precision.full(x.device):  # W multiply-adds a channel cost little; unit vectors magnify rounding
-            if self._serves(x, state):
-                y = self._compiled(x, mask, state, narrow)
-            else:
-                y = self._torch(x, mask, state)
-                y = y.to(x.dtype) if narrow else y
+        y = short_convolution(
+            x,
+            self.weight[:, 0],
+            self.bias,
+            None if state is None else state.to(x.dtype).mT,
+            mask,
+            silu=self.activation == "silu",
+            narrow=narrow,
+        )
         return y, None if state is None else self._last(x, mask, state)
 
-    def _serves(self, x: Tensor, state: Tensor | None) -> bool:
-        """Not where one step continues a state: a call of the loop would then be all it costs."""
-        decoding = state is not None and x.shape[1] == 1
-        numbers = precision.wide(x[:1, :1]) if x.dtype == torch.bfloat16 else x
-        return not decoding and x.numel() > 0 and compiled.serves(numbers, self.weight, self.bias, state)
-
-    def _compiled(self, x: Tensor, mask: Tensor | None, state: Tensor | None, narrow: bool) -> Tensor:
-        from zoo.ops.short_convolution import CompiledShortConvolution  # loads numba
-
-        kernels.ran("short_convolution", "compiled loop")
-        (B, T, D), past = x.shape, self.kernel_size[0] - 1
-        dtype = precision.widest(x, self.weight, self.bias)
-        weight = self.weight[:, 0].T.to(dtype)
-        bias = weight.new_zeros(D) if self.bias is None else self.bias.to(dtype)
-        before = weight.new_zeros(B, past, D) if state is None else state.to(x.dtype).mT.to(dtype)
-        lengths = torch.full((B,), T) if mask is None else mask.sum(1)
-        if x.dtype != torch.bfloat16:
-            x = x.to(dtype)
-        return CompiledShortConvolution.apply(x, weight, bias, before, lengths, self.activation == "silu", narrow)
-
-    def _torch(self, x: Tensor, mask: Tensor | None, state: Tensor | None) -> Tensor:
-        kernels.ran("short_convolution", "conv1d")
-        line = self._line(x, mask, state)
-        bias = None if self.bias is None else precision.wide(self.bias)
-        y = F.conv1d(precision.wide(line), precision.wide(self.weight), bias, groups=x.shape[2]).transpose(1, 2)
-        return F.silu(y) if self.activation == "silu" else y
-
-    def _line(self, x: Tensor, mask: Tensor | None, state: Tensor | None) -> Float[Tensor, "B D P+T"]:
+    def _line(self, x: Tensor, mask: Tensor | None, state: Tensor) -> Float[Tensor, "B D P+T"]:
         """What came before, then x with zeros for padding."""
         x = x if mask is None else x.masked_fill(~mask[..., None], 0)
-        before = x.new_zeros(x.shape[0], x.shape[2], self.kernel_size[0] - 1) if state is None else state.to(x.dtype)
-        return torch.cat([before, x.transpose(1, 2)], dim=-1)
+        return torch.cat([state.to(x.dtype), x.transpose(1, 2)], dim=-1)
 
     def _last(self, x: Tensor, mask: Tensor | None, state: Tensor) -> Float[Tensor, "B D P"]:
         """The inputs that end at the last valid one."""

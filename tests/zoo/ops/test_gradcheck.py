@@ -45,7 +45,8 @@ from zoo.ops.delta_rule.wy import WY
 from zoo.ops.diagonal_scan import scan, scan_naive
 from zoo.ops.diagonal_scan.chunked import _Scan
 from zoo.ops.diagonal_scan.compiled import CompiledScan
-from zoo.ops.head_norms_compiled import CompiledGatedRMS, CompiledRMS, CompiledSimplex, CompiledUnit
+from zoo.ops.head_norms import naive as norms
+from zoo.ops.head_norms.compiled import CompiledGatedRMS, CompiledRMS, CompiledSimplex, CompiledUnit
 from zoo.ops.linear_attention import linear_attention, recurrent
 from zoo.ops.linear_attention.chunked import Chunked
 from zoo.ops.linear_attention.compiled import CompiledLinearAttention
@@ -53,7 +54,7 @@ from zoo.ops.linear_attention.per_head import CompiledHeadDecay
 from zoo.ops.local_attention import Extra
 from zoo.ops.local_attention import attend_naive as attend_locally
 from zoo.ops.local_attention.blocked import Windows
-from zoo.ops.long_convolution import convolve, convolve_naive, convolve_taps_naive
+from zoo.ops.long_convolution import convolve, convolve_naive
 from zoo.ops.long_convolution.fft import _Convolve
 from zoo.ops.lsh_attention import lsh_attention, lsh_attention_naive
 from zoo.ops.lsh_attention.chunked import LSHAttention
@@ -68,7 +69,8 @@ from zoo.ops.selective_scan import (
 from zoo.ops.selective_scan.chunked import _SelectiveScan
 from zoo.ops.selective_scan.compiled import CompiledSelectiveScan
 from zoo.ops.selective_scan.official import LastState
-from zoo.ops.short_convolution import CompiledShortConvolution
+from zoo.ops.short_convolution import short_convolution_naive
+from zoo.ops.short_convolution.compiled import CompiledShortConvolution
 from zoo.ops.slstm import slstm, slstm_naive
 from zoo.ops.slstm.compiled import CompiledSLSTM
 from zoo.ops.vandermonde import accumulate_naive, evaluate_naive
@@ -222,6 +224,10 @@ NAIVE = [
     ("delta_rule", "dplr, resumed", dplr_naive, (q, k, v, a, b, per_channel, S)),
     ("diagonal_scan", "real", scan_naive, (uniform(B, T, D), u, normal(B, D))),
     ("diagonal_scan", "complex", scan_naive, tuple(0.7 * normal(*s, complex_=True) for s in [(B, T, D)] * 2)),
+    ("head_norms", "unit", lambda x: norms.unit(x, 0.3), (vectors,)),
+    ("head_norms", "simplex", norms.simplex, (vectors,)),
+    ("head_norms", "rms, SiLU", lambda o, w, g: norms.rms(o, w, 1e-5, g), (vectors, normal(3), normal(2, 5, 3))),
+    ("head_norms", "gated rms", lambda o, w, g: norms.gated_rms(o, w, 1e-5, g), (vectors, normal(3), normal(2, 5, 3))),
     ("linear_attention", "no decay", recurrent, (q, k, v)),
     ("linear_attention", "a decay per head, resumed", recurrent, (q, k, v, per_head, S)),
     ("linear_attention", "a decay per channel", recurrent, (q, k, v, per_channel)),
@@ -230,7 +236,6 @@ NAIVE = [
     ("local_attention", "a cache", lambda *x: attend_locally(*x, before=2), (q[:, :, :2], k, v)),
     ("local_attention", "bias, padding and extra keys", extra, (q, k, v, k[:, :, :1], v[:, :, :1], normal(H, 4))),
     ("long_convolution", "", convolve_naive, (u, normal(D, T))),
-    ("long_convolution", "taps", convolve_taps_naive, (u, normal(D, 3), normal(D), normal(B, 2, D))),
     ("lsh_attention", "causal", lambda *x: lsh_attention_naive(*x, buckets, chunk=2, causal=True), (q, v)),
     (
         "lsh_attention",
@@ -248,6 +253,13 @@ NAIVE = [
         (u, delta, A, normal(B, T, N), normal(B, T, N), normal(D), normal(B, D, N)),
     ),
     ("selective_scan", "gated, resumed", gated_selective_scan_naive, gated),
+    ("short_convolution", "", short_convolution_naive, (u, normal(D, 3), normal(D), normal(B, 2, D))),
+    (
+        "short_convolution",
+        "SiLU, padding",
+        lambda x, w: short_convolution_naive(x, w, mask=ROWS, silu=True),
+        (u, normal(D, 3)),
+    ),
     ("slstm", "", cell(slstm_naive), units),
     ("slstm", "resumed, padding", cell(slstm_naive), (*units, *started)),
     ("vandermonde", "evaluate", lambda *x: evaluate_naive(*x, T), (normal(1, D, N, complex_=True), poles)),

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from zoo.mixers.short_convolution import ShortConvolution
-from zoo.ops import kernels
+from zoo.ops import compiled, kernels
+from zoo.ops.short_convolution import short_convolution, short_convolution_naive
 
 B, D = 3, 70
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5, torch.bfloat16: 1e-2}
@@ -59,3 +60,50 @@ def test_narrow_is_rounded_to_the_dtype_of_x():
     gradients = (torch.autograd.grad(y, [x, conv.weight], dy.to(y.dtype)) for y in (wide, narrow))
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
+
+
+@pytest.fixture(params=["compiled loop", "conv1d"])
+def form(request, monkeypatch):
+    if request.param == "conv1d":
+        monkeypatch.setattr(compiled, "serves", lambda *tensors: False)
+    return request.param
+
+
+@pytest.mark.parametrize("rest", ["", "bias", "bias, before, mask"])
+@pytest.mark.parametrize("N", [1, 3, 64])
+@pytest.mark.parametrize("T", [1, 2, 7, 70])
+def test_equals_the_direct_sum(form, T, N, rest):
+    u = torch.randn(3, T, 70).double().requires_grad_()
+    K, bias = torch.randn(70, N).double().requires_grad_(), torch.randn(70).double().requires_grad_()
+    before = torch.randn(3, N - 1, 70).double().requires_grad_()
+    args = [u, K, bias if "bias" in rest else None, before if "before" in rest else None]
+    mask = torch.arange(T) < torch.tensor([T, T // 2, 0])[:, None] if "mask" in rest else None
+    fast, slow = short_convolution(*args, mask), short_convolution_naive(*args, mask)
+    assert kernels.used["short_convolution"] == ("conv1d" if T == 1 and args[3] is not None else form)
+    torch.testing.assert_close(fast, slow, rtol=1e-11, atol=1e-11)
+    cotangent, wanted = torch.randn_like(slow), [x for x in args if x is not None]
+    got, expected = (torch.autograd.grad(y, wanted, cotangent) for y in (fast, slow))
+    torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_answer_in_float32_under_autocast(form):
+    u, K = torch.randn(2, 33, 5), torch.randn(5, 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y, half = short_convolution(u, K), short_convolution(u.bfloat16(), K)
+    assert y.dtype is half.dtype is torch.float32
+    torch.testing.assert_close(y, short_convolution_naive(u.double(), K.double()).float())
+    torch.testing.assert_close(half, short_convolution_naive(u.bfloat16().double(), K.double()).float())
+
+
+def test_junk_in_padding_reaches_nothing(form):
+    u, K = torch.randn(1, 6, 3), torch.randn(3, 4)
+    mask = torch.arange(6)[None] < 4
+    junk = u.masked_fill(~mask[..., None], float("nan"))
+    torch.testing.assert_close(
+        short_convolution(junk, K, mask=mask), short_convolution(u, K, mask=mask), rtol=0, atol=0
+    )
+
+
+def test_reject_other_channels():
+    with pytest.raises(ValueError, match="expected"):
+        short_convolution(torch.rand(2, 5, 3), torch.rand(4, 2))

@@ -2,7 +2,5 @@
 
 from zoo.ops.long_convolution.fft import convolve, skipping
 from zoo.ops.long_convolution.naive import convolve as convolve_naive
-from zoo.ops.long_convolution.naive import convolve_taps as convolve_taps_naive
-from zoo.ops.long_convolution.taps import convolve_taps
 
-__all__ = ["convolve", "convolve_naive", "convolve_taps", "convolve_taps_naive", "skipping"]
+__all__ = ["convolve", "convolve_naive", "skipping"]

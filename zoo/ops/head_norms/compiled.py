@@ -16,7 +16,7 @@ from torch import Tensor
 
 from zoo.ops.bfloat16 import array, memory, narrowed, widened
 from zoo.ops.compiled import spread
-from zoo.ops.head_norms import SMALLEST_SQUARE, SMALLEST_SUM
+from zoo.ops.head_norms.naive import SMALLEST_SQUARE, SMALLEST_SUM
 from zoo.ops.loops import exp, loop
 
 GRAIN = 64

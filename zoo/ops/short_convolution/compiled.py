@@ -3,8 +3,8 @@
     p_t = b + Σ_{j<W} w_j ⊙ x_{t−W+1+j},    y_t = p_t, or SiLU(p_t) = p_t σ(p_t)
     dp_t = dy_t, or dy_t σ(p_t) (1 + p_t (1 − σ(p_t))),    dx_{t−W+1+j} += w_j ⊙ dp_t,    dw_j += dp_t ⊙ x_{t−W+1+j}
 
-What `zoo.mixers.short_convolution` runs where `zoo.ops.compiled` serves. x may be bfloat16: it is read as it lies in
-memory, and its gradient is written so, and so is y if it is to be narrow; all else is float32 at least.
+x may be bfloat16: it is read as it lies in memory, and its gradient is written so, as is y if it is to be narrow. All
+else is float32 at least.
 """
 
 from __future__ import annotations

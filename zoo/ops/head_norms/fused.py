@@ -1,0 +1,65 @@
+"""Head norms in a single pass forward and a single pass back, where loops can be compiled."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from zoo.ops import compiled
+from zoo.ops.head_norms import naive
+from zoo.ops.head_norms.naive import Activation
+
+
+def unit(x: Float[Tensor, "*N K"], scale: float = 1.0, dtype: torch.dtype | None = None) -> Float[Tensor, "*N K"]:
+    """See `naive.unit`."""
+    dtype = x.dtype if dtype is None else dtype
+    if not _serves(x) or dtype not in KINDS:
+        return naive.unit(x, scale, dtype)
+    from zoo.ops.head_norms.compiled import CompiledUnit  # loads numba
+
+    return CompiledUnit.apply(x, scale, dtype)
+
+
+def simplex(x: Float[Tensor, "*N K"]) -> Float[Tensor, "*N K"]:
+    """See `naive.simplex`."""
+    if not _serves(x):
+        return naive.simplex(x)
+    from zoo.ops.head_norms.compiled import CompiledSimplex  # loads numba
+
+    return CompiledSimplex.apply(x)
+
+
+def rms(
+    o: Float[Tensor, "*N V"],
+    weight: Float[Tensor, " V"],
+    eps: float,
+    gate: Float[Tensor, "*N V"] | None = None,
+    activation: Activation = "swish",
+) -> Float[Tensor, "*N V"]:
+    """See `naive.rms`."""
+    if not _serves(o, weight, gate):
+        return naive.rms(o, weight, eps, gate, activation)
+    from zoo.ops.head_norms.compiled import CompiledRMS  # loads numba
+
+    return CompiledRMS.apply(o, weight, eps, gate, activation == "swish")
+
+
+def gated_rms(
+    o: Float[Tensor, "*N V"], weight: Float[Tensor, " V"], eps: float, gate: Float[Tensor, "*N V"]
+) -> Float[Tensor, "*N V"]:
+    """See `naive.gated_rms`."""
+    if not _serves(o, weight, gate):
+        return naive.gated_rms(o, weight, eps, gate)
+    from zoo.ops.head_norms.compiled import CompiledGatedRMS  # loads numba
+
+    return CompiledGatedRMS.apply(o, weight, eps, gate)
+
+
+KINDS = (*compiled.DTYPES, torch.bfloat16)
+
+
+def _serves(*tensors: Tensor | None) -> bool:
+    """As `compiled.serves`, of bfloat16 too."""
+    there = [x for x in tensors if x is not None]
+    return compiled.available() and all(x.device.type == "cpu" and x.dtype in KINDS for x in there)
