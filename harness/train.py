@@ -103,8 +103,8 @@ class Run:
         self.rule = StopRule(*next(iter(spec.stop.items())))
         self.schedule = self.model.recipe.schedule or spec.train["schedule"]
         kernels.used.clear()
-        with machine.autocast(self.device, self.precision):
-            flops = sizing.training_flops(self.model, first.tensors(self.device), self.loss)
+        autocast = machine.autocast(self.device, self.precision)
+        flops = sizing.training_flops(self.model, first.tensors(self.device), self.loss, autocast=autocast)
         self.step_cost = Meters(tokens=first.inputs.shape[0] * first.inputs.shape[1], steps=1, flops=flops)
         self.progress = Progress()
         self._load_checkpoint()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -59,8 +60,14 @@ _FORMULAS = {
 of which it counts every pair of channels. Attention counts every score, masked or not, in either form."""
 
 
-def training_flops(model: Model, batch: Batch, loss: Callable[[Tensor, Batch], Tensor]) -> int:
-    """FLOPs of one forward and backward pass over `batch`, by counting the operators it runs.
+def training_flops(
+    model: Model,
+    batch: Batch,
+    loss: Callable[[Tensor, Batch], Tensor],
+    *,
+    autocast: AbstractContextManager[Any] | None = None,
+) -> int:
+    """FLOPs of one forward pass, under `autocast`, and backward pass over `batch`, by counting the operators it runs.
 
     Counted: matrix products, convolutions, attention, recurrent kernels, FFTs and scans. Elementwise work is not.
     Gradients are left as they were; random state too.
@@ -70,7 +77,9 @@ def training_flops(model: Model, batch: Batch, loss: Callable[[Tensor, Batch], T
         p.grad = None  # or backward would add to it in place
     counter = FlopCounterMode(display=False, custom_mapping=_FORMULAS)
     with torch.random.fork_rng(), flops.Counter() as own, counter:
-        loss(model(batch), batch).backward()
+        with autocast or nullcontext():
+            logits = model(batch)
+        loss(logits, batch).backward()
     for p, grad in zip(model.parameters(), saved, strict=True):
         p.grad = grad
     return counter.get_total_flops() + own.total

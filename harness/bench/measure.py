@@ -70,8 +70,8 @@ class Bench:
             "kernels": self.kernels,
         }
         if isinstance(self.model, Model):
-            with machine.autocast(self.device, self.subject.precision):
-                found["flops_per_step"] = sizing.training_flops(self.model, self.batch, loss)
+            autocast = machine.autocast(self.device, self.subject.precision)
+            found["flops_per_step"] = sizing.training_flops(self.model, self.batch, loss, autocast=autocast)
             found["state_bytes"] = self._state_bytes() if self.subject.role == "lm" else None
         return found
 

@@ -127,7 +127,7 @@ def test_drift_cancels_in_a_ratio():
 def test_every_peer_is_of_an_architecture_and_a_role_there_is():
     for about in peers.PEERS.values():
         for name in about.implements:
-            registry.recipe(name, **about.options)
+            assert registry.recipe(name, **about.options).mixer
 
 
 @pytest.mark.parametrize("peer", peers.PEERS)

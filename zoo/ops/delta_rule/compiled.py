@@ -11,7 +11,7 @@ from torch import Tensor
 
 from zoo.ops import flops
 from zoo.ops.compiled import array, spread
-from zoo.ops.loops import exp, inlined, loop
+from zoo.ops.loops import exps, inlined, loop
 
 LENGTH = 16
 """Steps between two kept states."""
@@ -100,7 +100,7 @@ def _forward(start, stop, q, k, v, a, b, log_decay, kept, o):  # type: ignore[no
         w, r, o_ = np.empty(K, q.dtype), np.empty(V, q.dtype), np.empty(V, q.dtype)
         for t in range(T):
             q_, k_, v_, a_, b_ = q[n, t, h], k[n, t, h], v[n, t, h], a[n, t, h], b[n, t, h]
-            _exp(log_decay[n, t, h], w)
+            exps(log_decay[n, t, h], w)
             r[:] = 0
             o_[:] = 0
             for i in range(K):
@@ -141,7 +141,7 @@ def _backward(  # type: ignore[no-untyped-def]
             for j in range(steps):
                 t = origin + j
                 k_, v_, a_, b_, r = k[n, t, h], v[n, t, h], a[n, t, h], b[n, t, h], rs[j]
-                _exp(log_decay[n, t, h], ws[j])
+                exps(log_decay[n, t, h], ws[j])
                 r[:] = 0
                 for i in range(K):
                     _read(Ss[j, i], a_[i], r)
@@ -162,12 +162,6 @@ def _backward(  # type: ignore[no-untyped-def]
                 dq[n, t, h], dk[n, t, h], dv[n, t, h] = dq_, dk_, dv_
                 da[n, t, h], db[n, t, h], dw[n, t, h] = da_, db_, dw_
         dS[n, h] = G
-
-
-@inlined
-def _exp(x, y):  # type: ignore[no-untyped-def]
-    for i in range(len(y)):
-        y[i] = exp(x[i])
 
 
 @inlined

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from zoo.ops import flops
 from zoo.ops.compiled import array, spread
-from zoo.ops.loops import exp, inlined, loop
+from zoo.ops.loops import exps, inlined, loop
 
 LENGTH = 16
 """Steps between two kept states."""
@@ -80,7 +80,7 @@ def _forward(start, stop, before, q, k, v, log_decay, u, kept, o):  # type: igno
         a, o_ = np.empty(K, q.dtype), np.empty(V, q.dtype)
         for t in range(T):
             q_, k_, v_, u_ = q[b, t, h], k[b, t, h], v[b, t, h], u[h]
-            _exp(log_decay[b, t, h], a)
+            exps(log_decay[b, t, h], a)
             o_[:] = 0
             if before:
                 for i in range(K):
@@ -109,7 +109,7 @@ def _backward(start, stop, before, q, k, v, log_decay, u, kept, do, dS, dq, dk, 
             Ss[0] = kept[b, h, span]
             for j in range(steps):
                 k_, v_ = k[b, origin + j, h], v[b, origin + j, h]
-                _exp(log_decay[b, origin + j, h], a[j])
+                exps(log_decay[b, origin + j, h], a[j])
                 for i in range(K):
                     _update(Ss[j, i], a[j, i], k_[i], v_, Ss[j + 1, i])
             for j in range(steps - 1, -1, -1):
@@ -129,12 +129,6 @@ def _backward(start, stop, before, q, k, v, log_decay, u, kept, do, dS, dq, dk, 
                 dq[b, t, h], dk[b, t, h], dv[b, t, h], dg[b, t, h] = dq_, dk_, dv_, dg_
         dS[b, h] = G
         du[b, h] = du_
-
-
-@inlined
-def _exp(x, y):  # type: ignore[no-untyped-def]
-    for i in range(len(y)):
-        y[i] = exp(x[i])
 
 
 @inlined

@@ -17,14 +17,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import types
-from numba.extending import overload
 from torch import Tensor
 
 from zoo.ops import flops
 from zoo.ops.bfloat16 import array, memory, narrowed, widened
 from zoo.ops.compiled import spread
-from zoo.ops.loops import FAST, inlined, loop
+from zoo.ops.loops import exp2, inlined, loop, sigmoid, softplus
 
 LENGTH = 16
 """Steps between two kept states."""
@@ -109,83 +107,6 @@ def _arrays(
     gated = z is not None and bias is not None
     z, bias = (z, bias) if z is not None and bias is not None else (u[:1, :1, :1], D)
     return [*(array(x) for x in (u, delta, A, B, C, D, kept, bias)), memory(z), *z.stride()[:2], gated]
-
-
-def exp2(x: float) -> float:
-    """2^x for x ≤ 127 inside a loop, in x's own precision; of float32 vectorised, and 0 below −126.5."""
-    return 2.0**x
-
-
-def sigmoid(x: float) -> float:
-    """1 / (1 + e^{−x}) inside a loop, in x's own precision; of float32 vectorised."""
-    return 1 / (1 + math.exp(-x))
-
-
-def softplus(x: float) -> float:
-    """ln(1 + e^x) inside a loop, in x's own precision; of float32 vectorised."""
-    return math.log1p(math.exp(x))
-
-
-@overload(exp2, jit_options={"fastmath": FAST})
-def _exp2(x: Any) -> Any:
-    return _exp2_32 if x == types.float32 else _exp2_64
-
-
-def _exp2_64(x: Any) -> Any:
-    return math.exp(x * math.log(2))
-
-
-def _exp2_32(x: Any) -> Any:
-    # x = n + r with |r| ≤ ½; 2^r by its series, 2^n by putting n where the exponent is stored (all zeros: 0).
-    c = max(x, np.float32(-127.0))
-    n = np.floor(c + np.float32(0.5))
-    r = c - n
-    p = np.float32(1.5403530393381608e-4)
-    p = p * r + np.float32(1.3333558146428443e-3)
-    p = p * r + np.float32(9.618129107628477e-3)
-    p = p * r + np.float32(5.550410866482158e-2)
-    p = p * r + np.float32(2.402265069591007e-1)
-    p = p * r + np.float32(6.931471805599453e-1)
-    p = p * r + np.float32(1)
-    return p * np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
-
-
-@overload(sigmoid, jit_options={"fastmath": FAST})
-def _sigmoid(x: Any) -> Any:
-    return _sigmoid_32 if x == types.float32 else _sigmoid_64
-
-
-def _sigmoid_64(x: Any) -> Any:
-    return 1 / (1 + math.exp(-x))
-
-
-def _sigmoid_32(x: Any) -> Any:
-    c = max(min(x * np.float32(-1 / math.log(2)), np.float32(126)), np.float32(-126))
-    return np.float32(1) / (np.float32(1) + exp2(c))
-
-
-@overload(softplus, jit_options={"fastmath": FAST})
-def _softplus(x: Any) -> Any:
-    return _softplus_32 if x == types.float32 else _softplus_64
-
-
-def _softplus_64(x: Any) -> Any:
-    return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
-
-
-def _softplus_32(x: Any) -> Any:
-    # max(x, 0) + ln(1 + w), w = e^{−|x|}, by ln(1 + w) = 2 artanh(s), s = w / (2 + w) ≤ ⅓, by its series.
-    w = exp2(max(abs(x) * np.float32(-1 / math.log(2)), np.float32(-126)))
-    s = w / (w + np.float32(2))
-    q = s * s
-    p = np.float32(1 / 13)
-    p = p * q + np.float32(1 / 11)
-    p = p * q + np.float32(1 / 9)
-    p = p * q + np.float32(1 / 7)
-    p = p * q + np.float32(1 / 5)
-    p = p * q + np.float32(1 / 3)
-    p = p * q + np.float32(1)
-    return max(x, np.float32(0)) + np.float32(2) * s * p
 
 
 @loop

@@ -11,18 +11,15 @@ and R's gradient is one matrix product over all steps, once the loop has left ev
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 import torch
-from numba import types
-from numba.extending import overload
 from torch import Tensor
 
 from zoo.ops import flops
 from zoo.ops.compiled import array, spread
-from zoo.ops.loops import FAST, exp, inlined, loop
+from zoo.ops.loops import exp, inlined, log1p, loop
 
 UNROLLED = 8
 """Rows of a matrix that one pass over a product's sums adds up."""
@@ -185,35 +182,6 @@ def _step(sums, h, c, n, m, keep):  # type: ignore[no-untyped-def]
         h[p] = sigmoid * c[p] / n[p]
         keep[p], keep[d + p], keep[2 * d + p], keep[3 * d + p] = F, I_, tanh, sigmoid
         keep[4 * d + p] = larger * e if f > zero else larger
-
-
-def log1p(x: float) -> float:
-    """ln(1 + x) for x from 0 to 1 inside a loop, in x's own precision; vectorised in float32."""
-    return math.log1p(x)
-
-
-@overload(log1p, jit_options={"fastmath": FAST})
-def _log1p(x: Any) -> Any:
-    return _log1p32 if x == types.float32 else _log1p64
-
-
-def _log1p64(x: Any) -> Any:
-    return math.log1p(x)
-
-
-def _log1p32(x: Any) -> Any:
-    # 2 artanh(s) with s = x / (2 + x) ≤ 1/3, by its series.
-    s = x / (np.float32(2) + x)
-    q = s * s
-    p = np.float32(1 / 15)
-    p = p * q + np.float32(1 / 13)
-    p = p * q + np.float32(1 / 11)
-    p = p * q + np.float32(1 / 9)
-    p = p * q + np.float32(1 / 7)
-    p = p * q + np.float32(1 / 5)
-    p = p * q + np.float32(1 / 3)
-    p = p * q + np.float32(1)
-    return np.float32(2) * s * p
 
 
 @loop
