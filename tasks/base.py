@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,36 @@ class Baseline:
     about: str
 
 
+@dataclass(frozen=True, slots=True)
+class Difficulty:
+    """A named setting of a task, with the budget and the size of model for which it is meant."""
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the task that differ from their defaults."""
+    stop: Mapping[str, float] = field(default_factory=lambda: {"tokens": 1_000_000})
+    """Where training ends: one of tokens, steps, flops, seconds."""
+    params: int = 200_000
+    """Parameters without embeddings and head."""
+    model: Mapping[str, Any] = field(default_factory=dict)
+    """Options for every architecture that has them, such as depth, heads, channel."""
+    train: Mapping[str, Any] = field(default_factory=dict)
+    """Keys of a suite's `train`, such as lr, batch_tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How a sequence-to-sequence model writes its answers, where a task scores them and not only the next token."""
+
+    start: int
+    """The target token that `decoder_inputs` begins with."""
+    stop: int
+    """The target token that ends an answer."""
+    longest: int
+    """Tokens after which an answer is cut off, the stop token included."""
+    beam: int = 1
+    """Hypotheses kept at every step; 1 is greedy."""
+
+
 class Task(ABC):
     """One question asked of an architecture.
 
@@ -58,12 +88,26 @@ class Task(ABC):
 
     name: ClassVar[str]
     role: ClassVar[Role]
+    difficulties: ClassVar[Mapping[str, Difficulty]] = {}
+    """`smoke` runs in seconds, `small` separates architectures within minutes on 2 cores, `paper` is the published one."""
     metric: Metric
+    decoding: Decoding | None = None
+    """For role `seq2seq` only: answers are written by the model, and `decoded` scores them."""
+    options: Mapping[str, Any]
+    """What the task was built with; `tasks.build` sets it."""
 
     @property
     @abstractmethod
     def shape(self) -> Shape:
-        """Inputs and outputs asked of a model; width and depth are the suite's affair."""
+        """Inputs and outputs asked of a model; width and depth are the suite's affair.
+
+        `length` is the longest input of any split. Examples are padded to one length per split, whatever their company.
+        """
+
+    @property
+    def train_length(self) -> int:
+        """Steps of a training input, padding included, by which a batch's tokens are counted."""
+        return self.shape.length
 
     @property
     @abstractmethod
@@ -81,6 +125,19 @@ class Task(ABC):
     @abstractmethod
     def baselines(self, limit: int | None = None) -> list[Baseline]:
         """Heuristics scored on the test examples that `evaluation("test", limit=limit)` gives, in the metric's unit."""
+
+    def stretched(self, multiple: int) -> Task:
+        """The same task with inputs `multiple` times as long, for tests of length extrapolation.
+
+        Raises:
+            ValueError: the task cannot be longer than it is.
+        """
+        length = getattr(self, "length", None)
+        if not isinstance(length, int):
+            raise ValueError(f"{self.name} has one length only: it cannot be tested at others")
+        longer = type(self)(**{**self.options, "length": multiple * length})
+        longer.options = {**self.options, "length": multiple * length}
+        return longer
 
     def batch(self, split: Split, index: int, seed: int = 0, *, size: int = 32) -> Batch:
         """Batch number `index` of a split, as tensors. Training walks through shuffled epochs, other splits wrap."""
@@ -131,6 +188,10 @@ class Task(ABC):
             "loss": (float(nats.masked_fill(~counted.flatten(), 0).sum()), weight),
             "accuracy": (float(right.sum()), weight),
         }
+
+    def decoded(self, answers: Sequence[Sequence[int]], batch: Batch) -> Totals:
+        """Sums and weights for what the model wrote, without start and stop tokens, for each example of a batch."""
+        raise NotImplementedError(f"{self.name} does not score written answers")
 
 
 @lru_cache(maxsize=8)

@@ -14,12 +14,20 @@ from tasks.base import Task
 from zoo.lookup import Registry, nearest, options_of, snake
 
 T = TypeVar("T", bound=type[Task])
-_registry = Registry("task", "zoobench.tasks", ("tasks.text", "tasks.mnist", "tasks.recall"))
+FAMILIES = ("language", "long_range", "images", "recall", "state", "seq2seq")
+"""The packages of `tasks` whose modules register the built-in tasks."""
+_registry = Registry("task", "zoobench.tasks", tuple(f"tasks.{family}" for family in FAMILIES))
 names, get = _registry.names, _registry.get
 
 
 def register(
-    name: str | None = None, *, about: str = "", paper: str = "", source: str = "", deviations: tuple[str, ...] = ()
+    name: str | None = None,
+    *,
+    about: str = "",
+    paper: str = "",
+    source: str = "",
+    deviations: tuple[str, ...] = (),
+    formerly: tuple[str, ...] = (),
 ) -> Callable[[T], T]:
     """Register a `Task` class, and set its `name`.
 
@@ -27,6 +35,7 @@ def register(
         name: defaults to the class's own `name`, or else the class's in snake case.
         about: defaults to the first paragraph of the class's docstring.
         paper: the paper that defines it. source: the official implementation. deviations: see `Entry`.
+        formerly: names it had before, under which suites and records still find it.
 
     Raises:
         ValueError: the name is taken by another module, or is not lower-case letters, digits and underscores.
@@ -37,6 +46,7 @@ def register(
         told: dict[str, Any] = {"about": about, "paper": paper, "source": source, "deviations": deviations}
         _registry.add(own, target, target, options_of(target.__init__, skip=1), **told)
         target.name = own
+        _registry.aliases.update(dict.fromkeys(formerly, own))
         return target
 
     return add
@@ -57,4 +67,6 @@ def build(name: str, **options: Any) -> Task:
     known = [option.name for option in entry.options]
     for unknown in sorted(set(options) - set(known)):
         raise TypeError(f"{name} has no option {unknown!r}{nearest(unknown, known)}")
-    return entry.make(**options)
+    task = entry.make(**options)
+    task.options = options
+    return task

@@ -78,6 +78,8 @@ class Registry:
     built_in: tuple[str, ...]
     """Modules that register the built-in ones when they are imported, which happens on first use."""
     entries: dict[str, Entry] = field(default_factory=dict)
+    aliases: dict[str, str] = field(default_factory=dict)
+    """Names that things had before, and the names they have now."""
     _loaded: bool = False
 
     def add(
@@ -108,6 +110,7 @@ class Registry:
             KeyError: unknown; the message names the nearest known one.
         """
         self._load()
+        name = self.aliases.get(name, name)
         if name not in self.entries:
             raise KeyError(f"unknown {self.what} {name!r}{nearest(name, self.entries)}")
         return self.entries[name]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 if TYPE_CHECKING:
     import torch
 
-Role: TypeAlias = Literal["lm", "classify", "retrieve", "seq2seq"]
+Role: TypeAlias = Literal["lm", "masked", "classify", "retrieve", "seq2seq", "reconstruct"]
 ROLES: tuple[Role, ...] = get_args(Role)
 Schedule: TypeAlias = Literal["cosine", "linear", "constant", "inverse_sqrt"]
 SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
@@ -189,7 +189,7 @@ class Batch:
     """One batch of examples, as a task makes it and a model reads it. Tasks may fill it with NumPy arrays.
 
     - `inputs`: tokens (B, T) or vectors (B, T, F); `mask`: (B, T), true where valid (None: all valid).
-    - `targets`: (B, T) for `lm`, (B,) for `classify` and `retrieve`, (B, U) for `seq2seq`.
+    - `targets`: (B, T) for `lm`, `masked` and `reconstruct`, (B,) for `classify` and `retrieve`, (B, U) for `seq2seq`.
     - `counted`: like `targets`, true where the target counts in loss and metric (None: all count).
     - `inputs2`, `mask2`: the second document for `retrieve`.
     - `decoder_inputs`: (B, U) for `seq2seq`, the targets shifted right behind a start token.

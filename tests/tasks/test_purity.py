@@ -1,6 +1,8 @@
 """An example is a function of split, id and seed: the same bytes in any order and company. Splits share none."""
 
+import json
 from hashlib import blake2b
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,28 +12,23 @@ from tasks import DataError, Task, corpora
 from tasks.base import SPLITS
 from zoo.terms import Batch
 
-CASES = {
-    "text": {"length": 128},
-    "mnist": {"pool": 4},
-    "recall": {},
-    "recall_finite": {"examples": 40, "random_non_queries": True},
-}
-GOLDEN = {
-    "text": "538a8e4d7c6e7751",
-    "mnist": "3cc218d44bfbfcc7",
-    "recall": "251d326985408df7",
-    "recall_finite": "02dad50e5a4b05ee",
-}
+CASES = [
+    (case["task"], case["options"], case["hash"])
+    for file in sorted((Path(__file__).parent / "golden").glob("*.json"))
+    for case in json.loads(file.read_text())
+]
+"""Tasks with options, and the hash of some of their examples: a file for each family."""
 
 
-@pytest.fixture(params=CASES)
-def case(request) -> str:
+@pytest.fixture(params=CASES, ids=lambda case: f"{case[0]} {case[1]}")
+def case(request) -> tuple[str, dict, str]:
     return request.param
 
 
 @pytest.fixture
 def task(case) -> Task:
-    built = tasks.build(case.removesuffix("_finite"), **CASES[case])
+    name, options, _ = case
+    built = tasks.build(name, **options)
     try:
         built.examples("test", np.arange(1), 0)
     except DataError as error:
@@ -51,7 +48,13 @@ def test_golden(case, task):
     for split in SPLITS:
         for row in rows(task.examples(split, np.array([0, 1, 17]), 3)):
             state.update(row)
-    assert state.hexdigest() == GOLDEN[case]
+    assert state.hexdigest() == case[2]
+
+
+def test_every_task_has_a_golden_hash():
+    assert {name for name, _, _ in CASES} == {
+        n for n in tasks.names() if tasks.get(n).make.__module__.startswith("tasks.")
+    }
 
 
 @pytest.mark.parametrize("split", SPLITS)

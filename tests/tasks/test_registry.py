@@ -48,7 +48,7 @@ def copy_back(tmp_path):
 
 
 def test_built_in_tasks_have_a_name_an_about_and_typed_options():
-    assert {"mnist", "recall", "text"} <= set(tasks.names())
+    assert {"pixels", "mqar", "text"} <= set(tasks.names())
     for name in tasks.names():
         entry = tasks.get(name)
         assert entry.make.name == name
@@ -64,10 +64,10 @@ def test_a_plugin_file_adds_a_task(copy_back):
 
 
 def test_unknown_names_and_options_are_answered_with_the_nearest():
-    with pytest.raises(KeyError, match="unknown task 'recal'; did you mean 'recall'"):
-        tasks.get("recal")
-    with pytest.raises(TypeError, match="recall has no option 'vocabs'; did you mean 'vocab'"):
-        tasks.build("recall", vocabs=3)
+    with pytest.raises(KeyError, match="unknown task 'mqr'; did you mean 'mqar'"):
+        tasks.get("mqr")
+    with pytest.raises(TypeError, match="mqar has no option 'vocabs'; did you mean 'vocab'"):
+        tasks.build("mqar", vocabs=3)
     with pytest.raises(TypeError, match="text has no option 'zzz'; known: corpus, length, path"):
         tasks.build("text", zzz=3)
 
@@ -108,8 +108,8 @@ def test_fingerprint_names_every_part():
     for name in tasks.names():
         assert tasks.build(name).fingerprint == tasks.build(name).fingerprint
     assert tasks.build("text", length=64).fingerprint != tasks.build("text").fingerprint
-    assert tasks.build("mnist", pool=2).fingerprint != tasks.build("mnist").fingerprint
-    assert tasks.build("recall", power_a=0.1).fingerprint != tasks.build("recall").fingerprint
+    assert tasks.build("pixels", pool=2).fingerprint != tasks.build("pixels").fingerprint
+    assert tasks.build("mqar", power_a=0.1).fingerprint != tasks.build("mqar").fingerprint
 
 
 def test_describing_every_task_loads_neither_torch_nor_data():
@@ -129,5 +129,5 @@ assert corpora.load.cache_info().misses == 0
 
 def test_shapes():
     assert tasks.build("text", length=32).shape == Shape(length=32, vocab=256, outputs=256)
-    assert tasks.build("mnist", pool=2, patch=7).shape == Shape(length=4, features=49, outputs=10)
-    assert tasks.build("recall").shape == Shape(length=64, vocab=128, outputs=128)
+    assert tasks.build("pixels", pool=2, patch=7).shape == Shape(length=4, features=49, outputs=10)
+    assert tasks.build("mqar").shape == Shape(length=64, vocab=128, outputs=128)

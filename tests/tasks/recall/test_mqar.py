@@ -18,7 +18,7 @@ IDS = np.arange(2000)
     ],
 )
 def test_every_query_asks_for_a_value_of_the_context(options):
-    task = tasks.build("recall", **options)
+    task = tasks.build("mqar", **options)
     vocab, pairs = task.vocab, task.pairs
     batch = task.examples("train", IDS, 5)
     keys, values = batch.inputs[:, 0 : 2 * pairs : 2], batch.inputs[:, 1 : 2 * pairs : 2]
@@ -44,7 +44,7 @@ def test_every_query_asks_for_a_value_of_the_context(options):
 @pytest.mark.parametrize("power_a", [0.01, 0.5, 1.0])
 def test_the_first_gap_follows_the_power_law(power_a):
     """The first of the gaps drawn without replacement has p(g) ∝ (g+1)^(a−1) exactly: χ² with 23 degrees of freedom."""
-    task = tasks.build("recall", power_a=power_a)
+    task = tasks.build("mqar", power_a=power_a)
     batch = task.examples("train", np.arange(20_000), 0)
     first = (batch.inputs == batch.inputs[:, :1]) & batch.counted
     gaps = (np.nonzero(first)[1] - 16) // 2
@@ -55,24 +55,24 @@ def test_the_first_gap_follows_the_power_law(power_a):
 
 
 def test_near_slots_are_asked_more_often():
-    often = tasks.build("recall").examples("train", np.arange(20_000), 0).counted[:, 16::2].mean(axis=0)
+    often = tasks.build("mqar").examples("train", np.arange(20_000), 0).counted[:, 16::2].mean(axis=0)
     assert often.sum() == pytest.approx(8)
     assert (np.diff(often) < 0.015).all()
     assert often[0] > 3 * often[-1]
 
 
 def test_a_finite_training_set_is_the_same_for_every_seed():
-    task = tasks.build("recall", examples=64)
+    task = tasks.build("mqar", examples=64)
     assert task.count("train") == 64
     first, other = (np.sort(task.batch("train", 0, seed, size=64).inputs, axis=0) for seed in (0, 1))
     np.testing.assert_array_equal(first, other)
-    fresh = tasks.build("recall")
+    fresh = tasks.build("mqar")
     assert fresh.count("train") is None
     assert (fresh.examples("train", IDS, 0).inputs != fresh.examples("train", IDS, 1).inputs).any(axis=1).all()
 
 
 def test_baselines():
-    task = tasks.build("recall")
+    task = tasks.build("mqar")
     values = {b.name: b.value for b in task.baselines()}
     assert task.metric.chance == 1 / 64
     assert values["constant"] == pytest.approx(1 / 64, abs=0.005)
@@ -83,13 +83,13 @@ def test_baselines():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"pairs": 17}, "recall: pairs must be at most length / 4 = 16, got 17"),
-        ({"vocab": 16}, "recall: pairs must be at most vocab / 2 - 1 = 7"),
-        ({"pairs": 0}, "recall: pairs must be a whole number"),
-        ({"power_a": 0}, "recall: power_a must be above 0"),
-        ({"examples": 0}, "recall: examples must be a whole number"),
+        ({"pairs": 17}, "mqar: pairs must be at most length / 4 = 16, got 17"),
+        ({"vocab": 16}, "mqar: pairs must be at most vocab / 2 - 1 = 7"),
+        ({"pairs": 0}, "mqar: pairs must be a whole number"),
+        ({"power_a": 0}, "mqar: power_a must be above 0"),
+        ({"examples": 0}, "mqar: examples must be a whole number"),
     ],
 )
 def test_errors(options, message):
     with pytest.raises(ValueError, match=message):
-        tasks.build("recall", **options)
+        tasks.build("mqar", **options)

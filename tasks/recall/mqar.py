@@ -23,8 +23,9 @@ HELD_OUT: dict[Split, int] = {"tune": 500, "valid": 1000, "test": 3000}
         "lengths may be odd, and the vocabulary smaller than the length",
         "one pass through the pairs (the official file's num_passes=1)",
     ),
+    formerly=("recall",),
 )
-class Recall(Task):
+class Mqar(Task):
     """Recall the values that belong to keys seen before (MQAR).
 
     A context of `pairs` keys and values, k₁ v₁ k₂ v₂ …, then each key once more, as a query; the target at a query is
@@ -56,16 +57,16 @@ class Recall(Task):
         examples: int | None = None,
         random_non_queries: bool = False,
     ) -> None:
-        self.vocab, self.length = whole("recall", "vocab", vocab, 4), whole("recall", "length", length, 4)
-        self.pairs, self.power_a = whole("recall", "pairs", pairs), float(power_a)
-        self.train_examples = None if examples is None else whole("recall", "examples", examples)
+        self.vocab, self.length = whole("mqar", "vocab", vocab, 4), whole("mqar", "length", length, 4)
+        self.pairs, self.power_a = whole("mqar", "pairs", pairs), float(power_a)
+        self.train_examples = None if examples is None else whole("mqar", "examples", examples)
         self.random_non_queries = random_non_queries
         if 4 * pairs > length:
-            raise ValueError(f"recall: pairs must be at most length / 4 = {length // 4}, got {pairs}")
+            raise ValueError(f"mqar: pairs must be at most length / 4 = {length // 4}, got {pairs}")
         if pairs > vocab // 2 - 1:
-            raise ValueError(f"recall: pairs must be at most vocab / 2 - 1 = {vocab // 2 - 1} (the keys), got {pairs}")
+            raise ValueError(f"mqar: pairs must be at most vocab / 2 - 1 = {vocab // 2 - 1} (the keys), got {pairs}")
         if not 0 < self.power_a < float("inf"):
-            raise ValueError(f"recall: power_a must be above 0, got {power_a}")
+            raise ValueError(f"mqar: power_a must be above 0, got {power_a}")
         self.metric = Metric("accuracy", higher_is_better=True, chance=1 / (vocab - vocab // 2))
 
     @property

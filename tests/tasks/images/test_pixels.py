@@ -5,7 +5,7 @@ import pytest
 
 import tasks
 from tasks import DataError, corpora
-from tasks.mnist import MEAN, STD, _read
+from tasks.images.pixels import MEAN, STD, _read
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def images() -> np.ndarray:
 
 def pixels(**options) -> np.ndarray:
     """The first training image, back in [0, 1], (T, F)."""
-    return tasks.build("mnist", **options).examples("train", np.arange(1), 0).inputs[0] * STD + MEAN
+    return tasks.build("pixels", **options).examples("train", np.arange(1), 0).inputs[0] * STD + MEAN
 
 
 def test_pixels_are_in_raster_order(images):
@@ -39,7 +39,7 @@ def test_pooling_is_the_mean(images):
 
 
 def test_classes_are_balanced_in_every_split(images):
-    task = tasks.build("mnist")
+    task = tasks.build("pixels")
     for split in ("train", "tune", "valid", "test"):
         labels = task.examples(split, np.arange(task.count(split)), 0).targets
         assert labels.dtype == np.int64
@@ -48,7 +48,7 @@ def test_classes_are_balanced_in_every_split(images):
 
 
 def test_equal_images_share_a_split(images):
-    task = tasks.build("mnist")
+    task = tasks.build("pixels")
     seen = [
         {row.tobytes() for row in task.examples(split, np.arange(task.count(split)), 0).inputs}
         for split in ("train", "tune", "valid", "test")
@@ -57,7 +57,7 @@ def test_equal_images_share_a_split(images):
 
 
 def test_baselines(images):
-    values = {b.name: b.value for b in tasks.build("mnist", pool=4).baselines(limit=200)}
+    values = {b.name: b.value for b in tasks.build("pixels", pool=4).baselines(limit=200)}
     assert values["majority"] < 0.2
     assert values["logistic"] > 0.8
     assert values["neighbour"] > 0.8
@@ -66,13 +66,13 @@ def test_baselines(images):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"pool": 3}, "mnist: pool must divide 28, got 3"),
-        ({"patch": 5}, "mnist: patch must divide 28"),
-        ({"pool": 2, "patch": 4}, "mnist: patch must divide 14"),
-        ({"patch": 28}, "mnist: patch must divide 28"),
-        ({"patch": 0}, "mnist: patch must be a whole number"),
+        ({"pool": 3}, "pixels: pool must divide 28, got 3"),
+        ({"patch": 5}, "pixels: patch must divide 28"),
+        ({"pool": 2, "patch": 4}, "pixels: patch must divide 14"),
+        ({"patch": 28}, "pixels: patch must divide 28"),
+        ({"patch": 0}, "pixels: patch must be a whole number"),
     ],
 )
 def test_errors(options, message):
     with pytest.raises(ValueError, match=message):
-        tasks.build("mnist", **options)
+        tasks.build("pixels", **options)

