@@ -125,7 +125,7 @@ class Model(nn.Module):
     backbone: Backbone
 
     def forward(self, batch: Batch) -> Tensor:
-        """Logits: lm (B, T, V) · classify and retrieve (B, C) · seq2seq (B, U, V)."""
+        """Logits: lm, masked and reconstruct (B, T, V) · classify and retrieve (B, C) · seq2seq (B, U, V)."""
         raise NotImplementedError
 
     def init_state(self, batch: int) -> State:

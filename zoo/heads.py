@@ -1,15 +1,18 @@
-"""Models: an embedding, a backbone and a head for one of the four roles.
+"""Models: an embedding, a backbone and a head for one of the roles.
 
-lm        logits for the next token at every step, from a causal backbone
-classify  mean over the valid steps of a bidirectional backbone, then a linear layer
-retrieve  two documents through one encoder, a and b, then an MLP of [a, b, a⊙b, a−b] (LRA's document matching)
-seq2seq   one causal backbone over source and target in one row: source ++ shifted target, logits on the target;
-          or an encoder and a decoder, for architectures that have cross attention
+lm           logits for the next token at every step, from a causal backbone
+masked       logits for the token at every step, from a bidirectional backbone
+classify     mean over the valid steps of a bidirectional backbone, then a linear layer
+retrieve     two documents through one encoder, a and b, then an MLP of [a, b, a⊙b, a−b] (LRA's document matching)
+seq2seq      one causal backbone over source and target in one row: source ++ shifted target, logits on the target;
+             or an encoder and a decoder, for architectures that have cross attention
+reconstruct  a causal backbone's last output alone, from which an MLP gives every token back (MAD's compression)
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,7 +22,10 @@ from zoo.backbone import Stack
 from zoo.contract import ROLES, Backbone, Batch, Model, Recipe, Role, Shape, Site, State, Unsupported
 from zoo.initialise import table_
 from zoo.positions import absolute
+from zoo.positions.at_input import sinusoid
 
+CAUSAL: tuple[Role, ...] = ("lm", "seq2seq", "reconstruct")
+"""The roles whose one backbone must not look ahead."""
 EMBEDDINGS = ("normal", "scaled", "unit", "rwkv4", "rwkv5")
 
 
@@ -58,7 +64,7 @@ class Embedding(nn.Module):
 
 
 class SequenceModel(Model):
-    """What the four roles share: embedding, backbone, and how the two run over a batch or continue from a state."""
+    """What the roles share: embedding, backbone, and how the two run over a batch or continue from a state."""
 
     def __init__(self, recipe: Recipe, role: Role, shape: Shape, *, vocab: int | None, length: int) -> None:
         super().__init__()
@@ -66,7 +72,7 @@ class SequenceModel(Model):
         assert shape.depth is not None
         site = Site(width=shape.width, length=length, depth=shape.depth)
         self.embedding = Embedding(recipe, site, vocab=vocab, features=shape.features)
-        self.backbone = Stack(recipe, site, causal=role in ("lm", "seq2seq"))
+        self.backbone = Stack(recipe, site, causal=role in CAUSAL)
         self.traits = self.backbone.traits
 
     def encode(self, inputs: Tensor, mask: Bool[Tensor, "B T"] | None = None) -> Float[Tensor, "B T D"]:
@@ -101,9 +107,7 @@ class LanguageModel(SequenceModel):
             raise Unsupported("a language model reads tokens; this task gives vectors")
         super().__init__(recipe, role, shape, vocab=shape.vocab, length=shape.length)
         self.head = make_head(recipe, shape.width, shape.outputs, bias=False)
-        if recipe.tie:
-            if shape.vocab != shape.outputs:
-                raise ValueError(f"tie: {shape.vocab} input tokens and {shape.outputs} outputs cannot share a table")
+        if recipe.tie and shape.vocab == shape.outputs:
             self.head.weight = self.embedding.table.weight
 
     def forward(self, batch: Batch) -> Float[Tensor, "B T V"]:
@@ -112,6 +116,42 @@ class LanguageModel(SequenceModel):
     def extend(self, tokens: Int[Tensor, "B T"], state: State) -> tuple[Float[Tensor, "B T V"], State]:
         y, state = self.resume(tokens, state)
         return self.head(y), state
+
+
+class MaskedLanguageModel(SequenceModel):
+    """Logits for the token at every step, of which some are hidden in the inputs; looks both ways."""
+
+    def __init__(self, recipe: Recipe, role: Role, shape: Shape) -> None:
+        if shape.vocab is None:
+            raise Unsupported("a masked language model reads tokens; this task gives vectors")
+        super().__init__(recipe, role, shape, vocab=shape.vocab, length=shape.length)
+        self.head = make_head(recipe, shape.width, shape.outputs, bias=False)
+
+    def forward(self, batch: Batch) -> Float[Tensor, "B T V"]:
+        return self.head(self.encode(batch.inputs, batch.mask))
+
+
+class Reconstructor(SequenceModel):
+    """Every token again, from the output z at the last valid step alone.
+
+    logits_t = W · MLP(z + PE_t) with sinusoids PE and two layers h ← GELU(W h) that keep the width, a norm before each
+    product (Poli et al. 2024, arXiv:2403.17844, section 3.1, Compression; mad/model/auto_encoder.py).
+    """
+
+    def __init__(self, recipe: Recipe, role: Role, shape: Shape) -> None:
+        super().__init__(recipe, role, shape, vocab=shape.vocab, length=shape.length)
+        layers = [nn.RMSNorm(shape.width), nn.Linear(shape.width, shape.width), nn.GELU()]
+        again = [nn.RMSNorm(shape.width), nn.Linear(shape.width, shape.width), nn.GELU()]
+        self.decoder = nn.Sequential(*layers, *again, nn.RMSNorm(shape.width))
+        self.head = make_head(recipe, shape.width, shape.outputs, bias=True)
+
+    def forward(self, batch: Batch) -> Float[Tensor, "B T V"]:
+        y = self.encode(batch.inputs, batch.mask)
+        B, T, D = y.shape
+        last = torch.full((B,), T, device=y.device) if batch.mask is None else batch.mask.sum(1)
+        z = y.gather(1, (last - 1).clamp(min=0)[:, None, None].expand(-1, 1, D))
+        positions = torch.arange(T, device=y.device)[None]
+        return self.head(self.decoder(z + sinusoid(positions, D).to(y.dtype)))
 
 
 class Classifier(SequenceModel):
@@ -262,11 +302,13 @@ def make_head(recipe: Recipe, width: int, outputs: int, *, bias: bool) -> nn.Lin
     return head
 
 
-MODELS: dict[Role, type[LanguageModel | Classifier | Seq2Seq | EncoderDecoder]] = {
+MODELS: dict[Role, Callable[[Recipe, Role, Shape], Model]] = {
     "lm": LanguageModel,
+    "masked": MaskedLanguageModel,
     "classify": Classifier,
     "retrieve": Retriever,
     "seq2seq": Seq2Seq,
+    "reconstruct": Reconstructor,
 }
 
 

@@ -139,7 +139,8 @@ class Recipe:
     embedding: str = "normal"
     head: str = "linear"
     tie: bool = False
-    """Share the token embedding with the output head (language models, encoder–decoders)."""
+    """Share the token embedding with the output head: in encoder–decoders, and in language models whose outputs are as
+    many as their input tokens. No effect elsewhere."""
     dropout: float = 0.0
     label_smoothing: float = 0.0
     """Part of the targets' weight that training spreads over all classes."""

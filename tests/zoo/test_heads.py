@@ -1,4 +1,4 @@
-"""The four roles: shapes, what they compute, and how decoding continues."""
+"""The roles: shapes, what they compute, and how decoding continues."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ MASK = torch.arange(T) < LENGTHS[:, None]
 
 def build(role, name="pre_ln", *, outputs=None, **options):
     torch.manual_seed(0)
-    outputs = outputs or (V if role in ("lm", "seq2seq") else C)
+    outputs = outputs or (C if role in ("classify", "retrieve") else V)
     shape = Shape(length=T, vocab=V, outputs=outputs, target_length=U, width=D, depth=2)
     model = zoo.build(name, role, shape=shape, **options).double().eval()
     with torch.no_grad():
@@ -37,11 +37,13 @@ def close(a, b):
     ("role", "batch", "shape"),
     [
         ("lm", Batch(inputs=tokens()), (3, T, V)),
+        ("masked", Batch(inputs=tokens(), mask=MASK), (3, T, V)),
+        ("reconstruct", Batch(inputs=tokens(), mask=MASK), (3, T, V)),
         ("classify", Batch(inputs=tokens(), mask=MASK), (3, C)),
         ("retrieve", Batch(inputs=tokens(), inputs2=tokens(6), mask=MASK), (3, C)),
         ("seq2seq", Batch(inputs=tokens(), decoder_inputs=tokens(U)), (3, U, V)),
     ],
-    ids=["lm", "classify", "retrieve", "seq2seq"],
+    ids=["lm", "masked", "reconstruct", "classify", "retrieve", "seq2seq"],
 )
 @pytest.mark.parametrize("name", ["pre_ln", "lstm"])
 def test_logits_have_the_promised_shape(name, role, batch, shape):
@@ -51,7 +53,7 @@ def test_logits_have_the_promised_shape(name, role, batch, shape):
 def test_vectors_can_be_classified_but_not_modelled_as_language():
     shape = Shape(length=T, features=2, outputs=C, width=D)
     assert zoo.build("pre_ln", "classify", shape=shape)(Batch(inputs=torch.randn(3, T, 2))).shape == (3, C)
-    for role in ("lm", "seq2seq"):
+    for role in ("lm", "masked", "seq2seq"):
         with pytest.raises(Unsupported):
             zoo.build("pre_ln", role, shape=shape)
 
@@ -108,8 +110,26 @@ def test_tied_table_is_shared_and_counted_once():
     assert tied.head.weight is tied.embedding.table.weight
     count = [sum(p.numel() for p in model.parameters()) for model in (free, tied)]
     assert count[0] - count[1] == V * D
-    with pytest.raises(ValueError, match="cannot share a table"):
-        build("lm", outputs=V + 1, tie=True)
+    assert build("lm", outputs=V + 1, tie=True).head.weight is not tied.embedding.table.weight
+
+
+def test_a_masked_language_model_looks_both_ways():
+    model, ids = build("masked"), tokens()
+    other = ids.clone()
+    other[:, -1] = (other[:, -1] + 1) % V
+    change = (model(Batch(inputs=other)) - model(Batch(inputs=ids))).abs().amax((0, 2))
+    assert (change > 1e-6).all()
+
+
+def test_reconstruction_knows_the_last_valid_output_and_nothing_else():
+    """The same output put at the last valid step of every row gives the same logits, whatever stands before it."""
+    model, batch = build("reconstruct"), Batch(inputs=tokens(), mask=MASK)
+    z, y = torch.randn(D, dtype=torch.float64), torch.randn(3, T, D, dtype=torch.float64)
+    y[torch.arange(3), LENGTHS - 1] = z
+    model.encode = lambda inputs, mask: y
+    logits = model(batch)
+    close(logits, logits[:1].expand_as(logits))
+    assert (logits[0, 1:] - logits[0, :-1]).abs().amax(-1).min() > 1e-6  # positions tell the steps apart
 
 
 @pytest.mark.parametrize("positions", ["learned", "sinusoidal"])

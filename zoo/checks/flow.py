@@ -207,7 +207,7 @@ def _padded_example(role: Role) -> Batch:
     """A batch with padding; for `retrieve` of other lengths in the second documents."""
     batch = example(role, len(LENGTHS))
     batch.mask = torch.arange(T) < torch.tensor(LENGTHS)[:, None]
-    if role == "lm":
+    if role in ("lm", "masked", "reconstruct"):
         batch.counted = batch.mask
     if role == "retrieve":
         batch.mask2 = batch.mask.flip(0)

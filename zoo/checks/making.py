@@ -32,7 +32,11 @@ from zoo.positions import acts
 from zoo.positions import part as part_of
 from zoo.sizing import recurrent_state_bytes
 
-LOGITS = {"lm": (3, T, VOCAB), "classify": (3, CLASSES), "retrieve": (3, CLASSES), "seq2seq": (3, U, VOCAB)}
+LOGITS = {
+    **dict.fromkeys(("lm", "masked", "reconstruct"), (3, T, VOCAB)),
+    **dict.fromkeys(("classify", "retrieve"), (3, CLASSES)),
+    "seq2seq": (3, U, VOCAB),
+}
 
 
 def check_roles(subject: Subject) -> Outcome:

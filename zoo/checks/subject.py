@@ -82,7 +82,7 @@ class Subject:
         return self._build(role, self.length, changes).eval()
 
     def _build(self, role: Role, length: int, changes: dict[str, Any]) -> Model:
-        outputs = VOCAB if role in ("lm", "seq2seq") else CLASSES
+        outputs = CLASSES if role in ("classify", "retrieve") else VOCAB
         sizes = {"length": length, "outputs": outputs, "vocab": VOCAB, "width": self.width, "depth": self.depth}
         return registry.build(self.name, role, shape=Shape(**{**sizes, "target_length": U, **changes}), **self.options)
 
@@ -120,7 +120,7 @@ def tokens(batch: int = 3, steps: int = T) -> Tensor:
 
 def example(role: Role, batch: int = 3, steps: int = T) -> Batch:
     """A batch a model of this role can read, with targets."""
-    if role == "lm":
+    if role in ("lm", "masked", "reconstruct"):
         return Batch(inputs=tokens(batch, steps), targets=tokens(batch, steps))
     if role == "seq2seq":
         return Batch(inputs=tokens(batch, steps), decoder_inputs=tokens(batch, U), targets=tokens(batch, U))
