@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,24 @@ from harness.version import __version__
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 set_option = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the suite.")
+difficulty_option = click.option(
+    "--difficulty", metavar="NAME", help="The tasks of SUITE at smoke, small or paper size; it then is SUITE-NAME."
+)
+
+
+def suite_options(command: Callable[..., None]) -> Callable[..., None]:
+    """`--set` and `--difficulty`, both given to `command` as `overrides`."""
+
+    @set_option
+    @difficulty_option
+    @functools.wraps(command)
+    def both(*args: Any, overrides: tuple[str, ...], difficulty: str | None, **given: Any) -> None:
+        chosen = (f"difficulty={difficulty}",) if difficulty else ()
+        command(*args, overrides=(*overrides, *chosen), **given)
+
+    return both
+
+
 root_option = click.option(
     "--results",
     "root",
@@ -71,7 +91,7 @@ def console(*, stderr: bool = False) -> Any:
 
 @main.command()
 @click.argument("suite")
-@set_option
+@suite_options
 @root_option
 @click.option("--workers", type=click.IntRange(1), help="Runs at a time [default: one per core].")
 @json_option
@@ -85,13 +105,13 @@ def run(suite: str, overrides: tuple[str, ...], root: Path | None, workers: int 
     elif as_json:
         _board((suite,), overrides, root, as_json=True, save=False)
     else:
-        click.echo(f"the board: zoobench board {suite}, or {results.folder / 'board' / 'index.html'}")
+        click.echo(f"nothing was left to run; the board: {results.folder / 'board' / 'index.html'}")
     sys.exit(0 if results.ok else 1)
 
 
 @main.command()
 @click.argument("suite")
-@set_option
+@suite_options
 @json_option
 def plan(suite: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Show every run of SUITE: solved size, FLOPs, tokens and time, before anything runs."""
@@ -111,7 +131,7 @@ def plan(suite: str, overrides: tuple[str, ...], as_json: bool) -> None:
 
 @main.command()
 @click.argument("suite")
-@set_option
+@suite_options
 @json_option
 def validate(suite: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Check SUITE without running anything."""
@@ -130,7 +150,7 @@ def validate(suite: str, overrides: tuple[str, ...], as_json: bool) -> None:
 
 @main.command()
 @click.argument("suites", nargs=-1, required=True, metavar="SUITE...")
-@set_option
+@suite_options
 @root_option
 @json_option
 def board(suites: tuple[str, ...], overrides: tuple[str, ...], root: Path | None, as_json: bool) -> None:
@@ -159,7 +179,7 @@ def _board(
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
 @click.argument("suite")
-@set_option
+@suite_options
 @root_option
 @json_option
 def compare(first: str, second: str, suite: str, overrides: tuple[str, ...], root: Path | None, as_json: bool) -> None:
@@ -175,13 +195,14 @@ def compare(first: str, second: str, suite: str, overrides: tuple[str, ...], roo
 
 @main.command()
 @click.argument("suite", required=False)
+@suite_options
 @root_option
 @json_option
-def status(suite: str | None, root: Path | None, as_json: bool) -> None:
+def status(suite: str | None, overrides: tuple[str, ...], root: Path | None, as_json: bool) -> None:
     """How many runs of SUITE (or of every suite with results) are finished, under way, or to do."""
     from harness import publish
 
-    rows = publish.status(suite, root)
+    rows = publish.status(suite, root, overrides)
     if as_json:
         emit(rows)
     for row in [] if as_json else rows:
@@ -258,13 +279,14 @@ def verify(path: Path, as_json: bool) -> None:
 
 @main.command("publish")
 @click.argument("suite")
+@suite_options
 @root_option
-def publish_command(suite: str, root: Path | None) -> None:
+def publish_command(suite: str, overrides: tuple[str, ...], root: Path | None) -> None:
     """Mark the records of SUITE as published: other people's `run` will redo them, `board` shows them."""
     from harness.store import Store
     from harness.suite import load
 
-    store = Store(load(suite).suite.suite, root)
+    store = Store(load(suite, overrides).suite.suite, root)
     click.echo(f"{store.publish()} records of {store.folder} are marked as published")
 
 

@@ -92,14 +92,14 @@ def plan(loaded: Loaded) -> list[Cell]:
 
 def _measure(spec: RunSpec, size: sizing.Size) -> dict[str, Any]:
     task, device = build_task(spec), machine.pick()
-    examples = max(1, spec.train["batch_tokens"] // task.shape.length)
+    examples = max(1, spec.train["batch_tokens"] // task.train_length)
     batch = task.batch("train", 0, spec.seed, size=examples).tensors(device)
     model = build_model(spec, task, size.width).to(device)
     rule = StopRule(*next(iter(spec.stop.items())))
     with machine.autocast(device, machine.resolve_precision(spec.train["precision"], device)):
         flops = sizing.training_flops(model, batch, task.loss)
         seconds = min(_timed(lambda: task.loss(model(batch), batch).backward()) for _ in range(4))
-    cost = {"tokens": examples * task.shape.length, "steps": 1, "flops": flops, "seconds": seconds}
+    cost = {"tokens": examples * task.train_length, "steps": 1, "flops": flops, "seconds": seconds}
     steps = max(1, int(rule.limit / cost[rule.meter]))
     return {meter: steps * value for meter, value in cost.items()}
 

@@ -86,7 +86,7 @@ def show_comparison(first: str, second: str, rows: list[dict[str, Any]], console
     console.print(table)
 
 
-def status(suite: str | None, root: Path | None = None) -> list[dict[str, Any]]:
+def status(suite: str | None, root: Path | None = None, overrides: tuple[str, ...] = ()) -> list[dict[str, Any]]:
     """Per suite: how many records of each status, how many runs have a checkpoint, and how many are to do.
 
     A published record stands for a run that is still to be made here.
@@ -95,7 +95,7 @@ def status(suite: str | None, root: Path | None = None) -> list[dict[str, Any]]:
         folder = root or default_root()
         names = sorted({path.parent.parent.name for path in folder.glob("*/*/record.json")})
         return [{"suite": name, "counts": _counts(Store(name, root).records())} for name in names]
-    loaded = load(suite)
+    loaded = load(suite, overrides)
     store = Store(loaded.suite.suite, root)
     _, records = current(loaded, store)
     marks = store.published()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.resources
 import re
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import tasks as task_registry
 from harness.errors import UserError
 from harness.source import Loader, Path_, Source, merge, read
 from harness.units import Count, Duration, Fraction, Number, Quantity
+from tasks.base import Difficulty
 from zoo import registry
 from zoo.lookup import nearest
 from zoo.options import mismatch
@@ -71,6 +73,8 @@ class Stop(Strict):
 
 
 class Budget(Strict):
+    """What is held equal and when runs end; what is not given, a task's difficulty decides."""
+
     match: Match | None = None
     stop: Stop = Stop(tokens=1_000_000)
 
@@ -155,6 +159,10 @@ class Suite(Strict):
     suite: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     about: str = ""
     extends: str | None = None
+    difficulty: str | None = None
+    """Which of the tasks' difficulties (`smoke`, `small`, `paper`) fills in what the suite leaves open."""
+    difficulties: dict[str, dict[str, Any]] = {}
+    """By difficulty, keys that go on top of the suite's own when it is chosen."""
     plugins: list[str] = []
     architectures: Annotated[list[Choice], Field(min_length=1)]
     tasks: Annotated[list[Question], Field(min_length=1)]
@@ -257,9 +265,11 @@ def load(name: str | Path, overrides: tuple[str, ...] = ()) -> Loaded:
     """
     path = find(str(name))
     source = _extended(read(path), path.parent, (path.resolve(),))
-    for override in overrides:
-        key, value = assignment(override)
-        source.put(tuple(int(k) if k.isdigit() else k for k in key.split(".")), value, "--set")
+    changes = [assignment(override) for override in overrides]
+    source = _at_difficulty(source, [value for key, value in changes if key == "difficulty"])
+    for key, value in changes:
+        if key != "difficulty":
+            source.put(tuple(int(k) if k.isdigit() else k for k in key.split(".")), value, "--set")
     suite = _validate(source)
     loaded = Loaded(suite, source, path.parent)
     for index, (shown, where) in enumerate(loaded.plugins):
@@ -270,8 +280,66 @@ def load(name: str | Path, overrides: tuple[str, ...] = ()) -> Loaded:
         except Exception as error:
             message = f"plug-in {shown} does not import: {type(error).__name__}: {error}"
             raise loaded.error(message, ("plugins", index)) from None
+    loaded = dataclasses.replace(loaded, suite=_filled_in(loaded))
     _check(loaded)
     return loaded
+
+
+def _at_difficulty(source: Source, asked: list[Any]) -> Source:
+    """The suite at the last difficulty that is asked for, or at its own: with the keys it has for it on top.
+
+    A suite at another difficulty than its own has a name of its own, so that their results stand apart.
+    """
+    own = source.data.get("difficulty")
+    if asked:
+        source.put(("difficulty",), asked[-1], "--difficulty")
+    chosen, extras = source.data.get("difficulty"), source.data.get("difficulties")
+    if isinstance(chosen, str) and isinstance(extras, dict) and isinstance(extras.get(chosen), dict):
+        at = ("difficulties", chosen)
+        places = {path[2:]: place for path, place in source.places.items() if path[:2] == at and len(path) > 2}
+        source = merge(source, Source(extras[chosen], places), whole=("stop",))
+    if chosen != own and isinstance(source.data.get("suite"), str):
+        source.put(("suite",), f"{source.data['suite']}-{chosen}", "--difficulty")
+    return source
+
+
+def _filled_in(loaded: Loaded) -> Suite:
+    """The suite with what its difficulty says about each task, wherever neither the task's entry nor the suite does.
+
+    Raises:
+        UserError: a task has difficulties, but not this one.
+    """
+    suite, chosen = loaded.suite, loaded.suite.difficulty
+    if chosen is None:
+        return suite
+    questions = []
+    for index, question in enumerate(suite.tasks):
+        try:
+            known = task_registry.get(question.name).make.difficulties
+        except KeyError as error:
+            raise loaded.error(error.args[0], ("tasks", index)) from None
+        if known and chosen not in known:
+            message = f"{question.name} has no difficulty {chosen!r}{nearest(chosen, known)}"
+            raise loaded.error(message, ("difficulty",))
+        questions.append(_eased(question, suite, known[chosen]) if known else question)
+    return suite.model_copy(update={"tasks": questions})
+
+
+def _eased(question: Question, suite: Suite, level: Difficulty) -> Question:
+    """One task at a difficulty: its entry goes before the suite, the suite before the difficulty."""
+    given = suite.budget.model_fields_set
+    told = {name: getattr(suite.train, name) for name in suite.train.model_fields_set}
+    own_data = "path" in question.options
+    options = {key: value for key, value in level.options.items() if not (key == "corpus" and own_data)}
+    return question.model_copy(
+        update={
+            "options": {**options, **question.options},
+            "stop": question.stop or (suite.budget.stop if "stop" in given else Stop(**level.stop)),
+            "match": question.match or (suite.budget.match if "match" in given else Match(params=level.params)),
+            "train": {**level.train, **told, **question.train},
+            "model": {**level.model, **suite.model, **question.model},
+        }
+    )
 
 
 def _extended(source: Source, folder: Path, seen: tuple[Path, ...] = ()) -> Source:

@@ -23,6 +23,7 @@ from harness.store import Record
 from tasks.base import Split, Task, Totals, add_totals, scores
 from zoo import registry, sizing
 from zoo.contract import Batch, Model
+from zoo.decoding import decode
 from zoo.ops import kernels
 
 Report = Callable[[dict[str, Any]], None]
@@ -80,8 +81,11 @@ def evaluate(model: Model, task: Task, split: Split, *, size: int, limit: int | 
     totals: Totals = {}
     with torch.no_grad():
         for batch in task.evaluation(split, size=size, limit=limit):
-            batch = batch.tensors(where)
-            totals = add_totals(totals, task.totals(model(batch), batch))
+            there = batch.tensors(where)
+            totals = add_totals(totals, task.totals(model(there), there))
+            if task.decoding is not None:
+                answers = decode(model, there, **asdict(task.decoding))
+                totals = add_totals(totals, task.decoded(answers, batch))
     model.train(training)
     return scores(totals)
 
@@ -94,7 +98,7 @@ class Run:
         self.task = build_task(spec)
         self.device = machine.pick()
         self.precision = machine.resolve_precision(spec.train["precision"], self.device)
-        self.examples = max(1, spec.train["batch_tokens"] // self.task.shape.length)
+        self.examples = max(1, spec.train["batch_tokens"] // self.task.train_length)
         first = self.task.batch("train", 0, spec.seed, size=self.examples)  # loads the data before memory is watched
         self._rehearse(first, size.width)
         self.memory = machine.PeakMemory(self.device)

@@ -206,7 +206,11 @@ def scores(totals: Totals) -> dict[str, float]:
 
 def add_totals(first: Totals, second: Totals) -> Totals:
     """Totals of two batches together."""
-    return {k: (first.get(k, (0.0, 0.0))[0] + v, first.get(k, (0.0, 0.0))[1] + w) for k, (v, w) in second.items()}
+    both = dict(first)
+    for name, (value, weight) in second.items():
+        before, weighed = both.get(name, (0.0, 0.0))
+        both[name] = (before + value, weighed + weight)
+    return both
 
 
 def fingerprint(name: str, version: int, **parts: object) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from tasks.base import Task
+from tasks.extrapolation import Extrapolated
 from zoo.lookup import Registry, nearest, options_of, snake
 
 T = TypeVar("T", bound=type[Task])
@@ -55,6 +56,8 @@ def register(
 def build(name: str, **options: Any) -> Task:
     """A task under `options`. The data is not loaded before the first example is asked for.
 
+    Every task takes `extrapolate` beside its own options, such as [2, 4]: see `tasks.extrapolation`.
+
     Example:
         >>> build("text", corpus="wikipedia_xml", length=128).shape.vocab
         256
@@ -64,9 +67,10 @@ def build(name: str, **options: Any) -> Task:
         DataError: a file named in an option is absent or too small.
     """
     entry = get(name)
+    multiples = options.pop("extrapolate", None)
     known = [option.name for option in entry.options]
     for unknown in sorted(set(options) - set(known)):
         raise TypeError(f"{name} has no option {unknown!r}{nearest(unknown, known)}")
     task = entry.make(**options)
     task.options = options
-    return task
+    return task if multiples is None else Extrapolated(task, multiples)
