@@ -1,0 +1,140 @@
+"""Greedy and beam search: the answers that a sequence-to-sequence model writes by itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.contract import Batch, Model, State
+
+ALPHA = 0.6
+"""Of the length normalisation; 0.6 is what Vaswani et al. 2017 (section 6.1) take, 0.6 to 0.7 is best in Wu et al."""
+
+
+def decode(
+    model: Model, batch: Batch, *, start: int, stop: int, longest: int, beam: int = 1, alpha: float = ALPHA
+) -> list[list[int]]:
+    """The best answer that beam search finds for each example: its tokens, without the start and the stop token.
+
+    Every step ranks all continuations of an example's hypotheses by the sum of their log-probabilities. The best
+    `beam` minus the number already finished stay; those that end with `stop` are finished and leave the beam
+    (Sutskever et al. 2014, section 3.2), which therefore empties; a beam of 1 is greedy decoding. The answer is the
+    finished hypothesis Y with the highest log P(Y|X) / lp(Y), lp(Y) = ((5 + |Y|) / 6)^α, |Y| counting the stop token
+    (Wu et al. 2016, equation 14, without the coverage penalty). Where none has finished after `longest` tokens, it is
+    the most probable one, cut off there. No hypothesis meets those of another example, so company changes nothing
+    but rounding. Where logits are NaN, nothing can be ranked: the answer is empty, or the best that had finished.
+
+    A resumable model reads the source once and is extended token by token, its state following the hypotheses; any
+    other runs forward over the growing target. No gradients; dropout is off, and every module's mode is left as found.
+
+    Args:
+        model: of role `seq2seq`. batch: `inputs` (B, S) and maybe `mask`, on the model's device.
+        start, stop: target tokens. longest: most tokens of an answer, the stop token included.
+        beam: hypotheses per example. alpha: α; 0 compares plain log-probabilities.
+
+    Raises:
+        ValueError: `longest` or `beam` is below 1.
+    """
+    if longest < 1 or beam < 1:
+        raise ValueError(f"decode: longest and beam must be at least 1, got longest={longest} and beam={beam}")
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            return _search(_writer(model, batch), len(batch), batch.inputs.device, start, stop, longest, beam, alpha)
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _search(
+    writer: _Resumed | _Rerun,
+    B: int,
+    device: torch.device,
+    start: int,
+    stop: int,
+    longest: int,
+    beam: int,
+    alpha: float,
+) -> list[list[int]]:
+    """The search itself. E examples are still open, each with W hypotheses; a dead one has the score −∞."""
+    best = torch.full((B,), -torch.inf, dtype=torch.float64, device=device)
+    answers = torch.full((B, longest), stop, dtype=torch.long, device=device)
+    open_ = torch.arange(B, device=device)
+    room = torch.full((B,), beam, device=device)
+    written = torch.full((B, 1, 1), start, dtype=torch.long, device=device)
+    scores = torch.zeros(B, 1, dtype=torch.float64, device=device)
+    rows = torch.arange(B, device=device)
+    for step in range(1, longest + 1):
+        logits = writer.step(rows, written.flatten(0, 1))
+        V, W = logits.shape[-1], scores.shape[1]
+        log_p = torch.log_softmax(logits.double(), dim=-1).view(len(open_), W, V)
+        ranked, places = (scores[..., None] + log_p).flatten(1).topk(min(beam, W * V))
+        parents, tokens = places // V, places % V
+        valid = (ranked > -torch.inf) & (torch.arange(ranked.shape[1], device=device) < room[:, None])
+        ended = valid & (tokens == stop)
+        written = torch.cat([_of_parents(written, parents), tokens[..., None]], dim=2)
+
+        value, at = ranked.masked_fill(~ended, -torch.inf).div(((5 + step) / 6) ** alpha).max(dim=1)
+        better = value > best[open_]
+        best[open_] = torch.where(better, value, best[open_])
+        answers[open_[better], :step] = written[better, at[better], 1:]
+        answers[open_[better], step:] = stop
+
+        room = room - ended.sum(1)
+        scores = ranked.masked_fill(~valid | ended, -torch.inf)
+        goes_on = (scores > -torch.inf).any(1)
+        if step == longest:
+            cut = goes_on & (best[open_] == -torch.inf)
+            answers[open_[cut]] = written[cut, scores[cut].argmax(1), 1:]
+        rows = (torch.arange(len(open_), device=device)[:, None] * W + parents)[goes_on].flatten()
+        open_, room, written, scores = (x[goes_on] for x in (open_, room, written, scores))
+        if not len(open_):
+            break
+    return [_until(row, stop) for row in answers.tolist()]
+
+
+def _of_parents(written: Tensor, parents: Tensor) -> Tensor:
+    """The prefix (E, W, t) of each candidate: (E, K, t)."""
+    return written.gather(1, parents[..., None].expand(-1, -1, written.shape[2]))
+
+
+def _until(tokens: list[int], stop: int) -> list[int]:
+    return tokens[: tokens.index(stop)] if stop in tokens else tokens
+
+
+class _Resumed:
+    """Logits of the next token from a state that is carried on, row by row."""
+
+    def __init__(self, model: Any, batch: Batch) -> None:
+        self.model, self.state = model, model.read(batch.inputs, batch.mask)
+
+    def step(self, rows: Tensor, written: Tensor) -> Tensor:
+        """After `written` (R, t), whose rows continue the rows with these numbers of the last call: (R, V)."""
+        logits, self.state = self.model.extend(written[:, -1:], _chosen(self.state, rows))
+        return logits[:, -1]
+
+
+class _Rerun:
+    """Logits of the next token from whole passes."""
+
+    def __init__(self, model: Model, batch: Batch) -> None:
+        self.model, self.inputs, self.mask = model, batch.inputs, batch.mask
+
+    def step(self, rows: Tensor, written: Tensor) -> Tensor:
+        """As `_Resumed.step`."""
+        self.inputs = self.inputs[rows]
+        self.mask = None if self.mask is None else self.mask[rows]
+        return self.model(Batch(inputs=self.inputs, mask=self.mask, decoder_inputs=written))[:, -1]
+
+
+def _writer(model: Model, batch: Batch) -> _Resumed | _Rerun:
+    resumable = model.traits.resumable and callable(getattr(model, "read", None))
+    return _Resumed(model, batch) if resumable else _Rerun(model, batch)
+
+
+def _chosen(state: State, rows: Tensor) -> State:
+    """These rows of every tensor in a state."""
+    return {k: v.index_select(0, rows) if isinstance(v, Tensor) else _chosen(v, rows) for k, v in state.items()}
