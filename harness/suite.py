@@ -334,7 +334,7 @@ def _eased(question: Question, suite: Suite, level: Difficulty) -> Question:
     return question.model_copy(
         update={
             "options": {**options, **question.options},
-            "stop": question.stop or (suite.budget.stop if "stop" in given else Stop(**level.stop)),
+            "stop": question.stop or (suite.budget.stop if "stop" in given else Stop.model_validate(dict(level.stop))),
             "match": question.match or (suite.budget.match if "match" in given else Match(params=level.params)),
             "train": {**level.train, **told, **question.train},
             "model": {**level.model, **suite.model, **question.model},

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class Extrapolated(Task):
     """`task`, with `valid` and `test` (and `tune`) scored at every multiple m of its length.
 
-    Scores at m = 1 keep their names, others are called `accuracy@4x`, say; rows are ranked by the longest. At m there are
-    1/m as many examples, so that each length is scored on as many steps. Models are built for the longest inputs.
+    Scores at m = 1 keep their names, others are called `accuracy@4x`, say; rows are ranked by the longest. At m there
+    are 1/m as many examples, so that each length is scored on as many steps. Models are built for the longest inputs.
 
     Raises:
         ValueError: `multiples` are not whole numbers above 1, or the task cannot be longer than it is.
@@ -26,15 +26,15 @@ class Extrapolated(Task):
     def __init__(self, task: Task, multiples: Sequence[int]) -> None:
         wrong = not isinstance(multiples, (list, tuple)) or not multiples
         if wrong or any(not isinstance(m, int) or isinstance(m, bool) or m < 1 for m in multiples):
-            raise ValueError(f"{task.name}: extrapolate must be a list of whole numbers such as [2, 4], got {multiples!r}")
+            raise ValueError(
+                f"{task.name}: extrapolate must be a list of whole numbers such as [2, 4], got {multiples!r}"
+            )
         self.task, self.name, self.role = task, task.name, task.role  # type: ignore[misc]
         self.options = {**task.options, "extrapolate": list(multiples)}
         self.at = {m: task if m == 1 else task.stretched(m) for m in sorted({1, *multiples})}
         self.longest = max(self.at)
         self._multiple = {part.shape.length: m for m, part in self.at.items()}
-        self.metric = dataclasses.replace(
-            self.at[self.longest].metric, name=task.metric.name + _suffix(self.longest)
-        )
+        self.metric = dataclasses.replace(self.at[self.longest].metric, name=task.metric.name + _suffix(self.longest))
         self.decoding = self.at[self.longest].decoding
 
     @property

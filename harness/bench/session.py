@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from harness.bench.subject import Subject
 from harness.errors import UserError
 from harness.execute.local import launch
 from zoo import registry
-from zoo.terms import Role
+from zoo.terms import ROLES, Role
 
 Row = dict[str, Any]
 
@@ -146,7 +146,7 @@ def _subject(name: str, plan: Plan) -> Subject:
 
 
 def _role(name: str, plan: Plan) -> Role:
-    """The role of its peers if they are asked for, else language modelling, else the first one it can play."""
+    """The role of its peers if they are asked for, else language modelling, else a classifier, else the first one it can play."""
     if plan.peers:
         roles = [peer.role for peer in others.PEERS.values() if name in peer.implements]
         if roles:
@@ -154,7 +154,7 @@ def _role(name: str, plan: Plan) -> Role:
     from harness.listing import find
 
     playable = find(name)["roles"]
-    return "lm" if "lm" in playable else next(role for role in get_args(Role) if role in playable)
+    return next(role for role in ("lm", "classify", *ROLES) if role in playable)
 
 
 def _peers(name: str, role: Role) -> list[str]:

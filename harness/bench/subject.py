@@ -67,7 +67,8 @@ class Subject:
         generator = torch.Generator().manual_seed(0)
         rows = self.batch if rows is None else rows
         inputs = torch.randint(VOCAB, (rows, self.length), generator=generator)
-        targets = torch.randint(CLASSES, (rows, self.length) if self.role == "lm" else (rows,), generator=generator)
+        answers = (rows,) if self.role in ("classify", "retrieve") else (rows, self.length)
+        targets = torch.randint(CLASSES, answers, generator=generator)
         return Batch(inputs=inputs, targets=targets)
 
     def longer(self, length: int) -> Subject:

@@ -14,7 +14,7 @@ from rich.console import Console
 TINY: dict[str, Any] = {
     "suite": "tiny",
     "architectures": [{"pre_ln": {"heads": 1}}, "lstm"],
-    "tasks": [{"recall": {"length": 8, "pairs": 2, "vocab": 16}}],
+    "tasks": [{"mqar": {"length": 8, "pairs": 2, "vocab": 16}}],
     "model": {"depth": 1, "width": 8},
     "budget": {"match": "none", "stop": {"steps": 6}},
     "seeds": [0, 1],

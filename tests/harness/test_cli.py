@@ -61,7 +61,7 @@ def test_lists_are_objects_with_names(what):
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("pre_ln", "architecture"), ("recall", "task"), ("quick", "suite"), ("wikipedia_xml", "corpus")],
+    [("pre_ln", "architecture"), ("mqar", "task"), ("quick", "suite"), ("wikipedia_xml", "corpus")],
 )
 def test_one_thing_is_shown_whatever_it_is(name, kind):
     found = json.loads(call("show", name, "--json"))
@@ -96,7 +96,7 @@ def test_run_then_everything_that_reads_its_records(suite, tmp_path):
     assert "pre_ln" in call("board", path, "--results", root)
 
     (row,) = json.loads(call("compare", "pre_ln", "lstm", path, "--results", root, "--json"))
-    assert (row["task"], row["seeds"]) == ("recall", [0, 1])
+    assert (row["task"], row["seeds"]) == ("mqar", [0, 1])
     assert "pre_ln against lstm" in call("compare", "pre_ln", "lstm", path, "--results", root)
     result = CliRunner().invoke(main, ["compare", "pre_ln", "lstn", str(path), "--results", str(root)])
     assert result.exit_code == 2

@@ -11,7 +11,7 @@ import tasks
 from harness.data import extend_hash, stream
 from zoo.terms import Batch
 
-TASK = tasks.build("recall", length=8, pairs=2, vocab=16, examples=10)
+TASK = tasks.build("mqar", length=8, pairs=2, vocab=16, examples=10)
 
 
 def same(a, b):
@@ -57,7 +57,7 @@ def test_the_hash_notices_one_value_a_name_a_type_and_a_shape():
 
 
 def test_seeds_have_streams_of_their_own_where_examples_never_repeat():
-    task = tasks.build("recall", length=8, pairs=2, vocab=16)
+    task = tasks.build("mqar", length=8, pairs=2, vocab=16)
     hashes = {chain(islice(stream(task, seed, 3), 3)) for seed in range(3)}
     assert len(hashes) == 3
 

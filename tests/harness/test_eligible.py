@@ -10,7 +10,7 @@ from zoo.contract import Mixer, Traits
 from zoo.heads import assemble
 from zoo.terms import Part, Recipe, Shape
 
-TASK = tasks.build("recall", length=16, pairs=3, vocab=16)
+TASK = tasks.build("mqar", length=16, pairs=3, vocab=16)
 
 
 class Honest(Mixer):

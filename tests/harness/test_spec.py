@@ -11,7 +11,7 @@ from harness.suite import load
 SUITE = {
     "suite": "tiny",
     "architectures": [{"pre_ln": {"heads": 2, "depth": 1}}, "lstm"],
-    "tasks": [{"recall": {"length": 8, "pairs": 2, "vocab": 16}}, {"text": {"path": "a.txt", "length": 8}}],
+    "tasks": [{"mqar": {"length": 8, "pairs": 2, "vocab": 16}}, {"text": {"path": "a.txt", "length": 8}}],
     "budget": {"match": {"params": "2k"}, "stop": {"tokens": 64}},
     "seeds": [0, 1, 2],
     "train": {"batch_tokens": 32, "lr": 1e-3},
@@ -42,7 +42,7 @@ def test_a_suite_expands_to_every_architecture_task_and_seed(loaded):
     specs = expand(loaded())
     assert len(specs) == len(ids(loaded())) == 2 * 2 * 3
     assert {(s.architecture, s.task, s.seed) for s in specs} == {
-        (a, t, s) for a in ("pre_ln", "lstm") for t in ("recall", "text") for s in (0, 1, 2)
+        (a, t, s) for a in ("pre_ln", "lstm") for t in ("mqar", "text") for s in (0, 1, 2)
     }
     assert all(spec.kind == "final" and spec.role == "lm" for spec in specs)
 
@@ -89,7 +89,7 @@ def test_what_does_not_change_the_work_does_not_change_the_ids(loaded):
         {"budget": {"match": {"params": "2k", "count": "total"}, "stop": {"tokens": 64}}},
         {"evaluate": {"valid": 4, "test": 5}},
         {"model": {"dropout": 0.1}},
-        {"tasks": [{"recall": {"length": 8, "pairs": 1, "vocab": 16}}, {"text": {"path": "a.txt", "length": 9}}]},
+        {"tasks": [{"mqar": {"length": 8, "pairs": 1, "vocab": 16}}, {"text": {"path": "a.txt", "length": 9}}]},
     ],
 )
 def test_anything_that_matters_changes_every_id(loaded, change):
@@ -134,7 +134,7 @@ def test_a_task_overrides_stop_match_train_and_model_for_itself(loaded):
     own = {"stop": {"steps": 3}, "match": {"params": "3k"}, "train": {"lr": "1e-2"}, "model": {"depth": 2}}
     suite = loaded(tasks=[{**SUITE["tasks"][0], **own}, SUITE["tasks"][1]])
     by_task = {spec.task: spec for spec in expand(suite) if spec.architecture == "lstm"}
-    recall, text = by_task["recall"], by_task["text"]
+    recall, text = by_task["mqar"], by_task["text"]
     assert (recall.stop, recall.match["params"], recall.options) == ({"steps": 3}, 3000, {"depth": 2})
     assert (recall.train["lr"], recall.train["batch_tokens"]) == (1e-2, 32)
     assert (text.stop, text.match["params"], text.options, text.train["lr"]) == ({"tokens": 64}, 2000, {}, 1e-3)

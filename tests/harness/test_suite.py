@@ -15,7 +15,7 @@ architectures:
   - pre_ln: {heads: 2, depth: 1}
   - lstm
 tasks:
-  - recall: {length: 8, pairs: 2, vocab: 16}
+  - mqar: {length: 8, pairs: 2, vocab: 16}
 budget:
   match: {params: 2k}
   stop:
@@ -29,7 +29,7 @@ tuning: {lr: [1e-3]}
 # what is replaced, by what, the line the answer must name, what it must say
 WRONG = {
     "unknown architecture": ("- lstm", "- lstn", 4, ["architectures.1", "unknown architecture 'lstn'", "'lstm'?"]),
-    "unknown task": ("- recall:", "- recal:", 6, ["tasks.0", "unknown task 'recal'", "'recall'?"]),
+    "unknown task": ("- mqar:", "- mqr:", 6, ["tasks.0", "unknown task 'mqr'", "'mqar'?"]),
     "unknown key of the suite": ("seeds:", "seedz:", 11, ["seedz", "unknown key 'seedz'", "'seeds'?"]),
     "unknown key of the budget": ("  stop:", "  stopp:", 9, ["budget.stopp", "unknown key", "'stop'?"]),
     "unknown key of match": ("{params: 2k}", "{param: 2k}", 8, ["budget.match.param", "'params'?"]),
@@ -46,7 +46,7 @@ WRONG = {
     ),
     "unknown key of a task's stop": ("16}", "16}\n    stop: {step: 1}", 7, ["tasks.0.stop.step", "'steps'?"]),
     "unknown key of a task's match": ("16}", "16}\n    match: {parms: 1}", 7, ["tasks.0.match.parms", "'params'?"]),
-    "unknown option of a task": ("pairs: 2", "pair: 2", 6, ["tasks.0.recall", "no option 'pair'", "'pairs'?"]),
+    "unknown option of a task": ("pairs: 2", "pair: 2", 6, ["tasks.0.mqar", "no option 'pair'", "'pairs'?"]),
     "unknown option of an architecture": ("heads: 2", "head: 2", 3, ["pre_ln.head", "no option 'head'", "'heads'?"]),
     "unknown option of every model": ("seeds:", "model: {dept: 2}\nseeds:", 11, ["model.dept", "'depth'?"]),
     "unknown option of a task's models": (
@@ -111,11 +111,11 @@ WRONG = {
     "unknown positions": ("depth: 1", "positions: learnd", 3, ["positions", "'learnd'", "'learned'?"]),
     "a lower line": ("- lstm", "- lstm:\n      depth: 2\n      positions: learnd", 6, ["positions", "'learned'?"]),
     "wrong wiring of every model": ("seeds:", "model: {wiring: prre}\nseeds:", 11, ["model.wiring", "'pre'?"]),
-    "task option out of range": ("pairs: 2", "pairs: 0", 6, ["tasks.0.recall", "pairs must be a whole number of at"]),
-    "task option of the wrong type": ("pairs: 2", "pairs: few", 6, ["tasks.0.recall", "pairs", "'few'"]),
-    "unknown corpus": ("- recall: {length: 8, pairs: 2, vocab: 16}", "- text: {corpus: wiki}", 6, ["tasks.0", "wiki"]),
+    "task option out of range": ("pairs: 2", "pairs: 0", 6, ["tasks.0.mqar", "pairs must be a whole number of at"]),
+    "task option of the wrong type": ("pairs: 2", "pairs: few", 6, ["tasks.0.mqar", "pairs", "'few'"]),
+    "unknown corpus": ("- mqar: {length: 8, pairs: 2, vocab: 16}", "- text: {corpus: wiki}", 6, ["tasks.0", "wiki"]),
     "text file that is not there": (
-        "- recall: {length: 8, pairs: 2, vocab: 16}",
+        "- mqar: {length: 8, pairs: 2, vocab: 16}",
         "- text: {path: nosuch.txt}",
         6,
         ["tasks.0.text", "nosuch.txt does not exist"],
@@ -168,7 +168,7 @@ WRONG = {
         7,
         ["budget", "expected a mapping such as {match"],
     ),
-    "too few parameters for any width": ("params: 2k", "params: 1", 3, ["pre_ln on recall", "narrowest"]),
+    "too few parameters for any width": ("params: 2k", "params: 1", 3, ["pre_ln on mqar", "narrowest"]),
 }
 
 # an architecture with options that cannot be, the key the answer must name, what it must say
@@ -338,7 +338,7 @@ def test_a_suite_that_is_not_there(name, fragments, command, folder):
         ("architectures.9=lstm", ["--set", "architectures.9 does not exist"]),
         ("architectures.lstm.depth=2", ["--set", "architectures.lstm does not exist"]),
         ("architectures.0.pre_ln.heads=0", ["heads", "0"]),
-        ("tasks.0.recall.pairs=0", ["tasks.0.recall", "pairs must be"]),
+        ("tasks.0.mqar.pairs=0", ["tasks.0.mqar", "pairs must be"]),
         ("seeds=[1, 1]", ["--set", "seeds repeat"]),
     ],
 )

@@ -34,7 +34,7 @@ def text_file(tmp_path):
     return str(path)
 
 
-def spec(architecture="pre_ln", *, seed=0, task="recall", **changes):
+def spec(architecture="pre_ln", *, seed=0, task="mqar", **changes):
     options = {"length": 8, "pairs": 2, "vocab": 16}
     base = RunSpec(
         architecture=architecture,
@@ -83,7 +83,7 @@ def test_a_record_has_everything_that_others_rely_on(tmp_path):
     assert {"params", "params_non_embedding", "state_bytes", "width", "depth"} <= set(record["size"])
     assert {"stream_hash", "fingerprint"} <= set(record["data"])
     assert {"commit", "packages", "hardware", "threads", "precision", "kernels"} <= set(record["provenance"])
-    assert {record["spec"][key] for key in ("architecture", "task")} == {"pre_ln", "recall"}
+    assert {record["spec"][key] for key in ("architecture", "task")} == {"pre_ln", "mqar"}
     assert record["spec"]["seed"] == 0
     metric = record["metrics"]["primary"]
     assert all(0 <= record["metrics"][split][metric] <= 1 for split in ("valid", "test"))
