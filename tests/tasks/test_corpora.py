@@ -4,13 +4,18 @@ import bz2
 import dataclasses
 import gzip
 import hashlib
+import http.server
+import io
 import sys
+import threading
+import zipfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from tasks import DataError, corpora
-from tasks.corpora import Card, Hub, InPackage, LocalPath
+from tasks.corpora import Card, Hub, HubText, InPackage, LocalPath, Url
 
 CONTENT = b"some bytes" * 100
 
@@ -64,32 +69,295 @@ def test_a_missing_package_is_one_line_that_says_what_to_install():
         )
 
 
-def test_hub(monkeypatch, tmp_path):
+@pytest.fixture(autouse=True)
+def home(monkeypatch, tmp_path):
+    """A cache of the test's own, and a network that is not forbidden."""
+    monkeypatch.setenv("ZOOBENCH_HOME", str(tmp_path / "home"))
+    for variable in ("ZOOBENCH_OFFLINE", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(variable, raising=False)
+    return tmp_path / "home"
+
+
+def test_home_can_be_moved(monkeypatch, home):
+    assert corpora.home() == home
+    monkeypatch.delenv("ZOOBENCH_HOME")
+    assert corpora.home() == Path.home() / ".cache" / "zoobench"
+
+
+def test_hub(monkeypatch, home):
     source = Hub("someone/some_bytes", "data/f.bz2", "a" * 40, decode="bz2")
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(DataError, match=r"pip install 'zoobench\[hub\]'"):
         corpora.load(card_of(source))
+    content, asked = {"now": bz2.compress(b"other")}, []
 
-    def download(repo, file, *, revision, repo_type):
+    def download(repo, file, *, revision, repo_type, cache_dir, local_files_only=False):
         assert (repo, file, revision, repo_type) == (source.repo, source.file, source.revision, "dataset")
-        (tmp_path / "f").write_bytes(bz2.compress(CONTENT))
-        return str(tmp_path / "f")
+        assert Path(cache_dir).is_relative_to(home)
+        asked.append(local_files_only)
+        path = Path(cache_dir) / "f"
+        if not path.exists():
+            if local_files_only:
+                raise LocalEntryNotFoundError("not here")
+            Path(cache_dir).mkdir(parents=True)
+            path.write_bytes(content["now"])
+        return str(path)
 
+    LocalEntryNotFoundError = type("LocalEntryNotFoundError", (Exception,), {})
     monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(hf_hub_download=download))
+    errors = SimpleNamespace(LocalEntryNotFoundError=LocalEntryNotFoundError)
+    monkeypatch.setitem(sys.modules, "huggingface_hub.errors", errors)
+    with pytest.raises(DataError, match="it was removed"):
+        corpora.load(card_of(source))
+    assert not source.path.exists()
+    content["now"] = bz2.compress(CONTENT)
     assert corpora.load(card_of(source)) == CONTENT
+    asked.clear()
+    corpora.fetch(card_of(source))
+    assert set(asked) == {True}
 
     def fail(*args, **options):
         raise ConnectionError("no network\nand a long story")
 
     monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(hf_hub_download=fail))
     with pytest.raises(DataError, match=r"ConnectionError: no network$"):
-        corpora.load(card_of(dataclasses.replace(source, file="other")))
+        corpora.load(card_of(dataclasses.replace(source, repo="other")))
+
+
+class Server:
+    """Files over HTTP with ranges. `cut`: bytes after which a connection breaks off, one number for each request."""
+
+    def __init__(self) -> None:
+        self.files, self.cut, self.ranges, self.honours_ranges = {}, [], [], True
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                content, wanted = outer.files.get(self.path), self.headers.get("Range")
+                outer.ranges.append(wanted)
+                if content is None:
+                    return self.send_error(404)
+                start = int(wanted[6:-1]) if wanted and outer.honours_ranges else 0
+                if start and start >= len(content):
+                    self.send_response(416)
+                    self.send_header("Content-Range", f"bytes */{len(content)}")
+                    return self.end_headers()
+                self.send_response(206 if start else 200)
+                if start:
+                    self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+                self.send_header("Content-Length", str(len(content) - start))
+                self.end_headers()
+                end = start + outer.cut.pop(0) if outer.cut else None
+                return self.wfile.write(content[start:end])
+
+            def log_message(self, *args):
+                pass
+
+        self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+        self.address = f"http://127.0.0.1:{self.http.server_port}"
+
+    def url(self, content: bytes, **options) -> Url:
+        self.files["/f"] = content
+        return Url(f"{self.address}/f", "little", **options)
+
+
+@pytest.fixture
+def server():
+    server = Server()
+    yield server
+    server.http.shutdown()
+    server.http.server_close()
+
+
+def zipped(content: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("other", b"x" * 100)
+        archive.writestr("little", content)
+    return file.getvalue()
+
+
+def kept(home: Path) -> list[str]:
+    return sorted(path.name for path in (home / "corpora").iterdir() if path.suffix != ".lock")
+
+
+@pytest.mark.parametrize(
+    ("pack", "options"),
+    [
+        (bytes, {}),
+        (gzip.compress, {"packed": "gzip"}),
+        (bz2.compress, {"packed": "bz2"}),
+        (zipped, {"packed": "zip", "member": "little"}),
+    ],
+)
+def test_a_url_is_fetched_once(server, home, pack, options):
+    card = card_of(server.url(pack(CONTENT), **options))
+    assert card.sources[0].find() is None
+    assert corpora.fetch(card).read_bytes() == CONTENT == corpora.load(card)
+    assert corpora.fetch(card) == card.sources[0].find() == home / "corpora" / "little"
+    assert len(server.ranges) == 1
+    assert kept(home) == ["little"]
+
+
+def test_a_download_goes_on_where_it_broke_off(server, home):
+    card = card_of(server.url(CONTENT))
+    server.cut = [300, 200, 0]
+    with pytest.raises(DataError, match=r"after 500 bytes, from where the next attempt goes on$"):
+        corpora.fetch(card)
+    assert server.ranges == [None, "bytes=300-", "bytes=500-"]
+    assert kept(home) == ["little.part"]
+    assert corpora.fetch(card).read_bytes() == CONTENT
+    assert server.ranges[3:] == ["bytes=500-"]
+    assert kept(home) == ["little"]
+
+
+@pytest.mark.parametrize("part", [CONTENT, CONTENT + b"too long"])
+def test_a_part_that_is_whole_or_too_long(server, home, part):
+    (home / "corpora").mkdir(parents=True)
+    (home / "corpora" / "little.part").write_bytes(part)
+    assert corpora.fetch(card_of(server.url(CONTENT))).read_bytes() == CONTENT
+
+
+def test_a_server_without_ranges_sends_all_again(server):
+    server.cut, server.honours_ranges = [300], False
+    assert corpora.fetch(card_of(server.url(CONTENT))).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("sent", "options", "message"),
+    [
+        (CONTENT[::-1], {}, "is not corpus 'little': expected 1000 bytes .* found 1000 bytes .*it was removed"),
+        (b"no zip", {"packed": "zip", "member": "little"}, "as zip it cannot be read"),
+        (gzip.compress(CONTENT)[:-9], {"packed": "gzip"}, "as gzip it cannot be read"),
+        (zipped(CONTENT), {"packed": "zip", "member": "nosuch"}, "nosuch"),
+        (zipped(CONTENT * 99), {"packed": "zip", "member": "little"}, "found 1001 bytes"),
+    ],
+)
+def test_a_corrupted_download_leaves_nothing(server, home, sent, options, message):
+    with pytest.raises(DataError, match=message) as error:
+        corpora.fetch(card_of(server.url(sent, **options)))
+    assert "\n" not in str(error.value)
+    assert kept(home) == []
+
+
+def test_what_was_damaged_in_the_cache_is_fetched_again(server, home):
+    card = card_of(server.url(CONTENT))
+    corpora.fetch(card).write_bytes(b"damaged")
+    with pytest.raises(DataError, match="found 7 bytes"):
+        corpora.load(card)
+    assert corpora.fetch(card).read_bytes() == CONTENT == corpora.load(card)
+
+
+def test_a_server_that_says_no_and_a_second_source(server):
+    good = server.url(CONTENT)
+    bad = dataclasses.replace(good, url=f"{server.address}/nosuch")
+    with pytest.raises(DataError, match=r"little: http://127.0.0.1:.*/nosuch answers 404 Not Found"):
+        corpora.fetch(card_of(bad))
+    assert corpora.fetch(card_of(bad, good)).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("variable", ["ZOOBENCH_OFFLINE", "HF_HUB_OFFLINE"])
+def test_offline_mode_never_touches_the_network(server, monkeypatch, variable):
+    monkeypatch.setenv(variable, "1")
+    source = server.url(CONTENT)
+    for ask in (corpora.fetch, corpora.load):
+        with pytest.raises(DataError) as error:
+            ask(card_of(source))
+        assert str(error.value) == (
+            f"corpus 'little' is not here, and {variable} forbids the network: it comes from {source.url}; "
+            "get it with: zoobench fetch little"
+        )
+    assert server.ranges == []
+    monkeypatch.setenv(variable, "0")
+    corpora.fetch(card_of(source))
+    monkeypatch.setenv(variable, "1")
+    assert corpora.fetch(card_of(source)).read_bytes() == CONTENT
+
+
+def test_a_card_without_a_hash_is_pinned_by_what_comes_first(server, home):
+    card = dataclasses.replace(card_of(server.url(CONTENT)), sha256=None, size=None)
+    for ask in (corpora.pinned, corpora.load):
+        with pytest.raises(DataError, match=r"its hash is fixed when it is first fetched.* zoobench fetch little$"):
+            ask(card)
+    corpora.fetch(card)
+    assert corpora.pinned(card) == card_of(*card.sources)
+    assert corpora.load(card) == CONTENT
+    (home / "corpora" / "little").unlink()
+    server.files["/f"] = b"changed"
+    with pytest.raises(DataError, match=r"expected 1000 bytes .* found 7 bytes"):
+        corpora.fetch(card)
+    assert kept(home) == ["little.pin.json"]
+    server.files["/f"] = CONTENT
+    corpora.fetch(card)
+    (home / "corpora" / "little.pin.json").write_text("{}")
+    with pytest.raises(DataError, match="is damaged; remove it"):
+        corpora.pinned(card)
+
+
+HUB_TEXT = HubText("someone/texts", "b" * 40, ("a.parquet", "b.parquet"), "little", limit=20, separator="|")
+
+
+def fake_hub(monkeypatch, folder: Path):
+    """A hub client that reads files of a folder."""
+
+    class HfFileSystem:
+        def open(self, path, mode):
+            assert path.startswith(f"datasets/someone/texts@{'b' * 40}/")
+            return (folder / path.rsplit("/", 1)[1]).open(mode)
+
+    monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(HfFileSystem=HfFileSystem))
+
+
+def test_text_of_the_hub_is_cut_at_a_whole_character(monkeypatch, tmp_path, home):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    fake_hub(monkeypatch, tmp_path)
+    for name, texts in (
+        ("a.parquet", ["one", None, "zwei"]),
+        ("b.parquet", ["d\u00e9j\u00e0", "\u00e9\u00e9\u00e9", "no"]),
+    ):
+        parquet.write_table(pyarrow.table({"id": [1] * 3, "text": texts}), tmp_path / name)
+    card = Card("little", "", "", "", (HUB_TEXT,), None, None)
+    assert corpora.fetch(card).read_text(encoding="utf-8") == "one|zwei|d\u00e9j\u00e0|\u00e9\u00e9"
+    short = dataclasses.replace(HUB_TEXT, limit=19, name="shorter")
+    assert (
+        corpora.fetch(dataclasses.replace(card, name="shorter", sources=(short,))).read_bytes()[-2:]
+        == "\u00e9".encode()
+    )
+    assert corpora.pinned(card).size == 20
+    assert kept(home) == ["little", "little.pin.json", "shorter", "shorter.pin.json"]
+
+
+def test_plain_text_of_the_hub_and_what_fails_there(monkeypatch, tmp_path, home):
+    fake_hub(monkeypatch, tmp_path)
+    (tmp_path / "a.txt").write_text("some text")
+    card = Card("little", "", "", "", (dataclasses.replace(HUB_TEXT, files=("a.txt", "b.txt")),), None, None)
+    with pytest.raises(DataError, match="hub data set someone/texts: FileNotFoundError: "):
+        corpora.fetch(card)
+    assert kept(home) == []
+    (tmp_path / "b.txt").write_text("more of it, and more")
+    assert corpora.fetch(card).read_text() == "some text|more of it"
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(DataError, match=r"zoobench\[hub\]"):
+        corpora.fetch(dataclasses.replace(card, name="x", sources=(dataclasses.replace(HUB_TEXT, name="x"),)))
+
+
+def test_the_king_james_bible():
+    try:
+        text = corpora.load(corpora.get("kjv"))
+    except DataError as error:
+        pytest.skip(str(error))
+    assert text.startswith(b"In the beginning God created the heaven and the earth.\n")
+    assert text.count(b"\n") == 31103
+    assert text.count(b"Jesus wept.\n") == 1
 
 
 def test_get_names_the_nearest_and_minds_the_kind():
     with pytest.raises(ValueError, match="unknown corpus 'wikipedia'; did you mean 'wikipedia_xml'"):
         corpora.get("wikipedia")
-    with pytest.raises(ValueError, match="'mnist_5k' holds images, not text; known: wikipedia_xml"):
+    with pytest.raises(ValueError, match=r"'mnist_5k' holds images, not text; known: .*wikipedia_xml"):
         corpora.get("mnist_5k", "text")
 
 
@@ -107,4 +375,5 @@ def test_every_card_states_licence_and_url():
         assert card.about
         assert card.licence
         assert card.url.startswith("https://")
-        assert len(card.sha256) == 64
+        assert (card.sha256 is None) == (card.size is None)
+        assert card.sha256 is None or len(card.sha256) == 64

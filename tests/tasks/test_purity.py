@@ -89,12 +89,17 @@ def test_splits_share_no_example(task):
     assert sum(map(len, everything)) == len(set().union(*everything))
 
 
-def test_corpora_are_verified_once():
+def test_corpora_are_verified_once(monkeypatch):
+    monkeypatch.setenv("ZOOBENCH_OFFLINE", "1")
+    here = 0
     for name in corpora.names():
-        card = corpora.get(name)
         try:
+            card = corpora.pinned(corpora.get(name))
             content = corpora.load(card)
-        except DataError as error:
-            pytest.skip(str(error))
+        except DataError:
+            continue
+        here += 1
         assert len(content) == card.size
         assert corpora.load(card) is content
+    if not here:
+        pytest.skip("no corpus is here")

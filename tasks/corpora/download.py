@@ -1,0 +1,137 @@
+"""Downloads that go on where they broke off, and the check that stands between a download and the cache."""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import gzip
+import hashlib
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from http.client import HTTPException
+from pathlib import Path
+from typing import IO, Literal, TypeAlias
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+from tasks.base import DataError
+
+Packed: TypeAlias = Literal["zip", "gzip", "bz2"] | None
+ATTEMPTS = 5
+"""Connections tried before giving up; the bytes that came stay for the next call."""
+TIMEOUT = 30.0
+"""Seconds without an answer after which a connection counts as broken."""
+_CHUNK = 1 << 18
+
+
+@contextlib.contextmanager
+def bar(about: str, total: int | None, done: int = 0) -> Iterator[Callable[[int], None]]:
+    """A progress bar on standard error, where that is a terminal: the function given is told of bytes that came."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(about, total=total, completed=done)
+        yield lambda count: progress.advance(task, count)
+
+
+def download(url: str, part: Path, about: str) -> None:
+    """The file at `url`, into `part`; where `part` holds its beginning already, only the rest is asked for.
+
+    Raises:
+        DataError: the server does not give it, or the connection broke off `ATTEMPTS` times. `part` is kept then.
+    """
+    reason = ""
+    for _ in range(ATTEMPTS):
+        before = _size(part)
+        try:
+            if _rest(url, part, about):
+                return
+            reason = "the connection broke off"
+        except HTTPError as error:
+            raise DataError(f"{about}: {url} answers {error.code} {error.reason}") from error
+        except (OSError, HTTPException) as error:
+            reason = str(getattr(error, "reason", None) or error or type(error).__name__).split("\n")[0]
+        if _size(part) == before:
+            break
+    kept = f" after {_size(part)} bytes, from where the next attempt goes on" if _size(part) else ""
+    raise DataError(f"{about}: {url}: {reason}{kept}")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _rest(url: str, part: Path, about: str) -> bool:
+    """Ask for what `part` lacks; whether it is whole now."""
+    have = _size(part)
+    request = Request(url, headers={"User-Agent": "zoobench", **({"Range": f"bytes={have}-"} if have else {})})
+    try:
+        response = urlopen(request, timeout=TIMEOUT)
+    except HTTPError as error:
+        if error.code != 416 or not have:
+            raise
+        if error.headers.get("Content-Range", "").endswith(f"/{have}"):
+            return True
+        part.unlink()
+        return False
+    with response:
+        goes_on = response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+        start = have if goes_on else 0
+        length = response.headers.get("Content-Length")
+        total = start + int(length) if length else None
+        with part.open("ab" if goes_on else "wb") as file, bar(about, total, start) as came:
+            while chunk := response.read(_CHUNK):
+                file.write(chunk)
+                came(len(chunk))
+    return total is None or _size(part) >= total
+
+
+def unpack(archive: Path, into: Path, packed: Packed, member: str, limit: int | None) -> None:
+    """The content of a downloaded archive, or of one member of it, into a file; never more than `limit` + 1 bytes.
+
+    Raises:
+        DataError: it cannot be unpacked. Neither file is kept.
+    """
+    try:
+        with contextlib.ExitStack() as stack:
+            file: IO[bytes] | gzip.GzipFile | bz2.BZ2File
+            if packed == "zip":
+                file = stack.enter_context(stack.enter_context(zipfile.ZipFile(archive)).open(member))
+            elif packed == "gzip":
+                file = stack.enter_context(gzip.open(archive))
+            else:
+                file = stack.enter_context(bz2.open(archive))
+            target, left = stack.enter_context(into.open("wb")), limit + 1 if limit is not None else None
+            while chunk := file.read(_CHUNK if left is None else min(_CHUNK, left)):
+                target.write(chunk)
+                left = left - len(chunk) if left is not None else None
+    except (OSError, EOFError, ValueError, KeyError, zlib.error, zipfile.BadZipFile) as error:
+        archive.unlink(missing_ok=True)
+        into.unlink(missing_ok=True)
+        raise DataError(
+            f"{archive.name} is damaged: as {packed} it cannot be read ({error}); it was removed, fetch it again"
+        ) from error
+    archive.unlink()
+
+
+def digest(path: Path) -> tuple[str, int]:
+    """SHA-256 in hex, and size in bytes."""
+    state, size = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            state.update(chunk)
+            size += len(chunk)
+    return state.hexdigest(), size
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a small file so that no one ever sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
