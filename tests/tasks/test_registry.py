@@ -68,7 +68,7 @@ def test_unknown_names_and_options_are_answered_with_the_nearest():
         tasks.get("mqr")
     with pytest.raises(TypeError, match="mqar has no option 'vocabs'; did you mean 'vocab'"):
         tasks.build("mqar", vocabs=3)
-    with pytest.raises(TypeError, match="text has no option 'zzz'; known: corpus, length, path"):
+    with pytest.raises(TypeError, match="text has no option 'zzz'; known: corpus, length, path, tokens"):
         tasks.build("text", zzz=3)
 
 
