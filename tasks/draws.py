@@ -30,6 +30,11 @@ class Draws:
         digest = blake2b("\x1f".join(map(str, key)).encode(), digest_size=8).digest()
         self._key = np.frombuffer(digest, dtype="<u8").astype(np.uint64)
 
+    @property
+    def key(self) -> int:
+        """The key as a number, for compiled loops that draw as `bits` does."""
+        return int(self._key[0])
+
     def bits(self, ids: NDArray[np.int64], n: int) -> NDArray[np.uint64]:
         """64 random bits at each of (N, n) places."""
         with np.errstate(over="ignore"):

@@ -1,1 +1,5 @@
 """Long Range Arena (Tay et al. 2020, arXiv:2011.04006): long sequences to classify or to match."""
+
+from tasks.long_range import listops
+
+__all__ = ["listops"]

@@ -1,0 +1,193 @@
+"""ListOps: evaluate nested lists of operators and digits."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from tasks.base import Baseline, Difficulty, Ids, Metric, Split, Task, fingerprint, whole
+from tasks.baselines import majority
+from tasks.draws import Draws
+from tasks.registry import register
+from tasks.splits import SHARES
+from zoo.terms import Batch, Shape
+
+HELD_OUT: dict[Split, int] = {"tune": 500, "valid": 2000, "test": 2000}
+SEEN = 5000
+"""Training examples that the baselines learn from."""
+ATTEMPTS = 20_000_000
+"""Trees grown for one example before it is given up."""
+
+
+@register(
+    paper="Tay et al. 2020, Long Range Arena, arXiv:2011.04006, section 2.2.1; "
+    "Nangia and Bowman 2018, ListOps: A Diagnostic Dataset for Latent Tree Learning, arXiv:1804.06028",
+    source="https://github.com/google-research/long-range-arena (lra_benchmarks/data/listops.py)",
+    deviations=(
+        "training examples never repeat, where the official generator makes 96,000 once (`examples=96000` does so)",
+        "the defaults are a small form; the official one is difficulty `paper`",
+        "splits go by content; within a split two examples may be equal (at the paper's lengths none are)",
+        "closing brackets are tokens; the first version of the official pipeline dropped them",
+    ),
+)
+class Listops(Task):
+    """Evaluate an expression such as `[MAX 4 [SM 7 8 ] 0 [MED 9 1 5 ] ]`: one of ten digits.
+
+    A node at a depth below `max_depth` (the root's is 1) is an operator with probability 1/4 and else a digit; at
+    `max_depth` it is a digit. Operators have 2 to `max_args` arguments: `MIN`, `MAX`, `MED` (the median, rounded down),
+    `SM` (the sum modulo 10). Trees are drawn until one has more than `min_length` and fewer than `max_length` tokens;
+    operators (with their bracket), closing brackets and digits are a token each, parentheses are not written.
+
+    inputs (B, `max_length`): 0 where padded, `[MIN` `[MAX` `[MED` `[SM` 1 to 4, `]` 5, digits 6 to 15. mask the same
+    shape. targets (B,): the value. An example's split is the `tasks.splits.home` of its padded tokens.
+
+    The baseline "depth d" evaluates what stands in the root and the operators to depth d exactly, and leaves out
+    operators that stand deeper, as if they were not among their operator's arguments (an operator that is left with no
+    argument is left out too; if it is the root, the answer is the commonest value in training).
+
+    Args:
+        max_depth, max_args, min_length, max_length: as the official flags.
+        examples: a finite training set, the same for every seed; None trains on examples that never repeat.
+
+    Raises:
+        ValueError: an option cannot be, or no tree is so long. Also when examples are made, if trees of these lengths
+            are so rare that none is found.
+    """
+
+    role = "classify"
+    metric = Metric("accuracy", higher_is_better=True, chance=0.1)
+    difficulties: ClassVar = {
+        "smoke": Difficulty(
+            options={"min_length": 10, "max_length": 60, "max_depth": 4, "max_args": 5},
+            stop={"tokens": 200_000},
+            params=50_000,
+            model={"depth": 2, "heads": 2},
+            train={"batch_tokens": 1920, "lr": 2e-3},
+        ),
+        "small": Difficulty(
+            options={"min_length": 20, "max_length": 128, "max_depth": 6, "max_args": 5},
+            stop={"tokens": 4_000_000},
+            params=200_000,
+            model={"depth": 4, "heads": 4},
+            train={"batch_tokens": 4096, "lr": 1e-3},
+        ),
+        "paper": Difficulty(
+            options={"min_length": 500, "max_length": 2000, "max_depth": 10, "max_args": 10, "examples": 96_000},
+            stop={"steps": 5000},
+            params=19_000_000,
+            model={"depth": 6, "heads": 8},
+            train={"batch_tokens": 64_000, "lr": 1.6e-3, "weight_decay": 0.1},
+        ),
+    }
+
+    def __init__(
+        self,
+        *,
+        min_length: int = 20,
+        max_length: int = 128,
+        max_depth: int = 6,
+        max_args: int = 5,
+        examples: int | None = None,
+    ) -> None:
+        self.min_length, self.max_length = whole("listops", "min_length", min_length), max_length
+        whole("listops", "max_length", max_length, max(min_length + 2, 5))
+        self.max_depth = whole("listops", "max_depth", max_depth, 2)
+        self.max_args = whole("listops", "max_args", max_args, 2)
+        self.train_examples = None if examples is None else whole("listops", "examples", examples)
+        longest = 1
+        for _ in range(max_depth - 1):
+            longest = min(2 + max_args * longest, max_length)
+        if longest <= min_length:
+            raise ValueError(
+                f"listops: max_depth={max_depth} and max_args={max_args} give at most {longest} tokens, "
+                f"min_length asks for more than {min_length}: raise max_depth or max_args"
+            )
+
+    @property
+    def shape(self) -> Shape:
+        """Sixteen tokens in, ten classes out."""
+        return Shape(length=self.max_length, vocab=16, outputs=10)
+
+    @property
+    def fingerprint(self) -> str:
+        """Every option."""
+        return fingerprint(
+            "listops",
+            1,
+            min_length=self.min_length,
+            max_length=self.max_length,
+            max_depth=self.max_depth,
+            max_args=self.max_args,
+            examples=self.train_examples,
+        )
+
+    def stretched(self, multiple: int) -> Task:
+        """Both lengths times `multiple`, and one level of depth more for each doubling.
+
+        Trees of the old depth would be too rare, so longer examples are deeper as well.
+        """
+        whole("listops", "multiple", multiple)
+        options = {
+            **self.options,
+            "min_length": multiple * self.min_length,
+            "max_length": multiple * self.max_length,
+            "max_depth": self.max_depth + (multiple - 1).bit_length(),
+        }
+        longer = Listops(**options)
+        longer.options = options
+        return longer
+
+    def count(self, split: Split) -> int | None:
+        """500, 2,000 and 2,000 examples held out; in training `examples`."""
+        return self.train_examples if split == "train" else HELD_OUT[split]
+
+    def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
+        """The examples with these ids; `seed` matters in `train` only, and only where examples never repeat."""
+        from tasks.long_range.trees import grow
+
+        key = seed if split == "train" and self.train_examples is None else 0
+        place = list(SHARES).index(split)
+        borders = np.cumsum([0, *SHARES.values()]).astype(float)
+        inputs, targets, sizes = grow(
+            Draws("listops", split, key, "trees").bits(ids, 1)[:, 0],
+            (self.min_length, self.max_length),
+            self.max_depth,
+            self.max_args,
+            (borders[place], borders[place + 1]),
+            np.uint64(Draws("content").key),
+            ATTEMPTS,
+        )
+        if not sizes.all():
+            raise ValueError(
+                f"listops: none of {ATTEMPTS:,} trees had more than {self.min_length} and fewer than "
+                f"{self.max_length} tokens and belonged to split {split!r}: change max_depth, max_args or the lengths"
+            )
+        return Batch(inputs=inputs, targets=targets, mask=np.arange(self.max_length) < sizes[:, None])
+
+    def baselines(self, limit: int | None = None) -> list[Baseline]:
+        """Guesses from part of the tree."""
+        from tasks.long_range.trees import truncated
+
+        test = self.examples("test", self.evaluation_ids("test", limit), 0)
+        seen = self.examples("train", np.arange(min(self.train_examples or SEEN, SEEN)), 0)
+        commonest = int(np.bincount(seen.targets).argmax())
+        by_root = np.array(
+            [np.bincount(seen.targets[seen.inputs[:, 0] == op], minlength=1).argmax() for op in range(5)]
+        )
+        return [
+            Baseline("majority", majority(seen.targets, test.targets), "always the commonest value in training"),
+            Baseline(
+                "root operator",
+                float(np.mean(by_root[test.inputs[:, 0]] == test.targets)),
+                "the commonest value in training under the root's operator: the first token alone",
+            ),
+            *(
+                Baseline(
+                    f"depth {depth}",
+                    float(np.mean(truncated(test.inputs, depth, commonest) == test.targets)),
+                    f"the value without operators deeper than {depth}",
+                )
+                for depth in (1, 2, 3)
+            ),
+        ]
