@@ -25,7 +25,7 @@ def _mix(z):  # type: ignore[no-untyped-def]
 
 @njit(inline="always")
 def _applied(op, values, n):  # type: ignore[no-untyped-def]
-    """The operator's value on the first n numbers; sorts them."""
+    """The operator's value on the first n numbers."""
     if op == SM:
         return values[:n].sum() % 10
     ordered = np.sort(values[:n])
