@@ -1,0 +1,179 @@
+"""Word problems: the running product of elements of a finite group."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from itertools import permutations, product
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, get_args
+
+import numpy as np
+
+from tasks.base import Baseline, Difficulty, Ids, Metric, Split, Task, Totals, fingerprint, whole
+from tasks.baselines import majority
+from tasks.draws import Draws
+from tasks.registry import register
+from tasks.splits import drawn
+from zoo.terms import Batch, Shape
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+HELD_OUT: dict[Split, int] = {"tune": 500, "valid": 1000, "test": 3000}
+Group: TypeAlias = Literal["S3", "S5", "A5", "A4xZ5", "Z60"]
+ORDERS: dict[str, int] = {"S3": 6, "S5": 120, "A5": 60, "A4xZ5": 60, "Z60": 60}
+"""How many elements each group has."""
+HEAD = 12
+"""Elements by which a sequence belongs to a split."""
+
+
+def _compose(p: tuple[int, ...], q: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(p[i] for i in q)
+
+
+def _is_even(p: tuple[int, ...]) -> bool:
+    return sum(p[i] > p[j] for j in range(len(p)) for i in range(j)) % 2 == 0
+
+
+@lru_cache(maxsize=16)
+def cayley(group: str) -> Ids:
+    """The Cayley table of a group: entry (a, b) is the number of a·b, shape (n, n); element 0 is the identity.
+
+    Elements are numbered as by the `abstract_algebra` package that made the official data: permutations in
+    lexicographic order (alternating groups: the even ones of these), with (p·q)(i) = p(q(i)), so that the right factor
+    acts first; residues in their order, added; pairs with the second member running fastest.
+
+    Args:
+        group: Sn, An, Zn, or a product of these such as A4xZ5.
+    """
+    if "x" in group:
+        first, second = (cayley(part) for part in group.split("x", 1))
+        n, m = len(first), len(second)
+        return (first[:, None, :, None] * m + second[None, :, None, :]).reshape(n * m, n * m)
+    n = int(group[1:])
+    if group[0] == "Z":
+        return np.add.outer(np.arange(n), np.arange(n)) % n
+    elements = [p for p in permutations(range(n)) if group[0] == "S" or _is_even(p)]
+    number = {p: i for i, p in enumerate(elements)}
+    table = [number[_compose(p, q)] for p, q in product(elements, repeat=2)]
+    return np.array(table, dtype=np.int64).reshape(len(elements), len(elements))
+
+
+@register(
+    paper="Merrill, Petty and Sabharwal 2024, The Illusion of State in State-Space Models, arXiv:2404.08819, section 5",
+    source="https://github.com/jopetty/word-problem (src/generate_data.py, src/main.py)",
+    deviations=(
+        "no start token in front, whose target was the start token itself",
+        "all sequences have `length` elements; the official training set also has all shorter lengths from 2 on, which "
+        "are prefixes here, as every step has a target",
+        "training examples never repeat, where the official code splits a file of sequences 80 to 20",
+        "splits share no sequence: the split of a sequence follows from its first 12 elements",
+        "the paper reports the fewest layers that reach 90 %; here the share of sequences that are all right is the "
+        "score, which the official code stops by",
+        "S3 is in the official data, not in the paper",
+    ),
+)
+class WordProblem(Task):
+    """The running product of elements of a group, at every step.
+
+    Inputs are elements x₁ x₂ … drawn uniformly, targets y_t = x₁·x₂·…·x_t, all of which count; numbers and the product
+    are those of `cayley`. The word problem of S5 and A5 is complete for NC¹, that of A4xZ5 (solvable) and Z60 (abelian)
+    is not, if TC⁰ ≠ NC¹.
+
+    `exact`, the score, is the share of sequences that are right at every step; `accuracy` that of right steps, `last`
+    that of right last steps. inputs, targets: (B, T).
+
+    Args:
+        group: S5 (120 elements), A5, A4xZ5, Z60 (60) or S3 (6). length: T.
+
+    Raises:
+        ValueError: an option cannot be, or there are fewer than 10,000 sequences.
+    """
+
+    role = "lm"
+    difficulties: ClassVar = {
+        "smoke": Difficulty(
+            options={"group": "S3", "length": 8},
+            stop={"tokens": 150_000},
+            params=50_000,
+            model={"depth": 2, "heads": 2},
+            train={"lr": 3e-3, "batch_tokens": 512},
+        ),
+        "small": Difficulty(
+            options={"group": "S5", "length": 12},
+            stop={"tokens": 3_000_000},
+            params=200_000,
+            model={"depth": 1, "heads": 4},
+            train={"lr": 3e-3, "batch_tokens": 1536},
+        ),
+        "paper": Difficulty(
+            options={"group": "S5", "length": 20},
+            stop={"tokens": 8_000_000_000},
+            params=3_200_000,
+            model={"depth": 1, "heads": 8},
+            train={"lr": 1e-4, "batch_tokens": 640, "weight_decay": 0.01, "schedule": "constant"},
+        ),
+    }
+
+    def __init__(self, *, group: Group = "S5", length: int = 12) -> None:
+        if group not in get_args(Group):
+            raise ValueError(f"word_problem: group must be one of {', '.join(get_args(Group))}, got {group!r}")
+        self.group, self.length, self.order = group, whole("word_problem", "length", length, 2), ORDERS[group]
+        if self.order**length < 10_000:
+            raise ValueError(f"word_problem: {group} has only {self.order**length} sequences of {length}; raise length")
+        self.metric = Metric("exact", higher_is_better=True, chance=float(self.order) ** -length)
+
+    @property
+    def shape(self) -> Shape:
+        """Elements in, elements out."""
+        return Shape(length=self.length, vocab=self.order, outputs=self.order)
+
+    @property
+    def fingerprint(self) -> str:
+        """Every option."""
+        return fingerprint("word_problem", 1, group=self.group, length=self.length)
+
+    def count(self, split: Split) -> int | None:
+        """500, 1,000 and 3,000 examples held out; training never ends."""
+        return None if split == "train" else HELD_OUT[split]
+
+    def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
+        """The examples with these ids; `seed` matters in `train` only."""
+        key, head = seed if split == "train" else 0, min(HEAD, self.length)
+
+        def make(ids: Ids, attempt: int) -> Ids:
+            return Draws("word_problem", split, key, "head", attempt).integers(ids, head, 0, self.order)
+
+        tail = Draws("word_problem", split, key, "tail").integers(ids, self.length - head, 0, self.order)
+        inputs = np.concatenate([drawn(split, ids, make, what="word_problem"), tail], axis=1)
+        table, targets = cayley(self.group), inputs.copy()
+        for step in range(1, self.length):
+            targets[:, step] = table[targets[:, step - 1], inputs[:, step]]
+        return Batch(inputs=inputs, targets=targets)
+
+    def totals(self, logits: Tensor, batch: Batch) -> Totals:
+        """The loss and `accuracy` per step, `exact` and `last` per sequence."""
+        right, sequences = logits.argmax(-1) == batch.targets, float(len(batch))
+        return {
+            **super().totals(logits, batch),
+            "exact": (float(right.all(-1).sum()), sequences),
+            "last": (float(right[:, -1].sum()), sequences),
+        }
+
+    def baselines(self, limit: int | None = None) -> list[Baseline]:
+        """Guesses without a state: no sequence is all right by them."""
+        test = self.examples("test", self.evaluation_ids("test", limit), 0)
+        seen = self.examples("tune", np.arange(HELD_OUT["tune"]), 0)
+        common = np.bincount(seen.targets.ravel()).argmax()
+        pairs = test.inputs.copy()
+        pairs[:, 1:] = cayley(self.group)[test.inputs[:, :-1], test.inputs[:, 1:]]
+        steps = majority(seen.targets.ravel(), test.targets.ravel())
+        guesses = [
+            (
+                "constant",
+                np.full_like(test.targets, common),
+                f"one element at every step, right at {steps:.4f} of them",
+            ),
+            ("last element", test.inputs, "the element itself: no product"),
+            ("last pair", pairs, "the product of the last two elements"),
+        ]
+        return [Baseline(name, float((g == test.targets).all(axis=1).mean()), about) for name, g, about in guesses]

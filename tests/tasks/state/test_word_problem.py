@@ -1,0 +1,111 @@
+"""Word problems against permutations that are composed one after another."""
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+
+import tasks
+from tasks.base import scores
+from tasks.state.word_problem import ORDERS, cayley
+
+IDS = np.arange(200)
+
+
+def is_even(p: tuple[int, ...]) -> bool:
+    return round(np.linalg.det(np.eye(len(p))[list(p)])) == 1
+
+
+def walk(group: str, inputs: list[int]) -> list[int]:
+    """Products by moving objects: x₁·…·x_t sends i to x₁(x₂(…x_t(i)))."""
+    if "x" in group:
+        first, second = group.split("x")
+        size = int(second[1:])
+        left = walk(first, [x // size for x in inputs])
+        return [a * size + b for a, b in zip(left, walk(second, [x % size for x in inputs]), strict=True)]
+    n = int(group[1:])
+    if group[0] == "Z":
+        return [sum(inputs[: t + 1]) % n for t in range(len(inputs))]
+    elements = [p for p in sorted(permutations(range(n))) if group[0] == "S" or is_even(p)]
+    outputs = []
+    for t in range(len(inputs)):
+        places = list(range(n))
+        for x in reversed(inputs[: t + 1]):
+            places = [elements[x][place] for place in places]
+        outputs.append(elements.index(tuple(places)))
+    return outputs
+
+
+@pytest.mark.parametrize("group", ORDERS)
+def test_targets_are_running_products(group):
+    task = tasks.build("word_problem", group=group, length=15)
+    batch = task.examples("train", IDS[:40], 2)
+    assert task.shape.vocab == task.shape.outputs == ORDERS[group]
+    for inputs, targets in zip(batch.inputs.tolist(), batch.targets.tolist(), strict=True):
+        assert targets == walk(group, inputs)
+
+
+@pytest.mark.parametrize("group", ORDERS)
+def test_tables_are_groups(group):
+    table = cayley(group)
+    n = ORDERS[group]
+    everything = np.arange(n)
+    assert table.shape == (n, n)
+    np.testing.assert_array_equal(table[0], everything)
+    np.testing.assert_array_equal(table[:, 0], everything)
+    np.testing.assert_array_equal(np.sort(table, axis=0), np.broadcast_to(everything[:, None], (n, n)))
+    a, b, c = np.random.default_rng(0).integers(0, n, (3, 2000))
+    np.testing.assert_array_equal(table[table[a, b], c], table[a, table[b, c]])
+    assert (table == table.T).all() == (group == "Z60")
+
+
+def test_how_many_elements_square_to_the_identity():
+    """Involutions with the identity: S3 1+3, S5 1+10+15, A5 1+15, A4 1+3 (and Z5 none), Z60 1+1."""
+    found = {group: int((np.diag(cayley(group)) == 0).sum()) for group in ORDERS}
+    assert found == {"S3": 4, "S5": 26, "A5": 16, "A4xZ5": 4, "Z60": 2}
+
+
+def test_the_right_factor_acts_first():
+    """S3 in lexicographic order: 1 swaps the last two, 2 the first two; (1·2)(0) = 1(2(0)) = 1(1) = 2: 201 is 4."""
+    assert cayley("S3")[1, 2] == 4
+    assert cayley("S3")[2, 1] == 3
+
+
+def test_elements_and_products_are_uniform():
+    batch = tasks.build("word_problem", group="S3", length=20).examples("train", np.arange(6000), 0)
+    for tokens in (batch.inputs, batch.targets):
+        shares = np.stack([(tokens == element).mean(axis=0) for element in range(6)])
+        assert np.abs(shares - 1 / 6).max() < 0.02
+
+
+def test_totals_and_baselines():
+    torch = pytest.importorskip("torch")
+    task = tasks.build("word_problem", length=4)
+    batch = task.examples("test", np.arange(4), 0).tensors()
+    answers = batch.targets.clone()
+    answers[0, 1] = (answers[0, 1] + 1) % 120
+    answers[1, 3] = (answers[1, 3] + 1) % 120
+    found = scores(task.totals(torch.nn.functional.one_hot(answers, 120).float(), batch))
+    assert (found["exact"], found["accuracy"], found["last"]) == (0.5, 14 / 16, 0.75)
+    assert task.metric.chance == pytest.approx(120**-4)
+    assert {b.name: b.value for b in task.baselines()} == pytest.approx(
+        {"constant": 0, "last element": 0, "last pair": 0}, abs=0.01
+    )
+
+
+def test_stretched():
+    longer = tasks.build("word_problem", group="A5", length=12).stretched(4)
+    assert (longer.shape.length, longer.options) == (48, {"group": "A5", "length": 48})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"group": "D8"}, "word_problem: group must be one of S3, S5, A5, A4xZ5, Z60, got 'D8'"),
+        ({"length": 1}, "word_problem: length must be a whole number of at least 2"),
+        ({"group": "S3", "length": 4}, "word_problem: S3 has only 1296 sequences of 4; raise length"),
+    ],
+)
+def test_errors(options, message):
+    with pytest.raises(ValueError, match=message):
+        tasks.build("word_problem", **options)
