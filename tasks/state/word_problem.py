@@ -65,7 +65,7 @@ def cayley(group: str) -> Ids:
         "no start token in front, whose target was the start token itself",
         "all sequences have `length` elements; the official training set also has all shorter lengths from 2 on, which "
         "are prefixes here, as every step has a target",
-        "training examples never repeat, where the official code splits a file of sequences 80 to 20",
+        "training examples never repeat, where the official code splits a file of 1,000,000 sequences 80 to 20",
         "splits share no sequence: the split of a sequence follows from its first 12 elements",
         "the paper reports the fewest layers that reach 90 %; here the share of sequences that are all right is the "
         "score, which the official code stops by",
@@ -107,7 +107,7 @@ class WordProblem(Task):
         ),
         "paper": Difficulty(
             options={"group": "S5", "length": 20},
-            stop={"tokens": 8_000_000_000},
+            stop={"tokens": 8_000_000_000},  # 500 epochs of 800,000 sequences, the official code's upper limit
             params=3_200_000,
             model={"depth": 1, "heads": 8},
             train={"lr": 1e-4, "batch_tokens": 640, "weight_decay": 0.01, "schedule": "constant"},
