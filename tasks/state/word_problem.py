@@ -99,10 +99,10 @@ class WordProblem(Task):
             train={"lr": 3e-3, "batch_tokens": 512},
         ),
         "small": Difficulty(
-            options={"group": "S5", "length": 12},
-            stop={"tokens": 3_000_000},
-            params=200_000,
-            model={"depth": 1, "heads": 4},
+            options={"group": "S3", "length": 24},
+            stop={"tokens": 1_500_000},
+            params=50_000,
+            model={"depth": 1, "heads": 2},
             train={"lr": 3e-3, "batch_tokens": 1536},
         ),
         "paper": Difficulty(

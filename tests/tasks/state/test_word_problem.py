@@ -1,6 +1,7 @@
 """Word problems against permutations that are composed one after another."""
 
-from itertools import permutations
+from hashlib import sha256
+from itertools import permutations, product
 
 import numpy as np
 import pytest
@@ -69,6 +70,15 @@ def test_the_right_factor_acts_first():
     """S3 in lexicographic order: 1 swaps the last two, 2 the first two; (1·2)(0) = 1(2(0)) = 1(1) = 2: 201 is 4."""
     assert cayley("S3")[1, 2] == 4
     assert cayley("S3")[2, 1] == 3
+
+
+def test_the_official_file_of_all_pairs_is_reproduced():
+    """data/A4_x_Z5=2.csv of jopetty/word-problem (380e419), known by its Git LFS pointer; its seed was found by trying."""
+    table = cayley("A4xZ5")
+    lines = [f"814239,{a} {b},{a} {table[a, b]}\n" for a, b in product(range(60), repeat=2)]
+    content = "".join(["seed,input,target\n", *lines]).encode()
+    assert len(content) == 66018
+    assert sha256(content).hexdigest() == "8938e809eed273317847668dca40b01571d9ebc96a4151c12de9ae9b063c1259"
 
 
 def test_elements_and_products_are_uniform():
