@@ -73,7 +73,7 @@ def test_the_right_factor_acts_first():
 
 
 def test_the_official_file_of_all_pairs_is_reproduced():
-    """data/A4_x_Z5=2.csv of jopetty/word-problem (380e419), known by its Git LFS pointer; its seed was found by trying."""
+    """data/A4_x_Z5=2.csv of jopetty/word-problem (380e419), by its Git LFS pointer; the seed was found by trying."""
     table = cayley("A4xZ5")
     lines = [f"814239,{a} {b},{a} {table[a, b]}\n" for a, b in product(range(60), repeat=2)]
     content = "".join(["seed,input,target\n", *lines]).encode()
