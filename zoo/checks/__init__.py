@@ -13,7 +13,8 @@ import torch
 
 from zoo import registry
 from zoo.checks import flow, making, numerics
-from zoo.checks.subject import Outcome, Subject
+from zoo.checks.subject import Subject
+from zoo.outcome import Outcome
 
 __all__ = ["CHECKS", "Outcome", "apply", "run"]
 

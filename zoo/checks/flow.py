@@ -10,7 +10,6 @@ from torch import Tensor
 from zoo.checks.subject import (
     LONG,
     VOCAB,
-    Outcome,
     Subject,
     T,
     U,
@@ -19,13 +18,12 @@ from zoo.checks.subject import (
     example,
     gradients,
     loss,
-    skipped,
     state_distance,
     tokens,
-    within,
 )
 from zoo.contract import Batch, Model, Role, State, Unsupported, leaves
 from zoo.heads import EncoderDecoder, LanguageModel, Seq2Seq, SequenceModel
+from zoo.outcome import Outcome, skipped, within
 
 EXACT = 1e-10
 """What rounding alone may change in float64."""

@@ -13,21 +13,10 @@ import torch
 from zoo.backbone import Bidirectional, Stack, make_mixer
 from zoo.blocks import WIRINGS, Sum
 from zoo.channel import CHANNELS
-from zoo.checks.subject import (
-    CLASSES,
-    VOCAB,
-    Outcome,
-    Subject,
-    T,
-    U,
-    distance,
-    example,
-    loss,
-    skipped,
-    within,
-)
+from zoo.checks.subject import CLASSES, VOCAB, Subject, T, U, distance, example, loss
 from zoo.contract import ROLES, Hint, Mixer, Part, Site, Unsupported, state_bytes
 from zoo.mixers import MIXERS
+from zoo.outcome import Outcome, skipped, within
 from zoo.positions import acts
 from zoo.positions import part as part_of
 from zoo.sizing import recurrent_state_bytes

@@ -7,8 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from zoo.checks.subject import LONG, Outcome, Subject, T, distance, example, named, skipped, within
+from zoo.checks.subject import LONG, Subject, T, distance, example, named
 from zoo.contract import Batch, Mixer, Model
+from zoo.outcome import Outcome, skipped, within
 
 ROUGH = 0.05
 """What bfloat16's 8 bits of precision may change through two blocks, root mean square, relative."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,26 +18,6 @@ T, U = 17, 5
 LONG = 101
 """Steps of a long one: beyond chunks of 16, 32 and 64 steps and windows of 64, and no multiple of any."""
 VOCAB, CLASSES = 11, 3
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What one check found."""
-
-    check: str
-    status: Literal["passed", "failed", "skipped"]
-    measured: float | None = None
-    limit: float | None = None
-    note: str = ""
-
-
-def within(check: str, measured: float, limit: float, note: str = "") -> Outcome:
-    """Passed where `measured` is at most `limit`; NaN fails."""
-    return Outcome(check, "passed" if measured <= limit else "failed", measured, limit, note)
-
-
-def skipped(check: str, why: str) -> Outcome:
-    return Outcome(check, "skipped", note=why)
 
 
 class Subject:

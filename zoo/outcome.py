@@ -1,0 +1,27 @@
+"""What a check hands back, of an architecture or of a task. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one check found."""
+
+    check: str
+    status: Literal["passed", "failed", "skipped"]
+    measured: float | None = None
+    limit: float | None = None
+    note: str = ""
+
+
+def within(check: str, measured: float, limit: float, note: str = "") -> Outcome:
+    """Passed where `measured` is at most `limit`; NaN fails."""
+    return Outcome(check, "passed" if measured <= limit else "failed", measured, limit, note)
+
+
+def skipped(check: str, why: str) -> Outcome:
+    """Not checked, and why."""
+    return Outcome(check, "skipped", note=why)
