@@ -212,22 +212,38 @@ def status(suite: str | None, overrides: tuple[str, ...], root: Path | None, as_
 
 @main.command()
 @click.argument("what", type=click.Choice(["architectures", "tasks", "suites", "corpora"]), default="architectures")
-@click.option("--markdown", is_flag=True, help="The page of architectures in the docs, proofs and deviations included.")
+@click.option("--markdown", is_flag=True, help="The page of architectures or tasks in the docs.")
 @json_option
 def ls(what: str, markdown: bool, as_json: bool) -> None:
     """List the architectures, tasks, suites or corpora that are known."""
     from harness import listing
 
     if markdown:
-        if what != "architectures":
-            raise UserError(f"there is no page of {what}; only of architectures", key="--markdown")
-        click.echo(listing.markdown(), nl=False)
+        if what not in listing.PAGES:
+            raise UserError(f"there is no page of {what}; only of {' and '.join(listing.PAGES)}", key="--markdown")
+        click.echo(listing.markdown(what), nl=False)
         return
     rows = listing.rows(what)
     if as_json:
         emit(rows)
     else:
-        listing.show(rows, console())
+        listing.show(what, rows, console())
+
+
+@main.command()
+@click.argument("names", nargs=-1, required=True, metavar="CORPUS...")
+@json_option
+def fetch(names: tuple[str, ...], as_json: bool) -> None:
+    """Download each CORPUS that is not here yet, and verify it (`zoobench ls corpora` lists them)."""
+    from harness import listing
+
+    rows = []
+    for name in names:
+        rows.append(row := listing.fetch(name))
+        if not as_json:
+            click.echo(f"{row['name']}: {row['path']}")
+    if as_json:
+        emit(rows)
 
 
 @main.command()
@@ -245,11 +261,15 @@ def show(name: str, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("names", nargs=-1, required=True, metavar="ARCH...")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @click.option("--plugin", "plugins", multiple=True, help="A .py file or module to import first.")
 @json_option
 def check(names: tuple[str, ...], plugins: tuple[str, ...], as_json: bool) -> None:
-    """Test that each ARCH keeps the contract: causality, resumption, padding, gradients."""
+    """Test that each NAME keeps its contract.
+
+    An architecture's: causality, resumption, padding, gradients and more. A task's: pure examples, disjoint splits,
+    shapes, fingerprint, baselines and more.
+    """
     from harness import checking
 
     found = checking.check(names, plugins)
@@ -292,11 +312,12 @@ def publish_command(suite: str, overrides: tuple[str, ...], root: Path | None) -
 
 @main.command()
 @click.argument("name")
-def new(name: str) -> None:
-    """Start an architecture of your own: writes NAME.py and a suite NAME.yaml that runs it."""
+@click.option("--task", is_flag=True, help="Start a task instead.")
+def new(name: str, task: bool) -> None:
+    """Start an architecture or a task of your own: writes NAME.py and a suite NAME.yaml that runs it."""
     from harness import listing
 
-    for path in listing.new(name):
+    for path in listing.new(name, task=task):
         click.echo(f"wrote {path}")
     click.echo(f"next: zoobench check {name} --plugin {name}.py; zoobench run {name}.yaml")
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from harness.errors import UserError
 from harness.suite import shipped
 from tasks import corpora
 from zoo import proofs, registry
-from zoo.lookup import nearest
+from zoo.lookup import Entry, nearest
 from zoo.terms import ROLES, Shape, Unsupported
 
 Row = dict[str, Any]
@@ -61,14 +63,19 @@ def _architecture(name: str) -> Row:
     }
 
 
-def markdown() -> str:
-    """The page of architectures in the docs, family by family, with every oracle and deviation."""
+def markdown(kind: str = "architectures") -> str:
+    """A page of the docs, family by family: of architectures, with every oracle and deviation, or of tasks."""
     environment = Environment(loader=PackageLoader("harness", "."), trim_blocks=True, lstrip_blocks=True)
     environment.filters["error"] = _error
     environment.filters["cell"] = _cell
     environment.filters["traits"] = _traits
-    families = do_groupby(environment, rows("architectures"), "family")
-    return environment.get_template("zoo.md.j2").render(families=families) + "\n"
+    environment.filters["pairs"] = _pairs
+    families = do_groupby(environment, rows(kind), "family")
+    return environment.get_template(PAGES[kind]).render(families=families) + "\n"
+
+
+PAGES = {"architectures": "zoo.md.j2", "tasks": "tasks.md.j2"}
+"""The kinds of things that have a page in the docs, and the page's template."""
 
 
 def _traits(row: Row) -> str:
@@ -85,17 +92,45 @@ def _error(value: float | None) -> str:
 
 
 def _task(name: str) -> Row:
-    """What it asks, the role it needs, its metric and options."""
+    """What it asks, the role it needs, its metric, options and difficulties, paper, source and deviations."""
     entry = tasks.get(name)
-    metric = entry.make().metric
+    metric = _metric(entry)
     return {
-        "name": name,
+        "name": entry.name,
+        "family": _family(entry.make.__module__),
         "about": entry.about,
         "role": entry.make.role,
-        "metric": metric.name,
-        "chance": metric.chance,
+        "metric": metric and metric.name,
+        "unit": metric and metric.unit,
+        "direction": metric and ("higher" if metric.higher_is_better else "lower"),
+        "chance": metric and metric.chance,
         "options": {option.name: option.default for option in entry.options},
+        "difficulties": {key: _plain(value) for key, value in entry.make.difficulties.items()},
+        "paper": entry.paper,
+        "source": entry.source,
+        "deviations": list(entry.deviations),
     }
+
+
+def _metric(entry: Entry) -> tasks.Metric | None:
+    """Under the default options, or those of a difficulty; None for a task that cannot be built under any of them."""
+    for options in ({}, *(difficulty.options for difficulty in entry.make.difficulties.values())):
+        try:
+            return entry.make(**options).metric
+        except (TypeError, ValueError):
+            continue
+    return None
+
+
+def _plain(difficulty: tasks.Difficulty) -> Row:
+    found = {field.name: getattr(difficulty, field.name) for field in dataclasses.fields(difficulty)}
+    return {key: dict(value) if isinstance(value, Mapping) else value for key, value in found.items()}
+
+
+def _family(module: str) -> str:
+    """The folder of a built-in task; the module or file of another."""
+    parts = module.split(".")
+    return parts[1] if parts[0] == "tasks" and len(parts) > 2 else parts[-1].removeprefix("zoobench_plugin_")
 
 
 def _suite(name: str) -> Row:
@@ -108,15 +143,36 @@ def _suite(name: str) -> Row:
 def _corpus(name: str) -> Row:
     """Licence, size, the sources it is looked for in, and whether it is here."""
     card = corpora.get(name)
+    path = next((path for path in (source.find() for source in card.sources) if path is not None), None)
     return {
         "name": card.name,
         "about": card.about,
         "licence": card.licence,
         "bytes": card.size,
-        "here": any(not isinstance(source, corpora.Hub) and source.find() for source in card.sources),
+        "here": path is not None,
+        "path": None if path is None else str(path),
         "sources": [source.advice() for source in card.sources],
         "sha256": card.sha256,
     }
+
+
+def cache() -> Path | None:
+    """The folder where fetched corpora are kept."""
+    home = getattr(corpora, "home", None)
+    return home() if callable(home) else None
+
+
+def fetch(name: str) -> Row:
+    """Make sure that a corpus is on this machine, downloading it where it is not; its row.
+
+    Raises:
+        UserError: it is unknown, or cannot be had, or is not what its card says.
+    """
+    try:
+        path = import_module("tasks.corpora").fetch(name)
+    except ValueError as error:  # DataError is one
+        raise UserError(str(error)) from error
+    return {**_corpus(name), "here": True, "path": str(path)}
 
 
 KINDS: dict[str, tuple[Callable[[], Iterable[str]], Callable[[str], Row]]] = {
@@ -134,18 +190,26 @@ def rows(kind: str) -> list[Row]:
     return [row(name) for name in names()]
 
 
-_SHOWN = {"name", "about", "roles", "causal", "resumable", "length", "error", "role", "metric", "licence", "here"}
+_SHOWN = {
+    "architectures": ("name", "about", "roles", "causal", "resumable", "length", "error"),
+    "tasks": ("name", "family", "about", "role", "metric", "direction", "chance", "difficulties"),
+    "suites": ("name", "about"),
+    "corpora": ("name", "about", "licence", "here"),
+}
+"""The columns of each kind's table."""
 
 
-def show(rows: list[Row], console: Console) -> None:
+def show(kind: str, rows: list[Row], console: Console) -> None:
     """Rows as a table of their main columns."""
     table = Table(header_style="bold")
-    columns = [key for key in rows[0] if key in _SHOWN] if rows else []
+    columns = _SHOWN[kind]
     for key in columns:
-        table.add_column(key, no_wrap=key == "name")
+        table.add_column(key, no_wrap=key == "name", overflow="fold")
     for row in rows:
         table.add_row(*(_error(row[key]) if key == "error" else _cell(row[key]) for key in columns))
     console.print(table)
+    if kind == "corpora" and (folder := cache()) is not None:
+        console.print(f"fetched corpora are kept in {folder}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _cell(value: Any) -> str:
@@ -155,7 +219,14 @@ def _cell(value: Any) -> str:
         return "yes" if value else "no"
     if value == list(ROLES):
         return "all"
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return ", ".join(map(str, value)) if isinstance(value, (list, dict)) else str(value)
+
+
+def _pairs(value: dict[str, Any]) -> str:
+    """`length=64, pairs=8`."""
+    return ", ".join(f"{k}={v}" for k, v in value.items())
 
 
 def find(name: str) -> Row:
@@ -169,6 +240,8 @@ def find(name: str) -> Row:
         if name in (own := list(names())):
             return {"kind": kind.removesuffix("s").replace("corpora", "corpus"), **row(name)}
         known += own
+    with suppress(KeyError):  # a name that a task had before
+        return {"kind": "task", **_task(name)}
     raise UserError(f"nothing is called {name!r}{nearest(name, known)}")
 
 
@@ -180,11 +253,22 @@ def show_one(row: Row, console: Console) -> None:
             for item in value:
                 console.print(f"  - {_proof(item) if key == 'oracles' else item}", highlight=False, markup=False)
             continue
+        if key == "difficulties":
+            console.print(f"[bold]{key}[/]{'' if value else ' none'}")
+            for name, setting in value.items():
+                console.print(f"  - {name}: {_setting(setting)}", highlight=False, markup=False)
+            continue
         if key.endswith("error"):
             value = _error(value)
-        shown = ", ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else _cell(value)
+        shown = _pairs(value) if isinstance(value, dict) else _cell(value)
         console.print(f"[bold]{key:<14}[/] ", end="")
         console.print(shown, highlight=False, markup=False)
+
+
+def _setting(difficulty: Row) -> str:
+    """The options, budget, size and the rest of a difficulty."""
+    parts = {key: _pairs(value) if isinstance(value, dict) else value for key, value in difficulty.items()}
+    return "; ".join(f"{key} {part}" for key, part in parts.items() if part)
 
 
 _MIXER = '''
@@ -216,6 +300,56 @@ class {title}(Mixer):
         return torch.einsum("tsd,bsd->btd", weights, x), None
 '''
 
+_TASK = '''
+"""{title}: a task of your own. Replace the question, keep the contract, then run `zoobench check {name}`."""
+
+import numpy as np
+
+from tasks import Baseline, Difficulty, Metric, Task, register
+from tasks.base import fingerprint, whole
+from tasks.draws import Draws
+from tasks.splits import drawn
+from zoo.terms import Batch, Shape
+
+
+@register("{name}", paper="where the question comes from")
+class {title}(Task):
+    """Name the token that stood first."""
+
+    role = "classify"
+    difficulties = {{
+        "smoke": Difficulty({{"length": 16}}, stop={{"tokens": 200_000}}, params=50_000, train={{"lr": 3e-3}}),
+        "small": Difficulty({{"length": 64}}, stop={{"tokens": 2_000_000}}, params=100_000),
+    }}
+
+    def __init__(self, *, length: int = 64, vocab: int = 8) -> None:
+        self.length, self.vocab = whole("{name}", "length", length), whole("{name}", "vocab", vocab, 2)
+        self.metric = Metric("accuracy", higher_is_better=True, chance=1 / vocab)
+
+    @property
+    def shape(self):
+        return Shape(length=self.length, vocab=self.vocab, outputs=self.vocab)
+
+    @property
+    def fingerprint(self):
+        return fingerprint("{name}", 1, length=self.length, vocab=self.vocab)
+
+    def count(self, split):
+        return None if split == "train" else 1000
+
+    def examples(self, split, ids, seed):
+        def tokens(ids, attempt):
+            draws = Draws("{name}", split, seed if split == "train" else 0, attempt)
+            return draws.integers(ids, self.length, 0, self.vocab)
+
+        inputs = drawn(split, ids, tokens, what="{name}")  # so that no example is in two splits
+        return Batch(inputs=inputs, targets=inputs[:, 0])
+
+    def baselines(self, limit=None):
+        test = self.examples("test", self.evaluation_ids("test", limit), 0)
+        return [Baseline("last", float(np.mean(test.targets == test.inputs[:, -1])), "the token that stands last")]
+'''
+
 _SUITE = """
 suite: {name}
 about: {title} beside two it should be measured against.
@@ -225,7 +359,7 @@ architectures:
   - pre_ln
   - lstm
 tasks:
-  - recall: {{length: 32, pairs: 4, vocab: 32}}
+  - mqar: {{length: 32, pairs: 4, vocab: 32}}
 budget:
   match: {{params: 60k, count: non_embedding, tolerance: 10%}}
   stop: {{tokens: 200k}}
@@ -234,20 +368,41 @@ train: {{batch_tokens: 1024, lr: 3e-3}}
 evaluate: {{test: 500}}
 """
 
+_TASK_SUITE = """
+suite: {name}
+about: Two architectures on {title}.
+plugins: [{name}.py]
+architectures:
+  - pre_ln
+  - lstm
+tasks:
+  - {name}: {{length: 16}}
+budget:
+  match: {{params: 50k, count: non_embedding, tolerance: 10%}}
+  stop: {{tokens: 200k}}
+seeds: [0, 1]
+model: {{depth: 2}}
+train: {{batch_tokens: 1024, lr: 3e-3}}
+evaluate: {{test: 500}}
+"""
 
-def new(name: str, folder: Path | None = None) -> list[Path]:
-    """Write NAME.py, a working mixer, and NAME.yaml, a suite that runs it.
+
+def new(name: str, folder: Path | None = None, *, task: bool = False) -> list[Path]:
+    """Write NAME.py, a working mixer or task, and NAME.yaml, a suite that runs it.
 
     Raises:
         UserError: the name cannot be one, is taken, or a file is in the way.
     """
+    what = "a task" if task else "an architecture"
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise UserError(f"{name!r} cannot be an architecture's name: use lower-case letters, digits and underscores")
-    if name in registry.names():
-        raise UserError(f"{name!r} is already an architecture; choose another name")
+        raise UserError(f"{name!r} cannot be {what}'s name: use lower-case letters, digits and underscores")
+    for taken, kind in ((registry.names(), "an architecture"), (tasks.names(), "a task")):
+        if name in taken:
+            raise UserError(f"{name!r} is already {kind}; choose another name")
     title = "".join(part.capitalize() for part in name.split("_"))
+    templates = ((".py", _TASK), (".yaml", _TASK_SUITE)) if task else ((".py", _MIXER), (".yaml", _SUITE))
     written = {}
-    for suffix, template in ((".py", _MIXER), (".yaml", _SUITE)):
+    for suffix, template in templates:
         path = (folder or Path()) / f"{name}{suffix}"
         if path.exists():
             raise UserError("is in the way; nothing was written", file=path)
