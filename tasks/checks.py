@@ -180,11 +180,11 @@ def check_purity(subject: Subject) -> Outcome:
     task, first = subject.task, {}
     for split in SPLITS:
         ids = some(task, split, 8)
-        before = _global_states()
-        first[split] = together = rows(task.examples(split, ids, 1))
-        if _global_states() != before:
-            return _failed("purity", f"{split}: global random numbers (random, numpy or torch) are drawn or seeded")
-        with _other_randomness():
+        with _randomness(2) as before:
+            first[split] = together = rows(task.examples(split, ids, 1))
+            if _global_states() != before:
+                return _failed("purity", f"{split}: global random numbers (random, numpy or torch) are drawn or seeded")
+        with _randomness(3):
             again = task.examples(split, ids, 1)
             if rows(again) != together:
                 return _failed("purity", f"{split}: other examples after the global generators were seeded otherwise")
@@ -327,10 +327,10 @@ def check_baselines(subject: Subject) -> Outcome:
     if subject.missing:
         return skipped("baselines", subject.missing)
     task, metric = subject.task, subject.task.metric
-    before = _global_states()
-    found = task.baselines(subject.limit)
-    if _global_states() != before:
-        return _failed("baselines", "global random numbers (random, numpy or torch) are drawn or seeded")
+    with _randomness(2) as before:
+        found = task.baselines(subject.limit)
+        if _global_states() != before:
+            return _failed("baselines", "global random numbers (random, numpy or torch) are drawn or seeded")
     if not found:
         return _failed("baselines", "none: without one nobody can tell when a score means nothing")
     if len({baseline.name for baseline in found}) < len(found):
@@ -400,7 +400,7 @@ def run(name: str, **options: Any) -> list[Outcome]:
 
 def apply(check: str, subject: Subject) -> Outcome:
     """One check; an error inside it is a failure that says what was raised. Global random state is left as it was."""
-    with _other_randomness():
+    with _randomness(1):
         try:
             return CHECKS[check](subject)
         except Exception as error:  # a plug-in may raise anything
@@ -423,16 +423,16 @@ def _global_states() -> tuple[Any, ...]:
 
 
 @contextmanager
-def _other_randomness() -> Iterator[None]:
-    """Seeds the global generators; afterwards they are as they were."""
+def _randomness(seed: int) -> Iterator[tuple[Any, ...]]:
+    """Seeds the global generators and hands out their states; afterwards they are as they were."""
     import torch
 
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    random.seed(1)
-    np.random.seed(1)
-    torch.manual_seed(1)
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.random.default_generator.manual_seed(seed)
     try:
-        yield
+        yield _global_states()
     finally:
         random.setstate(before[0])
         np.random.set_state(before[1])
@@ -450,13 +450,6 @@ def _in_another_process(subject: Subject) -> dict[Split, list[bytes]] | str:
     """The examples of `check_purity` from a fresh process, or why there is none."""
     module, origin = subject.entry.make.__module__, subject.entry.origin
     plugin = origin if module.startswith("zoobench_plugin_") else None
-    if plugin is None:
-        try:
-            found = importlib.import_module(module)
-        except ImportError:
-            found = None
-        if found is None or module == "__main__":
-            return f"not tried in another process, which cannot import {module}"
     asked = pickle.dumps((plugin, module, subject.entry.name, subject.options))
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
     done = subprocess.run(
@@ -468,7 +461,8 @@ def _in_another_process(subject: Subject) -> dict[Split, list[bytes]] | str:
     if done.returncode:
         last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
         raise RuntimeError(f"in another process: {''.join(last)}")
-    return pickle.loads(done.stdout)
+    found: dict[Split, list[bytes]] | str = pickle.loads(done.stdout)
+    return found
 
 
 def answer() -> None:
@@ -479,8 +473,12 @@ def answer() -> None:
     output, sys.stdout = sys.stdout.buffer, sys.stderr  # what the task prints is not part of the answer
     if plugin is not None:
         load_plugin(plugin)
-    elif not module.startswith("tasks."):
-        importlib.import_module(module)
+    else:
+        try:
+            importlib.import_module(module)
+        except ImportError:
+            output.write(pickle.dumps(f"not tried in another process, which cannot import {module}"))
+            return
     task = registry.build(name, **options)
     output.write(pickle.dumps({split: rows(task.examples(split, some(task, split, 8), 1)) for split in SPLITS}))
 
