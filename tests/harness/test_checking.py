@@ -5,7 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from harness import checking
+import tasks
+from harness import checking, listing
 from harness.errors import UserError
 
 PLUGIN = """
@@ -39,6 +40,31 @@ def test_rows_of_a_faulty_plugin(plugin):
     checking.show(rows, Console(file=text, width=120))
     assert "causality" in text.getvalue()
     assert "failed" in text.getvalue().splitlines()[-1]
+
+
+def test_tasks_and_architectures_are_told_apart(tmp_path):
+    [file, _] = listing.new("own_task", tmp_path, task=True)
+    rows = checking.check(("own_task", "recall"), (str(file),))
+    assert {row["task"] for row in rows} == {"own_task", "recall"}
+    assert {tuple(row) for row in rows} == {("task", "check", "status", "measured", "limit", "note")}
+    assert {row["status"] for row in rows if row["task"] == "own_task"} == {"passed"}
+    assert [checking.kind_of(name) for name in ("lstm", "mqar", "mnist")] == ["architecture", "task", "task"]
+    text = io.StringIO()
+    checking.show(rows, Console(file=text, width=120))
+    assert "fingerprint" in text.getvalue()
+
+
+def test_a_name_of_both_kinds_and_of_neither():
+    class Both(tasks.get("mqar").make):
+        """Recall under the name of an architecture."""
+
+    tasks.register("lstm")(Both)
+    with pytest.raises(UserError, match="'lstm' is the name of an architecture and of a task: rename one of them"):
+        checking.check(("lstm",), ())
+    with pytest.raises(UserError, match="unknown architecture or task 'mqra'; did you mean 'mqar'"):
+        checking.check(("mqra",), ())
+    with pytest.raises(UserError, match="unknown architecture or task 'zzzzzz'; see zoobench ls architectures"):
+        checking.check(("zzzzzz",), ())
 
 
 def test_mistakes_are_user_errors(tmp_path):

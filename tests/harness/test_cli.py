@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from harness.cli import main
+from tasks import DataError, corpora
 
 
 def call(*arguments, status=0):
@@ -67,6 +68,37 @@ def test_one_thing_is_shown_whatever_it_is(name, kind):
     found = json.loads(call("show", name, "--json"))
     assert (found["name"], found["kind"]) == (name, kind)
     assert name in call("show", name)
+
+
+def test_a_task_is_found_under_its_former_name():
+    found = json.loads(call("show", "recall", "--json"))
+    assert (found["name"], found["kind"], found["family"]) == ("mqar", "task", "recall")
+    assert found["paper"]
+    assert found["deviations"]
+
+
+def test_fetch_says_what_is_where(monkeypatch):
+    def fetch(name):
+        if name == "mnist_5k":
+            raise DataError("corpus 'mnist_5k' is not here,\nand ZOOBENCH_OFFLINE forbids the network")
+        corpora.get(name)
+        return Path("/some/where")
+
+    monkeypatch.setattr(corpora, "fetch", fetch, raising=False)
+    assert call("fetch", "wikipedia_xml") == "wikipedia_xml: /some/where\n"
+    (row,) = json.loads(call("fetch", "wikipedia_xml", "--json"))
+    assert (row["name"], row["path"], row["here"]) == ("wikipedia_xml", "/some/where", True)
+    for name, why in (
+        ("mnist_5k", "corpus 'mnist_5k' is not here, and ZOOBENCH_OFFLINE forbids the network"),
+        ("wikipedia", "unknown corpus 'wikipedia'; did you mean 'wikipedia_xml'?"),
+    ):
+        result = CliRunner().invoke(main, ["fetch", "wikipedia_xml", name])
+        assert (result.exit_code, result.stderr) == (2, f"zoobench: {why}\n")
+
+
+def test_lists_of_corpora_say_where_the_cache_is(monkeypatch):
+    monkeypatch.setattr(corpora, "home", lambda: Path("/my/cache"), raising=False)
+    assert "fetched corpora are kept in /my/cache" in call("ls", "corpora")
 
 
 def test_showing_what_is_unknown():
@@ -173,6 +205,30 @@ def test_a_new_architecture_works_as_it_is_written(tmp_path, monkeypatch):
         result = CliRunner().invoke(main, ["new", wrong])
         assert result.exit_code == 2
         assert why in result.stderr
+
+
+def test_a_new_task_keeps_the_contract_as_it_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = call("new", "my_task", "--task")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["my_task.py", "my_task.yaml"]
+    assert "zoobench check my_task --plugin my_task.py" in said
+    rows = json.loads(call("check", "my_task", "--plugin", "my_task.py", "--json"))
+    assert {row["task"] for row in rows} == {"my_task"}
+    assert {row["status"] for row in rows} == {"passed"}
+    assert call("validate", "my_task.yaml") == "my_task is valid: 4 runs and 0 trials\n"
+    for wrong, why in [("mqar", "already a task"), ("lstm", "already an architecture"), ("T", "a task's name")]:
+        result = CliRunner().invoke(main, ["new", wrong, "--task"])
+        assert result.exit_code == 2
+        assert why in result.stderr
+
+
+@pytest.mark.slow
+def test_a_new_task_runs_as_it_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    call("new", "my_task", "--task")
+    small = ["--set", "budget.stop.tokens=2k", "--set", "seeds=[0]", "--set", "evaluate.test=8"]
+    rows = json.loads(call("run", "my_task.yaml", "--results", "results", "--workers", 2, "--json", *small))
+    assert {row["architecture"] for row in rows if row["task"] == "my_task"} >= {"pre_ln", "lstm"}
 
 
 def test_new_overwrites_nothing(tmp_path, monkeypatch):

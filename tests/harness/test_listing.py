@@ -1,11 +1,15 @@
 """The lists of what is known, and the page of architectures made from them."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+import tasks
 import zoo
 from harness import listing
 from harness.cli import main
@@ -51,8 +55,64 @@ def test_the_same_rows_in_every_form():
             assert f"- deviation: {deviation}\n" in page.stdout
 
 
-@pytest.mark.parametrize("what", ["tasks", "suites", "corpora"])
-def test_only_architectures_have_a_page(what):
+def test_tasks_have_rows_and_a_page():
+    class Graded(tasks.get("mqar").make):
+        """Recall, graded."""
+
+        difficulties = {"smoke": tasks.Difficulty({"length": 16, "pairs": 2}, stop={"tokens": 1000}, params=5000)}
+
+    tasks.register("graded", paper="Somebody 2026", deviations=("shorter",))(Graded)
+    rows = {row["name"]: row for row in listing.rows("tasks")}
+    assert rows.keys() == set(tasks.names())
+    page = CliRunner().invoke(main, ["ls", "tasks", "--markdown"]).stdout
+    table = CliRunner().invoke(main, ["ls", "tasks"]).stdout
+    for name, row in rows.items():
+        assert f"| [`{name}`](#{name}) | {row['role']} | {row['metric']} | {row['direction']} |" in page
+        assert f"\n### {name}\n" in page
+        assert name in table
+        for deviation in row["deviations"]:
+            assert f"- deviation: {deviation}\n" in page
+    assert (rows["mqar"]["family"], rows["mqar"]["chance"], rows["mqar"]["direction"]) == ("recall", 1 / 64, "higher")
+    assert (rows["text"]["unit"], rows["text"]["direction"]) == ("bits/byte", "lower")
+    assert rows["graded"]["difficulties"]["smoke"]["options"] == {"length": 16, "pairs": 2}
+    assert "| smoke | length=16, pairs=2 | tokens=1000 | 5,000 | – | – |\n" in page
+    assert "smoke: options length=16, pairs=2; stop tokens=1000; params 5000" in CliRunner().invoke(
+        main, ["show", "graded"]
+    ).stdout.replace("\n", " ")
+
+
+def test_a_task_that_needs_options_is_listed_too():
+    class Needy(tasks.get("mqar").make):
+        """Asks for a file."""
+
+        def __init__(self, *, path: str) -> None:
+            raise tasks.DataError(f"{path} is not here")
+
+    tasks.register("needy")(Needy)
+    assert next(row["metric"] for row in listing.rows("tasks") if row["name"] == "needy") is None
+    assert CliRunner().invoke(main, ["ls", "tasks"]).exit_code == 0
+
+
+def test_installed_packages_add_tasks(tmp_path):
+    """Through entry points in group `zoobench.tasks`, as pip writes them."""
+    listing.new("foreign", tmp_path, task=True)
+    folder = tmp_path / "foreign-1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: foreign\nVersion: 1.0\n")
+    (folder / "entry_points.txt").write_text("[zoobench.tasks]\nforeign = foreign\n")
+    code = (
+        "import json, tasks; from tasks import checks; assert 'foreign' in tasks.names(); "
+        "print(json.dumps([(o.status, o.note) for o in [checks.apply('purity', checks.Subject('foreign'))]]))"
+    )
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout) == [["passed", ""]]
+
+
+@pytest.mark.parametrize("what", ["suites", "corpora"])
+def test_other_things_have_no_page(what):
     result = CliRunner().invoke(main, ["ls", what, "--markdown"])
     assert result.exit_code == 2
     assert "--markdown" in result.stderr
