@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
-from tasks.base import Baseline, Ids, Metric, Split, Task, fingerprint, whole
+from tasks.base import Baseline, Difficulty, Ids, Metric, Split, Task, fingerprint, whole
 from tasks.baselines import majority
 from tasks.draws import Draws
 from tasks.registry import register
@@ -46,6 +48,31 @@ class Mqar(Task):
     """
 
     role = "lm"
+    difficulties: ClassVar = {
+        "smoke": Difficulty(
+            options={"vocab": 32, "length": 32, "pairs": 4},
+            stop={"tokens": 200_000},
+            params=33_000,
+            model={"channel": None, "heads": 1, "depth": 2},
+            train={"lr": 3e-3, "batch_tokens": 1024},
+        ),
+        "small": Difficulty(
+            options={"vocab": 128, "length": 64, "pairs": 8},
+            stop={"tokens": 800 * 4096},
+            params=33_000,
+            model={"channel": None, "heads": 1, "depth": 2},
+            train={"lr": 3e-3, "batch_tokens": 4096},
+        ),
+        "paper": Difficulty(
+            options={"vocab": 8192, "length": 512, "pairs": 64, "examples": 100_000},
+            stop={"tokens": 64 * 100_000 * 512},
+            params=33_000,
+            model={"channel": None, "heads": 1, "depth": 2},
+            train={"lr": 2.15e-3, "batch_tokens": 128 * 512, "weight_decay": 0.1},
+        ),
+    }
+    """The paper's runs 64 epochs in batches of 128, at widths of 64 (these parameters) to 512 and the best learning
+    rate of logspace(−4, −2, 4); its mixers without attention have four layers."""
 
     def __init__(
         self,

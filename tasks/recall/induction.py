@@ -1,0 +1,95 @@
+"""Induction heads: what followed a token once will follow it again."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from tasks.base import Baseline, Difficulty, Ids, Metric, Split, whole
+from tasks.recall.generated import Generated, accuracy, commonest_so_far, read_out
+from tasks.registry import register
+from zoo.terms import Batch
+
+
+@register(
+    paper="Gu and Dao 2023, Mamba: Linear-Time Sequence Modeling with Selective State Spaces, arXiv:2312.00752, "
+    "section 4.1.2 and appendix E.1; Dao, Fu, Saab et al. 2022, H3, arXiv:2212.14052; Olsson et al. 2022",
+    source="https://github.com/HazyResearch/safari (src/dataloaders/synthetics.py, generate_induction_head); "
+    "state-spaces/mamba has no generator",
+    deviations=(
+        "one special token in V, where the safari file keeps a second one that never occurs",
+        "the loss is on the answer alone, where the safari file trains on every next token",
+        "`length` counts the whole input, the last special token included",
+    ),
+)
+class Induction(Generated):
+    """Give again the token that followed the special token, when the special token comes back at the end.
+
+    T tokens drawn uniformly from 0..V−2. The special token V−1 stands at one place drawn uniformly from 0..T−3, and
+    once more as the last input, where the target is the token that came after the first. Nothing else counts.
+
+    inputs, targets, counted: (B, T). Chance is 1/(V−1): the special token is never an answer. Examples of different
+    splits are drawn under different keys; they differ because there are about (V−1)^(T−2) · (T−2) of them.
+
+    Args:
+        vocab: V. length: T; `stretched` tests at multiples of it, as the paper does up to 2²⁰.
+        examples: a finite training set, the same for every seed; None trains on examples that never repeat.
+
+    Raises:
+        ValueError: an option cannot be.
+    """
+
+    difficulties: ClassVar = {
+        "smoke": Difficulty(
+            options={"length": 32, "vocab": 8},
+            stop={"tokens": 200_000},
+            params=50_000,
+            model={"channel": None, "depth": 2},
+            train={"lr": 3e-3, "batch_tokens": 1024},
+        ),
+        "small": Difficulty(
+            options={"length": 64},
+            stop={"tokens": 4_000_000},
+            params=50_000,
+            model={"channel": None, "depth": 2},
+            train={"lr": 3e-3, "batch_tokens": 4096},
+        ),
+        "paper": Difficulty(
+            options={"length": 256},
+            stop={"steps": 25 * 8192},
+            params=74_000,
+            model={"depth": 2},
+            train={"lr": 2e-4, "batch_tokens": 8 * 256, "schedule": "constant", "warmup": 0.0, "weight_decay": 0.0},
+        ),
+    }
+
+    def __init__(self, *, vocab: int = 16, length: int = 256, examples: int | None = None) -> None:
+        whole(self.name, "vocab", vocab, 3)
+        self.length = whole(self.name, "length", length, 8)
+        self._set(vocab=vocab, examples=examples, length=length)
+        self.answers = range(vocab - 1)
+        self.metric = Metric("accuracy", higher_is_better=True, chance=1 / len(self.answers))
+
+    @property
+    def steps(self) -> int:
+        """`length`."""
+        return self.length
+
+    def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
+        """The examples with these ids."""
+        draws = self.draws(split, seed)
+        tokens = draws("tokens").integers(ids, self.length, 0, self.vocab - 1)
+        first = draws("place").integers(ids, 1, 0, self.length - 2)
+        np.put_along_axis(tokens, first, self.vocab - 1, axis=1)
+        tokens[:, -1] = self.vocab - 1
+        return read_out(tokens[:, :-1], tokens[:, -1:], np.take_along_axis(tokens, first + 1, axis=1))
+
+    def baselines(self, limit: int | None = None) -> list[Baseline]:
+        """Guesses that do not look for the special token."""
+        test = self.tested(limit)
+        return [
+            self.constant(test),
+            Baseline("commonest", accuracy(commonest_so_far(test.inputs, self.answers), test), "the input's commonest"),
+            Baseline("last", float(np.mean(test.targets[:, -1] == test.inputs[:, -2])), "the input's last other token"),
+        ]

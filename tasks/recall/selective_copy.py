@@ -1,0 +1,117 @@
+"""Selective copying: give back the data tokens of a context full of blanks, in order."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from tasks.base import Baseline, Difficulty, Ids, Metric, Split, whole
+from tasks.recall.generated import Generated, accuracy, commonest_so_far, fresh, last_so_far, nearest_to, read_out
+from tasks.registry import register
+from tasks.splits import drawn
+from zoo.terms import Batch
+
+_NO_CHANNEL = {"channel": None, "depth": 2}
+
+
+@register(
+    paper="Gu and Dao 2023, Mamba: Linear-Time Sequence Modeling with Selective State Spaces, arXiv:2312.00752, "
+    "section 4.1.1 and appendix E.1; Arjovsky et al. 2016 for copying",
+    source="https://github.com/state-spaces/s4 (src/dataloaders/datasets/copying.py, variable=True); "
+    "state-spaces/mamba has no generator",
+    deviations=(
+        "`length` is the context, so the input has `length + data` steps; the paper says 4,096 and not of what",
+        "data tokens of different splits differ",
+    ),
+)
+class SelectiveCopy(Generated):
+    """Copy the data tokens that stand at random places among blanks.
+
+    A context of `length` steps holds M = `data` tokens drawn from 1..V−2 with replacement, at places drawn uniformly
+    without replacement; the rest is the blank, 0. M steps of the marker V−1 follow, and the target at the i-th of them
+    is the i-th data token. Nothing else counts.
+
+    inputs, targets, counted: (B, length + M). Chance is 1/(V−2): blank and marker are never an answer.
+
+    Args:
+        vocab: V. length: steps of the context. data: M.
+        examples: a finite training set, the same for every seed; None trains on examples that never repeat.
+
+    Raises:
+        ValueError: an option cannot be, or the context is too short for the data.
+    """
+
+    difficulties: ClassVar = {
+        "smoke": Difficulty(
+            options={"length": 16, "data": 4, "vocab": 8},
+            stop={"tokens": 150_000},
+            params=50_000,
+            model=_NO_CHANNEL,
+            train={"lr": 3e-3, "batch_tokens": 640},
+        ),
+        "small": Difficulty(
+            options={"length": 64, "data": 8},
+            stop={"tokens": 4_000_000},
+            params=50_000,
+            model=_NO_CHANNEL,
+            train={"lr": 3e-3, "batch_tokens": 4608},
+        ),
+        "paper": Difficulty(
+            options={"length": 4096, "data": 16},
+            stop={"steps": 400_000},
+            params=50_000,
+            model=_NO_CHANNEL,
+            train={
+                "lr": 1e-4,
+                "batch_tokens": 64 * 4112,
+                "schedule": "constant",
+                "warmup": 0.0,
+                "weight_decay": 0.0,
+            },
+        ),
+    }
+
+    def __init__(self, *, vocab: int = 16, length: int = 64, data: int = 8, examples: int | None = None) -> None:
+        whole(self.name, "vocab", vocab, 4)
+        self.length, self.data = whole(self.name, "length", length), whole(self.name, "data", data)
+        if data > length:
+            raise ValueError(f"selective_copy: data must be at most length = {length}, got {data}")
+        self._set(vocab=vocab, examples=examples, length=length, data=data)
+        self.answers = range(1, vocab - 1)
+        self.metric = Metric("accuracy", higher_is_better=True, chance=1 / len(self.answers))
+
+    @property
+    def steps(self) -> int:
+        """The context and the markers."""
+        return self.length + self.data
+
+    def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
+        """The examples with these ids."""
+        draws = self.draws(split, seed)
+
+        def tokens(ids: Ids, attempt: int) -> np.ndarray:
+            return draws("tokens", attempt).integers(ids, self.data, self.answers.start, self.answers.stop)
+
+        data = drawn(split, ids, tokens, what=self.name)
+        places = np.sort(draws("places").sample(ids, self.length, self.data), axis=1)
+        context = fresh(ids, self.length, 0)
+        np.put_along_axis(context, places, data, axis=1)
+        return read_out(context, fresh(ids, self.data, self.vocab - 1), data)
+
+    def baselines(self, limit: int | None = None) -> list[Baseline]:
+        """Guesses that keep one token, or that know places and not contents."""
+        test = self.tested(limit)
+        expected = np.arange(1, self.data + 1) * (self.length + 1) / (self.data + 1) - 1
+        near = np.zeros_like(test.targets)
+        near[:, self.length :] = nearest_to(test.inputs, self.answers, expected)
+        return [
+            self.constant(test),
+            Baseline(
+                "commonest", accuracy(commonest_so_far(test.inputs, self.answers), test), "the context's commonest"
+            ),
+            Baseline("last", accuracy(last_so_far(test.inputs, self.answers), test), "the context's last data token"),
+            Baseline(
+                "expected place", accuracy(near, test), "the data token nearest to where the i-th stands on average"
+            ),
+        ]
