@@ -54,6 +54,30 @@ def test_the_first_gap_follows_the_power_law(power_a):
     assert chi2 < 49.7  # p = .001
 
 
+@pytest.mark.parametrize("power_a", [0.01, 0.5])
+def test_the_second_gap_is_drawn_from_the_slots_left(power_a):
+    """p(g₂ = j) = Σ_{i≠j} pᵢ pⱼ / (1 − pᵢ), as drawing one after another gives it."""
+    batch = tasks.build("mqar", power_a=power_a).examples("train", np.arange(20_000), 0)
+    second = (batch.inputs == batch.inputs[:, 2:3]) & batch.counted
+    p = np.arange(1, 25) ** (power_a - 1.0)
+    p /= p.sum()
+    odds = p / (1 - p)
+    expected = 20_000 * p * (odds.sum() - odds)
+    observed = np.bincount((np.nonzero(second)[1] - 16) // 2, minlength=24)
+    assert ((observed - expected) ** 2 / expected).sum() < 49.7  # p = .001
+
+
+def test_slots_are_taken_as_often_as_in_the_published_generator():
+    """NumPy's choice without replacement under p(g) ∝ a g^(a−1), g = 1..24, is what the official file calls."""
+    n, rng = 5000, np.random.RandomState(0)
+    p = 0.01 * np.arange(1, 25) ** (0.01 - 1)
+    theirs = np.bincount(
+        np.concatenate([rng.choice(24, replace=False, p=p / p.sum(), size=8) for _ in range(n)]), minlength=24
+    )
+    ours = tasks.build("mqar").examples("train", np.arange(n), 0).counted[:, 16::2].sum(axis=0)
+    assert ((ours - theirs) ** 2 / (ours + theirs)).sum() < 49.7
+
+
 def test_near_slots_are_asked_more_often():
     often = tasks.build("mqar").examples("train", np.arange(20_000), 0).counted[:, 16::2].mean(axis=0)
     assert often.sum() == pytest.approx(8)
