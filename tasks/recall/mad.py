@@ -93,6 +93,9 @@ class MadSelectiveCopy(Mad):
     data token drawn uniformly, so the last data token ends the context. Then the copy token V−1 and M blanks; the
     target at the i-th of these is the i-th data token. Nothing else counts.
 
+    Gaps between data tokens are then nearly even, so that places alone tell which is the i-th: the baseline `expected
+    place` scores .81 at the default options.
+
     inputs, targets, counted: (B, T). Chance is 1/(V−2): blank and copy token are never an answer.
 
     Args:

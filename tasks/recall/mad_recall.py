@@ -217,8 +217,7 @@ class MadFuzzyRecall(_Recall):
         """The examples with these ids."""
         draws, largest, n = self.draws(split, seed), self.key_motif + self.value_motif, len(ids)
         smallest_key = 1 if split == "train" else self.key_motif
-        room = self.length - largest
-        slots = (room - smallest_key - 2) // (smallest_key + 1) + 1
+        slots = (self.length - largest - smallest_key - 2) // (smallest_key + 1) + 1
 
         def motifs(what: str, most: int, low: int, tokens: range) -> Tokens:
             """(n, slots + 1, most) tokens, −1 behind a motif's end. The first is the one asked for."""
@@ -229,17 +228,18 @@ class MadFuzzyRecall(_Recall):
 
         keys = motifs("keys", self.key_motif, smallest_key, range(self.keys))
         values = motifs("values", self.value_motif, 1, self.answers)
-        probe_size = (keys[:, 0] >= 0).sum(axis=1) + (values[:, 0] >= 0).sum(axis=1)
+        probe_size = _sizes(keys[:, 0]) + _sizes(values[:, 0])
         at = (draws("place").uniform(ids, 1)[:, 0] * (self.length - 2 * probe_size)).astype(np.int64)
-        room = room - probe_size
+        room = self.length - largest - probe_size
         codes = ((keys + 1) * (self.keys + 1) ** np.arange(self.key_motif)).sum(axis=2)
 
         line = _Line(n, self.length + 1 + largest)
         added = np.zeros(n, dtype=bool)
-        every = np.arange(n)
+        every, always = np.arange(n), np.ones(n, dtype=bool)
         for slot in range(1, slots + 1):
             source = np.where(codes[:, : slot + 1] == codes[:, slot, None], np.arange(slot + 1), slot).min(axis=1)
-            size = (keys[:, slot] >= 0).sum(axis=1) + (values[every, source] >= 0).sum(axis=1)
+            size = _sizes(keys[:, slot]) + _sizes(values[every, source])
+            # Where this slot is the last chance, the pair asked for takes it even before its drawn place.
             forced = ~added & ((line.used >= at) | (line.used + size >= room))
             codes[:, slot] = np.where(forced, codes[:, 0], codes[:, slot])
             keys[:, slot] = np.where(forced[:, None], keys[:, 0], keys[:, slot])
@@ -247,11 +247,11 @@ class MadFuzzyRecall(_Recall):
             values[:, slot] = values[every, source]
             live = line.used < room
             known = (codes[:, 1:slot] == codes[:, slot, None]).any(axis=1)
-            line.append(keys[:, slot], live, counted=np.zeros(n, dtype=bool))
+            line.append(keys[:, slot], live, counted=~always)
             line.append(values[:, slot], live, counted=known)
             added |= live & (codes[:, slot] == codes[:, 0])
-        line.append(keys[:, 0], np.ones(n, dtype=bool), counted=np.zeros(n, dtype=bool))
-        line.append(values[:, 0], np.ones(n, dtype=bool), counted=np.ones(n, dtype=bool))
+        line.append(keys[:, 0], always, counted=~always)
+        line.append(values[:, 0], always, counted=always)
         sequence, asked = line.right_aligned(self.length + 1, pad=self.vocab - 1)
         return self._batch(split, sequence, asked)
 
@@ -278,6 +278,11 @@ class _Line:
         tokens = np.take_along_axis(self.tokens, np.maximum(source, 0), axis=1)
         counted = np.take_along_axis(self.counted, np.maximum(source, 0), axis=1)
         return np.where(source < 0, pad, tokens), counted & (source >= 0)
+
+
+def _sizes(motifs: Tokens) -> Tokens:
+    """Tokens in each of (n, size) motifs that end with −1: (n,)."""
+    return (motifs >= 0).sum(axis=1).astype(np.int64)
 
 
 def _distinct(ranks: Tokens) -> Tokens:
