@@ -1,0 +1,325 @@
+"""Compiled loops that lay dashed contours for Pathfinder: in whole numbers, so that every machine draws the same.
+
+Lengths are in units of 1/16 pixel; pixel (row, column) has its centre at (16·row + 8, 16·column + 8).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+UNIT = 16
+ANGLES = 64
+"""Directions a dash can have."""
+TRIES = 16
+"""Directions tried for a dash before its contour counts as stuck."""
+BACK = 3
+"""Dashes of a long contour taken back where it is stuck."""
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_loop = njit(nogil=True, cache=True)
+
+
+def directions() -> NDArray[np.int64]:
+    """(cos, sin) of each direction in units of 2⁻¹⁴, rounded: shape (ANGLES, 2)."""
+    angle = 2 * np.pi * np.arange(ANGLES) / ANGLES
+    return np.rint(16384 * np.stack([np.cos(angle), np.sin(angle)], axis=1)).astype(np.int64)
+
+
+def turns(continuity: float) -> NDArray[np.int64]:
+    """Running sums of the weights of all turns δ: cos² min(continuity · |δ|, π/2), in units of 2⁻¹², rounded."""
+    angle = np.minimum(np.arange(ANGLES), ANGLES - np.arange(ANGLES)) * 2 * np.pi / ANGLES
+    return np.cumsum(np.rint(4096 * np.cos(np.minimum(continuity * angle, np.pi / 2)) ** 2).astype(np.int64))
+
+
+@_loop
+def _below(state: Any, n: int) -> int:
+    """The next whole number in [0, n) of SplitMix64, for n far below 2³¹."""
+    state[0] += _GOLDEN
+    z = state[0]
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return (np.int64((z ^ (z >> np.uint64(31))) >> np.uint64(33)) * np.int64(n)) >> 31
+
+
+@_loop
+def _near(y: int, x: int, dash: Any, reach: int) -> bool:
+    """Whether a point is within `reach` of the segment `dash`: y0, x0, y1, x1."""
+    ay, ax = dash[0], dash[1]
+    dy, dx = dash[2] - ay, dash[3] - ax
+    py, px = y - ay, x - ax
+    along, length2 = py * dy + px * dx, dy * dy + dx * dx
+    if along <= 0:
+        return py * py + px * px <= reach * reach
+    if along >= length2:
+        py, px = y - dash[2], x - dash[3]
+        return py * py + px * px <= reach * reach
+    across = py * dx - px * dy
+    return across * across <= reach * reach * length2
+
+
+@_loop
+def _box(dash: Any, reach: int, side: int) -> tuple[int, int, int, int]:
+    """Rows and columns, ends excluded, of the pixels that `_near` may hold for."""
+    top, bottom = min(dash[0], dash[2]) - reach, max(dash[0], dash[2]) + reach
+    left, right = min(dash[1], dash[3]) - reach, max(dash[1], dash[3]) + reach
+    return (
+        max(top // UNIT, 0),
+        min(bottom // UNIT + 1, side),
+        max(left // UNIT, 0),
+        min(right // UNIT + 1, side),
+    )
+
+
+@_loop
+def _free(owner: Any, dash: Any, reach: int, own: int) -> bool:
+    """Whether no pixel within `reach` of a dash belongs to anyone but `own`."""
+    top, bottom, left, right = _box(dash, reach, len(owner))
+    for row in range(top, bottom):
+        for column in range(left, right):
+            if owner[row, column] not in (0, own) and _near(
+                UNIT * row + UNIT // 2, UNIT * column + UNIT // 2, dash, reach
+            ):
+                return False
+    return True
+
+
+@_loop
+def _stamp(image: Any, dash: Any, reach: int, peak: int) -> None:
+    """Light what is within `reach` of a dash: 4 × 4 points per pixel, each a sixteenth of `peak`."""
+    top, bottom, left, right = _box(dash, reach, len(image))
+    for row in range(top, bottom):
+        for column in range(left, right):
+            points = 0
+            for i in range(2, UNIT, 4):
+                for j in range(2, UNIT, 4):
+                    points += _near(UNIT * row + i, UNIT * column + j, dash, reach)
+            image[row, column] = max(image[row, column], peak * points // 16)
+
+
+@_loop
+def _claim(owner: Any, dash: Any, reach: int, own: int) -> None:
+    """Give the pixels that a dash of half-thickness `reach` touches to `own`."""
+    top, bottom, left, right = _box(dash, reach + UNIT // 2, len(owner))
+    for row in range(top, bottom):
+        for column in range(left, right):
+            if _near(UNIT * row + UNIT // 2, UNIT * column + UNIT // 2, dash, reach + UNIT // 2):
+                owner[row, column] = own
+
+
+@_loop
+def _place(dash: Any, y: int, x: int, angle: int, start: int, length: int, table: Any) -> None:
+    """Write the dash that begins `start` beyond (y, x) in direction `angle`."""
+    cos, sin = table[angle, 0], table[angle, 1]
+    dash[0], dash[1] = y + ((start * sin) >> 14), x + ((start * cos) >> 14)
+    dash[2], dash[3] = y + (((start + length) * sin) >> 14), x + (((start + length) * cos) >> 14)
+
+
+@_loop
+def _inside(dash: Any, border: int, side: int) -> bool:
+    """Whether both ends of a dash are at least `border` from the edges."""
+    low, high = border, UNIT * side - border
+    return low <= min(dash[0], dash[1], dash[2], dash[3]) and max(dash[0], dash[1], dash[2], dash[3]) <= high
+
+
+@_loop
+def _extend(
+    state: Any, owner: Any, last: Any, angle: int, number: int, size: Any, table: Any, sums: Any, dash: Any
+) -> int:
+    """Lay the dash behind `last`, and return its direction; −1 where there is no room for it.
+
+    Args:
+        number: what `last` is claimed under in `owner`; the new dash gets the number after it.
+        size: dash length, gap, half-thickness, distance to others, distance to the edges.
+    """
+    length, gap, half, apart, border = size[0], size[1], size[2], size[3], size[4]
+    half_gap = gap // 2
+    y, x = last[2] + ((half_gap * table[angle, 1]) >> 14), last[3] + ((half_gap * table[angle, 0]) >> 14)
+    for _ in range(TRIES):
+        turn = np.searchsorted(sums, _below(state, sums[-1]), side="right")
+        new = (angle + turn) % ANGLES
+        _place(dash, y, x, new, half_gap, length, table)
+        if _inside(dash, border, len(owner)) and _free(owner, dash, half + apart, number):
+            _claim(owner, dash, half, number + 1)
+            return new
+    return -1
+
+
+@_loop
+def _release(owner: Any, dash: Any, reach: int, own: int) -> None:
+    """Undo `_claim`."""
+    top, bottom, left, right = _box(dash, reach + UNIT // 2, len(owner))
+    for row in range(top, bottom):
+        for column in range(left, right):
+            if owner[row, column] == own:
+                owner[row, column] = 0
+
+
+@_loop
+def _pair(state: Any, owner: Any, dashes: Any, count: int, seed: int, size: Any, table: Any, sums: Any) -> bool:
+    """Try to lay two long contours into `dashes` (2, count, 4), always extending the shorter one.
+
+    Where one is stuck, its last dashes are taken back. False where that happened too often.
+    """
+    owner[:] = 0
+    side, border = len(owner), size[4]
+    angles = np.empty((2, count), dtype=np.int64)
+    laid = np.ones(2, dtype=np.int64)
+    y = border + _below(state, UNIT * side - 2 * border)
+    x = border + _below(state, UNIT * side - 2 * border)
+    for which in range(2):
+        if which == 1:
+            around = _below(state, ANGLES)
+            y, x = y + ((seed * table[around, 1]) >> 14), x + ((seed * table[around, 0]) >> 14)
+        angles[which, 0] = _below(state, ANGLES)
+        first = dashes[which, 0]
+        _place(first, y, x, angles[which, 0], 0, size[0], table)
+        if not (_inside(first, border, side) and _free(owner, first, size[2] + size[3], 0)):
+            return False
+        _claim(owner, first, size[2], 100 * which + 1)
+    stuck = 0
+    while laid[0] < count or laid[1] < count:
+        which = 0 if laid[0] <= laid[1] else 1
+        i = laid[which]
+        angle = _extend(
+            state,
+            owner,
+            dashes[which, i - 1],
+            angles[which, i - 1],
+            100 * which + i,
+            size,
+            table,
+            sums,
+            dashes[which, i],
+        )
+        if angle >= 0:
+            angles[which, i] = angle
+            laid[which] += 1
+            continue
+        stuck += 1
+        if stuck > count:
+            return False
+        for back in range(i - 1, max(i - 1 - BACK, 0), -1):
+            _release(owner, dashes[which, back], size[2], 100 * which + back + 1)
+            laid[which] -= 1
+    return True
+
+
+@_loop
+def _ends(dashes: Any, owner: Any, state: Any, radius: int, closeness: int, ends: Any) -> bool:
+    """Choose where dots may stand: `ends` (3, 4) gets one end of a contour, its other end, and an end of the other one.
+
+    The second and third are equally far from the first, up to `closeness`, and nothing else is near any of the three.
+    """
+    count = dashes.shape[1]
+    start = _below(state, 8)
+    for k in range(8):
+        choice = (start + k) % 8
+        which, tip, other = choice & 1, (choice >> 1) & 1, (choice >> 2) & 1
+        for place in range(3):
+            contour = which if place < 2 else 1 - which
+            end = (tip, 1 - tip, other)[place]
+            dash = dashes[contour, 0 if end == 0 else count - 1]
+            ends[place, 0] = ends[place, 2] = dash[0 if end == 0 else 2]
+            ends[place, 1] = ends[place, 3] = dash[1 if end == 0 else 3]
+        a2 = (ends[0, 0] - ends[1, 0]) ** 2 + (ends[0, 1] - ends[1, 1]) ** 2
+        b2 = (ends[0, 0] - ends[2, 0]) ** 2 + (ends[0, 1] - ends[2, 1]) ** 2
+        near, far = min(a2, b2), max(a2, b2)
+        # √far − √near ≤ c, without roots: far ≤ near + c² + 2c√near, squared
+        rest = far - near - closeness * closeness
+        if rest > 0 and rest * rest > 4 * closeness * closeness * near:
+            continue
+        if near < (4 * radius) ** 2:
+            continue
+        if _clear(owner, ends, which, radius):
+            return True
+    return False
+
+
+@_loop
+def _clear(owner: Any, ends: Any, which: int, radius: int) -> bool:
+    """Whether a dot and a pixel around it, at each of three ends, touch no other contour."""
+    for place in range(3):
+        contour = which if place < 2 else 1 - which
+        top, bottom, left, right = _box(ends[place], radius + UNIT, len(owner))
+        for row in range(top, bottom):
+            for column in range(left, right):
+                if (
+                    owner[row, column] != 0
+                    and owner[row, column] // 100 != contour
+                    and _near(UNIT * row + UNIT // 2, UNIT * column + UNIT // 2, ends[place], radius + UNIT)
+                ):
+                    return False
+    return True
+
+
+@_loop
+def draw(
+    seeds: Any,
+    labels: Any,
+    sizes: Any,
+    count: int,
+    seed: int,
+    radius: int,
+    closeness: int,
+    distractors: int,
+    distractor: int,
+    peak: int,
+    table: Any,
+    sums: Any,
+    images: Any,
+) -> None:
+    """Draw one image per label; everything but the place of the second dot is the same whatever the label.
+
+    Args:
+        seeds: where the random numbers of each image begin, uint64 (N,). labels: 0 or 1, (N,).
+        sizes: what `_extend` calls `size`, (M, 5); each image draws one of them.
+        count: dashes of a long contour. seed: distance between the first ends of the two. radius: of a dot.
+        closeness: how much the distance of the dots may depend on the label.
+        distractors, distractor: how many short contours are tried, and their dashes. peak: brightness of a dash.
+        table, sums: what `directions` and `turns` give. images: zeros to draw into, uint8 (N, S, S).
+    """
+    side = images.shape[1]
+    owner = np.zeros((side, side), dtype=np.int16)
+    dashes = np.zeros((2, count, 4), dtype=np.int64)
+    short = np.zeros((distractor, 4), dtype=np.int64)
+    ends = np.zeros((3, 4), dtype=np.int64)
+    state = np.zeros(1, dtype=np.uint64)
+    for n in range(len(labels)):
+        image = images[n]
+        state[0] = seeds[n]
+        size = sizes[_below(state, len(sizes))]
+        while not (
+            _pair(state, owner, dashes, count, seed, size, table, sums)
+            and _ends(dashes, owner, state, radius, closeness, ends)
+        ):
+            pass
+        for which in range(2):
+            for i in range(count):
+                _stamp(image, dashes[which, i], size[2], peak)
+        for place in range(3):
+            _claim(owner, ends[place], radius, 300)
+        for k in range(distractors):
+            for _ in range(4 * TRIES):
+                before = owner.copy()
+                angle = _below(state, ANGLES)
+                y = size[4] + _below(state, UNIT * side - 2 * size[4])
+                x = size[4] + _below(state, UNIT * side - 2 * size[4])
+                _place(short[0], y, x, angle, 0, size[0], table)
+                number = 400 + 100 * k
+                if not (_inside(short[0], size[4], side) and _free(owner, short[0], size[2] + size[3], 0)):
+                    continue
+                _claim(owner, short[0], size[2], number + 1)
+                for i in range(1, distractor):
+                    angle = _extend(state, owner, short[i - 1], angle, number + i, size, table, sums, short[i])
+                    if angle < 0:
+                        break
+                if angle >= 0:
+                    for i in range(distractor):
+                        _stamp(image, short[i], size[2], peak)
+                    break
+                owner[:] = before
+        _stamp(image, ends[0], radius, 255)
+        _stamp(image, ends[2 - labels[n]], radius, 255)
