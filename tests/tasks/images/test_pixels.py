@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 
 import tasks
-from tasks import DataError, corpora
-from tasks.images.pixels import MEAN, STD, _read
+from tasks import DataError
+from tasks.images import sets
+from tasks.images.pixels import MEAN, STD
 
 
 @pytest.fixture(scope="module")
 def images() -> np.ndarray:
     try:
-        return _read(corpora.get("mnist_5k"))[0]
+        return sets.named("pixels", "mnist_5k", None).read().images.reshape(-1, 784)
     except DataError as error:
         pytest.skip(str(error))
 

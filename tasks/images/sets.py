@@ -1,0 +1,405 @@
+"""Sets of labelled images: by name, or a user's folder in one of the usual layouts. One place for splits and checks."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import pickle
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks import corpora
+from tasks.base import DataError, Ids, Split
+from tasks.corpora import Card, Hub
+from zoo.lookup import nearest
+
+Pixels: TypeAlias = NDArray[np.uint8]
+Layout: TypeAlias = Literal["mnist_5k", "cifar10", "idx", "folder", "cifar-py", "cifar-bin"]
+SHARES = (8, 2)
+"""Hundredths of the training images, in order of content hash, that become `valid` and `tune` where a test is given."""
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
+HELD_OUT = ("test", "val", "valid", "validation")
+FILES = tuple(f"{part}-{kind}" for part in ("train", "t10k") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"))
+NAMED = {"mnist_5k": (28, 1, 10), "cifar10": (32, 3, 10)}
+"""Side, channels and classes of the sets known by name."""
+MNIST_5K: dict[Split, tuple[int, int]] = {
+    "train": (0, 3500),
+    "tune": (3500, 3750),
+    "valid": (3750, 4250),
+    "test": (4250, 5000),
+}
+"""The places of each split among its images, sorted by content hash."""
+
+
+@dataclass(frozen=True, eq=False)
+class Content:
+    """Images that all have been read.
+
+    `images`: (N, S, S) or (N, S, S, 3) uint8, or, where they differ in size, an object array of such images.
+    `borders`: the places of each split.
+    """
+
+    images: NDArray[Any]
+    labels: Ids
+    borders: dict[Split, tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """A set of images before its pixels are read."""
+
+    name: str
+    layout: Layout
+    hash: str
+    """Of the content: what a fingerprint holds."""
+    classes: int
+    side: int | None
+    """Of every image, which are then square; None where they may differ."""
+    channels: int
+    """1 (gray) or 3 (red, green, blue)."""
+    files: tuple[Path, ...] = ()
+    root: Path | None = None
+    """The folder, where it holds a folder for each class."""
+
+    def read(self) -> Content:
+        """Images, labels and splits; kept in memory.
+
+        Where a set has an official test, that is `test`, and `tune` and `valid` are cut from train by content hash;
+        else all four are (70, 5, 10, 15 hundredths). Equal images share a split: train loses those that test has too,
+        and of equal images with one label only one is kept.
+
+        Raises:
+            DataError: the data is not here, or damaged.
+        """
+        return _read(self)
+
+    def count(self, split: Split) -> int:
+        """Images in a split. Of mnist_5k that is known; any other set is read to be counted.
+
+        Raises:
+            DataError: as `read`.
+        """
+        start, stop = MNIST_5K[split] if self.layout == "mnist_5k" else self.read().borders[split]
+        return stop - start
+
+
+def named(task: str, corpus: str, path: str | None) -> ImageSet:
+    """The set that a task's options name.
+
+    Raises:
+        ValueError: unknown corpus, or both options are given. DataError: there is no such folder, or nothing in it.
+    """
+    if path is not None:
+        if corpus != "mnist_5k":
+            raise ValueError(f"{task} takes `corpus` or `path`, not both")
+        return of_folder(path)
+    if corpus not in NAMED:
+        raise ValueError(
+            f"{task}: unknown corpus {corpus!r}{nearest(corpus, NAMED) or '; known: ' + ', '.join(sorted(NAMED))}"
+        )
+    side, channels, classes = NAMED[corpus]
+    if corpus == "mnist_5k":
+        return ImageSet(corpus, "mnist_5k", corpora.get(corpus).sha256, classes, side, channels)
+    digest = hashlib.sha256("".join(card.sha256 for card in CIFAR10).encode()).hexdigest()
+    return ImageSet(corpus, "cifar10", digest, classes, side, channels)
+
+
+def _cifar10(part: str, sha256: str, size: int) -> Card:
+    file = f"plain_text/{part}-00000-of-00001.parquet"
+    return Card(
+        name=f"cifar10_{part}",
+        about=f"CIFAR-10, {part}: 32 × 32 colour photographs of 10 classes, as PNG in a parquet file.",
+        licence="none stated by its author",
+        url="https://www.cs.toronto.edu/~kriz/cifar.html",
+        sources=(Hub("uoft-cs/cifar10", file, "0b2714987fa478483af9968de7c934580d0bb9a2"),),
+        sha256=sha256,
+        size=size,
+        kind="images",
+    )
+
+
+CIFAR10 = (
+    _cifar10("train", "8428b53a88a11ac374111006708df51469e315a22ac6d66470afd9c78d2ae883", 119_705_255),
+    _cifar10("test", "841389e6f2d64f28bf17310e430aebac20ec3ba611a3c5e231dc93c645ce84de", 23_940_850),
+)
+
+
+def of_folder(path: str | Path) -> ImageSet:
+    """The set in a folder: MNIST's four idx files, CIFAR-10's batches, or a folder of images for each class.
+
+    - `ROOT`, `ROOT/MNIST` or `ROOT/MNIST/raw` with `train-images-idx3-ubyte` and so on, packed with gzip or not;
+    - `cifar-10-batches-py` or `cifar-10-batches-bin`, or the folder that holds it;
+    - `train/CLASS/*.png` and `test/CLASS/*.png` (or `val`), or `CLASS/*.png` alone. Classes are numbered by name.
+
+    Raises:
+        DataError: there is no such folder, or nothing of the kind in it.
+    """
+    root = Path(path).expanduser().absolute()
+    if not root.is_dir():
+        raise DataError(f"image folder {root} {'is a file' if root.is_file() else 'does not exist'}")
+    for folder in (root, root / "raw", *sorted(root.glob("*/raw"))):
+        found = [next((f for f in (folder / n, folder / f"{n}.gz") if f.is_file()), None) for n in FILES]
+        if any(found):
+            missing = [name for name, file in zip(FILES, found, strict=True) if file is None]
+            if missing:
+                raise DataError(f"image folder {folder} lacks {', '.join(missing)}")
+            files = tuple(file for file in found if file)
+            side, classes = _idx_head(files)
+            return ImageSet(root.name, "idx", _hash(files), classes, side, 1, files)
+    for folder in (root, root / "cifar-10-batches-py", root / "cifar-10-batches-bin"):
+        for layout, end in (("cifar-py", ""), ("cifar-bin", ".bin")):
+            batches = [folder / f"data_batch_{i}{end}" for i in range(1, 6)] + [folder / f"test_batch{end}"]
+            if any(file.is_file() for file in batches):
+                missing = [file.name for file in batches if not file.is_file()]
+                if missing:
+                    raise DataError(f"image folder {folder} lacks {', '.join(missing)}")
+                return ImageSet(root.name, layout, _hash(tuple(batches)), 10, 32, 3, tuple(batches))  # type: ignore[arg-type]
+    files = tuple(sorted(f for f in root.rglob("*") if f.suffix.lower() in IMAGES and f.is_file()))
+    classes = _classes(root, files)[2]
+    return ImageSet(root.name, "folder", _hash(files, root), len(classes), None, 3, files, root)
+
+
+def _classes(root: Path, files: tuple[Path, ...]) -> tuple[list[bool], Ids, list[str]]:
+    """Whether each file is of the test, its label, and the names of the classes."""
+    parts = [file.relative_to(root).parts for file in files]
+    split = any(p[0] == "train" for p in parts) and all(p[0] in ("train", *HELD_OUT) for p in parts)
+    depth = 1 if split else 0
+    for file, p in zip(files, parts, strict=True):
+        if len(p) < depth + 2:
+            raise DataError(f"{file} stands in no class's folder: expected {root}/{'train/' * depth}CLASS/{file.name}")
+    classes = sorted({p[depth] for p in parts})
+    if len(classes) < 2:
+        raise DataError(
+            f"image folder {root} has images of {len(classes)} classes, and 2 are needed: expected MNIST's idx files, "
+            "cifar-10-batches-py, or CLASS/*.png"
+        )
+    return [split and p[0] != "train" for p in parts], np.array([classes.index(p[depth]) for p in parts]), classes
+
+
+def _hash(files: tuple[Path, ...], root: Path | None = None) -> str:
+    """SHA-256 of the names (below `root`) and contents of files; each is read again only when it has changed."""
+    digest = hashlib.sha256()
+    for file in files:
+        try:
+            stat = file.stat()
+            content = _hash_of(file, stat.st_size, stat.st_mtime_ns)
+        except OSError as error:
+            raise DataError(f"{file} cannot be read: {error.strerror}") from error
+        digest.update(f"{file.relative_to(root) if root else file.name.removesuffix('.gz')}\0{content}\n".encode())
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=1 << 18)
+def _hash_of(file: Path, length: int, changed: int) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=2)
+def _read(images: ImageSet) -> Content:
+    readers: dict[Layout, Callable[[ImageSet], tuple[NDArray[Any], Ids, NDArray[np.bool_] | None]]] = {
+        "mnist_5k": _mnist_5k,
+        "cifar10": _hub_cifar,
+        "idx": _idx,
+        "folder": _folder,
+        "cifar-py": _cifar_batches,
+        "cifar-bin": _cifar_batches,
+    }
+    pixels, labels, test = readers[images.layout](images)
+    return _split(images, pixels, labels, test)
+
+
+def _split(images: ImageSet, pixels: NDArray[Any], labels: Ids, test: NDArray[np.bool_] | None) -> Content:
+    """Splits by content hash; see `ImageSet.read`."""
+    digests = [hashlib.sha256(np.ascontiguousarray(image).tobytes()).digest() for image in pixels]
+    order = sorted(range(len(pixels)), key=lambda i: digests[i])
+    if images.layout == "mnist_5k":
+        return Content(pixels[order], labels[order], MNIST_5K)
+    held_out = {digests[i] for i in order if test is not None and test[i]}
+    seen: set[bytes] = set()
+    ours, theirs = [], []
+    for i in order:
+        if digests[i] in seen or (test is not None and not test[i] and digests[i] in held_out):
+            continue
+        seen.add(digests[i])
+        (theirs if test is not None and test[i] else ours).append(i)
+    cuts = [70, 75, 85, 100] if test is None else [100 - sum(SHARES), 100 - SHARES[0], 100, 100]
+    first, second, third, fourth = (cut * len(ours) // 100 for cut in cuts)
+    last = (third, fourth) if test is None else (len(ours), len(ours) + len(theirs))
+    borders: dict[Split, tuple[int, int]] = {
+        "train": (0, first),
+        "tune": (first, second),
+        "valid": (second, third),
+        "test": last,
+    }
+    empty = [split for split, (start, stop) in borders.items() if start == stop]
+    if empty:
+        raise DataError(
+            f"image set {images.name} has {len(ours) + len(theirs)} different images: too few, "
+            f"split {empty[0]!r} is empty"
+        )
+    return Content(pixels[ours + theirs], labels[ours + theirs], borders)
+
+
+def _mnist_5k(images: ImageSet) -> tuple[Pixels, Ids, None]:
+    table = np.loadtxt(io.BytesIO(corpora.load(corpora.get("mnist_5k"))), delimiter=",", dtype=np.uint8)
+    return table[:, :-1].reshape(-1, 28, 28), table[:, -1].astype(np.int64), None
+
+
+def _hub_cifar(images: ImageSet) -> tuple[Pixels, Ids, NDArray[np.bool_]]:
+    contents = [corpora.load(card) for card in CIFAR10]
+    try:
+        from pyarrow import parquet  # type: ignore[import-not-found,unused-ignore]
+    except ImportError as error:
+        raise DataError("cifar10 is a parquet file: install its reader with: pip install 'zoobench[hub]'") from error
+    pixels, labels, counts = [], [], []
+    for content in contents:
+        rows = parquet.read_table(io.BytesIO(content)).to_pydict()
+        pixels += [_decoded(row["bytes"], "cifar10") for row in rows["img"]]
+        labels += rows["label"]
+        counts.append(len(rows["label"]))
+    return np.stack(pixels), np.array(labels, dtype=np.int64), np.arange(sum(counts)) >= counts[0]
+
+
+def _decoded(content: bytes, name: str) -> Pixels:
+    """An image file's pixels, (H, W, 3)."""
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise DataError(
+            f"{name} holds image files: install their reader with: pip install 'zoobench[vision]'"
+        ) from error
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return np.asarray(image.convert("RGB"))
+    except Exception as error:
+        raise DataError(f"{name} is not an image that can be read: {error}".splitlines()[0]) from error
+
+
+def _folder(images: ImageSet) -> tuple[NDArray[Any], Ids, NDArray[np.bool_] | None]:
+    assert images.root is not None
+    test, labels, _ = _classes(images.root, images.files)
+    pixels = np.empty(len(images.files), dtype=object)
+    for i, file in enumerate(images.files):
+        pixels[i] = _decoded(file.read_bytes(), str(file))
+    return pixels, labels, np.array(test) if any(test) else None
+
+
+def _unpacked(file: Path) -> bytes:
+    try:
+        content = file.read_bytes()
+        return gzip.decompress(content) if file.suffix == ".gz" else content
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{file} cannot be read: {error}") from error
+
+
+def _idx_array(file: Path) -> Pixels:
+    """The bytes of an idx file: 0 0 8 D, then D sizes as big-endian 32-bit numbers, then the data."""
+    content = _unpacked(file)
+    dims = content[3] if content[:3] == b"\0\0\x08" and len(content) > 3 else 0
+    if dims not in (1, 3):
+        raise DataError(f"{file} is not an idx file of bytes: it begins with {content[:4].hex() or 'nothing'}")
+    sizes = np.frombuffer(content[4 : 4 + 4 * dims], dtype=">u4").astype(int)
+    expected = 4 + 4 * dims + int(np.prod(sizes)) if len(sizes) == dims else 4 + 4 * dims
+    if len(content) != expected:
+        raise DataError(f"{file} is damaged: expected {expected} bytes once unpacked, found {len(content)}")
+    return np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * dims).reshape(sizes)
+
+
+def _idx_head(files: tuple[Path, ...]) -> tuple[int, int]:
+    """Side and number of classes of a set of idx files."""
+    stats = [(file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return _idx_head_of(files, tuple(stats))
+
+
+@lru_cache(maxsize=8)
+def _idx_head_of(files: tuple[Path, ...], stats: tuple[tuple[int, int], ...]) -> tuple[int, int]:
+    images, labels = _idx_array(files[0]), _idx_array(files[1])
+    if images.ndim != 3 or images.shape[1] != images.shape[2]:
+        raise DataError(f"{files[0]} holds no square images: its sizes are {images.shape}")
+    return images.shape[1], int(labels.max(initial=0)) + 1
+
+
+def _idx(images: ImageSet) -> tuple[Pixels, Ids, NDArray[np.bool_]]:
+    arrays = [_idx_array(file) for file in images.files]
+    for i in (0, 2):
+        if len(arrays[i]) != len(arrays[i + 1]):
+            raise DataError(
+                f"{images.files[i]} has {len(arrays[i])} images, {images.files[i + 1].name} {len(arrays[i + 1])} labels"
+            )
+        if arrays[i].shape[1:] != arrays[0].shape[1:]:
+            raise DataError(f"{images.files[i]} holds images of another size than {images.files[0].name}")
+        _in_range(arrays[i + 1].astype(np.int64), images.classes, images.files[i + 1])
+    labels = np.concatenate([arrays[1], arrays[3]]).astype(np.int64)
+    return np.concatenate([arrays[0], arrays[2]]), labels, np.arange(len(labels)) >= len(arrays[0])
+
+
+def _in_range(labels: Ids, classes: int, file: Path) -> None:
+    if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
+        raise DataError(f"{file} has a label {labels.max()}, of {classes} classes numbered from 0")
+
+
+class _Plain(pickle.Unpickler):
+    """Reads dictionaries, lists, bytes and NumPy arrays, and refuses everything else: no code of a file is run."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        allowed = {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")}
+        rebuilt = name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray")
+        if (module, name) in allowed or rebuilt:
+            return super().find_class(module.replace("numpy.core", "numpy._core") if _NEW else module, name)
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+
+
+_NEW = int(np.__version__.split(".")[0]) >= 2
+
+
+def _cifar_batches(images: ImageSet) -> tuple[Pixels, Ids, NDArray[np.bool_]]:
+    pixels, labels, test = [], [], []
+    for file in images.files:
+        rows, answers = _cifar_pickle(file) if images.layout == "cifar-py" else _cifar_binary(file)
+        _in_range(answers, images.classes, file)
+        pixels.append(rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+        labels.append(answers)
+        test.append(np.full(len(answers), file.name.startswith("test")))
+    return np.concatenate(pixels), np.concatenate(labels), np.concatenate(test)
+
+
+def _cifar_pickle(file: Path) -> tuple[Pixels, Ids]:
+    try:
+        batch = _Plain(io.BytesIO(_unpacked(file)), encoding="bytes").load()
+        rows, labels = np.asarray(batch[b"data"]), np.asarray(batch[b"labels"], dtype=np.int64)
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"{file} is not a batch of CIFAR-10: {error}".splitlines()[0]) from error
+    if rows.dtype != np.uint8 or rows.shape != (len(labels), 3072):
+        raise DataError(f"{file} has {len(labels)} labels, but pixels of shape {rows.shape} and type {rows.dtype}")
+    return rows, labels
+
+
+def _cifar_binary(file: Path) -> tuple[Pixels, Ids]:
+    content = np.frombuffer(_unpacked(file), dtype=np.uint8)
+    if not len(content) or len(content) % 3073:
+        raise DataError(f"{file} is damaged: {len(content)} bytes are not a whole number of 3073-byte images")
+    rows = content.reshape(-1, 3073)
+    return rows[:, 1:], rows[:, 0].astype(np.int64)
+
+
+def gray(images: Pixels) -> Pixels:
+    """ITU-R 601 luma, as PIL and LRA have it: (…, 3) -> (…), rounded; gray images stay as they are."""
+    if images.ndim == 3:
+        return images
+    return ((images.astype(np.uint32) @ np.array([19595, 38470, 7471], dtype=np.uint32) + 0x8000) >> 16).astype(
+        np.uint8
+    )
