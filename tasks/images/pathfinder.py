@@ -61,7 +61,8 @@ class Pathfinder(Task):
     Two contours of `contour` dashes wind through an image among short ones of a third as many. One dot stands on an
     end of a long contour, the other on its other end (label 1) or on an end of the other one (label 0). Dashes follow
     each other with turns δ, p(δ) ∝ cos² min(c·|δ|, π/2); no two others are closer than dashes that follow each other.
-    The image without dots does not depend on the label, nor, up to a pixel this way or that, does the distance between dots.
+    The image without dots does not depend on the label, nor does the distance between dots, up to a pixel that is as
+    often more as less.
 
     inputs (B, (S/patch)², patch²) float32: gray pixels in raster order, (x − ½) / ½ for x in [0, 1]; targets (B,).
     Examples 2i and 2i + 1 have different labels. Examples of different splits are drawn under different keys; the

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import math
 import pickle
 import zlib
 from collections.abc import Callable
@@ -163,8 +164,8 @@ def of_folder(path: str | Path) -> ImageSet:
                     raise DataError(f"image folder {folder} lacks {', '.join(missing)}")
                 return ImageSet(root.name, layout, _hash(tuple(batches)), 10, 32, 3, tuple(batches))  # type: ignore[arg-type]
     files = tuple(sorted(f for f in root.rglob("*") if f.suffix.lower() in IMAGES and f.is_file()))
-    classes = _classes(root, files)[2]
-    return ImageSet(root.name, "folder", _hash(files, root), len(classes), None, 3, files, root)
+    names = _classes(root, files)[2]
+    return ImageSet(root.name, "folder", _hash(files, root), len(names), None, 3, files, root)
 
 
 def _classes(root: Path, files: tuple[Path, ...]) -> tuple[list[bool], Ids, list[str]]:
@@ -228,7 +229,8 @@ def _split(images: ImageSet, pixels: NDArray[Any], labels: Ids, test: NDArray[np
         return Content(pixels[order], labels[order], MNIST_5K)
     held_out = {digests[i] for i in order if test is not None and test[i]}
     seen: set[bytes] = set()
-    ours, theirs = [], []
+    ours: list[int] = []
+    theirs: list[int] = []
     for i in order:
         if digests[i] in seen or (test is not None and not test[i] and digests[i] in held_out):
             continue
@@ -310,8 +312,8 @@ def _idx_array(file: Path) -> Pixels:
     dims = content[3] if content[:3] == b"\0\0\x08" and len(content) > 3 else 0
     if dims not in (1, 3):
         raise DataError(f"{file} is not an idx file of bytes: it begins with {content[:4].hex() or 'nothing'}")
-    sizes = np.frombuffer(content[4 : 4 + 4 * dims], dtype=">u4").astype(int)
-    expected = 4 + 4 * dims + int(np.prod(sizes)) if len(sizes) == dims else 4 + 4 * dims
+    sizes = [int.from_bytes(content[4 * d : 4 * d + 4], "big") for d in range(1, dims + 1)]
+    expected = 4 + 4 * dims + math.prod(sizes)
     if len(content) != expected:
         raise DataError(f"{file} is damaged: expected {expected} bytes once unpacked, found {len(content)}")
     return np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * dims).reshape(sizes)
