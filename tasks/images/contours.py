@@ -219,6 +219,8 @@ def _ends(dashes: Any, owner: Any, state: Any, radius: int, closeness: int, fart
     for k in range(8):
         choice = (start + k) % 8
         which, tip, other = choice & 1, (choice >> 1) & 1, (choice >> 2) & 1
+        if tip == other == 0:  # the first ends of both are always equally far apart, which would tell
+            continue
         for place in range(3):
             contour = which if place < 2 else 1 - which
             end = (tip, 1 - tip, other)[place]
