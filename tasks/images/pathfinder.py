@@ -49,9 +49,9 @@ LOOKS = {
     source="https://github.com/drewlinsley/pathfinder (snakes2.py), with the settings of "
     "https://github.com/google-research/long-range-arena (lra_benchmarks/data/pathfinder.py)",
     deviations=(
-        "a generator of our own after the official one's structure: scores are near published ones, not equal to them",
-        "both labels' dots are equally far apart (to a pixel), where the official negatives' are farther on average",
-        "dashes have one of 64 directions, round ends and 4 × 4 points per pixel; the official ones are OpenCV's lines",
+        "a generator of our own after the official one's structure: scores do not compare with published ones",
+        "both labels' dots are equally far apart (to a pixel), which the official generator does not see to",
+        "dashes have one of 64 directions, round ends and 4 × 4 points per pixel; shorter ones at side 64",
         "training examples never repeat, where LRA has 160,000 of them (`examples=160000` does so)",
     ),
 )
