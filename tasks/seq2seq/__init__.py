@@ -1,1 +1,5 @@
 """From one sequence to another: pronunciation, sorting, addition, translation."""
+
+from tasks.seq2seq.sequences import Addition, Reverse, Sort
+
+__all__ = ["Addition", "Reverse", "Sort"]

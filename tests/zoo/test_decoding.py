@@ -19,7 +19,7 @@ NAMES = ["pre_ln", "lstm", "transformer_2017", "mamba", "reformer"]
 
 
 def build(name, *, outputs=3, longest=4):
-    torch.manual_seed(0)
+    torch.manual_seed(2)
     shape = Shape(length=S, vocab=5, outputs=outputs, target_length=longest, width=16, depth=2)
     model = zoo.build(name, "seq2seq", shape=shape).double()
     with torch.no_grad():
