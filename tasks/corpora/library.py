@@ -225,3 +225,15 @@ add(
         kind="reviews",
     )
 )
+add(
+    Card(
+        name="cmudict",
+        about="The CMU Pronouncing Dictionary: 135,166 pronunciations of 126,052 North American English words.",
+        licence="BSD-2-Clause (the dictionary, by Carnegie Mellon University); it ships in cmudict (GPL-3.0-or-later)",
+        url="https://github.com/cmusphinx/cmudict",
+        sources=(InPackage("cmudict", ">=1.1.3,<1.2", "cmudict/data/cmudict.dict"),),
+        sha256="81917843c7f44ce2b094ac63873c2c7a4cf802040792c455ba3ca406891c3d22",
+        size=3_618_488,
+        kind="dictionary",
+    )
+)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -55,3 +57,15 @@ def at_home(contents: NDArray[np.integer]) -> dict[Split, Ids]:
     """For each split the numbers of the rows of `contents` (N, L) that belong to it, by their content."""
     homes = home(contents.astype(np.int64))
     return {split: np.flatnonzero(homes == number) for number, split in enumerate(SPLITS)}
+
+
+def neighbour(ordered: Sequence[str], source: str) -> int:
+    """Which of the ordered strings begins most like `source`: one of the two between which it would stand."""
+    at = bisect_left(ordered, source)
+    either = [place for place in (at - 1, at) if 0 <= place < len(ordered)]
+    return max(either, key=lambda place: _alike(ordered[place], source))
+
+
+def _alike(a: str, b: str) -> int:
+    """How many characters two strings begin with in common."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False)))
