@@ -12,7 +12,7 @@ from tasks.base import SPLITS, DataError, scores
 from tasks.seq2seq.g2p import COUNTS, LETTERS, _pronunciations, _table, levenshtein
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _here():
     try:
         _table(False)

@@ -1,0 +1,309 @@
+"""Pairs of strings, such as sentences and their translations."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from datetime import date, timedelta
+from functools import lru_cache
+from typing import ClassVar, Literal, NamedTuple, TypeAlias, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks import corpora
+from tasks.base import (
+    SPLITS,
+    Baseline,
+    DataError,
+    Decoding,
+    Difficulty,
+    Ids,
+    Metric,
+    Split,
+    Task,
+    Totals,
+    fingerprint,
+    scores,
+    whole,
+)
+from tasks.draws import Draws
+from tasks.registry import register
+from tasks.seq2seq.written import FIRST, answers, at_home, neighbour, packed, shifted, sources
+from zoo.terms import Batch, Shape
+
+Tokens: TypeAlias = Literal["characters", "bytes"]
+Pair: TypeAlias = "tuple[str, str]"
+MONTHS = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+]
+DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
+
+
+@register(
+    about="Translate strings: the pairs of a file, or dates into ISO 8601.",
+    deviations=(
+        "chrF and BLEU are means over sentences (sacrebleu's sentence-level scores), not scores of the whole corpus",
+    ),
+)
+class Pairs(Task):
+    """Write the second string of a pair from the first: translation, transliteration, normalisation.
+
+    A file has one pair a line, UTF-8: source, tab, target; or two columns of CSV where its name ends in `.csv`.
+    Identical pairs count once, and pairs with more than `longest` tokens on either side are left out (`dropped` says
+    how many). All pairs with one source are in the split that the source's hash gives. Without a file, the pairs are
+    the 36,525 days of 1950 to 2049, each in one of seven English notations, and as YYYY-MM-DD.
+
+    Tokens are the characters that occur on a side, in order of their code points, or the bytes of UTF-8.
+    Written answers are scored as text: `chrf` (chrF2, Popović 2015) and `bleu` (tokens as in 13a, smoothed, orders
+    that a sentence has), both from 0 to 100 and means over sentences, as sacrebleu defines them for one sentence; and
+    `exact`, the share of answers that are right. Chance is an empty answer.
+
+    inputs, mask: (B, S), the longest source there is. decoder_inputs, targets, counted: (B, U), the longest target
+    and a stop token.
+
+    Args:
+        path: a file of pairs; None for dates. tokens: `characters` or `bytes`. longest: see above.
+        beam: hypotheses kept while an answer is written.
+
+    Raises:
+        ValueError: an option cannot be.
+        DataError: the file is absent, empty, not UTF-8 or not two columns throughout, or too small to be split.
+    """
+
+    role = "seq2seq"
+    metric = Metric("chrf", higher_is_better=True, chance=0.0)
+    difficulties: ClassVar = {
+        "smoke": Difficulty({}, {"tokens": 150_000}, 50_000, {"depth": 2}, {"lr": 3e-3, "batch_tokens": 2048}),
+        "small": Difficulty({}, {"tokens": 2_000_000}, 200_000, {"depth": 2}, {"lr": 3e-3, "batch_tokens": 2048}),
+        "paper": Difficulty(
+            {"longest": 256, "beam": 4},
+            {"tokens": 1_000_000_000},
+            40_000_000,
+            {"depth": 6},
+            {"lr": 7e-4, "batch_tokens": 25_000},
+        ),
+    }
+
+    def __init__(
+        self, *, path: str | None = None, tokens: Tokens = "characters", longest: int = 128, beam: int = 1
+    ) -> None:
+        if tokens not in get_args(Tokens):
+            raise ValueError(f"pairs: tokens must be one of {', '.join(get_args(Tokens))}, got {tokens!r}")
+        self.tokens, self.longest = tokens, whole("pairs", "longest", longest)
+        self.card = None if path is None else corpora.of_file(path)
+        self.beam = whole("pairs", "beam", beam)
+        table = self._table
+        self.dropped = table.dropped
+        for split in SPLITS:
+            if not len(table.rows[split]):
+                raise DataError(
+                    f"pairs: {path or 'dates'} has {len(table.inputs)} pairs of at most {longest} {tokens} "
+                    f"({table.dropped} longer ones left out), none of them in split {split!r}: more pairs are needed"
+                )
+        self.decoding = Decoding(start=0, stop=1, longest=table.targets.shape[1] + 1, beam=beam)
+
+    @property
+    def _table(self) -> _Table:
+        return _table(self.card, self.tokens, self.longest)
+
+    @property
+    def shape(self) -> Shape:
+        """Source tokens in, target tokens out."""
+        table = self._table
+        steps, longest = table.inputs.shape[1], table.targets.shape[1]
+        outputs = len(table.target_symbols) + FIRST
+        return Shape(length=steps, vocab=len(table.source_symbols), outputs=outputs, target_length=longest + 1)
+
+    @property
+    def fingerprint(self) -> str:
+        """The file's SHA-256 and every option: the beam too, which changes no example but what is scored."""
+        content = self.card.sha256 if self.card else "dates"
+        return fingerprint("pairs", 1, content=content, tokens=self.tokens, longest=self.longest, beam=self.beam)
+
+    def count(self, split: Split) -> int:
+        """Pairs in a split."""
+        return len(self._table.rows[split])
+
+    def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
+        """The pairs with these ids; `seed` does not matter."""
+        table = self._table
+        rows = table.rows[split][ids]
+        mask = np.arange(table.inputs.shape[1]) < table.inputs_of[rows][:, None]
+        answers = shifted(table.targets[rows].astype(np.int64), table.targets_of[rows])
+        return Batch(inputs=table.inputs[rows].astype(np.int64), mask=mask, **answers)
+
+    def decoded(self, answers: Sequence[Sequence[int]], batch: Batch) -> Totals:
+        """`chrf`, `bleu` and `exact`; see the class."""
+        return _compared([self._text(answer) for answer in answers], self._references(batch))
+
+    def _references(self, batch: Batch) -> list[str]:
+        return [self._text(row) for row in answers(batch.targets)]
+
+    def _text(self, answer: Sequence[int]) -> str:
+        """What target tokens stand for; the start token, which a model may write too, for U+FFFD."""
+        return _joined([token - FIRST for token in answer], self._table.target_symbols, self.tokens)
+
+    def baselines(self, limit: int | None = None) -> list[Baseline]:
+        """The source itself, and answers of the training pairs."""
+        table = self._table
+        test = self.examples("test", self.evaluation_ids("test", limit), 0)
+        given = [_joined(row, table.source_symbols, self.tokens) for row in sources(test.inputs, test.mask)]
+        known = dict(table.pairs[row] for row in table.rows["train"].tolist())
+        ordered = sorted(known)
+        commonest = Counter(known.values()).most_common(1)[0][0]
+
+        def score(write: Callable[[str], str]) -> float:
+            return scores(_compared([write(source) for source in given], self._references(test)))["chrf"]
+
+        return [
+            Baseline("copy", score(lambda source: source), "the source as it stands"),
+            Baseline("constant", score(lambda source: commonest), "the commonest target of training"),
+            Baseline(
+                "neighbour",
+                score(lambda source: known[ordered[neighbour(ordered, source)]]),
+                "the target of the training source that begins most like it",
+            ),
+        ]
+
+
+class _Table(NamedTuple):
+    """Every pair as a row (N rows), the symbols of either side, and which rows belong to a split."""
+
+    pairs: list[Pair]
+    inputs: NDArray[np.int32]
+    inputs_of: Ids
+    targets: NDArray[np.int32]
+    targets_of: Ids
+    source_symbols: Sequence[int]
+    """The code point or byte of each token."""
+    target_symbols: Sequence[int]
+    rows: dict[Split, Ids]
+    dropped: int
+
+
+@lru_cache(maxsize=4)
+def _table(card: corpora.Card | None, tokens: Tokens, longest: int) -> _Table:
+    every = list(dict.fromkeys(_dates() if card is None else _read(card)))
+    pairs = [pair for pair in every if max(len(_split_up(text, tokens)) for text in pair) <= longest]
+    left, right = ([_split_up(pair[side], tokens) for pair in pairs] for side in range(2))
+    source_symbols, inputs, inputs_of = _numbered(left, tokens)
+    target_symbols, targets, targets_of = _numbered(right, tokens)
+    contents = packed([[1 + symbol for symbol in row] for row in left], inputs.shape[1])[0]
+    return _Table(
+        pairs,
+        inputs,
+        inputs_of,
+        targets,
+        targets_of,
+        source_symbols,
+        target_symbols,
+        at_home(contents),
+        len(every) - len(pairs),
+    )
+
+
+def _split_up(text: str, tokens: Tokens) -> Sequence[int]:
+    return text.encode() if tokens == "bytes" else [ord(character) for character in text]
+
+
+def _numbered(rows: Sequence[Sequence[int]], tokens: Tokens) -> tuple[Sequence[int], NDArray[np.int32], Ids]:
+    """The symbols of all rows, and the rows as token numbers (N, L), with their lengths (N,)."""
+    symbols = range(256) if tokens == "bytes" else sorted({symbol for row in rows for symbol in row})
+    number = {symbol: index for index, symbol in enumerate(symbols)}
+    return symbols, *packed([[number[symbol] for symbol in row] for row in rows], max(map(len, rows), default=1))
+
+
+def _joined(row: Iterable[int], symbols: Sequence[int], tokens: Tokens) -> str:
+    """The text of token numbers; a number below 0 gives U+FFFD, as bytes that are not UTF-8 do."""
+    if tokens == "bytes":
+        return bytes(symbols[token] if token >= 0 else 255 for token in row).decode("utf-8", errors="replace")
+    return "".join(chr(symbols[token]) if token >= 0 else "\ufffd" for token in row)
+
+
+def _compared(written: Sequence[str], references: Sequence[str]) -> Totals:
+    """Sums of the sentences' scores."""
+    try:
+        from sacrebleu import sentence_bleu, sentence_chrf
+    except ImportError as error:
+        raise DataError("pairs: answers are scored by sacrebleu: pip install 'zoobench[data]'") from error
+    both = list(zip(written, references, strict=True))
+    chrf = sum(sentence_chrf(own, [reference]).score for own, reference in both)
+    bleu = sum(sentence_bleu(own, [reference]).score for own, reference in both)
+    exact = sum(own == reference for own, reference in both)
+    return {
+        name: (float(value), float(len(both))) for name, value in (("chrf", chrf), ("bleu", bleu), ("exact", exact))
+    }
+
+
+def _read(card: corpora.Card) -> list[Pair]:
+    """The pairs of a file.
+
+    Raises:
+        DataError: it is not UTF-8, or a line does not have two columns that hold something.
+    """
+    name = card.name
+    try:
+        text = corpora.load(card).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = corpora.load(card)[: error.start].count(b"\n") + 1
+        raise DataError(f"pairs: {name} is not UTF-8 in line {line}: save it as UTF-8") from error
+    pairs = []
+    for line, columns in _lines(text, name):
+        if len(columns) != 2:
+            raise DataError(
+                f"pairs: line {line} of {name} has {len(columns)} column{'s' * (len(columns) != 1)}, not 2: "
+                f"write source{',' if name.endswith('.csv') else '<TAB>'}target"
+            )
+        if not all(columns):
+            raise DataError(f"pairs: line {line} of {name} has an empty column: give both a source and a target")
+        pairs.append((columns[0], columns[1]))
+    return pairs
+
+
+def _lines(text: str, name: str) -> Iterable[tuple[int, list[str]]]:
+    """Line numbers and columns."""
+    if not name.endswith(".csv"):
+        whole_lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
+        yield from ((number, line.split("\t")) for number, line in enumerate(whole_lines, start=1))
+        return
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        for columns in reader:
+            yield reader.line_num, columns
+    except csv.Error as error:
+        raise DataError(f"pairs: line {reader.line_num} of {name} is not CSV: {error}") from error
+
+
+def _dates() -> list[Pair]:
+    """Days in English notations, and in ISO 8601."""
+    first = date(1950, 1, 1)
+    days = [first + timedelta(days=n) for n in range((date(2050, 1, 1) - first).days)]
+    notation = Draws("pairs", "notation").integers(np.arange(len(days)), 1, 0, 7)[:, 0]
+    return [(_noted(day, number), day.isoformat()) for day, number in zip(days, notation.tolist(), strict=True)]
+
+
+def _noted(day: date, notation: int) -> str:
+    month, weekday = MONTHS[day.month - 1], DAYS[day.weekday()]
+    return (
+        f"{day.day} {month} {day.year}",
+        f"{month} {day.day}, {day.year}",
+        f"{weekday}, {day.day} {month} {day.year}",
+        f"{weekday}, {month} {day.day}, {day.year}",
+        f"{day.day} {month[:3]} {day.year}",
+        f"{weekday[:3]} {month[:3]} {day.day} {day.year}",
+        f"{day.day}.{day.month}.{day.year}",
+    )[notation]

@@ -1,0 +1,151 @@
+"""Pairs: dates against the standard library, files and what is wrong with them, scores against sacrebleu."""
+
+from collections import Counter
+from datetime import datetime
+
+import numpy as np
+import pytest
+
+import tasks
+from tasks.base import SPLITS, DataError, scores
+from zoo.terms import Batch
+
+FORMATS = ("%d %B %Y", "%B %d, %Y", "%A, %d %B %Y", "%A, %B %d, %Y", "%d %b %Y", "%a %b %d %Y", "%d.%m.%Y")
+
+
+def texts(task, split):
+    """Every pair of a split, read back from its tokens."""
+    batch = task.examples(split, np.arange(task.count(split)), 0)
+    left, right = (getattr(task._table, side) for side in ("source_symbols", "target_symbols"))
+
+    def text(symbols):
+        return bytes(symbols).decode() if task.tokens == "bytes" else "".join(map(chr, symbols))
+
+    given = [text([left[t] for t in row[mask]]) for row, mask in zip(batch.inputs, batch.mask, strict=True)]
+    wanted = [text([right[t - 2] for t in row if t > 1]) for row in batch.targets]
+    return list(zip(given, wanted, strict=True))
+
+
+def test_dates():
+    task = tasks.build("pairs")
+    pairs = [pair for split in SPLITS for pair in texts(task, split)]
+    assert len({iso for _, iso in pairs}) == len(pairs) == 36_525
+    seen = Counter()
+    for source, iso in pairs:
+        for form in FORMATS:
+            try:
+                assert datetime.strptime(source, form).date().isoformat() == iso
+            except ValueError:
+                continue
+            seen[form] += 1
+            break
+    assert sum(seen.values()) == 36_525
+    assert all(4600 < seen[form] < 6000 for form in FORMATS), seen  # May is its own short form, and counts for the long
+    assert (task.shape.length, task.shape.target_length, task.dropped) == (29, 11, 0)
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(content, name="pairs.tsv"):
+        path = tmp_path / name
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return str(path)
+
+    return write
+
+
+LINES = [(f"söurce {n % 300}", f"tàrget {n}") for n in range(600)]
+
+
+@pytest.mark.parametrize("tokens", ["characters", "bytes"])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.tsv", "".join(f"{s}\t{t}\n" for s, t in LINES)),
+        ("b.txt", "\ufeff" + "\r\n".join(f"{s}\t{t}" for s, t in [*LINES, LINES[0]])),
+        ("c.csv", "".join(f'"{s}",{t}\n' for s, t in LINES)),
+    ],
+)
+def test_every_pair_of_a_file_is_in_one_split_and_a_source_stays_in_one(file, tokens, name, content):
+    task = tasks.build("pairs", path=file(content, name), tokens=tokens)
+    found = {split: texts(task, split) for split in SPLITS}
+    assert Counter(pair for pairs in found.values() for pair in pairs) == Counter(LINES)
+    splits = [{source for source, _ in pairs} for pairs in found.values()]
+    assert sum(map(len, splits)) == 300
+    assert task.shape.vocab == (256 if tokens == "bytes" else len(set("".join(s for s, _ in LINES))))
+    assert task.shape.length == (10 if tokens == "characters" else 11)
+
+
+def test_long_pairs_are_dropped_and_counted(file):
+    task = tasks.build("pairs", path=file("".join(f"{s}\t{t}\n" for s, t in LINES)), longest=9)
+    assert task.dropped == 500  # 7 letters and a number from 100 on
+    assert sum(task.count(split) for split in SPLITS) == 100
+    assert task.shape.length == 9
+
+
+@pytest.mark.parametrize("tokens", ["characters", "bytes"])
+def test_scores_are_those_of_sacrebleu(tokens):
+    sacrebleu = pytest.importorskip("sacrebleu")
+    task = tasks.build("pairs", tokens=tokens)
+    batch = task.batch("test", 0, size=3)
+    references = [pair[1] for pair in texts(task, "test")[:3]]
+    symbols = list(task._table.target_symbols)
+    written = [references[0], references[1][:4], "2001-01-01"]
+    totals = scores(task.decoded([[symbols.index(ord(c)) + 2 for c in text] for text in written], batch))
+    single = [sacrebleu.CHRF()] * 3
+    expected = [c.sentence_score(own, [r]).score for c, own, r in zip(single, written, references, strict=True)]
+    assert totals["chrf"] == pytest.approx(np.mean(expected))
+    bleu = sacrebleu.BLEU(effective_order=True)
+    expected = [bleu.sentence_score(own, [r]).score for own, r in zip(written, references, strict=True)]
+    assert totals["bleu"] == pytest.approx(np.mean(expected))
+    assert totals["exact"] == pytest.approx(np.mean([own == r for own, r in zip(written, references, strict=True)]))
+    assert scores(task.decoded([[]] * 3, batch)) == {"chrf": 0.0, "bleu": 0.0, "exact": 0.0}
+    right = [[token for token in row if token > 1] for row in batch.targets.tolist()]
+    assert scores(task.decoded(right, batch)) == pytest.approx({"chrf": 100.0, "bleu": 100.0, "exact": 1.0})
+
+
+def test_nonsense_can_be_scored():
+    for tokens in ("characters", "bytes"):
+        task = tasks.build("pairs", tokens=tokens)
+        batch: Batch = task.batch("test", 0, size=1)
+        assert task.decoded([[0] * 5], batch)["exact"] == (0.0, 1.0)
+        assert task.decoded([list(range(2, task.shape.outputs))], batch)["exact"] == (0.0, 1.0)
+
+
+def test_baselines():
+    pytest.importorskip("sacrebleu")
+    values = {b.name: b.value for b in tasks.build("pairs").baselines(limit=300)}
+    assert 0 < values["constant"] < values["neighbour"] < 80
+    assert 10 < values["copy"] < 50
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "message"),
+    [
+        ("", "p.tsv", "p.tsv is empty"),
+        ("a\tb\nc\n", "p.tsv", "line 2 of p.tsv has 1 column, not 2: write source<TAB>target"),
+        ("a\tb\tc\n", "p.tsv", "line 1 of p.tsv has 3 columns, not 2"),
+        ("a\tb\n\nc\td\n", "p.tsv", "line 2 of p.tsv has 1 column, not 2"),
+        ("a\tb\n\tc\n", "p.tsv", "line 2 of p.tsv has an empty column"),
+        ("a,b\nc,d,e\n", "p.csv", "line 2 of p.csv has 3 columns, not 2: write source,target"),
+        ('a,b\n"c,d\n', "p.csv", "line 2 of p.csv is not CSV"),
+        (b"a\tb\nc\xff\td\n", "p.tsv", "p.tsv is not UTF-8 in line 2: save it as UTF-8"),
+        ("a\tb\n", "p.tsv", "has 1 pairs of at most 128 characters .0 longer ones left out., none of them in split"),
+        ("a" * 129 + "\tb\n", "p.tsv", "has 0 pairs of at most 128 characters .1 longer ones left out., none"),
+    ],
+)
+def test_bad_files_are_answered_in_one_line(file, content, name, message):
+    with pytest.raises(DataError, match=message) as caught:
+        tasks.build("pairs", path=file(content, name))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_absent_file_and_impossible_options():
+    with pytest.raises(DataError, match="does not exist"):
+        tasks.build("pairs", path="/nowhere/pairs.tsv")
+    with pytest.raises(ValueError, match="pairs: tokens must be one of characters, bytes, got 'words'"):
+        tasks.build("pairs", tokens="words")
+    with pytest.raises(ValueError, match="pairs: longest must be a whole number"):
+        tasks.build("pairs", longest=0)
+    with pytest.raises(ValueError, match="has one length only"):
+        tasks.build("pairs").stretched(2)
