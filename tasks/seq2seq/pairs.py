@@ -257,7 +257,7 @@ def _read(card: corpora.Card) -> list[Pair]:
     """
     name = card.name
     try:
-        text = corpora.load(card).decode("utf-8-sig")
+        text = corpora.load(card).decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         line = corpora.load(card)[: error.start].count(b"\n") + 1
         raise DataError(f"pairs: {name} is not UTF-8 in line {line}: save it as UTF-8") from error
@@ -266,7 +266,7 @@ def _read(card: corpora.Card) -> list[Pair]:
         if len(columns) != 2:
             raise DataError(
                 f"pairs: line {line} of {name} has {len(columns)} column{'s' * (len(columns) != 1)}, not 2: "
-                f"write source{',' if name.endswith('.csv') else '<TAB>'}target"
+                f"write source{',' if _is_csv(name) else '<TAB>'}target"
             )
         if not all(columns):
             raise DataError(f"pairs: line {line} of {name} has an empty column: give both a source and a target")
@@ -274,9 +274,13 @@ def _read(card: corpora.Card) -> list[Pair]:
     return pairs
 
 
+def _is_csv(name: str) -> bool:
+    return name.lower().endswith(".csv")
+
+
 def _lines(text: str, name: str) -> Iterable[tuple[int, list[str]]]:
     """Line numbers and columns."""
-    if not name.endswith(".csv"):
+    if not _is_csv(name):
         whole_lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
         yield from ((number, line.split("\t")) for number, line in enumerate(whole_lines, start=1))
         return

@@ -231,7 +231,7 @@ class Addition(Written):
     are digits 0–9, and 10 for `+`; the sum has no leading zeros. Splits are disjoint by (a, b), in this order.
 
     inputs, mask: (B, 2·digits + 1). decoder_inputs, targets, counted: (B, digits + 2), digit d as token d + 2. Chance
-    is a guess of as many uniform digits as the longer operand has, taken as always enough.
+    is a guess of as many uniform digits as the longer operand has; that some sums have one more is left out.
 
     Args:
         digits: the largest n. backwards: write the sum from the units on, the order in which carries come about.
