@@ -17,9 +17,9 @@ ATTEMPTS = 2000
 
 def home(contents: NDArray[np.int64]) -> NDArray[np.int64]:
     """The split of each row of `contents` (N, L), as a number 0..3 in the order of `SHARES`: shape (N,)."""
-    state = np.zeros(len(contents), dtype=np.int64)
+    state, chain = np.zeros(len(contents), dtype=np.int64), Draws("content")
     for column in contents.T:
-        state = Draws("content").bits(state ^ column.astype(np.int64), 1)[:, 0].view(np.int64)
+        state = chain.bits(state ^ column.astype(np.int64), 1)[:, 0].view(np.int64)
     hundredth = (state.view(np.uint64) >> np.uint64(11)).astype(np.float64) * 2.0**-53 * 100
     return np.searchsorted(np.cumsum(list(SHARES.values())), hundredth, side="right").astype(np.int64)
 

@@ -146,7 +146,7 @@ def _subject(name: str, plan: Plan) -> Subject:
 
 
 def _role(name: str, plan: Plan) -> Role:
-    """The role of its peers if they are asked for, else language modelling, else a classifier, else the first one it can play."""
+    """The role of its peers if they are asked for; else the first that it can play, a language model before others."""
     if plan.peers:
         roles = [peer.role for peer in others.PEERS.values() if name in peer.implements]
         if roles:
