@@ -89,7 +89,7 @@ class Task(ABC):
     name: ClassVar[str]
     role: ClassVar[Role]
     difficulties: ClassVar[Mapping[str, Difficulty]] = {}
-    """`smoke` runs in seconds, `small` separates architectures in minutes on 2 cores, `paper` is the published setting."""
+    """`smoke` runs in seconds, `small` separates architectures in minutes, `paper` is the published setting."""
     metric: Metric
     decoding: Decoding | None = None
     """For role `seq2seq` only: answers are written by the model, and `decoded` scores them."""

@@ -355,9 +355,12 @@ def check_baselines(subject: Subject) -> Outcome:
 
 def check_difficulties(subject: Subject) -> Outcome:
     """Every difficulty builds, with one end of training and a size; built-in tasks have smoke, small and paper."""
+    notes = []
     for name, difficulty in subject.difficulties.items():
         try:
             registry.build(subject.entry.name, **difficulty.options).shape  # noqa: B018
+        except DataError as error:
+            notes.append(f"{name}: {error}")
         except Exception as error:
             return _failed("difficulties", f"{name}: {_named(error)}")
         stop = dict(difficulty.stop)
@@ -370,8 +373,10 @@ def check_difficulties(subject: Subject) -> Outcome:
         return _failed("difficulties", f"{', '.join(absent)} must be there")
     if not subject.difficulties:
         return skipped("difficulties", f"none; {', '.join(OWN)} are recommended")
-    missing = f"; {', '.join(absent)} are recommended as well" if absent else ""
-    return Outcome("difficulties", "passed", len(subject.difficulties), note=", ".join(subject.difficulties) + missing)
+    if absent:
+        notes.append(f"{', '.join(absent)} are recommended as well")
+    note = "; ".join([", ".join(subject.difficulties), *notes])
+    return Outcome("difficulties", "passed", len(subject.difficulties), note=note)
 
 
 CHECKS: dict[str, Callable[[Subject], Outcome]] = {

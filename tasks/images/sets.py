@@ -108,8 +108,8 @@ def named(task: str, corpus: str, path: str | None) -> ImageSet:
         )
     side, channels, classes = NAMED[corpus]
     if corpus == "mnist_5k":
-        return ImageSet(corpus, "mnist_5k", corpora.get(corpus).sha256, classes, side, channels)
-    digest = hashlib.sha256("".join(card.sha256 for card in CIFAR10).encode()).hexdigest()
+        return ImageSet(corpus, "mnist_5k", str(corpora.get(corpus).sha256), classes, side, channels)
+    digest = hashlib.sha256("".join(str(card.sha256) for card in CIFAR10).encode()).hexdigest()
     return ImageSet(corpus, "cifar10", digest, classes, side, channels)
 
 

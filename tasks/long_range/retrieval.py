@@ -114,7 +114,7 @@ class Retrieval(Task):
     @property
     def fingerprint(self) -> str:
         """The text's SHA-256 and T; where the text lies does not matter."""
-        content = hashlib.sha256("".join(card.sha256 for card in self._cards.values()).encode()).hexdigest()
+        content = hashlib.sha256("".join(str(card.sha256) for card in self._cards.values()).encode()).hexdigest()
         return fingerprint(
             "retrieval",
             1,
