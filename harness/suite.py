@@ -335,11 +335,16 @@ def _eased(question: Question, suite: Suite, level: Difficulty) -> Question:
         update={
             "options": {**options, **question.options},
             "stop": question.stop or (suite.budget.stop if "stop" in given else Stop.model_validate(dict(level.stop))),
-            "match": question.match or (suite.budget.match if "match" in given else Match(params=level.params)),
+            "match": question.match or (suite.budget.match if "match" in given else _size(level)),
             "train": {**level.train, **told, **question.train},
             "model": {**level.model, **suite.model, **question.model},
         }
     )
+
+
+def _size(level: Difficulty) -> Match:
+    """The size a difficulty asks for: within 5%, or 10% below 100,000 parameters, where heads make widths coarse."""
+    return Match(params=level.params, tolerance=0.05 if level.params >= 100_000 else 0.1)
 
 
 def _extended(source: Source, folder: Path, seen: tuple[Path, ...] = ()) -> Source:

@@ -144,7 +144,7 @@ def solve_width(name: str, role: Role, shape: Shape, *, params: int, count: Coun
         Unsupported: it cannot play the role.
         ValueError: not even the narrowest width is small enough to come within a factor of two.
     """
-    step = registry.recipe(name, **options).width_multiple
+    step = _step(name, role, shape, options)
     seen: dict[int, int] = {}
 
     def reached(k: int) -> int:
@@ -165,6 +165,20 @@ def solve_width(name: str, role: Role, shape: Shape, *, params: int, count: Coun
     best = min((low, high), key=lambda k: abs(reached(k) - params))
     size = measure(name, role, dataclasses.replace(shape, width=best * step), **options)
     return dataclasses.replace(size, target=params, mismatch=(reached(best) - params) / params)
+
+
+def _step(name: str, role: Role, shape: Shape, options: dict[str, Any]) -> int:
+    """What widths must divide by: the recipe's own, or twice or four times that (rotations need even heads, say)."""
+    own = registry.recipe(name, **options).width_multiple
+    for factor in (1, 2, 4):
+        try:
+            sketch(name, role, dataclasses.replace(shape, width=33 * factor * own), **options)
+        except Unsupported:
+            raise
+        except ValueError:
+            continue
+        return factor * own
+    return own
 
 
 def _narrowest(reached: Callable[[int], int], limit: int = 64) -> int:
