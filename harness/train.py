@@ -274,6 +274,7 @@ def describe_metric(task: Task) -> dict[str, Any]:
     metric = task.metric
     return {
         "primary": metric.name,
+        "also": list(task.also),
         "higher_is_better": metric.higher_is_better,
         "chance": metric.chance,
         "unit": metric.unit,

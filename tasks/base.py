@@ -91,6 +91,8 @@ class Task(ABC):
     difficulties: ClassVar[Mapping[str, Difficulty]] = {}
     """`smoke` runs in seconds, `small` separates architectures in minutes, `paper` is the published setting."""
     metric: Metric
+    also: tuple[str, ...] = ()
+    """Names of other scores that a board shows beside the one it ranks by."""
     decoding: Decoding | None = None
     """For role `seq2seq` only: answers are written by the model, and `decoded` scores them."""
     options: Mapping[str, Any]

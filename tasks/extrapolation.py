@@ -35,6 +35,7 @@ class Extrapolated(Task):
         self.longest = max(self.at)
         self._multiple = {part.shape.length: m for m, part in self.at.items()}
         self.metric = dataclasses.replace(self.at[self.longest].metric, name=task.metric.name + _suffix(self.longest))
+        self.also = tuple(task.metric.name + _suffix(m) for m in self.at if m != self.longest)
         self.decoding = self.at[self.longest].decoding
 
     @property

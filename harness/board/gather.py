@@ -137,6 +137,7 @@ def row(name: str, records: Sequence[Record], shared: Common) -> Row:
         rank_low=None,
         rank_high=None,
         letters="",
+        also=_also(runs),
         params=sizes.get("params"),
         params_non_embedding=sizes.get("params_non_embedding"),
         mismatch=max(_values(runs, "size.mismatch"), key=abs, default=None),
@@ -226,6 +227,12 @@ def _mean(runs: Sequence[Record], path: str) -> float | None:
     """Over the runs that ended well."""
     values = _values([r for r in runs if r.get("status") == "ok"], path)
     return math.fsum(values) / len(values) if values else None
+
+
+def _also(runs: Sequence[Record]) -> dict[str, float]:
+    names = dict.fromkeys(name for r in runs for name in dig(r, "metrics.also") or ())
+    found = {name: _mean(runs, f"metrics.test.{name}") for name in names}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _whole(value: float | None) -> int | None:

@@ -29,6 +29,8 @@ class Row:
     rank_high: int | None
     """The places this architecture may hold; None where it is not ranked."""
     letters: str
+    also: dict[str, float]
+    """Means over the seeds of other scores of the task, by name."""
     params: int | None
     params_non_embedding: int | None
     mismatch: float | None
@@ -123,4 +125,4 @@ def _flat(entry: Row | Line) -> dict[str, Any]:
         return dataclasses.asdict(entry) | {"ranked": entry.ranked}
     blank: dict[str, Any] = {field.name: None for field in dataclasses.fields(Row)}
     told = {"architecture": entry.name, "status": "baseline", "reason": entry.about, "mean": entry.value}
-    return blank | {"seeds": [], "scores": [], "letters": "", "ranked": False} | told
+    return blank | {"seeds": [], "scores": [], "letters": "", "also": {}, "ranked": False} | told

@@ -73,6 +73,7 @@ def columns(board: TaskBoard) -> list[Column]:
         Column("rank", "places it may hold", rank, lambda r: r.rank_low),
         Column("architecture", "", lambda r: r.architecture, lambda r: r.architecture, left=True),
         Column(board.metric or "score", "mean ± half of the 95% interval", score, lambda r: r.mean),
+        *(_other(name) for name in dict.fromkeys(name for row in board.rows for name in row.also)),
         Column(
             "group",
             "same letter: not separated",
@@ -90,6 +91,15 @@ def columns(board: TaskBoard) -> list[Column]:
     if all(row.tokens_per_s is None for row in board.rows):
         found = [c for c in found if c.title != "speed"]
     return found
+
+
+def _other(name: str) -> Column:
+    """Another score of the task, which ranks nothing."""
+
+    def text(row: Row) -> str:
+        return f"{row.also[name]:.3f}" if name in row.also else NONE
+
+    return Column(name, "mean over the seeds; not ranked by", text, lambda r: r.also.get(name))
 
 
 def size(row: Row) -> int | None:
@@ -181,13 +191,14 @@ def _md(text: str) -> str:
 
 
 def as_csv(board: Board) -> str:
-    """`Board.to_rows`, lists joined by spaces."""
+    """`Board.to_rows`; lists are joined by spaces, other scores are `name=value`."""
     rows = board.to_rows()
     stream = io.StringIO()
     names = ["task", "metric", *(field.name for field in dataclasses.fields(Row)), "ranked"]
     writer = csv.DictWriter(stream, names, lineterminator="\n")
     writer.writeheader()
     for row in rows:
+        row["also"] = [f"{name}={value}" for name, value in row["also"].items()]
         writer.writerow({k: " ".join(map(str, v)) if isinstance(v, list) else v for k, v in row.items()})
     return stream.getvalue()
 

@@ -101,6 +101,7 @@ class G2p(Task):
     """
 
     role = "seq2seq"
+    also = ("wer",)
     metric = Metric("per", higher_is_better=False, chance=1.0)
     difficulties: ClassVar = {
         "smoke": Difficulty({}, {"tokens": 150_000}, 50_000, {"depth": 2}, {"lr": 3e-3, "batch_tokens": 2048}),

@@ -85,6 +85,7 @@ class Pairs(Task):
     """
 
     role = "seq2seq"
+    also = ("bleu", "exact")
     metric = Metric("chrf", higher_is_better=True, chance=0.0)
     difficulties: ClassVar = {
         "smoke": Difficulty({}, {"tokens": 150_000}, 50_000, {"depth": 2}, {"lr": 3e-3, "batch_tokens": 2048}),

@@ -95,6 +95,7 @@ class FormalLanguage(Task):
         self.longest_train = whole(self.name, "longest_train", longest_train, SHORTEST)
         self.shortest_test = whole(self.name, "shortest_test", shortest_test, longest_train + 1)
         self.longest_test = whole(self.name, "longest_test", longest_test, shortest_test)
+        self.also = ("exact",)
         self.metric = Metric("accuracy", higher_is_better=True, chance=1 / self.classes)
 
     def answer_length(self, lengths: Any) -> Any:

@@ -62,7 +62,7 @@ def test_the_run_does_not_depend_on_the_name_of_the_difficulty(tmp_path):
     level = LEVELS["smoke"]
     told = {
         "tasks": [{"mqar": dict(level.options), "model": dict(level.model)}],
-        "budget": {"stop": dict(level.stop), "match": {"params": level.params}},
+        "budget": {"stop": dict(level.stop), "match": {"params": level.params, "tolerance": 0.1}},
         "train": dict(level.train),
     }
     spelled = {**told, "suite": "own", "architectures": ["pre_ln"], "seeds": [0]}
@@ -99,4 +99,8 @@ def test_the_option_of_the_commands(tmp_path):
 def test_every_difficulty_of_a_shipped_suite_is_sound(name):
     suite = load(name).suite
     for level in ("smoke", "small", "paper") if suite.difficulty else ():
-        assert load(name, (f"difficulty={level}",)).suite.tasks
+        try:
+            assert load(name, (f"difficulty={level}",)).suite.tasks
+        except UserError as error:
+            if level != "paper" or "zoobench fetch" not in str(error):
+                raise

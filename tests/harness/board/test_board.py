@@ -242,3 +242,20 @@ def test_no_records(baselines):
     made = made_of([], baselines)
     assert made.tasks == []
     text_of(made)
+
+
+def test_other_scores_stand_beside_the_one_that_ranks(plant, baselines):
+    """Their means over the seeds, in every form; a row without one says so."""
+    records = [
+        plant(name, seed, score, metrics__also=["loss"], metrics__test={"bits_per_byte": score, **other})
+        for name, score, other in (("a", 2.0, {"loss": 1.25}), ("b", 3.0, {}))
+        for seed in range(2)
+    ]
+    made = made_of(records, baselines)
+    rows = rows_of(made)
+    assert (rows["a"].also, rows["b"].also) == ({"loss": 1.25}, {})
+    table = [line.split("|") for line in tables.markdown(made).splitlines() if line.startswith("|")]
+    column = [cell.strip() for cell in table[0]].index("loss")
+    shown = {line[2].strip(): line[column].strip() for line in table}
+    assert (shown["a"], shown["b"]) == ("1.250", "–")
+    assert "loss=1.25" in tables.as_csv(made)
