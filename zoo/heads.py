@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from zoo.backbone import Stack
+from zoo.blocks import make_norm
 from zoo.contract import ROLES, Backbone, Batch, Model, Recipe, Role, Shape, Site, State, Unsupported
 from zoo.initialise import table_
 from zoo.positions import absolute
@@ -140,9 +141,9 @@ class Reconstructor(SequenceModel):
 
     def __init__(self, recipe: Recipe, role: Role, shape: Shape) -> None:
         super().__init__(recipe, role, shape, vocab=shape.vocab, length=shape.length)
-        layers = [nn.RMSNorm(shape.width), nn.Linear(shape.width, shape.width), nn.GELU()]
-        again = [nn.RMSNorm(shape.width), nn.Linear(shape.width, shape.width), nn.GELU()]
-        self.decoder = nn.Sequential(*layers, *again, nn.RMSNorm(shape.width))
+        layers = [make_norm("rms_one", shape.width), nn.Linear(shape.width, shape.width), nn.GELU()]
+        again = [make_norm("rms_one", shape.width), nn.Linear(shape.width, shape.width), nn.GELU()]
+        self.decoder = nn.Sequential(*layers, *again, make_norm("rms_one", shape.width))
         self.head = make_head(recipe, shape.width, shape.outputs, bias=True)
 
     def forward(self, batch: Batch) -> Float[Tensor, "B T V"]:
