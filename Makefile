@@ -1,13 +1,14 @@
 # make quick   a first ranking, in minutes          make test    lint, types and tests
 # make laptop  the same questions, in about an hour make check   lint and types only
 # make zoo     every architecture once, ~25 minutes make proofs  the oracle tests, and docs/zoo.md from what they measure
-# make speed   what docs/speed.md shows
+# make speed   what docs/speed.md shows            make docs    the pages of architectures and tasks
+# make lm …    a family of tasks: lm lra recall state seq2seq images extrapolation; make findings, what they should show
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-SUITES := quick laptop zoo
+SUITES := quick laptop zoo findings lm lra recall state seq2seq images extrapolation
 
-.PHONY: $(SUITES) test check proofs speed format clean
+.PHONY: $(SUITES) test check proofs docs speed format clean
 
 $(SUITES): $(VENV)/.data
 	$(BIN)/zoobench run $@
@@ -22,7 +23,11 @@ check: $(VENV)/.dev
 
 proofs: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/oracles -n auto --proofs
+	$(MAKE) docs
+
+docs: $(VENV)/.dev
 	$(BIN)/zoobench ls architectures --markdown > docs/zoo.md
+	$(BIN)/zoobench ls tasks --markdown > docs/tasks.md
 
 speed: $(VENV)/.dev
 	$(BIN)/python benchmarks/architectures.py docs/speed
@@ -41,9 +46,9 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.data: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[data]'
+	$(BIN)/python -m pip install --quiet --editable '.[data,vision]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[data,dev,oracles]'
+	$(BIN)/python -m pip install --quiet --editable '.[data,vision,hub,dev,oracles]'
 	@touch $@ $(VENV)/.data

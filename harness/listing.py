@@ -192,7 +192,7 @@ def rows(kind: str) -> list[Row]:
 
 _SHOWN = {
     "architectures": ("name", "about", "roles", "causal", "resumable", "length", "error"),
-    "tasks": ("name", "family", "about", "role", "metric", "direction", "chance", "difficulties"),
+    "tasks": ("name", "family", "about", "role", "metric", "chance"),
     "suites": ("name", "about"),
     "corpora": ("name", "about", "licence", "here"),
 }

@@ -169,7 +169,7 @@ class Task(ABC):
             return places
         if split != "train":
             return places % total
-        return np.array([_shuffled(self.name, seed, place // total, total)[place % total] for place in places.tolist()])
+        return in_epochs(self.name, seed, places, total)
 
     def loss(self, logits: Tensor, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
         """Mean cross-entropy over the targets that count, in nats; of `label_smoothing` ε each class gets ε/V."""
@@ -194,6 +194,14 @@ class Task(ABC):
     def decoded(self, answers: Sequence[Sequence[int]], batch: Batch) -> Totals:
         """Sums and weights for what the model wrote, without start and stop tokens, for each example of a batch."""
         raise NotImplementedError(f"{self.name} does not score written answers")
+
+
+def in_epochs(name: str, seed: int, places: Ids, total: int) -> Ids:
+    """The examples at these places (N,) of a training that walks through `total` examples, shuffled in each epoch."""
+    epochs, ids = places // total, np.empty_like(places)
+    for epoch in np.unique(epochs).tolist():
+        ids[epochs == epoch] = _shuffled(name, seed, epoch, total)[places[epochs == epoch] % total]
+    return ids
 
 
 @lru_cache(maxsize=8)

@@ -6,6 +6,7 @@ import difflib
 import importlib
 import inspect
 import re
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
@@ -122,7 +123,11 @@ class Registry:
         for module in self.built_in:
             importlib.import_module(module)
         for point in entry_points(group=self.group):
-            point.load()
+            try:
+                point.load()
+            except Exception as error:  # somebody else's code: what else is installed must still work
+                why = f"{type(error).__name__}: {error}"
+                warnings.warn(f"{self.what} plug-in {point.value} is left out: {why}", stacklevel=2)
 
 
 def snake(name: str) -> str:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.base import Baseline, DataError, Difficulty, Ids, Metric, Split, Task, _shuffled, fingerprint, whole
+from tasks.base import Baseline, DataError, Difficulty, Ids, Metric, Split, Task, fingerprint, in_epochs, whole
 from tasks.baselines import logistic_regression, majority, nearest_neighbour
 from tasks.draws import Draws
 from tasks.images import sets
@@ -117,7 +117,7 @@ class Images(Task):
         if split != "train" or not self.augment:
             places, chosen = start + ids, images[start + ids]
         else:
-            places = start + np.array([_shuffled(self.name, seed, i // total, total)[i % total] for i in ids.tolist()])
+            places = start + in_epochs(self.name, seed, ids, total)
             chosen = self._augmented(images[places], ids, seed)
         inputs = cut((chosen / 127.5 - 1).astype(np.float32), self.patch)
         return Batch(inputs=inputs, targets=content.labels[places])

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.base import Baseline, Difficulty, Ids, Split, _shuffled, fingerprint
+from tasks.base import Baseline, Difficulty, Ids, Split, fingerprint, in_epochs
 from tasks.draws import Draws
 from tasks.language.tokens import Kind
 from tasks.language.windows import Windows
@@ -90,7 +90,7 @@ class MaskedText(Windows):
     def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
         """The examples with these ids; in training, id i is window i mod n of epoch ⌊i / n⌋'s order."""
         key = seed if split == "train" else 0
-        numbers = self._in_epochs(ids, seed) if split == "train" else ids
+        numbers = in_epochs(self.name, seed, ids, self._windows("train")) if split == "train" else ids
         window = self._window(split, numbers)
         chosen = Draws("masked_text", split, key, "places").sample(ids, self.length, self.places)
         fate = Draws("masked_text", split, key, "fates").uniform(ids, self.places)
@@ -102,15 +102,6 @@ class MaskedText(Windows):
         inputs = window.copy()
         np.put_along_axis(inputs, chosen, shown, axis=1)
         return Batch(inputs=inputs, targets=np.where(counted, window, 0), counted=counted)
-
-    def _in_epochs(self, ids: Ids, seed: int) -> Ids:
-        """The windows that training's examples show."""
-        total = self._windows("train")
-        epochs = ids // total
-        numbers = np.empty_like(ids)
-        for epoch in np.unique(epochs).tolist():
-            numbers[epochs == epoch] = _shuffled(self.name, seed, epoch, total)[ids[epochs == epoch] % total]
-        return numbers
 
     def baselines(self, limit: int | None = None) -> list[Baseline]:
         """Counts of the train split, each times p(what is shown | token) by the rule of masking."""

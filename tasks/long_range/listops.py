@@ -59,7 +59,7 @@ class Listops(Task):
     metric = Metric("accuracy", higher_is_better=True, chance=0.1)
     difficulties: ClassVar = {
         "smoke": Difficulty(
-            options={"min_length": 10, "max_length": 60, "max_depth": 4, "max_args": 5},
+            options={"min_length": 10, "max_length": 60, "max_depth": 6, "max_args": 5},
             stop={"tokens": 200_000},
             params=50_000,
             model={"depth": 2, "heads": 2},

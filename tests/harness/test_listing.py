@@ -18,9 +18,10 @@ from zoo import proofs
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_the_page_in_the_docs_is_up_to_date():
-    """`make proofs` writes it."""
-    assert (ROOT / "docs" / "zoo.md").read_text(encoding="utf-8") == listing.markdown()
+@pytest.mark.parametrize(("kind", "page"), [("architectures", "zoo.md"), ("tasks", "tasks.md")])
+def test_the_pages_in_the_docs_are_up_to_date(kind, page):
+    """`make docs` writes them."""
+    assert (ROOT / "docs" / page).read_text(encoding="utf-8") == listing.markdown(kind)
 
 
 def test_every_architecture_has_a_row_with_its_paper_source_and_proofs():
@@ -109,6 +110,19 @@ def test_installed_packages_add_tasks(tmp_path):
         [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=True
     )
     assert json.loads(done.stdout) == [["passed", ""]]
+
+
+def test_a_broken_package_is_named_and_left_out(tmp_path):
+    folder = tmp_path / "broken-1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (folder / "entry_points.txt").write_text("[zoobench.tasks]\nbroken = no_such_module\n")
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    command = [sys.executable, "-c", "from harness.cli import main; main()", "ls", "tasks"]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert "mqar" in done.stdout
+    assert "task plug-in no_such_module is left out: ModuleNotFoundError" in done.stderr
 
 
 @pytest.mark.parametrize("what", ["suites", "corpora"])
