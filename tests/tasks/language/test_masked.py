@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import tasks
-from tasks.base import scores
+from tasks.base import in_epochs, scores
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_an_epoch_shows_every_window_once_and_the_next_masks_elsewhere(task):
     total = task._windows("train")
     assert total == 180
     assert task.count("train") is None
-    first, second = (task._in_epochs(np.arange(e * total, (e + 1) * total), 7) for e in (0, 1))
+    first, second = (in_epochs("masked_text", 7, np.arange(e * total, (e + 1) * total), total) for e in (0, 1))
     assert sorted(first) == sorted(second) == list(range(total))
     assert first.tolist() != second.tolist()
     ids = [int(np.flatnonzero(first == 5)[0]), total + int(np.flatnonzero(second == 5)[0])]
