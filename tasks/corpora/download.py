@@ -59,7 +59,7 @@ def download(url: str, part: Path, about: str) -> None:
         if _size(part) == before:
             break
     kept = f" after {_size(part)} bytes, from where the next attempt goes on" if _size(part) else ""
-    raise DataError(f"{about}: {url}: {reason}{kept}")
+    raise DataError(f"{about}: {url} did not come ({reason}){kept}; check the network and run the same again")
 
 
 def _size(path: Path) -> int:

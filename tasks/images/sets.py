@@ -31,6 +31,8 @@ HELD_OUT = ("test", "val", "valid", "validation")
 FILES = tuple(f"{part}-{kind}" for part in ("train", "t10k") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"))
 NAMED = {"mnist_5k": (28, 1, 10), "cifar10": (32, 3, 10)}
 """Side, channels and classes of the sets known by name."""
+IDX_CLASSES = 10
+"""Of every set that has MNIST's file names: MNIST, Fashion-MNIST, KMNIST."""
 MNIST_5K: dict[Split, tuple[int, int]] = {
     "train": (0, 3500),
     "tune": (3500, 3750),
@@ -153,8 +155,7 @@ def of_folder(path: str | Path) -> ImageSet:
             if missing:
                 raise DataError(f"image folder {folder} lacks {', '.join(missing)}")
             files = tuple(file for file in found if file)
-            side, classes = _idx_head(files)
-            return ImageSet(root.name, "idx", _hash(files), classes, side, 1, files)
+            return ImageSet(root.name, "idx", _hash(files), IDX_CLASSES, _idx_side(files), 1, files)
     for folder in (root, root / "cifar-10-batches-py", root / "cifar-10-batches-bin"):
         for layout, end in (("cifar-py", ""), ("cifar-bin", ".bin")):
             batches = [folder / f"data_batch_{i}{end}" for i in range(1, 6)] + [folder / f"test_batch{end}"]
@@ -319,18 +320,18 @@ def _idx_array(file: Path) -> Pixels:
     return np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * dims).reshape(sizes)
 
 
-def _idx_head(files: tuple[Path, ...]) -> tuple[int, int]:
-    """Side and number of classes of a set of idx files."""
+def _idx_side(files: tuple[Path, ...]) -> int:
+    """Side of the images in a set of idx files."""
     stats = [(file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return _idx_head_of(files, tuple(stats))
+    return _idx_side_of(files, tuple(stats))
 
 
 @lru_cache(maxsize=8)
-def _idx_head_of(files: tuple[Path, ...], stats: tuple[tuple[int, int], ...]) -> tuple[int, int]:
-    images, labels = _idx_array(files[0]), _idx_array(files[1])
+def _idx_side_of(files: tuple[Path, ...], stats: tuple[tuple[int, int], ...]) -> int:
+    images = _idx_array(files[0])
     if images.ndim != 3 or images.shape[1] != images.shape[2]:
         raise DataError(f"{files[0]} holds no square images: its sizes are {images.shape}")
-    return images.shape[1], int(labels.max(initial=0)) + 1
+    return images.shape[1]
 
 
 def _idx(images: ImageSet) -> tuple[Pixels, Ids, NDArray[np.bool_]]:

@@ -77,6 +77,7 @@ def damaged(file, change):
         ("t10k-images-idx3-ubyte", lambda b: idx(PIXELS[:19]), "has 19 images, t10k-labels-idx1-ubyte.gz 20 labels"),
         ("t10k-images-idx3-ubyte", lambda b: idx(PIXELS[:20, :5, :5]), "another size"),
         ("t10k-labels-idx1-ubyte.gz", lambda b: gzip.compress(idx(LABELS[:20] + 3)), "has a label 12, of 10 classes"),
+        ("train-labels-idx1-ubyte.gz", lambda b: gzip.compress(idx(LABELS[:100] + 70)), "a label 79, of 10 classes"),
         ("train-labels-idx1-ubyte.gz", lambda b: b[:-9], "train-labels-idx1-ubyte.gz cannot be read"),
     ],
 )
