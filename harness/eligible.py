@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ def gates(model: Model, task: Task, size: dict[str, Any], match: dict[str, Any] 
     model.eval()
     with torch.no_grad():
         found = {"repeatable": _repeatable(model, batch), "batch_independent": _batch_independent(model, batch)}
-        if model.role == "lm":
+        if model.role in ("lm", "seq2seq"):
             found["causal"] = _causal(model, batch)
     if match is not None and size.get("mismatch") is not None:
         found["matched_size"] = _gate(
@@ -53,13 +54,17 @@ def _batch_independent(model: Model, batch: Batch) -> Gate:
 
 
 def _causal(model: Model, batch: Batch) -> Gate:
-    """Everything after a cut is replaced by other tokens; logits up to the cut must stand."""
-    tokens = batch.inputs
+    """Everything after a cut is replaced by other tokens; logits up to the cut must stand.
+
+    Of `seq2seq` it is the target, as the decoder reads it: the source may be seen whole.
+    """
+    read, vocab = ("inputs", model.shape.vocab) if model.role == "lm" else ("decoder_inputs", model.shape.outputs)
+    tokens = getattr(batch, read)
     before, worst = model(batch), 0.0
     for cut in {1, tokens.shape[1] // 3, tokens.shape[1] - 1} - {0, tokens.shape[1]}:
         changed = tokens.clone()
-        changed[:, cut:] = (changed[:, cut:] + 1 + changed[:, :1] % 7) % (model.shape.vocab or 1)
-        after = model(Batch(inputs=changed, mask=batch.mask))
+        changed[:, cut:] = (changed[:, cut:] + 1 + changed[:, :1] % 7) % (vocab or 1)
+        after = model(replace(batch, **{read: changed}))
         change = _relative(after[:, :cut], before[:, :cut])
         worst = worst if change <= worst else change  # NaN counts as worst
     return _gate(worst, 1e-4, "largest relative change of past logits when the future is replaced")

@@ -1,5 +1,7 @@
 """The gates catch what they are named for, and let an honest model through."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
@@ -51,13 +53,13 @@ class Restless(Honest):
         return super().mix(x) + 0.1 * torch.randn_like(x)
 
 
-def judge(mixer, size=None, match=None):
+def judge(mixer, size=None, match=None, task=TASK):
     torch.manual_seed(0)
     recipe = Recipe(mixer=Part(mixer), depth=2)
-    model = assemble(recipe, "lm", Shape(length=16, vocab=16, outputs=16, width=16))
+    model = assemble(recipe, task.role, dataclasses.replace(task.shape, width=16))
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.3)  # as after training: nothing hidden by tiny weights
-    return verdict(gates(model, TASK, size or {}, match))
+    return verdict(gates(model, task, size or {}, match))
 
 
 def failed(found):
@@ -108,3 +110,10 @@ def test_judging_leaves_the_model_in_the_mode_it_was_in():
         model.train(mode)
         gates(model, TASK, {}, None)
         assert model.training is mode
+
+
+def test_a_decoder_that_reads_ahead_in_its_answer_is_caught():
+    task = tasks.build("reverse", length=6, vocab=8)
+    assert judge(Honest, task=task)["ranked"]
+    found = judge(Peeking, task=task)
+    assert [name for name, gate in found["gates"].items() if not gate["passed"]] == ["causal"]
