@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from rich import box
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -19,8 +20,6 @@ from rich.text import Text
 from harness.board.model import Board, Line, Row, TaskBoard
 
 NONE = "–"
-WIDE = 96
-"""Columns of terminal from which on the optional columns are shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +32,7 @@ class Column:
     value: Callable[[Row], float | str | None]
     left: bool = False
     optional: bool = False
-    """Left out where space is short."""
+    """Left out where space is short, the last of them first."""
 
 
 def human(number: float | None, unit: str = "", figures: int = 2) -> str:
@@ -99,7 +98,7 @@ def _other(name: str) -> Column:
     def text(row: Row) -> str:
         return f"{row.also[name]:.3f}" if name in row.also else NONE
 
-    return Column(name, "mean over the seeds; not ranked by", text, lambda r: r.also.get(name))
+    return Column(name, "mean over the seeds; not ranked by", text, lambda r: r.also.get(name), optional=True)
 
 
 def size(row: Row) -> int | None:
@@ -123,7 +122,7 @@ def render(board: Board, console: Console | None = None) -> None:
     console.print(Text(board.suite, style="bold"), Text(board.about))
     for task in board.tasks:
         console.print()
-        console.print(_grid(task, console.width >= WIDE))
+        console.print(_fitting(task, console))
         for name, reason in reasons(task):
             console.print(_item(f"[bold]{escape(name)}[/] not ranked: {escape(reason)}"))
         for note in task.notes:
@@ -138,8 +137,18 @@ def _item(markup: str) -> Padding:
     return Padding(table, (0, 2), style="dim")
 
 
-def _grid(board: TaskBoard, wide: bool) -> Table:
-    shown = [c for c in columns(board) if wide or not c.optional]
+def _fitting(board: TaskBoard, console: Console) -> Table:
+    """The table with as many of its columns as the terminal has room for."""
+    shown, free = columns(board), console.options.update(width=10_000)
+    for title in (*(c.title for c in reversed(shown) if c.optional), None):
+        table = _grid(board, shown)
+        if Measurement.get(console, free, table).maximum <= console.width:
+            break
+        shown = [c for c in shown if c.title != title]
+    return table
+
+
+def _grid(board: TaskBoard, shown: list[Column]) -> Table:
     title = Text.assemble((board.task, "bold"), f"  {direction(board)}")
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="", padding=(0, 1, 0, 0))
     for column in shown:

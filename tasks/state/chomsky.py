@@ -49,7 +49,7 @@ def _difficulties(steps: float = 1.0) -> dict[str, Difficulty]:
         ),
         "small": Difficulty(
             options={"longest_test": 256},
-            stop={"tokens": 2_000_000 * steps},
+            stop={"tokens": 4_000_000 * steps},
             params=50_000,
             model={"depth": 2, "heads": 2},
             train={"lr": 3e-3, "batch_tokens": int(64 * 41 * steps)},
