@@ -59,7 +59,7 @@ def dots(board: TaskBoard, style: Style) -> str:
         return ""
     with _figure(0.27 * len(rows) + 1.1) as (figure, axes):
         _dots(axes, rows, style)
-        _baselines(axes, board, rows)
+        _baselines(figure, axes, board, rows)
         axes.set_xlabel(direction(board))
         return _svg(figure, f"{board.task} dots")
 
@@ -78,15 +78,30 @@ def _dots(axes: Axes, rows: Sequence[Row], style: Style) -> None:
     axes.set_axisbelow(True)
 
 
-def _baselines(axes: Axes, board: TaskBoard, rows: Sequence[Row]) -> None:
-    """Only those near the scores: a far one would squeeze the rest into a corner."""
+def _baselines(figure: Figure, axes: Axes, board: TaskBoard, rows: Sequence[Row]) -> None:
+    """Only those near the scores: a far one would squeeze the rest into a corner. Names that would meet are stacked."""
     ends = [v for row in rows for v in (*row.scores, row.low, row.high) if v is not None]
     span = max(max(ends) - min(ends), 1e-9)
-    for line in board.lines:
-        if min(ends) - 0.8 * span <= line.value <= max(ends) + 0.8 * span:
-            axes.axvline(line.value, color=GREY, linewidth=0.9, linestyle=(0, (3, 2)))
-            top = axes.get_xaxis_transform()
-            axes.text(line.value, 1.02, line.name, transform=top, ha="center", va="bottom", fontsize=8)
+    near = [line for line in board.lines if min(ends) - 0.8 * span <= line.value <= max(ends) + 0.8 * span]
+    for line in near:
+        axes.axvline(line.value, color=GREY, linewidth=0.9, linestyle=(0, (3, 2)))
+    figure.draw_without_rendering()
+    reached: list[float] = []  # where the names on each level end, in pixels
+    for line in sorted(near, key=lambda line: line.value):
+        name = axes.annotate(
+            line.name,
+            (line.value, 1),
+            xycoords=axes.get_xaxis_transform(),
+            textcoords="offset points",
+            xytext=(0, 3),
+            ha="center",
+            va="bottom",
+            fontsize=8,
+        )
+        box = name.get_window_extent()
+        level = next((i for i, end in enumerate(reached) if box.x0 > end + 4), len(reached))
+        reached[level : level + 1] = [box.x1]
+        name.set_position((0, 3 + 10 * level))
 
 
 def curves(board: TaskBoard, records: Sequence[Record], style: Style) -> str:
