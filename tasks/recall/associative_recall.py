@@ -52,7 +52,7 @@ class AssociativeRecall(Generated):
             train={"lr": 3e-3, "batch_tokens": 704},
         ),
         "small": Difficulty(
-            options={"pairs": 8},
+            options={"pairs": 8, "repeats": True},
             stop={"tokens": 3_000_000},
             params=33_000,
             model={"channel": None, "heads": 1, "depth": 2},

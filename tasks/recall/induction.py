@@ -49,7 +49,7 @@ class Induction(Generated):
             train={"lr": 3e-3, "batch_tokens": 1024},
         ),
         "small": Difficulty(
-            options={"length": 64},
+            options={"length": 32},
             stop={"tokens": 4_000_000},
             params=50_000,
             model={"channel": None, "depth": 2},
