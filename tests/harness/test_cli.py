@@ -71,8 +71,8 @@ def test_one_thing_is_shown_whatever_it_is(name, kind):
 
 
 def test_a_task_is_found_under_its_former_name():
-    found = json.loads(call("show", "recall", "--json"))
-    assert (found["name"], found["kind"], found["family"]) == ("mqar", "task", "recall")
+    found = json.loads(call("show", "mnist", "--json"))
+    assert (found["name"], found["kind"], found["family"]) == ("pixels", "task", "images")
     assert found["paper"]
     assert found["deviations"]
 
