@@ -20,7 +20,7 @@ from harness.eligible import gates, verdict
 from harness.optimizer import adamw, descend, set_lr
 from harness.spec import SCHEMA, RunSpec, build_task
 from harness.store import Record
-from tasks.base import Split, Task, Totals, add_totals, scores
+from tasks.base import Split, Task, Totals, add_totals
 from zoo import registry, sizing
 from zoo.contract import Batch, Model
 from zoo.decoding import decode
@@ -87,7 +87,7 @@ def evaluate(model: Model, task: Task, split: Split, *, size: int, limit: int | 
                 answers = decode(model, there, **asdict(task.decoding))
                 totals = add_totals(totals, task.decoded(answers, batch))
     model.train(training)
-    return scores(totals)
+    return task.scores(totals)
 
 
 class Run:

@@ -195,6 +195,10 @@ class Task(ABC):
         """Sums and weights for what the model wrote, without start and stop tokens, for each example of a batch."""
         raise NotImplementedError(f"{self.name} does not score written answers")
 
+    def scores(self, totals: Totals) -> dict[str, float]:
+        """Sums divided by weights; a score that is no such quotient is made here, of sums that add up."""
+        return scores(totals)
+
 
 def in_epochs(name: str, seed: int, places: Ids, total: int) -> Ids:
     """The examples at these places (N,) of a training that walks through `total` examples, shuffled in each epoch."""

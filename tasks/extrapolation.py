@@ -88,12 +88,24 @@ class Extrapolated(Task):
         m = self._length_of(batch)
         return _named(self.at[m].decoded(answers, batch), m)
 
+    def scores(self, totals: Totals) -> dict[str, float]:
+        """The task's, length by length."""
+        found: dict[str, float] = {}
+        for m, part in self.at.items():
+            own = {name.removesuffix(_suffix(m)): value for name, value in totals.items() if _is_at(name, m)}
+            found |= {name + _suffix(m): value for name, value in part.scores(own).items()}
+        return found
+
     def _length_of(self, batch: Batch) -> int:
         return self._multiple[batch.inputs.shape[1]]
 
 
 def _suffix(multiple: int) -> str:
     return "" if multiple == 1 else f"@{multiple}x"
+
+
+def _is_at(name: str, multiple: int) -> bool:
+    return name.endswith(_suffix(multiple)) if multiple > 1 else "@" not in name
 
 
 def _named(totals: Totals, multiple: int) -> Totals:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from tasks.base import SPLITS, Baseline, Task, Totals, add_totals, scores
+from tasks.base import SPLITS, Baseline, Task, Totals, add_totals
 from tasks.checks.randomness import global_states, randomness
 from tasks.checks.subject import Subject, failed, rows
 from zoo.outcome import Outcome, skipped
@@ -113,7 +113,7 @@ def _score(subject: Subject, answer: Answer, batches: list[Batch] | None = None)
         logit_totals = add_totals(logit_totals, task.totals(logits, batch))
         if task.decoding is not None:
             written_totals = add_totals(written_totals, task.decoded(written, batch))
-    return {**scores(logit_totals), **scores(written_totals)}
+    return task.scores({**logit_totals, **written_totals})
 
 
 def _right(task: Task, batch: Batch) -> tuple[Tensor, list[list[int]]]:

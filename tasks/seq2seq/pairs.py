@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, timedelta
 from functools import lru_cache
 from typing import ClassVar, Literal, NamedTuple, TypeAlias, get_args
@@ -50,14 +50,19 @@ MONTHS = [
     "November",
     "December",
 ]
+BLEU_SUMS = (
+    *(f"bleu right {n}" for n in range(1, 5)),
+    *(f"bleu all {n}" for n in range(1, 5)),
+    "bleu own",
+    "bleu reference",
+)
+"""Names of the sums that BLEU is made of: n-grams that the reference has, all n-grams, words of both sides."""
 DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
 
 
 @register(
     about="Translate strings: the pairs of a file, or dates into ISO 8601.",
-    deviations=(
-        "chrF and BLEU are means over sentences (sacrebleu's sentence-level scores), not scores of the whole corpus",
-    ),
+    deviations=("chrF is the mean of sacrebleu's scores of single sentences, BLEU that of the whole corpus",),
 )
 class Pairs(Task):
     """Write the second string of a pair from the first: translation, transliteration, normalisation.
@@ -68,9 +73,9 @@ class Pairs(Task):
     the 36,525 days of 1950 to 2049, each in one of seven English notations, and as YYYY-MM-DD.
 
     Tokens are the characters that occur on a side, in order of their code points, or the bytes of UTF-8.
-    Written answers are scored as text: `chrf` (chrF2, Popović 2015) and `bleu` (tokens as in 13a, smoothed, orders
-    that a sentence has), both from 0 to 100 and means over sentences, as sacrebleu defines them for one sentence; and
-    `exact`, the share of answers that are right. Chance is an empty answer.
+    Written answers are scored as text, by sacrebleu: `chrf` (chrF2, Popović 2015), the mean over sentences, and `bleu`
+    (Papineni et al. 2002; tokens as in 13a, smoothed), that of all sentences together, both from 0 to 100; and `exact`,
+    the share of answers that are right. Chance is an empty answer.
 
     inputs, mask: (B, S), the longest source there is. decoder_inputs, targets, counted: (B, U), the longest target
     and a stop token.
@@ -148,8 +153,14 @@ class Pairs(Task):
         return Batch(inputs=table.inputs[rows].astype(np.int64), mask=mask, **answers)
 
     def decoded(self, answers: Sequence[Sequence[int]], batch: Batch) -> Totals:
-        """`chrf`, `bleu` and `exact`; see the class."""
+        """`chrf` and `exact`, and what `scores` makes `bleu` of."""
         return _compared([self._text(answer) for answer in answers], self._references(batch))
+
+    def scores(self, totals: Totals) -> dict[str, float]:
+        """`Task.scores`, and `bleu` from the n-grams of all sentences."""
+        counted = {name: value for name, (value, _) in totals.items() if name in BLEU_SUMS}
+        found = super().scores({name: both for name, both in totals.items() if name not in BLEU_SUMS})
+        return {**found, "bleu": _bleu(counted)} if counted else found
 
     def _references(self, batch: Batch) -> list[str]:
         return [self._text(row) for row in answers(batch.targets)]
@@ -235,18 +246,34 @@ def _joined(row: Iterable[int], symbols: Sequence[int], tokens: Tokens) -> str:
     return "".join(chr(symbols[token]) if token >= 0 else "\ufffd" for token in row)
 
 
+def _bleu(counted: Mapping[str, float]) -> float:
+    """BLEU of a corpus, from the sums under the names of `BLEU_SUMS`."""
+    from sacrebleu.metrics import bleu
+
+    *counts, own, reference = (int(counted[name]) for name in BLEU_SUMS)
+    # With `effective_order`, sentences of fewer than four words can score too.
+    made = bleu.BLEU.compute_bleu(counts[:4], counts[4:], own, reference, smooth_method="exp", effective_order=True)
+    return float(made.score)
+
+
 def _compared(written: Sequence[str], references: Sequence[str]) -> Totals:
-    """Sums of the sentences' scores."""
+    """Sums of the sentences' scores, and of the counts that BLEU is made of."""
     try:
         from sacrebleu import sentence_bleu, sentence_chrf
     except ImportError as error:
         raise DataError("pairs: answers are scored by sacrebleu: pip install 'zoobench[data]'") from error
     both = list(zip(written, references, strict=True))
     chrf = sum(sentence_chrf(own, [reference]).score for own, reference in both)
-    bleu = sum(sentence_bleu(own, [reference]).score for own, reference in both)
     exact = sum(own == reference for own, reference in both)
+    counts = np.zeros(len(BLEU_SUMS))
+    for own, reference in both:
+        bleu = sentence_bleu(own, [reference])
+        counts += [*bleu.counts, *bleu.totals, bleu.sys_len, bleu.ref_len]
+    n = float(len(both))
     return {
-        name: (float(value), float(len(both))) for name, value in (("chrf", chrf), ("bleu", bleu), ("exact", exact))
+        "chrf": (float(chrf), n),
+        "exact": (float(exact), n),
+        **{name: (value, n) for name, value in zip(BLEU_SUMS, counts.tolist(), strict=True)},
     }
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import tasks
-from tasks.base import SPLITS, DataError, scores
+from tasks.base import SPLITS, DataError, add_totals
+from tasks.seq2seq.pairs import _compared
 from zoo.terms import Batch
 
 FORMATS = ("%d %B %Y", "%B %d, %Y", "%A, %d %B %Y", "%A, %B %d, %Y", "%d %b %Y", "%a %b %d %Y", "%d.%m.%Y")
@@ -91,17 +92,26 @@ def test_scores_are_those_of_sacrebleu(tokens):
     references = [pair[1] for pair in texts(task, "test")[:3]]
     symbols = list(task._table.target_symbols)
     written = [references[0], references[1][:4], "2001-01-01"]
-    totals = scores(task.decoded([[symbols.index(ord(c)) + 2 for c in text] for text in written], batch))
+    totals = task.scores(task.decoded([[symbols.index(ord(c)) + 2 for c in text] for text in written], batch))
     single = [sacrebleu.CHRF()] * 3
     expected = [c.sentence_score(own, [r]).score for c, own, r in zip(single, written, references, strict=True)]
     assert totals["chrf"] == pytest.approx(np.mean(expected))
-    bleu = sacrebleu.BLEU(effective_order=True)
-    expected = [bleu.sentence_score(own, [r]).score for own, r in zip(written, references, strict=True)]
-    assert totals["bleu"] == pytest.approx(np.mean(expected))
+    assert totals["bleu"] == pytest.approx(sacrebleu.corpus_bleu(written, [references]).score)
+    assert set(totals) == {"chrf", "bleu", "exact"}
     assert totals["exact"] == pytest.approx(np.mean([own == r for own, r in zip(written, references, strict=True)]))
-    assert scores(task.decoded([[]] * 3, batch)) == {"chrf": 0.0, "bleu": 0.0, "exact": 0.0}
+    assert task.scores(task.decoded([[]] * 3, batch)) == {"chrf": 0.0, "bleu": 0.0, "exact": 0.0}
     right = [[token for token in row if token > 1] for row in batch.targets.tolist()]
-    assert scores(task.decoded(right, batch)) == pytest.approx({"chrf": 100.0, "bleu": 100.0, "exact": 1.0})
+    assert task.scores(task.decoded(right, batch)) == pytest.approx({"chrf": 100.0, "bleu": 100.0, "exact": 1.0})
+
+
+def test_bleu_is_that_of_the_corpus_however_it_is_cut_into_batches():
+    sacrebleu = pytest.importorskip("sacrebleu")
+    written = ["the cat sat on the mat now", "a b", "dog ran home", "she said that it was all the same to her"]
+    wanted = ["the cat sat on a mat", "a b c d", "the dog ran far home", "she said it was all the same to him"]
+    task, totals = tasks.build("pairs"), {}
+    for part in (slice(0, 1), slice(1, 4)):
+        totals = add_totals(totals, _compared(written[part], wanted[part]))
+    assert task.scores(totals)["bleu"] == pytest.approx(sacrebleu.corpus_bleu(written, [wanted]).score)
 
 
 def test_nonsense_can_be_scored():
