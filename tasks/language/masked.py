@@ -48,7 +48,7 @@ class MaskedText(Windows):
     role = "masked"
     difficulties: ClassVar = {
         "smoke": Difficulty(
-            {"length": 64}, {"tokens": 150_000}, 50_000, {"depth": 2, "heads": 2}, {"lr": 3e-3, "batch_tokens": 1024}
+            {"length": 128}, {"tokens": 150_000}, 50_000, {"depth": 2, "heads": 2}, {"lr": 3e-3, "batch_tokens": 1024}
         ),
         "small": Difficulty(
             {"length": 128}, {"tokens": 4e6}, 200_000, {"depth": 2, "heads": 2}, {"lr": 3e-3, "batch_tokens": 2048}
