@@ -30,8 +30,8 @@ class Windows(Task):
     """A task on windows of T tokens and `_ahead` more of one text.
 
     A split is one contiguous stretch of the text (see `BORDERS`), tokenised by itself; window i begins at its token
-    i·T. What a text says twice can stand in two splits: with `wikipedia_xml` 13 of 9,514
-    held-out windows of 65 bytes, all of markup, and none of 129. With `tokens="bytes"` everything but the content is known without reading the text.
+    i·T. What a text says twice can stand in two splits: with `wikipedia_xml` 13 of 9,514 held-out windows of 65 bytes,
+    all of markup, and none of 129. With `tokens="bytes"` everything but the content is known without reading the text.
     """
 
     _bits: ClassVar[str]
