@@ -7,7 +7,6 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -156,12 +155,6 @@ def _corpus(name: str) -> Row:
     }
 
 
-def cache() -> Path | None:
-    """The folder where fetched corpora are kept."""
-    home = getattr(corpora, "home", None)
-    return home() if callable(home) else None
-
-
 def fetch(name: str) -> Row:
     """Make sure that a corpus is on this machine, downloading it where it is not; its row.
 
@@ -169,7 +162,7 @@ def fetch(name: str) -> Row:
         UserError: it is unknown, or cannot be had, or is not what its card says.
     """
     try:
-        path = import_module("tasks.corpora").fetch(name)
+        path = corpora.fetch(name)
     except ValueError as error:  # DataError is one
         raise UserError(str(error)) from error
     return {**_corpus(name), "here": True, "path": str(path)}
@@ -208,8 +201,8 @@ def show(kind: str, rows: list[Row], console: Console) -> None:
     for row in rows:
         table.add_row(*(_error(row[key]) if key == "error" else _cell(row[key]) for key in columns))
     console.print(table)
-    if kind == "corpora" and (folder := cache()) is not None:
-        console.print(f"fetched corpora are kept in {folder}", highlight=False, markup=False, soft_wrap=True)
+    if kind == "corpora":
+        console.print(f"fetched corpora are kept in {corpora.home()}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _cell(value: Any) -> str:

@@ -329,11 +329,9 @@ def _eased(question: Question, suite: Suite, level: Difficulty) -> Question:
     """One task at a difficulty: its entry goes before the suite, the suite before the difficulty."""
     given = suite.budget.model_fields_set
     told = {name: getattr(suite.train, name) for name in suite.train.model_fields_set}
-    own_data = "path" in question.options
-    options = {key: value for key, value in level.options.items() if not (key == "corpus" and own_data)}
     return question.model_copy(
         update={
-            "options": {**options, **question.options},
+            "options": level.under(question.options),
             "stop": question.stop or (suite.budget.stop if "stop" in given else Stop.model_validate(dict(level.stop))),
             "match": question.match or (suite.budget.match if "match" in given else _size(level)),
             "train": {**level.train, **told, **question.train},

@@ -64,6 +64,10 @@ class Difficulty:
     train: Mapping[str, Any] = field(default_factory=dict)
     """Keys of a suite's `train`, such as lr, batch_tokens."""
 
+    def under(self, own: Mapping[str, Any]) -> dict[str, Any]:
+        """Its options with the user's `own` on top; where these bring data by `path`, no corpus is named."""
+        return {**{key: value for key, value in self.options.items() if key != "corpus" or "path" not in own}, **own}
+
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
@@ -137,8 +141,9 @@ class Task(ABC):
         length = getattr(self, "length", None)
         if not isinstance(length, int):
             raise ValueError(f"{self.name} has one length only: it cannot be tested at others")
-        longer = type(self)(**{**self.options, "length": multiple * length})
-        longer.options = {**self.options, "length": multiple * length}
+        options = {**self.options, "length": multiple * length}
+        longer = type(self)(**options)
+        longer.options = options
         return longer
 
     def batch(self, split: Split, index: int, seed: int = 0, *, size: int = 32) -> Batch:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tasks.base import Baseline, Ids, Split, Task, Totals
 from zoo.terms import Batch, Shape
@@ -112,5 +112,5 @@ def _named(totals: Totals, multiple: int) -> Totals:
     return {name + _suffix(multiple): value for name, value in totals.items()}
 
 
-def _fewer(limit: int | None, multiple: int) -> Any:
+def _fewer(limit: int | None, multiple: int) -> int | None:
     return None if limit is None else max(1, limit // multiple)

@@ -92,8 +92,8 @@ def recurrent_state_bytes(model: Model, length: int) -> int | None:
     taken to stay so: steps one by one are slow even on the meta device.
     """
     try:
-        early = {_state_bytes_after(model, steps) for steps in (1, 2, 65) if steps < length}
-        return early.pop() if len(early) == 1 and length > 65 else _state_bytes_after(model, length)
+        early = {_state_bytes_after(model, steps) for steps in (1, 2, 65)} if length > 65 else set()
+        return early.pop() if len(early) == 1 else _state_bytes_after(model, length)
     except Unsupported:
         return None
 

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 Role: TypeAlias = Literal["lm", "masked", "classify", "retrieve", "seq2seq", "reconstruct"]
 ROLES: tuple[Role, ...] = get_args(Role)
+LABELLED: tuple[Role, ...] = ("classify", "retrieve")
+"""Roles with one answer for a whole example."""
+STEPWISE: tuple[Role, ...] = ("lm", "masked", "reconstruct")
+"""Roles with an answer at every step of the input."""
 Schedule: TypeAlias = Literal["cosine", "linear", "constant", "inverse_sqrt"]
 SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
 

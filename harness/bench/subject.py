@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from zoo import registry
-from zoo.terms import Batch, Role, Shape
+from zoo.terms import LABELLED, Batch, Role, Shape
 
 VOCAB = 256
 CLASSES = 256
@@ -67,7 +67,7 @@ class Subject:
         generator = torch.Generator().manual_seed(0)
         rows = self.batch if rows is None else rows
         inputs = torch.randint(VOCAB, (rows, self.length), generator=generator)
-        answers = (rows,) if self.role in ("classify", "retrieve") else (rows, self.length)
+        answers = (rows,) if self.role in LABELLED else (rows, self.length)
         targets = torch.randint(CLASSES, answers, generator=generator)
         return Batch(inputs=inputs, targets=targets)
 

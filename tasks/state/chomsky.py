@@ -90,12 +90,12 @@ class FormalLanguage(Task):
     classes: ClassVar[int]
     """Answer tokens."""
     difficulties = _difficulties()
+    also = ("exact",)
 
     def __init__(self, *, longest_train: int = 40, shortest_test: int = 41, longest_test: int = 500) -> None:
         self.longest_train = whole(self.name, "longest_train", longest_train, SHORTEST)
         self.shortest_test = whole(self.name, "shortest_test", shortest_test, longest_train + 1)
         self.longest_test = whole(self.name, "longest_test", longest_test, shortest_test)
-        self.also = ("exact",)
         self.metric = Metric("accuracy", higher_is_better=True, chance=1 / self.classes)
 
     def answer_length(self, lengths: Any) -> Any:

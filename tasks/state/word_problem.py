@@ -90,6 +90,7 @@ class WordProblem(Task):
     """
 
     role = "lm"
+    also = ("accuracy", "last")
     difficulties: ClassVar = {
         "smoke": Difficulty(
             options={"group": "S3", "length": 8},
@@ -120,7 +121,6 @@ class WordProblem(Task):
         self.group, self.length, self.order = group, whole("word_problem", "length", length, 2), ORDERS[group]
         if self.order**length < 10_000:
             raise ValueError(f"word_problem: {group} has only {self.order**length} sequences of {length}; raise length")
-        self.also = ("accuracy", "last")
         self.metric = Metric("exact", higher_is_better=True, chance=float(self.order) ** -length)
 
     @property

@@ -7,7 +7,7 @@ from torch import nn
 import zoo
 from zoo.contract import Batch, Shape, Unsupported
 from zoo.heads import Embedding
-from zoo.terms import Site
+from zoo.terms import LABELLED, Site
 
 T, U, V, C, D = 9, 4, 7, 3, 8
 LENGTHS = torch.tensor([9, 5, 1])
@@ -16,7 +16,7 @@ MASK = torch.arange(T) < LENGTHS[:, None]
 
 def build(role, name="pre_ln", *, outputs=None, **options):
     torch.manual_seed(0)
-    outputs = outputs or (C if role in ("classify", "retrieve") else V)
+    outputs = outputs or (C if role in LABELLED else V)
     shape = Shape(length=T, vocab=V, outputs=outputs, target_length=U, width=D, depth=2)
     model = zoo.build(name, role, shape=shape, **options).double().eval()
     with torch.no_grad():
@@ -166,7 +166,7 @@ def test_learned_positions_end():
 
 
 def test_an_encoder_has_no_decoding_state():
-    for role in ("classify", "retrieve"):
+    for role in LABELLED:
         model = build(role, "lstm")
         with pytest.raises(Unsupported):
             model.init_state(1)

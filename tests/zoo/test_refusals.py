@@ -17,6 +17,7 @@ from zoo.channel import CHANNELS
 from zoo.contract import ROLES, Batch, Mixer, Part, Recipe, Shape, Traits, Unsupported
 from zoo.options import mismatch
 from zoo.positions import POSITIONS
+from zoo.terms import LABELLED
 
 VOCAB, CLASSES, T, U = 7, 3, 6, 3
 
@@ -29,7 +30,7 @@ def shape(name, role, options, **sizes):
         multiple, depth = 1, 1
     else:
         multiple, depth = recipe.width_multiple, len(recipe.mixers)
-    outputs = CLASSES if role in ("classify", "retrieve") else VOCAB
+    outputs = CLASSES if role in LABELLED else VOCAB
     given = {"length": T, "outputs": outputs, "vocab": VOCAB, "target_length": U, "depth": depth}
     return Shape(**{**given, "width": multiple * -(-8 // multiple), **sizes})
 

@@ -24,6 +24,7 @@ from zoo.checks.subject import (
 from zoo.contract import Batch, Model, Role, State, Unsupported, leaves
 from zoo.heads import EncoderDecoder, LanguageModel, Seq2Seq, SequenceModel
 from zoo.outcome import Outcome, skipped, within
+from zoo.terms import STEPWISE
 
 EXACT = 1e-10
 """What rounding alone may change in float64."""
@@ -205,7 +206,7 @@ def _padded_example(role: Role) -> Batch:
     """A batch with padding; for `retrieve` of other lengths in the second documents."""
     batch = example(role, len(LENGTHS))
     batch.mask = torch.arange(T) < torch.tensor(LENGTHS)[:, None]
-    if role in ("lm", "masked", "reconstruct"):
+    if role in STEPWISE:
         batch.counted = batch.mask
     if role == "retrieve":
         batch.mask2 = batch.mask.flip(0)

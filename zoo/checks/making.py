@@ -20,10 +20,11 @@ from zoo.outcome import Outcome, skipped, within
 from zoo.positions import acts
 from zoo.positions import part as part_of
 from zoo.sizing import recurrent_state_bytes
+from zoo.terms import LABELLED, STEPWISE
 
 LOGITS = {
-    **dict.fromkeys(("lm", "masked", "reconstruct"), (3, T, VOCAB)),
-    **dict.fromkeys(("classify", "retrieve"), (3, CLASSES)),
+    **dict.fromkeys(STEPWISE, (3, T, VOCAB)),
+    **dict.fromkeys(LABELLED, (3, CLASSES)),
     "seq2seq": (3, U, VOCAB),
 }
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from zoo import registry
 from zoo.contract import ROLES, Batch, Model, Role, Shape, State, Unsupported
+from zoo.terms import LABELLED, STEPWISE
 
 T, U = 17, 5
 """Steps of a sequence, odd; and of a decoded one."""
@@ -61,7 +62,7 @@ class Subject:
         return self._build(role, self.length, changes).eval()
 
     def _build(self, role: Role, length: int, changes: dict[str, Any]) -> Model:
-        outputs = CLASSES if role in ("classify", "retrieve") else VOCAB
+        outputs = CLASSES if role in LABELLED else VOCAB
         sizes = {"length": length, "outputs": outputs, "vocab": VOCAB, "width": self.width, "depth": self.depth}
         return registry.build(self.name, role, shape=Shape(**{**sizes, "target_length": U, **changes}), **self.options)
 
@@ -76,7 +77,7 @@ class Subject:
     @property
     def encoder(self) -> Role | None:
         """The role in which the backbone looks both ways, if it has one."""
-        return next((role for role in ("classify", "retrieve") if role in self.roles), None)
+        return next((role for role in LABELLED if role in self.roles), None)
 
     @property
     def backbones(self) -> tuple[Role, ...]:
@@ -99,7 +100,7 @@ def tokens(batch: int = 3, steps: int = T) -> Tensor:
 
 def example(role: Role, batch: int = 3, steps: int = T) -> Batch:
     """A batch a model of this role can read, with targets."""
-    if role in ("lm", "masked", "reconstruct"):
+    if role in STEPWISE:
         return Batch(inputs=tokens(batch, steps), targets=tokens(batch, steps))
     if role == "seq2seq":
         return Batch(inputs=tokens(batch, steps), decoder_inputs=tokens(batch, U), targets=tokens(batch, U))
