@@ -50,5 +50,5 @@ $(VENV)/.data: pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[data,vision,hub,dev,oracles]'
+	$(BIN)/python -m pip install --quiet --editable '.[data,vision,tuning,hub,dev,oracles]'
 	@touch $@ $(VENV)/.data
