@@ -23,10 +23,12 @@ import yaml
 
 from harness import device as machine
 from harness import runner
+from harness.build import build_model, examples_of, resolve_size
 from harness.spec import RunSpec, build_task, expand
 from harness.suite import load
-from harness.train import Run, build_model, resolve_size
+from harness.train import Run
 from tasks.base import Task
+from zoo.sizing import Size
 
 STEPS = 40
 SUITE: dict[str, Any] = {
@@ -41,16 +43,16 @@ SUITE: dict[str, Any] = {
 }
 
 
-def by_hand(spec: RunSpec, task: Task, width: int, examples: int) -> float:
+def by_hand(spec: RunSpec, task: Task, size: Size) -> float:
     """Seconds of the loop anybody would write, batches made when they are needed off the clock included."""
     device = machine.pick()
-    model = build_model(spec, task, width).to(device).train()
+    model = build_model(spec, task, size).to(device).train()
     decay, rest = [], []
     for parameter in model.parameters():
         (decay if parameter.ndim > 1 else rest).append(parameter)
     groups = [{"params": decay, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.95), fused=True)
-    batches = [task.batch("train", index, spec.seed, size=examples) for index in range(STEPS)]
+    batches = [task.batch("train", index, spec.seed, size=examples_of(spec, task)) for index in range(STEPS)]
     precision = machine.resolve_precision(spec.train["precision"], device)
     start = time.perf_counter()
     for batch in batches:
@@ -65,9 +67,9 @@ def by_hand(spec: RunSpec, task: Task, width: int, examples: int) -> float:
     return time.perf_counter() - start
 
 
-def by_harness(spec: RunSpec, width: Any, folder: Path) -> float:
+def by_harness(spec: RunSpec, size: Size, folder: Path) -> float:
     """Seconds of the harness's loop over the same steps."""
-    run = Run(spec, width, folder, lambda event: None)
+    run = Run(spec, size, folder, lambda event: None)
     start = time.perf_counter()
     run.train(lambda: False, checkpoint=1e9)
     return time.perf_counter() - start
@@ -78,11 +80,11 @@ def overhead(rounds: int, suite: Path) -> tuple[float, float, float]:
     torch.set_num_threads(1)
     spec = expand(load(suite))[0]
     task = build_task(spec)
-    size, examples = resolve_size(spec, task), spec.train["batch_tokens"] // task.shape.length
+    size = resolve_size(spec, task)
     pairs = []
     for number in range(rounds + 1):
         with tempfile.TemporaryDirectory() as folder:
-            turns = [lambda: by_hand(spec, task, size.width, examples), lambda: by_harness(spec, size, Path(folder))]
+            turns = [lambda: by_hand(spec, task, size), lambda: by_harness(spec, size, Path(folder))]
             found = {turn: turns[turn]() for turn in ((0, 1) if number % 2 else (1, 0))}
         pairs.append((found[0], found[1]))
     hands, harnesses = zip(*pairs[1:], strict=True)  # the first round warms up

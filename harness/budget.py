@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -22,6 +23,14 @@ class StopRule:
 
     meter: str
     limit: float
+    target: float | None = None
+    """A score on `valid` that ends the run before its limit."""
+
+    @classmethod
+    def of(cls, stop: Mapping[str, float]) -> StopRule:
+        """The rule that `RunSpec.stop` spells: one meter with its limit, and perhaps a target."""
+        ((meter, limit),) = ((name, value) for name, value in stop.items() if name != "target")
+        return cls(meter, limit, stop.get("target"))
 
     def progress(self, used: Meters) -> float:
         """From 0 at the start to 1 at the limit."""
@@ -32,6 +41,12 @@ class StopRule:
         if self.meter == "seconds":
             return used.seconds >= self.limit
         return used.steps > 0 and getattr(used, self.meter) + getattr(step, self.meter) > self.limit
+
+    def reached(self, score: float | None, *, higher_is_better: bool) -> bool:
+        """Whether a score is as good as the target; never without one."""
+        if self.target is None or score is None:
+            return False
+        return score >= self.target if higher_is_better else score <= self.target
 
 
 def schedule(kind: str, progress: float, *, warmup: float, final: float) -> float:

@@ -13,24 +13,25 @@ from rich.table import Table
 
 from harness import device as machine
 from harness.budget import StopRule
+from harness.build import build_model, examples_of, resolve_size
 from harness.execute import local
 from harness.source import Path_
-from harness.spec import RunSpec, build_task, expand, trials
+from harness.spec import Cell, RunSpec, build_task, expand, trials
 from harness.suite import Loaded
-from harness.train import build_model, resolve_size
 from harness.units import clock, short
 from zoo import sizing
 from zoo.terms import Unsupported
 
-Sizes = dict[tuple[str, str], "sizing.Size | str"]
+Sizes = dict[Cell, "sizing.Size | str"]
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One architecture on one task: what each of its runs would be."""
+class Planned:
+    """One architecture on one task, in one track: what each of its runs would be."""
 
     architecture: str
     task: str
+    track: str
     runs: int
     trials: int
     size: sizing.Size | None
@@ -71,10 +72,10 @@ def _culprit(spec: RunSpec, loaded: Loaded, message: str) -> Path_:
     suite = loaded.suite
     arch = next(i for i, choice in enumerate(suite.architectures) if choice.label == spec.architecture_label)
     task = next(question for question in suite.tasks if question.label == spec.task_label)
-    return loaded.culprit(arch, task, message)
+    return loaded.culprit(arch, task, message, spec.track)
 
 
-def plan(loaded: Loaded) -> list[Cell]:
+def plan(loaded: Loaded) -> list[Planned]:
     """Every cell of the suite, with a few training steps of each measured on this machine."""
     specs, tries = expand(loaded), trials(loaded)
     sizes = solve(specs, loaded)
@@ -84,18 +85,18 @@ def plan(loaded: Loaded) -> list[Cell]:
         runs, n_trials = (sum(other.cell == spec.cell for other in group) for group in (specs, tries))
         size = sizes[spec.cell]
         if isinstance(size, str):
-            cells.append(Cell(*spec.cell, runs, 0, None, reason=size))
+            cells.append(Planned(*spec.cell, runs, 0, None, reason=size))
         else:
-            cells.append(Cell(*spec.cell, runs, n_trials, size, **_measure(spec, size)))
+            cells.append(Planned(*spec.cell, runs, n_trials, size, **_measure(spec, size)))
     return cells
 
 
 def _measure(spec: RunSpec, size: sizing.Size) -> dict[str, Any]:
     task, device = build_task(spec), machine.pick()
-    examples = max(1, spec.train["batch_tokens"] // task.train_length)
+    examples = examples_of(spec, task)
     batch = task.batch("train", 0, spec.seed, size=examples).tensors(device)
-    model = build_model(spec, task, size.width).to(device)
-    rule = StopRule(*next(iter(spec.stop.items())))
+    model = build_model(spec, task, size).to(device)
+    rule = StopRule.of(spec.stop)
     with machine.autocast(device, machine.resolve_precision(spec.train["precision"], device)):
         flops = sizing.training_flops(model, batch, task.loss)
         seconds = min(_timed(lambda: task.loss(model(batch), batch).backward()) for _ in range(4))
@@ -110,30 +111,33 @@ def _timed(work: Callable[[], None]) -> float:
     return time.perf_counter() - start
 
 
-def estimate(cells: list[Cell], loaded: Loaded) -> float:
+def estimate(cells: list[Planned], loaded: Loaded) -> float:
     """Seconds of wall time for the whole suite with one worker per core."""
     fraction = loaded.suite.tuning.budget if loaded.suite.tuning else 0.0
     return sum(cell.seconds * (cell.runs + cell.trials * fraction) for cell in cells) / local.default_workers()
 
 
-def show(cells: list[Cell], loaded: Loaded, console: Console) -> None:
+def show(cells: list[Planned], loaded: Loaded, console: Console) -> None:
     """The plan as a table."""
     table = Table(title=f"plan of {loaded.suite.suite}", title_justify="left", header_style="bold")
-    for name in ("task", "architecture", "runs", "width", "depth", "params", "off", "tokens", "FLOPs", "time a run"):
-        table.add_column(name, justify="left" if name in ("task", "architecture") else "right", no_wrap=True)
+    names = ["task", "track"] if loaded.suite.tracks else ["task"]
+    left = [*names, "architecture"]
+    for name in (*left, "runs", "width", "depth", "params", "off", "tokens", "FLOPs", "time a run"):
+        table.add_column(name, justify="left" if name in left else "right", no_wrap=True)
     for cell in cells:
+        where = [getattr(cell, name) for name in left]
         if cell.size is None:
-            table.add_row(cell.task, cell.architecture, "–", *["–"] * 3, "", "", "", "unsupported", style="dim")
+            table.add_row(*where, "–", *["–"] * 3, "", "", "", "unsupported", style="dim")
             continue
         off = "" if cell.size.mismatch is None else f"{cell.size.mismatch:+.1%}"
         runs = f"{cell.trials}+{cell.runs}" if cell.trials else str(cell.runs)
         sizes = (str(cell.size.width), str(cell.size.depth), short(cell.size.params_non_embedding), off)
-        table.add_row(
-            cell.task, cell.architecture, runs, *sizes, short(cell.tokens), short(cell.flops), clock(cell.seconds)
-        )
+        table.add_row(*where, runs, *sizes, short(cell.tokens), short(cell.flops), clock(cell.seconds))
     console.print(table)
-    for reason in dict.fromkeys(f"{c.architecture} on {c.task}: {c.reason}" for c in cells if c.size is None):
-        console.print(f"unsupported: {reason}", style="dim", highlight=False)
+    for cell in cells:
+        if cell.size is None:
+            name = " · ".join(filter(None, (cell.architecture, cell.task, cell.track)))
+            console.print(f"unsupported: {name}: {cell.reason}", style="dim", highlight=False)
     total = sum(cell.runs + cell.trials for cell in cells if cell.size)
     note = "params: without embeddings and head; runs: trials+runs; time: measured steps, evaluation not included"
     console.print(note, style="dim", highlight=False)

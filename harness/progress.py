@@ -13,18 +13,18 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from harness.spec import RunSpec
 from harness.units import clock, short
 
-Key: TypeAlias = "tuple[str, str, str, int, float]"
+Key: TypeAlias = "tuple[str, str, str, str, int, float]"
 
 
 def title(spec: RunSpec) -> str:
     """A run in words: `text · pre_ln · seed 0`."""
-    name = f"{spec.task_label} · {spec.architecture_label} · "
+    name = " · ".join([*filter(None, (spec.task_label, spec.track, spec.architecture_label)), ""])
     return name + (f"trial lr {spec.train['lr']:g}" if spec.kind == "trial" else f"seed {spec.seed}")
 
 
 def key(spec: RunSpec) -> Key:
     """What tells the runs of a suite apart."""
-    return spec.kind, spec.task_label, spec.architecture_label, spec.seed, spec.train["lr"]
+    return spec.kind, *spec.cell, spec.seed, spec.train["lr"]
 
 
 class Live:

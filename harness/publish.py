@@ -31,7 +31,7 @@ def board(
     specs, records = current(loaded, store)
     if not any(record["spec"]["kind"] == "final" for record in records):
         raise UserError(f"no finished runs yet; start them with: zoobench run {suite}", file=store.folder)
-    order = [question.label for question in loaded.suite.tasks]
+    order = [(question.label, track) for question in loaded.suite.tasks for track in loaded.suite.tracks or ("",)]
     made = boards.make(loaded.suite.suite, records, baselines(specs, store), loaded.suite.about, order)
     folder = store.folder / "board"
     if save:
@@ -49,12 +49,15 @@ def compare(
 ) -> list[dict[str, Any]]:
     """Two rows of a board, task by task: their seeds side by side, and whether the board's model separates them."""
     made, _ = board(suite, overrides, root, save=False)
+    everyone = sorted({row.architecture for task in made.tasks for row in task.rows})
     found = []
     for task in made.tasks:
         rows = {row.architecture: row for row in task.rows}
         for name in (first, second):
-            if name not in rows:
-                raise UserError(f"no row {name!r} on the board of {suite}{nearest(name, rows)}")
+            if name not in everyone:
+                raise UserError(f"no row {name!r} on the board of {suite}{nearest(name, everyone)}")
+        if not rows.keys() >= {first, second}:
+            continue  # one of the two does not play this task
         a, b = rows[first], rows[second]
         common = sorted(set(a.seeds) & set(b.seeds))
         scores = {s: (a.scores[a.seeds.index(s)], b.scores[b.seeds.index(s)]) for s in common}
@@ -62,11 +65,12 @@ def compare(
         found.append(
             {
                 "task": task.task,
+                "track": task.track,
                 "metric": task.metric,
                 "seeds": common,
                 "scores": {str(s): list(pair) for s, pair in scores.items()},
                 "difference": sum(x - y for x, y in scores.values()) / len(scores) if scores else None,
-                "separated": not set(a.letters) & set(b.letters) if ranked else None,
+                "separated": not a.groups & b.groups if ranked else None,
                 "detectable": task.mdd,
                 "note": "; ".join(f"{row.architecture}: {row.reason}" for row in (a, b) if row.reason),
             }
@@ -82,7 +86,9 @@ def show_comparison(first: str, second: str, rows: list[dict[str, Any]], console
     for row in rows:
         said = {True: "yes", False: "no", None: row["note"] or "not ranked"}[row["separated"]]
         numbers = ["–" if row[key] is None else f"{row[key]:+.4f}" for key in ("difference", "detectable")]
-        table.add_row(row["task"], row["metric"], str(len(row["seeds"])), *numbers, said)
+        table.add_row(
+            " · ".join(filter(None, (row["task"], row["track"]))), row["metric"], str(len(row["seeds"])), *numbers, said
+        )
     console.print(table)
 
 

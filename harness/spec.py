@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import tasks
 from harness.suite import Loaded, Question, Train
@@ -17,6 +17,14 @@ from zoo.terms import Role
 
 SCHEMA = 1
 """Version of the record format; part of every run id."""
+
+
+class Cell(NamedTuple):
+    """One architecture on one task in one track, by their labels."""
+
+    architecture: str
+    task: str
+    track: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +46,13 @@ class RunSpec:
     evaluate: dict[str, Any]
     plugins: tuple[tuple[str, str], ...] = field(default=())
     """(name, digest of its content) of every plug-in of the suite."""
+    track: str = ""
+    """What is held equal, by the suite's name for it; empty in a suite that has no tracks."""
 
     def to_dict(self) -> dict[str, Any]:
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        """Plain data; `track` only where there is one."""
+        found = json.loads(json.dumps(dataclasses.asdict(self)))
+        return found if self.track else {key: value for key, value in found.items() if key != "track"}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> RunSpec:
@@ -52,9 +64,9 @@ class RunSpec:
         return blake2b(text.encode(), digest_size=8).hexdigest()
 
     @property
-    def cell(self) -> tuple[str, str]:
-        """The board's row and column."""
-        return self.architecture_label, self.task_label
+    def cell(self) -> Cell:
+        """What is sized, tuned and given a row once, whatever the seed."""
+        return Cell(self.architecture_label, self.task_label, self.track)
 
     def replace(self, **changes: Any) -> RunSpec:
         return dataclasses.replace(self, **changes)
@@ -66,11 +78,12 @@ def build_task(spec: RunSpec) -> Task:
 
 
 def expand(loaded: Loaded) -> list[RunSpec]:
-    """Every final run of a suite, task by task, seed by seed, with the suite's own hyperparameters."""
+    """Every final run of a suite: task by task, track by track, seed by seed, with the suite's own hyperparameters."""
     plugins = tuple((name, _digest(where)) for name, where in loaded.plugins)
     return [
-        _spec(loaded, question, index, seed, plugins)
+        _spec(loaded, question, index, seed, plugins, track)
         for question in loaded.suite.tasks
+        for track in loaded.suite.tracks or ("",)
         for seed in loaded.suite.seeds
         for index, choice in enumerate(loaded.suite.architectures)
         if question.plays(choice.label)
@@ -87,7 +100,7 @@ def trials(loaded: Loaded) -> list[RunSpec]:
             kind="trial",
             seed=tuning.seed,
             train={**spec.train, "lr": lr},
-            stop={name: limit * tuning.budget for name, limit in spec.stop.items()},
+            stop={name: limit * tuning.budget for name, limit in spec.stop.items() if name != "target"},
             evaluate={**spec.evaluate, "split": tuning.select},
         )
         for spec in expand(loaded)
@@ -96,12 +109,14 @@ def trials(loaded: Loaded) -> list[RunSpec]:
     ]
 
 
-def _spec(loaded: Loaded, question: Question, index: int, seed: int, plugins: tuple[tuple[str, str], ...]) -> RunSpec:
-    suite, choice = loaded.suite, loaded.suite.architectures[index]
-    options = loaded.options(index, question)
-    match = question.match or suite.budget.match
+def _spec(
+    loaded: Loaded, question: Question, index: int, seed: int, plugins: tuple[tuple[str, str], ...], name: str
+) -> RunSpec:
+    suite, choice, track = loaded.suite, loaded.suite.architectures[index], loaded.track(name)
+    options = loaded.options(index, question, name)
+    match = track.match if "match" in track.model_fields_set else question.match or suite.budget.match
     train = Train.model_validate({**suite.train.model_dump(), **question.train})
-    name, limit = (question.stop or suite.budget.stop).limit
+    stop = track.stop or question.stop or suite.budget.stop
     return RunSpec(
         architecture=choice.name,
         architecture_label=choice.label,
@@ -112,11 +127,12 @@ def _spec(loaded: Loaded, question: Question, index: int, seed: int, plugins: tu
         role=tasks.get(question.name).make.role,
         seed=seed,
         kind="final",
-        match=None if match is None or "width" in options else match.model_dump(),
-        stop={name: limit},
+        match=None if match is None or "width" in options else match.terms(),
+        stop=stop.terms(),
         train=train.model_dump(mode="json"),
         evaluate=suite.evaluate.model_dump(),
         plugins=plugins,
+        track=name,
     )
 
 

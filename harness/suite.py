@@ -43,33 +43,61 @@ class Strict(BaseModel):
         return data
 
 
-class Match(Strict):
-    """What is held equal over the architectures."""
+METERS = ("tokens", "steps", "flops", "seconds")
+"""What a run uses up, by which it can be ended."""
 
-    params: Count
+
+class Match(Strict):
+    """What is held equal over the architectures: exactly one of params, flops_per_token, state_bytes."""
+
+    params: Count | None = None
     count: Literal["total", "non_embedding"] = "non_embedding"
+    """Which parameters: all, or those of the backbone."""
+    flops_per_token: Quantity | None = None
+    """Counted on one real training step, forward and backward, over the tokens of its batch."""
+    state_bytes: Count | None = None
+    """Carried from one decoding step to the next after one sequence of the task's length."""
     tolerance: Fraction = 0.05
+    solve: Annotated[list[Literal["width", "depth"]], Field(min_length=1)] = ["width", "depth"]
+    """What is varied to get there; depth only where no width comes within the tolerance."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Match:
+        if sum(value is not None for value in (self.params, self.flops_per_token, self.state_bytes)) != 1:
+            raise ValueError("give exactly one of params, flops_per_token, state_bytes")
+        if self.params is None and "count" in self.model_fields_set:
+            raise ValueError("count goes with params only")
+        if "width" not in self.solve:
+            raise ValueError("solve needs width: depth alone is too coarse to match anything")
+        return self
+
+    def terms(self) -> dict[str, Any]:
+        """As a RunSpec holds it: what is matched, and whatever differs from the defaults."""
+        left_out = {*(() if self.params else ("count",)), *(("solve",) if self.solve == ["width", "depth"] else ())}
+        return self.model_dump(exclude_none=True, exclude=left_out)
 
 
 class Stop(Strict):
-    """When a run ends: exactly one of these."""
+    """When a run ends: at a limit on exactly one meter, or before it, when the score on `valid` reaches a target."""
 
     tokens: Count | None = None
     steps: Count | None = None
     flops: Quantity | None = None
     seconds: Duration | None = None
+    target: Number | None = None
+    """A value of the task's metric; rows are then ranked by what they used of the meter to reach it."""
 
     @model_validator(mode="after")
     def _one(self) -> Stop:
-        if len(self.model_dump(exclude_none=True)) != 1:
-            raise ValueError("give exactly one of tokens, steps, flops, seconds")
+        if sum(getattr(self, name) is not None for name in METERS) != 1:
+            raise ValueError(
+                "give exactly one of tokens, steps, flops, seconds" + (" beside target" * bool(self.target))
+            )
         return self
 
-    @property
-    def limit(self) -> tuple[str, float]:
-        """The meter that ends the run and where it stands then."""
-        ((name, value),) = self.model_dump(exclude_none=True).items()
-        return name, value
+    def terms(self) -> dict[str, float]:
+        """As a RunSpec holds it."""
+        return self.model_dump(exclude_none=True)
 
 
 class Budget(Strict):
@@ -81,7 +109,27 @@ class Budget(Strict):
     @model_validator(mode="before")
     @classmethod
     def _none(cls, data: Any) -> Any:
-        return {**data, "match": None} if isinstance(data, dict) and data.get("match") == "none" else data
+        return _without_match(data)
+
+
+class Track(Strict):
+    """One way to hold architectures equal: a budget by which every task is played once more, and ranked apart."""
+
+    about: str = ""
+    match: Match | None = None
+    stop: Stop | None = None
+    model: dict[str, Any] = {}
+    """Options for every architecture that has them, over the suite's and the task's: `width`, if nothing is matched."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _none(cls, data: Any) -> Any:
+        return _without_match(data)
+
+
+def _without_match(data: Any) -> Any:
+    """`match: none` is no match."""
+    return {**data, "match": None} if isinstance(data, dict) and data.get("match") == "none" else data
 
 
 class Train(Strict):
@@ -167,6 +215,8 @@ class Suite(Strict):
     architectures: Annotated[list[Choice], Field(min_length=1)]
     tasks: Annotated[list[Question], Field(min_length=1)]
     budget: Budget = Budget()
+    tracks: dict[str, Track] = {}
+    """By name; without any, every task is played once, under `budget`."""
     tuning: Tuning | None = None
     seeds: Annotated[list[int], Field(min_length=1)] = [0, 1, 2]
     train: Train = Train()
@@ -174,6 +224,14 @@ class Suite(Strict):
     """Options for every architecture that has them: `depth`, `dropout`, `heads`, …"""
     evaluate: Evaluate = Evaluate()
     limits: Limits = Limits()
+
+    @field_validator("tracks")
+    @classmethod
+    def _named(cls, tracks: dict[str, Track]) -> dict[str, Track]:
+        for name in tracks:
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+                raise ValueError(f"a track's name has letters, digits, '.', '_' and '-'; got {name!r}")
+        return tracks
 
     @field_validator("seeds")
     @classmethod
@@ -195,18 +253,23 @@ class Loaded:
     def error(self, message: str, path: Path_ = ()) -> UserError:
         return self.source.error(message, path)
 
-    def options(self, index: int, question: Question) -> dict[str, Any]:
-        """The options of one architecture on one task: its own over the task's, over those of every model."""
+    def track(self, name: str) -> Track:
+        """A track by name; the one without a name is the suite's own budget."""
+        return self.suite.tracks[name] if name else Track()
+
+    def options(self, index: int, question: Question, track: str = "") -> dict[str, Any]:
+        """The options of one architecture on one task: its own over the track's, the task's, those of every model."""
         choice = self.suite.architectures[index]
         known = {*COMMON_TYPES, *(option.name for option in registry.get(choice.name).options)}
-        shared = {key: value for key, value in {**self.suite.model, **question.model}.items() if key in known}
-        return {**shared, **choice.options}
+        common = {**self.suite.model, **question.model, **self.track(track).model}
+        return {**{key: value for key, value in common.items() if key in known}, **choice.options}
 
-    def culprit(self, index: int, question: Question, message: str) -> Path_:
+    def culprit(self, index: int, question: Question, message: str, track: str = "") -> Path_:
         """Where the option stands that a message about one architecture on one task names; else the architecture."""
         choice, task = self.suite.architectures[index], self.suite.tasks.index(question)
         places: list[tuple[Path_, dict[str, Any]]] = [
             (("architectures", index, choice.name), choice.options),
+            (("tracks", track, "model"), self.track(track).model),
             (("tasks", task, "model"), question.model),
             (("model",), self.suite.model),
         ]
@@ -464,6 +527,8 @@ def _check(loaded: Loaded) -> None:
         shared = known | shared
         check_options(choice.options, known | COMMON_TYPES, choice.name, loaded, (*path, choice.name))
     check_options(loaded.suite.model, shared, "model", loaded, ("model",))
+    for name, track in loaded.suite.tracks.items():
+        check_options(track.model, shared, "model", loaded, ("tracks", name, "model"))
     for index, question in enumerate(loaded.suite.tasks):
         path = ("tasks", index)
         check_options(question.model, shared, "model", loaded, (*path, "model"))
@@ -476,18 +541,23 @@ def _check(loaded: Loaded) -> None:
 
 
 def _check_recipes(loaded: Loaded) -> None:
-    """Every architecture takes the options it has on every task."""
+    """Every architecture takes the options it has on every task it plays."""
     for question in loaded.suite.tasks:
         for index, choice in enumerate(loaded.suite.architectures):
-            options = loaded.options(index, question)
-            if options.pop("width", 1) < 1:
-                raise loaded.error("width must be at least 1", loaded.culprit(index, question, "width"))
-            try:
-                registry.recipe(choice.name, **options)
-            except Exception as error:  # a plug-in may raise anything
-                own = isinstance(error, (TypeError, ValueError))
-                message = str(error) if own else f"{choice.name}: {type(error).__name__}: {error}"
-                raise loaded.error(message, loaded.culprit(index, question, message)) from None
+            for track in loaded.suite.tracks or ("",) if question.plays(choice.label) else ():
+                _check_recipe(loaded, index, question, track)
+
+
+def _check_recipe(loaded: Loaded, index: int, question: Question, track: str) -> None:
+    name, options = loaded.suite.architectures[index].name, loaded.options(index, question, track)
+    if options.pop("width", 1) < 1:
+        raise loaded.error("width must be at least 1", loaded.culprit(index, question, "width", track))
+    try:
+        registry.recipe(name, **options)
+    except Exception as error:  # a plug-in may raise anything
+        own = isinstance(error, (TypeError, ValueError))
+        message = str(error) if own else f"{name}: {type(error).__name__}: {error}"
+        raise loaded.error(message, loaded.culprit(index, question, message, track)) from None
 
 
 def _named(value: Any, message: str, above: int = 0) -> Iterator[tuple[Path_, int]]:

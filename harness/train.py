@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,14 @@ from torch import Tensor
 
 from harness import device as machine
 from harness.budget import Meters, StopRule, schedule
+from harness.build import build_model, examples_of, matched, step_flops
 from harness.data import extend_hash, stream
 from harness.eligible import gates, verdict
 from harness.optimizer import adamw, descend, set_lr
 from harness.spec import SCHEMA, RunSpec, build_task
 from harness.store import Record
 from tasks.base import Split, Task, Totals, add_totals
-from zoo import registry, sizing
+from zoo import sizing
 from zoo.contract import Batch, Model
 from zoo.decoding import decode
 from zoo.ops import kernels
@@ -50,27 +51,8 @@ class Progress:
     segments: list[dict[str, Any]] = field(default_factory=list)
     loss_sum: float = 0.0
     loss_steps: int = 0
-
-
-def resolve_size(spec: RunSpec, task: Task) -> sizing.Size:
-    """The width that meets the match rule, or the given one, and what it amounts to.
-
-    Raises:
-        zoo.Unsupported: the architecture cannot play the task's role. ValueError: an option or size cannot be.
-    """
-    options = {key: value for key, value in spec.options.items() if key != "width"}
-    if spec.match is not None:
-        target, count = spec.match["params"], spec.match["count"]
-        return sizing.solve_width(spec.architecture, spec.role, task.shape, params=target, count=count, **options)
-    shape = replace(task.shape, width=spec.options.get("width", task.shape.width))
-    return sizing.measure(spec.architecture, spec.role, shape, **options)
-
-
-def build_model(spec: RunSpec, task: Task, width: int) -> Model:
-    """The model of a run, initialised by its seed alone."""
-    torch.manual_seed(spec.seed)
-    options = {key: value for key, value in spec.options.items() if key != "width"}
-    return registry.build(spec.architecture, spec.role, shape=replace(task.shape, width=width), **options)
+    reached: bool = False
+    """Whether a score on `valid` has reached the stop rule's target."""
 
 
 def evaluate(model: Model, task: Task, split: Split, *, size: int, limit: int | None) -> dict[str, float]:
@@ -98,25 +80,24 @@ class Run:
         self.task = build_task(spec)
         self.device = machine.pick()
         self.precision = machine.resolve_precision(spec.train["precision"], self.device)
-        self.examples = max(1, spec.train["batch_tokens"] // self.task.train_length)
+        self.examples = examples_of(spec, self.task)
         first = self.task.batch("train", 0, spec.seed, size=self.examples)  # loads the data before memory is watched
-        self._rehearse(first, size.width)
+        self._rehearse(first)
         self.memory = machine.PeakMemory(self.device)
-        self.model = build_model(spec, self.task, size.width).to(self.device)
+        self.model = build_model(spec, self.task, size).to(self.device)
         self.optimizer = self._adamw(self.model)
-        self.rule = StopRule(*next(iter(spec.stop.items())))
+        self.rule = StopRule.of(spec.stop)
         self.schedule = self.model.recipe.schedule or spec.train["schedule"]
         kernels.used.clear()
-        autocast = machine.autocast(self.device, self.precision)
-        flops = sizing.training_flops(self.model, first.tensors(self.device), self.loss, autocast=autocast)
+        flops = step_flops(spec, self.task, self.model)
         self.step_cost = Meters(tokens=first.inputs.shape[0] * first.inputs.shape[1], steps=1, flops=flops)
         self.progress = Progress()
         self._load_checkpoint()
 
-    def _rehearse(self, batch: Batch, width: int) -> None:
+    def _rehearse(self, batch: Batch) -> None:
         """A step of another model on one example: what it loads and compiles is then on no clock and in no memory."""
         machine.warm_up(self.device)
-        model = build_model(self.spec, self.task, width).to(self.device)
+        model = build_model(self.spec, self.task, self.size).to(self.device)
         one = Batch(**{name: value[:1] for name, value in batch.arrays().items()}).tensors(self.device)
         autocast = machine.autocast(self.device, self.precision)
         descend(model, one, self.task.loss, self._adamw(model), autocast=autocast, clip=self.spec.train["clip"])
@@ -132,7 +113,7 @@ class Run:
         return self.task.loss(logits, batch, label_smoothing=self.model.recipe.label_smoothing)
 
     def train(self, stop: Callable[[], bool], checkpoint: float) -> None:
-        """Train until the stop rule ends it.
+        """Train until the stop rule ends it, or a score on `valid` reaches the rule's target.
 
         Raises:
             Stopped: `stop()` became true; a checkpoint was written.
@@ -145,7 +126,7 @@ class Run:
         saved = time.monotonic()
         batches = stream(self.task, spec.seed, self.examples, start=used.steps)
         self.model.train()
-        while not self.rule.done(used, self.step_cost):
+        while not (self.progress.reached or self.rule.done(used, self.step_cost)):
             before = self.rule.progress(used)
             batch = next(batches)
             self.progress.stream_hash = extend_hash(self.progress.stream_hash, batch)
@@ -191,10 +172,15 @@ class Run:
         progress, used = self.progress, self.progress.used
         point: dict[str, Any] = {**asdict(used), "loss": progress.loss_sum / progress.loss_steps}
         if score:
-            point["valid"] = self.score("valid", self.spec.evaluate["valid"])
+            scores = self.score("valid", self.spec.evaluate["valid"])
+            point["valid"], progress.reached = scores, self._reached(scores)
         progress.curve.append(point)
         progress.loss_sum, progress.loss_steps = 0.0, 0
         self.report({"event": "step", "progress": self.rule.progress(used), **point})
+
+    def _reached(self, scores: dict[str, float]) -> bool:
+        metric = self.task.metric
+        return self.rule.reached(scores.get(metric.name), higher_is_better=metric.higher_is_better)
 
     def score(self, split: Split, limit: int | str) -> dict[str, float]:
         """The model's metrics on a split as it stands."""
@@ -234,23 +220,22 @@ class Run:
     def record(self, suite: str, status: str, error: dict[str, str] | None = None) -> Record:
         """The record of the run as it stands. Scores and gates only for a run that ended well."""
         spec, task, used = self.spec, self.task, self.progress.used
-        metrics = describe_metric(task)
+        metrics, size = describe_metric(task), self._measured_size()
+        budget: dict[str, Any] = {"stop": spec.stop}
         eligibility: dict[str, Any] = {"ranked": False, "gates": {}}
         if status == "ok":
             split = spec.evaluate.get("split", "valid")
             metrics[split] = self.score(split, spec.evaluate["valid"])
+            if self.rule.target is not None:
+                budget["reached"] = self.progress.reached or self._reached(metrics[split])
             if spec.kind == "final":
                 metrics["test"] = self.score("test", spec.evaluate["test"])
-                eligibility = verdict(gates(self.model, task, asdict(self.size), spec.match))
+                eligibility = verdict(gates(self.model, task, size, spec.match))
         return {
             **skeleton(spec, suite, task, status, error),
-            "size": asdict(self.size)
-            | {
-                "params": sizing.parameters(self.model),
-                "params_non_embedding": sizing.parameters(self.model, "non_embedding"),
-            },
+            "size": size,
             "budget": {
-                "stop": spec.stop,
+                **budget,
                 "used": asdict(used),
                 "flops_per_token": self.step_cost.flops / self.step_cost.tokens,
             },
@@ -267,6 +252,17 @@ class Run:
             "provenance": machine.provenance(self.device, self.precision, dict(kernels.used)),
             "segments": self.progress.segments,
         }
+
+    def _measured_size(self) -> dict[str, Any]:
+        """The size as solved, with what is counted on the trained model itself."""
+        size = asdict(self.size) | {
+            "params": sizing.parameters(self.model),
+            "params_non_embedding": sizing.parameters(self.model, "non_embedding"),
+        }
+        if self.spec.match is not None and self.size.target:
+            reached = matched(self.spec, self.task, self.model)
+            size["mismatch"] = None if reached is None else reached / self.size.target - 1
+        return size
 
 
 def describe_metric(task: Task) -> dict[str, Any]:

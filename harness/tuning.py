@@ -15,11 +15,11 @@ def choose(specs: list[RunSpec], records: list[Record]) -> list[RunSpec]:
     The rule, fixed beforehand: best value of the task's metric on the tuning split; a trial that did not end well loses
     to any that did; ties go to the smaller rate. A cell whose trials all failed keeps the smallest rate tried.
     """
-    found: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    found: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
     for record in records:
         spec = record["spec"]
         if spec["kind"] == "trial":
-            cell = (spec["architecture_label"], spec["task_label"])
+            cell = (spec["architecture_label"], spec["task_label"], spec.get("track", ""))
             found.setdefault(cell, []).append((_badness(record), spec["train"]["lr"]))
     return [
         spec.replace(train={**spec.train, "lr": min(found[spec.cell])[1]}) if spec.cell in found else spec

@@ -1,11 +1,11 @@
-"""How large a built model is (parameters, training FLOPs, state bytes), and which width comes nearest a target."""
+"""How large a built model is (parameters, training FLOPs, state bytes), and which size comes nearest a target."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -18,6 +18,8 @@ from zoo.contract import Batch, Model, Role, Shape, Unsupported, state_bytes
 from zoo.ops import flops
 
 Count: TypeAlias = Literal["total", "non_embedding"]
+Builder: TypeAlias = Callable[..., Model]
+"""(name, role, shape, **options) → Model."""
 
 
 def parameters(model: Model, count: Count = "total") -> int:
@@ -120,7 +122,7 @@ class Size:
     params: int
     params_non_embedding: int
     state_bytes: int | None
-    target: int | None = None
+    target: float | None = None
     mismatch: float | None = None
     """(reached − target) / target."""
 
@@ -142,34 +144,76 @@ def measure(name: str, role: Role, shape: Shape, **options: Any) -> Size:
     )
 
 
-def solve_width(name: str, role: Role, shape: Shape, *, params: int, count: Count, **options: Any) -> Size:
-    """The width whose parameter count is nearest `params`, by bisection on the real module (meta device).
+Reach: TypeAlias = Callable[[Model], "float | None"]
+"""What is matched, of a built model; None where the model has no such thing (a recurrent state, say)."""
+
+
+def solve_width(
+    name: str, role: Role, shape: Shape, *, target: float, of: Reach, build: Builder | None = None, **options: Any
+) -> Size:
+    """The width at which `of` comes nearest `target`, by bisection on the real module.
+
+    `of` must not fall as the width grows. Models are made by `build` (`sketch`: on the meta device, unless given).
 
     Raises:
-        Unsupported: it cannot play the role.
+        Unsupported: it cannot play the role, or has nothing of what is matched.
         ValueError: not even the narrowest width is small enough to come within a factor of two.
     """
+    build = build or sketch
     step = _step(name, role, shape, options)
-    seen: dict[int, int] = {}
+    seen: dict[int, float] = {}
 
-    def reached(k: int) -> int:
+    def reached(k: int) -> float:
         if k not in seen:
-            model = sketch(name, role, dataclasses.replace(shape, width=k * step), **options)
-            seen[k] = parameters(model, count)
+            value = of(build(name, role, dataclasses.replace(shape, width=k * step), **options))
+            if value is None:
+                raise Unsupported(f"{name} has none of what is matched")
+            seen[k] = value
         return seen[k]
 
     low = _narrowest(reached)
     high = 2 * low
-    if reached(low) > 2 * params:
-        raise ValueError(f"{name}: the narrowest model has {reached(low):,} parameters, the target is {params:,}")
-    while reached(high) < params:
+    if reached(low) > 2 * target:
+        raise ValueError(f"{name}: the narrowest model has {reached(low):,.0f}, the target is {target:,.0f}")
+    while reached(high) < target:
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if reached(middle) < params else (low, middle)
-    best = min((low, high), key=lambda k: abs(reached(k) - params))
+        low, high = (middle, high) if reached(middle) < target else (low, middle)
+    best = min((low, high), key=lambda k: abs(reached(k) - target))
     size = measure(name, role, dataclasses.replace(shape, width=best * step), **options)
-    return dataclasses.replace(size, target=params, mismatch=(reached(best) - params) / params)
+    return dataclasses.replace(size, target=target, mismatch=(reached(best) - target) / target)
+
+
+def solve_size(
+    name: str,
+    role: Role,
+    shape: Shape,
+    *,
+    target: float,
+    tolerance: float,
+    of: Reach,
+    build: Builder | None = None,
+    **options: Any,
+) -> Size:
+    """The width nearest `target`; where it misses by more than `tolerance`, at another depth too, the nearest first.
+
+    Depths between half and twice the architecture's own are tried until one comes within the tolerance; if none does,
+    the size that comes nearest is returned.
+
+    Raises:
+        Unsupported, ValueError: as `solve_width`, at the architecture's own depth.
+    """
+    sizes = [solve_width(name, role, shape, target=target, of=of, build=build, **options)]
+    own = sizes[0].depth
+    for depth in sorted(range(max(1, own // 2), 2 * own + 1), key=lambda d: (abs(d - own), d)):
+        if abs(sizes[-1].mismatch or 0.0) <= tolerance:
+            return sizes[-1]
+        if depth != own:
+            with suppress(ValueError):  # too deep for the target, or for a wiring of pairs
+                other = dataclasses.replace(shape, depth=depth)
+                sizes.append(solve_width(name, role, other, target=target, of=of, build=build, **options))
+    return min(sizes, key=lambda size: abs(size.mismatch or 0.0))
 
 
 def _step(name: str, role: Role, shape: Shape, options: dict[str, Any]) -> int:
@@ -186,7 +230,7 @@ def _step(name: str, role: Role, shape: Shape, options: dict[str, Any]) -> int:
     return own
 
 
-def _narrowest(reached: Callable[[int], int], limit: int = 64) -> int:
+def _narrowest(reached: Callable[[int], float], limit: int = 64) -> int:
     """The first k that builds: an option may ask for a width of its own (half the width in hidden units, say)."""
     for k in range(1, limit):
         try:

@@ -19,7 +19,7 @@ def make(
     records: Iterable[Mapping[str, Any]],
     baselines: Iterable[Mapping[str, Any]],
     about: str = "",
-    order: Sequence[str] = (),
+    order: Sequence[tuple[str, str]] = (),
 ) -> Board:
     """Rank the final runs among `records`; see `harness.board.ranking`."""
     from harness.board import ranking

@@ -39,7 +39,7 @@ def canonical(records: Iterable[Record]) -> list[Record]:
     runs: dict[str, Record] = {}
     for text, _, record in keyed:
         runs.setdefault(str(record.get("run_id") or text), record)
-    return sorted(runs.values(), key=lambda r: (task_of(r), name_of(r), seed_of(r), str(r.get("run_id"))))
+    return sorted(runs.values(), key=lambda r: (column_of(r), name_of(r), seed_of(r), str(r.get("run_id"))))
 
 
 def name_of(record: Record) -> str:
@@ -50,19 +50,46 @@ def task_of(record: Record) -> str:
     return str(dig(record, "spec.task_label") or dig(record, "spec.task"))
 
 
+def column_of(record: Record) -> tuple[str, str]:
+    """The task and the track that a record is ranked in."""
+    return task_of(record), str(dig(record, "spec.track") or "")
+
+
 def seed_of(record: Record) -> int:
     return int(dig(record, "spec.seed") or 0)
 
 
 def score_of(record: Record) -> float | None:
-    """The finite test score of a run that ended well."""
+    """The finite test score of a run that ended well; with a target, what it used to get there, if it did."""
     if record.get("status") != "ok":
         return None
+    if goal := goal_of(dig(record, "spec.stop")):
+        return finite(dig(record, f"budget.used.{goal.meter}")) if dig(record, "budget.reached") else None
     return finite(dig(record, f"metrics.test.{dig(record, 'metrics.primary')}"))
 
 
 def finite(value: Any) -> float | None:
     return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """A score that a run is to reach; rows are then ranked by what they used of a meter."""
+
+    meter: str
+    target: float
+
+    @property
+    def unit(self) -> str:
+        return {"seconds": "s", "flops": "FLOP"}.get(self.meter, "")
+
+
+def goal_of(stop: Any) -> Goal | None:
+    """The goal of a stop rule, if it has one."""
+    if not isinstance(stop, Mapping) or finite(stop.get("target")) is None:
+        return None
+    meter = next((str(name) for name in stop if name != "target"), "")
+    return Goal(meter, float(stop["target"]))
 
 
 def grouped(records: Sequence[Record]) -> dict[str, list[Record]]:
@@ -81,6 +108,16 @@ class Common:
     hashes: dict[int, Hashable | None]
     upto: dict[int, int | None]
     """Per seed, the step at which the hashes are compared; None for the end, where all runs are equally long."""
+
+    def agreed(self, name: str) -> Any:
+        """The term itself, as it stands in the records; None where they do not agree on any."""
+        text = self.terms.get(name)
+        return json.loads(text) if isinstance(text, str) and text[:1] in "{n" else text
+
+    @property
+    def goal(self) -> Goal | None:
+        """What the runs are to reach, if they are ranked by how soon they do."""
+        return goal_of(self.agreed("budget"))
 
 
 def common(records: Sequence[Record]) -> Common:
@@ -188,7 +225,8 @@ def _disqualified(records: Sequence[Record], shared: Common) -> list[str]:
 def _objections(record: Record, shared: Common) -> list[str]:
     found = []
     if score_of(record) is None:
-        found.append("no finite test score")
+        goal = goal_of(dig(record, "spec.stop"))
+        found.append("no finite test score" if goal is None else f"did not reach {goal.target:g}")
     if dig(record, "eligibility.ranked") is not True:
         found.append(_gates(record))
     mismatch, tolerance = finite(dig(record, "size.mismatch")), finite(dig(record, "spec.match.tolerance"))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -51,6 +52,16 @@ class Row:
     def ranked(self) -> bool:
         return self.rank_low is not None
 
+    @property
+    def groups(self) -> frozenset[str]:
+        """Its letters: two ranked rows are separated exactly when they have none in common."""
+        return frozenset(re.findall(r"[a-z]\d*", self.letters))
+
+    @property
+    def places(self) -> tuple[int, int] | None:
+        """The places it may hold, both ends included; None where it is not ranked."""
+        return None if self.rank_low is None or self.rank_high is None else (self.rank_low, self.rank_high)
+
 
 @dataclass(frozen=True, slots=True)
 class Line:
@@ -63,7 +74,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class TaskBoard:
-    """The ranking of one task, best first; ranked rows, then unranked, then unsupported."""
+    """The ranking of one task in one track, best first; ranked rows, then unranked, then unsupported."""
 
     task: str
     metric: str
@@ -76,6 +87,14 @@ class TaskBoard:
     notes: list[str]
     mdd: float | None
     """The smallest difference that would have been separated with 80% power."""
+    track: str = ""
+    equal: str = ""
+    """What is held equal over the rows, in words."""
+
+    @property
+    def title(self) -> str:
+        """`text`, or `text · params` where there are tracks."""
+        return f"{self.task} · {self.track}" if self.track else self.task
 
     @property
     def lines(self) -> list[Line]:
@@ -103,20 +122,48 @@ def _score(entry: Row | Line) -> float:
 
 
 @dataclass(frozen=True, slots=True)
+class Reversal:
+    """Two architectures that are separated one way in some tracks and the other way in others."""
+
+    first: str
+    second: str
+    first_better: list[str]
+    """Tracks in which `first` is separated above `second`."""
+    second_better: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """One task over several tracks: whether the ranking depends on what is held equal."""
+
+    task: str
+    tracks: list[str]
+    places: dict[str, list[tuple[int, int] | None]]
+    """The places each architecture may hold, track by track; None where it is not ranked. Best on average first."""
+    reversals: list[Reversal]
+    agreement: list[tuple[str, str, float]]
+    """Kendall's τ-b between the mean scores of two tracks, over the architectures ranked in both."""
+    undecided: int
+    """Pairs separated in some track and not in some other, without a reversal."""
+
+
+@dataclass(frozen=True, slots=True)
 class Board:
-    """Every task of a suite."""
+    """Every task of a suite, in every track."""
 
     suite: str
     about: str
     tasks: list[TaskBoard]
     notes: list[str]
+    contrasts: list[Contrast] = field(default_factory=list)
 
     def to_rows(self) -> list[dict[str, Any]]:
         """Flat rows for machines; baselines are rows of status `baseline`."""
         rows = []
         for task in self.tasks:
             entries: list[Row | Line] = [*task.rows, *task.lines]
-            rows += [{"task": task.task, "metric": task.metric} | _flat(entry) for entry in entries]
+            head = {"task": task.task, "track": task.track, "metric": task.metric}
+            rows += [head | _flat(entry) for entry in entries]
         return rows
 
 

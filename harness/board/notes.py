@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from harness.board import gather
 from harness.board.gather import Record, dig
 from harness.board.model import Line, Row, TaskBoard
 from harness.stats import Comparison
+from harness.units import short
 
 
 def general(finals: Sequence[Record], trials: Sequence[Record]) -> list[str]:
@@ -33,6 +35,44 @@ def task(
     found += _machines(finals)
     found += _rates(board.rows, trials)
     return found
+
+
+def equal(finals: Sequence[Record], shared: gather.Common) -> str:
+    """What all rows have in common: the size they are matched to, and what ends their runs."""
+    match, stop = shared.agreed("size target"), shared.agreed("budget")
+    return ", ".join(filter(None, [_size(match, finals), _end(stop)]))
+
+
+def _size(match: Any, finals: Sequence[Record]) -> str:
+    if isinstance(match, dict):
+        within = f" (±{100 * match['tolerance']:.3g}%)"
+        if "flops_per_token" in match:
+            return f"{short(match['flops_per_token'])} FLOPs a training token{within}"
+        if "state_bytes" in match:
+            return f"{short(match['state_bytes'], 'B')} of recurrent state{within}"
+        return f"{short(match['params'])} parameters{' without embeddings' * (match['count'] != 'total')}{within}"
+    sizes = {(dig(r, "size.width"), dig(r, "size.depth")) for r in finals if r.get("size")}
+    if len(sizes) == 1:
+        width, depth = sizes.pop()
+        return f"width {width} and depth {depth}, whatever that makes in parameters"
+    return "no size"
+
+
+_AMOUNTS = {
+    "tokens": "{} training tokens",
+    "steps": "{} steps",
+    "flops": "{}FLOP of training",
+    "seconds": "{} s of training",
+}
+
+
+def _end(stop: Any) -> str:
+    goal = gather.goal_of(stop)
+    if not isinstance(stop, dict):
+        return ""
+    meter = next(name for name in stop if name != "target")
+    amount = _AMOUNTS[meter].format(short(stop[meter]))
+    return amount if goal is None else f"until valid reaches {goal.target:g}, at most {amount}"
 
 
 def machines(finals: Sequence[Record]) -> int:

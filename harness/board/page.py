@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from harness.board import gather, plots, tables
+from harness.board import gather, plots, tables, tracks
 from harness.board.gather import Record, dig
 from harness.board.model import Board, Line, Row, TaskBoard
 
@@ -54,8 +54,15 @@ def page(board: Board, records: Iterable[Record]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    tasks = [_task(task, [r for r in finals if gather.task_of(r) == task.task], style) for task in board.tasks]
-    return environment.get_template("page.html.j2").render(board=board, tasks=tasks, provenance=provenance(finals))
+    environment.filters["place"] = tables.place
+    tasks = [
+        _task(task, [r for r in finals if gather.column_of(r) == (task.task, task.track)], style)
+        for task in board.tasks
+    ]
+    contrasts = [(c, Markup(plots.places(c, style)), tracks.notes(c)) for c in board.contrasts]
+    return environment.get_template("page.html.j2").render(
+        board=board, tasks=tasks, contrasts=contrasts, provenance=provenance(finals)
+    )
 
 
 def _task(board: TaskBoard, records: Sequence[Record], style: plots.Style) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from harness.board import gather
 from harness.board.gather import Record, dig
-from harness.board.model import Row, TaskBoard
+from harness.board.model import Contrast, Row, TaskBoard
 from harness.board.tables import direction, human
 
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#A09000")
@@ -61,7 +61,7 @@ def dots(board: TaskBoard, style: Style) -> str:
         _dots(axes, rows, style)
         _baselines(figure, axes, board, rows)
         axes.set_xlabel(direction(board))
-        return _svg(figure, f"{board.task} dots")
+        return _svg(figure, f"{board.title} dots")
 
 
 def _dots(axes: Axes, rows: Sequence[Row], style: Style) -> None:
@@ -108,7 +108,8 @@ def curves(board: TaskBoard, records: Sequence[Record], style: Style) -> str:
     """Validation score (training loss where there is none) against tokens, averaged over the seeds."""
     ranked = {row.architecture for row in board.rows if row.ranked}
     runs = {a: own for a, own in gather.grouped(records).items() if a in ranked}
-    path, label = f"valid.{board.metric}", f"{board.metric} on valid"
+    metric = next((dig(r, "metrics.primary") for r in records), board.metric)
+    path, label = f"valid.{metric}", f"{metric} on valid"
     lines = {a: line for a, own in runs.items() if (line := _average(own, path)) is not None}
     if len(lines) < len(runs):
         path, label = "loss", "training loss, nats"
@@ -126,7 +127,7 @@ def curves(board: TaskBoard, records: Sequence[Record], style: Style) -> str:
         axes.set_xlim(left=0)
         _zoom(axes, lines)
         figure.legend(loc="outside lower center", ncols=3, fontsize=8, handlelength=2.6)
-        return _svg(figure, f"{board.task} curves")
+        return _svg(figure, f"{board.title} curves")
 
 
 def _zoom(axes: Axes, lines: Mapping[str, tuple[Any, Any]]) -> None:
@@ -179,7 +180,7 @@ def cost(board: TaskBoard, style: Style) -> str:
         axes.set_xlabel(f"{label} to train one seed")
         axes.set_ylabel(board.metric)
         _labels(figure, axes, [(x, y, row.architecture) for x, y, row in points])
-        return _svg(figure, f"{board.task} cost")
+        return _svg(figure, f"{board.title} cost")
 
 
 def _labels(figure: Figure, axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
@@ -194,6 +195,38 @@ def _labels(figure: Figure, axes: Axes, points: Sequence[tuple[float, float, str
             height -= 1
         taken.append((px, height))
         axes.annotate(name, (x, y), (5, height - py), textcoords="offset points", va="center", fontsize=8)
+
+
+def places(contrast: Contrast, style: Style) -> str:
+    """The places each architecture may hold in each track: a bar from first to last, lines between their middles."""
+    names = [name for name, spans in contrast.places.items() if any(spans)]
+    if not names:
+        return ""
+    with _figure(0.24 * len(names) + 1.6) as (figure, axes):
+        for i, name in enumerate(names):
+            colour, dashes, mark = style[name]
+            shift = 0.5 * ((i + 0.5) / len(names) - 0.5)
+            points = [(x + shift, span) for x, span in enumerate(contrast.places[name]) if span is not None]
+            axes.plot(
+                [x for x, _ in points],
+                [sum(span) / 2 for _, span in points],
+                color=colour,
+                linestyle=dashes,
+                linewidth=0.8,
+                marker=mark,
+                markersize=4.5,
+                label=name,
+            )
+            for x, span in points:
+                axes.plot([x, x], span, color=colour, linewidth=2.2, alpha=0.45, solid_capstyle="round")
+        axes.set_xticks(range(len(contrast.tracks)), contrast.tracks)
+        axes.set_xlim(-0.5, len(contrast.tracks) - 0.5)
+        axes.set_ylim(len(names) + 0.5, 0.5)
+        axes.set_yticks(range(1, len(names) + 1))
+        axes.set_ylabel("place")
+        axes.grid(axis="y", color=GREY, alpha=0.18, linewidth=0.6)
+        figure.legend(loc="outside lower center", ncols=3, fontsize=8, handlelength=2.6)
+        return _svg(figure, f"{contrast.task} places")
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from harness import stats
 from harness.board import gather, notes
 from harness.board.gather import Record, dig
 from harness.board.model import Board, Line, Row, TaskBoard
+from harness.board.tracks import contrasts
 
 
 def make(
@@ -17,46 +18,52 @@ def make(
     records: Iterable[Record],
     baselines: Iterable[Mapping[str, Any]],
     about: str = "",
-    order: Sequence[str] = (),
+    order: Sequence[tuple[str, str]] = (),
 ) -> Board:
-    """Rank the final runs of a suite, task by task: those in `order` first, the rest by name.
+    """Rank the final runs of a suite, each task in each track by itself: those in `order` first, the rest by name.
 
     The order of the records never matters.
     """
     ordered = gather.canonical(records)
     finals = [r for r in ordered if dig(r, "spec.kind") != "trial"]
     trials = [r for r in ordered if dig(r, "spec.kind") == "trial"]
-    lines, position = list(baselines), {task: index for index, task in enumerate(order)}
+    lines, position = list(baselines), {name: index for index, name in enumerate(order)}
     tasks = [
         _task(
-            task,
-            [r for r in finals if gather.task_of(r) == task],
-            [r for r in trials if gather.task_of(r) == task],
-            [b for b in lines if b["task_label"] == task],
+            name,
+            [r for r in finals if gather.column_of(r) == name],
+            [r for r in trials if gather.column_of(r) == name],
+            [b for b in lines if b["task_label"] == name[0]],
         )
-        for task in sorted({gather.task_of(r) for r in finals}, key=lambda task: (position.get(task, len(order)), task))
+        for name in sorted({gather.column_of(r) for r in finals}, key=lambda n: (position.get(n, len(order)), n))
     ]
-    return Board(suite, about, tasks, notes.general(finals, trials))
+    return Board(suite, about, tasks, notes.general(finals, trials), contrasts(tasks))
 
 
-def _task(task: str, finals: Sequence[Record], trials: Sequence[Record], lines: list[Mapping[str, Any]]) -> TaskBoard:
+def _task(
+    column: tuple[str, str], finals: Sequence[Record], trials: Sequence[Record], lines: list[Mapping[str, Any]]
+) -> TaskBoard:
     shared = gather.common(finals)
-    metrics = _metrics(finals, shared)
+    metrics, goal = _metrics(finals, shared), shared.goal
     higher, name = bool(metrics.get("higher_is_better")), str(metrics.get("primary") or "")
     rows = [gather.row(a, own, shared) for a, own in gather.grouped(finals).items()]
+    if goal is not None:
+        name, higher, lines = f"{goal.meter} to {name} {goal.target:g}", False, []
     rows, comparison = _ranked(rows, higher)
     if notes.machines(finals) > 1:
         rows = [dataclasses.replace(row, seconds=None, tokens_per_s=None) for row in rows]
     board = TaskBoard(
-        task=task,
+        task=column[0],
         metric=name,
-        unit=str(metrics.get("unit") or ""),
+        unit=str(metrics.get("unit") or "") if goal is None else goal.unit,
         higher_is_better=higher,
         rows=sorted(rows, key=lambda row: _place(row, higher)),
         baselines=_lines(lines, name, higher),
-        chance=gather.finite(metrics.get("chance")),
+        chance=gather.finite(metrics.get("chance")) if goal is None else None,
         notes=[],
         mdd=comparison.smallest_difference,
+        track=column[1],
+        equal=notes.equal(finals, shared),
     )
     return dataclasses.replace(board, notes=notes.task(board, finals, trials, shared, comparison))
 

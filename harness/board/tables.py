@@ -17,7 +17,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from harness.board.model import Board, Line, Row, TaskBoard
+from harness.board import tracks
+from harness.board.model import Board, Contrast, Line, Row, TaskBoard
+from harness.units import clock
 
 NONE = "–"
 
@@ -46,11 +48,16 @@ def human(number: float | None, unit: str = "", figures: int = 2) -> str:
     return f"{text} {prefix}{unit}" if unit else f"{text}{prefix}"
 
 
-def rank(row: Row) -> str:
+def place(span: tuple[int, int] | None) -> str:
     """`1` or `2–4`."""
-    if row.rank_low is None or row.rank_high is None:
+    if span is None:
         return NONE
-    return str(row.rank_low) if row.rank_low == row.rank_high else f"{row.rank_low}–{row.rank_high}"
+    low, high = span
+    return str(low) if low == high else f"{low}–{high}"
+
+
+def rank(row: Row) -> str:
+    return place(row.places)
 
 
 def score(row: Row) -> str:
@@ -64,6 +71,14 @@ def score(row: Row) -> str:
 
 def speed(row: Row) -> str:
     return NONE if row.tokens_per_s is None else f"{human(row.tokens_per_s)} tok/s"
+
+
+def mismatch(row: Row) -> str:
+    return NONE if row.mismatch is None else f"{row.mismatch:+.1%}"
+
+
+def time(row: Row) -> str:
+    return NONE if row.seconds is None else clock(row.seconds)
 
 
 def columns(board: TaskBoard) -> list[Column]:
@@ -82,14 +97,20 @@ def columns(board: TaskBoard) -> list[Column]:
         ),
         Column("seeds", "seeds with a score", lambda r: str(len(r.seeds)), lambda r: len(r.seeds)),
         Column("params", "without embeddings", lambda r: human(size(r), figures=3), size),
+        Column("off", "from the size all are matched to", mismatch, lambda r: r.mismatch, optional=True),
         Column("compute", "to train one seed", lambda r: human(r.flops, "FLOP"), lambda r: r.flops),
+        Column("tokens", "to train one seed", lambda r: human(r.tokens), lambda r: r.tokens, optional=True),
+        Column("time", "to train one seed", time, lambda r: r.seconds, optional=True),
         Column("speed", "training", speed, lambda r: r.tokens_per_s),
         Column("memory", "peak", lambda r: human(r.peak_memory, "B"), lambda r: r.peak_memory, optional=True),
         Column("state", "recurrent", lambda r: human(r.state_bytes, "B"), lambda r: r.state_bytes, optional=True),
     ]
-    if all(row.tokens_per_s is None for row in board.rows):
-        found = [c for c in found if c.title != "speed"]
-    return found
+    empty = {
+        "speed": all(row.tokens_per_s is None for row in board.rows),
+        "time": all(row.seconds is None for row in board.rows),
+        "off": all(row.mismatch is None for row in board.rows),
+    }
+    return [c for c in found if not empty.get(c.title)]
 
 
 def _other(name: str) -> Column:
@@ -123,12 +144,32 @@ def render(board: Board, console: Console | None = None) -> None:
     for task in board.tasks:
         console.print()
         console.print(_fitting(task, console))
+        if task.equal:
+            console.print(_item(f"held equal: {escape(task.equal)}"))
         for name, reason in reasons(task):
             console.print(_item(f"[bold]{escape(name)}[/] not ranked: {escape(reason)}"))
         for note in task.notes:
             console.print(_item(escape(note)))
+    for contrast in board.contrasts:
+        console.print()
+        console.print(_places(contrast))
+        for note in tracks.notes(contrast):
+            console.print(_item(escape(note)))
+    if board.notes:
+        console.print()
     for note in board.notes:
         console.print(_item(escape(note)))
+
+
+def _places(contrast: Contrast) -> Table:
+    title = Text.assemble((contrast.task, "bold"), "  places by what is held equal")
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="", padding=(0, 1, 0, 0))
+    table.add_column("architecture")
+    for track in contrast.tracks:
+        table.add_column(Text(track), justify="right")
+    for name, places in contrast.places.items():
+        table.add_row(Text(name), *(place(span) for span in places))
+    return table
 
 
 def _item(markup: str) -> Padding:
@@ -149,7 +190,7 @@ def _fitting(board: TaskBoard, console: Console) -> Table:
 
 
 def _grid(board: TaskBoard, shown: list[Column]) -> Table:
-    title = Text.assemble((board.task, "bold"), f"  {direction(board)}")
+    title = Text.assemble((board.title, "bold"), f"  {direction(board)}")
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="", padding=(0, 1, 0, 0))
     for column in shown:
         name = column.title == "architecture"
@@ -184,9 +225,18 @@ def markdown(board: Board) -> str:
                 lines.append(f"| {' | '.join(cells.get(c.title, '') for c in shown)} |")
             else:
                 lines.append(f"| {' | '.join(_md(c.text(entry)) for c in shown)} |")
-        parts += [f"## {_md(task.task)}", _md(direction(task)), "\n".join(lines)]
+        equal = f"Held equal: {_md(task.equal)}." if task.equal else ""
+        parts += [f"## {_md(task.title)}", _md(direction(task)), equal, "\n".join(lines)]
         unranked = [f"- **{_md(name)}** not ranked: {_md(reason)}" for name, reason in reasons(task)]
         parts.append("\n".join([*unranked, *(f"- {_md(note)}" for note in task.notes)]))
+    for contrast in board.contrasts:
+        lines = [
+            f"| architecture | {' | '.join(map(_md, contrast.tracks))} |",
+            "|:--" + "|--:" * len(contrast.tracks) + "|",
+        ]
+        lines += [f"| {_md(name)} | {' | '.join(map(place, places))} |" for name, places in contrast.places.items()]
+        parts += [f"## {_md(contrast.task)}: places by what is held equal", "\n".join(lines)]
+        parts.append("\n".join(f"- {_md(note)}" for note in tracks.notes(contrast)))
     parts.append("\n".join(f"- {_md(note)}" for note in board.notes))
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -203,7 +253,7 @@ def as_csv(board: Board) -> str:
     """`Board.to_rows`; lists are joined by spaces, other scores are `name=value`."""
     rows = board.to_rows()
     stream = io.StringIO()
-    names = ["task", "metric", *(field.name for field in dataclasses.fields(Row)), "ranked"]
+    names = ["task", "track", "metric", *(field.name for field in dataclasses.fields(Row)), "ranked"]
     writer = csv.DictWriter(stream, names, lineterminator="\n")
     writer.writeheader()
     for row in rows:

@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 
+from harness.build import resolve_size
 from harness.spec import RunSpec, build_task
 from harness.store import Store
-from harness.train import Stopped, resolve_size, skeleton, train
+from harness.train import Stopped, skeleton, train
 from zoo import registry
 from zoo.sizing import Size
 from zoo.terms import Unsupported

@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 import zoo
+from harness.build import resolve_size
 from harness.spec import RunSpec, build_task
 from harness.store import to_json
-from harness.train import Run, Stopped, resolve_size, train
+from harness.train import Run, Stopped, train
 from zoo.contract import Mixer, Traits
 
 KEYS = (

@@ -1,16 +1,19 @@
 """Sizes against counts by hand: parameters, training FLOPs, state bytes; and the width nearest a target."""
 
 import dataclasses
+import math
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
 import zoo
-from zoo import sizing
+from zoo import registry, sizing
 from zoo.contract import Batch, Shape, Unsupported
 from zoo.mixers.short_convolution import ShortConvolution
 from zoo.ops import compiled
+from zoo.ops.long_convolution.fft import fast_length
 
 B, T, V, C, D = 3, 8, 11, 5, 16
 SHAPE = Shape(length=T, vocab=V, outputs=V, target_length=T, width=D, depth=1)
@@ -45,6 +48,15 @@ def test_flops_of_an_lstm_layer():
     model = zoo.build("lstm", shape=SHAPE)
     forward = 2 * B * T * (D * 4 * D + D * 4 * D) + 2 * B * T * D * V
     assert sizing.training_flops(model, lm_batch(), loss) == 3 * forward
+
+
+def test_flops_of_an_s4d_layer():
+    """The kernel as a product of √T × N by N × √T for every channel, 2B + 1 transforms a pass, a GLU and the head."""
+    N, root, n = 64, 3, fast_length(2 * T - 1)
+    model = zoo.build("s4d", shape=SHAPE, d_state=N, channel=None)
+    dense = 2 * B * T * D * 2 * D + 2 * B * T * D * V + D * 2 * root * N * root
+    transforms = 2 * (2 * B + 1) * D * round(2.5 * n * math.log2(n))
+    assert sizing.training_flops(model, lm_batch(), loss) == 3 * dense + transforms
 
 
 def test_flops_of_an_mlp_mixer_layer():
@@ -151,7 +163,7 @@ def test_solved_width_is_the_nearest(name, count):
         counts[k * multiple] = sizing.parameters(model, count)
     middle = sorted(counts)[len(counts) // 2]
     for params in (min(counts.values()) - 1, counts[middle], counts[middle] + 40):
-        size = sizing.solve_width(name, role, shape, params=params, count=count)
+        size = sizing.solve_width(name, role, shape, target=params, of=partial(sizing.parameters, count=count))
         nearest = min(abs(found - params) for found in counts.values())
         assert abs(counts[size.width] - params) == nearest
         assert size.target == params
@@ -160,8 +172,45 @@ def test_solved_width_is_the_nearest(name, count):
 
 def test_solving_fails_where_it_must():
     with pytest.raises(ValueError, match="the narrowest model has"):
-        sizing.solve_width("pre_ln", "lm", SHAPE, params=10, count="total")
+        sizing.solve_width("pre_ln", "lm", SHAPE, target=10, of=sizing.parameters)
     with pytest.raises(Unsupported):
-        sizing.solve_width("mlp_mixer", "lm", SHAPE, params=10_000, count="total")
+        sizing.solve_width("mlp_mixer", "lm", SHAPE, target=10_000, of=sizing.parameters)
     with pytest.raises(ValueError, match="k must lie in"):
-        sizing.solve_width("linformer", "classify", SHAPE, params=10_000, count="total", k=64)
+        sizing.solve_width("linformer", "classify", SHAPE, target=10_000, of=sizing.parameters, k=64)
+
+
+def flops_per_token(model):
+    batch = lm_batch()
+    return sizing.training_flops(model, batch, loss) / batch.inputs.numel()
+
+
+@pytest.mark.parametrize("name", ["pre_ln", "lstm", "s4d", "mamba", "rwkv4"])
+def test_a_width_can_be_solved_for_flops_or_state(name):
+    """The solved model is nearer the target than its neighbours, on the meter asked for."""
+    goals = {flops_per_token: (40_000, zoo.build), lambda model: sizing.recurrent_state_bytes(model, T): (4_000, None)}
+    for of, (target, build) in goals.items():
+        make = None if build is None else lambda name, role, shape, **options: zoo.build(name, role, shape=shape)
+        size = sizing.solve_width(name, "lm", SHAPE, target=target, of=of, build=make)
+        step = registry.recipe(name).width_multiple
+        near = [of(zoo.build(name, shape=dataclasses.replace(SHAPE, width=size.width + k * step))) for k in (-1, 0, 1)]
+        assert size.mismatch == pytest.approx(near[1] / target - 1)
+        assert abs(near[1] - target) == min(abs(value - target) for value in near)
+
+
+def test_what_an_architecture_lacks_cannot_be_matched():
+    with pytest.raises(Unsupported, match="none of what is matched"):
+        sizing.solve_width("lstm", "lm", SHAPE, target=100, of=lambda model: None)
+
+
+def test_depth_is_varied_where_no_width_comes_near():
+    """Eight heads make widths coarse: at depth 2 the nearest is far off, at another depth it is not."""
+    shape, of = dataclasses.replace(SHAPE, depth=2), partial(sizing.parameters, count="non_embedding")
+    coarse = sizing.solve_width("pre_ln", "lm", shape, target=70_000, of=of, heads=16)
+    assert coarse.depth == 2
+    assert abs(coarse.mismatch) > 0.12
+    solved = sizing.solve_size("pre_ln", "lm", shape, target=70_000, tolerance=0.12, of=of, heads=16)
+    assert solved.depth != 2
+    assert abs(solved.mismatch) <= 0.12
+    built = zoo.build("pre_ln", shape=dataclasses.replace(SHAPE, width=solved.width, depth=solved.depth), heads=16)
+    assert of(built) == pytest.approx(70_000 * (1 + solved.mismatch))
+    assert sizing.solve_size("pre_ln", "lm", shape, target=70_000, tolerance=0.5, of=of, heads=16) == coarse
