@@ -19,6 +19,7 @@ from harness.build import build_model, examples_of, matched, step_flops
 from harness.data import extend_hash, stream
 from harness.eligible import gates, verdict
 from harness.optimizer import adamw, descend, set_lr
+from harness.reference import Reference, Turn
 from harness.spec import SCHEMA, RunSpec, build_task
 from harness.store import Record
 from tasks.base import Split, Task, Totals, add_totals
@@ -53,6 +54,9 @@ class Progress:
     loss_steps: int = 0
     reached: bool = False
     """Whether a score on `valid` has reached the stop rule's target."""
+    memory: dict[str, int] | None = None
+    """Peak memory of training steps, read once."""
+    reference: list[Turn] = field(default_factory=list)
 
 
 def evaluate(model: Model, task: Task, split: Split, *, size: int, limit: int | None) -> dict[str, float]:
@@ -82,6 +86,7 @@ class Run:
         self.precision = machine.resolve_precision(spec.train["precision"], self.device)
         self.examples = examples_of(spec, self.task)
         first = self.task.batch("train", 0, spec.seed, size=self.examples)  # loads the data before memory is watched
+        self.reference = Reference(self.task, first, device=self.device, precision=self.precision, train=spec.train)
         self._rehearse(first)
         self.memory = machine.PeakMemory(self.device)
         self.model = build_model(spec, self.task, size).to(self.device)
@@ -136,6 +141,7 @@ class Run:
             after = self.rule.progress(used)
             done = self.rule.done(used, self.step_cost)
             if _crossed(before, after, 1 / LOG_POINTS) or done:
+                self._watch(after)
                 self._log(score=_crossed(before, after, spec.evaluate["every"]) and not done)
             if stop():
                 self._save_checkpoint()
@@ -143,6 +149,7 @@ class Run:
             if time.monotonic() - saved > checkpoint:
                 self._save_checkpoint()
                 saved = time.monotonic()
+        self._watch(1.0)
         self.progress.segments[-1] |= {"end": time.time(), "to_step": used.steps}
 
     def _step(self, batch: Batch) -> None:
@@ -167,6 +174,15 @@ class Run:
         if self.rule.meter == "seconds":
             return used.seconds / max(1, used.steps) / self.rule.limit
         return getattr(self.step_cost, self.rule.meter) / self.rule.limit
+
+    def _watch(self, progress: float) -> None:
+        """The peak of memory, once, from the second step on (the first makes AdamW's moments when its activations are
+        gone), before anything but training took memory; from then on the reference's turns."""
+        run = self.progress
+        if run.memory is None and (run.used.steps > 1 or progress == 1.0):
+            run.memory = self.memory.read()
+        if run.memory is not None:
+            self.reference.turn(run.reference, run.used, progress)
 
     def _log(self, *, score: bool) -> None:
         progress, used = self.progress, self.progress.used
@@ -246,8 +262,11 @@ class Run:
             },
             "metrics": metrics,
             "curve": self.progress.curve,
-            "speed": {"train_tokens_per_s": used.tokens / used.seconds if used.seconds else None},
-            "memory": self.memory.read(),
+            "speed": {
+                "train_tokens_per_s": used.tokens / used.seconds if used.seconds else None,
+                **self.reference.speed(self.progress.reference, used),
+            },
+            "memory": self.progress.memory or self.memory.read(),
             "eligibility": eligibility,
             "provenance": machine.provenance(self.device, self.precision, dict(kernels.used)),
             "segments": self.progress.segments,
@@ -292,7 +311,12 @@ def skeleton(spec: RunSpec, suite: str, task: Task, status: str, error: dict[str
         "data": {"fingerprint": task.fingerprint, "stream_hash": "", "stream_marks": {}},
         "metrics": describe_metric(task),
         "curve": [],
-        "speed": {"train_tokens_per_s": None},
+        "speed": {
+            "train_tokens_per_s": None,
+            "reference": None,
+            "relative": None,
+            "seconds_in_reference_steps": None,
+        },
         "memory": {"peak_bytes": None, "before_bytes": None},
         "eligibility": {"ranked": False, "gates": {}},
         "provenance": {},

@@ -24,6 +24,7 @@ from harness.bench.plan import Plan
 from harness.bench.subject import Subject
 from harness.errors import UserError
 from harness.execute.local import launch
+from harness.reference import ratio
 from zoo import registry
 from zoo.terms import ROLES, Role
 
@@ -276,9 +277,8 @@ def _spread(turns: list[list[float]]) -> float:
 
 
 def _ratio(ours: _Seat, theirs: _Seat) -> float:
-    """How many times as fast ours trains: the median over rounds of the ratio within a round."""
-    pairs = zip(ours.train, theirs.train, strict=True)
-    return statistics.median(statistics.median(their) / statistics.median(our) for our, their in pairs)
+    """How many times as fast ours trains."""
+    return ratio(ours.train, theirs.train)
 
 
 def _against(ours: _Seat, peers: list[_Seat], problems: dict[str, str]) -> Row:

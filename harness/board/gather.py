@@ -100,6 +100,25 @@ def grouped(records: Sequence[Record]) -> dict[str, list[Record]]:
     return groups
 
 
+MACHINE = ("hardware", "threads", "precision")
+"""What runs must have in common where their seconds, or ratios of these, are compared."""
+
+
+def machine_of(record: Record) -> tuple[str, ...]:
+    """`MACHINE` of a run."""
+    return tuple(str(dig(record, f"provenance.{name}") or "unknown") for name in MACHINE)
+
+
+def differing(machines: Sequence[tuple[str, ...]]) -> str:
+    """Which of `MACHINE` differ: `hardware and threads`."""
+    return " and ".join(name for i, name in enumerate(MACHINE) if len({one[i] for one in machines}) > 1)
+
+
+def by_seconds(record: Record) -> bool:
+    """Whether seconds end the run."""
+    return "seconds" in (dig(record, "spec.stop") or {})
+
+
 @dataclass(frozen=True, slots=True)
 class Common:
     """What most records of one task agree on. A tie is no agreement: nobody can say which side is right."""
@@ -108,6 +127,7 @@ class Common:
     hashes: dict[int, Hashable | None]
     upto: dict[int, int | None]
     """Per seed, the step at which the hashes are compared; None for the end, where all runs are equally long."""
+    machine: Hashable | None
 
     def agreed(self, name: str) -> Any:
         """The term itself, as it stands in the records; None where they do not agree on any."""
@@ -127,7 +147,7 @@ def common(records: Sequence[Record]) -> Common:
     seeds = sorted({seed_of(r) for r in done})
     upto = {s: _common_step([r for r in done if seed_of(r) == s]) for s in seeds}
     hashes = {s: majority([stream_at(r, upto[s]) for r in done if seed_of(r) == s]) for s in seeds}
-    return Common(terms, hashes, upto)
+    return Common(terms, hashes, upto, majority([machine_of(r) for r in done]))
 
 
 def _common_step(runs: Sequence[Record]) -> int | None:
@@ -182,6 +202,8 @@ def row(name: str, records: Sequence[Record], shared: Common) -> Row:
         tokens=_mean(runs, "budget.used.tokens"),
         seconds=_mean(runs, "budget.used.seconds"),
         tokens_per_s=_mean(runs, "speed.train_tokens_per_s"),
+        relative_speed=_mean(runs, "speed.relative"),
+        reference_step_seconds=_mean(runs, "speed.reference.step_seconds"),
         peak_memory=_whole(max(_values(runs, "memory.peak_bytes"), default=None)),
         state_bytes=sizes.get("state_bytes"),
         lr=finite(rates.pop()) if len(rates) == 1 else None,
@@ -240,6 +262,10 @@ def _objections(record: Record, shared: Common) -> list[str]:
     for name, path in EQUAL.items():
         if _frozen(dig(record, path)) != (most := shared.terms[name]):
             found.append(f"{name} differs from the others'" if most else f"no majority agrees on the {name}")
+    if by_seconds(record) and (own := machine_of(record)) != (usual := shared.machine):
+        alike = f"other {differing([own, usual])} than the others'" if isinstance(usual, tuple) else None
+        what = alike or "no majority agrees on the hardware"
+        found.append(f"{what}; seconds are not comparable")
     return found
 
 

@@ -40,7 +40,11 @@ class Row:
     tokens: float | None
     seconds: float | None
     tokens_per_s: float | None
-    """Budget used and training speed, means over the seeds. The two speeds are None where hardware differs."""
+    relative_speed: float | None
+    """Tokens a second over those of the reference timed in turn with the run; see `harness.reference`."""
+    reference_step_seconds: float | None
+    """Budget used and training speed, means over the seeds. What is measured in seconds, ratios to the reference
+    included, is None where hardware differs."""
     peak_memory: int | None
     state_bytes: int | None
     lr: float | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -76,14 +77,12 @@ def _end(stop: Any) -> str:
 
 
 def machines(finals: Sequence[Record]) -> int:
-    """How many kinds of hardware (and thread counts) the scored runs come from."""
-    return len(_hardware(finals))
+    """How many kinds of hardware (with threads and precision) the scored runs come from."""
+    return len({gather.machine_of(r) for r in _scored(finals)})
 
 
-def _hardware(finals: Sequence[Record]) -> list[str]:
-    done = [r for r in finals if gather.score_of(r) is not None]
-    pairs = {(dig(r, "provenance.hardware"), dig(r, "provenance.threads")) for r in done}
-    return sorted(f"{hardware or 'unknown'}, threads: {threads or 'unknown'}" for hardware, threads in pairs)
+def _scored(finals: Sequence[Record]) -> list[Record]:
+    return [r for r in finals if gather.score_of(r) is not None]
 
 
 def _versus(board: TaskBoard, ranked: Sequence[Row], line: Line) -> str:
@@ -136,14 +135,43 @@ def _identical_data(finals: Sequence[Record], shared: gather.Common) -> list[str
 
 
 def _machines(finals: Sequence[Record]) -> list[str]:
-    done = [r for r in finals if gather.score_of(r) is not None]
-    found = []
-    if len(hardware := _hardware(finals)) > 1:
-        found.append(f"hardware differs, so speeds are not compared: {'; '.join(hardware)}")
-    precisions = sorted({str(p) for r in done if (p := dig(r, "provenance.precision"))})
-    if len(precisions) > 1:
-        found.append(f"precision differs between runs: {', '.join(precisions)}")
+    done = _scored(finals)
+    kinds = sorted({gather.machine_of(r) for r in done})
+    if len(kinds) < 2:
+        return _drift(done)
+    each = "; ".join(f"{hardware}, threads: {threads}, {precision}" for hardware, threads, precision in kinds)
+    what = gather.differing(kinds)
+    verb = "differ" if " and " in what else "differs"
+    return [f"{what} {verb}, so speeds are not compared, nor ratios to the reference: {each}"]
+
+
+DRIFT, ODD = 0.10, 0.15
+"""How far the reference's speed may differ over the runs of a table, and from its median beside one run of a table in
+seconds, before it is said."""
+
+
+def _drift(done: Sequence[Record]) -> list[str]:
+    """What the reference says of a machine that was not the same for all runs."""
+    timed = [(r, step) for r in done if (step := gather.finite(dig(r, "speed.reference.step_seconds")))]
+    steps = [step for _, step in timed]
+    if not timed or max(steps) <= (1 + DRIFT) * min(steps):
+        return _without(done)
+    span = f"{1e3 * min(steps):.3g} and {1e3 * max(steps):.3g} ms"
+    found = [f"the machine drifted: the reference's step took between {span}; the ratios (× ref) are the ones to read"]
+    if any(gather.by_seconds(r) for r, _ in timed):
+        middle = statistics.median(steps)
+        off = sorted(((step / middle - 1, r) for r, step in timed), key=lambda pair: -abs(pair[0]))
+        odd = [pair for pair in off if abs(pair[0]) > ODD] or off[:1]
+        told = [f"{gather.name_of(r)} seed {gather.seed_of(r)} (its step {by:+.0%})" for by, r in odd]
+        found.append(
+            f"equal seconds were not equal work: the reference was furthest off its median beside {', '.join(told)}"
+        )
     return found
+
+
+def _without(done: Sequence[Record]) -> list[str]:
+    problems = sorted({str(p) for r in done if (p := dig(r, "speed.reference.problem"))})
+    return [f"speeds without a reference: {problem}" for problem in problems]
 
 
 def _rates(rows: Sequence[Row], trials: Sequence[Record]) -> list[str]:

@@ -51,7 +51,7 @@ def _task(
         name, higher, lines = f"{goal.meter} to {name} {goal.target:g}", False, []
     rows, comparison = _ranked(rows, higher)
     if notes.machines(finals) > 1:
-        rows = [dataclasses.replace(row, seconds=None, tokens_per_s=None) for row in rows]
+        rows = [_without_seconds(row) for row in rows]
     board = TaskBoard(
         task=column[0],
         metric=name,
@@ -93,6 +93,11 @@ def _with(row: Row, estimate: stats.Estimate | None) -> Row:
         rank_high=estimate.rank_high,
         letters=estimate.letters,
     )
+
+
+def _without_seconds(row: Row) -> Row:
+    """For runs on different hardware, where no two seconds, nor ratios of them, can be compared."""
+    return dataclasses.replace(row, seconds=None, tokens_per_s=None, relative_speed=None, reference_step_seconds=None)
 
 
 def _place(row: Row, higher: bool) -> tuple[int, float, str]:

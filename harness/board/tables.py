@@ -81,6 +81,10 @@ def time(row: Row) -> str:
     return NONE if row.seconds is None else clock(row.seconds)
 
 
+def relative(row: Row) -> str:
+    return NONE if row.relative_speed is None else f"{row.relative_speed:.2f}"
+
+
 def columns(board: TaskBoard) -> list[Column]:
     """Columns of one task's table; the speed is left out where it cannot be compared."""
     found = [
@@ -102,15 +106,14 @@ def columns(board: TaskBoard) -> list[Column]:
         Column("tokens", "to train one seed", lambda r: human(r.tokens), lambda r: r.tokens, optional=True),
         Column("time", "to train one seed", time, lambda r: r.seconds, optional=True),
         Column("speed", "training", speed, lambda r: r.tokens_per_s),
+        Column(
+            "× ref", "speed over that of a reference timed in turn", relative, lambda r: r.relative_speed, optional=True
+        ),
         Column("memory", "peak", lambda r: human(r.peak_memory, "B"), lambda r: r.peak_memory, optional=True),
         Column("state", "recurrent", lambda r: human(r.state_bytes, "B"), lambda r: r.state_bytes, optional=True),
     ]
-    empty = {
-        "speed": all(row.tokens_per_s is None for row in board.rows),
-        "time": all(row.seconds is None for row in board.rows),
-        "off": all(row.mismatch is None for row in board.rows),
-    }
-    return [c for c in found if not empty.get(c.title)]
+    empty = {c.title for c in found if all(c.value(row) is None for row in board.rows)}
+    return [c for c in found if c.title not in ("speed", "× ref", "time", "off") or c.title not in empty]
 
 
 def _other(name: str) -> Column:

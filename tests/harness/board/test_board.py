@@ -164,6 +164,112 @@ def test_other_hardware_blanks_speeds(plant, three):
     assert all(r.ranked for r in made.tasks[0].rows)
 
 
+def timed(plant, architecture, seed, score, *, step=0.004, relative=1.5, **changes):
+    """A record with a reference whose step took `step` seconds."""
+    reference = {"architecture": "pre_ln", "steps": 90, "step_seconds": step, "drift": 1.1}
+    speed = {"train_tokens_per_s": 31_000.0, "reference": reference, "relative": relative}
+    return plant(architecture, seed, score, speed=speed, **changes)
+
+
+def suite_of(plant, steps, **changes):
+    """Architectures with the reference's step for each seed."""
+    return [
+        timed(plant, name, seed, 2.0 + i + 0.1 * seed, step=step, **changes)
+        for i, (name, own) in enumerate(steps.items())
+        for seed, step in enumerate(own)
+    ]
+
+
+def test_the_ratio_stands_beside_the_speed(plant):
+    records = [timed(plant, "a", s, 2.0 + 0.1 * s, step=0.004, relative=r) for s, r in enumerate((1.2, 1.4))]
+    made = made_of([*records, *(plant("old", s, 3.0 + 0.1 * s) for s in range(2))])
+    rows = rows_of(made)
+    assert (rows["a"].relative_speed, rows["a"].reference_step_seconds) == (pytest.approx(1.3), pytest.approx(0.004))
+    assert (rows["old"].relative_speed, rows["old"].reference_step_seconds) == (None, None)
+    table = [[cell.strip() for cell in line.split("|")] for line in tables.markdown(made).splitlines() if "|" in line]
+    at = table[0].index("× ref")
+    assert table[0][at - 1] == "speed"
+    shown = {line[2]: (line[at - 1], line[at]) for line in table}
+    assert shown["a"] == ("31k tok/s", "1.30")
+    assert shown["old"] == ("31k tok/s", "–")
+    assert made.to_rows()[0]["relative_speed"] == pytest.approx(1.3)
+
+
+def test_records_without_a_reference_are_shown_as_before(three):
+    made = made_of(three)
+    assert "× ref" not in tables.markdown(made)
+    assert not any("reference" in note for note in made.tasks[0].notes)
+
+
+def test_a_drift_of_more_than_a_tenth_is_told(plant):
+    within = suite_of(plant, {"a": (0.0040, 0.0041), "b": (0.0044, 0.0042)})
+    assert not any("drifted" in note for note in made_of(within).tasks[0].notes)
+    beyond = suite_of(plant, {"a": (0.0040, 0.0041), "b": (0.00445, 0.0042)})
+    notes = [note for note in made_of(beyond).tasks[0].notes if "reference" in note]
+    assert notes == [
+        "the machine drifted: the reference's step took between 4 and 4.45 ms; the ratios (× ref) are the ones to read"
+    ]
+
+
+def test_in_a_table_of_seconds_drift_names_the_runs_it_touched(plant):
+    """The median of 4, 4, 4, 4, 5, 3.2 ms is 4: one run is 25% above, one 20% below; nobody is unranked for it."""
+    records = suite_of(plant, {"a": (0.004, 0.004, 0.004), "b": (0.004, 0.005, 0.0032)}, spec__stop={"seconds": 30})
+    made = made_of(records)
+    (note,) = [note for note in made.tasks[0].notes if note.startswith("equal seconds")]
+    assert note.endswith("furthest off its median beside b seed 1 (its step +25%), b seed 2 (its step -20%)")
+    assert all(row.ranked for row in made.tasks[0].rows)
+    mild = suite_of(plant, {"a": (0.0040, 0.0040), "b": (0.0040, 0.0045)}, spec__stop={"seconds": 30})
+    (note,) = [note for note in made_of(mild).tasks[0].notes if note.startswith("equal seconds")]
+    assert note.endswith("beside b seed 1 (its step +12%)"), "none by 15%, so the worst alone"
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"provenance__hardware": "H100"}, "hardware"),
+        ({"provenance__threads": 2}, "threads"),
+        ({"provenance__hardware": "H100", "provenance__precision": "fp32"}, "hardware and precision"),
+    ],
+)
+def test_other_machines_share_no_speed_and_no_seconds(plant, change, what):
+    """In tokens all are ranked, with no speed nor ratio for anybody; in seconds the odd ones out are not ranked."""
+    steps = {"a": (0.004, 0.004), "b": (0.004, 0.004), "odd": (0.001, 0.001)}
+
+    def made(**stop):
+        records = suite_of(plant, steps, **stop)
+        for record in records:
+            if record["spec"]["architecture"] == "odd":
+                for path, value in change.items():
+                    record["provenance"][path.split("__")[1]] = value
+        return made_of(records)
+
+    tokens, seconds = made(), made(spec__stop={"seconds": 30})
+    for one in (tokens, seconds):
+        assert {
+            (r.tokens_per_s, r.seconds, r.relative_speed, r.reference_step_seconds) for r in rows_of(one).values()
+        } == {(None, None, None, None)}
+        assert "× ref" not in tables.markdown(one)
+        assert not any("drifted" in note for note in one.tasks[0].notes)
+        (note,) = [note for note in one.tasks[0].notes if "speeds are not compared" in note]
+        assert note.startswith(what)
+    assert all(row.ranked for row in rows_of(tokens).values())
+    assert rows_of(seconds)["odd"].reason == f"other {what} than the others'; seconds are not comparable"
+    assert [name for name, row in rows_of(seconds).items() if row.ranked] == ["a", "b"]
+
+
+def test_two_machines_without_a_majority_rank_nobody_by_seconds(plant):
+    records = suite_of(plant, {"a": (0.004,), "b": (0.004,)}, spec__stop={"seconds": 30})
+    records[1]["provenance"]["hardware"] = "H100"
+    reasons = {row.reason for row in rows_of(made_of(records)).values()}
+    assert reasons == {"no majority agrees on the hardware; seconds are not comparable"}
+
+
+def test_a_reference_that_could_not_be_is_told(plant):
+    speed = {"train_tokens_per_s": 31_000.0, "reference": {"problem": "Unsupported: no"}, "relative": None}
+    made = made_of([plant(a, s, 2.0 + 0.1 * s, speed=speed) for a in "ab" for s in range(2)])
+    assert "speeds without a reference: Unsupported: no" in made.tasks[0].notes
+
+
 def test_tuning_is_told(plant, three):
     trials = [
         plant(a, 0, 2.0, spec__kind="trial", spec__train={"lr": lr}, run_id=f"{a}{lr}")
