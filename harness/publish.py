@@ -32,7 +32,15 @@ def board(
     if not any(record["spec"]["kind"] == "final" for record in records):
         raise UserError(f"no finished runs yet; start them with: zoobench run {suite}", file=store.folder)
     order = [(question.label, track) for question in loaded.suite.tasks for track in loaded.suite.tracks or ("",)]
-    made = boards.make(loaded.suite.suite, records, baselines(specs, store), loaded.suite.about, order)
+    made = boards.make(
+        loaded.suite.suite,
+        records,
+        baselines(specs, store),
+        loaded.suite.about,
+        order,
+        loaded.suite.reference or "",
+        loaded.suite.targets,
+    )
     folder = store.folder / "board"
     if save:
         boards.write(made, records, folder)

@@ -224,6 +224,10 @@ class Suite(Strict):
     """Options for every architecture that has them: `depth`, `dropout`, `heads`, …"""
     evaluate: Evaluate = Evaluate()
     limits: Limits = Limits()
+    reference: str | None = None
+    """The row, by label, that normalised scores and times to target are measured by; it changes no run."""
+    targets: dict[str, Number] = {}
+    """Scores on `valid` to be reached, by task label; it changes no run."""
 
     @field_validator("tracks")
     @classmethod
@@ -537,6 +541,7 @@ def _check(loaded: Loaded) -> None:
         except (KeyError, TypeError, ValueError) as error:
             raise loaded.error(str(error.args[0] if error.args else error), (*path, question.name)) from None
     _check_only(loaded)
+    _check_measures(loaded.suite, loaded)
     _check_recipes(loaded)
 
 
@@ -591,6 +596,17 @@ def _check_only(loaded: Loaded) -> None:
     for index, label in enumerate(labels):
         if not any(question.plays(label) for question in loaded.suite.tasks):
             raise loaded.error(f"{label!r} plays no task; name it under `only`", ("architectures", index))
+
+
+def _check_measures(suite: Suite, loaded: Loaded) -> None:
+    """`reference` is a row and `targets` are for tasks of the suite."""
+    rows, questions = [choice.label for choice in suite.architectures], [question.label for question in suite.tasks]
+    if suite.reference is not None and suite.reference not in rows:
+        message = f"{suite.reference!r} is no architecture of this suite{nearest(suite.reference, rows)}"
+        raise loaded.error(message, ("reference",))
+    for task in suite.targets:
+        if task not in questions:
+            raise loaded.error(f"{task!r} is no task of this suite{nearest(task, questions)}", ("targets", task))
 
 
 COMMON_TYPES: dict[str, Any] = {

@@ -20,18 +20,24 @@ def make(
     baselines: Iterable[Mapping[str, Any]],
     about: str = "",
     order: Sequence[tuple[str, str]] = (),
+    reference: str = "",
+    targets: Mapping[str, float] | None = None,
 ) -> Board:
     """Rank the final runs among `records`; see `harness.board.ranking`."""
     from harness.board import ranking
 
-    return ranking.make(suite, records, baselines, about, order)
+    return ranking.make(suite, records, baselines, about, order, reference, targets)
 
 
 def render(board: Board, console: Console | None = None) -> None:
     """Print a board to the terminal."""
-    from harness.board import tables
+    from rich.console import Console
 
+    from harness.board import grids, overall, tables
+
+    console = console or Console()
     tables.render(board, console)
+    grids.render(overall.grids(board), console)
 
 
 def write(board: Board, records: Iterable[Mapping[str, Any]], folder: str | Path) -> None:

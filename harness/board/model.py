@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.board.across.model import Across
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -160,6 +162,9 @@ class Board:
     tasks: list[TaskBoard]
     notes: list[str]
     contrasts: list[Contrast] = field(default_factory=list)
+    """One for each task that is played in several tracks."""
+    across: list[Across] = field(default_factory=list)
+    """One for each track."""
 
     def to_rows(self) -> list[dict[str, Any]]:
         """Flat rows for machines; baselines are rows of status `baseline`."""

@@ -11,7 +11,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from harness.board import gather, plots, tables, tracks
+from harness.board import gather, grids, overall, plots, tables, tracks
+from harness.board.across import sections
 from harness.board.gather import Record, dig
 from harness.board.model import Board, Line, Row, TaskBoard
 
@@ -21,7 +22,7 @@ def write(board: Board, records: Iterable[Record], folder: str | Path) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     files = {
-        "board.md": tables.markdown(board),
+        "board.md": tables.markdown(board) + grids.markdown(overall.grids(board)),
         "board.csv": tables.as_csv(board),
         "board.json": tables.as_json(board),
         "index.html": page(board, records),
@@ -54,14 +55,16 @@ def page(board: Board, records: Iterable[Record]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["place"] = tables.place
     tasks = [
         _task(task, [r for r in finals if gather.column_of(r) == (task.task, task.track)], style)
         for task in board.tasks
     ]
-    contrasts = [(c, Markup(plots.places(c, style)), tracks.notes(c)) for c in board.contrasts]
+    more = [
+        sections.section(tracks.grid(c), {"The same as a picture": plots.places(c, style)}) for c in board.contrasts
+    ]
+    more += [section for found in board.across for section in sections.sections(found, style)]
     return environment.get_template("page.html.j2").render(
-        board=board, tasks=tasks, contrasts=contrasts, provenance=provenance(finals)
+        board=board, tasks=tasks, sections=more, provenance=provenance(finals)
     )
 
 

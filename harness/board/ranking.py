@@ -8,6 +8,7 @@ from typing import Any
 
 from harness import stats
 from harness.board import gather, notes
+from harness.board.across import build
 from harness.board.gather import Record, dig
 from harness.board.model import Board, Line, Row, TaskBoard
 from harness.board.tracks import contrasts
@@ -19,10 +20,14 @@ def make(
     baselines: Iterable[Mapping[str, Any]],
     about: str = "",
     order: Sequence[tuple[str, str]] = (),
+    reference: str = "",
+    targets: Mapping[str, float] | None = None,
 ) -> Board:
     """Rank the final runs of a suite, each task in each track by itself: those in `order` first, the rest by name.
 
-    The order of the records never matters.
+    Then over the tracks of a task, and over the tasks of a track.
+
+    The order of the records never matters. `reference` and `targets` as in `harness.board.across.build`.
     """
     ordered = gather.canonical(records)
     finals = [r for r in ordered if dig(r, "spec.kind") != "trial"]
@@ -37,7 +42,8 @@ def make(
         )
         for name in sorted({gather.column_of(r) for r in finals}, key=lambda n: (position.get(n, len(order)), n))
     ]
-    return Board(suite, about, tasks, notes.general(finals, trials), contrasts(tasks))
+    across = build.make(tasks, finals, reference, targets)
+    return Board(suite, about, tasks, notes.general(finals, trials), contrasts(tasks), across)
 
 
 def _task(

@@ -17,8 +17,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from harness.board import tracks
-from harness.board.model import Board, Contrast, Line, Row, TaskBoard
+from harness.board.model import Board, Line, Row, TaskBoard
 from harness.units import clock
 
 NONE = "–"
@@ -148,34 +147,19 @@ def render(board: Board, console: Console | None = None) -> None:
         console.print()
         console.print(_fitting(task, console))
         if task.equal:
-            console.print(_item(f"held equal: {escape(task.equal)}"))
+            console.print(item(f"held equal: {escape(task.equal)}"))
         for name, reason in reasons(task):
-            console.print(_item(f"[bold]{escape(name)}[/] not ranked: {escape(reason)}"))
+            console.print(item(f"[bold]{escape(name)}[/] not ranked: {escape(reason)}"))
         for note in task.notes:
-            console.print(_item(escape(note)))
-    for contrast in board.contrasts:
-        console.print()
-        console.print(_places(contrast))
-        for note in tracks.notes(contrast):
-            console.print(_item(escape(note)))
+            console.print(item(escape(note)))
     if board.notes:
         console.print()
     for note in board.notes:
-        console.print(_item(escape(note)))
+        console.print(item(escape(note)))
 
 
-def _places(contrast: Contrast) -> Table:
-    title = Text.assemble((contrast.task, "bold"), "  places by what is held equal")
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="", padding=(0, 1, 0, 0))
-    table.add_column("architecture")
-    for track in contrast.tracks:
-        table.add_column(Text(track), justify="right")
-    for name, places in contrast.places.items():
-        table.add_row(Text(name), *(place(span) for span in places))
-    return table
-
-
-def _item(markup: str) -> Padding:
+def item(markup: str) -> Padding:
+    """A line of notes, hanging from its dot."""
     table = Table.grid(padding=(0, 1))
     table.add_row("·", Text.from_markup(markup))
     return Padding(table, (0, 2), style="dim")
@@ -215,36 +199,28 @@ def _grid(board: TaskBoard, shown: list[Column]) -> Table:
 
 def markdown(board: Board) -> str:
     """The board for a README."""
-    parts = [f"# {_md(board.suite)}", _md(board.about)]
+    parts = [f"# {md(board.suite)}", md(board.about)]
     for task in board.tasks:
         shown = columns(task)
         lines = [
-            f"| {' | '.join(_md(c.title) for c in shown)} |",
+            f"| {' | '.join(md(c.title) for c in shown)} |",
             f"|{'|'.join(':--' if c.left else '--:' for c in shown)}|",
         ]
         for entry in task.entries():
             if isinstance(entry, Line):
-                cells = {"architecture": f"*{_md(entry.name)}*", task.metric or "score": f"{entry.value:.3f}"}
+                cells = {"architecture": f"*{md(entry.name)}*", task.metric or "score": f"{entry.value:.3f}"}
                 lines.append(f"| {' | '.join(cells.get(c.title, '') for c in shown)} |")
             else:
-                lines.append(f"| {' | '.join(_md(c.text(entry)) for c in shown)} |")
-        equal = f"Held equal: {_md(task.equal)}." if task.equal else ""
-        parts += [f"## {_md(task.title)}", _md(direction(task)), equal, "\n".join(lines)]
-        unranked = [f"- **{_md(name)}** not ranked: {_md(reason)}" for name, reason in reasons(task)]
-        parts.append("\n".join([*unranked, *(f"- {_md(note)}" for note in task.notes)]))
-    for contrast in board.contrasts:
-        lines = [
-            f"| architecture | {' | '.join(map(_md, contrast.tracks))} |",
-            "|:--" + "|--:" * len(contrast.tracks) + "|",
-        ]
-        lines += [f"| {_md(name)} | {' | '.join(map(place, places))} |" for name, places in contrast.places.items()]
-        parts += [f"## {_md(contrast.task)}: places by what is held equal", "\n".join(lines)]
-        parts.append("\n".join(f"- {_md(note)}" for note in tracks.notes(contrast)))
-    parts.append("\n".join(f"- {_md(note)}" for note in board.notes))
+                lines.append(f"| {' | '.join(md(c.text(entry)) for c in shown)} |")
+        equal = f"Held equal: {md(task.equal)}." if task.equal else ""
+        parts += [f"## {md(task.title)}", md(direction(task)), equal, "\n".join(lines)]
+        unranked = [f"- **{md(name)}** not ranked: {md(reason)}" for name, reason in reasons(task)]
+        parts.append("\n".join([*unranked, *(f"- {md(note)}" for note in task.notes)]))
+    parts.append("\n".join(f"- {md(note)}" for note in board.notes))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _md(text: str) -> str:
+def md(text: str) -> str:
     """Escaped, on one line."""
     text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace("\\", "\\\\")
     for mark in "|*`[]":

@@ -6,7 +6,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 
+from harness.board.grids import Cell, Grid, Head
 from harness.board.model import Contrast, Reversal, Row, TaskBoard
+from harness.board.tables import place
 
 Pair = tuple[str, str]
 
@@ -74,6 +76,17 @@ def _tau(first: TaskBoard, second: TaskBoard) -> float | None:
 def _means(board: TaskBoard) -> Mapping[str, float]:
     """Smaller is better, in whatever unit the track ranks by."""
     return {row.architecture: board.key(row.mean) for row in board.rows if row.ranked and row.mean is not None}
+
+
+def grid(contrast: Contrast) -> Grid:
+    """One row for each architecture, one column for each track."""
+    heads = [Head("architecture", left=True), *(Head(track) for track in contrast.tracks)]
+    rows: list[list[Cell]] = [
+        [(name, name), *((place(span), sum(span) if span else None) for span in spans)]
+        for name, spans in contrast.places.items()
+    ]
+    about = "places an architecture may hold in each track"
+    return Grid(f"{contrast.task} by what is held equal", about, heads, rows, notes(contrast))
 
 
 def notes(contrast: Contrast) -> list[str]:

@@ -7,6 +7,7 @@ import torch
 
 from harness import reference, train
 from harness.budget import Meters
+from harness.build import resolve_size
 from harness.reference import Reference, due, ratio
 from harness.spec import RunSpec, build_task
 from zoo.ops import kernels
@@ -53,7 +54,7 @@ def spec(name="pre_ln", *, steps=12, **options):
 
 
 def do(what, folder, **more):
-    return train.train(what, train.resolve_size(what, build_task(what)), suite="tiny", folder=folder, **more)
+    return train.train(what, resolve_size(what, build_task(what)), suite="tiny", folder=folder, **more)
 
 
 def without_clock(curve):
