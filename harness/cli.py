@@ -136,11 +136,12 @@ def plan(suite: str, overrides: tuple[str, ...], as_json: bool) -> None:
 def validate(suite: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Check SUITE without running anything."""
     from harness.plan import solve
-    from harness.spec import expand, trials
+    from harness.spec import expand
     from harness.suite import load
+    from harness.tuning import count
 
     loaded = load(suite, overrides)
-    finals, tries = len(expand(loaded)), len(trials(loaded))
+    finals, tries = len(expand(loaded)), count(loaded)
     solve(expand(loaded), loaded)
     if as_json:
         emit({"suite": loaded.suite.suite, "valid": True, "runs": finals, "trials": tries})

@@ -158,7 +158,7 @@ DATA_PACKAGES = ("gensim", "mlxtend", "tokenizers", "timm", "pillow", "sacrebleu
 def provenance(device: torch.device, precision: str, kernels: dict[str, str]) -> dict[str, Any]:
     """Where and with what a run was made."""
     packages = {"python": platform.python_version()}
-    for name in ("torch", "numpy", "scipy", "numba", *DATA_PACKAGES):
+    for name in ("torch", "numpy", "scipy", "numba", "optuna", *DATA_PACKAGES):
         with contextlib.suppress(PackageNotFoundError):
             packages[name] = version(name)
     return {

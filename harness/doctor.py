@@ -25,6 +25,7 @@ OPTIONAL = {
     "mamba-ssm": "cuda",
     "fla-core": "cuda",
     "ray": "cluster",
+    "optuna": "tuning",
 }
 
 

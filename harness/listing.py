@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 import tasks
+from harness import defaults
 from harness.errors import UserError
 from harness.suite import shipped
 from tasks import corpora
@@ -33,7 +34,7 @@ def _architecture(name: str) -> Row:
 
     entry = registry.get(name)
     recipe = registry.recipe(name)
-    roles, traits = [], None
+    roles, traits, own = [], None, list[defaults.Default]()
     for role in ROLES:
         shape = Shape(length=64, vocab=16, outputs=16, target_length=64, width=16 * recipe.width_multiple)
         try:
@@ -42,6 +43,7 @@ def _architecture(name: str) -> Row:
             continue
         roles.append(role)
         traits = traits or model.traits
+        own = own or defaults.of(model)
     found = proofs.of(name)
     return {
         "name": name,
@@ -53,6 +55,7 @@ def _architecture(name: str) -> Row:
         "length": traits.length if traits else None,
         "stochastic": traits.stochastic if traits else None,
         "options": {option.name: option.default for option in entry.options},
+        "defaults": own,
         "paper": entry.paper,
         "source": entry.source,
         "oracles": [dataclasses.asdict(proof) for proof in found],
@@ -241,10 +244,10 @@ def find(name: str) -> Row:
 def show_one(row: Row, console: Console) -> None:
     """Everything in a row, a line each."""
     for key, value in row.items():
-        if isinstance(value, list) and key in ("deviations", "sources", "oracles"):
+        if isinstance(value, list) and key in _BULLETS:
             console.print(f"[bold]{key}[/]{'' if value else '      none'}")
             for item in value:
-                console.print(f"  - {_proof(item) if key == 'oracles' else item}", highlight=False, markup=False)
+                console.print(f"  - {_BULLETS[key](item)}", highlight=False, markup=False)
             continue
         if key == "difficulties":
             console.print(f"[bold]{key}[/]{'' if value else ' none'}")
@@ -256,6 +259,15 @@ def show_one(row: Row, console: Console) -> None:
         shown = _pairs(value) if isinstance(value, dict) else _cell(value)
         console.print(f"[bold]{key:<14}[/] ", end="")
         console.print(shown, highlight=False, markup=False)
+
+
+_BULLETS: dict[str, Callable[[Any], str]] = {
+    "defaults": defaults.describe,
+    "oracles": _proof,
+    "deviations": str,
+    "sources": str,
+}
+"""Keys of a row whose entries have a line each, and what writes one."""
 
 
 def _setting(difficulty: Row) -> str:

@@ -16,7 +16,7 @@ from harness.budget import StopRule
 from harness.build import build_model, examples_of, resolve_size
 from harness.execute import local
 from harness.source import Path_
-from harness.spec import Cell, RunSpec, build_task, expand, trials
+from harness.spec import Cell, RunSpec, build_task, expand
 from harness.suite import Loaded
 from harness.units import clock, short
 from zoo import sizing
@@ -77,17 +77,17 @@ def _culprit(spec: RunSpec, loaded: Loaded, message: str) -> Path_:
 
 def plan(loaded: Loaded) -> list[Planned]:
     """Every cell of the suite, with a few training steps of each measured on this machine."""
-    specs, tries = expand(loaded), trials(loaded)
+    specs, tries = expand(loaded), loaded.suite.tuning.effort if loaded.suite.tuning else 0
     sizes = solve(specs, loaded)
     cells = []
     torch.set_num_threads(1)
     for spec in {spec.cell: spec for spec in specs}.values():
-        runs, n_trials = (sum(other.cell == spec.cell for other in group) for group in (specs, tries))
+        runs = sum(other.cell == spec.cell for other in specs)
         size = sizes[spec.cell]
         if isinstance(size, str):
             cells.append(Planned(*spec.cell, runs, 0, None, reason=size))
         else:
-            cells.append(Planned(*spec.cell, runs, n_trials, size, **_measure(spec, size)))
+            cells.append(Planned(*spec.cell, runs, tries, size, **_measure(spec, size)))
     return cells
 
 

@@ -13,18 +13,21 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from harness.spec import RunSpec
 from harness.units import clock, short
 
-Key: TypeAlias = "tuple[str, str, str, str, int, float]"
+Key: TypeAlias = "tuple[Any, ...]"
 
 
 def title(spec: RunSpec) -> str:
     """A run in words: `text · pre_ln · seed 0`."""
     name = " · ".join([*filter(None, (spec.task_label, spec.track, spec.architecture_label)), ""])
-    return name + (f"trial lr {spec.train['lr']:g}" if spec.kind == "trial" else f"seed {spec.seed}")
+    if spec.kind == "final":
+        return f"{name}seed {spec.seed}"
+    return f"{name}trial " + ", ".join(f"{what} {value:g}" for what, value in spec.point.items())
 
 
 def key(spec: RunSpec) -> Key:
     """What tells the runs of a suite apart."""
-    return spec.kind, *spec.cell, spec.seed, spec.train["lr"]
+    number = spec.tuning["trial"] if spec.tuning else None
+    return spec.kind, spec.cell, spec.seed, *spec.point.items(), number
 
 
 class Live:

@@ -10,9 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import board as boards
+from harness import tuning
 from harness.errors import UserError
 from harness.runner import baselines, current
-from harness.spec import SCHEMA, RunSpec, expand, trials
+from harness.spec import SCHEMA, RunSpec, expand
 from harness.store import STATUSES, Record, Store, default_root, digest
 from harness.suite import load
 from zoo.lookup import nearest
@@ -116,7 +117,7 @@ def status(suite: str | None, root: Path | None = None, overrides: tuple[str, ..
     own = [record for record in records if store.finished(record["run_id"], marks)]
     counts = _counts(own)
     counts["under way"] = len(list(store.folder.glob("*/checkpoint")))
-    counts["to do"] = len(expand(loaded)) + len(trials(loaded)) - len(own) - counts["under way"]
+    counts["to do"] = len(expand(loaded)) + tuning.count(loaded) - len(own) - counts["under way"]
     counts["published by others"] = len(records) - len(own)
     return [{"suite": loaded.suite.suite, "counts": counts}]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -14,7 +15,7 @@ from rich.console import Console
 
 from harness import tuning
 from harness.errors import UserError
-from harness.spec import RunSpec, build_task, expand, trials
+from harness.spec import RunSpec, build_task, expand
 from harness.store import Record, Store
 from harness.suite import Loaded, load
 from tasks.base import DataError
@@ -62,8 +63,8 @@ def run(
     loaded = load(suite, overrides)
     store = Store(loaded.suite.suite, root)
     console = console or Console()
-    finals, tries = expand(loaded), trials(loaded)
-    published = store.published()
+    finals, published = expand(loaded), store.published()
+    tries = tuning.trials(loaded, _look(store))
     chosen = tuning.choose(finals, _records(tries, store))
     theirs = [id for id in map(_run_id, [*tries, *chosen]) if id in published and not store.finished(id, published)]
     if theirs:
@@ -76,15 +77,15 @@ def run(
     sizes = _sizes(unmade, loaded)  # before anything is written
     with _locked(store), store.replacing_published():
         ran = 0
-        for kind, phase in (("trial", tries), ("final", finals)):
-            specs = tuning.choose(phase, _records(tries, store)) if kind == "final" else phase
-            missing = _missing(specs, store, published)
-            if missing:
-                _execute(missing, sizes, loaded, store, workers, console, kind)
-                ran += len(missing)
-            done = specs
+        for tries in _decided(loaded, store, published):
+            _execute(tries, sizes, loaded, store, workers, console, "trial")
+            ran += len(tries)
+        done = tuning.choose(finals, _records(tuning.trials(loaded, _look(store, published)), store))
+        if missing := _missing(done, store, published):
+            _execute(missing, sizes, loaded, store, workers, console, "final")
+            ran += len(missing)
         if not ran:
-            console.print(f"{store.folder}: all {len(finals) + len(tries)} runs are finished; nothing to do")
+            console.print(f"{store.folder}: all {len(finals) + tuning.count(loaded)} runs are finished; nothing to do")
         _baselines(done, store, console)
     return Results(loaded.suite.suite, store.folder, _records(done, store), ran)
 
@@ -96,14 +97,42 @@ def plugin_paths(loaded: Loaded) -> tuple[str, ...]:
 
 def current(loaded: Loaded, store: Store) -> tuple[list[RunSpec], list[Record]]:
     """The suite's final runs as its trials decide them, and every record, trials included, that belongs to them."""
-    tries = trials(loaded)
-    found = _records(tries, store)
+    found = _records(tuning.trials(loaded, _look(store)), store)
     specs = tuning.choose(expand(loaded), found)
     return specs, found + _records(specs, store)
 
 
 def _run_id(spec: RunSpec) -> str:
     return spec.run_id(build_task(spec).fingerprint)
+
+
+def _decided(loaded: Loaded, store: Store, published: dict[str, str]) -> Iterator[list[RunSpec]]:
+    """Round after round, the trials that can be made now, over all cells; none twice."""
+    before: list[RunSpec] = []
+    while tries := _missing(tuning.trials(loaded, _look(store, published)), store, published):
+        if tries == before:
+            return
+        yield tries
+        before = tries
+
+
+def _look(store: Store, published: dict[str, str] | None = None) -> tuning.Look:
+    """What finds a trial's record: any, or given what is `published` only those made here.
+
+    Under another version of Optuna a sampler may ask for other points: what it asked for then is the trial, too.
+    """
+    elsewhere = functools.cache(lambda: tuning.under_another_version(store.records()))
+
+    def look(spec: RunSpec) -> Record | None:
+        run_id = _run_id(spec)
+        found = store.read(run_id)
+        if found is None and spec.tuning and spec.tuning["sampler"] == "tpe":
+            found = elsewhere().get(tuning.place(spec))
+        if found is None or (published is not None and not store.finished(found["run_id"], published)):
+            return None
+        return found
+
+    return look
 
 
 def _missing(specs: list[RunSpec], store: Store, published: dict[str, str]) -> list[RunSpec]:

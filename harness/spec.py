@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import tasks
-from harness.suite import Loaded, Question, Train
+from harness.suite import TUNABLE, Loaded, Question, Train
 from tasks.base import Task
 from zoo.terms import Role
 
@@ -48,11 +48,13 @@ class RunSpec:
     """(name, digest of its content) of every plug-in of the suite."""
     track: str = ""
     """What is held equal, by the suite's name for it; empty in a suite that has no tracks."""
+    tuning: dict[str, Any] | None = None
+    """Of a trial that a sampler asked for: `sampler`, `space` and `trial`, its number. A grid's space is its points."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data; `track` only where there is one."""
-        found = json.loads(json.dumps(dataclasses.asdict(self)))
-        return found if self.track else {key: value for key, value in found.items() if key != "track"}
+        """As JSON has it; what came later than the first records stands in it only where it is used."""
+        data = json.loads(json.dumps(dataclasses.asdict(self)))
+        return {name: value for name, value in data.items() if name not in ("track", "tuning") or value}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> RunSpec:
@@ -67,6 +69,16 @@ class RunSpec:
     def cell(self) -> Cell:
         """What is sized, tuned and given a row once, whatever the seed."""
         return Cell(self.architecture_label, self.task_label, self.track)
+
+    @property
+    def point(self) -> dict[str, Any]:
+        """The values of everything a suite may tune, where the spec has one."""
+        return {n: getattr(self, place)[n] for n, place in TUNABLE.items() if n in getattr(self, place)}
+
+    def at(self, point: dict[str, Any]) -> RunSpec:
+        """The same run with the values of `point` instead of its own."""
+        given = {place: {n: v for n, v in point.items() if TUNABLE[n] == place} for place in ("train", "options")}
+        return self.replace(**{place: {**getattr(self, place), **values} for place, values in given.items()})
 
     def replace(self, **changes: Any) -> RunSpec:
         return dataclasses.replace(self, **changes)
@@ -87,25 +99,6 @@ def expand(loaded: Loaded) -> list[RunSpec]:
         for seed in loaded.suite.seeds
         for index, choice in enumerate(loaded.suite.architectures)
         if question.plays(choice.label)
-    ]
-
-
-def trials(loaded: Loaded) -> list[RunSpec]:
-    """Every trial of the suite's tuning: the same learning rates for each architecture on each task."""
-    tuning = loaded.suite.tuning
-    if tuning is None:
-        return []
-    return [
-        spec.replace(
-            kind="trial",
-            seed=tuning.seed,
-            train={**spec.train, "lr": lr},
-            stop={name: limit * tuning.budget for name, limit in spec.stop.items() if name != "target"},
-            evaluate={**spec.evaluate, "split": tuning.select},
-        )
-        for spec in expand(loaded)
-        if spec.seed == loaded.suite.seeds[0]
-        for lr in tuning.lr
     ]
 
 

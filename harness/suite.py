@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.resources
+import importlib.util
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 import tasks as task_registry
@@ -157,15 +159,75 @@ class Evaluate(Strict):
     """Examples of `test` scored once, at the end."""
 
 
-class Tuning(Strict):
-    """The same trials for every architecture and task, chosen on one split by the task's metric."""
+class Range(Strict):
+    """From where to where a sampler draws a value: evenly, or with `log` evenly in the logarithm."""
 
-    lr: Annotated[list[Number], Field(min_length=1)]
+    low: Number
+    high: Number
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Range:
+        if self.low >= self.high:
+            raise ValueError(f"low ({self.low:g}) must lie below high ({self.high:g})")
+        if self.log and self.low == 0:
+            raise ValueError("a logarithmic range cannot start at 0; raise low, or leave out log")
+        return self
+
+
+class Share(Range):
+    """A range of fractions: `{low: 0, high: 30%}`."""
+
+    low: Fraction
+    high: Fraction
+
+
+def _form(value: Any) -> str | None:
+    """Which of the two a value is meant to be, in brackets, which keep it out of the paths of errors."""
+    return "[range]" if isinstance(value, (dict, Range)) else "[list]" if isinstance(value, list) else None
+
+
+_FORM = Discriminator(
+    _form,
+    custom_error_type="values",
+    custom_error_message="expected a list of values, or a range such as {low: 1e-4, high: 1e-2, log: true}",
+)
+_LISTED = Field(min_length=1)
+Numbers = Annotated[Annotated[list[Number], _LISTED, Tag("[list]")] | Annotated[Range, Tag("[range]")], _FORM]
+Shares = Annotated[Annotated[list[Fraction], _LISTED, Tag("[list]")] | Annotated[Share, Tag("[range]")], _FORM]
+TUNABLE = {"lr": "train", "weight_decay": "train", "warmup": "train", "dropout": "options"}
+"""What a suite may tune, in the order in which a grid runs through it, and the field of a RunSpec that holds it."""
+
+
+class Tuning(Strict):
+    """The same trials for every architecture and task, chosen on one split by the task's metric.
+
+    Without `sampler` every combination of the lists is tried; with it, `trials` points of lists and ranges.
+    """
+
+    sampler: Literal["tpe", "random", "qmc"] | None = None
+    trials: Count | None = None
+    lr: Numbers | None = None
+    weight_decay: Numbers | None = None
+    warmup: Shares | None = None
+    dropout: Shares | None = None
     select: Literal["valid", "tune"] = "valid"
     budget: Annotated[Fraction, Field(gt=0)] = 1.0
     """Length of a trial as a fraction of a run's."""
     seed: int = 1000
-    """The trials' seed, which no run of the board may share."""
+    """The seed of the trials and of the sampler, which no run of the board may share."""
+
+    @property
+    def space(self) -> dict[str, list[float] | Range]:
+        """What is tuned, in the order of `TUNABLE`."""
+        return {name: found for name in TUNABLE if (found := getattr(self, name)) is not None}
+
+    @property
+    def effort(self) -> int:
+        """Trials of each architecture on each task."""
+        if self.trials is not None:
+            return self.trials
+        return math.prod(len(values) for values in self.space.values() if isinstance(values, list))
 
 
 class Limits(Strict):
@@ -480,10 +542,56 @@ def _validate(source: Source) -> Suite:
         if first["type"] == "unknown_key":
             path = (*path, first["ctx"]["key"])
         raise source.error(_words(first), path) from None
-    if suite.tuning and suite.tuning.seed in suite.seeds:
-        message = f"{suite.tuning.seed} is also one of the seeds; a trial's seed must be its own"
-        raise source.error(message, ("tuning", "seed"))
+    for message, path in _wrong_tuning(suite):
+        raise source.error(message, ("tuning", *path))
+    for name, path in _given(suite):
+        if suite.tuning and name in suite.tuning.space:
+            raise source.error(f"{name} is also tuned; leave it out here, or take it out of tuning", path)
     return suite
+
+
+def _wrong_tuning(suite: Suite) -> Iterator[tuple[str, Path_]]:
+    """What is wrong with how a suite tunes, and the key below `tuning` at which it is."""
+    tuning = suite.tuning
+    if tuning is None:
+        return
+    space, any_range = tuning.space, next((n for n, v in tuning.space.items() if isinstance(v, Range)), None)
+    if not space:
+        yield f"nothing to tune; give a list or a range of at least one of {', '.join(TUNABLE)}", ()
+    for name, values in space.items():
+        listed = values if isinstance(values, list) else []
+        for index, value in enumerate(listed):
+            if value in listed[:index]:
+                yield f"{value:g} stands twice", (name, index)
+    if tuning.sampler is None:
+        if any_range:
+            yield "a range needs a sampler: tpe, random or qmc; or give a list of values", (any_range,)
+        if tuning.trials is not None:
+            yield (
+                "a grid tries every combination once; leave trials out, or name a sampler: tpe, random or qmc",
+                ("trials",),
+            )
+    else:
+        if tuning.trials is None:
+            yield "a sampler must be told how many trials to make, such as trials: 12", ("sampler",)
+        if not any_range:
+            yield "a sampler needs at least one range; for lists alone leave sampler and trials out", ("sampler",)
+        if importlib.util.find_spec("optuna") is None:
+            yield f"{tuning.sampler} needs Optuna: pip install 'zoobench[tuning]'", ("sampler",)
+    dropout = tuning.dropout.high if isinstance(tuning.dropout, Range) else max(tuning.dropout or [0.0])
+    if dropout >= 1:
+        yield f"dropout must lie in [0, 1), got {dropout:g}", ("dropout",)
+    if tuning.seed in suite.seeds:
+        yield f"{tuning.seed} is also one of the seeds; a trial's seed must be its own", ("seed",)
+
+
+def _given(suite: Suite) -> Iterator[tuple[str, Path_]]:
+    """Every model option that a suite sets by hand, and where."""
+    places: list[tuple[Path_, dict[str, Any]]] = [(("model",), suite.model)]
+    places += [(("tasks", i, "model"), task.model) for i, task in enumerate(suite.tasks)]
+    places += [(("architectures", i, choice.name), choice.options) for i, choice in enumerate(suite.architectures)]
+    for path, options in places:
+        yield from ((name, (*path, name)) for name in options)
 
 
 def _words(error: Any) -> str:

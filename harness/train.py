@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness import defaults
 from harness import device as machine
 from harness.budget import Meters, StopRule, schedule
 from harness.build import build_model, examples_of, matched, step_flops
@@ -261,6 +262,7 @@ class Run:
                 "stream_marks": self.progress.stream_marks,
             },
             "metrics": metrics,
+            "defaults": defaults.of(self.model, spec.options),
             "curve": self.progress.curve,
             "speed": {
                 "train_tokens_per_s": used.tokens / used.seconds if used.seconds else None,
@@ -310,6 +312,7 @@ def skeleton(spec: RunSpec, suite: str, task: Task, status: str, error: dict[str
         "budget": {"stop": spec.stop, "used": asdict(Meters())},
         "data": {"fingerprint": task.fingerprint, "stream_hash": "", "stream_marks": {}},
         "metrics": describe_metric(task),
+        "defaults": None,
         "curve": [],
         "speed": {
             "train_tokens_per_s": None,

@@ -1,36 +1,190 @@
-"""From trials to hyperparameters: the learning rate with the best score on the split the suite names."""
+"""The trials of a suite and what comes of them: which points are tried, and the hyperparameters they decide on."""
 
 from __future__ import annotations
 
+import itertools
+import json
 import math
-from typing import Any
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import version
+from typing import Any, TypeAlias
 
-from harness.spec import RunSpec
+from harness.spec import RunSpec, expand
 from harness.store import Record
+from harness.suite import Loaded, Range, Tuning
+
+Point: TypeAlias = "dict[str, float]"
+Look: TypeAlias = "Callable[[RunSpec], Record | None]"
+"""The record of a trial, or None while it has none."""
+STARTUP = 5
+"""Trials of `tpe` at random points, the same for every architecture, before it starts to learn from results."""
+FIGURES = 4
+"""Significant figures of a sampled value: no machine's last bits decide what is tried."""
+
+
+def count(loaded: Loaded) -> int:
+    """How many trials the suite makes in all."""
+    return 0 if loaded.suite.tuning is None else loaded.suite.tuning.effort * len(_cells(loaded))
+
+
+def trials(loaded: Loaded, look: Look = lambda spec: None) -> list[RunSpec]:
+    """Every trial that is decided, cell by cell: the same number, length and space for each architecture on each task.
+
+    Grid, `random` and `qmc` are decided from the start, by the same points for everyone. `tpe` decides on a trial from
+    the records of those before it in its cell: the last one listed is the next to run, until the cell has them all.
+    """
+    tuning = loaded.suite.tuning
+    if tuning is None:
+        return []
+    known = [] if tuning.sampler == "tpe" else list(_points(tuning))
+    found: list[RunSpec] = []
+    for cell in _cells(loaded):
+        base = cell.replace(
+            kind="trial",
+            seed=tuning.seed,
+            stop={name: limit * tuning.budget for name, limit in cell.stop.items() if name != "target"},
+            evaluate={**cell.evaluate, "split": tuning.select},
+        )
+        if tuning.sampler == "tpe":
+            found += _asked(tuning, base, look)
+        else:
+            found += [_trial(tuning, base, number, point) for number, point in enumerate(known)]
+    return found
 
 
 def choose(specs: list[RunSpec], records: list[Record]) -> list[RunSpec]:
-    """The final runs with the learning rates their own trials chose.
+    """The final runs with the hyperparameters their own trials chose. `records` are in the order of `trials`.
 
     The rule, fixed beforehand: best value of the task's metric on the tuning split; a trial that did not end well loses
-    to any that did; ties go to the smaller rate. A cell whose trials all failed keeps the smallest rate tried.
+    to any that did; ties go to the smaller learning rate, then to the earlier trial. A cell whose trials all failed
+    takes the first of its points.
     """
-    found: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
+    cells: dict[Any, list[tuple[float, float, int, RunSpec]]] = {}
     for record in records:
-        spec = record["spec"]
-        if spec["kind"] == "trial":
-            cell = (spec["architecture_label"], spec["task_label"], spec.get("track", ""))
-            found.setdefault(cell, []).append((_badness(record), spec["train"]["lr"]))
-    return [
-        spec.replace(train={**spec.train, "lr": min(found[spec.cell])[1]}) if spec.cell in found else spec
-        for spec in specs
-    ]
+        trial = RunSpec.from_dict(record["spec"])
+        if trial.kind == "trial":
+            own = cells.setdefault(trial.cell, [])
+            own.append((badness(record), trial.train["lr"], len(own), trial))
+    best = {cell: (own[0] if math.isinf(min(own)[0]) else min(own))[-1].point for cell, own in cells.items()}
+    return [spec.at(best[spec.cell]) if spec.cell in best else spec for spec in specs]
 
 
-def _badness(record: Record) -> float:
+def badness(record: Mapping[str, Any]) -> float:
+    """What a trial is judged by, smaller is better: the metric on the tuning split; infinite if it did not end well."""
     metrics: dict[str, Any] = record["metrics"]
-    split = record["spec"]["evaluate"].get("split", "valid")
+    split = record["spec"].get("evaluate", {}).get("split", "valid")
     value = metrics.get(split, {}).get(metrics["primary"])
-    if record["status"] != "ok" or value is None:
+    if record["status"] != "ok" or value is None or not math.isfinite(value):
         return math.inf
     return -value if metrics["higher_is_better"] else value
+
+
+def place(spec: RunSpec) -> str:
+    """What two sampled trials share that are the same number of the same search, whatever their points."""
+    assert spec.tuning is not None
+    nowhere = spec.replace(
+        train={name: value for name, value in spec.train.items() if name not in spec.tuning["space"]},
+        options={name: value for name, value in spec.options.items() if name not in spec.tuning["space"]},
+    )
+    return json.dumps(nowhere.to_dict(), sort_keys=True)
+
+
+def under_another_version(records: list[Record]) -> dict[str, Record]:
+    """By `place`, the sampled trials made with another version of Optuna than the one here, or one nobody knows."""
+    here, found = version("optuna"), dict[str, Record]()
+    for record in records:
+        spec, packages = RunSpec.from_dict(record["spec"]), record["provenance"].get("packages", {})
+        if spec.tuning and packages.get("optuna") != here:
+            found.setdefault(place(spec), record)
+    return found
+
+
+def _cells(loaded: Loaded) -> list[RunSpec]:
+    """One final run of each cell."""
+    return list({spec.cell: spec for spec in reversed(expand(loaded))}.values())[::-1]
+
+
+def _trial(tuning: Tuning, base: RunSpec, number: int, point: Point) -> RunSpec:
+    if tuning.sampler is None:
+        return base.at(point)
+    space = {name: v.model_dump() if isinstance(v, Range) else v for name, v in tuning.space.items()}
+    return base.at(point).replace(tuning={"sampler": tuning.sampler, "space": space, "trial": number})
+
+
+def _points(tuning: Tuning) -> Iterator[Point]:
+    """The points of a grid, of `random` or of `qmc` (Sobol's sequence, scrambled: Owen 1998, J. Complexity 14)."""
+    if tuning.sampler is None:
+        lists = [values for values in tuning.space.values() if isinstance(values, list)]
+        for values in itertools.product(*lists):
+            yield dict(zip(tuning.space, values, strict=True))
+        return
+    study, distributions = _study(tuning, tuning.seed), _distributions(tuning)
+    if tuning.sampler == "qmc":
+        study.tell(study.ask(distributions), 0.0)  # Optuna draws a study's first point at random
+    for _ in range(tuning.effort):
+        yield _rounded(tuning, study.ask(distributions).params)
+
+
+def _asked(tuning: Tuning, base: RunSpec, look: Look) -> Iterator[RunSpec]:
+    """The trials of one cell by TPE (Bergstra et al. 2011, NeurIPS), told what the records say, up to one without.
+
+    Each is asked of a sampler with a seed of its own, which is told the trials before it (those at random are told
+    none), so that the same records lead to the same trials wherever a suite was interrupted.
+    """
+    told: list[Record] = []
+    for batch in [range(min(STARTUP, tuning.effort)), *(range(i, i + 1) for i in range(STARTUP, tuning.effort))]:
+        specs = [_trial(tuning, base, number, _asked_for(tuning, number, told)) for number in batch]
+        records = [look(spec) for spec in specs]
+        for spec, record in zip(specs, records, strict=True):
+            yield spec if record is None else RunSpec.from_dict(record["spec"])
+        told += [record for record in records if record is not None]
+        if len(told) < batch.stop:
+            return
+
+
+def _asked_for(tuning: Tuning, number: int, told: list[Record]) -> Point:
+    """What TPE asks for after the trials it is `told` of; one that failed is told as the worst."""
+    from optuna.trial import create_trial
+
+    study, distributions = _study(tuning, tuning.seed + number), _distributions(tuning)
+    for record in told:
+        point = RunSpec.from_dict(record["spec"]).point
+        params = {name: point[name] for name in tuning.space}
+        study.add_trial(create_trial(params=params, distributions=distributions, value=badness(record)))
+    return _rounded(tuning, study.ask(distributions).params)
+
+
+def _study(tuning: Tuning, seed: int) -> Any:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        if tuning.sampler == "tpe":
+            sampler: Any = optuna.samplers.TPESampler(n_startup_trials=STARTUP, constant_liar=False, seed=seed)
+        elif tuning.sampler == "qmc":
+            sampler = optuna.samplers.QMCSampler(scramble=True, seed=seed, warn_independent_sampling=False)
+        else:
+            sampler = optuna.samplers.RandomSampler(seed=seed)
+        return optuna.create_study(sampler=sampler)
+
+
+def _distributions(tuning: Tuning) -> dict[str, Any]:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+    return {
+        name: FloatDistribution(v.low, v.high, log=v.log) if isinstance(v, Range) else CategoricalDistribution(v)
+        for name, v in tuning.space.items()
+    }
+
+
+def _rounded(tuning: Tuning, params: Point) -> Point:
+    """Values drawn from ranges to `FIGURES` figures, within their range."""
+    point = {}
+    for name, dimension in tuning.space.items():
+        value = params[name]
+        if isinstance(dimension, Range):
+            value = min(max(float(f"{value:.{FIGURES}g}"), dimension.low), dimension.high)
+        point[name] = value
+    return point

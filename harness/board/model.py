@@ -53,6 +53,10 @@ class Row:
     """None where the seeds differ."""
     width: int | None
     depth: int | None
+    trials: int | None = None
+    tuning_flops: float | None = None
+    tuning_seconds: float | None = None
+    """Trials of this row, and what all of them cost; None without tuning. Seconds are None where hardware differs."""
 
     @property
     def ranked(self) -> bool:

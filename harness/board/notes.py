@@ -6,7 +6,8 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from harness.board import gather
+from harness import defaults
+from harness.board import gather, tuning
 from harness.board.gather import Record, dig
 from harness.board.model import Line, Row, TaskBoard
 from harness.stats import Comparison
@@ -21,7 +22,7 @@ def general(finals: Sequence[Record], trials: Sequence[Record]) -> list[str]:
         found.append(f"the runs come from {len(commits)} commits: {', '.join(c[:9] for c in commits)}")
     if finals and not trials:
         found.append("hyperparameters were not tuned per architecture")
-    return found
+    return found + _defaults(finals)
 
 
 def task(
@@ -34,8 +35,8 @@ def task(
     found += comparison.notes
     found += _identical_data(finals, shared)
     found += _machines(finals)
-    found += _rates(board.rows, trials)
-    return found
+    found += _rates(board.rows)
+    return found + tuning.notes(board.rows, finals, trials)
 
 
 def equal(finals: Sequence[Record], shared: gather.Common) -> str:
@@ -174,29 +175,20 @@ def _without(done: Sequence[Record]) -> list[str]:
     return [f"speeds without a reference: {problem}" for problem in problems]
 
 
-def _rates(rows: Sequence[Row], trials: Sequence[Record]) -> list[str]:
-    """Learning rates, and what tuning them cost."""
+def _rates(rows: Sequence[Row]) -> list[str]:
+    """Which learning rate each row was trained with, where they differ."""
     known = {row.architecture: row.lr for row in rows if row.lr is not None and row.scores}
-    found = []
-    if len(rates := sorted({*known.values()})) > 1:
-        users = {lr: ", ".join(sorted(a for a in known if known[a] == lr)) for lr in rates}
-        found.append("learning rates: " + "; ".join(f"{lr:g} {names}" for lr, names in users.items()))
-    if not trials:
-        return found
-    by_name = gather.grouped(trials)
-    counts = {a: len(by_name.get(a, [])) for a in known}
-    if len({*counts.values()}) > 1:
-        found.append("tuning effort differs: " + ", ".join(f"{a} {n} trials" for a, n in sorted(counts.items())))
-    elif counts:
-        found.append(f"tuning: {next(iter(counts.values()))} trials per architecture, chosen on the validation split")
-    made = [r for r in trials if r.get("status") != "unsupported"]
-    flops = sum(v for r in made if (v := gather.finite(dig(r, "budget.used.flops"))))
-    found.append(f"tuning cost: {len(made)} trials, {flops:.2g} FLOP in all")
-    edges = []
-    for a, lr in sorted(known.items()):
-        grid = sorted({v for r in by_name.get(a, []) if (v := gather.finite(dig(r, "spec.train.lr"))) is not None})
-        if len(grid) > 1 and lr in (grid[0], grid[-1]):
-            edges.append(f"{a} {lr:g}")
-    if edges:
-        found.append(f"best learning rate at the edge of its grid: {', '.join(edges)}")
-    return found
+    if len(rates := sorted({*known.values()})) < 2:
+        return []
+    users = {lr: ", ".join(sorted(a for a in known if known[a] == lr)) for lr in rates}
+    return ["learning rates: " + "; ".join(f"{lr:g} {names}" for lr, names in users.items())]
+
+
+def _defaults(finals: Sequence[Record]) -> list[str]:
+    """What each architecture brought along; records from before it was noted say nothing."""
+    said = {}
+    for name, runs in gather.grouped(finals).items():
+        own = next((found for r in runs if (found := r.get("defaults")) is not None), None)
+        if own is not None:
+            said[name] = f"{name} {len(own)}" + (f" ({'; '.join(map(defaults.describe, own))})" if own else "")
+    return [f"defaults of their own, not set by the suite: {'; '.join(said.values())}"] if said else []

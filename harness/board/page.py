@@ -45,7 +45,8 @@ def _replace(path: Path, text: str) -> None:
 
 def page(board: Board, records: Iterable[Record]) -> str:
     """The whole page as text."""
-    finals = [r for r in gather.canonical(records) if dig(r, "spec.kind") != "trial"]
+    ordered = gather.canonical(records)
+    finals = [r for r in ordered if dig(r, "spec.kind") != "trial"]
     names = sorted({row.architecture for task in board.tasks for row in task.rows if row.ranked})
     style = plots.styles(names)
     environment = jinja2.Environment(
@@ -56,7 +57,7 @@ def page(board: Board, records: Iterable[Record]) -> str:
         lstrip_blocks=True,
     )
     tasks = [
-        _task(task, [r for r in finals if gather.column_of(r) == (task.task, task.track)], style)
+        _task(task, [r for r in ordered if gather.column_of(r) == (task.task, task.track)], style)
         for task in board.tasks
     ]
     more = [
@@ -70,10 +71,13 @@ def page(board: Board, records: Iterable[Record]) -> str:
 
 def _task(board: TaskBoard, records: Sequence[Record], style: plots.Style) -> dict[str, Any]:
     columns = tables.columns(board)
+    trials = [r for r in records if dig(r, "spec.kind") == "trial"]
+    finals = [r for r in records if dig(r, "spec.kind") != "trial"]
     figures = {
         "Mean and 95% interval; ticks are seeds, dashed lines baselines": plots.dots(board, style),
-        "Learning curves, mean over seeds": plots.curves(board, records, style),
-        "Score against cost": plots.cost(board, style),
+        "Learning curves, mean over seeds": plots.curves(board, finals, style),
+        "Score against cost, tuning included" if trials else "Score against cost": plots.cost(board, style),
+        "Expected best of k trials on the tuning split, drawn in any order": plots.best_of(board, trials, style),
     }
     return {
         "board": board,

@@ -13,8 +13,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from harness.board import gather
+from harness.board import gather, tuning
 from harness.board.gather import Record, dig
 from harness.board.model import Contrast, Row, TaskBoard
 from harness.board.tables import direction, human
@@ -156,11 +157,11 @@ def _average(runs: Sequence[Record], path: str) -> tuple[Any, Any] | None:
 
 
 def cost(board: TaskBoard, style: Style) -> str:
-    """Score against what training one seed cost: FLOPs, or seconds where FLOPs were not counted."""
+    """Score against what one seed cost, with all trials of its row: FLOPs, or seconds where FLOPs were not counted."""
     rows = [row for row in board.rows if row.ranked]
     counted = all(row.flops for row in rows)
     unit, label = ("FLOP", "compute") if counted else ("s", "seconds")
-    costs = [row.flops if counted else row.seconds for row in rows]
+    costs = [total_cost(row, counted=counted) for row in rows]
     points = [(x, row.mean, row) for x, row in zip(costs, rows, strict=True) if x and row.mean is not None]
     if not points:
         return ""
@@ -177,10 +178,34 @@ def cost(board: TaskBoard, style: Style) -> str:
         axes.margins(x=0.16, y=0.08)
         axes.xaxis.set_major_formatter(lambda value, _: human(value, unit))
         axes.xaxis.set_minor_formatter(lambda value, _: "")
-        axes.set_xlabel(f"{label} to train one seed")
+        tuned = any(row.trials for *_, row in points)
+        axes.set_xlabel(f"{label} to tune and to train one seed" if tuned else f"{label} to train one seed")
         axes.set_ylabel(board.metric)
         _labels(figure, axes, [(x, y, row.architecture) for x, y, row in points])
         return _svg(figure, f"{board.title} cost")
+
+
+def total_cost(row: Row, *, counted: bool = True) -> float | None:
+    """FLOPs (or seconds) of one seed's training and of every trial of the row."""
+    final, tried = (row.flops, row.tuning_flops) if counted else (row.seconds, row.tuning_seconds)
+    return None if final is None else final + (tried or 0.0)
+
+
+def best_of(board: TaskBoard, trials: Sequence[Record], style: Style) -> str:
+    """The expected best score of k trials against k: what more tuning would have brought, and to whom."""
+    lines = tuning.best_of(board, trials)
+    if not lines:
+        return ""
+    with _figure(3.1 + 0.19 * -(-len(lines) // 3)) as (figure, axes):
+        for a in [row.architecture for row in board.rows if row.architecture in lines]:
+            colour, dashes, mark = style[a]
+            counts = range(1, len(lines[a]) + 1)
+            axes.plot(counts, lines[a], mark, color=colour, linestyle=dashes, linewidth=1.5, markersize=3.5, label=a)
+        axes.set_xlabel("trials")
+        axes.set_ylabel(f"expected best {board.metric}")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        figure.legend(loc="outside lower center", ncols=3, fontsize=8, handlelength=2.6)
+        return _svg(figure, f"{board.task} trials")
 
 
 def _labels(figure: Figure, axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from harness import stats
-from harness.board import gather, notes
+from harness.board import gather, notes, tuning
 from harness.board.across import build
 from harness.board.gather import Record, dig
 from harness.board.model import Board, Line, Row, TaskBoard
@@ -55,7 +55,7 @@ def _task(
     rows = [gather.row(a, own, shared) for a, own in gather.grouped(finals).items()]
     if goal is not None:
         name, higher, lines = f"{goal.meter} to {name} {goal.target:g}", False, []
-    rows, comparison = _ranked(rows, higher)
+    rows, comparison = _ranked(tuning.with_cost(rows, trials), higher)
     if notes.machines(finals) > 1:
         rows = [_without_seconds(row) for row in rows]
     board = TaskBoard(
@@ -103,7 +103,8 @@ def _with(row: Row, estimate: stats.Estimate | None) -> Row:
 
 def _without_seconds(row: Row) -> Row:
     """For runs on different hardware, where no two seconds, nor ratios of them, can be compared."""
-    return dataclasses.replace(row, seconds=None, tokens_per_s=None, relative_speed=None, reference_step_seconds=None)
+    blank = ("seconds", "tokens_per_s", "relative_speed", "reference_step_seconds", "tuning_seconds")
+    return dataclasses.replace(row, **dict.fromkeys(blank))
 
 
 def _place(row: Row, higher: bool) -> tuple[int, float, str]:

@@ -85,7 +85,7 @@ def relative(row: Row) -> str:
 
 
 def columns(board: TaskBoard) -> list[Column]:
-    """Columns of one task's table; the speed is left out where it cannot be compared."""
+    """Columns of one task's table; speed is left out where it cannot be compared, tuning where there was none."""
     found = [
         Column("rank", "places it may hold", rank, lambda r: r.rank_low),
         Column("architecture", "", lambda r: r.architecture, lambda r: r.architecture, left=True),
@@ -104,6 +104,13 @@ def columns(board: TaskBoard) -> list[Column]:
         Column("compute", "to train one seed", lambda r: human(r.flops, "FLOP"), lambda r: r.flops),
         Column("tokens", "to train one seed", lambda r: human(r.tokens), lambda r: r.tokens, optional=True),
         Column("time", "to train one seed", time, lambda r: r.seconds, optional=True),
+        Column(
+            "tuning",
+            "of all its trials",
+            lambda r: human(r.tuning_flops, "FLOP"),
+            lambda r: r.tuning_flops,
+            optional=True,
+        ),
         Column("speed", "training", speed, lambda r: r.tokens_per_s),
         Column(
             "× ref", "speed over that of a reference timed in turn", relative, lambda r: r.relative_speed, optional=True
@@ -112,7 +119,7 @@ def columns(board: TaskBoard) -> list[Column]:
         Column("state", "recurrent", lambda r: human(r.state_bytes, "B"), lambda r: r.state_bytes, optional=True),
     ]
     empty = {c.title for c in found if all(c.value(row) is None for row in board.rows)}
-    return [c for c in found if c.title not in ("speed", "× ref", "time", "off") or c.title not in empty]
+    return [c for c in found if c.title not in ("speed", "× ref", "time", "off", "tuning") or c.title not in empty]
 
 
 def _other(name: str) -> Column:

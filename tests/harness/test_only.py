@@ -3,8 +3,9 @@
 import pytest
 
 from harness.errors import UserError
-from harness.spec import expand, trials
+from harness.spec import expand
 from harness.suite import load
+from harness.tuning import trials
 
 SUITE = """\
 suite: split

@@ -1,6 +1,7 @@
 """Whole suites, in real worker processes: what is left on disk, what happens to runs that fail, stop or are killed."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,10 +12,12 @@ import psutil
 import pytest
 
 import harness
+from harness import publish
 from harness.errors import UserError
-from harness.spec import expand, trials
+from harness.spec import expand
 from harness.store import Store
 from harness.suite import load
+from harness.tuning import trials
 
 PLUGIN = '''
 import os, signal, time
@@ -196,6 +199,35 @@ def test_a_tuned_suite_tries_first_and_runs_with_what_each_cell_chose(suite, qui
         assert record["spec"]["train"]["lr"] == best["spec"]["train"]["lr"]
     assert len(store.records()) == len(expand(loaded)) + len(trials(loaded))
     assert harness.run(path, root=tmp_path, workers=2, console=quiet).ran == 0
+
+
+@pytest.mark.slow
+def test_a_sampled_suite_goes_on_with_the_same_trials_when_some_are_lost(suite, quiet, tmp_path):
+    space = {"lr": {"low": 1e-4, "high": 1e-1, "log": True}, "dropout": {"low": 0, "high": 0.5}}
+    path = suite(tuning={"sampler": "tpe", "trials": 7, **space}, architectures=["lstm", "mlp_mixer"], seeds=[0])
+    store = Store("tiny", tmp_path)
+    assert publish.status(str(path), tmp_path)[0]["counts"]["to do"] == 2 + 2 * 7
+    results = harness.run(path, root=tmp_path, workers=2, console=quiet)
+    assert (results.ran, results.ok) == (16, True)
+    assert publish.status(str(path), tmp_path)[0]["counts"]["to do"] == 0
+    records = {r["run_id"]: r for r in store.records()}
+    tried = sorted(
+        (r for r in records.values() if r["spec"]["kind"] == "trial" and r["status"] == "ok"),
+        key=lambda r: r["spec"]["tuning"]["trial"],
+    )
+    assert [r["spec"]["tuning"]["trial"] for r in tried] == list(range(7))
+    best = min(tried, key=lambda r: (-r["metrics"]["valid"]["accuracy"], r["spec"]["train"]["lr"]))
+    final = by_architecture(results)["lstm"]
+    assert (final["spec"]["train"]["lr"], final["spec"]["options"]["dropout"]) == (
+        best["spec"]["train"]["lr"],
+        best["spec"]["options"]["dropout"],
+    )
+    assert final["defaults"]
+    for lost in ([1], [5], [0, 6]):
+        for number in lost:
+            shutil.rmtree(store.run_folder(tried[number]["run_id"]))
+        assert harness.run(path, root=tmp_path, workers=2, console=quiet).ran == len(lost)
+        assert {r["run_id"] for r in store.records()} == set(records)
 
 
 def test_one_suite_is_run_by_one_process_at_a_time(suite, quiet, tmp_path):

@@ -5,8 +5,9 @@ import json
 import pytest
 import yaml
 
-from harness.spec import RunSpec, build_task, expand, trials
+from harness.spec import RunSpec, build_task, expand
 from harness.suite import load
+from harness.tuning import trials
 
 SUITE = {
     "suite": "tiny",

@@ -1,5 +1,6 @@
 """Wrong suites: each is answered by one line with file, line, key and nearest right name; nothing is written."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -160,6 +161,61 @@ WRONG = {
         ["tuning.seed", "also one of the seeds"],
     ),
     "trials without rates": ("lr: [1e-3]", "lr: []", 14, ["tuning.lr", "at least 1"]),
+    "trials of a single rate": ("lr: [1e-3]", "lr: 1e-3", 14, ["tuning.lr: expected a list", "got 0.001"]),
+    "trials of the same rate": ("lr: [1e-3]", "lr: [1e-3, 0.001]", 14, ["tuning.lr.1", "0.001 stands twice"]),
+    "trials of nothing": ("lr: [1e-3]", "budget: 20%", 14, ["tuning: ", "nothing to tune", "dropout"]),
+    "a grid told how many": ("lr: [1e-3]", "lr: [1e-3], trials: 3", 14, ["tuning.trials", "name a sampler: tpe"]),
+    "a grid with a range": ("lr: [1e-3]", "lr: {low: 1e-4, high: 1e-2}", 14, ["tuning.lr", "a range needs a sampler"]),
+    "a range upside down": (
+        "lr: [1e-3]",
+        "sampler: qmc, trials: 4, lr: {low: 1e-2, high: 1e-3}",
+        14,
+        ["tuning.lr: low (0.01) must lie below high (0.001)"],
+    ),
+    "a logarithm of zero": (
+        "lr: [1e-3]",
+        "sampler: qmc, trials: 4, lr: {low: 0, high: 1e-3, log: true}",
+        14,
+        ["tuning.lr: a logarithmic range cannot start at 0"],
+    ),
+    "a range without an end": (
+        "lr: [1e-3]",
+        "sampler: qmc, trials: 4, lr: {low: 1e-3}",
+        14,
+        ["tuning.lr.high", "required"],
+    ),
+    "a range with another key": (
+        "lr: [1e-3]",
+        "sampler: qmc, trials: 4, lr: {low: 1e-3, hihg: 1}",
+        14,
+        ["tuning.lr.hihg", "unknown key 'hihg'", "'high'?"],
+    ),
+    "a share above all": (
+        "lr: [1e-3]",
+        "sampler: qmc, trials: 4, warmup: {low: 0, high: 120%}",
+        14,
+        ["tuning.warmup.high", "between 0% and 100%"],
+    ),
+    "all dropped": ("lr: [1e-3]", "dropout: [0, 100%]", 14, ["tuning.dropout", "[0, 1), got 1"]),
+    "an unknown sampler": ("lr: [1e-3]", "sampler: tpi, trials: 3, lr: [1]", 14, ["tuning.sampler", "'tpi'", "'tpe'?"]),
+    "a sampler without end": (
+        "lr: [1e-3]",
+        "sampler: tpe, lr: {low: 1e-4, high: 1e-2}",
+        14,
+        ["tuning.sampler", "how many trials to make, such as trials: 12"],
+    ),
+    "a sampler of no trials": (
+        "lr: [1e-3]",
+        "sampler: tpe, trials: 0, lr: {low: 1e-4, high: 1e-2}",
+        14,
+        ["tuning.trials", "must be positive, got 0"],
+    ),
+    "a sampler of lists": (
+        "lr: [1e-3]",
+        "sampler: random, trials: 2, lr: [1e-3, 1e-2]",
+        14,
+        ["tuning.sampler", "leave sampler and trials out"],
+    ),
     "trials of no length": ("lr: [1e-3]", "lr: [1e-3], budget: 0%", 14, ["tuning.budget"]),
     "a suite's name with a slash": ("suite: tiny", "suite: ../tiny", 1, ["suite", "../tiny"]),
     "a budget that is a number": (
@@ -265,6 +321,25 @@ def test_a_wrong_option_of_every_model_or_of_a_task_is_answered_where_it_stands(
     assert answer("validate", str(path)).startswith(f"{path}:14: model.positions.rope.fraction: ")
     path = write(folder, SOUND.replace("16}", "16}\n    model: {depth: 0}"))
     assert answer("validate", str(path)).startswith(f"{path}:7: tasks.0.model.depth: depth must be at least 1")
+
+
+def test_what_is_tuned_is_given_by_nobody(folder):
+    tuned = SOUND.replace("tuning: {lr: [1e-3]}", "tuning: {dropout: [0, 0.1]}")
+    path = write(folder, tuned.replace("heads: 2", "dropout: 0.1"))
+    said = answer("validate", str(path))
+    assert said.startswith(f"{path}:3: architectures.0.pre_ln.dropout: dropout is also tuned; leave it out here")
+    path = write(folder, tuned.replace("seeds:", "model: {dropout: 0.1}\nseeds:"))
+    assert answer("run", str(path)).startswith(f"{path}:11: model.dropout: dropout is also tuned")
+    path = write(folder, tuned.replace("16}", "16}\n    model: {dropout: 0.1}"))
+    assert answer("plan", str(path)).startswith(f"{path}:7: tasks.0.model.dropout: dropout is also tuned")
+
+
+def test_a_sampler_without_its_library_names_the_extra(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    path = write(folder, SOUND.replace("lr: [1e-3]", "sampler: tpe, trials: 3, lr: {low: 1e-4, high: 1e-2}"))
+    said = answer("validate", str(path))
+    assert said == f"{path}:14: tuning.sampler: tpe needs Optuna: pip install 'zoobench[tuning]'"
+    assert CliRunner().invoke(main, ["validate", str(write(folder, SOUND))]).exit_code == 0
 
 
 def test_a_plugin_that_fails_is_named(folder):

@@ -14,7 +14,8 @@ from harness.train import Run, Stopped, train
 from zoo.contract import Mixer, Traits
 
 KEYS = (
-    "schema run_id suite status spec size budget data metrics curve speed memory eligibility provenance segments error"
+    "schema run_id suite status spec size budget data metrics defaults curve speed memory eligibility provenance"
+    " segments error"
 )
 STEPS = 12
 
