@@ -2,13 +2,14 @@
 # make laptop  the same questions, in about an hour make check   lint and types only
 # make zoo     every architecture once, ~25 minutes make proofs  the oracle tests, and docs/zoo.md from what they measure
 # make speed   what docs/speed.md shows            make docs    the pages of architectures and tasks
+# make statistics  how often rankings err: the tables of docs/statistics.md
 # make lm …    a family of tasks: lm lra recall state seq2seq images extrapolation; make findings, what they should show
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 SUITES := quick laptop zoo findings lm lra recall state seq2seq images extrapolation
 
-.PHONY: $(SUITES) test check proofs docs speed format clean
+.PHONY: $(SUITES) test check proofs docs speed statistics format clean
 
 $(SUITES): $(VENV)/.data
 	$(BIN)/zoobench run $@
@@ -32,6 +33,9 @@ docs: $(VENV)/.dev
 speed: $(VENV)/.dev
 	$(BIN)/python benchmarks/architectures.py docs/speed
 	$(BIN)/python benchmarks/training_loop.py docs/speed
+
+statistics: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/statistics.py docs/statistics.md
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

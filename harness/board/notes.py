@@ -10,7 +10,7 @@ from harness import defaults
 from harness.board import gather, tuning
 from harness.board.gather import Record, dig
 from harness.board.model import Line, Row, TaskBoard
-from harness.stats import Comparison
+from harness.stats import Comparison, Hinge
 from harness.units import short
 
 
@@ -26,13 +26,19 @@ def general(finals: Sequence[Record], trials: Sequence[Record]) -> list[str]:
 
 
 def task(
-    board: TaskBoard, finals: Sequence[Record], trials: Sequence[Record], shared: gather.Common, comparison: Comparison
+    board: TaskBoard,
+    finals: Sequence[Record],
+    trials: Sequence[Record],
+    shared: gather.Common,
+    comparison: Comparison,
+    hinges: Sequence[Hinge],
 ) -> list[str]:
     """Notes for one task, the most important first."""
     ranked = [row for row in board.rows if row.ranked]
     found = [_versus(board, ranked, line) for line in board.lines] if ranked else ["nothing could be ranked"]
     found += _difference(board, ranked)
     found += comparison.notes
+    found += _hinges(hinges)
     found += _identical_data(finals, shared)
     found += _machines(finals)
     found += _rates(board.rows)
@@ -113,6 +119,21 @@ def _difference(board: TaskBoard, ranked: Sequence[Row]) -> list[str]:
     unit = f" {board.unit}" if board.unit else ""
     shown = f"{board.mdd:.3f}" if board.mdd >= 0.001 else f"{board.mdd:.2g}"
     return [f"smallest difference separated with 80% power at {seeds} seeds: {shown}{unit}"]
+
+
+def _hinges(hinges: Sequence[Hinge]) -> list[str]:
+    """Relations of two that depend on a third, three spelled out and the rest counted."""
+    told = []
+    for pairs, verb in (("apart_without", "separated"), ("tied_without", "tied")):
+        without: dict[str, list[str]] = {}
+        for hinge in hinges:
+            for pair in getattr(hinge, pairs):
+                without.setdefault("–".join(pair), []).append(hinge.architecture)
+        told += [f"{pair} would be {verb} without {' or '.join(names)}" for pair, names in sorted(without.items())]
+    if not told:
+        return []
+    more = f", and {len(told) - 3} more pairs" if len(told) > 4 else ""
+    return [f"depends on who else is on the board: {'; '.join(told[:3] if more else told)}{more}"]
 
 
 def _identical_data(finals: Sequence[Record], shared: gather.Common) -> list[str]:

@@ -55,7 +55,11 @@ def _task(
     rows = [gather.row(a, own, shared) for a, own in gather.grouped(finals).items()]
     if goal is not None:
         name, higher, lines = f"{goal.meter} to {name} {goal.target:g}", False, []
-    rows, comparison = _ranked(tuning.with_cost(rows, trials), higher)
+    rows = tuning.with_cost(rows, trials)
+    scores = {row.architecture: dict(zip(row.seeds, row.scores, strict=True)) for row in rows if not row.reason}
+    comparison = stats.compare(scores, higher_is_better=higher)
+    hinges = stats.hinges(scores, higher_is_better=higher)
+    rows = [_with(row, comparison.estimates.get(row.architecture)) for row in rows]
     if notes.machines(finals) > 1:
         rows = [_without_seconds(row) for row in rows]
     board = TaskBoard(
@@ -71,7 +75,7 @@ def _task(
         track=column[1],
         equal=notes.equal(finals, shared),
     )
-    return dataclasses.replace(board, notes=notes.task(board, finals, trials, shared, comparison))
+    return dataclasses.replace(board, notes=notes.task(board, finals, trials, shared, comparison, hinges))
 
 
 def _metrics(finals: Sequence[Record], shared: gather.Common) -> Mapping[str, Any]:
@@ -79,12 +83,6 @@ def _metrics(finals: Sequence[Record], shared: gather.Common) -> Mapping[str, An
     named = [r["metrics"] for r in finals if dig(r, "metrics.primary")]
     agreed = [m for m in named if m["primary"] == shared.terms["metric"]]
     return next(iter(agreed or named), {})
-
-
-def _ranked(rows: list[Row], higher: bool) -> tuple[list[Row], stats.Comparison]:
-    scores = {row.architecture: dict(zip(row.seeds, row.scores, strict=True)) for row in rows if not row.reason}
-    comparison = stats.compare(scores, higher_is_better=higher)
-    return [_with(row, comparison.estimates.get(row.architecture)) for row in rows], comparison
 
 
 def _with(row: Row, estimate: stats.Estimate | None) -> Row:
@@ -104,7 +102,8 @@ def _with(row: Row, estimate: stats.Estimate | None) -> Row:
 def _without_seconds(row: Row) -> Row:
     """For runs on different hardware, where no two seconds, nor ratios of them, can be compared."""
     blank = ("seconds", "tokens_per_s", "relative_speed", "reference_step_seconds", "tuning_seconds")
-    return dataclasses.replace(row, **dict.fromkeys(blank))
+    nothing: dict[str, Any] = dict.fromkeys(blank)
+    return dataclasses.replace(row, **nothing)
 
 
 def _place(row: Row, higher: bool) -> tuple[int, float, str]:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from harness.stats.block import LEVEL, critical_range
+from harness.stats.studentised import LEVEL, critical_range
 
 Runs = Sequence[Sequence[float]]
 """Scores of one architecture, task by task; no scores where it has none."""

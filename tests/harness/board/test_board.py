@@ -10,8 +10,8 @@ import random
 import pytest
 from rich.console import Console
 
-from harness import board
-from harness.board import tables
+from harness import board, stats
+from harness.board import notes, tables
 
 
 def rows_of(made: board.Board) -> dict[str, board.Row]:
@@ -366,3 +366,18 @@ def test_other_scores_stand_beside_the_one_that_ranks(plant, baselines):
     shown = {line[2].strip(): line[column].strip() for line in table}
     assert (shown["a"], shown["b"]) == ("1.250", "–")
     assert "loss=1.25" in tables.as_csv(made)
+
+
+def test_a_tie_that_hangs_on_a_third_is_told(plant):
+    """a and b differ by ten times their scatter, c's is so wide that the three cannot be told apart."""
+    noise = {"a": (0.01, -0.02, 0.01), "b": (-0.01, 0.01, 0.0), "c": (0.0, -1.0, 1.0)}
+    means = {"a": 2.0, "b": 2.1, "c": 2.0}
+    made = made_of([plant(a, s, means[a] + noise[a][s]) for a in noise for s in range(3)])
+    assert "depends on who else is on the board: a–b would be separated without c" in made.tasks[0].notes
+
+
+def test_many_hinges_are_counted():
+    found = [stats.Hinge("c", tuple((f"a{i}", "b") for i in range(9)), ()), stats.Hinge("d", (("a0", "b"),), ())]
+    (note,) = notes._hinges(found)
+    assert "a0–b would be separated without c or d; a1–b" in note
+    assert note.endswith("and 6 more pairs")

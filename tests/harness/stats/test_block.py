@@ -1,4 +1,4 @@
-"""The ranking statistics against hand arithmetic, SciPy's own Tukey test and simulation."""
+"""What a board says of one task against hand arithmetic, SciPy's paired t test and what must not change it."""
 
 from __future__ import annotations
 
@@ -11,33 +11,38 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import stats
+from harness.stats.judge import share
 
 NOISE = {"a": (0.01, -0.02, 0.01), "b": (-0.01, 0.01, 0.0), "c": (0.0, 0.01, -0.01)}
 """Rows and columns sum to zero, squares to .001: with (3 - 1)(3 - 1) = 4 degrees of freedom the variance is .00025."""
+UNEVEN = {"a": (0.03, -0.03, 0.0), "b": (-0.01, 0.01, 0.0), "c": (-0.01, 0.01, 0.0), "d": (-0.01, 0.01, 0.0)}
+"""What four rows leave if only the first scatters. Squares sum to .0024: with 6 degrees of freedom .0004."""
 
 
 def planted(means: dict[str, float], block: float = 0.1) -> dict[str, dict[int, float]]:
     return {a: {s: means[a] + block * (s - 1) + NOISE[a][s] for s in range(3)} for a in means}
 
 
-def drawn(rng: np.random.Generator, spread: list[float], seeds: int) -> dict[str, dict[int, float]]:
-    values = rng.normal(size=(len(spread), seeds)) * np.array(spread)[:, None] + rng.normal(size=seeds)
-    return {f"m{i}": dict(enumerate(row)) for i, row in enumerate(values.tolist())}
-
-
 def test_planted_variance_and_intervals():
     found = stats.compare(planted({"a": 2.0, "b": 3.0, "c": 3.02}), higher_is_better=False)
-    assert found.variance == pytest.approx(0.00025)
-    assert found.df == 4
+    assert (found.variance, found.df) == (pytest.approx(0.00025), pytest.approx(4))
     assert list(found.estimates) == ["a", "b", "c"]
     b = found.estimates["b"]
     assert b.mean == pytest.approx(3.0)
     assert b.sd == pytest.approx(math.sqrt((0.11**2 + 0.01**2 + 0.1**2) / 2))
     half = 2.776445 * math.sqrt(0.00025 / 3)
     assert (b.low, b.high) == (pytest.approx(3 - half), pytest.approx(3 + half))
-    # a's own residual variance is .0006 / (2 · 2/3) = .00045, which exceeds the pooled one and is used
+    # a's own variance is .0006 / (2 · 2/3) = .00045, .0002 more than the board's, of which .3 are added
     a = found.estimates["a"]
-    assert a.high - a.mean == pytest.approx(2.776445 * math.sqrt(0.00045 / 3), rel=1e-5)
+    assert a.high - a.mean == pytest.approx(2.776445 * math.sqrt(0.00031 / 3), rel=1e-5)
+
+
+def test_uneven_spreads_by_hand():
+    """Own variances .0012 and three of .0004/3: their mean square over .0004² is 7/3, where equal spreads give 3/2."""
+    scores = {a: {s: 2.0 + v + s for s, v in enumerate(noise)} for a, noise in UNEVEN.items()}
+    found = stats.compare(scores, higher_is_better=True)
+    assert found.variance == pytest.approx(0.0004 * 14 / 9)
+    assert found.df == pytest.approx(6 / (14 / 9) ** 2)
 
 
 def test_planted_ranks_and_letters():
@@ -53,26 +58,26 @@ def test_planted_ranks_and_letters():
     assert list(flipped.estimates) == ["c", "b", "a"]
 
 
-def test_threshold_is_tukeys():
-    """The smallest separated difference of b and c, whose variance is the pooled one, is q · √(s² / n)."""
-    limit = scipy.stats.studentized_range.ppf(0.95, 3, 4) * math.sqrt(0.00025 / 3)
-    for factor, apart in ((0.999, False), (1.001, True)):
-        found = stats.compare(planted({"a": 0.0, "b": 3.0, "c": 3.0 + factor * limit}), higher_is_better=False)
-        assert (("b", "c") in found.separated) is apart
+def test_threshold_is_tukeys_range_of_all_and_then_of_fewer():
+    """b and c differ by q √(s²/n): of three means while a is tied to both, of two once a is separated from them."""
+    for a, means in ((3.0, 3), (0.0, 2)):
+        limit = scipy.stats.studentized_range.ppf(1 - 0.05 * share(3), means, 4) * math.sqrt(0.00025 / 3)
+        for factor, apart in ((0.998, False), (1.002, True)):
+            scores = planted({"a": a, "b": 3.0 - factor * limit / 2, "c": 3.0 + factor * limit / 2})
+            found = stats.compare(scores, higher_is_better=False)
+            assert (("b", "c") in found.separated) is apart
 
 
-def test_agrees_with_scipy_without_blocks():
-    """On block-centred data SciPy's Tukey test has the same differences; its degrees of freedom are too many."""
-    scores = planted({"a": 2.0, "b": 3.0, "c": 3.02})
-    values = np.array([list(by.values()) for by in scores.values()])
-    scipys = scipy.stats.tukey_hsd(*(values - values.mean(0)))
-    assert scipys.pvalue[0, 1] < 0.05 < scipys.pvalue[1, 2]
-
-
-def test_smallest_difference_formula():
-    q, t = scipy.stats.studentized_range.ppf(0.95, 3, 4), scipy.stats.t.ppf(0.8, 4)
-    expected = (q / math.sqrt(2) + t) * math.sqrt(2 * 0.00025 / 3)
-    assert stats.smallest_difference(0.00025, 4, 3, 3) == pytest.approx(expected)
+@given(st.lists(st.tuples(st.floats(-1, 1), st.floats(-1, 1)), min_size=3, max_size=6), st.floats(-3, 3))
+@settings(max_examples=60, deadline=None)
+def test_two_architectures_are_scipys_paired_t_test(rows: list[tuple[float, float]], shift: float):
+    a, b = np.round(np.array(rows).T, 3)
+    b = b + round(shift, 3)
+    scores = {"a": dict(enumerate(a.tolist())), "b": dict(enumerate(b.tolist()))}
+    if np.std(a - b) < 1e-6:
+        return
+    expected = scipy.stats.ttest_rel(a, b).pvalue < 0.05
+    assert bool(stats.compare(scores, higher_is_better=True).separated) is bool(expected)
 
 
 def test_one_seed_claims_nothing():
@@ -160,19 +165,83 @@ def test_letters_of_a_chain():
     assert stats.letters(["a", "b", "c"], {("a", "c")}) == {"a": "a", "b": "ab", "c": "b"}
 
 
-@pytest.mark.parametrize(("spread", "limit"), [([1.0] * 6, 0.06), (list(np.geomspace(1, math.e, 6)), 0.075)])
-def test_family_wise_error(spread: list[float], limit: float):
-    """Equal architectures: how often is any pair separated? Standard error .007."""
-    rng = np.random.default_rng(0)
-    hits = sum(bool(stats.compare(drawn(rng, spread, 3), higher_is_better=True).separated) for _ in range(800))
-    assert hits / 800 <= limit
+def test_two_seeds_separate_only_what_is_huge():
+    rng = np.random.default_rng(4)
+    scores = {f"m{i}": {0: i + rng.normal() * 0.1, 1: i + rng.normal() * 0.1} for i in range(4)}
+    found = stats.compare(scores, higher_is_better=True)
+    assert not found.separated
+    assert any("two seeds per architecture" in note for note in found.notes)
+    scores["m0"] = {0: -100.0, 1: -100.1}
+    assert len(stats.compare(scores, higher_is_better=True).separated) == 3
 
 
-def test_power_at_the_smallest_difference():
-    rng = np.random.default_rng(1)
-    tables = [drawn(rng, [1.0] * 6, 3) for _ in range(400)]
-    difference = float(np.mean([stats.compare(t, higher_is_better=True).smallest_difference for t in tables]))
-    for table in tables:
-        table["m0"] = {s: v + difference for s, v in table["m0"].items()}
-    power = np.mean([("m0", "m1") in stats.compare(t, higher_is_better=True).separated for t in tables])
-    assert 0.72 < power < 0.9
+def test_one_that_drowns_the_others_is_judged_apart():
+    rng = np.random.default_rng(5)
+    scores = {f"m{i}": dict(enumerate((rng.normal(size=5) * 0.01 + i).tolist())) for i in range(6)}
+    scores["wild"] = dict(enumerate([0.0, 9.0, 0.0, 9.0, 9.0]))
+    found = stats.compare(scores, higher_is_better=True)
+    assert any("judged apart" in note and "wild" in note for note in found.notes)
+    assert {("m1", "m0"), ("m5", "m4")} <= found.separated
+    assert not any("wild" in pair for pair in found.separated)
+    assert found.smallest_difference < 0.1
+
+
+def test_one_that_learned_on_two_of_three_seeds_does_not_hide_the_rest():
+    """Scores of a board of associative recall; the rest scatter unevenly, but the gap is a thousandfold."""
+    scores = {
+        "post_ln": (1.0, 1.0, 0.260),
+        "pre_ln": (0.9999, 0.9999, 0.9993),
+        "performer": (0.1447, 0.1478, 0.1477),
+        "rwkv4": (0.1252, 0.1278, 0.1298),
+        "lstm": (0.0508, 0.0410, 0.0419),
+    }
+    found = stats.compare({a: dict(enumerate(by)) for a, by in scores.items()}, higher_is_better=True)
+    assert any("judged apart" in note and "post_ln" in note for note in found.notes)
+    assert {("pre_ln", "performer"), ("pre_ln", "lstm"), ("rwkv4", "lstm")} <= found.separated
+    assert not any("post_ln" in pair for pair in found.separated)
+
+
+def test_hinges_name_ties_that_a_third_makes():
+    """a and b differ by ten sd of their own; c scatters so that three cannot be told apart."""
+    scores = planted({"a": 2.0, "b": 2.1, "c": 2.0}) | {"c": {0: 2.0, 1: 1.0, 2: 3.0}}
+    assert not stats.compare(scores, higher_is_better=True).separated
+    assert stats.hinges(scores, higher_is_better=True) == (stats.Hinge("c", (("b", "a"),), ()),)
+    # with c as calm as they are, its degrees of freedom are what separates a and b
+    scores = planted({"a": 2.0, "b": 2.058, "c": 4.0})
+    assert ("b", "a") in stats.compare(scores, higher_is_better=True).separated
+    assert stats.hinges(scores, higher_is_better=True) == (stats.Hinge("c", (), (("b", "a"),)),)
+
+
+def test_hinges_are_what_comparing_again_shows():
+    rng = np.random.default_rng(6)
+    scores = {f"m{i}": dict(enumerate((rng.normal(size=3) + 2 * i).tolist())) for i in range(5)}
+    full = stats.compare(scores, higher_is_better=True).separated
+    found = {h.architecture: {*h.apart_without, *h.tied_without} for h in stats.hinges(scores, higher_is_better=True)}
+    assert found
+    for name in scores:
+        rest = stats.compare({a: by for a, by in scores.items() if a != name}, higher_is_better=True).separated
+        assert found.get(name, set()) == rest ^ {pair for pair in full if name not in pair}
+
+
+@given(st.integers(0, 10**6), st.integers(2, 6), st.integers(2, 5))
+@settings(max_examples=40, deadline=None)
+def test_unit_direction_names_and_order_do_not_matter(seed: int, k: int, n: int):
+    rng = np.random.default_rng(seed)
+    table = rng.normal(size=(k, n)) * np.exp(rng.normal(size=(k, 1))) + 3 * rng.integers(0, 3, size=(k, 1))
+    table[rng.random((k, n)) < 0.1] = math.nan
+
+    def told(values: np.ndarray, higher: bool, names: list[str], seeds: list[int]) -> tuple:
+        scores = {a: dict(zip(seeds, row, strict=True)) for a, row in zip(names, values.tolist(), strict=True)}
+        found = stats.compare(scores, higher_is_better=higher)
+        known = [(e.low, e.high) if e.low is not None else None for e in found.estimates.values()]
+        pairs = {tuple(names.index(a) for a in pair) for pair in found.separated}
+        return pairs, [h and h[1] - h[0] for h in known], found.smallest_difference
+
+    names, seeds = [f"m{i}" for i in range(k)], [*range(n)]
+    pairs, widths, smallest = told(table, True, names, seeds)
+    for values, higher, scale in ((table * 4 + 7, True, 4), (-table, False, 1), (-table / 2 + 1, False, 0.5)):
+        others = told(values, higher, names[::-1], seeds[::-1])
+        assert others[0] == pairs
+        assert [w is None for w in others[1]] == [w is None for w in widths]
+        assert [w / scale for w in others[1] if w] == pytest.approx([w for w in widths if w], rel=1e-5)
+        assert others[2] == (None if smallest is None else pytest.approx(scale * smallest, rel=1e-5))
