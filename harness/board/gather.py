@@ -254,6 +254,7 @@ def _objections(record: Record, shared: Common) -> list[str]:
     mismatch, tolerance = finite(dig(record, "size.mismatch")), finite(dig(record, "spec.match.tolerance"))
     if mismatch is not None and tolerance is not None and abs(mismatch) > tolerance:
         found.append(f"size off its target by {mismatch:+.1%}, tolerance {tolerance:.1%}")
+    found += _overspent(record)
     digest = stream_at(record, shared.upto[seed_of(record)])
     if not digest:
         found.append("no data hash")
@@ -267,6 +268,17 @@ def _objections(record: Record, shared: Common) -> list[str]:
         what = alike or "no majority agrees on the hardware"
         found.append(f"{what}; seconds are not comparable")
     return found
+
+
+def _overspent(record: Record) -> list[str]:
+    """A run stays within tokens, steps and FLOPs; the step in which seconds run out is judged by the run's own gate."""
+    stop = dig(record, "spec.stop")
+    for meter in ("tokens", "steps", "flops"):
+        limit = finite(stop.get(meter)) if isinstance(stop, Mapping) else None
+        used = finite(dig(record, f"budget.used.{meter}"))
+        if limit is not None and used is not None and used > limit * (1 + 1e-9):
+            return [f"used {used:.4g} {meter}, more than its budget of {limit:.4g}"]
+    return []
 
 
 def _short(number: Any) -> str:

@@ -55,7 +55,7 @@ def _task(
     rows = [gather.row(a, own, shared) for a, own in gather.grouped(finals).items()]
     if goal is not None:
         name, higher, lines = f"{goal.meter} to {name} {goal.target:g}", False, []
-    rows = tuning.with_cost(rows, trials)
+    rows = _comparable(tuning.with_cost(rows, trials))
     scores = {row.architecture: dict(zip(row.seeds, row.scores, strict=True)) for row in rows if not row.reason}
     comparison = stats.compare(scores, higher_is_better=higher)
     hinges = stats.hinges(scores, higher_is_better=higher)
@@ -76,6 +76,14 @@ def _task(
         equal=notes.equal(finals, shared),
     )
     return dataclasses.replace(board, notes=notes.task(board, finals, trials, shared, comparison, hinges))
+
+
+def _comparable(rows: list[Row]) -> list[Row]:
+    """One seed beside rows of several has no scatter: it is not ranked, rather than tied with everybody."""
+    most = max((len(row.seeds) for row in rows if not row.reason), default=0)
+    reason = f"one seed only, where others have {most}"
+    alone = [not row.reason and len(row.seeds) == 1 < most for row in rows]
+    return [dataclasses.replace(row, reason=reason) if one else row for row, one in zip(rows, alone, strict=True)]
 
 
 def _metrics(finals: Sequence[Record], shared: gather.Common) -> Mapping[str, Any]:

@@ -381,3 +381,27 @@ def test_many_hinges_are_counted():
     (note,) = notes._hinges(found)
     assert "a0–b would be separated without c or d; a1–b" in note
     assert note.endswith("and 6 more pairs")
+
+
+def test_one_seed_beside_rows_of_several_is_not_ranked(three):
+    made = made_of([r for r in three if r["run_id"] not in ("s4d-1", "s4d-2")])
+    row = rows_of(made)["s4d"]
+    assert (row.ranked, row.letters, row.mean) == (False, "", pytest.approx(2.89))
+    assert row.reason == "one seed only, where others have 3"
+
+
+@pytest.mark.parametrize(
+    ("stop", "used", "reason"),
+    [
+        ({"tokens": 1_000_000}, {"tokens": 1_200_000}, "used 1.2e+06 tokens, more than its budget of 1e+06"),
+        ({"flops": 2e12}, {"flops": 2.4e12}, "used 2.4e+12 flops, more than its budget of 2e+12"),
+    ],
+)
+def test_whoever_trained_longer_than_the_budget_is_not_ranked(plant, three, stop, used, reason):
+    for record in three:
+        record["spec"]["stop"] = stop
+        record["budget"]["used"] |= {"tokens": 1_000_000, "flops": 2e12}
+    cheat = plant("cheat", 0, 1.5, spec__stop=stop)
+    cheat["budget"]["used"] |= used
+    assert rows_of(made_of([*three, cheat]))["cheat"].reason == reason
+    assert all(row.ranked for name, row in rows_of(made_of([*three, cheat])).items() if name != "cheat")

@@ -19,7 +19,7 @@ MEANS = {
 
 @pytest.fixture
 def records(plant):
-    stops = {"params": {"tokens": 1_000_000}, "seconds": {"seconds": 30.0}, "flops": {"flops": 2e12}}
+    stops = {"params": {"tokens": 1_000_000}, "seconds": {"seconds": 30.0}, "flops": {"flops": 3e12}}
     found = []
     for track, means in MEANS.items():
         for name, mean in means.items():
@@ -44,7 +44,7 @@ def test_tracks_are_ranked_apart(records):
     ]
     assert {row["track"] for row in made.to_rows()} == set(MEANS)
     size = "400k parameters without embeddings (±5%)"
-    ends = ["1M training tokens", "30 s of training", "2TFLOP of training"]
+    ends = ["1M training tokens", "30 s of training", "3TFLOP of training"]
     assert [task.equal for task in made.tasks] == [f"{size}, {end}" for end in ends]
     assert made == board.make("fair", records[::-1], [], order=ORDER)
 
