@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import tasks
-from harness.suite import TUNABLE, Loaded, Question, Train
+from harness.suite import TUNABLE, Evaluate, Loaded, Question, Train
 from tasks.base import Task
 from zoo.terms import Role
 
@@ -123,10 +123,16 @@ def _spec(
         match=None if match is None or "width" in options else match.terms(),
         stop=stop.terms(),
         train=train.model_dump(mode="json"),
-        evaluate=suite.evaluate.model_dump(),
+        evaluate=_evaluated(suite.evaluate),
         plugins=plugins,
         track=name,
     )
+
+
+def _evaluated(evaluate: Evaluate) -> dict[str, Any]:
+    """As in run ids: no key for gates where none is skipped."""
+    found = evaluate.model_dump()
+    return found if evaluate.skip_gates else {key: value for key, value in found.items() if key != "skip_gates"}
 
 
 def _digest(where: str) -> str:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 from pydantic_core import PydanticCustomError
 
 import tasks as task_registry
+from harness.eligible import GATES
 from harness.errors import UserError
 from harness.source import Loader, Path_, Source, merge, read
 from harness.units import Count, Duration, Fraction, Number, Quantity
@@ -157,6 +158,16 @@ class Evaluate(Strict):
     """Examples of `valid` scored along the way and at the end."""
     test: Count | Literal["all"] = "all"
     """Examples of `test` scored once, at the end."""
+    skip_gates: list[str] = []
+    """Gates that are not asked, by name; a board says so."""
+
+    @field_validator("skip_gates")
+    @classmethod
+    def _known(cls, names: list[str]) -> list[str]:
+        for name in names:
+            if name not in GATES:
+                raise ValueError(f"no gate is called {name!r}{nearest(name, GATES)}")
+        return sorted({*names})
 
 
 class Range(Strict):

@@ -6,6 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,10 @@ from harness import device as machine
 from harness.budget import Meters, StopRule, schedule
 from harness.build import build_model, examples_of, matched, step_flops
 from harness.data import extend_hash, stream
-from harness.eligible import gates, verdict
+from harness.eligible import verdict
+from harness.eligible.judge import gates
+from harness.eligible.subject import Subject
+from harness.eligible.watch import Watch
 from harness.optimizer import adamw, descend, set_lr
 from harness.reference import Reference, Turn
 from harness.spec import SCHEMA, RunSpec, build_task
@@ -30,6 +34,7 @@ from zoo.decoding import decode
 from zoo.ops import kernels
 
 Report = Callable[[dict[str, Any]], None]
+See = Callable[[Batch, Tensor], None]
 LOG_POINTS = 100
 
 
@@ -60,8 +65,10 @@ class Progress:
     reference: list[Turn] = field(default_factory=list)
 
 
-def evaluate(model: Model, task: Task, split: Split, *, size: int, limit: int | None) -> dict[str, float]:
-    """Every metric of the task on a split, in fp32 and eval mode."""
+def evaluate(
+    model: Model, task: Task, split: Split, *, size: int, limit: int | None, see: See = lambda batch, logits: None
+) -> dict[str, float]:
+    """Every metric of the task on a split, in fp32 and eval mode; `see` is shown each batch with its logits."""
     where = next(model.parameters()).device
     training = model.training
     model.eval()
@@ -69,7 +76,9 @@ def evaluate(model: Model, task: Task, split: Split, *, size: int, limit: int | 
     with torch.no_grad():
         for batch in task.evaluation(split, size=size, limit=limit):
             there = batch.tensors(where)
-            totals = add_totals(totals, task.totals(model(there), there))
+            logits = model(there)
+            see(there, logits)
+            totals = add_totals(totals, task.totals(logits, there))
             if task.decoding is not None:
                 answers = decode(model, there, **asdict(task.decoding))
                 totals = add_totals(totals, task.decoded(answers, batch))
@@ -98,7 +107,11 @@ class Run:
         flops = step_flops(spec, self.task, self.model)
         self.step_cost = Meters(tokens=first.inputs.shape[0] * first.inputs.shape[1], steps=1, flops=flops)
         self.progress = Progress()
+        self.watch = Watch(self.model, self.optimizer, self.loss, self._autocast)
         self._load_checkpoint()
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return machine.autocast(self.device, self.precision)
 
     def _rehearse(self, batch: Batch) -> None:
         """A step of another model on one example: what it loads and compiles is then on no clock and in no memory."""
@@ -136,13 +149,16 @@ class Run:
             before = self.rule.progress(used)
             batch = next(batches)
             self.progress.stream_hash = extend_hash(self.progress.stream_hash, batch)
+            self.watch.take(batch)
+            seconds = used.seconds
             self._step(batch)
+            self.watch.done(used.seconds - seconds)
             if used.steps & (used.steps - 1) == 0:
                 self.progress.stream_marks[str(used.steps)] = self.progress.stream_hash
             after = self.rule.progress(used)
             done = self.rule.done(used, self.step_cost)
             if _crossed(before, after, 1 / LOG_POINTS) or done:
-                self._watch(after)
+                self._gauge(after)
                 self._log(score=_crossed(before, after, spec.evaluate["every"]) and not done)
             if stop():
                 self._save_checkpoint()
@@ -150,7 +166,8 @@ class Run:
             if time.monotonic() - saved > checkpoint:
                 self._save_checkpoint()
                 saved = time.monotonic()
-        self._watch(1.0)
+        self._gauge(1.0)
+        self.watch.close()
         self.progress.segments[-1] |= {"end": time.time(), "to_step": used.steps}
 
     def _step(self, batch: Batch) -> None:
@@ -176,7 +193,7 @@ class Run:
             return used.seconds / max(1, used.steps) / self.rule.limit
         return getattr(self.step_cost, self.rule.meter) / self.rule.limit
 
-    def _watch(self, progress: float) -> None:
+    def _gauge(self, progress: float) -> None:
         """The peak of memory, once, from the second step on (the first makes AdamW's moments when its activations are
         gone), before anything but training took memory; from then on the reference's turns."""
         run = self.progress
@@ -202,7 +219,8 @@ class Run:
     def score(self, split: Split, limit: int | str) -> dict[str, float]:
         """The model's metrics on a split as it stands."""
         most = None if limit == "all" else int(limit)
-        return evaluate(self.model, self.task, split, size=max(8, self.examples), limit=most)
+        with self.watch.scoring(split) as see:
+            return evaluate(self.model, self.task, split, size=max(8, self.examples), limit=most, see=see)
 
     @property
     def _checkpoint(self) -> Path:
@@ -216,6 +234,7 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
             "progress": asdict(self.progress),
             "rng": torch.get_rng_state(),
+            "watch": self.watch.state(),
         }
         torch.save(state, temporary)
         os.replace(temporary, self._checkpoint)
@@ -231,8 +250,29 @@ class Run:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["rng"].cpu())
+        self.watch.load(state.get("watch", {}))
         saved = state["progress"]
         self.progress = Progress(**{**saved, "used": Meters(**saved["used"])})
+
+    def _subject(self, mismatch: float | None) -> Subject:
+        """What the gates judge; `mismatch` is that of the trained model."""
+        spec, size = self.spec, self.size
+        return Subject(
+            model=self.model,
+            task=self.task,
+            size={**asdict(size), "mismatch": mismatch},
+            match=spec.match,
+            build=lambda seed: build_model(spec.replace(seed=seed), self.task, size).to(self.device),
+            score=lambda model, task: evaluate(model, task, "test", size=8, limit=8),
+            loss=self.loss,
+            again=lambda: build_task(spec),
+            watch=self.watch,
+            seed=spec.seed,
+            stop=spec.stop,
+            used=self.progress.used,
+            step=self.step_cost,
+            examples=self.examples,
+        )
 
     def record(self, suite: str, status: str, error: dict[str, str] | None = None) -> Record:
         """The record of the run as it stands. Scores and gates only for a run that ended well."""
@@ -247,7 +287,8 @@ class Run:
                 budget["reached"] = self.progress.reached or self._reached(metrics[split])
             if spec.kind == "final":
                 metrics["test"] = self.score("test", spec.evaluate["test"])
-                eligibility = verdict(gates(self.model, task, size, spec.match))
+                skipped = spec.evaluate.get("skip_gates", ())
+                eligibility = verdict(gates(self._subject(size["mismatch"]), skipped), skipped)
         return {
             **skeleton(spec, suite, task, status, error),
             "size": size,

@@ -10,6 +10,7 @@ from harness import defaults
 from harness.board import gather, tuning
 from harness.board.gather import Record, dig
 from harness.board.model import Line, Row, TaskBoard
+from harness.eligible import GATES, applied
 from harness.stats import Comparison, Hinge
 from harness.units import short
 
@@ -41,6 +42,7 @@ def task(
     found += _hinges(hinges)
     found += _identical_data(finals, shared)
     found += _machines(finals)
+    found += _gates(ranked, finals)
     found += _rates(board.rows)
     return found + tuning.notes(board.rows, finals, trials)
 
@@ -194,6 +196,37 @@ def _drift(done: Sequence[Record]) -> list[str]:
 def _without(done: Sequence[Record]) -> list[str]:
     problems = sorted({str(p) for r in done if (p := dig(r, "speed.reference.problem"))})
     return [f"speeds without a reference: {problem}" for problem in problems]
+
+
+def _gates(ranked: Sequence[Row], finals: Sequence[Record]) -> list[str]:
+    """Ranked rows that some gates were not asked of: because the suite skips them, or the records are older."""
+    names = {row.architecture for row in ranked}
+    skipped: dict[str, set[str]] = {}
+    older: dict[str, set[str]] = {}
+    for record in finals:
+        name = gather.name_of(record)
+        if name not in names or record.get("status") != "ok":
+            continue
+        left_out = [str(gate) for gate in dig(record, "eligibility.skipped") or ()]
+        asked = {*(dig(record, "eligibility.gates") or {}), *left_out}
+        due = applied(dig(record, "spec.role"), matched=dig(record, "size.mismatch") is not None)
+        for gate in left_out:
+            skipped.setdefault(gate, set()).add(name)
+        for gate in due:
+            if gate not in asked:
+                older.setdefault(gate, set()).add(name)
+    told = [f"gates skipped: {_by_rows(skipped, len(names))}"] if skipped else []
+    return told + ([f"not judged by {_by_rows(older, len(names))}: older records"] if older else [])
+
+
+def _by_rows(rows: dict[str, set[str]], total: int) -> str:
+    """Like "causal, untrained (pre_ln, lstm)"; without names where it is all rows."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for gate in GATES:
+        if gate in rows:
+            groups.setdefault(tuple(sorted(rows[gate])), []).append(gate)
+    parts = [", ".join(g) + ("" if len(who) == total else f" ({', '.join(who)})") for who, g in groups.items()]
+    return "; ".join(parts)
 
 
 def _rates(rows: Sequence[Row]) -> list[str]:

@@ -38,6 +38,12 @@ WRONG = {
     "unknown key of train": ("{batch_tokens", "{batch_token", 12, ["train.batch_token", "'batch_tokens'?"]),
     "unknown key of tuning": ("tuning: {lr:", "tuning: {lrs:", 14, ["tuning.lrs", "unknown key 'lrs'", "'lr'?"]),
     "unknown key of evaluate": ("{valid: 4", "{valids: 4", 13, ["evaluate.valids", "'valid'?"]),
+    "unknown gate": (
+        "test: 4}",
+        "test: 4, skip_gates: [casual]}",
+        13,
+        ["evaluate.skip_gates", "no gate is called 'casual'", "'causal'?"],
+    ),
     "unknown key of limits": ("seeds:", "limits: {timout: 3s}\nseeds:", 11, ["limits.timout", "'timeout'?"]),
     "unknown key of a task's train": (
         "16}",

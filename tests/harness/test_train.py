@@ -132,6 +132,7 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(name, options, tmp_pa
     assert cut["metrics"] == whole["metrics"]
     assert without_clock(cut["curve"]) == without_clock(whole["curve"])
     assert [s["from_step"] for s in cut["segments"]] == [0, 5]
+    assert cut["eligibility"]["ranked"], cut["eligibility"]["gates"]
 
 
 def test_text_from_a_file(text_file, tmp_path):

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from harness import board, stats
 from harness.board import notes, tables
+from harness.eligible import applied
 
 
 def rows_of(made: board.Board) -> dict[str, board.Row]:
@@ -405,3 +406,25 @@ def test_whoever_trained_longer_than_the_budget_is_not_ranked(plant, three, stop
     cheat["budget"]["used"] |= used
     assert rows_of(made_of([*three, cheat]))["cheat"].reason == reason
     assert all(row.ranked for name, row in rows_of(made_of([*three, cheat])).items() if name != "cheat")
+
+
+def test_gates_that_were_not_asked_are_told(plant):
+    """Skipped by the suite, or not yet there when the record was made; neither unranks a row."""
+    passed = {"passed": True, "measured": 0.0, "limit": 0.0, "about": ""}
+    every = dict.fromkeys(applied("lm", matched=True), passed)
+    some = {name: passed for name in every if name not in ("causal", "untrained")}
+    new = {"ranked": True, "gates": every}
+    cut = {"ranked": True, "gates": some, "skipped": ["causal", "untrained"]}
+    old = {"ranked": True, "gates": some}
+
+    def notes(first, second):
+        records = [plant("a", s, 1.0 + s / 100, spec__role="lm", eligibility=first) for s in range(3)]
+        records += [plant("b", s, 1.2 + s / 100, spec__role="lm", eligibility=second) for s in range(3)]
+        made = made_of(records)
+        assert all(row.ranked for row in made.tasks[0].rows)
+        return [note for note in made.tasks[0].notes if "gates" in note or "judged" in note]
+
+    assert notes(new, new) == []
+    assert notes(new, cut) == ["gates skipped: causal, untrained (b)"]
+    assert notes(cut, cut) == ["gates skipped: causal, untrained"]
+    assert notes(old, new) == ["not judged by causal, untrained (a): older records"]
