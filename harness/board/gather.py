@@ -232,16 +232,35 @@ def _failures(runs: Sequence[Record]) -> list[str]:
 
 def _disqualified(records: Sequence[Record], shared: Common) -> list[str]:
     """Why runs that ended well may still not be ranked; each reason names its seeds."""
-    seeds: dict[str, list[int]] = {}
+    seeds: dict[str, set[int]] = {}
     counts = Counter(seed_of(r) for r in records)
-    for record in records:
-        if record.get("status") != "ok":
-            continue
+    done = [r for r in records if r.get("status") == "ok"]
+    for record in done:
         repeated = ["several runs of the same seed"] if counts[seed_of(record)] > 1 else []
         for reason in [*repeated, *_objections(record, shared)]:
-            seeds.setdefault(reason, []).append(seed_of(record))
-    total = {seed_of(r) for r in records}
-    return [r if {*s} == total else f"{r} (seed {', '.join(map(str, sorted({*s})))})" for r, s in seeds.items()]
+            seeds.setdefault(reason, set()).add(seed_of(record))
+    everyone = {seed_of(r) for r in records}
+    return [*_failed_gates(done, everyone), *(reason + _only(s, everyone) for reason, s in seeds.items())]
+
+
+def _only(seeds: set[int], everyone: set[int]) -> str:
+    return "" if seeds == everyone else f" (seed {', '.join(map(str, sorted(seeds)))})"
+
+
+def _failed_gates(records: Sequence[Record], everyone: set[int]) -> list[str]:
+    """Every gate that any seed failed, with the worst that was measured."""
+    failed: dict[str, list[Record]] = {}
+    for record in records:
+        for name, gate in (dig(record, "eligibility.gates") or {}).items():
+            if not gate.get("passed"):
+                failed.setdefault(name, []).append(record)
+    found = []
+    for name, runs in sorted(failed.items()):
+        gates = [dig(r, f"eligibility.gates.{name}") for r in runs]
+        worst = max(gates, key=lambda gate: math.inf if finite(gate.get("measured")) is None else gate["measured"])
+        told = f"measured {_short(worst.get('measured'))}, limit {_short(worst.get('limit'))}"
+        found.append(f"failed gate {name} ({told}){_only({seed_of(r) for r in runs}, everyone)}")
+    return found
 
 
 def _objections(record: Record, shared: Common) -> list[str]:
@@ -249,8 +268,9 @@ def _objections(record: Record, shared: Common) -> list[str]:
     if score_of(record) is None:
         goal = goal_of(dig(record, "spec.stop"))
         found.append("no finite test score" if goal is None else f"did not reach {goal.target:g}")
-    if dig(record, "eligibility.ranked") is not True:
-        found.append(_gates(record))
+    gates = (dig(record, "eligibility.gates") or {}).values()
+    if dig(record, "eligibility.ranked") is not True and all(gate.get("passed") for gate in gates):
+        found.append("did not pass the gates")
     mismatch, tolerance = finite(dig(record, "size.mismatch")), finite(dig(record, "spec.match.tolerance"))
     if mismatch is not None and tolerance is not None and abs(mismatch) > tolerance:
         found.append(f"size off its target by {mismatch:+.1%}, tolerance {tolerance:.1%}")
@@ -283,16 +303,6 @@ def _overspent(record: Record) -> list[str]:
 
 def _short(number: Any) -> str:
     return f"{number:.3g}" if isinstance(number, float) else str(number)
-
-
-def _gates(record: Record) -> str:
-    gates = dig(record, "eligibility.gates") or {}
-    failed = [
-        f"{name} (measured {_short(gate.get('measured'))}, limit {_short(gate.get('limit'))})"
-        for name, gate in sorted(gates.items())
-        if not gate.get("passed")
-    ]
-    return f"failed gate {', '.join(failed)}" if failed else "did not pass the gates"
 
 
 def _values(runs: Sequence[Record], path: str) -> list[float]:

@@ -28,16 +28,12 @@ def make(
         targets: validation scores to reach, by task; by default where the reference's median run ends.
     """
     found = []
-    for track in dict.fromkeys(track_of(task) for task in tasks):
-        own = [task for task in tasks if track_of(task) == track]
-        runs = [r for r in finals if str(dig(r, "spec.track") or "") == track]
+    for track in dict.fromkeys(task.track for task in tasks):
+        own = [task for task in tasks if task.track == track]
+        runs = [r for r in finals if gather.column_of(r)[1] == track]
         made = _track(track, own, runs, reference, targets or {})
         found += [made] if made is not None else []
     return found
-
-
-def track_of(task: TaskBoard) -> str:
-    return str(getattr(task, "track", "") or "")
 
 
 def _track(
@@ -49,10 +45,11 @@ def _track(
     if len(tasks) > 1 and len(whole := _on_all(tasks)) < 2:
         note = f"nothing is said over {', '.join(t.task for t in tasks)}: {_few(whole)} a score on every task"
         return Across(track, [task.task for task in tasks], reference, [], [], [], None, None, [note])
+    if len(tasks) == 1 and not (reference or targets):
+        return None  # a race against the best row of one task says no more than its curves
     race = _race(tasks, finals, reference, targets)
     if len(tasks) == 1:
-        said = _no_race(race) if reference or targets else []
-        return Across(track, [tasks[0].task], reference, [], [], [], None, race, said) if race or said else None
+        return Across(track, [tasks[0].task], reference, [], [], [], None, race, _no_race(race))
     scales = [scale for task in tasks if (scale := _scale(task, reference)) is not None]
     rows = _standings(tasks, scales)
     names = [row.architecture for row in rows]

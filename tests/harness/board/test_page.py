@@ -54,7 +54,7 @@ def test_self_contained_and_escaped(made, records):
     assert "alert(1)</script>" not in text
     found = read(text)
     assert found.tags.count("script") == 1
-    assert found.tags.count("svg") == 4
+    assert found.tags.count("svg") == 3
     assert "link" not in found.tags
     assert "img" not in found.tags
     assert all(link.startswith("#") for link in found.links)

@@ -164,7 +164,7 @@ def test_best_of_k_by_hand_and_as_a_plot(three, tried):
     hand = [(2.2 + 2.0 + 2.2) / 3, (2.0 + 2.0 + 2.2) / 3, 2.0]
     assert best_of(task, trials)["lstm"] == pytest.approx(hand)
     shown = page(board.make("quick", records, []), records)
-    assert shown.count("<svg") == 5
+    assert shown.count("<svg") == 4
     assert "Expected best of k trials" in shown
     assert "compute to tune and to train one seed" in shown
     assert best_of(task, trials[:2]) == {}
