@@ -1,5 +1,6 @@
 # make quick   a first ranking, in minutes          make test    lint, types and tests
 # make laptop  the same questions, in about an hour make check   lint and types only
+# make fair    what changes with what is held equal
 # make zoo     every architecture once, ~25 minutes make proofs  the oracle tests, and docs/zoo.md from what they measure
 # make speed   what docs/speed.md shows            make docs    the pages of architectures and tasks
 # make statistics  how often rankings err: the tables of docs/statistics.md
@@ -7,7 +8,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-SUITES := quick laptop zoo findings lm lra recall state seq2seq images extrapolation
+SUITES := quick laptop fair zoo findings lm lra recall state seq2seq images extrapolation
 
 .PHONY: $(SUITES) test check proofs docs speed statistics format clean
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import TracebackType
 from typing import Any, TypeAlias
 
@@ -16,12 +16,13 @@ from harness.units import clock, short
 Key: TypeAlias = "tuple[Any, ...]"
 
 
-def title(spec: RunSpec) -> str:
-    """A run in words: `text · pre_ln · seed 0`."""
+def title(spec: RunSpec, tuned: Collection[str] = ()) -> str:
+    """A run in words: `text · pre_ln · seed 0`; a trial by what is `tuned`, or its whole point."""
     name = " · ".join([*filter(None, (spec.task_label, spec.track, spec.architecture_label)), ""])
     if spec.kind == "final":
         return f"{name}seed {spec.seed}"
-    return f"{name}trial " + ", ".join(f"{what} {value:g}" for what, value in spec.point.items())
+    point = {what: value for what, value in spec.point.items() if not tuned or what in tuned}
+    return f"{name}trial " + ", ".join(f"{what} {value:g}" for what, value in point.items())
 
 
 def key(spec: RunSpec) -> Key:
@@ -48,6 +49,14 @@ class Live:
             self.bars = Progress(*columns, console=console, transient=True)
             self.suite = self.bars.add_task("all runs", total=sum(work.values()), note="")
 
+        values: dict[str, set[float]] = {}
+        for name, value in (part for run in work for part in run if type(part) is tuple):
+            values.setdefault(name, set()).add(value)
+        self.tuned = [name for name, tried in values.items() if len(tried) > 1]
+
+    def _title(self, spec: RunSpec) -> str:
+        return title(spec, self.tuned)
+
     def __enter__(self) -> Live:
         if self.bars:
             self.bars.start()
@@ -67,7 +76,9 @@ class Live:
         elif event["event"] == "step":
             self._step(run, event)
         elif event["event"] == "note":
-            self.console.print(f"{title(spec)}: {event['message']}", style="yellow", markup=False, highlight=False)
+            self.console.print(
+                f"{self._title(spec)}: {event['message']}", style="yellow", markup=False, highlight=False
+            )
         elif event["event"] == "end":
             self._end(run, spec, event)
         if self.bars:
@@ -77,9 +88,9 @@ class Live:
         self.started[run], self.fractions[run] = time.monotonic(), 0.0
         if self.bars:
             note = f"resumed at step {event['resumed_at']}" if event["resumed_at"] else "starting"
-            self.rows[run] = self.bars.add_task(title(spec), total=1.0, note=note)
+            self.rows[run] = self.bars.add_task(self._title(spec), total=1.0, note=note)
         elif event["resumed_at"]:
-            self.console.print(f"        {title(spec)}: goes on from step {event['resumed_at']}")
+            self.console.print(f"        {self._title(spec)}: goes on from step {event['resumed_at']}")
 
     def _step(self, run: Key, event: dict[str, Any]) -> None:
         self.fractions[run] = event["progress"]
@@ -101,7 +112,7 @@ class Live:
             self.bars.remove_task(self.rows.pop(run))
         reason = "" if ok else f": {(event.get('error') or {}).get('message', '')}"
         style = "" if ok else "yellow"
-        line = f"[{self.done}/{len(self.work)}] {title(spec)}  {event['status']} in {clock(seconds)}{reason}"
+        line = f"[{self.done}/{len(self.work)}] {self._title(spec)}  {event['status']} in {clock(seconds)}{reason}"
         self.console.print(
             line + ("" if self.bars else f"  ({self._summary()})"), style=style, markup=False, highlight=False
         )

@@ -41,6 +41,7 @@ def board(
         order,
         loaded.suite.reference or "",
         loaded.suite.targets,
+        {question.label: question.only for question in loaded.suite.tasks if question.only},
     )
     folder = store.folder / "board"
     if save:

@@ -22,11 +22,12 @@ def make(
     order: Sequence[tuple[str, str]] = (),
     reference: str = "",
     targets: Mapping[str, float] | None = None,
+    only: Mapping[str, Sequence[str]] | None = None,
 ) -> Board:
-    """Rank the final runs among `records`; see `harness.board.ranking`."""
+    """Rank the final runs among `records`; see `harness.board.ranking`. `only` says, by task, which rows play it."""
     from harness.board import ranking
 
-    return ranking.make(suite, records, baselines, about, order, reference, targets)
+    return ranking.make(suite, records, baselines, about, order, reference, targets, only)
 
 
 def render(board: Board, console: Console | None = None) -> None:

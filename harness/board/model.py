@@ -100,6 +100,8 @@ class TaskBoard:
     track: str = ""
     equal: str = ""
     """What is held equal over the rows, in words."""
+    only: list[str] = field(default_factory=list)
+    """The architectures that the suite asks to play this task; empty for all of them."""
 
     @property
     def title(self) -> str:

@@ -22,6 +22,7 @@ def make(
     order: Sequence[tuple[str, str]] = (),
     reference: str = "",
     targets: Mapping[str, float] | None = None,
+    only: Mapping[str, Sequence[str]] | None = None,
 ) -> Board:
     """Rank the final runs of a suite, each task in each track by itself: those in `order` first, the rest by name.
 
@@ -42,6 +43,7 @@ def make(
         )
         for name in sorted({gather.column_of(r) for r in finals}, key=lambda n: (position.get(n, len(order)), n))
     ]
+    tasks = [dataclasses.replace(task, only=[*(only or {}).get(task.task, ())]) for task in tasks]
     across = build.make(tasks, finals, reference, targets)
     return Board(suite, about, tasks, notes.general(finals, trials), contrasts(tasks), across)
 

@@ -74,8 +74,17 @@ def _ranked(task: TaskBoard) -> dict[str, Row]:
 
 
 def _names(tasks: Sequence[TaskBoard]) -> list[str]:
-    """Every architecture with a row on any of the tasks, ranked or not."""
-    return sorted({row.architecture for task in tasks for row in task.rows})
+    """Every architecture that plays all of the tasks, ranked or not."""
+    found = {row.architecture for task in tasks for row in task.rows}
+    return sorted(name for name in found if all(not task.only or name in task.only for task in tasks))
+
+
+def _elsewhere(tasks: Sequence[TaskBoard]) -> list[str]:
+    """Who plays some of the tasks, but not all, because the suite says so."""
+    found = {row.architecture for task in tasks for row in task.rows} - {*_names(tasks)}
+    return (
+        [f"not here, since the suite asks them some of these tasks only: {', '.join(sorted(found))}"] if found else []
+    )
 
 
 def _on_all(tasks: Sequence[TaskBoard]) -> list[str]:
@@ -179,7 +188,7 @@ def _notes(across: Across, tasks: Sequence[TaskBoard], empty: Sequence[str]) -> 
     found = [f"{len(tasks)} tasks, each with the same weight: {', '.join(across.tasks)}"]
     if empty:
         found.append(f"left out, since nothing is ranked there: {', '.join(empty)}")
-    found += [*_missing(across), *_scales(across, tasks), *_tested(across), *_seeds(across, tasks)]
+    found += [*_elsewhere(tasks), *_missing(across), *_scales(across, tasks), *_tested(across), *_seeds(across, tasks)]
     return found + _no_race(across.race)
 
 

@@ -358,3 +358,11 @@ def test_old_or_thin_records_make_a_board(records):
         record["budget"] = {"used": {"steps": 3}}
         record["speed"] = None
     assert len(across_of(records).race.rows) == 3
+
+
+def test_who_is_not_asked_to_play_a_task_is_not_counted_as_its_worst(records):
+    made = board.make("quick", records, BASELINES, reference="ref", only={"recall": ["ref", "good"]})
+    (found,) = made.across
+    assert {row.architecture for row in found.rows} == {"ref", "good"}
+    assert "not here, since the suite asks them some of the tasks only: half" in found.notes
+    assert any(note.startswith("no result is missing") for note in found.notes)
