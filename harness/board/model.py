@@ -171,6 +171,8 @@ class Board:
     """One for each task that is played in several tracks."""
     across: list[Across] = field(default_factory=list)
     """One for each track."""
+    defaults: dict[str, list[str]] = field(default_factory=dict)
+    """By architecture, what it brought along that the suite did not set."""
 
     def to_rows(self) -> list[dict[str, Any]]:
         """Flat rows for machines; baselines are rows of status `baseline`."""

@@ -238,11 +238,16 @@ def _rates(rows: Sequence[Row]) -> list[str]:
     return ["learning rates: " + "; ".join(f"{lr:g} {names}" for lr, names in users.items())]
 
 
-def _defaults(finals: Sequence[Record]) -> list[str]:
+def brought(finals: Sequence[Record]) -> dict[str, list[str]]:
     """What each architecture brought along; records from before it was noted say nothing."""
-    said = {}
+    found = {}
     for name, runs in gather.grouped(finals).items():
-        own = next((found for r in runs if (found := r.get("defaults")) is not None), None)
+        own = next((known for r in runs if (known := r.get("defaults")) is not None), None)
         if own is not None:
-            said[name] = f"{name} {len(own)}" + (f" ({'; '.join(map(defaults.describe, own))})" if own else "")
-    return [f"defaults of their own, not set by the suite: {'; '.join(said.values())}"] if said else []
+            found[name] = [defaults.describe(one) for one in own]
+    return found
+
+
+def _defaults(finals: Sequence[Record]) -> list[str]:
+    counts = ", ".join(f"{name} {len(own)}" for name, own in brought(finals).items())
+    return [f"defaults of their own, not set by the suite, and listed on the page: {counts}"] if counts else []

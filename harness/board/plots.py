@@ -176,7 +176,7 @@ def cost(board: TaskBoard, style: Style) -> str:
         else:
             axes.locator_params(axis="x", nbins=5)
         axes.margins(x=0.16, y=0.08)
-        axes.xaxis.set_major_formatter(lambda value, _: human(value, unit))
+        axes.xaxis.set_major_formatter(lambda value, _: human(value, unit, figures=3))
         axes.xaxis.set_minor_formatter(lambda value, _: "")
         tuned = any(row.trials for *_, row in points)
         axes.set_xlabel(f"{label} to tune and to train one seed" if tuned else f"{label} to train one seed")

@@ -45,7 +45,7 @@ def make(
     ]
     tasks = [dataclasses.replace(task, only=[*(only or {}).get(task.task, ())]) for task in tasks]
     across = build.make(tasks, finals, reference, targets)
-    return Board(suite, about, tasks, notes.general(finals, trials), contrasts(tasks), across)
+    return Board(suite, about, tasks, notes.general(finals, trials), contrasts(tasks), across, notes.brought(finals))
 
 
 def _task(

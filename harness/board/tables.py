@@ -224,6 +224,9 @@ def markdown(board: Board) -> str:
         unranked = [f"- **{md(name)}** not ranked: {md(reason)}" for name, reason in reasons(task)]
         parts.append("\n".join([*unranked, *(f"- {md(note)}" for note in task.notes)]))
     parts.append("\n".join(f"- {md(note)}" for note in board.notes))
+    if board.defaults:
+        listed = [f"- **{md(name)}**: {md('; '.join(own) or 'nothing')}" for name, own in board.defaults.items()]
+        parts += ["## Defaults of their own", "\n".join(listed)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

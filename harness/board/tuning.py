@@ -14,6 +14,7 @@ from harness.board.model import Row, TaskBoard
 from harness.stats.best import expected_best
 from harness.suite import TUNABLE
 from harness.tuning import badness
+from harness.units import clock, short
 
 EDGE = 0.05
 """A value this near to an end of its range, as a fraction of the (logarithmic) range, counts as at its edge."""
@@ -120,7 +121,9 @@ def notes(rows: Sequence[Row], finals: Sequence[Record], trials: Sequence[Record
     failed = sum(r.get("status") != "ok" for r in made)
     flops, seconds = _sum(made, "budget.used.flops") or 0.0, _sum(made, "budget.used.seconds") or 0.0
     lost = f", {failed} of them failed" if failed else ""
-    found.append(f"tuning cost: {len(made)} trials{lost}, {flops:.2g} FLOP and {seconds:.0f} s of training in all")
+    found.append(
+        f"tuning cost: {len(made)} trials{lost}, {short(flops, 'FLOP')} and {clock(seconds)} of training in all"
+    )
     return found + _edges(rows, finals, trials)
 
 

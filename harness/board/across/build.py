@@ -82,9 +82,7 @@ def _names(tasks: Sequence[TaskBoard]) -> list[str]:
 def _elsewhere(tasks: Sequence[TaskBoard]) -> list[str]:
     """Who plays some of the tasks, but not all, because the suite says so."""
     found = {row.architecture for task in tasks for row in task.rows} - {*_names(tasks)}
-    return (
-        [f"not here, since the suite asks them some of the tasks only: {', '.join(sorted(found))}"] if found else []
-    )
+    return [f"not here, since the suite asks them some of the tasks only: {', '.join(sorted(found))}"] if found else []
 
 
 def _on_all(tasks: Sequence[TaskBoard]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What must never move a ranking: the order of records, names, where files lie; and a rival, unless the board says so."""
+"""What never moves a ranking: the order of records, names, where files lie; and a rival, unless the board says so."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_rival_moves_no_tie_between_others_unless_the_board_says_so(rival, tab
     moved = [pair for pair, told in before.items() if after[pair] != told]
     told = [note for note in notes if note.startswith("depends on who else is on the board")]
     if moved:
-        assert any("without mamba" in note or "without" in note and "mamba" in note for note in told)
+        assert any("without mamba" in note or ("without" in note and "mamba" in note) for note in told)
 
 
 def test_where_the_files_lie_never_matters(tmp_path):

@@ -58,7 +58,7 @@ def test_equal_effort_is_ranked_and_its_cost_added_up(three, tried):
     assert plots.total_cost(rows["lstm"]) == 2.4e12 + 4 * 4e11
     assert plots.total_cost(rows["lstm"], counted=False) == pytest.approx(31.2 + 24)
     assert "tuning: 4 trials per architecture, chosen on the validation split" in task.notes
-    assert "tuning cost: 12 trials, 3 of them failed, 4.8e+12 FLOP and 72 s of training in all" in task.notes
+    assert "tuning cost: 12 trials, 3 of them failed, 4.8TFLOP and 1m12s of training in all" in task.notes
     searched = "searched by tpe: lr 0.0001 to 0.01 (log); weight_decay 0.01, 0.1; dropout 0 to 0.3"
     assert searched in task.notes
     assert next(c for c in tables.columns(task) if c.title == "tuning").text(rows["lstm"]) == "1.6 TFLOP"
@@ -192,6 +192,10 @@ def test_defaults_are_listed_where_records_have_them(three):
     for record in three:
         if record["spec"]["architecture"] != "pre_ln":
             record["defaults"] = [slow, smooth] if record["spec"]["architecture"] == "s4d" else []
-    told = [note for note in board.make("quick", three, []).notes if "defaults" in note]
-    said = "s4d 2 (lr ≤ 0.001 for log_dt, B (1.2k parameters); label smoothing 0.1 (5k parameters))"
-    assert told == [f"defaults of their own, not set by the suite: lstm 0; {said}"]
+    made = board.make("quick", three, [])
+    said = ["lr ≤ 0.001 for log_dt, B (1.2k parameters)", "label smoothing 0.1 (5k parameters)"]
+    assert made.defaults == {"lstm": [], "s4d": said}
+    assert "defaults of their own, not set by the suite, and listed on the page: lstm 0, s4d 2" in made.notes
+    shown = page(made, three)
+    assert "<dt>s4d</dt><dd>lr ≤ 0.001 for log_dt, B (1.2k parameters); label smoothing" in shown
+    assert "- **lstm**: nothing" in tables.markdown(made)
