@@ -120,7 +120,9 @@ def _difference(board: TaskBoard, ranked: Sequence[Row]) -> list[str]:
     seeds = min(len(row.seeds) for row in ranked if len(row.seeds) > 1)
     unit = f" {board.unit}" if board.unit else ""
     shown = f"{board.mdd:.3f}" if board.mdd >= 0.001 else f"{board.mdd:.2g}"
-    return [f"smallest difference separated with 80% power at {seeds} seeds: {shown}{unit}"]
+    share = board.higher_is_better and not unit and all(0 <= score <= 1 for row in ranked for score in row.scores)
+    more = ", which is more than any two rows can differ by" if share and board.mdd > 1 else ""
+    return [f"smallest difference separated with 80% power at {seeds} seeds: {shown}{unit}{more}"]
 
 
 def _hinges(hinges: Sequence[Hinge]) -> list[str]:

@@ -428,3 +428,13 @@ def test_gates_that_were_not_asked_are_told(plant):
     assert notes(new, cut) == ["gates skipped: causal, untrained (b)"]
     assert notes(cut, cut) == ["gates skipped: causal, untrained"]
     assert notes(old, new) == ["not judged by causal, untrained (a): older records"]
+
+
+def test_a_smallest_difference_beyond_the_metric_is_called_so(plant):
+    wild = {"a": (0.1, 0.9, 0.2), "b": (0.9, 0.1, 0.8), "c": (0.5, 0.5, 0.6)}
+    made = made_of(
+        [plant(a, s, v, metrics__higher_is_better=True, metrics__unit="") for a in wild for s, v in enumerate(wild[a])]
+    )
+    (note,) = (note for note in made.tasks[0].notes if note.startswith("smallest difference"))
+    assert made.tasks[0].mdd > 1
+    assert note.endswith("which is more than any two rows can differ by")
