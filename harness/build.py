@@ -57,15 +57,22 @@ def matched_meter(match: dict[str, Any]) -> str:
     return next(name for name in ("params", "flops_per_token", "state_bytes") if name in match)
 
 
-def matched(spec: RunSpec, task: Task, model: Model) -> float | None:
-    """How much a model has of what the run's match rule holds equal."""
+def matched(spec: RunSpec, task: Task, model: Model) -> float:
+    """How much a model has of what the run's match rule holds equal.
+
+    Raises:
+        Unsupported: it is matched by a state that it does not have.
+    """
     assert spec.match is not None
     meter = matched_meter(spec.match)
     if meter == "params":
         return sizing.parameters(model, spec.match["count"])
     if meter == "state_bytes":
         length = task.shape.target_length if spec.role == "seq2seq" else task.shape.length
-        return sizing.recurrent_state_bytes(model, length or 1)
+        carried = sizing.recurrent_state_bytes(model, length or 1)
+        if carried is None:
+            raise Unsupported(f"{spec.architecture} carries nothing from step to step that could be matched")
+        return carried
     return step_flops(spec, task, model) / (examples_of(spec, task) * task.train_length)
 
 

@@ -322,8 +322,7 @@ class Run:
             "params_non_embedding": sizing.parameters(self.model, "non_embedding"),
         }
         if self.spec.match is not None and self.size.target:
-            reached = matched(self.spec, self.task, self.model)
-            size["mismatch"] = None if reached is None else reached / self.size.target - 1
+            size["mismatch"] = matched(self.spec, self.task, self.model) / self.size.target - 1
         return size
 
 

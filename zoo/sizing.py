@@ -144,8 +144,8 @@ def measure(name: str, role: Role, shape: Shape, **options: Any) -> Size:
     )
 
 
-Reach: TypeAlias = Callable[[Model], "float | None"]
-"""What is matched, of a built model; None where the model has no such thing (a recurrent state, say)."""
+Reach: TypeAlias = Callable[[Model], float]
+"""How much of what is matched a built model has."""
 
 
 def solve_width(
@@ -156,7 +156,7 @@ def solve_width(
     `of` must not fall as the width grows. Models are made by `build` (`sketch`: on the meta device, unless given).
 
     Raises:
-        Unsupported: it cannot play the role, or has nothing of what is matched.
+        Unsupported: it cannot play the role, or `of` says that it has nothing of what is matched.
         ValueError: not even the narrowest width is small enough to come within a factor of two.
     """
     build = build or sketch
@@ -165,10 +165,7 @@ def solve_width(
 
     def reached(k: int) -> float:
         if k not in seen:
-            value = of(build(name, role, dataclasses.replace(shape, width=k * step), **options))
-            if value is None:
-                raise Unsupported(f"{name} has none of what is matched")
-            seen[k] = value
+            seen[k] = of(build(name, role, dataclasses.replace(shape, width=k * step), **options))
         return seen[k]
 
     low = _narrowest(reached)

@@ -124,7 +124,7 @@ def test_matching_leaves_randomness_alone(suite):
 def test_what_cannot_be_matched_is_a_row_that_says_so(suite):
     loaded = suite(architectures=["reformer", "pre_ln"], tracks={"state": {"match": {"state_bytes": 8}}})
     stateless, cache = expand(loaded)[:2]
-    for spec, reason in ((stateless, "none of what is matched"), (cache, "cannot be matched on state_bytes")):
+    for spec, reason in ((stateless, "carries nothing from step to step"), (cache, "cannot be matched on state_bytes")):
         with pytest.raises(Unsupported, match=reason):
             resolve_size(spec, build_task(spec))
 
