@@ -18,8 +18,8 @@ from harness.eligible.watch import hashes
 from tasks.base import Split
 from zoo.contract import Batch, Model
 
-EXAMPLES, STEPS = 256, 32_768
-"""Most examples of a split, and most steps of input; 32 examples in any case."""
+EXAMPLES, STEPS, LOGITS = 256, 32_768, 1 << 26
+"""Most examples of a split, most steps of input, most logits; 32 examples in any case."""
 MARGIN, RIGHT_MARGIN = 0.1, 0.15
 """By how much of the way from a uniform guess to certainty, or of right answers from a constant one, a model may be
 better before it is trained: an untied network is not at all, a copy of its input may be."""
@@ -66,7 +66,8 @@ def answers(model: Model, batches: Iterable[Batch]) -> Answers:
 
 
 def _limit(subject: Subject) -> int:
-    return max(32, min(EXAMPLES, STEPS // subject.task.shape.length))
+    shape = subject.task.shape
+    return max(32, min(EXAMPLES, STEPS // shape.length, LOGITS // (shape.length * shape.outputs)))
 
 
 def _of(subject: Subject, split: Split) -> Iterator[Batch]:
