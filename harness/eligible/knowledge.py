@@ -21,8 +21,8 @@ from zoo.contract import Batch, Model
 EXAMPLES, STEPS, LOGITS = 256, 32_768, 1 << 26
 """Most examples of a split, most steps of input, most logits; 32 examples in any case."""
 MARGIN, RIGHT_MARGIN = 0.1, 0.15
-"""By how much of the way from a uniform guess to certainty, or of right answers from a constant one, a model may be
-better before it is trained: an untied network is not at all, a copy of its input may be."""
+"""By how much of a uniform guess's nats a model may be better than the best constant guess before it is trained, and
+by how many right answers: an untied network is not at all, a copy of its input may be."""
 NATURAL, DRAWN = 0.25, 0.1
 """Part of the held-out loss by which test may be lower, beyond sampling error: natural splits differ (by up to 6% in
 the published records), splits of one generator only by chance."""
@@ -41,6 +41,8 @@ class Answers:
     right: NDArray[np.float64]
     constant: float
     """Share of right answers of whoever always says the commonest target."""
+    entropy: float
+    """Nats per target of whoever always gives the targets' own frequencies."""
 
 
 def answers(model: Model, batches: Iterable[Batch]) -> Answers:
@@ -61,8 +63,10 @@ def answers(model: Model, batches: Iterable[Batch]) -> Answers:
                 values = values.masked_fill(~counted, 0)
                 kept.append((values.flatten(1).sum(1) if values.dim() > 1 else values).cpu() / weight.cpu())
             targets.append(there.targets[counted].cpu())
-    counts = torch.bincount(torch.cat(targets))
-    return Answers(torch.cat(nats).numpy(), torch.cat(right).numpy(), float(counts.max() / counts.sum()))
+    counts = torch.bincount(torch.cat(targets)).double()
+    shares = counts[counts > 0] / counts.sum()
+    entropy = -float((shares * shares.log()).sum())
+    return Answers(torch.cat(nats).numpy(), torch.cat(right).numpy(), float(shares.max()), entropy)
 
 
 def _limit(subject: Subject) -> int:
@@ -77,7 +81,8 @@ def _of(subject: Subject, split: Split) -> Iterator[Batch]:
 def untrained(subject: Subject) -> Gate:
     """The architecture anew, by this seed and another, and the trained model with new parameters, on test examples.
 
-    A network that was not trained beats a uniform guess, or the commonest answer, by chance only.
+    A network that was not trained beats a guess that is always the same by chance only: at best it happens to lean
+    towards answers that are common.
     """
     assert subject.build is not None
     fresh = subject.build(subject.seed + 7919).eval()
@@ -95,11 +100,11 @@ def untrained(subject: Subject) -> Gate:
 
 
 def _knows(found: Answers, outputs: int) -> Gate:
-    uniform, error = math.log(outputs), 6 / math.sqrt(len(found.nats))
-    gain = (uniform - found.nats.mean() - error * found.nats.std()) / uniform if outputs > 1 else 0.0
+    uniform, error = math.log(max(outputs, 2)), 6 / math.sqrt(len(found.nats))
+    gain = (found.entropy - found.nats.mean() - error * found.nats.std()) / uniform
     more = found.right.mean() - max(found.constant, 1 / outputs) - error * max(found.right.std(), 1e-9)
     return worst(
-        gate(float(gain), MARGIN, "certainty beyond a uniform guess before training, less six standard errors"),
+        gate(float(gain), MARGIN, "certainty beyond the best constant guess before training, less six standard errors"),
         gate(
             float(more), RIGHT_MARGIN, "right answers beyond a constant one before training, less six standard errors"
         ),

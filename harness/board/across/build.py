@@ -50,7 +50,7 @@ def _track(
     race = _race(tasks, finals, reference, targets)
     if len(tasks) == 1:
         return Across(track, [tasks[0].task], reference, [], [], [], None, race, _no_race(race))
-    scales = [scale for task in tasks if (scale := _scale(task, reference)) is not None]
+    scales = [scale for task in tasks if (scale := _scale(task, reference, _names(tasks))) is not None]
     rows = _standings(tasks, scales)
     names = [row.architecture for row in rows]
     across = Across(
@@ -86,22 +86,22 @@ def _elsewhere(tasks: Sequence[TaskBoard]) -> list[str]:
 
 
 def _on_all(tasks: Sequence[TaskBoard]) -> list[str]:
-    return sorted(set.intersection(*({*_ranked(task)} for task in tasks)))
+    return sorted(set.intersection({*_names(tasks)}, *({*_ranked(task)} for task in tasks)))
 
 
 def _few(names: Sequence[str]) -> str:
     return f"only {names[0]} has" if names else "no architecture has"
 
 
-def _reference(task: TaskBoard, named: str) -> Row | None:
-    """The row that is 1: the named one if it is ranked here; the best where none is named."""
-    ranked = [row for row in task.rows if row.ranked]
-    return _ranked(task).get(named) if named else ranked[0]
+def _reference(task: TaskBoard, named: str, names: Sequence[str]) -> Row | None:
+    """The row that is 1: the named one if it is ranked here; of `names` the best where none is named."""
+    ranked = [row for row in task.rows if row.ranked and row.architecture in names]
+    return next((row for row in ranked if not named or row.architecture == named), None)
 
 
-def _scale(task: TaskBoard, named: str) -> Scale | None:
+def _scale(task: TaskBoard, named: str, names: Sequence[str]) -> Scale | None:
     """None where the reference has no score, or beats nothing that needs no training."""
-    one = _reference(task, named)
+    one = _reference(task, named, names)
     if one is None or one.mean is None:
         return None
     worst = stats.pessimistic([task.key(score) for score in one.scores])
@@ -261,13 +261,13 @@ def _race(
     tasks: Sequence[TaskBoard], finals: Sequence[Record], named: str, targets: Mapping[str, float]
 ) -> Race | None:
     """None where no task has both a target and a row whose time is the unit."""
-    runs = {task.task: _runs(task, finals) for task in tasks}
-    aims = {task.task: aim for task in tasks if (aim := _aim(task, runs[task.task], named, targets)) is not None}
+    names, runs = _names(tasks), {task.task: _runs(task, finals) for task in tasks}
+    found = {task.task: _aim(task, _reference(task, named, names), runs[task.task], targets) for task in tasks}
+    aims = {name: aim for name, aim in found.items() if aim is not None}
     raced = [task for task in tasks if task.task in aims]
     if not raced:
         return None
     meter, unit, path = _meter([r for task in raced for own in runs[task.task].values() for r in own])
-    names = _names(tasks)
     times = {a: [_time(task, runs[task.task].get(a, []), aims[task.task].value, path) for task in raced] for a in names}
     bases = [times[aims[task.task].reference][i] for i, task in enumerate(raced)]
     to_best = stats.ratios_to_best(times)
@@ -286,9 +286,8 @@ def _runs(task: TaskBoard, finals: Sequence[Record]) -> dict[str, list[Record]]:
 
 
 def _aim(
-    task: TaskBoard, runs: Mapping[str, Sequence[Record]], named: str, targets: Mapping[str, float]
+    task: TaskBoard, unit: Row | None, runs: Mapping[str, Sequence[Record]], targets: Mapping[str, float]
 ) -> Target | None:
-    unit = _reference(task, named)
     if unit is None:
         return None
     if task.task in targets:

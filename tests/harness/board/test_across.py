@@ -366,3 +366,12 @@ def test_who_is_not_asked_to_play_a_task_is_not_counted_as_its_worst(records):
     assert {row.architecture for row in found.rows} == {"ref", "good"}
     assert "not here, since the suite asks them some of the tasks only: half" in found.notes
     assert any(note.startswith("no result is missing") for note in found.notes)
+
+
+def test_the_best_row_that_plays_all_tasks_is_the_reference_where_none_is_named(records, plant):
+    """`extra` leads on recall, which is the only task the suite asks it."""
+    extra = [run(plant, "extra", "recall", seed, 0.95 + seed / 100) for seed in range(3)]
+    only = {"text": ["ref", "good", "half"]}
+    (found,) = board.make("quick", [*records, *extra], BASELINES, only=only).across
+    assert [target.reference for target in found.race.targets] == ["good", "good"]
+    assert {row.architecture for row in found.race.rows} == {"ref", "good", "half"}
