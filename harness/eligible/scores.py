@@ -188,7 +188,7 @@ def repeatable(subject: Subject) -> Gate:
     """One batch twice; and what was scored first for the record, again now that all has been scored."""
     batch = subject.batch().tensors(subject.device)
     first, second = subject.model(batch), subject.model(batch)
-    twice = gate(relative(second, first), 0.0, "largest relative difference between two evaluations of one batch")
+    twice = gate(relative(second, first), 1e-6, "largest relative difference between two evaluations of one batch")
     found = [twice]
     for scored, logits in subject.watch.first if subject.watch else ():
         about = "largest relative difference between the record's scoring and a later one"
