@@ -23,7 +23,7 @@ def resolve_size(spec: RunSpec, task: Task) -> sizing.Size:
         zoo.Unsupported: the architecture cannot play the task's role, or cannot be matched. ValueError: an option or
             size cannot be.
     """
-    options = {key: value for key, value in spec.options.items() if key != "width"}
+    options = _options(spec)
     if spec.match is None:
         shape = replace(task.shape, width=spec.options.get("width", task.shape.width))
         return sizing.measure(spec.architecture, spec.role, shape, **options)
@@ -68,8 +68,7 @@ def matched(spec: RunSpec, task: Task, model: Model) -> float:
     if meter == "params":
         return sizing.parameters(model, spec.match["count"])
     if meter == "state_bytes":
-        length = task.shape.target_length if spec.role == "seq2seq" else task.shape.length
-        carried = sizing.recurrent_state_bytes(model, length or 1)
+        carried = sizing.recurrent_state_bytes(model, sizing.decoded_length(spec.role, task.shape))
         if carried is None:
             raise Unsupported(f"{spec.architecture} carries nothing from step to step that could be matched")
         return carried
@@ -93,6 +92,10 @@ def examples_of(spec: RunSpec, task: Task) -> int:
 def build_model(spec: RunSpec, task: Task, size: sizing.Size) -> Model:
     """The model of a run, initialised by its seed alone."""
     torch.manual_seed(spec.seed)
-    options = {key: value for key, value in spec.options.items() if key != "width"}
     shape = replace(task.shape, width=size.width, depth=size.depth or None)
-    return registry.build(spec.architecture, spec.role, shape=shape, **options)
+    return registry.build(spec.architecture, spec.role, shape=shape, **_options(spec))
+
+
+def _options(spec: RunSpec) -> dict[str, Any]:
+    """The architecture's options; a width is the shape's."""
+    return {key: value for key, value in spec.options.items() if key != "width"}

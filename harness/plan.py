@@ -13,7 +13,7 @@ from rich.table import Table
 
 from harness import device as machine
 from harness.budget import StopRule
-from harness.build import build_model, examples_of, resolve_size
+from harness.build import build_model, examples_of, resolve_size, step_flops
 from harness.execute import local
 from harness.source import Path_
 from harness.spec import Cell, RunSpec, build_task, expand
@@ -97,8 +97,8 @@ def _measure(spec: RunSpec, size: sizing.Size) -> dict[str, Any]:
     batch = task.batch("train", 0, spec.seed, size=examples).tensors(device)
     model = build_model(spec, task, size).to(device)
     rule = StopRule.of(spec.stop)
+    flops = step_flops(spec, task, model)
     with machine.autocast(device, machine.resolve_precision(spec.train["precision"], device)):
-        flops = sizing.training_flops(model, batch, task.loss)
         seconds = min(_timed(lambda: task.loss(model(batch), batch).backward()) for _ in range(4))
     cost = {"tokens": examples * task.train_length, "steps": 1, "flops": flops, "seconds": seconds}
     steps = max(1, int(rule.limit / cost[rule.meter]))

@@ -118,8 +118,7 @@ class Run:
         machine.warm_up(self.device)
         model = build_model(self.spec, self.task, self.size).to(self.device)
         one = Batch(**{name: value[:1] for name, value in batch.arrays().items()}).tensors(self.device)
-        autocast = machine.autocast(self.device, self.precision)
-        descend(model, one, self.task.loss, self._adamw(model), autocast=autocast, clip=self.spec.train["clip"])
+        descend(model, one, self.task.loss, self._adamw(model), autocast=self._autocast(), clip=self.spec.train["clip"])
         del model
         machine.release()
 
@@ -177,7 +176,7 @@ class Run:
         start = time.perf_counter()
         ahead = min(1.0, self.rule.progress(used) + self._stride())
         set_lr(self.optimizer, schedule(self.schedule, ahead, warmup=train["warmup"], final=train["final_lr"]))
-        autocast = machine.autocast(self.device, self.precision)
+        autocast = self._autocast()
         value, norm = descend(self.model, batch, self.loss, self.optimizer, autocast=autocast, clip=train["clip"])
         used.seconds += time.perf_counter() - start
         used.tokens, used.steps, used.flops = used.tokens + cost.tokens, used.steps + 1, used.flops + cost.flops

@@ -127,6 +127,11 @@ class Size:
     """(reached − target) / target."""
 
 
+def decoded_length(role: Role, shape: Shape) -> int:
+    """Steps of one sequence as it is decoded, after which a state is measured: the target's for `seq2seq`."""
+    return shape.length if role != "seq2seq" else shape.target_length or 1
+
+
 def measure(name: str, role: Role, shape: Shape, **options: Any) -> Size:
     """The size of an architecture at a given width.
 
@@ -134,13 +139,12 @@ def measure(name: str, role: Role, shape: Shape, **options: Any) -> Size:
         Unsupported: it cannot play the role.
     """
     model = sketch(name, role, shape, **options)
-    length = shape.length if role != "seq2seq" else shape.target_length or 1
     return Size(
         width=model.shape.width,
         depth=model.shape.depth or 0,
         params=parameters(model),
         params_non_embedding=parameters(model, "non_embedding"),
-        state_bytes=recurrent_state_bytes(model, length),
+        state_bytes=recurrent_state_bytes(model, decoded_length(role, shape)),
     )
 
 

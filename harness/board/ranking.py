@@ -40,16 +40,20 @@ def make(
             [r for r in finals if gather.column_of(r) == name],
             [r for r in trials if gather.column_of(r) == name],
             [b for b in lines if b["task_label"] == name[0]],
+            (only or {}).get(name[0], ()),
         )
         for name in sorted({gather.column_of(r) for r in finals}, key=lambda n: (position.get(n, len(order)), n))
     ]
-    tasks = [dataclasses.replace(task, only=[*(only or {}).get(task.task, ())]) for task in tasks]
     across = build.make(tasks, finals, reference, targets)
     return Board(suite, about, tasks, notes.general(finals, trials), contrasts(tasks), across, notes.brought(finals))
 
 
 def _task(
-    column: tuple[str, str], finals: Sequence[Record], trials: Sequence[Record], lines: list[Mapping[str, Any]]
+    column: tuple[str, str],
+    finals: Sequence[Record],
+    trials: Sequence[Record],
+    lines: list[Mapping[str, Any]],
+    only: Sequence[str],
 ) -> TaskBoard:
     shared = gather.common(finals)
     metrics, goal = _metrics(finals, shared), shared.goal
@@ -76,6 +80,7 @@ def _task(
         mdd=comparison.smallest_difference,
         track=column[1],
         equal=notes.equal(finals, shared),
+        only=[*only],
     )
     return dataclasses.replace(board, notes=notes.task(board, finals, trials, shared, comparison, hinges))
 
