@@ -1,7 +1,8 @@
 """zoo: sequence architectures behind one interface.
 
-`zoo.build("pre_ln", "lm", shape=zoo.Shape(...))` makes a model; `zoo.register` adds an architecture. torch is loaded
-when a model is built or one of the contract's modules (`Mixer`, `Model`, ...) is asked for, not before.
+`zoo.build("pre_ln", "lm", shape=zoo.Shape(...))` makes a model; `zoo.register` adds an architecture; `zoo.load` opens
+published weights and what `zoo.save` wrote. torch is loaded when a model is built or opened, or one of the contract's
+modules (`Mixer`, `Model`, ...) is asked for, not before.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from zoo.terms import Batch, Hint, Part, Recipe, Shape, Site, State, Traits, Uns
 
 if TYPE_CHECKING:
     from zoo.contract import Backbone, Mixer, Model
+    from zoo.pretrained import load, save
 
 __all__ = [
     "Backbone",
@@ -28,9 +30,11 @@ __all__ = [
     "Traits",
     "Unsupported",
     "build",
+    "load",
     "names",
     "recipe",
     "register",
+    "save",
 ]
 
 
@@ -39,4 +43,8 @@ def __getattr__(name: str) -> Any:
         from zoo import contract
 
         return getattr(contract, name)
+    if name in ("load", "save"):
+        from zoo import pretrained
+
+        return getattr(pretrained, name)
     raise AttributeError(f"module 'zoo' has no attribute {name!r}")

@@ -27,7 +27,9 @@ from zoo.terms import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+
+    from zoo.tokenizers import Tokenizer
 
 __all__ = [
     "ROLES",
@@ -123,6 +125,10 @@ class Model(nn.Module):
     recipe: Recipe
     traits: Traits
     backbone: Backbone
+    tokenizer: Tokenizer | None = None
+    """What turns text into its tokens, where it is known."""
+    built: Mapping[str, Any] = {}
+    """`architecture` and `options`, as `zoo.build` was given them."""
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits: lm, masked and reconstruct (B, T, V) · classify and retrieve (B, C) · seq2seq (B, U, V)."""

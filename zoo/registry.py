@@ -138,4 +138,6 @@ def build(name: str, role: Role = "lm", *, shape: Shape, **options: Any) -> Mode
     """
     from zoo.heads import assemble
 
-    return assemble(recipe(name, **options), role, shape)
+    model = assemble(recipe(name, **options), role, shape)
+    model.built = {"architecture": name, "options": options}
+    return model

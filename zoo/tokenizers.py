@@ -1,0 +1,174 @@
+"""Text as token ids and back, for models that are given text: what `tasks.language` reads, and what published weights bring.
+
+Without torch. A tokenizer travels with a model: `describe` is what a saved folder keeps of it, `make` reads it again.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+from zoo.lookup import nearest
+
+
+class TokenizerError(ValueError):
+    """A text that has no tokens, or a tokenizer that is not here. The message says what to do."""
+
+
+class Tokenizer(ABC):
+    """Text to ids below `vocab` and back. What `encode` gives, `decode` turns into the same text."""
+
+    kind: ClassVar[str]
+    vocab: int
+    prefix: int
+    """The token before a text that has nothing before it."""
+    end: int | None = None
+    """The token that ends a text; None where a model was never shown an end."""
+
+    @abstractmethod
+    def encode(self, text: str, *, special: bool | None = None) -> list[int]:
+        """The tokens of a text. `special`: with or without what stands around a text (`<s>`); None as the tokenizer does.
+
+        Raises:
+            TokenizerError: a character that has no token.
+        """
+
+    @abstractmethod
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of tokens; bytes that are no UTF-8 become U+FFFD."""
+
+    def describe(self) -> dict[str, Any]:
+        """As JSON, from which `make` makes it again."""
+        return {"kind": self.kind}
+
+
+class Bytes(Tokenizer):
+    """The 256 bytes of UTF-8. A text with nothing before it stands behind a line break."""
+
+    kind = "bytes"
+    vocab, prefix = 256, 10
+
+    def encode(self, text: str, *, special: bool | None = None) -> list[int]:
+        return list(text.encode())
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return bytes(tokens).decode(errors="replace")
+
+
+class Characters(Tokenizer):
+    """The code points of one text, sorted.
+
+    Args:
+        characters: all of them.
+    """
+
+    kind = "characters"
+
+    def __init__(self, characters: str) -> None:
+        self.characters = characters
+        self._ids = {character: i for i, character in enumerate(characters)}
+        self.vocab = len(characters)
+        self.prefix = self._ids.get("\n", self._ids.get(" ", 0))
+
+    def encode(self, text: str, *, special: bool | None = None) -> list[int]:
+        try:
+            return [self._ids[character] for character in text]
+        except KeyError as error:
+            character = error.args[0]
+            raise TokenizerError(
+                f"{character!r} (U+{ord(character):04X}) is none of the {self.vocab} characters this model was trained "
+                "on; a model with tokens=bytes reads any text"
+            ) from None
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return "".join(self.characters[token] for token in tokens)
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": self.kind, "characters": self.characters}
+
+
+class World(Tokenizer):
+    """RWKV's World vocabulary: the longest of its 65,529 tokens at each place, by the package `rwkv`.
+
+    Args:
+        path: another vocabulary in its format.
+
+    Raises:
+        TokenizerError: the package is not installed, or there is no such file.
+    """
+
+    kind = "rwkv_world"
+    vocab, prefix, end = 65_536, 0, 0
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        self.path = path
+        try:
+            from rwkv import rwkv_tokenizer
+        except ImportError as error:
+            raise TokenizerError("RWKV's World vocabulary needs rwkv: pip install 'zoobench[rwkv]'") from error
+        where = Path(path) if path else Path(rwkv_tokenizer.__file__).with_name("rwkv_vocab_v20230424.txt")
+        if not where.is_file():
+            raise TokenizerError(f"no vocabulary at {where}")
+        self._trie = rwkv_tokenizer.TRIE_TOKENIZER(str(where))
+
+    def encode(self, text: str, *, special: bool | None = None) -> list[int]:
+        return list(self._trie.encode(text))
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return bytes(self._trie.decodeBytes([token for token in tokens if token != self.end])).decode(errors="replace")
+
+
+class Fast(Tokenizer):
+    """A tokenizer of the package `tokenizers`, from what its `tokenizer.json` holds.
+
+    Args:
+        content: the JSON. prefix, end: as `Tokenizer`'s.
+
+    Raises:
+        TokenizerError: the package is not installed, or the content is not a tokenizer.
+    """
+
+    kind = "tokenizers"
+
+    def __init__(self, content: str, *, prefix: int, end: int | None = None) -> None:
+        try:
+            from tokenizers import Tokenizer as Backend
+        except ImportError as error:
+            raise TokenizerError("this tokenizer needs tokenizers: pip install 'zoobench[data]'") from error
+        try:
+            self._backend = Backend.from_str(content)
+        except Exception as error:  # whatever Rust stumbles over
+            raise TokenizerError(f"not a tokenizer: {error}") from error
+        self.content, self.prefix, self.end = content, prefix, end
+
+    @cached_property
+    def vocab(self) -> int:  # type: ignore[override]
+        return int(self._backend.get_vocab_size(with_added_tokens=True))
+
+    def encode(self, text: str, *, special: bool | None = None) -> list[int]:
+        return list(self._backend.encode(text, add_special_tokens=special is not False).ids)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return str(self._backend.decode(list(tokens), skip_special_tokens=False))
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": self.kind, "content": json.loads(self.content), "prefix": self.prefix, "end": self.end}
+
+
+def make(described: dict[str, Any]) -> Tokenizer:
+    """The tokenizer that `describe` described.
+
+    Raises:
+        TokenizerError: unknown kind, or it cannot be made here.
+    """
+    kind, rest = described.get("kind"), {key: value for key, value in described.items() if key != "kind"}
+    kinds: dict[str, type[Tokenizer]] = {cls.kind: cls for cls in (Bytes, Characters, World)}
+    if kind == Fast.kind:
+        return Fast(json.dumps(rest.pop("content")), **rest)
+    if kind not in kinds:
+        raise TokenizerError(f"unknown tokenizer {kind!r}{nearest(str(kind), [*kinds, Fast.kind])}")
+    return kinds[str(kind)](**rest)
