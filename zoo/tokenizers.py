@@ -1,4 +1,4 @@
-"""Text as token ids and back, for models that are given text: what `tasks.language` reads, and what published weights bring.
+"""Text as token ids and back, for models that are given text: those a run was trained on, those published weights bring.
 
 Without torch. A tokenizer travels with a model: `describe` is what a saved folder keeps of it, `make` reads it again.
 """
@@ -31,7 +31,7 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def encode(self, text: str, *, special: bool | None = None) -> list[int]:
-        """The tokens of a text. `special`: with or without what stands around a text (`<s>`); None as the tokenizer does.
+        """The tokens of a text; `special` with or without what stands around it (`<s>`), None as the tokenizer does.
 
         Raises:
             TokenizerError: a character that has no token.
