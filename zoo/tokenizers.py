@@ -1,4 +1,4 @@
-"""Text as token ids and back, for models that are given text: those a run was trained on, those published weights bring.
+"""Text as token ids and back, for models that are given text: those of a run, and those published weights bring along.
 
 Without torch. A tokenizer travels with a model: `describe` is what a saved folder keeps of it, `make` reads it again.
 """
