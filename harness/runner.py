@@ -204,7 +204,8 @@ def _job(spec: RunSpec, loaded: Loaded, store: Store, threads: int, size: Size) 
     from harness.execute.worker import Job
 
     suite, root = loaded.suite, store.folder.parent.resolve()
-    return Job(spec, suite.suite, root, threads, plugin_paths(loaded), size, suite.limits.checkpoint)
+    keep = suite.weights == "keep"
+    return Job(spec, suite.suite, root, threads, plugin_paths(loaded), size, suite.limits.checkpoint, keep)
 
 
 def load_data(specs: list[RunSpec]) -> None:

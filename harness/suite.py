@@ -297,6 +297,8 @@ class Suite(Strict):
     """Options for every architecture that has them: `depth`, `dropout`, `heads`, …"""
     evaluate: Evaluate = Evaluate()
     limits: Limits = Limits()
+    weights: Literal["keep", "drop"] = "keep"
+    """Whether final runs leave their trained weights beside the record, for `eval`, `generate` and `export`."""
     reference: str | None = None
     """The row, by label, that normalised scores and times to target are measured by; it changes no run."""
     targets: dict[str, Number] = {}

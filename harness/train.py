@@ -25,13 +25,16 @@ from harness.eligible.subject import Subject
 from harness.eligible.watch import Watch
 from harness.optimizer import adamw, descend, set_lr
 from harness.reference import Reference, Turn
+from harness.runs import MODEL
 from harness.spec import SCHEMA, RunSpec, build_task
 from harness.store import Record
+from harness.version import __version__
 from tasks.base import Split, Task, Totals, add_totals
 from zoo import sizing
 from zoo.contract import Batch, Model
 from zoo.decoding import decode
 from zoo.ops import kernels
+from zoo.pretrained import save
 
 Report = Callable[[dict[str, Any]], None]
 See = Callable[[Batch, Tensor], None]
@@ -314,6 +317,13 @@ class Run:
             "segments": self.progress.segments,
         }
 
+    def keep(self, suite: str, plugins: tuple[str, ...]) -> None:
+        """Leave the trained model beside the record, with what turns text into its tokens."""
+        self.model.tokenizer = self.task.tokenizer
+        spec = self.spec
+        where = {"suite": suite, "run_id": self.folder.name, "task": spec.task_label, "seed": spec.seed}
+        save(self.model, self.folder / MODEL, made={"zoobench": __version__, **where, "plugins": plugins})
+
     def _measured_size(self) -> dict[str, Any]:
         """The size as solved, with what is counted on the trained model itself."""
         size = asdict(self.size) | {
@@ -376,8 +386,12 @@ def train(
     report: Report = lambda event: None,
     stop: Callable[[], bool] = lambda: False,
     checkpoint: float = 20.0,
+    keep: bool = False,
+    plugins: tuple[str, ...] = (),
 ) -> Record:
     """Train, score and judge one run; the record says how it ended. A checkpoint is written every `checkpoint` seconds.
+
+    With `keep` the weights of a final run stay, and the `plugins` that a model of theirs needs are noted there.
 
     Raises:
         Stopped: asked to; call again with the same folder to go on.
@@ -389,7 +403,10 @@ def train(
     except Diverged as error:
         return run.record(suite, "diverged", {"kind": "Diverged", "message": str(error)})
     report({"event": "scoring"})
-    return run.record(suite, "ok")
+    record = run.record(suite, "ok")
+    if keep and spec.kind == "final":
+        run.keep(suite, plugins)
+    return record
 
 
 def _crossed(before: float, after: float, every: float) -> bool:

@@ -18,6 +18,8 @@ from zoo.terms import Batch, Role, Shape
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from zoo.tokenizers import Tokenizer
+
 Split: TypeAlias = Literal["train", "tune", "valid", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 Ids: TypeAlias = NDArray[np.int64]
@@ -101,6 +103,8 @@ class Task(ABC):
     """For role `seq2seq` only: answers are written by the model, and `decoded` scores them."""
     options: Mapping[str, Any]
     """What the task was built with; `tasks.build` sets it."""
+    tokenizer: Tokenizer | None = None
+    """Text into the tokens of the inputs, where these are text: a model trained on them can then be given any."""
 
     @property
     @abstractmethod

@@ -95,17 +95,17 @@ class World(Tokenizer):
     """RWKV's World vocabulary: the longest of its 65,529 tokens at each place, by the package `rwkv`.
 
     Args:
-        path: another vocabulary in its format.
+        path: another vocabulary in its format. prefix: 0, which ends a text, or another token.
 
     Raises:
         TokenizerError: the package is not installed, or there is no such file.
     """
 
     kind = "rwkv_world"
-    vocab, prefix, end = 65_536, 0, 0
+    vocab, end = 65_536, 0
 
-    def __init__(self, path: str | Path | None = None) -> None:
-        self.path = path
+    def __init__(self, path: str | Path | None = None, *, prefix: int = 0) -> None:
+        self.path, self.prefix = path, prefix
         try:
             from rwkv import rwkv_tokenizer
         except ImportError as error:
@@ -120,6 +120,9 @@ class World(Tokenizer):
 
     def decode(self, tokens: Sequence[int]) -> str:
         return bytes(self._trie.decodeBytes([token for token in tokens if token != self.end])).decode(errors="replace")
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": self.kind, "path": str(self.path) if self.path else None, "prefix": self.prefix}
 
 
 class Fast(Tokenizer):

@@ -32,6 +32,8 @@ class Job:
     plugins: tuple[str, ...] = ()
     size: Size | None = None
     checkpoint: float = 20.0
+    keep: bool = False
+    """Whether the weights stay."""
 
 
 def main(job: Job, pipe: Connection) -> None:
@@ -72,7 +74,15 @@ def _record(job: Job, store: Store, report: Any, stop: Any) -> dict[str, Any]:
     try:
         size = job.size or resolve_size(job.spec, task)
         return train(
-            job.spec, size, suite=job.suite, folder=folder, report=report, stop=stop, checkpoint=job.checkpoint
+            job.spec,
+            size,
+            suite=job.suite,
+            folder=folder,
+            report=report,
+            stop=stop,
+            checkpoint=job.checkpoint,
+            keep=job.keep,
+            plugins=job.plugins,
         )
     except Stopped:
         raise

@@ -8,10 +8,12 @@ import numpy as np
 
 from tasks.base import Baseline, Difficulty, Ids, Split, fingerprint
 from tasks.baselines import ngram_bits, xz_bits_per_byte
+from tasks.language import tokens as tokenised
 from tasks.language.tokens import Kind
 from tasks.language.windows import Windows
 from tasks.registry import register
 from zoo.terms import Batch, Shape
+from zoo.tokenizers import Tokenizer
 
 
 @register(
@@ -77,6 +79,11 @@ class Text(Windows):
         """The text's SHA-256, T and the tokens; where the text lies does not matter."""
         other = {} if self.tokens == "bytes" else {"tokens": self.tokens}
         return fingerprint("text", 1, content=self.card.sha256, length=self.length, **other)
+
+    @property
+    def tokenizer(self) -> Tokenizer:  # type: ignore[override]
+        """That of its tokens."""
+        return tokenised.tokenizer(self.card, self.tokens)
 
     def count(self, split: Split) -> int:
         """Whole windows in a split."""

@@ -22,9 +22,11 @@ from numpy.typing import NDArray
 from tasks import corpora
 from tasks.base import DataError
 from tasks.corpora import Card
+from zoo import tokenizers
+from zoo.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers import Tokenizer as BytePairs
 
 Kind: TypeAlias = Literal["bytes", "characters", "gpt2", "rwkv_world"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -36,6 +38,26 @@ _CHUNK = 1 << 20
 def size(card: Card, kind: Kind) -> int:
     """Token ids are below this."""
     return SIZES[kind] if kind in SIZES else len(_characters(card))
+
+
+def tokenizer(card: Card, kind: Kind) -> Tokenizer:
+    """What encodes any text as a corpus is encoded. A text with nothing before it stands behind a line break, as no
+    corpus says where its texts end.
+
+    Raises:
+        DataError: what it needs is not here.
+    """
+    if kind == "bytes":
+        return tokenizers.Bytes()
+    if kind == "characters":
+        return tokenizers.Characters("".join(map(chr, _characters(card))))
+    try:
+        if kind == "gpt2":
+            fast = _gpt2()
+            return tokenizers.Fast(fast.to_str(), prefix=fast.encode("\n").ids[0])
+        return tokenizers.World(prefix=_world()[b"\n"])
+    except tokenizers.TokenizerError as error:
+        raise DataError(str(error)) from None
 
 
 @lru_cache(maxsize=16)
@@ -153,9 +175,10 @@ def _at_spaces(text: str) -> Iterator[str]:
 
 
 @lru_cache(maxsize=1)
-def _gpt2() -> Tokenizer:
+def _gpt2() -> BytePairs:
     try:
-        from tokenizers import Tokenizer, models, pre_tokenizers
+        from tokenizers import Tokenizer as BytePairs
+        from tokenizers import decoders, models, pre_tokenizers
     except ImportError as error:
         raise DataError(
             "tokens=gpt2 needs the tokenizers package: install it with: pip install 'zoobench[data]'"
@@ -163,9 +186,10 @@ def _gpt2() -> Tokenizer:
     vocabulary = json.loads(corpora.load(corpora.get("gpt2_vocabulary")))
     lines = corpora.load(corpora.get("gpt2_merges")).decode().split("\n")
     merges = [(left, right) for left, _, right in (line.partition(" ") for line in lines[1:] if line)]
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    return tokenizer
+    made = BytePairs(models.BPE(vocab=vocabulary, merges=merges))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    return made
 
 
 @lru_cache(maxsize=1)
