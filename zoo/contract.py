@@ -130,6 +130,11 @@ class Model(nn.Module):
     built: Mapping[str, Any] = {}
     """`architecture` and `options`, as `zoo.build` was given them."""
 
+    @property
+    def longest(self) -> int | None:
+        """The longest sequence it can read, in steps; None where there is no end."""
+        return None if self.traits.length == "any" else self.shape.length
+
     def forward(self, batch: Batch) -> Tensor:
         """Logits: lm, masked and reconstruct (B, T, V) · classify and retrieve (B, C) · seq2seq (B, U, V)."""
         raise NotImplementedError

@@ -76,6 +76,12 @@ class SequenceModel(Model):
         self.backbone = Stack(recipe, site, causal=role in CAUSAL)
         self.traits = self.backbone.traits
 
+    @property
+    def longest(self) -> int | None:
+        """See `Model`; positions may end where the backbone does not."""
+        ends = self.embedding.positions.limit
+        return super().longest if ends is None else ends
+
     def encode(self, inputs: Tensor, mask: Bool[Tensor, "B T"] | None = None) -> Float[Tensor, "B T D"]:
         """Backbone outputs for whole sequences."""
         start = torch.zeros(1, dtype=torch.long, device=inputs.device)

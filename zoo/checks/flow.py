@@ -250,7 +250,7 @@ def check_length(subject: Subject) -> Outcome:
                 return Outcome("length", "failed", note=f"{role}: {steps} steps give {tuple(y.shape)}, or not finite")
         long = 2 * subject.length + 1
         assert isinstance(model, SequenceModel)
-        free = model.traits.length == "any" and model.embedding.positions.limit is None
+        free = model.longest is None
         ids = tokens(steps=long)
         try:
             y = model(Batch(inputs=ids, inputs2=ids))
