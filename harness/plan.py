@@ -12,8 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import device as machine
+from harness import external
 from harness.budget import StopRule
 from harness.build import build_model, examples_of, resolve_size, step_flops
+from harness.errors import UserError
 from harness.execute import local
 from harness.source import Path_
 from harness.spec import Cell, RunSpec, build_task, expand
@@ -56,10 +58,16 @@ def solve(specs: list[RunSpec], loaded: Loaded) -> Sizes:
     for spec in specs:
         if spec.cell in sizes:
             continue
+        task = build_task(spec)
         try:
-            sizes[spec.cell] = resolve_size(spec, build_task(spec))
+            if spec.external:
+                sizes[spec.cell] = external.size(external.open_for(spec, task), task)
+            else:
+                sizes[spec.cell] = resolve_size(spec, task)
         except Unsupported as error:
             sizes[spec.cell] = str(error)
+        except UserError as error:
+            raise loaded.error(error.message, _culprit(spec, loaded, "")) from None
         except (ValueError, TypeError) as error:
             said = str(error).removeprefix(f"{spec.architecture_label}: ")
             message = f"{spec.architecture_label} on {spec.task_label}: {said}"
@@ -86,6 +94,8 @@ def plan(loaded: Loaded) -> list[Planned]:
         size = sizes[spec.cell]
         if isinstance(size, str):
             cells.append(Planned(*spec.cell, runs, 0, None, reason=size))
+        elif spec.external:
+            cells.append(Planned(*spec.cell, runs, 0, size))
         else:
             cells.append(Planned(*spec.cell, runs, tries, size, **_measure(spec, size)))
     return cells

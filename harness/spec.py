@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import tasks
+from harness import external
 from harness.suite import TUNABLE, Evaluate, Loaded, Question, Train
 from tasks.base import Task
 from zoo.terms import Role
@@ -66,6 +67,11 @@ class RunSpec:
         return blake2b(text.encode(), digest_size=8).hexdigest()
 
     @property
+    def external(self) -> bool:
+        """Whether its weights were made elsewhere: it is scored, and neither sized, tuned, trained nor ranked."""
+        return self.architecture == external.NAME
+
+    @property
     def cell(self) -> Cell:
         """What is sized, tuned and given a row once, whatever the seed."""
         return Cell(self.architecture_label, self.task_label, self.track)
@@ -90,7 +96,10 @@ def build_task(spec: RunSpec) -> Task:
 
 
 def expand(loaded: Loaded) -> list[RunSpec]:
-    """Every final run of a suite: task by task, track by track, seed by seed, with the suite's own hyperparameters."""
+    """Every final run of a suite: task by task, track by track, seed by seed, with the suite's own hyperparameters.
+
+    External rows stand once, under the first seed.
+    """
     plugins = tuple((name, _digest(where)) for name, where in loaded.plugins)
     return [
         _spec(loaded, question, index, seed, plugins, track)
@@ -98,7 +107,7 @@ def expand(loaded: Loaded) -> list[RunSpec]:
         for track in loaded.suite.tracks or ("",)
         for seed in loaded.suite.seeds
         for index, choice in enumerate(loaded.suite.architectures)
-        if question.plays(choice.label)
+        if question.plays(choice.label) and (not choice.external or seed == loaded.suite.seeds[0])
     ]
 
 
@@ -110,7 +119,7 @@ def _spec(
     match = track.match if "match" in track.model_fields_set else question.match or suite.budget.match
     train = Train.model_validate({**suite.train.model_dump(), **question.train})
     stop = track.stop or question.stop or suite.budget.stop
-    return RunSpec(
+    made = RunSpec(
         architecture=choice.name,
         architecture_label=choice.label,
         options=options,
@@ -127,6 +136,7 @@ def _spec(
         plugins=plugins,
         track=name,
     )
+    return external.seedless(made) if made.external else made
 
 
 def _evaluated(evaluate: Evaluate) -> dict[str, Any]:

@@ -17,13 +17,14 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 from pydantic_core import PydanticCustomError
 
 import tasks as task_registry
+from harness import external
 from harness.eligible import GATES
 from harness.errors import UserError
 from harness.source import Loader, Path_, Source, merge, read
 from harness.units import Count, Duration, Fraction, Number, Quantity
 from tasks.base import Difficulty
 from zoo import registry
-from zoo.lookup import nearest
+from zoo.lookup import nearest, options_of
 from zoo.options import mismatch
 from zoo.terms import Schedule
 
@@ -255,6 +256,11 @@ class Choice(Strict):
     options: dict[str, Any] = {}
     label: str
 
+    @property
+    def external(self) -> bool:
+        """Whether its weights were made elsewhere (`pretrained`)."""
+        return self.name == external.NAME
+
 
 class Question(Strict):
     """One task in the suite, with what it overrides for itself."""
@@ -339,6 +345,8 @@ class Loaded:
     def options(self, index: int, question: Question, track: str = "") -> dict[str, Any]:
         """The options of one architecture on one task: its own over the track's, the task's, those of every model."""
         choice = self.suite.architectures[index]
+        if choice.external:
+            return choice.options
         known = {*COMMON_TYPES, *(option.name for option in registry.get(choice.name).options)}
         common = {**self.suite.model, **question.model, **self.track(track).model}
         return {**{key: value for key, value in common.items() if key in known}, **choice.options}
@@ -519,7 +527,8 @@ def _entry(kind: str, raw: Any, index: int, source: Source) -> dict[str, Any]:
     name, options = own[0], raw[own[0]] or {}
     if not isinstance(options, dict):
         raise source.error("options must be a mapping such as {length: 128}", (*path, name))
-    label = str(raw.get("as") or name)
+    plain = external.label(options) if kind == "architectures" and name == external.NAME else name
+    label = str(raw.get("as") or plain)
     rest = {key: raw[key] for key in raw if key not in (name, "as")}
     return {"name": name, "options": options, "label": label, **rest}
 
@@ -644,6 +653,9 @@ def _check(loaded: Loaded) -> None:
     shared = dict(COMMON_TYPES)
     for index, choice in enumerate(loaded.suite.architectures):
         path: Path_ = ("architectures", index)
+        if choice.external:
+            _check_external(choice, loaded, (*path, choice.name))
+            continue
         try:
             entry = registry.get(choice.name)
         except KeyError as error:
@@ -666,6 +678,18 @@ def _check(loaded: Loaded) -> None:
     _check_recipes(loaded)
 
 
+def _check_external(choice: Choice, loaded: Loaded, path: Path_) -> None:
+    """An external row names one kind of checkpoint, and options that this kind has."""
+    from zoo.pretrained import KINDS
+
+    try:
+        kind, _, rest = external.kind_and_where(choice.options)
+    except ValueError as error:
+        raise loaded.error(str(error), path) from None
+    options = options_of(KINDS.resolve(kind), skip=1)
+    check_options(rest, {option.name: option.annotation for option in options}, kind, loaded, path)
+
+
 def _check_recipes(loaded: Loaded) -> None:
     """Every architecture takes the options it has on every task it plays."""
     for question in loaded.suite.tasks:
@@ -676,6 +700,8 @@ def _check_recipes(loaded: Loaded) -> None:
 
 def _check_recipe(loaded: Loaded, index: int, question: Question, track: str) -> None:
     name, options = loaded.suite.architectures[index].name, loaded.options(index, question, track)
+    if loaded.suite.architectures[index].external:
+        return
     if options.pop("width", 1) < 1:
         raise loaded.error("width must be at least 1", loaded.culprit(index, question, "width", track))
     try:

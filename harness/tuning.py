@@ -101,8 +101,8 @@ def under_another_version(records: list[Record]) -> dict[str, Record]:
 
 
 def _cells(loaded: Loaded) -> list[RunSpec]:
-    """One final run of each cell."""
-    return list({spec.cell: spec for spec in reversed(expand(loaded))}.values())[::-1]
+    """One final run of each cell that is trained."""
+    return list({spec.cell: spec for spec in reversed(expand(loaded)) if not spec.external}.values())[::-1]
 
 
 def _trial(tuning: Tuning, base: RunSpec, number: int, point: Point) -> RunSpec:

@@ -9,6 +9,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness import external
 from harness.board.model import Row
 
 Record = Mapping[str, Any]
@@ -57,6 +58,11 @@ def column_of(record: Record) -> tuple[str, str]:
 
 def seed_of(record: Record) -> int:
     return int(dig(record, "spec.seed") or 0)
+
+
+def is_external(record: Record) -> bool:
+    """Whether its weights were made elsewhere (`harness.external`): it is shown, and nothing is compared with it."""
+    return dig(record, "spec.architecture") == external.NAME
 
 
 def score_of(record: Record) -> float | None:
@@ -142,7 +148,7 @@ class Common:
 
 def common(records: Sequence[Record]) -> Common:
     """Only runs that ended well are asked: one that stopped early has consumed less."""
-    done = [r for r in records if r.get("status") == "ok"]
+    done = [r for r in records if r.get("status") == "ok" and not is_external(r)]
     terms = {name: majority([_frozen(dig(r, path)) for r in done]) for name, path in EQUAL.items()}
     seeds = sorted({seed_of(r) for r in done})
     upto = {s: _common_step([r for r in done if seed_of(r) == s]) for s in seeds}
@@ -232,6 +238,8 @@ def _failures(runs: Sequence[Record]) -> list[str]:
 
 def _disqualified(records: Sequence[Record], shared: Common) -> list[str]:
     """Why runs that ended well may still not be ranked; each reason names its seeds."""
+    if any(is_external(r) and r.get("status") == "ok" for r in records):
+        return ["external: trained elsewhere, on other data and budgets; shown, not ranked"]
     seeds: dict[str, set[int]] = {}
     counts = Counter(seed_of(r) for r in records)
     done = [r for r in records if r.get("status") == "ok"]

@@ -32,6 +32,7 @@ def make(
     """
     ordered = gather.canonical(records)
     finals = [r for r in ordered if dig(r, "spec.kind") != "trial"]
+    trained = [r for r in finals if not gather.is_external(r)]
     trials = [r for r in ordered if dig(r, "spec.kind") == "trial"]
     lines, position = list(baselines), {name: index for index, name in enumerate(order)}
     tasks = [
@@ -44,8 +45,9 @@ def make(
         )
         for name in sorted({gather.column_of(r) for r in finals}, key=lambda n: (position.get(n, len(order)), n))
     ]
-    across = build.make(tasks, finals, reference, targets)
-    return Board(suite, about, tasks, notes.general(finals, trials), contrasts(tasks), across, notes.brought(finals))
+    across = build.make(tasks, trained, reference, targets)
+    told = notes.general(trained, trials)
+    return Board(suite, about, tasks, told, contrasts(tasks), across, notes.brought(trained))
 
 
 def _task(
@@ -59,6 +61,7 @@ def _task(
     metrics, goal = _metrics(finals, shared), shared.goal
     higher, name = bool(metrics.get("higher_is_better")), str(metrics.get("primary") or "")
     rows = [gather.row(a, own, shared) for a, own in gather.grouped(finals).items()]
+    finals = [r for r in finals if not gather.is_external(r)]
     if goal is not None:
         name, higher, lines = f"{goal.meter} to {name} {goal.target:g}", False, []
     rows = _comparable(tuning.with_cost(rows, trials))

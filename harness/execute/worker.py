@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from harness import external
 from harness.build import resolve_size
 from harness.spec import RunSpec, build_task
 from harness.store import Store
@@ -72,6 +73,8 @@ def _record(job: Job, store: Store, report: Any, stop: Any) -> dict[str, Any]:
         return skeleton(job.spec, job.suite, task, status, details)
 
     try:
+        if job.spec.external:
+            return external.record(job.spec, job.suite)
         size = job.size or resolve_size(job.spec, task)
         return train(
             job.spec,

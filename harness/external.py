@@ -1,0 +1,160 @@
+"""Rows whose weights were made elsewhere: `pretrained: {KIND: WHERE, …}` in a suite, scored as they are, never ranked.
+
+They have no budget, no seed and no training data that could be compared with those of a run: nothing is matched,
+trained or tuned, one record stands for all seeds, and a board shows it as external.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import asdict
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import UserError
+from zoo.lookup import nearest
+from zoo.terms import Unsupported
+
+if TYPE_CHECKING:
+    from harness.spec import RunSpec
+    from harness.store import Record
+    from tasks.base import Task
+    from zoo.contract import Model
+    from zoo.sizing import Size
+
+NAME = "pretrained"
+"""What stands in a suite where a registered architecture would."""
+TEXTS = ("The quick brown fox\n", " jumps over 13 lazy dogs; e.g. naïve ones — 日本語.", "  def f(x):\n\treturn x")
+"""What two tokenizers must read alike to be taken for one."""
+
+
+def kind_and_where(options: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
+    """Of an entry's options: the kind of checkpoint, where it lies, and the options of that kind.
+
+    Raises:
+        ValueError: not exactly one kind.
+    """
+    from zoo.pretrained import KINDS
+
+    kinds = [name for name in options if name in KINDS]
+    if len(kinds) != 1:
+        known = ", ".join(KINDS)
+        unknown = next((name for name in options if name not in KINDS), "")
+        near = nearest(unknown, KINDS) if unknown and not kinds else ""
+        raise ValueError(f"name one kind of checkpoint, such as {{timm: mixer_b16_224}}; known: {known}{near}")
+    rest = {name: value for name, value in options.items() if name != kinds[0]}
+    if not isinstance(options[kinds[0]], str):
+        raise ValueError(f"{kinds[0]} must be a path or a name, got {options[kinds[0]]!r}")
+    return kinds[0], options[kinds[0]], rest
+
+
+def open_for(spec: RunSpec, task: Task) -> Model:
+    """The published model of a row, if it can play the task as it is.
+
+    Raises:
+        UserError: it cannot be had. Unsupported: it cannot play the task.
+    """
+    from zoo.pretrained import PretrainedError, load
+
+    kind, where, rest = kind_and_where(spec.options)
+    try:
+        model = load(where if kind != "timm" or "/" in where else f"timm/{where}", kind=kind, **rest)
+    except PretrainedError as error:
+        raise UserError(f"{spec.architecture_label}: {error}") from None
+    _fit(model, task)
+    return model
+
+
+def _fit(model: Model, task: Task) -> None:
+    """Raises Unsupported where a model cannot play a task without training."""
+    import torch
+
+    if model.role != task.role:
+        raise Unsupported(f"its weights are for the role {model.role}; this task asks for {task.role}")
+    if task.role == "lm":
+        _fit_text(model, task)
+    elif model.shape.outputs != task.shape.outputs:
+        raise Unsupported(f"it tells {model.shape.outputs} classes apart; this task has {task.shape.outputs}")
+    batch = task.batch("valid", 0, size=1)
+    try:
+        with torch.no_grad():
+            model(batch)
+    except (ValueError, RuntimeError, IndexError, TypeError) as error:
+        raise Unsupported(f"it cannot read this task's inputs: {' '.join(str(error).split())}") from None
+
+
+def _fit_text(model: Model, task: Task) -> None:
+    own, asked = model.tokenizer, task.tokenizer
+    if asked is None:
+        raise Unsupported("it was trained on text; this task's tokens are not text")
+    if own is None or any(own.encode(text, special=False) != asked.encode(text) for text in TEXTS):
+        told = "does not come with a tokenizer" if own is None else f"has another tokenizer ({own.kind})"
+        raise Unsupported(f"it {told}; this task gives {asked.kind} tokens")
+    if model.longest is not None and model.longest < task.shape.length:
+        raise Unsupported(f"it reads {model.longest} tokens at most; this task has {task.shape.length}")
+
+
+def size(model: Model, task: Task) -> Size:
+    """What the model amounts to, as `Size` of a run."""
+    from zoo import sizing
+
+    has_backbone = hasattr(model, "backbone")
+    length = sizing.decoded_length(model.role, task.shape)
+    return sizing.Size(
+        width=model.shape.width,
+        depth=model.shape.depth or 0,
+        params=sizing.parameters(model),
+        params_non_embedding=sizing.parameters(model, "non_embedding") if has_backbone else sizing.parameters(model),
+        state_bytes=sizing.recurrent_state_bytes(model, length) if model.traits.resumable else None,
+    )
+
+
+def record(spec: RunSpec, suite: str) -> Record:
+    """Score a published model on `valid` and `test`: the record of its row.
+
+    Raises:
+        UserError: it cannot be had. Unsupported: it cannot play the task.
+    """
+    from harness import device as machine
+    from harness.spec import build_task
+    from harness.train import evaluate, skeleton
+
+    task, device = build_task(spec), machine.pick()
+    model = open_for(spec, task).to(device)
+    made, limits = skeleton(spec, suite, task, "ok"), spec.evaluate
+    for split in ("valid", "test"):
+        most = None if limits[split] == "all" else int(limits[split])
+        made["metrics"][split] = evaluate(model, task, split, size=8, limit=most)
+    kind, where, _ = kind_and_where(spec.options)
+    return {
+        **made,
+        "size": asdict(size(model, task)),
+        "external": {"kind": kind, "where": where, "weights": digest(model)},
+        "provenance": machine.provenance(device, "fp32", {}),
+    }
+
+
+def digest(model: Model) -> str:
+    """BLAKE2 of a model's weights, names and all."""
+    import torch
+
+    seen = blake2b(digest_size=16)
+    for name, value in sorted(model.state_dict().items()):
+        seen.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
+        seen.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return seen.hexdigest()
+
+
+def label(options: dict[str, Any]) -> str:
+    """The name of a row that has none: the last part of where its weights lie."""
+    try:
+        _, where, _ = kind_and_where(options)
+    except ValueError:
+        return NAME
+    return Path(where).name or NAME
+
+
+def seedless(spec: RunSpec) -> RunSpec:
+    """A spec without what an external row does not have."""
+    return dataclasses.replace(spec, match=None, stop={}, train={})
