@@ -323,6 +323,36 @@ def new(name: str, task: bool) -> None:
     click.echo(f"next: zoobench check {name} --plugin {name}.py; zoobench run {name}.yaml")
 
 
+@main.command("eval")
+@click.argument("reference", metavar="RUN")
+@click.option("--tasks", required=True, metavar="NAME,...", help="Tasks and groups of lm-evaluation-harness.")
+@click.option("--limit", type=click.IntRange(1), help="Documents of each task [default: all].")
+@click.option("--fewshot", type=click.IntRange(0), help="Solved examples before a question [default: the task's].")
+@click.option("--max-length", type=click.IntRange(1), help="Tokens the model is given [default: as trained].")
+@click.option("--batch-size", type=click.IntRange(1), help="Sequences at a time [default: by their length].")
+@click.option("--include", type=click.Path(exists=True, path_type=Path, file_okay=False), help="A folder of tasks.")
+@click.option("--data", type=click.Path(exists=True, path_type=Path, file_okay=False), help="Files of `local_*` tasks.")
+@root_option
+@json_option
+def eval_command(reference: str, tasks: str, root: Path | None, as_json: bool, **given: Any) -> None:
+    """Let RUN answer tasks of lm-evaluation-harness. Answers of a run are stored in its record.
+
+    RUN is a run's folder, its id, or labels such as quick/pre_ln/text/0; or published weights: a path, an id on the
+    hub, KIND:... with a kind of `zoo.pretrained`. `zoobench ls questions` lists what comes with zoobench.
+    """
+    from harness.lm_eval import evaluate
+    from harness.lm_eval.answer import ask_one
+
+    names = [name.strip() for name in tasks.split(",") if name.strip()]
+    terms = {name: given.pop(name) for name in ("limit", "fewshot", "max_length")}
+    with console(stderr=True).status("") as status:
+        found = ask_one(reference, names, root, terms, tell=status.update, **given)
+    if as_json:
+        emit(found)
+    else:
+        evaluate.show(found, console())
+
+
 @main.command("doctor")
 @json_option
 def doctor_command(as_json: bool) -> None:

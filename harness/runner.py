@@ -87,6 +87,10 @@ def run(
         if not ran:
             console.print(f"{store.folder}: all {len(finals) + tuning.count(loaded)} runs are finished; nothing to do")
         _baselines(done, store, console)
+        if loaded.suite.lm_eval is not None:
+            from harness.lm_eval.answer import ask
+
+            ran += ask(loaded, _records(done, store), store, workers, console)
     return Results(loaded.suite.suite, store.folder, _records(done, store), ran)
 
 

@@ -88,6 +88,15 @@ def read(folder: Path) -> Record:
     return record
 
 
+def tokenizer_of(folder: Path) -> dict[str, Any] | None:
+    """What turns text into the tokens of a run's model, as its folder describes it; None without one, or weights."""
+    file = folder / MODEL / "zoo.json"
+    if not file.is_file():
+        return None
+    described: dict[str, Any] | None = json.loads(file.read_text(encoding="utf-8"))["tokenizer"]
+    return described
+
+
 def open_model(reference: str, root: Path | None = None) -> Model:
     """The model of a run, or what `zoo.load` opens: a path, an id on the hub, `KIND:…`; in eval mode.
 

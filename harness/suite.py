@@ -242,6 +242,32 @@ class Tuning(Strict):
         return math.prod(len(values) for values in self.space.values() if isinstance(values, list))
 
 
+class LmEval(Strict):
+    """What lm-evaluation-harness asks every language model of the suite once it is trained; it changes no run."""
+
+    tasks: Annotated[list[str], Field(min_length=1)]
+    """Its tasks and groups by name, those of zoobench (`zoobench ls questions`) and of `include` among them."""
+    limit: Count | None = None
+    """Documents of each task, the first ones; all of them by default."""
+    fewshot: Annotated[int, Field(ge=0)] | None = None
+    """Solved examples before each question; by default what a task says."""
+    max_length: Count | None = None
+    """Tokens a model is given at most; by default the length it was trained on."""
+    include: str | None = None
+    """A folder of YAML tasks, relative to the suite."""
+    data: str | None = None
+    """A folder of files that zoobench's `local_*` tasks read, relative to the suite; by default $ZOOBENCH_QUESTIONS."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_only(cls, data: Any) -> Any:
+        return {"tasks": data} if isinstance(data, list) else data
+
+    def terms(self) -> dict[str, Any]:
+        """What decides on an answer beside the task."""
+        return {"limit": self.limit, "fewshot": self.fewshot, "max_length": self.max_length}
+
+
 class Limits(Strict):
     timeout: Duration | None = None
     """Seconds of wall time after which a run is stopped and recorded as `timeout`."""
@@ -303,6 +329,7 @@ class Suite(Strict):
     """Options for every architecture that has them: `depth`, `dropout`, `heads`, …"""
     evaluate: Evaluate = Evaluate()
     limits: Limits = Limits()
+    lm_eval: LmEval | None = None
     weights: Literal["keep", "drop"] = "keep"
     """Whether final runs leave their trained weights beside the record, for `eval`, `generate` and `export`."""
     reference: str | None = None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness import defaults
-from harness.board import gather, tuning
+from harness.board import gather, questions, tuning
 from harness.board.gather import Record, dig
 from harness.board.model import Line, Row, TaskBoard
 from harness.eligible import GATES, applied
@@ -37,6 +37,7 @@ def task(
     """Notes for one task, the most important first."""
     ranked = [row for row in board.rows if row.ranked]
     found = [_versus(board, ranked, line) for line in board.lines] if ranked else ["nothing could be ranked"]
+    found += questions.notes(finals)
     found += _difference(board, ranked)
     found += comparison.notes
     found += _hinges(hinges)

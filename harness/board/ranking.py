@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from harness import stats
-from harness.board import gather, notes, tuning
+from harness.board import gather, notes, questions, tuning
 from harness.board.across import build
 from harness.board.gather import Record, dig
 from harness.board.model import Board, Line, Row, TaskBoard
@@ -33,21 +33,26 @@ def make(
     ordered = gather.canonical(records)
     finals = [r for r in ordered if dig(r, "spec.kind") != "trial"]
     trained = [r for r in finals if not gather.is_external(r)]
+    asked = questions.columns(finals)
     trials = [r for r in ordered if dig(r, "spec.kind") == "trial"]
     lines, position = list(baselines), {name: index for index, name in enumerate(order)}
-    tasks = [
-        _task(
-            name,
-            [r for r in finals if gather.column_of(r) == name],
-            [r for r in trials if gather.column_of(r) == name],
-            [b for b in lines if b["task_label"] == name[0]],
-            (only or {}).get(name[0], ()),
-        )
-        for name in sorted({gather.column_of(r) for r in finals}, key=lambda n: (position.get(n, len(order)), n))
-    ]
+
+    def ranked(own: Sequence[Record]) -> list[TaskBoard]:
+        return [
+            _task(
+                name,
+                [r for r in own if gather.column_of(r) == name],
+                [r for r in trials if gather.column_of(r) == name],
+                [b for b in lines if b["task_label"] == name[0]],
+                (only or {}).get(name[0], ()),
+            )
+            for name in sorted({gather.column_of(r) for r in own}, key=lambda n: (position.get(n, len(order)), n))
+        ]
+
+    tasks = ranked(finals)
     across = build.make(tasks, trained, reference, targets)
     told = notes.general(trained, trials)
-    return Board(suite, about, tasks, told, contrasts(tasks), across, notes.brought(trained))
+    return Board(suite, about, tasks + ranked(asked), told, contrasts(tasks), across, notes.brought(trained))
 
 
 def _task(

@@ -40,7 +40,7 @@ def default_workers() -> int:
     return os.cpu_count() or 1
 
 
-def _context() -> Any:
+def context() -> Any:
     """Processes forked from a server that has torch loaded already; spawned where the system cannot fork."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
@@ -49,13 +49,13 @@ def _context() -> Any:
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**31 - 1))
     # OpenMP's idle threads wait busily for milliseconds, on the cores that our compiled loops then want (libgomp)
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["harness.execute.worker"])
-    return context
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["harness.execute.worker"])
+    return server
 
 
 @contextlib.contextmanager
-def _without_main() -> Iterator[None]:
+def without_main() -> Iterator[None]:
     """Keep multiprocessing from running the caller's script again in each process: workers need only `main`."""
     space = vars(sys.modules["__main__"])
     hidden: dict[str, Any] = {name: space.pop(name) for name in ("__file__", "__spec__") if name in space}
@@ -99,10 +99,10 @@ def run(jobs: Iterable[Job], *, workers: int, timeout: float | None, display: Di
 
 def launch(target: Callable[..., None], *args: Any, duplex: bool = False) -> tuple[Any, Any]:
     """A fresh process running `target(*args, pipe)`, and our end of the pipe."""
-    context = _context()
-    ours, theirs = context.Pipe(duplex=duplex)
-    process = context.Process(target=target, args=(*args, theirs), daemon=False)
-    with _without_main():
+    fresh = context()
+    ours, theirs = fresh.Pipe(duplex=duplex)
+    process = fresh.Process(target=target, args=(*args, theirs), daemon=False)
+    with without_main():
         process.start()
     theirs.close()
     return process, ours

@@ -1,0 +1,159 @@
+"""The runs of a suite answer lm-evaluation-harness: what each lacks is asked, and stored in its record."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from harness.errors import UserError
+from harness.execute import local
+from harness.store import Record, Store
+from harness.suite import LmEval, Loaded
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """What one run is still to be asked."""
+
+    root: Path
+    suite: str
+    run_id: str
+    names: tuple[str, ...]
+    terms: dict[str, Any]
+    include: Path | None = None
+    data: Path | None = None
+    plugins: tuple[str, ...] = ()
+    threads: int = 1
+
+
+def lacking(record: Record, names: Iterable[str], terms: dict[str, Any]) -> list[str]:
+    """Which of these tasks and groups a run has not answered on these terms."""
+    had = record.get("lm_eval") or {}
+    done = set(had.get("names", ())) if had.get("terms") == terms else set()
+    return [name for name in names if name not in done]
+
+
+def store(record: Record, names: Iterable[str], terms: dict[str, Any], found: dict[str, Any]) -> Record:
+    """The record with these answers; older ones stay where they were given on the same terms."""
+    had = record.get("lm_eval") or {}
+    if had.get("terms") != terms or had.get("package") != found["package"]:
+        had = {}
+    together = {
+        "package": found["package"],
+        "terms": terms,
+        "names": sorted({*had.get("names", ()), *names}),
+        "tasks": {**had.get("tasks", {}), **found["tasks"]},
+        "seconds": had.get("seconds", 0.0) + found["seconds"],
+    }
+    return {**record, "lm_eval": together}
+
+
+def ask(loaded: Loaded, records: list[Record], kept: Store, workers: int | None, console: Console) -> int:
+    """Ask every language model among these final runs what the suite wants and it has not answered; returns how many.
+
+    Raises:
+        UserError: a task cannot be had, or a model cannot read its questions.
+    """
+    asked = loaded.suite.lm_eval
+    if asked is None:
+        return 0
+    sheets = [sheet for record in records if (sheet := _sheet(record, asked, loaded, kept)) is not None]
+    if not sheets:
+        return 0
+    from harness.lm_eval import evaluate
+
+    evaluate.check(asked.tasks, include=sheets[0].include, data=sheets[0].data)
+    workers = min(workers or local.default_workers(), len(sheets))
+    console.print(f"{len(sheets)} models answer {', '.join(asked.tasks)}; {workers} at a time", highlight=False)
+    with ProcessPoolExecutor(workers, mp_context=local.context(), initializer=_quiet) as pool, local.without_main():
+        futures = {pool.submit(answer, sheet): sheet for sheet in sheets}
+        try:
+            for number, future in enumerate(as_completed(futures), 1):
+                told = future.result()
+                console.print(f"  {number}/{len(sheets)} {told}", highlight=False)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return len(sheets)
+
+
+def _sheet(record: Record, asked: LmEval, loaded: Loaded, kept: Store) -> Sheet | None:
+    """What a run is asked; None where there is nothing left, or it is no model of text with its weights here."""
+    names = lacking(record, asked.tasks, asked.terms())
+    if record["status"] != "ok" or record["spec"]["role"] != "lm" or not names:
+        return None
+    from harness.runs import tokenizer_of
+
+    run_id = record["run_id"]
+    if not record.get("external") and tokenizer_of(kept.run_folder(run_id)) is None:
+        return None
+    beside = {name: loaded.folder / path if path else None for name, path in
+              (("include", asked.include), ("data", asked.data))}  # fmt: skip
+    plugins = tuple(where for _, where in loaded.plugins)
+    root, suite = kept.folder.parent.resolve(), loaded.suite.suite
+    return Sheet(root, suite, run_id, tuple(names), asked.terms(), plugins=plugins, **beside)
+
+
+def answer(sheet: Sheet) -> str:
+    """Answer a sheet and store it in the record; says whose it was. Runs in a process of its own.
+
+    Raises:
+        UserError: the model or a task cannot be had.
+    """
+    import torch
+
+    from harness.lm_eval import evaluate
+    from harness.progress import title
+    from harness.spec import RunSpec, build_task
+    from zoo import registry
+
+    torch.set_num_threads(sheet.threads)
+    for plugin in sheet.plugins:
+        registry.load_plugin(plugin)
+    kept = Store(sheet.suite, sheet.root)
+    record = kept.read(sheet.run_id)
+    if record is None:
+        raise UserError("the run is gone", file=kept.run_folder(sheet.run_id))
+    spec = RunSpec.from_dict(record["spec"])
+    if spec.external:
+        from harness.external import open_for
+
+        model = open_for(spec, build_task(spec))
+    else:
+        from harness.runs import open_model
+
+        model = open_model(str(kept.run_folder(sheet.run_id)))
+    found = evaluate.evaluate(model, sheet.names, include=sheet.include, data=sheet.data, **sheet.terms)
+    kept.write(store(record, sheet.names, sheet.terms, found))
+    return f"{title(spec)}: {found['seconds']:.0f} s"
+
+
+def ask_one(reference: str, names: list[str], root: Path | None, terms: dict[str, Any], **how: Any) -> dict[str, Any]:
+    """What the model of a run, or a published one, answers; a run's answers are stored in its record, too.
+
+    Args:
+        reference: as `harness.runs.open_model`. terms: as `LmEval.terms`. how: the rest of what `evaluate` takes.
+
+    Raises:
+        UserError: the model or a task cannot be had, or the model cannot read the questions.
+    """
+    from harness import runs
+    from harness.lm_eval import evaluate
+
+    model, folder = runs.open_model(reference, root), runs.find(reference, root)
+    found = evaluate.evaluate(model, names, **terms, **how)
+    if folder is not None:
+        kept, record = Store(folder.parent.name, folder.parent.parent), runs.read(folder)
+        kept.write(store(record, names, terms, found))
+    return found
+
+
+def _quiet() -> None:
+    """Ctrl-C reaches the whole group; the parent decides what it means."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
