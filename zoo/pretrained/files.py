@@ -5,6 +5,7 @@ safetensors go before pickles, and a pickle is read for its tensors only (`weigh
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,9 +23,10 @@ SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 
 def find(where: str, patterns: Iterable[str] = ("*.json", "*.txt", "*.model", "*.safetensors")) -> Path:
-    """The file or folder at a path; or of an id on the hub, from its cache or downloaded.
+    """The file or folder at a path; or of an id on the hub, from its cache, or else downloaded.
 
-    Of a hub's repository only files of `patterns` come, and pickles where it has no safetensors.
+    Of a hub's repository only files of `patterns` come, and pickles where it has no safetensors. What is cached is
+    taken as it is, without asking whether the hub has something newer.
 
     Raises:
         PretrainedError: there is nothing, huggingface-hub is not installed, or the hub cannot be reached.
@@ -49,6 +51,10 @@ def find(where: str, patterns: Iterable[str] = ("*.json", "*.txt", "*.model", "*
 
 
 def _downloaded(snapshot: Any, repository: str, patterns: tuple[str, ...]) -> Path:
+    with contextlib.suppress(Exception):  # not cached: the library's own error, whose name differs by version
+        cached = Path(snapshot(repository, allow_patterns=list(patterns), local_files_only=True))
+        if any(path.suffix in SUFFIXES for path in cached.iterdir()):
+            return cached
     folder = Path(snapshot(repository, allow_patterns=list(patterns)))
     if not any(folder.glob("*.safetensors")):
         folder = Path(snapshot(repository, allow_patterns=[*patterns, "*.bin", "*.pth"]))

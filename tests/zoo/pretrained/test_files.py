@@ -1,4 +1,4 @@
-"""Where weights lie and how they are read: kinds told apart, safetensors first, pickles without code, clear refusals."""
+"""Where weights lie and how they are read: kinds told apart, safetensors first, no code of pickles, clear refusals."""
 
 import json
 import pickle
@@ -110,6 +110,26 @@ def test_a_folder_of_something_else_is_told(tmp_path):
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
     with pytest.raises(PretrainedError, match="cannot tell what this is; say so with kind="):
         zoo.load(tmp_path)
+
+
+def test_the_cache_goes_before_the_hub(monkeypatch, tmp_path):
+    hub, asked = pytest.importorskip("huggingface_hub"), []
+
+    def download(repository, *, allow_patterns, local_files_only=False):
+        asked.append(local_files_only)
+        return str(tmp_path)
+
+    monkeypatch.setattr(hub, "snapshot_download", download)
+    save_file({"x": torch.zeros(1)}, tmp_path / "model.safetensors")
+    assert files.find("org/name") == tmp_path
+    assert asked == [True], "what is cached needs no network"
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    assert files.find("org/name") == tmp_path
+    asked.clear()
+    (tmp_path / "pytorch_model.bin").unlink()
+    files.find("org/name")
+    assert asked == [True, False, False], "a snapshot without weights is asked for again, pickles too"
 
 
 def test_the_hub_s_errors_are_one_line(monkeypatch):

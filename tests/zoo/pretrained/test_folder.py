@@ -83,7 +83,7 @@ def test_a_plug_in_s_architecture_needs_its_file(tmp_path):
     zoo.registry.load_plugin(plugin)
     folder = zoo.save(made("mine_for_folders", "lm", {}), tmp_path / "m")
     zoo.registry._registry.entries.pop("mine_for_folders")
-    with pytest.raises(PretrainedError, match="unknown architecture 'mine_for_folders'.*plugins="):
+    with pytest.raises(PretrainedError, match=r"unknown architecture 'mine_for_folders'.*plugins="):
         zoo.load(folder)
     sys.modules.pop("zoobench_plugin_mine_for_folders")
     assert zoo.load(folder, plugins=(str(plugin),)).built["architecture"] == "mine_for_folders"
@@ -136,6 +136,6 @@ def test_what_does_not_fit_is_told(tmp_path, what, words):
 def test_a_model_that_nobody_built_is_not_written(tmp_path):
     model = made(*MODELS[0])
     model.built = {}
-    with pytest.raises(PretrainedError, match="not made by zoo.build"):
+    with pytest.raises(PretrainedError, match=r"not made by zoo\.build"):
         zoo.save(model, tmp_path / "m")
     assert not (tmp_path / "m").exists()
