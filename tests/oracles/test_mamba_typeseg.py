@@ -1,8 +1,4 @@
-"""A trained Mamba: the segmenter in the wheel typeseg, its own NumPy model with our scan in the place of its loop.
-
-Its blocks depart from Mamba's (tied scans in both directions, a centred convolution, Δ + 1e-4, biases), so the scan is
-what is compared: in six layers, on trained Δ, A, B, C, up to the labels of a text.
-"""
+"""A trained Mamba: the segmenter in the wheel typeseg in our modules, against the package's own NumPy."""
 
 from importlib.resources import files
 
@@ -10,24 +6,94 @@ import numpy as np
 import pytest
 import torch
 
-from zoo.ops.selective_scan import selective_scan
+import zoo
+from zoo.contract import Batch
+from zoo.pretrained import PretrainedError
 
 typeseg = pytest.importorskip("typeseg")
-TEXT = b'<p class="a">1 + 1 = 2</p><script>let x = [1, 2];</script> {"k": null}\nSELECT a FROM b;\n'
+kernel = pytest.importorskip("typeseg._mamba_kernel")
+MIXED = '<p class="a">1 + 1 = 2</p><script>let x = [1, 2];</script> {"k": null}\nSELECT a FROM b;\n'
+TEXTS = [" ", "a", "ab\n", "Ünïcödé — 漢字 🙂", "\0\t\x7f", MIXED, 8 * (MIXED + "def f(x):\n    return x\n")]
 
 
-def ours(xp, u, dt, B, C, A, D):
-    u, dt, B, C = (torch.from_numpy(np.ascontiguousarray(x))[None] for x in (u, dt, B, C))
-    return selective_scan(u, dt, torch.from_numpy(A), B, C, torch.from_numpy(D))[0][0].numpy()
+@pytest.fixture(scope="module")
+def model():
+    return zoo.load("typeseg")
 
 
-def test_trained_model(oracle):
-    kernel = pytest.importorskip("typeseg._mamba_kernel")
+@pytest.fixture(scope="module")
+def weights():
     with np.load(str(files("typeseg") / "data" / "mamba_al.npz")) as stored:
-        weights = {name.replace("__", "/"): stored[name] for name in stored.files}
-    tokens = np.frombuffer(TEXT, np.uint8)
-    want = torch.from_numpy(kernel.mamba_forward(np, weights, tokens))
-    got = torch.from_numpy(kernel.mamba_forward(np, weights, tokens, scan=ours))
-    assert len(want.argmax(-1).unique()) > 1, "the text should have more than one label"
+        return {name.replace("__", "/"): stored[name] for name in stored.files}
+
+
+def logits(model, tokens, mask=None):
+    with torch.no_grad():
+        return model(Batch(inputs=tokens, mask=mask))
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=lambda text: f"{len(text)}")
+def test_outputs(model, weights, oracle, text):
+    tokens = model.tokenizer.encode(text)
+    want = torch.from_numpy(kernel.mamba_forward(np, weights, np.array(tokens)))
+    got = logits(model, torch.tensor([tokens]))[0]
     oracle("mamba", "typeseg 0.2.7, trained segmenter").outputs(got, want)
     assert torch.equal(got.argmax(-1), want.argmax(-1))
+
+
+def test_padding_changes_nothing(model):
+    long, short = (model.tokenizer.encode(text) for text in (MIXED, MIXED[:31]))
+    rows = torch.tensor([long, short + [256] * (len(long) - 31)])
+    mask = torch.arange(len(long)) < torch.tensor([[len(long)], [31]])
+    both = logits(model, rows, mask)
+    torch.testing.assert_close(both[0], logits(model, torch.tensor([long]))[0], rtol=0, atol=1e-4)
+    torch.testing.assert_close(both[1, :31], logits(model, torch.tensor([short]))[0], rtol=0, atol=1e-4)
+
+
+def test_padding_token(model, weights):
+    tokens = [*b"SELECT 1", 256, 256]
+    want = torch.from_numpy(kernel.mamba_forward(np, weights, np.array(tokens)))
+    torch.testing.assert_close(logits(model, torch.tensor([tokens]))[0], want, rtol=0, atol=1e-4)
+
+
+def test_labels(model):
+    tokens = torch.tensor([model.tokenizer.encode(MIXED)])
+    named = [model.labels[i] for i in logits(model, tokens)[0].argmax(-1).tolist()]
+    assert {"html", "sql"} <= set(named)
+    assert (model.role, model.shape.outputs, len(model.labels)) == ("masked", 35, 35)
+
+
+def test_other_weights(tmp_path):
+    """Other sizes, random, under the package's names."""
+    D, inner, N, R, W, classes = 12, 18, 5, 3, 3, 4
+    norm = {"LayerNorm_0/scale": (D,), "LayerNorm_0/bias": (D,)}
+    shapes = {"Embed_0/embedding": (257, D), "Dense_0/kernel": (D, classes), "Dense_0/bias": (classes,), **norm}
+    layer = {"A_log": (inner, N), "D": (inner,), "Conv_0/kernel": (W, 1, inner), "Conv_0/bias": (inner,), **norm}
+    for i, (before, after) in enumerate([(D, 2 * inner), (inner, R + 2 * N), (R, inner), (inner, D)]):
+        layer |= {f"Dense_{i}/kernel": (before, after), f"Dense_{i}/bias": (after,)}
+    for block in ("CheckpointMambaBlock1D_0", "CheckpointMambaBlock1D_1"):
+        shapes |= {f"{block}/{name}": shape for name, shape in layer.items()}
+    draw = np.random.default_rng(0)
+    weights = {name: draw.normal(scale=0.5, size=shape).astype(np.float32) for name, shape in shapes.items()}
+    path = tmp_path / "other.npz"
+    np.savez(path, **{name.replace("/", "__"): value for name, value in weights.items()})
+    tokens = np.array([*"für".encode(), 256])
+    want = kernel.mamba_forward(np, weights, tokens, n_layers=2, d_state=N, dt_rank=R, d_conv=W)
+    got = logits(zoo.load(path), torch.from_numpy(tokens)[None])[0]
+    torch.testing.assert_close(got, torch.from_numpy(want), rtol=0, atol=1e-4)
+
+
+def test_not_installed(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(PretrainedError, match=r"needs typeseg: pip install 'zoobench\[oracles\]'"):
+        zoo.load("typeseg")
+
+
+def test_not_a_segmenter(tmp_path):
+    path = tmp_path / "one.npz"
+    np.savez(path, a=np.zeros(3))
+    with pytest.raises(PretrainedError, match="lacks Embed_0/embedding"):
+        zoo.load(path)
+    path.write_bytes(b"nothing")
+    with pytest.raises(PretrainedError, match=r"not an \.npz"):
+        zoo.load(path)

@@ -63,7 +63,7 @@ class Mamba2(Mixer):
         dt_min: float = 1e-3,
         dt_max: float = 1e-1,
         dt_init_floor: float = 1e-4,
-        dt_limit: tuple[float, float] = (0.0, math.inf),
+        dt_limit: tuple[float, float] | None = None,
         conv_init: float | None = None,
         conv_bias: bool = True,
         bias: bool = False,
@@ -94,7 +94,7 @@ class Mamba2(Mixer):
         self.d_state, self.headdim, self.ngroups, self.chunk_size = d_state, headdim, ngroups, chunk_size
         if conv_init is not None and conv_init <= 0:
             raise ValueError(f"mamba2: conv_init must be positive, got {conv_init}")
-        self.A_init_range, self.dt_limit, self.conv_init = A_init_range, tuple(dt_limit), conv_init
+        self.A_init_range, self.dt_limit, self.conv_init = A_init_range, dt_limit, conv_init
         self.dt_min, self.dt_max, self.dt_init_floor = dt_min, dt_max, dt_init_floor
         channels, spare = d_ssm + 2 * ngroups * d_state, inner - d_ssm
         self.sizes = [spare, spare, d_ssm, channels, H]
@@ -132,7 +132,7 @@ class Mamba2(Mixer):
         x, B, C = split_heads(x, H), split_heads(B, G), split_heads(C, G)
         with full(xBC.device):
             delta = F.softplus(wide(dt) + wide(self.dt_bias)).transpose(1, 2)  # (B, H, T)
-            if self.dt_limit != (0.0, math.inf):
+            if self.dt_limit is not None:
                 delta = delta.clamp(*self.dt_limit)
             if mask is not None:
                 delta = delta.masked_fill(~mask[:, None], 0)

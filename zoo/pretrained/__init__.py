@@ -5,6 +5,7 @@
     mamba         Mamba and Mamba-2, in the format of mamba-ssm or of transformers, into our modules
     transformers  any causal language model of transformers, run by transformers
     timm          any image model of timm, run by timm: `timm/NAME`
+    typeseg       the trained segmenter in the wheel typeseg, a Mamba that reads both ways: `typeseg`, or its `.npz`
 
 Each kind is a module with `load(where, **options) -> Model`. `where` is a path, or an id on the Hugging Face hub.
 """
@@ -30,6 +31,7 @@ KINDS = Table(
         "mamba": "zoo.pretrained.mamba:load",
         "transformers": "zoo.pretrained.causal_lm:load",
         "timm": "zoo.pretrained.timm_models:load",
+        "typeseg": "zoo.pretrained.typeseg:load",
     },
 )
 
@@ -80,6 +82,8 @@ def kind_of(where: str) -> str:
 
     if where.startswith("timm/"):
         return "timm"
+    if where == "typeseg" or where.endswith(".npz"):
+        return "typeseg"
     path = files.find(where)
     if path.is_dir() and ((path / "zoo.json").is_file() or (path / "model" / "zoo.json").is_file()):
         return "zoo"
