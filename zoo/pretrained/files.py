@@ -172,9 +172,18 @@ def fit(module: torch.nn.Module, weights: Mapping[str, Tensor], where: str | Pat
     """Load every parameter and buffer of `module` from `weights`, by its names.
 
     Raises:
+        PretrainedError: as `agree`.
+    """
+    agree(module.state_dict(), weights, where)
+    module.load_state_dict(dict(weights))
+
+
+def agree(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], where: str | Path) -> None:
+    """Check that `weights` have the names and shapes of `own`.
+
+    Raises:
         PretrainedError: a name is missing or too many, or a shape is another; the message names the first ones.
     """
-    own = module.state_dict()
     lacking, more = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
     if lacking or more:
         told = [f"{what} {', '.join(names[:3])}{', …' * (len(names) > 3)}" for what, names in
@@ -185,4 +194,3 @@ def fit(module: torch.nn.Module, weights: Mapping[str, Tensor], where: str | Pat
             raise PretrainedError(
                 f"{where}: {name} has the shape {tuple(weights[name].shape)}, where this model has {tuple(value.shape)}"
             )
-    module.load_state_dict(dict(weights))
