@@ -411,3 +411,41 @@ def bench_command(names: tuple[str, ...], out: Path | None, as_json: bool, **ask
         if out is not None:
             click.echo(f"written to {out}")
     sys.exit(0 if all(row["status"] in ("ok", "unsupported") for row in rows) else 1)
+
+
+@main.command("generate")
+@click.argument("model", metavar="RUN")
+@click.option("--prompt", default="", metavar="TEXT", help="What the text begins with; - reads standard input.")
+@click.option("--tokens", type=click.IntRange(1), default=256, show_default=True, help="Tokens to write at most.")
+@click.option("--temperature", type=click.FloatRange(0), default=1.0, show_default=True, help="0 takes the likeliest.")
+@click.option("--top-k", type=click.IntRange(1), help="Choose among the K likeliest tokens only.")
+@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), help="Among the likeliest that together reach P.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--stop", multiple=True, metavar="TEXT", help="End before this text.")
+@root_option
+@json_option
+def generate_command(model: str, prompt: str, root: Path | None, as_json: bool, **options: Any) -> None:
+    """Write what follows a prompt, by the model of RUN: a finished run, a folder, or published weights.
+
+    RUN is a run's path, id or labels (quick/pre_ln/text/0), or what zoo.load opens (org/name, rwkv:file.pth).
+    """
+    from harness.runs import open_model
+    from zoo.generation import stream_text
+
+    written: list[str] = []
+    try:
+        if prompt == "-":
+            prompt = sys.stdin.buffer.read().decode()
+        for piece in stream_text(open_model(model, root), prompt, **options):
+            written.append(piece)
+            if not as_json:
+                click.echo(piece, nl=False)
+    except ValueError as error:
+        raise UserError(str(error), key=model) from None
+    except KeyboardInterrupt:
+        click.echo()
+        sys.exit(130)
+    if as_json:
+        emit({"run": model, "prompt": prompt, "text": "".join(written), **options})
+    else:
+        click.echo()

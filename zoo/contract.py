@@ -6,6 +6,8 @@ Shapes: B batch, T time, D width, V vocabulary, C classes, U target time.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -27,7 +29,7 @@ from zoo.terms import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from zoo.tokenizers import Tokenizer
 
@@ -46,8 +48,10 @@ __all__ = [
     "State",
     "Traits",
     "Unsupported",
+    "chosen",
     "combine",
     "leaves",
+    "quiet",
     "state_bytes",
 ]
 
@@ -183,6 +187,25 @@ def leaves(state: State) -> Iterator[Tensor]:
             yield value
         else:
             yield from leaves(value)
+
+
+def chosen(state: State, rows: Int[Tensor, " R"]) -> State:
+    """These rows of every tensor in a state, in this order; a row may come several times."""
+    return {k: v.index_select(0, rows) if isinstance(v, Tensor) else chosen(v, rows) for k, v in state.items()}
+
+
+@contextmanager
+def quiet(model: Model) -> Iterator[None]:
+    """No gradients and no dropout; every module's mode is left as found."""
+    training = [module for module in model.modules() if module.training]
+    try:
+        for module in training:
+            module.training = False
+        with torch.no_grad():
+            yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def state_bytes(state: State) -> int:

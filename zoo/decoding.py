@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.contract import Batch, Model, State
+from zoo.contract import Batch, Model, chosen
 
 ALPHA = 0.6
 """Of the length normalisation; 0.6 is what Vaswani et al. 2017 (section 6.1) take, 0.6 to 0.7 is best in Wu et al."""
@@ -39,14 +39,8 @@ def decode(
     """
     if longest < 1 or beam < 1:
         raise ValueError(f"decode: longest and beam must be at least 1, got longest={longest} and beam={beam}")
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            return _search(_writer(model, batch), len(batch), batch.inputs.device, start, stop, longest, beam, alpha)
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with quiet(model):
+        return _search(_writer(model, batch), len(batch), batch.inputs.device, start, stop, longest, beam, alpha)
 
 
 def _search(
@@ -113,7 +107,7 @@ class _Resumed:
 
     def step(self, rows: Tensor, written: Tensor) -> Tensor:
         """After `written` (R, t), whose rows continue the rows with these numbers of the last call: (R, V)."""
-        logits, self.state = self.model.extend(written[:, -1:], _chosen(self.state, rows))
+        logits, self.state = self.model.extend(written[:, -1:], chosen(self.state, rows))
         return logits[:, -1]
 
 
@@ -133,8 +127,3 @@ class _Rerun:
 def _writer(model: Model, batch: Batch) -> _Resumed | _Rerun:
     resumable = model.traits.resumable and callable(getattr(model, "read", None))
     return _Resumed(model, batch) if resumable else _Rerun(model, batch)
-
-
-def _chosen(state: State, rows: Tensor) -> State:
-    """These rows of every tensor in a state."""
-    return {k: v.index_select(0, rows) if isinstance(v, Tensor) else _chosen(v, rows) for k, v in state.items()}

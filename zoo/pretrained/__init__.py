@@ -80,7 +80,7 @@ def kind_of(where: str) -> str:
     """
     from zoo.pretrained import files
 
-    if where.startswith("timm/"):
+    if where.startswith(("timm/", "local-dir:")):
         return "timm"
     if where == "typeseg" or where.endswith(".npz"):
         return "typeseg"

@@ -5,6 +5,7 @@ safetensors go before pickles, and a pickle is read for its tensors only (`weigh
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 from collections.abc import Iterable, Mapping
@@ -20,6 +21,8 @@ from zoo.pretrained.errors import PretrainedError, missing
 NAMES = ("model.safetensors", "pytorch_model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
 """Weights in a folder, the first of them that is there; an index of several files stands beside as NAME.index.json."""
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
+"""Under which of these a checkpoint of training keeps its weights; averaged ones go before."""
 
 
 def find(where: str, patterns: Iterable[str] = ("*.json", "*.txt", "*.model", "*.safetensors")) -> Path:
@@ -156,13 +159,15 @@ def _tensors(file: Path) -> dict[str, Tensor]:
         with _opened(file) as tensors:
             return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118  # not a dict
     try:
-        held = torch.load(file, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace]):  # what many put the options of training into
+            held = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever the bytes make it stumble over
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         if "weights_only" in str(error).lower() or "Unsupported" in str(error):
             said = "it holds more than tensors, and could run code; convert it to safetensors where you trust it"
         raise PretrainedError(f"{file}: cannot be read as weights: {said}") from None
-    held = held.get("state_dict", held) if isinstance(held, dict) else held
+    if isinstance(held, dict):
+        held = next((held[name] for name in WRAPPERS if isinstance(held.get(name), dict)), held)
     if not isinstance(held, dict) or not all(isinstance(value, Tensor) for value in held.values()):
         raise PretrainedError(f"{file}: no mapping of names to tensors")
     return held

@@ -1,0 +1,76 @@
+"""`zoobench generate`: what it prints, reads and refuses."""
+
+import json
+import sys
+from types import ModuleType
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+import zoo
+from harness.cli import main
+from harness.errors import UserError
+from zoo.generation import stream_text
+from zoo.terms import Shape
+from zoo.tokenizers import Bytes
+
+
+@pytest.fixture
+def model(monkeypatch):
+    """What `open_model` finds under the name `run`."""
+    torch.manual_seed(0)
+    found = zoo.build("lstm", "lm", shape=Shape(length=16, vocab=256, outputs=256, width=8, depth=1)).eval()
+    found.tokenizer = Bytes()
+
+    def open_model(reference, root=None):
+        if reference != "run":
+            raise UserError(f"no run {reference}")
+        return found
+
+    runs = ModuleType("harness.runs")
+    runs.open_model = open_model
+    monkeypatch.setitem(sys.modules, "harness.runs", runs)
+    return found
+
+
+def call(*arguments, status=0, text=None):
+    result = CliRunner().invoke(main, ["generate", *map(str, arguments)], input=text)
+    assert result.exit_code == status, (result.exception, result.output)
+    return result
+
+
+def test_the_text_of_the_same_seed_is_printed(model):
+    want = "".join(stream_text(model, "In the", tokens=20, seed=3, temperature=0.7, top_k=9, top_p=0.9))
+    options = ("--tokens", 20, "--seed", 3, "--temperature", 0.7, "--top-k", 9, "--top-p", 0.9)
+    assert call("run", "--prompt", "In the", *options).stdout == want + "\n"
+    assert call("run", "--prompt", "-", *options, text="In the").stdout == want + "\n"
+    found = json.loads(call("run", "--prompt", "In the", *options, "--json").stdout)
+    assert (found["text"], found["prompt"], found["seed"], found["top_k"]) == (want, "In the", 3, 9)
+
+
+def test_it_ends_before_a_stop_text(model):
+    whole = call("run", "--tokens", 30, "--temperature", 3).stdout
+    stop = whole[5:7]
+    assert call("run", "--tokens", 30, "--temperature", 3, "--stop", stop).stdout == whole[: whole.index(stop)] + "\n"
+
+
+def test_interrupted_it_ends_quietly(model, monkeypatch):
+    def interrupted(*_, **__):
+        yield "abc"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("zoo.generation.stream_text", interrupted)
+    result = call("run", status=130)
+    assert (result.stdout, result.stderr) == ("abc\n", "")
+
+
+def test_what_cannot_write_is_said_in_one_line(model):
+    assert call("ran", status=2).stderr == "zoobench: no run ran\n"
+    model.tokenizer = None
+    assert call("run", status=2).stderr == "zoobench: run: this model has no tokenizer: it cannot be given text\n"
+    model.tokenizer, model.role = Bytes(), "classify"
+    assert "only language models write text" in call("run", status=2).stderr
+    assert call("run", "--prompt", "-", status=2, text=b"\xff").stderr.count("\n") == 1
+    call("run", "--top-p", 0, status=2)
+    call("run", "--tokens", 0, status=2)
