@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.contract import Batch, Model, chosen
+from zoo.contract import Batch, Model, chosen, quiet
 
 ALPHA = 0.6
 """Of the length normalisation; 0.6 is what Vaswani et al. 2017 (section 6.1) take, 0.6 to 0.7 is best in Wu et al."""
