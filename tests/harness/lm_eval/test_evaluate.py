@@ -1,0 +1,324 @@
+"""What a record keeps of an evaluation, against lm-eval's own report; what it leaves as it was; every error."""
+
+import hashlib
+import io
+import json
+import logging
+import os
+import random
+import sys
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from rich.console import Console
+
+from harness.errors import UserError
+from harness.lm_eval import questions
+from harness.lm_eval.questions import files
+
+lm_eval = pytest.importorskip("lm_eval")
+from lm_eval.api.model import LM  # noqa: E402
+
+from harness.lm_eval.evaluate import evaluate, show  # noqa: E402
+
+ANSWERS = ["red", "green", "blue", "grey"]
+COLOURS = {
+    "task": "colours",
+    "tag": "sights",
+    "custom_dataset": "!function colours.dataset",
+    "output_type": "multiple_choice",
+    "test_split": "test",
+    "fewshot_split": "test",
+    "doc_to_text": "{{thing}} is",
+    "doc_to_choice": ANSWERS,
+    "doc_to_target": "gold",
+    "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+    "metadata": {"version": 3},
+}
+DATASET = """
+import random
+from datasets import Dataset
+
+def dataset(**_):
+    random.random()
+    return {"test": Dataset.from_list([{"thing": f"thing {i}", "gold": i % 4} for i in range(40)])}
+"""
+
+
+class Opinions(LM):
+    """Likes some answers better than others, for no reason but their bytes; sampling is up to the generators."""
+
+    max_length = 77
+
+    def loglikelihood(self, requests):
+        return [(-float(hashlib.sha256("".join(r.args).encode()).digest()[0]), False) for r in requests]
+
+    def loglikelihood_rolling(self, requests):
+        return [-float(len(r.args[0])) for r in requests]
+
+    def generate_until(self, requests):
+        return [str(torch.rand(1).item() + np.random.rand() + random.random()) for _ in requests]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder of the user's with tasks: `colours`, the same asked to generate, a group that aggregates."""
+    (tmp_path / "colours.py").write_text(DATASET)
+    text = yaml.safe_dump(COLOURS, sort_keys=False).replace("'!function colours.dataset'", "!function colours.dataset")
+    (tmp_path / "colours.yaml").write_text(text)
+    said = text.replace("task: colours", "task: said").replace("multiple_choice", "generate_until")
+    said = said.replace("metric: acc", "metric: exact_match") + (
+        "generation_kwargs: {until: ['.'], max_gen_toks: 8}\n"
+        "filter_list:\n"
+        "- {name: first, filter: [{function: take_first}]}\n"
+        "- {name: short, filter: [{function: regex, regex_pattern: '(.)'}, {function: take_first}]}\n"
+    )
+    (tmp_path / "said.yaml").write_text(said)
+    group = {
+        "group": "looks",
+        "task": ["colours"],
+        "aggregate_metric_list": [{"metric": "acc", "aggregation": "mean", "weight_by_size": True}],
+        "metadata": {"version": 1},
+    }
+    (tmp_path / "looks.yaml").write_text(yaml.safe_dump(group))
+    return tmp_path
+
+
+@pytest.fixture
+def own_only(monkeypatch):
+    """lm-eval's own 14,000 tasks take seconds to list: without them."""
+    from lm_eval import tasks
+
+    plain = tasks.TaskManager
+    monkeypatch.setattr(tasks, "TaskManager", lambda **options: plain(**{**options, "include_defaults": False}))
+    monkeypatch.setattr(tasks.TaskManager, "load", plain.load, raising=False)
+
+
+@pytest.fixture
+def stored(folder, own_only):
+    return evaluate(Opinions(), ["colours"], include=folder)
+
+
+def test_what_is_stored_is_what_lm_eval_reports(stored, folder, tmp_path):
+    from lm_eval.loggers import EvaluationTracker
+    from lm_eval.tasks import TaskManager
+
+    loaded = TaskManager(include_path=[folder], include_defaults=False).load(["colours"])
+    loaded["tasks"]["colours"].set_config("num_fewshot", 0)
+    results = lm_eval.evaluate(lm=Opinions(), task_dict=loaded, bootstrap_iters=10)
+    EvaluationTracker(output_path=str(tmp_path / "out.json")).save_results_aggregated(results, results["samples"])
+    (written,) = tmp_path.glob("out*.json")
+    report = json.loads(written.read_text())
+    acc = report["results"]["colours"]
+    assert stored["tasks"]["colours"] == {
+        "version": 3,
+        "hash": report["task_hashes"]["colours"],
+        "samples": 40,
+        "fewshot": 0,
+        "group": None,
+        "metrics": {
+            "acc": {
+                "value": acc["acc,none"],
+                "stderr": acc["acc_stderr,none"],
+                "higher_is_better": True,
+                "chance": 0.25,
+            }
+        },
+    }
+    assert {key: stored[key] for key in ("package", "seed", "limit", "max_length", "groups")} == {
+        "package": lm_eval.__version__,
+        "seed": 0,
+        "limit": None,
+        "max_length": 77,
+        "groups": {},
+    }
+    assert stored["seconds"] > 0
+    assert json.loads(json.dumps(stored)) == stored
+
+
+def test_the_hash_is_of_what_was_asked(stored, folder):
+    fewer = evaluate(Opinions(), ["colours"], include=folder, limit=0.25)["tasks"]["colours"]
+    assert fewer["samples"] == 10
+    shown = evaluate(Opinions(), ["colours"], include=folder, fewshot=1)["tasks"]["colours"]
+    assert shown["fewshot"] == 1
+    (folder / "colours.py").write_text(DATASET.replace("i % 4", "(i + 1) % 4"))
+    other = evaluate(Opinions(), ["colours"], include=folder)["tasks"]["colours"]
+    hashes = {task["hash"] for task in (stored["tasks"]["colours"], fewer, shown, other)}
+    assert len(hashes) == 4
+
+
+def test_groups_tags_and_doubles_expand_to_tasks(folder, own_only):
+    found = evaluate(Opinions(), ["looks", "colours", "looks", "sights"], include=folder, limit=8)
+    assert {name: task["group"] for name, task in found["tasks"].items()} == {"colours": "looks", "said": "sights"}
+    acc = found["tasks"]["colours"]["metrics"]["acc"]
+    looks = found["groups"]["looks"]
+    assert looks["tasks"] == ["colours"]
+    assert looks["metrics"]["acc"]["value"] == acc["value"]
+
+
+def test_filters_keep_their_names(folder, own_only):
+    metrics = evaluate(Opinions(), ["said"], include=folder, limit=4)["tasks"]["said"]["metrics"]
+    assert {name: found["filter"] for name, found in metrics.items()} == {
+        "exact_match,first": "first",
+        "exact_match,short": "short",
+    }
+
+
+def test_what_lm_eval_has_no_number_for_is_none(monkeypatch, own_only):
+    pytest.importorskip("gensim")
+    metrics = evaluate(Opinions(), ["zoo_bits"], limit=3)["tasks"]["zoo_bits"]["metrics"]
+    assert {found["stderr"] for found in metrics.values()} == {None}
+    assert metrics["byte_perplexity"]["value"] == pytest.approx(2.718, rel=0.01)
+
+
+def test_a_run_of_any_seed_is_repeatable_and_leaves_everything_as_it_was(folder, own_only, monkeypatch, capfd):
+    from lm_eval.api.task import tqdm
+
+    monkeypatch.delenv(files.VARIABLE, raising=False)
+    (folder / "lambada_openai.jsonl").write_text('{"context": "a b", "continuation": "c"}\n' * 5)
+    answers = []
+
+    class Keeps(Opinions):
+        def generate_until(self, requests):
+            answers.append(super().generate_until(requests))
+            return answers[-1]
+
+    logger = logging.getLogger("lm_eval")
+    before = (
+        dict(os.environ),
+        logger.level,
+        tqdm.__init__,
+        tqdm.update,
+        logging.getLogger("lm_eval.api.task").filters[:],
+    )
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    expected = random.random(), np.random.rand(), torch.rand(1).item()
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    for seed in (0, 0, 1):
+        names = ["said", "local_lambada_openai"]
+        stored = evaluate(Keeps(), names, include=folder, data=folder, seed=seed, limit=4)
+    assert (random.random(), np.random.rand(), torch.rand(1).item()) == expected
+    assert answers[0] == answers[1] != answers[2]
+    assert stored["seed"] == 1
+    assert before == (
+        dict(os.environ),
+        logger.level,
+        tqdm.__init__,
+        tqdm.update,
+        logging.getLogger("lm_eval.api.task").filters,
+    )
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_person_is_told(folder, own_only, capsys):
+    from tqdm import tqdm
+
+    class Counts(Opinions):
+        def loglikelihood(self, requests):
+            with tqdm(total=len(requests), desc="answers", disable=False) as bar:
+                bar.update(3)
+                bar.update(1)
+            return super().loglikelihood(requests)
+
+    evaluate(Counts(), ["colours"], include=folder, limit=2, tell=print)
+    out, drawn = capsys.readouterr()
+    assert out.splitlines() == [
+        "reading the list of lm-eval's tasks",
+        "colours: reading the questions",
+        "asking colours",
+        "answers: 3 of 8",
+    ]
+    assert not drawn
+
+
+def test_the_table(stored):
+    console = Console(file=io.StringIO(), width=100)
+    show(stored, console)
+    (line,) = [line for line in console.file.getvalue().splitlines() if "colours" in line]
+    acc = stored["tasks"]["colours"]["metrics"]["acc"]
+    cells = [cell.strip() for cell in line.strip("│ ").split("│")]
+    assert cells == ["colours", "acc", f"{acc['value']:.4g} ± {acc['stderr']:.4g}", "0.25", "40"]
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "says"),
+    [
+        ([], {}, "name at least one task"),
+        ("zoo", {}, "name at least one task"),
+        (["zoo"], {"limit": 0}, "limit must be"),
+        (["zoo"], {"limit": 2.5}, "limit must be"),
+        (["zoo"], {"limit": -3}, "limit must be"),
+        (["zoo"], {"fewshot": -1}, "fewshot must be 0 or more"),
+        (["zoo_copy"], {"fewshot": 100}, "zoo_copy has 100 documents, too few for 100 examples"),
+        (["zoo_recal"], {}, r"unknown lm-eval task 'zoo_recal'; did you mean 'zoo_recall'\?; zoobench ls questions"),
+        (["xyzzyxyzzy"], {}, "unknown lm-eval task 'xyzzyxyzzy'; zoobench ls questions"),
+    ],
+)
+def test_arguments_that_cannot_be(names, options, says, own_only):
+    with pytest.raises(UserError, match=says) as caught:
+        evaluate(Opinions(), names, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_is_none(tmp_path):
+    with pytest.raises(UserError, match="is no folder"):
+        evaluate(Opinions(), ["zoo_copy"], include=tmp_path / "none")
+
+
+def test_the_hub_cannot_be_reached(folder, own_only, monkeypatch):
+    """One line: the task, why, and the task of ours that asks the same."""
+    import datasets
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    text = (questions.HOME / "local_arc_easy.yaml").read_text()
+    text = text.replace("local_arc_easy", "arc_easy").replace("custom_dataset: !function files.dataset", "")
+    own = text.replace("dataset_kwargs:\n  questions: arc_easy", "dataset_path: zoobench-tests/absent")
+    (folder / "arc_easy.yaml").write_text(own)
+    (folder / "boolq.yaml").write_text(own.replace("task: arc_easy", "task: boolq"))
+    with pytest.raises(UserError, match=r"'arc_easy' cannot be loaded \(.*absent.*\); local_arc_easy asks") as caught:
+        evaluate(Opinions(), ["arc_easy"], include=folder)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match=r"'boolq' cannot be loaded \(.*\); some need no hub: zoobench ls questions"):
+        evaluate(Opinions(), ["boolq"], include=folder)
+
+
+def test_what_the_models_here_cannot_do(folder, own_only):
+    text = (folder / "colours.yaml").read_text()
+    (folder / "code.yaml").write_text(text.replace("task: colours", "task: code") + "unsafe_code: true\n")
+    with pytest.raises(UserError, match="'code' runs the code that a model writes"):
+        evaluate(Opinions(), ["code"], include=folder)
+    (folder / "seen.yaml").write_text(text.replace("task: colours", "task: seen") + "doc_to_image: [thing]\n")
+    with pytest.raises(UserError, match="'seen' asks about images or sounds"):
+        evaluate(Opinions(), ["seen"], include=folder)
+
+
+def test_a_model_that_cannot_be_asked(folder, own_only):
+    class Mute(Opinions):
+        def loglikelihood(self, requests):
+            raise ValueError("'é' has no token")
+
+    class Wrong(Opinions):
+        def loglikelihood(self, requests):
+            return [(-2e3, False) for _ in requests]
+
+    with pytest.raises(UserError, match="the model cannot be asked: 'é' has no token"):
+        evaluate(Mute(), ["colours"], include=folder)
+    (folder / "lambada_openai.jsonl").write_text('{"context": "a b", "continuation": "c"}\n' * 2)
+    with pytest.raises(UserError, match="the model cannot be asked: math range error"):
+        evaluate(Wrong(), ["local_lambada_openai"], data=folder)
+
+
+def test_without_lm_eval(monkeypatch):
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    with pytest.raises(UserError, match=r"lm-eval, .*pip install -U 'zoobench\[lm-eval\]'"):
+        evaluate(object(), ["zoo"])
+
+
+@pytest.mark.slow
+def test_lm_evals_own_tasks_are_known():
+    with pytest.raises(UserError, match="unknown lm-eval task 'arc_eesy'; did you mean 'arc_easy'"):
+        evaluate(Opinions(), ["arc_eesy"])
