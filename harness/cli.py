@@ -212,11 +212,15 @@ def status(suite: str | None, overrides: tuple[str, ...], root: Path | None, as_
 
 
 @main.command()
-@click.argument("what", type=click.Choice(["architectures", "tasks", "suites", "corpora"]), default="architectures")
+@click.argument(
+    "what",
+    type=click.Choice(["architectures", "tasks", "suites", "corpora", "questions"]),
+    default="architectures",
+)
 @click.option("--markdown", is_flag=True, help="The page of architectures or tasks in the docs.")
 @json_option
 def ls(what: str, markdown: bool, as_json: bool) -> None:
-    """List the architectures, tasks, suites or corpora that are known."""
+    """List the architectures, tasks, suites, corpora, or questions for `eval`, that are known."""
     from harness import listing
 
     if markdown:

@@ -19,6 +19,7 @@ from rich.table import Table
 import tasks
 from harness import defaults
 from harness.errors import UserError
+from harness.lm_eval import questions
 from harness.suite import shipped
 from tasks import corpora
 from zoo import proofs, registry
@@ -158,6 +159,10 @@ def _corpus(name: str) -> Row:
     }
 
 
+def _question(name: str) -> Row:
+    return next(row for row in questions.known() if row["name"] == name)
+
+
 def fetch(name: str) -> Row:
     """Make sure that a corpus is on this machine, downloading it where it is not; its row.
 
@@ -176,6 +181,7 @@ KINDS: dict[str, tuple[Callable[[], Iterable[str]], Callable[[str], Row]]] = {
     "tasks": (tasks.names, _task),
     "suites": (shipped, _suite),
     "corpora": (corpora.names, _corpus),
+    "questions": (lambda: [row["name"] for row in questions.known()], _question),
 }
 """For each kind of thing, the names that are known and what makes the row of one."""
 
@@ -191,6 +197,7 @@ _SHOWN = {
     "tasks": ("name", "family", "about", "role", "metric", "chance"),
     "suites": ("name", "about"),
     "corpora": ("name", "about", "licence", "here"),
+    "questions": ("name", "about", "metrics", "chance", "documents", "file"),
 }
 """The columns of each kind's table."""
 

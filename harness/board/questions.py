@@ -44,7 +44,7 @@ def _as_task(record: Record, name: str, several: bool) -> Record:
             "primary": primary,
             "also": [metric for metric in metrics if metric != primary],
             "higher_is_better": metrics.get(primary, {}).get("higher_is_better", True),
-            "chance": answer.get("chance") if primary in ("acc", "acc_norm") else None,
+            "chance": metrics.get(primary, {}).get("chance"),
             "unit": "bits/byte" if primary == "bits_per_byte" else "",
             "valid": {},
             "test": {metric: told["value"] for metric, told in metrics.items()},

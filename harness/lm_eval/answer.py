@@ -49,6 +49,7 @@ def store(record: Record, names: Iterable[str], terms: dict[str, Any], found: di
         "terms": terms,
         "names": sorted({*had.get("names", ()), *names}),
         "tasks": {**had.get("tasks", {}), **found["tasks"]},
+        "groups": {**had.get("groups", {}), **found["groups"]},
         "seconds": had.get("seconds", 0.0) + found["seconds"],
     }
     return {**record, "lm_eval": together}
@@ -93,11 +94,10 @@ def _sheet(record: Record, asked: LmEval, loaded: Loaded, kept: Store) -> Sheet 
     run_id = record["run_id"]
     if not record.get("external") and tokenizer_of(kept.run_folder(run_id)) is None:
         return None
-    beside = {name: loaded.folder / path if path else None for name, path in
-              (("include", asked.include), ("data", asked.data))}  # fmt: skip
+    include, data = (loaded.folder / path if path else None for path in (asked.include, asked.data))
     plugins = tuple(where for _, where in loaded.plugins)
     root, suite = kept.folder.parent.resolve(), loaded.suite.suite
-    return Sheet(root, suite, run_id, tuple(names), asked.terms(), plugins=plugins, **beside)
+    return Sheet(root, suite, run_id, tuple(names), asked.terms(), include, data, plugins)
 
 
 def answer(sheet: Sheet) -> str:

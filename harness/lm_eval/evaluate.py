@@ -98,6 +98,20 @@ def evaluate(
     }
 
 
+def check(names: Sequence[str], *, include: Path | None = None, data: Path | None = None) -> None:
+    """Find out whether every task can be had, before any model is asked.
+
+    Raises:
+        UserError: as `evaluate`, for names and data.
+    """
+    _package()
+    _check(names, None, None)
+    with ExitStack() as stack:
+        for context in (_environment(data), _untouched(0), _quiet(), _bars(lambda text: None)):
+            stack.enter_context(context)
+        _load(names, include, lambda text: None)
+
+
 def show(stored: Stored, console: Console) -> None:
     """A table: task, metric, value ± standard error, chance, documents asked."""
     table = Table(header_style="bold")

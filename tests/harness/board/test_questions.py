@@ -16,10 +16,9 @@ def asked(record, **answers):
             "hash": "c0ffee",
             "samples": 200,
             "fewshot": 0,
-            "chance": 0.25,
             "metrics": {
                 "acc_norm": {"value": value / 2, "stderr": error, "higher_is_better": True},
-                "acc": {"value": value, "stderr": error, "higher_is_better": True},
+                "acc": {"value": value, "stderr": error, "higher_is_better": True, "chance": 0.25},
             },
         }
         for name, (value, error) in answers.items()

@@ -6,7 +6,7 @@ TERMS = {"limit": None, "fewshot": None, "max_length": None}
 
 
 def found(*names, package="0.4.13"):
-    return {"package": package, "seconds": 2.0, "tasks": {name: {"samples": 3} for name in names}}
+    return {"package": package, "seconds": 2.0, "tasks": {name: {"samples": 3} for name in names}, "groups": {}}
 
 
 def test_only_what_is_lacking_is_asked():
