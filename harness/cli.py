@@ -316,6 +316,31 @@ def publish_command(suite: str, overrides: tuple[str, ...], root: Path | None) -
 
 
 @main.command()
+@click.argument("reference", metavar="RUN")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--format", "kind", type=click.Choice(["zoo", "transformers"]), default="zoo", show_default=True)
+@root_option
+@json_option
+def export(reference: str, folder: Path, kind: str, root: Path | None, as_json: bool) -> None:
+    """Write the model of RUN to FOLDER, for `zoo.load` or for transformers.
+
+    A transformers folder gives the same logits there, or is not written.
+    """
+    from harness.runs import open_model
+    from zoo.pretrained import PretrainedError, save, to_transformers
+
+    model = open_model(reference, root)
+    try:
+        written = save(model, folder) if kind == "zoo" else to_transformers.save(model, folder)
+    except PretrainedError as error:
+        raise UserError(str(error)) from None
+    if as_json:
+        emit({"folder": str(written), "format": kind, "files": sorted(file.name for file in written.iterdir())})
+    else:
+        click.echo(f"written to {written}/")
+
+
+@main.command()
 @click.argument("name")
 @click.option("--task", is_flag=True, help="Start a task instead.")
 def new(name: str, task: bool) -> None:

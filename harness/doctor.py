@@ -19,7 +19,7 @@ OPTIONAL = {
     **dict.fromkeys(("sacrebleu", "tokenizers"), "data"),
     **dict.fromkeys(("timm", "torchvision"), "vision"),
     **dict.fromkeys(("huggingface-hub", "pyarrow"), "hub"),
-    "transformers": "oracles",
+    "transformers": "transformers",
     "lm-eval": "lm-eval",
     "rwkv": "rwkv",
     "mamba-ssm": "cuda",

@@ -130,6 +130,7 @@ class Fast(Tokenizer):
 
     Args:
         content: the JSON. prefix, end: as `Tokenizer`'s.
+        literal: a text that spells a special token means its characters.
 
     Raises:
         TokenizerError: the package is not installed, or the content is not a tokenizer.
@@ -137,7 +138,7 @@ class Fast(Tokenizer):
 
     kind = "tokenizers"
 
-    def __init__(self, content: str, *, prefix: int, end: int | None = None) -> None:
+    def __init__(self, content: str, *, prefix: int, end: int | None = None, literal: bool = False) -> None:
         try:
             from tokenizers import Tokenizer as Backend
         except ImportError as error:
@@ -146,7 +147,8 @@ class Fast(Tokenizer):
             self._backend = Backend.from_str(content)
         except Exception as error:  # whatever Rust stumbles over
             raise TokenizerError(f"not a tokenizer: {error}") from error
-        self.content, self.prefix, self.end = content, prefix, end
+        self._backend.encode_special_tokens = literal
+        self.content, self.prefix, self.end, self.literal = content, prefix, end, literal
 
     @cached_property
     def vocab(self) -> int:  # type: ignore[override]
@@ -159,7 +161,8 @@ class Fast(Tokenizer):
         return str(self._backend.decode(list(tokens), skip_special_tokens=False))
 
     def describe(self) -> dict[str, Any]:
-        return {"kind": self.kind, "content": json.loads(self.content), "prefix": self.prefix, "end": self.end}
+        also = {"literal": True} if self.literal else {}
+        return {"kind": self.kind, "content": json.loads(self.content), "prefix": self.prefix, "end": self.end, **also}
 
 
 def make(described: dict[str, Any]) -> Tokenizer:

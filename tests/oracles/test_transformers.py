@@ -7,6 +7,8 @@ from torch import nn
 import zoo
 from zoo.contract import Batch, Recipe, Shape, Site
 from zoo.heads import TwoStacks
+from zoo.pretrained.counterparts import gpt2_pairs, llama_pairs
+from zoo.pretrained.names import to_ours
 from zoo.terms import Part
 
 hf = pytest.importorskip("transformers")
@@ -48,6 +50,11 @@ def compare(proof, model, reference, weights, y, y_theirs):
     proof.gradients({name: p.grad for name, p in model.named_parameters()}, gradients)
 
 
+def renamed(pairs, reference):
+    """What `compare` wants of a table of names."""
+    return lambda of: to_ours(pairs, {name: of(p) for name, p in reference.named_parameters()}, "theirs")
+
+
 def ids():
     return torch.randint(V, (B, T), generator=torch.Generator().manual_seed(1))
 
@@ -58,28 +65,7 @@ def test_gpt2(oracle):
     )
     reference, model = theirs(hf.GPT2LMHeadModel, config), ours("gpt2")
 
-    def weights(of):
-        found = {
-            "embedding.table.weight": of(reference.transformer.wte.weight),
-            "embedding.positions.table": of(reference.transformer.wpe.weight),
-        }
-        for i, block in enumerate(reference.transformer.h):
-            for j, (norm, parts) in enumerate(
-                (
-                    (block.ln_1, {"qkv": block.attn.c_attn, "out": block.attn.c_proj}),
-                    (block.ln_2, {"up": block.mlp.c_fc, "down": block.mlp.c_proj}),
-                )
-            ):
-                at = f"backbone.sublayers.{2 * i + j}"
-                found |= {f"{at}.norm.weight": of(norm.weight), f"{at}.norm.bias": of(norm.bias)}
-                for name, layer in parts.items():
-                    found |= {
-                        f"{at}.inner.{name}.weight": of(layer.weight).T,
-                        f"{at}.inner.{name}.bias": of(layer.bias),
-                    }
-        final = reference.transformer.ln_f
-        return found | {"backbone.norm.weight": of(final.weight), "backbone.norm.bias": of(final.bias)}
-
+    weights = renamed(gpt2_pairs(model), reference)
     load(model, weights(lambda p: p.data))
     compare(
         oracle("gpt2", "transformers GPT2LMHeadModel"),
@@ -99,26 +85,7 @@ def test_llama(oracle, kv_heads):
     )  # fmt: skip
     reference, model = theirs(hf.LlamaForCausalLM, config), ours("transformer_pp", kv_heads=kv_heads)
 
-    def weights(of):
-        found = {
-            "embedding.table.weight": of(reference.model.embed_tokens.weight),
-            "head.weight": of(reference.lm_head.weight),
-        }
-        for i, block in enumerate(reference.model.layers):
-            a, m = f"backbone.sublayers.{2 * i}", f"backbone.sublayers.{2 * i + 1}"
-            attention = block.self_attn
-            qkv = torch.cat([of(attention.q_proj.weight), of(attention.k_proj.weight), of(attention.v_proj.weight)])
-            found |= {
-                f"{a}.norm.weight": of(block.input_layernorm.weight),
-                f"{m}.norm.weight": of(block.post_attention_layernorm.weight),
-            }
-            found |= {f"{a}.inner.qkv.weight": qkv, f"{a}.inner.out.weight": of(attention.o_proj.weight)}
-            found |= {
-                f"{m}.inner.{name}.weight": of(getattr(block.mlp, f"{name}_proj").weight)
-                for name in ("gate", "up", "down")
-            }
-        return found | {"backbone.norm.weight": of(reference.model.norm.weight)}
-
+    weights = renamed(llama_pairs(model), reference)
     load(model, weights(lambda p: p.data))
     compare(
         oracle("transformer_pp", "transformers LlamaForCausalLM"),
