@@ -318,20 +318,23 @@ def publish_command(suite: str, overrides: tuple[str, ...], root: Path | None) -
 @main.command()
 @click.argument("reference", metavar="RUN")
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--format", "kind", type=click.Choice(["zoo", "transformers"]), default="zoo", show_default=True)
+@click.option("--format", "kind", type=click.Choice(["zoo", "transformers", "rwkv"]), default="zoo", show_default=True)
 @root_option
 @json_option
 def export(reference: str, folder: Path, kind: str, root: Path | None, as_json: bool) -> None:
-    """Write the model of RUN to FOLDER, for `zoo.load` or for transformers.
+    """Write the model of RUN to FOLDER: for `zoo.load`, for transformers, or as RWKV's official model.pth.
 
     A transformers folder gives the same logits there, or is not written.
     """
     from harness.runs import open_model
-    from zoo.pretrained import PretrainedError, save, to_transformers
+    from zoo.pretrained import PretrainedError, rwkv, save, to_transformers
 
     model = open_model(reference, root)
     try:
-        written = save(model, folder) if kind == "zoo" else to_transformers.save(model, folder)
+        if kind == "rwkv":
+            written = rwkv.save(model, folder / "model.pth").parent
+        else:
+            written = save(model, folder) if kind == "zoo" else to_transformers.save(model, folder)
     except PretrainedError as error:
         raise UserError(str(error)) from None
     if as_json:
