@@ -75,6 +75,10 @@ def run(
         )
     unmade = _missing([*tries, *chosen], store, published)
     sizes = _sizes(unmade, loaded)  # before anything is written
+    if unmade and loaded.suite.lm_eval is not None:
+        from harness.lm_eval import answer
+
+        answer.check(loaded)
     with _locked(store), store.replacing_published():
         ran = 0
         for tries in _decided(loaded, store, published):
@@ -88,9 +92,9 @@ def run(
             console.print(f"{store.folder}: all {len(finals) + tuning.count(loaded)} runs are finished; nothing to do")
         _baselines(done, store, console)
         if loaded.suite.lm_eval is not None:
-            from harness.lm_eval.answer import ask
+            from harness.lm_eval import answer
 
-            ran += ask(loaded, _records(done, store), store, workers, console)
+            ran += answer.ask(loaded, _records(done, store), store, workers, console)
     return Results(loaded.suite.suite, store.folder, _records(done, store), ran)
 
 

@@ -67,9 +67,7 @@ def ask(loaded: Loaded, records: list[Record], kept: Store, workers: int | None,
     sheets = [sheet for record in records if (sheet := _sheet(record, asked, loaded, kept)) is not None]
     if not sheets:
         return 0
-    from harness.lm_eval import evaluate
-
-    evaluate.check(asked.tasks, include=sheets[0].include, data=sheets[0].data)
+    check(loaded)
     workers = min(workers or local.default_workers(), len(sheets))
     console.print(f"{len(sheets)} models answer {', '.join(asked.tasks)}; {workers} at a time", highlight=False)
     with ProcessPoolExecutor(workers, mp_context=local.context(), initializer=_quiet) as pool, local.without_main():
@@ -84,6 +82,32 @@ def ask(loaded: Loaded, records: list[Record], kept: Store, workers: int | None,
     return len(sheets)
 
 
+def check(loaded: Loaded) -> None:
+    """Find out whether what a suite asks can be had.
+
+    Raises:
+        UserError: it cannot; at the suite's own line, where it is the name that is wrong.
+    """
+    from harness.lm_eval import evaluate
+
+    asked = loaded.suite.lm_eval
+    if asked is None:
+        return
+    include, data = _beside(asked, loaded)
+    try:
+        evaluate.check(asked.tasks, include=include, data=data)
+    except UserError as error:
+        if error.file is not None:
+            raise
+        raise loaded.error(error.message, ("lm_eval",)) from None
+
+
+def _beside(asked: LmEval, loaded: Loaded) -> tuple[Path | None, Path | None]:
+    """The suite's folders of tasks and of files."""
+    include, data = (loaded.folder / path if path else None for path in (asked.include, asked.data))
+    return include, data
+
+
 def _sheet(record: Record, asked: LmEval, loaded: Loaded, kept: Store) -> Sheet | None:
     """What a run is asked; None where there is nothing left, or it is no model of text with its weights here."""
     names = lacking(record, asked.tasks, asked.terms())
@@ -94,10 +118,9 @@ def _sheet(record: Record, asked: LmEval, loaded: Loaded, kept: Store) -> Sheet 
     run_id = record["run_id"]
     if not record.get("external") and tokenizer_of(kept.run_folder(run_id)) is None:
         return None
-    include, data = (loaded.folder / path if path else None for path in (asked.include, asked.data))
     plugins = tuple(where for _, where in loaded.plugins)
     root, suite = kept.folder.parent.resolve(), loaded.suite.suite
-    return Sheet(root, suite, run_id, tuple(names), asked.terms(), include, data, plugins)
+    return Sheet(root, suite, run_id, tuple(names), asked.terms(), *_beside(asked, loaded), plugins)
 
 
 def answer(sheet: Sheet) -> str:
