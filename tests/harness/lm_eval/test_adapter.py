@@ -1,0 +1,426 @@
+"""Zoobench against lm_eval's own `hf` backend on the same weights, and against models whose answers are known."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("lm_eval")
+tokenizers = pytest.importorskip("tokenizers")
+
+import lm_eval  # noqa: E402
+from lm_eval.api.instance import Instance  # noqa: E402
+from lm_eval.tasks import TaskManager  # noqa: E402
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window  # noqa: E402
+
+from harness.errors import UserError  # noqa: E402
+from harness.lm_eval import adapter, scoring  # noqa: E402
+from harness.lm_eval.adapter import Zoobench  # noqa: E402
+from zoo.contract import Batch, Model, Shape, State, Traits  # noqa: E402
+from zoo.pretrained import save  # noqa: E402
+from zoo.registry import build  # noqa: E402
+from zoo.tokenizers import Bytes, Characters, Fast, Tokenizer  # noqa: E402
+
+LENGTH = 48
+TEXT = "The cat sat on the mat, and the dog sat near it. Were they happy? Nobody knows what a cat thinks: über alles.\n"
+WORDS = TEXT.split()
+
+
+def requests(kind: str, *arguments: tuple[Any, ...]) -> list[Instance]:
+    return [Instance(request_type=kind, doc={}, arguments=one, idx=i) for i, one in enumerate(arguments)]
+
+
+def subwords() -> Any:
+    """A byte-level BPE of TEXT with `<s>` before and nothing behind it."""
+    made = tokenizers.Tokenizer(tokenizers.models.BPE())
+    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = tokenizers.decoders.ByteLevel()
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["<s>", "</s>"], initial_alphabet=alphabet, show_progress=False
+    )
+    made.train_from_iterator([TEXT] * 4, trainer)
+    made.post_processor = tokenizers.processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    return made
+
+
+class Uniform(Model):
+    """Every token is as likely as any other."""
+
+    def __init__(self, tokenizer: Tokenizer | None, *, causal: Any = "strict", length: Any = "max") -> None:
+        super().__init__()
+        vocab = tokenizer.vocab if tokenizer else 256
+        self.role, self.tokenizer = "lm", tokenizer
+        self.traits = Traits(causal=causal, bidirectional=False, resumable=False, length=length)
+        self.shape = Shape(length=LENGTH, outputs=vocab, vocab=vocab)
+
+    def forward(self, batch: Batch) -> Tensor:
+        return torch.zeros(*batch.inputs.shape, self.shape.outputs)
+
+
+class Alphabet(Uniform):
+    """After each byte comes the next one."""
+
+    def forward(self, batch: Batch) -> Tensor:
+        return 9 * torch.nn.functional.one_hot((batch.inputs + 1) % 256, 256).float()
+
+
+class Theirs(Model):
+    """A causal language model of transformers; with a cache it resumes, by `extend` alone."""
+
+    def __init__(self, inner: Any, tokenizer: Tokenizer, *, resumable: bool) -> None:
+        super().__init__()
+        self.inner, self.role, self.tokenizer = inner, "lm", tokenizer
+        self.traits = Traits(causal="strict", bidirectional=False, resumable=resumable, length="max")
+        self.shape = Shape(length=LENGTH, outputs=inner.config.vocab_size, vocab=inner.config.vocab_size)
+
+    def forward(self, batch: Batch) -> Tensor:
+        return self.inner(batch.inputs).logits
+
+    def init_state(self, batch: int) -> State:
+        config = self.inner.config
+        heads, width = config.num_key_value_heads, config.hidden_size // config.num_attention_heads
+        return {
+            str(layer): {"k": torch.zeros(batch, heads, 0, width), "v": torch.zeros(batch, heads, 0, width)}
+            for layer in range(config.num_hidden_layers)
+        }
+
+    def extend(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        from transformers import DynamicCache
+
+        cache = DynamicCache()
+        for layer, held in state.items():
+            cache.update(held["k"], held["v"], int(layer))
+        logits = self.inner(tokens, past_key_values=cache, use_cache=True).logits
+        return logits, {str(i): {"k": layer.keys, "v": layer.values} for i, layer in enumerate(cache.layers)}
+
+
+@pytest.fixture(scope="module")
+def hf() -> Any:
+    """lm_eval's own backend with a random Llama and our subwords."""
+    transformers = pytest.importorskip("transformers")
+    from lm_eval.models.huggingface import HFLM
+
+    torch.manual_seed(0)
+    backend = subwords()
+    config = transformers.LlamaConfig(
+        vocab_size=backend.get_vocab_size(),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=LENGTH,
+        initializer_range=0.3,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
+    return HFLM(pretrained=transformers.LlamaForCausalLM(config).eval(), tokenizer=tokenizer, batch_size=3)
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["whole", "resumed"])
+def ours(request: pytest.FixtureRequest, hf: Any) -> Zoobench:
+    """The same weights and subwords."""
+    tokenizer = Fast(subwords().to_str(), prefix=0, end=1)
+    return Zoobench(model=Theirs(hf.model, tokenizer, resumable=request.param))
+
+
+def choices() -> list[tuple[str, str]]:
+    """Questions with four answers; edges: no context, a space at its end, one token, too long, the same again."""
+    found = [
+        (" ".join(WORDS[i : i + n]), " " + " ".join(WORDS[j : j + m]))
+        for i, n in ((0, 3), (4, 9), (2, 17))
+        for j, m in ((0, 1), (5, 2), (9, 4), (12, 8))
+    ]
+    edges = [("", "The cat"), ("The cat ", "sat"), ("The", " mat"), ("The", " m"), ("<s>Were", " a")]
+    long = [(TEXT * 3, " happy"), ("Were they", " happy? " + "Nobody knows. " * 4)]
+    return [*found, *edges, *long, found[3]]
+
+
+def test_log_likelihoods_are_those_of_hf(hf: Any, ours: Zoobench) -> None:
+    asked = requests("loglikelihood", *choices())
+    wanted, found = hf.loglikelihood(asked, disable_tqdm=True), ours.loglikelihood(asked, disable_tqdm=True)
+    assert [value for value, _ in found] == pytest.approx([value for value, _ in wanted], abs=1e-4)
+    assert [greedy for _, greedy in found] == [greedy for _, greedy in wanted]
+
+
+def test_greedy_answers_are_seen_as_greedy(hf: Any, ours: Zoobench) -> None:
+    context = hf.tok_encode("The cat")
+    row = list(context)
+    with torch.no_grad():
+        for _ in range(3):
+            row.append(int(hf.model(torch.tensor([row])).logits[0, -1].argmax()))
+    after = row[len(context) :]
+    other = [*after[:-1], (after[-1] + 1) % 200]
+    found = ours._loglikelihood_tokens([(("", ""), context, after), (("", ""), context, other)], disable_tqdm=True)
+    assert [greedy for _, greedy in found] == [True, False]
+
+
+def test_rolling_log_likelihoods_are_those_of_hf(hf: Any, ours: Zoobench) -> None:
+    asked = requests("loglikelihood_rolling", (TEXT,), ("",), (TEXT * 4,), ("cat",), ("<s>The cat",))
+    wanted, found = (lm.loglikelihood_rolling(asked, disable_tqdm=True) for lm in (hf, ours))
+    assert found == pytest.approx(wanted, abs=1e-3)
+
+
+def test_tokens_are_those_of_hf(hf: Any, ours: Zoobench) -> None:
+    for text in (TEXT, "", "<s>The", " über"):
+        for special in (None, True, False):
+            assert ours.tok_encode(text, add_special_tokens=special) == hf.tok_encode(text, add_special_tokens=special)
+    assert ours.tok_decode([*ours.tok_encode("a cat", False), 1]) == "a cat"
+    assert (ours.eot_token_id, ours.prefix_token_id, ours.max_length) == (1, 0, hf.max_length)
+
+
+def test_continuations_are_those_of_hf(hf: Any, ours: Zoobench) -> None:
+    pytest.importorskip("zoo.generation")
+    one = {"max_gen_toks": 12, "do_sample": False}
+    contexts = ["The cat", "the dog sat", "Were they", TEXT * 2]
+    asked = [(context, {**one, "until": ["zz"]}) for context in contexts]
+    # each alone: hf pads a batch on the left, which moves its positions
+    wanted = [hf.generate_until(requests("generate_until", each), disable_tqdm=True)[0] for each in asked]
+    assert ours.generate_until(requests("generate_until", *asked), disable_tqdm=True) == wanted
+    cut = [(context, {**one, "until": [text[3:5], text[6:9]]}) for context, text in zip(contexts, wanted, strict=True)]
+    wanted = [hf.generate_until(requests("generate_until", each), disable_tqdm=True)[0] for each in cut]
+    assert ours.generate_until(requests("generate_until", *cut), disable_tqdm=True) == wanted
+
+
+def test_windows_are_those_of_lm_eval() -> None:
+    for n in range(40):
+        theirs = map(make_disjoint_window, get_rolling_token_windows(list(range(1, n + 1)), 0, 7, 1))
+        assert list(scoring.windows(list(range(n + 1)), 7)) == list(theirs)
+
+
+# texts of which the model knows nothing: bits per byte are log2(V) · tokens / bytes
+
+TOKENIZERS = {
+    "bytes": Bytes,
+    "characters": lambda: Characters("".join(sorted(set(TEXT)))),
+    "subwords": lambda: Fast(subwords().to_str(), prefix=0, end=1),
+}
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory: pytest.TempPathFactory) -> tuple[TaskManager, int]:
+    """Tasks over one text, `told` and `asked`; and the bytes of that text."""
+    folder = tmp_path_factory.mktemp("tasks")
+    texts = [TEXT * 3, "über"]
+    (folder / "texts.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts), encoding="utf-8")
+    data = f"""
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {folder}/texts.jsonl}}, cache_dir: {folder}/cache}}
+test_split: test
+"""
+    (folder / "told.yaml").write_text(
+        "task: told"
+        + data
+        + "output_type: loglikelihood_rolling\ndoc_to_text: ''\ndoc_to_target: '{{text}}'\n"
+        + "metric_list: [{metric: bits_per_byte}]\n"
+    )
+    (folder / "asked.yaml").write_text(
+        "task: asked"
+        + data
+        + "output_type: multiple_choice\ndoc_to_text: '{{text[:20]}}'\ndoc_to_choice: [a, cat, the mat]\n"
+        + "doc_to_target: 1\ntarget_delimiter: ''\nmetric_list: [{metric: acc}]\n"
+    )
+    return TaskManager(include_path=str(folder), include_defaults=False), sum(len(text.encode()) for text in texts)
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_bits_per_byte(kind: str, tasks: tuple[TaskManager, int]) -> None:
+    manager, count = tasks
+    lm = Zoobench(model=Uniform(TOKENIZERS[kind]()), batch_size=2)
+    found = lm_eval.simple_evaluate(lm, tasks=["told"], task_manager=manager, bootstrap_iters=0)
+    tokens = sum(len(lm.tok_encode(text)) for text in (TEXT * 3, "über"))
+    wanted = math.log2(lm.tokenizer.vocab) * tokens / count
+    assert found["results"]["told"]["bits_per_byte,none"] == pytest.approx(wanted, rel=1e-5)
+    assert found["config"]["model_max_length"] == LENGTH
+    assert found["config"]["model_num_parameters"] == 0
+
+
+def test_a_saved_model_answers_by_its_path(tasks: tuple[TaskManager, int], tmp_path: Path) -> None:
+    made = build("lstm", "lm", shape=Shape(length=LENGTH, outputs=256, vocab=256, width=8, depth=1))
+    made.tokenizer = Bytes()
+    save(made, tmp_path / "model")
+    by_path = Zoobench.create_from_arg_string(f"run={tmp_path / 'model'},max_length=64", {"device": "cpu"})
+    found = lm_eval.simple_evaluate(by_path, tasks=["asked"], task_manager=tasks[0], bootstrap_iters=0)
+    again = lm_eval.simple_evaluate(
+        Zoobench(model=made, max_length=64, batch_size=1), tasks=["asked"], task_manager=tasks[0], bootstrap_iters=0
+    )
+    assert found["config"]["model_sha"] == again["config"]["model_sha"]
+    assert found["config"]["model_where"] == str(tmp_path / "model")
+    for a, b in zip(found["samples"]["asked"], again["samples"]["asked"], strict=True):
+        values = [[float(answer[0][0]) for answer in sample["resps"]] for sample in (a, b)]
+        assert values[0] == pytest.approx(values[1], abs=1e-5)
+
+
+# what is generated
+
+
+def continued(lm: Zoobench, context: str, **options: Any) -> str:
+    return lm.generate_until(requests("generate_until", (context, options)), disable_tqdm=True)[0]
+
+
+@pytest.fixture
+def alphabet() -> Zoobench:
+    pytest.importorskip("zoo.generation")
+    return Zoobench(model=Alphabet(Bytes()))
+
+
+def test_continuations_end_before_the_first_stop(alphabet: Zoobench) -> None:
+    assert continued(alphabet, "ab", until=["gh", "fg"], max_gen_toks=20) == "cde"
+    assert continued(alphabet, "ab", until="d", max_gen_toks=20) == "c"
+    assert continued(alphabet, "ab", max_gen_toks=4) == "cdef"
+    assert len(continued(alphabet, "!")) == LENGTH // 2
+
+
+def test_a_prompt_loses_its_beginning_but_never_all_of_itself(alphabet: Zoobench) -> None:
+    assert continued(alphabet, "z" * 60 + "a", max_gen_toks=47) == bytes(range(98, 98 + 47)).decode(errors="replace")
+    with pytest.raises(UserError, match="max_gen_toks=48 must be less than the 48 tokens"):
+        continued(alphabet, "a", max_gen_toks=48)
+    endless = Zoobench(model=Alphabet(Bytes(), length="any"))
+    assert len(endless.tok_encode(continued(endless, " ", max_gen_toks=60, until=["~"]))) == 60
+
+
+def test_samples_depend_on_the_seed_and_the_place_alone(alphabet: Zoobench) -> None:
+    lm = Zoobench(model=Uniform(Characters("abcdefgh")))
+    wish = {"do_sample": True, "max_gen_toks": 9}
+    asked = requests("generate_until", ("a", wish), ("ab", wish), ("a", wish))
+    torch.manual_seed(3)
+    found = lm.generate_until(asked, disable_tqdm=True)
+    assert len(set(found)) == 3
+    lm.batch_size = 1
+    assert lm.generate_until(asked, disable_tqdm=True) == found
+    torch.manual_seed(4)
+    assert lm.generate_until(asked, disable_tqdm=True) != found
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ({}, (0.0, None, None)),
+        ({"temperature": 0.7}, (0.7, None, None)),
+        ({"do_sample": True}, (1.0, None, None)),
+        ({"do_sample": True, "temperature": 0.5, "top_k": 3, "top_p": 0.9}, (0.5, 3, 0.9)),
+        ({"do_sample": False, "temperature": 0.5}, (0.0, None, None)),
+        ({"top_k": 0, "top_p": 1}, (0.0, None, None)),
+    ],
+)
+def test_how_a_task_wants_its_tokens(options: dict[str, Any], wanted: tuple[Any, ...]) -> None:
+    wish = adapter._Wish.of(options, 512)
+    assert (wish.temperature, wish.top_k, wish.top_p) == wanted
+    assert (wish.tokens, wish.until) == (256, ())
+
+
+def test_unknown_wishes_are_refused() -> None:
+    for options, said in (({"max_gen_tokens": 3}, "did you mean"), ({"num_beams": 4}, "beam")):
+        with pytest.raises(UserError, match=said):
+            adapter._Wish.of(options, 512)
+
+
+# what is kept
+
+
+def test_every_answer_reaches_the_cache_of_its_own_model(alphabet: Zoobench) -> None:
+    kept: dict[str, Any] = {}
+    hook = lm_eval.api.model.CacheHook(None)
+    hook.dbdict = kept
+    alphabet.set_cache_hook(hook)
+    asked = {
+        "loglikelihood": [("a", "b"), ("", "c")],
+        "loglikelihood_rolling": [("abc" * 40,)],
+        "generate_until": [("a", {"until": ["e"], "max_gen_toks": 9})],
+    }
+    for kind, arguments in asked.items():
+        answers = getattr(alphabet, kind)(requests(kind, *arguments), disable_tqdm=True)
+        for one, answer in zip(arguments, answers, strict=True):
+            assert kept[lm_eval.api.model.hash_args(kind, one)] == answer
+    for other in (Zoobench(model=Alphabet(Bytes()), max_length=9), Zoobench(model=Uniform(Characters("ab")))):
+        with pytest.raises(UserError, match="another model"):
+            other.set_cache_hook(hook)
+    Zoobench(model=Alphabet(Bytes())).set_cache_hook(hook)
+    kept.pop(adapter.CACHED)
+    with pytest.raises(UserError, match="another model"):
+        alphabet.set_cache_hook(hook)
+
+
+def test_tokenizers_are_named_by_what_they_are() -> None:
+    names = [Zoobench(model=Uniform(made)).tokenizer_name for made in (Bytes(), Characters("ab"), Characters("abc"))]
+    assert len(set(names)) == 3
+    assert names[0] == Zoobench(model=Uniform(Bytes())).tokenizer_name
+
+
+# edges and errors
+
+
+def test_nothing_has_no_cost() -> None:
+    lm = Zoobench(model=Uniform(Bytes()))
+    found = lm.loglikelihood(requests("loglikelihood", ("", ""), ("a", ""), (" ", "b"), ("", "\n")), disable_tqdm=True)
+    byte = -math.log(256)
+    assert [value for value, _ in found] == pytest.approx([0, 0, 2 * byte, 0], abs=1e-5)
+
+
+def test_a_continuation_that_ends_inside_a_token_of_its_context_is_read_by_itself() -> None:
+    lm = Zoobench(model=Uniform(TOKENIZERS["subwords"]()))
+    lm.tok_encode = lambda text, *_, **__: [7] if len(text) > 1 else [5]  # type: ignore[method-assign]
+    assert lm._encode_pair("ab", "c") == ([7], [7, 5][1:])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({}, "say which model"),
+        ({"run": "x", "model": Uniform(Bytes())}, "say which model"),
+        ({"model": Uniform(Bytes()), "max_len": 3}, "no argument 'max_len'; did you mean 'max_length'"),
+        ({"run": "/nowhere/at/all"}, "no such file"),
+        ({"run": 12e4}, "took 120000.0 for a number"),
+        ({"model": Uniform(None)}, "no tokenizer"),
+        ({"model": Uniform(Bytes(), causal="no")}, "no next token"),
+        ({"model": Uniform(Bytes()), "max_length": 49}, "at most 48 tokens"),
+        ({"model": Uniform(Bytes()), "max_length": "all"}, "whole number"),
+        ({"model": Uniform(Bytes()), "batch_size": 0}, "batch_size must be"),
+        ({"model": Uniform(Bytes()), "batch_size": "many"}, "batch_size must be"),
+        ({"model": Uniform(Bytes()), "precision": "fp8"}, "precision 'fp8'"),
+        ({"model": Uniform(Bytes()), "prefix_token_id": 256}, "none of the model's 256 tokens"),
+        ({"model": Uniform(Bytes()), "device": "abacus"}, "device 'abacus'"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line(arguments: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said) as error:
+        Zoobench(**arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_batch_sizes() -> None:
+    sizes = {None: None, "auto": None, "auto:4": None, 7: 7, "7": 7}
+    assert {size: Zoobench(model=Uniform(Bytes()), batch_size=size).batch_size for size in sizes} == sizes
+    assert Zoobench(model=Uniform(Bytes()), batch_size="auto", max_batch_size=5).batch_size == 5
+
+
+def test_a_character_without_a_token_names_the_request() -> None:
+    lm = Zoobench(model=Uniform(Characters("abc ")))
+    with pytest.raises(UserError, match=r"'x' .*in the request 'a cab x'"):
+        lm.loglikelihood(requests("loglikelihood", ("a cab", " x")), disable_tqdm=True)
+    with pytest.raises(UserError, match="chat template"):
+        lm.apply_chat_template([{"role": "user", "content": "a"}])
+
+
+def test_an_error_that_nobody_catches_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    others: list[BaseException] = []
+    monkeypatch.setattr("sys.excepthook", lambda kind, error, trace: others.append(error))
+    for _ in range(2):
+        with pytest.raises(UserError):
+            Zoobench.create_from_arg_obj({"run": "/nowhere"}, {"batch_size": 1})
+    import sys
+
+    for error in (UserError("what to do"), KeyError("theirs")):
+        sys.excepthook(type(error), error, None)
+    assert capsys.readouterr().err == "zoobench: what to do\n"
+    assert [str(error) for error in others] == ["'theirs'"]
