@@ -55,5 +55,5 @@ $(VENV)/.data: pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[data,vision,tuning,hub,dev,oracles]'
+	$(BIN)/python -m pip install --quiet --editable '.[data,vision,tuning,hub,lm-eval,dev,oracles]'
 	@touch $@ $(VENV)/.data

@@ -1,6 +1,6 @@
 """How fast language models answer multiple choice: lm_eval's own backend `hf` and ours, on the same random weights.
 
-A model of the zoo is written as a transformers folder. The same requests, random tokens under contexts of which each has
+A model of the zoo is written as a transformers folder. The same requests, random tokens under contexts each with
 four continuations, go to `hf` with that folder, to our adapter with that folder, and to our adapter with the model of
 the zoo: seconds, medians of turns in which each goes once, and how far any log-likelihood is from that of `hf`. Then
 some models of the zoo with every context read for each continuation, and once for all of them.
