@@ -20,9 +20,14 @@ def columns(finals: Sequence[Record]) -> list[Record]:
 
     Where models of several tasks were asked, the name says which task they were trained on.
     """
-    asked = [record for record in finals if dig(record, "lm_eval.tasks")]
+    asked = [record for record in finals if record.get("lm_eval")]
     several = len({task_of(record) for record in asked}) > 1
-    return [_as_task(record, name, several) for record in asked for name in dig(record, "lm_eval.tasks")]
+    found = [_as_task(record, name, several) for record in asked for name in dig(record, "lm_eval.tasks")]
+    return found + [
+        _refused(record, name, why, several)
+        for record in asked
+        for name, why in (dig(record, "lm_eval.refused") or {}).items()
+    ]
 
 
 def is_question(record: Record) -> bool:
@@ -34,11 +39,8 @@ def _as_task(record: Record, name: str, several: bool) -> Record:
     answer: Mapping[str, Any] = record["lm_eval"]["tasks"][name]
     metrics = answer["metrics"]
     primary = next((metric for metric in PRIMARY if metric in metrics), next(iter(metrics), ""))
-    spec, label = record["spec"], f"{name} after {task_of(record)}" if several else name
     return {
-        **record,
-        "run_id": f"{record['run_id']}/{name}",
-        "spec": {**spec, "task": name, "task_label": label, "stop": _without_target(spec.get("stop"))},
+        **_named(record, name, several),
         "data": {**record["data"], "fingerprint": f"{answer['hash']} {answer['samples']} {answer['fewshot']}"},
         "metrics": {
             "primary": primary,
@@ -50,6 +52,21 @@ def _as_task(record: Record, name: str, several: bool) -> Record:
             "test": {metric: told["value"] for metric, told in metrics.items()},
             "question": {"samples": answer["samples"], "stderr": metrics.get(primary, {}).get("stderr")},
         },
+    }
+
+
+def _refused(record: Record, name: str, why: str, several: bool) -> Record:
+    """A model that could not be asked, as a row that says why."""
+    error = {"kind": "Unsupported", "message": why, "where": ""}
+    return {**_named(record, name, several), "status": "unsupported", "metrics": {"question": {}}, "error": error}
+
+
+def _named(record: Record, name: str, several: bool) -> dict[str, Any]:
+    spec, label = record["spec"], f"{name} after {task_of(record)}" if several else name
+    return {
+        **record,
+        "run_id": f"{record['run_id']}/{name}",
+        "spec": {**spec, "task": name, "task_label": label, "stop": _without_target(spec.get("stop"))},
         "lm_eval": None,
     }
 
@@ -61,7 +78,7 @@ def _without_target(stop: Any) -> Any:
 
 def notes(finals: Iterable[Record]) -> list[str]:
     """How many questions were asked, and the largest standard error that their choice leaves."""
-    asked = [record["metrics"]["question"] for record in finals if is_question(record)]
+    asked = [record["metrics"]["question"] for record in finals if dig(record, "metrics.question.samples")]
     if not asked:
         return []
     samples, errors = asked[0]["samples"], [one["stderr"] for one in asked if one["stderr"] is not None]

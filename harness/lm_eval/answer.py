@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -15,6 +17,10 @@ from harness.errors import UserError
 from harness.execute import local
 from harness.store import Record, Store
 from harness.suite import LmEval, Loaded
+
+if TYPE_CHECKING:
+    from harness.spec import RunSpec
+    from zoo.contract import Model
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,8 @@ class Sheet:
     include: Path | None = None
     data: Path | None = None
     plugins: tuple[str, ...] = ()
+    members: tuple[str, ...] = ()
+    """All tasks of the suite, groups taken apart."""
     threads: int = 1
 
 
@@ -40,17 +48,23 @@ def lacking(record: Record, names: Iterable[str], terms: dict[str, Any]) -> list
 
 
 def store(record: Record, names: Iterable[str], terms: dict[str, Any], found: dict[str, Any]) -> Record:
-    """The record with these answers; older ones stay where they were given on the same terms."""
+    """The record with these answers; older ones stay where they were given on the same terms.
+
+    `found` is what `evaluate` gives, or for a model that could not be asked `package` and `refused`: why, by task.
+    """
     had = record.get("lm_eval") or {}
     if had.get("terms") != terms or had.get("package") != found["package"]:
         had = {}
+    tasks = {**had.get("tasks", {}), **found.get("tasks", {})}
+    refused = {**had.get("refused", {}), **found.get("refused", {})}
     together = {
         "package": found["package"],
         "terms": terms,
         "names": sorted({*had.get("names", ()), *names}),
-        "tasks": {**had.get("tasks", {}), **found["tasks"]},
-        "groups": {**had.get("groups", {}), **found["groups"]},
-        "seconds": had.get("seconds", 0.0) + found["seconds"],
+        "tasks": tasks,
+        "groups": {**had.get("groups", {}), **found.get("groups", {})},
+        "refused": {task: why for task, why in refused.items() if task not in found.get("tasks", {})},
+        "seconds": had.get("seconds", 0.0) + found.get("seconds", 0.0),
     }
     return {**record, "lm_eval": together}
 
@@ -58,8 +72,10 @@ def store(record: Record, names: Iterable[str], terms: dict[str, Any], found: di
 def ask(loaded: Loaded, records: list[Record], kept: Store, workers: int | None, console: Console) -> int:
     """Ask every language model among these final runs what the suite wants and it has not answered; returns how many.
 
+    A model that cannot be asked (a character that it has no token for) keeps none of the others from answering.
+
     Raises:
-        UserError: a task cannot be had, or a model cannot read its questions.
+        UserError: a task cannot be had.
     """
     asked = loaded.suite.lm_eval
     if asked is None:
@@ -67,7 +83,8 @@ def ask(loaded: Loaded, records: list[Record], kept: Store, workers: int | None,
     sheets = [sheet for record in records if (sheet := _sheet(record, asked, loaded, kept)) is not None]
     if not sheets:
         return 0
-    check(loaded)
+    members = tuple(check(loaded))
+    sheets = [dataclasses.replace(sheet, members=members) for sheet in sheets]
     workers = min(workers or local.default_workers(), len(sheets))
     console.print(f"{len(sheets)} models answer {', '.join(asked.tasks)}; {workers} at a time", highlight=False)
     with ProcessPoolExecutor(workers, mp_context=local.context(), initializer=_quiet) as pool, local.without_main():
@@ -82,8 +99,8 @@ def ask(loaded: Loaded, records: list[Record], kept: Store, workers: int | None,
     return len(sheets)
 
 
-def check(loaded: Loaded) -> None:
-    """Find out whether what a suite asks can be had.
+def check(loaded: Loaded) -> list[str]:
+    """Find out whether what a suite asks can be had; the names of its tasks.
 
     Raises:
         UserError: it cannot; at the suite's own line, where it is the name that is wrong.
@@ -92,10 +109,10 @@ def check(loaded: Loaded) -> None:
 
     asked = loaded.suite.lm_eval
     if asked is None:
-        return
+        return []
     include, data = _beside(asked, loaded)
     try:
-        evaluate.check(asked.tasks, include=include, data=data)
+        return evaluate.check(asked.tasks, include=include, data=data)
     except UserError as error:
         if error.file is not None:
             raise
@@ -124,17 +141,14 @@ def _sheet(record: Record, asked: LmEval, loaded: Loaded, kept: Store) -> Sheet 
 
 
 def answer(sheet: Sheet) -> str:
-    """Answer a sheet and store it in the record; says whose it was. Runs in a process of its own.
-
-    Raises:
-        UserError: the model or a task cannot be had.
-    """
+    """Answer a sheet and store it in the record; says whose it was. Runs in a process of its own."""
     import torch
 
     from harness.lm_eval import evaluate
     from harness.progress import title
-    from harness.spec import RunSpec, build_task
+    from harness.spec import RunSpec
     from zoo import registry
+    from zoo.terms import Unsupported
 
     torch.set_num_threads(sheet.threads)
     for plugin in sheet.plugins:
@@ -144,17 +158,30 @@ def answer(sheet: Sheet) -> str:
     if record is None:
         raise UserError("the run is gone", file=kept.run_folder(sheet.run_id))
     spec = RunSpec.from_dict(record["spec"])
+    try:
+        model = _opened(spec, kept)
+        found = evaluate.evaluate(model, sheet.names, include=sheet.include, data=sheet.data, **sheet.terms)
+    except (UserError, Unsupported) as error:
+        why = error.message if isinstance(error, UserError) else str(error)
+        found = {"package": version("lm_eval"), "refused": dict.fromkeys(sheet.members, why)}
+        kept.write(store(record, sheet.names, sheet.terms, found))
+        return f"{title(spec)} cannot be asked: {why}"
+    kept.write(store(record, sheet.names, sheet.terms, found))
+    return f"{title(spec)}: {found['seconds']:.0f} s"
+
+
+def _opened(spec: RunSpec, kept: Store) -> Model:
+    """The model of a final run, or of an external row."""
+    from harness.spec import build_task
+
+    task = build_task(spec)
     if spec.external:
         from harness.external import open_for
 
-        model = open_for(spec, build_task(spec))
-    else:
-        from harness.runs import open_model
+        return open_for(spec, task)
+    from harness.runs import open_model
 
-        model = open_model(str(kept.run_folder(sheet.run_id)))
-    found = evaluate.evaluate(model, sheet.names, include=sheet.include, data=sheet.data, **sheet.terms)
-    kept.write(store(record, sheet.names, sheet.terms, found))
-    return f"{title(spec)}: {found['seconds']:.0f} s"
+    return open_model(str(kept.run_folder(spec.run_id(task.fingerprint))))
 
 
 def ask_one(reference: str, names: list[str], root: Path | None, terms: dict[str, Any], **how: Any) -> dict[str, Any]:

@@ -98,8 +98,8 @@ def evaluate(
     }
 
 
-def check(names: Sequence[str], *, include: Path | None = None, data: Path | None = None) -> None:
-    """Find out whether every task can be had, before any model is asked.
+def check(names: Sequence[str], *, include: Path | None = None, data: Path | None = None) -> list[str]:
+    """Find out whether every task can be had, before any model is asked; their names, groups taken apart.
 
     Raises:
         UserError: as `evaluate`, for names and data.
@@ -109,7 +109,8 @@ def check(names: Sequence[str], *, include: Path | None = None, data: Path | Non
     with ExitStack() as stack:
         for context in (_environment(data), _untouched(0), _quiet(), _bars(lambda text: None)):
             stack.enter_context(context)
-        _load(names, include, lambda text: None)
+        found, _ = _load(names, include, lambda text: None)
+    return list(found["tasks"])
 
 
 def show(stored: Stored, console: Console) -> None:

@@ -272,7 +272,9 @@ class _Scorer:
             last = y[torch.arange(len(batch), device=self.device), lengths - 1]
             held = state_bytes(state) // len(batch)
             rows = [_Row(row.tokens, row.parts, at) for at, group in enumerate(batch) for row in group.rows]
-            for some in self._batches(rows, most=max(1, STATES // max(1, held))):
+            end = len(batch[0]) + max(map(len, rows))  # of padding behind the longest context, where positions may end
+            tight = self.model.longest is not None and end > self.model.longest
+            for some in self._batches(rows, equal=tight, most=max(1, STATES // max(1, held))):
                 at = torch.tensor([row.group for row in some], device=self.device)
                 features = last[at, None]
                 if len(some[0]):
