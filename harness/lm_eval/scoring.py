@@ -263,7 +263,7 @@ class _Scorer:
     def _shared(self, groups: list[_Group]) -> None:
         """Read each context once, and from its state each of its continuations."""
         head = None if self.resume is None else self.head
-        for batch in self._batches(groups, equal=not self.masks):
+        for batch in self._contexts(groups):
             lengths = torch.tensor([len(group) for group in batch], device=self.device)
             inputs = self._padded([group.context for group in batch])
             valid = torch.arange(inputs.shape[1], device=self.device) < lengths[:, None]
@@ -272,15 +272,22 @@ class _Scorer:
             last = y[torch.arange(len(batch), device=self.device), lengths - 1]
             held = state_bytes(state) // len(batch)
             rows = [_Row(row.tokens, row.parts, at) for at, group in enumerate(batch) for row in group.rows]
-            end = len(batch[0]) + max(map(len, rows))  # of padding behind the longest context, where positions may end
-            tight = self.model.longest is not None and end > self.model.longest
-            for some in self._batches(rows, equal=tight, most=max(1, STATES // max(1, held))):
+            for some in self._batches(rows, most=max(1, STATES // max(1, held))):
                 at = torch.tensor([row.group for row in some], device=self.device)
                 features = last[at, None]
                 if len(some[0]):
                     y, _ = self._after(self._padded([row.tokens for row in some]), chosen(state, at), None)
                     features = torch.cat([features, y], dim=1)
                 self._judge(features, some, head, ahead=1)
+
+    def _contexts(self, groups: list[_Group]) -> Iterator[list[_Group]]:
+        """Batches of contexts; of one length where padding behind one and the other would go past the last position."""
+        for batch in self._batches(groups, equal=not self.masks):
+            end = len(batch[0]) + max(len(row) for group in batch for row in group.rows)
+            if self.model.longest is None or end <= self.model.longest:
+                yield batch
+            else:
+                yield from self._batches(batch, equal=True)
 
     def _encode(self, inputs: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
         features: Tensor = self.model.encode(inputs)  # type: ignore[operator]

@@ -31,6 +31,8 @@ def pairs() -> list[tuple[list[int], list[int]]]:
     for length in (1, 3, 9, 9, 14, 20):
         context = tokens(length)
         found += [(context, tokens(n)) for n in (1, 1, 2, 7)]
+    near_the_end = tokens(LENGTH - 4)  # padding to the length of others' answers would go beyond the last position
+    found += [(near_the_end, tokens(n)) for n in (1, 2, 4)]
     found += [
         found[5],
         (found[8][0], []),
