@@ -2,14 +2,13 @@
 
 A model of the zoo is written as a transformers folder. The same requests, random tokens under contexts each with
 four continuations, go to `hf` with that folder, to our adapter with that folder, and to our adapter with the model of
-the zoo: seconds, medians of turns in which each goes once, and how far any log-likelihood is from that of `hf`. Then
+of the zoo: seconds, medians of turns in which each goes once, and how far any log-likelihood is from that of `hf`. Then
 some models of the zoo with every context read for each continuation, and once for all of them.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -61,7 +60,7 @@ def seconds(runs: dict[Any, Callable[[], Any]], turns: int) -> dict[Any, float]:
             run()
             if turn:
                 spent[name].append(time.perf_counter() - began)
-    return {name: statistics.median(times) for name, times in spent.items()}
+    return {name: float(torch.tensor(times).median()) for name, times in spent.items()}
 
 
 def against_hf(name: str, vocab: int, asked: Sequence[Request], sizes: Sequence[int], turns: int) -> Table:

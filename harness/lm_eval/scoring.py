@@ -12,11 +12,12 @@ What is asked, what is cut from it and in which windows a long text is read is l
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -32,7 +33,7 @@ Score: TypeAlias = tuple[float, bool]
 Found: TypeAlias = Callable[[int, Score], None]
 """Told the index of a pair and its score as soon as it is known."""
 
-TOKENS = {"cpu": 2**11, "cuda": 2**15}
+TOKENS = {"cpu": 2**10, "cuda": 2**15}
 """Tokens of a batch, padding included, by device."""
 LOGITS = 2**25
 """Logits at once."""
@@ -162,6 +163,7 @@ class _Row:
     parts: list[_Part] = field(default_factory=list)
     group: int = 0
     """Which context of a batch comes before `tokens`."""
+    after: ClassVar[int] = 0
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -176,6 +178,8 @@ class _Group:
     def __init__(self, context: tuple[int, ...], parts: list[_Part]) -> None:
         self.context, self.parts = context, parts
         self.rows = _rows((part.more, part) for part in parts)
+        self.after = max(map(len, self.rows))
+        """Tokens that are read behind the context, at most."""
 
     def __len__(self) -> int:
         return len(self.context)
@@ -211,8 +215,7 @@ class _Scorer:
         self.head = getattr(parts, "head", None) if hasattr(parts, "encode") else None
         self.resume = getattr(parts, "resume", None) if self.head is not None else None
         self.step = max(1, LOGITS // model.shape.outputs)
-        if self.head is None:
-            self.tokens = min(self.tokens, self.step)
+        self.wide = min(self.tokens, self.step)  # where every step has its logits
         self.masks = self.resume is not None and model.traits.padding_safe
 
     def run(self, parts: list[_Part], share: bool | None) -> None:
@@ -255,39 +258,33 @@ class _Scorer:
         """Read each context with its continuation."""
         rows = _rows((part.context + part.more, part) for part in parts)
         equal = self.model.traits.causal != "strict"  # where padding, which is the future, might be seen
-        for batch in self._batches(rows, equal=equal):
+        for batch in self._batches(rows, self.wide if self.head is None else self.tokens, equal=equal):
             inputs = self._padded([row.tokens for row in batch])
             features = self.model(Batch(inputs=inputs)) if self.head is None else self._encode(inputs)
             self._judge(features, batch, self.head)
 
     def _shared(self, groups: list[_Group]) -> None:
         """Read each context once, and from its state each of its continuations."""
-        head = None if self.resume is None else self.head
-        for batch in self._contexts(groups):
+        if not groups:
+            return
+        head, tokens = (None, self.wide) if self.resume is None else (self.head, self.tokens)
+        most = STATES // max(1, state_bytes(self.model.init_state(1)))
+        for batch in self._batches(groups, tokens, equal=not self.masks, most=max(1, most)):
             lengths = torch.tensor([len(group) for group in batch], device=self.device)
             inputs = self._padded([group.context for group in batch])
             valid = torch.arange(inputs.shape[1], device=self.device) < lengths[:, None]
             equal = len(batch[0]) == len(batch[-1])
             y, state = self._after(inputs, self.model.init_state(len(batch)), None if equal else valid)
             last = y[torch.arange(len(batch), device=self.device), lengths - 1]
-            held = state_bytes(state) // len(batch)
+            most = STATES // max(1, state_bytes(state) // len(batch))
             rows = [_Row(row.tokens, row.parts, at) for at, group in enumerate(batch) for row in group.rows]
-            for some in self._batches(rows, most=max(1, STATES // max(1, held))):
+            for some in self._batches(rows, tokens, most=max(1, most)):
                 at = torch.tensor([row.group for row in some], device=self.device)
                 features = last[at, None]
                 if len(some[0]):
                     y, _ = self._after(self._padded([row.tokens for row in some]), chosen(state, at), None)
                     features = torch.cat([features, y], dim=1)
                 self._judge(features, some, head, ahead=1)
-
-    def _contexts(self, groups: list[_Group]) -> Iterator[list[_Group]]:
-        """Batches of contexts; of one length where padding behind one and the other would go past the last position."""
-        for batch in self._batches(groups, equal=not self.masks):
-            end = len(batch[0]) + max(len(row) for group in batch for row in group.rows)
-            if self.model.longest is None or end <= self.model.longest:
-                yield batch
-            else:
-                yield from self._batches(batch, equal=True)
 
     def _encode(self, inputs: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
         features: Tensor = self.model.encode(inputs)  # type: ignore[operator]
@@ -302,13 +299,22 @@ class _Scorer:
         found: tuple[Tensor, State] = self.resume(inputs, state, valid)
         return found
 
-    def _batches(self, items: list[Long], *, equal: bool = False, most: int | None = None) -> Iterator[list[Long]]:
-        """Items by length, the longest first, as many together as fit; of one length where they must be `equal`."""
-        most = min(self.size or len(items), most or len(items))
+    def _batches(
+        self, items: list[Long], tokens: int, *, equal: bool = False, most: int | None = None
+    ) -> Iterator[list[Long]]:
+        """Items by length, the longest first, as many as `tokens` allow; of one length where they must be `equal`.
+
+        What is read behind the padded items must fit too: some states count the padding (Hyena).
+        """
+        most, longest = min(self.size or len(items), most or len(items)), self.model.longest or math.inf
         batch: list[Long] = []
         for item in sorted(items, key=len, reverse=True):
-            full = len(batch) == most or (len(batch) + 1) * len(batch[0]) > self.tokens if batch else False
-            if full or (batch and equal and len(item) != len(batch[0])):
+            if batch and (
+                len(batch) == most
+                or (len(batch) + 1) * len(batch[0]) > tokens
+                or (equal and len(item) != len(batch[0]))
+                or len(batch[0]) + item.after > longest
+            ):
                 yield batch
                 batch = []
             batch.append(item)

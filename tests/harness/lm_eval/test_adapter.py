@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 from pathlib import Path
@@ -97,7 +98,8 @@ class Theirs(Model):
         cache = DynamicCache()
         for layer, held in state.items():
             cache.update(held["k"], held["v"], int(layer))
-        logits = self.inner(tokens, past_key_values=cache, use_cache=True).logits
+        name = "cache" if "cache" in inspect.signature(self.inner.forward).parameters else "past_key_values"
+        logits = self.inner(tokens, use_cache=True, **{name: cache}).logits
         return logits, {str(i): {"k": layer.keys, "v": layer.values} for i, layer in enumerate(cache.layers)}
 
 

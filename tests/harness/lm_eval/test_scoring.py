@@ -25,17 +25,15 @@ def tokens(*shape: int) -> list[Any]:
 
 @pytest.fixture
 def pairs() -> list[tuple[list[int], list[int]]]:
-    """Questions with several answers, the same twice, answers of one token, nothing, and more than fits."""
+    """Questions with several answers, some of which just fit; one twice, nothing, and more than fits."""
     torch.manual_seed(0)
     found = []
-    for length in (1, 3, 9, 9, 14, 20):
+    for length in (1, 3, 9, 9, 14, 20, 28):
         context = tokens(length)
-        found += [(context, tokens(n)) for n in (1, 1, 2, 7)]
-    near_the_end = tokens(LENGTH - 4)  # padding to the length of others' answers would go beyond the last position
-    found += [(near_the_end, tokens(n)) for n in (1, 2, 4)]
+        found += [(context, tokens(n)) for n in (1, 1, 2, 7, LENGTH + 1 - length) if length + n <= LENGTH + 1]
     found += [
         found[5],
-        (found[8][0], []),
+        (tokens(3), []),
         (tokens(40), tokens(5)),
         (tokens(4), tokens(LENGTH)),
         (tokens(3), tokens(70)),
@@ -155,6 +153,18 @@ def test_no_batch_is_larger_than_it_may_be() -> None:
     made.read.clear()
     scoring.score(made, pairs, batch_tokens=64)
     assert max(rows * steps for rows, steps in made.read) <= 64 < sum(rows * steps for rows, steps in made.read)
+
+
+def test_neither_logits_nor_states_outgrow_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, contexts = Watched(STRICT), [tokens(10) for _ in range(12)]
+    pairs = [(context, [token, 1, 2]) for context in contexts for token in (1, 2)]
+    monkeypatch.setattr(scoring, "LOGITS", 40 * V)
+    scoring.score(made, pairs)
+    assert {rows for rows, steps in made.read if steps == 10} == {4}
+    monkeypatch.setattr(scoring, "STATES", 3 * 4)  # one number of four bytes a row
+    made.read.clear()
+    scoring.score(made, pairs)
+    assert {rows for rows, _ in made.read} == {3}
 
 
 def test_what_the_future_can_shift_is_never_padded() -> None:
