@@ -2,7 +2,7 @@
 
 A model of the zoo is written as a transformers folder. The same requests, random tokens under contexts each with
 four continuations, go to `hf` with that folder, to our adapter with that folder, and to our adapter with the model of
-of the zoo: seconds, medians of turns in which each goes once, and how far any log-likelihood is from that of `hf`. Then
+the zoo: seconds, medians of turns in which each goes once, and how far any log-likelihood is from that of `hf`. Then
 some models of the zoo with every context read for each continuation, and once for all of them.
 """
 
