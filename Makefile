@@ -4,16 +4,19 @@
 # make zoo     every architecture once, ~25 minutes make proofs  the oracle tests, and docs/zoo.md from what they measure
 # make speed   what docs/speed.md shows            make docs    the pages of architectures and tasks
 # make statistics  how often rankings err: the tables of docs/statistics.md
+# make questions  six architectures, asked lm-evaluation-harness
 # make lm …    a family of tasks: lm lra recall state seq2seq images extrapolation; make findings, what they should show
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-SUITES := quick laptop fair zoo findings lm lra recall state seq2seq images extrapolation
+SUITES := quick laptop fair zoo findings questions lm lra recall state seq2seq images extrapolation
 
 .PHONY: $(SUITES) test check proofs docs speed statistics format clean
 
 $(SUITES): $(VENV)/.data
 	$(BIN)/zoobench run $@
+
+questions: $(VENV)/.questions
 
 test: check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
@@ -53,6 +56,10 @@ $(BIN)/python:
 $(VENV)/.data: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[data,vision]'
 	@touch $@
+
+$(VENV)/.questions: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[data,vision,lm-eval]'
+	@touch $@ $(VENV)/.data
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[data,vision,tuning,hub,lm-eval,dev,oracles]'
