@@ -41,6 +41,11 @@ root_option = click.option(
 )
 
 
+opening_option = click.option(
+    "--set", "opening", multiple=True, metavar="KEY=VALUE", help="An option of published weights, such as tokenizer=…"
+)
+
+
 class Group(click.Group):
     """Prints a UserError as one line and leaves with status 2; Ctrl-C with 130."""
 
@@ -319,17 +324,19 @@ def publish_command(suite: str, overrides: tuple[str, ...], root: Path | None) -
 @click.argument("reference", metavar="RUN")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--format", "kind", type=click.Choice(["zoo", "transformers", "rwkv"]), default="zoo", show_default=True)
+@opening_option
 @root_option
 @json_option
-def export(reference: str, folder: Path, kind: str, root: Path | None, as_json: bool) -> None:
+def export(reference: str, folder: Path, kind: str, opening: tuple[str, ...], root: Path | None, as_json: bool) -> None:
     """Write the model of RUN to FOLDER: for `zoo.load`, for transformers, or as RWKV's official model.pth.
 
     A transformers folder gives the same logits there, or is not written.
     """
     from harness.runs import open_model
+    from harness.suite import assignment
     from zoo.pretrained import PretrainedError, rwkv, save, to_transformers
 
-    model = open_model(reference, root)
+    model = open_model(reference, root, **dict(map(assignment, opening)))
     try:
         if kind == "rwkv":
             written = rwkv.save(model, folder / "model.pth").parent
@@ -364,9 +371,12 @@ def new(name: str, task: bool) -> None:
 @click.option("--batch-size", type=click.IntRange(1), help="Sequences at a time [default: by their length].")
 @click.option("--include", type=click.Path(exists=True, path_type=Path, file_okay=False), help="A folder of tasks.")
 @click.option("--data", type=click.Path(exists=True, path_type=Path, file_okay=False), help="Files of `local_*` tasks.")
+@opening_option
 @root_option
 @json_option
-def eval_command(reference: str, tasks: str, root: Path | None, as_json: bool, **given: Any) -> None:
+def eval_command(
+    reference: str, tasks: str, opening: tuple[str, ...], root: Path | None, as_json: bool, **given: Any
+) -> None:
     """Let RUN answer tasks of lm-evaluation-harness. Answers of a run are stored in its record.
 
     RUN is a run's folder, its id, or labels such as quick/pre_ln/text/0; or published weights: a path, an id on the
@@ -374,15 +384,20 @@ def eval_command(reference: str, tasks: str, root: Path | None, as_json: bool, *
     """
     from harness.lm_eval import evaluate
     from harness.lm_eval.answer import ask_one
+    from harness.suite import assignment
 
     names = [name.strip() for name in tasks.split(",") if name.strip()]
     terms = {name: given.pop(name) for name in ("limit", "fewshot", "max_length")}
     with console(stderr=True).status("") as status:
-        found = ask_one(reference, names, root, terms, tell=status.update, **given)
+        found, record = ask_one(
+            reference, names, root, terms, opening=dict(map(assignment, opening)), tell=status.update, **given
+        )
     if as_json:
         emit(found)
     else:
         evaluate.show(found, console())
+        if record is not None:
+            click.echo(f"stored in {record}; `zoobench board` shows it")
 
 
 @main.command("doctor")
@@ -454,21 +469,26 @@ def bench_command(names: tuple[str, ...], out: Path | None, as_json: bool, **ask
 @click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), help="Among the likeliest that together reach P.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--stop", multiple=True, metavar="TEXT", help="End before this text.")
+@opening_option
 @root_option
 @json_option
-def generate_command(model: str, prompt: str, root: Path | None, as_json: bool, **options: Any) -> None:
+def generate_command(
+    model: str, prompt: str, opening: tuple[str, ...], root: Path | None, as_json: bool, **options: Any
+) -> None:
     """Write what follows a prompt, by the model of RUN: a finished run, a folder, or published weights.
 
     RUN is a run's path, id or labels (quick/pre_ln/text/0), or what zoo.load opens (org/name, rwkv:file.pth).
     """
     from harness.runs import open_model
+    from harness.suite import assignment
     from zoo.generation import stream_text
 
     written: list[str] = []
     try:
         if prompt == "-":
             prompt = sys.stdin.buffer.read().decode()
-        for piece in stream_text(open_model(model, root), prompt, **options):
+        opened = open_model(model, root, **dict(map(assignment, opening)))
+        for piece in stream_text(opened, prompt, **options):
             written.append(piece)
             if not as_json:
                 click.echo(piece, nl=False)

@@ -97,8 +97,11 @@ def tokenizer_of(folder: Path) -> dict[str, Any] | None:
     return described
 
 
-def open_model(reference: str, root: Path | None = None) -> Model:
+def open_model(reference: str, root: Path | None = None, **options: Any) -> Model:
     """The model of a run, or what `zoo.load` opens: a path, an id on the hub, `KIND:…`; in eval mode.
+
+    Args:
+        options: of `zoo.load`; a run has none.
 
     Raises:
         UserError: no such run or model, a run without weights, or weights that do not fit.
@@ -108,7 +111,9 @@ def open_model(reference: str, root: Path | None = None) -> Model:
     run = find(reference, root)
     try:
         if run is None:
-            return load(reference)
+            return load(reference, **options)
+        if options:
+            raise UserError(f"a run is opened as it is; {', '.join(options)} is for published weights", file=run)
         if not (run / MODEL / "zoo.json").is_file():
             raise UserError(_without_weights(read(run)), file=run)
         return load(run / MODEL, kind="zoo", plugins=_plugins(run))

@@ -184,11 +184,20 @@ def _opened(spec: RunSpec, kept: Store) -> Model:
     return open_model(str(kept.run_folder(spec.run_id(task.fingerprint))))
 
 
-def ask_one(reference: str, names: list[str], root: Path | None, terms: dict[str, Any], **how: Any) -> dict[str, Any]:
-    """What the model of a run, or a published one, answers; a run's answers are stored in its record, too.
+def ask_one(
+    reference: str,
+    names: list[str],
+    root: Path | None,
+    terms: dict[str, Any],
+    *,
+    opening: dict[str, Any] | None = None,
+    **how: Any,
+) -> tuple[dict[str, Any], Path | None]:
+    """What the model of a run, or a published one, answers; and the record of the run, in which it is stored.
 
     Args:
-        reference: as `harness.runs.open_model`. terms: as `LmEval.terms`. how: the rest of what `evaluate` takes.
+        reference, opening: as `harness.runs.open_model`'s arguments. terms: as `LmEval.terms`.
+        how: the rest of what `evaluate` takes.
 
     Raises:
         UserError: the model or a task cannot be had, or the model cannot read the questions.
@@ -196,12 +205,13 @@ def ask_one(reference: str, names: list[str], root: Path | None, terms: dict[str
     from harness import runs
     from harness.lm_eval import evaluate
 
-    model, folder = runs.open_model(reference, root), runs.find(reference, root)
+    model, folder = runs.open_model(reference, root, **(opening or {})), runs.find(reference, root)
     found = evaluate.evaluate(model, names, **terms, **how)
-    if folder is not None:
-        kept, record = Store(folder.parent.name, folder.parent.parent), runs.read(folder)
-        kept.write(store(record, names, terms, found))
-    return found
+    if folder is None:
+        return found, None
+    kept, record = Store(folder.parent.name, folder.parent.parent), runs.read(folder)
+    kept.write(store(record, names, terms, found))
+    return found, folder / "record.json"
 
 
 def _quiet() -> None:

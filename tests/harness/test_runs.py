@@ -89,6 +89,13 @@ def test_a_run_without_weights_says_how_to_get_them(root, tmp_path):
             runs.open_model(str(bare))
 
 
+def test_options_are_for_published_weights(root):
+    with pytest.raises(UserError, match=r"a run is opened as it is; tokenizer is for published weights"):
+        runs.open_model("kept/lstm", root, tokenizer="bytes")
+    with pytest.raises(UserError, match=r"unexpected keyword argument 'tokenizer'"):
+        runs.open_model(f"zoo:{runs.find('kept/lstm', root)}", root, tokenizer="bytes")
+
+
 def test_weights_can_be_dropped_and_trials_keep_none(root, tmp_path):
     (tmp_path / "kept.yaml").write_text(SUITE + "weights: drop\n")
     loaded = load(tmp_path / "kept.yaml")
