@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -36,7 +37,8 @@ def task(
 ) -> list[str]:
     """Notes for one task, the most important first."""
     ranked = [row for row in board.rows if row.ranked]
-    found = [_versus(board, ranked, line) for line in board.lines] if ranked else ["nothing could be ranked"]
+    doubt = questions.doubt(finals)
+    found = [_versus(board, ranked, line, doubt) for line in board.lines] if ranked else ["nothing could be ranked"]
     found += questions.notes(finals)
     found += _difference(board, ranked)
     found += comparison.notes
@@ -95,11 +97,14 @@ def _scored(finals: Sequence[Record]) -> list[Record]:
     return [r for r in finals if gather.score_of(r) is not None]
 
 
-def _versus(board: TaskBoard, ranked: Sequence[Row], line: Line) -> str:
-    """A baseline is beaten when every seed beats it and the whole interval lies on the better side."""
+def _versus(board: TaskBoard, ranked: Sequence[Row], line: Line, doubt: float = 0.0) -> str:
+    """A baseline is beaten when every seed beats it and the whole interval lies on the better side.
+
+    The interval is wider by what the choice of questions leaves open, where `doubt` is its standard error.
+    """
     groups: dict[str, list[str]] = {"beat": [], "cannot tell": [], "do not": []}
     for row in ranked:
-        ends = [board.key(v) for v in (*row.scores, row.low, row.high) if v is not None]
+        ends = [board.key(v) for v in (*row.scores, *_widened(row, doubt)) if v is not None]
         limit = board.key(line.value)
         verdict = "beat" if max(ends) < limit else "do not" if min(ends) >= limit else "cannot tell"
         groups[verdict].append(row.architecture)
@@ -107,6 +112,14 @@ def _versus(board: TaskBoard, ranked: Sequence[Row], line: Line) -> str:
     told = [f"beat {line.name} ({line.value:.3f}): {_all(beaten, len(ranked))}"]
     told += [f"{verdict}: {_all(names, len(ranked))}" for verdict, names in groups.items() if names]
     return "; ".join(told)
+
+
+def _widened(row: Row, doubt: float) -> tuple[float | None, float | None]:
+    """The ends of a row's 95% interval, with another independent standard error in it."""
+    if not doubt or row.mean is None:
+        return row.low, row.high
+    half = math.hypot(row.mean - row.low if row.low is not None else 0.0, 1.96 * doubt)
+    return row.mean - half, row.mean + half
 
 
 def _all(names: Sequence[str], total: int) -> str:

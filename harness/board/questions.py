@@ -6,7 +6,7 @@ everywhere; which questions were asked is the same for all rows, and its standar
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.board.gather import Record, dig, task_of
@@ -76,11 +76,20 @@ def _without_target(stop: Any) -> Any:
     return {k: v for k, v in stop.items() if k != "target"} if isinstance(stop, Mapping) else stop
 
 
-def notes(finals: Iterable[Record]) -> list[str]:
+def notes(finals: Sequence[Record]) -> list[str]:
     """How many questions were asked, and the largest standard error that their choice leaves."""
     asked = [record["metrics"]["question"] for record in finals if dig(record, "metrics.question.samples")]
     if not asked:
         return []
-    samples, errors = asked[0]["samples"], [one["stderr"] for one in asked if one["stderr"] is not None]
-    doubt = f"; which ones they are leaves each score a standard error of up to {max(errors):.2g}" if errors else ""
-    return [f"{samples:,} questions of lm-evaluation-harness, the same for all rows{doubt}"]
+    samples, error = asked[0]["samples"], doubt(finals)
+    told = f"; which ones they are leaves each score a standard error of up to {error:.2g}" if error else ""
+    return [f"{samples:,} questions of lm-evaluation-harness, the same for all rows{told}"]
+
+
+def doubt(finals: Sequence[Record]) -> float:
+    """The largest standard error that the choice of questions leaves a score; 0 where none is known.
+
+    Rows share their questions, so it is no part of what tells them apart; but it is of what tells them from chance.
+    """
+    errors = (dig(record, "metrics.question.stderr") for record in finals)
+    return max((error for error in errors if error is not None), default=0.0)

@@ -50,6 +50,17 @@ def test_each_question_is_ranked_behind_the_tasks(answered, baselines):
     assert not any("questions" in note for note in text.notes)
 
 
+def test_chance_is_beaten_only_beyond_the_doubt_of_which_questions_were_asked(answered):
+    """s4d's .40 lies five standard errors of .03 above .25; with .08 it lies less than two."""
+    arc = board.make("quick", answered, []).tasks[1]
+    assert next(note for note in arc.notes if "chance" in note) == "beat chance (0.250): pre_ln, s4d; cannot tell: lstm"
+    for record in answered:
+        record["lm_eval"]["tasks"]["arc"]["metrics"]["acc"]["stderr"] = 0.08
+    arc = board.make("quick", answered, []).tasks[1]
+    assert "beat chance (0.250): pre_ln; cannot tell: s4d, lstm" in arc.notes
+    assert not arc.rows[0].groups & arc.rows[1].groups, "they answered the same questions"
+
+
 def test_other_questions_are_not_compared(answered, baselines):
     answered[0]["lm_eval"]["tasks"]["arc"]["hash"] = "badc0de"
     made = board.make("quick", answered, baselines)
