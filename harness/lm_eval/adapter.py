@@ -51,7 +51,8 @@ class Zoobench(TemplateLM):
         results: where runs lie; None for where zoobench puts them.
         max_length: the most tokens read at once; None for what the model was built or trained for. More only where the
             model has no longest sequence.
-        batch_size: sequences at once, at most; None or "auto" for as many as a budget of tokens allows.
+        batch_size: sequences at once, at most; None or "auto", and the 1 that lm_eval's command line takes for itself,
+            for as many as a budget of tokens allows.
         max_batch_size: the same, beside "auto".
         device: where the model runs; None for CUDA where there is one, and for a given `Model` where that is.
         prefix_token_id: the token before a text that has nothing before it; None for the tokenizer's.
@@ -110,12 +111,12 @@ class Zoobench(TemplateLM):
     @classmethod
     def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> Zoobench:
         _one_line_errors()
-        return super().create_from_arg_string(arg_string, additional_config)
+        return super().create_from_arg_string(arg_string, _said(additional_config))
 
     @classmethod
     def create_from_arg_obj(cls, arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None) -> Zoobench:
         _one_line_errors()
-        return super().create_from_arg_obj(arg_dict, additional_config)
+        return super().create_from_arg_obj(arg_dict, _said(additional_config))
 
     # tokens
 
@@ -401,6 +402,11 @@ def _batch_size(size: int | str | None, most: int | None) -> int | None:
     if size is not None and (not str(size).isdigit() or int(size) < 1):
         raise UserError(f"batch_size must be a whole number, at least 1, or auto, got {size!r}")
     return None if size is None else int(size)
+
+
+def _said(config: dict[str, Any] | None) -> dict[str, Any]:
+    """What lm_eval's command line adds. It says `batch_size=1` where nobody said anything: as many as are good."""
+    return {name: value for name, value in (config or {}).items() if (name, value) != ("batch_size", 1)}
 
 
 def _one_line_errors() -> None:

@@ -426,3 +426,12 @@ def test_an_error_that_nobody_catches_is_one_line(
         sys.excepthook(type(error), error, None)
     assert capsys.readouterr().err == "zoobench: what to do\n"
     assert [str(error) for error in others] == ["'theirs'"]
+
+
+def test_lm_eval_s_own_batch_size_is_none_that_somebody_said(tmp_path: Path) -> None:
+    ours = build("gru", "lm", shape=Shape(length=8, vocab=256, outputs=256, width=8, depth=1))
+    ours.tokenizer = Bytes()
+    save(ours, tmp_path)
+    made = [Zoobench.create_from_arg_obj({"run": str(tmp_path)}, {"batch_size": size}) for size in (1, 4, None)]
+    assert [lm.batch_size for lm in made] == [None, 4, None]
+    assert Zoobench(model=ours, batch_size=1).batch_size == 1

@@ -83,7 +83,7 @@ def check(name: str, pairs: list[Any]) -> None:
     ):
         found = scoring.score(made, pairs, **options)
         assert [greedy for _, greedy in found] == [greedy for _, greedy in wanted], options
-        assert [value for value, _ in found] == pytest.approx([value for value, _ in wanted], abs=2e-5), options
+        assert [value for value, _ in found] == pytest.approx([value for value, _ in wanted], abs=5e-5), options
 
 
 @pytest.mark.parametrize("name", FEW)
