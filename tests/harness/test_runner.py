@@ -108,7 +108,7 @@ def test_a_suite_from_start_to_end_and_once_more(suite, quiet, tmp_path):
     assert {record["status"] for record in results.records} == {"ok"}
     for record in results.records:
         folder = results.folder / record["run_id"]
-        assert sorted(path.name for path in folder.iterdir()) == ["curve.jsonl", "record.json"]
+        assert sorted(path.name for path in folder.iterdir()) == ["curve.jsonl", "model", "record.json"]
     assert json.loads((results.folder / "baselines.json").read_text())
     with filelock.FileLock(results.folder / ".lock", blocking=False):
         pass  # free again
