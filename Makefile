@@ -37,6 +37,7 @@ docs: $(VENV)/.dev
 speed: $(VENV)/.dev
 	$(BIN)/python benchmarks/architectures.py docs/speed
 	$(BIN)/python benchmarks/training_loop.py docs/speed
+	$(BIN)/python benchmarks/log_likelihoods.py
 
 statistics: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/statistics.py docs/statistics.md
