@@ -405,8 +405,10 @@ def _batch_size(size: int | str | None, most: int | None) -> int | None:
 
 
 def _said(config: dict[str, Any] | None) -> dict[str, Any]:
-    """What lm_eval's command line adds. It says `batch_size=1` where nobody said anything: as many as are good."""
-    return {name: value for name, value in (config or {}).items() if (name, value) != ("batch_size", 1)}
+    """What lm_eval's command line adds, without what it says where nobody said anything: a batch of 1, and CUDA where
+    there is none."""
+    unsaid = [("batch_size", 1)] if torch.cuda.is_available() else [("batch_size", 1), ("device", "cuda:0")]
+    return {name: value for name, value in (config or {}).items() if (name, value) not in unsaid}
 
 
 def _one_line_errors() -> None:
