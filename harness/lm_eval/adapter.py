@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from harness import device as machine
 from harness.errors import UserError
+from harness.external import digest
 from harness.lm_eval import scoring
 from harness.runs import open_model
 from zoo.contract import Model, Unsupported
@@ -293,11 +294,7 @@ class Zoobench(TemplateLM):
     @cached_property
     def weights(self) -> str:
         """A hash of all parameters and buffers."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.model.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-        return digest.hexdigest()[:16]
+        return digest(self.model)
 
     def get_model_info(self) -> dict[str, Any]:
         """What lm_eval writes beside the results."""
