@@ -6,14 +6,12 @@ trained or tuned, one record stands for all seeds, and a board shows it as exter
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import asdict
 from hashlib import blake2b
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from harness import pretrained
 from harness.errors import UserError
-from zoo.lookup import nearest
 from zoo.terms import Unsupported
 
 if TYPE_CHECKING:
@@ -23,30 +21,8 @@ if TYPE_CHECKING:
     from zoo.contract import Model
     from zoo.sizing import Size
 
-NAME = "pretrained"
-"""What stands in a suite where a registered architecture would."""
 TEXTS = ("The quick brown fox\n", " jumps over 13 lazy dogs; e.g. naïve ones — 日本語.", "  def f(x):\n\treturn x")
 """What two tokenizers must read alike to be taken for one."""
-
-
-def kind_and_where(options: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
-    """Of an entry's options: the kind of checkpoint, where it lies, and the options of that kind.
-
-    Raises:
-        ValueError: not exactly one kind.
-    """
-    from zoo.pretrained import KINDS
-
-    kinds = [name for name in options if name in KINDS]
-    if len(kinds) != 1:
-        known = ", ".join(KINDS)
-        unknown = next((name for name in options if name not in KINDS), "")
-        near = nearest(unknown, KINDS) if unknown and not kinds else ""
-        raise ValueError(f"name one kind of checkpoint, such as {{timm: mixer_b16_224}}; known: {known}{near}")
-    rest = {name: value for name, value in options.items() if name != kinds[0]}
-    if not isinstance(options[kinds[0]], str):
-        raise ValueError(f"{kinds[0]} must be a path or a name, got {options[kinds[0]]!r}")
-    return kinds[0], options[kinds[0]], rest
 
 
 def open_for(spec: RunSpec, task: Task) -> Model:
@@ -57,7 +33,7 @@ def open_for(spec: RunSpec, task: Task) -> Model:
     """
     from zoo.pretrained import PretrainedError, load
 
-    kind, where, rest = kind_and_where(spec.options)
+    kind, where, rest = pretrained.kind_and_where(spec.options)
     try:
         model = load(where if kind != "timm" or "/" in where else f"timm/{where}", kind=kind, **rest)
     except PretrainedError as error:
@@ -126,7 +102,7 @@ def record(spec: RunSpec, suite: str) -> Record:
     for split in ("valid", "test"):
         most = None if limits[split] == "all" else int(limits[split])
         made["metrics"][split] = evaluate(model, task, split, size=8, limit=most)
-    kind, where, _ = kind_and_where(spec.options)
+    kind, where, _ = pretrained.kind_and_where(spec.options)
     return {
         **made,
         "size": asdict(size(model, task)),
@@ -144,17 +120,3 @@ def digest(model: Model) -> str:
         seen.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
         seen.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return seen.hexdigest()
-
-
-def label(options: dict[str, Any]) -> str:
-    """The name of a row that has none: the last part of where its weights lie."""
-    try:
-        _, where, _ = kind_and_where(options)
-    except ValueError:
-        return NAME
-    return Path(where).name or NAME
-
-
-def seedless(spec: RunSpec) -> RunSpec:
-    """A spec without what an external row does not have."""
-    return dataclasses.replace(spec, match=None, stop={}, train={})

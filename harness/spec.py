@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import tasks
-from harness import external
+from harness import pretrained
 from harness.suite import TUNABLE, Evaluate, Loaded, Question, Train
 from tasks.base import Task
 from zoo.terms import Role
@@ -69,7 +69,7 @@ class RunSpec:
     @property
     def external(self) -> bool:
         """Whether its weights were made elsewhere: it is scored, and neither sized, tuned, trained nor ranked."""
-        return self.architecture == external.NAME
+        return self.architecture == pretrained.NAME
 
     @property
     def cell(self) -> Cell:
@@ -136,7 +136,7 @@ def _spec(
         plugins=plugins,
         track=name,
     )
-    return external.seedless(made) if made.external else made
+    return made.replace(match=None, stop={}, train={}) if made.external else made
 
 
 def _evaluated(evaluate: Evaluate) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 from pydantic_core import PydanticCustomError
 
 import tasks as task_registry
-from harness import external
+from harness import pretrained
 from harness.eligible import GATES
 from harness.errors import UserError
 from harness.source import Loader, Path_, Source, merge, read
@@ -285,7 +285,7 @@ class Choice(Strict):
     @property
     def external(self) -> bool:
         """Whether its weights were made elsewhere (`pretrained`)."""
-        return self.name == external.NAME
+        return self.name == pretrained.NAME
 
 
 class Question(Strict):
@@ -554,7 +554,7 @@ def _entry(kind: str, raw: Any, index: int, source: Source) -> dict[str, Any]:
     name, options = own[0], raw[own[0]] or {}
     if not isinstance(options, dict):
         raise source.error("options must be a mapping such as {length: 128}", (*path, name))
-    plain = external.label(options) if kind == "architectures" and name == external.NAME else name
+    plain = pretrained.label(options) if kind == "architectures" and name == pretrained.NAME else name
     label = str(raw.get("as") or plain)
     rest = {key: raw[key] for key in raw if key not in (name, "as")}
     return {"name": name, "options": options, "label": label, **rest}
@@ -710,7 +710,7 @@ def _check_external(choice: Choice, loaded: Loaded, path: Path_) -> None:
     from zoo.pretrained import KINDS
 
     try:
-        kind, _, rest = external.kind_and_where(choice.options)
+        kind, _, rest = pretrained.kind_and_where(choice.options)
     except ValueError as error:
         raise loaded.error(str(error), path) from None
     options = options_of(KINDS.resolve(kind), skip=1)

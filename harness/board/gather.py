@@ -9,7 +9,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness import external
+from harness import pretrained
 from harness.board.model import Row
 
 Record = Mapping[str, Any]
@@ -62,7 +62,7 @@ def seed_of(record: Record) -> int:
 
 def is_external(record: Record) -> bool:
     """Whether its weights were made elsewhere (`harness.external`): it is shown, and nothing is compared with it."""
-    return dig(record, "spec.architecture") == external.NAME
+    return dig(record, "spec.architecture") == pretrained.NAME
 
 
 def score_of(record: Record) -> float | None:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from zoo import registry, tokenizers
 from zoo.contract import Model, Shape, Unsupported
-from zoo.pretrained import files
+from zoo.pretrained import files, rwkv_package
 from zoo.pretrained.errors import PretrainedError
 
 ROOTS = ("emb", "blocks", "ln_out", "head")
@@ -77,9 +77,9 @@ def load(
     names, weights = official_names(model), _in_shape(weights, model)
     files.agree({names[name]: value for name, value in model.state_dict().items()}, weights, where)
     if through == "rwkv":
-        from zoo.pretrained.rwkv_package import Packaged
-
-        model = Packaged(version, scaled(weights, version, head_size_divisor), model.shape, where, strategy)
+        model = rwkv_package.Packaged(
+            version, scaled(weights, version, head_size_divisor), model.shape, where, strategy
+        )
     else:
         model.to_empty(device="cpu")
         files.fit(model, {name: weights[there] for name, there in names.items()}, where)
@@ -113,29 +113,8 @@ def save(model: Model, path: str | Path) -> Path:
         weights |= {name: torch.zeros_like(weights[alike + name[-1]]) for name in UNUSED}
     if version == 4:
         weights = {name: value.view(1, 1, -1) if "time_mix" in name else value for name, value in weights.items()}
-    write(weights, path)
+    rwkv_package.write(weights, path)
     return path
-
-
-def write(weights: Mapping[str, Tensor], path: Path) -> None:
-    """Write official weights where the package can read them: it tells versions apart by the order of the names.
-
-    Raises:
-        PretrainedError: the file cannot be written.
-    """
-    from safetensors.torch import save_file
-
-    ordered = dict(sorted(weights.items(), key=lambda item: "ln_x" not in item[0] and "time_maa" not in item[0]))
-    part = path.with_name(path.name + ".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".safetensors":
-            save_file(ordered, part, metadata={"format": "pt"})
-        else:
-            torch.save(ordered, part)
-        part.replace(path)
-    except (OSError, RuntimeError) as error:
-        raise PretrainedError(f"{path}: cannot be written ({error})") from None
 
 
 def official_names(model: Model) -> dict[str, str]:

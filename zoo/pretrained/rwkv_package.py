@@ -95,6 +95,27 @@ class Packaged(Model):
         return torch.stack(rows).to(tokens.device), after
 
 
+def write(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Write official weights where the package can read them: it tells versions apart by the order of the names.
+
+    Raises:
+        PretrainedError: the file cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    ordered = dict(sorted(weights.items(), key=lambda item: "ln_x" not in item[0] and "time_maa" not in item[0]))
+    part = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".safetensors":
+            save_file(ordered, part, metadata={"format": "pt"})
+        else:
+            torch.save(ordered, part)
+        part.replace(path)
+    except (OSError, RuntimeError) as error:
+        raise PretrainedError(f"{path}: cannot be written ({error})") from None
+
+
 def inference(version: int) -> Any:
     """The package's model class for a version: `(path without .pth, strategy)`.
 
@@ -115,8 +136,6 @@ def _placed(strategy: str) -> tuple[torch.device, torch.dtype]:
 
 def _opened(version: int, weights: Mapping[str, Tensor], where: str, strategy: str) -> Any:
     """The package reads a file that ends in .pth: one is written for it."""
-    from zoo.pretrained.rwkv import write
-
     make = inference(version)
     early = {name: value.float() for name, value in weights.items() if name.startswith(("emb.", "blocks.0.ln0."))}
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # RWKV-7's stays mapped into memory
