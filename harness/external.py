@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from harness import pretrained
 from harness.errors import UserError
 from zoo.terms import Unsupported
+from zoo.tokenizers import TokenizerError
 
 if TYPE_CHECKING:
     from harness.spec import RunSpec
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from tasks.base import Task
     from zoo.contract import Model
     from zoo.sizing import Size
+    from zoo.tokenizers import Tokenizer
 
 TEXTS = ("The quick brown fox\n", " jumps over 13 lazy dogs; e.g. naïve ones — 日本語.", "  def f(x):\n\treturn x")
 """What two tokenizers must read alike to be taken for one."""
@@ -64,11 +66,21 @@ def _fit_text(model: Model, task: Task) -> None:
     own, asked = model.tokenizer, task.tokenizer
     if asked is None:
         raise Unsupported("it was trained on text; this task's tokens are not text")
-    if own is None or any(own.encode(text, special=False) != asked.encode(text) for text in TEXTS):
+    if own is None or not _alike(own, asked):
         told = "does not come with a tokenizer" if own is None else f"has another tokenizer ({own.kind})"
         raise Unsupported(f"it {told}; this task gives {asked.kind} tokens")
     if model.longest is not None and model.longest < task.shape.length:
         raise Unsupported(f"it reads {model.longest} tokens at most; this task has {task.shape.length}")
+
+
+def _alike(own: Tokenizer, asked: Tokenizer) -> bool:
+    """Whether two tokenizers read a text alike; one that has no token for some character is like itself alone."""
+    if own.describe() == asked.describe():
+        return True
+    try:
+        return all(own.encode(text, special=False) == asked.encode(text) for text in TEXTS)
+    except TokenizerError:
+        return False
 
 
 def size(model: Model, task: Task) -> Size:

@@ -105,6 +105,7 @@ def test_weights_that_are_not_there_are_told_before_anything_runs(tmp_path):
     ("task", "words"),
     [
         (("text", {"length": 16, "tokens": "characters"}), "another tokenizer .bytes.; this task gives characters"),
+        (("text", {"length": 16, "tokens": "characters", "corpus": "kjv"}), "another tokenizer .bytes."),
         (("mqar", {}), "its weights are for the role lm|not text"),
         (("pixels", {"pool": 4}), "for the role lm; this task asks for classify"),
     ],
