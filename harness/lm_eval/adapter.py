@@ -133,7 +133,10 @@ class Zoobench(TemplateLM):
     @property
     def tokenizer_name(self) -> str:
         """Names the tokenizer by what it is; caches of tokenized requests go by it."""
-        described = json.dumps(self.tokenizer.describe(), sort_keys=True)
+        try:
+            described = json.dumps(self.tokenizer.describe(), sort_keys=True)
+        except ValueError:  # one of transformers' that is written in Python
+            described = f"{self.where} {self.tokenizer.vocab}"
         return f"{self.tokenizer.kind}-{hashlib.sha256(described.encode()).hexdigest()[:12]}"
 
     def tok_encode(
