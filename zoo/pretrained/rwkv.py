@@ -6,7 +6,7 @@ Version, sizes and options are read off the names and shapes of the tensors. Two
                 exp(−exp(w)) in 5.2, and drops axes of length 1
     ln_x        its eps is 1e-5 · head_size_divisor²: 64e-5 in official code, 1e-5 under rwkv.cpp's RWKV-5.2
 
-rwkv.cpp also transposes the low-rank factors of RWKV-6.
+rwkv.cpp also transposes the low-rank factors of RWKV-6; where RWKV-7's are, they are turned back too.
 """
 
 from __future__ import annotations
@@ -36,6 +36,11 @@ FIXED = {
     "backbone.norm.bias": "ln_out.bias",
     "head.weight": "head.weight",
 }
+FACTORS = {
+    6: ("time_maa_w1", "time_maa_w2", "time_decay_w1", "time_decay_w2"),
+    7: tuple(f"{c}{i}" for c in "wavg" for i in (1, 2)),
+}
+"""Low-rank matrices, which conversions turn around."""
 OFFICIAL_DIVISOR = 8.0
 
 
@@ -137,8 +142,8 @@ def _read(where: str, decay: str) -> tuple[int, dict[str, Tensor], bool]:
     version = version_of(weights, where)
     if version == 7:
         weights = {name: value for name, value in weights.items() if name not in UNUSED}
-    elif version == 6:
-        weights = _upright(weights)
+    if version > 5:
+        weights = _upright(weights, version)
     pickled = any(file.suffix != ".safetensors" for file in files.weights_in(path))
     applied = decay == "applied" or (decay == "auto" and not pickled and holds_applied(weights, version))
     return version, _raw_decays(weights, version, where) if applied else weights, applied
@@ -267,12 +272,12 @@ def _depth(weights: Mapping[str, Tensor], where: str) -> int:
     return len(found)
 
 
-def _upright(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """RWKV-6 with its low-rank factors as officially, where the width stands in front in the first of them."""
-    width, first = weights.get("ln_out.weight"), weights.get("blocks.0.att.time_maa_w1")
+def _upright(weights: Mapping[str, Tensor], version: int) -> dict[str, Tensor]:
+    """With the low-rank factors as officially, where the width stands in front in the first of them."""
+    width, first = weights.get("ln_out.weight"), weights.get(f"blocks.0.att.{FACTORS[version][0]}")
     if width is None or first is None or first.shape[:1] == width.shape or first.shape[-1:] != width.shape:
         return dict(weights)
-    turned = (".time_maa_w1", ".time_maa_w2", ".time_decay_w1", ".time_decay_w2")
+    turned = tuple(f".att.{name}" for name in FACTORS[version])
     return {name: value.mT if name.endswith(turned) and value.dim() > 1 else value for name, value in weights.items()}
 
 

@@ -105,7 +105,7 @@ def test_written_by_others(version, tmp_path):
             weights[name] = value[None, None]
         elif value.dim() > 1 and min(value.shape) == 1:
             weights[name] = value.squeeze()
-        elif name.endswith(("_w1", "_w2")):
+        elif version > 5 and name.partition(".att.")[2] in rwkv.FACTORS[version]:
             weights[name] = value.mT
     path = tmp_path / "model.pth"
     if version == 7:
