@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import multiprocessing
 import signal
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -93,8 +94,10 @@ def ask(loaded: Loaded, records: list[Record], kept: Store, workers: int | None,
             for number, future in enumerate(as_completed(futures), 1):
                 told = future.result()
                 console.print(f"  {number}/{len(sheets)} {told}", highlight=False)
-        except BaseException:
+        except BaseException:  # what was answered is stored; the rest is asked the next time
             pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                process.terminate()
             raise
     return len(sheets)
 
