@@ -95,7 +95,8 @@ def ask(loaded: Loaded, records: list[Record], kept: Store, workers: int | None,
                 told = future.result()
                 console.print(f"  {number}/{len(sheets)} {told}", highlight=False)
         except BaseException:  # what was answered is stored; the rest is asked the next time
-            pool.shutdown(wait=False, cancel_futures=True)
+            for future in futures:
+                future.cancel()
             for process in multiprocessing.active_children():
                 process.terminate()
             raise
