@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import multiprocessing
 import signal
+import threading
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -219,5 +220,8 @@ def ask_one(
 
 
 def _quiet() -> None:
-    """Ctrl-C reaches the whole group; the parent decides what it means."""
+    """Ctrl-C reaches the whole group; the parent decides what it means. No bar may own a lock that outlives us."""
+    from tqdm import tqdm
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    tqdm.set_lock(threading.RLock())
