@@ -15,7 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.lookup import Table
+from zoo.lookup import Table, nearest, options_of
 from zoo.pretrained.errors import PretrainedError
 
 if TYPE_CHECKING:
@@ -56,12 +56,11 @@ def load(where: str | Path, *, kind: str | None = None, **options: Any) -> Model
         opener = KINDS.resolve(kind)
     except ValueError as error:
         raise PretrainedError(str(error)) from None
-    try:
-        model: Model = opener(name, **options)
-    except TypeError as error:
-        if "unexpected keyword" in str(error):
-            raise PretrainedError(f"{name} is of kind {kind}: {str(error).rpartition(') ')[2] or error}") from None
-        raise
+    known = [option.name for option in options_of(opener, skip=1)]
+    for option in options:
+        if option not in known:
+            raise PretrainedError(f"{name}: kind {kind} has no option {option!r}{nearest(option, known)}")
+    model: Model = opener(name, **options)
     return model.eval()
 
 

@@ -97,7 +97,7 @@ def test_kinds_are_told_apart(tmp_path, where, config, names, kind):
         ("./nowhere", {}, "there is no such file or folder"),
         ("nowhere", {}, "there is no such file or folder"),
         (".", {"kind": "zooo"}, "did you mean 'zoo'"),
-        ("zoo:nowhere", {"plugin": 1}, "unexpected keyword argument 'plugin'"),
+        ("zoo:nowhere", {"plugin": 1}, "kind zoo has no option 'plugin'; did you mean 'plugins'"),
     ],
 )
 def test_what_cannot_be_found_is_told(where, options, words, tmp_path, monkeypatch):
