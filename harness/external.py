@@ -85,13 +85,12 @@ def size(model: Model, task: Task) -> Size:
     """What the model amounts to, as `Size` of a run."""
     from zoo import sizing
 
-    has_backbone = hasattr(model, "backbone")
-    length = sizing.decoded_length(model.role, task.shape)
+    length, params = sizing.decoded_length(model.role, task.shape), sum(p.numel() for p in model.parameters())
     return sizing.Size(
         width=model.shape.width,
         depth=model.shape.depth or 0,
-        params=sizing.parameters(model),
-        params_non_embedding=sizing.parameters(model, "non_embedding") if has_backbone else sizing.parameters(model),
+        params=params,
+        params_non_embedding=sizing.parameters(model, "non_embedding") if hasattr(model, "backbone") else params,
         state_bytes=sizing.recurrent_state_bytes(model, length) if model.traits.resumable else None,
     )
 

@@ -9,6 +9,7 @@ from zoo.lookup import nearest
 
 NAME = "pretrained"
 """What stands in a suite where a registered architecture would."""
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".npz")
 
 
 def kind_and_where(options: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
@@ -32,9 +33,10 @@ def kind_and_where(options: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
 
 
 def label(options: dict[str, Any]) -> str:
-    """The name of a row that has none: the last part of where its weights lie."""
+    """The name of a row that has none: the last part of where its weights lie, without the suffix of a file."""
     try:
         _, where, _ = kind_and_where(options)
     except ValueError:
         return NAME
-    return Path(where).name or NAME
+    name = Path(where).name
+    return next((name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix)), name) or NAME

@@ -7,7 +7,7 @@ import torch
 
 import tasks
 import zoo
-from harness import external, plan, tuning
+from harness import external, plan, pretrained, tuning
 from harness.errors import UserError
 from harness.spec import expand
 from harness.suite import load
@@ -53,6 +53,23 @@ def test_a_row_stands_once_and_is_neither_matched_nor_tuned(folder, tmp_path):
     size = plan.solve(own, loaded)[own[0].cell]
     assert (size.width, size.depth) == (8, 1)
     assert size.mismatch is None
+
+
+@pytest.mark.parametrize(
+    ("options", "label"),
+    [
+        ({"rwkv": "a/RWKV-x060-1B6.pth"}, "RWKV-x060-1B6"),
+        ({"timm": "vit_tiny_patch16_224.augreg_in21k"}, "vit_tiny_patch16_224.augreg_in21k"),
+        ({"transformers": "org/name", "dtype": "bfloat16"}, "name"),
+    ],
+)
+def test_a_row_is_called_after_its_weights(options, label):
+    assert pretrained.label(options) == label
+
+
+def test_parameters_that_nobody_trains_count_too(folder):
+    model = zoo.load(folder).requires_grad_(False)
+    assert external.size(model, tasks.build("text", length=16)).params == sum(p.numel() for p in model.parameters()) > 0
 
 
 def test_its_record_holds_the_model_s_own_scores(folder, tmp_path):
