@@ -8,7 +8,6 @@ modules run mamba-ssm's kernels where it is installed (`zoo.ops`), so that nothi
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,16 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo import registry, tokenizers
+from zoo import registry
 from zoo.contract import Model, Shape
-from zoo.pretrained import files
+from zoo.pretrained import files, tokenizer_files
 from zoo.pretrained.errors import PretrainedError
 from zoo.pretrained.names import Same, to_ours
-from zoo.tokenizers import Fast, Tokenizer, TokenizerError
 
 LENGTH = 2048
 """Steps that the published models were trained on (Gu & Dao 2023, section 4.2; Dao & Gu 2024, section 9.2)."""
-END = "<|endoftext|>"
 TABLE, HEAD, MIXER = "backbone.embedding.weight", "lm_head.weight", "backbone.layers.0.mixer."
 LAYERS = {"Mamba1": "mamba", "Mamba2": "mamba2"}
 """`ssm_cfg.layer`, and our architecture."""
@@ -96,7 +93,8 @@ def load(where: str, *, tokenizer: str | Path | None = None, length: int | None 
     if more:
         raise PretrainedError(f"{where}: not the weights of this model: it has also {', '.join(more[:3])}")
     files.fit(model, to_ours(pairs, weights, where), where)
-    model.tokenizer = _tokenizer(tokenizer, path, config, vocab)
+    asked = tokenizer or tokenizer_files.beside(path)
+    model.tokenizer = tokenizer_files.opened(asked, vocab, where, config) if asked else None
     return model
 
 
@@ -315,34 +313,3 @@ def _limit(given: Any) -> dict[str, Any]:
     if (low, high) == (0.0, math.inf):
         return {}
     return {"dt_limit": (low, min(high, torch.finfo(torch.float32).max))}
-
-
-def _tokenizer(given: str | Path | None, path: Path, config: Mapping[str, Any], vocab: int) -> Tokenizer | None:
-    try:
-        if given == tokenizers.Bytes.kind:
-            made: Tokenizer = tokenizers.Bytes()
-        else:
-            file = files.find(str(given)) if given else path if path.is_dir() else path.parent
-            file = file / "tokenizer.json" if file.is_dir() else file
-            if not given and not file.is_file():
-                return None
-            made = _fast(file, config)
-    except (OSError, UnicodeDecodeError, TokenizerError) as error:
-        raise PretrainedError(f"{given or path}: no tokenizer: {error}") from None
-    if made.vocab > vocab:
-        raise PretrainedError(f"{given or path}: its tokenizer has {made.vocab} tokens, and the model {vocab}")
-    return made
-
-
-def _fast(file: Path, config: Mapping[str, Any]) -> Fast:
-    """Texts end, and start, with <|endoftext|> where it has one, or else with what the config says."""
-    content = file.read_text(encoding="utf-8")
-    made = Fast(content, prefix=0)
-    told = json.loads(content)
-    words = told["model"].get("vocab")
-    ids = dict(words) if isinstance(words, dict) else {}
-    ids |= {token["content"]: token["id"] for token in told.get("added_tokens") or ()}
-    both = [ids.get(END, config.get(key)) for key in ("bos_token_id", "eos_token_id")]
-    prefix, end = (token if isinstance(token, int) else None for token in both)
-    made.prefix, made.end = prefix or 0, end
-    return made

@@ -11,6 +11,7 @@ rwkv.cpp also transposes the low-rank factors of RWKV-6; where RWKV-7's are, the
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from zoo import registry, tokenizers
 from zoo.contract import Model, Shape, Unsupported
-from zoo.pretrained import files, rwkv_package
+from zoo.pretrained import files, rwkv_package, tokenizer_files
 from zoo.pretrained.errors import PretrainedError
 
 ROOTS = ("emb", "blocks", "ln_out", "head")
@@ -88,7 +89,8 @@ def load(
     else:
         model.to_empty(device="cpu")
         files.fit(model, {name: weights[there] for name, there in names.items()}, where)
-    model.tokenizer = _tokenizer(tokenizer, model.shape.vocab or 0, where)
+    vocab = model.shape.vocab or 0
+    model.tokenizer = tokenizer_files.opened(tokenizer, vocab, where) if tokenizer else _guessed(vocab)
     return model
 
 
@@ -291,38 +293,14 @@ def _in_shape(weights: Mapping[str, Tensor], model: Model) -> dict[str, Tensor]:
     return found
 
 
-def _tokenizer(asked: str | None, vocab: int, where: str) -> tokenizers.Tokenizer | None:
-    try:
-        found = _guessed(vocab) if asked is None else _asked(asked)
-    except tokenizers.TokenizerError as error:
-        raise PretrainedError(str(error)) from None
-    if found is not None and found.vocab > vocab:
-        raise PretrainedError(f"{where}: its embedding has {vocab} tokens, the tokenizer {asked} {found.vocab}")
-    return found
-
-
 def _guessed(vocab: int) -> tokenizers.Tokenizer | None:
+    """What an embedding of this size was trained with; None where nobody can tell, or the package is missing."""
     if vocab == tokenizers.Bytes.vocab:
         return tokenizers.Bytes()
     if vocab == tokenizers.World.vocab:
-        try:
+        with contextlib.suppress(tokenizers.TokenizerError):
             return tokenizers.World()
-        except tokenizers.TokenizerError:
-            return None
     return None
-
-
-def _asked(name: str) -> tokenizers.Tokenizer:
-    if name in (tokenizers.Bytes.kind, tokenizers.World.kind):
-        return tokenizers.make({"kind": name})
-    file = Path(name).expanduser()
-    if file.suffix == ".txt":
-        return tokenizers.World(file)
-    try:
-        return tokenizers.Fast(file.read_text(encoding="utf-8"), prefix=0, end=0)
-    except (OSError, UnicodeDecodeError) as error:
-        known = f"{tokenizers.Bytes.kind}, {tokenizers.World.kind} or a tokenizer.json"
-        raise PretrainedError(f"tokenizer={name!r}: no file that can be read ({error}); known: {known}") from None
 
 
 def _known(option: str, value: object, choices: tuple[str, ...]) -> None:
