@@ -41,8 +41,20 @@ root_option = click.option(
 )
 
 
+def _assigned(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> dict[str, Any]:
+    """`KEY=VALUE` pairs as a mapping."""
+    from harness.suite import assignment
+
+    return dict(map(assignment, given))
+
+
 opening_option = click.option(
-    "--set", "opening", multiple=True, metavar="KEY=VALUE", help="An option of published weights, such as tokenizer=…"
+    "--set",
+    "opening",
+    multiple=True,
+    callback=_assigned,
+    metavar="KEY=VALUE",
+    help="An option of published weights, such as tokenizer=…",
 )
 
 
@@ -327,16 +339,15 @@ def publish_command(suite: str, overrides: tuple[str, ...], root: Path | None) -
 @opening_option
 @root_option
 @json_option
-def export(reference: str, folder: Path, kind: str, opening: tuple[str, ...], root: Path | None, as_json: bool) -> None:
+def export(reference: str, folder: Path, kind: str, opening: dict[str, Any], root: Path | None, as_json: bool) -> None:
     """Write the model of RUN to FOLDER: for `zoo.load`, for transformers, or as RWKV's official model.pth.
 
     A transformers folder gives the same logits there, or is not written.
     """
     from harness.runs import open_model
-    from harness.suite import assignment
     from zoo.pretrained import PretrainedError, rwkv, save, to_transformers
 
-    model = open_model(reference, root, **dict(map(assignment, opening)))
+    model = open_model(reference, root, **opening)
     try:
         if kind == "rwkv":
             written = rwkv.save(model, folder / "model.pth").parent
@@ -375,7 +386,7 @@ def new(name: str, task: bool) -> None:
 @root_option
 @json_option
 def eval_command(
-    reference: str, tasks: str, opening: tuple[str, ...], root: Path | None, as_json: bool, **given: Any
+    reference: str, tasks: str, opening: dict[str, Any], root: Path | None, as_json: bool, **given: Any
 ) -> None:
     """Let RUN answer tasks of lm-evaluation-harness. Answers of a run are stored in its record.
 
@@ -384,14 +395,11 @@ def eval_command(
     """
     from harness.lm_eval import evaluate
     from harness.lm_eval.answer import ask_one
-    from harness.suite import assignment
 
     names = [name.strip() for name in tasks.split(",") if name.strip()]
     terms = {name: given.pop(name) for name in ("limit", "fewshot", "max_length")}
     with console(stderr=True).status("") as status:
-        found, record = ask_one(
-            reference, names, root, terms, opening=dict(map(assignment, opening)), tell=status.update, **given
-        )
+        found, record = ask_one(reference, names, root, terms, opening=opening, tell=status.update, **given)
     if as_json:
         emit(found)
     else:
@@ -473,21 +481,20 @@ def bench_command(names: tuple[str, ...], out: Path | None, as_json: bool, **ask
 @root_option
 @json_option
 def generate_command(
-    model: str, prompt: str, opening: tuple[str, ...], root: Path | None, as_json: bool, **options: Any
+    model: str, prompt: str, opening: dict[str, Any], root: Path | None, as_json: bool, **options: Any
 ) -> None:
     """Write what follows a prompt, by the model of RUN: a finished run, a folder, or published weights.
 
     RUN is a run's path, id or labels (quick/pre_ln/text/0), or what zoo.load opens (org/name, rwkv:file.pth).
     """
     from harness.runs import open_model
-    from harness.suite import assignment
     from zoo.generation import stream_text
 
     written: list[str] = []
     try:
         if prompt == "-":
             prompt = sys.stdin.buffer.read().decode()
-        opened = open_model(model, root, **dict(map(assignment, opening)))
+        opened = open_model(model, root, **opening)
         for piece in stream_text(opened, prompt, **options):
             written.append(piece)
             if not as_json:

@@ -5,6 +5,7 @@ Shapes: B batch, T time, D width, V vocabulary, C classes, U target time.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,6 +51,7 @@ __all__ = [
     "Unsupported",
     "chosen",
     "combine",
+    "device_of",
     "leaves",
     "quiet",
     "state_bytes",
@@ -206,6 +208,12 @@ def quiet(model: Model) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model's first parameter lies, or its first buffer; the CPU for one that has neither."""
+    first = next(itertools.chain(model.parameters(), model.buffers()), None)
+    return torch.device("cpu") if first is None else first.device
 
 
 def state_bytes(state: State) -> int:

@@ -7,7 +7,6 @@ from the last `longest` before it, which are read anew; so do those of a model t
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -18,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from zoo.contract import Batch, Model, State, chosen, quiet
+from zoo.contract import Batch, Model, State, chosen, device_of, quiet
 
 if TYPE_CHECKING:
     from zoo.tokenizers import Tokenizer
@@ -256,7 +255,7 @@ class _Rows:
 
     def __init__(self, model: Model, prompts: list[list[int]]) -> None:
         self.model = model
-        self.unread = torch.tensor(prompts, dtype=torch.long, device=_device(model))
+        self.unread = torch.tensor(prompts, dtype=torch.long, device=device_of(model))
         self.longest = model.longest if model.traits.resumable else model.longest or model.shape.length
         self.window = None if self.longest is None else self.unread[:, -self.longest :]
         self.state: State | None = None
@@ -288,11 +287,6 @@ class _Rows:
             self.window = torch.cat([kept, self.unread], dim=1)[:, -self.longest :]
         if self.state is not None and rows is not None:
             self.state = chosen(self.state, torch.tensor(rows, device=self.unread.device))
-
-
-def _device(model: Model) -> torch.device:
-    first = next(itertools.chain(model.parameters(), model.buffers()), None)
-    return torch.device("cpu") if first is None else first.device
 
 
 def _texts(tokenizer: Tokenizer, ids: Iterator[int]) -> Iterator[tuple[str, bool]]:

@@ -30,11 +30,6 @@ def columns(finals: Sequence[Record]) -> list[Record]:
     ]
 
 
-def is_question(record: Record) -> bool:
-    """Whether a record is one of `columns`."""
-    return dig(record, "metrics.question") is not None
-
-
 def _as_task(record: Record, name: str, several: bool) -> Record:
     answer: Mapping[str, Any] = record["lm_eval"]["tasks"][name]
     metrics = answer["metrics"]

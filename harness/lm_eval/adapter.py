@@ -27,7 +27,7 @@ from harness.errors import UserError
 from harness.external import digest
 from harness.lm_eval import scoring
 from harness.runs import open_model
-from zoo.contract import Model, Unsupported
+from zoo.contract import Model, Unsupported, device_of
 from zoo.lookup import nearest
 from zoo.tokenizers import Tokenizer, TokenizerError
 
@@ -102,9 +102,9 @@ class Zoobench(TemplateLM):
             raise UserError(f"prefix_token_id {self._prefix} is none of the model's {vocab} tokens")
 
     def _place(self, device: str | torch.device | None, *, stay: bool) -> None:
-        some = next(iter((*self.model.parameters(), *self.model.buffers())), torch.empty(0))
         try:
-            self._device = some.device if device is None and stay else torch.device(device or machine.pick())
+            own = device_of(self.model) if device is None and stay else None
+            self._device = own or torch.device(device or machine.pick())
             self.model.to(self._device)
         except (RuntimeError, AssertionError) as error:
             raise UserError(f"device {str(device)!r}: {str(error).splitlines()[0]}") from None

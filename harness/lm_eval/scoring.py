@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from zoo.contract import Batch, Model, State, Unsupported, chosen, quiet, state_bytes
+from zoo.contract import Batch, Model, State, Unsupported, chosen, device_of, quiet, state_bytes
 
 Pair: TypeAlias = tuple[Sequence[int], Sequence[int]]
 """A context, of one token or more, and what continues it."""
@@ -208,8 +208,7 @@ class _Scorer:
 
     def __init__(self, model: Model, tokens: int | None, size: int | None) -> None:
         self.model, self.size = model, size
-        some = next((tensor for tensor in (*model.parameters(), *model.buffers())), None)
-        self.device = torch.device("cpu") if some is None else some.device
+        self.device = device_of(model)
         self.tokens = tokens or TOKENS.get(self.device.type, TOKENS["cuda"])
         parts: Any = model  # what `zoo.heads.SequenceModel` has and other models may have
         self.head = getattr(parts, "head", None) if hasattr(parts, "encode") else None

@@ -20,7 +20,7 @@ from zoo.contract import Batch, Model, Part, Recipe, Shape, State, Traits, Unsup
 from zoo.pretrained import counterparts, files, hf_tokenizer
 from zoo.pretrained.errors import PretrainedError, missing
 from zoo.pretrained.names import to_ours
-from zoo.pretrained.quiet import quiet
+from zoo.pretrained.silence import silenced
 from zoo.pretrained.to_transformers import TOLERANCE, difference
 
 Through = Literal["transformers", "zoo"]
@@ -62,7 +62,7 @@ def load(
         raise missing("transformers", "transformers", where) from None
     path = files.find(where)
     folder = path if path.is_dir() else path.parent
-    with quiet(transformers):
+    with silenced(transformers):
         inner = _opened(transformers, folder, where, dtype)
         tokenizer = hf_tokenizer.load(folder, transformers)
         longest, told = _length(inner.config, tokenizer)

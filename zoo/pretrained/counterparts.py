@@ -28,6 +28,16 @@ ACTIVATIONS = {
     "swish": "silu",
 }
 """Their activations, and ours."""
+RWKV4 = (
+    ("emb.", "embeddings."),
+    (".ln0.", ".pre_ln."),
+    (".att.", ".attention."),
+    (".ffn.", ".feed_forward."),
+    ("time_mix_k", "time_mix_key"),
+    ("time_mix_v", "time_mix_value"),
+    ("time_mix_r", "time_mix_receptance"),
+)
+"""What RWKV-4's official names have, and transformers' instead."""
 Built = tuple[str, Shape, dict[str, Any]]
 """What `zoo.build` makes a language model of: architecture, shape and options."""
 
@@ -120,24 +130,19 @@ def llama_pairs(model: Model) -> list[Same]:
 
 
 def rwkv4_pairs(model: Model) -> list[Same]:
-    """`rwkv4` and RwkvForCausalLM."""
-    found = [Same("embedding.table.weight", "rwkv.embeddings.weight")]
-    for kind in ("weight", "bias"):
-        found.append(Same(f"embedding.norm.{kind}", f"rwkv.blocks.0.pre_ln.{kind}"))
-        found.append(Same(f"backbone.norm.{kind}", f"rwkv.ln_out.{kind}"))
-    mixes = {"time_mix_k": "time_mix_key", "time_mix_v": "time_mix_value", "time_mix_r": "time_mix_receptance"}
-    for name in model.state_dict():
-        if not name.startswith("backbone.sublayers."):
-            continue
-        index, part, rest = name.removeprefix("backbone.sublayers.").split(".", 2)
-        layer, second = divmod(int(index), 2)
-        there = f"ln{1 + second}" if part == "norm" else ("attention", "feed_forward")[second]
-        found.append(Same(name, f"rwkv.blocks.{layer}.{there}.{mixes.get(rest, rest)}"))
-    return found + _head(model, "head.weight")
+    """`rwkv4` and RwkvForCausalLM, which has the official names but for some."""
+    from zoo.pretrained.rwkv import official_names
+
+    found = []
+    for ours, name in official_names(model).items():
+        for official, theirs in RWKV4:
+            name = name.replace(official, theirs)
+        found.append(Same(ours, name if ours == "head.weight" else f"rwkv.{name}"))
+    return [pair for pair in found if not (model.recipe.tie and pair.ours == "head.weight")]
 
 
-def _head(model: Model, theirs: str = "lm_head.weight") -> list[Same]:
-    return [] if model.recipe.tie else [Same("head.weight", theirs)]
+def _head(model: Model) -> list[Same]:
+    return [] if model.recipe.tie else [Same("head.weight", "lm_head.weight")]
 
 
 def _gpt2_config(model: Model) -> dict[str, Any]:

@@ -173,6 +173,29 @@ def _tensors(file: Path) -> dict[str, Tensor]:
     return held
 
 
+def held(weights: Mapping[str, Tensor], name: str, where: str | Path) -> Tensor:
+    """One tensor of a checkpoint.
+
+    Raises:
+        PretrainedError: it is not there.
+    """
+    if name not in weights:
+        raise PretrainedError(f"{where}: not the weights of this model: it lacks {name}")
+    return weights[name]
+
+
+def sizes_of(weights: Mapping[str, Tensor], name: str, axes: int, where: str | Path) -> tuple[int, ...]:
+    """The shape of one tensor of a checkpoint.
+
+    Raises:
+        PretrainedError: it is not there, or has not so many axes.
+    """
+    shape = tuple(held(weights, name, where).shape)
+    if len(shape) != axes or not all(shape):
+        raise PretrainedError(f"{where}: {name} has the shape {shape}, where {axes} axes are expected")
+    return shape
+
+
 def fit(module: torch.nn.Module, weights: Mapping[str, Tensor], where: str | Path) -> None:
     """Load every parameter and buffer of `module` from `weights`, by its names.
 

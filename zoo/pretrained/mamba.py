@@ -20,6 +20,7 @@ from zoo import registry
 from zoo.contract import Model, Shape
 from zoo.pretrained import files, tokenizer_files
 from zoo.pretrained.errors import PretrainedError
+from zoo.pretrained.files import sizes_of
 from zoo.pretrained.names import Same, to_ours
 
 LENGTH = 2048
@@ -152,20 +153,6 @@ def transformers_config(model: Model) -> dict[str, Any]:
         "pad_token_id": None,
         **(_heads(mixer) if family == "mamba2" else _ranks(mixer)),
     }
-
-
-def sizes_of(weights: Mapping[str, Tensor], name: str, axes: int, where: str | Path) -> tuple[int, ...]:
-    """The shape of one tensor of a checkpoint.
-
-    Raises:
-        PretrainedError: it is not there, or has not so many axes.
-    """
-    if name not in weights:
-        raise PretrainedError(f"{where}: not the weights of this model: it lacks {name}")
-    shape = tuple(weights[name].shape)
-    if len(shape) != axes or not all(shape):
-        raise PretrainedError(f"{where}: {name} has the shape {shape}, where {axes} axes are expected")
-    return shape
 
 
 def expansion(inner: int, width: int) -> float:

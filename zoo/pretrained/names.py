@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Size, Tensor
 
-from zoo.pretrained.errors import PretrainedError
+from zoo.pretrained.files import held
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +35,8 @@ def to_ours(pairs: Iterable[Same], theirs: Mapping[str, Tensor], where: str | Pa
     """
     found = {}
     for pair in pairs:
-        for name in pair.theirs:
-            if name not in theirs:
-                raise PretrainedError(f"{where}: not the weights of this model: it lacks {name}")
-        parts = [theirs[name].T if pair.transposed else theirs[name] for name in pair.theirs]
+        parts = [held(theirs, name, where) for name in pair.theirs]
+        parts = [part.T for part in parts] if pair.transposed else parts
         found[pair.ours] = parts[0] if len(parts) == 1 else torch.cat(parts)
     return found
 

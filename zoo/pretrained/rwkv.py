@@ -258,9 +258,7 @@ def _options(weights: Mapping[str, Tensor], version: int, width: int, depth: int
 
 
 def _size(weights: Mapping[str, Tensor], name: str, axis: int, where: str) -> int:
-    if name not in weights:
-        raise PretrainedError(f"{where}: not the weights of this model: it lacks {name}")
-    shape = tuple(weights[name].shape)
+    shape = tuple(files.held(weights, name, where).shape)
     if axis >= len(shape):
         raise PretrainedError(f"{where}: {name} has the shape {shape}, which has too few axes")
     return shape[axis]

@@ -13,7 +13,7 @@ from zoo.contract import Batch, Model
 from zoo.pretrained import counterparts, hf_tokenizer
 from zoo.pretrained.errors import PretrainedError, missing
 from zoo.pretrained.names import to_theirs
-from zoo.pretrained.quiet import quiet
+from zoo.pretrained.silence import silenced
 
 TOLERANCE = 1e-5
 """Of their logits from ours, relative to the largest."""
@@ -35,7 +35,7 @@ def save(model: Model, folder: str | Path) -> Path:
     tokenizer = hf_tokenizer.to_hf(model.tokenizer, model.shape.length) if model.tokenizer else None
     if tokenizer is not None and tokenizer.vocab_size > config.get("vocab_size", model.shape.outputs):
         raise PretrainedError(f"the tokenizer has {tokenizer.vocab_size} tokens, and the model {model.shape.outputs}")
-    with quiet(transformers):
+    with silenced(transformers):
         theirs = _made(transformers, _named(config, ours, tokenizer))
         _fill(theirs, counterpart.pairs(ours), ours.state_dict())
         error = difference(ours, theirs)

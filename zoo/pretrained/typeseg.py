@@ -30,7 +30,8 @@ from zoo.ops.precision import wide
 from zoo.ops.selective_scan import selective_scan
 from zoo.pretrained import files
 from zoo.pretrained.errors import PretrainedError, missing
-from zoo.pretrained.mamba import expansion, sizes_of
+from zoo.pretrained.files import sizes_of
+from zoo.pretrained.mamba import expansion
 from zoo.pretrained.names import Same, to_ours
 from zoo.tokenizers import Bytes
 

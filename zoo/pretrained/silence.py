@@ -9,7 +9,7 @@ from typing import Any
 
 
 @contextmanager
-def quiet(transformers: Any) -> Iterator[None]:
+def silenced(transformers: Any) -> Iterator[None]:
     """Inside, transformers says nothing; afterwards it speaks as before."""
     logs = transformers.utils.logging
     before, bars = logs.get_verbosity(), logs.is_progress_bar_enabled()
