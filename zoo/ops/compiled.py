@@ -1,4 +1,4 @@
-"""Where compiled loops run, and how they are called from torch: tensors as arrays, work spread over torch's threads.
+"""Where compiled loops run, and how they are called from torch: tensors as arrays.
 
 A recurrence with no matrix-product form runs as a loop that numba compiles, beside its op as `compiled.py`. Numba takes
 a while to load, so that such a module is imported when `serves` first says that it can be used. See `zoo.ops.loops`.
@@ -7,8 +7,6 @@ a while to load, so that such a module is imported when `serves` first says that
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
@@ -35,26 +33,3 @@ def serves(*tensors: Tensor | None) -> bool:
 def array(x: Tensor) -> NDArray[Any]:
     """`x` as a C-contiguous NumPy array over the same memory where it is contiguous, and a copy where it is not."""
     return x.detach().contiguous().numpy()
-
-
-def spread(work: Callable[[int, int], None], items: int, grain: int = 1) -> None:
-    """Call `work(start, stop)` on pieces of range(items), one for each thread torch may use, at once.
-
-    A kernel compiled with `nogil=True` then runs on all of them. Pieces are multiples of `grain` long but for the last.
-    """
-    threads = min(torch.get_num_threads(), -(-items // grain))
-    if threads <= 1:
-        work(0, items)
-        return
-    size = -(-items // (threads * grain)) * grain
-    starts = range(size, items, size)
-    others = [_pool(os.getpid()).submit(work, start, min(start + size, items)) for start in starts]
-    work(0, size)
-    for other in others:
-        other.result()
-
-
-@cache
-def _pool(process: int) -> ThreadPoolExecutor:
-    """Threads of this process: a fork inherits none."""
-    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="compiled")

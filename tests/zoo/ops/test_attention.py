@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from zoo.ops import kernels
-from zoo.ops.attention import attend, attend_naive
+from zoo.ops.attention import attend, attend_naive, flash, fused
 from zoo.ops.attention.fused import in_blocks
 from zoo.ops.compiled import available
 
@@ -61,9 +61,31 @@ def test_more_heads_of_values_than_of_keys():
     assert max(differences(in_blocks, attend_naive, [q, k[:, :1].detach().requires_grad_(), v], causal=True)) < 1e-13
 
 
+@pytest.mark.parametrize("tiles", [False, True])
+@pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 0.01)])
-def test_precision(dtype, tolerance):
-    assert max(differences(in_blocks, attend_naive, inputs(300, 300, 2, dtype), causal=True)) < tolerance
+def test_precision(dtype, tolerance, causal, tiles, monkeypatch):
+    """With matrix tiles torch's kernel runs forward where keys are as wide as values, and its lse serves backward."""
+    monkeypatch.setattr(flash, "has_tiles", lambda: tiles)
+    q, k, v = inputs(300, 300, 2, dtype)
+    v = v.detach().repeat(1, 1, 1, 2)[..., :K].requires_grad_()
+    assert flash.serves(q, k, v, causal) == (tiles and dtype is torch.bfloat16)
+    assert max(differences(in_blocks, attend_naive, [q, k, v], causal=causal, scale=0.3)) < tolerance
+
+
+@pytest.mark.parametrize("tiles", [False, True])
+@pytest.mark.parametrize("learned", [False, True])
+def test_a_bias_in_bfloat16(learned, tiles, monkeypatch):
+    """Where a bias is learned it has a gradient; where not, torch's kernel takes it with matrix tiles."""
+    monkeypatch.setattr(fused, "has_tiles", lambda: tiles)
+    q, k, v = inputs(140, 140, dtype=torch.bfloat16)
+    bias = narrowed(140, 140)[0].detach().requires_grad_(learned)
+    op, truth = (biased(form, None, True) for form in (attend, attend_naive))
+    if learned:
+        assert max(differences(op, truth, [q, k, v, bias])) < 0.01
+    else:
+        assert max(differences(lambda *x: op(*x, bias), lambda *x: truth(*x, bias), [q, k, v])) < 0.01
+    assert ("blocks" in kernels.used["attention"]) == (learned or not tiles)
 
 
 def test_bfloat16_on_a_cpu_takes_the_blocks():

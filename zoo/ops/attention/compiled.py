@@ -1,11 +1,15 @@
-"""Softmax attention in blocks of queries: products by torch, and all that is between them in one compiled pass per row.
+"""Softmax attention in blocks of queries: products by torch, and all that is between them in one compiled pass.
 
     s = scale q kᵀ + bias,    lse = log Σ e^s,    p = e^{s − lse},    y = p v
 
 Only the scores of one block exist at a time, and of causal attention only those up to its last query (as in Dao et al.
-2022, arXiv:2205.14135, which cuts keys into blocks as well). Kept are lse and y; the backward pass makes s again:
+2022, arXiv:2205.14135, which cuts keys into blocks as well). Where torch's own kernel of that kind is faster, `flash`
+runs forward. Kept are lse and y; the backward pass makes s again:
 
     dp = dy vᵀ,    ds = p (dp − Σ dy y),    dq = scale ds k,    dk = scale dsᵀ q,    dv = pᵀ dy
+
+It does so transposed, sᵀ = k qᵀ: there no row has to be summed, and of the five products only one has its long matrix
+transposed, which torch's bfloat16 products take twice as long for.
 
 The R query heads that share a head of keys are rows of one product. In bfloat16 products are rounded to it, as under
 autocast; the softmax, lse and sums over blocks are float32.
@@ -25,17 +29,16 @@ from numba.extending import overload
 from torch import Tensor
 
 from zoo.ops import flops
+from zoo.ops.attention import flash
 from zoo.ops.bfloat16 import array, narrowed, widened
-from zoo.ops.compiled import spread
 from zoo.ops.loops import exp, inlined, loop
 from zoo.ops.precision import full, wide
+from zoo.ops.threads import spread
 
-ROWS = 128, 256
-"""Rows of a block, queries times R, at least and at most: the more, the faster the products."""
-WASTE = 8
-"""Causal attention takes blocks of this part of the rows, as half of the last keys of each are scored in vain."""
-SCORES = 1 << 18
-"""Scores of a block at most, where more than one head would fit in: L2 holds them between the products."""
+ROWS = 256
+"""Rows of a block at most, queries times R: more would make products faster, and causal ones score more in vain."""
+SCORES = 1 << 22
+"""Scores of a block at most, where more than one head would fit in: each step of a block has to call all threads."""
 
 
 class CompiledAttention(torch.autograd.Function):
@@ -57,6 +60,11 @@ class CompiledAttention(torch.autograd.Function):
         scale: float,
     ) -> Tensor:
         (N, R, T, _), S = q.shape, k.shape[1]
+        ctx.options = groups, causal, scale
+        if visible is None and bias is None and flash.serves(q, k, v, causal):
+            y, lse = flash.attend(q, k, v, causal, scale)
+            ctx.save_for_backward(q, k, v, visible, bias, lse, y)
+            return y
         lse = torch.empty(N, R, T, dtype=wide(q).dtype)
         y = q.new_empty(N, R, T, v.shape[2])
         work = partial(_softmax, *_extras(lse, visible, bias), groups, S, causal, _number(scale, lse), array(lse))
@@ -69,7 +77,6 @@ class CompiledAttention(torch.autograd.Function):
                 computed += s.numel()
         flops.count("attention", 2 * (N * R * T * S - computed) * (q.shape[3] + v.shape[2]))
         ctx.save_for_backward(q, k, v, visible, bias, lse, y)
-        ctx.options = groups, causal, scale
         return y
 
     @staticmethod
@@ -79,7 +86,7 @@ class CompiledAttention(torch.autograd.Function):
         groups, causal, scale = ctx.options
         (N, R, T, _), S = q.shape, k.shape[1]
         dy, dq = dy.contiguous(), torch.empty_like(q)
-        dk, dv = torch.zeros_like(k, dtype=lse.dtype), torch.zeros_like(v, dtype=lse.dtype)
+        dk, dv = (torch.zeros_like(x, dtype=lse.dtype) for x in (k, v))
         dbias = None
         if bias is not None and ctx.needs_input_grad[4]:
             dbias = bias.new_zeros(*bias.shape[:2], T, S, dtype=lse.dtype)
@@ -95,17 +102,18 @@ class CompiledAttention(torch.autograd.Function):
             array(y),
             array(dy),
         )
-        scores, slopes, computed = Scratch(q), Scratch(q), 0
+        scores, slopes, part_of_dk, part_of_dv = (Scratch(q) for _ in range(4))
+        computed = 0
         with full(q.device):
             for heads, queries, keys in blocks(N, R, T, S, causal):
                 q_, dy_ = q[heads, :, queries].flatten(1, 2), dy[heads, :, queries].flatten(1, 2)
                 k_, v_ = _first(k[heads], keys), _first(v[heads], keys)
-                s, dp = scores.product(q_, k_.mT), slopes.product(dy_, v_.mT)
-                spread(partial(work, heads.start, queries.start, array(s), array(dp)), queries.stop - queries.start)
+                s, dp = scores.product(k_, q_.mT), slopes.product(v_, dy_.mT)
+                spread(partial(work, heads.start, queries.start, array(s), array(dp)), keys)
                 p, ds = s, dp  # in place
-                dq[heads, :, queries] = torch.bmm(ds, k_).unflatten(1, (R, -1))
-                dk[heads, :keys] += torch.bmm(ds.mT, q_)
-                dv[heads, :keys] += torch.bmm(p.mT, dy_)
+                dq[heads, :, queries] = torch.bmm(ds.mT, k_).unflatten(1, (R, -1))
+                more_dk, more_dv = part_of_dk.product(ds, q_), part_of_dv.product(p, dy_)
+                spread(partial(_add, array(dk[heads]), array(more_dk), array(dv[heads]), array(more_dv)), keys)
                 computed += s.numel()
         flops.count("attention", 2 * (N * R * T * S - computed) * (3 * q.shape[3] + 2 * v.shape[2]))
         if dbias is not None:
@@ -115,7 +123,7 @@ class CompiledAttention(torch.autograd.Function):
 
 def blocks(N: int, R: int, T: int, S: int, causal: bool) -> Iterator[tuple[slice, slice, int]]:
     """Heads and queries of every block, and how many keys, from the first on, its queries may see."""
-    rows = -(-min(max(T * R // WASTE, ROWS[0]), ROWS[1]) // R)
+    rows = -(-ROWS // R)
     for start in range(0, T, rows):
         stop = min(start + rows, T)
         keys = min(max(stop + S - T, 1), S) if causal else S
@@ -164,99 +172,120 @@ def _softmax(visible, bias, groups, S, causal, scale, lse, first, origin, s, sta
     size = rows // R
     scratch = np.empty(keys, lse.dtype)
     empty = lse.dtype.type(-np.inf)
-    for i in range(start, stop):
-        t = origin + i
+    for item in range(heads * R * (stop - start)):
+        n, r, i = item // (R * (stop - start)), item // (stop - start) % R, start + item % (stop - start)
+        b, g, t = (first + n) // groups, (first + n) % groups, origin + i
         seen = max(min(keys, t + S - T + 1), 0) if causal else keys
-        x = scratch[:seen]
-        for n in range(heads):
-            b, g = (first + n) // groups, (first + n) % groups
-            for r in range(R):
-                row = s[n, r * size + i]
-                highest = _rank(empty)
-                for j in range(seen):
-                    score = widened(row[j]) * scale
-                    x[j] = score
-                    highest = max(highest, _rank(score))
-                if bias.size > 0 or visible.size > 0:
-                    _restrict(x, bias, visible, b, g * R + r, t, empty)
-                    highest = _rank(empty)
-                    for j in range(seen):
-                        highest = max(highest, _rank(x[j]))
-                top = _ranked(highest)
-                total = lse.dtype.type(0)
-                if top > empty:
-                    for j in range(seen):
-                        e = exp(x[j] - top)
-                        x[j] = e
-                        total += e
-                    lse[first + n, r, t] = top + np.log(total)
-                    inverse = lse.dtype.type(1) / total
-                    for j in range(seen):
-                        row[j] = narrowed(x[j] * inverse, row)
-                    row[seen:] = 0
-                else:
-                    lse[first + n, r, t] = -empty
-                    row[:] = 0
+        x, row = scratch[:seen], s[n, r * size + i]
+        highest = _rank(empty)
+        for j in range(seen):
+            score = widened(row[j]) * scale
+            x[j] = score
+            highest = max(highest, _rank(score))
+        if bias.size > 0 or visible.size > 0:
+            _restrict(x, bias, visible, b, g * R + r, t, empty)
+            highest = _rank(empty)
+            for j in range(seen):
+                highest = max(highest, _rank(x[j]))
+        top = _ranked(highest)
+        total = lse.dtype.type(0)
+        if top > empty:
+            for j in range(seen):
+                e = exp(x[j] - top)
+                x[j] = e
+                total += e
+            lse[first + n, r, t] = top + np.log(total)
+            inverse = lse.dtype.type(1) / total
+            for j in range(seen):
+                row[j] = narrowed(x[j] * inverse, row)
+            row[seen:] = 0
+        else:
+            lse[first + n, r, t] = -empty
+            row[:] = 0
 
 
 @loop
 def _gradients(  # type: ignore[no-untyped-def]
     visible, bias, dbias, groups, S, causal, scale, lse, y, dy, first, origin, s, dp, start, stop
 ):
-    """Scores become weights and dp becomes scale ds, as `_softmax`."""
-    heads, rows, keys = s.shape
+    """Scores, sᵀ, become weights and dpᵀ becomes scale dsᵀ, for keys `start` to `stop`; as `_softmax`."""
+    heads, _, rows = s.shape
     _, R, T = lse.shape
     size = rows // R
-    scratch = np.empty(keys, lse.dtype)
     empty = lse.dtype.type(-np.inf)
-    for i in range(start, stop):
-        t = origin + i
-        seen = max(min(keys, t + S - T + 1), 0) if causal else keys
-        x = scratch[:seen]
-        for n in range(heads):
-            b, g = (first + n) // groups, (first + n) % groups
-            for r in range(R):
-                row, drow = s[n, r * size + i], dp[n, r * size + i]
-                for j in range(seen):
-                    x[j] = widened(row[j]) * scale
-                if bias.size > 0 or visible.size > 0:
-                    _restrict(x, bias, visible, b, g * R + r, t, empty)
-                norm = lse[first + n, r, t]
-                mean = lse.dtype.type(0)
-                result, slope = y[first + n, r, t], dy[first + n, r, t]
+    weight, slope = np.empty(size, lse.dtype), np.empty(size, lse.dtype)
+    mean, norm = np.empty(size, lse.dtype), np.empty(size, lse.dtype)
+    for n in range(heads):
+        b, g = (first + n) // groups, (first + n) % groups
+        for r in range(R):
+            for i in range(size):
+                norm[i] = lse[first + n, r, origin + i]
+                result, change = y[first + n, r, origin + i], dy[first + n, r, origin + i]
+                total = lse.dtype.type(0)
                 for c in range(len(result)):
-                    mean += widened(result[c]) * widened(slope[c])
-                for j in range(seen):
-                    x[j] = exp(x[j] - norm)
-                for j in range(seen):
-                    row[j] = narrowed(x[j], row)
-                for j in range(seen):
-                    x[j] *= widened(drow[j]) - mean
+                    total += widened(result[c]) * widened(change[c])
+                mean[i] = total
+            for j in range(start, stop):
+                row, drow = s[n, j, r * size : (r + 1) * size], dp[n, j, r * size : (r + 1) * size]
+                for i in range(size):
+                    weight[i] = widened(row[i]) * scale
+                if bias.size > 0:
+                    added = _head(bias, b, g * R + r)
+                    for i in range(size):
+                        weight[i] += added[min(origin + i, len(added) - 1), j]
+                if visible.size > 0:
+                    shown = _head(visible, b, g * R + r)
+                    for i in range(size):
+                        weight[i] = weight[i] if shown[min(origin + i, len(shown) - 1), j] else empty
+                for i in range(size):
+                    weight[i] = exp(weight[i] - norm[i])
+                blind = min(max(j - (S - T) - origin, 0), size) if causal else 0
+                weight[:blind] = 0
+                for i in range(size):
+                    slope[i] = weight[i] * (widened(drow[i]) - mean[i])
                 if dbias.size > 0:
-                    out = _row(dbias, b, g * R + r, t)
-                    for j in range(seen):
-                        out[j] += x[j]
-                for j in range(seen):
-                    drow[j] = narrowed(x[j] * scale, drow)
-                row[seen:] = 0
-                drow[seen:] = 0
+                    out = _head(dbias, b, g * R + r)
+                    for i in range(size):
+                        out[origin + i, j] += slope[i]
+                for i in range(size):
+                    row[i] = narrowed(weight[i], row)
+                for i in range(size):
+                    drow[i] = narrowed(slope[i] * scale, drow)
+
+
+@loop
+def _add(dk, more_dk, dv, more_dv, start, stop):  # type: ignore[no-untyped-def]
+    """Sums of heads, (n, S, C), plus (n, keys, C), for keys `start` to `stop`."""
+    k, v = np.empty(dk.shape[2], dk.dtype), np.empty(dv.shape[2], dv.dtype)
+    for n in range(len(more_dk)):
+        for j in range(start, stop):
+            row, more = dk[n, j], more_dk[n, j]
+            for c in range(len(k)):
+                k[c] = row[c] + widened(more[c])
+            row[:] = k
+            row, more = dv[n, j], more_dv[n, j]
+            for c in range(len(v)):
+                v[c] = row[c] + widened(more[c])
+            row[:] = v
 
 
 @inlined
-def _row(x, b, h, t):  # type: ignore[no-untyped-def]
-    """Row t of head h of batch row b of an array that may have one for all of each."""
-    return x[min(b, x.shape[0] - 1), min(h, x.shape[1] - 1), min(t, x.shape[2] - 1)]
+def _head(x, b, h):  # type: ignore[no-untyped-def]
+    """Head h of batch row b of an array that may have one for all of either."""
+    return x[min(b, x.shape[0] - 1), min(h, x.shape[1] - 1)]
 
 
 @inlined
 def _restrict(x, bias, visible, b, h, t, empty):  # type: ignore[no-untyped-def]
     """Row t of head h: what is added to its scores, and which of them are left."""
     if bias.size > 0:
-        added = _row(bias, b, h, t)
+        rows = _head(bias, b, h)
+        added = rows[min(t, len(rows) - 1)]
         for j in range(len(x)):
             x[j] += added[j]
     if visible.size > 0:
-        shown = _row(visible, b, h, t)
+        seen = _head(visible, b, h)
+        shown = seen[min(t, len(seen) - 1)]
         for j in range(len(x)):
             x[j] = x[j] if shown[j] else empty
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from zoo.ops import compiled, kernels
 from zoo.ops.attention import naive
+from zoo.ops.attention.flash import has_tiles
 
 
 def attend(
@@ -23,15 +24,19 @@ def attend(
 ) -> Float[Tensor, "B H T V"]:
     """See `naive.attend`.
 
-    On a CPU in bfloat16 torch's flash kernel runs its backward pass at half the speed of plain matmuls, so that case
-    takes the blocks of `compiled.py`, or the matmuls where there is no numba.
+    In bfloat16 on a CPU torch's kernel has a slow backward pass: plain scores take the blocks of `compiled.py`. Without
+    matrix tiles it is slower than plain matmuls, so that everything takes the blocks, or the matmuls where there is no
+    numba. So does a bias that is learned, which no such kernel has a gradient for.
     """
+    plain = visible is None and bias is None
+    learned = bias is not None and bias.requires_grad
     if q.device.type == "cpu" and q.dtype is torch.bfloat16:
-        if compiled.serves() and k.dtype is v.dtype is q.dtype:
+        if compiled.serves() and k.dtype is v.dtype is q.dtype and (plain or learned or not has_tiles()):
             kernels.ran("attention", "compiled blocks")
             return in_blocks(q, k, v, visible=visible, causal=causal, bias=bias, scale=scale)
-        kernels.ran("attention", "matmul")
-        return naive.attend(q, k, v, visible=visible, causal=causal, bias=bias, scale=scale)
+        if not has_tiles():
+            kernels.ran("attention", "matmul")
+            return naive.attend(q, k, v, visible=visible, causal=causal, bias=bias, scale=scale)
     kernels.ran("attention", "torch scaled_dot_product_attention")
     k, v = naive.shared(k, q.shape[1]), naive.shared(v, q.shape[1])
     if bias is None and causal and visible is None and q.shape[-2] == k.shape[-2]:

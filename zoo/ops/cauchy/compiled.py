@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from zoo.ops import flops
-from zoo.ops.compiled import array, spread
+from zoo.ops.compiled import array
 from zoo.ops.loops import inlined, loop
+from zoo.ops.threads import spread
 
 BLOCK = 256
 """Frequencies taken through all modes together."""

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.ops import flops
-from zoo.ops.compiled import array, spread
+from zoo.ops.compiled import array
 from zoo.ops.loops import inlined, loop
+from zoo.ops.threads import spread
 
 CHANNELS = 256
 """Real numbers of a state that one call of a loop takes through time together."""

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from zoo.ops.bfloat16 import array, memory, narrowed, widened
-from zoo.ops.compiled import spread
 from zoo.ops.head_norms.naive import SMALLEST_SQUARE, SMALLEST_SUM
 from zoo.ops.loops import exp, loop
+from zoo.ops.threads import spread
 
 GRAIN = 64
 """Rows that one thread takes at least, and that share a row of partial sums."""

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from zoo.ops import flops
-from zoo.ops.compiled import array, spread
+from zoo.ops.compiled import array
 from zoo.ops.loops import exps, inlined, loop
+from zoo.ops.threads import spread
 
 LENGTH = 16
 """Steps between two kept states."""

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from zoo.ops.bfloat16 import array, memory, narrowed, widened
-from zoo.ops.compiled import spread
 from zoo.ops.linear_attention.chunked import LOWEST, cut, fused
 from zoo.ops.loops import exp, loop
+from zoo.ops.threads import spread
 
 
 class CompiledHeadDecay(torch.autograd.Function):

@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from zoo.ops.compiled import array, spread
+from zoo.ops.compiled import array
 from zoo.ops.loops import exp, inlined, loop
 from zoo.ops.lsh_attention.naive import HIDDEN, SELF
+from zoo.ops.threads import spread
 
 
 def exponentials(s: Tensor, plan: Any, part: slice, top: Tensor, total: Tensor) -> None:

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from zoo.ops import flops
 from zoo.ops.bfloat16 import array, memory, narrowed, widened
-from zoo.ops.compiled import spread
 from zoo.ops.loops import exp2, inlined, loop, sigmoid, softplus
+from zoo.ops.threads import spread
 
 LENGTH = 16
 """Steps between two kept states."""

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from zoo.ops import flops
 from zoo.ops.bfloat16 import array, memory, narrowed, widened
-from zoo.ops.compiled import spread
 from zoo.ops.loops import exp, inlined, loop
+from zoo.ops.threads import spread
 
 LENGTH = 32
 """Steps that are in work at once."""

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from zoo.ops import flops
-from zoo.ops.compiled import array, spread
+from zoo.ops.compiled import array
 from zoo.ops.loops import exp, inlined, log1p, loop
+from zoo.ops.threads import spread
 
 UNROLLED = 8
 """Rows of a matrix that one pass over a product's sums adds up."""
