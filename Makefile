@@ -40,7 +40,7 @@ speed: $(VENV)/.dev
 	$(BIN)/python benchmarks/log_likelihoods.py
 
 statistics: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/statistics.py docs/statistics.md
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/rankings.py docs/statistics.md
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

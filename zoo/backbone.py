@@ -32,6 +32,7 @@ class Bidirectional(Mixer):
         own = dataclasses.replace(forward.traits, causal="no", bidirectional=True, resumable=False)
         self.traits = own  # type: ignore[misc]  # its own, as they depend on what it wraps
         self.across = forward.across  # type: ignore[misc]
+        self.projected = forward.projected  # type: ignore[misc]
 
     def forward(
         self,

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from zoo.contract import Mixer, State, combine
 from zoo.lookup import Table, nearest
+from zoo.ops import kernels, norms
 from zoo.ops.precision import wide
 
 WIRINGS = Table(
@@ -33,7 +34,33 @@ WIRINGS = Table(
 )
 
 
-class UnitRMSNorm(nn.Module):
+class Norm(nn.Module):
+    """A norm over the features, in x's dtype or, if `projected`, in the dtype of the matrix products that read it."""
+
+    projected = False
+
+    def dtype(self, x: Tensor) -> torch.dtype:
+        """Of the result."""
+        return kernels.products(x) if self.projected else x.dtype
+
+
+class LayerNorm(Norm, nn.LayerNorm):
+    """w ⊙ (x − mean x) / √(var x + ε) + b (Ba et al. 2016, arXiv:1607.06450, eq. 4)."""
+
+    def forward(self, x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
+        return norms.layer(x, self.weight, self.bias, self.eps, self.dtype(x))
+
+
+class RMSNorm(Norm, nn.RMSNorm):
+    """w ⊙ x / √(mean x² + ε) (Zhang & Sennrich 2019, arXiv:1910.07467, eq. 4)."""
+
+    eps: float
+
+    def forward(self, x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
+        return norms.rms(x, self.weight, self.eps, dtype=self.dtype(x))
+
+
+class UnitRMSNorm(Norm):
     """x / RMS(x) · (1 + w), w starting at zero (Gemma, RecurrentGemma)."""
 
     def __init__(self, width: int, eps: float = 1e-6) -> None:
@@ -42,15 +69,15 @@ class UnitRMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.zeros(width))
 
     def forward(self, x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
-        return nn.functional.rms_norm(wide(x), x.shape[-1:], 1 + wide(self.weight), self.eps).to(x.dtype)
+        return norms.rms(x, 1 + wide(self.weight), self.eps, dtype=self.dtype(x))
 
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {
-    "layer": lambda width: nn.LayerNorm(width),
-    "layer_eps6": lambda width: nn.LayerNorm(width, eps=1e-6),
-    "layer_eps12": lambda width: nn.LayerNorm(width, eps=1e-12),
-    "rms": lambda width: nn.RMSNorm(width, eps=1e-6),
-    "rms_eps5": lambda width: nn.RMSNorm(width, eps=1e-5),
+    "layer": lambda width: LayerNorm(width),
+    "layer_eps6": lambda width: LayerNorm(width, eps=1e-6),
+    "layer_eps12": lambda width: LayerNorm(width, eps=1e-12),
+    "rms": lambda width: RMSNorm(width, eps=1e-6),
+    "rms_eps5": lambda width: RMSNorm(width, eps=1e-5),
     "rms_one": lambda width: UnitRMSNorm(width),
     "none": lambda width: nn.Identity(),
 }
@@ -123,6 +150,10 @@ class PreNorm(Wiring):
     """x + f(norm(x)) (Xiong et al. 2020, arXiv:2002.04745, table 1, right)."""
 
     final_norm = True
+
+    def __init__(self, inner: Mixer, width: int, norm: str, dropout: float, depth: int) -> None:
+        super().__init__(inner, width, norm, dropout, depth)
+        self.norm.projected = inner.projected
 
     def read(self, stream: Tensor) -> Tensor:
         return self.norm(stream)
@@ -227,6 +258,10 @@ class Reversible(Wiring):
 
     final_norm = True
 
+    def __init__(self, inner: Mixer, width: int, norm: str, dropout: float, depth: int) -> None:
+        super().__init__(inner, width, norm, dropout, depth)
+        self.norm.projected = inner.projected
+
     @staticmethod
     def open(x: Tensor) -> tuple[Tensor, Tensor]:
         return x, x
@@ -250,6 +285,7 @@ class Sum(Mixer):
         nn.Module.__init__(self)
         self.parts = nn.ModuleList(parts)
         self.traits = combine([part.traits for part in parts])  # type: ignore[misc]  # its own, as they depend on the parts
+        self.projected = all(part.projected for part in parts)  # type: ignore[misc]
         self.across = any(part.across for part in parts)  # type: ignore[misc]
 
     def forward(

@@ -50,6 +50,7 @@ class MLP(Mixer):
     """W₂ act(W₁ x + b₁) + b₂ at every step (Vaswani et al. 2017, section 3.3, with GELU for ReLU by default)."""
 
     traits = Traits(causal="strict", bidirectional=True, resumable=True)
+    projected = True
 
     def __init__(self, site: Site, *, expand: float = 4.0, activation: str = "gelu", bias: bool = True) -> None:
         super().__init__(site)
@@ -80,6 +81,7 @@ class GLU(Mixer):
     """
 
     traits = Traits(causal="strict", bidirectional=True, resumable=True)
+    projected = True
 
     def __init__(self, site: Site, *, expand: float = 8 / 3, activation: str = "silu", bias: bool = False) -> None:
         super().__init__(site)

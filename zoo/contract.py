@@ -74,6 +74,9 @@ class Mixer(nn.Module):
     Under "residual" it holds what the mixer's result is added to, before any norm (Mega).
     """
 
+    projected: ClassVar[bool] = False
+    """Whether linear layers alone read x, so that under autocast it may come rounded to the dtype of their products."""
+
     def __init__(self, site: Site) -> None:
         super().__init__()
         if site.causal and self.traits.causal == "no":

@@ -16,6 +16,8 @@ from zoo.contract import Mixer, Site, State, Traits
 from zoo.initialise import fan_in_, residual_scale
 from zoo.mixers.multi_head import head_width
 from zoo.ops.attention import attend
+from zoo.ops.precision import wide
+from zoo.ops.qkv import split
 from zoo.positions import relative
 
 
@@ -29,6 +31,7 @@ class Attention(Mixer):
     """
 
     traits = Traits(causal="strict", bidirectional=True, resumable=True)
+    projected = True
     relative = ("rotation", "bias")
 
     def __init__(
@@ -62,10 +65,9 @@ class Attention(Mixer):
         state: State | None = None,
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
         B, T, D = x.shape
-        heads = self.qkv(x).view(B, T, -1, self.head_width).transpose(1, 2)  # (B, H + 2 H_kv, T, d)
-        q, k, v = heads.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
-        now = steps(state, T, x.device)
-        q, k = self.positions.rotate_both(q, k, now)
+        now, features = steps(state, T, x.device), self.qkv(x)
+        turns = (self.positions.turn(now, wide(features[:0]).dtype, key=key) for key in (False, True))
+        q, k, v = split(features, self.heads, self.kv_heads, *turns)
         k, v, valid, new = remember(state, k, v, mask)
         if state is not None:
             q = q.to(k.dtype)

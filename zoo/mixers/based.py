@@ -28,6 +28,7 @@ class Based(Mixer):
     """
 
     traits = Traits(causal="strict", bidirectional=True, resumable=True)
+    projected = True
 
     def __init__(
         self, site: Site, *, heads: int = 4, feature_dim: int = 16, head_dim: int | None = None, eps: float = 1e-12

@@ -36,6 +36,7 @@ class BigBird(Mixer):
     """
 
     traits = Traits(causal="no", bidirectional=True, resumable=False, length="max", stochastic=True)
+    projected = True
     relative = ("rotation",)
     plan: Tensor | None
 

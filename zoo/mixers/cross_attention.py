@@ -23,6 +23,7 @@ class CrossAttention(Mixer):
     """Multi-head attention over a memory. Each step reads the memory alone, so it is causal whatever the memory is."""
 
     traits = Traits(causal="strict", bidirectional=True, resumable=True)
+    projected = True
     across = True
 
     def __init__(self, site: Site, *, heads: int = 4, bias: bool = True) -> None:

@@ -21,7 +21,7 @@ from zoo.contract import Mixer, Site, State, Traits
 from zoo.initialise import fan_in_, residual_scale
 from zoo.mixers.multi_head import split_heads
 from zoo.mixers.short_convolution import ShortConvolution
-from zoo.ops import head_norms, precision
+from zoo.ops import norms, precision
 from zoo.ops.delta_rule import delta_rule
 
 Activation: TypeAlias = Literal["silu", "relu", "elu", "identity"]
@@ -42,6 +42,7 @@ class DeltaNet(Mixer):
     """
 
     traits = Traits(causal="strict", bidirectional=False, resumable=True)
+    projected = True
 
     def __init__(
         self,
@@ -136,7 +137,7 @@ class DeltaNet(Mixer):
         elif self.qk_activation == "relu":
             x = F.relu(x)
         if self.qk_norm == "l2":
-            return head_norms.unit(x.transpose(1, 2), scale, dtype).transpose(1, 2)
+            return norms.unit(x.transpose(1, 2), scale, dtype).transpose(1, 2)
         return (scale * F.normalize(precision.wide(x), p=1.0, dim=-1, eps=1e-6)).to(dtype)
 
     def _beta(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B H T"]:
@@ -161,13 +162,13 @@ class DeltaNet(Mixer):
 class HeadNorm(nn.Module):
     """RMSNorm over the width of a head, times activation(gate) if there is one; in float32 at least."""
 
-    def __init__(self, width: int, eps: float, activation: head_norms.Activation = "swish") -> None:
+    def __init__(self, width: int, eps: float, activation: norms.Activation = "swish") -> None:
         super().__init__()
         self.eps, self.activation = eps, activation
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, o: Float[Tensor, "*N V"], gate: Float[Tensor, "*N V"] | None = None) -> Float[Tensor, "*N V"]:
-        return head_norms.rms(o, self.weight, self.eps, gate, self.activation)
+        return norms.rms(o, self.weight, self.eps, gate, self.activation)
 
 
 def reset_projections(mixer: nn.Module, depth: int, gain: float | None) -> None:

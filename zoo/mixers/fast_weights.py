@@ -30,8 +30,8 @@ from zoo.contract import Mixer, Site, State, Traits
 from zoo.initialise import fan_in_, residual_scale
 from zoo.ops import precision
 from zoo.ops.delta_rule import delta_rule
-from zoo.ops.head_norms import SMALLEST_SUM, simplex
 from zoo.ops.linear_attention import linear_attention
+from zoo.ops.norms import SMALLEST_SUM, simplex
 
 Rule: TypeAlias = Literal["sum", "delta"]
 FeatureMap: TypeAlias = Literal["elu", "relu", "dpfp"]
@@ -50,6 +50,7 @@ class FastWeights(Mixer):
     """
 
     traits = Traits(causal="strict", bidirectional=False, resumable=True)
+    projected = True
 
     def __init__(
         self,

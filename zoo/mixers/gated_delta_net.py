@@ -24,7 +24,7 @@ from zoo.mixers.multi_head import split_heads
 from zoo.mixers.short_convolution import ShortConvolution
 from zoo.ops import precision
 from zoo.ops.delta_rule import delta_rule
-from zoo.ops.head_norms import unit
+from zoo.ops.norms import unit
 
 Activation: TypeAlias = Literal["swish", "sigmoid"]
 

@@ -23,9 +23,9 @@ from zoo.initialise import fan_in_, residual_scale
 from zoo.mixers.multi_head import split_heads
 from zoo.mixers.short_convolution import ShortConvolution
 from zoo.ops import precision
-from zoo.ops.head_norms import rms
 from zoo.ops.linear_attention import linear_attention
 from zoo.ops.linear_attention.naive import repeat
+from zoo.ops.norms import rms
 
 Gate: TypeAlias = Literal["swish", "sigmoid", "relu"]
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"swish": F.silu, "sigmoid": torch.sigmoid, "relu": F.relu}
@@ -43,6 +43,7 @@ class GLA(Mixer):
     """
 
     traits = Traits(causal="strict", bidirectional=False, resumable=True)
+    projected = True
 
     def __init__(
         self,

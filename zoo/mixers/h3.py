@@ -42,6 +42,7 @@ class H3(Mixer):
     """
 
     traits = Traits(causal="strict", bidirectional=False, resumable=True)
+    projected = True
 
     def __init__(
         self,

@@ -44,6 +44,7 @@ class Hyena(Mixer):
     """
 
     traits = Traits(causal="strict", bidirectional=False, resumable=True, length="max")
+    projected = True
 
     def __init__(
         self,

@@ -32,6 +32,7 @@ class LinearAttention(Mixer):
     """
 
     traits = Traits(causal="strict", bidirectional=True, resumable=True)
+    projected = True
     relative = ("rotation",)
 
     def __init__(

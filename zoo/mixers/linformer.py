@@ -36,6 +36,7 @@ class Linformer(Mixer):
     """
 
     traits = Traits(causal="no", bidirectional=True, resumable=False, length="max")
+    projected = True
     relative = ("rotation",)
 
     def __init__(self, site: Site, *, heads: int = 4, k: int | None = None, sharing: Sharing = "headwise") -> None:

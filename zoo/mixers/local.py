@@ -36,6 +36,7 @@ class LocalAttention(Mixer):
     """
 
     traits = Traits(causal="strict", bidirectional=True, resumable=True)
+    projected = True
     relative = ("rotation", "bias")
 
     def __init__(

@@ -36,6 +36,7 @@ class Longformer(Mixer):
     """
 
     traits = Traits(causal="strict", bidirectional=True, resumable=True)
+    projected = True
     relative = ("rotation",)
 
     def __init__(

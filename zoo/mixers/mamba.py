@@ -35,6 +35,7 @@ class Mamba(Mixer):
     """
 
     traits = Traits(causal="strict", bidirectional=False, resumable=True)
+    projected = True
 
     def __init__(
         self,

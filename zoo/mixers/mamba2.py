@@ -21,8 +21,8 @@ from zoo.contract import Hint, Mixer, Site, State, Traits
 from zoo.mixers.mamba import check_step_sizes, start_projections, step_sizes_
 from zoo.mixers.multi_head import split_heads
 from zoo.mixers.short_convolution import ShortConvolution
-from zoo.ops.head_norms import gated_rms, rms
 from zoo.ops.linear_attention import linear_attention
+from zoo.ops.norms import gated_rms, rms
 from zoo.ops.precision import full, wide
 
 
@@ -44,6 +44,7 @@ class Mamba2(Mixer):
     """
 
     traits = Traits(causal="strict", bidirectional=False, resumable=True)
+    projected = True
 
     def __init__(
         self,

@@ -41,6 +41,7 @@ class Nystromformer(Mixer):
     """
 
     traits = Traits(causal="no", bidirectional=True, resumable=False)
+    projected = True
     relative = ("rotation",)
 
     def __init__(

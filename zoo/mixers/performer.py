@@ -45,6 +45,7 @@ class Performer(Mixer):
     """
 
     traits = Traits(causal="strict", bidirectional=True, resumable=True, stochastic=True)
+    projected = True
     relative = ("rotation",)
     W: Tensor
 

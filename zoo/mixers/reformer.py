@@ -43,6 +43,7 @@ class Reformer(Mixer):
     """
 
     traits = Traits(causal="leaky", bidirectional=True, resumable=False, stochastic=True)
+    projected = True
     relative = ("rotation",)
     rotations: Tensor
 

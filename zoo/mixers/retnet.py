@@ -27,8 +27,8 @@ from torch import Tensor, nn
 
 from zoo.contract import Mixer, Site, State, Traits, Unsupported
 from zoo.ops import precision
-from zoo.ops.head_norms import rms
 from zoo.ops.linear_attention import linear_attention
+from zoo.ops.norms import rms
 
 Form: TypeAlias = Literal["recurrent", "parallel"]
 
@@ -43,6 +43,7 @@ class Retention(Mixer):
     """
 
     traits = Traits(causal="strict", bidirectional=False, resumable=True)
+    projected = True
 
     def __init__(
         self,

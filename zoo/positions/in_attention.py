@@ -6,16 +6,15 @@ What a score sees is the distance between query and key alone, so keys can be ro
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal, TypeAlias, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from zoo.ops import qkv
 from zoo.ops.precision import wide
 from zoo.terms import Part, State, Unsupported
-
-Convention: TypeAlias = Literal["half", "interleaved"]
 
 
 class Relative(nn.Module):
@@ -27,9 +26,13 @@ class Relative(nn.Module):
         super().__init__()
         self.heads, self.head_width, self.causal = heads, head_width, causal
 
+    def turn(self, positions: Int[Tensor, "#B T"], dtype: torch.dtype, *, key: bool) -> qkv.Turn | None:
+        """How queries, or keys, turn at these positions, in `dtype`; None for not at all."""
+        return None
+
     def rotate(self, x: Float[Tensor, "B H T d"], positions: Int[Tensor, "#B T"], *, key: bool) -> Tensor:
         """Queries, or keys, turned by their positions."""
-        return x
+        return qkv.turn(x, self.turn(positions, wide(x[:0]).dtype, key=key))
 
     def rotate_both(
         self, q: Float[Tensor, "B H T d"], k: Float[Tensor, "B G T d"], positions: Int[Tensor, "#B T"]
@@ -58,12 +61,12 @@ class RoPE(Relative):
         *,
         causal: bool,
         base: float = 10000.0,
-        convention: Convention = "half",
+        convention: qkv.Convention = "half",
         fraction: float = 1.0,
     ) -> None:
         super().__init__(heads, head_width, causal=causal)
-        if convention not in get_args(Convention):
-            raise ValueError(f"rope: convention {convention!r} is not one of {', '.join(get_args(Convention))}")
+        if convention not in get_args(qkv.Convention):
+            raise ValueError(f"rope: convention {convention!r} is not one of {', '.join(get_args(qkv.Convention))}")
         self.turning = int(fraction * head_width)
         if not 0 < fraction <= 1 or self.turning < 2 or self.turning % 2:
             raise ValueError(
@@ -74,24 +77,10 @@ class RoPE(Relative):
             raise ValueError(f"rope: base must be positive, got {base}")
         self.base, self.convention = base, convention
 
-    def rotate(self, x: Float[Tensor, "B H T d"], positions: Int[Tensor, "#B T"], *, key: bool) -> Tensor:
-        turning, rest = x[..., : self.turning], x[..., self.turning :]
-        angle = self._angles(positions, wide(x).dtype)
-        turned = turn(turning, angle.cos().to(x.dtype), angle.sin().to(x.dtype), self.convention)
-        return torch.cat([turned, rest], dim=-1) if rest.shape[-1] else turned
-
-    def _angles(self, positions: Int[Tensor, "#B T"], dtype: torch.dtype) -> Float[Tensor, "#B 1 T d/2"]:
+    def turn(self, positions: Int[Tensor, "#B T"], dtype: torch.dtype, *, key: bool) -> qkv.Turn:
         even = torch.arange(0, self.turning, 2, device=positions.device, dtype=dtype)
-        return positions[:, None, :, None].to(dtype) * self.base ** (-even / self.turning)
-
-
-def turn(x: Tensor, cos: Tensor, sin: Tensor, convention: Convention) -> Tensor:
-    """Each pair (a, b) of features to (a cos − b sin, b cos + a sin)."""
-    if convention == "half":
-        a, b = x.chunk(2, dim=-1)
-        return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
-    a, b = x[..., 0::2], x[..., 1::2]
-    return torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2)
+        angle = positions[..., None].to(dtype) * self.base ** (-even / self.turning)
+        return qkv.Turn(angle.cos(), angle.sin(), self.convention)
 
 
 class XPos(RoPE):
@@ -108,7 +97,7 @@ class XPos(RoPE):
         *,
         causal: bool,
         base: float = 10000.0,
-        convention: Convention = "interleaved",
+        convention: qkv.Convention = "interleaved",
         scale_base: float = 512.0,
     ) -> None:
         super().__init__(heads, head_width, causal=causal, base=base, convention=convention)
@@ -118,13 +107,12 @@ class XPos(RoPE):
             raise ValueError(f"xpos: scale_base must be positive, got {scale_base}")
         self.scale_base = scale_base
 
-    def rotate(self, x: Float[Tensor, "B H T d"], positions: Int[Tensor, "#B T"], *, key: bool) -> Tensor:
-        dtype, gamma, d = wide(x).dtype, 0.4, self.turning
-        angle = self._angles(positions, dtype)
-        even = torch.arange(0, d, 2, device=x.device, dtype=dtype)
-        power = positions[:, None, :, None].to(dtype) / self.scale_base
+    def turn(self, positions: Int[Tensor, "#B T"], dtype: torch.dtype, *, key: bool) -> qkv.Turn:
+        plain, gamma, d = super().turn(positions, dtype, key=key), 0.4, self.turning
+        even = torch.arange(0, d, 2, device=positions.device, dtype=dtype)
+        power = positions[..., None].to(dtype) / self.scale_base
         zeta = ((even / d + gamma) / (1 + gamma)) ** (-power if key else power)
-        return turn(x.to(dtype), angle.cos() * zeta, angle.sin() * zeta, self.convention).to(x.dtype)
+        return qkv.Turn(plain.cos * zeta, plain.sin * zeta, self.convention)
 
 
 class ALiBi(Relative):

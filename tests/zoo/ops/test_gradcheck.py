@@ -20,7 +20,7 @@ from zoo.mixers.fourier import _Fourier, fourier
 from zoo.mixers.linear_transformer import Positive
 from zoo.mixers.performer import ExpFeatures
 from zoo.mixers.rg_lru import BoundedSqrt
-from zoo.ops import head_norms
+from zoo.ops import norms
 from zoo.ops.attention import attend_naive
 from zoo.ops.attention.compiled import CompiledAttention
 from zoo.ops.attention.fused import in_blocks
@@ -45,8 +45,6 @@ from zoo.ops.delta_rule.wy import WY
 from zoo.ops.diagonal_scan import scan, scan_naive
 from zoo.ops.diagonal_scan.chunked import _Scan
 from zoo.ops.diagonal_scan.compiled import CompiledScan
-from zoo.ops.head_norms import naive as norms
-from zoo.ops.head_norms.compiled import CompiledGatedRMS, CompiledRMS, CompiledSimplex, CompiledUnit
 from zoo.ops.linear_attention import linear_attention, recurrent
 from zoo.ops.linear_attention.chunked import Chunked
 from zoo.ops.linear_attention.compiled import CompiledLinearAttention
@@ -60,6 +58,8 @@ from zoo.ops.lsh_attention import lsh_attention, lsh_attention_naive
 from zoo.ops.lsh_attention.chunked import LSHAttention
 from zoo.ops.mlstm import mlstm, mlstm_naive
 from zoo.ops.mlstm.chunked import _Chunks
+from zoo.ops.norms import naive as naive_norms
+from zoo.ops.norms.compiled import CompiledGatedRMS, CompiledRMS, CompiledSimplex, CompiledUnit
 from zoo.ops.selective_scan import (
     gated_selective_scan,
     gated_selective_scan_naive,
@@ -224,10 +224,10 @@ NAIVE = [
     ("delta_rule", "dplr, resumed", dplr_naive, (q, k, v, a, b, per_channel, S)),
     ("diagonal_scan", "real", scan_naive, (uniform(B, T, D), u, normal(B, D))),
     ("diagonal_scan", "complex", scan_naive, tuple(0.7 * normal(*s, complex_=True) for s in [(B, T, D)] * 2)),
-    ("head_norms", "unit", lambda x: norms.unit(x, 0.3), (vectors,)),
-    ("head_norms", "simplex", norms.simplex, (vectors,)),
-    ("head_norms", "rms, SiLU", lambda o, w, g: norms.rms(o, w, 1e-5, g), (vectors, normal(3), normal(2, 5, 3))),
-    ("head_norms", "gated rms", lambda o, w, g: norms.gated_rms(o, w, 1e-5, g), (vectors, normal(3), normal(2, 5, 3))),
+    ("norms", "unit", lambda x: naive_norms.unit(x, 0.3), (vectors,)),
+    ("norms", "simplex", naive_norms.simplex, (vectors,)),
+    ("norms", "rms, SiLU", lambda o, w, g: naive_norms.rms(o, w, 1e-5, g), (vectors, normal(3), normal(2, 5, 3))),
+    ("norms", "gated rms", lambda o, w, g: naive_norms.gated_rms(o, w, 1e-5, g), (vectors, normal(3), normal(2, 5, 3))),
     ("linear_attention", "no decay", recurrent, (q, k, v)),
     ("linear_attention", "a decay per head, resumed", recurrent, (q, k, v, per_head, S)),
     ("linear_attention", "a decay per channel", recurrent, (q, k, v, per_channel)),
@@ -334,20 +334,20 @@ BY_HAND = [
     (WY, "by torch", by_torch(lambda *x: delta_rule(*x, chunk=2)), (q, k, v, beta, per_head, S)),
     (CompiledDPLR, "", dplr, (q, k, v, a, b, per_channel)),
     (CompiledDPLR, "resumed", dplr, (q, k, v, a, b, per_channel, S)),
-    (CompiledUnit, "", lambda x: head_norms.unit(x, 0.3), (vectors,)),
-    (CompiledSimplex, "", head_norms.simplex, (vectors,)),
+    (CompiledUnit, "", lambda x: norms.unit(x, 0.3), (vectors,)),
+    (CompiledSimplex, "", norms.simplex, (vectors,)),
     (
         CompiledGatedRMS,
         "",
-        lambda o, w, g: head_norms.gated_rms(o, w, 1e-5, g),
+        lambda o, w, g: norms.gated_rms(o, w, 1e-5, g),
         (vectors, normal(3), normal(2, 5, 3)),
     ),
-    (CompiledRMS, "", lambda *x: head_norms.rms(*x, 1e-5), (vectors, normal(3))),
-    (CompiledRMS, "SiLU", lambda o, w, g: head_norms.rms(o, w, 1e-5, g), (vectors, normal(3), normal(2, 5, 3))),
+    (CompiledRMS, "", lambda *x: norms.rms(*x, 1e-5), (vectors, normal(3))),
+    (CompiledRMS, "SiLU", lambda o, w, g: norms.rms(o, w, 1e-5, g), (vectors, normal(3), normal(2, 5, 3))),
     (
         CompiledRMS,
         "sigmoid",
-        lambda o, w, g: head_norms.rms(o, w, 1e-5, g, "sigmoid"),
+        lambda o, w, g: norms.rms(o, w, 1e-5, g, "sigmoid"),
         (vectors, normal(3), normal(2, 5, 3)),
     ),
     (CompiledSLSTM, "", cell(slstm), units),

@@ -1,12 +1,27 @@
-"""Work over torch's threads: every item once, on several threads, with torch serial inside and errors brought back."""
+"""Loops over torch's threads: every item once, every kind of argument, on several threads at once."""
 
+import ctypes
 import threading
 
+import numpy as np
 import pytest
 import torch
 
-from zoo.ops import threads
-from zoo.ops.threads import spread
+from zoo.ops import compiled, threads
+
+pytestmark = pytest.mark.skipif(not compiled.available(), reason="needs numba")
+
+if compiled.available():
+    from zoo.ops.loops import loop
+
+    @loop
+    def mark(start, stop, pieces, bits, plane, scale, negate, shift):
+        """Each item's piece, and what the arguments say of it."""
+        for i in range(start, stop):
+            pieces[i] = start + 1
+            bits[i] += np.uint16(1)
+            for j in range(plane.shape[1]):
+                plane[i, j] = (-plane[i, j] if negate else plane[i, j]) * scale + shift
 
 
 @pytest.fixture(params=["torch's", "our own"])
@@ -17,59 +32,53 @@ def two_threads(request, monkeypatch):
         pytest.skip("torch has no OpenMP of GNU's interface here")
     before = torch.get_num_threads()
     torch.set_num_threads(2)
-    yield request.param
+    yield
     torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("negate", [False, True])
 @pytest.mark.parametrize(("items", "grain"), [(1, 1), (2, 1), (7, 1), (7, 4), (64, 16), (3, 5)])
-def test_every_item_once_in_multiples_of_the_grain(two_threads, items, grain):
-    pieces = []
-    spread(lambda start, stop: pieces.append((start, stop)), items, grain)
-    assert sorted(i for start, stop in pieces for i in range(start, stop)) == list(range(items))
-    assert all((stop - start) % grain == 0 or stop == items for start, stop in pieces)
-    assert len(pieces) == min(2, -(-items // grain))
+def test_every_item_once_with_all_arguments(two_threads, items, grain, negate, dtype):
+    pieces, bits = np.zeros(items, np.int64), np.zeros(items, np.uint16)
+    plane = np.arange(items * 3, dtype=dtype).reshape(items, 3)
+    want = (-plane if negate else plane) * dtype(0.5) + 3
+    threads.run(mark, items, pieces, bits, plane, dtype(0.5), negate, 3, grain=grain)
+    np.testing.assert_array_equal(plane, want)
+    np.testing.assert_array_equal(bits, 1)
+    starts = np.unique(pieces) - 1
+    assert len(starts) == min(2, -(-items // grain))
+    assert all(start % grain == 0 for start in starts)
 
 
-def test_on_several_threads_without_gradients(two_threads):
-    seen, both = set(), threading.Barrier(2, timeout=30)
-    weight = torch.ones(3, requires_grad=True)
+def test_two_threads_at_once():
+    """Each waits for the other, which one after the other they could not."""
+    team = threads._openmp()
+    if team is None:
+        pytest.skip("torch has no OpenMP of GNU's interface here")
+    both, seen = threading.Barrier(2, timeout=30), []
 
-    def work(start, stop):
-        both.wait()  # fails unless two are at work
-        seen.add(((weight * 2).requires_grad, threading.get_ident()))
+    def body(_):
+        both.wait()
+        seen.append((team.omp_get_thread_num(), torch.get_num_threads()))
 
-    spread(work, 2)
-    assert len(seen) == 2
-    assert not any(tracked for tracked, _ in seen)
-
-
-def test_torch_ops_inside_equal_those_outside(two_threads):
-    x = torch.randn(6, 96, 96)
-    y = torch.empty_like(x)
-
-    def square(start, stop):
-        for i in range(start, stop):
-            y[i] = x[i] @ x[i]
-
-    spread(square, 6)
-    torch.testing.assert_close(y, x @ x)
+    team.GOMP_parallel(ctypes.CFUNCTYPE(None, ctypes.c_void_p)(body), None, 2, 0)
+    assert sorted(number for number, _ in seen) == [0, 1]
 
 
-def test_a_spread_within_a_spread(two_threads):
-    done = []
-    spread(lambda start, stop: spread(lambda a, b: done.extend(range(10 * start + a, 10 * start + b)), 10), 2)
-    assert sorted(done) == list(range(20))
+def test_from_several_threads_of_python(two_threads):
+    """Runs of different callers do not mix."""
+    planes = [np.full((50, 3), i, np.float32) for i in range(4)]
 
+    def work(plane):
+        torch.set_num_threads(2)
+        for _ in range(20):
+            threads.run(mark, 50, np.zeros(50, np.int64), np.zeros(50, np.uint16), plane, np.float32(1), False, 1)
 
-@pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt()])
-@pytest.mark.parametrize("piece", [0, 1])
-def test_errors_come_back(two_threads, error, piece):
-    def work(start, stop):
-        if start == piece:
-            raise error
-
-    with pytest.raises(type(error)):
-        spread(work, 2)
-    done = []
-    spread(lambda start, stop: done.append(start), 2)
-    assert sorted(done) == [0, 1]
+    callers = [threading.Thread(target=work, args=(plane,)) for plane in planes]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    for i, plane in enumerate(planes):
+        np.testing.assert_array_equal(plane, i + 20)

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,7 +32,7 @@ from zoo.ops.attention import flash
 from zoo.ops.bfloat16 import array, narrowed, widened
 from zoo.ops.loops import exp, inlined, loop
 from zoo.ops.precision import full, wide
-from zoo.ops.threads import spread
+from zoo.ops.threads import run
 
 ROWS = 256
 """Rows of a block at most, queries times R: more would make products faster, and causal ones score more in vain."""
@@ -67,12 +66,12 @@ class CompiledAttention(torch.autograd.Function):
             return y
         lse = torch.empty(N, R, T, dtype=wide(q).dtype)
         y = q.new_empty(N, R, T, v.shape[2])
-        work = partial(_softmax, *_extras(lse, visible, bias), groups, S, causal, _number(scale, lse), array(lse))
+        common = *_extras(lse, visible, bias), groups, S, causal, _number(scale, lse), array(lse)
         scores, computed = Scratch(q), 0
         with full(q.device):
             for heads, queries, keys in blocks(N, R, T, S, causal):
                 s = scores.product(q[heads, :, queries].flatten(1, 2), _first(k[heads], keys).mT)
-                spread(partial(work, heads.start, queries.start, array(s)), queries.stop - queries.start)
+                run(_softmax, queries.stop - queries.start, *common, heads.start, queries.start, array(s))
                 y[heads, :, queries] = torch.bmm(s, _first(v[heads], keys)).unflatten(1, (R, -1))
                 computed += s.numel()
         flops.count("attention", 2 * (N * R * T * S - computed) * (q.shape[3] + v.shape[2]))
@@ -90,18 +89,8 @@ class CompiledAttention(torch.autograd.Function):
         dbias = None
         if bias is not None and ctx.needs_input_grad[4]:
             dbias = bias.new_zeros(*bias.shape[:2], T, S, dtype=lse.dtype)
-        work = partial(
-            _gradients,
-            *_extras(lse, visible, bias),
-            _rows(dbias, lse),
-            groups,
-            S,
-            causal,
-            _number(scale, lse),
-            array(lse),
-            array(y),
-            array(dy),
-        )
+        common = *_extras(lse, visible, bias), _rows(dbias, lse), groups, S, causal, _number(scale, lse)
+        saved = array(lse), array(y), array(dy)
         scores, slopes, part_of_dk, part_of_dv = (Scratch(q) for _ in range(4))
         computed = 0
         with full(q.device):
@@ -109,11 +98,11 @@ class CompiledAttention(torch.autograd.Function):
                 q_, dy_ = q[heads, :, queries].flatten(1, 2), dy[heads, :, queries].flatten(1, 2)
                 k_, v_ = _first(k[heads], keys), _first(v[heads], keys)
                 s, dp = scores.product(k_, q_.mT), slopes.product(v_, dy_.mT)
-                spread(partial(work, heads.start, queries.start, array(s), array(dp)), keys)
+                run(_gradients, keys, *common, *saved, heads.start, queries.start, array(s), array(dp))
                 p, ds = s, dp  # in place
                 dq[heads, :, queries] = torch.bmm(ds.mT, k_).unflatten(1, (R, -1))
                 more_dk, more_dv = part_of_dk.product(ds, q_), part_of_dv.product(p, dy_)
-                spread(partial(_add, array(dk[heads]), array(more_dk), array(dv[heads]), array(more_dv)), keys)
+                run(_add, keys, array(dk[heads]), array(more_dk), array(dv[heads]), array(more_dv))
                 computed += s.numel()
         flops.count("attention", 2 * (N * R * T * S - computed) * (3 * q.shape[3] + 2 * v.shape[2]))
         if dbias is not None:
@@ -165,7 +154,7 @@ def _number(x: float, like: Tensor) -> Any:
 
 
 @loop
-def _softmax(visible, bias, groups, S, causal, scale, lse, first, origin, s, start, stop):  # type: ignore[no-untyped-def]
+def _softmax(start, stop, visible, bias, groups, S, causal, scale, lse, first, origin, s):  # type: ignore[no-untyped-def]
     """Scores become weights, and lse is written, for queries `start` to `stop` of a block that begins at `origin`."""
     heads, rows, keys = s.shape
     _, R, T = lse.shape
@@ -206,7 +195,7 @@ def _softmax(visible, bias, groups, S, causal, scale, lse, first, origin, s, sta
 
 @loop
 def _gradients(  # type: ignore[no-untyped-def]
-    visible, bias, dbias, groups, S, causal, scale, lse, y, dy, first, origin, s, dp, start, stop
+    start, stop, visible, bias, dbias, groups, S, causal, scale, lse, y, dy, first, origin, s, dp
 ):
     """Scores, sᵀ, become weights and dpᵀ becomes scale dsᵀ, for keys `start` to `stop`; as `_softmax`."""
     heads, _, rows = s.shape
@@ -254,7 +243,7 @@ def _gradients(  # type: ignore[no-untyped-def]
 
 
 @loop
-def _add(dk, more_dk, dv, more_dv, start, stop):  # type: ignore[no-untyped-def]
+def _add(start, stop, dk, more_dk, dv, more_dv):  # type: ignore[no-untyped-def]
     """Sums of heads, (n, S, C), plus (n, keys, C), for keys `start` to `stop`."""
     k, v = np.empty(dk.shape[2], dk.dtype), np.empty(dv.shape[2], dv.dtype)
     for n in range(len(more_dk)):

@@ -19,7 +19,7 @@ from torch import Tensor
 from zoo.ops import flops
 from zoo.ops.compiled import array
 from zoo.ops.loops import inlined, loop
-from zoo.ops.threads import spread
+from zoo.ops.threads import run
 
 BLOCK = 256
 """Frequencies taken through all modes together."""
@@ -34,7 +34,7 @@ class CompiledSums(torch.autograd.Function):
         ctx.save_for_backward(alpha, beta, u, w, S, kappa)
         r = u.new_empty(*u.shape[:2], len(S), 2)
         arrays = [array(x) for x in (alpha, beta, u, w, S, kappa, r)]
-        spread(lambda start, stop: _forward(start, stop, *arrays), len(u))
+        run(_forward, len(u), *arrays)
         return r
 
     @staticmethod
@@ -43,7 +43,7 @@ class CompiledSums(torch.autograd.Function):
         flops.count("cauchy", 16 * ctx.saved_tensors[2].numel() * dr.shape[2])
         grads = [torch.zeros_like(x, memory_format=torch.contiguous_format) for x in ctx.saved_tensors[:4]]
         arrays = [array(x) for x in (*ctx.saved_tensors, dr, *grads)]
-        spread(lambda start, stop: _backward(start, stop, *arrays), len(dr))
+        run(_backward, len(dr), *arrays)
         return *grads, None, None
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from zoo.ops import flops
 from zoo.ops.compiled import array
 from zoo.ops.loops import exps, inlined, loop
-from zoo.ops.threads import spread
+from zoo.ops.threads import run
 
 LENGTH = 16
 """Steps between two kept states."""
@@ -22,7 +22,7 @@ def inverse(coupling: Float[Tensor, "N C C"]) -> Float[Tensor, "N C C"]:
     """(I + coupling)⁻¹ on a CPU; coupling is strictly lower triangular, and what is not below its diagonal not read."""
     out = torch.empty(coupling.shape, dtype=coupling.dtype)
     arrays = array(coupling), array(out)
-    spread(lambda start, stop: _inverse(start, stop, *arrays), len(coupling))
+    run(_inverse, len(coupling), *arrays)
     return out
 
 
@@ -74,7 +74,7 @@ class CompiledDPLR(torch.autograd.Function):
         o = q.new_empty(B, T, H, v.shape[-1])
         rows = [x.transpose(1, 2).contiguous() for x in (q, k, v, a, b, log_decay)]
         arrays = [array(x) for x in (*rows, kept, o)]
-        spread(lambda start, stop: _forward(start, stop, *arrays), B * H)
+        run(_forward, B * H, *arrays)
         ctx.save_for_backward(*rows, kept)
         return o.transpose(1, 2), kept[:, :, -1].clone()
 
@@ -86,7 +86,7 @@ class CompiledDPLR(torch.autograd.Function):
         G = dS.clone(memory_format=torch.contiguous_format)
         grads = [torch.empty_like(x) for x in rows]
         arrays = [array(x) for x in (*rows, kept, do.transpose(1, 2), G, *grads)]
-        spread(lambda start, stop: _backward(start, stop, *arrays), kept.shape[0] * kept.shape[1])
+        run(_backward, kept.shape[0] * kept.shape[1], *arrays)
         return *(x.transpose(1, 2) for x in grads), G
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from zoo.ops import flops
 from zoo.ops.compiled import array
 from zoo.ops.loops import inlined, loop
-from zoo.ops.threads import spread
+from zoo.ops.threads import run
 
 CHANNELS = 256
 """Real numbers of a state that one call of a loop takes through time together."""
@@ -58,7 +58,7 @@ def _real(x: Tensor) -> NDArray[Any]:
 
 def _spread(kernel: Any, arrays: list[NDArray[Any]], pairs: bool) -> None:
     B, _, C = arrays[0].shape
-    spread(lambda start, stop: kernel(start, stop, pairs, *arrays), B * -(-C // CHANNELS))
+    run(kernel, B * -(-C // CHANNELS), pairs, *arrays)
 
 
 @loop

@@ -22,7 +22,7 @@ from torch import Tensor
 from zoo.ops import flops
 from zoo.ops.compiled import array
 from zoo.ops.loops import exps, inlined, loop
-from zoo.ops.threads import spread
+from zoo.ops.threads import run
 
 LENGTH = 16
 """Steps between two kept states."""
@@ -46,7 +46,7 @@ class CompiledLinearAttention(torch.autograd.Function):
         rows = [_by_time(x) for x in (q, k, v, log_decay)]
         u = q.new_zeros(H, K) if bonus is None else bonus
         arrays = [array(x) for x in (*rows, u, kept, o)]
-        spread(lambda start, stop: _forward(start, stop, bonus is not None, *arrays), B * H)
+        run(_forward, B * H, bonus is not None, *arrays)
         ctx.save_for_backward(*rows, u, kept)
         ctx.bonus = bonus is not None
         return o.transpose(1, 2), kept[:, :, -1].clone()
@@ -60,7 +60,7 @@ class CompiledLinearAttention(torch.autograd.Function):
         G = dS.clone(memory_format=torch.contiguous_format)
         du = u.new_zeros(q.shape[0], *u.shape)
         arrays = [array(x) for x in (q, k, v, log_decay, u, kept, _by_time(do), G, dq, dk, dv, dg, du)]
-        spread(lambda start, stop: _backward(start, stop, ctx.bonus, *arrays), q.shape[0] * q.shape[2])
+        run(_backward, q.shape[0] * q.shape[2], ctx.bonus, *arrays)
         by_head = [x.transpose(1, 2) for x in (dq, dk, dv, dg)]
         return *by_head, G, du.sum(0) if ctx.bonus else None
 

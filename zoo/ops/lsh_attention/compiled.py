@@ -12,26 +12,26 @@ from torch import Tensor
 from zoo.ops.compiled import array
 from zoo.ops.loops import exp, inlined, loop
 from zoo.ops.lsh_attention.naive import HIDDEN, SELF
-from zoo.ops.threads import spread
+from zoo.ops.threads import run
 
 
 def exponentials(s: Tensor, plan: Any, part: slice, top: Tensor, total: Tensor) -> None:
     """See `chunked.exponentials`."""
     arrays = [s.numpy(), *_steps(s, plan, part), top.numpy(), total.numpy()]
-    spread(lambda start, stop: _exponentials(start, stop, *arrays), len(s))
+    run(_exponentials, len(s), *arrays)
 
 
 def slopes(s: Tensor, ds: Tensor, plan: Any, part: slice, top: Tensor, D: Tensor) -> None:
     """See `chunked.slopes`."""
     arrays = [s.numpy(), ds.numpy(), *_steps(s, plan, part), array(top), array(D)]
-    spread(lambda start, stop: _slopes(start, stop, *arrays), len(s))
+    run(_slopes, len(s), *arrays)
 
 
 def argmax(x: Float[Tensor, "*B F"]) -> Int[Tensor, "*B"]:
     """argmax [x, −x] along the last axis, the first of several."""
     place = torch.empty(x.shape[:-1], dtype=torch.long)
     arrays = array(x.reshape(-1, x.shape[-1])), place.view(-1).numpy()
-    spread(lambda start, stop: _argmax(start, stop, *arrays), place.numel(), grain=1024)
+    run(_argmax, place.numel(), *arrays, grain=1024)
     return place
 
 

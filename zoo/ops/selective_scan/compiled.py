@@ -22,7 +22,7 @@ from torch import Tensor
 from zoo.ops import flops
 from zoo.ops.bfloat16 import array, memory, narrowed, widened
 from zoo.ops.loops import exp2, inlined, loop, sigmoid, softplus
-from zoo.ops.threads import spread
+from zoo.ops.threads import run
 
 LENGTH = 16
 """Steps between two kept states."""
@@ -62,7 +62,7 @@ class CompiledSelectiveScan(torch.autograd.Function):
         ctx.save_for_backward(u, delta, exponent, B, C, skip, kept, z, bias)
         y = torch.empty_like(u, memory_format=torch.contiguous_format)
         arrays = [*_arrays(u, delta, exponent, B, C, skip, kept, z, bias), array(y)]
-        spread(lambda start, stop: _forward(start, stop, *arrays), batch * -(-width // CHANNELS))
+        run(_forward, batch * -(-width // CHANNELS), *arrays)
         return y, kept[:, -1].mT.contiguous()
 
     @staticmethod
@@ -78,7 +78,7 @@ class CompiledSelectiveScan(torch.autograd.Function):
         dD, d_bias = (kept.new_empty(batch, width) for _ in range(2))
         inputs = _arrays(*ctx.saved_tensors)
         outputs = [array(x) for x in (dy.to(u.dtype), g, du, d_delta, dA, dB, dC, dD, dz, d_bias)]
-        spread(lambda start, stop: _backward(start, stop, *inputs, *outputs), batch * blocks)
+        run(_backward, batch * blocks, *inputs, *outputs)
         return (
             du,
             d_delta,

@@ -18,7 +18,7 @@ from torch import Tensor
 from zoo.ops import flops
 from zoo.ops.bfloat16 import array, memory, narrowed, widened
 from zoo.ops.loops import exp, inlined, loop
-from zoo.ops.threads import spread
+from zoo.ops.threads import run
 
 LENGTH = 32
 """Steps that are in work at once."""
@@ -47,7 +47,7 @@ class CompiledShortConvolution(torch.autograd.Function):
         y = torch.empty(B, T, D, dtype=x.dtype if narrow else weight.dtype)
         flat, strides = memory(x), x.stride()[:2]
         arrays = [array(t) for t in (weight, bias, before, lengths, y)]
-        spread(lambda start, stop: _forward(start, stop, flat, *strides, *arrays, silu), B * -(-D // CHANNELS))
+        run(_forward, B * -(-D // CHANNELS), flat, *strides, *arrays, silu)
         ctx.save_for_backward(x, weight, bias, before, lengths)
         ctx.silu = silu
         return y
@@ -63,10 +63,7 @@ class CompiledShortConvolution(torch.autograd.Function):
         dw, db = weight.new_empty(B, W, D), weight.new_empty(B, D)
         arrays = [array(t) for t in (weight, bias, before, lengths, dy)]
         outputs = [memory(dx), *(array(t) for t in (d_before, dw, db))]
-        spread(
-            lambda start, stop: _backward(start, stop, flat, *strides, *arrays, ctx.silu, *outputs),
-            B * -(-D // CHANNELS),
-        )
+        run(_backward, B * -(-D // CHANNELS), flat, *strides, *arrays, ctx.silu, *outputs)
         return dx, dw.sum(0), db.sum(0), d_before, None, None, None
 
 

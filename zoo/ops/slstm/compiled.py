@@ -20,7 +20,7 @@ from torch import Tensor
 from zoo.ops import flops
 from zoo.ops.compiled import array
 from zoo.ops.loops import exp, inlined, log1p, loop
-from zoo.ops.threads import spread
+from zoo.ops.threads import run
 
 UNROLLED = 8
 """Rows of a matrix that one pass over a product's sums adds up."""
@@ -56,7 +56,7 @@ class CompiledSLSTM(torch.autograd.Function):
         # From each unit to all gates of its head: (H, d, 4 d).
         weights = R.flatten(1, 2).transpose(1, 2)
         arrays = [array(x) for x in (i, f, z, o, weights, b.flatten(1), valid, after, y, kept)]
-        spread(lambda start, stop: _forward(start, stop, *arrays), H * -(-B // 2))
+        run(_forward, H * -(-B // 2), *arrays)
         ctx.save_for_backward(R, valid, state, y, kept)
         h, c, n, m = after.unbind(0)
         ctx.mark_non_differentiable(m)
@@ -72,7 +72,7 @@ class CompiledSLSTM(torch.autograd.Function):
         db = y.new_zeros(B, H, 4 * d)
         g = torch.stack([dh, dc, dn])
         arrays = [array(x) for x in (R.flatten(1, 2), valid, state, y, kept, dy, *gates, g, db)]
-        spread(lambda start, stop: _backward(start, stop, *arrays), H * -(-B // 2))
+        run(_backward, H * -(-B // 2), *arrays)
         before = torch.cat([state[0][:, None], y[:, :-1]], dim=1).flatten(0, 1).transpose(0, 1)  # (H, B T, d)
         dR = torch.stack([gate.flatten(1, 2).mT @ before for gate in gates], dim=1)
         return *gates, dR, db.sum(0).unflatten(-1, (4, d)), *g.unbind(0), None, None

@@ -19,7 +19,7 @@ from torch import Tensor
 from zoo.ops import flops
 from zoo.ops.compiled import array
 from zoo.ops.loops import exp, inlined, loop
-from zoo.ops.threads import spread
+from zoo.ops.threads import run
 
 LENGTH = 64
 """Steps between two kept states."""
@@ -41,7 +41,7 @@ class CompiledWKV(torch.autograd.Function):
         y = torch.empty(B, T, C, dtype=k.dtype)
         valid = _valid(mask, B, T)
         inputs = [array(x) for x in (w, u, k, v, valid, kept, y)]
-        spread(lambda start, stop: _forward(start, stop, *inputs), B * -(-C // CHANNELS))
+        run(_forward, B * -(-C // CHANNELS), *inputs)
         ctx.save_for_backward(w, u, k, v, valid, kept, y)
         p, q, o = kept[:, -1].clone().unbind(1)
         ctx.mark_non_differentiable(o)
@@ -57,7 +57,7 @@ class CompiledWKV(torch.autograd.Function):
         dw, du = torch.zeros(B, C, dtype=y.dtype), torch.zeros(B, C, dtype=y.dtype)
         g = torch.stack([dp, dq], dim=1)
         arrays = [array(x) for x in (w, u, k, v, valid, kept, y, dy, g, dk, dv, dw, du)]
-        spread(lambda start, stop: _backward(start, stop, *arrays), B * -(-C // CHANNELS))
+        run(_backward, B * -(-C // CHANNELS), *arrays)
         return dw.sum(0), du.sum(0), dk, dv, g[:, 0], g[:, 1], None, None
 
 

@@ -1,4 +1,4 @@
-"""Head norms in a single pass forward and a single pass back, where loops can be compiled."""
+"""Norms in a single pass forward and a single pass back, where loops can be compiled."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from zoo.ops import compiled
-from zoo.ops.head_norms import naive
-from zoo.ops.head_norms.naive import Activation
+from zoo.ops.norms import naive
+from zoo.ops.norms.naive import Activation
 
 
 def unit(x: Float[Tensor, "*N K"], scale: float = 1.0, dtype: torch.dtype | None = None) -> Float[Tensor, "*N K"]:
@@ -16,7 +16,7 @@ def unit(x: Float[Tensor, "*N K"], scale: float = 1.0, dtype: torch.dtype | None
     dtype = x.dtype if dtype is None else dtype
     if not _serves(x) or dtype not in KINDS:
         return naive.unit(x, scale, dtype)
-    from zoo.ops.head_norms.compiled import CompiledUnit  # loads numba
+    from zoo.ops.norms.compiled import CompiledUnit  # loads numba
 
     return CompiledUnit.apply(x, scale, dtype)
 
@@ -25,7 +25,7 @@ def simplex(x: Float[Tensor, "*N K"]) -> Float[Tensor, "*N K"]:
     """See `naive.simplex`."""
     if not _serves(x):
         return naive.simplex(x)
-    from zoo.ops.head_norms.compiled import CompiledSimplex  # loads numba
+    from zoo.ops.norms.compiled import CompiledSimplex  # loads numba
 
     return CompiledSimplex.apply(x)
 
@@ -36,13 +36,17 @@ def rms(
     eps: float,
     gate: Float[Tensor, "*N V"] | None = None,
     activation: Activation = "swish",
+    dtype: torch.dtype | None = None,
 ) -> Float[Tensor, "*N V"]:
     """See `naive.rms`."""
-    if not _serves(o, weight, gate):
-        return naive.rms(o, weight, eps, gate, activation)
-    from zoo.ops.head_norms.compiled import CompiledRMS  # loads numba
+    dtype = o.dtype if dtype is None else dtype
+    if not _serves(o, weight, gate) or dtype not in KINDS:
+        return naive.rms(o, weight, eps, gate, activation, dtype)
+    from zoo.ops.norms.compiled import CompiledLayer, CompiledRMS  # loads numba
 
-    return CompiledRMS.apply(o, weight, eps, gate, activation == "swish")
+    if gate is None:
+        return CompiledLayer.apply(o, weight, None, eps, dtype)
+    return CompiledRMS.apply(o, weight, eps, gate, activation == "swish").to(dtype)
 
 
 def gated_rms(
@@ -51,9 +55,25 @@ def gated_rms(
     """See `naive.gated_rms`."""
     if not _serves(o, weight, gate):
         return naive.gated_rms(o, weight, eps, gate)
-    from zoo.ops.head_norms.compiled import CompiledGatedRMS  # loads numba
+    from zoo.ops.norms.compiled import CompiledGatedRMS  # loads numba
 
     return CompiledGatedRMS.apply(o, weight, eps, gate)
+
+
+def layer(
+    x: Float[Tensor, "*N D"],
+    weight: Float[Tensor, " D"],
+    bias: Float[Tensor, " D"],
+    eps: float,
+    dtype: torch.dtype | None = None,
+) -> Float[Tensor, "*N D"]:
+    """See `naive.layer`."""
+    dtype = x.dtype if dtype is None else dtype
+    if not _serves(x, weight, bias) or dtype not in KINDS:
+        return naive.layer(x, weight, bias, eps, dtype)
+    from zoo.ops.norms.compiled import CompiledLayer  # loads numba
+
+    return CompiledLayer.apply(x, weight, bias, eps, dtype)
 
 
 KINDS = (*compiled.DTYPES, torch.bfloat16)

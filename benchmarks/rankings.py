@@ -1,6 +1,6 @@
 """How often a board of equal architectures separates any, and how often a real difference is seen: ours beside others.
 
-    python benchmarks/statistics.py [--boards 4000] FILE
+    python benchmarks/rankings.py [--boards 4000] FILE
 
 Prints the tables and writes them as Markdown into FILE, below its line <!-- measured -->; some minutes on one core.
 Every case has its own seed, so the numbers come out the same again.

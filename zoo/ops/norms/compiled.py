@@ -1,9 +1,10 @@
-"""`zoo.ops.head_norms` as compiled loops over rows of one head's width; the backward passes need one number of a row.
+"""`zoo.ops.norms` as compiled loops over rows; the backward passes need one number of a row.
 
 unit      y = c r x,                    dx = r (c dy − y (y·dy) / c)
 simplex   y = φ / s,                    dx = (dy − y·dy) / s ⊙ min(φ, 1)           (without y·dy where s is clamped)
 rms       y = w ⊙ n ⊙ a,  n = r o,      do = r (dn − n mean(dn ⊙ n)),  dn = dy ⊙ a ⊙ w
 gated_rms y = w ⊙ n,  n = r u,      du = r (dn − n mean(dn ⊙ n)),  dn = dy ⊙ w
+layer     y = w ⊙ n + b,  n = r (x − mean x),  dx = r (dn − mean dn − n mean(dn ⊙ n)),  dn = dy ⊙ w
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ import torch
 from torch import Tensor
 
 from zoo.ops.bfloat16 import array, memory, narrowed, widened
-from zoo.ops.head_norms.naive import SMALLEST_SQUARE, SMALLEST_SUM
 from zoo.ops.loops import exp, loop
-from zoo.ops.threads import spread
+from zoo.ops.norms.naive import SMALLEST_SQUARE, SMALLEST_SUM
+from zoo.ops.threads import run
 
 GRAIN = 64
 """Rows that one thread takes at least, and that share a row of partial sums."""
@@ -63,26 +64,25 @@ class CompiledSimplex(torch.autograd.Function):
 
 
 class CompiledRMS(torch.autograd.Function):
-    """`rms` of o (*N, V) and maybe a gate of that shape, in o's dtype."""
+    """`rms` of o (*N, V) with a gate of that shape, in o's dtype."""
 
     @staticmethod
-    def forward(ctx: Any, o: Tensor, weight: Tensor, eps: float, gate: Tensor | None, swish: bool) -> Tensor:
+    def forward(ctx: Any, o: Tensor, weight: Tensor, eps: float, gate: Tensor, swish: bool) -> Tensor:
         y, w = torch.empty(o.shape, dtype=o.dtype), weight.detach().to(_numbers(o).dtype)
-        kind = 0 if gate is None else 1 if swish else 2
-        _run(_rms, (o, o if gate is None else gate, y), w, _constants(w, 1, eps, 1 / len(w)), kind)
+        _run(_rms, (o, gate, y), w, _constants(w, 1, eps, 1 / len(w)), swish)
         ctx.save_for_backward(o, weight, gate)
-        ctx.eps, ctx.kind = eps, kind
+        ctx.eps, ctx.swish = eps, swish
         return y
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         o, weight, gate = ctx.saved_tensors
-        w, g = weight.detach().to(_numbers(o).dtype), o if gate is None else gate
-        do, dg = torch.empty(o.shape, dtype=o.dtype), torch.empty(g.shape, dtype=g.dtype)
+        w = weight.detach().to(_numbers(o).dtype)
+        do, dg = torch.empty(o.shape, dtype=o.dtype), torch.empty(gate.shape, dtype=gate.dtype)
         dw = torch.zeros(-(-_numbers(o).numel() // GRAIN), len(w), dtype=w.dtype)
-        _run(_rms_backward, (o, g, dy, do, dg), w, dw, _constants(w, 1, ctx.eps, 1 / len(w)), ctx.kind)
-        return do, dw.sum(0).to(weight.dtype), None, None if gate is None else dg, None
+        _run(_rms_backward, (o, gate, dy, do, dg), w, dw, _constants(w, 1, ctx.eps, 1 / len(w)), ctx.swish)
+        return do, dw.sum(0).to(weight.dtype), None, dg, None
 
 
 class CompiledGatedRMS(torch.autograd.Function):
@@ -107,6 +107,28 @@ class CompiledGatedRMS(torch.autograd.Function):
         return do, dw.sum(0).to(weight.dtype), None, dg
 
 
+class CompiledLayer(torch.autograd.Function):
+    """`layer` of x (*N, D) or, without a bias, `rms` without a gate; in `dtype`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, eps: float, dtype: torch.dtype) -> Tensor:
+        y, w = torch.empty(x.shape, dtype=dtype), weight.detach().to(_numbers(x).dtype)
+        b = torch.zeros_like(w) if bias is None else bias.detach().to(w.dtype)
+        _run(_layer, (x, y), w, b, _constants(w, 1, eps, 1 / len(w)), bias is not None)
+        ctx.save_for_backward(x, weight, bias)
+        ctx.eps = eps
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, bias = ctx.saved_tensors
+        w, dx = weight.detach().to(_numbers(x).dtype), torch.empty(x.shape, dtype=x.dtype)
+        dw, db = (torch.zeros(-(-_numbers(x).numel() // GRAIN), len(w), dtype=w.dtype) for _ in range(2))
+        _run(_layer_backward, (x, dy, dx), w, dw, db, _constants(w, 1, ctx.eps, 1 / len(w)), bias is not None)
+        return dx, dw.sum(0).to(weight.dtype), None if bias is None else db.sum(0).to(bias.dtype), None, None
+
+
 def _lines(x: Tensor) -> tuple[Any, int]:
     """Memory of rows (*N, d), and how far one is from the next."""
     x = x.detach().reshape(x.shape[:-1].numel(), -1)
@@ -129,7 +151,7 @@ def _run(work: Any, by_row: tuple[Tensor, ...], *rest: Any) -> None:
     items = by_row[0].shape[:-1].numel()
     arrays = [array(x.reshape(items, -1)) for x in by_row]
     others = [array(x) if isinstance(x, Tensor) else x for x in rest]
-    spread(lambda start, stop: work(start, stop, *arrays, *others), items, GRAIN)
+    run(work, items, *arrays, *others, grain=GRAIN)
 
 
 @loop
@@ -199,65 +221,61 @@ def _simplex_backward(start, stop, y, dy, dx, s, constants):  # type: ignore[no-
 
 
 @loop
-def _rms(start, stop, o, gate, y, w, constants, kind):  # type: ignore[no-untyped-def]
+def _rms(start, stop, o, gate, y, w, constants, swish):  # type: ignore[no-untyped-def]
     d, one, eps, share = o.shape[1], constants[0], constants[1], constants[2]
     row, factor, out = np.empty(d, w.dtype), np.empty(d, w.dtype), np.empty(d, y.dtype)
     for i in range(start, stop):
-        o_, g_, total = o[i], gate[i], eps
+        o_, g_, y_, total = o[i], gate[i], y[i], eps - eps
         for c in range(d):
             row[c] = widened(o_[c])
-            total += share * row[c] * row[c]
-        r = one / np.sqrt(total)
         for c in range(d):
-            factor[c] = one
-        if kind > 0:
-            for c in range(d):
-                factor[c] = one / (one + exp(-widened(g_[c])))
-        if kind == 1:
+            total += row[c] * row[c]
+        r = one / np.sqrt(share * total + eps)
+        for c in range(d):
+            factor[c] = one / (one + exp(-widened(g_[c])))
+        if swish:
             for c in range(d):
                 factor[c] *= widened(g_[c])
         for c in range(d):
             out[c] = narrowed(r * row[c] * w[c] * factor[c], out)
-        y[i] = out
+        for c in range(d):
+            y_[c] = out[c]
 
 
 @loop
-def _rms_backward(start, stop, o, gate, dy, do, dg, w, dw, constants, kind):  # type: ignore[no-untyped-def]
+def _rms_backward(start, stop, o, gate, dy, do, dg, w, dw, constants, swish):  # type: ignore[no-untyped-def]
     d, one, eps, share = o.shape[1], constants[0], constants[1], constants[2]
     row, slope, sums = np.empty(d, w.dtype), np.empty(d, w.dtype), np.zeros(d, w.dtype)
-    factor, change = np.empty(d, w.dtype), np.zeros(d, w.dtype)
-    out, gate_out = np.empty(d, do.dtype), np.empty(d, dg.dtype)
+    factor, change = np.empty(d, w.dtype), np.empty(d, w.dtype)
     for i in range(start, stop):
-        o_, g_, dy_, total = o[i], gate[i], dy[i], eps
+        o_, g_, dy_, do_, dg_, total, met = o[i], gate[i], dy[i], do[i], dg[i], eps - eps, eps - eps
         for c in range(d):
             row[c] = widened(o_[c])
-            total += share * row[c] * row[c]
-        r = one / np.sqrt(total)
         for c in range(d):
-            row[c] *= r
-            factor[c] = one
-        if kind > 0:
-            for c in range(d):
-                on = one / (one + exp(-widened(g_[c])))
-                factor[c], change[c] = on, on * (one - on)
-        if kind == 1:
+            total += row[c] * row[c]
+        r = one / np.sqrt(share * total + eps)
+        for c in range(d):
+            on = one / (one + exp(-widened(g_[c])))
+            factor[c], change[c] = on, on * (one - on)
+        if swish:
             for c in range(d):
                 change[c] = factor[c] + widened(g_[c]) * change[c]
                 factor[c] *= widened(g_[c])
-        met = eps - eps
         for c in range(d):
-            z = widened(dy_[c])
-            gate_out[c] = narrowed(z * row[c] * w[c] * change[c], gate_out)
+            z, row[c] = widened(dy_[c]), row[c] * r
+            change[c] *= z * row[c] * w[c]
             z *= factor[c]
             sums[c] += z * row[c]
             slope[c] = z * w[c]
+        for c in range(d):
             met += slope[c] * row[c]
         met *= share
         for c in range(d):
-            out[c] = narrowed(r * (slope[c] - met * row[c]), out)
-        do[i] = out
-        if kind > 0:
-            dg[i] = gate_out
+            slope[c] = r * (slope[c] - met * row[c])
+        for c in range(d):
+            do_[c] = narrowed(slope[c], do_)
+        for c in range(d):
+            dg_[c] = narrowed(change[c], dg_)
         if (i + 1) % GRAIN == 0 or i == stop - 1:
             dw[i // GRAIN] = sums
             sums[:] = 0
@@ -313,3 +331,72 @@ def _gated_backward(start, stop, o, dy, do, dg, gate, step, w, dw, constants):  
         if (i + 1) % GRAIN == 0 or i == stop - 1:
             dw[i // GRAIN] = sums
             sums[:] = 0
+
+
+@loop
+def _layer(start, stop, x, y, w, b, constants, centred):  # type: ignore[no-untyped-def]
+    d, one, eps, share = x.shape[1], constants[0], constants[1], constants[2]
+    row, out, w_, b_ = np.empty(d, w.dtype), np.empty(d, y.dtype), w.copy(), b.copy()
+    for i in range(start, stop):
+        x_, y_, mean, total = x[i], y[i], eps - eps, eps - eps
+        for c in range(d):
+            row[c] = widened(x_[c])
+        if centred:
+            for c in range(d):
+                mean += row[c]
+            mean *= share
+            for c in range(d):
+                row[c] -= mean
+        for c in range(d):
+            total += row[c] * row[c]
+        r = one / np.sqrt(share * total + eps)
+        for c in range(d):
+            out[c] = narrowed(r * row[c] * w_[c] + b_[c], out)
+        for c in range(d):
+            y_[c] = out[c]
+
+
+@loop
+def _layer_backward(start, stop, x, dy, dx, w, dw, db, constants, centred):  # type: ignore[no-untyped-def]
+    d, one, eps, share = x.shape[1], constants[0], constants[1], constants[2]
+    row, slope, out, w_ = np.empty(d, w.dtype), np.empty(d, w.dtype), np.empty(d, dx.dtype), w.copy()
+    sums, biases = np.zeros(d, w.dtype), np.zeros(d, w.dtype)
+    for i in range(start, stop):
+        x_, dy_, dx_, mean, total = x[i], dy[i], dx[i], eps - eps, eps - eps
+        for c in range(d):
+            row[c] = widened(x_[c])
+        if centred:
+            for c in range(d):
+                mean += row[c]
+            mean *= share
+            for c in range(d):
+                row[c] -= mean
+        for c in range(d):
+            total += row[c] * row[c]
+        r = one / np.sqrt(share * total + eps)
+        for c in range(d):
+            row[c] *= r
+            slope[c] = widened(dy_[c])
+        if centred:
+            for c in range(d):
+                biases[c] += slope[c]
+        for c in range(d):
+            sums[c] += slope[c] * row[c]
+            slope[c] *= w_[c]
+        met, level = eps - eps, eps - eps
+        for c in range(d):
+            met += slope[c] * row[c]
+        if centred:
+            for c in range(d):
+                level += slope[c]
+        met *= share
+        level *= share
+        for c in range(d):
+            out[c] = narrowed(r * (slope[c] - level - met * row[c]), out)
+        for c in range(d):
+            dx_[c] = out[c]
+        if (i + 1) % GRAIN == 0 or i == stop - 1:
+            dw[i // GRAIN] = sums
+            db[i // GRAIN] = biases
+            sums[:] = 0
+            biases[:] = 0

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from zoo.ops import compiled, head_norms
+from zoo.ops import compiled, norms
 
 pytestmark = pytest.mark.skipif(not compiled.available(), reason="needs numba")
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 5e-3}
@@ -23,12 +23,12 @@ def run(norm, inputs):
 @pytest.mark.parametrize(
     ("norm", "count"),
     [
-        (lambda x: head_norms.unit(x, 0.3), 1),
-        (head_norms.simplex, 1),
-        (lambda o, w: head_norms.rms(o, w, 1e-5), 2),
-        (lambda o, w, g: head_norms.rms(o, w, 1e-5, g), 3),
-        (lambda o, w, g: head_norms.rms(o, w, 1e-5, g, "sigmoid"), 3),
-        (lambda o, w, g: head_norms.gated_rms(o, w, 1e-5, g), 3),
+        (lambda x: norms.unit(x, 0.3), 1),
+        (norms.simplex, 1),
+        (lambda o, w: norms.rms(o, w, 1e-5), 2),
+        (lambda o, w, g: norms.rms(o, w, 1e-5, g), 3),
+        (lambda o, w, g: norms.rms(o, w, 1e-5, g, "sigmoid"), 3),
+        (lambda o, w, g: norms.gated_rms(o, w, 1e-5, g), 3),
     ],
     ids=["unit", "simplex", "rms", "swish", "sigmoid", "gated"],
 )
@@ -45,5 +45,5 @@ def test_loops_equal_torch(monkeypatch, norm, count, shape, dtype):
 
 def test_rows_that_vanish():
     """Zeros, and elu + 1 of what is far below zero: finite, with finite gradients."""
-    for norm, x in ((head_norms.unit, torch.zeros(2, 8)), (head_norms.simplex, torch.full((2, 8), -90.0))):
+    for norm, x in ((norms.unit, torch.zeros(2, 8)), (norms.simplex, torch.full((2, 8), -90.0))):
         assert all(bool(y.isfinite().all()) for y in run(norm, [x]))

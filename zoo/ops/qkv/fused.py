@@ -1,0 +1,23 @@
+"""Queries, keys and values in a single pass forward and a single pass back, where loops can be compiled."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from zoo.ops import compiled
+from zoo.ops.qkv import naive
+from zoo.ops.qkv.naive import Turn
+
+
+def split(
+    x: Float[Tensor, "B T F"], heads: int, kv_heads: int, q_turn: Turn | None = None, k_turn: Turn | None = None
+) -> tuple[Float[Tensor, "B H T d"], Float[Tensor, "B G T d"], Float[Tensor, "B G T d"]]:
+    """See `naive.split`."""
+    kinds = (*compiled.DTYPES, torch.bfloat16)
+    if x.device.type != "cpu" or x.dtype not in kinds or not compiled.available() or x.numel() == 0:
+        return naive.split(x, heads, kv_heads, q_turn, k_turn)
+    from zoo.ops.qkv.compiled import CompiledSplit  # loads numba
+
+    return CompiledSplit.apply(x, heads, kv_heads, q_turn, k_turn)
