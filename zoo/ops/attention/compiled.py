@@ -85,7 +85,8 @@ class CompiledAttention(torch.autograd.Function):
         groups, causal, scale = ctx.options
         (N, R, T, _), S = q.shape, k.shape[1]
         dy, dq = dy.contiguous(), torch.empty_like(q)
-        dk, dv = (torch.zeros_like(x, dtype=lse.dtype) for x in (k, v))
+        room = torch.empty_like if T else torch.zeros_like  # the first block fills it
+        dk, dv = (room(x, dtype=lse.dtype) for x in (k, v))
         dbias = None
         if bias is not None and ctx.needs_input_grad[4]:
             dbias = bias.new_zeros(*bias.shape[:2], T, S, dtype=lse.dtype)
@@ -102,7 +103,8 @@ class CompiledAttention(torch.autograd.Function):
                 p, ds = s, dp  # in place
                 dq[heads, :, queries] = torch.bmm(ds.mT, k_).unflatten(1, (R, -1))
                 more_dk, more_dv = part_of_dk.product(ds, q_), part_of_dv.product(p, dy_)
-                run(_add, keys, array(dk[heads]), array(more_dk), array(dv[heads]), array(more_dv))
+                fresh = queries.stop == T
+                run(_add, keys, fresh, array(dk[heads]), array(more_dk), array(dv[heads]), array(more_dv))
                 computed += s.numel()
         flops.count("attention", 2 * (N * R * T * S - computed) * (3 * q.shape[3] + 2 * v.shape[2]))
         if dbias is not None:
@@ -111,9 +113,12 @@ class CompiledAttention(torch.autograd.Function):
 
 
 def blocks(N: int, R: int, T: int, S: int, causal: bool) -> Iterator[tuple[slice, slice, int]]:
-    """Heads and queries of every block, and how many keys, from the first on, its queries may see."""
+    """Heads and queries of every block, and how many keys, from the first on, its queries may see.
+
+    The last queries come first: they see all keys, so that sums over blocks start with theirs.
+    """
     rows = -(-ROWS // R)
-    for start in range(0, T, rows):
+    for start in reversed(range(0, T, rows)):
         stop = min(start + rows, T)
         keys = min(max(stop + S - T, 1), S) if causal else S
         heads = max(SCORES // (R * (stop - start) * keys), 1)
@@ -243,19 +248,24 @@ def _gradients(  # type: ignore[no-untyped-def]
 
 
 @loop
-def _add(start, stop, dk, more_dk, dv, more_dv):  # type: ignore[no-untyped-def]
-    """Sums of heads, (n, S, C), plus (n, keys, C), for keys `start` to `stop`."""
+def _add(start, stop, fresh, dk, more_dk, dv, more_dv):  # type: ignore[no-untyped-def]
+    """Sums of heads, (n, S, C), plus (n, keys, C), for keys `start` to `stop`; or these alone, if they are `fresh`."""
     k, v = np.empty(dk.shape[2], dk.dtype), np.empty(dv.shape[2], dv.dtype)
     for n in range(len(more_dk)):
         for j in range(start, stop):
-            row, more = dk[n, j], more_dk[n, j]
-            for c in range(len(k)):
-                k[c] = row[c] + widened(more[c])
-            row[:] = k
-            row, more = dv[n, j], more_dv[n, j]
-            for c in range(len(v)):
-                v[c] = row[c] + widened(more[c])
-            row[:] = v
+            _accumulate(dk[n, j], more_dk[n, j], k, fresh)
+            _accumulate(dv[n, j], more_dv[n, j], v, fresh)
+
+
+@inlined
+def _accumulate(sums, more, scratch, fresh):  # type: ignore[no-untyped-def]
+    for c in range(len(scratch)):
+        scratch[c] = widened(more[c])
+    if not fresh:
+        for c in range(len(scratch)):
+            scratch[c] += sums[c]
+    for c in range(len(scratch)):
+        sums[c] = scratch[c]
 
 
 @inlined
