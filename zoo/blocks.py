@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from zoo.contract import Mixer, State, combine
 from zoo.lookup import Table, nearest
 from zoo.ops import kernels, norms
+from zoo.ops.elementwise import add
 from zoo.ops.precision import wide
 
 WIRINGS = Table(
@@ -34,51 +35,35 @@ WIRINGS = Table(
 )
 
 
-class Norm(nn.Module):
-    """A norm over the features, in x's dtype or, if `projected`, in the dtype of the matrix products that read it."""
-
-    projected = False
-
-    def dtype(self, x: Tensor) -> torch.dtype:
-        """Of the result."""
-        return kernels.products(x) if self.projected else x.dtype
-
-
-class LayerNorm(Norm, nn.LayerNorm):
-    """w ⊙ (x − mean x) / √(var x + ε) + b (Ba et al. 2016, arXiv:1607.06450, eq. 4)."""
-
-    def forward(self, x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
-        return norms.layer(x, self.weight, self.bias, self.eps, self.dtype(x))
-
-
-class RMSNorm(Norm, nn.RMSNorm):
+class RMSNorm(nn.RMSNorm):
     """w ⊙ x / √(mean x² + ε) (Zhang & Sennrich 2019, arXiv:1910.07467, eq. 4)."""
 
     eps: float
+    projected = False
+    """Whether matrix products alone read the result, which then comes in their dtype."""
 
     def forward(self, x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
-        return norms.rms(x, self.weight, self.eps, dtype=self.dtype(x))
+        return norms.rms(x, self.weight, self.eps, dtype=kernels.products(x) if self.projected else None)
 
 
-class UnitRMSNorm(Norm):
+class UnitRMSNorm(RMSNorm):
     """x / RMS(x) · (1 + w), w starting at zero (Gemma, RecurrentGemma)."""
 
-    def __init__(self, width: int, eps: float = 1e-6) -> None:
-        super().__init__()
-        self.eps = eps
-        self.weight = nn.Parameter(torch.zeros(width))
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.weight)
 
     def forward(self, x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
-        return norms.rms(x, 1 + wide(self.weight), self.eps, dtype=self.dtype(x))
+        dtype = kernels.products(x) if self.projected else None
+        return norms.rms(x, 1 + wide(self.weight), self.eps, dtype=dtype)
 
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {
-    "layer": lambda width: LayerNorm(width),
-    "layer_eps6": lambda width: LayerNorm(width, eps=1e-6),
-    "layer_eps12": lambda width: LayerNorm(width, eps=1e-12),
+    "layer": lambda width: nn.LayerNorm(width),
+    "layer_eps6": lambda width: nn.LayerNorm(width, eps=1e-6),
+    "layer_eps12": lambda width: nn.LayerNorm(width, eps=1e-12),
     "rms": lambda width: RMSNorm(width, eps=1e-6),
     "rms_eps5": lambda width: RMSNorm(width, eps=1e-5),
-    "rms_one": lambda width: UnitRMSNorm(width),
+    "rms_one": lambda width: UnitRMSNorm(width, eps=1e-6),
     "none": lambda width: nn.Identity(),
 }
 
@@ -159,7 +144,7 @@ class PreNorm(Wiring):
         return self.norm(stream)
 
     def write(self, stream: Tensor, y: Tensor) -> Tensor:
-        return stream + y
+        return add(stream, y)
 
 
 class PostNorm(Wiring):

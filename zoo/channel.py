@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from zoo.contract import Mixer, Site, State, Traits
 from zoo.initialise import fan_in_, residual_scale
 from zoo.lookup import Table, nearest
+from zoo.ops.elementwise import swiglu
 
 CHANNELS = Table(
     "channel mixer",
@@ -100,7 +101,10 @@ class GLU(Mixer):
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
         if x.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
             return self._padded(x), state
-        return self.down(self.activation(self.gate(x)) * self.up(x)), state
+        return self.down(self._gated(self.gate(x), self.up(x))), state
+
+    def _gated(self, gate: Float[Tensor, "B T F"], up: Float[Tensor, "B T F"]) -> Float[Tensor, "B T F"]:
+        return swiglu(gate, up) if self.activation is F.silu else self.activation(gate) * up
 
     def _padded(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         """The same with hidden units that are always zero up to a multiple of 16.
@@ -112,7 +116,7 @@ class GLU(Mixer):
             F.linear(x, F.pad(f.weight, (0, 0, 0, more)), None if f.bias is None else F.pad(f.bias, (0, more)))
             for f in (self.gate, self.up)
         )
-        return F.linear(self.activation(gate) * up, F.pad(self.down.weight, (0, more)), self.down.bias)
+        return F.linear(self._gated(gate, up), F.pad(self.down.weight, (0, more)), self.down.bias)
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
         """As `MLP.reset_parameters`."""

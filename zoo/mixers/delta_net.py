@@ -143,7 +143,8 @@ class DeltaNet(Mixer):
     def _beta(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B H T"]:
         if not self.use_beta:
             return precision.wide(x.new_full((x.shape[0], self.heads, x.shape[1]), self.largest_beta))
-        return self.largest_beta * precision.wide(self.b_proj(x)).sigmoid().transpose(1, 2)
+        beta = F.linear(precision.wide(x), precision.wide(self.b_proj.weight)).sigmoid()
+        return self.largest_beta * beta.transpose(1, 2)
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         """S in float32 at least, and (B, channels, conv_size − 1) for each convolution."""

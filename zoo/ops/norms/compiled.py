@@ -4,7 +4,6 @@ unit      y = c r x,                    dx = r (c dy − y (y·dy) / c)
 simplex   y = φ / s,                    dx = (dy − y·dy) / s ⊙ min(φ, 1)           (without y·dy where s is clamped)
 rms       y = w ⊙ n ⊙ a,  n = r o,      do = r (dn − n mean(dn ⊙ n)),  dn = dy ⊙ a ⊙ w
 gated_rms y = w ⊙ n,  n = r u,      du = r (dn − n mean(dn ⊙ n)),  dn = dy ⊙ w
-layer     y = w ⊙ n + b,  n = r (x − mean x),  dx = r (dn − mean dn − n mean(dn ⊙ n)),  dn = dy ⊙ w
 """
 
 from __future__ import annotations
@@ -107,26 +106,25 @@ class CompiledGatedRMS(torch.autograd.Function):
         return do, dw.sum(0).to(weight.dtype), None, dg
 
 
-class CompiledLayer(torch.autograd.Function):
-    """`layer` of x (*N, D) or, without a bias, `rms` without a gate; in `dtype`."""
+class CompiledPlainRMS(torch.autograd.Function):
+    """`rms` of o (*N, V) without a gate, in `dtype`."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, eps: float, dtype: torch.dtype) -> Tensor:
-        y, w = torch.empty(x.shape, dtype=dtype), weight.detach().to(_numbers(x).dtype)
-        b = torch.zeros_like(w) if bias is None else bias.detach().to(w.dtype)
-        _run(_layer, (x, y), w, b, _constants(w, 1, eps, 1 / len(w)), bias is not None)
-        ctx.save_for_backward(x, weight, bias)
+    def forward(ctx: Any, o: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
+        y, w = torch.empty(o.shape, dtype=dtype), weight.detach().to(_numbers(o).dtype)
+        _run(_plain, (o, y), w, _constants(w, 1, eps, 1 / len(w)))
+        ctx.save_for_backward(o, weight)
         ctx.eps = eps
         return y
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, bias = ctx.saved_tensors
-        w, dx = weight.detach().to(_numbers(x).dtype), torch.empty(x.shape, dtype=x.dtype)
-        dw, db = (torch.zeros(-(-_numbers(x).numel() // GRAIN), len(w), dtype=w.dtype) for _ in range(2))
-        _run(_layer_backward, (x, dy, dx), w, dw, db, _constants(w, 1, ctx.eps, 1 / len(w)), bias is not None)
-        return dx, dw.sum(0).to(weight.dtype), None if bias is None else db.sum(0).to(bias.dtype), None, None
+        o, weight = ctx.saved_tensors
+        w, do = weight.detach().to(_numbers(o).dtype), torch.empty(o.shape, dtype=o.dtype)
+        dw = torch.zeros(-(-_numbers(o).numel() // GRAIN), len(w), dtype=w.dtype)
+        _run(_plain_backward, (o, dy, do), w, dw, _constants(w, 1, ctx.eps, 1 / len(w)))
+        return do, dw.sum(0).to(weight.dtype), None, None
 
 
 def _lines(x: Tensor) -> tuple[Any, int]:
@@ -334,69 +332,46 @@ def _gated_backward(start, stop, o, dy, do, dg, gate, step, w, dw, constants):  
 
 
 @loop
-def _layer(start, stop, x, y, w, b, constants, centred):  # type: ignore[no-untyped-def]
-    d, one, eps, share = x.shape[1], constants[0], constants[1], constants[2]
-    row, out, w_, b_ = np.empty(d, w.dtype), np.empty(d, y.dtype), w.copy(), b.copy()
+def _plain(start, stop, o, y, w, constants):  # type: ignore[no-untyped-def]
+    d, one, eps, share = o.shape[1], constants[0], constants[1], constants[2]
+    row, out, w_ = np.empty(d, w.dtype), np.empty(d, y.dtype), w.copy()
     for i in range(start, stop):
-        x_, y_, mean, total = x[i], y[i], eps - eps, eps - eps
+        o_, y_, total = o[i], y[i], eps - eps
         for c in range(d):
-            row[c] = widened(x_[c])
-        if centred:
-            for c in range(d):
-                mean += row[c]
-            mean *= share
-            for c in range(d):
-                row[c] -= mean
+            row[c] = widened(o_[c])
         for c in range(d):
             total += row[c] * row[c]
         r = one / np.sqrt(share * total + eps)
         for c in range(d):
-            out[c] = narrowed(r * row[c] * w_[c] + b_[c], out)
+            out[c] = narrowed(r * row[c] * w_[c], out)
         for c in range(d):
             y_[c] = out[c]
 
 
 @loop
-def _layer_backward(start, stop, x, dy, dx, w, dw, db, constants, centred):  # type: ignore[no-untyped-def]
-    d, one, eps, share = x.shape[1], constants[0], constants[1], constants[2]
-    row, slope, out, w_ = np.empty(d, w.dtype), np.empty(d, w.dtype), np.empty(d, dx.dtype), w.copy()
-    sums, biases = np.zeros(d, w.dtype), np.zeros(d, w.dtype)
+def _plain_backward(start, stop, o, dy, do, w, dw, constants):  # type: ignore[no-untyped-def]
+    d, one, eps, share = o.shape[1], constants[0], constants[1], constants[2]
+    row, slope, out, w_ = np.empty(d, w.dtype), np.empty(d, w.dtype), np.empty(d, do.dtype), w.copy()
+    sums = np.zeros(d, w.dtype)
     for i in range(start, stop):
-        x_, dy_, dx_, mean, total = x[i], dy[i], dx[i], eps - eps, eps - eps
+        o_, dy_, do_, total, met = o[i], dy[i], do[i], eps - eps, eps - eps
         for c in range(d):
-            row[c] = widened(x_[c])
-        if centred:
-            for c in range(d):
-                mean += row[c]
-            mean *= share
-            for c in range(d):
-                row[c] -= mean
+            row[c] = widened(o_[c])
         for c in range(d):
             total += row[c] * row[c]
         r = one / np.sqrt(share * total + eps)
         for c in range(d):
             row[c] *= r
             slope[c] = widened(dy_[c])
-        if centred:
-            for c in range(d):
-                biases[c] += slope[c]
-        for c in range(d):
             sums[c] += slope[c] * row[c]
             slope[c] *= w_[c]
-        met, level = eps - eps, eps - eps
         for c in range(d):
             met += slope[c] * row[c]
-        if centred:
-            for c in range(d):
-                level += slope[c]
         met *= share
-        level *= share
         for c in range(d):
-            out[c] = narrowed(r * (slope[c] - level - met * row[c]), out)
+            out[c] = narrowed(r * (slope[c] - met * row[c]), out)
         for c in range(d):
-            dx_[c] = out[c]
+            do_[c] = out[c]
         if (i + 1) % GRAIN == 0 or i == stop - 1:
             dw[i // GRAIN] = sums
-            db[i // GRAIN] = biases
             sums[:] = 0
-            biases[:] = 0

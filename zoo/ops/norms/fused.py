@@ -42,10 +42,10 @@ def rms(
     dtype = o.dtype if dtype is None else dtype
     if not _serves(o, weight, gate) or dtype not in KINDS:
         return naive.rms(o, weight, eps, gate, activation, dtype)
-    from zoo.ops.norms.compiled import CompiledLayer, CompiledRMS  # loads numba
+    from zoo.ops.norms.compiled import CompiledPlainRMS, CompiledRMS  # loads numba
 
     if gate is None:
-        return CompiledLayer.apply(o, weight, None, eps, dtype)
+        return CompiledPlainRMS.apply(o, weight, eps, dtype)
     return CompiledRMS.apply(o, weight, eps, gate, activation == "swish").to(dtype)
 
 
@@ -58,22 +58,6 @@ def gated_rms(
     from zoo.ops.norms.compiled import CompiledGatedRMS  # loads numba
 
     return CompiledGatedRMS.apply(o, weight, eps, gate)
-
-
-def layer(
-    x: Float[Tensor, "*N D"],
-    weight: Float[Tensor, " D"],
-    bias: Float[Tensor, " D"],
-    eps: float,
-    dtype: torch.dtype | None = None,
-) -> Float[Tensor, "*N D"]:
-    """See `naive.layer`."""
-    dtype = x.dtype if dtype is None else dtype
-    if not _serves(x, weight, bias) or dtype not in KINDS:
-        return naive.layer(x, weight, bias, eps, dtype)
-    from zoo.ops.norms.compiled import CompiledLayer  # loads numba
-
-    return CompiledLayer.apply(x, weight, bias, eps, dtype)
 
 
 KINDS = (*compiled.DTYPES, torch.bfloat16)

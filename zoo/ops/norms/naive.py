@@ -4,7 +4,6 @@ unit      y = c x / √(|x|² + 1e-6)                               (fla's `l2no
 simplex   y = φ(x) / max(Σ φ(x), 1e-6),  φ(x) = elu(x) + 1       (Schlag et al. 2021, arXiv:2102.11174, section 4.2)
 rms       y = w ⊙ o / √(mean o² + ε) ⊙ act(gate),  act = SiLU, σ or no gate
 gated_rms y = w ⊙ u / √(mean u² + ε),  u = o ⊙ SiLU(gate)         (Dao & Gu 2024, arXiv:2405.21060, section 7)
-layer     y = w ⊙ (x − mean x) / √(var x + ε) + b                 (Ba et al. 2016, arXiv:1607.06450, eq. 4)
 
 All are computed in float32 at least.
 """
@@ -61,15 +60,3 @@ def gated_rms(
     """RMSNorm of o ⊙ SiLU(gate), in o's dtype."""
     u = wide(o) * F.silu(wide(gate))
     return F.rms_norm(u, u.shape[-1:], wide(weight), eps).to(o.dtype)
-
-
-def layer(
-    x: Float[Tensor, "*N D"],
-    weight: Float[Tensor, " D"],
-    bias: Float[Tensor, " D"],
-    eps: float,
-    dtype: torch.dtype | None = None,
-) -> Float[Tensor, "*N D"]:
-    """LayerNorm in `dtype`, x's without one."""
-    y = F.layer_norm(wide(x), x.shape[-1:], wide(weight), wide(bias), eps)
-    return y.to(x.dtype if dtype is None else dtype)
