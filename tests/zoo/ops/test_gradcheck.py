@@ -45,6 +45,8 @@ from zoo.ops.delta_rule.wy import WY
 from zoo.ops.diagonal_scan import scan, scan_naive
 from zoo.ops.diagonal_scan.chunked import _Scan
 from zoo.ops.diagonal_scan.compiled import CompiledScan
+from zoo.ops.elementwise import naive as elementwise
+from zoo.ops.elementwise.compiled import CompiledAdd, CompiledSwiGLU
 from zoo.ops.linear_attention import linear_attention, recurrent
 from zoo.ops.linear_attention.chunked import Chunked
 from zoo.ops.linear_attention.compiled import CompiledLinearAttention
@@ -59,7 +61,9 @@ from zoo.ops.lsh_attention.chunked import LSHAttention
 from zoo.ops.mlstm import mlstm, mlstm_naive
 from zoo.ops.mlstm.chunked import _Chunks
 from zoo.ops.norms import naive as naive_norms
-from zoo.ops.norms.compiled import CompiledGatedRMS, CompiledRMS, CompiledSimplex, CompiledUnit
+from zoo.ops.norms.compiled import CompiledGatedRMS, CompiledPlainRMS, CompiledRMS, CompiledSimplex, CompiledUnit
+from zoo.ops.qkv import Turn, split, split_naive
+from zoo.ops.qkv.compiled import CompiledSplit
 from zoo.ops.selective_scan import (
     gated_selective_scan,
     gated_selective_scan_naive,
@@ -125,6 +129,16 @@ def powered(c_, A_, b_, x_, u_):
     """Rows, columns and sums of powers of a real matrix; powers by the row of the batch."""
     P = powers(A_, T)
     return rows(P, row(c_), T), accumulate(P, b_, u_), power_apply(P, torch.tensor([3, 5]), x_), unrow(row(c_))
+
+
+def turned(form):
+    """Two heads of queries, one of keys and values, of 4 features; all of a query turn, and half of a key."""
+    angle = torch.arange(10, dtype=torch.float64).view(1, 5, 2)
+    turns = (
+        Turn(angle.cos(), 2 * angle.sin(), "half"),
+        Turn(*(angle[..., :1].cos(), angle[..., :1].sin()), "interleaved"),
+    )
+    return lambda x: form(x, 2, 1, *turns)
 
 
 def extra(q_, k_, v_, k2, v2, bias):
@@ -224,6 +238,9 @@ NAIVE = [
     ("delta_rule", "dplr, resumed", dplr_naive, (q, k, v, a, b, per_channel, S)),
     ("diagonal_scan", "real", scan_naive, (uniform(B, T, D), u, normal(B, D))),
     ("diagonal_scan", "complex", scan_naive, tuple(0.7 * normal(*s, complex_=True) for s in [(B, T, D)] * 2)),
+    ("elementwise", "swiglu", elementwise.swiglu, (vectors, normal(2, 5, 3))),
+    ("elementwise", "add", elementwise.add, (vectors, normal(2, 5, 3))),
+    ("qkv", "both ways to pair", turned(split_naive), (normal(2, 5, 16),)),
     ("norms", "unit", lambda x: naive_norms.unit(x, 0.3), (vectors,)),
     ("norms", "simplex", naive_norms.simplex, (vectors,)),
     ("norms", "rms, SiLU", lambda o, w, g: naive_norms.rms(o, w, 1e-5, g), (vectors, normal(3), normal(2, 5, 3))),
@@ -342,7 +359,10 @@ BY_HAND = [
         lambda o, w, g: norms.gated_rms(o, w, 1e-5, g),
         (vectors, normal(3), normal(2, 5, 3)),
     ),
-    (CompiledRMS, "", lambda *x: norms.rms(*x, 1e-5), (vectors, normal(3))),
+    (CompiledPlainRMS, "", lambda *x: norms.rms(*x, 1e-5), (vectors, normal(3))),
+    (CompiledSwiGLU, "", CompiledSwiGLU.apply, (vectors, normal(2, 5, 3))),
+    (CompiledAdd, "", CompiledAdd.apply, (vectors, normal(2, 5, 3))),
+    (CompiledSplit, "both ways to pair", turned(split), (normal(2, 5, 16),)),
     (CompiledRMS, "SiLU", lambda o, w, g: norms.rms(o, w, 1e-5, g), (vectors, normal(3), normal(2, 5, 3))),
     (
         CompiledRMS,

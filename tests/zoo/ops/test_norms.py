@@ -43,6 +43,23 @@ def test_loops_equal_torch(monkeypatch, norm, count, shape, dtype):
         assert float((ours.double() - true).norm()) <= TOLERANCES[dtype] * float(true.norm())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("gated", [False, True])
+def test_rms_in_another_dtype(monkeypatch, gated, dtype):
+    torch.manual_seed(0)
+    inputs = [torch.randn(5, 33), torch.randn(33), torch.randn(5, 33)][: 3 if gated else 2]
+
+    def norm(o, w, *gate):
+        return norms.rms(o, w, 1e-5, *gate, dtype=dtype)
+
+    got = run(norm, inputs)
+    monkeypatch.setattr(compiled, "available", lambda: False)
+    want = run(norm, inputs)
+    assert [x.dtype for x in got] == [x.dtype for x in want] == [dtype] + [torch.float32] * len(inputs)
+    for ours, true in zip(got, want, strict=True):
+        assert float((ours.double() - true.double()).norm()) <= TOLERANCES[dtype] * float(true.double().norm())
+
+
 def test_rows_that_vanish():
     """Zeros, and elu + 1 of what is far below zero: finite, with finite gradients."""
     for norm, x in ((norms.unit, torch.zeros(2, 8)), (norms.simplex, torch.full((2, 8), -90.0))):

@@ -39,18 +39,19 @@ class CompiledSwiGLU(torch.autograd.Function):
 
 
 class CompiledAdd(torch.autograd.Function):
-    """`naive.add` of a stream in float32 and x in bfloat16, (*N, D)."""
+    """`naive.add` of a stream (*N, D) in float32 at least and x in any dtype."""
 
     @staticmethod
     def forward(ctx: Any, stream: Tensor, x: Tensor) -> Tensor:
-        y = torch.empty(stream.shape)
+        y = torch.empty(stream.shape, dtype=stream.dtype)
         _over_rows(_add, stream, x, y)
+        ctx.dtype = x.dtype
         return y
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor]:
-        return dy, dy.to(torch.bfloat16)
+        return dy, dy.to(ctx.dtype)
 
 
 def _over_rows(kernel: Any, *tensors: Tensor) -> None:

@@ -20,10 +20,10 @@ from zoo.ops.bfloat16 import array, memory, narrowed, widened
 from zoo.ops.loops import exp, inlined, loop
 from zoo.ops.threads import run
 
-LENGTH = 32
+LENGTH = 8
 """Steps that are in work at once."""
-CHANNELS = 64
-"""Channels one call of a loop takes through time together."""
+CHANNELS = 256
+"""Channels one call of a loop takes through time together, at most."""
 
 
 class CompiledShortConvolution(torch.autograd.Function):
@@ -72,40 +72,40 @@ def _forward(start, stop, x, row, step, weight, bias, before, lengths, y, silu):
     """Work items start … stop − 1: item (b, block) takes the channels of a block through all steps of row b."""
     _, T, D = y.shape
     W = len(weight)
-    blocks, one = -(-D // CHANNELS), weight.dtype.type(1)
-    w = np.zeros(W * CHANNELS, weight.dtype)
-    line = np.zeros((LENGTH + W - 1) * CHANNELS, weight.dtype)
-    bias_, p = np.zeros(CHANNELS, weight.dtype), np.zeros(CHANNELS, weight.dtype)
+    C, blocks, one = min(CHANNELS, D), -(-D // CHANNELS), weight.dtype.type(1)
+    w = np.zeros(W * C, weight.dtype)
+    line = np.zeros((LENGTH + W - 1) * C, weight.dtype)
+    bias_, p = np.zeros(C, weight.dtype), np.zeros(C, weight.dtype)
     for item in range(start, stop):
         b, first = item // blocks, item % blocks * CHANNELS
         size = min(CHANNELS, D - first)
         bias_[:size] = bias[first : first + size]
-        _rows(weight, first, size, w)
-        _rows(before[b], first, size, line)
+        _rows(weight, first, size, C, w)
+        _rows(before[b], first, size, C, line)
         for origin in range(0, T, LENGTH):
             steps = min(LENGTH, T - origin)
-            _fill(x[b * row + first :], step, origin, steps, lengths[b], size, line[(W - 1) * CHANNELS :])
+            _fill(x[b * row + first :], step, origin, steps, lengths[b], size, C, line[(W - 1) * C :])
             for t in range(steps):
-                _sum(w, line[t * CHANNELS :], bias_, W, p)
+                _sum(w, line[t * C :], bias_, W, p)
                 if silu:
-                    for c in range(CHANNELS):
+                    for c in range(C):
                         p[c] = p[c] / (one + exp(-p[c]))
                 y_ = y[b, origin + t, first : first + size]
                 for c in range(len(y_)):
                     y_[c] = narrowed(p[c], y_)
-            _shift(line, steps, W)
+            _shift(line, steps, W, C)
 
 
 @inlined
-def _rows(x, first, size, rows):  # type: ignore[no-untyped-def]
+def _rows(x, first, size, C, rows):  # type: ignore[no-untyped-def]
     for j in range(len(x)):
-        rows[j * CHANNELS : j * CHANNELS + size] = x[j, first : first + size]
+        rows[j * C : j * C + size] = x[j, first : first + size]
 
 
 @inlined
-def _fill(x, step, origin, steps, length, size, line):  # type: ignore[no-untyped-def]
+def _fill(x, step, origin, steps, length, size, C, line):  # type: ignore[no-untyped-def]
     for t in range(steps):
-        to = line[t * CHANNELS : t * CHANNELS + size]
+        to = line[t * C : t * C + size]
         if origin + t < length:
             of = x[(origin + t) * step : (origin + t) * step + size]
             for c in range(len(to)):
@@ -116,77 +116,78 @@ def _fill(x, step, origin, steps, length, size, line):  # type: ignore[no-untype
 
 @inlined
 def _sum(w, line, bias, W, p):  # type: ignore[no-untyped-def]
-    for c in range(CHANNELS):
+    C = len(p)
+    for c in range(C):
         p[c] = bias[c]
     for j in range(W):
-        at = j * CHANNELS
-        for c in range(CHANNELS):
+        at = j * C
+        for c in range(C):
             p[c] += w[at + c] * line[at + c]
 
 
 @inlined
-def _shift(line, steps, W):  # type: ignore[no-untyped-def]
+def _shift(line, steps, W, C):  # type: ignore[no-untyped-def]
     """The last W − 1 rows of a span are the first of the next."""
-    for i in range((W - 1) * CHANNELS):
-        line[i] = line[i + steps * CHANNELS]
+    for i in range((W - 1) * C):
+        line[i] = line[i + steps * C]
 
 
 @loop
 def _backward(start, stop, x, row, step, weight, bias, before, lengths, dy, silu, dx, d_before, dw, db):  # type: ignore[no-untyped-def]
     _, T, D = dy.shape
     W = len(weight)
-    blocks, one = -(-D // CHANNELS), weight.dtype.type(1)
-    w, dw_ = np.zeros(W * CHANNELS, weight.dtype), np.zeros(W * CHANNELS, weight.dtype)
-    line = np.zeros((LENGTH + W - 1) * CHANNELS, weight.dtype)
-    d_line = np.zeros((LENGTH + W - 1) * CHANNELS, weight.dtype)
-    bias_, p = np.zeros(CHANNELS, weight.dtype), np.zeros(CHANNELS, weight.dtype)
-    db_, dp = np.zeros(CHANNELS, weight.dtype), np.zeros(CHANNELS, weight.dtype)
+    C, blocks, one = min(CHANNELS, D), -(-D // CHANNELS), weight.dtype.type(1)
+    w, dw_ = np.zeros(W * C, weight.dtype), np.zeros(W * C, weight.dtype)
+    line = np.zeros((LENGTH + W - 1) * C, weight.dtype)
+    d_line = np.zeros((LENGTH + W - 1) * C, weight.dtype)
+    bias_, p = np.zeros(C, weight.dtype), np.zeros(C, weight.dtype)
+    db_, dp = np.zeros(C, weight.dtype), np.zeros(C, weight.dtype)
     for item in range(start, stop):
         b, first = item // blocks, item % blocks * CHANNELS
         size = min(CHANNELS, D - first)
         bias_[:size] = bias[first : first + size]
-        _rows(weight, first, size, w)
-        _rows(before[b], first, size, line)
+        _rows(weight, first, size, C, w)
+        _rows(before[b], first, size, C, line)
         d_line[:] = 0
         dw_[:] = 0
         db_[:] = 0
         dp[size:] = 0
         for origin in range(0, T, LENGTH):
             steps = min(LENGTH, T - origin)
-            _fill(x[b * row + first :], step, origin, steps, lengths[b], size, line[(W - 1) * CHANNELS :])
+            _fill(x[b * row + first :], step, origin, steps, lengths[b], size, C, line[(W - 1) * C :])
             for t in range(steps):
-                x_, dx_ = line[t * CHANNELS :], d_line[t * CHANNELS :]
+                x_, dx_ = line[t * C :], d_line[t * C :]
                 dy_ = dy[b, origin + t, first : first + size]
                 for c in range(len(dy_)):
                     dp[c] = widened(dy_[c])
                 if silu:
                     _sum(w, x_, bias_, W, p)
-                    for c in range(CHANNELS):
+                    for c in range(C):
                         gate = one / (one + exp(-p[c]))
                         dp[c] *= gate * (one + p[c] * (one - gate))
-                for c in range(CHANNELS):
+                for c in range(C):
                     db_[c] += dp[c]
                 for j in range(W):
-                    at = j * CHANNELS
-                    for c in range(CHANNELS):
+                    at = j * C
+                    for c in range(C):
                         dw_[at + c] += dp[c] * x_[at + c]
                         dx_[at + c] += dp[c] * w[at + c]
             # All that reaches the first `steps` rows has: they stand W − 1 before the steps of this span.
-            _emit(d_line, origin - (W - 1), steps, lengths[b], size, first, d_before[b], dx[b * T * D + first :], D)
-            _shift(line, steps, W)
-            _shift(d_line, steps, W)
-            d_line[(W - 1) * CHANNELS :] = 0
-        _emit(d_line, T - (W - 1), W - 1, lengths[b], size, first, d_before[b], dx[b * T * D + first :], D)
+            _emit(d_line, origin - (W - 1), steps, lengths[b], size, first, d_before[b], dx[b * T * D + first :], D, C)
+            _shift(line, steps, W, C)
+            _shift(d_line, steps, W, C)
+            d_line[(W - 1) * C :] = 0
+        _emit(d_line, T - (W - 1), W - 1, lengths[b], size, first, d_before[b], dx[b * T * D + first :], D, C)
         for j in range(W):
-            dw[b, j, first : first + size] = dw_[j * CHANNELS : j * CHANNELS + size]
+            dw[b, j, first : first + size] = dw_[j * C : j * C + size]
         db[b, first : first + size] = db_[:size]
 
 
 @inlined
-def _emit(d_line, origin, steps, length, size, first, d_before, dx, D):  # type: ignore[no-untyped-def]
+def _emit(d_line, origin, steps, length, size, first, d_before, dx, D, C):  # type: ignore[no-untyped-def]
     for i in range(steps):
         t = origin + i
-        of = d_line[i * CHANNELS : i * CHANNELS + size]
+        of = d_line[i * C : i * C + size]
         if t < 0:
             d_before[len(d_before) + t, first : first + size] = of
         elif t < length:
