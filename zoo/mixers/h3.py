@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from zoo.contract import Hint, Mixer, Site, State, Traits
 from zoo.initialise import fan_in_, residual_scale
-from zoo.mixers.s4d import Disc, Discrete, Init, initial
+from zoo.mixers.s4d import Disc, Discrete, Init, discretise, initial
 from zoo.ops import vandermonde
 from zoo.ops.long_convolution import convolve, skipping
 from zoo.ops.precision import full, wide
@@ -194,10 +194,7 @@ class Diagonal(nn.Module):
         A = torch.complex(-wide(self.inv_A_real).exp(), wide(self.A_imag))
         B, C = torch.view_as_complex(wide(self.B)), torch.view_as_complex(wide(self.C)[0])
         dt = wide(self.log_dt).exp()[:, None]
-        if self.disc == "zoh":
-            return Discrete(dt * A, B * torch.expm1(dt * A) / A, C)
-        half = 0.5 * dt * A
-        return Discrete(torch.log((1 + half) / (1 - half)), dt * B / (1 - half), C)
+        return discretise(A, B, C, dt, self.disc)
 
     def forward(
         self, u: Tensor, mask: Tensor | None, x: Tensor | None, skip: Tensor | float = 0.0

@@ -41,6 +41,18 @@ class Discrete(NamedTuple):
     C: Complex[Tensor, "H M"]
 
 
+def discretise(A: Tensor, B: Tensor, C: Tensor, dt: Tensor, disc: Disc) -> Discrete:
+    """The system with a step size: its rows (H, N/2) by zero-order hold or the bilinear transform, as above.
+
+    Multiplied by reciprocals, as torch divides complex numbers of a CPU one at a time.
+    """
+    if disc == "zoh":
+        return Discrete(dt * A, B * torch.expm1(dt * A) * A.reciprocal(), C)
+    half = 0.5 * dt * A
+    inverse = (1 - half).reciprocal()
+    return Discrete(torch.log((1 + half) * inverse), dt * B * inverse, C)
+
+
 class S4D(Mixer):
     """S4D with its GELU and GLU output. State: `x` (B, D, N/2, 2), real and imaginary parts, in float32 at least.
 
@@ -107,10 +119,7 @@ class S4D(Mixer):
         A = -torch.complex(wide(self.log_A_real).exp(), wide(self.A_imag)).repeat(copies, 1)
         B, C = torch.view_as_complex(wide(self.B)).repeat(copies, 1), torch.view_as_complex(wide(self.C))
         dt = wide(self.log_dt).exp()
-        if self.disc == "zoh":
-            return Discrete(dt * A, B * torch.expm1(dt * A) / A, C)
-        half = 0.5 * dt * A
-        return Discrete(torch.log((1 + half) / (1 - half)), dt * B / (1 - half), C)
+        return discretise(A, B, C, dt, self.disc)
 
     def kernel(self, L: int, system: Discrete | None = None) -> Float[Tensor, "D L"]:
         """K_l = 2 Re(C Ā^l B̄) for l < L."""

@@ -20,10 +20,13 @@ from zoo.ops.bfloat16 import array, memory, narrowed, widened
 from zoo.ops.loops import exp, inlined, loop
 from zoo.ops.threads import run
 
-LENGTH = 8
-"""Steps that are in work at once."""
-CHANNELS = 256
-"""Channels one call of a loop takes through time together, at most."""
+
+def _block(W: int) -> tuple[int, int]:
+    """Steps that are in work at once, and channels that one call of a loop takes through time together, at most.
+
+    What they need, of the W − 1 steps before them too, should stay in the innermost cache.
+    """
+    return (8, 256) if W <= 8 else (32, 64)
 
 
 class CompiledShortConvolution(torch.autograd.Function):
@@ -47,7 +50,8 @@ class CompiledShortConvolution(torch.autograd.Function):
         y = torch.empty(B, T, D, dtype=x.dtype if narrow else weight.dtype)
         flat, strides = memory(x), x.stride()[:2]
         arrays = [array(t) for t in (weight, bias, before, lengths, y)]
-        run(_forward, B * -(-D // CHANNELS), flat, *strides, *arrays, silu)
+        steps, channels = _block(len(weight))
+        run(_forward, B * -(-D // channels), steps, channels, flat, *strides, *arrays, silu)
         ctx.save_for_backward(x, weight, bias, before, lengths)
         ctx.silu = silu
         return y
@@ -63,27 +67,28 @@ class CompiledShortConvolution(torch.autograd.Function):
         dw, db = weight.new_empty(B, W, D), weight.new_empty(B, D)
         arrays = [array(t) for t in (weight, bias, before, lengths, dy)]
         outputs = [memory(dx), *(array(t) for t in (d_before, dw, db))]
-        run(_backward, B * -(-D // CHANNELS), flat, *strides, *arrays, ctx.silu, *outputs)
+        steps, channels = _block(W)
+        run(_backward, B * -(-D // channels), steps, channels, flat, *strides, *arrays, ctx.silu, *outputs)
         return dx, dw.sum(0), db.sum(0), d_before, None, None, None
 
 
 @loop
-def _forward(start, stop, x, row, step, weight, bias, before, lengths, y, silu):  # type: ignore[no-untyped-def]
+def _forward(start, stop, span, channels, x, row, step, weight, bias, before, lengths, y, silu):  # type: ignore[no-untyped-def]
     """Work items start … stop − 1: item (b, block) takes the channels of a block through all steps of row b."""
     _, T, D = y.shape
     W = len(weight)
-    C, blocks, one = min(CHANNELS, D), -(-D // CHANNELS), weight.dtype.type(1)
+    C, blocks, one = min(channels, D), -(-D // channels), weight.dtype.type(1)
     w = np.zeros(W * C, weight.dtype)
-    line = np.zeros((LENGTH + W - 1) * C, weight.dtype)
+    line = np.zeros((span + W - 1) * C, weight.dtype)
     bias_, p = np.zeros(C, weight.dtype), np.zeros(C, weight.dtype)
     for item in range(start, stop):
-        b, first = item // blocks, item % blocks * CHANNELS
-        size = min(CHANNELS, D - first)
+        b, first = item // blocks, item % blocks * channels
+        size = min(channels, D - first)
         bias_[:size] = bias[first : first + size]
         _rows(weight, first, size, C, w)
         _rows(before[b], first, size, C, line)
-        for origin in range(0, T, LENGTH):
-            steps = min(LENGTH, T - origin)
+        for origin in range(0, T, span):
+            steps = min(span, T - origin)
             _fill(x[b * row + first :], step, origin, steps, lengths[b], size, C, line[(W - 1) * C :])
             for t in range(steps):
                 _sum(w, line[t * C :], bias_, W, p)
@@ -133,18 +138,18 @@ def _shift(line, steps, W, C):  # type: ignore[no-untyped-def]
 
 
 @loop
-def _backward(start, stop, x, row, step, weight, bias, before, lengths, dy, silu, dx, d_before, dw, db):  # type: ignore[no-untyped-def]
+def _backward(start, stop, span, channels, x, row, step, weight, bias, before, lengths, dy, silu, dx, d_before, dw, db):  # type: ignore[no-untyped-def]
     _, T, D = dy.shape
     W = len(weight)
-    C, blocks, one = min(CHANNELS, D), -(-D // CHANNELS), weight.dtype.type(1)
+    C, blocks, one = min(channels, D), -(-D // channels), weight.dtype.type(1)
     w, dw_ = np.zeros(W * C, weight.dtype), np.zeros(W * C, weight.dtype)
-    line = np.zeros((LENGTH + W - 1) * C, weight.dtype)
-    d_line = np.zeros((LENGTH + W - 1) * C, weight.dtype)
+    line = np.zeros((span + W - 1) * C, weight.dtype)
+    d_line = np.zeros((span + W - 1) * C, weight.dtype)
     bias_, p = np.zeros(C, weight.dtype), np.zeros(C, weight.dtype)
     db_, dp = np.zeros(C, weight.dtype), np.zeros(C, weight.dtype)
     for item in range(start, stop):
-        b, first = item // blocks, item % blocks * CHANNELS
-        size = min(CHANNELS, D - first)
+        b, first = item // blocks, item % blocks * channels
+        size = min(channels, D - first)
         bias_[:size] = bias[first : first + size]
         _rows(weight, first, size, C, w)
         _rows(before[b], first, size, C, line)
@@ -152,8 +157,8 @@ def _backward(start, stop, x, row, step, weight, bias, before, lengths, dy, silu
         dw_[:] = 0
         db_[:] = 0
         dp[size:] = 0
-        for origin in range(0, T, LENGTH):
-            steps = min(LENGTH, T - origin)
+        for origin in range(0, T, span):
+            steps = min(span, T - origin)
             _fill(x[b * row + first :], step, origin, steps, lengths[b], size, C, line[(W - 1) * C :])
             for t in range(steps):
                 x_, dx_ = line[t * C :], d_line[t * C :]
