@@ -85,10 +85,10 @@ def release() -> None:
 
 
 def keep_memory() -> None:
-    """Have the C library (glibc) keep freed memory, for as long as the process lives, but for what `release` gives back.
+    """Have the C library (glibc) keep freed memory while the process lives, but for what `release` gives back.
 
-    Otherwise every step's tensors go back to the system, which clears each page of them again for the next step: a tenth
-    of a step's time of most models, and half of one that makes large tensors in torch ops.
+    Otherwise every step's tensors go back to the system, which clears each page of them again for the next step: a
+    tenth of a step's time of most models, and half of one that makes large tensors in torch ops.
     """
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)

@@ -79,6 +79,15 @@ def make_norm(kind: str, width: int) -> nn.Module:
     return NORMS[kind](width)
 
 
+def project(norm: nn.Module, inner: Mixer) -> None:
+    """Tell a norm whether matrix products alone read its result, which then comes in their dtype.
+
+    LayerNorm gains nothing by it: torch's is as fast with a conversion behind it.
+    """
+    if isinstance(norm, RMSNorm):
+        norm.projected = inner.projected
+
+
 class Wiring(nn.Module):
     """One sublayer f in its residual wiring: what f reads of the stream, and what its result y makes of the stream."""
 
@@ -138,7 +147,7 @@ class PreNorm(Wiring):
 
     def __init__(self, inner: Mixer, width: int, norm: str, dropout: float, depth: int) -> None:
         super().__init__(inner, width, norm, dropout, depth)
-        self.norm.projected = inner.projected
+        project(self.norm, inner)
 
     def read(self, stream: Tensor) -> Tensor:
         return self.norm(stream)
@@ -245,7 +254,7 @@ class Reversible(Wiring):
 
     def __init__(self, inner: Mixer, width: int, norm: str, dropout: float, depth: int) -> None:
         super().__init__(inner, width, norm, dropout, depth)
-        self.norm.projected = inner.projected
+        project(self.norm, inner)
 
     @staticmethod
     def open(x: Tensor) -> tuple[Tensor, Tensor]:

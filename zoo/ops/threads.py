@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-_Body = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+_Body: Any = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
 def run(kernel: Any, items: int, *arguments: Any, grain: int = 1) -> None:
@@ -32,24 +32,24 @@ def run(kernel: Any, items: int, *arguments: Any, grain: int = 1) -> None:
     if team is None:
         _pooled(lambda start, stop: kernel(start, stop, *arguments), items, grain, threads)
         return
-    slots, kinds, kept = [items, grain], [], []
+    values: list[int] = []
+    kinds: list[_Kind] = []
     for x in arguments:
         if isinstance(x, np.ndarray):
             assert x.flags.c_contiguous
             kinds.append(_Kind(x.dtype, x.ndim))
-            slots += [_address(x), *x.shape]
+            values += [0, 0, x.size, x.itemsize, _address(x), *x.shape, *x.strides]  # nobody counts who holds it
         elif isinstance(x, np.floating):
-            kept.append(np.array([x]))
             kinds.append(_Kind(x.dtype, None))
-            slots.append(_address(kept[-1]))
+            values.append(int(x.view(f"int{8 * x.itemsize}")))
         else:
             kinds.append(_Kind(np.dtype(type(x)), None))
-            slots.append(int(x))
-    packed, entry = np.array(slots, np.int64), _entry(kernel, tuple(kinds))
+            values.append(int(x))
+    slots, entry = np.array([items, grain, *values], np.int64), _entry(kernel, tuple(kinds))
     if threads > 1:
-        team.GOMP_parallel(entry, _address(packed), threads, 0)
+        team.GOMP_parallel(entry.body, _address(slots), threads, 0)
     elif threads == 1:
-        entry(_address(packed))  # faster than `kernel`, which counts who holds an array at every slice of it
+        entry.body(_address(slots))
 
 
 class _Kind(NamedTuple):
@@ -59,57 +59,78 @@ class _Kind(NamedTuple):
     axes: int | None
 
 
+class _Entry(NamedTuple):
+    """What each thread of a team calls, and what holds its machine code."""
+
+    body: Any
+    library: Any
+
+
 def _address(x: np.ndarray) -> int:
     return x.__array_interface__["data"][0]
 
 
 @cache
-def _entry(kernel: Any, kinds: tuple[_Kind, ...]) -> Any:
-    """What each thread of a team calls: it finds its piece and the arguments behind one address, and runs `kernel`."""
-    from numba import carray, cfunc, types
-    from numba.core.cgutils import voidptr_t
-    from numba.extending import intrinsic
+def _entry(kernel: Any, kinds: tuple[_Kind, ...]) -> _Entry:
+    """A thread finds items, grain and the kernel's arguments, as numba has them, behind one address in 64 bits each.
 
-    @intrinsic
-    def pointer(context, address):  # type: ignore[no-untyped-def]
-        def build(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-            return builder.inttoptr(arguments[0], voidptr_t)
+    From the first two it takes its piece; with that and the others it jumps to the kernel's machine code, which numba
+    keeps on disk. Calling the kernel from another loop of numba's would compile it again in every process.
+    """
+    from llvmlite import ir
+    from numba import from_dtype, types
+    from numba.core.compiler_lock import global_compiler_lock
 
-        return types.voidptr(types.int64), build
+    own = [from_dtype(kind.dtype) for kind in kinds]
+    own = [x if kind.axes is None else types.Array(x, kind.axes, "C") for x, kind in zip(own, kinds, strict=True)]
+    signature = (types.int64, types.int64, *own)
+    kernel.compile(signature)
+    code, team = kernel.overloads[signature], _openmp()
+    context, word, name = code.target_context, ir.IntType(64), f"entry_{id(code)}"
+    module = ir.Module(name)
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [word.as_pointer()]), name)
+    build = ir.IRBuilder(function.append_basic_block())
 
-    read, at = [], 2
-    for dtype, axes in kinds:
-        name = f"{dtype.name}_"
-        if axes is not None:
-            shape = "".join(f"slots[{at + 1 + axis}], " for axis in range(axes))
-            read.append(f"carray(pointer(slots[{at}]), ({shape}), {name})")
-        elif dtype.kind == "f":
-            read.append(f"carray(pointer(slots[{at}]), (1,), {name})[0]")
-        else:
-            read.append(f"slots[{at}] != 0" if dtype.kind == "b" else f"slots[{at}]")
-        at += 1 + (axes or 0)
+    def slot(i: int) -> Any:
+        return build.load(build.gep(function.args[0], [word(i)]))
+
+    def outside(address: int, kind: Any, *arguments: Any) -> Any:
+        return build.call(build.inttoptr(word(address), kind.as_pointer()), arguments)
+
+    def number(function: Any) -> Any:
+        address = ctypes.cast(function, ctypes.c_void_p).value
+        return build.sext(outside(address, ir.FunctionType(ir.IntType(32), [])), word)
+
     # The team may be smaller than asked for: it is one thread where we are inside of another already.
-    source = f"""
-def entry(data):
-    slots = carray(data, ({at},), int64_)
-    piece = -(-slots[0] // (size() * slots[1])) * slots[1]
-    start = number() * piece
-    stop = min(start + piece, slots[0])
-    if start < stop:
-        kernel(start, stop, {", ".join(read)})
-"""
-    team = _openmp()
-    names: dict[str, Any] = {"carray": carray, "pointer": pointer, "kernel": kernel, "int64_": np.int64}
-    names |= {f"{kind.dtype.name}_": kind.dtype for kind in kinds}
-    names |= {"size": team.omp_get_num_threads, "number": team.omp_get_thread_num}
-    exec(source, names)
-    compiled = cfunc(types.void(types.CPointer(types.int64)))(names["entry"])
-    _alive.append(compiled)
-    return _Body(compiled.address)
+    items, grain, whole = slot(0), slot(1), build.mul(slot(1), number(team.omp_get_num_threads))
+    piece = build.mul(build.sdiv(build.sub(build.add(items, whole), word(1)), whole), grain)
+    start = build.mul(number(team.omp_get_thread_num), piece)
+    stop = build.add(start, piece)
+    stop = build.select(build.icmp_signed("<", stop, items), stop, items)
+    with build.if_then(build.icmp_signed("<", start, stop)):
+        shape = context.call_conv.get_function_type(types.none, signature)
+        room = [build.alloca(kind.pointee) for kind in shape.args[:2]]  # for a result and an exception; neither comes
+        given = [_typed(build, slot(2 + i), kind) for i, kind in enumerate(shape.args[4:])]
+        outside(code.library.get_pointer_to_function(code.fndesc.llvm_func_name), shape, *room, start, stop, *given)
+    build.ret_void()
+    with global_compiler_lock:
+        library = context.codegen().create_library(name)
+        library.add_ir_module(module)
+        library.finalize()
+    return _Entry(_Body(library.get_pointer_to_function(name)), library)
 
 
-_alive: list[Any] = []
-"""Machine code lives as long as the object that holds it."""
+def _typed(build: Any, bits: Any, kind: Any) -> Any:
+    """64 bits as a value of an LLVM type."""
+    from llvmlite import ir
+
+    if isinstance(kind, ir.PointerType):
+        return build.inttoptr(bits, kind)
+    if isinstance(kind, ir.FloatType):
+        return build.bitcast(build.trunc(bits, ir.IntType(32)), kind)
+    if isinstance(kind, ir.DoubleType):
+        return build.bitcast(bits, kind)
+    return bits if kind.width == 64 else build.trunc(bits, kind)
 
 
 @cache
