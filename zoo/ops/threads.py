@@ -98,7 +98,7 @@ def _entry(kernel: Any, kinds: tuple[_Kind, ...]) -> _Entry:
         return build.call(build.inttoptr(word(address), kind.as_pointer()), arguments)
 
     def number(function: Any) -> Any:
-        address = ctypes.cast(function, ctypes.c_void_p).value
+        address = ctypes.cast(function, ctypes.c_void_p).value or 0
         return build.sext(outside(address, ir.FunctionType(ir.IntType(32), [])), word)
 
     # The team may be smaller than asked for: it is one thread where we are inside of another already.

@@ -59,8 +59,9 @@ class CompiledAttention(torch.autograd.Function):
         scale: float,
     ) -> Tensor:
         (N, R, T, _), S = q.shape, k.shape[1]
-        ctx.options = groups, causal, scale
-        if visible is None and bias is None and flash.serves(q, k, v, causal):
+        exact = visible is None and bias is None and flash.serves(q, k, v, causal)
+        ctx.options = groups, causal, scale, exact
+        if exact:
             y, lse = flash.attend(q, k, v, causal, scale)
             ctx.save_for_backward(q, k, v, visible, bias, lse, y)
             return y
@@ -82,7 +83,7 @@ class CompiledAttention(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, visible, bias, lse, y = ctx.saved_tensors
-        groups, causal, scale = ctx.options
+        groups, causal, scale, exact = ctx.options
         (N, R, T, _), S = q.shape, k.shape[1]
         dy, dq = dy.contiguous(), torch.empty_like(q)
         room = torch.empty_like if T else torch.zeros_like  # the first block fills it
@@ -90,15 +91,18 @@ class CompiledAttention(torch.autograd.Function):
         dbias = None
         if bias is not None and ctx.needs_input_grad[4]:
             dbias = bias.new_zeros(*bias.shape[:2], T, S, dtype=lse.dtype)
+        # Rounded to bfloat16, s alone is not what an lse of exact scores belongs to; s − lse is, wherever p counts.
+        asked, keyed = _with_lse(q, k, lse, scale) if exact else (q, k)
         common = *_extras(lse, visible, bias), _rows(dbias, lse), groups, S, causal, _number(scale, lse)
-        saved = array(lse), array(y), array(dy)
+        saved = array(torch.zeros_like(lse) if exact else lse), array(y), array(dy)
         scores, slopes, part_of_dk, part_of_dv = (Scratch(q) for _ in range(4))
         computed = 0
         with full(q.device):
             for heads, queries, keys in blocks(N, R, T, S, causal):
                 q_, dy_ = q[heads, :, queries].flatten(1, 2), dy[heads, :, queries].flatten(1, 2)
                 k_, v_ = _first(k[heads], keys), _first(v[heads], keys)
-                s, dp = scores.product(k_, q_.mT), slopes.product(v_, dy_.mT)
+                s = scores.product(_first(keyed[heads], keys), asked[heads, :, queries].flatten(1, 2).mT)
+                dp = slopes.product(v_, dy_.mT)
                 run(_gradients, keys, *common, *saved, heads.start, queries.start, array(s), array(dp))
                 p, ds = s, dp  # in place
                 dq[heads, :, queries] = torch.bmm(ds.mT, k_).unflatten(1, (R, -1))
@@ -124,6 +128,15 @@ def blocks(N: int, R: int, T: int, S: int, causal: bool) -> Iterator[tuple[slice
         heads = max(SCORES // (R * (stop - start) * keys), 1)
         for n in range(0, N, heads):
             yield slice(n, min(n + heads, N)), slice(start, stop), keys
+
+
+def _with_lse(q: Tensor, k: Tensor, lse: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """q and k with more features, so that their products are q kᵀ − lse / scale: as many as hold a float32."""
+    left, parts = -lse / scale, []
+    for _ in range(3):
+        parts.append(left.to(q.dtype))
+        left = left - parts[-1]
+    return torch.cat([q, torch.stack(parts, -1)], -1), torch.cat([k, k.new_ones(*k.shape[:2], len(parts))], -1)
 
 
 def _first(x: Tensor, keys: int) -> Tensor:
