@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from zoo.ops import kernels
+from zoo.ops import flops, kernels
 from zoo.ops.attention import attend, attend_naive, flash, fused
 from zoo.ops.attention.fused import in_blocks
 from zoo.ops.compiled import available
@@ -88,10 +89,36 @@ def test_a_bias_in_bfloat16(learned, tiles, monkeypatch):
     assert ("blocks" in kernels.used["attention"]) == (learned or not tiles)
 
 
-def test_bfloat16_on_a_cpu_takes_the_blocks():
+@pytest.mark.parametrize("tiles", [False, True])
+def test_bfloat16_on_a_cpu_takes_the_blocks(tiles, monkeypatch):
+    monkeypatch.setattr(flash, "has_tiles", lambda: tiles)
+    monkeypatch.setattr(fused, "has_tiles", lambda: tiles)
     q, k, v = inputs(9, 9, dtype=torch.bfloat16)
+    v = v.detach().repeat(1, 1, 1, 2)[..., :K]
     assert torch.equal(attend(q, k, v, causal=True), in_blocks(q, k, v, causal=True))
-    assert kernels.used["attention"] == "compiled blocks"
+    assert kernels.used["attention"] == ("torch flash forward, compiled blocks back" if tiles else "compiled blocks")
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_step_counts_the_same_flops_with_and_without_tiles(causal, monkeypatch):
+    """Budgets of FLOPs are the same on every machine."""
+    found = []
+    for tiles in (False, True):
+        monkeypatch.setattr(flash, "has_tiles", lambda tiles=tiles: tiles)
+        q, k, v = inputs(300, 300, 2, torch.bfloat16)
+        v = v.detach().repeat(1, 1, 1, 2)[..., :K].requires_grad_()
+        with FlopCounterMode(display=False) as products, flops.Counter() as ours:
+            in_blocks(q, k, v, causal=causal).sum().backward()
+        found.append(products.get_total_flops() + ours.total)
+    assert found[0] == found[1] > 0
+
+
+def test_large_scores_in_bfloat16_keep_their_gradients(monkeypatch):
+    """Scores of some hundreds, rounded to bfloat16, would be off by units; what lies between them and lse is not."""
+    monkeypatch.setattr(flash, "has_tiles", lambda: True)
+    q, k, v = (x.detach() for x in inputs(200, 200, dtype=torch.bfloat16))
+    q, k, v = (20 * q).requires_grad_(), k.requires_grad_(), v.repeat(1, 1, 1, 2)[..., :K].requires_grad_()
+    assert max(differences(in_blocks, attend_naive, [q, k, v], causal=True)) < 0.02
 
 
 def test_what_is_hidden_leaves_no_trace():

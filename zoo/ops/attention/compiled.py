@@ -110,7 +110,8 @@ class CompiledAttention(torch.autograd.Function):
                 fresh = queries.stop == T
                 run(_add, keys, fresh, array(dk[heads]), array(more_dk), array(dv[heads]), array(more_dv))
                 computed += s.numel()
-        flops.count("attention", 2 * (N * R * T * S - computed) * (3 * q.shape[3] + 2 * v.shape[2]))
+        useful = (N * R * T * S - computed) * (3 * q.shape[3] + 2 * v.shape[2])
+        flops.count("attention", 2 * (useful - computed * (asked.shape[3] - q.shape[3])))
         if dbias is not None:
             dbias = dbias.sum_to_size(bias.shape).to(bias.dtype)
         return dq, dk.to(k.dtype), dv.to(v.dtype), None, dbias, None, None, None

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from zoo.ops import compiled, kernels
-from zoo.ops.attention import naive
+from zoo.ops.attention import flash, naive
 from zoo.ops.attention.flash import has_tiles
 
 
@@ -32,7 +32,8 @@ def attend(
     learned = bias is not None and bias.requires_grad
     if q.device.type == "cpu" and q.dtype is torch.bfloat16:
         if compiled.serves() and k.dtype is v.dtype is q.dtype and (plain or learned or not has_tiles()):
-            kernels.ran("attention", "compiled blocks")
+            flashes = plain and flash.serves(q, k, v, causal)
+            kernels.ran("attention", "torch flash forward, compiled blocks back" if flashes else "compiled blocks")
             return in_blocks(q, k, v, visible=visible, causal=causal, bias=bias, scale=scale)
         if not has_tiles():
             kernels.ran("attention", "matmul")

@@ -14,9 +14,14 @@ from zoo.ops.qkv.naive import Turn
 def split(
     x: Float[Tensor, "B T F"], heads: int, kv_heads: int, q_turn: Turn | None = None, k_turn: Turn | None = None
 ) -> tuple[Float[Tensor, "B H T d"], Float[Tensor, "B G T d"], Float[Tensor, "B G T d"]]:
-    """See `naive.split`."""
+    """See `naive.split`.
+
+    What does not turn stays where it is in float32, which torch's attention reads as it lies; the blocks that attend in
+    bfloat16 want it head by head.
+    """
     kinds = (*compiled.DTYPES, torch.bfloat16)
-    if x.device.type != "cpu" or x.dtype not in kinds or not compiled.available() or x.numel() == 0:
+    moves = x.dtype is torch.bfloat16 or q_turn is not None or k_turn is not None
+    if not moves or x.device.type != "cpu" or x.dtype not in kinds or not compiled.available() or x.numel() == 0:
         return naive.split(x, heads, kv_heads, q_turn, k_turn)
     from zoo.ops.qkv.compiled import CompiledSplit  # loads numba
 
