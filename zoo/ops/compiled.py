@@ -16,6 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 DTYPES = (torch.float32, torch.float64)
+KINDS = (*DTYPES, torch.bfloat16)
+"""What passes read and write: bfloat16 as it lies, computed in float32."""
+FEW = 1 << 13
+"""Of fewer numbers, as in a step of decoding, calling a loop takes longer than what it saves of torch's ops."""
 
 
 @cache
@@ -28,6 +32,12 @@ def serves(*tensors: Tensor | None) -> bool:
     """Whether compiled loops can compute on these: numba is here, and they are real float32 or float64 on the CPU."""
     there = [t for t in tensors if t is not None]
     return available() and all(t.device.type == "cpu" and t.dtype in DTYPES for t in there)
+
+
+def passes(*tensors: Tensor | None) -> bool:
+    """Whether one compiled pass over these is faster than several of torch's: as `serves`, by `KINDS`, and no `FEW`."""
+    there = [t for t in tensors if t is not None]
+    return available() and there[0].numel() > FEW and all(t.device.type == "cpu" and t.dtype in KINDS for t in there)
 
 
 def array(x: Tensor) -> NDArray[Any]:

@@ -8,6 +8,7 @@ from zoo.ops import flops, kernels
 from zoo.ops.attention import attend, attend_naive, flash, fused
 from zoo.ops.attention.fused import in_blocks
 from zoo.ops.compiled import available
+from zoo.sizing import _FORMULAS
 
 pytestmark = pytest.mark.skipif(not available(), reason="needs numba")
 
@@ -107,7 +108,7 @@ def test_a_step_counts_the_same_flops_with_and_without_tiles(causal, monkeypatch
         monkeypatch.setattr(flash, "has_tiles", lambda tiles=tiles: tiles)
         q, k, v = inputs(300, 300, 2, torch.bfloat16)
         v = v.detach().repeat(1, 1, 1, 2)[..., :K].requires_grad_()
-        with FlopCounterMode(display=False) as products, flops.Counter() as ours:
+        with FlopCounterMode(display=False, custom_mapping=_FORMULAS) as products, flops.Counter() as ours:
             in_blocks(q, k, v, causal=causal).sum().backward()
         found.append(products.get_total_flops() + ours.total)
     assert found[0] == found[1] > 0

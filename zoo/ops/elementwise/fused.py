@@ -12,8 +12,7 @@ from zoo.ops.elementwise import naive
 
 def swiglu(g: Float[Tensor, "*N F"], u: Float[Tensor, "*N F"]) -> Float[Tensor, "*N F"]:
     """See `naive.swiglu`."""
-    kinds = (*compiled.DTYPES, torch.bfloat16)
-    if not compiled.available() or g.device.type != "cpu" or g.dtype not in kinds or u.dtype is not g.dtype:
+    if not compiled.passes(g, u) or u.dtype is not g.dtype:
         return naive.swiglu(g, u)
     from zoo.ops.elementwise.compiled import CompiledSwiGLU  # loads numba
 
@@ -23,7 +22,7 @@ def swiglu(g: Float[Tensor, "*N F"], u: Float[Tensor, "*N F"]) -> Float[Tensor, 
 def add(stream: Float[Tensor, "*N D"], x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
     """See `naive.add`. Torch converts a whole tensor before it adds what is of another dtype."""
     mixed = stream.dtype is torch.float32 and x.dtype is torch.bfloat16 and stream.shape == x.shape
-    if not compiled.available() or stream.device.type != "cpu" or not mixed:
+    if not compiled.passes(stream, x) or not mixed:
         return naive.add(stream, x)
     from zoo.ops.elementwise.compiled import CompiledAdd  # loads numba
 

@@ -14,7 +14,7 @@ from zoo.ops.norms.naive import Activation
 def unit(x: Float[Tensor, "*N K"], scale: float = 1.0, dtype: torch.dtype | None = None) -> Float[Tensor, "*N K"]:
     """See `naive.unit`."""
     dtype = x.dtype if dtype is None else dtype
-    if not _serves(x) or dtype not in KINDS:
+    if not compiled.passes(x) or dtype not in compiled.KINDS:
         return naive.unit(x, scale, dtype)
     from zoo.ops.norms.compiled import CompiledUnit  # loads numba
 
@@ -23,7 +23,7 @@ def unit(x: Float[Tensor, "*N K"], scale: float = 1.0, dtype: torch.dtype | None
 
 def simplex(x: Float[Tensor, "*N K"]) -> Float[Tensor, "*N K"]:
     """See `naive.simplex`."""
-    if not _serves(x):
+    if not compiled.passes(x):
         return naive.simplex(x)
     from zoo.ops.norms.compiled import CompiledSimplex  # loads numba
 
@@ -40,7 +40,7 @@ def rms(
 ) -> Float[Tensor, "*N V"]:
     """See `naive.rms`."""
     dtype = o.dtype if dtype is None else dtype
-    if not _serves(o, weight, gate) or dtype not in KINDS:
+    if not compiled.passes(o, weight, gate) or dtype not in compiled.KINDS:
         return naive.rms(o, weight, eps, gate, activation, dtype)
     from zoo.ops.norms.compiled import CompiledPlainRMS, CompiledRMS  # loads numba
 
@@ -53,17 +53,8 @@ def gated_rms(
     o: Float[Tensor, "*N V"], weight: Float[Tensor, " V"], eps: float, gate: Float[Tensor, "*N V"]
 ) -> Float[Tensor, "*N V"]:
     """See `naive.gated_rms`."""
-    if not _serves(o, weight, gate):
+    if not compiled.passes(o, weight, gate):
         return naive.gated_rms(o, weight, eps, gate)
     from zoo.ops.norms.compiled import CompiledGatedRMS  # loads numba
 
     return CompiledGatedRMS.apply(o, weight, eps, gate)
-
-
-KINDS = (*compiled.DTYPES, torch.bfloat16)
-
-
-def _serves(*tensors: Tensor | None) -> bool:
-    """As `compiled.serves`, of bfloat16 too."""
-    there = [x for x in tensors if x is not None]
-    return compiled.available() and all(x.device.type == "cpu" and x.dtype in KINDS for x in there)

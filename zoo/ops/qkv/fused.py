@@ -19,9 +19,8 @@ def split(
     What does not turn stays where it is in float32, which torch's attention reads as it lies; the blocks that attend in
     bfloat16 want it head by head.
     """
-    kinds = (*compiled.DTYPES, torch.bfloat16)
     moves = x.dtype is torch.bfloat16 or q_turn is not None or k_turn is not None
-    if not moves or x.device.type != "cpu" or x.dtype not in kinds or not compiled.available() or x.numel() == 0:
+    if not moves or not compiled.passes(x):
         return naive.split(x, heads, kv_heads, q_turn, k_turn)
     from zoo.ops.qkv.compiled import CompiledSplit  # loads numba
 
