@@ -173,7 +173,7 @@ def _spread(scores: Floats, plan: Design) -> Spread:
     pooled = total.sum(1) / df
     known = plan.freedom > 1e-8
     own = np.where(known, total / np.where(known, plan.freedom, 1.0), pooled[:, None])
-    if k < 3:
+    if k < 3 or plan.df < 1:
         return Spread(terms, own, pooled, np.full(len(pooled), df), np.zeros(len(pooled)))
     weight = plan.freedom / df
     uneven = (own**2 @ weight) / np.maximum(pooled**2, np.finfo(float).tiny)
