@@ -42,8 +42,12 @@ class RMSNorm(nn.RMSNorm):
     projected = False
     """Whether matrix products alone read the result, which then comes in their dtype."""
 
+    def scale(self) -> Float[Tensor, " D"]:
+        """What each feature is multiplied by."""
+        return self.weight
+
     def forward(self, x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
-        return norms.rms(x, self.weight, self.eps, dtype=kernels.products(x) if self.projected else None)
+        return norms.rms(x, self.scale(), self.eps, dtype=kernels.products(x) if self.projected else None)
 
 
 class UnitRMSNorm(RMSNorm):
@@ -52,9 +56,8 @@ class UnitRMSNorm(RMSNorm):
     def reset_parameters(self) -> None:
         nn.init.zeros_(self.weight)
 
-    def forward(self, x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
-        dtype = kernels.products(x) if self.projected else None
-        return norms.rms(x, 1 + wide(self.weight), self.eps, dtype=dtype)
+    def scale(self) -> Float[Tensor, " D"]:
+        return 1 + wide(self.weight)
 
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {
@@ -79,24 +82,19 @@ def make_norm(kind: str, width: int) -> nn.Module:
     return NORMS[kind](width)
 
 
-def project(norm: nn.Module, inner: Mixer) -> None:
-    """Tell a norm whether matrix products alone read its result, which then comes in their dtype.
-
-    LayerNorm gains nothing by it: torch's is as fast with a conversion behind it.
-    """
-    if isinstance(norm, RMSNorm):
-        norm.projected = inner.projected
-
-
 class Wiring(nn.Module):
     """One sublayer f in its residual wiring: what f reads of the stream, and what its result y makes of the stream."""
 
     final_norm: ClassVar[bool] = False
     """Whether the stack needs one more norm at its end."""
+    norm_first: ClassVar[bool] = False
+    """Whether f reads what the norm gives."""
 
     def __init__(self, inner: Mixer, width: int, norm: str, dropout: float, depth: int) -> None:
         super().__init__()
         self.norm = make_norm(norm, width)
+        if isinstance(self.norm, RMSNorm):  # torch's LayerNorm is as fast with a conversion behind it
+            self.norm.projected = self.norm_first and inner.projected
         self.inner = inner
         self.dropout = nn.Dropout(dropout)
 
@@ -144,10 +142,7 @@ class PreNorm(Wiring):
     """x + f(norm(x)) (Xiong et al. 2020, arXiv:2002.04745, table 1, right)."""
 
     final_norm = True
-
-    def __init__(self, inner: Mixer, width: int, norm: str, dropout: float, depth: int) -> None:
-        super().__init__(inner, width, norm, dropout, depth)
-        project(self.norm, inner)
+    norm_first = True
 
     def read(self, stream: Tensor) -> Tensor:
         return self.norm(stream)
@@ -251,10 +246,7 @@ class Reversible(Wiring):
     """
 
     final_norm = True
-
-    def __init__(self, inner: Mixer, width: int, norm: str, dropout: float, depth: int) -> None:
-        super().__init__(inner, width, norm, dropout, depth)
-        project(self.norm, inner)
+    norm_first = True
 
     @staticmethod
     def open(x: Tensor) -> tuple[Tensor, Tensor]:

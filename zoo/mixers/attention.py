@@ -16,7 +16,7 @@ from zoo.contract import Mixer, Site, State, Traits
 from zoo.initialise import fan_in_, residual_scale
 from zoo.mixers.multi_head import head_width
 from zoo.ops.attention import attend
-from zoo.ops.precision import wide
+from zoo.ops.precision import widest
 from zoo.ops.qkv import split
 from zoo.positions import relative
 
@@ -66,7 +66,7 @@ class Attention(Mixer):
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
         B, T, D = x.shape
         now, features = steps(state, T, x.device), self.qkv(x)
-        turns = (self.positions.turn(now, wide(features[:0]).dtype, key=key) for key in (False, True))
+        turns = (self.positions.turn(now, widest(features), key=key) for key in (False, True))
         q, k, v = split(features, self.heads, self.kv_heads, *turns)
         k, v, valid, new = remember(state, k, v, mask)
         if state is not None:

@@ -25,6 +25,11 @@ def array(x: Tensor) -> NDArray[Any]:
     return compiled.array(x)
 
 
+def rows(x: Tensor) -> NDArray[Any]:
+    """x (*N, d) as an array (N, d); see `array`."""
+    return array(x.reshape(x.shape[:-1].numel(), x.shape[-1]))
+
+
 def memory(x: Tensor) -> NDArray[Any]:
     """All numbers from the first of x to its last, as one axis; see `array`."""
     size = 1 + sum((n - 1) * stride for n, stride in zip(x.shape, x.stride(), strict=True)) if x.numel() else 0

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from zoo.ops import qkv
-from zoo.ops.precision import wide
+from zoo.ops.precision import widest
 from zoo.terms import Part, State, Unsupported
 
 
@@ -32,7 +32,7 @@ class Relative(nn.Module):
 
     def rotate(self, x: Float[Tensor, "B H T d"], positions: Int[Tensor, "#B T"], *, key: bool) -> Tensor:
         """Queries, or keys, turned by their positions."""
-        return qkv.turn(x, self.turn(positions, wide(x[:0]).dtype, key=key))
+        return qkv.turn(x, self.turn(positions, widest(x), key=key))
 
     def rotate_both(
         self, q: Float[Tensor, "B H T d"], k: Float[Tensor, "B G T d"], positions: Int[Tensor, "#B T"]

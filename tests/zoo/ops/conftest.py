@@ -1,6 +1,7 @@
 """Ops are tested on few numbers, which compiled passes would leave to torch."""
 
 import pytest
+import torch
 
 from zoo.ops import compiled
 
@@ -9,3 +10,13 @@ from zoo.ops import compiled
 def few(monkeypatch):
     """Compiled passes serve any number of numbers."""
     monkeypatch.setattr(compiled, "FEW", 0)
+
+
+def differentiated(form, *inputs):
+    """Outputs, and gradients of a weighed sum of them."""
+    leaves = [x.detach().requires_grad_() for x in inputs]
+    outputs = form(*leaves)
+    outputs = [outputs] if isinstance(outputs, torch.Tensor) else outputs
+    torch.manual_seed(1)
+    total = sum((y.double() * torch.randn(y.shape, dtype=torch.float64)).sum() for y in outputs)
+    return *(y.detach() for y in outputs), *torch.autograd.grad(total, leaves)

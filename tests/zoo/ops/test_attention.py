@@ -5,7 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from zoo.ops import flops, kernels
-from zoo.ops.attention import attend, attend_naive, flash, fused
+from zoo.ops.attention import attend, attend_naive, flash
 from zoo.ops.attention.fused import in_blocks
 from zoo.ops.compiled import available
 from zoo.sizing import _FORMULAS
@@ -79,7 +79,7 @@ def test_precision(dtype, tolerance, causal, tiles, monkeypatch):
 @pytest.mark.parametrize("learned", [False, True])
 def test_a_bias_in_bfloat16(learned, tiles, monkeypatch):
     """Where a bias is learned it has a gradient; where not, torch's kernel takes it with matrix tiles."""
-    monkeypatch.setattr(fused, "has_tiles", lambda: tiles)
+    monkeypatch.setattr(flash, "has_tiles", lambda: tiles)
     q, k, v = inputs(140, 140, dtype=torch.bfloat16)
     bias = narrowed(140, 140)[0].detach().requires_grad_(learned)
     op, truth = (biased(form, None, True) for form in (attend, attend_naive))
@@ -93,7 +93,6 @@ def test_a_bias_in_bfloat16(learned, tiles, monkeypatch):
 @pytest.mark.parametrize("tiles", [False, True])
 def test_bfloat16_on_a_cpu_takes_the_blocks(tiles, monkeypatch):
     monkeypatch.setattr(flash, "has_tiles", lambda: tiles)
-    monkeypatch.setattr(fused, "has_tiles", lambda: tiles)
     q, k, v = inputs(9, 9, dtype=torch.bfloat16)
     v = v.detach().repeat(1, 1, 1, 2)[..., :K]
     assert torch.equal(attend(q, k, v, causal=True), in_blocks(q, k, v, causal=True))

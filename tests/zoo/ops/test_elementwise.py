@@ -6,17 +6,11 @@ import torch
 from zoo.ops import compiled, elementwise
 from zoo.ops.elementwise import naive
 
+from .conftest import differentiated
+
 pytestmark = pytest.mark.skipif(not compiled.available(), reason="needs numba")
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 5e-3}
 SHAPES = [(3, 7), (2, 50, 683), (1, 1, 1), (0, 4), (4, 0)]
-
-
-def run(form, *inputs):
-    leaves = [x.detach().requires_grad_() for x in inputs]
-    y = form(*leaves)
-    torch.manual_seed(1)
-    total = (y.double() * torch.randn(y.shape, dtype=torch.float64)).sum()
-    return y.detach(), *torch.autograd.grad(total, leaves)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
@@ -24,14 +18,16 @@ def run(form, *inputs):
 def test_swiglu(shape, dtype):
     torch.manual_seed(0)
     g, u = (3 * torch.randn(shape)).to(dtype), torch.randn(shape).to(dtype)
-    for ours, true in zip(run(elementwise.swiglu, g, u), run(naive.swiglu, g.double(), u.double()), strict=True):
+    for ours, true in zip(
+        differentiated(elementwise.swiglu, g, u), differentiated(naive.swiglu, g.double(), u.double()), strict=True
+    ):
         assert ours.dtype is dtype
         assert float((ours.double() - true).norm()) <= TOLERANCES[dtype] * float(true.norm())
 
 
 def test_swiglu_far_out():
     g = torch.tensor([[-1e4, -90.0, 90.0, 1e4]])
-    y, dg, _ = run(elementwise.swiglu, g, torch.ones(1, 4))
+    y, dg, _ = differentiated(elementwise.swiglu, g, torch.ones(1, 4))
     torch.testing.assert_close(y, torch.tensor([[0.0, 0.0, 90.0, 1e4]]))
     assert bool(dg.isfinite().all())
 
@@ -40,7 +36,9 @@ def test_swiglu_far_out():
 def test_what_a_sublayer_adds(shape):
     """In float32, to the last bit, and each gradient in the dtype of what it is for."""
     stream, x = torch.randn(shape), torch.randn(shape).bfloat16()
-    for ours, true in zip(run(elementwise.add, stream, x), run(naive.add, stream, x), strict=True):
+    for ours, true in zip(
+        differentiated(elementwise.add, stream, x), differentiated(naive.add, stream, x), strict=True
+    ):
         assert ours.dtype is true.dtype
         assert torch.equal(ours, true)
 

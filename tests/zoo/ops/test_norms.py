@@ -5,17 +5,10 @@ import torch
 
 from zoo.ops import compiled, norms
 
+from .conftest import differentiated
+
 pytestmark = pytest.mark.skipif(not compiled.available(), reason="needs numba")
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 5e-3}
-
-
-def run(norm, inputs):
-    """Output and gradients of a weighed sum of it."""
-    leaves = [x.detach().requires_grad_() for x in inputs]
-    y = norm(*leaves)
-    torch.manual_seed(1)
-    total = (y.double() * torch.randn(y.shape, dtype=torch.float64)).sum()
-    return y.detach(), *torch.autograd.grad(total, leaves)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
@@ -35,9 +28,9 @@ def run(norm, inputs):
 def test_loops_equal_torch(monkeypatch, norm, count, shape, dtype):
     torch.manual_seed(0)
     inputs = [x.to(dtype) for x in (2 * torch.randn(shape), torch.randn(shape[-1]), torch.randn(shape))[:count]]
-    got = run(norm, inputs)
+    got = differentiated(norm, *inputs)
     monkeypatch.setattr(compiled, "available", lambda: False)
-    want = run(norm, [x.double() for x in inputs])
+    want = differentiated(norm, *(x.double() for x in inputs))
     for ours, true in zip(got, want, strict=True):
         assert ours.dtype is dtype
         assert float((ours.double() - true).norm()) <= TOLERANCES[dtype] * float(true.norm())
@@ -52,9 +45,9 @@ def test_rms_in_another_dtype(monkeypatch, gated, dtype):
     def norm(o, w, *gate):
         return norms.rms(o, w, 1e-5, *gate, dtype=dtype)
 
-    got = run(norm, inputs)
+    got = differentiated(norm, *inputs)
     monkeypatch.setattr(compiled, "available", lambda: False)
-    want = run(norm, inputs)
+    want = differentiated(norm, *inputs)
     assert [x.dtype for x in got] == [x.dtype for x in want] == [dtype] + [torch.float32] * len(inputs)
     for ours, true in zip(got, want, strict=True):
         assert float((ours.double() - true.double()).norm()) <= TOLERANCES[dtype] * float(true.double().norm())
@@ -63,4 +56,4 @@ def test_rms_in_another_dtype(monkeypatch, gated, dtype):
 def test_rows_that_vanish():
     """Zeros, and elu + 1 of what is far below zero: finite, with finite gradients."""
     for norm, x in ((norms.unit, torch.zeros(2, 8)), (norms.simplex, torch.full((2, 8), -90.0))):
-        assert all(bool(y.isfinite().all()) for y in run(norm, [x]))
+        assert all(bool(y.isfinite().all()) for y in differentiated(norm, x))

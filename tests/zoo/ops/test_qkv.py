@@ -6,16 +6,10 @@ import torch
 from zoo.ops import compiled
 from zoo.ops.qkv import Turn, split, split_naive, turn
 
+from .conftest import differentiated
+
 pytestmark = pytest.mark.skipif(not compiled.available(), reason="needs numba")
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 5e-3}
-
-
-def run(form, x, *options):
-    x = x.detach().requires_grad_()
-    outputs = form(x, *options)
-    torch.manual_seed(1)
-    total = sum((y.double() * torch.randn(y.shape, dtype=torch.float64)).sum() for y in outputs)
-    return *(y.detach() for y in outputs), *torch.autograd.grad(total, x)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
@@ -31,7 +25,9 @@ def test_loops_equal_torch(rows, H, G, convention, pairs, dtype):
         wide = torch.promote_types(dtype, torch.float32)
         turns = [Turn(*torch.randn(2, rows, T, pairs, dtype=wide), convention) for _ in range(2)]
     exact = [None if by is None else Turn(by.cos.double(), by.sin.double(), convention) for by in turns]
-    for ours, true in zip(run(split, x, H, G, *turns), run(split_naive, x.double(), H, G, *exact), strict=True):
+    got = differentiated(lambda x: split(x, H, G, *turns), x)
+    want = differentiated(lambda x: split_naive(x, H, G, *exact), x.double())
+    for ours, true in zip(got, want, strict=True):
         assert ours.dtype is dtype
         assert float((ours.double() - true).norm()) <= TOLERANCES[dtype] * float(true.norm())
 

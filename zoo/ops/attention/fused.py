@@ -9,7 +9,6 @@ from torch import Tensor
 
 from zoo.ops import compiled, kernels
 from zoo.ops.attention import flash, naive
-from zoo.ops.attention.flash import has_tiles
 
 
 def attend(
@@ -31,11 +30,11 @@ def attend(
     plain = visible is None and bias is None
     learned = bias is not None and bias.requires_grad
     if q.device.type == "cpu" and q.dtype is torch.bfloat16:
-        if compiled.serves() and k.dtype is v.dtype is q.dtype and (plain or learned or not has_tiles()):
+        if compiled.serves() and k.dtype is v.dtype is q.dtype and (plain or learned or not flash.has_tiles()):
             flashes = plain and flash.serves(q, k, v, causal)
             kernels.ran("attention", "torch flash forward, compiled blocks back" if flashes else "compiled blocks")
             return in_blocks(q, k, v, visible=visible, causal=causal, bias=bias, scale=scale)
-        if not has_tiles():
+        if not flash.has_tiles():
             kernels.ran("attention", "matmul")
             return naive.attend(q, k, v, visible=visible, causal=causal, bias=bias, scale=scale)
     kernels.ran("attention", "torch scaled_dot_product_attention")

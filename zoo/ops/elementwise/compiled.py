@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.ops.bfloat16 import array, narrowed, widened
+from zoo.ops.bfloat16 import array, narrowed, rows, widened
 from zoo.ops.loops import exp, loop
+from zoo.ops.precision import widest
 from zoo.ops.threads import run
 
 GRAIN = 16
@@ -56,9 +57,8 @@ class CompiledAdd(torch.autograd.Function):
 
 def _over_rows(kernel: Any, *tensors: Tensor) -> None:
     """`kernel` on tensors (*N, d) as rows, and on a one in the dtype it computes in."""
-    one = torch.ones(1, dtype=torch.promote_types(tensors[0].dtype, torch.float32))
-    shape = tensors[0].shape[:-1].numel(), tensors[0].shape[-1]
-    run(kernel, shape[0], array(one), *(array(x.reshape(shape)) for x in tensors), grain=GRAIN)
+    one, arrays = torch.ones(1, dtype=widest(tensors[0])), [rows(x) for x in tensors]
+    run(kernel, len(arrays[0]), array(one), *arrays, grain=GRAIN)
 
 
 @loop

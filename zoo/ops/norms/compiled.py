@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.ops.bfloat16 import array, memory, narrowed, widened
-from zoo.ops.loops import exp, loop
+from zoo.ops.bfloat16 import array, memory, narrowed, rows, widened
+from zoo.ops.loops import exp, inlined, loop
 from zoo.ops.norms.naive import SMALLEST_SQUARE, SMALLEST_SUM
 from zoo.ops.threads import run
 
@@ -63,11 +63,13 @@ class CompiledSimplex(torch.autograd.Function):
 
 
 class CompiledRMS(torch.autograd.Function):
-    """`rms` of o (*N, V) with a gate of that shape, in o's dtype."""
+    """`rms` of o (*N, V) with a gate of that shape, in `dtype`."""
 
     @staticmethod
-    def forward(ctx: Any, o: Tensor, weight: Tensor, eps: float, gate: Tensor, swish: bool) -> Tensor:
-        y, w = torch.empty(o.shape, dtype=o.dtype), weight.detach().to(_numbers(o).dtype)
+    def forward(
+        ctx: Any, o: Tensor, weight: Tensor, eps: float, gate: Tensor, swish: bool, dtype: torch.dtype
+    ) -> Tensor:
+        y, w = torch.empty(o.shape, dtype=dtype), weight.detach().to(_numbers(o).dtype)
         _run(_rms, (o, gate, y), w, _constants(w, 1, eps, 1 / len(w)), swish)
         ctx.save_for_backward(o, weight, gate)
         ctx.eps, ctx.swish = eps, swish
@@ -81,7 +83,7 @@ class CompiledRMS(torch.autograd.Function):
         do, dg = torch.empty(o.shape, dtype=o.dtype), torch.empty(gate.shape, dtype=gate.dtype)
         dw = torch.zeros(-(-_numbers(o).numel() // GRAIN), len(w), dtype=w.dtype)
         _run(_rms_backward, (o, gate, dy, do, dg), w, dw, _constants(w, 1, ctx.eps, 1 / len(w)), ctx.swish)
-        return do, dw.sum(0).to(weight.dtype), None, dg, None
+        return do, dw.sum(0).to(weight.dtype), None, dg, None, None
 
 
 class CompiledGatedRMS(torch.autograd.Function):
@@ -146,10 +148,9 @@ def _constants(like: Tensor, *numbers: float) -> Tensor:
 
 def _run(work: Any, by_row: tuple[Tensor, ...], *rest: Any) -> None:
     """`work` on tensors (*N, d) as rows, and on the rest as it is."""
-    items = by_row[0].shape[:-1].numel()
-    arrays = [array(x.reshape(items, -1)) for x in by_row]
+    arrays = [rows(x) for x in by_row]
     others = [array(x) if isinstance(x, Tensor) else x for x in rest]
-    run(work, items, *arrays, *others, grain=GRAIN)
+    run(work, len(arrays[0]), *arrays, *others, grain=GRAIN)
 
 
 @loop
@@ -218,17 +219,24 @@ def _simplex_backward(start, stop, y, dy, dx, s, constants):  # type: ignore[no-
         dx[i] = out
 
 
+@inlined
+def _root(x, row, one, eps, share):  # type: ignore[no-untyped-def]
+    """x widened into `row`, and 1 / √(mean x² + ε)."""
+    total = eps - eps
+    for c in range(len(row)):
+        row[c] = widened(x[c])
+    for c in range(len(row)):
+        total += row[c] * row[c]
+    return one / np.sqrt(share * total + eps)
+
+
 @loop
 def _rms(start, stop, o, gate, y, w, constants, swish):  # type: ignore[no-untyped-def]
     d, one, eps, share = o.shape[1], constants[0], constants[1], constants[2]
     row, factor, out = np.empty(d, w.dtype), np.empty(d, w.dtype), np.empty(d, y.dtype)
     for i in range(start, stop):
-        o_, g_, y_, total = o[i], gate[i], y[i], eps - eps
-        for c in range(d):
-            row[c] = widened(o_[c])
-        for c in range(d):
-            total += row[c] * row[c]
-        r = one / np.sqrt(share * total + eps)
+        o_, g_, y_ = o[i], gate[i], y[i]
+        r = _root(o_, row, one, eps, share)
         for c in range(d):
             factor[c] = one / (one + exp(-widened(g_[c])))
         if swish:
@@ -246,12 +254,8 @@ def _rms_backward(start, stop, o, gate, dy, do, dg, w, dw, constants, swish):  #
     row, slope, sums = np.empty(d, w.dtype), np.empty(d, w.dtype), np.zeros(d, w.dtype)
     factor, change = np.empty(d, w.dtype), np.empty(d, w.dtype)
     for i in range(start, stop):
-        o_, g_, dy_, do_, dg_, total, met = o[i], gate[i], dy[i], do[i], dg[i], eps - eps, eps - eps
-        for c in range(d):
-            row[c] = widened(o_[c])
-        for c in range(d):
-            total += row[c] * row[c]
-        r = one / np.sqrt(share * total + eps)
+        o_, g_, dy_, do_, dg_, met = o[i], gate[i], dy[i], do[i], dg[i], eps - eps
+        r = _root(o_, row, one, eps, share)
         for c in range(d):
             on = one / (one + exp(-widened(g_[c])))
             factor[c], change[c] = on, on * (one - on)
@@ -336,12 +340,8 @@ def _plain(start, stop, o, y, w, constants):  # type: ignore[no-untyped-def]
     d, one, eps, share = o.shape[1], constants[0], constants[1], constants[2]
     row, out, w_ = np.empty(d, w.dtype), np.empty(d, y.dtype), w.copy()
     for i in range(start, stop):
-        o_, y_, total = o[i], y[i], eps - eps
-        for c in range(d):
-            row[c] = widened(o_[c])
-        for c in range(d):
-            total += row[c] * row[c]
-        r = one / np.sqrt(share * total + eps)
+        o_, y_ = o[i], y[i]
+        r = _root(o_, row, one, eps, share)
         for c in range(d):
             out[c] = narrowed(r * row[c] * w_[c], out)
         for c in range(d):
@@ -354,12 +354,8 @@ def _plain_backward(start, stop, o, dy, do, w, dw, constants):  # type: ignore[n
     row, slope, out, w_ = np.empty(d, w.dtype), np.empty(d, w.dtype), np.empty(d, do.dtype), w.copy()
     sums = np.zeros(d, w.dtype)
     for i in range(start, stop):
-        o_, dy_, do_, total, met = o[i], dy[i], do[i], eps - eps, eps - eps
-        for c in range(d):
-            row[c] = widened(o_[c])
-        for c in range(d):
-            total += row[c] * row[c]
-        r = one / np.sqrt(share * total + eps)
+        o_, dy_, do_, met = o[i], dy[i], do[i], eps - eps
+        r = _root(o_, row, one, eps, share)
         for c in range(d):
             row[c] *= r
             slope[c] = widened(dy_[c])

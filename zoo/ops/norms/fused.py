@@ -46,7 +46,7 @@ def rms(
 
     if gate is None:
         return CompiledPlainRMS.apply(o, weight, eps, dtype)
-    return CompiledRMS.apply(o, weight, eps, gate, activation == "swish").to(dtype)
+    return CompiledRMS.apply(o, weight, eps, gate, activation == "swish", dtype)
 
 
 def gated_rms(

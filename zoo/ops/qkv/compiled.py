@@ -10,7 +10,7 @@ from torch import Tensor
 
 from zoo.ops.bfloat16 import array, narrowed, widened
 from zoo.ops.loops import inlined, loop
-from zoo.ops.precision import wide
+from zoo.ops.precision import widest
 from zoo.ops.qkv.naive import Turn
 from zoo.ops.threads import run
 
@@ -35,23 +35,14 @@ class CompiledSplit(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dq: Tensor, dk: Tensor, dv: Tensor) -> tuple[Tensor | None, ...]:
-        B, T, F = ctx.shape
-        dx = dq.new_empty(B, T, F)
-        run(
-            _merge,
-            B * T,
-            array(dx.view(B * T, -1, dq.shape[3])),
-            array(dq),
-            array(dk),
-            array(dv),
-            *ctx.turns,
-            grain=GRAIN,
-        )
+        dx = dq.new_empty(ctx.shape)
+        features = array(dx.view(-1, dx.shape[2] // dq.shape[3], dq.shape[3]))
+        run(_merge, len(features), features, array(dq), array(dk), array(dv), *ctx.turns, grain=GRAIN)
         return dx, None, None, None, None
 
 
 def _turn(by: Turn | None, x: Tensor) -> tuple[Any, Any, bool]:
-    dtype = wide(x[:0]).dtype
+    dtype = widest(x)
     if by is None:
         nothing = array(x.new_empty(0, 0, 0, dtype=dtype))
         return nothing, nothing, False
