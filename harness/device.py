@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import mmap
 import os
 import platform
 import subprocess
@@ -76,28 +77,40 @@ def synchronize(device: torch.device) -> None:
 
 
 def release() -> None:
-    """Give freed memory back to the system, where the C library can (glibc)."""
+    """Give freed memory back to the system, where the C library can (glibc); what is freed from now on is kept."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
+    keep_memory()
 
 
 def keep_memory() -> None:
     """Have the C library (glibc) keep freed memory while the process lives, but for what `release` gives back.
 
     Otherwise every step's tensors go back to the system, which clears each page of them again for the next step: a
-    tenth of a step's time of most models, and half of one that makes large tensors in torch ops.
+    tenth of a step's time of most models, and half of one that makes large tensors in torch ops. What is kept next
+    lies in large pages, where Linux gives them to those that ask: looking up small ones is 2 to 5% of a step.
     """
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
+        most, span = (1 << 31) - 1, 3 << 29
+        libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+        libc.free.argtypes, libc.madvise.argtypes = [ctypes.c_void_p], [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+        libc.mallopt(_TRIM_THRESHOLD, most)
+        libc.mallopt(_MMAP_THRESHOLD, most)
+        if ahead := libc.malloc(span):  # addresses only: what nobody touches takes no memory
+            page = mmap.PAGESIZE
+            libc.madvise(-(-ahead // page) * page, span - page, _HUGE_PAGES)
+            libc.free(ahead)
         libc.mallopt(_MMAP_THRESHOLD, 1 << 30)
-        libc.mallopt(_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Of mallopt, from malloc.h."""
+_HUGE_PAGES = 14
+"""Of madvise, from mman.h."""
 
 
 class PeakMemory:

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from zoo.contract import Mixer, State, combine
 from zoo.lookup import Table, nearest
 from zoo.ops import kernels, norms
-from zoo.ops.elementwise import add
 from zoo.ops.precision import wide
 
 WIRINGS = Table(
@@ -35,19 +34,41 @@ WIRINGS = Table(
 )
 
 
+class LayerNorm(nn.LayerNorm):
+    """w ⊙ (x − mean x) / √(var x + ε) + b (Ba et al. 2016, arXiv:1607.06450, section 3.1)."""
+
+    projected = False
+    """Whether matrix products alone read the result, which then comes in their dtype."""
+
+    def forward(self, x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
+        return norms.layer(x, self.weight, self.bias, self.eps, dtype=_result(self, x))
+
+    def after(
+        self, x: Float[Tensor, "*N D"], y: Float[Tensor, "*N D"]
+    ) -> tuple[Float[Tensor, "*N D"], Float[Tensor, "*N D"]]:
+        """x + y, and its norm."""
+        return norms.summed(x, y, self.weight, self.bias, self.eps, dtype=_result(self, x))
+
+
 class RMSNorm(nn.RMSNorm):
     """w ⊙ x / √(mean x² + ε) (Zhang & Sennrich 2019, arXiv:1910.07467, eq. 4)."""
 
     eps: float
     projected = False
-    """Whether matrix products alone read the result, which then comes in their dtype."""
+    """See `LayerNorm`."""
 
     def scale(self) -> Float[Tensor, " D"]:
         """What each feature is multiplied by."""
         return self.weight
 
     def forward(self, x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
-        return norms.rms(x, self.scale(), self.eps, dtype=kernels.products(x) if self.projected else None)
+        return norms.rms(x, self.scale(), self.eps, dtype=_result(self, x))
+
+    def after(
+        self, x: Float[Tensor, "*N D"], y: Float[Tensor, "*N D"]
+    ) -> tuple[Float[Tensor, "*N D"], Float[Tensor, "*N D"]]:
+        """See `LayerNorm`."""
+        return norms.summed(x, y, self.scale(), None, self.eps, dtype=_result(self, x))
 
 
 class UnitRMSNorm(RMSNorm):
@@ -61,9 +82,9 @@ class UnitRMSNorm(RMSNorm):
 
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {
-    "layer": lambda width: nn.LayerNorm(width),
-    "layer_eps6": lambda width: nn.LayerNorm(width, eps=1e-6),
-    "layer_eps12": lambda width: nn.LayerNorm(width, eps=1e-12),
+    "layer": lambda width: LayerNorm(width),
+    "layer_eps6": lambda width: LayerNorm(width, eps=1e-6),
+    "layer_eps12": lambda width: LayerNorm(width, eps=1e-12),
     "rms": lambda width: RMSNorm(width, eps=1e-6),
     "rms_eps5": lambda width: RMSNorm(width, eps=1e-5),
     "rms_one": lambda width: UnitRMSNorm(width, eps=1e-6),
@@ -82,6 +103,20 @@ def make_norm(kind: str, width: int) -> nn.Module:
     return NORMS[kind](width)
 
 
+def _result(norm: LayerNorm | RMSNorm, x: Tensor) -> torch.dtype | None:
+    """The dtype of what a norm of x gives; None for that of x."""
+    return kernels.products(x) if norm.projected else None
+
+
+def summed(norm: nn.Module, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
+    """x + y and its norm, in one pass where the norm can; of x alone where y is still to come."""
+    if y is None:
+        return x, norm(x)
+    if isinstance(norm, LayerNorm | RMSNorm):
+        return norm.after(x, y)
+    return x + y, norm(x + y)
+
+
 class Wiring(nn.Module):
     """One sublayer f in its residual wiring: what f reads of the stream, and what its result y makes of the stream."""
 
@@ -93,7 +128,7 @@ class Wiring(nn.Module):
     def __init__(self, inner: Mixer, width: int, norm: str, dropout: float, depth: int) -> None:
         super().__init__()
         self.norm = make_norm(norm, width)
-        if isinstance(self.norm, RMSNorm):  # torch's LayerNorm is as fast with a conversion behind it
+        if isinstance(self.norm, LayerNorm | RMSNorm):
             self.norm.projected = self.norm_first and inner.projected
         self.inner = inner
         self.dropout = nn.Dropout(dropout)
@@ -118,9 +153,9 @@ class Wiring(nn.Module):
         """The stack's output, from the stream at its top and the final norm."""
         return norm(stream)
 
-    def read(self, stream: Any) -> Tensor:
-        """What f is given."""
-        return stream
+    def read(self, stream: Any) -> tuple[Tensor, Any]:
+        """What f is given, and the stream that `write` will be."""
+        return stream, stream
 
     def write(self, stream: Any, y: Tensor) -> Any:
         """The stream after f has given y."""
@@ -130,7 +165,7 @@ class Wiring(nn.Module):
         self, stream: Any, *, mask: Tensor | None, state: State | None, across: dict[str, Any]
     ) -> tuple[Any, State | None]:
         """The stream after this sublayer, and the sublayer's next state."""
-        x, extra = self.read(stream), {}
+        (x, stream), extra = self.read(stream), {}
         if self.inner.across:
             across["residual"] = stream if isinstance(stream, Tensor) else x
             extra = {"across": across}
@@ -139,23 +174,35 @@ class Wiring(nn.Module):
 
 
 class PreNorm(Wiring):
-    """x + f(norm(x)) (Xiong et al. 2020, arXiv:2002.04745, table 1, right)."""
+    """x + f(norm(x)) (Xiong et al. 2020, arXiv:2002.04745, table 1, right).
+
+    Between sublayers the stream is x and what is still to be added to it: the next norm does that on its way.
+    """
 
     final_norm = True
     norm_first = True
 
-    def read(self, stream: Tensor) -> Tensor:
-        return self.norm(stream)
+    @staticmethod
+    def open(x: Tensor) -> tuple[Tensor, Tensor | None]:
+        return x, None
 
-    def write(self, stream: Tensor, y: Tensor) -> Tensor:
-        return add(stream, y)
+    @staticmethod
+    def close(stream: tuple[Tensor, Tensor | None], norm: nn.Module) -> Tensor:
+        return summed(norm, *stream)[1]
+
+    def read(self, stream: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Tensor]:
+        x, normed = summed(self.norm, *stream)
+        return normed, x
+
+    def write(self, stream: Tensor, y: Tensor) -> tuple[Tensor, Tensor | None]:
+        return stream, y
 
 
 class PostNorm(Wiring):
     """norm(x + f(x)) (Vaswani et al. 2017, section 3.1)."""
 
     def write(self, stream: Tensor, y: Tensor) -> Tensor:
-        return self.norm(stream + y)
+        return summed(self.norm, stream, y)[1]
 
 
 class Plain(Wiring):
@@ -175,8 +222,8 @@ class Sandwich(PreNorm):
         super().__init__(inner, width, norm, dropout, depth)
         self.norm_out = make_norm(norm, width)
 
-    def write(self, stream: Tensor, y: Tensor) -> Tensor:
-        return stream + self.norm_out(y)
+    def write(self, stream: Tensor, y: Tensor) -> tuple[Tensor, Tensor | None]:
+        return stream, self.norm_out(y)
 
 
 class DeepNorm(Wiring):
@@ -211,12 +258,12 @@ class ResidualDual(Wiring):
         x, r = stream
         return x + norm(r)
 
-    def read(self, stream: tuple[Tensor, Tensor]) -> Tensor:
-        return stream[0]
+    def read(self, stream: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        return stream[0], stream
 
     def write(self, stream: tuple[Tensor, Tensor], y: Tensor) -> tuple[Tensor, Tensor]:
         x, r = stream
-        return self.norm(x + y), r + y
+        return summed(self.norm, x, y)[1], r + y
 
 
 class ReZero(Wiring):
@@ -256,8 +303,8 @@ class Reversible(Wiring):
     def close(stream: tuple[Tensor, Tensor], norm: nn.Module) -> Tensor:
         return norm((stream[0] + stream[1]) / 2)
 
-    def read(self, stream: tuple[Tensor, Tensor]) -> Tensor:
-        return self.norm(stream[1])
+    def read(self, stream: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        return self.norm(stream[1]), stream
 
     def write(self, stream: tuple[Tensor, Tensor], y: Tensor) -> tuple[Tensor, Tensor]:
         older, newer = stream

@@ -8,10 +8,11 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from zoo.contract import Mixer, Site, State, Traits
 from zoo.initialise import fan_in_, residual_scale
+from zoo.linear import Linear
 from zoo.lookup import Table, nearest
 from zoo.ops.elementwise import swiglu
 
@@ -57,8 +58,8 @@ class MLP(Mixer):
         super().__init__(site)
         hidden = hidden_units("mlp", expand, site)
         self.gain, self.activation = site.gain, activation_of(activation)
-        self.up = nn.Linear(site.width, hidden, bias=bias)
-        self.down = nn.Linear(hidden, site.width, bias=bias)
+        self.up = Linear(site.width, hidden, bias=bias)
+        self.down = Linear(hidden, site.width, bias=bias)
 
     def forward(
         self,
@@ -88,9 +89,9 @@ class GLU(Mixer):
         super().__init__(site)
         hidden = hidden_units("glu", expand, site)
         self.gain, self.activation = site.gain, activation_of(activation)
-        self.gate = nn.Linear(site.width, hidden, bias=bias)
-        self.up = nn.Linear(site.width, hidden, bias=bias)
-        self.down = nn.Linear(hidden, site.width, bias=bias)
+        self.gate = Linear(site.width, hidden, bias=bias)
+        self.up = Linear(site.width, hidden, bias=bias)
+        self.down = Linear(hidden, site.width, bias=bias)
 
     def forward(
         self,

@@ -61,7 +61,7 @@ class Embedding(nn.Module):
         x = self.norm(self.table(inputs))
         if self.scale != 1.0:
             x = x * self.scale
-        return self.dropout(self.positions(x, positions.expand(inputs.shape[:2])))
+        return self.dropout(self.positions(x, positions))
 
 
 class SequenceModel(Model):

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from zoo.contract import Mixer, Site, State, Traits
 from zoo.initialise import fan_in_, residual_scale
+from zoo.linear import Linear
 from zoo.mixers.multi_head import head_width
 from zoo.ops.attention import attend
 from zoo.ops.precision import widest
@@ -54,8 +55,8 @@ class Attention(Mixer):
             raise ValueError(f"attention: scale must be positive, got {scale}")
         self.causal, self.scale, self.gain = site.causal, scale, site.gain
         self.positions = relative(site.positions, heads=heads, head_width=self.head_width, causal=site.causal)
-        self.qkv = nn.Linear(site.width, (heads + 2 * self.kv_heads) * self.head_width, bias=bias)
-        self.out = nn.Linear(site.width, site.width, bias=bias)
+        self.qkv = Linear(site.width, (heads + 2 * self.kv_heads) * self.head_width, bias=bias)
+        self.out = Linear(site.width, site.width, bias=bias)
 
     def forward(
         self,

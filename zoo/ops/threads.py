@@ -18,6 +18,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
+
+from zoo.ops.bfloat16 import array
 
 _Body: Any = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
@@ -26,16 +29,23 @@ def run(kernel: Any, items: int, *arguments: Any, grain: int = 1) -> None:
     """`kernel(start, stop, *arguments)` on pieces of range(items), one for each thread torch may use, at once.
 
     Pieces are multiples of `grain` long but for the last. `kernel` is one of `zoo.ops.loops.loop`; arguments are
-    C-contiguous arrays, integers, booleans and NumPy's floats.
+    contiguous tensors on the CPU (bfloat16 as in `zoo.ops.bfloat16`), C-contiguous arrays, integers, booleans and
+    NumPy's floats.
     """
     threads, team = min(torch.get_num_threads(), -(-items // grain)), _openmp()
     if team is None:
-        _pooled(lambda start, stop: kernel(start, stop, *arguments), items, grain, threads)
+        given = [array(x) if isinstance(x, Tensor) else x for x in arguments]
+        _pooled(lambda start, stop: kernel(start, stop, *given), items, grain, threads)
         return
     values: list[int] = []
     kinds: list[_Kind] = []
     for x in arguments:
-        if isinstance(x, np.ndarray):
+        if isinstance(x, Tensor):
+            assert x.is_contiguous()
+            size = x.element_size()
+            kinds.append(_tensor_kind(x.dtype, x.ndim))
+            values += [0, 0, x.numel(), size, x.data_ptr(), *x.shape, *[size * step for step in x.stride()]]
+        elif isinstance(x, np.ndarray):
             assert x.flags.c_contiguous
             kinds.append(_Kind(x.dtype, x.ndim))
             values += [0, 0, x.size, x.itemsize, _address(x), *x.shape, *x.strides]  # nobody counts who holds it
@@ -57,6 +67,11 @@ class _Kind(NamedTuple):
 
     dtype: np.dtype
     axes: int | None
+
+
+@cache
+def _tensor_kind(dtype: torch.dtype, axes: int) -> _Kind:
+    return _Kind(array(torch.empty(0, dtype=dtype)).dtype, axes)
 
 
 class _Entry(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -15,7 +16,7 @@ class Absolute(nn.Module):
 
     limit: int | None = None
 
-    def forward(self, x: Float[Tensor, "B T D"], positions: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
+    def forward(self, x: Float[Tensor, "B T D"], positions: Int[Tensor, "#B T"]) -> Float[Tensor, "B T D"]:
         """x with its positions (0 for the first step of a sequence).
 
         Raises:
@@ -23,7 +24,7 @@ class Absolute(nn.Module):
         """
         raise NotImplementedError
 
-    def check(self, positions: Int[Tensor, "B T"]) -> None:
+    def check(self, positions: Int[Tensor, "#B T"]) -> None:
         """Refuse positions from `limit` on, rather than to cut or repeat."""
         if self.limit is None:
             return
@@ -38,7 +39,7 @@ class NoPositions(Absolute):
     def __init__(self, site: Site) -> None:
         super().__init__()
 
-    def forward(self, x: Float[Tensor, "B T D"], positions: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
+    def forward(self, x: Float[Tensor, "B T D"], positions: Int[Tensor, "#B T"]) -> Float[Tensor, "B T D"]:
         return x
 
 
@@ -51,9 +52,9 @@ class Learned(Absolute):
         self.table = nn.Parameter(torch.empty(site.length, site.width))
         table_(self.table)
 
-    def forward(self, x: Float[Tensor, "B T D"], positions: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
+    def forward(self, x: Float[Tensor, "B T D"], positions: Int[Tensor, "#B T"]) -> Float[Tensor, "B T D"]:
         self.check(positions)
-        return x + self.table[positions]
+        return x + F.embedding(positions, self.table)
 
 
 class Sinusoidal(Absolute):
@@ -66,11 +67,11 @@ class Sinusoidal(Absolute):
         super().__init__()
         self.width = site.width
 
-    def forward(self, x: Float[Tensor, "B T D"], positions: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
+    def forward(self, x: Float[Tensor, "B T D"], positions: Int[Tensor, "#B T"]) -> Float[Tensor, "B T D"]:
         return x + sinusoid(positions, self.width).to(x.dtype)
 
 
-def sinusoid(positions: Int[Tensor, "B T"], width: int) -> Float[Tensor, "B T D"]:
+def sinusoid(positions: Int[Tensor, "#B T"], width: int) -> Float[Tensor, "B T D"]:
     """PE of `Sinusoidal` at `positions`, in float64."""
     even = torch.arange(0, width, 2, device=positions.device, dtype=torch.float64)
     angle = positions[..., None].double() / 10000 ** (even / width)
@@ -86,7 +87,7 @@ class Scalar(Absolute):
         self.w = nn.Parameter(torch.empty(site.width))
         table_(self.w)
 
-    def forward(self, x: Float[Tensor, "B T D"], positions: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
+    def forward(self, x: Float[Tensor, "B T D"], positions: Int[Tensor, "#B T"]) -> Float[Tensor, "B T D"]:
         self.check(positions)
         assert self.limit is not None
         s = (positions[..., None] + 1) / (self.limit + 1)
@@ -107,7 +108,7 @@ class Concatenated(Absolute):
         self.project = nn.Linear(site.width + self.features, site.width)
         fan_in_(self.project)
 
-    def forward(self, x: Float[Tensor, "B T D"], positions: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
+    def forward(self, x: Float[Tensor, "B T D"], positions: Int[Tensor, "#B T"]) -> Float[Tensor, "B T D"]:
         beside = sinusoid(positions, self.features).to(x.dtype).expand(*x.shape[:2], -1)
         return self.project(torch.cat([x, beside], dim=-1))
 
@@ -133,7 +134,7 @@ class Randomised(Absolute):
         self.limit = -(-most // self.stride)
         self.of: Absolute = kind(Site(width=site.width, length=most))
 
-    def forward(self, x: Float[Tensor, "B T D"], positions: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
+    def forward(self, x: Float[Tensor, "B T D"], positions: Int[Tensor, "#B T"]) -> Float[Tensor, "B T D"]:
         self.check(positions)
         if self.training:
             drawn = torch.randperm(self.most, device=positions.device)[: x.shape[1]].sort().values

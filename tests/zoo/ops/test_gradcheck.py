@@ -46,7 +46,9 @@ from zoo.ops.diagonal_scan import scan, scan_naive
 from zoo.ops.diagonal_scan.chunked import _Scan
 from zoo.ops.diagonal_scan.compiled import CompiledScan
 from zoo.ops.elementwise import naive as elementwise
-from zoo.ops.elementwise.compiled import CompiledAdd, CompiledSwiGLU
+from zoo.ops.elementwise.compiled import CompiledSwiGLU
+from zoo.ops.linear.fused import BiasedLinear
+from zoo.ops.linear.naive import linear as linear_naive
 from zoo.ops.linear_attention import linear_attention, recurrent
 from zoo.ops.linear_attention.chunked import Chunked
 from zoo.ops.linear_attention.compiled import CompiledLinearAttention
@@ -61,7 +63,7 @@ from zoo.ops.lsh_attention.chunked import LSHAttention
 from zoo.ops.mlstm import mlstm, mlstm_naive
 from zoo.ops.mlstm.chunked import _Chunks
 from zoo.ops.norms import naive as naive_norms
-from zoo.ops.norms.compiled import CompiledGatedRMS, CompiledPlainRMS, CompiledRMS, CompiledSimplex, CompiledUnit
+from zoo.ops.norms.compiled import CompiledGatedRMS, CompiledNorm, CompiledRMS, CompiledSimplex, CompiledUnit
 from zoo.ops.qkv import Turn, split, split_naive
 from zoo.ops.qkv.compiled import CompiledSplit
 from zoo.ops.selective_scan import (
@@ -239,11 +241,11 @@ NAIVE = [
     ("diagonal_scan", "real", scan_naive, (uniform(B, T, D), u, normal(B, D))),
     ("diagonal_scan", "complex", scan_naive, tuple(0.7 * normal(*s, complex_=True) for s in [(B, T, D)] * 2)),
     ("elementwise", "swiglu", elementwise.swiglu, (vectors, normal(2, 5, 3))),
-    ("elementwise", "add", elementwise.add, (vectors, normal(2, 5, 3))),
     ("qkv", "both ways to pair", turned(split_naive), (normal(2, 5, 16),)),
     ("norms", "unit", lambda x: naive_norms.unit(x, 0.3), (vectors,)),
     ("norms", "simplex", naive_norms.simplex, (vectors,)),
     ("norms", "rms, SiLU", lambda o, w, g: naive_norms.rms(o, w, 1e-5, g), (vectors, normal(3), normal(2, 5, 3))),
+    ("norms", "summed", lambda *x: naive_norms.summed(*x, 1e-5), (vectors, normal(2, 5, 3), normal(3), normal(3))),
     ("norms", "gated rms", lambda o, w, g: naive_norms.gated_rms(o, w, 1e-5, g), (vectors, normal(3), normal(2, 5, 3))),
     ("linear_attention", "no decay", recurrent, (q, k, v)),
     ("linear_attention", "a decay per head, resumed", recurrent, (q, k, v, per_head, S)),
@@ -252,6 +254,7 @@ NAIVE = [
     ("local_attention", "a band", lambda *x: attend_locally(*x, before=2), (q, k, v)),
     ("local_attention", "a cache", lambda *x: attend_locally(*x, before=2), (q[:, :, :2], k, v)),
     ("local_attention", "bias, padding and extra keys", extra, (q, k, v, k[:, :, :1], v[:, :, :1], normal(H, 4))),
+    ("linear", "", linear_naive, (vectors, normal(4, 3), normal(4))),
     ("long_convolution", "", convolve_naive, (u, normal(D, T))),
     ("lsh_attention", "causal", lambda *x: lsh_attention_naive(*x, buckets, chunk=2, causal=True), (q, v)),
     (
@@ -359,9 +362,11 @@ BY_HAND = [
         lambda o, w, g: norms.gated_rms(o, w, 1e-5, g),
         (vectors, normal(3), normal(2, 5, 3)),
     ),
-    (CompiledPlainRMS, "", lambda *x: norms.rms(*x, 1e-5), (vectors, normal(3))),
+    (CompiledNorm, "rms", lambda *x: norms.rms(*x, 1e-5), (vectors, normal(3))),
+    (CompiledNorm, "layer", lambda *x: norms.layer(*x, 1e-5), (vectors, normal(3), normal(3))),
+    (CompiledNorm, "summed", lambda *x: norms.summed(*x, 1e-5), (vectors, normal(2, 5, 3), normal(3), normal(3))),
+    (BiasedLinear, "", lambda *x: BiasedLinear.apply(*x, torch.float64), (vectors, normal(4, 3), normal(4))),
     (CompiledSwiGLU, "", CompiledSwiGLU.apply, (vectors, normal(2, 5, 3))),
-    (CompiledAdd, "", CompiledAdd.apply, (vectors, normal(2, 5, 3))),
     (CompiledSplit, "both ways to pair", turned(split), (normal(2, 5, 16),)),
     (CompiledRMS, "SiLU", lambda o, w, g: norms.rms(o, w, 1e-5, g), (vectors, normal(3), normal(2, 5, 3))),
     (

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from zoo.ops import compiled, norms
+from zoo.ops.norms import naive
 
 from .conftest import differentiated
 
@@ -22,8 +23,11 @@ TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 5e-3}
         (lambda o, w, g: norms.rms(o, w, 1e-5, g), 3),
         (lambda o, w, g: norms.rms(o, w, 1e-5, g, "sigmoid"), 3),
         (lambda o, w, g: norms.gated_rms(o, w, 1e-5, g), 3),
+        (lambda o, w: norms.layer(o, w, 0.3 * w, 1e-5), 2),
+        (lambda o, w, y: norms.summed(o, y, w, 0.3 * w, 1e-5), 3),
+        (lambda o, w, y: norms.summed(o, y, w, None, 1e-5), 3),
     ],
-    ids=["unit", "simplex", "rms", "swish", "sigmoid", "gated"],
+    ids=["unit", "simplex", "rms", "swish", "sigmoid", "gated", "layer", "summed", "summed rms"],
 )
 def test_loops_equal_torch(monkeypatch, norm, count, shape, dtype):
     torch.manual_seed(0)
@@ -51,6 +55,50 @@ def test_rms_in_another_dtype(monkeypatch, gated, dtype):
     assert [x.dtype for x in got] == [x.dtype for x in want] == [dtype] + [torch.float32] * len(inputs)
     for ours, true in zip(got, want, strict=True):
         assert float((ours.double() - true.double()).norm()) <= TOLERANCES[dtype] * float(true.double().norm())
+
+
+@pytest.mark.parametrize("centred", [False, True], ids=["rms", "layer"])
+def test_sum_of_a_stream_and_a_branch(centred):
+    """Float32 plus bfloat16: the sum to the last bit, its norm for products, each gradient in its tensor's dtype."""
+    torch.manual_seed(0)
+    inputs = torch.randn(70, 33), torch.randn(70, 33).bfloat16(), torch.randn(33), *[torch.randn(33)][: int(centred)]
+
+    def by(form):
+        return lambda x, y, w, b=None: form(x, y, w, b, 1e-5, torch.bfloat16)
+
+    got, want = differentiated(by(norms.summed), *inputs), differentiated(by(naive.summed), *inputs)
+    assert torch.equal(got[0], want[0])
+    for ours, true in zip(got, want, strict=True):
+        assert ours.dtype is true.dtype
+        assert float((ours.double() - true.double()).norm()) <= 5e-3 * float(true.double().norm())
+
+
+@pytest.mark.parametrize("read", [0, 1], ids=["sum", "norm"])
+def test_only_one_of_sum_and_norm_is_read(read):
+    torch.manual_seed(0)
+    inputs = torch.randn(5, 8), torch.randn(5, 8), torch.randn(8), torch.randn(8)
+
+    def by(form):
+        return lambda *x: form(*x, 1e-5)[read]
+
+    for leaf in range(2 + 2 * read):
+        gradients = []
+        for form in (norms.summed, naive.summed):
+            leaves = [x.clone().requires_grad_() for x in inputs]
+            (by(form)(*leaves) ** 2).sum().backward()
+            gradients.append(leaves[leaf].grad)
+        torch.testing.assert_close(*gradients)
+
+
+def test_a_gradient_that_is_handed_on_is_written_to_by_nobody():
+    """Of equal dtypes the two gradients are one tensor."""
+    x, y, w = torch.randn(2, 3, requires_grad=True), torch.randn(2, 3, requires_grad=True), torch.randn(3)
+    s, n = norms.summed(x, y, w, None, 1e-5)
+    norms.summed(s + n, y, w, None, 1e-5)[1].sum().backward()
+    x_, y_ = (z.detach().clone().requires_grad_() for z in (x, y))
+    s, n = naive.summed(x_, y_, w, None, 1e-5)
+    naive.summed(s + n, y_, w, None, 1e-5)[1].sum().backward()
+    torch.testing.assert_close((x.grad, y.grad), (x_.grad, y_.grad))
 
 
 def test_rows_that_vanish():

@@ -1,5 +1,5 @@
-"""What stands between linear layers, element by element: gates, and what a sublayer adds to the residual stream."""
+"""What stands between linear layers, element by element: gates."""
 
-from zoo.ops.elementwise.fused import add, swiglu
+from zoo.ops.elementwise.fused import swiglu
 
-__all__ = ["add", "swiglu"]
+__all__ = ["swiglu"]

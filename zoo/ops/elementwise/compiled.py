@@ -39,22 +39,6 @@ class CompiledSwiGLU(torch.autograd.Function):
         return dg, du
 
 
-class CompiledAdd(torch.autograd.Function):
-    """`naive.add` of a stream (*N, D) in float32 at least and x in any dtype."""
-
-    @staticmethod
-    def forward(ctx: Any, stream: Tensor, x: Tensor) -> Tensor:
-        y = torch.empty(stream.shape, dtype=stream.dtype)
-        _over_rows(_add, stream, x, y)
-        ctx.dtype = x.dtype
-        return y
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor]:
-        return dy, dy.to(ctx.dtype)
-
-
 def _over_rows(kernel: Any, *tensors: Tensor) -> None:
     """`kernel` on tensors (*N, d) as rows, and on a one in the dtype it computes in."""
     one, arrays = torch.ones(1, dtype=widest(tensors[0])), [rows(x) for x in tensors]
@@ -89,14 +73,3 @@ def _swiglu_backward(start, stop, ones, g, u, dy, dg, du):  # type: ignore[no-un
             gate_out[c] = gate_slope[c]
         for c in range(d):
             up_out[c] = up_slope[c]
-
-
-@loop
-def _add(start, stop, ones, stream, x, y):  # type: ignore[no-untyped-def]
-    sums = np.empty(y.shape[1], y.dtype)
-    for i in range(start, stop):
-        before, more, out = stream[i], x[i], y[i]
-        for c in range(len(sums)):
-            sums[c] = before[c] + widened(more[c])
-        for c in range(len(sums)):
-            out[c] = sums[c]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -17,13 +16,3 @@ def swiglu(g: Float[Tensor, "*N F"], u: Float[Tensor, "*N F"]) -> Float[Tensor, 
     from zoo.ops.elementwise.compiled import CompiledSwiGLU  # loads numba
 
     return CompiledSwiGLU.apply(g, u)
-
-
-def add(stream: Float[Tensor, "*N D"], x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
-    """See `naive.add`. Torch converts a whole tensor before it adds what is of another dtype."""
-    mixed = stream.dtype is torch.float32 and x.dtype is torch.bfloat16 and stream.shape == x.shape
-    if not compiled.passes(stream, x) or not mixed:
-        return naive.add(stream, x)
-    from zoo.ops.elementwise.compiled import CompiledAdd  # loads numba
-
-    return CompiledAdd.apply(stream, x)

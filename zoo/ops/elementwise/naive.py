@@ -1,7 +1,6 @@
 """Element by element.
 
 swiglu  y = SiLU(g) ⊙ u,  SiLU(g) = g σ(g)                       (Shazeer 2020, arXiv:2002.05202, eq. 6)
-add     y = stream + x, in the wider dtype of the two
 """
 
 from __future__ import annotations
@@ -14,8 +13,3 @@ from torch import Tensor
 def swiglu(g: Float[Tensor, "*N F"], u: Float[Tensor, "*N F"]) -> Float[Tensor, "*N F"]:
     """SiLU(g) ⊙ u."""
     return F.silu(g) * u
-
-
-def add(stream: Float[Tensor, "*N D"], x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
-    """The stream after a sublayer that gave x."""
-    return stream + x

@@ -3,6 +3,8 @@
 unit      y = c r x,                    dx = r (c dy − y (y·dy) / c)
 simplex   y = φ / s,                    dx = (dy − y·dy) / s ⊙ min(φ, 1)           (without y·dy where s is clamped)
 rms       y = w ⊙ n ⊙ a,  n = r o,      do = r (dn − n mean(dn ⊙ n)),  dn = dy ⊙ a ⊙ w
+layer     y = w ⊙ n + b,  n = r (o − mean o),  do = r (dn − mean dn − n mean(dn ⊙ n)),  dn = dy ⊙ w
+summed    dx = dy = ds + do of the norm
 gated_rms y = w ⊙ n,  n = r u,      du = r (dn − n mean(dn ⊙ n)),  dn = dy ⊙ w
 """
 
@@ -14,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.ops.bfloat16 import array, memory, narrowed, rows, widened
+from zoo.ops.bfloat16 import memory, narrowed, widened
 from zoo.ops.loops import exp, inlined, loop
 from zoo.ops.norms.naive import SMALLEST_SQUARE, SMALLEST_SUM
 from zoo.ops.threads import run
@@ -108,25 +110,41 @@ class CompiledGatedRMS(torch.autograd.Function):
         return do, dw.sum(0).to(weight.dtype), None, dg
 
 
-class CompiledPlainRMS(torch.autograd.Function):
-    """`rms` of o (*N, V) without a gate, in `dtype`."""
+class CompiledNorm(torch.autograd.Function):
+    """`summed` of x and y (*N, V), or of x alone: the sum, and its norm in `dtype`, with a bias a LayerNorm."""
 
     @staticmethod
-    def forward(ctx: Any, o: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
-        y, w = torch.empty(o.shape, dtype=dtype), weight.detach().to(_numbers(o).dtype)
-        _run(_plain, (o, y), w, _constants(w, 1, eps, 1 / len(w)))
-        ctx.save_for_backward(o, weight)
-        ctx.eps = eps
-        return y
+    def forward(
+        ctx: Any, x: Tensor, y: Tensor | None, weight: Tensor, bias: Tensor | None, eps: float, dtype: torch.dtype
+    ) -> tuple[Tensor | None, Tensor]:
+        ctx.set_materialize_grads(False)
+        s = None if y is None else torch.empty(x.shape, dtype=torch.promote_types(x.dtype, y.dtype))
+        n, room = torch.empty(x.shape, dtype=dtype), _numbers(x)
+        w, b = weight.detach().to(room.dtype), _optional(None if bias is None else bias.to(room.dtype), room)
+        _run(_norm, (x, n), _optional(y, x), _optional(s, x), w, b, _constants(w, 1, eps, 1 / len(w)))
+        ctx.save_for_backward(x if s is None else s, weight)
+        ctx.kinds, ctx.eps = (x.dtype, None if y is None else y.dtype, None if bias is None else bias.dtype), eps
+        return s, n
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        o, weight = ctx.saved_tensors
-        w, do = weight.detach().to(_numbers(o).dtype), torch.empty(o.shape, dtype=o.dtype)
-        dw = torch.zeros(-(-_numbers(o).numel() // GRAIN), len(w), dtype=w.dtype)
-        _run(_plain_backward, (o, dy, do), w, dw, _constants(w, 1, ctx.eps, 1 / len(w)))
-        return do, dw.sum(0).to(weight.dtype), None, None
+    def backward(ctx: Any, ds: Tensor | None, dn: Tensor | None) -> tuple[Tensor | None, ...]:
+        s, weight = ctx.saved_tensors
+        x_kind, y_kind, b_kind = ctx.kinds
+        dn = torch.zeros_like(s) if dn is None else dn
+        w, dx = weight.detach().to(_numbers(s).dtype), torch.empty(s.shape, dtype=x_kind)
+        dy = torch.empty(s.shape, dtype=y_kind) if y_kind not in (None, x_kind) else None
+        dw, db = torch.zeros(2, -(-_numbers(s).numel() // GRAIN), len(w), dtype=w.dtype)
+        extra = _optional(ds, s), _optional(dy, s)
+        constants = _constants(w, 1, ctx.eps, 1 / len(w))
+        _run(_norm_backward, (s, dn, dx), *extra, w, dw, db, constants, b_kind is not None)
+        dbias = None if b_kind is None else db.sum(0).to(b_kind)
+        return dx, dx if y_kind is x_kind else dy, dw.sum(0).to(weight.dtype), dbias, None, None
+
+
+def _optional(x: Tensor | None, like: Tensor) -> Tensor:
+    """x as rows; where there is none, no rows in the dtype of `like`."""
+    return like.new_empty(0, 1) if x is None else x.detach().reshape(-1, x.shape[-1])
 
 
 def _lines(x: Tensor) -> tuple[Any, int]:
@@ -148,9 +166,8 @@ def _constants(like: Tensor, *numbers: float) -> Tensor:
 
 def _run(work: Any, by_row: tuple[Tensor, ...], *rest: Any) -> None:
     """`work` on tensors (*N, d) as rows, and on the rest as it is."""
-    arrays = [rows(x) for x in by_row]
-    others = [array(x) if isinstance(x, Tensor) else x for x in rest]
-    run(work, len(arrays[0]), *arrays, *others, grain=GRAIN)
+    arrays = [x.reshape(x.shape[:-1].numel(), x.shape[-1]).contiguous() for x in by_row]
+    run(work, len(arrays[0]), *arrays, *rest, grain=GRAIN)
 
 
 @loop
@@ -220,14 +237,31 @@ def _simplex_backward(start, stop, y, dy, dx, s, constants):  # type: ignore[no-
 
 
 @inlined
-def _root(x, row, one, eps, share):  # type: ignore[no-untyped-def]
-    """x widened into `row`, and 1 / √(mean x² + ε)."""
-    total = eps - eps
+def _centre(row, zero, share):  # type: ignore[no-untyped-def]
+    """Minus its mean."""
+    total = zero
     for c in range(len(row)):
-        row[c] = widened(x[c])
+        total += row[c]
+    total *= share
+    for c in range(len(row)):
+        row[c] -= total
+
+
+@inlined
+def _scale(row, one, eps, share):  # type: ignore[no-untyped-def]
+    """1 / √(mean row² + ε)."""
+    total = eps - eps
     for c in range(len(row)):
         total += row[c] * row[c]
     return one / np.sqrt(share * total + eps)
+
+
+@inlined
+def _root(x, row, one, eps, share):  # type: ignore[no-untyped-def]
+    """x widened into `row`, and 1 / √(mean x² + ε)."""
+    for c in range(len(row)):
+        row[c] = widened(x[c])
+    return _scale(row, one, eps, share)
 
 
 @loop
@@ -336,38 +370,66 @@ def _gated_backward(start, stop, o, dy, do, dg, gate, step, w, dw, constants):  
 
 
 @loop
-def _plain(start, stop, o, y, w, constants):  # type: ignore[no-untyped-def]
-    d, one, eps, share = o.shape[1], constants[0], constants[1], constants[2]
-    row, out, w_ = np.empty(d, w.dtype), np.empty(d, y.dtype), w.copy()
+def _norm(start, stop, x, n, y, s, w, b, constants):  # type: ignore[no-untyped-def]
+    d, one, eps, share = x.shape[1], constants[0], constants[1], constants[2]
+    row, w_, b_ = np.empty(d, w.dtype), w.copy(), np.zeros(d, w.dtype)
+    if len(b) > 0:
+        b_[:] = b[0]
     for i in range(start, stop):
-        o_, y_ = o[i], y[i]
-        r = _root(o_, row, one, eps, share)
+        x_, n_ = x[i], n[i]
+        if len(y) > 0:
+            y_, s_ = y[i], s[i]
+            for c in range(d):
+                row[c] = widened(narrowed(widened(x_[c]) + widened(y_[c]), s_))
+            for c in range(d):
+                s_[c] = narrowed(row[c], s_)
+        else:
+            for c in range(d):
+                row[c] = widened(x_[c])
+        if len(b) > 0:
+            _centre(row, eps - eps, share)
+        r = _scale(row, one, eps, share)
         for c in range(d):
-            out[c] = narrowed(r * row[c] * w_[c], out)
-        for c in range(d):
-            y_[c] = out[c]
+            n_[c] = narrowed(r * row[c] * w_[c] + b_[c], n_)
 
 
 @loop
-def _plain_backward(start, stop, o, dy, do, w, dw, constants):  # type: ignore[no-untyped-def]
-    d, one, eps, share = o.shape[1], constants[0], constants[1], constants[2]
-    row, slope, out, w_ = np.empty(d, w.dtype), np.empty(d, w.dtype), np.empty(d, do.dtype), w.copy()
-    sums = np.zeros(d, w.dtype)
+def _norm_backward(start, stop, s, dn, dx, ds, dy, w, dw, db, constants, centred):  # type: ignore[no-untyped-def]
+    d, one, eps, share = s.shape[1], constants[0], constants[1], constants[2]
+    row, slope, w_, zero = np.empty(d, w.dtype), np.empty(d, w.dtype), w.copy(), eps - eps
+    sums, shifts = np.zeros(d, w.dtype), np.zeros(d, w.dtype)
     for i in range(start, stop):
-        o_, dy_, do_, met = o[i], dy[i], do[i], eps - eps
-        r = _root(o_, row, one, eps, share)
+        s_, dn_, dx_, met, mean = s[i], dn[i], dx[i], zero, zero
         for c in range(d):
+            row[c] = widened(s_[c])
+        if centred:
+            _centre(row, zero, share)
+        r = _scale(row, one, eps, share)
+        for c in range(d):
+            z = widened(dn_[c])
             row[c] *= r
-            slope[c] = widened(dy_[c])
-            sums[c] += slope[c] * row[c]
-            slope[c] *= w_[c]
+            sums[c] += z * row[c]
+            shifts[c] += z
+            slope[c] = z * w_[c]
         for c in range(d):
             met += slope[c] * row[c]
         met *= share
+        if centred:
+            for c in range(d):
+                mean += slope[c]
+            mean *= share
         for c in range(d):
-            out[c] = narrowed(r * (slope[c] - met * row[c]), out)
+            slope[c] = r * (slope[c] - mean - met * row[c])
+        if len(ds) > 0:
+            ds_ = ds[i]
+            for c in range(d):
+                slope[c] += widened(ds_[c])
         for c in range(d):
-            do_[c] = out[c]
+            dx_[c] = narrowed(slope[c], dx_)
+        if len(dy) > 0:
+            dy_ = dy[i]
+            for c in range(d):
+                dy_[c] = narrowed(slope[c], dy_)
         if (i + 1) % GRAIN == 0 or i == stop - 1:
-            dw[i // GRAIN] = sums
-            sums[:] = 0
+            dw[i // GRAIN], db[i // GRAIN] = sums, shifts
+            sums[:], shifts[:] = 0, 0

@@ -42,11 +42,44 @@ def rms(
     dtype = o.dtype if dtype is None else dtype
     if not compiled.passes(o, weight, gate) or dtype not in compiled.KINDS:
         return naive.rms(o, weight, eps, gate, activation, dtype)
-    from zoo.ops.norms.compiled import CompiledPlainRMS, CompiledRMS  # loads numba
+    from zoo.ops.norms.compiled import CompiledNorm, CompiledRMS  # loads numba
 
     if gate is None:
-        return CompiledPlainRMS.apply(o, weight, eps, dtype)
+        return CompiledNorm.apply(o, None, weight, None, eps, dtype)[1]
     return CompiledRMS.apply(o, weight, eps, gate, activation == "swish", dtype)
+
+
+def layer(
+    o: Float[Tensor, "*N V"],
+    weight: Float[Tensor, " V"],
+    bias: Float[Tensor, " V"],
+    eps: float,
+    dtype: torch.dtype | None = None,
+) -> Float[Tensor, "*N V"]:
+    """See `naive.layer`."""
+    dtype = o.dtype if dtype is None else dtype
+    if not compiled.passes(o, weight, bias) or dtype not in compiled.KINDS:
+        return naive.layer(o, weight, bias, eps, dtype)
+    from zoo.ops.norms.compiled import CompiledNorm  # loads numba
+
+    return CompiledNorm.apply(o, None, weight, bias, eps, dtype)[1]
+
+
+def summed(
+    x: Float[Tensor, "*N V"],
+    y: Float[Tensor, "*N V"],
+    weight: Float[Tensor, " V"],
+    bias: Float[Tensor, " V"] | None,
+    eps: float,
+    dtype: torch.dtype | None = None,
+) -> tuple[Float[Tensor, "*N V"], Float[Tensor, "*N V"]]:
+    """See `naive.summed`."""
+    dtype = torch.promote_types(x.dtype, y.dtype) if dtype is None else dtype
+    if not compiled.passes(x, y, weight, bias) or dtype not in compiled.KINDS or x.shape != y.shape:
+        return naive.summed(x, y, weight, bias, eps, dtype)
+    from zoo.ops.norms.compiled import CompiledNorm  # loads numba
+
+    return CompiledNorm.apply(x, y, weight, bias, eps, dtype)
 
 
 def gated_rms(

@@ -3,6 +3,8 @@
 unit      y = c x / √(|x|² + 1e-6)                               (fla's `l2norm`, times a constant)
 simplex   y = φ(x) / max(Σ φ(x), 1e-6),  φ(x) = elu(x) + 1       (Schlag et al. 2021, arXiv:2102.11174, section 4.2)
 rms       y = w ⊙ o / √(mean o² + ε) ⊙ act(gate),  act = SiLU, σ or no gate
+layer     y = w ⊙ (o − mean o) / √(var o + ε) + b                (Ba et al. 2016, arXiv:1607.06450, section 3.1)
+summed    s = x + y, and its layer or its rms
 gated_rms y = w ⊙ u / √(mean u² + ε),  u = o ⊙ SiLU(gate)         (Dao & Gu 2024, arXiv:2405.21060, section 7)
 
 All are computed in float32 at least.
@@ -52,6 +54,30 @@ def rms(
     if gate is not None:
         y = y * (F.silu(wide(gate)) if activation == "swish" else wide(gate).sigmoid())
     return y.to(o.dtype if dtype is None else dtype)
+
+
+def layer(
+    o: Float[Tensor, "*N V"],
+    weight: Float[Tensor, " V"],
+    bias: Float[Tensor, " V"],
+    eps: float,
+    dtype: torch.dtype | None = None,
+) -> Float[Tensor, "*N V"]:
+    """LayerNorm of `o` in `dtype`, o's without one."""
+    return F.layer_norm(wide(o), o.shape[-1:], wide(weight), wide(bias), eps).to(o.dtype if dtype is None else dtype)
+
+
+def summed(
+    x: Float[Tensor, "*N V"],
+    y: Float[Tensor, "*N V"],
+    weight: Float[Tensor, " V"],
+    bias: Float[Tensor, " V"] | None,
+    eps: float,
+    dtype: torch.dtype | None = None,
+) -> tuple[Float[Tensor, "*N V"], Float[Tensor, "*N V"]]:
+    """x + y in the wider dtype of the two, and its LayerNorm in `dtype`; without a bias its RMSNorm."""
+    s = x + y
+    return s, rms(s, weight, eps, dtype=dtype) if bias is None else layer(s, weight, bias, eps, dtype)
 
 
 def gated_rms(

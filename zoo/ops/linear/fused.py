@@ -1,0 +1,65 @@
+"""A biased product in bfloat16 on a CPU, with the bias added where the sums are: torch first copies it to every row.
+
+dx = dy W,    dW = dyᵀ x,    db = Σ dy
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from zoo.ops import flops, kernels
+from zoo.ops.linear import naive
+
+
+def linear(
+    x: Float[Tensor, "*N D"], weight: Float[Tensor, "F D"], bias: Float[Tensor, " F"] | None
+) -> Float[Tensor, "*N F"]:
+    """See `naive.linear`."""
+    if bias is None or not _serves(x, weight):
+        return naive.linear(x, weight, bias)
+    return BiasedLinear.apply(x, weight, bias, kernels.products(x, weight))
+
+
+class BiasedLinear(torch.autograd.Function):
+    """`naive.linear` in `dtype`; gradients come in the dtypes of their tensors."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
+        ctx.kinds = x.dtype, weight.dtype, bias.dtype
+        x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
+        ctx.save_for_backward(x, weight)
+        return product(x, weight, bias)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        rows, slopes = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
+        needed = ctx.needs_input_grad
+        dx = (dy @ weight).to(ctx.kinds[0]) if needed[0] else None
+        dw = (slopes.mT @ rows).to(ctx.kinds[1]) if needed[1] else None
+        return dx, dw, slopes.sum(0).to(ctx.kinds[2]) if needed[2] else None, None
+
+
+def product(x: Float[Tensor, "*N D"], weight: Float[Tensor, "F D"], bias: Float[Tensor, " F"]) -> Float[Tensor, "*N F"]:
+    """x Wᵀ + b, in bfloat16 by oneDNN itself."""
+    if x.dtype is torch.bfloat16:
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return naive.linear(x, weight, bias)
+
+
+def _serves(x: Tensor, weight: Tensor) -> bool:
+    """Whether the product runs in bfloat16 on a CPU and nobody counts FLOPs, for which torch's own ops are known."""
+    on_cpu = x.device.type == "cpu" and _there() and x.numel() > 0
+    return on_cpu and kernels.products(x, weight) is torch.bfloat16 and not flops.counting()
+
+
+@cache
+def _there() -> bool:
+    """Whether torch has the product, which it calls itself in compiled graphs."""
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
