@@ -28,6 +28,13 @@ def available() -> bool:
     return os.environ.get("ZOOBENCH_COMPILED", "1") != "0" and find_spec("numba") is not None
 
 
+@cache
+def has_tiles() -> bool:
+    """Whether this CPU multiplies bfloat16 matrices tile by tile (AMX)."""
+    probe = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return bool(probe and probe())
+
+
 def serves(*tensors: Tensor | None) -> bool:
     """Whether compiled loops can compute on these: numba is here, and they are real float32 or float64 on the CPU."""
     there = [t for t in tensors if t is not None]

@@ -12,8 +12,15 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import config, njit, types
+from numba.core.codegen import get_host_cpu_features
 from numba.extending import overload
+
+from zoo.ops import compiled
+
+if config.CPU_FEATURES is None and compiled.has_tiles():
+    # LLVM fills half a register, as older CPUs slow down where whole ones are in use; those with tiles do not.
+    config.CPU_FEATURES = get_host_cpu_features() + ",-prefer-256-bit"
 
 FAST = {"nnan", "nsz", "arcp", "contract", "afn", "reassoc"}
 """LLVM's fast-math flags but `ninf`: infinities stay what they are."""

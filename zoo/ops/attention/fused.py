@@ -30,11 +30,11 @@ def attend(
     plain = visible is None and bias is None
     learned = bias is not None and bias.requires_grad
     if q.device.type == "cpu" and q.dtype is torch.bfloat16:
-        if compiled.serves() and k.dtype is v.dtype is q.dtype and (plain or learned or not flash.has_tiles()):
+        if compiled.serves() and k.dtype is v.dtype is q.dtype and (plain or learned or not compiled.has_tiles()):
             flashes = plain and flash.serves(q, k, v, causal)
             kernels.ran("attention", "torch flash forward, compiled blocks back" if flashes else "compiled blocks")
             return in_blocks(q, k, v, visible=visible, causal=causal, bias=bias, scale=scale)
-        if not flash.has_tiles():
+        if not compiled.has_tiles():
             kernels.ran("attention", "matmul")
             return naive.attend(q, k, v, visible=visible, causal=causal, bias=bias, scale=scale)
     kernels.ran("attention", "torch scaled_dot_product_attention")

@@ -48,7 +48,7 @@ class BiasedLinear(torch.autograd.Function):
 
 def product(x: Float[Tensor, "*N D"], weight: Float[Tensor, "F D"], bias: Float[Tensor, " F"]) -> Float[Tensor, "*N F"]:
     """x Wᵀ + b, in bfloat16 by oneDNN itself."""
-    if x.dtype is torch.bfloat16:
+    if x.dtype in (torch.bfloat16, torch.float32):
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return naive.linear(x, weight, bias)
 
@@ -56,7 +56,7 @@ def product(x: Float[Tensor, "*N D"], weight: Float[Tensor, "F D"], bias: Float[
 def _serves(x: Tensor, weight: Tensor) -> bool:
     """Whether the product runs in bfloat16 on a CPU and nobody counts FLOPs, for which torch's own ops are known."""
     on_cpu = x.device.type == "cpu" and _there() and x.numel() > 0
-    return on_cpu and kernels.products(x, weight) is torch.bfloat16 and not flops.counting()
+    return on_cpu and kernels.products(x, weight) in (torch.bfloat16, torch.float32) and not flops.counting()
 
 
 @cache
