@@ -125,7 +125,8 @@ class DeltaNet(Mixer):
         for name, line in lines.items():
             if self.use_short_conv:
                 conv = getattr(self, f"{name}_conv1d")
-                lines[name], new[name] = conv(line, mask=mask, state=None if state is None else state[name])
+                given = None if state is None else state[name]
+                lines[name], new[name] = conv(line, mask=mask, state=given, narrow=name == "v")
             elif name == "v" or self.qk_activation == "silu":
                 lines[name] = F.silu(line)
         q, k, v = (split_heads(line, self.heads) for line in lines.values())

@@ -26,6 +26,7 @@ from zoo.ops import precision
 from zoo.ops.linear_attention import linear_attention
 from zoo.ops.linear_attention.naive import repeat
 from zoo.ops.norms import rms
+from zoo.ops.scalar_maps import log_sigmoid
 
 Gate: TypeAlias = Literal["swish", "sigmoid", "relu"]
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"swish": F.silu, "sigmoid": torch.sigmoid, "relu": F.relu}
@@ -115,15 +116,15 @@ class GLA(Mixer):
         with precision.full(x.device):
             if self.feature_map is not None:
                 q, k = self.feature_map(q), self.feature_map(k)
-            log_decay = F.logsigmoid(precision.wide(gk)) / self.tau
+            log_decay = log_sigmoid(gk, 1 / self.tau)
             if self.clamp_min is not None:
                 log_decay = log_decay.clamp(min=self.clamp_min)
             if mask is not None:
                 k, log_decay = (z.masked_fill(~mask[..., None], 0) for z in (k, log_decay))
-            q = split_heads(precision.wide(q) * self.K**-0.5, self.heads)
+            q = split_heads(q, self.heads)
             k, v, log_decay = (repeat(split_heads(z, self.kv_heads), self.heads) for z in (k, v, log_decay))
             before = None if state is None else state["S"]
-            o, new["S"] = linear_attention(q, k, v, log_decay, before)
+            o, new["S"] = linear_attention(q, k, v, log_decay, before, scale=self.K**-0.5)
         return self.o_proj(self._gated(o.transpose(1, 2), x).to(x.dtype)), None if state is None else new
 
     def _gated(self, o: Float[Tensor, "B T H V"], x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T I"]:

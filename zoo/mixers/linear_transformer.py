@@ -8,8 +8,6 @@ attention/attention_layer.py with causal_linear_attention.py or linear_attention
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -17,8 +15,10 @@ from torch import Tensor, nn
 
 from zoo.contract import Mixer, Site, State, Traits, Unsupported
 from zoo.initialise import fan_in_, residual_scale
+from zoo.mixers.multi_head import merge_heads, split_heads
 from zoo.ops import precision
-from zoo.ops.linear_attention import linear_attention
+from zoo.ops.linear_attention import linear_attention, weighted_mean
+from zoo.ops.scalar_maps import positive
 from zoo.positions import relative
 from zoo.positions.in_attention import no_steps, places
 
@@ -62,11 +62,13 @@ class LinearAttention(Mixer):
         state: State | None = None,
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
         x = x if mask is None else x.masked_fill(~mask[..., None], 0)
-        q, k, v = (
-            project(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T, ·)
-            for project in (self.query_projection, self.key_projection, self.value_projection)
-        )
-        q, k = Positive.apply(q), Positive.apply(k)
+        q, k, v = positive(self.query_projection(x)), positive(self.key_projection(x)), self.value_projection(x)
+        q, k, v = (split_heads(z, self.heads) for z in (q, k, v))
+        if self.placed is None and self.causal:
+            k = k if mask is None else k.masked_fill(~mask[:, None, :, None], 0)
+            y, S, z = weighted_mean(q, k, v, self.eps, *((None, None) if state is None else (state["S"], state["z"])))
+            new = None if state is None else {"S": S, "z": z}
+            return self.out_projection(merge_heads(y).to(x.dtype)), new
         if self.placed is None:
             y, total, new = weighted_sums(q, k, v, causal=self.causal, mask=mask, state=state)
         else:
@@ -74,7 +76,7 @@ class LinearAttention(Mixer):
                 q, k, v = (precision.wide(z) for z in (q, k, v))
                 y, total, new = self._turned(q, k, v, mask, state)
         y = y * (precision.wide(total) + self.eps).reciprocal().to(y.dtype)
-        return self.out_projection(y.to(x.dtype).transpose(1, 2).flatten(2)), new
+        return self.out_projection(merge_heads(y.to(x.dtype))), new
 
     def _turned(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, state: State | None
@@ -100,22 +102,6 @@ class LinearAttention(Mixer):
         for projection in (self.query_projection, self.key_projection, self.value_projection):
             fan_in_(projection)
         fan_in_(self.out_projection, residual_scale(depth))
-
-
-class Positive(torch.autograd.Function):
-    """φ(x) = elu(x) + 1 as max(x, 0) + e^{min(x, 0)}, which keeps its digits near 0 in bfloat16; φ' = min(φ, 1)."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        phi = x.clamp(max=0).exp_().add_(x.clamp(min=0))
-        ctx.save_for_backward(phi)
-        return phi
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (phi,) = ctx.saved_tensors
-        return phi.clamp(max=1).mul_(grad)
 
 
 def weighted_sums(

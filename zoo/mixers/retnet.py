@@ -18,6 +18,7 @@ A sum of absolute values over pairs (t, s) is no function of a state of fixed si
 from __future__ import annotations
 
 import dataclasses
+from functools import lru_cache
 from typing import Literal, TypeAlias
 
 import torch
@@ -26,11 +27,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from zoo.contract import Mixer, Site, State, Traits, Unsupported
-from zoo.ops import precision
+from zoo.mixers.multi_head import merge_heads, split_heads
+from zoo.ops import precision, rotation
 from zoo.ops.linear_attention import linear_attention
 from zoo.ops.norms import rms
 
 Form: TypeAlias = Literal["recurrent", "parallel"]
+Turn: TypeAlias = tuple[Tensor, Tensor]
 
 
 class Retention(Mixer):
@@ -87,24 +90,24 @@ class Retention(Mixer):
             raise Unsupported("retnet: form='parallel' cannot continue from a state")
         B, T, _ = x.shape
         x = x if mask is None else x.masked_fill(~mask[..., None], 0)  # no biases: k and v become 0 as well
-        q, k, v = (
-            project(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T, ·)
-            for project in (self.q_proj, self.k_proj, self.v_proj)
-        )
+        q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
         with precision.full(x.device):
             start = x.new_zeros(1, dtype=torch.long) if state is None else state["position"]
             t = start[:, None] + torch.arange(T, device=x.device)  # (B, T), or (1, T) where all rows start together
-            q, k = rotate(precision.wide(q), t), rotate(precision.wide(k), t, scale=k.shape[-1] ** -0.5)
             log_decay = log_gammas(self.heads, x.device)
+            how = self.heads, self.form, q.shape[-1] // self.heads, precision.widest(q)
+            by_q, by_k = turns(t, *how) if state is not None else first_turns(T, *how, x.device)
+            q, k = (precision.wide(z) if self.form == "parallel" else z for z in (q, k))
+            q, k = rotation.rotate(q, *by_q), rotation.rotate(k, *by_k)
+            q, k, v = (split_heads(z, self.heads) for z in (q, k, v))
         new: State | None = None
         if self.form == "parallel":
             with precision.full(x.device):
                 o = in_parallel(q, k, precision.wide(v), log_decay)
         else:
-            every = log_decay.to(q.dtype)[None, :, None].expand(1, -1, T)
+            every = log_decay.to(precision.widest(q))[None, :, None].expand(1, -1, T)
             every = every if mask is None else every.expand(B, -1, -1).masked_fill(~mask[:, None], 0)
             o, S = linear_attention(q, k, v, every, None if state is None else state["S"])
-            o = o * row_sums(t, log_decay).rsqrt().to(o.dtype)[..., None]
             if state is not None:
                 new = {"S": S, "position": start + (T if mask is None else mask.sum(1))}
         return self.out_proj(self._gated(o.transpose(1, 2), self.g_proj(x)).to(x.dtype)), new
@@ -140,14 +143,36 @@ def row_sums(t: Int[Tensor, "B T"], log_decay: Float[Tensor, " H"]) -> Float[Ten
     return torch.expm1(rate * (t[:, None] + 1)) / torch.expm1(rate)
 
 
-def rotate(x: Float[Tensor, "B H T K"], t: Int[Tensor, "#B T"], scale: float = 1.0) -> Float[Tensor, "B H T K"]:
-    """scale · R_t x_t: the pair (2i, 2i + 1), as a complex number, turned by t θ_i. Unlike RoPE's, θ reaches 1/10000
-    exactly."""
-    theta = 10000 ** -torch.linspace(0, 1, x.shape[-1] // 2, device=x.device, dtype=torch.float64)
-    angle = t[:, :, None, None] * theta
-    turns = torch.polar(torch.full_like(angle, scale), angle).to(x.dtype.to_complex())
-    pairs = torch.view_as_complex(x.transpose(1, 2).contiguous().unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * turns).flatten(-2).transpose(1, 2)
+def rotate(
+    x: Float[Tensor, "B H T K"], t: Int[Tensor, "#B T"], scale: float | Float[Tensor, "#B H T"] = 1.0
+) -> Float[Tensor, "B H T K"]:
+    """scale · R_t x_t: the pair (2i, 2i + 1), as a complex number, turned by t θ_i."""
+    H, K = x.shape[1], x.shape[3]
+    return split_heads(rotation.rotate(merge_heads(x), *angles(t, H, K, precision.widest(x), scale)), H)
+
+
+def angles(
+    t: Int[Tensor, "#B T"], heads: int, K: int, dtype: torch.dtype, scale: float | Float[Tensor, "#B H T"]
+) -> tuple[Float[Tensor, "#B T F/2"], Float[Tensor, "#B T F/2"]]:
+    """scale · e^{i t θ} for each pair of features, in two parts. Unlike RoPE's, θ reaches 1/10000 exactly."""
+    theta = 10000 ** -torch.linspace(0, 1, K // 2, device=t.device, dtype=torch.float64)
+    angle = t[:, None, :, None] * theta  # (B, 1, T, K/2)
+    stretch = torch.as_tensor(scale, dtype=torch.float64, device=t.device).expand(len(t), heads, t.shape[1])[..., None]
+    real, imaginary = (merge_heads(stretch * part).to(dtype) for part in (angle.cos(), angle.sin()))
+    return real, imaginary
+
+
+def turns(t: Int[Tensor, "B T"], heads: int, form: Form, K: int, dtype: torch.dtype) -> tuple[Turn, Turn]:
+    """How queries and keys turn. λ scales queries, where the form has it."""
+    scale = row_sums(t, log_gammas(heads, t.device)).rsqrt() if form == "recurrent" else 1.0
+    return angles(t, heads, K, dtype, scale), angles(t, heads, K, dtype, K**-0.5)
+
+
+@lru_cache(maxsize=4)
+def first_turns(T: int, heads: int, form: Form, K: int, dtype: torch.dtype, device: torch.device) -> tuple[Turn, Turn]:
+    """`turns` of the first T steps, which all layers and training steps share."""
+    with torch.inference_mode(False):
+        return turns(torch.arange(T, device=device)[None], heads, form, K, dtype)
 
 
 def in_parallel(

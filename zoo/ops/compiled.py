@@ -15,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from zoo.ops import flops
+
 DTYPES = (torch.float32, torch.float64)
 KINDS = (*DTYPES, torch.bfloat16)
 """What passes read and write: bfloat16 as it lies, computed in float32."""
@@ -30,9 +32,9 @@ def available() -> bool:
 
 @cache
 def has_tiles() -> bool:
-    """Whether this CPU multiplies bfloat16 matrices tile by tile (AMX)."""
-    probe = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return bool(probe and probe())
+    """Whether this CPU multiplies bfloat16 matrices tile by tile (AMX), and Linux lets this process do so."""
+    probe, ask = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_init_amx"))
+    return bool(probe and ask and probe() and ask())
 
 
 def serves(*tensors: Tensor | None) -> bool:
@@ -45,6 +47,15 @@ def passes(*tensors: Tensor | None) -> bool:
     """Whether one compiled pass over these is faster than several of torch's: as `serves`, by `KINDS`, and no `FEW`."""
     there = [t for t in tensors if t is not None]
     return available() and there[0].numel() > FEW and all(t.device.type == "cpu" and t.dtype in KINDS for t in there)
+
+
+def multiplies(*tensors: Tensor | None) -> bool:
+    """Whether compiled loops can multiply these in bfloat16 on matrix tiles: see `zoo.ops.tiles`.
+
+    Not while FLOPs are counted: torch's counter sees products of torch alone.
+    """
+    there = [t for t in tensors if t is not None]
+    return all(t.device.type == "cpu" for t in there) and not flops.counting() and available() and has_tiles()
 
 
 def array(x: Tensor) -> NDArray[Any]:

@@ -17,10 +17,9 @@ from torch.autograd.gradcheck import GradcheckError
 import zoo
 import zoo.ops
 from zoo.mixers.fourier import _Fourier, fourier
-from zoo.mixers.linear_transformer import Positive
 from zoo.mixers.performer import ExpFeatures
 from zoo.mixers.rg_lru import BoundedSqrt
-from zoo.ops import norms
+from zoo.ops import norms, scalar_maps
 from zoo.ops.attention import attend_naive
 from zoo.ops.attention.compiled import CompiledAttention
 from zoo.ops.attention.fused import in_blocks
@@ -41,6 +40,7 @@ from zoo.ops.cauchy.compiled import CompiledSums
 from zoo.ops.cauchy.woodbury import _RankOne
 from zoo.ops.delta_rule import delta_rule, delta_rule_naive, dplr, dplr_naive
 from zoo.ops.delta_rule.compiled import CompiledDPLR
+from zoo.ops.delta_rule.tiled import TiledWY
 from zoo.ops.delta_rule.wy import WY
 from zoo.ops.diagonal_scan import scan, scan_naive
 from zoo.ops.diagonal_scan.chunked import _Scan
@@ -50,9 +50,11 @@ from zoo.ops.elementwise.compiled import CompiledSwiGLU
 from zoo.ops.linear.fused import BiasedLinear
 from zoo.ops.linear.naive import linear as linear_naive
 from zoo.ops.linear_attention import linear_attention, recurrent
+from zoo.ops.linear_attention.by_channel import TiledChannelDecay
 from zoo.ops.linear_attention.chunked import Chunked
 from zoo.ops.linear_attention.compiled import CompiledLinearAttention
 from zoo.ops.linear_attention.per_head import CompiledHeadDecay
+from zoo.ops.linear_attention.tiled import TiledLinearAttention
 from zoo.ops.local_attention import Extra
 from zoo.ops.local_attention import attend_naive as attend_locally
 from zoo.ops.local_attention.blocked import Windows
@@ -66,6 +68,10 @@ from zoo.ops.norms import naive as naive_norms
 from zoo.ops.norms.compiled import CompiledGatedRMS, CompiledNorm, CompiledRMS, CompiledSimplex, CompiledUnit
 from zoo.ops.qkv import Turn, split, split_naive
 from zoo.ops.qkv.compiled import CompiledSplit
+from zoo.ops.rotation import rotate, rotate_naive
+from zoo.ops.rotation.compiled import CompiledRotation
+from zoo.ops.scalar_maps import naive as naive_maps
+from zoo.ops.scalar_maps.compiled import CompiledLogSigmoid, CompiledPositive
 from zoo.ops.selective_scan import (
     gated_selective_scan,
     gated_selective_scan_naive,
@@ -177,6 +183,7 @@ def chunks_of_2(*inputs):
 channels = -uniform(D), normal(D), normal(B, T, D), normal(B, T, D)
 carried = normal(B, D), uniform(B, D)
 gates = normal(1, H, T), normal(1, H, T) + 1
+turning = normal(1, 5, 2), normal(1, 5, 2)
 projection, vectors = normal(5, 3), normal(2, 5, 3)
 
 
@@ -265,6 +272,9 @@ NAIVE = [
     ),
     ("mlstm", "", lambda *x: memory(*mlstm_naive(*x)), (q, k, v, *gates)),
     ("mlstm", "padding", lambda *x: memory(*mlstm_naive(*x, mask=valid)), (q, k, v, *gates)),
+    ("rotation", "", lambda x: rotate_naive(x, *turning), (normal(2, 5, 4),)),
+    ("scalar_maps", "positive", naive_maps.positive, (normal(B, 3),)),
+    ("scalar_maps", "log_sigmoid", lambda x: naive_maps.log_sigmoid(x, 0.3), (normal(B, 3),)),
     ("selective_scan", "", selective_scan_naive, (u, delta, A, normal(B, T, N), normal(B, T, N))),
     (
         "selective_scan",
@@ -347,7 +357,25 @@ BY_HAND = [
         lambda *x: linear_attention(*x[:-1], bonus=x[-1]),
         (q, k, v, per_channel, S, normal(H, K)),
     ),
-    (Positive, "", Positive.apply, (normal(B, 3),)),
+    (
+        TiledLinearAttention,
+        "a decay, resumed",
+        lambda *x: TiledLinearAttention.apply(*x, S[..., 0], 0.7, None)[:2],
+        (q, k, v, per_head, S),
+    ),
+    (
+        TiledLinearAttention,
+        "a mean",
+        lambda *x: TiledLinearAttention.apply(*x[:3], None, *x[3:], 1.0, 1e-3),
+        (q.abs(), k.abs(), v, S, S[..., 0].abs()),
+    ),
+    (TiledChannelDecay, "mild", lambda *x: TiledChannelDecay.apply(*x, 0.7), (q, k, v, per_channel, S)),
+    (TiledChannelDecay, "strong", lambda *x: TiledChannelDecay.apply(*x, 0.7), (q, k, v, 100 * per_channel, S)),
+    (TiledWY, "", lambda *x: TiledWY.apply(*x[:4], None, x[4]), (q, k, v, beta, S)),
+    (TiledWY, "gated", TiledWY.apply, (q, k, v, beta, per_head, S)),
+    (CompiledPositive, "", scalar_maps.positive, (normal(B, 3),)),
+    (CompiledLogSigmoid, "", lambda x: scalar_maps.log_sigmoid(x, 0.3), (normal(B, 3),)),
+    (CompiledRotation, "", lambda x: rotate(x, *turning), (normal(2, 5, 4),)),
     (ExpFeatures, "", lambda x: ExpFeatures.apply(x, projection, 1e-3, None), (normal(B, 2, 3),)),
     (WY, "chunks of 2", lambda *x: delta_rule(*x, chunk=2), (q, k, v, beta)),
     (WY, "gated, resumed", lambda *x: delta_rule(*x, chunk=2), (q, k, v, beta, per_head, S)),

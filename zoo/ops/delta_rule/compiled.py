@@ -26,28 +26,33 @@ def inverse(coupling: Float[Tensor, "N C C"]) -> Float[Tensor, "N C C"]:
     return out
 
 
+@inlined
+def invert(coupling, rows, row):  # type: ignore[no-untyped-def]
+    """Row t is e_t − Σ_{s<t} coupling_ts row_s. Four rows at once, since each pass reads and writes what it sums."""
+    for t in range(len(rows)):
+        w = coupling[t]
+        row[:] = 0
+        fours = t // 4 * 4
+        for s in range(0, fours, 4):
+            w0, w1, w2, w3 = w[s], w[s + 1], w[s + 2], w[s + 3]
+            r0, r1, r2, r3 = rows[s], rows[s + 1], rows[s + 2], rows[s + 3]
+            for j in range(s + 4):
+                row[j] -= w0 * r0[j] + w1 * r1[j] + w2 * r2[j] + w3 * r3[j]
+        for s in range(fours, t):
+            w0, r0 = w[s], rows[s]
+            for j in range(s + 1):
+                row[j] -= w0 * r0[j]
+        row[t] = 1
+        for j in range(t + 1):
+            rows[t, j] = row[j]
+
+
 @loop
 def _inverse(start, stop, coupling, out):  # type: ignore[no-untyped-def]
-    """Row t is e_t − Σ_{s<t} coupling_ts row_s. Four rows at once, since each pass reads and writes what it sums."""
     C = coupling.shape[1]
     rows, row = np.zeros((C, C), coupling.dtype), np.empty(C, coupling.dtype)
     for item in range(start, stop):
-        for t in range(C):
-            w = coupling[item, t]
-            row[:] = 0
-            fours = t // 4 * 4
-            for s in range(0, fours, 4):
-                w0, w1, w2, w3 = w[s], w[s + 1], w[s + 2], w[s + 3]
-                r0, r1, r2, r3 = rows[s], rows[s + 1], rows[s + 2], rows[s + 3]
-                for j in range(s + 4):
-                    row[j] -= w0 * r0[j] + w1 * r1[j] + w2 * r2[j] + w3 * r3[j]
-            for s in range(fours, t):
-                w0, r0 = w[s], rows[s]
-                for j in range(s + 1):
-                    row[j] -= w0 * r0[j]
-            row[t] = 1
-            for j in range(t + 1):
-                rows[t, j] = row[j]
+        invert(coupling[item], rows, row)
         out[item] = rows
 
 

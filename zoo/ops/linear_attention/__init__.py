@@ -1,6 +1,6 @@
 """Gated linear attention with a matrix state: `linear_attention` in chunks, `step` by step, `recurrent` the truth."""
 
-from zoo.ops.linear_attention.chunked import linear_attention
+from zoo.ops.linear_attention.chunked import linear_attention, weighted_mean
 from zoo.ops.linear_attention.naive import recurrent, step
 
-__all__ = ["linear_attention", "recurrent", "step"]
+__all__ = ["linear_attention", "recurrent", "step", "weighted_mean"]

@@ -39,27 +39,35 @@ def linear_attention(
     state: Float[Tensor, "B H K V"] | None = None,
     chunk: int = 64,
     bonus: Float[Tensor, "H K"] | None = None,
+    scale: float = 1.0,
 ) -> tuple[Float[Tensor, "B H T V"], Float[Tensor, "B H K V"]]:
-    """Outputs and final state of `naive.recurrent`, for any T. Each head of q and k serves H/G neighbouring ones of v.
+    """Outputs, times `scale`, and final state of `naive.recurrent`, for any T. Each head of q and k serves H/G
+    neighbouring ones of v.
 
     Decays and the carried state are float32 at least. The matmuls of a chunk run in bfloat16 where autocast says so or
-    q, k and v have it; with a decay per channel, on which none of them is big enough to gain, all is float32 at least.
+    q, k and v have it; with a decay per channel only on matrix tiles, as otherwise none of them is big enough to gain.
 
     Args:
         log_decay: ln a_t ≤ 0, one per head or one per key channel; −inf forgets all. None for no decay.
         state: what to continue from; None for zero.
         chunk: steps per chunk, at most; with a decay per channel a power of two.
         bonus: u of RWKV-5 and 6: outputs read the state before its update, and the present token by u.
+        scale: what outputs are multiplied by.
     """
     B, H, T, V = v.shape
-    K = q.shape[-1]
+    K, products = q.shape[-1], _products(q, k, v)
+    by_channel = log_decay is not None and log_decay.ndim == 4
+    half = kernels.common(q, k, v) if by_channel else products
+    if T > 1 and bonus is None and _on_tiles(half, q, k, v, log_decay, state):
+        with precision.full(q.device):
+            return _tiled(q, k, v, log_decay, state, scale)
+    q = q if scale == 1 else precision.wide(q) * scale
     if T == 1:
         now = None if log_decay is None else log_decay[:, :, 0]
         o, S = naive.step(q[:, :, 0], k[:, :, 0], v[:, :, 0], now, state, bonus)
         return o[:, :, None], S
     if (served := official.linear_attention(q, k, v, log_decay, state, bonus)) is not None:
         return served
-    products = _products(q, k, v)
     with precision.full(q.device):
         dtype = precision.widest(q, k, v, log_decay, state, bonus)
         S = q.new_zeros(B, H, K, V, dtype=dtype) if state is None else state.to(dtype)
@@ -90,6 +98,61 @@ def linear_attention(
             now = (q.to(dtype) * bonus.to(dtype)[:, None] * k.to(dtype)).sum(-1, keepdim=True)
             o = torch.cat([first, o[:, :, :-1].to(dtype)], dim=2) + now * v.to(dtype)
         return o.to(v.dtype), S
+
+
+def weighted_mean(
+    q: Float[Tensor, "B H T K"],
+    k: Float[Tensor, "B H T K"],
+    v: Float[Tensor, "B H T V"],
+    eps: float,
+    state: Float[Tensor, "B H K V"] | None = None,
+    total: Float[Tensor, "B H K"] | None = None,
+) -> tuple[Float[Tensor, "B H T V"], Float[Tensor, "B H K V"], Float[Tensor, "B H K"]]:
+    """S_tᵀ q_t / (z_t · q_t + ε) in v's dtype, and the final S and z = Σ k_s; without a decay, of q and k ≥ 0.
+
+    Args:
+        state, total: S and z to continue from, both or neither.
+    """
+    B, H, T, V = v.shape
+    if T > 1 and _on_tiles(_products(q, k, v), q, k, v, state, total):
+        from zoo.ops.linear_attention.tiled import TiledLinearAttention  # loads numba
+
+        kernels.ran("linear_attention", "chunked, on matrix tiles")
+        S = torch.zeros(B, H, q.shape[3], V) if state is None else state.float()
+        z = torch.zeros(B, H, q.shape[3]) if total is None else total.float()
+        o, S, z = TiledLinearAttention.apply(*(x.bfloat16() for x in (q, k, v)), None, S, z, 1.0, eps)
+        return o.to(v.dtype), S, z
+    before = None if state is None or total is None else torch.cat([state, total[..., None]], dim=-1)
+    y, S = linear_attention(q, k, F.pad(v, (0, 1), value=1.0), state=before)
+    y = y[..., :-1] * (precision.wide(y[..., -1:]) + eps).reciprocal().to(y.dtype)
+    return y, S[..., :-1], S[..., -1]
+
+
+def _on_tiles(products: torch.dtype, q: Tensor, k: Tensor, v: Tensor, *wide: Tensor | None) -> bool:
+    """Whether `products` in bfloat16 run on matrix tiles, beside decays and states in float32."""
+    return (
+        products is torch.bfloat16
+        and precision.widest(*wide) is torch.float32
+        and q.shape[1] == v.shape[1]
+        and compiled.multiplies(q, k, v)
+    )
+
+
+def _tiled(q: Tensor, k: Tensor, v: Tensor, g: Tensor | None, S: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
+    """Outputs and final state, by loops on matrix tiles."""
+    from zoo.ops.linear_attention.by_channel import TiledChannelDecay  # loads numba
+    from zoo.ops.linear_attention.tiled import TiledLinearAttention
+
+    kernels.ran("linear_attention", "chunked, on matrix tiles")
+    B, H, K, V = *q.shape[:2], q.shape[3], v.shape[3]
+    dtype, (q, k, v) = v.dtype, (x.bfloat16() for x in (q, k, v))
+    S = torch.zeros(B, H, K, V) if S is None else S.float()
+    g = None if g is None else g.float().expand(B, *g.shape[1:])
+    if g is not None and g.ndim == 4:
+        o, S = TiledChannelDecay.apply(q, k, v, g, S, scale)
+    else:
+        o, S, _ = TiledLinearAttention.apply(q, k, v, g, S, S.new_zeros(B, H, K), scale, None)
+    return o.to(dtype), S
 
 
 def _loops_serve(*tensors: Tensor) -> bool:

@@ -89,7 +89,7 @@ def _forward(start, stop, before, q, k, v, log_decay, u, kept, o):  # type: igno
                 _add(o_, _dot3(q_, u_, k_), v_)
             else:
                 for i in range(K):
-                    _update_then_read(S[i], a[i], q_[i], k_[i], v_, o_)
+                    update_then_read(S[i], a[i], q_[i], k_[i], v_, o_)
             o[b, t, h] = o_
             if (t + 1) % LENGTH == 0 or t == T - 1:
                 kept[b, h, t // LENGTH + 1] = S
@@ -112,7 +112,7 @@ def _backward(start, stop, before, q, k, v, log_decay, u, kept, do, dS, dq, dk, 
                 k_, v_ = k[b, origin + j, h], v[b, origin + j, h]
                 exps(log_decay[b, origin + j, h], a[j])
                 for i in range(K):
-                    _update(Ss[j, i], a[j, i], k_[i], v_, Ss[j + 1, i])
+                    update(Ss[j, i], a[j, i], k_[i], v_, Ss[j + 1, i])
             for j in range(steps - 1, -1, -1):
                 t = origin + j
                 q_, k_, v_, do_ = q[b, t, h], k[b, t, h], v[b, t, h], do[b, t, h]
@@ -124,7 +124,7 @@ def _backward(start, stop, before, q, k, v, log_decay, u, kept, do, dS, dq, dk, 
                     _bonus_back(_dot(v_, do_), q_, k_, u_, dq_, dk_, du_)
                 else:
                     for i in range(K):
-                        dq_[i], dk_[i], dg_[i] = _step_back_after(
+                        dq_[i], dk_[i], dg_[i] = step_back_after(
                             G[i], Ss[j, i], Ss[j + 1, i], a[j, i], q_[i], k_[i], v_, do_, dv_
                         )
                 dq[b, t, h], dk[b, t, h], dv[b, t, h], dg[b, t, h] = dq_, dk_, dv_, dg_
@@ -155,13 +155,13 @@ def _dot3(x, y, z):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _update(S, a, k, v, S_after):  # type: ignore[no-untyped-def]
+def update(S, a, k, v, S_after):  # type: ignore[no-untyped-def]
     for j in range(len(v)):
         S_after[j] = a * S[j] + k * v[j]
 
 
 @inlined
-def _update_then_read(S, a, q, k, v, o):  # type: ignore[no-untyped-def]
+def update_then_read(S, a, q, k, v, o):  # type: ignore[no-untyped-def]
     for j in range(len(o)):
         s = a * S[j] + k * v[j]
         S[j] = s
@@ -177,7 +177,7 @@ def _read_then_update(S, a, q, k, v, o):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _step_back_after(G, S_before, S_after, a, q, k, v, do, dv):  # type: ignore[no-untyped-def]
+def step_back_after(G, S_before, S_after, a, q, k, v, do, dv):  # type: ignore[no-untyped-def]
     zero = a - a
     dq, dk, da = zero, zero, zero
     for j in range(len(dv)):

@@ -1,0 +1,17 @@
+"""Each pair (x_2i, x_2i+1), as a complex number, times a complex number of its own: turned, and stretched."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from zoo.ops.precision import wide
+
+
+def rotate(
+    x: Float[Tensor, "B T F"], real: Float[Tensor, "#B T F/2"], imaginary: Float[Tensor, "#B T F/2"]
+) -> Float[Tensor, "B T F"]:
+    """(a, b) → (a·real − b·imaginary, b·real + a·imaginary), in float32 at least; in x's dtype."""
+    a, b = wide(x).unflatten(-1, (-1, 2)).unbind(-1)
+    return torch.stack([a * real - b * imaginary, b * real + a * imaginary], dim=-1).flatten(-2).to(x.dtype)

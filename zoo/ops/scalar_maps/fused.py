@@ -1,0 +1,27 @@
+"""In a single pass forward and a single pass back, where loops can be compiled."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+
+from zoo.ops import compiled
+from zoo.ops.scalar_maps import naive
+
+
+def positive(x: Float[Tensor, "*N F"]) -> Float[Tensor, "*N F"]:
+    """See `naive.positive`."""
+    if not compiled.passes(x):
+        return naive.positive(x)
+    from zoo.ops.scalar_maps.compiled import CompiledPositive  # loads numba
+
+    return CompiledPositive.apply(x)
+
+
+def log_sigmoid(x: Float[Tensor, "*N F"], scale: float = 1.0) -> Float[Tensor, "*N F"]:
+    """See `naive.log_sigmoid`."""
+    if not compiled.passes(x):
+        return naive.log_sigmoid(x, scale)
+    from zoo.ops.scalar_maps.compiled import CompiledLogSigmoid  # loads numba
+
+    return CompiledLogSigmoid.apply(x, scale)
