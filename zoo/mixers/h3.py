@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from zoo.contract import Hint, Mixer, Site, State, Traits
 from zoo.initialise import fan_in_, residual_scale
 from zoo.mixers.s4d import Disc, Discrete, Init, discretise, initial
-from zoo.ops import vandermonde
+from zoo.ops import h3, vandermonde
 from zoo.ops.long_convolution import convolve, skipping
 from zoo.ops.precision import full, wide
 from zoo.ops.short_convolution import short_convolution
@@ -89,6 +89,8 @@ class H3(Mixer):
         (B, T, D), d = x.shape, self.head_dim
         if mask is not None:
             x = x.masked_fill(~mask[..., None], 0)
+        if state is None and d == 1 and h3.serves(x):
+            return self._by_channel(x, mask), None
         q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
         s, z = (None, None) if state is None else (state["shift"], state["diag"])
         with full(x.device):
@@ -103,6 +105,21 @@ class H3(Mixer):
             y = y.permute(0, 2, 3, 1) if self.layout == "h d" else y.transpose(1, 2)
         y = self.output_linear(y.reshape(B, T, D).to(x.dtype))
         return y, None if state is None else {"shift": s, "diag": z}
+
+    def _by_channel(self, x: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"] | None) -> Float[Tensor, "B T D"]:
+        """As `forward` from a state of zero for d = 1, with time last: in that order the projections' products give
+        and take it."""
+        B, T, D = x.shape
+        weights, biases = zip(*((p.weight, p.bias) for p in (self.q_proj, self.k_proj, self.v_proj)), strict=True)
+        features = torch.addmm(torch.cat(biases)[:, None], torch.cat(weights), x.reshape(-1, D).T)
+        q, k, v = features.view(3, D, B, T)
+        if mask is not None:
+            k, v = (a.masked_fill(~mask, 0) for a in (k, v))
+        with full(x.device):
+            taps = self.ssm_k_kernel["kernel"].taps(wide(self.ssm_k_D))
+            log_A, b, c = self.kernel["kernel"].discretise()
+        y = h3.h3(q, k, v, taps, c * b, log_A, wide(self.D))
+        return self.output_linear(y.flatten(1).T).view(B, T, D)
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         dtype, (D, N) = torch.promote_types(dtype, torch.float32), self.ssm_k_kernel["kernel"].B.shape
@@ -150,12 +167,18 @@ class Shift(nn.Module):
             if mask is not None:
                 after = torch.where(mask[:, :, None], after, wide(s))
             return (C * after).sum(-1)[:, None] + skip * k, after.to(s.dtype)
-        responses = F.pad(C, (0, N)).unfold(-1, N, 1)  # (D, N + 1, N): the row l is C S^l
-        y = short_convolution(k, skipping((responses[:, :N] @ B[..., None])[..., 0], skip).flip(1))
+        y = short_convolution(k, self.taps(skip))
         if s is None:
             return y, None
+        responses = F.pad(C, (0, N)).unfold(-1, N, 1)  # (D, N + 1, N): the row l is C S^l
         left = torch.einsum("dlm,bdm->bdl", responses[:, 1:], wide(s))  # C S^{t+1} s_0
         return y + _cut(left, T).transpose(1, 2), self._last_state(k, mask, s, B)
+
+    def taps(self, skip: Tensor | float = 0.0) -> Float[Tensor, "D N"]:
+        """K_{N−1} … K_0: backwards, C is convolved with B."""
+        B, C = wide(self.B), wide(self.C)[0]
+        backwards = convolve(C.flip(1).T[None], B)[0].T
+        return skipping(backwards.flip(1), skip).flip(1)
 
     @staticmethod
     def _last_state(k: Tensor, mask: Tensor | None, s: Tensor, B: Tensor) -> Tensor:

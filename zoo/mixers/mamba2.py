@@ -21,9 +21,9 @@ from zoo.contract import Hint, Mixer, Site, State, Traits
 from zoo.mixers.mamba import check_step_sizes, start_projections, step_sizes_
 from zoo.mixers.multi_head import split_heads
 from zoo.mixers.short_convolution import ShortConvolution
-from zoo.ops.linear_attention import linear_attention
 from zoo.ops.norms import gated_rms, rms
 from zoo.ops.precision import full, wide
+from zoo.ops.ssd import ssd
 
 
 class Mamba2(Mixer):
@@ -138,9 +138,8 @@ class Mamba2(Mixer):
             if mask is not None:
                 delta = delta.masked_fill(~mask[:, None], 0)
             log_decay = -torch.exp(wide(self.A_log))[:, None] * delta
-        v = delta.to(x.dtype)[..., None] * x
-        y, S = linear_attention(C, B, v, log_decay, S, chunk=self.chunk_size)
-        y = torch.addcmul(y, self.D.view(H, 1, -1).to(x.dtype), x)
+        D = self.D.view(H, -1).expand(H, self.headdim)
+        y, S = ssd(x, delta, log_decay, B, C, D, S, chunk=self.chunk_size)
         return y.transpose(1, 2).flatten(2), S
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:

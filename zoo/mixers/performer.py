@@ -13,8 +13,7 @@ performer/fast_attention/jax/fast_attention.py.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
 import torch
 import torch.nn.functional as F
@@ -26,13 +25,13 @@ from zoo.initialise import fan_in_, residual_scale
 from zoo.mixers.multi_head import head_width
 from zoo.ops import precision
 from zoo.ops.linear_attention import linear_attention
+from zoo.ops.qkv import split
+from zoo.ops.random_features import attend, kept, mean, positive
 from zoo.positions import relative
 from zoo.positions.in_attention import no_steps, places
 
 Kernel: TypeAlias = Literal["softmax", "relu"]
 EPS = {"softmax": 1e-4, "relu": 1e-3}
-HIGHEST = 64.0
-"""The largest exponent: its e still is far from the largest float32, also as a sum over steps."""
 
 
 class Performer(Mixer):
@@ -89,36 +88,38 @@ class Performer(Mixer):
         state: State | None = None,
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
         B, T, D = x.shape
-        q, k, v = self.qkv(x).view(B, T, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)  # each (B, H, T, D/H)
-        now, steps = places(state, T, mask, x.device)
-        q, k = self.positions.rotate_both(q, k, now)
+        (now, steps), features = places(state, T, mask, x.device), self.qkv(x)
+        turns = (self.positions.turn(now, precision.widest(features), key=key) for key in (False, True))
+        q, k, v = split(features, self.heads, self.heads, *turns)  # each (B, H, T, D/H)
+        if self.kernel == "softmax" and self.causal and mask is None and state is None:
+            y, new = attend(q, k, v, self.W, self.eps), None
+        else:
+            y, new = self._sums(q, k, v, mask, state)
+        return self.out(y.to(x.dtype).transpose(1, 2).reshape(B, T, D)), None if new is None else {**new, **steps}
+
+    def _sums(
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, state: State | None
+    ) -> tuple[Tensor, State | None]:
+        """Outputs as a ratio of sums over steps, and the next state."""
         valid = None if mask is None else mask[:, None, :, None]
-        with precision.full(x.device):
-            q, k = self.query_features(q), self.key_features(k, valid)
+        q, k = self.query_features(q), self.key_features(k, valid)
+        with precision.full(q.device):
             v = F.pad(v.to(q.dtype), (0, 1), value=1.0)  # the last column sums to the normaliser
             if valid is not None:
                 v = v.masked_fill(~valid, 0)
             y, new = self._causal(q, k, v, state) if self.causal else self._bidirectional(q, k, v, state)
-            # A step that has seen no valid key has nothing to average: 0 rather than 0/0.
-            total = precision.wide(y[..., -1:])
-            y = y[..., :-1] * total.masked_fill(total == 0, 1).reciprocal().to(y.dtype)
-        return self.out(y.to(x.dtype).transpose(1, 2).reshape(B, T, D)), None if new is None else {**new, **steps}
+            return mean(y), new
 
     def query_features(self, q: Float[Tensor, "B H T d"]) -> Float[Tensor, "B H T m"]:
         """√m φ(q), as m^{-½} cancels in y. c is the largest entry of W q at each step (official code)."""
         if self.kernel == "relu":
             return self._relu(q)
-        return ExpFeatures.apply(q, self.W, self.eps, lambda Wq: Wq.amax(-1, keepdim=True))
+        return positive(q, self.W, self.eps, "features")
 
     def key_features(
         self, k: Float[Tensor, "B H T d"], valid: Bool[Tensor, "B 1 T 1"] | None = None
     ) -> Float[Tensor, "B H T m"]:
         """√m φ(k), and 0 at masked steps."""
-
-        def largest(Wk: Tensor) -> Tensor:
-            """Of all valid keys of a row and head."""
-            c = (Wk if valid is None else Wk.masked_fill(~valid, float("-inf"))).amax((-1, -2), keepdim=True)
-            return c.masked_fill(c == float("-inf"), 0)
 
         if self.kernel == "relu":
             phi = self._relu(k)
@@ -127,12 +128,12 @@ class Performer(Mixer):
             # much ε weighs in earlier outputs. None is needed: W k − |k|²/2 ≤ |w|²/2 whatever k is, about d/2. A wide
             # head could still pass float32's e^88 with a key close to one of the w: there, and only there, `HIGHEST`
             # acts.
-            phi = ExpFeatures.apply(k, self.W, self.eps, None if self.causal else largest)
+            phi = positive(k, self.W, self.eps, None if self.causal else "sequence", valid)
         return phi if valid is None else phi.masked_fill(~valid, 0)
 
     def _relu(self, x: Tensor) -> Tensor:
         y = precision.wide(x) * x.shape[-1] ** -0.25
-        return ((y @ self.W.to(y.dtype).T).relu() + self.eps).to(_kept(x))
+        return ((y @ self.W.to(y.dtype).T).relu() + self.eps).to(kept(x))
 
     def _causal(self, q: Tensor, k: Tensor, v: Tensor, state: State | None) -> tuple[Tensor, State | None]:
         if state is None:
@@ -158,44 +159,6 @@ class Performer(Mixer):
         """W ~ N(0, 1/fan_in), the projection into the residual stream scaled by 1/√(2·depth); biases zero."""
         fan_in_(self.qkv)
         fan_in_(self.out, residual_scale(depth))
-
-
-def _kept(x: Tensor) -> torch.dtype:
-    """What features are kept in: e^64 is too large for float16."""
-    return torch.float32 if x.dtype is torch.float16 else x.dtype
-
-
-class ExpFeatures(torch.autograd.Function):
-    """√m φ(x) = exp(W x − |x|²/2 − c) + ε for x scaled by d^{-¼}, with c = `stabiliser`(W x), or 0 without one.
-
-    c is a constant for the gradient, and no exponent passes `HIGHEST`. Exponents are formed in float32 at least, as a
-    bfloat16 one is off by per cents of e; features are in x's dtype, and the gradient comes from them.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, W: Tensor, eps: float, stabiliser: Callable[[Tensor], Tensor] | None
-    ) -> Float[Tensor, "B H T m"]:
-        scaled = precision.wide(x) * x.shape[-1] ** -0.25
-        z = scaled @ W.to(scaled.dtype).T
-        less = scaled.square().sum(-1, keepdim=True) / 2
-        z.sub_(less if stabiliser is None else less + stabiliser(z))
-        phi = z.clamp_(max=HIGHEST).exp_().add_(eps).to(_kept(x))
-        ctx.save_for_backward(x, W, phi)
-        ctx.eps = eps
-        return phi
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, dphi: Tensor) -> tuple[Tensor | None, ...]:
-        x, W, phi = ctx.saved_tensors
-        dz = (phi - ctx.eps).mul_(dphi)
-        highest = math.exp(HIGHEST) * (1 - 4 * torch.finfo(phi.dtype).eps)
-        if phi.amax() >= highest:
-            dz.masked_fill_(phi >= highest, 0)
-        scale = x.shape[-1] ** -0.25
-        dx = dz @ (W * scale).to(dz.dtype)
-        return dx.sub_(x * (dz.sum(-1, keepdim=True) * scale**2)).to(x.dtype), None, None, None
 
 
 def orthogonal_features(m: int, d: int, *, generator: torch.Generator | None = None) -> Float[Tensor, "m d"]:

@@ -18,9 +18,9 @@ from numba.extending import overload
 
 from zoo.ops import compiled
 
-if config.CPU_FEATURES is None and compiled.has_tiles():
+if getattr(config, "CPU_FEATURES", None) is None and compiled.has_tiles():
     # LLVM fills half a register, as older CPUs slow down where whole ones are in use; those with tiles do not.
-    config.CPU_FEATURES = get_host_cpu_features() + ",-prefer-256-bit"
+    config.CPU_FEATURES = get_host_cpu_features() + ",-prefer-256-bit"  # type: ignore[attr-defined]
 
 FAST = {"nnan", "nsz", "arcp", "contract", "afn", "reassoc"}
 """LLVM's fast-math flags but `ninf`: infinities stay what they are."""
@@ -161,6 +161,44 @@ def _log1p32(x: Any) -> Any:
     p = p * q + np.float32(1 / 3)
     p = p * q + np.float32(1)
     return np.float32(2) * s * p
+
+
+def rank(x: Any) -> Any:
+    """An integer in the order of the floats, of which LLVM finds the greatest many at a time."""
+    raise NotImplementedError("for loops only")
+
+
+def ranked(order: Any) -> Any:
+    """The float of that rank."""
+    raise NotImplementedError("for loops only")
+
+
+@overload(rank)
+def _rank_of(x: Any) -> Any:
+    return _rank32 if x == types.float32 else _rank64
+
+
+@overload(ranked)
+def _ranked_of(order: Any) -> Any:
+    return _ranked32 if order == types.int32 else _ranked64
+
+
+def _rank32(x: Any) -> Any:
+    bits = np.float32(x).view(np.int32)
+    return np.int32(bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF)))
+
+
+def _ranked32(order: Any) -> Any:
+    return np.int32(order ^ ((order >> np.int32(31)) & np.int32(0x7FFFFFFF))).view(np.float32)
+
+
+def _rank64(x: Any) -> Any:
+    bits = np.float64(x).view(np.int64)
+    return bits ^ ((bits >> 63) & 0x7FFFFFFFFFFFFFFF)
+
+
+def _ranked64(order: Any) -> Any:
+    return np.int64(order ^ ((order >> 63) & 0x7FFFFFFFFFFFFFFF)).view(np.float64)
 
 
 @inlined

@@ -8,7 +8,7 @@ import torch
 from zoo.contract import Site, Unsupported
 from zoo.mixers import h3
 from zoo.mixers.h3 import H3
-from zoo.ops import long_convolution, vandermonde
+from zoo.ops import compiled, long_convolution, vandermonde
 
 B, T, D, N = 3, 21, 6, 8
 HEADS = pytest.mark.parametrize("head_dim", [1, 3])
@@ -43,6 +43,23 @@ def test_pieces_continue_exactly(cuts, disc, head_dim):
         pieces.append(y)
     torch.testing.assert_close(torch.cat(pieces, 1), whole)
     torch.testing.assert_close(state, final)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_by_channel_or_by_step(monkeypatch, masked):
+    """With time last it is the same function, in outputs and gradients."""
+    mixer, x = build()
+    mask = torch.arange(T) < torch.tensor([[T], [4], [0]]) if masked else None
+    seen = torch.ones(B, T, dtype=torch.bool) if mask is None else mask
+
+    def results():
+        x_ = x.clone().requires_grad_()
+        y = mixer(x_, mask=mask)[0][seen]
+        return y, *torch.autograd.grad(y.square().sum(), [x_, *mixer.parameters()])
+
+    by_step = results()
+    monkeypatch.setattr(compiled, "FEW", 0)
+    torch.testing.assert_close(results(), by_step)
 
 
 @HEADS

@@ -4,13 +4,12 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from zoo.ops import flops, kernels
+from zoo.ops import compiled, flops, kernels
 from zoo.ops.attention import attend, attend_naive, flash
 from zoo.ops.attention.fused import in_blocks
-from zoo.ops.compiled import available
 from zoo.sizing import _FORMULAS
 
-pytestmark = pytest.mark.skipif(not available(), reason="needs numba")
+pytestmark = pytest.mark.skipif(not compiled.available(), reason="needs numba")
 
 B, H, K, V = 2, 4, 8, 6
 

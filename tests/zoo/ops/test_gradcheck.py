@@ -17,7 +17,6 @@ from torch.autograd.gradcheck import GradcheckError
 import zoo
 import zoo.ops
 from zoo.mixers.fourier import _Fourier, fourier
-from zoo.mixers.performer import ExpFeatures
 from zoo.mixers.rg_lru import BoundedSqrt
 from zoo.ops import norms, scalar_maps
 from zoo.ops.attention import attend_naive
@@ -47,6 +46,8 @@ from zoo.ops.diagonal_scan.chunked import _Scan
 from zoo.ops.diagonal_scan.compiled import CompiledScan
 from zoo.ops.elementwise import naive as elementwise
 from zoo.ops.elementwise.compiled import CompiledSwiGLU
+from zoo.ops.h3 import h3, h3_naive
+from zoo.ops.h3.compiled import CompiledH3
 from zoo.ops.linear.fused import BiasedLinear
 from zoo.ops.linear.naive import linear as linear_naive
 from zoo.ops.linear_attention import linear_attention, recurrent
@@ -68,6 +69,11 @@ from zoo.ops.norms import naive as naive_norms
 from zoo.ops.norms.compiled import CompiledGatedRMS, CompiledNorm, CompiledRMS, CompiledSimplex, CompiledUnit
 from zoo.ops.qkv import Turn, split, split_naive
 from zoo.ops.qkv.compiled import CompiledSplit
+from zoo.ops.random_features import attend as attend_by_features
+from zoo.ops.random_features import attend_naive as attend_by_features_naive
+from zoo.ops.random_features import positive, positive_naive
+from zoo.ops.random_features.compiled import CompiledFAVOR, CompiledPositiveFeatures
+from zoo.ops.random_features.fused import PositiveFeatures
 from zoo.ops.rotation import rotate, rotate_naive
 from zoo.ops.rotation.compiled import CompiledRotation
 from zoo.ops.scalar_maps import naive as naive_maps
@@ -85,6 +91,8 @@ from zoo.ops.short_convolution import short_convolution_naive
 from zoo.ops.short_convolution.compiled import CompiledShortConvolution
 from zoo.ops.slstm import slstm, slstm_naive
 from zoo.ops.slstm.compiled import CompiledSLSTM
+from zoo.ops.ssd import ssd, ssd_naive
+from zoo.ops.ssd.compiled import CompiledSSD
 from zoo.ops.vandermonde import accumulate_naive, evaluate_naive
 from zoo.ops.wkv4 import wkv, wkv_naive
 from zoo.ops.wkv4.compiled import CompiledWKV
@@ -228,6 +236,10 @@ gated = (
     *(normal(D), normal(B, T, D), normal(D), normal(B, D, N)),
 )
 
+by_channel = *(normal(D, B, T) for _ in range(3)), normal(D, 3), normal(D, N, complex_=True), poles, normal(D)
+
+dual = v, uniform(1, H, T), per_head, k[:, :1], q[:, :1], normal(H, V)
+
 # op, name, function, inputs
 NAIVE = [
     ("attention", "all", attend_naive, (q, k, v)),
@@ -248,6 +260,7 @@ NAIVE = [
     ("diagonal_scan", "real", scan_naive, (uniform(B, T, D), u, normal(B, D))),
     ("diagonal_scan", "complex", scan_naive, tuple(0.7 * normal(*s, complex_=True) for s in [(B, T, D)] * 2)),
     ("elementwise", "swiglu", elementwise.swiglu, (vectors, normal(2, 5, 3))),
+    ("h3", "", h3_naive, by_channel),
     ("qkv", "both ways to pair", turned(split_naive), (normal(2, 5, 16),)),
     ("norms", "unit", lambda x: naive_norms.unit(x, 0.3), (vectors,)),
     ("norms", "simplex", naive_norms.simplex, (vectors,)),
@@ -275,6 +288,13 @@ NAIVE = [
     ("rotation", "", lambda x: rotate_naive(x, *turning), (normal(2, 5, 4),)),
     ("scalar_maps", "positive", naive_maps.positive, (normal(B, 3),)),
     ("scalar_maps", "log_sigmoid", lambda x: naive_maps.log_sigmoid(x, 0.3), (normal(B, 3),)),
+    ("random_features", "keys", lambda x: positive_naive(x, projection, 1e-3), (normal(1, B, 2, 3),)),
+    (
+        "random_features",
+        "attention",
+        lambda *x: attend_by_features_naive(*x, projection[:, :K], 1e-12),
+        (q, k, v),
+    ),
     ("selective_scan", "", selective_scan_naive, (u, delta, A, normal(B, T, N), normal(B, T, N))),
     (
         "selective_scan",
@@ -292,6 +312,8 @@ NAIVE = [
     ),
     ("slstm", "", cell(slstm_naive), units),
     ("slstm", "resumed, padding", cell(slstm_naive), (*units, *started)),
+    ("ssd", "", ssd_naive, dual),
+    ("ssd", "resumed", ssd_naive, (*dual, S)),
     ("vandermonde", "evaluate", lambda *x: evaluate_naive(*x, T), (normal(1, D, N, complex_=True), poles)),
     ("vandermonde", "accumulate", accumulate_naive, (u, poles)),
     ("wkv4", "", lambda *x: weighed(*wkv_naive(*x)), channels),
@@ -334,6 +356,7 @@ BY_HAND = [
         (u, delta, A, normal(B, T, N), normal(B, T, N), normal(D), normal(B, D, N)),
     ),
     (_Convolve, "", convolve, (normal(B, 7, D), normal(D, 7))),
+    (CompiledH3, "", h3, by_channel),
     (CompiledSums, "", lambda *x: kernel(*x, T), (poles, low_rank, driven, read)),
     (_RankOne, "", by_torch(lambda *x: kernel(*x, T)), (poles, low_rank, driven, read)),
     (_WKV, "", lambda *x: weighed(*by_torch(wkv)(*x)), channels),
@@ -350,6 +373,8 @@ BY_HAND = [
     (Chunked, "a decay per head, resumed", by_torch(chunks_of_2), (q, k, v, per_head, S)),
     (CompiledHeadDecay, "resumed", chunks_of_2, (q, k, v, per_head, S)),
     (CompiledHeadDecay, "shared keys", chunks_of_2, (q[:, :1], k[:, :1], v, per_head)),
+    (CompiledSSD, "shared keys", lambda *x: ssd(*x, chunk=2), dual),
+    (CompiledSSD, "resumed", lambda *x: ssd(*x, chunk=2), (*dual, S)),
     (CompiledLinearAttention, "resumed", linear_attention, (q, k, v, per_channel, S)),
     (
         CompiledLinearAttention,
@@ -376,7 +401,14 @@ BY_HAND = [
     (CompiledPositive, "", scalar_maps.positive, (normal(B, 3),)),
     (CompiledLogSigmoid, "", lambda x: scalar_maps.log_sigmoid(x, 0.3), (normal(B, 3),)),
     (CompiledRotation, "", lambda x: rotate(x, *turning), (normal(2, 5, 4),)),
-    (ExpFeatures, "", lambda x: ExpFeatures.apply(x, projection, 1e-3, None), (normal(B, 2, 3),)),
+    (PositiveFeatures, "", lambda x: PositiveFeatures.apply(x, projection, 1e-3, None, None), (normal(1, B, 2, 3),)),
+    (CompiledPositiveFeatures, "", lambda x: positive(x, projection, 1e-3), (normal(1, B, 2, 3),)),
+    (
+        CompiledFAVOR,
+        "",
+        lambda *x: attend_by_features(*x, projection, 1e-12),  # but for ε, what steadies queries cancels
+        (normal(1, H, T, 3), normal(1, H, T, 3), v),
+    ),
     (WY, "chunks of 2", lambda *x: delta_rule(*x, chunk=2), (q, k, v, beta)),
     (WY, "gated, resumed", lambda *x: delta_rule(*x, chunk=2), (q, k, v, beta, per_head, S)),
     (WY, "by torch", by_torch(lambda *x: delta_rule(*x, chunk=2)), (q, k, v, beta, per_head, S)),

@@ -30,6 +30,8 @@ def test_what_needs_no_gradient_gets_none():
     assert x.grad is b.grad is None
 
 
-def test_in_float32_it_is_torchs():
-    x, w, b = torch.randn(3, 7), torch.randn(9, 7), torch.randn(9)
-    assert torch.equal(fused.linear(x, w, b), naive.linear(x, w, b))
+def test_in_float32():
+    torch.manual_seed(0)
+    inputs = torch.randn(3, 7), torch.randn(9, 7), torch.randn(9)
+    for ours, true in zip(differentiated(fused.linear, *inputs), differentiated(naive.linear, *inputs), strict=True):
+        torch.testing.assert_close(ours, true)

@@ -23,14 +23,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import types
-from numba.extending import overload
 from torch import Tensor
 
 from zoo.ops import flops
 from zoo.ops.attention import flash
 from zoo.ops.bfloat16 import array, narrowed, widened
-from zoo.ops.loops import exp, inlined, loop
+from zoo.ops.loops import exp, inlined, loop, rank, ranked
 from zoo.ops.precision import full, wide
 from zoo.ops.threads import run
 
@@ -185,17 +183,17 @@ def _softmax(start, stop, visible, bias, groups, S, causal, scale, lse, first, o
         b, g, t = (first + n) // groups, (first + n) % groups, origin + i
         seen = max(min(keys, t + S - T + 1), 0) if causal else keys
         x, row = scratch[:seen], s[n, r * size + i]
-        highest = _rank(empty)
+        highest = rank(empty)
         for j in range(seen):
             score = widened(row[j]) * scale
             x[j] = score
-            highest = max(highest, _rank(score))
+            highest = max(highest, rank(score))
         if bias.size > 0 or visible.size > 0:
             _restrict(x, bias, visible, b, g * R + r, t, empty)
-            highest = _rank(empty)
+            highest = rank(empty)
             for j in range(seen):
-                highest = max(highest, _rank(x[j]))
-        top = _ranked(highest)
+                highest = max(highest, rank(x[j]))
+        top = ranked(highest)
         total = lse.dtype.type(0)
         if top > empty:
             for j in range(seen):
@@ -301,41 +299,3 @@ def _restrict(x, bias, visible, b, h, t, empty):  # type: ignore[no-untyped-def]
         shown = seen[min(t, len(seen) - 1)]
         for j in range(len(x)):
             x[j] = x[j] if shown[j] else empty
-
-
-def _rank(x: Any) -> Any:
-    """An integer in the order of the floats, of which LLVM finds the greatest many at a time."""
-    raise NotImplementedError("for loops only")
-
-
-def _ranked(rank: Any) -> Any:
-    """The float of that rank."""
-    raise NotImplementedError("for loops only")
-
-
-@overload(_rank)
-def _rank_of(x: Any) -> Any:
-    return _rank32 if x == types.float32 else _rank64
-
-
-@overload(_ranked)
-def _ranked_of(rank: Any) -> Any:
-    return _ranked32 if rank == types.int32 else _ranked64
-
-
-def _rank32(x: Any) -> Any:
-    bits = np.float32(x).view(np.int32)
-    return np.int32(bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF)))
-
-
-def _ranked32(rank: Any) -> Any:
-    return np.int32(rank ^ ((rank >> np.int32(31)) & np.int32(0x7FFFFFFF))).view(np.float32)
-
-
-def _rank64(x: Any) -> Any:
-    bits = np.float64(x).view(np.int64)
-    return bits ^ ((bits >> 63) & 0x7FFFFFFFFFFFFFFF)
-
-
-def _ranked64(rank: Any) -> Any:
-    return np.int64(rank ^ ((rank >> 63) & 0x7FFFFFFFFFFFFFFF)).view(np.float64)

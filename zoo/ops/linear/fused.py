@@ -1,4 +1,4 @@
-"""A biased product in bfloat16 on a CPU, with the bias added where the sums are: torch first copies it to every row.
+"""A biased product on a CPU, with the bias added where the sums are: torch first copies it to every row.
 
 dx = dy W,    dW = dyᵀ x,    db = Σ dy
 """
@@ -14,6 +14,8 @@ from torch import Tensor
 
 from zoo.ops import flops, kernels
 from zoo.ops.linear import naive
+
+KNOWN = (torch.float32, torch.bfloat16)
 
 
 def linear(
@@ -47,16 +49,16 @@ class BiasedLinear(torch.autograd.Function):
 
 
 def product(x: Float[Tensor, "*N D"], weight: Float[Tensor, "F D"], bias: Float[Tensor, " F"]) -> Float[Tensor, "*N F"]:
-    """x Wᵀ + b, in bfloat16 by oneDNN itself."""
-    if x.dtype in (torch.bfloat16, torch.float32):
+    """x Wᵀ + b, by oneDNN itself in what it knows."""
+    if x.dtype in KNOWN:
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return naive.linear(x, weight, bias)
 
 
 def _serves(x: Tensor, weight: Tensor) -> bool:
-    """Whether the product runs in bfloat16 on a CPU and nobody counts FLOPs, for which torch's own ops are known."""
+    """Whether oneDNN can, and nobody counts FLOPs, for which torch's own ops are known."""
     on_cpu = x.device.type == "cpu" and _there() and x.numel() > 0
-    return on_cpu and kernels.products(x, weight) in (torch.bfloat16, torch.float32) and not flops.counting()
+    return on_cpu and kernels.products(x, weight) in KNOWN and not flops.counting()
 
 
 @cache

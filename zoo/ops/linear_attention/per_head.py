@@ -18,6 +18,9 @@ from zoo.ops.linear_attention.chunked import LOWEST, cut, fused
 from zoo.ops.loops import exp, loop
 from zoo.ops.threads import run
 
+LANES = 16
+"""Loops over steps t ≥ s begin at a multiple of it."""
+
 
 class CompiledHeadDecay(torch.autograd.Function):
     """As `Chunked` with a decay (B, H, T) in S's dtype: o in v's dtype, and the final state.
@@ -219,7 +222,7 @@ def _weigh_back(start, stop, g, pairs, lowest, weighed, dpairs, spans):  # type:
     T = g.shape[2]
     own, span, sums = np.empty(C, g.dtype), np.empty(C, g.dtype), np.empty(C, g.dtype)
     all_, met = np.empty(C * C, g.dtype), np.empty(C * C, g.dtype)
-    pair, slope = np.empty(C, g.dtype), np.empty(C, g.dtype)
+    pair = np.empty(C, g.dtype)
     for item in range(start, stop):
         b, group, n = item // (G * N), item // N % G, item % N
         steps = min(C, T - n * C)
@@ -227,20 +230,22 @@ def _weigh_back(start, stop, g, pairs, lowest, weighed, dpairs, spans):  # type:
         for r in range(R):
             own[steps:] = 0
             own[:steps] = g[b, group * R + r, n * C : n * C + steps]
-            span[:] = lowest[0]
+            span[:], pair[:] = lowest[0], 0
             for i in range(C):
                 s = C - 1 - i
                 span[s] = 0
                 pairs_, slope_ = pairs[b, group, n, s], weighed[b, group, n, r, s]
-                to, sum_ = met[s * C : s * C + C], all_[s * C : s * C + C]
-                log = own[s]
-                for t in range(C):
-                    weight = exp(span[t])
-                    span[t] += log
-                    slope[t] = weight * widened(slope_[t])
-                    sum_[t] += slope[t]
-                    pair[t] = weight * widened(pairs_[t])
-                    to[t] = slope[t] * widened(pairs_[t])
+                first, log = s // LANES * LANES, own[s]
+                to, sum_ = met[s * C + first : s * C + C], all_[s * C + first : s * C + C]
+                met[s * C : s * C + first] = 0
+                later, over, made, weighs = slope_[first:], pairs_[first:], pair[first:], span[first:]
+                for t in range(len(to)):
+                    weight = exp(weighs[t])
+                    weighs[t] += log
+                    slope = weight * widened(later[t])
+                    sum_[t] += slope
+                    made[t] = weight * widened(over[t])
+                    to[t] = slope * widened(over[t])
                 for t in range(C):
                     slope_[t] = narrowed(pair[t], slope_)
             # Column sums over s < r of the columns t ≥ r.

@@ -1,0 +1,332 @@
+"""H3 channel by channel: the shift model in a loop over its taps, the diagonal one in chunks of products.
+
+Within a chunk of C steps, with x the state before it and K_l = 2 Re Σ_n c_n a_n^l, D added to K_0,
+
+    o_t = Σ_{s ≤ t} K_{t−s} u_s + 2 Re Σ_n c_n a_n^{t+1} x^n,    x^n ← a_n^C x^n + Σ_s a_n^{C−1−s} u_s
+
+which are three products for each channel, of all its chunks: with the Toeplitz matrix of K, with what is read of states
+and with what is written into them, complex numbers as pairs of rows of real and imaginary parts.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zoo.ops import flops
+from zoo.ops.bfloat16 import array, narrowed, widened
+from zoo.ops.loops import inlined, loop
+from zoo.ops.threads import run
+
+CHUNK = 32
+"""Steps of a chunk, at most: longer ones have larger matrices, shorter ones more states."""
+TAPS = 8
+"""Taps that pass over a sequence together."""
+
+
+class CompiledH3(torch.autograd.Function):
+    """As `naive.h3`: q, k and v of one dtype, all else in the wider dtype that is computed in."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, w: Tensor, c: Tensor, log_a: Tensor, skip: Tensor) -> Tensor:
+        q, k, v = (x.contiguous() for x in (q, k, v))
+        (D, B, T), M = q.shape, c.shape[1]
+        flops.count("short_convolution", 2 * q.numel() * w.shape[1])
+        C = min(CHUNK, T)
+        N = -(-T // C)
+        u = w.new_empty(D, B * N, C)
+        run(_shift, D, *(array(x) for x in (k, v, w, u.view(D, B, -1))))
+        toeplitz, reads, writes, kept = (w.new_empty(D, *shape) for shape in ((C, C), (C, 2 * M), (C, 2 * M), (2 * M,)))
+        parts = [torch.view_as_real(x.resolve_conj().contiguous()) for x in (c, log_a)]
+        run(_systems, D, *(array(x) for x in (*parts, skip, toeplitz, reads, writes, kept)))
+        before, o = u @ writes, u @ toeplitz
+        run(_carry, D * B, array(kept), array(before.view(D, B, N, -1)))
+        o.baddbmm_(before, reads.mT)
+        y = torch.empty_like(q)
+        run(_gate, D * B, *(array(x) for x in (q, o.view(D, B, -1), y)))
+        ctx.save_for_backward(q, k, v, w, *parts, u, toeplitz, reads, writes, kept, before, o)
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, w, c, log_a, u, toeplitz, reads, writes, kept, before, o = ctx.saved_tensors
+        (D, B), N = q.shape[:2], u.shape[1] // q.shape[1]
+        flops.count("short_convolution", 4 * q.numel() * w.shape[1])
+        dq, dk, dv, do = torch.empty_like(q), torch.empty_like(q), torch.empty_like(q), torch.empty_like(o)
+        run(_gate_back, D * B, *(array(x) for x in (dy, q, o.view(D, B, -1), dq, do.view(D, B, -1))))
+        after, dkept = do @ reads, torch.empty_like(kept)
+        run(_carry_back, D, *(array(x) for x in (kept, before.view(D, B, N, -1), after.view(D, B, N, -1), dkept)))
+        du = (do @ toeplitz.mT).baddbmm_(after, writes.mT)
+        arrays = [array(x) for x in (c, log_a, u.mT @ do, do.mT @ before, u.mT @ after, dkept)]
+        dc, dlog_a, dskip = torch.empty_like(c), torch.empty_like(log_a), w.new_empty(D)
+        run(_systems_back, D, *arrays, *(array(x) for x in (dc, dlog_a, dskip)))
+        dw = torch.empty_like(w)
+        run(_shift_back, D, *(array(x) for x in (k, v, w, du.view(D, B, -1), dk, dv, dw)))
+        return dq, dk, dv, dw, torch.view_as_complex(dc), torch.view_as_complex(dlog_a), dskip
+
+
+@inlined
+def _spread(w, back, taps):  # type: ignore[no-untyped-def]
+    """The taps behind zeros, a multiple of `TAPS` in all; or `back`, in reverse before zeros."""
+    W, size = len(w), len(taps)
+    taps[:] = 0
+    for j in range(W):
+        if back:
+            taps[j] = w[W - 1 - j]
+        else:
+            taps[size - W + j] = w[j]
+
+
+@inlined
+def _correlate(line, taps, y):  # type: ignore[no-untyped-def]
+    """y_t = Σ_j taps_j line_{t+j}."""
+    T = len(y)
+    for t in range(T):
+        y[t] = 0
+    for j in range(0, len(taps), TAPS):
+        w0, w1, w2, w3 = taps[j], taps[j + 1], taps[j + 2], taps[j + 3]
+        w4, w5, w6, w7 = taps[j + 4], taps[j + 5], taps[j + 6], taps[j + 7]
+        x0, x1, x2, x3 = line[j : j + T], line[j + 1 : j + 1 + T], line[j + 2 : j + 2 + T], line[j + 3 : j + 3 + T]
+        x4, x5, x6, x7 = (
+            line[j + 4 : j + 4 + T],
+            line[j + 5 : j + 5 + T],
+            line[j + 6 : j + 6 + T],
+            line[j + 7 : j + 7 + T],
+        )
+        for t in range(T):
+            early = w0 * x0[t] + w1 * x1[t] + w2 * x2[t] + w3 * x3[t]
+            y[t] += early + w4 * x4[t] + w5 * x5[t] + w6 * x6[t] + w7 * x7[t]
+
+
+@loop
+def _shift(start, stop, k, v, w, u):  # type: ignore[no-untyped-def]
+    """Work items are channels. u, followed by zeros to the end of the last chunk."""
+    (_, B, T), W = k.shape, w.shape[1]
+    size = -(-W // TAPS) * TAPS
+    taps, line, sums = np.empty(size, w.dtype), np.zeros(size - 1 + T, w.dtype), np.empty(T, w.dtype)
+    for d in range(start, stop):
+        _spread(w[d], False, taps)
+        for b in range(B):
+            k_, v_, out, now = k[d, b], v[d, b], u[d, b], line[size - 1 :]
+            for t in range(T):
+                now[t] = widened(k_[t])
+            _correlate(line, taps, sums)
+            for t in range(T):
+                out[t] = sums[t] * widened(v_[t])
+            out[T:] = 0
+
+
+@loop
+def _shift_back(start, stop, k, v, w, du, dk, dv, dw):  # type: ignore[no-untyped-def]
+    (_, B, T), W = k.shape, w.shape[1]
+    size = -(-W // TAPS) * TAPS
+    taps, back, dtaps = np.empty(size, w.dtype), np.empty(size, w.dtype), np.empty(size, w.dtype)
+    line, slopes, sums = np.zeros(size - 1 + T, w.dtype), np.zeros(T + size - 1, w.dtype), np.empty(T, w.dtype)
+    for d in range(start, stop):
+        _spread(w[d], False, taps)
+        _spread(w[d], True, back)
+        dtaps[:] = 0
+        for b in range(B):
+            k_, v_, du_, dk_, dv_, now = k[d, b], v[d, b], du[d, b], dk[d, b], dv[d, b], line[size - 1 :]
+            for t in range(T):
+                now[t] = widened(k_[t])
+            _correlate(line, taps, sums)
+            for t in range(T):
+                dv_[t] = narrowed(sums[t] * du_[t], dv_)
+            for t in range(T):
+                slopes[t] = du_[t] * widened(v_[t])
+            _correlate(slopes, back, sums)
+            for t in range(T):
+                dk_[t] = narrowed(sums[t], dk_)
+            _weigh(slopes[:T], line, dtaps)
+        dw[d] = dtaps[size - W :]
+
+
+@inlined
+def _weigh(slopes, line, dtaps):  # type: ignore[no-untyped-def]
+    """dtaps_j += Σ_t slopes_t line_{t+j}."""
+    T = len(slopes)
+    for j in range(0, len(dtaps), TAPS):
+        x0, x1, x2, x3 = line[j : j + T], line[j + 1 : j + 1 + T], line[j + 2 : j + 2 + T], line[j + 3 : j + 3 + T]
+        x4, x5, x6, x7 = (
+            line[j + 4 : j + 4 + T],
+            line[j + 5 : j + 5 + T],
+            line[j + 6 : j + 6 + T],
+            line[j + 7 : j + 7 + T],
+        )
+        s0, s1, s2, s3 = dtaps[j], dtaps[j + 1], dtaps[j + 2], dtaps[j + 3]
+        s4, s5, s6, s7 = dtaps[j + 4], dtaps[j + 5], dtaps[j + 6], dtaps[j + 7]
+        for t in range(T):
+            slope = slopes[t]
+            s0 += slope * x0[t]
+            s1 += slope * x1[t]
+            s2 += slope * x2[t]
+            s3 += slope * x3[t]
+            s4 += slope * x4[t]
+            s5 += slope * x5[t]
+            s6 += slope * x6[t]
+            s7 += slope * x7[t]
+        dtaps[j], dtaps[j + 1], dtaps[j + 2], dtaps[j + 3] = s0, s1, s2, s3
+        dtaps[j + 4], dtaps[j + 5], dtaps[j + 6], dtaps[j + 7] = s4, s5, s6, s7
+
+
+@inlined
+def _powers(log_a, re, im):  # type: ignore[no-untyped-def]
+    """a^l for l = 0 … C as rows of real and of imaginary parts, one from the last, in float64."""
+    M = len(log_a)
+    a_re, a_im = np.empty(M), np.empty(M)
+    for n in range(M):
+        size, angle = np.exp(np.float64(log_a[n, 0])), np.float64(log_a[n, 1])
+        a_re[n], a_im[n] = size * np.cos(angle), size * np.sin(angle)
+    re[0], im[0] = 1, 0
+    for power in range(1, len(re)):
+        r, i, r_, i_ = re[power - 1], im[power - 1], re[power], im[power]
+        for n in range(M):
+            r_[n] = r[n] * a_re[n] - i[n] * a_im[n]
+            i_[n] = r[n] * a_im[n] + i[n] * a_re[n]
+
+
+@loop
+def _systems(start, stop, c, log_a, skip, toeplitz, reads, writes, kept):  # type: ignore[no-untyped-def]
+    """Work items are channels. The matrices of a chunk, and a^C."""
+    _, C, M = writes.shape
+    M //= 2
+    re, im, K = np.empty((C + 1, M)), np.empty((C + 1, M)), np.empty(C, writes.dtype)
+    c_re, c_im = np.empty(M), np.empty(M)
+    for d in range(start, stop):
+        _powers(log_a[d], re, im)
+        c_re[:], c_im[:] = c[d, :, 0], c[d, :, 1]
+        for power in range(C):
+            a_re, a_im = re[power], im[power]
+            to_re, to_im, total = writes[d, C - 1 - power, :M], writes[d, C - 1 - power, M:], 0.0
+            for n in range(M):
+                total += c_re[n] * a_re[n] - c_im[n] * a_im[n]
+            K[power] = 2 * total
+            for n in range(M):
+                to_re[n] = a_re[n]
+            for n in range(M):
+                to_im[n] = a_im[n]
+            a_re, a_im, of_re, of_im = re[power + 1], im[power + 1], reads[d, power, :M], reads[d, power, M:]
+            for n in range(M):
+                of_re[n] = 2 * (c_re[n] * a_re[n] - c_im[n] * a_im[n])
+            for n in range(M):
+                of_im[n] = -2 * (c_re[n] * a_im[n] + c_im[n] * a_re[n])
+        kept[d, :M], kept[d, M:] = re[C], im[C]
+        K[0] += skip[d]
+        for s in range(C):
+            row = toeplitz[d, s, s:]
+            toeplitz[d, s, :s] = 0
+            for t in range(C - s):
+                row[t] = K[t]
+
+
+@loop
+def _systems_back(start, stop, c, log_a, dtoeplitz, dreads, dwrites, dkept, dc, dlog_a, dskip):  # type: ignore[no-untyped-def]
+    """What the matrices' gradients say of c, ln a and D."""
+    _, C, M = dwrites.shape
+    M //= 2
+    re, im, dK = np.empty((C + 1, M)), np.empty((C + 1, M)), np.empty(C + 1, dwrites.dtype)
+    c_re, c_im, p_re, p_im, none = np.empty(M), np.empty(M), np.empty(M), np.empty(M), np.zeros(M, dwrites.dtype)
+    dc_re, dc_im, da_re, da_im = np.empty(M), np.empty(M), np.empty(M), np.empty(M)
+    for d in range(start, stop):
+        _powers(log_a[d], re, im)
+        c_re[:], c_im[:] = c[d, :, 0], c[d, :, 1]
+        dK[:], dc_re[:], dc_im[:], da_re[:], da_im[:] = 0, 0, 0, 0, 0
+        for s in range(C):
+            row = dtoeplitz[d, s, s:]
+            for t in range(C - s):
+                dK[t] += row[t]
+        dskip[d] = dK[0]
+        for power in range(C + 1):
+            # z = c a^l: K_l = Σ 2 Re z, and 2 Re z and −2 Im z are what is read.
+            a_re, a_im, by_re, by_im, of_re, of_im = re[power], im[power], none, none, dkept[d, :M], dkept[d, M:]
+            if power > 0:
+                by_re, by_im = dreads[d, power - 1, :M], dreads[d, power - 1, M:]
+            if power < C:
+                of_re, of_im = dwrites[d, C - 1 - power, :M], dwrites[d, C - 1 - power, M:]
+            for n in range(M):
+                z_re, z_im = 2 * (np.float64(dK[power]) + by_re[n]), -2 * np.float64(by_im[n])
+                dc_re[n] += z_re * a_re[n] + z_im * a_im[n]
+                dc_im[n] += z_im * a_re[n] - z_re * a_im[n]
+                p_re[n] = z_re * c_re[n] + z_im * c_im[n] + of_re[n]
+                p_im[n] = z_im * c_re[n] - z_re * c_im[n] + of_im[n]
+            for n in range(M):
+                da_re[n] += power * (p_re[n] * a_re[n] + p_im[n] * a_im[n])
+                da_im[n] += power * (p_im[n] * a_re[n] - p_re[n] * a_im[n])
+        dc[d, :, 0], dc[d, :, 1], dlog_a[d, :, 0], dlog_a[d, :, 1] = dc_re, dc_im, da_re, da_im
+
+
+@loop
+def _carry(start, stop, kept, states):  # type: ignore[no-untyped-def]
+    """Work items are channels of a sequence. What chunks add to states becomes the states before them."""
+    _, B, N, M = states.shape
+    M //= 2
+    x_re, x_im = np.empty(M, states.dtype), np.empty(M, states.dtype)
+    a_re, a_im = np.empty(M, states.dtype), np.empty(M, states.dtype)
+    for item in range(start, stop):
+        d, b = item // B, item % B
+        a_re[:], a_im[:], x_re[:], x_im[:] = kept[d, :M], kept[d, M:], 0, 0
+        for n in range(N):
+            re, im = states[d, b, n, :M], states[d, b, n, M:]
+            for i in range(M):
+                r, j = x_re[i], x_im[i]
+                x_re[i] = a_re[i] * r - a_im[i] * j + re[i]
+                x_im[i] = a_re[i] * j + a_im[i] * r + im[i]
+                re[i], im[i] = r, j
+
+
+@loop
+def _carry_back(start, stop, kept, before, slopes, dkept):  # type: ignore[no-untyped-def]
+    """Work items are channels. What chunks read of states becomes the gradients of the states after them."""
+    _, B, N, M = before.shape
+    M //= 2
+    x_re, x_im = np.empty(M, before.dtype), np.empty(M, before.dtype)
+    a_re, a_im = np.empty(M, before.dtype), np.empty(M, before.dtype)
+    da_re, da_im = np.empty(M, before.dtype), np.empty(M, before.dtype)
+    for d in range(start, stop):
+        a_re[:], a_im[:], da_re[:], da_im[:] = kept[d, :M], kept[d, M:], 0, 0
+        for b in range(B):
+            x_re[:], x_im[:] = 0, 0
+            for back in range(N):
+                n = N - 1 - back
+                re, im, was_re, was_im = (
+                    slopes[d, b, n, :M],
+                    slopes[d, b, n, M:],
+                    before[d, b, n, :M],
+                    before[d, b, n, M:],
+                )
+                for i in range(M):
+                    r, j = x_re[i], x_im[i]
+                    da_re[i] += r * was_re[i] + j * was_im[i]
+                    da_im[i] += j * was_re[i] - r * was_im[i]
+                    x_re[i] = a_re[i] * r + a_im[i] * j + re[i]
+                    x_im[i] = a_re[i] * j - a_im[i] * r + im[i]
+                    re[i], im[i] = r, j
+        dkept[d, :M], dkept[d, M:] = da_re, da_im
+
+
+@loop
+def _gate(start, stop, q, o, y):  # type: ignore[no-untyped-def]
+    """Work items are channels of a sequence."""
+    _, B, T = q.shape
+    for item in range(start, stop):
+        q_, o_, y_ = q[item // B, item % B], o[item // B, item % B], y[item // B, item % B]
+        for t in range(T):
+            y_[t] = narrowed(widened(q_[t]) * o_[t], y_)
+
+
+@loop
+def _gate_back(start, stop, dy, q, o, dq, do):  # type: ignore[no-untyped-def]
+    _, B, T = q.shape
+    for item in range(start, stop):
+        d, b = item // B, item % B
+        dy_, q_, o_, dq_, do_ = dy[d, b], q[d, b], o[d, b], dq[d, b], do[d, b]
+        for t in range(T):
+            dq_[t] = narrowed(widened(dy_[t]) * o_[t], dq_)
+        for t in range(T):
+            do_[t] = widened(dy_[t]) * widened(q_[t])
+        do_[T:] = 0

@@ -1,0 +1,66 @@
+"""Positive random features (Choromanski et al. 2021, arXiv:2009.14794, Lemma 1), and causal attention by them.
+
+φ(x) = exp(W x − |x|²/2 − c) + ε,    x scaled by d^{-¼}
+y_t = Σ_{s ≤ t} φ(q_t)·φ(k_s) v_s / Σ_{s ≤ t} φ(q_t)·φ(k_s)
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from zoo.ops.precision import wide
+
+Over: TypeAlias = Literal["features", "sequence"]
+HIGHEST = 64.0
+"""The largest exponent: its e still is far from the largest float32, also as a sum over steps."""
+
+
+def attend(
+    q: Float[Tensor, "B H T d"],
+    k: Float[Tensor, "B H T d"],
+    v: Float[Tensor, "B H T V"],
+    W: Float[Tensor, "m d"],
+    eps: float,
+) -> Float[Tensor, "B H T V"]:
+    """y, with c the largest entry of W q_t for a query, which cancels in y but for ε, and 0 for a key."""
+    weights = (positive(q, W, eps, "features") @ positive(k, W, eps).mT).tril()
+    return weights / weights.sum(-1, keepdim=True) @ v
+
+
+def positive(
+    x: Float[Tensor, "B H T d"],
+    W: Float[Tensor, "m d"],
+    eps: float,
+    over: Over | None = None,
+    valid: Bool[Tensor, "B 1 T 1"] | None = None,
+) -> Float[Tensor, "B H T m"]:
+    """φ(x), with c the largest entry of W x over the features of a step, or over all valid ones of a sequence; or 0.
+
+    c is a constant for the gradient, and no exponent passes `HIGHEST`. Exponents are formed in float32 at least, as a
+    bfloat16 one is off by per cents of e; features are in x's dtype, float16 apart, for which e^64 is too large.
+    """
+    scaled = wide(x) * x.shape[-1] ** -0.25
+    z = scaled @ W.to(scaled.dtype).T
+    z = z - scaled.square().sum(-1, keepdim=True) / 2 - largest(z.detach(), over, valid)
+    return (z.clamp(max=HIGHEST).exp() + eps).to(kept(x))
+
+
+def largest(
+    z: Float[Tensor, "B H T m"], over: Over | None, valid: Bool[Tensor, "B 1 T 1"] | None
+) -> Float[Tensor, "B H #T 1"] | float:
+    """c of z = W x; 0 where there is no valid step."""
+    if over is None:
+        return 0.0
+    if over == "features":
+        return z.amax(-1, keepdim=True)
+    c = (z if valid is None else z.masked_fill(~valid, float("-inf"))).amax((-1, -2), keepdim=True)
+    return c.masked_fill(c == float("-inf"), 0)
+
+
+def kept(x: Tensor) -> torch.dtype:
+    """What features are kept in."""
+    return torch.float32 if x.dtype is torch.float16 else x.dtype
