@@ -26,7 +26,7 @@ def give(x, steps, width, across, factor, to, b, first, h):  # type: ignore[no-u
     for t in range(steps):
         row, out = x[t * across : t * across + width], to[b, first + t, h]
         for c in range(len(out)):
-            out[c] = narrowed(factor * row[c], out)
+            out[c] = narrowed(factor * widened(row[c]), out)
 
 
 @inlined

@@ -5,7 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from zoo.ops import compiled, flops, kernels
-from zoo.ops.attention import attend, attend_naive, flash
+from zoo.ops.attention import attend, attend_naive, flash, tiled
 from zoo.ops.attention.fused import in_blocks
 from zoo.sizing import _FORMULAS
 
@@ -118,6 +118,23 @@ def test_large_scores_in_bfloat16_keep_their_gradients(monkeypatch):
     q, k, v = (x.detach() for x in inputs(200, 200, dtype=torch.bfloat16))
     q, k, v = (20 * q).requires_grad_(), k.requires_grad_(), v.repeat(1, 1, 1, 2)[..., :K].requires_grad_()
     assert max(differences(in_blocks, attend_naive, [q, k, v], causal=True)) < 0.02
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(("T", "S", "R", "K", "V"), [(130, 130, 2, 8, 6), (256, 256, 1, 32, 64), (1, 1, 3, 5, 4)])
+def test_the_backward_pass_in_tiles(T, S, R, K, V, causal):
+    """In float64 its products are plain loops, and all else is the same."""
+    generator = torch.Generator().manual_seed(T)
+    shapes = (2, R, T, K), (2, 1, S, K), (2, 1, S, V), (2, R, T, V)
+    q, k, v, dy = (torch.randn(s, generator=generator, dtype=torch.float64) for s in shapes)
+    leaves = [x.requires_grad_() for x in (q, k, v)]
+    y = attend_naive(*leaves, causal=causal, scale=0.3)
+    scores = 0.3 * q @ k.mT
+    lse = (scores.masked_fill(torch.ones(T, S).triu(1).bool(), -1e9) if causal else scores).logsumexp(-1)
+    want = torch.autograd.grad(y, leaves, dy)
+    q, k, v, y, lse = (x.detach() for x in (q, k[:, 0], v[:, 0], y, lse))
+    for ours, true in zip(tiled.gradients(q, k, v, y, lse, dy, causal, 0.3), want, strict=True):
+        torch.testing.assert_close(ours, true.view(ours.shape), rtol=1e-10, atol=1e-10)
 
 
 def test_what_is_hidden_leaves_no_trace():

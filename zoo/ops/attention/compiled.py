@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from zoo.ops import flops
-from zoo.ops.attention import flash
+from zoo.ops.attention import flash, tiled
 from zoo.ops.bfloat16 import array, narrowed, widened
 from zoo.ops.loops import exp, inlined, loop, rank, ranked
 from zoo.ops.precision import full, wide
@@ -82,6 +82,8 @@ class CompiledAttention(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, visible, bias, lse, y = ctx.saved_tensors
         groups, causal, scale, exact = ctx.options
+        if exact and tiled.serves(q, k, v):
+            return *tiled.gradients(q, k, v, y, lse, dy, causal, scale), *[None] * 5
         (N, R, T, _), S = q.shape, k.shape[1]
         dy, dq = dy.contiguous(), torch.empty_like(q)
         room = torch.empty_like if T else torch.zeros_like  # the first block fills it
