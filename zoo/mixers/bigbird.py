@@ -15,10 +15,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from zoo.contract import Mixer, Site, State, Traits, Unsupported
 from zoo.initialise import fan_in_, residual_scale
+from zoo.linear import Linear
 from zoo.mixers.multi_head import head_width, split_heads
 from zoo.ops import kernels
 from zoo.ops.attention import attend
@@ -50,10 +51,10 @@ class BigBird(Mixer):
             raise ValueError(f"bigbird: block_size and random_blocks must be at least 1, got {sizes}")
         self.heads, self.block_size, self.length = heads, block_size, site.length
         self.positions = relative(site.positions, heads=heads, head_width=d, causal=False)
-        self.query = nn.Linear(site.width, site.width, bias=bias)
-        self.key = nn.Linear(site.width, site.width, bias=bias)
-        self.value = nn.Linear(site.width, site.width, bias=bias)
-        self.out = nn.Linear(site.width, site.width)
+        self.query = Linear(site.width, site.width, bias=bias)
+        self.key = Linear(site.width, site.width, bias=bias)
+        self.value = Linear(site.width, site.width, bias=bias)
+        self.out = Linear(site.width, site.width)
         N = -(-site.length // block_size)
         sparse = 2 * random_blocks + 5 < N
         drawn = torch.tensor(draw(N, heads, random_blocks, seed=site.layer)) if sparse else None

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from zoo.contract import Mixer, Site, State, Traits
 from zoo.initialise import fan_in_, residual_scale
+from zoo.linear import Linear
 from zoo.mixers.attention import key_steps, remember, steps, visible
 from zoo.mixers.multi_head import head_width
 from zoo.ops.attention import attend
@@ -33,8 +34,8 @@ class BilinearAttention(Mixer):
         self.head_width = head_width("bilinear_attention", site.width, heads)
         self.positions = relative(site.positions, heads=heads, head_width=site.width, causal=site.causal)
         self.form = nn.Linear(site.width, heads * site.width, bias=False)
-        self.value = nn.Linear(site.width, site.width)
-        self.out = nn.Linear(site.width, site.width)
+        self.value = Linear(site.width, site.width)
+        self.out = Linear(site.width, site.width)
 
     def forward(
         self,

@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from zoo.contract import Mixer, Site, State, Traits
 from zoo.initialise import fan_in_, residual_scale
+from zoo.linear import Linear
 from zoo.mixers.multi_head import head_width
 from zoo.ops.attention import attend
 
@@ -30,9 +31,9 @@ class CrossAttention(Mixer):
         super().__init__(site)
         self.heads, self.gain = heads, site.gain
         self.head_width = head_width("cross_attention", site.width, heads)
-        self.q = nn.Linear(site.width, site.width, bias=bias)
-        self.kv = nn.Linear(site.width, 2 * site.width, bias=bias)
-        self.out = nn.Linear(site.width, site.width, bias=bias)
+        self.q = Linear(site.width, site.width, bias=bias)
+        self.kv = Linear(site.width, 2 * site.width, bias=bias)
+        self.out = Linear(site.width, site.width, bias=bias)
 
     def forward(
         self,

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from zoo.contract import Hint, Mixer, Site, State, Traits
 from zoo.initialise import fan_in_, residual_scale
+from zoo.linear import Linear
 from zoo.ops.long_convolution import convolve
 from zoo.ops.padding import align_right
 from zoo.ops.precision import full, wide
@@ -56,7 +57,7 @@ class GSS(Mixer):
         self.to_v = nn.Linear(E, H, bias=False)
         self.dss = DSS(H, d_state, imag_exp=imag_exp)
         self.to_gate = nn.Linear(H, F_, bias=False)
-        self.to_out = nn.Linear(F_, E)
+        self.to_out = Linear(F_, E)
         self.reset_parameters(layer=site.layer, depth=site.depth)
 
     def forward(

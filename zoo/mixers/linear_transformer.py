@@ -11,10 +11,11 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from zoo.contract import Mixer, Site, State, Traits, Unsupported
 from zoo.initialise import fan_in_, residual_scale
+from zoo.linear import Linear
 from zoo.mixers.multi_head import merge_heads, split_heads
 from zoo.ops import precision
 from zoo.ops.linear_attention import linear_attention, weighted_mean
@@ -49,10 +50,10 @@ class LinearAttention(Mixer):
             raise ValueError(f"linear_transformer: eps must be positive, got {eps}; φ can be 0 in every feature")
         self.heads, self.causal, self.eps, self.placed = heads, site.causal, eps, site.positions
         self.positions = relative(site.positions, heads=heads, head_width=d_keys, causal=site.causal)
-        self.query_projection = nn.Linear(site.width, heads * d_keys)
-        self.key_projection = nn.Linear(site.width, heads * d_keys)
-        self.value_projection = nn.Linear(site.width, heads * d_values)
-        self.out_projection = nn.Linear(heads * d_values, site.width)
+        self.query_projection = Linear(site.width, heads * d_keys)
+        self.key_projection = Linear(site.width, heads * d_keys)
+        self.value_projection = Linear(site.width, heads * d_values)
+        self.out_projection = Linear(heads * d_values, site.width)
 
     def forward(
         self,

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from zoo.contract import Hint, Mixer, Site, State, Traits
 from zoo.initialise import fan_in_, residual_scale
+from zoo.linear import Linear
 from zoo.mixers.multi_head import head_width
 from zoo.ops.attention import attend
 from zoo.positions import relative
@@ -49,8 +50,8 @@ class Linformer(Mixer):
             raise ValueError(f"linformer: sharing {sharing!r} is not one of {', '.join(get_args(Sharing))}")
         self.heads = heads
         self.positions = relative(site.positions, heads=heads, head_width=d, causal=False)
-        self.qkv = nn.Linear(site.width, 3 * site.width)
-        self.out = nn.Linear(site.width, site.width)
+        self.qkv = Linear(site.width, 3 * site.width)
+        self.out = Linear(site.width, site.width)
         shape = (heads if sharing == "none" else 1, k, site.length)
         self.E = nn.Parameter(torch.empty(shape))
         self.F = None if sharing == "key_value" else nn.Parameter(torch.empty(shape))

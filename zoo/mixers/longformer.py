@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from zoo.contract import Mixer, Site, State, Traits, Unsupported
 from zoo.initialise import fan_in_, residual_scale
+from zoo.linear import Linear
 from zoo.mixers.local import empty, recall
 from zoo.mixers.multi_head import head_width, split_heads
 from zoo.ops import attention, local_attention
@@ -60,8 +61,8 @@ class Longformer(Mixer):
         if self.global_tokens:
             names += ["query_global", "key_global", "value_global"]
         for name in names:
-            setattr(self, name, nn.Linear(site.width, site.width, bias=bias))
-        self.out = nn.Linear(site.width, site.width, bias=bias)
+            setattr(self, name, Linear(site.width, site.width, bias=bias))
+        self.out = Linear(site.width, site.width, bias=bias)
 
     def forward(
         self,

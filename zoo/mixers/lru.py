@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from zoo.contract import Hint, Mixer, Site, State, Traits
 from zoo.initialise import lecun_normal_
+from zoo.linear import Linear
 from zoo.mixers.s5 import run
 from zoo.ops.precision import full, wide
 
@@ -62,8 +63,8 @@ class LRU(Mixer):
         self.C_re = nn.Parameter(torch.empty(H, N))
         self.C_im = nn.Parameter(torch.empty(H, N))
         self.D = nn.Parameter(torch.empty(H))
-        self.out1 = nn.Linear(H, H)
-        self.out2 = nn.Linear(H, H)
+        self.out1 = Linear(H, H)
+        self.out2 = Linear(H, H)
         self.reset_parameters(layer=site.layer, depth=site.depth)
 
     def forward(

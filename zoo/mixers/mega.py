@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from zoo.contract import Hint, Mixer, Site, State, Traits, Unsupported
 from zoo.initialise import fan_in_
+from zoo.linear import Linear
 from zoo.mixers.mega_positions import RotaryBias, SimpleBias
 from zoo.mixers.moving_average import EMA
 from zoo.ops.precision import wide
@@ -81,9 +82,9 @@ class Mega(Mixer):
         self.zdim, self.hdim, self.chunk_size, self.activation = zdim, hdim, chunk_size, attention_activation
         self.causal = site.causal
         self.move = EMA(D, ndim, both_ways=not site.causal)
-        self.v_proj = nn.Linear(D, hdim)
-        self.mx_proj = nn.Linear(D, zdim + hdim + 2 * D)
-        self.h_proj = nn.Linear(hdim, D)
+        self.v_proj = Linear(D, hdim)
+        self.mx_proj = Linear(D, zdim + hdim + 2 * D)
+        self.h_proj = Linear(hdim, D)
         self.gamma = nn.Parameter(torch.empty(2, zdim))
         self.beta = nn.Parameter(torch.empty(2, zdim))
         self.longest: int | None = site.length if rel_pos_bias == "simple" and chunk_size < 0 else None

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from zoo.contract import Mixer, Site, State, Traits
 from zoo.initialise import fan_in_, residual_scale
+from zoo.linear import Linear
 from zoo.mixers.multi_head import head_width
 from zoo.ops.precision import full, wide
 from zoo.positions import relative
@@ -71,8 +72,8 @@ class Nystromformer(Mixer):
         if init_option == "original":  # the batch's padding and rows set the scale
             self.traits = dataclasses.replace(self.traits, padding_safe=False)  # type: ignore[misc]
         self.positions = relative(site.positions, heads=heads, head_width=d, causal=False)
-        self.query, self.key, self.value = (nn.Linear(site.width, site.width) for _ in range(3))
-        self.out = nn.Linear(site.width, site.width)
+        self.query, self.key, self.value = (Linear(site.width, site.width) for _ in range(3))
+        self.out = Linear(site.width, site.width)
         self.conv = None
         if conv_kernel_size is not None:
             size, pad = (conv_kernel_size, 1), (conv_kernel_size // 2, 0)

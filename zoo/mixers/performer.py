@@ -18,10 +18,11 @@ from typing import Literal, TypeAlias, get_args
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from zoo.contract import Mixer, Site, State, Traits, Unsupported
 from zoo.initialise import fan_in_, residual_scale
+from zoo.linear import Linear
 from zoo.mixers.multi_head import head_width
 from zoo.ops import precision
 from zoo.ops.linear_attention import linear_attention
@@ -69,8 +70,8 @@ class Performer(Mixer):
         self.heads, self.causal, self.kernel = heads, site.causal, kernel
         self.placed = site.positions
         self.positions = relative(site.positions, heads=heads, head_width=d, causal=site.causal)
-        self.qkv = nn.Linear(site.width, 3 * site.width)
-        self.out = nn.Linear(site.width, site.width)
+        self.qkv = Linear(site.width, 3 * site.width)
+        self.out = Linear(site.width, site.width)
         m = max(1, int(d * math.log(d))) if features is None else features
         self.register_buffer("W", torch.empty(m, d))
         self.redraw()

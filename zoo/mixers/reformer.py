@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from zoo.contract import Mixer, Site, State, Traits, Unsupported
 from zoo.initialise import fan_in_, residual_scale
+from zoo.linear import Linear
 from zoo.ops.lsh_attention import hash_buckets, lsh_attention
 from zoo.ops.precision import full, wide
 from zoo.positions import relative
@@ -87,7 +88,7 @@ class Reformer(Mixer):
         inner = heads * self.head_dim
         self.query_key = nn.Linear(site.width, inner, bias=False)
         self.value = nn.Linear(site.width, inner, bias=False)
-        self.out = nn.Linear(inner, site.width, bias=bias)
+        self.out = Linear(inner, site.width, bias=bias)
         self.register_buffer("rotations", torch.empty(heads, self.head_dim, hashes, sum(self.factors) // 2))
         self.redraw()
 

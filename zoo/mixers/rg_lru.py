@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from zoo.contract import Hint, Mixer, Site, State, Traits
 from zoo.initialise import fan_in_
+from zoo.linear import Linear
 from zoo.mixers.short_convolution import ShortConvolution
 from zoo.ops.diagonal_scan import scan, step
 from zoo.ops.precision import full, wide
@@ -50,9 +51,9 @@ class RecurrentBlock(Mixer):
                 raise ValueError(f"rg_lru: {name} must be at least 1, got {value}")
         if R % heads:
             raise ValueError(f"rg_lru: lru_width {R} does not divide into {heads} heads")
-        self.linear_y = nn.Linear(site.width, R)
-        self.linear_x = nn.Linear(site.width, R)
-        self.linear_out = nn.Linear(R, site.width)
+        self.linear_y = Linear(site.width, R)
+        self.linear_x = Linear(site.width, R)
+        self.linear_out = Linear(R, site.width)
         self.conv_1d = ShortConvolution(R, d_conv, bias=True, activation=None)
         self.rg_lru = RGLRU(R, heads)
         self.reset_parameters(layer=site.layer, depth=site.depth)

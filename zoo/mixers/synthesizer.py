@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from zoo.contract import Mixer, Site, State, Traits
 from zoo.initialise import fan_in_, residual_scale
+from zoo.linear import Linear
 from zoo.mixers.multi_head import head_width, split_heads
 from zoo.ops.precision import full, wide
 
@@ -72,18 +73,18 @@ class Synthesizer(Mixer):
             raise ValueError(f"synthesizer: factor must lie in 1 .. {L}, the sequence length; got {factor}")
         self.heads, self.causal, self.length, self.variant, self.dot = heads, site.causal, L, variant, dot
         self.gain, d = site.gain, head_width("synthesizer", D, heads)
-        self.value, self.out = nn.Linear(D, D, bias=bias), nn.Linear(D, D, bias=bias)
+        self.value, self.out = Linear(D, D, bias=bias), Linear(D, D, bias=bias)
         if variant.endswith("dense") or dot != "none":
-            self.query = nn.Linear(D, D, bias=bias)
+            self.query = Linear(D, D, bias=bias)
         if dot != "none":
             self.key = nn.Linear(D, D, bias=False)
         if dot == "alpha":
             self.alpha = nn.Parameter(torch.empty(1))
         if variant == "dense":
-            self.scores = nn.Linear(d, L, bias=bias)
+            self.scores = Linear(d, L, bias=bias)
         elif variant == "factorized_dense":
             b = factor or math.ceil(math.sqrt(L))
-            self.scores_a, self.scores_b = nn.Linear(d, -(-L // b), bias=bias), nn.Linear(d, b, bias=bias)
+            self.scores_a, self.scores_b = Linear(d, -(-L // b), bias=bias), Linear(d, b, bias=bias)
         tables = {"random": {"R": (heads, L, L)}, "factorized_random": dict.fromkeys(("R1", "R2"), (heads, L, rank))}
         self.tables = tables.get(variant, {})
         for name, shape in self.tables.items():

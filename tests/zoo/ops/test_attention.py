@@ -122,7 +122,7 @@ def test_large_scores_in_bfloat16_keep_their_gradients(monkeypatch):
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize(("T", "S", "R", "K", "V"), [(130, 130, 2, 8, 6), (256, 256, 1, 32, 64), (1, 1, 3, 5, 4)])
-def test_the_backward_pass_in_tiles(T, S, R, K, V, causal):
+def test_in_tiles(T, S, R, K, V, causal):
     """In float64 its products are plain loops, and all else is the same."""
     generator = torch.Generator().manual_seed(T)
     shapes = (2, R, T, K), (2, 1, S, K), (2, 1, S, V), (2, R, T, V)
@@ -133,6 +133,7 @@ def test_the_backward_pass_in_tiles(T, S, R, K, V, causal):
     lse = (scores.masked_fill(torch.ones(T, S).triu(1).bool(), -1e9) if causal else scores).logsumexp(-1)
     want = torch.autograd.grad(y, leaves, dy)
     q, k, v, y, lse = (x.detach() for x in (q, k[:, 0], v[:, 0], y, lse))
+    torch.testing.assert_close(tiled.attend(q, k, v, causal, 0.3), (y, lse), rtol=1e-10, atol=1e-10)
     for ours, true in zip(tiled.gradients(q, k, v, y, lse, dy, causal, 0.3), want, strict=True):
         torch.testing.assert_close(ours, true.view(ours.shape), rtol=1e-10, atol=1e-10)
 

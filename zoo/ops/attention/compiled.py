@@ -3,8 +3,8 @@
     s = scale q kᵀ + bias,    lse = log Σ e^s,    p = e^{s − lse},    y = p v
 
 Only the scores of one block exist at a time, and of causal attention only those up to its last query (as in Dao et al.
-2022, arXiv:2205.14135, which cuts keys into blocks as well). Where torch's own kernel of that kind is faster, `flash`
-runs forward. Kept are lse and y; the backward pass makes s again:
+2022, arXiv:2205.14135, which cuts keys into blocks as well). Where there are matrix tiles, plain scores go to `tiled`,
+or if there are few to torch's own kernel of that kind forward (`flash`) and to blocks back. Kept are lse and y; the backward pass makes s again:
 
     dp = dy vᵀ,    ds = p (dp − Σ dy y),    dq = scale ds k,    dk = scale dsᵀ q,    dv = pᵀ dy
 
@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.ops import flops
+from zoo.ops import flops, kernels
 from zoo.ops.attention import flash, tiled
 from zoo.ops.bfloat16 import array, narrowed, widened
 from zoo.ops.loops import exp, inlined, loop, rank, ranked
@@ -60,9 +60,12 @@ class CompiledAttention(torch.autograd.Function):
         exact = visible is None and bias is None and flash.serves(q, k, v, causal)
         ctx.options = groups, causal, scale, exact
         if exact:
-            y, lse = flash.attend(q, k, v, causal, scale)
+            on_tiles = tiled.serves(q, k, v)
+            kernels.ran("attention", "matrix tiles" if on_tiles else "torch flash forward, compiled blocks back")
+            y, lse = (tiled if on_tiles else flash).attend(q, k, v, causal, scale)
             ctx.save_for_backward(q, k, v, visible, bias, lse, y)
             return y
+        kernels.ran("attention", "compiled blocks")
         lse = torch.empty(N, R, T, dtype=wide(q).dtype)
         y = q.new_empty(N, R, T, v.shape[2])
         common = *_extras(lse, visible, bias), groups, S, causal, _number(scale, lse), array(lse)

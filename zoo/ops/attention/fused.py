@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from zoo.ops import compiled, kernels
-from zoo.ops.attention import flash, naive
+from zoo.ops.attention import naive
 
 
 def attend(
@@ -23,16 +23,14 @@ def attend(
 ) -> Float[Tensor, "B H T V"]:
     """See `naive.attend`.
 
-    In bfloat16 on a CPU torch's kernel has a slow backward pass: plain scores take the blocks of `compiled.py`. Without
-    matrix tiles it is slower than plain matmuls, so that everything takes the blocks, or the matmuls where there is no
+    In bfloat16 on a CPU torch's kernel has a slow backward pass: plain scores take `compiled.py`. Without matrix tiles it
+    is slower than plain matmuls, so that everything takes the blocks, or the matmuls where there is no
     numba. So does a bias that is learned, which no such kernel has a gradient for.
     """
     plain = visible is None and bias is None
     learned = bias is not None and bias.requires_grad
     if q.device.type == "cpu" and q.dtype is torch.bfloat16:
         if compiled.serves() and k.dtype is v.dtype is q.dtype and (plain or learned or not compiled.has_tiles()):
-            flashes = plain and flash.serves(q, k, v, causal)
-            kernels.ran("attention", "torch flash forward, compiled blocks back" if flashes else "compiled blocks")
             return in_blocks(q, k, v, visible=visible, causal=causal, bias=bias, scale=scale)
         if not compiled.has_tiles():
             kernels.ran("attention", "matmul")

@@ -1,8 +1,12 @@
-"""The backward pass of plain softmax attention in one loop on matrix tiles (Dao 2023, arXiv:2307.08691, algorithm 2).
+"""Plain softmax attention in loops on matrix tiles, forward and back (Dao 2023, arXiv:2307.08691, algorithms 1 and 2).
 
-For a block of keys and values (outside) and one of queries, all transposed so that keys are rows:
+For a block of queries and one of keys, all transposed so that keys are rows and no row has to be summed:
 
-    sᵀ = k qᵀ,    dpᵀ = v dyᵀ,    pᵀ = e^{scale sᵀ − lse},    dsᵀ = scale pᵀ (dpᵀ − δ),    δ = Σ dy y
+    sᵀ = scale k qᵀ,    m ← max(m, max s),    pᵀ = e^{sᵀ − m},    l ← e^{m' − m} l + Σ p,    oᵀ ← e^{m' − m} oᵀ + vᵀ pᵀ
+
+with m' the m before; at the end y = o / l and lse = m + ln l. Backward, with blocks of keys outside,
+
+    pᵀ = e^{sᵀ − lse},    dpᵀ = v dyᵀ,    dsᵀ = scale pᵀ (dpᵀ − δ),    δ = Σ dy y
     dv += pᵀ dy,    dk += dsᵀ q,    dqᵀ += kᵀ dsᵀ
 
 Scores, p and ds exist for one pair of blocks at a time, in the caches and in float32; products (`zoo.ops.tiles`) read
@@ -14,6 +18,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -21,6 +26,7 @@ from zoo.ops import compiled
 from zoo.ops.bfloat16 import memory, widened
 from zoo.ops.loops import exp2, inlined, loop
 from zoo.ops.matrices import give, take
+from zoo.ops.precision import widest
 from zoo.ops.threads import run
 from zoo.ops.tiles import enter, leave, narrow, padded, product, room, turn, turn_back, weave
 
@@ -31,6 +37,18 @@ QUERIES = KEYS = 128
 def serves(q: Tensor, k: Tensor, v: Tensor) -> bool:
     """Whether there are tiles, and blocks would not be half empty."""
     return compiled.multiplies(q, k, v) and 2 * min(q.shape[2], k.shape[1]) > QUERIES
+
+
+def attend(
+    q: Float[Tensor, "N R T K"], k: Float[Tensor, "N S K"], v: Float[Tensor, "N S V"], causal: bool, scale: float
+) -> tuple[Float[Tensor, "N R T V"], Float[Tensor, "N R T"]]:
+    """y in the dtype of products, which q, k and v have, and lse, of R query heads to a head of keys."""
+    (N, R, T, K), V = q.shape, v.shape[2]
+    y, lse = q.new_empty(N * R, T, 1, V), torch.empty(N, R, T, dtype=widest(q))
+    factors = lse.new_tensor([scale, scale / math.log(2), torch.finfo(lse.dtype).min / 4])
+    rows = [memory(x.contiguous()) for x in (q, k, v)]
+    run(_attend, N, R, padded(K), padded(V), causal, k.shape[1], K, *rows, factors, y, lse)
+    return y.view(N, R, T, V), lse
 
 
 def gradients(
@@ -50,6 +68,77 @@ def gradients(
     rows = [memory(x.contiguous()) for x in (q, k, v, y, dy)]
     run(_gradients, N, R, padded(K), padded(V), causal, *rows, lse.contiguous(), factors, dq, dk, dv)
     return dq.view(q.shape), dk.view(k.shape), dv.view(v.shape)
+
+
+@loop
+def _attend(start, stop, R, K, V, causal, S, depth, q, k, v, factors, y, lse):  # type: ignore[no-untyped-def]
+    """K and V are padded."""
+    T, width, blocks, ahead = lse.shape[2], y.shape[3], -(-lse.shape[2] // QUERIES), -(-S // KEYS)
+    scale, steep, lowest = factors[0], factors[1], factors[2]
+    one, zero = scale / scale, scale - scale
+    # Of all keys of a head, block by block; then of a block of queries, and of a pair of blocks.
+    k_, v_turned = room(ahead * KEYS * K, q), room(ahead * V * KEYS, q)
+    wide, right, narrow_ = room(KEYS * max(K, V), q), room(KEYS * max(K, V), q), room(KEYS * max(K, V), q)
+    q_turned, o, top, before, total = (
+        room(K * QUERIES, q), room(V * QUERIES, lse), room(QUERIES, lse), room(QUERIES, lse), room(QUERIES, lse),
+    )  # fmt: skip
+    p, p_, p_right = room(KEYS * QUERIES, lse), room(KEYS * QUERIES, q), room(KEYS * QUERIES, q)
+    setup = enter(q)
+    for n in range(start, stop):
+        for b in range(ahead):
+            j, x, z = b * KEYS, b * KEYS * K, b * V * KEYS
+            steps = min(KEYS, S - j)
+            take(k, (n * S + j) * depth, depth, steps, depth, KEYS, k_[x : x + KEYS * K], K)
+            take(v, (n * S + j) * width, width, steps, width, KEYS, wide[: KEYS * V], V)
+            weave(wide[: KEYS * V], right[: KEYS * V], KEYS, V)
+            turn_back(right[: KEYS * V], v_turned[z : z + V * KEYS], KEYS, V)
+        for at in range(R * blocks):
+            r, t = at // blocks, at % blocks * QUERIES
+            steps = min(QUERIES, T - t)
+            take(q, ((n * R + r) * T + t) * depth, depth, steps, depth, QUERIES, wide[: QUERIES * K], K)
+            turn(wide[: QUERIES * K], q_turned, QUERIES, K)
+            top[:], total[:] = lowest, 0
+            for b in range(min(ahead, t // KEYS + 1) if causal else ahead):
+                j, x, z = b * KEYS, b * KEYS * K, b * V * KEYS
+                product(k_[x : x + KEYS * K], q_turned, p, KEYS, QUERIES, K, False)
+                before[:] = top
+                for key in range(KEYS):
+                    row = p[key * QUERIES : key * QUERIES + QUERIES]
+                    blind = QUERIES if key >= S - j else key - t + j if causal else 0
+                    for i in range(min(blind, QUERIES)):
+                        row[i] = lowest
+                    for i in range(QUERIES):
+                        row[i] *= steep
+                        top[i] = max(top[i], row[i])
+                for i in range(QUERIES):
+                    before[i] = exp2(before[i] - top[i])
+                    total[i] *= before[i]
+                for key in range(KEYS):
+                    row = p[key * QUERIES : key * QUERIES + QUERIES]
+                    for i in range(QUERIES):
+                        row[i] = exp2(row[i] - top[i])
+                        total[i] += row[i]
+                narrow(p, p_)
+                weave(p_, p_right, KEYS, QUERIES)
+                if b > 0:
+                    for f in range(V):
+                        row = o[f * QUERIES : f * QUERIES + QUERIES]
+                        for i in range(QUERIES):
+                            row[i] *= before[i]
+                product(v_turned[z : z + V * KEYS], p_right, o, V, QUERIES, KEYS, b > 0)
+            for i in range(steps):
+                lse[n, r, t + i] = top[i] * scale / steep + np.log(total[i])
+            for i in range(QUERIES):
+                total[i] = one / total[i]
+            for f in range(V):
+                row = o[f * QUERIES : f * QUERIES + QUERIES]
+                for i in range(QUERIES):
+                    row[i] *= total[i]
+            narrow(o, wide[: V * QUERIES])
+            weave(wide[: V * QUERIES], right[: V * QUERIES], V, QUERIES)
+            turn_back(right[: V * QUERIES], narrow_[: V * QUERIES], V, QUERIES)
+            give(narrow_, steps, width, V, one, y, n * R + r, t, 0)
+    leave(setup, q)
 
 
 @loop
