@@ -3,8 +3,9 @@
     s = scale q kᵀ + bias,    lse = log Σ e^s,    p = e^{s − lse},    y = p v
 
 Only the scores of one block exist at a time, and of causal attention only those up to its last query (as in Dao et al.
-2022, arXiv:2205.14135, which cuts keys into blocks as well). Where there are matrix tiles, plain scores go to `tiled`,
-or if there are few to torch's own kernel of that kind forward (`flash`) and to blocks back. Kept are lse and y; the backward pass makes s again:
+2022, arXiv:2205.14135, which cuts keys into blocks as well). Where there are matrix tiles, plain scores go to `tiled`;
+if they are few, to torch's own kernel of that kind forward (`flash`) and to blocks back. Kept are lse and y; the
+backward pass makes s again:
 
     dp = dy vᵀ,    ds = p (dp − Σ dy y),    dq = scale ds k,    dk = scale dsᵀ q,    dv = pᵀ dy
 

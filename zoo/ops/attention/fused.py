@@ -23,9 +23,9 @@ def attend(
 ) -> Float[Tensor, "B H T V"]:
     """See `naive.attend`.
 
-    In bfloat16 on a CPU torch's kernel has a slow backward pass: plain scores take `compiled.py`. Without matrix tiles it
-    is slower than plain matmuls, so that everything takes the blocks, or the matmuls where there is no
-    numba. So does a bias that is learned, which no such kernel has a gradient for.
+    In bfloat16 on a CPU torch's kernel has a slow backward pass: plain scores take `compiled.py`. Without matrix tiles
+    it is slower than plain matmuls, so that everything takes the blocks, or the matmuls where there is no numba. So
+    does a bias that is learned, which no such kernel has a gradient for.
     """
     plain = visible is None and bias is None
     learned = bias is not None and bias.requires_grad

@@ -75,7 +75,7 @@ def _attend(start, stop, R, K, V, causal, S, depth, q, k, v, factors, y, lse):  
     """K and V are padded."""
     T, width, blocks, ahead = lse.shape[2], y.shape[3], -(-lse.shape[2] // QUERIES), -(-S // KEYS)
     scale, steep, lowest = factors[0], factors[1], factors[2]
-    one, zero = scale / scale, scale - scale
+    one = scale / scale
     # Of all keys of a head, block by block; then of a block of queries, and of a pair of blocks.
     k_, v_turned = room(ahead * KEYS * K, q), room(ahead * V * KEYS, q)
     wide, right, narrow_ = room(KEYS * max(K, V), q), room(KEYS * max(K, V), q), room(KEYS * max(K, V), q)
