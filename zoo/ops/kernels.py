@@ -190,4 +190,7 @@ def report() -> list[tuple[str, str, str]]:
         status = "used on the CPU"
     else:
         status = "turned off by ZOOBENCH_COMPILED=0" if installed("numba") else "not installed; pip install numba"
-    return [*rows, ("recurrences", "loops compiled by numba", status)]
+    rows.append(("recurrences", "loops compiled by numba", status))
+    if compiled.available():
+        status = "used in bfloat16" if compiled.has_tiles() else "this CPU has none"
+    return [*rows, ("attention, recurrences", "matrix tiles (AMX) in such loops", status)]
