@@ -101,6 +101,16 @@ def test_a_gradient_that_is_handed_on_is_written_to_by_nobody():
     torch.testing.assert_close((x.grad, y.grad), (x_.grad, y_.grad))
 
 
+def test_gradients_that_are_one_number():
+    """As of a sum: it lies in memory once."""
+    gradients = []
+    for form in (norms.summed, naive.summed):
+        x, y, w = (z.requires_grad_() for z in (torch.ones(3, 8), torch.arange(24.0).view(3, 8), torch.ones(8)))
+        s, n = form(x, y, w, None, 1e-5)
+        gradients.append(torch.autograd.grad([s.sum(), n.sum()], [x, y, w]))
+    torch.testing.assert_close(*gradients)
+
+
 def test_rows_that_vanish():
     """Zeros, and elu + 1 of what is far below zero: finite, with finite gradients."""
     for norm, x in ((norms.unit, torch.zeros(2, 8)), (norms.simplex, torch.full((2, 8), -90.0))):

@@ -167,7 +167,7 @@ def _constants(like: Tensor, *numbers: float) -> Tensor:
 def _run(work: Any, by_row: tuple[Tensor, ...], *rest: Any) -> None:
     """`work` on tensors (*N, d) as rows, and on the rest as it is."""
     arrays = [x.reshape(x.shape[:-1].numel(), x.shape[-1]).contiguous() for x in by_row]
-    run(work, len(arrays[0]), *arrays, *rest, grain=GRAIN)
+    run(work, len(arrays[0]), *arrays, *(x.contiguous() if isinstance(x, Tensor) else x for x in rest), grain=GRAIN)
 
 
 @loop
