@@ -23,6 +23,7 @@ from zoo.mixers.multi_head import split_heads
 from zoo.mixers.short_convolution import ShortConvolution
 from zoo.ops import norms, precision
 from zoo.ops.delta_rule import delta_rule
+from zoo.ops.short_convolution import Unit
 
 Activation: TypeAlias = Literal["silu", "relu", "elu", "identity"]
 Norm: TypeAlias = Literal["l2", "sum"]
@@ -80,6 +81,7 @@ class DeltaNet(Mixer):
         self.use_beta, self.use_gate, self.use_short_conv = use_beta, use_gate, use_short_conv
         self.largest_beta = 2.0 if allow_neg_eigval else 1.0
         self.qk_activation, self.qk_norm = qk_activation, qk_norm
+        self.unit = use_short_conv and qk_norm == "l2" and qk_activation in ("silu", "identity")
         self.q_proj = nn.Linear(D, keys, bias=False)
         self.k_proj = nn.Linear(D, keys, bias=False)
         self.v_proj = nn.Linear(D, values, bias=False)
@@ -107,7 +109,8 @@ class DeltaNet(Mixer):
             x = x.masked_fill(~mask[..., None], 0)
         q, k, v, new, dtype = self._project(x, mask, state)
         with precision.full(x.device):
-            q, k = self._normalise(q, dtype, self.K**-0.5), self._normalise(k, dtype)
+            if not self.unit:
+                q, k = self._normalise(q, dtype, self.K**-0.5), self._normalise(k, dtype)
             beta = self._beta(x)
             if mask is not None:
                 beta = beta.masked_fill(~mask[:, None], 0)
@@ -119,14 +122,18 @@ class DeltaNet(Mixer):
     def _project(
         self, x: Tensor, mask: Tensor | None, state: State | None
     ) -> tuple[Tensor, Tensor, Tensor, State, torch.dtype]:
-        """q, k and v by head, activated but for `elu` and `relu`; the convolutions' state; the projections' dtype."""
+        """q, k and v by head, activated but for `elu` and `relu`; the convolutions' state; the projections' dtype.
+
+        Where nothing stands between convolution and norm, q and k are normed.
+        """
         lines, new = {"q": self.q_proj(x), "k": self.k_proj(x), "v": self.v_proj(x)}, {}
+        units = {"q": Unit(self.heads, self.K**-0.5), "k": Unit(self.heads)} if self.unit else {}
         dtype = lines["v"].dtype
         for name, line in lines.items():
             if self.use_short_conv:
                 conv = getattr(self, f"{name}_conv1d")
-                given = None if state is None else state[name]
-                lines[name], new[name] = conv(line, mask=mask, state=given, narrow=name == "v")
+                given, narrow = None if state is None else state[name], self.unit or name == "v"
+                lines[name], new[name] = conv(line, mask=mask, state=given, unit=units.get(name), narrow=narrow)
             elif name == "v" or self.qk_activation == "silu":
                 lines[name] = F.silu(line)
         q, k, v = (split_heads(line, self.heads) for line in lines.values())

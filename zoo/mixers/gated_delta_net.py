@@ -22,9 +22,10 @@ from zoo.contract import Hint, Mixer, Site, State, Traits
 from zoo.mixers.delta_net import HeadNorm, reset_projections
 from zoo.mixers.multi_head import split_heads
 from zoo.mixers.short_convolution import ShortConvolution
-from zoo.ops import precision
+from zoo.ops import norms, precision
 from zoo.ops.delta_rule import delta_rule
-from zoo.ops.norms import unit
+from zoo.ops.linear_attention.naive import repeat
+from zoo.ops.short_convolution import Unit
 
 Activation: TypeAlias = Literal["swish", "sigmoid"]
 
@@ -112,17 +113,16 @@ class GatedDeltaNet(Mixer):
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
         if mask is not None:
             x = x.masked_fill(~mask[..., None], 0)
-        q, k, v, new, dtype = self._project(x, mask, state)
+        q, k, v, new = self._project(x, mask, state)
         with precision.full(x.device):
             # e^{A_log} up to 16 would turn bfloat16's rounding of a into several per cent of α.
             a, b = (F.linear(precision.wide(x), precision.wide(z.weight)) for z in (self.a_proj, self.b_proj))
-            q, k = unit(q.transpose(1, 2), self.K**-0.5, dtype), unit(k.transpose(1, 2), dtype=dtype)
-            q, k = (z.repeat_interleave(self.value_heads // self.heads, dim=2).transpose(1, 2) for z in (q, k))
+            q, k = (repeat(z, self.value_heads) for z in (q, k))
             beta, log_decay = self.largest_beta * b.sigmoid(), self.log_decay(a)
             if mask is not None:
                 beta, log_decay = (z.masked_fill(~mask[..., None], 0) for z in (beta, log_decay))
             S = None if state is None else state["S"]
-            o, S = delta_rule(q, k, v.to(dtype), beta.transpose(1, 2), log_decay.transpose(1, 2), S)
+            o, S = delta_rule(q, k, v, beta.transpose(1, 2), log_decay.transpose(1, 2), S)
         gate = self.g_proj(x).unflatten(-1, (self.value_heads, -1)) if self.use_gate else None
         y = self.o_proj(self.o_norm(o.transpose(1, 2), gate).flatten(2).to(x.dtype))
         return y, None if state is None else {**new, "S": S.to(state["S"].dtype)}
@@ -131,20 +131,21 @@ class GatedDeltaNet(Mixer):
         """ln α = −e^{A_log} softplus(a + dt_bias) ≤ 0, in float32 at least."""
         return -precision.wide(self.A_log).exp() * F.softplus(precision.wide(a) + precision.wide(self.dt_bias))
 
-    def _project(
-        self, x: Tensor, mask: Tensor | None, state: State | None
-    ) -> tuple[Tensor, Tensor, Tensor, State, torch.dtype]:
-        """q, k and v by head, activated, the state of the convolutions, and the dtype of the projections."""
+    def _project(self, x: Tensor, mask: Tensor | None, state: State | None) -> tuple[Tensor, Tensor, Tensor, State]:
+        """q, k and v by head in the dtype of the projections, activated, q and k normed; the convolutions' state."""
         lines, new = {"q": self.q_proj(x), "k": self.k_proj(x), "v": self.v_proj(x)}, {}
-        dtype = lines["v"].dtype
+        units = {"q": Unit(self.heads, self.K**-0.5), "k": Unit(self.heads)}
         for name, line in lines.items():
             if self.use_short_conv:
-                conv = getattr(self, f"{name}_conv1d")
-                lines[name], new[name] = conv(line, mask=mask, state=None if state is None else state[name])
+                conv, given = getattr(self, f"{name}_conv1d"), None if state is None else state[name]
+                lines[name], new[name] = conv(line, mask=mask, state=given, unit=units.get(name), narrow=True)
             else:
                 lines[name] = F.silu(line)
+                if name in units:
+                    heads, scale = units[name]
+                    lines[name] = norms.unit(lines[name].unflatten(-1, (heads, -1)), scale).flatten(2)
         q, k, v = lines.values()
-        return split_heads(q, self.heads), split_heads(k, self.heads), split_heads(v, self.value_heads), new, dtype
+        return split_heads(q, self.heads), split_heads(k, self.heads), split_heads(v, self.value_heads), new
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         """S in float32 at least, and (B, channels, conv_size − 1) for each convolution."""

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from zoo.ops.short_convolution import short_convolution
+from zoo.ops.short_convolution import Unit, short_convolution
 
 
 class ShortConvolution(nn.Conv1d):
@@ -37,11 +37,12 @@ class ShortConvolution(nn.Conv1d):
         *,
         mask: Bool[Tensor, "B T"] | None = None,
         state: Float[Tensor, "B D P"] | None = None,
+        unit: Unit | None = None,
         narrow: bool = False,
     ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B D P"] | None]:
         """The convolution, and the next state if given one. Padding must stand on the right.
 
-        Float32 at least; if `narrow`, rounded to the dtype of x.
+        `unit` norms what is activated, by head. Float32 at least; if `narrow`, rounded to the dtype of x.
         """
         y = short_convolution(
             x,
@@ -50,6 +51,7 @@ class ShortConvolution(nn.Conv1d):
             None if state is None else state.to(x.dtype).mT,
             mask,
             silu=self.activation == "silu",
+            unit=unit,
             narrow=narrow,
         )
         return y, None if state is None else self._last(x, mask, state)

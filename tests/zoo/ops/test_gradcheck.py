@@ -87,7 +87,7 @@ from zoo.ops.selective_scan import (
 from zoo.ops.selective_scan.chunked import _SelectiveScan
 from zoo.ops.selective_scan.compiled import CompiledSelectiveScan
 from zoo.ops.selective_scan.official import LastState
-from zoo.ops.short_convolution import short_convolution_naive
+from zoo.ops.short_convolution import Unit, short_convolution_naive
 from zoo.ops.short_convolution.compiled import CompiledShortConvolution
 from zoo.ops.slstm import slstm, slstm_naive
 from zoo.ops.slstm.compiled import CompiledSLSTM
@@ -222,9 +222,9 @@ def complex_system(length):
     return tuple(0.7 * normal(*s, complex_=True) for s in [(B, length, D), (B, length, D), (B, D)])
 
 
-def short(silu):
+def short(silu, unit=None):
     """The short convolution of two rows, of which 7 and 3 steps count."""
-    return lambda *x: CompiledShortConvolution.apply(*x, torch.tensor([7, 3]), silu)
+    return lambda *x: CompiledShortConvolution.apply(*x, torch.tensor([7, 3]), silu, False, unit)
 
 
 convolved = normal(B, 7, D), normal(4, D), normal(D), normal(B, 3, D)
@@ -310,6 +310,12 @@ NAIVE = [
         lambda x, w: short_convolution_naive(x, w, mask=ROWS, silu=True),
         (u, normal(D, 3)),
     ),
+    (
+        "short_convolution",
+        "SiLU, unit",
+        lambda x, w: short_convolution_naive(x, w, silu=True, unit=Unit(D, 0.3)),
+        (u, normal(D, 3)),
+    ),
     ("slstm", "", cell(slstm_naive), units),
     ("slstm", "resumed, padding", cell(slstm_naive), (*units, *started)),
     ("ssd", "", ssd_naive, dual),
@@ -349,6 +355,8 @@ BY_HAND = [
     (CompiledSelectiveScan, "gated, resumed", gated_selective_scan, gated),
     (CompiledShortConvolution, "SiLU", short(True), convolved),
     (CompiledShortConvolution, "linear", short(False), convolved),
+    (CompiledShortConvolution, "SiLU, unit", short(True, Unit(1, 0.3)), convolved),
+    (CompiledShortConvolution, "linear, unit", short(False, Unit(1)), convolved),
     (
         _SelectiveScan,
         "chunks of 2",

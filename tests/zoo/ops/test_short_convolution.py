@@ -7,7 +7,7 @@ import torch
 
 from zoo.mixers.short_convolution import ShortConvolution
 from zoo.ops import compiled, kernels
-from zoo.ops.short_convolution import short_convolution, short_convolution_naive
+from zoo.ops.short_convolution import Unit, short_convolution, short_convolution_naive
 
 B, D = 3, 70
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5, torch.bfloat16: 1e-2}
@@ -67,6 +67,19 @@ def form(request, monkeypatch):
     if request.param == "conv1d":
         monkeypatch.setattr(compiled, "serves", lambda *tensors: False)
     return request.param
+
+
+@pytest.mark.parametrize("silu", [False, True])
+@pytest.mark.parametrize("heads", [1, 7, 70])
+@pytest.mark.parametrize(("D", "W"), [(70, 4), (560, 1), (560, 9)])
+def test_unit_vectors(form, D, W, heads, silu):
+    x, w = torch.randn(2, 21, D).double().requires_grad_(), torch.randn(D, W).double().requires_grad_()
+    mask, how = torch.arange(21) < torch.tensor([21, 8])[:, None], {"silu": silu, "unit": Unit(heads, 0.3)}
+    fast, slow = short_convolution(x, w, mask=mask, **how), short_convolution_naive(x, w, mask=mask, **how)
+    torch.testing.assert_close(fast, slow, rtol=1e-11, atol=1e-11)
+    cotangent = torch.randn_like(slow)
+    got, expected = (torch.autograd.grad(y, [x, w], cotangent) for y in (fast, slow))
+    torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("rest", ["", "bias", "bias, before, mask"])

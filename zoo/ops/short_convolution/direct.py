@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from zoo.ops import compiled, kernels
+from zoo.ops import compiled, kernels, norms
 from zoo.ops.precision import full, wide, widest
+from zoo.ops.short_convolution.naive import Unit
 
 
 def short_convolution(
@@ -19,6 +20,7 @@ def short_convolution(
     mask: Bool[Tensor, "B T"] | None = None,
     *,
     silu: bool = False,
+    unit: Unit | None = None,
     narrow: bool = False,
 ) -> Float[Tensor, "B T D"]:
     """See `naive.short_convolution`. Float32 at least, autocast or not; if `narrow`, rounded to the dtype of x.
@@ -41,10 +43,11 @@ def short_convolution(
             bias = w.new_zeros(D) if bias is None else bias.to(dtype)
             lengths = torch.full((B,), T) if mask is None else mask.sum(1)
             x = x if x.dtype is torch.bfloat16 else x.to(dtype)
-            return CompiledShortConvolution.apply(x, w.T, bias, line_before, lengths, silu, narrow)
+            return CompiledShortConvolution.apply(x, w.T, bias, line_before, lengths, silu, narrow, unit)
         kernels.ran("short_convolution", "conv1d")
         line = torch.cat([line_before, x if mask is None else x.masked_fill(~mask[..., None], 0)], dim=1)
         bias = None if bias is None else bias.to(dtype)
         y = F.conv1d(line.mT, w[:, None], bias, groups=D).mT
         y = F.silu(y) if silu else y
+        y = y if unit is None else norms.unit(y.unflatten(-1, (unit.heads, -1)), unit.scale).flatten(-2)
         return y.to(x.dtype) if narrow else y

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+from zoo.ops.norms.naive import unit as unit_vectors
+
+
+class Unit(NamedTuple):
+    """The channels of a step are so many heads, each made a vector of length `scale` by `norms.unit`."""
+
+    heads: int
+    scale: float = 1.0
 
 
 def short_convolution(
@@ -16,11 +27,16 @@ def short_convolution(
     mask: Bool[Tensor, "B T"] | None = None,
     *,
     silu: bool = False,
+    unit: Unit | None = None,
 ) -> Float[Tensor, "B T D"]:
-    """y_t = act(bias + Σ_{j<W} w_j ⊙ x_{t−W+1+j}), with `before`, or zeros, before the first step; padding is zeros."""
+    """y_t = act(bias + Σ_{j<W} w_j ⊙ x_{t−W+1+j}), with `before`, or zeros, before the first step; padding is zeros.
+
+    `unit` norms what is activated.
+    """
     W = w.shape[1]
     x = x if mask is None else x.masked_fill(~mask[..., None], 0)
     line = torch.cat([x.new_zeros(len(x), W - 1, x.shape[2]) if before is None else before, x], dim=1)
     y = torch.stack([torch.einsum("dn,bnd->bd", w, line[:, t : t + W]) for t in range(x.shape[1])], dim=1)
     y = y if bias is None else y + bias
-    return F.silu(y) if silu else y
+    y = F.silu(y) if silu else y
+    return y if unit is None else unit_vectors(y.unflatten(-1, (unit.heads, -1)), unit.scale).flatten(-2)
