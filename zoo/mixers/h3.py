@@ -225,7 +225,7 @@ class Diagonal(nn.Module):
         """y (G·B, T, H) for u of that shape, G sequences to each row; from a state (B, G·H, N/2, 2) also the next."""
         T, (log_A, B, C) = u.shape[1], self.discretise()
         if x is None:
-            return convolve(u, skipping(vandermonde.evaluate((C * B)[None], log_A, T)[0], skip)), None
+            return convolve(u, vandermonde.evaluate((C * B)[None], log_A, T)[0], skip), None
         G = len(u) // len(x)
         n = u.new_full((len(x), 1), T, dtype=torch.long) if mask is None else mask.sum(1, keepdim=True)
         n = n.repeat_interleave(G, 0)[..., None]  # (G·B, 1, 1), the valid steps
@@ -234,7 +234,7 @@ class Diagonal(nn.Module):
             after = torch.where(n > 0, A * x0 + B * u[:, 0, :, None], x0)
             y = 2 * (C * after).real.sum(-1)[:, None] + skip * u
         else:
-            y = convolve(u, skipping(vandermonde.evaluate((C * B)[None], log_A, T)[0], skip))
+            y = convolve(u, vandermonde.evaluate((C * B)[None], log_A, T)[0], skip)
             y = y + vandermonde.evaluate(C * A * x0, log_A, T).transpose(1, 2)  # 2 Re(C Ā^{t+1} x_0)
             # The valid steps to the right: zeros before them leave no trace in the state.
             order = (torch.arange(T, device=u.device)[:, None] + n) % T

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from zoo.contract import Hint, Mixer, Site, State, Traits
 from zoo.initialise import fan_in_, residual_scale
-from zoo.ops.long_convolution import convolve, skipping
+from zoo.ops.long_convolution import convolve
 from zoo.ops.precision import full, wide
 from zoo.ops.short_convolution import short_convolution
 
@@ -117,7 +117,7 @@ class Hyena(Mixer):
             for o, gate in enumerate(reversed(gates[1:])):
                 z = v * gate if mask is None else (v * gate).masked_fill(~mask[..., None], 0)
                 if state is None or at is None:
-                    v = convolve(z, skipping(K[o], bias[o]))
+                    v = convolve(z, K[o], bias[o])
                 else:
                     inputs.append(_append(state["z"][:, :, o], z, at))
                     v = _convolve_at(wide(inputs[-1]), K[o], at) + bias[o] * z

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from zoo.contract import Hint, Mixer, Site, State, Traits
 from zoo.mixers import hippo
 from zoo.ops import cauchy
-from zoo.ops.long_convolution import convolve, skipping
+from zoo.ops.long_convolution import convolve
 from zoo.ops.padding import align_right
 from zoo.ops.precision import full, wide
 
@@ -100,7 +100,7 @@ class S4(Mixer):
         with full(x.device):
             u = wide(x if mask is None else x.masked_fill(~mask[..., None], 0))
             if state is None:
-                y, new = self._convolve(u, skipping(self.kernel(u.shape[1]), wide(self.D))), None
+                y, new = self._convolve(u, self.kernel(u.shape[1]), wide(self.D).flatten()), None
             else:
                 y, new = self._resume(u, mask, state)
                 y = y + wide(self.D).flatten() * u.repeat(1, 1, len(self.D))
@@ -144,8 +144,8 @@ class S4(Mixer):
         C = torch.linalg.solve(whole, row.transpose(0, 1).to(whole.dtype), left=False).transpose(0, 1)
         return Dense(A, B, C.to(A.dtype))
 
-    def _convolve(self, u: Tensor, K: Tensor) -> Float[Tensor, "B T KH"]:
-        return convolve(u if len(K) == 1 else u.repeat(1, 1, len(K)), K.flatten(0, 1))
+    def _convolve(self, u: Tensor, K: Tensor, skip: Tensor | float = 0.0) -> Float[Tensor, "B T KH"]:
+        return convolve(u if len(K) == 1 else u.repeat(1, 1, len(K)), K.flatten(0, 1), skip)
 
     def _resume(self, u: Tensor, mask: Tensor | None, state: State) -> tuple[Tensor, State]:
         """From x_0: one step as it reads; more in pieces, each with its powers of Ā."""

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from zoo.contract import Hint, Mixer, Site, State, Traits
 from zoo.mixers import hippo
 from zoo.ops import vandermonde
-from zoo.ops.long_convolution import convolve, skipping
+from zoo.ops.long_convolution import convolve
 from zoo.ops.padding import align_right
 from zoo.ops.precision import full, wide
 
@@ -106,7 +106,7 @@ class S4D(Mixer):
             u = wide(x if mask is None else x.masked_fill(~mask[..., None], 0))
             system = self.discretise()
             if state is None:
-                y, new = convolve(u, skipping(self.kernel(u.shape[1], system), wide(self.D))), None
+                y, new = convolve(u, self.kernel(u.shape[1], system), wide(self.D)), None
             else:
                 y, new = self._resume(u, mask, state, system)
                 y = y + wide(self.D) * u

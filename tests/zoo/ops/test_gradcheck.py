@@ -60,6 +60,7 @@ from zoo.ops.local_attention import Extra
 from zoo.ops.local_attention import attend_naive as attend_locally
 from zoo.ops.local_attention.blocked import Windows
 from zoo.ops.long_convolution import convolve, convolve_naive
+from zoo.ops.long_convolution.compiled import CompiledConvolve
 from zoo.ops.long_convolution.fft import _Convolve
 from zoo.ops.lsh_attention import lsh_attention, lsh_attention_naive
 from zoo.ops.lsh_attention.chunked import LSHAttention
@@ -178,7 +179,7 @@ def by_torch(op):
 
     @wraps(op)
     def run(*args, **options):
-        with mock.patch("zoo.ops.compiled.serves", return_value=False):
+        with mock.patch("zoo.ops.compiled.available", return_value=False):
             return op(*args, **options)
 
     return run
@@ -275,7 +276,7 @@ NAIVE = [
     ("local_attention", "a cache", lambda *x: attend_locally(*x, before=2), (q[:, :, :2], k, v)),
     ("local_attention", "bias, padding and extra keys", extra, (q, k, v, k[:, :, :1], v[:, :, :1], normal(H, 4))),
     ("linear", "", linear_naive, (vectors, normal(4, 3), normal(4))),
-    ("long_convolution", "", convolve_naive, (u, normal(D, T))),
+    ("long_convolution", "", convolve_naive, (u, normal(D, T), normal(D))),
     ("lsh_attention", "causal", lambda *x: lsh_attention_naive(*x, buckets, chunk=2, causal=True), (q, v)),
     (
         "lsh_attention",
@@ -363,7 +364,8 @@ BY_HAND = [
         lambda *x: selective_scan(*x, chunk=2),
         (u, delta, A, normal(B, T, N), normal(B, T, N), normal(D), normal(B, D, N)),
     ),
-    (_Convolve, "", convolve, (normal(B, 7, D), normal(D, 7))),
+    (_Convolve, "", by_torch(convolve), (normal(B, 7, D), normal(D, 7), normal(D))),
+    (CompiledConvolve, "", convolve, (normal(B, 7, D), normal(D, 7), normal(D))),
     (CompiledH3, "", h3, by_channel),
     (CompiledSums, "", lambda *x: kernel(*x, T), (poles, low_rank, driven, read)),
     (_RankOne, "", by_torch(lambda *x: kernel(*x, T)), (poles, low_rank, driven, read)),

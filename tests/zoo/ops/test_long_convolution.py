@@ -1,9 +1,9 @@
-"""The FFT convolution equals the direct sum: values, gradients, precision, FLOP counts."""
+"""The convolutions by FFT equal the direct sum: values, gradients, precision, FLOP counts."""
 
 import pytest
 import torch
 
-from zoo.ops import flops
+from zoo.ops import compiled, flops
 from zoo.ops.long_convolution import convolve, convolve_naive, skipping
 from zoo.ops.long_convolution.fft import fast_length
 
@@ -13,14 +13,32 @@ def inputs(B, T, D, dtype=torch.float64):
     return [torch.randn(B, T, D, dtype=dtype, requires_grad=True), torch.randn(D, T, dtype=dtype, requires_grad=True)]
 
 
-@pytest.mark.parametrize("T", [1, 2, 7, 32, 61])
-def test_equals_the_direct_sum(T):
-    u, K = inputs(2, T, 3)
-    fast, slow = convolve(u, K), convolve_naive(u, K)
+@pytest.fixture(params=["loops", "torch"], autouse=True)
+def form(request, monkeypatch):
+    """In compiled loops, and by torch's transforms."""
+    if request.param == "torch":
+        monkeypatch.setattr(compiled, "available", lambda: False)
+    elif not compiled.available():
+        pytest.skip("needs numba")
+
+
+def equal(u, K, *skip):
+    fast, slow = convolve(u, K, *skip), convolve_naive(u, K, *skip)
     torch.testing.assert_close(fast, slow, rtol=1e-11, atol=1e-11)
     cotangent = torch.randn_like(slow)
-    got, expected = (torch.autograd.grad(y, (u, K), cotangent) for y in (fast, slow))
+    got, expected = (torch.autograd.grad(y, (u, K, *skip), cotangent) for y in (fast, slow))
     torch.testing.assert_close(got, expected, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("T", [1, 2, 7, 32, 61, 351, 600])
+def test_equals_the_direct_sum(T):
+    equal(*inputs(2, T, 3))
+
+
+@pytest.mark.parametrize("D", [16, 37])
+def test_channels_in_blocks_and_any_layout(D):
+    u, K = inputs(3, 20, D)
+    equal(u.mT.contiguous().mT, K.T.contiguous().T, torch.randn(D, dtype=K.dtype, requires_grad=True))
 
 
 @pytest.mark.parametrize("T", [1, 5])
@@ -71,6 +89,7 @@ def test_fast_lengths_are_even_and_smooth(least, length):
     assert fast_length(least) == length
 
 
-def test_skipping_adds_a_multiple_of_the_input():
+def test_a_kernel_that_skips():
     (u, K), skip = inputs(2, 7, 3), torch.randn(3).double()
-    torch.testing.assert_close(convolve(u, skipping(K, skip)), convolve(u, K) + skip * u)
+    torch.testing.assert_close(convolve(u, skipping(K, skip)), convolve(u, K, skip))
+    torch.testing.assert_close(convolve(u, K, 2.0), convolve(u, K) + 2 * u)

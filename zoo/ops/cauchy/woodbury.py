@@ -80,7 +80,7 @@ class _RankOne(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, r: Tensor, z: Tensor) -> Tensor:
         pb, pp = r[:, -1].unbind(1)
-        ze = z / (1 + z * pp)
+        ze = z * (1 + z * pp).reciprocal()  # torch divides complex numbers of a CPU one at a time
         g = pb * ze
         ctx.save_for_backward(r, ze, g)
         return torch.addcmul(r[:, :-1, 0], r[:, :-1, 1], g[:, None], value=-1)

@@ -12,11 +12,13 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from zoo.ops import flops, kernels
+from zoo.ops import compiled, flops, kernels
 from zoo.ops.precision import widest
 
 
-def convolve(u: Float[Tensor, "B T D"], K: Float[Tensor, "D T"]) -> Float[Tensor, "B T D"]:
+def convolve(
+    u: Float[Tensor, "B T D"], K: Float[Tensor, "D T"], skip: Float[Tensor, " D"] | float = 0.0
+) -> Float[Tensor, "B T D"]:
     """See `naive.convolve`. Computes in float32 at least, autocast or not, and answers in u's dtype.
 
     Counts the FFTs it needs (`flops.rfft` each): (2B + 1)·D forward and as many backward.
@@ -26,8 +28,14 @@ def convolve(u: Float[Tensor, "B T D"], K: Float[Tensor, "D T"]) -> Float[Tensor
     """
     if K.shape != (u.shape[2], u.shape[1]):
         raise ValueError(f"convolve: the kernel is {tuple(K.shape)}, expected {(u.shape[2], u.shape[1])}")
+    if compiled.passes(u, K):
+        from zoo.ops.long_convolution.compiled import CompiledConvolve  # loads numba
+
+        kernels.ran("long_convolution", "fft, compiled loops")
+        dtype = widest(u, K)
+        return CompiledConvolve.apply(u, K.to(dtype), torch.as_tensor(skip, dtype=dtype).expand(len(K)))
     kernels.ran("long_convolution", "fft")
-    return _Convolve.apply(u, K)
+    return _Convolve.apply(u, skipping(K, skip))
 
 
 def skipping(K: Float[Tensor, "*B T"], skip: Float[Tensor, "*B"] | float) -> Float[Tensor, "*B T"]:
@@ -35,12 +43,17 @@ def skipping(K: Float[Tensor, "*B T"], skip: Float[Tensor, "*B"] | float) -> Flo
     return torch.cat([(K[..., 0] + skip)[..., None], K[..., 1:]], dim=-1)
 
 
+def work(B: int, T: int, D: int) -> int:
+    """FLOPs of one direction."""
+    return (2 * B + 1) * D * flops.rfft(fast_length(2 * T - 1))
+
+
 class _Convolve(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, u: Tensor, K: Tensor) -> Tensor:
         B, T, D = u.shape
         n, dtype = fast_length(2 * T - 1), widest(u, K)
-        flops.count("long_convolution", (2 * B + 1) * D * flops.rfft(n))
+        flops.count("long_convolution", work(B, T, D))
         U, F = _transform(u, n, dtype), torch.fft.rfft(K.to(dtype), n=n)
         ctx.save_for_backward(U, F)
         ctx.sizes, ctx.dtypes = (T, n), (u.dtype, K.dtype)
@@ -51,7 +64,7 @@ class _Convolve(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
         U, F = ctx.saved_tensors
         (T, n), (u_dtype, K_dtype) = ctx.sizes, ctx.dtypes
-        flops.count("long_convolution", (2 * len(U) + 1) * len(F) * flops.rfft(n))
+        flops.count("long_convolution", work(len(U), T, len(F)))
         G = _transform(dy, n, F.real.dtype)
         du = dK = None
         if ctx.needs_input_grad[1]:

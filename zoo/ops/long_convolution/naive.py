@@ -7,7 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def convolve(u: Float[Tensor, "B T D"], K: Float[Tensor, "D T"]) -> Float[Tensor, "B T D"]:
-    """y_t = Σ_{s≤t} K_s u_{t−s} per channel."""
+def convolve(
+    u: Float[Tensor, "B T D"], K: Float[Tensor, "D T"], skip: Float[Tensor, " D"] | float = 0.0
+) -> Float[Tensor, "B T D"]:
+    """y_t = Σ_{s≤t} K_s u_{t−s}, and skip ⊙ u_t, per channel."""
     T = u.shape[1]
-    return torch.stack([torch.einsum("dt,btd->bd", K[:, : t + 1].flip(1), u[:, : t + 1]) for t in range(T)], dim=1)
+    y = torch.stack([torch.einsum("dt,btd->bd", K[:, : t + 1].flip(1), u[:, : t + 1]) for t in range(T)], dim=1)
+    return y + skip * u
