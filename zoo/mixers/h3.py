@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from zoo.contract import Hint, Mixer, Site, State, Traits
 from zoo.initialise import fan_in_, residual_scale
+from zoo.linear import Linear
 from zoo.mixers.s4d import Disc, Discrete, Init, discretise, initial
 from zoo.ops import h3, vandermonde
 from zoo.ops.long_convolution import convolve, skipping
@@ -76,7 +77,7 @@ class H3(Mixer):
         self.ssm_k_D = nn.Parameter(torch.empty(D))
         self.kernel: Any = nn.ModuleDict({"kernel": Diagonal(H, d_state, disc)})
         self.D = nn.Parameter(torch.empty(H))
-        self.output_linear = nn.Linear(D, D)
+        self.output_linear = Linear(D, D)
         self.reset_parameters(layer=site.layer, depth=site.depth)
 
     def forward(

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from zoo.contract import Hint, Mixer, Site, State, Traits
 from zoo.initialise import fan_in_, residual_scale
+from zoo.linear import Linear
 from zoo.ops.long_convolution import convolve
 from zoo.ops.precision import full, wide
 from zoo.ops.short_convolution import short_convolution
@@ -73,7 +74,7 @@ class Hyena(Mixer):
             raise ValueError(f"hyena: short_filter_order must be at least 1, got {short_filter_order}")
         D = site.width
         self.width, self.order, self.l_max, self.gain = D, order, site.length, site.gain
-        self.in_proj = nn.Linear(D, (order + 1) * D)
+        self.in_proj = Linear(D, (order + 1) * D)
         self.short_filter = nn.Conv1d(
             (order + 1) * D, (order + 1) * D, short_filter_order, groups=(order + 1) * D, padding=short_filter_order - 1
         )
@@ -87,7 +88,7 @@ class Hyena(Mixer):
             decays=(math.log(target) / slow_decay_pct, math.log(target) / fast_decay_pct),
             shift=shift,
         )
-        self.out_proj = nn.Linear(D, D)
+        self.out_proj = Linear(D, D)
         self.reset_parameters(layer=site.layer, depth=site.depth)
 
     def forward(
@@ -127,7 +128,7 @@ class Hyena(Mixer):
 
     def _short(self, u: Float[Tensor, "B T E"], mask: Tensor | None, state: State | None) -> Float[Tensor, "B T E"]:
         w, before = self.short_filter.weight[:, 0], None if state is None else state["short"]
-        return short_convolution(u, w, self.short_filter.bias, before, mask)
+        return short_convolution(u, w, self.short_filter.bias, before, mask, narrow=True)
 
     def _next(self, state: State, u: Tensor, inputs: list[Tensor], mask: Tensor | None) -> State:
         line, width = torch.cat([state["short"], u.to(state["short"].dtype)], dim=1), state["short"].shape[1]

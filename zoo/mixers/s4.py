@@ -20,6 +20,7 @@ from jaxtyping import Bool, Complex, Float
 from torch import Tensor, nn
 
 from zoo.contract import Hint, Mixer, Site, State, Traits
+from zoo.linear import Linear
 from zoo.mixers import hippo
 from zoo.ops import cauchy
 from zoo.ops.long_convolution import convolve
@@ -82,7 +83,7 @@ class S4(Mixer):
         self.B = nn.Parameter(torch.empty(1, S, M, 2))
         self.C = nn.Parameter(torch.empty(channels, H, M, 2))
         self.D = nn.Parameter(torch.empty(channels, H))
-        self.output = nn.Linear(channels * H, 2 * H)
+        self.output = Linear(channels * H, 2 * H)
         self.register_buffer("l_kernel", torch.zeros((), dtype=torch.long))
         self._read: tuple[Any, int] = (None, 0)
         self._kept: tuple[Any, Any, Dense | None] = (None, None, None)

@@ -23,6 +23,7 @@ from jaxtyping import Bool, Complex, Float
 from torch import Tensor, nn
 
 from zoo.contract import Hint, Mixer, Site, State, Traits
+from zoo.linear import Linear
 from zoo.mixers import hippo
 from zoo.ops import vandermonde
 from zoo.ops.long_convolution import convolve
@@ -92,7 +93,7 @@ class S4D(Mixer):
         self.B = nn.Parameter(torch.empty(S, M, 2))
         self.C = nn.Parameter(torch.empty(H, M, 2))
         self.D = nn.Parameter(torch.empty(H))
-        self.output = nn.Linear(H, 2 * H)
+        self.output = Linear(H, 2 * H)
         self.reset_parameters(layer=site.layer, depth=site.depth)
 
     def forward(
