@@ -23,10 +23,10 @@ from zoo.initialise import fan_in_, residual_scale
 from zoo.mixers.multi_head import split_heads
 from zoo.mixers.short_convolution import ShortConvolution
 from zoo.ops import precision
+from zoo.ops.elementwise import log_sigmoid
 from zoo.ops.linear_attention import linear_attention
 from zoo.ops.linear_attention.naive import repeat
 from zoo.ops.norms import rms
-from zoo.ops.scalar_maps import log_sigmoid
 
 Gate: TypeAlias = Literal["swish", "sigmoid", "relu"]
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"swish": F.silu, "sigmoid": torch.sigmoid, "relu": F.relu}

@@ -18,8 +18,8 @@ from zoo.initialise import fan_in_, residual_scale
 from zoo.linear import Linear
 from zoo.mixers.multi_head import merge_heads, split_heads
 from zoo.ops import precision
+from zoo.ops.elementwise import positive
 from zoo.ops.linear_attention import linear_attention, weighted_mean
-from zoo.ops.scalar_maps import positive
 from zoo.positions import relative
 from zoo.positions.in_attention import no_steps, places
 

@@ -30,3 +30,20 @@ def test_swiglu_far_out():
     y, dg, _ = differentiated(elementwise.swiglu, g, torch.ones(1, 4))
     torch.testing.assert_close(y, torch.tensor([[0.0, 0.0, 90.0, 1e4]]))
     assert bool(dg.isfinite().all())
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("function", ["positive", "log_sigmoid"])
+def test_of_one_number(function, shape, dtype):
+    torch.manual_seed(0)
+    x = (4 * torch.randn(shape)).to(dtype)
+    form, truth = (getattr(module, function) for module in (elementwise, naive))
+    for ours, true in zip(differentiated(form, x), differentiated(truth, x.double()), strict=True):
+        assert float((ours.double() - true).norm()) <= TOLERANCES[dtype] * float(true.norm())
+
+
+def test_what_is_far_from_zero():
+    x = torch.tensor([-1e4, -100.0, 100.0, 1e4])
+    assert torch.equal(elementwise.positive(x), torch.tensor([0.0, 0.0, 101.0, 10001.0]))
+    torch.testing.assert_close(elementwise.log_sigmoid(x), torch.tensor([-1e4, -100.0, 0.0, 0.0]))

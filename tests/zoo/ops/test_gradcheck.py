@@ -18,7 +18,7 @@ import zoo
 import zoo.ops
 from zoo.mixers.fourier import _Fourier, fourier
 from zoo.mixers.rg_lru import BoundedSqrt
-from zoo.ops import norms, scalar_maps
+from zoo.ops import elementwise, norms
 from zoo.ops.attention import attend_naive
 from zoo.ops.attention.compiled import CompiledAttention
 from zoo.ops.attention.fused import in_blocks
@@ -44,8 +44,8 @@ from zoo.ops.delta_rule.wy import WY
 from zoo.ops.diagonal_scan import scan, scan_naive
 from zoo.ops.diagonal_scan.chunked import _Scan
 from zoo.ops.diagonal_scan.compiled import CompiledScan
-from zoo.ops.elementwise import naive as elementwise
-from zoo.ops.elementwise.compiled import CompiledSwiGLU
+from zoo.ops.elementwise import naive as naive_elementwise
+from zoo.ops.elementwise.compiled import CompiledLogSigmoid, CompiledPositive, CompiledSwiGLU
 from zoo.ops.h3 import h3, h3_naive
 from zoo.ops.h3.compiled import CompiledH3
 from zoo.ops.linear.fused import BiasedLinear
@@ -77,8 +77,6 @@ from zoo.ops.random_features.compiled import CompiledFAVOR, CompiledPositiveFeat
 from zoo.ops.random_features.fused import PositiveFeatures
 from zoo.ops.rotation import rotate, rotate_naive
 from zoo.ops.rotation.compiled import CompiledRotation
-from zoo.ops.scalar_maps import naive as naive_maps
-from zoo.ops.scalar_maps.compiled import CompiledLogSigmoid, CompiledPositive
 from zoo.ops.selective_scan import (
     gated_selective_scan,
     gated_selective_scan_naive,
@@ -260,7 +258,7 @@ NAIVE = [
     ("delta_rule", "dplr, resumed", dplr_naive, (q, k, v, a, b, per_channel, S)),
     ("diagonal_scan", "real", scan_naive, (uniform(B, T, D), u, normal(B, D))),
     ("diagonal_scan", "complex", scan_naive, tuple(0.7 * normal(*s, complex_=True) for s in [(B, T, D)] * 2)),
-    ("elementwise", "swiglu", elementwise.swiglu, (vectors, normal(2, 5, 3))),
+    ("elementwise", "swiglu", naive_elementwise.swiglu, (vectors, normal(2, 5, 3))),
     ("h3", "", h3_naive, by_channel),
     ("qkv", "both ways to pair", turned(split_naive), (normal(2, 5, 16),)),
     ("norms", "unit", lambda x: naive_norms.unit(x, 0.3), (vectors,)),
@@ -287,8 +285,8 @@ NAIVE = [
     ("mlstm", "", lambda *x: memory(*mlstm_naive(*x)), (q, k, v, *gates)),
     ("mlstm", "padding", lambda *x: memory(*mlstm_naive(*x, mask=valid)), (q, k, v, *gates)),
     ("rotation", "", lambda x: rotate_naive(x, *turning), (normal(2, 5, 4),)),
-    ("scalar_maps", "positive", naive_maps.positive, (normal(B, 3),)),
-    ("scalar_maps", "log_sigmoid", lambda x: naive_maps.log_sigmoid(x, 0.3), (normal(B, 3),)),
+    ("elementwise", "positive", naive_elementwise.positive, (normal(B, 3),)),
+    ("elementwise", "log_sigmoid", lambda x: naive_elementwise.log_sigmoid(x, 0.3), (normal(B, 3),)),
     ("random_features", "keys", lambda x: positive_naive(x, projection, 1e-3), (normal(1, B, 2, 3),)),
     (
         "random_features",
@@ -408,8 +406,8 @@ BY_HAND = [
     (TiledChannelDecay, "strong", lambda *x: TiledChannelDecay.apply(*x, 0.7), (q, k, v, 100 * per_channel, S)),
     (TiledWY, "", lambda *x: TiledWY.apply(*x[:4], None, x[4]), (q, k, v, beta, S)),
     (TiledWY, "gated", TiledWY.apply, (q, k, v, beta, per_head, S)),
-    (CompiledPositive, "", scalar_maps.positive, (normal(B, 3),)),
-    (CompiledLogSigmoid, "", lambda x: scalar_maps.log_sigmoid(x, 0.3), (normal(B, 3),)),
+    (CompiledPositive, "", elementwise.positive, (normal(B, 3),)),
+    (CompiledLogSigmoid, "", lambda x: elementwise.log_sigmoid(x, 0.3), (normal(B, 3),)),
     (CompiledRotation, "", lambda x: rotate(x, *turning), (normal(2, 5, 4),)),
     (PositiveFeatures, "", lambda x: PositiveFeatures.apply(x, projection, 1e-3, None, None), (normal(1, B, 2, 3),)),
     (CompiledPositiveFeatures, "", lambda x: positive(x, projection, 1e-3), (normal(1, B, 2, 3),)),

@@ -1,5 +1,5 @@
-"""What stands between linear layers, element by element: gates."""
+"""Element by element: gates between linear layers, features that stay positive, and gates that decay."""
 
-from zoo.ops.elementwise.fused import swiglu
+from zoo.ops.elementwise.fused import log_sigmoid, positive, swiglu
 
-__all__ = ["swiglu"]
+__all__ = ["log_sigmoid", "positive", "swiglu"]

@@ -1,6 +1,8 @@
 """`zoo.ops.elementwise` as compiled loops over rows.
 
-swiglu  dg = dy ⊙ u ⊙ σ(g) (1 + g (1 − σ(g))),  du = dy ⊙ SiLU(g)
+swiglu       dg = dy ⊙ u ⊙ σ(g) (1 + g (1 − σ(g))),  du = dy ⊙ SiLU(g)
+positive     dx = dy ⊙ min(y, 1)
+log_sigmoid  dx = c dy ⊙ σ(−x)
 """
 
 from __future__ import annotations
@@ -11,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.ops.bfloat16 import array, narrowed, rows, widened
-from zoo.ops.loops import exp, loop
+from zoo.ops.bfloat16 import narrowed, rows, widened
+from zoo.ops.loops import exp, loop, sigmoid, softplus
 from zoo.ops.precision import widest
 from zoo.ops.threads import run
 
@@ -39,15 +41,54 @@ class CompiledSwiGLU(torch.autograd.Function):
         return dg, du
 
 
-def _over_rows(kernel: Any, *tensors: Tensor) -> None:
-    """`kernel` on tensors (*N, d) as rows, and on a one in the dtype it computes in."""
-    one, arrays = torch.ones(1, dtype=widest(tensors[0])), [rows(x) for x in tensors]
-    run(kernel, len(arrays[0]), array(one), *arrays, grain=GRAIN)
+class CompiledPositive(torch.autograd.Function):
+    """`naive.positive`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y = torch.empty(x.shape, dtype=x.dtype)
+        _over_rows(_positive, x, y)
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        dx = torch.empty(y.shape, dtype=y.dtype)
+        _over_rows(_positive_backward, y, dy, dx)
+        return dx
+
+
+class CompiledLogSigmoid(torch.autograd.Function):
+    """`naive.log_sigmoid`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: float) -> Tensor:
+        y = torch.empty(x.shape, dtype=widest(x))
+        _over_rows(_log_sigmoid, x, y, constant=scale)
+        ctx.save_for_backward(x)
+        ctx.scale = scale
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        dx = torch.empty(x.shape, dtype=x.dtype)
+        _over_rows(_log_sigmoid_backward, x, dy, dx, constant=ctx.scale)
+        return dx, None
+
+
+def _over_rows(kernel: Any, *tensors: Tensor, constant: float = 1) -> None:
+    """`kernel` on a constant in the dtype it computes in, and on tensors (*N, d) as rows."""
+    constants, arrays = torch.tensor([constant], dtype=widest(tensors[0])), [rows(x) for x in tensors]
+    run(kernel, len(arrays[0]), constants, *arrays, grain=GRAIN)
 
 
 @loop
-def _swiglu(start, stop, ones, g, u, y):  # type: ignore[no-untyped-def]
-    d, one = g.shape[1], ones[0]
+def _swiglu(start, stop, constants, g, u, y):  # type: ignore[no-untyped-def]
+    d, one = g.shape[1], constants[0]
     value = np.empty(d, y.dtype)
     for i in range(start, stop):
         gate, up, out = g[i], u[i], y[i]
@@ -59,8 +100,8 @@ def _swiglu(start, stop, ones, g, u, y):  # type: ignore[no-untyped-def]
 
 
 @loop
-def _swiglu_backward(start, stop, ones, g, u, dy, dg, du):  # type: ignore[no-untyped-def]
-    d, one = g.shape[1], ones[0]
+def _swiglu_backward(start, stop, constants, g, u, dy, dg, du):  # type: ignore[no-untyped-def]
+    d, one = g.shape[1], constants[0]
     gate_slope, up_slope = np.empty(d, g.dtype), np.empty(d, g.dtype)
     for i in range(start, stop):
         gate, up, slope, gate_out, up_out = g[i], u[i], dy[i], dg[i], du[i]
@@ -73,3 +114,40 @@ def _swiglu_backward(start, stop, ones, g, u, dy, dg, du):  # type: ignore[no-un
             gate_out[c] = gate_slope[c]
         for c in range(d):
             up_out[c] = up_slope[c]
+
+
+@loop
+def _positive(start, stop, constants, x, y):  # type: ignore[no-untyped-def]
+    zero = constants[0] - constants[0]
+    for i in range(start, stop):
+        of, to = x[i], y[i]
+        for c in range(len(to)):
+            z = widened(of[c])
+            to[c] = narrowed(max(z, zero) + exp(min(z, zero)), to)
+
+
+@loop
+def _positive_backward(start, stop, constants, y, dy, dx):  # type: ignore[no-untyped-def]
+    one = constants[0]
+    for i in range(start, stop):
+        of, slope, to = y[i], dy[i], dx[i]
+        for c in range(len(to)):
+            to[c] = narrowed(widened(slope[c]) * min(widened(of[c]), one), to)
+
+
+@loop
+def _log_sigmoid(start, stop, constants, x, y):  # type: ignore[no-untyped-def]
+    scale = constants[0]
+    for i in range(start, stop):
+        of, to = x[i], y[i]
+        for c in range(len(to)):
+            to[c] = -scale * softplus(-widened(of[c]))
+
+
+@loop
+def _log_sigmoid_backward(start, stop, constants, x, dy, dx):  # type: ignore[no-untyped-def]
+    scale = constants[0]
+    for i in range(start, stop):
+        of, slope, to = x[i], dy[i], dx[i]
+        for c in range(len(to)):
+            to[c] = narrowed(scale * slope[c] * sigmoid(-widened(of[c])), to)

@@ -16,3 +16,21 @@ def swiglu(g: Float[Tensor, "*N F"], u: Float[Tensor, "*N F"]) -> Float[Tensor, 
     from zoo.ops.elementwise.compiled import CompiledSwiGLU  # loads numba
 
     return CompiledSwiGLU.apply(g, u)
+
+
+def positive(x: Float[Tensor, "*N F"]) -> Float[Tensor, "*N F"]:
+    """See `naive.positive`."""
+    if not compiled.passes(x):
+        return naive.positive(x)
+    from zoo.ops.elementwise.compiled import CompiledPositive  # loads numba
+
+    return CompiledPositive.apply(x)
+
+
+def log_sigmoid(x: Float[Tensor, "*N F"], scale: float = 1.0) -> Float[Tensor, "*N F"]:
+    """See `naive.log_sigmoid`."""
+    if not compiled.passes(x):
+        return naive.log_sigmoid(x, scale)
+    from zoo.ops.elementwise.compiled import CompiledLogSigmoid  # loads numba
+
+    return CompiledLogSigmoid.apply(x, scale)
