@@ -12,6 +12,14 @@ from zoo.sizing import _FORMULAS
 pytestmark = pytest.mark.skipif(not compiled.available(), reason="needs numba")
 
 B, H, K, V = 2, 4, 8, 6
+TILES = compiled.has_tiles()
+
+
+def pretend(monkeypatch, tiles):
+    """To choose as a CPU with or without matrix tiles; loops use none where there are none."""
+    monkeypatch.setattr(compiled, "has_tiles", lambda: tiles)
+    if not TILES:
+        monkeypatch.setattr(compiled, "multiplies", lambda *tensors: False)
 
 
 def inputs(T, S, G=H, dtype=torch.float64):
@@ -67,7 +75,7 @@ def test_more_heads_of_values_than_of_keys():
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 0.01)])
 def test_precision(dtype, tolerance, causal, tiles, monkeypatch):
     """With matrix tiles torch's kernel runs forward where keys are as wide as values, and its lse serves backward."""
-    monkeypatch.setattr(compiled, "has_tiles", lambda: tiles)
+    pretend(monkeypatch, tiles)
     q, k, v = inputs(300, 300, 2, dtype)
     v = v.detach().repeat(1, 1, 1, 2)[..., :K].requires_grad_()
     assert flash.serves(q, k, v, causal) == (tiles and dtype is torch.bfloat16)
@@ -78,7 +86,7 @@ def test_precision(dtype, tolerance, causal, tiles, monkeypatch):
 @pytest.mark.parametrize("learned", [False, True])
 def test_a_bias_in_bfloat16(learned, tiles, monkeypatch):
     """Where a bias is learned it has a gradient; where not, torch's kernel takes it with matrix tiles."""
-    monkeypatch.setattr(compiled, "has_tiles", lambda: tiles)
+    pretend(monkeypatch, tiles)
     q, k, v = inputs(140, 140, dtype=torch.bfloat16)
     bias = narrowed(140, 140)[0].detach().requires_grad_(learned)
     op, truth = (biased(form, None, True) for form in (attend, attend_naive))
@@ -91,7 +99,7 @@ def test_a_bias_in_bfloat16(learned, tiles, monkeypatch):
 
 @pytest.mark.parametrize("tiles", [False, True])
 def test_bfloat16_on_a_cpu_takes_the_blocks(tiles, monkeypatch):
-    monkeypatch.setattr(compiled, "has_tiles", lambda: tiles)
+    pretend(monkeypatch, tiles)
     q, k, v = inputs(9, 9, dtype=torch.bfloat16)
     v = v.detach().repeat(1, 1, 1, 2)[..., :K]
     assert torch.equal(attend(q, k, v, causal=True), in_blocks(q, k, v, causal=True))
@@ -103,7 +111,7 @@ def test_a_step_counts_the_same_flops_with_and_without_tiles(causal, monkeypatch
     """Budgets of FLOPs are the same on every machine."""
     found = []
     for tiles in (False, True):
-        monkeypatch.setattr(compiled, "has_tiles", lambda tiles=tiles: tiles)
+        pretend(monkeypatch, tiles)
         q, k, v = inputs(300, 300, 2, torch.bfloat16)
         v = v.detach().repeat(1, 1, 1, 2)[..., :K].requires_grad_()
         with FlopCounterMode(display=False, custom_mapping=_FORMULAS) as products, flops.Counter() as ours:
@@ -114,7 +122,7 @@ def test_a_step_counts_the_same_flops_with_and_without_tiles(causal, monkeypatch
 
 def test_large_scores_in_bfloat16_keep_their_gradients(monkeypatch):
     """Scores of some hundreds, rounded to bfloat16, would be off by units; what lies between them and lse is not."""
-    monkeypatch.setattr(compiled, "has_tiles", lambda: True)
+    pretend(monkeypatch, True)
     q, k, v = (x.detach() for x in inputs(200, 200, dtype=torch.bfloat16))
     q, k, v = (20 * q).requires_grad_(), k.requires_grad_(), v.repeat(1, 1, 1, 2)[..., :K].requires_grad_()
     assert max(differences(in_blocks, attend_naive, [q, k, v], causal=True)) < 0.02
