@@ -114,7 +114,8 @@ def summed(norm: nn.Module, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor
         return x, norm(x)
     if isinstance(norm, LayerNorm | RMSNorm):
         return norm.after(x, y)
-    return x + y, norm(x + y)
+    s = x + y
+    return s, norm(s)
 
 
 class Wiring(nn.Module):

@@ -36,6 +36,11 @@ def memory(x: Tensor) -> NDArray[Any]:
     return array(x.detach().as_strided((size,), (1,)))
 
 
+def by_step(*tensors: Tensor) -> list[Any]:
+    """Of each (B, H, T, d) its `memory`, and how far rows of the batch, heads and steps lie apart in it."""
+    return [part for x in tensors for part in (memory(x), *x.stride()[:3])]
+
+
 def widened(x: Any) -> Any:
     """The number that an element of `array` stands for."""
     raise NotImplementedError("for loops only")

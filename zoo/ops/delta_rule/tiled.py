@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.ops.bfloat16 import array, memory, widened
+from zoo.ops.bfloat16 import array, by_step, widened
 from zoo.ops.delta_rule.compiled import invert
 from zoo.ops.linear_attention.chunked import LOWEST
 from zoo.ops.linear_attention.tiled import CHUNK, from_start, renew, weights_by_query
@@ -36,7 +36,7 @@ class TiledWY(torch.autograd.Function):
         g = S.new_zeros(B, H, T) if g is None else g.contiguous()
         before, solve, e = v.new_empty(B, H, N, K, V), v.new_empty(B, H, N, CHUNK**2), v.new_empty(B, H, N, CHUNK, V)
         o, last, lowest = v.new_empty(B, T, H, V), torch.empty_like(S), S.new_tensor([LOWEST])
-        rows = [part for x in (q, k, v) for part in (memory(x), *x.stride()[:3])]
+        rows = by_step(q, k, v)
         arrays = [array(x) for x in (beta, g, S, lowest, before, solve, e, o, last)]
         run(_forward, B * H, CHUNK, padded(K), padded(V), ctx.fades, *rows, *arrays)
         ctx.save_for_backward(q, k, beta, g, lowest, before, solve, e)
@@ -50,7 +50,7 @@ class TiledWY(torch.autograd.Function):
         do, dS = do if do.stride(3) == 1 else do.contiguous(), dS.contiguous()
         dq, dk, dv = (q.new_empty(B, T, H, width) for width in (K, K, V))
         db, dg, first = torch.empty_like(beta), torch.empty_like(g), torch.empty_like(dS)
-        rows = [part for x in (q, k, do) for part in (memory(x), *x.stride()[:3])]
+        rows = by_step(q, k, do)
         arrays = [array(x) for x in (beta, g, dS, lowest, before, solve, e, dq, dk, dv, db, dg, first)]
         run(_backward, B * H, CHUNK, padded(K), padded(V), ctx.fades, *rows, *arrays)
         return *(x.transpose(1, 2) for x in (dq, dk, dv)), db, dg if ctx.fades else None, first
@@ -99,9 +99,7 @@ def _forward(  # type: ignore[no-untyped-def]
             renew(beta, b, h, first, steps, b_)
             if renew(g, b, h, first, steps, own):
                 from_start(own, begin, span)
-                weights_by_query(own, lowest[0], weights, span)
-                for s in range(C):
-                    end[s] = weights[(C - 1) * C + s]
+                weights_by_query(own, lowest[0], weights, span, end)
             narrow(S_, state)
             give_matrix(state, width, V, before[b, h, n])
             turn(keys, turned, C, K)
@@ -197,9 +195,7 @@ def _backward(  # type: ignore[no-untyped-def]
                 inverse[i] = of[i]
             if renew(g, b, h, first, steps, own):
                 from_start(own, begin, span)
-                weights_by_query(own, lowest[0], weights, span)
-                for s in range(C):
-                    end[s] = weights[(C - 1) * C + s]
+                weights_by_query(own, lowest[0], weights, span, end)
             kept = begin[C - 1]
             scale_into(errors, b_, C, V, writes)
             narrow(G, after)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.ops.bfloat16 import array, memory, narrowed, widened
+from zoo.ops.bfloat16 import array, by_step, narrowed, widened
 from zoo.ops.linear_attention.chunked import LOWEST, cut, fused
 from zoo.ops.loops import exp, loop
 from zoo.ops.threads import run
@@ -44,7 +44,7 @@ class CompiledHeadDecay(torch.autograd.Function):
         decays = g.new_empty(2, B, G, N, R, C)
         v_, lowest = v if v.stride(3) == 1 else v.contiguous(), g.new_tensor([LOWEST])
         arrays = [array(x) for x in (g, pairs, lowest, weighed, rows, written, decays)]
-        run(_weigh, B * G * N, memory(v_), *v_.stride()[:3], *arrays)
+        run(_weigh, B * G * N, *by_step(v_), *arrays)
         added = (K_.mT @ written.flatten(-2)).contiguous()  # (B, G, N, K, R·V)
         before, final = torch.empty_like(added), torch.empty_like(S, memory_format=torch.contiguous_format)
         arrays = [array(x) for x in (added, decays, S, before, final)]
@@ -66,7 +66,7 @@ class CompiledHeadDecay(torch.autograd.Function):
         dS = decays.new_zeros(B, H, K_.shape[-1], V) if dS is None else dS
         by_head, asked, written = torch.empty_like(rows), torch.empty_like(read), torch.empty_like(read)
         arrays = [array(x) for x in (rows, decays, by_head, asked, written)]
-        run(_part, B * G * N, T, memory(do_), *do_.stride()[:3], *arrays)
+        run(_part, B * G * N, T, *by_step(do_), *arrays)
         told = Q.mT @ asked
         after, first = torch.empty_like(before), torch.empty_like(dS, memory_format=torch.contiguous_format)
         kept = decays.new_empty(B, G, K_.shape[-1], N, R)

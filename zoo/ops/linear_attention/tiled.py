@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.ops.bfloat16 import array, memory, narrowed, widened
+from zoo.ops.bfloat16 import array, by_step, narrowed, widened
 from zoo.ops.linear_attention.chunked import LOWEST
 from zoo.ops.loops import exp, inlined, loop
 from zoo.ops.matrices import (
@@ -67,7 +67,7 @@ class TiledLinearAttention(torch.autograd.Function):
         o, d = v.new_empty(B, T, H, V), S.new_empty(B, H, T)
         constants = S.new_tensor([LOWEST, scale, eps or 0])
         S_, z_ = torch.empty_like(S), torch.empty_like(z)
-        rows = [part for x in (q, k, v) for part in (memory(x), *x.stride()[:3])]
+        rows = by_step(q, k, v)
         arrays = [array(x) for x in (g, S, z, constants, before, z_before, o, d, S_, z_)]
         run(_forward, B * H, CHUNK, padded(K), padded(V), ctx.mean, ctx.fades, *rows, *arrays)
         ctx.save_for_backward(q, k, v, g, before, z_before, constants, *((o, d) if ctx.mean else ()))
@@ -83,7 +83,7 @@ class TiledLinearAttention(torch.autograd.Function):
         dq, dk, dv = (x.new_empty(B, T, H, x.shape[3]) for x in (q, k, v))
         dg, dS, dz = torch.empty_like(g), dS.contiguous(), dz.contiguous()
         first, z_first = torch.empty_like(dS), torch.empty_like(dz)
-        rows = [part for x in (q, k, v, do) for part in (memory(x), *x.stride()[:3])]
+        rows = by_step(q, k, v, do)
         tensors = g, dS, dz, constants, before, z_before, o, d, dq, dk, dv, dg, first, z_first
         arrays = [array(x) for x in tensors]
         run(_backward, B * H, CHUNK, padded(K), padded(V), ctx.mean, ctx.fades, *rows, *arrays)
@@ -114,8 +114,8 @@ def from_start(own, start, span):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def weights_by_query(own, lowest, weights, span):  # type: ignore[no-untyped-def]
-    """Γ at [t, s], whose last row is E."""
+def weights_by_query(own, lowest, weights, span, end):  # type: ignore[no-untyped-def]
+    """Γ at [t, s], and its last row, E."""
     C = len(own)
     span[:] = lowest
     for t in range(C):
@@ -125,6 +125,8 @@ def weights_by_query(own, lowest, weights, span):  # type: ignore[no-untyped-def
         span[t] = 0
         for s in range(C):
             row[s] = exp(span[s])
+    for s in range(C):
+        end[s] = weights[(C - 1) * C + s]
 
 
 @inlined
@@ -173,9 +175,7 @@ def _forward(  # type: ignore[no-untyped-def]
             take(v, b * v_b + h * v_h + first * v_t, v_t, steps, width, C, values, V)
             if renew(g, b, h, first, steps, own):
                 from_start(own, begin, span)
-                weights_by_query(own, lowest, weights, span)
-                for s in range(C):
-                    end[s] = weights[(C - 1) * C + s]
+                weights_by_query(own, lowest, weights, span, end)
             narrow(S_, state)
             give_matrix(state, width, V, before[b, h, n])
             turn(keys, turned, C, K)
