@@ -32,9 +32,28 @@ def available() -> bool:
 
 @cache
 def has_tiles() -> bool:
-    """Whether this CPU multiplies bfloat16 matrices tile by tile (AMX), and Linux lets this process do so."""
+    """Whether this CPU multiplies bfloat16 matrices tile by tile (AMX), and Linux lets this process do so.
+
+    `ZOOBENCH_TILES=0` leaves them to torch.
+    """
     probe, ask = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_init_amx"))
-    return bool(probe and ask and probe() and ask())
+    return os.environ.get("ZOOBENCH_TILES", "1") != "0" and bool(probe and ask and probe() and ask())
+
+
+@cache
+def _can(instructions: str) -> bool:
+    probe = getattr(torch.cpu, f"_is_{instructions}_supported", None)
+    return bool(probe and probe())
+
+
+def unit(dtype: torch.dtype) -> str | None:
+    """What compiled loops multiply matrices on, see `zoo.ops.products`: "matrix tiles", "vectors", or None where slow.
+
+    A block of sums needs more registers than CPUs without AVX-512 have.
+    """
+    if dtype is torch.bfloat16:
+        return "matrix tiles" if has_tiles() else "vectors" if _can("avx512_bf16") else None
+    return "vectors" if dtype is torch.float32 and _can("avx512") else None
 
 
 def serves(*tensors: Tensor | None) -> bool:
@@ -49,13 +68,14 @@ def passes(*tensors: Tensor | None) -> bool:
     return available() and there[0].numel() > FEW and all(t.device.type == "cpu" and t.dtype in KINDS for t in there)
 
 
-def multiplies(*tensors: Tensor | None) -> bool:
-    """Whether compiled loops can multiply these in bfloat16 on matrix tiles: see `zoo.ops.tiles`.
+def multiplies(dtype: torch.dtype, *tensors: Tensor | None) -> bool:
+    """Whether compiled loops can multiply what these hold in `dtype`, fast: see `unit`.
 
     Not while FLOPs are counted: torch's counter sees products of torch alone.
     """
     there = [t for t in tensors if t is not None]
-    return all(t.device.type == "cpu" for t in there) and not flops.counting() and available() and has_tiles()
+    free = all(t.device.type == "cpu" for t in there) and not flops.counting()
+    return free and available() and unit(dtype) is not None
 
 
 def array(x: Tensor) -> NDArray[Any]:

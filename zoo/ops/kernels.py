@@ -192,5 +192,6 @@ def report() -> list[tuple[str, str, str]]:
         status = "turned off by ZOOBENCH_COMPILED=0" if installed("numba") else "not installed; pip install numba"
     rows.append(("recurrences", "loops compiled by numba", status))
     if compiled.available():
-        status = "used in bfloat16" if compiled.has_tiles() else "this CPU has none"
-    return [*rows, ("attention, recurrences", "matrix tiles (AMX) in such loops", status)]
+        units = {name: compiled.unit(dtype) for name, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32))}
+        status = ", ".join(f"{name} on {unit}" for name, unit in units.items() if unit) or "this CPU has no fast ones"
+    return [*rows, ("attention, recurrences", "products in such loops", status)]

@@ -12,15 +12,18 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from numba import config, njit, types
 from numba.core.codegen import get_host_cpu_features
 from numba.extending import overload
 
 from zoo.ops import compiled
 
-if getattr(config, "CPU_FEATURES", None) is None and compiled.has_tiles():
-    # LLVM fills half a register, as older CPUs slow down where whole ones are in use; those with tiles do not.
-    config.CPU_FEATURES = get_host_cpu_features() + ",-prefer-256-bit"  # type: ignore[attr-defined]
+if getattr(config, "CPU_FEATURES", None) is None and compiled.unit(torch.bfloat16):
+    # LLVM fills half a register, as older CPUs slow down where whole ones are in use; those with bfloat16 do not.
+    # Whether there are tiles is among the features, as loops in the cache are told apart by them.
+    asked = ",-prefer-256-bit" + ("" if compiled.has_tiles() else ",-amx-tile,-amx-bf16")
+    config.CPU_FEATURES = get_host_cpu_features() + asked  # type: ignore[attr-defined]
 
 FAST = {"nnan", "nsz", "arcp", "contract", "afn", "reassoc"}
 """LLVM's fast-math flags but `ninf`: infinities stay what they are."""

@@ -1,4 +1,4 @@
-"""What compiled loops do with matrices besides multiplying them (`zoo.ops.tiles`).
+"""What compiled loops do with matrices besides multiplying them (`zoo.ops.products`).
 
 Matrices are flat arrays, rows `across` apart, in which a narrower one stands before zeros. Those in the dtype of
 products may be bfloat16, see `zoo.ops.bfloat16`.
@@ -27,6 +27,15 @@ def give(x, steps, width, across, factor, to, b, first, h):  # type: ignore[no-u
         row, out = x[t * across : t * across + width], to[b, first + t, h]
         for c in range(len(out)):
             out[c] = narrowed(factor * widened(row[c]), out)
+
+
+@inlined
+def put(x, steps, width, across, to, at, step):  # type: ignore[no-untyped-def]
+    """`steps` rows of x (C, across) to memory, `step` apart: the way back from `take`."""
+    for t in range(steps):
+        row, out = x[t * across : t * across + width], to[at + t * step : at + t * step + width]
+        for c in range(len(row)):
+            out[c] = narrowed(widened(row[c]), out)
 
 
 @inlined

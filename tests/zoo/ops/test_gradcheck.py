@@ -22,6 +22,7 @@ from zoo.ops import elementwise, norms
 from zoo.ops.attention import attend_naive
 from zoo.ops.attention.compiled import CompiledAttention
 from zoo.ops.attention.fused import in_blocks
+from zoo.ops.attention.tiled import TiledAttention
 from zoo.ops.cauchy import (
     accumulate,
     advance,
@@ -328,6 +329,8 @@ NAIVE = [
 
 # Each autograd.Function, and the names of its cases.
 BY_HAND = [
+    (TiledAttention, "causal", lambda *x: TiledAttention.apply(*x, True, 0.7), (q, k, v)),
+    (TiledAttention, "shared keys", lambda *x: TiledAttention.apply(*x, False, 0.7), (q, k[:, :1], v[:, :1])),
     (
         CompiledAttention,
         "causal, fewer keys' heads",

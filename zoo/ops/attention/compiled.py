@@ -3,9 +3,8 @@
     s = scale q kᵀ + bias,    lse = log Σ e^s,    p = e^{s − lse},    y = p v
 
 Only the scores of one block exist at a time, and of causal attention only those up to its last query (as in Dao et al.
-2022, arXiv:2205.14135, which cuts keys into blocks as well). Where there are matrix tiles, plain scores go to `tiled`;
-if they are few, to torch's own kernel of that kind forward (`flash`) and to blocks back. Kept are lse and y; the
-backward pass makes s again:
+2022, arXiv:2205.14135, which cuts keys into blocks as well). Where there are matrix tiles, plain scores go to torch's
+own kernel of that kind forward (`flash`) and to blocks back. Kept are lse and y; the backward pass makes s again:
 
     dp = dy vᵀ,    ds = p (dp − Σ dy y),    dq = scale ds k,    dk = scale dsᵀ q,    dv = pᵀ dy
 
@@ -27,7 +26,7 @@ import torch
 from torch import Tensor
 
 from zoo.ops import flops, kernels
-from zoo.ops.attention import flash, tiled
+from zoo.ops.attention import flash
 from zoo.ops.bfloat16 import array, narrowed, widened
 from zoo.ops.loops import exp, inlined, loop, rank, ranked
 from zoo.ops.precision import full, wide
@@ -61,9 +60,8 @@ class CompiledAttention(torch.autograd.Function):
         exact = visible is None and bias is None and flash.serves(q, k, v, causal)
         ctx.options = groups, causal, scale, exact
         if exact:
-            on_tiles = tiled.serves(q, k, v)
-            kernels.ran("attention", "matrix tiles" if on_tiles else "torch flash forward, compiled blocks back")
-            y, lse = (tiled if on_tiles else flash).attend(q, k, v, causal, scale)
+            kernels.ran("attention", "torch flash forward, compiled blocks back")
+            y, lse = flash.attend(q, k, v, causal, scale)
             ctx.save_for_backward(q, k, v, visible, bias, lse, y)
             return y
         kernels.ran("attention", "compiled blocks")
@@ -86,8 +84,6 @@ class CompiledAttention(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, visible, bias, lse, y = ctx.saved_tensors
         groups, causal, scale, exact = ctx.options
-        if exact and tiled.serves(q, k, v):
-            return *tiled.gradients(q, k, v, y, lse, dy, causal, scale), *[None] * 5
         (N, R, T, _), S = q.shape, k.shape[1]
         dy, dq = dy.contiguous(), torch.empty_like(q)
         room = torch.empty_like if T else torch.zeros_like  # the first block fills it

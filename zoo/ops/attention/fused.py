@@ -1,4 +1,4 @@
-"""Softmax attention by torch's fused kernels, or in bfloat16 on a CPU by blocks of products and compiled passes."""
+"""Softmax attention by compiled loops, by blocks of products and compiled passes, or by torch's fused kernels."""
 
 from __future__ import annotations
 
@@ -23,11 +23,20 @@ def attend(
 ) -> Float[Tensor, "B H T V"]:
     """See `naive.attend`.
 
-    In bfloat16 on a CPU torch's kernel has a slow backward pass: plain scores take `compiled.py`. Without matrix tiles
-    it is slower than plain matmuls, so that everything takes the blocks, or the matmuls where there is no numba. So
-    does a bias that is learned, which no such kernel has a gradient for.
+    Plain scores take `tiled.py` where loops multiply fast. What is left in bfloat16 on a CPU takes blocks: torch's
+    kernel has a slow backward pass there, without matrix tiles one slower than plain matmuls, which serve where there
+    is no numba. So does a bias that is learned, which no such kernel has a gradient for; with tiles other extras stay
+    with torch.
     """
     plain = visible is None and bias is None
+    if plain and compiled.multiplies(q.dtype, q, k, v):
+        from zoo.ops.attention import tiled  # loads numba
+
+        G = max(k.shape[1], v.shape[1])
+        shared, scale_ = (naive.shared(k, G), naive.shared(v, G)), q.shape[3] ** -0.5 if scale is None else scale
+        if tiled.serves(q, *shared, causal):
+            kernels.ran("attention", f"compiled, on {compiled.unit(q.dtype)}")
+            return tiled.TiledAttention.apply(q, *shared, causal, scale_)
     learned = bias is not None and bias.requires_grad
     if q.device.type == "cpu" and q.dtype is torch.bfloat16:
         if compiled.serves() and k.dtype is v.dtype is q.dtype and (plain or learned or not compiled.has_tiles()):

@@ -1,4 +1,4 @@
-"""Plain softmax attention in loops on matrix tiles, forward and back (Dao 2023, arXiv:2307.08691, algorithms 1 and 2).
+"""Plain softmax attention in loops that multiply, forward and back (Dao 2023, arXiv:2307.08691, algorithms 1 and 2).
 
 For a block of queries and one of keys, all transposed so that keys are rows and no row has to be summed:
 
@@ -9,71 +9,97 @@ with m' the m before; at the end y = o / l and lse = m + ln l. Backward, with bl
     pᵀ = e^{sᵀ − lse},    dpᵀ = v dyᵀ,    dsᵀ = scale pᵀ (dpᵀ − δ),    δ = Σ dy y
     dv += pᵀ dy,    dk += dsᵀ q,    dqᵀ += kᵀ dsᵀ
 
-Scores, p and ds exist for one pair of blocks at a time, in the caches and in float32; products (`zoo.ops.tiles`) read
-them rounded, and sum in float32. Threads take heads of keys.
+Scores, p and ds exist for one pair of blocks at a time, in the caches and in float32. Products, see
+`zoo.ops.products`, read them rounded and sum in float32. Threads take heads of keys.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from numba import types
+from numba.extending import overload
 from torch import Tensor
 
 from zoo.ops import compiled
-from zoo.ops.bfloat16 import memory, widened
+from zoo.ops.bfloat16 import by_step, widened
 from zoo.ops.loops import exp2, inlined, loop
-from zoo.ops.matrices import give, take
+from zoo.ops.matrices import put, take
 from zoo.ops.precision import widest
+from zoo.ops.products import enter, leave, padded, product, room, rounded, turn, turn_back, weave, woven
 from zoo.ops.threads import run
-from zoo.ops.tiles import enter, leave, narrow, padded, product, room, turn, turn_back, weave
 
-QUERIES = KEYS = 128
-"""Of a block."""
-
-
-def serves(q: Tensor, k: Tensor, v: Tensor) -> bool:
-    """Whether there are tiles, and blocks would not be half empty."""
-    return compiled.multiplies(q, k, v) and 2 * min(q.shape[2], k.shape[1]) > QUERIES
+LEAST = 64
+"""Queries and keys, of which there are more."""
 
 
-def attend(
-    q: Float[Tensor, "N R T K"], k: Float[Tensor, "N S K"], v: Float[Tensor, "N S V"], causal: bool, scale: float
-) -> tuple[Float[Tensor, "N R T V"], Float[Tensor, "N R T"]]:
-    """y in the dtype of products, which q, k and v have, and lse, of R query heads to a head of keys."""
-    (N, R, T, K), V = q.shape, v.shape[2]
-    y, lse = q.new_empty(N * R, T, 1, V), torch.empty(N, R, T, dtype=widest(q))
-    factors = lse.new_tensor([scale, scale / math.log(2), torch.finfo(lse.dtype).min / 4])
-    rows = [memory(x.contiguous()) for x in (q, k, v)]
-    run(_attend, N, R, padded(K), padded(V), causal, k.shape[1], K, *rows, factors, y, lse)
-    return y.view(N, R, T, V), lse
+def side(kind: Any) -> int:
+    """Queries and keys of a block: products on tiles are worth larger ones, half of which is blind at the diagonal."""
+    raise NotImplementedError("for loops only")
 
 
-def gradients(
-    q: Float[Tensor, "N R T K"],
-    k: Float[Tensor, "N S K"],
-    v: Float[Tensor, "N S V"],
-    y: Float[Tensor, "N R T V"],
-    lse: Float[Tensor, "N R T"],
-    dy: Float[Tensor, "N R T V"],
-    causal: bool,
-    scale: float,
-) -> tuple[Float[Tensor, "N R T K"], Float[Tensor, "N S K"], Float[Tensor, "N S V"]]:
-    """Gradients by q, k and v, in the dtype of products, which all but `lse` have; where causal, T = S."""
-    (N, R, T, K), (_, S, V) = q.shape, v.shape
-    dq, dk, dv = (x.new_empty(n, steps, 1, d) for x, n, steps, d in ((q, N * R, T, K), (k, N, S, K), (v, N, S, V)))
-    factors = lse.new_tensor([scale, scale / math.log(2), 1 / math.log(2)])
-    rows = [memory(x.contiguous()) for x in (q, k, v, y, dy)]
-    run(_gradients, N, R, padded(K), padded(V), causal, *rows, lse.contiguous(), factors, dq, dk, dv)
-    return dq.view(q.shape), dk.view(k.shape), dv.view(v.shape)
+@overload(side)
+def _side(kind: Any) -> Any:
+    return _long if kind.dtype == types.uint16 else _short
+
+
+def _long(kind: Any) -> int:
+    return 128
+
+
+def _short(kind: Any) -> int:
+    return 64
+
+
+def serves(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> bool:
+    """Whether compiled loops multiply these fast, every query sees a key, and blocks would not be half empty."""
+    (T, S), same = (q.shape[2], k.shape[2]), q.dtype is k.dtype is v.dtype
+    return same and compiled.multiplies(q.dtype, q, k, v) and (S >= T or not causal) and min(T, S) > LEAST
+
+
+class TiledAttention(torch.autograd.Function):
+    """`naive.attend` of plain scores: y (B, H, T, V), which lies in memory as (B, T, H, V), from q (B, H, T, K), k
+    (B, G, S, K) and v (B, G, S, V), all in the dtype of products; where causal, the last query sees all keys.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> Tensor:
+        (B, H, T, K), (_, G, S, V) = q.shape, v.shape
+        ctx.options = causal, scale
+        q, k, v = (x if x.stride(3) == 1 else x.contiguous() for x in (q, k, v))
+        y, lse = q.new_empty(B, T, H, V).transpose(1, 2), torch.empty(B, H, T, dtype=widest(q))
+        factors = lse.new_tensor([scale, scale / math.log(2), torch.finfo(lse.dtype).min / 4])
+        run(_attend, B * G, padded(K), padded(V), causal, K, V, G, S, *by_step(q, k, v, y), factors, lse)
+        ctx.save_for_backward(q, k, v, y, lse)
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, y, lse = ctx.saved_tensors
+        (B, *_, K), (_, G, S, V) = q.shape, v.shape
+        causal, scale = ctx.options
+        dy = dy if dy.stride(3) == 1 else dy.contiguous()
+        dq, dk, dv = (x.new_empty(x.shape) for x in (q, k, v))
+        factors = lse.new_tensor([scale, scale / math.log(2), 1 / math.log(2)])
+        steps = by_step(q, k, v, y, dy, dq, dk, dv)
+        run(_gradients, B * G, padded(K), padded(V), causal, K, V, G, S, *steps, lse, factors)
+        return dq, dk, dv, None, None
 
 
 @loop
-def _attend(start, stop, R, K, V, causal, S, depth, q, k, v, factors, y, lse):  # type: ignore[no-untyped-def]
-    """K and V are padded."""
-    T, width, blocks, ahead = lse.shape[2], y.shape[3], -(-lse.shape[2] // QUERIES), -(-S // KEYS)
+def _attend(  # type: ignore[no-untyped-def]
+    start, stop, K, V, causal, depth, width, G, S, q, q_b, q_h, q_t, k, k_b, k_h, k_t, v, v_b, v_h, v_t,
+    y, y_b, y_h, y_t, factors, lse,
+):  # fmt: skip
+    """K and V are padded; `depth` and `width` are not."""
+    _, H, T = lse.shape
+    QUERIES = KEYS = side(q)
+    R, blocks, ahead = H // G, -(-T // QUERIES), -(-S // KEYS)
+    past = S - T if causal else 0
     scale, steep, lowest = factors[0], factors[1], factors[2]
     one = scale / scale
     # Of all keys of a head, block by block; then of a block of queries, and of a pair of blocks.
@@ -84,27 +110,27 @@ def _attend(start, stop, R, K, V, causal, S, depth, q, k, v, factors, y, lse):  
     )  # fmt: skip
     p, p_, p_right = room(KEYS * QUERIES, lse), room(KEYS * QUERIES, q), room(KEYS * QUERIES, q)
     setup = enter(q)
-    for n in range(start, stop):
-        for b in range(ahead):
-            j, x, z = b * KEYS, b * KEYS * K, b * V * KEYS
+    for item in range(start, stop):
+        b, g = item // G, item % G
+        for block in range(ahead):
+            j, x, z = block * KEYS, block * KEYS * K, block * V * KEYS
             steps = min(KEYS, S - j)
-            take(k, (n * S + j) * depth, depth, steps, depth, KEYS, k_[x : x + KEYS * K], K)
-            take(v, (n * S + j) * width, width, steps, width, KEYS, wide[: KEYS * V], V)
-            weave(wide[: KEYS * V], right[: KEYS * V], KEYS, V)
-            turn_back(right[: KEYS * V], v_turned[z : z + V * KEYS], KEYS, V)
+            take(k, b * k_b + g * k_h + j * k_t, k_t, steps, depth, KEYS, k_[x : x + KEYS * K], K)
+            take(v, b * v_b + g * v_h + j * v_t, v_t, steps, width, KEYS, wide[: KEYS * V], V)
+            turn_back(woven(wide[: KEYS * V], right[: KEYS * V], KEYS, V), v_turned[z : z + V * KEYS], KEYS, V)
         for at in range(R * blocks):
-            r, t = at // blocks, at % blocks * QUERIES
+            h, t = g * R + at // blocks, at % blocks * QUERIES
             steps = min(QUERIES, T - t)
-            take(q, ((n * R + r) * T + t) * depth, depth, steps, depth, QUERIES, wide[: QUERIES * K], K)
+            take(q, b * q_b + h * q_h + t * q_t, q_t, steps, depth, QUERIES, wide[: QUERIES * K], K)
             turn(wide[: QUERIES * K], q_turned, QUERIES, K)
             top[:], total[:] = lowest, 0
-            for b in range(min(ahead, t // KEYS + 1) if causal else ahead):
-                j, x, z = b * KEYS, b * KEYS * K, b * V * KEYS
+            for block in range(min(ahead, (t + QUERIES - 1 + past) // KEYS + 1) if causal else ahead):
+                j, x, z = block * KEYS, block * KEYS * K, block * V * KEYS
                 product(k_[x : x + KEYS * K], q_turned, p, KEYS, QUERIES, K, False)
                 before[:] = top
                 for key in range(KEYS):
                     row = p[key * QUERIES : key * QUERIES + QUERIES]
-                    blind = QUERIES if key >= S - j else key - t + j if causal else 0
+                    blind = QUERIES if key >= S - j else key + j - t - past if causal else 0
                     for i in range(min(blind, QUERIES)):
                         row[i] = lowest
                     for i in range(QUERIES):
@@ -118,35 +144,39 @@ def _attend(start, stop, R, K, V, causal, S, depth, q, k, v, factors, y, lse):  
                     for i in range(QUERIES):
                         row[i] = exp2(row[i] - top[i])
                         total[i] += row[i]
-                narrow(p, p_)
-                weave(p_, p_right, KEYS, QUERIES)
-                if b > 0:
+                if block > 0:
                     for f in range(V):
                         row = o[f * QUERIES : f * QUERIES + QUERIES]
                         for i in range(QUERIES):
                             row[i] *= before[i]
-                product(v_turned[z : z + V * KEYS], p_right, o, V, QUERIES, KEYS, b > 0)
+                weights = woven(rounded(p, p_), p_right, KEYS, QUERIES)
+                product(v_turned[z : z + V * KEYS], weights, o, V, QUERIES, KEYS, block > 0)
             for i in range(steps):
-                lse[n, r, t + i] = top[i] * scale / steep + np.log(total[i])
+                lse[b, h, t + i] = top[i] * scale / steep + np.log(total[i])
             for i in range(QUERIES):
                 total[i] = one / total[i]
             for f in range(V):
                 row = o[f * QUERIES : f * QUERIES + QUERIES]
                 for i in range(QUERIES):
                     row[i] *= total[i]
-            narrow(o, wide[: V * QUERIES])
-            weave(wide[: V * QUERIES], right[: V * QUERIES], V, QUERIES)
-            turn_back(right[: V * QUERIES], narrow_[: V * QUERIES], V, QUERIES)
-            give(narrow_, steps, width, V, one, y, n * R + r, t, 0)
+            means = woven(rounded(o, wide[: V * QUERIES]), right[: V * QUERIES], V, QUERIES)
+            turn_back(means, narrow_[: V * QUERIES], V, QUERIES)
+            put(narrow_, steps, width, V, y, b * y_b + h * y_h + t * y_t, y_t)
     leave(setup, q)
 
 
 @loop
-def _gradients(start, stop, R, K, V, causal, q, k, v, y, dy, lse, factors, dq, dk, dv):  # type: ignore[no-untyped-def]
-    """K and V are padded."""
-    T, S, depth, width = lse.shape[2], dk.shape[1], dk.shape[3], dv.shape[3]
+def _gradients(  # type: ignore[no-untyped-def]
+    start, stop, K, V, causal, depth, width, G, S, q, q_b, q_h, q_t, k, k_b, k_h, k_t, v, v_b, v_h, v_t,
+    y, y_b, y_h, y_t, dy, dy_b, dy_h, dy_t, dq, dq_b, dq_h, dq_t, dk, dk_b, dk_h, dk_t, dv, dv_b, dv_h, dv_t,
+    lse, factors,
+):  # fmt: skip
+    """K and V are padded; `depth` and `width` are not."""
+    _, H, T = lse.shape
+    QUERIES = KEYS = side(q)
+    R, blocks = H // G, -(-T // QUERIES)
     scale, steep, log2e = factors[0], factors[1], factors[2]
-    one, blocks = scale / scale, -(-T // QUERIES)
+    past = S - T if causal else 0
     # Of all queries to a head of keys, block by block.
     q_right, q_turned = room(R * blocks * QUERIES * K, q), room(R * blocks * QUERIES * K, q)
     dy_right, dy_turned = room(R * blocks * QUERIES * V, q), room(R * blocks * QUERIES * V, q)
@@ -163,30 +193,31 @@ def _gradients(start, stop, R, K, V, causal, q, k, v, y, dy, lse, factors, dq, d
     )
     ds_right = room(KEYS * QUERIES, q)
     setup = enter(q)
-    for n in range(start, stop):
+    for item in range(start, stop):
+        b, g = item // G, item % G
         for at in range(R * blocks):
-            r, t = at // blocks, at % blocks * QUERIES
-            steps, row, x, z = min(QUERIES, T - t), (n * R + r) * T + t, at * QUERIES * K, at * QUERIES * V
-            take(q, row * depth, depth, steps, depth, QUERIES, k_, K)
+            h, t = g * R + at // blocks, at % blocks * QUERIES
+            steps, x, z = min(QUERIES, T - t), at * QUERIES * K, at * QUERIES * V
+            result, change = b * y_b + h * y_h + t * y_t, b * dy_b + h * dy_h + t * dy_t
+            take(q, b * q_b + h * q_h + t * q_t, q_t, steps, depth, QUERIES, k_, K)
             turn(k_, q_turned[x : x + QUERIES * K], QUERIES, K)
             weave(k_, q_right[x : x + QUERIES * K], QUERIES, K)
-            take(dy, row * width, width, steps, width, QUERIES, v_, V)
+            take(dy, change, dy_t, steps, width, QUERIES, v_, V)
             turn(v_, dy_turned[z : z + QUERIES * V], QUERIES, V)
             weave(v_, dy_right[z : z + QUERIES * V], QUERIES, V)
             for i in range(steps):
-                norm[at * QUERIES + i] = log2e * lse[n, r, t + i]
-                of = slice((row + i) * width, (row + i + 1) * width)
-                delta[at * QUERIES + i] = _dot(dy[of], y[of], scale - scale)
+                norm[at * QUERIES + i] = log2e * lse[b, h, t + i]
+                row, drow = result + i * y_t, change + i * dy_t
+                delta[at * QUERIES + i] = _dot(y[row : row + width], dy[drow : drow + width], scale - scale)
             for i in range(steps, QUERIES):
                 norm[at * QUERIES + i], delta[at * QUERIES + i] = np.inf, 0
         for j in range(0, S, KEYS):
             steps, fresh = min(KEYS, S - j), True
-            take(k, (n * S + j) * depth, depth, steps, depth, KEYS, k_, K)
-            take(v, (n * S + j) * width, width, steps, width, KEYS, v_, V)
-            weave(k_, k_right, KEYS, K)
-            turn_back(k_right, k_turned, KEYS, K)
+            take(k, b * k_b + g * k_h + j * k_t, k_t, steps, depth, KEYS, k_, K)
+            take(v, b * v_b + g * v_h + j * v_t, v_t, steps, width, KEYS, v_, V)
+            turn_back(woven(k_, k_right, KEYS, K), k_turned, KEYS, K)
             for at in range(R * blocks):
-                ahead, x, z = at % blocks * QUERIES - j, at * QUERIES * K, at * QUERIES * V
+                ahead, x, z = at % blocks * QUERIES + past - j, at * QUERIES * K, at * QUERIES * V
                 if not causal or ahead > -QUERIES:
                     product(k_, q_turned[x : x + QUERIES * K], p, KEYS, QUERIES, K, False)
                     product(v_, dy_turned[z : z + QUERIES * V], dp, KEYS, QUERIES, V, False)
@@ -197,21 +228,19 @@ def _gradients(start, stop, R, K, V, causal, q, k, v, y, dy, lse, factors, dq, d
                             slice(at * QUERIES, at * QUERIES + QUERIES),
                         )
                         _slopes(p[of], dp[of], norm[to], delta[to], steep, scale, min(blind, QUERIES))
-                    narrow(p, p_)
-                    narrow(dp, ds_)
-                    weave(ds_, ds_right, KEYS, QUERIES)
-                    product(p_, dy_right[z : z + QUERIES * V], dv_, KEYS, V, QUERIES, not fresh)
-                    product(ds_, q_right[x : x + QUERIES * K], dk_, KEYS, K, QUERIES, not fresh)
-                    product(k_turned, ds_right, dq_turned[x : x + QUERIES * K], K, QUERIES, KEYS, j > 0)
+                    weights, slopes = rounded(p, p_), rounded(dp, ds_)
+                    product(weights, dy_right[z : z + QUERIES * V], dv_, KEYS, V, QUERIES, not fresh)
+                    product(slopes, q_right[x : x + QUERIES * K], dk_, KEYS, K, QUERIES, not fresh)
+                    across = woven(slopes, ds_right, KEYS, QUERIES)
+                    product(k_turned, across, dq_turned[x : x + QUERIES * K], K, QUERIES, KEYS, j > 0)
                     fresh = False
-            give(dk_, steps, depth, K, one, dk, n, j, 0)
-            give(dv_, steps, width, V, one, dv, n, j, 0)
+            put(dk_, steps, depth, K, dk, b * dk_b + g * dk_h + j * dk_t, dk_t)
+            put(dv_, steps, width, V, dv, b * dv_b + g * dv_h + j * dv_t, dv_t)
         for at in range(R * blocks):
-            r, t, x = at // blocks, at % blocks * QUERIES, at * QUERIES * K
-            narrow(dq_turned[x : x + QUERIES * K], k_turned)
-            weave(k_turned, k_right, K, QUERIES)
-            turn_back(k_right, k_, K, QUERIES)
-            give(k_, min(QUERIES, T - t), depth, K, one, dq, n * R + r, t, 0)
+            h, t, x = g * R + at // blocks, at % blocks * QUERIES, at * QUERIES * K
+            turned = woven(rounded(dq_turned[x : x + QUERIES * K], k_turned), k_right, K, QUERIES)
+            turn_back(turned, k_, K, QUERIES)
+            put(k_, min(QUERIES, T - t), depth, K, dq, b * dq_b + h * dq_h + t * dq_t, dq_t)
     leave(setup, q)
 
 

@@ -60,10 +60,10 @@ def delta_rule(
         wide = widest(q, k, v, beta, log_decay, state)
         S = q.new_zeros(B, H, K, v.shape[-1], dtype=wide) if state is None else state.to(wide)
         half = q.dtype == k.dtype == v.dtype == torch.bfloat16
-        if half and wide is torch.float32 and compiled.multiplies(q, k, v):
+        if half and wide is torch.float32 and compiled.multiplies(torch.bfloat16, q, k, v):
             from zoo.ops.delta_rule.tiled import TiledWY  # loads numba
 
-            kernels.ran("delta_rule", "chunked, on matrix tiles")
+            kernels.ran("delta_rule", f"chunked, on {compiled.unit(torch.bfloat16)}")
             g = None if log_decay is None else log_decay.to(wide)
             return TiledWY.apply(q, k, v, beta.to(wide), g, S)
         o, S = WY.apply(q, k, v, beta, log_decay, S, min(chunk, T), torch.bfloat16 if half else wide)

@@ -1,6 +1,6 @@
 """The delta rule in chunks, each head from its first step to its last in one loop; equations and names as in `wy`.
 
-Products run on matrix tiles (`zoo.ops.tiles`), the inverse in float32; what is between them stays in the cache.
+Products are those of `zoo.ops.products`, the inverse in float32; what is between them stays in the cache.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from zoo.ops.linear_attention.chunked import LOWEST
 from zoo.ops.linear_attention.tiled import CHUNK, from_start, renew, weights_by_query
 from zoo.ops.loops import inlined, loop
 from zoo.ops.matrices import dots, give, give_matrix, scale_into, scale_rows, take, take_matrix
+from zoo.ops.products import enter, leave, narrow, padded, product, room, turn, turn_back, weave
 from zoo.ops.threads import run
-from zoo.ops.tiles import enter, leave, narrow, padded, product, room, turn, turn_back, weave
 
 
 class TiledWY(torch.autograd.Function):

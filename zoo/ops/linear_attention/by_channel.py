@@ -5,7 +5,7 @@ About a step m in the middle of a chunk, with e_t the sum of log decays from m t
     A_t = e^{e_t} ⊙ q_t,    B_s = e^{−e_s} ⊙ k_s,    S′ = diag(e^{b_m}) S
 
 turn it into linear attention without a decay, o = A S′ + tril(A Bᵀ) V, and S ← diag(e^{e_C}) (S′ + Bᵀ V): products
-on matrix tiles, as in `tiled`. A and B stay finite while no e is beyond `LARGEST_EXPONENT`. A chunk with stronger
+in compiled loops, as in `tiled`. A and B stay finite while no e is beyond `LARGEST_EXPONENT`. A chunk with stronger
 decays is the recurrence step by step, as in `compiled`. Spans are added up from m outwards, and never as differences of
 longer ones.
 """
@@ -23,8 +23,8 @@ from zoo.ops.linear_attention.compiled import step_back_after, update, update_th
 from zoo.ops.linear_attention.tiled import CHUNK
 from zoo.ops.loops import exp, inlined, loop
 from zoo.ops.matrices import dots, give, give_matrix, take, take_matrix, widen
+from zoo.ops.products import enter, leave, narrow, padded, product, room, turn, turn_back, weave
 from zoo.ops.threads import run
-from zoo.ops.tiles import enter, leave, narrow, padded, product, room, turn, turn_back, weave
 
 LARGEST_EXPONENT = 40.0
 """e^80, of both factors, is far from the largest float32, e^88; what they give where s > t is thrown away."""

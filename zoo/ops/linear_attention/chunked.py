@@ -45,7 +45,7 @@ def linear_attention(
     neighbouring ones of v.
 
     Decays and the carried state are float32 at least. The matmuls of a chunk run in bfloat16 where autocast says so or
-    q, k and v have it; with a decay per channel only on matrix tiles, as otherwise none of them is big enough to gain.
+    q, k and v have it; with a decay per channel only in compiled loops, as else none of them is big enough to gain.
 
     Args:
         log_decay: ln a_t ≤ 0, one per head or one per key channel; −inf forgets all. None for no decay.
@@ -58,7 +58,7 @@ def linear_attention(
     K, products = q.shape[-1], _products(q, k, v)
     by_channel = log_decay is not None and log_decay.ndim == 4
     half = kernels.common(q, k, v) if by_channel else products
-    if T > 1 and bonus is None and _on_tiles(half, q, k, v, log_decay, state):
+    if T > 1 and bonus is None and _in_loops(half, q, k, v, log_decay, state):
         with precision.full(q.device):
             return _tiled(q, k, v, log_decay, state, scale)
     q = q if scale == 1 else precision.wide(q) * scale
@@ -114,10 +114,10 @@ def weighted_mean(
         state, total: S and z to continue from, both or neither.
     """
     B, H, T, V = v.shape
-    if T > 1 and _on_tiles(_products(q, k, v), q, k, v, state, total):
+    if T > 1 and _in_loops(_products(q, k, v), q, k, v, state, total):
         from zoo.ops.linear_attention.tiled import TiledLinearAttention  # loads numba
 
-        kernels.ran("linear_attention", "chunked, on matrix tiles")
+        kernels.ran("linear_attention", f"chunked, on {compiled.unit(torch.bfloat16)}")
         S = torch.zeros(B, H, q.shape[3], V) if state is None else state.float()
         z = torch.zeros(B, H, q.shape[3]) if total is None else total.float()
         o, S, z = TiledLinearAttention.apply(*(x.bfloat16() for x in (q, k, v)), None, S, z, 1.0, eps)
@@ -128,22 +128,22 @@ def weighted_mean(
     return y, S[..., :-1], S[..., -1]
 
 
-def _on_tiles(products: torch.dtype, q: Tensor, k: Tensor, v: Tensor, *wide: Tensor | None) -> bool:
-    """Whether `products` in bfloat16 run on matrix tiles, beside decays and states in float32."""
+def _in_loops(products: torch.dtype, q: Tensor, k: Tensor, v: Tensor, *wide: Tensor | None) -> bool:
+    """Whether compiled loops run `products` in bfloat16 fast, beside decays and states in float32."""
     return (
         products is torch.bfloat16
         and precision.widest(*wide) is torch.float32
         and q.shape[1] == v.shape[1]
-        and compiled.multiplies(q, k, v)
+        and compiled.multiplies(products, q, k, v)
     )
 
 
 def _tiled(q: Tensor, k: Tensor, v: Tensor, g: Tensor | None, S: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
-    """Outputs and final state, by loops on matrix tiles."""
+    """Outputs and final state, by loops that multiply."""
     from zoo.ops.linear_attention.by_channel import TiledChannelDecay  # loads numba
     from zoo.ops.linear_attention.tiled import TiledLinearAttention
 
-    kernels.ran("linear_attention", "chunked, on matrix tiles")
+    kernels.ran("linear_attention", f"chunked, on {compiled.unit(torch.bfloat16)}")
     B, H, K, V = *q.shape[:2], q.shape[3], v.shape[3]
     dtype, (q, k, v) = v.dtype, (x.bfloat16() for x in (q, k, v))
     S = torch.zeros(B, H, K, V) if S is None else S.float()

@@ -10,7 +10,7 @@ and backward, with G the gradient of the state behind it,
     dP = (dO Vᵀ) ⊙ Γ,    dQ = D dO Sᵀ + dP K,    dK = E V Gᵀ + dPᵀ Q,    dV = E K G + Pᵀ dO,    G ← e^{b_C} G + Qᵀ D dO.
 
 A mean divides by the same sums of ones instead of values, o_t = O_t / (d_t + ε): another column of V, which stands
-apart as z beside S. Products run on matrix tiles (`zoo.ops.tiles`); what is between them stays in the cache, and only
+apart as z beside S. Products are those of `zoo.ops.products`; what is between them stays in the cache, and only
 inputs, outputs and the states before chunks pass through memory. b_t gains what is read at t and loses what is written
 there; what both share cancels in float32.
 """
@@ -35,8 +35,8 @@ from zoo.ops.matrices import (
     take,
     take_matrix,
 )
+from zoo.ops.products import enter, leave, narrow, padded, product, room, turn, turn_back, weave
 from zoo.ops.threads import run
-from zoo.ops.tiles import enter, leave, narrow, padded, product, room, turn, turn_back, weave
 
 CHUNK = 64
 

@@ -29,10 +29,10 @@ from torch import Tensor
 
 from zoo.ops import flops
 from zoo.ops.bfloat16 import array, memory, narrowed, widened
+from zoo.ops.intrinsics import intrinsic
 from zoo.ops.long_convolution.fft import fast_length, work
 from zoo.ops.loops import inlined, loop
 from zoo.ops.threads import run
-from zoo.ops.tiles import intrinsic
 
 LANES = 16
 """Channels that are transformed together."""

@@ -21,9 +21,9 @@ from zoo.ops import flops
 from zoo.ops.bfloat16 import array, memory, narrowed, widened
 from zoo.ops.loops import inlined, loop, sigmoid
 from zoo.ops.norms.naive import SMALLEST_SQUARE
+from zoo.ops.products import room
 from zoo.ops.short_convolution.naive import Unit
 from zoo.ops.threads import run
-from zoo.ops.tiles import room
 
 
 def _block(W: int, K: int) -> tuple[int, int]:

@@ -1,5 +1,5 @@
-"""Products inside compiled loops, and the recurrences made of them: on matrix tiles where there are any, in bfloat16,
-and as plain loops in float64."""
+"""Products inside compiled loops, and the recurrences made of them: in bfloat16 on what this CPU has for it, in
+float32 on vectors, and as plain loops in float64."""
 
 import pytest
 import torch
@@ -10,7 +10,8 @@ from zoo.ops.delta_rule import delta_rule, delta_rule_naive
 from zoo.ops.linear_attention import linear_attention, recurrent
 
 pytestmark = pytest.mark.skipif(not compiled.available(), reason="numba is not installed")
-HALF = pytest.param(torch.bfloat16, marks=pytest.mark.skipif(not compiled.multiplies(), reason="needs matrix tiles"))
+NO_HALF = pytest.mark.skipif(not compiled.multiplies(torch.bfloat16), reason="no fast products in bfloat16 here")
+HALF = pytest.param(torch.bfloat16, marks=NO_HALF)
 DTYPES = pytest.mark.parametrize("dtype", [torch.float64, HALF])
 
 if compiled.available():
@@ -19,7 +20,7 @@ if compiled.available():
     from zoo.ops.linear_attention.by_channel import TiledChannelDecay
     from zoo.ops.linear_attention.tiled import TiledLinearAttention
     from zoo.ops.loops import loop
-    from zoo.ops.tiles import enter, leave, product, room, turn, turn_back, weave
+    from zoo.ops.products import enter, leave, product, room, turn, turn_back, weave
 
     @loop
     def multiply(a, b, turned_b, c):
@@ -44,8 +45,8 @@ if compiled.available():
         c[:] = sums.reshape(m, n)
 
 
-@DTYPES
-@pytest.mark.parametrize(("m", "n", "k"), [(64, 64, 64), (16, 48, 32), (48, 16, 64), (32, 64, 96)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, HALF])
+@pytest.mark.parametrize(("m", "n", "k"), [(64, 64, 64), (16, 48, 32), (48, 16, 64), (32, 112, 96), (32, 64, 96)])
 def test_products(dtype, m, n, k):
     a, b = torch.randn(m, k).to(dtype), torch.randn(k, n).to(dtype)
     turned, c = torch.empty(n, k, dtype=dtype), torch.empty(m, n, dtype=torch.promote_types(dtype, torch.float32))
@@ -141,11 +142,12 @@ def test_the_delta_rule(dtype, T, K, V, decay, strength):
     assert_close(TiledWY.apply, delta_rule_naive, (q, k, v, beta, g, S))
 
 
-@pytest.mark.skipif(not compiled.multiplies(), reason="needs matrix tiles")
-def test_bfloat16_goes_to_the_tiles():
+@NO_HALF
+def test_bfloat16_goes_to_loops():
+    unit = compiled.unit(torch.bfloat16)
     for decay in ("none", "head", "channel"):
         q, k, v, g, S = inputs(5, 8, 8, decay, torch.bfloat16)
         assert linear_attention(q, k, v, g, S)[0].dtype is torch.bfloat16
-        assert kernels.used["linear_attention"] == "chunked, on matrix tiles"
+        assert kernels.used["linear_attention"] == f"chunked, on {unit}"
     delta_rule(q, k, v, torch.rand(2, 2, 5), state=S)
-    assert kernels.used["delta_rule"] == "chunked, on matrix tiles"
+    assert kernels.used["delta_rule"] == f"chunked, on {unit}"
