@@ -23,6 +23,7 @@ from zoo.mixers.multi_head import split_heads
 from zoo.mixers.short_convolution import ShortConvolution
 from zoo.ops import norms, precision
 from zoo.ops.delta_rule import delta_rule
+from zoo.ops.linear import few, joined
 from zoo.ops.short_convolution import Unit
 
 Activation: TypeAlias = Literal["silu", "relu", "elu", "identity"]
@@ -126,7 +127,8 @@ class DeltaNet(Mixer):
 
         Where nothing stands between convolution and norm, q and k are normed.
         """
-        lines, new = {"q": self.q_proj(x), "k": self.k_proj(x), "v": self.v_proj(x)}, {}
+        parts = joined(x, self.q_proj.weight, self.k_proj.weight, self.v_proj.weight)
+        lines, new = dict(zip("qkv", parts, strict=True)), {}
         units = {"q": Unit(self.heads, self.K**-0.5), "k": Unit(self.heads)} if self.unit else {}
         dtype = lines["v"].dtype
         for name, line in lines.items():
@@ -151,8 +153,7 @@ class DeltaNet(Mixer):
     def _beta(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B H T"]:
         if not self.use_beta:
             return precision.wide(x.new_full((x.shape[0], self.heads, x.shape[1]), self.largest_beta))
-        beta = F.linear(precision.wide(x), precision.wide(self.b_proj.weight)).sigmoid()
-        return self.largest_beta * beta.transpose(1, 2)
+        return self.largest_beta * few(x, self.b_proj.weight).sigmoid().transpose(1, 2)
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         """S in float32 at least, and (B, channels, conv_size − 1) for each convolution."""

@@ -24,6 +24,7 @@ from zoo.mixers.multi_head import split_heads
 from zoo.mixers.short_convolution import ShortConvolution
 from zoo.ops import norms, precision
 from zoo.ops.delta_rule import delta_rule
+from zoo.ops.linear import few, joined
 from zoo.ops.linear_attention.naive import repeat
 from zoo.ops.short_convolution import Unit
 
@@ -116,7 +117,7 @@ class GatedDeltaNet(Mixer):
         q, k, v, new = self._project(x, mask, state)
         with precision.full(x.device):
             # e^{A_log} up to 16 would turn bfloat16's rounding of a into several per cent of α.
-            a, b = (F.linear(precision.wide(x), precision.wide(z.weight)) for z in (self.a_proj, self.b_proj))
+            a, b = (few(x, z.weight) for z in (self.a_proj, self.b_proj))
             q, k = (repeat(z, self.value_heads) for z in (q, k))
             beta, log_decay = self.largest_beta * b.sigmoid(), self.log_decay(a)
             if mask is not None:
@@ -133,7 +134,8 @@ class GatedDeltaNet(Mixer):
 
     def _project(self, x: Tensor, mask: Tensor | None, state: State | None) -> tuple[Tensor, Tensor, Tensor, State]:
         """q, k and v by head in the dtype of the projections, activated, q and k normed; the convolutions' state."""
-        lines, new = {"q": self.q_proj(x), "k": self.k_proj(x), "v": self.v_proj(x)}, {}
+        parts = joined(x, self.q_proj.weight, self.k_proj.weight, self.v_proj.weight)
+        lines, new = dict(zip("qkv", parts, strict=True)), {}
         units = {"q": Unit(self.heads, self.K**-0.5), "k": Unit(self.heads)}
         for name, line in lines.items():
             if self.use_short_conv:

@@ -1,5 +1,5 @@
-"""Linear layers with a bias."""
+"""Linear layers: with a bias, several of one input, and those of few outputs in full precision."""
 
-from zoo.ops.linear.fused import linear
+from zoo.ops.linear.fused import few, joined, linear
 
-__all__ = ["linear"]
+__all__ = ["few", "joined", "linear"]

@@ -1,6 +1,9 @@
-"""A biased product on a CPU, with the bias added where the sums are: torch first copies it to every row.
+"""Linear layers in fewer products and passes than torch takes.
 
-dx = dy W,    dW = dyᵀ x,    db = Σ dy
+On a CPU a bias is added where the sums are, as torch first copies it to every row; the products of one x with several
+weights are one product. Backward,
+
+    dx = dy W,    dW = dyᵀ x,    db = Σ dy
 """
 
 from __future__ import annotations
@@ -9,13 +12,18 @@ from functools import cache
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.ops import flops, kernels
+from zoo.ops import compiled, flops, kernels, precision
 from zoo.ops.linear import naive
 
 KNOWN = (torch.float32, torch.bfloat16)
+MANY = 16
+"""Products of a row, for more than which a matrix product is faster."""
+FEW = 64
+"""Rows, for less than which putting weights together costs more than it saves."""
 
 
 def linear(
@@ -46,6 +54,44 @@ class BiasedLinear(torch.autograd.Function):
         dx = (dy @ weight).to(ctx.kinds[0]) if needed[0] else None
         dw = (slopes.mT @ rows).to(ctx.kinds[1]) if needed[1] else None
         return dx, dw, slopes.sum(0).to(ctx.kinds[2]) if needed[2] else None, None
+
+
+def joined(x: Float[Tensor, "*N D"], *weights: Float[Tensor, "_ D"]) -> tuple[Float[Tensor, "*N _"], ...]:
+    """See `naive.joined`. Where it is one product, the results are slices of its rows."""
+    if x.shape[:-1].numel() < FEW or len(weights) == 1:
+        return naive.joined(x, *weights)
+    return JoinedLinear.apply(x, kernels.products(x, *weights), *weights)
+
+
+class JoinedLinear(torch.autograd.Function):
+    """`naive.joined` in `dtype`; gradients come in the dtypes of their tensors."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dtype: torch.dtype, *weights: Tensor) -> tuple[Tensor, ...]:
+        ctx.kinds, sizes = [t.dtype for t in (x, *weights)], [len(w) for w in weights]
+        x, weight = x.to(dtype), torch.cat([w.to(dtype) for w in weights])
+        ctx.save_for_backward(x, weight)
+        ctx.sizes = sizes
+        return F.linear(x, weight).split(sizes, dim=-1)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        dy = torch.cat(slopes, dim=-1)
+        dx = (dy @ weight).to(ctx.kinds[0]) if ctx.needs_input_grad[0] else None
+        dw = dy.reshape(-1, dy.shape[-1]).mT @ x.reshape(-1, x.shape[-1])
+        return dx, None, *(part.to(kind) for part, kind in zip(dw.split(ctx.sizes), ctx.kinds[1:], strict=True))
+
+
+def few(x: Float[Tensor, "*N D"], weight: Float[Tensor, "F D"]) -> Float[Tensor, "*N F"]:
+    """See `naive.few`. On a CPU in one pass over x, which torch would copy."""
+    w = precision.wide(weight)
+    if len(w) > MANY or not compiled.passes(x) or w.dtype != precision.widest(x, w):
+        return naive.few(x, weight)
+    from zoo.ops.linear.compiled import CompiledFew  # loads numba
+
+    return CompiledFew.apply(x.flatten(0, -2), w).unflatten(0, x.shape[:-1])
 
 
 def product(x: Float[Tensor, "*N D"], weight: Float[Tensor, "F D"], bias: Float[Tensor, " F"]) -> Float[Tensor, "*N F"]:

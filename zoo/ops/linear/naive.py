@@ -1,4 +1,4 @@
-"""y = x Wᵀ + b."""
+"""y = x Wᵀ + b, several of one x, and a few numbers of x in full precision."""
 
 from __future__ import annotations
 
@@ -6,9 +6,22 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from zoo.ops import precision
+
 
 def linear(
     x: Float[Tensor, "*N D"], weight: Float[Tensor, "F D"], bias: Float[Tensor, " F"] | None
 ) -> Float[Tensor, "*N F"]:
     """x Wᵀ + b, in what autocast says."""
     return F.linear(x, weight, bias)
+
+
+def joined(x: Float[Tensor, "*N D"], *weights: Float[Tensor, "_ D"]) -> tuple[Float[Tensor, "*N _"], ...]:
+    """x Wᵀ for every weight, in what autocast says."""
+    return tuple(F.linear(x, weight) for weight in weights)
+
+
+def few(x: Float[Tensor, "*N D"], weight: Float[Tensor, "F D"]) -> Float[Tensor, "*N F"]:
+    """x Wᵀ in float32 at least, autocast or not: gates and rates, whose exponentials would magnify rounding."""
+    with precision.full(x.device):
+        return F.linear(precision.wide(x), precision.wide(weight))
