@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from zoo.contract import Mixer, Site, State, Traits
 from zoo.initialise import fan_in_, residual_scale
 from zoo.mixers.multi_head import split_heads
-from zoo.mixers.short_convolution import ShortConvolution
+from zoo.mixers.short_convolution import ShortConvolution, side_by_side
 from zoo.ops import norms, precision
 from zoo.ops.delta_rule import delta_rule
 from zoo.ops.linear import few, joined
@@ -83,6 +83,7 @@ class DeltaNet(Mixer):
         self.largest_beta = 2.0 if allow_neg_eigval else 1.0
         self.qk_activation, self.qk_norm = qk_activation, qk_norm
         self.unit = use_short_conv and qk_norm == "l2" and qk_activation in ("silu", "identity")
+        self.together = unit_queries_and_keys(heads, self.K, values) if self.unit and qk_activation == "silu" else None
         self.q_proj = nn.Linear(D, keys, bias=False)
         self.k_proj = nn.Linear(D, keys, bias=False)
         self.v_proj = nn.Linear(D, values, bias=False)
@@ -127,10 +128,17 @@ class DeltaNet(Mixer):
 
         Where nothing stands between convolution and norm, q and k are normed.
         """
-        parts = joined(x, self.q_proj.weight, self.k_proj.weight, self.v_proj.weight)
-        lines, new = dict(zip("qkv", parts, strict=True)), {}
-        units = {"q": Unit(self.heads, self.K**-0.5), "k": Unit(self.heads)} if self.unit else {}
-        dtype = lines["v"].dtype
+        projections = self.q_proj, self.k_proj, self.v_proj
+        every, new = joined(x, *(part.weight for part in projections)), State()
+        if self.together:
+            convolutions = self.q_conv1d, self.k_conv1d, self.v_conv1d
+            every, new = side_by_side(convolutions, every, "qkv", mask=mask, state=state, unit=self.together)
+        parts = every.split([part.out_features for part in projections], dim=-1)
+        lines, dtype = dict(zip("qkv", parts, strict=True)), every.dtype
+        if self.together:
+            q, k, v = (split_heads(line, self.heads) for line in parts)
+            return q, k, v, new, dtype
+        units = {"q": Unit((self.K**-0.5,) * self.heads), "k": Unit((1.0,) * self.heads)} if self.unit else {}
         for name, line in lines.items():
             if self.use_short_conv:
                 conv = getattr(self, f"{name}_conv1d")
@@ -167,6 +175,11 @@ class DeltaNet(Mixer):
     def reset_parameters(self, *, layer: int, depth: int) -> None:
         """Linear layers N(0, 1/fan_in), the output scaled by 1/√(2·depth); PyTorch's convolutions; norm weights one."""
         reset_projections(self, depth, self.gain)
+
+
+def unit_queries_and_keys(heads: int, K: int, values: int) -> Unit | None:
+    """Of q (norm 1/√K), k (norm 1) and v (as it is) side by side; None if v does not divide into heads of K."""
+    return None if values % K else Unit((K**-0.5,) * heads + (1.0,) * heads + (0.0,) * (values // K))
 
 
 class HeadNorm(nn.Module):

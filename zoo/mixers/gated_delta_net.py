@@ -19,9 +19,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.contract import Hint, Mixer, Site, State, Traits
-from zoo.mixers.delta_net import HeadNorm, reset_projections
+from zoo.mixers.delta_net import HeadNorm, reset_projections, unit_queries_and_keys
 from zoo.mixers.multi_head import split_heads
-from zoo.mixers.short_convolution import ShortConvolution
+from zoo.mixers.short_convolution import ShortConvolution, side_by_side
 from zoo.ops import norms, precision
 from zoo.ops.delta_rule import delta_rule
 from zoo.ops.linear import few, joined
@@ -88,6 +88,7 @@ class GatedDeltaNet(Mixer):
         self.heads, self.value_heads, self.K, self.V, self.gain = heads, H, head_dim, V, site.gain
         self.use_gate, self.use_short_conv = use_gate, use_short_conv
         self.largest_beta = 2.0 if allow_neg_eigval else 1.0
+        self.together = unit_queries_and_keys(heads, head_dim, values) if use_short_conv else None
         self.q_proj = nn.Linear(D, keys, bias=False)
         self.k_proj = nn.Linear(D, keys, bias=False)
         self.v_proj = nn.Linear(D, values, bias=False)
@@ -134,9 +135,17 @@ class GatedDeltaNet(Mixer):
 
     def _project(self, x: Tensor, mask: Tensor | None, state: State | None) -> tuple[Tensor, Tensor, Tensor, State]:
         """q, k and v by head in the dtype of the projections, activated, q and k normed; the convolutions' state."""
-        parts = joined(x, self.q_proj.weight, self.k_proj.weight, self.v_proj.weight)
-        lines, new = dict(zip("qkv", parts, strict=True)), {}
-        units = {"q": Unit(self.heads, self.K**-0.5), "k": Unit(self.heads)}
+        projections = self.q_proj, self.k_proj, self.v_proj
+        every, new = joined(x, *(part.weight for part in projections)), State()
+        if self.together:
+            convolutions = self.q_conv1d, self.k_conv1d, self.v_conv1d
+            every, new = side_by_side(convolutions, every, "qkv", mask=mask, state=state, unit=self.together)
+        parts = every.split([part.out_features for part in projections], dim=-1)
+        if self.together:
+            q, k, v = parts
+            return split_heads(q, self.heads), split_heads(k, self.heads), split_heads(v, self.value_heads), new
+        lines = dict(zip("qkv", parts, strict=True))
+        units = {"q": Unit((self.K**-0.5,) * self.heads), "k": Unit((1.0,) * self.heads)}
         for name, line in lines.items():
             if self.use_short_conv:
                 conv, given = getattr(self, f"{name}_conv1d"), None if state is None else state[name]
@@ -144,7 +153,7 @@ class GatedDeltaNet(Mixer):
             else:
                 lines[name] = F.silu(line)
                 if name in units:
-                    heads, scale = units[name]
+                    heads, scale = self.heads, units[name].scales[0]
                     lines[name] = norms.unit(lines[name].unflatten(-1, (heads, -1)), scale).flatten(2)
         q, k, v = lines.values()
         return split_heads(q, self.heads), split_heads(k, self.heads), split_heads(v, self.value_heads), new

@@ -6,12 +6,14 @@ fla/modules/conv/short_conv.py; W = 4 and SiLU there).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from zoo.contract import State
 from zoo.ops.short_convolution import Unit, short_convolution
 
 
@@ -54,14 +56,14 @@ class ShortConvolution(nn.Conv1d):
             unit=unit,
             narrow=narrow,
         )
-        return y, None if state is None else self._last(x, mask, state)
+        return y, None if state is None else self.last(x, mask, state)
 
     def _line(self, x: Tensor, mask: Tensor | None, state: Tensor) -> Float[Tensor, "B D P+T"]:
         """What came before, then x with zeros for padding."""
         x = x if mask is None else x.masked_fill(~mask[..., None], 0)
         return torch.cat([state.to(x.dtype), x.transpose(1, 2)], dim=-1)
 
-    def _last(self, x: Tensor, mask: Tensor | None, state: Tensor) -> Float[Tensor, "B D P"]:
+    def last(self, x: Tensor, mask: Tensor | None, state: Tensor) -> Float[Tensor, "B D P"]:
         """The inputs that end at the last valid one."""
         past, T = self.kernel_size[0] - 1, x.shape[1]
         if mask is None:
@@ -72,3 +74,34 @@ class ShortConvolution(nn.Conv1d):
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> Float[Tensor, "B D P"]:
         """No inputs yet: zeros."""
         return torch.zeros(batch, self.in_channels, self.kernel_size[0] - 1, device=device, dtype=dtype)
+
+
+def side_by_side(
+    convolutions: Sequence[ShortConvolution],
+    x: Float[Tensor, "B T _"],
+    names: Sequence[str],
+    *,
+    mask: Bool[Tensor, "B T"] | None = None,
+    state: State | None = None,
+    unit: Unit | None = None,
+) -> tuple[Float[Tensor, "B T _"], State]:
+    """Convolutions with equally many taps and one activation, of features side by side, as one; rounded to the dtype of
+    x. See `ShortConvolution.forward`. `names` are theirs in the mixer's state, of which the next is returned.
+    """
+    first, biased = convolutions[0], convolutions[0].bias is not None
+    before = None if state is None else torch.cat([state[name].to(x.dtype).mT for name in names], dim=-1)
+    y = short_convolution(
+        x,
+        torch.cat([conv.weight[:, 0] for conv in convolutions]),
+        torch.cat([conv.bias for conv in convolutions if conv.bias is not None]) if biased else None,
+        before,
+        mask,
+        silu=first.activation == "silu",
+        unit=unit,
+        narrow=True,
+    )
+    if state is None:
+        return y, {}
+    parts = x.split([conv.in_channels for conv in convolutions], dim=-1)
+    every = zip(names, convolutions, parts, strict=True)
+    return y, {name: conv.last(part, mask, state[name]) for name, conv, part in every}

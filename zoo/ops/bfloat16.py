@@ -25,15 +25,17 @@ def array(x: Tensor) -> NDArray[Any]:
     return compiled.array(x)
 
 
-def rows(x: Tensor) -> NDArray[Any]:
-    """x (*N, d) as an array (N, d); see `array`."""
-    return array(x.reshape(x.shape[:-1].numel(), x.shape[-1]))
+def rows(x: Tensor) -> Tensor:
+    """x (*N, d) as (N, d)."""
+    return x.reshape(x.shape[:-1].numel(), x.shape[-1])
 
 
-def memory(x: Tensor) -> NDArray[Any]:
-    """All numbers from the first of x to its last, as one axis; see `array`."""
+def memory(x: Tensor) -> Tensor:
+    """All numbers from the first of x to its last, as one axis."""
+    if x.is_contiguous():
+        return x.detach().view(-1)
     size = 1 + sum((n - 1) * stride for n, stride in zip(x.shape, x.stride(), strict=True)) if x.numel() else 0
-    return array(x.detach().as_strided((size,), (1,)))
+    return x.detach().as_strided((size,), (1,))
 
 
 def by_step(*tensors: Tensor) -> list[Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from array import array as Words
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -29,49 +30,42 @@ def run(kernel: Any, items: int, *arguments: Any, grain: int = 1) -> None:
     """`kernel(start, stop, *arguments)` on pieces of range(items), one for each thread torch may use, at once.
 
     Pieces are multiples of `grain` long but for the last. `kernel` is one of `zoo.ops.loops.loop`; arguments are
-    contiguous tensors on the CPU (bfloat16 as in `zoo.ops.bfloat16`), C-contiguous arrays, integers, booleans and
-    NumPy's floats.
+    tensors on the CPU (bfloat16 as in `zoo.ops.bfloat16`), of which those that are not contiguous are read from a copy,
+    C-contiguous arrays, integers, booleans and NumPy's floats.
     """
     threads, team = min(torch.get_num_threads(), -(-items // grain)), _openmp()
     if team is None:
         given = [array(x) if isinstance(x, Tensor) else x for x in arguments]
         _pooled(lambda start, stop: kernel(start, stop, *given), items, grain, threads)
         return
-    values: list[int] = []
-    kinds: list[_Kind] = []
+    values: list[int] = [items, grain]
+    kinds: list[Any] = []
+    copies = []
     for x in arguments:
-        if isinstance(x, Tensor):
-            assert x.is_contiguous()
-            size = x.element_size()
-            kinds.append(_tensor_kind(x.dtype, x.ndim))
-            values += [0, 0, x.numel(), size, x.data_ptr(), *x.shape, *[size * step for step in x.stride()]]
+        kind = type(x)
+        if kind is int or kind is bool:
+            kinds.append(kind)
+            values.append(x)
+        elif isinstance(x, Tensor):
+            if not x.is_contiguous():
+                x = x.contiguous()
+                copies.append(x)
+            size, shape = x.itemsize, x.shape
+            kinds.append((x.dtype, len(shape)))
+            values += (0, 0, x.numel(), size, x.data_ptr(), *shape, *[size * step for step in x.stride()])
         elif isinstance(x, np.ndarray):
             assert x.flags.c_contiguous
-            kinds.append(_Kind(x.dtype, x.ndim))
-            values += [0, 0, x.size, x.itemsize, _address(x), *x.shape, *x.strides]  # nobody counts who holds it
-        elif isinstance(x, np.floating):
-            kinds.append(_Kind(x.dtype, None))
-            values.append(int(x.view(f"int{8 * x.itemsize}")))
+            kinds.append((x.dtype, x.ndim))
+            values += [0, 0, x.size, x.itemsize, x.ctypes.data, *x.shape, *x.strides]  # nobody counts who holds it
         else:
-            kinds.append(_Kind(np.dtype(type(x)), None))
-            values.append(int(x))
-    slots, entry = np.array([items, grain, *values], np.int64), _entry(kernel, tuple(kinds))
+            kinds.append(x.dtype)
+            values.append(int(x.view(f"int{8 * x.itemsize}")))
+    slots, entry = Words("q", values), _entry(kernel, tuple(kinds))
+    address = slots.buffer_info()[0]
     if threads > 1:
-        team.GOMP_parallel(entry.body, _address(slots), threads, 0)
+        team.GOMP_parallel(entry.body, address, threads, 0)
     elif threads == 1:
-        entry.body(_address(slots))
-
-
-class _Kind(NamedTuple):
-    """Of an argument: an array with so many axes, or a number."""
-
-    dtype: np.dtype
-    axes: int | None
-
-
-@cache
-def _tensor_kind(dtype: torch.dtype, axes: int) -> _Kind:
-    return _Kind(array(torch.empty(0, dtype=dtype)).dtype, axes)
+        entry.body(address)
 
 
 class _Entry(NamedTuple):
@@ -81,13 +75,11 @@ class _Entry(NamedTuple):
     library: Any
 
 
-def _address(x: np.ndarray) -> int:
-    return x.__array_interface__["data"][0]
-
-
 @cache
-def _entry(kernel: Any, kinds: tuple[_Kind, ...]) -> _Entry:
-    """A thread finds items, grain and the kernel's arguments, as numba has them, behind one address in 64 bits each.
+def _entry(kernel: Any, kinds: tuple[Any, ...]) -> _Entry:
+    """Of arguments of such kinds: a number's type, or an array's and how many axes it has.
+
+    A thread finds items, grain and the kernel's arguments, as numba has them, behind one address in 64 bits each.
 
     From the first two it takes its piece; with that and the others it jumps to the kernel's machine code, which numba
     keeps on disk. Calling the kernel from another loop of numba's would compile it again in every process.
@@ -96,8 +88,12 @@ def _entry(kernel: Any, kinds: tuple[_Kind, ...]) -> _Entry:
     from numba import from_dtype, types
     from numba.core.compiler_lock import global_compiler_lock
 
-    own = [from_dtype(kind.dtype) for kind in kinds]
-    own = [x if kind.axes is None else types.Array(x, kind.axes, "C") for x, kind in zip(own, kinds, strict=True)]
+    def typed(kind: Any) -> Any:
+        if isinstance(kind, tuple):
+            return types.Array(typed(kind[0]), kind[1], "C")
+        return from_dtype(array(torch.empty(0, dtype=kind)).dtype if isinstance(kind, torch.dtype) else np.dtype(kind))
+
+    own = [typed(kind) for kind in kinds]
     signature = (types.int64, types.int64, *own)
     kernel.compile(signature)
     code, team = kernel.overloads[signature], _openmp()

@@ -313,7 +313,7 @@ NAIVE = [
     (
         "short_convolution",
         "SiLU, unit",
-        lambda x, w: short_convolution_naive(x, w, silu=True, unit=Unit(D, 0.3)),
+        lambda x, w: short_convolution_naive(x, w, silu=True, unit=Unit((0.3,) * D)),
         (u, normal(D, 3)),
     ),
     ("slstm", "", cell(slstm_naive), units),
@@ -357,8 +357,8 @@ BY_HAND = [
     (CompiledSelectiveScan, "gated, resumed", gated_selective_scan, gated),
     (CompiledShortConvolution, "SiLU", short(True), convolved),
     (CompiledShortConvolution, "linear", short(False), convolved),
-    (CompiledShortConvolution, "SiLU, unit", short(True, Unit(1, 0.3)), convolved),
-    (CompiledShortConvolution, "linear, unit", short(False, Unit(1)), convolved),
+    (CompiledShortConvolution, "SiLU, unit", short(True, Unit((0.3,))), convolved),
+    (CompiledShortConvolution, "linear, unit", short(False, Unit((1.0,))), convolved),
     (
         _SelectiveScan,
         "chunks of 2",

@@ -67,12 +67,12 @@ class CompiledAttention(torch.autograd.Function):
         kernels.ran("attention", "compiled blocks")
         lse = torch.empty(N, R, T, dtype=wide(q).dtype)
         y = q.new_empty(N, R, T, v.shape[2])
-        common = *_extras(lse, visible, bias), groups, S, causal, _number(scale, lse), array(lse)
+        common = *_extras(lse, visible, bias), groups, S, causal, _number(scale, lse), lse
         scores, computed = Scratch(q), 0
         with full(q.device):
             for heads, queries, keys in blocks(N, R, T, S, causal):
                 s = scores.product(q[heads, :, queries].flatten(1, 2), _first(k[heads], keys).mT)
-                run(_softmax, queries.stop - queries.start, *common, heads.start, queries.start, array(s))
+                run(_softmax, queries.stop - queries.start, *common, heads.start, queries.start, s)
                 y[heads, :, queries] = torch.bmm(s, _first(v[heads], keys)).unflatten(1, (R, -1))
                 computed += s.numel()
         flops.count("attention", 2 * (N * R * T * S - computed) * (q.shape[3] + v.shape[2]))
@@ -94,7 +94,7 @@ class CompiledAttention(torch.autograd.Function):
         # Rounded to bfloat16, s alone is not what an lse of exact scores belongs to; s − lse is, wherever p counts.
         asked, keyed = _with_lse(q, k, lse, scale) if exact else (q, k)
         common = *_extras(lse, visible, bias), _rows(dbias, lse), groups, S, causal, _number(scale, lse)
-        saved = array(torch.zeros_like(lse) if exact else lse), array(y), array(dy)
+        saved = torch.zeros_like(lse) if exact else lse, y, dy
         scores, slopes, part_of_dk, part_of_dv = (Scratch(q) for _ in range(4))
         computed = 0
         with full(q.device):
@@ -103,12 +103,12 @@ class CompiledAttention(torch.autograd.Function):
                 k_, v_ = _first(k[heads], keys), _first(v[heads], keys)
                 s = scores.product(_first(keyed[heads], keys), asked[heads, :, queries].flatten(1, 2).mT)
                 dp = slopes.product(v_, dy_.mT)
-                run(_gradients, keys, *common, *saved, heads.start, queries.start, array(s), array(dp))
+                run(_gradients, keys, *common, *saved, heads.start, queries.start, s, dp)
                 p, ds = s, dp  # in place
                 dq[heads, :, queries] = torch.bmm(ds.mT, k_).unflatten(1, (R, -1))
                 more_dk, more_dv = part_of_dk.product(ds, q_), part_of_dv.product(p, dy_)
                 fresh = queries.stop == T
-                run(_add, keys, fresh, array(dk[heads]), array(more_dk), array(dv[heads]), array(more_dv))
+                run(_add, keys, fresh, dk[heads], more_dk, dv[heads], more_dv)
                 computed += s.numel()
         useful = (N * R * T * S - computed) * (3 * q.shape[3] + 2 * v.shape[2])
         flops.count("attention", 2 * (useful - computed * (asked.shape[3] - q.shape[3])))
@@ -160,7 +160,7 @@ class Scratch:
 
 
 def _extras(like: Tensor, visible: Tensor | None, bias: Tensor | None) -> tuple[Any, Any]:
-    seen = np.empty((0, 0, 0, 0), np.bool_) if visible is None else array(visible)
+    seen = np.empty((0, 0, 0, 0), np.bool_) if visible is None else visible
     return seen, _rows(bias, like)
 
 

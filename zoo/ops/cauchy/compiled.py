@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from zoo.ops import flops
-from zoo.ops.compiled import array
 from zoo.ops.loops import inlined, loop
 from zoo.ops.threads import run
 
@@ -33,7 +32,7 @@ class CompiledSums(torch.autograd.Function):
         flops.count("cauchy", 8 * u.numel() * len(S))
         ctx.save_for_backward(alpha, beta, u, w, S, kappa)
         r = u.new_empty(*u.shape[:2], len(S), 2)
-        arrays = [array(x) for x in (alpha, beta, u, w, S, kappa, r)]
+        arrays = [alpha, beta, u, w, S, kappa, r]
         run(_forward, len(u), *arrays)
         return r
 
@@ -42,7 +41,7 @@ class CompiledSums(torch.autograd.Function):
     def backward(ctx: Any, dr: Tensor) -> tuple[Tensor | None, ...]:
         flops.count("cauchy", 16 * ctx.saved_tensors[2].numel() * dr.shape[2])
         grads = [torch.zeros_like(x, memory_format=torch.contiguous_format) for x in ctx.saved_tensors[:4]]
-        arrays = [array(x) for x in (*ctx.saved_tensors, dr, *grads)]
+        arrays = [*ctx.saved_tensors, dr, *grads]
         run(_backward, len(dr), *arrays)
         return *grads, None, None
 

@@ -10,7 +10,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from zoo.ops import flops
-from zoo.ops.compiled import array
 from zoo.ops.loops import exps, inlined, loop
 from zoo.ops.threads import run
 
@@ -21,7 +20,7 @@ LENGTH = 16
 def inverse(coupling: Float[Tensor, "N C C"]) -> Float[Tensor, "N C C"]:
     """(I + coupling)⁻¹ on a CPU; coupling is strictly lower triangular, and what is not below its diagonal not read."""
     out = torch.empty(coupling.shape, dtype=coupling.dtype)
-    arrays = array(coupling), array(out)
+    arrays = coupling, out
     run(_inverse, len(coupling), *arrays)
     return out
 
@@ -78,7 +77,7 @@ class CompiledDPLR(torch.autograd.Function):
         kept[:, :, 0] = S0
         o = q.new_empty(B, T, H, v.shape[-1])
         rows = [x.transpose(1, 2).contiguous() for x in (q, k, v, a, b, log_decay)]
-        arrays = [array(x) for x in (*rows, kept, o)]
+        arrays = [*rows, kept, o]
         run(_forward, B * H, *arrays)
         ctx.save_for_backward(*rows, kept)
         return o.transpose(1, 2), kept[:, :, -1].clone()
@@ -90,7 +89,7 @@ class CompiledDPLR(torch.autograd.Function):
         flops.count("delta_rule", 16 * rows[0].numel() * kept.shape[-1])
         G = dS.clone(memory_format=torch.contiguous_format)
         grads = [torch.empty_like(x) for x in rows]
-        arrays = [array(x) for x in (*rows, kept, do.transpose(1, 2), G, *grads)]
+        arrays = [*rows, kept, do.transpose(1, 2), G, *grads]
         run(_backward, kept.shape[0] * kept.shape[1], *arrays)
         return *(x.transpose(1, 2) for x in grads), G
 

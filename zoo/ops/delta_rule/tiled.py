@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.ops.bfloat16 import array, by_step, widened
+from zoo.ops.bfloat16 import by_step, widened
 from zoo.ops.delta_rule.compiled import invert
 from zoo.ops.linear_attention.chunked import LOWEST
 from zoo.ops.linear_attention.tiled import CHUNK, from_start, renew, weights_by_query
@@ -37,7 +37,7 @@ class TiledWY(torch.autograd.Function):
         before, solve, e = v.new_empty(B, H, N, K, V), v.new_empty(B, H, N, CHUNK**2), v.new_empty(B, H, N, CHUNK, V)
         o, last, lowest = v.new_empty(B, T, H, V), torch.empty_like(S), S.new_tensor([LOWEST])
         rows = by_step(q, k, v)
-        arrays = [array(x) for x in (beta, g, S, lowest, before, solve, e, o, last)]
+        arrays = [beta, g, S, lowest, before, solve, e, o, last]
         run(_forward, B * H, CHUNK, padded(K), padded(V), ctx.fades, *rows, *arrays)
         ctx.save_for_backward(q, k, beta, g, lowest, before, solve, e)
         return o.transpose(1, 2), last
@@ -51,7 +51,7 @@ class TiledWY(torch.autograd.Function):
         dq, dk, dv = (q.new_empty(B, T, H, width) for width in (K, K, V))
         db, dg, first = torch.empty_like(beta), torch.empty_like(g), torch.empty_like(dS)
         rows = by_step(q, k, do)
-        arrays = [array(x) for x in (beta, g, dS, lowest, before, solve, e, dq, dk, dv, db, dg, first)]
+        arrays = [beta, g, dS, lowest, before, solve, e, dq, dk, dv, db, dg, first]
         run(_backward, B * H, CHUNK, padded(K), padded(V), ctx.fades, *rows, *arrays)
         return *(x.transpose(1, 2) for x in (dq, dk, dv)), db, dg if ctx.fades else None, first
 

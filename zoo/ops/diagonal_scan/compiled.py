@@ -9,11 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.ops import flops
-from zoo.ops.compiled import array
 from zoo.ops.loops import inlined, loop
 from zoo.ops.threads import run
 
@@ -50,13 +48,13 @@ class CompiledScan(torch.autograd.Function):
         return da, db, dh0 if ctx.needs_input_grad[2] else None
 
 
-def _real(x: Tensor) -> NDArray[Any]:
+def _real(x: Tensor) -> Tensor:
     """(B, T, real numbers of a state), over the same memory where x is contiguous."""
     x = x.detach().resolve_conj().resolve_neg().contiguous()
-    return array((torch.view_as_real(x) if x.is_complex() else x).reshape(*x.shape[:2], -1))
+    return (torch.view_as_real(x) if x.is_complex() else x).reshape(*x.shape[:2], -1)
 
 
-def _spread(kernel: Any, arrays: list[NDArray[Any]], pairs: bool) -> None:
+def _spread(kernel: Any, arrays: list[Tensor], pairs: bool) -> None:
     B, _, C = arrays[0].shape
     run(kernel, B * -(-C // CHANNELS), pairs, *arrays)
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from zoo.ops import flops
-from zoo.ops.bfloat16 import array, narrowed, widened
+from zoo.ops.bfloat16 import narrowed, widened
 from zoo.ops.loops import inlined, loop
 from zoo.ops.threads import run
 
@@ -38,15 +38,15 @@ class CompiledH3(torch.autograd.Function):
         C = min(CHUNK, T)
         N = -(-T // C)
         u = w.new_empty(D, B * N, C)
-        run(_shift, D, *(array(x) for x in (k, v, w, u.view(D, B, -1))))
+        run(_shift, D, k, v, w, u.view(D, B, -1))
         toeplitz, reads, writes, kept = (w.new_empty(D, *shape) for shape in ((C, C), (C, 2 * M), (C, 2 * M), (2 * M,)))
         parts = [torch.view_as_real(x.resolve_conj().contiguous()) for x in (c, log_a)]
-        run(_systems, D, *(array(x) for x in (*parts, skip, toeplitz, reads, writes, kept)))
+        run(_systems, D, *parts, skip, toeplitz, reads, writes, kept)
         before, o = u @ writes, u @ toeplitz
-        run(_carry, D * B, array(kept), array(before.view(D, B, N, -1)))
+        run(_carry, D * B, kept, before.view(D, B, N, -1))
         o.baddbmm_(before, reads.mT)
         y = torch.empty_like(q)
-        run(_gate, D * B, *(array(x) for x in (q, o.view(D, B, -1), y)))
+        run(_gate, D * B, q, o.view(D, B, -1), y)
         ctx.save_for_backward(q, k, v, w, *parts, u, toeplitz, reads, writes, kept, before, o)
         return y
 
@@ -57,15 +57,15 @@ class CompiledH3(torch.autograd.Function):
         (D, B), N = q.shape[:2], u.shape[1] // q.shape[1]
         flops.count("short_convolution", 4 * q.numel() * w.shape[1])
         dq, dk, dv, do = torch.empty_like(q), torch.empty_like(q), torch.empty_like(q), torch.empty_like(o)
-        run(_gate_back, D * B, *(array(x) for x in (dy, q, o.view(D, B, -1), dq, do.view(D, B, -1))))
+        run(_gate_back, D * B, dy, q, o.view(D, B, -1), dq, do.view(D, B, -1))
         after, dkept = do @ reads, torch.empty_like(kept)
-        run(_carry_back, D, *(array(x) for x in (kept, before.view(D, B, N, -1), after.view(D, B, N, -1), dkept)))
+        run(_carry_back, D, kept, before.view(D, B, N, -1), after.view(D, B, N, -1), dkept)
         du = (do @ toeplitz.mT).baddbmm_(after, writes.mT)
-        arrays = [array(x) for x in (c, log_a, u.mT @ do, do.mT @ before, u.mT @ after, dkept)]
+        arrays = [c, log_a, u.mT @ do, do.mT @ before, u.mT @ after, dkept]
         dc, dlog_a, dskip = torch.empty_like(c), torch.empty_like(log_a), w.new_empty(D)
-        run(_systems_back, D, *arrays, *(array(x) for x in (dc, dlog_a, dskip)))
+        run(_systems_back, D, *arrays, dc, dlog_a, dskip)
         dw = torch.empty_like(w)
-        run(_shift_back, D, *(array(x) for x in (k, v, w, du.view(D, B, -1), dk, dv, dw)))
+        run(_shift_back, D, k, v, w, du.view(D, B, -1), dk, dv, dw)
         return dq, dk, dv, dw, torch.view_as_complex(dc), torch.view_as_complex(dlog_a), dskip
 
 

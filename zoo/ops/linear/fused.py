@@ -56,32 +56,11 @@ class BiasedLinear(torch.autograd.Function):
         return dx, dw, slopes.sum(0).to(ctx.kinds[2]) if needed[2] else None, None
 
 
-def joined(x: Float[Tensor, "*N D"], *weights: Float[Tensor, "_ D"]) -> tuple[Float[Tensor, "*N _"], ...]:
-    """See `naive.joined`. Where it is one product, the results are slices of its rows."""
-    if x.shape[:-1].numel() < FEW or len(weights) == 1:
+def joined(x: Float[Tensor, "*N D"], *weights: Float[Tensor, "_ D"]) -> Float[Tensor, "*N _"]:
+    """See `naive.joined`: one product, but of a few rows."""
+    if x.shape[:-1].numel() < FEW:
         return naive.joined(x, *weights)
-    return JoinedLinear.apply(x, kernels.products(x, *weights), *weights)
-
-
-class JoinedLinear(torch.autograd.Function):
-    """`naive.joined` in `dtype`; gradients come in the dtypes of their tensors."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, dtype: torch.dtype, *weights: Tensor) -> tuple[Tensor, ...]:
-        ctx.kinds, sizes = [t.dtype for t in (x, *weights)], [len(w) for w in weights]
-        x, weight = x.to(dtype), torch.cat([w.to(dtype) for w in weights])
-        ctx.save_for_backward(x, weight)
-        ctx.sizes = sizes
-        return F.linear(x, weight).split(sizes, dim=-1)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        dy = torch.cat(slopes, dim=-1)
-        dx = (dy @ weight).to(ctx.kinds[0]) if ctx.needs_input_grad[0] else None
-        dw = dy.reshape(-1, dy.shape[-1]).mT @ x.reshape(-1, x.shape[-1])
-        return dx, None, *(part.to(kind) for part, kind in zip(dw.split(ctx.sizes), ctx.kinds[1:], strict=True))
+    return F.linear(x, torch.cat(weights))
 
 
 def few(x: Float[Tensor, "*N D"], weight: Float[Tensor, "F D"]) -> Float[Tensor, "*N F"]:

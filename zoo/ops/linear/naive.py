@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
@@ -16,9 +17,9 @@ def linear(
     return F.linear(x, weight, bias)
 
 
-def joined(x: Float[Tensor, "*N D"], *weights: Float[Tensor, "_ D"]) -> tuple[Float[Tensor, "*N _"], ...]:
-    """x Wᵀ for every weight, in what autocast says."""
-    return tuple(F.linear(x, weight) for weight in weights)
+def joined(x: Float[Tensor, "*N D"], *weights: Float[Tensor, "_ D"]) -> Float[Tensor, "*N _"]:
+    """x Wᵀ of every weight, side by side, in what autocast says."""
+    return torch.cat([F.linear(x, weight) for weight in weights], dim=-1)
 
 
 def few(x: Float[Tensor, "*N D"], weight: Float[Tensor, "F D"]) -> Float[Tensor, "*N F"]:

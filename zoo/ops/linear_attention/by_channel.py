@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.ops.bfloat16 import array, by_step, widened
+from zoo.ops.bfloat16 import by_step, widened
 from zoo.ops.linear_attention.compiled import step_back_after, update, update_then_read
 from zoo.ops.linear_attention.tiled import CHUNK
 from zoo.ops.loops import exp, inlined, loop
@@ -42,7 +42,7 @@ class TiledChannelDecay(torch.autograd.Function):
         S, before, o = S.contiguous(), v.new_empty(B, H, -(-T // CHUNK), K, V), v.new_empty(B, T, H, V)
         constants, last = S.new_tensor([scale, LARGEST_EXPONENT]), torch.empty_like(S)
         rows = by_step(q, k, v, g)
-        arrays = [array(x) for x in (S, constants, before, o, last)]
+        arrays = [S, constants, before, o, last]
         run(_forward, B * H, CHUNK, padded(K), padded(V), *rows, *arrays)
         ctx.save_for_backward(q, k, v, g, before, constants)
         return o.transpose(1, 2), last
@@ -56,7 +56,7 @@ class TiledChannelDecay(torch.autograd.Function):
         dq, dk, dv, dg = (x.new_empty(B, T, H, x.shape[3]) for x in (q, k, v, g))
         first = torch.empty_like(dS)
         rows = by_step(q, k, v, g, do)
-        arrays = [array(x) for x in (dS, constants, before, dq, dk, dv, dg, first)]
+        arrays = [dS, constants, before, dq, dk, dv, dg, first]
         run(_backward, B * H, CHUNK, padded(K), padded(V), *rows, *arrays)
         return *(x.transpose(1, 2) for x in (dq, dk, dv, dg)), first, None
 

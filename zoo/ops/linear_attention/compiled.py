@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from zoo.ops import flops
-from zoo.ops.compiled import array
 from zoo.ops.loops import exps, inlined, loop
 from zoo.ops.threads import run
 
@@ -45,7 +44,7 @@ class CompiledLinearAttention(torch.autograd.Function):
         o = q.new_empty(B, T, H, v.shape[-1])
         rows = [_by_time(x) for x in (q, k, v, log_decay)]
         u = q.new_zeros(H, K) if bonus is None else bonus
-        arrays = [array(x) for x in (*rows, u, kept, o)]
+        arrays = [*rows, u, kept, o]
         run(_forward, B * H, bonus is not None, *arrays)
         ctx.save_for_backward(*rows, u, kept)
         ctx.bonus = bonus is not None
@@ -59,7 +58,7 @@ class CompiledLinearAttention(torch.autograd.Function):
         dq, dk, dv, dg = (torch.empty_like(x) for x in (q, k, v, log_decay))
         G = dS.clone(memory_format=torch.contiguous_format)
         du = u.new_zeros(q.shape[0], *u.shape)
-        arrays = [array(x) for x in (q, k, v, log_decay, u, kept, _by_time(do), G, dq, dk, dv, dg, du)]
+        arrays = [q, k, v, log_decay, u, kept, _by_time(do), G, dq, dk, dv, dg, du]
         run(_backward, q.shape[0] * q.shape[2], ctx.bonus, *arrays)
         by_head = [x.transpose(1, 2) for x in (dq, dk, dv, dg)]
         return *by_head, G, du.sum(0) if ctx.bonus else None

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.ops.bfloat16 import array, by_step, narrowed, widened
+from zoo.ops.bfloat16 import by_step, narrowed, widened
 from zoo.ops.linear_attention.chunked import LOWEST, cut, fused
 from zoo.ops.loops import exp, loop
 from zoo.ops.threads import run
@@ -43,15 +43,15 @@ class CompiledHeadDecay(torch.autograd.Function):
         written = pairs.new_empty(B, G, N, C, R, V)
         decays = g.new_empty(2, B, G, N, R, C)
         v_, lowest = v if v.stride(3) == 1 else v.contiguous(), g.new_tensor([LOWEST])
-        arrays = [array(x) for x in (g, pairs, lowest, weighed, rows, written, decays)]
+        arrays = [g, pairs, lowest, weighed, rows, written, decays]
         run(_weigh, B * G * N, *by_step(v_), *arrays)
         added = (K_.mT @ written.flatten(-2)).contiguous()  # (B, G, N, K, R·V)
         before, final = torch.empty_like(added), torch.empty_like(S, memory_format=torch.contiguous_format)
-        arrays = [array(x) for x in (added, decays, S, before, final)]
+        arrays = [added, decays, S, before, final]
         run(_carry, B * G * K, *arrays, grain=K)
         inside, read = weighed.mT @ rows, (Q @ before).contiguous()
         o = torch.empty(B, T, H, V, dtype=v.dtype)
-        arrays = [array(x) for x in (inside, read, decays, o)]
+        arrays = [inside, read, decays, o]
         run(_combine, B * G * N, *arrays)
         ctx.save_for_backward(Q, K_, g, pairs, rows, before, read, decays)
         return o.transpose(1, 2), final
@@ -65,20 +65,20 @@ class CompiledHeadDecay(torch.autograd.Function):
         do_ = do if do.stride(3) == 1 else do.contiguous()
         dS = decays.new_zeros(B, H, K_.shape[-1], V) if dS is None else dS
         by_head, asked, written = torch.empty_like(rows), torch.empty_like(read), torch.empty_like(read)
-        arrays = [array(x) for x in (rows, decays, by_head, asked, written)]
+        arrays = [rows, decays, by_head, asked, written]
         run(_part, B * G * N, T, *by_step(do_), *arrays)
         told = Q.mT @ asked
         after, first = torch.empty_like(before), torch.empty_like(dS, memory_format=torch.contiguous_format)
         kept = decays.new_empty(B, G, K_.shape[-1], N, R)
-        arrays = [array(x) for x in (told, decays, dS, before, after, first, kept)]
+        arrays = [told, decays, dS, before, after, first, kept]
         run(_carry_back, B * G * K_.shape[-1], *arrays, grain=K_.shape[-1])
         weighed, dpairs, dg = (rows @ by_head.mT).contiguous(), torch.empty_like(pairs), torch.empty_like(g)
         spans, lowest = torch.empty_like(decays[0]), g.new_tensor([LOWEST])
-        arrays = [array(x) for x in (g, pairs, lowest, weighed, dpairs, spans)]
+        arrays = [g, pairs, lowest, weighed, dpairs, spans]
         run(_weigh_back, B * G * N, *arrays)
         inside, told = weighed @ by_head, K_ @ after
         dv = torch.empty(B, T, H, V, dtype=ctx.dtypes[2])
-        arrays = [array(x) for x in (rows, by_head, inside, read, told, decays, kept.sum(2), spans, dv, dg)]
+        arrays = [rows, by_head, inside, read, told, decays, kept.sum(2), spans, dv, dg]
         run(_combine_back, B * G * N, *arrays)
         dq = fused(dpairs.mT @ K_, asked, before.mT).flatten(2, 3)[:, :, :T].to(ctx.dtypes[0])
         dk = fused(dpairs @ Q, written, after.mT).flatten(2, 3)[:, :, :T].to(ctx.dtypes[1])

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.ops.bfloat16 import array, by_step, narrowed, widened
+from zoo.ops.bfloat16 import by_step, narrowed, widened
 from zoo.ops.linear_attention.chunked import LOWEST
 from zoo.ops.loops import exp, inlined, loop
 from zoo.ops.matrices import (
@@ -68,7 +68,7 @@ class TiledLinearAttention(torch.autograd.Function):
         constants = S.new_tensor([LOWEST, scale, eps or 0])
         S_, z_ = torch.empty_like(S), torch.empty_like(z)
         rows = by_step(q, k, v)
-        arrays = [array(x) for x in (g, S, z, constants, before, z_before, o, d, S_, z_)]
+        arrays = [g, S, z, constants, before, z_before, o, d, S_, z_]
         run(_forward, B * H, CHUNK, padded(K), padded(V), ctx.mean, ctx.fades, *rows, *arrays)
         ctx.save_for_backward(q, k, v, g, before, z_before, constants, *((o, d) if ctx.mean else ()))
         return o.transpose(1, 2), S_, z_
@@ -85,7 +85,7 @@ class TiledLinearAttention(torch.autograd.Function):
         first, z_first = torch.empty_like(dS), torch.empty_like(dz)
         rows = by_step(q, k, v, do)
         tensors = g, dS, dz, constants, before, z_before, o, d, dq, dk, dv, dg, first, z_first
-        arrays = [array(x) for x in tensors]
+        arrays = list(tensors)
         run(_backward, B * H, CHUNK, padded(K), padded(V), ctx.mean, ctx.fades, *rows, *arrays)
         by_head = [x.transpose(1, 2) for x in (dq, dk, dv)]
         return *by_head, dg if ctx.fades else None, first, z_first, None, None

@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from zoo.ops.compiled import array
 from zoo.ops.loops import exp, inlined, loop
 from zoo.ops.lsh_attention.naive import HIDDEN, SELF
 from zoo.ops.threads import run
@@ -23,14 +22,14 @@ def exponentials(s: Tensor, plan: Any, part: slice, top: Tensor, total: Tensor) 
 
 def slopes(s: Tensor, ds: Tensor, plan: Any, part: slice, top: Tensor, D: Tensor) -> None:
     """See `chunked.slopes`."""
-    arrays = [s.numpy(), ds.numpy(), *_steps(s, plan, part), array(top), array(D)]
+    arrays = [s.numpy(), ds.numpy(), *_steps(s, plan, part), top, D]
     run(_slopes, len(s), *arrays)
 
 
 def argmax(x: Float[Tensor, "*B F"]) -> Int[Tensor, "*B"]:
     """argmax [x, −x] along the last axis, the first of several."""
     place = torch.empty(x.shape[:-1], dtype=torch.long)
-    arrays = array(x.reshape(-1, x.shape[-1])), place.view(-1).numpy()
+    arrays = x.reshape(-1, x.shape[-1]), place.view(-1).numpy()
     run(_argmax, place.numel(), *arrays, grain=1024)
     return place
 
@@ -39,7 +38,7 @@ def _steps(s: Tensor, plan: Any, part: slice) -> list[Any]:
     bias = plan.bias(part, s.dtype)
     bias = s.new_empty(0, 0, 0) if bias is None else bias
     constants = np.array([HIDDEN, SELF], dtype=s.numpy().dtype)
-    return [array(x) for x in (plan.q_at[part], plan.reach[part], plan.k_at[part], bias)] + [constants]
+    return [plan.q_at[part], plan.reach[part], plan.k_at[part], bias, constants]
 
 
 @loop

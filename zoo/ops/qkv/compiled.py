@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.ops.bfloat16 import array, narrowed, widened
+from zoo.ops.bfloat16 import narrowed, widened
 from zoo.ops.loops import inlined, loop
 from zoo.ops.precision import widest
 from zoo.ops.qkv.naive import Turn
@@ -28,7 +28,7 @@ class CompiledSplit(torch.autograd.Function):
         B, T, d = *x.shape[:2], x.shape[2] // (heads + 2 * kv_heads)
         q, k, v = (x.new_empty(B, count, T, d) for count in (heads, kv_heads, kv_heads))
         turns = *_turn(q_turn, x), *_turn(k_turn, x)
-        run(_split, B * T, array(x.reshape(B * T, -1, d)), array(q), array(k), array(v), *turns, grain=GRAIN)
+        run(_split, B * T, x.reshape(B * T, -1, d), q, k, v, *turns, grain=GRAIN)
         ctx.turns, ctx.shape = turns, x.shape
         return q, k, v
 
@@ -36,17 +36,17 @@ class CompiledSplit(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dq: Tensor, dk: Tensor, dv: Tensor) -> tuple[Tensor | None, ...]:
         dx = dq.new_empty(ctx.shape)
-        features = array(dx.view(-1, dx.shape[2] // dq.shape[3], dq.shape[3]))
-        run(_merge, len(features), features, array(dq), array(dk), array(dv), *ctx.turns, grain=GRAIN)
+        features = dx.view(-1, dx.shape[2] // dq.shape[3], dq.shape[3])
+        run(_merge, len(features), features, dq, dk, dv, *ctx.turns, grain=GRAIN)
         return dx, None, None, None, None
 
 
 def _turn(by: Turn | None, x: Tensor) -> tuple[Any, Any, bool]:
     dtype = widest(x)
     if by is None:
-        nothing = array(x.new_empty(0, 0, 0, dtype=dtype))
+        nothing = x.new_empty(0, 0, 0, dtype=dtype)
         return nothing, nothing, False
-    return array(by.cos.to(dtype)), array(by.sin.to(dtype)), by.convention == "interleaved"
+    return by.cos.to(dtype), by.sin.to(dtype), by.convention == "interleaved"
 
 
 @loop

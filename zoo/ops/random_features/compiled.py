@@ -91,12 +91,12 @@ class CompiledFAVOR(torch.autograd.Function):
             u = _values(v_[steps], block, C)
             pairs_, before_ = pairs[chunks], before[chunks]
             p = torch.bmm(keys, asking.mT, out=pairs_.view(-1, C, C))
-            run(_cut, len(p), array(p))
+            run(_cut, len(p), p)
             added = (u.mT @ keys).view_as(before_)
-            run(_carry, len(S) * (V + 1), array(added), array(S), array(before_), False)
+            run(_carry, len(S) * (V + 1), added, S, before_, False)
             o = (p.mT @ u).baddbmm_(asking, before_.view(-1, V + 1, m).mT)
             o = o.view(block.sequences, -1, V + 1)
-            run(_divide, block.items, *block.place, H, array(o), array(y), array(totals))
+            run(_divide, block.items, *block.place, H, o, y, totals)
         ctx.save_for_backward(q, k, v, W, phi_q, phi_k, pairs, before, y, totals)
         ctx.eps = eps
         return y
@@ -116,14 +116,14 @@ class CompiledFAVOR(torch.autograd.Function):
             asking, keys = (x[steps].view(-1, C, m) for x in (phi_q, phi_k))
             u, before_ = _values(v_[steps], block, C), before[chunks].view(-1, V + 1, m)
             do = torch.empty_like(u)
-            asked = [array(x) for x in (dy, y, totals, do.view(block.sequences, -1, V + 1))]
+            asked = [dy, y, totals, do.view(block.sequences, -1, V + 1)]
             run(_ask, block.items, *block.place, H, *asked)
             told = (do.mT @ asking).view(block.sequences, -1, V + 1, m)
             after = torch.empty_like(told)
-            run(_carry, len(dS) * (V + 1), array(told), array(dS), array(after), True)
+            run(_carry, len(dS) * (V + 1), told, dS, after, True)
             after = after.view(-1, V + 1, m)
             dp = u @ do.mT
-            run(_cut, len(dp), array(dp))
+            run(_cut, len(dp), dp)
             du = (pairs[chunks].view(-1, C, C) @ do).baddbmm_(keys, after.mT)
             dv_[steps] = du.view(block.sequences, -1, V + 1)[:, : block.length, :V]
             dkeys = (dp @ asking).baddbmm_(u, after).view(block.sequences, -1, m)
@@ -210,7 +210,7 @@ class _Features:
         """φ(x), and 0 for steps that x lacks, less `shift` in the exponents, and the largest of a step if `own`."""
         z = self.exponents(x)
         shift = z.new_zeros(x.shape[:2]) if shift is None else shift
-        arrays = [array(t) for t in (z, x, shift, phi)]
+        arrays = [z, x, shift, phi]
         run(_features, len(phi) * -(-phi.shape[1] // GRAIN), *arrays, self.numbers, own)
 
     def back(
@@ -224,9 +224,9 @@ class _Features:
         """dx of dφ; dz may be dφ."""
         sums = self.scaled.new_empty(phi.shape[:2])
         arrays = [rows(t) for t in (phi, dphi, dz)]
-        run(_slopes, sums.numel(), *arrays, array(sums.view(-1)), self.numbers, grain=GRAIN)
+        run(_slopes, sums.numel(), *arrays, sums.view(-1), self.numbers, grain=GRAIN)
         of_z = dz @ self.narrow
-        run(_emit, len(x) * -(-x.shape[1] // GRAIN), *(array(t) for t in (of_z, sums, x, dx)), self.numbers)
+        run(_emit, len(x) * -(-x.shape[1] // GRAIN), of_z, sums, x, dx, self.numbers)
 
 
 @loop

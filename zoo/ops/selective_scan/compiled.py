@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from zoo.ops import flops
-from zoo.ops.bfloat16 import array, memory, narrowed, widened
+from zoo.ops.bfloat16 import memory, narrowed, widened
 from zoo.ops.loops import exp2, inlined, loop, sigmoid, softplus
 from zoo.ops.threads import run
 
@@ -61,7 +61,7 @@ class CompiledSelectiveScan(torch.autograd.Function):
             z = z.contiguous()
         ctx.save_for_backward(u, delta, exponent, B, C, skip, kept, z, bias)
         y = torch.empty_like(u, memory_format=torch.contiguous_format)
-        arrays = [*_arrays(u, delta, exponent, B, C, skip, kept, z, bias), array(y)]
+        arrays = [*_arrays(u, delta, exponent, B, C, skip, kept, z, bias), y]
         run(_forward, batch * -(-width // CHANNELS), *arrays)
         return y, kept[:, -1].mT.contiguous()
 
@@ -77,7 +77,7 @@ class CompiledSelectiveScan(torch.autograd.Function):
         dA, g = kept.new_empty(batch, N, width), dh.mT.contiguous()
         dD, d_bias = (kept.new_empty(batch, width) for _ in range(2))
         inputs = _arrays(*ctx.saved_tensors)
-        outputs = [array(x) for x in (dy.to(u.dtype), g, du, d_delta, dA, dB, dC, dD, dz, d_bias)]
+        outputs = [dy.to(u.dtype), g, du, d_delta, dA, dB, dC, dD, dz, d_bias]
         run(_backward, batch * blocks, *inputs, *outputs)
         return (
             du,
@@ -106,7 +106,7 @@ def _arrays(
     """What both loops read: tensors as arrays, z as memory with its strides, and whether there are z and a bias."""
     gated = z is not None and bias is not None
     z, bias = (z, bias) if z is not None and bias is not None else (u[:1, :1, :1], D)
-    return [*(array(x) for x in (u, delta, A, B, C, D, kept, bias)), memory(z), *z.stride()[:2], gated]
+    return [u, delta, A, B, C, D, kept, bias, memory(z), *z.stride()[:2], gated]
 
 
 @loop

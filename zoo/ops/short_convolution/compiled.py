@@ -1,8 +1,8 @@
 """The short causal convolution as a compiled loop: one pass over time forward, and one backward that saves only x.
 
     p_t = b + Σ_{j<W} w_j ⊙ x_{t−W+1+j},    a_t = p_t, or SiLU(p_t) = p_t σ(p_t)
-    y_t = a_t, or of each head c r a_t with r = 1 / √(|a_t|² + 1e-6)
-    da_t = dy_t, or of each head c r (dy_t − r² (a_t·dy_t) a_t),    dp_t = da_t, or da_t σ(p_t) (1 + p_t − a_t)
+    y_t = a_t, or of a head with a length c ≠ 0 c r a_t with r = 1 / √(|a_t|² + 1e-6)
+    da_t = dy_t, or of such a head c r (dy_t − r² (a_t·dy_t) a_t),    dp_t = da_t, or da_t σ(p_t) (1 + p_t − a_t)
     dx_s = Σ_{j<W} w_j ⊙ dp_{s+W−1−j},    dw_j = Σ_t dp_t ⊙ x_{t−W+1+j},    db = Σ_t dp_t
 
 x may be bfloat16: it is read as it lies in memory, and its gradient is written so, as is y if it is to be narrow. All
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from zoo.ops import flops
-from zoo.ops.bfloat16 import array, memory, narrowed, widened
+from zoo.ops.bfloat16 import memory, narrowed, widened
 from zoo.ops.loops import inlined, loop, sigmoid
 from zoo.ops.norms.naive import SMALLEST_SQUARE
 from zoo.ops.products import room
@@ -56,10 +56,10 @@ class CompiledShortConvolution(torch.autograd.Function):
         flops.count("short_convolution", 2 * x.numel() * len(weight))
         (B, T, D), x = x.shape, x if x.stride(2) == 1 else x.contiguous()
         y = torch.empty(B, T, D, dtype=x.dtype if narrow else weight.dtype)
-        ctx.silu, ctx.K = silu, 0 if unit is None else D // unit.heads
-        norm = weight.new_tensor([1.0 if unit is None else unit.scale, SMALLEST_SQUARE])
+        ctx.silu, ctx.K = silu, 0 if unit is None else D // len(unit.scales)
+        norm = weight.new_tensor([SMALLEST_SQUARE, *(() if unit is None else unit.scales)])
         flat, strides = memory(x), x.stride()[:2]
-        arrays = [array(t) for t in (weight, bias, before, lengths, norm, y)]
+        arrays = [weight, bias, before, lengths, norm, y]
         steps, channels = _block(len(weight), ctx.K or 1)
         run(_forward, B * -(-D // channels), steps, channels, silu, ctx.K, flat, *strides, *arrays)
         ctx.save_for_backward(x, weight, bias, before, lengths, norm)
@@ -74,8 +74,8 @@ class CompiledShortConvolution(torch.autograd.Function):
         flat, strides = memory(x), x.stride()[:2]
         dx, d_before = torch.empty(B, T, D, dtype=x.dtype), before.new_empty(before.shape)
         dw, db = weight.new_empty(B, W, D), weight.new_empty(B, D)
-        arrays = [array(t) for t in (weight, bias, before, lengths, norm, dy)]
-        outputs = [memory(dx), *(array(t) for t in (d_before, dw, db))]
+        arrays = [weight, bias, before, lengths, norm, dy]
+        outputs = [memory(dx), d_before, dw, db]
         steps, channels = _block(W, ctx.K or 1)
         run(_backward, B * -(-D // channels), steps, channels, ctx.silu, ctx.K, flat, *strides, *arrays, *outputs)
         return dx, dw.sum(0), db.sum(0), d_before, None, None, None, None
@@ -88,7 +88,7 @@ def _forward(  # type: ignore[no-untyped-def]
     """Work items start … stop − 1: item (b, block) takes the channels of a block through all steps of row b."""
     _, T, D = y.shape
     W = len(weight)
-    C, blocks, scale, least = min(channels, D), -(-D // channels), norm[0], norm[1]
+    C, blocks, least = min(channels, D), -(-D // channels), norm[0]
     w = room(W * C, weight)
     line = room((span + W - 1) * C, weight)
     bias_, p = room(C, weight), room(C, weight)
@@ -108,12 +108,13 @@ def _forward(  # type: ignore[no-untyped-def]
                         p[c] *= sigmoid(p[c])
                 if K > 0:
                     for at in range(0, size, K):
-                        a, total = p[at : at + K], least
-                        for c in range(K):
-                            total += a[c] * a[c]
-                        factor = scale / np.sqrt(total)
-                        for c in range(K):
-                            a[c] *= factor
+                        a, total, scale = p[at : at + K], least, norm[1 + (first + at) // K]
+                        if scale != 0:
+                            for c in range(K):
+                                total += a[c] * a[c]
+                            factor = scale / np.sqrt(total)
+                            for c in range(K):
+                                a[c] *= factor
                 y_ = y[b, origin + t, first : first + size]
                 for c in range(len(y_)):
                     y_[c] = narrowed(p[c], y_)
@@ -185,7 +186,7 @@ def _backward(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     _, T, D = dy.shape
     W = len(weight)
-    C, blocks, one, scale, least = min(channels, D), -(-D // channels), weight.dtype.type(1), norm[0], norm[1]
+    C, blocks, one, least = min(channels, D), -(-D // channels), weight.dtype.type(1), norm[0]
     w, back, dw_ = room(W * C, weight), room(W * C, weight), room(W * C, weight)
     line, d_line = room((span + W - 1) * C, weight), room((span + W - 1) * C, weight)
     bias_, zero, db_ = room(C, weight), room(C, weight), room(C, weight)
@@ -220,13 +221,15 @@ def _backward(  # type: ignore[no-untyped-def]
                 if K > 0:
                     for at in range(0, size, K):
                         a_, da, total, met = p[at : at + K], dp[at : at + K], least, least - least
-                        for c in range(K):
-                            total += a_[c] * a_[c]
-                            met += a_[c] * da[c]
-                        r = one / np.sqrt(total)
-                        own, along = scale * r, scale * r * r * r * met
-                        for c in range(K):
-                            da[c] = own * da[c] - along * a_[c]
+                        scale = norm[1 + (first + at) // K]
+                        if scale != 0:
+                            for c in range(K):
+                                total += a_[c] * a_[c]
+                                met += a_[c] * da[c]
+                            r = one / np.sqrt(total)
+                            own, along = scale * r, scale * r * r * r * met
+                            for c in range(K):
+                                da[c] = own * da[c] - along * a_[c]
                 if silu:
                     for c in range(C):
                         to[c] = dp[c] * slope[c]

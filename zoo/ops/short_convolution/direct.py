@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from zoo.ops import compiled, kernels, norms
+from zoo.ops import compiled, kernels
 from zoo.ops.precision import full, wide, widest
 from zoo.ops.short_convolution.naive import Unit
 
@@ -49,5 +49,5 @@ def short_convolution(
         bias = None if bias is None else bias.to(dtype)
         y = F.conv1d(line.mT, w[:, None], bias, groups=D).mT
         y = F.silu(y) if silu else y
-        y = y if unit is None else norms.unit(y.unflatten(-1, (unit.heads, -1)), unit.scale).flatten(-2)
+        y = y if unit is None else unit.normed(y)
         return y.to(x.dtype) if narrow else y

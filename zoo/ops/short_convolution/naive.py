@@ -13,10 +13,17 @@ from zoo.ops.norms.naive import unit as unit_vectors
 
 
 class Unit(NamedTuple):
-    """The channels of a step are so many heads, each made a vector of length `scale` by `norms.unit`."""
+    """The channels of a step are heads of equal width, each made a vector of the length in `scales` by `norms.unit`, or
+    left as it is where that is 0.
+    """
 
-    heads: int
-    scale: float = 1.0
+    scales: tuple[float, ...]
+
+    def normed(self, y: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+        """The heads of y as vectors of these lengths."""
+        heads = y.unflatten(-1, (len(self.scales), -1)).unbind(-2)
+        made = [unit_vectors(head, scale) if scale else head for head, scale in zip(heads, self.scales, strict=True)]
+        return torch.cat(made, dim=-1)
 
 
 def short_convolution(
@@ -39,4 +46,4 @@ def short_convolution(
     y = torch.stack([torch.einsum("dn,bnd->bd", w, line[:, t : t + W]) for t in range(x.shape[1])], dim=1)
     y = y if bias is None else y + bias
     y = F.silu(y) if silu else y
-    return y if unit is None else unit_vectors(y.unflatten(-1, (unit.heads, -1)), unit.scale).flatten(-2)
+    return y if unit is None else unit.normed(y)

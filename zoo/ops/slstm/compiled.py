@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from zoo.ops import flops
-from zoo.ops.compiled import array
 from zoo.ops.loops import exp, inlined, log1p, loop
 from zoo.ops.threads import run
 
@@ -55,7 +54,7 @@ class CompiledSLSTM(torch.autograd.Function):
         after = state.clone()
         # From each unit to all gates of its head: (H, d, 4 d).
         weights = R.flatten(1, 2).transpose(1, 2)
-        arrays = [array(x) for x in (i, f, z, o, weights, b.flatten(1), valid, after, y, kept)]
+        arrays = [i, f, z, o, weights, b.flatten(1), valid, after, y, kept]
         run(_forward, H * -(-B // 2), *arrays)
         ctx.save_for_backward(R, valid, state, y, kept)
         h, c, n, m = after.unbind(0)
@@ -71,7 +70,7 @@ class CompiledSLSTM(torch.autograd.Function):
         gates = [y.new_empty(H, B, T, d) for _ in range(4)]
         db = y.new_zeros(B, H, 4 * d)
         g = torch.stack([dh, dc, dn])
-        arrays = [array(x) for x in (R.flatten(1, 2), valid, state, y, kept, dy, *gates, g, db)]
+        arrays = [R.flatten(1, 2), valid, state, y, kept, dy, *gates, g, db]
         run(_backward, H * -(-B // 2), *arrays)
         before = torch.cat([state[0][:, None], y[:, :-1]], dim=1).flatten(0, 1).transpose(0, 1)  # (H, B T, d)
         dR = torch.stack([gate.flatten(1, 2).mT @ before for gate in gates], dim=1)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.ops.bfloat16 import array, by_step, narrowed, widened
+from zoo.ops.bfloat16 import by_step, narrowed, widened
 from zoo.ops.linear_attention.chunked import LOWEST, cut, fused
 from zoo.ops.linear_attention.per_head import LANES, _carry, _carry_back, _part, _weigh_back
 from zoo.ops.loops import exp, loop
@@ -48,14 +48,14 @@ class CompiledSSD(torch.autograd.Function):
         weighed, rows = (pairs.new_empty(b, G, N, R, size, width) for width in (size, P))
         written = pairs.new_empty(b, G, N, size, R, P)
         decays = g.new_empty(2, b, G, N, R, size)
-        arrays = [array(t) for t in (delta, g, pairs, g.new_tensor([LOWEST]), weighed, rows, written, decays)]
+        arrays = [delta, g, pairs, g.new_tensor([LOWEST]), weighed, rows, written, decays]
         run(_weigh, b * G * N, *by_step(x), *arrays)
         added = (K_.mT @ written.flatten(-2)).contiguous()  # (b, G, N, K, R·P)
         before, final = torch.empty_like(added), torch.empty_like(S, memory_format=torch.contiguous_format)
-        run(_carry, b * G * K, *(array(t) for t in (added, decays, S, before, final)), grain=K)
+        run(_carry, b * G * K, added, decays, S, before, final, grain=K)
         inside, read = weighed.mT @ rows, (Q @ before).contiguous()
         y = torch.empty(b, T, H, P, dtype=x.dtype)
-        run(_combine, b * G * N, *by_step(x), *(array(t) for t in (inside, read, decays, D, y)))
+        run(_combine, b * G * N, *by_step(x), inside, read, decays, D, y)
         ctx.save_for_backward(x, delta, D, Q, K_, g, pairs, rows, before, read, decays)
         return y.transpose(1, 2), final
 
@@ -68,21 +68,21 @@ class CompiledSSD(torch.autograd.Function):
         dy = dy if dy.stride(3) == 1 else dy.contiguous()
         dS = decays.new_zeros(b, H, K_.shape[-1], P) if dS is None else dS
         by_head, asked, written = torch.empty_like(rows), torch.empty_like(read), torch.empty_like(read)
-        arrays = [array(t) for t in (rows, decays, by_head, asked, written)]
+        arrays = [rows, decays, by_head, asked, written]
         run(_part, b * G * N, T, *by_step(dy), *arrays)
         told = Q.mT @ asked
         after, first = torch.empty_like(before), torch.empty_like(dS, memory_format=torch.contiguous_format)
         kept = decays.new_empty(b, G, K_.shape[-1], N, R)
-        arrays = [array(t) for t in (told, decays, dS, before, after, first, kept)]
+        arrays = [told, decays, dS, before, after, first, kept]
         run(_carry_back, b * G * K_.shape[-1], *arrays, grain=K_.shape[-1])
         weighed, dpairs = (rows @ by_head.mT).contiguous(), torch.empty_like(pairs)
         spans = torch.empty_like(decays[0])
-        run(_weigh_back, b * G * N, *(array(t) for t in (g, pairs, g.new_tensor([LOWEST]), weighed, dpairs, spans)))
+        run(_weigh_back, b * G * N, g, pairs, g.new_tensor([LOWEST]), weighed, dpairs, spans)
         inside, told = weighed @ by_head, K_ @ after
         dx, ddelta, dg = torch.empty(b, T, H, P, dtype=x.dtype), torch.empty_like(delta), torch.empty_like(g)
         dD = D.new_empty(b, G, N, R, P)
-        arrays = [array(t) for t in (rows, by_head, inside, read, told, decays, kept.sum(2), spans, delta, D)]
-        outputs = [array(t) for t in (dx, ddelta, dg, dD)]
+        arrays = [rows, by_head, inside, read, told, decays, kept.sum(2), spans, delta, D]
+        outputs = [dx, ddelta, dg, dD]
         run(_combine_back, b * G * N, *by_step(x), *arrays, *outputs)
         dC = fused(dpairs.mT @ K_, asked, before.mT).flatten(2, 3)[:, :, :T].to(ctx.dtypes[0])
         dB = fused(dpairs @ Q, written, after.mT).flatten(2, 3)[:, :, :T].to(ctx.dtypes[1])

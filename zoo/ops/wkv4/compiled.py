@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from zoo.ops import flops
-from zoo.ops.compiled import array
 from zoo.ops.loops import exp, inlined, loop
 from zoo.ops.threads import run
 
@@ -40,7 +39,7 @@ class CompiledWKV(torch.autograd.Function):
         kept[:, 0] = torch.stack([p0, q0, o0], dim=1)
         y = torch.empty(B, T, C, dtype=k.dtype)
         valid = _valid(mask, B, T)
-        inputs = [array(x) for x in (w, u, k, v, valid, kept, y)]
+        inputs = [w, u, k, v, valid, kept, y]
         run(_forward, B * -(-C // CHANNELS), *inputs)
         ctx.save_for_backward(w, u, k, v, valid, kept, y)
         p, q, o = kept[:, -1].clone().unbind(1)
@@ -56,7 +55,7 @@ class CompiledWKV(torch.autograd.Function):
         dk, dv = torch.empty_like(y), torch.empty_like(y)
         dw, du = torch.zeros(B, C, dtype=y.dtype), torch.zeros(B, C, dtype=y.dtype)
         g = torch.stack([dp, dq], dim=1)
-        arrays = [array(x) for x in (w, u, k, v, valid, kept, y, dy, g, dk, dv, dw, du)]
+        arrays = [w, u, k, v, valid, kept, y, dy, g, dk, dv, dw, du]
         run(_backward, B * -(-C // CHANNELS), *arrays)
         return dw.sum(0), du.sum(0), dk, dv, g[:, 0], g[:, 1], None, None
 
