@@ -49,6 +49,8 @@ from zoo.ops.elementwise import naive as naive_elementwise
 from zoo.ops.elementwise.compiled import CompiledLogSigmoid, CompiledPositive, CompiledSwiGLU
 from zoo.ops.h3 import h3, h3_naive
 from zoo.ops.h3.compiled import CompiledH3
+from zoo.ops.linear import few
+from zoo.ops.linear.compiled import CompiledFew
 from zoo.ops.linear.fused import BiasedLinear
 from zoo.ops.linear.naive import linear as linear_naive
 from zoo.ops.linear_attention import linear_attention, recurrent
@@ -437,6 +439,7 @@ BY_HAND = [
     (CompiledNorm, "layer", lambda *x: norms.layer(*x, 1e-5), (vectors, normal(3), normal(3))),
     (CompiledNorm, "summed", lambda *x: norms.summed(*x, 1e-5), (vectors, normal(2, 5, 3), normal(3), normal(3))),
     (BiasedLinear, "", lambda *x: BiasedLinear.apply(*x, torch.float64), (vectors, normal(4, 3), normal(4))),
+    (CompiledFew, "", lambda x, w: few(x, w), (vectors, normal(4, 3))),
     (CompiledSwiGLU, "", CompiledSwiGLU.apply, (vectors, normal(2, 5, 3))),
     (CompiledSplit, "both ways to pair", turned(split), (normal(2, 5, 16),)),
     (CompiledRMS, "SiLU", lambda o, w, g: norms.rms(o, w, 1e-5, g), (vectors, normal(3), normal(2, 5, 3))),

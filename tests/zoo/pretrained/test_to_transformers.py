@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import zoo
@@ -251,6 +251,7 @@ def pair_readers(tmp_path_factory):
 
 @given(st.text() | st.text(alphabet="the catsn\n<|endoftext|>Ġġ"))
 def test_byte_pairs(pair_readers, text):
+    assume("<s>" not in text and "</s>" not in text)  # the special tokens themselves, which decoding leaves out
     for reader, own in pair_readers:
         agree(reader, own, text)
 

@@ -27,23 +27,28 @@ def inverse(coupling: Float[Tensor, "N C C"]) -> Float[Tensor, "N C C"]:
 
 @inlined
 def invert(coupling, rows, row):  # type: ignore[no-untyped-def]
-    """Row t is e_t − Σ_{s<t} coupling_ts row_s. Four rows at once, since each pass reads and writes what it sums."""
-    for t in range(len(rows)):
+    """Row t is e_t − Σ_{s<t} coupling_ts row_s; `rows` is zero above its diagonal.
+
+    Four rows at once, since each pass reads and writes what it sums, and whole ones: many lengths take longer than one.
+    """
+    C = len(row)
+    for t in range(C):
         w = coupling[t]
         row[:] = 0
         fours = t // 4 * 4
         for s in range(0, fours, 4):
             w0, w1, w2, w3 = w[s], w[s + 1], w[s + 2], w[s + 3]
             r0, r1, r2, r3 = rows[s], rows[s + 1], rows[s + 2], rows[s + 3]
-            for j in range(s + 4):
+            for j in range(C):
                 row[j] -= w0 * r0[j] + w1 * r1[j] + w2 * r2[j] + w3 * r3[j]
         for s in range(fours, t):
             w0, r0 = w[s], rows[s]
-            for j in range(s + 1):
+            for j in range(C):
                 row[j] -= w0 * r0[j]
         row[t] = 1
-        for j in range(t + 1):
-            rows[t, j] = row[j]
+        to = rows[t]
+        for j in range(C):
+            to[j] = row[j]
 
 
 @loop

@@ -119,7 +119,8 @@ def _forward(  # type: ignore[no-untyped-def]
                 to[i] = inverse[i]
             weave(state, state_right, K, V)
             product(keys, state_right, read, C, V, K, False)
-            scale_rows(read, begin, C, V)
+            if fades:
+                scale_rows(read, begin, C, V)
             for i in range(C * V):
                 read[i] = widened(values[i]) - read[i]
             narrow(read, errors)
@@ -131,7 +132,8 @@ def _forward(  # type: ignore[no-untyped-def]
             narrow(read, writes)
             weave(writes, woven, C, V)
             product(Q, state_right, out, C, V, K, False)
-            scale_rows(out, begin, C, V)
+            if fades:
+                scale_rows(out, begin, C, V)
             product(pairs, woven, out, C, V, C, True)
             give(out, steps, width, V, one, o, b, first, h)
             if fades:
@@ -211,7 +213,8 @@ def _backward(  # type: ignore[no-untyped-def]
             # f, first without what later steps of the chunk read of it
             weave(after, after_, K, V)
             product(keys, after_, f, C, V, K, False)
-            scale_rows(f, end, C, V)
+            if fades:
+                scale_rows(f, end, C, V)
             narrow(P, square)
             weave(square, square_, C, C)
             turn_back(square_, square_turned, C, C)
