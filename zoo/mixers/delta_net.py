@@ -10,7 +10,7 @@ fla-org/flash-linear-attention, fla/layers/delta_net.py.
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 import torch.nn.functional as F
@@ -128,15 +128,10 @@ class DeltaNet(Mixer):
 
         Where nothing stands between convolution and norm, q and k are normed.
         """
-        projections = self.q_proj, self.k_proj, self.v_proj
-        every, new = joined(x, *(part.weight for part in projections)), State()
+        lines, new = project_together(self, self.together, x, mask, state)
+        dtype = lines["v"].dtype
         if self.together:
-            convolutions = self.q_conv1d, self.k_conv1d, self.v_conv1d
-            every, new = side_by_side(convolutions, every, "qkv", mask=mask, state=state, unit=self.together)
-        parts = every.split([part.out_features for part in projections], dim=-1)
-        lines, dtype = dict(zip("qkv", parts, strict=True)), every.dtype
-        if self.together:
-            q, k, v = (split_heads(line, self.heads) for line in parts)
+            q, k, v = (split_heads(line, self.heads) for line in lines.values())
             return q, k, v, new, dtype
         units = {"q": Unit((self.K**-0.5,) * self.heads), "k": Unit((1.0,) * self.heads)} if self.unit else {}
         for name, line in lines.items():
@@ -180,6 +175,22 @@ class DeltaNet(Mixer):
 def unit_queries_and_keys(heads: int, K: int, values: int) -> Unit | None:
     """Of q (norm 1/√K), k (norm 1) and v (as it is) side by side; None if v does not divide into heads of K."""
     return None if values % K else Unit((K**-0.5,) * heads + (1.0,) * heads + (0.0,) * (values // K))
+
+
+def project_together(
+    mixer: nn.Module, unit: Unit | None, x: Tensor, mask: Tensor | None, state: State | None
+) -> tuple[dict[str, Tensor], State]:
+    """q, k and v of x by the linear layers of those names in `mixer`, as one product.
+
+    With a `unit` also through their convolutions, as one, and normed; the state is then what these carry on.
+    """
+    projections: list[Any] = [mixer.get_submodule(f"{name}_proj") for name in "qkv"]
+    every, new = joined(x, *(part.weight for part in projections)), State()
+    if unit:
+        convolutions: list[Any] = [mixer.get_submodule(f"{name}_conv1d") for name in "qkv"]
+        every, new = side_by_side(convolutions, every, "qkv", mask=mask, state=state, unit=unit)
+    parts = every.split([part.out_features for part in projections], dim=-1)
+    return dict(zip("qkv", parts, strict=True)), new
 
 
 class HeadNorm(nn.Module):

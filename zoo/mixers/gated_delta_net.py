@@ -19,12 +19,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.contract import Hint, Mixer, Site, State, Traits
-from zoo.mixers.delta_net import HeadNorm, reset_projections, unit_queries_and_keys
+from zoo.mixers.delta_net import HeadNorm, project_together, reset_projections, unit_queries_and_keys
 from zoo.mixers.multi_head import split_heads
-from zoo.mixers.short_convolution import ShortConvolution, side_by_side
+from zoo.mixers.short_convolution import ShortConvolution
 from zoo.ops import norms, precision
 from zoo.ops.delta_rule import delta_rule
-from zoo.ops.linear import few, joined
+from zoo.ops.linear import few
 from zoo.ops.linear_attention.naive import repeat
 from zoo.ops.short_convolution import Unit
 
@@ -135,16 +135,14 @@ class GatedDeltaNet(Mixer):
 
     def _project(self, x: Tensor, mask: Tensor | None, state: State | None) -> tuple[Tensor, Tensor, Tensor, State]:
         """q, k and v by head in the dtype of the projections, activated, q and k normed; the convolutions' state."""
-        projections = self.q_proj, self.k_proj, self.v_proj
-        every, new = joined(x, *(part.weight for part in projections)), State()
-        if self.together:
-            convolutions = self.q_conv1d, self.k_conv1d, self.v_conv1d
-            every, new = side_by_side(convolutions, every, "qkv", mask=mask, state=state, unit=self.together)
-        parts = every.split([part.out_features for part in projections], dim=-1)
-        if self.together:
-            q, k, v = parts
-            return split_heads(q, self.heads), split_heads(k, self.heads), split_heads(v, self.value_heads), new
-        lines = dict(zip("qkv", parts, strict=True))
+        lines, new = project_together(self, self.together, x, mask, state)
+        if not self.together:
+            self._activate(lines, mask, state, new)
+        q, k, v = lines.values()
+        return split_heads(q, self.heads), split_heads(k, self.heads), split_heads(v, self.value_heads), new
+
+    def _activate(self, lines: dict[str, Tensor], mask: Tensor | None, state: State | None, new: State) -> None:
+        """Convolve, if at all, activate and norm q, k and v one by one. What convolutions carry on goes into `new`."""
         units = {"q": Unit((self.K**-0.5,) * self.heads), "k": Unit((1.0,) * self.heads)}
         for name, line in lines.items():
             if self.use_short_conv:
@@ -155,8 +153,6 @@ class GatedDeltaNet(Mixer):
                 if name in units:
                     heads, scale = self.heads, units[name].scales[0]
                     lines[name] = norms.unit(lines[name].unflatten(-1, (heads, -1)), scale).flatten(2)
-        q, k, v = lines.values()
-        return split_heads(q, self.heads), split_heads(k, self.heads), split_heads(v, self.value_heads), new
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         """S in float32 at least, and (B, channels, conv_size − 1) for each convolution."""

@@ -20,8 +20,7 @@ LENGTH = 16
 def inverse(coupling: Float[Tensor, "N C C"]) -> Float[Tensor, "N C C"]:
     """(I + coupling)⁻¹ on a CPU; coupling is strictly lower triangular, and what is not below its diagonal not read."""
     out = torch.empty(coupling.shape, dtype=coupling.dtype)
-    arrays = coupling, out
-    run(_inverse, len(coupling), *arrays)
+    run(_inverse, len(coupling), coupling, out)
     return out
 
 

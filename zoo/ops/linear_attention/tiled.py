@@ -85,8 +85,7 @@ class TiledLinearAttention(torch.autograd.Function):
         first, z_first = torch.empty_like(dS), torch.empty_like(dz)
         rows = by_step(q, k, v, do)
         tensors = g, dS, dz, constants, before, z_before, o, d, dq, dk, dv, dg, first, z_first
-        arrays = list(tensors)
-        run(_backward, B * H, CHUNK, padded(K), padded(V), ctx.mean, ctx.fades, *rows, *arrays)
+        run(_backward, B * H, CHUNK, padded(K), padded(V), ctx.mean, ctx.fades, *rows, *tensors)
         by_head = [x.transpose(1, 2) for x in (dq, dk, dv)]
         return *by_head, dg if ctx.fades else None, first, z_first, None, None
 
