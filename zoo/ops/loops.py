@@ -25,6 +25,20 @@ if getattr(config, "CPU_FEATURES", None) is None and compiled.unit(torch.bfloat1
     asked = ",-prefer-256-bit" + ("" if compiled.has_tiles() else ",-amx-tile,-amx-bf16")
     config.CPU_FEATURES = get_host_cpu_features() + asked  # type: ignore[attr-defined]
 
+EXP2 = tuple(
+    np.float32(c)
+    for c in (
+        1.5403530393381608e-4,
+        1.3333558146428443e-3,
+        9.618129107628477e-3,
+        5.550410866482158e-2,
+        2.402265069591007e-1,
+        6.931471805599453e-1,
+        1.0,
+    )
+)
+"""The series of 2^r for |r| ≤ ½, from r⁶ down."""
+
 FAST = {"nnan", "nsz", "arcp", "contract", "afn", "reassoc"}
 """LLVM's fast-math flags but `ninf`: infinities stay what they are."""
 
@@ -99,13 +113,13 @@ def _exp2_32(x: Any) -> Any:
     c = max(x, np.float32(-127.0))
     n = np.floor(c + np.float32(0.5))
     r = c - n
-    p = np.float32(1.5403530393381608e-4)
-    p = p * r + np.float32(1.3333558146428443e-3)
-    p = p * r + np.float32(9.618129107628477e-3)
-    p = p * r + np.float32(5.550410866482158e-2)
-    p = p * r + np.float32(2.402265069591007e-1)
-    p = p * r + np.float32(6.931471805599453e-1)
-    p = p * r + np.float32(1)
+    p = EXP2[0]
+    p = p * r + EXP2[1]
+    p = p * r + EXP2[2]
+    p = p * r + EXP2[3]
+    p = p * r + EXP2[4]
+    p = p * r + EXP2[5]
+    p = p * r + EXP2[6]
     return p * np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
 
 

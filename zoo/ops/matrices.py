@@ -7,13 +7,18 @@ products may be bfloat16, see `zoo.ops.bfloat16`.
 from __future__ import annotations
 
 from zoo.ops.bfloat16 import narrowed, widened
+from zoo.ops.lines import fetch
 from zoo.ops.loops import inlined
 
 
 @inlined
-def take(x, at, step, steps, width, C, to, across):  # type: ignore[no-untyped-def]
-    """`steps` rows of memory as a left form (C, across), and zeros behind them."""
+def take(x, at, step, steps, width, C, to, across, later):  # type: ignore[no-untyped-def]
+    """`steps` rows of memory as a left form (C, across), and zeros behind them.
+
+    What is wanted next stands `later` rows on: it comes near while this is worked on.
+    """
     for t in range(steps):
+        fetch(x, at + (t + later) * step, width)
         of, row = x[at + t * step : at + t * step + width], to[t * across : t * across + width]
         for c in range(len(row)):
             row[c] = of[c]

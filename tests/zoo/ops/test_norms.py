@@ -57,6 +57,21 @@ def test_rms_in_another_dtype(monkeypatch, gated, dtype):
         assert float((ours.double() - true.double()).norm()) <= TOLERANCES[dtype] * float(true.double().norm())
 
 
+@pytest.mark.parametrize("dtypes", [(torch.float32, torch.float64), (torch.float64, torch.bfloat16)], ids=str)
+def test_of_two_widths(dtypes):
+    torch.manual_seed(0)
+    one, other = dtypes
+    x, y, w = torch.randn(5, 33).to(one), torch.randn(5, 33).to(other), torch.randn(33)
+    for get in (
+        lambda form: differentiated(lambda x, y, w: form.summed(x, y, w, None, 1e-5), x, y, w),
+        lambda form: differentiated(lambda x, w: form.rms(x, w, 1e-5, dtype=other), x, w),
+        lambda form: differentiated(lambda x, w: form.layer(x, w, w, 1e-5, other), x, w.to(one)),
+    ):
+        for ours, true in zip(get(norms), get(naive), strict=True):
+            assert ours.dtype is true.dtype
+            torch.testing.assert_close(ours, true)
+
+
 @pytest.mark.parametrize("centred", [False, True], ids=["rms", "layer"])
 def test_sum_of_a_stream_and_a_branch(centred):
     """Float32 plus bfloat16: the sum to the last bit, its norm for products, each gradient in its tensor's dtype."""

@@ -121,3 +121,8 @@ def test_junk_in_padding_reaches_nothing(form):
 def test_reject_other_channels():
     with pytest.raises(ValueError, match="expected"):
         short_convolution(torch.rand(2, 5, 3), torch.rand(4, 2))
+
+
+def test_bfloat16_beside_float64(form):
+    x, w = torch.randn(2, 33, 70).bfloat16(), torch.randn(70, 4).double()
+    torch.testing.assert_close(short_convolution(x, w), short_convolution_naive(x.double(), w), rtol=1e-12, atol=1e-12)

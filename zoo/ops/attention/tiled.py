@@ -115,13 +115,13 @@ def _attend(  # type: ignore[no-untyped-def]
         for block in range(ahead):
             j, x, z = block * KEYS, block * KEYS * K, block * V * KEYS
             steps = min(KEYS, S - j)
-            take(k, b * k_b + g * k_h + j * k_t, k_t, steps, depth, KEYS, k_[x : x + KEYS * K], K)
-            take(v, b * v_b + g * v_h + j * v_t, v_t, steps, width, KEYS, wide[: KEYS * V], V)
+            take(k, b * k_b + g * k_h + j * k_t, k_t, steps, depth, KEYS, k_[x : x + KEYS * K], K, KEYS)
+            take(v, b * v_b + g * v_h + j * v_t, v_t, steps, width, KEYS, wide[: KEYS * V], V, KEYS)
             turn_back(woven(wide[: KEYS * V], right[: KEYS * V], KEYS, V), v_turned[z : z + V * KEYS], KEYS, V)
         for at in range(R * blocks):
             h, t = g * R + at // blocks, at % blocks * QUERIES
             steps = min(QUERIES, T - t)
-            take(q, b * q_b + h * q_h + t * q_t, q_t, steps, depth, QUERIES, wide[: QUERIES * K], K)
+            take(q, b * q_b + h * q_h + t * q_t, q_t, steps, depth, QUERIES, wide[: QUERIES * K], K, QUERIES)
             turn(wide[: QUERIES * K], q_turned, QUERIES, K)
             top[:], total[:] = lowest, 0
             for block in range(min(ahead, (t + QUERIES - 1 + past) // KEYS + 1) if causal else ahead):
@@ -199,10 +199,10 @@ def _gradients(  # type: ignore[no-untyped-def]
             h, t = g * R + at // blocks, at % blocks * QUERIES
             steps, x, z = min(QUERIES, T - t), at * QUERIES * K, at * QUERIES * V
             result, change = b * y_b + h * y_h + t * y_t, b * dy_b + h * dy_h + t * dy_t
-            take(q, b * q_b + h * q_h + t * q_t, q_t, steps, depth, QUERIES, k_, K)
+            take(q, b * q_b + h * q_h + t * q_t, q_t, steps, depth, QUERIES, k_, K, QUERIES)
             turn(k_, q_turned[x : x + QUERIES * K], QUERIES, K)
             weave(k_, q_right[x : x + QUERIES * K], QUERIES, K)
-            take(dy, change, dy_t, steps, width, QUERIES, v_, V)
+            take(dy, change, dy_t, steps, width, QUERIES, v_, V, QUERIES)
             turn(v_, dy_turned[z : z + QUERIES * V], QUERIES, V)
             weave(v_, dy_right[z : z + QUERIES * V], QUERIES, V)
             for i in range(steps):
@@ -213,8 +213,8 @@ def _gradients(  # type: ignore[no-untyped-def]
                 norm[at * QUERIES + i], delta[at * QUERIES + i] = np.inf, 0
         for j in range(0, S, KEYS):
             steps, fresh = min(KEYS, S - j), True
-            take(k, b * k_b + g * k_h + j * k_t, k_t, steps, depth, KEYS, k_, K)
-            take(v, b * v_b + g * v_h + j * v_t, v_t, steps, width, KEYS, v_, V)
+            take(k, b * k_b + g * k_h + j * k_t, k_t, steps, depth, KEYS, k_, K, KEYS)
+            take(v, b * v_b + g * v_h + j * v_t, v_t, steps, width, KEYS, v_, V, KEYS)
             turn_back(woven(k_, k_right, KEYS, K), k_turned, KEYS, K)
             for at in range(R * blocks):
                 ahead, x, z = at % blocks * QUERIES + past - j, at * QUERIES * K, at * QUERIES * V

@@ -93,9 +93,9 @@ def _forward(  # type: ignore[no-untyped-def]
         for n in range(N):
             first = n * C
             steps = min(C, T - first)
-            take(q, b * q_b + h * q_h + first * q_t, q_t, steps, depth, C, Q, K)
-            take(k, b * k_b + h * k_h + first * k_t, k_t, steps, depth, C, keys, K)
-            take(v, b * v_b + h * v_h + first * v_t, v_t, steps, width, C, values, V)
+            take(q, b * q_b + h * q_h + first * q_t, q_t, steps, depth, C, Q, K, C)
+            take(k, b * k_b + h * k_h + first * k_t, k_t, steps, depth, C, keys, K, C)
+            take(v, b * v_b + h * v_h + first * v_t, v_t, steps, width, C, values, V, C)
             renew(beta, b, h, first, steps, b_)
             if renew(g, b, h, first, steps, own):
                 from_start(own, begin, span)
@@ -186,9 +186,9 @@ def _backward(  # type: ignore[no-untyped-def]
             n = N - 1 - back
             first = n * C
             steps = min(C, T - first)
-            take(q, b * q_b + h * q_h + first * q_t, q_t, steps, depth, C, Q, K)
-            take(k, b * k_b + h * k_h + first * k_t, k_t, steps, depth, C, keys, K)
-            take(do, b * do_b + h * do_h + first * do_t, do_t, steps, width, C, slopes, V)
+            take(q, b * q_b + h * q_h + first * q_t, q_t, steps, depth, C, Q, K, -C)
+            take(k, b * k_b + h * k_h + first * k_t, k_t, steps, depth, C, keys, K, -C)
+            take(do, b * do_b + h * do_h + first * do_t, do_t, steps, width, C, slopes, V, -C)
             take_matrix(before[b, h, n], width, state, V)
             take_matrix(e[b, h, n], width, errors, V)
             renew(beta, b, h, first, steps, b_)

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from zoo.ops.bfloat16 import narrowed, rows, widened
+from zoo.ops.lines import fetch, lanes, load_some, put_some, sigmoids, spread
 from zoo.ops.loops import exp, loop, sigmoid, softplus
 from zoo.ops.precision import widest
 from zoo.ops.threads import run
 
+AHEAD = 2
+"""Rows between one that is worked on and one that is fetched."""
 GRAIN = 16
 """Rows that one thread takes at least."""
 
@@ -88,32 +90,32 @@ def _over_rows(kernel: Any, *tensors: Tensor, constant: float = 1) -> None:
 
 @loop
 def _swiglu(start, stop, constants, g, u, y):  # type: ignore[no-untyped-def]
-    d, one = g.shape[1], constants[0]
-    value = np.empty(d, y.dtype)
+    d, n = g.shape[1], lanes(g)
     for i in range(start, stop):
-        gate, up, out = g[i], u[i], y[i]
-        for c in range(d):
-            z = widened(gate[c])
-            value[c] = narrowed(z / (one + exp(-z)) * widened(up[c]), value)
-        for c in range(d):
-            out[c] = value[c]
+        fetch(g, (i + AHEAD) * d, d)
+        fetch(u, (i + AHEAD) * d, d)
+        fetch(y, (i + AHEAD) * d, d)
+        for c in range(0, d, n):
+            at, size = i * d + c, d - c
+            z = load_some(g, at, size)
+            put_some(z * sigmoids(z) * load_some(u, at, size), y, at, size)
 
 
 @loop
 def _swiglu_backward(start, stop, constants, g, u, dy, dg, du):  # type: ignore[no-untyped-def]
-    d, one = g.shape[1], constants[0]
-    gate_slope, up_slope = np.empty(d, g.dtype), np.empty(d, g.dtype)
+    d, n, one = g.shape[1], lanes(g), spread(constants[0])
     for i in range(start, stop):
-        gate, up, slope, gate_out, up_out = g[i], u[i], dy[i], dg[i], du[i]
-        for c in range(d):
-            z, s = widened(gate[c]), widened(slope[c])
-            on = one / (one + exp(-z))
-            up_slope[c] = narrowed(s * z * on, up_slope)
-            gate_slope[c] = narrowed(s * widened(up[c]) * on * (one + z * (one - on)), gate_slope)
-        for c in range(d):
-            gate_out[c] = gate_slope[c]
-        for c in range(d):
-            up_out[c] = up_slope[c]
+        fetch(g, (i + AHEAD) * d, d)
+        fetch(u, (i + AHEAD) * d, d)
+        fetch(dy, (i + AHEAD) * d, d)
+        fetch(dg, (i + AHEAD) * d, d)
+        fetch(du, (i + AHEAD) * d, d)
+        for c in range(0, d, n):
+            at, size = i * d + c, d - c
+            z, slope = load_some(g, at, size), load_some(dy, at, size)
+            on = sigmoids(z)
+            put_some(slope * z * on, du, at, size)
+            put_some(slope * load_some(u, at, size) * on * (one + z * (one - on)), dg, at, size)
 
 
 @loop

@@ -136,10 +136,10 @@ def _forward(  # type: ignore[no-untyped-def]
         for n in range(N):
             first = n * C
             steps = min(C, T - first)
-            take(q, b * q_b + h * q_h + first * q_t, q_t, steps, depth, C, Q, K)
-            take(k, b * k_b + h * k_h + first * k_t, k_t, steps, depth, C, keys, K)
-            take(v, b * v_b + h * v_h + first * v_t, v_t, steps, width, C, values, V)
-            take(g, b * g_b + h * g_h + first * g_t, g_t, steps, depth, C, logs, K)
+            take(q, b * q_b + h * q_h + first * q_t, q_t, steps, depth, C, Q, K, C)
+            take(k, b * k_b + h * k_h + first * k_t, k_t, steps, depth, C, keys, K, C)
+            take(v, b * v_b + h * v_h + first * v_t, v_t, steps, width, C, values, V, C)
+            take(g, b * g_b + h * g_h + first * g_t, g_t, steps, depth, C, logs, K, C)
             mild = _spans(logs, C, K, e, b_m, largest)
             if mild:
                 _decay_rows(S_, b_m, K, V)
@@ -205,11 +205,11 @@ def _backward(  # type: ignore[no-untyped-def]
             n = N - 1 - back
             first = n * C
             steps = min(C, T - first)
-            take(q, b * q_b + h * q_h + first * q_t, q_t, steps, depth, C, Q, K)
-            take(k, b * k_b + h * k_h + first * k_t, k_t, steps, depth, C, keys, K)
-            take(v, b * v_b + h * v_h + first * v_t, v_t, steps, width, C, values, V)
-            take(g, b * g_b + h * g_h + first * g_t, g_t, steps, depth, C, logs, K)
-            take(do, b * do_b + h * do_h + first * do_t, do_t, steps, width, C, given, V)
+            take(q, b * q_b + h * q_h + first * q_t, q_t, steps, depth, C, Q, K, -C)
+            take(k, b * k_b + h * k_h + first * k_t, k_t, steps, depth, C, keys, K, -C)
+            take(v, b * v_b + h * v_h + first * v_t, v_t, steps, width, C, values, V, -C)
+            take(g, b * g_b + h * g_h + first * g_t, g_t, steps, depth, C, logs, K, -C)
+            take(do, b * do_b + h * do_h + first * do_t, do_t, steps, width, C, given, V, -C)
             for i in range(C * V):
                 by_value[i] = scale * widened(given[i])
             narrow(by_value, slopes)

@@ -169,9 +169,9 @@ def _forward(  # type: ignore[no-untyped-def]
         for n in range(N):
             first = n * C
             steps = min(C, T - first)
-            take(q, b * q_b + h * q_h + first * q_t, q_t, steps, depth, C, Q, K)
-            take(k, b * k_b + h * k_h + first * k_t, k_t, steps, depth, C, keys, K)
-            take(v, b * v_b + h * v_h + first * v_t, v_t, steps, width, C, values, V)
+            take(q, b * q_b + h * q_h + first * q_t, q_t, steps, depth, C, Q, K, C)
+            take(k, b * k_b + h * k_h + first * k_t, k_t, steps, depth, C, keys, K, C)
+            take(v, b * v_b + h * v_h + first * v_t, v_t, steps, width, C, values, V, C)
             if renew(g, b, h, first, steps, own):
                 from_start(own, begin, span)
                 weights_by_query(own, lowest, weights, span, end)
@@ -255,9 +255,9 @@ def _backward(  # type: ignore[no-untyped-def]
         for back in range(N):
             first = (N - 1 - back) * C
             n, steps = N - 1 - back, min(C, T - first)
-            take(q, b * q_b + h * q_h + first * q_t, q_t, steps, depth, C, Q, K)
-            take(k, b * k_b + h * k_h + first * k_t, k_t, steps, depth, C, keys, K)
-            take(v, b * v_b + h * v_h + first * v_t, v_t, steps, width, C, values, V)
+            take(q, b * q_b + h * q_h + first * q_t, q_t, steps, depth, C, Q, K, -C)
+            take(k, b * k_b + h * k_h + first * k_t, k_t, steps, depth, C, keys, K, -C)
+            take(v, b * v_b + h * v_h + first * v_t, v_t, steps, width, C, values, V, -C)
             dtotals[:] = 0
             slopes[steps * V :] = 0
             for t in range(steps):

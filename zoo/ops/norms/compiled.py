@@ -17,10 +17,14 @@ import torch
 from torch import Tensor
 
 from zoo.ops.bfloat16 import memory, narrowed, widened
+from zoo.ops.lines import fetch, lanes, load, load_some, put, put_some, spread, total
 from zoo.ops.loops import exp, inlined, loop
 from zoo.ops.norms.naive import SMALLEST_SQUARE, SMALLEST_SUM
+from zoo.ops.products import room
 from zoo.ops.threads import run
 
+AHEAD = 2
+"""Rows between one that is worked on and one that is fetched."""
 GRAIN = 64
 """Rows that one thread takes at least, and that share a row of partial sums."""
 
@@ -237,17 +241,6 @@ def _simplex_backward(start, stop, y, dy, dx, s, constants):  # type: ignore[no-
 
 
 @inlined
-def _centre(row, zero, share):  # type: ignore[no-untyped-def]
-    """Minus its mean."""
-    total = zero
-    for c in range(len(row)):
-        total += row[c]
-    total *= share
-    for c in range(len(row)):
-        row[c] -= total
-
-
-@inlined
 def _scale(row, one, eps, share):  # type: ignore[no-untyped-def]
     """1 / √(mean row² + ε)."""
     total = eps - eps
@@ -369,67 +362,98 @@ def _gated_backward(start, stop, o, dy, do, dg, gate, step, w, dw, constants):  
             sums[:] = 0
 
 
+@inlined
+def _less(row, mean, d):  # type: ignore[no-untyped-def]
+    """The first d numbers of a row minus their mean, as lines; behind them stay zeros."""
+    for c in range(0, d, lanes(row)):
+        put_some(load(row, c) - mean, row, c, d - c)
+
+
+@inlined
+def _squares(row):  # type: ignore[no-untyped-def]
+    """Σ row², of whole lines."""
+    sums = load(row, 0) - load(row, 0)
+    for c in range(0, len(row), lanes(row)):
+        sums = sums + load(row, c) * load(row, c)
+    return total(sums)
+
+
 @loop
 def _norm(start, stop, x, n, y, s, w, b, constants):  # type: ignore[no-untyped-def]
     d, one, eps, share = x.shape[1], constants[0], constants[1], constants[2]
-    row, w_, b_ = np.empty(d, w.dtype), w.copy(), np.zeros(d, w.dtype)
+    step, zero = lanes(w), spread(eps - eps)
+    across = -(-d // step) * step
+    row, w_, b_ = room(across, w), room(across, w), room(across, w)
+    w_[:d] = w
     if len(b) > 0:
-        b_[:] = b[0]
+        b_[:d] = b[0]
     for i in range(start, stop):
-        x_, n_ = x[i], n[i]
+        first, then, sums = i * d, (i + AHEAD) * d, zero
+        fetch(x, then, d)
+        fetch(n, then, d)
         if len(y) > 0:
-            y_, s_ = y[i], s[i]
-            for c in range(d):
-                row[c] = widened(narrowed(widened(x_[c]) + widened(y_[c]), s_))
-            for c in range(d):
-                s_[c] = narrowed(row[c], s_)
+            fetch(y, then, d)
+            fetch(s, then, d)
+            for c in range(0, d, step):
+                at, size = first + c, d - c
+                put_some(load_some(x, at, size) + load_some(y, at, size), s, at, size)
+                z = load_some(s, at, size)
+                sums = sums + z
+                put(z, row, c)
         else:
-            for c in range(d):
-                row[c] = widened(x_[c])
+            for c in range(0, d, step):
+                z = load_some(x, first + c, d - c)
+                sums = sums + z
+                put(z, row, c)
         if len(b) > 0:
-            _centre(row, eps - eps, share)
-        r = _scale(row, one, eps, share)
-        for c in range(d):
-            n_[c] = narrowed(r * row[c] * w_[c] + b_[c], n_)
+            _less(row, spread(share * total(sums)), d)
+        r = spread(one / np.sqrt(share * _squares(row) + eps))
+        for c in range(0, d, step):
+            put_some(r * load(row, c) * load(w_, c) + load(b_, c), n, first + c, d - c)
 
 
 @loop
 def _norm_backward(start, stop, s, dn, dx, ds, dy, w, dw, db, constants, centred):  # type: ignore[no-untyped-def]
     d, one, eps, share = s.shape[1], constants[0], constants[1], constants[2]
-    row, slope, w_, zero = np.empty(d, w.dtype), np.empty(d, w.dtype), w.copy(), eps - eps
-    sums, shifts = np.zeros(d, w.dtype), np.zeros(d, w.dtype)
+    step, zero = lanes(w), spread(eps - eps)
+    across = -(-d // step) * step
+    row, slope, w_ = room(across, w), room(across, w), room(across, w)
+    scales, shifts = room(across, w), room(across, w)
+    w_[:d] = w
     for i in range(start, stop):
-        s_, dn_, dx_, met, mean = s[i], dn[i], dx[i], zero, zero
-        for c in range(d):
-            row[c] = widened(s_[c])
-        if centred:
-            _centre(row, zero, share)
-        r = _scale(row, one, eps, share)
-        for c in range(d):
-            z = widened(dn_[c])
-            row[c] *= r
-            sums[c] += z * row[c]
-            shifts[c] += z
-            slope[c] = z * w_[c]
-        for c in range(d):
-            met += slope[c] * row[c]
-        met *= share
-        if centred:
-            for c in range(d):
-                mean += slope[c]
-            mean *= share
-        for c in range(d):
-            slope[c] = r * (slope[c] - mean - met * row[c])
+        first, then, sums = i * d, (i + AHEAD) * d, zero
+        fetch(s, then, d)
+        fetch(dn, then, d)
+        fetch(dx, then, d)
         if len(ds) > 0:
-            ds_ = ds[i]
-            for c in range(d):
-                slope[c] += widened(ds_[c])
-        for c in range(d):
-            dx_[c] = narrowed(slope[c], dx_)
+            fetch(ds, then, d)
         if len(dy) > 0:
-            dy_ = dy[i]
-            for c in range(d):
-                dy_[c] = narrowed(slope[c], dy_)
+            fetch(dy, then, d)
+        for c in range(0, d, step):
+            z = load_some(s, first + c, d - c)
+            sums = sums + z
+            put(z, row, c)
+        if centred:
+            _less(row, spread(share * total(sums)), d)
+        r = spread(one / np.sqrt(share * _squares(row) + eps))
+        met, mean = zero, zero
+        for c in range(0, d, step):
+            z, normed = load_some(dn, first + c, d - c), r * load(row, c)
+            put(load(scales, c) + z * normed, scales, c)
+            put(load(shifts, c) + z, shifts, c)
+            z = z * load(w_, c)
+            met, mean = met + z * normed, mean + z
+            put(normed, row, c)
+            put(z, slope, c)
+        along, off = spread(share * total(met)), spread(share * total(mean)) if centred else zero
+        for c in range(0, d, step):
+            at, size = first + c, d - c
+            z = r * (load(slope, c) - off - along * load(row, c))
+            if len(ds) > 0:
+                z = z + load_some(ds, at, size)
+            put_some(z, dx, at, size)
+            if len(dy) > 0:
+                put_some(z, dy, at, size)
         if (i + 1) % GRAIN == 0 or i == stop - 1:
-            dw[i // GRAIN], db[i // GRAIN] = sums, shifts
-            sums[:], shifts[:] = 0, 0
+            dw[i // GRAIN], db[i // GRAIN] = scales[:d], shifts[:d]
+            scales[:], shifts[:] = 0, 0

@@ -40,7 +40,7 @@ def rms(
 ) -> Float[Tensor, "*N V"]:
     """See `naive.rms`."""
     dtype = o.dtype if dtype is None else dtype
-    if not compiled.passes(o, weight, gate) or dtype not in compiled.KINDS:
+    if not compiled.passes(o, weight, gate) or not _one_width(o.dtype, dtype):
         return naive.rms(o, weight, eps, gate, activation, dtype)
     from zoo.ops.norms.compiled import CompiledNorm, CompiledRMS  # loads numba
 
@@ -58,7 +58,7 @@ def layer(
 ) -> Float[Tensor, "*N V"]:
     """See `naive.layer`."""
     dtype = o.dtype if dtype is None else dtype
-    if not compiled.passes(o, weight, bias) or dtype not in compiled.KINDS:
+    if not compiled.passes(o, weight, bias) or not _one_width(o.dtype, dtype):
         return naive.layer(o, weight, bias, eps, dtype)
     from zoo.ops.norms.compiled import CompiledNorm  # loads numba
 
@@ -75,11 +75,16 @@ def summed(
 ) -> tuple[Float[Tensor, "*N V"], Float[Tensor, "*N V"]]:
     """See `naive.summed`."""
     dtype = torch.promote_types(x.dtype, y.dtype) if dtype is None else dtype
-    if not compiled.passes(x, y, weight, bias) or dtype not in compiled.KINDS or x.shape != y.shape:
+    if not compiled.passes(x, y, weight, bias) or not _one_width(x.dtype, y.dtype, dtype) or x.shape != y.shape:
         return naive.summed(x, y, weight, bias, eps, dtype)
     from zoo.ops.norms.compiled import CompiledNorm  # loads numba
 
     return CompiledNorm.apply(x, y, weight, bias, eps, dtype)
+
+
+def _one_width(*dtypes: torch.dtype) -> bool:
+    """Whether all of these are read or written by loops that compute in one dtype."""
+    return set(dtypes) <= {torch.float64} or set(dtypes) <= {torch.float32, torch.bfloat16}
 
 
 def gated_rms(

@@ -18,22 +18,18 @@ import torch
 from torch import Tensor
 
 from zoo.ops import flops
-from zoo.ops.bfloat16 import memory, narrowed, widened
-from zoo.ops.loops import inlined, loop, sigmoid
+from zoo.ops.bfloat16 import memory
+from zoo.ops.lines import fetch, lanes, load, load_some, put, put_some, sigmoids, spread, total
+from zoo.ops.loops import inlined, loop
 from zoo.ops.norms.naive import SMALLEST_SQUARE
 from zoo.ops.products import room
 from zoo.ops.short_convolution.naive import Unit
 from zoo.ops.threads import run
 
-
-def _block(W: int, K: int) -> tuple[int, int]:
-    """Steps that are in work at once, four or a multiple, and channels that one call of a loop takes through time
-    together: as many heads of K as there is room for.
-
-    What they need, of the W − 1 steps before them too, should stay in the innermost cache.
-    """
-    steps, channels = (16, 256) if W <= 8 else (32, 64)
-    return steps, max(channels // K, 1) * K
+FOUR = 4
+"""Taps that are in work at once."""
+AHEAD = 8
+"""Steps between one that is worked on and one that is fetched."""
 
 
 class CompiledShortConvolution(torch.autograd.Function):
@@ -56,12 +52,14 @@ class CompiledShortConvolution(torch.autograd.Function):
         flops.count("short_convolution", 2 * x.numel() * len(weight))
         (B, T, D), x = x.shape, x if x.stride(2) == 1 else x.contiguous()
         y = torch.empty(B, T, D, dtype=x.dtype if narrow else weight.dtype)
-        ctx.silu, ctx.K = silu, 0 if unit is None else D // len(unit.scales)
-        norm = weight.new_tensor([SMALLEST_SQUARE, *(() if unit is None else unit.scales)])
+        # Steps in work at once, and channels that go through time together: they should stay in the innermost cache.
+        span, width = (16, 256) if len(weight) <= 2 * FOUR else (32, 64)
+        width = D // len(unit.scales) if unit else min(width, D)
+        heads = -(-D // width)
+        ctx.work = B * heads, span, width, silu
+        norm = weight.new_tensor([SMALLEST_SQUARE, *(unit.scales if unit else [0] * heads)])
         flat, strides = memory(x), x.stride()[:2]
-        arrays = [weight, bias, before, lengths, norm, y]
-        steps, channels = _block(len(weight), ctx.K or 1)
-        run(_forward, B * -(-D // channels), steps, channels, silu, ctx.K, flat, *strides, *arrays)
+        run(_forward, *ctx.work, flat, *strides, weight, bias, before, lengths, norm, y)
         ctx.save_for_backward(x, weight, bias, before, lengths, norm)
         return y
 
@@ -76,186 +74,178 @@ class CompiledShortConvolution(torch.autograd.Function):
         dw, db = weight.new_empty(B, W, D), weight.new_empty(B, D)
         arrays = [weight, bias, before, lengths, norm, dy]
         outputs = [memory(dx), d_before, dw, db]
-        steps, channels = _block(W, ctx.K or 1)
-        run(_backward, B * -(-D // channels), steps, channels, ctx.silu, ctx.K, flat, *strides, *arrays, *outputs)
+        run(_backward, *ctx.work, flat, *strides, *arrays, *outputs)
         return dx, dw.sum(0), db.sum(0), d_before, None, None, None, None
 
 
 @loop
 def _forward(  # type: ignore[no-untyped-def]
-    start, stop, span, channels, silu, K, x, row, step, weight, bias, before, lengths, norm, y
+    start, stop, span, width, silu, x, row, step, weight, bias, before, lengths, norm, y
 ):  # fmt: skip
-    """Work items start … stop − 1: item (b, block) takes the channels of a block through all steps of row b."""
+    """Work items start … stop − 1: item (b, h) takes the channels of a head through all steps of row b."""
     _, T, D = y.shape
-    W = len(weight)
-    C, blocks, least = min(channels, D), -(-D // channels), norm[0]
-    w = room(W * C, weight)
-    line = room((span + W - 1) * C, weight)
-    bias_, p = room(C, weight), room(C, weight)
+    n, W, y_, one, least = lanes(weight), len(weight), y.reshape(y.size), weight.dtype.type(1), norm[0]
+    heads, C, taps = -(-D // width), -(-width // n) * n + n, -(-W // FOUR) * FOUR
+    w, rows, bias_, p = room(taps * C, weight), room((span + taps - 1) * C, weight), room(C, weight), room(C, weight)
+    older = room(C, weight) if taps > FOUR else bias_
     for item in range(start, stop):
-        b, first = item // blocks, item % blocks * channels
-        size = min(channels, D - first)
-        bias_[:size] = bias[first : first + size]
-        _rows(weight, first, size, C, w)
-        _rows(before[b], first, size, C, line)
+        b, h = item // heads, item % heads
+        first = h * width
+        size, scale = min(width, D - first), norm[1 + h]
+        rows[:] = 0
+        _take(weight, first, size, C, w[(taps - W) * C :])
+        _take(bias.reshape(1, D), first, size, C, bias_)
+        _take(before[b], first, size, C, rows[(taps - W) * C :])
         for origin in range(0, T, span):
             steps = min(span, T - origin)
-            _fill(x[b * row + first :], step, origin, steps, lengths[b], size, C, line[(W - 1) * C :])
             for t in range(steps):
-                _sum(w, line[t * C :], bias_, W, p)
-                if silu:
-                    for c in range(C):
-                        p[c] *= sigmoid(p[c])
-                if K > 0:
-                    for at in range(0, size, K):
-                        a, total, scale = p[at : at + K], least, norm[1 + (first + at) // K]
-                        if scale != 0:
-                            for c in range(K):
-                                total += a[c] * a[c]
-                            factor = scale / np.sqrt(total)
-                            for c in range(K):
-                                a[c] *= factor
-                y_ = y[b, origin + t, first : first + size]
-                for c in range(len(y_)):
-                    y_[c] = narrowed(p[c], y_)
-            _shift(line, steps, W, C)
+                of, to = b * row + (origin + t) * step + first, (b * T + origin + t) * D + first
+                there, at, squares = size if origin + t < lengths[b] else 0, t * C, spread(least - least)
+                if taps > FOUR:
+                    _earlier(bias_, w, rows, at, taps, C, older)
+                fetch(x, of + AHEAD * step, size)
+                fetch(y_, to + AHEAD * D, size)
+                for c in range(0, size, n):
+                    new = load_some(x, of + c, there - c)
+                    put(new, rows, (t + taps - 1) * C + c)
+                    a = load(older, c) + _four(w, (taps - FOUR) * C + c, rows, at + (taps - FOUR) * C + c, new, C)
+                    if silu:
+                        a = a * sigmoids(a)
+                    squares = squares + a * a
+                    put(a, p, c)
+                factor = spread(scale / np.sqrt(total(squares) + least) if scale != 0 else one)
+                for c in range(0, size, n):
+                    put_some(factor * load(p, c), y_, to + c, size - c)
+            _shift(rows, steps, taps, C)
 
 
 @inlined
-def _rows(x, first, size, C, rows):  # type: ignore[no-untyped-def]
+def _take(x, first, size, C, to):  # type: ignore[no-untyped-def]
+    """`size` channels of rows of x as rows of `to`, C apart."""
     for j in range(len(x)):
-        rows[j * C : j * C + size] = x[j, first : first + size]
+        to[j * C : j * C + size] = x[j, first : first + size]
 
 
 @inlined
-def _fill(x, step, origin, steps, length, size, C, line):  # type: ignore[no-untyped-def]
-    for t in range(steps):
-        to = line[t * C : t * C + size]
-        if origin + t < length:
-            of = x[(origin + t) * step : (origin + t) * step + size]
-            for c in range(len(to)):
-                to[c] = widened(of[c])
-        else:
-            to[:] = 0
+def _four(w, u, rows, v, newest, C):  # type: ignore[no-untyped-def]
+    """Σ_j w_j ⊙ rows_j of three lines, C apart, and of the newest."""
+    of_two = load(w, u) * load(rows, v) + load(w, u + C) * load(rows, v + C)
+    return of_two + load(w, u + 2 * C) * load(rows, v + 2 * C) + load(w, u + 3 * C) * newest
 
 
 @inlined
-def _sum(w, line, bias, W, p):  # type: ignore[no-untyped-def]
-    """p = b + Σ_{j<W} w_j ⊙ line_j, four taps at a time."""
-    C = len(p)
-    for c in range(C):
-        p[c] = bias[c]
-    for j in range(0, W - 3, 4):
-        w0, w1, w2, w3 = w[j * C :], w[(j + 1) * C :], w[(j + 2) * C :], w[(j + 3) * C :]
-        x0, x1, x2, x3 = line[j * C :], line[(j + 1) * C :], line[(j + 2) * C :], line[(j + 3) * C :]
-        for c in range(C):
-            p[c] += w0[c] * x0[c] + w1[c] * x1[c] + w2[c] * x2[c] + w3[c] * x3[c]
-    for j in range(W - W % 4, W):
-        w0, x0 = w[j * C :], line[j * C :]
-        for c in range(C):
-            p[c] += w0[c] * x0[c]
+def _earlier(start, w, rows, at, taps, C, to):  # type: ignore[no-untyped-def]
+    """to = start + Σ_j w_j ⊙ rows_j over all taps but the last four."""
+    for c in range(0, C, lanes(to)):
+        sums = load(start, c)
+        for j in range(0, (taps - FOUR) * C, FOUR * C):
+            u, v = j + c, at + j + c
+            sums = sums + _four(w, u, rows, v, load(rows, v + 3 * C), C)
+        put(sums, to, c)
 
 
 @inlined
-def _correlate(dp, line, span, W, C, dw, db):  # type: ignore[no-untyped-def]
-    """dw_j += Σ_{t<span} dp_t ⊙ line_{t+j} and db += Σ_{t<span} dp_t, four steps at a time."""
-    for t in range(0, span, 4):
-        d0, d1, d2, d3 = dp[t * C :], dp[(t + 1) * C :], dp[(t + 2) * C :], dp[(t + 3) * C :]
-        for c in range(C):
-            db[c] += d0[c] + d1[c] + d2[c] + d3[c]
-    for j in range(W):
-        dw_ = dw[j * C : j * C + C]
-        for t in range(0, span, 4):
-            d0, d1, d2, d3 = dp[t * C :], dp[(t + 1) * C :], dp[(t + 2) * C :], dp[(t + 3) * C :]
-            at = (t + j) * C
-            x0, x1, x2, x3 = line[at:], line[at + C :], line[at + 2 * C :], line[at + 3 * C :]
-            for c in range(C):
-                dw_[c] += d0[c] * x0[c] + d1[c] * x1[c] + d2[c] * x2[c] + d3[c] * x3[c]
+def _correlate(dp, rows, span, taps, C, dw, db):  # type: ignore[no-untyped-def]
+    """dw_j += Σ_{t<span} dp_t ⊙ rows_{t+j} and db += Σ_{t<span} dp_t."""
+    for c in range(0, C, lanes(dp)):
+        shift = load(db, c)
+        for t in range(span):
+            shift = shift + load(dp, t * C + c)
+        put(shift, db, c)
+        for j in range(0, taps, FOUR):
+            u = j * C + c
+            s0, s1, s2, s3 = load(dw, u), load(dw, u + C), load(dw, u + 2 * C), load(dw, u + 3 * C)
+            for t in range(span):
+                d, v = load(dp, t * C + c), t * C + u
+                s0, s1 = s0 + d * load(rows, v), s1 + d * load(rows, v + C)
+                s2, s3 = s2 + d * load(rows, v + 2 * C), s3 + d * load(rows, v + 3 * C)
+            put(s0, dw, u)
+            put(s1, dw, u + C)
+            put(s2, dw, u + 2 * C)
+            put(s3, dw, u + 3 * C)
 
 
 @inlined
-def _shift(line, steps, W, C):  # type: ignore[no-untyped-def]
-    """The last W − 1 rows of a span are the first of the next."""
-    for i in range((W - 1) * C):
-        line[i] = line[i + steps * C]
+def _shift(rows, steps, taps, C):  # type: ignore[no-untyped-def]
+    """The last rows of a span are what stands before the next."""
+    for c in range(0, (taps - 1) * C, lanes(rows)):
+        put(load(rows, steps * C + c), rows, c)
 
 
 @loop
 def _backward(  # type: ignore[no-untyped-def]
-    start, stop, span, channels, silu, K, x, row, step, weight, bias, before, lengths, norm, dy, dx, d_before, dw, db
+    start, stop, span, width, silu, x, row, step, weight, bias, before, lengths, norm, dy, dx, d_before, dw, db
 ):  # fmt: skip
     _, T, D = dy.shape
-    W = len(weight)
-    C, blocks, one, least = min(channels, D), -(-D // channels), weight.dtype.type(1), norm[0]
-    w, back, dw_ = room(W * C, weight), room(W * C, weight), room(W * C, weight)
-    line, d_line = room((span + W - 1) * C, weight), room((span + W - 1) * C, weight)
-    bias_, zero, db_ = room(C, weight), room(C, weight), room(C, weight)
-    p, dp, slope = room(C, weight), room(C, weight), room(C, weight)
+    n, W, one, least = lanes(weight), len(weight), weight.dtype.type(1), norm[0]
+    dy_, d_before_, ones, zero = dy.reshape(dy.size), d_before.reshape(d_before.size), spread(one), spread(one - one)
+    heads, C, taps = -(-D // width), -(-width // n) * n + n, -(-W // FOUR) * FOUR
+    w, back, dw_ = room(taps * C, weight), room(taps * C, weight), room(taps * C, weight)
+    rows, d_rows = room((span + taps - 1) * C, weight), room((span + taps - 1) * C, weight)
+    bias_, zeros, db_, p, slope = (
+        room(C, weight), room(C, weight), room(C, weight), room(C, weight), room(C, weight)
+    )  # fmt: skip
+    older = room(C, weight) if taps > FOUR else bias_
+    d_older = room(C, weight) if taps > FOUR else zeros
+    last, newest = (taps - FOUR) * C, (taps - 1) * C
     for item in range(start, stop):
-        b, first = item // blocks, item % blocks * channels
-        size = min(channels, D - first)
-        bias_[:size] = bias[first : first + size]
-        _rows(weight, first, size, C, w)
-        _rows(weight[::-1], first, size, C, back)
-        _rows(before[b], first, size, C, line)
-        d_line[:] = 0
+        b, h = item // heads, item % heads
+        first = h * width
+        size, scale = min(width, D - first), norm[1 + h]
+        rows[:] = 0
+        d_rows[:] = 0
         dw_[:] = 0
         db_[:] = 0
-        dp[size:] = 0
-        dx_ = dx[b * T * D + first :]
-        for origin in range(0, T + W - 1, span):
+        _take(weight, first, size, C, w[(taps - W) * C :])
+        _take(weight[::-1], first, size, C, back)
+        _take(bias.reshape(1, D), first, size, C, bias_)
+        _take(before[b], first, size, C, rows[(taps - W) * C :])
+        for origin in range(0, T + taps - 1, span):
             steps = max(min(span, T - origin), 0)
-            _fill(x[b * row + first :], step, origin, steps, lengths[b], size, C, line[(W - 1) * C :])
             for t in range(steps):
-                dy_, to = dy[b, origin + t, first : first + size], d_line[(W - 1 + t) * C : (W + t) * C]
-                for c in range(len(dy_)):
-                    dp[c] = widened(dy_[c])
-                if silu or K > 0:
-                    _sum(w, line[t * C :], bias_, W, p)
-                if silu:
-                    for c in range(C):
-                        gate = sigmoid(p[c])
-                        a = p[c] * gate
-                        slope[c] = gate * (one + p[c] - a)
-                        p[c] = a
-                if K > 0:
-                    for at in range(0, size, K):
-                        a_, da, total, met = p[at : at + K], dp[at : at + K], least, least - least
-                        scale = norm[1 + (first + at) // K]
-                        if scale != 0:
-                            for c in range(K):
-                                total += a_[c] * a_[c]
-                                met += a_[c] * da[c]
-                            r = one / np.sqrt(total)
-                            own, along = scale * r, scale * r * r * r * met
-                            for c in range(K):
-                                da[c] = own * da[c] - along * a_[c]
-                if silu:
-                    for c in range(C):
-                        to[c] = dp[c] * slope[c]
-                else:
-                    for c in range(C):
-                        to[c] = dp[c]
-            d_line[(W - 1 + steps) * C :] = 0
-            _correlate(d_line[(W - 1) * C :], line, span, W, C, dw_, db_)
-            # All that reaches the first `span` rows has: they stand W − 1 before the steps of this span.
-            for t in range(min(span, T + W - 1 - origin)):
-                _sum(back, d_line[t * C :], zero, W, p)
-                _emit(p, origin + t - (W - 1), lengths[b], size, first, d_before[b], dx_, D)
-            _shift(line, span, W, C)
-            _shift(d_line, span, W, C)
+                of, to = b * row + (origin + t) * step + first, (b * T + origin + t) * D + first
+                there, at, now = size if origin + t < lengths[b] else 0, t * C, t * C + newest
+                squares, met = zero, zero
+                fetch(x, of + AHEAD * step, size)
+                fetch(dy_, to + AHEAD * D, size)
+                fetch(dx, to + AHEAD * D, size)
+                if taps > FOUR:
+                    _earlier(bias_, w, rows, at, taps, C, older)
+                for c in range(0, size, n):
+                    new, da = load_some(x, of + c, there - c), load_some(dy_, to + c, size - c)
+                    put(new, rows, now + c)
+                    a = load(older, c) + _four(w, last + c, rows, at + last + c, new, C)
+                    if silu:
+                        gate, z = sigmoids(a), a
+                        a = z * gate
+                        put(gate * (ones + z - a), slope, c)
+                    squares, met = squares + a * a, met + a * da
+                    put(a, p, c)
+                    put(da, d_rows, now + c)
+                own, along = ones, zero
+                if scale != 0:
+                    r = one / np.sqrt(total(squares) + least)
+                    own, along = spread(scale * r), spread(scale * r * r * r * total(met))
+                for c in range(0, size, n):
+                    d = own * load(d_rows, now + c) - along * load(p, c)
+                    put(d * load(slope, c) if silu else d, d_rows, now + c)
+            d_rows[newest + steps * C :] = 0
+            _correlate(d_rows[newest:], rows, span, taps, C, dw_, db_)
+            # All that reaches the first `span` rows has: they stand taps − 1 before the steps of this span.
+            for t in range(max(taps - W - origin, 0), min(span, T + taps - 1 - origin)):
+                s, at = origin + t - (taps - 1), t * C
+                to, early = (b * T + s) * D + first, (b * (W - 1) + W - 1 + s) * D + first
+                if taps > FOUR:
+                    _earlier(zeros, back, d_rows, at, taps, C, d_older)
+                for c in range(0, size, n):
+                    v = at + last + c
+                    d = load(d_older, c) + _four(back, last + c, d_rows, v, load(d_rows, v + 3 * C), C)
+                    if s < 0:
+                        put_some(d, d_before_, early + c, size - c)
+                    else:
+                        put_some(d if s < lengths[b] else zero, dx, to + c, size - c)
+            _shift(rows, span, taps, C)
+            _shift(d_rows, span, taps, C)
         for j in range(W):
-            dw[b, j, first : first + size] = dw_[j * C : j * C + size]
+            dw[b, j, first : first + size] = dw_[(taps - W + j) * C : (taps - W + j) * C + size]
         db[b, first : first + size] = db_[:size]
-
-
-@inlined
-def _emit(p, t, length, size, first, d_before, dx, D):  # type: ignore[no-untyped-def]
-    if t < 0:
-        d_before[len(d_before) + t, first : first + size] = p[:size]
-    elif t < length:
-        to = dx[t * D : t * D + size]
-        for c in range(len(to)):
-            to[c] = narrowed(p[c], to)
-    else:
-        dx[t * D : t * D + size] = 0

@@ -42,7 +42,7 @@ def short_convolution(
             kernels.ran("short_convolution", "compiled loop")
             bias = w.new_zeros(D) if bias is None else bias.to(dtype)
             lengths = torch.full((B,), T) if mask is None else mask.sum(1)
-            x = x if x.dtype is torch.bfloat16 else x.to(dtype)
+            x = x if x.dtype is torch.bfloat16 and dtype is torch.float32 else x.to(dtype)
             return CompiledShortConvolution.apply(x, w.T, bias, line_before, lengths, silu, narrow, unit)
         kernels.ran("short_convolution", "conv1d")
         line = torch.cat([line_before, x if mask is None else x.masked_fill(~mask[..., None], 0)], dim=1)
