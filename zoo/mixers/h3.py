@@ -112,14 +112,13 @@ class H3(Mixer):
         and take it."""
         B, T, D = x.shape
         weights, biases = zip(*((p.weight, p.bias) for p in (self.q_proj, self.k_proj, self.v_proj)), strict=True)
-        features = torch.addmm(torch.cat(biases)[:, None], torch.cat(weights), x.reshape(-1, D).T)
-        q, k, v = features.view(3, D, B, T)
+        features, bias = (torch.cat(weights) @ x.reshape(-1, D).T).view(3, D, B, T), torch.stack(biases)
         if mask is not None:
-            k, v = (a.masked_fill(~mask, 0) for a in (k, v))
+            features, bias = (features + bias[:, :, None, None]).masked_fill(~mask, 0), torch.zeros_like(bias)
         with full(x.device):
             taps = self.ssm_k_kernel["kernel"].taps(wide(self.ssm_k_D))
             log_A, b, c = self.kernel["kernel"].discretise()
-        y = h3.h3(q, k, v, taps, c * b, log_A, wide(self.D))
+        y = h3.h3(features, wide(bias), taps, c * b, log_A, wide(self.D))
         return self.output_linear(y.flatten(1).T).view(B, T, D)
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:

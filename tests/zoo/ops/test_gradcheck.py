@@ -238,7 +238,7 @@ gated = (
     *(normal(D), normal(B, T, D), normal(D), normal(B, D, N)),
 )
 
-by_channel = *(normal(D, B, T) for _ in range(3)), normal(D, 3), normal(D, N, complex_=True), poles, normal(D)
+by_channel = normal(3, D, B, T), normal(3, D), normal(D, 3), normal(D, N, complex_=True), poles, normal(D)
 
 dual = v, uniform(1, H, T), per_head, k[:, :1], q[:, :1], normal(H, V)
 

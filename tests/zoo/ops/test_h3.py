@@ -20,7 +20,8 @@ def inputs(T, W):
 
     log_a = torch.complex(-torch.rand(D, N, generator=random, dtype=torch.float64), 2 * normal(D, N))
     return (
-        *(normal(D, B, T) for _ in range(3)),
+        normal(3, D, B, T),
+        normal(3, D),
         normal(D, W),
         torch.complex(normal(D, N), normal(D, N)),
         log_a,
@@ -39,8 +40,7 @@ def test_h3(monkeypatch, T, W, dtype, form):
         pytest.skip("needs numba")
     exact = inputs(T, W)
     full = torch.float64 if dtype is torch.float64 else torch.float32
-    given = [x.to(dtype) for x in exact[:3]]
-    given += [x.to(full.to_complex() if x.is_complex() else full) for x in exact[3:]]
+    given = [exact[0].to(dtype), *(x.to(full.to_complex() if x.is_complex() else full) for x in exact[1:])]
     have, want = differentiated(h3, *given), differentiated(h3_naive, *exact)
     for ours, true, like in zip(have, want, [given[0], *given], strict=True):
         assert ours.dtype is like.dtype
@@ -49,8 +49,10 @@ def test_h3(monkeypatch, T, W, dtype, form):
 
 @pytest.mark.skipif(not compiled.available(), reason="needs numba")
 def test_systems_that_hardly_decay_and_systems_that_do_at_once():
-    q, k, v, w, c, log_a, skip = inputs(200, 4)
+    features, bias, w, c, log_a, skip = inputs(200, 4)
     for real in (-1e-6, -300.0):
         log_a = torch.complex(torch.full_like(log_a.real, real), log_a.imag)
-        for ours, true in zip(*(differentiated(f, q, k, v, w, c, log_a, skip) for f in (h3, h3_naive)), strict=True):
+        for ours, true in zip(
+            *(differentiated(f, features, bias, w, c, log_a, skip) for f in (h3, h3_naive)), strict=True
+        ):
             torch.testing.assert_close(ours, true, rtol=1e-9, atol=1e-9)

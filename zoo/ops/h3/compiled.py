@@ -28,17 +28,17 @@ TAPS = 8
 
 
 class CompiledH3(torch.autograd.Function):
-    """As `naive.h3`: q, k and v of one dtype, all else in the wider dtype that is computed in."""
+    """As `naive.h3`; all but the features in the wider dtype that is computed in."""
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, w: Tensor, c: Tensor, log_a: Tensor, skip: Tensor) -> Tensor:
-        q, k, v = (x.contiguous() for x in (q, k, v))
+    def forward(ctx: Any, features: Tensor, bias: Tensor, w: Tensor, c: Tensor, log_a: Tensor, skip: Tensor) -> Tensor:
+        q, k, v = features = features.contiguous()
         (D, B, T), M = q.shape, c.shape[1]
         flops.count("short_convolution", 2 * q.numel() * w.shape[1])
         C = min(CHUNK, T)
         N = -(-T // C)
-        u = w.new_empty(D, B * N, C)
-        run(_shift, D, k, v, w, u.view(D, B, -1))
+        u, shifted = w.new_empty(D, B * N, C), w.new_empty(D, B, T)
+        run(_shift, D, k, v, bias, w, shifted, u.view(D, B, -1))
         toeplitz, reads, writes, kept = (w.new_empty(D, *shape) for shape in ((C, C), (C, 2 * M), (C, 2 * M), (2 * M,)))
         parts = [torch.view_as_real(x.resolve_conj().contiguous()) for x in (c, log_a)]
         run(_systems, D, *parts, skip, toeplitz, reads, writes, kept)
@@ -46,18 +46,20 @@ class CompiledH3(torch.autograd.Function):
         run(_carry, D * B, kept, before.view(D, B, N, -1))
         o.baddbmm_(before, reads.mT)
         y = torch.empty_like(q)
-        run(_gate, D * B, q, o.view(D, B, -1), y)
-        ctx.save_for_backward(q, k, v, w, *parts, u, toeplitz, reads, writes, kept, before, o)
+        run(_gate, D * B, q, bias, o.view(D, B, -1), y)
+        ctx.save_for_backward(features, bias, w, *parts, shifted, u, toeplitz, reads, writes, kept, before, o)
         return y
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, w, c, log_a, u, toeplitz, reads, writes, kept, before, o = ctx.saved_tensors
+        features, bias, w, c, log_a, shifted, u, toeplitz, reads, writes, kept, before, o = ctx.saved_tensors
+        q, k, v = features
         (D, B), N = q.shape[:2], u.shape[1] // q.shape[1]
         flops.count("short_convolution", 4 * q.numel() * w.shape[1])
-        dq, dk, dv, do = torch.empty_like(q), torch.empty_like(q), torch.empty_like(q), torch.empty_like(o)
-        run(_gate_back, D * B, dy, q, o.view(D, B, -1), dq, do.view(D, B, -1))
+        dq, dk, dv = dfeatures = torch.empty_like(features)
+        do, dbias, dbias_q = torch.empty_like(o), torch.empty_like(bias), w.new_empty(D, B)
+        run(_gate_back, D * B, dy, q, bias, o.view(D, B, -1), dq, do.view(D, B, -1), dbias_q)
         after, dkept = do @ reads, torch.empty_like(kept)
         run(_carry_back, D, kept, before.view(D, B, N, -1), after.view(D, B, N, -1), dkept)
         du = (do @ toeplitz.mT).baddbmm_(after, writes.mT)
@@ -65,8 +67,9 @@ class CompiledH3(torch.autograd.Function):
         dc, dlog_a, dskip = torch.empty_like(c), torch.empty_like(log_a), w.new_empty(D)
         run(_systems_back, D, *arrays, dc, dlog_a, dskip)
         dw = torch.empty_like(w)
-        run(_shift_back, D, k, v, w, du.view(D, B, -1), dk, dv, dw)
-        return dq, dk, dv, dw, torch.view_as_complex(dc), torch.view_as_complex(dlog_a), dskip
+        run(_shift_back, D, k, v, bias, w, shifted, du.view(D, B, -1), dk, dv, dw, dbias)
+        dbias[0] = dbias_q.sum(1)
+        return dfeatures, dbias, dw, torch.view_as_complex(dc), torch.view_as_complex(dlog_a), dskip
 
 
 @inlined
@@ -103,47 +106,53 @@ def _correlate(line, taps, y):  # type: ignore[no-untyped-def]
 
 
 @loop
-def _shift(start, stop, k, v, w, u):  # type: ignore[no-untyped-def]
-    """Work items are channels. u, followed by zeros to the end of the last chunk."""
+def _shift(start, stop, k, v, bias, w, shifted, u):  # type: ignore[no-untyped-def]
+    """Work items are channels. The shift model's output, and u, followed by zeros to the end of the last chunk."""
     (_, B, T), W = k.shape, w.shape[1]
     size = -(-W // TAPS) * TAPS
     taps, line, sums = np.empty(size, w.dtype), np.zeros(size - 1 + T, w.dtype), np.empty(T, w.dtype)
     for d in range(start, stop):
         _spread(w[d], False, taps)
         for b in range(B):
-            k_, v_, out, now = k[d, b], v[d, b], u[d, b], line[size - 1 :]
+            k_, v_, kept, out, now = k[d, b], v[d, b], shifted[d, b], u[d, b], line[size - 1 :]
             for t in range(T):
-                now[t] = widened(k_[t])
+                now[t] = widened(k_[t]) + bias[1, d]
             _correlate(line, taps, sums)
             for t in range(T):
-                out[t] = sums[t] * widened(v_[t])
+                kept[t] = sums[t]
+            for t in range(T):
+                out[t] = sums[t] * (widened(v_[t]) + bias[2, d])
             out[T:] = 0
 
 
 @loop
-def _shift_back(start, stop, k, v, w, du, dk, dv, dw):  # type: ignore[no-untyped-def]
+def _shift_back(start, stop, k, v, bias, w, shifted, du, dk, dv, dw, dbias):  # type: ignore[no-untyped-def]
     (_, B, T), W = k.shape, w.shape[1]
     size = -(-W // TAPS) * TAPS
-    taps, back, dtaps = np.empty(size, w.dtype), np.empty(size, w.dtype), np.empty(size, w.dtype)
+    back, dtaps = np.empty(size, w.dtype), np.empty(size, w.dtype)
     line, slopes, sums = np.zeros(size - 1 + T, w.dtype), np.zeros(T + size - 1, w.dtype), np.empty(T, w.dtype)
     for d in range(start, stop):
-        _spread(w[d], False, taps)
         _spread(w[d], True, back)
-        dtaps[:] = 0
+        dtaps[:], of_k, of_v = 0, w.dtype.type(0), w.dtype.type(0)
         for b in range(B):
             k_, v_, du_, dk_, dv_, now = k[d, b], v[d, b], du[d, b], dk[d, b], dv[d, b], line[size - 1 :]
+            kept = shifted[d, b]
             for t in range(T):
-                now[t] = widened(k_[t])
-            _correlate(line, taps, sums)
+                now[t] = widened(k_[t]) + bias[1, d]
             for t in range(T):
-                dv_[t] = narrowed(sums[t] * du_[t], dv_)
+                sums[t] = kept[t] * du_[t]
+                of_v += sums[t]
             for t in range(T):
-                slopes[t] = du_[t] * widened(v_[t])
+                dv_[t] = narrowed(sums[t], dv_)
+            for t in range(T):
+                slopes[t] = du_[t] * (widened(v_[t]) + bias[2, d])
             _correlate(slopes, back, sums)
+            for t in range(T):
+                of_k += sums[t]
             for t in range(T):
                 dk_[t] = narrowed(sums[t], dk_)
             _weigh(slopes[:T], line, dtaps)
-        dw[d] = dtaps[size - W :]
+        dw[d], dbias[1, d], dbias[2, d] = dtaps[size - W :], of_k, of_v
 
 
 @inlined
@@ -310,23 +319,26 @@ def _carry_back(start, stop, kept, before, slopes, dkept):  # type: ignore[no-un
 
 
 @loop
-def _gate(start, stop, q, o, y):  # type: ignore[no-untyped-def]
+def _gate(start, stop, q, bias, o, y):  # type: ignore[no-untyped-def]
     """Work items are channels of a sequence."""
     _, B, T = q.shape
     for item in range(start, stop):
         q_, o_, y_ = q[item // B, item % B], o[item // B, item % B], y[item // B, item % B]
         for t in range(T):
-            y_[t] = narrowed(widened(q_[t]) * o_[t], y_)
+            y_[t] = narrowed((widened(q_[t]) + bias[0, item // B]) * o_[t], y_)
 
 
 @loop
-def _gate_back(start, stop, dy, q, o, dq, do):  # type: ignore[no-untyped-def]
+def _gate_back(start, stop, dy, q, bias, o, dq, do, dbias):  # type: ignore[no-untyped-def]
     _, B, T = q.shape
     for item in range(start, stop):
         d, b = item // B, item % B
-        dy_, q_, o_, dq_, do_ = dy[d, b], q[d, b], o[d, b], dq[d, b], do[d, b]
+        dy_, q_, o_, dq_, do_, total = dy[d, b], q[d, b], o[d, b], dq[d, b], do[d, b], bias.dtype.type(0)
+        for t in range(T):
+            total += widened(dy_[t]) * o_[t]
         for t in range(T):
             dq_[t] = narrowed(widened(dy_[t]) * o_[t], dq_)
         for t in range(T):
-            do_[t] = widened(dy_[t]) * widened(q_[t])
+            do_[t] = widened(dy_[t]) * (widened(q_[t]) + bias[0, d])
+        dbias[d, b] = total
         do_[T:] = 0

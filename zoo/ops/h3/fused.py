@@ -16,21 +16,21 @@ def serves(x: Tensor) -> bool:
 
 
 def h3(
-    q: Float[Tensor, "D B T"],
-    k: Float[Tensor, "D B T"],
-    v: Float[Tensor, "D B T"],
+    features: Float[Tensor, "3 D B T"],
+    bias: Float[Tensor, "3 D"],
     w: Float[Tensor, "D W"],
     c: Complex[Tensor, "D N"],
     log_a: Complex[Tensor, "D N"],
     skip: Float[Tensor, " D"],
 ) -> Float[Tensor, "D B T"]:
-    """See `naive.h3`. Answers in the dtype of q, k and v; all between is in float32 at least, autocast or not."""
-    dtype = widest(q, w)
-    with full(q.device):
-        w, skip, c, log_a = w.to(dtype), skip.to(dtype), c.to(dtype.to_complex()), log_a.to(dtype.to_complex())
-        if not serves(q):
-            return naive.h3(q.to(dtype), k.to(dtype), v.to(dtype), w, c, log_a, skip).to(q.dtype)
+    """See `naive.h3`. Answers in the dtype of the features; all between is in float32 at least, autocast or not."""
+    dtype = widest(features, w)
+    with full(features.device):
+        bias, w, skip = bias.to(dtype), w.to(dtype), skip.to(dtype)
+        c, log_a = c.to(dtype.to_complex()), log_a.to(dtype.to_complex())
+        if not serves(features):
+            return naive.h3(features.to(dtype), bias, w, c, log_a, skip).to(features.dtype)
         from zoo.ops.h3.compiled import CompiledH3  # loads numba
 
         kernels.ran("h3", "chunked, compiled loops")
-        return CompiledH3.apply(q, k, v, w, c, log_a, skip)
+        return CompiledH3.apply(features, bias, w, c, log_a, skip)

@@ -13,16 +13,15 @@ from torch import Tensor
 
 
 def h3(
-    q: Float[Tensor, "D B T"],
-    k: Float[Tensor, "D B T"],
-    v: Float[Tensor, "D B T"],
+    features: Float[Tensor, "3 D B T"],
+    bias: Float[Tensor, "3 D"],
     w: Float[Tensor, "D W"],
     c: Complex[Tensor, "D N"],
     log_a: Complex[Tensor, "D N"],
     skip: Float[Tensor, " D"],
 ) -> Float[Tensor, "D B T"]:
-    """y of channels side by side."""
-    W = w.shape[1]
+    """y of channels side by side; q, k and v are features plus their bias."""
+    (q, k, v), W = features + bias[:, :, None, None], w.shape[1]
     line = F.pad(k, (W - 1, 0)).unfold(-1, W, 1)
     u = v * torch.einsum("dj,dbtj->dbt", w, line)
     x, outputs = torch.zeros(*u.shape[:2], c.shape[1], dtype=c.dtype, device=c.device), []
