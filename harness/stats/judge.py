@@ -73,7 +73,8 @@ class Spread:
     df: Floats
     """(boards,): effective degrees of freedom."""
     excess: Floats
-    """(boards,): how uneven the spreads are: 0 as equal ones are on average, 1 if one makes all the scatter."""
+    """(boards,): how uneven the spreads are: 0 as equal ones are on average, 1 if one makes all the scatter, or if it
+    cannot be seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +181,9 @@ def _spread(scores: Floats, plan: Design) -> Spread:
     equal = float(weight @ (1 + 2 / (plan.counts - 1))) / (1 + 2 / df)
     one = ((k - 1) ** 2 + 1 / (k - 1)) / k
     factor = np.maximum(uneven / equal, 1.0)
-    return Spread(terms, own, pooled * factor, df / factor**2, (uneven - equal) / (one - equal))
+    # Residuals of three on two seeds are as uneven as their sum of zero makes them, whatever the noise.
+    excess = (uneven - equal) / (one - equal) if one - equal > 1e-6 else np.ones(len(pooled))
+    return Spread(terms, own, pooled * factor, df / factor**2, excess)
 
 
 def _ratios(spread: Spread, plan: Design) -> tuple[Floats, Floats]:

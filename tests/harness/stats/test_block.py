@@ -226,6 +226,7 @@ def test_hinges_are_what_comparing_again_shows():
 
 
 @given(st.integers(0, 10**6), st.integers(2, 6), st.integers(2, 5))
+@example(479479, 6, 2)  # three on two seeds are left, beside one that scatters widely
 @settings(max_examples=40, deadline=None)
 def test_unit_direction_names_and_order_do_not_matter(seed: int, k: int, n: int):
     rng = np.random.default_rng(seed)
