@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from zoo.ops.bfloat16 import memory, narrowed, widened
-from zoo.ops.lines import fetch, lanes, load, load_some, put, put_some, spread, total
+from zoo.ops.lines import fetch, lanes, load, load_some, put, put_some, sigmoids, spread, total
 from zoo.ops.loops import exp, inlined, loop
 from zoo.ops.norms.naive import SMALLEST_SQUARE, SMALLEST_SUM
 from zoo.ops.products import room
@@ -240,126 +240,132 @@ def _simplex_backward(start, stop, y, dy, dx, s, constants):  # type: ignore[no-
         dx[i] = out
 
 
-@inlined
-def _scale(row, one, eps, share):  # type: ignore[no-untyped-def]
-    """1 / √(mean row² + ε)."""
-    total = eps - eps
-    for c in range(len(row)):
-        total += row[c] * row[c]
-    return one / np.sqrt(share * total + eps)
-
-
-@inlined
-def _root(x, row, one, eps, share):  # type: ignore[no-untyped-def]
-    """x widened into `row`, and 1 / √(mean x² + ε)."""
-    for c in range(len(row)):
-        row[c] = widened(x[c])
-    return _scale(row, one, eps, share)
-
-
 @loop
 def _rms(start, stop, o, gate, y, w, constants, swish):  # type: ignore[no-untyped-def]
     d, one, eps, share = o.shape[1], constants[0], constants[1], constants[2]
-    row, factor, out = np.empty(d, w.dtype), np.empty(d, w.dtype), np.empty(d, y.dtype)
+    step, zero = lanes(w), spread(eps - eps)
+    row, w_ = room(-(-d // step) * step, w), room(-(-d // step) * step, w)
+    w_[:d] = w
     for i in range(start, stop):
-        o_, g_, y_ = o[i], gate[i], y[i]
-        r = _root(o_, row, one, eps, share)
-        for c in range(d):
-            factor[c] = one / (one + exp(-widened(g_[c])))
-        if swish:
-            for c in range(d):
-                factor[c] *= widened(g_[c])
-        for c in range(d):
-            out[c] = narrowed(r * row[c] * w[c] * factor[c], out)
-        for c in range(d):
-            y_[c] = out[c]
+        first, then, squares = i * d, (i + AHEAD) * d, zero
+        fetch(o, then, d)
+        fetch(gate, then, d)
+        fetch(y, then, d)
+        for c in range(0, d, step):
+            z = load_some(o, first + c, d - c)
+            squares = squares + z * z
+            put(z, row, c)
+        r = spread(one / np.sqrt(share * total(squares) + eps))
+        for c in range(0, d, step):
+            g = load_some(gate, first + c, d - c)
+            on = sigmoids(g) * g if swish else sigmoids(g)
+            put_some(r * load(row, c) * load(w_, c) * on, y, first + c, d - c)
 
 
 @loop
 def _rms_backward(start, stop, o, gate, dy, do, dg, w, dw, constants, swish):  # type: ignore[no-untyped-def]
     d, one, eps, share = o.shape[1], constants[0], constants[1], constants[2]
-    row, slope, sums = np.empty(d, w.dtype), np.empty(d, w.dtype), np.zeros(d, w.dtype)
-    factor, change = np.empty(d, w.dtype), np.empty(d, w.dtype)
+    step, zero, ones = lanes(w), spread(eps - eps), spread(one)
+    across = -(-d // step) * step
+    row, slope, w_, scales = room(across, w), room(across, w), room(across, w), room(across, w)
+    w_[:d] = w
     for i in range(start, stop):
-        o_, g_, dy_, do_, dg_, met = o[i], gate[i], dy[i], do[i], dg[i], eps - eps
-        r = _root(o_, row, one, eps, share)
-        for c in range(d):
-            on = one / (one + exp(-widened(g_[c])))
-            factor[c], change[c] = on, on * (one - on)
-        if swish:
-            for c in range(d):
-                change[c] = factor[c] + widened(g_[c]) * change[c]
-                factor[c] *= widened(g_[c])
-        for c in range(d):
-            z, row[c] = widened(dy_[c]), row[c] * r
-            change[c] *= z * row[c] * w[c]
-            z *= factor[c]
-            sums[c] += z * row[c]
-            slope[c] = z * w[c]
-        for c in range(d):
-            met += slope[c] * row[c]
-        met *= share
-        for c in range(d):
-            slope[c] = r * (slope[c] - met * row[c])
-        for c in range(d):
-            do_[c] = narrowed(slope[c], do_)
-        for c in range(d):
-            dg_[c] = narrowed(change[c], dg_)
+        first, then, squares, met = i * d, (i + AHEAD) * d, zero, zero
+        fetch(o, then, d)
+        fetch(gate, then, d)
+        fetch(dy, then, d)
+        fetch(do, then, d)
+        fetch(dg, then, d)
+        for c in range(0, d, step):
+            z = load_some(o, first + c, d - c)
+            squares = squares + z * z
+            put(z, row, c)
+        r = spread(one / np.sqrt(share * total(squares) + eps))
+        for c in range(0, d, step):
+            at, size = first + c, d - c
+            g, z, normed = load_some(gate, at, size), load_some(dy, at, size), r * load(row, c)
+            on = sigmoids(g)
+            change = on * (ones - on)
+            if swish:
+                change, on = on + g * change, on * g
+            put_some(z * normed * load(w_, c) * change, dg, at, size)
+            z = z * on
+            put(load(scales, c) + z * normed, scales, c)
+            z = z * load(w_, c)
+            met = met + z * normed
+            put(normed, row, c)
+            put(z, slope, c)
+        along = spread(share * total(met))
+        for c in range(0, d, step):
+            put_some(r * (load(slope, c) - along * load(row, c)), do, first + c, d - c)
         if (i + 1) % GRAIN == 0 or i == stop - 1:
-            dw[i // GRAIN] = sums
-            sums[:] = 0
+            dw[i // GRAIN] = scales[:d]
+            scales[:] = 0
 
 
 @loop
-def _gated(start, stop, o, y, gate, step, w, constants):  # type: ignore[no-untyped-def]
+def _gated(start, stop, o, y, gate, far, w, constants):  # type: ignore[no-untyped-def]
+    """Rows of the gate are `far` apart."""
     d, one, eps, share = o.shape[1], constants[0], constants[1], constants[2]
-    row = np.empty(d, w.dtype)
+    step, zero = lanes(w), spread(eps - eps)
+    row, w_ = room(-(-d // step) * step, w), room(-(-d // step) * step, w)
+    w_[:d] = w
     for i in range(start, stop):
-        o_, g_, y_, total = o[i], gate[i * step : i * step + d], y[i], eps
-        for c in range(d):
-            z = widened(g_[c])
-            row[c] = widened(o_[c]) * z / (one + exp(-z))
-        for c in range(d):
-            total += share * row[c] * row[c]
-        r = one / np.sqrt(total)
-        for c in range(d):
-            y_[c] = narrowed(r * row[c] * w[c], y_)
+        first, then, squares = i * d, (i + AHEAD) * d, zero
+        fetch(o, then, d)
+        fetch(gate, (i + AHEAD) * far, d)
+        fetch(y, then, d)
+        for c in range(0, d, step):
+            g = load_some(gate, i * far + c, d - c)
+            z = load_some(o, first + c, d - c) * g * sigmoids(g)
+            squares = squares + z * z
+            put(z, row, c)
+        r = spread(one / np.sqrt(share * total(squares) + eps))
+        for c in range(0, d, step):
+            put_some(r * load(row, c) * load(w_, c), y, first + c, d - c)
 
 
 @loop
-def _gated_backward(start, stop, o, dy, do, dg, gate, step, w, dw, constants):  # type: ignore[no-untyped-def]
+def _gated_backward(start, stop, o, dy, do, dg, gate, far, w, dw, constants):  # type: ignore[no-untyped-def]
     d, one, eps, share = o.shape[1], constants[0], constants[1], constants[2]
-    on, row, slope, sums = np.empty(d, w.dtype), np.empty(d, w.dtype), np.empty(d, w.dtype), np.zeros(d, w.dtype)
+    step, zero, ones = lanes(w), spread(eps - eps), spread(one)
+    across = -(-d // step) * step
+    gates, row, slope, w_, scales = (
+        room(across, w), room(across, w), room(across, w), room(across, w), room(across, w),
+    )  # fmt: skip
+    w_[:d] = w
     for i in range(start, stop):
-        o_, g_, dy_, do_, dg_ = o[i], gate[i * step : i * step + d], dy[i], do[i], dg[i]
-        total, met = eps, eps - eps
-        for c in range(d):
-            z = widened(g_[c])
-            on[c] = one / (one + exp(-z))
-            row[c] = widened(o_[c]) * z * on[c]
-        for c in range(d):
-            total += share * row[c] * row[c]
-        r = one / np.sqrt(total)
-        for c in range(d):
-            row[c] *= r
-            slope[c] = widened(dy_[c])
-            sums[c] += slope[c] * row[c]
-            slope[c] *= w[c]
-            met += slope[c] * row[c]
-        met *= share
-        for c in range(d):
-            slope[c] = r * (slope[c] - met * row[c])
-        for c in range(d):
-            z = widened(g_[c])
-            row[c] = slope[c] * widened(o_[c]) * on[c] * (one + z * (one - on[c]))
-            slope[c] *= z * on[c]
-        for c in range(d):
-            do_[c] = narrowed(slope[c], do_)
-        for c in range(d):
-            dg_[c] = narrowed(row[c], dg_)
+        first, then, squares, met = i * d, (i + AHEAD) * d, zero, zero
+        fetch(o, then, d)
+        fetch(gate, (i + AHEAD) * far, d)
+        fetch(dy, then, d)
+        fetch(do, then, d)
+        fetch(dg, then, d)
+        for c in range(0, d, step):
+            g = load_some(gate, i * far + c, d - c)
+            on = sigmoids(g)
+            z = load_some(o, first + c, d - c) * g * on
+            squares = squares + z * z
+            put(on, gates, c)
+            put(z, row, c)
+        r = spread(one / np.sqrt(share * total(squares) + eps))
+        for c in range(0, d, step):
+            z, normed = load_some(dy, first + c, d - c), r * load(row, c)
+            put(load(scales, c) + z * normed, scales, c)
+            z = z * load(w_, c)
+            met = met + z * normed
+            put(normed, row, c)
+            put(z, slope, c)
+        along = spread(share * total(met))
+        for c in range(0, d, step):
+            at, size = first + c, d - c
+            z, on = r * (load(slope, c) - along * load(row, c)), load(gates, c)
+            g = load_some(gate, i * far + c, size)
+            put_some(z * g * on, do, at, size)
+            put_some(z * load_some(o, at, size) * on * (ones + g * (ones - on)), dg, at, size)
         if (i + 1) % GRAIN == 0 or i == stop - 1:
-            dw[i // GRAIN] = sums
-            sums[:] = 0
+            dw[i // GRAIN] = scales[:d]
+            scales[:] = 0
 
 
 @inlined

@@ -40,7 +40,7 @@ def rms(
 ) -> Float[Tensor, "*N V"]:
     """See `naive.rms`."""
     dtype = o.dtype if dtype is None else dtype
-    if not compiled.passes(o, weight, gate) or not _one_width(o.dtype, dtype):
+    if not compiled.passes(o, weight, gate) or not _one_width(dtype, o, gate):
         return naive.rms(o, weight, eps, gate, activation, dtype)
     from zoo.ops.norms.compiled import CompiledNorm, CompiledRMS  # loads numba
 
@@ -58,7 +58,7 @@ def layer(
 ) -> Float[Tensor, "*N V"]:
     """See `naive.layer`."""
     dtype = o.dtype if dtype is None else dtype
-    if not compiled.passes(o, weight, bias) or not _one_width(o.dtype, dtype):
+    if not compiled.passes(o, weight, bias) or not _one_width(dtype, o):
         return naive.layer(o, weight, bias, eps, dtype)
     from zoo.ops.norms.compiled import CompiledNorm  # loads numba
 
@@ -75,24 +75,25 @@ def summed(
 ) -> tuple[Float[Tensor, "*N V"], Float[Tensor, "*N V"]]:
     """See `naive.summed`."""
     dtype = torch.promote_types(x.dtype, y.dtype) if dtype is None else dtype
-    if not compiled.passes(x, y, weight, bias) or not _one_width(x.dtype, y.dtype, dtype) or x.shape != y.shape:
+    if not compiled.passes(x, y, weight, bias) or not _one_width(dtype, x, y) or x.shape != y.shape:
         return naive.summed(x, y, weight, bias, eps, dtype)
     from zoo.ops.norms.compiled import CompiledNorm  # loads numba
 
     return CompiledNorm.apply(x, y, weight, bias, eps, dtype)
 
 
-def _one_width(*dtypes: torch.dtype) -> bool:
-    """Whether all of these are read or written by loops that compute in one dtype."""
-    return set(dtypes) <= {torch.float64} or set(dtypes) <= {torch.float32, torch.bfloat16}
-
-
 def gated_rms(
     o: Float[Tensor, "*N V"], weight: Float[Tensor, " V"], eps: float, gate: Float[Tensor, "*N V"]
 ) -> Float[Tensor, "*N V"]:
     """See `naive.gated_rms`."""
-    if not compiled.passes(o, weight, gate):
+    if not compiled.passes(o, weight, gate) or not _one_width(o.dtype, gate):
         return naive.gated_rms(o, weight, eps, gate)
     from zoo.ops.norms.compiled import CompiledGatedRMS  # loads numba
 
     return CompiledGatedRMS.apply(o, weight, eps, gate)
+
+
+def _one_width(dtype: torch.dtype, *tensors: Tensor | None) -> bool:
+    """Whether what is in `dtype` and these all are read or written by loops that compute in one dtype."""
+    kinds = {dtype, *(x.dtype for x in tensors if x is not None)}
+    return kinds <= {torch.float64} or kinds <= {torch.float32, torch.bfloat16}
