@@ -18,11 +18,15 @@ from torch import Tensor
 
 from zoo.ops import flops
 from zoo.ops.bfloat16 import narrowed, widened
+from zoo.ops.lines import fetch, lanes, load, load_some, put, put_some
 from zoo.ops.loops import inlined, loop
+from zoo.ops.products import room
 from zoo.ops.threads import run
 
 CHUNK = 32
 """Steps of a chunk, at most: longer ones have larger matrices, shorter ones more states."""
+AHEAD = 4
+"""Chunks between one whose state is worked on and one that is fetched."""
 TAPS = 8
 """Taps that pass over a sequence together."""
 
@@ -117,6 +121,9 @@ def _shift(start, stop, k, v, bias, w, shifted, u):  # type: ignore[no-untyped-d
             k_, v_, kept, out, now = k[d, b], v[d, b], shifted[d, b], u[d, b], line[size - 1 :]
             for t in range(T):
                 now[t] = widened(k_[t]) + bias[1, d]
+            fetch(v, (d * B + b) * T, T)
+            fetch(shifted, (d * B + b) * T, T)
+            fetch(u, (d * B + b) * u.shape[2], T)
             _correlate(line, taps, sums)
             for t in range(T):
                 kept[t] = sums[t]
@@ -273,49 +280,50 @@ def _systems_back(start, stop, c, log_a, dtoeplitz, dreads, dwrites, dkept, dc, 
 def _carry(start, stop, kept, states):  # type: ignore[no-untyped-def]
     """Work items are channels of a sequence. What chunks add to states becomes the states before them."""
     _, B, N, M = states.shape
-    M //= 2
-    x_re, x_im = np.empty(M, states.dtype), np.empty(M, states.dtype)
-    a_re, a_im = np.empty(M, states.dtype), np.empty(M, states.dtype)
+    M, L = M // 2, lanes(states)
+    across = -(-M // L) * L
+    x_re, x_im, a_re, a_im = room(across, states), room(across, states), room(across, states), room(across, states)
     for item in range(start, stop):
-        d, b = item // B, item % B
-        a_re[:], a_im[:], x_re[:], x_im[:] = kept[d, :M], kept[d, M:], 0, 0
-        for n in range(N):
-            re, im = states[d, b, n, :M], states[d, b, n, M:]
-            for i in range(M):
-                r, j = x_re[i], x_im[i]
-                x_re[i] = a_re[i] * r - a_im[i] * j + re[i]
-                x_im[i] = a_re[i] * j + a_im[i] * r + im[i]
-                re[i], im[i] = r, j
+        d = item // B
+        a_re[:M], a_im[:M], x_re[:], x_im[:] = kept[d, :M], kept[d, M:], 0, 0
+        for at in range(item * N * 2 * M, (item + 1) * N * 2 * M, 2 * M):
+            fetch(states, at + AHEAD * 2 * M, 2 * M)
+            for c in range(0, M, L):
+                re, im, size = at + c, at + M + c, M - c
+                r, j, of_re, of_im = load(x_re, c), load(x_im, c), load(a_re, c), load(a_im, c)
+                put(of_re * r - of_im * j + load_some(states, re, size), x_re, c)
+                put(of_re * j + of_im * r + load_some(states, im, size), x_im, c)
+                put_some(r, states, re, size)
+                put_some(j, states, im, size)
 
 
 @loop
 def _carry_back(start, stop, kept, before, slopes, dkept):  # type: ignore[no-untyped-def]
     """Work items are channels. What chunks read of states becomes the gradients of the states after them."""
     _, B, N, M = before.shape
-    M //= 2
-    x_re, x_im = np.empty(M, before.dtype), np.empty(M, before.dtype)
-    a_re, a_im = np.empty(M, before.dtype), np.empty(M, before.dtype)
-    da_re, da_im = np.empty(M, before.dtype), np.empty(M, before.dtype)
+    M, L = M // 2, lanes(before)
+    across = -(-M // L) * L
+    x_re, x_im, a_re, a_im = room(across, before), room(across, before), room(across, before), room(across, before)
+    da_re, da_im = room(across, before), room(across, before)
     for d in range(start, stop):
-        a_re[:], a_im[:], da_re[:], da_im[:] = kept[d, :M], kept[d, M:], 0, 0
+        a_re[:M], a_im[:M], da_re[:], da_im[:] = kept[d, :M], kept[d, M:], 0, 0
         for b in range(B):
             x_re[:], x_im[:] = 0, 0
             for back in range(N):
-                n = N - 1 - back
-                re, im, was_re, was_im = (
-                    slopes[d, b, n, :M],
-                    slopes[d, b, n, M:],
-                    before[d, b, n, :M],
-                    before[d, b, n, M:],
-                )
-                for i in range(M):
-                    r, j = x_re[i], x_im[i]
-                    da_re[i] += r * was_re[i] + j * was_im[i]
-                    da_im[i] += j * was_re[i] - r * was_im[i]
-                    x_re[i] = a_re[i] * r + a_im[i] * j + re[i]
-                    x_im[i] = a_re[i] * j - a_im[i] * r + im[i]
-                    re[i], im[i] = r, j
-        dkept[d, :M], dkept[d, M:] = da_re, da_im
+                at = ((d * B + b) * N + N - 1 - back) * 2 * M
+                fetch(slopes, at - AHEAD * 2 * M, 2 * M)
+                fetch(before, at - AHEAD * 2 * M, 2 * M)
+                for c in range(0, M, L):
+                    re, im, size = at + c, at + M + c, M - c
+                    r, j, of_re, of_im = load(x_re, c), load(x_im, c), load(a_re, c), load(a_im, c)
+                    was_re, was_im = load_some(before, re, size), load_some(before, im, size)
+                    put(load(da_re, c) + r * was_re + j * was_im, da_re, c)
+                    put(load(da_im, c) + j * was_re - r * was_im, da_im, c)
+                    put(of_re * r + of_im * j + load_some(slopes, re, size), x_re, c)
+                    put(of_re * j - of_im * r + load_some(slopes, im, size), x_im, c)
+                    put_some(r, slopes, re, size)
+                    put_some(j, slopes, im, size)
+        dkept[d, :M], dkept[d, M:] = da_re[:M], da_im[:M]
 
 
 @loop

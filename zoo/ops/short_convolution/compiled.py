@@ -85,7 +85,7 @@ def _forward(  # type: ignore[no-untyped-def]
     """Work items start … stop − 1: item (b, h) takes the channels of a head through all steps of row b."""
     _, T, D = y.shape
     n, W, y_, one, least = lanes(weight), len(weight), y.reshape(y.size), weight.dtype.type(1), norm[0]
-    heads, C, taps = -(-D // width), -(-width // n) * n + n, -(-W // FOUR) * FOUR
+    heads, C, taps = -(-D // width), _apart(width, n), -(-W // FOUR) * FOUR
     w, rows, bias_, p = room(taps * C, weight), room((span + taps - 1) * C, weight), room(C, weight), room(C, weight)
     older = room(C, weight) if taps > FOUR else bias_
     for item in range(start, stop):
@@ -120,6 +120,13 @@ def _forward(  # type: ignore[no-untyped-def]
 
 
 @inlined
+def _apart(width, n):  # type: ignore[no-untyped-def]
+    """Numbers from a row to the next: a line more than they need, since what is stored and what is loaded a power of
+    two apart is taken for the same until it proves not to be."""
+    return -(-width // n) * n + n
+
+
+@inlined
 def _take(x, first, size, C, to):  # type: ignore[no-untyped-def]
     """`size` channels of rows of x as rows of `to`, C apart."""
     for j in range(len(x)):
@@ -129,8 +136,8 @@ def _take(x, first, size, C, to):  # type: ignore[no-untyped-def]
 @inlined
 def _four(w, u, rows, v, newest, C):  # type: ignore[no-untyped-def]
     """Σ_j w_j ⊙ rows_j of three lines, C apart, and of the newest."""
-    of_two = load(w, u) * load(rows, v) + load(w, u + C) * load(rows, v + C)
-    return of_two + load(w, u + 2 * C) * load(rows, v + 2 * C) + load(w, u + 3 * C) * newest
+    early = load(w, u) * load(rows, v) + load(w, u + C) * load(rows, v + C)
+    return early + load(w, u + 2 * C) * load(rows, v + 2 * C) + load(w, u + 3 * C) * newest
 
 
 @inlined
@@ -179,7 +186,7 @@ def _backward(  # type: ignore[no-untyped-def]
     _, T, D = dy.shape
     n, W, one, least = lanes(weight), len(weight), weight.dtype.type(1), norm[0]
     dy_, d_before_, ones, zero = dy.reshape(dy.size), d_before.reshape(d_before.size), spread(one), spread(one - one)
-    heads, C, taps = -(-D // width), -(-width // n) * n + n, -(-W // FOUR) * FOUR
+    heads, C, taps = -(-D // width), _apart(width, n), -(-W // FOUR) * FOUR
     w, back, dw_ = room(taps * C, weight), room(taps * C, weight), room(taps * C, weight)
     rows, d_rows = room((span + taps - 1) * C, weight), room((span + taps - 1) * C, weight)
     bias_, zeros, db_, p, slope = (
