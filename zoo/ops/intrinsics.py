@@ -30,6 +30,12 @@ class Code:
         """`rows` rows of `step` bytes behind an address."""
         return self.build.gep(address, [self.build.mul(rows, step)])
 
+    def spread(self, number: Any, vector: Any) -> Any:
+        """A vector of that type, all of one number."""
+        empty = ir.Constant(vector, ir.Undefined)
+        start = self.build.insert_element(empty, number, ir.Constant(WORD, 0))
+        return self.build.shuffle_vector(start, empty, ir.Constant(ir.VectorType(WORD, vector.count), None))
+
     def call(self, name: str, *arguments: Any, returns: Any = None) -> Any:
         """An intrinsic of LLVM."""
         kind = ir.FunctionType(returns or ir.VoidType(), [x.type for x in arguments])

@@ -176,9 +176,7 @@ def spread(typing: Any, x: Any) -> Any:
     line = Line(x)
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        empty = ir.Constant(line.vector, ir.Undefined)
-        start = builder.insert_element(empty, arguments[0], ir.Constant(WORD, 0))
-        return builder.shuffle_vector(start, empty, ir.Constant(line.words, None))
+        return Code(context, builder, signature, arguments).spread(arguments[0], line.vector)
 
     return line(x), code
 

@@ -21,9 +21,10 @@ from numba import types
 from numba.extending import overload
 
 from zoo.ops import compiled, tiles, vectors
+from zoo.ops.lines import load, put
 from zoo.ops.loops import FAST, inlined
 from zoo.ops.tiles import SIDE, STEP, enter_tiles, leave_tiles
-from zoo.ops.vectors import round_line, turn_square
+from zoo.ops.vectors import turn_square
 
 _LINE = 64
 """Bytes of a line of the cache: rows that lie across two take twice as long."""
@@ -89,7 +90,7 @@ def turn_back(x: Any, y: Any, m: int, n: int) -> None:
 
 def _narrow(x: Any, y: Any) -> Any:
     for i in range(0, len(y), SIDE):
-        round_line(x, i, y, i)
+        put(load(x, i), y, i)
 
 
 def _narrow_plain(x: Any, y: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Matrix products inside compiled loops in registers for vectors, and what else takes whole registers.
+"""Matrix products inside compiled loops in registers for vectors, and squares turned in them.
 
 A block of c (m, n) stays in registers while a (m, k) and b (k, n) pass by: a number of a, times a few lines of a row of
 b. In float32 that is a fused multiply-add; in bfloat16 an instruction (AVX512-BF16) that adds two products at once, of
@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from zoo.ops.intrinsics import LONG, SHORT, WORD, Code, intrinsic
+from zoo.ops.intrinsics import LONG, WORD, Code, intrinsic
 
 LINE = 16
 """Numbers in float32 of a line of the cache, and of the widest registers."""
@@ -56,7 +56,7 @@ def _block(down: int, across: int) -> Any:
                 factors = [builder.load(line(right, j), align=4) for j in lines]
                 for i in rows:
                     place = emit.further(left, ir.Constant(LONG, i), a_bytes)
-                    factor = _everywhere(builder, builder.load(builder.bitcast(place, _NUMBER.as_pointer()), align=4))
+                    factor = emit.spread(builder.load(builder.bitcast(place, _NUMBER.as_pointer()), align=4), _VECTOR)
                     for j in lines:
                         total = builder.load(sums[i][j])
                         more_ = _multiply_add(emit, pairs, factor, factors[j], total)
@@ -69,12 +69,6 @@ def _block(down: int, across: int) -> Any:
         return types.void(a, whole, b, whole, c, whole, whole, whole, types.boolean), code
 
     return run
-
-
-def _everywhere(builder: Any, number: Any) -> Any:
-    empty = ir.Constant(_VECTOR, ir.Undefined)
-    start = builder.insert_element(empty, number, ir.Constant(WORD, 0))
-    return builder.shuffle_vector(start, empty, ir.Constant(ir.VectorType(WORD, LINE), None))
 
 
 def _multiply_add(emit: Code, pairs: bool, x: Any, y: Any, total: Any) -> Any:
@@ -135,21 +129,3 @@ def turn_square(typing: Any, x: Any, at_x: Any, x_step: Any, y: Any, at_y: Any, 
 
     whole = types.int64
     return types.void(x, whole, whole, y, whole, whole), code
-
-
-@intrinsic
-def round_line(typing: Any, x: Any, at_x: Any, y: Any, at_y: Any) -> Any:
-    """16 numbers of x in bfloat16, by the instruction that CPUs with tiles have; to the nearest, ties to even."""
-
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        emit, wide, half = (
-            Code(context, builder, signature, arguments),
-            *(ir.VectorType(kind, LINE) for kind in (ir.FloatType(), SHORT)),
-        )
-        rounds = ir.InlineAsm(ir.FunctionType(half, [wide]), "vcvtneps2bf16 $1, $0", "=v,v")
-        line = builder.load(builder.bitcast(emit.address(0, arguments[1]), wide.as_pointer()), align=4)
-        place = builder.bitcast(emit.address(2, arguments[3]), half.as_pointer())
-        builder.store(builder.call(rounds, [line]), place, align=2)
-        return context.get_dummy_value()
-
-    return types.void(x, types.int64, y, types.int64), code
