@@ -31,6 +31,7 @@ from zoo.ops.intrinsics import LONG, SHORT, WORD, Code, intrinsic
 from zoo.ops.loops import EXP2, FAST, inlined
 
 BYTES = 64
+"""Of a line, here and in the cache."""
 _FLAGS = tuple(sorted(FAST))
 
 

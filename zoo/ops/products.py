@@ -21,13 +21,10 @@ from numba import types
 from numba.extending import overload
 
 from zoo.ops import compiled, tiles, vectors
-from zoo.ops.lines import load, put
+from zoo.ops.lines import BYTES, load, put
 from zoo.ops.loops import FAST, inlined
 from zoo.ops.tiles import SIDE, STEP, enter_tiles, leave_tiles
 from zoo.ops.vectors import turn_square
-
-_LINE = 64
-"""Bytes of a line of the cache: rows that lie across two take twice as long."""
 
 
 def padded(size: int) -> int:
@@ -37,9 +34,9 @@ def padded(size: int) -> int:
 
 @inlined
 def room(size, kind):  # type: ignore[no-untyped-def]
-    """Zeros in the dtype of `kind`, from the start of a line of the cache."""
-    x = np.zeros(size + _LINE // kind.itemsize, kind.dtype)
-    skip = (-np.int64(x.ctypes.data)) % _LINE // kind.itemsize
+    """Zeros in the dtype of `kind`, from the start of a line of the cache: what lies across two takes twice as long."""
+    x = np.zeros(size + BYTES // kind.itemsize, kind.dtype)
+    skip = (-np.int64(x.ctypes.data)) % BYTES // kind.itemsize
     return x[skip : skip + size]
 
 

@@ -240,6 +240,17 @@ def _simplex_backward(start, stop, y, dy, dx, s, constants):  # type: ignore[no-
         dx[i] = out
 
 
+@inlined
+def _read(x, first, d, zero, row):  # type: ignore[no-untyped-def]
+    """d numbers of x as lines of `row`, and the sum of their squares."""
+    squares = zero
+    for c in range(0, d, lanes(row)):
+        z = load_some(x, first + c, d - c)
+        squares = squares + z * z
+        put(z, row, c)
+    return total(squares)
+
+
 @loop
 def _rms(start, stop, o, gate, y, w, constants, swish):  # type: ignore[no-untyped-def]
     d, one, eps, share = o.shape[1], constants[0], constants[1], constants[2]
@@ -247,15 +258,11 @@ def _rms(start, stop, o, gate, y, w, constants, swish):  # type: ignore[no-untyp
     row, w_ = room(-(-d // step) * step, w), room(-(-d // step) * step, w)
     w_[:d] = w
     for i in range(start, stop):
-        first, then, squares = i * d, (i + AHEAD) * d, zero
+        first, then = i * d, (i + AHEAD) * d
         fetch(o, then, d)
         fetch(gate, then, d)
         fetch(y, then, d)
-        for c in range(0, d, step):
-            z = load_some(o, first + c, d - c)
-            squares = squares + z * z
-            put(z, row, c)
-        r = spread(one / np.sqrt(share * total(squares) + eps))
+        r = spread(one / np.sqrt(share * _read(o, first, d, zero, row) + eps))
         for c in range(0, d, step):
             g = load_some(gate, first + c, d - c)
             on = sigmoids(g) * g if swish else sigmoids(g)
@@ -270,17 +277,13 @@ def _rms_backward(start, stop, o, gate, dy, do, dg, w, dw, constants, swish):  #
     row, slope, w_, scales = room(across, w), room(across, w), room(across, w), room(across, w)
     w_[:d] = w
     for i in range(start, stop):
-        first, then, squares, met = i * d, (i + AHEAD) * d, zero, zero
+        first, then, met = i * d, (i + AHEAD) * d, zero
         fetch(o, then, d)
         fetch(gate, then, d)
         fetch(dy, then, d)
         fetch(do, then, d)
         fetch(dg, then, d)
-        for c in range(0, d, step):
-            z = load_some(o, first + c, d - c)
-            squares = squares + z * z
-            put(z, row, c)
-        r = spread(one / np.sqrt(share * total(squares) + eps))
+        r = spread(one / np.sqrt(share * _read(o, first, d, zero, row) + eps))
         for c in range(0, d, step):
             at, size = first + c, d - c
             g, z, normed = load_some(gate, at, size), load_some(dy, at, size), r * load(row, c)
