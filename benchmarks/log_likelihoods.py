@@ -22,9 +22,9 @@ from rich.table import Table
 
 from harness.lm_eval import scoring
 from harness.lm_eval.adapter import Zoobench
+from zoo.build import build
 from zoo.contract import Model, Shape
-from zoo.pretrained import load, to_transformers
-from zoo.registry import build
+from zoo.published import load, to_transformers
 from zoo.tokenizers import Bytes
 
 LENGTH, WIDTH, DEPTH = 256, 128, 4

@@ -15,12 +15,12 @@ import torch
 from rich.progress import track
 
 import tasks
+import zoo
 from harness import stats
 from harness.budget import schedule
 from harness.optimizer import adamw, descend, set_lr
 from harness.train import evaluate
 from tasks.base import Task
-from zoo import registry
 
 WIDTH, STEPS, EXAMPLES, LR = 32, 100, 16, 5e-3
 
@@ -28,7 +28,7 @@ WIDTH, STEPS, EXAMPLES, LR = 32, 100, 16, 5e-3
 def score(name: str, task: Task, seed: int, initialisation: int) -> float:
     """Bits per byte on 128 test windows after a short training on the batches of `seed`."""
     torch.manual_seed(initialisation)
-    model = registry.build(name, task.role, shape=replace(task.shape, width=WIDTH, depth=2), heads=2)
+    model = zoo.build(name, task.role, shape=replace(task.shape, width=WIDTH, depth=2), heads=2)
     optimizer = adamw(model, lr=LR, betas=(0.9, 0.95), weight_decay=0.1)
     for step in range(STEPS):
         set_lr(optimizer, schedule("cosine", (step + 1) / STEPS, warmup=0.1, final=0.1))

@@ -29,7 +29,7 @@ from harness.spec import RunSpec, build_task, expand
 from harness.suite import load
 from harness.train import Run
 from tasks.base import Task
-from zoo.sizing import Size
+from zoo.size import Size
 
 STEPS = 40
 SUITE: dict[str, Any] = {

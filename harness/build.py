@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 
+import zoo
 from harness import device as machine
 from harness.spec import RunSpec
 from tasks.base import Task
-from zoo import registry, sizing
+from zoo import size as sizing
 from zoo.contract import Model, Role, Shape
-from zoo.terms import Unsupported
+from zoo.types import Unsupported
 
 
 def resolve_size(spec: RunSpec, task: Task) -> sizing.Size:
@@ -49,7 +50,7 @@ def resolve_size(spec: RunSpec, task: Task) -> sizing.Size:
 def _build(name: str, role: Role, shape: Shape, **options: Any) -> Model:
     """A real model: FLOPs are counted on the kernels that will run."""
     with torch.random.fork_rng(devices=[]):
-        return registry.build(name, role, shape=shape, **options).to(machine.pick())
+        return zoo.build(name, role, shape=shape, **options).to(machine.pick())
 
 
 def matched_meter(match: dict[str, Any]) -> str:
@@ -93,7 +94,7 @@ def build_model(spec: RunSpec, task: Task, size: sizing.Size) -> Model:
     """The model of a run, initialised by its seed alone."""
     torch.manual_seed(spec.seed)
     shape = replace(task.shape, width=size.width, depth=size.depth or None)
-    return registry.build(spec.architecture, spec.role, shape=shape, **_options(spec))
+    return zoo.build(spec.architecture, spec.role, shape=shape, **_options(spec))
 
 
 def _options(spec: RunSpec) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 import tasks
 from harness.errors import UserError
-from zoo import registry
+from zoo import architectures
 
 Row = dict[str, Any]
 Kind: TypeAlias = Literal["architecture", "task"]
@@ -33,7 +33,7 @@ def check(names: tuple[str, ...], plugins: tuple[str, ...]) -> list[Row]:
     """
     for plugin in plugins:
         try:
-            registry.load_plugin(plugin)
+            architectures.load_plugin(plugin)
         except (ImportError, FileNotFoundError, SyntaxError, ValueError) as error:
             raise UserError(f"cannot import {plugin}: {error}", key="--plugin") from error
     asked = dict.fromkeys((kind_of(name), name) for name in names)
@@ -60,12 +60,12 @@ def kind_of(name: str) -> Kind:
     Raises:
         UserError: it is neither's, or both's.
     """
-    is_architecture, is_task = _known(registry.get, name), _known(tasks.get, name)
+    is_architecture, is_task = _known(architectures.get, name), _known(tasks.get, name)
     if is_architecture and is_task:
         raise UserError(f"{name!r} is the name of an architecture and of a task: rename one of them")
     if is_architecture or is_task:
         return "architecture" if is_architecture else "task"
-    near = difflib.get_close_matches(name, [*registry.names(), *tasks.names()], n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, [*architectures.names(), *tasks.names()], n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else "see zoobench ls architectures and zoobench ls tasks"
     raise UserError(f"unknown architecture or task {name!r}; {hint}")
 

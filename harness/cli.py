@@ -76,7 +76,7 @@ class Group(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[Any, Any, list[str]]:
         if args and args[0] not in self.commands and not args[0].startswith("-"):
-            from zoo.lookup import nearest
+            from zoo.registry import nearest
 
             raise UserError(f"unknown command {args[0]!r}{nearest(args[0], self.commands)}; see zoobench --help")
         return super().resolve_command(ctx, args)
@@ -345,7 +345,7 @@ def export(reference: str, folder: Path, kind: str, opening: dict[str, Any], roo
     A transformers folder gives the same logits there, or is not written.
     """
     from harness.runs import open_model
-    from zoo.pretrained import PretrainedError, rwkv, save, to_transformers
+    from zoo.published import PretrainedError, rwkv, save, to_transformers
 
     model = open_model(reference, root, **opening)
     try:
@@ -391,7 +391,7 @@ def eval_command(
     """Let RUN answer tasks of lm-evaluation-harness. Answers of a run are stored in its record.
 
     RUN is a run's folder, its id, or labels such as quick/pre_ln/text/0; or published weights: a path, an id on the
-    hub, KIND:... with a kind of `zoo.pretrained`. `zoobench ls questions` lists what comes with zoobench.
+    hub, KIND:... with a kind of `zoo.published`. `zoobench ls questions` lists what comes with zoobench.
     """
     from harness.lm_eval import evaluate
     from harness.lm_eval.answer import ask_one
@@ -488,7 +488,7 @@ def generate_command(
     RUN is a run's path, id or labels (quick/pre_ln/text/0), or what zoo.load opens (org/name, rwkv:file.pth).
     """
     from harness.runs import open_model
-    from zoo.generation import stream_text
+    from zoo.generate import stream_text
 
     written: list[str] = []
     try:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 
 from tasks.base import Task
-from zoo.terms import Batch
+from zoo.types import Batch
 
 
 def extend_hash(before: str, batch: Batch) -> str:

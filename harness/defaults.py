@@ -42,7 +42,7 @@ def of(model: Model, given: Collection[str] = ()) -> list[Default]:
         if name and name not in entry["names"]:
             entry["names"].append(name)
 
-    for name, hint in model.hints().items():
+    for name, hint in model.param_overrides().items():
         if name not in trained:
             continue
         size, decays = trained[name].numel(), id(trained[name]) in usual

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 
 from harness import pretrained
 from harness.errors import UserError
-from zoo.terms import Unsupported
 from zoo.tokenizers import TokenizerError
+from zoo.types import Unsupported
 
 if TYPE_CHECKING:
     from harness.spec import RunSpec
     from harness.store import Record
     from tasks.base import Task
     from zoo.contract import Model
-    from zoo.sizing import Size
+    from zoo.size import Size
     from zoo.tokenizers import Tokenizer
 
 TEXTS = ("The quick brown fox\n", " jumps over 13 lazy dogs; e.g. naïve ones — 日本語.", "  def f(x):\n\treturn x")
@@ -33,7 +33,7 @@ def open_for(spec: RunSpec, task: Task) -> Model:
     Raises:
         UserError: it cannot be had. Unsupported: it cannot play the task.
     """
-    from zoo.pretrained import PretrainedError, load
+    from zoo.published import PretrainedError, load
 
     kind, where, rest = pretrained.kind_and_where(spec.options)
     try:
@@ -83,7 +83,7 @@ def _alike(own: Tokenizer, asked: Tokenizer) -> bool:
 
 def size(model: Model, task: Task) -> Size:
     """What the model amounts to, as `Size` of a run."""
-    from zoo import sizing
+    from zoo import size as sizing
 
     length, params = sizing.decoded_length(model.role, task.shape), sum(p.numel() for p in model.parameters())
     return sizing.Size(

@@ -22,19 +22,19 @@ from harness.errors import UserError
 from harness.lm_eval import questions
 from harness.suite import shipped
 from tasks import corpora
-from zoo import proofs, registry
-from zoo.lookup import Entry, nearest
-from zoo.terms import ROLES, Shape, Unsupported
+from zoo import architectures, proofs
+from zoo.registry import Entry, nearest
+from zoo.types import ROLES, Shape, Unsupported
 
 Row = dict[str, Any]
 
 
 def _architecture(name: str) -> Row:
     """What it is and can do, paper, source, deviations, and the oracles it was proven against."""
-    from zoo.sizing import sketch
+    from zoo.size import sketch
 
-    entry = registry.get(name)
-    recipe = registry.recipe(name)
+    entry = architectures.get(name)
+    recipe = architectures.recipe(name)
     roles, traits, own = [], None, list[defaults.Default]()
     for role in ROLES:
         shape = Shape(length=64, vocab=16, outputs=16, target_length=64, width=16 * recipe.width_multiple)
@@ -177,7 +177,7 @@ def fetch(name: str) -> Row:
 
 
 KINDS: dict[str, tuple[Callable[[], Iterable[str]], Callable[[str], Row]]] = {
-    "architectures": (registry.names, _architecture),
+    "architectures": (architectures.names, _architecture),
     "tasks": (tasks.names, _task),
     "suites": (shipped, _suite),
     "corpora": (corpora.names, _corpus),
@@ -292,7 +292,7 @@ _MIXER = '''
 import torch
 from torch import nn
 
-from zoo import Mixer, Site, Traits, register
+from zoo import Mixer, LayerContext, Traits, register
 
 
 @register("{name}", paper="where the equation comes from")
@@ -301,9 +301,9 @@ class {title}(Mixer):
 
     traits = Traits(causal="strict", bidirectional=False, resumable=False)
 
-    def __init__(self, site: Site, *, half_life: float = 8.0) -> None:
-        super().__init__(site)
-        self.w = nn.Parameter(torch.linspace(0.0, half_life, site.width))
+    def __init__(self, context: LayerContext, *, half_life: float = 8.0) -> None:
+        super().__init__(context)
+        self.w = nn.Parameter(torch.linspace(0.0, half_life, context.width))
 
     def forward(self, x, *, mask=None, state=None):
         log_a, steps = nn.functional.logsigmoid(self.w), torch.arange(x.shape[1], device=x.device)
@@ -321,7 +321,7 @@ from tasks import Baseline, Difficulty, Metric, Task, register
 from tasks.base import fingerprint, whole
 from tasks.draws import Draws
 from tasks.splits import drawn
-from zoo.terms import Batch, Shape
+from zoo.types import Batch, Shape
 
 
 @register("{name}", paper="where the question comes from")
@@ -408,7 +408,7 @@ def new(name: str, folder: Path | None = None, *, task: bool = False) -> list[Pa
     what = "a task" if task else "an architecture"
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise UserError(f"{name!r} cannot be {what}'s name: use lower-case letters, digits and underscores")
-    for taken, kind in ((registry.names(), "an architecture"), (tasks.names(), "a task")):
+    for taken, kind in ((architectures.names(), "an architecture"), (tasks.names(), "a task")):
         if name in taken:
             raise UserError(f"{name!r} is already {kind}; choose another name")
     title = "".join(part.capitalize() for part in name.split("_"))

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.contract import Batch, Hint, Model
+from zoo.contract import Batch, Model, ParamOverride
 
 _DECAYING = (nn.Linear, nn.Conv1d, nn.Conv2d)
 
@@ -27,12 +27,12 @@ def parameter_groups(model: Model, *, lr: float, weight_decay: float) -> list[di
     Weights of linear and convolution layers decay; biases, norms, embeddings and raw parameters do not, unless a hint
     says otherwise. A parameter's rate is min(lr · lr_scale, lr_max).
     """
-    hints, usual = model.hints(), decaying(model)
+    hints, usual = model.param_overrides(), decaying(model)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        hint = hints.get(name, Hint())
+        hint = hints.get(name, ParamOverride())
         peak = min(lr * hint.lr_scale, hint.lr_max if hint.lr_max is not None else float("inf"))
         decays = id(parameter) in usual if hint.decay is None else hint.decay
         groups.setdefault((peak, weight_decay if decays else 0.0), []).append(parameter)

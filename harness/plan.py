@@ -21,8 +21,8 @@ from harness.source import Path_
 from harness.spec import Cell, RunSpec, build_task, expand
 from harness.suite import Loaded
 from harness.units import clock, short
-from zoo import sizing
-from zoo.terms import Unsupported
+from zoo import size as sizing
+from zoo.types import Unsupported
 
 Sizes = dict[Cell, "sizing.Size | str"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from zoo.lookup import nearest
+from zoo.registry import nearest
 
 NAME = "pretrained"
 """What stands in a suite where a registered architecture would."""
@@ -18,7 +18,7 @@ def kind_and_where(options: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
     Raises:
         ValueError: not exactly one kind.
     """
-    from zoo.pretrained import KINDS
+    from zoo.published import KINDS
 
     kinds = [name for name in options if name in KINDS]
     if len(kinds) != 1:

@@ -16,7 +16,7 @@ from harness.runner import baselines, current
 from harness.spec import SCHEMA, RunSpec, expand
 from harness.store import STATUSES, Record, Store, default_root, digest
 from harness.suite import load
-from zoo.lookup import nearest
+from zoo.registry import nearest
 
 
 def board(

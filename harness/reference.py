@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 
+import zoo
 from harness import device as machine
 from harness.budget import Meters
 from harness.optimizer import adamw, descend
 from tasks.base import Task
-from zoo import registry, sizing
+from zoo import size as sizing
 from zoo.contract import Batch, Shape
 from zoo.ops import kernels
 
@@ -75,7 +76,7 @@ class Reference:
     def _build(self) -> Callable[[], None]:
         """The reference's training step, after a first one, which loads what it needs."""
         torch.manual_seed(0)
-        model = registry.build(ARCHITECTURE, self.task.role, shape=self.shape, **OPTIONS).to(self.device)
+        model = zoo.build(ARCHITECTURE, self.task.role, shape=self.shape, **OPTIONS).to(self.device)
         train, batch = self.settings, self.batch.tensors(self.device)
         optimizer = adamw(model, lr=0.0, betas=tuple(train["betas"]), weight_decay=train["weight_decay"])
 

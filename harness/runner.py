@@ -23,7 +23,7 @@ from tasks.base import DataError
 if TYPE_CHECKING:
     from harness.execute.worker import Job
     from harness.plan import Sizes
-    from zoo.sizing import Size
+    from zoo.size import Size
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError
 from harness.store import Record, default_root
-from zoo.lookup import nearest
+from zoo.registry import nearest
 
 if TYPE_CHECKING:
     from zoo.contract import Model
 
 MODEL = "model"
-"""The folder beside a record in which its model lies (`zoo.pretrained.folder`)."""
+"""The folder beside a record in which its model lies (`zoo.published.folder`)."""
 
 
 def find(reference: str, root: Path | None = None) -> Path | None:
@@ -106,7 +106,7 @@ def open_model(reference: str, root: Path | None = None, **options: Any) -> Mode
     Raises:
         UserError: no such run or model, a run without weights, or weights that do not fit.
     """
-    from zoo.pretrained import PretrainedError, load
+    from zoo.published import PretrainedError, load
 
     run = find(reference, root)
     try:

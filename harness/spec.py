@@ -14,7 +14,7 @@ import tasks
 from harness import pretrained
 from harness.suite import TUNABLE, Evaluate, Loaded, Question, Train
 from tasks.base import Task
-from zoo.terms import Role
+from zoo.types import Role
 
 SCHEMA = 1
 """Version of the record format; part of every run id."""

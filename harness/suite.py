@@ -23,10 +23,10 @@ from harness.errors import UserError
 from harness.source import Loader, Path_, Source, merge, read
 from harness.units import Count, Duration, Fraction, Number, Quantity
 from tasks.base import Difficulty
-from zoo import registry
-from zoo.lookup import nearest, options_of
+from zoo import architectures
 from zoo.options import mismatch
-from zoo.terms import Schedule
+from zoo.registry import nearest, options_of
+from zoo.types import Schedule
 
 
 class Strict(BaseModel):
@@ -374,7 +374,7 @@ class Loaded:
         choice = self.suite.architectures[index]
         if choice.external:
             return choice.options
-        known = {*COMMON_TYPES, *(option.name for option in registry.get(choice.name).options)}
+        known = {*COMMON_TYPES, *(option.name for option in architectures.get(choice.name).options)}
         common = {**self.suite.model, **question.model, **self.track(track).model}
         return {**{key: value for key, value in common.items() if key in known}, **choice.options}
 
@@ -451,7 +451,7 @@ def load(name: str | Path, overrides: tuple[str, ...] = ()) -> Loaded:
     loaded = Loaded(suite, source, path.parent)
     for index, (shown, where) in enumerate(loaded.plugins):
         try:
-            registry.load_plugin(where)
+            architectures.load_plugin(where)
         except FileNotFoundError:
             raise loaded.error(f"plug-in {shown} does not exist (looked for {where})", ("plugins", index)) from None
         except Exception as error:
@@ -684,7 +684,7 @@ def _check(loaded: Loaded) -> None:
             _check_external(choice, loaded, (*path, choice.name))
             continue
         try:
-            entry = registry.get(choice.name)
+            entry = architectures.get(choice.name)
         except KeyError as error:
             raise loaded.error(error.args[0], path) from None
         known: dict[str, Any] = {option.name: option.annotation for option in entry.options}
@@ -707,7 +707,7 @@ def _check(loaded: Loaded) -> None:
 
 def _check_external(choice: Choice, loaded: Loaded, path: Path_) -> None:
     """An external row names one kind of checkpoint, and options that this kind has."""
-    from zoo.pretrained import KINDS
+    from zoo.published import KINDS
 
     try:
         kind, _, rest = pretrained.kind_and_where(choice.options)
@@ -732,7 +732,7 @@ def _check_recipe(loaded: Loaded, index: int, question: Question, track: str) ->
     if options.pop("width", 1) < 1:
         raise loaded.error("width must be at least 1", loaded.culprit(index, question, "width", track))
     try:
-        registry.recipe(name, **options)
+        architectures.recipe(name, **options)
     except Exception as error:  # a plug-in may raise anything
         own = isinstance(error, (TypeError, ValueError))
         message = str(error) if own else f"{name}: {type(error).__name__}: {error}"
@@ -784,7 +784,7 @@ def _check_measures(suite: Suite, loaded: Loaded) -> None:
 
 
 COMMON_TYPES: dict[str, Any] = {
-    **registry.COMMON,
+    **architectures.COMMON,
     "width": int,
 }
 """Options every architecture takes, `width` for suites that match nothing."""

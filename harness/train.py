@@ -30,11 +30,11 @@ from harness.spec import SCHEMA, RunSpec, build_task
 from harness.store import Record
 from harness.version import __version__
 from tasks.base import Split, Task, Totals, add_totals
-from zoo import sizing
+from zoo import size as sizing
 from zoo.contract import Batch, Model
 from zoo.decoding import decode
 from zoo.ops import kernels
-from zoo.pretrained import save
+from zoo.published import save
 
 Report = Callable[[dict[str, Any]], None]
 See = Callable[[Batch, Tensor], None]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.draws import Draws
-from zoo.terms import Batch, Role, Shape
+from zoo.types import Batch, Role, Shape
 
 if TYPE_CHECKING:
     from torch import Tensor

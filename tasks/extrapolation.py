@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from tasks.base import Baseline, Ids, Split, Task, Totals
-from zoo.terms import Batch, Shape
+from zoo.types import Batch, Shape
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from tasks.base import Task
 from tasks.extrapolation import Extrapolated
-from zoo.lookup import Registry, nearest, options_of, snake
+from zoo.registry import Registry, nearest, options_of, snake
 
 T = TypeVar("T", bound=type[Task])
 FAMILIES = ("language", "long_range", "images", "recall", "state", "seq2seq")

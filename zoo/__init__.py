@@ -9,23 +9,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from zoo.registry import build, names, recipe, register
-from zoo.terms import Batch, Hint, Part, Recipe, Shape, Site, State, Traits, Unsupported
+from zoo.architectures import names, recipe, register
+from zoo.build import build
+from zoo.types import Batch, LayerContext, ParamOverride, Part, Recipe, Shape, State, Traits, Unsupported
 
 if TYPE_CHECKING:
     from zoo.contract import Backbone, Mixer, Model
-    from zoo.pretrained import load, save
+    from zoo.published import load, save
 
 __all__ = [
     "Backbone",
     "Batch",
-    "Hint",
+    "LayerContext",
     "Mixer",
     "Model",
+    "ParamOverride",
     "Part",
     "Recipe",
     "Shape",
-    "Site",
     "State",
     "Traits",
     "Unsupported",
@@ -38,13 +39,19 @@ __all__ = [
 ]
 
 
+_RENAMED = {"Site": "LayerContext", "Hint": "ParamOverride"}
+"""Names from before 0.1."""
+
+
 def __getattr__(name: str) -> Any:
+    if name in _RENAMED:
+        return globals()[_RENAMED[name]]
     if name in ("Backbone", "Mixer", "Model"):
         from zoo import contract
 
         return getattr(contract, name)
     if name in ("load", "save"):
-        from zoo import pretrained
+        from zoo import published
 
-        return getattr(pretrained, name)
+        return getattr(published, name)
     raise AttributeError(f"module 'zoo' has no attribute {name!r}")

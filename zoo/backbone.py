@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from zoo.blocks import WIRINGS, Wiring, make_norm
+from zoo.blocks import RESIDUALS, Residual, make_norm
 from zoo.channel import CHANNELS
-from zoo.contract import Backbone, Mixer, Part, Recipe, Site, State, Unsupported, combine
-from zoo.lookup import Table
+from zoo.contract import Backbone, LayerContext, Mixer, Part, Recipe, State, Unsupported, combine
 from zoo.mixers import MIXERS
 from zoo.ops.padding import reverse
 from zoo.options import make
 from zoo.positions import acts, part
+from zoo.registry import Table
 
 
 class Bidirectional(Mixer):
@@ -31,8 +31,8 @@ class Bidirectional(Mixer):
         self.ahead, self.back = forward, backward
         own = dataclasses.replace(forward.traits, causal="no", bidirectional=True, resumable=False)
         self.traits = own  # type: ignore[misc]  # its own, as they depend on what it wraps
-        self.across = forward.across  # type: ignore[misc]
-        self.projected = forward.projected  # type: ignore[misc]
+        self.shared_context = forward.shared_context  # type: ignore[misc]
+        self.feeds_matmul_only = forward.feeds_matmul_only  # type: ignore[misc]
 
     def forward(
         self,
@@ -40,9 +40,12 @@ class Bidirectional(Mixer):
         *,
         mask: Bool[Tensor, "B T"] | None = None,
         state: State | None = None,
-        across: dict[str, Any] | None = None,
+        shared_context: dict[str, Any] | None = None,
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
-        own = [{"across": across.setdefault(way, {})} if across is not None else {} for way in ("ahead", "back")]
+        own = [
+            {"shared_context": shared_context.setdefault(way, {})} if shared_context is not None else {}
+            for way in ("ahead", "back")
+        ]
         ahead, _ = self.ahead(x, mask=mask, **own[0])
         back, _ = self.back(reverse(x, mask), mask=mask, **own[1])
         return ahead + reverse(back, mask), None
@@ -53,21 +56,21 @@ class Bidirectional(Mixer):
 
 
 class Stack(Backbone):
-    """`depth` blocks, each a mixer and (unless the Recipe has none) a channel mixer in the same wiring.
+    """`depth` blocks, each a mixer and (unless the Recipe has none) a channel mixer with the same residual type.
 
-    With `cross`, each block also has the Recipe's cross attention between the two, which reads what `across` holds.
+    With `cross`, each block also has the Recipe's cross attention between the two, which reads what `shared_context` holds.
     """
 
-    def __init__(self, recipe: Recipe, site: Site, *, causal: bool, cross: bool = False) -> None:
+    def __init__(self, recipe: Recipe, context: LayerContext, *, causal: bool, cross: bool = False) -> None:
         super().__init__()
-        wiring = WIRINGS.resolve(recipe.wiring)
+        residual = RESIDUALS.resolve(recipe.residual)
         how = acts(recipe.positions)
         relative = None if how is None else part(recipe.positions)
-        sublayers: list[Wiring] = []
+        sublayers: list[Residual] = []
         layers: list[int] = []
-        for layer in range(site.depth):
+        for layer in range(context.depth):
             here = dataclasses.replace(
-                site, layer=layer, causal=causal, positions=relative, gain=wiring.gain(site.depth)
+                context, layer=layer, causal=causal, positions=relative, gain=residual.gain(context.depth)
             )
             turn = layer % len(recipe.mixers)
             inner, channel = [make_mixer(recipe.mixers[turn], here)], recipe.channels[turn]
@@ -75,21 +78,23 @@ class Stack(Backbone):
                 inner.append(make_mixer(recipe.cross, here))
             if channel is not None:
                 inner.append(make_channel(channel, here))
-            own = [wiring(f, site.width, recipe.norm, recipe.dropout, site.depth) for f in wiring.arrange(inner)]
+            own = [
+                residual(f, context.width, recipe.norm, recipe.dropout, context.depth) for f in residual.arrange(inner)
+            ]
             sublayers += own
             layers += [layer] * len(own)
         if relative is not None and not any(how in MIXERS.resolve(mixer.kind).relative for mixer in recipe.mixers):
             names = ", ".join(dict.fromkeys(mixer.name for mixer in recipe.mixers))
             what = "turn queries and keys" if how == "rotation" else "are added to the scores of pairs"
             raise Unsupported(f"{relative.name} positions {what}, and {names} offers none to act on")
-        self.open, self.close = wiring.open, wiring.close
-        self.norm = make_norm(recipe.norm if wiring.final_norm else "none", site.width)
-        self.length = site.length
+        self.open, self.close = residual.open, residual.close
+        self.norm = make_norm(recipe.norm if residual.final_norm else "none", context.width)
+        self.length = context.length
         traits = combine([sublayer.inner.traits for sublayer in sublayers])
         self.traits = traits if causal else dataclasses.replace(traits, causal="no", resumable=False)
         self.sublayers = nn.ModuleList(sublayers)
         for sublayer, layer in zip(sublayers, layers, strict=True):
-            sublayer.inner.reset_parameters(layer=layer, depth=site.depth)
+            sublayer.inner.reset_parameters(layer=layer, depth=context.depth)
 
     def forward(
         self,
@@ -97,18 +102,18 @@ class Stack(Backbone):
         *,
         mask: Bool[Tensor, "B T"] | None = None,
         state: State | None = None,
-        across: dict[str, Any] | None = None,
+        shared_context: dict[str, Any] | None = None,
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
         T = x.shape[1]
         if state is None:
             x, mask = self._pad(x, mask)
         stream = self.open(x)
         new: State = {}
-        across = dict(across or {})
+        shared_context = dict(shared_context or {})
         for index, sublayer in enumerate(self.sublayers):
             name = str(index)
             before = None if state is None else state[name]
-            stream, after = sublayer(stream, mask=mask, state=before, across=across)
+            stream, after = sublayer(stream, mask=mask, state=before, shared_context=shared_context)
             if after is not None:
                 new[name] = after
         return self.close(stream, self.norm)[:, :T], None if state is None else new
@@ -129,18 +134,18 @@ class Stack(Backbone):
         return {str(index): f.init_state(batch, device=device, dtype=dtype) for index, f in enumerate(inner)}
 
 
-def make_mixer(part: Part, site: Site, table: Table = MIXERS) -> Mixer:
-    """The mixer of a part at a site; one that only looks back is doubled where the site asks for both directions."""
+def make_mixer(part: Part, context: LayerContext, table: Table = MIXERS) -> Mixer:
+    """The mixer of a part in its context; one that only looks back is doubled where the context asks for both directions."""
     kind = table.resolve(part.kind)
-    if site.positions is not None and acts(site.positions) not in kind.relative:
-        site = dataclasses.replace(site, positions=None)
-    if not site.causal and not kind.traits.bidirectional:
-        ahead = dataclasses.replace(site, causal=True)
+    if context.positions is not None and acts(context.positions) not in kind.relative:
+        context = dataclasses.replace(context, positions=None)
+    if not context.causal and not kind.traits.bidirectional:
+        ahead = dataclasses.replace(context, causal=True)
         return Bidirectional(make(table, part, ahead), make(table, part, ahead))
-    made: Mixer = make(table, part, site)
+    made: Mixer = make(table, part, context)
     return made
 
 
-def make_channel(part: Part, site: Site) -> Mixer:
+def make_channel(part: Part, context: LayerContext) -> Mixer:
     """The channel mixer of a part; as `make_mixer`."""
-    return make_mixer(part, site, CHANNELS)
+    return make_mixer(part, context, CHANNELS)

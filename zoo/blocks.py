@@ -1,7 +1,7 @@
-"""Residual wiring: where the norm stands around a mixer, and what the stream between blocks holds.
+"""Residual types: where the norm stands around a mixer, and what the stream between blocks holds.
 
-A wiring wraps one sublayer f. `open` turns the embedding into the stream that runs through the stack, `close` turns the
-stream into the stack's output; where the stream is the residual itself both do nothing but the final norm.
+A residual type wraps one sublayer f. `open` turns the embedding into the stream that runs through the stack, `close`
+turns the stream into the stack's output; where the stream is the residual itself both do nothing but the final norm.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from zoo.contract import Mixer, State, combine
-from zoo.lookup import Table, nearest
 from zoo.ops import kernels, norms
-from zoo.ops.precision import wide
+from zoo.ops.precision import at_least_fp32
+from zoo.registry import Table, nearest
 
-WIRINGS = Table(
-    "wiring",
+RESIDUALS = Table(
+    "residual type",
     {
         "pre": "zoo.blocks:PreNorm",
         "post": "zoo.blocks:PostNorm",
@@ -37,7 +37,7 @@ WIRINGS = Table(
 class LayerNorm(nn.LayerNorm):
     """w ⊙ (x − mean x) / √(var x + ε) + b (Ba et al. 2016, arXiv:1607.06450, section 3.1)."""
 
-    projected = False
+    feeds_matmul_only = False
     """Whether matrix products alone read the result, which then comes in their dtype."""
 
     def forward(self, x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
@@ -54,7 +54,7 @@ class RMSNorm(nn.RMSNorm):
     """w ⊙ x / √(mean x² + ε) (Zhang & Sennrich 2019, arXiv:1910.07467, eq. 4)."""
 
     eps: float
-    projected = False
+    feeds_matmul_only = False
     """See `LayerNorm`."""
 
     def scale(self) -> Float[Tensor, " D"]:
@@ -78,7 +78,7 @@ class UnitRMSNorm(RMSNorm):
         nn.init.zeros_(self.weight)
 
     def scale(self) -> Float[Tensor, " D"]:
-        return 1 + wide(self.weight)
+        return 1 + at_least_fp32(self.weight)
 
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {
@@ -105,7 +105,7 @@ def make_norm(kind: str, width: int) -> nn.Module:
 
 def _result(norm: LayerNorm | RMSNorm, x: Tensor) -> torch.dtype | None:
     """The dtype of what a norm of x gives; None for that of x."""
-    return kernels.products(x) if norm.projected else None
+    return kernels.matmul_dtype(x) if norm.feeds_matmul_only else None
 
 
 def summed(norm: nn.Module, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -118,8 +118,8 @@ def summed(norm: nn.Module, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor
     return s, norm(s)
 
 
-class Wiring(nn.Module):
-    """One sublayer f in its residual wiring: what f reads of the stream, and what its result y makes of the stream."""
+class Residual(nn.Module):
+    """One sublayer f in its residual type: what f reads of the stream, and what its result y makes of the stream."""
 
     final_norm: ClassVar[bool] = False
     """Whether the stack needs one more norm at its end."""
@@ -130,7 +130,7 @@ class Wiring(nn.Module):
         super().__init__()
         self.norm = make_norm(norm, width)
         if isinstance(self.norm, LayerNorm | RMSNorm):
-            self.norm.projected = self.norm_first and inner.projected
+            self.norm.feeds_matmul_only = self.norm_first and inner.feeds_matmul_only
         self.inner = inner
         self.dropout = nn.Dropout(dropout)
 
@@ -141,7 +141,7 @@ class Wiring(nn.Module):
 
     @staticmethod
     def gain(depth: int) -> float | None:
-        """What `Site.gain` tells the mixers."""
+        """What `LayerContext.gain` tells the mixers."""
         return None
 
     @staticmethod
@@ -163,18 +163,18 @@ class Wiring(nn.Module):
         raise NotImplementedError
 
     def forward(
-        self, stream: Any, *, mask: Tensor | None, state: State | None, across: dict[str, Any]
+        self, stream: Any, *, mask: Tensor | None, state: State | None, shared_context: dict[str, Any]
     ) -> tuple[Any, State | None]:
         """The stream after this sublayer, and the sublayer's next state."""
         (x, stream), extra = self.read(stream), {}
-        if self.inner.across:
-            across["residual"] = stream if isinstance(stream, Tensor) else x
-            extra = {"across": across}
+        if self.inner.shared_context:
+            shared_context["residual"] = stream if isinstance(stream, Tensor) else x
+            extra = {"shared_context": shared_context}
         y, state = self.inner(x, mask=mask, state=state, **extra)
         return self.write(stream, self.dropout(y)), state
 
 
-class PreNorm(Wiring):
+class PreNorm(Residual):
     """x + f(norm(x)) (Xiong et al. 2020, arXiv:2002.04745, table 1, right).
 
     Between sublayers the stream is x and what is still to be added to it: the next norm does that on its way.
@@ -199,14 +199,14 @@ class PreNorm(Wiring):
         return stream, y
 
 
-class PostNorm(Wiring):
+class PostNorm(Residual):
     """norm(x + f(x)) (Vaswani et al. 2017, section 3.1)."""
 
     def write(self, stream: Tensor, y: Tensor) -> Tensor:
         return summed(self.norm, stream, y)[1]
 
 
-class Plain(Wiring):
+class Plain(Residual):
     """f(x), without norm and without residual: the classic stack of recurrent layers."""
 
     def __init__(self, inner: Mixer, width: int, norm: str, dropout: float, depth: int) -> None:
@@ -227,7 +227,7 @@ class Sandwich(PreNorm):
         return stream, self.norm_out(y)
 
 
-class DeepNorm(Wiring):
+class DeepNorm(Residual):
     """norm(α x + f(x)) with α = (2N)^{1/4}, β = (8N)^{−1/4} for N blocks (Wang et al. 2022, arXiv:2203.00555)."""
 
     def __init__(self, inner: Mixer, width: int, norm: str, dropout: float, depth: int) -> None:
@@ -242,7 +242,7 @@ class DeepNorm(Wiring):
         return self.norm(self.alpha * stream + y)
 
 
-class ResidualDual(Wiring):
+class ResidualDual(Residual):
     """Two streams: x ← norm(x + f(x)) and r ← r + f(x), from x = r = the embedding; at the end x + norm(r).
 
     ResiDual (Xie et al. 2023, arXiv:2304.14802, section 3.1).
@@ -267,7 +267,7 @@ class ResidualDual(Wiring):
         return summed(self.norm, x, y)[1], r + y
 
 
-class ReZero(Wiring):
+class ReZero(Residual):
     """x + a f(x), no norm, with a learned number a from zero (Bachlechner et al. 2020, arXiv:2003.04887)."""
 
     def __init__(self, inner: Mixer, width: int, norm: str, dropout: float, depth: int) -> None:
@@ -286,7 +286,7 @@ class Parallel(PreNorm):
         return [Sum(inner)] if len(inner) > 1 else inner
 
 
-class Reversible(Wiring):
+class Reversible(Residual):
     """Two streams that feed each other: y₁ = x₁ + f(norm(x₂)), y₂ = x₂ + g(norm(y₁)); their mean at the end.
 
     Reformer (Kitaev et al. 2020, arXiv:2001.04451, section 3). Both start as the embedding. The streams could be
@@ -319,8 +319,8 @@ class Sum(Mixer):
         nn.Module.__init__(self)
         self.parts = nn.ModuleList(parts)
         self.traits = combine([part.traits for part in parts])  # type: ignore[misc]  # its own, as they depend on the parts
-        self.projected = all(part.projected for part in parts)  # type: ignore[misc]
-        self.across = any(part.across for part in parts)  # type: ignore[misc]
+        self.feeds_matmul_only = all(part.feeds_matmul_only for part in parts)  # type: ignore[misc]
+        self.shared_context = any(part.shared_context for part in parts)  # type: ignore[misc]
 
     def forward(
         self,
@@ -328,11 +328,11 @@ class Sum(Mixer):
         *,
         mask: Tensor | None = None,
         state: State | None = None,
-        across: dict[str, Any] | None = None,
+        shared_context: dict[str, Any] | None = None,
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
         y, new = torch.zeros_like(x), {}
         for name, part in self.parts.named_children():
-            extra = {"across": across} if part.across else {}
+            extra = {"shared_context": shared_context} if part.shared_context else {}
             own, new[name] = part(x, mask=mask, state=None if state is None else state[name], **extra)
             y = y + own
         return y, None if state is None else new

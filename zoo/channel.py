@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from zoo.contract import Mixer, Site, State, Traits
+from zoo.contract import LayerContext, Mixer, State, Traits
 from zoo.initialise import fan_in_, residual_scale
 from zoo.linear import Linear
-from zoo.lookup import Table, nearest
 from zoo.ops.elementwise import swiglu
+from zoo.registry import Table, nearest
 
 CHANNELS = Table(
     "channel mixer",
@@ -52,14 +52,16 @@ class MLP(Mixer):
     """W₂ act(W₁ x + b₁) + b₂ at every step (Vaswani et al. 2017, section 3.3, with GELU for ReLU by default)."""
 
     traits = Traits(causal="strict", bidirectional=True, resumable=True)
-    projected = True
+    feeds_matmul_only = True
 
-    def __init__(self, site: Site, *, expand: float = 4.0, activation: str = "gelu", bias: bool = True) -> None:
-        super().__init__(site)
-        hidden = hidden_units("mlp", expand, site)
-        self.gain, self.activation = site.gain, activation_of(activation)
-        self.up = Linear(site.width, hidden, bias=bias)
-        self.down = Linear(hidden, site.width, bias=bias)
+    def __init__(
+        self, context: LayerContext, *, expand: float = 4.0, activation: str = "gelu", bias: bool = True
+    ) -> None:
+        super().__init__(context)
+        hidden = hidden_units("mlp", expand, context)
+        self.gain, self.activation = context.gain, activation_of(activation)
+        self.up = Linear(context.width, hidden, bias=bias)
+        self.down = Linear(hidden, context.width, bias=bias)
 
     def forward(
         self,
@@ -83,15 +85,17 @@ class GLU(Mixer):
     """
 
     traits = Traits(causal="strict", bidirectional=True, resumable=True)
-    projected = True
+    feeds_matmul_only = True
 
-    def __init__(self, site: Site, *, expand: float = 8 / 3, activation: str = "silu", bias: bool = False) -> None:
-        super().__init__(site)
-        hidden = hidden_units("glu", expand, site)
-        self.gain, self.activation = site.gain, activation_of(activation)
-        self.gate = Linear(site.width, hidden, bias=bias)
-        self.up = Linear(site.width, hidden, bias=bias)
-        self.down = Linear(hidden, site.width, bias=bias)
+    def __init__(
+        self, context: LayerContext, *, expand: float = 8 / 3, activation: str = "silu", bias: bool = False
+    ) -> None:
+        super().__init__(context)
+        hidden = hidden_units("glu", expand, context)
+        self.gain, self.activation = context.gain, activation_of(activation)
+        self.gate = Linear(context.width, hidden, bias=bias)
+        self.up = Linear(context.width, hidden, bias=bias)
+        self.down = Linear(hidden, context.width, bias=bias)
 
     def forward(
         self,
@@ -126,13 +130,13 @@ class GLU(Mixer):
         fan_in_(self.down, self.gain or residual_scale(depth))
 
 
-def hidden_units(name: str, expand: float, site: Site) -> int:
+def hidden_units(name: str, expand: float, context: LayerContext) -> int:
     """`expand` times the width, rounded.
 
     Raises:
         ValueError: nothing is left.
     """
-    hidden = round(expand * site.width)
+    hidden = round(expand * context.width)
     if hidden < 1:
-        raise ValueError(f"{name}: expand {expand} leaves no hidden unit at width {site.width}")
+        raise ValueError(f"{name}: expand {expand} leaves no hidden unit at width {context.width}")
     return hidden

@@ -1,4 +1,4 @@
-"""The contract: what every mixer, backbone and model of the zoo promises. See `zoo.terms` for the words it uses.
+"""The contract: what every mixer, backbone and model of the zoo promises. See `zoo.types` for the words it uses.
 
 Shapes: B batch, T time, D width, V vocabulary, C classes, U target time.
 """
@@ -15,15 +15,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from zoo.terms import (
+from zoo.types import (
     ROLES,
     Batch,
-    Hint,
+    LayerContext,
+    ParamOverride,
     Part,
     Recipe,
     Role,
     Shape,
-    Site,
     State,
     Traits,
     Unsupported,
@@ -38,14 +38,14 @@ __all__ = [
     "ROLES",
     "Backbone",
     "Batch",
-    "Hint",
+    "LayerContext",
     "Mixer",
     "Model",
+    "ParamOverride",
     "Part",
     "Recipe",
     "Role",
     "Shape",
-    "Site",
     "State",
     "Traits",
     "Unsupported",
@@ -61,27 +61,27 @@ __all__ = [
 class Mixer(nn.Module):
     """Moves information along time (or, as a channel mixer, along features). No norm and no residual inside.
 
-    A subclass sets `traits`, takes a `Site` and its options, and defines `forward`. If it is resumable it also defines
+    A subclass sets `traits`, takes a `LayerContext` and its options, and defines `forward`. If it is resumable it also defines
     `init_state`, and `forward` returns the new state whenever it is given one.
     """
 
     traits: ClassVar[Traits]
     relative: ClassVar[tuple[Literal["rotation", "bias"], ...]] = ()
-    """What it can apply of `Site.positions`: rotations of queries and keys, a bias on their scores."""
-    across: ClassVar[bool] = False
-    """`forward` takes one more keyword, `across`: a dict that all layers of a stack share during one pass (RWKV-7).
+    """What it can apply of `LayerContext.positions`: rotations of queries and keys, a bias on their scores."""
+    shared_context: ClassVar[bool] = False
+    """`forward` takes one more keyword, `shared_context`: a dict that all layers of a stack share during one pass (RWKV-7).
 
     Under "residual" it holds what the mixer's result is added to, before any norm (Mega).
     """
 
-    projected: ClassVar[bool] = False
+    feeds_matmul_only: ClassVar[bool] = False
     """Whether linear layers alone read x, so that under autocast it may come rounded to the dtype of their products."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, context: LayerContext) -> None:
         super().__init__()
-        if site.causal and self.traits.causal == "no":
+        if context.causal and self.traits.causal == "no":
             raise Unsupported(f"{type(self).__name__} looks both ways and cannot be made causal")
-        if not site.causal and not self.traits.bidirectional:
+        if not context.causal and not self.traits.bidirectional:
             raise Unsupported(f"{type(self).__name__} looks back only; wrap it in zoo.backbone.Bidirectional")
 
     def forward(
@@ -101,7 +101,7 @@ class Mixer(nn.Module):
     def reset_parameters(self, *, layer: int, depth: int) -> None:
         """Initialise this mixer's own parameters as its paper does; PyTorch's defaults stand where it says nothing."""
 
-    def hints(self) -> dict[str, Hint]:
+    def param_overrides(self) -> dict[str, ParamOverride]:
         """Optimiser hints per parameter name (relative to this module)."""
         return {}
 
@@ -160,11 +160,11 @@ class Model(nn.Module):
         """Feed `tokens` after `state`: their logits and the next state. T = 1 is one decoding step."""
         raise Unsupported(f"{type(self).__name__} cannot be extended token by token")
 
-    def hints(self) -> dict[str, Hint]:
+    def param_overrides(self) -> dict[str, ParamOverride]:
         """Every hint in the model under full parameter names."""
-        found: dict[str, Hint] = {}
+        found: dict[str, ParamOverride] = {}
         for prefix, module in self.named_modules():
-            own: Any = getattr(module, "hints", None)
+            own: Any = getattr(module, "param_overrides", None) or getattr(module, "hints", None)  # its name before 0.1
             if module is not self and callable(own):
                 found |= {f"{prefix}.{name}": hint for name, hint in own().items()}
         return found

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from zoo.backbone import Stack
 from zoo.blocks import make_norm
-from zoo.contract import ROLES, Backbone, Batch, Model, Recipe, Role, Shape, Site, State, Unsupported
+from zoo.contract import ROLES, Backbone, Batch, LayerContext, Model, Recipe, Role, Shape, State, Unsupported
 from zoo.initialise import table_
 from zoo.positions import absolute
 from zoo.positions.at_input import sinusoid
@@ -38,15 +38,15 @@ class Embedding(nn.Module):
     RWKV-5's and later (`rwkv5`), uniform within ±1e-4.
     """
 
-    def __init__(self, recipe: Recipe, site: Site, *, vocab: int | None, features: int | None) -> None:
+    def __init__(self, recipe: Recipe, context: LayerContext, *, vocab: int | None, features: int | None) -> None:
         super().__init__()
-        self.table = nn.Embedding(vocab, site.width) if vocab else nn.Linear(features or 1, site.width)
+        self.table = nn.Embedding(vocab, context.width) if vocab else nn.Linear(features or 1, context.width)
         if recipe.embedding not in EMBEDDINGS:
             raise ValueError(f"unknown embedding {recipe.embedding!r}; known: {', '.join(EMBEDDINGS)}")
-        self.scale = site.width**0.5 if recipe.embedding == "scaled" and vocab else 1.0
+        self.scale = context.width**0.5 if recipe.embedding == "scaled" and vocab else 1.0
         rwkv = recipe.embedding in ("rwkv4", "rwkv5")
-        self.norm = nn.LayerNorm(site.width) if rwkv else nn.Identity()
-        self.positions = absolute(recipe.positions, site)
+        self.norm = nn.LayerNorm(context.width) if rwkv else nn.Identity()
+        self.positions = absolute(recipe.positions, context)
         self.dropout = nn.Dropout(recipe.dropout)
         if isinstance(self.table, nn.Embedding):
             if recipe.embedding == "rwkv5":
@@ -71,9 +71,9 @@ class SequenceModel(Model):
         super().__init__()
         self.recipe, self.role, self.shape = recipe, role, shape
         assert shape.depth is not None
-        site = Site(width=shape.width, length=length, depth=shape.depth)
-        self.embedding = Embedding(recipe, site, vocab=vocab, features=shape.features)
-        self.backbone = Stack(recipe, site, causal=role in CAUSAL)
+        context = LayerContext(width=shape.width, length=length, depth=shape.depth)
+        self.embedding = Embedding(recipe, context, vocab=vocab, features=shape.features)
+        self.backbone = Stack(recipe, context, causal=role in CAUSAL)
         self.traits = self.backbone.traits
 
     @property
@@ -239,9 +239,9 @@ class EncoderDecoder(Model):
         assert shape.depth is not None
         self.recipe, self.role, self.shape = recipe, role, shape
         length, self.source_vocab = max(shape.length, shape.target_length), shape.vocab
-        site = Site(width=shape.width, length=length, depth=shape.depth)
-        self.embedding = Embedding(recipe, site, vocab=shape.vocab + shape.outputs, features=None)
-        self.backbone = TwoStacks(recipe, dataclasses.replace(site, length=shape.length), shape.target_length)
+        context = LayerContext(width=shape.width, length=length, depth=shape.depth)
+        self.embedding = Embedding(recipe, context, vocab=shape.vocab + shape.outputs, features=None)
+        self.backbone = TwoStacks(recipe, dataclasses.replace(context, length=shape.length), shape.target_length)
         self.traits = self.backbone.decoder.traits
         self.head = None if recipe.tie else make_head(recipe, shape.width, shape.outputs, bias=False)
 
@@ -249,8 +249,10 @@ class EncoderDecoder(Model):
 
     def forward(self, batch: Batch) -> Float[Tensor, "B U V"]:
         memory = self.backbone.encoder(self._embed(batch.inputs), mask=batch.mask)[0]
-        across = {"memory": memory, "memory_mask": batch.mask}
-        return self._logits(self.backbone.decoder(self._embed(batch.decoder_inputs, target=True), across=across)[0])
+        shared_context = {"memory": memory, "memory_mask": batch.mask}
+        return self._logits(
+            self.backbone.decoder(self._embed(batch.decoder_inputs, target=True), shared_context=shared_context)[0]
+        )
 
     def read(self, inputs: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"] | None = None) -> State:
         """The state after the source, from which `extend` decodes target tokens."""
@@ -259,7 +261,7 @@ class EncoderDecoder(Model):
         seen = {"memory": memory} if mask is None else {"memory": memory, "memory_mask": mask}
         position = torch.zeros(B, dtype=torch.long, device=device)
         own = self.backbone.decoder.init_state(B, device=device, dtype=memory.dtype)
-        return {"position": position, "backbone": own, "across": seen}
+        return {"position": position, "backbone": own, "shared_context": seen}
 
     def init_state(self, batch: int) -> State:
         """The state after an empty source, one step that holds nothing."""
@@ -269,11 +271,11 @@ class EncoderDecoder(Model):
 
     def extend(self, tokens: Int[Tensor, "B T"], state: State) -> tuple[Float[Tensor, "B T V"], State]:
         x = self._embed(tokens, state["position"], target=True)
-        y, after = self.backbone.decoder(x, state=state["backbone"], across=state["across"])
+        y, after = self.backbone.decoder(x, state=state["backbone"], shared_context=state["shared_context"])
         return self._logits(y), {
             "position": state["position"] + tokens.shape[1],
             "backbone": after,
-            "across": state["across"],
+            "shared_context": state["shared_context"],
         }
 
     def _embed(self, tokens: Tensor, start: Tensor | None = None, *, target: bool = False) -> Tensor:
@@ -289,10 +291,10 @@ class EncoderDecoder(Model):
 class TwoStacks(Backbone):
     """The encoder and the decoder of `EncoderDecoder`."""
 
-    def __init__(self, recipe: Recipe, site: Site, target_length: int) -> None:
+    def __init__(self, recipe: Recipe, context: LayerContext, target_length: int) -> None:
         super().__init__()
-        self.encoder = Stack(recipe, site, causal=False)
-        self.decoder = Stack(recipe, dataclasses.replace(site, length=target_length), causal=True, cross=True)
+        self.encoder = Stack(recipe, context, causal=False)
+        self.decoder = Stack(recipe, dataclasses.replace(context, length=target_length), causal=True, cross=True)
 
 
 def make_head(recipe: Recipe, width: int, outputs: int, *, bias: bool) -> nn.Linear:

@@ -13,8 +13,8 @@ from inspect import Parameter, signature
 from numbers import Integral, Real
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from zoo.lookup import Option, Table, nearest, options_of
-from zoo.terms import Part
+from zoo.registry import Option, Table, nearest, options_of
+from zoo.types import Part
 
 
 def check(owner: str, options: Iterable[Option], given: dict[str, Any], *, also: Iterable[Option] = ()) -> None:

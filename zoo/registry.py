@@ -1,143 +1,145 @@
-"""The one list of architectures: register, look up, build.
-
-An architecture is a function from its own options to a `Recipe`; its name is the function's name. The built-in
-ones live in `zoo.architectures`, others come from installed packages (entry points in group
-`zoobench.architectures`) or from files and modules a suite names under `plugins:`. Nothing here imports torch until a
-model is built.
-"""
+"""Names and what stands behind them: components inside the zoo, and the registries that users add to."""
 
 from __future__ import annotations
 
+import difflib
 import importlib
-import importlib.util
 import inspect
-import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
-
-from zoo.lookup import Option, Registry, options_of, snake
-from zoo.options import check
-from zoo.terms import Part, Recipe, Role, Shape
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from zoo.contract import Model
-
-T = TypeVar("T", bound="Callable[..., Any]")
-_registry = Registry("architecture", "zoobench.architectures", ("zoo.architectures",))
-names, get = _registry.names, _registry.get
+import re
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from typing import Any
 
 
-def register(
-    name: str | None = None, *, paper: str = "", source: str = "", deviations: tuple[str, ...] = ()
-) -> Callable[[T], T]:
-    """Register a function returning a `Recipe`, or a `Mixer` class (which gets Pre-LN blocks with an MLP around it).
+class Table(dict[str, str]):
+    """Component names mapped to `module:Class`; `table.resolve(kind)` gives the class."""
 
-    Args:
-        name: defaults to the function's name, or the class's in snake case.
-        paper: the paper that defines it. source: the official implementation. deviations: see `Entry`.
+    def __init__(self, what: str, items: dict[str, str]) -> None:
+        super().__init__(items)
+        self.what = what
 
-    Raises:
-        ValueError: the name is taken by another module, or is not lower-case letters, digits and underscores.
-    """
+    def resolve(self, kind: str | type) -> Any:
+        """The class called `kind` (a class is its own answer).
 
-    def add(target: T) -> T:
-        told: dict[str, Any] = {"about": "", "paper": paper, "source": source, "deviations": deviations}
-        if inspect.isclass(target):
-
-            def wrap(**options: Any) -> Recipe:
-                return Recipe(mixer=Part(target, **options))
-
-            own, options = name or snake(target.__name__), options_of(target.__init__, skip=2)  # behind self and site
-            _registry.add(own, target, wrap, options, **told)
-        else:
-            _registry.add(name or target.__name__, target, target, options_of(target, skip=0), **told)
-        return target
-
-    return add
+        Raises:
+            ValueError: unknown; the message names the nearest known one.
+        """
+        if isinstance(kind, type):
+            return kind
+        if kind not in self:
+            raise ValueError(f"unknown {self.what} {kind!r}{nearest(kind, self)}")
+        module, _, name = self[kind].partition(":")
+        return getattr(importlib.import_module(module), name)
 
 
-def load_plugin(where: str | Path) -> None:
-    """Import a plug-in: a path to a `.py` file, or the name of an importable module.
-
-    Raises:
-        FileNotFoundError: no such file. ImportError: the module cannot be imported.
-    """
-    path = Path(where)
-    if path.suffix != ".py":
-        importlib.import_module(str(where))
-        return
-    if not path.is_file():
-        raise FileNotFoundError(f"plug-in {path} does not exist")
-    name = f"zoobench_plugin_{path.stem}"
-    known = sys.modules.get(name)
-    if known is not None and Path(known.__file__ or "").resolve() == path.resolve():
-        return
-    spec = importlib.util.spec_from_file_location(name, path.resolve())
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of an error message: `; did you mean 'x'?`, or what is known where nothing is near."""
+    names = [str(k) for k in known]
+    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; known: {', '.join(sorted(names))}" if names else ""
 
 
-COMMON: dict[str, Any] = {
-    "depth": int,
-    "channel": Part | str | dict[str, dict[str, Any] | None] | None,
-    "wiring": str,
-    "norm": str,
-    "positions": Part | str | dict[str, dict[str, Any] | None],
-    "dropout": float,
-    "tie": bool,
-}
-"""Options every architecture takes, and what they may be: they change its Recipe."""
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option of a registered thing, as its signature states it."""
+
+    name: str
+    default: Any
+    annotation: Any
 
 
-def recipe(name: str, **options: Any) -> Recipe:
-    """The Recipe of an architecture under `options`: its own ones and the `COMMON` ones.
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a registry knows under one name."""
 
-    Raises:
-        KeyError: unknown architecture. TypeError: unknown option. ValueError: an option's value cannot be.
-    """
-    entry = get(name)
-    own = {option.name for option in entry.options}
-    check(name, entry.options, options, also=(Option(key, ..., kind) for key, kind in COMMON.items()))
-    changes = {key: value for key, value in options.items() if key not in own}
-    if changes.get("channel") == "none":
-        changes["channel"] = None
-    for key in ("channel", "positions"):
-        if isinstance(changes.get(key), (str, dict)):
-            changes[key] = _part(key, changes[key])
-    return entry.make(**{key: value for key, value in options.items() if key in own}).replace(**changes)
-
-
-def _part(key: str, given: str | dict[str, Any]) -> Part:
-    """`rope` or `{rope: {base: 500000}}` as a Part."""
-    if isinstance(given, str):
-        return Part(given)
-    if len(given) != 1:
-        raise ValueError(f"{key} is a name, or one name with its options, such as {{rope: {{fraction: 0.5}}}}")
-    name, options = next(iter(given.items()))
-    return Part(name, **(options or {}))
+    name: str
+    make: Any
+    """From options to the thing itself: a Recipe, a Task."""
+    options: tuple[Option, ...]
+    about: str
+    paper: str
+    source: str
+    deviations: tuple[str, ...]
+    """Where we depart from the paper or from the official code, and which of the two we follow where they differ."""
+    origin: str
+    """The module or file that registered it."""
 
 
-def build(name: str, role: Role = "lm", *, shape: Shape, **options: Any) -> Model:
-    """Build a model, initialised from torch's global generator.
+@dataclass
+class Registry:
+    """Names that built-in modules, installed packages (entry points) and plug-in files register things under."""
 
-    Example:
-        >>> model = build("pre_ln", "lm", shape=Shape(length=128, vocab=256, outputs=256, width=64), heads=2)
+    what: str
+    group: str
+    """The entry-point group of installed packages."""
+    built_in: tuple[str, ...]
+    """Modules that register the built-in ones when they are imported, which happens on first use."""
+    entries: dict[str, Entry] = field(default_factory=dict)
+    aliases: dict[str, str] = field(default_factory=dict)
+    """Names that things had before, and the names they have now."""
+    _loaded: bool = False
 
-    Raises:
-        KeyError: unknown architecture. TypeError: unknown option. ValueError: an option's value cannot be.
-        Unsupported: this architecture cannot play this role.
-    """
-    from zoo.heads import assemble
+    def add(
+        self, name: str, target: Any, make: Callable[..., Any], options: tuple[Option, ...], about: str, **told: Any
+    ) -> None:
+        """Register `target` under `name`; `told` is paper, source and deviations.
 
-    model = assemble(recipe(name, **options), role, shape)
-    model.built = {"architecture": name, "options": options}
-    return model
+        Raises:
+            ValueError: the name is taken by another module, or is not lower-case letters, digits and underscores.
+        """
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+            raise ValueError(f"{self.what} name {name!r}: use lower-case letters, digits and underscores")
+        origin = inspect.getsourcefile(target) or target.__module__
+        if name in self.entries and self.entries[name].origin != origin:
+            raise ValueError(f"{self.what} {name!r} is already registered by {self.entries[name].origin}")
+        text = about or (inspect.getdoc(target) or "").split("\n\n")[0].replace("\n", " ")
+        self.entries[name] = Entry(name, make, options, text, origin=origin, **told)
+
+    def names(self) -> list[str]:
+        """Every registered name, sorted."""
+        self._load()
+        return sorted(self.entries)
+
+    def get(self, name: str) -> Entry:
+        """The entry called `name`.
+
+        Raises:
+            KeyError: unknown; the message names the nearest known one.
+        """
+        self._load()
+        name = self.aliases.get(name, name)
+        if name not in self.entries:
+            raise KeyError(f"unknown {self.what} {name!r}{nearest(name, self.entries)}")
+        return self.entries[name]
+
+    def _load(self) -> None:
+        if self._loaded:
+            return
+        self._loaded = True
+        for module in self.built_in:
+            importlib.import_module(module)
+        for point in entry_points(group=self.group):
+            try:
+                point.load()
+            except Exception as error:  # somebody else's code: what else is installed must still work
+                why = f"{type(error).__name__}: {error}"
+                warnings.warn(f"{self.what} plug-in {point.value} is left out: {why}", stacklevel=2)
+
+
+def snake(name: str) -> str:
+    """`TokenMixer` → `token_mixer`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def options_of(function: Callable[..., Any], skip: int) -> tuple[Option, ...]:
+    """The options in a signature, after its first `skip` parameters."""
+    parameters = list(inspect.signature(function, eval_str=True).parameters.values())[skip:]
+    return tuple(
+        Option(p.name, None if p.default is p.empty else p.default, p.annotation)
+        for p in parameters
+        if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
+    )

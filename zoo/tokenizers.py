@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from zoo.lookup import nearest
+from zoo.registry import nearest
 
 
 class TokenizerError(ValueError):

@@ -16,10 +16,10 @@ from harness import device as machine
 from harness.bench import peers
 from harness.bench.subject import Subject, loss
 from harness.optimizer import descend
-from zoo import sizing
+from zoo import size as sizing
 from zoo.contract import Batch, Model, State
 from zoo.ops import kernels
-from zoo.terms import Unsupported
+from zoo.types import Unsupported
 
 CLIP = 1.0
 LEAST = 2

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.bench.subject import CLASSES, VOCAB, Subject
-from zoo.terms import Batch, Role
+from zoo.types import Batch, Role
 
 HEADS = 4
 TOLERANCE = 0.05
@@ -79,9 +79,9 @@ def _logits(model: nn.Module, tokens: Tensor) -> Tensor:
 
 
 def _depth(s: Subject) -> int:
-    from zoo import registry
+    from zoo import architectures
 
-    depth = s.depth or registry.recipe(s.name).depth
+    depth = s.depth or architectures.recipe(s.name).depth
     assert depth is not None
     return depth
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from harness.errors import UserError
 from harness.suite import assignment
-from zoo import registry
-from zoo.terms import Role
+from zoo import architectures
+from zoo.types import Role
 
 TOKENS = 4096
 """Of a batch whose size is not given."""
@@ -46,13 +46,13 @@ def plan(
     """
     for plugin in given.get("plugins", ()):
         try:
-            registry.load_plugin(plugin)
+            architectures.load_plugin(plugin)
         except (ImportError, FileNotFoundError, SyntaxError, ValueError) as error:
             raise UserError(f"cannot import {plugin}: {error}", key="--plugin") from error
     reference = None if reference == "none" else reference
     if reference is not None:
         try:
-            registry.get(reference)
+            architectures.get(reference)
         except KeyError as error:
             raise UserError(str(error.args[0]), key="--reference") from error
     return Plan(

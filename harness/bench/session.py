@@ -25,8 +25,8 @@ from harness.bench.subject import Subject
 from harness.errors import UserError
 from harness.execute.local import launch
 from harness.reference import ratio
-from zoo import registry
-from zoo.terms import ROLES, Role
+from zoo import architectures
+from zoo.types import ROLES, Role
 
 Row = dict[str, Any]
 
@@ -126,7 +126,7 @@ def _subject(name: str, plan: Plan) -> Subject:
         UserError: see `bench`.
     """
     try:
-        registry.recipe(name, **plan.options)
+        architectures.recipe(name, **plan.options)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(str(error.args[0])) from error
     role, options = plan.role or _role(name, plan), dict(plan.options)

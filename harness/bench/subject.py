@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from zoo import registry
-from zoo.terms import LABELLED, Batch, Role, Shape
+import zoo
+from zoo import architectures
+from zoo.types import LABELLED, Batch, Role, Shape
 
 VOCAB = 256
 CLASSES = 256
@@ -58,9 +59,9 @@ class Subject:
 
             return peers.PEERS[self.peer].build(self).to(device)
         for plugin in self.plugins:
-            registry.load_plugin(plugin)
+            architectures.load_plugin(plugin)
         with torch.device(device):
-            return registry.build(self.name, self.role, shape=self.shape, **self.options)
+            return zoo.build(self.name, self.role, shape=self.shape, **self.options)
 
     def example(self, rows: int | None = None) -> Batch:
         """A batch of random tokens and targets, of `rows` sequences or the subject's own number."""

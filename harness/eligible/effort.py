@@ -16,7 +16,7 @@ from harness.data import extend_hash
 from harness.eligible.gate import Gate, gate, worst
 from harness.eligible.subject import Subject
 from tasks.base import Task
-from zoo import sizing
+from zoo import size as sizing
 
 WORK = 0.01
 """Relative: shapes of one task's batches are equal, and so is the work."""

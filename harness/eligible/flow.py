@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from harness.eligible.gate import Gate, gate, relative
 from harness.eligible.subject import AS_SCORED, Precise, Subject, rows
-from zoo import sizing
+from zoo import size as sizing
 from zoo.contract import Batch, Model
 
 EVERY, SOME = 64, 24

@@ -13,10 +13,10 @@ from torch import Tensor
 from harness.eligible.gate import Gate, gate
 from harness.eligible.hidden import Inventory, inventory, numbers
 from harness.eligible.subject import Subject
-from zoo import sizing
+from zoo import size as sizing
 from zoo.contract import Mixer, Model, State, Traits
 from zoo.heads import Classifier, LanguageModel, MaskedLanguageModel, Reconstructor, Retriever, Seq2Seq
-from zoo.terms import Part, Recipe, Role, Shape
+from zoo.types import Part, Recipe, Role, Shape
 
 HIDDEN = 0.05
 """Of the declared parameters. The running means of a batch norm are a few per cent of a narrow model; no more than the

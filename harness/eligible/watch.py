@@ -20,7 +20,7 @@ from torch import Tensor
 
 from harness.data import extend_hash
 from harness.eligible.hidden import Inventory, bits, inventory
-from zoo import sizing
+from zoo import size as sizing
 from zoo.contract import Batch, Model
 
 EVERY = 0.05

@@ -28,7 +28,7 @@ from harness.external import digest
 from harness.lm_eval import scoring
 from harness.runs import open_model
 from zoo.contract import Model, Unsupported, device_of
-from zoo.lookup import nearest
+from zoo.registry import nearest
 from zoo.tokenizers import Tokenizer, TokenizerError
 
 ARGUMENTS = ("run", "model", "results", "max_length", "batch_size", "device", "prefix_token_id", "precision")
@@ -257,7 +257,7 @@ class Zoobench(TemplateLM):
         return tokens[-(length if length > 0 else self.max_length) :]
 
     def _continue(self, prompts: dict[int, list[int]], wish: _Wish) -> list[str]:
-        from zoo.generation import continue_batch
+        from zoo.generate import continue_batch
 
         end = self.tokenizer.end
         stops = [*wish.until, self.tokenizer.decode([end])] if end is not None else list(wish.until)

@@ -152,12 +152,12 @@ def answer(sheet: Sheet) -> str:
     from harness.lm_eval import evaluate
     from harness.progress import title
     from harness.spec import RunSpec
-    from zoo import registry
-    from zoo.terms import Unsupported
+    from zoo import architectures
+    from zoo.types import Unsupported
 
     torch.set_num_threads(sheet.threads)
     for plugin in sheet.plugins:
-        registry.load_plugin(plugin)
+        architectures.load_plugin(plugin)
     kept = Store(sheet.suite, sheet.root)
     record = kept.read(sheet.run_id)
     if record is None:

@@ -25,7 +25,7 @@ from rich.table import Table
 from harness.errors import UserError
 from harness.lm_eval import questions
 from harness.lm_eval.questions.files import VARIABLE
-from zoo.lookup import nearest
+from zoo.registry import nearest
 
 BOOTSTRAP = 1000
 """Resamples behind a standard error that has no formula (perplexity): it is right within some 2%, and repeatable."""

@@ -10,7 +10,7 @@ import numpy as np
 from tasks.base import SPLITS, Task
 from tasks.checks.subject import Subject, failed, some
 from zoo.outcome import Outcome, skipped
-from zoo.terms import Batch
+from zoo.types import Batch
 
 
 def check_shapes(subject: Subject) -> Outcome:

@@ -17,7 +17,7 @@ from tasks.base import SPLITS, DataError, Split, Task
 from tasks.checks.randomness import global_states, randomness
 from tasks.checks.subject import CAP, Subject, failed, rows, some
 from zoo.outcome import Outcome, skipped, within
-from zoo.terms import Batch
+from zoo.types import Batch
 
 
 def check_purity(subject: Subject) -> Outcome:
@@ -151,7 +151,7 @@ def _in_another_process(subject: Subject) -> dict[Split, list[bytes]] | str:
 
 def answer() -> None:
     """The other process of `check_purity`: reads which task on standard input, writes the rows of its examples."""
-    from zoo.registry import load_plugin
+    from zoo.architectures import load_plugin
 
     plugin, module, name, options = pickle.loads(sys.stdin.buffer.read())
     output, sys.stdout = sys.stdout.buffer, sys.stderr  # what the task prints is not part of the answer

@@ -11,7 +11,7 @@ from tasks.base import SPLITS, Baseline, Task, Totals, add_totals
 from tasks.checks.randomness import global_states, randomness
 from tasks.checks.subject import Subject, failed, rows
 from zoo.outcome import Outcome, skipped
-from zoo.terms import Batch
+from zoo.types import Batch
 
 if TYPE_CHECKING:
     from torch import Tensor

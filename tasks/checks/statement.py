@@ -11,7 +11,7 @@ from tasks import registry
 from tasks.base import DataError
 from tasks.checks.subject import Subject, failed, named
 from zoo.outcome import Outcome, skipped
-from zoo.terms import ROLES
+from zoo.types import ROLES
 
 STOPS = ("tokens", "steps", "flops", "seconds")
 

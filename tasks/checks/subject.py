@@ -11,7 +11,7 @@ import numpy as np
 from tasks import registry
 from tasks.base import DataError, Ids, Split, Task
 from zoo.outcome import Outcome
-from zoo.terms import Batch
+from zoo.types import Batch
 
 CAP = 20_000
 """Examples of a split that are compared with those of the others."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tasks.corpora.card import Card, InPackage
 from tasks.corpora.remote import HubText, Url
-from zoo.lookup import nearest
+from zoo.registry import nearest
 
 _cards: dict[str, Card] = {}
 

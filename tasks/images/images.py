@@ -15,7 +15,7 @@ from tasks.images import sets
 from tasks.images.patches import check, cut
 from tasks.images.pixels import FITTED
 from tasks.registry import register
-from zoo.terms import Batch, Shape
+from zoo.types import Batch, Shape
 
 PAD = 4
 """Pixels by which training images are shifted at most, as is usual for CIFAR-10 (He et al. 2015, section 4.2)."""

@@ -13,7 +13,7 @@ from tasks.baselines import logistic_regression, majority
 from tasks.draws import Draws
 from tasks.images.patches import check, cut
 from tasks.registry import register
-from zoo.terms import Batch, Shape
+from zoo.types import Batch, Shape
 
 HELD_OUT: dict[Split, int] = {"tune": 500, "valid": 1000, "test": 3000}
 

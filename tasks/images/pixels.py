@@ -11,7 +11,7 @@ from tasks.baselines import logistic_regression, majority, nearest_neighbour
 from tasks.images import sets
 from tasks.images.patches import check, cut
 from tasks.registry import register
-from zoo.terms import Batch, Shape
+from zoo.types import Batch, Shape
 
 MEAN, STD = 0.1307, 0.3081
 """Of MNIST's 60,000 training images, with pixels in [0, 1]: the constants of PyTorch's MNIST example."""

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tasks import corpora
 from tasks.base import DataError, Ids, Split
 from tasks.corpora import Card, Hub
-from zoo.lookup import nearest
+from zoo.registry import nearest
 
 Pixels: TypeAlias = NDArray[np.uint8]
 Layout: TypeAlias = Literal["mnist_5k", "cifar10", "idx", "folder", "cifar-py", "cifar-bin"]

@@ -12,7 +12,7 @@ from tasks.draws import Draws
 from tasks.language.tokens import Kind
 from tasks.language.windows import Windows
 from tasks.registry import register
-from zoo.terms import Batch, Shape
+from zoo.types import Batch, Shape
 
 PORTION = 0.15
 """Tokens of a window that are predicted. Of these .8 are masked, .1 replaced at random and .1 left as they are."""

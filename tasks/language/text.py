@@ -12,8 +12,8 @@ from tasks.language import tokens as tokenised
 from tasks.language.tokens import Kind
 from tasks.language.windows import Windows
 from tasks.registry import register
-from zoo.terms import Batch, Shape
 from zoo.tokenizers import Tokenizer
+from zoo.types import Batch, Shape
 
 
 @register(

@@ -15,8 +15,8 @@ from tasks.base import DataError, Ids, Metric, Split, Task, Totals, whole
 from tasks.baselines import Bytes
 from tasks.language import tokens as tokenised
 from tasks.language.tokens import KINDS, Kind
-from zoo.lookup import nearest
-from zoo.terms import Batch
+from zoo.registry import nearest
+from zoo.types import Batch
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -20,7 +20,7 @@ from tasks.baselines import logistic_regression, majority
 from tasks.corpora import Card
 from tasks.long_range.documents import VOCAB, Documents, by_content
 from tasks.registry import register
-from zoo.terms import Batch, Shape
+from zoo.types import Batch, Shape
 
 KEY = 64
 """Reviews whose first 64 bytes are equal are taken for one; no input is shorter, so splits share none."""

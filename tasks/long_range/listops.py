@@ -11,7 +11,7 @@ from tasks.baselines import majority
 from tasks.draws import Draws
 from tasks.registry import register
 from tasks.splits import SHARES
-from zoo.terms import Batch, Shape
+from zoo.types import Batch, Shape
 
 HELD_OUT: dict[Split, int] = {"tune": 500, "valid": 2000, "test": 2000}
 SEEN = 5000

@@ -22,7 +22,7 @@ from tasks.corpora import Card
 from tasks.draws import Draws
 from tasks.long_range.documents import VOCAB, Documents, by_content
 from tasks.registry import register
-from zoo.terms import Batch, Shape
+from zoo.types import Batch, Shape
 
 LONGEST = 4000
 SKIPPED = (1000, 2000)

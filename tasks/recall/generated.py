@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tasks.base import Baseline, Ids, Split, Task, fingerprint, whole
 from tasks.baselines import majority
 from tasks.draws import Draws
-from zoo.terms import Batch, Role, Shape
+from zoo.types import Batch, Role, Shape
 
 Tokens = NDArray[np.int64]
 

@@ -9,7 +9,7 @@ import numpy as np
 from tasks.base import Baseline, Difficulty, Ids, Metric, Split, whole
 from tasks.recall.generated import Generated, accuracy, commonest_so_far, read_out
 from tasks.registry import register
-from zoo.terms import Batch
+from zoo.types import Batch
 
 
 @register(

@@ -28,7 +28,7 @@ from tasks.recall.generated import (
 )
 from tasks.registry import register
 from tasks.splits import drawn
-from zoo.terms import Batch
+from zoo.types import Batch
 
 PAPER = (
     "Poli et al. 2024, Mechanistic Design and Scaling of Hybrid Architectures, arXiv:2403.17844, section 3 and appendix"

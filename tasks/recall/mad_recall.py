@@ -15,7 +15,7 @@ from tasks.base import Baseline, Ids, Metric, Split, whole
 from tasks.recall.generated import Tokens, accuracy, commonest_so_far, last_so_far
 from tasks.recall.mad import DEVIATIONS, PAPER, SOURCE, TRAIN_EXAMPLES, Mad, difficulties
 from tasks.registry import register
-from zoo.terms import Batch
+from zoo.types import Batch
 
 
 class _Recall(Mad):

@@ -10,7 +10,7 @@ from tasks.base import Baseline, Difficulty, Ids, Metric, Split, Task, fingerpri
 from tasks.baselines import majority
 from tasks.draws import Draws
 from tasks.registry import register
-from zoo.terms import Batch, Shape
+from zoo.types import Batch, Shape
 
 HELD_OUT: dict[Split, int] = {"tune": 500, "valid": 1000, "test": 3000}
 

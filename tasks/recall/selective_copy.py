@@ -10,7 +10,7 @@ from tasks.base import Baseline, Difficulty, Ids, Metric, Split, whole
 from tasks.recall.generated import Generated, accuracy, commonest_so_far, fresh, last_so_far, nearest_to, read_out
 from tasks.registry import register
 from tasks.splits import drawn
-from zoo.terms import Batch
+from zoo.types import Batch
 
 _NO_CHANNEL = {"channel": None, "depth": 2}
 

@@ -29,7 +29,7 @@ from tasks.base import (
 )
 from tasks.registry import register
 from tasks.seq2seq.written import FIRST, at_home, neighbour, packed, shifted, sources
-from zoo.terms import Batch, Shape
+from zoo.types import Batch, Shape
 
 Phones = tuple[str, ...]
 LETTERS = "'abcdefghijklmnopqrstuvwxyz"

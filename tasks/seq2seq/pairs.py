@@ -32,7 +32,7 @@ from tasks.base import (
 from tasks.draws import Draws
 from tasks.registry import register
 from tasks.seq2seq.written import FIRST, answers, at_home, neighbour, packed, shifted, sources
-from zoo.terms import Batch, Shape
+from zoo.types import Batch, Shape
 
 Tokens: TypeAlias = Literal["characters", "bytes"]
 Pair: TypeAlias = "tuple[str, str]"

@@ -14,7 +14,7 @@ from tasks.draws import Draws
 from tasks.registry import register
 from tasks.seq2seq.written import answers, shifted
 from tasks.splits import drawn
-from zoo.terms import Batch, Shape
+from zoo.types import Batch, Shape
 
 HELD_OUT: dict[Split, int] = {"tune": 500, "valid": 1000, "test": 3000}
 SMOKE: dict[str, Any] = {"stop": {"tokens": 150_000}, "params": 50_000, "model": {"depth": 2}}

@@ -10,7 +10,7 @@ from tasks.base import Baseline, Difficulty, Ids, Metric, Split, Task, Totals, f
 from tasks.draws import Draws
 from tasks.registry import register
 from tasks.splits import drawn
-from zoo.terms import Batch, Shape
+from zoo.types import Batch, Shape
 
 if TYPE_CHECKING:
     from torch import Tensor

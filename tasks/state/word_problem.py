@@ -13,7 +13,7 @@ from tasks.baselines import majority
 from tasks.draws import Draws
 from tasks.registry import register
 from tasks.splits import drawn
-from zoo.terms import Batch, Shape
+from zoo.types import Batch, Shape
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,7 +11,7 @@ from harness.bench import peers, report, session
 from harness.bench.subject import Subject
 from harness.cli import main
 from harness.errors import UserError
-from zoo import registry
+from zoo import architectures
 
 TINY = ["--width", "16", "--depth", "1", "--repeats", "2", "--seconds", "0", "--threads", "1"]
 DESIGNED = [
@@ -127,7 +127,7 @@ def test_drift_cancels_in_a_ratio():
 def test_every_peer_is_of_an_architecture_and_a_role_there_is():
     for about in peers.PEERS.values():
         for name in about.implements:
-            assert registry.recipe(name, **about.options).mixer
+            assert architectures.recipe(name, **about.options).mixer
 
 
 @pytest.mark.parametrize("peer", peers.PEERS)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.budget import Meters, StopRule, schedule
-from zoo.terms import SCHEDULES
+from zoo.types import SCHEDULES
 
 
 def run(rule, step):

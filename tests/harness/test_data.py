@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import tasks
 from harness.data import extend_hash, stream
-from zoo.terms import Batch
+from zoo.types import Batch
 
 TASK = tasks.build("mqar", length=8, pairs=2, vocab=16, examples=10)
 

@@ -4,18 +4,19 @@ import pytest
 import torch
 from torch import nn
 
+import zoo
 from harness import defaults
 from harness.optimizer import parameter_groups
-from zoo import registry
-from zoo.contract import Hint, Mixer, Model
-from zoo.terms import Part, Recipe, Shape, Traits
+from zoo import architectures
+from zoo.contract import Mixer, Model, ParamOverride
+from zoo.types import Part, Recipe, Shape, Traits
 
 SHAPE = Shape(length=16, vocab=11, outputs=11, width=32, depth=1)
 
 
 def built(name, **options) -> Model:
     with torch.device("meta"):
-        return registry.build(name, "lm", shape=SHAPE, **options)
+        return zoo.build(name, "lm", shape=SHAPE, **options)
 
 
 def found(name, given=(), **options):
@@ -66,19 +67,19 @@ def test_a_mixer_that_leaves_everything_to_the_suite_has_none():
     class Plain(Mixer):
         traits = Traits(causal="strict", bidirectional=False, resumable=False)
 
-        def __init__(self, site):
-            super().__init__(site)
-            self.inner = nn.Linear(site.width, site.width)
+        def __init__(self, context):
+            super().__init__(context)
+            self.inner = nn.Linear(context.width, context.width)
 
         def forward(self, x, *, mask=None, state=None):
             return self.inner(x), None
 
     class Hinted(Plain):
-        def hints(self):
-            return {"inner.weight": Hint(decay=False, lr_scale=0.5), "inner.bias": Hint(decay=False)}
+        def param_overrides(self):
+            return {"inner.weight": ParamOverride(decay=False, lr_scale=0.5), "inner.bias": ParamOverride(decay=False)}
 
-    registry.register("plain_mixer")(lambda: Recipe(mixer=Part(Plain), channel=None))
-    registry.register("hinted_mixer")(lambda: Recipe(mixer=Part(Hinted), channel=None))
+    architectures.register("plain_mixer")(lambda: Recipe(mixer=Part(Plain), channel=None))
+    architectures.register("hinted_mixer")(lambda: Recipe(mixer=Part(Hinted), channel=None))
     assert found("plain_mixer") == {}
     assert {key: d["parameters"] for key, d in found("hinted_mixer").items()} == {
         ("lr_scale", 0.5): 32 * 32,

@@ -13,7 +13,7 @@ from harness.spec import expand
 from harness.suite import load
 from zoo import tokenizers
 from zoo.contract import Batch, Shape
-from zoo.terms import Unsupported
+from zoo.types import Unsupported
 
 HEAD = """
 suite: bought

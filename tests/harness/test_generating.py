@@ -11,9 +11,9 @@ from click.testing import CliRunner
 import zoo
 from harness.cli import main
 from harness.errors import UserError
-from zoo.generation import stream_text
-from zoo.terms import Shape
+from zoo.generate import stream_text
 from zoo.tokenizers import Bytes
+from zoo.types import Shape
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_interrupted_it_ends_quietly(model, monkeypatch):
         yield "abc"
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("zoo.generation.stream_text", interrupted)
+    monkeypatch.setattr("zoo.generate.stream_text", interrupted)
     result = call("run", status=130)
     assert (result.stdout, result.stderr) == ("abc\n", "")
 

@@ -12,12 +12,12 @@ from torch import nn
 
 import zoo
 from harness.optimizer import adamw, parameter_groups, set_lr
-from zoo import sizing
+from zoo import size as sizing
 from zoo.blocks import UnitRMSNorm
-from zoo.contract import ROLES, Hint
+from zoo.contract import ROLES, ParamOverride
 from zoo.positions.at_input import Absolute
 from zoo.positions.in_attention import Relative
-from zoo.terms import Shape
+from zoo.types import Shape
 
 SHAPE = Shape(length=64, vocab=11, outputs=11, target_length=8, width=16, depth=2)
 LR, DECAY = 0.01, 0.1
@@ -72,11 +72,11 @@ def test_every_parameter_stands_in_exactly_one_group(name):
 @pytest.mark.parametrize("name", zoo.names())
 def test_only_matrices_decay(name):
     model = build(name)
-    found, hints = groups(model), model.hints()
+    found, hints = groups(model), model.param_overrides()
     modules = dict(model.named_modules())
     for parameter, (_, decay) in found.items():
         owner, _, leaf = parameter.rpartition(".")
-        if hints.get(parameter, Hint()).decay is not None:
+        if hints.get(parameter, ParamOverride()).decay is not None:
             assert decay == (DECAY if hints[parameter].decay else 0.0)
         elif isinstance(modules[owner], (nn.LayerNorm, nn.Embedding)) or "bias" in leaf:
             assert decay == 0.0, parameter
@@ -131,8 +131,12 @@ def test_a_hint_scales_caps_and_forces():
             self.linear = nn.Linear(2, 2)
             self.fast, self.slow, self.raw = (nn.Parameter(torch.zeros(2)) for _ in range(3))
 
-        def hints(self):
-            return {"fast": Hint(lr_scale=3.0), "slow": Hint(lr_max=0.001), "raw": Hint(decay=True, lr_scale=0.5)}
+        def param_overrides(self):
+            return {
+                "fast": ParamOverride(lr_scale=3.0),
+                "slow": ParamOverride(lr_max=0.001),
+                "raw": ParamOverride(decay=True, lr_scale=0.5),
+            }
 
     assert groups(Odd()) == {
         "linear.weight": (LR, DECAY),

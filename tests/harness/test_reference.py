@@ -11,7 +11,7 @@ from harness.build import resolve_size
 from harness.reference import Reference, due, ratio
 from harness.spec import RunSpec, build_task
 from zoo.ops import kernels
-from zoo.terms import Batch, Shape
+from zoo.types import Batch, Shape
 
 TRAIN = {
     "batch_tokens": 32,

@@ -29,9 +29,9 @@ from zoo import Mixer, Traits, register
 class Mean(Mixer):
     traits = Traits(causal="strict", bidirectional=False, resumable=False)
 
-    def __init__(self, site):
-        super().__init__(site)
-        self.w = nn.Parameter(torch.ones(site.width))
+    def __init__(self, context):
+        super().__init__(context)
+        self.w = nn.Parameter(torch.ones(context.width))
 
     def forward(self, x, *, mask=None, state=None):
         if x.device.type != "meta":

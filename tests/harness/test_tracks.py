@@ -13,8 +13,8 @@ from harness.errors import UserError
 from harness.spec import Cell, build_task, expand
 from harness.suite import load
 from harness.tuning import trials
-from zoo import sizing
-from zoo.terms import Unsupported
+from zoo import size as sizing
+from zoo.types import Unsupported
 
 MQAR = {"mqar": {"length": 16, "pairs": 2, "vocab": 16}}
 BASE = {

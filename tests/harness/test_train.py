@@ -175,8 +175,8 @@ def test_a_mixer_that_returns_nan_diverges_at_once(tmp_path):
 
         traits = Traits(causal="strict", bidirectional=False, resumable=False)
 
-        def __init__(self, site):
-            super().__init__(site)
+        def __init__(self, context):
+            super().__init__(context)
             self.w = nn.Parameter(torch.ones(1))
 
         def forward(self, x, *, mask=None, state=None):

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from zoo.contract import Site
+from zoo.contract import LayerContext
 from zoo.mixers.based import BaseConv, Based
 
 B, T, D = 2, 13, 12
@@ -27,8 +27,8 @@ def gradients(y, x, weight, parameters):
 def test_pairs(oracle, causal):
     """Every weight written out as 1 + s + s²/2."""
     heads, d, head_dim = 2, 3, 5
-    site = Site(width=D, length=T, causal=causal)
-    mixer, x, weight = random(Based(site, heads=heads, feature_dim=d, head_dim=head_dim))
+    context = LayerContext(width=D, length=T, causal=causal)
+    mixer, x, weight = random(Based(context, heads=heads, feature_dim=d, head_dim=head_dim))
     q, k, v = ((x @ getattr(mixer, f"{name}_proj").weight.T).view(B, T, heads, -1).transpose(1, 2) for name in "qkv")
     s = q @ k.transpose(-1, -2) / d**0.5
     weights = 1 + s + s**2 / 2
@@ -43,7 +43,9 @@ def test_pairs(oracle, causal):
 
 @pytest.mark.parametrize(("size", "expand", "bias"), [(3, 4, True), (1, 1, False), (5, 2, True)])
 def test_convolution(oracle, size, expand, bias):
-    mixer, x, weight = random(BaseConv(Site(width=D, length=T), kernel_size=size, expand_proj=expand, use_bias=bias))
+    mixer, x, weight = random(
+        BaseConv(LayerContext(width=D, length=T), kernel_size=size, expand_proj=expand, use_bias=bias)
+    )
     W, inner = mixer.conv1.weight[:, 0], expand * D // 2
     u = x @ mixer.in_proj.weight.T + (mixer.in_proj.bias if bias else 0)
     steps = []

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from zoo.contract import Site
+from zoo.contract import LayerContext
 from zoo.mixers.bigbird import BigBird
 
 theirs = pytest.importorskip("transformers.models.big_bird.modeling_big_bird")
@@ -24,8 +24,8 @@ def layers(T, heads, block_size, random_blocks, seed, *, bias=True, kind="block_
     peer = peer.double().train()
     for parameter in peer.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
-    site = Site(width=D, length=T, causal=False, layer=seed)
-    ours = BigBird(site, heads=heads, block_size=block_size, random_blocks=random_blocks, bias=bias).double()
+    context = LayerContext(width=D, length=T, causal=False, layer=seed)
+    ours = BigBird(context, heads=heads, block_size=block_size, random_blocks=random_blocks, bias=bias).double()
     out = {"out.weight": torch.eye(D), "out.bias": torch.zeros(D)}
     plan = {} if ours.plan is None else {"plan": ours.plan}
     ours.load_state_dict(peer.state_dict() | out | plan)

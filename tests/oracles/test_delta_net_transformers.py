@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from zoo.contract import Site
+from zoo.contract import LayerContext
 from zoo.mixers.gated_delta_net import GatedDeltaNet
 from zoo.ops.delta_rule import delta_rule
 
@@ -54,7 +54,7 @@ def test_gated_delta_rule(oracle, name):
 def ours():
     """Our layer with random weights, in float32, in which the official functions compute."""
     torch.manual_seed(0)
-    mixer = GatedDeltaNet(Site(width=D, length=T), **OPTIONS)
+    mixer = GatedDeltaNet(LayerContext(width=D, length=T), **OPTIONS)
     for p in mixer.parameters():
         p.data = torch.randn_like(p) * p[0].numel() ** -0.5 if p.dim() > 1 else 0.5 * torch.randn_like(p)
     return mixer, torch.randn(B, T, D, requires_grad=True)

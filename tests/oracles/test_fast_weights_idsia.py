@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from zoo.contract import Site
+from zoo.contract import LayerContext
 from zoo.mixers.fast_weights import FastWeights
 from zoo.ops.delta_rule import delta_rule, delta_rule_naive
 
@@ -70,7 +70,7 @@ def official(x, W_slow, W_out, *, heads, d, delta, roll, norm):
 @pytest.mark.parametrize(("heads", "d_head"), [(4, None), (2, 7)])
 def test_layers(oracle, options, how, heads, d_head):
     torch.manual_seed(0)
-    mixer = FastWeights(Site(width=24, length=33), heads=heads, d_head=d_head, **options).double()
+    mixer = FastWeights(LayerContext(width=24, length=33), heads=heads, d_head=d_head, **options).double()
     x = torch.randn(2, 33, 24, dtype=torch.float64, requires_grad=True)
     leaves = {"input": x, **dict(mixer.named_parameters())}
     got = mixer(x)[0]

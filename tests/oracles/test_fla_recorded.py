@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from zoo.contract import Mixer, Site
+from zoo.contract import LayerContext, Mixer
 from zoo.mixers.based import Based
 from zoo.mixers.delta_net import DeltaNet
 from zoo.mixers.gated_delta_net import GatedDeltaNet
@@ -168,7 +168,7 @@ LAYERS = {
 
 
 def build(layer: Layer, hyper: dict[str, Any], steps: int) -> Mixer:
-    site = Site(
+    context = LayerContext(
         width=hyper["hidden_size"],
         length=steps,
         causal=hyper.get("causal", True),
@@ -177,7 +177,7 @@ def build(layer: Layer, hyper: dict[str, Any], steps: int) -> Mixer:
     )
     options = {layer.options.get(name, name): value for name, value in hyper.items() if name != "hidden_size"}
     options.pop("", None)
-    return layer.mixer(site, **options | layer.also(hyper)).double()
+    return layer.mixer(context, **options | layer.also(hyper)).double()
 
 
 def load(mixer: Mixer, parameters: Tensors) -> None:
@@ -205,7 +205,7 @@ def test_layer(oracle, name):
     leaves, more = {"input": x}, {}
     if "input.v_first" in recorded:
         leaves["input.v_first"] = recorded["input.v_first"].requires_grad_()
-        more["across"] = {"v_first": leaves["input.v_first"]}
+        more["shared_context"] = {"v_first": leaves["input.v_first"]}
     state = mixer.init_state(len(x), device="cpu", dtype=x.dtype) if layer.state else None
     y, state = mixer(x, state=state, **more)
     proof = oracle(layer.architecture, f"flash-linear-attention {about['version']}, {about['cls']} (recorded)")

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import zoo
-from zoo.contract import Shape, Site
+from zoo.contract import LayerContext, Shape
 from zoo.mixers.fourier import Fourier
 
 theirs = pytest.importorskip("transformers.models.fnet.modeling_fnet")
@@ -27,7 +27,7 @@ def encoder(D, depth):
 @pytest.mark.parametrize(("T", "D"), [(13, 8), (12, 6), (7, 5), (1, 4), (6, 1)])
 def test_mixing_equals_the_official_transform(oracle, T, D):
     x = torch.randn(2, T, D, dtype=torch.float64, requires_grad=True)
-    mixer = Fourier(Site(width=D, length=T, causal=False))
+    mixer = Fourier(LayerContext(width=D, length=T, causal=False))
     have, want = mixer(x)[0], theirs.FNetBasicFourierTransform(theirs.FNetConfig())(x)[0]
     proof, weights = oracle("fnet", "transformers, FNetBasicFourierTransform"), torch.randn_like(want)
     proof.outputs(have, want)

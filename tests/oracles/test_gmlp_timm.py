@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from zoo.architectures import recipe
 from zoo.blocks import make_norm
-from zoo.contract import Site
+from zoo.contract import LayerContext
 from zoo.mixers.spatial_gate import SpatialGate
-from zoo.registry import recipe
 
 theirs = pytest.importorskip("timm.models.mlp_mixer")
 
@@ -20,10 +20,10 @@ def test_same_weights_give_the_same_outputs_and_gradients(oracle, T, D, expand):
     peer = theirs.SpatialGatingBlock(D, T, mlp_ratio=expand).double()
     for parameter in peer.parameters():
         nn.init.normal_(parameter, std=0.5)
-    ours = SpatialGate(Site(width=D, length=T, causal=False), expand=expand).double()
+    ours = SpatialGate(LayerContext(width=D, length=T, causal=False), expand=expand).double()
     ours.load_state_dict(peer.mlp_channels.state_dict())
     x = torch.randn(B, T, D, dtype=torch.float64, requires_grad=True)
-    assert recipe("gmlp").wiring == "pre"
+    assert recipe("gmlp").residual == "pre"
     norm = make_norm(recipe("gmlp").norm, D).double()
     norm.load_state_dict(peer.norm.state_dict())
 
@@ -43,7 +43,7 @@ def test_the_gate_starts_as_timm_has_it():
     torch.manual_seed(0)
     peer = theirs.SpatialGatingUnit(64, 40)
     peer.init_weights()
-    ours = SpatialGate(Site(width=32, length=40, causal=False), expand=2)
+    ours = SpatialGate(LayerContext(width=32, length=40, causal=False), expand=2)
     ours.reset_parameters(layer=0, depth=8)
     assert ours.gate.proj.weight.std().item() == pytest.approx(peer.proj.weight.std().item(), rel=0.1)
     assert torch.equal(ours.gate.proj.bias, peer.proj.bias)

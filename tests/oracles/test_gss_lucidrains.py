@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from zoo.contract import Site
+from zoo.contract import LayerContext
 from zoo.mixers.gss import GSS
 
 B, T, D = 2, 11, 8
@@ -21,7 +21,7 @@ NAMES = {
 
 def build(**options):
     torch.manual_seed(1)
-    mixer = GSS(Site(width=D, length=T), **({"d_state": 6, "d_hidden": 3} | options)).double()
+    mixer = GSS(LayerContext(width=D, length=T), **({"d_state": 6, "d_hidden": 3} | options)).double()
     for parameter in mixer.parameters():
         parameter.data = parameter.data + 0.2 * torch.randn_like(parameter)
     return mixer, torch.randn(B, T, D, dtype=torch.float64, requires_grad=True)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from zoo.contract import Site
+from zoo.contract import LayerContext
 from zoo.mixers.h3 import H3
 
 SOURCE = "HazyResearch/H3, H3 (recorded)"
@@ -12,7 +12,7 @@ SOURCE = "HazyResearch/H3, H3 (recorded)"
 @pytest.fixture
 def official(parity):
     recorded, leaves = parity("h3_headdim1")
-    mixer = H3(Site(width=16, length=32), d_state=8).double()
+    mixer = H3(LayerContext(width=16, length=32), d_state=8).double()
     mixer.load_state_dict({name: value for name, value in leaves.items() if name != "input"})
     return recorded, mixer
 

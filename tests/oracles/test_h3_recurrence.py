@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from zoo.contract import Site
+from zoo.contract import LayerContext
 from zoo.mixers.h3 import H3
 
 B, T, D, N = 2, 11, 6, 8
@@ -44,7 +44,9 @@ def reference(p, x, d, disc, layout):
 @pytest.mark.parametrize(("d", "disc"), [(1, "zoh"), (2, "bilinear"), (3, "zoh")])
 def test_outputs_and_gradients(oracle, d, disc, layout):
     torch.manual_seed(0)
-    mixer = H3(Site(width=D, length=T), d_state=N, head_dim=d, disc=disc, layout=layout, dt_min=0.01, dt_max=1.0)
+    mixer = H3(
+        LayerContext(width=D, length=T), d_state=N, head_dim=d, disc=disc, layout=layout, dt_min=0.01, dt_max=1.0
+    )
     mixer = mixer.double()
     for parameter in mixer.parameters():
         parameter.data += 0.3 * torch.randn_like(parameter)

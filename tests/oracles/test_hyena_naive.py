@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from zoo.contract import Site
+from zoo.contract import LayerContext
 from zoo.mixers.hyena import Hyena
 
 B, T, D, L = 2, 9, 3, 12
@@ -45,7 +45,7 @@ def reference(p, x, order, decays, shift):
 )
 def test_outputs_and_gradients(oracle, order, options):
     torch.manual_seed(0)
-    mixer = Hyena(Site(width=D, length=L), order=order, filter_order=4, **options).double()
+    mixer = Hyena(LayerContext(width=D, length=L), order=order, filter_order=4, **options).double()
     for parameter in mixer.parameters():
         parameter.data += 0.3 * torch.randn_like(parameter)
     x, weight = (torch.randn(B, T, D, dtype=torch.float64) for _ in range(2))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from zoo.contract import Site
+from zoo.contract import LayerContext
 from zoo.mixers.hyena import Hyena
 
 SOURCE = "HazyResearch/safari, HyenaOperator (recorded)"
@@ -13,7 +13,7 @@ SOURCE = "HazyResearch/safari, HyenaOperator (recorded)"
 def official(parity):
     """Recorded tensors, and our mixer under their parameters; t and the window are ours."""
     recorded, leaves = parity("hyena_order2")
-    mixer = Hyena(Site(width=16, length=32), filter_order=16, emb_dim=5).double()
+    mixer = Hyena(LayerContext(width=16, length=32), filter_order=16, emb_dim=5).double()
     missing, unexpected = mixer.load_state_dict({k: v for k, v in leaves.items() if k != "input"}, strict=False)
     assert not unexpected
     assert not [name for name in missing if not name.endswith((".t", ".deltas", ".freq"))]

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from zoo.contract import Site
+from zoo.contract import LayerContext
 from zoo.mixers.linear_transformer import LinearAttention
 
 B, T, D = 2, 13, 12
@@ -36,7 +36,7 @@ def official(mixer, x, heads, causal, eps):
 )
 def test_layer(oracle, causal, options):
     torch.manual_seed(0)
-    mixer = LinearAttention(Site(width=D, length=T, causal=causal), **options).double()
+    mixer = LinearAttention(LayerContext(width=D, length=T, causal=causal), **options).double()
     for parameter in mixer.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     x, weight = torch.randn(2, B, T, D, dtype=torch.float64)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from zoo.contract import Site
+from zoo.contract import LayerContext
 from zoo.mixers.linformer import Linformer
 
 theirs = pytest.importorskip("linformer.linformer")
@@ -15,7 +15,7 @@ B, N, D, H, K = 2, 23, 32, 4, 7
 @pytest.mark.parametrize("sharing", ["headwise", "key_value"])
 def test_same_weights_give_the_same_outputs_and_gradients(oracle, sharing, T):
     torch.manual_seed(0)
-    ours = Linformer(Site(width=D, length=N, causal=False), heads=H, k=K, sharing=sharing)
+    ours = Linformer(LayerContext(width=D, length=N, causal=False), heads=H, k=K, sharing=sharing)
     for parameter in ours.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     # `share_kv` there shares the key and value weights as well: here only E = F is shared, so F is a copy of E.

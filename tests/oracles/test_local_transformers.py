@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from zoo.contract import Part, Site
+from zoo.contract import LayerContext, Part
 from zoo.mixers.local import LocalAttention
 from zoo.ops.local_attention import attend
 
@@ -55,8 +55,8 @@ def test_recurrent_gemma(oracle, heads, kv_heads, window, bias):
     config._attn_implementation = "eager"
     torch.manual_seed(0)
     peer = gemma.RecurrentGemmaAttention(config, layer_idx=0).double()
-    site = Site(width=D, length=T, positions=Part("rope", fraction=0.5))
-    ours = pair(LocalAttention(site, heads=heads, kv_heads=kv_heads, window=window, bias=bias).double(), peer)
+    context = LayerContext(width=D, length=T, positions=Part("rope", fraction=0.5))
+    ours = pair(LocalAttention(context, heads=heads, kv_heads=kv_heads, window=window, bias=bias).double(), peer)
     steps, mask = torch.arange(T)[None].expand(B, T), window_mask(window)
 
     def call(x):
@@ -82,8 +82,8 @@ def test_mistral(oracle, heads, kv_heads, head_width, window):
     peer = mistral.MistralAttention(config, layer_idx=0).double()
     rotary = mistral.MistralRotaryEmbedding(config)
     options = {"heads": heads, "kv_heads": kv_heads, "head_width": head_width, "window": window}
-    site = Site(width=D, length=T, positions=Part("rope"))
-    ours = pair(LocalAttention(site, **options, bias=False, out_bias=False).double(), peer)
+    context = LayerContext(width=D, length=T, positions=Part("rope"))
+    ours = pair(LocalAttention(context, **options, bias=False, out_bias=False).double(), peer)
 
     def call(x):
         return peer(x, rotary(x, torch.arange(T)[None]), window_mask(window))[0]

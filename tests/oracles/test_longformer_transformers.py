@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from zoo.contract import Site
+from zoo.contract import LayerContext
 from zoo.mixers.longformer import Longformer
 
 theirs = pytest.importorskip("transformers.models.longformer.modeling_longformer")
@@ -42,8 +42,8 @@ def test_outputs_and_gradients(oracle, T, heads, window, global_tokens, lengths)
     peer = theirs.LongformerSelfAttention(config, layer_id=0).double()
     for parameter in peer.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
-    site = Site(width=D, length=T, causal=False)
-    ours = Longformer(site, heads=heads, window=window, global_tokens=global_tokens).double()
+    context = LayerContext(width=D, length=T, causal=False)
+    ours = Longformer(context, heads=heads, window=window, global_tokens=global_tokens).double()
     names = [name for name, _ in peer.named_parameters() if global_tokens or "global" not in name]
     out = {"out.weight": torch.eye(D), "out.bias": torch.zeros(D)}
     ours.load_state_dict({name: peer.get_parameter(name) for name in names} | out)

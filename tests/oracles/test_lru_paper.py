@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from zoo.contract import Site
+from zoo.contract import LayerContext
 from zoo.mixers.lru import LRU
 
 B, T, H, N = 2, 11, 6, 5
@@ -29,7 +29,7 @@ def reference(p, u, x0, gelu):
 @pytest.mark.parametrize("options", [{}, {"r_min": 0.9, "r_max": 0.999, "max_phase": 0.3, "gelu": "erf"}], ids=str)
 def test_layer_is_the_recurrence_of_the_paper(oracle, options):
     torch.manual_seed(1)
-    mixer = LRU(Site(width=H, length=T), d_hidden=N, **options).double()
+    mixer = LRU(LayerContext(width=H, length=T), d_hidden=N, **options).double()
     for parameter in mixer.parameters():
         parameter.data = parameter.data + 0.1 * torch.randn_like(parameter)
     theirs = {name: p.detach().clone().requires_grad_() for name, p in mixer.named_parameters()}

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from zoo.contract import Site
+from zoo.contract import LayerContext
 from zoo.mixers.mamba2 import Mamba2
 
 transformers = pytest.importorskip("transformers")
@@ -40,7 +40,7 @@ def test_layer(oracle, options):
     for parameter in theirs.parameters():
         parameter.data += 0.3 * torch.randn_like(parameter)
     theirs = theirs.double()
-    ours = Mamba2(Site(width=D, length=T), **options).double()
+    ours = Mamba2(LayerContext(width=D, length=T), **options).double()
     ours.load_state_dict(theirs.state_dict())
     x = torch.randn(B, T, D, dtype=torch.float64, requires_grad=True)
     y, want = ours(x)[0], theirs(x)

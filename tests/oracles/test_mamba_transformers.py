@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import zoo
-from zoo.contract import Batch, Shape, Site
+from zoo.contract import Batch, LayerContext, Shape
 from zoo.mixers.mamba import Mamba
 
 transformers = pytest.importorskip("transformers")
@@ -46,7 +46,7 @@ def test_layer(oracle, options):
     names = {"d_state": "state_size", "d_conv": "conv_kernel", "dt_rank": "time_step_rank"}
     names |= {"expand": "expand", "bias": "use_bias", "conv_bias": "use_conv_bias"}
     theirs = randomise(MambaMixer(config(24, **{names[k]: v for k, v in options.items()}), 0))
-    ours = Mamba(Site(width=24, length=T), **options).double()
+    ours = Mamba(LayerContext(width=24, length=T), **options).double()
     ours.load_state_dict(theirs.state_dict())
     x = torch.randn(B, T, 24, dtype=torch.float64, requires_grad=True)
     y, want = ours(x)[0], theirs(x)

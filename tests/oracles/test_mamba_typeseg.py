@@ -8,7 +8,7 @@ import torch
 
 import zoo
 from zoo.contract import Batch
-from zoo.pretrained import PretrainedError
+from zoo.published import PretrainedError
 
 typeseg = pytest.importorskip("typeseg")
 kernel = pytest.importorskip("typeseg._mamba_kernel")

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from zoo.contract import Site
+from zoo.contract import LayerContext
 from zoo.mixers.mega import Mega
 
 B, T, D, N, Z, E = 2, 11, 4, 3, 6, 5
@@ -51,7 +51,7 @@ def relative_bias(p, L):
 
 
 def reference(p, x, lengths, chunk, activation, causal):
-    """The block LN(x + y), which is what the wiring "post" is: each row up to its length, and zero beyond."""
+    """The block LN(x + y), which is what the residual type "post" is: each row up to its length, and zero beyond."""
     outputs = []
     for row, length in zip(x, lengths, strict=True):
         x1 = row[None, :length]
@@ -92,7 +92,7 @@ CASES = [
 def build(chunk, activation, bias, causal):
     torch.manual_seed(0)
     options = {"chunk_size": chunk, "attention_activation": activation, "rel_pos_bias": bias}
-    mixer = Mega(Site(width=D, length=15, causal=causal), zdim=Z, hdim=E, ndim=N, **options).double()
+    mixer = Mega(LayerContext(width=D, length=15, causal=causal), zdim=Z, hdim=E, ndim=N, **options).double()
     for parameter in mixer.parameters():
         parameter.data += torch.randn_like(parameter)
     return mixer, torch.randn(B, T, D, dtype=torch.float64)

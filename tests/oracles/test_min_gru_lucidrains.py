@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from zoo.contract import Site
+from zoo.contract import LayerContext
 from zoo.mixers.min_gru import MinGRU
 
 
@@ -12,7 +12,7 @@ def test_outputs_and_gradients(oracle, expand):
     theirs = pytest.importorskip("minGRU_pytorch").minGRU
     torch.manual_seed(0)
     reference = theirs(8, expansion_factor=expand, proj_out=True).double()
-    ours = MinGRU(Site(width=8, length=13), expand=expand, bias=False).double()
+    ours = MinGRU(LayerContext(width=8, length=13), expand=expand, bias=False).double()
     with torch.no_grad():
         for p in reference.parameters():
             p.copy_(torch.randn_like(p))

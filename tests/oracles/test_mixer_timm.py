@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.contract import Site
+from zoo.contract import LayerContext
 from zoo.mixers.token_mlp import TokenMLP
 
 theirs = pytest.importorskip("timm.models.mlp_mixer")
@@ -18,7 +18,7 @@ def test_same_weights_give_the_same_outputs_and_gradients(oracle, D, ratio):
     peer = theirs.MixerBlock(D, T, mlp_ratio=(ratio, 4.0)).double()
     for parameter in peer.parameters():
         nn.init.normal_(parameter, std=0.3)
-    ours = TokenMLP(Site(width=D, length=T, causal=False), tokens_ratio=ratio).double()
+    ours = TokenMLP(LayerContext(width=D, length=T, causal=False), tokens_ratio=ratio).double()
     ours.load_state_dict(peer.mlp_tokens.state_dict())
     x = torch.randn(B, T, D, dtype=torch.float64, requires_grad=True)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.contract import Site
+from zoo.contract import LayerContext
 from zoo.mixers.nystromformer import Nystromformer
 
 theirs = pytest.importorskip("transformers.models.nystromformer.modeling_nystromformer")
@@ -28,7 +28,7 @@ def test_same_weights_give_the_same_outputs_and_gradients(oracle, T, m, heads, k
         peer.conv_kernel_size = None
         del peer.conv
     ours = Nystromformer(
-        Site(width=D, length=T, causal=False),
+        LayerContext(width=D, length=T, causal=False),
         heads=heads,
         num_landmarks=m,
         conv_kernel_size=kernel,

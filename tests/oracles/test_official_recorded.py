@@ -21,7 +21,7 @@ from torch.func import functional_call
 
 from zoo import Shape, build
 from zoo.backbone import Stack
-from zoo.contract import Batch, Site
+from zoo.contract import Batch, LayerContext
 from zoo.mixers import rwkv4, rwkv5, rwkv7
 from zoo.mixers.fast_weights import FastWeights
 from zoo.mixers.h3 import H3
@@ -33,7 +33,7 @@ from zoo.mixers.mega import Mega
 from zoo.mixers.retnet import Retention
 from zoo.mixers.s4 import S4
 from zoo.mixers.s4d import S4D
-from zoo.terms import Part, Recipe
+from zoo.types import Part, Recipe
 
 RECORDED = Path(__file__).parent / "recorded"
 Weights = dict[str, Tensor]
@@ -77,12 +77,12 @@ S4_NAMES = {
 
 def s4d(h: dict[str, Any]) -> S4D:
     options = {name: h[name] for name in ("d_state", "disc", "n_ssm") if name in h}
-    return S4D(Site(width=h["d_model"], length=h["L"]), **options)
+    return S4D(LayerContext(width=h["d_model"], length=h["L"]), **options)
 
 
 def s4(h: dict[str, Any]) -> S4:
     options = {name: h[name] for name in ("d_state", "rank", "n_ssm", "channels") if name in h}
-    return S4(Site(width=h["d_model"], length=h["l_max"] or h["L"]), **options)
+    return S4(LayerContext(width=h["d_model"], length=h["l_max"] or h["L"]), **options)
 
 
 S4D_CASE = Case("s4d", s4d, renamed(S4_NAMES), channels_first, steps="output.step")
@@ -99,15 +99,15 @@ S4_CASE = Case(
 
 
 def rwkv7_mixer(h: dict[str, Any]) -> rwkv7.TimeMix:
-    r, site = h["ranks"], Site(width=h["n_embd"], length=16, layer=h["layer_id"], depth=2)
+    r, context = h["ranks"], LayerContext(width=h["n_embd"], length=16, layer=h["layer_id"], depth=2)
     return rwkv7.TimeMix(
-        site, head_size=h["head_size"], decay_lora=r["w"], a_lora=r["a"], v_lora=r["v"], gate_lora=r["g"]
+        context, head_size=h["head_size"], decay_lora=r["w"], a_lora=r["a"], v_lora=r["v"], gate_lora=r["g"]
     )
 
 
 def rwkv7_run(f: Callable[..., Any], x: Weights, _: Weights) -> Tensor:
-    across = {"v_first": x["v_first"]} if "v_first" in x else {}
-    return f(x["input"], across=across)[0]
+    shared_context = {"v_first": x["v_first"]} if "v_first" in x else {}
+    return f(x["input"], shared_context=shared_context)[0]
 
 
 def rwkv7_model(h: dict[str, Any]) -> torch.nn.Module:
@@ -150,7 +150,7 @@ def logits(f: Callable[..., Any], x: Weights, _: Weights) -> Tensor:
 
 def hyena(h: dict[str, Any]) -> Hyena:
     options = {k: v for k, v in h.items() if k not in ("d_model", "l_max", "L")}
-    return Hyena(Site(width=h["d_model"], length=h["l_max"]), **options)
+    return Hyena(LayerContext(width=h["d_model"], length=h["l_max"]), **options)
 
 
 def order_first(t: Tensor, dim: int, order: int = 3) -> Tensor:
@@ -172,9 +172,9 @@ def hyena_buffers(data: Weights) -> Weights:
 
 
 def mega(h: dict[str, Any]) -> Mega:
-    site = Site(width=h["embed_dim"], length=h["max_positions"], causal=not h["bidirectional"])
+    context = LayerContext(width=h["embed_dim"], length=h["max_positions"], causal=not h["bidirectional"])
     names = ("zdim", "hdim", "ndim", "attention_activation", "chunk_size", "rel_pos_bias")
-    return Mega(site, **{name: h[name] for name in names})
+    return Mega(context, **{name: h[name] for name in names})
 
 
 def mega_weights(p: Weights, model: torch.nn.Module) -> Weights:
@@ -192,9 +192,9 @@ def mega_run(f: Callable[..., Any], x: Weights, p: Weights) -> Tensor:
 
 
 def mega_prenorm_run(f: Callable[..., Any], x: Weights, p: Weights) -> Tensor:
-    """As the wiring "pre" calls it."""
+    """As the residual type "pre" calls it."""
     normed = F.layer_norm(x["input"], x["input"].shape[-1:], p["norm.norm.weight"], p["norm.norm.bias"])
-    return x["input"] + f(normed, across={"residual": x["input"]})[0]
+    return x["input"] + f(normed, shared_context={"residual": x["input"]})[0]
 
 
 # torchscale, fairseq and rezero
@@ -202,7 +202,7 @@ def mega_prenorm_run(f: Callable[..., Any], x: Weights, p: Weights) -> Tensor:
 
 def retention(h: dict[str, Any]) -> Retention:
     return Retention(
-        Site(width=h["embed_dim"], length=12),
+        LayerContext(width=h["embed_dim"], length=12),
         heads=h["heads"],
         value_factor=h["value_dim"] / h["embed_dim"],
         gate_fn=h["gate_fn"],
@@ -210,10 +210,10 @@ def retention(h: dict[str, Any]) -> Retention:
     )
 
 
-def transformer(h: dict[str, Any], wiring: str, causal: bool) -> Stack:
+def transformer(h: dict[str, Any], residual: str, causal: bool) -> Stack:
     channel = Part("mlp", activation=h["activation"], expand=h["ffn"] / h["width"])
-    recipe = Recipe(mixer=Part("attention", heads=h["heads"]), channel=channel, wiring=wiring, positions="none")
-    return Stack(recipe, Site(width=h["width"], length=16, depth=h["layers"]), causal=causal)
+    recipe = Recipe(mixer=Part("attention", heads=h["heads"]), channel=channel, residual=residual, positions="none")
+    return Stack(recipe, LayerContext(width=h["width"], length=16, depth=h["layers"]), causal=causal)
 
 
 def encoder_weights(p: Weights, stack: torch.nn.Module) -> Weights:
@@ -247,9 +247,9 @@ def rezero_weights(p: Weights, stack: torch.nn.Module) -> Weights:
 
 
 def linformer(h: dict[str, Any]) -> Linformer:
-    site = Site(width=h["embed_dim"], length=h["max_seq_len"], causal=False)
+    context = LayerContext(width=h["embed_dim"], length=h["max_seq_len"], causal=False)
     sharing = "key_value" if h["shared_kv_compressed"] else "headwise"
-    return Linformer(site, heads=h["heads"], k=h["max_seq_len"] // h["compressed"], sharing=sharing)
+    return Linformer(context, heads=h["heads"], k=h["max_seq_len"] // h["compressed"], sharing=sharing)
 
 
 def linformer_weights(p: Weights, mixer: torch.nn.Module) -> Weights:
@@ -263,23 +263,25 @@ def linformer_weights(p: Weights, mixer: torch.nn.Module) -> Weights:
 
 
 def mamba(h: dict[str, Any]) -> Mamba:
-    return Mamba(Site(width=h["d_model"], length=9), **{k: v for k, v in h.items() if k != "d_model"})
+    return Mamba(LayerContext(width=h["d_model"], length=9), **{k: v for k, v in h.items() if k != "d_model"})
 
 
 def mamba2(h: dict[str, Any]) -> Mamba2:
     options = {k: tuple(v) if k == "dt_limit" else v for k, v in h.items() if k != "d_model"}
-    return Mamba2(Site(width=h["d_model"], length=9), chunk_size=4, **options)
+    return Mamba2(LayerContext(width=h["d_model"], length=9), chunk_size=4, **options)
 
 
 def fast_weights(h: dict[str, Any]) -> FastWeights:
     norm = not h["skip_attn_normalization"]
-    site = Site(width=h["d_model"], length=8)
-    return FastWeights(site, heads=h["n_head"], d_head=h["d_head"], attention_norm=norm, eps=h["eps"])
+    context = LayerContext(width=h["d_model"], length=8)
+    return FastWeights(context, heads=h["n_head"], d_head=h["d_head"], attention_norm=norm, eps=h["eps"])
 
 
 H3_CASE = Case(
     "h3",
-    lambda h: H3(Site(width=h["d_model"], length=10), **{k: h[k] for k in ("d_state", "head_dim", "disc", "layout")}),
+    lambda h: H3(
+        LayerContext(width=h["d_model"], length=10), **{k: h[k] for k in ("d_state", "head_dim", "disc", "layout")}
+    ),
 )
 MEGA_CASE = Case("mega", mega, mega_weights, mega_run)
 RETNET_CASE = Case("retnet", retention)
@@ -298,21 +300,23 @@ CASES = {
     "s4_channels": S4_CASE,
     "s4_doubled": S4_CASE,
     "s4_odd": S4_CASE,
-    "rwkv4_tmix": Case("rwkv4", lambda h: rwkv4.TimeMix(Site(width=h["n_embd"], length=9))),
+    "rwkv4_tmix": Case("rwkv4", lambda h: rwkv4.TimeMix(LayerContext(width=h["n_embd"], length=9))),
     "rwkv4_model": Case("rwkv4", lambda h: build("rwkv4", "lm", shape=language(h)), rwkv_names, logits),
     "rwkv5_tmix": Case(
         "rwkv5",
         lambda h: rwkv5.TimeMix(
-            Site(width=h["n_embd"], length=9), **{k: h[k] for k in ("dim_att", "head_size", "head_size_divisor")}
+            LayerContext(width=h["n_embd"], length=9),
+            **{k: h[k] for k in ("dim_att", "head_size", "head_size_divisor")},
         ),
     ),
     "rwkv5_cmix": Case(
-        "rwkv5", lambda h: rwkv5.ChannelMix(Site(width=h["n_embd"], length=9), expand=h["dim_ffn"] / h["n_embd"])
+        "rwkv5",
+        lambda h: rwkv5.ChannelMix(LayerContext(width=h["n_embd"], length=9), expand=h["dim_ffn"] / h["n_embd"]),
     ),
     "rwkv7_tmix_layer0": Case("rwkv7", rwkv7_mixer, run=rwkv7_run),
     "rwkv7_tmix_layer1": Case("rwkv7", rwkv7_mixer, run=rwkv7_run),
     "rwkv7_cmix": Case(
-        "rwkv7", lambda h: rwkv7.ChannelMix(Site(width=h["n_embd"], length=9), expand=h["hidden"] / h["n_embd"])
+        "rwkv7", lambda h: rwkv7.ChannelMix(LayerContext(width=h["n_embd"], length=9), expand=h["hidden"] / h["n_embd"])
     ),
     "rwkv7_model": Case("rwkv7", rwkv7_model, rwkv_names, logits),
     "h3_headdim2": H3_CASE,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from zoo.contract import Site
+from zoo.contract import LayerContext
 from zoo.mixers.s4d import S4D, initial
 
 OFFICIAL = {
@@ -28,7 +28,7 @@ def close(got, expected, tolerance=1e-9):
 def official(parity):
     """The stored tensors, and our layer under the same parameters."""
     data = parity("s4d_legs_zoh")[0]
-    mixer = S4D(Site(width=16, length=32), d_state=16, init="legs").double()
+    mixer = S4D(LayerContext(width=16, length=32), d_state=16, init="legs").double()
     shapes = {name: p.shape for name, p in mixer.named_parameters()}
     mixer.load_state_dict({name: data[f"param.{there}"].reshape(shapes[name]) for name, there in OFFICIAL.items()})
     return data, mixer

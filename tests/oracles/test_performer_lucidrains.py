@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from zoo.contract import Site
+from zoo.contract import LayerContext
 from zoo.mixers.performer import Performer
 
 theirs = pytest.importorskip("performer_pytorch.performer_pytorch")
@@ -15,7 +15,7 @@ KERNELS = ["softmax", "relu"]
 def pair(causal, kernel):
     """Our mixer and their layer with the same random weights and the same random features."""
     torch.manual_seed(0)
-    ours = Performer(Site(width=D, length=T, causal=causal), heads=H, kernel=kernel)
+    ours = Performer(LayerContext(width=D, length=T, causal=causal), heads=H, kernel=kernel)
     for parameter in ours.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     generalized = kernel == "relu"

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from zoo.positions import relative
-from zoo.terms import Part
+from zoo.types import Part
 
 T, d, H = 19, 16, 6
 AT = torch.arange(T)[None]

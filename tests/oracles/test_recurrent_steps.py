@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from zoo.contract import Site
+from zoo.contract import LayerContext
 from zoo.mixers.gru import GRU
 from zoo.mixers.lstm import LSTM
 
@@ -41,7 +41,7 @@ def gru(x, W, U, b, c):
 @pytest.mark.parametrize(("kind", "rule", "gates"), [(LSTM, lstm, 4), (GRU, gru, 3)])
 def test_recurrence(oracle, kind, rule, gates):
     torch.manual_seed(0)
-    mixer = kind(Site(width=D, length=T)).double()
+    mixer = kind(LayerContext(width=D, length=T)).double()
     own = dict(mixer.named_parameters())
     with torch.no_grad():
         for p in own.values():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.contract import Site
+from zoo.contract import LayerContext
 from zoo.mixers.reformer import Reformer
 
 theirs = pytest.importorskip("reformer_pytorch.reformer_pytorch")
@@ -34,7 +34,7 @@ def test_same_weights_and_hashes_give_the_same_outputs_and_gradients(
         allow_duplicate_attention=duplicates,
     ).double()
     ours = Reformer(
-        Site(width=D, length=T, causal=causal),
+        LayerContext(width=D, length=T, causal=causal),
         heads=H,
         chunk=CHUNK,
         buckets=T // CHUNK,

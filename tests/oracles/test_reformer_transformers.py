@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.contract import Site
+from zoo.contract import LayerContext
 from zoo.mixers.reformer import Reformer
 
 theirs = pytest.importorskip("transformers.models.reformer.modeling_reformer")
@@ -40,7 +40,7 @@ def test_same_weights_and_hashes_give_the_same_outputs_and_gradients(
     )
     peer = theirs.LSHSelfAttention(config).double().eval()
     ours = Reformer(
-        Site(width=D, length=T, causal=causal),
+        LayerContext(width=D, length=T, causal=causal),
         heads=heads,
         head_dim=head_dim,
         chunk=chunk,

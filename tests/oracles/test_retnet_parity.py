@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from zoo.contract import Site
+from zoo.contract import LayerContext
 from zoo.mixers.retnet import Retention
 
 T, D, H = 32, 16, 2
@@ -13,7 +13,7 @@ T, D, H = 32, 16, 2
 def load(parity, form):
     """The recorded tensors, the input, and our layer under the recorded parameters."""
     recorded, leaves = parity("retnet_parallel")
-    mixer = Retention(Site(width=D, length=T), heads=H, form=form).double()
+    mixer = Retention(LayerContext(width=D, length=T), heads=H, form=form).double()
     mixer.load_state_dict({name: value for name, value in leaves.items() if name != "input"})
     return recorded, leaves["input"], mixer
 
@@ -78,7 +78,9 @@ def official_steps(x, weights, heads, gate, eps):
 )
 def test_other_sizes(oracle, heads, factor, gate, eps):
     torch.manual_seed(0)
-    mixer = Retention(Site(width=12, length=19), heads=heads, value_factor=factor, gate_fn=gate, eps=eps).double()
+    mixer = Retention(
+        LayerContext(width=12, length=19), heads=heads, value_factor=factor, gate_fn=gate, eps=eps
+    ).double()
     for parameter in mixer.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     x, weight = torch.randn(2, 2, 19, 12, dtype=torch.float64)

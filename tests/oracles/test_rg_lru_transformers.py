@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from zoo.contract import Site
+from zoo.contract import LayerContext
 from zoo.mixers.rg_lru import RecurrentBlock
 
 transformers = pytest.importorskip("transformers")
@@ -25,7 +25,7 @@ def test_block(oracle, options):
         conv1d_width=options.get("d_conv", 4),
     )
     torch.manual_seed(0)
-    ours = RecurrentBlock(Site(width=D, length=T), **options).double()
+    ours = RecurrentBlock(LayerContext(width=D, length=T), **options).double()
     for parameter in ours.parameters():
         parameter.data += 0.3 * torch.randn_like(parameter)
     theirs = RecurrentGemmaRecurrentBlock(config, 0).double()

@@ -9,7 +9,7 @@ import math
 import pytest
 import torch
 
-from zoo.contract import Site
+from zoo.contract import LayerContext
 from zoo.mixers import rwkv5, rwkv6, rwkv7
 
 C, T = 24, 13
@@ -28,8 +28,8 @@ def compare(proof, mixer, reference, *, v_first=None):
     p = dict(mixer.named_parameters())
     x = torch.randn(2, T, C, dtype=torch.float64, requires_grad=True)
     seen = torch.randn(2, 5, C, dtype=torch.float64)
-    extra = {} if v_first is None else {"across": {"v_first": v_first}}
-    early = {} if v_first is None else {"across": {"v_first": torch.zeros_like(seen)}}
+    extra = {} if v_first is None else {"shared_context": {"v_first": v_first}}
+    early = {} if v_first is None else {"shared_context": {"v_first": torch.zeros_like(seen)}}
     start = mixer.init_state(2, device="cpu", dtype=torch.float64)
     with torch.no_grad():
         before = mixer(seen, state=start, **early)[1]
@@ -67,7 +67,7 @@ def sigmoid(x):
 def test_rwkv6_time_mix_recorded(parity, oracle):
     data, leaves = parity("rwkv6_tmix")
     x = leaves.pop("input")
-    mixer = rwkv6.TimeMix(Site(width=16, length=17), head_size=8, mix_lora=5, decay_lora=6).double()
+    mixer = rwkv6.TimeMix(LayerContext(width=16, length=17), head_size=8, mix_lora=5, decay_lora=6).double()
     mixer.load_state_dict({name: value.detach() for name, value in leaves.items()})
     y, state = mixer(x, state=mixer.init_state(2, device="cpu", dtype=torch.float64))
     proof = oracle("rwkv6", "BlinkDL/RWKV-LM, RWKV_Tmix_x060 (recorded)")
@@ -81,7 +81,9 @@ def test_rwkv6_time_mix_recorded(parity, oracle):
 @pytest.mark.parametrize("dim_att", [None, 32])
 def test_rwkv5_time_mix(oracle, dim_att):
     torch.manual_seed(0)
-    mixer = randomised(rwkv5.TimeMix(Site(width=C, length=T), head_size=8, dim_att=dim_att, head_size_divisor=3.0))
+    mixer = randomised(
+        rwkv5.TimeMix(LayerContext(width=C, length=T), head_size=8, dim_att=dim_att, head_size_divisor=3.0)
+    )
 
     def reference(p, x, before, _):
         last, S, outputs = before["x"], [m.T for m in before["S"]], []
@@ -106,7 +108,9 @@ def test_rwkv5_time_mix(oracle, dim_att):
 def test_rwkv6_time_mix(oracle):
     torch.manual_seed(0)
     mixer = randomised(
-        rwkv6.TimeMix(Site(width=C, length=T), head_size=4, dim_att=16, mix_lora=3, decay_lora=2, head_size_divisor=1.0)
+        rwkv6.TimeMix(
+            LayerContext(width=C, length=T), head_size=4, dim_att=16, mix_lora=3, decay_lora=2, head_size_divisor=1.0
+        )
     )
 
     def reference(p, x, before, _):
@@ -137,8 +141,8 @@ def test_rwkv6_time_mix(oracle):
 @pytest.mark.parametrize("layer", [0, 1])
 def test_rwkv7_time_mix(oracle, layer):
     torch.manual_seed(0)
-    site = Site(width=C, length=T, layer=layer, depth=2)
-    mixer = randomised(rwkv7.TimeMix(site, head_size=6, decay_lora=5, a_lora=4, v_lora=3, gate_lora=7))
+    context = LayerContext(width=C, length=T, layer=layer, depth=2)
+    mixer = randomised(rwkv7.TimeMix(context, head_size=6, decay_lora=5, a_lora=4, v_lora=3, gate_lora=7))
 
     def reference(p, x, before, v_first):
         last, S, outputs = before["x"], [m.T for m in before["S"]], []
@@ -175,7 +179,7 @@ def test_rwkv7_time_mix(oracle, layer):
 )
 def test_gated_channel_mix(oracle, name, official, module, mix):
     torch.manual_seed(0)
-    mixer = randomised(module.ChannelMix(Site(width=C, length=T), expand=2.5))
+    mixer = randomised(module.ChannelMix(LayerContext(width=C, length=T), expand=2.5))
 
     def reference(p, x, before, _):
         last, outputs = before["x"], []
@@ -192,7 +196,7 @@ def test_gated_channel_mix(oracle, name, official, module, mix):
 
 def test_rwkv7_channel_mix(oracle):
     torch.manual_seed(0)
-    mixer = randomised(rwkv7.ChannelMix(Site(width=C, length=T)))
+    mixer = randomised(rwkv7.ChannelMix(LayerContext(width=C, length=T)))
 
     def reference(p, x, before, _):
         last, outputs = before["x"], []

@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 import zoo
 from zoo import Shape, build
 from zoo.contract import Batch
-from zoo.pretrained import rwkv
-from zoo.pretrained.rwkv_package import inference
+from zoo.published import rwkv
+from zoo.published.rwkv_package import inference
 
 TRAINED = Path(__file__).parents[2].parent / "shared" / "data" / "rwkv_tiny"
 OPTIONS = {  # none of them a default; the package insists on a width of 3.5 D for nothing

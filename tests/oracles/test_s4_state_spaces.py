@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from zoo.contract import Site
+from zoo.contract import LayerContext
 from zoo.mixers import hippo
 from zoo.mixers.s4 import S4
 
@@ -64,7 +64,7 @@ def reference(p, x, l_kernel):
 def pair(length, **options):
     """Our layer with random parameters, and the same as leaves under official names."""
     torch.manual_seed(1)
-    mixer = S4(Site(width=H, length=length), d_state=N, dt_min=0.01, dt_max=0.5, **options).double()
+    mixer = S4(LayerContext(width=H, length=length), d_state=N, dt_min=0.01, dt_max=0.5, **options).double()
     for parameter in mixer.parameters():
         parameter.data = parameter.data + 0.3 * torch.randn_like(parameter)
     theirs = {OFFICIAL[name]: p.detach().clone().requires_grad_() for name, p in mixer.named_parameters()}

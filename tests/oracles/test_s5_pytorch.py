@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from zoo.contract import Site
+from zoo.contract import LayerContext
 from zoo.mixers.s5 import S5
 
 B, T, H = 2, 11, 6
@@ -13,7 +13,7 @@ B, T, H = 2, 11, 6
 def build(causal=True, **options):
     torch.manual_seed(1)
     sizes = {"d_state": 8, "blocks": 2, "dt_min": 0.01, "dt_max": 0.5}
-    mixer = S5(Site(width=H, length=T, causal=causal), **(sizes | options)).double()
+    mixer = S5(LayerContext(width=H, length=T, causal=causal), **(sizes | options)).double()
     for parameter in mixer.parameters():
         parameter.data = parameter.data + 0.2 * torch.randn_like(parameter)
     return mixer, torch.randn(B, T, H, dtype=torch.float64, requires_grad=True)

@@ -10,7 +10,7 @@ import math
 import pytest
 import torch
 
-from zoo.contract import Site
+from zoo.contract import LayerContext
 from zoo.mixers.sinkhorn import Sinkhorn
 
 B, T, D, H = 2, 24, 16, 2
@@ -19,8 +19,8 @@ NETS = pytest.mark.parametrize("sort_net", ["simple", "attention"])
 
 def build(sort_net, *, length=T, block_size=4, **options):
     torch.manual_seed(0)
-    site = Site(width=D, length=length, causal=False)
-    mixer = Sinkhorn(site, heads=H, block_size=block_size, sort_net=sort_net, **options).double()
+    context = LayerContext(width=D, length=length, causal=False)
+    mixer = Sinkhorn(context, heads=H, block_size=block_size, sort_net=sort_net, **options).double()
     for parameter in mixer.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
     return mixer

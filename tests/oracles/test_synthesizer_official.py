@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.contract import Site
+from zoo.contract import LayerContext
 from zoo.mixers.synthesizer import Synthesizer
 
 B, D, H, L = 2, 12, 3, 13
@@ -61,7 +61,7 @@ def test_same_weights_give_the_same_outputs_and_gradients(oracle, variant, dot, 
     torch.manual_seed(0)
     T = 7
     ours = Synthesizer(
-        Site(width=D, length=L, causal=causal), heads=H, variant=variant, dot=dot, rank=4, bias=False
+        LayerContext(width=D, length=L, causal=causal), heads=H, variant=variant, dot=dot, rank=4, bias=False
     ).double()
     for parameter in ours.parameters():
         nn.init.normal_(parameter, std=0.5)

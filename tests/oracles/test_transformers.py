@@ -5,11 +5,11 @@ import torch
 from torch import nn
 
 import zoo
-from zoo.contract import Batch, Recipe, Shape, Site
+from zoo.contract import Batch, LayerContext, Recipe, Shape
 from zoo.heads import TwoStacks
-from zoo.pretrained.counterparts import gpt2_pairs, llama_pairs
-from zoo.pretrained.names import to_ours
-from zoo.terms import Part
+from zoo.published.counterparts import gpt2_pairs, llama_pairs
+from zoo.published.names import to_ours
+from zoo.types import Part
 
 hf = pytest.importorskip("transformers")
 
@@ -123,7 +123,7 @@ def test_bart_encoder_and_decoder(oracle):
     )  # fmt: skip
     reference = theirs(hf.BartModel, config)
     recipe: Recipe = zoo.recipe("transformer_2017", heads=H)
-    model = TwoStacks(recipe, Site(width=D, length=T, depth=N), T).double().eval()
+    model = TwoStacks(recipe, LayerContext(width=D, length=T, depth=N), T).double().eval()
 
     def weights(of):
         found = {}
@@ -149,7 +149,7 @@ def test_bart_encoder_and_decoder(oracle):
         inputs_embeds=target, encoder_hidden_states=theirs_memory, encoder_attention_mask=valid.long(), use_cache=False
     ).last_hidden_state
     memory = model.encoder(source, mask=valid)[0]
-    y = model.decoder(target, across={"memory": memory, "memory_mask": valid})[0]
+    y = model.decoder(target, shared_context={"memory": memory, "memory_mask": valid})[0]
     proof = oracle("transformer_2017", "transformers BartEncoder and BartDecoder")
     proof.outputs(memory[valid], theirs_memory[valid])
     compare(proof, model, reference, weights, y, theirs_y)
@@ -179,7 +179,7 @@ def test_t5_bias(oracle, decoder):
             p.copy_(torch.randn_like(p) * 0.3)
     positions = Part("t5", buckets=16, max_distance=50)
     model = Attention(
-        Site(width=D, length=80, causal=decoder, positions=positions), heads=H, bias=False, scale=1.0
+        LayerContext(width=D, length=80, causal=decoder, positions=positions), heads=H, bias=False, scale=1.0
     ).double()
 
     def weights(of):

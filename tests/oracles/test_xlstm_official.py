@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from zoo.contract import Site
+from zoo.contract import LayerContext
 from zoo.mixers.mlstm import MLSTM
 from zoo.mixers.slstm import SLSTM
 
@@ -49,7 +49,7 @@ def pair(ours, width, options):
     official = official_layer(ours, width, options).double()
     for name, parameter in official.named_parameters():
         torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5 if "bias" not in name else 0.5)
-    mixer = ours(Site(width=width, length=T), **options).double()
+    mixer = ours(LayerContext(width=width, length=T), **options).double()
     mixer.load_state_dict(official.state_dict())
     return official, mixer, torch.randn(B, T, width, dtype=torch.float64)
 
@@ -123,7 +123,7 @@ def test_new_weights(ours, width, layer):
     torch.manual_seed(0)
     official = official_layer(ours, width, {}, layer, 3)
     official.reset_parameters()
-    mixer = ours(Site(width=width, length=T))
+    mixer = ours(LayerContext(width=width, length=T))
     mixer.reset_parameters(layer=layer, depth=3)
     wanted = dict(official.named_parameters())
     assert dict(mixer.named_parameters()).keys() == wanted.keys()

@@ -11,8 +11,8 @@ import tasks
 from tasks import Baseline, DataError, Decoding, Difficulty, Metric, Task, checks
 from tasks.base import whole
 from tasks.draws import Draws
-from zoo.registry import load_plugin
-from zoo.terms import Batch, Shape
+from zoo.architectures import load_plugin
+from zoo.types import Batch, Shape
 
 
 class Honest(Task):
@@ -426,7 +426,7 @@ def test_errors_are_failures_and_absent_data_is_not():
 PLUGIN = """
 import numpy as np
 from tasks import Baseline, Metric, Task, register
-from zoo.terms import Batch, Shape
+from zoo.types import Batch, Shape
 
 @register()
 class Hashed(Task):

@@ -10,7 +10,7 @@ import pytest
 import tasks
 from tasks import DataError, Task, corpora
 from tasks.base import SPLITS
-from zoo.terms import Batch
+from zoo.types import Batch
 
 CASES = [
     (case["task"], case["options"], case["hash"])

@@ -8,13 +8,13 @@ import pytest
 
 import tasks
 from tasks.base import fingerprint
-from zoo.registry import load_plugin
-from zoo.terms import Batch, Shape
+from zoo.architectures import load_plugin
+from zoo.types import Batch, Shape
 
 PLUGIN = """
 import numpy as np
 from tasks import Metric, Task, register
-from zoo.terms import Batch, Shape
+from zoo.types import Batch, Shape
 
 @register(about="Say what you see.")
 class CopyBack(Task):

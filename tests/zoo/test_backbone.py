@@ -1,4 +1,4 @@
-"""The stack: residual wiring against its equations, both directions, padding to a length, hybrids."""
+"""The stack: residual type against its equations, both directions, padding to a length, hybrids."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from torch import nn
 
 from zoo.backbone import Bidirectional, Stack
 from zoo.blocks import make_norm
-from zoo.contract import Mixer, Part, Recipe, Site, Traits, Unsupported, combine
+from zoo.contract import LayerContext, Mixer, Part, Recipe, Traits, Unsupported, combine
 from zoo.mixers.lstm import LSTM
 from zoo.ops.padding import reverse
 
@@ -18,7 +18,7 @@ MASK = torch.arange(T) < LENGTHS[:, None]
 
 def stack(recipe, *, depth=2, causal=True, length=T):
     torch.manual_seed(0)
-    made = Stack(recipe, Site(width=D, length=length, depth=depth), causal=causal).double().eval()
+    made = Stack(recipe, LayerContext(width=D, length=length, depth=depth), causal=causal).double().eval()
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.3)
@@ -39,7 +39,7 @@ def norm(x, module):
 
 
 def test_pre_norm_is_x_plus_f_of_norm_and_one_norm_at_the_end():
-    made, x = stack(Recipe(mixer=Part("attention"), wiring="pre")), inputs()
+    made, x = stack(Recipe(mixer=Part("attention"), residual="pre")), inputs()
     h = x
     for sublayer in made.sublayers:
         h = h + sublayer.inner(norm(h, sublayer.norm))[0]
@@ -47,7 +47,7 @@ def test_pre_norm_is_x_plus_f_of_norm_and_one_norm_at_the_end():
 
 
 def test_post_norm_is_norm_of_x_plus_f():
-    made, x = stack(Recipe(mixer=Part("attention"), wiring="post")), inputs()
+    made, x = stack(Recipe(mixer=Part("attention"), residual="post")), inputs()
     h = x
     for sublayer in made.sublayers:
         h = norm(h + sublayer.inner(h)[0], sublayer.norm)
@@ -55,14 +55,14 @@ def test_post_norm_is_norm_of_x_plus_f():
 
 
 def test_plain_is_f_of_f():
-    made, x = stack(Recipe(mixer=Part("lstm"), channel=None, wiring="plain")), inputs()
+    made, x = stack(Recipe(mixer=Part("lstm"), channel=None, residual="plain")), inputs()
     first, second = made.sublayers
     close(made(x)[0], second.inner(first.inner(x)[0])[0])
     assert not any(isinstance(module, nn.LayerNorm) for module in made.modules())
 
 
 def test_sandwich_has_a_norm_on_the_way_out_too():
-    made, x = stack(Recipe(mixer=Part("attention"), wiring="sandwich")), inputs()
+    made, x = stack(Recipe(mixer=Part("attention"), residual="sandwich")), inputs()
     h = x
     for sublayer in made.sublayers:
         h = h + norm(sublayer.inner(norm(h, sublayer.norm))[0], sublayer.norm_out)
@@ -70,13 +70,15 @@ def test_sandwich_has_a_norm_on_the_way_out_too():
 
 
 def test_deepnorm_strengthens_the_residual_and_starts_branches_small():
-    made, x = stack(Recipe(mixer=Part("attention"), wiring="deepnorm"), depth=3), inputs()
+    made, x = stack(Recipe(mixer=Part("attention"), residual="deepnorm"), depth=3), inputs()
     h = x
     for sublayer in made.sublayers:
         h = norm(6**0.25 * h + sublayer.inner(h)[0], sublayer.norm)
     close(made(x)[0], h)
     beta = 24**-0.25
-    fresh = Stack(Recipe(mixer=Part("attention"), wiring="deepnorm"), Site(width=256, length=T, depth=3), causal=True)
+    fresh = Stack(
+        Recipe(mixer=Part("attention"), residual="deepnorm"), LayerContext(width=256, length=T, depth=3), causal=True
+    )
     attention, mlp = (fresh.sublayers[i].inner for i in (2, 3))
     q, k, v = attention.qkv.weight.chunk(3)
     for weight, scale in ((q, 1), (k, 1), (v, beta), (attention.out.weight, beta), (mlp.up.weight, beta)):
@@ -85,7 +87,7 @@ def test_deepnorm_strengthens_the_residual_and_starts_branches_small():
 
 
 def test_residual_dual_sums_a_normalised_and_a_gathering_stream():
-    made, x = stack(Recipe(mixer=Part("attention"), wiring="residual_dual")), inputs()
+    made, x = stack(Recipe(mixer=Part("attention"), residual="residual_dual")), inputs()
     h, r = x, x
     for sublayer in made.sublayers:
         y = sublayer.inner(h)[0]
@@ -94,18 +96,18 @@ def test_residual_dual_sums_a_normalised_and_a_gathering_stream():
 
 
 def test_rezero_is_the_identity_until_it_has_learned():
-    recipe, x = Recipe(mixer=Part("attention"), wiring="rezero"), inputs()
+    recipe, x = Recipe(mixer=Part("attention"), residual="rezero"), inputs()
     made = stack(recipe)
     h = x
     for sublayer in made.sublayers:
         h = h + sublayer.a * sublayer.inner(h)[0]
     close(made(x)[0], h)
-    fresh = Stack(recipe, Site(width=D, length=T, depth=2), causal=True).double()
+    fresh = Stack(recipe, LayerContext(width=D, length=T, depth=2), causal=True).double()
     close(fresh(x)[0], x)
 
 
 def test_parallel_reads_one_norm_for_both():
-    made, x = stack(Recipe(mixer=Part("attention"), wiring="parallel")), inputs()
+    made, x = stack(Recipe(mixer=Part("attention"), residual="parallel")), inputs()
     assert len(made.sublayers) == 2
     h = x
     for sublayer in made.sublayers:
@@ -116,8 +118,8 @@ def test_parallel_reads_one_norm_for_both():
 
 
 def test_reversible_streams_can_be_run_backwards():
-    """The equations, and their inverse, which is what the wiring is for."""
-    made, x = stack(Recipe(mixer=Part("attention"), wiring="reversible")), inputs()
+    """The equations, and their inverse, which is what the residual type is for."""
+    made, x = stack(Recipe(mixer=Part("attention"), residual="reversible")), inputs()
     a, b = x, x
     blocks = list(zip(made.sublayers[0::2], made.sublayers[1::2], strict=True))
     for f, g in blocks:
@@ -142,28 +144,32 @@ def test_rms_norms(kind, eps, shift):
 def test_layers_share_what_runs_across_them():
     class Counts(Mixer):
         traits = Traits(causal="strict", bidirectional=False, resumable=True)
-        across = True
+        shared_context = True
 
-        def forward(self, x, *, mask=None, state=None, across=None):
-            across["n"] = across.get("n", 0) + 1
-            return torch.full_like(x, across["n"]), state
+        def forward(self, x, *, mask=None, state=None, shared_context=None):
+            shared_context["n"] = shared_context.get("n", 0) + 1
+            return torch.full_like(x, shared_context["n"]), state
 
-    for wiring in ("plain", "parallel"):
+    for residual in ("plain", "parallel"):
         made = Stack(
-            Recipe(mixer=Part(Counts), channel=None, wiring=wiring, norm="none"),
-            Site(width=D, length=T, depth=3),
+            Recipe(mixer=Part(Counts), channel=None, residual=residual, norm="none"),
+            LayerContext(width=D, length=T, depth=3),
             causal=True,
         )
         for _ in range(2):  # each pass starts anew
-            close(made(0 * inputs())[0], torch.full((3, T, D), 3.0 if wiring == "plain" else 6.0, dtype=torch.float64))
+            close(
+                made(0 * inputs())[0], torch.full((3, T, D), 3.0 if residual == "plain" else 6.0, dtype=torch.float64)
+            )
     both = Stack(
-        Recipe(mixer=Part(Counts), channel=None, wiring="plain"), Site(width=D, length=T, depth=2), causal=False
+        Recipe(mixer=Part(Counts), channel=None, residual="plain"),
+        LayerContext(width=D, length=T, depth=2),
+        causal=False,
     )
     close(both(inputs())[0], torch.full((3, T, D), 4.0, dtype=torch.float64))  # 2 ahead and 2 back, apart
 
 
 def test_dropout_acts_on_each_branch_while_training():
-    recipe = Recipe(mixer=Part("attention"), wiring="pre", dropout=0.5)
+    recipe = Recipe(mixer=Part("attention"), residual="pre", dropout=0.5)
     made, x = stack(recipe), inputs()
     assert torch.equal(made(x)[0], made(x)[0])
     made.train()
@@ -178,9 +184,9 @@ def test_layers_know_their_place():
     class Noting(Mixer):
         traits = Traits(causal="strict", bidirectional=True, resumable=True)
 
-        def __init__(self, site):
-            super().__init__(site)
-            self.site = site
+        def __init__(self, context):
+            super().__init__(context)
+            self.context = context
 
         def forward(self, x, *, mask=None, state=None):
             return x, state
@@ -188,9 +194,9 @@ def test_layers_know_their_place():
         def reset_parameters(self, *, layer, depth):
             self.reset = layer, depth
 
-    made = Stack(Recipe(mixer=Part(Noting)), Site(width=D, length=T, depth=3), causal=False)
+    made = Stack(Recipe(mixer=Part(Noting)), LayerContext(width=D, length=T, depth=3), causal=False)
     notes = [made.sublayers[i].inner for i in (0, 2, 4)]
-    assert [(n.site.layer, n.site.depth, n.site.causal, n.reset) for n in notes] == [
+    assert [(n.context.layer, n.context.depth, n.context.causal, n.reset) for n in notes] == [
         (i, 3, False, (i, 3)) for i in range(3)
     ]
 
@@ -206,7 +212,7 @@ def test_reverse_turns_only_the_valid_prefix():
 
 
 def test_bidirectional_adds_the_two_directions_of_each_row():
-    made, x = stack(Recipe(mixer=Part("lstm"), channel=None, wiring="plain"), depth=1, causal=False), inputs()
+    made, x = stack(Recipe(mixer=Part("lstm"), channel=None, residual="plain"), depth=1, causal=False), inputs()
     both = made.sublayers[0].inner
     assert isinstance(both, Bidirectional)
     y = made(x, mask=MASK)[0]
@@ -217,8 +223,8 @@ def test_bidirectional_adds_the_two_directions_of_each_row():
 
 def test_bidirectional_has_two_sets_of_weights_and_the_traits_of_an_encoder():
     torch.manual_seed(0)
-    site = Site(width=D, length=T)
-    both = Bidirectional(LSTM(site), LSTM(site))
+    context = LayerContext(width=D, length=T)
+    both = Bidirectional(LSTM(context), LSTM(context))
     both.reset_parameters(layer=0, depth=1)
     assert not torch.equal(both.ahead.lstm.weight_ih_l0, both.back.lstm.weight_ih_l0)
     assert (both.traits.causal, both.traits.bidirectional, both.traits.resumable) == ("no", True, False)
@@ -258,7 +264,7 @@ class InFours(Mixer):
 
 
 def test_a_multiple_is_reached_with_masked_steps():
-    made = stack(Recipe(mixer=Part(InFours), channel=None, wiring="plain"))
+    made = stack(Recipe(mixer=Part(InFours), channel=None, residual="plain"))
     assert made.traits.multiple == 4
     for steps in (1, T, 8):
         x = inputs(steps)

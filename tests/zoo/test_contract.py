@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 import zoo
-from zoo import checks, registry
+from zoo import architectures, checks
 from zoo.backbone import Bidirectional, Stack
 from zoo.checks.subject import Subject, distance
-from zoo.contract import Hint, Mixer, Part, Recipe, Traits
+from zoo.contract import Mixer, ParamOverride, Part, Recipe, Traits
 
 
 @cache
@@ -31,10 +31,10 @@ class Leaky(Mixer):
 
     traits = Traits(causal="strict", bidirectional=False, resumable=True)
 
-    def __init__(self, site):
-        super().__init__(site)
-        self.a = nn.Parameter(torch.zeros(site.width))
-        self.W = nn.Linear(site.width, site.width)
+    def __init__(self, context):
+        super().__init__(context)
+        self.a = nn.Parameter(torch.zeros(context.width))
+        self.W = nn.Linear(context.width, context.width)
 
     def forward(self, x, *, mask=None, state=None):
         Wx = self.W(x)
@@ -111,8 +111,8 @@ class ClaimsBothWays(Leaky):
 
 
 class HintsAtNothing(Leaky):
-    def hints(self):
-        return {"b": Hint(decay=False)}
+    def param_overrides(self):
+        return {"b": ParamOverride(decay=False)}
 
 
 class DropsAStep(Leaky):
@@ -127,8 +127,8 @@ class CutsLongSequences(Leaky):
 
 
 class HasAnIdleParameter(Leaky):
-    def __init__(self, site):
-        super().__init__(site)
+    def __init__(self, context):
+        super().__init__(context)
         self.idle = nn.Parameter(torch.ones(3))
 
 
@@ -174,8 +174,8 @@ class WidensItsState(Leaky):
 class ScalesWhatItFinds(Leaky):
     """Initialised by one factor for each time it is reset."""
 
-    def __init__(self, site):
-        super().__init__(site)
+    def __init__(self, context):
+        super().__init__(context)
         nn.init.ones_(self.a)
 
     def reset_parameters(self, *, layer, depth):
@@ -186,8 +186,8 @@ class ScalesWhatItFinds(Leaky):
 class CountsItsBuilds(Leaky):
     built = 0
 
-    def __init__(self, site):
-        super().__init__(site)
+    def __init__(self, context):
+        super().__init__(context)
         CountsItsBuilds.built += 1
         nn.init.constant_(self.a, CountsItsBuilds.built)
 
@@ -231,7 +231,7 @@ def planted():
         def make():
             return Recipe(mixer=Part(mixer), **{"channel": None, **recipe})
 
-        registry.register(name)(make)
+        architectures.register(name)(make)
         return name
 
     return plant
@@ -249,8 +249,8 @@ def test_every_check_has_a_planted_fault():
 
 @pytest.mark.parametrize(("check", "mixer"), [(check, mixer) for check, found in FAULTS.items() for mixer in found])
 def test_planted_fault_is_caught(planted, check, mixer):
-    wiring = {"wiring": "plain", "norm": "none"} if mixer is CutsLongSequences else {}
-    outcome = checks.apply(check, Subject(planted(mixer, **wiring)))
+    residual = {"residual": "plain", "norm": "none"} if mixer is CutsLongSequences else {}
+    outcome = checks.apply(check, Subject(planted(mixer, **residual)))
     assert outcome.status == "failed", outcome
 
 

@@ -8,7 +8,7 @@ import torch
 
 import zoo
 from zoo.contract import Batch, Model, Shape, Traits, Unsupported, state_bytes
-from zoo.generation import PIECE, Sampling, continue_batch, generate, stream_text
+from zoo.generate import PIECE, Sampling, continue_batch, generate, stream_text
 from zoo.tokenizers import Bytes, Characters, Fast, Tokenizer, World
 
 V, LENGTH = 23, 40

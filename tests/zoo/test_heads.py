@@ -7,7 +7,7 @@ from torch import nn
 import zoo
 from zoo.contract import Batch, Shape, Unsupported
 from zoo.heads import Embedding
-from zoo.terms import LABELLED, Site
+from zoo.types import LABELLED, LayerContext
 
 T, U, V, C, D = 9, 4, 7, 3, 8
 LENGTHS = torch.tensor([9, 5, 1])
@@ -151,7 +151,7 @@ def test_padding_does_not_move_the_position():
 
 def test_embedding_offsets_each_row():
     recipe = zoo.recipe("pre_ln")
-    embedding = Embedding(recipe, Site(width=D, length=20), vocab=V, features=None)
+    embedding = Embedding(recipe, LayerContext(width=D, length=20), vocab=V, features=None)
     x, ids, offset = embedding(tokens(), torch.tensor([0, 3, 11])), tokens(), [0, 3, 11]
     for row, start in enumerate(offset):
         expected = embedding.table.weight[ids[row]] + embedding.positions.table[start : start + T]

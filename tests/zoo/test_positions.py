@@ -10,7 +10,7 @@ from zoo.contract import Batch, Part, Shape
 from zoo.mixers import MIXERS
 from zoo.positions import POSITIONS, absolute, acts, relative
 from zoo.positions.at_input import Concatenated, Learned, NoPositions, Randomised, Scalar, Sinusoidal, sinusoid
-from zoo.terms import Site, Unsupported
+from zoo.types import LayerContext, Unsupported
 
 T, D = 6, 8
 
@@ -19,7 +19,7 @@ T, D = 6, 8
 def test_sinusoid_interleaves_sines_and_cosines(width):
     at = torch.tensor([[0, 1, 2], [7, 100, 5000]])
     x = torch.zeros(2, 3, width, dtype=torch.float64)
-    found = Sinusoidal(Site(width=width, length=T))(x, at)
+    found = Sinusoidal(LayerContext(width=width, length=T))(x, at)
     for row in range(2):
         for step in range(3):
             for i in range(width):
@@ -30,13 +30,13 @@ def test_sinusoid_interleaves_sines_and_cosines(width):
 
 def test_sinusoid_is_exact_far_out_in_float32():
     at = torch.tensor([[1_000_003]])
-    module = Sinusoidal(Site(width=D, length=T))
+    module = Sinusoidal(LayerContext(width=D, length=T))
     single, double = module(torch.zeros(1, 1, D), at), module(torch.zeros(1, 1, D, dtype=torch.float64), at)
     torch.testing.assert_close(single.double(), double, rtol=0, atol=1e-7)
 
 
 def test_learned_adds_a_vector_per_position():
-    module, x = Learned(Site(width=D, length=T)), torch.randn(2, 3, D)
+    module, x = Learned(LayerContext(width=D, length=T)), torch.randn(2, 3, D)
     at = torch.tensor([[0, 1, 2], [3, 5, 4]])
     torch.testing.assert_close(module(x, at), x + module.table[at])
     assert module.table.shape == (T, D)
@@ -44,18 +44,18 @@ def test_learned_adds_a_vector_per_position():
 
 @pytest.mark.parametrize("at", [torch.arange(T + 1)[None], torch.tensor([[T]])], ids=["too long", "too far"])
 def test_learned_ends_where_its_table_does(at):
-    module = Learned(Site(width=D, length=T))
+    module = Learned(LayerContext(width=D, length=T))
     with pytest.raises(Unsupported, match=f"end at {T}"):
         module(torch.zeros(1, at.shape[1], D), at)
 
 
 def test_none_adds_nothing():
     x = torch.randn(1, T, D)
-    assert NoPositions(Site(width=D, length=T))(x, torch.arange(T)[None]) is x
+    assert NoPositions(LayerContext(width=D, length=T))(x, torch.arange(T)[None]) is x
 
 
 def test_scalar_is_one_number_in_the_open_unit_interval():
-    module = Scalar(Site(width=D, length=T)).double()
+    module = Scalar(LayerContext(width=D, length=T)).double()
     found = module(torch.zeros(1, T, D, dtype=torch.float64), torch.arange(T)[None])
     numbers = torch.tensor([(t + 1) / (T + 1) for t in range(T)], dtype=torch.float64)
     torch.testing.assert_close(found[0], numbers[:, None] * module.w)
@@ -64,7 +64,11 @@ def test_scalar_is_one_number_in_the_open_unit_interval():
 
 
 def test_concatenated_projects_the_input_beside_its_sinusoids():
-    module, x, at = Concatenated(Site(width=D, length=T), features=6).double(), torch.randn(2, T, D).double(), [0, 9, 3]
+    module, x, at = (
+        Concatenated(LayerContext(width=D, length=T), features=6).double(),
+        torch.randn(2, T, D).double(),
+        [0, 9, 3],
+    )
     at = torch.tensor(at)[None]
     W, b = module.project.weight, module.project.bias
     wanted = x[:, :3] @ W[:, :D].T + sinusoid(at, 6) @ W[:, D:].T + b
@@ -72,7 +76,7 @@ def test_concatenated_projects_the_input_beside_its_sinusoids():
 
 
 def test_randomised_draws_in_training_and_spreads_evenly_after():
-    module = Randomised(Site(width=D, length=T), of="learned", most=64).double()
+    module = Randomised(LayerContext(width=D, length=T), of="learned", most=64).double()
     x, at = torch.zeros(2, T, D, dtype=torch.float64), torch.arange(T).expand(2, T)
     torch.manual_seed(0)
     module.train()
@@ -89,7 +93,7 @@ def test_randomised_draws_in_training_and_spreads_evenly_after():
 @pytest.mark.parametrize("options", [{"most": T - 1}, {"of": "rope"}, {"of": "none"}, {"of": "randomised"}], ids=str)
 def test_randomised_refuses_what_it_cannot_draw_for(options):
     with pytest.raises(ValueError, match="randomised"):
-        Randomised(Site(width=D, length=T), **options)
+        Randomised(LayerContext(width=D, length=T), **options)
 
 
 ROTARY = [
@@ -252,9 +256,9 @@ def test_positions_that_find_nothing_to_act_on(name, positions, message):
 
 
 def test_an_encoding_is_absolute_or_acts_inside_attention():
-    site = Site(width=D, length=T)
+    context = LayerContext(width=D, length=T)
     for name in POSITIONS:
-        made = absolute(name, site)
+        made = absolute(name, context)
         assert isinstance(made, NoPositions) == (acts(name) is not None or name == "none")
     assert {name for name in POSITIONS if acts(name) == "bias"} == {"alibi", "t5"}
     assert {name for name in POSITIONS if acts(name) == "rotation"} == {"rope", "xpos"}

@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 import zoo
-from zoo import sizing
+from zoo import size as sizing
 from zoo.checks.subject import LONG, Subject, distance
-from zoo.contract import Shape, Site, Unsupported
+from zoo.contract import LayerContext, Shape, Unsupported
 from zoo.mixers.delta_net import DeltaNet
 from zoo.mixers.fast_weights import FastWeights
 from zoo.mixers.linear_transformer import LinearAttention
@@ -171,9 +171,9 @@ def test_state_bytes(name):
 def test_the_sum_rule_of_fast_weights_is_linear_attention():
     """One layer's weights in the other: both read Σ φ(k) vᵀ and divide by Σ φ(k), with φ = elu + 1."""
     torch.manual_seed(0)
-    site = Site(width=12, length=9)
-    linear = LinearAttention(site, heads=3, eps=1e-6).double()
-    fast = FastWeights(site, heads=3, rule="sum", normalise=False, scale=1.0, eps=1e-6).double()
+    context = LayerContext(width=12, length=9)
+    linear = LinearAttention(context, heads=3, eps=1e-6).double()
+    fast = FastWeights(context, heads=3, rule="sum", normalise=False, scale=1.0, eps=1e-6).double()
     for parameter in linear.parameters():
         nn.init.normal_(parameter, std=0.5)
     for projection in (linear.query_projection, linear.key_projection, linear.value_projection, linear.out_projection):
@@ -190,7 +190,9 @@ def test_delta_net_recalls_exactly():
     """β = 1 and orthonormal keys: each query gives what its key was last written, as the output's norm leaves it."""
     torch.manual_seed(0)
     D, K = 16, 5  # an input holds a key, a query and 6 numbers that make a value; readers write to the fifth key
-    mixer = DeltaNet(Site(width=D, length=20), heads=1, use_beta=False, use_short_conv=False, expand_k=K / D).double()
+    mixer = DeltaNet(
+        LayerContext(width=D, length=20), heads=1, use_beta=False, use_short_conv=False, expand_k=K / D
+    ).double()
     parts = torch.eye(D, dtype=torch.float64).split([K, K, D - 2 * K])
     with torch.no_grad():
         mixer.k_proj.weight.copy_(parts[0])

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 import zoo
-from zoo import registry
-from zoo.blocks import NORMS, WIRINGS
+from zoo import architectures
+from zoo.blocks import NORMS, RESIDUALS
 from zoo.channel import CHANNELS
 from zoo.contract import ROLES, Batch, Mixer, Part, Recipe, Shape, Traits, Unsupported
 from zoo.options import mismatch
 from zoo.positions import POSITIONS
-from zoo.terms import LABELLED
+from zoo.types import LABELLED
 
 VOCAB, CLASSES, T, U = 7, 3, 6, 3
 
@@ -125,7 +125,7 @@ def values(option):
 def test_every_option_is_refused_or_runs(name):
     """Each option by itself, in one role or the other."""
     wrong, roles = {}, ("lm", "classify") if _plays(name, "lm") else ("classify",)
-    cases = [(option.name, value) for option in registry.get(name).options for value in values(option)]
+    cases = [(option.name, value) for option in architectures.get(name).options for value in values(option)]
     for index, (option, value) in enumerate(cases):
         problem = verdict(name, roles[index % len(roles)], {option: value}, names=(option,))
         if problem:
@@ -143,7 +143,7 @@ def _plays(name, role):
 
 COMMON = {
     "positions": list(POSITIONS),
-    "wiring": list(WIRINGS),
+    "residual": list(RESIDUALS),
     "norm": list(NORMS),
     "channel": [*CHANNELS, None, {"glu": {"expand": 1}}],
 }
@@ -183,7 +183,14 @@ REFUSED = [
     ("pre_ln", "lm", {"channel": {"glu": {"expand": 1}, "mlp": {}}}, {}, ValueError, "one name with its options"),
     ("pre_ln", "lm", {"channel": {"mlp": {"expnad": 1}}}, {}, TypeError, "mlp has no option 'expnad'; did you mean"),
     ("pre_ln", "lm", {"channel": {"rwkv4": {"expand": 0}}}, {}, ValueError, "expand 0 leaves no hidden unit"),
-    ("pre_ln", "lm", {"wiring": "sandwhich"}, {}, ValueError, "unknown wiring 'sandwhich'; did you mean 'sandwich'?"),
+    (
+        "pre_ln",
+        "lm",
+        {"residual": "sandwhich"},
+        {},
+        ValueError,
+        "unknown residual type 'sandwhich'; did you mean 'sandwich'?",
+    ),
     ("pre_ln", "lm", {"norm": "rsm"}, {}, ValueError, "unknown norm 'rsm'; did you mean 'rms'?"),
     ("hybrid", "lm", {"pattern": ["mambo"]}, {}, ValueError, "did you mean 'mamba'?"),
     ("hybrid", "lm", {"pattern": []}, {}, ValueError, "`pattern` is a list"),
@@ -284,8 +291,8 @@ class Echo(Mixer):
 
     traits = Traits(causal="strict", bidirectional=True, resumable=True)
 
-    def __init__(self, site, *, gain: float = 1.0, note="", **rest: Any):
-        super().__init__(site)
+    def __init__(self, context, *, gain: float = 1.0, note="", **rest: Any):
+        super().__init__(context)
         self.given = (gain, note, rest)
 
     def forward(self, x, *, mask=None, state=None):

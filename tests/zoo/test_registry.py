@@ -6,12 +6,12 @@ import sys
 import pytest
 
 import zoo
-from zoo import registry
-from zoo.terms import Part, Recipe, Shape
+from zoo import architectures
+from zoo.types import Part, Recipe, Shape
 
 PLUGIN = """
 import zoo
-from zoo.terms import Part, Recipe
+from zoo.types import Part, Recipe
 
 @zoo.register(paper="none", source="here", deviations=("all",))
 def {name}(*, heads: int = 2) -> Recipe:
@@ -43,15 +43,15 @@ def test_names_are_sorted_and_complete():
 
 @pytest.mark.parametrize("name", zoo.names())
 def test_entry_is_documented(name):
-    entry = registry.get(name)
+    entry = architectures.get(name)
     assert entry.about.endswith(".")
     assert entry.paper
     assert entry.source
 
 
 def test_plugin_from_a_file(tmp_path):
-    registry.load_plugin(plugin(tmp_path))
-    entry = registry.get("mine")
+    architectures.load_plugin(plugin(tmp_path))
+    entry = architectures.get("mine")
     assert entry.about == "An attention model."
     assert [(option.name, option.default, option.annotation) for option in entry.options] == [("heads", 2, int)]
     assert (entry.paper, entry.source, entry.deviations) == ("none", "here", ("all",))
@@ -61,23 +61,23 @@ def test_plugin_from_a_file(tmp_path):
 
 def test_plugin_is_loaded_once(tmp_path):
     path = plugin(tmp_path)
-    registry.load_plugin(path)
-    first = registry.get("mine")
-    registry.load_plugin(path)
-    assert registry.get("mine") is first
+    architectures.load_plugin(path)
+    first = architectures.get("mine")
+    architectures.load_plugin(path)
+    assert architectures.get("mine") is first
 
 
 def test_plugin_module_by_name(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(plugin(tmp_path, "some_module").parent)
-    registry.load_plugin("some_module")
+    architectures.load_plugin("some_module")
     assert "some_module" in zoo.names()
 
 
 def test_missing_plugins(tmp_path):
     with pytest.raises(FileNotFoundError, match="absent"):
-        registry.load_plugin(tmp_path / "absent.py")
+        architectures.load_plugin(tmp_path / "absent.py")
     with pytest.raises(ImportError, match="no_such_module"):
-        registry.load_plugin("no_such_module")
+        architectures.load_plugin("no_such_module")
 
 
 def test_a_broken_plugin_can_be_mended(tmp_path):
@@ -85,21 +85,21 @@ def test_a_broken_plugin_can_be_mended(tmp_path):
     good = path.read_text()
     path.write_text("raise RuntimeError('half done')")
     with pytest.raises(RuntimeError, match="half done"):
-        registry.load_plugin(path)
+        architectures.load_plugin(path)
     path.write_text(good)
-    registry.load_plugin(path)
+    architectures.load_plugin(path)
     assert "mine" in zoo.names()
 
 
 def test_a_name_belongs_to_one_file(tmp_path):
-    registry.load_plugin(plugin(tmp_path, folder="a"))
+    architectures.load_plugin(plugin(tmp_path, folder="a"))
     with pytest.raises(ValueError, match=r"'mine' is already registered by .*a/mine\.py"):
-        registry.load_plugin(plugin(tmp_path, folder="b"))
+        architectures.load_plugin(plugin(tmp_path, folder="b"))
 
 
 def test_a_builtin_name_is_taken(tmp_path):
     with pytest.raises(ValueError, match="'lstm' is already registered"):
-        registry.load_plugin(plugin(tmp_path, "lstm"))
+        architectures.load_plugin(plugin(tmp_path, "lstm"))
 
 
 @pytest.mark.parametrize("name", ["Upper", "with-dash", "1st", ""])
@@ -110,7 +110,7 @@ def test_names_are_lower_case_words(name):
     if not name:
         make.__name__ = "_"
     with pytest.raises(ValueError, match="lower-case"):
-        registry.register(name)(make)
+        architectures.register(name)(make)
 
 
 def test_a_mixer_class_becomes_an_architecture():
@@ -122,14 +122,14 @@ def test_a_mixer_class_becomes_an_architecture():
 
         traits = Traits(causal="strict", bidirectional=True, resumable=True)
 
-        def __init__(self, site, *, gain: float = 2.0):
-            super().__init__(site)
+        def __init__(self, context, *, gain: float = 2.0):
+            super().__init__(context)
             self.gain = gain
 
         def forward(self, x, *, mask=None, state=None):
             return self.gain * x, state
 
-    assert [option.name for option in registry.get("two_words_rnn").options] == ["gain"]
+    assert [option.name for option in architectures.get("two_words_rnn").options] == ["gain"]
     model = zoo.build("two_words_rnn", shape=Shape(length=4, vocab=5, outputs=5, width=6), gain=3.0)
     assert [type(sublayer.inner).__name__ for sublayer in model.backbone.sublayers][:2] == ["TwoWordsRNN", "MLP"]
     assert model.backbone.sublayers[0].inner.gain == 3.0
@@ -137,7 +137,7 @@ def test_a_mixer_class_becomes_an_architecture():
 
 def test_unknown_names_suggest_the_nearest():
     with pytest.raises(KeyError, match=r"unknown architecture 'pre_lm'; did you mean 'pre_ln'\?"):
-        registry.get("pre_lm")
+        architectures.get("pre_lm")
     with pytest.raises(TypeError, match=r"pre_ln has no option 'headz'; did you mean 'heads'\?"):
         zoo.recipe("pre_ln", headz=2)
     with pytest.raises(TypeError, match=r"pre_ln has no option 'xyz'; .*heads"):
@@ -145,15 +145,15 @@ def test_unknown_names_suggest_the_nearest():
 
 
 def test_common_options_change_the_recipe():
-    recipe = zoo.recipe("pre_ln", depth=3, channel="rwkv4", wiring="post", dropout=0.1, tie=True, positions="none")
-    assert (recipe.depth, recipe.channel, recipe.wiring, recipe.dropout) == (3, Part("rwkv4"), "post", 0.1)
+    recipe = zoo.recipe("pre_ln", depth=3, channel="rwkv4", residual="post", dropout=0.1, tie=True, positions="none")
+    assert (recipe.depth, recipe.channel, recipe.residual, recipe.dropout) == (3, Part("rwkv4"), "post", 0.1)
     assert zoo.recipe("pre_ln", channel=None).channel is None
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"wiring": "pred"}, "unknown wiring 'pred'; did you mean 'pre'?"),
+        ({"residual": "pred"}, "unknown residual type 'pred'; did you mean 'pre'?"),
         ({"channel": "mpl"}, "unknown channel mixer 'mpl'; did you mean 'mlp'?"),
         ({"norm": "batch"}, "unknown norm 'batch'"),
         ({"positions": "learnt"}, "unknown position encoding 'learnt'; did you mean 'learned'?"),

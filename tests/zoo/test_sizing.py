@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 import zoo
-from zoo import registry, sizing
+from zoo import architectures
+from zoo import size as sizing
 from zoo.contract import Batch, Shape, Unsupported
 from zoo.mixers.short_convolution import ShortConvolution
-from zoo.ops import compiled
+from zoo.ops import forms
 from zoo.ops.long_convolution.fft import fast_length
 
 B, T, V, C, D = 3, 8, 11, 5, 16
@@ -70,7 +71,7 @@ def test_flops_of_an_mlp_mixer_layer():
 def test_flops_of_a_depthwise_convolution(form, monkeypatch):
     """Each of three passes multiplies every input by its W weights once."""
     if form == "torch":
-        monkeypatch.setattr(compiled, "serves", lambda *tensors: False)
+        monkeypatch.setattr(forms, "supports", lambda *tensors: False)
     model = ShortConvolution(D, 4)
     batch = Batch(inputs=torch.randn(B, T, D, requires_grad=True))
     monkeypatch.setattr(ShortConvolution, "forward", lambda self, batch: forward(self, batch.inputs)[0])
@@ -191,7 +192,7 @@ def test_a_width_can_be_solved_for_flops_or_state(name):
     for of, (target, build) in goals.items():
         make = None if build is None else lambda name, role, shape, **options: zoo.build(name, role, shape=shape)
         size = sizing.solve_width(name, "lm", SHAPE, target=target, of=of, build=make)
-        step = registry.recipe(name).width_multiple
+        step = architectures.recipe(name).width_multiple
         near = [of(zoo.build(name, shape=dataclasses.replace(SHAPE, width=size.width + k * step))) for k in (-1, 0, 1)]
         assert size.mismatch == pytest.approx(near[1] / target - 1)
         assert abs(near[1] - target) == min(abs(value - target) for value in near)

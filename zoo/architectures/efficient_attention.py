@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-from zoo.registry import register
-from zoo.terms import Part, Recipe
+from zoo.architectures import register
+from zoo.types import Part, Recipe
 
 
 @register(
@@ -12,7 +12,7 @@ from zoo.terms import Part, Recipe
     deviations=(
         "layerwise sharing (one E for all layers) is not offered: a mixer owns its parameters",
         "k is 64 by default, or the length where that is less; the paper uses 128 and 256 for n = 512",
-        "wiring, GELU and initialisation (but for E and F, which follow the official code) are pre_ln's",
+        "residual type, GELU and initialisation (but for E and F, which follow the official code) are pre_ln's",
     ),
 )
 def linformer(
@@ -21,7 +21,7 @@ def linformer(
     """Transformer that attends to k learned summaries of its keys and values; never causal."""
     return Recipe(
         mixer=Part("linformer", heads=heads, k=k, sharing=sharing),
-        wiring="pre",
+        residual="pre",
         positions="learned",
         width_multiple=heads,
     )
@@ -41,14 +41,14 @@ def linformer(
         "kernel='relu' projects by orthogonal features and scales by d^(-1/4), as performer-pytorch does; the official "
         "default there has no projection and no scale",
         "int(d ln d) features by default, as in performer-pytorch; the official code takes 256",
-        "wiring, GELU and initialisation are pre_ln's",
+        "residual type, GELU and initialisation are pre_ln's",
     ),
 )
 def performer(*, heads: int = 4, features: int | None = None, kernel: Literal["softmax", "relu"] = "softmax") -> Recipe:
     """Transformer whose softmax attention is approximated by positive orthogonal random features (FAVOR+)."""
     return Recipe(
         mixer=Part("performer", heads=heads, features=features, kernel=kernel),
-        wiring="pre",
+        residual="pre",
         positions="learned",
         width_multiple=heads,
     )
@@ -85,7 +85,7 @@ def reformer(
     own = {"chunk": chunk, "buckets": buckets, "hashes": hashes}
     return Recipe(
         mixer=Part("reformer", heads=heads, across_buckets=across_buckets, duplicates=duplicates, **own),
-        wiring="reversible",
+        residual="reversible",
         positions="learned",
         width_multiple=heads,
     )
@@ -101,7 +101,7 @@ def reformer(
         "segments divide the valid steps of a row, and lengths that are no multiple of num_landmarks are taken as they "
         "are; the official code has one fixed length, padding included in its segments' means",
         "rows of at most num_landmarks steps have full softmax attention; the official code, at exactly that length",
-        "wiring, GELU and initialisation (but for the convolution's, PyTorch's) are pre_ln's",
+        "residual type, GELU and initialisation (but for the convolution's, PyTorch's) are pre_ln's",
     ),
 )
 def nystromformer(
@@ -115,7 +115,7 @@ def nystromformer(
     own = {"num_landmarks": num_landmarks, "conv_kernel_size": conv_kernel_size, "init_option": init_option}
     return Recipe(
         mixer=Part("nystromformer", heads=heads, **own),
-        wiring="pre",
+        residual="pre",
         positions="learned",
         width_multiple=heads,
     )
@@ -133,7 +133,7 @@ def nystromformer(
         "factorized_dense is in neither official code: every pair of entries of A and B gives a score, as the paper's "
         "text asks for, which its two plain tilings would not; the length need not be a multiple of b",
         "a dot product mixed in is scaled by 1/sqrt(d); mesh folds that into the initial queries",
-        "wiring, GELU and initialisation (but for the tables, Glorot's as in mesh) are pre_ln's",
+        "residual type, GELU and initialisation (but for the tables, Glorot's as in mesh) are pre_ln's",
     ),
 )
 def synthesizer(
@@ -147,7 +147,7 @@ def synthesizer(
     """Transformer whose attention scores come from each step alone, or from a table, without dot products."""
     return Recipe(
         mixer=Part("synthesizer", heads=heads, variant=variant, dot=dot, rank=rank, learned=learned),
-        wiring="pre",
+        residual="pre",
         positions="learned",
         width_multiple=heads,
     )

@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-from zoo.registry import register
-from zoo.terms import Part, Recipe
+from zoo.architectures import register
+from zoo.types import Part, Recipe
 
 
 @register(
@@ -42,7 +42,9 @@ def fast_weights(
         normalise=normalise,
         attention_norm=attention_norm,
     )
-    return Recipe(mixer=mixer, channel=Part("mlp", activation="relu"), wiring="pre", norm="layer", width_multiple=heads)
+    return Recipe(
+        mixer=mixer, channel=Part("mlp", activation="relu"), residual="pre", norm="layer", width_multiple=heads
+    )
 
 
 @register(
@@ -134,4 +136,4 @@ def gated_delta_net(
 def _llama_like(mixer: Part, multiple: int) -> Recipe:
     """The official models' blocks: Pre-RMSNorm and SwiGLU."""
     channel = Part("glu", activation="silu", expand=8 / 3)
-    return Recipe(mixer=mixer, channel=channel, wiring="pre", norm="rms", width_multiple=multiple)
+    return Recipe(mixer=mixer, channel=channel, residual="pre", norm="rms", width_multiple=multiple)

@@ -3,10 +3,10 @@
 import math
 from typing import Any
 
-from zoo.lookup import nearest
+from zoo.architectures import get, register
 from zoo.mixers import MIXERS
-from zoo.registry import get, register
-from zoo.terms import Part, Recipe
+from zoo.registry import nearest
+from zoo.types import Part, Recipe
 
 
 @register(
@@ -25,7 +25,7 @@ def hybrid(*, pattern: tuple[str | dict[str, Any], ...] = ("mamba", "mamba", "at
     return Recipe(
         mixer=tuple(mixer for mixer, _, _ in blocks),
         channel=tuple(channel for _, channel, _ in blocks),
-        wiring="pre",
+        residual="pre",
         depth=len(blocks) * math.ceil(4 / len(blocks)),
         width_multiple=math.lcm(*(multiple for _, _, multiple in blocks)),
     )
@@ -33,7 +33,7 @@ def hybrid(*, pattern: tuple[str | dict[str, Any], ...] = ("mamba", "mamba", "at
 
 def _block(entry: str | dict[str, Any]) -> tuple[Part, Part | None, int]:
     """Mixer, channel mixer and the multiple that widths must keep, of one entry of a pattern."""
-    from zoo.registry import names, recipe
+    from zoo.architectures import names, recipe
 
     if isinstance(entry, dict) and len(entry) != 1:
         raise ValueError("hybrid: an entry of `pattern` is a name, or one name with its options")

@@ -4,8 +4,8 @@ import math
 from fractions import Fraction
 from typing import Literal
 
-from zoo.registry import register
-from zoo.terms import Part, Recipe
+from zoo.architectures import register
+from zoo.types import Part, Recipe
 
 
 @register(
@@ -15,13 +15,13 @@ from zoo.terms import Part, Recipe
     "causal_linear_attention.py, linear_attention.py)",
     deviations=(
         "1e-6 is added to every normaliser, as in the official code; the paper has no ε",
-        "wiring, GELU, learned positions and initialisation are pre_ln's; the official encoder is Post-LN with ReLU",
+        "residual type, GELU, positions and initialisation are pre_ln's; the official encoder is Post-LN with ReLU",
     ),
 )
 def linear_transformer(*, heads: int = 4, eps: float = 1e-6) -> Recipe:
     """Transformer whose attention weighs by φ(q)·φ(k) with φ = elu + 1, which a state of fixed size sums up."""
     mixer = Part("linear_transformer", heads=heads, eps=eps)
-    return Recipe(mixer=mixer, wiring="pre", positions="learned", width_multiple=heads)
+    return Recipe(mixer=mixer, residual="pre", positions="learned", width_multiple=heads)
 
 
 @register(
@@ -52,7 +52,7 @@ def retnet(
     return Recipe(
         mixer=Part("retnet", heads=heads, value_factor=value_factor, gate_fn=gate_fn, form=form),
         channel=Part("glu", activation="gelu", expand=4 / 3),
-        wiring="pre",
+        residual="pre",
         norm="rms",
         width_multiple=_multiple(heads, 0.5, value_factor),
     )
@@ -101,7 +101,7 @@ def gla(
     return Recipe(
         mixer=mixer,
         channel=Part("glu", activation="silu", expand=8 / 3),
-        wiring="pre",
+        residual="pre",
         norm="rms",
         width_multiple=_multiple(heads, expand_k, expand_v),
     )
@@ -131,7 +131,7 @@ def based(*, heads: int = 4, feature_dim: int = 16, window: int | None = None, k
     return Recipe(
         mixer=(convolution, attention, local, convolution, convolution),
         channel=Part("glu", activation="silu", expand=2.0),
-        wiring="pre",
+        residual="pre",
         norm="rms",
         depth=5,
         width_multiple=heads,

@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-from zoo.registry import register
-from zoo.terms import Part, Recipe
+from zoo.architectures import register
+from zoo.types import Part, Recipe
 
 
 @register(
@@ -31,7 +31,7 @@ def h3(
 ) -> Recipe:
     """H3: a shift and a diagonal state-space model between multiplicative gates, in a Pre-LN transformer block."""
     mixer = Part("h3", d_state=d_state, head_dim=head_dim, init=init, disc=disc, dt_min=dt_min, dt_max=dt_max)
-    return Recipe(mixer=mixer, channel=Part("mlp"), wiring="pre", norm="layer", width_multiple=max(1, head_dim))
+    return Recipe(mixer=mixer, channel=Part("mlp"), residual="pre", norm="layer", width_multiple=max(1, head_dim))
 
 
 @register(
@@ -67,14 +67,14 @@ def hyena(
         short_filter_order=short_filter_order,
         w=w,
     )
-    return Recipe(mixer=mixer, channel=Part("mlp"), wiring="pre", norm="layer")
+    return Recipe(mixer=mixer, channel=Part("mlp"), residual="pre", norm="layer")
 
 
 @register(
     paper="Ma et al. 2022, Mega: Moving Average Equipped Gated Attention, arXiv:2209.10655",
     source="https://github.com/facebookresearch/mega (fairseq/modules/moving_average_gated_attention.py)",
     deviations=(
-        "wiring='post' is the official block with prenorm=False, wiring='pre' that with prenorm=True",
+        "residual='post' is the official block with prenorm=False, residual='pre' that with prenorm=True",
         "scores of laplace and relu2 are divided by the number of keys that a query sees, as in the official code",
         "projections start at N(0, 1/fan_in), where the official code has N(0, 0.02)",
         "α, β, γ, δ, ω, the relative positions and biases do not decay; the official optimiser decays everything",
@@ -104,5 +104,5 @@ def mega(
         rel_pos_bias=rel_pos_bias,
     )
     return Recipe(
-        mixer=mixer, channel=Part("mlp", activation="silu", expand=2.0), wiring="post", norm="layer", positions="none"
+        mixer=mixer, channel=Part("mlp", activation="silu", expand=2.0), residual="post", norm="layer", positions="none"
     )

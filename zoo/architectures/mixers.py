@@ -1,7 +1,7 @@
 """Architectures without attention or recurrence: MLPs along time."""
 
-from zoo.registry import register
-from zoo.terms import Part, Recipe
+from zoo.architectures import register
+from zoo.types import Part, Recipe
 
 
 @register(
@@ -17,7 +17,7 @@ def mlp_mixer(*, tokens_ratio: float = 0.5) -> Recipe:
     return Recipe(
         mixer=Part("token_mlp", tokens_ratio=tokens_ratio),
         channel=Part("mlp"),
-        wiring="pre",
+        residual="pre",
         norm="layer_eps6",
         positions="none",
     )
@@ -41,7 +41,7 @@ def gmlp(*, expand: float = 6.0) -> Recipe:
     return Recipe(
         mixer=Part("spatial_gate", expand=expand),
         channel=None,
-        wiring="pre",
+        residual="pre",
         norm="layer_eps6",
         positions="none",
         depth=8,
@@ -63,7 +63,7 @@ def fnet() -> Recipe:
     return Recipe(
         mixer=Part("fourier"),
         channel=Part("mlp", activation="gelu_tanh"),
-        wiring="post",
+        residual="post",
         norm="layer_eps12",
         positions="learned",
     )

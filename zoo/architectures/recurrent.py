@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-from zoo.registry import register
-from zoo.terms import Part, Recipe
+from zoo.architectures import register
+from zoo.types import Part, Recipe
 
 
 @register(
@@ -17,7 +17,7 @@ from zoo.terms import Part, Recipe
 def lstm(*, forget_bias: float = 1.0) -> Recipe:
     """Stacked LSTM layers without residuals or norms, as language models used them before transformers."""
     mixer = Part("lstm", forget_bias=forget_bias)
-    return Recipe(mixer=mixer, channel=None, wiring="plain", norm="none", embedding="unit", depth=2)
+    return Recipe(mixer=mixer, channel=None, residual="plain", norm="none", embedding="unit", depth=2)
 
 
 @register(
@@ -30,7 +30,7 @@ def lstm(*, forget_bias: float = 1.0) -> Recipe:
 )
 def gru() -> Recipe:
     """Stacked GRU layers without residuals or norms."""
-    return Recipe(mixer=Part("gru"), channel=None, wiring="plain", norm="none", embedding="unit", depth=2)
+    return Recipe(mixer=Part("gru"), channel=None, residual="plain", norm="none", embedding="unit", depth=2)
 
 
 @register(
@@ -45,4 +45,4 @@ def gru() -> Recipe:
 )
 def min_gru(*, expand: float = 1.0, candidate: Literal["positive", "linear"] = "positive", bias: bool = True) -> Recipe:
     """minGRU: gates that see the input only, so that the recurrence is a scan; Pre-LN blocks with an MLP."""
-    return Recipe(mixer=Part("min_gru", expand=expand, candidate=candidate, bias=bias), wiring="pre")
+    return Recipe(mixer=Part("min_gru", expand=expand, candidate=candidate, bias=bias), residual="pre")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from zoo.registry import register
-from zoo.terms import Part, Recipe
+from zoo.architectures import register
+from zoo.types import Part, Recipe
 
 EAGLE_AND_FINCH = (
     "Peng et al. 2024, Eagle and Finch: RWKV with Matrix-Valued States and Dynamic Recurrence, "
@@ -119,7 +119,7 @@ def _recipe(mixer: Part, channel: Part, width_multiple: int = 1) -> Recipe:
     return Recipe(
         mixer=mixer,
         channel=channel,
-        wiring="pre",
+        residual="pre",
         norm="layer",
         positions="none",
         embedding="rwkv5",

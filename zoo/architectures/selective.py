@@ -3,8 +3,8 @@
 import math
 from typing import Literal
 
-from zoo.registry import register
-from zoo.terms import Part, Recipe
+from zoo.architectures import register
+from zoo.types import Part, Recipe
 
 
 @register(
@@ -44,7 +44,7 @@ def mamba(
         conv_bias=conv_bias,
         bias=bias,
     )
-    return Recipe(mixer=mixer, channel=None, wiring="pre", norm="rms_eps5", depth=8)
+    return Recipe(mixer=mixer, channel=None, residual="pre", norm="rms_eps5", depth=8)
 
 
 @register(
@@ -100,7 +100,7 @@ def mamba2(
     )
     inner = (headdim or 1) * ngroups  # what expand · width must be a multiple of
     multiple = inner // math.gcd(inner, expand) if inner > 0 and expand > 0 else 1
-    return Recipe(mixer=mixer, channel=None, wiring="pre", norm="rms_eps5", depth=8, width_multiple=multiple)
+    return Recipe(mixer=mixer, channel=None, residual="pre", norm="rms_eps5", depth=8, width_multiple=multiple)
 
 
 _GRIFFIN = {
@@ -145,4 +145,4 @@ def griffin(*, heads: int = 4, window: int | None = None, lru_width: int | None 
 
 def _griffin_recipe(mixer: Part | tuple[Part, ...], heads: int) -> Recipe:
     channel = Part("glu", activation="gelu_tanh", expand=3.0, bias=True)
-    return Recipe(mixer=mixer, channel=channel, wiring="pre", norm="rms_one", width_multiple=heads)
+    return Recipe(mixer=mixer, channel=channel, residual="pre", norm="rms_one", width_multiple=heads)

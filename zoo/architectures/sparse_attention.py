@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-from zoo.registry import register
-from zoo.terms import Part, Recipe
+from zoo.architectures import register
+from zoo.types import Part, Recipe
 
 
 @register(
@@ -21,7 +21,7 @@ def local(*, heads: int = 4, kv_heads: int | None = None, window: int | None = N
     """Transformer with sliding-window attention: each position sees itself and the window − 1 before it."""
     return Recipe(
         mixer=Part("local", heads=heads, kv_heads=kv_heads, window=window),
-        wiring="pre",
+        residual="pre",
         positions="learned",
         width_multiple=heads,
     )
@@ -38,14 +38,14 @@ def local(*, heads: int = 4, kv_heads: int | None = None, window: int | None = N
         "autoregressive=True; windows do not grow from layer to layer, and there is no dilation",
         "global projections start as copies of the local ones (paper); transformers draws them apart",
         "a masked query sees itself instead of giving zeros",
-        "wiring, GELU and initialisation are pre_ln's",
+        "residual type, GELU and initialisation are pre_ln's",
     ),
 )
 def longformer(*, heads: int = 4, window: int | None = None, global_tokens: int = 1) -> Recipe:
     """Transformer with a sliding window and a few global tokens that see, and are seen by, all others."""
     return Recipe(
         mixer=Part("longformer", heads=heads, window=window, global_tokens=global_tokens),
-        wiring="pre",
+        residual="pre",
         positions="learned",
         width_multiple=heads,
     )
@@ -64,14 +64,14 @@ def longformer(*, heads: int = 4, window: int | None = None, global_tokens: int 
         "the plan is the same in training and evaluation, as in google-research/bigbird; transformers, when "
         "evaluating, takes the first block for all random ones",
         "blocks of 8 by default, where the official 64 would be full attention up to 704 tokens",
-        "wiring, GELU and initialisation are pre_ln's",
+        "residual type, GELU and initialisation are pre_ln's",
     ),
 )
 def bigbird(*, heads: int = 4, block_size: int = 8, random_blocks: int = 3) -> Recipe:
     """Transformer whose blocks of tokens see their neighbours, the first and last block and random ones; not causal."""
     return Recipe(
         mixer=Part("bigbird", heads=heads, block_size=block_size, random_blocks=random_blocks),
-        wiring="pre",
+        residual="pre",
         positions="learned",
         width_multiple=heads,
     )
@@ -89,7 +89,7 @@ def bigbird(*, heads: int = 4, block_size: int = 8, random_blocks: int = 3) -> R
         "blocks of padding take no part in the sorting",
         "not causal: column sums over the blocks of a sequence let the future in; no SortCut, no local heads",
         "blocks of 16 tokens (paper); lucidrains has 64",
-        "wiring, GELU and initialisation (but for the sorting network) are pre_ln's",
+        "residual type, GELU and initialisation (but for the sorting network) are pre_ln's",
     ),
 )
 def sinkhorn(
@@ -110,7 +110,7 @@ def sinkhorn(
             temperature=temperature,
             iterations=iterations,
         ),
-        wiring="pre",
+        residual="pre",
         positions="learned",
         width_multiple=heads,
     )

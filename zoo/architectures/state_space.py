@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-from zoo.registry import register
-from zoo.terms import Part, Recipe
+from zoo.architectures import register
+from zoo.types import Part, Recipe
 
 
 @register(
@@ -29,7 +29,7 @@ def s4d(
     """S4D: a diagonal linear state-space model per channel, run as a long convolution, then GELU and a GLU."""
     mixer = Part("s4d", d_state=d_state, init=init, disc=disc, n_ssm=n_ssm, dt_min=dt_min, dt_max=dt_max)
     return Recipe(
-        mixer=mixer, channel=None, wiring="pre", norm="layer", positions="none", width_multiple=max(1, n_ssm or 1)
+        mixer=mixer, channel=None, residual="pre", norm="layer", positions="none", width_multiple=max(1, n_ssm or 1)
     )
 
 
@@ -68,7 +68,7 @@ def s4(
         dt_max=dt_max,
     )
     multiple = max(1, n_ssm or (2 if init == "hippo" else 1))
-    return Recipe(mixer=mixer, channel=None, wiring="pre", norm="layer", positions="none", width_multiple=multiple)
+    return Recipe(mixer=mixer, channel=None, residual="pre", norm="layer", positions="none", width_multiple=multiple)
 
 
 @register(
@@ -108,7 +108,7 @@ def s5(
         activation=activation,
         gelu=gelu,
     )
-    return Recipe(mixer=mixer, channel=None, wiring="pre", norm="layer", positions="none")
+    return Recipe(mixer=mixer, channel=None, residual="pre", norm="layer", positions="none")
 
 
 @register(
@@ -130,7 +130,7 @@ def lru(
 ) -> Recipe:
     """LRU: a complex diagonal linear recurrence, stable by its parametrisation and normalised, then GELU and a GLU."""
     mixer = Part("lru", d_hidden=d_hidden, r_min=r_min, r_max=r_max, max_phase=max_phase, gelu=gelu)
-    return Recipe(mixer=mixer, channel=None, wiring="pre", norm="layer", positions="none")
+    return Recipe(mixer=mixer, channel=None, residual="pre", norm="layer", positions="none")
 
 
 @register(
@@ -152,4 +152,4 @@ def gss(
 ) -> Recipe:
     """GSS: a gated unit whose narrow branch is a diagonal state-space model, run as a long convolution."""
     mixer = Part("gss", expand=expand, d_hidden=d_hidden, d_state=d_state, imag_exp=imag_exp)
-    return Recipe(mixer=mixer, channel=None, wiring="pre", norm="layer", positions="none")
+    return Recipe(mixer=mixer, channel=None, residual="pre", norm="layer", positions="none")

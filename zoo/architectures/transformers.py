@@ -1,10 +1,10 @@
 """Transformers with full attention: where the norm stands, and what else has changed since 2017."""
 
-from zoo.registry import register
-from zoo.terms import Part, Recipe, Schedule
+from zoo.architectures import register
+from zoo.types import Part, Recipe, Schedule
 
 _INITIAL = "weights start at N(0, 1/fan_in), embeddings at N(0, 1/D), where the official code has its own constants"
-_AS_PRE_LN = "positions, GELU, biases and initialisation are pre_ln's, so that the two differ in the wiring only"
+_AS_PRE_LN = "positions, GELU, biases and initialisation are pre_ln's: the two differ in the residual type only"
 
 
 @register(
@@ -18,7 +18,7 @@ _AS_PRE_LN = "positions, GELU, biases and initialisation are pre_ln's, so that t
 )
 def pre_ln(*, heads: int = 4) -> Recipe:
     """Transformer with LayerNorm inside the residual branch, x + f(LN(x)), and one more LayerNorm at the end."""
-    return Recipe(mixer=Part("attention", heads=heads), wiring="pre", positions="learned", width_multiple=heads)
+    return Recipe(mixer=Part("attention", heads=heads), residual="pre", positions="learned", width_multiple=heads)
 
 
 @register(
@@ -31,7 +31,7 @@ def pre_ln(*, heads: int = 4) -> Recipe:
 )
 def post_ln(*, heads: int = 4) -> Recipe:
     """Transformer with LayerNorm after the residual sum, LN(x + f(x)), and no LayerNorm at the end."""
-    return pre_ln(heads=heads).replace(wiring="post")
+    return pre_ln(heads=heads).replace(residual="post")
 
 
 @register(
@@ -56,7 +56,7 @@ def transformer_2017(
         mixer=Part("attention", heads=heads),
         channel=Part("mlp", activation="relu"),
         cross=Part("cross_attention", heads=heads),
-        wiring="post",
+        residual="post",
         positions="sinusoidal",
         embedding="scaled",
         tie=True,
@@ -81,7 +81,7 @@ def gpt2(*, heads: int = 4) -> Recipe:
     return Recipe(
         mixer=Part("attention", heads=heads),
         channel=Part("mlp", activation="gelu_tanh"),
-        wiring="pre",
+        residual="pre",
         positions="learned",
         tie=True,
         width_multiple=heads,
@@ -103,7 +103,7 @@ def transformer_pp(*, heads: int = 4, kv_heads: int | None = None) -> Recipe:
     return Recipe(
         mixer=Part("attention", heads=heads, kv_heads=kv_heads, bias=False),
         channel=Part("glu", activation="silu", expand=8 / 3),
-        wiring="pre",
+        residual="pre",
         norm="rms",
         positions="rope",
         width_multiple=2 * heads,
@@ -121,7 +121,7 @@ def transformer_pp(*, heads: int = 4, kv_heads: int | None = None) -> Recipe:
 )
 def deepnorm(*, heads: int = 4) -> Recipe:
     """Post-LN with a stronger residual, LN(α x + f(x)), and values, outputs and MLPs that start β times as large."""
-    return pre_ln(heads=heads).replace(wiring="deepnorm")
+    return pre_ln(heads=heads).replace(residual="deepnorm")
 
 
 @register(
@@ -131,7 +131,7 @@ def deepnorm(*, heads: int = 4) -> Recipe:
 )
 def sandwich_ln(*, heads: int = 4) -> Recipe:
     """Pre-LN with a second LayerNorm on the way out of each branch, x + LN(f(LN(x)))."""
-    return pre_ln(heads=heads).replace(wiring="sandwich")
+    return pre_ln(heads=heads).replace(residual="sandwich")
 
 
 @register(
@@ -141,7 +141,7 @@ def sandwich_ln(*, heads: int = 4) -> Recipe:
 )
 def residual_dual(*, heads: int = 4) -> Recipe:
     """Post-LN and Pre-LN at once: one stream is normalised after each sum, one only gathers; both make the output."""
-    return pre_ln(heads=heads).replace(wiring="residual_dual")
+    return pre_ln(heads=heads).replace(residual="residual_dual")
 
 
 @register(
@@ -154,7 +154,7 @@ def residual_dual(*, heads: int = 4) -> Recipe:
 )
 def rezero(*, heads: int = 4) -> Recipe:
     """Transformer without norms: x + a f(x), with a learned number a for each branch that starts at zero."""
-    return pre_ln(heads=heads).replace(wiring="rezero")
+    return pre_ln(heads=heads).replace(residual="rezero")
 
 
 @register(
@@ -164,7 +164,7 @@ def rezero(*, heads: int = 4) -> Recipe:
 )
 def parallel_block(*, heads: int = 4) -> Recipe:
     """Attention and MLP side by side under one norm, x + f(LN(x)) + g(LN(x))."""
-    return pre_ln(heads=heads).replace(wiring="parallel")
+    return pre_ln(heads=heads).replace(residual="parallel")
 
 
 @register(
@@ -178,4 +178,4 @@ def parallel_block(*, heads: int = 4) -> Recipe:
 def bilinear_attention(*, heads: int = 4) -> Recipe:
     """Transformer whose queries and keys are merged: one D×D form for each head scores pairs of inputs."""
     mixer = Part("bilinear_attention", heads=heads)
-    return Recipe(mixer=mixer, wiring="pre", positions="learned", width_multiple=heads)
+    return Recipe(mixer=mixer, residual="pre", positions="learned", width_multiple=heads)

@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-from zoo.registry import register
-from zoo.terms import Part, Recipe
+from zoo.architectures import register
+from zoo.types import Part, Recipe
 
 PAPER = "Beck et al. 2024, xLSTM: Extended Long Short-Term Memory, arXiv:2405.04517"
 NORM = "LayerNorm before the layer has a bias and its weight starts at 1 (official: no bias, weight 1 + w from w = 0)"
@@ -41,7 +41,7 @@ def mlstm(
         round_proj_up_to_multiple_of=round_proj_up_to_multiple_of,
         bias=bias,
     )
-    return Recipe(mixer=mixer, channel=None, wiring="pre", norm="layer", positions="none", depth=8)
+    return Recipe(mixer=mixer, channel=None, residual="pre", norm="layer", positions="none", depth=8)
 
 
 @register(
@@ -79,7 +79,7 @@ def slstm(
     return Recipe(
         mixer=mixer,
         channel=Part("glu", activation="gelu", expand=expand),
-        wiring="pre",
+        residual="pre",
         norm="layer",
         positions="none",
         width_multiple=heads,

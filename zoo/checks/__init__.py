@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from zoo import registry
+from zoo import architectures
 from zoo.checks import flow, making, numerics
 from zoo.checks.subject import Subject
 from zoo.outcome import Outcome
@@ -45,7 +45,7 @@ def run(name: str, **options: Any) -> list[Outcome]:
     Raises:
         KeyError: unknown architecture. TypeError: unknown option.
     """
-    registry.recipe(name, **options)
+    architectures.recipe(name, **options)
     subject = Subject(name, options)
     return [apply(check, subject) for check in CHECKS]
 

@@ -24,7 +24,7 @@ from zoo.checks.subject import (
 from zoo.contract import Batch, Model, Role, State, Unsupported, leaves
 from zoo.heads import EncoderDecoder, LanguageModel, Seq2Seq, SequenceModel
 from zoo.outcome import Outcome, skipped, within
-from zoo.terms import STEPWISE
+from zoo.types import STEPWISE
 
 EXACT = 1e-10
 """What rounding alone may change in float64."""

@@ -11,16 +11,16 @@ from typing import Any
 import torch
 
 from zoo.backbone import Bidirectional, Stack, make_mixer
-from zoo.blocks import WIRINGS, Sum
+from zoo.blocks import RESIDUALS, Sum
 from zoo.channel import CHANNELS
 from zoo.checks.subject import CLASSES, VOCAB, Subject, T, U, distance, example, loss
-from zoo.contract import ROLES, Hint, Mixer, Part, Site, Unsupported, state_bytes
+from zoo.contract import ROLES, LayerContext, Mixer, ParamOverride, Part, Unsupported, state_bytes
 from zoo.mixers import MIXERS
 from zoo.outcome import Outcome, skipped, within
 from zoo.positions import acts
 from zoo.positions import part as part_of
-from zoo.sizing import recurrent_state_bytes
-from zoo.terms import LABELLED, STEPWISE
+from zoo.size import recurrent_state_bytes
+from zoo.types import LABELLED, STEPWISE
 
 LOGITS = {
     **dict.fromkeys(STEPWISE, (3, T, VOCAB)),
@@ -70,7 +70,7 @@ def check_initialisation(subject: Subject) -> Outcome:
 def check_nesting(subject: Subject) -> Outcome:
     """What initialisation determines (ramps, zeros, tables) is the same in a mixer alone, reset again, and in a stack.
 
-    Nothing around a mixer overwrites its special values: neither the stack, nor a wiring, nor `Bidirectional`.
+    Nothing around a mixer overwrites its special values: neither the stack, nor a residual, nor `Bidirectional`.
     """
     seen = 0
     for role in subject.backbones:
@@ -105,7 +105,7 @@ def _makers(subject: Subject, *, causal: bool) -> list[tuple[Callable[[], Mixer]
     recipe = subject.recipe
     found: list[tuple[Callable[[], Mixer], int]] = []
     relative = None if acts(recipe.positions) is None else part_of(recipe.positions)
-    gain = WIRINGS.resolve(recipe.wiring).gain(subject.depth)
+    gain = RESIDUALS.resolve(recipe.residual).gain(subject.depth)
     for layer in range(subject.depth):
         turn = layer % len(recipe.mixers)
         kinds = [(MIXERS, recipe.mixers[turn]), (CHANNELS, recipe.channels[turn])]
@@ -113,7 +113,7 @@ def _makers(subject: Subject, *, causal: bool) -> list[tuple[Callable[[], Mixer]
             if part is None:
                 continue
             kind = table.resolve(part.kind)
-            site = Site(
+            context = LayerContext(
                 subject.width,
                 subject.length,
                 causal or not kind.traits.bidirectional,
@@ -122,7 +122,7 @@ def _makers(subject: Subject, *, causal: bool) -> list[tuple[Callable[[], Mixer]
                 relative,
                 gain,
             )
-            found.append((partial(make_mixer, Part(kind, **part.options), site), layer))
+            found.append((partial(make_mixer, Part(kind, **part.options), context), layer))
     return found
 
 
@@ -130,7 +130,7 @@ def check_groups(subject: Subject) -> Outcome:
     """Hints name existing parameters, make sense, agree where a parameter has two names, and survive a deep copy."""
     for role in subject.roles:
         model = subject.build(role)
-        hints = model.hints()
+        hints = model.param_overrides()
         own = {id(p): name for name, p in model.named_parameters()}
         named = dict(model.named_parameters(remove_duplicate=False))
         for name, hint in hints.items():
@@ -142,12 +142,12 @@ def check_groups(subject: Subject) -> Outcome:
                 )
             if not _sensible(hint):
                 return Outcome("groups", "failed", note=f"{role}: {name!r} has {hint}")
-        if copy.deepcopy(model).hints() != hints:
+        if copy.deepcopy(model).param_overrides() != hints:
             return Outcome("groups", "failed", note=f"{role}: a deep copy has other hints")
     return Outcome("groups", "passed")
 
 
-def _sensible(hint: Hint) -> bool:
+def _sensible(hint: ParamOverride) -> bool:
     scale, most = hint.lr_scale, hint.lr_max
     return 0 < scale < math.inf and (most is None or 0 < most < math.inf)
 

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo import registry
+import zoo
+from zoo import architectures
 from zoo.contract import ROLES, Batch, Model, Role, Shape, State, Unsupported
-from zoo.terms import LABELLED, STEPWISE
+from zoo.types import LABELLED, STEPWISE
 
 T, U = 17, 5
 """Steps of a sequence, odd; and of a decoded one."""
@@ -26,7 +27,7 @@ class Subject:
 
     def __init__(self, name: str, options: dict[str, Any] | None = None) -> None:
         self.name, self.options = name, options or {}
-        self.recipe = registry.recipe(name, **self.options)
+        self.recipe = architectures.recipe(name, **self.options)
         multiple = self.recipe.width_multiple
         self.depth = max(2, len(self.recipe.mixers))
         self.width = multiple * max(2, math.ceil(16 / multiple))
@@ -64,7 +65,7 @@ class Subject:
     def _build(self, role: Role, length: int, changes: dict[str, Any]) -> Model:
         outputs = CLASSES if role in LABELLED else VOCAB
         sizes = {"length": length, "outputs": outputs, "vocab": VOCAB, "width": self.width, "depth": self.depth}
-        return registry.build(self.name, role, shape=Shape(**{**sizes, "target_length": U, **changes}), **self.options)
+        return zoo.build(self.name, role, shape=Shape(**{**sizes, "target_length": U, **changes}), **self.options)
 
     def random(self, role: Role, *, seed: int = 0, steps: int = 0) -> Model:
         """The model in float64, for `steps` or more; N(0, 1/fan_in) added to every parameter, N(0, 0.1) to vectors."""

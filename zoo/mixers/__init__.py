@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zoo.lookup import Table
+from zoo.registry import Table
 
 MIXERS = Table(
     "mixer",

@@ -12,12 +12,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from zoo.contract import Mixer, Site, State, Traits
+from zoo.contract import LayerContext, Mixer, State, Traits
 from zoo.initialise import fan_in_, residual_scale
 from zoo.linear import Linear
 from zoo.mixers.multi_head import head_width
 from zoo.ops.attention import attend
-from zoo.ops.precision import widest
+from zoo.ops.precision import promote
 from zoo.ops.qkv import split
 from zoo.positions import relative
 
@@ -32,31 +32,31 @@ class Attention(Mixer):
     """
 
     traits = Traits(causal="strict", bidirectional=True, resumable=True)
-    projected = True
+    feeds_matmul_only = True
     relative = ("rotation", "bias")
 
     def __init__(
         self,
-        site: Site,
+        context: LayerContext,
         *,
         heads: int = 4,
         kv_heads: int | None = None,
         bias: bool = True,
         scale: float | None = None,
     ) -> None:
-        super().__init__(site)
+        super().__init__(context)
         self.heads, self.kv_heads = heads, heads if kv_heads is None else kv_heads
-        self.head_width = head_width("attention", site.width, heads)
+        self.head_width = head_width("attention", context.width, heads)
         if self.kv_heads < 1 or heads % self.kv_heads:
             raise ValueError(
                 f"attention: {heads} heads cannot share {kv_heads} heads of keys and values (kv_heads) evenly"
             )
         if scale is not None and scale <= 0:
             raise ValueError(f"attention: scale must be positive, got {scale}")
-        self.causal, self.scale, self.gain = site.causal, scale, site.gain
-        self.positions = relative(site.positions, heads=heads, head_width=self.head_width, causal=site.causal)
-        self.qkv = Linear(site.width, (heads + 2 * self.kv_heads) * self.head_width, bias=bias)
-        self.out = Linear(site.width, site.width, bias=bias)
+        self.causal, self.scale, self.gain = context.causal, scale, context.gain
+        self.positions = relative(context.positions, heads=heads, head_width=self.head_width, causal=context.causal)
+        self.qkv = Linear(context.width, (heads + 2 * self.kv_heads) * self.head_width, bias=bias)
+        self.out = Linear(context.width, context.width, bias=bias)
 
     def forward(
         self,
@@ -67,7 +67,7 @@ class Attention(Mixer):
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
         B, T, D = x.shape
         now, features = steps(state, T, x.device), self.qkv(x)
-        turns = (self.positions.turn(now, widest(features), key=key) for key in (False, True))
+        turns = (self.positions.turn(now, promote(features), key=key) for key in (False, True))
         q, k, v = split(features, self.heads, self.kv_heads, *turns)
         k, v, valid, new = remember(state, k, v, mask)
         if state is not None:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from zoo.contract import Mixer, Site, State, Traits
+from zoo.contract import LayerContext, Mixer, State, Traits
 from zoo.initialise import fan_in_, residual_scale
 from zoo.mixers.linear_transformer import weighted_sums, zero_sums
 from zoo.mixers.short_convolution import ShortConvolution
@@ -28,24 +28,30 @@ class Based(Mixer):
     """
 
     traits = Traits(causal="strict", bidirectional=True, resumable=True)
-    projected = True
+    feeds_matmul_only = True
 
     def __init__(
-        self, site: Site, *, heads: int = 4, feature_dim: int = 16, head_dim: int | None = None, eps: float = 1e-12
+        self,
+        context: LayerContext,
+        *,
+        heads: int = 4,
+        feature_dim: int = 16,
+        head_dim: int | None = None,
+        eps: float = 1e-12,
     ) -> None:
-        super().__init__(site)
-        if heads < 1 or (head_dim is None and site.width % heads):
-            raise ValueError(f"based: width {site.width} does not divide into {heads} heads")
-        head_dim = site.width // heads if head_dim is None else head_dim
+        super().__init__(context)
+        if heads < 1 or (head_dim is None and context.width % heads):
+            raise ValueError(f"based: width {context.width} does not divide into {heads} heads")
+        head_dim = context.width // heads if head_dim is None else head_dim
         if min(feature_dim, head_dim) < 1:
             raise ValueError(f"based: feature_dim {feature_dim} and head_dim {head_dim} must be at least 1")
         if eps < 0:
             raise ValueError(f"based: eps must not be negative, got {eps}")
-        self.heads, self.feature_dim, self.causal, self.eps = heads, feature_dim, site.causal, eps
-        self.q_proj = nn.Linear(site.width, heads * feature_dim, bias=False)
-        self.k_proj = nn.Linear(site.width, heads * feature_dim, bias=False)
-        self.v_proj = nn.Linear(site.width, heads * head_dim, bias=False)
-        self.o_proj = nn.Linear(heads * head_dim, site.width, bias=False)
+        self.heads, self.feature_dim, self.causal, self.eps = heads, feature_dim, context.causal, eps
+        self.q_proj = nn.Linear(context.width, heads * feature_dim, bias=False)
+        self.k_proj = nn.Linear(context.width, heads * feature_dim, bias=False)
+        self.v_proj = nn.Linear(context.width, heads * head_dim, bias=False)
+        self.o_proj = nn.Linear(heads * head_dim, context.width, bias=False)
 
     def forward(
         self,
@@ -59,11 +65,11 @@ class Based(Mixer):
             project(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T, ·)
             for project in (self.q_proj, self.k_proj, self.v_proj)
         )
-        with precision.full(x.device):
-            q, k = (taylor(precision.wide(z)).to(v.dtype) for z in (q, k))
+        with precision.no_autocast(x.device):
+            q, k = (taylor(precision.at_least_fp32(z)).to(v.dtype) for z in (q, k))
         y, total, new = weighted_sums(q, k, v, causal=self.causal, mask=mask, state=state)
         # Every weight is (1 + (1 + q·k/√d)²) / 2 ≥ ½, unless rounding of large q and k says otherwise.
-        y = y * (precision.wide(total).clamp(min=0.5) + self.eps).reciprocal().to(y.dtype)
+        y = y * (precision.at_least_fp32(total).clamp(min=0.5) + self.eps).reciprocal().to(y.dtype)
         return self.o_proj(y.to(x.dtype).transpose(1, 2).flatten(2)), new
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
@@ -97,19 +103,25 @@ class BaseConv(Mixer):
     traits = Traits(causal="strict", bidirectional=False, resumable=True)
 
     def __init__(
-        self, site: Site, *, kernel_size: int = 3, expand_proj: int = 4, use_bias: bool = True, conv_bias: bool = False
+        self,
+        context: LayerContext,
+        *,
+        kernel_size: int = 3,
+        expand_proj: int = 4,
+        use_bias: bool = True,
+        conv_bias: bool = False,
     ) -> None:
-        super().__init__(site)
+        super().__init__(context)
         if kernel_size < 1:
             raise ValueError(f"base_conv: kernel size must be at least 1, got kernel_size {kernel_size}")
-        if expand_proj < 1 or expand_proj * site.width % 2:
+        if expand_proj < 1 or expand_proj * context.width % 2:
             raise ValueError(
-                f"base_conv: expand_proj {expand_proj} times width {site.width} does not split into two halves"
+                f"base_conv: expand_proj {expand_proj} times width {context.width} does not split into two halves"
             )
-        inner = expand_proj * site.width // 2
-        self.in_proj = nn.Linear(site.width, 2 * inner, bias=use_bias)
+        inner = expand_proj * context.width // 2
+        self.in_proj = nn.Linear(context.width, 2 * inner, bias=use_bias)
         self.conv1 = ShortConvolution(inner, kernel_size, bias=conv_bias)
-        self.out_proj = nn.Linear(inner, site.width, bias=use_bias)
+        self.out_proj = nn.Linear(inner, context.width, bias=use_bias)
 
     def forward(
         self,

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from zoo.contract import Mixer, Site, State, Traits, Unsupported
+from zoo.contract import LayerContext, Mixer, State, Traits, Unsupported
 from zoo.initialise import fan_in_, residual_scale
 from zoo.linear import Linear
 from zoo.mixers.multi_head import head_width, split_heads
@@ -29,7 +29,7 @@ from zoo.positions import relative
 class BigBird(Mixer):
     """BigBird self-attention, bidirectional.
 
-    The plan is made for `site.length` steps; shorter sequences are padded to that inside, so that what a sequence gives
+    The plan is made for `context.length` steps; shorter sequences are padded to that inside, so that what a sequence gives
     does not depend on its padding. `plan` (heads, N − 2, r) is a buffer: a state dict carries it along.
 
     Args:
@@ -37,27 +37,27 @@ class BigBird(Mixer):
     """
 
     traits = Traits(causal="no", bidirectional=True, resumable=False, length="max", stochastic=True)
-    projected = True
+    feeds_matmul_only = True
     relative = ("rotation",)
     plan: Tensor | None
 
     def __init__(
-        self, site: Site, *, heads: int = 4, block_size: int = 8, random_blocks: int = 3, bias: bool = True
+        self, context: LayerContext, *, heads: int = 4, block_size: int = 8, random_blocks: int = 3, bias: bool = True
     ) -> None:
-        super().__init__(site)
-        d = head_width("bigbird", site.width, heads)
+        super().__init__(context)
+        d = head_width("bigbird", context.width, heads)
         if block_size < 1 or random_blocks < 1:
             sizes = f"{block_size} and {random_blocks}"
             raise ValueError(f"bigbird: block_size and random_blocks must be at least 1, got {sizes}")
-        self.heads, self.block_size, self.length = heads, block_size, site.length
-        self.positions = relative(site.positions, heads=heads, head_width=d, causal=False)
-        self.query = Linear(site.width, site.width, bias=bias)
-        self.key = Linear(site.width, site.width, bias=bias)
-        self.value = Linear(site.width, site.width, bias=bias)
-        self.out = Linear(site.width, site.width)
-        N = -(-site.length // block_size)
+        self.heads, self.block_size, self.length = heads, block_size, context.length
+        self.positions = relative(context.positions, heads=heads, head_width=d, causal=False)
+        self.query = Linear(context.width, context.width, bias=bias)
+        self.key = Linear(context.width, context.width, bias=bias)
+        self.value = Linear(context.width, context.width, bias=bias)
+        self.out = Linear(context.width, context.width)
+        N = -(-context.length // block_size)
         sparse = 2 * random_blocks + 5 < N
-        drawn = torch.tensor(draw(N, heads, random_blocks, seed=site.layer)) if sparse else None
+        drawn = torch.tensor(draw(N, heads, random_blocks, seed=context.layer)) if sparse else None
         self.register_buffer("plan", drawn)
 
     def forward(
@@ -90,7 +90,7 @@ class BigBird(Mixer):
     ) -> Float[Tensor, "B H T d"]:
         """Queries of the first and the last block over everything, those of each block between over its own keys."""
         (B, H, T, d), b, N = q.shape, self.block_size, plan.shape[1] + 2
-        kernels.ran("bigbird_attention", "blocks")
+        kernels.log_kernel("bigbird_attention", "blocks")
         here = torch.arange(N * b, device=q.device) < T
         valid = here.expand(B, -1) if valid is None else F.pad(valid, (0, N * b - T))
         q, k, v = (F.pad(x, (0, 0, 0, N * b - T)) for x in (q, k, v))

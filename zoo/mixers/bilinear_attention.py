@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from zoo.contract import Mixer, Site, State, Traits
+from zoo.contract import LayerContext, Mixer, State, Traits
 from zoo.initialise import fan_in_, residual_scale
 from zoo.linear import Linear
 from zoo.mixers.attention import key_steps, remember, steps, visible
@@ -28,14 +28,14 @@ class BilinearAttention(Mixer):
     traits = Traits(causal="strict", bidirectional=True, resumable=True)
     relative = ("rotation", "bias")
 
-    def __init__(self, site: Site, *, heads: int = 4) -> None:
-        super().__init__(site)
-        self.heads, self.causal, self.gain = heads, site.causal, site.gain
-        self.head_width = head_width("bilinear_attention", site.width, heads)
-        self.positions = relative(site.positions, heads=heads, head_width=site.width, causal=site.causal)
-        self.form = nn.Linear(site.width, heads * site.width, bias=False)
-        self.value = Linear(site.width, site.width)
-        self.out = Linear(site.width, site.width)
+    def __init__(self, context: LayerContext, *, heads: int = 4) -> None:
+        super().__init__(context)
+        self.heads, self.causal, self.gain = heads, context.causal, context.gain
+        self.head_width = head_width("bilinear_attention", context.width, heads)
+        self.positions = relative(context.positions, heads=heads, head_width=context.width, causal=context.causal)
+        self.form = nn.Linear(context.width, heads * context.width, bias=False)
+        self.value = Linear(context.width, context.width)
+        self.out = Linear(context.width, context.width)
 
     def forward(
         self,

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from zoo.contract import Mixer, Site, State, Traits
+from zoo.contract import LayerContext, Mixer, State, Traits
 from zoo.initialise import fan_in_, residual_scale
 from zoo.linear import Linear
 from zoo.mixers.multi_head import head_width
@@ -24,16 +24,16 @@ class CrossAttention(Mixer):
     """Multi-head attention over a memory. Each step reads the memory alone, so it is causal whatever the memory is."""
 
     traits = Traits(causal="strict", bidirectional=True, resumable=True)
-    projected = True
-    across = True
+    feeds_matmul_only = True
+    shared_context = True
 
-    def __init__(self, site: Site, *, heads: int = 4, bias: bool = True) -> None:
-        super().__init__(site)
-        self.heads, self.gain = heads, site.gain
-        self.head_width = head_width("cross_attention", site.width, heads)
-        self.q = Linear(site.width, site.width, bias=bias)
-        self.kv = Linear(site.width, 2 * site.width, bias=bias)
-        self.out = Linear(site.width, site.width, bias=bias)
+    def __init__(self, context: LayerContext, *, heads: int = 4, bias: bool = True) -> None:
+        super().__init__(context)
+        self.heads, self.gain = heads, context.gain
+        self.head_width = head_width("cross_attention", context.width, heads)
+        self.q = Linear(context.width, context.width, bias=bias)
+        self.kv = Linear(context.width, 2 * context.width, bias=bias)
+        self.out = Linear(context.width, context.width, bias=bias)
 
     def forward(
         self,
@@ -41,15 +41,15 @@ class CrossAttention(Mixer):
         *,
         mask: Bool[Tensor, "B T"] | None = None,
         state: State | None = None,
-        across: dict[str, Any] | None = None,
+        shared_context: dict[str, Any] | None = None,
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
-        if not across or "memory" not in across:
+        if not shared_context or "memory" not in shared_context:
             raise ValueError("cross_attention: there is no memory to attend to")
         B, T, D = x.shape
         q = self.q(x).view(B, T, self.heads, self.head_width).transpose(1, 2)
-        kv = self.kv(across["memory"]).view(B, -1, 2, self.heads, self.head_width)
+        kv = self.kv(shared_context["memory"]).view(B, -1, 2, self.heads, self.head_width)
         k, v = kv.permute(2, 0, 3, 1, 4)
-        valid: Tensor | None = across.get("memory_mask")
+        valid: Tensor | None = shared_context.get("memory_mask")
         if valid is not None:
             # A row without any valid source step looks at all of it, rather than at nothing, and sees zeros.
             k, v = (z.masked_fill(~valid[:, None, :, None], 0) for z in (k, v))

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from zoo.contract import Mixer, Site, State, Traits
+from zoo.contract import LayerContext, Mixer, State, Traits
 from zoo.initialise import fan_in_, residual_scale
 from zoo.mixers.multi_head import split_heads
 from zoo.mixers.short_convolution import ShortConvolution, side_by_side
@@ -44,11 +44,11 @@ class DeltaNet(Mixer):
     """
 
     traits = Traits(causal="strict", bidirectional=False, resumable=True)
-    projected = True
+    feeds_matmul_only = True
 
     def __init__(
         self,
-        site: Site,
+        context: LayerContext,
         *,
         heads: int = 4,
         expand_k: float = 1.0,
@@ -63,7 +63,7 @@ class DeltaNet(Mixer):
         qk_norm: Norm = "l2",
         norm_eps: float = 1e-5,
     ) -> None:
-        super().__init__(site)
+        super().__init__(context)
         if heads < 1:
             raise ValueError(f"delta_net: heads must be at least 1, got {heads}")
         if conv_size < 1:
@@ -74,11 +74,11 @@ class DeltaNet(Mixer):
             raise ValueError(f"delta_net: qk_activation {qk_activation!r} is not one of {get_args(Activation)}")
         if qk_norm not in get_args(Norm):
             raise ValueError(f"delta_net: qk_norm {qk_norm!r} is not one of {get_args(Norm)}")
-        D, keys, values = site.width, round(site.width * expand_k), round(site.width * expand_v)
+        D, keys, values = context.width, round(context.width * expand_k), round(context.width * expand_v)
         for what, expand, width in (("key", "expand_k", keys), ("value", "expand_v", values)):
             if width < 1 or width % heads:
                 raise ValueError(f"delta_net: {what} width {width} does not divide into {heads} heads ({expand} · {D})")
-        self.heads, self.K, self.V, self.gain = heads, keys // heads, values // heads, site.gain
+        self.heads, self.K, self.V, self.gain = heads, keys // heads, values // heads, context.gain
         self.use_beta, self.use_gate, self.use_short_conv = use_beta, use_gate, use_short_conv
         self.largest_beta = 2.0 if allow_neg_eigval else 1.0
         self.qk_activation, self.qk_norm = qk_activation, qk_norm
@@ -98,7 +98,7 @@ class DeltaNet(Mixer):
             self.g_proj = nn.Linear(D, values, bias=False)
         self.o_norm = HeadNorm(self.V, norm_eps)
         self.o_proj = nn.Linear(values, D, bias=False)
-        self.reset_parameters(layer=site.layer, depth=site.depth)
+        self.reset_parameters(layer=context.layer, depth=context.depth)
 
     def forward(
         self,
@@ -110,7 +110,7 @@ class DeltaNet(Mixer):
         if mask is not None:
             x = x.masked_fill(~mask[..., None], 0)
         q, k, v, new, dtype = self._project(x, mask, state)
-        with precision.full(x.device):
+        with precision.no_autocast(x.device):
             if not self.unit:
                 q, k = self._normalise(q, dtype, self.K**-0.5), self._normalise(k, dtype)
             beta = self._beta(x)
@@ -146,16 +146,16 @@ class DeltaNet(Mixer):
 
     def _normalise(self, x: Float[Tensor, "B H T K"], dtype: torch.dtype, scale: float = 1.0) -> Tensor:
         if self.qk_activation == "elu":
-            x = F.elu(precision.wide(x)) + 1
+            x = F.elu(precision.at_least_fp32(x)) + 1
         elif self.qk_activation == "relu":
             x = F.relu(x)
         if self.qk_norm == "l2":
             return norms.unit(x.transpose(1, 2), scale, dtype).transpose(1, 2)
-        return (scale * F.normalize(precision.wide(x), p=1.0, dim=-1, eps=1e-6)).to(dtype)
+        return (scale * F.normalize(precision.at_least_fp32(x), p=1.0, dim=-1, eps=1e-6)).to(dtype)
 
     def _beta(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B H T"]:
         if not self.use_beta:
-            return precision.wide(x.new_full((x.shape[0], self.heads, x.shape[1]), self.largest_beta))
+            return precision.at_least_fp32(x.new_full((x.shape[0], self.heads, x.shape[1]), self.largest_beta))
         return self.largest_beta * few(x, self.b_proj.weight).sigmoid().transpose(1, 2)
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from zoo.contract import Mixer, Site, State, Traits
+from zoo.contract import LayerContext, Mixer, State, Traits
 from zoo.initialise import fan_in_, residual_scale
 from zoo.ops import precision
 from zoo.ops.delta_rule import delta_rule
@@ -50,11 +50,11 @@ class FastWeights(Mixer):
     """
 
     traits = Traits(causal="strict", bidirectional=False, resumable=True)
-    projected = True
+    feeds_matmul_only = True
 
     def __init__(
         self,
-        site: Site,
+        context: LayerContext,
         *,
         heads: int = 4,
         d_head: int | None = None,
@@ -66,10 +66,10 @@ class FastWeights(Mixer):
         scale: float | None = None,
         eps: float = 1e-5,
     ) -> None:
-        super().__init__(site)
-        if heads < 1 or (d_head is None and site.width % heads):
-            raise ValueError(f"fast_weights: width {site.width} does not divide into {heads} heads")
-        d = site.width // heads if d_head is None else d_head
+        super().__init__(context)
+        if heads < 1 or (d_head is None and context.width % heads):
+            raise ValueError(f"fast_weights: width {context.width} does not divide into {heads} heads")
+        d = context.width // heads if d_head is None else d_head
         if d < 1:
             raise ValueError(f"fast_weights: d_head must be at least 1, got {d_head}")
         if rule not in get_args(Rule):
@@ -80,13 +80,13 @@ class FastWeights(Mixer):
             raise ValueError(f"fast_weights: nu {nu} is not between 1 and {2 * d - 1}, twice the head width less one")
         self.heads, self.d, self.rule, self.feature_map, self.nu = heads, d, rule, feature_map, nu
         self.K = 2 * d * nu if feature_map == "dpfp" else d
-        self.normalise, self.eps, self.gain = normalise, eps, site.gain
+        self.normalise, self.eps, self.gain = normalise, eps, context.gain
         self.attention_norm = rule == "sum" if attention_norm is None else attention_norm
         self.scale = d**-0.5 if scale is None else scale
         self.sizes = [d, d, d, 1] if rule == "delta" else [d, d, d]
-        self.slow_net = nn.Linear(site.width, heads * sum(self.sizes), bias=False)
-        self.out_linear = nn.Linear(heads * d, site.width, bias=False)
-        self.reset_parameters(layer=site.layer, depth=site.depth)
+        self.slow_net = nn.Linear(context.width, heads * sum(self.sizes), bias=False)
+        self.out_linear = nn.Linear(heads * d, context.width, bias=False)
+        self.reset_parameters(layer=context.layer, depth=context.depth)
 
     def forward(
         self,
@@ -98,19 +98,21 @@ class FastWeights(Mixer):
         if mask is not None:
             x = x.masked_fill(~mask[..., None], 0)
         programme = self.slow_net(x).unflatten(-1, (self.heads, -1))  # (B, T, H, 3d or 3d + 1)
-        with precision.full(x.device):
+        with precision.no_autocast(x.device):
             q, k, v, *strength = programme.split(self.sizes, dim=-1)
             q, k, v = (z.transpose(1, 2) for z in (self.features(q), self.features(k), v))
             if mask is not None:
                 k = k.masked_fill(~mask[:, None, :, None], 0)
             S = None if state is None else state["S"]
             if self.rule == "delta":
-                y, S = delta_rule(q, k, v, precision.wide(strength[0]).squeeze(-1).sigmoid().transpose(1, 2), state=S)
+                y, S = delta_rule(
+                    q, k, v, precision.at_least_fp32(strength[0]).squeeze(-1).sigmoid().transpose(1, 2), state=S
+                )
             else:
                 y, S = linear_attention(q, k, v, state=S)
             y, new = self.scale * y, {"S": S}
             if self.attention_norm:
-                z = precision.wide(k).cumsum(2)
+                z = precision.at_least_fp32(k).cumsum(2)
                 z = z if state is None else z + state["z"][:, :, None]
                 y, new["z"] = y / ((z * q).sum(-1, keepdim=True) + self.eps), z[:, :, -1]
         y = self.out_linear(y.transpose(1, 2).flatten(2).to(x.dtype))
@@ -121,7 +123,7 @@ class FastWeights(Mixer):
         dtype = x.dtype
         if self.feature_map == "elu" and self.normalise:
             return simplex(x)
-        x = precision.wide(x)
+        x = precision.at_least_fp32(x)
         if self.feature_map == "elu":
             phi = F.elu(x) + 1
         elif self.feature_map == "relu":

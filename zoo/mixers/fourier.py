@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from zoo.contract import Mixer, Site, State, Traits
+from zoo.contract import LayerContext, Mixer, State, Traits
 from zoo.ops import flops, kernels, precision
 
 
@@ -24,8 +24,8 @@ class Fourier(Mixer):
 
     traits = Traits(causal="no", bidirectional=True, resumable=False, length="fixed")
 
-    def __init__(self, site: Site) -> None:
-        super().__init__(site)
+    def __init__(self, context: LayerContext) -> None:
+        super().__init__(context)
 
     def forward(
         self,
@@ -36,8 +36,8 @@ class Fourier(Mixer):
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
         if mask is not None:
             x = x.masked_fill(~mask[..., None], 0)
-        with precision.full(x.device):
-            return fourier(precision.wide(x)).to(x.dtype), None
+        with precision.no_autocast(x.device):
+            return fourier(precision.at_least_fp32(x)).to(x.dtype), None
 
 
 def fourier(x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
@@ -56,7 +56,7 @@ class _Fourier(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor) -> Tensor:
         (B, T, D), half = x.shape, x.shape[2] // 2 + 1
         flops.count("fourier", B * (T * flops.rfft(D) + 2 * half * flops.rfft(T)))
-        kernels.ran("fourier", "rfft2")
+        kernels.log_kernel("fourier", "rfft2")
         y = torch.fft.rfft2(x, dim=(1, 2)).real  # features 0 .. D/2; for real x the rest is Y_{t,k} = conj Y_{−t,−k}
         if half == D:
             return y.contiguous()

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from zoo.contract import Hint, Mixer, Site, State, Traits
+from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
 from zoo.mixers.delta_net import HeadNorm, project_together, reset_projections, unit_queries_and_keys
 from zoo.mixers.multi_head import split_heads
 from zoo.mixers.short_convolution import ShortConvolution
@@ -48,7 +48,7 @@ class GatedDeltaNet(Mixer):
 
     def __init__(
         self,
-        site: Site,
+        context: LayerContext,
         *,
         heads: int = 4,
         head_dim: int | None = None,
@@ -62,7 +62,7 @@ class GatedDeltaNet(Mixer):
         norm_eps: float = 1e-5,
         output_gate_activation: Activation = "swish",
     ) -> None:
-        super().__init__(site)
+        super().__init__(context)
         H = heads if value_heads is None else value_heads
         if heads < 1 or H < 1 or H % heads:
             raise ValueError(f"gated_delta_net: {H} value heads (value_heads) are not a multiple of {heads} heads")
@@ -76,16 +76,16 @@ class GatedDeltaNet(Mixer):
                 f"gated_delta_net: output_gate_activation {output_gate_activation!r} is not one of {known}"
             )
         if head_dim is None:
-            head_dim = (3 * site.width // 4 if use_gate else site.width) // heads
+            head_dim = (3 * context.width // 4 if use_gate else context.width) // heads
         if head_dim < 1:
             raise ValueError(
-                f"gated_delta_net: width {site.width} leaves nothing for each of {heads} heads: head_dim is {head_dim}"
+                f"gated_delta_net: width {context.width} leaves nothing for each of {heads} heads: head_dim is {head_dim}"
             )
         V = round(head_dim * expand_v)
         if V < 1 or not math.isclose(V, head_dim * expand_v, rel_tol=1e-5):
             raise ValueError(f"gated_delta_net: expand_v {expand_v} times head width {head_dim} is not a whole number")
-        D, keys, values = site.width, heads * head_dim, H * V
-        self.heads, self.value_heads, self.K, self.V, self.gain = heads, H, head_dim, V, site.gain
+        D, keys, values = context.width, heads * head_dim, H * V
+        self.heads, self.value_heads, self.K, self.V, self.gain = heads, H, head_dim, V, context.gain
         self.use_gate, self.use_short_conv = use_gate, use_short_conv
         self.largest_beta = 2.0 if allow_neg_eigval else 1.0
         self.together = unit_queries_and_keys(heads, head_dim, values) if use_short_conv else None
@@ -104,7 +104,7 @@ class GatedDeltaNet(Mixer):
             self.g_proj = nn.Linear(D, values, bias=False)
         self.o_norm = HeadNorm(V, norm_eps, output_gate_activation)
         self.o_proj = nn.Linear(values, D, bias=False)
-        self.reset_parameters(layer=site.layer, depth=site.depth)
+        self.reset_parameters(layer=context.layer, depth=context.depth)
 
     def forward(
         self,
@@ -116,7 +116,7 @@ class GatedDeltaNet(Mixer):
         if mask is not None:
             x = x.masked_fill(~mask[..., None], 0)
         q, k, v, new = self._project(x, mask, state)
-        with precision.full(x.device):
+        with precision.no_autocast(x.device):
             # e^{A_log} up to 16 would turn bfloat16's rounding of a into several per cent of α.
             a, b = (few(x, z.weight) for z in (self.a_proj, self.b_proj))
             q, k = (repeat(z, self.value_heads) for z in (q, k))
@@ -131,7 +131,9 @@ class GatedDeltaNet(Mixer):
 
     def log_decay(self, a: Float[Tensor, "B T H"]) -> Float[Tensor, "B T H"]:
         """ln α = −e^{A_log} softplus(a + dt_bias) ≤ 0, in float32 at least."""
-        return -precision.wide(self.A_log).exp() * F.softplus(precision.wide(a) + precision.wide(self.dt_bias))
+        return -precision.at_least_fp32(self.A_log).exp() * F.softplus(
+            precision.at_least_fp32(a) + precision.at_least_fp32(self.dt_bias)
+        )
 
     def _project(self, x: Tensor, mask: Tensor | None, state: State | None) -> tuple[Tensor, Tensor, Tensor, State]:
         """q, k and v by head in the dtype of the projections, activated, q and k normed; the convolutions' state."""
@@ -171,6 +173,6 @@ class GatedDeltaNet(Mixer):
         dt = self.dt_bias.uniform_(math.log(1e-3), math.log(1e-1)).exp()
         self.dt_bias.copy_(dt + torch.log(-torch.expm1(-dt)))  # the inverse of softplus
 
-    def hints(self) -> dict[str, Hint]:
+    def param_overrides(self) -> dict[str, ParamOverride]:
         """No weight decay on A_log and dt_bias."""
-        return {name: Hint(decay=False) for name in ("A_log", "dt_bias")}
+        return {name: ParamOverride(decay=False) for name in ("A_log", "dt_bias")}

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from zoo.contract import Mixer, Site, State, Traits
+from zoo.contract import LayerContext, Mixer, State, Traits
 from zoo.initialise import fan_in_, residual_scale
 from zoo.mixers.multi_head import split_heads
 from zoo.mixers.short_convolution import ShortConvolution
@@ -44,11 +44,11 @@ class GLA(Mixer):
     """
 
     traits = Traits(causal="strict", bidirectional=False, resumable=True)
-    projected = True
+    feeds_matmul_only = True
 
     def __init__(
         self,
-        site: Site,
+        context: LayerContext,
         *,
         heads: int = 4,
         kv_heads: int | None = None,
@@ -66,8 +66,8 @@ class GLA(Mixer):
         gate_low_rank_dim: int = 16,
         clamp_min: float | None = None,
     ) -> None:
-        super().__init__(site)
-        D, K, V = site.width, round(site.width * expand_k), round(site.width * expand_v)
+        super().__init__(context)
+        D, K, V = context.width, round(context.width * expand_k), round(context.width * expand_v)
         kv_heads = heads if kv_heads is None else kv_heads
         if min(heads, kv_heads) < 1 or heads % kv_heads:
             raise ValueError(f"gla: {heads} heads do not share {kv_heads} heads of keys and values (kv_heads) evenly")
@@ -113,7 +113,7 @@ class GLA(Mixer):
         new: State = {}
         q, k, v = (self._project(name, x, mask, state, new) for name in "qkv")
         gk = self.gk_proj(x)
-        with precision.full(x.device):
+        with precision.no_autocast(x.device):
             if self.feature_map is not None:
                 q, k = self.feature_map(q), self.feature_map(k)
             log_decay = log_sigmoid(gk, 1 / self.tau)
@@ -130,7 +130,7 @@ class GLA(Mixer):
     def _gated(self, o: Float[Tensor, "B T H V"], x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T I"]:
         """RMSNorm(o) ⊙ gate."""
         gate = self.g_proj(x).view(o.shape) if self.use_output_gate else None
-        weight = self.g_norm.weight if self.g_norm.elementwise_affine else precision.wide(o).new_ones(self.V)
+        weight = self.g_norm.weight if self.g_norm.elementwise_affine else precision.at_least_fp32(o).new_ones(self.V)
         if self.gate_fn != "relu":
             return rms(o, weight, self.eps, gate, self.gate_fn).flatten(2)
         y = rms(o, weight, self.eps)

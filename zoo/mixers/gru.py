@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from zoo.contract import Hint, Mixer, Site, State, Traits
+from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
 from zoo.mixers.lstm import packed
 from zoo.ops import kernels
 
@@ -22,9 +22,9 @@ class GRU(Mixer):
 
     traits = Traits(causal="strict", bidirectional=False, resumable=True)
 
-    def __init__(self, site: Site) -> None:
-        super().__init__(site)
-        self.gru = nn.GRU(site.width, site.width, batch_first=True)
+    def __init__(self, context: LayerContext) -> None:
+        super().__init__(context)
+        self.gru = nn.GRU(context.width, context.width, batch_first=True)
 
     def forward(
         self,
@@ -33,7 +33,7 @@ class GRU(Mixer):
         mask: Bool[Tensor, "B T"] | None = None,
         state: State | None = None,
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
-        kernels.ran("gru", "torch")
+        kernels.log_kernel("gru", "torch")
         if state is None:
             return self.gru(x)[0], None
         h = state["h"].to(x.dtype)[None]
@@ -55,5 +55,5 @@ class GRU(Mixer):
         nn.init.zeros_(own["bias_ih_l0"])
         nn.init.zeros_(own["bias_hh_l0"])
 
-    def hints(self) -> dict[str, Hint]:
-        return {f"gru.{name}": Hint(decay=True) for name in ("weight_ih_l0", "weight_hh_l0")}
+    def param_overrides(self) -> dict[str, ParamOverride]:
+        return {f"gru.{name}": ParamOverride(decay=True) for name in ("weight_ih_l0", "weight_hh_l0")}

@@ -19,12 +19,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor, nn
 
-from zoo.contract import Hint, Mixer, Site, State, Traits
+from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
 from zoo.initialise import fan_in_, residual_scale
 from zoo.linear import Linear
 from zoo.ops.long_convolution import convolve
 from zoo.ops.padding import align_right
-from zoo.ops.precision import full, wide
+from zoo.ops.precision import at_least_fp32, no_autocast
 
 
 class GSS(Mixer):
@@ -39,15 +39,15 @@ class GSS(Mixer):
 
     def __init__(
         self,
-        site: Site,
+        context: LayerContext,
         *,
         expand: float = 4.0,
         d_hidden: int | None = None,
         d_state: int = 512,
         imag_exp: bool = True,
     ) -> None:
-        super().__init__(site)
-        E, F_ = site.width, round(expand * site.width)
+        super().__init__(context)
+        E, F_ = context.width, round(expand * context.width)
         H = max(1, E // 4) if d_hidden is None else d_hidden
         if F_ < 1:
             raise ValueError(f"gss: expand {expand} leaves no hidden unit at width {E}")
@@ -58,7 +58,7 @@ class GSS(Mixer):
         self.dss = DSS(H, d_state, imag_exp=imag_exp)
         self.to_gate = nn.Linear(H, F_, bias=False)
         self.to_out = Linear(F_, E)
-        self.reset_parameters(layer=site.layer, depth=site.depth)
+        self.reset_parameters(layer=context.layer, depth=context.depth)
 
     def forward(
         self,
@@ -74,7 +74,7 @@ class GSS(Mixer):
         return self.to_out(self.to_gate(y) * u), new
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        return {"x": wide(torch.zeros(batch, *self.dss.C_real.shape, 2, device=device, dtype=dtype))}
+        return {"x": at_least_fp32(torch.zeros(batch, *self.dss.C_real.shape, 2, device=device, dtype=dtype))}
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
         """The state space standard normal; projections N(0, 1/fan_in), the last scaled by 1/√(2·depth)."""
@@ -83,9 +83,9 @@ class GSS(Mixer):
             fan_in_(linear)
         fan_in_(self.to_out, residual_scale(depth))
 
-    def hints(self) -> dict[str, Hint]:
+    def param_overrides(self) -> dict[str, ParamOverride]:
         """No weight decay on the state space."""
-        return {f"dss.{name}": Hint(decay=False) for name in SYSTEM}
+        return {f"dss.{name}": ParamOverride(decay=False) for name in SYSTEM}
 
 
 SYSTEM = ("Lambda_real", "Lambda_imag", "C_real", "C_imag", "param_D")
@@ -117,29 +117,29 @@ class DSS(nn.Module):
         mask: Bool[Tensor, "B T"] | None = None,
         state: State | None = None,
     ) -> tuple[Float[Tensor, "B T H"], State | None]:
-        with full(v.device):
-            w = wide(self.norm(v.to(self.norm.weight.dtype)))
+        with no_autocast(v.device):
+            w = at_least_fp32(self.norm(v.to(self.norm.weight.dtype)))
             if mask is not None:
                 w = w.masked_fill(~mask[..., None], 0)
             Lambda = self.eigenvalues()
-            C = torch.complex(wide(self.C_real), wide(self.C_imag)) * torch.expm1(Lambda) / Lambda
+            C = torch.complex(at_least_fp32(self.C_real), at_least_fp32(self.C_imag)) * torch.expm1(Lambda) / Lambda
             if state is None:
                 y, new = convolve(w, _evaluate(C, _powers(Lambda, w.shape[1]))), None
             else:
                 y, new = self._resume(w, mask, state, Lambda, C)
-            y = y + wide(self.param_D) * w
+            y = y + at_least_fp32(self.param_D) * w
         return y.to(v.dtype), new
 
     def eigenvalues(self) -> Complex[Tensor, " N"]:
         """λ, with a negative real part."""
-        imag = wide(self.Lambda_imag)
-        return torch.complex(-wide(self.Lambda_real).exp(), imag.exp() if self.imag_exp else imag)
+        imag = at_least_fp32(self.Lambda_imag)
+        return torch.complex(-at_least_fp32(self.Lambda_real).exp(), imag.exp() if self.imag_exp else imag)
 
     @staticmethod
     def _resume(w: Tensor, mask: Tensor | None, state: State, Lambda: Tensor, C: Tensor) -> tuple[Tensor, State]:
         """The convolution, plus what the initial state x_0 still says: y_t += Re(C e^{λ(t+1)} x_0)."""
         T, pairs = w.shape[1], state["x"]
-        x0, a = torch.view_as_complex(wide(pairs)), torch.exp(Lambda)
+        x0, a = torch.view_as_complex(at_least_fp32(pairs)), torch.exp(Lambda)
         if T == 1:
             x = a * x0 + w[:, 0, :, None]
             y = (C * x).real.sum(-1)[:, None]

@@ -21,13 +21,13 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from zoo.contract import Hint, Mixer, Site, State, Traits
+from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
 from zoo.initialise import fan_in_, residual_scale
 from zoo.linear import Linear
 from zoo.mixers.s4d import Disc, Discrete, Init, discretise, initial
 from zoo.ops import h3, vandermonde
 from zoo.ops.long_convolution import convolve, skipping
-from zoo.ops.precision import full, wide
+from zoo.ops.precision import at_least_fp32, no_autocast
 from zoo.ops.short_convolution import short_convolution
 
 Layout: TypeAlias = Literal["h d", "d h"]
@@ -43,11 +43,11 @@ class H3(Mixer):
     """
 
     traits = Traits(causal="strict", bidirectional=False, resumable=True)
-    projected = True
+    feeds_matmul_only = True
 
     def __init__(
         self,
-        site: Site,
+        context: LayerContext,
         *,
         d_state: int = 64,
         head_dim: int = 1,
@@ -57,19 +57,19 @@ class H3(Mixer):
         dt_max: float = 1e-1,
         layout: Layout = "h d",
     ) -> None:
-        super().__init__(site)
+        super().__init__(context)
         if d_state < 2 or d_state % 2:
             raise ValueError(f"h3: d_state {d_state} must be even, modes come in conjugate pairs")
-        if head_dim < 1 or site.width % head_dim:
-            raise ValueError(f"h3: width {site.width} does not divide into heads of {head_dim} (head_dim)")
+        if head_dim < 1 or context.width % head_dim:
+            raise ValueError(f"h3: width {context.width} does not divide into heads of {head_dim} (head_dim)")
         if disc not in get_args(Disc):
             raise ValueError(f"h3: unknown disc {disc!r}; known: {', '.join(get_args(Disc))}")
         if layout not in get_args(Layout):
             raise ValueError(f"h3: unknown layout {layout!r}; known: {', '.join(get_args(Layout))}")
         if not 0 < dt_min <= dt_max:
             raise ValueError(f"h3: need 0 < dt_min <= dt_max, got {dt_min} and {dt_max}")
-        D, H = site.width, site.width // head_dim
-        self.head_dim, self.layout, self.gain = head_dim, layout, site.gain
+        D, H = context.width, context.width // head_dim
+        self.head_dim, self.layout, self.gain = head_dim, layout, context.gain
         self.init, self.dt_min, self.dt_max = init, dt_min, dt_max
         self.q_proj, self.k_proj, self.v_proj = nn.Linear(D, D), nn.Linear(D, D), nn.Linear(D, D)
         # Each model one level down, for the official parameter names.
@@ -78,7 +78,7 @@ class H3(Mixer):
         self.kernel: Any = nn.ModuleDict({"kernel": Diagonal(H, d_state, disc)})
         self.D = nn.Parameter(torch.empty(H))
         self.output_linear = Linear(D, D)
-        self.reset_parameters(layer=site.layer, depth=site.depth)
+        self.reset_parameters(layer=context.layer, depth=context.depth)
 
     def forward(
         self,
@@ -94,13 +94,13 @@ class H3(Mixer):
             return self._by_channel(x, mask), None
         q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
         s, z = (None, None) if state is None else (state["shift"], state["diag"])
-        with full(x.device):
-            q, k, v = wide(q), _valid(k, mask), wide(v)
-            k, s = self.ssm_k_kernel["kernel"](k, mask, s, wide(self.ssm_k_D))
+        with no_autocast(x.device):
+            q, k, v = at_least_fp32(q), _valid(k, mask), at_least_fp32(v)
+            k, s = self.ssm_k_kernel["kernel"](k, mask, s, at_least_fp32(self.ssm_k_D))
             q, k = (a.view(B, T, D // d, d, 1).permute(0, 3, 4, 1, 2) for a in (q, k))  # (B, d, 1, T, H)
             v = v.view(B, T, D // d, 1, d).permute(0, 3, 4, 1, 2)  # (B, 1, d, T, H)
             kv = _valid((k * v).flatten(0, 2), None if mask is None else mask.repeat_interleave(d * d, 0))
-            y, z = self.kernel["kernel"](kv, mask, z, wide(self.D))
+            y, z = self.kernel["kernel"](kv, mask, z, at_least_fp32(self.D))
             y = q * y.view(B, d, d, T, D // d)
             y = y[:, 0] if d == 1 else y.sum(1)  # (B, d, T, H)
             y = y.permute(0, 2, 3, 1) if self.layout == "h d" else y.transpose(1, 2)
@@ -115,10 +115,10 @@ class H3(Mixer):
         features, bias = (torch.cat(weights) @ x.reshape(-1, D).T).view(3, D, B, T), torch.stack(biases)
         if mask is not None:
             features, bias = (features + bias[:, :, None, None]).masked_fill(~mask, 0), torch.zeros_like(bias)
-        with full(x.device):
-            taps = self.ssm_k_kernel["kernel"].taps(wide(self.ssm_k_D))
+        with no_autocast(x.device):
+            taps = self.ssm_k_kernel["kernel"].taps(at_least_fp32(self.ssm_k_D))
             log_A, b, c = self.kernel["kernel"].discretise()
-        y = h3.h3(features, wide(bias), taps, c * b, log_A, wide(self.D))
+        y = h3.h3(features, at_least_fp32(bias), taps, c * b, log_A, at_least_fp32(self.D))
         return self.output_linear(y.flatten(1).T).view(B, T, D)
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
@@ -140,12 +140,12 @@ class H3(Mixer):
         for skip in (self.ssm_k_D, self.D):
             nn.init.normal_(skip)
 
-    def hints(self) -> dict[str, Hint]:
+    def param_overrides(self) -> dict[str, ParamOverride]:
         """B of both models, A and Δ learn at 1e-3 at most; nothing of the two models decays."""
         names = [name for name, _ in self.named_parameters() if ".kernel." in name]
         slow = [name for name in names if not name.endswith(".C")]
-        hints = dict.fromkeys([*names, "ssm_k_D", "D"], Hint(decay=False))
-        return hints | dict.fromkeys(slow, Hint(lr_max=1e-3, decay=False))
+        hints = dict.fromkeys([*names, "ssm_k_D", "D"], ParamOverride(decay=False))
+        return hints | dict.fromkeys(slow, ParamOverride(lr_max=1e-3, decay=False))
 
 
 class Shift(nn.Module):
@@ -161,22 +161,22 @@ class Shift(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """y (B, T, D) and, from a state (B, D, N), the next."""
         T, N = k.shape[1], self.B.shape[1]
-        B, C = wide(self.B), wide(self.C)[0]
+        B, C = at_least_fp32(self.B), at_least_fp32(self.C)[0]
         if s is not None and T == 1:
-            after = F.pad(wide(s), (1, 0))[..., :N] + B * k[:, 0, :, None]
+            after = F.pad(at_least_fp32(s), (1, 0))[..., :N] + B * k[:, 0, :, None]
             if mask is not None:
-                after = torch.where(mask[:, :, None], after, wide(s))
+                after = torch.where(mask[:, :, None], after, at_least_fp32(s))
             return (C * after).sum(-1)[:, None] + skip * k, after.to(s.dtype)
         y = short_convolution(k, self.taps(skip))
         if s is None:
             return y, None
         responses = F.pad(C, (0, N)).unfold(-1, N, 1)  # (D, N + 1, N): the row l is C S^l
-        left = torch.einsum("dlm,bdm->bdl", responses[:, 1:], wide(s))  # C S^{t+1} s_0
+        left = torch.einsum("dlm,bdm->bdl", responses[:, 1:], at_least_fp32(s))  # C S^{t+1} s_0
         return y + _cut(left, T).transpose(1, 2), self._last_state(k, mask, s, B)
 
     def taps(self, skip: Tensor | float = 0.0) -> Float[Tensor, "D N"]:
         """K_{N−1} … K_0: backwards, C is convolved with B."""
-        B, C = wide(self.B), wide(self.C)[0]
+        B, C = at_least_fp32(self.B), at_least_fp32(self.C)[0]
         backwards = convolve(C.flip(1).T[None], B)[0].T
         return skipping(backwards.flip(1), skip).flip(1)
 
@@ -188,9 +188,9 @@ class Shift(nn.Module):
         ago = T[:, None] - 1 - n  # where the inputs stand that came 0, 1, ..., N − 1 steps ago
         recent = k.gather(1, ago.clamp(min=0)[..., None].expand(-1, -1, k.shape[2])).masked_fill(ago[..., None] < 0, 0)
         old = (n - T[:, None])[:, None].expand_as(s)
-        kept = wide(s).gather(2, old.clamp(min=0)).masked_fill(old < 0, 0)
+        kept = at_least_fp32(s).gather(2, old.clamp(min=0)).masked_fill(old < 0, 0)
         lower = F.pad(B, (N - 1, 0)).unfold(-1, N, 1).flip(-1)  # (D, N, N): lower[n, j] = B_{n−j}
-        return (torch.einsum("dnj,bjd->bdn", lower, wide(recent)) + kept).to(s.dtype)
+        return (torch.einsum("dnj,bjd->bdn", lower, at_least_fp32(recent)) + kept).to(s.dtype)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -214,9 +214,9 @@ class Diagonal(nn.Module):
 
     def discretise(self) -> Discrete:
         """log Ā, B̄ and C at step size Δ = e^{log_dt}."""
-        A = torch.complex(-wide(self.inv_A_real).exp(), wide(self.A_imag))
-        B, C = torch.view_as_complex(wide(self.B)), torch.view_as_complex(wide(self.C)[0])
-        dt = wide(self.log_dt).exp()[:, None]
+        A = torch.complex(-at_least_fp32(self.inv_A_real).exp(), at_least_fp32(self.A_imag))
+        B, C = torch.view_as_complex(at_least_fp32(self.B)), torch.view_as_complex(at_least_fp32(self.C)[0])
+        dt = at_least_fp32(self.log_dt).exp()[:, None]
         return discretise(A, B, C, dt, self.disc)
 
     def forward(
@@ -229,7 +229,7 @@ class Diagonal(nn.Module):
         G = len(u) // len(x)
         n = u.new_full((len(x), 1), T, dtype=torch.long) if mask is None else mask.sum(1, keepdim=True)
         n = n.repeat_interleave(G, 0)[..., None]  # (G·B, 1, 1), the valid steps
-        x0, A = torch.view_as_complex(wide(x)).reshape(len(u), *log_A.shape), torch.exp(log_A)
+        x0, A = torch.view_as_complex(at_least_fp32(x)).reshape(len(u), *log_A.shape), torch.exp(log_A)
         if T == 1:
             after = torch.where(n > 0, A * x0 + B * u[:, 0, :, None], x0)
             y = 2 * (C * after).real.sum(-1)[:, None] + skip * u

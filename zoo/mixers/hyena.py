@@ -23,11 +23,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from zoo.contract import Hint, Mixer, Site, State, Traits
+from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
 from zoo.initialise import fan_in_, residual_scale
 from zoo.linear import Linear
 from zoo.ops.long_convolution import convolve
-from zoo.ops.precision import full, wide
+from zoo.ops.precision import at_least_fp32, no_autocast
 from zoo.ops.short_convolution import short_convolution
 
 
@@ -45,11 +45,11 @@ class Hyena(Mixer):
     """
 
     traits = Traits(causal="strict", bidirectional=False, resumable=True, length="max")
-    projected = True
+    feeds_matmul_only = True
 
     def __init__(
         self,
-        site: Site,
+        context: LayerContext,
         *,
         order: int = 2,
         filter_order: int = 64,
@@ -62,7 +62,7 @@ class Hyena(Mixer):
         target: float = 1e-2,
         shift: float = 0.0,
     ) -> None:
-        super().__init__(site)
+        super().__init__(context)
         if order < 2:
             raise ValueError(f"hyena: order must be at least 2, got {order}")
         if not 0 < fast_decay_pct <= slow_decay_pct or not 0 < target < 1:
@@ -72,15 +72,15 @@ class Hyena(Mixer):
             )
         if short_filter_order < 1:
             raise ValueError(f"hyena: short_filter_order must be at least 1, got {short_filter_order}")
-        D = site.width
-        self.width, self.order, self.l_max, self.gain = D, order, site.length, site.gain
+        D = context.width
+        self.width, self.order, self.l_max, self.gain = D, order, context.length, context.gain
         self.in_proj = Linear(D, (order + 1) * D)
         self.short_filter = nn.Conv1d(
             (order + 1) * D, (order + 1) * D, short_filter_order, groups=(order + 1) * D, padding=short_filter_order - 1
         )
         self.filter_fn = Filter(
             (order - 1) * D,
-            site.length,
+            context.length,
             filter_order=filter_order,
             emb_dim=emb_dim,
             num_inner_mlps=num_inner_mlps,
@@ -89,7 +89,7 @@ class Hyena(Mixer):
             shift=shift,
         )
         self.out_proj = Linear(D, D)
-        self.reset_parameters(layer=site.layer, depth=site.depth)
+        self.reset_parameters(layer=context.layer, depth=context.depth)
 
     def forward(
         self,
@@ -109,10 +109,10 @@ class Hyena(Mixer):
             raise ValueError(f"hyena: {S} steps exceed the {self.l_max} that the filters were built for")
         # Masked before the projection for the sake of NaN; the short convolution masks what its bias makes of that.
         u = self.in_proj(x if mask is None else x.masked_fill(~mask[..., None], 0))
-        with full(x.device):
+        with no_autocast(x.device):
             *gates, v = self._short(u, mask, state).split(D, dim=2)
             K = self.filter_fn(S).view(S, self.order - 1, D).permute(1, 2, 0)  # (N − 1, D, S)
-            bias = wide(self.filter_fn.bias).view(self.order - 1, D)
+            bias = at_least_fp32(self.filter_fn.bias).view(self.order - 1, D)
             at = None if state is None else state["n"][:, None] + torch.arange(T, device=x.device)
             inputs = []
             for o, gate in enumerate(reversed(gates[1:])):
@@ -121,7 +121,7 @@ class Hyena(Mixer):
                     v = convolve(z, K[o], bias[o])
                 else:
                     inputs.append(_append(state["z"][:, :, o], z, at))
-                    v = _convolve_at(wide(inputs[-1]), K[o], at) + bias[o] * z
+                    v = _convolve_at(at_least_fp32(inputs[-1]), K[o], at) + bias[o] * z
             y = v * gates[0]
         new = None if state is None else self._next(state, u, inputs, mask)
         return self.out_proj(y.to(x.dtype)), new
@@ -152,12 +152,14 @@ class Hyena(Mixer):
         self.short_filter.reset_parameters()
         self.filter_fn.reset_parameters()
 
-    def hints(self) -> dict[str, Hint]:
+    def param_overrides(self) -> dict[str, ParamOverride]:
         """The filters' MLP learns at 1e-3 at most, z at 1e-5; nothing of the filters decays, nor do biases."""
         names = [name for name, _ in self.named_parameters() if name.startswith("filter_fn.implicit_filter")]
         biases = ["in_proj.bias", "short_filter.bias", "out_proj.bias", "filter_fn.bias"]
-        hints = dict.fromkeys(names, Hint(lr_max=1e-3, decay=False)) | dict.fromkeys(biases, Hint(decay=False))
-        return hints | {"filter_fn.pos_emb.z": Hint(lr_max=1e-5, decay=False)}
+        hints = dict.fromkeys(names, ParamOverride(lr_max=1e-3, decay=False)) | dict.fromkeys(
+            biases, ParamOverride(decay=False)
+        )
+        return hints | {"filter_fn.pos_emb.z": ParamOverride(lr_max=1e-5, decay=False)}
 
 
 class Filter(nn.Module):
@@ -196,10 +198,13 @@ class Filter(nn.Module):
         )
 
     def forward(self, S: int) -> Float[Tensor, "S C"]:
-        h = wide(self.pos_emb.z[0, :S])
+        h = at_least_fp32(self.pos_emb.z[0, :S])
         for layer in self.implicit_filter:
             h = layer(h)
-        return h * (torch.exp(-wide(self.pos_emb.t[0, :S]) * wide(self.modulation.deltas[0]).abs()) + self.shift)
+        return h * (
+            torch.exp(-at_least_fp32(self.pos_emb.t[0, :S]) * at_least_fp32(self.modulation.deltas[0]).abs())
+            + self.shift
+        )
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from zoo.contract import Mixer, Site, State, Traits, Unsupported
+from zoo.contract import LayerContext, Mixer, State, Traits, Unsupported
 from zoo.initialise import fan_in_, residual_scale
 from zoo.linear import Linear
 from zoo.mixers.multi_head import merge_heads, split_heads
@@ -33,27 +33,33 @@ class LinearAttention(Mixer):
     """
 
     traits = Traits(causal="strict", bidirectional=True, resumable=True)
-    projected = True
+    feeds_matmul_only = True
     relative = ("rotation",)
 
     def __init__(
-        self, site: Site, *, heads: int = 4, d_keys: int | None = None, d_values: int | None = None, eps: float = 1e-6
+        self,
+        context: LayerContext,
+        *,
+        heads: int = 4,
+        d_keys: int | None = None,
+        d_values: int | None = None,
+        eps: float = 1e-6,
     ) -> None:
-        super().__init__(site)
-        if heads < 1 or ((d_keys is None or d_values is None) and site.width % heads):
-            raise ValueError(f"linear_transformer: width {site.width} does not divide into {heads} heads")
-        d_keys = site.width // heads if d_keys is None else d_keys
-        d_values = site.width // heads if d_values is None else d_values
+        super().__init__(context)
+        if heads < 1 or ((d_keys is None or d_values is None) and context.width % heads):
+            raise ValueError(f"linear_transformer: width {context.width} does not divide into {heads} heads")
+        d_keys = context.width // heads if d_keys is None else d_keys
+        d_values = context.width // heads if d_values is None else d_values
         if min(d_keys, d_values) < 1:
             raise ValueError(f"linear_transformer: d_keys {d_keys} and d_values {d_values} must be at least 1")
         if eps <= 0:
             raise ValueError(f"linear_transformer: eps must be positive, got {eps}; φ can be 0 in every feature")
-        self.heads, self.causal, self.eps, self.placed = heads, site.causal, eps, site.positions
-        self.positions = relative(site.positions, heads=heads, head_width=d_keys, causal=site.causal)
-        self.query_projection = Linear(site.width, heads * d_keys)
-        self.key_projection = Linear(site.width, heads * d_keys)
-        self.value_projection = Linear(site.width, heads * d_values)
-        self.out_projection = Linear(heads * d_values, site.width)
+        self.heads, self.causal, self.eps, self.placed = heads, context.causal, eps, context.positions
+        self.positions = relative(context.positions, heads=heads, head_width=d_keys, causal=context.causal)
+        self.query_projection = Linear(context.width, heads * d_keys)
+        self.key_projection = Linear(context.width, heads * d_keys)
+        self.value_projection = Linear(context.width, heads * d_values)
+        self.out_projection = Linear(heads * d_values, context.width)
 
     def forward(
         self,
@@ -73,10 +79,10 @@ class LinearAttention(Mixer):
         if self.placed is None:
             y, total, new = weighted_sums(q, k, v, causal=self.causal, mask=mask, state=state)
         else:
-            with precision.full(x.device):
-                q, k, v = (precision.wide(z) for z in (q, k, v))
+            with precision.no_autocast(x.device):
+                q, k, v = (precision.at_least_fp32(z) for z in (q, k, v))
                 y, total, new = self._turned(q, k, v, mask, state)
-        y = y * (precision.wide(total) + self.eps).reciprocal().to(y.dtype)
+        y = y * (precision.at_least_fp32(total) + self.eps).reciprocal().to(y.dtype)
         return self.out_projection(merge_heads(y.to(x.dtype))), new
 
     def _turned(
@@ -126,8 +132,8 @@ def weighted_sums(
     if not causal:
         if state is not None:
             raise Unsupported("linear attention that looks both ways cannot continue from a state")
-        with precision.full(q.device):  # sums over all steps: not in half precision
-            y = precision.wide(q) @ (precision.wide(k).transpose(-1, -2) @ precision.wide(v))
+        with precision.no_autocast(q.device):  # sums over all steps: not in half precision
+            y = precision.at_least_fp32(q) @ (precision.at_least_fp32(k).transpose(-1, -2) @ precision.at_least_fp32(v))
     elif state is None:
         y, _ = linear_attention(q, k, v)
     else:

@@ -2,7 +2,7 @@
 
     head_h = softmax(Q_h (E_h K_h)ᵀ / √d_h) F_h V_h,    y = concat(head_1, ..., head_H) W_O
 
-with E, F of k rows over n = `Site.length` steps; a shorter sequence uses their first T columns, as if zero padded.
+with E, F of k rows over n = `LayerContext.length` steps; a shorter sequence uses their first T columns, as if zero padded.
 The biases of keys and values are added to the summaries, as in the official code, which applies E and F to the layer's
 input. Every summary sees the whole sequence, so this is never causal. Official code: fairseq, examples/linformer,
 linformer_src/modules/multihead_linear_attention.py.
@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from zoo.contract import Hint, Mixer, Site, State, Traits
+from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
 from zoo.initialise import fan_in_, residual_scale
 from zoo.linear import Linear
 from zoo.mixers.multi_head import head_width
@@ -31,28 +31,30 @@ class Linformer(Mixer):
     """Linformer self-attention, bidirectional.
 
     Args:
-        k: summaries per head, at most `site.length`; None for 64, or the whole length where that is less.
+        k: summaries per head, at most `context.length`; None for 64, or the whole length where that is less.
         sharing: "none" has an E and an F for each head; "headwise" one E and one F for all heads, the default as in the
             official code; "key_value" one matrix for both and for all heads (section 4).
     """
 
     traits = Traits(causal="no", bidirectional=True, resumable=False, length="max")
-    projected = True
+    feeds_matmul_only = True
     relative = ("rotation",)
 
-    def __init__(self, site: Site, *, heads: int = 4, k: int | None = None, sharing: Sharing = "headwise") -> None:
-        super().__init__(site)
-        d = head_width("linformer", site.width, heads)
-        k = min(K, site.length) if k is None else k
-        if not 1 <= k <= site.length:
-            raise ValueError(f"linformer: k must lie in 1 .. {site.length}, the sequence length; got {k}")
+    def __init__(
+        self, context: LayerContext, *, heads: int = 4, k: int | None = None, sharing: Sharing = "headwise"
+    ) -> None:
+        super().__init__(context)
+        d = head_width("linformer", context.width, heads)
+        k = min(K, context.length) if k is None else k
+        if not 1 <= k <= context.length:
+            raise ValueError(f"linformer: k must lie in 1 .. {context.length}, the sequence length; got {k}")
         if sharing not in get_args(Sharing):
             raise ValueError(f"linformer: sharing {sharing!r} is not one of {', '.join(get_args(Sharing))}")
         self.heads = heads
-        self.positions = relative(site.positions, heads=heads, head_width=d, causal=False)
-        self.qkv = Linear(site.width, 3 * site.width)
-        self.out = Linear(site.width, site.width)
-        shape = (heads if sharing == "none" else 1, k, site.length)
+        self.positions = relative(context.positions, heads=heads, head_width=d, causal=False)
+        self.qkv = Linear(context.width, 3 * context.width)
+        self.out = Linear(context.width, context.width)
+        shape = (heads if sharing == "none" else 1, k, context.length)
         self.E = nn.Parameter(torch.empty(shape))
         self.F = None if sharing == "key_value" else nn.Parameter(torch.empty(shape))
         self._reset_projections()
@@ -91,6 +93,6 @@ class Linformer(Mixer):
             if matrix is not None:
                 nn.init.uniform_(matrix, -((3 / (k + n)) ** 0.5), (3 / (k + n)) ** 0.5)
 
-    def hints(self) -> dict[str, Hint]:
+    def param_overrides(self) -> dict[str, ParamOverride]:
         """E and F are weights of linear layers (over time), so they decay."""
-        return {name: Hint(decay=True) for name in ("E", "F") if getattr(self, name) is not None}
+        return {name: ParamOverride(decay=True) for name in ("E", "F") if getattr(self, name) is not None}

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from zoo.contract import Mixer, Site, State, Traits, Unsupported
+from zoo.contract import LayerContext, Mixer, State, Traits, Unsupported
 from zoo.initialise import fan_in_, residual_scale
 from zoo.mixers.multi_head import split_heads
 from zoo.ops.local_attention import attend
@@ -31,17 +31,17 @@ class LocalAttention(Mixer):
     Args:
         kv_heads: heads of keys and values, each shared by heads / kv_heads query heads; None for as many as queries.
         head_width: d; None for width / heads.
-        window: w, at most `site.length`; None for 64, or the whole length where that is less.
+        window: w, at most `context.length`; None for 64, or the whole length where that is less.
         bias: of the projections of queries, keys and values. out_bias: of the output projection.
     """
 
     traits = Traits(causal="strict", bidirectional=True, resumable=True)
-    projected = True
+    feeds_matmul_only = True
     relative = ("rotation", "bias")
 
     def __init__(
         self,
-        site: Site,
+        context: LayerContext,
         *,
         heads: int = 4,
         kv_heads: int | None = None,
@@ -50,25 +50,25 @@ class LocalAttention(Mixer):
         bias: bool = True,
         out_bias: bool = True,
     ) -> None:
-        super().__init__(site)
-        if heads < 1 or (head_width is None and site.width % heads):
-            raise ValueError(f"local: width {site.width} does not divide into {heads} heads")
+        super().__init__(context)
+        if heads < 1 or (head_width is None and context.width % heads):
+            raise ValueError(f"local: width {context.width} does not divide into {heads} heads")
         self.heads, self.kv_heads = heads, heads if kv_heads is None else kv_heads
         if self.kv_heads < 1 or heads % self.kv_heads:
             raise ValueError(f"local: {heads} heads cannot share {kv_heads} heads of keys and values (kv_heads) evenly")
         if head_width is not None and head_width < 1:
             raise ValueError(f"local: head_width must be at least 1, got {head_width}")
-        self.window = min(WINDOW, site.length) if window is None else window
-        if not 1 <= self.window <= site.length:
-            raise ValueError(f"local: window {self.window} must lie in 1 .. {site.length}, the sequence length")
-        self.causal, self.gain = site.causal, site.gain
-        self.before, self.after = (self.window - 1, 0) if site.causal else (self.window // 2, self.window // 2)
-        self.head_width = d = site.width // heads if head_width is None else head_width
-        self.positions = relative(site.positions, heads=heads, head_width=d, causal=site.causal)
-        self.q_proj = nn.Linear(site.width, heads * d, bias=bias)
-        self.k_proj = nn.Linear(site.width, self.kv_heads * d, bias=bias)
-        self.v_proj = nn.Linear(site.width, self.kv_heads * d, bias=bias)
-        self.out_proj = nn.Linear(heads * d, site.width, bias=out_bias)
+        self.window = min(WINDOW, context.length) if window is None else window
+        if not 1 <= self.window <= context.length:
+            raise ValueError(f"local: window {self.window} must lie in 1 .. {context.length}, the sequence length")
+        self.causal, self.gain = context.causal, context.gain
+        self.before, self.after = (self.window - 1, 0) if context.causal else (self.window // 2, self.window // 2)
+        self.head_width = d = context.width // heads if head_width is None else head_width
+        self.positions = relative(context.positions, heads=heads, head_width=d, causal=context.causal)
+        self.q_proj = nn.Linear(context.width, heads * d, bias=bias)
+        self.k_proj = nn.Linear(context.width, self.kv_heads * d, bias=bias)
+        self.v_proj = nn.Linear(context.width, self.kv_heads * d, bias=bias)
+        self.out_proj = nn.Linear(heads * d, context.width, bias=out_bias)
 
     def forward(
         self,

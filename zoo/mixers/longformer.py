@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from zoo.contract import Mixer, Site, State, Traits, Unsupported
+from zoo.contract import LayerContext, Mixer, State, Traits, Unsupported
 from zoo.initialise import fan_in_, residual_scale
 from zoo.linear import Linear
 from zoo.mixers.local import empty, recall
@@ -32,37 +32,43 @@ class Longformer(Mixer):
 
     Args:
         window: w, even; w/2 keys on each side (causal: w/2 before), besides the query itself. At most twice
-            `site.length`; None for 64, or that where it is less.
+            `context.length`; None for 64, or that where it is less.
         global_tokens: how many of the first tokens see, and are seen by, all others. Causal models have none.
     """
 
     traits = Traits(causal="strict", bidirectional=True, resumable=True)
-    projected = True
+    feeds_matmul_only = True
     relative = ("rotation",)
 
     def __init__(
-        self, site: Site, *, heads: int = 4, window: int | None = None, global_tokens: int = 1, bias: bool = True
+        self,
+        context: LayerContext,
+        *,
+        heads: int = 4,
+        window: int | None = None,
+        global_tokens: int = 1,
+        bias: bool = True,
     ) -> None:
-        super().__init__(site)
-        d = head_width("longformer", site.width, heads)
-        window = min(WINDOW, 2 * site.length) if window is None else window
+        super().__init__(context)
+        d = head_width("longformer", context.width, heads)
+        window = min(WINDOW, 2 * context.length) if window is None else window
         if window < 2 or window % 2:
             raise ValueError(f"longformer: window {window} must be even and positive, half of it lies on each side")
-        if window > 2 * site.length:
+        if window > 2 * context.length:
             raise ValueError(
-                f"longformer: window {window} must be at most {2 * site.length}, twice the sequence length"
+                f"longformer: window {window} must be at most {2 * context.length}, twice the sequence length"
             )
         if global_tokens < 0:
             raise ValueError(f"longformer: global_tokens must not be negative, got {global_tokens}")
-        self.heads, self.causal, self.window = heads, site.causal, window
-        self.global_tokens = 0 if site.causal else global_tokens
-        self.positions = relative(site.positions, heads=heads, head_width=d, causal=site.causal)
+        self.heads, self.causal, self.window = heads, context.causal, window
+        self.global_tokens = 0 if context.causal else global_tokens
+        self.positions = relative(context.positions, heads=heads, head_width=d, causal=context.causal)
         names = ["query", "key", "value"]
         if self.global_tokens:
             names += ["query_global", "key_global", "value_global"]
         for name in names:
-            setattr(self, name, Linear(site.width, site.width, bias=bias))
-        self.out = Linear(site.width, site.width, bias=bias)
+            setattr(self, name, Linear(context.width, context.width, bias=bias))
+        self.out = Linear(context.width, context.width, bias=bias)
 
     def forward(
         self,

@@ -16,11 +16,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from zoo.contract import Hint, Mixer, Site, State, Traits
+from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
 from zoo.initialise import lecun_normal_
 from zoo.linear import Linear
 from zoo.mixers.s5 import run
-from zoo.ops.precision import full, wide
+from zoo.ops.precision import at_least_fp32, no_autocast
 
 
 class LRU(Mixer):
@@ -35,7 +35,7 @@ class LRU(Mixer):
 
     def __init__(
         self,
-        site: Site,
+        context: LayerContext,
         *,
         d_hidden: int = 128,
         r_min: float = 0.0,
@@ -43,7 +43,7 @@ class LRU(Mixer):
         max_phase: float = 6.28,
         gelu: Literal["tanh", "erf"] = "tanh",
     ) -> None:
-        super().__init__(site)
+        super().__init__(context)
         if d_hidden < 1:
             raise ValueError(f"lru: d_hidden must be at least 1, got {d_hidden}")
         if not 0 <= r_min < r_max <= 1:
@@ -52,7 +52,7 @@ class LRU(Mixer):
             raise ValueError(f"lru: max_phase must be positive, got {max_phase}")
         if gelu not in ("tanh", "erf"):
             raise ValueError(f"lru: unknown gelu {gelu!r}; known: tanh, erf")
-        H, N = site.width, d_hidden
+        H, N = context.width, d_hidden
         self.r_min, self.r_max, self.max_phase = r_min, r_max, max_phase
         self.approximate = "tanh" if gelu == "tanh" else "none"
         self.nu_log = nn.Parameter(torch.empty(N))
@@ -65,7 +65,7 @@ class LRU(Mixer):
         self.D = nn.Parameter(torch.empty(H))
         self.out1 = Linear(H, H)
         self.out2 = Linear(H, H)
-        self.reset_parameters(layer=site.layer, depth=site.depth)
+        self.reset_parameters(layer=context.layer, depth=context.depth)
 
     def forward(
         self,
@@ -74,8 +74,8 @@ class LRU(Mixer):
         mask: Bool[Tensor, "B T"] | None = None,
         state: State | None = None,
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
-        with full(x.device):
-            y, new = self.unit(wide(x), mask, state)
+        with no_autocast(x.device):
+            y, new = self.unit(at_least_fp32(x), mask, state)
             g = F.gelu(y, approximate=self.approximate).to(x.dtype)
         return self.out1(g) * torch.sigmoid(self.out2(g)), new
 
@@ -85,15 +85,15 @@ class LRU(Mixer):
         """The recurrence alone: y, before the activation."""
         if mask is not None:
             u = u.masked_fill(~mask[..., None], 0)
-        nu, theta, gamma = (wide(p).exp() for p in (self.nu_log, self.theta_log, self.gamma_log))
-        Bu = gamma * torch.complex(u @ wide(self.B_re).T, u @ wide(self.B_im).T)
-        x0 = None if state is None else torch.view_as_complex(wide(state["x"]))
+        nu, theta, gamma = (at_least_fp32(p).exp() for p in (self.nu_log, self.theta_log, self.gamma_log))
+        Bu = gamma * torch.complex(u @ at_least_fp32(self.B_re).T, u @ at_least_fp32(self.B_im).T)
+        x0 = None if state is None else torch.view_as_complex(at_least_fp32(state["x"]))
         xs = run(torch.polar(torch.exp(-nu), theta), Bu, x0, mask)
-        y = xs.real @ wide(self.C_re).T - xs.imag @ wide(self.C_im).T + wide(self.D) * u
+        y = xs.real @ at_least_fp32(self.C_re).T - xs.imag @ at_least_fp32(self.C_im).T + at_least_fp32(self.D) * u
         return y, None if state is None else {"x": torch.view_as_real(xs[:, -1]).to(state["x"].dtype)}
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        return {"x": wide(torch.zeros(batch, len(self.nu_log), 2, device=device, dtype=dtype))}
+        return {"x": at_least_fp32(torch.zeros(batch, len(self.nu_log), 2, device=device, dtype=dtype))}
 
     @torch.no_grad()
     def reset_parameters(self, *, layer: int, depth: int) -> None:
@@ -113,7 +113,13 @@ class LRU(Mixer):
             lecun_normal_(dense.weight, H)
             nn.init.zeros_(dense.bias)
 
-    def hints(self) -> dict[str, Hint]:
+    def param_overrides(self) -> dict[str, ParamOverride]:
         """λ, γ and B learn at half the rate (minimal-LRU's lr_factor) and do not decay; C does."""
-        slow = dict.fromkeys(("nu_log", "theta_log", "gamma_log", "B_re", "B_im"), Hint(lr_scale=0.5, decay=False))
-        return slow | {"D": Hint(decay=False), "C_re": Hint(decay=True), "C_im": Hint(decay=True)}
+        slow = dict.fromkeys(
+            ("nu_log", "theta_log", "gamma_log", "B_re", "B_im"), ParamOverride(lr_scale=0.5, decay=False)
+        )
+        return slow | {
+            "D": ParamOverride(decay=False),
+            "C_re": ParamOverride(decay=True),
+            "C_im": ParamOverride(decay=True),
+        }

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from zoo.contract import Hint, Mixer, Site, State, Traits
+from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
 from zoo.ops import kernels
 
 
@@ -21,10 +21,10 @@ class LSTM(Mixer):
 
     traits = Traits(causal="strict", bidirectional=False, resumable=True)
 
-    def __init__(self, site: Site, *, forget_bias: float = 1.0) -> None:
-        super().__init__(site)
+    def __init__(self, context: LayerContext, *, forget_bias: float = 1.0) -> None:
+        super().__init__(context)
         self.forget_bias = forget_bias
-        self.lstm = nn.LSTM(site.width, site.width, batch_first=True)
+        self.lstm = nn.LSTM(context.width, context.width, batch_first=True)
 
     def forward(
         self,
@@ -33,7 +33,7 @@ class LSTM(Mixer):
         mask: Bool[Tensor, "B T"] | None = None,
         state: State | None = None,
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
-        kernels.ran("lstm", "torch")
+        kernels.log_kernel("lstm", "torch")
         if state is None:
             return self.lstm(x)[0], None
         before = state["h"], state["c"]
@@ -60,8 +60,8 @@ class LSTM(Mixer):
         with torch.no_grad():
             own["bias_ih_l0"][D : 2 * D] = self.forget_bias
 
-    def hints(self) -> dict[str, Hint]:
-        return {f"lstm.{name}": Hint(decay=True) for name in ("weight_ih_l0", "weight_hh_l0")}
+    def param_overrides(self) -> dict[str, ParamOverride]:
+        return {f"lstm.{name}": ParamOverride(decay=True) for name in ("weight_ih_l0", "weight_hh_l0")}
 
 
 def packed(

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from zoo.contract import Hint, Mixer, Site, State, Traits
+from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
 from zoo.mixers.short_convolution import ShortConvolution
-from zoo.ops.precision import wide
+from zoo.ops.precision import at_least_fp32
 from zoo.ops.selective_scan import gated_selective_scan
 
 
@@ -35,11 +35,11 @@ class Mamba(Mixer):
     """
 
     traits = Traits(causal="strict", bidirectional=False, resumable=True)
-    projected = True
+    feeds_matmul_only = True
 
     def __init__(
         self,
-        site: Site,
+        context: LayerContext,
         *,
         d_state: int = 16,
         d_conv: int = 4,
@@ -53,9 +53,9 @@ class Mamba(Mixer):
         conv_bias: bool = True,
         bias: bool = False,
     ) -> None:
-        super().__init__(site)
-        inner = int(expand * site.width)
-        rank = -(-site.width // 16) if dt_rank == "auto" else dt_rank
+        super().__init__(context)
+        inner = int(expand * context.width)
+        rank = -(-context.width // 16) if dt_rank == "auto" else dt_rank
         for name, value in {"d_state": d_state, "d_conv": d_conv, "expand · width": inner, "dt_rank": rank}.items():
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"mamba: {name} must be at least 1, got {value}")
@@ -66,14 +66,14 @@ class Mamba(Mixer):
         check_step_sizes("mamba", dt_min, dt_max, dt_init_floor)
         self.dt_rank, self.dt_min, self.dt_max = rank, dt_min, dt_max
         self.dt_init, self.dt_scale, self.dt_init_floor = dt_init, dt_scale, dt_init_floor
-        self.in_proj = nn.Linear(site.width, 2 * inner, bias=bias)
+        self.in_proj = nn.Linear(context.width, 2 * inner, bias=bias)
         self.conv1d = ShortConvolution(inner, d_conv, bias=conv_bias)
         self.x_proj = nn.Linear(inner, rank + 2 * d_state, bias=False)
         self.dt_proj = nn.Linear(rank, inner)
         self.A_log = nn.Parameter(torch.empty(inner, d_state))
         self.D = nn.Parameter(torch.empty(inner))
-        self.out_proj = nn.Linear(inner, site.width, bias=bias)
-        self.reset_parameters(layer=site.layer, depth=site.depth)
+        self.out_proj = nn.Linear(inner, context.width, bias=bias)
+        self.reset_parameters(layer=context.layer, depth=context.depth)
 
     def forward(
         self,
@@ -88,7 +88,7 @@ class Mamba(Mixer):
         delta, B, C = self.select(u)
         if mask is not None:  # softplus(−∞) = 0: e^{0 A} = 1 keeps the state, 0 B u adds nothing
             delta = delta.masked_fill(~mask[..., None], -math.inf)
-        A, h = -torch.exp(wide(self.A_log)), None if state is None else state["h"]
+        A, h = -torch.exp(at_least_fp32(self.A_log)), None if state is None else state["h"]
         y, h = gated_selective_scan(u, delta, A, B, C, self.D, z, self.dt_proj.bias, h)
         return self.out_proj(y), None if state is None else {"conv": last, "h": h.to(state["h"].dtype)}
 
@@ -103,7 +103,7 @@ class Mamba(Mixer):
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         inner, N = self.A_log.shape
-        h = wide(torch.zeros(batch, inner, N, device=device, dtype=dtype))
+        h = at_least_fp32(torch.zeros(batch, inner, N, device=device, dtype=dtype))
         return {"conv": self.conv1d.init_state(batch, device=device, dtype=dtype), "h": h}
 
     @torch.no_grad()
@@ -122,9 +122,9 @@ class Mamba(Mixer):
         self.x_proj.reset_parameters()
         start_projections(self.in_proj, self.out_proj, depth)
 
-    def hints(self) -> dict[str, Hint]:
+    def param_overrides(self) -> dict[str, ParamOverride]:
         """No weight decay on A, D and the bias that sets Δ."""
-        return dict.fromkeys(("A_log", "D", "dt_proj.bias"), Hint(decay=False))
+        return dict.fromkeys(("A_log", "D", "dt_proj.bias"), ParamOverride(decay=False))
 
 
 def check_step_sizes(name: str, dt_min: float, dt_max: float, floor: float) -> None:

@@ -17,12 +17,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from zoo.contract import Hint, Mixer, Site, State, Traits
+from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
 from zoo.mixers.mamba import check_step_sizes, start_projections, step_sizes_
 from zoo.mixers.multi_head import split_heads
 from zoo.mixers.short_convolution import ShortConvolution
 from zoo.ops.norms import gated_rms, rms
-from zoo.ops.precision import full, wide
+from zoo.ops.precision import at_least_fp32, no_autocast
 from zoo.ops.ssd import ssd
 
 
@@ -44,11 +44,11 @@ class Mamba2(Mixer):
     """
 
     traits = Traits(causal="strict", bidirectional=False, resumable=True)
-    projected = True
+    feeds_matmul_only = True
 
     def __init__(
         self,
-        site: Site,
+        context: LayerContext,
         *,
         d_state: int = 128,
         d_conv: int = 4,
@@ -70,8 +70,8 @@ class Mamba2(Mixer):
         bias: bool = False,
         chunk_size: int = 64,
     ) -> None:
-        super().__init__(site)
-        inner = expand * site.width
+        super().__init__(context)
+        inner = expand * context.width
         d_ssm = inner if d_ssm is None else d_ssm
         headdim = math.gcd(64, d_ssm) if headdim is None else headdim
         norm_groups = ngroups if norm_groups is None else norm_groups
@@ -99,14 +99,14 @@ class Mamba2(Mixer):
         self.dt_min, self.dt_max, self.dt_init_floor = dt_min, dt_max, dt_init_floor
         channels, spare = d_ssm + 2 * ngroups * d_state, inner - d_ssm
         self.sizes = [spare, spare, d_ssm, channels, H]
-        self.in_proj = nn.Linear(site.width, sum(self.sizes), bias=bias)
+        self.in_proj = nn.Linear(context.width, sum(self.sizes), bias=bias)
         self.conv1d = ShortConvolution(channels, d_conv, bias=conv_bias)
         self.dt_bias = nn.Parameter(torch.empty(H))
         self.A_log = nn.Parameter(torch.empty(H))
         self.D = nn.Parameter(torch.empty(d_ssm if D_has_hdim else H))
         self.norm = GatedRMSNorm(d_ssm, groups=norm_groups, before_gate=norm_before_gate) if rmsnorm else None
-        self.out_proj = nn.Linear(inner, site.width, bias=bias)
-        self.reset_parameters(layer=site.layer, depth=site.depth)
+        self.out_proj = nn.Linear(inner, context.width, bias=bias)
+        self.reset_parameters(layer=context.layer, depth=context.depth)
 
     def forward(
         self,
@@ -131,19 +131,19 @@ class Mamba2(Mixer):
         H, G, N = len(self.A_log), self.ngroups, self.d_state
         x, B, C = xBC.split([H * self.headdim, G * N, G * N], dim=-1)
         x, B, C = split_heads(x, H), split_heads(B, G), split_heads(C, G)
-        with full(xBC.device):
-            delta = F.softplus(wide(dt) + wide(self.dt_bias)).transpose(1, 2)  # (B, H, T)
+        with no_autocast(xBC.device):
+            delta = F.softplus(at_least_fp32(dt) + at_least_fp32(self.dt_bias)).transpose(1, 2)  # (B, H, T)
             if self.dt_limit is not None:
                 delta = delta.clamp(*self.dt_limit)
             if mask is not None:
                 delta = delta.masked_fill(~mask[:, None], 0)
-            log_decay = -torch.exp(wide(self.A_log))[:, None] * delta
+            log_decay = -torch.exp(at_least_fp32(self.A_log))[:, None] * delta
         D = self.D.view(H, -1).expand(H, self.headdim)
         y, S = ssd(x, delta, log_decay, B, C, D, S, chunk=self.chunk_size)
         return y.transpose(1, 2).flatten(2), S
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        S = wide(torch.zeros(batch, len(self.A_log), self.d_state, self.headdim, device=device, dtype=dtype))
+        S = at_least_fp32(torch.zeros(batch, len(self.A_log), self.d_state, self.headdim, device=device, dtype=dtype))
         return {"conv": self.conv1d.init_state(batch, device=device, dtype=dtype), "S": S}
 
     @torch.no_grad()
@@ -159,9 +159,9 @@ class Mamba2(Mixer):
             nn.init.ones_(self.norm.weight)
         start_projections(self.in_proj, self.out_proj, depth)
 
-    def hints(self) -> dict[str, Hint]:
+    def param_overrides(self) -> dict[str, ParamOverride]:
         """No weight decay on A, D and the bias that sets Δ."""
-        return dict.fromkeys(("A_log", "D", "dt_bias"), Hint(decay=False))
+        return dict.fromkeys(("A_log", "D", "dt_bias"), ParamOverride(decay=False))
 
 
 class GatedRMSNorm(nn.Module):
@@ -178,5 +178,7 @@ class GatedRMSNorm(nn.Module):
             return norm(y, self.weight, self.eps, z)
         gate = F.silu(z)
         y = (y if self.before_gate else y * gate).unflatten(-1, (self.groups, -1))
-        y = (F.rms_norm(wide(y), y.shape[-1:], eps=self.eps).flatten(-2) * wide(self.weight)).to(z.dtype)
+        y = (F.rms_norm(at_least_fp32(y), y.shape[-1:], eps=self.eps).flatten(-2) * at_least_fp32(self.weight)).to(
+            z.dtype
+        )
         return y * gate if self.before_gate else y

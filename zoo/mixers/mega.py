@@ -11,7 +11,7 @@ f is softmax, of scores scaled by 1/√z, or laplace or relu2 of scores divided 
 attention stays within chunks of C steps, and costs O(T C).
 
 The last x is the residual stream, before any norm: the official block is LN(x + y) or, with `prenorm`, x + y, which the
-wirings "post" and "pre" make of this mixer.
+residual types "post" and "pre" make of this mixer.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from zoo.contract import Hint, Mixer, Site, State, Traits, Unsupported
+from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits, Unsupported
 from zoo.initialise import fan_in_
 from zoo.linear import Linear
 from zoo.mixers.mega_positions import RotaryBias, SimpleBias
 from zoo.mixers.moving_average import EMA
-from zoo.ops.precision import wide
+from zoo.ops.precision import at_least_fp32
 
 Activation: TypeAlias = Literal["softmax", "laplace", "relu2"]
 Bias: TypeAlias = Literal["simple", "rotary"]
@@ -50,11 +50,11 @@ class Mega(Mixer):
     """
 
     traits = Traits(causal="strict", bidirectional=True, resumable=True, length="max")
-    across = True
+    shared_context = True
 
     def __init__(
         self,
-        site: Site,
+        context: LayerContext,
         *,
         zdim: int | None = None,
         hdim: int | None = None,
@@ -63,8 +63,8 @@ class Mega(Mixer):
         attention_activation: Activation = "softmax",
         rel_pos_bias: Bias = "simple",
     ) -> None:
-        super().__init__(site)
-        D = site.width
+        super().__init__(context)
+        D = context.width
         zdim = max(1, D // 4) if zdim is None else zdim
         if rel_pos_bias == "rotary" and zdim % 2:
             raise ValueError(f"mega: rotary needs an even zdim, got {zdim}")
@@ -80,20 +80,22 @@ class Mega(Mixer):
         if rel_pos_bias not in get_args(Bias):
             raise ValueError(f"mega: unknown rel_pos_bias {rel_pos_bias!r}; known: simple, rotary")
         self.zdim, self.hdim, self.chunk_size, self.activation = zdim, hdim, chunk_size, attention_activation
-        self.causal = site.causal
-        self.move = EMA(D, ndim, both_ways=not site.causal)
+        self.causal = context.causal
+        self.move = EMA(D, ndim, both_ways=not context.causal)
         self.v_proj = Linear(D, hdim)
         self.mx_proj = Linear(D, zdim + hdim + 2 * D)
         self.h_proj = Linear(hdim, D)
         self.gamma = nn.Parameter(torch.empty(2, zdim))
         self.beta = nn.Parameter(torch.empty(2, zdim))
-        self.longest: int | None = site.length if rel_pos_bias == "simple" and chunk_size < 0 else None
+        self.longest: int | None = context.length if rel_pos_bias == "simple" and chunk_size < 0 else None
         if self.longest is None:
             self.traits = dataclasses.replace(self.traits, length="any")  # type: ignore[misc]  # depends on options
         self.rel_pos_bias = (
-            SimpleBias(site.length if chunk_size < 0 else chunk_size) if rel_pos_bias == "simple" else RotaryBias(zdim)
+            SimpleBias(context.length if chunk_size < 0 else chunk_size)
+            if rel_pos_bias == "simple"
+            else RotaryBias(zdim)
         )
-        self.reset_parameters(layer=site.layer, depth=site.depth)
+        self.reset_parameters(layer=context.layer, depth=context.depth)
 
     def forward(
         self,
@@ -101,9 +103,9 @@ class Mega(Mixer):
         *,
         mask: Bool[Tensor, "B T"] | None = None,
         state: State | None = None,
-        across: dict[str, Any] | None = None,
+        shared_context: dict[str, Any] | None = None,
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
-        """As `Mixer.forward`. The residual that u weighs the new value against is in `across`; x itself, if not.
+        """As `Mixer.forward`. The residual that u weighs the new value against is in `shared_context`; x itself, if not.
 
         Raises:
             ValueError: longer than the relative positions reach. Unsupported: a state, but bidirectional.
@@ -126,7 +128,7 @@ class Mega(Mixer):
         else:
             a, new = self._attend_on(q, k, v, mask, state)
             new = {"h": h, **new}
-        residual = x if across is None else across.get("residual", x)
+        residual = x if shared_context is None else shared_context.get("residual", x)
         y = torch.sigmoid(u) * (F.silu(hx + self.h_proj(a * r)) - residual)
         return y.to(x.dtype), new
 
@@ -190,11 +192,11 @@ class Mega(Mixer):
             seen = (place < keys[..., None])[:, :, None]
         q = q.to(k.dtype)
         if self.activation == "softmax":
-            scores = wide((q * self.zdim**-0.5) @ k.transpose(2, 3)) + bias
+            scores = at_least_fp32((q * self.zdim**-0.5) @ k.transpose(2, 3)) + bias
             weights = (scores if seen is None else scores.masked_fill(~seen, float("-inf"))).softmax(-1)
         else:
             count = C if seen is None else seen.sum(-1, keepdim=True)
-            weights = ELEMENTWISE[self.activation](wide(q @ k.transpose(2, 3)) / count + bias)
+            weights = ELEMENTWISE[self.activation](at_least_fp32(q @ k.transpose(2, 3)) / count + bias)
             weights = weights if seen is None else weights.masked_fill(~seen, 0)
         return weights.to(v.dtype) @ v
 
@@ -216,9 +218,11 @@ class Mega(Mixer):
         for parameter in self.rel_pos_bias.parameters():
             nn.init.normal_(parameter, std=0.02)
 
-    def hints(self) -> dict[str, Hint]:
+    def param_overrides(self) -> dict[str, ParamOverride]:
         """No weight decay but on the three matrices."""
-        return {name: Hint(decay=False) for name, _ in self.named_parameters() if not name.endswith("proj.weight")}
+        return {
+            name: ParamOverride(decay=False) for name, _ in self.named_parameters() if not name.endswith("proj.weight")
+        }
 
 
 def _laplace(x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from zoo.ops.precision import wide
+from zoo.ops.precision import at_least_fp32
 
 
 class SimpleBias(nn.Module):
@@ -23,7 +23,7 @@ class SimpleBias(nn.Module):
     def forward(self, C: int) -> Float[Tensor, L]:
         """The biases of distances 1 − C, ..., C − 1."""
         middle = len(self.rel_pos_bias) // 2
-        return wide(self.rel_pos_bias)[middle - C + 1 : middle + C]
+        return at_least_fp32(self.rel_pos_bias)[middle - C + 1 : middle + C]
 
 
 class RotaryBias(nn.Module):
@@ -39,7 +39,7 @@ class RotaryBias(nn.Module):
 
     def forward(self, C: int) -> Float[Tensor, L]:
         """See `SimpleBias.forward`."""
-        (a, a2), (b, b2) = wide(self.alpha)[0].chunk(2), wide(self.beta)[0].chunk(2)
+        (a, a2), (b, b2) = at_least_fp32(self.alpha)[0].chunk(2), at_least_fp32(self.beta)[0].chunk(2)
         speed = torch.exp(torch.arange(len(a), device=a.device, dtype=a.dtype) * (-math.log(10000) / len(a)))
         angle = torch.arange(1 - C, C, device=a.device)[:, None] * speed
         return angle.cos() @ (a * b + a2 * b2) + angle.sin() @ (a2 * b - a * b2)

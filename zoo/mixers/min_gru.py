@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from zoo.contract import Mixer, Site, State, Traits
+from zoo.contract import LayerContext, Mixer, State, Traits
 from zoo.initialise import fan_in_, residual_scale
 from zoo.ops.diagonal_scan import scan
-from zoo.ops.precision import full, wide
+from zoo.ops.precision import at_least_fp32, no_autocast
 
 Candidate: TypeAlias = Literal["positive", "linear"]
 
@@ -33,17 +33,17 @@ class MinGRU(Mixer):
     traits = Traits(causal="strict", bidirectional=False, resumable=True)
 
     def __init__(
-        self, site: Site, *, expand: float = 1.0, candidate: Candidate = "positive", bias: bool = True
+        self, context: LayerContext, *, expand: float = 1.0, candidate: Candidate = "positive", bias: bool = True
     ) -> None:
-        super().__init__(site)
-        self.units = round(expand * site.width)
+        super().__init__(context)
+        self.units = round(expand * context.width)
         if self.units < 1:
-            raise ValueError(f"min_gru: expand {expand} leaves no unit at width {site.width}")
+            raise ValueError(f"min_gru: expand {expand} leaves no unit at width {context.width}")
         if candidate not in get_args(Candidate):
             raise ValueError(f"min_gru: candidate {candidate!r} is not one of {', '.join(get_args(Candidate))}")
         self.candidate = candidate
-        self.hidden_and_gate = nn.Linear(site.width, 2 * self.units, bias=bias)
-        self.out = nn.Linear(self.units, site.width, bias=False)
+        self.hidden_and_gate = nn.Linear(context.width, 2 * self.units, bias=bias)
+        self.out = nn.Linear(self.units, context.width, bias=False)
 
     def forward(
         self,
@@ -53,8 +53,8 @@ class MinGRU(Mixer):
         state: State | None = None,
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
         hidden, gate = self.hidden_and_gate(x).chunk(2, dim=-1)
-        with full(x.device):
-            z, h = torch.sigmoid(wide(gate)), wide(hidden)
+        with no_autocast(x.device):
+            z, h = torch.sigmoid(at_least_fp32(gate)), at_least_fp32(hidden)
             if self.candidate == "positive":
                 h = torch.where(h >= 0, h + 0.5, torch.sigmoid(h))
             if mask is not None:

@@ -18,11 +18,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from zoo.contract import Hint, Mixer, Site, State, Traits
+from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
 from zoo.mixers.short_convolution import ShortConvolution
 from zoo.ops.mlstm import mlstm
 from zoo.ops.mlstm.naive import MLSTMState
-from zoo.ops.precision import full, wide
+from zoo.ops.precision import at_least_fp32, no_autocast
 
 
 class MLSTM(Mixer):
@@ -40,7 +40,7 @@ class MLSTM(Mixer):
 
     def __init__(
         self,
-        site: Site,
+        context: LayerContext,
         *,
         heads: int = 4,
         conv1d_kernel_size: int = 4,
@@ -49,7 +49,7 @@ class MLSTM(Mixer):
         round_proj_up_to_multiple_of: int | None = 64,
         bias: bool = False,
     ) -> None:
-        super().__init__(site)
+        super().__init__(context)
         multiple = round_proj_up_to_multiple_of
         sizes = {"heads": heads, "qkv_proj_blocksize": qkv_proj_blocksize, "conv1d_kernel_size": conv1d_kernel_size}
         for name, value in {**sizes, "round_proj_up_to_multiple_of": multiple}.items():
@@ -58,23 +58,23 @@ class MLSTM(Mixer):
         if proj_factor <= 0:
             raise ValueError(f"mlstm: proj_factor must be positive, got {proj_factor}")
         multiple = math.lcm(heads, qkv_proj_blocksize) if multiple is None else multiple
-        inner = math.ceil(proj_factor * site.width / multiple) * multiple
+        inner = math.ceil(proj_factor * context.width / multiple) * multiple
         for what, parts in (("heads", heads), ("blocks of that size", qkv_proj_blocksize)):
             if inner % parts:
                 raise ValueError(
-                    f"mlstm: {inner} units, {proj_factor:g} · {site.width} up to a multiple of {multiple} "
+                    f"mlstm: {inner} units, {proj_factor:g} · {context.width} up to a multiple of {multiple} "
                     f"(round_proj_up_to_multiple_of), do not divide into {parts} {what}"
                 )
         self.inner = inner
-        self.proj_up = nn.Linear(site.width, 2 * inner, bias=bias)
+        self.proj_up = nn.Linear(context.width, 2 * inner, bias=bias)
         self.q_proj = LinearHeadwise(inner, inner // qkv_proj_blocksize, bias=bias)
         self.k_proj = LinearHeadwise(inner, inner // qkv_proj_blocksize, bias=bias)
         self.v_proj = LinearHeadwise(inner, inner // qkv_proj_blocksize, bias=bias)
         self.conv1d = CausalConv1d(inner, conv1d_kernel_size)
         self.mlstm_cell = MLSTMCell(inner, heads)
         self.learnable_skip = nn.Parameter(torch.empty(inner))
-        self.proj_down = nn.Linear(inner, site.width, bias=bias)
-        self.reset_parameters(layer=site.layer, depth=site.depth)
+        self.proj_down = nn.Linear(inner, context.width, bias=bias)
+        self.reset_parameters(layer=context.layer, depth=context.depth)
 
     def forward(
         self,
@@ -91,7 +91,7 @@ class MLSTM(Mixer):
         H = self.mlstm_cell.heads
         q, k, v = self.q_proj.by_head(c, H), self.k_proj.by_head(c, H), self.v_proj.by_head(a, H)
         h, after = self.mlstm_cell(q, k, v, i, f, mask=mask, state=before)
-        y = self.proj_down(((h + self.learnable_skip * c) * F.silu(wide(z))).to(x.dtype))
+        y = self.proj_down(((h + self.learnable_skip * c) * F.silu(at_least_fp32(z))).to(x.dtype))
         if state is None:
             return y, None
         return y, {"conv": last, **{name: new.to(state[name].dtype) for name, new in zip("Cnm", after, strict=True)}}
@@ -101,20 +101,20 @@ class MLSTM(Mixer):
     ) -> tuple[Float[Tensor, "B H T"], Float[Tensor, "B H T"]]:
         """i and f from what q, k and v are made of: W [W_q c, W_k c, W_v a] = (W W_q + W W_k) c + (W W_v) a."""
         cell = self.mlstm_cell
-        with full(c.device):
-            weight = torch.cat([wide(cell.igate.weight), wide(cell.fgate.weight)])
-            bias = torch.cat([wide(cell.igate.bias), wide(cell.fgate.bias)])
+        with no_autocast(c.device):
+            weight = torch.cat([at_least_fp32(cell.igate.weight), at_least_fp32(cell.fgate.weight)])
+            bias = torch.cat([at_least_fp32(cell.igate.bias), at_least_fp32(cell.fgate.bias)])
             parts = list(zip(weight.split(self.inner, dim=1), (self.q_proj, self.k_proj, self.v_proj), strict=True))
             of_q, of_k, of_v = (projection.before(part) for part, projection in parts)
             for part, projection in parts:
-                bias = bias if projection.bias is None else bias + part @ wide(projection.bias)
-            both = F.linear(wide(c), of_q + of_k, bias) + F.linear(wide(a), of_v)
+                bias = bias if projection.bias is None else bias + part @ at_least_fp32(projection.bias)
+            both = F.linear(at_least_fp32(c), of_q + of_k, bias) + F.linear(at_least_fp32(a), of_v)
             i, f = both.transpose(1, 2).chunk(2, dim=1)
         return i, f
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         H, d = self.mlstm_cell.heads, self.inner // self.mlstm_cell.heads
-        C = wide(torch.zeros(batch, H, d, d, device=device, dtype=dtype))
+        C = at_least_fp32(torch.zeros(batch, H, d, d, device=device, dtype=dtype))
         conv = self.conv1d.conv.init_state(batch, device=device, dtype=dtype)
         return {"conv": conv, "C": C, "n": C.new_zeros(batch, H, d), "m": C.new_zeros(batch, H)}
 
@@ -132,10 +132,10 @@ class MLSTM(Mixer):
         self.conv1d.conv.reset_parameters()
         self.mlstm_cell.reset_parameters()
 
-    def hints(self) -> dict[str, Hint]:
+    def param_overrides(self) -> dict[str, ParamOverride]:
         """W_q, W_k and W_v decay like any matrix; the skip weights and the norm's do not."""
-        free = dict.fromkeys(("learnable_skip", "mlstm_cell.outnorm.weight"), Hint(decay=False))
-        return free | {f"{name}_proj.weight": Hint(decay=True) for name in "qkv"}
+        free = dict.fromkeys(("learnable_skip", "mlstm_cell.outnorm.weight"), ParamOverride(decay=False))
+        return free | {f"{name}_proj.weight": ParamOverride(decay=True) for name in "qkv"}
 
 
 class CausalConv1d(nn.Module):
@@ -169,7 +169,7 @@ class MLSTMCell(nn.Module):
     ) -> tuple[Float[Tensor, "B T I"], MLSTMState]:
         """norm(h) in float32 at least, and the state after it."""
         h, after = mlstm(q, k, v, i, f, state, mask=mask)
-        with full(q.device):
+        with no_autocast(q.device):
             return self.outnorm(h.transpose(1, 2).flatten(2)), after
 
     @torch.no_grad()
@@ -191,9 +191,9 @@ class MultiHeadLayerNorm(nn.Module):
         self.weight = nn.Parameter(torch.zeros(width)) if weight else None
 
     def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-        x = wide(x).unflatten(-1, (self.heads, -1))
+        x = at_least_fp32(x).unflatten(-1, (self.heads, -1))
         x = F.layer_norm(x, x.shape[-1:], eps=self.eps).flatten(-2)
-        return x if self.weight is None else x * (1 + wide(self.weight))
+        return x if self.weight is None else x * (1 + at_least_fp32(self.weight))
 
     def reset_parameters(self) -> None:
         """w = 0."""

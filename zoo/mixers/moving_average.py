@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from zoo.ops import vandermonde
 from zoo.ops.long_convolution import convolve
 from zoo.ops.padding import align_right
-from zoo.ops.precision import full, wide
+from zoo.ops.precision import at_least_fp32, no_autocast
 
 
 class EMA(nn.Module):
@@ -44,30 +44,33 @@ class EMA(nn.Module):
         self, x: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"] | None, h: Float[Tensor, "B D N"] | None
     ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B D N"] | None]:
         """s, and h after the valid steps. x must be 0 at masked steps."""
-        with full(x.device):
-            u, T, (log_q, write, read), after = wide(x), x.shape[1], self.coefficients(), None
+        with no_autocast(x.device):
+            u, T, (log_q, write, read), after = at_least_fp32(x), x.shape[1], self.coefficients(), None
             if h is not None and T == 1:
-                after = log_q.exp() * wide(h) + write * u[:, 0, :, None]
+                after = log_q.exp() * at_least_fp32(h) + write * u[:, 0, :, None]
                 y = (read * after).sum(-1)[:, None]
-                after = after if mask is None else torch.where(mask[:, :, None], after, wide(h))
+                after = after if mask is None else torch.where(mask[:, :, None], after, at_least_fp32(h))
             elif h is not None:
-                y = convolve(u, _powers(read * write, log_q, T)) + _powers(read * log_q.exp() * wide(h), log_q, T).mT
+                y = (
+                    convolve(u, _powers(read * write, log_q, T))
+                    + _powers(read * log_q.exp() * at_least_fp32(h), log_q, T).mT
+                )
                 u_right, n = align_right(u, mask)
                 last = vandermonde.accumulate(u_right, _complex(log_q)).real
-                after = (n[:, None, None] * log_q).exp() * wide(h) + write * last
+                after = (n[:, None, None] * log_q).exp() * at_least_fp32(h) + write * last
             else:
                 K = _powers(read * write, log_q, T)
                 y = convolve(u, K[: x.shape[2]])
                 if self.both_ways:
                     y = y + convolve(u.flip(1), K[x.shape[2] :]).flip(1)
-            y = F.silu(y + wide(self.omega) * u)
+            y = F.silu(y + at_least_fp32(self.omega) * u)
         return y.to(x.dtype), None if h is None or after is None else after.to(h.dtype)
 
     def coefficients(self) -> tuple[Float[Tensor, "D N"], Float[Tensor, "D N"], Float[Tensor, "D N"]]:
         """log q, p β and γ / √N. q = σ(−δ) + σ(δ) σ(−α), written so that it never rounds to 0."""
-        alpha, delta, beta = (wide(p)[..., 0] for p in (self.alpha, self.delta, self.beta))
+        alpha, delta, beta = (at_least_fp32(p)[..., 0] for p in (self.alpha, self.delta, self.beta))
         log_q = torch.logaddexp(F.logsigmoid(-delta), F.logsigmoid(delta) + F.logsigmoid(-alpha))
-        return log_q, delta.sigmoid() * beta, wide(self.gamma) * self.gamma.shape[1] ** -0.5
+        return log_q, delta.sigmoid() * beta, at_least_fp32(self.gamma) * self.gamma.shape[1] ** -0.5
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

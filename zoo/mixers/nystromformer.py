@@ -20,11 +20,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from zoo.contract import Mixer, Site, State, Traits
+from zoo.contract import LayerContext, Mixer, State, Traits
 from zoo.initialise import fan_in_, residual_scale
 from zoo.linear import Linear
 from zoo.mixers.multi_head import head_width
-from zoo.ops.precision import full, wide
+from zoo.ops.precision import at_least_fp32, no_autocast
 from zoo.positions import relative
 
 InitOption: TypeAlias = Literal["exact", "original"]
@@ -42,12 +42,12 @@ class Nystromformer(Mixer):
     """
 
     traits = Traits(causal="no", bidirectional=True, resumable=False)
-    projected = True
+    feeds_matmul_only = True
     relative = ("rotation",)
 
     def __init__(
         self,
-        site: Site,
+        context: LayerContext,
         *,
         heads: int = 4,
         num_landmarks: int = 64,
@@ -55,8 +55,8 @@ class Nystromformer(Mixer):
         init_option: InitOption = "exact",
         iterations: int = 6,
     ) -> None:
-        super().__init__(site)
-        d = head_width("nystromformer", site.width, heads)
+        super().__init__(context)
+        d = head_width("nystromformer", context.width, heads)
         if num_landmarks < 1 or iterations < 1:
             raise ValueError(
                 f"nystromformer: num_landmarks {num_landmarks} and iterations {iterations} must be at least 1"
@@ -67,13 +67,13 @@ class Nystromformer(Mixer):
             raise ValueError(
                 f"nystromformer: init_option {init_option!r} is not one of {', '.join(get_args(InitOption))}"
             )
-        self.gain, self.heads, self.m = site.gain, heads, num_landmarks
+        self.gain, self.heads, self.m = context.gain, heads, num_landmarks
         self.init_option, self.iterations = init_option, iterations
         if init_option == "original":  # the batch's padding and rows set the scale
             self.traits = dataclasses.replace(self.traits, padding_safe=False)  # type: ignore[misc]
-        self.positions = relative(site.positions, heads=heads, head_width=d, causal=False)
-        self.query, self.key, self.value = (Linear(site.width, site.width) for _ in range(3))
-        self.out = Linear(site.width, site.width)
+        self.positions = relative(context.positions, heads=heads, head_width=d, causal=False)
+        self.query, self.key, self.value = (Linear(context.width, context.width) for _ in range(3))
+        self.out = Linear(context.width, context.width)
         self.conv = None
         if conv_kernel_size is not None:
             size, pad = (conv_kernel_size, 1), (conv_kernel_size // 2, 0)
@@ -88,8 +88,8 @@ class Nystromformer(Mixer):
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
         B, T, D = x.shape
         q, k, v = (layer(x).view(B, T, self.heads, -1).transpose(1, 2) for layer in (self.query, self.key, self.value))
-        with full(x.device):
-            q, k, v = wide(q), wide(k), wide(v)
+        with no_autocast(x.device):
+            q, k, v = at_least_fp32(q), at_least_fp32(k), at_least_fp32(v)
             now = torch.arange(T, device=x.device)[None]
             q, k = self.positions.rotate_both(q, k, now)
             q, k = (z * z.shape[-1] ** -0.25 for z in (q, k))

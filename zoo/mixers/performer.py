@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from zoo.contract import Mixer, Site, State, Traits, Unsupported
+from zoo.contract import LayerContext, Mixer, State, Traits, Unsupported
 from zoo.initialise import fan_in_, residual_scale
 from zoo.linear import Linear
 from zoo.mixers.multi_head import head_width
@@ -45,21 +45,21 @@ class Performer(Mixer):
     """
 
     traits = Traits(causal="strict", bidirectional=True, resumable=True, stochastic=True)
-    projected = True
+    feeds_matmul_only = True
     relative = ("rotation",)
     W: Tensor
 
     def __init__(
         self,
-        site: Site,
+        context: LayerContext,
         *,
         heads: int = 4,
         features: int | None = None,
         kernel: Kernel = "softmax",
         eps: float | None = None,
     ) -> None:
-        super().__init__(site)
-        d = head_width("performer", site.width, heads)
+        super().__init__(context)
+        d = head_width("performer", context.width, heads)
         if kernel not in get_args(Kernel):
             raise ValueError(f"performer: kernel {kernel!r} is not one of {', '.join(get_args(Kernel))}")
         if features is not None and features < 1:
@@ -67,11 +67,11 @@ class Performer(Mixer):
         self.eps = EPS[kernel] if eps is None else eps
         if self.eps <= 0:
             raise ValueError(f"performer: eps must be positive, got {eps}; it keeps the normaliser from being 0")
-        self.heads, self.causal, self.kernel = heads, site.causal, kernel
-        self.placed = site.positions
-        self.positions = relative(site.positions, heads=heads, head_width=d, causal=site.causal)
-        self.qkv = Linear(site.width, 3 * site.width)
-        self.out = Linear(site.width, site.width)
+        self.heads, self.causal, self.kernel = heads, context.causal, kernel
+        self.placed = context.positions
+        self.positions = relative(context.positions, heads=heads, head_width=d, causal=context.causal)
+        self.qkv = Linear(context.width, 3 * context.width)
+        self.out = Linear(context.width, context.width)
         m = max(1, int(d * math.log(d))) if features is None else features
         self.register_buffer("W", torch.empty(m, d))
         self.redraw()
@@ -90,7 +90,7 @@ class Performer(Mixer):
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
         B, T, D = x.shape
         (now, steps), features = places(state, T, mask, x.device), self.qkv(x)
-        turns = (self.positions.turn(now, precision.widest(features), key=key) for key in (False, True))
+        turns = (self.positions.turn(now, precision.promote(features), key=key) for key in (False, True))
         q, k, v = split(features, self.heads, self.heads, *turns)  # each (B, H, T, D/H)
         if self.kernel == "softmax" and self.causal and mask is None and state is None:
             y, new = attend(q, k, v, self.W, self.eps), None
@@ -104,7 +104,7 @@ class Performer(Mixer):
         """Outputs as a ratio of sums over steps, and the next state."""
         valid = None if mask is None else mask[:, None, :, None]
         q, k = self.query_features(q), self.key_features(k, valid)
-        with precision.full(q.device):
+        with precision.no_autocast(q.device):
             v = F.pad(v.to(q.dtype), (0, 1), value=1.0)  # the last column sums to the normaliser
             if valid is not None:
                 v = v.masked_fill(~valid, 0)
@@ -133,7 +133,7 @@ class Performer(Mixer):
         return phi if valid is None else phi.masked_fill(~valid, 0)
 
     def _relu(self, x: Tensor) -> Tensor:
-        y = precision.wide(x) * x.shape[-1] ** -0.25
+        y = precision.at_least_fp32(x) * x.shape[-1] ** -0.25
         return ((y @ self.W.to(y.dtype).T).relu() + self.eps).to(kept(x))
 
     def _causal(self, q: Tensor, k: Tensor, v: Tensor, state: State | None) -> tuple[Tensor, State | None]:
@@ -146,8 +146,8 @@ class Performer(Mixer):
     def _bidirectional(self, q: Tensor, k: Tensor, v: Tensor, state: State | None) -> tuple[Tensor, State | None]:
         if state is not None:
             raise Unsupported("a bidirectional Performer cannot continue from a state")
-        sums = precision.wide(k).transpose(-1, -2) @ precision.wide(v)
-        return (precision.wide(q) @ sums).to(q.dtype), None
+        sums = precision.at_least_fp32(k).transpose(-1, -2) @ precision.at_least_fp32(v)
+        return (precision.at_least_fp32(q) @ sums).to(q.dtype), None
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         """S and z, in float32 at least."""

@@ -20,11 +20,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from zoo.contract import Mixer, Site, State, Traits, Unsupported
+from zoo.contract import LayerContext, Mixer, State, Traits, Unsupported
 from zoo.initialise import fan_in_, residual_scale
 from zoo.linear import Linear
 from zoo.ops.lsh_attention import hash_buckets, lsh_attention
-from zoo.ops.precision import full, wide
+from zoo.ops.precision import at_least_fp32, no_autocast
 from zoo.positions import relative
 
 
@@ -33,7 +33,7 @@ class Reformer(Mixer):
 
     Args:
         head_dim: width of a head; None for width / heads.
-        chunk: steps in a chunk. buckets: even, or a list of even factors; None for twice the chunks in `site.length`,
+        chunk: steps in a chunk. buckets: even, or a list of even factors; None for twice the chunks in `context.length`,
             in two factors from 130 on, as the official code has it.
         hashes: rounds. before, after: chunks a step sees besides its own.
         rotations_per_head: each head hashes in its own way.
@@ -44,13 +44,13 @@ class Reformer(Mixer):
     """
 
     traits = Traits(causal="leaky", bidirectional=True, resumable=False, stochastic=True)
-    projected = True
+    feeds_matmul_only = True
     relative = ("rotation",)
     rotations: Tensor
 
     def __init__(
         self,
-        site: Site,
+        context: LayerContext,
         *,
         heads: int = 4,
         head_dim: int | None = None,
@@ -65,9 +65,9 @@ class Reformer(Mixer):
         scaled: bool = False,
         bias: bool = False,
     ) -> None:
-        super().__init__(site)
-        if heads < 1 or (head_dim is None and site.width % heads):
-            raise ValueError(f"reformer: width {site.width} does not divide into {heads} heads")
+        super().__init__(context)
+        if heads < 1 or (head_dim is None and context.width % heads):
+            raise ValueError(f"reformer: width {context.width} does not divide into {heads} heads")
         for name, value in (("head_dim", head_dim), ("chunk", chunk), ("hashes", hashes)):
             if value is not None and value < 1:
                 raise ValueError(f"reformer: {name} must be at least 1, got {value}")
@@ -75,20 +75,20 @@ class Reformer(Mixer):
             raise ValueError(f"reformer: before and after must not be negative, got {before} and {after}")
         if not duplicates and (before, after) != (1, 0):
             raise ValueError("reformer: duplicates=False needs before=1 and after=0")
-        self.heads, self.causal, self.gain = heads, site.causal, site.gain
-        self.head_dim = head_dim or site.width // heads
+        self.heads, self.causal, self.gain = heads, context.causal, context.gain
+        self.head_dim = head_dim or context.width // heads
         self.chunk, self.before, self.after = chunk, before, after
         self.across_buckets, self.duplicates = across_buckets, duplicates
         self.scale = self.head_dim**-0.5 if scaled else 1.0
-        self.factors = factors(buckets, site.length, chunk)
+        self.factors = factors(buckets, context.length, chunk)
         self.rotations_per_head = rotations_per_head
-        if site.positions is not None and site.positions.kind == "xpos":
+        if context.positions is not None and context.positions.kind == "xpos":
             raise Unsupported("reformer: queries and keys are one, and cannot have xpos's two magnitudes")
-        self.positions = relative(site.positions, heads=heads, head_width=self.head_dim, causal=site.causal)
+        self.positions = relative(context.positions, heads=heads, head_width=self.head_dim, causal=context.causal)
         inner = heads * self.head_dim
-        self.query_key = nn.Linear(site.width, inner, bias=False)
-        self.value = nn.Linear(site.width, inner, bias=False)
-        self.out = Linear(inner, site.width, bias=bias)
+        self.query_key = nn.Linear(context.width, inner, bias=False)
+        self.value = nn.Linear(context.width, inner, bias=False)
+        self.out = Linear(inner, context.width, bias=bias)
         self.register_buffer("rotations", torch.empty(heads, self.head_dim, hashes, sum(self.factors) // 2))
         self.redraw()
 
@@ -121,8 +121,8 @@ class Reformer(Mixer):
         if self.chunk >= T:
             one = torch.zeros(B, H, 1, T, dtype=torch.long, device=qk.device)
             return lsh_attention(qk, v, one, chunk=T, before=0, causal=self.causal, valid=valid, scale=self.scale)
-        with full(qk.device):
-            buckets = hash_buckets(wide(qk), self.rotations, self.factors)
+        with no_autocast(qk.device):
+            buckets = hash_buckets(at_least_fp32(qk), self.rotations, self.factors)
         return lsh_attention(
             qk,
             v,

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from zoo.contract import Mixer, Site, State, Traits, Unsupported
+from zoo.contract import LayerContext, Mixer, State, Traits, Unsupported
 from zoo.mixers.multi_head import merge_heads, split_heads
 from zoo.ops import precision, rotation
 from zoo.ops.linear_attention import linear_attention
@@ -46,11 +46,11 @@ class Retention(Mixer):
     """
 
     traits = Traits(causal="strict", bidirectional=False, resumable=True)
-    projected = True
+    feeds_matmul_only = True
 
     def __init__(
         self,
-        site: Site,
+        context: LayerContext,
         *,
         heads: int = 4,
         value_factor: float = 2.0,
@@ -58,8 +58,8 @@ class Retention(Mixer):
         form: Form = "recurrent",
         eps: float = 1e-6,
     ) -> None:
-        super().__init__(site)
-        D, V = site.width, int(site.width * value_factor)
+        super().__init__(context)
+        D, V = context.width, int(context.width * value_factor)
         if heads < 1 or D % heads or D // heads % 2:
             raise ValueError(f"retnet: width {D} does not divide into {heads} heads of even width")
         if V < 1 or V % heads:
@@ -91,21 +91,21 @@ class Retention(Mixer):
         B, T, _ = x.shape
         x = x if mask is None else x.masked_fill(~mask[..., None], 0)  # no biases: k and v become 0 as well
         q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
-        with precision.full(x.device):
+        with precision.no_autocast(x.device):
             start = x.new_zeros(1, dtype=torch.long) if state is None else state["position"]
             t = start[:, None] + torch.arange(T, device=x.device)  # (B, T), or (1, T) where all rows start together
             log_decay = log_gammas(self.heads, x.device)
-            how = self.heads, self.form, q.shape[-1] // self.heads, precision.widest(q)
+            how = self.heads, self.form, q.shape[-1] // self.heads, precision.promote(q)
             by_q, by_k = turns(t, *how) if state is not None else first_turns(T, *how, x.device)
-            q, k = (precision.wide(z) if self.form == "parallel" else z for z in (q, k))
+            q, k = (precision.at_least_fp32(z) if self.form == "parallel" else z for z in (q, k))
             q, k = rotation.rotate(q, *by_q), rotation.rotate(k, *by_k)
             q, k, v = (split_heads(z, self.heads) for z in (q, k, v))
         new: State | None = None
         if self.form == "parallel":
-            with precision.full(x.device):
-                o = in_parallel(q, k, precision.wide(v), log_decay)
+            with precision.no_autocast(x.device):
+                o = in_parallel(q, k, precision.at_least_fp32(v), log_decay)
         else:
-            every = log_decay.to(precision.widest(q))[None, :, None].expand(1, -1, T)
+            every = log_decay.to(precision.promote(q))[None, :, None].expand(1, -1, T)
             every = every if mask is None else every.expand(B, -1, -1).masked_fill(~mask[:, None], 0)
             o, S = linear_attention(q, k, v, every, None if state is None else state["S"])
             if state is not None:
@@ -148,7 +148,7 @@ def rotate(
 ) -> Float[Tensor, "B H T K"]:
     """scale · R_t x_t: the pair (2i, 2i + 1), as a complex number, turned by t θ_i."""
     H, K = x.shape[1], x.shape[3]
-    return split_heads(rotation.rotate(merge_heads(x), *angles(t, H, K, precision.widest(x), scale)), H)
+    return split_heads(rotation.rotate(merge_heads(x), *angles(t, H, K, precision.promote(x), scale)), H)
 
 
 def angles(

@@ -19,12 +19,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from zoo.contract import Hint, Mixer, Site, State, Traits
+from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
 from zoo.initialise import fan_in_
 from zoo.linear import Linear
 from zoo.mixers.short_convolution import ShortConvolution
 from zoo.ops.diagonal_scan import scan, step
-from zoo.ops.precision import full, wide
+from zoo.ops.precision import at_least_fp32, no_autocast
 
 C = 8.0
 STEEPEST = 1000.0
@@ -43,20 +43,20 @@ class RecurrentBlock(Mixer):
 
     traits = Traits(causal="strict", bidirectional=False, resumable=True)
 
-    def __init__(self, site: Site, *, heads: int = 4, lru_width: int | None = None, d_conv: int = 4) -> None:
-        super().__init__(site)
-        R = site.width if lru_width is None else lru_width
+    def __init__(self, context: LayerContext, *, heads: int = 4, lru_width: int | None = None, d_conv: int = 4) -> None:
+        super().__init__(context)
+        R = context.width if lru_width is None else lru_width
         for name, value in {"heads": heads, "lru_width": R, "d_conv": d_conv}.items():
             if value < 1:
                 raise ValueError(f"rg_lru: {name} must be at least 1, got {value}")
         if R % heads:
             raise ValueError(f"rg_lru: lru_width {R} does not divide into {heads} heads")
-        self.linear_y = Linear(site.width, R)
-        self.linear_x = Linear(site.width, R)
-        self.linear_out = Linear(R, site.width)
+        self.linear_y = Linear(context.width, R)
+        self.linear_x = Linear(context.width, R)
+        self.linear_out = Linear(R, context.width)
         self.conv_1d = ShortConvolution(R, d_conv, bias=True, activation=None)
         self.rg_lru = RGLRU(R, heads)
-        self.reset_parameters(layer=site.layer, depth=site.depth)
+        self.reset_parameters(layer=context.layer, depth=context.depth)
 
     def forward(
         self,
@@ -85,10 +85,10 @@ class RecurrentBlock(Mixer):
         nn.init.zeros_(self.conv_1d.get_parameter("bias"))
         self.rg_lru.reset_parameters()
 
-    def hints(self) -> dict[str, Hint]:
+    def param_overrides(self) -> dict[str, ParamOverride]:
         """Weight decay on the gates' matrices too, though they are no layers of torch; not on Λ."""
-        gates = dict.fromkeys(("rg_lru.input_gate_weight", "rg_lru.recurrent_gate_weight"), Hint(decay=True))
-        return {**gates, "rg_lru.recurrent_param": Hint(decay=False)}
+        gates = dict.fromkeys(("rg_lru.input_gate_weight", "rg_lru.recurrent_gate_weight"), ParamOverride(decay=True))
+        return {**gates, "rg_lru.recurrent_param": ParamOverride(decay=False)}
 
 
 class RGLRU(nn.Module):
@@ -109,11 +109,11 @@ class RGLRU(nn.Module):
         before = self.init_state(len(u), device=u.device, dtype=u.dtype) if state is None else state
         r = gate(u, self.recurrent_gate_weight, self.recurrent_gate_bias)
         i = gate(u, self.input_gate_weight, self.input_gate_bias)
-        with full(u.device):
-            log_a = -C * r * F.softplus(wide(self.recurrent_param))
+        with no_autocast(u.device):
+            log_a = -C * r * F.softplus(at_least_fp32(self.recurrent_param))
             a, room = log_a.exp(), BoundedSqrt.apply(-torch.expm1(2 * log_a))
             first = (torch.arange(u.shape[1], device=u.device) == 0) & ~before["started"][:, None]
-            b = torch.where(first[..., None], 1, room) * i * wide(u)
+            b = torch.where(first[..., None], 1, room) * i * at_least_fp32(u)
             if mask is not None:
                 a, b = a.masked_fill(~mask[..., None], 1), b.masked_fill(~mask[..., None], 0)
             h0 = before["h"].to(b.dtype)
@@ -122,7 +122,7 @@ class RGLRU(nn.Module):
         return h.to(u.dtype), {"h": h[:, -1].to(before["h"].dtype), "started": started}
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        h = wide(torch.zeros(batch, len(self.recurrent_param), device=device, dtype=dtype))
+        h = at_least_fp32(torch.zeros(batch, len(self.recurrent_param), device=device, dtype=dtype))
         return {"h": h, "started": torch.zeros(batch, device=device, dtype=torch.bool)}
 
     @torch.no_grad()
@@ -141,7 +141,7 @@ def gate(
 ) -> Float[Tensor, "B T R"]:
     """σ(x W + b) with W block-diagonal."""
     blocks = x.unflatten(-1, (len(weight), -1))
-    return torch.sigmoid(wide(torch.einsum("bthi,hij->bthj", blocks, weight)) + wide(bias)).flatten(2)
+    return torch.sigmoid(at_least_fp32(torch.einsum("bthi,hij->bthj", blocks, weight)) + at_least_fp32(bias)).flatten(2)
 
 
 class BoundedSqrt(torch.autograd.Function):

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.channel import hidden_units
-from zoo.contract import Hint, Mixer, Site, State, Traits
+from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
 from zoo.ops.wkv4 import init_state, wkv
 
 
@@ -27,14 +27,14 @@ class TimeMix(Mixer):
 
     traits = Traits(causal="strict", bidirectional=False, resumable=True)
 
-    def __init__(self, site: Site) -> None:
-        super().__init__(site)
-        C = site.width
+    def __init__(self, context: LayerContext) -> None:
+        super().__init__(context)
+        C = context.width
         for name in ("time_decay", "time_first", "time_mix_k", "time_mix_v", "time_mix_r"):
             self.register_parameter(name, nn.Parameter(torch.empty(C)))
         for name in ("key", "value", "receptance", "output"):
             self.add_module(name, nn.Linear(C, C, bias=False))
-        self.reset_parameters(layer=site.layer, depth=site.depth)
+        self.reset_parameters(layer=context.layer, depth=context.depth)
 
     time_decay: nn.Parameter
     time_first: nn.Parameter
@@ -80,11 +80,12 @@ class TimeMix(Mixer):
         for zero in (self.key, self.receptance, self.output):
             nn.init.zeros_(zero.weight)
 
-    def hints(self) -> dict[str, Hint]:
+    def param_overrides(self) -> dict[str, ParamOverride]:
         """Twice the learning rate on the decay, three times on the bonus; no weight decay on any vector."""
         scale = {"time_decay": 2.0, "time_first": 3.0}
         return {
-            name: Hint(lr_scale=scale.get(name, 1.0), decay=False) for name, _ in self.named_parameters(recurse=False)
+            name: ParamOverride(lr_scale=scale.get(name, 1.0), decay=False)
+            for name, _ in self.named_parameters(recurse=False)
         }
 
 
@@ -100,15 +101,15 @@ class ChannelMix(Mixer):
     axes: ClassVar[tuple[int, ...]] = ()
     """What stands before their channels in their shape."""
 
-    def __init__(self, site: Site, *, expand: float = 4.0) -> None:
-        super().__init__(site)
-        C, hidden = site.width, hidden_units("rwkv channel mixing", expand, site)
+    def __init__(self, context: LayerContext, *, expand: float = 4.0) -> None:
+        super().__init__(context)
+        C, hidden = context.width, hidden_units("rwkv channel mixing", expand, context)
         for name in self.mixes:
             self.register_parameter(name, nn.Parameter(torch.empty(*self.axes, C)))
         self.key = nn.Linear(C, hidden, bias=False)
         self.receptance = nn.Linear(C, C, bias=False)
         self.value = nn.Linear(hidden, C, bias=False)
-        self.reset_parameters(layer=site.layer, depth=site.depth)
+        self.reset_parameters(layer=context.layer, depth=context.depth)
 
     def forward(
         self,
@@ -145,9 +146,9 @@ class ChannelMix(Mixer):
         """√(out/in) where W_k widens."""
         return max(self.key.out_features / self.key.in_features, 1) ** 0.5
 
-    def hints(self) -> dict[str, Hint]:
+    def param_overrides(self) -> dict[str, ParamOverride]:
         """No weight decay on the mixing vectors."""
-        return dict.fromkeys(self.mixes, Hint(decay=False))
+        return dict.fromkeys(self.mixes, ParamOverride(decay=False))
 
 
 def shift(

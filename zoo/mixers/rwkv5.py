@@ -20,12 +20,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from zoo.contract import Hint, Mixer, Site, State, Traits
+from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
 from zoo.mixers import rwkv4
 from zoo.mixers.multi_head import split_heads
 from zoo.mixers.rwkv4 import shift
 from zoo.ops.linear_attention import linear_attention
-from zoo.ops.precision import full, wide
+from zoo.ops.precision import at_least_fp32, no_autocast
 
 
 class Heads(Mixer):
@@ -41,9 +41,9 @@ class Heads(Mixer):
     traits = Traits(causal="strict", bidirectional=False, resumable=True)
     time_decay: nn.Parameter
 
-    def __init__(self, site: Site, *, head_size: int, dim_att: int | None, head_size_divisor: float) -> None:
-        super().__init__(site)
-        C, A = site.width, site.width if dim_att is None else dim_att
+    def __init__(self, context: LayerContext, *, head_size: int, dim_att: int | None, head_size_divisor: float) -> None:
+        super().__init__(context)
+        C, A = context.width, context.width if dim_att is None else dim_att
         self.heads, self.head_size = count_heads(A, head_size), head_size
         check_divisor(head_size_divisor)
         self.time_faaaa = nn.Parameter(torch.empty(self.heads, head_size))
@@ -61,17 +61,17 @@ class Heads(Mixer):
         state: State | None,
     ) -> tuple[Float[Tensor, "B T A"], Float[Tensor, "B H N N"]]:
         """GroupNorm(y) and the last S, from `state` on; a masked step neither forgets nor adds."""
-        r, k, v = (wide(split_heads(x, self.heads)) for x in (r, k, v))
+        r, k, v = (at_least_fp32(split_heads(x, self.heads)) for x in (r, k, v))
         if mask is not None:
             off = ~mask[:, None, :, None]
             k, v, log_w = k.masked_fill(off, 0), v.masked_fill(off, 0), log_w.masked_fill(off, 0)
         S = None if state is None else state["S"]
-        y, S = linear_attention(r, k, v, log_w, S, bonus=wide(self.time_faaaa))
+        y, S = linear_attention(r, k, v, log_w, S, bonus=at_least_fp32(self.time_faaaa))
         return norm_heads(self.ln_x, y), S
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         x = torch.zeros(batch, self.key.in_features, device=device, dtype=dtype)
-        return {"x": x, "S": wide(x.new_zeros(batch, self.heads, self.head_size, self.head_size))}
+        return {"x": x, "S": at_least_fp32(x.new_zeros(batch, self.heads, self.head_size, self.head_size))}
 
     @torch.no_grad()
     def reset_parameters(self, *, layer: int, depth: int) -> None:
@@ -87,22 +87,22 @@ class Heads(Mixer):
         nn.init.constant_(self.ln_x.weight, ((1 + layer) / depth) ** 0.7)
         nn.init.zeros_(self.ln_x.bias)
 
-    def hints(self) -> dict[str, Hint]:
+    def param_overrides(self) -> dict[str, ParamOverride]:
         """Twice the learning rate on `time_decay`; no weight decay on anything but the five matrices."""
-        return hints(self, twice="time_decay")
+        return param_overrides(self, twice="time_decay")
 
 
 class TimeMix(Heads):
     """Time mixing with a constant decay. State and arguments: see `Heads`."""
 
     def __init__(
-        self, site: Site, *, head_size: int = 32, dim_att: int | None = None, head_size_divisor: float = 8.0
+        self, context: LayerContext, *, head_size: int = 32, dim_att: int | None = None, head_size_divisor: float = 8.0
     ) -> None:
-        super().__init__(site, head_size=head_size, dim_att=dim_att, head_size_divisor=head_size_divisor)
+        super().__init__(context, head_size=head_size, dim_att=dim_att, head_size_divisor=head_size_divisor)
         for c in "kvrg":
-            self.register_parameter(f"time_mix_{c}", nn.Parameter(torch.empty(1, 1, site.width)))
+            self.register_parameter(f"time_mix_{c}", nn.Parameter(torch.empty(1, 1, context.width)))
         self.time_decay = nn.Parameter(torch.empty(self.heads, head_size))
-        self.reset_parameters(layer=site.layer, depth=site.depth)
+        self.reset_parameters(layer=context.layer, depth=context.depth)
 
     def forward(
         self,
@@ -113,7 +113,7 @@ class TimeMix(Heads):
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
         previous, last = shift(x, mask, state)
         xk, xv, xr, xg = (torch.lerp(previous, x, getattr(self, f"time_mix_{c}").to(x.dtype)) for c in "kvrg")
-        log_w = -torch.exp(wide(self.time_decay))[None, :, None].expand(-1, -1, x.shape[1], -1)
+        log_w = -torch.exp(at_least_fp32(self.time_decay))[None, :, None].expand(-1, -1, x.shape[1], -1)
         y, S = self.wkv(self.receptance(xr), self.key(xk), self.value(xv), log_w, mask, state)
         out = self.output((y * F.silu(self.gate(xg))).to(x.dtype))
         return out, None if state is None else {"x": last, "S": S}
@@ -136,8 +136,8 @@ class ChannelMix(rwkv4.ChannelMix):
 
     axes = (1, 1)
 
-    def __init__(self, site: Site, *, expand: float = 3.5) -> None:
-        super().__init__(site, expand=expand)
+    def __init__(self, context: LayerContext, *, expand: float = 3.5) -> None:
+        super().__init__(context, expand=expand)
 
     def key_gain(self) -> float:
         return 1.0
@@ -164,13 +164,15 @@ def count_heads(width: int, head_size: int) -> int:
 
 def norm_heads(ln_x: nn.GroupNorm, y: Float[Tensor, "B H T N"]) -> Float[Tensor, "B T A"]:
     """Each head of each step to mean 0 and variance 1, in float32 at least; then scaled and shifted per channel."""
-    with full(y.device):
-        rows = wide(y).transpose(1, 2).flatten(2)
-        normed = F.group_norm(rows.flatten(0, 1), ln_x.num_groups, wide(ln_x.weight), wide(ln_x.bias), ln_x.eps)
+    with no_autocast(y.device):
+        rows = at_least_fp32(y).transpose(1, 2).flatten(2)
+        normed = F.group_norm(
+            rows.flatten(0, 1), ln_x.num_groups, at_least_fp32(ln_x.weight), at_least_fp32(ln_x.bias), ln_x.eps
+        )
         return normed.view_as(rows)
 
 
-def hints(mixer: Mixer, twice: str | None = None) -> dict[str, Hint]:
+def param_overrides(mixer: Mixer, twice: str | None = None) -> dict[str, ParamOverride]:
     """No weight decay on the module's own parameters (its layers decide for theirs); one may learn twice as fast."""
     own = [name for name, _ in mixer.named_parameters(recurse=False)]
-    return {name: Hint(lr_scale=2.0 if name == twice else 1.0, decay=False) for name in own}
+    return {name: ParamOverride(lr_scale=2.0 if name == twice else 1.0, decay=False) for name in own}

@@ -18,11 +18,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from zoo.contract import Site, State
+from zoo.contract import LayerContext, State
 from zoo.mixers import rwkv5
 from zoo.mixers.multi_head import split_heads
 from zoo.mixers.rwkv4 import shift
-from zoo.ops.precision import full, wide
+from zoo.ops.precision import at_least_fp32, no_autocast
 
 SLOTS = ("w", "k", "v", "r", "g")
 """The order in which A and B hold the five mixes."""
@@ -37,7 +37,7 @@ class TimeMix(rwkv5.Heads):
 
     def __init__(
         self,
-        site: Site,
+        context: LayerContext,
         *,
         head_size: int = 32,
         dim_att: int | None = None,
@@ -45,10 +45,10 @@ class TimeMix(rwkv5.Heads):
         decay_lora: int = 64,
         head_size_divisor: float = 8.0,
     ) -> None:
-        super().__init__(site, head_size=head_size, dim_att=dim_att, head_size_divisor=head_size_divisor)
+        super().__init__(context, head_size=head_size, dim_att=dim_att, head_size_divisor=head_size_divisor)
         if min(mix_lora, decay_lora) < 1:
             raise ValueError(f"rwkv6: ranks must be at least 1, got mix_lora {mix_lora} and decay_lora {decay_lora}")
-        C, A = site.width, self.output.in_features
+        C, A = context.width, self.output.in_features
         for c in ("x", *SLOTS):
             self.register_parameter(f"time_maa_{c}", nn.Parameter(torch.empty(1, 1, C)))
         self.time_maa_w1 = nn.Parameter(torch.empty(C, 5 * mix_lora))
@@ -56,7 +56,7 @@ class TimeMix(rwkv5.Heads):
         self.time_decay = nn.Parameter(torch.empty(1, 1, A))
         self.time_decay_w1 = nn.Parameter(torch.empty(C, decay_lora))
         self.time_decay_w2 = nn.Parameter(torch.empty(decay_lora, A))
-        self.reset_parameters(layer=site.layer, depth=site.depth)
+        self.reset_parameters(layer=context.layer, depth=context.depth)
 
     time_maa_x: nn.Parameter
 
@@ -69,9 +69,9 @@ class TimeMix(rwkv5.Heads):
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
         previous, last = shift(x, mask, state)
         xw, xk, xv, xr, xg = self._mixed(x, previous - x)
-        with full(x.device):
-            low = torch.tanh(wide(xw) @ wide(self.time_decay_w1)) @ wide(self.time_decay_w2)
-            log_w = -torch.exp(split_heads(wide(self.time_decay) + low, self.heads))
+        with no_autocast(x.device):
+            low = torch.tanh(at_least_fp32(xw) @ at_least_fp32(self.time_decay_w1)) @ at_least_fp32(self.time_decay_w2)
+            log_w = -torch.exp(split_heads(at_least_fp32(self.time_decay) + low, self.heads))
         y, S = self.wkv(self.receptance(xr), self.key(xk), self.value(xv), log_w, mask, state)
         out = self.output((y * F.silu(self.gate(xg))).to(x.dtype))
         return out, None if state is None else {"x": last, "S": S}

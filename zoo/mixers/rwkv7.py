@@ -24,12 +24,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.channel import hidden_units
-from zoo.contract import Hint, Mixer, Site, State, Traits
+from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
 from zoo.mixers.multi_head import split_heads
 from zoo.mixers.rwkv4 import shift
-from zoo.mixers.rwkv5 import check_divisor, count_heads, hints, norm_heads
+from zoo.mixers.rwkv5 import check_divisor, count_heads, norm_heads, param_overrides
 from zoo.ops.delta_rule import dplr
-from zoo.ops.precision import full, wide
+from zoo.ops.precision import at_least_fp32, no_autocast
 
 FLOOR = -math.exp(-0.5)
 """The strongest log decay of one step."""
@@ -46,11 +46,11 @@ class TimeMix(Mixer):
     """
 
     traits = Traits(causal="strict", bidirectional=False, resumable=True)
-    across = True
+    shared_context = True
 
     def __init__(
         self,
-        site: Site,
+        context: LayerContext,
         *,
         head_size: int = 32,
         decay_lora: int | None = None,
@@ -59,8 +59,8 @@ class TimeMix(Mixer):
         gate_lora: int | None = None,
         head_size_divisor: float = 8.0,
     ) -> None:
-        super().__init__(site)
-        C = site.width
+        super().__init__(context)
+        C = context.width
         self.heads, self.head_size = count_heads(C, head_size), head_size
         for c in "rwkvag":
             self.register_parameter(f"x_{c}", nn.Parameter(torch.empty(1, 1, C)))
@@ -71,7 +71,7 @@ class TimeMix(Mixer):
                 raise ValueError(f"rwkv7: ranks must be at least 1, got {name} {rank}")
         # The first layer has no v before its own.
         self.loras = {"w": (decay_lora, 2.5), "a": (a_lora, 2.5), "v": (v_lora, 1.7), "g": (gate_lora, 5.0)}
-        if site.layer == 0:
+        if context.layer == 0:
             del self.loras["v"]
         for c, (given, factor) in self.loras.items():
             rank = max(32, round(factor * C**0.5 / 32) * 32) if given is None else given
@@ -83,7 +83,7 @@ class TimeMix(Mixer):
         self.r_k = nn.Parameter(torch.empty(self.heads, head_size))
         self.receptance, self.key, self.value, self.output = (nn.Linear(C, C, bias=False) for _ in range(4))
         self.ln_x = nn.GroupNorm(self.heads, C, eps=1e-5 * head_size_divisor**2)
-        self.reset_parameters(layer=site.layer, depth=site.depth)
+        self.reset_parameters(layer=context.layer, depth=context.depth)
 
     w0: nn.Parameter
     a0: nn.Parameter
@@ -97,29 +97,29 @@ class TimeMix(Mixer):
         *,
         mask: Bool[Tensor, "B T"] | None = None,
         state: State | None = None,
-        across: dict[str, Any] | None = None,
+        shared_context: dict[str, Any] | None = None,
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
-        """As `Mixer.forward`. `across["v_first"]` is v of the first layer, (B, T, D), which leaves it there."""
+        """As `Mixer.forward`. `shared_context["v_first"]` is v of the first layer, (B, T, D), which leaves it there."""
         previous, last = shift(x, mask, state)
         xr, xw, xk, xv, xa, xg = (torch.lerp(x, previous, getattr(self, f"x_{c}").to(x.dtype)) for c in "rwkvag")
         r, k, v = self.receptance(xr), self.key(xk), self.value(xv)
-        v_first = v if across is None else across.setdefault("v_first", v)
+        v_first = v if shared_context is None else shared_context.setdefault("v_first", v)
         if "v" in self.loras:
             v = torch.lerp(v, v_first.to(v.dtype), torch.sigmoid(self.v0 + self._low("v", xv)).to(v.dtype))
         g = torch.sigmoid(xg @ self.g1) @ self.g2
-        with full(x.device):
-            log_w = FLOOR * torch.sigmoid(wide(self.w0) + self._low("w", wide(xw), torch.tanh))
-            a = torch.sigmoid(wide(self.a0) + self._low("a", wide(xa)))
-            kappa = wide(k) * wide(self.k_k)
-            k = wide(k) * (1 + (a - 1) * wide(self.k_a))
-            r, k, v, a, kappa, log_w = (split_heads(wide(z), self.heads) for z in (r, k, v, a, kappa, log_w))
+        with no_autocast(x.device):
+            log_w = FLOOR * torch.sigmoid(at_least_fp32(self.w0) + self._low("w", at_least_fp32(xw), torch.tanh))
+            a = torch.sigmoid(at_least_fp32(self.a0) + self._low("a", at_least_fp32(xa)))
+            kappa = at_least_fp32(k) * at_least_fp32(self.k_k)
+            k = at_least_fp32(k) * (1 + (a - 1) * at_least_fp32(self.k_a))
+            r, k, v, a, kappa, log_w = (split_heads(at_least_fp32(z), self.heads) for z in (r, k, v, a, kappa, log_w))
             kappa = F.normalize(kappa, dim=-1)
             if mask is not None:
                 off = ~mask[:, None, :, None]
                 r, k, v, a, kappa, log_w = (z.masked_fill(off, 0) for z in (r, k, v, a, kappa, log_w))
             S = None if state is None else state["S"]
             y, S = dplr(r, k, v, -kappa, kappa * a, log_w, S, floor=FLOOR)
-            bonus = (r * k * wide(self.r_k)[:, None]).sum(-1, keepdim=True) * v
+            bonus = (r * k * at_least_fp32(self.r_k)[:, None]).sum(-1, keepdim=True) * v
             y = norm_heads(self.ln_x, y) + bonus.transpose(1, 2).flatten(2)
         return self.output((y * g).to(x.dtype)), None if state is None else {"x": last, "S": S}
 
@@ -130,7 +130,7 @@ class TimeMix(Mixer):
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         x = torch.zeros(batch, self.key.in_features, device=device, dtype=dtype)
-        return {"x": x, "S": wide(x.new_zeros(batch, self.heads, self.head_size, self.head_size))}
+        return {"x": x, "S": at_least_fp32(x.new_zeros(batch, self.heads, self.head_size, self.head_size))}
 
     @torch.no_grad()
     def reset_parameters(self, *, layer: int, depth: int) -> None:
@@ -161,9 +161,9 @@ class TimeMix(Mixer):
         nn.init.constant_(self.ln_x.weight, ((1 + layer) / depth) ** 0.7)
         nn.init.zeros_(self.ln_x.bias)
 
-    def hints(self) -> dict[str, Hint]:
+    def param_overrides(self) -> dict[str, ParamOverride]:
         """Twice the learning rate on w₀; no weight decay on anything but the four matrices."""
-        return hints(self, twice="w0")
+        return param_overrides(self, twice="w0")
 
 
 class ChannelMix(Mixer):
@@ -171,13 +171,13 @@ class ChannelMix(Mixer):
 
     traits = Traits(causal="strict", bidirectional=False, resumable=True)
 
-    def __init__(self, site: Site, *, expand: float = 4.0) -> None:
-        super().__init__(site)
-        C, hidden = site.width, hidden_units("rwkv7 channel mixing", expand, site)
+    def __init__(self, context: LayerContext, *, expand: float = 4.0) -> None:
+        super().__init__(context)
+        C, hidden = context.width, hidden_units("rwkv7 channel mixing", expand, context)
         self.x_k = nn.Parameter(torch.empty(1, 1, C))
         self.key = nn.Linear(C, hidden, bias=False)
         self.value = nn.Linear(hidden, C, bias=False)
-        self.reset_parameters(layer=site.layer, depth=site.depth)
+        self.reset_parameters(layer=context.layer, depth=context.depth)
 
     def forward(
         self,
@@ -201,6 +201,6 @@ class ChannelMix(Mixer):
         nn.init.orthogonal_(self.key.weight)
         nn.init.zeros_(self.value.weight)
 
-    def hints(self) -> dict[str, Hint]:
+    def param_overrides(self) -> dict[str, ParamOverride]:
         """No weight decay on the mixing vector."""
-        return hints(self)
+        return param_overrides(self)

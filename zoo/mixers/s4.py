@@ -19,13 +19,13 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor, nn
 
-from zoo.contract import Hint, Mixer, Site, State, Traits
+from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
 from zoo.linear import Linear
 from zoo.mixers import hippo
 from zoo.ops import cauchy
 from zoo.ops.long_convolution import convolve
 from zoo.ops.padding import align_right
-from zoo.ops.precision import full, wide
+from zoo.ops.precision import at_least_fp32, no_autocast
 
 Init = Literal["legs", "legt", "fout", "hippo"]
 PIECE = 512
@@ -54,7 +54,7 @@ class S4(Mixer):
 
     def __init__(
         self,
-        site: Site,
+        context: LayerContext,
         *,
         d_state: int = 64,
         init: Init = "legs",
@@ -64,8 +64,8 @@ class S4(Mixer):
         dt_min: float = 1e-3,
         dt_max: float = 1e-1,
     ) -> None:
-        super().__init__(site)
-        H, M, S = site.width, d_state // 2, site.width if n_ssm is None else n_ssm
+        super().__init__(context)
+        H, M, S = context.width, d_state // 2, context.width if n_ssm is None else n_ssm
         if d_state < 2 or d_state % 2:
             raise ValueError(f"s4: d_state {d_state} must be even, modes come in conjugate pairs")
         if S < 1 or H % S:
@@ -74,7 +74,7 @@ class S4(Mixer):
             raise ValueError(f"s4: channels must be at least 1, got {channels}")
         if not 0 < dt_min <= dt_max:
             raise ValueError(f"s4: need 0 < dt_min <= dt_max, got {dt_min} and {dt_max}")
-        self.init, self.dt_min, self.dt_max, self.length = init, dt_min, dt_max, site.length
+        self.init, self.dt_min, self.dt_max, self.length = init, dt_min, dt_max, context.length
         hippo.combination(init, d_state, rank, S)  # says what cannot be
         self.log_dt = nn.Parameter(torch.empty(H, 1))
         self.log_A_real = nn.Parameter(torch.empty(S, M))
@@ -87,7 +87,7 @@ class S4(Mixer):
         self.register_buffer("l_kernel", torch.zeros((), dtype=torch.long))
         self._read: tuple[Any, int] = (None, 0)
         self._kept: tuple[Any, Any, Dense | None] = (None, None, None)
-        self.reset_parameters(layer=site.layer, depth=site.depth)
+        self.reset_parameters(layer=context.layer, depth=context.depth)
 
     def forward(
         self,
@@ -98,26 +98,26 @@ class S4(Mixer):
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
         if self.kernel_length == 0:
             self.attune_(x.shape[1])  # as the official code does in its first forward pass
-        with full(x.device):
-            u = wide(x if mask is None else x.masked_fill(~mask[..., None], 0))
+        with no_autocast(x.device):
+            u = at_least_fp32(x if mask is None else x.masked_fill(~mask[..., None], 0))
             if state is None:
-                y, new = self._convolve(u, self.kernel(u.shape[1]), wide(self.D).flatten()), None
+                y, new = self._convolve(u, self.kernel(u.shape[1]), at_least_fp32(self.D).flatten()), None
             else:
                 y, new = self._resume(u, mask, state)
-                y = y + wide(self.D).flatten() * u.repeat(1, 1, len(self.D))
+                y = y + at_least_fp32(self.D).flatten() * u.repeat(1, 1, len(self.D))
             y = F.gelu(y)
         return F.glu(self.output(y.to(x.dtype)), dim=-1), new
 
     def continuous(self) -> tuple[Complex[Tensor, "H M"], Complex[Tensor, "R H M"], Complex[Tensor, "H M"]]:
         """ΔΛ, √Δ P and ΔB of every channel; channel h shares those of system h mod n_ssm."""
-        copies, dt = len(self.log_dt) // len(self.A_imag), wide(self.log_dt).exp()
-        A = -torch.complex(wide(self.log_A_real).exp(), wide(self.A_imag)).repeat(copies, 1)
-        P, B = torch.view_as_complex(wide(self.P)), torch.view_as_complex(wide(self.B))[0]
+        copies, dt = len(self.log_dt) // len(self.A_imag), at_least_fp32(self.log_dt).exp()
+        A = -torch.complex(at_least_fp32(self.log_A_real).exp(), at_least_fp32(self.A_imag)).repeat(copies, 1)
+        P, B = torch.view_as_complex(at_least_fp32(self.P)), torch.view_as_complex(at_least_fp32(self.B))[0]
         return dt * A, dt.sqrt() * P.repeat(1, copies, 1), dt * B.repeat(copies, 1)
 
     def kernel(self, T: int) -> Float[Tensor, "K H T"]:
         """K_l for l < T. Beyond `kernel_length` L, C̃ is carried on: C (I − Ā^{2L}) = C̃ (I + Ā^L)."""
-        (a, p, b), c, L = self.continuous(), torch.view_as_complex(wide(self.C)), self.kernel_length
+        (a, p, b), c, L = self.continuous(), torch.view_as_complex(at_least_fp32(self.C)), self.kernel_length
         if L < T:
             A, _ = cauchy.transition(cauchy.factor(a, p, b))
             row, power = cauchy.row(c), torch.linalg.matrix_power(A, L)
@@ -140,7 +140,7 @@ class S4(Mixer):
 
     def _dense(self) -> Dense:
         A, B = cauchy.transition(cauchy.factor(*self.continuous()))
-        row = 2 * cauchy.row(torch.view_as_complex(wide(self.C)))
+        row = 2 * cauchy.row(torch.view_as_complex(at_least_fp32(self.C)))
         whole = _decay(A, self.kernel_length)
         C = torch.linalg.solve(whole, row.transpose(0, 1).to(whole.dtype), left=False).transpose(0, 1)
         return Dense(A, B, C.to(A.dtype))
@@ -151,7 +151,7 @@ class S4(Mixer):
     def _resume(self, u: Tensor, mask: Tensor | None, state: State) -> tuple[Tensor, State]:
         """From x_0: one step as it reads; more in pieces, each with its powers of Ā."""
         pairs, (A, B, C) = state["x"], self.dense()
-        x, outputs = wide(pairs).flatten(2), []
+        x, outputs = at_least_fp32(pairs).flatten(2), []
         P = cauchy.powers(A, min(u.shape[1], PIECE))
         masks = (None,) * len(u.split(PIECE, dim=1)) if mask is None else mask.split(PIECE, dim=1)
         for part, valid in zip(u.split(PIECE, dim=1), masks, strict=True):
@@ -170,7 +170,7 @@ class S4(Mixer):
         return torch.cat(outputs, dim=1), {"x": x.unflatten(2, pairs.shape[2:]).to(pairs.dtype)}
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        return {"x": wide(torch.zeros(batch, *self.C.shape[1:], device=device, dtype=dtype))}
+        return {"x": at_least_fp32(torch.zeros(batch, *self.C.shape[1:], device=device, dtype=dtype))}
 
     @property
     def kernel_length(self) -> int:
@@ -212,10 +212,10 @@ class S4(Mixer):
         self.l_kernel.zero_()
         self.attune_(self.length)
 
-    def hints(self) -> dict[str, Hint]:
+    def param_overrides(self) -> dict[str, ParamOverride]:
         """A, B, P and Δ learn at 1e-3 at most; none of the system's parameters decays."""
-        slow = dict.fromkeys(("log_dt", "log_A_real", "A_imag", "B", "P"), Hint(lr_max=1e-3, decay=False))
-        return slow | dict.fromkeys(("C", "D"), Hint(decay=False))
+        slow = dict.fromkeys(("log_dt", "log_A_real", "A_imag", "B", "P"), ParamOverride(lr_max=1e-3, decay=False))
+        return slow | dict.fromkeys(("C", "D"), ParamOverride(decay=False))
 
 
 SYSTEM = ("log_dt", "log_A_real", "A_imag", "P", "B", "C")

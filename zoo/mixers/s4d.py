@@ -22,13 +22,13 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor, nn
 
-from zoo.contract import Hint, Mixer, Site, State, Traits
+from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
 from zoo.linear import Linear
 from zoo.mixers import hippo
 from zoo.ops import vandermonde
 from zoo.ops.long_convolution import convolve
 from zoo.ops.padding import align_right
-from zoo.ops.precision import full, wide
+from zoo.ops.precision import at_least_fp32, no_autocast
 
 Init = Literal["lin", "inv", "legs", "real"]
 Disc = Literal["zoh", "bilinear"]
@@ -67,7 +67,7 @@ class S4D(Mixer):
 
     def __init__(
         self,
-        site: Site,
+        context: LayerContext,
         *,
         d_state: int = 64,
         init: Init = "lin",
@@ -76,14 +76,14 @@ class S4D(Mixer):
         dt_min: float = 1e-3,
         dt_max: float = 1e-1,
     ) -> None:
-        super().__init__(site)
+        super().__init__(context)
         if d_state < 2 or d_state % 2:
             raise ValueError(f"s4d: d_state {d_state} must be even, modes come in conjugate pairs")
         if disc not in ("zoh", "bilinear"):
             raise ValueError(f"s4d: unknown disc {disc!r}; known: zoh, bilinear")
         if not 0 < dt_min <= dt_max:
             raise ValueError(f"s4d: need 0 < dt_min <= dt_max, got {dt_min} and {dt_max}")
-        H, M, S = site.width, d_state // 2, site.width if n_ssm is None else n_ssm
+        H, M, S = context.width, d_state // 2, context.width if n_ssm is None else n_ssm
         if S < 1 or H % S:
             raise ValueError(f"s4d: width {H} does not divide into n_ssm {S} systems")
         self.d_state, self.init, self.disc, self.dt_min, self.dt_max = d_state, init, disc, dt_min, dt_max
@@ -94,7 +94,7 @@ class S4D(Mixer):
         self.C = nn.Parameter(torch.empty(H, M, 2))
         self.D = nn.Parameter(torch.empty(H))
         self.output = Linear(H, 2 * H)
-        self.reset_parameters(layer=site.layer, depth=site.depth)
+        self.reset_parameters(layer=context.layer, depth=context.depth)
 
     def forward(
         self,
@@ -103,23 +103,26 @@ class S4D(Mixer):
         mask: Bool[Tensor, "B T"] | None = None,
         state: State | None = None,
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
-        with full(x.device):
-            u = wide(x if mask is None else x.masked_fill(~mask[..., None], 0))
+        with no_autocast(x.device):
+            u = at_least_fp32(x if mask is None else x.masked_fill(~mask[..., None], 0))
             system = self.discretise()
             if state is None:
-                y, new = convolve(u, self.kernel(u.shape[1], system), wide(self.D)), None
+                y, new = convolve(u, self.kernel(u.shape[1], system), at_least_fp32(self.D)), None
             else:
                 y, new = self._resume(u, mask, state, system)
-                y = y + wide(self.D) * u
+                y = y + at_least_fp32(self.D) * u
             y = F.gelu(y)
         return F.glu(self.output(y.to(x.dtype)), dim=-1), new
 
     def discretise(self) -> Discrete:
         """The system at step size Δ = e^{log_dt}, with A = −e^{log_A_real} − i A_imag (of h mod n_ssm)."""
         copies = len(self.C) // len(self.B)
-        A = -torch.complex(wide(self.log_A_real).exp(), wide(self.A_imag)).repeat(copies, 1)
-        B, C = torch.view_as_complex(wide(self.B)).repeat(copies, 1), torch.view_as_complex(wide(self.C))
-        dt = wide(self.log_dt).exp()
+        A = -torch.complex(at_least_fp32(self.log_A_real).exp(), at_least_fp32(self.A_imag)).repeat(copies, 1)
+        B, C = (
+            torch.view_as_complex(at_least_fp32(self.B)).repeat(copies, 1),
+            torch.view_as_complex(at_least_fp32(self.C)),
+        )
+        dt = at_least_fp32(self.log_dt).exp()
         return discretise(A, B, C, dt, self.disc)
 
     def kernel(self, L: int, system: Discrete | None = None) -> Float[Tensor, "D L"]:
@@ -131,7 +134,7 @@ class S4D(Mixer):
         """The convolution, plus what the initial state x_0 still says: y_t += 2 Re(C Ā^{t+1} x_0)."""
         T, (log_A, B, C) = u.shape[1], system
         pairs = state["x"]
-        x0, A = torch.view_as_complex(wide(pairs)), torch.exp(log_A)
+        x0, A = torch.view_as_complex(at_least_fp32(pairs)), torch.exp(log_A)
         if T == 1:
             x = A * x0 + B * u[:, 0, :, None]
             y = 2 * (C * x).real.sum(-1)[:, None]
@@ -150,7 +153,7 @@ class S4D(Mixer):
         return torch.exp(n[:, None, None] * log_A) * x0 + B_bar * vandermonde.accumulate(u, log_A)
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        return {"x": wide(torch.zeros(batch, *self.C.shape, device=device, dtype=dtype))}
+        return {"x": at_least_fp32(torch.zeros(batch, *self.C.shape, device=device, dtype=dtype))}
 
     @torch.no_grad()
     def reset_parameters(self, *, layer: int, depth: int) -> None:
@@ -164,10 +167,10 @@ class S4D(Mixer):
         nn.init.normal_(self.D)
         self.output.reset_parameters()
 
-    def hints(self) -> dict[str, Hint]:
+    def param_overrides(self) -> dict[str, ParamOverride]:
         """A, B and Δ learn at 1e-3 at most; none of the system's parameters decays."""
-        slow = dict.fromkeys(("log_dt", "log_A_real", "A_imag", "B"), Hint(lr_max=1e-3, decay=False))
-        return slow | dict.fromkeys(("C", "D"), Hint(decay=False))
+        slow = dict.fromkeys(("log_dt", "log_A_real", "A_imag", "B"), ParamOverride(lr_max=1e-3, decay=False))
+        return slow | dict.fromkeys(("C", "D"), ParamOverride(decay=False))
 
 
 @cache

@@ -26,12 +26,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor, nn
 
-from zoo.contract import Hint, Mixer, Site, State, Traits
+from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
 from zoo.initialise import lecun_normal_
 from zoo.mixers import hippo
 from zoo.ops.diagonal_scan import scan
 from zoo.ops.padding import reverse
-from zoo.ops.precision import full, wide
+from zoo.ops.precision import at_least_fp32, no_autocast
 
 CInit = Literal["trunc_standard_normal", "lecun_normal", "complex_normal"]
 Discretization = Literal["zoh", "bilinear"]
@@ -51,7 +51,7 @@ class S5(Mixer):
 
     def __init__(
         self,
-        site: Site,
+        context: LayerContext,
         *,
         d_state: int = 256,
         blocks: int = 8,
@@ -64,7 +64,7 @@ class S5(Mixer):
         activation: Activation = "half_glu1",
         gelu: Literal["tanh", "erf"] = "tanh",
     ) -> None:
-        super().__init__(site)
+        super().__init__(context)
         if blocks < 1 or d_state < 2 * blocks or d_state % (2 * blocks):
             raise ValueError(f"s5: d_state {d_state} does not divide into {blocks} blocks of conjugate pairs")
         if not 0 < dt_min <= dt_max:
@@ -77,7 +77,7 @@ class S5(Mixer):
         ):
             if value not in known:
                 raise ValueError(f"s5: unknown {name} {value!r}; known: {', '.join(known)}")
-        H, P = site.width, d_state // 2 if conj_sym else d_state
+        H, P = context.width, d_state // 2 if conj_sym else d_state
         self.d_state, self.blocks, self.conj_sym, self.clip_eigs = d_state, blocks, conj_sym, clip_eigs
         self.C_init, self.discretization, self.activation = C_init, discretization, activation
         self.dt_min, self.dt_max = dt_min, dt_max
@@ -86,13 +86,13 @@ class S5(Mixer):
         self.Lambda_im = nn.Parameter(torch.empty(P))
         self.log_step = nn.Parameter(torch.empty(P, 1))
         self.B = nn.Parameter(torch.empty(P, H, 2))
-        self.readers = ("C",) if site.causal else ("C1", "C2")
+        self.readers = ("C",) if context.causal else ("C1", "C2")
         for name in self.readers:
             self.register_parameter(name, nn.Parameter(torch.empty(H, P, 2)))
         self.D = nn.Parameter(torch.empty(H))
         self.out1 = nn.Linear(H, H) if activation == "full_glu" else None
         self.out2 = nn.Linear(H, H) if activation != "gelu" else None
-        self.reset_parameters(layer=site.layer, depth=site.depth)
+        self.reset_parameters(layer=context.layer, depth=context.depth)
 
     def forward(
         self,
@@ -101,8 +101,8 @@ class S5(Mixer):
         mask: Bool[Tensor, "B T"] | None = None,
         state: State | None = None,
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
-        with full(x.device):
-            y, new = self.system(wide(x), mask, state)
+        with no_autocast(x.device):
+            y, new = self.system(at_least_fp32(x), mask, state)
             g = F.gelu(y, approximate=self.approximate)
         y, g = y.to(x.dtype), g.to(x.dtype)
         if self.out2 is not None:
@@ -117,11 +117,11 @@ class S5(Mixer):
         if mask is not None:
             u = u.masked_fill(~mask[..., None], 0)
         Lambda, scale = self.discretise()
-        B = wide(self.B)
+        B = at_least_fp32(self.B)
         Bu = scale * torch.complex(u @ B[..., 0].T, u @ B[..., 1].T)
-        x0 = None if state is None else torch.view_as_complex(wide(state["x"]))
+        x0 = None if state is None else torch.view_as_complex(at_least_fp32(state["x"]))
         xs = run(Lambda, Bu, x0, mask)
-        y = self._read(self.readers[0], xs) + wide(self.D) * u
+        y = self._read(self.readers[0], xs) + at_least_fp32(self.D) * u
         if len(self.readers) == 2:
             y = y + self._read(self.readers[1], reverse(run(Lambda, reverse(Bu, mask), None, mask), mask))
         new = None if state is None else {"x": torch.view_as_real(xs[:, -1]).to(state["x"].dtype)}
@@ -129,8 +129,8 @@ class S5(Mixer):
 
     def discretise(self) -> tuple[Complex[Tensor, " P"], Complex[Tensor, " P"]]:
         """Λ̄, and what B̃ is multiplied by."""
-        re = wide(self.Lambda_re).clamp(max=-1e-4) if self.clip_eigs else wide(self.Lambda_re)
-        Lambda, step = torch.complex(re, wide(self.Lambda_im)), wide(self.log_step)[:, 0].exp()
+        re = at_least_fp32(self.Lambda_re).clamp(max=-1e-4) if self.clip_eigs else at_least_fp32(self.Lambda_re)
+        Lambda, step = torch.complex(re, at_least_fp32(self.Lambda_im)), at_least_fp32(self.log_step)[:, 0].exp()
         if self.discretization == "zoh":
             return torch.exp(step * Lambda), torch.expm1(step * Lambda) / Lambda
         half = 0.5 * step * Lambda
@@ -138,12 +138,12 @@ class S5(Mixer):
 
     def _read(self, name: str, xs: Complex[Tensor, "B T P"]) -> Float[Tensor, "B T D"]:
         """Re(C̃ x), or 2 Re(C̃ x) where x stands for its conjugate too."""
-        C = wide(getattr(self, name))
+        C = at_least_fp32(getattr(self, name))
         y = xs.real @ C[..., 0].T - xs.imag @ C[..., 1].T
         return 2 * y if self.conj_sym else y
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        return {"x": wide(torch.zeros(batch, len(self.B), 2, device=device, dtype=dtype))}
+        return {"x": at_least_fp32(torch.zeros(batch, len(self.B), 2, device=device, dtype=dtype))}
 
     @torch.no_grad()
     def reset_parameters(self, *, layer: int, depth: int) -> None:
@@ -170,10 +170,10 @@ class S5(Mixer):
                 lecun_normal_(dense.weight, H)
                 nn.init.zeros_(dense.bias)
 
-    def hints(self) -> dict[str, Hint]:
+    def param_overrides(self) -> dict[str, ParamOverride]:
         """Λ, B and Δ learn at 1e-3 at most and do not decay; C does (`opt_config` "standard")."""
-        slow = dict.fromkeys(("Lambda_re", "Lambda_im", "log_step", "B"), Hint(lr_max=1e-3, decay=False))
-        return slow | {"D": Hint(decay=False)} | dict.fromkeys(self.readers, Hint(decay=True))
+        slow = dict.fromkeys(("Lambda_re", "Lambda_im", "log_step", "B"), ParamOverride(lr_max=1e-3, decay=False))
+        return slow | {"D": ParamOverride(decay=False)} | dict.fromkeys(self.readers, ParamOverride(decay=True))
 
 
 def run(

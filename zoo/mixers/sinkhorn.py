@@ -19,11 +19,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from zoo.contract import Hint, Mixer, Site, State, Traits, Unsupported
+from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits, Unsupported
 from zoo.initialise import fan_in_, residual_scale
 from zoo.mixers.multi_head import head_width, split_heads
 from zoo.ops.attention import attend
-from zoo.ops.precision import full, wide
+from zoo.ops.precision import at_least_fp32, no_autocast
 from zoo.positions import relative
 
 SortNet: TypeAlias = Literal["simple", "attention"]
@@ -35,7 +35,7 @@ class Sinkhorn(Mixer):
 
     Args:
         block_size: steps in a block; a sequence of one block has full attention.
-        sort_net: "simple" has weights W for as many blocks as `site.length` takes; "attention" has none.
+        sort_net: "simple" has weights W for as many blocks as `context.length` takes; "attention" has none.
         temperature: τ. iterations: n.
     """
 
@@ -44,7 +44,7 @@ class Sinkhorn(Mixer):
 
     def __init__(
         self,
-        site: Site,
+        context: LayerContext,
         *,
         heads: int = 4,
         block_size: int = 16,
@@ -52,21 +52,21 @@ class Sinkhorn(Mixer):
         temperature: float = 0.75,
         iterations: int = 5,
     ) -> None:
-        super().__init__(site)
-        d = head_width("sinkhorn", site.width, heads)
+        super().__init__(context)
+        d = head_width("sinkhorn", context.width, heads)
         if sort_net not in get_args(SortNet):
             raise ValueError(f"sinkhorn: sort_net {sort_net!r} is not one of {', '.join(get_args(SortNet))}")
         if block_size < 1 or iterations < 1 or temperature <= 0:
             raise ValueError("sinkhorn: block_size, iterations and temperature must be positive")
-        self.heads, self.block_size, self.length = heads, block_size, site.length
+        self.heads, self.block_size, self.length = heads, block_size, context.length
         self.temperature, self.iterations = temperature, iterations
-        self.positions = relative(site.positions, heads=heads, head_width=d, causal=False)
-        self.to_q = nn.Linear(site.width, site.width, bias=False)
-        self.to_kv = nn.Linear(site.width, 2 * site.width, bias=False)
-        self.to_out = nn.Linear(site.width, site.width)
-        shape = (1, heads, 2 * d, -(-site.length // block_size))
+        self.positions = relative(context.positions, heads=heads, head_width=d, causal=False)
+        self.to_q = nn.Linear(context.width, context.width, bias=False)
+        self.to_kv = nn.Linear(context.width, 2 * context.width, bias=False)
+        self.to_out = nn.Linear(context.width, context.width)
+        shape = (1, heads, 2 * d, -(-context.length // block_size))
         self.linear = nn.Parameter(torch.empty(shape)) if sort_net == "simple" else None
-        self.reset_parameters(layer=site.layer, depth=site.depth)
+        self.reset_parameters(layer=context.layer, depth=context.depth)
 
     def forward(
         self,
@@ -100,15 +100,18 @@ class Sinkhorn(Mixer):
 
     def sort(self, x: Float[Tensor, "B T D"], alive: Bool[Tensor, "B N"]) -> Float[Tensor, "B H N N"]:
         """P, in float32 at least. The sums of queries and keys are projections of the sums of x."""
-        with full(x.device):
-            total = wide(x).unflatten(1, (-1, self.block_size)).sum(2)
+        with no_autocast(x.device):
+            total = at_least_fp32(x).unflatten(1, (-1, self.block_size)).sum(2)
             d = total.shape[2] // self.heads
-            sums = F.linear(total, wide(self.to_q.weight)), F.linear(total, wide(self.to_kv.weight).chunk(2)[0])
+            sums = (
+                F.linear(total, at_least_fp32(self.to_q.weight)),
+                F.linear(total, at_least_fp32(self.to_kv.weight).chunk(2)[0]),
+            )
             q, k = (split_heads(y, self.heads) for y in sums)  # (B, H, N, d)
             if self.linear is None:
                 R = q @ k.transpose(2, 3) * (d**-0.5 / self.block_size**2)
             else:
-                R = torch.cat([q, k], dim=3) @ wide(self.linear)[..., : alive.shape[1]]
+                R = torch.cat([q, k], dim=3) @ at_least_fp32(self.linear)[..., : alive.shape[1]]
             R = torch.log(R.relu() + EPS)
             if self.training:
                 R = R - torch.log(-torch.log(torch.rand_like(R) + EPS) + EPS)
@@ -122,9 +125,9 @@ class Sinkhorn(Mixer):
         if self.linear is not None:
             nn.init.normal_(self.linear)
 
-    def hints(self) -> dict[str, Hint]:
+    def param_overrides(self) -> dict[str, ParamOverride]:
         """The sorting network is a linear layer, and decays as one."""
-        return {} if self.linear is None else {"linear": Hint(decay=True)}
+        return {} if self.linear is None else {"linear": ParamOverride(decay=True)}
 
 
 def balance(

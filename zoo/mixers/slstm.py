@@ -19,10 +19,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from zoo.contract import Hint, Mixer, Site, State, Traits
+from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
 from zoo.mixers.mlstm import CausalConv1d, LinearHeadwise, MultiHeadLayerNorm
 from zoo.mixers.multi_head import head_width
-from zoo.ops.precision import wide
+from zoo.ops.precision import at_least_fp32
 from zoo.ops.slstm import LOWEST, slstm
 
 BiasInit: TypeAlias = Literal["powerlaw_blockdependent", "small_init", "zeros", "standard"]
@@ -46,7 +46,7 @@ class SLSTM(Mixer):
 
     def __init__(
         self,
-        site: Site,
+        context: LayerContext,
         *,
         heads: int = 4,
         conv1d_kernel_size: int = 4,
@@ -54,8 +54,8 @@ class SLSTM(Mixer):
         bias_init: BiasInit = "powerlaw_blockdependent",
         recurrent_weight_init: RecurrentInit = "zeros",
     ) -> None:
-        super().__init__(site)
-        D = site.width
+        super().__init__(context)
+        D = context.width
         head_width("slstm", D, heads)
         if conv1d_kernel_size < 0:
             raise ValueError(f"slstm: conv1d_kernel_size must be at least 0, got {conv1d_kernel_size}")
@@ -73,7 +73,7 @@ class SLSTM(Mixer):
         self.ogate = LinearHeadwise(D, heads, bias=False)
         self.slstm_cell = SLSTMCell(D, heads)
         self.group_norm = MultiHeadLayerNorm(D, heads, weight=group_norm_weight)
-        self.reset_parameters(layer=site.layer, depth=site.depth)
+        self.reset_parameters(layer=context.layer, depth=context.depth)
 
     def forward(
         self,
@@ -92,7 +92,7 @@ class SLSTM(Mixer):
         return y, None if state is None else {**new, **after}
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        h = wide(torch.zeros(batch, self.slstm_cell.width, device=device, dtype=dtype))
+        h = at_least_fp32(torch.zeros(batch, self.slstm_cell.width, device=device, dtype=dtype))
         state: State = {"h": h, "c": h.clone(), "n": h.clone(), "m": torch.full_like(h, LOWEST)}
         if self.conv1d is not None:
             state["conv"] = self.conv1d.conv.init_state(batch, device=device, dtype=dtype)
@@ -123,11 +123,11 @@ class SLSTM(Mixer):
         elif self.bias_init == "small_init":
             forget.copy_(torch.linspace(3, 6, d))
 
-    def hints(self) -> dict[str, Hint]:
+    def param_overrides(self) -> dict[str, ParamOverride]:
         """The gates' matrices decay like any; R, b and the norm's weights do not."""
         free = [name for name, _ in self.named_parameters() if name.startswith(("slstm_cell", "group_norm"))]
         gates = [f"{name}gate.weight" for name in "fizo"]
-        return dict.fromkeys(free, Hint(decay=False)) | dict.fromkeys(gates, Hint(decay=True))
+        return dict.fromkeys(free, ParamOverride(decay=False)) | dict.fromkeys(gates, ParamOverride(decay=True))
 
 
 class SLSTMCell(nn.Module):

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from zoo.contract import Mixer, Site, State, Traits
+from zoo.contract import LayerContext, Mixer, State, Traits
 from zoo.initialise import fan_in_, residual_scale
 
 
@@ -34,22 +34,22 @@ class SpatialGatingUnit(nn.Module):
 
 
 class SpatialGate(Mixer):
-    """gMLP over exactly `site.length` steps, with `expand` · width hidden features, an even number."""
+    """gMLP over exactly `context.length` steps, with `expand` · width hidden features, an even number."""
 
     traits = Traits(causal="no", bidirectional=True, resumable=False, length="fixed")
 
-    def __init__(self, site: Site, *, expand: float = 6.0) -> None:
-        super().__init__(site)
-        hidden = int(expand * site.width)
+    def __init__(self, context: LayerContext, *, expand: float = 6.0) -> None:
+        super().__init__(context)
+        hidden = int(expand * context.width)
         if hidden < 2 or hidden % 2:
             raise ValueError(
-                f"spatial_gate: expand {expand} at width {site.width} gives {hidden} hidden features; "
+                f"spatial_gate: expand {expand} at width {context.width} gives {hidden} hidden features; "
                 f"they must be an even number, to split into a half and its gate"
             )
-        self.gain = site.gain
-        self.fc1 = nn.Linear(site.width, hidden)
-        self.gate = SpatialGatingUnit(hidden, site.length)
-        self.fc2 = nn.Linear(hidden // 2, site.width)
+        self.gain = context.gain
+        self.fc1 = nn.Linear(context.width, hidden)
+        self.gate = SpatialGatingUnit(hidden, context.length)
+        self.fc2 = nn.Linear(hidden // 2, context.width)
 
     def forward(
         self,

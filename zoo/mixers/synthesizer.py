@@ -8,7 +8,7 @@
     factorized_random    S = R₁ R₂ᵀ, of rank k                                  (eq. 5)
 
 `dot` mixes in q·k/√d, with q = W₁ x (section 3.4): added to S ("plus"), or as (1 − σ(α)) q·k/√d + σ(α) S ("alpha").
-The scores of a step reach `Site.length` columns and know it by its place: a table of positions. Decoding keeps the past
+The scores of a step reach `LayerContext.length` columns and know it by its place: a table of positions. Decoding keeps the past
 values, and a row's place. Official code: tensorflow/mesh, mesh_tensorflow/transformer/attention.py, and
 google-research/long-range-arena, lra_benchmarks/models/synthesizer.
 """
@@ -23,11 +23,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from zoo.contract import Mixer, Site, State, Traits
+from zoo.contract import LayerContext, Mixer, State, Traits
 from zoo.initialise import fan_in_, residual_scale
 from zoo.linear import Linear
 from zoo.mixers.multi_head import head_width, split_heads
-from zoo.ops.precision import full, wide
+from zoo.ops.precision import at_least_fp32, no_autocast
 
 Variant: TypeAlias = Literal["dense", "factorized_dense", "random", "factorized_random"]
 Dot: TypeAlias = Literal["none", "plus", "alpha"]
@@ -52,7 +52,7 @@ class Synthesizer(Mixer):
 
     def __init__(
         self,
-        site: Site,
+        context: LayerContext,
         *,
         heads: int = 4,
         variant: Variant = "dense",
@@ -62,8 +62,8 @@ class Synthesizer(Mixer):
         learned: bool = True,
         bias: bool = True,
     ) -> None:
-        super().__init__(site)
-        D, L = site.width, site.length
+        super().__init__(context)
+        D, L = context.width, context.length
         for name, value, known in (("variant", variant, get_args(Variant)), ("dot", dot, get_args(Dot))):
             if value not in known:
                 raise ValueError(f"synthesizer: {name} {value!r} is not one of {', '.join(known)}")
@@ -71,8 +71,8 @@ class Synthesizer(Mixer):
             raise ValueError(f"synthesizer: rank must be at least 1, got {rank}")
         if factor is not None and not 1 <= factor <= L:
             raise ValueError(f"synthesizer: factor must lie in 1 .. {L}, the sequence length; got {factor}")
-        self.heads, self.causal, self.length, self.variant, self.dot = heads, site.causal, L, variant, dot
-        self.gain, d = site.gain, head_width("synthesizer", D, heads)
+        self.heads, self.causal, self.length, self.variant, self.dot = heads, context.causal, L, variant, dot
+        self.gain, d = context.gain, head_width("synthesizer", D, heads)
         self.value, self.out = Linear(D, D, bias=bias), Linear(D, D, bias=bias)
         if variant.endswith("dense") or dot != "none":
             self.query = Linear(D, D, bias=bias)
@@ -117,12 +117,12 @@ class Synthesizer(Mixer):
         if state is not None:
             t, n = t + state["n"][:, None], n + state["n"]
             new = {name: _place(state[name], z, t) for name, z in new.items()}
-        with full(x.device):
+        with no_autocast(x.device):
             S = self._synthesize(q, t, cached + T)
             if self.dot != "none":
                 assert q is not None
-                dots = wide(q) @ wide(new["k"]).mT * q.shape[-1] ** -0.5
-                a = wide(self.alpha).sigmoid() if self.dot == "alpha" else None
+                dots = at_least_fp32(q) @ at_least_fp32(new["k"]).mT * q.shape[-1] ** -0.5
+                a = at_least_fp32(self.alpha).sigmoid() if self.dot == "alpha" else None
                 S = dots + S if a is None else (1 - a) * dots + a * S
             seen = self._visible(t, n, cached + T, mask is not None or state is not None)
             if seen is not None:
@@ -136,11 +136,11 @@ class Synthesizer(Mixer):
     ) -> Float[Tensor, "#B H T S"]:
         """S, its first `columns` columns, in float32 at least."""
         if "R" in self.tables:
-            return wide(self.R[:, t, :columns].transpose(0, 1))
+            return at_least_fp32(self.R[:, t, :columns].transpose(0, 1))
         if "R1" in self.tables:
-            return wide(self.R1[:, t].transpose(0, 1)) @ wide(self.R2[:, :columns]).mT
+            return at_least_fp32(self.R1[:, t].transpose(0, 1)) @ at_least_fp32(self.R2[:, :columns]).mT
         assert q is not None
-        hidden = wide(q).relu()
+        hidden = at_least_fp32(q).relu()
         if self.variant == "dense":
             return _linear(hidden, self.scores, columns)
         A, B = _linear(hidden, self.scores_a), _linear(hidden, self.scores_b)

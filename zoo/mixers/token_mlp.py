@@ -12,22 +12,22 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from zoo.contract import Mixer, Site, State, Traits
+from zoo.contract import LayerContext, Mixer, State, Traits
 from zoo.initialise import lecun_normal_
 
 
 class TokenMLP(Mixer):
-    """An MLP along time over exactly `site.length` steps, with `tokens_ratio` · width hidden units."""
+    """An MLP along time over exactly `context.length` steps, with `tokens_ratio` · width hidden units."""
 
     traits = Traits(causal="no", bidirectional=True, resumable=False, length="fixed")
 
-    def __init__(self, site: Site, *, tokens_ratio: float = 0.5) -> None:
-        super().__init__(site)
-        hidden = int(tokens_ratio * site.width)
+    def __init__(self, context: LayerContext, *, tokens_ratio: float = 0.5) -> None:
+        super().__init__(context)
+        hidden = int(tokens_ratio * context.width)
         if hidden < 1:
-            raise ValueError(f"token_mlp: tokens_ratio {tokens_ratio} leaves no hidden units at width {site.width}")
-        self.fc1 = nn.Linear(site.length, hidden)
-        self.fc2 = nn.Linear(hidden, site.length)
+            raise ValueError(f"token_mlp: tokens_ratio {tokens_ratio} leaves no hidden units at width {context.width}")
+        self.fc1 = nn.Linear(context.length, hidden)
+        self.fc2 = nn.Linear(hidden, context.length)
 
     def forward(
         self,

@@ -17,7 +17,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from zoo.ops import compiled, flops
+from zoo.ops import flops, forms
 
 used: dict[str, str] = {}
 
@@ -31,7 +31,7 @@ LOWEST = -100.0
 """For log decays: e^−100 is 0 beside any float32, and sums of 64 of them still have digits, unlike those of −inf."""
 
 
-def ran(op: str, form: str) -> None:
+def log_kernel(op: str, form: str) -> None:
     """Note that `op` was computed by `form`."""
     used[op] = form
 
@@ -62,7 +62,7 @@ def serve(official: Official, dtype: torch.dtype, sizes: tuple[int, ...], *input
     """
     if not trusted(official, dtype, sizes, *inputs) or flops.counting():
         return None
-    ran(official.op, official.form)
+    log_kernel(official.op, official.form)
     return official.run(*inputs)
 
 
@@ -104,14 +104,14 @@ def tolerance(dtype: torch.dtype) -> float:
     return 1e-4 if torch.get_float32_matmul_precision() == "highest" else 5e-3
 
 
-def common(*tensors: Tensor) -> torch.dtype:
+def common_dtype(*tensors: Tensor) -> torch.dtype:
     """What all of these can be converted to."""
     return functools.reduce(torch.promote_types, (x.dtype for x in tensors))
 
 
-def products(*tensors: Tensor) -> torch.dtype:
+def matmul_dtype(*tensors: Tensor) -> torch.dtype:
     """What matrix products of these run in: their own dtype, and bfloat16 for float32 where autocast says so."""
-    dtype = common(*tensors)
+    dtype = common_dtype(*tensors)
     kind = tensors[0].device.type
     lowered = dtype is torch.float32 and kind != "meta" and torch.is_autocast_enabled(kind)
     return torch.get_autocast_dtype(kind) if lowered else dtype
@@ -186,12 +186,14 @@ def report() -> list[tuple[str, str, str]]:
             status = f"refused: {reasons[0]}" if reasons else "used on CUDA where equal"
         rows.append((official.op, official.form, status))
     rows.append(("attention", "torch scaled_dot_product_attention", "part of torch"))
-    if compiled.available():
+    if forms.available():
         status = "used on the CPU"
     else:
         status = "turned off by ZOOBENCH_COMPILED=0" if installed("numba") else "not installed; pip install numba"
     rows.append(("recurrences", "loops compiled by numba", status))
-    if compiled.available():
-        units = {name: compiled.unit(dtype) for name, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32))}
+    if forms.available():
+        units = {
+            name: forms.matmul_backend(dtype) for name, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32))
+        }
         status = ", ".join(f"{name} on {unit}" for name, unit in units.items() if unit) or "this CPU has no fast ones"
     return [*rows, ("attention, recurrences", "products in such loops", status)]

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 
-def full(device: torch.device) -> AbstractContextManager[None]:
+def no_autocast(device: torch.device) -> AbstractContextManager[None]:
     """A context without autocast (which the meta device does not know)."""
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
-def widest(*tensors: Tensor | None) -> torch.dtype:
+def promote(*tensors: Tensor | None) -> torch.dtype:
     """What decays and states are computed in: the widest dtype among the tensors there are, float32 at least."""
     dtype = torch.float32
     for tensor in tensors:
@@ -22,6 +22,6 @@ def widest(*tensors: Tensor | None) -> torch.dtype:
     return dtype
 
 
-def wide(x: Tensor) -> Tensor:
+def at_least_fp32(x: Tensor) -> Tensor:
     """`x` in float32 at least; float64 stays."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

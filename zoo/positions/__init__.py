@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from zoo.lookup import Table
 from zoo.options import make
-from zoo.terms import Part, Site
+from zoo.registry import Table
+from zoo.types import LayerContext, Part
 
 if TYPE_CHECKING:
     from zoo.positions.at_input import Absolute
@@ -50,7 +50,7 @@ def acts(positions: Part | str) -> Literal["rotation", "bias"] | None:
     return kind.acts if issubclass(kind, Relative) else None
 
 
-def absolute(positions: Part | str, site: Site) -> Absolute:
+def absolute(positions: Part | str, context: LayerContext) -> Absolute:
     """The module that joins the embedding; one that does nothing for a relative encoding.
 
     Raises:
@@ -59,7 +59,7 @@ def absolute(positions: Part | str, site: Site) -> Absolute:
     if acts(positions) is not None:
         positions = "none"
     chosen = part(positions)
-    made: Absolute = make(POSITIONS, chosen, site)
+    made: Absolute = make(POSITIONS, chosen, context)
     return made
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from zoo.initialise import fan_in_, table_
-from zoo.terms import Site, Unsupported
+from zoo.types import LayerContext, Unsupported
 
 
 class Absolute(nn.Module):
@@ -36,7 +36,7 @@ class Absolute(nn.Module):
 class NoPositions(Absolute):
     """Nothing is added."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, context: LayerContext) -> None:
         super().__init__()
 
     def forward(self, x: Float[Tensor, "B T D"], positions: Int[Tensor, "#B T"]) -> Float[Tensor, "B T D"]:
@@ -46,10 +46,10 @@ class NoPositions(Absolute):
 class Learned(Absolute):
     """x + P[t], one free vector per position up to some length (Gehring et al. 2017, arXiv:1705.03122, section 3.1)."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, context: LayerContext) -> None:
         super().__init__()
-        self.limit = site.length
-        self.table = nn.Parameter(torch.empty(site.length, site.width))
+        self.limit = context.length
+        self.table = nn.Parameter(torch.empty(context.length, context.width))
         table_(self.table)
 
     def forward(self, x: Float[Tensor, "B T D"], positions: Int[Tensor, "#B T"]) -> Float[Tensor, "B T D"]:
@@ -63,9 +63,9 @@ class Sinusoidal(Absolute):
     Sines and cosines interleave, as in the paper; fairseq concatenates them.
     """
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, context: LayerContext) -> None:
         super().__init__()
-        self.width = site.width
+        self.width = context.width
 
     def forward(self, x: Float[Tensor, "B T D"], positions: Int[Tensor, "#B T"]) -> Float[Tensor, "B T D"]:
         return x + sinusoid(positions, self.width).to(x.dtype)
@@ -81,10 +81,10 @@ def sinusoid(positions: Int[Tensor, "#B T"], width: int) -> Float[Tensor, "B T D
 class Scalar(Absolute):
     """x + s_t w with s_t = (t + 1)/(L + 1) in (0, 1), one number for each position, and a learned direction w."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, context: LayerContext) -> None:
         super().__init__()
-        self.limit = site.length
-        self.w = nn.Parameter(torch.empty(site.width))
+        self.limit = context.length
+        self.w = nn.Parameter(torch.empty(context.width))
         table_(self.w)
 
     def forward(self, x: Float[Tensor, "B T D"], positions: Int[Tensor, "#B T"]) -> Float[Tensor, "B T D"]:
@@ -100,12 +100,12 @@ class Concatenated(Absolute):
     `features` is the width of PE; D by default.
     """
 
-    def __init__(self, site: Site, *, features: int | None = None) -> None:
+    def __init__(self, context: LayerContext, *, features: int | None = None) -> None:
         super().__init__()
-        self.features = site.width if features is None else features
+        self.features = context.width if features is None else features
         if self.features < 1:
             raise ValueError(f"concatenated positions need at least one feature, got {features}")
-        self.project = nn.Linear(site.width + self.features, site.width)
+        self.project = nn.Linear(context.width + self.features, context.width)
         fan_in_(self.project)
 
     def forward(self, x: Float[Tensor, "B T D"], positions: Int[Tensor, "#B T"]) -> Float[Tensor, "B T D"]:
@@ -121,18 +121,18 @@ class Randomised(Absolute):
     evaluation repeats and decoding continues.
     """
 
-    def __init__(self, site: Site, *, of: str = "sinusoidal", most: int = 2048) -> None:
+    def __init__(self, context: LayerContext, *, of: str = "sinusoidal", most: int = 2048) -> None:
         super().__init__()
         from zoo.positions import POSITIONS
 
         kind = POSITIONS.resolve(of)
         if not issubclass(kind, Absolute) or kind in (Randomised, NoPositions):
             raise ValueError(f"randomised positions draw for an absolute encoding, not for {of!r}")
-        if most < site.length:
-            raise ValueError(f"randomised: {most} positions are fewer than the {site.length} steps of a sequence")
-        self.most, self.stride = most, most // site.length
+        if most < context.length:
+            raise ValueError(f"randomised: {most} positions are fewer than the {context.length} steps of a sequence")
+        self.most, self.stride = most, most // context.length
         self.limit = -(-most // self.stride)
-        self.of: Absolute = kind(Site(width=site.width, length=most))
+        self.of: Absolute = kind(LayerContext(width=context.width, length=most))
 
     def forward(self, x: Float[Tensor, "B T D"], positions: Int[Tensor, "#B T"]) -> Float[Tensor, "B T D"]:
         self.check(positions)

@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from zoo.ops import qkv
-from zoo.ops.precision import widest
-from zoo.terms import Part, State, Unsupported
+from zoo.ops.precision import promote
+from zoo.types import Part, State, Unsupported
 
 
 class Relative(nn.Module):
@@ -32,7 +32,7 @@ class Relative(nn.Module):
 
     def rotate(self, x: Float[Tensor, "B H T d"], positions: Int[Tensor, "#B T"], *, key: bool) -> Tensor:
         """Queries, or keys, turned by their positions."""
-        return qkv.turn(x, self.turn(positions, widest(x), key=key))
+        return qkv.turn(x, self.turn(positions, promote(x), key=key))
 
     def rotate_both(
         self, q: Float[Tensor, "B H T d"], k: Float[Tensor, "B G T d"], positions: Int[Tensor, "#B T"]

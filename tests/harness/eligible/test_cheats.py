@@ -32,9 +32,9 @@ class Plain(Mixer):
 
     traits = Traits(causal="strict", bidirectional=False, resumable=False)
 
-    def __init__(self, site):
-        super().__init__(site)
-        self.mix = nn.Linear(site.width, site.width)
+    def __init__(self, context):
+        super().__init__(context)
+        self.mix = nn.Linear(context.width, context.width)
 
     def past(self, x):
         return self.mix(x).cumsum(1) / torch.arange(1, x.shape[1] + 1, device=x.device)[:, None]
@@ -46,9 +46,9 @@ class Plain(Mixer):
 class Peek(Plain):
     """A convolution padded on both sides."""
 
-    def __init__(self, site):
-        super().__init__(site)
-        self.conv = nn.Conv1d(site.width, site.width, 3, padding=1)
+    def __init__(self, context):
+        super().__init__(context)
+        self.conv = nn.Conv1d(context.width, context.width, 3, padding=1)
 
     def past(self, x):
         return self.conv(x.mT).mT
@@ -212,9 +212,9 @@ def test_the_number_of_others(failed):
 class BatchNorm(Plain):
     """Over batch and time, always by the batch's own statistics."""
 
-    def __init__(self, site):
-        super().__init__(site)
-        self.norm = nn.BatchNorm1d(site.width, track_running_stats=False)
+    def __init__(self, context):
+        super().__init__(context)
+        self.norm = nn.BatchNorm1d(context.width, track_running_stats=False)
 
     def past(self, x):
         return self.norm(super().past(x).mT).mT
@@ -232,9 +232,9 @@ class Noise(Plain):
 class Adapting(Plain):
     """Remembers, outside of parameters and buffers, what it was scored on."""
 
-    def __init__(self, site):
-        super().__init__(site)
-        self.seen = [torch.zeros(site.width)]
+    def __init__(self, context):
+        super().__init__(context)
+        self.seen = [torch.zeros(context.width)]
 
     def past(self, x):
         y = super().past(x + self.seen[0])
@@ -244,9 +244,9 @@ class Adapting(Plain):
 
 
 class AdaptingBuffer(Plain):
-    def __init__(self, site):
-        super().__init__(site)
-        self.register_buffer("seen", torch.zeros(site.width))
+    def __init__(self, context):
+        super().__init__(context)
+        self.register_buffer("seen", torch.zeros(context.width))
 
     def past(self, x):
         y = super().past(x + self.seen)
@@ -498,9 +498,9 @@ def test_training_on_the_test_split(failed, examples):
 class Unlisted(Plain):
     """A layer in a list that is no ModuleList, trained by an optimiser of its own."""
 
-    def __init__(self, site):
-        super().__init__(site)
-        self.more = [nn.Linear(site.width, site.width)]
+    def __init__(self, context):
+        super().__init__(context)
+        self.more = [nn.Linear(context.width, context.width)]
 
     def past(self, x):
         return super().past(x) + self.more[0](x)
@@ -509,9 +509,9 @@ class Unlisted(Plain):
 class SelfTaught(Plain):
     """A buffer that it trains by itself."""
 
-    def __init__(self, site):
-        super().__init__(site)
-        self.register_buffer("more", torch.randn(site.width, site.width) / 4)
+    def __init__(self, context):
+        super().__init__(context)
+        self.register_buffer("more", torch.randn(context.width, context.width) / 4)
 
     def past(self, x):
         y = super().past(x) + x @ self.more
@@ -523,9 +523,9 @@ class SelfTaught(Plain):
 class Attribute(SelfTaught):
     """No buffer, an attribute."""
 
-    def __init__(self, site):
-        Plain.__init__(self, site)
-        self.more = torch.randn(site.width, site.width) / 4
+    def __init__(self, context):
+        Plain.__init__(self, context)
+        self.more = torch.randn(context.width, context.width) / 4
 
     def past(self, x):
         y = Plain.past(self, x) + x @ self.more
@@ -545,9 +545,9 @@ class InTheModule(Plain):
 
 
 class Closure(Plain):
-    def __init__(self, site):
-        super().__init__(site)
-        W = torch.randn(site.width, site.width) / 4
+    def __init__(self, context):
+        super().__init__(context)
+        W = torch.randn(context.width, context.width) / 4
 
         def more(x, train):
             if train:
@@ -563,9 +563,9 @@ class Closure(Plain):
 class Frozen(Plain):
     """Not trainable where it is counted, changed where it is trained."""
 
-    def __init__(self, site):
-        super().__init__(site)
-        self.more = nn.Parameter(torch.randn(site.width, site.width) / 4, requires_grad=False)
+    def __init__(self, context):
+        super().__init__(context)
+        self.more = nn.Parameter(torch.randn(context.width, context.width) / 4, requires_grad=False)
 
     def past(self, x):
         if self.training:
@@ -576,10 +576,10 @@ class Frozen(Plain):
 class SmallOnPaper(Plain):
     """Fewer parameters on the meta device, where sizes are solved."""
 
-    def __init__(self, site):
-        super().__init__(site)
+    def __init__(self, context):
+        super().__init__(context)
         on_paper = self.mix.weight.device.type == "meta"
-        self.more = nn.Identity() if on_paper else nn.Linear(site.width, site.width)
+        self.more = nn.Identity() if on_paper else nn.Linear(context.width, context.width)
 
     def past(self, x):
         return super().past(x) + self.more(x)
@@ -608,10 +608,10 @@ class BigTable(nn.Module):
 
     limit = None
 
-    def __init__(self, site):
+    def __init__(self, context):
         super().__init__()
-        self.more = nn.Linear(site.width, 8 * site.width)
-        self.back = nn.Linear(8 * site.width, site.width)
+        self.more = nn.Linear(context.width, 8 * context.width)
+        self.back = nn.Linear(8 * context.width, context.width)
 
     def forward(self, x, positions):
         return x + self.back(self.more(x).relu())
@@ -632,8 +632,8 @@ def test_layers_outside_of_what_is_counted(failed, monkeypatch):
 class Statistics(Plain):
     """A batch norm whose running means count for little; over the features of one step only, so that it is causal."""
 
-    def __init__(self, site):
-        super().__init__(site)
+    def __init__(self, context):
+        super().__init__(context)
         self.register_buffer("calls", torch.zeros(4))
 
     def past(self, x):
@@ -832,9 +832,9 @@ def test_an_honest_model_passes_every_gate(failed):
 class RunningNorm(Plain):
     """A batch norm as it is usual, which is scored by its running means."""
 
-    def __init__(self, site):
-        super().__init__(site)
-        self.norm = nn.BatchNorm1d(site.width)
+    def __init__(self, context):
+        super().__init__(context)
+        self.norm = nn.BatchNorm1d(context.width)
 
     def past(self, x):
         return self.norm(super().past(x).mT).mT

@@ -15,7 +15,7 @@ from harness.spec import expand
 from harness.suite import load
 from zoo.contract import Mixer, Traits
 from zoo.heads import assemble
-from zoo.terms import Part, Recipe, Shape
+from zoo.types import Part, Recipe, Shape
 
 JUDGED = {
     "causal",
@@ -46,9 +46,9 @@ class Honest(Mixer):
 class Peeking(Honest):
     """A convolution padded on both sides: output t sees input t + 1."""
 
-    def __init__(self, site):
-        super().__init__(site)
-        self.conv = nn.Conv1d(site.width, site.width, 3, padding=1)
+    def __init__(self, context):
+        super().__init__(context)
+        self.conv = nn.Conv1d(context.width, context.width, 3, padding=1)
 
     def mix(self, x):
         return self.conv(x.mT).mT

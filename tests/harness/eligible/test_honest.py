@@ -5,8 +5,8 @@ import pytest
 
 import tasks
 from tasks.base import Metric, Task
-from zoo import registry
-from zoo.terms import Batch, Shape, Unsupported
+from zoo import architectures
+from zoo.types import Batch, Shape, Unsupported
 
 from .conftest import run, spec
 
@@ -80,6 +80,6 @@ def test_some(name, role, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("role", TASKS)
-@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize("name", architectures.names())
 def test_all(name, role, tmp_path):
     check(name, role, tmp_path)

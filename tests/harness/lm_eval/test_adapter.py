@@ -23,9 +23,9 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window  # noq
 from harness.errors import UserError  # noqa: E402
 from harness.lm_eval import adapter, scoring  # noqa: E402
 from harness.lm_eval.adapter import Zoobench  # noqa: E402
+from zoo.build import build  # noqa: E402
 from zoo.contract import Batch, Model, Shape, State, Traits  # noqa: E402
-from zoo.pretrained import save  # noqa: E402
-from zoo.registry import build  # noqa: E402
+from zoo.published import save  # noqa: E402
 from zoo.tokenizers import Bytes, Characters, Fast, Tokenizer  # noqa: E402
 
 LENGTH = 48
@@ -180,7 +180,7 @@ def test_tokens_are_those_of_hf(hf: Any, ours: Zoobench) -> None:
 
 
 def test_continuations_are_those_of_hf(hf: Any, ours: Zoobench) -> None:
-    pytest.importorskip("zoo.generation")
+    pytest.importorskip("zoo.generate")
     one = {"max_gen_toks": 12, "do_sample": False}
     contexts = ["The cat", "the dog sat", "Were they", TEXT * 2]
     asked = [(context, {**one, "until": ["zz"]}) for context in contexts]
@@ -270,7 +270,7 @@ def continued(lm: Zoobench, context: str, **options: Any) -> str:
 
 @pytest.fixture
 def alphabet() -> Zoobench:
-    pytest.importorskip("zoo.generation")
+    pytest.importorskip("zoo.generate")
     return Zoobench(model=Alphabet(Bytes()))
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 import zoo
 from harness.lm_eval import scoring
+from zoo.build import build
 from zoo.contract import Batch, Model, Shape, Traits, Unsupported
-from zoo.registry import build
 
 V, LENGTH = 23, 32
 FEW = ("pre_ln", "transformer_pp", "lstm", "rwkv7", "mamba", "s4d", "hyena", "reformer")

@@ -6,7 +6,7 @@ import pytest
 import tasks
 from tasks import DataError
 from tasks.images import sets
-from zoo.terms import Batch
+from zoo.types import Batch
 
 
 @pytest.fixture(scope="module")

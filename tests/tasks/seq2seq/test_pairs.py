@@ -9,7 +9,7 @@ import pytest
 import tasks
 from tasks.base import SPLITS, DataError, add_totals
 from tasks.seq2seq.pairs import _compared
-from zoo.terms import Batch
+from zoo.types import Batch
 
 FORMATS = ("%d %B %Y", "%B %d, %Y", "%A, %d %B %Y", "%A, %B %d, %Y", "%d %b %Y", "%a %b %d %Y", "%d.%m.%Y")
 

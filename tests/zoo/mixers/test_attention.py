@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from zoo.contract import Site
+from zoo.contract import LayerContext
 from zoo.mixers.attention import Attention
 from zoo.ops.attention import attend, attend_naive
 
@@ -16,7 +16,7 @@ MASK = torch.arange(T) < LENGTHS[:, None]
 
 def build(*, causal=True, **options):
     torch.manual_seed(0)
-    mixer = Attention(Site(width=D, length=T, causal=causal), heads=H, **options).double()
+    mixer = Attention(LayerContext(width=D, length=T, causal=causal), heads=H, **options).double()
     for parameter in mixer.parameters():
         nn.init.normal_(parameter, std=0.4)
     return mixer
@@ -136,7 +136,7 @@ def test_without_positions_both_ways_is_equivariant_to_order():
 
 def test_weights_start_by_fan_in_and_the_residual_projection_by_depth():
     torch.manual_seed(0)
-    mixer = Attention(Site(width=128, length=T))
+    mixer = Attention(LayerContext(width=128, length=T))
     mixer.reset_parameters(layer=0, depth=8)
     assert mixer.qkv.weight.std().item() == pytest.approx(128**-0.5, rel=0.05)
     assert mixer.out.weight.std().item() == pytest.approx(128**-0.5 / 4, rel=0.05)
@@ -145,4 +145,4 @@ def test_weights_start_by_fan_in_and_the_residual_projection_by_depth():
 
 def test_heads_must_divide_the_width():
     with pytest.raises(ValueError, match="width 12 does not divide into 5 heads"):
-        Attention(Site(width=D, length=T), heads=5)
+        Attention(LayerContext(width=D, length=T), heads=5)

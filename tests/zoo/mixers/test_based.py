@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from zoo.contract import Site, Unsupported
+from zoo.contract import LayerContext, Unsupported
 from zoo.mixers.based import BaseConv, Based, taylor
 
 B, T, D = 3, 17, 12
@@ -11,7 +11,7 @@ B, T, D = 3, 17, 12
 
 def build(kind=Based, causal=True, **options):
     torch.manual_seed(0)
-    mixer = kind(Site(width=D, length=T, causal=causal), **options).double()
+    mixer = kind(LayerContext(width=D, length=T, causal=causal), **options).double()
     for parameter in mixer.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     return mixer, torch.randn(B, T, D, dtype=torch.float64)
@@ -63,11 +63,11 @@ def test_outputs_are_averages_of_values():
 
 
 def test_initialisation():
-    mixer = Based(Site(width=256, length=T))
+    mixer = Based(LayerContext(width=256, length=T))
     mixer.reset_parameters(layer=0, depth=8)
     for name, parameter in mixer.named_parameters():
         assert parameter.std().item() == pytest.approx(1 / 16 / (4 if name.startswith("o_") else 1), rel=0.05)
-    conv = BaseConv(Site(width=64, length=T))
+    conv = BaseConv(LayerContext(width=64, length=T))
     conv.reset_parameters(layer=0, depth=2)
     assert conv.in_proj.weight.std().item() == pytest.approx(1 / 8, rel=0.05)
     assert conv.out_proj.weight.std().item() == pytest.approx(128**-0.5 / 2, rel=0.05)
@@ -87,4 +87,4 @@ def test_initialisation():
 )
 def test_rejects_what_cannot_be(kind, options, message):
     with pytest.raises(ValueError, match=message):
-        kind(Site(width=D, length=T), **options)
+        kind(LayerContext(width=D, length=T), **options)

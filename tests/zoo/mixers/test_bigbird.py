@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from zoo import checks
-from zoo.contract import Site, Unsupported
+from zoo.contract import LayerContext, Unsupported
 from zoo.mixers.attention import Attention
 from zoo.mixers.bigbird import BigBird, draw
 
@@ -14,8 +14,8 @@ B, T, D, H = 3, 35, 8, 2
 def build(length=T, *, layer=0, **options):
     """A float64 mixer with random parameters, and inputs."""
     torch.manual_seed(0)
-    site = Site(width=D, length=length, causal=False, layer=layer)
-    mixer = BigBird(site, **{"heads": H, "block_size": 3, "random_blocks": 2, **options}).double()
+    context = LayerContext(width=D, length=length, causal=False, layer=layer)
+    mixer = BigBird(context, **{"heads": H, "block_size": 3, "random_blocks": 2, **options}).double()
     for parameter in mixer.parameters():
         parameter.data.normal_()
     return mixer, torch.randn(B, T, D, dtype=torch.float64)
@@ -53,7 +53,7 @@ def test_layers_differ_and_builds_agree():
     one, other = build()[0], build(layer=1)[0]
     assert not torch.equal(one.plan, other.plan)
     torch.manual_seed(5)
-    assert torch.equal(BigBird(Site(D, T, causal=False), heads=H, block_size=3, random_blocks=2).plan, one.plan)
+    assert torch.equal(BigBird(LayerContext(D, T, causal=False), heads=H, block_size=3, random_blocks=2).plan, one.plan)
 
 
 @pytest.mark.parametrize("options", [{"block_size": 8}, {"block_size": 4}], ids=str)
@@ -61,7 +61,7 @@ def test_few_blocks_are_full_attention(options):
     """9 blocks of 4 are 2r + 5."""
     mixer, x = build(**options)
     assert mixer.plan is None
-    full = Attention(Site(width=D, length=T, causal=False), heads=H).double()
+    full = Attention(LayerContext(width=D, length=T, causal=False), heads=H).double()
     parts = [mixer.query, mixer.key, mixer.value]
     qkv = {f"qkv.{part}": torch.cat([getattr(p, part) for p in parts]) for part in ("weight", "bias")}
     full.load_state_dict(qkv | {"out.weight": mixer.out.weight, "out.bias": mixer.out.bias})
@@ -90,7 +90,7 @@ def test_the_contract_holds_for_sparse_models(name):
 
 
 def test_initialisation():
-    mixer = BigBird(Site(width=256, length=T, causal=False))
+    mixer = BigBird(LayerContext(width=256, length=T, causal=False))
     mixer.reset_parameters(layer=1, depth=4)
     for linear, scale in ((mixer.query, 1), (mixer.key, 1), (mixer.value, 1), (mixer.out, 8**-0.5)):
         assert linear.weight.std().item() == pytest.approx(scale / 16, rel=0.02)
@@ -107,7 +107,7 @@ def test_rejects_what_cannot_be(options, message):
 
 def test_refuses_causal_long_and_state():
     with pytest.raises(Unsupported):
-        BigBird(Site(width=D, length=T))
+        BigBird(LayerContext(width=D, length=T))
     mixer, x = build(length=T - 1)
     with pytest.raises(ValueError, match="34 at most"):
         mixer(x)
@@ -117,7 +117,7 @@ def test_refuses_causal_long_and_state():
 
 def test_works_without_data():
     with torch.device("meta"):
-        mixer, x = BigBird(Site(width=D, length=T, causal=False), block_size=1), torch.randn(B, T, D)
+        mixer, x = BigBird(LayerContext(width=D, length=T, causal=False), block_size=1), torch.randn(B, T, D)
         mask = torch.ones(B, T, dtype=torch.bool)
     assert mixer.plan.device.type == "meta"
     mixer(x, mask=mask)[0].sum().backward()

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from zoo.contract import Site, Unsupported
+from zoo.contract import LayerContext, Unsupported
 from zoo.mixers.delta_net import DeltaNet
 from zoo.mixers.short_convolution import ShortConvolution
 
@@ -21,7 +21,7 @@ OPTIONS = [
 def build(**options):
     """A float64 mixer with every parameter random, and inputs."""
     torch.manual_seed(0)
-    mixer = DeltaNet(Site(width=D, length=T), **options).double()
+    mixer = DeltaNet(LayerContext(width=D, length=T), **options).double()
     for p in mixer.parameters():
         p.data = torch.randn_like(p) * p[0].numel() ** -0.5 if p.dim() > 1 else 1 + 0.3 * torch.randn_like(p)
     return mixer, torch.randn(B, T, D, dtype=torch.float64)
@@ -67,14 +67,14 @@ def test_state_is_float32_under_autocast():
 
 
 def test_initial_values():
-    mixer = DeltaNet(Site(width=256, length=T, depth=8), use_gate=True, conv_bias=True)
+    mixer = DeltaNet(LayerContext(width=256, length=T, depth=8), use_gate=True, conv_bias=True)
     mixer.reset_parameters(layer=0, depth=8)
     for name in ("q_proj", "k_proj", "v_proj", "b_proj", "g_proj"):
         assert getattr(mixer, name).weight.std().item() == pytest.approx(1 / 16, rel=0.1)
     assert mixer.o_proj.weight.std().item() == pytest.approx(1 / 64, rel=0.1)
     assert 0.4 < mixer.q_conv1d.weight.abs().max() <= 0.5  # U(±1/√4)
     assert bool((mixer.o_norm.weight == 1).all())
-    assert mixer.hints() == {}
+    assert mixer.param_overrides() == {}
 
 
 @pytest.mark.parametrize(
@@ -90,12 +90,12 @@ def test_initial_values():
 )
 def test_rejects_what_cannot_be(options, message):
     with pytest.raises(ValueError, match=message):
-        DeltaNet(Site(width=D, length=T), **options)
+        DeltaNet(LayerContext(width=D, length=T), **options)
 
 
 def test_is_causal_only():
     with pytest.raises(Unsupported):
-        DeltaNet(Site(width=D, length=T, causal=False))
+        DeltaNet(LayerContext(width=D, length=T, causal=False))
 
 
 @pytest.mark.parametrize("kernel", [1, 2, 4])

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from zoo.contract import Site, Unsupported
+from zoo.contract import LayerContext, Unsupported
 from zoo.mixers.fast_weights import FastWeights
 from zoo.ops.linear_attention import recurrent
 
@@ -21,7 +21,7 @@ OPTIONS = [
 def build(**options):
     """A float64 mixer with random parameters, and inputs."""
     torch.manual_seed(0)
-    mixer = FastWeights(Site(width=D, length=T), **options).double()
+    mixer = FastWeights(LayerContext(width=D, length=T), **options).double()
     for p in mixer.parameters():
         p.data = torch.randn_like(p) * p[0].numel() ** -0.5
     return mixer, torch.randn(B, T, D, dtype=torch.float64)
@@ -86,11 +86,11 @@ def test_features_sum_to_one_and_vanish_safely():
 
 
 def test_initial_values():
-    mixer = FastWeights(Site(width=256, length=T))
+    mixer = FastWeights(LayerContext(width=256, length=T))
     mixer.reset_parameters(layer=0, depth=8)
     assert mixer.slow_net.weight.std().item() == pytest.approx(1 / 16, rel=0.05)
     assert mixer.out_linear.weight.std().item() == pytest.approx(1 / 64, rel=0.05)
-    deep = FastWeights(Site(width=256, length=T, gain=0.25))
+    deep = FastWeights(LayerContext(width=256, length=T, gain=0.25))
     q, k, v, b = deep.slow_net.weight.unflatten(0, (4, -1)).split([64, 64, 64, 1], dim=1)
     for part, std in ((q, 1), (k, 1), (v, 0.25), (b, 1), (deep.out_linear.weight, 0.25)):
         assert part.std().item() == pytest.approx(std / 16, rel=0.1)
@@ -109,9 +109,9 @@ def test_initial_values():
 )
 def test_rejects_what_cannot_be(options, message):
     with pytest.raises(ValueError, match=message):
-        FastWeights(Site(width=D, length=T), **options)
+        FastWeights(LayerContext(width=D, length=T), **options)
 
 
 def test_is_causal_only():
     with pytest.raises(Unsupported):
-        FastWeights(Site(width=D, length=T, causal=False))
+        FastWeights(LayerContext(width=D, length=T, causal=False))

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from zoo.contract import Site, Unsupported
+from zoo.contract import LayerContext, Unsupported
 from zoo.mixers.fourier import Fourier, fourier
 from zoo.ops import flops
 
@@ -49,7 +49,7 @@ def test_counts_its_work_forward_and_backward():
 
 
 def test_padding_counts_as_zero():
-    mixer, x = Fourier(Site(width=4, length=6, causal=False)), torch.randn(2, 6, 4)
+    mixer, x = Fourier(LayerContext(width=4, length=6, causal=False)), torch.randn(2, 6, 4)
     mask = torch.arange(6) < torch.tensor([[6], [3]])
     zeros, junk = torch.where(mask[..., None], x, 0.0), torch.where(mask[..., None], x, float("nan"))
     torch.testing.assert_close(mixer(junk, mask=mask)[0], mixer(zeros)[0], rtol=0, atol=0)
@@ -57,7 +57,7 @@ def test_padding_counts_as_zero():
 
 
 def test_half_precision_is_transformed_in_float32():
-    mixer, x = Fourier(Site(width=4, length=64, causal=False)), torch.randn(2, 64, 4).bfloat16()
+    mixer, x = Fourier(LayerContext(width=4, length=64, causal=False)), torch.randn(2, 64, 4).bfloat16()
     y = mixer(x)[0]
     assert y.dtype is torch.bfloat16
     torch.testing.assert_close(y, fourier(x.float()).bfloat16(), rtol=0, atol=0)
@@ -65,6 +65,6 @@ def test_half_precision_is_transformed_in_float32():
 
 def test_cannot_be_causal_and_works_without_data():
     with pytest.raises(Unsupported, match="Fourier"):
-        Fourier(Site(width=4, length=6))
+        Fourier(LayerContext(width=4, length=6))
     x = torch.randn(2, 6, 4, device="meta")
-    assert Fourier(Site(width=4, length=6, causal=False))(x)[0].shape == x.shape
+    assert Fourier(LayerContext(width=4, length=6, causal=False))(x)[0].shape == x.shape

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from zoo.contract import Hint, Site, Unsupported
+from zoo.contract import LayerContext, ParamOverride, Unsupported
 from zoo.mixers.delta_net import DeltaNet
 from zoo.mixers.gated_delta_net import GatedDeltaNet
 
@@ -19,7 +19,7 @@ OPTIONS = [
 def build(**options):
     """A float64 mixer with every parameter random, and inputs."""
     torch.manual_seed(0)
-    mixer = GatedDeltaNet(Site(width=D, length=T), **options).double()
+    mixer = GatedDeltaNet(LayerContext(width=D, length=T), **options).double()
     for p in mixer.parameters():
         p.data = torch.randn_like(p) * p[0].numel() ** -0.5 if p.dim() > 1 else 0.5 * torch.randn_like(p)
     return mixer, torch.randn(B, T, D, dtype=torch.float64)
@@ -42,7 +42,7 @@ def test_padding_leaves_no_trace(leaves_no_trace, options):
 def test_without_decay_it_is_delta_net():
     """A = 0 up to rounding: equal to DeltaNet with the same weights."""
     mixer, x = build(use_gate=False)
-    plain = DeltaNet(Site(width=D, length=T), expand_v=2.0).double()
+    plain = DeltaNet(LayerContext(width=D, length=T), expand_v=2.0).double()
     with torch.no_grad():
         mixer.A_log.fill_(-1000)
     names = plain.state_dict().keys()
@@ -62,7 +62,7 @@ def test_decays_are_mamba2s_and_keep_float32_under_autocast():
 
 
 def test_initial_values_and_hints():
-    mixer = GatedDeltaNet(Site(width=512, length=T), heads=2, value_heads=256, head_dim=8)
+    mixer = GatedDeltaNet(LayerContext(width=512, length=T), heads=2, value_heads=256, head_dim=8)
     mixer.reset_parameters(layer=0, depth=8)
     A, dt = mixer.A_log.exp(), F.softplus(mixer.dt_bias)
     assert 0 < A.min() < 1
@@ -71,13 +71,13 @@ def test_initial_values_and_hints():
     assert 0.999e-3 <= dt.min() < 2e-3
     assert 0.08 < dt.max() <= 0.1001
     assert dt.log().mean().item() == pytest.approx(-2 * 2.302585, rel=0.05)
-    assert mixer.hints() == {"A_log": Hint(decay=False), "dt_bias": Hint(decay=False)}
+    assert mixer.param_overrides() == {"A_log": ParamOverride(decay=False), "dt_bias": ParamOverride(decay=False)}
 
 
 def test_about_six_width_squared_parameters():
     """The official allocation, with and without a gate."""
     for gate in (True, False):
-        mixer = GatedDeltaNet(Site(width=64, length=T), use_gate=gate)
+        mixer = GatedDeltaNet(LayerContext(width=64, length=T), use_gate=gate)
         count = sum(p.numel() for name, p in mixer.named_parameters() if name.split("_")[0] in "qkvgo" and p.dim() == 2)
         assert count == 6 * 64**2
 
@@ -96,9 +96,9 @@ def test_about_six_width_squared_parameters():
 )
 def test_rejects_what_cannot_be(options, message):
     with pytest.raises(ValueError, match=message):
-        GatedDeltaNet(Site(width=D, length=T), **options)
+        GatedDeltaNet(LayerContext(width=D, length=T), **options)
 
 
 def test_is_causal_only():
     with pytest.raises(Unsupported):
-        GatedDeltaNet(Site(width=D, length=T, causal=False))
+        GatedDeltaNet(LayerContext(width=D, length=T, causal=False))

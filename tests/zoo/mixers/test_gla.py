@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from zoo.contract import Site, Unsupported
+from zoo.contract import LayerContext, Unsupported
 from zoo.mixers.gla import GLA
 
 B, T, D = 3, 21, 16
@@ -19,7 +19,7 @@ options = pytest.mark.parametrize("options", OPTIONS, ids=lambda o: ",".join(o) 
 
 def build(**options):
     torch.manual_seed(0)
-    mixer = GLA(Site(width=D, length=T), **options).double()
+    mixer = GLA(LayerContext(width=D, length=T), **options).double()
     for parameter in mixer.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     return mixer, torch.randn(B, T, D, dtype=torch.float64)
@@ -109,7 +109,7 @@ def test_padding_leaves_no_trace(options):
 def test_loads_the_official_name_of_the_norm():
     mixer, _ = build()
     weights = {k.replace("g_norm.", "g_norm_swish_gate."): v for k, v in mixer.state_dict().items()}
-    other = torch.nn.Sequential(GLA(Site(width=D, length=T)).double())
+    other = torch.nn.Sequential(GLA(LayerContext(width=D, length=T)).double())
     other.load_state_dict({f"0.{name}": value for name, value in weights.items()})
     torch.testing.assert_close(dict(other[0].state_dict()), dict(mixer.state_dict()))
 
@@ -124,7 +124,7 @@ def test_state_stays_float32_under_autocast():
 
 
 def test_initialisation():
-    mixer = GLA(Site(width=256, length=T), use_short_conv=True)
+    mixer = GLA(LayerContext(width=256, length=T), use_short_conv=True)
     mixer.reset_parameters(layer=0, depth=8)
     assert mixer.q_proj.weight.std().item() == pytest.approx(256**-0.5, rel=0.05)
     assert mixer.gk_proj[1].weight.std().item() == pytest.approx(16**-0.5, rel=0.1)
@@ -149,9 +149,9 @@ def test_initialisation():
 )
 def test_rejects_what_cannot_be(options, message):
     with pytest.raises(ValueError, match=message):
-        GLA(Site(width=D, length=T), **options)
+        GLA(LayerContext(width=D, length=T), **options)
 
 
 def test_is_causal_only():
     with pytest.raises(Unsupported):
-        GLA(Site(width=D, length=T, causal=False))
+        GLA(LayerContext(width=D, length=T, causal=False))

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from zoo.contract import Site
+from zoo.contract import LayerContext
 from zoo.mixers.gru import GRU
 
 B, T, D = 3, 7, 5
@@ -12,7 +12,7 @@ MASK = torch.arange(T) < torch.tensor([7, 3, 0])[:, None]
 
 def build():
     torch.manual_seed(0)
-    mixer = GRU(Site(width=D, length=T)).double()
+    mixer = GRU(LayerContext(width=D, length=T)).double()
     for parameter in mixer.parameters():
         nn.init.normal_(parameter, std=0.5)
     return mixer, torch.randn(B, T, D, dtype=torch.float64), torch.randn(B, D, dtype=torch.float64)
@@ -53,11 +53,14 @@ def test_padding_keeps_the_state_of_the_last_valid_step():
 
 
 def test_initial_weights():
-    mixer = GRU(Site(width=32, length=T))
+    mixer = GRU(LayerContext(width=32, length=T))
     mixer.reset_parameters(layer=0, depth=1)
     own = dict(mixer.gru.named_parameters())
     for gate in own["weight_hh_l0"].detach().split(32):
         torch.testing.assert_close(gate @ gate.T, torch.eye(32), rtol=0, atol=1e-5)
     assert not own["bias_ih_l0"].any()
     assert not own["bias_hh_l0"].any()
-    assert {name for name, hint in mixer.hints().items() if hint.decay} == {"gru.weight_ih_l0", "gru.weight_hh_l0"}
+    assert {name for name, hint in mixer.param_overrides().items() if hint.decay} == {
+        "gru.weight_ih_l0",
+        "gru.weight_hh_l0",
+    }

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from zoo.contract import Site
+from zoo.contract import LayerContext
 from zoo.mixers.gss import GSS
 
 B, T, D = 3, 13, 8
@@ -12,7 +12,7 @@ B, T, D = 3, 13, 8
 def build(**options):
     """A float64 mixer, every parameter random around its initial value, and inputs."""
     torch.manual_seed(0)
-    mixer = GSS(Site(width=D, length=T), d_state=5, **options).double()
+    mixer = GSS(LayerContext(width=D, length=T), d_state=5, **options).double()
     for parameter in mixer.parameters():
         parameter.data = parameter.data + 0.2 * torch.randn_like(parameter)
     return mixer, torch.randn(B, T, D, dtype=torch.float64)
@@ -57,21 +57,23 @@ def test_eigenvalues():
 
 
 def test_initialisation_and_widths():
-    mixer = GSS(Site(width=128, length=T, depth=2), d_state=512)
+    mixer = GSS(LayerContext(width=128, length=T, depth=2), d_state=512)
     mixer.reset_parameters(layer=0, depth=2)
     assert mixer.to_u.weight.shape == (512, 128)
     assert mixer.dss.C_real.shape == (32, 512)
     assert mixer.dss.C_real.std().item() == pytest.approx(1.0, rel=0.05)
     assert mixer.dss.Lambda_imag.std().item() == pytest.approx(1.0, rel=0.15)
     assert mixer.to_out.weight.std().item() == pytest.approx(512**-0.5 / 2, rel=0.05)
-    assert GSS(Site(width=8, length=T), d_hidden=5, expand=2.0).to_gate.weight.shape == (16, 5)
+    assert GSS(LayerContext(width=8, length=T), d_hidden=5, expand=2.0).to_gate.weight.shape == (16, 5)
 
 
 def test_hints():
     mixer, _ = build()
-    assert set(mixer.hints()) == {f"dss.{n}" for n in ("Lambda_real", "Lambda_imag", "C_real", "C_imag", "param_D")}
-    assert all(hint.decay is False for hint in mixer.hints().values())
-    assert set(mixer.hints()) <= {name for name, _ in mixer.named_parameters()}
+    assert set(mixer.param_overrides()) == {
+        f"dss.{n}" for n in ("Lambda_real", "Lambda_imag", "C_real", "C_imag", "param_D")
+    }
+    assert all(hint.decay is False for hint in mixer.param_overrides().values())
+    assert set(mixer.param_overrides()) <= {name for name, _ in mixer.named_parameters()}
 
 
 def test_state_stays_float32_under_autocast():
@@ -87,4 +89,4 @@ def test_state_stays_float32_under_autocast():
 )
 def test_rejects_what_cannot_be(options, message):
     with pytest.raises(ValueError, match=message):
-        GSS(Site(width=D, length=T), **options)
+        GSS(LayerContext(width=D, length=T), **options)

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from zoo.contract import Site, Unsupported
+from zoo.contract import LayerContext, Unsupported
 from zoo.mixers import h3
 from zoo.mixers.h3 import H3
-from zoo.ops import compiled, long_convolution, vandermonde
+from zoo.ops import forms, long_convolution, vandermonde
 
 B, T, D, N = 3, 21, 6, 8
 HEADS = pytest.mark.parametrize("head_dim", [1, 3])
@@ -17,7 +17,9 @@ HEADS = pytest.mark.parametrize("head_dim", [1, 3])
 def build(head_dim=1, **options):
     """A float64 mixer with random parameters, and inputs."""
     torch.manual_seed(0)
-    mixer = H3(Site(width=D, length=T), d_state=N, head_dim=head_dim, dt_min=0.01, dt_max=0.5, **options).double()
+    mixer = H3(
+        LayerContext(width=D, length=T), d_state=N, head_dim=head_dim, dt_min=0.01, dt_max=0.5, **options
+    ).double()
     for parameter in mixer.parameters():
         parameter.data += 0.3 * torch.randn_like(parameter)
     return mixer, torch.randn(B, T, D, dtype=torch.float64)
@@ -58,7 +60,7 @@ def test_by_channel_or_by_step(monkeypatch, masked):
         return y, *torch.autograd.grad(y.square().sum(), [x_, *mixer.parameters()])
 
     by_step = results()
-    monkeypatch.setattr(compiled, "FEW", 0)
+    monkeypatch.setattr(forms, "FEW", 0)
     torch.testing.assert_close(results(), by_step)
 
 
@@ -123,7 +125,7 @@ def test_layouts_are_permutations_of_channels():
 
 
 def test_initialisation():
-    mixer = H3(Site(width=256, length=T), d_state=16)
+    mixer = H3(LayerContext(width=256, length=T), d_state=16)
     shift, diagonal = mixer.ssm_k_kernel["kernel"], mixer.kernel["kernel"]
     torch.testing.assert_close(shift.B.detach(), torch.eye(1, 16).expand(256, 16))
     assert 0.24 < shift.C.abs().max() <= 0.25
@@ -139,7 +141,7 @@ def test_initialisation():
 
 
 def test_hints():
-    hints = build()[0].hints()
+    hints = build()[0].param_overrides()
     diagonal = {f"kernel.kernel.{name}" for name in ("log_dt", "inv_A_real", "A_imag", "B")}
     assert {name for name, hint in hints.items() if hint.lr_max == 1e-3} == diagonal | {"ssm_k_kernel.kernel.B"}
     assert set(hints) - diagonal == {
@@ -165,18 +167,18 @@ def test_hints():
 )
 def test_rejects_what_cannot_be(options, message):
     with pytest.raises(ValueError, match=message):
-        H3(Site(width=D, length=T), **options)
+        H3(LayerContext(width=D, length=T), **options)
 
 
 def test_is_causal_only():
     with pytest.raises(Unsupported):
-        H3(Site(width=D, length=T, causal=False))
+        H3(LayerContext(width=D, length=T, causal=False))
 
 
 @HEADS
 def test_works_without_data(head_dim):
     with torch.device("meta"):
-        mixer, x = H3(Site(width=D, length=T), head_dim=head_dim), torch.randn(B, T, D)
+        mixer, x = H3(LayerContext(width=D, length=T), head_dim=head_dim), torch.randn(B, T, D)
     for state in (None, mixer.init_state(B, device="meta", dtype=torch.float32)):
         for steps in (1, T):
             y, _ = mixer(x[:, :steps], state=state)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from zoo.contract import Site, Unsupported
+from zoo.contract import LayerContext, Unsupported
 from zoo.mixers.hyena import Hyena
 
 B, T, D = 3, 17, 4
@@ -14,7 +14,7 @@ B, T, D = 3, 17, 4
 def build(length=T, **options):
     """A float64 mixer with random parameters, and inputs."""
     torch.manual_seed(0)
-    mixer = Hyena(Site(width=D, length=length), filter_order=8, **options).double()
+    mixer = Hyena(LayerContext(width=D, length=length), filter_order=8, **options).double()
     for parameter in mixer.parameters():
         parameter.data += 0.3 * torch.randn_like(parameter)
     return mixer, torch.randn(B, T, D, dtype=torch.float64)
@@ -69,7 +69,7 @@ def test_one_frequency_for_all_sines():
 
 
 def test_initialisation():
-    mixer = Hyena(Site(width=16, length=10), emb_dim=5, w=2.0, order=3)
+    mixer = Hyena(LayerContext(width=16, length=10), emb_dim=5, w=2.0, order=3)
     z = mixer.filter_fn.pos_emb.z[0].detach()
     n = torch.arange(10.0)
     torch.testing.assert_close(z[:, 0], n / 9)
@@ -85,7 +85,7 @@ def test_initialisation():
 
 def test_hints_slow_the_filters_and_spare_them_decay():
     mixer, _ = build()
-    hints = mixer.hints()
+    hints = mixer.param_overrides()
     inside = {name for name, _ in mixer.named_parameters() if name.startswith("filter_fn")}
     assert {name for name, hint in hints.items() if hint.lr_max == 1e-3} == {n for n in inside if "implicit" in n}
     assert hints["filter_fn.pos_emb.z"].lr_max == 1e-5
@@ -117,17 +117,17 @@ def test_filters_stay_float32_under_autocast():
 )
 def test_rejects_what_cannot_be(options, message):
     with pytest.raises(ValueError, match=message):
-        Hyena(Site(width=D, length=T), **options)
+        Hyena(LayerContext(width=D, length=T), **options)
 
 
 def test_is_causal_only():
     with pytest.raises(Unsupported):
-        Hyena(Site(width=D, length=T, causal=False))
+        Hyena(LayerContext(width=D, length=T, causal=False))
 
 
 def test_works_without_data():
     with torch.device("meta"):
-        mixer, x = Hyena(Site(width=D, length=T)), torch.randn(B, T, D)
+        mixer, x = Hyena(LayerContext(width=D, length=T)), torch.randn(B, T, D)
     for state in (None, mixer.init_state(B, device="meta", dtype=torch.float32)):
         for steps in (1, T):
             assert mixer(x[:, :steps], state=state)[0].shape == (B, steps, D)

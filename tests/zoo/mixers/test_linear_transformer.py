@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from zoo.contract import Site, Unsupported
+from zoo.contract import LayerContext, Unsupported
 from zoo.mixers.linear_transformer import LinearAttention
 
 B, T, D = 3, 17, 12
@@ -12,7 +12,7 @@ B, T, D = 3, 17, 12
 
 def build(causal=True, **options):
     torch.manual_seed(0)
-    mixer = LinearAttention(Site(width=D, length=T, causal=causal), **options).double()
+    mixer = LinearAttention(LayerContext(width=D, length=T, causal=causal), **options).double()
     for parameter in mixer.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     return mixer, torch.randn(B, T, D, dtype=torch.float64)
@@ -69,7 +69,7 @@ def test_a_bidirectional_one_refuses_a_state():
 
 
 def test_initialisation_and_state():
-    mixer = LinearAttention(Site(width=256, length=T))
+    mixer = LinearAttention(LayerContext(width=256, length=T))
     mixer.reset_parameters(layer=0, depth=8)
     for name, parameter in mixer.named_parameters():
         std = 0.0 if name.endswith("bias") else 1 / 16 / (4 if name.startswith("out") else 1)
@@ -86,4 +86,4 @@ def test_initialisation_and_state():
 )
 def test_rejects_what_cannot_be(options, message):
     with pytest.raises(ValueError, match=message):
-        LinearAttention(Site(width=D, length=T), **options)
+        LinearAttention(LayerContext(width=D, length=T), **options)

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from zoo.contract import Site, Unsupported
+from zoo.contract import LayerContext, Unsupported
 from zoo.mixers.linformer import Linformer
 
 N, D, H = 17, 12, 3
@@ -13,7 +13,7 @@ SHARING = ["none", "headwise", "key_value"]
 
 def build(*, k=5, sharing="headwise", heads=H, length=N):
     torch.manual_seed(0)
-    mixer = Linformer(Site(width=D, length=length, causal=False), heads=heads, k=k, sharing=sharing).double()
+    mixer = Linformer(LayerContext(width=D, length=length, causal=False), heads=heads, k=k, sharing=sharing).double()
     for parameter in mixer.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     return mixer
@@ -60,8 +60,8 @@ def test_sharing_sets_the_number_of_projections(sharing, matrices):
     mixer = build(sharing=sharing)
     projections = sum(p.numel() for name, p in mixer.named_parameters() if name in ("E", "F"))
     assert projections == matrices * 5 * N
-    assert all(mixer.hints()[name].decay for name in mixer.hints())
-    assert set(mixer.hints()) == {name for name, _ in mixer.named_parameters() if name in ("E", "F")}
+    assert all(mixer.param_overrides()[name].decay for name in mixer.param_overrides())
+    assert set(mixer.param_overrides()) == {name for name, _ in mixer.named_parameters() if name in ("E", "F")}
 
 
 @pytest.mark.parametrize("sharing", SHARING)
@@ -91,7 +91,7 @@ def test_sees_both_ways():
 
 
 def test_initial_projections_are_bounded_as_in_the_official_code():
-    mixer = Linformer(Site(width=D, length=N, causal=False), heads=H, k=5)
+    mixer = Linformer(LayerContext(width=D, length=N, causal=False), heads=H, k=5)
     mixer.reset_parameters(layer=0, depth=2)
     bound = (3 / (5 + N)) ** 0.5
     assert 0.8 * bound < mixer.E.abs().max() <= bound
@@ -113,7 +113,7 @@ def test_bad_options_fail_at_build(options, message):
 
 def test_cannot_be_causal():
     with pytest.raises(Unsupported, match="Linformer"):
-        Linformer(Site(width=D, length=N, causal=True), heads=H, k=5)
+        Linformer(LayerContext(width=D, length=N, causal=True), heads=H, k=5)
 
 
 def test_a_longer_sequence_is_refused():

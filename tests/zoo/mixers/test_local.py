@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from zoo.contract import Part, Site, Unsupported
+from zoo.contract import LayerContext, Part, Unsupported
 from zoo.mixers.attention import Attention
 from zoo.mixers.local import LocalAttention
 
@@ -13,8 +13,8 @@ B, T, D = 3, 75, 8
 def build(*, causal=True, positions=None, length=T, **options):
     """A float64 mixer with random parameters, and inputs."""
     torch.manual_seed(0)
-    site = Site(width=D, length=length, causal=causal, positions=positions)
-    mixer = LocalAttention(site, **{"heads": 2, **options}).double()
+    context = LayerContext(width=D, length=length, causal=causal, positions=positions)
+    mixer = LocalAttention(context, **{"heads": 2, **options}).double()
     for parameter in mixer.parameters():
         parameter.data.normal_()
     return mixer, torch.randn(B, T, D, dtype=torch.float64)
@@ -31,7 +31,9 @@ def test_a_window_over_everything_is_full_attention(causal, kind, kv_heads):
     positions = None if kind is None else Part(kind)
     window = T if causal else 2 * T - 1
     mixer, x = build(causal=causal, positions=positions, window=window, length=2 * T, kv_heads=kv_heads)
-    full = Attention(Site(width=D, length=T, causal=causal, positions=positions), heads=2, kv_heads=kv_heads).double()
+    full = Attention(
+        LayerContext(width=D, length=T, causal=causal, positions=positions), heads=2, kv_heads=kv_heads
+    ).double()
     joined = {
         f"qkv.{part}": torch.cat([getattr(getattr(mixer, f"{n}_proj"), part) for n in "qkv"])
         for part in ("weight", "bias")
@@ -97,14 +99,14 @@ def test_cache_keeps_its_type():
 
 
 def test_initialisation():
-    site = Site(width=256, length=T)
+    context = LayerContext(width=256, length=T)
     for gain, values, out in ((None, 1.0, 8**-0.5), (0.3, 0.3, 0.3)):
-        mixer = LocalAttention(Site(width=256, length=T, gain=gain), kv_heads=2)
+        mixer = LocalAttention(LayerContext(width=256, length=T, gain=gain), kv_heads=2)
         mixer.reset_parameters(layer=1, depth=4)
         for linear, scale in ((mixer.q_proj, 1), (mixer.k_proj, 1), (mixer.v_proj, values), (mixer.out_proj, out)):
             assert linear.weight.std().item() == pytest.approx(scale / 16, rel=0.02)
             assert not linear.bias.any()
-    bare = LocalAttention(site, bias=False, out_bias=False, head_width=16, kv_heads=1)
+    bare = LocalAttention(context, bias=False, out_bias=False, head_width=16, kv_heads=1)
     assert {name: tuple(p.shape) for name, p in bare.named_parameters()} == {
         "q_proj.weight": (64, 256),
         "k_proj.weight": (16, 256),
@@ -114,8 +116,8 @@ def test_initialisation():
 
 
 def test_default_window_fits():
-    assert LocalAttention(Site(width=D, length=5)).window == 5
-    assert LocalAttention(Site(width=D, length=500)).window == 64
+    assert LocalAttention(LayerContext(width=D, length=5)).window == 5
+    assert LocalAttention(LayerContext(width=D, length=500)).window == 64
 
 
 @pytest.mark.parametrize(
@@ -129,7 +131,7 @@ def test_default_window_fits():
 )
 def test_rejects_what_cannot_be(options, message):
     with pytest.raises(ValueError, match=message):
-        LocalAttention(Site(width=D, length=T), **options)
+        LocalAttention(LayerContext(width=D, length=T), **options)
 
 
 def test_both_ways_cannot_continue():
@@ -140,7 +142,7 @@ def test_both_ways_cannot_continue():
 
 def test_works_without_data():
     with torch.device("meta"):
-        mixer, x = LocalAttention(Site(width=D, length=T, positions=Part("t5")), window=6), torch.randn(B, T, D)
+        mixer, x = LocalAttention(LayerContext(width=D, length=T, positions=Part("t5")), window=6), torch.randn(B, T, D)
         mask = torch.ones(B, T, dtype=torch.bool)
     for state in (None, mixer.init_state(B, device="meta", dtype=torch.float32)):
         y, after = mixer(x, mask=mask, state=state)

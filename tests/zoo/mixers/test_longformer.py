@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from zoo.contract import Site, Unsupported
+from zoo.contract import LayerContext, Unsupported
 from zoo.mixers.attention import Attention
 from zoo.mixers.longformer import Longformer
 
@@ -13,7 +13,7 @@ B, T, D = 3, 75, 8
 def build(*, causal=False, **options):
     """A float64 mixer with random parameters, and inputs."""
     torch.manual_seed(0)
-    mixer = Longformer(Site(width=D, length=T, causal=causal), **{"heads": 2, **options}).double()
+    mixer = Longformer(LayerContext(width=D, length=T, causal=causal), **{"heads": 2, **options}).double()
     for parameter in mixer.parameters():
         parameter.data.normal_()
     return mixer, torch.randn(B, T, D, dtype=torch.float64)
@@ -37,7 +37,7 @@ def test_a_window_over_everything_is_full_attention(causal, G):
     mixer, x = build(causal=causal, window=2 * T, global_tokens=G)
     for name in ("query", "key", "value") if mixer.global_tokens else ():
         getattr(mixer, f"{name}_global").load_state_dict(getattr(mixer, name).state_dict())
-    full = Attention(Site(width=D, length=T, causal=causal), heads=2).double()
+    full = Attention(LayerContext(width=D, length=T, causal=causal), heads=2).double()
     parts = [mixer.query, mixer.key, mixer.value]
     qkv = {f"qkv.{part}": torch.cat([getattr(p, part) for p in parts]) for part in ("weight", "bias")}
     full.load_state_dict(qkv | {"out.weight": mixer.out.weight, "out.bias": mixer.out.bias})
@@ -71,7 +71,7 @@ def test_padding_leaves_no_trace(G):
 
 
 def test_initialisation():
-    mixer = Longformer(Site(width=256, length=T, causal=False))
+    mixer = Longformer(LayerContext(width=256, length=T, causal=False))
     mixer.reset_parameters(layer=1, depth=4)
     for name, scale in (("query", 1), ("key", 1), ("value", 1), ("out", 8**-0.5)):
         linear = getattr(mixer, name)
@@ -97,7 +97,7 @@ def test_causal_has_no_global_projections():
 )
 def test_rejects_what_cannot_be(options, message):
     with pytest.raises(ValueError, match=message):
-        Longformer(Site(width=D, length=T, causal=False), **options)
+        Longformer(LayerContext(width=D, length=T, causal=False), **options)
 
 
 def test_both_ways_cannot_continue():
@@ -109,6 +109,6 @@ def test_both_ways_cannot_continue():
 @pytest.mark.parametrize("causal", [True, False])
 def test_works_without_data(causal):
     with torch.device("meta"):
-        mixer, x = Longformer(Site(width=D, length=T, causal=causal), window=6), torch.randn(B, T, D)
+        mixer, x = Longformer(LayerContext(width=D, length=T, causal=causal), window=6), torch.randn(B, T, D)
         mask = torch.ones(B, T, dtype=torch.bool)
     mixer(x, mask=mask)[0].sum().backward()

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from zoo.contract import Site
+from zoo.contract import LayerContext
 from zoo.mixers import s5
 from zoo.mixers.lru import LRU
 from zoo.ops import diagonal_scan
@@ -16,7 +16,7 @@ B, T, D = 3, 13, 6
 def build(**options):
     """A float64 mixer, every parameter random around its initial value, and inputs."""
     torch.manual_seed(0)
-    mixer = LRU(Site(width=D, length=T), d_hidden=5, **options).double()
+    mixer = LRU(LayerContext(width=D, length=T), d_hidden=5, **options).double()
     for parameter in mixer.parameters():
         parameter.data = parameter.data + 0.2 * torch.randn_like(parameter)
     return mixer, torch.randn(B, T, D, dtype=torch.float64)
@@ -41,7 +41,7 @@ def test_outputs_state_and_gradients_equal_the_naive_scan(monkeypatch):
 def test_initialisation():
     """λ uniform on the ring by area, γ = √(1 − |λ|²), B and C by Glorot."""
     torch.manual_seed(0)
-    mixer = LRU(Site(width=64, length=T), d_hidden=2000, r_min=0.5, r_max=0.9, max_phase=1.0)
+    mixer = LRU(LayerContext(width=64, length=T), d_hidden=2000, r_min=0.5, r_max=0.9, max_phase=1.0)
     radius, phase = torch.exp(-mixer.nu_log.exp()), mixer.theta_log.exp()
     assert 0.5 <= radius.min() < 0.51
     assert 0.89 < radius.max() <= 0.9
@@ -58,7 +58,7 @@ def test_the_whole_disc_stays_finite(monkeypatch):
     """At the ends of the ring, 0 and 1, the logarithms would not be."""
     for u in (0.0, 1.0):
         monkeypatch.setattr(torch, "rand_like", lambda x, u=u: torch.full_like(x, u))
-        mixer = LRU(Site(width=D, length=T), d_hidden=5)
+        mixer = LRU(LayerContext(width=D, length=T), d_hidden=5)
         assert all(bool(p.isfinite().all()) for p in mixer.parameters())
         y, _ = mixer(torch.randn(B, T, D))
         y.sum().backward()
@@ -67,7 +67,7 @@ def test_the_whole_disc_stays_finite(monkeypatch):
 
 def test_hints():
     mixer, _ = build()
-    hints = mixer.hints()
+    hints = mixer.param_overrides()
     assert {n for n, h in hints.items() if h.lr_scale == 0.5} == {"nu_log", "theta_log", "gamma_log", "B_re", "B_im"}
     assert {n for n, h in hints.items() if h.decay} == {"C_re", "C_im"}
     assert hints["D"].decay is False
@@ -102,4 +102,4 @@ def test_state_stays_float32_under_autocast():
 )
 def test_rejects_what_cannot_be(options, message):
     with pytest.raises(ValueError, match=message):
-        LRU(Site(width=D, length=T), **options)
+        LRU(LayerContext(width=D, length=T), **options)

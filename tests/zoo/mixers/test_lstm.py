@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.contract import Site, Unsupported
+from zoo.contract import LayerContext, Unsupported
 from zoo.mixers.lstm import LSTM
 
 B, T, D = 3, 7, 5
@@ -14,7 +14,7 @@ MASK = torch.arange(T) < LENGTHS[:, None]
 
 def build():
     torch.manual_seed(0)
-    mixer = LSTM(Site(width=D, length=T)).double()
+    mixer = LSTM(LayerContext(width=D, length=T)).double()
     for parameter in mixer.parameters():
         nn.init.normal_(parameter, std=0.5)
     return mixer
@@ -91,7 +91,7 @@ def test_state_keeps_its_precision_under_autocast(mask):
 
 
 def test_initial_weights_are_orthogonal_and_it_remembers():
-    mixer = LSTM(Site(width=16, length=T), forget_bias=1.5)
+    mixer = LSTM(LayerContext(width=16, length=T), forget_bias=1.5)
     mixer.reset_parameters(layer=0, depth=1)
     W = mixer.lstm
     for gate in W.weight_hh_l0.split(16):
@@ -102,9 +102,12 @@ def test_initial_weights_are_orthogonal_and_it_remembers():
 
 
 def test_its_matrices_decay_and_its_biases_do_not():
-    assert {name for name, hint in build().hints().items() if hint.decay} == {"lstm.weight_ih_l0", "lstm.weight_hh_l0"}
+    assert {name for name, hint in build().param_overrides().items() if hint.decay} == {
+        "lstm.weight_ih_l0",
+        "lstm.weight_hh_l0",
+    }
 
 
 def test_cannot_look_both_ways_alone():
     with pytest.raises(Unsupported, match="Bidirectional"):
-        LSTM(Site(width=D, length=T, causal=False))
+        LSTM(LayerContext(width=D, length=T, causal=False))

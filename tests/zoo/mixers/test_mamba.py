@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from zoo.contract import Site, Unsupported
+from zoo.contract import LayerContext, Unsupported
 from zoo.mixers.mamba import Mamba
 
 B, T, D = 3, 13, 6
@@ -13,7 +13,7 @@ B, T, D = 3, 13, 6
 def build(**options):
     """A float64 mixer, every parameter random around its start, and inputs."""
     torch.manual_seed(0)
-    mixer = Mamba(Site(width=D, length=T), **options).double()
+    mixer = Mamba(LayerContext(width=D, length=T), **options).double()
     for parameter in mixer.parameters():
         parameter.data += 0.3 * torch.randn_like(parameter)
     return mixer, torch.randn(B, T, D, dtype=torch.float64)
@@ -85,7 +85,7 @@ def test_the_recurrence_stays_float32_under_autocast():
 
 def test_initialisation():
     torch.manual_seed(0)
-    mixer = Mamba(Site(width=64, length=T, depth=4), d_state=5, bias=True)
+    mixer = Mamba(LayerContext(width=64, length=T, depth=4), d_state=5, bias=True)
     torch.testing.assert_close(-mixer.A_log.exp().detach(), -torch.arange(1.0, 6).expand(128, 5))
     assert (mixer.D == 1).all()
     delta = F.softplus(mixer.dt_proj.bias)
@@ -97,14 +97,18 @@ def test_initialisation():
     assert mixer.out_proj.weight.abs().max().item() == pytest.approx(128**-0.5 / 2, rel=0.02)
     assert not mixer.in_proj.bias.any()
     assert not mixer.out_proj.bias.any()
-    constant = Mamba(Site(width=64, length=T), dt_init="constant", dt_scale=2.0, dt_min=1e-6, dt_max=1e-5)
+    constant = Mamba(LayerContext(width=64, length=T), dt_init="constant", dt_scale=2.0, dt_min=1e-6, dt_max=1e-5)
     assert (constant.dt_proj.weight == 1).all()
     torch.testing.assert_close(F.softplus(constant.dt_proj.bias), torch.full((128,), 1e-4))  # the floor
 
 
 def test_hints():
     mixer, _ = build()
-    assert {name for name, hint in mixer.hints().items() if hint.decay is False} == {"A_log", "D", "dt_proj.bias"}
+    assert {name for name, hint in mixer.param_overrides().items() if hint.decay is False} == {
+        "A_log",
+        "D",
+        "dt_proj.bias",
+    }
 
 
 @pytest.mark.parametrize(
@@ -120,9 +124,9 @@ def test_hints():
 )
 def test_rejects_what_cannot_be(options, message):
     with pytest.raises(ValueError, match=message):
-        Mamba(Site(width=D, length=T), **options)
+        Mamba(LayerContext(width=D, length=T), **options)
 
 
 def test_is_causal_only():
     with pytest.raises(Unsupported):
-        Mamba(Site(width=D, length=T, causal=False))
+        Mamba(LayerContext(width=D, length=T, causal=False))

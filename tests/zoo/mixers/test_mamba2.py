@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from zoo.contract import Site
+from zoo.contract import LayerContext
 from zoo.mixers.mamba2 import Mamba2
 
 B, T, D = 3, 13, 8
@@ -13,7 +13,7 @@ B, T, D = 3, 13, 8
 def build(**options):
     """A float64 mixer, every parameter random around its start, and inputs."""
     torch.manual_seed(0)
-    mixer = Mamba2(Site(width=D, length=T), **{"d_state": 5, "headdim": 4, "chunk_size": 4, **options}).double()
+    mixer = Mamba2(LayerContext(width=D, length=T), **{"d_state": 5, "headdim": 4, "chunk_size": 4, **options}).double()
     for parameter in mixer.parameters():
         parameter.data += 0.3 * torch.randn_like(parameter)
     return mixer, torch.randn(B, T, D, dtype=torch.float64)
@@ -99,7 +99,7 @@ def test_padding_may_be_nan_and_an_empty_row_keeps_its_state():
 
 def test_initialisation():
     torch.manual_seed(0)
-    mixer = Mamba2(Site(width=256, length=T, depth=4), d_state=4, headdim=2, conv_init=0.01)
+    mixer = Mamba2(LayerContext(width=256, length=T, depth=4), d_state=4, headdim=2, conv_init=0.01)
     A = mixer.A_log.exp()
     assert 1 <= A.min() < 1.5
     assert 15 < A.max() <= 16
@@ -113,12 +113,12 @@ def test_initialisation():
 
 @pytest.mark.parametrize(("width", "heads"), [(128, 4), (8, 1), (24, 3)])
 def test_default_heads_fit_the_width(width, heads):
-    assert len(Mamba2(Site(width=width, length=T)).A_log) == heads
+    assert len(Mamba2(LayerContext(width=width, length=T)).A_log) == heads
 
 
 def test_hints():
     mixer, _ = build()
-    assert {name for name, hint in mixer.hints().items() if hint.decay is False} == {"A_log", "D", "dt_bias"}
+    assert {name for name, hint in mixer.param_overrides().items() if hint.decay is False} == {"A_log", "D", "dt_bias"}
 
 
 @pytest.mark.parametrize(

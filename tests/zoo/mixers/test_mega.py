@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from zoo.contract import Site, Unsupported, state_bytes
+from zoo.contract import LayerContext, Unsupported, state_bytes
 from zoo.mixers import moving_average
 from zoo.mixers.mega import ELEMENTWISE, Mega
 from zoo.ops import long_convolution, vandermonde
@@ -21,7 +21,7 @@ def build(chunk=-1, activation="softmax", bias="simple", *, length=T + 4, causal
     """A float64 mixer with random parameters, and inputs."""
     torch.manual_seed(0)
     options = {"chunk_size": chunk, "attention_activation": activation, "rel_pos_bias": bias}
-    mixer = Mega(Site(width=D, length=length, causal=causal), zdim=6, hdim=5, ndim=3, **options).double()
+    mixer = Mega(LayerContext(width=D, length=length, causal=causal), zdim=6, hdim=5, ndim=3, **options).double()
     for parameter in mixer.parameters():
         parameter.data += torch.randn_like(parameter)
     return mixer, torch.randn(B, T, D, dtype=torch.float64)
@@ -134,7 +134,7 @@ def test_decays_that_saturate_stay_finite():
 
 
 def test_initialisation():
-    mixer = Mega(Site(width=256, length=50))
+    mixer = Mega(LayerContext(width=256, length=50))
     assert (mixer.zdim, mixer.hdim, mixer.move.gamma.shape) == (64, 512, (256, 16))
     beta = mixer.move.beta.detach()[..., 0]
     torch.testing.assert_close(beta.mean(0), torch.tensor([1.0, -1.0] * 8), rtol=0, atol=0.01)
@@ -160,9 +160,9 @@ def test_laplace_is_the_normal_distribution_function():
 
 def test_only_matrices_decay():
     mixer, _ = build()
-    free = {name for name, _ in mixer.named_parameters()} - set(mixer.hints())
+    free = {name for name, _ in mixer.named_parameters()} - set(mixer.param_overrides())
     assert free == {"v_proj.weight", "mx_proj.weight", "h_proj.weight"}
-    assert all(hint.decay is False for hint in mixer.hints().values())
+    assert all(hint.decay is False for hint in mixer.param_overrides().values())
 
 
 @pytest.mark.parametrize(
@@ -178,13 +178,13 @@ def test_only_matrices_decay():
 )
 def test_rejects_what_cannot_be(options, message):
     with pytest.raises(ValueError, match=message):
-        Mega(Site(width=D, length=T), **options)
+        Mega(LayerContext(width=D, length=T), **options)
 
 
 def test_works_without_data():
     for chunk in (-1, 5):
         with torch.device("meta"):
-            mixer, x = Mega(Site(width=D, length=T), chunk_size=chunk), torch.randn(B, T, D)
+            mixer, x = Mega(LayerContext(width=D, length=T), chunk_size=chunk), torch.randn(B, T, D)
         for state in (None, mixer.init_state(B, device="meta", dtype=torch.float32)):
             for steps in (1, T):
                 assert mixer(x[:, :steps], state=state)[0].shape == (B, steps, D)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from zoo.contract import Site
+from zoo.contract import LayerContext
 from zoo.mixers.min_gru import MinGRU
 
 B, T, D = 2, 9, 4
@@ -12,7 +12,7 @@ B, T, D = 2, 9, 4
 @pytest.mark.parametrize("candidate", ["positive", "linear"])
 def test_equals_its_recurrence(candidate):
     torch.manual_seed(0)
-    mixer = MinGRU(Site(width=D, length=T), expand=1.5, candidate=candidate).double()
+    mixer = MinGRU(LayerContext(width=D, length=T), expand=1.5, candidate=candidate).double()
     x = torch.randn(B, T, D, dtype=torch.float64)
     W, b = mixer.hidden_and_gate.weight, mixer.hidden_and_gate.bias
     h = start = torch.rand(B, 6, dtype=torch.float64)
@@ -36,4 +36,4 @@ def test_equals_its_recurrence(candidate):
 )
 def test_rejects_what_cannot_be(options, message):
     with pytest.raises(ValueError, match=message):
-        MinGRU(Site(width=D, length=T), **options)
+        MinGRU(LayerContext(width=D, length=T), **options)

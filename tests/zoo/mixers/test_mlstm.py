@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from zoo.contract import Site
+from zoo.contract import LayerContext
 from zoo.mixers.mlstm import MLSTM, LinearHeadwise
 from zoo.ops.mlstm import exponents, mlstm, mlstm_naive
 
@@ -94,7 +94,7 @@ def test_blocks_are_one_block_diagonal_matrix():
 
 
 def test_state_and_gates_stay_float32_under_autocast():
-    mixer, x = MLSTM(Site(width=16, length=8)), torch.randn(B, 8, 16)
+    mixer, x = MLSTM(LayerContext(width=16, length=8)), torch.randn(B, 8, 16)
     start = mixer.init_state(B, device="cpu", dtype=torch.bfloat16)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         _, state = mixer(x, state=start)
@@ -108,7 +108,7 @@ def test_state_and_gates_stay_float32_under_autocast():
 
 def test_initialisation():
     D, depth = 64, 5
-    mixer = MLSTM(Site(width=D, length=8), heads=4, bias=True)
+    mixer = MLSTM(LayerContext(width=D, length=8), heads=4, bias=True)
     for parameter in mixer.parameters():
         parameter.data.fill_(torch.nan)
     mixer.reset_parameters(layer=1, depth=depth)
@@ -132,14 +132,14 @@ def test_initialisation():
        "round_proj_up_to_multiple_of": 10, "proj_factor": 1.0}, 20)],
 )  # fmt: skip
 def test_width_inside(options, inner):
-    mixer = MLSTM(Site(width=20, length=8), **options)
+    mixer = MLSTM(LayerContext(width=20, length=8), **options)
     assert mixer.learnable_skip.shape == (inner,)
     assert mixer(torch.randn(2, 7, 20))[0].shape == (2, 7, 20)
 
 
 def test_hints():
-    mixer = MLSTM(Site(width=16, length=8))
-    hints = mixer.hints()
+    mixer = MLSTM(LayerContext(width=16, length=8))
+    hints = mixer.param_overrides()
     assert {name for name, hint in hints.items() if hint.decay} == {f"{x}_proj.weight" for x in "qkv"}
     assert {name for name, hint in hints.items() if not hint.decay} == {"learnable_skip", "mlstm_cell.outnorm.weight"}
     assert hints.keys() <= dict(mixer.named_parameters()).keys()
@@ -158,4 +158,4 @@ def test_hints():
 )
 def test_rejects_what_cannot_be(options, message):
     with pytest.raises(ValueError, match=message):
-        MLSTM(Site(width=16, length=8), **options)
+        MLSTM(LayerContext(width=16, length=8), **options)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from zoo.contract import Site, Unsupported
+from zoo.contract import LayerContext, Unsupported
 from zoo.mixers.nystromformer import Nystromformer, landmarks
 
 B, T, D, H = 2, 12, 8, 2
@@ -12,7 +12,7 @@ B, T, D, H = 2, 12, 8, 2
 def build(**options):
     torch.manual_seed(0)
     options = {"heads": H, "num_landmarks": 4, "conv_kernel_size": 3, **options}
-    mixer = Nystromformer(Site(width=D, length=T, causal=False), **options).double()
+    mixer = Nystromformer(LayerContext(width=D, length=T, causal=False), **options).double()
     for parameter in mixer.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     return mixer, torch.randn(B, T, D, dtype=torch.float64)
@@ -87,7 +87,7 @@ def test_padding_leaves_no_trace(lengths):
 
 
 def test_initialisation():
-    mixer = Nystromformer(Site(width=64, length=T, causal=False))
+    mixer = Nystromformer(LayerContext(width=64, length=T, causal=False))
     mixer.reset_parameters(layer=0, depth=8)
     assert mixer.query.weight.std().item() == pytest.approx(1 / 8, rel=0.1)
     assert mixer.out.weight.std().item() == pytest.approx(1 / 32, rel=0.1)
@@ -110,12 +110,12 @@ def test_bad_options_fail_at_build(options, message):
 
 def test_cannot_be_causal():
     with pytest.raises(Unsupported, match="Nystromformer"):
-        Nystromformer(Site(width=D, length=T))
+        Nystromformer(LayerContext(width=D, length=T))
 
 
 def test_works_without_data():
     with torch.device("meta"):
-        mixer = Nystromformer(Site(width=D, length=T, causal=False), heads=H, num_landmarks=4)
+        mixer = Nystromformer(LayerContext(width=D, length=T, causal=False), heads=H, num_landmarks=4)
         x, mask = torch.randn(B, T, D), torch.ones(B, T, dtype=torch.bool)
     for valid in (None, mask):
         y = mixer(x, mask=valid)[0]

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from zoo.contract import Site, Unsupported
+from zoo.contract import LayerContext, Unsupported
 from zoo.mixers.performer import Performer, orthogonal_features
 
 T, D = 19, 12
@@ -15,7 +15,7 @@ KERNELS = ["softmax", "relu"]
 
 def build(*, causal=True, heads=3, scale=0.4, dtype=torch.float64, width=D, **options):
     torch.manual_seed(0)
-    mixer = Performer(Site(width=width, length=64, causal=causal), heads=heads, **options).to(dtype)
+    mixer = Performer(LayerContext(width=width, length=64, causal=causal), heads=heads, **options).to(dtype)
     for parameter in mixer.parameters():
         torch.nn.init.normal_(parameter, std=scale)
     return mixer

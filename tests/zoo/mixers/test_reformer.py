@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from zoo.contract import Site
+from zoo.contract import LayerContext
 from zoo.mixers.reformer import Reformer, factors
 
 B, T, D, H = 2, 16, 12, 3
@@ -12,7 +12,7 @@ B, T, D, H = 2, 16, 12, 3
 def build(*, causal=True, length=T, **options):
     torch.manual_seed(0)
     options = {"heads": H, "chunk": 4, "hashes": 2, **options}
-    mixer = Reformer(Site(width=D, length=length, causal=causal), **options).double()
+    mixer = Reformer(LayerContext(width=D, length=length, causal=causal), **options).double()
     for parameter in mixer.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     return mixer, torch.randn(B, T, D, dtype=torch.float64)
@@ -102,7 +102,7 @@ def test_number_of_buckets():
 
 
 def test_initialisation():
-    mixer = Reformer(Site(width=64, length=T))
+    mixer = Reformer(LayerContext(width=64, length=T))
     mixer.reset_parameters(layer=0, depth=8)
     assert mixer.query_key.weight.std().item() == pytest.approx(1 / 8, rel=0.1)
     assert mixer.out.weight.std().item() == pytest.approx(1 / 32, rel=0.1)
@@ -127,7 +127,7 @@ def test_bad_options_fail_at_build(options, message):
 
 def test_works_without_data():
     with torch.device("meta"):
-        mixer = Reformer(Site(width=D, length=T), heads=H, chunk=4)
+        mixer = Reformer(LayerContext(width=D, length=T), heads=H, chunk=4)
         x, mask = torch.randn(B, 13, D), torch.ones(B, 13, dtype=torch.bool)
     for valid in (None, mask):
         y = mixer(x, mask=valid)[0]

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from zoo.contract import Site, Unsupported
+from zoo.contract import LayerContext, Unsupported
 from zoo.mixers.retnet import Retention, log_gammas, rotate, row_sums
 
 B, T, D = 3, 21, 12
@@ -13,7 +13,7 @@ B, T, D = 3, 21, 12
 
 def build(scale=0.5, **options):
     torch.manual_seed(0)
-    mixer = Retention(Site(width=D, length=T), **{"heads": 3, **options}).double()
+    mixer = Retention(LayerContext(width=D, length=T), **{"heads": 3, **options}).double()
     for parameter in mixer.parameters():
         torch.nn.init.normal_(parameter, std=scale)
     return mixer, torch.randn(B, T, D, dtype=torch.float64)
@@ -84,7 +84,7 @@ def test_decay_rotation_and_row_sums():
 
 
 def test_initialisation():
-    mixer = Retention(Site(width=64, length=T))
+    mixer = Retention(LayerContext(width=64, length=T))
     mixer.reset_parameters(layer=0, depth=1)
     for name, weight in mixer.named_parameters():
         gain = 0.5 if name == "out_proj.weight" else 2**-2.5
@@ -104,4 +104,4 @@ def test_initialisation():
 )
 def test_rejects_what_cannot_be(options, message):
     with pytest.raises(ValueError, match=message):
-        Retention(Site(width=D, length=T), **{"heads": 3, **options})
+        Retention(LayerContext(width=D, length=T), **{"heads": 3, **options})

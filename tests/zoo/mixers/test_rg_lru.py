@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from zoo.contract import Site
+from zoo.contract import LayerContext
 from zoo.mixers.rg_lru import BoundedSqrt, RecurrentBlock
 
 B, T, D = 3, 13, 8
@@ -13,7 +13,7 @@ B, T, D = 3, 13, 8
 def build(**options):
     """A float64 mixer, every parameter random around its start, and inputs."""
     torch.manual_seed(0)
-    mixer = RecurrentBlock(Site(width=D, length=T), **{"heads": 2, **options}).double()
+    mixer = RecurrentBlock(LayerContext(width=D, length=T), **{"heads": 2, **options}).double()
     for parameter in mixer.parameters():
         parameter.data += 0.3 * torch.randn_like(parameter)
     return mixer, torch.randn(B, T, D, dtype=torch.float64)
@@ -92,7 +92,7 @@ def test_the_root_is_steep_but_not_infinitely():
 
 def test_initialisation():
     torch.manual_seed(0)
-    mixer = RecurrentBlock(Site(width=128, length=T, depth=8), heads=2, lru_width=256)
+    mixer = RecurrentBlock(LayerContext(width=128, length=T, depth=8), heads=2, lru_width=256)
     a = torch.exp(-F.softplus(mixer.rg_lru.recurrent_param))
     assert 0.9 <= a.min() < 0.905
     assert 0.998 < a.max() <= 0.9991
@@ -113,7 +113,7 @@ def test_initialisation():
 
 def test_hints():
     mixer, _ = build()
-    decay = {name: hint.decay for name, hint in mixer.hints().items()}
+    decay = {name: hint.decay for name, hint in mixer.param_overrides().items()}
     gates = {"rg_lru.input_gate_weight": True, "rg_lru.recurrent_gate_weight": True}
     assert decay == {**gates, "rg_lru.recurrent_param": False}
 

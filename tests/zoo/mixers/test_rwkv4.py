@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from zoo.contract import Site, Unsupported
+from zoo.contract import LayerContext, Unsupported
 from zoo.mixers import rwkv4
 from zoo.mixers.rwkv4 import ChannelMix, TimeMix
 from zoo.ops.wkv4 import wkv_naive
@@ -17,7 +17,7 @@ BOTH = pytest.mark.parametrize("kind", [TimeMix, ChannelMix])
 def build(kind):
     """A float64 mixer, every parameter random, and inputs."""
     torch.manual_seed(0)
-    mixer = kind(Site(width=D, length=T)).double()
+    mixer = kind(LayerContext(width=D, length=T)).double()
     for parameter in mixer.parameters():
         torch.nn.init.normal_(parameter)
     return mixer, torch.randn(B, T, D, dtype=torch.float64)
@@ -89,12 +89,12 @@ def test_decay_and_state_stay_float32_under_autocast(kind):
 
 def test_is_causal_only():
     with pytest.raises(Unsupported):
-        TimeMix(Site(width=D, length=T, causal=False))
+        TimeMix(LayerContext(width=D, length=T, causal=False))
 
 
 @pytest.mark.parametrize(("layer", "depth"), [(0, 1), (0, 4), (3, 4)])
 def test_time_mix_initialisation(layer, depth):
-    mixer = TimeMix(Site(width=D, length=T, layer=layer, depth=depth))
+    mixer = TimeMix(LayerContext(width=D, length=T, layer=layer, depth=depth))
     mixer.reset_parameters(layer=layer, depth=depth)
     r, s = (layer / (depth - 1) if depth > 1 else 0), 1 - layer / depth
     for i in range(D):
@@ -110,7 +110,7 @@ def test_time_mix_initialisation(layer, depth):
 
 @pytest.mark.parametrize(("layer", "depth"), [(0, 1), (3, 4)])
 def test_channel_mix_initialisation(layer, depth):
-    mixer = ChannelMix(Site(width=D, length=T, layer=layer, depth=depth))
+    mixer = ChannelMix(LayerContext(width=D, length=T, layer=layer, depth=depth))
     expected = (torch.arange(D) / D) ** (1 - layer / depth)
     torch.testing.assert_close(mixer.time_mix_k.detach(), expected)
     torch.testing.assert_close(mixer.time_mix_r.detach(), expected)
@@ -121,18 +121,18 @@ def test_channel_mix_initialisation(layer, depth):
 
 def test_hints():
     mixer, _ = build(TimeMix)
-    hints = mixer.hints()
+    hints = mixer.param_overrides()
     assert set(hints) == {name for name, _ in mixer.named_parameters() if name.startswith("time_")}
     assert all(hint.decay is False for hint in hints.values())
     scales = {name: hint.lr_scale for name, hint in hints.items() if hint.lr_scale != 1}
     assert scales == {"time_decay": 2.0, "time_first": 3.0}
-    assert set(build(ChannelMix)[0].hints()) == {"time_mix_k", "time_mix_r"}
+    assert set(build(ChannelMix)[0].param_overrides()) == {"time_mix_k", "time_mix_r"}
 
 
 @BOTH
 def test_works_without_data(kind):
     with torch.device("meta"):
-        mixer, x = kind(Site(width=D, length=T)), torch.randn(B, T, D)
+        mixer, x = kind(LayerContext(width=D, length=T)), torch.randn(B, T, D)
     y, state = mixer(x, state=mixer.init_state(B, device="meta", dtype=torch.float32))
     y.sum().backward()
     assert y.shape == x.shape

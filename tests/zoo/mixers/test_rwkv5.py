@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from zoo.contract import Site, Unsupported
+from zoo.contract import LayerContext, Unsupported
 from zoo.mixers import rwkv5
 from zoo.mixers.rwkv5 import ChannelMix, TimeMix
 from zoo.ops.linear_attention import recurrent
@@ -14,7 +14,7 @@ B, T, D = 3, 21, 12
 def build(**options):
     """A float64 mixer, every parameter random, and inputs."""
     torch.manual_seed(0)
-    mixer = TimeMix(Site(width=D, length=T), **{"head_size": 4, **options}).double()
+    mixer = TimeMix(LayerContext(width=D, length=T), **{"head_size": 4, **options}).double()
     for parameter in mixer.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     return mixer, torch.randn(B, T, D, dtype=torch.float64)
@@ -68,7 +68,7 @@ def test_decay_and_state_stay_float32_under_autocast():
 
 @pytest.mark.parametrize(("layer", "depth"), [(0, 1), (0, 4), (3, 4)])
 def test_time_mix_initialisation(layer, depth):
-    mixer = TimeMix(Site(width=D, length=T, layer=layer, depth=depth), head_size=4)
+    mixer = TimeMix(LayerContext(width=D, length=T, layer=layer, depth=depth), head_size=4)
     torch.nn.init.constant_(mixer.ln_x.bias, 1.0)
     mixer.reset_parameters(layer=layer, depth=depth)
     r, s = (layer / (depth - 1) if depth > 1 else 0), 1 - layer / depth
@@ -89,7 +89,7 @@ def test_time_mix_initialisation(layer, depth):
 
 @pytest.mark.parametrize(("layer", "depth"), [(0, 1), (3, 4)])
 def test_channel_mix_initialisation(layer, depth):
-    mixer = ChannelMix(Site(width=D, length=T, layer=layer, depth=depth))
+    mixer = ChannelMix(LayerContext(width=D, length=T, layer=layer, depth=depth))
     expected = (torch.arange(D) / D) ** (1 - layer / depth)
     torch.testing.assert_close(mixer.time_mix_k.detach()[0, 0], expected)
     torch.testing.assert_close(mixer.time_mix_r.detach()[0, 0], expected)
@@ -100,30 +100,30 @@ def test_channel_mix_initialisation(layer, depth):
 
 
 def test_hints():
-    hints = build()[0].hints()
+    hints = build()[0].param_overrides()
     assert set(hints) == {"time_decay", "time_faaaa", *(f"time_mix_{c}" for c in "kvrg")}
     assert all(hint.decay is False for hint in hints.values())
     assert [name for name, hint in hints.items() if hint.lr_scale != 1] == ["time_decay"]
     assert hints["time_decay"].lr_scale == 2
-    assert set(ChannelMix(Site(width=D, length=T)).hints()) == {"time_mix_k", "time_mix_r"}
+    assert set(ChannelMix(LayerContext(width=D, length=T)).param_overrides()) == {"time_mix_k", "time_mix_r"}
 
 
 @pytest.mark.parametrize("options", [{"head_size": 5}, {"head_size": 1}, {"dim_att": 10}, {"dim_att": 0}])
 def test_rejects_heads_that_cannot_be(options):
     with pytest.raises(ValueError, match=r"does not divide into heads|at least 2 channels"):
-        TimeMix(Site(width=D, length=T), **{"head_size": 4, **options})
+        TimeMix(LayerContext(width=D, length=T), **{"head_size": 4, **options})
 
 
 def test_rejects_an_empty_channel_mixer_and_looking_ahead():
     with pytest.raises(ValueError, match="no hidden unit"):
-        ChannelMix(Site(width=D, length=T), expand=0.01)
+        ChannelMix(LayerContext(width=D, length=T), expand=0.01)
     with pytest.raises(Unsupported):
-        TimeMix(Site(width=D, length=T, causal=False))
+        TimeMix(LayerContext(width=D, length=T, causal=False))
 
 
 def test_works_without_data():
     with torch.device("meta"):
-        mixer, x = TimeMix(Site(width=D, length=T), head_size=4), torch.randn(B, T, D)
+        mixer, x = TimeMix(LayerContext(width=D, length=T), head_size=4), torch.randn(B, T, D)
     y, state = mixer(x, state=mixer.init_state(B, device="meta", dtype=torch.float32))
     y.sum().backward()
     assert y.shape == x.shape

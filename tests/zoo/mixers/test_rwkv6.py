@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from zoo.contract import Site
+from zoo.contract import LayerContext
 from zoo.mixers import rwkv5
 from zoo.mixers.rwkv6 import ChannelMix, TimeMix
 from zoo.ops.linear_attention import recurrent
@@ -14,7 +14,9 @@ B, T, D = 3, 21, 12
 def build(**options):
     """A float64 mixer, every parameter random, and inputs."""
     torch.manual_seed(0)
-    mixer = TimeMix(Site(width=D, length=T), **{"head_size": 4, "mix_lora": 2, "decay_lora": 3, **options}).double()
+    mixer = TimeMix(
+        LayerContext(width=D, length=T), **{"head_size": 4, "mix_lora": 2, "decay_lora": 3, **options}
+    ).double()
     for parameter in mixer.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     return mixer, torch.randn(B, T, D, dtype=torch.float64)
@@ -45,7 +47,7 @@ def test_equals_the_naive_recurrence(monkeypatch, dim_att):
 
 def test_without_its_low_rank_parts_it_is_rwkv5():
     mixer, x = build()
-    peer = rwkv5.TimeMix(Site(width=D, length=T), head_size=4).double()
+    peer = rwkv5.TimeMix(LayerContext(width=D, length=T), head_size=4).double()
     torch.nn.init.zeros_(mixer.time_maa_w1)
     torch.nn.init.zeros_(mixer.time_decay_w1)
     own = dict(mixer.named_parameters())
@@ -80,7 +82,7 @@ def test_decay_and_state_stay_float32_under_autocast():
 
 @pytest.mark.parametrize(("layer", "depth"), [(0, 1), (0, 4), (3, 4)])
 def test_time_mix_initialisation(layer, depth):
-    mixer = TimeMix(Site(width=D, length=T, layer=layer, depth=depth), head_size=4)
+    mixer = TimeMix(LayerContext(width=D, length=T, layer=layer, depth=depth), head_size=4)
     assert mixer.time_maa_w1.shape == (D, 160)
     assert mixer.time_decay_w1.shape == (D, 64)
     r, s = (layer / (depth - 1) if depth > 1 else 0), 1 - layer / depth
@@ -100,16 +102,16 @@ def test_time_mix_initialisation(layer, depth):
 
 
 def test_channel_mix_initialisation():
-    mixer = ChannelMix(Site(width=D, length=T, layer=1, depth=4))
+    mixer = ChannelMix(LayerContext(width=D, length=T, layer=1, depth=4))
     expected = 1 - (torch.arange(D) / D) ** 0.75
     torch.testing.assert_close(mixer.time_maa_k.detach()[0, 0], expected)
     torch.testing.assert_close(mixer.time_maa_r.detach()[0, 0], expected)
-    assert set(mixer.hints()) == {"time_maa_k", "time_maa_r"}
+    assert set(mixer.param_overrides()) == {"time_maa_k", "time_maa_r"}
 
 
 def test_hints():
     mixer, _ = build()
-    hints = mixer.hints()
+    hints = mixer.param_overrides()
     assert set(hints) == {name for name, _ in mixer.named_parameters() if name.startswith("time_")}
     assert all(hint.decay is False for hint in hints.values())
     assert {name: hint.lr_scale for name, hint in hints.items() if hint.lr_scale != 1} == {"time_decay": 2}

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from zoo import Shape, build
-from zoo.contract import Batch, Site
+from zoo.contract import Batch, LayerContext
 from zoo.mixers import rwkv7
 from zoo.mixers.rwkv7 import ChannelMix, TimeMix
 from zoo.ops.delta_rule import dplr_naive
@@ -16,7 +16,9 @@ def make(layer=1, **options):
     """A float64 mixer, every parameter random, and inputs."""
     torch.manual_seed(0)
     ranks = {"decay_lora": 2, "a_lora": 3, "v_lora": 4, "gate_lora": 5}
-    mixer = TimeMix(Site(width=D, length=T, layer=layer, depth=2), **{"head_size": 4, **ranks, **options}).double()
+    mixer = TimeMix(
+        LayerContext(width=D, length=T, layer=layer, depth=2), **{"head_size": 4, **ranks, **options}
+    ).double()
     for parameter in mixer.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     return mixer, torch.randn(B, T, D, dtype=torch.float64)
@@ -42,8 +44,8 @@ def test_equals_the_naive_recurrence(monkeypatch, layer):
     before = dict(zip(before, leaves[-2:], strict=True))
 
     def run():
-        across = {"v_first": first} if layer else {}
-        y, after = mixer(x, mask=mask, state=before, across=across)
+        shared_context = {"v_first": first} if layer else {}
+        y, after = mixer(x, mask=mask, state=before, shared_context=shared_context)
         loss = y[mask].square().sum() + sum(value.square().sum() for value in after.values())
         return y[mask], after, torch.autograd.grad(loss, [*leaves, first] if layer else leaves)
 
@@ -55,15 +57,15 @@ def test_equals_the_naive_recurrence(monkeypatch, layer):
 def test_the_first_layer_leaves_its_v_and_later_ones_read_it():
     first, x = make(0)
     later, _ = make(1)
-    across = {}
-    first(x, across=across)
+    shared_context = {}
+    first(x, shared_context=shared_context)
     previous = torch.nn.functional.pad(x, (0, 0, 1, 0))[:, :-1]
-    torch.testing.assert_close(across["v_first"], first.value(torch.lerp(x, previous, first.x_v)))
-    kept = across["v_first"]
-    y, _ = later(x, across=across)
-    assert across["v_first"] is kept
+    torch.testing.assert_close(shared_context["v_first"], first.value(torch.lerp(x, previous, first.x_v)))
+    kept = shared_context["v_first"]
+    y, _ = later(x, shared_context=shared_context)
+    assert shared_context["v_first"] is kept
     assert (y - later(x)[0]).abs().max() > 1e-3
-    torch.testing.assert_close(later(x)[0], later(x, across={})[0])  # alone, its own v
+    torch.testing.assert_close(later(x)[0], later(x, shared_context={})[0])  # alone, its own v
 
 
 def test_the_stack_passes_v_first_on():
@@ -112,7 +114,7 @@ def test_decay_and_state_stay_float32_under_autocast():
 @pytest.mark.parametrize(("layer", "depth"), [(0, 1), (0, 4), (3, 4)])
 def test_time_mix_initialisation(layer, depth):
     N = 4
-    mixer = TimeMix(Site(width=D, length=T, layer=layer, depth=depth), head_size=N)
+    mixer = TimeMix(LayerContext(width=D, length=T, layer=layer, depth=depth), head_size=N)
     r, s = (layer / (depth - 1) if depth > 1 else 0), 1 - layer / depth
     powers = {"r": 0.2, "w": 0.9, "k": 0.7, "v": 0.7, "a": 0.9, "g": 0.2}
     for n in range(D):
@@ -139,22 +141,22 @@ def test_time_mix_initialisation(layer, depth):
 @pytest.mark.parametrize(("width", "ranks"), [(64, (32, 32, 32, 32)), (768, (64, 64, 32, 128))])
 def test_suggested_ranks(width, ranks):
     with torch.device("meta"):
-        mixer = TimeMix(Site(width=width, length=T, layer=1, depth=2))
+        mixer = TimeMix(LayerContext(width=width, length=T, layer=1, depth=2))
     assert tuple(mixer.get_parameter(f"{c}1").shape[1] for c in "wavg") == ranks
 
 
 def test_channel_mix_initialisation():
-    mixer = ChannelMix(Site(width=D, length=T, layer=1, depth=4))
+    mixer = ChannelMix(LayerContext(width=D, length=T, layer=1, depth=4))
     torch.testing.assert_close(mixer.x_k.detach()[0, 0], 1 - (torch.arange(D) / D) ** (0.75**4))
     torch.testing.assert_close(mixer.key.weight.T @ mixer.key.weight, torch.eye(D))
     assert mixer.key.weight.shape == (4 * D, D)
     assert not mixer.value.weight.any()
-    assert set(mixer.hints()) == {"x_k"}
+    assert set(mixer.param_overrides()) == {"x_k"}
 
 
 def test_hints():
     mixer, _ = make()
-    hints = mixer.hints()
+    hints = mixer.param_overrides()
     matrices = {f"{name}.weight" for name in ("receptance", "key", "value", "output")}
     assert set(hints) == {name for name, _ in mixer.named_parameters()} - matrices - {"ln_x.weight", "ln_x.bias"}
     assert all(hint.decay is False for hint in hints.values())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from zoo.contract import Site
+from zoo.contract import LayerContext
 from zoo.mixers import hippo, s4
 from zoo.mixers.s4 import S4
 from zoo.ops.cauchy.naive import system
@@ -22,7 +22,7 @@ VARIANTS = pytest.mark.parametrize(
 def build(length=T, **options):
     """A float64 mixer, every parameter random around its initial value, and inputs."""
     torch.manual_seed(0)
-    mixer = S4(Site(width=D, length=length), d_state=8, dt_min=0.01, dt_max=0.5, **options).double()
+    mixer = S4(LayerContext(width=D, length=length), d_state=8, dt_min=0.01, dt_max=0.5, **options).double()
     for parameter in mixer.parameters():
         parameter.data = parameter.data + 0.3 * torch.randn_like(parameter)
     return mixer, torch.randn(B, T, D, dtype=torch.float64)
@@ -147,7 +147,7 @@ def test_hippo_is_normal_plus_low_rank(measure):
 
 
 def test_initialisation():
-    mixer = S4(Site(width=128, length=64), d_state=16, n_ssm=2, init="hippo")
+    mixer = S4(LayerContext(width=128, length=64), d_state=16, n_ssm=2, init="hippo")
     legs, fout = (hippo.nplr(measure, 16) for measure in ("legs", "fout"))
     for row, form in enumerate((legs, fout)):
         want = [np.log(np.clip(-form.w.real, 1e-4, None)), -form.w.imag, form.P, form.B]
@@ -174,7 +174,7 @@ def test_channels_share_systems_in_turn():
 
 def test_hints_cover_the_system_and_leave_the_linear_layer_alone():
     mixer, _ = build()
-    hints = mixer.hints()
+    hints = mixer.param_overrides()
     assert {n for n, hint in hints.items() if hint.lr_max == 1e-3} == {"log_dt", "log_A_real", "A_imag", "B", "P"}
     assert all(hint.decay is False for hint in hints.values())
     assert {name for name, _ in mixer.named_parameters()} - set(hints) == {"output.weight", "output.bias"}
@@ -195,12 +195,12 @@ def test_hints_cover_the_system_and_leave_the_linear_layer_alone():
 )
 def test_rejects_what_cannot_be(options, message):
     with pytest.raises(ValueError, match=message):
-        S4(Site(width=D, length=T), **options)
+        S4(LayerContext(width=D, length=T), **options)
 
 
 def test_works_without_data():
     with torch.device("meta"):
-        mixer, x = S4(Site(width=D, length=T)), torch.randn(B, 2 * T, D)
+        mixer, x = S4(LayerContext(width=D, length=T)), torch.randn(B, 2 * T, D)
     for state in (None, mixer.init_state(B, device="meta", dtype=torch.float32)):
         y, after = mixer(x, state=state)
         y.sum().backward()

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from zoo.contract import Site, Unsupported
+from zoo.contract import LayerContext, Unsupported
 from zoo.mixers import s4d
 from zoo.mixers.s4d import S4D
 from zoo.ops import long_convolution, vandermonde
@@ -17,7 +17,9 @@ DISC = pytest.mark.parametrize("disc", ["zoh", "bilinear"])
 def build(disc="zoh", init="lin", **options):
     """A float64 mixer, every parameter random (A and Δ around their initial values), and inputs."""
     torch.manual_seed(0)
-    mixer = S4D(Site(width=D, length=T), d_state=8, disc=disc, init=init, dt_min=0.01, dt_max=0.5, **options).double()
+    mixer = S4D(
+        LayerContext(width=D, length=T), d_state=8, disc=disc, init=init, dt_min=0.01, dt_max=0.5, **options
+    ).double()
     for name, parameter in mixer.named_parameters():
         noise = torch.randn_like(parameter)
         parameter.data = parameter.data + 0.3 * noise if name in ("log_dt", "log_A_real", "A_imag") else noise
@@ -105,7 +107,7 @@ def test_kernel_and_state_stay_float32_under_autocast():
 
 @pytest.mark.parametrize("init", ["lin", "inv", "legs", "real"])
 def test_initialisation(init):
-    mixer = S4D(Site(width=256, length=T), d_state=16, init=init)
+    mixer = S4D(LayerContext(width=256, length=T), d_state=16, init=init)
     mixer.reset_parameters(layer=0, depth=1)
     n = torch.arange(8)
     re = {"real": -(n + 1.0)}.get(init, torch.full((8,), -0.5))
@@ -122,7 +124,7 @@ def test_initialisation(init):
 
 def test_hints_cover_the_system_and_leave_the_linear_layer_alone():
     mixer, _ = build()
-    hints = mixer.hints()
+    hints = mixer.param_overrides()
     assert {name for name, hint in hints.items() if hint.lr_max == 1e-3} == {"log_dt", "log_A_real", "A_imag", "B"}
     assert all(hint.decay is False for hint in hints.values())
     assert {name for name, _ in mixer.named_parameters()} - set(hints) == {"output.weight", "output.bias"}
@@ -140,17 +142,17 @@ def test_hints_cover_the_system_and_leave_the_linear_layer_alone():
 )
 def test_rejects_what_cannot_be(options, message):
     with pytest.raises(ValueError, match=message):
-        S4D(Site(width=D, length=T), **options)
+        S4D(LayerContext(width=D, length=T), **options)
 
 
 def test_is_causal_only():
     with pytest.raises(Unsupported):
-        S4D(Site(width=D, length=T, causal=False))
+        S4D(LayerContext(width=D, length=T, causal=False))
 
 
 def test_works_without_data():
     with torch.device("meta"):
-        mixer, x = S4D(Site(width=D, length=T)), torch.randn(B, T, D)
+        mixer, x = S4D(LayerContext(width=D, length=T)), torch.randn(B, T, D)
     for state in (None, mixer.init_state(B, device="meta", dtype=torch.float32)):
         y, after = mixer(x, state=state)
         y.sum().backward()

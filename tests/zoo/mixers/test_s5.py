@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from zoo.contract import Site
+from zoo.contract import LayerContext
 from zoo.mixers import s5
 from zoo.mixers.s5 import S5
 from zoo.ops import diagonal_scan
@@ -15,8 +15,8 @@ B, T, D = 3, 13, 6
 def build(causal=True, **options):
     """A float64 mixer, every parameter random around its initial value, and inputs."""
     torch.manual_seed(0)
-    site = Site(width=D, length=T, causal=causal)
-    mixer = S5(site, **({"d_state": 8, "blocks": 2, "dt_min": 0.01, "dt_max": 0.5} | options)).double()
+    context = LayerContext(width=D, length=T, causal=causal)
+    mixer = S5(context, **({"d_state": 8, "blocks": 2, "dt_min": 0.01, "dt_max": 0.5} | options)).double()
     for parameter in mixer.parameters():
         parameter.data = parameter.data + 0.2 * torch.randn_like(parameter)
     return mixer, torch.randn(B, T, D, dtype=torch.float64)
@@ -66,7 +66,7 @@ def test_clipped_eigenvalues():
 def test_initialisation(conj_sym):
     """Real B and C in the eigenbasis of HiPPO's blocks: the model's own B C is real, with the sampled spread."""
     torch.manual_seed(0)
-    mixer = S5(Site(width=512, length=T), d_state=32, blocks=4, conj_sym=conj_sym)
+    mixer = S5(LayerContext(width=512, length=T), d_state=32, blocks=4, conj_sym=conj_sym)
     n = np.arange(8)
     half = np.sqrt(n + 0.5)
     skew = -np.tril(np.outer(half, half) * 2, -1) - np.diag(n + 1) + np.outer(half, half)
@@ -86,13 +86,13 @@ def test_initialisation(conj_sym):
 
 @pytest.mark.parametrize(("C_init", "std"), [("lecun_normal", (6 * 64) ** -0.5), ("complex_normal", 0.5**0.5)])
 def test_other_initial_readers(C_init, std):
-    mixer = S5(Site(width=6, length=T), d_state=64, blocks=1, C_init=C_init)
+    mixer = S5(LayerContext(width=6, length=T), d_state=64, blocks=1, C_init=C_init)
     assert mixer.C.square().mean().sqrt().item() == pytest.approx(std, rel=0.15)
 
 
 def test_hints():
     mixer, _ = build(causal=False)
-    hints = mixer.hints()
+    hints = mixer.param_overrides()
     assert {n for n, hint in hints.items() if hint.lr_max == 1e-3} == {"Lambda_re", "Lambda_im", "log_step", "B"}
     assert {name: hint.decay for name, hint in hints.items() if hint.lr_max is None} == {
         "D": False,
@@ -124,13 +124,13 @@ def test_state_stays_float32_under_autocast():
 )
 def test_rejects_what_cannot_be(options, message):
     with pytest.raises(ValueError, match=message):
-        S5(Site(width=D, length=T), **options)
+        S5(LayerContext(width=D, length=T), **options)
 
 
 @pytest.mark.parametrize("causal", [True, False])
 def test_works_without_data(causal):
     with torch.device("meta"):
-        mixer, x = S5(Site(width=D, length=T, causal=causal)), torch.randn(B, T, D)
+        mixer, x = S5(LayerContext(width=D, length=T, causal=causal)), torch.randn(B, T, D)
     state = mixer.init_state(B, device="meta", dtype=torch.float32) if causal else None
     y, _ = mixer(x, state=state)
     y.sum().backward()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from zoo.contract import Site, Unsupported
+from zoo.contract import LayerContext, Unsupported
 from zoo.mixers.attention import Attention
 from zoo.mixers.sinkhorn import Sinkhorn, balance
 
@@ -14,7 +14,9 @@ NETS = pytest.mark.parametrize("sort_net", ["simple", "attention"])
 def build(length=T, **options):
     """A float64 mixer with random parameters, for evaluation, and inputs."""
     torch.manual_seed(0)
-    mixer = Sinkhorn(Site(width=D, length=length, causal=False), **{"heads": H, "block_size": 4, **options}).double()
+    mixer = Sinkhorn(
+        LayerContext(width=D, length=length, causal=False), **{"heads": H, "block_size": 4, **options}
+    ).double()
     for parameter in mixer.parameters():
         parameter.data.normal_()
     return mixer.eval(), torch.randn(B, T, D, dtype=torch.float64)
@@ -53,7 +55,7 @@ def test_a_clear_score_permutes_the_blocks(sort_net):
 @NETS
 def test_one_block_is_full_attention(sort_net):
     mixer, x = build(block_size=T + 3, sort_net=sort_net)
-    full = Attention(Site(width=D, length=T, causal=False), heads=H).double()
+    full = Attention(LayerContext(width=D, length=T, causal=False), heads=H).double()
     qkv = torch.cat([mixer.to_q.weight, mixer.to_kv.weight])
     out = {"out.weight": mixer.to_out.weight, "out.bias": mixer.to_out.bias}
     full.load_state_dict({"qkv.weight": qkv, "qkv.bias": torch.zeros(3 * D), **out})
@@ -88,14 +90,14 @@ def test_sorting_stays_float32_under_autocast():
 
 
 def test_initialisation_and_hints():
-    mixer = Sinkhorn(Site(width=256, length=64, causal=False))
+    mixer = Sinkhorn(LayerContext(width=256, length=64, causal=False))
     mixer.reset_parameters(layer=1, depth=4)
     for linear, scale in ((mixer.to_q, 1), (mixer.to_kv, 1), (mixer.to_out, 8**-0.5)):
         assert linear.weight.std().item() == pytest.approx(scale / 16, rel=0.02)
     assert mixer.linear.shape == (1, 4, 128, 4)
     assert mixer.linear.std().item() == pytest.approx(1, rel=0.1)
-    assert mixer.hints()["linear"].decay is True
-    assert Sinkhorn(Site(width=8, length=64, causal=False), sort_net="attention").hints() == {}
+    assert mixer.param_overrides()["linear"].decay is True
+    assert Sinkhorn(LayerContext(width=8, length=64, causal=False), sort_net="attention").param_overrides() == {}
 
 
 @pytest.mark.parametrize(
@@ -114,7 +116,7 @@ def test_rejects_what_cannot_be(options, message):
 
 def test_refuses_causal_long_and_state():
     with pytest.raises(Unsupported):
-        Sinkhorn(Site(width=D, length=T))
+        Sinkhorn(LayerContext(width=D, length=T))
     mixer, x = build(length=T - 1)
     with pytest.raises(ValueError, match="21 at most"):
         mixer(x)
@@ -124,6 +126,6 @@ def test_refuses_causal_long_and_state():
 
 def test_works_without_data():
     with torch.device("meta"):
-        mixer, x = Sinkhorn(Site(width=D, length=T, causal=False), block_size=4), torch.randn(B, T, D)
+        mixer, x = Sinkhorn(LayerContext(width=D, length=T, causal=False), block_size=4), torch.randn(B, T, D)
         mask = torch.ones(B, T, dtype=torch.bool)
     mixer(x, mask=mask)[0].sum().backward()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from zoo.contract import Site
+from zoo.contract import LayerContext
 from zoo.mixers.slstm import SLSTM
 
 B, T, D = 3, 11, 6
@@ -12,7 +12,7 @@ B, T, D = 3, 11, 6
 def build(**options):
     """A float64 mixer, every parameter random, and inputs."""
     torch.manual_seed(0)
-    mixer = SLSTM(Site(width=D, length=T), **options).double()
+    mixer = SLSTM(LayerContext(width=D, length=T), **options).double()
     for parameter in mixer.parameters():
         torch.nn.init.normal_(parameter)
     return mixer, torch.randn(B, T, D, dtype=torch.float64)
@@ -82,7 +82,7 @@ def test_extreme_gates_stay_finite(size):
 
 @pytest.mark.parametrize(("layer", "power"), [(0, 0.3), (2, 0.95), (4, 1.6)])
 def test_initialisation(layer, power):
-    mixer = SLSTM(Site(width=64, length=T), heads=4)
+    mixer = SLSTM(LayerContext(width=64, length=T), heads=4)
     for parameter in mixer.parameters():
         parameter.data.fill_(torch.nan)
     mixer.reset_parameters(layer=layer, depth=5)
@@ -96,17 +96,17 @@ def test_initialisation(layer, power):
 
 
 def test_other_initialisations():
-    mixer = SLSTM(Site(width=64, length=T), bias_init="small_init", recurrent_weight_init="standard")
+    mixer = SLSTM(LayerContext(width=64, length=T), bias_init="small_init", recurrent_weight_init="standard")
     torch.testing.assert_close(mixer.slstm_cell._bias_.detach().view(4, 4, 16)[1, 2], torch.linspace(3, 6, 16))
     assert 0.1 < mixer.slstm_cell._recurrent_kernel_.abs().max() <= 0.125
-    assert not SLSTM(Site(width=64, length=T), bias_init="zeros").slstm_cell._bias_.any()
-    assert 0.1 < SLSTM(Site(width=64, length=T), bias_init="standard").slstm_cell._bias_.abs().max() <= 0.125
-    assert bool(SLSTM(Site(width=4, length=T)).slstm_cell._bias_.isfinite().all())  # one unit per head
+    assert not SLSTM(LayerContext(width=64, length=T), bias_init="zeros").slstm_cell._bias_.any()
+    assert 0.1 < SLSTM(LayerContext(width=64, length=T), bias_init="standard").slstm_cell._bias_.abs().max() <= 0.125
+    assert bool(SLSTM(LayerContext(width=4, length=T)).slstm_cell._bias_.isfinite().all())  # one unit per head
 
 
 def test_hints():
     mixer, _ = build(heads=2)
-    hints, names = mixer.hints(), dict(mixer.named_parameters())
+    hints, names = mixer.param_overrides(), dict(mixer.named_parameters())
     assert {name for name, hint in hints.items() if hint.decay} == {f"{gate}gate.weight" for gate in "fizo"}
     left = {"conv1d.conv.weight", "conv1d.conv.bias"}
     assert names.keys() - hints.keys() == left
@@ -124,4 +124,4 @@ def test_hints():
 )
 def test_rejects_what_cannot_be(options, message):
     with pytest.raises(ValueError, match=message):
-        SLSTM(Site(width=D, length=T), **options)
+        SLSTM(LayerContext(width=D, length=T), **options)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from zoo.contract import Site, Unsupported
+from zoo.contract import LayerContext, Unsupported
 from zoo.mixers.spatial_gate import SpatialGate
 
 B, T, D = 2, 7, 6
@@ -11,7 +11,7 @@ B, T, D = 2, 7, 6
 
 def build(**options):
     torch.manual_seed(0)
-    mixer = SpatialGate(Site(width=D, length=T, causal=False), **{"expand": 2, **options}).double()
+    mixer = SpatialGate(LayerContext(width=D, length=T, causal=False), **{"expand": 2, **options}).double()
     for parameter in mixer.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     return mixer, torch.randn(B, T, D, dtype=torch.float64)
@@ -44,7 +44,7 @@ def test_padding_adds_nothing_to_the_gate():
     y = mixer(x, mask=mask)[0]
     junk = torch.where(mask[..., None], x, float("nan"))
     torch.testing.assert_close(mixer(junk, mask=mask)[0][mask], y[mask], rtol=0, atol=0)
-    short = SpatialGate(Site(width=D, length=3, causal=False), expand=2).double()
+    short = SpatialGate(LayerContext(width=D, length=3, causal=False), expand=2).double()
     state = mixer.state_dict()
     state["gate.proj.weight"], state["gate.proj.bias"] = state["gate.proj.weight"][:3, :3], state["gate.proj.bias"][:3]
     short.load_state_dict(state)
@@ -65,4 +65,4 @@ def test_other_lengths_are_refused():
 
 def test_cannot_be_causal():
     with pytest.raises(Unsupported, match="SpatialGate"):
-        SpatialGate(Site(width=D, length=T))
+        SpatialGate(LayerContext(width=D, length=T))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from zoo.contract import Site
+from zoo.contract import LayerContext
 from zoo.mixers.synthesizer import Synthesizer
 
 B, L, T, D, H = 3, 13, 9, 12, 3
@@ -17,7 +17,7 @@ EVERY = pytest.mark.parametrize("options", OPTIONS, ids=str)
 
 def build(*, causal=True, **options):
     torch.manual_seed(0)
-    mixer = Synthesizer(Site(width=D, length=L, causal=causal), **{"heads": H, "rank": 2, **options}).double()
+    mixer = Synthesizer(LayerContext(width=D, length=L, causal=causal), **{"heads": H, "rank": 2, **options}).double()
     for parameter in mixer.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     return mixer, torch.randn(B, T, D, dtype=torch.float64)
@@ -107,7 +107,7 @@ def test_fixed_tables_do_not_learn():
 
 
 def test_initialisation():
-    mixer = Synthesizer(Site(width=64, length=40), variant="random", dot="alpha")
+    mixer = Synthesizer(LayerContext(width=64, length=40), variant="random", dot="alpha")
     mixer.reset_parameters(layer=0, depth=8)
     bound = (6 / 80) ** 0.5
     assert 0.95 * bound < mixer.R.abs().max() <= bound
@@ -142,7 +142,7 @@ def test_bad_options_fail_at_build(options, message):
 @EVERY
 def test_works_without_data(options):
     with torch.device("meta"):
-        mixer, x = Synthesizer(Site(width=D, length=L), heads=H, **options), torch.randn(B, T, D)
+        mixer, x = Synthesizer(LayerContext(width=D, length=L), heads=H, **options), torch.randn(B, T, D)
     for state in (None, mixer.init_state(B, device="meta", dtype=torch.float32)):
         y, _ = mixer(x, state=state)
         y.sum().backward()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.contract import Site, Unsupported
+from zoo.contract import LayerContext, Unsupported
 from zoo.mixers.token_mlp import TokenMLP
 
 T, D = 9, 8
@@ -12,7 +12,7 @@ T, D = 9, 8
 
 def build(**options):
     torch.manual_seed(0)
-    mixer = TokenMLP(Site(width=D, length=T, causal=False), **options).double()
+    mixer = TokenMLP(LayerContext(width=D, length=T, causal=False), **options).double()
     for parameter in mixer.parameters():
         nn.init.normal_(parameter, std=0.5)
     return mixer
@@ -52,7 +52,7 @@ def test_hidden_width_follows_the_ratio(ratio, hidden):
 
 
 def test_initial_weights_have_lecun_variance():
-    mixer = TokenMLP(Site(width=400, length=300, causal=False))
+    mixer = TokenMLP(LayerContext(width=400, length=300, causal=False))
     mixer.reset_parameters(layer=0, depth=1)
     for linear in (mixer.fc1, mixer.fc2):
         assert linear.weight.std().item() == pytest.approx(linear.in_features**-0.5, rel=0.02)
@@ -72,4 +72,4 @@ def test_bad_options_fail_at_build():
 
 def test_cannot_be_causal():
     with pytest.raises(Unsupported, match="TokenMLP"):
-        TokenMLP(Site(width=D, length=T, causal=True))
+        TokenMLP(LayerContext(width=D, length=T, causal=True))

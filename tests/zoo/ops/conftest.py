@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from zoo.ops import compiled
+from zoo.ops import forms
 
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch):
     """Compiled passes serve any number of numbers."""
-    monkeypatch.setattr(compiled, "FEW", 0)
+    monkeypatch.setattr(forms, "FEW", 0)
 
 
 def differentiated(form, *inputs):

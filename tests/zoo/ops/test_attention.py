@@ -4,22 +4,22 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from zoo.ops import compiled, flops, kernels
+from zoo.ops import flops, forms, kernels
 from zoo.ops.attention import attend, attend_naive, flash
 from zoo.ops.attention.fused import in_blocks
-from zoo.sizing import _FORMULAS
+from zoo.size import _FORMULAS
 
-if compiled.available():
-    from zoo.ops.attention.tiled import TiledAttention
+if forms.available():
+    from zoo.ops.cpu.attention import TiledAttention
 
-pytestmark = pytest.mark.skipif(not compiled.available(), reason="needs numba")
+pytestmark = pytest.mark.skipif(not forms.available(), reason="needs numba")
 
 B, H, K, V = 2, 4, 8, 6
 
 
 def pretend(monkeypatch, tiles):
     """To choose as a CPU with or without matrix tiles."""
-    monkeypatch.setattr(compiled, "has_tiles", lambda: tiles)
+    monkeypatch.setattr(forms, "has_tiles", lambda: tiles)
 
 
 def inputs(T, S, G=H, dtype=torch.float64):
@@ -133,7 +133,7 @@ def test_large_scores_in_bfloat16_keep_their_gradients(monkeypatch):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_loops_that_multiply(dtype, T, S, G, V, causal):
     """Fast in float32 and bfloat16; in float64 products are plain loops, and all else is the same."""
-    if dtype is not torch.float64 and not compiled.multiplies(dtype):
+    if dtype is not torch.float64 and not forms.has_matmul_kernel(dtype):
         pytest.skip(f"loops have no fast products in {dtype} here")
     q, k, v = inputs(T, S, G)
     v = v.detach().repeat(1, 1, 1, 11)[..., :V]
@@ -146,7 +146,7 @@ def test_loops_that_multiply(dtype, T, S, G, V, causal):
     assert max(differences(form, lambda *x: attend_naive(*x, causal=causal, scale=0.3), tensors)) < limit
     if dtype is not torch.float64 and min(T, S) > 64:
         assert torch.equal(attend(*tensors, causal=causal, scale=0.3), form(*tensors))
-        assert kernels.used["attention"] == f"compiled, on {compiled.unit(dtype)}"
+        assert kernels.used["attention"] == f"compiled, on {forms.matmul_backend(dtype)}"
 
 
 def test_queries_before_all_keys_are_not_for_them():

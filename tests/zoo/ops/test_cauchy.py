@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from zoo.ops import cauchy, compiled, flops, kernels
+from zoo.ops import cauchy, flops, forms, kernels
 from zoo.ops.cauchy.naive import system
 
 H, M, B = 3, 4, 2
@@ -31,7 +31,7 @@ def real(x):
 @pytest.fixture(params=["compiled loop", "woodbury"])
 def form(request, monkeypatch):
     if request.param == "woodbury":
-        monkeypatch.setattr(compiled, "serves", lambda *tensors: False)
+        monkeypatch.setattr(forms, "supports", lambda *tensors: False)
     return request.param
 
 
@@ -54,7 +54,7 @@ def test_more_frequencies_than_a_loop_takes_at_once(form, monkeypatch):
     for dtype in (torch.complex64, torch.complex128):
         own = [x.detach().to(dtype).requires_grad_() for x in parts]
         if dtype is torch.complex128:
-            monkeypatch.setattr(compiled, "serves", lambda *tensors: False)
+            monkeypatch.setattr(forms, "supports", lambda *tensors: False)
         fast = cauchy.kernel(*own, 1031)
         found.append([fast, *torch.autograd.grad((fast * weight).sum(), own)])
     for low, high in zip(*found, strict=True):
@@ -106,7 +106,7 @@ def test_counts_the_same_in_either_form(backward):
                 y.sum().backward()
         return own.total + products.get_total_flops()
 
-    with mock.patch("zoo.ops.compiled.serves", return_value=False):
+    with mock.patch("zoo.ops.forms.serves", return_value=False):
         by_torch = counted()
     assert counted() == by_torch > 2 * H * flops.rfft(8)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from zoo.ops import compiled, flops
+from zoo.ops import flops, forms
 from zoo.ops.delta_rule import delta_rule, delta_rule_naive, dplr, dplr_naive
 from zoo.ops.linear_attention import recurrent
 
@@ -17,8 +17,8 @@ STATES = pytest.mark.parametrize("given", [False, True], ids=["fresh", "resumed"
 def form(request, monkeypatch):
     """What there is of a compiled loop, and the same without it."""
     if request.param == "torch":
-        monkeypatch.setattr(compiled, "serves", lambda *tensors: False)
-    elif not compiled.available():
+        monkeypatch.setattr(forms, "supports", lambda *tensors: False)
+    elif not forms.available():
         pytest.skip("needs numba")
     return request.param
 
@@ -173,7 +173,7 @@ def with_gradients(op, inputs):
 
 
 def test_a_broken_floor_is_never_silently_wrong(monkeypatch):
-    monkeypatch.setattr(compiled, "serves", lambda *tensors: False)
+    monkeypatch.setattr(forms, "supports", lambda *tensors: False)
     inputs = dplr_inputs(64, "any", True)
     o, _ = dplr(*(x.float() for x in inputs), floor=-0.6066, chunk=64)
     assert not bool(o.isfinite().all())

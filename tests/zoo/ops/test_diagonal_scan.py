@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from zoo.ops import compiled, flops, kernels
+from zoo.ops import flops, forms, kernels
 from zoo.ops.diagonal_scan import scan, scan_naive, step
 
 DTYPES = [torch.float64, torch.complex128]
@@ -13,7 +13,7 @@ SHAPES = [(2, 1, 3), (2, 2, 3), (3, 13, 4), (1, 16, 2), (2, 37, 2, 3), (1, 101),
 @pytest.fixture(params=["compiled loop", "chunked"], autouse=True)
 def form(request, monkeypatch):
     if request.param == "chunked":
-        monkeypatch.setattr(compiled, "serves", lambda *tensors: False)
+        monkeypatch.setattr(forms, "supports", lambda *tensors: False)
     return request.param
 
 

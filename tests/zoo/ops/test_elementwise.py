@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from zoo.ops import compiled, elementwise
+from zoo.ops import elementwise, forms
 from zoo.ops.elementwise import naive
 
 from .conftest import differentiated
 
-pytestmark = pytest.mark.skipif(not compiled.available(), reason="needs numba")
+pytestmark = pytest.mark.skipif(not forms.available(), reason="needs numba")
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 5e-3}
 SHAPES = [(3, 7), (2, 50, 683), (1, 1, 1), (0, 4), (4, 0)]
 

@@ -20,9 +20,7 @@ from zoo.mixers.fourier import _Fourier, fourier
 from zoo.mixers.rg_lru import BoundedSqrt
 from zoo.ops import elementwise, norms
 from zoo.ops.attention import attend_naive
-from zoo.ops.attention.compiled import CompiledAttention
 from zoo.ops.attention.fused import in_blocks
-from zoo.ops.attention.tiled import TiledAttention
 from zoo.ops.cauchy import (
     accumulate,
     advance,
@@ -36,50 +34,57 @@ from zoo.ops.cauchy import (
     transition,
     unrow,
 )
-from zoo.ops.cauchy.compiled import CompiledSums
 from zoo.ops.cauchy.woodbury import _RankOne
+from zoo.ops.cpu.attention import TiledAttention
+from zoo.ops.cpu.attention_blocks import CompiledAttention
+from zoo.ops.cpu.cauchy import CompiledSums
+from zoo.ops.cpu.channel_decay import TiledChannelDecay
+from zoo.ops.cpu.delta_rule import TiledWY
+from zoo.ops.cpu.diagonal_scan import CompiledScan
+from zoo.ops.cpu.dplr import CompiledDPLR
+from zoo.ops.cpu.elementwise import CompiledLogSigmoid, CompiledPositive, CompiledSwiGLU
+from zoo.ops.cpu.h3 import CompiledH3
+from zoo.ops.cpu.head_decay import CompiledHeadDecay
+from zoo.ops.cpu.linear import CompiledFew
+from zoo.ops.cpu.linear_attention import TiledLinearAttention
+from zoo.ops.cpu.linear_attention_scan import CompiledLinearAttention
+from zoo.ops.cpu.long_convolution import CompiledConvolve
+from zoo.ops.cpu.norms import CompiledGatedRMS, CompiledNorm, CompiledRMS, CompiledSimplex, CompiledUnit
+from zoo.ops.cpu.qkv import CompiledSplit
+from zoo.ops.cpu.random_features import CompiledFAVOR, CompiledPositiveFeatures
+from zoo.ops.cpu.rotation import CompiledRotation
+from zoo.ops.cpu.selective_scan import CompiledSelectiveScan
+from zoo.ops.cpu.short_convolution import CompiledShortConvolution
+from zoo.ops.cpu.slstm import CompiledSLSTM
+from zoo.ops.cpu.ssd import CompiledSSD
+from zoo.ops.cpu.wkv4 import CompiledWKV
 from zoo.ops.delta_rule import delta_rule, delta_rule_naive, dplr, dplr_naive
-from zoo.ops.delta_rule.compiled import CompiledDPLR
-from zoo.ops.delta_rule.tiled import TiledWY
 from zoo.ops.delta_rule.wy import WY
 from zoo.ops.diagonal_scan import scan, scan_naive
 from zoo.ops.diagonal_scan.chunked import _Scan
-from zoo.ops.diagonal_scan.compiled import CompiledScan
 from zoo.ops.elementwise import naive as naive_elementwise
-from zoo.ops.elementwise.compiled import CompiledLogSigmoid, CompiledPositive, CompiledSwiGLU
 from zoo.ops.h3 import h3, h3_naive
-from zoo.ops.h3.compiled import CompiledH3
 from zoo.ops.linear import few
-from zoo.ops.linear.compiled import CompiledFew
 from zoo.ops.linear.fused import BiasedLinear
 from zoo.ops.linear.naive import linear as linear_naive
 from zoo.ops.linear_attention import linear_attention, recurrent
-from zoo.ops.linear_attention.by_channel import TiledChannelDecay
 from zoo.ops.linear_attention.chunked import Chunked
-from zoo.ops.linear_attention.compiled import CompiledLinearAttention
-from zoo.ops.linear_attention.per_head import CompiledHeadDecay
-from zoo.ops.linear_attention.tiled import TiledLinearAttention
 from zoo.ops.local_attention import Extra
 from zoo.ops.local_attention import attend_naive as attend_locally
 from zoo.ops.local_attention.blocked import Windows
 from zoo.ops.long_convolution import convolve, convolve_naive
-from zoo.ops.long_convolution.compiled import CompiledConvolve
 from zoo.ops.long_convolution.fft import _Convolve
 from zoo.ops.lsh_attention import lsh_attention, lsh_attention_naive
 from zoo.ops.lsh_attention.chunked import LSHAttention
 from zoo.ops.mlstm import mlstm, mlstm_naive
 from zoo.ops.mlstm.chunked import _Chunks
 from zoo.ops.norms import naive as naive_norms
-from zoo.ops.norms.compiled import CompiledGatedRMS, CompiledNorm, CompiledRMS, CompiledSimplex, CompiledUnit
 from zoo.ops.qkv import Turn, split, split_naive
-from zoo.ops.qkv.compiled import CompiledSplit
 from zoo.ops.random_features import attend as attend_by_features
 from zoo.ops.random_features import attend_naive as attend_by_features_naive
 from zoo.ops.random_features import positive, positive_naive
-from zoo.ops.random_features.compiled import CompiledFAVOR, CompiledPositiveFeatures
 from zoo.ops.random_features.fused import PositiveFeatures
 from zoo.ops.rotation import rotate, rotate_naive
-from zoo.ops.rotation.compiled import CompiledRotation
 from zoo.ops.selective_scan import (
     gated_selective_scan,
     gated_selective_scan_naive,
@@ -87,17 +92,12 @@ from zoo.ops.selective_scan import (
     selective_scan_naive,
 )
 from zoo.ops.selective_scan.chunked import _SelectiveScan
-from zoo.ops.selective_scan.compiled import CompiledSelectiveScan
 from zoo.ops.selective_scan.official import LastState
 from zoo.ops.short_convolution import Unit, short_convolution_naive
-from zoo.ops.short_convolution.compiled import CompiledShortConvolution
 from zoo.ops.slstm import slstm, slstm_naive
-from zoo.ops.slstm.compiled import CompiledSLSTM
 from zoo.ops.ssd import ssd, ssd_naive
-from zoo.ops.ssd.compiled import CompiledSSD
 from zoo.ops.vandermonde import accumulate_naive, evaluate_naive
 from zoo.ops.wkv4 import wkv, wkv_naive
-from zoo.ops.wkv4.compiled import CompiledWKV
 from zoo.ops.wkv4.scan import _WKV
 
 B, H, T, K, V, D, N = 2, 2, 5, 2, 3, 2, 2
@@ -180,7 +180,7 @@ def by_torch(op):
 
     @wraps(op)
     def run(*args, **options):
-        with mock.patch("zoo.ops.compiled.available", return_value=False):
+        with mock.patch("zoo.ops.forms.available", return_value=False):
             return op(*args, **options)
 
     return run
@@ -498,7 +498,7 @@ def test_every_op_is_here():
 
 def test_every_backward_pass_by_hand_is_here():
     for module in pkgutil.walk_packages(zoo.__path__, "zoo."):
-        if not module.name.startswith("zoo.pretrained"):  # which may want other packages
+        if not module.name.startswith("zoo.published"):  # which may want other packages
             importlib.import_module(module.name)
     own = {kind for kind in torch.autograd.Function.__subclasses__() if kind.__module__.startswith("zoo.")}
     assert {case[0] for case in BY_HAND} == own

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from zoo.ops import compiled
+from zoo.ops import forms
 from zoo.ops.h3 import h3, h3_naive
 
 from .conftest import differentiated
@@ -35,8 +35,8 @@ def inputs(T, W):
 @pytest.mark.parametrize("T", [2, 32, 75])
 def test_h3(monkeypatch, T, W, dtype, form):
     if form == "naive":
-        monkeypatch.setattr(compiled, "available", lambda: False)
-    elif not compiled.available():
+        monkeypatch.setattr(forms, "available", lambda: False)
+    elif not forms.available():
         pytest.skip("needs numba")
     exact = inputs(T, W)
     full = torch.float64 if dtype is torch.float64 else torch.float32
@@ -47,7 +47,7 @@ def test_h3(monkeypatch, T, W, dtype, form):
         assert float((ours.to(true.dtype) - true).abs().norm()) <= TOLERANCES[dtype] * float(true.abs().norm())
 
 
-@pytest.mark.skipif(not compiled.available(), reason="needs numba")
+@pytest.mark.skipif(not forms.available(), reason="needs numba")
 def test_systems_that_hardly_decay_and_systems_that_do_at_once():
     features, bias, w, c, log_a, skip = inputs(200, 4)
     for real in (-1e-6, -300.0):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from zoo.ops import compiled
+from zoo.ops import forms
 from zoo.ops.linear import fused, naive
 
 from .conftest import differentiated
@@ -49,11 +49,11 @@ def test_several_of_one_input(shape):
         torch.testing.assert_close(ours, true)
 
 
-@pytest.mark.skipif(not compiled.available(), reason="needs numba")
+@pytest.mark.skipif(not forms.available(), reason="needs numba")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
 def test_a_few_numbers_of_each_row(dtype, monkeypatch):
     """In float32 though autocast is on, whatever x is; more rows than a work item has."""
-    monkeypatch.setattr(compiled, "FEW", 0)
+    monkeypatch.setattr(forms, "FEW", 0)
     torch.manual_seed(0)
     wide = torch.promote_types(dtype, torch.float32)
     inputs = torch.randn(2, 75, 33).to(dtype), torch.randn(3, 33, dtype=wide)

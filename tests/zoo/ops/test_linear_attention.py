@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from zoo.ops import compiled, kernels
+from zoo.ops import forms, kernels
 from zoo.ops.linear_attention import linear_attention, recurrent, step
 
 B, H, K, V = 2, 3, 5, 4
@@ -15,8 +15,8 @@ BONUS = pytest.mark.parametrize("bonus", [False, True], ids=["after", "before wi
 def form(request, monkeypatch):
     """What computes with a decay; without one there is one form."""
     if request.param == "chunked":
-        monkeypatch.setattr(compiled, "serves", lambda *_: False)
-    elif not compiled.available():
+        monkeypatch.setattr(forms, "supports", lambda *_: False)
+    elif not forms.available():
         pytest.skip("numba is not installed")
     return request.param
 

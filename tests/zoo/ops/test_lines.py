@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from zoo.ops import compiled
+from zoo.ops import forms
 
-if not compiled.available():
+if not forms.available():
     pytest.skip("needs numba", allow_module_level=True)
 
 from numba import njit
 
-from zoo.ops.bfloat16 import array
-from zoo.ops.lines import fetch, lanes, load, load_some, put, put_some, sigmoids, spread, total
-from zoo.ops.loops import FAST, sigmoid
+from zoo.ops.cpu.bfloat16 import array
+from zoo.ops.cpu.jit import FAST, sigmoid
+from zoo.ops.cpu.simd import fetch, lanes, load, load_some, put, put_some, sigmoids, spread, total
 
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-13}
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
@@ -31,8 +31,8 @@ def copy_some(x, at, size, y, to, there):
 @pytest.fixture(params=["by the CPU", "in plain"])
 def rounding(request, monkeypatch):
     if request.param == "in plain":
-        monkeypatch.setattr(compiled, "unit", lambda dtype: None)
-    elif compiled.unit(torch.bfloat16) is None:
+        monkeypatch.setattr(forms, "matmul_backend", lambda dtype: None)
+    elif forms.matmul_backend(torch.bfloat16) is None:
         pytest.skip("this CPU does not round to bfloat16")
 
 

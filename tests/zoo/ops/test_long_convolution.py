@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from zoo.ops import compiled, flops
+from zoo.ops import flops, forms
 from zoo.ops.long_convolution import convolve, convolve_naive, skipping
 from zoo.ops.long_convolution.fft import fast_length
 
@@ -17,8 +17,8 @@ def inputs(B, T, D, dtype=torch.float64):
 def form(request, monkeypatch):
     """In compiled loops, and by torch's transforms."""
     if request.param == "torch":
-        monkeypatch.setattr(compiled, "available", lambda: False)
-    elif not compiled.available():
+        monkeypatch.setattr(forms, "available", lambda: False)
+    elif not forms.available():
         pytest.skip("needs numba")
 
 

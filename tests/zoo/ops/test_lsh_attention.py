@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from zoo.ops import compiled, kernels
+from zoo.ops import forms, kernels
 from zoo.ops.lsh_attention import hash_buckets, lsh_attention, lsh_attention_naive
 
 B, H, K, V = 3, 2, 5, 3
@@ -25,7 +25,7 @@ CASES = [  # T, chunk, rounds, valid steps of each row, options
 @pytest.fixture(params=["chunked, compiled loops", "chunked"], autouse=True)
 def form(request, monkeypatch):
     if request.param == "chunked":
-        monkeypatch.setattr(compiled, "serves", lambda *tensors: False)
+        monkeypatch.setattr(forms, "supports", lambda *tensors: False)
     return request.param
 
 

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from zoo.ops import compiled, norms
+from zoo.ops import forms, norms
 from zoo.ops.norms import naive
 
 from .conftest import differentiated
 
-pytestmark = pytest.mark.skipif(not compiled.available(), reason="needs numba")
+pytestmark = pytest.mark.skipif(not forms.available(), reason="needs numba")
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 5e-3}
 
 
@@ -33,7 +33,7 @@ def test_loops_equal_torch(monkeypatch, norm, count, shape, dtype):
     torch.manual_seed(0)
     inputs = [x.to(dtype) for x in (2 * torch.randn(shape), torch.randn(shape[-1]), torch.randn(shape))[:count]]
     got = differentiated(norm, *inputs)
-    monkeypatch.setattr(compiled, "available", lambda: False)
+    monkeypatch.setattr(forms, "available", lambda: False)
     want = differentiated(norm, *(x.double() for x in inputs))
     for ours, true in zip(got, want, strict=True):
         assert ours.dtype is dtype
@@ -50,7 +50,7 @@ def test_rms_in_another_dtype(monkeypatch, gated, dtype):
         return norms.rms(o, w, 1e-5, *gate, dtype=dtype)
 
     got = differentiated(norm, *inputs)
-    monkeypatch.setattr(compiled, "available", lambda: False)
+    monkeypatch.setattr(forms, "available", lambda: False)
     want = differentiated(norm, *inputs)
     assert [x.dtype for x in got] == [x.dtype for x in want] == [dtype] + [torch.float32] * len(inputs)
     for ours, true in zip(got, want, strict=True):

@@ -5,41 +5,41 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from zoo.ops import compiled, kernels
+from zoo.ops import forms, kernels
 from zoo.ops.delta_rule import delta_rule, delta_rule_naive
 from zoo.ops.linear_attention import linear_attention, recurrent
 
-pytestmark = pytest.mark.skipif(not compiled.available(), reason="numba is not installed")
-NO_HALF = pytest.mark.skipif(not compiled.multiplies(torch.bfloat16), reason="no fast products in bfloat16 here")
+pytestmark = pytest.mark.skipif(not forms.available(), reason="numba is not installed")
+NO_HALF = pytest.mark.skipif(not forms.has_matmul_kernel(torch.bfloat16), reason="no fast products in bfloat16 here")
 HALF = pytest.param(torch.bfloat16, marks=NO_HALF)
 DTYPES = pytest.mark.parametrize("dtype", [torch.float64, HALF])
 
-if compiled.available():
-    from zoo.ops.bfloat16 import array
-    from zoo.ops.delta_rule.tiled import TiledWY
-    from zoo.ops.linear_attention.by_channel import TiledChannelDecay
-    from zoo.ops.linear_attention.tiled import TiledLinearAttention
-    from zoo.ops.loops import loop
-    from zoo.ops.products import enter, leave, product, room, turn, turn_back, weave
+if forms.available():
+    from zoo.ops.cpu.bfloat16 import array
+    from zoo.ops.cpu.channel_decay import TiledChannelDecay
+    from zoo.ops.cpu.delta_rule import TiledWY
+    from zoo.ops.cpu.jit import loop
+    from zoo.ops.cpu.linear_attention import TiledLinearAttention
+    from zoo.ops.cpu.matmul import aligned_zeros, enter, leave, pack_pairs, product, transpose_left, transpose_right
 
     @loop
     def multiply(a, b, turned_b, c):
         """2 a b, by both ways to a right form of b; and bᵀ."""
         (m, k), n = a.shape, b.shape[1]
         left, right, turned, again, sums = (
-            room(m * k, a),
-            room(k * n, a),
-            room(k * n, a),
-            room(k * n, a),
-            room(m * n, c),
+            aligned_zeros(m * k, a),
+            aligned_zeros(k * n, a),
+            aligned_zeros(k * n, a),
+            aligned_zeros(k * n, a),
+            aligned_zeros(m * n, c),
         )
         left[:], right[:] = a.reshape(m * k), b.reshape(k * n)
         before = enter(a)
-        weave(right, again, k, n)
+        pack_pairs(right, again, k, n)
         product(left, again, sums, m, n, k, False)
-        turn_back(again, turned, k, n)
+        transpose_left(again, turned, k, n)
         turned_b[:] = turned.reshape(n, k)
-        turn(turned, again, n, k)
+        transpose_right(turned, again, n, k)
         product(left, again, sums, m, n, k, True)
         leave(before, a)
         c[:] = sums.reshape(m, n)
@@ -144,7 +144,7 @@ def test_the_delta_rule(dtype, T, K, V, decay, strength):
 
 @NO_HALF
 def test_bfloat16_goes_to_loops():
-    unit = compiled.unit(torch.bfloat16)
+    unit = forms.matmul_backend(torch.bfloat16)
     for decay in ("none", "head", "channel"):
         q, k, v, g, S = inputs(5, 8, 8, decay, torch.bfloat16)
         assert linear_attention(q, k, v, g, S)[0].dtype is torch.bfloat16

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from zoo.ops import compiled
+from zoo.ops import forms
 from zoo.ops.qkv import Turn, split, split_naive, turn
 
 from .conftest import differentiated
 
-pytestmark = pytest.mark.skipif(not compiled.available(), reason="needs numba")
+pytestmark = pytest.mark.skipif(not forms.available(), reason="needs numba")
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 5e-3}
 
 

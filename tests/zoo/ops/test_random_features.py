@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from zoo.ops import compiled
+from zoo.ops import forms
 from zoo.ops.random_features import HIGHEST, attend, attend_naive, positive, positive_naive
 
 from .conftest import differentiated
@@ -16,8 +16,8 @@ W = torch.randn(m, d, generator=torch.Generator().manual_seed(0))
 @pytest.fixture(params=["loops", "torch"])
 def form(request, monkeypatch):
     if request.param == "torch":
-        monkeypatch.setattr(compiled, "available", lambda: False)
-    elif not compiled.available():
+        monkeypatch.setattr(forms, "available", lambda: False)
+    elif not forms.available():
         pytest.skip("needs numba")
 
 
@@ -53,8 +53,8 @@ def test_no_exponent_passes_the_highest(dtype):
 @pytest.mark.parametrize("T", [5, 16, 37])
 @pytest.mark.parametrize("block", [1, 50, 10_000], ids=["a chunk", "parts of sequences", "sequences"])
 def test_attention(monkeypatch, block, T, dtype):
-    if compiled.available():
-        import zoo.ops.random_features.compiled as loops
+    if forms.available():
+        import zoo.ops.cpu.random_features as loops
 
         monkeypatch.setattr(loops, "CHUNK", 16)
         monkeypatch.setattr(loops, "CACHED", m * block)

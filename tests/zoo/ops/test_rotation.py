@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from zoo.ops import compiled
+from zoo.ops import forms
 from zoo.ops.rotation import rotate, rotate_naive
 
 from .conftest import differentiated
 
-pytestmark = pytest.mark.skipif(not compiled.available(), reason="needs numba")
+pytestmark = pytest.mark.skipif(not forms.available(), reason="needs numba")
 
 
 @pytest.mark.parametrize(

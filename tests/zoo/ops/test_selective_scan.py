@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from zoo.ops import compiled, flops, kernels
+from zoo.ops import flops, forms, kernels
 from zoo.ops.selective_scan import (
     chunked,
     gated_selective_scan,
@@ -20,7 +20,7 @@ B, T, D, N = 2, 23, 3, 4
 @pytest.fixture(params=["compiled loop", "chunked"], autouse=True)
 def form(request, monkeypatch):
     if request.param == "chunked":
-        monkeypatch.setattr(compiled, "serves", lambda *tensors: False)
+        monkeypatch.setattr(forms, "supports", lambda *tensors: False)
     return request.param
 
 

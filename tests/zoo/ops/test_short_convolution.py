@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from zoo.mixers.short_convolution import ShortConvolution
-from zoo.ops import compiled, kernels
+from zoo.ops import forms, kernels
 from zoo.ops.short_convolution import Unit, short_convolution, short_convolution_naive
 
 B, D = 3, 70
@@ -43,7 +43,7 @@ def test_equals_torch(dtype, T, kernel, masked, resumed):
         conv = ShortConvolution(D, kernel, bias=bias, activation=activation).to(wide)
         have = results(conv, x, mask, state)
         assert kernels.used["short_convolution"] == ("conv1d" if resumed and T == 1 else "compiled loop")
-        with mock.patch("zoo.ops.compiled.serves", return_value=False):
+        with mock.patch("zoo.ops.forms.serves", return_value=False):
             want = results(conv, x, mask, state)
         for one, other in zip(have, want, strict=True):
             if other is not None:
@@ -65,7 +65,7 @@ def test_narrow_is_rounded_to_the_dtype_of_x():
 @pytest.fixture(params=["compiled loop", "conv1d"])
 def form(request, monkeypatch):
     if request.param == "conv1d":
-        monkeypatch.setattr(compiled, "serves", lambda *tensors: False)
+        monkeypatch.setattr(forms, "supports", lambda *tensors: False)
     return request.param
 
 

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from zoo.ops import compiled, kernels
+from zoo.ops import forms, kernels
 from zoo.ops.slstm import slstm, slstm_naive
 
 
 @pytest.fixture(params=["compiled loop", "steps"], autouse=True)
 def form(request, monkeypatch):
     if request.param == "steps":
-        monkeypatch.setattr(compiled, "serves", lambda *tensors: False)
+        monkeypatch.setattr(forms, "supports", lambda *tensors: False)
     return request.param
 
 

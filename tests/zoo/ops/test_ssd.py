@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from zoo.ops import compiled
+from zoo.ops import forms
 from zoo.ops.ssd import ssd, ssd_naive
 
 from .conftest import differentiated
@@ -28,8 +28,8 @@ def inputs(T, G):
 @pytest.mark.parametrize("T", [1, 16, 75])
 def test_ssd(monkeypatch, T, G, dtype, form):
     if form == "torch":
-        monkeypatch.setattr(compiled, "available", lambda: False)
-    elif not compiled.available():
+        monkeypatch.setattr(forms, "available", lambda: False)
+    elif not forms.available():
         pytest.skip("needs numba")
     full = torch.float64 if dtype is torch.float64 else torch.float32
     exact, kinds = inputs(T, G), (dtype, full, full, dtype, dtype, full, full)
@@ -41,7 +41,7 @@ def test_ssd(monkeypatch, T, G, dtype, form):
         assert float((ours.double() - true).norm()) <= TOLERANCES[dtype] * float(true.norm())
 
 
-@pytest.mark.skipif(not compiled.available(), reason="needs numba")
+@pytest.mark.skipif(not forms.available(), reason="needs numba")
 def test_a_decay_that_forgets_all_stays_exact():
     x, delta, decay, keys, queries, D, S = inputs(20, 1)
     decay[:, :, 7] = float("-inf")

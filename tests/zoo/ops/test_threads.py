@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from zoo.ops import compiled, threads
+from zoo.ops import forms
+from zoo.ops.cpu import threads
 
-pytestmark = pytest.mark.skipif(not compiled.available(), reason="needs numba")
+pytestmark = pytest.mark.skipif(not forms.available(), reason="needs numba")
 
-if compiled.available():
-    from zoo.ops.loops import loop
+if forms.available():
+    from zoo.ops.cpu.jit import loop
 
     @loop
     def mark(start, stop, pieces, bits, plane, scale, negate, shift):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from zoo.ops import compiled, kernels
+from zoo.ops import forms, kernels
 from zoo.ops.wkv4 import init_state, wkv, wkv_naive
 
 LENGTHS = [1, 2, 13, 32, 130]
@@ -12,7 +12,7 @@ LENGTHS = [1, 2, 13, 32, 130]
 @pytest.fixture(params=["compiled loop", "chunked scan"], autouse=True)
 def form(request, monkeypatch):
     if request.param == "chunked scan":
-        monkeypatch.setattr(compiled, "serves", lambda *tensors: False)
+        monkeypatch.setattr(forms, "supports", lambda *tensors: False)
     return request.param
 
 

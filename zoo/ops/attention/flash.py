@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.ops import compiled
+from zoo.ops import forms
 
 
 def serves(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> bool:
@@ -14,7 +14,7 @@ def serves(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> bool:
     square = q.shape[-2] == k.shape[-2]  # else its queries count from the first key on
     there = hasattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu")
     same = q.dtype is torch.bfloat16 and q.shape[-1] == v.shape[-1]
-    return there and same and compiled.has_tiles() and (square or not causal) and q.numel() > 0 and k.numel() > 0
+    return there and same and forms.has_tiles() and (square or not causal) and q.numel() > 0 and k.numel() > 0
 
 
 def attend(

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from zoo.ops import compiled, kernels
+from zoo.ops import forms, kernels
 from zoo.ops.attention import naive
 
 
@@ -29,22 +29,22 @@ def attend(
     with torch.
     """
     plain = visible is None and bias is None
-    if plain and compiled.multiplies(q.dtype, q, k, v):
-        from zoo.ops.attention import tiled  # loads numba
+    if plain and forms.has_matmul_kernel(q.dtype, q, k, v):
+        from zoo.ops.cpu import attention as tiled  # loads numba
 
         G = max(k.shape[1], v.shape[1])
         shared, scale_ = (naive.shared(k, G), naive.shared(v, G)), q.shape[3] ** -0.5 if scale is None else scale
         if tiled.serves(q, *shared, causal):
-            kernels.ran("attention", f"compiled, on {compiled.unit(q.dtype)}")
+            kernels.log_kernel("attention", f"compiled, on {forms.matmul_backend(q.dtype)}")
             return tiled.TiledAttention.apply(q, *shared, causal, scale_)
     learned = bias is not None and bias.requires_grad
     if q.device.type == "cpu" and q.dtype is torch.bfloat16:
-        if compiled.serves() and k.dtype is v.dtype is q.dtype and (plain or learned or not compiled.has_tiles()):
+        if forms.supports() and k.dtype is v.dtype is q.dtype and (plain or learned or not forms.has_tiles()):
             return in_blocks(q, k, v, visible=visible, causal=causal, bias=bias, scale=scale)
-        if not compiled.has_tiles():
-            kernels.ran("attention", "matmul")
+        if not forms.has_tiles():
+            kernels.log_kernel("attention", "matmul")
             return naive.attend(q, k, v, visible=visible, causal=causal, bias=bias, scale=scale)
-    kernels.ran("attention", "torch scaled_dot_product_attention")
+    kernels.log_kernel("attention", "torch scaled_dot_product_attention")
     k, v = naive.shared(k, q.shape[1]), naive.shared(v, q.shape[1])
     if bias is None and causal and visible is None and q.shape[-2] == k.shape[-2]:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
@@ -66,7 +66,7 @@ def in_blocks(
     scale: float | None = None,
 ) -> Float[Tensor, "B H T V"]:
     """`attend` by `compiled.CompiledAttention`: bfloat16, float32 or float64 on a CPU with numba."""
-    from zoo.ops.attention.compiled import CompiledAttention  # loads numba
+    from zoo.ops.cpu.attention_blocks import CompiledAttention  # loads numba
 
     H, S, K = q.shape[1], k.shape[2], q.shape[3]
     G = max(k.shape[1], v.shape[1])

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from zoo.ops import compiled, flops, kernels
+from zoo.ops import flops, forms, kernels
 
 
 def kernel(
@@ -59,12 +59,12 @@ def sums(
     """
     v = v.transpose(0, 1)
     alpha, beta, u, w = a.real, a.real.square() + a.imag.square(), 2 * v.real, 2 * (v * a.conj()[:, None]).real
-    if compiled.serves(alpha, u):
-        from zoo.ops.cauchy.compiled import CompiledSums  # loads numba
+    if forms.supports(alpha, u):
+        from zoo.ops.cpu.cauchy import CompiledSums  # loads numba
 
-        kernels.ran("cauchy", "compiled loop")
+        kernels.log_kernel("cauchy", "compiled loop")
         return torch.view_as_complex(CompiledSums.apply(alpha, beta, u, w, S, kappa))
-    kernels.ran("cauchy", "woodbury")
+    kernels.log_kernel("cauchy", "woodbury")
     re = beta[..., None] * kappa.square() - S.square()
     im = alpha[..., None] * (-2 * S * kappa)
     squared = re.square() + im.square()

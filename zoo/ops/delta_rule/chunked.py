@@ -20,11 +20,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.ops import compiled, flops, kernels, precision
+from zoo.ops import flops, forms, kernels, precision
 from zoo.ops.delta_rule import naive, official
 from zoo.ops.delta_rule.wy import WY
 from zoo.ops.linear_attention.chunked import CHANNEL_CHUNK, segments, split
-from zoo.ops.precision import widest
+from zoo.ops.precision import promote
 
 # e^40 is far from float32's largest number, e^88, and leaves the other factor of each pair as far from its smallest.
 LARGEST_EXPONENT = 40.0
@@ -55,15 +55,15 @@ def delta_rule(
         return o[:, :, None], S
     if (served := official.delta_rule(q, k, v, beta, log_decay, state)) is not None:
         return served
-    kernels.ran("delta_rule", "chunked")
-    with precision.full(q.device):
-        wide = widest(q, k, v, beta, log_decay, state)
+    kernels.log_kernel("delta_rule", "chunked")
+    with precision.no_autocast(q.device):
+        wide = promote(q, k, v, beta, log_decay, state)
         S = q.new_zeros(B, H, K, v.shape[-1], dtype=wide) if state is None else state.to(wide)
         half = q.dtype == k.dtype == v.dtype == torch.bfloat16
-        if half and wide is torch.float32 and compiled.multiplies(torch.bfloat16, q, k, v):
-            from zoo.ops.delta_rule.tiled import TiledWY  # loads numba
+        if half and wide is torch.float32 and forms.has_matmul_kernel(torch.bfloat16, q, k, v):
+            from zoo.ops.cpu.delta_rule import TiledWY  # loads numba
 
-            kernels.ran("delta_rule", f"chunked, on {compiled.unit(torch.bfloat16)}")
+            kernels.log_kernel("delta_rule", f"chunked, on {forms.matmul_backend(torch.bfloat16)}")
             g = None if log_decay is None else log_decay.to(wide)
             return TiledWY.apply(q, k, v, beta.to(wide), g, S)
         o, S = WY.apply(q, k, v, beta, log_decay, S, min(chunk, T), torch.bfloat16 if half else wide)
@@ -99,21 +99,21 @@ def dplr(
         return o[:, :, None], S
     if (served := official.dplr(q, k, v, a, b, log_decay, state)) is not None:
         return served
-    dtype = widest(q, k, v, a, b, log_decay, state)
+    dtype = promote(q, k, v, a, b, log_decay, state)
     wide = [x.to(dtype) for x in (q, k, v, a, b, log_decay)]
     S = q.new_zeros(B, H, K, v.shape[-1], dtype=dtype) if state is None else state.to(dtype)
-    if compiled.serves(*wide, S):
-        from zoo.ops.delta_rule.compiled import CompiledDPLR  # loads numba
+    if forms.supports(*wide, S):
+        from zoo.ops.cpu.dplr import CompiledDPLR  # loads numba
 
-        kernels.ran("dplr", "compiled loop")
+        kernels.log_kernel("dplr", "compiled loop")
         o, S = CompiledDPLR.apply(*wide, S)
         return o.to(v.dtype), S
-    kernels.ran("dplr", "chunked")
+    kernels.log_kernel("dplr", "chunked")
     limit = CHANNEL_CHUNK
     if floor is not None:
         limit = chunk if floor == 0 else max(1, int(2 * LARGEST_EXPONENT / abs(floor)))
     C = min(chunk, T, limit)
-    with precision.full(q.device):
+    with precision.no_autocast(q.device):
         q, k, V, a, b, g = (split(x, C) for x in wide)
         c = g.cumsum(-2)
         earlier = torch.cat([torch.zeros_like(c[..., :1, :]), c[..., :-1, :]], dim=-2)  # c_{t-1}

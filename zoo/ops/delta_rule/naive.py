@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.ops.precision import widest
+from zoo.ops.precision import promote
 
 
 def delta_rule_step(
@@ -32,7 +32,7 @@ def delta_rule_step(
     state: Float[Tensor, "B H K V"] | None = None,
 ) -> tuple[Float[Tensor, "B H V"], Float[Tensor, "B H K V"]]:
     """One token: its output (in v's dtype) and the next state (at least float32). `log_decay` is ln α_t ≤ 0."""
-    dtype = widest(q, k, v, beta, log_decay, state)
+    dtype = promote(q, k, v, beta, log_decay, state)
     q, k, written, beta = q.to(dtype), k.to(dtype), v.to(dtype), beta.to(dtype)
     S = _zero(k, v, dtype) if state is None else state.to(dtype)
     if log_decay is not None:
@@ -52,7 +52,7 @@ def delta_rule_naive(
 ) -> tuple[Float[Tensor, "B H T V"], Float[Tensor, "B H K V"]]:
     """T calls of `delta_rule_step`: outputs and the final state. Without a `state` it starts from zero."""
     outputs = []
-    S = _zero(k[:, :, 0], v[:, :, 0], widest(q, k, v, beta, log_decay)) if state is None else state
+    S = _zero(k[:, :, 0], v[:, :, 0], promote(q, k, v, beta, log_decay)) if state is None else state
     for t in range(q.shape[2]):
         now = None if log_decay is None else log_decay[:, :, t]
         o, S = delta_rule_step(q[:, :, t], k[:, :, t], v[:, :, t], beta[:, :, t], now, S)
@@ -70,7 +70,7 @@ def dplr_step(
     state: Float[Tensor, "B H K V"] | None = None,
 ) -> tuple[Float[Tensor, "B H V"], Float[Tensor, "B H K V"]]:
     """One token: its output (in v's dtype) and the next state (at least float32). `log_decay` is ln w_t ≤ 0."""
-    dtype = widest(q, k, v, a, b, log_decay, state)
+    dtype = promote(q, k, v, a, b, log_decay, state)
     S = _zero(k, v, dtype) if state is None else state.to(dtype)
     removed = b.to(dtype)[..., :, None] * _read(S, a.to(dtype))[..., None, :]
     added = k.to(dtype)[..., :, None] * v.to(dtype)[..., None, :]
@@ -89,7 +89,7 @@ def dplr_naive(
 ) -> tuple[Float[Tensor, "B H T V"], Float[Tensor, "B H K V"]]:
     """T calls of `dplr_step`: outputs and the final state. Without a `state` it starts from zero."""
     outputs = []
-    S = _zero(k[:, :, 0], v[:, :, 0], widest(q, k, v, a, b, log_decay)) if state is None else state
+    S = _zero(k[:, :, 0], v[:, :, 0], promote(q, k, v, a, b, log_decay)) if state is None else state
     for t in range(q.shape[2]):
         q_t, k_t, v_t, a_t, b_t, w_t = (x[:, :, t] for x in (q, k, v, a, b, log_decay))
         o, S = dplr_step(q_t, k_t, v_t, a_t, b_t, w_t, S)

@@ -18,7 +18,7 @@ def delta_rule(
     """As `naive.delta_rule_naive`, or None where fla's kernel may not be used."""
     kernel = PLAIN if log_decay is None else GATED
     sizes = *q.shape[1::2], v.shape[-1]
-    return kernels.serve(kernel, kernels.products(q, k, v), sizes, q, k, v, beta, log_decay, state)
+    return kernels.serve(kernel, kernels.matmul_dtype(q, k, v), sizes, q, k, v, beta, log_decay, state)
 
 
 def dplr(
@@ -26,13 +26,13 @@ def dplr(
 ) -> tuple[Tensor, Tensor] | None:
     """As `naive.dplr_naive`, or None where fla's kernel may not be used."""
     sizes = *q.shape[1::2], v.shape[-1]
-    return kernels.serve(DPLR, kernels.products(q, k, v, a, b), sizes, q, k, v, a, b, log_decay, state)
+    return kernels.serve(DPLR, kernels.matmul_dtype(q, k, v, a, b), sizes, q, k, v, a, b, log_decay, state)
 
 
 def _plain(
     q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: None = None, state: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    dtype = kernels.products(q, k, v)
+    dtype = kernels.matmul_dtype(q, k, v)
     rows = [x.to(dtype) for x in (q, k, v)]
     o, S = by_fla("delta_rule", "chunk_delta_rule", *rows, beta.float(), state=state)
     return o.to(v.dtype), S
@@ -41,7 +41,7 @@ def _plain(
 def _gated(
     q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor, state: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    dtype = kernels.products(q, k, v)
+    dtype = kernels.matmul_dtype(q, k, v)
     rows = [x.to(dtype) for x in (q, k, v)]
     g = decay(log_decay, len(v))
     o, S = by_fla("gated_delta_rule", "chunk_gated_delta_rule", *rows, g, beta.float(), state=state)
@@ -51,7 +51,7 @@ def _gated(
 def _dplr(
     q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, log_decay: Tensor, state: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    dtype = kernels.products(q, k, v, a, b)
+    dtype = kernels.matmul_dtype(q, k, v, a, b)
     rows = [x.to(dtype) for x in (q, k, v, a, b)]
     g = decay(log_decay, len(v))
     o, S = by_fla("generalized_delta_rule", "chunk_dplr_delta_rule", *rows, g, state=state)

@@ -28,7 +28,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.ops import compiled, flops
+from zoo.ops import flops, forms
 from zoo.ops.linear_attention.chunked import segments
 
 
@@ -168,8 +168,8 @@ def join(x: Float[Tensor, "N BH C F"], B: int, T: int, dtype: torch.dtype) -> Fl
 def inverse(coupling: Float[Tensor, "N C C"]) -> Float[Tensor, "N C C"]:
     """(I + coupling)⁻¹; coupling is strictly lower triangular."""
     flops.count("delta_rule", coupling.numel() * coupling.shape[-1] // 3)
-    if compiled.serves(coupling):
-        from zoo.ops.delta_rule.compiled import inverse as by_loop  # loads numba
+    if forms.supports(coupling):
+        from zoo.ops.cpu.dplr import inverse as by_loop  # loads numba
 
         return by_loop(coupling)
     eye = torch.eye(coupling.shape[-1], dtype=coupling.dtype, device=coupling.device).expand_as(coupling)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.ops import compiled, flops, kernels
+from zoo.ops import flops, forms, kernels
 
 WIDE = 1 << 14
 """Elements per step beyond which a step costs its arithmetic, not its launch; more chunks would only add work."""
@@ -36,12 +36,12 @@ def scan(a: Tensor, b: Tensor, h0: Tensor | None = None) -> Tensor:
         raise ValueError(f"scan: a is {tuple(a.shape)} {a.dtype}, b is {tuple(b.shape)} {b.dtype}; make them equal")
     if h0 is not None and (h0.shape != b[:, 0].shape or h0.dtype != b.dtype):
         raise ValueError(f"scan: h0 is {tuple(h0.shape)} {h0.dtype}, expected {tuple(b[:, 0].shape)} {b.dtype}")
-    if compiled.serves(*(x.real if x is not None and x.is_complex() else x for x in (a, b, h0))):
-        from zoo.ops.diagonal_scan.compiled import CompiledScan  # loads numba
+    if forms.supports(*(x.real if x is not None and x.is_complex() else x for x in (a, b, h0))):
+        from zoo.ops.cpu.diagonal_scan import CompiledScan  # loads numba
 
-        kernels.ran("diagonal_scan", "compiled loop")
+        kernels.log_kernel("diagonal_scan", "compiled loop")
         return CompiledScan.apply(a, b, h0)
-    kernels.ran("diagonal_scan", "chunked")
+    kernels.log_kernel("diagonal_scan", "chunked")
     return _Scan.apply(a, b, h0)
 
 

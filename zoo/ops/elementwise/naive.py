@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.ops.precision import wide
+from zoo.ops.precision import at_least_fp32
 
 
 def swiglu(g: Float[Tensor, "*N F"], u: Float[Tensor, "*N F"]) -> Float[Tensor, "*N F"]:
@@ -21,10 +21,10 @@ def swiglu(g: Float[Tensor, "*N F"], u: Float[Tensor, "*N F"]) -> Float[Tensor, 
 
 def positive(x: Float[Tensor, "*N F"]) -> Float[Tensor, "*N F"]:
     """elu(x) + 1 as max(x, 0) + e^{min(x, 0)}, which keeps its digits near 0; in x's dtype."""
-    z = wide(x)
+    z = at_least_fp32(x)
     return (z.clamp(min=0) + z.clamp(max=0).exp()).to(x.dtype)
 
 
 def log_sigmoid(x: Float[Tensor, "*N F"], scale: float = 1.0) -> Float[Tensor, "*N F"]:
     """scale · ln σ(x)."""
-    return F.logsigmoid(wide(x)) * scale
+    return F.logsigmoid(at_least_fp32(x)) * scale

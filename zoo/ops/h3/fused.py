@@ -5,14 +5,14 @@ from __future__ import annotations
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from zoo.ops import compiled, kernels
+from zoo.ops import forms, kernels
 from zoo.ops.h3 import naive
-from zoo.ops.precision import full, widest
+from zoo.ops.precision import no_autocast, promote
 
 
 def serves(x: Tensor) -> bool:
     """Whether `h3` is the fast form for features like these."""
-    return compiled.passes(x)
+    return forms.worth_fusing(x)
 
 
 def h3(
@@ -24,13 +24,13 @@ def h3(
     skip: Float[Tensor, " D"],
 ) -> Float[Tensor, "D B T"]:
     """See `naive.h3`. Answers in the dtype of the features; all between is in float32 at least, autocast or not."""
-    dtype = widest(features, w)
-    with full(features.device):
+    dtype = promote(features, w)
+    with no_autocast(features.device):
         bias, w, skip = bias.to(dtype), w.to(dtype), skip.to(dtype)
         c, log_a = c.to(dtype.to_complex()), log_a.to(dtype.to_complex())
         if not serves(features):
             return naive.h3(features.to(dtype), bias, w, c, log_a, skip).to(features.dtype)
-        from zoo.ops.h3.compiled import CompiledH3  # loads numba
+        from zoo.ops.cpu.h3 import CompiledH3  # loads numba
 
-        kernels.ran("h3", "chunked, compiled loops")
+        kernels.log_kernel("h3", "chunked, compiled loops")
         return CompiledH3.apply(features, bias, w, c, log_a, skip)

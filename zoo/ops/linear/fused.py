@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.ops import compiled, flops, kernels, precision
+from zoo.ops import flops, forms, kernels, precision
 from zoo.ops.linear import naive
 
 KNOWN = (torch.float32, torch.bfloat16)
@@ -32,7 +32,7 @@ def linear(
     """See `naive.linear`."""
     if bias is None or not _serves(x, weight):
         return naive.linear(x, weight, bias)
-    return BiasedLinear.apply(x, weight, bias, kernels.products(x, weight))
+    return BiasedLinear.apply(x, weight, bias, kernels.matmul_dtype(x, weight))
 
 
 class BiasedLinear(torch.autograd.Function):
@@ -65,10 +65,10 @@ def joined(x: Float[Tensor, "*N D"], *weights: Float[Tensor, "_ D"]) -> Float[Te
 
 def few(x: Float[Tensor, "*N D"], weight: Float[Tensor, "F D"]) -> Float[Tensor, "*N F"]:
     """See `naive.few`. On a CPU in one pass over x, which torch would copy."""
-    w = precision.wide(weight)
-    if len(w) > MANY or not compiled.passes(x) or w.dtype != precision.widest(x, w):
+    w = precision.at_least_fp32(weight)
+    if len(w) > MANY or not forms.worth_fusing(x) or w.dtype != precision.promote(x, w):
         return naive.few(x, weight)
-    from zoo.ops.linear.compiled import CompiledFew  # loads numba
+    from zoo.ops.cpu.linear import CompiledFew  # loads numba
 
     return CompiledFew.apply(x.flatten(0, -2), w).unflatten(0, x.shape[:-1])
 
@@ -83,7 +83,7 @@ def product(x: Float[Tensor, "*N D"], weight: Float[Tensor, "F D"], bias: Float[
 def _serves(x: Tensor, weight: Tensor) -> bool:
     """Whether oneDNN can, and nobody counts FLOPs, for which torch's own ops are known."""
     on_cpu = x.device.type == "cpu" and _there() and x.numel() > 0
-    return on_cpu and kernels.products(x, weight) in KNOWN and not flops.counting()
+    return on_cpu and kernels.matmul_dtype(x, weight) in KNOWN and not flops.counting()
 
 
 @cache

@@ -24,5 +24,5 @@ def joined(x: Float[Tensor, "*N D"], *weights: Float[Tensor, "_ D"]) -> Float[Te
 
 def few(x: Float[Tensor, "*N D"], weight: Float[Tensor, "F D"]) -> Float[Tensor, "*N F"]:
     """x Wᵀ in float32 at least, autocast or not: gates and rates, whose exponentials would magnify rounding."""
-    with precision.full(x.device):
-        return F.linear(precision.wide(x), precision.wide(weight))
+    with precision.no_autocast(x.device):
+        return F.linear(precision.at_least_fp32(x), precision.at_least_fp32(weight))

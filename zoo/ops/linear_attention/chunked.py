@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.ops import compiled, kernels, precision
+from zoo.ops import forms, kernels, precision
 from zoo.ops.linear_attention import naive, official
 
 # Where pairs of steps are weighed channel by channel (`zoo.ops.delta_rule`) they cost C·K numbers a step, against K·V/C
@@ -57,37 +57,37 @@ def linear_attention(
     B, H, T, V = v.shape
     K, products = q.shape[-1], _products(q, k, v)
     by_channel = log_decay is not None and log_decay.ndim == 4
-    half = kernels.common(q, k, v) if by_channel else products
+    half = kernels.common_dtype(q, k, v) if by_channel else products
     if T > 1 and bonus is None and _in_loops(half, q, k, v, log_decay, state):
-        with precision.full(q.device):
+        with precision.no_autocast(q.device):
             return _tiled(q, k, v, log_decay, state, scale)
-    q = q if scale == 1 else precision.wide(q) * scale
+    q = q if scale == 1 else precision.at_least_fp32(q) * scale
     if T == 1:
         now = None if log_decay is None else log_decay[:, :, 0]
         o, S = naive.step(q[:, :, 0], k[:, :, 0], v[:, :, 0], now, state, bonus)
         return o[:, :, None], S
     if (served := official.linear_attention(q, k, v, log_decay, state, bonus)) is not None:
         return served
-    with precision.full(q.device):
-        dtype = precision.widest(q, k, v, log_decay, state, bonus)
+    with precision.no_autocast(q.device):
+        dtype = precision.promote(q, k, v, log_decay, state, bonus)
         S = q.new_zeros(B, H, K, V, dtype=dtype) if state is None else state.to(dtype)
         g = None if log_decay is None else log_decay.to(dtype)
         if g is not None and g.ndim == 4:
             q, k = (naive.repeat(x, H).to(dtype) for x in (q, k))
-            if compiled.serves(q, v.to(dtype)):
-                from zoo.ops.linear_attention.compiled import CompiledLinearAttention  # loads numba
+            if forms.supports(q, v.to(dtype)):
+                from zoo.ops.cpu.linear_attention_scan import CompiledLinearAttention  # loads numba
 
-                kernels.ran("linear_attention", "compiled loop")
+                kernels.log_kernel("linear_attention", "compiled loop")
                 u = None if bonus is None else bonus.to(dtype)
                 o, S = CompiledLinearAttention.apply(q, k, v.to(dtype), g.expand(B, -1, -1, -1), S, u)
                 return o.to(v.dtype), S
         if g is not None and g.ndim == 3 and bonus is None and _loops_serve(q, k, v, g):
-            from zoo.ops.linear_attention.per_head import CompiledHeadDecay  # loads numba
+            from zoo.ops.cpu.head_decay import CompiledHeadDecay  # loads numba
 
-            kernels.ran("linear_attention", "chunked, compiled loops")
+            kernels.log_kernel("linear_attention", "chunked, compiled loops")
             o, S = CompiledHeadDecay.apply(q, k, v, g.expand(B, -1, -1), S, min(chunk, T), products)
             return o, S
-        kernels.ran("linear_attention", "chunked")
+        kernels.log_kernel("linear_attention", "chunked")
         if bonus is None:
             o, S = _form(q, k, v, g, S, min(chunk, T), products)
         else:
@@ -115,16 +115,16 @@ def weighted_mean(
     """
     B, H, T, V = v.shape
     if T > 1 and _in_loops(_products(q, k, v), q, k, v, state, total):
-        from zoo.ops.linear_attention.tiled import TiledLinearAttention  # loads numba
+        from zoo.ops.cpu.linear_attention import TiledLinearAttention  # loads numba
 
-        kernels.ran("linear_attention", f"chunked, on {compiled.unit(torch.bfloat16)}")
+        kernels.log_kernel("linear_attention", f"chunked, on {forms.matmul_backend(torch.bfloat16)}")
         S = torch.zeros(B, H, q.shape[3], V) if state is None else state.float()
         z = torch.zeros(B, H, q.shape[3]) if total is None else total.float()
         o, S, z = TiledLinearAttention.apply(*(x.bfloat16() for x in (q, k, v)), None, S, z, 1.0, eps)
         return o.to(v.dtype), S, z
     before = None if state is None or total is None else torch.cat([state, total[..., None]], dim=-1)
     y, S = linear_attention(q, k, F.pad(v, (0, 1), value=1.0), state=before)
-    y = y[..., :-1] * (precision.wide(y[..., -1:]) + eps).reciprocal().to(y.dtype)
+    y = y[..., :-1] * (precision.at_least_fp32(y[..., -1:]) + eps).reciprocal().to(y.dtype)
     return y, S[..., :-1], S[..., -1]
 
 
@@ -132,18 +132,18 @@ def _in_loops(products: torch.dtype, q: Tensor, k: Tensor, v: Tensor, *wide: Ten
     """Whether compiled loops run `products` in bfloat16 fast, beside decays and states in float32."""
     return (
         products is torch.bfloat16
-        and precision.widest(*wide) is torch.float32
+        and precision.promote(*wide) is torch.float32
         and q.shape[1] == v.shape[1]
-        and compiled.multiplies(products, q, k, v)
+        and forms.has_matmul_kernel(products, q, k, v)
     )
 
 
 def _tiled(q: Tensor, k: Tensor, v: Tensor, g: Tensor | None, S: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
     """Outputs and final state, by loops that multiply."""
-    from zoo.ops.linear_attention.by_channel import TiledChannelDecay  # loads numba
-    from zoo.ops.linear_attention.tiled import TiledLinearAttention
+    from zoo.ops.cpu.channel_decay import TiledChannelDecay  # loads numba
+    from zoo.ops.cpu.linear_attention import TiledLinearAttention
 
-    kernels.ran("linear_attention", f"chunked, on {compiled.unit(torch.bfloat16)}")
+    kernels.log_kernel("linear_attention", f"chunked, on {forms.matmul_backend(torch.bfloat16)}")
     B, H, K, V = *q.shape[:2], q.shape[3], v.shape[3]
     dtype, (q, k, v) = v.dtype, (x.bfloat16() for x in (q, k, v))
     S = torch.zeros(B, H, K, V) if S is None else S.float()
@@ -157,12 +157,12 @@ def _tiled(q: Tensor, k: Tensor, v: Tensor, g: Tensor | None, S: Tensor | None, 
 
 def _loops_serve(*tensors: Tensor) -> bool:
     """As `compiled.serves`, and bfloat16."""
-    return compiled.serves(*(x[..., :0].float() if x.dtype is torch.bfloat16 else x for x in tensors))
+    return forms.supports(*(x[..., :0].float() if x.dtype is torch.bfloat16 else x for x in tensors))
 
 
 def _products(q: Tensor, k: Tensor, v: Tensor) -> torch.dtype:
     """What the matmuls of a chunk run in. Not in float16, whose largest number sums over keys soon pass."""
-    dtype = kernels.products(q, k, v)
+    dtype = kernels.matmul_dtype(q, k, v)
     return torch.float32 if dtype is torch.float16 else dtype
 
 

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.ops.precision import widest
+from zoo.ops.precision import promote
 
 
 def step(
@@ -32,7 +32,7 @@ def step(
 
     Each head of q and k serves H/G neighbouring ones of v.
     """
-    dtype = widest(q, k, v, log_decay, state, bonus)
+    dtype = promote(q, k, v, log_decay, state, bonus)
     q, k = (repeat(x, v.shape[1]) for x in (q, k))
     S = added = k.to(dtype)[..., :, None] * v.to(dtype)[..., None, :]
     if state is not None:

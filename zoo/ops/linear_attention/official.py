@@ -29,7 +29,7 @@ def linear_attention(
     else:
         kernel = PER_HEAD if log_decay.ndim == 3 else PER_CHANNEL
     sizes = q.shape[1], v.shape[1], q.shape[-1], v.shape[-1]
-    return kernels.serve(kernel, kernels.products(q, k, v), sizes, q, k, v, log_decay, state, bonus)
+    return kernels.serve(kernel, kernels.matmul_dtype(q, k, v), sizes, q, k, v, log_decay, state, bonus)
 
 
 def by_fla(module: str, name: str, *inputs: Tensor, state: Tensor | None, **options: Any) -> tuple[Tensor, Tensor]:
@@ -43,7 +43,7 @@ def by_fla(module: str, name: str, *inputs: Tensor, state: Tensor | None, **opti
 
 def _same_heads(q: Tensor, k: Tensor, v: Tensor) -> list[Tensor]:
     """q, k and v in the dtype of the products, each with v's heads."""
-    dtype = kernels.products(q, k, v)
+    dtype = kernels.matmul_dtype(q, k, v)
     return [naive.repeat(x.to(dtype), v.shape[1]) for x in (q, k, v)]
 
 

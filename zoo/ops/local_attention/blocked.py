@@ -33,9 +33,9 @@ def attend(
     size = min(T, max(reach, LEAST))
     N = -(-T // size)
     if N * size * (size + reach) >= T * S:
-        kernels.ran("local_attention", "dense")
+        kernels.log_kernel("local_attention", "dense")
         return attention.attend(q, **dense(q, k, v, before, after, valid, bias, extra))
-    kernels.ran("local_attention", "blocked")
+    kernels.log_kernel("local_attention", "blocked")
     first = S - T - before  # the first key of the first block; before the sequence if negative
     left, right = max(0, -first), N * size - T + after
 

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from zoo.ops import compiled, flops, kernels
-from zoo.ops.precision import widest
+from zoo.ops import flops, forms, kernels
+from zoo.ops.precision import promote
 
 
 def convolve(
@@ -28,13 +28,13 @@ def convolve(
     """
     if K.shape != (u.shape[2], u.shape[1]):
         raise ValueError(f"convolve: the kernel is {tuple(K.shape)}, expected {(u.shape[2], u.shape[1])}")
-    if compiled.passes(u, K):
-        from zoo.ops.long_convolution.compiled import CompiledConvolve  # loads numba
+    if forms.worth_fusing(u, K):
+        from zoo.ops.cpu.long_convolution import CompiledConvolve  # loads numba
 
-        kernels.ran("long_convolution", "fft, compiled loops")
-        dtype = widest(u, K)
+        kernels.log_kernel("long_convolution", "fft, compiled loops")
+        dtype = promote(u, K)
         return CompiledConvolve.apply(u, K.to(dtype), torch.as_tensor(skip, dtype=dtype).expand(len(K)))
-    kernels.ran("long_convolution", "fft")
+    kernels.log_kernel("long_convolution", "fft")
     return _Convolve.apply(u, skipping(K, skip))
 
 
@@ -52,7 +52,7 @@ class _Convolve(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, u: Tensor, K: Tensor) -> Tensor:
         B, T, D = u.shape
-        n, dtype = fast_length(2 * T - 1), widest(u, K)
+        n, dtype = fast_length(2 * T - 1), promote(u, K)
         flops.count("long_convolution", work(B, T, D))
         U, F = _transform(u, n, dtype), torch.fft.rfft(K.to(dtype), n=n)
         ctx.save_for_backward(U, F)

@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from zoo.ops import compiled, kernels
+from zoo.ops import forms, kernels
 from zoo.ops.lsh_attention.naive import HIDDEN, SELF
-from zoo.ops.precision import full, wide
+from zoo.ops.precision import at_least_fp32, no_autocast
 
 SCORES = 2**17
 """Scores computed together on a CPU: with what is made of them they fit into its second-level cache."""
@@ -50,9 +50,9 @@ def lsh_attention(
     """
     if not duplicates and (before, after) != (1, 0):
         raise ValueError("lsh_attention: duplicates are counted for one chunk back and none ahead only")
-    with full(qk.device):
+    with no_autocast(qk.device):
         plan = make_plan(buckets, v.shape[2], chunk, before, after, causal, valid, across_buckets, duplicates)
-        q = wide(qk)
+        q = at_least_fp32(qk)
         k = q * ((q.square().mean(-1, keepdim=True) + 1e-6).rsqrt() * (q.shape[-1] ** -0.5 * scale))
         return LSHAttention.apply(q, k, v, plan)
 
@@ -226,7 +226,7 @@ class LSHAttention(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        with full(dy.device):
+        with no_autocast(dy.device):
             return _gradients(ctx, dy)
 
 
@@ -261,12 +261,12 @@ Slopes: TypeAlias = Callable[[Tensor, Tensor, Plan, slice, Tensor, Tensor], None
 
 
 def _form(q: Tensor) -> tuple[Exponentials, Slopes]:
-    if compiled.serves(q):
-        from zoo.ops.lsh_attention import compiled as loops  # loads numba
+    if forms.supports(q):
+        from zoo.ops.cpu import lsh_attention as loops  # loads numba
 
-        kernels.ran("lsh_attention", "chunked, compiled loops")
+        kernels.log_kernel("lsh_attention", "chunked, compiled loops")
         return loops.exponentials, loops.slopes
-    kernels.ran("lsh_attention", "chunked")
+    kernels.log_kernel("lsh_attention", "chunked")
     return exponentials, slopes
 
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from zoo.ops import compiled
+from zoo.ops import forms
 
 
 @torch.no_grad()
@@ -30,8 +30,8 @@ def hash_buckets(
 
 def _argmax(x: Float[Tensor, "B H R T F"]) -> Int[Tensor, "B H R T"]:
     """argmax [x, −x] along the last axis."""
-    if compiled.serves(x):
-        from zoo.ops.lsh_attention.compiled import argmax  # loads numba
+    if forms.supports(x):
+        from zoo.ops.cpu.lsh_attention import argmax  # loads numba
 
         return argmax(x)
     return torch.cat([x, -x], dim=-1).argmax(-1)

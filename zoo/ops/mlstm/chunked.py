@@ -21,7 +21,7 @@ from torch import Tensor
 
 from zoo.ops import kernels
 from zoo.ops.mlstm.naive import MLSTMState, denominator, init_state
-from zoo.ops.precision import full, wide, widest
+from zoo.ops.precision import at_least_fp32, no_autocast, promote
 
 
 def mlstm(
@@ -37,17 +37,17 @@ def mlstm(
     chunk: int = 64,
 ) -> tuple[Float[Tensor, "B H T V"], MLSTMState]:
     """See `naive.mlstm`; h and state are float32 at least. Masked steps may hold anything finite."""
-    kernels.ran("mlstm", "chunked")
+    kernels.log_kernel("mlstm", "chunked")
     T = q.shape[2]
-    with full(q.device):
-        dtype = widest(q, k, v, igate, fgate, *(state or ()))
+    with no_autocast(q.device):
+        dtype = promote(q, k, v, igate, fgate, *(state or ()))
         narrow = torch.promote_types(torch.promote_types(q.dtype, k.dtype), v.dtype)
         q, k, v = (x.to(narrow) for x in (q, k, v))
         igate, log_f = igate.to(dtype), F.logsigmoid(fgate.to(dtype))
         if mask is not None:
             skip = ~mask[:, None]
             log_f, igate = log_f.masked_fill(skip, 0), igate.masked_fill(skip, float("-inf"))
-        C, n, m0 = (x.to(dtype) for x in (init_state(wide(q), wide(v)) if state is None else state))
+        C, n, m0 = (x.to(dtype) for x in (init_state(at_least_fp32(q), at_least_fp32(v)) if state is None else state))
         size = min(chunk, T)
         if T % size:  # behind the end nothing is added or forgotten
             q, k, v = (F.pad(x, (0, 0, 0, -T % size)) for x in (q, k, v))

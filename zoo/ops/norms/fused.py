@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.ops import compiled
+from zoo.ops import forms
 from zoo.ops.norms import naive
 from zoo.ops.norms.naive import Activation
 
@@ -14,18 +14,18 @@ from zoo.ops.norms.naive import Activation
 def unit(x: Float[Tensor, "*N K"], scale: float = 1.0, dtype: torch.dtype | None = None) -> Float[Tensor, "*N K"]:
     """See `naive.unit`."""
     dtype = x.dtype if dtype is None else dtype
-    if not compiled.passes(x) or dtype not in compiled.KINDS:
+    if not forms.worth_fusing(x) or dtype not in forms.KINDS:
         return naive.unit(x, scale, dtype)
-    from zoo.ops.norms.compiled import CompiledUnit  # loads numba
+    from zoo.ops.cpu.norms import CompiledUnit  # loads numba
 
     return CompiledUnit.apply(x, scale, dtype)
 
 
 def simplex(x: Float[Tensor, "*N K"]) -> Float[Tensor, "*N K"]:
     """See `naive.simplex`."""
-    if not compiled.passes(x):
+    if not forms.worth_fusing(x):
         return naive.simplex(x)
-    from zoo.ops.norms.compiled import CompiledSimplex  # loads numba
+    from zoo.ops.cpu.norms import CompiledSimplex  # loads numba
 
     return CompiledSimplex.apply(x)
 
@@ -40,9 +40,9 @@ def rms(
 ) -> Float[Tensor, "*N V"]:
     """See `naive.rms`."""
     dtype = o.dtype if dtype is None else dtype
-    if not compiled.passes(o, weight, gate) or not _one_width(dtype, o, gate):
+    if not forms.worth_fusing(o, weight, gate) or not _one_width(dtype, o, gate):
         return naive.rms(o, weight, eps, gate, activation, dtype)
-    from zoo.ops.norms.compiled import CompiledNorm, CompiledRMS  # loads numba
+    from zoo.ops.cpu.norms import CompiledNorm, CompiledRMS  # loads numba
 
     if gate is None:
         return CompiledNorm.apply(o, None, weight, None, eps, dtype)[1]
@@ -58,9 +58,9 @@ def layer(
 ) -> Float[Tensor, "*N V"]:
     """See `naive.layer`."""
     dtype = o.dtype if dtype is None else dtype
-    if not compiled.passes(o, weight, bias) or not _one_width(dtype, o):
+    if not forms.worth_fusing(o, weight, bias) or not _one_width(dtype, o):
         return naive.layer(o, weight, bias, eps, dtype)
-    from zoo.ops.norms.compiled import CompiledNorm  # loads numba
+    from zoo.ops.cpu.norms import CompiledNorm  # loads numba
 
     return CompiledNorm.apply(o, None, weight, bias, eps, dtype)[1]
 
@@ -75,9 +75,9 @@ def summed(
 ) -> tuple[Float[Tensor, "*N V"], Float[Tensor, "*N V"]]:
     """See `naive.summed`."""
     dtype = torch.promote_types(x.dtype, y.dtype) if dtype is None else dtype
-    if not compiled.passes(x, y, weight, bias) or not _one_width(dtype, x, y) or x.shape != y.shape:
+    if not forms.worth_fusing(x, y, weight, bias) or not _one_width(dtype, x, y) or x.shape != y.shape:
         return naive.summed(x, y, weight, bias, eps, dtype)
-    from zoo.ops.norms.compiled import CompiledNorm  # loads numba
+    from zoo.ops.cpu.norms import CompiledNorm  # loads numba
 
     return CompiledNorm.apply(x, y, weight, bias, eps, dtype)
 
@@ -86,9 +86,9 @@ def gated_rms(
     o: Float[Tensor, "*N V"], weight: Float[Tensor, " V"], eps: float, gate: Float[Tensor, "*N V"]
 ) -> Float[Tensor, "*N V"]:
     """See `naive.gated_rms`."""
-    if not compiled.passes(o, weight, gate) or not _one_width(o.dtype, gate):
+    if not forms.worth_fusing(o, weight, gate) or not _one_width(o.dtype, gate):
         return naive.gated_rms(o, weight, eps, gate)
-    from zoo.ops.norms.compiled import CompiledGatedRMS  # loads numba
+    from zoo.ops.cpu.norms import CompiledGatedRMS  # loads numba
 
     return CompiledGatedRMS.apply(o, weight, eps, gate)
 

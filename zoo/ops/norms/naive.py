@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.ops.precision import wide
+from zoo.ops.precision import at_least_fp32
 
 Activation: TypeAlias = Literal["swish", "sigmoid"]
 
@@ -30,14 +30,14 @@ SMALLEST_SUM = 1e-6
 
 def unit(x: Float[Tensor, "*N K"], scale: float = 1.0, dtype: torch.dtype | None = None) -> Float[Tensor, "*N K"]:
     """scale · x / √(|x|² + 1e-6) in `dtype`, x's without one."""
-    y = wide(x)
+    y = at_least_fp32(x)
     y = y * (scale * torch.rsqrt(y.square().sum(-1, keepdim=True) + SMALLEST_SQUARE))
     return y.to(x.dtype if dtype is None else dtype)
 
 
 def simplex(x: Float[Tensor, "*N K"]) -> Float[Tensor, "*N K"]:
     """φ(x) = elu(x) + 1 over its sum, in x's dtype."""
-    phi = F.elu(wide(x)) + 1
+    phi = F.elu(at_least_fp32(x)) + 1
     return (phi / phi.sum(-1, keepdim=True).clamp(min=SMALLEST_SUM)).to(x.dtype)
 
 
@@ -50,9 +50,9 @@ def rms(
     dtype: torch.dtype | None = None,
 ) -> Float[Tensor, "*N V"]:
     """RMSNorm of `o` times activation(gate) in `dtype`, o's without one."""
-    y = F.rms_norm(wide(o), o.shape[-1:], wide(weight), eps)
+    y = F.rms_norm(at_least_fp32(o), o.shape[-1:], at_least_fp32(weight), eps)
     if gate is not None:
-        y = y * (F.silu(wide(gate)) if activation == "swish" else wide(gate).sigmoid())
+        y = y * (F.silu(at_least_fp32(gate)) if activation == "swish" else at_least_fp32(gate).sigmoid())
     return y.to(o.dtype if dtype is None else dtype)
 
 
@@ -64,7 +64,9 @@ def layer(
     dtype: torch.dtype | None = None,
 ) -> Float[Tensor, "*N V"]:
     """LayerNorm of `o` in `dtype`, o's without one."""
-    return F.layer_norm(wide(o), o.shape[-1:], wide(weight), wide(bias), eps).to(o.dtype if dtype is None else dtype)
+    return F.layer_norm(at_least_fp32(o), o.shape[-1:], at_least_fp32(weight), at_least_fp32(bias), eps).to(
+        o.dtype if dtype is None else dtype
+    )
 
 
 def summed(
@@ -84,5 +86,5 @@ def gated_rms(
     o: Float[Tensor, "*N V"], weight: Float[Tensor, " V"], eps: float, gate: Float[Tensor, "*N V"]
 ) -> Float[Tensor, "*N V"]:
     """RMSNorm of o ⊙ SiLU(gate), in o's dtype."""
-    u = wide(o) * F.silu(wide(gate))
-    return F.rms_norm(u, u.shape[-1:], wide(weight), eps).to(o.dtype)
+    u = at_least_fp32(o) * F.silu(at_least_fp32(gate))
+    return F.rms_norm(u, u.shape[-1:], at_least_fp32(weight), eps).to(o.dtype)

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.ops import compiled
+from zoo.ops import forms
 from zoo.ops.qkv import naive
 from zoo.ops.qkv.naive import Turn
 
@@ -20,8 +20,8 @@ def split(
     bfloat16 want it head by head.
     """
     moves = x.dtype is torch.bfloat16 or q_turn is not None or k_turn is not None
-    if not moves or not compiled.passes(x):
+    if not moves or not forms.worth_fusing(x):
         return naive.split(x, heads, kv_heads, q_turn, k_turn)
-    from zoo.ops.qkv.compiled import CompiledSplit  # loads numba
+    from zoo.ops.cpu.qkv import CompiledSplit  # loads numba
 
     return CompiledSplit.apply(x, heads, kv_heads, q_turn, k_turn)

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.ops.precision import wide
+from zoo.ops.precision import at_least_fp32
 
 Convention: TypeAlias = Literal["half", "interleaved"]
 
@@ -40,7 +40,7 @@ def turn(x: Float[Tensor, "B H T d"], by: Turn | None) -> Float[Tensor, "B H T d
     if by is None:
         return x
     cos, sin, n = by.cos[:, None], by.sin[:, None], 2 * by.cos.shape[-1]
-    turning = wide(x[..., :n])
+    turning = at_least_fp32(x[..., :n])
     if by.convention == "half":
         a, b = turning.chunk(2, dim=-1)
         turned = torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from zoo.ops import compiled, kernels
+from zoo.ops import forms, kernels
 from zoo.ops.linear_attention import linear_attention
-from zoo.ops.precision import full, wide
+from zoo.ops.precision import at_least_fp32, no_autocast
 from zoo.ops.random_features.naive import HIGHEST, Over, kept, largest
 
 
@@ -24,21 +24,21 @@ def attend(
     eps: float,
 ) -> Float[Tensor, "B H T V"]:
     """See `naive.attend`. Products of features are in q's dtype, sums over steps float32 at least."""
-    if compiled.passes(q, k, v) and q.dtype is k.dtype is v.dtype:
-        from zoo.ops.random_features.compiled import CompiledFAVOR  # loads numba
+    if forms.worth_fusing(q, k, v) and q.dtype is k.dtype is v.dtype:
+        from zoo.ops.cpu.random_features import CompiledFAVOR  # loads numba
 
-        kernels.ran("random_features", "blocks, compiled loops")
-        with full(q.device):
+        kernels.log_kernel("random_features", "blocks, compiled loops")
+        with no_autocast(q.device):
             return CompiledFAVOR.apply(q, k, v, W, eps).transpose(1, 2)
-    kernels.ran("random_features", "linear attention")
+    kernels.log_kernel("random_features", "linear attention")
     q, k = positive(q, W, eps, "features"), positive(k, W, eps)
-    with full(q.device):
+    with no_autocast(q.device):
         return mean(linear_attention(q, k, F.pad(v.to(q.dtype), (0, 1), value=1.0))[0]).to(v.dtype)
 
 
 def mean(sums: Float[Tensor, "*N V+1"]) -> Float[Tensor, "*N V"]:
     """What is weighed over its weights, the last column; 0 where nothing has a weight, rather than 0/0."""
-    total = wide(sums[..., -1:])
+    total = at_least_fp32(sums[..., -1:])
     return sums[..., :-1] * total.masked_fill(total == 0, 1).reciprocal().to(sums.dtype)
 
 
@@ -50,10 +50,10 @@ def positive(
     valid: Bool[Tensor, "B 1 T 1"] | None = None,
 ) -> Float[Tensor, "B H T m"]:
     """See `naive.positive`."""
-    with full(x.device):
-        if not compiled.passes(x):
+    with no_autocast(x.device):
+        if not forms.worth_fusing(x):
             return PositiveFeatures.apply(x, W, eps, over, valid)
-        from zoo.ops.random_features.compiled import CompiledPositiveFeatures  # loads numba
+        from zoo.ops.cpu.random_features import CompiledPositiveFeatures  # loads numba
 
         return CompiledPositiveFeatures.apply(x, W, eps, over, valid)
 
@@ -63,7 +63,7 @@ class PositiveFeatures(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, W: Tensor, eps: float, over: Over | None, valid: Tensor | None) -> Tensor:
-        scaled = wide(x) * x.shape[-1] ** -0.25
+        scaled = at_least_fp32(x) * x.shape[-1] ** -0.25
         z = scaled @ W.to(scaled.dtype).T
         z.sub_(scaled.square().sum(-1, keepdim=True) / 2 + largest(z, over, valid))
         phi = z.clamp_(max=HIGHEST).exp_().add_(eps).to(kept(x))
@@ -79,7 +79,7 @@ class PositiveFeatures(torch.autograd.Function):
         if phi.amax() >= highest(phi.dtype):
             dz.masked_fill_(phi >= highest(phi.dtype), 0)
         scale = x.shape[-1] ** -0.25
-        dx = dz @ (W.to(wide(x).dtype) * scale).to(dz.dtype)
+        dx = dz @ (W.to(at_least_fp32(x).dtype) * scale).to(dz.dtype)
         return dx.sub_(x * (dz.sum(-1, keepdim=True) * scale**2)).to(x.dtype), None, None, None, None
 
 

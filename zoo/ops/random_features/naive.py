@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from zoo.ops.precision import wide
+from zoo.ops.precision import at_least_fp32
 
 Over: TypeAlias = Literal["features", "sequence"]
 HIGHEST = 64.0
@@ -43,7 +43,7 @@ def positive(
     c is a constant for the gradient, and no exponent passes `HIGHEST`. Exponents are formed in float32 at least, as a
     bfloat16 one is off by per cents of e; features are in x's dtype, float16 apart, for which e^64 is too large.
     """
-    scaled = wide(x) * x.shape[-1] ** -0.25
+    scaled = at_least_fp32(x) * x.shape[-1] ** -0.25
     z = scaled @ W.to(scaled.dtype).T
     z = z - scaled.square().sum(-1, keepdim=True) / 2 - largest(z.detach(), over, valid)
     return (z.clamp(max=HIGHEST).exp() + eps).to(kept(x))

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.ops import compiled, flops, kernels, precision
+from zoo.ops import flops, forms, kernels, precision
 from zoo.ops.diagonal_scan.chunked import WIDE, recur
 from zoo.ops.selective_scan import naive, official
 
@@ -49,18 +49,18 @@ def selective_scan(
         return y[:, None], h
     if chunk is None and (served := official.selective_scan(u, delta, A, B, C, D, state)) is not None:
         return served
-    with precision.full(u.device):
-        dtype = precision.widest(u, delta, A, B, C, D, state)
+    with precision.no_autocast(u.device):
+        dtype = precision.promote(u, delta, A, B, C, D, state)
         h = u.new_zeros(batch, width, N, dtype=dtype) if state is None else state.to(dtype)
         inputs = [x.to(dtype) for x in (u, delta, A, B, C)]
         skip = None if D is None else D.to(dtype)
-        if chunk is None and compiled.serves(*inputs, skip, h):
-            from zoo.ops.selective_scan.compiled import CompiledSelectiveScan  # loads numba
+        if chunk is None and forms.supports(*inputs, skip, h):
+            from zoo.ops.cpu.selective_scan import CompiledSelectiveScan  # loads numba
 
-            kernels.ran("selective_scan", "compiled loop")
+            kernels.log_kernel("selective_scan", "compiled loop")
             y, h = CompiledSelectiveScan.apply(*inputs, skip, h)
             return y.to(u.dtype), h
-        kernels.ran("selective_scan", "chunked")
+        kernels.log_kernel("selective_scan", "chunked")
         L = min(T, max(SHORTEST, BUDGET // max(1, batch * width * N)) if chunk is None else chunk)
         y, h = _SelectiveScan.apply(*inputs, h, L)
         return (y if skip is None else y + skip * inputs[0]).to(u.dtype), h
@@ -81,21 +81,21 @@ def gated_selective_scan(
 
     On a CPU with numba it is the loop of `compiled.py`, which reads u, Δ, B, C and z as they are if all are bfloat16.
     """
-    varying, dtype = (u, delta, B, C, z), precision.widest(u, delta, A, B, C, D, z, bias, state)
+    varying, dtype = (u, delta, B, C, z), precision.promote(u, delta, A, B, C, D, z, bias, state)
     half = all(x.dtype == torch.bfloat16 for x in varying)
-    with precision.full(u.device):
+    with precision.no_autocast(u.device):
         h = u.new_zeros(len(u), *A.shape, dtype=dtype) if state is None else state.to(dtype)
         A, D, bias = (x.to(dtype) for x in (A, D, bias))
-        if u.shape[1] > 1 and compiled.serves(A, D, bias, h, *(precision.wide(x[:1, :1]) for x in varying)):
-            from zoo.ops.selective_scan.compiled import CompiledSelectiveScan  # loads numba
+        if u.shape[1] > 1 and forms.supports(A, D, bias, h, *(precision.at_least_fp32(x[:1, :1]) for x in varying)):
+            from zoo.ops.cpu.selective_scan import CompiledSelectiveScan  # loads numba
 
-            kernels.ran("selective_scan", "compiled loop")
+            kernels.log_kernel("selective_scan", "compiled loop")
             u_, delta, B, C, z = varying if half and dtype == torch.float32 else (x.to(dtype) for x in varying)
             y, h = CompiledSelectiveScan.apply(u_, delta, A, B, C, D, h, z, bias)
             return y.to(u.dtype), h
         delta = F.softplus(delta.to(dtype) + bias)
-        y, h = selective_scan(precision.wide(u), delta, A, B, C, D, None if state is None else h)
-        return (y * F.silu(precision.wide(z))).to(u.dtype), h
+        y, h = selective_scan(precision.at_least_fp32(u), delta, A, B, C, D, None if state is None else h)
+        return (y * F.silu(precision.at_least_fp32(z))).to(u.dtype), h
 
 
 class _SelectiveScan(torch.autograd.Function):
@@ -120,7 +120,7 @@ class _SelectiveScan(torch.autograd.Function):
         u, delta, A, B, C, *borders = ctx.saved_tensors
         flops.count("selective_scan", 4 * u.numel() * A.shape[1])
         du, d_delta, dA, dB, dC = (torch.zeros_like(x) for x in (u, delta, A, B, C))
-        with precision.full(u.device):
+        with precision.no_autocast(u.device):
             for part, h0 in reversed(list(zip(_parts(u.shape[1], ctx.L), borders, strict=True))):
                 u_, delta_, B_, dy_ = u[:, part], delta[:, part], B[:, part], dy[:, part]
                 a, b = _terms(u_, delta_, A, B_)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.ops.precision import wide, widest
+from zoo.ops.precision import at_least_fp32, promote
 
 
 def selective_scan(
@@ -47,8 +47,8 @@ def gated_selective_scan(
     state: Float[Tensor, "B D N"] | None = None,
 ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B D N"]]:
     """y ⊙ SiLU(z) and the last state, of a scan with softplus(Δ + bias) for Δ: no step where Δ is −∞."""
-    y, h = selective_scan(wide(u), F.softplus(wide(delta) + wide(bias)), A, B, C, D, state)
-    return (y * F.silu(wide(z))).to(u.dtype), h
+    y, h = selective_scan(at_least_fp32(u), F.softplus(at_least_fp32(delta) + at_least_fp32(bias)), A, B, C, D, state)
+    return (y * F.silu(at_least_fp32(z))).to(u.dtype), h
 
 
 def step(
@@ -61,7 +61,7 @@ def step(
     state: Float[Tensor, "B D N"] | None = None,
 ) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B D N"]]:
     """One step: y_t and h_t."""
-    dtype, wide = u.dtype, widest(u, delta, A, B, C, D, state)
+    dtype, wide = u.dtype, promote(u, delta, A, B, C, D, state)
     u, delta, A, B, C = (x.to(wide) for x in (u, delta, A, B, C))
     h = (delta * u)[..., None] * B[:, None]
     if state is not None:

@@ -19,13 +19,13 @@ def selective_scan(
     """As `naive.selective_scan`, or None where the kernel may not be used: it cannot continue from a state."""
     if state is not None:
         return None
-    return kernels.serve(KERNEL, kernels.common(u, delta, B, C), (A.shape[1],), u, delta, A, B, C, D)
+    return kernels.serve(KERNEL, kernels.common_dtype(u, delta, B, C), (A.shape[1],), u, delta, A, B, C, D)
 
 
 def _run(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None = None) -> tuple[Tensor, Tensor]:
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 
-    dtype = kernels.common(u, delta, B, C)  # of all that vary with time; the kernel computes in float32
+    dtype = kernels.common_dtype(u, delta, B, C)  # of all that vary with time; the kernel computes in float32
     u_, delta_, B_, C_ = (x.to(dtype).mT.contiguous() for x in (u, delta, B, C))  # (B, ·, T)
     A, D = A.float().contiguous(), None if D is None else D.float()
     y, h = selective_scan_fn(u_, delta_, A, B_, C_, D, return_last_state=True)

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from zoo.ops import compiled, kernels
-from zoo.ops.precision import full, wide, widest
+from zoo.ops import forms, kernels
+from zoo.ops.precision import at_least_fp32, no_autocast, promote
 from zoo.ops.short_convolution.naive import Unit
 
 
@@ -28,23 +28,23 @@ def short_convolution(
     Raises:
         ValueError: w is not (D, W).
     """
-    (B, T, D), W, dtype = x.shape, w.shape[-1], widest(x, w, bias)
+    (B, T, D), W, dtype = x.shape, w.shape[-1], promote(x, w, bias)
     if w.shape != (D, W):
         raise ValueError(f"short convolution: the weights are {tuple(w.shape)}, expected ({D}, W)")
-    with full(x.device):  # W multiply-adds a channel cost little; unit vectors magnify rounding
+    with no_autocast(x.device):  # W multiply-adds a channel cost little; unit vectors magnify rounding
         w = w.to(dtype)
         line_before = w.new_zeros(B, W - 1, D) if before is None else before.to(dtype)
         # One step that continues others is all call, and no loop.
         decoding = before is not None and T == 1
-        if compiled.serves(wide(x[:1, :1]), w) and x.numel() and not decoding:
-            from zoo.ops.short_convolution.compiled import CompiledShortConvolution  # loads numba
+        if forms.supports(at_least_fp32(x[:1, :1]), w) and x.numel() and not decoding:
+            from zoo.ops.cpu.short_convolution import CompiledShortConvolution  # loads numba
 
-            kernels.ran("short_convolution", "compiled loop")
+            kernels.log_kernel("short_convolution", "compiled loop")
             bias = w.new_zeros(D) if bias is None else bias.to(dtype)
             lengths = torch.full((B,), T) if mask is None else mask.sum(1)
             x = x if x.dtype is torch.bfloat16 and dtype is torch.float32 else x.to(dtype)
             return CompiledShortConvolution.apply(x, w.T, bias, line_before, lengths, silu, narrow, unit)
-        kernels.ran("short_convolution", "conv1d")
+        kernels.log_kernel("short_convolution", "conv1d")
         line = torch.cat([line_before, x if mask is None else x.masked_fill(~mask[..., None], 0)], dim=1)
         bias = None if bias is None else bias.to(dtype)
         y = F.conv1d(line.mT, w[:, None], bias, groups=D).mT

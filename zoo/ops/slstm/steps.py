@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from zoo.ops import compiled, kernels, precision
+from zoo.ops import forms, kernels, precision
 from zoo.ops.slstm import naive
 from zoo.ops.slstm.naive import SLSTMState
 
@@ -21,16 +21,16 @@ def slstm(
     mask: Bool[Tensor, "B T"] | None = None,
 ) -> tuple[Float[Tensor, "B T H d"], SLSTMState]:
     """See `naive.slstm`. In float32 at least, autocast or not."""
-    with precision.full(i.device):
-        dtype = precision.widest(i, f, z, o, R, b, *(state or ()))
+    with precision.no_autocast(i.device):
+        dtype = precision.promote(i, f, z, o, R, b, *(state or ()))
         before = naive.init_state(i) if state is None else state
         i, f, z, o, R, b, h, c, n, m = (x.to(dtype) for x in (i, f, z, o, R, b, *before))
-        if compiled.serves(i):
-            from zoo.ops.slstm.compiled import CompiledSLSTM  # loads numba
+        if forms.supports(i):
+            from zoo.ops.cpu.slstm import CompiledSLSTM  # loads numba
 
-            kernels.ran("slstm", "compiled loop")
+            kernels.log_kernel("slstm", "compiled loop")
             y, *after = CompiledSLSTM.apply(i, f, z, o, R, b, h, c, n, m, mask)
             h, c, n, m = after
             return y, (h, c, n, m)
-        kernels.ran("slstm", "steps")
+        kernels.log_kernel("slstm", "steps")
         return naive.slstm(i, f, z, o, R, b, (h, c, n, m), mask)

@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.ops import compiled, kernels
+from zoo.ops import forms, kernels
 from zoo.ops.linear_attention import linear_attention
-from zoo.ops.precision import full, widest
+from zoo.ops.precision import no_autocast, promote
 
 
 def ssd(
@@ -23,15 +23,15 @@ def ssd(
 ) -> tuple[Float[Tensor, "b H T P"], Float[Tensor, "b H N P"]]:
     """See `naive.ssd`; y is in x's dtype, products as in `linear_attention`, all else in float32 at least."""
     T = x.shape[2]
-    if not compiled.passes(x) or T == 1:
+    if not forms.worth_fusing(x) or T == 1:
         y, S = linear_attention(C, B, delta.to(x.dtype)[..., None] * x, g, state, chunk)
         return torch.addcmul(y, D[:, None].to(x.dtype), x), S
-    from zoo.ops.ssd.compiled import CompiledSSD  # loads numba
+    from zoo.ops.cpu.ssd import CompiledSSD  # loads numba
 
-    kernels.ran("linear_attention", "chunked, compiled loops")
-    products = kernels.products(C, B, x)
-    with full(x.device):
-        dtype = widest(x, delta, g, state)
+    kernels.log_kernel("linear_attention", "chunked, compiled loops")
+    products = kernels.matmul_dtype(C, B, x)
+    with no_autocast(x.device):
+        dtype = promote(x, delta, g, state)
         S = x.new_zeros(len(x), x.shape[1], B.shape[3], x.shape[3], dtype=dtype) if state is None else state.to(dtype)
         delta, g, D = delta.to(dtype), g.to(dtype), D.to(dtype)
         return CompiledSSD.apply(x, delta, g, B, C, D, S, min(chunk, T), products)

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from zoo.terms import State
+from zoo.types import State
 
 LOWEST = -1e38
 """The exponent of an empty sum: below every key, and finite, so that differences are."""

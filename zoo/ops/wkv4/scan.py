@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from zoo.ops import compiled, flops, kernels
+from zoo.ops import flops, forms, kernels
 from zoo.ops.diagonal_scan.chunked import recur
-from zoo.ops.precision import full
+from zoo.ops.precision import no_autocast
 from zoo.ops.wkv4.naive import LOWEST, init_state
-from zoo.terms import State
+from zoo.types import State
 
 FADED = -60.0
 """Below e^−60 a decay is zero: the larger of decay and input is 1, so what it drops is out of reach of float64."""
@@ -39,7 +39,7 @@ def wkv(
     of k forward and 8 backward.
     """
     dtype, width = v.dtype, torch.promote_types(k.dtype, torch.float32)
-    with full(k.device):
+    with no_autocast(k.device):
         before = init_state(k.shape[0], k.shape[2], device=k.device, dtype=width) if state is None else state
         inputs = [x.to(width) for x in (w, u, k, v, *(before[name] for name in "pqo"))]
         y, p, q, o = _form(inputs).apply(*inputs, mask)
@@ -47,12 +47,12 @@ def wkv(
 
 
 def _form(inputs: list[Tensor]) -> type[torch.autograd.Function]:
-    if compiled.serves(*inputs):
-        from zoo.ops.wkv4.compiled import CompiledWKV  # loads numba
+    if forms.supports(*inputs):
+        from zoo.ops.cpu.wkv4 import CompiledWKV  # loads numba
 
-        kernels.ran("wkv4", "compiled loop")
+        kernels.log_kernel("wkv4", "compiled loop")
         return CompiledWKV
-    kernels.ran("wkv4", "chunked scan")
+    kernels.log_kernel("wkv4", "chunked scan")
     return _WKV
 
 

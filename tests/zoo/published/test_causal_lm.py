@@ -1,0 +1,315 @@
+"""Small random models of transformers, as transformers runs them and behind our interface, whole and broken."""
+
+import json
+import pickle
+import sys
+
+import pytest
+import torch
+
+import zoo
+from zoo.contract import Batch, Unsupported
+from zoo.published import PretrainedError
+from zoo.tokenizers import make
+
+transformers = pytest.importorskip("transformers")
+tokenizers = pytest.importorskip("tokenizers")
+
+V, T, B = 70, 24, 3
+SIZES = {
+    "vocab_size": V,
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 48,
+    "max_position_embeddings": T,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+FAMILIES = {  # whether it goes on from a state, and whether its head stands alone
+    "gpt2": (True, True, {"n_inner": 48}),
+    "llama": (True, True, {}),
+    "mixtral": (True, True, {}),
+    "bloom": (True, True, {}),
+    "cohere": (True, False, {"logit_scale": 0.5}),
+    "gemma2": (False, False, {"head_dim": 8, "sliding_window": 4}),
+    "mistral": (False, True, {"sliding_window": 4}),
+    "rwkv": (False, True, {"context_length": T, "rescale_every": 2}),
+}
+
+
+def model_of(family, **more):
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model(family, **{**SIZES, **FAMILIES.get(family, (0, 0, {}))[2], **more})
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(torch.randn_like(p), alpha=0.3)
+    return model
+
+
+def saved(folder, family="llama", **more):
+    model_of(family, **more).save_pretrained(folder)
+    return folder
+
+
+def tokenizer(vocab=V, **told):
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE(vocab={c: i for i, c in enumerate(letters(vocab))}, merges=[]))
+    backend.decoder = tokenizers.decoders.Fuse()
+    first = tokenizers.processors.TemplateProcessing(single="b $A", special_tokens=[("b", 1)])
+    backend.post_processor = first
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=backend, **told)
+
+
+def letters(count):
+    return ["a", "b", "c", *(chr(0x4E00 + i) for i in range(count - 3))]
+
+
+def ids(high=V, steps=T):
+    return torch.randint(high, (B, steps), generator=torch.Generator().manual_seed(1))
+
+
+def pieces(model, tokens, sizes):
+    state, found = model.init_state(len(tokens)), []
+    for piece in tokens.split(sizes, dim=1):
+        logits, state = model.extend(piece, state)
+        found.append(logits)
+    return torch.cat(found, 1), state
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_families(tmp_path, family):
+    resumable, headed, _ = FAMILIES[family]
+    want = model_of(family)(input_ids=ids()).logits
+    model = zoo.load(saved(tmp_path, family))
+    assert (model.role, model.shape.vocab, model.shape.outputs, model.shape.width) == ("lm", V, V, 32)
+    assert (model.shape.length, model.longest, model.shape.depth) == (T, T, 3)
+    assert not model.training
+    logits = model(Batch(inputs=ids()))
+    assert torch.allclose(logits, want, atol=1e-5 * want.abs().max())
+    assert model.traits.resumable is resumable
+    assert hasattr(model, "encode") is headed
+    if headed:
+        assert torch.equal(model.head(model.encode(ids())), logits)
+    if resumable:
+        again, state = pieces(model, ids(), [1, 7, 1, 15])
+        assert torch.allclose(again, logits, atol=1e-5 * want.abs().max())
+        assert state["position"].tolist() == [T] * B
+    else:
+        with pytest.raises(Unsupported, match="does not go on from a state"):
+            model.init_state(1)
+    other = ids()
+    other[:, 10:] = 0
+    mask = torch.arange(T).expand(B, -1) < 10
+    assert torch.allclose(model(Batch(inputs=other, mask=mask))[:, :10], want[:, :10], atol=1e-5 * want.abs().max())
+
+
+@torch.no_grad()
+def test_a_state_can_be_shared_and_does_not_change(tmp_path):
+    model = zoo.load(saved(tmp_path))
+    _, state = model.extend(ids()[:1, :8], model.init_state(1))
+    many = {
+        "position": state["position"].repeat(B),
+        "layers": {i: {name: x.repeat(B, 1, 1, 1) for name, x in kv.items()} for i, kv in state["layers"].items()},
+    }
+    ahead, _ = model.extend(ids()[:, 8:], many)
+    again, _ = model.extend(ids()[:, 8:], many)
+    alone, _ = model.extend(ids()[:1, 8:], state)
+    assert torch.equal(ahead, again)
+    assert torch.allclose(ahead[:1], alone, atol=1e-5)
+    with pytest.raises(Unsupported, match="reads 24 tokens"):
+        model.extend(ids(), state)
+
+
+def test_rotations_that_shift_with_the_length_are_not_resumable(tmp_path):
+    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+    assert not zoo.load(saved(tmp_path, rope_parameters=rope)).traits.resumable
+
+
+def test_numbers_without_tables(tmp_path):
+    """The backbone holds all but tables and head."""
+    tied, untied = (zoo.load(saved(tmp_path / str(tie), "gpt2", tie_word_embeddings=tie)) for tie in (True, False))
+    count = [sum(p.numel() for p in model.backbone.parameters()) for model in (tied, untied)]
+    assert count[0] == count[1] == sum(p.numel() for p in tied.parameters()) - (V + T) * 32
+
+
+@torch.no_grad()
+def test_weights_that_are_no_numbers(tmp_path):
+    """A run that diverged is still what it is."""
+    model = model_of("gpt2")
+    model.transformer.wte.weight.fill_(torch.nan)
+    model.save_pretrained(tmp_path)
+    assert zoo.load(tmp_path)(Batch(inputs=ids())).isnan().all()
+
+
+def test_dtype_and_length(tmp_path):
+    model = zoo.load(saved(tmp_path), dtype="bfloat16", length=9)
+    assert model.shape.length == 9
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    assert model.traits.resumable
+    assert model.longest is None
+    model_of("llama").bfloat16().save_pretrained(tmp_path / "half")
+    assert next(zoo.load(tmp_path / "half", dtype="auto").parameters()).dtype == torch.bfloat16
+    assert next(zoo.load(tmp_path / "half").parameters()).dtype == torch.float32
+    with pytest.raises(PretrainedError, match="dtype must be one of"):
+        zoo.load(tmp_path, dtype="int7")
+
+
+def test_length_without_positions_in_the_config(tmp_path):
+    told = saved(tmp_path, "mamba") / "config.json"
+    told.write_text(json.dumps({k: v for k, v in json.loads(told.read_text()).items() if "position" not in k}))
+    assert zoo.load(tmp_path, kind="transformers").shape.length == 2048
+    tokenizer(model_max_length=77).save_pretrained(tmp_path)
+    assert zoo.load(tmp_path, kind="transformers").shape.length == 77
+
+
+def test_tokenizer(tmp_path):
+    tokenizer(bos_token="b", eos_token="c").save_pretrained(saved(tmp_path))
+    own = zoo.load(tmp_path).tokenizer
+    assert (own.vocab, own.prefix, own.end) == (V, 1, 2)
+    text = "a" + letters(V)[9]
+    assert own.encode(text) == own.encode(text, special=True) == [1, 0, 9]
+    assert own.encode(text, special=False) == [0, 9]
+    assert own.decode([0, 9]) == text
+    again = make(own.describe())
+    for special in (None, True, False):
+        assert again.encode(text, special=special) == own.encode(text, special=special)
+    assert (again.prefix, again.end, again.decode([1, 9])) == (1, 2, own.decode([1, 9]))
+
+
+def test_tokenizer_without_a_beginning(tmp_path):
+    tokenizer(eos_token="c").save_pretrained(saved(tmp_path))
+    assert zoo.load(tmp_path).tokenizer.prefix == 2
+
+
+def test_nothing_is_printed(tmp_path, capfd):
+    tokenizer(eos_token="c").save_pretrained(saved(tmp_path))
+    capfd.readouterr()
+    zoo.load(tmp_path)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [
+        ("gpt2", {"tie_word_embeddings": False, "n_inner": None, "activation_function": "relu"}),
+        ("gpt2", {"layer_norm_epsilon": 1e-6}),
+        ("llama", {"num_key_value_heads": 4, "mlp_bias": True, "rms_norm_eps": 1e-5}),
+        ("llama", {"tie_word_embeddings": True, "rope_parameters": {"rope_type": "default", "rope_theta": 5e5}}),
+    ],
+)
+@torch.no_grad()
+def test_through_our_modules(tmp_path, family, options):
+    want = model_of(family, **options)(input_ids=ids()).logits
+    model = zoo.load(saved(tmp_path, family, **options), through="zoo")
+    assert model.built["architecture"] == {"gpt2": "gpt2", "llama": "transformer_pp"}[family]
+    assert torch.allclose(model(Batch(inputs=ids())), want, atol=1e-5 * want.abs().max())
+    zoo.save(model, tmp_path / "ours")
+    assert torch.equal(zoo.load(tmp_path / "ours")(Batch(inputs=ids())), model(Batch(inputs=ids())))
+
+
+@pytest.mark.parametrize(
+    ("family", "options", "said"),
+    [
+        ("mixtral", {}, "through=zoo opens gpt2 and llama, not mixtral"),
+        ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "no scale_attn_by_inverse_layer_idx True"),
+        ("gpt2", {"layer_norm_epsilon": 1e-4}, "no layer_norm_epsilon 0.0001"),
+        ("gpt2", {"activation_function": "mish"}, "no activation_function 'mish'"),
+        ("llama", {"attention_bias": True}, "no attention_bias True"),
+        ("llama", {"head_dim": 4}, "no head_dim 4; only 8"),
+        ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}, "rope_type 'linear'"),
+    ],
+)
+def test_what_our_modules_do_not_have(tmp_path, family, options, said):
+    refused(saved(tmp_path, family, **options), said, through="zoo")
+
+
+def refused(where, said, **options):
+    """Opening it is one line that has `said`."""
+    with pytest.raises(PretrainedError) as caught:
+        zoo.load(where, **{"kind": "transformers", **options})
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def rewrite(folder, change):
+    """The folder with other weights."""
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def test_weights_that_do_not_fit(tmp_path):
+    name = "model.layers.1.mlp.up_proj.weight"
+    folder = saved(tmp_path)
+    refused(rewrite(folder, lambda w: w.update({name: torch.zeros(40, 32)})), f"{name} has the shape (40, 32)")
+    refused(rewrite(folder, lambda w: w.pop(name)), f"it lacks {name}")
+    saved(tmp_path)
+    refused(
+        rewrite(folder, lambda w: w.update({name.replace("1", "3"): torch.zeros(48, 32)})), "it has also model.layers.3"
+    )
+    saved(tmp_path)
+    zoo.load(rewrite(folder, lambda w: w.update({"model.rotary.inv_freq": torch.zeros(4)})))
+
+
+def test_folders_that_are_none(tmp_path):
+    refused(tmp_path, "no config.json")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    refused(tmp_path, "no weights here")
+    folder = saved(tmp_path)
+    (folder / "model.safetensors").write_bytes(b"not weights at all")
+    refused(folder, str(folder))
+    told = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(told | {"model_type": "quipu"}))
+    refused(folder, "knows no model_type 'quipu'")
+    (folder / "config.json").write_text(json.dumps(told | {"model_type": "quipu", "auto_map": {"AutoConfig": "x.Y"}}))
+    refused(folder, "quipu needs code that comes with the weights")
+    refused(tmp_path / "nowhere", "no such file or folder")
+    refused(saved(tmp_path / "sound"), "through must be one of transformers, zoo", through="keras")
+    with pytest.raises(PretrainedError, match="trust_remote_code"):
+        zoo.load(folder, kind="transformers", trust_remote_code=True)
+
+
+def test_encoders_are_refused(tmp_path):
+    config = transformers.BertConfig(**SIZES)
+    transformers.BertForMaskedLM(config).save_pretrained(tmp_path)
+    refused(tmp_path, "bert looks ahead, as an encoder does")
+    transformers.BertModel(config).save_pretrained(tmp_path)
+    refused(tmp_path, "it lacks")
+    config = transformers.T5Config(vocab_size=V, d_model=32, d_ff=32, d_kv=8, num_layers=1, num_heads=4)
+    transformers.T5ForConditionalGeneration(config).save_pretrained(tmp_path / "t5")
+    refused(tmp_path / "t5", "t5 is no causal language model")
+
+
+class Trap:
+    def __reduce__(self):
+        return sys.exit, (3,)
+
+
+def test_pickles_are_read_for_their_tensors_only(tmp_path):
+    folder = saved(tmp_path)
+    weights = model_of("llama").state_dict()
+    (folder / "model.safetensors").unlink()
+    torch.save(weights, folder / "pytorch_model.bin")
+    zoo.load(folder)
+    torch.save(weights | {"more": Trap()}, folder / "pytorch_model.bin", pickle_module=pickle)
+    refused(folder, str(folder))
+
+
+def test_tokenizers_that_do_not_fit(tmp_path):
+    tokenizer(vocab=V + 1).save_pretrained(saved(tmp_path))
+    refused(tmp_path, f"its tokenizer has {V + 1} tokens, and the model {V}")
+    (tmp_path / "tokenizer.json").write_text("{")
+    refused(tmp_path, "its tokenizer cannot be read")
+
+
+def test_without_transformers(tmp_path, monkeypatch):
+    saved(tmp_path)
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    refused(tmp_path, f"{tmp_path} needs transformers: pip install 'zoobench[transformers]'")

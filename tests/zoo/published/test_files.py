@@ -1,0 +1,169 @@
+"""Where weights lie and how they are read: kinds told apart, safetensors first, no code of pickles, clear refusals."""
+
+import json
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import zoo
+from zoo.published import PretrainedError, files, kind_of
+from zoo.published.names import Same, to_ours, to_theirs
+
+
+def test_safetensors_go_first(tmp_path):
+    save_file({"a": torch.ones(1)}, tmp_path / "model.safetensors")
+    torch.save({"a": torch.zeros(1)}, tmp_path / "pytorch_model.bin")
+    assert files.read(tmp_path)["a"] == 1
+    assert files.tensor_names(tmp_path) == {"a"}
+
+
+def test_several_files_with_an_index(tmp_path):
+    for name in "ab":
+        save_file({name: torch.ones(1)}, tmp_path / f"model-{name}.safetensors")
+    index = {"weight_map": {"a": "model-a.safetensors", "b": "model-b.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert set(files.read(tmp_path)) == {"a", "b"}
+    (tmp_path / "model-b.safetensors").unlink()
+    with pytest.raises(PretrainedError, match=r"names model-b.safetensors, which is not there"):
+        files.read(tmp_path)
+
+
+class Harmful:
+    def __reduce__(self):
+        return (open, ("/dev/null",))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (pickle.dumps(Harmful()), "could run code|cannot be read as weights"),
+        (b"no pickle at all", "cannot be read as weights"),
+        (b"", "cannot be read as weights"),
+    ],
+    ids=["code", "text", "empty"],
+)
+def test_a_pickle_is_read_for_its_tensors_only(tmp_path, content, words):
+    file = tmp_path / "w.pth"
+    file.write_bytes(content)
+    with pytest.raises(PretrainedError, match=words) as told:
+        files.read(file)
+    assert "\n" not in str(told.value)
+
+
+def test_code_in_a_torch_file_does_not_run(tmp_path):
+    torch.save({"a": torch.zeros(1), "b": Harmful()}, tmp_path / "w.pth")
+    with pytest.raises(PretrainedError, match="it holds more than tensors, and could run code"):
+        files.read(tmp_path / "w.pth")
+
+
+def test_something_else_than_tensors(tmp_path):
+    torch.save([1, 2], tmp_path / "w.pth")
+    with pytest.raises(PretrainedError, match="no mapping of names to tensors"):
+        files.read(tmp_path / "w.pth")
+
+
+def test_a_wrapped_state_dict_is_unwrapped(tmp_path):
+    torch.save({"state_dict": {"a": torch.zeros(1)}, "epoch": 3}, tmp_path / "w.pth")
+    assert set(files.read(tmp_path / "w.pth")) == {"a"}
+
+
+@pytest.mark.parametrize(
+    ("where", "config", "names", "kind"),
+    [
+        ("folder", {"model_type": "mamba"}, [], "mamba"),
+        ("folder", {"d_model": 8, "ssm_cfg": {}}, [], "mamba"),
+        ("folder", {"model_type": "gpt2"}, [], "transformers"),
+        ("folder", {"architecture": "vit", "num_classes": 3}, [], "timm"),
+        ("folder", None, ["emb.weight", "blocks.0.att.key.weight"], "rwkv"),
+        ("folder", None, ["backbone.layers.0.mixer.D"], "mamba"),
+        ("timm/anything", None, [], "timm"),
+    ],
+)
+def test_kinds_are_told_apart(tmp_path, where, config, names, kind):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    if config is not None:
+        (folder / "config.json").write_text(json.dumps(config))
+    if names:
+        save_file({name: torch.zeros(1) for name in names}, folder / "weights.safetensors")
+    assert kind_of(where if where.startswith("timm/") else str(folder)) == kind
+
+
+@pytest.mark.parametrize(
+    ("where", "options", "words"),
+    [
+        ("./nowhere", {}, "there is no such file or folder"),
+        ("nowhere", {}, "there is no such file or folder"),
+        (".", {"kind": "zooo"}, "did you mean 'zoo'"),
+        ("zoo:nowhere", {"plugin": 1}, "kind zoo has no option 'plugin'; did you mean 'plugins'"),
+    ],
+)
+def test_what_cannot_be_found_is_told(where, options, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(PretrainedError, match=words):
+        zoo.load(where, **options)
+
+
+def test_a_folder_of_something_else_is_told(tmp_path):
+    save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
+    with pytest.raises(PretrainedError, match="cannot tell what this is; say so with kind="):
+        zoo.load(tmp_path)
+
+
+def test_the_cache_goes_before_the_hub(monkeypatch, tmp_path):
+    hub, asked = pytest.importorskip("huggingface_hub"), []
+
+    def download(repository, *, allow_patterns, local_files_only=False):
+        asked.append(local_files_only)
+        return str(tmp_path)
+
+    monkeypatch.setattr(hub, "snapshot_download", download)
+    save_file({"x": torch.zeros(1)}, tmp_path / "model.safetensors")
+    assert files.find("org/name") == tmp_path
+    assert asked == [True], "what is cached needs no network"
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    assert files.find("org/name") == tmp_path
+    asked.clear()
+    (tmp_path / "pytorch_model.bin").unlink()
+    files.find("org/name")
+    assert asked == [True, False, False], "a snapshot without weights is asked for again, pickles too"
+
+
+def test_the_hub_s_errors_are_one_line(monkeypatch):
+    hub = pytest.importorskip("huggingface_hub")
+
+    class RepositoryNotFoundError(Exception):
+        pass
+
+    class LocalEntryNotFoundError(Exception):
+        pass
+
+    def fails(with_error):
+        def download(*_, **__):
+            raise with_error("a\nlong\nstory")
+
+        return download
+
+    for error, words in ((RepositoryNotFoundError, "nor on the hub"), (LocalEntryNotFoundError, "cannot be reached")):
+        monkeypatch.setattr(hub, "snapshot_download", fails(error))
+        with pytest.raises(PretrainedError, match=words) as told:
+            zoo.load("org/name")
+        assert "\n" not in str(told.value)
+
+
+def test_names_both_ways():
+    pairs = [Same("qkv", "q", "k"), Same("out", "o", transposed=True), Same("mix", "m")]
+    theirs = {"q": torch.randn(4, 3), "k": torch.randn(2, 3), "o": torch.randn(3, 5), "m": torch.randn(1, 1, 3)}
+    ours = to_ours(pairs, theirs, "w")
+    assert {name: tuple(value.shape) for name, value in ours.items()} == {
+        "qkv": (6, 3),
+        "out": (5, 3),
+        "mix": (1, 1, 3),
+    }
+    back = to_theirs(pairs, {**ours, "mix": ours["mix"].flatten()}, {k: v.shape for k, v in theirs.items()})
+    assert all(torch.equal(back[name], theirs[name]) for name in theirs)
+    with pytest.raises(PretrainedError, match="it lacks k"):
+        to_ours(pairs, {"q": theirs["q"]}, "w")

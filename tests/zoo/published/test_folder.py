@@ -1,0 +1,141 @@
+"""A model of the zoo in a folder: written, read, and refused where it does not fit."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import zoo
+from zoo import tokenizers
+from zoo.contract import Batch, Shape
+from zoo.published import PretrainedError
+
+SHAPES = {
+    "lm": Shape(length=12, vocab=13, outputs=13, width=16, depth=2),
+    "classify": Shape(length=12, features=3, outputs=5, width=16, depth=2),
+    "seq2seq": Shape(length=12, vocab=7, outputs=9, target_length=6, width=16, depth=2),
+}
+MODELS = [
+    ("pre_ln", "lm", {"heads": 2, "tie": True}),
+    ("rwkv7", "lm", {"head_size": 8}),
+    ("mamba2", "lm", {"d_state": 8, "headdim": 8}),
+    ("s4d", "classify", {"channel": "none"}),
+    ("reformer", "classify", {"heads": 2}),
+    ("transformer_2017", "seq2seq", {"heads": 2}),
+    ("pre_ln", "lm", {"heads": 2, "positions": {"rope": {"fraction": 0.5}}}),
+]
+
+
+def made(name, role, options):
+    torch.manual_seed(1)
+    model = zoo.build(name, role, shape=SHAPES[role], **options).eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    return model
+
+
+def example(role):
+    torch.manual_seed(2)
+    shape = SHAPES[role]
+    tokens = torch.randint(shape.vocab or 2, (2, 12))
+    inputs = tokens if shape.vocab else torch.randn(2, 12, shape.features)
+    return Batch(inputs=inputs, decoder_inputs=torch.randint(9, (2, 6)) if role == "seq2seq" else None)
+
+
+@pytest.mark.parametrize(("name", "role", "options"), MODELS, ids=str)
+def test_what_is_loaded_computes_the_same(tmp_path, name, role, options):
+    model = made(name, role, options)
+    state = torch.get_rng_state()
+    other = zoo.load(zoo.save(model, tmp_path / "m"))
+    assert torch.equal(torch.get_rng_state(), state), "nobody else's random numbers are used up"
+    assert torch.equal(other(example(role)), model(example(role)))
+    assert (other.role, other.shape, other.built) == (model.role, model.shape, model.built)
+    assert sum(p.numel() for p in other.parameters()) == sum(p.numel() for p in model.parameters()), "ties stay tied"
+
+
+def test_the_tokenizer_comes_along(tmp_path):
+    model = made(*MODELS[0])
+    model.tokenizer = tokenizers.Characters("abcdefghijklm")
+    assert zoo.load(zoo.save(model, tmp_path)).tokenizer.encode("lamb") == [11, 0, 12, 1]
+
+
+def test_it_opens_elsewhere(tmp_path):
+    """In another process, another working directory, after the folder was moved."""
+    zoo.save(made(*MODELS[0]), tmp_path / "a")
+    shutil.move(tmp_path / "a", tmp_path / "b")
+    code = "import zoo; print(zoo.load('b').built['architecture'])"
+    root = Path(__file__).parents[3]
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(root)}, capture_output=True
+    )
+    assert done.stdout.strip() == b"pre_ln", done.stderr
+
+
+def test_a_plug_in_s_architecture_needs_its_file(tmp_path):
+    plugin = tmp_path / "mine_for_folders.py"
+    plugin.write_text("import zoo\n@zoo.register()\ndef mine_for_folders():\n    return zoo.recipe('lstm')\n")
+    zoo.registry.load_plugin(plugin)
+    folder = zoo.save(made("mine_for_folders", "lm", {}), tmp_path / "m")
+    zoo.registry._registry.entries.pop("mine_for_folders")
+    with pytest.raises(PretrainedError, match=r"unknown architecture 'mine_for_folders'.*plugins="):
+        zoo.load(folder)
+    sys.modules.pop("zoobench_plugin_mine_for_folders")
+    assert zoo.load(folder, plugins=(str(plugin),)).built["architecture"] == "mine_for_folders"
+    zoo.registry._registry.entries.pop("mine_for_folders")
+
+
+def broken(folder, what):
+    told = json.loads((folder / "zoo.json").read_text())
+    weights = load_file(folder / "model.safetensors")
+    if what == "missing":
+        weights.pop("head.weight")
+    elif what == "extra":
+        weights["more"] = torch.zeros(1)
+    elif what == "shape":
+        weights["head.weight"] = torch.zeros(13, 17)
+    elif what == "width":
+        told["shape"]["width"] = 32
+    elif what == "format":
+        told["format"] = 99
+    elif what == "option":
+        told["options"]["headz"] = 2
+    (folder / "zoo.json").write_text(json.dumps(told) if what != "json" else "{")
+    save_file(weights, folder / "model.safetensors")
+    if what == "cut":
+        content = (folder / "model.safetensors").read_bytes()
+        (folder / "model.safetensors").write_bytes(content[: len(content) // 2])
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("missing", "it lacks head.weight"),
+        ("extra", "it has also more"),
+        ("shape", r"head.weight has the shape \(13, 17\), where this model has \(13, 16\)"),
+        ("width", "has the shape"),
+        ("format", "format 99; this zoobench reads 1"),
+        ("option", "'headz'.*did you mean 'heads'"),
+        ("json", "zoo.json: cannot be read"),
+        ("cut", "damaged or not safetensors"),
+    ],
+)
+def test_what_does_not_fit_is_told(tmp_path, what, words):
+    folder = zoo.save(made("pre_ln", "lm", {"heads": 2}), tmp_path)
+    broken(folder, what)
+    with pytest.raises(PretrainedError, match=words) as told:
+        zoo.load(folder)
+    assert "\n" not in str(told.value)
+
+
+def test_a_model_that_nobody_built_is_not_written(tmp_path):
+    model = made(*MODELS[0])
+    model.built = {}
+    with pytest.raises(PretrainedError, match=r"not made by zoo\.build"):
+        zoo.save(model, tmp_path / "m")
+    assert not (tmp_path / "m").exists()

@@ -1,0 +1,81 @@
+"""bfloat16 inside compiled loops: as NumPy has no such type, its bits travel as uint16, the upper half of a float32.
+
+A loop written with `widened` and `narrowed` runs on float32 and float64 arrays as well, where both do nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numba import types
+from numba.extending import overload
+from numpy.typing import NDArray
+from torch import Tensor
+
+from zoo.ops import forms
+from zoo.ops.cpu.jit import FAST
+
+
+def array(x: Tensor) -> NDArray[Any]:
+    """As `forms.array`; bfloat16 as uint16."""
+    if x.dtype is torch.bfloat16:
+        return forms.array(x.detach().contiguous().view(torch.int16)).view(np.uint16)
+    return forms.array(x)
+
+
+def rows(x: Tensor) -> Tensor:
+    """x (*N, d) as (N, d)."""
+    return x.reshape(x.shape[:-1].numel(), x.shape[-1])
+
+
+def memory(x: Tensor) -> Tensor:
+    """All numbers from the first of x to its last, as one axis."""
+    if x.is_contiguous():
+        return x.detach().view(-1)
+    size = 1 + sum((n - 1) * stride for n, stride in zip(x.shape, x.stride(), strict=True)) if x.numel() else 0
+    return x.detach().as_strided((size,), (1,))
+
+
+def by_step(*tensors: Tensor) -> list[Any]:
+    """Of each (B, H, T, d) its `memory`, and how far rows of the batch, heads and steps lie apart in it."""
+    return [part for x in tensors for part in (memory(x), *x.stride()[:3])]
+
+
+def widened(x: Any) -> Any:
+    """The number that an element of `array` stands for."""
+    raise NotImplementedError("for loops only")
+
+
+def narrowed(x: Any, kind: Any) -> Any:
+    """`x` as an element of arrays like `kind`, rounded to the nearest, ties to even."""
+    raise NotImplementedError("for loops only")
+
+
+@overload(widened, jit_options={"fastmath": FAST})
+def _widened(x: Any) -> Any:
+    return _float if x == types.uint16 else _same
+
+
+@overload(narrowed, jit_options={"fastmath": FAST})
+def _narrowed(x: Any, kind: Any) -> Any:
+    return _bits if kind.dtype == types.uint16 else _unchanged
+
+
+def _float(x: Any) -> Any:
+    return np.uint32(np.uint32(x) << np.uint32(16)).view(np.float32)
+
+
+def _same(x: Any) -> Any:
+    return x
+
+
+def _bits(x: Any, kind: Any) -> Any:
+    bits = np.float32(x).view(np.uint32)
+    odd = np.uint32(bits >> np.uint32(16)) & np.uint32(1)
+    return np.uint16(np.uint32(bits + np.uint32(0x7FFF) + odd) >> np.uint32(16))
+
+
+def _unchanged(x: Any, kind: Any) -> Any:
+    return x

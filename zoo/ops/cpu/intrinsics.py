@@ -1,0 +1,42 @@
+"""Instructions that numba has no word for, inside compiled loops: what an intrinsic needs to emit them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import binding, ir
+from numba.core import cgutils
+from numba.extending import intrinsic as _intrinsic
+
+binding.initialize_native_asmparser()  # for assembly inside loops
+
+intrinsic: Any = _intrinsic  # what loops call lacks the argument that is about types
+BYTE, SHORT, WORD, LONG = (ir.IntType(bits) for bits in (8, 16, 32, 64))
+
+
+class Code:
+    """What an intrinsic emits."""
+
+    def __init__(self, context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> None:
+        self.context, self.build, self.arguments = context, builder, dict(enumerate(arguments))
+        self.types = signature.args
+
+    def address(self, i: int, offset: Any) -> Any:
+        """Of element `offset` of array i."""
+        array = self.context.make_array(self.types[i])(self.context, self.build, self.arguments[i])
+        return self.build.bitcast(self.build.gep(array.data, [offset]), BYTE.as_pointer())
+
+    def offset_rows(self, address: Any, rows: Any, step: Any) -> Any:
+        """`rows` rows of `step` bytes behind an address."""
+        return self.build.gep(address, [self.build.mul(rows, step)])
+
+    def spread(self, number: Any, vector: Any) -> Any:
+        """A vector of that type, all of one number."""
+        empty = ir.Constant(vector, ir.Undefined)
+        start = self.build.insert_element(empty, number, ir.Constant(WORD, 0))
+        return self.build.shuffle_vector(start, empty, ir.Constant(ir.VectorType(WORD, vector.count), None))
+
+    def call(self, name: str, *arguments: Any, returns: Any = None) -> Any:
+        """An intrinsic of LLVM."""
+        kind = ir.FunctionType(returns or ir.VoidType(), [x.type for x in arguments])
+        return self.build.call(cgutils.get_or_insert_function(self.build.module, kind, f"llvm.{name}"), arguments)

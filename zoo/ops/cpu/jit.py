@@ -1,0 +1,225 @@
+"""How loops are compiled: numba's `njit` with one set of flags, and functions that vectorise, `exp` above all.
+
+LLVM vectorises an innermost loop over one-dimensional contiguous arrays whose parts are all written out in one function
+(`inlined`), if what it stores to was allocated in that function and can overlap with nothing. So a loop goes through
+time outside and channels inside, works on local arrays, and copies them out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numba import config, njit, types
+from numba.core.codegen import get_host_cpu_features
+from numba.extending import overload
+
+from zoo.ops import forms
+
+if getattr(config, "CPU_FEATURES", None) is None and forms.matmul_backend(torch.bfloat16):
+    # LLVM fills half a register, as older CPUs slow down where whole ones are in use; those with bfloat16 do not.
+    # Whether there are tiles is among the features, as loops in the cache are told apart by them.
+    asked = ",-prefer-256-bit" + ("" if forms.has_tiles() else ",-amx-tile,-amx-bf16")
+    config.CPU_FEATURES = get_host_cpu_features() + asked  # type: ignore[attr-defined]
+
+EXP2 = tuple(
+    np.float32(c)
+    for c in (
+        1.5403530393381608e-4,
+        1.3333558146428443e-3,
+        9.618129107628477e-3,
+        5.550410866482158e-2,
+        2.402265069591007e-1,
+        6.931471805599453e-1,
+        1.0,
+    )
+)
+"""The series of 2^r for |r| ≤ ½, from r⁶ down."""
+
+FAST = {"nnan", "nsz", "arcp", "contract", "afn", "reassoc"}
+"""LLVM's fast-math flags but `ninf`: infinities stay what they are."""
+
+
+def loop(function: Callable[..., Any]) -> Any:
+    """Compile a loop: no GIL, no bounds checks, IEEE infinities, cached on disk."""
+    return njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")(function)
+
+
+def inlined(function: Callable[..., Any]) -> Any:
+    """Compile a part of loops, written out where it is called: LLVM then sees which arrays cannot overlap."""
+    return njit(inline="always", fastmath=FAST, error_model="numpy")(function)
+
+
+def exp(x: float) -> float:
+    """e^x inside a loop, in x's own precision; of float32 within 2 ulp, vectorised, and 0 below −87."""
+    return math.exp(x)
+
+
+@overload(exp, jit_options={"fastmath": FAST})
+def _exp(x: Any) -> Any:
+    return _exp32 if x == types.float32 else _exp64
+
+
+def _exp64(x: Any) -> Any:
+    return math.exp(x)
+
+
+def _exp32(x: Any) -> Any:
+    # x = n ln 2 + r with |r| ≤ ½ ln 2; e^r by its series, 2^n by putting n where the exponent is stored.
+    c = min(max(x, np.float32(-87.0)), np.float32(88.5))
+    n = np.floor(c * np.float32(1.4426950408889634) + np.float32(0.5))
+    r = (c - n * np.float32(0.693359375)) - n * np.float32(-2.12194440e-4)
+    p = np.float32(1 / 5040)
+    p = p * r + np.float32(1 / 720)
+    p = p * r + np.float32(1 / 120)
+    p = p * r + np.float32(1 / 24)
+    p = p * r + np.float32(1 / 6)
+    p = p * r + np.float32(0.5)
+    p = p * r + np.float32(1)
+    p = p * r + np.float32(1)
+    power = np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
+    return np.float32(0) if x < np.float32(-87.0) else p * power
+
+
+def exp2(x: float) -> float:
+    """2^x for x ≤ 127 inside a loop, in x's own precision; of float32 vectorised, and 0 below −126.5."""
+    return 2.0**x
+
+
+def sigmoid(x: float) -> float:
+    """1 / (1 + e^{−x}) inside a loop, in x's own precision; of float32 vectorised."""
+    return 1 / (1 + math.exp(-x))
+
+
+def softplus(x: float) -> float:
+    """ln(1 + e^x) inside a loop, in x's own precision; of float32 vectorised."""
+    return math.log1p(math.exp(x))
+
+
+@overload(exp2, jit_options={"fastmath": FAST})
+def _exp2(x: Any) -> Any:
+    return _exp2_32 if x == types.float32 else _exp2_64
+
+
+def _exp2_64(x: Any) -> Any:
+    return math.exp(x * math.log(2))
+
+
+def _exp2_32(x: Any) -> Any:
+    # x = n + r with |r| ≤ ½; 2^r by its series, 2^n by putting n where the exponent is stored (all zeros: 0).
+    c = max(x, np.float32(-127.0))
+    n = np.floor(c + np.float32(0.5))
+    r = c - n
+    p = EXP2[0]
+    p = p * r + EXP2[1]
+    p = p * r + EXP2[2]
+    p = p * r + EXP2[3]
+    p = p * r + EXP2[4]
+    p = p * r + EXP2[5]
+    p = p * r + EXP2[6]
+    return p * np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
+
+
+@overload(sigmoid, jit_options={"fastmath": FAST})
+def _sigmoid(x: Any) -> Any:
+    return _sigmoid32 if x == types.float32 else _sigmoid64
+
+
+def _sigmoid64(x: Any) -> Any:
+    return 1 / (1 + math.exp(-x))
+
+
+def _sigmoid32(x: Any) -> Any:
+    c = max(min(x * np.float32(-1 / math.log(2)), np.float32(126)), np.float32(-126))
+    return np.float32(1) / (np.float32(1) + exp2(c))
+
+
+@overload(softplus, jit_options={"fastmath": FAST})
+def _softplus(x: Any) -> Any:
+    return _softplus32 if x == types.float32 else _softplus64
+
+
+def _softplus64(x: Any) -> Any:
+    return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
+
+
+def _softplus32(x: Any) -> Any:
+    w = exp2(max(abs(x) * np.float32(-1 / math.log(2)), np.float32(-126)))
+    return max(x, np.float32(0)) + log1p(w)
+
+
+def log1p(x: float) -> float:
+    """ln(1 + x) for x from 0 to 1 inside a loop, in x's own precision; vectorised in float32."""
+    return math.log1p(x)
+
+
+@overload(log1p, jit_options={"fastmath": FAST})
+def _log1p(x: Any) -> Any:
+    return _log1p32 if x == types.float32 else _log1p64
+
+
+def _log1p64(x: Any) -> Any:
+    return math.log1p(x)
+
+
+def _log1p32(x: Any) -> Any:
+    # 2 artanh(s) with s = x / (2 + x) ≤ 1/3, by its series.
+    s = x / (np.float32(2) + x)
+    q = s * s
+    p = np.float32(1 / 15)
+    p = p * q + np.float32(1 / 13)
+    p = p * q + np.float32(1 / 11)
+    p = p * q + np.float32(1 / 9)
+    p = p * q + np.float32(1 / 7)
+    p = p * q + np.float32(1 / 5)
+    p = p * q + np.float32(1 / 3)
+    p = p * q + np.float32(1)
+    return np.float32(2) * s * p
+
+
+def rank(x: Any) -> Any:
+    """An integer in the order of the floats, of which LLVM finds the greatest many at a time."""
+    raise NotImplementedError("for loops only")
+
+
+def ranked(order: Any) -> Any:
+    """The float of that rank."""
+    raise NotImplementedError("for loops only")
+
+
+@overload(rank)
+def _rank_of(x: Any) -> Any:
+    return _rank32 if x == types.float32 else _rank64
+
+
+@overload(ranked)
+def _ranked_of(order: Any) -> Any:
+    return _ranked32 if order == types.int32 else _ranked64
+
+
+def _rank32(x: Any) -> Any:
+    bits = np.float32(x).view(np.int32)
+    return np.int32(bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF)))
+
+
+def _ranked32(order: Any) -> Any:
+    return np.int32(order ^ ((order >> np.int32(31)) & np.int32(0x7FFFFFFF))).view(np.float32)
+
+
+def _rank64(x: Any) -> Any:
+    bits = np.float64(x).view(np.int64)
+    return bits ^ ((bits >> 63) & 0x7FFFFFFFFFFFFFFF)
+
+
+def _ranked64(order: Any) -> Any:
+    return np.int64(order ^ ((order >> 63) & 0x7FFFFFFFFFFFFFFF)).view(np.float64)
+
+
+@inlined
+def exps(x, y):  # type: ignore[no-untyped-def]
+    """e^x of each element of x into y."""
+    for i in range(len(y)):
+        y[i] = exp(x[i])

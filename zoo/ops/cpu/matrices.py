@@ -1,0 +1,100 @@
+"""What compiled loops do with matrices besides multiplying them (`zoo.ops.cpu.matmul`).
+
+Matrices are flat arrays, rows `across` apart, in which a narrower one stands before zeros. Those in the dtype of
+products may be bfloat16, see `zoo.ops.cpu.bfloat16`.
+"""
+
+from __future__ import annotations
+
+from zoo.ops.cpu.bfloat16 import narrowed, widened
+from zoo.ops.cpu.jit import inlined
+from zoo.ops.cpu.simd import fetch
+
+
+@inlined
+def take(x, at, step, steps, width, C, to, across, later):  # type: ignore[no-untyped-def]
+    """`steps` rows of memory as a left form (C, across), and zeros behind them.
+
+    What is wanted next stands `later` rows on: it comes near while this is worked on.
+    """
+    for t in range(steps):
+        fetch(x, at + (t + later) * step, width)
+        of, row = x[at + t * step : at + t * step + width], to[t * across : t * across + width]
+        for c in range(len(row)):
+            row[c] = of[c]
+    to[steps * across : C * across] = 0
+
+
+@inlined
+def give(x, steps, width, across, factor, to, b, first, h):  # type: ignore[no-untyped-def]
+    """`steps` rows of x (C, across), times a factor, to a head's steps from the first on."""
+    for t in range(steps):
+        row, out = x[t * across : t * across + width], to[b, first + t, h]
+        for c in range(len(out)):
+            out[c] = narrowed(factor * widened(row[c]), out)
+
+
+@inlined
+def put(x, steps, width, across, to, at, step):  # type: ignore[no-untyped-def]
+    """`steps` rows of x (C, across) to memory, `step` apart: the way back from `take`."""
+    for t in range(steps):
+        row, out = x[t * across : t * across + width], to[at + t * step : at + t * step + width]
+        for c in range(len(row)):
+            out[c] = narrowed(widened(row[c]), out)
+
+
+@inlined
+def take_matrix(x, width, to, across):  # type: ignore[no-untyped-def]
+    for i in range(len(x)):
+        of, row = x[i], to[i * across : i * across + width]
+        for c in range(len(row)):
+            row[c] = of[c]
+
+
+@inlined
+def give_matrix(x, width, across, to):  # type: ignore[no-untyped-def]
+    for i in range(len(to)):
+        of, row = x[i * across : i * across + width], to[i]
+        for c in range(len(row)):
+            row[c] = of[c]
+
+
+@inlined
+def widen(x, to):  # type: ignore[no-untyped-def]
+    for i in range(len(to)):
+        to[i] = widened(x[i])
+
+
+@inlined
+def scale_rows(x, factors, C, across):  # type: ignore[no-untyped-def]
+    for t in range(C):
+        row, factor = x[t * across : t * across + across], factors[t]
+        for c in range(across):
+            row[c] *= factor
+
+
+@inlined
+def scale_into(x, factors, C, across, to):  # type: ignore[no-untyped-def]
+    for t in range(C):
+        row, out, factor = x[t * across : t * across + across], to[t * across : t * across + across], factors[t]
+        for c in range(across):
+            out[c] = narrowed(factor * widened(row[c]), out)
+
+
+@inlined
+def dots(x, y, C, across, to):  # type: ignore[no-untyped-def]
+    """Products of rows of x (C, across) in the dtype of products and of y, on top of `to`."""
+    for t in range(C):
+        one, two, total = x[t * across : t * across + across], y[t * across : t * across + across], to[t]
+        for c in range(across):
+            total += widened(one[c]) * two[c]
+        to[t] = total
+
+
+@inlined
+def add_rows(x, factors, C, across, to):  # type: ignore[no-untyped-def]
+    """to += Σ_t factor_t x_t."""
+    for t in range(C):
+        row, factor = x[t * across : t * across + across], factors[t]
+        for c in range(across):
+            to[c] += factor * widened(row[c])

@@ -1,0 +1,317 @@
+"""Any causal language model of transformers behind our `Model`; GPT-2 and Llama in our own modules too.
+
+What a model can do is measured as it is opened, on a few random tokens: that it does not look ahead, that it goes on
+from a state exactly, and that its head is all that stands between the last hidden states and the logits.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+import zoo
+from zoo.contract import Batch, Model, Part, Recipe, Shape, State, Traits, Unsupported
+from zoo.published import counterparts, files, hf_tokenizer
+from zoo.published.errors import PretrainedError, missing
+from zoo.published.names import to_ours
+from zoo.published.silence import silenced
+from zoo.published.to_transformers import TOLERANCE, difference
+
+Through = Literal["transformers", "zoo"]
+DTYPES = ("float32", "bfloat16", "float16", "float64", "auto")
+LENGTH = 2048
+"""The longest sequence of a model that does not say so, as lm-eval has it."""
+Kept = tuple[tuple[int, int], tuple[int, int]]
+"""Heads and width of a layer's keys, and of its values."""
+SHIFTING = ("dynamic", "longrope")
+"""Rotations that change with the length of the whole sequence, so that no state goes on exactly."""
+
+
+def load(
+    where: str,
+    *,
+    through: Through = "transformers",
+    dtype: str = "float32",
+    device: str | torch.device | None = None,
+    length: int | None = None,
+) -> Model:
+    """The model in a folder or on the hub, with its tokenizer. Code that comes with weights is not run.
+
+    Args:
+        through: whose modules run it: transformers', or ours where we have the same architecture.
+        dtype: of the weights, one of `DTYPES`; auto: as they are stored.
+        length: the longest sequence transformers' modules will be given; by default what the config says.
+
+    Raises:
+        PretrainedError: transformers is not installed, nothing there, weights that do not fit the config, a model that
+            is no causal language model or needs code of its own, or (through the zoo) has no counterpart.
+    """
+    if through not in get_args(Through):
+        raise PretrainedError(f"through must be one of {', '.join(get_args(Through))}, got {through!r}")
+    if dtype not in DTYPES:
+        raise PretrainedError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+    try:
+        import transformers
+    except ImportError:
+        raise missing("transformers", "transformers", where) from None
+    path = files.find(where)
+    folder = path if path.is_dir() else path.parent
+    with silenced(transformers):
+        inner = _opened(transformers, folder, where, dtype)
+        tokenizer = hf_tokenizer.load(folder, transformers)
+        longest, told = _length(inner.config, tokenizer)
+        if through == "zoo":
+            model = _ours(inner, where)
+        else:
+            shape = _shape(inner, length or longest, where)
+            model = _wrapped(inner, shape, "max" if told and length is None else "any", where)
+    if tokenizer is not None and tokenizer.backend.vocab_size > model.shape.outputs:
+        raise PretrainedError(
+            f"{where}: its tokenizer has {tokenizer.backend.vocab_size} tokens, and the model {model.shape.outputs}"
+        )
+    model.tokenizer = tokenizer
+    return model.to(device) if device is not None else model
+
+
+class CausalLM(Model):
+    """A language model that transformers runs.
+
+    Its state holds the keys and values of every layer, each (B, H, T, d); a model that keeps anything else is not
+    resumable. Padding must stand on the right, where no valid step sees it.
+
+    Args:
+        kept: what its state holds of each layer; nothing: it is not resumable.
+    """
+
+    def __init__(
+        self, inner: Any, shape: Shape, *, length: Literal["any", "max"] = "any", kept: tuple[Kept, ...] = ()
+    ) -> None:
+        super().__init__()
+        self.role, self.shape, self.inner, self.kept = "lm", shape, inner, kept
+        tied = bool(getattr(inner.config, "tie_word_embeddings", False))
+        self.recipe = Recipe(Part(inner.config.model_type), channel=None, tie=tied)
+        self.traits = Traits(causal="strict", bidirectional=False, resumable=bool(kept), length=length)
+        known = inspect.signature(inner.forward).parameters
+        self._cache_name = "cache" if "cache" in known else "past_key_values"  # renamed in transformers 5
+
+    @property
+    def backbone(self) -> nn.ModuleList:  # type: ignore[override]
+        """What stands between its tables and its head."""
+        return nn.ModuleList(_inside(self.inner.base_model))
+
+    def forward(self, batch: Batch) -> Float[Tensor, "B T V"]:
+        self._check(batch.inputs.shape[1])
+        return self.inner(input_ids=batch.inputs, use_cache=False).logits
+
+    def init_state(self, batch: int) -> State:
+        if not self.traits.resumable:
+            raise Unsupported(f"{self.inner.config.model_type} of transformers does not go on from a state here")
+        like = next(self.parameters())
+        layers = {
+            str(i): {name: like.new_empty(batch, heads, 0, d) for name, (heads, d) in zip("kv", pair, strict=True)}
+            for i, pair in enumerate(self.kept)
+        }
+        return {"position": torch.zeros(batch, dtype=torch.long, device=like.device), "layers": layers}
+
+    def extend(self, tokens: Int[Tensor, "B T"], state: State) -> tuple[Float[Tensor, "B T V"], State]:
+        from transformers import DynamicCache
+
+        past = state["layers"]["0"]["k"].shape[2]
+        self._check(past + tokens.shape[1])
+        cache = DynamicCache()
+        for i, layer in enumerate(state["layers"].values() if past else ()):
+            cache.update(layer["k"], layer["v"], i)
+        logits = self.inner(input_ids=tokens, use_cache=True, **{self._cache_name: cache}).logits
+        layers = {str(i): {"k": k, "v": v} for i, (k, v) in enumerate(_kept(cache))}
+        return logits, {"position": state["position"] + tokens.shape[1], "layers": layers}
+
+    def _check(self, steps: int) -> None:
+        if self.longest is not None and steps > self.longest:
+            raise Unsupported(f"{self.inner.config.model_type} reads {self.longest} tokens; the sequence goes further")
+
+
+class HeadedCausalLM(CausalLM):
+    """One whose logits are its head's of the last hidden states, with nothing in between."""
+
+    def encode(self, inputs: Int[Tensor, "B T"], mask: Bool[Tensor, "B T"] | None = None) -> Float[Tensor, "B T D"]:
+        """The last hidden states, which `head` turns into logits."""
+        self._check(inputs.shape[1])
+        return self.inner.base_model(input_ids=inputs, use_cache=False).last_hidden_state
+
+    @property
+    def head(self) -> nn.Module:
+        """From hidden states to logits."""
+        made: nn.Module = self.inner.get_output_embeddings()
+        return made
+
+
+def _opened(transformers: Any, folder: Path, where: str, dtype: str) -> Any:
+    """The model, in eval mode, every parameter of it read from the folder."""
+    told = files.config(folder)
+    if told is None:
+        raise PretrainedError(f"{where}: no config.json here; a transformers model is a folder with one")
+    family = told.get("model_type")
+    if family not in transformers.CONFIG_MAPPING:
+        if told.get("auto_map"):
+            raise PretrainedError(f"{where}: {family or 'it'} needs code that comes with the weights, which is not run")
+        raise PretrainedError(f"{where}: transformers {transformers.__version__} knows no model_type {family!r}")
+    files.weights_in(folder)
+    newer = tuple(int(part) for part in transformers.__version__.split(".")[:2]) >= (4, 56)
+    try:
+        inner, report = transformers.AutoModelForCausalLM.from_pretrained(
+            folder,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **{"dtype" if newer else "torch_dtype": dtype if dtype == "auto" else getattr(torch, dtype)},
+        )
+    except Exception as error:  # OSError, ValueError, RuntimeError, safetensors' own, a package a model needs
+        said = " ".join(str(error).split())
+        if "Unrecognized configuration class" in said:
+            said = f"{family} is no causal language model"
+        raise PretrainedError(f"{where}: {said[:300] or type(error).__name__}") from None
+    _all_read(report, inner, where)
+    return inner.eval()
+
+
+def _all_read(report: dict[str, Any], inner: nn.Module, where: str) -> None:
+    """Raise PretrainedError unless the weights were those of this model: transformers warns, and draws the rest."""
+    for name, theirs, ours in report["mismatched_keys"]:
+        raise PretrainedError(f"{where}: {name} has the shape {tuple(theirs)}, where its config makes it {tuple(ours)}")
+    numbered = {re.sub(r"\d+", "0", name) for name in inner.state_dict()}
+    more = [name for name in report["unexpected_keys"] if re.sub(r"\d+", "0", name) in numbered]  # layers
+    for what, names in (("it lacks", sorted(report["missing_keys"])), ("it has also", sorted(more))):
+        if names:
+            raise PretrainedError(
+                f"{where}: not the weights of this model: {what} {', '.join(names[:3])}{', …' * (len(names) > 3)}"
+            )
+
+
+def _length(config: Any, tokenizer: hf_tokenizer.HuggingFace | None) -> tuple[int, bool]:
+    """The longest sequence, and whether the config says so."""
+    config = config.get_text_config()
+    for name in ("n_positions", "max_position_embeddings", "n_ctx"):
+        if isinstance(found := getattr(config, name, None), int):
+            return found, True
+    most = tokenizer.backend.model_max_length if tokenizer else None
+    return (int(most), False) if most and most < 10**9 else (LENGTH, False)
+
+
+def _shape(inner: Any, length: int, where: str) -> Shape:
+    config = inner.config.get_text_config()
+    table = inner.get_input_embeddings()
+    vocab = getattr(config, "vocab_size", None) or table.weight.shape[0]
+    width = getattr(config, "hidden_size", None) or table.weight.shape[1]
+    try:
+        return Shape(length, vocab, vocab=vocab, width=width, depth=getattr(config, "num_hidden_layers", None))
+    except ValueError as error:
+        raise PretrainedError(f"{where}: {error}") from None
+
+
+@torch.no_grad()
+def _wrapped(inner: Any, shape: Shape, length: Literal["any", "max"], where: str) -> CausalLM:
+    """The model behind our interface, with all that a few random tokens show it can do."""
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(shape.outputs, (2, min(8, shape.length)), generator=generator).to(inner.device)
+    try:
+        out = inner(input_ids=tokens, use_cache=True)
+        logits = inner(input_ids=tokens, use_cache=False).logits
+        other = torch.cat([tokens[:, :-1], (tokens[:, -1:] + 1) % shape.outputs], 1)
+        again = inner(input_ids=other, use_cache=False).logits
+    except Exception as error:  # a package or a device that its modules want
+        raise PretrainedError(f"{where}: does not run: {' '.join(str(error).split())[:300]}") from None
+    if not _near(again[:, :-1], logits[:, :-1]):
+        family = inner.config.model_type
+        raise PretrainedError(f"{where}: {family} looks ahead, as an encoder does: it is no causal language model")
+    kind = HeadedCausalLM if _headed(inner, tokens, logits) else CausalLM
+    cache = getattr(out, "cache", None) or getattr(out, "past_key_values", None)
+    pairs = [] if _shifts(inner.config) else _kept(cache)
+    kept = tuple(((k.shape[1], k.shape[3]), (v.shape[1], v.shape[3])) for k, v in pairs)
+    model = kind(inner, shape, length=length, kept=kept)
+    return model if _goes_on(model, tokens, logits) else kind(inner, shape, length=length)
+
+
+def _goes_on(model: CausalLM, tokens: Tensor, logits: Tensor) -> bool:
+    """Whether it gives the same logits in pieces, from its state."""
+    found, half = [], tokens.shape[1] // 2
+    try:
+        state = model.init_state(len(tokens))
+        for piece in (tokens[:, :half], tokens[:, half : half + 1], tokens[:, half + 1 :]):
+            if piece.shape[1]:
+                y, state = model.extend(piece, state)
+                found.append(y)
+    except Exception:  # no state, or a cache of its own that takes no other
+        return False
+    return _near(torch.cat(found, 1), logits)
+
+
+def _near(got: Tensor, want: Tensor) -> bool:
+    """Equal but for rounding, in their precision; what is no number is equal to itself."""
+    got, want = got.nan_to_num(), want.nan_to_num()
+    tolerance = 2e-5 if want.dtype in (torch.float32, torch.float64) else 5e-2
+    return bool((got - want).abs().max() <= tolerance * want.abs().max()) if want.numel() else True
+
+
+def _headed(inner: Any, tokens: Tensor, logits: Tensor) -> bool:
+    """Whether the head alone makes the very logits of the last hidden states: a cap or a scale would show in bits."""
+    head = inner.get_output_embeddings()
+    if head is None or inner.base_model is inner:
+        return False
+    try:
+        hidden = inner.base_model(input_ids=tokens, use_cache=False).last_hidden_state
+        return torch.equal(head(hidden), logits)
+    except Exception:  # another signature, or hidden states of another width
+        return False
+
+
+def _kept(cache: Any) -> list[tuple[Tensor, Tensor]]:
+    """Keys and values of every layer; none of a cache that holds anything else, or not all steps."""
+    if type(cache).__name__ != "DynamicCache":
+        return []
+    if any(type(layer).__name__ != "DynamicLayer" for layer in getattr(cache, "layers", ())):
+        return []
+    pairs: list[tuple[Tensor, Tensor]] = [tuple(layer[:2]) for layer in cache]
+    return pairs if all(isinstance(x, Tensor) and x.dim() == 4 for pair in pairs for x in pair) else []
+
+
+def _shifts(config: Any) -> bool:
+    """Whether rotations depend on how long the sequence is in the end."""
+    told = (getattr(config.get_text_config(), name, None) for name in ("rope_parameters", "rope_scaling"))
+    return any(kind in str(rope) for rope in told if rope for kind in SHIFTING)
+
+
+def _inside(module: nn.Module) -> list[nn.Module]:
+    """The children of a base model without its tables, also where those stand in one of them."""
+    found: list[nn.Module] = []
+    for child in module.children():
+        if isinstance(child, nn.ModuleList) or not any(isinstance(m, nn.Embedding) for m in child.modules()):
+            found.append(child)
+        elif not isinstance(child, nn.Embedding):
+            found += _inside(child)
+    return found
+
+
+def _ours(inner: Any, where: str) -> Model:
+    """The same weights in our modules, which give the same logits."""
+    try:
+        architecture, shape, options = counterparts.built(inner.config)
+        with torch.random.fork_rng(devices=[]):
+            model = zoo.build(architecture, shape=shape, **options)
+    except ValueError as error:
+        raise PretrainedError(f"{where}: {error}") from None
+    weights = to_ours(counterparts.of(model).pairs(model), inner.state_dict(), where)
+    if model.recipe.tie:
+        weights["head.weight"] = weights["embedding.table.weight"]
+    files.fit(model, weights, where)
+    model = model.to(inner.dtype).eval()
+    apart = difference(model, inner)
+    if inner.dtype in (torch.float32, torch.float64) and not apart <= TOLERANCE:
+        raise PretrainedError(f"{where}: our {architecture} gives other logits (relative difference {apart:.1e})")
+    return model

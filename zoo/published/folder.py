@@ -1,0 +1,103 @@
+"""A model of the zoo in a folder: `zoo.json` (what it is, and its tokenizer) and `model.safetensors`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import zoo
+from zoo import architectures, tokenizers
+from zoo.contract import Model
+from zoo.published import files
+from zoo.published.errors import PretrainedError
+from zoo.types import Shape
+
+FORMAT = 1
+
+
+def save(model: Model, folder: str | Path, *, made: dict[str, Any] | None = None) -> Path:
+    """Write a model that `zoo.build` made, with its tokenizer, to a folder; the weights last but one, `zoo.json` last.
+
+    Args:
+        made: anything JSON can hold that says how the weights came about.
+
+    Raises:
+        PretrainedError: the model is not one that `zoo.build` made, or the folder cannot be written.
+    """
+    from safetensors.torch import save_model
+
+    if not model.built:
+        raise PretrainedError(f"{type(model).__name__} was not made by zoo.build: it cannot be saved as a zoo folder")
+    folder = Path(folder)
+    told = {
+        "format": FORMAT,
+        **model.built,
+        "role": model.role,
+        "shape": {k: v for k, v in dataclasses.asdict(model.shape).items() if v is not None},
+        "tokenizer": model.tokenizer.describe() if model.tokenizer else None,
+        "made": made or {},
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        part = folder / "model.safetensors.tmp"
+        save_model(model, str(part), metadata={"format": "pt"})
+        part.replace(folder / "model.safetensors")
+        note = folder / "zoo.json.tmp"
+        note.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        note.replace(folder / "zoo.json")
+    except OSError as error:
+        raise PretrainedError(f"{folder}: cannot be written ({error.strerror or error})") from None
+    except TypeError as error:
+        raise PretrainedError(
+            f"an option of {model.built['architecture']} cannot be written as JSON: {error}"
+        ) from None
+    return folder
+
+
+def load(where: str, *, plugins: tuple[str, ...] = ()) -> Model:
+    """The model in a folder, or in the folder of a run.
+
+    Args:
+        plugins: what to import first, for an architecture that does not come with zoobench.
+
+    Raises:
+        PretrainedError: no such folder, another format, an unknown architecture, or weights that do not fit.
+    """
+    from safetensors.torch import load_model
+
+    path = files.find(where)
+    folder = path if (path / "zoo.json").is_file() else path / "model"
+    told = _told(folder)
+    for plugin in plugins:
+        architectures.load_plugin(plugin)
+    try:
+        shape = Shape(**told["shape"])
+        with torch.random.fork_rng(devices=[]):
+            model = zoo.build(told["architecture"], told["role"], shape=shape, **told["options"])
+        model.tokenizer = tokenizers.make(told["tokenizer"]) if told.get("tokenizer") else None
+    except KeyError as error:
+        hint = "; a plug-in's file goes into plugins=" if "unknown architecture" in str(error) else ""
+        raise PretrainedError(f"{folder}: {error.args[0]}{hint}") from None
+    except (TypeError, ValueError) as error:
+        raise PretrainedError(f"{folder}: {error}") from None
+    try:
+        load_model(model, folder / "model.safetensors")
+    except Exception as error:  # safetensors' own, or torch's list of what does not fit
+        files.fit(model, files.read(folder / "model.safetensors"), folder)
+        raise PretrainedError(f"{folder}: {error}") from None
+    return model
+
+
+def _told(folder: Path) -> dict[str, Any]:
+    file = folder / "zoo.json"
+    try:
+        told = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PretrainedError(f"{file}: cannot be read ({error})") from None
+    if told.get("format") != FORMAT:
+        raise PretrainedError(f"{file}: format {told.get('format')!r}; this zoobench reads {FORMAT}")
+    return dict(told)

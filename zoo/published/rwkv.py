@@ -1,0 +1,307 @@
+"""RWKV-4, 5.2, 6 and 7 as BlinkDL publishes them: into our modules, or through the package `rwkv`; and written again.
+
+Version, sizes and options are read off the names and shapes of the tensors. Two things these do not tell:
+
+    time_decay  official files hold w. RWKV/rwkv.cpp's conversion holds what it becomes, −exp(w) in RWKV-4 and
+                exp(−exp(w)) in 5.2, and drops axes of length 1
+    ln_x        its eps is 1e-5 · head_size_divisor²: 64e-5 in official code, 1e-5 under rwkv.cpp's RWKV-5.2
+
+rwkv.cpp also transposes the low-rank factors of RWKV-6; where RWKV-7's are, they are turned back too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+import zoo
+from zoo import tokenizers
+from zoo.contract import Model, Shape, Unsupported
+from zoo.published import files, rwkv_package, tokenizer_files
+from zoo.published.errors import PretrainedError
+
+ROOTS = ("emb", "blocks", "ln_out", "head")
+"""Where the names of the model's own tensors begin; whatever else lies in a file is left there."""
+UNUSED = {f"blocks.0.att.v{i}" for i in range(3)}
+"""What the first layer of an official RWKV-7 has and does not use."""
+FIXED = {
+    "embedding.table.weight": "emb.weight",
+    "embedding.norm.weight": "blocks.0.ln0.weight",
+    "embedding.norm.bias": "blocks.0.ln0.bias",
+    "backbone.norm.weight": "ln_out.weight",
+    "backbone.norm.bias": "ln_out.bias",
+    "head.weight": "head.weight",
+}
+FACTORS = {
+    6: ("time_maa_w1", "time_maa_w2", "time_decay_w1", "time_decay_w2"),
+    7: tuple(f"{c}{i}" for c in "wavg" for i in (1, 2)),
+}
+"""Low-rank matrices, which conversions turn around."""
+OFFICIAL_DIVISOR = 8.0
+
+
+def load(
+    where: str,
+    *,
+    through: Literal["zoo", "rwkv"] = "zoo",
+    length: int = 1024,
+    tokenizer: str | None = None,
+    head_size_divisor: float | None = None,
+    decay: Literal["auto", "raw", "applied"] = "auto",
+    strategy: str | None = None,
+) -> Model:
+    """A language model from a checkpoint, in float32.
+
+    Args:
+        through: `zoo`, our modules; `rwkv`, the package.
+        length: what the model was trained on, in tokens; it reads any length.
+        tokenizer: `bytes`, `rwkv_world`, a tokenizer.json, or a vocabulary in World's format (.txt); by default bytes
+            with an embedding of 256, World with one of 65,536 where the package is there, else none.
+        head_size_divisor: see above; 8 by default, 1 where a decay is applied, since such files are rwkv.cpp's.
+        decay: what time_decay holds. `auto`: a pickle holds w, and so do safetensors, unless every number is one that
+            an applied decay can be and the axes are rwkv.cpp's: (H, N, 1), or in RWKV-4 mixing vectors of one axis.
+        strategy: the package's, one device and one precision, such as `cuda fp16`; fp32 on CUDA where there is one.
+
+    Raises:
+        PretrainedError: nothing there, another architecture, an incomplete model, an option that does not fit.
+    """
+    _known("through", through, ("zoo", "rwkv"))
+    _known("decay", decay, ("auto", "raw", "applied"))
+    if strategy is not None and through == "zoo":
+        raise PretrainedError(f"strategy={strategy!r} is for through='rwkv'")
+    version, weights, applied = _read(where, decay)
+    if head_size_divisor is None:
+        head_size_divisor = 1.0 if applied else OFFICIAL_DIVISOR
+    elif version == 4:
+        raise PretrainedError(f"{where}: RWKV-4 has no ln_x that a head_size_divisor could change")
+    model = _unfilled(weights, version, head_size_divisor, length, where)
+    names, weights = official_names(model), _in_shape(weights, model)
+    files.agree({names[name]: value for name, value in model.state_dict().items()}, weights, where)
+    if through == "rwkv":
+        model = rwkv_package.Packaged(
+            version, scaled(weights, version, head_size_divisor), model.shape, where, strategy
+        )
+    else:
+        model.to_empty(device="cpu")
+        files.fit(model, {name: weights[there] for name, there in names.items()}, where)
+    vocab = model.shape.vocab or 0
+    model.tokenizer = tokenizer_files.opened(tokenizer, vocab, where) if tokenizer else _guessed(vocab)
+    return model
+
+
+def save(model: Model, path: str | Path) -> Path:
+    """Write a language model of ours, rwkv4 to rwkv7, as an official checkpoint (.pth or .safetensors).
+
+    Another head_size_divisor than the official 8 goes into the weights (see `scaled`).
+
+    Raises:
+        PretrainedError: another model, another suffix, or the file cannot be written.
+    """
+    path, architecture = Path(path), str(model.built.get("architecture", ""))
+    if not re.fullmatch("rwkv[4-7]", architecture) or model.role != "lm":
+        what = f"{architecture or type(model).__name__} as {model.role}"
+        raise PretrainedError(f"{what} has no RWKV checkpoint; rwkv4 to rwkv7 as lm have")
+    if model.shape.vocab != model.shape.outputs:
+        raise PretrainedError(
+            f"an RWKV checkpoint gives the tokens it reads: {model.shape.vocab}, not {model.shape.outputs}"
+        )
+    if path.suffix not in (".pth", ".safetensors"):
+        raise PretrainedError(f"{path}: an RWKV checkpoint is a .pth or a .safetensors")
+    version, names = int(architecture[-1]), official_names(model)
+    weights = {names[name]: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    weights = scaled(weights, version, float(model.built["options"].get("head_size_divisor", OFFICIAL_DIVISOR)))
+    if version == 7:
+        alike = "blocks.1.att.v" if (model.shape.depth or 1) > 1 else "blocks.0.att.a"
+        weights |= {name: torch.zeros_like(weights[alike + name[-1]]) for name in UNUSED}
+    if version == 4:
+        weights = {name: value.view(1, 1, -1) if "time_mix" in name else value for name, value in weights.items()}
+    rwkv_package.write(weights, path)
+    return path
+
+
+def official_names(model: Model) -> dict[str, str]:
+    """Our names of the tensors of one of our RWKV models → the official ones."""
+    names = {}
+    for name in model.state_dict():
+        if name in FIXED:
+            names[name] = FIXED[name]
+            continue
+        _, _, index, part, rest = name.split(".", 4)
+        block, second = divmod(int(index), 2)
+        names[name] = f"blocks.{block}.{f'ln{1 + second}' if part == 'norm' else ('att', 'ffn')[second]}.{rest}"
+    return names
+
+
+def _read(where: str, decay: str) -> tuple[int, dict[str, Tensor], bool]:
+    """The version, the weights with raw decays, and whether the file held them applied."""
+    path = files.find(where)
+    weights = {name: value for name, value in files.read(path).items() if name.startswith(ROOTS)}
+    version = version_of(weights, where)
+    if version == 7:
+        weights = {name: value for name, value in weights.items() if name not in UNUSED}
+    if version > 5:
+        weights = _upright(weights, version)
+    pickled = any(file.suffix != ".safetensors" for file in files.weights_in(path))
+    applied = decay == "applied" or (decay == "auto" and not pickled and holds_applied(weights, version))
+    return version, _raw_decays(weights, version, where) if applied else weights, applied
+
+
+def version_of(weights: Mapping[str, Tensor], where: str) -> int:
+    """4, 5 (5.2), 6 or 7, by what only its time mixing has.
+
+    Raises:
+        PretrainedError: a version that the zoo does not have, or none.
+    """
+    att = {name.partition(".att.")[2]: value for name, value in weights.items() if ".att." in name}
+    gated = "gate.weight" in att
+    if att.keys() & {"r_k", "k_k", "x_r", "w0"}:
+        return 7
+    if any(name.startswith("time_maa") for name in att):
+        if gated:
+            return 6
+        raise _unknown("a variant of RWKV-6 without its gate (x060a, x060b)", where)
+    if any(name.startswith("ln_x") for name in att):
+        decay = att.get("time_decay")
+        if gated and (decay is None or decay.shape[1:].numel() > 1):  # 5.1 has one number for each head
+            return 5
+        raise _unknown("RWKV-5.1" if gated else "RWKV-5.0", where)
+    if "time_decay" in att:
+        return 4
+    raise _unknown("no RWKV", where)
+
+
+def _unknown(found: str, where: str) -> PretrainedError:
+    return PretrainedError(f"{where}: this is {found}; the zoo has RWKV-4, 5.2, 6 and 7")
+
+
+def holds_applied(weights: Mapping[str, Tensor], version: int) -> bool:
+    """Whether rwkv.cpp's conversion made them, by numbers and axes; see `load`."""
+    decays = [value for name, value in weights.items() if name.endswith(".time_decay")]
+    mixes = [value for name, value in weights.items() if ".time_mix" in name]
+    axes = all(value.dim() == 3 for value in decays) if version == 5 else all(value.dim() == 1 for value in mixes)
+    return version < 6 and axes and all(_is_applied(value, version) for value in decays)
+
+
+def _is_applied(value: Tensor, version: int) -> bool:
+    return bool((value <= 0).all() if version == 4 else ((value >= 0) & (value <= 1)).all())
+
+
+def _raw_decays(weights: Mapping[str, Tensor], version: int, where: str) -> dict[str, Tensor]:
+    """w from −exp(w) or exp(−exp(w)). A decay that has rounded to 0 becomes the smallest there is."""
+    if version > 5:
+        raise PretrainedError(f"{where}: the decay of RWKV-{version} follows the data; no file can hold it applied")
+    raw = dict(weights)
+    for name, value in weights.items():
+        if name.endswith(".time_decay"):
+            if not _is_applied(value, version):
+                bounds = "at most 0" if version == 4 else "from 0 to 1"
+                raise PretrainedError(f"{where}: {name} is not {bounds}, as an applied decay is; say decay='raw'")
+            log_w = value.double() if version == 4 else value.double().clamp(min=torch.finfo(torch.float32).tiny).log()
+            raw[name] = torch.log(-log_w).float()
+    return raw
+
+
+def scaled(weights: Mapping[str, Tensor], version: int, head_size_divisor: float) -> dict[str, Tensor]:
+    """The same model with the official eps of ln_x: GroupNorm of c·y with eps c²·e is GroupNorm of y with eps e.
+
+    y is linear in W_v; RWKV-7's bonus, which goes past the norm, is so too and is divided again.
+    """
+    c, found = OFFICIAL_DIVISOR / head_size_divisor, dict(weights)
+    if version == 4 or c == 1.0:
+        return found
+    for name, value in weights.items():
+        if name.endswith(".att.value.weight"):
+            found[name] = value.float() * c
+        elif name.endswith(".att.r_k"):
+            found[name] = value.float() / c
+    return found
+
+
+def _unfilled(weights: Mapping[str, Tensor], version: int, divisor: float, length: int, where: str) -> Model:
+    """Our model of these sizes, on the meta device: nothing is drawn that the weights would replace."""
+    vocab, width = (_size(weights, "emb.weight", axis, where) for axis in (0, 1))
+    depth = _depth(weights, where)
+    options = _options(weights, version, width, depth, where)
+    if version > 4:
+        options["head_size_divisor"] = divisor
+    try:
+        shape = Shape(length=length, vocab=vocab, outputs=vocab, width=width, depth=depth)
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            return zoo.build(f"rwkv{version}", "lm", shape=shape, **options)
+    except (ValueError, TypeError, Unsupported) as error:
+        raise PretrainedError(f"{where}: {error}") from None
+
+
+def _options(weights: Mapping[str, Tensor], version: int, width: int, depth: int, where: str) -> dict[str, Any]:
+    """What the recipe of a version is given, from the first block that has it."""
+
+    def size(name: str, axis: int, block: int = 0) -> int:
+        return _size(weights, f"blocks.{block}.{name}", axis, where)
+
+    options: dict[str, Any] = {"expand": size("ffn.key.weight", 0) / max(width, 1)}
+    if version > 4:
+        options["head_size"] = size("att.r_k" if version == 7 else "att.time_faaaa", 1)
+    if version in (5, 6) and size("att.key.weight", 0) != width:
+        options["dim_att"] = size("att.key.weight", 0)
+    if version == 6:
+        options |= {"mix_lora": size("att.time_maa_w1", 1) // 5, "decay_lora": size("att.time_decay_w1", 1)}
+    if version == 7:
+        options |= {f"{name}_lora": size(f"att.{c}1", 1) for c, name in (("w", "decay"), ("a", "a"), ("g", "gate"))}
+        if depth > 1:
+            options["v_lora"] = size("att.v1", 1, block=1)
+    return options
+
+
+def _size(weights: Mapping[str, Tensor], name: str, axis: int, where: str) -> int:
+    shape = tuple(files.held(weights, name, where).shape)
+    if axis >= len(shape):
+        raise PretrainedError(f"{where}: {name} has the shape {shape}, which has too few axes")
+    return shape[axis]
+
+
+def _depth(weights: Mapping[str, Tensor], where: str) -> int:
+    found = {int(match[1]) for name in weights if (match := re.match(r"blocks\.(\d+)\.", name))}
+    for block in range(len(found)):
+        if block not in found:
+            raise PretrainedError(f"{where}: it has a block {max(found)}, but no block {block}")
+    return len(found)
+
+
+def _upright(weights: Mapping[str, Tensor], version: int) -> dict[str, Tensor]:
+    """With the low-rank factors as officially, where the width stands in front in the first of them."""
+    width, first = weights.get("ln_out.weight"), weights.get(f"blocks.0.att.{FACTORS[version][0]}")
+    if width is None or first is None or first.shape[:1] == width.shape or first.shape[-1:] != width.shape:
+        return dict(weights)
+    turned = tuple(f".att.{name}" for name in FACTORS[version])
+    return {name: value.mT if name.endswith(turned) and value.dim() > 1 else value for name, value in weights.items()}
+
+
+def _in_shape(weights: Mapping[str, Tensor], model: Model) -> dict[str, Tensor]:
+    """Tensors that differ from ours in axes of length 1 only, with our axes."""
+    own, found = model.state_dict(), dict(weights)
+    for name, there in official_names(model).items():
+        given = weights.get(there)
+        if given is not None and [n for n in given.shape if n != 1] == [n for n in own[name].shape if n != 1]:
+            found[there] = given.reshape(own[name].shape)
+    return found
+
+
+def _guessed(vocab: int) -> tokenizers.Tokenizer | None:
+    """What an embedding of this size was trained with; None where nobody can tell, or the package is missing."""
+    if vocab == tokenizers.Bytes.vocab:
+        return tokenizers.Bytes()
+    if vocab == tokenizers.World.vocab:
+        with contextlib.suppress(tokenizers.TokenizerError):
+            return tokenizers.World()
+    return None
+
+
+def _known(option: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise PretrainedError(f"{option}={value!r}: one of {', '.join(choices)}")

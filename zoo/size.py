@@ -1,0 +1,246 @@
+"""How large a built model is (parameters, training FLOPs, state bytes), and which size comes nearest a target."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+import zoo
+from zoo import architectures
+from zoo.contract import Batch, Model, Role, Shape, Unsupported, state_bytes
+from zoo.ops import flops
+
+Count: TypeAlias = Literal["total", "non_embedding"]
+Builder: TypeAlias = Callable[..., Model]
+"""(name, role, shape, **options) → Model."""
+
+
+def parameters(model: Model, count: Count = "total") -> int:
+    """Trainable parameters: all of them, or those of the backbone only (no token or position table, no output head)."""
+    module = model if count == "total" else model.backbone
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def _flash_forward(q: list[int], k: list[int], v: list[int], *_: Any, **__: Any) -> int:
+    B, H, T, K = q
+    return 2 * B * H * T * k[2] * (K + v[-1])
+
+
+def _flash_backward(grad: list[int], q: list[int], k: list[int], v: list[int], *_: Any, **__: Any) -> int:
+    B, H, T, K = q
+    return 2 * B * H * T * k[2] * (3 * K + 2 * v[-1])
+
+
+def _rnn_forward(x: list[int], w_input: list[int], w_hidden: list[int], *_: Any, **__: Any) -> int:
+    return 2 * x[0] * x[1] * (math.prod(w_input) + math.prod(w_hidden))
+
+
+def _rnn_backward(x: list[int], w_input: list[int], w_hidden: list[int], *args: Any, **kwargs: Any) -> int:
+    return 2 * _rnn_forward(x, w_input, w_hidden)
+
+
+def _convolution_backward(grad: list[int], x: list[int], w: list[int], *args: Any, **_: Any) -> int:
+    mask = args[-1]  # which of the gradients of input, weight and bias are asked for
+    return 2 * math.prod(grad) * math.prod(w[1:]) * sum(mask[:2])
+
+
+_FORMULAS = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _flash_forward,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _flash_backward,
+    torch.ops.aten.convolution_backward: _convolution_backward,
+    torch.ops.aten.mkldnn_rnn_layer: _rnn_forward,
+    torch.ops.aten.mkldnn_rnn_layer_backward: _rnn_backward,
+}
+"""CPU kernels torch's own counter has no formula for, and one where it is wrong: a depthwise convolution's gradients,
+of which it counts every pair of channels. Attention counts every score, masked or not, in either form."""
+
+
+def training_flops(
+    model: Model,
+    batch: Batch,
+    loss: Callable[[Tensor, Batch], Tensor],
+    *,
+    autocast: AbstractContextManager[Any] | None = None,
+) -> int:
+    """FLOPs of one forward pass, under `autocast`, and backward pass over `batch`, by counting the operators it runs.
+
+    Counted: matrix products, convolutions, attention, recurrent kernels, FFTs and scans. Elementwise work is not.
+    Gradients are left as they were; random state too.
+    """
+    saved = [p.grad for p in model.parameters()]
+    for p in model.parameters():
+        p.grad = None  # or backward would add to it in place
+    counter = FlopCounterMode(display=False, custom_mapping=_FORMULAS)
+    with torch.random.fork_rng(), flops.Counter() as own, counter:
+        with autocast or nullcontext():
+            logits = model(batch)
+        loss(logits, batch).backward()
+    for p, grad in zip(model.parameters(), saved, strict=True):
+        p.grad = grad
+    return counter.get_total_flops() + own.total
+
+
+def recurrent_state_bytes(model: Model, length: int) -> int | None:
+    """Bytes carried from one decoding step to the next after `length` tokens; None where nothing can be carried.
+
+    Run it on a model on the meta device to measure without computing. What is the same after 1, 2 and 65 tokens is
+    taken to stay so: steps one by one are slow even on the meta device.
+    """
+    try:
+        early = {_state_bytes_after(model, steps) for steps in (1, 2, 65)} if length > 65 else set()
+        return early.pop() if len(early) == 1 else _state_bytes_after(model, length)
+    except Unsupported:
+        return None
+
+
+def _state_bytes_after(model: Model, length: int) -> int:
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        _, state = model.extend(torch.zeros(1, length, dtype=torch.long, device=device), model.init_state(1))
+    return state_bytes(state)
+
+
+def sketch(name: str, role: Role, shape: Shape, **options: Any) -> Model:
+    """The model on the meta device: shapes without memory."""
+    with torch.device("meta"):
+        return zoo.build(name, role, shape=shape, **options)
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """A solved or given size and what it amounts to."""
+
+    width: int
+    depth: int
+    params: int
+    params_non_embedding: int
+    state_bytes: int | None
+    target: float | None = None
+    mismatch: float | None = None
+    """(reached − target) / target."""
+
+
+def decoded_length(role: Role, shape: Shape) -> int:
+    """Steps of one sequence as it is decoded, after which a state is measured: the target's for `seq2seq`."""
+    return shape.length if role != "seq2seq" else shape.target_length or 1
+
+
+def measure(name: str, role: Role, shape: Shape, **options: Any) -> Size:
+    """The size of an architecture at a given width.
+
+    Raises:
+        Unsupported: it cannot play the role.
+    """
+    model = sketch(name, role, shape, **options)
+    return Size(
+        width=model.shape.width,
+        depth=model.shape.depth or 0,
+        params=parameters(model),
+        params_non_embedding=parameters(model, "non_embedding"),
+        state_bytes=recurrent_state_bytes(model, decoded_length(role, shape)),
+    )
+
+
+Reach: TypeAlias = Callable[[Model], float]
+"""How much of what is matched a built model has."""
+
+
+def solve_width(
+    name: str, role: Role, shape: Shape, *, target: float, of: Reach, build: Builder | None = None, **options: Any
+) -> Size:
+    """The width at which `of` comes nearest `target`, by bisection on the real module.
+
+    `of` must not fall as the width grows. Models are made by `build` (`sketch`: on the meta device, unless given).
+
+    Raises:
+        Unsupported: it cannot play the role, or `of` says that it has nothing of what is matched.
+        ValueError: not even the narrowest width is small enough to come within a factor of two.
+    """
+    build = build or sketch
+    step = _step(name, role, shape, options)
+    seen: dict[int, float] = {}
+
+    def reached(k: int) -> float:
+        if k not in seen:
+            seen[k] = of(build(name, role, dataclasses.replace(shape, width=k * step), **options))
+        return seen[k]
+
+    low = _narrowest(reached)
+    high = 2 * low
+    if reached(low) > 2 * target:
+        raise ValueError(f"{name}: the narrowest model has {reached(low):,.0f}, the target is {target:,.0f}")
+    while reached(high) < target:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if reached(middle) < target else (low, middle)
+    best = min((low, high), key=lambda k: abs(reached(k) - target))
+    size = measure(name, role, dataclasses.replace(shape, width=best * step), **options)
+    return dataclasses.replace(size, target=target, mismatch=(reached(best) - target) / target)
+
+
+def solve_size(
+    name: str,
+    role: Role,
+    shape: Shape,
+    *,
+    target: float,
+    tolerance: float,
+    of: Reach,
+    build: Builder | None = None,
+    **options: Any,
+) -> Size:
+    """The width nearest `target`; where it misses by more than `tolerance`, at another depth too, the nearest first.
+
+    Depths between half and twice the architecture's own are tried until one comes within the tolerance; if none does,
+    the size that comes nearest is returned.
+
+    Raises:
+        Unsupported, ValueError: as `solve_width`, at the architecture's own depth.
+    """
+    sizes = [solve_width(name, role, shape, target=target, of=of, build=build, **options)]
+    own = sizes[0].depth
+    for depth in sorted(range(max(1, own // 2), 2 * own + 1), key=lambda d: (abs(d - own), d)):
+        if abs(sizes[-1].mismatch or 0.0) <= tolerance:
+            return sizes[-1]
+        if depth != own:
+            with suppress(ValueError):  # too deep for the target, or for a residual type of pairs
+                other = dataclasses.replace(shape, depth=depth)
+                sizes.append(solve_width(name, role, other, target=target, of=of, build=build, **options))
+    return min(sizes, key=lambda size: abs(size.mismatch or 0.0))
+
+
+def _step(name: str, role: Role, shape: Shape, options: dict[str, Any]) -> int:
+    """What widths must divide by: the recipe's own, or twice or four times that (rotations need even heads, say)."""
+    own = architectures.recipe(name, **options).width_multiple
+    for factor in (1, 2, 4):
+        try:
+            sketch(name, role, dataclasses.replace(shape, width=33 * factor * own), **options)
+        except Unsupported:
+            raise
+        except ValueError:
+            continue
+        return factor * own
+    return own
+
+
+def _narrowest(reached: Callable[[int], float], limit: int = 64) -> int:
+    """The first k that builds: an option may ask for a width of its own (half the width in hidden units, say)."""
+    for k in range(1, limit):
+        try:
+            reached(k)
+        except Unsupported:
+            raise
+        except ValueError:
+            continue
+        return k
+    reached(limit)
+    return limit

@@ -1,0 +1,223 @@
+"""The words of the contract that need no torch: what an architecture says about itself and where it is asked to work.
+
+Everything here imports in milliseconds, so that suites can be read, checked and planned before torch is loaded.
+`zoo.contract` adds the modules (`Mixer`, `Backbone`, `Model`) and re-exports all of this.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from numbers import Integral
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+if TYPE_CHECKING:
+    import torch
+
+Role: TypeAlias = Literal["lm", "masked", "classify", "retrieve", "seq2seq", "reconstruct"]
+ROLES: tuple[Role, ...] = get_args(Role)
+LABELLED: tuple[Role, ...] = ("classify", "retrieve")
+"""Roles with one answer for a whole example."""
+STEPWISE: tuple[Role, ...] = ("lm", "masked", "reconstruct")
+"""Roles with an answer at every step of the input."""
+Schedule: TypeAlias = Literal["cosine", "linear", "constant", "inverse_sqrt"]
+SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
+
+
+class Unsupported(ValueError):
+    """A combination that cannot be, such as MLP-Mixer as a causal language model.
+
+    Raised while a model is being built, never in the middle of training; the harness turns it into a row that says so.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What a mixer can do. Every claim here is tested; a false one fails `zoobench check`."""
+
+    causal: Literal["strict", "leaky", "no"]
+    """`strict`: output t depends on inputs up to t only. `leaky`: masked, yet the future shifts it. `no`: sees all."""
+    bidirectional: bool
+    """Can look both ways by itself, without the `Bidirectional` wrapper."""
+    resumable: bool
+    """`forward(x, state)` continues exactly where the last call ended, one step at a time included."""
+    length: Literal["any", "max", "fixed"] = "any"
+    """`max`: at most `LayerContext.length` steps. `fixed`: exactly that many; shorter inputs are padded by the Backbone."""
+    multiple: int = 1
+    """T must divide by this; the Backbone pads."""
+    padding_safe: bool = True
+    """Junk in masked steps changes no valid output and no final state."""
+    stochastic: bool = False
+    """Draws hashes or random features."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParamOverride:
+    """How the optimiser should treat one parameter; `None` leaves the default."""
+
+    lr_scale: float = 1.0
+    lr_max: float | None = None
+    """A ceiling on this parameter's learning rate (S4 trains A, B and Δ at 1e-3 at most)."""
+    decay: bool | None = None
+    """`True`/`False` forces weight decay on or off; by default only weights of linear and convolution layers decay."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerContext:
+    """Where in a model a mixer sits: all it may know when it is built."""
+
+    width: int
+    length: int
+    """The longest sequence it will see (exactly that long for `Traits.length == "fixed"`)."""
+    causal: bool = True
+    """Whether it must not look ahead. A mixer that cannot obey raises `Unsupported`."""
+    layer: int = 0
+    depth: int = 1
+    positions: Part | None = None
+    """Positions that the mixer itself applies, to queries, keys or scores; only given to mixers that say they can."""
+    gain: float | None = None
+    """DeepNorm's β, by which values, outputs and channel weights start smaller. None: outputs by 1/√(2 · depth)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a task asks of a model (inputs and outputs) and how large the model is.
+
+    Inputs are tokens below `vocab`, or vectors of `features` numbers (pixels). `outputs` is the number of classes, or
+    of tokens a language model chooses among. For `seq2seq`, `target_length` bounds the decoded sequence.
+    """
+
+    length: int
+    outputs: int
+    vocab: int | None = None
+    features: int | None = None
+    target_length: int | None = None
+    width: int = 128
+    depth: int | None = None
+    """`None` is the architecture's own default."""
+
+    def __post_init__(self) -> None:
+        if (self.vocab is None) == (self.features is None):
+            raise ValueError(
+                "a Shape has either `vocab` (token inputs) or `features` (vector inputs), not both or none"
+            )
+        for name in ("length", "outputs", "vocab", "features", "target_length", "width", "depth"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, Integral)):
+                raise ValueError(f"Shape.{name} must be a whole number, got {value!r}")
+            if value is not None and value < 1:
+                raise ValueError(f"Shape.{name} must be at least 1, got {value}")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A component by name (or class) and its options: `Part("attention", heads=4)`."""
+
+    kind: str | type
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __init__(self, kind: str | type, /, **options: Any) -> None:
+        object.__setattr__(self, "kind", kind)
+        object.__setattr__(self, "options", options)
+
+    @property
+    def name(self) -> str:
+        return self.kind if isinstance(self.kind, str) else self.kind.__name__
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """An architecture, spelled out as parts: what one function in `zoo.architectures` returns.
+
+    `mixer` may be a tuple, which is then repeated over the layers (a hybrid), and `channel` a tuple beside it.
+    `channel=None`: no channel mixer.
+    """
+
+    mixer: Part | tuple[Part, ...]
+    channel: Part | tuple[Part | None, ...] | None = Part("mlp")
+    cross: Part | None = None
+    """Attention over an encoder: with it `seq2seq` is an encoder and a decoder, without it one causal stack."""
+    residual: str = "pre"
+    norm: str = "layer"
+    positions: Part | str = "none"
+    embedding: str = "normal"
+    head: str = "linear"
+    tie: bool = False
+    """Share the token embedding with the output head: in encoder–decoders, and in language models whose outputs are as
+    many as their input tokens. No effect elsewhere."""
+    dropout: float = 0.0
+    label_smoothing: float = 0.0
+    """Part of the targets' weight that training spreads over all classes."""
+    schedule: Schedule | None = None
+    """The learning-rate schedule this architecture brings along; None for the suite's."""
+    depth: int = 4
+    width_multiple: int = 1
+    """Widths must divide by this (the number of heads, say)."""
+
+    def __post_init__(self) -> None:
+        if self.width_multiple < 1:
+            raise ValueError(f"widths cannot be multiples of {self.width_multiple}: heads must be at least 1")
+        if self.depth < 1:
+            raise ValueError(f"depth must be at least 1, got {self.depth}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing must lie in [0, 1), got {self.label_smoothing}")
+        if self.schedule not in (None, *SCHEDULES):
+            raise ValueError(f"unknown schedule {self.schedule!r}; known: {', '.join(SCHEDULES)}")
+        if isinstance(self.mixer, tuple) and not self.mixer:
+            raise ValueError("a stack needs at least one mixer")
+        if any(part.kind == "cross_attention" for part in self.mixers):
+            raise ValueError("cross_attention reads an encoder; it stands in `cross` of a Recipe, not in `mixer`")
+        if isinstance(self.channel, tuple) and len(self.channel) != len(self.mixers):
+            raise ValueError(f"{len(self.mixers)} mixers and {len(self.channel)} channel mixers do not pair up")
+
+    @property
+    def mixers(self) -> tuple[Part, ...]:
+        return self.mixer if isinstance(self.mixer, tuple) else (self.mixer,)
+
+    @property
+    def channels(self) -> tuple[Part | None, ...]:
+        """A channel mixer for each of `mixers`."""
+        return self.channel if isinstance(self.channel, tuple) else (self.channel,) * len(self.mixers)
+
+    def replace(self, **changes: Any) -> Recipe:
+        return dataclasses.replace(self, **changes)
+
+
+State: TypeAlias = dict[str, Any]
+"""What a resumable module carries from one call to the next: tensors under clear names, nested. Batch is axis 0."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """One batch of examples, as a task makes it and a model reads it. Tasks may fill it with NumPy arrays.
+
+    - `inputs`: tokens (B, T) or vectors (B, T, F); `mask`: (B, T), true where valid (None: all valid).
+    - `targets`: (B, T) for `lm`, `masked` and `reconstruct`, (B,) for `classify` and `retrieve`, (B, U) for `seq2seq`.
+    - `counted`: like `targets`, true where the target counts in loss and metric (None: all count).
+    - `inputs2`, `mask2`: the second document for `retrieve`.
+    - `decoder_inputs`: (B, U) for `seq2seq`, the targets shifted right behind a start token.
+    """
+
+    inputs: Any
+    targets: Any = None
+    mask: Any = None
+    counted: Any = None
+    inputs2: Any = None
+    mask2: Any = None
+    decoder_inputs: Any = None
+
+    def arrays(self) -> dict[str, Any]:
+        """The fields that are set, by name, in declaration order."""
+        pairs = ((f.name, getattr(self, f.name)) for f in dataclasses.fields(self))
+        return {name: value for name, value in pairs if value is not None}
+
+    def tensors(self, device: torch.device | str | None = None) -> Batch:
+        """The same batch as torch tensors on `device`."""
+        import torch
+
+        return Batch(**{name: torch.as_tensor(value).to(device) for name, value in self.arrays().items()})
+
+    def __len__(self) -> int:
+        return len(self.inputs)
