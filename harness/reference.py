@@ -23,7 +23,6 @@ from harness.optimizer import adamw, descend
 from tasks.base import Task
 from zoo import size as sizing
 from zoo.contract import Batch, Shape
-from zoo.ops import kernels
 
 ARCHITECTURE, WIDTH, DEPTH, OPTIONS = "pre_ln", 64, 2, {"heads": 2}
 SHARE = 0.03
@@ -148,11 +147,6 @@ def _pairs(turns: Sequence[Turn]) -> tuple[list[list[float]], list[list[float]]]
 
 @contextmanager
 def _aside(device: torch.device) -> Iterator[None]:
-    """Random state and the list of kernels are afterwards as they were."""
-    used = dict(kernels.used)
+    """Random state is afterwards as it was."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        try:
-            yield
-        finally:
-            kernels.used.clear()
-            kernels.used.update(used)
+        yield

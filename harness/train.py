@@ -33,7 +33,7 @@ from tasks.base import Split, Task, Totals, add_totals
 from zoo import size as sizing
 from zoo.contract import Batch, Model
 from zoo.decoding import decode
-from zoo.ops import kernels
+from zoo.ops.kernel_log import record_kernels
 from zoo.published import save
 
 Report = Callable[[dict[str, Any]], None]
@@ -66,6 +66,8 @@ class Progress:
     memory: dict[str, int] | None = None
     """Peak memory of training steps, read once."""
     reference: list[Turn] = field(default_factory=list)
+    kernels: dict[str, str] = field(default_factory=dict)
+    """What computed each op of the training steps."""
 
 
 def evaluate(
@@ -100,13 +102,12 @@ class Run:
         self.examples = examples_of(spec, self.task)
         first = self.task.batch("train", 0, spec.seed, size=self.examples)  # loads the data before memory is watched
         self.reference = Reference(self.task, first, device=self.device, precision=self.precision, train=spec.train)
-        self._rehearse(first)
+        self._warm_up(first)
         self.memory = machine.PeakMemory(self.device)
         self.model = build_model(spec, self.task, size).to(self.device)
         self.optimizer = self._adamw(self.model)
         self.rule = StopRule.of(spec.stop)
         self.schedule = self.model.recipe.schedule or spec.train["schedule"]
-        kernels.used.clear()
         flops = step_flops(spec, self.task, self.model)
         self.step_cost = Meters(tokens=first.inputs.shape[0] * first.inputs.shape[1], steps=1, flops=flops)
         self.progress = Progress()
@@ -116,12 +117,15 @@ class Run:
     def _autocast(self) -> AbstractContextManager[Any]:
         return machine.autocast(self.device, self.precision)
 
-    def _rehearse(self, batch: Batch) -> None:
-        """A step of another model on one example: what it loads and compiles is then on no clock and in no memory."""
+    def _warm_up(self, batch: Batch) -> None:
+        """A step of another model on the same batch, so that what it loads and compiles, which depends on the batch's
+        size, is on no clock and in no memory."""
         machine.warm_up(self.device)
         model = build_model(self.spec, self.task, self.size).to(self.device)
-        one = Batch(**{name: value[:1] for name, value in batch.arrays().items()}).tensors(self.device)
-        descend(model, one, self.task.loss, self._adamw(model), autocast=self._autocast(), clip=self.spec.train["clip"])
+        there = batch.tensors(self.device)
+        descend(
+            model, there, self.task.loss, self._adamw(model), autocast=self._autocast(), clip=self.spec.train["clip"]
+        )
         del model
         machine.release()
 
@@ -180,7 +184,8 @@ class Run:
         ahead = min(1.0, self.rule.progress(used) + self._stride())
         set_lr(self.optimizer, schedule(self.schedule, ahead, warmup=train["warmup"], final=train["final_lr"]))
         autocast = self._autocast()
-        value, norm = descend(self.model, batch, self.loss, self.optimizer, autocast=autocast, clip=train["clip"])
+        with record_kernels(self.progress.kernels):
+            value, norm = descend(self.model, batch, self.loss, self.optimizer, autocast=autocast, clip=train["clip"])
         used.seconds += time.perf_counter() - start
         used.tokens, used.steps, used.flops = used.tokens + cost.tokens, used.steps + 1, used.flops + cost.flops
         self.progress.loss_sum += value
@@ -313,7 +318,7 @@ class Run:
             },
             "memory": self.progress.memory or self.memory.read(),
             "eligibility": eligibility,
-            "provenance": machine.provenance(self.device, self.precision, dict(kernels.used)),
+            "provenance": machine.provenance(self.device, self.precision, self.progress.kernels),
             "segments": self.progress.segments,
         }
 

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from zoo.contract import Mixer, State, combine
-from zoo.ops import kernels, norms
+from zoo.ops import norms, precision
 from zoo.ops.precision import at_least_fp32
 from zoo.registry import Table, nearest
 
@@ -105,7 +105,7 @@ def make_norm(kind: str, width: int) -> nn.Module:
 
 def _result(norm: LayerNorm | RMSNorm, x: Tensor) -> torch.dtype | None:
     """The dtype of what a norm of x gives; None for that of x."""
-    return kernels.matmul_dtype(x) if norm.feeds_matmul_only else None
+    return precision.matmul_dtype(x) if norm.feeds_matmul_only else None
 
 
 def summed(norm: nn.Module, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,7 @@ from harness.bench.subject import Subject, loss
 from harness.optimizer import descend
 from zoo import size as sizing
 from zoo.contract import Batch, Model, State
-from zoo.ops import kernels
+from zoo.ops.kernel_log import record_kernels
 from zoo.types import Unsupported
 
 CLIP = 1.0
@@ -35,24 +35,23 @@ class Bench:
         self.subject = subject
         self.device = machine.pick()
         self.batch = subject.example().tensors(self.device)
-        self._rehearse()
+        self._warm_up()
         machine.release()
         memory = machine.PeakMemory(self.device)
         torch.manual_seed(0)
         self.model = subject.build(self.device)
         self.optimizer = _adamw(self.model)
-        kernels.used.clear()
-        self.step()
-        self.step()
+        with record_kernels() as self.kernels:
+            self.step()
+            self.step()
         self.peak_bytes = memory.read()["peak_bytes"]
-        self.kernels = dict(kernels.used)
         self._decoding: dict[int, tuple[Model, State]] = {}
 
-    def _rehearse(self) -> None:
-        """A step of one sequence and of another model, which loads and compiles what the first step would."""
+    def _warm_up(self) -> None:
+        """A step of another model, which loads and compiles what the first step would."""
         machine.warm_up(self.device)
         model = self.subject.build(self.device)
-        self._descend(model, _adamw(model), self.subject.example(1).tensors(self.device))
+        self._descend(model, _adamw(model), self.batch)
 
     def _descend(self, model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch) -> None:
         autocast = machine.autocast(self.device, self.subject.precision)

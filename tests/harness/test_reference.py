@@ -10,7 +10,7 @@ from harness.budget import Meters
 from harness.build import resolve_size
 from harness.reference import Reference, due, ratio
 from harness.spec import RunSpec, build_task
-from zoo.ops import kernels
+from zoo.ops import official as kernels
 from zoo.types import Batch, Shape
 
 TRAIN = {

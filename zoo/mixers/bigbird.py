@@ -21,8 +21,8 @@ from zoo.contract import LayerContext, Mixer, State, Traits, Unsupported
 from zoo.initialise import fan_in_, residual_scale
 from zoo.linear import Linear
 from zoo.mixers.multi_head import head_width, split_heads
-from zoo.ops import kernels
 from zoo.ops.attention import attend
+from zoo.ops.kernel_log import log_kernel
 from zoo.positions import relative
 
 
@@ -90,7 +90,7 @@ class BigBird(Mixer):
     ) -> Float[Tensor, "B H T d"]:
         """Queries of the first and the last block over everything, those of each block between over its own keys."""
         (B, H, T, d), b, N = q.shape, self.block_size, plan.shape[1] + 2
-        kernels.log_kernel("bigbird_attention", "blocks")
+        log_kernel("bigbird_attention", "blocks")
         here = torch.arange(N * b, device=q.device) < T
         valid = here.expand(B, -1) if valid is None else F.pad(valid, (0, N * b - T))
         q, k, v = (F.pad(x, (0, 0, 0, N * b - T)) for x in (q, k, v))

@@ -16,7 +16,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from zoo.contract import LayerContext, Mixer, State, Traits
-from zoo.ops import flops, kernels, precision
+from zoo.ops import flops, precision
+from zoo.ops.kernel_log import log_kernel
 
 
 class Fourier(Mixer):
@@ -56,7 +57,7 @@ class _Fourier(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor) -> Tensor:
         (B, T, D), half = x.shape, x.shape[2] // 2 + 1
         flops.count("fourier", B * (T * flops.rfft(D) + 2 * half * flops.rfft(T)))
-        kernels.log_kernel("fourier", "rfft2")
+        log_kernel("fourier", "rfft2")
         y = torch.fft.rfft2(x, dim=(1, 2)).real  # features 0 .. D/2; for real x the rest is Y_{t,k} = conj Y_{−t,−k}
         if half == D:
             return y.contiguous()

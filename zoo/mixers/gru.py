@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
 from zoo.mixers.lstm import packed
-from zoo.ops import kernels
+from zoo.ops.kernel_log import log_kernel
 
 
 class GRU(Mixer):
@@ -33,7 +33,7 @@ class GRU(Mixer):
         mask: Bool[Tensor, "B T"] | None = None,
         state: State | None = None,
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
-        kernels.log_kernel("gru", "torch")
+        log_kernel("gru", "torch")
         if state is None:
             return self.gru(x)[0], None
         h = state["h"].to(x.dtype)[None]

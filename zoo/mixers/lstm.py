@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
-from zoo.ops import kernels
+from zoo.ops.kernel_log import log_kernel
 
 
 class LSTM(Mixer):
@@ -33,7 +33,7 @@ class LSTM(Mixer):
         mask: Bool[Tensor, "B T"] | None = None,
         state: State | None = None,
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
-        kernels.log_kernel("lstm", "torch")
+        log_kernel("lstm", "torch")
         if state is None:
             return self.lstm(x)[0], None
         before = state["h"], state["c"]

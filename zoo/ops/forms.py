@@ -1,13 +1,22 @@
-"""Where compiled loops run, and how they are called from torch: tensors as arrays.
+"""Which form of an op runs: the one table of compiled loops, and what decides whether one is taken.
 
-A recurrence with no matrix-product form runs as a loop that numba compiles, beside its op as `compiled.py`. Numba takes
-a while to load, so that such a module is imported when `supports` first says that it can be used. See `zoo.ops.cpu.jit`.
+An op's `naive.py` is the truth, beside it stands a form in torch, which runs anywhere. Where torch is slow on a CPU,
+`zoo.ops.cpu` has compiled loops in the same signature, listed in `CPU`. The public function of an op asks `choose`:
+
+    form = choose("swiglu", g, u) or naive.swiglu
+    return form(g, u)
+
+Numba takes a while to load, so a module of `zoo.ops.cpu` is imported when it is first chosen.
 """
 
 from __future__ import annotations
 
 import os
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -16,18 +25,76 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.ops import flops
+from zoo.ops.kernel_log import log_kernel
 
-DTYPES = (torch.float32, torch.float64)
-KINDS = (*DTYPES, torch.bfloat16)
-"""What passes read and write: bfloat16 as it lies, computed in float32."""
-FEW = 1 << 13
-"""Of fewer numbers, as in a step of decoding, calling a loop takes longer than what it saves of torch's ops."""
+SMALL = 1 << 13
+"""Elements below which the overhead of calling a loop exceeds what it saves over torch's ops, as in a decoding step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A compiled form of an op: where it stands, and what it is for."""
+
+    function: str
+    """`module:function` in `zoo.ops.cpu`, with the signature of the op's naive form."""
+    name: str = "compiled loop"
+    """What a record says."""
+    bf16: bool = False
+    """Whether it reads bfloat16 as it lies, beside float32."""
+    least: int = 0
+    """Elements of the first input that it takes to pay."""
+    matmul: bool = False
+    """Whether it multiplies matrices inside loops, which needs `matmul_backend`, and which FLOP counters cannot see."""
+
+
+CPU: dict[str, Form] = {}
+"""Compiled forms by op. Each makes a training step of some architecture at least 1.15 times as fast (docs/speed.md)."""
+
+
+def choose(op: str, *inputs: Tensor | None, matmul_dtype: torch.dtype | None = None) -> Callable[..., Any] | None:
+    """The compiled form of `op` that runs on these inputs, or None where its torch form does; logs which.
+
+    Args:
+        matmul_dtype: for a form that multiplies, what its products run in; by default the dtype of the first input.
+    """
+    form = CPU.get(op)
+    given = [x for x in inputs if x is not None]
+    dtype = matmul_dtype or given[0].dtype
+    if form is None or not _fits(form, given, dtype) or (function := _load(form.function)) is None:
+        log_kernel(op, "torch")
+        return None
+    log_kernel(op, f"{form.name}, on {matmul_backend(dtype)}" if form.matmul else form.name)
+    return function
+
+
+def _fits(form: Form, given: list[Tensor], matmul_dtype: torch.dtype) -> bool:
+    if not all(x.device.type == "cpu" for x in given) or given[0].numel() < form.least or not available():
+        return False
+    kinds = {x.dtype.to_real() if x.is_complex() else x.dtype for x in given}
+    narrow = {torch.float32, torch.bfloat16} if form.bf16 or form.matmul else {torch.float32}
+    if not (kinds <= narrow or kinds == {torch.float64}):
+        return False
+    return not form.matmul or (matmul_backend(matmul_dtype) is not None and not flops.counting())
+
+
+@cache
+def _load(function: str) -> Callable[..., Any] | None:
+    """A function of `zoo.ops.cpu`; None, with a warning, where numba cannot be used after all."""
+    module, _, name = function.partition(":")
+    try:
+        return getattr(import_module(f"zoo.ops.cpu.{module}"), name)
+    except Exception as error:  # numba raises whatever its parts do not find on this machine
+        warnings.warn(
+            f"compiled loops cannot be used, torch's ops run instead: {type(error).__name__}: {error}", stacklevel=4
+        )
+        return None
 
 
 @cache
 def available() -> bool:
-    """Whether numba is installed and not turned off by `ZOOBENCH_COMPILED=0`."""
-    return os.environ.get("ZOOBENCH_COMPILED", "1") != "0" and find_spec("numba") is not None
+    """Whether there are compiled loops: numba is installed, and `ZOOBENCH_COMPILED=0` does not turn them off."""
+    asked = os.environ.get("ZOOBENCH_COMPILED", "1") != "0"
+    return asked and find_spec("numba") is not None and find_spec("zoo.ops.cpu") is not None
 
 
 @cache
@@ -41,19 +108,25 @@ def has_tiles() -> bool:
 
 
 @cache
-def _can(instructions: str) -> bool:
+def _has(instructions: str) -> bool:
     probe = getattr(torch.cpu, f"_is_{instructions}_supported", None)
     return bool(probe and probe())
 
 
 def matmul_backend(dtype: torch.dtype) -> str | None:
-    """What compiled loops multiply matrices on, see `zoo.ops.cpu.matmul`: "matrix tiles", "vectors", or None where slow.
+    """What loops multiply matrices of `dtype` with: "matrix tiles", "vectors", or None where that is slow.
 
-    A block of sums needs more registers than CPUs without AVX-512 have.
+    A block of sums needs more registers than CPUs without AVX-512 have. See `zoo.ops.cpu.matmul`.
     """
     if dtype is torch.bfloat16:
-        return "matrix tiles" if has_tiles() else "vectors" if _can("avx512_bf16") else None
-    return "vectors" if dtype is torch.float32 and _can("avx512") else None
+        return "matrix tiles" if has_tiles() else "vectors" if _has("avx512_bf16") else None
+    return "vectors" if dtype is torch.float32 and _has("avx512") else None
+
+
+# To go as each op is listed in CPU.
+DTYPES = (torch.float32, torch.float64)
+KINDS = (*DTYPES, torch.bfloat16)
+FEW = SMALL
 
 
 def supports(*tensors: Tensor | None) -> bool:

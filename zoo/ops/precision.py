@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -25,3 +26,16 @@ def promote(*tensors: Tensor | None) -> torch.dtype:
 def at_least_fp32(x: Tensor) -> Tensor:
     """`x` in float32 at least; float64 stays."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def common_dtype(*tensors: Tensor) -> torch.dtype:
+    """What all of these can be converted to."""
+    return functools.reduce(torch.promote_types, (x.dtype for x in tensors))
+
+
+def matmul_dtype(*tensors: Tensor) -> torch.dtype:
+    """What matrix products of these run in: their own dtype, and bfloat16 for float32 where autocast says so."""
+    dtype = common_dtype(*tensors)
+    kind = tensors[0].device.type
+    lowered = dtype is torch.float32 and kind != "meta" and torch.is_autocast_enabled(kind)
+    return torch.get_autocast_dtype(kind) if lowered else dtype

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from zoo.ops import flops, forms, kernels
+from zoo.ops import flops, forms
+from zoo.ops import official as kernels
 from zoo.ops.attention import attend, attend_naive, flash
 from zoo.ops.attention.fused import in_blocks
 from zoo.size import _FORMULAS

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from zoo.ops import flops, forms, kernels
+from zoo.ops import flops, forms
+from zoo.ops import official as kernels
 from zoo.ops.diagonal_scan import scan, scan_naive, step
 
 DTYPES = [torch.float64, torch.complex128]

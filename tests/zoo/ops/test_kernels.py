@@ -13,7 +13,8 @@ from unittest import mock
 import pytest
 import torch
 
-from zoo.ops import flops, kernels
+from zoo.ops import flops
+from zoo.ops import official as kernels
 from zoo.ops.delta_rule import delta_rule, delta_rule_naive, dplr, dplr_naive
 from zoo.ops.delta_rule import official as delta
 from zoo.ops.linear_attention import linear_attention, recurrent

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from zoo.ops import forms, kernels
+from zoo.ops import forms
+from zoo.ops import official as kernels
 from zoo.ops.linear_attention import linear_attention, recurrent, step
 
 B, H, K, V = 2, 3, 5, 4

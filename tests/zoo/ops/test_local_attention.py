@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from zoo.ops import kernels
+from zoo.ops import official as kernels
 from zoo.ops.local_attention import Extra, attend, attend_naive
 from zoo.ops.local_attention.blocked import Windows
 

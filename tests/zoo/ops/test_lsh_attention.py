@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from zoo.ops import forms, kernels
+from zoo.ops import forms
+from zoo.ops import official as kernels
 from zoo.ops.lsh_attention import hash_buckets, lsh_attention, lsh_attention_naive
 
 B, H, K, V = 3, 2, 5, 3

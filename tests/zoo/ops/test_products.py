@@ -5,7 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from zoo.ops import forms, kernels
+from zoo.ops import forms
+from zoo.ops import official as kernels
 from zoo.ops.delta_rule import delta_rule, delta_rule_naive
 from zoo.ops.linear_attention import linear_attention, recurrent
 

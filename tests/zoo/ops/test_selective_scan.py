@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from zoo.ops import flops, forms, kernels
+from zoo.ops import flops, forms
+from zoo.ops import official as kernels
 from zoo.ops.selective_scan import (
     chunked,
     gated_selective_scan,

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from zoo.mixers.short_convolution import ShortConvolution
-from zoo.ops import forms, kernels
+from zoo.ops import forms
+from zoo.ops import official as kernels
 from zoo.ops.short_convolution import Unit, short_convolution, short_convolution_naive
 
 B, D = 3, 70

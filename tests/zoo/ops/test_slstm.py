@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from zoo.ops import forms, kernels
+from zoo.ops import forms
+from zoo.ops import official as kernels
 from zoo.ops.slstm import slstm, slstm_naive
 
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from zoo.ops import forms, kernels
+from zoo.ops import forms
+from zoo.ops import official as kernels
 from zoo.ops.wkv4 import init_state, wkv, wkv_naive
 
 LENGTHS = [1, 2, 13, 32, 130]

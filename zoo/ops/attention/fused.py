@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from zoo.ops import forms, kernels
+from zoo.ops import forms
 from zoo.ops.attention import naive
+from zoo.ops.kernel_log import log_kernel
 
 
 def attend(
@@ -35,16 +36,16 @@ def attend(
         G = max(k.shape[1], v.shape[1])
         shared, scale_ = (naive.shared(k, G), naive.shared(v, G)), q.shape[3] ** -0.5 if scale is None else scale
         if tiled.serves(q, *shared, causal):
-            kernels.log_kernel("attention", f"compiled, on {forms.matmul_backend(q.dtype)}")
+            log_kernel("attention", f"compiled, on {forms.matmul_backend(q.dtype)}")
             return tiled.TiledAttention.apply(q, *shared, causal, scale_)
     learned = bias is not None and bias.requires_grad
     if q.device.type == "cpu" and q.dtype is torch.bfloat16:
         if forms.supports() and k.dtype is v.dtype is q.dtype and (plain or learned or not forms.has_tiles()):
             return in_blocks(q, k, v, visible=visible, causal=causal, bias=bias, scale=scale)
         if not forms.has_tiles():
-            kernels.log_kernel("attention", "matmul")
+            log_kernel("attention", "matmul")
             return naive.attend(q, k, v, visible=visible, causal=causal, bias=bias, scale=scale)
-    kernels.log_kernel("attention", "torch scaled_dot_product_attention")
+    log_kernel("attention", "torch scaled_dot_product_attention")
     k, v = naive.shared(k, q.shape[1]), naive.shared(v, q.shape[1])
     if bias is None and causal and visible is None and q.shape[-2] == k.shape[-2]:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)

@@ -19,7 +19,8 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from zoo.ops import flops, forms, kernels
+from zoo.ops import flops, forms
+from zoo.ops.kernel_log import log_kernel
 
 
 def kernel(
@@ -62,9 +63,9 @@ def sums(
     if forms.supports(alpha, u):
         from zoo.ops.cpu.cauchy import CompiledSums  # loads numba
 
-        kernels.log_kernel("cauchy", "compiled loop")
+        log_kernel("cauchy", "compiled loop")
         return torch.view_as_complex(CompiledSums.apply(alpha, beta, u, w, S, kappa))
-    kernels.log_kernel("cauchy", "woodbury")
+    log_kernel("cauchy", "woodbury")
     re = beta[..., None] * kappa.square() - S.square()
     im = alpha[..., None] * (-2 * S * kappa)
     squared = re.square() + im.square()

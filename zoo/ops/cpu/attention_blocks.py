@@ -25,11 +25,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.ops import flops, kernels
+from zoo.ops import flops
 from zoo.ops.attention import flash
 from zoo.ops.cpu.bfloat16 import array, narrowed, widened
 from zoo.ops.cpu.jit import exp, inlined, loop, rank, ranked
 from zoo.ops.cpu.threads import run
+from zoo.ops.kernel_log import log_kernel
 from zoo.ops.precision import at_least_fp32, no_autocast
 
 ROWS = 256
@@ -60,11 +61,11 @@ class CompiledAttention(torch.autograd.Function):
         exact = visible is None and bias is None and flash.serves(q, k, v, causal)
         ctx.options = groups, causal, scale, exact
         if exact:
-            kernels.log_kernel("attention", "torch flash forward, compiled blocks back")
+            log_kernel("attention", "torch flash forward, compiled blocks back")
             y, lse = flash.attend(q, k, v, causal, scale)
             ctx.save_for_backward(q, k, v, visible, bias, lse, y)
             return y
-        kernels.log_kernel("attention", "compiled blocks")
+        log_kernel("attention", "compiled blocks")
         lse = torch.empty(N, R, T, dtype=at_least_fp32(q).dtype)
         y = q.new_empty(N, R, T, v.shape[2])
         common = *_extras(lse, visible, bias), groups, S, causal, _number(scale, lse), lse

@@ -11,19 +11,23 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numba
 import numpy as np
 import torch
-from numba import config, njit, types
+from numba import njit, types
 from numba.core.codegen import get_host_cpu_features
 from numba.extending import overload
 
 from zoo.ops import forms
+from zoo.ops.cpu import cache
+
+config: Any = numba.config
 
 if getattr(config, "CPU_FEATURES", None) is None and forms.matmul_backend(torch.bfloat16):
     # LLVM fills half a register, as older CPUs slow down where whole ones are in use; those with bfloat16 do not.
     # Whether there are tiles is among the features, as loops in the cache are told apart by them.
     asked = ",-prefer-256-bit" + ("" if forms.has_tiles() else ",-amx-tile,-amx-bf16")
-    config.CPU_FEATURES = get_host_cpu_features() + asked  # type: ignore[attr-defined]
+    config.CPU_FEATURES = get_host_cpu_features() + asked
 
 EXP2 = tuple(
     np.float32(c)
@@ -44,8 +48,13 @@ FAST = {"nnan", "nsz", "arcp", "contract", "afn", "reassoc"}
 
 
 def loop(function: Callable[..., Any]) -> Any:
-    """Compile a loop: no GIL, no bounds checks, IEEE infinities, cached on disk."""
-    return njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")(function)
+    """Compile a loop: no GIL, no bounds checks, IEEE infinities; its machine code is kept by `zoo.ops.cpu.cache`."""
+    asked, config.CACHE_LOCATOR_CLASSES = config.CACHE_LOCATOR_CLASSES, "zoo.ops.cpu.cache.Locator"
+    try:
+        kept = cache.folder() is not None
+        return njit(nogil=True, cache=kept, fastmath=FAST, error_model="numpy")(function)
+    finally:
+        config.CACHE_LOCATOR_CLASSES = asked
 
 
 def inlined(function: Callable[..., Any]) -> Any:

@@ -20,9 +20,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.ops import flops, forms, kernels, precision
+from zoo.ops import flops, forms, precision
 from zoo.ops.delta_rule import naive, official
 from zoo.ops.delta_rule.wy import WY
+from zoo.ops.kernel_log import log_kernel
 from zoo.ops.linear_attention.chunked import CHANNEL_CHUNK, segments, split
 from zoo.ops.precision import promote
 
@@ -55,7 +56,7 @@ def delta_rule(
         return o[:, :, None], S
     if (served := official.delta_rule(q, k, v, beta, log_decay, state)) is not None:
         return served
-    kernels.log_kernel("delta_rule", "chunked")
+    log_kernel("delta_rule", "chunked")
     with precision.no_autocast(q.device):
         wide = promote(q, k, v, beta, log_decay, state)
         S = q.new_zeros(B, H, K, v.shape[-1], dtype=wide) if state is None else state.to(wide)
@@ -63,7 +64,7 @@ def delta_rule(
         if half and wide is torch.float32 and forms.has_matmul_kernel(torch.bfloat16, q, k, v):
             from zoo.ops.cpu.delta_rule import TiledWY  # loads numba
 
-            kernels.log_kernel("delta_rule", f"chunked, on {forms.matmul_backend(torch.bfloat16)}")
+            log_kernel("delta_rule", f"chunked, on {forms.matmul_backend(torch.bfloat16)}")
             g = None if log_decay is None else log_decay.to(wide)
             return TiledWY.apply(q, k, v, beta.to(wide), g, S)
         o, S = WY.apply(q, k, v, beta, log_decay, S, min(chunk, T), torch.bfloat16 if half else wide)
@@ -105,10 +106,10 @@ def dplr(
     if forms.supports(*wide, S):
         from zoo.ops.cpu.dplr import CompiledDPLR  # loads numba
 
-        kernels.log_kernel("dplr", "compiled loop")
+        log_kernel("dplr", "compiled loop")
         o, S = CompiledDPLR.apply(*wide, S)
         return o.to(v.dtype), S
-    kernels.log_kernel("dplr", "chunked")
+    log_kernel("dplr", "chunked")
     limit = CHANNEL_CHUNK
     if floor is not None:
         limit = chunk if floor == 0 else max(1, int(2 * LARGEST_EXPONENT / abs(floor)))

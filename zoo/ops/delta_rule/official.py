@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.ops import kernels
+from zoo.ops import official, precision
 from zoo.ops.delta_rule import naive
 from zoo.ops.linear_attention.official import by_fla, decay, drawn_decay
 
@@ -18,7 +18,7 @@ def delta_rule(
     """As `naive.delta_rule_naive`, or None where fla's kernel may not be used."""
     kernel = PLAIN if log_decay is None else GATED
     sizes = *q.shape[1::2], v.shape[-1]
-    return kernels.serve(kernel, kernels.matmul_dtype(q, k, v), sizes, q, k, v, beta, log_decay, state)
+    return official.serve(kernel, precision.matmul_dtype(q, k, v), sizes, q, k, v, beta, log_decay, state)
 
 
 def dplr(
@@ -26,13 +26,13 @@ def dplr(
 ) -> tuple[Tensor, Tensor] | None:
     """As `naive.dplr_naive`, or None where fla's kernel may not be used."""
     sizes = *q.shape[1::2], v.shape[-1]
-    return kernels.serve(DPLR, kernels.matmul_dtype(q, k, v, a, b), sizes, q, k, v, a, b, log_decay, state)
+    return official.serve(DPLR, precision.matmul_dtype(q, k, v, a, b), sizes, q, k, v, a, b, log_decay, state)
 
 
 def _plain(
     q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: None = None, state: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    dtype = kernels.matmul_dtype(q, k, v)
+    dtype = precision.matmul_dtype(q, k, v)
     rows = [x.to(dtype) for x in (q, k, v)]
     o, S = by_fla("delta_rule", "chunk_delta_rule", *rows, beta.float(), state=state)
     return o.to(v.dtype), S
@@ -41,7 +41,7 @@ def _plain(
 def _gated(
     q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor, state: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    dtype = kernels.matmul_dtype(q, k, v)
+    dtype = precision.matmul_dtype(q, k, v)
     rows = [x.to(dtype) for x in (q, k, v)]
     g = decay(log_decay, len(v))
     o, S = by_fla("gated_delta_rule", "chunk_gated_delta_rule", *rows, g, beta.float(), state=state)
@@ -51,7 +51,7 @@ def _gated(
 def _dplr(
     q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, log_decay: Tensor, state: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    dtype = kernels.matmul_dtype(q, k, v, a, b)
+    dtype = precision.matmul_dtype(q, k, v, a, b)
     rows = [x.to(dtype) for x in (q, k, v, a, b)]
     g = decay(log_decay, len(v))
     o, S = by_fla("generalized_delta_rule", "chunk_dplr_delta_rule", *rows, g, state=state)
@@ -72,7 +72,7 @@ def _draw_dplr(random: torch.Generator, T: int, H: int, K: int, V: int) -> list[
     return [q, k * K**-0.5, v, -key, key * rate.sigmoid(), drawn_decay(random, 2, H, T, K), state]
 
 
-PLAIN = kernels.Official(
+PLAIN = official.Official(
     "delta_rule",
     "fla chunk_delta_rule",
     package="fla",
@@ -82,7 +82,7 @@ PLAIN = kernels.Official(
     draw=_draw,
     dtypes=(torch.bfloat16,),
 )
-GATED = kernels.Official(
+GATED = official.Official(
     "delta_rule",
     "fla chunk_gated_delta_rule",
     package="fla",
@@ -91,7 +91,7 @@ GATED = kernels.Official(
     naive=naive.delta_rule_naive,
     draw=_draw,
 )
-DPLR = kernels.Official(
+DPLR = official.Official(
     "dplr",
     "fla chunk_dplr_delta_rule",
     package="fla",

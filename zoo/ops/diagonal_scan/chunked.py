@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.ops import flops, forms, kernels
+from zoo.ops import flops, forms
+from zoo.ops.kernel_log import log_kernel
 
 WIDE = 1 << 14
 """Elements per step beyond which a step costs its arithmetic, not its launch; more chunks would only add work."""
@@ -39,9 +40,9 @@ def scan(a: Tensor, b: Tensor, h0: Tensor | None = None) -> Tensor:
     if forms.supports(*(x.real if x is not None and x.is_complex() else x for x in (a, b, h0))):
         from zoo.ops.cpu.diagonal_scan import CompiledScan  # loads numba
 
-        kernels.log_kernel("diagonal_scan", "compiled loop")
+        log_kernel("diagonal_scan", "compiled loop")
         return CompiledScan.apply(a, b, h0)
-    kernels.log_kernel("diagonal_scan", "chunked")
+    log_kernel("diagonal_scan", "chunked")
     return _Scan.apply(a, b, h0)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from zoo.ops import forms, kernels
+from zoo.ops import forms
 from zoo.ops.h3 import naive
+from zoo.ops.kernel_log import log_kernel
 from zoo.ops.precision import no_autocast, promote
 
 
@@ -32,5 +33,5 @@ def h3(
             return naive.h3(features.to(dtype), bias, w, c, log_a, skip).to(features.dtype)
         from zoo.ops.cpu.h3 import CompiledH3  # loads numba
 
-        kernels.log_kernel("h3", "chunked, compiled loops")
+        log_kernel("h3", "chunked, compiled loops")
         return CompiledH3.apply(features, bias, w, c, log_a, skip)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.ops import flops, forms, kernels, precision
+from zoo.ops import flops, forms, precision
 from zoo.ops.linear import naive
 
 KNOWN = (torch.float32, torch.bfloat16)
@@ -32,7 +32,7 @@ def linear(
     """See `naive.linear`."""
     if bias is None or not _serves(x, weight):
         return naive.linear(x, weight, bias)
-    return BiasedLinear.apply(x, weight, bias, kernels.matmul_dtype(x, weight))
+    return BiasedLinear.apply(x, weight, bias, precision.matmul_dtype(x, weight))
 
 
 class BiasedLinear(torch.autograd.Function):
@@ -83,7 +83,7 @@ def product(x: Float[Tensor, "*N D"], weight: Float[Tensor, "F D"], bias: Float[
 def _serves(x: Tensor, weight: Tensor) -> bool:
     """Whether oneDNN can, and nobody counts FLOPs, for which torch's own ops are known."""
     on_cpu = x.device.type == "cpu" and _there() and x.numel() > 0
-    return on_cpu and kernels.matmul_dtype(x, weight) in KNOWN and not flops.counting()
+    return on_cpu and precision.matmul_dtype(x, weight) in KNOWN and not flops.counting()
 
 
 @cache

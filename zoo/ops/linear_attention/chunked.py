@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.ops import forms, kernels, precision
+from zoo.ops import forms, precision
+from zoo.ops.kernel_log import log_kernel
 from zoo.ops.linear_attention import naive, official
 
 # Where pairs of steps are weighed channel by channel (`zoo.ops.delta_rule`) they cost C·K numbers a step, against K·V/C
@@ -57,7 +58,7 @@ def linear_attention(
     B, H, T, V = v.shape
     K, products = q.shape[-1], _products(q, k, v)
     by_channel = log_decay is not None and log_decay.ndim == 4
-    half = kernels.common_dtype(q, k, v) if by_channel else products
+    half = precision.common_dtype(q, k, v) if by_channel else products
     if T > 1 and bonus is None and _in_loops(half, q, k, v, log_decay, state):
         with precision.no_autocast(q.device):
             return _tiled(q, k, v, log_decay, state, scale)
@@ -77,17 +78,17 @@ def linear_attention(
             if forms.supports(q, v.to(dtype)):
                 from zoo.ops.cpu.linear_attention_scan import CompiledLinearAttention  # loads numba
 
-                kernels.log_kernel("linear_attention", "compiled loop")
+                log_kernel("linear_attention", "compiled loop")
                 u = None if bonus is None else bonus.to(dtype)
                 o, S = CompiledLinearAttention.apply(q, k, v.to(dtype), g.expand(B, -1, -1, -1), S, u)
                 return o.to(v.dtype), S
         if g is not None and g.ndim == 3 and bonus is None and _loops_serve(q, k, v, g):
             from zoo.ops.cpu.head_decay import CompiledHeadDecay  # loads numba
 
-            kernels.log_kernel("linear_attention", "chunked, compiled loops")
+            log_kernel("linear_attention", "chunked, compiled loops")
             o, S = CompiledHeadDecay.apply(q, k, v, g.expand(B, -1, -1), S, min(chunk, T), products)
             return o, S
-        kernels.log_kernel("linear_attention", "chunked")
+        log_kernel("linear_attention", "chunked")
         if bonus is None:
             o, S = _form(q, k, v, g, S, min(chunk, T), products)
         else:
@@ -117,7 +118,7 @@ def weighted_mean(
     if T > 1 and _in_loops(_products(q, k, v), q, k, v, state, total):
         from zoo.ops.cpu.linear_attention import TiledLinearAttention  # loads numba
 
-        kernels.log_kernel("linear_attention", f"chunked, on {forms.matmul_backend(torch.bfloat16)}")
+        log_kernel("linear_attention", f"chunked, on {forms.matmul_backend(torch.bfloat16)}")
         S = torch.zeros(B, H, q.shape[3], V) if state is None else state.float()
         z = torch.zeros(B, H, q.shape[3]) if total is None else total.float()
         o, S, z = TiledLinearAttention.apply(*(x.bfloat16() for x in (q, k, v)), None, S, z, 1.0, eps)
@@ -143,7 +144,7 @@ def _tiled(q: Tensor, k: Tensor, v: Tensor, g: Tensor | None, S: Tensor | None, 
     from zoo.ops.cpu.channel_decay import TiledChannelDecay  # loads numba
     from zoo.ops.cpu.linear_attention import TiledLinearAttention
 
-    kernels.log_kernel("linear_attention", f"chunked, on {forms.matmul_backend(torch.bfloat16)}")
+    log_kernel("linear_attention", f"chunked, on {forms.matmul_backend(torch.bfloat16)}")
     B, H, K, V = *q.shape[:2], q.shape[3], v.shape[3]
     dtype, (q, k, v) = v.dtype, (x.bfloat16() for x in (q, k, v))
     S = torch.zeros(B, H, K, V) if S is None else S.float()
@@ -162,7 +163,7 @@ def _loops_serve(*tensors: Tensor) -> bool:
 
 def _products(q: Tensor, k: Tensor, v: Tensor) -> torch.dtype:
     """What the matmuls of a chunk run in. Not in float16, whose largest number sums over keys soon pass."""
-    dtype = kernels.matmul_dtype(q, k, v)
+    dtype = precision.matmul_dtype(q, k, v)
     return torch.float32 if dtype is torch.float16 else dtype
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.ops import kernels
+from zoo.ops import official, precision
 from zoo.ops.linear_attention import naive
 
 
@@ -29,7 +29,7 @@ def linear_attention(
     else:
         kernel = PER_HEAD if log_decay.ndim == 3 else PER_CHANNEL
     sizes = q.shape[1], v.shape[1], q.shape[-1], v.shape[-1]
-    return kernels.serve(kernel, kernels.matmul_dtype(q, k, v), sizes, q, k, v, log_decay, state, bonus)
+    return official.serve(kernel, precision.matmul_dtype(q, k, v), sizes, q, k, v, log_decay, state, bonus)
 
 
 def by_fla(module: str, name: str, *inputs: Tensor, state: Tensor | None, **options: Any) -> tuple[Tensor, Tensor]:
@@ -43,13 +43,13 @@ def by_fla(module: str, name: str, *inputs: Tensor, state: Tensor | None, **opti
 
 def _same_heads(q: Tensor, k: Tensor, v: Tensor) -> list[Tensor]:
     """q, k and v in the dtype of the products, each with v's heads."""
-    dtype = kernels.matmul_dtype(q, k, v)
+    dtype = precision.matmul_dtype(q, k, v)
     return [naive.repeat(x.to(dtype), v.shape[1]) for x in (q, k, v)]
 
 
 def decay(log_decay: Tensor, rows: int) -> Tensor:
-    """ln a in float32, for each row, bounded from below: differences of sums from the start stand in the kernels."""
-    return log_decay.float().clamp(min=kernels.LOWEST).expand(rows, *log_decay.shape[1:])
+    """ln a in float32, for each row, bounded from below: differences of sums from the start stand in the official."""
+    return log_decay.float().clamp(min=official.LOWEST).expand(rows, *log_decay.shape[1:])
 
 
 def _plain(
@@ -102,8 +102,8 @@ def _draw(per_channel: bool) -> Any:
     return draw
 
 
-def _kernel(form: str, run: Any, per_channel: bool = False) -> kernels.Official:
-    return kernels.Official(
+def _kernel(form: str, run: Any, per_channel: bool = False) -> official.Official:
+    return official.Official(
         "linear_attention",
         form,
         package="fla",

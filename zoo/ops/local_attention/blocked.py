@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from zoo.ops import attention, kernels
+from zoo.ops import attention
+from zoo.ops.kernel_log import log_kernel
 from zoo.ops.local_attention.naive import Extra, band, dense, join, spread
 
 LEAST = 32
@@ -33,9 +34,9 @@ def attend(
     size = min(T, max(reach, LEAST))
     N = -(-T // size)
     if N * size * (size + reach) >= T * S:
-        kernels.log_kernel("local_attention", "dense")
+        log_kernel("local_attention", "dense")
         return attention.attend(q, **dense(q, k, v, before, after, valid, bias, extra))
-    kernels.log_kernel("local_attention", "blocked")
+    log_kernel("local_attention", "blocked")
     first = S - T - before  # the first key of the first block; before the sequence if negative
     left, right = max(0, -first), N * size - T + after
 

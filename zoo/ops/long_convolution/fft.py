@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from zoo.ops import flops, forms, kernels
+from zoo.ops import flops, forms
+from zoo.ops.kernel_log import log_kernel
 from zoo.ops.precision import promote
 
 
@@ -31,10 +32,10 @@ def convolve(
     if forms.worth_fusing(u, K):
         from zoo.ops.cpu.long_convolution import CompiledConvolve  # loads numba
 
-        kernels.log_kernel("long_convolution", "fft, compiled loops")
+        log_kernel("long_convolution", "fft, compiled loops")
         dtype = promote(u, K)
         return CompiledConvolve.apply(u, K.to(dtype), torch.as_tensor(skip, dtype=dtype).expand(len(K)))
-    kernels.log_kernel("long_convolution", "fft")
+    log_kernel("long_convolution", "fft")
     return _Convolve.apply(u, skipping(K, skip))
 
 

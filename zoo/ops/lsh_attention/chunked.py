@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from zoo.ops import forms, kernels
+from zoo.ops import forms
+from zoo.ops.kernel_log import log_kernel
 from zoo.ops.lsh_attention.naive import HIDDEN, SELF
 from zoo.ops.precision import at_least_fp32, no_autocast
 
@@ -264,9 +265,9 @@ def _form(q: Tensor) -> tuple[Exponentials, Slopes]:
     if forms.supports(q):
         from zoo.ops.cpu import lsh_attention as loops  # loads numba
 
-        kernels.log_kernel("lsh_attention", "chunked, compiled loops")
+        log_kernel("lsh_attention", "chunked, compiled loops")
         return loops.exponentials, loops.slopes
-    kernels.log_kernel("lsh_attention", "chunked")
+    log_kernel("lsh_attention", "chunked")
     return exponentials, slopes
 
 

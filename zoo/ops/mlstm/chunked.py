@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from zoo.ops import kernels
+from zoo.ops.kernel_log import log_kernel
 from zoo.ops.mlstm.naive import MLSTMState, denominator, init_state
 from zoo.ops.precision import at_least_fp32, no_autocast, promote
 
@@ -37,7 +37,7 @@ def mlstm(
     chunk: int = 64,
 ) -> tuple[Float[Tensor, "B H T V"], MLSTMState]:
     """See `naive.mlstm`; h and state are float32 at least. Masked steps may hold anything finite."""
-    kernels.log_kernel("mlstm", "chunked")
+    log_kernel("mlstm", "chunked")
     T = q.shape[2]
     with no_autocast(q.device):
         dtype = promote(q, k, v, igate, fgate, *(state or ()))

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from zoo.ops import forms, kernels
+from zoo.ops import forms
+from zoo.ops.kernel_log import log_kernel
 from zoo.ops.linear_attention import linear_attention
 from zoo.ops.precision import at_least_fp32, no_autocast
 from zoo.ops.random_features.naive import HIGHEST, Over, kept, largest
@@ -27,10 +28,10 @@ def attend(
     if forms.worth_fusing(q, k, v) and q.dtype is k.dtype is v.dtype:
         from zoo.ops.cpu.random_features import CompiledFAVOR  # loads numba
 
-        kernels.log_kernel("random_features", "blocks, compiled loops")
+        log_kernel("random_features", "blocks, compiled loops")
         with no_autocast(q.device):
             return CompiledFAVOR.apply(q, k, v, W, eps).transpose(1, 2)
-    kernels.log_kernel("random_features", "linear attention")
+    log_kernel("random_features", "linear attention")
     q, k = positive(q, W, eps, "features"), positive(k, W, eps)
     with no_autocast(q.device):
         return mean(linear_attention(q, k, F.pad(v.to(q.dtype), (0, 1), value=1.0))[0]).to(v.dtype)

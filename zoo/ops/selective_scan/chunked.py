@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.ops import flops, forms, kernels, precision
+from zoo.ops import flops, forms, precision
 from zoo.ops.diagonal_scan.chunked import WIDE, recur
+from zoo.ops.kernel_log import log_kernel
 from zoo.ops.selective_scan import naive, official
 
 BUDGET = 1 << 19
@@ -57,10 +58,10 @@ def selective_scan(
         if chunk is None and forms.supports(*inputs, skip, h):
             from zoo.ops.cpu.selective_scan import CompiledSelectiveScan  # loads numba
 
-            kernels.log_kernel("selective_scan", "compiled loop")
+            log_kernel("selective_scan", "compiled loop")
             y, h = CompiledSelectiveScan.apply(*inputs, skip, h)
             return y.to(u.dtype), h
-        kernels.log_kernel("selective_scan", "chunked")
+        log_kernel("selective_scan", "chunked")
         L = min(T, max(SHORTEST, BUDGET // max(1, batch * width * N)) if chunk is None else chunk)
         y, h = _SelectiveScan.apply(*inputs, h, L)
         return (y if skip is None else y + skip * inputs[0]).to(u.dtype), h
@@ -89,7 +90,7 @@ def gated_selective_scan(
         if u.shape[1] > 1 and forms.supports(A, D, bias, h, *(precision.at_least_fp32(x[:1, :1]) for x in varying)):
             from zoo.ops.cpu.selective_scan import CompiledSelectiveScan  # loads numba
 
-            kernels.log_kernel("selective_scan", "compiled loop")
+            log_kernel("selective_scan", "compiled loop")
             u_, delta, B, C, z = varying if half and dtype == torch.float32 else (x.to(dtype) for x in varying)
             y, h = CompiledSelectiveScan.apply(u_, delta, A, B, C, D, h, z, bias)
             return y.to(u.dtype), h

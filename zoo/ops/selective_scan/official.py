@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.ops import kernels
+from zoo.ops import official, precision
 from zoo.ops.selective_scan import naive
 
 
@@ -19,13 +19,13 @@ def selective_scan(
     """As `naive.selective_scan`, or None where the kernel may not be used: it cannot continue from a state."""
     if state is not None:
         return None
-    return kernels.serve(KERNEL, kernels.common_dtype(u, delta, B, C), (A.shape[1],), u, delta, A, B, C, D)
+    return official.serve(KERNEL, precision.common_dtype(u, delta, B, C), (A.shape[1],), u, delta, A, B, C, D)
 
 
 def _run(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None = None) -> tuple[Tensor, Tensor]:
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 
-    dtype = kernels.common_dtype(u, delta, B, C)  # of all that vary with time; the kernel computes in float32
+    dtype = precision.common_dtype(u, delta, B, C)  # of all that vary with time; the kernel computes in float32
     u_, delta_, B_, C_ = (x.to(dtype).mT.contiguous() for x in (u, delta, B, C))  # (B, ·, T)
     A, D = A.float().contiguous(), None if D is None else D.float()
     y, h = selective_scan_fn(u_, delta_, A, B_, C_, D, return_last_state=True)
@@ -67,7 +67,7 @@ def _draw(random: torch.Generator, T: int, N: int, width: int = 6) -> list[Tenso
     return [normal(2, T, width), delta, A, normal(2, T, N), normal(2, T, N), normal(width)]
 
 
-KERNEL = kernels.Official(
+KERNEL = official.Official(
     "selective_scan",
     "mamba_ssm selective_scan_fn",
     package="mamba_ssm",

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from zoo.ops import forms, kernels
+from zoo.ops import forms
+from zoo.ops.kernel_log import log_kernel
 from zoo.ops.precision import at_least_fp32, no_autocast, promote
 from zoo.ops.short_convolution.naive import Unit
 
@@ -39,12 +40,12 @@ def short_convolution(
         if forms.supports(at_least_fp32(x[:1, :1]), w) and x.numel() and not decoding:
             from zoo.ops.cpu.short_convolution import CompiledShortConvolution  # loads numba
 
-            kernels.log_kernel("short_convolution", "compiled loop")
+            log_kernel("short_convolution", "compiled loop")
             bias = w.new_zeros(D) if bias is None else bias.to(dtype)
             lengths = torch.full((B,), T) if mask is None else mask.sum(1)
             x = x if x.dtype is torch.bfloat16 and dtype is torch.float32 else x.to(dtype)
             return CompiledShortConvolution.apply(x, w.T, bias, line_before, lengths, silu, narrow, unit)
-        kernels.log_kernel("short_convolution", "conv1d")
+        log_kernel("short_convolution", "conv1d")
         line = torch.cat([line_before, x if mask is None else x.masked_fill(~mask[..., None], 0)], dim=1)
         bias = None if bias is None else bias.to(dtype)
         y = F.conv1d(line.mT, w[:, None], bias, groups=D).mT

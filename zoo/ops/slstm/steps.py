@@ -5,7 +5,8 @@ from __future__ import annotations
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from zoo.ops import forms, kernels, precision
+from zoo.ops import forms, precision
+from zoo.ops.kernel_log import log_kernel
 from zoo.ops.slstm import naive
 from zoo.ops.slstm.naive import SLSTMState
 
@@ -28,9 +29,9 @@ def slstm(
         if forms.supports(i):
             from zoo.ops.cpu.slstm import CompiledSLSTM  # loads numba
 
-            kernels.log_kernel("slstm", "compiled loop")
+            log_kernel("slstm", "compiled loop")
             y, *after = CompiledSLSTM.apply(i, f, z, o, R, b, h, c, n, m, mask)
             h, c, n, m = after
             return y, (h, c, n, m)
-        kernels.log_kernel("slstm", "steps")
+        log_kernel("slstm", "steps")
         return naive.slstm(i, f, z, o, R, b, (h, c, n, m), mask)

@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.ops import forms, kernels
+from zoo.ops import forms, precision
+from zoo.ops.kernel_log import log_kernel
 from zoo.ops.linear_attention import linear_attention
 from zoo.ops.precision import no_autocast, promote
 
@@ -28,8 +29,8 @@ def ssd(
         return torch.addcmul(y, D[:, None].to(x.dtype), x), S
     from zoo.ops.cpu.ssd import CompiledSSD  # loads numba
 
-    kernels.log_kernel("linear_attention", "chunked, compiled loops")
-    products = kernels.matmul_dtype(C, B, x)
+    log_kernel("linear_attention", "chunked, compiled loops")
+    products = precision.matmul_dtype(C, B, x)
     with no_autocast(x.device):
         dtype = promote(x, delta, g, state)
         S = x.new_zeros(len(x), x.shape[1], B.shape[3], x.shape[3], dtype=dtype) if state is None else state.to(dtype)

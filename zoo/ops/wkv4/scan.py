@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from zoo.ops import flops, forms, kernels
+from zoo.ops import flops, forms
 from zoo.ops.diagonal_scan.chunked import recur
+from zoo.ops.kernel_log import log_kernel
 from zoo.ops.precision import no_autocast
 from zoo.ops.wkv4.naive import LOWEST, init_state
 from zoo.types import State
@@ -50,9 +51,9 @@ def _form(inputs: list[Tensor]) -> type[torch.autograd.Function]:
     if forms.supports(*inputs):
         from zoo.ops.cpu.wkv4 import CompiledWKV  # loads numba
 
-        kernels.log_kernel("wkv4", "compiled loop")
+        log_kernel("wkv4", "compiled loop")
         return CompiledWKV
-    kernels.log_kernel("wkv4", "chunked scan")
+    log_kernel("wkv4", "chunked scan")
     return _WKV
 
 

@@ -1,6 +1,6 @@
-"""Which code computes each primitive: what ran last, by name, and official CUDA kernels in the place of our own forms.
+"""Official CUDA kernels in the place of our own forms.
 
-A record keeps the names, so that speeds can be traced to code. An official kernel stands in an op's `official.py` and
+An official kernel stands in an op's `official.py` and
 serves tensors on a GPU once its outputs and gradients have equalled those of the op's naive form: see `trusted`.
 """
 
@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 
 from zoo.ops import flops, forms
-
-used: dict[str, str] = {}
+from zoo.ops.kernel_log import log_kernel
 
 refused: dict[str, str] = {}
 """Official kernels that did not pass their check, by name and inputs, and why."""
@@ -29,11 +28,6 @@ OPS = ("selective_scan", "linear_attention", "delta_rule")
 
 LOWEST = -100.0
 """For log decays: e^−100 is 0 beside any float32, and sums of 64 of them still have digits, unlike those of −inf."""
-
-
-def log_kernel(op: str, form: str) -> None:
-    """Note that `op` was computed by `form`."""
-    used[op] = form
 
 
 @dataclass(frozen=True)
@@ -102,19 +96,6 @@ def tolerance(dtype: torch.dtype) -> float:
     if dtype is torch.bfloat16:
         return 2e-2
     return 1e-4 if torch.get_float32_matmul_precision() == "highest" else 5e-3
-
-
-def common_dtype(*tensors: Tensor) -> torch.dtype:
-    """What all of these can be converted to."""
-    return functools.reduce(torch.promote_types, (x.dtype for x in tensors))
-
-
-def matmul_dtype(*tensors: Tensor) -> torch.dtype:
-    """What matrix products of these run in: their own dtype, and bfloat16 for float32 where autocast says so."""
-    dtype = common_dtype(*tensors)
-    kind = tensors[0].device.type
-    lowered = dtype is torch.float32 and kind != "meta" and torch.is_autocast_enabled(kind)
-    return torch.get_autocast_dtype(kind) if lowered else dtype
 
 
 _errors: dict[tuple, float] = {}

@@ -1,0 +1,33 @@
+"""Which code computes each op: what a record's `provenance.kernels` says ran."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_open: list[dict[str, str]] = []
+
+
+@contextmanager
+def record_kernels(log: dict[str, str] | None = None) -> Iterator[dict[str, str]]:
+    """While this is open, every op that runs puts its name and form into the dict: several forms of one op, in order,
+    separated by semicolons. Given a `log`, it is continued.
+
+    The list is one for the whole process, as autograd runs a GPU's backward pass on threads of its own.
+    """
+    log = {} if log is None else log
+    _open.append(log)
+    try:
+        yield log
+    finally:
+        _open[:] = [other for other in _open if other is not log]
+
+
+def log_kernel(op: str, form: str) -> None:
+    """Note that `op` is computed by `form`."""
+    for log in _open:
+        before = log.get(op)
+        if before is None:
+            log[op] = form
+        elif form != before and form not in before.split("; "):
+            log[op] = f"{before}; {form}"
