@@ -15,6 +15,7 @@ from rich.text import Text
 import tasks
 from harness.errors import UserError
 from zoo import architectures
+from zoo.registry import load_plugin
 
 Row = dict[str, Any]
 Kind: TypeAlias = Literal["architecture", "task"]
@@ -33,7 +34,7 @@ def check(names: tuple[str, ...], plugins: tuple[str, ...]) -> list[Row]:
     """
     for plugin in plugins:
         try:
-            architectures.load_plugin(plugin)
+            load_plugin(plugin)
         except (ImportError, FileNotFoundError, SyntaxError, ValueError) as error:
             raise UserError(f"cannot import {plugin}: {error}", key="--plugin") from error
     asked = dict.fromkeys((kind_of(name), name) for name in names)

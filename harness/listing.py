@@ -48,7 +48,7 @@ def _architecture(name: str) -> Row:
     found = proofs.of(name)
     return {
         "name": name,
-        "family": Path(entry.origin).stem,
+        "family": entry.family,
         "about": entry.about,
         "roles": roles,
         "causal": traits.causal if traits else None,

@@ -25,7 +25,7 @@ from harness.units import Count, Duration, Fraction, Number, Quantity
 from tasks.base import Difficulty
 from zoo import architectures
 from zoo.options import mismatch
-from zoo.registry import nearest, options_of
+from zoo.registry import load_plugin, nearest, options_of
 from zoo.types import Schedule
 
 
@@ -451,7 +451,7 @@ def load(name: str | Path, overrides: tuple[str, ...] = ()) -> Loaded:
     loaded = Loaded(suite, source, path.parent)
     for index, (shown, where) in enumerate(loaded.plugins):
         try:
-            architectures.load_plugin(where)
+            load_plugin(where)
         except FileNotFoundError:
             raise loaded.error(f"plug-in {shown} does not exist (looked for {where})", ("plugins", index)) from None
         except Exception as error:

@@ -17,7 +17,7 @@ from zoo.registry import Registry, nearest, options_of, snake
 T = TypeVar("T", bound=type[Task])
 FAMILIES = ("language", "long_range", "images", "recall", "state", "seq2seq")
 """The packages of `tasks` whose modules register the built-in tasks."""
-_registry = Registry("task", "zoobench.tasks", tuple(f"tasks.{family}" for family in FAMILIES))
+_registry = Registry("task", "zoobench.tasks", modules=tuple(f"tasks.{family}" for family in FAMILIES))
 names, get = _registry.names, _registry.get
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 import tasks.registry
-import zoo.registry
+import zoo.architectures
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -20,11 +20,13 @@ def private_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def private_registries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def private_registries() -> Iterator[None]:
     """Nothing a test registers, or a plug-in it imports, outlives it."""
-    for registry in (zoo.registry._registry, tasks.registry._registry):
-        registry.names()
-        monkeypatch.setattr(registry, "entries", dict(registry.entries))
+    registries = (zoo.architectures._registry, tasks.registry._registry)
+    before = [{*registry.names()} for registry in registries]
     yield
+    for registry, names in zip(registries, before, strict=True):
+        for name in registry.entries.keys() - names:
+            del registry.entries[name]
     for name in [name for name in sys.modules if name.startswith("zoobench_plugin_")]:
         del sys.modules[name]

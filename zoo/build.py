@@ -21,7 +21,7 @@ def build(name: str, role: Role = "lm", *, shape: Shape, **options: Any) -> Mode
         KeyError: unknown architecture. TypeError: unknown option. ValueError: an option's value cannot be.
         Unsupported: this architecture cannot play this role.
     """
-    from zoo.heads import assemble
+    from zoo.blocks.heads import assemble
 
     model = assemble(recipe(name, **options), role, shape)
     model.built = {"architecture": name, "options": options}

@@ -61,15 +61,15 @@ __all__ = [
 class Mixer(nn.Module):
     """Moves information along time (or, as a channel mixer, along features). No norm and no residual inside.
 
-    A subclass sets `traits`, takes a `LayerContext` and its options, and defines `forward`. If it is resumable it also defines
-    `init_state`, and `forward` returns the new state whenever it is given one.
+    A subclass sets `traits`, takes a `LayerContext` and its options (keyword-only, checked there), and defines
+    `forward`. If it is resumable it also defines `init_state`, and `forward` returns the new state if given one.
     """
 
     traits: ClassVar[Traits]
     relative: ClassVar[tuple[Literal["rotation", "bias"], ...]] = ()
     """What it can apply of `LayerContext.positions`: rotations of queries and keys, a bias on their scores."""
     shared_context: ClassVar[bool] = False
-    """`forward` takes one more keyword, `shared_context`: a dict that all layers of a stack share during one pass (RWKV-7).
+    """`forward` takes one more keyword, `shared_context`: a dict that all layers share during one pass (RWKV-7).
 
     Under "residual" it holds what the mixer's result is added to, before any norm (Mega).
     """
@@ -82,7 +82,13 @@ class Mixer(nn.Module):
         if context.causal and self.traits.causal == "no":
             raise Unsupported(f"{type(self).__name__} looks both ways and cannot be made causal")
         if not context.causal and not self.traits.bidirectional:
-            raise Unsupported(f"{type(self).__name__} looks back only; wrap it in zoo.backbone.Bidirectional")
+            raise Unsupported(f"{type(self).__name__} looks back only; wrap it in zoo.blocks.Bidirectional")
+
+    @classmethod
+    def width_multiple(cls, *_: Any, **options: Any) -> int:
+        """What widths must be multiples of under `options` (defaults included); if not overridden, of `heads`."""
+        heads = options.get("heads")
+        return heads if isinstance(heads, int) else 1
 
     def forward(
         self,

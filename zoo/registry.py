@@ -1,15 +1,20 @@
-"""Names and what stands behind them: components inside the zoo, and the registries that users add to."""
+"""Names and what they stand for: components inside the zoo, the registries that users add to, and plug-ins."""
 
 from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 import inspect
+import pkgutil
 import re
+import sys
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
 
@@ -65,6 +70,8 @@ class Entry:
     source: str
     deviations: tuple[str, ...]
     """Where we depart from the paper or from the official code, and which of the two we follow where they differ."""
+    family: str
+    """The heading it is listed under."""
     origin: str
     """The module or file that registered it."""
 
@@ -76,17 +83,31 @@ class Registry:
     what: str
     group: str
     """The entry-point group of installed packages."""
-    built_in: tuple[str, ...]
-    """Modules that register the built-in ones when they are imported, which happens on first use."""
+    package: str = ""
+    """A package with a file for each built-in thing, which has the file's name; imported when it is asked for."""
+    modules: tuple[str, ...] = ()
+    """Modules that register several built-in things each; all are imported on first use."""
     entries: dict[str, Entry] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
-    """Names that things had before, and the names they have now."""
+    """Former names, and the names that replaced them."""
     _loaded: bool = False
 
     def add(
-        self, name: str, target: Any, make: Callable[..., Any], options: tuple[Option, ...], about: str, **told: Any
+        self,
+        name: str,
+        target: Any,
+        make: Callable[..., Any],
+        options: tuple[Option, ...],
+        *,
+        about: str = "",
+        paper: str = "",
+        source: str = "",
+        deviations: tuple[str, ...] = (),
+        family: str = "",
     ) -> None:
-        """Register `target` under `name`; `told` is paper, source and deviations.
+        """Register `target`, which `make` builds from `options`, under `name`.
+
+        `about` defaults to the first paragraph of its docstring, `family` to the name of its file.
 
         Raises:
             ValueError: the name is taken by another module, or is not lower-case letters, digits and underscores.
@@ -94,15 +115,17 @@ class Registry:
         if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
             raise ValueError(f"{self.what} name {name!r}: use lower-case letters, digits and underscores")
         origin = inspect.getsourcefile(target) or target.__module__
-        if name in self.entries and self.entries[name].origin != origin:
-            raise ValueError(f"{self.what} {name!r} is already registered by {self.entries[name].origin}")
-        text = about or (inspect.getdoc(target) or "").split("\n\n")[0].replace("\n", " ")
-        self.entries[name] = Entry(name, make, options, text, origin=origin, **told)
+        owner = self.entries[name].origin if name in self.entries else self.files.get(name, origin)
+        if owner != origin:
+            raise ValueError(f"{self.what} {name!r} is already registered by {owner}")
+        about = about or (inspect.getdoc(target) or "").split("\n\n")[0].replace("\n", " ")
+        family = family or Path(origin).stem
+        self.entries[name] = Entry(name, make, options, about, paper, source, deviations, family, origin)
 
     def names(self) -> list[str]:
         """Every registered name, sorted."""
         self._load()
-        return sorted(self.entries)
+        return sorted({*self.files, *self.entries})
 
     def get(self, name: str) -> Entry:
         """The entry called `name`.
@@ -110,17 +133,29 @@ class Registry:
         Raises:
             KeyError: unknown; the message names the nearest known one.
         """
-        self._load()
-        name = self.aliases.get(name, name)
+        if name in self.files and name not in self.entries:
+            importlib.import_module(f"{self.package}.{name}")
+        elif name not in self.entries:
+            self._load()
+            name = self.aliases.get(name, name)
         if name not in self.entries:
-            raise KeyError(f"unknown {self.what} {name!r}{nearest(name, self.entries)}")
+            raise KeyError(f"unknown {self.what} {name!r}{nearest(name, self.names())}")
         return self.entries[name]
+
+    @cached_property
+    def files(self) -> dict[str, str]:
+        """The built-in names of `package`, and the file of each."""
+        if not self.package:
+            return {}
+        folders = importlib.import_module(self.package).__path__
+        found = ((module.name, Path(folder)) for folder in folders for module in pkgutil.iter_modules([folder]))
+        return {name: str(folder / f"{name}.py") for name, folder in found}
 
     def _load(self) -> None:
         if self._loaded:
             return
         self._loaded = True
-        for module in self.built_in:
+        for module in self.modules:
             importlib.import_module(module)
         for point in entry_points(group=self.group):
             try:
@@ -130,13 +165,41 @@ class Registry:
                 warnings.warn(f"{self.what} plug-in {point.value} is left out: {why}", stacklevel=2)
 
 
+def load_plugin(where: str | Path) -> None:
+    """Import a plug-in: a path to a `.py` file, or the name of an importable module.
+
+    Raises:
+        FileNotFoundError: no such file. ImportError: the module cannot be imported.
+    """
+    path = Path(where)
+    if path.suffix != ".py":
+        importlib.import_module(str(where))
+        return
+    if not path.is_file():
+        raise FileNotFoundError(f"plug-in {path} does not exist")
+    name = f"zoobench_plugin_{path.stem}"
+    known = sys.modules.get(name)
+    if known is not None and Path(known.__file__ or "").resolve() == path.resolve():
+        return
+    spec = importlib.util.spec_from_file_location(name, path.resolve())
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+
+
 def snake(name: str) -> str:
     """`TokenMixer` → `token_mixer`."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
-def options_of(function: Callable[..., Any], skip: int) -> tuple[Option, ...]:
-    """The options in a signature, after its first `skip` parameters."""
+def options_of(function: Callable[..., Any], skip: int = 0) -> tuple[Option, ...]:
+    """The options in the signature of a function or class, after its first `skip` parameters."""
     parameters = list(inspect.signature(function, eval_str=True).parameters.values())[skip:]
     return tuple(
         Option(p.name, None if p.default is p.empty else p.default, p.annotation)

@@ -7,9 +7,12 @@ Everything here imports in milliseconds, so that suites can be read, checked and
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+from zoo.registry import options_of, snake
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +45,7 @@ class Traits:
     resumable: bool
     """`forward(x, state)` continues exactly where the last call ended, one step at a time included."""
     length: Literal["any", "max", "fixed"] = "any"
-    """`max`: at most `LayerContext.length` steps. `fixed`: exactly that many; shorter inputs are padded by the Backbone."""
+    """`max`: at most `LayerContext.length` steps. `fixed`: exactly that many; the Backbone pads shorter inputs."""
     multiple: int = 1
     """T must divide by this; the Backbone pads."""
     padding_safe: bool = True
@@ -111,7 +114,10 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A component by name (or class) and its options: `Part("attention", heads=4)`."""
+    """A component by class (or name) and its options: `Part(Attention, heads=4)`.
+
+    A name is a layer's (`Part("mlp")`) or an architecture's, whose own mixer or channel mixer it means.
+    """
 
     kind: str | type
     options: dict[str, Any] = field(default_factory=dict)
@@ -122,12 +128,25 @@ class Part:
 
     @property
     def name(self) -> str:
-        return self.kind if isinstance(self.kind, str) else self.kind.__name__
+        """What a suite calls it: the architecture whose file defines it, or the layer."""
+        if isinstance(self.kind, str):
+            return self.kind
+        package, _, file = self.kind.__module__.rpartition(".")
+        return file if package == "zoo.architectures" else snake(self.kind.__name__)
+
+    @property
+    def width_multiple(self) -> int:
+        """See `Mixer.width_multiple`; 1 for a part given by name."""
+        if isinstance(self.kind, str) or not hasattr(self.kind, "width_multiple"):
+            return 1
+        defaults = {option.name: option.default for option in options_of(self.kind, skip=1)}
+        multiple: int = self.kind.width_multiple(**{**defaults, **self.options})
+        return multiple
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """An architecture, spelled out as parts: what one function in `zoo.architectures` returns.
+    """An architecture, spelled out as parts.
 
     `mixer` may be a tuple, which is then repeated over the layers (a hybrid), and `channel` a tuple beside it.
     `channel=None`: no channel mixer.
@@ -152,11 +171,13 @@ class Recipe:
     """The learning-rate schedule this architecture brings along; None for the suite's."""
     depth: int = 4
     width_multiple: int = 1
-    """Widths must divide by this (the number of heads, say)."""
+    """Widths must divide by this and by what each mixer asks for, of which it becomes the least common multiple."""
 
     def __post_init__(self) -> None:
-        if self.width_multiple < 1:
-            raise ValueError(f"widths cannot be multiples of {self.width_multiple}: heads must be at least 1")
+        multiples = [self.width_multiple, *(part.width_multiple for part in self.mixers)]
+        if min(multiples) < 1:
+            raise ValueError(f"widths cannot be multiples of {min(multiples)}: heads must be at least 1")
+        object.__setattr__(self, "width_multiple", math.lcm(*multiples))
         if self.depth < 1:
             raise ValueError(f"depth must be at least 1, got {self.depth}")
         if not 0 <= self.dropout < 1:
@@ -167,7 +188,7 @@ class Recipe:
             raise ValueError(f"unknown schedule {self.schedule!r}; known: {', '.join(SCHEDULES)}")
         if isinstance(self.mixer, tuple) and not self.mixer:
             raise ValueError("a stack needs at least one mixer")
-        if any(part.kind == "cross_attention" for part in self.mixers):
+        if any(part.name == "cross_attention" for part in self.mixers):
             raise ValueError("cross_attention reads an encoder; it stands in `cross` of a Recipe, not in `mixer`")
         if isinstance(self.channel, tuple) and len(self.channel) != len(self.mixers):
             raise ValueError(f"{len(self.mixers)} mixers and {len(self.channel)} channel mixers do not pair up")

@@ -8,6 +8,7 @@ from typing import Any
 from harness.errors import UserError
 from harness.suite import assignment
 from zoo import architectures
+from zoo.registry import load_plugin
 from zoo.types import Role
 
 TOKENS = 4096
@@ -46,7 +47,7 @@ def plan(
     """
     for plugin in given.get("plugins", ()):
         try:
-            architectures.load_plugin(plugin)
+            load_plugin(plugin)
         except (ImportError, FileNotFoundError, SyntaxError, ValueError) as error:
             raise UserError(f"cannot import {plugin}: {error}", key="--plugin") from error
     reference = None if reference == "none" else reference

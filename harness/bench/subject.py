@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import zoo
-from zoo import architectures
+from zoo.registry import load_plugin
 from zoo.types import LABELLED, Batch, Role, Shape
 
 VOCAB = 256
@@ -59,7 +59,7 @@ class Subject:
 
             return peers.PEERS[self.peer].build(self).to(device)
         for plugin in self.plugins:
-            architectures.load_plugin(plugin)
+            load_plugin(plugin)
         with torch.device(device):
             return zoo.build(self.name, self.role, shape=self.shape, **self.options)
 

@@ -14,8 +14,8 @@ from harness.eligible.gate import Gate, gate
 from harness.eligible.hidden import Inventory, inventory, numbers
 from harness.eligible.subject import Subject
 from zoo import size as sizing
+from zoo.blocks.heads import Classifier, LanguageModel, MaskedLanguageModel, Reconstructor, Retriever, Seq2Seq
 from zoo.contract import Mixer, Model, State, Traits
-from zoo.heads import Classifier, LanguageModel, MaskedLanguageModel, Reconstructor, Retriever, Seq2Seq
 from zoo.types import Part, Recipe, Role, Shape
 
 HIDDEN = 0.05

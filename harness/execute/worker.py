@@ -17,7 +17,7 @@ from harness.build import resolve_size
 from harness.spec import RunSpec, build_task
 from harness.store import Store
 from harness.train import Stopped, skeleton, train
-from zoo import architectures
+from zoo.registry import load_plugin
 from zoo.size import Size
 from zoo.types import Unsupported
 
@@ -64,7 +64,7 @@ def main(job: Job, pipe: Connection) -> None:
 
 def _record(job: Job, store: Store, report: Any, stop: Any) -> dict[str, Any]:
     for plugin in job.plugins:
-        architectures.load_plugin(plugin)
+        load_plugin(plugin)
     task = build_task(job.spec)
     folder = store.run_folder(job.spec.run_id(task.fingerprint))
 

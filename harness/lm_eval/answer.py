@@ -152,12 +152,12 @@ def answer(sheet: Sheet) -> str:
     from harness.lm_eval import evaluate
     from harness.progress import title
     from harness.spec import RunSpec
-    from zoo import architectures
+    from zoo.registry import load_plugin
     from zoo.types import Unsupported
 
     torch.set_num_threads(sheet.threads)
     for plugin in sheet.plugins:
-        architectures.load_plugin(plugin)
+        load_plugin(plugin)
     kept = Store(sheet.suite, sheet.root)
     record = kept.read(sheet.run_id)
     if record is None:

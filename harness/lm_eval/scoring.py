@@ -210,7 +210,7 @@ class _Scorer:
         self.model, self.size = model, size
         self.device = device_of(model)
         self.tokens = tokens or TOKENS.get(self.device.type, TOKENS["cuda"])
-        parts: Any = model  # what `zoo.heads.SequenceModel` has and other models may have
+        parts: Any = model  # what `zoo.blocks.heads.SequenceModel` has and other models may have
         self.head = getattr(parts, "head", None) if hasattr(parts, "encode") else None
         self.resume = getattr(parts, "resume", None) if self.head is not None else None
         self.step = max(1, LOGITS // model.shape.outputs)

@@ -151,7 +151,7 @@ def _in_another_process(subject: Subject) -> dict[Split, list[bytes]] | str:
 
 def answer() -> None:
     """The other process of `check_purity`: reads which task on standard input, writes the rows of its examples."""
-    from zoo.architectures import load_plugin
+    from zoo.registry import load_plugin
 
     plugin, module, name, options = pickle.loads(sys.stdin.buffer.read())
     output, sys.stdout = sys.stdout.buffer, sys.stderr  # what the task prints is not part of the answer

@@ -13,10 +13,10 @@ from torch import nn
 import zoo
 from harness.optimizer import adamw, parameter_groups, set_lr
 from zoo import size as sizing
-from zoo.blocks import UnitRMSNorm
 from zoo.contract import ROLES, ParamOverride
-from zoo.positions.at_input import Absolute
-from zoo.positions.in_attention import Relative
+from zoo.layers.norms import UnitRMSNorm
+from zoo.layers.positions.at_input import Absolute
+from zoo.layers.positions.in_attention import Relative
 from zoo.types import Shape
 
 SHAPE = Shape(length=64, vocab=11, outputs=11, target_length=8, width=16, depth=2)

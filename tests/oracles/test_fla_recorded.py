@@ -19,7 +19,7 @@ from zoo.contract import LayerContext, Mixer
 from zoo.mixers.based import Based
 from zoo.mixers.delta_net import DeltaNet
 from zoo.mixers.gated_delta_net import GatedDeltaNet
-from zoo.mixers.gla import GLA
+from zoo.architectures.gla import GLA
 from zoo.mixers.linear_transformer import LinearAttention
 from zoo.mixers.mamba import Mamba
 from zoo.mixers.mamba2 import Mamba2

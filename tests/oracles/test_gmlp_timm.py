@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from zoo.architectures import recipe
-from zoo.blocks import make_norm
 from zoo.contract import LayerContext
+from zoo.layers.norms import make_norm
 from zoo.mixers.spatial_gate import SpatialGate
 
 theirs = pytest.importorskip("timm.models.mlp_mixer")

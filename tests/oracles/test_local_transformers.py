@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from zoo.contract import LayerContext, Part
-from zoo.mixers.local import LocalAttention
+from zoo.layers.local_attention import LocalAttention
 from zoo.ops.local_attention import attend
 
 B, T, D = 2, 45, 32

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from zoo import Shape, build
-from zoo.backbone import Stack
+from zoo.blocks.stack import Stack
 from zoo.contract import Batch, LayerContext
 from zoo.mixers import rwkv4, rwkv5, rwkv7
 from zoo.mixers.fast_weights import FastWeights

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from zoo.positions import relative
+from zoo.layers.positions import relative
 from zoo.types import Part
 
 T, d, H = 19, 16, 6

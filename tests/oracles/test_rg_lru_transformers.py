@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from zoo.contract import LayerContext
-from zoo.mixers.rg_lru import RecurrentBlock
+from zoo.architectures.rg_lru import RecurrentBlock
 
 transformers = pytest.importorskip("transformers")
 B, T, D = 2, 19, 12

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from zoo.contract import LayerContext
-from zoo.mixers import hippo
+from zoo.layers import hippo
 from zoo.mixers.s4 import S4
 
 B, T, H, N = 2, 12, 4, 8

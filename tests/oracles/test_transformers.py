@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 import zoo
+from zoo.blocks.heads import TwoStacks
 from zoo.contract import Batch, LayerContext, Recipe, Shape
-from zoo.heads import TwoStacks
 from zoo.published.counterparts import gpt2_pairs, llama_pairs
 from zoo.published.names import to_ours
 from zoo.types import Part
@@ -160,7 +160,7 @@ def test_t5_bias(oracle, decoder):
     """The bias itself, for both directions and far distances, and attention without a scale."""
     from transformers.models.t5.modeling_t5 import T5Attention
 
-    from zoo.mixers.attention import Attention
+    from zoo.layers.attention import Attention
 
     config = hf.T5Config(
         d_model=D,

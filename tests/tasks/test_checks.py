@@ -11,7 +11,7 @@ import tasks
 from tasks import Baseline, DataError, Decoding, Difficulty, Metric, Task, checks
 from tasks.base import whole
 from tasks.draws import Draws
-from zoo.architectures import load_plugin
+from zoo.registry import load_plugin
 from zoo.types import Batch, Shape
 
 

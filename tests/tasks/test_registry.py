@@ -8,7 +8,7 @@ import pytest
 
 import tasks
 from tasks.base import fingerprint
-from zoo.architectures import load_plugin
+from zoo.registry import load_plugin
 from zoo.types import Batch, Shape
 
 PLUGIN = """

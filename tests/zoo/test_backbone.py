@@ -5,10 +5,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from zoo.backbone import Bidirectional, Stack
-from zoo.blocks import make_norm
+from zoo.blocks.bidirectional import Bidirectional
+from zoo.blocks.stack import Stack
 from zoo.contract import LayerContext, Mixer, Part, Recipe, Traits, Unsupported, combine
+from zoo.layers.norms import make_norm
 from zoo.mixers.lstm import LSTM
+from zoo.mixers.token_mlp import TokenMLP
 from zoo.ops.padding import reverse
 
 T, D = 7, 8
@@ -55,7 +57,7 @@ def test_post_norm_is_norm_of_x_plus_f():
 
 
 def test_plain_is_f_of_f():
-    made, x = stack(Recipe(mixer=Part("lstm"), channel=None, residual="plain")), inputs()
+    made, x = stack(Recipe(mixer=Part(LSTM), channel=None, residual="plain")), inputs()
     first, second = made.sublayers
     close(made(x)[0], second.inner(first.inner(x)[0])[0])
     assert not any(isinstance(module, nn.LayerNorm) for module in made.modules())
@@ -178,7 +180,7 @@ def test_dropout_acts_on_each_branch_while_training():
 
 
 def test_layers_know_their_place():
-    made = stack(Recipe(mixer=Part("lstm"), channel=Part("mlp")), depth=3)
+    made = stack(Recipe(mixer=Part(LSTM), channel=Part("mlp")), depth=3)
     assert [type(sublayer.inner).__name__ for sublayer in made.sublayers] == ["LSTM", "MLP"] * 3
 
     class Noting(Mixer):
@@ -212,7 +214,7 @@ def test_reverse_turns_only_the_valid_prefix():
 
 
 def test_bidirectional_adds_the_two_directions_of_each_row():
-    made, x = stack(Recipe(mixer=Part("lstm"), channel=None, residual="plain"), depth=1, causal=False), inputs()
+    made, x = stack(Recipe(mixer=Part(LSTM), channel=None, residual="plain"), depth=1, causal=False), inputs()
     both = made.sublayers[0].inner
     assert isinstance(both, Bidirectional)
     y = made(x, mask=MASK)[0]
@@ -238,7 +240,7 @@ def test_a_mixer_that_looks_both_ways_is_not_doubled():
 
 @pytest.mark.parametrize("steps", [1, 5, 9])
 def test_a_fixed_length_is_reached_with_masked_zeros(steps):
-    made, x = stack(Recipe(mixer=Part("token_mlp")), causal=False, length=9), inputs(steps)
+    made, x = stack(Recipe(mixer=Part(TokenMLP)), causal=False, length=9), inputs(steps)
     assert made.traits.length == "fixed"
     padded = F.pad(x, (0, 0, 0, 9 - steps))
     mask = (torch.arange(9) < steps).expand(3, 9)
@@ -249,7 +251,7 @@ def test_a_fixed_length_is_reached_with_masked_zeros(steps):
 
 def test_longer_than_fixed_is_refused():
     with pytest.raises(ValueError, match="10 steps; this model was built for at most 9"):
-        stack(Recipe(mixer=Part("token_mlp")), causal=False, length=9)(inputs(10))
+        stack(Recipe(mixer=Part(TokenMLP)), causal=False, length=9)(inputs(10))
 
 
 class InFours(Mixer):
@@ -273,7 +275,7 @@ def test_a_multiple_is_reached_with_masked_steps():
 
 
 def test_a_hybrid_cycles_through_its_mixers():
-    made = stack(Recipe(mixer=(Part("lstm"), Part("attention", heads=2)), channel=None), depth=5)
+    made = stack(Recipe(mixer=(Part(LSTM), Part("attention", heads=2)), channel=None), depth=5)
     kinds = [type(sublayer.inner).__name__ for sublayer in made.sublayers]
     assert kinds == ["LSTM", "Attention", "LSTM", "Attention", "LSTM"]
     assert made.sublayers[1].inner.heads == 2
@@ -287,7 +289,7 @@ def test_a_hybrid_cycles_through_its_mixers():
 
 def test_a_hybrid_is_as_able_as_its_weakest_part():
     with pytest.raises(Unsupported):
-        stack(Recipe(mixer=(Part("lstm"), Part("token_mlp"))))
+        stack(Recipe(mixer=(Part(LSTM), Part(TokenMLP))))
     strong = Traits(causal="strict", bidirectional=True, resumable=True, multiple=4)
     weak = Traits(
         "leaky", bidirectional=False, resumable=False, length="max", multiple=6, padding_safe=False, stochastic=True

@@ -8,7 +8,8 @@ from torch import nn
 
 import zoo
 from zoo import architectures, checks
-from zoo.backbone import Bidirectional, Stack
+from zoo.blocks.bidirectional import Bidirectional
+from zoo.blocks.stack import Stack
 from zoo.checks.subject import Subject, distance
 from zoo.contract import Mixer, ParamOverride, Part, Recipe, Traits
 
@@ -282,7 +283,7 @@ def test_a_state_it_does_not_claim_is_a_fault(planted, monkeypatch):
 
     name = planted(Shy)
     assert checks.apply("resumption", Subject(name)).status == "skipped"
-    monkeypatch.setattr("zoo.heads.SequenceModel.init_state", lambda model, batch: {})
+    monkeypatch.setattr("zoo.blocks.heads.SequenceModel.init_state", lambda model, batch: {})
     assert checks.apply("resumption", Subject(name)).status == "failed"
 
 

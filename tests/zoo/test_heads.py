@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 import zoo
+from zoo.blocks.heads import Embedding
 from zoo.contract import Batch, Shape, Unsupported
-from zoo.heads import Embedding
 from zoo.types import LABELLED, LayerContext
 
 T, U, V, C, D = 9, 4, 7, 3, 8

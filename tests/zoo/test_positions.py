@@ -7,9 +7,8 @@ import torch
 
 import zoo
 from zoo.contract import Batch, Part, Shape
-from zoo.mixers import MIXERS
-from zoo.positions import POSITIONS, absolute, acts, relative
-from zoo.positions.at_input import Concatenated, Learned, NoPositions, Randomised, Scalar, Sinusoidal, sinusoid
+from zoo.layers.positions import POSITIONS, absolute, acts, relative
+from zoo.layers.positions.at_input import Concatenated, Learned, NoPositions, Randomised, Scalar, Sinusoidal, sinusoid
 from zoo.types import LayerContext, Unsupported
 
 T, D = 6, 8
@@ -233,10 +232,14 @@ def test_rotations_make_a_difference(name):
 
 
 def test_what_takes_rotations_or_a_bias():
-    both = {name for name in MIXERS if MIXERS.resolve(name).relative == ("rotation", "bias")}
-    turns = {name for name in MIXERS if MIXERS.resolve(name).relative == ("rotation",)}
-    assert both == {"attention", "bilinear_attention", "local"}
-    assert turns == {
+    def taking(*what):
+        return {name for name in zoo.names() if any(part.kind.relative == what for part in zoo.recipe(name).mixers)}
+
+    assert taking("rotation", "bias") == {
+        "based", "bilinear_attention", "deepnorm", "gpt2", "griffin", "h3_attention", "hybrid", "local", "parallel_block",
+        "post_ln", "pre_ln", "residual_dual", "rezero", "sandwich_ln", "transformer_2017", "transformer_pp",
+    }  # fmt: skip
+    assert taking("rotation") == {
         "bigbird", "linear_transformer", "linformer", "longformer", "nystromformer", "performer", "reformer", "sinkhorn"
     }  # fmt: skip
 

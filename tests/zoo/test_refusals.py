@@ -12,11 +12,12 @@ import torch
 
 import zoo
 from zoo import architectures
-from zoo.blocks import NORMS, RESIDUALS
-from zoo.channel import CHANNELS
+from zoo.blocks.residual import RESIDUALS
 from zoo.contract import ROLES, Batch, Mixer, Part, Recipe, Shape, Traits, Unsupported
+from zoo.layers import CHANNELS
+from zoo.layers.norms import NORMS
+from zoo.layers.positions import POSITIONS
 from zoo.options import mismatch
-from zoo.positions import POSITIONS
 from zoo.types import LABELLED
 
 VOCAB, CLASSES, T, U = 7, 3, 6, 3
@@ -145,7 +146,7 @@ COMMON = {
     "positions": list(POSITIONS),
     "residual": list(RESIDUALS),
     "norm": list(NORMS),
-    "channel": [*CHANNELS, None, {"glu": {"expand": 1}}],
+    "channel": [*CHANNELS, *(f"rwkv{version}" for version in (4, 5, 6, 7)), None, {"glu": {"expand": 1}}],
 }
 
 
@@ -201,7 +202,7 @@ REFUSED = [
     ("hybrid", "lm", {"pattern": [{"mamba": 3}]}, {}, ValueError, "for the options of mamba"),
     ("hybrid", "lm", {"pattern": [{"mamba": {"d_stat": 3}}]}, {}, ValueError, "did you mean 'd_state'?"),
     ("hybrid", "lm", {"pattern": [{"attention": {"heads": 2.5}}]}, {}, ValueError, "heads must be a whole number"),
-    ("hybrid", "lm", {"pattern": [{"attention": {"heads": 0}}]}, {}, ValueError, "into 0 heads"),
+    ("hybrid", "lm", {"pattern": [{"attention": {"heads": 0}}]}, {}, ValueError, "heads must be at least 1"),
     ("hybrid", "lm", {"pattern": ["mamba", "fourier"]}, {}, Unsupported, "cannot be made causal"),
     ("mlp_mixer", "lm", {}, {}, Unsupported, "cannot be made causal"),
     ("linformer", "seq2seq", {}, {}, Unsupported, "cannot be made causal"),

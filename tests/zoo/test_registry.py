@@ -2,11 +2,15 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import zoo
 from zoo import architectures
+from zoo.layers.attention import Attention
+from zoo.layers.glu import GLU
+from zoo.registry import load_plugin
 from zoo.types import Part, Recipe, Shape
 
 PLUGIN = """
@@ -23,6 +27,18 @@ def {name}(*, heads: int = 2) -> Recipe:
 """
 
 
+FAMILIES = {
+    "transformers",
+    "efficient attention",
+    "fast weights and matrix states",
+    "RWKV",
+    "state spaces and long convolutions",
+    "mixers and transforms",
+    "recurrent",
+    "hybrids",
+}
+
+
 def plugin(tmp_path, name="mine", folder="a"):
     path = tmp_path / folder / f"{name}.py"
     path.parent.mkdir(exist_ok=True)
@@ -31,7 +47,16 @@ def plugin(tmp_path, name="mine", folder="a"):
 
 
 def test_importing_and_listing_does_not_load_torch():
-    code = "import sys, zoo; assert zoo.names(); zoo.recipe('pre_ln', heads=2); assert 'torch' not in sys.modules"
+    code = "import sys, zoo; assert zoo.names(); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_one_architecture_is_imported_alone():
+    code = (
+        "import sys, zoo; zoo.recipe('gla'); "
+        "loaded = {name for name in sys.modules if name.startswith('zoo.architectures.')}; "
+        "assert loaded == {'zoo.architectures.gla'}, loaded"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -47,10 +72,12 @@ def test_entry_is_documented(name):
     assert entry.about.endswith(".")
     assert entry.paper
     assert entry.source
+    assert entry.family in FAMILIES
+    assert Path(entry.origin).name == f"{name}.py"
 
 
 def test_plugin_from_a_file(tmp_path):
-    architectures.load_plugin(plugin(tmp_path))
+    load_plugin(plugin(tmp_path))
     entry = architectures.get("mine")
     assert entry.about == "An attention model."
     assert [(option.name, option.default, option.annotation) for option in entry.options] == [("heads", 2, int)]
@@ -61,23 +88,23 @@ def test_plugin_from_a_file(tmp_path):
 
 def test_plugin_is_loaded_once(tmp_path):
     path = plugin(tmp_path)
-    architectures.load_plugin(path)
+    load_plugin(path)
     first = architectures.get("mine")
-    architectures.load_plugin(path)
+    load_plugin(path)
     assert architectures.get("mine") is first
 
 
 def test_plugin_module_by_name(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(plugin(tmp_path, "some_module").parent)
-    architectures.load_plugin("some_module")
+    load_plugin("some_module")
     assert "some_module" in zoo.names()
 
 
 def test_missing_plugins(tmp_path):
     with pytest.raises(FileNotFoundError, match="absent"):
-        architectures.load_plugin(tmp_path / "absent.py")
+        load_plugin(tmp_path / "absent.py")
     with pytest.raises(ImportError, match="no_such_module"):
-        architectures.load_plugin("no_such_module")
+        load_plugin("no_such_module")
 
 
 def test_a_broken_plugin_can_be_mended(tmp_path):
@@ -85,21 +112,21 @@ def test_a_broken_plugin_can_be_mended(tmp_path):
     good = path.read_text()
     path.write_text("raise RuntimeError('half done')")
     with pytest.raises(RuntimeError, match="half done"):
-        architectures.load_plugin(path)
+        load_plugin(path)
     path.write_text(good)
-    architectures.load_plugin(path)
+    load_plugin(path)
     assert "mine" in zoo.names()
 
 
 def test_a_name_belongs_to_one_file(tmp_path):
-    architectures.load_plugin(plugin(tmp_path, folder="a"))
+    load_plugin(plugin(tmp_path, folder="a"))
     with pytest.raises(ValueError, match=r"'mine' is already registered by .*a/mine\.py"):
-        architectures.load_plugin(plugin(tmp_path, folder="b"))
+        load_plugin(plugin(tmp_path, folder="b"))
 
 
 def test_a_builtin_name_is_taken(tmp_path):
     with pytest.raises(ValueError, match="'lstm' is already registered"):
-        architectures.load_plugin(plugin(tmp_path, "lstm"))
+        load_plugin(plugin(tmp_path, "lstm"))
 
 
 @pytest.mark.parametrize("name", ["Upper", "with-dash", "1st", ""])
@@ -135,6 +162,27 @@ def test_a_mixer_class_becomes_an_architecture():
     assert model.backbone.sublayers[0].inner.gain == 3.0
 
 
+def test_a_function_inherits_the_options_of_its_mixer():
+    @zoo.register(options=Attention)
+    def narrow(*, kv_heads: int = 1, **options) -> Recipe:
+        """Attention with one head of keys and values."""
+        return Recipe(Part(Attention, kv_heads=kv_heads, **options), channel=None)
+
+    own = {option.name: option.default for option in architectures.get("narrow").options}
+    assert own == {"kv_heads": 1, "heads": 4, "bias": True, "scale": None}
+    recipe = zoo.recipe("narrow", heads=3)
+    assert (recipe.mixer, recipe.width_multiple) == (Part(Attention, kv_heads=1, heads=3), 3)
+    with pytest.raises(ValueError, match="narrow: heads must be a whole number"):
+        zoo.recipe("narrow", heads=2.5)
+
+
+def test_a_part_may_be_an_architectures():
+    rwkv = zoo.recipe("rwkv4", expand=2.0).channel
+    assert zoo.recipe("pre_ln", channel={"rwkv4": {"expand": 2.0}}).channel == rwkv
+    with pytest.raises(ValueError, match="mamba has no single channel mixer of its own"):
+        zoo.recipe("pre_ln", channel="mamba")
+
+
 def test_unknown_names_suggest_the_nearest():
     with pytest.raises(KeyError, match=r"unknown architecture 'pre_lm'; did you mean 'pre_ln'\?"):
         architectures.get("pre_lm")
@@ -145,8 +193,8 @@ def test_unknown_names_suggest_the_nearest():
 
 
 def test_common_options_change_the_recipe():
-    recipe = zoo.recipe("pre_ln", depth=3, channel="rwkv4", residual="post", dropout=0.1, tie=True, positions="none")
-    assert (recipe.depth, recipe.channel, recipe.residual, recipe.dropout) == (3, Part("rwkv4"), "post", 0.1)
+    recipe = zoo.recipe("pre_ln", depth=3, channel="glu", residual="post", dropout=0.1, tie=True, positions="none")
+    assert (recipe.depth, recipe.channel, recipe.residual, recipe.dropout) == (3, Part(GLU), "post", 0.1)
     assert zoo.recipe("pre_ln", channel=None).channel is None
 
 

@@ -12,7 +12,7 @@ import zoo
 from zoo import architectures
 from zoo import size as sizing
 from zoo.contract import Batch, Shape, Unsupported
-from zoo.mixers.short_convolution import ShortConvolution
+from zoo.layers.short_convolution import ShortConvolution
 from zoo.ops import forms
 from zoo.ops.long_convolution.fft import fast_length
 

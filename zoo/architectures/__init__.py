@@ -1,106 +1,77 @@
 """The one list of architectures: register, look up, build.
 
-An architecture is a function from its own options to a `Recipe`; its name is the function's name. The built-in
-ones live in `zoo.architectures`, others come from installed packages (entry points in group
-`zoobench.architectures`) or from files and modules a suite names under `plugins:`. Nothing here imports torch until a
-model is built.
+A built-in architecture is a file of this folder and has the file's name; it is imported when it is asked for. Others
+come from installed packages (entry points in group `zoobench.architectures`) or from files and modules that a suite
+names under `plugins:`. What is registered is a `Mixer` class, or a function from options to a `Recipe`.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import inspect
-import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
+from zoo.layers import CHANNELS, MIXERS
 from zoo.options import check
-from zoo.registry import Option, Registry, options_of, snake
+from zoo.registry import Option, Registry, Table, nearest, options_of, snake
 from zoo.types import Part, Recipe
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-
 T = TypeVar("T", bound="Callable[..., Any]")
-_registry = Registry(
-    "architecture",
-    "zoobench.architectures",
-    (
-        "zoo.architectures.efficient_attention",
-        "zoo.architectures.fast_weights",
-        "zoo.architectures.hybrids",
-        "zoo.architectures.linear_attention",
-        "zoo.architectures.long_convolution",
-        "zoo.architectures.mixers",
-        "zoo.architectures.recurrent",
-        "zoo.architectures.rwkv",
-        "zoo.architectures.selective",
-        "zoo.architectures.sparse_attention",
-        "zoo.architectures.state_space",
-        "zoo.architectures.transformers",
-        "zoo.architectures.xlstm",
-    ),
-)
+_registry = Registry("architecture", "zoobench.architectures", package="zoo.architectures")
 names, get = _registry.names, _registry.get
 
 
 def register(
-    name: str | None = None, *, paper: str = "", source: str = "", deviations: tuple[str, ...] = ()
+    name: str | None = None,
+    *,
+    paper: str = "",
+    source: str = "",
+    deviations: tuple[str, ...] = (),
+    family: str = "",
+    options: type | None = None,
+    **recipe: Any,
 ) -> Callable[[T], T]:
-    """Register a function returning a `Recipe`, or a `Mixer` class (which gets Pre-LN blocks with an MLP around it).
+    """Register a `Mixer` class, or a function that returns a `Recipe`.
 
     Args:
-        name: defaults to the function's name, or the class's in snake case.
+        name: by default the file's name for a built-in architecture, else the function's, or the class's in snake case.
         paper: the paper that defines it. source: the official implementation. deviations: see `Entry`.
+        family: the heading it is listed under; by default the name of its file.
+        options: for a function that hands its `**options` to a mixer, the mixer's class; its options are then known.
+        recipe: for a class, the fields of the Recipe around it (Pre-LN blocks with an MLP where they say nothing else).
 
     Raises:
         ValueError: the name is taken by another module, or is not lower-case letters, digits and underscores.
     """
 
     def add(target: T) -> T:
-        told: dict[str, Any] = {"about": "", "paper": paper, "source": source, "deviations": deviations}
-        if inspect.isclass(target):
-
-            def wrap(**options: Any) -> Recipe:
-                return Recipe(mixer=Part(target, **options))
-
-            own, options = name or snake(target.__name__), options_of(target.__init__, skip=2)  # after self and context
-            _registry.add(own, target, wrap, options, **told)
-        else:
-            _registry.add(name or target.__name__, target, target, options_of(target, skip=0), **told)
+        is_class = inspect.isclass(target)
+        own = () if is_class else options_of(target)
+        mixer = target if is_class else options
+        inherited = options_of(mixer, skip=1) if mixer else ()  # after the context
+        stated = {option.name for option in own}
+        _registry.add(
+            name or _default_name(target),
+            target,
+            _around(target, recipe) if is_class else target,
+            (*own, *(option for option in inherited if option.name not in stated)),
+            paper=paper,
+            source=source,
+            deviations=deviations,
+            family=family,
+        )
         return target
 
     return add
 
 
-def load_plugin(where: str | Path) -> None:
-    """Import a plug-in: a path to a `.py` file, or the name of an importable module.
+def _around(mixer: Any, recipe: dict[str, Any]) -> Callable[..., Recipe]:
+    return lambda **options: Recipe(Part(mixer, **options), **recipe)
 
-    Raises:
-        FileNotFoundError: no such file. ImportError: the module cannot be imported.
-    """
-    path = Path(where)
-    if path.suffix != ".py":
-        importlib.import_module(str(where))
-        return
-    if not path.is_file():
-        raise FileNotFoundError(f"plug-in {path} does not exist")
-    name = f"zoobench_plugin_{path.stem}"
-    known = sys.modules.get(name)
-    if known is not None and Path(known.__file__ or "").resolve() == path.resolve():
-        return
-    spec = importlib.util.spec_from_file_location(name, path.resolve())
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
+
+def _default_name(target: Any) -> str:
+    package, _, file = target.__module__.rpartition(".")
+    return file if package == __name__ else snake(target.__name__)
 
 
 COMMON: dict[str, Any] = {
@@ -132,15 +103,36 @@ def recipe(name: str, **options: Any) -> Recipe:
         changes["channel"] = None
     for key in ("channel", "positions"):
         if isinstance(changes.get(key), (str, dict)):
-            changes[key] = _part(key, changes[key])
-    return entry.make(**{key: value for key, value in options.items() if key in own}).replace(**changes)
+            changes[key] = part(key, changes[key])
+    made: Recipe = entry.make(**{key: value for key, value in options.items() if key in own}).replace(**changes)
+    mixers = tuple(_resolved(mixer, MIXERS) for mixer in made.mixers)
+    channels = tuple(channel and _resolved(channel, CHANNELS) for channel in made.channels)
+    return made.replace(
+        mixer=mixers if isinstance(made.mixer, tuple) else mixers[0],
+        channel=channels if isinstance(made.channel, tuple) else channels[0],
+    )
 
 
-def _part(key: str, given: str | dict[str, Any]) -> Part:
-    """`rope` or `{rope: {base: 500000}}` as a Part."""
+def part(key: str, given: str | dict[str, Any]) -> Part:
+    """`rope` or `{rope: {base: 500000}}`, the value of `key` in a suite, as a Part."""
     if isinstance(given, str):
         return Part(given)
     if len(given) != 1:
         raise ValueError(f"{key} is a name, or one name with its options, such as {{rope: {{fraction: 0.5}}}}")
     name, options = next(iter(given.items()))
     return Part(name, **(options or {}))
+
+
+def _resolved(given: Part, layers: Table) -> Part:
+    """The part by its class; an architecture's name stands for its own mixer or channel mixer."""
+    if isinstance(given.kind, type):
+        return given
+    if given.kind in layers:
+        return Part(layers.resolve(given.kind), **given.options)
+    if given.kind not in names():
+        raise ValueError(f"unknown {layers.what} {given.kind!r}{nearest(given.kind, [*layers, *names()])}")
+    other = recipe(given.kind)
+    own = other.mixer if layers is MIXERS else other.channel
+    if not isinstance(own, Part):
+        raise ValueError(f"{given.kind} has no single {layers.what} of its own")
+    return Part(own.kind, **{**own.options, **given.options})

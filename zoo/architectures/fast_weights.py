@@ -1,12 +1,14 @@
-"""Fast weight programmers: linear attention and the delta rules."""
+"""TODO fast_weights."""
 
 from typing import Literal
 
 from zoo.architectures import register
+from zoo.mixers.fast_weights import FastWeights
 from zoo.types import Part, Recipe
 
 
 @register(
+    family="fast weights and matrix states",
     paper="Schlag, Irie, Schmidhuber 2021, Linear Transformers Are Secretly Fast Weight Programmers, arXiv:2102.11174",
     source="https://github.com/IDSIA/lmtool-fwp (src/utils/cuda_fast_weight_layer.py, src/mem_transformer.py)",
     deviations=(
@@ -34,7 +36,7 @@ def fast_weights(
 ) -> Recipe:
     """Fast weight programmer: a slow network writes into a matrix, by outer products or (default) the delta rule."""
     mixer = Part(
-        "fast_weights",
+        FastWeights,
         heads=heads,
         rule=rule,
         feature_map=feature_map,
@@ -45,95 +47,3 @@ def fast_weights(
     return Recipe(
         mixer=mixer, channel=Part("mlp", activation="relu"), residual="pre", norm="layer", width_multiple=heads
     )
-
-
-@register(
-    paper="Yang et al. 2024, Parallelizing Linear Transformers with the Delta Rule over Sequence Length, "
-    "arXiv:2406.06484",
-    source="https://github.com/fla-org/flash-linear-attention (fla/layers/delta_net.py, fla/models/delta_net)",
-    deviations=(
-        "queries are scaled by 1/√d, as in the official code; the paper has no scale (but for ε the norm removes it)",
-        "values pass through SiLU after their convolution, as in the official code",
-        "the SwiGLU is 8/3 times as wide, not rounded up to a multiple of 256",
-        "weights start at N(0, 1/fan_in), not N(0, 0.02), the projection to the residual at 1/√(2·depth) of it",
-        "convolutions keep PyTorch's initial values, as in the official layer alone; the official model has N(0, 0.02)",
-    ),
-)
-def delta_net(
-    *,
-    heads: int = 4,
-    expand_k: float = 1.0,
-    expand_v: float = 1.0,
-    use_beta: bool = True,
-    use_gate: bool = False,
-    use_short_conv: bool = True,
-    conv_size: int = 4,
-    conv_bias: bool = False,
-    allow_neg_eigval: bool = False,
-    qk_activation: Literal["silu", "relu", "elu", "identity"] = "silu",
-    qk_norm: Literal["l2", "sum"] = "l2",
-) -> Recipe:
-    """DeltaNet: linear attention that overwrites what a key held, with short convolutions and unit keys."""
-    mixer = Part(
-        "delta_net",
-        heads=heads,
-        expand_k=expand_k,
-        expand_v=expand_v,
-        use_beta=use_beta,
-        use_gate=use_gate,
-        use_short_conv=use_short_conv,
-        conv_size=conv_size,
-        conv_bias=conv_bias,
-        allow_neg_eigval=allow_neg_eigval,
-        qk_activation=qk_activation,
-        qk_norm=qk_norm,
-    )
-    return _llama_like(mixer, heads)
-
-
-@register(
-    paper="Yang, Kautz and Hatamizadeh 2025, Gated Delta Networks: Improving Mamba2 with Delta Rule, arXiv:2412.06464",
-    source="https://github.com/fla-org/flash-linear-attention (fla/layers/gated_deltanet.py)",
-    deviations=(
-        "4 heads of ¾ of the width between them (all of it without a gate), the official advice for any width; "
-        "the official default is 6 heads of 256",
-        "e^A_log starts at 1e-4 at least; the official U(0, 16) may draw 0, whose logarithm would never move",
-        "the SwiGLU is 8/3 times as wide, not rounded up to a multiple of 256",
-        "weights start at N(0, 1/fan_in), not N(0, 0.02), the projection to the residual at 1/√(2·depth) of it",
-        "convolutions keep PyTorch's initial values, as in the official layer alone; the official model has N(0, 0.02)",
-    ),
-)
-def gated_delta_net(
-    *,
-    heads: int = 4,
-    head_dim: int | None = None,
-    expand_v: float = 2.0,
-    value_heads: int | None = None,
-    use_gate: bool = True,
-    use_short_conv: bool = True,
-    conv_size: int = 4,
-    conv_bias: bool = False,
-    allow_neg_eigval: bool = False,
-    output_gate_activation: Literal["swish", "sigmoid"] = "swish",
-) -> Recipe:
-    """Gated DeltaNet: the delta rule with a decay per head, short convolutions, unit keys and an output gate."""
-    mixer = Part(
-        "gated_delta_net",
-        heads=heads,
-        head_dim=head_dim,
-        expand_v=expand_v,
-        value_heads=value_heads,
-        use_gate=use_gate,
-        use_short_conv=use_short_conv,
-        conv_size=conv_size,
-        conv_bias=conv_bias,
-        allow_neg_eigval=allow_neg_eigval,
-        output_gate_activation=output_gate_activation,
-    )
-    return _llama_like(mixer, 4 * heads if head_dim is None else 1)  # so that ¾ of the width divides
-
-
-def _llama_like(mixer: Part, multiple: int) -> Recipe:
-    """The official models' blocks: Pre-RMSNorm and SwiGLU."""
-    channel = Part("glu", activation="silu", expand=8 / 3)
-    return Recipe(mixer=mixer, channel=channel, residual="pre", norm="rms", width_multiple=multiple)

@@ -7,6 +7,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
+from zoo.blocks.heads import EncoderDecoder, LanguageModel, Seq2Seq, SequenceModel
 from zoo.checks.subject import (
     LONG,
     VOCAB,
@@ -22,7 +23,6 @@ from zoo.checks.subject import (
     tokens,
 )
 from zoo.contract import Batch, Model, Role, State, Unsupported, leaves
-from zoo.heads import EncoderDecoder, LanguageModel, Seq2Seq, SequenceModel
 from zoo.outcome import Outcome, skipped, within
 from zoo.types import STEPWISE
 

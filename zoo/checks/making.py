@@ -10,15 +10,14 @@ from typing import Any
 
 import torch
 
-from zoo.backbone import Bidirectional, Stack, make_mixer
-from zoo.blocks import RESIDUALS, Sum
-from zoo.channel import CHANNELS
+from zoo.blocks.bidirectional import Bidirectional
+from zoo.blocks.residual import Sum, residual_type
+from zoo.blocks.stack import Stack, make_mixer
 from zoo.checks.subject import CLASSES, VOCAB, Subject, T, U, distance, example, loss
 from zoo.contract import ROLES, LayerContext, Mixer, ParamOverride, Part, Unsupported, state_bytes
-from zoo.mixers import MIXERS
+from zoo.layers.positions import acts
+from zoo.layers.positions import part as part_of
 from zoo.outcome import Outcome, skipped, within
-from zoo.positions import acts
-from zoo.positions import part as part_of
 from zoo.size import recurrent_state_bytes
 from zoo.types import LABELLED, STEPWISE
 
@@ -105,24 +104,16 @@ def _makers(subject: Subject, *, causal: bool) -> list[tuple[Callable[[], Mixer]
     recipe = subject.recipe
     found: list[tuple[Callable[[], Mixer], int]] = []
     relative = None if acts(recipe.positions) is None else part_of(recipe.positions)
-    gain = RESIDUALS.resolve(recipe.residual).gain(subject.depth)
+    gain = residual_type(recipe.residual).gain(subject.depth)
     for layer in range(subject.depth):
         turn = layer % len(recipe.mixers)
-        kinds = [(MIXERS, recipe.mixers[turn]), (CHANNELS, recipe.channels[turn])]
-        for table, part in kinds:
+        for part in (recipe.mixers[turn], recipe.channels[turn]):
             if part is None:
                 continue
-            kind = table.resolve(part.kind)
-            context = LayerContext(
-                subject.width,
-                subject.length,
-                causal or not kind.traits.bidirectional,
-                layer,
-                subject.depth,
-                relative,
-                gain,
-            )
-            found.append((partial(make_mixer, Part(kind, **part.options), context), layer))
+            kind: Any = part.kind
+            one_way = causal or not kind.traits.bidirectional
+            context = LayerContext(subject.width, subject.length, one_way, layer, subject.depth, relative, gain)
+            found.append((partial(make_mixer, part, context), layer))
     return found
 
 

@@ -3,7 +3,7 @@
     y_t = Σ_{s ≤ t} w_ts v_s / (Σ_{s ≤ t} w_ts + ε),    w_ts = φ(q_t)·φ(k_s) = 1 + q·k/√d + (q·k)²/2d  ≈  e^{q·k/√d}
 
 with d the width of q and k, a few features of each head. The third kind of layer, attention in a sliding window, is
-`zoo.mixers.local`. Official code: HazyResearch/based, based/models/mixers/linear_attention.py and base_conv.py; fla,
+`zoo.layers.local_attention`. Official code: HazyResearch/based, based/models/mixers/linear_attention.py and base_conv.py; fla,
 fla/layers/based.py (`forward_reference`).
 """
 
@@ -14,9 +14,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.contract import LayerContext, Mixer, State, Traits
-from zoo.initialise import fan_in_, residual_scale
+from zoo.layers.initialisation import fan_in_, residual_scale
+from zoo.layers.short_convolution import ShortConvolution
 from zoo.mixers.linear_transformer import weighted_sums, zero_sums
-from zoo.mixers.short_convolution import ShortConvolution
 from zoo.ops import precision
 
 

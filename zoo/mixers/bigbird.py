@@ -18,12 +18,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from zoo.contract import LayerContext, Mixer, State, Traits, Unsupported
-from zoo.initialise import fan_in_, residual_scale
-from zoo.linear import Linear
-from zoo.mixers.multi_head import head_width, split_heads
+from zoo.layers.initialisation import fan_in_, residual_scale
+from zoo.layers.linear import Linear
+from zoo.layers.multi_head import head_width, split_heads
+from zoo.layers.positions import relative
 from zoo.ops.attention import attend
 from zoo.ops.kernel_log import log_kernel
-from zoo.positions import relative
 
 
 class BigBird(Mixer):

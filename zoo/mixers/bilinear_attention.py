@@ -14,12 +14,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.contract import LayerContext, Mixer, State, Traits
-from zoo.initialise import fan_in_, residual_scale
-from zoo.linear import Linear
-from zoo.mixers.attention import key_steps, remember, steps, visible
-from zoo.mixers.multi_head import head_width
+from zoo.layers.attention import key_steps, remember, steps, visible
+from zoo.layers.initialisation import fan_in_, residual_scale
+from zoo.layers.linear import Linear
+from zoo.layers.multi_head import head_width
+from zoo.layers.positions import relative
 from zoo.ops.attention import attend
-from zoo.positions import relative
 
 
 class BilinearAttention(Mixer):

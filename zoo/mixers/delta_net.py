@@ -18,9 +18,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.contract import LayerContext, Mixer, State, Traits
-from zoo.initialise import fan_in_, residual_scale
-from zoo.mixers.multi_head import split_heads
-from zoo.mixers.short_convolution import ShortConvolution, side_by_side
+from zoo.layers.initialisation import fan_in_, residual_scale
+from zoo.layers.multi_head import split_heads
+from zoo.layers.short_convolution import ShortConvolution, side_by_side
 from zoo.ops import norms, precision
 from zoo.ops.delta_rule import delta_rule
 from zoo.ops.linear import few, joined

@@ -27,7 +27,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.contract import LayerContext, Mixer, State, Traits
-from zoo.initialise import fan_in_, residual_scale
+from zoo.layers.initialisation import fan_in_, residual_scale
 from zoo.ops import precision
 from zoo.ops.delta_rule import delta_rule
 from zoo.ops.linear_attention import linear_attention

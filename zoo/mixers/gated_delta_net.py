@@ -11,7 +11,7 @@ fla-org/flash-linear-attention, fla/layers/gated_deltanet.py; also NVlabs/GatedD
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 import torch.nn.functional as F
@@ -19,9 +19,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
+from zoo.layers.multi_head import split_heads
+from zoo.layers.short_convolution import ShortConvolution
 from zoo.mixers.delta_net import HeadNorm, project_together, reset_projections, unit_queries_and_keys
-from zoo.mixers.multi_head import split_heads
-from zoo.mixers.short_convolution import ShortConvolution
 from zoo.ops import norms, precision
 from zoo.ops.delta_rule import delta_rule
 from zoo.ops.linear import few
@@ -105,6 +105,10 @@ class GatedDeltaNet(Mixer):
         self.o_norm = HeadNorm(V, norm_eps, output_gate_activation)
         self.o_proj = nn.Linear(values, D, bias=False)
         self.reset_parameters(layer=context.layer, depth=context.depth)
+
+    @classmethod
+    def width_multiple(cls, *, heads: int, head_dim: int | None, **_: Any) -> int:
+        return 4 * heads if head_dim is None else 1  # so that ¾ of the width divides
 
     def forward(
         self,

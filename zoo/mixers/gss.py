@@ -20,8 +20,8 @@ from jaxtyping import Bool, Complex, Float
 from torch import Tensor, nn
 
 from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
-from zoo.initialise import fan_in_, residual_scale
-from zoo.linear import Linear
+from zoo.layers.initialisation import fan_in_, residual_scale
+from zoo.layers.linear import Linear
 from zoo.ops.long_convolution import convolve
 from zoo.ops.padding import align_right
 from zoo.ops.precision import at_least_fp32, no_autocast

@@ -22,8 +22,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
-from zoo.initialise import fan_in_, residual_scale
-from zoo.linear import Linear
+from zoo.layers.initialisation import fan_in_, residual_scale
+from zoo.layers.linear import Linear
 from zoo.mixers.s4d import Disc, Discrete, Init, discretise, initial
 from zoo.ops import h3, vandermonde
 from zoo.ops.long_convolution import convolve, skipping

@@ -24,8 +24,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
-from zoo.initialise import fan_in_, residual_scale
-from zoo.linear import Linear
+from zoo.layers.initialisation import fan_in_, residual_scale
+from zoo.layers.linear import Linear
 from zoo.ops.long_convolution import convolve
 from zoo.ops.precision import at_least_fp32, no_autocast
 from zoo.ops.short_convolution import short_convolution

@@ -14,14 +14,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from zoo.contract import LayerContext, Mixer, State, Traits, Unsupported
-from zoo.initialise import fan_in_, residual_scale
-from zoo.linear import Linear
-from zoo.mixers.multi_head import merge_heads, split_heads
+from zoo.layers.initialisation import fan_in_, residual_scale
+from zoo.layers.linear import Linear
+from zoo.layers.multi_head import merge_heads, split_heads
+from zoo.layers.positions import relative
+from zoo.layers.positions.in_attention import no_steps, places
 from zoo.ops import precision
 from zoo.ops.elementwise import positive
 from zoo.ops.linear_attention import linear_attention, weighted_mean
-from zoo.positions import relative
-from zoo.positions.in_attention import no_steps, places
 
 
 class LinearAttention(Mixer):

@@ -17,11 +17,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
-from zoo.initialise import fan_in_, residual_scale
-from zoo.linear import Linear
-from zoo.mixers.multi_head import head_width
+from zoo.layers.initialisation import fan_in_, residual_scale
+from zoo.layers.linear import Linear
+from zoo.layers.multi_head import head_width
+from zoo.layers.positions import relative
 from zoo.ops.attention import attend
-from zoo.positions import relative
 
 K = 64
 Sharing: TypeAlias = Literal["none", "headwise", "key_value"]

@@ -17,12 +17,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from zoo.contract import LayerContext, Mixer, State, Traits, Unsupported
-from zoo.initialise import fan_in_, residual_scale
-from zoo.linear import Linear
-from zoo.mixers.local import empty, recall
-from zoo.mixers.multi_head import head_width, split_heads
+from zoo.layers.initialisation import fan_in_, residual_scale
+from zoo.layers.linear import Linear
+from zoo.layers.local_attention import empty, recall
+from zoo.layers.multi_head import head_width, split_heads
+from zoo.layers.positions import relative
 from zoo.ops import attention, local_attention
-from zoo.positions import relative
 
 WINDOW = 64
 

@@ -17,8 +17,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
-from zoo.initialise import lecun_normal_
-from zoo.linear import Linear
+from zoo.layers.initialisation import lecun_normal_
+from zoo.layers.linear import Linear
 from zoo.mixers.s5 import run
 from zoo.ops.precision import at_least_fp32, no_autocast
 

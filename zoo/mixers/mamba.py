@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
-from zoo.mixers.short_convolution import ShortConvolution
+from zoo.layers.short_convolution import ShortConvolution
 from zoo.ops.precision import at_least_fp32
 from zoo.ops.selective_scan import gated_selective_scan
 

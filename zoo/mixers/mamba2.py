@@ -18,9 +18,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
+from zoo.layers.multi_head import split_heads
+from zoo.layers.short_convolution import ShortConvolution
 from zoo.mixers.mamba import check_step_sizes, start_projections, step_sizes_
-from zoo.mixers.multi_head import split_heads
-from zoo.mixers.short_convolution import ShortConvolution
 from zoo.ops.norms import gated_rms, rms
 from zoo.ops.precision import at_least_fp32, no_autocast
 from zoo.ops.ssd import ssd

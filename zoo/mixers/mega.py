@@ -27,8 +27,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits, Unsupported
-from zoo.initialise import fan_in_
-from zoo.linear import Linear
+from zoo.layers.initialisation import fan_in_
+from zoo.layers.linear import Linear
 from zoo.mixers.mega_positions import RotaryBias, SimpleBias
 from zoo.mixers.moving_average import EMA
 from zoo.ops.precision import at_least_fp32

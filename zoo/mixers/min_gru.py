@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.contract import LayerContext, Mixer, State, Traits
-from zoo.initialise import fan_in_, residual_scale
+from zoo.layers.initialisation import fan_in_, residual_scale
 from zoo.ops.diagonal_scan import scan
 from zoo.ops.precision import at_least_fp32, no_autocast
 

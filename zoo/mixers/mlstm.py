@@ -12,6 +12,7 @@ W_q, W_k and W_v are block-diagonal. Everything grows like e^i, so C and n are k
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
-from zoo.mixers.short_convolution import ShortConvolution
+from zoo.layers.short_convolution import ShortConvolution
 from zoo.ops.mlstm import mlstm
 from zoo.ops.mlstm.naive import MLSTMState
 from zoo.ops.precision import at_least_fp32, no_autocast
@@ -75,6 +76,10 @@ class MLSTM(Mixer):
         self.learnable_skip = nn.Parameter(torch.empty(inner))
         self.proj_down = nn.Linear(inner, context.width, bias=bias)
         self.reset_parameters(layer=context.layer, depth=context.depth)
+
+    @classmethod
+    def width_multiple(cls, *_: Any, **options: Any) -> int:
+        return 1  # the inner width is rounded up to what divides into heads
 
     def forward(
         self,

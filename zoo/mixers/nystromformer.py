@@ -21,11 +21,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.contract import LayerContext, Mixer, State, Traits
-from zoo.initialise import fan_in_, residual_scale
-from zoo.linear import Linear
-from zoo.mixers.multi_head import head_width
+from zoo.layers.initialisation import fan_in_, residual_scale
+from zoo.layers.linear import Linear
+from zoo.layers.multi_head import head_width
+from zoo.layers.positions import relative
 from zoo.ops.precision import at_least_fp32, no_autocast
-from zoo.positions import relative
 
 InitOption: TypeAlias = Literal["exact", "original"]
 

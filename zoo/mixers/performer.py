@@ -21,15 +21,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from zoo.contract import LayerContext, Mixer, State, Traits, Unsupported
-from zoo.initialise import fan_in_, residual_scale
-from zoo.linear import Linear
-from zoo.mixers.multi_head import head_width
+from zoo.layers.initialisation import fan_in_, residual_scale
+from zoo.layers.linear import Linear
+from zoo.layers.multi_head import head_width
+from zoo.layers.positions import relative
+from zoo.layers.positions.in_attention import no_steps, places
 from zoo.ops import precision
 from zoo.ops.linear_attention import linear_attention
 from zoo.ops.qkv import split
 from zoo.ops.random_features import attend, kept, mean, positive
-from zoo.positions import relative
-from zoo.positions.in_attention import no_steps, places
 
 Kernel: TypeAlias = Literal["softmax", "relu"]
 EPS = {"softmax": 1e-4, "relu": 1e-3}

@@ -21,11 +21,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.contract import LayerContext, Mixer, State, Traits, Unsupported
-from zoo.initialise import fan_in_, residual_scale
-from zoo.linear import Linear
+from zoo.layers.initialisation import fan_in_, residual_scale
+from zoo.layers.linear import Linear
+from zoo.layers.positions import relative
 from zoo.ops.lsh_attention import hash_buckets, lsh_attention
 from zoo.ops.precision import at_least_fp32, no_autocast
-from zoo.positions import relative
 
 
 class Reformer(Mixer):

@@ -27,7 +27,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from zoo.contract import LayerContext, Mixer, State, Traits, Unsupported
-from zoo.mixers.multi_head import merge_heads, split_heads
+from zoo.layers.multi_head import merge_heads, split_heads
 from zoo.ops import precision, rotation
 from zoo.ops.linear_attention import linear_attention
 from zoo.ops.norms import rms

@@ -17,8 +17,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from zoo.channel import hidden_units
 from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
+from zoo.layers.mlp import hidden_units
 from zoo.ops.wkv4 import init_state, wkv
 
 

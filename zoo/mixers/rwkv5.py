@@ -21,8 +21,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
+from zoo.layers.multi_head import split_heads
 from zoo.mixers import rwkv4
-from zoo.mixers.multi_head import split_heads
 from zoo.mixers.rwkv4 import shift
 from zoo.ops.linear_attention import linear_attention
 from zoo.ops.precision import at_least_fp32, no_autocast

@@ -19,8 +19,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.contract import LayerContext, State
+from zoo.layers.multi_head import split_heads
 from zoo.mixers import rwkv5
-from zoo.mixers.multi_head import split_heads
 from zoo.mixers.rwkv4 import shift
 from zoo.ops.precision import at_least_fp32, no_autocast
 

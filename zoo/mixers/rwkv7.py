@@ -23,9 +23,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from zoo.channel import hidden_units
 from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
-from zoo.mixers.multi_head import split_heads
+from zoo.layers.mlp import hidden_units
+from zoo.layers.multi_head import split_heads
 from zoo.mixers.rwkv4 import shift
 from zoo.mixers.rwkv5 import check_divisor, count_heads, norm_heads, param_overrides
 from zoo.ops.delta_rule import dplr

@@ -23,8 +23,8 @@ from jaxtyping import Bool, Complex, Float
 from torch import Tensor, nn
 
 from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
-from zoo.linear import Linear
-from zoo.mixers import hippo
+from zoo.layers import hippo
+from zoo.layers.linear import Linear
 from zoo.ops import vandermonde
 from zoo.ops.long_convolution import convolve
 from zoo.ops.padding import align_right

@@ -27,8 +27,8 @@ from jaxtyping import Bool, Complex, Float
 from torch import Tensor, nn
 
 from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
-from zoo.initialise import lecun_normal_
-from zoo.mixers import hippo
+from zoo.layers import hippo
+from zoo.layers.initialisation import lecun_normal_
 from zoo.ops.diagonal_scan import scan
 from zoo.ops.padding import reverse
 from zoo.ops.precision import at_least_fp32, no_autocast

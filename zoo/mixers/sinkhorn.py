@@ -20,11 +20,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits, Unsupported
-from zoo.initialise import fan_in_, residual_scale
-from zoo.mixers.multi_head import head_width, split_heads
+from zoo.layers.initialisation import fan_in_, residual_scale
+from zoo.layers.multi_head import head_width, split_heads
+from zoo.layers.positions import relative
 from zoo.ops.attention import attend
 from zoo.ops.precision import at_least_fp32, no_autocast
-from zoo.positions import relative
 
 SortNet: TypeAlias = Literal["simple", "attention"]
 EPS = 1e-6

@@ -20,8 +20,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
+from zoo.layers.multi_head import head_width
 from zoo.mixers.mlstm import CausalConv1d, LinearHeadwise, MultiHeadLayerNorm
-from zoo.mixers.multi_head import head_width
 from zoo.ops.precision import at_least_fp32
 from zoo.ops.slstm import LOWEST, slstm
 

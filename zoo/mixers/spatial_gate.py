@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.contract import LayerContext, Mixer, State, Traits
-from zoo.initialise import fan_in_, residual_scale
+from zoo.layers.initialisation import fan_in_, residual_scale
 
 
 class SpatialGatingUnit(nn.Module):

@@ -24,9 +24,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from zoo.contract import LayerContext, Mixer, State, Traits
-from zoo.initialise import fan_in_, residual_scale
-from zoo.linear import Linear
-from zoo.mixers.multi_head import head_width, split_heads
+from zoo.layers.initialisation import fan_in_, residual_scale
+from zoo.layers.linear import Linear
+from zoo.layers.multi_head import head_width, split_heads
 from zoo.ops.precision import at_least_fp32, no_autocast
 
 Variant: TypeAlias = Literal["dense", "factorized_dense", "random", "factorized_random"]

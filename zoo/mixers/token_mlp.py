@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.contract import LayerContext, Mixer, State, Traits
-from zoo.initialise import lecun_normal_
+from zoo.layers.initialisation import lecun_normal_
 
 
 class TokenMLP(Mixer):

@@ -155,7 +155,7 @@ def _gpt2_config(model: Model) -> dict[str, Any]:
         "n_positions": shape.length,
         "n_embd": shape.width,
         "n_layer": shape.depth,
-        "n_head": _attention(model)["heads"],
+        "n_head": _attention(model).heads,
         "n_inner": _hidden(model),
         "activation_function": _theirs(channel.options.get("activation", "gelu")),
         "layer_norm_epsilon": LAYER_NORMS[recipe.norm],
@@ -169,14 +169,14 @@ def _llama_config(model: Model) -> dict[str, Any]:
     rope = _refuse("Llama", model, channel="glu", positions="rope", norms=RMS_NORMS)
     if rope.get("convention", "half") != "half" or rope.get("fraction", 1.0) != 1.0:
         raise PretrainedError("transformers' Llama has no rope with a convention or fraction other than half and 1")
-    heads = _attention(model)
+    attention = _attention(model)
     return {
         "model_type": "llama",
         "hidden_size": shape.width,
         "intermediate_size": _hidden(model),
         "num_hidden_layers": shape.depth,
-        "num_attention_heads": heads["heads"],
-        "num_key_value_heads": heads.get("kv_heads") or heads["heads"],
+        "num_attention_heads": attention.heads,
+        "num_key_value_heads": attention.kv_heads,
         "max_position_embeddings": shape.length,
         "hidden_act": _theirs(channel.options.get("activation", "silu")),
         "mlp_bias": channel.options.get("bias", False),
@@ -242,8 +242,9 @@ def _refuse(
     return given.options
 
 
-def _attention(model: Model) -> Mapping[str, Any]:
-    return model.recipe.mixers[0].options
+def _attention(model: Model) -> Any:
+    sublayers: Any = model.backbone.get_submodule("sublayers")
+    return sublayers[0].inner
 
 
 def _channel(model: Model) -> Part:

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 
 import zoo
-from zoo import architectures, tokenizers
+from zoo import tokenizers
 from zoo.contract import Model
 from zoo.published import files
 from zoo.published.errors import PretrainedError
+from zoo.registry import load_plugin
 from zoo.types import Shape
 
 FORMAT = 1
@@ -73,7 +74,7 @@ def load(where: str, *, plugins: tuple[str, ...] = ()) -> Model:
     folder = path if (path / "zoo.json").is_file() else path / "model"
     told = _told(folder)
     for plugin in plugins:
-        architectures.load_plugin(plugin)
+        load_plugin(plugin)
     try:
         shape = Shape(**told["shape"])
         with torch.random.fork_rng(devices=[]):

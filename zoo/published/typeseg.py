@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from zoo.blocks.heads import MaskedLanguageModel, make_head
 from zoo.contract import LayerContext, Model, Part, Recipe, Role, Shape, State, Traits
-from zoo.heads import MaskedLanguageModel, make_head
 from zoo.mixers.mamba import Mamba
 from zoo.ops.padding import reverse
 from zoo.ops.precision import at_least_fp32

@@ -15,10 +15,10 @@ import harness.train
 import tasks
 import tasks.base
 import zoo
-import zoo.heads
+import zoo.blocks.heads
 from tasks.recall.mqar import Mqar
+from zoo.blocks.heads import LanguageModel
 from zoo.contract import Mixer, Traits
-from zoo.heads import LanguageModel
 
 from .conftest import MQAR, run, spec
 
@@ -277,7 +277,7 @@ def test_learning_while_it_is_scored(failed, cheat):
 
 def play(monkeypatch, kind):
     """A language model of another class, in a plain recipe."""
-    monkeypatch.setitem(zoo.heads.MODELS, "lm", kind)
+    monkeypatch.setitem(zoo.blocks.heads.MODELS, "lm", kind)
     zoo.register("plain")(Plain)
     return "plain"
 
@@ -356,7 +356,7 @@ class LogProbabilities(LanguageModel):
 def test_unnormalised_log_probabilities_are_normalised_by_the_score(failed, monkeypatch, tmp_path):
     name = play(monkeypatch, LanguageModel)
     honest = run(spec(name), tmp_path / "a")["metrics"]
-    monkeypatch.setitem(zoo.heads.MODELS, "lm", LogProbabilities)
+    monkeypatch.setitem(zoo.blocks.heads.MODELS, "lm", LogProbabilities)
     shifted = run(spec(name), tmp_path / "b")["metrics"]
     assert shifted["test"]["loss"] == pytest.approx(honest["test"]["loss"], rel=1e-4)
     assert failed(name) == set()

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from zoo.contract import LayerContext
-from zoo.mixers.attention import Attention
+from zoo.layers.attention import Attention
 from zoo.ops.attention import attend, attend_naive
 
 B, T, D, H = 3, 9, 12, 3

@@ -5,7 +5,7 @@ import torch
 
 from zoo import checks
 from zoo.contract import LayerContext, Unsupported
-from zoo.mixers.attention import Attention
+from zoo.layers.attention import Attention
 from zoo.mixers.bigbird import BigBird, draw
 
 B, T, D, H = 3, 35, 8, 2

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from zoo.contract import LayerContext, Unsupported
+from zoo.layers.short_convolution import ShortConvolution
 from zoo.mixers.delta_net import DeltaNet
-from zoo.mixers.short_convolution import ShortConvolution
 
 B, T, D = 2, 19, 12
 OPTIONS = [

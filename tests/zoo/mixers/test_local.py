@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from zoo.contract import LayerContext, Part, Unsupported
-from zoo.mixers.attention import Attention
-from zoo.mixers.local import LocalAttention
+from zoo.layers.attention import Attention
+from zoo.layers.local_attention import LocalAttention
 
 B, T, D = 3, 75, 8
 

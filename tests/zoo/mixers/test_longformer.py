@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from zoo.contract import LayerContext, Unsupported
-from zoo.mixers.attention import Attention
+from zoo.layers.attention import Attention
 from zoo.mixers.longformer import Longformer
 
 B, T, D = 3, 75, 8

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from zoo.contract import LayerContext
-from zoo.mixers import hippo, s4
+from zoo.layers import hippo, s4
 from zoo.mixers.s4 import S4
 from zoo.ops.cauchy.naive import system
 

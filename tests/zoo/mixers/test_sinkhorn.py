@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from zoo.contract import LayerContext, Unsupported
-from zoo.mixers.attention import Attention
+from zoo.layers.attention import Attention
 from zoo.mixers.sinkhorn import Sinkhorn, balance
 
 B, T, D, H = 3, 22, 8, 2

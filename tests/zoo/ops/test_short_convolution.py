@@ -5,7 +5,7 @@ from unittest import mock
 import pytest
 import torch
 
-from zoo.mixers.short_convolution import ShortConvolution
+from zoo.layers.short_convolution import ShortConvolution
 from zoo.ops import forms
 from zoo.ops import official as kernels
 from zoo.ops.short_convolution import Unit, short_convolution, short_convolution_naive

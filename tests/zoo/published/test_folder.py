@@ -14,6 +14,7 @@ import zoo
 from zoo import tokenizers
 from zoo.contract import Batch, Shape
 from zoo.published import PretrainedError
+from zoo.registry import load_plugin
 
 SHAPES = {
     "lm": Shape(length=12, vocab=13, outputs=13, width=16, depth=2),
@@ -80,14 +81,14 @@ def test_it_opens_elsewhere(tmp_path):
 def test_a_plug_in_s_architecture_needs_its_file(tmp_path):
     plugin = tmp_path / "mine_for_folders.py"
     plugin.write_text("import zoo\n@zoo.register()\ndef mine_for_folders():\n    return zoo.recipe('lstm')\n")
-    zoo.registry.load_plugin(plugin)
+    load_plugin(plugin)
     folder = zoo.save(made("mine_for_folders", "lm", {}), tmp_path / "m")
-    zoo.registry._registry.entries.pop("mine_for_folders")
+    zoo.architectures._registry.entries.pop("mine_for_folders")
     with pytest.raises(PretrainedError, match=r"unknown architecture 'mine_for_folders'.*plugins="):
         zoo.load(folder)
     sys.modules.pop("zoobench_plugin_mine_for_folders")
     assert zoo.load(folder, plugins=(str(plugin),)).built["architecture"] == "mine_for_folders"
-    zoo.registry._registry.entries.pop("mine_for_folders")
+    zoo.architectures._registry.entries.pop("mine_for_folders")
 
 
 def broken(folder, what):

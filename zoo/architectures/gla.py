@@ -1,0 +1,184 @@
+"""Gated linear attention (Yang et al. 2024, arXiv:2312.06635, section 4.4).
+
+    q, k, v = x W_q, x W_k, x W_v,    α = σ(x W_α¹ W_α² + b_α)^{1/τ}
+    S_t = diag(α_t) S_{t−1} + k_t v_tᵀ,    o_t = S_tᵀ q_t / √K
+    y = (RMSNorm(o) ⊙ swish(x W_r)) W_o
+
+per head, with a decay α for every key channel, kept close to 1 by τ = 16. With fewer key/value heads, each serves a
+group of neighbouring query heads. Optionally a short convolution and SiLU act on q, k and v first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from zoo.architectures import register
+from zoo.contract import LayerContext, Mixer, Part, State, Traits
+from zoo.layers.initialisation import fan_in_, residual_scale
+from zoo.layers.multi_head import split_heads, width_multiple
+from zoo.layers.short_convolution import ShortConvolution
+from zoo.ops.elementwise import log_sigmoid
+from zoo.ops.linear_attention import linear_attention
+from zoo.ops.linear_attention.naive import repeat
+from zoo.ops.norms import rms
+
+Activation: TypeAlias = Literal["swish", "sigmoid", "relu"]
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"swish": F.silu, "sigmoid": torch.sigmoid, "relu": F.relu}
+
+
+@register(
+    family="fast weights and matrix states",
+    paper="Yang et al. 2024, Gated Linear Attention Transformers with Hardware-Efficient Training, arXiv:2312.06635",
+    source="https://github.com/fla-org/flash-linear-attention (fla/layers/gla.py, fla/models/gla)",
+    deviations=(
+        "the norm is called g_norm; official weights that call it g_norm_swish_gate load as well",
+        "the SwiGLU is 8/3 times as wide, not rounded up to a multiple of 256",
+        "weights start at N(0, 1/fan_in), not N(0, 0.02), and the projection into the residual stream at 1/√(2·depth) "
+        "of it; convolutions keep PyTorch's initial values, as in the official layer (the official model: N(0, 0.02))",
+        "gates and feature maps are swish, sigmoid or relu only",
+    ),
+    channel=Part("glu", activation="silu", expand=8 / 3),
+    norm="rms",
+)
+class GLA(Mixer):
+    """Gated linear attention: every key channel of the state decays as the input says; output gate, RMSNorm, SwiGLU.
+
+    State: `S` (B, H, K, V), and the last inputs of the convolutions.
+
+    Args:
+        kv_heads: heads of keys, values and decays; None for as many as queries have.
+        expand_k, expand_v: the width of all keys and of all values, relative to D.
+        feature_map: applied to q and k.
+        use_short_conv, conv_size, conv_bias: a depthwise causal convolution with SiLU over each of q, k and v.
+        use_output_gate, gate_fn: the gate behind the norm. elementwise_affine, norm_eps: the norm's weight and ε.
+        gate_logit_normalizer: τ. gate_low_rank_dim: the columns of W_α¹. clamp_min: a lower bound of ln α.
+    """
+
+    traits = Traits(causal="strict", bidirectional=False, resumable=True)
+    feeds_matmul_only = True
+
+    def __init__(
+        self,
+        context: LayerContext,
+        *,
+        heads: int = 4,
+        kv_heads: int | None = None,
+        expand_k: float = 0.5,
+        expand_v: float = 1.0,
+        feature_map: Activation | None = None,
+        use_short_conv: bool = False,
+        conv_size: int = 4,
+        conv_bias: bool = False,
+        use_output_gate: bool = True,
+        gate_fn: Activation = "swish",
+        elementwise_affine: bool = True,
+        norm_eps: float = 1e-5,
+        gate_logit_normalizer: float = 16.0,
+        gate_low_rank_dim: int = 16,
+        clamp_min: float | None = None,
+    ) -> None:
+        super().__init__(context)
+        D, K, V = context.width, round(context.width * expand_k), round(context.width * expand_v)
+        kv_heads = heads if kv_heads is None else kv_heads
+        if min(heads, kv_heads) < 1 or heads % kv_heads:
+            raise ValueError(f"gla: {heads} heads do not share {kv_heads} heads of keys and values (kv_heads) evenly")
+        for what, expand, size in (("keys", "expand_k", K), ("values", "expand_v", V)):
+            if size < 1 or size % heads:
+                raise ValueError(f"gla: {what} {size} wide ({expand} · width {D}) do not divide into {heads} heads")
+        if conv_size < 1:
+            raise ValueError(f"gla: kernel size must be at least 1, got conv_size {conv_size}")
+        if norm_eps <= 0:
+            raise ValueError(f"gla: norm_eps must be positive, got {norm_eps}")
+        if gate_logit_normalizer <= 0 or gate_low_rank_dim < 1 or (clamp_min is not None and clamp_min > 0):
+            raise ValueError("gla: need gate_logit_normalizer > 0, gate_low_rank_dim >= 1 and clamp_min <= 0")
+        self.heads, self.kv_heads, self.K, self.V = heads, kv_heads, K // heads, V // heads
+        self.tau, self.clamp_min, self.eps = gate_logit_normalizer, clamp_min, norm_eps
+        self.feature_map = None if feature_map is None else ACTIVATIONS[feature_map]
+        self.use_output_gate, self.gate_fn = use_output_gate, gate_fn
+        for part, size in {"q": K, "k": kv_heads * self.K, "v": kv_heads * self.V}.items():
+            self.add_module(f"{part}_proj", nn.Linear(D, size, bias=False))
+            if use_short_conv:
+                self.add_module(f"{part}_conv1d", ShortConvolution(size, conv_size, bias=conv_bias))
+        if use_output_gate:
+            self.g_proj = nn.Linear(D, V, bias=False)
+        self.gk_proj = nn.Sequential(
+            nn.Linear(D, gate_low_rank_dim, bias=False), nn.Linear(gate_low_rank_dim, kv_heads * self.K)
+        )
+        self.g_norm = nn.RMSNorm(self.V, eps=norm_eps, elementwise_affine=elementwise_affine)
+        self.o_proj = nn.Linear(V, D, bias=False)
+        self.register_load_state_dict_pre_hook(_rename_norm)
+
+    @classmethod
+    def width_multiple(cls, *, heads: int, expand_k: float, expand_v: float, **_: Any) -> int:
+        return width_multiple(heads, expand_k, expand_v)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+        state: State | None = None,
+    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+        x = x if mask is None else x.masked_fill(~mask[..., None], 0)
+        new: State = {}
+        q, k, v = (self._project(name, x, mask, state, new) for name in "qkv")
+        if self.feature_map is not None:
+            q, k = self.feature_map(q), self.feature_map(k)
+        log_decay = log_sigmoid(self.gk_proj(x), 1 / self.tau)
+        if self.clamp_min is not None:
+            log_decay = log_decay.clamp(min=self.clamp_min)
+        if mask is not None:
+            k, log_decay = (z.masked_fill(~mask[..., None], 0) for z in (k, log_decay))
+        q = split_heads(q, self.heads)
+        k, v, log_decay = (repeat(split_heads(z, self.kv_heads), self.heads) for z in (k, v, log_decay))
+        before = None if state is None else state["S"]
+        o, new["S"] = linear_attention(q, k, v, log_decay, before, scale=self.K**-0.5)
+        y = self.o_proj(self._gated(o.transpose(1, 2), x).to(x.dtype))
+        return y, None if state is None else new
+
+    def _project(self, name: str, x: Tensor, mask: Tensor | None, state: State | None, new: State) -> Tensor:
+        """q, k or v. The next state of its convolution goes into `new`."""
+        y, convolve = self.get_submodule(f"{name}_proj")(x), getattr(self, f"{name}_conv1d", None)
+        if convolve is not None:
+            y, new[name] = convolve(y, mask=mask, state=None if state is None else state[name])
+        return y
+
+    def _gated(self, o: Float[Tensor, "B T H V"], x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T I"]:
+        """RMSNorm(o) ⊙ gate."""
+        gate = self.g_proj(x).view(o.shape) if self.use_output_gate else None
+        weight = self.g_norm.weight if self.g_norm.elementwise_affine else self.o_proj.weight.new_ones(self.V)
+        if self.gate_fn != "relu":
+            return rms(o, weight, self.eps, gate, self.gate_fn).flatten(2)
+        y = rms(o, weight, self.eps)
+        return (y if gate is None else y * F.relu(gate)).flatten(2)
+
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+        """S in float32 at least, and (B, channels, conv_size − 1) for each convolution."""
+        wide = torch.promote_types(dtype, torch.float32)
+        state: State = {"S": torch.zeros(batch, self.heads, self.K, self.V, device=device, dtype=wide)}
+        for name in "qkv":
+            convolution = getattr(self, f"{name}_conv1d", None)
+            if convolution is not None:
+                state[name] = convolution.init_state(batch, device=device, dtype=dtype)
+        return state
+
+    def reset_parameters(self, *, layer: int, depth: int) -> None:
+        """W ~ N(0, 1/fan_in), W_o scaled by 1/√(2·depth), b_α = 0 (α = 0.96), norm 1; convolutions as PyTorch's."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                fan_in_(module)
+            elif isinstance(module, (ShortConvolution, nn.RMSNorm)):
+                module.reset_parameters()
+        fan_in_(self.o_proj, residual_scale(depth))
+
+
+def _rename_norm(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Load official weights, which call the norm g_norm_swish_gate where one kernel computes norm and gate."""
+    if f"{prefix}g_norm_swish_gate.weight" in state_dict:
+        state_dict[f"{prefix}g_norm.weight"] = state_dict.pop(f"{prefix}g_norm_swish_gate.weight")

@@ -1,0 +1,34 @@
+"""Griffin: two recurrent blocks with the RG-LRU, then one of local attention, repeated (De et al. 2024, section 2)."""
+
+from __future__ import annotations
+
+from zoo.architectures import register
+from zoo.architectures.rg_lru import HAWK_AND_GRIFFIN, RecurrentBlock
+from zoo.layers.local_attention import LocalAttention
+from zoo.types import Part, Recipe
+
+
+@register(
+    family="hybrids",
+    paper="De et al. 2024, Griffin: Mixing Gated Linear Recurrences with Local Attention for Efficient Language "
+    "Models, arXiv:2402.19427",
+    source="https://github.com/google-deepmind/recurrentgemma (recurrentgemma/torch/layers.py, modules.py)",
+    deviations=(
+        *HAWK_AND_GRIFFIN,
+        "the window is 64 steps, or a shorter length, by default; the paper has 1024, RecurrentGemma 2048",
+        "a window of w holds the step itself and w - 1 before it, as in transformers; DeepMind's code has one more",
+        "attention and MLP start their last projection at 1/√(2·depth·fan_in), the official code at twice that",
+    ),
+)
+def griffin(*, heads: int = 4, window: int | None = None, lru_width: int | None = None, d_conv: int = 4) -> Recipe:
+    """Griffin: two blocks of the RG-LRU, then one of local multi-query attention, each with a gated GELU MLP."""
+    recurrent = Part(RecurrentBlock, heads=heads, lru_width=lru_width, d_conv=d_conv)
+    local = Part(LocalAttention, heads=heads, window=window, kv_heads=1, bias=False)
+    return Recipe(
+        (recurrent, recurrent, local),
+        channel=Part("glu", activation="gelu_tanh", expand=3.0, bias=True),
+        residual="pre",
+        norm="rms_one",
+        positions=Part("rope", fraction=0.5),
+        width_multiple=4 * heads,  # half of each head turns, in pairs
+    )

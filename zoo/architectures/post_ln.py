@@ -1,0 +1,25 @@
+"""The Post-LN transformer: x ← LN(x + f(x)) for f = attention, then f = MLP, without a norm at the end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from zoo.architectures import register
+from zoo.architectures.pre_ln import pre_ln
+from zoo.layers.attention import Attention
+from zoo.types import Recipe
+
+
+@register(
+    options=Attention,
+    family="transformers",
+    paper="Vaswani et al. 2017, Attention Is All You Need, arXiv:1706.03762, section 3.1",
+    source="https://github.com/tensorflow/tensor2tensor (transformer.py, layer_postprocess_sequence='dan')",
+    deviations=(
+        "differs from pre_ln in the place of the LayerNorm only: learned positions, GELU and initialisation are "
+        "pre_ln's, so that the two isolate that question",
+    ),
+)
+def post_ln(**options: Any) -> Recipe:
+    """Transformer with LayerNorm after the residual sum, LN(x + f(x)), and no LayerNorm at the end."""
+    return pre_ln(**options).replace(residual="post")

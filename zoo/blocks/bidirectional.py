@@ -1,0 +1,47 @@
+"""The wrapper that lets a causal mixer look both ways."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from zoo.contract import Mixer, State
+from zoo.ops.padding import reverse
+
+
+class Bidirectional(Mixer):
+    """Two mixers of one kind over the same input, one in reverse time, summed: y = f(x) + reverse(g(reverse(x))).
+
+    Reversal turns only the valid prefix of a row around, so padding stays at the end for both.
+    """
+
+    def __init__(self, forward: Mixer, backward: Mixer) -> None:
+        nn.Module.__init__(self)
+        self.ahead, self.back = forward, backward
+        own = dataclasses.replace(forward.traits, causal="no", bidirectional=True, resumable=False)
+        self.traits = own  # type: ignore[misc]  # its own, as they depend on what it wraps
+        self.shared_context = forward.shared_context  # type: ignore[misc]
+        self.feeds_matmul_only = forward.feeds_matmul_only  # type: ignore[misc]
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+        state: State | None = None,
+        shared_context: dict[str, Any] | None = None,
+    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+        own = [
+            {"shared_context": shared_context.setdefault(way, {})} if shared_context is not None else {}
+            for way in ("ahead", "back")
+        ]
+        ahead, _ = self.ahead(x, mask=mask, **own[0])
+        back, _ = self.back(reverse(x, mask), mask=mask, **own[1])
+        return ahead + reverse(back, mask), None
+
+    def reset_parameters(self, *, layer: int, depth: int) -> None:
+        for mixer in (self.ahead, self.back):
+            mixer.reset_parameters(layer=layer, depth=depth)

@@ -1,0 +1,271 @@
+"""Residual types: where the norm stands around a mixer, and what the stream between blocks holds.
+
+A residual type wraps one sublayer f. `open` turns the embedding into the stream that runs through the stack, `close`
+turns the stream into the stack's output; where the stream is the residual itself both do nothing but the final norm.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from zoo.contract import Mixer, State, combine
+from zoo.layers.norms import LayerNorm, RMSNorm, make_norm, summed
+from zoo.registry import nearest
+
+
+class Residual(nn.Module):
+    """One sublayer f in its residual type: what f reads of the stream, and what its result y makes of the stream."""
+
+    final_norm: ClassVar[bool] = False
+    """Whether the stack needs one more norm at its end."""
+    norm_first: ClassVar[bool] = False
+    """Whether f reads what the norm gives."""
+
+    def __init__(self, inner: Mixer, width: int, norm: str, dropout: float, depth: int) -> None:
+        super().__init__()
+        self.norm = make_norm(norm, width)
+        if isinstance(self.norm, LayerNorm | RMSNorm):
+            self.norm.feeds_matmul_only = self.norm_first and inner.feeds_matmul_only
+        self.inner = inner
+        self.dropout = nn.Dropout(dropout)
+
+    @staticmethod
+    def arrange(inner: list[Mixer]) -> list[Mixer]:
+        """The sublayers that a block's mixer and channel mixer become."""
+        return inner
+
+    @staticmethod
+    def gain(depth: int) -> float | None:
+        """What `LayerContext.gain` tells the mixers."""
+        return None
+
+    @staticmethod
+    def open(x: Tensor) -> Any:
+        """The stream at the bottom of the stack."""
+        return x
+
+    @staticmethod
+    def close(stream: Any, norm: nn.Module) -> Tensor:
+        """The stack's output, from the stream at its top and the final norm."""
+        return norm(stream)
+
+    def read(self, stream: Any) -> tuple[Tensor, Any]:
+        """What f is given, and the stream that `write` will be."""
+        return stream, stream
+
+    def write(self, stream: Any, y: Tensor) -> Any:
+        """The stream after f has given y."""
+        raise NotImplementedError
+
+    def forward(
+        self, stream: Any, *, mask: Tensor | None, state: State | None, shared_context: dict[str, Any]
+    ) -> tuple[Any, State | None]:
+        """The stream after this sublayer, and the sublayer's next state."""
+        (x, stream), extra = self.read(stream), {}
+        if self.inner.shared_context:
+            shared_context["residual"] = stream if isinstance(stream, Tensor) else x
+            extra = {"shared_context": shared_context}
+        y, state = self.inner(x, mask=mask, state=state, **extra)
+        return self.write(stream, self.dropout(y)), state
+
+
+class PreNorm(Residual):
+    """x + f(norm(x)) (Xiong et al. 2020, arXiv:2002.04745, table 1, right).
+
+    Between sublayers the stream is x and what is still to be added to it: the next norm does that on its way.
+    """
+
+    final_norm = True
+    norm_first = True
+
+    @staticmethod
+    def open(x: Tensor) -> tuple[Tensor, Tensor | None]:
+        return x, None
+
+    @staticmethod
+    def close(stream: tuple[Tensor, Tensor | None], norm: nn.Module) -> Tensor:
+        return summed(norm, *stream)[1]
+
+    def read(self, stream: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Tensor]:
+        x, normed = summed(self.norm, *stream)
+        return normed, x
+
+    def write(self, stream: Tensor, y: Tensor) -> tuple[Tensor, Tensor | None]:
+        return stream, y
+
+
+class PostNorm(Residual):
+    """norm(x + f(x)) (Vaswani et al. 2017, section 3.1)."""
+
+    def write(self, stream: Tensor, y: Tensor) -> Tensor:
+        return summed(self.norm, stream, y)[1]
+
+
+class Plain(Residual):
+    """f(x), without norm and without residual: the classic stack of recurrent layers."""
+
+    def __init__(self, inner: Mixer, width: int, norm: str, dropout: float, depth: int) -> None:
+        super().__init__(inner, width, "none", dropout, depth)
+
+    def write(self, stream: Tensor, y: Tensor) -> Tensor:
+        return y
+
+
+class Sandwich(PreNorm):
+    """x + norm₂(f(norm₁(x))) (Ding et al. 2021, CogView, arXiv:2105.13290, section 2.4)."""
+
+    def __init__(self, inner: Mixer, width: int, norm: str, dropout: float, depth: int) -> None:
+        super().__init__(inner, width, norm, dropout, depth)
+        self.norm_out = make_norm(norm, width)
+
+    def write(self, stream: Tensor, y: Tensor) -> tuple[Tensor, Tensor | None]:
+        return stream, self.norm_out(y)
+
+
+class DeepNorm(Residual):
+    """norm(α x + f(x)) with α = (2N)^{1/4}, β = (8N)^{−1/4} for N blocks (Wang et al. 2022, arXiv:2203.00555)."""
+
+    def __init__(self, inner: Mixer, width: int, norm: str, dropout: float, depth: int) -> None:
+        super().__init__(inner, width, norm, dropout, depth)
+        self.alpha = (2 * depth) ** 0.25
+
+    @staticmethod
+    def gain(depth: int) -> float:
+        return (8 * depth) ** -0.25
+
+    def write(self, stream: Tensor, y: Tensor) -> Tensor:
+        return self.norm(self.alpha * stream + y)
+
+
+class ResidualDual(Residual):
+    """Two streams: x ← norm(x + f(x)) and r ← r + f(x), from x = r = the embedding; at the end x + norm(r).
+
+    ResiDual (Xie et al. 2023, arXiv:2304.14802, section 3.1).
+    """
+
+    final_norm = True
+
+    @staticmethod
+    def open(x: Tensor) -> tuple[Tensor, Tensor]:
+        return x, x
+
+    @staticmethod
+    def close(stream: tuple[Tensor, Tensor], norm: nn.Module) -> Tensor:
+        x, r = stream
+        return x + norm(r)
+
+    def read(self, stream: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        return stream[0], stream
+
+    def write(self, stream: tuple[Tensor, Tensor], y: Tensor) -> tuple[Tensor, Tensor]:
+        x, r = stream
+        return summed(self.norm, x, y)[1], r + y
+
+
+class ReZero(Residual):
+    """x + a f(x), no norm, with a learned number a from zero (Bachlechner et al. 2020, arXiv:2003.04887)."""
+
+    def __init__(self, inner: Mixer, width: int, norm: str, dropout: float, depth: int) -> None:
+        super().__init__(inner, width, "none", dropout, depth)
+        self.a = nn.Parameter(torch.zeros(()))
+
+    def write(self, stream: Tensor, y: Tensor) -> Tensor:
+        return stream + self.a * y
+
+
+class Parallel(PreNorm):
+    """x + f(norm(x)) + g(norm(x)): mixer and channel mixer side by side (Wang & Komatsuzaki 2021, GPT-J)."""
+
+    @staticmethod
+    def arrange(inner: list[Mixer]) -> list[Mixer]:
+        return [Sum(inner)] if len(inner) > 1 else inner
+
+
+class Reversible(Residual):
+    """Two streams that feed each other: y₁ = x₁ + f(norm(x₂)), y₂ = x₂ + g(norm(y₁)); their mean at the end.
+
+    Reformer (Kitaev et al. 2020, arXiv:2001.04451, section 3). Both start as the embedding. The streams could be
+    recomputed backwards to save memory; here they are kept.
+    """
+
+    final_norm = True
+    norm_first = True
+
+    @staticmethod
+    def open(x: Tensor) -> tuple[Tensor, Tensor]:
+        return x, x
+
+    @staticmethod
+    def close(stream: tuple[Tensor, Tensor], norm: nn.Module) -> Tensor:
+        return norm((stream[0] + stream[1]) / 2)
+
+    def read(self, stream: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        return self.norm(stream[1]), stream
+
+    def write(self, stream: tuple[Tensor, Tensor], y: Tensor) -> tuple[Tensor, Tensor]:
+        older, newer = stream
+        return newer, older + y
+
+
+class Sum(Mixer):
+    """Several mixers over one input, added up."""
+
+    def __init__(self, parts: list[Mixer]) -> None:
+        nn.Module.__init__(self)
+        self.parts = nn.ModuleList(parts)
+        self.traits = combine([part.traits for part in parts])  # type: ignore[misc]  # its own, as they depend on the parts
+        self.feeds_matmul_only = all(part.feeds_matmul_only for part in parts)  # type: ignore[misc]
+        self.shared_context = any(part.shared_context for part in parts)  # type: ignore[misc]
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        *,
+        mask: Tensor | None = None,
+        state: State | None = None,
+        shared_context: dict[str, Any] | None = None,
+    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+        y, new = torch.zeros_like(x), {}
+        for name, part in self.parts.named_children():
+            extra = {"shared_context": shared_context} if part.shared_context else {}
+            own, new[name] = part(x, mask=mask, state=None if state is None else state[name], **extra)
+            y = y + own
+        return y, None if state is None else new
+
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+        parts: dict[str, Any] = dict(self.parts.named_children())
+        return {name: part.init_state(batch, device=device, dtype=dtype) for name, part in parts.items()}
+
+    def reset_parameters(self, *, layer: int, depth: int) -> None:
+        parts: list[Any] = list(self.parts)
+        for part in parts:
+            part.reset_parameters(layer=layer, depth=depth)
+
+
+RESIDUALS: dict[str, type[Residual]] = {
+    "pre": PreNorm,
+    "post": PostNorm,
+    "plain": Plain,
+    "sandwich": Sandwich,
+    "deepnorm": DeepNorm,
+    "residual_dual": ResidualDual,
+    "rezero": ReZero,
+    "parallel": Parallel,
+    "reversible": Reversible,
+}
+"""The residual types, by the names that a Recipe calls them."""
+
+
+def residual_type(name: str) -> type[Residual]:
+    """The residual type called `name`.
+
+    Raises:
+        ValueError: unknown.
+    """
+    if name not in RESIDUALS:
+        raise ValueError(f"unknown residual type {name!r}{nearest(name, RESIDUALS)}")
+    return RESIDUALS[name]

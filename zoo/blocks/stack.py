@@ -1,0 +1,116 @@
+"""The stack of blocks."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from zoo.blocks.bidirectional import Bidirectional
+from zoo.blocks.residual import Residual, residual_type
+from zoo.contract import Backbone, LayerContext, Mixer, Part, Recipe, State, Unsupported, combine
+from zoo.layers import CHANNELS, MIXERS
+from zoo.layers.norms import make_norm
+from zoo.layers.positions import acts, part
+from zoo.options import make
+from zoo.registry import Table
+
+
+class Stack(Backbone):
+    """`depth` blocks, each a mixer and (unless the Recipe has none) a channel mixer with the same residual type.
+
+    With `cross`, each block also has the Recipe's cross attention between the two, which reads `shared_context`.
+    """
+
+    def __init__(self, recipe: Recipe, context: LayerContext, *, causal: bool, cross: bool = False) -> None:
+        super().__init__()
+        residual = residual_type(recipe.residual)
+        how = acts(recipe.positions)
+        relative = None if how is None else part(recipe.positions)
+        sublayers: list[Residual] = []
+        layers: list[int] = []
+        for layer in range(context.depth):
+            here = dataclasses.replace(
+                context, layer=layer, causal=causal, positions=relative, gain=residual.gain(context.depth)
+            )
+            turn = layer % len(recipe.mixers)
+            inner, channel = [make_mixer(recipe.mixers[turn], here)], recipe.channels[turn]
+            if cross and recipe.cross is not None:
+                inner.append(make_mixer(recipe.cross, here))
+            if channel is not None:
+                inner.append(make_channel(channel, here))
+            own = [
+                residual(f, context.width, recipe.norm, recipe.dropout, context.depth) for f in residual.arrange(inner)
+            ]
+            sublayers += own
+            layers += [layer] * len(own)
+        if relative is not None and not any(how in MIXERS.resolve(mixer.kind).relative for mixer in recipe.mixers):
+            names = ", ".join(dict.fromkeys(mixer.name for mixer in recipe.mixers))
+            what = "turn queries and keys" if how == "rotation" else "are added to the scores of pairs"
+            raise Unsupported(f"{relative.name} positions {what}, and {names} offers none to act on")
+        self.open, self.close = residual.open, residual.close
+        self.norm = make_norm(recipe.norm if residual.final_norm else "none", context.width)
+        self.length = context.length
+        traits = combine([sublayer.inner.traits for sublayer in sublayers])
+        self.traits = traits if causal else dataclasses.replace(traits, causal="no", resumable=False)
+        self.sublayers = nn.ModuleList(sublayers)
+        for sublayer, layer in zip(sublayers, layers, strict=True):
+            sublayer.inner.reset_parameters(layer=layer, depth=context.depth)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+        state: State | None = None,
+        shared_context: dict[str, Any] | None = None,
+    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+        T = x.shape[1]
+        if state is None:
+            x, mask = self._pad(x, mask)
+        stream = self.open(x)
+        new: State = {}
+        shared_context = dict(shared_context or {})
+        for index, sublayer in enumerate(self.sublayers):
+            name = str(index)
+            before = None if state is None else state[name]
+            stream, after = sublayer(stream, mask=mask, state=before, shared_context=shared_context)
+            if after is not None:
+                new[name] = after
+        return self.close(stream, self.norm)[:, :T], None if state is None else new
+
+    def _pad(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Zeros at the end where a mixer needs a fixed length or a multiple."""
+        B, T, _ = x.shape
+        want = self.length if self.traits.length == "fixed" else T + -T % self.traits.multiple
+        if self.traits.length != "any" and self.length < T:
+            raise ValueError(f"the sequence has {T} steps; this model was built for at most {self.length}")
+        if want == T:
+            return x, mask
+        mask = torch.ones(B, T, dtype=torch.bool, device=x.device) if mask is None else mask
+        return F.pad(x, (0, 0, 0, want - T)), F.pad(mask, (0, want - T))
+
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+        inner: list[Any] = [sublayer.inner for sublayer in self.sublayers]
+        return {str(index): f.init_state(batch, device=device, dtype=dtype) for index, f in enumerate(inner)}
+
+
+def make_mixer(part: Part, context: LayerContext, table: Table = MIXERS) -> Mixer:
+    """The mixer of a part; one that only looks back is doubled where the context asks for both directions."""
+    kind = table.resolve(part.kind)
+    if context.positions is not None and acts(context.positions) not in kind.relative:
+        context = dataclasses.replace(context, positions=None)
+    if not context.causal and not kind.traits.bidirectional:
+        ahead = dataclasses.replace(context, causal=True)
+        return Bidirectional(make(table, part, ahead), make(table, part, ahead))
+    made: Mixer = make(table, part, context)
+    return made
+
+
+def make_channel(part: Part, context: LayerContext) -> Mixer:
+    """The channel mixer of a part; as `make_mixer`."""
+    return make_mixer(part, context, CHANNELS)

@@ -1,0 +1,146 @@
+"""Sliding-window attention: softmax over the nearest keys only, at a cost linear in T.
+
+    y_t = softmax_{s ∈ W(t)}(q_t·k_s / √d + bias_{t−s}) v_s,
+    W(t) = {t − w + 1, ..., t}                                 (causal: itself and w − 1 keys before it)
+    W(t) = {t − ⌊w/2⌋, ..., t + ⌊w/2⌋}                         (both ways: itself and ⌊w/2⌋ keys on each side)
+
+The causal form is that of Mistral 7B (Jiang et al. 2023, arXiv:2310.06825, section 2) and of Griffin's local attention
+(De et al. 2024, arXiv:2402.19427, section 2.3). Query heads may share heads of keys and values (multi-query,
+Shazeer 2019; grouped, Ainslie et al. 2023). Decoding keeps w − 1 keys and values, whatever the length. Rotations and
+bias come from relative positions, where the architecture has any.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from zoo.contract import LayerContext, Mixer, State, Traits, Unsupported
+from zoo.layers.initialisation import fan_in_, residual_scale
+from zoo.layers.multi_head import split_heads
+from zoo.layers.positions import relative
+from zoo.ops.local_attention import attend
+
+WINDOW = 64
+
+
+class LocalAttention(Mixer):
+    """Sliding-window attention, causal or bidirectional. State: see `recall`.
+
+    Args:
+        kv_heads: heads of keys and values, each shared by heads / kv_heads query heads; None for as many as queries.
+        head_width: d; None for width / heads.
+        window: w, at most `context.length`; None for 64, or the whole length where that is less.
+        bias: of the projections of queries, keys and values. out_bias: of the output projection.
+    """
+
+    traits = Traits(causal="strict", bidirectional=True, resumable=True)
+    feeds_matmul_only = True
+    relative = ("rotation", "bias")
+
+    def __init__(
+        self,
+        context: LayerContext,
+        *,
+        heads: int = 4,
+        kv_heads: int | None = None,
+        head_width: int | None = None,
+        window: int | None = None,
+        bias: bool = True,
+        out_bias: bool = True,
+    ) -> None:
+        super().__init__(context)
+        if heads < 1 or (head_width is None and context.width % heads):
+            raise ValueError(f"local: width {context.width} does not divide into {heads} heads")
+        self.heads, self.kv_heads = heads, heads if kv_heads is None else kv_heads
+        if self.kv_heads < 1 or heads % self.kv_heads:
+            raise ValueError(f"local: {heads} heads cannot share {kv_heads} heads of keys and values (kv_heads) evenly")
+        if head_width is not None and head_width < 1:
+            raise ValueError(f"local: head_width must be at least 1, got {head_width}")
+        self.window = min(WINDOW, context.length) if window is None else window
+        if not 1 <= self.window <= context.length:
+            raise ValueError(f"local: window {self.window} must lie in 1 .. {context.length}, the sequence length")
+        self.causal, self.gain = context.causal, context.gain
+        self.before, self.after = (self.window - 1, 0) if context.causal else (self.window // 2, self.window // 2)
+        self.head_width = d = context.width // heads if head_width is None else head_width
+        self.positions = relative(context.positions, heads=heads, head_width=d, causal=context.causal)
+        self.q_proj = nn.Linear(context.width, heads * d, bias=bias)
+        self.k_proj = nn.Linear(context.width, self.kv_heads * d, bias=bias)
+        self.v_proj = nn.Linear(context.width, self.kv_heads * d, bias=bias)
+        self.out_proj = nn.Linear(heads * d, context.width, bias=out_bias)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+        state: State | None = None,
+    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+        if state is not None and not self.causal:
+            raise Unsupported("bidirectional local attention cannot continue from a state")
+        if mask is not None:
+            x = x.masked_fill(~mask[..., None], 0)
+        q, k, v = (
+            split_heads(project(x), heads)
+            for project, heads in (
+                (self.q_proj, self.heads),
+                (self.k_proj, self.kv_heads),
+                (self.v_proj, self.kv_heads),
+            )
+        )
+        now = torch.arange(x.shape[1], device=x.device)[None]
+        if state is not None:
+            now = now + state["steps"][:, None]
+        q, k = self.positions.rotate_both(q, k, now)
+        k, v, valid, new = recall(state, k, v, mask)
+        y = attend(q.to(k.dtype), k, v, before=self.before, after=self.after, valid=valid, bias=self._bias(x.device))
+        return self.out_proj(y.to(x.dtype).transpose(1, 2).flatten(2)), new
+
+    def _bias(self, device: torch.device) -> Float[Tensor, "H W"] | None:
+        """What the positions add to a score, by distance: the view of one query in the middle of its window."""
+        window = torch.arange(self.before + self.after + 1, device=device)[None]
+        bias = self.positions.bias(window[:, self.before : self.before + 1], window)
+        return None if bias is None else bias[0, :, 0]
+
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+        return empty(batch, self.kv_heads, self.before, self.head_width, device=device, dtype=dtype)
+
+    def reset_parameters(self, *, layer: int, depth: int) -> None:
+        """W ~ N(0, 1/fan_in), the projection into the residual stream scaled by 1/√(2·depth); biases zero.
+
+        DeepNorm scales values and output by its β instead.
+        """
+        fan_in_(self.q_proj)
+        fan_in_(self.k_proj)
+        fan_in_(self.v_proj, self.gain or 1.0)
+        fan_in_(self.out_proj, self.gain or residual_scale(depth))
+
+
+def empty(batch: int, heads: int, past: int, d: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+    """A cache for `past` keys and values that has seen nothing."""
+    k = torch.zeros(batch, heads, past, d, device=device, dtype=dtype)
+    return {"k": k, "v": torch.zeros_like(k), "steps": torch.zeros(batch, device=device, dtype=torch.long)}
+
+
+def recall(
+    state: State | None, k: Float[Tensor, "B H T d"], v: Float[Tensor, "B H T d"], mask: Bool[Tensor, "B T"] | None
+) -> tuple[Tensor, Tensor, Bool[Tensor, "B S"] | None, State | None]:
+    """Keys and values with those of the cache before them, which of them are valid (None: all), and the next cache.
+
+    A cache holds `k` and `v` of the last valid steps of each row, right-aligned in a fixed number of slots, and
+    `steps`, the number of valid steps so far, which tells how many slots are in use.
+    """
+    if state is None:
+        return k, v, mask, None
+    B, T, past = k.shape[0], k.shape[2], state["k"].shape[2]
+    k = torch.cat([state["k"], k.to(state["k"].dtype)], dim=2)
+    v = torch.cat([state["v"], v.to(state["v"].dtype)], dim=2)
+    slots = torch.arange(past, device=k.device)
+    now = torch.ones(B, T, dtype=torch.bool, device=k.device) if mask is None else mask
+    valid = torch.cat([slots >= past - state["steps"][:, None], now], dim=1)
+    if mask is None:
+        return k, v, valid, {"k": k[:, :, T:], "v": v[:, :, T:], "steps": state["steps"] + T}
+    count = mask.sum(1)
+    last = (count[:, None] + slots)[:, None, :, None].expand(-1, k.shape[1], -1, k.shape[3])
+    return k, v, valid, {"k": k.gather(2, last), "v": v.gather(2, last), "steps": state["steps"] + count}
