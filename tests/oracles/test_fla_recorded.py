@@ -15,17 +15,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from zoo.architectures.gla import GLA
+from zoo.architectures.rwkv6 import TimeMix as TimeMix6
+from zoo.architectures.rwkv7 import TimeMix as TimeMix7
 from zoo.contract import LayerContext, Mixer
 from zoo.mixers.based import Based
 from zoo.mixers.delta_net import DeltaNet
 from zoo.mixers.gated_delta_net import GatedDeltaNet
-from zoo.architectures.gla import GLA
 from zoo.mixers.linear_transformer import LinearAttention
 from zoo.mixers.mamba import Mamba
 from zoo.mixers.mamba2 import Mamba2
 from zoo.mixers.retnet import Retention
-from zoo.mixers.rwkv6 import TimeMix as TimeMix6
-from zoo.mixers.rwkv7 import TimeMix as TimeMix7
 
 RECORDED = Path(__file__).parent / "recorded"
 Tensors = dict[str, Tensor]

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 import zoo
+from zoo.architectures.fnet import Fourier
 from zoo.contract import LayerContext, Shape
-from zoo.mixers.fourier import Fourier
 
 theirs = pytest.importorskip("transformers.models.fnet.modeling_fnet")
 

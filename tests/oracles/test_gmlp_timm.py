@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from zoo.architectures import recipe
+from zoo.architectures.gmlp import SpatialGate
 from zoo.contract import LayerContext
 from zoo.layers.norms import make_norm
-from zoo.mixers.spatial_gate import SpatialGate
 
 theirs = pytest.importorskip("timm.models.mlp_mixer")
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from zoo.architectures.min_gru import MinGRU
 from zoo.contract import LayerContext
-from zoo.mixers.min_gru import MinGRU
 
 
 @pytest.mark.parametrize("expand", [1.0, 1.5])

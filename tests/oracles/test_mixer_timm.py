@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from zoo.architectures.mlp_mixer import TokenMLP
 from zoo.contract import LayerContext
-from zoo.mixers.token_mlp import TokenMLP
 
 theirs = pytest.importorskip("timm.models.mlp_mixer")
 

@@ -20,9 +20,9 @@ from torch import Tensor
 from torch.func import functional_call
 
 from zoo import Shape, build
+from zoo.architectures import rwkv4, rwkv5, rwkv7
 from zoo.blocks.stack import Stack
 from zoo.contract import Batch, LayerContext
-from zoo.mixers import rwkv4, rwkv5, rwkv7
 from zoo.mixers.fast_weights import FastWeights
 from zoo.mixers.h3 import H3
 from zoo.mixers.hyena import Hyena

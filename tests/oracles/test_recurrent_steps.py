@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from zoo.architectures.gru import GRU
+from zoo.architectures.lstm import LSTM
 from zoo.contract import LayerContext
-from zoo.mixers.gru import GRU
-from zoo.mixers.lstm import LSTM
 
 B, T, D = 2, 8, 6
 

@@ -170,8 +170,8 @@ def test_torch_encoder(oracle, name, first):
 
 def test_bilinear_form_of_attention(oracle):
     """With W_h = W_Q W_Kᵀ √(D/d) it is torch's multi-head attention."""
+    from zoo.architectures.bilinear_attention import BilinearAttention
     from zoo.contract import LayerContext
-    from zoo.mixers.bilinear_attention import BilinearAttention
 
     torch.manual_seed(0)
     theirs = nn.MultiheadAttention(D, H, bias=False, batch_first=True).double()

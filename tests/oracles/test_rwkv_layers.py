@@ -9,8 +9,8 @@ import math
 import pytest
 import torch
 
+from zoo.architectures import rwkv5, rwkv6, rwkv7
 from zoo.contract import LayerContext
-from zoo.mixers import rwkv5, rwkv6, rwkv7
 
 C, T = 24, 13
 

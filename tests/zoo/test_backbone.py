@@ -5,12 +5,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from zoo.architectures.lstm import LSTM
+from zoo.architectures.mlp_mixer import TokenMLP
 from zoo.blocks.bidirectional import Bidirectional
 from zoo.blocks.stack import Stack
 from zoo.contract import LayerContext, Mixer, Part, Recipe, Traits, Unsupported, combine
 from zoo.layers.norms import make_norm
-from zoo.mixers.lstm import LSTM
-from zoo.mixers.token_mlp import TokenMLP
 from zoo.ops.padding import reverse
 
 T, D = 7, 8

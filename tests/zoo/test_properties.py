@@ -1,9 +1,6 @@
 """Properties that take knowledge of particular architectures; those that follow from traits are in `zoo.checks`.
 
-Each architecture stands in a table here, so that a new one has to be put on one side. Which special cases are which
-other models is told beside the mixers, but for what spans two of them: `mixers/test_performer.py` has softmax attention
-as features grow, `test_reformer.py` shared-QK attention, `test_longformer.py` and `test_local.py` full attention,
-`test_s4.py` and `tests/oracles/test_s4_state_spaces.py` the dense bilinear system.
+Each architecture stands in a table here, so that a new one has to be put on one side.
 """
 
 import math
@@ -15,7 +12,7 @@ from torch import nn
 
 import zoo
 from zoo import size as sizing
-from zoo.checks.subject import LONG, Subject, distance
+from zoo.checks.subject import LONG, Subject, T, distance
 from zoo.contract import LayerContext, Shape, Unsupported
 from zoo.mixers.delta_net import DeltaNet
 from zoo.mixers.fast_weights import FastWeights
@@ -66,6 +63,42 @@ def test_positions_break_the_symmetry():
         ids = torch.randint(11, (1, LONG))
         there = distance(model.encode(ids[:, order]), model.encode(ids)[:, order])
         assert there > 1e-3, name
+
+
+FULL_ATTENTION = {*EQUIVARIANT, "h3_attention", "hybrid"} - {"linear_transformer", "performer"}
+PROJECTED_FIRST = {
+    "gmlp", "gru", "linformer", "lstm", "mega", "min_gru", "nystromformer", "performer", "rwkv4", "rwkv5", "rwkv6",
+    "rwkv7", "synthesizer",
+}  # fmt: skip
+"""They mask behind a projection, into whose weights' gradients NaN then comes."""
+
+
+@pytest.mark.parametrize("name", sorted({*zoo.names()} - FULL_ATTENTION))
+def test_nan_in_padding_leaves_no_trace(name):
+    """In a mixer without the norm before it: not in valid outputs, in the next state, or in gradients of weights."""
+    subject = Subject(name)
+    for role in subject.backbones:
+        model = subject.random(role, steps=2 * T)
+        apart = 1 if subject.recipe.channels[0] is None else 2
+        for mixer in [sublayer.inner for sublayer in model.backbone.sublayers][::apart]:
+            steps = model.shape.length if mixer.traits.length == "fixed" else T
+            mask = torch.arange(steps) < torch.tensor([T, T // 2, 1, 0])[:, None]
+            x, state, parameters = subject.vectors(4, steps), None, list(mixer.parameters())
+            if role == "lm" and mixer.traits.resumable:
+                state = mixer.init_state(4, device="cpu", dtype=torch.float64)
+                state = run(mixer, subject.vectors(4, 3), None, state)[1]
+            wanted, after = run(mixer, x, mask, state)
+            y, other = run(mixer, torch.where(mask[..., None], x, float("nan")), mask, state)
+            torch.testing.assert_close(y[mask], wanted[mask], rtol=0, atol=0)
+            torch.testing.assert_close(other, after, rtol=0, atol=0)
+            if parameters and name not in PROJECTED_FIRST:
+                gradients = torch.autograd.grad(y[mask].square().sum(), parameters, allow_unused=True)
+                assert all(bool(g.isfinite().all()) for g in gradients if g is not None)
+
+
+def run(mixer, x, mask, state):
+    extra = {"shared_context": {"residual": x}} if mixer.shared_context else {}
+    return mixer(x, mask=mask, state=state, **extra)
 
 
 # Bytes that one layer carries from step to step after T steps at width D, from papers and official configurations: 4 to

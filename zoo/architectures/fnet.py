@@ -1,8 +1,19 @@
-"""TODO fnet."""
+"""FNet's mixing: the real part of a Fourier transform over time and features (Lee-Thorp et al. 2021, arXiv:2105.03824).
+
+    y = Re F_T(F_D(x)),    y_{tk} = Σ_s Σ_d cos(2π (ts/T + kd/D)) x_{sd}                     (section 3.2, eq. 3)
+
+without parameters and without normalisation. Every output depends on T itself, so a model has one length, to which the
+Backbone pads with zeros.
+"""
+
+from __future__ import annotations
+
+from jaxtyping import Bool, Float
+from torch import Tensor
 
 from zoo.architectures import register
-from zoo.mixers.fourier import Fourier
-from zoo.types import Part, Recipe
+from zoo.contract import Mixer, Part, State, Traits
+from zoo.ops.fourier import fourier
 
 
 @register(
@@ -15,13 +26,26 @@ from zoo.types import Part, Recipe
         "no LayerNorm and projection between the embedding and the first layer, no token types, no pooler",
         "initialisation is pre_ln's (1/sqrt(fan_in) for a constant 0.02)",
     ),
+    channel=Part("mlp", activation="gelu_tanh"),
+    residual="post",
+    norm="layer_eps12",
+    positions="learned",
 )
-def fnet() -> Recipe:
-    """FNet: the real part of a 2-D Fourier transform for attention, Post-LN; never causal, of one fixed length."""
-    return Recipe(
-        mixer=Part(Fourier),
-        channel=Part("mlp", activation="gelu_tanh"),
-        residual="post",
-        norm="layer_eps12",
-        positions="learned",
-    )
+class Fourier(Mixer):
+    """FNet: the real part of a 2-D Fourier transform for attention, Post-LN; never causal, of one fixed length.
+
+    Without parameters; masked steps count as zero.
+    """
+
+    traits = Traits(causal="no", bidirectional=True, resumable=False, length="fixed")
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+        state: State | None = None,
+    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+        if mask is not None:
+            x = x.masked_fill(~mask[..., None], 0)
+        return fourier(x), None

@@ -1,8 +1,37 @@
-"""TODO gmlp."""
+"""gMLP's whole layer: an MLP along features with a gate computed along time (Liu et al. 2021, arXiv:2105.08050).
+
+    Z = GELU(x U),    (Z₁, Z₂) = Z,    s(Z) = Z₁ ⊙ (W norm(Z₂) + b),    y = s(Z) V              (section 2, eqs. 1 to 4)
+
+W (L, L) and b (L) act along time and are the same for all features. W starts at almost 0 and b at 1, so that at first
+the layer is an MLP that mixes nothing. There is no channel mixer beside it. The paper gives its code in appendix A;
+timm's `GatedMlp` with `SpatialGatingUnit` has the names used here.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.mixers.spatial_gate import SpatialGate
-from zoo.types import Part, Recipe
+from zoo.contract import LayerContext, Mixer, State, Traits
+from zoo.layers.initialisation import fan_in_, residual_scale
+
+
+class SpatialGatingUnit(nn.Module):
+    """s(Z) over exactly `length` steps, from `hidden` features to half as many."""
+
+    def __init__(self, hidden: int, length: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(hidden // 2)
+        self.proj = nn.Linear(length, length)
+
+    def forward(self, z: Float[Tensor, "B T 2E"], mask: Bool[Tensor, "B T"] | None) -> Float[Tensor, "B T E"]:
+        u, v = z.chunk(2, dim=-1)
+        v = self.norm(v)
+        if mask is not None:
+            v = v.masked_fill(~mask[..., None], 0)
+        return u * self.proj(v.transpose(1, 2)).transpose(1, 2)
 
 
 @register(
@@ -18,14 +47,47 @@ from zoo.types import Part, Recipe
         "padding is zero before the spatial projection; shorter sequences are padded to the full length",
         "neither the Toeplitz form of W nor the tiny attention of aMLP is offered",
     ),
+    channel=None,
+    norm="layer_eps6",
+    depth=8,
 )
-def gmlp(*, expand: float = 6.0) -> Recipe:
-    """gMLP: one MLP along features, gated by a linear map along time; never causal, of one fixed length."""
-    return Recipe(
-        mixer=Part(SpatialGate, expand=expand),
-        channel=None,
-        residual="pre",
-        norm="layer_eps6",
-        positions="none",
-        depth=8,
-    )
+class SpatialGate(Mixer):
+    """gMLP: one MLP along features, gated by a linear map along time; never causal, of one fixed length.
+
+    Over exactly `context.length` steps, with `expand` · width hidden features, an even number.
+    """
+
+    traits = Traits(causal="no", bidirectional=True, resumable=False, length="fixed")
+
+    def __init__(self, context: LayerContext, *, expand: float = 6.0) -> None:
+        super().__init__(context)
+        hidden = int(expand * context.width)
+        if hidden < 2 or hidden % 2:
+            raise ValueError(
+                f"spatial_gate: expand {expand} at width {context.width} gives {hidden} hidden features; "
+                f"they must be an even number, to split into a half and its gate"
+            )
+        self.gain = context.gain
+        self.fc1 = nn.Linear(context.width, hidden)
+        self.gate = SpatialGatingUnit(hidden, context.length)
+        self.fc2 = nn.Linear(hidden // 2, context.width)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+        state: State | None = None,
+    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+        L = self.gate.proj.in_features
+        if x.shape[1] != L:
+            raise ValueError(f"spatial_gate: {x.shape[1]} steps, but it was built for exactly {L}")
+        return self.fc2(self.gate(F.gelu(self.fc1(x)), mask)), None
+
+    def reset_parameters(self, *, layer: int, depth: int) -> None:
+        """W ~ N(0, 10⁻¹²) and b = 1 in the gate (timm); elsewhere W ~ N(0, 1/fan_in), the output's by 1/√(2·depth)."""
+        fan_in_(self.fc1, self.gain or 1.0)
+        fan_in_(self.fc2, self.gain or residual_scale(depth))
+        self.gate.norm.reset_parameters()
+        nn.init.normal_(self.gate.proj.weight, std=1e-6)
+        nn.init.ones_(self.gate.proj.bias)

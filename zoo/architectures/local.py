@@ -1,4 +1,8 @@
-"""TODO local."""
+"""Sliding-window attention in a Pre-LN transformer: each query sees the w nearest keys only (Mistral 7B, section 2)."""
+
+from __future__ import annotations
+
+from typing import Any
 
 from zoo.architectures import register
 from zoo.layers.local_attention import LocalAttention
@@ -6,6 +10,7 @@ from zoo.types import Part, Recipe
 
 
 @register(
+    options=LocalAttention,
     family="efficient attention",
     paper="Jiang et al. 2023, Mistral 7B, arXiv:2310.06825, section 2 (sliding window attention)",
     source="https://github.com/mistralai/mistral-src (one_file_ref.py); transformers, models/mistral",
@@ -17,11 +22,6 @@ from zoo.types import Part, Recipe
         "as many heads of keys and values as of queries by default, where Mistral shares each among four",
     ),
 )
-def local(*, heads: int = 4, kv_heads: int | None = None, window: int | None = None) -> Recipe:
+def local(**options: Any) -> Recipe:
     """Transformer with sliding-window attention: each position sees itself and the window − 1 before it."""
-    return Recipe(
-        mixer=Part(LocalAttention, heads=heads, kv_heads=kv_heads, window=window),
-        residual="pre",
-        positions="learned",
-        width_multiple=heads,
-    )
+    return Recipe(Part(LocalAttention, **options), residual="pre", positions="learned")

@@ -1,8 +1,20 @@
-"""TODO mlp_mixer."""
+"""The token-mixing MLP of MLP-Mixer (Tolstikhin et al. 2021, arXiv:2105.01601, eq. 1).
+
+    y_{:,i} = W_2 GELU(W_1 x_{:,i} + b_1) + b_2
+
+for each channel i, along time, with the same weights for all channels. Official code:
+google-research/vision_transformer, vit_jax/models_mixer.py.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.mixers.token_mlp import TokenMLP
-from zoo.types import Part, Recipe
+from zoo.contract import LayerContext, Mixer, State, Traits
+from zoo.layers.initialisation import lecun_normal_
 
 
 @register(
@@ -13,13 +25,39 @@ from zoo.types import Part, Recipe
         "GELU exact (erf), as in timm; the official code uses the tanh approximation (Flax's default)",
         "one sequence of steps instead of image patches; shorter sequences are padded with zeros to the full length",
     ),
+    norm="layer_eps6",
 )
-def mlp_mixer(*, tokens_ratio: float = 0.5) -> Recipe:
-    """MLP-Mixer: an MLP along time, then an MLP along features, both Pre-LN; never causal, of one fixed length."""
-    return Recipe(
-        mixer=Part(TokenMLP, tokens_ratio=tokens_ratio),
-        channel=Part("mlp"),
-        residual="pre",
-        norm="layer_eps6",
-        positions="none",
-    )
+class TokenMLP(Mixer):
+    """MLP-Mixer: an MLP along time, then an MLP along features, both Pre-LN; never causal, of one fixed length.
+
+    The MLP along time has exactly `context.length` inputs and `tokens_ratio` · width hidden units.
+    """
+
+    traits = Traits(causal="no", bidirectional=True, resumable=False, length="fixed")
+
+    def __init__(self, context: LayerContext, *, tokens_ratio: float = 0.5) -> None:
+        super().__init__(context)
+        hidden = int(tokens_ratio * context.width)
+        if hidden < 1:
+            raise ValueError(f"token_mlp: tokens_ratio {tokens_ratio} leaves no hidden units at width {context.width}")
+        self.fc1 = nn.Linear(context.length, hidden)
+        self.fc2 = nn.Linear(hidden, context.length)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+        state: State | None = None,
+    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+        if x.shape[1] != self.fc1.in_features:
+            raise ValueError(f"token_mlp: {x.shape[1]} steps, but it was built for exactly {self.fc1.in_features}")
+        if mask is not None:
+            x = x.masked_fill(~mask[..., None], 0)
+        return self.fc2(F.gelu(self.fc1(x.transpose(1, 2)))).transpose(1, 2), None
+
+    def reset_parameters(self, *, layer: int, depth: int) -> None:
+        """LeCun normal (truncated at two standard deviations, variance 1/fan_in after that) and zero biases (Flax)."""
+        for linear in (self.fc1, self.fc2):
+            lecun_normal_(linear.weight, linear.in_features)
+            nn.init.zeros_(linear.bias)

@@ -1,25 +1,96 @@
-"""TODO rwkv4."""
+"""RWKV-4 (Peng et al. 2023, arXiv:2305.13048, section 3).
+
+Both sublayers first mix each input with the one before it (the token shift), x^μ_t = μ ⊙ x_t + (1 − μ) ⊙ x_{t−1}:
+
+    time mixing      r, k, v = x^{μr} W_r, x^{μk} W_k, x^{μv} W_v,    y = (σ(r) ⊙ wkv(w, u, k, v)) W_o
+    channel mixing   r, k = x^{μr} W_r, x^{μk} W_k,                   y = σ(r) ⊙ (max(k, 0)² W_v)
+
+with w = −e^{time_decay} and u = time_first. See `zoo.ops.wkv4` for wkv.
+"""
 
 from __future__ import annotations
 
+import math
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
 from zoo.architectures import register
-from zoo.mixers.rwkv4 import ChannelMix, TimeMix
-from zoo.types import Part, Recipe
+from zoo.contract import LayerContext, Mixer, ParamOverride, Part, Recipe, State, Traits
+from zoo.layers.rwkv import GatedChannelMix, shift
+from zoo.ops.wkv4 import init_state, wkv
 
-AT_DEPTH_1 = "at depth 1 the ramps over depth take layer 0's values, where the official code divides by zero"
+
+class TimeMix(Mixer):
+    """Time mixing. State: the last input `x` (B, D), and p, q and o of wkv (B, D)."""
+
+    traits = Traits(causal="strict", bidirectional=False, resumable=True)
+
+    def __init__(self, context: LayerContext) -> None:
+        super().__init__(context)
+        C = context.width
+        for name in ("time_decay", "time_first", "time_mix_k", "time_mix_v", "time_mix_r"):
+            self.register_parameter(name, nn.Parameter(torch.empty(C)))
+        for name in ("key", "value", "receptance", "output"):
+            self.add_module(name, nn.Linear(C, C, bias=False))
+        self.reset_parameters(layer=context.layer, depth=context.depth)
+
+    time_decay: nn.Parameter
+    time_first: nn.Parameter
+    time_mix_k: nn.Parameter
+    time_mix_v: nn.Parameter
+    time_mix_r: nn.Parameter
+    key: nn.Linear
+    value: nn.Linear
+    receptance: nn.Linear
+    output: nn.Linear
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+        state: State | None = None,
+    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+        previous, last = shift(x, mask, state)
+        k = self.key(torch.lerp(previous, x, self.time_mix_k.to(x.dtype)))
+        v = self.value(torch.lerp(previous, x, self.time_mix_v.to(x.dtype)))
+        r = self.receptance(torch.lerp(previous, x, self.time_mix_r.to(x.dtype)))
+        y, after = wkv(-torch.exp(self.time_decay), self.time_first, k, v, state, mask)
+        return self.output(torch.sigmoid(r) * y), None if state is None else {"x": last, **after}
+
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+        C, wide = len(self.time_decay), torch.promote_types(dtype, torch.float32)
+        x = torch.zeros(batch, C, device=device, dtype=dtype)
+        return {"x": x, **init_state(batch, C, device=device, dtype=wide)}
+
+    @torch.no_grad()
+    def reset_parameters(self, *, layer: int, depth: int) -> None:
+        """As `RWKV_TimeMix` and `RWKV_Init`: ramps over channels and depth, W_v orthogonal, the other matrices zero."""
+        C = len(self.time_decay)
+        i = torch.arange(C, device=self.time_decay.device)
+        up, down = layer / max(depth - 1, 1), 1 - layer / depth  # 0 to 1, and 1 to almost 0
+        self.time_decay.copy_(-5 + 8 * (i / max(C - 1, 1)) ** (0.7 + 1.3 * up))
+        self.time_first.copy_(math.log(0.3) + 0.5 * ((i + 1) % 3 - 1))
+        self.time_mix_k.copy_((i / C) ** down)
+        self.time_mix_v.copy_((i / C) ** down + 0.3 * up)
+        self.time_mix_r.copy_((i / C) ** (0.5 * down))
+        nn.init.orthogonal_(self.value.weight)
+        for zero in (self.key, self.receptance, self.output):
+            nn.init.zeros_(zero.weight)
+
+    def param_overrides(self) -> dict[str, ParamOverride]:
+        """Twice the learning rate on the decay, three times on the bonus; no weight decay on any vector."""
+        scale = {"time_decay": 2.0, "time_first": 3.0}
+        return {
+            name: ParamOverride(lr_scale=scale.get(name, 1.0), decay=False)
+            for name, _ in self.named_parameters(recurse=False)
+        }
 
 
-def _recipe(mixer: Part, channel: Part, width_multiple: int = 1) -> Recipe:
-    return Recipe(
-        mixer=mixer,
-        channel=channel,
-        residual="pre",
-        norm="layer",
-        positions="none",
-        embedding="rwkv5",
-        head="rwkv4",
-        width_multiple=width_multiple,
-    )
+class ChannelMix(GatedChannelMix):
+    """Channel mixing, whose mixing vectors weigh the present input."""
 
 
 @register(
@@ -28,9 +99,9 @@ def _recipe(mixer: Part, channel: Part, width_multiple: int = 1) -> Recipe:
     source="https://github.com/BlinkDL/RWKV-LM (RWKV-v4/src/model.py, RWKV-v4/cuda/wkv_cuda.cu)",
     deviations=(
         "no head-QK term (a copying attention the official code can add to the logits)",
-        AT_DEPTH_1,
+        "at depth 1 the ramps over depth take layer 0's values, where the official code divides by zero",
     ),
 )
 def rwkv4(*, expand: float = 4.0) -> Recipe:
     """RWKV-4: attention with exponentially decaying weights in time, a gated squared ReLU in channels, token shift."""
-    return _recipe(Part(TimeMix), Part(ChannelMix, expand=expand)).replace(embedding="rwkv4")
+    return Recipe(Part(TimeMix), channel=Part(ChannelMix, expand=expand), embedding="rwkv4", head="rwkv4")

@@ -1,62 +1,146 @@
-"""TODO rwkv6."""
+"""RWKV-6, "Finch" (Peng et al. 2024, arXiv:2404.05892, section 4).
+
+RWKV-5 with a token shift and a decay that follow the data. With x' = x_{t−1} − x_t, for each c of w, k, v, r, g:
+
+    m_c = tanh((x + x' ⊙ μ_x) A_c) B_c,    x^c = x + x' ⊙ (μ_c + m_c)
+    r, k, v, g = x^r W_r, x^k W_k, x^v W_v, silu(x^g W_g),    w_t = exp(−exp(time_decay + tanh(x^w A_d) B_d))
+    y_t = r_tᵀ (S_{t−1} + diag(u) k_t v_tᵀ),    S_t = diag(w_t) S_{t−1} + k_t v_tᵀ
+    out = (GroupNorm(y) ⊙ g) W_o
+
+The mixing vectors μ (time_maa_*) weigh the previous input, where those of RWKV-4 and 5 weigh the present one.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
 from zoo.architectures import register
-from zoo.mixers.rwkv6 import ChannelMix, TimeMix
-from zoo.types import Part, Recipe
+from zoo.contract import LayerContext, Part, Recipe, State
+from zoo.layers.multi_head import split_heads
+from zoo.layers.rwkv import GatedChannelMix, MatrixTimeMix, shift
+from zoo.ops.precision import at_least_fp32, no_autocast
 
-EAGLE_AND_FINCH = (
-    "Peng et al. 2024, Eagle and Finch: RWKV with Matrix-Valued States and Dynamic Recurrence, "
-    "arXiv:2404.05892, section 4"
-)
-AT_DEPTH_1 = "at depth 1 the ramps over depth take layer 0's values, where the official code divides by zero"
-HEADS = "heads of 32 channels, where the official code has 64: narrow models then still have several"
-LOSS = "no L2Wrap (a pull of the largest logit to zero that the official code adds to the gradient)"
+SLOTS = ("w", "k", "v", "r", "g")
+"""The order in which A and B hold the five mixes."""
 
 
-def _recipe(mixer: Part, channel: Part, width_multiple: int = 1) -> Recipe:
-    return Recipe(
-        mixer=mixer,
-        channel=channel,
-        residual="pre",
-        norm="layer",
-        positions="none",
-        embedding="rwkv5",
-        head="rwkv4",
-        width_multiple=width_multiple,
-    )
+class TimeMix(MatrixTimeMix):
+    """Time mixing with a decay that follows the data. State and other arguments: see `MatrixTimeMix`.
+
+    Args:
+        mix_lora, decay_lora: the ranks of the token shift's A_c B_c and of the decay's A_d B_d.
+    """
+
+    def __init__(
+        self,
+        context: LayerContext,
+        *,
+        head_size: int = 32,
+        dim_att: int | None = None,
+        mix_lora: int = 32,
+        decay_lora: int = 64,
+        head_size_divisor: float = 8.0,
+    ) -> None:
+        super().__init__(context, head_size=head_size, dim_att=dim_att, head_size_divisor=head_size_divisor)
+        if min(mix_lora, decay_lora) < 1:
+            raise ValueError(f"rwkv6: ranks must be at least 1, got mix_lora {mix_lora} and decay_lora {decay_lora}")
+        C, A = context.width, self.output.in_features
+        for c in ("x", *SLOTS):
+            self.register_parameter(f"time_maa_{c}", nn.Parameter(torch.empty(1, 1, C)))
+        self.time_maa_w1 = nn.Parameter(torch.empty(C, 5 * mix_lora))
+        self.time_maa_w2 = nn.Parameter(torch.empty(5, mix_lora, C))
+        self.time_decay = nn.Parameter(torch.empty(1, 1, A))
+        self.time_decay_w1 = nn.Parameter(torch.empty(C, decay_lora))
+        self.time_decay_w2 = nn.Parameter(torch.empty(decay_lora, A))
+        self.reset_parameters(layer=context.layer, depth=context.depth)
+
+    time_maa_x: nn.Parameter
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+        state: State | None = None,
+    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+        previous, last = shift(x, mask, state)
+        xw, xk, xv, xr, xg = self._mixed(x, previous - x)
+        with no_autocast(x.device):
+            low = torch.tanh(at_least_fp32(xw) @ at_least_fp32(self.time_decay_w1)) @ at_least_fp32(self.time_decay_w2)
+            log_w = -torch.exp(split_heads(at_least_fp32(self.time_decay) + low, self.heads))
+        y, S = self.wkv(self.receptance(xr), self.key(xk), self.value(xv), log_w, mask, state)
+        out = self.output((y * F.silu(self.gate(xg))).to(x.dtype))
+        return out, None if state is None else {"x": last, "S": S}
+
+    def _mixed(self, x: Float[Tensor, "B T D"], change: Float[Tensor, "B T D"]) -> list[Float[Tensor, "B T D"]]:
+        """x^c for the five slots; `change` is x'."""
+        low = torch.tanh((x + change * self.time_maa_x.to(x.dtype)) @ self.time_maa_w1)
+        m = torch.einsum("btcd,cdn->cbtn", low.unflatten(-1, (5, -1)), self.time_maa_w2.to(low.dtype))
+        mu = [getattr(self, f"time_maa_{c}") for c in SLOTS]
+        return [x + change * (mu_c.to(x.dtype) + m_c) for mu_c, m_c in zip(mu, m, strict=True)]
+
+    @torch.no_grad()
+    def reset_parameters(self, *, layer: int, depth: int) -> None:
+        """See `MatrixTimeMix`; μ is 1 − RWKV-5's; the first low-rank factors are zero, the second U(−0.01, 0.01)."""
+        super().reset_parameters(layer=layer, depth=depth)
+        up, down = layer / max(depth - 1, 1), 1 - layer / depth  # 0 to 1, and 1 to almost 0
+        for c in ("x", *SLOTS):
+            mu = getattr(self, f"time_maa_{c}")
+            ramp = torch.arange(mu.shape[-1], device=mu.device) / mu.shape[-1]
+            mu.copy_(1 - ramp ** (0.5 * down if c in "rg" else down) - (0.3 * up if c == "v" else 0))
+        for first, second in ((self.time_maa_w1, self.time_maa_w2), (self.time_decay_w1, self.time_decay_w2)):
+            nn.init.zeros_(first)
+            nn.init.uniform_(second, -0.01, 0.01)
+
+
+class ChannelMix(GatedChannelMix):
+    """Channel mixing of RWKV-5, whose mixing vectors weigh the previous input."""
+
+    mixes = ("time_maa_k", "time_maa_r")
+    axes = (1, 1)
+
+    @staticmethod
+    def mixed(previous: Tensor, x: Tensor, mix: Tensor) -> Tensor:
+        return torch.lerp(x, previous, mix)
+
+    def key_gain(self) -> float:
+        return 1.0
+
+    @torch.no_grad()
+    def reset_parameters(self, *, layer: int, depth: int) -> None:
+        """As RWKV-5, seen from the previous input: 1 − μ."""
+        super().reset_parameters(layer=layer, depth=depth)
+        for name in self.mixes:
+            mix = getattr(self, name)
+            mix.copy_(1 - mix)
 
 
 @register(
+    options=TimeMix,
     family="RWKV",
-    paper=EAGLE_AND_FINCH,
+    paper="Peng et al. 2024, Eagle and Finch: RWKV with Matrix-Valued States and Dynamic Recurrence, "
+    "arXiv:2404.05892, section 4",
     source="https://github.com/BlinkDL/RWKV-LM (RWKV-v5/src/model.py, x060; RWKV-v5/cuda/wkv6_cuda.cu)",
     deviations=(
-        HEADS,
+        "heads of 32 channels, where the official code has 64: narrow models then still have several",
         "channel mixing is 3.5 D wide inside, rounded to the nearest whole number; officially down to a multiple of 32",
         "the decay's low-rank part is computed in float32 under autocast too, officially in bfloat16",
         "the variants x060a (low-rank gate) and x060b (no gate) are not offered",
-        LOSS,
-        AT_DEPTH_1,
+        "no L2Wrap (a pull of the largest logit to zero that the official code adds to the gradient)",
+        "at depth 1 the ramps over depth take layer 0's values, where the official code divides by zero",
     ),
 )
-def rwkv6(
-    *,
-    head_size: int = 32,
-    dim_att: int | None = None,
-    mix_lora: int = 32,
-    decay_lora: int = 64,
-    head_size_divisor: float = 8.0,
-    expand: float = 3.5,
-) -> Recipe:
+def rwkv6(*, expand: float = 3.5, **options: Any) -> Recipe:
     """RWKV-6, Finch: RWKV-5 with a token shift and a decay that follow the data."""
-    mixer = Part(
-        TimeMix,
-        head_size=head_size,
-        dim_att=dim_att,
-        mix_lora=mix_lora,
-        decay_lora=decay_lora,
-        head_size_divisor=head_size_divisor,
+    return Recipe(
+        Part(TimeMix, **options),
+        channel=Part(ChannelMix, expand=expand),
+        residual="pre",
+        embedding="rwkv5",
+        head="rwkv4",
     )
-    return _recipe(mixer, Part(ChannelMix, expand=expand), 1 if dim_att else max(1, head_size))

@@ -1,4 +1,4 @@
-"""Griffin's recurrent block: the layer written out step by step, the first step, padding, initialisation, hints."""
+"""Griffin's recurrent block: the layer written out step by step, the first step, initialisation, parameter groups."""
 
 import pytest
 import torch
@@ -66,22 +66,6 @@ def test_only_the_first_step_of_a_sequence_enters_unscaled(cut):
     assert (restarted - rest).abs().max() > 1e-3
 
 
-def test_padding_may_be_nan_and_an_empty_row_keeps_its_state():
-    mixer, x = build()
-    lengths = [T, 5, 0]
-    mask = torch.arange(T) < torch.tensor(lengths)[:, None]
-    for before in (start(mixer), mixer(torch.randn_like(x), state=start(mixer))[1]):
-        y, after = mixer(torch.where(mask[..., None], x, float("nan")), mask=mask, state=before)
-        assert y.isfinite().all()
-        for row, n in enumerate(lengths[:2]):
-            own = {name: value[row : row + 1] for name, value in before.items()}
-            alone, own = mixer(x[row : row + 1, :n], state=own)
-            torch.testing.assert_close(y[row : row + 1, :n], alone)
-            torch.testing.assert_close({name: value[row : row + 1] for name, value in after.items()}, own)
-        kept, was = ({name: value[2] for name, value in state.items()} for state in (after, before))
-        torch.testing.assert_close(kept, was, rtol=0, atol=0)
-
-
 def test_the_root_is_steep_but_not_infinitely():
     x = torch.tensor([0.0, 1e-8, 0.25], dtype=torch.float64, requires_grad=True)
     y = BoundedSqrt.apply(x)
@@ -116,12 +100,3 @@ def test_hints():
     decay = {name: hint.decay for name, hint in mixer.param_overrides().items()}
     gates = {"rg_lru.input_gate_weight": True, "rg_lru.recurrent_gate_weight": True}
     assert decay == {**gates, "rg_lru.recurrent_param": False}
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [({"heads": 3}, "width 8 does not divide into 3"), ({"heads": 0}, "heads"), ({"d_conv": 0}, "d_conv")],
-)
-def test_rejects_what_cannot_be(options, message):
-    with pytest.raises(ValueError, match=message):
-        build(**options)

@@ -16,8 +16,8 @@ from torch.autograd.gradcheck import GradcheckError
 
 import zoo
 import zoo.ops
+from zoo.architectures.fnet import _Fourier, fourier
 from zoo.architectures.rg_lru import BoundedSqrt
-from zoo.mixers.fourier import _Fourier, fourier
 from zoo.ops import elementwise, norms
 from zoo.ops.attention import attend_naive
 from zoo.ops.attention.fused import in_blocks

@@ -1,10 +1,10 @@
-"""gMLP: the equations, initial values, padding, errors."""
+"""gMLP: the equations, initial values, errors."""
 
 import pytest
 import torch
 
-from zoo.contract import LayerContext, Unsupported
-from zoo.mixers.spatial_gate import SpatialGate
+from zoo.architectures.gmlp import SpatialGate
+from zoo.contract import LayerContext
 
 B, T, D = 2, 7, 6
 
@@ -38,19 +38,6 @@ def test_at_first_it_mixes_nothing():
     assert mixer.fc2.weight.std().item() == pytest.approx((2 * 4 * D) ** -0.5, rel=0.3)
 
 
-def test_padding_adds_nothing_to_the_gate():
-    mixer, x = build()
-    mask = torch.arange(T) < torch.tensor([[T], [3]])
-    y = mixer(x, mask=mask)[0]
-    junk = torch.where(mask[..., None], x, float("nan"))
-    torch.testing.assert_close(mixer(junk, mask=mask)[0][mask], y[mask], rtol=0, atol=0)
-    short = SpatialGate(LayerContext(width=D, length=3, causal=False), expand=2).double()
-    state = mixer.state_dict()
-    state["gate.proj.weight"], state["gate.proj.bias"] = state["gate.proj.weight"][:3, :3], state["gate.proj.bias"][:3]
-    short.load_state_dict(state)
-    torch.testing.assert_close(y[1:, :3], short(x[1:, :3])[0])
-
-
 @pytest.mark.parametrize("expand", [0.1, 1.5])
 def test_hidden_features_must_split_in_two(expand):
     with pytest.raises(ValueError, match="even number"):
@@ -61,8 +48,3 @@ def test_other_lengths_are_refused():
     mixer, x = build()
     with pytest.raises(ValueError, match=f"exactly {T}"):
         mixer(x[:, 1:])
-
-
-def test_cannot_be_causal():
-    with pytest.raises(Unsupported, match="SpatialGate"):
-        SpatialGate(LayerContext(width=D, length=T))

@@ -1,13 +1,12 @@
-"""The GRU against its equations in a loop, with gradients; its state under padding."""
+"""The GRU against its equations in a loop, with gradients; its initial weights."""
 
 import torch
 from torch import nn
 
+from zoo.architectures.gru import GRU
 from zoo.contract import LayerContext
-from zoo.mixers.gru import GRU
 
 B, T, D = 3, 7, 5
-MASK = torch.arange(T) < torch.tensor([7, 3, 0])[:, None]
 
 
 def build():
@@ -39,17 +38,6 @@ def test_equals_its_equations():
     torch.testing.assert_close(mixer(x)[0], by_hand(mixer, x, torch.zeros_like(h))[0])
     own = list(mixer.parameters())
     torch.testing.assert_close(torch.autograd.grad(y.sin().sum(), own), torch.autograd.grad(wanted.sin().sum(), own))
-
-
-def test_padding_keeps_the_state_of_the_last_valid_step():
-    mixer, x, h = build()
-    y, state = mixer(x, mask=MASK, state={"h": h})
-    for row, n in enumerate((7, 3, 0)):
-        wanted, last = (
-            by_hand(mixer, x[row : row + 1, :n], h[row : row + 1]) if n else (y[row : row + 1, :0], h[row : row + 1])
-        )
-        torch.testing.assert_close(y[row : row + 1, :n], wanted)
-        torch.testing.assert_close(state["h"][row : row + 1], last)
 
 
 def test_initial_weights():

@@ -1,4 +1,4 @@
-"""Attention against torch's own, with gradients; the fused form against the equation; the cache against one pass."""
+"""Attention against torch's own, with gradients; the fused form against the equation; initial weights."""
 
 import pytest
 import torch
@@ -97,35 +97,6 @@ def test_bfloat16_on_the_cpu_stays_close():
     torch.testing.assert_close(half.float(), attend_naive(q, k, v, causal=True), rtol=0.05, atol=0.05)
 
 
-@pytest.mark.parametrize("sizes", [(T,), (1, 5, 3), (1,) * T])
-def test_the_cache_continues_one_pass(sizes):
-    mixer, x = build(), inputs()
-    state, parts = mixer.init_state(B, device="cpu", dtype=torch.float64), []
-    for piece in x.split(list(sizes), dim=1):
-        y, state = mixer(piece, state=state)
-        parts.append(y)
-    close(torch.cat(parts, dim=1), mixer(x)[0])
-    assert state.keys() == {"k", "v"}
-    assert state["k"].shape == state["v"].shape == (B, H, T, D // H)
-
-
-def test_padded_slots_of_the_cache_stay_unseen():
-    mixer, x, more = build(), inputs(), inputs(2, seed=2)
-    _, state = mixer(x, mask=MASK, state=mixer.init_state(B, device="cpu", dtype=torch.float64))
-    y, state = mixer(more, state=state)
-    assert state["valid"].sum(1).tolist() == (LENGTHS + 2).tolist()
-    for row, n in enumerate(LENGTHS):
-        close(y[row], mixer(torch.cat([x[row : row + 1, :n], more[row : row + 1]], dim=1))[0][0, n:])
-
-
-def test_a_cache_keeps_its_precision_under_autocast():
-    mixer, x = build().float(), inputs().float()
-    with torch.autocast("cpu", torch.bfloat16):
-        y, state = mixer(x, state=mixer.init_state(B, device="cpu", dtype=torch.float32))
-    assert y.dtype is torch.bfloat16
-    assert state["k"].dtype is torch.float32
-
-
 def test_without_positions_both_ways_is_equivariant_to_order():
     mixer, x = build(causal=False), inputs()
     order = torch.randperm(T, generator=torch.Generator().manual_seed(3))
@@ -141,8 +112,3 @@ def test_weights_start_by_fan_in_and_the_residual_projection_by_depth():
     assert mixer.qkv.weight.std().item() == pytest.approx(128**-0.5, rel=0.05)
     assert mixer.out.weight.std().item() == pytest.approx(128**-0.5 / 4, rel=0.05)
     assert mixer.qkv.bias.abs().max() == mixer.out.bias.abs().max() == 0
-
-
-def test_heads_must_divide_the_width():
-    with pytest.raises(ValueError, match="width 12 does not divide into 5 heads"):
-        Attention(LayerContext(width=D, length=T), heads=5)

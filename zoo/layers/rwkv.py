@@ -1,19 +1,8 @@
-"""RWKV-5.2, "Eagle" (Peng et al. 2024, arXiv:2404.05892, section 4; official code BlinkDL/RWKV-LM,
-RWKV-v5/src/model.py, RWKV_Tmix_x052 and RWKV_CMix_x052, and RWKV-v5/cuda/wkv5_cuda.cu).
-
-Both sublayers first mix each input with the one before it (the token shift), x^μ_t = μ ⊙ x_t + (1 − μ) ⊙ x_{t−1}. Time
-mixing then keeps a matrix S for every head of N channels, which forgets by a constant w per channel:
-
-    r, k, v, g = x^{μr} W_r, x^{μk} W_k, x^{μv} W_v, silu(x^{μg} W_g)
-    y_t = r_tᵀ (S_{t−1} + diag(u) k_t v_tᵀ),    S_t = diag(w) S_{t−1} + k_t v_tᵀ,    w = exp(−exp(time_decay))
-    out = (GroupNorm(y) ⊙ g) W_o
-
-with u = time_faaaa. Channel mixing is that of RWKV-4, 3.5 times as wide inside:
-
-    r, k = x^{μr} W_r, x^{μk} W_k,    out = σ(r) ⊙ (max(k, 0)² W_v)
-"""
+"""What RWKV-4 to 7 share: the token shift, channel mixing, heads with a matrix state."""
 
 from __future__ import annotations
+
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -21,17 +10,93 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
+from zoo.layers.mlp import hidden_units
 from zoo.layers.multi_head import split_heads
-from zoo.mixers import rwkv4
-from zoo.mixers.rwkv4 import shift
 from zoo.ops.linear_attention import linear_attention
 from zoo.ops.precision import at_least_fp32, no_autocast
 
 
-class Heads(Mixer):
-    """What RWKV-5 and RWKV-6 share: the recurrence and what follows it. They differ in how they come by x^μ and w.
+def shift(
+    x: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"] | None, state: State | None
+) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B D"]]:
+    """The input before each step (zero before the first), and the last valid one. Padding must stand on the right."""
+    first = torch.zeros_like(x[:, 0]) if state is None else state["x"]
+    line = torch.cat([first[:, None].to(x.dtype), x], dim=1)
+    if mask is None:
+        last = line[:, -1]
+    else:
+        last = line.gather(1, mask.sum(1)[:, None, None].expand(-1, 1, x.shape[2])).squeeze(1)
+    return line[:, :-1], last.to(first.dtype)
 
-    State: the last input `x` (B, D), and `S` (B, H, N, N), keys by values, in float32 at least.
+
+class GatedChannelMix(Mixer):
+    """Channel mixing of RWKV-4 to 6, `expand` times as wide inside. State: the last input `x` (B, D).
+
+        r, k = x^{μr} W_r, x^{μk} W_k,    y = σ(r) ⊙ (max(k, 0)² W_v)
+
+    They differ in the mixing vectors' names and shape, and in how large W_k starts.
+    """
+
+    traits = Traits(causal="strict", bidirectional=False, resumable=True)
+    mixes: ClassVar[tuple[str, str]] = ("time_mix_k", "time_mix_r")
+    """The names of the mixing vectors of k and r."""
+    axes: ClassVar[tuple[int, ...]] = ()
+    """The axes before the channels in their shape."""
+
+    def __init__(self, context: LayerContext, *, expand: float) -> None:
+        super().__init__(context)
+        C, hidden = context.width, hidden_units("rwkv channel mixing", expand, context)
+        for name in self.mixes:
+            self.register_parameter(name, nn.Parameter(torch.empty(*self.axes, C)))
+        self.key = nn.Linear(C, hidden, bias=False)
+        self.receptance = nn.Linear(C, C, bias=False)
+        self.value = nn.Linear(hidden, C, bias=False)
+        self.reset_parameters(layer=context.layer, depth=context.depth)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+        state: State | None = None,
+    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+        previous, last = shift(x, mask, state)
+        k, r = (self.mixed(previous, x, getattr(self, name).to(x.dtype)) for name in self.mixes)
+        y = torch.sigmoid(self.receptance(r)) * self.value(torch.relu(self.key(k)).square())
+        return y, None if state is None else {"x": last}
+
+    @staticmethod
+    def mixed(previous: Tensor, x: Tensor, mix: Tensor) -> Tensor:
+        """The token shift: `mix` weighs the present input."""
+        return torch.lerp(previous, x, mix)
+
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+        return {"x": torch.zeros(batch, self.key.in_features, device=device, dtype=dtype)}
+
+    @torch.no_grad()
+    def reset_parameters(self, *, layer: int, depth: int) -> None:
+        """As `RWKV_ChannelMix` and `RWKV_Init`: W_k orthogonal, the other two matrices zero; see `key_gain`."""
+        C = self.key.in_features
+        for name in self.mixes:
+            mix = getattr(self, name)
+            mix.copy_((torch.arange(C, device=mix.device) / C) ** (1 - layer / depth))
+        nn.init.orthogonal_(self.key.weight, gain=self.key_gain())
+        for zero in (self.receptance, self.value):
+            nn.init.zeros_(zero.weight)
+
+    def key_gain(self) -> float:
+        """√(out/in) where W_k widens."""
+        return max(self.key.out_features / self.key.in_features, 1) ** 0.5
+
+    def param_overrides(self) -> dict[str, ParamOverride]:
+        """No weight decay on the mixing vectors."""
+        return dict.fromkeys(self.mixes, ParamOverride(decay=False))
+
+
+class MatrixTimeMix(Mixer):
+    """The time mixing of RWKV-5 and 6, which differ in how they compute x^μ and w.
+
+    State: the last input `x` (B, D), and `S` (B, H, N, N), keys by values.
 
     Args:
         head_size: N. dim_att: the width of all heads together, None for that of the layer.
@@ -50,6 +115,10 @@ class Heads(Mixer):
         self.receptance, self.key, self.value, self.gate = (nn.Linear(C, A, bias=False) for _ in range(4))
         self.output = nn.Linear(A, C, bias=False)
         self.ln_x = nn.GroupNorm(self.heads, A, eps=1e-5 * head_size_divisor**2)  # of y, as good as 1e-5 of y / divisor
+
+    @classmethod
+    def width_multiple(cls, *, head_size: int, dim_att: int | None, **_: Any) -> int:
+        return 1 if dim_att else max(1, head_size)
 
     def wkv(
         self,
@@ -92,68 +161,21 @@ class Heads(Mixer):
         return param_overrides(self, twice="time_decay")
 
 
-class TimeMix(Heads):
-    """Time mixing with a constant decay. State and arguments: see `Heads`."""
-
-    def __init__(
-        self, context: LayerContext, *, head_size: int = 32, dim_att: int | None = None, head_size_divisor: float = 8.0
-    ) -> None:
-        super().__init__(context, head_size=head_size, dim_att=dim_att, head_size_divisor=head_size_divisor)
-        for c in "kvrg":
-            self.register_parameter(f"time_mix_{c}", nn.Parameter(torch.empty(1, 1, context.width)))
-        self.time_decay = nn.Parameter(torch.empty(self.heads, head_size))
-        self.reset_parameters(layer=context.layer, depth=context.depth)
-
-    def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        *,
-        mask: Bool[Tensor, "B T"] | None = None,
-        state: State | None = None,
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
-        previous, last = shift(x, mask, state)
-        xk, xv, xr, xg = (torch.lerp(previous, x, getattr(self, f"time_mix_{c}").to(x.dtype)) for c in "kvrg")
-        log_w = -torch.exp(at_least_fp32(self.time_decay))[None, :, None].expand(-1, -1, x.shape[1], -1)
-        y, S = self.wkv(self.receptance(xr), self.key(xk), self.value(xv), log_w, mask, state)
-        out = self.output((y * F.silu(self.gate(xg))).to(x.dtype))
-        return out, None if state is None else {"x": last, "S": S}
-
-    @torch.no_grad()
-    def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """See `Heads`; the mixing vectors are ramps too."""
-        super().reset_parameters(layer=layer, depth=depth)
-        up, down = layer / max(depth - 1, 1), 1 - layer / depth  # 0 to 1, and 1 to almost 0
-        for c in "kvrg":
-            mix = getattr(self, f"time_mix_{c}")
-            ramp = (torch.arange(mix.shape[-1], device=mix.device) / mix.shape[-1]) ** (
-                0.5 * down if c in "rg" else down
-            )
-            mix.copy_(ramp + 0.3 * up if c == "v" else ramp)
-
-
-class ChannelMix(rwkv4.ChannelMix):
-    """Channel mixing of RWKV-4, 3.5 times as wide inside; W_k starts orthogonal (`generate_init_weight`)."""
-
-    axes = (1, 1)
-
-    def __init__(self, context: LayerContext, *, expand: float = 3.5) -> None:
-        super().__init__(context, expand=expand)
-
-    def key_gain(self) -> float:
-        return 1.0
-
-
 def check_divisor(head_size_divisor: float) -> None:
-    """Raises ValueError where nothing can be divided by it."""
+    """Refuse a divisor that nothing can be divided by.
+
+    Raises:
+        ValueError: it is not positive.
+    """
     if head_size_divisor <= 0:
         raise ValueError(f"rwkv: head_size_divisor must be positive, got {head_size_divisor}")
 
 
 def count_heads(width: int, head_size: int) -> int:
-    """How many heads of `head_size` make up `width`.
+    """The number of heads of `head_size` channels in `width`.
 
     Raises:
-        ValueError: none, or not a whole number; or heads of one channel, of which the norm over heads leaves nothing.
+        ValueError: not a whole number, or heads of one channel, which the norm over a head would set to zero.
     """
     if head_size < 2:
         raise ValueError(f"rwkv: heads need at least 2 channels, got head_size {head_size}")
@@ -173,6 +195,6 @@ def norm_heads(ln_x: nn.GroupNorm, y: Float[Tensor, "B H T N"]) -> Float[Tensor,
 
 
 def param_overrides(mixer: Mixer, twice: str | None = None) -> dict[str, ParamOverride]:
-    """No weight decay on the module's own parameters (its layers decide for theirs); one may learn twice as fast."""
+    """No weight decay on the mixer's own parameters (its layers decide for theirs); one may learn twice as fast."""
     own = [name for name, _ in mixer.named_parameters(recurse=False)]
     return {name: ParamOverride(lr_scale=2.0 if name == twice else 1.0, decay=False) for name in own}

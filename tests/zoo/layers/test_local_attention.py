@@ -71,33 +71,6 @@ def test_pieces_continue_exactly(sizes, positions):
     torch.testing.assert_close(state, final)
 
 
-def test_padding_leaves_no_trace():
-    """Junk changes nothing; each row ends as it would alone, also where the cache was in use before."""
-    mixer, x = build(window=6, positions=Part("rope"))
-    lengths = [T, 3, 0]
-    mask = torch.arange(T) < torch.tensor(lengths)[:, None]
-    _, before = mixer(x[:, :4], mask=mask[:, :4], state=start(mixer))
-    y, state = mixer(x, mask=mask, state=before)
-    y2, state2 = mixer(torch.where(mask[..., None], x, float("nan")), mask=mask, state=before)
-    torch.testing.assert_close(y2, y, rtol=0, atol=0)
-    torch.testing.assert_close(state2, state, rtol=0, atol=0)
-    for row, n in enumerate(lengths):
-        alone = {name: value[row : row + 1] for name, value in before.items()}
-        if n:
-            y_row, alone = mixer(x[row : row + 1, :n], state=alone)
-            torch.testing.assert_close(y_row, y[row : row + 1, :n])
-        torch.testing.assert_close({name: value[row : row + 1] for name, value in state.items()}, alone)
-
-
-def test_cache_keeps_its_type():
-    mixer, x = build(window=6)
-    mixer, x = mixer.float(), x.float()
-    state = mixer.init_state(B, device="cpu", dtype=torch.float32)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        _, state = mixer(x, state=state)
-    assert state["k"].dtype is torch.float32
-
-
 def test_initialisation():
     context = LayerContext(width=256, length=T)
     for gain, values, out in ((None, 1.0, 8**-0.5), (0.3, 0.3, 0.3)):
@@ -120,32 +93,7 @@ def test_default_window_fits():
     assert LocalAttention(LayerContext(width=D, length=500)).window == 64
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"window": T + 1}, rf"window {T + 1} must lie in 1 .. {T}"),
-        ({"window": 0}, "window 0"),
-        ({"heads": 3}, "8 does not divide into 3"),
-        ({"heads": 4, "kv_heads": 3}, "share 3"),
-    ],
-)
-def test_rejects_what_cannot_be(options, message):
-    with pytest.raises(ValueError, match=message):
-        LocalAttention(LayerContext(width=D, length=T), **options)
-
-
 def test_both_ways_cannot_continue():
     mixer, x = build(causal=False)
     with pytest.raises(Unsupported, match="state"):
         mixer(x, state=start(mixer))
-
-
-def test_works_without_data():
-    with torch.device("meta"):
-        mixer, x = LocalAttention(LayerContext(width=D, length=T, positions=Part("t5")), window=6), torch.randn(B, T, D)
-        mask = torch.ones(B, T, dtype=torch.bool)
-    for state in (None, mixer.init_state(B, device="meta", dtype=torch.float32)):
-        y, after = mixer(x, mask=mask, state=state)
-        y.sum().backward()
-        assert y.shape == x.shape
-    assert after["k"].shape == (B, 4, 5, 2)

@@ -1,10 +1,10 @@
-"""minGRU against its recurrence in a loop, and the options it refuses."""
+"""minGRU against its recurrence in a loop."""
 
 import pytest
 import torch
 
+from zoo.architectures.min_gru import MinGRU
 from zoo.contract import LayerContext
-from zoo.mixers.min_gru import MinGRU
 
 B, T, D = 2, 9, 4
 
@@ -29,11 +29,3 @@ def test_equals_its_recurrence(candidate):
     torch.testing.assert_close((y, state["h"]), (wanted, h))
     own = list(mixer.parameters())
     torch.testing.assert_close(torch.autograd.grad(y.sin().sum(), own), torch.autograd.grad(wanted.sin().sum(), own))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"), [({"expand": 0}, "no unit"), ({"candidate": "tanh"}, "positive, linear")]
-)
-def test_rejects_what_cannot_be(options, message):
-    with pytest.raises(ValueError, match=message):
-        MinGRU(LayerContext(width=D, length=T), **options)

@@ -1,15 +1,12 @@
-"""The LSTM against its equations in a loop, with gradients; its state under padding."""
+"""The LSTM against its equations in a loop, with gradients; its initial weights."""
 
-import pytest
 import torch
 from torch import nn
 
-from zoo.contract import LayerContext, Unsupported
-from zoo.mixers.lstm import LSTM
+from zoo.architectures.lstm import LSTM
+from zoo.contract import LayerContext
 
 B, T, D = 3, 7, 5
-LENGTHS = torch.tensor([7, 3, 0])
-MASK = torch.arange(T) < LENGTHS[:, None]
 
 
 def build():
@@ -54,42 +51,6 @@ def test_equals_its_equations_with_gradients():
         close(a, b)
 
 
-def test_starts_from_zeros():
-    mixer, x = build(), inputs()
-    state = mixer.init_state(B, device="cpu", dtype=torch.float64)
-    close(mixer(x)[0], mixer(x, state=state)[0])
-    assert state["h"].data_ptr() != state["c"].data_ptr()
-
-
-def test_state_is_that_of_the_last_valid_step():
-    mixer, x = build(), inputs()
-    before = {"h": inputs(1, seed=2)[:, 0], "c": inputs(1, seed=3)[:, 0]}
-    junk = torch.where(MASK[..., None], x, 100.0)
-    y, state = mixer(junk, mask=MASK, state=before)
-    for row, n in enumerate(LENGTHS):
-        own = {name: value[row : row + 1] for name, value in before.items()}
-        if n:
-            wanted, own = by_hand(mixer, x[row : row + 1, :n], own["h"], own["c"])
-            close(y[row, :n], wanted[0])
-        close({name: value[row] for name, value in state.items()}, {name: value[0] for name, value in own.items()})
-    assert y.isfinite().all()
-
-
-def test_a_batch_of_padding_only_keeps_its_state():
-    mixer = build()
-    before = {"h": inputs(1, seed=2)[:, 0], "c": inputs(1, seed=3)[:, 0]}
-    _, after = mixer(inputs(), mask=torch.zeros(B, T, dtype=torch.bool), state=before)
-    close(after, before)
-
-
-@pytest.mark.parametrize("mask", [None, MASK], ids=["full", "padded"])
-def test_state_keeps_its_precision_under_autocast(mask):
-    mixer = build().float()
-    with torch.autocast("cpu", torch.bfloat16):
-        _, state = mixer(inputs().bfloat16(), mask=mask, state=mixer.init_state(B, device="cpu", dtype=torch.float32))
-    assert {value.dtype for value in state.values()} == {torch.float32}
-
-
 def test_initial_weights_are_orthogonal_and_it_remembers():
     mixer = LSTM(LayerContext(width=16, length=T), forget_bias=1.5)
     mixer.reset_parameters(layer=0, depth=1)
@@ -106,8 +67,3 @@ def test_its_matrices_decay_and_its_biases_do_not():
         "lstm.weight_ih_l0",
         "lstm.weight_hh_l0",
     }
-
-
-def test_cannot_look_both_ways_alone():
-    with pytest.raises(Unsupported, match="Bidirectional"):
-        LSTM(LayerContext(width=D, length=T, causal=False))
