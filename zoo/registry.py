@@ -10,7 +10,7 @@ import pkgutil
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import entry_points
@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import Any
 
 
-class Table(dict[str, str]):
-    """Component names mapped to `module:Class`; `table.resolve(kind)` gives the class."""
+class Table(dict[str, Any]):
+    """Components of one kind by name; given as `module:Class`, one is imported when it is asked for."""
 
-    def __init__(self, what: str, items: dict[str, str]) -> None:
+    def __init__(self, what: str, items: Mapping[str, Any]) -> None:
         super().__init__(items)
         self.what = what
 
     def resolve(self, kind: str | type) -> Any:
-        """The class called `kind` (a class is its own answer).
+        """The component called `kind` (a class is its own answer).
 
         Raises:
             ValueError: unknown; the message names the nearest known one.
@@ -35,7 +35,10 @@ class Table(dict[str, str]):
             return kind
         if kind not in self:
             raise ValueError(f"unknown {self.what} {kind!r}{nearest(kind, self)}")
-        module, _, name = self[kind].partition(":")
+        found = self[kind]
+        if not isinstance(found, str):
+            return found
+        module, _, name = found.partition(":")
         return getattr(importlib.import_module(module), name)
 
 

@@ -196,7 +196,7 @@ def test_gated_channel_mix(oracle, name, official, module, mix):
 
 def test_rwkv7_channel_mix(oracle):
     torch.manual_seed(0)
-    mixer = randomised(rwkv7.ChannelMix(LayerContext(width=C, length=T)))
+    mixer = randomised(rwkv7.ChannelMix(LayerContext(width=C, length=T), expand=4.0))
 
     def reference(p, x, before, _):
         last, outputs = before["x"], []

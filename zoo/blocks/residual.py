@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from zoo.contract import Mixer, State, combine
 from zoo.layers.norms import LayerNorm, RMSNorm, make_norm, summed
-from zoo.registry import nearest
+from zoo.registry import Table
 
 
 class Residual(nn.Module):
@@ -246,26 +246,18 @@ class Sum(Mixer):
             part.reset_parameters(layer=layer, depth=depth)
 
 
-RESIDUALS: dict[str, type[Residual]] = {
-    "pre": PreNorm,
-    "post": PostNorm,
-    "plain": Plain,
-    "sandwich": Sandwich,
-    "deepnorm": DeepNorm,
-    "residual_dual": ResidualDual,
-    "rezero": ReZero,
-    "parallel": Parallel,
-    "reversible": Reversible,
-}
-"""The residual types, by the names that a Recipe calls them."""
-
-
-def residual_type(name: str) -> type[Residual]:
-    """The residual type called `name`.
-
-    Raises:
-        ValueError: unknown.
-    """
-    if name not in RESIDUALS:
-        raise ValueError(f"unknown residual type {name!r}{nearest(name, RESIDUALS)}")
-    return RESIDUALS[name]
+RESIDUALS = Table(
+    "residual type",
+    {
+        "pre": PreNorm,
+        "post": PostNorm,
+        "plain": Plain,
+        "sandwich": Sandwich,
+        "deepnorm": DeepNorm,
+        "residual_dual": ResidualDual,
+        "rezero": ReZero,
+        "parallel": Parallel,
+        "reversible": Reversible,
+    },
+)
+"""By the names that a Recipe has for them."""

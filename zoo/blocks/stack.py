@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.blocks.bidirectional import Bidirectional
-from zoo.blocks.residual import Residual, residual_type
+from zoo.blocks.residual import RESIDUALS, Residual
 from zoo.contract import Backbone, LayerContext, Mixer, Part, Recipe, State, Unsupported, combine
 from zoo.layers import CHANNELS, MIXERS
 from zoo.layers.norms import make_norm
@@ -28,7 +28,7 @@ class Stack(Backbone):
 
     def __init__(self, recipe: Recipe, context: LayerContext, *, causal: bool, cross: bool = False) -> None:
         super().__init__()
-        residual = residual_type(recipe.residual)
+        residual = RESIDUALS.resolve(recipe.residual)
         how = acts(recipe.positions)
         relative = None if how is None else part(recipe.positions)
         sublayers: list[Residual] = []

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from zoo.blocks.bidirectional import Bidirectional
-from zoo.blocks.residual import Sum, residual_type
+from zoo.blocks.residual import RESIDUALS, Sum
 from zoo.blocks.stack import Stack, make_mixer
 from zoo.checks.subject import CLASSES, VOCAB, Subject, T, U, distance, example, loss
 from zoo.contract import ROLES, LayerContext, Mixer, ParamOverride, Unsupported, state_bytes
@@ -104,7 +104,7 @@ def _makers(subject: Subject, *, causal: bool) -> list[tuple[Callable[[], Mixer]
     recipe = subject.recipe
     found: list[tuple[Callable[[], Mixer], int]] = []
     relative = None if acts(recipe.positions) is None else part_of(recipe.positions)
-    gain = residual_type(recipe.residual).gain(subject.depth)
+    gain = RESIDUALS.resolve(recipe.residual).gain(subject.depth)
     for layer in range(subject.depth):
         turn = layer % len(recipe.mixers)
         for part in (recipe.mixers[turn], recipe.channels[turn]):

@@ -18,7 +18,6 @@ from zoo.layers.linear import Linear
 from zoo.layers.multi_head import head_width
 from zoo.layers.positions import relative
 from zoo.ops.attention import attend
-from zoo.ops.precision import promote
 from zoo.ops.qkv import split
 
 
@@ -67,7 +66,7 @@ class Attention(Mixer):
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
         B, T, D = x.shape
         now, features = steps(state, T, x.device), self.qkv(x)
-        turns = (self.positions.turn(now, promote(features), key=key) for key in (False, True))
+        turns = (self.positions.turn(now, features.dtype, key=key) for key in (False, True))
         q, k, v = split(features, self.heads, self.kv_heads, *turns)
         k, v, valid, new = remember(state, k, v, mask)
         if state is not None:

@@ -6,7 +6,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from zoo.contract import LayerContext, Mixer, State, Traits
-from zoo.layers.activations import activation_of
+from zoo.layers.activations import ACTIVATIONS
 from zoo.layers.initialisation import fan_in_, residual_scale
 from zoo.layers.linear import Linear
 
@@ -22,7 +22,7 @@ class MLP(Mixer):
     ) -> None:
         super().__init__(context)
         hidden = hidden_units("mlp", expand, context)
-        self.gain, self.activation = context.gain, activation_of(activation)
+        self.gain, self.activation = context.gain, ACTIVATIONS.resolve(activation)
         self.up = Linear(context.width, hidden, bias=bias)
         self.down = Linear(hidden, context.width, bias=bias)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from zoo.ops import norms, precision
 from zoo.ops.precision import at_least_fp32
-from zoo.registry import nearest
+from zoo.registry import Table
 
 
 class LayerNorm(nn.LayerNorm):
     """w ⊙ (x − mean x) / √(var x + ε) + b (Ba et al. 2016, arXiv:1607.06450, section 3.1)."""
 
     feeds_matmul_only = False
-    """Whether matrix products alone read the result, which then comes in their dtype."""
+    """Whether only matrix products read the result, which is then rounded to their dtype."""
 
     def forward(self, x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
         return norms.layer(x, self.weight, self.bias, self.eps, dtype=_result(self, x))
@@ -37,7 +37,7 @@ class RMSNorm(nn.RMSNorm):
     """See `LayerNorm`."""
 
     def scale(self) -> Float[Tensor, " D"]:
-        """What each feature is multiplied by."""
+        """The factor of each feature."""
         return self.weight
 
     def forward(self, x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
@@ -60,15 +60,19 @@ class UnitRMSNorm(RMSNorm):
         return 1 + at_least_fp32(self.weight)
 
 
-NORMS: dict[str, Callable[[int], nn.Module]] = {
-    "layer": lambda width: LayerNorm(width),
-    "layer_eps6": lambda width: LayerNorm(width, eps=1e-6),
-    "layer_eps12": lambda width: LayerNorm(width, eps=1e-12),
-    "rms": lambda width: RMSNorm(width, eps=1e-6),
-    "rms_eps5": lambda width: RMSNorm(width, eps=1e-5),
-    "rms_one": lambda width: UnitRMSNorm(width, eps=1e-6),
-    "none": lambda width: nn.Identity(),
-}
+NORMS = Table(
+    "norm",
+    {
+        "layer": LayerNorm,
+        "layer_eps6": partial(LayerNorm, eps=1e-6),
+        "layer_eps12": partial(LayerNorm, eps=1e-12),
+        "rms": partial(RMSNorm, eps=1e-6),
+        "rms_eps5": partial(RMSNorm, eps=1e-5),
+        "rms_one": partial(UnitRMSNorm, eps=1e-6),
+        "none": nn.Identity,
+    },
+)
+"""By the names that a Recipe has for them; each makes a norm over a number of features."""
 
 
 def make_norm(kind: str, width: int) -> nn.Module:
@@ -77,18 +81,17 @@ def make_norm(kind: str, width: int) -> nn.Module:
     Raises:
         ValueError: unknown.
     """
-    if kind not in NORMS:
-        raise ValueError(f"unknown norm {kind!r}{nearest(kind, NORMS)}")
-    return NORMS[kind](width)
+    norm: nn.Module = NORMS.resolve(kind)(width)
+    return norm
 
 
 def _result(norm: LayerNorm | RMSNorm, x: Tensor) -> torch.dtype | None:
-    """The dtype of what a norm of x gives; None for that of x."""
+    """The dtype of a norm's result; None for x's own."""
     return precision.matmul_dtype(x) if norm.feeds_matmul_only else None
 
 
 def summed(norm: nn.Module, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
-    """x + y and its norm, in one pass where the norm can; of x alone where y is still to come."""
+    """x + y and its norm, in one pass where the norm can; without a y, x and its norm."""
     if y is None:
         return x, norm(x)
     if isinstance(norm, LayerNorm | RMSNorm):

@@ -232,7 +232,7 @@ def _refuse(
     given = recipe.positions if isinstance(recipe.positions, Part) else Part(recipe.positions)
     own = recipe.channels[0]
     for option, value, wanted in (
-        ("residual", recipe.residual, ("pre",)),
+        ("residual type", recipe.residual, ("pre",)),
         ("norm", recipe.norm, tuple(norms)),
         ("channel", own.name if own else "none", (channel,)),
         ("positions", given.name, (positions,)),

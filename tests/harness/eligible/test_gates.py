@@ -13,7 +13,7 @@ from harness.eligible.judge import gates
 from harness.eligible.subject import Subject
 from harness.spec import expand
 from harness.suite import load
-from zoo.blocks.heads import assemble
+from zoo.build import assemble
 from zoo.contract import Mixer, Traits
 from zoo.types import Part, Recipe, Shape
 

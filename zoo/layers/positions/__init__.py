@@ -6,31 +6,15 @@ on queries, keys or scores: a mixer that offers itself to them (`Mixer.relative`
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from zoo.layers.positions.at_input import ABSOLUTE, Absolute
+from zoo.layers.positions.in_attention import RELATIVE, Relative
 from zoo.options import make
 from zoo.registry import Table
 from zoo.types import LayerContext, Part
 
-if TYPE_CHECKING:
-    from zoo.layers.positions.at_input import Absolute
-    from zoo.layers.positions.in_attention import Relative
-
-POSITIONS = Table(
-    "position encoding",
-    {
-        "none": "zoo.layers.positions.at_input:NoPositions",
-        "learned": "zoo.layers.positions.at_input:Learned",
-        "sinusoidal": "zoo.layers.positions.at_input:Sinusoidal",
-        "scalar": "zoo.layers.positions.at_input:Scalar",
-        "concatenated": "zoo.layers.positions.at_input:Concatenated",
-        "randomised": "zoo.layers.positions.at_input:Randomised",
-        "rope": "zoo.layers.positions.in_attention:RoPE",
-        "xpos": "zoo.layers.positions.in_attention:XPos",
-        "alibi": "zoo.layers.positions.in_attention:ALiBi",
-        "t5": "zoo.layers.positions.in_attention:T5Bias",
-    },
-)
+POSITIONS = Table("position encoding", {**ABSOLUTE, **RELATIVE})
 
 
 def part(positions: Part | str) -> Part:
@@ -44,8 +28,6 @@ def acts(positions: Part | str) -> Literal["rotation", "bias"] | None:
     Raises:
         ValueError: unknown.
     """
-    from zoo.layers.positions.in_attention import Relative
-
     kind = POSITIONS.resolve(part(positions).kind)
     return kind.acts if issubclass(kind, Relative) else None
 
@@ -69,8 +51,6 @@ def relative(positions: Part | None, *, heads: int, head_width: int, causal: boo
     Raises:
         ValueError: an option that cannot be, such as rotations of an odd head width.
     """
-    from zoo.layers.positions.in_attention import Relative
-
     if positions is None:
         return Relative(heads, head_width, causal=causal)
     made: Relative = make(POSITIONS, positions, heads, head_width, causal=causal)

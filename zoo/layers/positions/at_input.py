@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -123,10 +125,8 @@ class Randomised(Absolute):
 
     def __init__(self, context: LayerContext, *, of: str = "sinusoidal", most: int = 2048) -> None:
         super().__init__()
-        from zoo.layers.positions import POSITIONS
-
-        kind = POSITIONS.resolve(of)
-        if not issubclass(kind, Absolute) or kind in (Randomised, NoPositions):
+        kind = ABSOLUTE.get(of, NoPositions)
+        if kind in (Randomised, NoPositions):
             raise ValueError(f"randomised positions draw for an absolute encoding, not for {of!r}")
         if most < context.length:
             raise ValueError(f"randomised: {most} positions are fewer than the {context.length} steps of a sequence")
@@ -140,3 +140,14 @@ class Randomised(Absolute):
             drawn = torch.randperm(self.most, device=positions.device)[: x.shape[1]].sort().values
             return self.of(x, drawn.expand(positions.shape))
         return self.of(x, positions * self.stride)
+
+
+ABSOLUTE: dict[str, Any] = {
+    "none": NoPositions,
+    "learned": Learned,
+    "sinusoidal": Sinusoidal,
+    "scalar": Scalar,
+    "concatenated": Concatenated,
+    "randomised": Randomised,
+}
+"""By the names that a Recipe has for them."""

@@ -6,14 +6,13 @@ What a score sees is the distance between query and key alone, so keys can be ro
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from zoo.ops import qkv
-from zoo.ops.precision import promote
 from zoo.types import Part, State, Unsupported
 
 
@@ -27,21 +26,21 @@ class Relative(nn.Module):
         self.heads, self.head_width, self.causal = heads, head_width, causal
 
     def turn(self, positions: Int[Tensor, "#B T"], dtype: torch.dtype, *, key: bool) -> qkv.Turn | None:
-        """How queries, or keys, turn at these positions, in `dtype`; None for not at all."""
+        """The rotation of queries, or of keys, of `dtype` at these positions; None for none."""
         return None
 
     def rotate(self, x: Float[Tensor, "B H T d"], positions: Int[Tensor, "#B T"], *, key: bool) -> Tensor:
-        """Queries, or keys, turned by their positions."""
-        return qkv.turn(x, self.turn(positions, promote(x), key=key))
+        """Queries, or keys, rotated by their positions."""
+        return qkv.turn(x, self.turn(positions, x.dtype, key=key))
 
     def rotate_both(
         self, q: Float[Tensor, "B H T d"], k: Float[Tensor, "B G T d"], positions: Int[Tensor, "#B T"]
     ) -> tuple[Float[Tensor, "B H T d"], Float[Tensor, "B G T d"]]:
-        """Queries and keys of the same steps, turned."""
+        """Queries and keys of the same steps, rotated."""
         return self.rotate(q, positions, key=False), self.rotate(k, positions, key=True)
 
     def bias(self, queries: Int[Tensor, "#B T"], keys: Int[Tensor, "#B S"]) -> Float[Tensor, "#B H T S"] | None:
-        """What is added to the scores of queries and keys at these positions; None for nothing."""
+        """The bias of the scores of queries and keys at these positions; None for none."""
         return None
 
 
@@ -65,8 +64,6 @@ class RoPE(Relative):
         fraction: float = 1.0,
     ) -> None:
         super().__init__(heads, head_width, causal=causal)
-        if convention not in get_args(qkv.Convention):
-            raise ValueError(f"rope: convention {convention!r} is not one of {', '.join(get_args(qkv.Convention))}")
         self.turning = int(fraction * head_width)
         if not 0 < fraction <= 1 or self.turning < 2 or self.turning % 2:
             raise ValueError(
@@ -78,6 +75,7 @@ class RoPE(Relative):
         self.base, self.convention = base, convention
 
     def turn(self, positions: Int[Tensor, "#B T"], dtype: torch.dtype, *, key: bool) -> qkv.Turn:
+        dtype = torch.promote_types(dtype, torch.float32)
         even = torch.arange(0, self.turning, 2, device=positions.device, dtype=dtype)
         angle = positions[..., None].to(dtype) * self.base ** (-even / self.turning)
         return qkv.Turn(angle.cos(), angle.sin(), self.convention)
@@ -109,8 +107,8 @@ class XPos(RoPE):
 
     def turn(self, positions: Int[Tensor, "#B T"], dtype: torch.dtype, *, key: bool) -> qkv.Turn:
         plain, gamma, d = super().turn(positions, dtype, key=key), 0.4, self.turning
-        even = torch.arange(0, d, 2, device=positions.device, dtype=dtype)
-        power = positions[..., None].to(dtype) / self.scale_base
+        even = torch.arange(0, d, 2, device=positions.device, dtype=plain.cos.dtype)
+        power = positions[..., None].to(even.dtype) / self.scale_base
         zeta = ((even / d + gamma) / (1 + gamma)) ** (-power if key else power)
         return qkv.Turn(plain.cos * zeta, plain.sin * zeta, self.convention)
 
@@ -177,8 +175,12 @@ class T5Bias(Relative):
             distance = ahead.abs()
         exact = count // 2
         far = torch.log(distance.clamp(min=1).float() / exact) / math.log(self.max_distance / exact)
-        wide_bucket = (exact + (far * (count - exact)).long()).clamp(max=count - 1)
-        return start + torch.where(distance < exact, distance, wide_bucket)
+        logarithmic = (exact + (far * (count - exact)).long()).clamp(max=count - 1)
+        return start + torch.where(distance < exact, distance, logarithmic)
+
+
+RELATIVE = {"rope": RoPE, "xpos": XPos, "alibi": ALiBi, "t5": T5Bias}
+"""By the names that a Recipe has for them."""
 
 
 def places(

@@ -1,0 +1,28 @@
+"""lm: logits for the next token at every step, from a causal backbone."""
+
+from __future__ import annotations
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from zoo.blocks.heads.base import SequenceModel, make_head
+from zoo.contract import Batch, Recipe, Role, Shape, State, Unsupported
+
+
+class LanguageModel(SequenceModel):
+    """Next-token logits at every step."""
+
+    def __init__(self, recipe: Recipe, role: Role, shape: Shape) -> None:
+        if shape.vocab is None:
+            raise Unsupported("a language model reads tokens; this task gives vectors")
+        super().__init__(recipe, role, shape, vocab=shape.vocab, length=shape.length)
+        self.head = make_head(recipe, shape.width, shape.outputs, bias=False)
+        if recipe.tie and shape.vocab == shape.outputs:
+            self.head.weight = self.embedding.table.weight
+
+    def forward(self, batch: Batch) -> Float[Tensor, "B T V"]:
+        return self.head(self.encode(batch.inputs, batch.mask))
+
+    def extend(self, tokens: Int[Tensor, "B T"], state: State) -> tuple[Float[Tensor, "B T V"], State]:
+        y, state = self.resume(tokens, state)
+        return self.head(y), state
