@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from zoo.architectures.nystromformer import Nystromformer, landmarks
 from zoo.contract import LayerContext, Unsupported
-from zoo.mixers.nystromformer import Nystromformer, landmarks
 
 B, T, D, H = 2, 12, 8, 2
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from zoo.architectures.fast_weights import FastWeights
 from zoo.contract import LayerContext, Unsupported
-from zoo.mixers.fast_weights import FastWeights
 from zoo.ops.linear_attention import recurrent
 
 B, T, D = 2, 19, 12

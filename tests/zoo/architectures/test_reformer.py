@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from zoo.architectures.reformer import Reformer, factors
 from zoo.contract import LayerContext
-from zoo.mixers.reformer import Reformer, factors
 
 B, T, D, H = 2, 16, 12, 3
 

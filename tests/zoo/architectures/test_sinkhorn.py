@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from zoo.architectures.sinkhorn import Sinkhorn, balance
 from zoo.contract import LayerContext, Unsupported
 from zoo.layers.attention import Attention
-from zoo.mixers.sinkhorn import Sinkhorn, balance
 
 B, T, D, H = 3, 22, 8, 2
 NETS = pytest.mark.parametrize("sort_net", ["simple", "attention"])

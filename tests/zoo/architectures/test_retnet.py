@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 import torch
 
+from zoo.architectures.retnet import Retention, log_gammas, rotate, row_sums
 from zoo.contract import LayerContext, Unsupported
-from zoo.mixers.retnet import Retention, log_gammas, rotate, row_sums
 
 B, T, D = 3, 21, 12
 

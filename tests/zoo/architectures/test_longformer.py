@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from zoo.architectures.longformer import Longformer
 from zoo.contract import LayerContext, Unsupported
 from zoo.layers.attention import Attention
-from zoo.mixers.longformer import Longformer
 
 B, T, D = 3, 75, 8
 

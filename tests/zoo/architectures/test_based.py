@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from zoo.architectures.based import BaseConv, Based, taylor
 from zoo.contract import LayerContext, Unsupported
-from zoo.mixers.based import BaseConv, Based, taylor
 
 B, T, D = 3, 17, 12
 

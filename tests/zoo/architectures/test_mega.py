@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
+from zoo.architectures.mega import ELEMENTWISE, Mega
 from zoo.contract import LayerContext, Unsupported, state_bytes
 from zoo.mixers import moving_average
-from zoo.mixers.mega import ELEMENTWISE, Mega
 from zoo.ops import long_convolution, vandermonde
 
 B, T, D = 3, 17, 4

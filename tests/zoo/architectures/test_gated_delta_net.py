@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from zoo.architectures.delta_net import DeltaNet
+from zoo.architectures.gated_delta_net import GatedDeltaNet
 from zoo.contract import LayerContext, ParamOverride, Unsupported
-from zoo.mixers.delta_net import DeltaNet
-from zoo.mixers.gated_delta_net import GatedDeltaNet
 
 B, T, D = 2, 19, 16
 OPTIONS = [

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from zoo.architectures.performer import Performer, orthogonal_features
 from zoo.contract import LayerContext, Unsupported
-from zoo.mixers.performer import Performer, orthogonal_features
 
 T, D = 19, 12
 KERNELS = ["softmax", "relu"]

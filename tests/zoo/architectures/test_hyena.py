@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from zoo.architectures.hyena import Hyena
 from zoo.contract import LayerContext, Unsupported
-from zoo.mixers.hyena import Hyena
 
 B, T, D = 3, 17, 4
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from zoo.architectures.linformer import Linformer
 from zoo.contract import LayerContext, Unsupported
-from zoo.mixers.linformer import Linformer
 
 N, D, H = 17, 12, 3
 SHARING = ["none", "headwise", "key_value"]

@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from zoo.architectures.delta_net import DeltaNet
 from zoo.contract import LayerContext, Unsupported
 from zoo.layers.short_convolution import ShortConvolution
-from zoo.mixers.delta_net import DeltaNet
 
 B, T, D = 2, 19, 12
 OPTIONS = [

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from zoo.architectures.synthesizer import Synthesizer
 from zoo.contract import LayerContext
-from zoo.mixers.synthesizer import Synthesizer
 
 B, L, T, D, H = 3, 13, 9, 12, 3
 VARIANTS = ["dense", "factorized_dense", "random", "factorized_random"]

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from zoo import checks
+from zoo.architectures.bigbird import BigBird, draw
 from zoo.contract import LayerContext, Unsupported
 from zoo.layers.attention import Attention
-from zoo.mixers.bigbird import BigBird, draw
 
 B, T, D, H = 3, 35, 8, 2
 
