@@ -126,10 +126,6 @@ class GatedDeltaNet(Mixer):
 
     @classmethod
     def width_multiple(cls, *, heads: int, head_dim: int | None, **_: Any) -> int:
-        return 4 * heads if head_dim is None else 1  # so that ¾ of the width divides
-
-    @classmethod
-    def width_multiple(cls, *, heads: int, head_dim: int | None, **_: Any) -> int:
         return 4 * heads if head_dim is None else 1  # so that ¾ of the width divides into heads
 
     def forward(
