@@ -15,14 +15,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from zoo.architectures.gla import GLA
+from zoo.architectures.mamba import Mamba
+from zoo.architectures.mamba2 import Mamba2
 from zoo.contract import LayerContext, Mixer
 from zoo.mixers.based import Based
 from zoo.mixers.delta_net import DeltaNet
 from zoo.mixers.gated_delta_net import GatedDeltaNet
-from zoo.architectures.gla import GLA
 from zoo.mixers.linear_transformer import LinearAttention
-from zoo.mixers.mamba import Mamba
-from zoo.mixers.mamba2 import Mamba2
 from zoo.mixers.retnet import Retention
 from zoo.mixers.rwkv6 import TimeMix as TimeMix6
 from zoo.mixers.rwkv7 import TimeMix as TimeMix7

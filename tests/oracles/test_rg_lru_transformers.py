@@ -5,8 +5,8 @@ from functools import partial
 import pytest
 import torch
 
-from zoo.contract import LayerContext
 from zoo.architectures.rg_lru import RecurrentBlock
+from zoo.contract import LayerContext
 
 transformers = pytest.importorskip("transformers")
 B, T, D = 2, 19, 12

@@ -14,7 +14,7 @@ from zoo.blocks.bidirectional import Bidirectional
 from zoo.blocks.residual import Sum, residual_type
 from zoo.blocks.stack import Stack, make_mixer
 from zoo.checks.subject import CLASSES, VOCAB, Subject, T, U, distance, example, loss
-from zoo.contract import ROLES, LayerContext, Mixer, ParamOverride, Part, Unsupported, state_bytes
+from zoo.contract import ROLES, LayerContext, Mixer, ParamOverride, Unsupported, state_bytes
 from zoo.layers.positions import acts
 from zoo.layers.positions import part as part_of
 from zoo.outcome import Outcome, skipped, within
