@@ -11,6 +11,7 @@ keys B, values Δ x and a scalar decay, which runs in chunks (section 6). See `z
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
