@@ -20,10 +20,10 @@ from zoo.architectures.delta_net import DeltaNet
 from zoo.architectures.gated_delta_net import GatedDeltaNet
 from zoo.architectures.gla import GLA
 from zoo.architectures.linear_transformer import LinearAttention
+from zoo.architectures.mamba import Mamba
+from zoo.architectures.mamba2 import Mamba2
 from zoo.architectures.retnet import Retention
 from zoo.contract import LayerContext, Mixer
-from zoo.mixers.mamba import Mamba
-from zoo.mixers.mamba2 import Mamba2
 from zoo.mixers.rwkv6 import TimeMix as TimeMix6
 from zoo.mixers.rwkv7 import TimeMix as TimeMix7
 

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
+from zoo.architectures import s4d
+from zoo.architectures.s4d import S4D
 from zoo.contract import LayerContext, Unsupported
-from zoo.mixers import s4d
-from zoo.mixers.s4d import S4D
 from zoo.ops import long_convolution, vandermonde
 
 B, T, D = 3, 21, 6

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from zoo.architectures.gss import GSS
 from zoo.contract import LayerContext
-from zoo.mixers.gss import GSS
 
 B, T, D = 3, 13, 8
 

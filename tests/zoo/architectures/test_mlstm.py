@@ -4,8 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from zoo.architectures.mlstm import MLSTM
 from zoo.contract import LayerContext
-from zoo.mixers.mlstm import MLSTM, LinearHeadwise
+from zoo.layers.xlstm import LinearHeadwise
 from zoo.ops.mlstm import exponents, mlstm, mlstm_naive
 
 B, H, K, V = 3, 2, 4, 5

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from zoo.architectures.slstm import SLSTM
 from zoo.contract import LayerContext
-from zoo.mixers.slstm import SLSTM
 
 B, T, D = 3, 11, 6
 

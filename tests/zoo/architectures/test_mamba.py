@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from zoo.architectures.mamba import Mamba
 from zoo.contract import LayerContext, Unsupported
-from zoo.mixers.mamba import Mamba
 
 B, T, D = 3, 13, 6
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from zoo.architectures.mamba2 import Mamba2
 from zoo.contract import LayerContext
-from zoo.mixers.mamba2 import Mamba2
 
 B, T, D = 3, 13, 8
 

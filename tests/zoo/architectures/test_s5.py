@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from zoo.architectures import s5
+from zoo.architectures.s5 import S5
 from zoo.contract import LayerContext
-from zoo.mixers import s5
-from zoo.mixers.s5 import S5
 from zoo.ops import diagonal_scan
 
 B, T, D = 3, 13, 6

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
+from zoo.architectures import s5
+from zoo.architectures.lru import LRU
 from zoo.contract import LayerContext
-from zoo.mixers import s5
-from zoo.mixers.lru import LRU
 from zoo.ops import diagonal_scan
 
 B, T, D = 3, 13, 6

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
+from zoo.architectures import h3
+from zoo.architectures.h3 import H3
 from zoo.contract import LayerContext, Unsupported
-from zoo.mixers import h3
-from zoo.mixers.h3 import H3
 from zoo.ops import forms, long_convolution, vandermonde
 
 B, T, D, N = 3, 21, 6, 8
