@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from zoo.architectures.based import BaseConv, Based
 from zoo.contract import LayerContext
-from zoo.mixers.based import BaseConv, Based
 
 B, T, D = 2, 13, 12
 

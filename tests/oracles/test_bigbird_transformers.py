@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from zoo.architectures.bigbird import BigBird
 from zoo.contract import LayerContext
-from zoo.mixers.bigbird import BigBird
 
 theirs = pytest.importorskip("transformers.models.big_bird.modeling_big_bird")
 

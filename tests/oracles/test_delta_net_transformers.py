@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from zoo.architectures.gated_delta_net import GatedDeltaNet
 from zoo.contract import LayerContext
-from zoo.mixers.gated_delta_net import GatedDeltaNet
 from zoo.ops.delta_rule import delta_rule
 
 pytest.importorskip("transformers.models.qwen3_next")

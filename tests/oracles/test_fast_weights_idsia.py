@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from zoo.architectures.fast_weights import FastWeights
 from zoo.contract import LayerContext
-from zoo.mixers.fast_weights import FastWeights
 from zoo.ops.delta_rule import delta_rule, delta_rule_naive
 
 FORMS = {"naive": delta_rule_naive, "chunk 8": lambda *x: delta_rule(*x, chunk=8), "chunk 64": delta_rule}

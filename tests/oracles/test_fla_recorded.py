@@ -15,17 +15,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from zoo.architectures.based import Based
+from zoo.architectures.delta_net import DeltaNet
+from zoo.architectures.gated_delta_net import GatedDeltaNet
 from zoo.architectures.gla import GLA
+from zoo.architectures.linear_transformer import LinearAttention
+from zoo.architectures.mamba import Mamba
+from zoo.architectures.mamba2 import Mamba2
+from zoo.architectures.retnet import Retention
 from zoo.architectures.rwkv6 import TimeMix as TimeMix6
 from zoo.architectures.rwkv7 import TimeMix as TimeMix7
 from zoo.contract import LayerContext, Mixer
-from zoo.mixers.based import Based
-from zoo.mixers.delta_net import DeltaNet
-from zoo.mixers.gated_delta_net import GatedDeltaNet
-from zoo.mixers.linear_transformer import LinearAttention
-from zoo.mixers.mamba import Mamba
-from zoo.mixers.mamba2 import Mamba2
-from zoo.mixers.retnet import Retention
 
 RECORDED = Path(__file__).parent / "recorded"
 Tensors = dict[str, Tensor]

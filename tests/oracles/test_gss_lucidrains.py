@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from zoo.architectures.gss import GSS
 from zoo.contract import LayerContext
-from zoo.mixers.gss import GSS
 
 B, T, D = 2, 11, 8
 NAMES = {

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from zoo.architectures.h3 import H3
 from zoo.contract import LayerContext
-from zoo.mixers.h3 import H3
 
 SOURCE = "HazyResearch/H3, H3 (recorded)"
 

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from zoo.architectures.hyena import Hyena
 from zoo.contract import LayerContext
-from zoo.mixers.hyena import Hyena
 
 B, T, D, L = 2, 9, 3, 12
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from zoo.architectures.hyena import Hyena
 from zoo.contract import LayerContext
-from zoo.mixers.hyena import Hyena
 
 SOURCE = "HazyResearch/safari, HyenaOperator (recorded)"
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from zoo.architectures.linear_transformer import LinearAttention
 from zoo.contract import LayerContext
-from zoo.mixers.linear_transformer import LinearAttention
 
 B, T, D = 2, 13, 12
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from zoo.architectures.linformer import Linformer
 from zoo.contract import LayerContext
-from zoo.mixers.linformer import Linformer
 
 theirs = pytest.importorskip("linformer.linformer")
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from zoo.architectures.longformer import Longformer
 from zoo.contract import LayerContext
-from zoo.mixers.longformer import Longformer
 
 theirs = pytest.importorskip("transformers.models.longformer.modeling_longformer")
 

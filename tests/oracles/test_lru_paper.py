@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from zoo.architectures.lru import LRU
 from zoo.contract import LayerContext
-from zoo.mixers.lru import LRU
 
 B, T, H, N = 2, 11, 6, 5
 

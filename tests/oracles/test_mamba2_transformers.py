@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from zoo.architectures.mamba2 import Mamba2
 from zoo.contract import LayerContext
-from zoo.mixers.mamba2 import Mamba2
 
 transformers = pytest.importorskip("transformers")
 B, T, D = 2, 19, 16

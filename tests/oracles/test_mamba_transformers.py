@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import zoo
+from zoo.architectures.mamba import Mamba
 from zoo.contract import Batch, LayerContext, Shape
-from zoo.mixers.mamba import Mamba
 
 transformers = pytest.importorskip("transformers")
 B, T = 2, 19

@@ -9,8 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from zoo.architectures.mega import Mega
 from zoo.contract import LayerContext
-from zoo.mixers.mega import Mega
 
 B, T, D, N, Z, E = 2, 11, 4, 3, 6, 5
 

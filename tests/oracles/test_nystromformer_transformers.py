@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from zoo.architectures.nystromformer import Nystromformer
 from zoo.contract import LayerContext
-from zoo.mixers.nystromformer import Nystromformer
 
 theirs = pytest.importorskip("transformers.models.nystromformer.modeling_nystromformer")
 

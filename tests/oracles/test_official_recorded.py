@@ -21,18 +21,18 @@ from torch.func import functional_call
 
 from zoo import Shape, build
 from zoo.architectures import rwkv4, rwkv5, rwkv7
+from zoo.architectures.fast_weights import FastWeights
+from zoo.architectures.h3 import H3
+from zoo.architectures.hyena import Hyena
+from zoo.architectures.linformer import Linformer
+from zoo.architectures.mamba import Mamba
+from zoo.architectures.mamba2 import Mamba2
+from zoo.architectures.mega import Mega
+from zoo.architectures.retnet import Retention
+from zoo.architectures.s4 import S4
+from zoo.architectures.s4d import S4D
 from zoo.blocks.stack import Stack
 from zoo.contract import Batch, LayerContext
-from zoo.mixers.fast_weights import FastWeights
-from zoo.mixers.h3 import H3
-from zoo.mixers.hyena import Hyena
-from zoo.mixers.linformer import Linformer
-from zoo.mixers.mamba import Mamba
-from zoo.mixers.mamba2 import Mamba2
-from zoo.mixers.mega import Mega
-from zoo.mixers.retnet import Retention
-from zoo.mixers.s4 import S4
-from zoo.mixers.s4d import S4D
 from zoo.types import Part, Recipe
 
 RECORDED = Path(__file__).parent / "recorded"

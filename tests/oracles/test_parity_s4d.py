@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from zoo.architectures.s4d import S4D, initial
 from zoo.contract import LayerContext
-from zoo.mixers.s4d import S4D, initial
 
 OFFICIAL = {
     "log_dt": "layer.kernel.inv_dt",

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from zoo.architectures.performer import Performer
 from zoo.contract import LayerContext
-from zoo.mixers.performer import Performer
 
 theirs = pytest.importorskip("performer_pytorch.performer_pytorch")
 

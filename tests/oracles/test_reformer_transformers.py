@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from zoo.architectures.reformer import Reformer
 from zoo.contract import LayerContext
-from zoo.mixers.reformer import Reformer
 
 theirs = pytest.importorskip("transformers.models.reformer.modeling_reformer")
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from zoo.architectures.retnet import Retention
 from zoo.contract import LayerContext
-from zoo.mixers.retnet import Retention
 
 T, D, H = 32, 16, 2
 

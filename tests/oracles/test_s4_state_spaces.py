@@ -5,9 +5,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from zoo.architectures.s4 import S4
 from zoo.contract import LayerContext
 from zoo.layers import hippo
-from zoo.mixers.s4 import S4
 
 B, T, H, N = 2, 12, 4, 8
 OFFICIAL = {

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from zoo.architectures.s5 import S5
 from zoo.contract import LayerContext
-from zoo.mixers.s5 import S5
 
 B, T, H = 2, 11, 6
 

@@ -10,8 +10,8 @@ import math
 import pytest
 import torch
 
+from zoo.architectures.sinkhorn import Sinkhorn
 from zoo.contract import LayerContext
-from zoo.mixers.sinkhorn import Sinkhorn
 
 B, T, D, H = 2, 24, 16, 2
 NETS = pytest.mark.parametrize("sort_net", ["simple", "attention"])

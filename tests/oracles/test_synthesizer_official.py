@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from zoo.architectures.synthesizer import Synthesizer
 from zoo.contract import LayerContext
-from zoo.mixers.synthesizer import Synthesizer
 
 B, D, H, L = 2, 12, 3, 13
 CASES = [

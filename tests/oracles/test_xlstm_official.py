@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from zoo.architectures.mlstm import MLSTM
+from zoo.architectures.slstm import SLSTM
 from zoo.contract import LayerContext
-from zoo.mixers.mlstm import MLSTM
-from zoo.mixers.slstm import SLSTM
 
 pytest.importorskip("xlstm")
 from xlstm.blocks.mlstm.layer import mLSTMLayer, mLSTMLayerConfig

@@ -2,7 +2,7 @@
 
 import torch
 
-from zoo.mixers.mlstm import MLSTMCell
+from zoo.architectures.mlstm import MLSTMCell
 
 D, H = 16, 2
 INPUTS = ("q", "k", "v")

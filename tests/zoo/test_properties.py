@@ -12,11 +12,11 @@ from torch import nn
 
 import zoo
 from zoo import size as sizing
+from zoo.architectures.delta_net import DeltaNet
+from zoo.architectures.fast_weights import FastWeights
+from zoo.architectures.linear_transformer import LinearAttention
 from zoo.checks.subject import LONG, Subject, T, distance
 from zoo.contract import LayerContext, Shape, Unsupported
-from zoo.mixers.delta_net import DeltaNet
-from zoo.mixers.fast_weights import FastWeights
-from zoo.mixers.linear_transformer import LinearAttention
 
 EQUIVARIANT = {
     "bilinear_attention",

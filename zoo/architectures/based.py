@@ -1,9 +1,150 @@
-"""TODO based."""
+"""Based (Arora et al. 2024, arXiv:2402.18668, sections 4.1 and 5.2): Taylor linear attention, and gated convolutions.
+
+    y_t = Σ_{s ≤ t} w_ts v_s / (Σ_{s ≤ t} w_ts + ε),    w_ts = φ(q_t)·φ(k_s) = 1 + q·k/√d + (q·k)²/2d  ≈  e^{q·k/√d}
+
+with d the width of q and k, a few features of each head. The third kind of layer, attention in a sliding window, is
+`zoo.layers.local_attention`. Official code: HazyResearch/based, based/models/mixers/linear_attention.py and base_conv.py;
+fla, fla/layers/based.py (`forward_reference`).
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
 
 from zoo.architectures import register
+from zoo.architectures.linear_transformer import weighted_sums, zero_sums
+from zoo.contract import LayerContext, Mixer, Part, Recipe, State, Traits
+from zoo.layers.initialisation import fan_in_, residual_scale
 from zoo.layers.local_attention import LocalAttention
-from zoo.mixers.based import BaseConv, Based
-from zoo.types import Part, Recipe
+from zoo.layers.short_convolution import ShortConvolution
+from zoo.ops import precision
+
+
+class Based(Mixer):
+    """Taylor linear attention, causal or bidirectional. State: `S` and `z` of linear attention, in float32 at least.
+
+    Args:
+        feature_dim: d. head_dim: width of a head's values; None for D / heads. eps: ε.
+    """
+
+    traits = Traits(causal="strict", bidirectional=True, resumable=True)
+    feeds_matmul_only = True
+
+    def __init__(
+        self,
+        context: LayerContext,
+        *,
+        heads: int = 4,
+        feature_dim: int = 16,
+        head_dim: int | None = None,
+        eps: float = 1e-12,
+    ) -> None:
+        super().__init__(context)
+        if heads < 1 or (head_dim is None and context.width % heads):
+            raise ValueError(f"based: width {context.width} does not divide into {heads} heads")
+        head_dim = context.width // heads if head_dim is None else head_dim
+        if min(feature_dim, head_dim) < 1:
+            raise ValueError(f"based: feature_dim {feature_dim} and head_dim {head_dim} must be at least 1")
+        if eps < 0:
+            raise ValueError(f"based: eps must not be negative, got {eps}")
+        self.heads, self.feature_dim, self.causal, self.eps = heads, feature_dim, context.causal, eps
+        self.q_proj = nn.Linear(context.width, heads * feature_dim, bias=False)
+        self.k_proj = nn.Linear(context.width, heads * feature_dim, bias=False)
+        self.v_proj = nn.Linear(context.width, heads * head_dim, bias=False)
+        self.o_proj = nn.Linear(heads * head_dim, context.width, bias=False)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+        state: State | None = None,
+    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+        x = x if mask is None else x.masked_fill(~mask[..., None], 0)
+        q, k, v = (
+            project(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T, ·)
+            for project in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        with precision.no_autocast(x.device):
+            q, k = (taylor(precision.at_least_fp32(z)).to(v.dtype) for z in (q, k))
+        y, total, new = weighted_sums(q, k, v, causal=self.causal, mask=mask, state=state)
+        # Every weight is (1 + (1 + q·k/√d)²) / 2 ≥ ½, unless rounding of large q and k says otherwise.
+        y = y * (precision.at_least_fp32(total).clamp(min=0.5) + self.eps).reciprocal().to(y.dtype)
+        return self.o_proj(y.to(x.dtype).transpose(1, 2).flatten(2)), new
+
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+        d, V = self.feature_dim, self.v_proj.out_features // self.heads
+        return zero_sums(batch, self.heads, 1 + d + d * (d + 1) // 2, V, device=device, dtype=dtype)
+
+    def reset_parameters(self, *, layer: int, depth: int) -> None:
+        """W ~ N(0, 1/fan_in), the projection into the residual stream scaled by 1/√(2·depth)."""
+        for projection in (self.q_proj, self.k_proj, self.v_proj):
+            fan_in_(projection)
+        fan_in_(self.o_proj, residual_scale(depth))
+
+
+def taylor(x: Float[Tensor, "*N d"]) -> Float[Tensor, "*N m"]:
+    """φ: 1, x_i / d^¼, x_i² / √(2d), and x_i x_j / √d for i < j, where x ⊗ x / √(2d) would hold each of these twice."""
+    d = x.shape[-1]
+    i, j = torch.triu_indices(d, d, offset=1, device=x.device)
+    one, squares, products = torch.ones_like(x[..., :1]), x.square() * (2 * d) ** -0.5, x[..., i] * x[..., j] * d**-0.5
+    return torch.cat([one, x * d**-0.25, squares, products], dim=-1)
+
+
+class BaseConv(Mixer):
+    """Gated short convolution: y = W_o (SiLU(conv(u)) ⊙ g) + b_o with u, g = W_i x + b_i.
+
+    State: `conv`, the last inputs of the convolution.
+
+    Args:
+        kernel_size: taps of the depthwise causal convolution. expand_proj: u and g together are this many times D wide.
+    """
+
+    traits = Traits(causal="strict", bidirectional=False, resumable=True)
+
+    def __init__(
+        self,
+        context: LayerContext,
+        *,
+        kernel_size: int = 3,
+        expand_proj: int = 4,
+        use_bias: bool = True,
+        conv_bias: bool = False,
+    ) -> None:
+        super().__init__(context)
+        if kernel_size < 1:
+            raise ValueError(f"base_conv: kernel size must be at least 1, got kernel_size {kernel_size}")
+        if expand_proj < 1 or expand_proj * context.width % 2:
+            raise ValueError(
+                f"base_conv: expand_proj {expand_proj} times width {context.width} does not split into two halves"
+            )
+        inner = expand_proj * context.width // 2
+        self.in_proj = nn.Linear(context.width, 2 * inner, bias=use_bias)
+        self.conv1 = ShortConvolution(inner, kernel_size, bias=conv_bias)
+        self.out_proj = nn.Linear(inner, context.width, bias=use_bias)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+        state: State | None = None,
+    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+        x = x if mask is None else x.masked_fill(~mask[..., None], 0)
+        u, g = self.in_proj(x).chunk(2, dim=-1)
+        u, last = self.conv1(u, mask=mask, state=None if state is None else state["conv"])
+        return self.out_proj((u * g).to(x.dtype)), None if state is None else {"conv": last}
+
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+        return {"conv": self.conv1.init_state(batch, device=device, dtype=dtype)}
+
+    def reset_parameters(self, *, layer: int, depth: int) -> None:
+        """Linear layers as above; the convolution as PyTorch's, U ±1/√kernel_size."""
+        fan_in_(self.in_proj)
+        self.conv1.reset_parameters()
+        fan_in_(self.out_proj, residual_scale(depth))
 
 
 @register(
@@ -31,8 +172,6 @@ def based(*, heads: int = 4, feature_dim: int = 16, window: int | None = None, k
     return Recipe(
         mixer=(convolution, attention, local, convolution, convolution),
         channel=Part("glu", activation="silu", expand=2.0),
-        residual="pre",
         norm="rms",
         depth=5,
-        width_multiple=heads,
     )

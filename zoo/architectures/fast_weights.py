@@ -1,10 +1,41 @@
-"""TODO fast_weights."""
+"""Fast weights programmed by a slow network (Schlag, Irie and Schmidhuber 2021, arXiv:2102.11174).
 
-from typing import Literal
+The slow network gives each step a key, a value, a query and a strength β_t = σ(·) (section 4); the fast weights S then
+learn to map φ(k_t) to v_t, by an outer product (Schmidhuber 1991, 1992; also linear attention) or by the delta rule:
+
+    sum      S_t = S_{t−1} + φ(k_t) v_tᵀ
+    delta    S_t = S_{t−1} + β_t φ(k_t) (v_t − S_{t−1}ᵀ φ(k_t))ᵀ
+    y_t = W_o (S_tᵀ φ(q_t) / √d),    divided by Σ_{s≤t} φ(k_s)·φ(q_t) + ε with `attention_norm`
+
+φ is made to sum to 1 (section 4.2, "sum normalisation"), without which S grows without bound under the delta rule:
+
+    elu      φ(x) = elu(x) + 1                               (Katharopoulos et al. 2020)
+    relu     φ(x) = max(x, 0)
+    dpfp     φ(x)_{iν} = r_i r_{i−ν},  r = relu([x, −x]),  ν = 1 … nu, indices cyclic              (section 5, "DPFP")
+
+Official code: IDSIA/lmtool-fwp, src/utils/cuda_fast_weight_layer.py. Its layers correspond to attn_type 24 (elu, delta,
+the default here), 26 (dpfp, delta), 34 (elu, sum) and 36 (dpfp, sum).
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias, get_args
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.mixers.fast_weights import FastWeights
-from zoo.types import Part, Recipe
+from zoo.contract import LayerContext, Mixer, Part, State, Traits
+from zoo.layers.initialisation import fan_in_, residual_scale
+from zoo.ops import precision
+from zoo.ops.delta_rule import delta_rule
+from zoo.ops.linear_attention import linear_attention
+from zoo.ops.norms import SMALLEST_SUM, simplex
+
+Rule: TypeAlias = Literal["sum", "delta"]
+FeatureMap: TypeAlias = Literal["elu", "relu", "dpfp"]
 
 
 @register(
@@ -24,26 +55,117 @@ from zoo.types import Part, Recipe
         "nu is 2 by default, as in the official layer; the official model has 3",
         "weights start at N(0, 1/fan_in), not N(0, 0.02), the projection to the residual at 1/√(2·depth) of it",
     ),
+    channel=Part("mlp", activation="relu"),
 )
-def fast_weights(
-    *,
-    heads: int = 4,
-    rule: Literal["sum", "delta"] = "delta",
-    feature_map: Literal["elu", "relu", "dpfp"] = "elu",
-    nu: int = 2,
-    normalise: bool = True,
-    attention_norm: bool | None = None,
-) -> Recipe:
-    """Fast weight programmer: a slow network writes into a matrix, by outer products or (default) the delta rule."""
-    mixer = Part(
-        FastWeights,
-        heads=heads,
-        rule=rule,
-        feature_map=feature_map,
-        nu=nu,
-        normalise=normalise,
-        attention_norm=attention_norm,
-    )
-    return Recipe(
-        mixer=mixer, channel=Part("mlp", activation="relu"), residual="pre", norm="layer", width_multiple=heads
-    )
+class FastWeights(Mixer):
+    """Fast weight programmer: a slow network writes into a matrix, by outer products or (default) the delta rule.
+
+    State: `S` (B, H, K, d), and with `attention_norm` `z` = Σ φ(k) (B, H, K); float32 at least.
+
+    Args:
+        rule: "delta" or "sum". feature_map: φ. nu: ν of DPFP; K = 2 d ν there, and d otherwise.
+        d_head: d, the width of a head; None for width / heads.
+        normalise: make φ sum to 1.
+        attention_norm: None for yes with "sum" and no with "delta", the official choices.
+        scale: what outputs are multiplied by; None for 1/√d. IDSIA/recurrent-fwp has 1.
+        eps: ε of the attention norm.
+    """
+
+    traits = Traits(causal="strict", bidirectional=False, resumable=True)
+    feeds_matmul_only = True
+
+    def __init__(
+        self,
+        context: LayerContext,
+        *,
+        heads: int = 4,
+        d_head: int | None = None,
+        rule: Rule = "delta",
+        feature_map: FeatureMap = "elu",
+        nu: int = 2,
+        normalise: bool = True,
+        attention_norm: bool | None = None,
+        scale: float | None = None,
+        eps: float = 1e-5,
+    ) -> None:
+        super().__init__(context)
+        if heads < 1 or (d_head is None and context.width % heads):
+            raise ValueError(f"fast_weights: width {context.width} does not divide into {heads} heads")
+        d = context.width // heads if d_head is None else d_head
+        if d < 1:
+            raise ValueError(f"fast_weights: d_head must be at least 1, got {d_head}")
+        if rule not in get_args(Rule):
+            raise ValueError(f"fast_weights: rule {rule!r} is not one of {', '.join(get_args(Rule))}")
+        if feature_map not in get_args(FeatureMap):
+            raise ValueError(f"fast_weights: feature_map {feature_map!r} is not one of {get_args(FeatureMap)}")
+        if nu < 1 or (feature_map == "dpfp" and nu >= 2 * d):
+            raise ValueError(f"fast_weights: nu {nu} is not between 1 and {2 * d - 1}, twice the head width less one")
+        self.heads, self.d, self.rule, self.feature_map, self.nu = heads, d, rule, feature_map, nu
+        self.K = 2 * d * nu if feature_map == "dpfp" else d
+        self.normalise, self.eps, self.gain = normalise, eps, context.gain
+        self.attention_norm = rule == "sum" if attention_norm is None else attention_norm
+        self.scale = d**-0.5 if scale is None else scale
+        self.sizes = [d, d, d, 1] if rule == "delta" else [d, d, d]
+        self.slow_net = nn.Linear(context.width, heads * sum(self.sizes), bias=False)
+        self.out_linear = nn.Linear(heads * d, context.width, bias=False)
+        self.reset_parameters(layer=context.layer, depth=context.depth)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+        state: State | None = None,
+    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+        if mask is not None:
+            x = x.masked_fill(~mask[..., None], 0)
+        programme = self.slow_net(x).unflatten(-1, (self.heads, -1))  # (B, T, H, 3d or 3d + 1)
+        with precision.no_autocast(x.device):
+            q, k, v, *strength = programme.split(self.sizes, dim=-1)
+            q, k, v = (z.transpose(1, 2) for z in (self.features(q), self.features(k), v))
+            if mask is not None:
+                k = k.masked_fill(~mask[:, None, :, None], 0)
+            S = None if state is None else state["S"]
+            if self.rule == "delta":
+                y, S = delta_rule(
+                    q, k, v, precision.at_least_fp32(strength[0]).squeeze(-1).sigmoid().transpose(1, 2), state=S
+                )
+            else:
+                y, S = linear_attention(q, k, v, state=S)
+            y, new = self.scale * y, {"S": S}
+            if self.attention_norm:
+                z = precision.at_least_fp32(k).cumsum(2)
+                z = z if state is None else z + state["z"][:, :, None]
+                y, new["z"] = y / ((z * q).sum(-1, keepdim=True) + self.eps), z[:, :, -1]
+        y = self.out_linear(y.transpose(1, 2).flatten(2).to(x.dtype))
+        return y, None if state is None else {name: value.to(state[name].dtype) for name, value in new.items()}
+
+    def features(self, x: Float[Tensor, "*N d"]) -> Float[Tensor, "*N K"]:
+        """φ(x) ≥ 0, computed in float32 at least; in x's dtype."""
+        dtype = x.dtype
+        if self.feature_map == "elu" and self.normalise:
+            return simplex(x)
+        x = precision.at_least_fp32(x)
+        if self.feature_map == "elu":
+            phi = F.elu(x) + 1
+        elif self.feature_map == "relu":
+            phi = F.relu(x)
+        else:
+            r = F.relu(torch.cat([x, -x], dim=-1))
+            phi = torch.cat([r * r.roll(shift, dims=-1) for shift in range(1, self.nu + 1)], dim=-1)
+        if self.normalise:
+            phi = phi / phi.sum(-1, keepdim=True).clamp(min=SMALLEST_SUM)
+        return phi.to(dtype)
+
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+        wide = torch.promote_types(dtype, torch.float32)
+        S = torch.zeros(batch, self.heads, self.K, self.d, device=device, dtype=wide)
+        return {"S": S, "z": S.new_zeros(batch, self.heads, self.K)} if self.attention_norm else {"S": S}
+
+    def reset_parameters(self, *, layer: int, depth: int) -> None:
+        """W ~ N(0, 1/fan_in), the output scaled by 1/√(2·depth); with DeepNorm's β it and the values at that."""
+        fan_in_(self.slow_net)
+        fan_in_(self.out_linear, self.gain or residual_scale(depth))
+        if self.gain is not None:
+            values = self.slow_net.weight.unflatten(0, (self.heads, -1))[:, 2 * self.d : 3 * self.d]
+            nn.init.normal_(values, std=self.gain * self.slow_net.in_features**-0.5)

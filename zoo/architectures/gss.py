@@ -1,8 +1,31 @@
-"""TODO gss."""
+"""The gated state space layer (Mehta et al. 2022, arXiv:2206.13947, section 3.2; no official repository, second source:
+lucidrains/gated-state-spaces-pytorch).
+
+    u = φ(x W_u) in R^F,    v = φ(x W_v) in R^H,    y = DSS(v),    out = (y W_g ⊙ u) W_o + b        φ = GELU
+
+The state space is run on H < width features, the gate multiplies F > width. DSS is the paper's simplified kernel: no
+softmax, no Δ, no HiPPO, one Λ of N modes for all H features, all of it drawn at random (section 3.2, figure 1b):
+
+    w = LayerNorm(v),    y_t = Σ_s K_s ⊙ w_{t−s} + D ⊙ w_t,    K_l = Re Σ_n C_n (e^{λ_n} − 1)/λ_n e^{λ_n l}
+    λ = −e^{Lambda_real} + i e^{Lambda_imag}
+
+A sum of exponentials is a recurrence: x_t = e^λ x_{t−1} + w_t for every feature, from which any length continues.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Complex, Float
+from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.mixers.gss import GSS
-from zoo.types import Part, Recipe
+from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
+from zoo.layers.initialisation import fan_in_, residual_scale
+from zoo.layers.linear import Linear
+from zoo.ops.long_convolution import convolve
+from zoo.ops.padding import align_right
+from zoo.ops.precision import at_least_fp32, no_autocast
 
 
 @register(
@@ -15,14 +38,143 @@ from zoo.types import Part, Recipe
         "projections start N(0, 1/fan_in), the last scaled by 1/√(2·depth); the second source has PyTorch's default",
         "pure GSS: no blocks of local attention between (the paper's hybrid)",
     ),
+    channel=None,
 )
-def gss(
-    *,
-    expand: float = 4.0,
-    d_hidden: int | None = None,
-    d_state: int = 512,
-    imag_exp: bool = True,
-) -> Recipe:
-    """GSS: a gated unit whose narrow branch is a diagonal state-space model, run as a long convolution."""
-    mixer = Part(GSS, expand=expand, d_hidden=d_hidden, d_state=d_state, imag_exp=imag_exp)
-    return Recipe(mixer=mixer, channel=None, residual="pre", norm="layer", positions="none")
+class GSS(Mixer):
+    """GSS: a gated unit whose narrow branch is a diagonal state-space model, run as a long convolution.
+
+    State: `x` (B, H, N, 2), real and imaginary parts, in float32 at least.
+
+    Args:
+        expand: F / width. d_hidden: H, a quarter of the width by default. d_state: N.
+        imag_exp: Im λ = e^{Lambda_imag} (the paper's), or Lambda_imag itself.
+    """
+
+    traits = Traits(causal="strict", bidirectional=False, resumable=True)
+
+    def __init__(
+        self,
+        context: LayerContext,
+        *,
+        expand: float = 4.0,
+        d_hidden: int | None = None,
+        d_state: int = 512,
+        imag_exp: bool = True,
+    ) -> None:
+        super().__init__(context)
+        E, F_ = context.width, round(expand * context.width)
+        H = max(1, E // 4) if d_hidden is None else d_hidden
+        if F_ < 1:
+            raise ValueError(f"gss: expand {expand} leaves no hidden unit at width {E}")
+        if H < 1 or d_state < 1:
+            raise ValueError(f"gss: d_hidden and d_state must be at least 1, got {H} and {d_state}")
+        self.to_u = nn.Linear(E, F_, bias=False)
+        self.to_v = nn.Linear(E, H, bias=False)
+        self.dss = DSS(H, d_state, imag_exp=imag_exp)
+        self.to_gate = nn.Linear(H, F_, bias=False)
+        self.to_out = Linear(F_, E)
+        self.reset_parameters(layer=context.layer, depth=context.depth)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+        state: State | None = None,
+    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+        if mask is not None:
+            x = x.masked_fill(~mask[..., None], 0)
+        u, v = F.gelu(self.to_u(x)), F.gelu(self.to_v(x))
+        y, new = self.dss(v, mask=mask, state=state)
+        return self.to_out(self.to_gate(y) * u), new
+
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+        return {"x": at_least_fp32(torch.zeros(batch, *self.dss.C_real.shape, 2, device=device, dtype=dtype))}
+
+    def reset_parameters(self, *, layer: int, depth: int) -> None:
+        """The state space standard normal; projections N(0, 1/fan_in), the last scaled by 1/√(2·depth)."""
+        self.dss.reset_parameters()
+        for linear in (self.to_u, self.to_v, self.to_gate):
+            fan_in_(linear)
+        fan_in_(self.to_out, residual_scale(depth))
+
+    def param_overrides(self) -> dict[str, ParamOverride]:
+        """No weight decay on the state space."""
+        return {f"dss.{name}": ParamOverride(decay=False) for name in SYSTEM}
+
+
+SYSTEM = ("Lambda_real", "Lambda_imag", "C_real", "C_imag", "param_D")
+
+
+class DSS(nn.Module):
+    """The simplified diagonal state space over `dim` features that share N modes, with its LayerNorm."""
+
+    def __init__(self, dim: int, N: int, *, imag_exp: bool = True) -> None:
+        super().__init__()
+        self.imag_exp = imag_exp
+        self.norm = nn.LayerNorm(dim)
+        self.Lambda_real = nn.Parameter(torch.empty(N))
+        self.Lambda_imag = nn.Parameter(torch.empty(N))
+        self.C_real = nn.Parameter(torch.empty(dim, N))
+        self.C_imag = nn.Parameter(torch.empty(dim, N))
+        self.param_D = nn.Parameter(torch.empty(dim))
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        for name in SYSTEM:
+            nn.init.normal_(getattr(self, name))
+        self.norm.reset_parameters()
+
+    def forward(
+        self,
+        v: Float[Tensor, "B T H"],
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+        state: State | None = None,
+    ) -> tuple[Float[Tensor, "B T H"], State | None]:
+        with no_autocast(v.device):
+            w = at_least_fp32(self.norm(v.to(self.norm.weight.dtype)))
+            if mask is not None:
+                w = w.masked_fill(~mask[..., None], 0)
+            Lambda = self.eigenvalues()
+            C = torch.complex(at_least_fp32(self.C_real), at_least_fp32(self.C_imag)) * torch.expm1(Lambda) / Lambda
+            if state is None:
+                y, new = convolve(w, _evaluate(C, _powers(Lambda, w.shape[1]))), None
+            else:
+                y, new = self._resume(w, mask, state, Lambda, C)
+            y = y + at_least_fp32(self.param_D) * w
+        return y.to(v.dtype), new
+
+    def eigenvalues(self) -> Complex[Tensor, " N"]:
+        """λ, with a negative real part."""
+        imag = at_least_fp32(self.Lambda_imag)
+        return torch.complex(-at_least_fp32(self.Lambda_real).exp(), imag.exp() if self.imag_exp else imag)
+
+    @staticmethod
+    def _resume(w: Tensor, mask: Tensor | None, state: State, Lambda: Tensor, C: Tensor) -> tuple[Tensor, State]:
+        """The convolution, plus what the initial state x_0 still says: y_t += Re(C e^{λ(t+1)} x_0)."""
+        T, pairs = w.shape[1], state["x"]
+        x0, a = torch.view_as_complex(at_least_fp32(pairs)), torch.exp(Lambda)
+        if T == 1:
+            x = a * x0 + w[:, 0, :, None]
+            y = (C * x).real.sum(-1)[:, None]
+            x = x if mask is None else torch.where(mask[:, :, None], x, x0)
+            return y, {"x": torch.view_as_real(x).to(pairs.dtype)}
+        powers = _powers(Lambda, T)
+        y = convolve(w, _evaluate(C, powers)) + _evaluate(C * a * x0, powers).transpose(1, 2)
+        w, n = align_right(w, mask)
+        back = powers.flip(1).T  # (T, N)
+        left = w.transpose(1, 2)
+        x = torch.exp(n[:, None, None] * Lambda) * x0 + torch.complex(left @ back.real, left @ back.imag)
+        return y, {"x": torch.view_as_real(x).to(pairs.dtype)}
+
+
+def _powers(Lambda: Complex[Tensor, " N"], T: int) -> Complex[Tensor, "N T"]:
+    """e^{λ l} for l < T, by real functions, which torch vectorises."""
+    z = Lambda[:, None] * torch.arange(T, device=Lambda.device)
+    return torch.polar(z.real.exp(), z.imag)
+
+
+def _evaluate(c: Complex[Tensor, "*B H N"], powers: Complex[Tensor, "N T"]) -> Float[Tensor, "*B H T"]:
+    """Re Σ_n c_n e^{λ_n l}."""
+    return c.real @ powers.real - c.imag @ powers.imag

@@ -1,10 +1,31 @@
-"""TODO linformer."""
+"""Linformer: attention over k learned summaries of the keys and values (Wang et al. 2020, arXiv:2006.04768, eq. 7).
 
-from typing import Literal
+    head_h = softmax(Q_h (E_h K_h)ᵀ / √d_h) F_h V_h,    y = concat(head_1, ..., head_H) W_O
+
+with E, F of k rows over n = `LayerContext.length` steps; a shorter sequence uses their first T columns, as if zero padded.
+The biases of keys and values are added to the summaries, as in the official code, which applies E and F to the layer's
+input. Every summary sees the whole sequence, so this is never causal. Official code: fairseq, examples/linformer,
+linformer_src/modules/multihead_linear_attention.py.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias, get_args
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.mixers.linformer import Linformer
-from zoo.types import Part, Recipe
+from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
+from zoo.layers.initialisation import fan_in_, residual_scale
+from zoo.layers.linear import Linear
+from zoo.layers.multi_head import head_width
+from zoo.layers.positions import relative
+from zoo.ops.attention import attend
+
+K = 64
+Sharing: TypeAlias = Literal["none", "headwise", "key_value"]
 
 
 @register(
@@ -16,14 +37,74 @@ from zoo.types import Part, Recipe
         "k is 64 by default, or the length where that is less; the paper uses 128 and 256 for n = 512",
         "residual type, GELU and initialisation (but for E and F, which follow the official code) are pre_ln's",
     ),
+    positions="learned",
 )
-def linformer(
-    *, heads: int = 4, k: int | None = None, sharing: Literal["none", "headwise", "key_value"] = "headwise"
-) -> Recipe:
-    """Transformer that attends to k learned summaries of its keys and values; never causal."""
-    return Recipe(
-        mixer=Part(Linformer, heads=heads, k=k, sharing=sharing),
-        residual="pre",
-        positions="learned",
-        width_multiple=heads,
-    )
+class Linformer(Mixer):
+    """Transformer that attends to k learned summaries of its keys and values; never causal.
+
+    Args:
+        k: summaries per head, at most `context.length`; None for 64, or the whole length where that is less.
+        sharing: "none" has an E and an F for each head; "headwise" one E and one F for all heads, the default as in the
+            official code; "key_value" one matrix for both and for all heads (section 4).
+    """
+
+    traits = Traits(causal="no", bidirectional=True, resumable=False, length="max")
+    feeds_matmul_only = True
+    relative = ("rotation",)
+
+    def __init__(
+        self, context: LayerContext, *, heads: int = 4, k: int | None = None, sharing: Sharing = "headwise"
+    ) -> None:
+        super().__init__(context)
+        d = head_width("linformer", context.width, heads)
+        k = min(K, context.length) if k is None else k
+        if not 1 <= k <= context.length:
+            raise ValueError(f"linformer: k must lie in 1 .. {context.length}, the sequence length; got {k}")
+        if sharing not in get_args(Sharing):
+            raise ValueError(f"linformer: sharing {sharing!r} is not one of {', '.join(get_args(Sharing))}")
+        self.heads = heads
+        self.positions = relative(context.positions, heads=heads, head_width=d, causal=False)
+        self.qkv = Linear(context.width, 3 * context.width)
+        self.out = Linear(context.width, context.width)
+        shape = (heads if sharing == "none" else 1, k, context.length)
+        self.E = nn.Parameter(torch.empty(shape))
+        self.F = None if sharing == "key_value" else nn.Parameter(torch.empty(shape))
+        self._reset_projections()
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+        state: State | None = None,
+    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+        B, T, D = x.shape
+        if self.E.shape[-1] < T:
+            raise ValueError(f"linformer: {T} steps, but it was built for at most {self.E.shape[-1]}")
+        heads = (3, self.heads, D // self.heads)
+        q, k, v = nn.functional.linear(x, self.qkv.weight).unflatten(-1, heads).permute(2, 0, 3, 1, 4)  # (B, H, T, D/H)
+        b_q, b_k, b_v = self.qkv.bias.to(q.dtype).view(3, self.heads, 1, -1)
+        now = torch.arange(T, device=x.device)[None]
+        q, k = self.positions.rotate_both(q + b_q, k, now)
+        if mask is not None:
+            k, v = (z.masked_fill(~mask[:, None, :, None], 0) for z in (k, v))
+        E, F = self.E[..., :T], (self.E if self.F is None else self.F)[..., :T]
+        y = attend(q, E @ k + b_k, F @ v + b_v)
+        return self.out(y.transpose(1, 2).reshape(B, T, D)), None
+
+    def reset_parameters(self, *, layer: int, depth: int) -> None:
+        """W ~ N(0, 1/fan_in), the projection into the residual stream scaled by 1/√(2·depth); biases zero."""
+        fan_in_(self.qkv)
+        fan_in_(self.out, residual_scale(depth))
+        self._reset_projections()
+
+    def _reset_projections(self) -> None:
+        """E and F: Xavier uniform with gain 1/√2 for each (k, n) matrix, as in the official code."""
+        k, n = self.E.shape[1:]
+        for matrix in (self.E, self.F):
+            if matrix is not None:
+                nn.init.uniform_(matrix, -((3 / (k + n)) ** 0.5), (3 / (k + n)) ** 0.5)
+
+    def param_overrides(self) -> dict[str, ParamOverride]:
+        """E and F are weights of linear layers (over time), so they decay."""
+        return {name: ParamOverride(decay=True) for name in ("E", "F") if getattr(self, name) is not None}

@@ -1,8 +1,31 @@
-"""TODO longformer."""
+"""Longformer attention: a sliding window and a few global tokens (Beltagy et al. 2020, arXiv:2004.05150, section 3.1).
+
+    y_t = softmax_{s ∈ G ∪ W(t)∖G}(q_t·k_s / √d) v_s           for t ∉ G
+    y_t = softmax_s(q'_t·k'_s / √d) v'_s                       for t ∈ G, over the whole sequence
+
+G are the first tokens and W(t) = {t − w/2, ..., t + w/2}: `window` w is the total width without the query itself, as
+transformers counts it. A local query has one softmax over window and global keys, and a global key counts once. Global
+queries look through projections of their own (q', k', v'), which start as copies of the others. The causal form, for
+language models (section 4), has no global tokens: W(t) = {t − w/2, ..., t}. Official code: allenai/longformer, and
+transformers, LongformerSelfAttention.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
 
 from zoo.architectures import register
-from zoo.mixers.longformer import Longformer
-from zoo.types import Part, Recipe
+from zoo.contract import LayerContext, Mixer, State, Traits, Unsupported
+from zoo.layers.initialisation import fan_in_, residual_scale
+from zoo.layers.linear import Linear
+from zoo.layers.local_attention import empty, recall
+from zoo.layers.multi_head import head_width, split_heads
+from zoo.layers.positions import relative
+from zoo.ops import attention, local_attention
+
+WINDOW = 64
 
 
 @register(
@@ -19,12 +42,107 @@ from zoo.types import Part, Recipe
         "a masked query sees itself instead of giving zeros",
         "residual type, GELU and initialisation are pre_ln's",
     ),
+    positions="learned",
 )
-def longformer(*, heads: int = 4, window: int | None = None, global_tokens: int = 1) -> Recipe:
-    """Transformer with a sliding window and a few global tokens that see, and are seen by, all others."""
-    return Recipe(
-        mixer=Part(Longformer, heads=heads, window=window, global_tokens=global_tokens),
-        residual="pre",
-        positions="learned",
-        width_multiple=heads,
-    )
+class Longformer(Mixer):
+    """Transformer with a sliding window and a few global tokens that see, and are seen by, all others.
+
+    State: the last w/2 keys and values, as in `local.recall`.
+
+    Args:
+        window: w, even; w/2 keys on each side (causal: w/2 before), besides the query itself. At most twice
+            `context.length`; None for 64, or that where it is less.
+        global_tokens: how many of the first tokens see, and are seen by, all others. Causal models have none.
+    """
+
+    traits = Traits(causal="strict", bidirectional=True, resumable=True)
+    feeds_matmul_only = True
+    relative = ("rotation",)
+
+    def __init__(
+        self,
+        context: LayerContext,
+        *,
+        heads: int = 4,
+        window: int | None = None,
+        global_tokens: int = 1,
+        bias: bool = True,
+    ) -> None:
+        super().__init__(context)
+        d = head_width("longformer", context.width, heads)
+        window = min(WINDOW, 2 * context.length) if window is None else window
+        if window < 2 or window % 2:
+            raise ValueError(f"longformer: window {window} must be even and positive, half of it lies on each side")
+        if window > 2 * context.length:
+            raise ValueError(
+                f"longformer: window {window} must be at most {2 * context.length}, twice the sequence length"
+            )
+        if global_tokens < 0:
+            raise ValueError(f"longformer: global_tokens must not be negative, got {global_tokens}")
+        self.heads, self.causal, self.window = heads, context.causal, window
+        self.global_tokens = 0 if context.causal else global_tokens
+        self.positions = relative(context.positions, heads=heads, head_width=d, causal=context.causal)
+        names = ["query", "key", "value"]
+        if self.global_tokens:
+            names += ["query_global", "key_global", "value_global"]
+        for name in names:
+            setattr(self, name, Linear(context.width, context.width, bias=bias))
+        self.out = Linear(context.width, context.width, bias=bias)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+        state: State | None = None,
+    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+        if mask is not None:
+            x = x.masked_fill(~mask[..., None], 0)
+        y, new = self._causal(x, mask, state) if self.causal else self._bidirectional(x, mask, state)
+        return self.out(y.to(x.dtype).transpose(1, 2).flatten(2)), new
+
+    def _heads(self, x: Tensor, *names: str, start: Tensor | None = None) -> list[Float[Tensor, "B H T d"]]:
+        """Queries, keys, values by the names of their projections; positions count from `start` (B,), or 0."""
+        now = torch.arange(x.shape[1], device=x.device)[None] + (0 if start is None else start[:, None])
+        heads = {name: split_heads(getattr(self, name)(x), self.heads) for name in names}
+        return [
+            z if name.startswith("value") else self.positions.rotate(z, now, key=name.startswith("key"))
+            for name, z in heads.items()
+        ]
+
+    def _causal(self, x: Tensor, mask: Tensor | None, state: State | None) -> tuple[Tensor, State | None]:
+        q, k, v = self._heads(x, "query", "key", "value", start=None if state is None else state["steps"])
+        k, v, valid, new = recall(state, k, v, mask)
+        return local_attention.attend(q.to(k.dtype), k, v, before=self.window // 2, valid=valid), new
+
+    def _bidirectional(self, x: Tensor, mask: Tensor | None, state: State | None) -> tuple[Tensor, None]:
+        if state is not None:
+            raise Unsupported("a bidirectional Longformer cannot continue from a state")
+        half, G = self.window // 2, min(self.global_tokens, x.shape[1])
+        q, k, v = self._heads(x, "query", "key", "value")
+        if not G:
+            return local_attention.attend(q, k, v, before=half, after=half, valid=mask), None
+        steps = torch.arange(x.shape[1], device=x.device)
+        # The first step stands in for the valid ones that a row of padding lacks; in any other row it is valid.
+        valid = None if mask is None else mask | (steps == 0)
+        ordinary = (steps >= G)[None].expand(x.shape[:2]) if valid is None else valid & (steps >= G)
+        extra = local_attention.Extra(k[:, :, :G], v[:, :, :G], None if valid is None else valid[:, :G])
+        y = local_attention.attend(q, k, v, before=half, after=half, valid=ordinary, extra=extra)
+        (q,), (k, v) = self._heads(x[:, :G], "query_global"), self._heads(x, "key_global", "value_global")
+        everywhere = attention.attend(q, k, v, visible=None if valid is None else valid[:, None, None])
+        return torch.cat([everywhere, y[:, :, G:]], dim=2), None
+
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+        d = self.out.in_features // self.heads
+        return empty(batch, self.heads, self.window // 2, d, device=device, dtype=dtype)
+
+    def reset_parameters(self, *, layer: int, depth: int) -> None:
+        """W ~ N(0, 1/fan_in), the projection into the residual stream scaled by 1/√(2·depth); biases zero.
+
+        The global projections start as copies of the local ones (section 3.1).
+        """
+        for name in ("query", "key", "value"):
+            fan_in_(getattr(self, name))
+            if self.global_tokens:
+                getattr(self, f"{name}_global").load_state_dict(getattr(self, name).state_dict())
+        fan_in_(self.out, residual_scale(depth))

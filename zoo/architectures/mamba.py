@@ -1,10 +1,26 @@
-"""TODO mamba."""
+"""Mamba (Gu & Dao 2023, arXiv:2312.00752, section 3; official: state-spaces/mamba, modules/mamba_simple.py).
 
+    u, z = x W_in,    u ← SiLU(conv(u)),    Δ', B, C = u W_x,    Δ = softplus(Δ' W_Δ + b_Δ)
+    h_t = e^{Δ_t A} h_{t−1} + Δ_t B_t u_t,    y_t = C_t h_t + D u_t,    out = (y ⊙ SiLU(z)) W_out
+
+with A = −e^{A_log}, and conv a short causal convolution of each channel. See `zoo.ops.selective_scan`.
+"""
+
+from __future__ import annotations
+
+import math
 from typing import Literal
 
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
 from zoo.architectures import register
-from zoo.mixers.mamba import Mamba
-from zoo.types import Part, Recipe
+from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
+from zoo.layers.short_convolution import ShortConvolution
+from zoo.ops.precision import at_least_fp32
+from zoo.ops.selective_scan import gated_selective_scan
 
 
 @register(
@@ -15,34 +31,137 @@ from zoo.types import Part, Recipe
         "the input enters by Euler's rule, ΔB, as in the official code; the paper's eq. 4 has the zero-order hold",
         "the output head is not tied to the token table, where the official language model ties them",
     ),
+    channel=None,
+    norm="rms_eps5",
+    depth=8,
 )
-def mamba(
-    *,
-    d_state: int = 16,
-    d_conv: int = 4,
-    expand: float = 2.0,
-    dt_rank: int | Literal["auto"] = "auto",
-    dt_min: float = 1e-3,
-    dt_max: float = 1e-1,
-    dt_init: Literal["random", "constant"] = "random",
-    dt_scale: float = 1.0,
-    dt_init_floor: float = 1e-4,
-    conv_bias: bool = True,
-    bias: bool = False,
-) -> Recipe:
-    """Mamba: a diagonal state-space model whose step size, input and output depend on the token, gated, no MLP."""
-    mixer = Part(
-        Mamba,
-        d_state=d_state,
-        d_conv=d_conv,
-        expand=expand,
-        dt_rank=dt_rank,
-        dt_min=dt_min,
-        dt_max=dt_max,
-        dt_init=dt_init,
-        dt_scale=dt_scale,
-        dt_init_floor=dt_init_floor,
-        conv_bias=conv_bias,
-        bias=bias,
-    )
-    return Recipe(mixer=mixer, channel=None, residual="pre", norm="rms_eps5", depth=8)
+class Mamba(Mixer):
+    """Mamba: a diagonal state-space model whose step size, input and output depend on the token, gated, no MLP.
+
+    State: the last inputs of its convolution `conv` (B, D·expand, d_conv − 1), and `h`
+    (B, D·expand, d_state) in float32 at least.
+
+    Args:
+        d_state: N. d_conv: the width of the convolution. expand: channels inside, as a multiple of the width.
+        dt_rank: the rank of Δ before W_Δ; `auto` is ⌈width / 16⌉.
+        dt_min, dt_max: Δ starts log-uniform between them, dt_init_floor at the least.
+        dt_init, dt_scale: W_Δ starts constant, or uniform, at (up to) dt_scale / √dt_rank.
+        conv_bias, bias: whether the convolution has one, and the input and output projections.
+    """
+
+    traits = Traits(causal="strict", bidirectional=False, resumable=True)
+    feeds_matmul_only = True
+
+    def __init__(
+        self,
+        context: LayerContext,
+        *,
+        d_state: int = 16,
+        d_conv: int = 4,
+        expand: float = 2.0,
+        dt_rank: int | Literal["auto"] = "auto",
+        dt_min: float = 1e-3,
+        dt_max: float = 1e-1,
+        dt_init: Literal["random", "constant"] = "random",
+        dt_scale: float = 1.0,
+        dt_init_floor: float = 1e-4,
+        conv_bias: bool = True,
+        bias: bool = False,
+    ) -> None:
+        super().__init__(context)
+        inner = int(expand * context.width)
+        rank = -(-context.width // 16) if dt_rank == "auto" else dt_rank
+        for name, value in {"d_state": d_state, "d_conv": d_conv, "expand · width": inner, "dt_rank": rank}.items():
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"mamba: {name} must be at least 1, got {value}")
+        if dt_scale <= 0:
+            raise ValueError(f"mamba: dt_scale must be positive, got {dt_scale}")
+        if dt_init not in ("random", "constant"):
+            raise ValueError(f"mamba: unknown dt_init {dt_init!r}; known: random, constant")
+        check_step_sizes("mamba", dt_min, dt_max, dt_init_floor)
+        self.dt_rank, self.dt_min, self.dt_max = rank, dt_min, dt_max
+        self.dt_init, self.dt_scale, self.dt_init_floor = dt_init, dt_scale, dt_init_floor
+        self.in_proj = nn.Linear(context.width, 2 * inner, bias=bias)
+        self.conv1d = ShortConvolution(inner, d_conv, bias=conv_bias)
+        self.x_proj = nn.Linear(inner, rank + 2 * d_state, bias=False)
+        self.dt_proj = nn.Linear(rank, inner)
+        self.A_log = nn.Parameter(torch.empty(inner, d_state))
+        self.D = nn.Parameter(torch.empty(inner))
+        self.out_proj = nn.Linear(inner, context.width, bias=bias)
+        self.reset_parameters(layer=context.layer, depth=context.depth)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+        state: State | None = None,
+    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+        x = x if mask is None else x.masked_fill(~mask[..., None], 0)
+        u, z = self.in_proj(x).chunk(2, dim=-1)
+        u, last = self.conv1d(u, mask=mask, state=None if state is None else state["conv"], narrow=True)
+        delta, B, C = self.select(u)
+        if mask is not None:  # softplus(−∞) = 0: e^{0 A} = 1 keeps the state, 0 B u adds nothing
+            delta = delta.masked_fill(~mask[..., None], -math.inf)
+        A, h = -torch.exp(at_least_fp32(self.A_log)), None if state is None else state["h"]
+        y, h = gated_selective_scan(u, delta, A, B, C, self.D, z, self.dt_proj.bias, h)
+        return self.out_proj(y), None if state is None else {"conv": last, "h": h.to(state["h"].dtype)}
+
+    def select(
+        self, u: Float[Tensor, "B T I"]
+    ) -> tuple[Float[Tensor, "B T I"], Float[Tensor, "B T N"], Float[Tensor, "B T N"]]:
+        """What the input has to say in Δ (before its bias and softplus), B and C: what makes the state space selective
+        (paper, algorithm 2)."""
+        N = self.A_log.shape[1]
+        low, B, C = self.x_proj(u).split([self.dt_rank, N, N], dim=-1)
+        return F.linear(low, self.dt_proj.weight), B, C
+
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+        inner, N = self.A_log.shape
+        h = at_least_fp32(torch.zeros(batch, inner, N, device=device, dtype=dtype))
+        return {"conv": self.conv1d.init_state(batch, device=device, dtype=dtype), "h": h}
+
+    @torch.no_grad()
+    def reset_parameters(self, *, layer: int, depth: int) -> None:
+        """A = −1 … −N in every channel and D = 1. Other matrices keep PyTorch's start; W_out is scaled by 1/√depth."""
+        inner, N = self.A_log.shape
+        self.A_log.copy_(torch.arange(1, N + 1, device=self.A_log.device).log().expand(inner, N))
+        nn.init.ones_(self.D)
+        limit = self.dt_scale * self.dt_rank**-0.5
+        if self.dt_init == "random":
+            nn.init.uniform_(self.dt_proj.weight, -limit, limit)
+        else:
+            nn.init.constant_(self.dt_proj.weight, limit)
+        step_sizes_(self.dt_proj.bias, self.dt_min, self.dt_max, self.dt_init_floor)
+        self.conv1d.reset_parameters()
+        self.x_proj.reset_parameters()
+        start_projections(self.in_proj, self.out_proj, depth)
+
+    def param_overrides(self) -> dict[str, ParamOverride]:
+        """No weight decay on A, D and the bias that sets Δ."""
+        return dict.fromkeys(("A_log", "D", "dt_proj.bias"), ParamOverride(decay=False))
+
+
+def check_step_sizes(name: str, dt_min: float, dt_max: float, floor: float) -> None:
+    """Raises ValueError where Δ could not start between them."""
+    if not 0 < dt_min <= dt_max or floor <= 0:
+        raise ValueError(f"{name}: need 0 < dt_min <= dt_max and 0 < dt_init_floor, got {dt_min}, {dt_max} and {floor}")
+
+
+@torch.no_grad()
+def step_sizes_(bias: Tensor, dt_min: float, dt_max: float, floor: float) -> None:
+    """Δ log-uniform in [dt_min, dt_max] and `floor` at the least: the bias is softplus⁻¹(Δ) = Δ + ln(1 − e^{−Δ})."""
+    dt = torch.empty_like(bias).uniform_(math.log(dt_min), math.log(dt_max)).exp().clamp(min=floor)
+    bias.copy_(dt + torch.log(-torch.expm1(-dt)))
+
+
+@torch.no_grad()
+def start_projections(into: nn.Linear, out: nn.Linear, depth: int) -> None:
+    """PyTorch's start, the projection into the residual stream scaled by 1/√depth; biases zero (`_init_weights` in
+    models/mixer_seq_simple.py)."""
+    into.reset_parameters()
+    out.reset_parameters()
+    out.weight.mul_(depth**-0.5)
+    for bias in (into.bias, out.bias):
+        if bias is not None:
+            nn.init.zeros_(bias)

@@ -1,10 +1,41 @@
-"""TODO mega."""
+"""Mega, moving-average equipped gated attention (Ma et al. 2022, arXiv:2209.10655, section 3).
 
-from typing import Literal
+Official: facebookresearch/mega, fairseq/modules/moving_average_gated_attention.py, relative_positional_bias.py. With
+s = EMA(x), see `zoo.layers.moving_average`, and D, E and z the widths of model, values and queries:
+
+    v = SiLU(x W_v),    u, z', r, h' = split(s W),    u = σ(u),  z' = SiLU(z'),  r = SiLU(r)
+    Q, K = γ₀ ⊙ z' + β₀, γ₁ ⊙ z' + β₁,    a = f(Q Kᵀ + b) v    with one head and relative positions b
+    y = u ⊙ (SiLU(h' + (r ⊙ a) W_h) − x)
+
+f is softmax, of scores scaled by 1/√z, or laplace or relu2 of scores divided by the number of keys. With chunk_size C
+attention stays within chunks of C steps, and costs O(T C).
+
+The last x is the residual stream, before any norm: the official block is LN(x + y) or, with `prenorm`, x + y, which the
+residual types "post" and "pre" make of this mixer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias, get_args
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.mixers.mega import Mega
-from zoo.types import Part, Recipe
+from zoo.contract import LayerContext, Mixer, ParamOverride, Part, State, Traits, Unsupported
+from zoo.layers.initialisation import fan_in_
+from zoo.layers.linear import Linear
+from zoo.layers.mega_positions import RotaryBias, SimpleBias
+from zoo.layers.moving_average import EMA
+from zoo.ops.precision import at_least_fp32
+
+Activation: TypeAlias = Literal["softmax", "laplace", "relu2"]
+Bias: TypeAlias = Literal["simple", "rotary"]
 
 
 @register(
@@ -21,26 +52,210 @@ from zoo.types import Part, Recipe
         "no truncation of the moving average (the official models stop it at 1024 or 8192 steps when training)",
         "no dropout; the token table is not scaled by sqrt(D)",
     ),
+    channel=Part("mlp", activation="silu", expand=2.0),
+    residual="post",
 )
-def mega(
-    *,
-    zdim: int | None = None,
-    hdim: int | None = None,
-    ndim: int = 16,
-    chunk_size: int = -1,
-    attention_activation: Literal["softmax", "laplace", "relu2"] = "softmax",
-    rel_pos_bias: Literal["simple", "rotary"] = "simple",
-) -> Recipe:
-    """Mega: single-head gated attention over exponential moving averages, in chunks or over the whole sequence."""
-    mixer = Part(
-        Mega,
-        zdim=zdim,
-        hdim=hdim,
-        ndim=ndim,
-        chunk_size=chunk_size,
-        attention_activation=attention_activation,
-        rel_pos_bias=rel_pos_bias,
-    )
-    return Recipe(
-        mixer=mixer, channel=Part("mlp", activation="silu", expand=2.0), residual="post", norm="layer", positions="none"
-    )
+class Mega(Mixer):
+    """Mega: single-head gated attention over exponential moving averages, in chunks or over the whole sequence.
+
+    State: `h` (B, D, N) of the EMA, keys `k` and values `v` of the current chunk (of everything, without chunks), and
+    `n` (B,), how many of them count in each row.
+
+    Args:
+        zdim, hdim: z and E; None for max(1, D/4) and 2 D, the official ratios. ndim: N. chunk_size: C, −1 for none.
+        rel_pos_bias: "simple", one learned number per distance, which without chunks ends at the length built for; or
+            "rotary", two learned vectors rotated against each other, for any distance.
+    """
+
+    traits = Traits(causal="strict", bidirectional=True, resumable=True, length="max")
+    shared_context = True
+
+    def __init__(
+        self,
+        context: LayerContext,
+        *,
+        zdim: int | None = None,
+        hdim: int | None = None,
+        ndim: int = 16,
+        chunk_size: int = -1,
+        attention_activation: Activation = "softmax",
+        rel_pos_bias: Bias = "simple",
+    ) -> None:
+        super().__init__(context)
+        D = context.width
+        zdim = max(1, D // 4) if zdim is None else zdim
+        if rel_pos_bias == "rotary" and zdim % 2:
+            raise ValueError(f"mega: rotary needs an even zdim, got {zdim}")
+        hdim = 2 * D if hdim is None else hdim
+        if min(zdim, hdim, ndim) < 1:
+            raise ValueError(f"mega: zdim, hdim and ndim must be at least 1, got {zdim}, {hdim} and {ndim}")
+        if chunk_size != -1 and chunk_size < 1:
+            raise ValueError(f"mega: chunk_size must be at least 1, or -1 for no chunks, got {chunk_size}")
+        if attention_activation not in get_args(Activation):
+            raise ValueError(
+                f"mega: unknown attention_activation {attention_activation!r}; known: softmax, laplace, relu2"
+            )
+        if rel_pos_bias not in get_args(Bias):
+            raise ValueError(f"mega: unknown rel_pos_bias {rel_pos_bias!r}; known: simple, rotary")
+        self.zdim, self.hdim, self.chunk_size, self.activation = zdim, hdim, chunk_size, attention_activation
+        self.causal = context.causal
+        self.move = EMA(D, ndim, both_ways=not context.causal)
+        self.v_proj = Linear(D, hdim)
+        self.mx_proj = Linear(D, zdim + hdim + 2 * D)
+        self.h_proj = Linear(hdim, D)
+        self.gamma = nn.Parameter(torch.empty(2, zdim))
+        self.beta = nn.Parameter(torch.empty(2, zdim))
+        self.longest: int | None = context.length if rel_pos_bias == "simple" and chunk_size < 0 else None
+        if self.longest is None:
+            self.traits = dataclasses.replace(self.traits, length="any")  # type: ignore[misc]  # depends on options
+        self.rel_pos_bias = (
+            SimpleBias(context.length if chunk_size < 0 else chunk_size)
+            if rel_pos_bias == "simple"
+            else RotaryBias(zdim)
+        )
+        self.reset_parameters(layer=context.layer, depth=context.depth)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+        state: State | None = None,
+        shared_context: dict[str, Any] | None = None,
+    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+        """As `Mixer.forward`. The residual that u weighs the new value against is in `shared_context`; x itself, if not.
+
+        Raises:
+            ValueError: longer than the relative positions reach. Unsupported: a state, but bidirectional.
+        """
+        S = x.shape[1] + (0 if state is None or self.chunk_size > 0 else state["k"].shape[1])
+        if self.longest is not None and self.longest < S:
+            raise ValueError(f"mega: {S} steps exceed the {self.longest} that the relative positions reach")
+        if state is not None and not self.causal:
+            raise Unsupported("a bidirectional Mega cannot continue from a state")
+        if mask is not None:
+            x = x.masked_fill(~mask[..., None], 0)
+        v = F.silu(self.v_proj(x))
+        s, h = self.move(x, mask, None if state is None else state["h"])
+        u, zr, hx = self.mx_proj(s).split([x.shape[2], self.zdim + self.hdim, x.shape[2]], dim=2)
+        z, r = F.silu(zr).split([self.zdim, self.hdim], dim=2)
+        q, k = z * self.gamma[0] + self.beta[0], z * self.gamma[1] + self.beta[1]
+        new: State | None = None
+        if state is None:
+            a = self._attend_all(q, k, v, mask)
+        else:
+            a, new = self._attend_on(q, k, v, mask, state)
+            new = {"h": h, **new}
+        residual = x if shared_context is None else shared_context.get("residual", x)
+        y = torch.sigmoid(u) * (F.silu(hx + self.h_proj(a * r)) - residual)
+        return y.to(x.dtype), new
+
+    def _attend_all(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Float[Tensor, "B T E"]:
+        T = q.shape[1]
+        C = T if self.chunk_size < 0 else min(self.chunk_size, T)
+        q, k, v = (_chunks(a, C) for a in (q, k, v))
+        keys = None
+        if not self.causal and (mask is not None or T % C):
+            n = torch.full((1,), T, device=q.device) if mask is None else mask.sum(1)
+            keys = (n[:, None] - C * torch.arange(q.shape[1], device=q.device)).clamp(1, C)  # valid ones of each chunk
+        return self._attend(q, k, v, keys=keys).flatten(1, 2)[:, :T]
+
+    def _attend_on(
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, state: State
+    ) -> tuple[Float[Tensor, "B T E"], State]:
+        """Each row's new steps stand right behind its valid ones, so that places are positions."""
+        (B, T, _), S, n = q.shape, state["k"].shape[1], state["n"]
+        steps = torch.full_like(n, T) if mask is None else mask.sum(1)
+        if mask is not None:
+            k, v = k.masked_fill(~mask[..., None], 0), v.masked_fill(~mask[..., None], 0)
+        at = n[:, None] + torch.arange(T, device=q.device)
+        more = T if self.chunk_size < 0 else -(-(S - 1 + T) // S) * S - S  # in chunks, n < S = C steps came before
+        k, v = (_put(F.pad(old, (0, 0, 0, more)), a, at) for old, a in ((state["k"], k), (state["v"], v)))
+        n = n + steps
+        if self.chunk_size < 0:
+            return self._attend(q[:, None], k[:, None], v[:, None], at=at[:, None])[:, 0], {"k": k, "v": v, "n": n}
+        if T == 1:
+            a = self._attend(q[:, None], k[:, None], v[:, None], at=at[:, None])[:, 0]
+        else:
+            lined = _put(q.new_zeros(B, k.shape[1], self.zdim), q, at)
+            a = self._attend(*(_chunks(b, S) for b in (lined, k, v))).flatten(1, 2)
+            a = a.gather(1, at[..., None].expand(-1, -1, a.shape[2]))
+        place = torch.arange(S, device=q.device)
+        last, n = (n[:, None] - n[:, None] % S + place).clamp(max=k.shape[1] - 1), n % S
+        k, v = (
+            b.gather(1, last[..., None].expand(-1, -1, b.shape[2])).masked_fill((place >= n[:, None])[..., None], 0)
+            for b in (k, v)
+        )
+        return a, {"k": k, "v": v, "n": n}
+
+    def _attend(
+        self,
+        q: Float[Tensor, "B K Q Z"],
+        k: Float[Tensor, "B K C Z"],
+        v: Float[Tensor, "B K C E"],
+        *,
+        at: Int[Tensor, "B K Q"] | None = None,
+        keys: Int[Tensor, "#B K"] | None = None,
+    ) -> Float[Tensor, "B K Q E"]:
+        """Attention within K chunks. Queries stand at `at` (None: 0, 1, ...); only the first `keys` keys are seen."""
+        C = k.shape[2]
+        place = torch.arange(C, device=q.device)
+        distances = self.rel_pos_bias(C)  # of distance s − t = 1 − C, ..., C − 1
+        # Row t of the first form starts at distance −t; places would cost a gather over (C, C).
+        bias = distances.unfold(0, C, 1).flip(0) if at is None else distances[(C - 1 - at)[..., None] + place]
+        seen = None
+        if self.causal:
+            seen = place <= (place if at is None else at)[..., None]
+        elif keys is not None:
+            seen = (place < keys[..., None])[:, :, None]
+        q = q.to(k.dtype)
+        if self.activation == "softmax":
+            scores = at_least_fp32((q * self.zdim**-0.5) @ k.transpose(2, 3)) + bias
+            weights = (scores if seen is None else scores.masked_fill(~seen, float("-inf"))).softmax(-1)
+        else:
+            count = C if seen is None else seen.sum(-1, keepdim=True)
+            weights = ELEMENTWISE[self.activation](at_least_fp32(q @ k.transpose(2, 3)) / count + bias)
+            weights = weights if seen is None else weights.masked_fill(~seen, 0)
+        return weights.to(v.dtype) @ v
+
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+        """The EMA at zero, in float32 at least; no keys yet."""
+        h = torch.zeros(batch, *self.move.gamma.shape, device=device, dtype=torch.promote_types(dtype, torch.float32))
+        k = torch.zeros(batch, max(self.chunk_size, 0), self.zdim, device=device, dtype=dtype)
+        n = torch.zeros(batch, device=device, dtype=torch.long)
+        return {"h": h, "k": k, "v": k.new_zeros(batch, k.shape[1], self.hdim), "n": n}
+
+    @torch.no_grad()
+    def reset_parameters(self, *, layer: int, depth: int) -> None:
+        """Projections by fan-in, none scaled for depth as u gates them; γ ~ N(0, 0.02²) and β = 0, the official way."""
+        for linear in (self.v_proj, self.mx_proj, self.h_proj):
+            fan_in_(linear)
+        nn.init.normal_(self.gamma, std=0.02)
+        nn.init.zeros_(self.beta)
+        self.move.reset_parameters()
+        for parameter in self.rel_pos_bias.parameters():
+            nn.init.normal_(parameter, std=0.02)
+
+    def param_overrides(self) -> dict[str, ParamOverride]:
+        """No weight decay but on the three matrices."""
+        return {
+            name: ParamOverride(decay=False) for name, _ in self.named_parameters() if not name.endswith("proj.weight")
+        }
+
+
+def _laplace(x: Tensor) -> Tensor:
+    """The normal distribution function that comes nearest relu² (paper, section 3.2): μ = √½, σ = 1/√(4π)."""
+    return 0.5 * (1 + torch.erf((x - 0.707107) / (0.282095 * math.sqrt(2))))
+
+
+ELEMENTWISE: dict[str, Callable[[Tensor], Tensor]] = {"laplace": _laplace, "relu2": lambda x: F.relu(x).square()}
+
+
+def _chunks(x: Float[Tensor, "B T E"], C: int) -> Float[Tensor, "B K C E"]:
+    """Chunks of C steps, the last one filled up with zeros."""
+    return F.pad(x, (0, 0, 0, -x.shape[1] % C)).unflatten(1, (-1, C))
+
+
+def _put(line: Float[Tensor, "B S E"], x: Float[Tensor, "B T E"], at: Int[Tensor, "B T"]) -> Float[Tensor, "B S E"]:
+    """`line` with x in the places `at`."""
+    return line.scatter(1, at[..., None].expand_as(x), x.to(line.dtype))

@@ -1,8 +1,32 @@
-"""TODO reformer."""
+"""Reformer's LSH attention (Kitaev et al. 2020, arXiv:2001.04451, section 2).
+
+    q_t = x_t W_QK,    v_t = x_t W_V,    y_t = (Σ_r w_{tr} softmax(q_t k̂ᵀ) v) W_O,    over the keys near t in round r
+
+Queries and keys are one: q_t is the query, k̂_t = q_t / |q_t| the key. Each of R rounds hashes every q_t to a bucket,
+argmax [q P, −q P] with random P, sorts the steps by bucket and time, and cuts them into chunks; a step attends to its
+chunk and to the one before. w_{tr} ∝ the softmax's denominator (eq. 5). A step scores −5·10⁴ for itself. The
+operator is `zoo.ops.lsh_attention`.
+
+The causal form hides later steps, yet is not strictly causal: where they hash moves the borders of the chunks, and so
+decides which earlier steps are seen. Official code: google/trax, trax/layers/research/efficient_attention.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.mixers.reformer import Reformer
-from zoo.types import Part, Recipe
+from zoo.contract import LayerContext, Mixer, State, Traits, Unsupported
+from zoo.layers.initialisation import fan_in_, residual_scale
+from zoo.layers.linear import Linear
+from zoo.layers.positions import relative
+from zoo.ops.lsh_attention import hash_buckets, lsh_attention
+from zoo.ops.precision import at_least_fp32, no_autocast
 
 
 @register(
@@ -23,21 +47,138 @@ from zoo.types import Part, Recipe
         "positions are learned, not axial; GELU and initialisation are pre_ln's",
         "resumption and incremental decoding, which trax approximates, are not offered",
     ),
+    residual="reversible",
+    positions="learned",
 )
-def reformer(
-    *,
-    heads: int = 4,
-    chunk: int = 64,
-    buckets: int | list[int] | None = None,
-    hashes: int = 4,
-    across_buckets: bool = True,
-    duplicates: bool = True,
-) -> Recipe:
-    """Reversible transformer that attends within locality-sensitive hash buckets; its causal mask leaks a little."""
-    own = {"chunk": chunk, "buckets": buckets, "hashes": hashes}
-    return Recipe(
-        mixer=Part(Reformer, heads=heads, across_buckets=across_buckets, duplicates=duplicates, **own),
-        residual="reversible",
-        positions="learned",
-        width_multiple=heads,
-    )
+class Reformer(Mixer):
+    """Reversible transformer that attends within locality-sensitive hash buckets; its causal mask leaks a little.
+
+    Args:
+        head_dim: width of a head; None for width / heads.
+        chunk: steps in a chunk. buckets: even, or a list of even factors; None for twice the chunks in `context.length`,
+            in two factors from 130 on, as the official code has it.
+        hashes: rounds. before, after: chunks a step sees besides its own.
+        rotations_per_head: each head hashes in its own way.
+        across_buckets: False hides the other buckets' steps in a chunk.
+        duplicates: False counts a pair that meets in several rounds once; needs one chunk before, none after.
+        scaled: divide scores by √head_dim, as reformer-pytorch does.
+        bias: of the output projection.
+    """
+
+    traits = Traits(causal="leaky", bidirectional=True, resumable=False, stochastic=True)
+    feeds_matmul_only = True
+    relative = ("rotation",)
+    rotations: Tensor
+
+    def __init__(
+        self,
+        context: LayerContext,
+        *,
+        heads: int = 4,
+        head_dim: int | None = None,
+        chunk: int = 64,
+        buckets: int | list[int] | None = None,
+        hashes: int = 4,
+        before: int = 1,
+        after: int = 0,
+        rotations_per_head: bool = True,
+        across_buckets: bool = True,
+        duplicates: bool = True,
+        scaled: bool = False,
+        bias: bool = False,
+    ) -> None:
+        super().__init__(context)
+        if heads < 1 or (head_dim is None and context.width % heads):
+            raise ValueError(f"reformer: width {context.width} does not divide into {heads} heads")
+        for name, value in (("head_dim", head_dim), ("chunk", chunk), ("hashes", hashes)):
+            if value is not None and value < 1:
+                raise ValueError(f"reformer: {name} must be at least 1, got {value}")
+        if before < 0 or after < 0:
+            raise ValueError(f"reformer: before and after must not be negative, got {before} and {after}")
+        if not duplicates and (before, after) != (1, 0):
+            raise ValueError("reformer: duplicates=False needs before=1 and after=0")
+        self.heads, self.causal, self.gain = heads, context.causal, context.gain
+        self.head_dim = head_dim or context.width // heads
+        self.chunk, self.before, self.after = chunk, before, after
+        self.across_buckets, self.duplicates = across_buckets, duplicates
+        self.scale = self.head_dim**-0.5 if scaled else 1.0
+        self.factors = factors(buckets, context.length, chunk)
+        self.rotations_per_head = rotations_per_head
+        if context.positions is not None and context.positions.kind == "xpos":
+            raise Unsupported("reformer: queries and keys are one, and cannot have xpos's two magnitudes")
+        self.positions = relative(context.positions, heads=heads, head_width=self.head_dim, causal=context.causal)
+        inner = heads * self.head_dim
+        self.query_key = nn.Linear(context.width, inner, bias=False)
+        self.value = nn.Linear(context.width, inner, bias=False)
+        self.out = Linear(inner, context.width, bias=bias)
+        self.register_buffer("rotations", torch.empty(heads, self.head_dim, hashes, sum(self.factors) // 2))
+        self.redraw()
+
+    @torch.no_grad()
+    def redraw(self, generator: torch.Generator | None = None) -> None:
+        """Draw new rotations, N(0, 1), from torch's global generator if none is given. Nothing else ever does so."""
+        drawn = self.rotations if self.rotations_per_head else self.rotations[:1].clone()
+        self.rotations.copy_(drawn.normal_(generator=generator).expand_as(self.rotations))
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+        state: State | None = None,
+    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+        B, T, _ = x.shape
+        if mask is not None:
+            x = x.masked_fill(~mask[..., None], 0)
+        qk, v = (w(x).view(B, T, self.heads, self.head_dim).transpose(1, 2) for w in (self.query_key, self.value))
+        qk = self.positions.rotate(qk, torch.arange(T, device=x.device)[None], key=False)
+        y = self.attend(qk, v, mask)
+        return self.out(y.transpose(1, 2).reshape(B, T, -1)), None
+
+    def attend(
+        self, qk: Float[Tensor, "B H T d"], v: Float[Tensor, "B H T d"], valid: Bool[Tensor, "B T"] | None = None
+    ) -> Float[Tensor, "B H T d"]:
+        """LSH attention; where one chunk holds all steps, hashing would change nothing, and full attention is it."""
+        B, H, T, _ = qk.shape
+        if self.chunk >= T:
+            one = torch.zeros(B, H, 1, T, dtype=torch.long, device=qk.device)
+            return lsh_attention(qk, v, one, chunk=T, before=0, causal=self.causal, valid=valid, scale=self.scale)
+        with no_autocast(qk.device):
+            buckets = hash_buckets(at_least_fp32(qk), self.rotations, self.factors)
+        return lsh_attention(
+            qk,
+            v,
+            buckets,
+            chunk=self.chunk,
+            before=self.before,
+            after=self.after,
+            causal=self.causal,
+            valid=valid,
+            across_buckets=self.across_buckets,
+            duplicates=self.duplicates,
+            scale=self.scale,
+        )
+
+    def reset_parameters(self, *, layer: int, depth: int) -> None:
+        """W ~ N(0, 1/fan_in), the projection into the residual stream scaled by 1/√(2·depth); biases zero."""
+        fan_in_(self.query_key)
+        fan_in_(self.value, self.gain or 1.0)
+        fan_in_(self.out, self.gain or residual_scale(depth))
+
+
+def factors(buckets: int | Sequence[int] | None, length: int, chunk: int) -> list[int]:
+    """The even numbers whose product is the number of buckets.
+
+    Raises:
+        ValueError: one of them is odd, or there is none.
+    """
+    if buckets is None:
+        n = 2 * max(1, length // chunk)
+        if n <= 128:
+            return [n]
+        first = 2 ** math.ceil(math.log2(math.sqrt(n)))
+        return [first, 2 * (n // (2 * first))]
+    found = [buckets] if isinstance(buckets, int) else list(buckets)
+    if not found or any(n < 2 or n % 2 for n in found):
+        raise ValueError(f"reformer: buckets must be even, or a list of even factors; got {buckets}")
+    return found

@@ -1,18 +1,40 @@
-"""TODO retnet."""
+"""Multi-scale retention (Sun et al. 2023, RetNet, arXiv:2307.08621, section 2; official: microsoft/torchscale,
+torchscale/component/multiscale_retention.py and architecture/retnet.py).
 
-import math
-from fractions import Fraction
-from typing import Literal
+    q_t = R_t W_q x_t,    k_t = R_t W_k x_t / √K,    v_t = W_v x_t
+    S_t = γ S_{t−1} + k_t v_tᵀ,    o_t = S_tᵀ q_t / (√λ_t c_t),    λ_t = Σ_{s ≤ t} γ^{t−s}
+    y = W_o (swish(W_g x) ⊙ RMSNorm(o))
+
+per head h = 0, 1, ..., with γ = 1 − 2^{−5−h}. R_t turns each pair (x_2i, x_2i+1) by the angle t θ_i, where
+θ = 10000^{−linspace(0, 1, K/2)}. The RMSNorm has no weights, and divides out √λ c but for its ε: the official forms,
+which differ in c, agree only after it, to about 1e-5. We compute two of them:
+
+    recurrent    c_t = 1
+    parallel     c_t = Σ_{s ≤ t} |q_t·k_s| γ^{t−s} / √λ_t, clamped to [1, 5e4] and constant for the gradient
+
+A sum of absolute values over pairs (t, s) is no function of a state of fixed size: only `recurrent` can be continued.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import lru_cache
+from typing import Literal, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.mixers.retnet import Retention
-from zoo.types import Part, Recipe
+from zoo.contract import LayerContext, Mixer, Part, State, Traits, Unsupported
+from zoo.layers.multi_head import merge_heads, split_heads, width_multiple
+from zoo.ops import precision, rotation
+from zoo.ops.linear_attention import linear_attention
+from zoo.ops.norms import rms
 
-
-def _multiple(heads: int, *expansions: float) -> int:
-    """The smallest width of which every expansion divides into heads."""
-    shares = [heads / Fraction(expand).limit_denominator(1000) for expand in expansions if expand > 1e-3]
-    return math.lcm(heads, *(share.numerator for share in shares))
+Form: TypeAlias = Literal["recurrent", "parallel"]
+Turn: TypeAlias = tuple[Tensor, Tensor]
 
 
 @register(
@@ -32,19 +54,164 @@ def _multiple(heads: int, *expansions: float) -> int:
         "as wide, which makes a block of 12 D² weights, as both do",
         "the official heads are 256 wide; here there are 4, whatever the width",
     ),
+    channel=Part("glu", activation="gelu", expand=4 / 3),
+    norm="rms",
 )
-def retnet(
-    *,
-    heads: int = 4,
-    value_factor: float = 2.0,
-    gate_fn: Literal["swish", "gelu"] = "swish",
-    form: Literal["recurrent", "parallel"] = "recurrent",
-) -> Recipe:
-    """RetNet: rotated linear attention with a fixed decay per head, a norm per head and a gate."""
-    return Recipe(
-        mixer=Part(Retention, heads=heads, value_factor=value_factor, gate_fn=gate_fn, form=form),
-        channel=Part("glu", activation="gelu", expand=4 / 3),
-        residual="pre",
-        norm="rms",
-        width_multiple=_multiple(heads, 0.5, value_factor),
-    )
+class Retention(Mixer):
+    """RetNet: rotated linear attention with a fixed decay per head, a norm per head and a gate.
+
+    State: `S` (B, H, K, V) in float32 at least, and `position` (B,), the valid steps seen.
+
+    Args:
+        value_factor: width of all values, relative to D.
+        form: which official normalisation of scores to follow. "parallel" costs O(T²) and cannot be continued.
+        eps: ε of the RMSNorm.
+    """
+
+    traits = Traits(causal="strict", bidirectional=False, resumable=True)
+    feeds_matmul_only = True
+
+    def __init__(
+        self,
+        context: LayerContext,
+        *,
+        heads: int = 4,
+        value_factor: float = 2.0,
+        gate_fn: Literal["swish", "gelu"] = "swish",
+        form: Form = "recurrent",
+        eps: float = 1e-6,
+    ) -> None:
+        super().__init__(context)
+        D, V = context.width, int(context.width * value_factor)
+        if heads < 1 or D % heads or D // heads % 2:
+            raise ValueError(f"retnet: width {D} does not divide into {heads} heads of even width")
+        if V < 1 or V % heads:
+            raise ValueError(f"retnet: values {V} wide (value_factor · {D}) do not divide into {heads} heads")
+        if eps <= 0:
+            raise ValueError(f"retnet: eps must be positive, got {eps}")
+        if gate_fn not in ("swish", "gelu"):
+            raise ValueError(f"retnet: gate_fn {gate_fn!r} is not one of swish, gelu")
+        if form not in ("recurrent", "parallel"):
+            raise ValueError(f"retnet: form {form!r} is not one of recurrent, parallel")
+        self.heads, self.gate_fn, self.form, self.eps = heads, gate_fn, form, eps
+        if form == "parallel":
+            self.traits = dataclasses.replace(self.traits, resumable=False)  # type: ignore[misc]
+        self.q_proj = nn.Linear(D, D, bias=False)
+        self.k_proj = nn.Linear(D, D, bias=False)
+        self.v_proj = nn.Linear(D, V, bias=False)
+        self.g_proj = nn.Linear(D, V, bias=False)
+        self.out_proj = nn.Linear(V, D, bias=False)
+
+    @classmethod
+    def width_multiple(cls, *, heads: int, value_factor: float, **_: Any) -> int:
+        return width_multiple(heads, 0.5, value_factor)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+        state: State | None = None,
+    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+        if state is not None and self.form == "parallel":
+            raise Unsupported("retnet: form='parallel' cannot continue from a state")
+        B, T, _ = x.shape
+        x = x if mask is None else x.masked_fill(~mask[..., None], 0)  # no biases: k and v become 0 as well
+        q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
+        with precision.no_autocast(x.device):
+            start = x.new_zeros(1, dtype=torch.long) if state is None else state["position"]
+            t = start[:, None] + torch.arange(T, device=x.device)  # (B, T), or (1, T) where all rows start together
+            log_decay = log_gammas(self.heads, x.device)
+            how = self.heads, self.form, q.shape[-1] // self.heads, precision.promote(q)
+            by_q, by_k = turns(t, *how) if state is not None else first_turns(T, *how, x.device)
+            q, k = (precision.at_least_fp32(z) if self.form == "parallel" else z for z in (q, k))
+            q, k = rotation.rotate(q, *by_q), rotation.rotate(k, *by_k)
+            q, k, v = (split_heads(z, self.heads) for z in (q, k, v))
+        new: State | None = None
+        if self.form == "parallel":
+            with precision.no_autocast(x.device):
+                o = in_parallel(q, k, precision.at_least_fp32(v), log_decay)
+        else:
+            every = log_decay.to(precision.promote(q))[None, :, None].expand(1, -1, T)
+            every = every if mask is None else every.expand(B, -1, -1).masked_fill(~mask[:, None], 0)
+            o, S = linear_attention(q, k, v, every, None if state is None else state["S"])
+            if state is not None:
+                new = {"S": S, "position": start + (T if mask is None else mask.sum(1))}
+        return self.out_proj(self._gated(o.transpose(1, 2), self.g_proj(x)).to(x.dtype)), new
+
+    def _gated(self, o: Float[Tensor, "B T H V"], gate: Float[Tensor, "B T I"]) -> Float[Tensor, "B T I"]:
+        """RMSNorm(o) ⊙ gate(W_g x)."""
+        ones = o.new_ones(o.shape[-1], dtype=torch.promote_types(o.dtype, torch.float32))
+        if self.gate_fn == "swish":
+            return rms(o, ones, self.eps, gate.view(o.shape)).flatten(2)
+        return rms(o, ones, self.eps).flatten(2) * F.gelu(gate)
+
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+        K, V = (p.out_features // self.heads for p in (self.k_proj, self.v_proj))
+        wide = torch.promote_types(dtype, torch.float32)
+        S = torch.zeros(batch, self.heads, K, V, device=device, dtype=wide)
+        return {"S": S, "position": torch.zeros(batch, device=device, dtype=torch.long)}
+
+    def reset_parameters(self, *, layer: int, depth: int) -> None:
+        """Xavier-uniform with the official gains."""
+        for projection in (self.q_proj, self.k_proj, self.v_proj, self.g_proj):
+            nn.init.xavier_uniform_(projection.weight, gain=2**-2.5)
+        nn.init.xavier_uniform_(self.out_proj.weight, gain=2**-1)
+
+
+def log_gammas(heads: int, device: torch.device) -> Float[Tensor, " H"]:
+    """ln γ of each head, in float64."""
+    return torch.log1p(-(2.0 ** (-5 - torch.arange(heads, device=device, dtype=torch.float64))))
+
+
+def row_sums(t: Int[Tensor, "B T"], log_decay: Float[Tensor, " H"]) -> Float[Tensor, "B H T"]:
+    """λ_t = (1 − γ^{t+1}) / (1 − γ)."""
+    rate = log_decay[:, None]
+    return torch.expm1(rate * (t[:, None] + 1)) / torch.expm1(rate)
+
+
+def rotate(
+    x: Float[Tensor, "B H T K"], t: Int[Tensor, "#B T"], scale: float | Float[Tensor, "#B H T"] = 1.0
+) -> Float[Tensor, "B H T K"]:
+    """scale · R_t x_t: the pair (2i, 2i + 1), as a complex number, turned by t θ_i."""
+    H, K = x.shape[1], x.shape[3]
+    return split_heads(rotation.rotate(merge_heads(x), *angles(t, H, K, precision.promote(x), scale)), H)
+
+
+def angles(
+    t: Int[Tensor, "#B T"], heads: int, K: int, dtype: torch.dtype, scale: float | Float[Tensor, "#B H T"]
+) -> tuple[Float[Tensor, "#B T F/2"], Float[Tensor, "#B T F/2"]]:
+    """scale · e^{i t θ} for each pair of features, in two parts. Unlike RoPE's, θ reaches 1/10000 exactly."""
+    theta = 10000 ** -torch.linspace(0, 1, K // 2, device=t.device, dtype=torch.float64)
+    angle = t[:, None, :, None] * theta  # (B, 1, T, K/2)
+    stretch = torch.as_tensor(scale, dtype=torch.float64, device=t.device).expand(len(t), heads, t.shape[1])[..., None]
+    real, imaginary = (merge_heads(stretch * part).to(dtype) for part in (angle.cos(), angle.sin()))
+    return real, imaginary
+
+
+def turns(t: Int[Tensor, "B T"], heads: int, form: Form, K: int, dtype: torch.dtype) -> tuple[Turn, Turn]:
+    """How queries and keys turn. λ scales queries, where the form has it."""
+    scale = row_sums(t, log_gammas(heads, t.device)).rsqrt() if form == "recurrent" else 1.0
+    return angles(t, heads, K, dtype, scale), angles(t, heads, K, dtype, K**-0.5)
+
+
+@lru_cache(maxsize=4)
+def first_turns(T: int, heads: int, form: Form, K: int, dtype: torch.dtype, device: torch.device) -> tuple[Turn, Turn]:
+    """`turns` of the first T steps, which all layers and training steps share."""
+    with torch.inference_mode(False):
+        return turns(torch.arange(T, device=device)[None], heads, form, K, dtype)
+
+
+def in_parallel(
+    q: Float[Tensor, "B H T K"],
+    k: Float[Tensor, "B H T K"],
+    v: Float[Tensor, "B H T V"],
+    log_decay: Float[Tensor, " H"],
+) -> Float[Tensor, "B H T V"]:
+    """o of the official parallel form, from every pair of steps."""
+    t = torch.arange(q.shape[2], device=q.device)
+    back = (t[:, None] - t).clamp(min=0)
+    decay = torch.exp(log_decay[:, None, None] * back).tril()
+    scores = q @ k.transpose(-1, -2) * (decay / decay.sum(-1, keepdim=True).sqrt()).to(q.dtype)
+    c = scores.detach().abs().sum(-1, keepdim=True).clamp(1, 5e4)
+    return scores / c @ v

@@ -1,21 +1,167 @@
-"""TODO slstm."""
+"""sLSTM, the layer of xLSTM with recurrent weights (Beck et al. 2024, arXiv:2405.04517, section 2.2 and appendix A;
+official: NX-AI/xlstm, xlstm/blocks/slstm/layer.py and cell.py, src/vanilla/slstm.py).
 
-from typing import Literal
+    a = SiLU(conv(x))
+    ĩ, f̃ = W_i a + R_i h_{t−1} + b_i, W_f a + R_f h_{t−1} + b_f
+    z, o = tanh(W_z x + R_z h_{t−1} + b_z), σ(W_o x + R_o h_{t−1} + b_o)
+    c_t = σ(f̃) ⊙ c_{t−1} + e^ĩ ⊙ z,    n_t = σ(f̃) ⊙ n_{t−1} + e^ĩ,    h_t = o ⊙ c_t / n_t,    y = norm(h)
+
+W and R have one block per head, and the norm is over each head. c and n are kept divided by e^m, with
+m_t = max(ln σ(f̃) + m_{t−1}, ĩ), which cancels out of h. As h_{t−1} stands inside the gates, there is no parallel
+form: see `zoo.ops.slstm`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.mixers.slstm import SLSTM
-from zoo.types import Part, Recipe
+from zoo.contract import LayerContext, Mixer, ParamOverride, Part, Recipe, State, Traits
+from zoo.layers.multi_head import head_width
+from zoo.layers.xlstm import CausalConv1d, LinearHeadwise, MultiHeadLayerNorm
+from zoo.ops import slstm as recurrence
+from zoo.ops.precision import at_least_fp32
+from zoo.ops.slstm import LOWEST
 
-PAPER = "Beck et al. 2024, xLSTM: Extended Long Short-Term Memory, arXiv:2405.04517"
-NORM = "LayerNorm before the layer has a bias and its weight starts at 1 (official: no bias, weight 1 + w from w = 0)"
+BiasInit: TypeAlias = Literal["powerlaw_blockdependent", "small_init", "zeros", "standard"]
+RecurrentInit: TypeAlias = Literal["zeros", "standard"]
+
+
+class SLSTM(Mixer):
+    """The official sLSTMLayer, under its parameter names. State: `h`, `c`, `n` and `m` (B, D) in float32 at least, and
+    the last inputs of the convolution `conv` (B, D, W − 1).
+
+    The official code calls W_i `fgate` and W_f `igate`; so do we, as weights are exchanged by name.
+
+    Args:
+        heads: H. conv1d_kernel_size: W; 0 for no convolution. group_norm_weight: whether the norm has weights.
+        bias_init: of b_f. `powerlaw_blockdependent`: from 5 to −7 along a head, bent the more the deeper the layer;
+            `small_init`: from 3 to 6. The other biases are zero, but for `standard`: all uniform within ±1/√D.
+        recurrent_weight_init: of R; `standard`: uniform within ±1/√D.
+    """
+
+    traits = Traits(causal="strict", bidirectional=False, resumable=True)
+
+    def __init__(
+        self,
+        context: LayerContext,
+        *,
+        heads: int = 4,
+        conv1d_kernel_size: int = 4,
+        group_norm_weight: bool = True,
+        bias_init: BiasInit = "powerlaw_blockdependent",
+        recurrent_weight_init: RecurrentInit = "zeros",
+    ) -> None:
+        super().__init__(context)
+        D = context.width
+        head_width("slstm", D, heads)
+        if conv1d_kernel_size < 0:
+            raise ValueError(f"slstm: conv1d_kernel_size must be at least 0, got {conv1d_kernel_size}")
+        self.heads, self.bias_init, self.recurrent_weight_init = heads, bias_init, recurrent_weight_init
+        self.conv1d = CausalConv1d(D, conv1d_kernel_size) if conv1d_kernel_size else None
+        self.fgate = LinearHeadwise(D, heads, bias=False)
+        self.igate = LinearHeadwise(D, heads, bias=False)
+        self.zgate = LinearHeadwise(D, heads, bias=False)
+        self.ogate = LinearHeadwise(D, heads, bias=False)
+        self.slstm_cell = SLSTMCell(D, heads)
+        self.group_norm = MultiHeadLayerNorm(D, heads, weight=group_norm_weight)
+        self.reset_parameters(layer=context.layer, depth=context.depth)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+        state: State | None = None,
+    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+        x = x if mask is None else x.masked_fill(~mask[..., None], 0)
+        a, new = x, {}
+        if self.conv1d is not None:
+            a, new["conv"] = self.conv1d.conv(x, mask=mask, state=None if state is None else state["conv"])
+        gates = [self.fgate.by_block(a), self.igate.by_block(a), self.zgate.by_block(x), self.ogate.by_block(x)]
+        h, after = self.slstm_cell(gates, mask=mask, state=state)
+        y = self.group_norm(h).to(x.dtype)
+        return y, None if state is None else {**new, **after}
+
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+        h = at_least_fp32(torch.zeros(batch, self.slstm_cell.width, device=device, dtype=dtype))
+        state: State = {"h": h, "c": h.clone(), "n": h.clone(), "m": torch.full_like(h, LOWEST)}
+        if self.conv1d is not None:
+            state["conv"] = self.conv1d.conv.init_state(batch, device=device, dtype=dtype)
+        return state
+
+    @torch.no_grad()
+    def reset_parameters(self, *, layer: int, depth: int) -> None:
+        """W ~ N(0, 2/(5 D)), R and b by `recurrent_weight_init` and `bias_init`; the convolution keeps PyTorch's."""
+        D = self.slstm_cell.width
+        for gate in (self.fgate, self.igate, self.zgate, self.ogate):
+            nn.init.normal_(gate.weight, std=(0.4 / D) ** 0.5)
+        if self.conv1d is not None:
+            self.conv1d.conv.reset_parameters()
+        self.group_norm.reset_parameters()
+        R, b = self.slstm_cell._recurrent_kernel_, self.slstm_cell._bias_
+        if self.recurrent_weight_init == "standard":
+            nn.init.uniform_(R, -(D**-0.5), D**-0.5)
+        else:
+            nn.init.zeros_(R)
+        if self.bias_init == "standard":
+            nn.init.uniform_(b, -(D**-0.5), D**-0.5)
+        else:
+            nn.init.zeros_(b)
+        forget, d = b.view(4, self.heads, -1)[1], D // self.heads
+        if self.bias_init == "powerlaw_blockdependent":
+            along = torch.arange(d, device=b.device) / max(d - 1, 1)
+            forget.copy_(5 - 12 * along ** (0.3 + 1.3 * layer / max(depth - 1, 1)))
+        elif self.bias_init == "small_init":
+            forget.copy_(torch.linspace(3, 6, d))
+
+    def param_overrides(self) -> dict[str, ParamOverride]:
+        """The gates' matrices decay like any; R, b and the norm's weights do not."""
+        free = [name for name, _ in self.named_parameters() if name.startswith(("slstm_cell", "group_norm"))]
+        gates = [f"{name}gate.weight" for name in "fizo"]
+        return dict.fromkeys(free, ParamOverride(decay=False)) | dict.fromkeys(gates, ParamOverride(decay=True))
+
+
+class SLSTMCell(nn.Module):
+    """The recurrence, from what the gates say about the input. R and b are stored as by the official vanilla backend:
+    R (H, 4 d, d), per head the rows of gates i, f, z and o, and b (4 D), gate by gate."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.width, self.heads, d = width, heads, width // heads
+        self._recurrent_kernel_ = nn.Parameter(torch.empty(heads, 4 * d, d))
+        self._bias_ = nn.Parameter(torch.empty(4 * width))
+
+    def forward(
+        self,
+        gates: list[Float[Tensor, "H B T d"]],
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+        state: State | None = None,
+    ) -> tuple[Float[Tensor, "B T D"], State]:
+        """All h_t, in float32 at least, and the next h, c, n and m if given them (else nothing)."""
+        R = self._recurrent_kernel_.unflatten(1, (4, -1))
+        b = self._bias_.unflatten(0, (4, self.heads, -1)).transpose(0, 1)
+        before = None if state is None else tuple(state[name].unflatten(1, (self.heads, -1)) for name in "hcnm")
+        i, f, z, o = gates
+        h, after = recurrence.slstm(i, f, z, o, R, b, before, mask)
+        if state is None:
+            return h.flatten(2), {}
+        new = {name: x.flatten(1).to(state[name].dtype) for name, x in zip("hcnm", after, strict=True)}
+        return h.flatten(2), new
 
 
 @register(
+    options=SLSTM,
     family="recurrent",
-    paper=PAPER,
+    paper="Beck et al. 2024, xLSTM: Extended Long Short-Term Memory, arXiv:2405.04517",
     source="https://github.com/NX-AI/xlstm (xlstm/blocks/slstm/layer.py, cell.py, src/vanilla/slstm.py)",
     deviations=(
-        NORM,
+        "LayerNorm before the layer has a bias and its weight starts at 1 (official: no bias, weight 1 + w from w = 0)",
         "the weights named fgate drive the input gate and igate the forget gate, as in the official code",
         "the forget gate is σ, the official cell's; the paper leaves σ or exp open",
         "recurrent weights start at zero and the forget bias at a power law from 5 to −7, the official cell's default",
@@ -25,29 +171,6 @@ NORM = "LayerNorm before the layer has a bias and its weight starts at 1 (offici
         "no dropout inside the layer",
     ),
 )
-def slstm(
-    *,
-    heads: int = 4,
-    conv1d_kernel_size: int = 4,
-    group_norm_weight: bool = True,
-    bias_init: Literal["powerlaw_blockdependent", "small_init", "zeros", "standard"] = "powerlaw_blockdependent",
-    recurrent_weight_init: Literal["zeros", "standard"] = "zeros",
-    expand: float = 1.3,
-) -> Recipe:
+def slstm(*, expand: float = 1.3, **options: Any) -> Recipe:
     """xLSTM[0:1]: blocks of sLSTM, an LSTM with exponential input gates and recurrent heads, and a gated MLP."""
-    mixer = Part(
-        SLSTM,
-        heads=heads,
-        conv1d_kernel_size=conv1d_kernel_size,
-        group_norm_weight=group_norm_weight,
-        bias_init=bias_init,
-        recurrent_weight_init=recurrent_weight_init,
-    )
-    return Recipe(
-        mixer=mixer,
-        channel=Part("glu", activation="gelu", expand=expand),
-        residual="pre",
-        norm="layer",
-        positions="none",
-        width_multiple=heads,
-    )
+    return Recipe(Part(SLSTM, **options), channel=Part("glu", activation="gelu", expand=expand))

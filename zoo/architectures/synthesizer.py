@@ -1,10 +1,37 @@
-"""TODO synthesizer."""
+"""Synthesizer: attention whose scores come without dot products (Tay et al. 2021, arXiv:2005.00743, section 3).
 
-from typing import Literal
+    y = softmax(S) V,    S (T, T) of each head by `variant`:
+
+    dense                S_t = W₂ relu(W₁ x_t)                                  (section 3.2, eq. 1)
+    factorized_dense     S_{t,s} = A_{t, ⌊s/b⌋} B_{t, s mod b},    A_t, B_t = W_A relu(W₁ x_t), W_B relu(W₁ x_t)
+    random               S = R, learned, or fixed as drawn                      (eq. 3)
+    factorized_random    S = R₁ R₂ᵀ, of rank k                                  (eq. 5)
+
+`dot` mixes in q·k/√d, with q = W₁ x (section 3.4): added to S ("plus"), or as (1 − σ(α)) q·k/√d + σ(α) S ("alpha").
+The scores of a step reach `LayerContext.length` columns and know it by its place: a table of positions. Decoding keeps the past
+values, and a row's place. Official code: tensorflow/mesh, mesh_tensorflow/transformer/attention.py, and
+google-research/long-range-arena, lra_benchmarks/models/synthesizer.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, TypeAlias, get_args
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.mixers.synthesizer import Synthesizer
-from zoo.types import Part, Recipe
+from zoo.contract import LayerContext, Mixer, State, Traits
+from zoo.layers.initialisation import fan_in_, residual_scale
+from zoo.layers.linear import Linear
+from zoo.layers.multi_head import head_width, split_heads
+from zoo.ops.precision import at_least_fp32, no_autocast
+
+Variant: TypeAlias = Literal["dense", "factorized_dense", "random", "factorized_random"]
+Dot: TypeAlias = Literal["none", "plus", "alpha"]
 
 
 @register(
@@ -22,19 +49,161 @@ from zoo.types import Part, Recipe
         "a dot product mixed in is scaled by 1/sqrt(d); mesh folds that into the initial queries",
         "residual type, GELU and initialisation (but for the tables, Glorot's as in mesh) are pre_ln's",
     ),
+    positions="learned",
 )
-def synthesizer(
-    *,
-    heads: int = 4,
-    variant: Literal["dense", "factorized_dense", "random", "factorized_random"] = "dense",
-    dot: Literal["none", "plus", "alpha"] = "none",
-    rank: int = 32,
-    learned: bool = True,
-) -> Recipe:
-    """Transformer whose attention scores come from each step alone, or from a table, without dot products."""
-    return Recipe(
-        mixer=Part(Synthesizer, heads=heads, variant=variant, dot=dot, rank=rank, learned=learned),
-        residual="pre",
-        positions="learned",
-        width_multiple=heads,
-    )
+class Synthesizer(Mixer):
+    """Transformer whose attention scores come from each step alone, or from a table, without dot products.
+
+    State: the values `v` (and keys `k` with a dot product) of the slots so far, (B, H, S, D/H), valid ones first, and
+    the number `n` (B,) of valid ones.
+
+    Args:
+        rank: k of factorized_random. factor: b of factorized_dense; None for ⌈√length⌉.
+        learned: False keeps the tables of the random variants as drawn.
+        bias: of all projections but the keys', whose bias no softmax would notice.
+    """
+
+    traits = Traits(causal="strict", bidirectional=True, resumable=True, length="max")
+    R: Tensor
+    R1: Tensor
+    R2: Tensor
+
+    def __init__(
+        self,
+        context: LayerContext,
+        *,
+        heads: int = 4,
+        variant: Variant = "dense",
+        dot: Dot = "none",
+        rank: int = 32,
+        factor: int | None = None,
+        learned: bool = True,
+        bias: bool = True,
+    ) -> None:
+        super().__init__(context)
+        D, L = context.width, context.length
+        for name, value, known in (("variant", variant, get_args(Variant)), ("dot", dot, get_args(Dot))):
+            if value not in known:
+                raise ValueError(f"synthesizer: {name} {value!r} is not one of {', '.join(known)}")
+        if rank < 1:
+            raise ValueError(f"synthesizer: rank must be at least 1, got {rank}")
+        if factor is not None and not 1 <= factor <= L:
+            raise ValueError(f"synthesizer: factor must lie in 1 .. {L}, the sequence length; got {factor}")
+        self.heads, self.causal, self.length, self.variant, self.dot = heads, context.causal, L, variant, dot
+        self.gain, d = context.gain, head_width("synthesizer", D, heads)
+        self.value, self.out = Linear(D, D, bias=bias), Linear(D, D, bias=bias)
+        if variant.endswith("dense") or dot != "none":
+            self.query = Linear(D, D, bias=bias)
+        if dot != "none":
+            self.key = nn.Linear(D, D, bias=False)
+        if dot == "alpha":
+            self.alpha = nn.Parameter(torch.empty(1))
+        if variant == "dense":
+            self.scores = Linear(d, L, bias=bias)
+        elif variant == "factorized_dense":
+            b = factor or math.ceil(math.sqrt(L))
+            self.scores_a, self.scores_b = Linear(d, -(-L // b), bias=bias), Linear(d, b, bias=bias)
+        tables = {"random": {"R": (heads, L, L)}, "factorized_random": dict.fromkeys(("R1", "R2"), (heads, L, rank))}
+        self.tables = tables.get(variant, {})
+        for name, shape in self.tables.items():
+            if learned:
+                self.register_parameter(name, nn.Parameter(torch.empty(shape)))
+            else:
+                self.register_buffer(name, torch.empty(shape))
+        self._reset_tables()
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+        state: State | None = None,
+    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+        B, T, D = x.shape
+        cached = 0 if state is None else state["v"].shape[2]
+        if cached + T > self.length:
+            raise ValueError(f"synthesizer: {cached + T} steps, but it was built for at most {self.length}")
+        new = {"v": split_heads(self.value(x), self.heads)}
+        q = split_heads(self.query(x), self.heads) if hasattr(self, "query") else None  # W₁ x
+        if self.dot != "none":
+            new["k"] = split_heads(self.key(x), self.heads)
+        if mask is not None:
+            new = {name: z.masked_fill(~mask[:, None, :, None], 0) for name, z in new.items()}
+        # Place t of each step in its row, and how many steps of the row there are with it.
+        t = torch.arange(T, device=x.device)[None]
+        n = torch.full((B,), T, device=x.device) if mask is None else mask.sum(1)
+        if state is not None:
+            t, n = t + state["n"][:, None], n + state["n"]
+            new = {name: _place(state[name], z, t) for name, z in new.items()}
+        with no_autocast(x.device):
+            S = self._synthesize(q, t, cached + T)
+            if self.dot != "none":
+                assert q is not None
+                dots = at_least_fp32(q) @ at_least_fp32(new["k"]).mT * q.shape[-1] ** -0.5
+                a = at_least_fp32(self.alpha).sigmoid() if self.dot == "alpha" else None
+                S = dots + S if a is None else (1 - a) * dots + a * S
+            seen = self._visible(t, n, cached + T, mask is not None or state is not None)
+            if seen is not None:
+                S = S.masked_fill(~seen[:, None], torch.finfo(S.dtype).min)
+            y = S.softmax(-1).to(new["v"].dtype)
+        y = (y.expand(B, -1, -1, -1) @ new["v"]).to(x.dtype)
+        return self.out(y.transpose(1, 2).reshape(B, T, D)), None if state is None else {**new, "n": n}
+
+    def _synthesize(
+        self, q: Float[Tensor, "B H T d"] | None, t: Int[Tensor, "#B T"], columns: int
+    ) -> Float[Tensor, "#B H T S"]:
+        """S, its first `columns` columns, in float32 at least."""
+        if "R" in self.tables:
+            return at_least_fp32(self.R[:, t, :columns].transpose(0, 1))
+        if "R1" in self.tables:
+            return at_least_fp32(self.R1[:, t].transpose(0, 1)) @ at_least_fp32(self.R2[:, :columns]).mT
+        assert q is not None
+        hidden = at_least_fp32(q).relu()
+        if self.variant == "dense":
+            return _linear(hidden, self.scores, columns)
+        A, B = _linear(hidden, self.scores_a), _linear(hidden, self.scores_b)
+        return (A[..., None] * B[..., None, :]).flatten(-2)[..., :columns]
+
+    def _visible(
+        self, t: Int[Tensor, "#B T"], n: Int[Tensor, B], columns: int, ragged: bool
+    ) -> Bool[Tensor, "B T S"] | None:
+        """Which columns each step sees: those of valid steps, and of none later if causal. None for all."""
+        s = torch.arange(columns, device=t.device)
+        seen = (s < n[:, None])[:, None] if ragged else None
+        if self.causal:
+            past = s <= t[..., None]
+            seen = past if seen is None else past & seen
+        return seen
+
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+        empty = torch.empty(batch, self.heads, 0, self.out.in_features // self.heads, device=device, dtype=dtype)
+        names = ("v",) if self.dot == "none" else ("v", "k")
+        return {**dict.fromkeys(names, empty), "n": torch.zeros(batch, dtype=torch.long, device=device)}
+
+    def reset_parameters(self, *, layer: int, depth: int) -> None:
+        """W ~ N(0, 1/fan_in), the projection into the residual stream scaled by 1/√(2·depth), biases and α zero; the
+        tables as Glorot and Bengio 2010 have matrices (mesh's default)."""
+        for name in ("value", "query", "key", "scores", "scores_a", "scores_b"):
+            if hasattr(self, name):
+                fan_in_(getattr(self, name), (self.gain or 1.0) if name == "value" else 1.0)
+        fan_in_(self.out, self.gain or residual_scale(depth))
+        if self.dot == "alpha":
+            nn.init.zeros_(self.alpha)
+        self._reset_tables()
+
+    def _reset_tables(self) -> None:
+        for name, (_, rows, columns) in self.tables.items():
+            bound = (6 / (rows + columns)) ** 0.5
+            nn.init.uniform_(getattr(self, name), -bound, bound)
+
+
+def _linear(x: Tensor, layer: nn.Linear, columns: int | None = None) -> Tensor:
+    """The layer's first `columns` outputs, in x's precision."""
+    bias = None if layer.bias is None else layer.bias[:columns].to(x.dtype)
+    return F.linear(x, layer.weight[:columns].to(x.dtype), bias)
+
+
+def _place(past: Float[Tensor, "B H S d"], new: Float[Tensor, "B H T d"], t: Int[Tensor, "#B T"]) -> Tensor:
+    """`past` with T more slots, and in slots t the new values."""
+    longer = F.pad(past, (0, 0, 0, new.shape[2]))
+    return longer.scatter(2, t[:, None, :, None].expand_as(new), new.to(past.dtype))

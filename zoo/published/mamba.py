@@ -115,8 +115,8 @@ def transformers_config(model: Model) -> dict[str, Any]:
     Raises:
         PretrainedError: another architecture or role, or an option that transformers does not have.
     """
-    from zoo.mixers.mamba import Mamba
-    from zoo.mixers.mamba2 import Mamba2
+    from zoo.architectures.mamba import Mamba
+    from zoo.architectures.mamba2 import Mamba2
 
     kinds = {type(sublayer.inner) for sublayer in getattr(model.backbone, "sublayers", ())}
     family = "mamba" if kinds == {Mamba} else "mamba2" if kinds == {Mamba2} else None
