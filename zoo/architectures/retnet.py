@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import lru_cache
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F

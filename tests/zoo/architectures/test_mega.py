@@ -7,7 +7,7 @@ import torch
 
 from zoo.architectures.mega import ELEMENTWISE, Mega
 from zoo.contract import LayerContext, Unsupported, state_bytes
-from zoo.mixers import moving_average
+from zoo.layers import moving_average
 from zoo.ops import long_convolution, vandermonde
 
 B, T, D = 3, 17, 4
