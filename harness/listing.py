@@ -295,7 +295,13 @@ from torch import nn
 from zoo import Mixer, LayerContext, Traits, register
 
 
-@register("{name}", paper="where the equation comes from")
+@register(
+    "{name}",
+    paper="where the equation comes from",
+    source="the official code, if there is any",
+    deviations=("where this departs from either",),
+    norm="layer",  # a field of zoo.Recipe: what stands around the mixer; by default Pre-LN blocks with an MLP
+)
 class {title}(Mixer):
     """An exponential moving average per channel."""
 

@@ -108,8 +108,10 @@ class Mixer(nn.Module):
         """Initialise this mixer's own parameters as its paper does; PyTorch's defaults stand where it says nothing."""
 
     def param_overrides(self) -> dict[str, ParamOverride]:
-        """Optimiser hints per parameter name (relative to this module)."""
-        return {}
+        """How the optimiser should treat parameters, by name relative to this module."""
+        former: Any = getattr(self, "hints", dict)  # the name of this method before 0.1
+        overrides: dict[str, ParamOverride] = former()
+        return overrides
 
 
 class Backbone(nn.Module):
@@ -167,12 +169,12 @@ class Model(nn.Module):
         raise Unsupported(f"{type(self).__name__} cannot be extended token by token")
 
     def param_overrides(self) -> dict[str, ParamOverride]:
-        """Every hint in the model under full parameter names."""
+        """Every override in the model, by full parameter name."""
         found: dict[str, ParamOverride] = {}
         for prefix, module in self.named_modules():
-            own: Any = getattr(module, "param_overrides", None) or getattr(module, "hints", None)  # its name before 0.1
-            if module is not self and callable(own):
-                found |= {f"{prefix}.{name}": hint for name, hint in own().items()}
+            own: Any = getattr(module, "param_overrides", None)
+            if module is not self and own is not None:
+                found |= {f"{prefix}.{name}": override for name, override in own().items()}
         return found
 
 

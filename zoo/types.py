@@ -7,12 +7,13 @@ Everything here imports in milliseconds, so that suites can be read, checked and
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 from dataclasses import dataclass, field
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
-from zoo.registry import options_of, snake
+from zoo.registry import snake
 
 if TYPE_CHECKING:
     import torch
@@ -139,7 +140,8 @@ class Part:
         """See `Mixer.width_multiple`; 1 for a part given by name."""
         if isinstance(self.kind, str) or not hasattr(self.kind, "width_multiple"):
             return 1
-        defaults = {option.name: option.default for option in options_of(self.kind, skip=1)}
+        parameters = inspect.signature(self.kind).parameters.values()
+        defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
         multiple: int = self.kind.width_multiple(**{**defaults, **self.options})
         return multiple
 

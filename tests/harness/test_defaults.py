@@ -53,9 +53,9 @@ def test_without_its_hints_a_model_would_be_trained_otherwise_by_just_what_is_li
         return {id(p): (group["peak"], group["weight_decay"]) for group in made for p in group["params"]}
 
     hinted = groups()
-    model.hints = dict
+    model.param_overrides = dict
     plain = groups()
-    model.__dict__.pop("hints")
+    model.__dict__.pop("param_overrides")
     sizes = {id(p): p.numel() for p in model.parameters()}
     own = defaults.of(model)
     for index, kinds in ((0, ("lr_max", "lr_scale")), (1, ("decay",))):

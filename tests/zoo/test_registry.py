@@ -183,6 +183,19 @@ def test_a_part_may_be_an_architectures():
         zoo.recipe("pre_ln", channel="mamba")
 
 
+def test_names_from_before_0_1_still_work():
+    assert (zoo.Site, zoo.Hint) == (zoo.LayerContext, zoo.ParamOverride)
+    assert zoo.recipe("pre_ln", wiring="post").residual == "post"
+
+    class Old(Attention):
+        def hints(self):
+            return {"qkv.weight": zoo.Hint(lr_scale=2.0)}
+
+    zoo.register("old")(Old)
+    model = zoo.build("old", shape=Shape(length=4, vocab=5, outputs=5, width=8), depth=1)
+    assert model.param_overrides() == {"backbone.sublayers.0.inner.qkv.weight": zoo.ParamOverride(lr_scale=2.0)}
+
+
 def test_unknown_names_suggest_the_nearest():
     with pytest.raises(KeyError, match=r"unknown architecture 'pre_lm'; did you mean 'pre_ln'\?"):
         architectures.get("pre_lm")

@@ -1,7 +1,7 @@
 """Residual types: where the norm stands around a mixer, and what the stream between blocks holds.
 
 A residual type wraps one sublayer f. `open` turns the embedding into the stream that runs through the stack, `close`
-turns the stream into the stack's output; where the stream is the residual itself both do nothing but the final norm.
+turns the stream into the stack's output. Where the stream is the residual itself, they add the final norm only.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from zoo.registry import Table
 
 
 class Residual(nn.Module):
-    """One sublayer f in its residual type: what f reads of the stream, and what its result y makes of the stream."""
+    """One sublayer f on the stream: `read` gives f its input, `write` takes its result y back into the stream."""
 
     final_norm: ClassVar[bool] = False
     """Whether the stack needs one more norm at its end."""
     norm_first: ClassVar[bool] = False
-    """Whether f reads what the norm gives."""
+    """Whether f reads the norm's output."""
 
     def __init__(self, inner: Mixer, width: int, norm: str, dropout: float, depth: int) -> None:
         super().__init__()
@@ -35,12 +35,12 @@ class Residual(nn.Module):
 
     @staticmethod
     def arrange(inner: list[Mixer]) -> list[Mixer]:
-        """The sublayers that a block's mixer and channel mixer become."""
+        """The sublayers that a block makes of its mixer and channel mixer."""
         return inner
 
     @staticmethod
     def gain(depth: int) -> float | None:
-        """What `LayerContext.gain` tells the mixers."""
+        """`LayerContext.gain` in a stack of `depth` blocks."""
         return None
 
     @staticmethod
@@ -54,11 +54,11 @@ class Residual(nn.Module):
         return norm(stream)
 
     def read(self, stream: Any) -> tuple[Tensor, Any]:
-        """What f is given, and the stream that `write` will be."""
+        """The input of f, and the stream for `write`."""
         return stream, stream
 
     def write(self, stream: Any, y: Tensor) -> Any:
-        """The stream after f has given y."""
+        """The stream after f, whose result is y."""
         raise NotImplementedError
 
     def forward(
@@ -76,7 +76,7 @@ class Residual(nn.Module):
 class PreNorm(Residual):
     """x + f(norm(x)) (Xiong et al. 2020, arXiv:2002.04745, table 1, right).
 
-    Between sublayers the stream is x and what is still to be added to it: the next norm does that on its way.
+    Between sublayers the stream is x and the y to be added to it, which the next norm does in the same pass.
     """
 
     final_norm = True

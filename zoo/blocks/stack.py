@@ -28,38 +28,25 @@ class Stack(Backbone):
 
     def __init__(self, recipe: Recipe, context: LayerContext, *, causal: bool, cross: bool = False) -> None:
         super().__init__()
-        residual = RESIDUALS.resolve(recipe.residual)
-        how = acts(recipe.positions)
-        relative = None if how is None else part(recipe.positions)
-        sublayers: list[Residual] = []
-        layers: list[int] = []
-        for layer in range(context.depth):
-            here = dataclasses.replace(
-                context, layer=layer, causal=causal, positions=relative, gain=residual.gain(context.depth)
-            )
-            turn = layer % len(recipe.mixers)
-            inner, channel = [make_mixer(recipe.mixers[turn], here)], recipe.channels[turn]
-            if cross and recipe.cross is not None:
-                inner.append(make_mixer(recipe.cross, here))
-            if channel is not None:
-                inner.append(make_channel(channel, here))
-            own = [
-                residual(f, context.width, recipe.norm, recipe.dropout, context.depth) for f in residual.arrange(inner)
-            ]
-            sublayers += own
-            layers += [layer] * len(own)
-        if relative is not None and not any(how in MIXERS.resolve(mixer.kind).relative for mixer in recipe.mixers):
-            names = ", ".join(dict.fromkeys(mixer.name for mixer in recipe.mixers))
-            what = "turn queries and keys" if how == "rotation" else "are added to the scores of pairs"
-            raise Unsupported(f"{relative.name} positions {what}, and {names} offers none to act on")
+        residual: type[Residual] = RESIDUALS.resolve(recipe.residual)
+        width, depth = context.width, context.depth
+        context = dataclasses.replace(
+            context, causal=causal, positions=_relative_positions(recipe), gain=residual.gain(depth)
+        )
+        blocks = [
+            residual.arrange(_block(recipe, dataclasses.replace(context, layer=layer), cross)) for layer in range(depth)
+        ]
         self.open, self.close = residual.open, residual.close
-        self.norm = make_norm(recipe.norm if residual.final_norm else "none", context.width)
+        self.norm = make_norm(recipe.norm if residual.final_norm else "none", width)
         self.length = context.length
-        traits = combine([sublayer.inner.traits for sublayer in sublayers])
+        traits = combine([mixer.traits for block in blocks for mixer in block])
         self.traits = traits if causal else dataclasses.replace(traits, causal="no", resumable=False)
-        self.sublayers = nn.ModuleList(sublayers)
-        for sublayer, layer in zip(sublayers, layers, strict=True):
-            sublayer.inner.reset_parameters(layer=layer, depth=context.depth)
+        self.sublayers = nn.ModuleList(
+            residual(mixer, width, recipe.norm, recipe.dropout, depth) for block in blocks for mixer in block
+        )
+        for layer, block in enumerate(blocks):
+            for mixer in block:
+                mixer.reset_parameters(layer=layer, depth=depth)
 
     def forward(
         self,
@@ -75,8 +62,7 @@ class Stack(Backbone):
         stream = self.open(x)
         new: State = {}
         shared_context = dict(shared_context or {})
-        for index, sublayer in enumerate(self.sublayers):
-            name = str(index)
+        for name, sublayer in self.sublayers.named_children():
             before = None if state is None else state[name]
             stream, after = sublayer(stream, mask=mask, state=before, shared_context=shared_context)
             if after is not None:
@@ -84,7 +70,7 @@ class Stack(Backbone):
         return self.close(stream, self.norm)[:, :T], None if state is None else new
 
     def _pad(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Zeros at the end where a mixer needs a fixed length or a multiple."""
+        """x with zeros at its end where a mixer needs a fixed length or a multiple, and the mask that says so."""
         B, T, _ = x.shape
         want = self.length if self.traits.length == "fixed" else T + -T % self.traits.multiple
         if self.traits.length != "any" and self.length < T:
@@ -95,8 +81,36 @@ class Stack(Backbone):
         return F.pad(x, (0, 0, 0, want - T)), F.pad(mask, (0, want - T))
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        inner: list[Any] = [sublayer.inner for sublayer in self.sublayers]
-        return {str(index): f.init_state(batch, device=device, dtype=dtype) for index, f in enumerate(inner)}
+        sublayers: Any = self.sublayers.named_children()
+        return {name: each.inner.init_state(batch, device=device, dtype=dtype) for name, each in sublayers}
+
+
+def _block(recipe: Recipe, context: LayerContext, cross: bool) -> list[Mixer]:
+    """The mixer, the cross attention and the channel mixer of one layer, as far as it has them."""
+    at = context.layer % len(recipe.mixers)
+    found, channel = [make_mixer(recipe.mixers[at], context)], recipe.channels[at]
+    if cross and recipe.cross is not None:
+        found.append(make_mixer(recipe.cross, context))
+    if channel is not None:
+        found.append(make_mixer(channel, context, CHANNELS))
+    return found
+
+
+def _relative_positions(recipe: Recipe) -> Part | None:
+    """The positions that act inside the mixers; None where they join the embedding.
+
+    Raises:
+        Unsupported: no mixer can apply them.
+    """
+    how = acts(recipe.positions)
+    if how is None:
+        return None
+    relative = part(recipe.positions)
+    if not any(how in MIXERS.resolve(mixer.kind).relative for mixer in recipe.mixers):
+        names = ", ".join(dict.fromkeys(mixer.name for mixer in recipe.mixers))
+        what = "turn queries and keys" if how == "rotation" else "are added to the scores of pairs"
+        raise Unsupported(f"{relative.name} positions {what}, and {names} offers none to act on")
+    return relative
 
 
 def make_mixer(part: Part, context: LayerContext, table: Table = MIXERS) -> Mixer:
@@ -109,8 +123,3 @@ def make_mixer(part: Part, context: LayerContext, table: Table = MIXERS) -> Mixe
         return Bidirectional(make(table, part, ahead), make(table, part, ahead))
     made: Mixer = make(table, part, context)
     return made
-
-
-def make_channel(part: Part, context: LayerContext) -> Mixer:
-    """The channel mixer of a part; as `make_mixer`."""
-    return make_mixer(part, context, CHANNELS)

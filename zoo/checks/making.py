@@ -1,4 +1,4 @@
-"""Checks of how models are made and trained: roles, initialisation, hints, gradients, the size of the state."""
+"""Checks of how models are made and trained: roles, initialisation, parameter groups, gradients, the size of the state."""
 
 from __future__ import annotations
 
@@ -118,28 +118,28 @@ def _makers(subject: Subject, *, causal: bool) -> list[tuple[Callable[[], Mixer]
 
 
 def check_groups(subject: Subject) -> Outcome:
-    """Hints name existing parameters, make sense, agree where a parameter has two names, and survive a deep copy."""
+    """Overrides name existing parameters, make sense, agree where one has two names, and survive a deep copy."""
     for role in subject.roles:
         model = subject.build(role)
-        hints = model.param_overrides()
+        overrides = model.param_overrides()
         own = {id(p): name for name, p in model.named_parameters()}
         named = dict(model.named_parameters(remove_duplicate=False))
-        for name, hint in hints.items():
+        for name, override in overrides.items():
             if name not in named:
-                return Outcome("groups", "failed", note=f"{role}: a hint names {name!r}, which is no parameter")
-            if hints.get(own[id(named[name])]) != hint:
+                return Outcome("groups", "failed", note=f"{role}: an override names {name!r}, which is no parameter")
+            if overrides.get(own[id(named[name])]) != override:
                 return Outcome(
-                    "groups", "failed", note=f"{role}: shared parameter {name!r} has two hints, or is missed"
+                    "groups", "failed", note=f"{role}: shared parameter {name!r} has two overrides, or is missed"
                 )
-            if not _sensible(hint):
-                return Outcome("groups", "failed", note=f"{role}: {name!r} has {hint}")
-        if copy.deepcopy(model).param_overrides() != hints:
-            return Outcome("groups", "failed", note=f"{role}: a deep copy has other hints")
+            if not _sensible(override):
+                return Outcome("groups", "failed", note=f"{role}: {name!r} has {override}")
+        if copy.deepcopy(model).param_overrides() != overrides:
+            return Outcome("groups", "failed", note=f"{role}: a deep copy has other overrides")
     return Outcome("groups", "passed")
 
 
-def _sensible(hint: ParamOverride) -> bool:
-    scale, most = hint.lr_scale, hint.lr_max
+def _sensible(override: ParamOverride) -> bool:
+    scale, most = override.lr_scale, override.lr_max
     return 0 < scale < math.inf and (most is None or 0 < most < math.inf)
 
 
