@@ -7,12 +7,13 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from harness import defaults
 from harness.board import gather, questions, tuning
 from harness.board.gather import Record, dig
 from harness.board.model import Line, Row, TaskBoard
-from harness.eligible import GATES, applied
+from harness.gates import GATES, applied
+from harness.records.record import Override
 from harness.stats import Comparison, Hinge
+from harness.training.overrides import describe
 from harness.units import short
 
 
@@ -260,7 +261,7 @@ def brought(finals: Sequence[Record]) -> dict[str, list[str]]:
     for name, runs in gather.grouped(finals).items():
         own = next((known for r in runs if (known := r.get("defaults")) is not None), None)
         if own is not None:
-            found[name] = [defaults.describe(one) for one in own]
+            found[name] = [describe(Override.from_dict(one)) for one in own]
     return found
 
 
