@@ -10,7 +10,7 @@ from typing import Any
 from harness.board import gather, questions, tuning
 from harness.board.gather import Record, dig
 from harness.board.model import Line, Row, TaskBoard
-from harness.gates import GATES, applied
+from harness.gates.registry import applied, gates
 from harness.records.record import Override
 from harness.stats import Comparison, Hinge
 from harness.training.overrides import describe
@@ -239,7 +239,7 @@ def _gates(ranked: Sequence[Row], finals: Sequence[Record]) -> list[str]:
 def _by_rows(rows: dict[str, set[str]], total: int) -> str:
     """Like "causal, untrained (pre_ln, lstm)"; without names where it is all rows."""
     groups: dict[tuple[str, ...], list[str]] = {}
-    for gate in GATES:
+    for gate in gates():
         if gate in rows:
             groups.setdefault(tuple(sorted(rows[gate])), []).append(gate)
     parts = [", ".join(g) + ("" if len(who) == total else f" ({', '.join(who)})") for who, g in groups.items()]

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from harness.gates.gate import gate, worst
+from harness.gates.measure import result, worst
+from harness.gates.registry import FIRST, LAST, gate
 from harness.gates.subject import Subject
 from harness.records.record import Gate
 from harness.records.stream_hash import extend_hash
@@ -24,10 +25,10 @@ CHECKED = 12
 """Batches that are made again."""
 
 
+@gate("more training than the budget allows", needs=("watch",), when=LAST)
 def within_budget(subject: Subject) -> Gate:
     """What was used, by a count of its own; updates and gradients the harness did not ask for; work per step."""
-    watch = subject.watch
-    assert watch is not None
+    watch = subject.seen
     steps = {int(s["step"]) for s in watch.optimizer.state.values() if "step" in s}
     odd = {name: n for name, n in watch.violations.items() if name not in NOT_TRAINING}
     told = f" ({'; '.join(sorted(odd))})" if odd else ""
@@ -35,8 +36,8 @@ def within_budget(subject: Subject) -> Gate:
         [watch.steps != subject.used.steps, watch.tokens != subject.used.tokens, len(steps - {watch.steps}) > 0]
     )
     return worst(
-        gate(sum(odd.values()), 0, f"changes of parameters or gradients outside of the optimizer's updates{told}"),
-        gate(miscounted, 0, "meters that disagree with what was seen of the run: steps, tokens, the optimizer's steps"),
+        result(sum(odd.values()), 0, f"changes of parameters or gradients outside of the optimizer's updates{told}"),
+        result(miscounted, 0, "meters that disagree with what was seen: steps, tokens, the optimizer's steps"),
         *_over(subject),
         *_work(subject),
     )
@@ -53,29 +54,28 @@ def _over(subject: Subject) -> Iterator[Gate]:
     meter, limit = subject.stop.meter, subject.stop.limit
     used, grace = float(subject.used.of(meter)), 0.0
     if meter == "seconds":
-        grace = subject.watch.longest_step if subject.watch else 0.0
+        grace = subject.seen.longest_step
     elif subject.used.steps <= 1:
         grace = used  # one step is always made
-    yield gate(max(0.0, used - grace - limit) / limit, 0.0, f"{meter} used beyond the limit, relative")
+    yield result(max(0.0, used - grace - limit) / limit, 0.0, f"{meter} used beyond the limit, relative")
 
 
 def _work(subject: Subject) -> list[Gate]:
     """FLOPs of later steps against those of the first, by which all are counted."""
-    watch = subject.watch
-    assert watch is not None
+    watch = subject.seen
     if not subject.step.flops:
         return []
     batch = subject.task.batch("train", 0, subject.seed, size=subject.examples).tensors(subject.device)
     with subject.training(), torch.enable_grad():
         last = sizing.training_flops(subject.model, batch, watch.loss, autocast=watch.autocast())
     extra = max(count / subject.step.flops - 1 for count in [*watch.flops, last])
-    return [gate(max(0.0, extra), WORK, "FLOPs of a later step beyond the first one's, relative")]
+    return [result(max(0.0, extra), WORK, "FLOPs of a later step beyond the first one's, relative")]
 
 
+@gate("other training data, or in another order", needs=("watch",), when=FIRST)
 def data_order(subject: Subject) -> Gate:
     """Batches of steps nobody could foresee, made again by a task built anew, and no function put in place of ours."""
-    watch = subject.watch
-    assert watch is not None
+    watch = subject.seen
     task = subject.again() if subject.again else subject.task
     steps = random.SystemRandom().sample(sorted(watch.digests), min(CHECKED, len(watch.digests)))
     steps = sorted({*steps, *sorted(watch.digests)[:2]})
@@ -84,7 +84,9 @@ def data_order(subject: Subject) -> Gate:
     strange = foreign(task)
     parts = [f"step {s}" for s in other] + strange + (["a batch changed by the model"] if changed else [])
     told = f": {', '.join(parts[:4])}" if parts else ""
-    return gate(len(other) + changed + len(strange), 0, f"of {len(steps)} batches made again, those that differ{told}")
+    return result(
+        len(other) + changed + len(strange), 0, f"of {len(steps)} batches made again, those that differ{told}"
+    )
 
 
 def _made(subject: Subject, task: Task, step: int) -> str:

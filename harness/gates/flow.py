@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.gates.gate import gate, relative
-from harness.gates.subject import AS_SCORED, Precise, Subject, rows
+from harness.gates.float64 import Float64Copy
+from harness.gates.measure import relative, result, worst
+from harness.gates.registry import IN_TIME, gate
+from harness.gates.subject import AS_SCORED, Subject, rows
 from harness.records.record import Gate
 from zoo import size as sizing
 from zoo.contract import Batch, Model
@@ -24,14 +26,16 @@ LARGE = 10.0
 """Embedded inputs of the future are replaced by vectors this many times as large."""
 
 
-def causal(subject: Subject, precise: Precise) -> Gate:
+@gate("the future changes past outputs", roles=IN_TIME)
+def causal(subject: Subject) -> Gate:
     """Everything behind a cut is replaced, by other tokens and by large vectors; logits before it must stand.
 
     Of `seq2seq` it is the target, as the decoder reads it: the source may be seen whole. In evaluation mode, and in
     training mode with the same random numbers.
     """
+    precise = subject.float64
     if subject.model.traits.causal != "strict":
-        return gate(math.inf, precise.limit, "the architecture itself does not claim to be strictly causal")
+        return result(math.inf, precise.limit, "the architecture itself does not claim to be strictly causal")
     batch = precise.on(rows(subject.batch(), slice(0, 2)))
     read = _read(subject.model)
     steps, found = getattr(batch, read).shape[1], 0.0
@@ -48,15 +52,15 @@ def causal(subject: Subject, precise: Precise) -> Gate:
                 with _Large(precise.model, batch, read, cut):
                     found = _more(found, _change(precise(batch), before, cut))
     about = "largest relative change of past logits when the future is replaced"
-    return gate(found, precise.limit, f"{about}, {precise.about}")
+    return worst(result(found, precise.limit, f"{about}, {precise.about}"), *_as_scored(subject))
 
 
-def as_scored(subject: Subject) -> Iterator[Gate]:
+def _as_scored(subject: Subject) -> Iterator[Gate]:
     """The future replaced in the batches that the record's scores were made of, against the logits of that time.
 
     What leaks only in float32, or only among as many examples as are scored together, is seen here.
     """
-    for batch, before in subject.watch.first if subject.watch else ():
+    for batch, before in subject.scored:
         read, found = _read(subject.model), 0.0
         tokens = getattr(batch, read)
         cuts = _cuts(batch, tokens.shape[1])
@@ -64,17 +68,19 @@ def as_scored(subject: Subject) -> Iterator[Gate]:
             for draw in range(2):
                 changed = replace(batch, **{read: _replaced(subject.model, tokens, cut, draw)})
                 found = _more(found, _change(subject.model(changed), before, cut))
-        yield gate(found, AS_SCORED, "largest relative change of past logits from those scored")
+        yield result(found, AS_SCORED, "largest relative change of past logits from those scored")
 
 
-def gradient_leak(subject: Subject, precise: Precise) -> Gate:
+@gate("past outputs have a gradient from the future", roles=IN_TIME)
+def gradient_leak(subject: Subject) -> Gate:
     """The gradient of outputs before a cut with respect to embedded inputs behind it, over that before it.
 
     Straight-through tricks leak no value but a gradient. A model whose embedding is not found is not passed.
     """
     about = "largest gradient of past outputs by future embedded inputs, over that by past ones"
+    precise = subject.float64
     batch = precise.on(rows(subject.batch(), slice(0, 2)))
-    read, worst = _read(subject.model), 0.0
+    read, found = _read(subject.model), 0.0
     steps = getattr(batch, read).shape[1]
     cuts = _cuts(batch, steps)
     for training in (False, True):
@@ -82,12 +88,12 @@ def gradient_leak(subject: Subject, precise: Precise) -> Gate:
             for cut in {cuts[0], cuts[len(cuts) // 3], cuts[2 * len(cuts) // 3], cuts[-1]}:
                 leak = _gradient(precise, subject.model, batch, read, cut)
                 if leak is None:
-                    return gate(math.inf, precise.limit, f"{about}: the model shows no embedding of its inputs")
-                worst = _more(worst, leak)
-    return gate(worst, precise.limit, f"{about}, {precise.about}")
+                    return result(math.inf, precise.limit, f"{about}: the model shows no embedding of its inputs")
+                found = _more(found, leak)
+    return result(found, precise.limit, f"{about}, {precise.about}")
 
 
-def _gradient(precise: Precise, model: Model, batch: Batch, read: str, cut: int) -> float | None:
+def _gradient(precise: Float64Copy, model: Model, batch: Batch, read: str, cut: int) -> float | None:
     """Which steps of the embedding are the future's is seen from what other tokens there change."""
     other = replace(batch, **{read: _replaced(model, getattr(batch, read), cut, 1)})
     with _Embedded(precise.model) as changed, torch.no_grad():

@@ -151,4 +151,4 @@ def bits(tensors: Sequence[Tensor]) -> int:
             parts.append(flat[:whole].view(torch.int64).sum())
             if whole < flat.numel():
                 parts.append(flat[whole:].sum(dtype=torch.int64))
-        return sum(int(part) for part in parts)
+        return int(torch.stack(parts).sum()) if parts else 0

@@ -12,10 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.gates.gate import gate, worst
+from harness.gates.measure import result, worst
+from harness.gates.registry import FIRST, gate
 from harness.gates.subject import Subject
-from harness.gates.watch import hashes
 from harness.records.record import Gate
+from harness.records.stream_hash import hash_examples
 from tasks.base import Split
 from zoo.contract import Batch, Model
 
@@ -81,15 +82,15 @@ def _of(subject: Subject, split: Split) -> Iterator[Batch]:
     return subject.task.evaluation(split, size=16, limit=_limit(subject))
 
 
+@gate("the model knows answers before it is trained", needs=("build",))
 def untrained(subject: Subject) -> Gate:
     """The architecture anew, by this seed and another, and the trained model with new parameters, on test examples.
 
     A network that was not trained may lean towards answers that are common, but then the answers to other examples fit
     what it says as well as an example's own.
     """
-    assert subject.build is not None
-    fresh = subject.build(subject.seed + 7919).eval()
-    models = [fresh, subject.build(subject.seed).eval()]
+    fresh = subject.built(subject.seed + 7919)
+    models = [fresh, subject.built(subject.seed)]
     try:
         renewed = copy.deepcopy(subject.model).eval()
         own = dict(renewed.named_parameters())
@@ -109,9 +110,10 @@ def _knows(found: Answers, outputs: int) -> Gate:
     nats = beyond(found.other_nats - found.nats) / math.log(max(outputs, 2))
     right = beyond(found.right - found.other_right)
     about = "before training, beyond what other examples' targets give, less six standard errors"
-    return worst(gate(nats, MARGIN, f"certainty {about}"), gate(right, RIGHT_MARGIN, f"right answers {about}"))
+    return worst(result(nats, MARGIN, f"certainty {about}"), result(right, RIGHT_MARGIN, f"right answers {about}"))
 
 
+@gate("the test split is known better than other held-out data")
 def held_out_gap(subject: Subject) -> Gate:
     """Test against `valid` and `tune`, and against fresh examples like test's where a generator draws them.
 
@@ -126,7 +128,7 @@ def held_out_gap(subject: Subject) -> Gate:
     fresh = _fresh(subject) if drawn else None
     if fresh:
         found.append(_gap(test, answers(subject.model, fresh), "fresh examples", drawn=True))
-    return worst(*found) if found else gate(0.0, NATURAL, "nothing else is held out")
+    return worst(*found) if found else result(0.0, NATURAL, "nothing else is held out")
 
 
 def _has(subject: Subject, split: Split) -> bool:
@@ -145,8 +147,10 @@ def _gap(test: Answers, other: Answers, name: str, *, drawn: bool) -> Gate:
     loss = beyond(other.nats, test.nats) / max(float(other.nats.mean()), 0.05)
     right = beyond(test.right, other.right)
     return worst(
-        gate(loss, DRAWN if drawn else NATURAL, f"loss below that of {name}, less five standard errors, relative"),
-        gate(right, DRAWN_RIGHT if drawn else NATURAL_RIGHT, f"right answers above {name}, less five standard errors"),
+        result(loss, DRAWN if drawn else NATURAL, f"loss below that of {name}, less five standard errors, relative"),
+        result(
+            right, DRAWN_RIGHT if drawn else NATURAL_RIGHT, f"right answers above {name}, less five standard errors"
+        ),
     )
 
 
@@ -162,30 +166,30 @@ def _fresh(subject: Subject) -> list[Batch]:
         return []
 
 
+@gate("test examples were trained on", needs=("watch",), when=FIRST)
 def test_overlap(subject: Subject) -> Gate:
     """Test examples whose inputs were trained on in this run.
 
     How many are equal by chance alone is told by the examples of `valid` and, where training never repeats, by fresh
     ones of training; those that are in test too say nothing.
     """
-    assert subject.watch is not None
-    test = np.concatenate(subject.watch.test_hashes) if subject.watch.test_hashes else np.zeros(0, dtype=np.uint64)
-    trained = np.concatenate(subject.watch.hashes) if subject.watch.hashes else np.zeros(0, dtype=np.uint64)
-    if subject.watch.shift:
-        test = test[test >> np.uint64(64 - subject.watch.shift) == 0]
+    watch, none = subject.seen, np.zeros(0, dtype=np.uint64)
+    test, trained = np.concatenate([none, *watch.test_hashes]), np.concatenate([none, *watch.hashes])
+    if watch.shift:
+        test = test[test >> np.uint64(64 - watch.shift) == 0]
     share = float(np.isin(test, trained).mean()) if len(test) else 0.0
     expected = min(_by_chance(found, test, trained) for found in _others(subject)) * len(test)
     limit = max(OVERLAP, (expected + 5 * math.sqrt(expected) + 2) / max(1, len(test)))
-    return gate(share, limit, "part of the test examples that were trained on")
+    return result(share, limit, "part of the test examples that were trained on")
 
 
 def _others(subject: Subject) -> list[NDArray[np.uint64]]:
     """Hashes of examples that were not trained on."""
     task, found = subject.task, []
     if _has(subject, "valid"):
-        found.append(np.concatenate([hashes(b) for b in task.evaluation("valid", size=64, limit=FRESH)]))
+        found.append(np.concatenate([hash_examples(b) for b in task.evaluation("valid", size=64, limit=FRESH)]))
     if task.count("train") is None:
-        found.append(hashes(task.batch("train", 10**6, subject.seed + 7919, size=FRESH)))
+        found.append(hash_examples(task.batch("train", 10**6, subject.seed + 7919, size=FRESH)))
     return found or [np.zeros(0, dtype=np.uint64)]
 
 

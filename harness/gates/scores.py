@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.gates.gate import gate, relative, worst
-from harness.gates.subject import AS_SCORED, COARSE, Precise, Subject, rows
+from harness.gates.float64 import COARSE
+from harness.gates.measure import relative, result, worst
+from harness.gates.registry import FIRST, gate
+from harness.gates.subject import AS_SCORED, Subject, rows
 from harness.gates.watch import ill_formed
 from harness.records.record import Gate
 from tasks.base import Split, Task, Totals
@@ -21,6 +23,7 @@ SUMS = 512
 """Classes a sum goes over, times places it is formed at; beyond, a part is compared with the softmax."""
 
 
+@gate("what is scored is no probability distribution")
 def normalised(subject: Subject) -> Gate:
     """Σ exp(−nats) over every class as the target, at some places, by the task's own `totals` and `loss`.
 
@@ -33,15 +36,15 @@ def normalised(subject: Subject) -> Gate:
     logits = subject.model(batch)
     wrong = ill_formed(logits, batch, subject.task.shape.outputs) or (subject.watch.malformed if subject.watch else "")
     if wrong:
-        return gate(math.inf, 1e-3, f"the model gives {wrong}")
+        return result(math.inf, 1e-3, f"the model gives {wrong}")
     classes = logits.shape[-1]
     places = _places(batch)[: max(1, min(4, SUMS // classes))]
     chosen = list(range(classes)) if classes <= 4 * SUMS else _some(classes)
     try:
         found = max((_deviation(subject.task, logits, batch, place, chosen) for place in places), default=0.0)
     except Exception as error:  # a plug-in task may raise anything
-        return gate(math.inf, 1e-3, f"{about}; scoring one target raises {type(error).__name__}: {error}")
-    return gate(found, 1e-3, about)
+        return result(math.inf, 1e-3, f"{about}; scoring one target raises {type(error).__name__}: {error}")
+    return result(found, 1e-3, about)
 
 
 def _places(batch: Batch) -> list[tuple[int, ...]]:
@@ -119,6 +122,7 @@ class _Shown:
         return {}
 
 
+@gate("outputs depend on the targets")
 def answers_unseen(subject: Subject) -> Gate:
     """Other targets, the same inputs, through the very scoring the record was made by: equal logits, equal answers."""
     batch, outputs = subject.batch(), subject.task.shape.outputs
@@ -134,30 +138,34 @@ def answers_unseen(subject: Subject) -> Gate:
     difference = relative(pair[1].logits[0], pair[0].logits[0])
     if pair[0].written != pair[1].written:
         difference = math.inf
-    return gate(difference, 1e-6, "largest relative change of logits when the targets are others")
+    return result(difference, 1e-6, "largest relative change of logits when the targets are others")
 
 
-def batch_size(subject: Subject, precise: Precise) -> Gate:
+@gate("an example's outputs depend on how many are scored with it")
+def batch_size(subject: Subject) -> Gate:
     """Examples alone, in pairs, and eight together; and in the batches the record's scores were made of."""
+    precise = subject.float64
     batch = precise.on(subject.batch())
     whole = precise(batch)
     parts = [torch.cat([precise(rows(batch, slice(i, i + n))) for i in range(0, len(batch), n)]) for n in (1, 2)]
     about = f"largest relative difference between examples alone, in pairs and eight together, {precise.about}"
-    found = gate(max(relative(part, whole) for part in parts), precise.limit, about)
+    found = result(max(relative(part, whole) for part in parts), precise.limit, about)
     return worst(found, *_as_scored(subject))
 
 
 def _as_scored(subject: Subject) -> Iterator[Gate]:
     """The first examples of the record's own batches, alone."""
-    for scored, logits in subject.watch.first if subject.watch else ():
+    for scored, logits in subject.scored:
         some = range(min(4, len(scored)))
         alone = torch.cat([subject.model(rows(scored, slice(i, i + 1))) for i in some])
         about = f"largest relative difference between examples alone and as scored, {len(scored)} together"
-        yield gate(relative(alone, logits[: len(some)]), AS_SCORED, about)
+        yield result(relative(alone, logits[: len(some)]), AS_SCORED, about)
 
 
-def batch_neighbours(subject: Subject, precise: Precise) -> Gate:
+@gate("an example's outputs depend on which others are scored with it")
+def batch_neighbours(subject: Subject) -> Gate:
     """As many examples together, but in another order and with others beside them."""
+    precise = subject.float64
     batch, more = precise.on(subject.batch()), precise.on(subject.batch(16))
     whole, worst_ = precise(batch), 0.0
     backwards = list(range(len(batch)))[::-1]
@@ -168,16 +176,18 @@ def batch_neighbours(subject: Subject, precise: Precise) -> Gate:
         mixed = _stack(rows(batch, kept), rows(more, others))
         worst_ = max(worst_, relative(precise(mixed)[: len(kept)], whole[kept]))
     about = "largest relative difference between an example among some and among others"
-    found = gate(worst_, precise.limit, f"{about}, {precise.about}")
+    found = result(worst_, precise.limit, f"{about}, {precise.about}")
     return worst(found, *_among_others(subject))
 
 
 def _among_others(subject: Subject) -> Iterator[Gate]:
     """The record's own batches, backwards."""
-    for scored, logits in subject.watch.first if subject.watch else ():
+    for scored, logits in subject.scored:
         backwards = list(range(len(scored)))[::-1]
         found = relative(subject.model(rows(scored, backwards)), logits[backwards])
-        yield gate(found, AS_SCORED, "largest relative difference to what was scored, when the batch is turned around")
+        yield result(
+            found, AS_SCORED, "largest relative difference to what was scored, when the batch is turned around"
+        )
 
 
 def _stack(a: Batch, b: Batch) -> Batch:
@@ -185,34 +195,35 @@ def _stack(a: Batch, b: Batch) -> Batch:
     return Batch(**{name: torch.cat([value, other[name]]) for name, value in a.arrays().items()})
 
 
+@gate("scoring again gives other scores", when=FIRST)
 def repeatable(subject: Subject) -> Gate:
     """One batch twice; and what was scored first for the record, again now that all has been scored."""
     batch = subject.batch().tensors(subject.device)
     first, second = subject.model(batch), subject.model(batch)
-    twice = gate(relative(second, first), 1e-6, "largest relative difference between two evaluations of one batch")
+    twice = result(relative(second, first), 1e-6, "largest relative difference between two evaluations of one batch")
     found = [twice]
-    for scored, logits in subject.watch.first if subject.watch else ():
+    for scored, logits in subject.scored:
         about = "largest relative difference between the record's scoring and a later one"
-        found.append(gate(relative(subject.model(scored), logits), 1e-6, about))
+        found.append(result(relative(subject.model(scored), logits), 1e-6, about))
     return worst(*found)
 
 
+@gate("the saved weights do not give the scores", needs=("build",))
 def weights_alone(subject: Subject) -> Gate:
     """A model built anew that gets the saved weights gives the same logits, as it must when a run goes on."""
     about = "largest relative difference to a new model with the saved weights"
-    assert subject.build is not None
     batch = subject.batch().tensors(subject.device)
     try:
-        twin = subject.build(subject.seed).eval()
+        twin = subject.built(subject.seed)
         twin.load_state_dict(subject.model.state_dict())
     except RuntimeError as error:
-        return gate(math.inf, COARSE, f"{about}: {' '.join(str(error).split())[:200]}")
-    pairs = [(batch, subject.model(batch))] + (subject.watch.first if subject.watch else [])
-    return gate(max(relative(twin(asked), logits) for asked, logits in pairs), COARSE, about)
+        return result(math.inf, COARSE, f"{about}: {' '.join(str(error).split())[:200]}")
+    pairs = [(batch, subject.model(batch)), *subject.scored]
+    return result(max(relative(twin(asked), logits) for asked, logits in pairs), COARSE, about)
 
 
+@gate("scoring changes the model", needs=("watch",), when=FIRST)
 def evaluation_frozen(subject: Subject) -> Gate:
     """Nothing that a model can remember numbers in changes while it is scored."""
-    assert subject.watch is not None
-    count = subject.watch.violations.get("scoring changed the model", 0)
-    return gate(count, 0, "evaluations that changed a parameter, buffer or other tensor of the model")
+    count = subject.seen.violations.get("scoring changed the model", 0)
+    return result(count, 0, "evaluations that changed a parameter, buffer or other tensor of the model")

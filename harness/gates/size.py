@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.gates.gate import gate
 from harness.gates.hidden import Inventory, inventory, numbers
+from harness.gates.measure import result
+from harness.gates.registry import LAST, gate
+from harness.gates.scores import weights_alone
 from harness.gates.subject import Subject
 from harness.records.record import Gate
 from zoo import size as sizing
@@ -24,14 +26,15 @@ HIDDEN = 0.05
 tolerance sizes are matched within is to be had from less."""
 
 
-def declared_size(subject: Subject, *, shared_only: bool) -> Gate:
+@gate("more is trained than is counted", needs=("watch",), when=LAST)
+def declared_size(subject: Subject) -> Gate:
     """Numbers that training changed, or gradients reach, and that the declared size leaves out; over the declared.
 
-    Of attributes that are no parameters and no buffers only those that a copy would share are counted where
-    `shared_only`, as where the saved weights alone give the same outputs: the others do not matter then.
+    Where the saved weights alone give the same outputs, attributes that are no parameters and no buffers do not matter,
+    but for those that a copy would share.
     """
-    watch, model = subject.watch, subject.model
-    assert watch is not None
+    watch, model = subject.seen, subject.model
+    shared_only = subject.build is not None and (subject.results.get("weights_alone") or weights_alone(subject)).passed
     now = inventory(model)
     hidden = _changed(watch.before, now, shared_only) + _leaves(subject)
     names = {name: tuple(p.shape) for name, p in model.named_parameters()}
@@ -44,7 +47,7 @@ def declared_size(subject: Subject, *, shared_only: bool) -> Gate:
     if count == "non_embedding":
         hidden += _outside(subject)
     base = sizing.parameters(model, count) or declared
-    return gate(hidden / max(1, base), HIDDEN, "numbers that are trained but not in the declared size, relative to it")
+    return result(hidden / max(1, base), HIDDEN, "numbers trained but not in the declared size, relative to it")
 
 
 def _changed(before: Inventory, now: Inventory, shared_only: bool) -> int:
@@ -119,10 +122,10 @@ def _outside(subject: Subject) -> int:
     return max(0, numbers(model) - numbers(model.backbone) - allowed)
 
 
+@gate("another size than all are matched to", needs=("mismatch",))
 def matched_size(subject: Subject) -> Gate:
     """How far the size is from the one that all are matched to."""
     assert subject.match is not None
-    assert subject.size is not None
-    assert subject.size.mismatch is not None
+    assert subject.mismatch is not None
     about = "relative distance from the size all are matched to"
-    return gate(abs(subject.size.mismatch), subject.match.tolerance, about)
+    return result(abs(subject.mismatch), subject.match.tolerance, about)

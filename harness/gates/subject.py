@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from harness.gates.float64 import Float64Copy, undone
 from harness.records.meters import Meters, StopRule
-from harness.records.record import Size
+from harness.records.record import Gate, Size
 from harness.records.spec import MatchRule
 from tasks.base import Task
 from zoo.contract import Batch, Model
@@ -21,14 +21,8 @@ from zoo.contract import Batch, Model
 if TYPE_CHECKING:
     from harness.gates.watch import Watch
 
-FINE, COARSE = 1e-9, 1e-5
-"""What rounding may change, relative to the largest logit: in float64, and where something computes in less.
-
-A leak below the coarse limit moves a score by no more than that; the fine one finds those that other inputs enlarge.
-"""
 AS_SCORED = 1e-4
 """Relative, in the model's own precision: products of other sizes, and transforms over time, round in other ways."""
-_LESS = (torch.float32, torch.bfloat16, torch.float16, torch.complex64)
 
 
 @dataclass
@@ -55,100 +49,49 @@ class Subject:
     """What one step costs by the first one's count."""
     examples: int = 8
     """In a batch of training."""
+    results: dict[str, Gate] = field(default_factory=dict)
+    """What the gates asked so far said."""
 
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
+    @property
+    def mismatch(self) -> float | None:
+        """How far the size is from the one that all are matched to; None where nothing is matched."""
+        return self.size.mismatch if self.size is not None and self.match is not None else None
+
+    @property
+    def seen(self) -> Watch:
+        """What was seen of the training."""
+        assert self.watch is not None
+        return self.watch
+
+    @property
+    def scored(self) -> list[tuple[Batch, Tensor]]:
+        """Batches that the scores of the record were made of, with their logits of that time."""
+        return [] if self.watch is None else self.watch.first
+
+    @cached_property
+    def float64(self) -> Float64Copy:
+        """A copy of the model in float64."""
+        with torch.no_grad():
+            return Float64Copy.of(self.model, self.batch(2))
+
+    def built(self, seed: int) -> Model:
+        """The model as it was before training, in evaluation mode."""
+        assert self.build is not None
+        return self.build(seed).eval()
+
     @contextmanager
     def training(self) -> Iterator[None]:
         """The model in training mode; what a pass leaves in it (running means) is undone."""
-        with _undone(self.model, training=True):
+        with undone(self.model, training=True):
             yield
 
     def batch(self, size: int = 8) -> Batch:
         """The first test examples, on the CPU."""
         return next(iter(self.task.evaluation("test", size=size, limit=size))).tensors()
-
-
-@dataclass
-class Precise:
-    """A copy of a model in float64 on the CPU where it can compute there, else as it is; and what rounding may do."""
-
-    model: Model
-    limit: float
-    about: str
-    device: torch.device
-
-    @classmethod
-    def of(cls, model: Model, batch: Batch) -> Precise:
-        """A copy that is no part of what is scored: it may be changed."""
-        device = next(model.parameters()).device
-        try:
-            twin = copy.deepcopy(model).cpu().double().eval()
-            with torch.no_grad(), _Seen() as seen:
-                result = twin(floated(batch))
-            if result.dtype == torch.float64 and not seen.less:
-                return cls(twin, FINE, "in float64", torch.device("cpu"))
-            return cls(twin, COARSE, "in float64, but for what the model computes in less", torch.device("cpu"))
-        except Exception:  # code for one device or one precision fails in its own way
-            return cls(_copied(model), COARSE, "in the model's own precision, as it cannot compute in float64", device)
-
-    def __call__(self, batch: Batch) -> Tensor:
-        """Logits, with the same random numbers in every call."""
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            return self.model(floated(batch) if self.device.type == "cpu" and self._double else batch)
-
-    @property
-    def _double(self) -> bool:
-        return next(self.model.parameters()).dtype == torch.float64
-
-    def on(self, batch: Batch) -> Batch:
-        """A batch where the copy can read it."""
-        return batch.tensors(self.device)
-
-    @contextmanager
-    def mode(self, training: bool) -> Iterator[None]:
-        """In training or evaluation mode; what is left of a training pass (running means) is undone."""
-        with _undone(self.model, training=training):
-            yield
-
-
-@contextmanager
-def _undone(model: Model, *, training: bool) -> Iterator[None]:
-    saved = {name: value.clone() for name, value in model.state_dict().items()}
-    model.train(training)
-    try:
-        yield
-    finally:
-        model.eval()
-        model.load_state_dict(saved, strict=False)
-
-
-def _copied(model: Model) -> Model:
-    try:
-        return copy.deepcopy(model).eval()
-    except Exception:  # tensors inside a graph cannot be copied
-        return model.eval()
-
-
-def floated(batch: Batch) -> Batch:
-    """The batch with vectors in float64."""
-    return Batch(**{n: v.double() if v.is_floating_point() else v for n, v in batch.arrays().items()})
-
-
-class _Seen(TorchDispatchMode):
-    """Whether any operator gave numbers of less than float64."""
-
-    less = False
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = func(*args, **(kwargs or {}))
-        for value in found if isinstance(found, (tuple, list)) else (found,):
-            if isinstance(value, Tensor) and value.dtype in _LESS and value.numel() > 1:
-                self.less = True
-        return found
 
 
 def rows(batch: Batch, which: list[int] | slice) -> Batch:

@@ -1,8 +1,8 @@
 """What is seen of a run while it trains and is scored: cheap, off the clock where it can be, and saved with it.
 
-At one step in twenty, drawn from the system's randomness so that nothing can foresee them, sums over the bits of all
-parameters are compared before the step, before the optimiser's update and before the next step; between those nothing
-may change them. At all steps torch's own count of in-place changes is.
+At one step in twenty, drawn from the system's randomness so that nothing can foresee them, sums over the bits of a part
+of every parameter, drawn anew, are compared before the step, before the optimiser's update and before the next step;
+between those nothing may change them. At all steps torch's own count of in-place changes is.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from harness.gates.hidden import Inventory, bits, inventory
-from harness.records.stream_hash import extend_hash
+from harness.records.stream_hash import extend_hash, hash_examples
 from zoo import size as sizing
 from zoo.contract import Batch, Model
 
@@ -27,6 +27,8 @@ EVERY = 0.05
 """Of the steps, sampled."""
 FIRST = 4
 """Steps that are always sampled."""
+SPAN = 1 << 13
+"""Numbers of each parameter that are summed at a sampled step; of smaller ones all."""
 KEPT = 1 << 22
 """Most numbers kept of the logits that the record's scores were made of; two batches at most."""
 HASHES = 1 << 23
@@ -47,7 +49,7 @@ class Watch:
         self.hashes: list[np.ndarray] = []
         self.kept, self.shift = 0, 0
         self.flops: list[int] = []
-        self.count_at = {self.draw.randrange(1 << k, 2 << k) for k in range(2, 40, 2)}
+        self.count_at = {self.draw.randrange(1 << k, 2 << k) for k in range(2, 40, 3)}
         self.longest_step = 0.0
         self.before: Inventory = inventory(model)
         self.names = {name: tuple(p.shape) for name, p in model.named_parameters()}
@@ -55,6 +57,7 @@ class Watch:
         self.first: list[tuple[Batch, Tensor]] = []
         self.malformed = ""
         self._sum: int | None = None
+        self._spans: list[slice] = []
         self._version = self._given = 0
         optimizer.register_step_pre_hook(self._updating)
         optimizer.register_step_post_hook(self._updated)
@@ -69,21 +72,22 @@ class Watch:
         """A copy of the model, whose hooks lead here, is watched by the same."""
         return self
 
-    def take(self, batch: Batch) -> None:
-        """Before a step on `batch`, off the clock."""
+    def take(self, batch: Batch, examples: np.ndarray) -> None:
+        """Before a step on `batch`, whose `examples` have these hashes; off the clock."""
         if self.steps and self._versions() != self._version:
             self._violated("parameters changed between steps")
-        if self._sum is not None and self.sum() != self._sum:
+        if self._sum is not None and self._part() != self._sum:
             self._violated("parameters changed between steps")
         if self.steps in self.count_at:
             self.flops.append(self._count(batch))
         sampled = self.steps < FIRST or self.draw.random() < EVERY
-        self._sum = self.sum() if sampled else None
+        self._spans = [self._span(p) for p in self.parameters] if sampled else []
+        self._sum = self._part() if sampled else None
         self._version, self._sampled = self._versions(), sampled
         self._batch, self._versions_of, self._given_batch = batch, _marks(batch), None
         if sampled:
             self.digests[self.steps] = extend_hash("", batch)
-        self._hash(batch)
+        self._keep_hashes(examples)
         self.tokens += batch.inputs.shape[0] * batch.inputs.shape[1]
         self._given, self._in_step = self.updates, True
 
@@ -95,7 +99,7 @@ class Watch:
         if self.updates - self._given != 1:
             self._violated("several updates in a step")
         if self._sampled:
-            self._sum = self.sum()
+            self._sum = self._part()
         self._version = self._versions()
         self.longest_step = max(self.longest_step, seconds)
         self.steps += 1
@@ -111,7 +115,7 @@ class Watch:
     def _updating(self, *_: Any) -> None:
         if not self._in_step:
             self._violated("an update outside of training steps")
-        elif self._versions() != self._version or (self._sampled and self.sum() != self._sum):
+        elif self._versions() != self._version or (self._sampled and self._part() != self._sum):
             self._violated("parameters changed in a step before its update")
         if self._in_step:
             self._look_at_given()
@@ -137,9 +141,15 @@ class Watch:
     def _versions(self) -> int:
         return sum(p._version for p in self.parameters)
 
-    def sum(self) -> int:
-        """Over the bits of all parameters, as whole numbers; any honest change of one changes it."""
-        return bits(self.parameters)
+    def _span(self, parameter: Tensor) -> slice:
+        """Where in a parameter this step looks, in whole cache lines."""
+        start = 16 * self.draw.randrange(1 + max(0, parameter.numel() - SPAN) // 16)
+        return slice(start, start + SPAN)
+
+    def _part(self) -> int:
+        """The sum over the bits of the parts that this step looks at; any honest change of one changes it."""
+        parts = zip(self.parameters, self._spans, strict=True)
+        return bits([p.detach().reshape(-1)[span] for p, span in parts])
 
     def _count(self, batch: Batch) -> int:
         """FLOPs of a step as it is now, counted on a copy so that nothing is left of it."""
@@ -150,8 +160,7 @@ class Watch:
         there = batch.tensors(self.parameters[0].device)
         return sizing.training_flops(twin, there, self.loss, autocast=self.autocast())
 
-    def _hash(self, batch: Batch) -> None:
-        found = hashes(batch)
+    def _keep_hashes(self, found: np.ndarray) -> None:
         if self.shift:
             found = found[found >> np.uint64(64 - self.shift) == 0]
         self.hashes.append(found)
@@ -165,23 +174,23 @@ class Watch:
     @contextmanager
     def scoring(self, split: str) -> Iterator[Callable[[Batch, Tensor], None]]:
         """Around an evaluation: gives what each batch and its logits are shown to."""
-        before, parts = self.sum(), _digest(self.model) if split == "test" else None
+        before, parts = bits(self.parameters), _digest(self.model) if split == "test" else None
 
         def see(batch: Batch, logits: Tensor) -> None:
             self.malformed = self.malformed or ill_formed(logits, batch, self.model.shape.outputs)
             if split == "test":
-                self.test_hashes.append(hashes(batch.tensors("cpu")))
+                self.test_hashes.append(hash_examples(batch.tensors("cpu")))
                 if len(self.first) < 2 and type(logits) is Tensor and logits.numel() <= KEPT:
                     self.first.append((batch, logits.detach().clone()))
 
         if split == "test":
             self.test_hashes, self.first = [], []
         yield see
-        if self.sum() != before or (parts is not None and parts != _digest(self.model)):
+        if bits(self.parameters) != before or (parts is not None and parts != _digest(self.model)):
             self._violated("scoring changed the model")
         self._version = self._versions()
         if self._sum is not None:
-            self._sum = self.sum()
+            self._sum = self._part()
 
     def close(self) -> None:
         """After the last step: nothing is looked at any more."""
@@ -213,37 +222,6 @@ def _marks(batch: Batch) -> dict[str, tuple[int, int]]:
 def _digest(model: Model) -> dict[str, int]:
     """A sum for each tensor of the model, whether it is declared or not."""
     return {name: part.sum for name, part in inventory(model).items()}
-
-
-def hashes(batch: Batch) -> np.ndarray:
-    """Eight bytes for what each example asks, (B,) uint64: equal questions have equal ones."""
-    total = np.zeros(len(batch), dtype=np.uint64)
-    for index, name in enumerate(("inputs", "inputs2", "mask", "mask2")):
-        value = getattr(batch, name)
-        if value is None:
-            continue
-        flat = np.ascontiguousarray(value.numpy()).reshape(len(batch), -1)
-        if flat.dtype.itemsize == 8:
-            flat = flat.view(np.uint64)
-        elif flat.dtype.itemsize == 4:
-            flat = flat.view(np.uint32).astype(np.uint64)
-        else:
-            flat = flat.astype(np.float64).view(np.uint64)
-        total += (flat * _weights(flat.shape[1], index)).sum(axis=1, dtype=np.uint64)
-    total ^= total >> np.uint64(31)
-    total *= np.uint64(0x9E3779B97F4A7C15)
-    return total ^ (total >> np.uint64(29))
-
-
-_drawn: dict[tuple[int, int], np.ndarray] = {}
-
-
-def _weights(count: int, which: int) -> np.ndarray:
-    """Odd multipliers, the same in every process."""
-    if (count, which) not in _drawn:
-        made = np.random.Generator(np.random.PCG64([count, which])).integers(0, 1 << 63, count, dtype=np.uint64)
-        _drawn[count, which] = made * np.uint64(2) + np.uint64(1)
-    return _drawn[count, which]
 
 
 def ill_formed(logits: Any, batch: Batch, outputs: int) -> str:

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from harness.gates import GATES
 from harness.records.meters import METERS, StopRule
 from harness.records.spec import PRETRAINED, TUNABLE, EvaluateSettings, MatchRule, TrainSettings
 from harness.units import Count, Duration, Fraction, Number, Quantity
@@ -168,9 +167,11 @@ class Evaluate(Strict):
     @field_validator("skip_gates")
     @classmethod
     def _known(cls, names: list[str]) -> list[str]:
+        from harness.gates.registry import gates
+
         for name in names:
-            if name not in GATES:
-                raise ValueError(f"no gate is called {name!r}{nearest(name, GATES)}")
+            if name not in gates():
+                raise ValueError(f"no gate is called {name!r}{nearest(name, gates())}")
         return sorted({*names})
 
     def settings(self) -> EvaluateSettings:

@@ -10,17 +10,18 @@ import torch
 from torch import nn
 from torch.nn.functional import one_hot
 
-import harness.budget
-import harness.train
 import tasks
 import tasks.base
 import zoo
 import zoo.heads
+from harness.records.meters import StopRule
+from harness.training import train as training
 from tasks.recall.mqar import Mqar
 from zoo.contract import Mixer, Traits
 from zoo.heads import LanguageModel
 
-from .conftest import MQAR, run, spec
+from ..made import do
+from .conftest import MQAR, spec
 
 pytestmark = pytest.mark.slow
 KEPT = {}
@@ -355,10 +356,10 @@ class LogProbabilities(LanguageModel):
 
 def test_unnormalised_log_probabilities_are_normalised_by_the_score(failed, monkeypatch, tmp_path):
     name = play(monkeypatch, LanguageModel)
-    honest = run(spec(name), tmp_path / "a")["metrics"]
+    honest = do(spec(name), tmp_path / "a").metrics
     monkeypatch.setitem(zoo.heads.MODELS, "lm", LogProbabilities)
-    shifted = run(spec(name), tmp_path / "b")["metrics"]
-    assert shifted["test"]["loss"] == pytest.approx(honest["test"]["loss"], rel=1e-4)
+    shifted = do(spec(name), tmp_path / "b").metrics
+    assert shifted.test["loss"] == pytest.approx(honest.test["loss"], rel=1e-4)
     assert failed(name) == set()
 
 
@@ -491,7 +492,7 @@ def _some_of_test(self, split, ids, seed):
 @pytest.mark.parametrize("examples", [_one_split, _some_of_test])
 def test_training_on_the_test_split(failed, examples):
     name = task_of("leaky_mqar", examples=examples)
-    found = failed(name, task="leaky_mqar", task_options=MQAR, stop={"steps": 60})
+    found = failed(name, task="leaky_mqar", task_options=MQAR, stop=StopRule("steps", 60))
     assert found == {"test_overlap"}
 
 
@@ -644,7 +645,7 @@ class Statistics(Plain):
 
 def test_a_few_running_statistics_are_fine(failed):
     assert failed(Statistics) == set()
-    assert failed.gates["declared_size"]["measured"] > 0
+    assert failed.gates["declared_size"].measured > 0
 
 
 class InnerLoop(LanguageModel):
@@ -729,12 +730,12 @@ def test_training_on_while_it_is_scored(failed, monkeypatch):
 
 def test_a_rule_that_never_ends(failed, monkeypatch):
     zoo.register("plain")(Plain)
-    monkeypatch.setattr(harness.budget.StopRule, "done", lambda rule, used, step: used.steps >= 25)
+    monkeypatch.setattr(StopRule, "done", lambda rule, used, step: used.steps >= 25)
     assert "within_budget" in failed("plain")
 
 
 def test_a_meter_that_stands_still(failed, monkeypatch):
-    honest = harness.train.Run._step
+    honest = training.step
 
     def slow(run, batch):
         honest(run, batch)
@@ -743,7 +744,7 @@ def test_a_meter_that_stands_still(failed, monkeypatch):
 
     KEPT.clear()
     zoo.register("plain")(Plain)
-    monkeypatch.setattr(harness.train.Run, "_step", slow)
+    monkeypatch.setattr(training, "step", slow)
     assert "within_budget" in failed("plain")
 
 
@@ -759,7 +760,7 @@ def test_other_batches(failed, monkeypatch):
 
 def test_another_order_of_the_stream(failed, monkeypatch):
     zoo.register("plain")(Plain)
-    honest = harness.train.stream
+    honest = training.stream
 
     def swapped(*args, **kwargs):
         batches = honest(*args, **kwargs)
@@ -768,7 +769,7 @@ def test_another_order_of_the_stream(failed, monkeypatch):
             yield second
             yield first
 
-    monkeypatch.setattr(harness.train, "stream", swapped)
+    monkeypatch.setattr(training, "stream", swapped)
     assert failed("plain") == {"data_order"}
 
 
@@ -844,4 +845,4 @@ def test_running_statistics_pass_where_nothing_is_causal(failed):
     """In a causal model they see the future while it is trained, and the gates of causality say so."""
     found = failed(RunningNorm)
     assert found == {"causal", "gradient_leak"}
-    assert failed.gates["declared_size"]["passed"]
+    assert failed.gates["declared_size"].passed

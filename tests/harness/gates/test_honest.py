@@ -8,7 +8,8 @@ from tasks.base import Metric, Task
 from zoo import architectures
 from zoo.types import Batch, Shape, Unsupported
 
-from .conftest import run, spec
+from ..made import do
+from .conftest import failed_gates, spec
 
 TASKS = {"lm": "mqar", "seq2seq": "reverse", "classify": "majority"}
 OPTIONS = {
@@ -43,18 +44,18 @@ class Majority(Task):
 
 
 def judged(name, role, folder):
-    """The gates of a run of 12 steps at the first width that can be; none where it cannot play."""
+    """The record of a short run at the first width that can be; none where it cannot play."""
     if role == "classify":
         tasks.register("majority")(Majority)
     for width in (16, 32, 64):
         what = spec(name, task=TASKS[role], task_options=OPTIONS[TASKS[role]], options={"depth": 2, "width": width})
         try:
-            record = run(what, folder)
+            record = do(what, folder)
         except Unsupported:
             return None
         except ValueError:
             continue
-        return record["eligibility"]
+        return record
     raise AssertionError(f"{name} can be built at none of these widths")
 
 
@@ -62,13 +63,12 @@ def check(name, role, folder):
     found = judged(name, role, folder)
     if found is None:
         pytest.skip(f"cannot play {role}")
-    failed = {gate: said for gate, said in found["gates"].items() if not said["passed"]}
     if name == "reformer" and role != "classify":
-        assert set(failed) == {"causal"}
+        assert failed_gates(found) == {"causal"}
         return
-    assert failed == {}
-    assert found["ranked"]
-    assert len(found["gates"]) == (13 if role == "classify" else 15)
+    assert failed_gates(found) == set(), found.eligibility.gates
+    assert found.eligibility.ranked
+    assert len(found.eligibility.gates) == (13 if role == "classify" else 15)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What a gate says, and how differences are measured."""
+"""The result of a gate, and how differences are measured."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch import Tensor
 from harness.records.record import Gate
 
 
-def gate(measured: float, limit: float, about: str) -> Gate:
-    """A gate with what it measured. What is not a number is not passed."""
+def result(measured: float, limit: float, about: str) -> Gate:
+    """What a gate measured against its limit; what is not a number is not passed."""
     return Gate(bool(measured <= limit), measured, limit, about)
 
 
