@@ -129,7 +129,7 @@ class RunSpec(Part):
     @classmethod
     def from_dict(cls, data: dict[str, Any], fingerprint: str = "") -> RunSpec:
         """Read the JSON of a spec; that of published weights has `{}` for what only training needs."""
-        untrained = {name: None for name in ("stop", "train") if not data[name]}
+        untrained = {name: None for name in ("stop", "train") if data.get(name) == {}}
         return dataclasses.replace(super().from_dict({**data, **untrained}), fingerprint=fingerprint)
 
     def to_dict(self) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from zoo import size as sizing
 from zoo.contract import Batch, Shape
 
 ARCHITECTURE, WIDTH, DEPTH, OPTIONS = "pre_ln", 64, 2, {"heads": 2}
-SHARE = 0.03
+SHARE = 0.01
 """Of the run's training seconds that the reference may take."""
 LEAST = 3
 """Steps of the reference that are timed, however long they take."""

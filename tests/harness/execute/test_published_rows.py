@@ -7,11 +7,12 @@ import torch
 
 import tasks
 import zoo
-from harness.plan import estimate, published_rows, sizes, trials
-from harness.suite import pretrained
 from harness.errors import UserError
 from harness.plan.expand import expand
+from harness.records.record import External
+from harness.suite import pretrained
 from harness.suite.load import load
+from harness.training.published import score_published
 from zoo import tokenizers
 from zoo.contract import Batch, Shape
 from zoo.types import Unsupported
@@ -46,12 +47,12 @@ def suite(tmp_path, entry, more=""):
 
 def test_a_row_stands_once_and_is_neither_matched_nor_tuned(folder, tmp_path):
     loaded = load(suite(tmp_path, f"{{zoo: {folder}}}", "tuning: {lr: [1e-3, 2e-3]}\n"))
-    own = [spec for spec in expand(loaded) if spec.external]
+    own = [spec for spec in expand(loaded) if spec.pretrained]
     assert [(spec.architecture_label, spec.seed, spec.match, spec.stop) for spec in own] == [
-        ("bought-gru", 3, None, {})
+        ("bought-gru", 3, None, None)
     ]
-    assert {spec.architecture for spec in tuning.trials(loaded)} == {"gru"}
-    size = plan.solve(own, loaded)[own[0].cell]
+    assert {spec.architecture for spec in trials.trials(loaded)} == {"gru"}
+    size = sizes.solve(own, loaded)[own[0].cell]
     assert (size.width, size.depth) == (8, 1)
     assert size.mismatch is None
 
@@ -70,12 +71,16 @@ def test_a_row_is_called_after_its_weights(options, label):
 
 def test_parameters_that_nobody_trains_count_too(folder):
     model = zoo.load(folder).requires_grad_(False)
-    assert external.size(model, tasks.build("text", length=16)).params == sum(p.numel() for p in model.parameters()) > 0
+    assert (
+        published_rows.size(model, tasks.build("text", length=16)).params
+        == sum(p.numel() for p in model.parameters())
+        > 0
+    )
 
 
 def test_its_record_holds_the_model_s_own_scores(folder, tmp_path):
-    spec = next(s for s in expand(load(suite(tmp_path, f"{{zoo: {folder}}}"))) if s.external)
-    record = external.record(spec, "bought")
+    spec = next(s for s in expand(load(suite(tmp_path, f"{{zoo: {folder}}}"))) if s.pretrained)
+    record = score_published(spec, "bought", spec.build_task())
     model, task = zoo.load(folder), tasks.build("text", length=16)
     nats = weight = 0.0
     with torch.no_grad():
@@ -83,18 +88,18 @@ def test_its_record_holds_the_model_s_own_scores(folder, tmp_path):
             log_p = torch.log_softmax(model(Batch(inputs=batch.inputs)), -1)
             nats -= float(log_p.gather(-1, batch.targets[..., None]).sum())
             weight += batch.targets.numel()
-    assert record["metrics"]["test"]["loss"] == pytest.approx(nats / weight, rel=1e-6)
-    assert not record["eligibility"]["ranked"]
-    assert record["external"] == {"kind": "zoo", "where": str(folder), "weights": external.digest(model)}
-    json.dumps(record)
+    assert record.metrics.test["loss"] == pytest.approx(nats / weight, rel=1e-6)
+    assert not record.eligibility.ranked
+    assert record.external == External("zoo", str(folder), published_rows.weights_digest(model))
+    json.dumps(record.to_dict())
 
 
 def test_the_digest_knows_every_weight(folder):
     model = zoo.load(folder)
-    before = external.digest(model)
+    before = published_rows.weights_digest(model)
     with torch.no_grad():
         next(model.parameters()).view(-1)[0] += 1e-6
-    assert external.digest(model) != before
+    assert published_rows.weights_digest(model) != before
 
 
 @pytest.mark.parametrize(
@@ -116,7 +121,7 @@ def test_a_wrong_entry_is_told_at_its_line(tmp_path, entry, words):
 def test_weights_that_are_not_there_are_told_before_anything_runs(tmp_path):
     loaded = load(suite(tmp_path, "{zoo: ./nowhere}"))
     with pytest.raises(UserError, match=r"bought.yaml:9: .*nowhere"):
-        plan.solve([spec for spec in expand(loaded) if spec.external], loaded)
+        sizes.solve([spec for spec in expand(loaded) if spec.pretrained], loaded)
 
 
 @pytest.mark.parametrize(
@@ -129,15 +134,15 @@ def test_weights_that_are_not_there_are_told_before_anything_runs(tmp_path):
     ],
 )
 def test_a_task_it_cannot_play_is_unsupported(folder, tmp_path, task, words):
-    spec = next(s for s in expand(load(suite(tmp_path, f"{{zoo: {folder}}}"))) if s.external)
+    spec = next(s for s in expand(load(suite(tmp_path, f"{{zoo: {folder}}}"))) if s.pretrained)
     with pytest.raises(Unsupported, match=words):
-        external.open_for(spec, tasks.build(task[0], **task[1]))
+        published_rows.open_weights(spec, tasks.build(task[0], **task[1]))
 
 
 def test_a_text_longer_than_it_reads_is_unsupported(folder, tmp_path):
     model = zoo.build("pre_ln", "lm", shape=Shape(length=8, vocab=256, outputs=256, width=8, depth=1), heads=2)
     model.tokenizer = tokenizers.Bytes()
     zoo.save(model, tmp_path / "short")
-    spec = next(s for s in expand(load(suite(tmp_path, f"{{zoo: {tmp_path / 'short'}}}"))) if s.external)
+    spec = next(s for s in expand(load(suite(tmp_path, f"{{zoo: {tmp_path / 'short'}}}"))) if s.pretrained)
     with pytest.raises(Unsupported, match="reads 8 tokens at most; this task has 16"):
-        external.open_for(spec, tasks.build("text", length=16))
+        published_rows.open_weights(spec, tasks.build("text", length=16))

@@ -15,9 +15,9 @@ import harness
 from harness import publish
 from harness.errors import UserError
 from harness.plan.expand import expand
+from harness.plan.trials import trials
 from harness.records.store import Store
 from harness.suite.load import load
-from harness.plan.trials import trials
 
 PLUGIN = '''
 import os, signal, time
@@ -97,7 +97,7 @@ class Sleeps(Mean):
 
 
 def by_architecture(results):
-    return {record["spec"]["architecture"]: record for record in results.records}
+    return {record.spec.architecture: record for record in results.records}
 
 
 @pytest.mark.slow
@@ -105,14 +105,14 @@ def test_a_suite_from_start_to_end_and_once_more(suite, quiet, tmp_path):
     root = tmp_path / "results"
     results = harness.run(suite(), root=root, workers=2, console=quiet)
     assert (results.ran, len(results.records), results.ok) == (4, 4, True)
-    assert {record["status"] for record in results.records} == {"ok"}
+    assert {record.status for record in results.records} == {"ok"}
     for record in results.records:
-        folder = results.folder / record["run_id"]
+        folder = results.folder / record.run_id
         assert sorted(path.name for path in folder.iterdir()) == ["curve.jsonl", "model", "record.json"]
     assert json.loads((results.folder / "baselines.json").read_text())
     with filelock.FileLock(results.folder / ".lock", blocking=False):
         pass  # free again
-    assert len({r["data"]["stream_hash"] for r in results.records}) == 2, "one for each seed"
+    assert len({r.data.stream_hash for r in results.records}) == 2, "one for each seed"
 
     again = harness.run(suite(), root=root, workers=2, console=quiet)
     assert again.ran == 0
@@ -132,7 +132,8 @@ def test_published_records_are_made_anew(suite, quiet, tmp_path):
     second = harness.run(path, root=root, workers=2, console=quiet)
     assert (second.ran, len(second.records)) == (2, 3)
     assert "2 published records" in quiet.file.getvalue()
-    assert [r["metrics"] for r in second.records] == [r["metrics"] for r in first.records]
+    assert [r.metrics for r in second.records] == [r.metrics for r in first.records]
+    assert second.records[0]["metrics"] == dict(second.records[0])["metrics"] == second.records[0].metrics.to_dict()
     assert harness.run(path, root=root, workers=2, console=quiet).ran == 0
 
 
@@ -141,8 +142,8 @@ def test_a_pair_that_cannot_be_is_a_row_and_no_failure(suite, quiet, tmp_path):
     path = suite(architectures=["lstm", "mlp_mixer"], seeds=[0])
     results = harness.run(path, root=tmp_path, workers=1, console=quiet)
     record = by_architecture(results)["mlp_mixer"]
-    assert (record["status"], record["error"]["kind"]) == ("unsupported", "Unsupported")
-    assert "causal" in record["error"]["message"]
+    assert (record.status, record.error.kind) == ("unsupported", "Unsupported")
+    assert "causal" in record.error.message
     assert results.ok
     assert harness.run(path, root=tmp_path, workers=1, console=quiet).ran == 0
 
@@ -154,7 +155,7 @@ def test_plugins_run_and_each_failure_leaves_a_record_while_others_go_on(suite, 
     path = suite(plugins=["mine.py"], architectures=names, seeds=[0])
     results = harness.run(path, root=tmp_path / "results", workers=2, console=quiet)
     records = by_architecture(results)
-    assert {name: record["status"] for name, record in records.items()} == {
+    assert {name: record.status for name, record in records.items()} == {
         "raises": "failed",
         "killed": "oom",
         "exits": "failed",
@@ -162,13 +163,13 @@ def test_plugins_run_and_each_failure_leaves_a_record_while_others_go_on(suite, 
         "my_mean": "ok",
         "lstm": "ok",
     }
-    assert records["raises"]["error"]["message"] == "planted fault"
-    assert "mine.py" in records["raises"]["error"]["where"]
-    assert "killed" in records["killed"]["error"]["message"]
-    assert "exit code 3" in records["exits"]["error"]["message"]
+    assert records["raises"].error.message == "planted fault"
+    assert "mine.py" in records["raises"].error.where
+    assert "killed" in records["killed"].error.message
+    assert "exit code 3" in records["exits"].error.message
     assert not results.ok
     assert results.ran == 6
-    assert records["my_mean"]["eligibility"]["ranked"]
+    assert records["my_mean"].eligibility.ranked
     assert harness.run(path, root=tmp_path / "results", workers=2, console=quiet).ran == 0, "a failure is a row, too"
 
 
@@ -177,8 +178,8 @@ def test_a_run_over_its_time_is_stopped_and_says_so(suite, quiet, tmp_path):
     (tmp_path / "mine.py").write_text(PLUGIN)
     path = suite(plugins=["mine.py"], architectures=["sleeps"], seeds=[0], limits={"timeout": "3s"})
     (record,) = harness.run(path, root=tmp_path / "results", workers=1, console=quiet).records
-    assert record["status"] == "timeout"
-    assert "3 s" in record["error"]["message"]
+    assert record.status == "timeout"
+    assert "3 s" in record.error.message
 
 
 @pytest.mark.slow
@@ -186,17 +187,14 @@ def test_a_tuned_suite_tries_first_and_runs_with_what_each_cell_chose(suite, qui
     path = suite(tuning={"lr": [1e-5, 3e-2], "budget": "50%"}, budget={"match": "none", "stop": {"steps": 40}})
     results = harness.run(path, root=tmp_path, workers=2, console=quiet)
     assert (results.ran, results.ok) == (8, True)
-    assert all(record["spec"]["kind"] == "final" for record in results.records)
+    assert all(record.spec.kind == "final" for record in results.records)
     loaded, store = load(path), Store("tiny", tmp_path)
     for record in results.records:
-        tried = [
-            r
-            for r in store.records()
-            if r["spec"]["kind"] == "trial" and r["spec"]["architecture"] == record["spec"]["architecture"]
-        ]
-        assert [r["budget"]["used"]["steps"] for r in tried] == [20, 20]
-        best = min(tried, key=lambda r: (-r["metrics"]["valid"]["accuracy"], r["spec"]["train"]["lr"]))
-        assert record["spec"]["train"]["lr"] == best["spec"]["train"]["lr"]
+        own = [r for r in store.records() if r.spec.architecture == record.spec.architecture]
+        tried = [r for r in own if r.spec.kind == "trial"]
+        assert [r.budget.used.steps for r in tried] == [20, 20]
+        best = min(tried, key=lambda r: (-r.metrics.valid["accuracy"], r.spec.train.lr))
+        assert record.spec.train.lr == best.spec.train.lr
     assert len(store.records()) == len(expand(loaded)) + len(trials(loaded))
     assert harness.run(path, root=tmp_path, workers=2, console=quiet).ran == 0
 
@@ -210,24 +208,19 @@ def test_a_sampled_suite_goes_on_with_the_same_trials_when_some_are_lost(suite, 
     results = harness.run(path, root=tmp_path, workers=2, console=quiet)
     assert (results.ran, results.ok) == (16, True)
     assert publish.status(str(path), tmp_path)[0]["counts"]["to do"] == 0
-    records = {r["run_id"]: r for r in store.records()}
-    tried = sorted(
-        (r for r in records.values() if r["spec"]["kind"] == "trial" and r["status"] == "ok"),
-        key=lambda r: r["spec"]["tuning"]["trial"],
-    )
-    assert [r["spec"]["tuning"]["trial"] for r in tried] == list(range(7))
-    best = min(tried, key=lambda r: (-r["metrics"]["valid"]["accuracy"], r["spec"]["train"]["lr"]))
+    records = {r.run_id: r for r in store.records()}
+    tried = [r for r in records.values() if r.spec.kind == "trial" and r.status == "ok"]
+    tried.sort(key=lambda r: r.spec.tuning.trial)
+    assert [r.spec.tuning.trial for r in tried] == list(range(7))
+    best = min(tried, key=lambda r: (-r.metrics.valid["accuracy"], r.spec.train.lr))
     final = by_architecture(results)["lstm"]
-    assert (final["spec"]["train"]["lr"], final["spec"]["options"]["dropout"]) == (
-        best["spec"]["train"]["lr"],
-        best["spec"]["options"]["dropout"],
-    )
-    assert final["defaults"]
+    assert final.spec.point == best.spec.point
+    assert final.defaults
     for lost in ([1], [5], [0, 6]):
         for number in lost:
-            shutil.rmtree(store.run_folder(tried[number]["run_id"]))
+            shutil.rmtree(store.run_folder(tried[number].run_id))
         assert harness.run(path, root=tmp_path, workers=2, console=quiet).ran == len(lost)
-        assert {r["run_id"] for r in store.records()} == set(records)
+        assert {r.run_id for r in store.records()} == set(records)
 
 
 def test_one_suite_is_run_by_one_process_at_a_time(suite, quiet, tmp_path):
@@ -290,7 +283,7 @@ def test_a_run_that_loses_its_parent_leaves_no_orphan_and_goes_on_later(how, sui
     assert not list((tmp_path / "results").glob("tiny/*/record.json"))
     results = harness.run(path, root=tmp_path / "results", workers=1, console=quiet)
     (record,) = results.records
-    assert (record["status"], record["budget"]["used"]["steps"]) == ("ok", 100)
-    assert len(record["segments"]) == 2
-    assert 0 < record["segments"][1]["from_step"] < 100
+    assert (record.status, record.budget.used.steps) == ("ok", 100)
+    assert len(record.segments) == 2
+    assert 0 < record.segments[1].from_step < 100
     assert not list((tmp_path / "results").glob("tiny/*/checkpoint"))

@@ -7,10 +7,10 @@ import pytest
 from rich.console import Console
 
 from harness import board
-from harness.plan.sizes import resolve_size
 from harness.errors import UserError
 from harness.lm_eval.answer import ask, ask_one, check, lacking, store
 from harness.plan.expand import expand
+from harness.plan.sizes import resolve_size
 from harness.records.store import Store
 from harness.suite.load import load
 from harness.training.train import train

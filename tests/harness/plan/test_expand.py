@@ -6,9 +6,10 @@ import pytest
 import yaml
 
 from harness.plan.expand import expand
+from harness.plan.trials import trials
+from harness.records.meters import StopRule
 from harness.records.spec import RunSpec
 from harness.suite.load import load
-from harness.plan.trials import trials
 
 SUITE = {
     "suite": "tiny",
@@ -115,8 +116,8 @@ def test_the_content_of_a_plugin_counts_not_its_place(loaded, tmp_path):
 
     first = expand(with_plugin("one", "x = 1\n"))[0]
     again, other = expand(with_plugin("one", "x = 1\n"))[0], expand(with_plugin("one", "x = 2\n"))[0]
-    assert first.run_id("data") == again.run_id("data") != other.run_id("data")
-    assert first.run_id("data") != first.run_id("other data")
+    assert first.run_id == again.run_id != other.run_id
+    assert first.run_id != first.replace(fingerprint="other data").run_id
 
 
 def test_trials_are_the_same_for_every_cell_and_share_no_id_with_finals(loaded):
@@ -124,11 +125,11 @@ def test_trials_are_the_same_for_every_cell_and_share_no_id_with_finals(loaded):
     tries = trials(suite)
     assert len(tries) == 2 * 2 * 2
     assert {spec.cell for spec in tries} == {spec.cell for spec in expand(suite)}
-    assert {spec.train["lr"] for spec in tries} == {1e-3, 3e-3}
+    assert {spec.train.lr for spec in tries} == {1e-3, 3e-3}
     assert {spec.seed for spec in tries} == {1000}
-    assert all(spec.kind == "trial" and spec.stop == {"tokens": 32} for spec in tries)
-    assert all(spec.evaluate["split"] == "tune" for spec in tries)
-    assert not {spec.run_id("") for spec in tries} & {spec.run_id("") for spec in expand(suite)}
+    assert all(spec.kind == "trial" and spec.stop == StopRule("tokens", 32) for spec in tries)
+    assert all(spec.evaluate.split == "tune" for spec in tries)
+    assert not {spec.run_id for spec in tries} & {spec.run_id for spec in expand(suite)}
     assert trials(loaded()) == []
 
 
@@ -137,9 +138,9 @@ def test_a_task_overrides_stop_match_train_and_model_for_itself(loaded):
     suite = loaded(tasks=[{**SUITE["tasks"][0], **own}, SUITE["tasks"][1]])
     by_task = {spec.task: spec for spec in expand(suite) if spec.architecture == "lstm"}
     recall, text = by_task["mqar"], by_task["text"]
-    assert (recall.stop, recall.match["params"], recall.options) == ({"steps": 3}, 3000, {"depth": 2})
-    assert (recall.train["lr"], recall.train["batch_tokens"]) == (1e-2, 32)
-    assert (text.stop, text.match["params"], text.options, text.train["lr"]) == ({"tokens": 64}, 2000, {}, 1e-3)
+    assert (recall.stop, recall.match.target, recall.options) == (StopRule("steps", 3), 3000, {"depth": 2})
+    assert (recall.train.lr, recall.train.batch_tokens) == (1e-2, 32)
+    assert (text.stop, text.match.target, text.options, text.train.lr) == (StopRule("tokens", 64), 2000, {}, 1e-3)
 
 
 def test_an_architecture_has_the_last_word_on_options_and_a_given_width_matches_nothing(loaded):
@@ -154,7 +155,5 @@ def test_an_architecture_has_the_last_word_on_options_and_a_given_width_matches_
 
 def test_a_spec_survives_its_record(loaded):
     for spec in [*expand(loaded(plugins=[])), *trials(loaded(tuning={"lr": [1e-3]}))]:
-        again = RunSpec.from_dict(json.loads(json.dumps(spec.to_dict())))
-        assert again.to_dict() == spec.to_dict()
-        assert again.run_id("x") == spec.run_id("x")
-        assert RunSpec.from_dict(again.to_dict()) == again
+        again = RunSpec.from_dict(json.loads(json.dumps(spec.to_dict())), spec.fingerprint)
+        assert (again, again.run_id) == (spec, spec.run_id)

@@ -2,10 +2,14 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
+from harness.records.record import CurvePoint
 from harness.records.store import Store, default_root, to_json, write_atomic
+
+from ..made import make_record, make_spec
 
 
 @pytest.fixture
@@ -13,15 +17,20 @@ def store(tmp_path):
     return Store("tiny", tmp_path)
 
 
-def record(run_id="abc", **more):
-    return {"run_id": run_id, "status": "ok", "curve": [{"loss": 1.5}, {"loss": math.nan}], **more}
+@pytest.fixture
+def record():
+    """A record, and a point of its curve that is not a number."""
+    made = make_record(make_spec(architecture_label="é"), 1.5)
+    return made.replace(curve=[CurvePoint(1, 1, 1, 0.5, 1.5), CurvePoint(2, 2, 2, 1.0, math.nan)])
 
 
-def test_a_record_comes_back_as_it_was_written(store):
-    store.write(record(name="é", nested={"x": [1, 2.5, None]}))
-    assert store.read("abc") == record(name="é", nested={"x": [1, 2.5, None]}, curve=[{"loss": 1.5}, {"loss": None}])
-    assert (store.folder / "abc" / "curve.jsonl").read_text() == '{"loss": 1.5}\n{"loss": null}\n'
-    assert store.records() == [store.read("abc")]
+def test_a_record_comes_back_as_it_was_written(store, record):
+    store.write(record)
+    point = replace(record.curve[1], loss=None)
+    assert store.read(record.run_id) == record.replace(curve=[record.curve[0], point])
+    lines = (store.folder / record.run_id / "curve.jsonl").read_text().splitlines()
+    assert [json.loads(line)["loss"] for line in lines] == [1.5, None]
+    assert store.records() == [store.read(record.run_id)]
 
 
 def test_what_is_not_there_reads_as_nothing(store):
@@ -50,26 +59,26 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
     assert path.read_text() == "old"
 
 
-def test_a_folder_without_a_record_is_unfinished(store):
-    checkpoint = store.run_folder("abc") / "checkpoint"
+def test_a_folder_without_a_record_is_unfinished(store, record):
+    checkpoint = store.run_folder(record.run_id) / "checkpoint"
     checkpoint.mkdir(parents=True)
     (checkpoint / "state.pt").touch()
-    assert not store.finished("abc")
-    store.write(record())
-    assert store.finished("abc")
+    assert not store.finished(record.run_id)
+    store.write(record)
+    assert store.finished(record.run_id)
     assert not checkpoint.exists()
 
 
-def test_a_published_record_is_somebody_elses_until_it_is_made_anew(store):
-    store.write(record())
+def test_a_published_record_is_somebody_elses_until_it_is_made_anew(store, record):
+    store.write(record)
     assert store.publish() == 1
-    assert not store.finished("abc")
-    assert store.finished("abc", published={})
-    assert store.read("abc") is not None
-    store.write(record(seconds=2.0))
-    assert store.finished("abc")
+    assert not store.finished(record.run_id)
+    assert store.finished(record.run_id, published={})
+    assert store.read(record.run_id) is not None
+    store.write(record.replace(suite="other"))
+    assert store.finished(record.run_id)
     store.publish()
-    assert not store.finished("abc")
+    assert not store.finished(record.run_id)
 
 
 def test_baselines_come_back(store):

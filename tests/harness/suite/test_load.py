@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from harness.cli import main
 from harness.errors import UserError
+from harness.records.meters import StopRule
 from harness.suite.load import find_suite, load, shipped
 
 SOUND = """\
@@ -437,7 +438,7 @@ def test_a_wrong_override(override, fragments, folder):
 def test_overrides_reach_keys_and_list_items(folder):
     path = write(folder, SOUND)
     loaded = load(path, ("budget.stop.tokens=1k", "train.lr=1e-2", "architectures.1=s4d", "seeds=[7]", "about=x"))
-    assert loaded.suite.budget.stop.terms() == {"tokens": 1000}
+    assert loaded.suite.budget.stop.rule() == StopRule("tokens", 1000)
     assert loaded.suite.train.lr == 0.01
     assert [choice.name for choice in loaded.suite.architectures] == ["pre_ln", "s4d"]
     assert (loaded.suite.seeds, loaded.suite.about) == ([7], "x")
@@ -455,7 +456,7 @@ def test_suites_in_two_folders_that_extend_each_other(text, folder):
 def test_an_override_replaces_a_stop_rule_of_another_kind(folder):
     """`--set budget.stop.steps=3` beside `tokens:` is two rules; `--set budget.stop={steps: 3}` says what is meant."""
     path = write(folder, SOUND)
-    assert load(path, ("budget.stop={steps: 3}",)).suite.budget.stop.terms() == {"steps": 3}
+    assert load(path, ("budget.stop={steps: 3}",)).suite.budget.stop.rule() == StopRule("steps", 3)
     with pytest.raises(UserError, match="exactly one of tokens"):
         load(path, ("budget.stop.steps=3",))
 
@@ -486,7 +487,7 @@ def test_a_child_replaces_the_stop_rule_of_its_parent(folder):
     write(folder, SOUND)
     child = folder / "child.yaml"
     child.write_text("extends: suite.yaml\nsuite: child\nbudget: {stop: {steps: 3}}\n")
-    assert load(child).suite.budget.stop.terms() == {"steps": 3}
+    assert load(child).suite.budget.stop.rule() == StopRule("steps", 3)
 
 
 def test_entries_of_one_name_are_labelled_by_their_options(folder):
@@ -498,5 +499,5 @@ def test_entries_of_one_name_are_labelled_by_their_options(folder):
 def test_shipped_suites_are_sound_and_found_by_name():
     assert "quick" in shipped()
     for name, path in shipped().items():
-        assert find(name) == path
+        assert find_suite(name) == path
         assert load(name).suite.suite == name

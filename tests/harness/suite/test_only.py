@@ -4,8 +4,8 @@ import pytest
 
 from harness.errors import UserError
 from harness.plan.expand import expand
-from harness.suite.load import load
 from harness.plan.trials import trials
+from harness.suite.load import load
 
 SUITE = """\
 suite: split

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tasks
-from harness.records.stream_hash import extend_hash
+from harness.records.stream_hash import extend_hash, hash_examples
 from harness.training.batches import stream
 from zoo.types import Batch
 
@@ -24,8 +24,12 @@ def same(a, b):
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 30), st.integers(1, 7), st.integers(0, 3))
 def test_the_stream_is_the_tasks_batches_in_order_from_any_start(start, size, seed):
-    batches = list(islice(stream(TASK, seed, size, start=start), 4))
-    assert all(same(b, TASK.batch("train", start + i, seed, size=size)) for i, b in enumerate(batches))
+    before, own = f"{start}", f"{start}"
+    for index, (batch, hashed, examples) in enumerate(islice(stream(TASK, seed, size, start=start, before=before), 4)):
+        assert same(batch, TASK.batch("train", start + index, seed, size=size))
+        own = extend_hash(own, batch)
+        assert hashed == own
+        assert (examples == hash_examples(batch)).all()
 
 
 def chain(batches, before=""):
@@ -59,7 +63,7 @@ def test_the_hash_notices_one_value_a_name_a_type_and_a_shape():
 
 def test_seeds_have_streams_of_their_own_where_examples_never_repeat():
     task = tasks.build("mqar", length=8, pairs=2, vocab=16)
-    hashes = {chain(islice(stream(task, seed, 3), 3)) for seed in range(3)}
+    hashes = {chain(made.batch for made in islice(stream(task, seed, 3), 3)) for seed in range(3)}
     assert len(hashes) == 3
 
 

@@ -1,65 +1,27 @@
 """The reference beside a run: what it measures, when, and that the run does not notice it."""
 
 import copy
+from dataclasses import asdict
 
 import pytest
 import torch
 
+from harness.machine import PeakMemory
+from harness.records.meters import Meters, StopRule
 from harness.training import reference, train
-from harness.records.meters import Meters
-from harness.plan.sizes import resolve_size
 from harness.training.reference import Reference, due, ratio
-from harness.records.spec import RunSpec
-from zoo.ops import official as kernels
+from harness.training.run import Run
 from zoo.types import Batch, Shape
 
-TRAIN = {
-    "batch_tokens": 32,
-    "lr": 0.01,
-    "betas": [0.9, 0.95],
-    "weight_decay": 0.1,
-    "schedule": "cosine",
-    "warmup": 0.1,
-    "final_lr": 0.1,
-    "clip": 1.0,
-    "precision": "fp32",
-}
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """As a worker has."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+from ..made import do, make_spec
 
 
 def spec(name="pre_ln", *, steps=12, **options):
-    return RunSpec(
-        architecture=name,
-        architecture_label=name,
-        options={"depth": 1, "width": 16, **options},
-        task="mqar",
-        task_label="mqar",
-        task_options={"length": 8, "pairs": 2, "vocab": 16},
-        role="lm",
-        seed=0,
-        kind="final",
-        match=None,
-        stop={"steps": steps},
-        train=TRAIN,
-        evaluate={"every": 0.25, "valid": 8, "test": 8},
-    )
-
-
-def do(what, folder, **more):
-    task = what.build_task()
-    return train.train(what, task, resolve_size(what, task), suite="tiny", folder=folder, **more)
+    return make_spec(name, options={"depth": 1, "width": 16, **options}, stop=StopRule("steps", steps))
 
 
 def without_clock(curve):
-    return [{key: value for key, value in point.items() if key != "seconds"} for point in curve]
+    return [{**asdict(point), "seconds": None} for point in curve]
 
 
 class Clock:
@@ -92,24 +54,23 @@ def test_a_run_does_not_notice_its_reference(name, tmp_path, monkeypatch):
     """Dropout and random features draw from the generator that the reference must leave alone."""
     what = spec(name, dropout=0.2)
     states = []
-    monkeypatch.setattr(train.Run, "score", _noting_random_state(states))
+    monkeypatch.setattr(Run, "score", _noting_random_state(states))
     beside = do(what, tmp_path / "beside")
-    monkeypatch.setattr(Reference, "turn", lambda *_: None)
+    monkeypatch.setattr(Reference, "time_reference", lambda *_: None)
     alone = do(what, tmp_path / "alone")
     half = len(states) // 2
     assert all(torch.equal(a, b) for a, b in zip(states[:half], states[half:], strict=True))
-    assert (beside["speed"]["reference"]["steps"], beside["speed"]["relative"] > 0) == (3, True)
-    assert (alone["speed"]["relative"], "problem" in alone["speed"]["reference"]) == (None, True)
-    assert without_clock(beside["curve"]) == without_clock(alone["curve"])
-    assert beside["metrics"] == alone["metrics"]
-    assert beside["data"] == alone["data"]
-    assert beside["provenance"]["kernels"] == alone["provenance"]["kernels"]
-    passed = [{n: g["passed"] for n, g in r["eligibility"]["gates"].items()} for r in (beside, alone)]
+    assert (beside.speed.reference.steps, beside.speed.relative > 0) == (3, True)
+    assert (alone.speed.relative, alone.speed.reference.problem is None) == (None, False)
+    assert without_clock(beside.curve) == without_clock(alone.curve)
+    assert (beside.metrics, beside.data) == (alone.metrics, alone.data)
+    assert beside.provenance.kernels == alone.provenance.kernels
+    passed = [{n: g.passed for n, g in r.eligibility.gates.items()} for r in (beside, alone)]
     assert passed[0] == passed[1]
 
 
 def _noting_random_state(states):
-    plain = train.Run.score
+    plain = Run.score
 
     def score(self, *args):
         states.append(torch.get_rng_state())
@@ -119,56 +80,47 @@ def _noting_random_state(states):
 
 
 def test_its_seconds_are_off_the_clock_and_its_speed_is_the_ratio(tmp_path, monkeypatch):
-    """12 steps of 0.25 s beside a reference of 0.5 s, which would take 3 % of 3 s with no step at all."""
+    """12 steps of 0.25 s beside a reference of 0.5 s, which would take 1 % of 3 s with no step at all."""
     clock = Clock(monkeypatch)
     record = do(spec(), tmp_path)
-    used, speed = record["budget"]["used"], record["speed"]
-    assert (used["steps"], used["seconds"]) == (12, 3.0)
-    assert (speed["reference"]["steps"], speed["reference"]["step_seconds"], speed["reference"]["drift"]) == (
-        3,
-        0.5,
-        1.0,
-    )
-    assert speed["reference"]["tokens_per_s"] == 64.0
-    assert speed["train_tokens_per_s"] == 128.0
-    assert speed["relative"] == 2.0
-    assert speed["seconds_in_reference_steps"] == 6.0
+    used, speed, beside = record.budget.used, record.speed, record.speed.reference
+    assert (used.steps, used.seconds) == (12, 3.0)
+    assert (beside.steps, beside.step_seconds, beside.drift, beside.tokens_per_s) == (3, 0.5, 1.0, 64.0)
+    assert (speed.train_tokens_per_s, speed.relative, speed.seconds_in_reference_steps) == (128.0, 2.0, 6.0)
     assert clock.theirs_made == 1 + 3 + 3, "one after building, one uncounted in each of three turns, three timed"
     width, depth, vocab, length = 64, 2, 16, 8
     layer = 4 * width * (width + 1) + 2 * 4 * width**2 + 5 * width + 4 * width
-    head = vocab * width + length * width + 2 * width + build_task(spec()).shape.outputs * (width + 1)
-    assert speed["reference"]["parameters"] == pytest.approx(depth * layer + head, rel=0.02)
+    head = vocab * width + length * width + 2 * width + spec().build_task().shape.outputs * (width + 1)
+    assert beside.parameters == pytest.approx(depth * layer + head, rel=0.02)
 
 
 def test_a_machine_that_slows_down_moves_the_seconds_and_not_the_ratio(tmp_path, monkeypatch):
     """Both take twice as long from half of the run on."""
     clock = Clock(monkeypatch, theirs=lambda now: 0.001)
-    plain = train.descend
+    plain, timed, slow = train.step, reference._clocked, []
 
-    def slower(*args, **kwargs):
-        clock.now += 0.25 if clock.slow else 0.0
-        return plain(*args, **kwargs)
+    def step(run, batch):
+        plain(run, batch)
+        if slow:
+            run.progress.used.seconds += 0.25
+        elif run.progress.used.steps >= 100:
+            slow.append(True)
 
-    def watch(self, progress):
-        clock.slow = self.progress.used.steps >= 100
-        return look(self, progress)
-
-    clock.slow, look, timed = False, train.Run._gauge, reference._clocked
-    monkeypatch.setattr(train, "descend", slower)
-    monkeypatch.setattr(train.Run, "_gauge", watch)
-    monkeypatch.setattr(reference, "_clocked", lambda step: timed(step) * (2 if clock.slow else 1))
+    monkeypatch.setattr(train, "step", step)
+    monkeypatch.setattr(reference, "_clocked", lambda step: timed(step) * (2 if slow else 1))
     record = do(spec(steps=200), tmp_path)
-    assert record["budget"]["used"]["seconds"] == 75.0
-    assert record["speed"]["reference"]["drift"] == pytest.approx(2.0)
-    assert record["speed"]["relative"] == pytest.approx(1 / 250)
-    assert record["speed"]["seconds_in_reference_steps"] == pytest.approx(50_000)
+    assert record.budget.used.seconds == 75.0
+    assert record.speed.reference.drift == pytest.approx(2.0)
+    assert record.speed.relative == pytest.approx(1 / 250)
+    assert record.speed.seconds_in_reference_steps == pytest.approx(50_000)
+    assert clock.theirs_made > 100
 
 
 def test_how_often():
-    """By hand: three timings of 1 s in three turns cost 6 s; one more turn makes it 8 s, 3 % of 267 s."""
+    """By hand: three timings of 1 s in three turns cost 6 s; one more turn makes it 8 s, 1 % of 800 s."""
     three = turns_of((1, 0.25, [1.0]), (6, 1.5, [1.0]), (12, 3.0, [1.0]))
-    assert due(three, 266.0, 1.0) == 0
-    assert due(three, 267.0, 0.5) == 1
+    assert due(three, 799.0, 1.0) == 0
+    assert due(three, 801.0, 0.5) == 1
     assert [due(three[:n], 3.0, progress) for n, progress in ((0, 0.01), (1, 0.49), (1, 0.5), (2, 0.99), (2, 1.0))] == [
         1, 0, 1, 0, 1,
     ]  # fmt: skip
@@ -177,9 +129,8 @@ def test_how_often():
 
 def test_what_it_costs_stays_within_its_share(tmp_path, monkeypatch):
     clock = Clock(monkeypatch, ours=1.0, theirs=lambda now: 0.25)
-    record = do(spec(steps=300), tmp_path)
-    timed = record["speed"]["reference"]["steps"]
-    assert timed == 18, "of 300 s 9 s are left to it, two steps of 0.25 s a turn"
+    timed = do(spec(steps=600), tmp_path).speed.reference.steps
+    assert timed == 12, "of 600 s 6 s are left to it, two steps of 0.25 s a turn"
     assert clock.theirs_made == 2 * timed + 1
 
 
@@ -193,11 +144,11 @@ def test_relative_speed_by_hand():
         (40, 7.0, [0.1, 0.3, 0.2]),  # 2
     )
     said = reference_.speed(turns, Meters(tokens=4000, steps=40, seconds=7.0))
-    assert said["relative"] == pytest.approx(2.0)
-    assert said["seconds_in_reference_steps"] == pytest.approx(20.0)
-    assert said["reference"]["step_seconds"] == pytest.approx(0.25), "of .1 .2 .2 .3 .8 9.9"
-    assert said["reference"]["drift"] == pytest.approx(5.35 / 0.15), "halves between neighbours: .1 .2 and .8 9.9"
-    assert said["reference"]["tokens_per_s"] == pytest.approx(400.0)
+    assert said.relative == pytest.approx(2.0)
+    assert said.seconds_in_reference_steps == pytest.approx(20.0)
+    assert said.reference.step_seconds == pytest.approx(0.25), "of .1 .2 .2 .3 .8 9.9"
+    assert said.reference.drift == pytest.approx(5.35 / 0.15), "halves between neighbours: .1 .2 and .8 9.9"
+    assert said.reference.tokens_per_s == pytest.approx(400.0)
     assert ratio([[1.0], [2.0]], [[3.0], [8.0]]) == 3.5
 
 
@@ -221,22 +172,17 @@ def test_every_step_is_the_same_work():
 
     lone.task.loss = loss
     turns = []
-    lone.turn(turns, Meters(steps=1, seconds=1.0), 1.0)
+    lone.time_reference(turns, Meters(steps=1, seconds=1.0), 1.0)
     assert len(seen) == 5
     assert len({*seen}) == 1
 
 
-def test_random_state_and_kernels_are_left_alone():
+def test_random_state_is_left_alone():
     torch.manual_seed(7)
-    before, used = torch.get_rng_state(), {"lstm": "torch"}
-    kernels.used.clear()
-    kernels.used.update(used)
-    turns = []
-    lone = _reference(spec())
-    lone.turn(turns, Meters(steps=5, seconds=1.0), 0.2)
+    before, turns, lone = torch.get_rng_state(), [], _reference(spec())
+    lone.time_reference(turns, Meters(steps=5, seconds=1.0), 0.2)
     assert torch.equal(torch.get_rng_state(), before)
-    assert kernels.used == used
-    lone.turn(turns, Meters(steps=5, seconds=1.0), 1.0)
+    lone.time_reference(turns, Meters(steps=5, seconds=1.0), 1.0)
     assert [len(turn["timed"]) for turn in turns] == [3], "a second turn at one step goes on with the first"
 
 
@@ -246,10 +192,10 @@ def test_one_that_cannot_be_says_why_and_the_run_goes_on(tmp_path, monkeypatch):
 
     monkeypatch.setattr(reference, "descend", refuse)
     record = do(spec(), tmp_path)
-    assert record["status"] == "ok"
-    assert record["speed"]["reference"]["problem"] == "OutOfMemoryError: no memory left"
-    assert (record["speed"]["relative"], record["speed"]["seconds_in_reference_steps"]) == (None, None)
-    assert record["speed"]["train_tokens_per_s"] > 0
+    assert record.status == "ok"
+    assert record.speed.reference.problem == "OutOfMemoryError: no memory left"
+    assert (record.speed.relative, record.speed.seconds_in_reference_steps) == (None, None)
+    assert record.speed.train_tokens_per_s > 0
 
 
 def test_a_resumed_run_goes_on_with_its_timings(tmp_path, monkeypatch):
@@ -261,8 +207,8 @@ def test_a_resumed_run_goes_on_with_its_timings(tmp_path, monkeypatch):
     held = torch.load(tmp_path / "cut" / "checkpoint" / "state.pt", weights_only=True)["progress"]
     assert [turn["steps"] for turn in held["reference"]] == [2, 6]
     again = do(spec(), tmp_path / "cut")
-    assert again["speed"] == whole["speed"]
-    assert again["memory"] == held["memory"], "read in the first segment"
+    assert again.speed == whole.speed
+    assert again.memory.to_dict() == held["memory"], "read in the first segment"
 
 
 def test_a_checkpoint_without_timings_is_gone_on_from(tmp_path):
@@ -274,7 +220,7 @@ def test_a_checkpoint_without_timings_is_gone_on_from(tmp_path):
     old = copy.deepcopy(state)
     del old["progress"]["reference"], old["progress"]["memory"]
     torch.save(old, path)
-    assert do(spec(), tmp_path)["speed"]["reference"]["steps"] == 3
+    assert do(spec(), tmp_path).speed.reference.steps == 3
 
 
 def test_memory_is_read_before_the_reference_and_before_any_score(tmp_path, monkeypatch):
@@ -287,14 +233,13 @@ def test_memory_is_read_before_the_reference_and_before_any_score(tmp_path, monk
 
         return call
 
-    monkeypatch.setattr(train.machine.PeakMemory, "read", noting("read", train.machine.PeakMemory.read))
+    monkeypatch.setattr(PeakMemory, "read", noting("read", PeakMemory.read))
     monkeypatch.setattr(Reference, "_build", noting("build", Reference._build))
-    monkeypatch.setattr(train.Run, "_step", noting("step", train.Run._step))
-    monkeypatch.setattr(train.Run, "score", noting("score", train.Run.score))
-    record = do(spec(), tmp_path)
+    monkeypatch.setattr(train, "step", noting("step", train.step))
+    monkeypatch.setattr(Run, "score", noting("score", Run.score))
+    do(spec(), tmp_path)
     assert order[:4] == ["step", "step", "read", "build"]
     assert order.count("read") == 1
-    assert set(record["memory"]) == {"peak_bytes", "before_bytes"}
 
 
 ROLES = {

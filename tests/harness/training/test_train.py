@@ -1,6 +1,7 @@
 """One run: what its record says, that it repeats, goes on exactly where it stopped, and owns up to divergence."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -8,25 +9,19 @@ from torch import nn
 
 import zoo
 from harness.plan.sizes import resolve_size
-from harness.records.spec import RunSpec
+from harness.records.meters import StopRule
+from harness.records.record import CurvePoint
+from harness.records.spec import EvaluateSettings
 from harness.records.store import to_json
-from harness.training.train import Run, Stopped, train
+from harness.training.run import Run
+from harness.training.train import Stopped
 from zoo.contract import Mixer, Traits
+from zoo.ops import flops
+from zoo.ops.kernel_log import log_kernel
 
-KEYS = (
-    "schema run_id suite status spec size budget data metrics defaults curve speed memory eligibility provenance"
-    " segments error"
-)
+from ..made import do, make_spec
+
 STEPS = 12
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """As a worker has."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -36,89 +31,46 @@ def text_file(tmp_path):
     return str(path)
 
 
-def spec(architecture="pre_ln", *, seed=0, task="mqar", **changes):
-    options = {"length": 8, "pairs": 2, "vocab": 16}
-    base = RunSpec(
-        architecture=architecture,
-        architecture_label=architecture,
-        options={"depth": 1, "width": 16},
-        task=task,
-        task_label=task,
-        task_options=options,
-        role="lm",
-        seed=seed,
-        kind="final",
-        match=None,
-        stop={"tokens": STEPS * 32},
-        train={
-            "batch_tokens": 32,
-            "optimizer": "adamw",
-            "lr": 0.01,
-            "betas": [0.9, 0.95],
-            "weight_decay": 0.1,
-            "schedule": "cosine",
-            "warmup": 0.1,
-            "final_lr": 0.1,
-            "clip": 1.0,
-            "precision": "fp32",
-        },
-        evaluate={"every": 0.25, "valid": 8, "test": 8},
-    )
-    return base.replace(**{key: {**getattr(base, key), **v} if key == "train" else v for key, v in changes.items()})
+def without_clock(curve: list[CurvePoint]):
+    return [{**asdict(point), "seconds": None} for point in curve]
 
 
-def do(spec, folder, **more):
+def starting(spec, folder):
+    """The run before its first step."""
     task = spec.build_task()
-    return train(spec, task, resolve_size(spec, task), suite="tiny", folder=folder, **more)
-
-
-def without_clock(curve):
-    return [{key: value for key, value in point.items() if key != "seconds"} for point in curve]
+    return Run(spec, task, resolve_size(spec, task), folder, lambda event: None)
 
 
 def test_a_record_has_everything_that_others_rely_on(tmp_path):
-    events = []
-    record = do(spec(), tmp_path, report=events.append)
-    assert set(record) == set(KEYS.split())
-    assert record["status"] == "ok"
-    assert record["error"] is None
-    assert set(record["budget"]["used"]) == {"tokens", "steps", "flops", "seconds"}
-    assert {"params", "params_non_embedding", "state_bytes", "width", "depth"} <= set(record["size"])
-    assert {"stream_hash", "fingerprint"} <= set(record["data"])
-    assert {"commit", "packages", "hardware", "threads", "precision", "kernels"} <= set(record["provenance"])
-    assert {record["spec"][key] for key in ("architecture", "task")} == {"pre_ln", "mqar"}
-    assert record["spec"]["seed"] == 0
-    metric = record["metrics"]["primary"]
-    assert all(0 <= record["metrics"][split][metric] <= 1 for split in ("valid", "test"))
-    assert record["eligibility"]["ranked"]
-    assert record["run_id"] == spec().run_id(build_task(spec()).fingerprint)
-    assert json.loads(to_json(record))["run_id"] == record["run_id"]
+    events, spec = [], make_spec()
+    record = do(spec, tmp_path, report=events.append)
+    assert (record.status, record.error, record.spec) == ("ok", None, spec)
+    assert all(0 <= record.metrics.score(split) <= 1 for split in ("valid", "test"))
+    assert record.eligibility.ranked
+    assert record.provenance.kernels
+    assert record.run_id == spec.run_id
+    assert json.loads(to_json(record))["run_id"] == record.run_id
     assert [e["event"] for e in events if e["event"] != "step"] == ["start", "scoring"]
-    assert record["curve"][-1]["tokens"] == record["budget"]["used"]["tokens"]
-    assert sum("valid" in point for point in record["curve"]) == 3, "at 25, 50 and 75 %; the end is scored apart"
-
-
-def test_meters_add_up(tmp_path):
-    record = do(spec(), tmp_path)
-    used = record["budget"]["used"]
-    assert (used["steps"], used["tokens"]) == (STEPS, STEPS * 32)
-    assert used["flops"] == pytest.approx(record["budget"]["flops_per_token"] * used["tokens"])
-    assert used["seconds"] > 0
-    assert record["size"]["params"] > record["size"]["params_non_embedding"] > 0
+    assert record.curve[-1].tokens == record.budget.used.tokens
+    assert sum(point.valid is not None for point in record.curve) == 3, "at 25, 50 and 75 %; the end is scored apart"
+    used = record.budget.used
+    assert (used.steps, used.tokens) == (STEPS, STEPS * 32)
+    assert used.flops == pytest.approx(record.budget.flops_per_token * used.tokens)
+    assert used.seconds > 0
+    assert record.size.params > record.size.params_non_embedding > 0
 
 
 @pytest.mark.parametrize("name", ["pre_ln", "s4d", "performer"])
 def test_two_runs_of_one_spec_are_the_same(name, tmp_path):
-    first, second = (do(spec(name), tmp_path / folder) for folder in "ab")
-    assert without_clock(first["curve"]) == without_clock(second["curve"])
-    assert first["metrics"] == second["metrics"]
-    assert first["data"] == second["data"]
+    first, second = (do(make_spec(name), tmp_path / folder) for folder in "ab")
+    assert without_clock(first.curve) == without_clock(second.curve)
+    assert (first.metrics, first.data) == (second.metrics, second.data)
 
 
 @pytest.mark.parametrize("name", ["pre_ln", "lstm", "rwkv4", "s4d", "performer"])
 @pytest.mark.parametrize("options", [{}, {"dropout": 0.2}])
 def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(name, options, tmp_path):
-    what = spec(name, options={"depth": 1, "width": 16, **options})
+    what = make_spec(name, options={"depth": 1, "width": 16, **options})
     whole = do(what, tmp_path / "whole")
     calls = iter(range(1, 1000))
     with pytest.raises(Stopped):
@@ -127,24 +79,52 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(name, options, tmp_pa
     events = []
     cut = do(what, tmp_path / "cut", report=events.append)
     assert events[0]["resumed_at"] == 5
-    assert cut["data"] == whole["data"]
-    assert cut["budget"]["used"]["tokens"] == whole["budget"]["used"]["tokens"]
-    assert cut["budget"]["used"]["steps"] == STEPS
-    assert cut["metrics"] == whole["metrics"]
-    assert without_clock(cut["curve"]) == without_clock(whole["curve"])
-    assert [s["from_step"] for s in cut["segments"]] == [0, 5]
-    assert cut["eligibility"]["ranked"], cut["eligibility"]["gates"]
+    assert (cut.data, cut.metrics) == (whole.data, whole.metrics)
+    assert (cut.budget.used.tokens, cut.budget.used.steps) == (whole.budget.used.tokens, STEPS)
+    assert without_clock(cut.curve) == without_clock(whole.curve)
+    assert cut.provenance.kernels == whole.provenance.kernels
+    assert [segment.from_step for segment in cut.segments] == [0, 5]
+    assert cut.eligibility.ranked, cut.eligibility.gates
+
+
+def test_a_record_names_the_kernels_of_its_training_steps_alone(tmp_path):
+    """A form that runs while a model is scored, judged or counted trained nothing; one of an earlier segment did."""
+
+    def do_with(training, scoring, folder, **more):
+        class Logging(Mixer):
+            traits = Traits(causal="strict", bidirectional=False, resumable=False)
+
+            def __init__(self, context):
+                super().__init__(context)
+                self.w = nn.Parameter(torch.ones(1))
+
+            def forward(self, x, *, mask=None, state=None):
+                log_kernel("mean", training if self.training and not flops.counting() else scoring)
+                return self.w * x.cumsum(1), None
+
+        zoo.architectures._registry.entries.pop("logging", None)
+        zoo.register("logging")(Logging)
+        return do(make_spec("logging"), folder, **more)
+
+    record = do_with("loops", "torch", tmp_path / "whole")
+    assert record.provenance.kernels["mean"] == "loops"
+    calls = iter(range(1, 1000))
+    with pytest.raises(Stopped):
+        do_with("loops", "torch", tmp_path / "cut", stop=lambda: next(calls) == 5)
+    assert do_with("naive", "torch", tmp_path / "cut").provenance.kernels["mean"] == "loops; naive"
 
 
 def test_text_from_a_file(text_file, tmp_path):
-    record = do(spec("lstm", task="text", task_options={"path": text_file, "length": 16}), tmp_path)
-    assert record["status"] == "ok"
-    assert 0 < record["metrics"]["test"]["bits_per_byte"] < 9
+    record = do(make_spec("lstm", task="text", task_options={"path": text_file, "length": 16}), tmp_path)
+    assert record.status == "ok"
+    assert 0 < record.metrics.test["bits_per_byte"] < 9
 
 
 def test_architectures_of_one_seed_see_one_stream_and_seeds_have_their_own(tmp_path):
     hashes = {
-        (name, seed): do(spec(name, seed=seed, stop={"steps": 3}), tmp_path / f"{name}{seed}")["data"]["stream_hash"]
+        (name, seed): do(
+            make_spec(name, seed=seed, stop=StopRule("steps", 3)), tmp_path / f"{name}{seed}"
+        ).data.stream_hash
         for name in ("pre_ln", "lstm", "s4d")
         for seed in (0, 1)
     }
@@ -154,18 +134,18 @@ def test_architectures_of_one_seed_see_one_stream_and_seeds_have_their_own(tmp_p
 
 
 def test_a_stream_is_marked_so_that_runs_of_other_lengths_can_be_compared(tmp_path):
-    short, long = (do(spec(stop={"steps": n}), tmp_path / str(n))["data"]["stream_marks"] for n in (4, 9))
+    short, long = (do(make_spec(stop=StopRule("steps", n)), tmp_path / str(n)).data.stream_marks for n in (4, 9))
     assert list(short) == ["1", "2", "4"]
     assert list(long) == ["1", "2", "4", "8"]
     assert all(long[step] == mark for step, mark in short.items())
 
 
 def test_a_rate_beyond_reason_diverges_and_says_so(tmp_path):
-    record = do(spec(train={"lr": 1e9, "clip": 0.0, "warmup": 0.0}, stop={"steps": 200}), tmp_path)
-    assert record["status"] == "diverged"
-    assert record["error"]["kind"] == "Diverged"
-    assert "at step" in record["error"]["message"]
-    assert not record["eligibility"]["ranked"]
+    wild = {"lr": 1e9, "clip": 0.0, "warmup": 0.0}
+    record = do(make_spec(train=wild, stop=StopRule("steps", 200)), tmp_path)
+    assert (record.status, record.error.kind) == ("diverged", "Diverged")
+    assert "at step" in record.error.message
+    assert not record.eligibility.ranked
     assert json.loads(to_json(record))["status"] == "diverged"
 
 
@@ -183,32 +163,30 @@ def test_a_mixer_that_returns_nan_diverges_at_once(tmp_path):
         def forward(self, x, *, mask=None, state=None):
             return x * self.w * float("nan"), None
 
-    record = do(spec("broken"), tmp_path)
-    assert (record["status"], record["budget"]["used"]["steps"]) == ("diverged", 1)
-    assert "loss nan" in record["error"]["message"]
-    assert record["metrics"]["test"] == {}
+    record = do(make_spec("broken"), tmp_path)
+    assert (record.status, record.budget.used.steps) == ("diverged", 1)
+    assert "loss nan" in record.error.message
+    assert record.metrics.test == {}
 
 
-@pytest.mark.parametrize("stop", [{"tokens": 100}, {"steps": 3}, {"flops": 1e6}])
-def test_a_limit_is_not_exceeded(stop, tmp_path):
-    used = do(spec(stop=stop), tmp_path)["budget"]["used"]
-    ((meter, limit),) = stop.items()
-    assert used[meter] <= limit or used["steps"] == 1
+@pytest.mark.parametrize("rule", [StopRule("tokens", 100), StopRule("steps", 3), StopRule("flops", 1e6)])
+def test_a_limit_is_not_exceeded(rule, tmp_path):
+    used = do(make_spec(stop=rule), tmp_path).budget.used
+    assert used.of(rule.meter) <= rule.limit or used.steps == 1
 
 
 def test_a_trial_is_scored_on_the_split_it_tunes_on_and_nowhere_else(tmp_path):
-    what = spec(kind="trial", evaluate={"every": 0.5, "valid": 8, "test": 8, "split": "tune"}, seed=1000)
+    what = make_spec(kind="trial", evaluate=EvaluateSettings(0.5, 8, 8, split="tune"), seed=1000)
     record = do(what, tmp_path)
-    assert record["metrics"]["tune"]
-    assert record["metrics"]["test"] == {}
-    assert not record["eligibility"]["ranked"]
+    assert record.metrics.tune
+    assert record.metrics.test == {}
+    assert not record.eligibility.ranked
 
 
 def test_a_model_depends_on_its_seed_alone(tmp_path):
     def first_weight(seed):
         torch.rand(seed + 3)  # the generator's state before does not matter
-        what = spec(seed=seed)
-        run = Run(what, resolve_size(what, what.build_task()), tmp_path / "x", lambda event: None)
+        run = starting(make_spec(seed=seed), tmp_path)
         return next(run.model.parameters()).detach().clone()
 
     assert torch.equal(first_weight(0), first_weight(0))
@@ -219,7 +197,7 @@ def test_a_damaged_checkpoint_is_said_and_the_run_starts_anew(tmp_path):
     events = []
     (tmp_path / "checkpoint").mkdir()
     (tmp_path / "checkpoint" / "state.pt").write_bytes(b"half a checkpo")
-    assert do(spec(), tmp_path, report=events.append)["status"] == "ok"
+    assert do(make_spec(), tmp_path, report=events.append).status == "ok"
     assert "starting anew" in next(e["message"] for e in events if e["event"] == "note")
 
 
@@ -227,8 +205,7 @@ def test_what_an_architecture_brings_along_is_trained_with_and_can_be_left_out(t
     """Label smoothing in the loss, not in the scores; a schedule of its own."""
 
     def run(**options):
-        what = spec("transformer_2017", options={"depth": 1, "width": 16, **options})
-        return Run(what, resolve_size(what, what.build_task()), tmp_path / "x", lambda event: None)
+        return starting(make_spec("transformer_2017", options={"depth": 1, "width": 16, **options}), tmp_path)
 
     own, plain = run(), run(label_smoothing=0.0, schedule=None)
     assert (own.schedule, plain.schedule) == ("inverse_sqrt", "cosine")
