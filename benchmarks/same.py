@@ -17,9 +17,9 @@ from rich.progress import track
 import tasks
 import zoo
 from harness import stats
-from harness.budget import schedule
-from harness.optimizer import adamw, descend, set_lr
-from harness.train import evaluate
+from harness.training.evaluate import evaluate
+from harness.training.optimizer import adamw, descend, set_lr
+from harness.training.schedule import schedule
 from tasks.base import Task
 
 WIDTH, STEPS, EXAMPLES, LR = 32, 100, 16, 5e-3

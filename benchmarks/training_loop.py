@@ -22,12 +22,13 @@ from typing import Any
 import torch
 import yaml
 
-from harness import device as machine
-from harness import runner
-from harness.build import build_model, examples_of, resolve_size
-from harness.spec import RunSpec, build_task, expand
-from harness.suite import load
-from harness.train import Run
+from harness import machine
+from harness.execute import runner
+from harness.plan.expand import expand
+from harness.plan.sizes import build_model, examples_of, resolve_size
+from harness.records.spec import RunSpec
+from harness.suite.load import load
+from harness.training.train import Run
 from tasks.base import Task
 from zoo.size import Size
 
@@ -54,7 +55,7 @@ def by_hand(spec: RunSpec, task: Task, size: Size) -> float:
     groups = [{"params": decay, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.95), fused=True)
     batches = [task.batch("train", index, spec.seed, size=examples_of(spec, task)) for index in range(STEPS)]
-    precision = machine.resolve_precision(spec.train["precision"], device)
+    precision = machine.resolve_precision(spec.train.precision, device)
     start = time.perf_counter()
     for batch in batches:
         batch = batch.tensors(device)
@@ -68,9 +69,9 @@ def by_hand(spec: RunSpec, task: Task, size: Size) -> float:
     return time.perf_counter() - start
 
 
-def by_harness(spec: RunSpec, size: Size, folder: Path) -> float:
+def by_harness(spec: RunSpec, task: Task, size: Size, folder: Path) -> float:
     """Seconds of the harness's loop over the same steps, on its own clock: the steps of the reference are apart."""
-    run = Run(spec, size, folder, lambda event: None)
+    run = Run(spec, task, size, folder, lambda event: None)
     run.train(lambda: False, checkpoint=1e9)
     return run.progress.used.seconds
 
@@ -79,12 +80,12 @@ def overhead(rounds: int, suite: Path) -> tuple[float, float, float]:
     """Medians of seconds by hand and by the harness, and of their ratio within a round."""
     torch.set_num_threads(1)
     spec = expand(load(suite))[0]
-    task = build_task(spec)
+    task = spec.build_task()
     size = resolve_size(spec, task)
     pairs = []
     for number in range(rounds + 1):
         with tempfile.TemporaryDirectory() as folder:
-            turns = [lambda: by_hand(spec, task, size), lambda: by_harness(spec, size, Path(folder))]
+            turns = [lambda: by_hand(spec, task, size), lambda: by_harness(spec, task, size, Path(folder))]
             found = {turn: turns[turn]() for turn in ((0, 1) if number % 2 else (1, 0))}
         pairs.append((found[0], found[1]))
     hands, harnesses = zip(*pairs[1:], strict=True)  # the first round warms up
@@ -112,7 +113,7 @@ def scaling(suite: Path) -> tuple[float, float]:
 def _speed(suite: Path, workers: int) -> float:
     with tempfile.TemporaryDirectory() as root:
         records = runner.run(suite, root=Path(root), workers=workers).records
-    return workers * statistics.mean(record["speed"]["train_tokens_per_s"] for record in records)
+    return workers * statistics.mean(record.speed.train_tokens_per_s for record in records)
 
 
 def main() -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.runner import Results, run
+    from harness.execute.runner import Results, run
 
 __all__ = ["Results", "run"]
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        from harness import runner
+        from harness.execute import runner
 
         return getattr(runner, name)
     raise AttributeError(f"module 'harness' has no attribute {name!r}")

@@ -43,7 +43,7 @@ root_option = click.option(
 
 def _assigned(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> dict[str, Any]:
     """`KEY=VALUE` pairs as a mapping."""
-    from harness.suite import assignment
+    from harness.suite.load import assignment
 
     return dict(map(assignment, given))
 
@@ -93,7 +93,7 @@ def main() -> None:
 
 def emit(data: Any) -> None:
     """JSON on standard output, with null for NaN."""
-    from harness.store import to_json
+    from harness.records.store import to_json
 
     click.echo(to_json(data), nl=False)
 
@@ -114,7 +114,7 @@ def console(*, stderr: bool = False) -> Any:
 @json_option
 def run(suite: str, overrides: tuple[str, ...], root: Path | None, workers: int | None, as_json: bool) -> None:
     """Run what SUITE still lacks, then print its board. The same command resumes."""
-    from harness import runner
+    from harness.execute import runner
 
     results = runner.run(suite, overrides=overrides, root=root, workers=workers, console=console(stderr=as_json))
     if results.ran or not (results.folder / "board").is_dir():
@@ -132,18 +132,18 @@ def run(suite: str, overrides: tuple[str, ...], root: Path | None, workers: int 
 @json_option
 def plan(suite: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Show every run of SUITE: solved size, FLOPs, tokens and time, before anything runs."""
-    from harness import plan as planning
-    from harness.runner import load_data
-    from harness.spec import expand
-    from harness.suite import load
+    from harness.execute.runner import load_data
+    from harness.plan import estimate
+    from harness.plan.expand import expand
+    from harness.suite.load import load
 
     loaded = load(suite, overrides)
-    load_data(expand(loaded))
-    cells = planning.plan(loaded)
+    load_data(loaded, expand(loaded))
+    cells = estimate.plan(loaded)
     if as_json:
         emit([cell.to_dict() for cell in cells])
     else:
-        planning.show(cells, loaded, console())
+        estimate.show(cells, loaded, console())
 
 
 @main.command()
@@ -152,10 +152,10 @@ def plan(suite: str, overrides: tuple[str, ...], as_json: bool) -> None:
 @json_option
 def validate(suite: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Check SUITE without running anything."""
-    from harness.plan import solve
-    from harness.spec import expand
-    from harness.suite import load
-    from harness.tuning import count
+    from harness.plan.expand import expand
+    from harness.plan.sizes import solve
+    from harness.plan.trials import count
+    from harness.suite.load import load
 
     loaded = load(suite, overrides)
     finals, tries = len(expand(loaded)), count(loaded)
@@ -325,8 +325,8 @@ def verify(path: Path, as_json: bool) -> None:
 @root_option
 def publish_command(suite: str, overrides: tuple[str, ...], root: Path | None) -> None:
     """Mark the records of SUITE as published: other people's `run` will redo them, `board` shows them."""
-    from harness.store import Store
-    from harness.suite import load
+    from harness.records.store import Store
+    from harness.suite.load import load
 
     store = Store(load(suite, overrides).suite.suite, root)
     click.echo(f"{store.publish()} records of {store.folder} are marked as published")
@@ -344,7 +344,7 @@ def export(reference: str, folder: Path, kind: str, opening: dict[str, Any], roo
 
     A transformers folder gives the same logits there, or is not written.
     """
-    from harness.runs import open_model
+    from harness.records.find import open_model
     from zoo.published import PretrainedError, rwkv, save, to_transformers
 
     model = open_model(reference, root, **opening)
@@ -487,7 +487,7 @@ def generate_command(
 
     RUN is a run's path, id or labels (quick/pre_ln/text/0), or what zoo.load opens (org/name, rwkv:file.pth).
     """
-    from harness.runs import open_model
+    from harness.records.find import open_model
     from zoo.generate import stream_text
 
     written: list[str] = []

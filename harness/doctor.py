@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from harness import device as machine
-from harness.execute.local import default_workers
+from harness import machine
 from harness.listing import rows
+from harness.processes import default_workers
 from harness.version import __version__
 from zoo.ops import official
 

@@ -17,10 +17,12 @@ from rich.console import Console
 from rich.table import Table
 
 import tasks
-from harness import defaults
 from harness.errors import UserError
 from harness.lm_eval import questions
-from harness.suite import shipped
+from harness.records.record import Override
+from harness.suite.load import shipped
+from harness.training import overrides
+from harness.training.overrides import overrides_of
 from tasks import corpora
 from zoo import architectures, proofs
 from zoo.registry import Entry, nearest
@@ -35,7 +37,7 @@ def _architecture(name: str) -> Row:
 
     entry = architectures.get(name)
     recipe = architectures.recipe(name)
-    roles, traits, own = [], None, list[defaults.Default]()
+    roles, traits, own = [], None, list[Row]()
     for role in ROLES:
         shape = Shape(length=64, vocab=16, outputs=16, target_length=64, width=16 * recipe.width_multiple)
         try:
@@ -44,7 +46,7 @@ def _architecture(name: str) -> Row:
             continue
         roles.append(role)
         traits = traits or model.traits
-        own = own or defaults.of(model)
+        own = own or [override.to_dict() for override in overrides_of(model)]
     found = proofs.of(name)
     return {
         "name": name,
@@ -269,7 +271,7 @@ def show_one(row: Row, console: Console) -> None:
 
 
 _BULLETS: dict[str, Callable[[Any], str]] = {
-    "defaults": defaults.describe,
+    "defaults": lambda row: overrides.describe(Override.from_dict(row)),
     "oracles": _proof,
     "deviations": str,
     "sources": str,

@@ -10,12 +10,13 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import board as boards
-from harness import tuning
 from harness.errors import UserError
-from harness.runner import baselines, current
-from harness.spec import SCHEMA, RunSpec, expand
-from harness.store import STATUSES, Record, Store, default_root, digest
-from harness.suite import load
+from harness.execute.runner import baselines, current
+from harness.plan import trials
+from harness.plan.expand import expand
+from harness.records.record import STATUSES, Record
+from harness.records.store import Store, default_root, digest
+from harness.suite.load import load
 from zoo.registry import nearest
 
 
@@ -28,15 +29,15 @@ def board(
         UserError: there are no records yet.
     """
     loaded = load(suite, overrides)
-    store = Store(loaded.suite.suite, root)
-    specs, records = current(loaded, store)
-    if not any(record["spec"]["kind"] == "final" for record in records):
+    store = Store(loaded.name, root)
+    _, records = current(loaded, store)
+    if not any(record.spec.kind == "final" for record in records):
         raise UserError(f"no finished runs yet; start them with: zoobench run {suite}", file=store.folder)
-    order = [(question.label, track) for question in loaded.suite.tasks for track in loaded.suite.tracks or ("",)]
+    order = [(question.label, track) for question in loaded.suite.tasks for track in loaded.tracks]
     made = boards.make(
-        loaded.suite.suite,
-        records,
-        baselines(specs, store),
+        loaded.name,
+        [record.to_dict() for record in records],
+        baselines(loaded, store),
         loaded.suite.about,
         order,
         loaded.suite.reference or "",
@@ -45,7 +46,7 @@ def board(
     )
     folder = store.folder / "board"
     if save:
-        boards.write(made, records, folder)
+        boards.write(made, [record.to_dict() for record in records], folder)
     return made, folder
 
 
@@ -112,19 +113,19 @@ def status(suite: str | None, root: Path | None = None, overrides: tuple[str, ..
         names = sorted({path.parent.parent.name for path in folder.glob("*/*/record.json")})
         return [{"suite": name, "counts": _counts(Store(name, root).records())} for name in names]
     loaded = load(suite, overrides)
-    store = Store(loaded.suite.suite, root)
+    store = Store(loaded.name, root)
     _, records = current(loaded, store)
     marks = store.published()
-    own = [record for record in records if store.finished(record["run_id"], marks)]
+    own = [record for record in records if store.finished(record.run_id, marks)]
     counts = _counts(own)
     counts["under way"] = len(list(store.folder.glob("*/checkpoint")))
-    counts["to do"] = len(expand(loaded)) + tuning.count(loaded) - len(own) - counts["under way"]
+    counts["to do"] = len(expand(loaded)) + trials.count(loaded) - len(own) - counts["under way"]
     counts["published by others"] = len(records) - len(own)
-    return [{"suite": loaded.suite.suite, "counts": counts}]
+    return [{"suite": loaded.name, "counts": counts}]
 
 
 def _counts(records: list[Record]) -> dict[str, int]:
-    return {name: sum(record["status"] == name for record in records) for name in STATUSES}
+    return {name: sum(record.status == name for record in records) for name in STATUSES}
 
 
 def verify(path: Path) -> list[dict[str, str]]:
@@ -140,16 +141,16 @@ def verify(path: Path) -> list[dict[str, str]]:
         raise UserError("no record.json under this path", file=path)
     for file in files:
         try:
-            record = json.loads(file.read_text(encoding="utf-8"))
+            record = Record.from_dict(json.loads(file.read_text(encoding="utf-8")))
             problem = _unsound(record, file)
-        except (ValueError, KeyError, TypeError) as error:
-            problem = f"not a record: {type(error).__name__}: {error}"
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            problem = f"not a record: {error}"
         if problem:
             problems.append({"file": str(file), "problem": problem})
-        elif record["status"] == "ok" and not record.get("external"):
-            spec, used = record["spec"], record["budget"]["used"]
-            key = (file.parent.parent, spec["task_label"], spec["seed"], record["data"]["fingerprint"], used["steps"])
-            streams.setdefault(key, {}).setdefault(record["data"]["stream_hash"], []).append(str(file))
+        elif record.status == "ok" and not record.external:
+            spec, used = record.spec, record.budget.used
+            key = (file.parent.parent, spec.task_label, spec.seed, record.data.fingerprint, used.steps)
+            streams.setdefault(key, {}).setdefault(record.data.stream_hash, []).append(str(file))
     for key, hashes in streams.items():
         rare = sorted(hashes.items(), key=lambda item: len(item[1]))[:-1]
         for _, where in rare:
@@ -159,14 +160,12 @@ def verify(path: Path) -> list[dict[str, str]]:
 
 
 def _unsound(record: Record, file: Path) -> str:
-    if record["schema"] != SCHEMA:
-        return f"record format {record['schema']}, this zoobench reads {SCHEMA}"
-    if record["status"] not in STATUSES:
-        return f"unknown status {record['status']!r}"
-    expected = RunSpec.from_dict(record["spec"]).run_id(record["data"]["fingerprint"])
-    if record["run_id"] != expected or file.parent.name != expected:
-        return f"run id {record['run_id']} is not the hash of its own spec and data ({expected})"
-    if record["status"] == "ok" and not record["data"]["stream_hash"] and not record.get("external"):
+    if record.status not in STATUSES:
+        return f"unknown status {record.status!r}"
+    expected = record.spec.run_id
+    if record.run_id != expected or file.parent.name != expected:
+        return f"run id {record.run_id} is not the hash of its own spec and data ({expected})"
+    if record.status == "ok" and not record.data.stream_hash and not record.external:
         return "no hash of the data it consumed"
     return ""
 

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from harness import device as machine
+from harness import machine
 from harness.bench import peers
 from harness.bench.subject import Subject, loss
-from harness.optimizer import descend
+from harness.training.optimizer import descend
 from zoo import size as sizing
 from zoo.contract import Batch, Model, State
 from zoo.ops.kernel_log import record_kernels

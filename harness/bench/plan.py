@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.errors import UserError
-from harness.suite import assignment
+from harness.suite.load import assignment
 from zoo import architectures
 from zoo.registry import load_plugin
 from zoo.types import Role

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.board.plots import styles
-from harness.store import to_json
+from harness.records.store import to_json
 
 Row = dict[str, Any]
 COLUMNS = {

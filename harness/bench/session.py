@@ -17,14 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from harness import device as machine
+from harness import machine
 from harness.bench import peers as others
 from harness.bench.measure import median, serve
 from harness.bench.plan import Plan
 from harness.bench.subject import Subject
 from harness.errors import UserError
-from harness.execute.local import launch
-from harness.reference import ratio
+from harness.processes import launch
+from harness.training.reference import ratio
 from zoo import architectures
 from zoo.types import ROLES, Role
 

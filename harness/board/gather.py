@@ -9,8 +9,8 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness import pretrained
 from harness.board.model import Row
+from harness.records.spec import PRETRAINED
 
 Record = Mapping[str, Any]
 SEVERITY = ("ok", "diverged", "timeout", "oom", "failed", "unsupported")
@@ -61,8 +61,8 @@ def seed_of(record: Record) -> int:
 
 
 def is_external(record: Record) -> bool:
-    """Whether its weights were made elsewhere (`harness.external`): it is shown, and nothing is compared with it."""
-    return dig(record, "spec.architecture") == pretrained.NAME
+    """Whether its weights were made elsewhere (published weights): it is shown, and nothing is compared with it."""
+    return dig(record, "spec.architecture") == PRETRAINED
 
 
 def score_of(record: Record) -> float | None:

@@ -7,12 +7,13 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from harness import defaults
 from harness.board import gather, questions, tuning
 from harness.board.gather import Record, dig
 from harness.board.model import Line, Row, TaskBoard
-from harness.eligible import GATES, applied
+from harness.gates.registry import applied, gates
+from harness.records.record import Override
 from harness.stats import Comparison, Hinge
+from harness.training.overrides import describe
 from harness.units import short
 
 
@@ -238,7 +239,7 @@ def _gates(ranked: Sequence[Row], finals: Sequence[Record]) -> list[str]:
 def _by_rows(rows: dict[str, set[str]], total: int) -> str:
     """Like "causal, untrained (pre_ln, lstm)"; without names where it is all rows."""
     groups: dict[tuple[str, ...], list[str]] = {}
-    for gate in GATES:
+    for gate in gates():
         if gate in rows:
             groups.setdefault(tuple(sorted(rows[gate])), []).append(gate)
     parts = [", ".join(g) + ("" if len(who) == total else f" ({', '.join(who)})") for who, g in groups.items()]
@@ -260,7 +261,7 @@ def brought(finals: Sequence[Record]) -> dict[str, list[str]]:
     for name, runs in gather.grouped(finals).items():
         own = next((known for r in runs if (known := r.get("defaults")) is not None), None)
         if own is not None:
-            found[name] = [defaults.describe(one) for one in own]
+            found[name] = [describe(Override.from_dict(one)) for one in own]
     return found
 
 

@@ -11,9 +11,8 @@ from typing import Any
 from harness.board import gather
 from harness.board.gather import Record, dig
 from harness.board.model import Row, TaskBoard
+from harness.records.spec import TUNABLE
 from harness.stats.best import expected_best
-from harness.suite import TUNABLE
-from harness.tuning import badness
 from harness.units import clock, short
 
 EDGE = 0.05
@@ -176,7 +175,7 @@ def best_of(board: TaskBoard, trials: Sequence[Record]) -> dict[str, list[float]
     """
     ranked = {row.architecture for row in board.rows if row.ranked}
     judged = gather.grouped([r for r in trials if dig(r, "metrics.primary")])
-    groups = {name: [badness(r) for r in own] for name, own in judged.items() if name in ranked}
+    groups = {name: [_objective(r) for r in own] for name, own in judged.items() if name in ranked}
     scored = [value for own in groups.values() for value in own if math.isfinite(value)]
     if not scored:
         return {}
@@ -186,3 +185,10 @@ def best_of(board: TaskBoard, trials: Sequence[Record]) -> dict[str, list[float]
         for name, own in groups.items()
         if len(own) >= 3
     }
+
+
+def _objective(record: Record) -> float:
+    value = dig(record, f"metrics.{dig(record, 'spec.evaluate.split') or 'valid'}.{dig(record, 'metrics.primary')}")
+    if record["status"] != "ok" or gather.finite(value) is None:
+        return math.inf
+    return -value if dig(record, "metrics.higher_is_better") else value

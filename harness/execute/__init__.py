@@ -1,1 +1,1 @@
-"""Where runs are executed: `local` runs them on this machine, each in a process of its own."""
+"""How the runs of a suite are executed, each in its own process."""

@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 
-from harness import external
-from harness.build import resolve_size
-from harness.spec import RunSpec, build_task
-from harness.store import Store
-from harness.train import Stopped, skeleton, train
+from harness.plan.sizes import resolve_size
+from harness.records.record import Error, Metrics, Record, Status, empty_record
+from harness.records.spec import RunSpec
+from harness.records.store import Store
+from harness.training.published import score_published
+from harness.training.train import Stopped, train
 from zoo.registry import load_plugin
 from zoo.size import Size
 from zoo.types import Unsupported
@@ -27,6 +28,8 @@ class Job:
     """One run to do, and what a fresh process needs for it."""
 
     spec: RunSpec
+    metrics: Metrics
+    """What its task is ranked by."""
     suite: str
     root: Path
     threads: int
@@ -58,29 +61,27 @@ def main(job: Job, pipe: Connection) -> None:
     with contextlib.suppress(Stopped):
         record = _record(job, store, report, lambda: asked)
         store.write(record)
-        report({"event": "end", "status": record["status"], "error": record["error"]})
+        report({"event": "end", "status": record.status, "error": record.error})
     pipe.close()
 
 
-def _record(job: Job, store: Store, report: Any, stop: Any) -> dict[str, Any]:
-    for plugin in job.plugins:
-        load_plugin(plugin)
-    task = build_task(job.spec)
-    folder = store.run_folder(job.spec.run_id(task.fingerprint))
-
-    def failed(status: str, error: BaseException) -> dict[str, Any]:
-        details = {"kind": type(error).__name__, "message": " ".join(str(error).split()), "where": _where(error)}
-        return skeleton(job.spec, job.suite, task, status, details)
+def _record(job: Job, store: Store, report: Any, stop: Any) -> Record:
+    def failed(status: Status, error: BaseException) -> Record:
+        details = Error(type(error).__name__, " ".join(str(error).split()), _where(error))
+        return empty_record(job.spec, job.suite, job.metrics, status, details)
 
     try:
-        if job.spec.external:
-            return external.record(job.spec, job.suite)
-        size = job.size or resolve_size(job.spec, task)
+        for plugin in job.plugins:
+            load_plugin(plugin)
+        task = job.spec.build_task()
+        if job.spec.pretrained:
+            return score_published(job.spec, job.suite, task)
         return train(
             job.spec,
-            size,
+            task,
+            job.size or resolve_size(job.spec, task),
             suite=job.suite,
-            folder=folder,
+            folder=store.run_folder(job.spec.run_id),
             report=report,
             stop=stop,
             checkpoint=job.checkpoint,

@@ -22,11 +22,11 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import CacheHook, TemplateLM
 from tqdm import tqdm
 
-from harness import device as machine
+from harness import machine
 from harness.errors import UserError
-from harness.external import digest
 from harness.lm_eval import scoring
-from harness.runs import open_model
+from harness.plan.published_rows import weights_digest
+from harness.records.find import open_model
 from zoo.contract import Model, Unsupported, device_of
 from zoo.registry import nearest
 from zoo.tokenizers import Tokenizer, TokenizerError
@@ -47,7 +47,7 @@ class Zoobench(TemplateLM):
     """A language model that lm_eval can ask for everything: log-likelihoods, rolling ones, and continuations.
 
     Args:
-        run: a run (path, id, or labels: see `harness.runs.find`), or what `zoo.load` opens.
+        run: a run (path, id, or labels: see `harness.records.find.find`), or what `zoo.load` opens.
         model: a `Model` with a tokenizer, or a name as for `run`.
         results: where runs lie; None for where zoobench puts them.
         max_length: the most tokens read at once; None for what the model was built or trained for. More only where the
@@ -297,7 +297,7 @@ class Zoobench(TemplateLM):
     @cached_property
     def weights(self) -> str:
         """A hash of all parameters and buffers."""
-        return digest(self.model)
+        return weights_digest(self.model)
 
     def get_model_info(self) -> dict[str, Any]:
         """What lm_eval writes beside the results."""

@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from harness.errors import UserError
-from harness.execute import local
-from harness.store import Record, Store
-from harness.suite import LmEval, Loaded
+from harness.processes import context, default_workers, without_main
+from harness.records import record as typed
+from harness.records.record import Record
+from harness.records.store import Store, read_record
+from harness.suite.loaded import LoadedSuite
+from harness.suite.schema import LmEval
 
 if TYPE_CHECKING:
-    from harness.spec import RunSpec
+    from harness.records.spec import RunSpec
     from zoo.contract import Model
 
 
@@ -44,8 +47,8 @@ class Sheet:
 
 def lacking(record: Record, names: Iterable[str], terms: dict[str, Any]) -> list[str]:
     """Which of these tasks and groups a run has not answered on these terms."""
-    had = record.get("lm_eval") or {}
-    done = set(had.get("names", ())) if had.get("terms") == terms else set()
+    had = record.lm_eval
+    done = set(had.names) if had is not None and had.terms == terms else set()
     return [name for name in names if name not in done]
 
 
@@ -54,7 +57,7 @@ def store(record: Record, names: Iterable[str], terms: dict[str, Any], found: di
 
     `found` is what `evaluate` gives, or for a model that could not be asked `package` and `refused`: why, by task.
     """
-    had = record.get("lm_eval") or {}
+    had = {} if record.lm_eval is None else record.lm_eval.to_dict()
     if had.get("terms") != terms or had.get("package") != found["package"]:
         had = {}
     tasks = {**had.get("tasks", {}), **found.get("tasks", {})}
@@ -68,10 +71,10 @@ def store(record: Record, names: Iterable[str], terms: dict[str, Any], found: di
         "refused": {task: why for task, why in refused.items() if task not in found.get("tasks", {})},
         "seconds": had.get("seconds", 0.0) + found.get("seconds", 0.0),
     }
-    return {**record, "lm_eval": together}
+    return record.replace(lm_eval=typed.LmEval.from_dict(together))
 
 
-def ask(loaded: Loaded, records: list[Record], kept: Store, workers: int | None, console: Console) -> int:
+def ask(loaded: LoadedSuite, records: list[Record], kept: Store, workers: int | None, console: Console) -> int:
     """Ask every language model among these final runs what the suite wants and it has not answered; returns how many.
 
     A model that cannot be asked (a character that it has no token for) keeps none of the others from answering.
@@ -87,9 +90,9 @@ def ask(loaded: Loaded, records: list[Record], kept: Store, workers: int | None,
         return 0
     members = tuple(check(loaded))
     sheets = [dataclasses.replace(sheet, members=members) for sheet in sheets]
-    workers = min(workers or local.default_workers(), len(sheets))
+    workers = min(workers or default_workers(), len(sheets))
     console.print(f"{len(sheets)} models answer {', '.join(asked.tasks)}; {workers} at a time", highlight=False)
-    with ProcessPoolExecutor(workers, mp_context=local.context(), initializer=_quiet) as pool, local.without_main():
+    with ProcessPoolExecutor(workers, mp_context=context(), initializer=_quiet) as pool, without_main():
         futures = {pool.submit(answer, sheet): sheet for sheet in sheets}
         try:
             for number, future in enumerate(as_completed(futures), 1):
@@ -104,7 +107,7 @@ def ask(loaded: Loaded, records: list[Record], kept: Store, workers: int | None,
     return len(sheets)
 
 
-def check(loaded: Loaded) -> list[str]:
+def check(loaded: LoadedSuite) -> list[str]:
     """Find out whether what a suite asks can be had; the names of its tasks.
 
     Raises:
@@ -124,24 +127,24 @@ def check(loaded: Loaded) -> list[str]:
         raise loaded.error(error.message, ("lm_eval",)) from None
 
 
-def _beside(asked: LmEval, loaded: Loaded) -> tuple[Path | None, Path | None]:
+def _beside(asked: LmEval, loaded: LoadedSuite) -> tuple[Path | None, Path | None]:
     """The suite's folders of tasks and of files."""
     include, data = (loaded.folder / path if path else None for path in (asked.include, asked.data))
     return include, data
 
 
-def _sheet(record: Record, asked: LmEval, loaded: Loaded, kept: Store) -> Sheet | None:
+def _sheet(record: Record, asked: LmEval, loaded: LoadedSuite, kept: Store) -> Sheet | None:
     """What a run is asked; None where there is nothing left, or it is no model of text with its weights here."""
     names = lacking(record, asked.tasks, asked.terms())
-    if record["status"] != "ok" or record["spec"]["role"] != "lm" or not names:
+    if record.status != "ok" or record.spec.role != "lm" or not names:
         return None
-    from harness.runs import tokenizer_of
+    from harness.records.find import tokenizer_of
 
-    run_id = record["run_id"]
-    if not record.get("external") and tokenizer_of(kept.run_folder(run_id)) is None:
+    run_id = record.run_id
+    if not record.external and tokenizer_of(kept.run_folder(run_id)) is None:
         return None
     plugins = tuple(where for _, where in loaded.plugins)
-    root, suite = kept.folder.parent.resolve(), loaded.suite.suite
+    root, suite = kept.folder.parent.resolve(), loaded.name
     return Sheet(root, suite, run_id, tuple(names), asked.terms(), *_beside(asked, loaded), plugins)
 
 
@@ -150,8 +153,6 @@ def answer(sheet: Sheet) -> str:
     import torch
 
     from harness.lm_eval import evaluate
-    from harness.progress import title
-    from harness.spec import RunSpec
     from zoo.registry import load_plugin
     from zoo.types import Unsupported
 
@@ -162,7 +163,7 @@ def answer(sheet: Sheet) -> str:
     record = kept.read(sheet.run_id)
     if record is None:
         raise UserError("the run is gone", file=kept.run_folder(sheet.run_id))
-    spec = RunSpec.from_dict(record["spec"])
+    spec = record.spec
     try:
         model = _opened(spec, kept)
         found = evaluate.evaluate(model, sheet.names, include=sheet.include, data=sheet.data, **sheet.terms)
@@ -170,23 +171,20 @@ def answer(sheet: Sheet) -> str:
         why = error.message if isinstance(error, UserError) else str(error)
         found = {"package": version("lm_eval"), "refused": dict.fromkeys(sheet.members, why)}
         kept.write(store(record, sheet.names, sheet.terms, found))
-        return f"{title(spec)} cannot be asked: {why}"
+        return f"{spec.title()} cannot be asked: {why}"
     kept.write(store(record, sheet.names, sheet.terms, found))
-    return f"{title(spec)}: {found['seconds']:.0f} s"
+    return f"{spec.title()}: {found['seconds']:.0f} s"
 
 
 def _opened(spec: RunSpec, kept: Store) -> Model:
     """The model of a final run, or of an external row."""
-    from harness.spec import build_task
+    if spec.pretrained:
+        from harness.plan.published_rows import open_weights
 
-    task = build_task(spec)
-    if spec.external:
-        from harness.external import open_for
+        return open_weights(spec, spec.build_task())
+    from harness.records.find import open_model
 
-        return open_for(spec, task)
-    from harness.runs import open_model
-
-    return open_model(str(kept.run_folder(spec.run_id(task.fingerprint))))
+    return open_model(str(kept.run_folder(spec.run_id)))
 
 
 def ask_one(
@@ -201,20 +199,20 @@ def ask_one(
     """What the model of a run, or a published one, answers; and the record of the run, in which it is stored.
 
     Args:
-        reference, opening: as `harness.runs.open_model`'s arguments. terms: as `LmEval.terms`.
+        reference, opening: as `harness.records.find.open_model`'s arguments. terms: as `LmEval.terms`.
         how: the rest of what `evaluate` takes.
 
     Raises:
         UserError: the model or a task cannot be had, or the model cannot read the questions.
     """
-    from harness import runs
     from harness.lm_eval import evaluate
+    from harness.records.find import find_run, open_model
 
-    model, folder = runs.open_model(reference, root, **(opening or {})), runs.find(reference, root)
+    model, folder = open_model(reference, root, **(opening or {})), find_run(reference, root)
     found = evaluate.evaluate(model, names, **terms, **how)
     if folder is None:
         return found, None
-    kept, record = Store(folder.parent.name, folder.parent.parent), runs.read(folder)
+    kept, record = Store(folder.parent.name, folder.parent.parent), read_record(folder / "record.json")
     kept.write(store(record, names, terms, found))
     return found, folder / "record.json"
 

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from harness import board, stats
 from harness.board import notes, tables
-from harness.eligible import applied
+from harness.gates import applied
 
 
 def rows_of(made: board.Board) -> dict[str, board.Row]:

@@ -78,7 +78,7 @@ def test_a_rival_moves_no_tie_between_others_unless_the_board_says_so(rival, tab
 
 def test_where_the_files_lie_never_matters(tmp_path):
     """Records are read from their folders by name; the folders' names and dates are no part of a board."""
-    from harness.store import Store
+    from harness.records.store import Store
 
     table = {"lstm": (2.0, 2.1, 2.2), "s4d": (2.5, 2.61, 2.69), "pre_ln": (2.5, 2.6, 2.72)}
     made = []

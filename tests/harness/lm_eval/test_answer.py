@@ -7,13 +7,13 @@ import pytest
 from rich.console import Console
 
 from harness import board
-from harness.build import resolve_size
 from harness.errors import UserError
 from harness.lm_eval.answer import ask, ask_one, check, lacking, store
-from harness.spec import build_task, expand
-from harness.store import Store
-from harness.suite import load
-from harness.train import train
+from harness.plan.expand import expand
+from harness.plan.sizes import resolve_size
+from harness.records.store import Store
+from harness.suite.load import load
+from harness.training.train import train
 
 TERMS = {"limit": None, "fewshot": None, "max_length": None}
 
@@ -86,9 +86,9 @@ def folder(tmp_path_factory):
     (folder / "tasks" / "sums.yaml").write_text(TASK.replace("FILE", str(folder / "sums.jsonl")))
     results = Store("asked", folder / "results")
     for spec in expand(load(folder / "asked.yaml")):
-        task = build_task(spec)
+        task = spec.build_task()
         where = results.run_folder(spec.run_id(task.fingerprint))
-        results.write(train(spec, resolve_size(spec, task), suite="asked", folder=where, keep=True))
+        results.write(train(spec, task, resolve_size(spec, task), suite="asked", folder=where, keep=True))
     return folder
 
 

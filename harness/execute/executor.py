@@ -1,0 +1,91 @@
+"""A pool on this machine: each run in a fresh process, the cores divided among them."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing.connection
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from harness.execute.worker import Job, main
+from harness.processes import launch
+from harness.records.record import Error, Status, empty_record
+from harness.records.spec import RunSpec
+from harness.records.store import Store
+
+
+class Display(Protocol):
+    """What the pool tells of its runs."""
+
+    def event(self, spec: RunSpec, event: dict[str, Any]) -> None: ...
+
+
+@dataclass
+class _Slot:
+    job: Job
+    process: Any
+    pipe: Any
+    started: float
+    ended: dict[str, Any] | None = None
+
+
+def run(jobs: Iterable[Job], *, workers: int, timeout: float | None, display: Display) -> None:
+    """Do every job. On KeyboardInterrupt the runs under way write checkpoints before it goes on up."""
+    queue, slots = list(jobs)[::-1], list[_Slot]()
+    try:
+        while queue or slots:
+            while queue and len(slots) < workers:
+                job = queue.pop()
+                slots.append(_Slot(job, *launch(main, job), time.monotonic()))
+            ready = multiprocessing.connection.wait(
+                [s.pipe for s in slots] + [s.process.sentinel for s in slots], timeout=0.5
+            )
+            for slot in list(slots):
+                if slot.pipe in ready:
+                    _drain(slot, display.event)
+                if timeout is not None and time.monotonic() - slot.started > timeout and slot.process.is_alive():
+                    slot.process.kill()
+                    slot.process.join()
+                    _drain(slot, display.event)
+                    _close(slot, display, "timeout", f"stopped after {timeout:.0f} s of wall time")
+                    slots.remove(slot)
+                elif not slot.process.is_alive():
+                    _drain(slot, display.event)
+                    _close(slot, display, *_cause(slot.process.exitcode))
+                    slots.remove(slot)
+    finally:
+        for slot in slots:
+            slot.process.terminate()
+        for slot in slots:
+            slot.process.join(60)
+
+
+def _drain(slot: _Slot, tell: Callable[[RunSpec, dict[str, Any]], None]) -> None:
+    with contextlib.suppress(EOFError, OSError):
+        while slot.pipe.poll():
+            event = slot.pipe.recv()
+            if event["event"] == "end":
+                slot.ended = event
+            tell(slot.job.spec, event)
+
+
+def _cause(code: int | None) -> tuple[Status, str]:
+    if code == -9:
+        return "oom", "the process was killed, most likely because memory ran out"
+    return "failed", f"the process ended without a record (exit code {code})"
+
+
+def _close(slot: _Slot, display: Display, status: Status, message: str) -> None:
+    """Leave a record for a process that could not leave its own."""
+    slot.pipe.close()
+    if slot.ended is not None:
+        return
+    job = slot.job
+    store = Store(job.suite, job.root)
+    if store.finished(job.spec.run_id, published={}):
+        return
+    error = Error(status, message, "")
+    store.write(empty_record(job.spec, job.suite, job.metrics, status, error))
+    display.event(job.spec, {"event": "end", "status": status, "error": error})

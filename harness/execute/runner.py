@@ -1,0 +1,263 @@
+"""A suite from start to end: what is missing is run, what is there stays, and a board is written."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import filelock
+from rich.console import Console
+
+from harness.errors import UserError
+from harness.plan import trials
+from harness.plan.expand import expand
+from harness.processes import default_workers
+from harness.records.record import Error, Metrics, Record, empty_record
+from harness.records.spec import RunSpec
+from harness.records.store import Store
+from harness.suite.load import load
+from harness.suite.loaded import LoadedSuite, SuiteTask
+from tasks.base import DataError
+
+if TYPE_CHECKING:
+    from harness.execute.worker import Job
+    from harness.plan.sizes import Sizes
+    from zoo.size import Size
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a suite left: its records, and the folder they and the board are in."""
+
+    suite: str
+    folder: Path
+    records: list[Record]
+    ran: int
+    """Runs made by this call."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether every final run ended well; a combination that cannot be (`unsupported`) is no failure."""
+        return all(record.status in ("ok", "unsupported") for record in self.records)
+
+
+def run(
+    suite: str | Path,
+    *,
+    overrides: tuple[str, ...] = (),
+    root: Path | None = None,
+    workers: int | None = None,
+    console: Console | None = None,
+) -> Results:
+    """Run what a suite still lacks, write its board, and return its records.
+
+    Args:
+        suite: a name that ships, or a path. overrides: `key=value` pairs. root: where results go (`results`).
+        workers: runs at a time; by default one per core.
+
+    Raises:
+        UserError: the suite is wrong, its data is not here, or another process is running it.
+        KeyboardInterrupt: after checkpoints were written; call again to go on.
+    """
+    loaded = load(suite, overrides)
+    store = Store(loaded.name, root)
+    console = console or Console()
+    finals, published = expand(loaded), store.published()
+    tries = trials.trials(loaded, _lookup(store))
+    chosen = trials.choose(finals, _records(tries, store))
+    ids = [spec.run_id for spec in (*tries, *chosen)]
+    theirs = [run_id for run_id in ids if run_id in published and not store.finished(run_id, published)]
+    if theirs:
+        console.print(
+            f"{store.folder} holds {len(theirs)} published records; yours take their place as they come in "
+            f"(`git checkout {store.folder}` brings them back)",
+            highlight=False,
+        )
+    unmade = _missing([*tries, *chosen], store, published)
+    sizes = _sizes(unmade, loaded)  # before anything is written
+    if unmade and loaded.suite.lm_eval is not None:
+        from harness.lm_eval import answer
+
+        answer.check(loaded)
+    with _locked(store), store.replacing_published():
+        ran = 0
+        for tries in _decided(loaded, store, published):
+            _execute(tries, sizes, loaded, store, workers, console, "trial")
+            ran += len(tries)
+        done = trials.choose(finals, _records(trials.trials(loaded, _lookup(store, published)), store))
+        if missing := _missing(done, store, published):
+            _execute(missing, sizes, loaded, store, workers, console, "final")
+            ran += len(missing)
+        if not ran:
+            console.print(f"{store.folder}: all {len(finals) + trials.count(loaded)} runs are finished; nothing to do")
+        _score_baselines(loaded, store, console)
+        if loaded.suite.lm_eval is not None:
+            from harness.lm_eval import answer
+
+            ran += answer.ask(loaded, _records(done, store), store, workers, console)
+    return Results(loaded.name, store.folder, _records(done, store), ran)
+
+
+def plugin_paths(loaded: LoadedSuite) -> tuple[str, ...]:
+    """What a fresh process must import to know the suite's plug-ins."""
+    return tuple(where for _, where in loaded.plugins)
+
+
+def current(loaded: LoadedSuite, store: Store) -> tuple[list[RunSpec], list[Record]]:
+    """The suite's final runs as its trials decide them, and every record, trials included, that belongs to them."""
+    found = _records(trials.trials(loaded, _lookup(store)), store)
+    specs = trials.choose(expand(loaded), found)
+    return specs, found + _records(specs, store)
+
+
+def _decided(loaded: LoadedSuite, store: Store, published: dict[str, str]) -> Iterator[list[RunSpec]]:
+    """Round after round, the trials that can be made now, over all cells; none twice."""
+    before: list[RunSpec] = []
+    while tries := _missing(trials.trials(loaded, _lookup(store, published)), store, published):
+        if tries == before:
+            return
+        yield tries
+        before = tries
+
+
+def _lookup(store: Store, published: dict[str, str] | None = None) -> trials.Lookup:
+    """What finds a trial's record: any, or given what is `published` only those made here.
+
+    Under another version of Optuna a sampler may ask for other points: what it asked for then is the trial, too.
+    """
+    elsewhere = functools.cache(lambda: trials.under_another_version(store.records()))
+
+    def lookup(spec: RunSpec) -> Record | None:
+        found = store.read(spec.run_id)
+        if found is None and spec.tuning and spec.tuning.sampler == "tpe":
+            found = elsewhere().get(trials.search_key(spec))
+        if found is None or (published is not None and not store.finished(found.run_id, published)):
+            return None
+        return found
+
+    return lookup
+
+
+def _missing(specs: list[RunSpec], store: Store, published: dict[str, str]) -> list[RunSpec]:
+    return [spec for spec in specs if not store.finished(spec.run_id, published)]
+
+
+def _records(specs: list[RunSpec], store: Store) -> list[Record]:
+    found = (store.read(spec.run_id) for spec in specs)
+    return [record for record in found if record is not None]
+
+
+@contextlib.contextmanager
+def _locked(store: Store) -> Iterator[None]:
+    store.folder.mkdir(parents=True, exist_ok=True)
+    path = store.folder / ".lock"
+    lock = filelock.FileLock(path, blocking=False)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise UserError("another zoobench is running this suite here", file=store.folder) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _sizes(specs: list[RunSpec], loaded: LoadedSuite) -> Sizes:
+    """The size of every cell of these runs, after their data was found to be here."""
+    if not specs:
+        return {}
+    from harness.plan.sizes import solve
+
+    load_data(loaded, specs)
+    return solve(specs, loaded)
+
+
+def _execute(
+    specs: list[RunSpec],
+    sizes: Sizes,
+    loaded: LoadedSuite,
+    store: Store,
+    workers: int | None,
+    console: Console,
+    kind: str,
+) -> None:
+    from harness.execute import executor
+    from harness.execute.progress import Live, key
+
+    workers = workers or default_workers()
+    threads = max(1, default_workers() // workers)
+    jobs: list[Job] = []
+    for spec in specs:
+        size = sizes[spec.cell]
+        if isinstance(size, str):
+            metrics = Metrics.of(loaded.task(spec.task_label).task)
+            store.write(empty_record(spec, loaded.name, metrics, "unsupported", Error("Unsupported", size, "")))
+        else:
+            jobs.append(_job(spec, loaded, store, threads, size))
+    cannot = len(specs) - len(jobs)
+    note = f", {cannot} unsupported" if cannot else ""
+    noun = "trials" if kind == "trial" else "runs"
+    console.print(f"{len(jobs)} {noun} to do{note}; {workers} at a time, {threads} thread(s) each", highlight=False)
+    with Live({key(job.spec): _work(job) for job in jobs}, console) as display:
+        executor.run(jobs, workers=workers, timeout=loaded.suite.limits.timeout, display=display)
+
+
+def _work(job: Job) -> float:
+    """What a run weighs in the estimate of the time left: parameters times tokens, where its end is known in tokens."""
+    assert job.size is not None
+    stop = job.spec.stop
+    return job.size.params * (stop.limit if stop is not None and stop.meter == "tokens" else 1.0)
+
+
+def _job(spec: RunSpec, loaded: LoadedSuite, store: Store, threads: int, size: Size) -> Job:
+    from harness.execute.worker import Job
+
+    suite, root = loaded.suite, store.folder.parent.resolve()
+    metrics, keep = Metrics.of(loaded.task(spec.task_label).task), suite.weights == "keep"
+    return Job(spec, metrics, loaded.name, root, threads, plugin_paths(loaded), size, suite.limits.checkpoint, keep)
+
+
+def load_data(loaded: LoadedSuite, specs: list[RunSpec]) -> None:
+    """Make one example of every task of these runs, so that missing or damaged data is known before anything runs.
+
+    Raises:
+        UserError: the data's own message.
+    """
+    for label in dict.fromkeys(spec.task_label for spec in specs):
+        try:
+            loaded.task(label).task.batch("train", 0, 0, size=1)
+        except DataError as error:
+            raise UserError(str(error)) from None
+
+
+def _score_baselines(loaded: LoadedSuite, store: Store, console: Console) -> None:
+    """Score the baselines of every task once per fingerprint and number of test examples, two tasks at a time."""
+    found: dict[str, Any] = store.read_baselines()
+    lacking = {key: task for task in loaded.tasks if (key := _baseline_key(loaded, task)) not in found}
+    if not lacking:
+        return
+    console.print(f"baselines of {', '.join(task.label for task in lacking.values())} …", highlight=False)
+    most = loaded.suite.evaluate.test
+
+    def score(task: SuiteTask) -> list[dict[str, Any]]:
+        head = {"task_label": task.label, "metric": task.task.metric.name}
+        return [{**head, **asdict(baseline)} for baseline in task.task.baselines(None if most == "all" else most)]
+
+    with ThreadPoolExecutor(2) as pool:
+        found |= zip(lacking, pool.map(score, lacking.values()), strict=True)
+    store.write_baselines(found)
+
+
+def _baseline_key(loaded: LoadedSuite, task: SuiteTask) -> str:
+    return f"{task.label} {task.task.fingerprint} {loaded.suite.evaluate.test}"
+
+
+def baselines(loaded: LoadedSuite, store: Store) -> list[dict[str, Any]]:
+    """The stored baselines of the tasks of a suite."""
+    found = store.read_baselines()
+    return [row for task in loaded.tasks for row in found.get(_baseline_key(loaded, task), [])]

@@ -1,0 +1,130 @@
+"""No more training than the budget allows, on the data that everybody gets, in the order that everybody gets."""
+
+from __future__ import annotations
+
+import inspect
+import random
+import sys
+from collections.abc import Iterator
+from types import FunctionType
+from typing import Any
+
+import torch
+
+from harness.gates.measure import result, worst
+from harness.gates.registry import FIRST, LAST, gate
+from harness.gates.subject import Subject
+from harness.records.record import Gate
+from harness.records.stream_hash import extend_hash
+from tasks.base import Task
+from zoo import size as sizing
+
+WORK = 0.01
+"""Relative: shapes of one task's batches are equal, and so is the work."""
+CHECKED = 12
+"""Batches that are made again."""
+
+
+@gate("more training than the budget allows", needs=("watch",), when=LAST)
+def within_budget(subject: Subject) -> Gate:
+    """What was used, by a count of its own; updates and gradients the harness did not ask for; work per step."""
+    watch = subject.seen
+    steps = {int(s["step"]) for s in watch.optimizer.state.values() if "step" in s}
+    odd = {name: n for name, n in watch.violations.items() if name not in NOT_TRAINING}
+    told = f" ({'; '.join(sorted(odd))})" if odd else ""
+    miscounted = sum(
+        [watch.steps != subject.used.steps, watch.tokens != subject.used.tokens, len(steps - {watch.steps}) > 0]
+    )
+    return worst(
+        result(sum(odd.values()), 0, f"changes of parameters or gradients outside of the optimizer's updates{told}"),
+        result(miscounted, 0, "meters that disagree with what was seen: steps, tokens, the optimizer's steps"),
+        *_over(subject),
+        *_work(subject),
+    )
+
+
+NOT_TRAINING = ("scoring changed the model", "a batch was changed by the model")
+"""What other gates are for."""
+
+
+def _over(subject: Subject) -> Iterator[Gate]:
+    """What was used beyond the limit of the budget."""
+    if subject.stop is None:
+        return
+    meter, limit = subject.stop.meter, subject.stop.limit
+    used, grace = float(subject.used.of(meter)), 0.0
+    if meter == "seconds":
+        grace = subject.seen.longest_step
+    elif subject.used.steps <= 1:
+        grace = used  # one step is always made
+    yield result(max(0.0, used - grace - limit) / limit, 0.0, f"{meter} used beyond the limit, relative")
+
+
+def _work(subject: Subject) -> list[Gate]:
+    """FLOPs of later steps against those of the first, by which all are counted."""
+    watch = subject.seen
+    if not subject.step.flops:
+        return []
+    batch = subject.task.batch("train", 0, subject.seed, size=subject.examples).tensors(subject.device)
+    with subject.training(), torch.enable_grad():
+        last = sizing.training_flops(subject.model, batch, watch.loss, autocast=watch.autocast())
+    extra = max(count / subject.step.flops - 1 for count in [*watch.flops, last])
+    return [result(max(0.0, extra), WORK, "FLOPs of a later step beyond the first one's, relative")]
+
+
+@gate("other training data, or in another order", needs=("watch",), when=FIRST)
+def data_order(subject: Subject) -> Gate:
+    """Batches of steps nobody could foresee, made again by a task built anew, and no function put in place of ours."""
+    watch = subject.seen
+    task = subject.again() if subject.again else subject.task
+    steps = random.SystemRandom().sample(sorted(watch.digests), min(CHECKED, len(watch.digests)))
+    steps = sorted({*steps, *sorted(watch.digests)[:2]})
+    other = [s for s in steps if _made(subject, task, s) != watch.digests[s]]
+    changed = watch.violations.get("a batch was changed by the model", 0)
+    strange = foreign(task)
+    parts = [f"step {s}" for s in other] + strange + (["a batch changed by the model"] if changed else [])
+    told = f": {', '.join(parts[:4])}" if parts else ""
+    return result(
+        len(other) + changed + len(strange), 0, f"of {len(steps)} batches made again, those that differ{told}"
+    )
+
+
+def _made(subject: Subject, task: Task, step: int) -> str:
+    return extend_hash("", type(task).batch(task, "train", step, subject.seed, size=subject.examples))
+
+
+def foreign(task: Task) -> list[str]:
+    """Functions of the task, and of the modules it is trained through, that were written somewhere else."""
+    found = []
+    for kind in type(task).__mro__:
+        if kind.__module__ in ("builtins", "abc"):
+            continue
+        for name, value in vars(kind).items():
+            if name in vars(Task) and isinstance(value, FunctionType) and not _at_home(value, kind):
+                found.append(f"{kind.__name__}.{name}")
+    found += [f"{name} of the task itself" for name in vars(task) if callable(getattr(type(task), name, None))]
+    for home in (sys.modules[name] for name in OWN if name in sys.modules):
+        for name, value in vars(home).items():
+            own = isinstance(value, FunctionType) and value.__module__ == home.__name__
+            elsewhere = name in OWN[home.__name__] and getattr(value, "__module__", None) != home.__name__
+            if (own and not _at_home(value, home)) or elsewhere:
+                found.append(f"{home.__name__}.{name}")
+    return found
+
+
+OWN = {
+    "harness.records.meters": ("StopRule", "Meters"),
+    "harness.records.stream_hash": ("extend_hash",),
+    "harness.training.batches": ("stream",),
+    "harness.training.schedule": ("schedule",),
+    "tasks.base": ("in_epochs", "_shuffled", "scores", "add_totals"),
+}
+"""Functions that training goes through, by module."""
+
+
+def _at_home(value: Any, home: Any) -> bool:
+    """Whether code stands in the file that the class or module comes from."""
+    try:
+        return inspect.unwrap(value).__code__.co_filename == value.__code__.co_filename == inspect.getsourcefile(home)
+    except (TypeError, OSError):
+        return value.__module__ == getattr(home, "__module__", None)

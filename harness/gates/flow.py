@@ -1,0 +1,222 @@
+"""What may flow where along time: nothing from the future to the past, neither values nor gradients."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from harness.gates.float64 import Float64Copy
+from harness.gates.measure import relative, result, worst
+from harness.gates.registry import IN_TIME, gate
+from harness.gates.subject import AS_SCORED, Subject, rows
+from harness.records.record import Gate
+from zoo import size as sizing
+from zoo.contract import Batch, Model
+
+EVERY, SOME = 64, 24
+"""Up to this many steps every cut is tried, else this many."""
+AFFORDED = 2e11
+"""Multiplications that cuts may take, about."""
+LARGE = 10.0
+"""Embedded inputs of the future are replaced by vectors this many times as large."""
+
+
+@gate("the future changes past outputs", roles=IN_TIME)
+def causal(subject: Subject) -> Gate:
+    """Everything behind a cut is replaced, by other tokens and by large vectors; logits before it must stand.
+
+    Of `seq2seq` it is the target, as the decoder reads it: the source may be seen whole. In evaluation mode, and in
+    training mode with the same random numbers.
+    """
+    precise = subject.float64
+    if subject.model.traits.causal != "strict":
+        return result(math.inf, precise.limit, "the architecture itself does not claim to be strictly causal")
+    batch = precise.on(rows(subject.batch(), slice(0, 2)))
+    read = _read(subject.model)
+    steps, found = getattr(batch, read).shape[1], 0.0
+    cuts = _thinned(_cuts(batch, steps), subject, batch)
+    for training in (False, True):
+        with torch.no_grad(), precise.mode(training):
+            before = precise(batch)
+            some = [cuts[0], cuts[len(cuts) // 2], cuts[-1]]
+            for cut in some if training else cuts:
+                for draw in range(4 if cut in some and not training else 1):
+                    changed = replace(batch, **{read: _replaced(subject.model, getattr(batch, read), cut, draw)})
+                    found = _more(found, _change(precise(changed), before, cut))
+            for cut in some:
+                with _Large(precise.model, batch, read, cut):
+                    found = _more(found, _change(precise(batch), before, cut))
+    about = "largest relative change of past logits when the future is replaced"
+    return worst(result(found, precise.limit, f"{about}, {precise.about}"), *_as_scored(subject))
+
+
+def _as_scored(subject: Subject) -> Iterator[Gate]:
+    """The future replaced in the batches that the record's scores were made of, against the logits of that time.
+
+    What leaks only in float32, or only among as many examples as are scored together, is seen here.
+    """
+    for batch, before in subject.scored:
+        read, found = _read(subject.model), 0.0
+        tokens = getattr(batch, read)
+        cuts = _cuts(batch, tokens.shape[1])
+        for cut in {cuts[i * (len(cuts) - 1) // 5] for i in range(6)}:
+            for draw in range(2):
+                changed = replace(batch, **{read: _replaced(subject.model, tokens, cut, draw)})
+                found = _more(found, _change(subject.model(changed), before, cut))
+        yield result(found, AS_SCORED, "largest relative change of past logits from those scored")
+
+
+@gate("past outputs have a gradient from the future", roles=IN_TIME)
+def gradient_leak(subject: Subject) -> Gate:
+    """The gradient of outputs before a cut with respect to embedded inputs behind it, over that before it.
+
+    Straight-through tricks leak no value but a gradient. A model whose embedding is not found is not passed.
+    """
+    about = "largest gradient of past outputs by future embedded inputs, over that by past ones"
+    precise = subject.float64
+    batch = precise.on(rows(subject.batch(), slice(0, 2)))
+    read, found = _read(subject.model), 0.0
+    steps = getattr(batch, read).shape[1]
+    cuts = _cuts(batch, steps)
+    for training in (False, True):
+        with precise.mode(training):
+            for cut in {cuts[0], cuts[len(cuts) // 3], cuts[2 * len(cuts) // 3], cuts[-1]}:
+                leak = _gradient(precise, subject.model, batch, read, cut)
+                if leak is None:
+                    return result(math.inf, precise.limit, f"{about}: the model shows no embedding of its inputs")
+                found = _more(found, leak)
+    return result(found, precise.limit, f"{about}, {precise.about}")
+
+
+def _gradient(precise: Float64Copy, model: Model, batch: Batch, read: str, cut: int) -> float | None:
+    """Which steps of the embedding are the future's is seen from what other tokens there change."""
+    other = replace(batch, **{read: _replaced(model, getattr(batch, read), cut, 1)})
+    with _Embedded(precise.model) as changed, torch.no_grad():
+        precise(other)
+    with _Embedded(precise.model) as embedded, torch.enable_grad():
+        logits = precise(batch)
+        if not embedded.found or not logits.requires_grad:
+            return None
+        weight = torch.randn(logits[:, :cut].shape, generator=torch.Generator().manual_seed(cut), dtype=torch.float64)
+        scalar = (logits[:, :cut] * weight.to(logits)).sum()
+        inputs = [x for x in embedded.found if x.requires_grad]
+        grads = torch.autograd.grad(scalar, inputs, allow_unused=True)
+    future, past = 0.0, 0.0
+    changed_by = [x for x, y in zip(changed.found, embedded.found, strict=True) if y.requires_grad]
+    for x, y, grad in zip(inputs, changed_by, grads, strict=True):
+        if grad is None:
+            continue
+        ahead = (x - y).abs().amax(-1) > 0
+        size = grad.abs().amax(-1)
+        future = _more(future, float(size[ahead].max()) if ahead.any() else 0.0)
+        past = _more(past, float(size.max()))
+    return future / past if past > 0 else 0.0 if future == 0 else math.inf
+
+
+def _read(model: Model) -> str:
+    return "inputs" if model.role == "lm" else "decoder_inputs"
+
+
+def _cuts(batch: Batch, steps: int) -> list[int]:
+    """Where the future begins: everywhere in short sequences, else behind targets that count, and at random."""
+    if steps <= EVERY:
+        return list(range(1, steps)) or [1]
+    chance = torch.Generator().manual_seed(0)
+    fixed = {1, 2, steps // 3, steps // 2, steps - 2, steps - 1}
+    counted = torch.ones(steps) if batch.counted is None else batch.counted.cpu().any(0)[:steps].float()
+    wanted = [
+        int(t) + 1 for t in counted.nonzero().flatten()[torch.randperm(int((counted > 0).sum()), generator=chance)]
+    ]
+    drawn = torch.randint(1, steps, (SOME,), generator=chance).tolist()
+    return sorted({*fixed, *[t for t in wanted if t < steps][: SOME // 2], *drawn[: SOME // 2]})
+
+
+def _thinned(cuts: list[int], subject: Subject, batch: Batch) -> list[int]:
+    """Fewer for large models on long sequences, whose passes in float64 take seconds; four at least."""
+    one = 2 * sizing.parameters(subject.model) * batch.inputs.numel()
+    most = max(4, int(AFFORDED / one))
+    return cuts if len(cuts) <= most else sorted({cuts[i * (len(cuts) - 1) // (most - 1)] for i in range(most)})
+
+
+def _replaced(model: Model, tokens: Tensor, cut: int, draw: int) -> Tensor:
+    """Other tokens from the cut on: shifted by some, drawn at random, all the same, or those of the largest norm."""
+    vocab = (model.shape.vocab if model.role == "lm" else model.shape.outputs) or 1
+    changed = tokens.clone()
+    ahead = changed[:, cut:]
+    if draw == 0:
+        changed[:, cut:] = (ahead + 1 + changed[:, :1] % 7) % vocab
+    elif draw == 1:
+        drawn = torch.randint(1, max(2, vocab), ahead.shape, generator=torch.Generator().manual_seed(cut))
+        changed[:, cut:] = (ahead + drawn.to(ahead.device)) % vocab
+    else:
+        changed[:, cut:] = vocab - 1 if draw == 2 else 0
+    return changed
+
+
+def _change(after: Tensor, before: Tensor, cut: int) -> float:
+    return relative(after[:, :cut], before[:, :cut])
+
+
+def _more(a: float, b: float) -> float:
+    """The larger; what is not a number counts as infinite."""
+    return max(a, math.inf if math.isnan(b) else b)
+
+
+def _embedding(model: Model) -> list[nn.Module]:
+    """The model's own embedding, or every table it has."""
+    own = getattr(model, "embedding", None)
+    return [own] if isinstance(own, nn.Module) else [m for m in model.modules() if isinstance(m, nn.Embedding)]
+
+
+class _Hooked:
+    """A hook on the embedding for the duration of a `with`."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.found: list[Tensor] = []
+
+    def __enter__(self) -> Any:
+        self.handles = [m.register_forward_hook(self.hook) for m in _embedding(self.model)]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+    def hook(self, module: nn.Module, inputs: Any, output: Tensor) -> Tensor | None:
+        raise NotImplementedError
+
+
+class _Embedded(_Hooked):
+    """Keeps what the embedding gives."""
+
+    def hook(self, module: nn.Module, inputs: Any, output: Tensor) -> Tensor | None:
+        self.found.append(output)
+        return None
+
+
+class _Large(_Hooked):
+    """Replaces the future's embedded inputs by large vectors, where the embedding's rows are the steps themselves."""
+
+    def __init__(self, model: Model, batch: Batch, read: str, cut: int) -> None:
+        super().__init__(model)
+        self.steps, self.cut = getattr(batch, read).shape[1], cut
+        self.source = batch.inputs.shape[1] if read == "decoder_inputs" else 0
+        self.padded = batch.mask is not None
+
+    def hook(self, module: nn.Module, inputs: Any, output: Tensor) -> Tensor | None:
+        begin = self.cut if output.shape[1] == self.steps else self.source + self.cut
+        whole = output.shape[1] in (self.steps, self.source + self.steps)
+        encoder = self.source and output.shape[1] == self.source and not self.found
+        self.found.append(output)
+        if not whole or encoder or (self.padded and output.shape[1] != self.steps):
+            return None
+        drawn = torch.randn(output.shape, generator=torch.Generator().manual_seed(self.cut))
+        ahead = torch.arange(output.shape[1], device=output.device) >= begin
+        large = LARGE * drawn.to(output) * output.detach().abs().mean()
+        return torch.where(ahead[:, None], large, output)

@@ -1,0 +1,154 @@
+"""Everything a model can remember numbers in, declared or not: parameters, buffers, attributes, closures, modules."""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+Kind = Literal["parameter", "buffer", "attribute", "shared"]
+OURS = ("zoo", "torch", "tasks", "harness", "numpy", "builtins")
+DEEP = 6
+
+
+@dataclass(frozen=True)
+class Part:
+    """One tensor or array."""
+
+    kind: Kind
+    count: int
+    sum: int
+    trainable: bool = False
+
+
+Inventory = dict[str, Part]
+
+
+def inventory(model: nn.Module) -> Inventory:
+    """Every tensor and array that can be reached from a model, by where it stands; each once.
+
+    `shared` are those that a copy of the model would have too: in closures, classes and modules of plug-ins.
+    """
+    found: Inventory = {}
+    seen: dict[int, Any] = {}  # holds what it has seen, so that no number is given twice
+    parts = list(every(model))
+    for name, module in parts:
+        for own, parameter in module._parameters.items():
+            if parameter is not None and id(parameter) not in seen:
+                seen[id(parameter)] = parameter
+                found[f"{name}.{own}"] = Part("parameter", parameter.numel(), _sum(parameter), parameter.requires_grad)
+        for own, buffer in module._buffers.items():
+            if buffer is not None and id(buffer) not in seen:
+                seen[id(buffer)] = buffer
+                found[f"{name}.{own}"] = Part("buffer", buffer.numel(), _sum(buffer))
+    for name, module in parts:
+        for own, value in vars(module).items():
+            if own not in ("_parameters", "_buffers", "_modules"):
+                _walk(value, f"{name}.{own}", "attribute", found, seen, DEEP)
+        kind = type(module)
+        if kind.__module__.split(".")[0] not in OURS:
+            for base in kind.__mro__:
+                if base.__module__.split(".")[0] not in OURS:
+                    _walk(_own(base), f"class {base.__name__}", "shared", found, seen, DEEP)
+            whole = sys.modules.get(kind.__module__)
+            if whole is not None:
+                _walk(_own(whole), f"module {kind.__module__}", "shared", found, seen, DEEP)
+    return found
+
+
+def every(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """All modules, whatever they say of themselves."""
+    yield name, module
+    for own, inner in module._modules.items():
+        if inner is not None:
+            yield from every(inner, f"{name}.{own}" if name else own)
+
+
+def numbers(module: nn.Module) -> int:
+    """In all parameters, each once, by what they store and not by what they say; frozen ones too."""
+    found = {id(p): p for _, part in every(module) for p in part._parameters.values() if p is not None}
+    return sum(p.detach().as_subclass(Tensor).numel() for p in found.values())
+
+
+def _own(home: Any) -> dict[str, Any]:
+    """What a class or module defines, without what Python keeps there."""
+    return {name: value for name, value in vars(home).items() if not name.startswith("__")}
+
+
+def _walk(value: Any, path: str, kind: Kind, found: Inventory, seen: dict[int, Any], depth: int) -> None:
+    if isinstance(value, (str, bytes, int, float, complex, bool, type(None), types.ModuleType, torch.dtype)):
+        return
+    if id(value) in seen or depth < 0:
+        return
+    seen[id(value)] = value
+    if isinstance(value, (Tensor, np.ndarray)):
+        count = value.numel() if isinstance(value, Tensor) else value.size
+        found[path] = Part(kind, int(count), _sum(value), isinstance(value, nn.Parameter) and value.requires_grad)
+        return
+    if isinstance(value, (list, tuple, set, frozenset)):
+        numbers = [v for v in value if isinstance(v, (int, float))]
+        if len(numbers) > 16:
+            found[path] = Part(kind, len(numbers), hash(tuple(numbers)))
+        for index, inner in enumerate(value):
+            _walk(inner, f"{path}[{index}]", kind, found, seen, depth - 1)
+    elif isinstance(value, dict):
+        numbers = [v for v in value.values() if isinstance(v, (int, float))]
+        if len(numbers) > 16:
+            found[path] = Part(kind, len(numbers), hash(tuple(numbers)))
+        for key, inner in list(value.items()):
+            _walk(inner, f"{path}[{key}]", kind, found, seen, depth - 1)
+    elif isinstance(value, (types.FunctionType, types.MethodType)):
+        function = value.__func__ if isinstance(value, types.MethodType) else value
+        if function.__module__ is None or function.__module__.split(".")[0] in OURS:
+            return
+        cells = [cell.cell_contents for cell in function.__closure__ or () if _filled(cell)]
+        _walk([*cells, *(function.__defaults__ or ()), vars(function)], path, "shared", found, seen, depth - 1)
+    elif isinstance(value, (nn.Module, torch.optim.Optimizer, types.SimpleNamespace)) or _foreign(type(value)):
+        for own, inner in list(getattr(value, "__dict__", {}).items()):
+            _walk(inner, f"{path}.{own}", kind, found, seen, depth - 1)
+
+
+def _foreign(kind: type) -> bool:
+    """Whether a class is a plug-in's: neither ours nor Python's."""
+    home = kind.__module__.split(".")[0]
+    return kind is not type and home not in OURS and home not in sys.stdlib_module_names
+
+
+def _filled(cell: Any) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018  # an empty cell raises
+    except ValueError:
+        return False
+    return True
+
+
+def _sum(value: Tensor | np.ndarray) -> int:
+    """Over the bits, read as whole numbers."""
+    if isinstance(value, np.ndarray):
+        return hash(value.tobytes()) if value.dtype != object else 0
+    if value.device.type == "meta":
+        return 0
+    return bits([value])
+
+
+def bits(tensors: Sequence[Tensor]) -> int:
+    """The sum over the bits of all tensors, eight bytes at a time read as a whole number; wraps around."""
+    parts = []
+    with torch.no_grad():
+        for tensor in tensors:
+            flat = tensor.detach()
+            flat = torch.view_as_real(flat) if flat.is_complex() else flat
+            flat = flat.contiguous().reshape(-1).view(torch.uint8)
+            whole = flat.numel() // 8 * 8
+            if flat.storage_offset() % 8:
+                flat = flat.clone()
+            parts.append(flat[:whole].view(torch.int64).sum())
+            if whole < flat.numel():
+                parts.append(flat[whole:].sum(dtype=torch.int64))
+        return int(torch.stack(parts).sum()) if parts else 0

@@ -1,0 +1,200 @@
+"""The test split is answered no better than training on other data explains."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from harness.gates.measure import result, worst
+from harness.gates.registry import FIRST, gate
+from harness.gates.subject import Subject
+from harness.records.record import Gate
+from harness.records.stream_hash import hash_examples
+from tasks.base import Split
+from zoo.contract import Batch, Model
+
+EXAMPLES, STEPS, LOGITS = 256, 32_768, 1 << 26
+"""Most examples of a split, most steps of input, most logits; 32 examples in any case."""
+MARGIN, RIGHT_MARGIN = 0.1, 0.15
+"""By how much of a uniform guess's nats, and by how many right answers, a model may fit the targets of its own examples
+better than those of others before it is trained: an untied network does not at all, a copy of its input may."""
+NATURAL, DRAWN = 0.25, 0.1
+"""Part of the held-out loss by which test may be lower, beyond sampling error: natural splits differ (by up to 6% in
+the published records), splits of one generator only by chance."""
+NATURAL_RIGHT, DRAWN_RIGHT = 0.15, 0.05
+"""The same in right answers."""
+FRESH = 256
+OVERLAP = 0.02
+"""Of the test examples. Text repeats itself: of windows of 64 bytes 0.14% do."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Per example: nats per counted target, and the share of right answers."""
+
+    nats: NDArray[np.float64]
+    right: NDArray[np.float64]
+    other_nats: NDArray[np.float64]
+    other_right: NDArray[np.float64]
+    """The same against targets dealt out anew among those of 16 examples: what leaning towards common ones gives."""
+
+
+def answers(model: Model, batches: Iterable[Batch]) -> Answers:
+    """In evaluation mode. What is scored is the softmax of the logits."""
+    found: list[tuple[Tensor, ...]] = []
+    device = next(model.parameters()).device
+    deal = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for batch in batches:
+            there = batch.tensors(device)
+            logits = model(there).float()
+            counted = torch.ones_like(there.targets, dtype=torch.bool) if there.counted is None else there.counted
+            own = there.targets[counted]
+            dealt = there.targets.clone()
+            dealt[counted] = own[torch.randperm(len(own), generator=deal).to(device)]
+            found.append((*_scored(logits, there.targets, counted), *_scored(logits, dealt, counted)))
+    return Answers(*(torch.cat(parts).cpu().numpy() for parts in zip(*found, strict=True)))
+
+
+def _scored(logits: Tensor, targets: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
+    """Nats and right answers per example, means over what counts."""
+    nats = -logits.log_softmax(-1).gather(-1, targets[..., None])[..., 0].double()
+    right = (logits.argmax(-1) == targets).double()
+    weight = counted.flatten(1).sum(1).clamp(min=1) if counted.dim() > 1 else torch.ones_like(nats)
+    kept = [value.masked_fill(~counted, 0) for value in (nats, right)]
+    first, second = ((value.flatten(1).sum(1) if value.dim() > 1 else value) / weight for value in kept)
+    return first, second
+
+
+def _limit(subject: Subject) -> int:
+    shape = subject.task.shape
+    return max(32, min(EXAMPLES, STEPS // shape.length, LOGITS // (shape.length * shape.outputs)))
+
+
+def _of(subject: Subject, split: Split) -> Iterator[Batch]:
+    return subject.task.evaluation(split, size=16, limit=_limit(subject))
+
+
+@gate("the model knows answers before it is trained", needs=("build",))
+def untrained(subject: Subject) -> Gate:
+    """The architecture anew, by this seed and another, and the trained model with new parameters, on test examples.
+
+    A network that was not trained may lean towards answers that are common, but then the answers to other examples fit
+    what it says as well as an example's own.
+    """
+    fresh = subject.built(subject.seed + 7919)
+    models = [fresh, subject.built(subject.seed)]
+    try:
+        renewed = copy.deepcopy(subject.model).eval()
+        own = dict(renewed.named_parameters())
+        if {n: p.shape for n, p in own.items()} == {n: p.shape for n, p in fresh.named_parameters()}:
+            for name, parameter in fresh.named_parameters():
+                own[name].data.copy_(parameter.data)
+            models.append(renewed)
+    except Exception:  # tensors inside a graph cannot be copied; the new models are judged alone
+        models = models[:2]
+    return worst(*(_knows(answers(model, _of(subject, "test")), subject.task.shape.outputs) for model in models))
+
+
+def _knows(found: Answers, outputs: int) -> Gate:
+    def beyond(better: NDArray[np.float64]) -> float:
+        return float(better.mean() - 6 * better.std() / math.sqrt(len(better)))
+
+    nats = beyond(found.other_nats - found.nats) / math.log(max(outputs, 2))
+    right = beyond(found.right - found.other_right)
+    about = "before training, beyond what other examples' targets give, less six standard errors"
+    return worst(result(nats, MARGIN, f"certainty {about}"), result(right, RIGHT_MARGIN, f"right answers {about}"))
+
+
+@gate("the test split is known better than other held-out data")
+def held_out_gap(subject: Subject) -> Gate:
+    """Test against `valid` and `tune`, and against fresh examples like test's where a generator draws them.
+
+    Loses its power where a model knows all of them; and does not see an advantage below its limits.
+    """
+    test = answers(subject.model, _of(subject, "test"))
+    drawn = subject.task.count("train") is None
+    found = []
+    for split in ("valid", "tune"):
+        if _has(subject, split):
+            found.append(_gap(test, answers(subject.model, _of(subject, split)), split, drawn=False))
+    fresh = _fresh(subject) if drawn else None
+    if fresh:
+        found.append(_gap(test, answers(subject.model, fresh), "fresh examples", drawn=True))
+    return worst(*found) if found else result(0.0, NATURAL, "nothing else is held out")
+
+
+def _has(subject: Subject, split: Split) -> bool:
+    try:
+        return subject.task.count(split) != 0
+    except ValueError:
+        return False
+
+
+def _gap(test: Answers, other: Answers, name: str, *, drawn: bool) -> Gate:
+    """By how much test is answered better, less five standard errors of the difference."""
+
+    def beyond(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+        return float(a.mean() - b.mean() - 5 * math.sqrt(a.var() / len(a) + b.var() / len(b)))
+
+    loss = beyond(other.nats, test.nats) / max(float(other.nats.mean()), 0.05)
+    right = beyond(test.right, other.right)
+    return worst(
+        result(loss, DRAWN if drawn else NATURAL, f"loss below that of {name}, less five standard errors, relative"),
+        result(
+            right, DRAWN_RIGHT if drawn else NATURAL_RIGHT, f"right answers above {name}, less five standard errors"
+        ),
+    )
+
+
+def _fresh(subject: Subject) -> list[Batch]:
+    """Examples drawn as test's are, behind its last; none where the task has no others."""
+    task, count = subject.task, subject.task.count("test")
+    if not count or hasattr(task, "at"):  # an extrapolated task is scored at several lengths
+        return []
+    try:
+        ids = np.arange(count, count + _limit(subject), dtype=np.int64)
+        return [task.examples("test", ids[i : i + 16], 0).tensors() for i in range(0, len(ids), 16)]
+    except Exception:  # a split that ends answers in its own way
+        return []
+
+
+@gate("test examples were trained on", needs=("watch",), when=FIRST)
+def test_overlap(subject: Subject) -> Gate:
+    """Test examples whose inputs were trained on in this run.
+
+    How many are equal by chance alone is told by the examples of `valid` and, where training never repeats, by fresh
+    ones of training; those that are in test too say nothing.
+    """
+    watch, none = subject.seen, np.zeros(0, dtype=np.uint64)
+    test, trained = np.concatenate([none, *watch.test_hashes]), np.concatenate([none, *watch.hashes])
+    if watch.shift:
+        test = test[test >> np.uint64(64 - watch.shift) == 0]
+    share = float(np.isin(test, trained).mean()) if len(test) else 0.0
+    expected = min(_by_chance(found, test, trained) for found in _others(subject)) * len(test)
+    limit = max(OVERLAP, (expected + 5 * math.sqrt(expected) + 2) / max(1, len(test)))
+    return result(share, limit, "part of the test examples that were trained on")
+
+
+def _others(subject: Subject) -> list[NDArray[np.uint64]]:
+    """Hashes of examples that were not trained on."""
+    task, found = subject.task, []
+    if _has(subject, "valid"):
+        found.append(np.concatenate([hash_examples(b) for b in task.evaluation("valid", size=64, limit=FRESH)]))
+    if task.count("train") is None:
+        found.append(hash_examples(task.batch("train", 10**6, subject.seed + 7919, size=FRESH)))
+    return found or [np.zeros(0, dtype=np.uint64)]
+
+
+def _by_chance(found: NDArray[np.uint64], test: NDArray[np.uint64], trained: NDArray[np.uint64]) -> float:
+    """Most of the share of examples that are equal to one of training by chance, as seen in `found`."""
+    apart = found[~np.isin(found, test)]
+    natural = int(np.isin(apart, trained).sum())
+    return min(1.0, (natural + 4 * math.sqrt(natural) + 2) / max(len(apart), FRESH // 2))

@@ -1,0 +1,44 @@
+"""The result of a gate, and how differences are measured."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from harness.records.record import Gate
+
+
+def result(measured: float, limit: float, about: str) -> Gate:
+    """What a gate measured against its limit; what is not a number is not passed."""
+    return Gate(bool(measured <= limit), measured, limit, about)
+
+
+def worst(*gates: Gate) -> Gate:
+    """The one that is furthest over its limit, or nearest to it."""
+    return max(gates, key=_excess)
+
+
+def _excess(found: Gate) -> float:
+    measured, limit = found.measured, found.limit
+    assert measured is not None
+    if math.isnan(measured):
+        return math.inf
+    if limit:
+        return measured / limit
+    return math.inf if measured > 0 else 0.0
+
+
+def relative(a: Tensor, b: Tensor) -> float:
+    """max |a − b| / max |b|; infinite where shapes differ or one is NaN and the other not."""
+    if a.shape != b.shape:
+        return math.inf
+    a, b = a.detach().double().cpu(), b.detach().double().cpu()
+    if not a.numel():
+        return 0.0
+    scale = b.nan_to_num(0, 0, 0).abs().max().clamp(min=1e-6)
+    return _finite(float((a - b).masked_fill(a == b, 0).abs().max() / scale))
+
+
+def _finite(value: float) -> float:
+    return math.inf if math.isnan(value) else value

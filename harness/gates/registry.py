@@ -1,0 +1,75 @@
+"""The list of gates: what each is called, what it stops, and when it applies."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from harness.records.record import Gate
+from zoo.types import Role
+
+if TYPE_CHECKING:
+    from harness.gates.subject import Subject
+
+IN_TIME: tuple[Role, ...] = ("lm", "seq2seq")
+"""Roles with an order in time."""
+FIRST, LAST = 0, 2
+
+
+@dataclass(frozen=True)
+class GateDefinition:
+    """A gate as it is registered."""
+
+    name: str
+    reason: str
+    """What it stops."""
+    check: Callable[[Subject], Gate]
+    needs: tuple[str, ...]
+    """Attributes of a Subject without which it is not asked."""
+    roles: tuple[Role, ...]
+    """Roles that it is asked of; empty for all."""
+    when: int
+
+    def applies(self, role: Role) -> bool:
+        """Whether models of a role are asked."""
+        return not self.roles or role in self.roles
+
+
+_registered: dict[str, GateDefinition] = {}
+
+
+def gate(
+    reason: str, *, needs: tuple[str, ...] = (), roles: tuple[Role, ...] = (), when: int = 1
+) -> Callable[[Callable[[Subject], Gate]], Callable[[Subject], Gate]]:
+    """Register a function as the gate of its name.
+
+    Args:
+        reason: what it stops, as a board says it. needs, roles: see `GateDefinition`.
+        when: `FIRST` for one that must see the model before others touch it, `LAST` for one that touches it itself.
+    """
+
+    def register(check: Callable[[Subject], Gate]) -> Callable[[Subject], Gate]:
+        name = check.__name__
+        _registered[name] = GateDefinition(name, reason, check, needs, roles, when)
+        return check
+
+    return register
+
+
+def gates() -> dict[str, GateDefinition]:
+    """Every gate by name, in the order in which they are asked. Loads torch."""
+    import harness.gates as package
+
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+    return dict(sorted(_registered.items(), key=lambda item: item[1].when))
+
+
+def applied(role: Role, *, matched: bool) -> list[str]:
+    """Names of the gates for a role, of a run that is matched in size or not."""
+    return [
+        name for name, known in gates().items() if known.applies(role) and (matched or "mismatch" not in known.needs)
+    ]

@@ -1,0 +1,229 @@
+"""What is scored is a distribution, of each example by itself, from its inputs and the saved weights alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.gates.float64 import COARSE
+from harness.gates.measure import relative, result, worst
+from harness.gates.registry import FIRST, gate
+from harness.gates.subject import AS_SCORED, Subject, rows
+from harness.gates.watch import ill_formed
+from harness.records.record import Gate
+from tasks.base import Split, Task, Totals
+from zoo.contract import Batch
+
+SUMS = 512
+"""Classes a sum goes over, times places it is formed at; beyond, a part is compared with the softmax."""
+
+
+@gate("what is scored is no probability distribution")
+def normalised(subject: Subject) -> Gate:
+    """Σ exp(−nats) over every class as the target, at some places, by the task's own `totals` and `loss`.
+
+    Nats are those of `loss`, and of a metric in bits or nats; of a metric that counts right answers, the sum over the
+    classes is one at most. What the model gives must be a plain finite tensor of the shape its role promises, here and
+    wherever the record's scores were made. Logits need not sum to anything: the task normalises them.
+    """
+    about = "largest distance from 1 of the summed probabilities, as the task scores them"
+    batch = rows(subject.batch(), slice(0, 2)).tensors(subject.device)
+    logits = subject.model(batch)
+    wrong = ill_formed(logits, batch, subject.task.shape.outputs) or (subject.watch.malformed if subject.watch else "")
+    if wrong:
+        return result(math.inf, 1e-3, f"the model gives {wrong}")
+    classes = logits.shape[-1]
+    places = _places(batch)[: max(1, min(4, SUMS // classes))]
+    chosen = list(range(classes)) if classes <= 4 * SUMS else _some(classes)
+    try:
+        found = max((_deviation(subject.task, logits, batch, place, chosen) for place in places), default=0.0)
+    except Exception as error:  # a plug-in task may raise anything
+        return result(math.inf, 1e-3, f"{about}; scoring one target raises {type(error).__name__}: {error}")
+    return result(found, 1e-3, about)
+
+
+def _places(batch: Batch) -> list[tuple[int, ...]]:
+    counted = torch.ones_like(batch.targets, dtype=torch.bool) if batch.counted is None else batch.counted
+    found = [tuple(place) for place in counted.nonzero().tolist()]
+    order = torch.randperm(len(found), generator=torch.Generator().manual_seed(0)).tolist()
+    return [found[index] for index in order]
+
+
+def _some(classes: int) -> list[int]:
+    return sorted(set(torch.randint(classes, (256,), generator=torch.Generator().manual_seed(0)).tolist()))
+
+
+def _deviation(task: Task, logits: Tensor, batch: Batch, place: tuple[int, ...], chosen: list[int]) -> float:
+    """At one place, over these classes: the worst of every score's sum against 1, or the softmax's part."""
+    row, one = logits[place[0] : place[0] + 1], rows(batch, slice(place[0], place[0] + 1))
+    at = (0, *place[1:])
+    counted = torch.zeros_like(one.targets, dtype=torch.bool)
+    counted[at] = True
+    sums: dict[str, float] = {}
+    for target in chosen:
+        targets = one.targets.clone()
+        targets[at] = target
+        asked = replace(one, targets=targets, counted=counted if len(at) > 1 else None)
+        scored = dict(_probabilities(task, task.totals(row, asked)))
+        scored["the training loss"] = math.exp(-float(task.loss(row, asked)))
+        for name, value in scored.items():
+            sums[name] = sums.get(name, 0.0) + value
+    z = row[at].double()
+    want = float(z.softmax(-1)[chosen].sum()) if len(chosen) < len(z) else 1.0
+    return max(
+        (max(0.0, value - 1.0) if name.startswith("right") else _distance(value, want) for name, value in sums.items()),
+        default=0.0,
+    )
+
+
+def _distance(value: float, want: float) -> float:
+    return math.inf if math.isnan(value) else abs(value - want)
+
+
+def _probabilities(task: Task, totals: Totals) -> Iterator[tuple[str, float]]:
+    """What each score says the target's probability is, or (`right …`) how far it counts as right."""
+    for name, (value, weight) in totals.items():
+        own = name.partition("@")[0] == task.metric.name.partition("@")[0]
+        if name.partition("@")[0] == "loss":
+            yield name, math.exp(-value / weight)
+        elif own and task.metric.unit.startswith("bits"):
+            yield name, 2.0**-value
+        elif own and task.metric.unit.startswith("nats"):
+            yield name, math.exp(-value)
+        elif own and task.metric.higher_is_better and weight and 0 <= value / weight <= 1:
+            yield f"right {name}", value / weight
+
+
+class _Shown:
+    """The task with one batch of it, and what the model answers to it as it is scored."""
+
+    def __init__(self, task: Task, batch: Batch) -> None:
+        self.decoding, self.batch = task.decoding, batch
+        self.logits: list[Tensor] = []
+        self.written: list[Any] = []
+
+    def evaluation(self, split: Split, *, size: int = 32, limit: int | None = None) -> Iterator[Batch]:
+        yield self.batch
+
+    def totals(self, logits: Tensor, batch: Batch) -> Totals:
+        self.logits.append(logits.detach().clone())
+        return {}
+
+    def decoded(self, answers: Any, batch: Batch) -> Totals:
+        self.written.append([list(answer) for answer in answers])
+        return {}
+
+    def scores(self, totals: Totals) -> dict[str, float]:
+        return {}
+
+
+@gate("outputs depend on the targets")
+def answers_unseen(subject: Subject) -> Gate:
+    """Other targets, the same inputs, through the very scoring the record was made by: equal logits, equal answers."""
+    batch, outputs = subject.batch(), subject.task.shape.outputs
+    chance = torch.Generator().manual_seed(1)
+    shift = torch.randint(1, max(2, outputs), batch.targets.shape, generator=chance)
+    other = replace(batch, targets=(batch.targets + shift) % outputs)
+    pair = [_Shown(subject.task, which) for which in (batch, other)]
+    for shown in pair:
+        if subject.score is not None:
+            subject.score(subject.model, shown)
+        else:
+            shown.totals(subject.model(shown.batch.tensors(subject.device)), shown.batch)
+    difference = relative(pair[1].logits[0], pair[0].logits[0])
+    if pair[0].written != pair[1].written:
+        difference = math.inf
+    return result(difference, 1e-6, "largest relative change of logits when the targets are others")
+
+
+@gate("an example's outputs depend on how many are scored with it")
+def batch_size(subject: Subject) -> Gate:
+    """Examples alone, in pairs, and eight together; and in the batches the record's scores were made of."""
+    precise = subject.float64
+    batch = precise.on(subject.batch())
+    whole = precise(batch)
+    parts = [torch.cat([precise(rows(batch, slice(i, i + n))) for i in range(0, len(batch), n)]) for n in (1, 2)]
+    about = f"largest relative difference between examples alone, in pairs and eight together, {precise.about}"
+    found = result(max(relative(part, whole) for part in parts), precise.limit, about)
+    return worst(found, *_as_scored(subject))
+
+
+def _as_scored(subject: Subject) -> Iterator[Gate]:
+    """The first examples of the record's own batches, alone."""
+    for scored, logits in subject.scored:
+        some = range(min(4, len(scored)))
+        alone = torch.cat([subject.model(rows(scored, slice(i, i + 1))) for i in some])
+        about = f"largest relative difference between examples alone and as scored, {len(scored)} together"
+        yield result(relative(alone, logits[: len(some)]), AS_SCORED, about)
+
+
+@gate("an example's outputs depend on which others are scored with it")
+def batch_neighbours(subject: Subject) -> Gate:
+    """As many examples together, but in another order and with others beside them."""
+    precise = subject.float64
+    batch, more = precise.on(subject.batch()), precise.on(subject.batch(16))
+    whole, worst_ = precise(batch), 0.0
+    backwards = list(range(len(batch)))[::-1]
+    worst_ = max(worst_, relative(precise(rows(batch, backwards)), whole[backwards]))
+    for turn in range(2):
+        kept = list(range(len(batch)))[turn::2]
+        others = [len(more) - 1 - i for i in range(len(batch) - len(kept))]
+        mixed = _stack(rows(batch, kept), rows(more, others))
+        worst_ = max(worst_, relative(precise(mixed)[: len(kept)], whole[kept]))
+    about = "largest relative difference between an example among some and among others"
+    found = result(worst_, precise.limit, f"{about}, {precise.about}")
+    return worst(found, *_among_others(subject))
+
+
+def _among_others(subject: Subject) -> Iterator[Gate]:
+    """The record's own batches, backwards."""
+    for scored, logits in subject.scored:
+        backwards = list(range(len(scored)))[::-1]
+        found = relative(subject.model(rows(scored, backwards)), logits[backwards])
+        yield result(
+            found, AS_SCORED, "largest relative difference to what was scored, when the batch is turned around"
+        )
+
+
+def _stack(a: Batch, b: Batch) -> Batch:
+    other = b.arrays()
+    return Batch(**{name: torch.cat([value, other[name]]) for name, value in a.arrays().items()})
+
+
+@gate("scoring again gives other scores", when=FIRST)
+def repeatable(subject: Subject) -> Gate:
+    """One batch twice; and what was scored first for the record, again now that all has been scored."""
+    batch = subject.batch().tensors(subject.device)
+    first, second = subject.model(batch), subject.model(batch)
+    twice = result(relative(second, first), 1e-6, "largest relative difference between two evaluations of one batch")
+    found = [twice]
+    for scored, logits in subject.scored:
+        about = "largest relative difference between the record's scoring and a later one"
+        found.append(result(relative(subject.model(scored), logits), 1e-6, about))
+    return worst(*found)
+
+
+@gate("the saved weights do not give the scores", needs=("build",))
+def weights_alone(subject: Subject) -> Gate:
+    """A model built anew that gets the saved weights gives the same logits, as it must when a run goes on."""
+    about = "largest relative difference to a new model with the saved weights"
+    batch = subject.batch().tensors(subject.device)
+    try:
+        twin = subject.built(subject.seed)
+        twin.load_state_dict(subject.model.state_dict())
+    except RuntimeError as error:
+        return result(math.inf, COARSE, f"{about}: {' '.join(str(error).split())[:200]}")
+    pairs = [(batch, subject.model(batch)), *subject.scored]
+    return result(max(relative(twin(asked), logits) for asked, logits in pairs), COARSE, about)
+
+
+@gate("scoring changes the model", needs=("watch",), when=FIRST)
+def evaluation_frozen(subject: Subject) -> Gate:
+    """Nothing that a model can remember numbers in changes while it is scored."""
+    count = subject.seen.violations.get("scoring changed the model", 0)
+    return result(count, 0, "evaluations that changed a parameter, buffer or other tensor of the model")

@@ -1,0 +1,237 @@
+"""What is seen of a run while it trains and is scored: cheap, off the clock where it can be, and saved with it.
+
+At one step in twenty, drawn from the system's randomness so that nothing can foresee them, sums over the bits of a part
+of every parameter, drawn anew, are compared before the step, before the optimiser's update and before the next step;
+between those nothing may change them. At all steps torch's own count of in-place changes is.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.gates.hidden import Inventory, bits, inventory
+from harness.records.stream_hash import extend_hash, hash_examples
+from zoo import size as sizing
+from zoo.contract import Batch, Model
+
+EVERY = 0.05
+"""Of the steps, sampled."""
+FIRST = 4
+"""Steps that are always sampled."""
+SPAN = 1 << 13
+"""Numbers of each parameter that are summed at a sampled step; of smaller ones all."""
+KEPT = 1 << 22
+"""Most numbers kept of the logits that the record's scores were made of; two batches at most."""
+HASHES = 1 << 23
+"""Most training examples whose hashes are kept; of more, a part chosen by the hash itself."""
+Loss = Callable[[Tensor, Batch], Tensor]
+
+
+class Watch:
+    """Of one run. `take` goes before each step, `done` after it, `scoring` around each evaluation."""
+
+    def __init__(self, model: Model, optimizer: torch.optim.Optimizer, loss: Loss, autocast: Callable[[], Any]) -> None:
+        self.model, self.optimizer, self.loss, self.autocast = model, optimizer, loss, autocast
+        self.draw = random.SystemRandom()
+        self.parameters = list(model.parameters())
+        self.steps = self.tokens = self.updates = 0
+        self.violations: dict[str, int] = {}
+        self.digests: dict[int, str] = {}
+        self.hashes: list[np.ndarray] = []
+        self.kept, self.shift = 0, 0
+        self.flops: list[int] = []
+        self.count_at = {self.draw.randrange(1 << k, 2 << k) for k in range(2, 40, 3)}
+        self.longest_step = 0.0
+        self.before: Inventory = inventory(model)
+        self.names = {name: tuple(p.shape) for name, p in model.named_parameters()}
+        self.test_hashes: list[np.ndarray] = []
+        self.first: list[tuple[Batch, Tensor]] = []
+        self.malformed = ""
+        self._sum: int | None = None
+        self._spans: list[slice] = []
+        self._version = self._given = 0
+        optimizer.register_step_pre_hook(self._updating)
+        optimizer.register_step_post_hook(self._updated)
+        self._hooks = [
+            model.register_forward_pre_hook(self._goes_forward),
+            model.register_forward_hook(self._went_forward),
+        ]
+        self._in_step = self._sampled = False
+        self._given_batch: Batch | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Watch:
+        """A copy of the model, whose hooks lead here, is watched by the same."""
+        return self
+
+    def take(self, batch: Batch, examples: np.ndarray) -> None:
+        """Before a step on `batch`, whose `examples` have these hashes; off the clock."""
+        if self.steps and self._versions() != self._version:
+            self._violated("parameters changed between steps")
+        if self._sum is not None and self._part() != self._sum:
+            self._violated("parameters changed between steps")
+        if self.steps in self.count_at:
+            self.flops.append(self._count(batch))
+        sampled = self.steps < FIRST or self.draw.random() < EVERY
+        self._spans = [self._span(p) for p in self.parameters] if sampled else []
+        self._sum = self._part() if sampled else None
+        self._version, self._sampled = self._versions(), sampled
+        self._batch, self._versions_of, self._given_batch = batch, _marks(batch), None
+        if sampled:
+            self.digests[self.steps] = extend_hash("", batch)
+        self._keep_hashes(examples)
+        self.tokens += batch.inputs.shape[0] * batch.inputs.shape[1]
+        self._given, self._in_step = self.updates, True
+
+    def done(self, seconds: float) -> None:
+        """After a step that took so long, off the clock."""
+        batch, self._in_step = self._batch, False
+        if _marks(batch) != self._versions_of or self._differs(batch):
+            self._violated("a batch was changed by the model")
+        if self.updates - self._given != 1:
+            self._violated("several updates in a step")
+        if self._sampled:
+            self._sum = self._part()
+        self._version = self._versions()
+        self.longest_step = max(self.longest_step, seconds)
+        self.steps += 1
+
+    def _goes_forward(self, _: Model, given: tuple[Batch]) -> None:
+        if self._in_step and self._given_batch is None:
+            self._given_batch, self._marks_given = given[0], _marks(given[0])
+
+    def _went_forward(self, *_: Any) -> None:
+        if self._in_step and any(p.grad is not None for p in self.parameters):
+            self._violated("gradients were there before the backward pass")
+
+    def _updating(self, *_: Any) -> None:
+        if not self._in_step:
+            self._violated("an update outside of training steps")
+        elif self._versions() != self._version or (self._sampled and self._part() != self._sum):
+            self._violated("parameters changed in a step before its update")
+        if self._in_step:
+            self._look_at_given()
+
+    def _look_at_given(self) -> None:
+        """The batch that loss and gradients were made of is the one that was taken."""
+        given = self._given_batch
+        if given is None:
+            self._violated("a forward pass past the model's hooks")
+        elif _marks(given) != self._marks_given or self._differs(given):
+            self._violated("a batch was changed by the model")
+
+    def _differs(self, batch: Batch) -> bool:
+        """At sampled steps, whether it holds other numbers than the batch that was taken."""
+        return self._sampled and extend_hash("", batch.tensors("cpu")) != self.digests[self.steps]
+
+    def _updated(self, *_: Any) -> None:
+        self.updates += 1
+
+    def _violated(self, what: str) -> None:
+        self.violations[what] = self.violations.get(what, 0) + 1
+
+    def _versions(self) -> int:
+        return sum(p._version for p in self.parameters)
+
+    def _span(self, parameter: Tensor) -> slice:
+        """Where in a parameter this step looks, in whole cache lines."""
+        start = 16 * self.draw.randrange(1 + max(0, parameter.numel() - SPAN) // 16)
+        return slice(start, start + SPAN)
+
+    def _part(self) -> int:
+        """The sum over the bits of the parts that this step looks at; any honest change of one changes it."""
+        parts = zip(self.parameters, self._spans, strict=True)
+        return bits([p.detach().reshape(-1)[span] for p, span in parts])
+
+    def _count(self, batch: Batch) -> int:
+        """FLOPs of a step as it is now, counted on a copy so that nothing is left of it."""
+        try:
+            twin = copy.deepcopy(self.model)
+        except Exception:  # tensors inside a graph cannot be copied
+            twin = self.model
+        there = batch.tensors(self.parameters[0].device)
+        return sizing.training_flops(twin, there, self.loss, autocast=self.autocast())
+
+    def _keep_hashes(self, found: np.ndarray) -> None:
+        if self.shift:
+            found = found[found >> np.uint64(64 - self.shift) == 0]
+        self.hashes.append(found)
+        self.kept += len(found)
+        if self.kept > HASHES:
+            self.shift += 1
+            whole = np.concatenate(self.hashes)
+            self.hashes = [whole[whole >> np.uint64(64 - self.shift) == 0]]
+            self.kept = len(self.hashes[0])
+
+    @contextmanager
+    def scoring(self, split: str) -> Iterator[Callable[[Batch, Tensor], None]]:
+        """Around an evaluation: gives what each batch and its logits are shown to."""
+        before, parts = bits(self.parameters), _digest(self.model) if split == "test" else None
+
+        def see(batch: Batch, logits: Tensor) -> None:
+            self.malformed = self.malformed or ill_formed(logits, batch, self.model.shape.outputs)
+            if split == "test":
+                self.test_hashes.append(hash_examples(batch.tensors("cpu")))
+                if len(self.first) < 2 and type(logits) is Tensor and logits.numel() <= KEPT:
+                    self.first.append((batch, logits.detach().clone()))
+
+        if split == "test":
+            self.test_hashes, self.first = [], []
+        yield see
+        if bits(self.parameters) != before or (parts is not None and parts != _digest(self.model)):
+            self._violated("scoring changed the model")
+        self._version = self._versions()
+        if self._sum is not None:
+            self._sum = self._part()
+
+    def close(self) -> None:
+        """After the last step: nothing is looked at any more."""
+        for hook in self._hooks:
+            hook.remove()
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        keys = ("steps", "tokens", "updates", "violations", "digests", "flops", "shift", "longest_step")
+        hashes_ = np.concatenate(self.hashes) if self.hashes else np.zeros(0, dtype=np.uint64)
+        return {key: getattr(self, key) for key in keys} | {"hashes": torch.from_numpy(hashes_.view(np.int64).copy())}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint, whose model was just loaded."""
+        for key, value in state.items():
+            if key != "hashes":
+                setattr(self, key, value)
+        if "hashes" in state:
+            self.hashes = [state["hashes"].cpu().numpy().view(np.uint64)]
+            self.kept = len(self.hashes[0])
+        self._version, self._sum = self._versions(), None
+
+
+def _marks(batch: Batch) -> dict[str, tuple[int, int]]:
+    """Which tensors a batch holds, and how often each was changed."""
+    return {name: (id(value), value._version) for name, value in batch.arrays().items()}
+
+
+def _digest(model: Model) -> dict[str, int]:
+    """A sum for each tensor of the model, whether it is declared or not."""
+    return {name: part.sum for name, part in inventory(model).items()}
+
+
+def ill_formed(logits: Any, batch: Batch, outputs: int) -> str:
+    """Why these are not the logits that a role promises; empty where they are."""
+    if type(logits) is not Tensor:
+        return f"a {type(logits).__name__}, not a plain tensor"
+    want = (*batch.targets.shape, outputs)
+    if tuple(logits.shape) != want:
+        return f"logits of shape {tuple(logits.shape)}, where {want} are promised"
+    if not logits.is_floating_point():
+        return f"logits of type {logits.dtype}"
+    counted = logits if batch.counted is None else logits[batch.counted]
+    return "" if math.isfinite(float(counted.detach().abs().sum(dtype=torch.float64))) else "logits that are not finite"

@@ -1,0 +1,163 @@
+"""The machine a run is on: device, precision, memory, and the words a record keeps about it."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import mmap
+import os
+import platform
+import time
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+
+def pick() -> torch.device:
+    """CUDA where there is one, otherwise the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def native_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 matrix products run in hardware, rather than being emulated."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(probe and probe())
+
+
+def resolve_precision(wish: str, device: torch.device) -> str:
+    """`auto` is bf16 where the hardware has it, else fp32."""
+    return wish if wish != "auto" else "bf16" if native_bf16(device) else "fp32"
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
+    """Matrix products in bf16 if `precision` says so; parameters, sums and states stay fp32."""
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def warm_up(device: torch.device) -> None:
+    """Load what torch loads on first use (autograd's threads, the optimiser's compiler hooks), so that a run's memory
+    and first step do not pay for it; and keep the memory that a step frees for the next one."""
+    keep_memory()
+    layer = torch.nn.Linear(8, 8).to(device)
+    optimizer = torch.optim.AdamW(layer.parameters(), fused=True)
+    with FlopCounterMode(display=False), torch.autocast(device.type, dtype=torch.bfloat16):
+        layer(torch.zeros(8, 8, device=device)).float().sum().backward()
+    optimizer.step()
+
+
+def matmul_speed(device: torch.device, dtype: torch.dtype, size: int = 1024, seconds: float = 0.3) -> float:
+    """FLOP/s of a square matrix product, the best of several."""
+    a = torch.randn(size, size, device=device).to(dtype)
+    best, began = float("inf"), time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        start = time.perf_counter()
+        a @ a
+        synchronize(device)
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def release() -> None:
+    """Give freed memory back to the system, where the C library can (glibc); what is freed from now on is kept."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+    keep_memory()
+
+
+def keep_memory() -> None:
+    """Have the C library (glibc) keep freed memory while the process lives, but for what `release` gives back.
+
+    Otherwise every step's tensors go back to the system, which clears each page of them again for the next step: a
+    tenth of a step's time of most models, and half of one that makes large tensors in torch ops. What is kept next
+    lies in large pages, where Linux gives them to those that ask: looking up small ones is 2 to 5% of a step.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        most, span = (1 << 31) - 1, 3 << 29
+        libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+        libc.free.argtypes, libc.madvise.argtypes = [ctypes.c_void_p], [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+        libc.mallopt(_TRIM_THRESHOLD, most)
+        libc.mallopt(_MMAP_THRESHOLD, most)
+        if ahead := libc.malloc(span):  # addresses only: what nobody touches takes no memory
+            page = mmap.PAGESIZE
+            libc.madvise(-(-ahead // page) * page, span - page, _HUGE_PAGES)
+            libc.free(ahead)
+        libc.mallopt(_MMAP_THRESHOLD, 1 << 30)
+
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""Of mallopt, from malloc.h."""
+_HUGE_PAGES = 14
+"""Of madvise, from mman.h."""
+
+
+class PeakMemory:
+    """Peak memory above what the process held when this was made: CUDA's own count, or resident memory."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        else:
+            with contextlib.suppress(OSError):
+                Path("/proc/self/clear_refs").write_text("5")  # Linux: start the high-water mark anew
+        self.before = self._now()
+
+    def _now(self) -> int:
+        if self.device.type == "cuda":
+            return int(torch.cuda.memory_allocated(self.device))
+        return int(psutil.Process().memory_info().rss)
+
+    def read(self) -> dict[str, int]:
+        """`peak_bytes` above `before_bytes`."""
+        if self.device.type == "cuda":
+            peak = int(torch.cuda.max_memory_allocated(self.device))
+        else:
+            peak = max(_high_water(), self._now())
+        return {"peak_bytes": max(0, peak - self.before), "before_bytes": self.before}
+
+
+def _high_water() -> int:
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    if platform.system() == "Windows":
+        return int(getattr(psutil.Process().memory_info(), "peak_wset", 0))
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if platform.system() == "Darwin" else peak * 1024)
+
+
+@cache
+def hardware(device_type: str) -> str:
+    """The device in words, the same for every run on one machine: `AMD EPYC, 2 cores`."""
+    if device_type == "cuda":
+        return torch.cuda.get_device_name()
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                name = line.split(":", 1)[1].strip()
+                break
+    return f"{name}, {os.cpu_count()} cores"

@@ -1,0 +1,116 @@
+"""What would run: every cell's solved size, FLOPs, tokens and time, before anything runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from harness import machine, processes
+from harness.plan.expand import expand
+from harness.plan.sizes import build_model, examples_of, solve, step_flops
+from harness.records.spec import RunSpec
+from harness.suite.loaded import LoadedSuite
+from harness.units import clock, short
+from tasks.base import Task
+from zoo import size as sizing
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One architecture on one task, in one track: what each of its runs would be."""
+
+    architecture: str
+    task: str
+    track: str
+    runs: int
+    trials: int
+    size: sizing.Size | None
+    reason: str = ""
+    tokens: float = 0.0
+    steps: float = 0.0
+    flops: float = 0.0
+    seconds: float = 0.0
+    """Training time of one run, from measured steps."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def plan(loaded: LoadedSuite) -> list[Planned]:
+    """Every cell of the suite, with a few training steps of each measured on this machine."""
+    specs, tries = expand(loaded), loaded.suite.tuning.effort if loaded.suite.tuning else 0
+    sizes = solve(specs, loaded)
+    cells = []
+    torch.set_num_threads(1)
+    for spec in {spec.cell: spec for spec in specs}.values():
+        runs = sum(other.cell == spec.cell for other in specs)
+        size = sizes[spec.cell]
+        if isinstance(size, str):
+            cells.append(Planned(*spec.cell, runs, 0, None, reason=size))
+        elif spec.pretrained:
+            cells.append(Planned(*spec.cell, runs, 0, size))
+        else:
+            cells.append(
+                Planned(*spec.cell, runs, tries, size, **_measure(spec, loaded.task(spec.task_label).task, size))
+            )
+    return cells
+
+
+def _measure(spec: RunSpec, task: Task, size: sizing.Size) -> dict[str, Any]:
+    assert spec.stop is not None
+    assert spec.train is not None
+    device = machine.pick()
+    examples = examples_of(spec, task)
+    batch = task.batch("train", 0, spec.seed, size=examples).tensors(device)
+    model = build_model(spec, task, size).to(device)
+    flops = step_flops(spec, task, model)
+    with machine.autocast(device, machine.resolve_precision(spec.train.precision, device)):
+        seconds = min(_timed(lambda: task.loss(model(batch), batch).backward()) for _ in range(4))
+    cost = {"tokens": examples * task.train_length, "steps": 1, "flops": flops, "seconds": seconds}
+    steps = max(1, int(spec.stop.limit / cost[spec.stop.meter]))
+    return {meter: steps * value for meter, value in cost.items()}
+
+
+def _timed(work: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def estimate(cells: list[Planned], loaded: LoadedSuite) -> float:
+    """Seconds of wall time for the whole suite with one worker per core."""
+    fraction = loaded.suite.tuning.budget if loaded.suite.tuning else 0.0
+    return sum(cell.seconds * (cell.runs + cell.trials * fraction) for cell in cells) / processes.default_workers()
+
+
+def show(cells: list[Planned], loaded: LoadedSuite, console: Console) -> None:
+    """The plan as a table."""
+    table = Table(title=f"plan of {loaded.name}", title_justify="left", header_style="bold")
+    names = ["task", "track"] if loaded.suite.tracks else ["task"]
+    left = [*names, "architecture"]
+    for name in (*left, "runs", "width", "depth", "params", "off", "tokens", "FLOPs", "time a run"):
+        table.add_column(name, justify="left" if name in left else "right", no_wrap=True)
+    for cell in cells:
+        where = [getattr(cell, name) for name in left]
+        if cell.size is None:
+            table.add_row(*where, "–", *["–"] * 3, "", "", "", "unsupported", style="dim")
+            continue
+        off = "" if cell.size.mismatch is None else f"{cell.size.mismatch:+.1%}"
+        runs = f"{cell.trials}+{cell.runs}" if cell.trials else str(cell.runs)
+        sizes = (str(cell.size.width), str(cell.size.depth), short(cell.size.params_non_embedding), off)
+        table.add_row(*where, runs, *sizes, short(cell.tokens), short(cell.flops), clock(cell.seconds))
+    console.print(table)
+    for cell in cells:
+        if cell.size is None:
+            name = " · ".join(filter(None, (cell.architecture, cell.task, cell.track)))
+            console.print(f"unsupported: {name}: {cell.reason}", style="dim", highlight=False)
+    total = sum(cell.runs + cell.trials for cell in cells if cell.size)
+    note = "params: without embeddings and head; runs: trials+runs; time: measured steps, evaluation not included"
+    console.print(note, style="dim", highlight=False)
+    console.print(f"{total} runs, about {clock(estimate(cells, loaded))} on this machine", highlight=False)

@@ -1,0 +1,132 @@
+"""The size that meets a run's match rule, the model of that size, and what a training step of it costs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+
+import zoo
+from harness import machine
+from harness.errors import UserError
+from harness.plan import published_rows
+from harness.records.spec import Cell, RunSpec
+from harness.suite.loaded import LoadedSuite
+from tasks.base import Task
+from zoo import size as sizing
+from zoo.contract import Model, Role, Shape
+from zoo.types import Unsupported
+
+Sizes = dict[Cell, "sizing.Size | str"]
+"""By cell, its size, or the reason why it cannot be."""
+
+
+def solve(specs: list[RunSpec], loaded: LoadedSuite) -> Sizes:
+    """The size of every cell, or the reason why it cannot be.
+
+    Raises:
+        UserError: an option or size is wrong, at the line of its architecture.
+    """
+    sizes: Sizes = {}
+    for spec in specs:
+        if spec.cell in sizes:
+            continue
+        task = loaded.task(spec.task_label).task
+        try:
+            if spec.pretrained:
+                sizes[spec.cell] = published_rows.size(published_rows.open_weights(spec, task), task)
+            else:
+                sizes[spec.cell] = resolve_size(spec, task)
+        except Unsupported as error:
+            sizes[spec.cell] = str(error)
+        except UserError as error:
+            raise loaded.error(error.message, loaded.locate_error(*spec.cell[:2], "", spec.track)) from None
+        except (ValueError, TypeError) as error:
+            said = str(error).removeprefix(f"{spec.architecture_label}: ")
+            message = f"{spec.architecture_label} on {spec.task_label}: {said}"
+            where = loaded.locate_error(*spec.cell[:2], str(error), spec.track)
+            raise loaded.error(message, where) from None
+    return sizes
+
+
+def resolve_size(spec: RunSpec, task: Task) -> sizing.Size:
+    """The width, and if need be the depth, that meets the match rule; or the given one; and what it amounts to.
+
+    Raises:
+        zoo.Unsupported: the architecture cannot play the task's role, or cannot be matched. ValueError: an option or
+            size cannot be.
+    """
+    options = _options(spec)
+    if spec.match is None:
+        shape = replace(task.shape, width=spec.options.get("width", task.shape.width))
+        return sizing.measure(spec.architecture, spec.role, shape, **options)
+    rule = spec.match
+    given: dict[str, Any] = {"target": rule.target, "of": partial(matched, spec, task), **options}
+    if rule.meter == "flops_per_token":
+        given["build"] = _build
+    if "depth" in rule.solve:
+        given["tolerance"] = rule.tolerance
+        solve = sizing.solve_size
+    else:
+        solve = sizing.solve_width
+    try:
+        return solve(spec.architecture, spec.role, task.shape, **given)
+    except Unsupported:
+        raise
+    except ValueError as error:
+        if rule.meter == "params":
+            raise
+        raise Unsupported(f"cannot be matched on {rule.meter}: {error}") from None
+
+
+def _build(name: str, role: Role, shape: Shape, **options: Any) -> Model:
+    """A real model: FLOPs are counted on the kernels that will run."""
+    with torch.random.fork_rng(devices=[]):
+        return zoo.build(name, role, shape=shape, **options).to(machine.pick())
+
+
+def matched(spec: RunSpec, task: Task, model: Model) -> float:
+    """The matched quantity, measured on a built model.
+
+    Raises:
+        Unsupported: it is matched by a state that it does not have.
+    """
+    assert spec.match is not None
+    if spec.match.meter == "params":
+        return sizing.parameters(model, spec.match.count)
+    if spec.match.meter == "state_bytes":
+        carried = sizing.recurrent_state_bytes(model, sizing.decoded_length(spec.role, task.shape))
+        if carried is None:
+            raise Unsupported(f"{spec.architecture} carries nothing from step to step that could be matched")
+        return carried
+    return step_flops(spec, task, model) / (examples_of(spec, task) * task.train_length)
+
+
+def step_flops(spec: RunSpec, task: Task, model: Model) -> int:
+    """FLOPs of one training step of the run, counted on its first batch."""
+    device = next(model.parameters()).device
+    batch = task.batch("train", 0, spec.seed, size=examples_of(spec, task)).tensors(device)
+    loss = partial(task.loss, label_smoothing=model.recipe.label_smoothing)
+    assert spec.train is not None
+    autocast = machine.autocast(device, machine.resolve_precision(spec.train.precision, device))
+    return sizing.training_flops(model, batch, loss, autocast=autocast)
+
+
+def examples_of(spec: RunSpec, task: Task) -> int:
+    """Examples in a training batch."""
+    assert spec.train is not None
+    return max(1, spec.train.batch_tokens // task.train_length)
+
+
+def build_model(spec: RunSpec, task: Task, size: sizing.Size) -> Model:
+    """The model of a run, initialised by its seed alone."""
+    torch.manual_seed(spec.seed)
+    shape = replace(task.shape, width=size.width, depth=size.depth or None)
+    return zoo.build(spec.architecture, spec.role, shape=shape, **_options(spec))
+
+
+def _options(spec: RunSpec) -> dict[str, Any]:
+    """The architecture's options; a width is the shape's."""
+    return {key: value for key, value in spec.options.items() if key != "width"}

@@ -1,0 +1,54 @@
+"""Fresh processes on this machine: how many, how they start, and what they need of the caller."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+
+def default_workers() -> int:
+    """One worker for each core this process may use: small models train fastest on one thread each."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def context() -> Any:
+    """Processes forked from a server that has torch loaded already; spawned where the system cannot fork."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    # glibc hands freed activations back to the system and faults them in again, step after step; let it keep them
+    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**30))
+    os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**31 - 1))
+    # OpenMP's idle threads wait busily for milliseconds, on the cores that our compiled loops then want (libgomp)
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["harness.execute.worker"])
+    return server
+
+
+@contextlib.contextmanager
+def without_main() -> Iterator[None]:
+    """Keep multiprocessing from running the caller's script again in each process: workers need only `main`."""
+    space = vars(sys.modules["__main__"])
+    hidden: dict[str, Any] = {name: space.pop(name) for name in ("__file__", "__spec__") if name in space}
+    space["__spec__"] = None
+    try:
+        yield
+    finally:
+        space.update(hidden)
+
+
+def launch(target: Callable[..., None], *args: Any, duplex: bool = False) -> tuple[Any, Any]:
+    """A fresh process running `target(*args, pipe)`, and our end of the pipe."""
+    fresh = context()
+    ours, theirs = fresh.Pipe(duplex=duplex)
+    process = fresh.Process(target=target, args=(*args, theirs), daemon=False)
+    with without_main():
+        process.start()
+    theirs.close()
+    return process, ours

@@ -1,0 +1,124 @@
+"""Finished runs by name, and their models with the weights they ended with."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import UserError
+from harness.records.record import Record
+from harness.records.store import Store, default_root, read_record
+from zoo.registry import nearest
+
+if TYPE_CHECKING:
+    from zoo.contract import Model
+
+MODEL = "model"
+"""The folder beside a record in which its model lies (`zoo.published.folder`)."""
+
+
+def find_run(reference: str, root: Path | None = None) -> Path | None:
+    """The folder of a run; None where `reference` can be none.
+
+    Args:
+        reference: a path to it; a run id, or the beginning of one that no other run shares; or labels after the suite,
+            `quick/pre_ln`, `quick/pre_ln/text/0` (row, task, seed: what is left out must leave one run, but for seeds,
+            of which the first is taken).
+
+    Raises:
+        UserError: several runs, or none where it can only be meant as one.
+    """
+    path, root = Path(reference).expanduser(), root or default_root()
+    if (path / "record.json").is_file():
+        return path
+    if path.name == "record.json" and path.is_file():
+        return path.parent
+    if re.fullmatch(r"[0-9a-f]{4,16}", reference):
+        found = sorted(file.parent for file in root.glob(f"*/{reference}*/record.json"))
+        if len(found) > 1:
+            raise UserError(f"{len(found)} runs begin with {reference}: {', '.join(p.name for p in found[:4])}")
+        if found or not path.exists():
+            return _one(found, reference, root)
+    suite, _, rest = reference.partition("/")
+    if not path.exists() and rest and any((root / suite).glob("*/record.json")):
+        return _labelled(root / suite, rest.split("/"), reference)
+    return None
+
+
+def _one(found: list[Path], reference: str, root: Path) -> Path:
+    if not found:
+        raise UserError(f"no run {reference} under {root}; --results names another folder")
+    return found[0]
+
+
+def _labelled(folder: Path, labels: list[str], reference: str) -> Path:
+    """The run of a suite that has every one of these labels, in the order row, task, seed."""
+    finals = [record for record in Store(folder.name, folder.parent).records() if record.spec.kind == "final"]
+    for at, label in enumerate(labels):
+        known = [_labels(record) for record in finals]
+        finals = [record for record, names in zip(finals, known, strict=True) if at < len(names) and names[at] == label]
+        if not finals:
+            names = sorted({names[at] for names in known if at < len(names)})
+            raise UserError(f"{reference}: no run {label!r} there{nearest(label, names)}")
+    cells = {tuple(_labels(record)[:-1]) for record in finals}
+    if len(cells) > 1:
+        raise UserError(f"{reference}: several runs; say which: {', '.join('/'.join(c) for c in sorted(cells)[:6])}")
+    return folder / min(finals, key=lambda record: record.spec.seed).run_id
+
+
+def _labels(record: Record) -> list[str]:
+    spec = record.spec
+    where = [spec.architecture_label, spec.task_label, *filter(None, [spec.track])]
+    return [*where, str(spec.seed)]
+
+
+def tokenizer_of(folder: Path) -> dict[str, Any] | None:
+    """What turns text into the tokens of a run's model, as its folder describes it; None without one, or weights."""
+    file = folder / MODEL / "zoo.json"
+    if not file.is_file():
+        return None
+    described: dict[str, Any] | None = json.loads(file.read_text(encoding="utf-8"))["tokenizer"]
+    return described
+
+
+def open_model(reference: str, root: Path | None = None, **options: Any) -> Model:
+    """The model of a run, or what `zoo.load` opens: a path, an id on the hub, `KIND:…`; in eval mode.
+
+    Args:
+        options: of `zoo.load`; a run has none.
+
+    Raises:
+        UserError: no such run or model, a run without weights, or weights that do not fit.
+    """
+    from zoo.published import PretrainedError, load
+
+    run = find_run(reference, root)
+    try:
+        if run is None:
+            return load(reference, **options)
+        if options:
+            raise UserError(f"a run is opened as it is; {', '.join(options)} is for published weights", file=run)
+        if not (run / MODEL / "zoo.json").is_file():
+            raise UserError(_without_weights(read_record(run / "record.json")), file=run)
+        return load(run / MODEL, kind="zoo", plugins=_plugins(run))
+    except PretrainedError as error:
+        raise UserError(str(error)) from None
+
+
+def _without_weights(record: Record) -> str:
+    if record.status != "ok":
+        return f"this run did not end well ({record.status}): it has no weights"
+    if record.spec.kind == "trial":
+        return "a trial keeps no weights, only final runs do"
+    return (
+        "no weights here: runs that others published come without, and so do those of a suite with `weights: drop`; "
+        f"make them again with: zoobench run {record.suite}"
+    )
+
+
+def _plugins(run: Path) -> tuple[str, ...]:
+    """What the run's suite imported and is still there."""
+    made = json.loads((run / MODEL / "zoo.json").read_text(encoding="utf-8")).get("made", {})
+    return tuple(where for where in made.get("plugins", ()) if not where.endswith(".py") or Path(where).is_file())

@@ -1,0 +1,67 @@
+"""The four meters of a run, and the rule that ends it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, TypeAlias, get_args
+
+Meter: TypeAlias = Literal["tokens", "steps", "flops", "seconds"]
+METERS: tuple[Meter, ...] = get_args(Meter)
+
+
+@dataclass(slots=True)
+class Meters:
+    """What a run has used. Seconds are those inside training steps: evaluation, data and logging are off the clock."""
+
+    tokens: int = 0
+    steps: int = 0
+    flops: int = 0
+    seconds: float = 0.0
+
+    def of(self, meter: Meter) -> float:
+        """What one meter shows."""
+        shown: float = getattr(self, meter)
+        return shown
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Meters:
+        return cls(**data)
+
+
+@dataclass(frozen=True, slots=True)
+class StopRule:
+    """A limit on one meter. A run stays within tokens, steps and FLOPs; seconds end with the step they fall in."""
+
+    meter: Meter
+    limit: float
+    target: float | None = None
+    """A score on `valid` that ends the run before its limit."""
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> StopRule:
+        """Read `{meter: limit}`, perhaps with `target`."""
+        meter = next(name for name in METERS if name in data)
+        return cls(meter, data[meter], data.get("target"))
+
+    def to_dict(self) -> dict[str, float]:
+        return {self.meter: self.limit} | ({} if self.target is None else {"target": self.target})
+
+    def progress(self, used: Meters) -> float:
+        """From 0 at the start to 1 at the limit."""
+        return min(1.0, used.of(self.meter) / self.limit)
+
+    def done(self, used: Meters, step: Meters) -> bool:
+        """Whether one more step, costing `step`, would go over the limit."""
+        if self.meter == "seconds":
+            return used.seconds >= self.limit
+        return used.steps > 0 and used.of(self.meter) + step.of(self.meter) > self.limit
+
+    def reached(self, score: float | None, *, higher_is_better: bool) -> bool:
+        """Whether a score is as good as the target; never without one."""
+        if self.target is None or score is None:
+            return False
+        return score >= self.target if higher_is_better else score <= self.target

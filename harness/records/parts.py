@@ -1,0 +1,83 @@
+"""Frozen dataclasses that read and write JSON: typed on the way in, the same keys and values on the way out."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, TypeVar, Union
+
+P = TypeVar("P", bound="Part")
+
+
+OPTIONAL = {"optional": True}
+"""Metadata of a field whose key is left out of the JSON where it has its default."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A mapping of a record. Keys that this version does not know are kept in `extra` and written back."""
+
+    extra: dict[str, Any] = field(default_factory=dict, kw_only=True, repr=False)
+
+    @classmethod
+    def from_dict(cls: type[P], data: dict[str, Any]) -> P:
+        """Read the JSON of a record.
+
+        Raises:
+            ValueError: a key is missing that has no default.
+        """
+        known = _types(cls)  # type: ignore[arg-type]
+        lacking = [f.name for f in dataclasses.fields(cls) if _required(f) and f.name not in data]
+        if lacking:
+            raise ValueError(f"no {', '.join(lacking)} in {cls.__name__.lower()}")
+        given = {name: _read(known[name], value) for name, value in data.items() if name in known}
+        return cls(**given, extra={name: value for name, value in data.items() if name not in known})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON of a record."""
+        written = {
+            f.name: plain(getattr(self, f.name))
+            for f in dataclasses.fields(self)
+            if f.name != "extra" and not (f.metadata.get("optional") and getattr(self, f.name) == f.default)
+        }
+        return written | self.extra
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it."""
+    if hasattr(value, "to_dict"):
+        return value.to_dict()
+    if isinstance(value, dict):
+        return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(inner) for inner in value]
+    return value
+
+
+@cache
+def _types(cls: Any) -> dict[str, Any]:
+    hints = typing.get_type_hints(cls)
+    return {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.name != "extra"}
+
+
+def _required(f: dataclasses.Field[Any]) -> bool:
+    return f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+
+
+def _read(kind: Any, value: Any) -> Any:
+    """A JSON value as a field of this type holds it; what is no mapping or list stays as it is."""
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (Union, types.UnionType):
+        return None if value is None else _read(next(k for k in inner if k is not types.NoneType), value)
+    if hasattr(kind, "from_dict"):
+        return kind.from_dict(value)
+    if origin is list:
+        return [_read(inner[0], item) for item in value]
+    if origin is tuple:
+        return tuple(_read(inner[0], item) for item in value)
+    if origin is dict:
+        return {key: _read(inner[1], item) for key, item in value.items()}
+    return value

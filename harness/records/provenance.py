@@ -1,0 +1,53 @@
+"""Where and with what a run was made."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import subprocess
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from harness import machine
+from harness.records.record import Provenance
+from harness.version import __version__
+
+
+@cache
+def commit() -> str | None:
+    """The git commit of this code, with `+` where the working tree differs; None outside a checkout."""
+    here = Path(__file__).parent.parent.parent
+    if not (here / ".git").exists():
+        return None
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
+        paths = ["zoo", "tasks", "harness", "pyproject.toml"]
+        changed = subprocess.run(["git", "status", "--porcelain", *paths], cwd=here, capture_output=True, text=True)
+        return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
+    return None
+
+
+DATA_PACKAGES = ("gensim", "mlxtend", "tokenizers", "timm", "pillow", "sacrebleu")
+"""Packages that make examples or scores from data; what ships in the others is known by its hash."""
+
+
+def provenance(device: torch.device, precision: str, kernels: dict[str, str]) -> Provenance:
+    """Where and with what a run was made."""
+    packages = {"python": platform.python_version()}
+    for name in ("torch", "numpy", "scipy", "numba", "optuna", *DATA_PACKAGES):
+        with contextlib.suppress(PackageNotFoundError):
+            packages[name] = version(name)
+    return Provenance(
+        zoobench=__version__,
+        commit=commit(),
+        packages=packages,
+        hardware=machine.hardware(device.type),
+        device=device.type,
+        system=f"{platform.system()} {platform.machine()}",
+        threads=torch.get_num_threads(),
+        precision=precision,
+        kernels=kernels,
+    )

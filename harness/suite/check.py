@@ -1,0 +1,167 @@
+"""What must hold of a suite beyond its schema: names, options and tuning, against what is registered."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from typing import Any
+
+from harness.records.spec import TUNABLE
+from harness.suite import pretrained
+from harness.suite.loaded import COMMON_TYPES, LoadedSuite, SuiteTask
+from harness.suite.schema import ArchitectureEntry, Range, Suite
+from harness.suite.yaml_source import Path_
+from zoo import architectures
+from zoo.options import mismatch
+from zoo.registry import nearest, options_of
+
+
+def check_architectures(loaded: LoadedSuite) -> None:
+    """Check that every architecture is known, and every option of a model by one of them.
+
+    Raises:
+        UserError: at the line of the name or option.
+    """
+    shared = dict(COMMON_TYPES)
+    for index, entry in enumerate(loaded.suite.architectures):
+        path: Path_ = ("architectures", index)
+        if entry.pretrained:
+            _check_pretrained(entry, loaded, (*path, entry.name))
+            continue
+        try:
+            options = architectures.get(entry.name).options
+        except KeyError as error:
+            raise loaded.error(error.args[0], path) from None
+        known: dict[str, Any] = {option.name: option.annotation for option in options}
+        shared = known | shared
+        _check_options(entry.options, known | COMMON_TYPES, entry.name, loaded, (*path, entry.name))
+    _check_options(loaded.suite.model, shared, "model", loaded, ("model",))
+    for name, track in loaded.suite.tracks.items():
+        _check_options(track.model, shared, "model", loaded, ("tracks", name, "model"))
+    for index, task in enumerate(loaded.suite.tasks):
+        _check_options(task.model, shared, "model", loaded, ("tasks", index, "model"))
+
+
+def check(loaded: LoadedSuite) -> None:
+    """Check a suite whose names are known: how it tunes, who plays what, and every architecture on every task.
+
+    Raises:
+        UserError: at the line of what is wrong.
+    """
+    for message, path in _wrong_tuning(loaded.suite):
+        raise loaded.error(message, ("tuning", *path))
+    for name, path in _given(loaded.suite):
+        if loaded.suite.tuning and name in loaded.suite.tuning.space:
+            raise loaded.error(f"{name} is also tuned; leave it out here, or take it out of tuning", path)
+    _check_only(loaded)
+    _check_measures(loaded.suite, loaded)
+    for task in loaded.tasks:
+        for entry in loaded.plays(task):
+            for track in () if entry.pretrained else loaded.tracks:
+                _check_recipe(loaded, entry, task, track)
+
+
+def _check_options(
+    options: dict[str, Any], known: dict[str, Any], owner: str, loaded: LoadedSuite, path: Path_
+) -> None:
+    """Check that every option is known and of the right type."""
+    for name, value in options.items():
+        if name not in known:
+            raise loaded.error(f"{owner} has no option {name!r}{nearest(name, known)}", (*path, name))
+        problem = mismatch(value, known[name])
+        if problem:
+            raise loaded.error(f"{name} {problem}", (*path, name))
+
+
+def _check_pretrained(entry: ArchitectureEntry, loaded: LoadedSuite, path: Path_) -> None:
+    """Check that a row of published weights names one kind of checkpoint, and options that this kind has."""
+    from zoo.published import KINDS
+
+    try:
+        kind, _, rest = pretrained.kind_and_where(entry.options)
+    except ValueError as error:
+        raise loaded.error(str(error), path) from None
+    options = options_of(KINDS.resolve(kind), skip=1)
+    _check_options(rest, {option.name: option.annotation for option in options}, kind, loaded, path)
+
+
+def _check_recipe(loaded: LoadedSuite, entry: ArchitectureEntry, task: SuiteTask, track: str) -> None:
+    """Check that an architecture takes the options that it has on a task."""
+    options = loaded.options(entry, task, track)
+    if options.pop("width", 1) < 1:
+        where = loaded.locate_error(entry.label, task.label, "width", track)
+        raise loaded.error("width must be at least 1", where)
+    try:
+        architectures.recipe(entry.name, **options)
+    except Exception as error:  # a plug-in may raise anything
+        own = isinstance(error, (TypeError, ValueError))
+        message = str(error) if own else f"{entry.name}: {type(error).__name__}: {error}"
+        raise loaded.error(message, loaded.locate_error(entry.label, task.label, message, track)) from None
+
+
+def _check_only(loaded: LoadedSuite) -> None:
+    """Check that `only` names rows of the suite, and that every row plays a task."""
+    labels = [entry.label for entry in loaded.suite.architectures]
+    for index, task in enumerate(loaded.suite.tasks):
+        for at, label in enumerate(task.only or []):
+            if label not in labels:
+                message = f"{label!r} is no architecture of this suite{nearest(label, labels)}"
+                raise loaded.error(message, ("tasks", index, "only", at))
+    for index, label in enumerate(labels):
+        if not any(task.plays(label) for task in loaded.suite.tasks):
+            raise loaded.error(f"{label!r} plays no task; name it under `only`", ("architectures", index))
+
+
+def _check_measures(suite: Suite, loaded: LoadedSuite) -> None:
+    """Check that `reference` is a row and `targets` are for tasks of the suite."""
+    rows, tasks = [entry.label for entry in suite.architectures], [task.label for task in suite.tasks]
+    if suite.reference is not None and suite.reference not in rows:
+        message = f"{suite.reference!r} is no architecture of this suite{nearest(suite.reference, rows)}"
+        raise loaded.error(message, ("reference",))
+    for task in suite.targets:
+        if task not in tasks:
+            raise loaded.error(f"{task!r} is no task of this suite{nearest(task, tasks)}", ("targets", task))
+
+
+def _wrong_tuning(suite: Suite) -> Iterator[tuple[str, Path_]]:
+    """What is wrong with how a suite tunes, and the key below `tuning` at which it is."""
+    tuning = suite.tuning
+    if tuning is None:
+        return
+    space, any_range = tuning.space, next((n for n, v in tuning.space.items() if isinstance(v, Range)), None)
+    if not space:
+        yield f"nothing to tune; give a list or a range of at least one of {', '.join(TUNABLE)}", ()
+    for name, values in space.items():
+        listed = values if isinstance(values, list) else []
+        for index, value in enumerate(listed):
+            if value in listed[:index]:
+                yield f"{value:g} stands twice", (name, index)
+    if tuning.sampler is None:
+        if any_range:
+            yield "a range needs a sampler: tpe, random or qmc; or give a list of values", (any_range,)
+        if tuning.trials is not None:
+            yield (
+                "a grid tries every combination once; leave trials out, or name a sampler: tpe, random or qmc",
+                ("trials",),
+            )
+    else:
+        if tuning.trials is None:
+            yield "a sampler must be told how many trials to make, such as trials: 12", ("sampler",)
+        if not any_range:
+            yield "a sampler needs at least one range; for lists alone leave sampler and trials out", ("sampler",)
+        if importlib.util.find_spec("optuna") is None:
+            yield f"{tuning.sampler} needs Optuna: pip install 'zoobench[tuning]'", ("sampler",)
+    dropout = tuning.dropout.high if isinstance(tuning.dropout, Range) else max(tuning.dropout or [0.0])
+    if dropout >= 1:
+        yield f"dropout must lie in [0, 1), got {dropout:g}", ("dropout",)
+    if tuning.seed in suite.seeds:
+        yield f"{tuning.seed} is also one of the seeds; a trial's seed must be its own", ("seed",)
+
+
+def _given(suite: Suite) -> Iterator[tuple[str, Path_]]:
+    """Every model option that a suite sets by hand, and where."""
+    places: list[tuple[Path_, dict[str, Any]]] = [(("model",), suite.model)]
+    places += [(("tasks", i, "model"), task.model) for i, task in enumerate(suite.tasks)]
+    places += [(("architectures", i, entry.name), entry.options) for i, entry in enumerate(suite.architectures)]
+    for path, options in places:
+        yield from ((name, (*path, name)) for name in options)

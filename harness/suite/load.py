@@ -1,0 +1,253 @@
+"""From the name of a suite to a checked suite: find, read, extend, override, parse, fill in, check."""
+
+from __future__ import annotations
+
+import importlib.resources
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+import tasks as task_registry
+from harness.errors import UserError
+from harness.records.spec import PRETRAINED
+from harness.suite import pretrained
+from harness.suite.check import check, check_architectures
+from harness.suite.loaded import LoadedSuite, SuiteTask
+from harness.suite.schema import Match, Stop, Suite, TaskEntry, Train
+from harness.suite.yaml_source import Loader, Path_, Source, merge, read
+from tasks.base import Difficulty
+from zoo.registry import load_plugin, nearest
+
+
+def load(name: str | Path, overrides: tuple[str, ...] = ()) -> LoadedSuite:
+    """Find, read, merge (`extends`), override (`key=value`), validate and check a suite.
+
+    Raises:
+        UserError: with the file, the line, the key, and the nearest right name.
+    """
+    path = find_suite(str(name))
+    source = _extended(read(path), path.parent, (path.resolve(),))
+    changes = [assignment(override) for override in overrides]
+    source = _at_difficulty(source, [value for key, value in changes if key == "difficulty"])
+    for key, value in changes:
+        if key != "difficulty":
+            source.put(tuple(int(k) if k.isdigit() else k for k in key.split(".")), value, "--set")
+    loaded = LoadedSuite(_parse(source), [], source, path.parent)
+    _load_plugins(loaded)
+    check_architectures(loaded)
+    loaded.tasks.extend(_resolved(loaded, index, entry) for index, entry in enumerate(loaded.suite.tasks))
+    check(loaded)
+    return loaded
+
+
+def shipped() -> dict[str, Path]:
+    """The suites that come with zoobench, by name."""
+    folder = Path(str(importlib.resources.files(task_registry))) / "suites"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def find_suite(name: str, folder: Path | None = None) -> Path:
+    """The file of a suite, by shipped name or by path.
+
+    Raises:
+        UserError: neither.
+    """
+    known = shipped()
+    if name in known:
+        return known[name]
+    path = (folder or Path()) / name
+    if path.is_file():
+        return path
+    if path.suffix in (".yaml", ".yml") or "/" in name:
+        raise UserError(f"no such suite file: {path}")
+    raise UserError(f"unknown suite {name!r}{nearest(name, known)} (or give a path to a YAML file)")
+
+
+def assignment(text: str) -> tuple[str, Any]:
+    """`key=value` of a `--set`, the value read as YAML.
+
+    Raises:
+        UserError: it is not that.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UserError(f"{text!r} is not key=value", file="--set")
+    try:
+        return key, yaml.load(value, Loader)
+    except yaml.YAMLError:
+        raise UserError(f"{value!r} is not a YAML value", file="--set", key=key) from None
+
+
+def _extended(source: Source, folder: Path, seen: tuple[Path, ...]) -> Source:
+    """A suite on top of the one that it extends."""
+    parent = source.data.get("extends")
+    if parent is None:
+        return source
+    if not isinstance(parent, str):
+        raise source.error("expected the name or path of a suite", ("extends",))
+    try:
+        path = find_suite(parent, folder)
+    except UserError as error:
+        raise source.error(error.message, ("extends",)) from None
+    if path.resolve() in seen:
+        raise source.error(f"{parent} extends itself in a circle", ("extends",))
+    return merge(_extended(read(path), path.parent, (*seen, path.resolve())), source, whole=("stop",))
+
+
+def _at_difficulty(source: Source, given: list[Any]) -> Source:
+    """The suite at the last difficulty that is given, or at its own: with the keys it has for it on top.
+
+    A suite at another difficulty than its own has a name of its own, so that their results stand apart.
+    """
+    own = source.data.get("difficulty")
+    if given:
+        source.put(("difficulty",), given[-1], "--difficulty")
+    chosen, extras = source.data.get("difficulty"), source.data.get("difficulties")
+    if isinstance(chosen, str) and isinstance(extras, dict) and isinstance(extras.get(chosen), dict):
+        at = ("difficulties", chosen)
+        places = {path[2:]: place for path, place in source.places.items() if path[:2] == at and len(path) > 2}
+        source = merge(source, Source(extras[chosen], places), whole=("stop",))
+    if chosen != own and isinstance(source.data.get("suite"), str):
+        source.put(("suite",), f"{source.data['suite']}-{chosen}", "--difficulty")
+    return source
+
+
+def _parse(source: Source) -> Suite:
+    """The suite as its schema types it."""
+    data = dict(source.data)
+    for kind in _RESERVED:
+        if isinstance(data.get(kind), list):
+            data[kind] = [_entry(kind, raw, i, source) for i, raw in enumerate(data[kind])]
+            _label(data[kind])
+            for index, entry in enumerate(data[kind]):
+                if entry["label"] in [other["label"] for other in data[kind][:index]]:
+                    message = f"{entry['label']!r} stands twice; name one of them with `as:`"
+                    raise source.error(message, (kind, index))
+    try:
+        return Suite.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = tuple(part for part in first["loc"] if not isinstance(part, str) or "[" not in part)
+        if first["type"] == "unknown_key":
+            path = (*path, first["ctx"]["key"])
+        raise source.error(_words(first), path) from None
+
+
+_RESERVED = {"architectures": {"as"}, "tasks": {"as", "stop", "match", "train", "model", "only"}}
+"""Keys that may stand beside the name of an entry."""
+
+
+def _entry(kind: str, raw: Any, index: int, source: Source) -> dict[str, Any]:
+    """`pre_ln`, `s4d: {d_state: 32}` or `{s4d: {…}, as: …}` as the fields of an entry."""
+    path: Path_ = (kind, index)
+    if isinstance(raw, str):
+        return {"name": raw, "options": {}, "label": raw}
+    if not isinstance(raw, dict):
+        raise source.error("expected a name, or a name with options such as `s4d: {d_state: 32}`", path)
+    own = [key for key in raw if key not in _RESERVED[kind]]
+    if len(own) != 1:
+        extra = f"; beside it only {', '.join(sorted(_RESERVED[kind]))} may stand" if own else ""
+        raise source.error(f"expected one name per entry, found {', '.join(own) or 'none'}{extra}", path)
+    name, options = own[0], raw[own[0]] or {}
+    if not isinstance(options, dict):
+        raise source.error("options must be a mapping such as {length: 128}", (*path, name))
+    plain = pretrained.label(options) if kind == "architectures" and name == PRETRAINED else name
+    label = str(raw.get("as") or plain)
+    rest = {key: raw[key] for key in raw if key not in (name, "as")}
+    return {"name": name, "options": options, "label": label, **rest}
+
+
+def _label(entries: list[dict[str, Any]]) -> None:
+    """Tell entries of one name apart by their options."""
+    plain = [entry["name"] for entry in entries if entry["label"] == entry["name"]]
+    for entry in entries:
+        if entry["label"] == entry["name"] and plain.count(entry["name"]) > 1 and entry["options"]:
+            shown = ", ".join(f"{k}={v}" for k, v in entry["options"].items())
+            entry["label"] = f"{entry['name']}({shown})"
+
+
+def _words(error: Any) -> str:
+    """Pydantic's message in the user's words."""
+    message = re.sub(r"^Value error, ", "", error["msg"])
+    if error["type"] == "missing":
+        return "this key is required"
+    if error["type"] == "literal_error" and isinstance(error["input"], str):
+        expected = [word.strip(" '") for word in re.split(r",| or ", error["ctx"]["expected"])]
+        return f"{error['input']!r} is not known here{nearest(error['input'], expected)}"
+    if error["type"] == "string_pattern_mismatch":
+        return f"use letters, digits, '.', '_' and '-', starting with a letter or digit; got {error['input']!r}"
+    for kind, words in _KINDS.items():
+        if error["type"].startswith(kind):
+            return f"must be {words}, got {error['input']!r}"
+    if error["type"] == "too_short":
+        return f"needs at least {error['ctx']['min_length']} entry"
+    own = error["type"] in ("value_error", "mapping", "unknown_key") or isinstance(error["input"], (list, dict))
+    return message if own else f"{message}, got {error['input']!r}"
+
+
+_KINDS = {
+    "int_": "a whole number",
+    "float_": "a number",
+    "finite_number": "a finite number",
+    "bool_": "true or false",
+    "string_": "text",
+    "list_": "a list",
+    "tuple_": "a list",
+    "dict_": "a mapping",
+}
+"""Pydantic's types of error, and what should have come."""
+
+
+def _load_plugins(loaded: LoadedSuite) -> None:
+    for index, (shown, where) in enumerate(loaded.plugins):
+        try:
+            load_plugin(where)
+        except FileNotFoundError:
+            raise loaded.error(f"plug-in {shown} does not exist (looked for {where})", ("plugins", index)) from None
+        except Exception as error:
+            message = f"plug-in {shown} does not import: {type(error).__name__}: {error}"
+            raise loaded.error(message, ("plugins", index)) from None
+
+
+def _resolved(loaded: LoadedSuite, index: int, entry: TaskEntry) -> SuiteTask:
+    """One task as its runs are to be: its entry goes before the suite, the suite before the difficulty.
+
+    Raises:
+        UserError: the task is unknown, has other difficulties than this one, or does not take its options.
+    """
+    suite, level = loaded.suite, _difficulty(loaded, index, entry)
+    given = suite.budget.model_fields_set
+    options, model, train = entry.options, {**suite.model, **entry.model}, entry.train.over(suite.train)
+    stop, match = entry.stop or suite.budget.stop, entry.match or suite.budget.match
+    if level is not None:
+        options, model = level.under(options), {**level.model, **model}
+        train = entry.train.over(suite.train.over(Train.model_validate(level.train)))
+        stop = stop if entry.stop or "stop" in given else Stop.model_validate(dict(level.stop))
+        match = match if entry.match or "match" in given else _size(level)
+    try:
+        task = task_registry.build(entry.name, **options)
+    except (KeyError, TypeError, ValueError) as error:
+        raise loaded.error(str(error.args[0] if error.args else error), ("tasks", index, entry.name)) from None
+    return SuiteTask(index, entry, options, task, stop.rule(), match.rule() if match else None, train.settings(), model)
+
+
+def _difficulty(loaded: LoadedSuite, index: int, entry: TaskEntry) -> Difficulty | None:
+    """What the suite's difficulty says about a task; None where the suite has none or the task knows none."""
+    chosen = loaded.suite.difficulty
+    if chosen is None:
+        return None
+    try:
+        known = task_registry.get(entry.name).make.difficulties
+    except KeyError as error:
+        raise loaded.error(error.args[0], ("tasks", index)) from None
+    if known and chosen not in known:
+        raise loaded.error(f"{entry.name} has no difficulty {chosen!r}{nearest(chosen, known)}", ("difficulty",))
+    return known[chosen] if known else None
+
+
+def _size(level: Difficulty) -> Match:
+    """The size a difficulty asks for: within 5%, or 10% below 100,000 parameters, where heads make widths coarse."""
+    return Match(params=level.params, tolerance=0.05 if level.params >= 100_000 else 0.1)

@@ -1,0 +1,1 @@
+"""One run, from its spec to its record: the loop every architecture is trained by, and how it is scored."""

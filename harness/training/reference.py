@@ -1,0 +1,154 @@
+"""A reference model that is timed in turn with a run: what the machine was worth while the run's seconds were counted.
+
+A machine drifts: it is shared, throttled, warm or cold. The reference does the same work beside every run of a task, so
+that the run's speed over the reference's says what the seconds alone cannot.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+import zoo
+from harness import machine
+from harness.records.meters import Meters
+from harness.records.record import ReferenceSpeed, Speed
+from harness.records.spec import TrainSettings
+from harness.training.optimizer import adamw, descend
+from tasks.base import Task
+from zoo import size as sizing
+from zoo.contract import Batch, Shape
+
+ARCHITECTURE, WIDTH, DEPTH, OPTIONS = "pre_ln", 64, 2, {"heads": 2}
+SHARE = 0.01
+"""Of the run's training seconds that the reference may take."""
+LEAST = 3
+"""Steps of the reference that are timed, however long they take."""
+
+Turn = dict[str, Any]
+"""`steps` and `seconds` that the run had used when the reference took a turn; `timed`: seconds of each counted step."""
+
+
+class Reference:
+    """The reference of one run: the run's role, shape, batch size and precision, and its first batch at every step.
+
+    Its learning rate is 0, so that every step is the same work. It is built at its first turn, and leaves the run's
+    random state and list of kernels as they were.
+    """
+
+    def __init__(self, task: Task, batch: Batch, *, device: torch.device, precision: str, train: TrainSettings) -> None:
+        self.task, self.batch, self.device, self.precision, self.settings = task, batch, device, precision, train
+        self.problem: str | None = None
+        """Why there is no reference."""
+        self._step: Callable[[], None] | None = None
+
+    @property
+    def shape(self) -> Shape:
+        return replace(self.task.shape, width=WIDTH, depth=DEPTH)
+
+    def time_reference(self, turns: list[Turn], used: Meters, progress: float) -> None:
+        """Time the reference if it is due, and add that to `turns`. The first step of a turn is not counted."""
+        count = 0 if self.problem else due(turns, used.seconds, progress)
+        if not count:
+            return
+        try:
+            with _aside(self.device):
+                step = self._step or self._build()
+                step()
+                timed = [_clocked(step) for _ in range(count)]
+        except (ValueError, RuntimeError, MemoryError) as error:  # Unsupported, or no memory left beside the run's
+            self.problem, self._step = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300], None
+            return
+        self._step = step
+        if turns and turns[-1]["steps"] == used.steps:
+            turns[-1]["timed"] += timed
+        else:
+            turns.append({"steps": used.steps, "seconds": used.seconds, "timed": timed})
+
+    def _build(self) -> Callable[[], None]:
+        """The reference's training step, after a first one, which loads what it needs."""
+        torch.manual_seed(0)
+        model = zoo.build(ARCHITECTURE, self.task.role, shape=self.shape, **OPTIONS).to(self.device)
+        train, batch = self.settings, self.batch.tensors(self.device)
+        optimizer = adamw(model, lr=0.0, betas=train.betas, weight_decay=train.weight_decay)
+
+        def step() -> None:
+            autocast = machine.autocast(self.device, self.precision)
+            descend(model, batch, self.task.loss, optimizer, autocast=autocast, clip=train.clip)
+
+        step()
+        return step
+
+    def speed(self, turns: Sequence[Turn], used: Meters) -> Speed:
+        """How fast the run was, by itself and beside its reference; see docs/records.md."""
+        rate = used.tokens / used.seconds if used.seconds else None
+        about = ReferenceSpeed(ARCHITECTURE, WIDTH, DEPTH, OPTIONS["heads"])
+        if not turns:
+            problem = self.problem or "the run ended before its reference was timed"
+            return Speed(rate, replace(about, problem=problem))
+        timed = [seconds for turn in turns for seconds in turn["timed"]]
+        low, high = np.percentile(timed, (10, 90))
+        typical = statistics.median(timed)
+        about = replace(
+            about,
+            parameters=sizing.parameters(sizing.sketch(ARCHITECTURE, self.task.role, self.shape, **OPTIONS)),
+            steps=len(timed),
+            step_seconds=typical,
+            drift=float(high / low),
+            tokens_per_s=used.tokens / used.steps / typical,
+        )
+        relative = ratio(*_pairs(turns))
+        return Speed(rate, about, relative, used.steps / relative)
+
+
+def due(turns: Sequence[Turn], seconds: float, progress: float) -> int:
+    """Steps to time now, `seconds` into the training of a run at `progress` (0 to 1).
+
+    One wherever the reference then still costs at most `SHARE` of the seconds, its uncounted steps included; in any
+    case the first of `LEAST` at once, the last by the end of the run, and the others evenly between.
+    """
+    timed = [second for turn in turns for second in turn["timed"]]
+    missing = 1 + int(progress * (LEAST - 1)) - len(timed)
+    if missing > 0:
+        return missing
+    typical = statistics.median(timed)
+    return int(sum(timed) + (len(turns) + 2) * typical <= SHARE * seconds)
+
+
+def _clocked(step: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    step()
+    return time.perf_counter() - start
+
+
+def ratio(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]) -> float:
+    """How many times as fast ours is, from the seconds of each one's steps, turn by turn.
+
+    The median over turns of the ratio within a turn, so that only neighbours in time are compared.
+    """
+    pairs = zip(ours, theirs, strict=True)
+    return statistics.median(statistics.median(their) / statistics.median(our) for our, their in pairs)
+
+
+def _pairs(turns: Sequence[Turn]) -> tuple[list[list[float]], list[list[float]]]:
+    """For each turn the run's mean seconds a step since the turn before, and the reference's seconds."""
+    before = [{"steps": 0, "seconds": 0.0}, *turns]
+    ours = [
+        [(now["seconds"] - last["seconds"]) / (now["steps"] - last["steps"])]
+        for last, now in zip(before, turns, strict=False)
+    ]
+    return ours, [turn["timed"] for turn in turns]
+
+
+@contextmanager
+def _aside(device: torch.device) -> Iterator[None]:
+    """Random state is afterwards as it was."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield

@@ -1,0 +1,142 @@
+"""A run under way: its model, optimizer and data, what it has used, and the checkpoint it goes on from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness import machine
+from harness.gates.watch import Watch
+from harness.plan.sizes import build_model, examples_of, step_flops
+from harness.records.meters import Meters
+from harness.records.record import Scores
+from harness.records.spec import RunSpec
+from harness.training.evaluate import evaluate
+from harness.training.optimizer import adamw, descend
+from harness.training.reference import Reference, Turn
+from tasks.base import Split, Task
+from zoo import size as sizing
+from zoo.contract import Batch, Model
+
+Report = Callable[[dict[str, Any]], None]
+
+
+@dataclass
+class Progress:
+    """What a checkpoint holds beside model and optimizer."""
+
+    used: Meters = field(default_factory=Meters)
+    stream_hash: str = ""
+    stream_marks: dict[str, str] = field(default_factory=dict)
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    segments: list[dict[str, Any]] = field(default_factory=list)
+    loss_sum: float = 0.0
+    loss_steps: int = 0
+    reached: bool = False
+    """Whether a score on `valid` has reached the stop rule's target."""
+    memory: dict[str, int] | None = None
+    """Peak memory of training steps, read once."""
+    reference: list[Turn] = field(default_factory=list)
+    kernels: dict[str, str] = field(default_factory=dict)
+    """What computed each op of the training steps."""
+
+
+class Run:
+    """The state of one run between its first step and its record."""
+
+    def __init__(self, spec: RunSpec, task: Task, size: sizing.Size, folder: Path, report: Report) -> None:
+        assert spec.train is not None
+        assert spec.stop is not None
+        self.spec, self.task, self.size, self.folder, self.report = spec, task, size, folder, report
+        self.settings, self.rule = spec.train, spec.stop
+        self.device = machine.pick()
+        self.precision = machine.resolve_precision(self.settings.precision, self.device)
+        self.examples = examples_of(spec, task)
+        first = task.batch("train", 0, spec.seed, size=self.examples)  # loads the data before memory is watched
+        self.reference = Reference(task, first, device=self.device, precision=self.precision, train=self.settings)
+        self.step_cost = self._warm_up_step(first)
+        self.memory = machine.PeakMemory(self.device)
+        self.model = build_model(spec, task, size).to(self.device)
+        self.optimizer = self._adamw(self.model)
+        self.schedule = self.model.recipe.schedule or self.settings.schedule
+        self.progress = Progress()
+        self.watch = Watch(self.model, self.optimizer, self.loss, self.autocast)
+        self._load_checkpoint()
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """What the forward pass of a training step runs under."""
+        return machine.autocast(self.device, self.precision)
+
+    def _adamw(self, model: Model) -> torch.optim.AdamW:
+        train = self.settings
+        return adamw(model, lr=train.lr, betas=train.betas, weight_decay=train.weight_decay)
+
+    def _warm_up_step(self, batch: Batch) -> Meters:
+        """Count and make a step of another model on the same batch; what a step costs.
+
+        What is loaded and compiled for it depends on the batch's size, and is on no clock and in no memory; nor is what
+        counting FLOPs takes, which runs other forms of some ops.
+        """
+        machine.warm_up(self.device)
+        model = build_model(self.spec, self.task, self.size).to(self.device)
+        flops = step_flops(self.spec, self.task, model)
+        there, optimizer = batch.tensors(self.device), self._adamw(model)
+        descend(model, there, self.task.loss, optimizer, autocast=self.autocast(), clip=self.settings.clip)
+        del model, optimizer
+        machine.release()
+        return Meters(tokens=batch.inputs.shape[0] * batch.inputs.shape[1], steps=1, flops=flops)
+
+    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """What training minimises: the task's loss, with the label smoothing the architecture brings along."""
+        return self.task.loss(logits, batch, label_smoothing=self.model.recipe.label_smoothing)
+
+    def score(self, split: Split) -> Scores:
+        """The metrics of the model as it stands, on a split."""
+        most = self.spec.evaluate.limit(split)
+        with self.watch.scoring(split) as see:
+            return evaluate(self.model, self.task, split, size=max(8, self.examples), limit=most, see=see)
+
+    def reached(self, scores: Scores) -> bool:
+        """Whether scores on `valid` reach the stop rule's target."""
+        metric = self.task.metric
+        return self.rule.reached(scores.get(metric.name), higher_is_better=metric.higher_is_better)
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self.folder / "checkpoint" / "state.pt"
+
+    def save_checkpoint(self) -> None:
+        """Write everything that going on from here needs, atomically."""
+        self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self._checkpoint.with_suffix(".tmp")
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "progress": asdict(self.progress),
+            "rng": torch.get_rng_state(),
+            "watch": self.watch.state(),
+        }
+        torch.save(state, temporary)
+        os.replace(temporary, self._checkpoint)
+
+    def _load_checkpoint(self) -> None:
+        if not self._checkpoint.is_file():
+            return
+        try:
+            state = torch.load(self._checkpoint, map_location=self.device, weights_only=True)
+        except Exception as error:  # torch raises whatever the bytes make it stumble over
+            self.report({"event": "note", "message": f"checkpoint unreadable, starting anew ({type(error).__name__})"})
+            return
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["rng"].cpu())
+        self.watch.load(state.get("watch", {}))
+        saved = state["progress"]
+        self.progress = Progress(**{**saved, "used": Meters(**saved["used"])})

@@ -1,0 +1,289 @@
+"""Whole suites, in real worker processes: what is left on disk, what happens to runs that fail, stop or are killed."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import filelock
+import psutil
+import pytest
+
+import harness
+from harness import publish
+from harness.errors import UserError
+from harness.plan.expand import expand
+from harness.plan.trials import trials
+from harness.records.store import Store
+from harness.suite.load import load
+
+PLUGIN = '''
+import os, signal, time
+import torch
+from torch import nn
+from zoo import Mixer, Traits, register
+
+
+class Mean(Mixer):
+    traits = Traits(causal="strict", bidirectional=False, resumable=False)
+
+    def __init__(self, context):
+        super().__init__(context)
+        self.w = nn.Parameter(torch.ones(context.width))
+
+    def forward(self, x, *, mask=None, state=None):
+        if x.device.type != "meta":
+            self.misbehave()
+        return self.w * x.cumsum(1) / torch.arange(1, x.shape[1] + 1, device=x.device)[:, None], None
+
+    def misbehave(self):
+        pass
+
+
+@register()
+class MyMean(Mean):
+    """The mean so far."""
+
+
+@register()
+class Raises(Mean):
+    """Raises."""
+
+    def misbehave(self):
+        raise RuntimeError("planted\\nfault")
+
+
+@register()
+class Killed(Mean):
+    """Dies."""
+
+    def misbehave(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@register()
+class Exits(Mean):
+    """Leaves."""
+
+    def misbehave(self):
+        os._exit(3)
+
+
+@register()
+class Hungry(Mean):
+    """Asks for too much."""
+
+    def misbehave(self):
+        torch.empty(2**55)
+
+
+@register()
+class Slow(Mean):
+    """Takes its time."""
+
+    def misbehave(self):
+        time.sleep(0.02 * self.training)
+
+
+@register()
+class Sleeps(Mean):
+    """Never ends."""
+
+    def misbehave(self):
+        time.sleep(600)
+'''
+
+
+def by_architecture(results):
+    return {record.spec.architecture: record for record in results.records}
+
+
+@pytest.mark.slow
+def test_a_suite_from_start_to_end_and_once_more(suite, quiet, tmp_path):
+    root = tmp_path / "results"
+    results = harness.run(suite(), root=root, workers=2, console=quiet)
+    assert (results.ran, len(results.records), results.ok) == (4, 4, True)
+    assert {record.status for record in results.records} == {"ok"}
+    for record in results.records:
+        folder = results.folder / record.run_id
+        assert sorted(path.name for path in folder.iterdir()) == ["curve.jsonl", "model", "record.json"]
+    assert json.loads((results.folder / "baselines.json").read_text())
+    with filelock.FileLock(results.folder / ".lock", blocking=False):
+        pass  # free again
+    assert len({r.data.stream_hash for r in results.records}) == 2, "one for each seed"
+
+    again = harness.run(suite(), root=root, workers=2, console=quiet)
+    assert again.ran == 0
+    assert "nothing to do" in quiet.file.getvalue()
+    assert again.records == results.records
+
+    more = harness.run(suite(seeds=[0, 1, 2]), root=root, workers=2, console=quiet)
+    assert (more.ran, len(more.records)) == (2, 6), "only what is missing"
+
+
+@pytest.mark.slow
+def test_published_records_are_made_anew(suite, quiet, tmp_path):
+    names = ["pre_ln", "lstm", "mlp_mixer"]  # the last one cannot be, and is not made anew
+    path, root = suite(architectures=names, seeds=[0]), tmp_path / "results"
+    first = harness.run(path, root=root, workers=2, console=quiet)
+    assert Store("tiny", root).publish() == 2
+    second = harness.run(path, root=root, workers=2, console=quiet)
+    assert (second.ran, len(second.records)) == (2, 3)
+    assert "2 published records" in quiet.file.getvalue()
+    assert [r.metrics for r in second.records] == [r.metrics for r in first.records]
+    assert second.records[0]["metrics"] == dict(second.records[0])["metrics"] == second.records[0].metrics.to_dict()
+    assert harness.run(path, root=root, workers=2, console=quiet).ran == 0
+
+
+@pytest.mark.slow
+def test_a_pair_that_cannot_be_is_a_row_and_no_failure(suite, quiet, tmp_path):
+    path = suite(architectures=["lstm", "mlp_mixer"], seeds=[0])
+    results = harness.run(path, root=tmp_path, workers=1, console=quiet)
+    record = by_architecture(results)["mlp_mixer"]
+    assert (record.status, record.error.kind) == ("unsupported", "Unsupported")
+    assert "causal" in record.error.message
+    assert results.ok
+    assert harness.run(path, root=tmp_path, workers=1, console=quiet).ran == 0
+
+
+@pytest.mark.slow
+def test_plugins_run_and_each_failure_leaves_a_record_while_others_go_on(suite, quiet, tmp_path):
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    names = ["raises", "killed", "exits", "hungry", "my_mean", "lstm"]
+    path = suite(plugins=["mine.py"], architectures=names, seeds=[0])
+    results = harness.run(path, root=tmp_path / "results", workers=2, console=quiet)
+    records = by_architecture(results)
+    assert {name: record.status for name, record in records.items()} == {
+        "raises": "failed",
+        "killed": "oom",
+        "exits": "failed",
+        "hungry": "oom",
+        "my_mean": "ok",
+        "lstm": "ok",
+    }
+    assert records["raises"].error.message == "planted fault"
+    assert "mine.py" in records["raises"].error.where
+    assert "killed" in records["killed"].error.message
+    assert "exit code 3" in records["exits"].error.message
+    assert not results.ok
+    assert results.ran == 6
+    assert records["my_mean"].eligibility.ranked
+    assert harness.run(path, root=tmp_path / "results", workers=2, console=quiet).ran == 0, "a failure is a row, too"
+
+
+@pytest.mark.slow
+def test_a_run_over_its_time_is_stopped_and_says_so(suite, quiet, tmp_path):
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    path = suite(plugins=["mine.py"], architectures=["sleeps"], seeds=[0], limits={"timeout": "3s"})
+    (record,) = harness.run(path, root=tmp_path / "results", workers=1, console=quiet).records
+    assert record.status == "timeout"
+    assert "3 s" in record.error.message
+
+
+@pytest.mark.slow
+def test_a_tuned_suite_tries_first_and_runs_with_what_each_cell_chose(suite, quiet, tmp_path):
+    path = suite(tuning={"lr": [1e-5, 3e-2], "budget": "50%"}, budget={"match": "none", "stop": {"steps": 40}})
+    results = harness.run(path, root=tmp_path, workers=2, console=quiet)
+    assert (results.ran, results.ok) == (8, True)
+    assert all(record.spec.kind == "final" for record in results.records)
+    loaded, store = load(path), Store("tiny", tmp_path)
+    for record in results.records:
+        own = [r for r in store.records() if r.spec.architecture == record.spec.architecture]
+        tried = [r for r in own if r.spec.kind == "trial"]
+        assert [r.budget.used.steps for r in tried] == [20, 20]
+        best = min(tried, key=lambda r: (-r.metrics.valid["accuracy"], r.spec.train.lr))
+        assert record.spec.train.lr == best.spec.train.lr
+    assert len(store.records()) == len(expand(loaded)) + len(trials(loaded))
+    assert harness.run(path, root=tmp_path, workers=2, console=quiet).ran == 0
+
+
+@pytest.mark.slow
+def test_a_sampled_suite_goes_on_with_the_same_trials_when_some_are_lost(suite, quiet, tmp_path):
+    space = {"lr": {"low": 1e-4, "high": 1e-1, "log": True}, "dropout": {"low": 0, "high": 0.5}}
+    path = suite(tuning={"sampler": "tpe", "trials": 7, **space}, architectures=["lstm", "mlp_mixer"], seeds=[0])
+    store = Store("tiny", tmp_path)
+    assert publish.status(str(path), tmp_path)[0]["counts"]["to do"] == 2 + 2 * 7
+    results = harness.run(path, root=tmp_path, workers=2, console=quiet)
+    assert (results.ran, results.ok) == (16, True)
+    assert publish.status(str(path), tmp_path)[0]["counts"]["to do"] == 0
+    records = {r.run_id: r for r in store.records()}
+    tried = [r for r in records.values() if r.spec.kind == "trial" and r.status == "ok"]
+    tried.sort(key=lambda r: r.spec.tuning.trial)
+    assert [r.spec.tuning.trial for r in tried] == list(range(7))
+    best = min(tried, key=lambda r: (-r.metrics.valid["accuracy"], r.spec.train.lr))
+    final = by_architecture(results)["lstm"]
+    assert final.spec.point == best.spec.point
+    assert final.defaults
+    for lost in ([1], [5], [0, 6]):
+        for number in lost:
+            shutil.rmtree(store.run_folder(tried[number].run_id))
+        assert harness.run(path, root=tmp_path, workers=2, console=quiet).ran == len(lost)
+        assert {r.run_id for r in store.records()} == set(records)
+
+
+def test_one_suite_is_run_by_one_process_at_a_time(suite, quiet, tmp_path):
+    (tmp_path / "tiny").mkdir()
+    with filelock.FileLock(tmp_path / "tiny" / ".lock"), pytest.raises(UserError, match="another zoobench"):
+        harness.run(suite(), root=tmp_path, workers=1, console=quiet)
+
+
+LONG = {
+    "plugins": ["mine.py"],
+    "architectures": ["slow"],
+    "seeds": [0],
+    "budget": {"match": "none", "stop": {"steps": 100}},
+    "limits": {"checkpoint": "0.2s"},
+}
+
+
+def start(path, root):
+    """The command in a process of its own, which hears Ctrl-C even where the tests run in the background."""
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from harness.cli import main; main()"
+    )
+    command = [sys.executable, "-c", code, "run", str(path), "--workers", "1"]
+    return subprocess.Popen(
+        [*command, "--results", str(root)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_for(what, seconds=60.0):
+    end = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_loses_its_parent_leaves_no_orphan_and_goes_on_later(how, suite, quiet, tmp_path):
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    path, children = suite(**LONG), []
+    parent = start(path, tmp_path / "results")
+    try:
+        wait_for(lambda: list((tmp_path / "results").glob("tiny/*/checkpoint/state.pt")))
+        children = psutil.Process(parent.pid).children(recursive=True)
+        assert children
+        parent.send_signal(how)
+        _, said = parent.communicate(timeout=300)
+        assert parent.returncode == (130 if how is signal.SIGINT else -how)
+        if how is signal.SIGINT:
+            assert "the same command goes on from here" in said
+        assert "Traceback" not in said
+        wait_for(lambda: not any(child.is_running() and child.status() != "zombie" for child in children))
+    finally:
+        parent.kill()
+        for child in children:
+            if child.is_running():
+                child.kill()
+    assert not list((tmp_path / "results").glob("tiny/*/record.json"))
+    results = harness.run(path, root=tmp_path / "results", workers=1, console=quiet)
+    (record,) = results.records
+    assert (record.status, record.budget.used.steps) == ("ok", 100)
+    assert len(record.segments) == 2
+    assert 0 < record.segments[1].from_step < 100
+    assert not list((tmp_path / "results").glob("tiny/*/checkpoint"))

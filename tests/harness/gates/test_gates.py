@@ -1,0 +1,220 @@
+"""The gates catch what they are named for, and let an honest model through."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+import tasks
+from harness.gates import float64, flow, registry
+from harness.gates.judge import judge as judged
+from harness.gates.measure import result, worst
+from harness.gates.registry import applied, gate, gates
+from harness.gates.subject import Subject
+from harness.plan.expand import expand
+from harness.records.record import Size
+from harness.records.spec import MatchRule
+from harness.suite.load import load
+from zoo.build import assemble
+from zoo.contract import Mixer, Traits
+from zoo.types import Part, Recipe, Shape
+
+JUDGED = {
+    "causal",
+    "gradient_leak",
+    "normalised",
+    "answers_unseen",
+    "batch_size",
+    "batch_neighbours",
+    "repeatable",
+    "held_out_gap",
+}
+"""Of a model of which nothing but itself and its task is known."""
+TASK = tasks.build("mqar", length=16, pairs=3, vocab=16)
+
+
+class Honest(Mixer):
+    """The mean of what was so far."""
+
+    traits = Traits(causal="strict", bidirectional=False, resumable=False)
+
+    def mix(self, x):
+        return x.cumsum(1) / torch.arange(1, x.shape[1] + 1)[:, None]
+
+    def forward(self, x, *, mask=None, state=None):
+        return self.mix(x), None
+
+
+class Peeking(Honest):
+    """A convolution padded on both sides: output t sees input t + 1."""
+
+    def __init__(self, context):
+        super().__init__(context)
+        self.conv = nn.Conv1d(context.width, context.width, 3, padding=1)
+
+    def mix(self, x):
+        return self.conv(x.mT).mT
+
+
+class BatchStatistics(Honest):
+    """Normalised over the batch axis, in eval mode too."""
+
+    def mix(self, x):
+        x = super().mix(x)
+        return (x - x.mean(0)) / (x.std(0, unbiased=False) + 1.0)
+
+
+class Restless(Honest):
+    """Noise in eval mode."""
+
+    def mix(self, x):
+        return super().mix(x) + 0.1 * torch.randn_like(x)
+
+
+def judge(mixer, mismatch=None, match=None, task=TASK):
+    torch.manual_seed(0)
+    recipe = Recipe(mixer=Part(mixer), depth=2)
+    model = assemble(recipe, task.role, dataclasses.replace(task.shape, width=16))
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.3)  # as after training: nothing hidden by tiny weights
+    return judged(Subject(model, task, Size(16, 2, 0, 0, None, None, mismatch), match))
+
+
+def failed(found):
+    return {name for name, gate in found.gates.items() if not gate.passed}
+
+
+def test_an_honest_mixer_passes():
+    found = judge(Honest)
+    assert failed(found) == set()
+    assert found.ranked
+    assert set(found.gates) == JUDGED
+    assert all(gate.about for gate in found.gates.values())
+
+
+@pytest.mark.parametrize(
+    ("mixer", "own"),
+    [(Peeking, {"causal", "gradient_leak"}), (BatchStatistics, {"batch_size", "batch_neighbours"})],
+)
+def test_a_fault_fails_its_own_gates_alone(mixer, own):
+    found = judge(mixer)
+    assert failed(found) == own
+    assert not found.ranked
+    assert all(found.gates[name].measured > 1e6 * found.gates[name].limit for name in own)
+
+
+def test_randomness_fails_the_gate_of_repeatability():
+    assert "repeatable" in failed(judge(Restless))
+
+
+@pytest.mark.parametrize(("mismatch", "passes"), [(0.04, True), (-0.05, True), (0.06, False), (-0.2, False)])
+def test_a_size_off_the_match_is_not_ranked(mismatch, passes):
+    found = judge(Honest, mismatch, MatchRule("params", 1000, 0.05))
+    assert found.gates["matched_size"].passed is found.ranked is passes
+
+
+def test_a_size_that_nothing_is_matched_to_is_not_judged():
+    assert "matched_size" not in judge(Honest, None, MatchRule("params", 1000, 0.05)).gates
+
+
+def test_nan_passes_no_gate():
+    class Broken(Honest):
+        def mix(self, x):
+            return x * float("nan")
+
+    assert {"normalised", "gradient_leak", "held_out_gap"} <= failed(judge(Broken))
+
+
+def test_judging_leaves_the_model_in_the_mode_it_was_in():
+    model = assemble(Recipe(mixer=Part(Honest), depth=1), "lm", Shape(length=16, vocab=16, outputs=16, width=8))
+    for mode in (True, False):
+        model.train(mode)
+        judged(Subject(model, TASK))
+        assert model.training is mode
+
+
+def test_a_decoder_that_reads_ahead_in_its_answer_is_caught():
+    task = tasks.build("reverse", length=6, vocab=8)
+    assert judge(Honest, task=task).ranked
+    found = judge(Peeking, task=task)
+    assert failed(found) == {"causal", "gradient_leak"}
+
+
+def test_a_leak_far_below_float32_is_seen_and_rounding_is_not():
+    class Whisper(Honest):
+        def mix(self, x):
+            return super().mix(x) + 1e-8 * x.mean(1, keepdim=True)
+
+    assert failed(judge(Whisper)) == {"causal", "gradient_leak"}
+    assert judge(Honest).gates["causal"].measured < 1e-12
+
+
+def test_a_model_that_computes_in_less_has_a_coarser_limit_and_says_so():
+    class Single(Honest):
+        def mix(self, x):
+            spectrum = torch.fft.rfft(x.float(), 2 * x.shape[1], dim=1)
+            return torch.fft.irfft(spectrum, 2 * x.shape[1], dim=1)[:, : x.shape[1]].to(x.dtype)
+
+    said = judge(Single).gates["causal"]
+    assert said.passed
+    assert said.measured > 1e-9
+    assert said.limit == 1e-5
+    assert "computes in less" in said.about
+
+
+def test_what_skipped_gates_leave_in_a_record():
+    model = assemble(Recipe(mixer=Part(Honest)), "lm", dataclasses.replace(TASK.shape, width=16))
+    found = judged(Subject(model, TASK), ["causal"])
+    assert set(found.gates) == JUDGED - {"causal"}
+    assert found.to_dict()["skipped"] == ["causal"]
+    assert "skipped" not in judged(Subject(model, TASK)).to_dict()
+
+
+def test_the_gates_that_apply_depend_on_the_role():
+    assert applied("lm", matched=True) == list(gates())
+    assert set(gates()) - set(applied("classify", matched=False)) == {"causal", "gradient_leak", "matched_size"}
+
+
+def test_a_gate_is_added_where_it_is_written(monkeypatch):
+    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
+
+    @gate("too many parameters", roles=("lm",))
+    def thrifty(subject):
+        return result(sum(p.numel() for p in subject.model.parameters()), 10, "parameters")
+
+    assert gates()["thrifty"].reason == "too many parameters"
+    assert not judge(Honest).gates["thrifty"].passed
+    assert not judge(Honest).ranked
+    assert "thrifty" not in applied("classify", matched=True)
+
+
+def test_of_several_measures_the_one_furthest_over_its_limit_is_told():
+    close, over, none = result(0.9, 1.0, "close"), result(2e-9, 1e-9, "over"), result(0.0, 0.0, "none")
+    assert worst(none, close, over).about == "over"
+    assert worst(close, none).about == "close"
+    assert worst(over, result(float("nan"), 1.0, "nan")).about == "nan"
+    assert worst(over, result(1, 0, "forbidden")).about == "forbidden"
+
+
+def test_a_suite_that_skips_nothing_keeps_its_run_ids(tmp_path):
+    text = "suite: s\narchitectures: [lstm]\ntasks:\n  - mqar: {length: 8, pairs: 2, vocab: 16}\nseeds: [0]\n"
+    specs = []
+    for name, more in (("a", ""), ("b", "evaluate: {skip_gates: [untrained, causal]}\n")):
+        (tmp_path / f"{name}.yaml").write_text(text + more)
+        specs += expand(load(tmp_path / f"{name}.yaml"))
+    plain, skipping = specs
+    assert "skip_gates" not in plain.to_dict()["evaluate"]
+    assert skipping.to_dict()["evaluate"]["skip_gates"] == ["causal", "untrained"]
+    assert plain.run_id != skipping.run_id
+
+
+def test_a_gate_that_replaces_nothing_would_see_nothing(monkeypatch):
+    """What the gate of causality finds, it finds by its replacements; what it lets pass, by its limit."""
+    monkeypatch.setattr(flow, "_replaced", lambda model, tokens, cut, draw: tokens)
+    monkeypatch.setattr(flow._Large, "hook", lambda *_: None)
+    assert judge(Peeking).gates["causal"].passed
+    monkeypatch.undo()
+    assert not judge(Peeking).gates["causal"].passed
+    monkeypatch.setattr(float64, "FINE", 1e3)
+    assert judge(Peeking).gates["causal"].passed

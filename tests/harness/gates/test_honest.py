@@ -1,0 +1,85 @@
+"""Every registered architecture, trained for some steps, passes every gate that its own traits let it pass."""
+
+import numpy as np
+import pytest
+
+import tasks
+from tasks.base import Metric, Task
+from zoo import architectures
+from zoo.types import Batch, Shape, Unsupported
+
+from ..made import do
+from .conftest import failed_gates, spec
+
+TASKS = {"lm": "mqar", "seq2seq": "reverse", "classify": "majority"}
+OPTIONS = {
+    "mqar": {"length": 32, "pairs": 4, "vocab": 32},
+    "reverse": {"length": 8, "vocab": 8},
+    "majority": {},
+}
+
+
+class Majority(Task):
+    """Whether more of 24 numbers are above zero; a vector of two features a step."""
+
+    name, role = "majority", "classify"
+    metric = Metric("accuracy", higher_is_better=True, chance=0.5)
+    fingerprint = "majority/1"
+
+    @property
+    def shape(self):
+        return Shape(length=24, outputs=2, features=2)
+
+    def count(self, split):
+        return {"train": None, "tune": 64, "valid": 128, "test": 256}[split]
+
+    def examples(self, split, ids, seed):
+        key = ["train", "tune", "valid", "test"].index(split)
+        made = [np.random.Generator(np.random.PCG64([key, seed, int(i)])).standard_normal((24, 2)) for i in ids]
+        inputs = np.stack(made).astype(np.float32)
+        return Batch(inputs=inputs, targets=(np.sign(inputs[..., 0]).sum(1) > 0).astype(np.int64))
+
+    def baselines(self, limit=None):
+        return []
+
+
+def judged(name, role, folder):
+    """The record of a short run at the first width that can be; none where it cannot play."""
+    if role == "classify":
+        tasks.register("majority")(Majority)
+    for width in (16, 32, 64):
+        what = spec(name, task=TASKS[role], task_options=OPTIONS[TASKS[role]], options={"depth": 2, "width": width})
+        try:
+            record = do(what, folder)
+        except Unsupported:
+            return None
+        except ValueError:
+            continue
+        return record
+    raise AssertionError(f"{name} can be built at none of these widths")
+
+
+def check(name, role, folder):
+    found = judged(name, role, folder)
+    if found is None:
+        pytest.skip(f"cannot play {role}")
+    if name == "reformer" and role != "classify":
+        assert failed_gates(found) == {"causal"}
+        return
+    assert failed_gates(found) == set(), found.eligibility.gates
+    assert found.eligibility.ranked
+    assert len(found.eligibility.gates) == (13 if role == "classify" else 15)
+
+
+@pytest.mark.parametrize(
+    ("name", "role"), [("pre_ln", "lm"), ("s4d", "lm"), ("reformer", "lm"), ("lstm", "seq2seq"), ("pre_ln", "classify")]
+)
+def test_some(name, role, tmp_path):
+    check(name, role, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("role", TASKS)
+@pytest.mark.parametrize("name", architectures.names())
+def test_all(name, role, tmp_path):
+    check(name, role, tmp_path)

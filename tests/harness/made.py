@@ -1,0 +1,62 @@
+"""Specs, runs and records for tests."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import tasks
+from harness.plan.sizes import resolve_size
+from harness.records.meters import StopRule
+from harness.records.record import Metrics, Record, Status, empty_record
+from harness.records.spec import EvaluateSettings, RunSpec, TrainSettings
+from harness.training.train import train
+
+TRAIN = TrainSettings(
+    batch_tokens=32,
+    optimizer="adamw",
+    lr=0.01,
+    betas=(0.9, 0.95),
+    weight_decay=0.1,
+    schedule="cosine",
+    warmup=0.1,
+    final_lr=0.1,
+    clip=1.0,
+    precision="fp32",
+)
+
+
+def make_spec(architecture: str = "pre_ln", *, task: str = "mqar", **changes: Any) -> RunSpec:
+    """A run of 12 steps on a tiny `mqar` that matches nothing, with some fields replaced; `train` by its keys."""
+    given = changes.pop("task_options", {"length": 8, "pairs": 2, "vocab": 16} if task == "mqar" else {})
+    base = RunSpec(
+        architecture=architecture,
+        architecture_label=architecture,
+        options={"depth": 1, "width": 16},
+        task=task,
+        task_label=task,
+        task_options=given,
+        role=tasks.get(task).make.role,
+        seed=0,
+        kind="final",
+        match=None,
+        stop=StopRule("steps", 12),
+        train=replace(TRAIN, **changes.pop("train", {})),
+        evaluate=EvaluateSettings(0.25, 8, 8),
+        fingerprint=tasks.build(task, **given).fingerprint,
+    )
+    return base.replace(**changes)
+
+
+def do(spec: RunSpec, folder: Path, **more: Any) -> Record:
+    """Train a run in this process; its record."""
+    task = spec.build_task()
+    return train(spec, task, resolve_size(spec, task), suite="tiny", folder=folder, **more)
+
+
+def make_record(spec: RunSpec, value: float | None = None, status: Status = "ok") -> Record:
+    """A record with one score on `valid`, the loss."""
+    valid = {} if value is None or math.isnan(value) else {"loss": value}
+    return empty_record(spec, "tiny", Metrics("loss", higher_is_better=False, valid=valid), status)

@@ -1,0 +1,159 @@
+"""Run ids: equal for equal work wherever and however the suite is written, different as soon as anything matters."""
+
+import json
+
+import pytest
+import yaml
+
+from harness.plan.expand import expand
+from harness.plan.trials import trials
+from harness.records.meters import StopRule
+from harness.records.spec import RunSpec
+from harness.suite.load import load
+
+SUITE = {
+    "suite": "tiny",
+    "architectures": [{"pre_ln": {"heads": 2, "depth": 1}}, "lstm"],
+    "tasks": [{"mqar": {"length": 8, "pairs": 2, "vocab": 16}}, {"text": {"path": "a.txt", "length": 8}}],
+    "budget": {"match": {"params": "2k"}, "stop": {"tokens": 64}},
+    "seeds": [0, 1, 2],
+    "train": {"batch_tokens": 32, "lr": 1e-3},
+    "evaluate": {"valid": 4, "test": 4},
+}
+
+
+@pytest.fixture
+def loaded(tmp_path, monkeypatch):
+    """Load a suite made from SUITE with keys replaced, from a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_bytes(bytes(range(256)) * 4)
+
+    def make(folder="one", *, data=None, **changes):
+        path = tmp_path / folder / "suite.yaml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(yaml.safe_dump(data or {**SUITE, **changes}, sort_keys=False))
+        return load(path)
+
+    return make
+
+
+def ids(loaded):
+    return {spec.run_id for spec in expand(loaded)}
+
+
+def test_a_suite_expands_to_every_architecture_task_and_seed(loaded):
+    specs = expand(loaded())
+    assert len(specs) == len(ids(loaded())) == 2 * 2 * 3
+    assert {(s.architecture, s.task, s.seed) for s in specs} == {
+        (a, t, s) for a in ("pre_ln", "lstm") for t in ("mqar", "text") for s in (0, 1, 2)
+    }
+    assert all(spec.kind == "final" and spec.role == "lm" for spec in specs)
+
+
+def test_equal_suites_have_equal_ids_wherever_they_are(loaded):
+    assert ids(loaded("one")) == ids(loaded("two"))
+
+
+def test_order_in_the_file_does_not_matter(loaded):
+    def backwards(data):
+        return {k: backwards(v) for k, v in reversed(data.items())} if isinstance(data, dict) else data
+
+    turned = {
+        **SUITE,
+        "architectures": ["lstm", {"pre_ln": {"depth": 1, "heads": 2}}],
+        "tasks": SUITE["tasks"][::-1],
+        "seeds": [2, 0, 1],
+    }
+    assert ids(loaded()) == ids(loaded("two", data=backwards(turned)))
+
+
+def test_the_same_value_written_otherwise_is_the_same(loaded):
+    budget = {"match": {"params": 2000, "count": "non_embedding"}, "stop": {"tokens": "0.064k"}}
+    assert ids(loaded()) == ids(
+        loaded("two", budget=budget, about="other words", train={"lr": "1e-3", "batch_tokens": 32})
+    )
+
+
+def test_what_does_not_change_the_work_does_not_change_the_ids(loaded):
+    assert ids(loaded()) == ids(loaded("two", suite="other", limits={"timeout": "1h"}))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seeds": [3, 4, 5]},
+        {"architectures": [{"pre_ln": {"heads": 1, "depth": 1}}, {"lstm": {"depth": 1}}]},
+        {"train": {"batch_tokens": 32, "lr": 2e-3}},
+        {"train": {"batch_tokens": 64, "lr": 1e-3}},
+        {"train": {"batch_tokens": 32, "lr": 1e-3, "precision": "fp32"}},
+        {"budget": {"match": {"params": "2k"}, "stop": {"tokens": 65}}},
+        {"budget": {"match": {"params": "2k"}, "stop": {"steps": 64}}},
+        {"budget": {"match": {"params": "3k"}, "stop": {"tokens": 64}}},
+        {"budget": {"match": {"params": "2k", "count": "total"}, "stop": {"tokens": 64}}},
+        {"evaluate": {"valid": 4, "test": 5}},
+        {"model": {"dropout": 0.1}},
+        {"tasks": [{"mqar": {"length": 8, "pairs": 1, "vocab": 16}}, {"text": {"path": "a.txt", "length": 9}}]},
+    ],
+)
+def test_anything_that_matters_changes_every_id(loaded, change):
+    assert not ids(loaded()) & ids(loaded("two", **change))
+
+
+def test_one_byte_of_data_changes_the_ids_of_its_task_alone(loaded, tmp_path):
+    before = ids(loaded())
+    data = bytearray((tmp_path / "a.txt").read_bytes())
+    data[5] ^= 1
+    (tmp_path / "b.txt").write_bytes(data)
+    after = ids(loaded("two", tasks=[SUITE["tasks"][0], {"text": {"path": "b.txt", "length": 8}}]))
+    assert len(before & after) == 6
+
+
+def test_the_content_of_a_plugin_counts_not_its_place(loaded, tmp_path):
+    def with_plugin(folder, content):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / f"{folder}.py").write_text(content)
+        return loaded(folder, plugins=[f"{folder}.py"])
+
+    first = expand(with_plugin("one", "x = 1\n"))[0]
+    again, other = expand(with_plugin("one", "x = 1\n"))[0], expand(with_plugin("one", "x = 2\n"))[0]
+    assert first.run_id == again.run_id != other.run_id
+    assert first.run_id != first.replace(fingerprint="other data").run_id
+
+
+def test_trials_are_the_same_for_every_cell_and_share_no_id_with_finals(loaded):
+    suite = loaded(tuning={"lr": ["1e-3", "3e-3"], "budget": "50%", "select": "tune"})
+    tries = trials(suite)
+    assert len(tries) == 2 * 2 * 2
+    assert {spec.cell for spec in tries} == {spec.cell for spec in expand(suite)}
+    assert {spec.train.lr for spec in tries} == {1e-3, 3e-3}
+    assert {spec.seed for spec in tries} == {1000}
+    assert all(spec.kind == "trial" and spec.stop == StopRule("tokens", 32) for spec in tries)
+    assert all(spec.evaluate.split == "tune" for spec in tries)
+    assert not {spec.run_id for spec in tries} & {spec.run_id for spec in expand(suite)}
+    assert trials(loaded()) == []
+
+
+def test_a_task_overrides_stop_match_train_and_model_for_itself(loaded):
+    own = {"stop": {"steps": 3}, "match": {"params": "3k"}, "train": {"lr": "1e-2"}, "model": {"depth": 2}}
+    suite = loaded(tasks=[{**SUITE["tasks"][0], **own}, SUITE["tasks"][1]])
+    by_task = {spec.task: spec for spec in expand(suite) if spec.architecture == "lstm"}
+    recall, text = by_task["mqar"], by_task["text"]
+    assert (recall.stop, recall.match.target, recall.options) == (StopRule("steps", 3), 3000, {"depth": 2})
+    assert (recall.train.lr, recall.train.batch_tokens) == (1e-2, 32)
+    assert (text.stop, text.match.target, text.options, text.train.lr) == (StopRule("tokens", 64), 2000, {}, 1e-3)
+
+
+def test_an_architecture_has_the_last_word_on_options_and_a_given_width_matches_nothing(loaded):
+    suite = loaded(model={"depth": 3}, architectures=[{"pre_ln": {"depth": 1, "width": 8}}, "lstm"])
+    first, second = expand(suite)[:2]
+    assert first.options == {"depth": 1, "width": 8}
+    assert first.match is None
+    assert second.options == {"depth": 3}
+    assert second.match is not None
+    assert all(spec.match is None for spec in expand(loaded(budget={"match": "none", "stop": {"steps": 1}})))
+
+
+def test_a_spec_survives_its_record(loaded):
+    for spec in [*expand(loaded(plugins=[])), *trials(loaded(tuning={"lr": [1e-3]}))]:
+        again = RunSpec.from_dict(json.loads(json.dumps(spec.to_dict())), spec.fingerprint)
+        assert (again, again.run_id) == (spec, spec.run_id)

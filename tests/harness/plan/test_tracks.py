@@ -1,0 +1,170 @@
+"""Tracks: one task under several budgets, each ranked apart; matching on every meter; targets that end a run."""
+
+import json
+
+import pytest
+import torch
+import yaml
+
+from harness import board
+from harness.errors import UserError
+from harness.execute import runner
+from harness.plan.expand import expand
+from harness.plan.sizes import build_model, matched, resolve_size, step_flops
+from harness.plan.trials import trials
+from harness.records.meters import StopRule
+from harness.records.spec import Cell
+from harness.suite.load import load
+from zoo import size as sizing
+from zoo.types import Unsupported
+
+MQAR = {"mqar": {"length": 16, "pairs": 2, "vocab": 16}}
+BASE = {
+    "suite": "fairish",
+    "architectures": ["pre_ln", "lstm"],
+    "tasks": [MQAR],
+    "model": {"depth": 2, "heads": 2},
+    "seeds": [0, 1],
+    "evaluate": {"every": "25%", "valid": 16, "test": 16},
+}
+TRACKS = {
+    "params": {"match": {"params": "20k", "tolerance": "10%"}, "stop": {"tokens": 512}},
+    "flops": {"match": {"flops_per_token": "120k"}, "stop": {"tokens": 512}},
+    "state": {"match": {"state_bytes": "1k", "tolerance": "20%"}, "stop": {"steps": 2}},
+    "tokens": {"match": "none", "model": {"width": 16}, "stop": {"tokens": 512}},
+}
+
+
+@pytest.fixture
+def suite(tmp_path):
+    def make(**changes):
+        path = tmp_path / "suite.yaml"
+        path.write_text(yaml.safe_dump({**BASE, **changes}))
+        return load(path)
+
+    return make
+
+
+def test_every_task_is_played_in_every_track(suite):
+    specs = expand(suite(tracks=TRACKS, tuning={"lr": [1e-3, 3e-3], "budget": "50%"}))
+    assert {spec.cell for spec in specs} == {Cell(a, "mqar", t) for a in BASE["architectures"] for t in TRACKS}
+    assert len(specs) == 4 * 2 * 2
+    tries = trials(suite(tracks=TRACKS, tuning={"lr": [1e-3, 3e-3], "budget": "50%"}))
+    half = StopRule("tokens", 256)
+    assert {t.track: t.stop for t in tries} == {
+        "params": half,
+        "flops": half,
+        "state": StopRule("steps", 1),
+        "tokens": half,
+    }
+
+
+def test_a_track_goes_before_the_task_and_the_suite(suite):
+    task = {**MQAR, "match": {"params": "9k"}, "stop": {"steps": 9}}
+    tracks = {"own": {"stop": {"steps": 3}}, "free": {"match": "none", "model": {"width": 8}}}
+    specs = {spec.track: spec for spec in expand(suite(tasks=[task], tracks=tracks))}
+    own, free = specs["own"], specs["free"]
+    assert (own.match.target, own.stop) == (9000, StopRule("steps", 3))
+    assert (free.match, free.stop, free.options["width"]) == (None, StopRule("steps", 9), 8)
+
+
+def test_without_tracks_nothing_changes_a_run_id(suite):
+    spec = expand(suite())[0]
+    assert spec.track == ""
+    assert "track" not in spec.to_dict()
+    match = {"params": 9000, "count": "non_embedding", "tolerance": 0.05}
+    assert expand(suite(budget={"match": {"params": "9k"}}))[0].to_dict()["match"] == match
+    apart = [expand(suite(tracks={name: {}}))[0] for name in ("a", "b")]
+    assert len({s.run_id for s in [spec, *apart]}) == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tracks": {"a": {"match": {"params": 5, "state_bytes": 5}}}}, "exactly one of params, flops_per_token"),
+        ({"tracks": {"a": {"match": {"state_bytes": 5, "count": "total"}}}}, "count goes with params only"),
+        ({"tracks": {"a": {"match": {"params": 5, "solve": ["depth"]}}}}, "solve needs width"),
+        ({"tracks": {"a": {"stop": {"target": 3}}}}, "exactly one of tokens, steps, flops, seconds beside target"),
+        ({"tracks": {"a": {"stops": {"steps": 3}}}}, "unknown key 'stops'; did you mean 'stop'"),
+        ({"tracks": {"a b": {}}}, "a track's name has letters"),
+        ({"tracks": {"a": {"model": {"widht": 3}}}}, "no option 'widht'; did you mean 'width'"),
+        ({"tracks": {"a": {"model": {"heads": 0}}}}, "heads must be at least 1"),
+    ],
+)
+def test_mistakes_are_told(suite, changes, message):
+    with pytest.raises(UserError, match=message.replace("(", "\\(")) as error:
+        suite(**changes)
+    assert error.value.line
+
+
+@pytest.mark.parametrize("track", ["params", "flops", "state"])
+@pytest.mark.parametrize("row", [0, 1])
+def test_sizes_are_matched_on_the_real_model(suite, track, row):
+    """What the solved model has, measured again on the one that is trained, is within tolerance of the target."""
+    loaded = suite(tracks={track: TRACKS[track]}, seeds=[0])
+    spec = expand(loaded)[row]
+    task = spec.build_task()
+    size = resolve_size(spec, task)
+    model = build_model(spec, task, size)
+    target = {"params": 20_000, "flops": 120_000, "state": 1_000}[track]
+    measured = {
+        "params": lambda: sizing.parameters(model, "non_embedding"),
+        "flops": lambda: step_flops(spec, task, model) / 1024,
+        "state": lambda: sizing.recurrent_state_bytes(model, 16),
+    }[track]()
+    assert size.target == target
+    assert measured / target - 1 == pytest.approx(size.mismatch)
+    assert matched(spec, task, model) == measured
+    assert abs(size.mismatch) <= spec.match.tolerance
+
+
+def test_matching_leaves_randomness_alone(suite):
+    spec = expand(suite(tracks={"flops": TRACKS["flops"]}))[0]
+    before = torch.get_rng_state()
+    resolve_size(spec, spec.build_task())
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_what_cannot_be_matched_is_a_row_that_says_so(suite):
+    loaded = suite(architectures=["reformer", "pre_ln"], tracks={"state": {"match": {"state_bytes": 8}}})
+    stateless, cache = expand(loaded)[:2]
+    for spec, reason in ((stateless, "carries nothing from step to step"), (cache, "cannot be matched on state_bytes")):
+        with pytest.raises(Unsupported, match=reason):
+            resolve_size(spec, spec.build_task())
+
+
+def test_stop_rules():
+    rule = StopRule.from_dict({"target": 2.5, "tokens": 100})
+    assert (rule.meter, rule.limit, rule.target) == ("tokens", 100, 2.5)
+    assert [rule.reached(s, higher_is_better=False) for s in (2.6, 2.5, 2.4, None)] == [False, True, True, False]
+    assert [rule.reached(s, higher_is_better=True) for s in (2.6, 2.5, 2.4)] == [True, True, False]
+    assert not StopRule("tokens", 100).reached(-1e9, higher_is_better=False)
+
+
+@pytest.mark.slow
+def test_a_run_ends_at_its_target_and_is_ranked_by_what_it_took(suite, tmp_path):
+    tracks = {
+        "easy": {"match": {"params": "5k", "tolerance": 1}, "stop": {"target": 0.0, "steps": 8}},
+        "hopeless": {"match": {"params": "5k", "tolerance": 1}, "stop": {"target": 1.0, "steps": 8}},
+        "plain": {"match": {"params": "5k", "tolerance": 1}, "stop": {"steps": 8}},
+    }
+    loaded = suite(tracks=tracks)
+    results = runner.run(tmp_path / "suite.yaml", root=tmp_path / "results", workers=2)
+    found = {}
+    for record in results.records:
+        found.setdefault(record.spec.track, set()).add((record.budget.used.steps, record.budget.reached))
+    assert found == {"easy": {(2, True)}, "hopeless": {(8, False)}, "plain": {(8, None)}}, "valid is scored at step 2"
+    assert "reached" not in results.records[-1].budget.to_dict()
+
+    made = board.make(
+        "fairish", [record.to_dict() for record in results.records], [], order=[("mqar", track) for track in tracks]
+    )
+    assert [t.title for t in made.tasks] == [f"mqar · {track}" for track in tracks]
+    easy, hopeless, plain = made.tasks
+    assert (easy.metric, easy.higher_is_better, easy.lines) == ("steps to accuracy 0", False, [])
+    assert [row.scores for row in easy.rows] == [[2.0, 2.0]] * 2
+    assert {row.reason for row in hopeless.rows} == {"did not reach 1"}
+    assert plain.metric == "accuracy"
+    assert plain.equal == "5k parameters without embeddings (±100%), 8 steps"
+    assert easy.equal.endswith("until valid reaches 0, at most 8 steps")
+    assert loaded.suite.suite == json.loads(board.tables.as_json(made))["suite"]

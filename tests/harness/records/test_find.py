@@ -1,0 +1,108 @@
+"""Runs by path, id and labels, and the models they leave."""
+
+import json
+
+import pytest
+import torch
+
+import zoo
+from harness.errors import UserError
+from harness.execute import runner
+from harness.plan.expand import expand
+from harness.plan.sizes import resolve_size
+from harness.records.find import find_run, open_model
+from harness.records.store import Store, read_record
+from harness.suite.load import load
+from harness.training.evaluate import evaluate
+from harness.training.train import train
+from zoo.contract import Batch
+
+SUITE = """
+suite: kept
+architectures: [{pre_ln: {heads: 2}}, lstm]
+tasks: [text: {length: 16}]
+budget: {stop: {tokens: 512}}
+seeds: [0, 1]
+model: {width: 16, depth: 1}
+train: {batch_tokens: 128}
+evaluate: {test: 4, valid: 4}
+"""
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kept")
+    (folder / "kept.yaml").write_text(SUITE)
+    for spec in expand(load(folder / "kept.yaml")):
+        make(spec, folder / "results", keep=True)
+    return folder / "results"
+
+
+def make(spec, root, *, keep):
+    """A run, without a process of its own."""
+    store, task = Store("kept", root), spec.build_task()
+    folder = store.run_folder(spec.run_id)
+    store.write(train(spec, task, resolve_size(spec, task), suite="kept", folder=folder, keep=keep))
+    return folder
+
+
+def test_a_run_is_found_by_path_id_and_labels(root):
+    folder = find_run("kept/lstm/text/1", root)
+    spec = read_record(folder / "record.json").spec
+    assert (spec.architecture, spec.seed) == ("lstm", 1)
+    assert find_run(str(folder)) == find_run(str(folder / "record.json")) == folder
+    assert find_run(folder.name, root) == find_run(folder.name[:8], root) == folder
+    assert read_record(find_run("kept/lstm", root) / "record.json").spec.seed == 0, "the first seed stands for all"
+    assert find_run("org/name", root) is None
+
+
+@pytest.mark.parametrize(
+    ("reference", "words"),
+    [
+        ("kept/lsmt", "did you mean 'lstm'"),
+        ("kept/lstm/text/7", "known: 0, 1"),
+        ("0123456789abcdef", "no run 0123456789abcdef under"),
+        ("nowhere", "no such file or folder"),
+    ],
+)
+def test_what_is_no_run_is_told(root, reference, words):
+    with pytest.raises(UserError, match=words):
+        open_model(reference, root)
+
+
+def test_the_model_scores_as_its_record_says(root):
+    folder = find_run("kept/pre_ln/text/0", root)
+    record, model = read_record(folder / "record.json"), open_model("kept/pre_ln/text/0", root)
+    assert model.tokenizer.kind == "bytes"
+    scores = evaluate(model, record.spec.build_task(), "test", size=8, limit=4)
+    assert scores == pytest.approx(record.metrics.test, rel=1e-6)
+    tokens = torch.tensor([model.tokenizer.encode("a text")])
+    assert torch.equal(model(Batch(inputs=tokens)), zoo.load(folder)(Batch(inputs=tokens)))
+
+
+def test_a_run_without_weights_says_how_to_get_them(root, tmp_path):
+    folder = find_run("kept/lstm/text/0", root)
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    record = json.loads((folder / "record.json").read_text())
+    for status, words in (("ok", "zoobench run kept"), ("diverged", "did not end well .diverged.")):
+        (bare / "record.json").write_text(json.dumps({**record, "status": status}))
+        with pytest.raises(UserError, match=words):
+            open_model(str(bare))
+
+
+def test_options_are_for_published_weights(root):
+    with pytest.raises(UserError, match=r"a run is opened as it is; tokenizer is for published weights"):
+        open_model("kept/lstm", root, tokenizer="bytes")
+    with pytest.raises(UserError, match=r"kind zoo has no option 'tokenizer'"):
+        open_model(f"zoo:{find_run('kept/lstm', root)}", root, tokenizer="bytes")
+
+
+def test_weights_can_be_dropped_and_trials_keep_none(root, tmp_path):
+    (tmp_path / "kept.yaml").write_text(SUITE + "weights: drop\n")
+    loaded = load(tmp_path / "kept.yaml")
+    spec = expand(loaded)[0]
+    assert not runner._job(spec, loaded, Store("kept", tmp_path), 1, None).keep
+    assert find_run("kept/pre_ln/text/0", root).name == spec.run_id, "the same run"
+    assert not (make(spec, tmp_path, keep=False) / "model").exists()
+    assert not (make(spec.replace(kind="trial"), tmp_path, keep=True) / "model").exists()

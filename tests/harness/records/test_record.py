@@ -1,0 +1,100 @@
+"""Typed records: every published one is read and written back, unknown keys survive, and nothing is read in silence."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.errors import UserError
+from harness.records.record import Record
+from harness.records.spec import MatchRule, RunSpec
+from harness.records.store import read_record
+
+from ..made import make_record, make_spec
+
+RESULTS = Path(__file__).parents[3] / "results"
+LATER = {"also": [], "reference": None, "relative": None, "seconds_in_reference_steps": None, "defaults": None}
+"""Keys that the first records did not have, and what they are read as."""
+
+
+def differences(before, after, path=""):
+    """Where two pieces of JSON differ."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in {*before, *after}:
+            if key not in before and key in LATER and after[key] == LATER[key]:
+                continue
+            yield from differences(before.get(key, "absent"), after.get(key, "absent"), f"{path}.{key}")
+    elif before != after or type(before) is not type(after):
+        yield path, before, after
+
+
+@pytest.mark.parametrize("suite", sorted(path.name for path in RESULTS.iterdir() if path.is_dir()))
+def test_published_records_are_written_as_they_were_read(suite):
+    for path in (RESULTS / suite).glob("*/record.json"):
+        data = json.loads(path.read_text())
+        record = Record.from_dict(data)
+        assert list(differences(data, record.to_dict())) == []
+        assert Record.from_dict(record.to_dict()) == record
+        assert record.spec.run_id == record.run_id == path.parent.name
+
+
+def test_attributes_are_the_keys():
+    path = next((RESULTS / "quick").glob("*/record.json"))
+    data, record = json.loads(path.read_text()), read_record(path)
+    assert record.budget.used.tokens == data["budget"]["used"]["tokens"] == record["budget"]["used"]["tokens"]
+    assert record.metrics.score("test") == data["metrics"]["test"][data["metrics"]["primary"]]
+    assert dict(record) == data
+    with pytest.raises(AttributeError):
+        record.budget.used.token  # noqa: B018
+    with pytest.raises(KeyError):
+        record["budgets"]
+
+
+def test_unknown_keys_survive_at_every_level():
+    data = make_record(make_spec(), 1.0).to_dict()
+    odd = copy.deepcopy(data)
+    for path in ((), ("spec",), ("spec", "train"), ("metrics",), ("eligibility",), ("speed",), ("data",)):
+        place = odd
+        for key in path:
+            place = place[key]
+        place["later"] = {"x": [1, None]}
+    record = Record.from_dict(odd)
+    assert record.to_dict() == odd
+    assert record.spec.run_id != Record.from_dict(data).spec.run_id, "they decide what was run"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema": 2}, "record format 2, this zoobench reads 1"),
+        ({"status": None, "spec": None}, "no status, spec in record"),
+        ({"spec": {"seed": 0}}, "no architecture"),
+    ],
+)
+def test_what_is_no_record_is_refused(change, message, tmp_path):
+    data = {**make_record(make_spec()).to_dict(), **change}
+    data = {key: value for key, value in data.items() if value is not None or key not in change}
+    (tmp_path / "record.json").write_text(json.dumps(data))
+    with pytest.raises(UserError, match=message):
+        read_record(tmp_path / "record.json")
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"params": 5, "count": "total", "tolerance": 0.1},
+        {"flops_per_token": 5.0, "tolerance": 0.1, "solve": ["width"]},
+        {"state_bytes": 5, "tolerance": 0.1},
+    ],
+)
+def test_a_match_rule_is_written_as_it_is_read(rule):
+    assert MatchRule.from_dict(rule).to_dict() == rule
+
+
+def test_published_weights_have_no_budget_and_no_training():
+    spec = make_spec("pretrained").replace(stop=None, train=None)
+    written = spec.to_dict()
+    assert (written["stop"], written["train"]) == ({}, {})
+    assert RunSpec.from_dict(written, spec.fingerprint) == spec
+    assert spec.pretrained

@@ -1,0 +1,503 @@
+"""Wrong suites: each is answered by one line with file, line, key and nearest right name; nothing is written."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from harness.cli import main
+from harness.errors import UserError
+from harness.records.meters import StopRule
+from harness.suite.load import find_suite, load, shipped
+
+SOUND = """\
+suite: tiny
+architectures:
+  - pre_ln: {heads: 2, depth: 1}
+  - lstm
+tasks:
+  - mqar: {length: 8, pairs: 2, vocab: 16}
+budget:
+  match: {params: 2k}
+  stop:
+    tokens: 64
+seeds: [0, 1]
+train: {batch_tokens: 32}
+evaluate: {valid: 4, test: 4}
+tuning: {lr: [1e-3]}
+"""
+
+# what is replaced, by what, the line the answer must name, what it must say
+WRONG = {
+    "unknown architecture": ("- lstm", "- lstn", 4, ["architectures.1", "unknown architecture 'lstn'", "'lstm'?"]),
+    "unknown task": ("- mqar:", "- mqr:", 6, ["tasks.0", "unknown task 'mqr'", "'mqar'?"]),
+    "unknown key of the suite": ("seeds:", "seedz:", 11, ["seedz", "unknown key 'seedz'", "'seeds'?"]),
+    "unknown key of the budget": ("  stop:", "  stopp:", 9, ["budget.stopp", "unknown key", "'stop'?"]),
+    "unknown key of match": ("{params: 2k}", "{param: 2k}", 8, ["budget.match.param", "'params'?"]),
+    "unknown key of stop": ("tokens: 64", "token: 64", 10, ["budget.stop.token", "unknown key", "'tokens'?"]),
+    "unknown key of train": ("{batch_tokens", "{batch_token", 12, ["train.batch_token", "'batch_tokens'?"]),
+    "unknown key of tuning": ("tuning: {lr:", "tuning: {lrs:", 14, ["tuning.lrs", "unknown key 'lrs'", "'lr'?"]),
+    "unknown key of evaluate": ("{valid: 4", "{valids: 4", 13, ["evaluate.valids", "'valid'?"]),
+    "unknown gate": (
+        "test: 4}",
+        "test: 4, skip_gates: [casual]}",
+        13,
+        ["evaluate.skip_gates", "no gate is called 'casual'", "'causal'?"],
+    ),
+    "unknown key of limits": ("seeds:", "limits: {timout: 3s}\nseeds:", 11, ["limits.timout", "'timeout'?"]),
+    "unknown key of a task's train": (
+        "16}",
+        "16}\n    train: {lrr: 1}",
+        7,
+        ["tasks.0.train.lrr", "unknown key 'lrr'", "'lr'?"],
+    ),
+    "unknown key of a task's stop": ("16}", "16}\n    stop: {step: 1}", 7, ["tasks.0.stop.step", "'steps'?"]),
+    "unknown key of a task's match": ("16}", "16}\n    match: {parms: 1}", 7, ["tasks.0.match.parms", "'params'?"]),
+    "unknown option of a task": ("pairs: 2", "pair: 2", 6, ["tasks.0.mqar", "no option 'pair'", "'pairs'?"]),
+    "unknown option of an architecture": ("heads: 2", "head: 2", 3, ["pre_ln.head", "no option 'head'", "'heads'?"]),
+    "unknown option of every model": ("seeds:", "model: {dept: 2}\nseeds:", 11, ["model.dept", "'depth'?"]),
+    "unknown option of a task's models": (
+        "16}",
+        "16}\n    model: {dropot: 0}",
+        7,
+        ["tasks.0.model.dropot", "'dropout'?"],
+    ),
+    "unknown unit": ("params: 2k", "params: 400q", 8, ["budget.match.params", "unknown unit 'q'", "k, ", "M, "]),
+    "negative budget": ("tokens: 64", "tokens: -64", 10, ["budget.stop.tokens", "must be positive, got -64"]),
+    "zero tokens": ("tokens: 64", "tokens: 0", 10, ["budget.stop.tokens", "must be positive, got 0"]),
+    "half a token": ("tokens: 64", "tokens: 1.5", 10, ["budget.stop.tokens", "whole number, got 1.5"]),
+    "not a number": ("tokens: 64", "tokens: many", 10, ["budget.stop.tokens", "'many' is not a number"]),
+    "two stop rules": ("tokens: 64", "tokens: 64\n    steps: 2", 9, ["budget.stop", "exactly one of tokens, steps"]),
+    "no stop rule": ("\n    tokens: 64", " {}", 9, ["budget.stop", "exactly one of tokens, steps"]),
+    "duplicate key": ("train:", "seeds: [3]\ntrain:", 12, ["seeds", "duplicate key", "line 11"]),
+    "duplicate option": ("pairs: 2,", "pairs: 2, pairs: 3,", 6, ["pairs", "duplicate key"]),
+    "not YAML": ("seeds: [0, 1]", "seeds: [0, 1", 12, ["is not YAML"]),
+    "a tab": ("    tokens", "\ttokens", 10, ["is not YAML"]),
+    "seeds that repeat": ("[0, 1]", "[0, 0]", 11, ["seeds", "seeds repeat"]),
+    "a seed that is a word": ("[0, 1]", "[0, one]", 11, ["seeds.1", "'one'"]),
+    "no seeds": ("[0, 1]", "[]", 11, ["seeds", "at least 1"]),
+    "seeds left empty": (" [0, 1]", "", 11, ["seeds", "list"]),
+    "no architectures": (
+        "\n  - pre_ln: {heads: 2, depth: 1}\n  - lstm",
+        " []",
+        2,
+        ["architectures", "at least 1"],
+    ),
+    "architectures left out": (
+        "architectures:\n  - pre_ln: {heads: 2, depth: 1}\n  - lstm\n",
+        "",
+        1,
+        ["architectures", "this key is required"],
+    ),
+    "architectures as one word": (
+        "\n  - pre_ln: {heads: 2, depth: 1}\n  - lstm",
+        " lstm",
+        2,
+        ["architectures", "list"],
+    ),
+    "two architectures in one entry": (
+        "- lstm",
+        "- lstm: {}\n    s4d: {}",
+        4,
+        ["architectures.1", "expected one name per entry, found lstm, s4d"],
+    ),
+    "options that are no mapping": ("- lstm", "- lstm: 3", 4, ["architectures.1.lstm", "mapping"]),
+    "an entry that is a number": ("- lstm", "- 3", 4, ["architectures.1", "expected a name"]),
+    "option of the wrong type": (
+        "heads: 2",
+        "heads: many",
+        3,
+        ["pre_ln.heads", "a whole number, got 'many'"],
+    ),
+    "no heads": ("heads: 2", "heads: 0", 3, ["heads", "0"]),
+    "no depth": ("depth: 1", "depth: 0", 3, ["pre_ln.depth", "depth must be at least 1, got 0"]),
+    "too much dropout": ("depth: 1", "dropout: 2", 3, ["pre_ln.dropout", "dropout must lie in [0, 1), got 2"]),
+    "unknown channel mixer": ("depth: 1", "channel: mlpp", 3, ["channel", "'mlpp'", "'mlp'?"]),
+    "unknown residual type": ("depth: 1", "residual: prre", 3, ["residual", "'prre'", "'pre'?"]),
+    "unknown norm": ("depth: 1", "norm: layr", 3, ["norm", "'layr'", "layer"]),
+    "unknown positions": ("depth: 1", "positions: learnd", 3, ["positions", "'learnd'", "'learned'?"]),
+    "a lower line": ("- lstm", "- lstm:\n      depth: 2\n      positions: learnd", 6, ["positions", "'learned'?"]),
+    "wrong residual type of every model": (
+        "seeds:",
+        "model: {residual: prre}\nseeds:",
+        11,
+        ["model.residual", "'pre'?"],
+    ),
+    "task option out of range": ("pairs: 2", "pairs: 0", 6, ["tasks.0.mqar", "pairs must be a whole number of at"]),
+    "task option of the wrong type": ("pairs: 2", "pairs: few", 6, ["tasks.0.mqar", "pairs", "'few'"]),
+    "unknown corpus": ("- mqar: {length: 8, pairs: 2, vocab: 16}", "- text: {corpus: wiki}", 6, ["tasks.0", "wiki"]),
+    "text file that is not there": (
+        "- mqar: {length: 8, pairs: 2, vocab: 16}",
+        "- text: {path: nosuch.txt}",
+        6,
+        ["tasks.0.text", "nosuch.txt does not exist"],
+    ),
+    "plug-in that is not there": ("seeds:", "plugins: [no.py]\nseeds:", 11, ["plugins.0", "no.py does not exist"]),
+    "plug-in module that is not there": (
+        "seeds:",
+        "plugins: [no_such_module]\nseeds:",
+        11,
+        ["plugins.0", "no_such_module", "does not import"],
+    ),
+    "plug-in that does not import": (
+        "seeds:",
+        "plugins: [broken.py]\nseeds:",
+        11,
+        ["plugins.0", "broken.py does not import", "ZeroDivisionError"],
+    ),
+    "plug-in that does not parse": (
+        "seeds:",
+        "plugins: [garbled.py]\nseeds:",
+        11,
+        ["plugins.0", "garbled.py does not import", "SyntaxError"],
+    ),
+    "plug-in that takes a name": (
+        "seeds:",
+        "plugins: [thief.py]\nseeds:",
+        11,
+        ["plugins.0", "'lstm' is already registered"],
+    ),
+    "extends itself": ("suite: tiny", "suite: tiny\nextends: suite.yaml", 2, ["extends", "circle"]),
+    "extends nothing known": ("suite: tiny", "suite: tiny\nextends: quik", 2, ["extends", "'quik'", "'quick'?"]),
+    "extends a missing file": ("suite: tiny", "suite: tiny\nextends: no.yaml", 2, ["extends", "no.yaml"]),
+    "one name twice": ("- lstm", "- lstm\n  - lstm", 5, ["architectures.2", "'lstm' stands twice", "`as:`"]),
+    "one label twice": ("- lstm", "- {lstm: {}, as: pre_ln}", 4, ["architectures.1", "'pre_ln' stands twice"]),
+    "unknown precision": ("train: {", "train: {precision: fp16, ", 12, ["train.precision", "'fp16'", "'bf16'?"]),
+    "unknown schedule": ("train: {", "train: {schedule: cos, ", 12, ["train.schedule", "'cos'", "'cosine'?"]),
+    "more than everything": ("{valid: 4", "{every: 120%, valid: 4", 13, ["evaluate.every", "between 0% and 100%"]),
+    "trials on a seed of the board": (
+        "lr: [1e-3]",
+        "lr: [1e-3], seed: 1",
+        14,
+        ["tuning.seed", "also one of the seeds"],
+    ),
+    "trials without rates": ("lr: [1e-3]", "lr: []", 14, ["tuning.lr", "at least 1"]),
+    "trials of a single rate": ("lr: [1e-3]", "lr: 1e-3", 14, ["tuning.lr: expected a list", "got 0.001"]),
+    "trials of the same rate": ("lr: [1e-3]", "lr: [1e-3, 0.001]", 14, ["tuning.lr.1", "0.001 stands twice"]),
+    "trials of nothing": ("lr: [1e-3]", "budget: 20%", 14, ["tuning: ", "nothing to tune", "dropout"]),
+    "a grid told how many": ("lr: [1e-3]", "lr: [1e-3], trials: 3", 14, ["tuning.trials", "name a sampler: tpe"]),
+    "a grid with a range": ("lr: [1e-3]", "lr: {low: 1e-4, high: 1e-2}", 14, ["tuning.lr", "a range needs a sampler"]),
+    "a range upside down": (
+        "lr: [1e-3]",
+        "sampler: qmc, trials: 4, lr: {low: 1e-2, high: 1e-3}",
+        14,
+        ["tuning.lr: low (0.01) must lie below high (0.001)"],
+    ),
+    "a logarithm of zero": (
+        "lr: [1e-3]",
+        "sampler: qmc, trials: 4, lr: {low: 0, high: 1e-3, log: true}",
+        14,
+        ["tuning.lr: a logarithmic range cannot start at 0"],
+    ),
+    "a range without an end": (
+        "lr: [1e-3]",
+        "sampler: qmc, trials: 4, lr: {low: 1e-3}",
+        14,
+        ["tuning.lr.high", "required"],
+    ),
+    "a range with another key": (
+        "lr: [1e-3]",
+        "sampler: qmc, trials: 4, lr: {low: 1e-3, hihg: 1}",
+        14,
+        ["tuning.lr.hihg", "unknown key 'hihg'", "'high'?"],
+    ),
+    "a share above all": (
+        "lr: [1e-3]",
+        "sampler: qmc, trials: 4, warmup: {low: 0, high: 120%}",
+        14,
+        ["tuning.warmup.high", "between 0% and 100%"],
+    ),
+    "all dropped": ("lr: [1e-3]", "dropout: [0, 100%]", 14, ["tuning.dropout", "[0, 1), got 1"]),
+    "an unknown sampler": ("lr: [1e-3]", "sampler: tpi, trials: 3, lr: [1]", 14, ["tuning.sampler", "'tpi'", "'tpe'?"]),
+    "a sampler without end": (
+        "lr: [1e-3]",
+        "sampler: tpe, lr: {low: 1e-4, high: 1e-2}",
+        14,
+        ["tuning.sampler", "how many trials to make, such as trials: 12"],
+    ),
+    "a sampler of no trials": (
+        "lr: [1e-3]",
+        "sampler: tpe, trials: 0, lr: {low: 1e-4, high: 1e-2}",
+        14,
+        ["tuning.trials", "must be positive, got 0"],
+    ),
+    "a sampler of lists": (
+        "lr: [1e-3]",
+        "sampler: random, trials: 2, lr: [1e-3, 1e-2]",
+        14,
+        ["tuning.sampler", "leave sampler and trials out"],
+    ),
+    "trials of no length": ("lr: [1e-3]", "lr: [1e-3], budget: 0%", 14, ["tuning.budget"]),
+    "a suite's name with a slash": ("suite: tiny", "suite: ../tiny", 1, ["suite", "../tiny"]),
+    "a budget that is a number": (
+        "budget:\n  match: {params: 2k}\n  stop:\n    tokens: 64",
+        "budget: 64",
+        7,
+        ["budget", "expected a mapping such as {match"],
+    ),
+    "too few parameters for any width": ("params: 2k", "params: 1", 3, ["pre_ln on mqar", "narrowest"]),
+}
+
+# an architecture with options that cannot be, the key the answer must name, what it must say
+WRONG_OPTIONS = [
+    ("pre_ln: {heads: 0}", "pre_ln.heads", ["heads must be at least 1"]),
+    ("pre_ln: {heads: 2.0}", "pre_ln.heads", ["whole number, got 2.0; write 2"]),
+    ("pre_ln: {heads: true}", "pre_ln.heads", ["whole number, got True"]),
+    ("pre_ln: {heads: 1e1}", "pre_ln.heads", ["got 10.0; write 10"]),
+    ("pre_ln: {heads: }", "pre_ln.heads", ["whole number, got None"]),
+    ("pre_ln: {width: 0}", "pre_ln.width", ["width must be at least 1"]),
+    ("pre_ln: {width: 30}", "pre_ln.width", ["multiple of 4, such as 28 or 32"]),
+    ("pre_ln: {dropout: .nan}", "pre_ln.dropout", ["a finite number, got nan"]),
+    ("pre_ln: {tie: 1}", "pre_ln.tie", ["true or false, got 1"]),
+    ("pre_ln: {residual: sandwhich}", "pre_ln.residual", ["'sandwhich'", "'sandwich'?"]),
+    ("pre_ln: {norm: rsm}", "pre_ln.norm", ["'rsm'", "'rms'?"]),
+    ("pre_ln: {positions: {rope: {fraction: 2}}}", "pre_ln.positions.rope.fraction", ["fraction 2 of a head width"]),
+    ("pre_ln: {positions: {rope: {fractoin: 1}}}", "pre_ln.positions.rope.fractoin", ["rope has no", "'fraction'?"]),
+    ("pre_ln: {positions: {rope: 3}}", "pre_ln.positions", ["a name or a mapping"]),
+    ("pre_ln: {positions: {rope: {}, t5: {}}}", "pre_ln.positions", ["one name with its options"]),
+    ("pre_ln: {positions: {randomised: {most: 3}}}", "pre_ln.positions.randomised.most", ["fewer than the 8 steps"]),
+    ("pre_ln: {channel: {glu: {expand: -1}}}", "pre_ln.channel.glu.expand", ["expand -1 leaves no hidden unit"]),
+    ("pre_ln: {channel: {glu: {activation: sliu}}}", "pre_ln.channel.glu.activation", ["'sliu'", "'silu'?"]),
+    ("pre_ln: {channel: 3}", "pre_ln.channel", ["a name, a mapping or none, got 3"]),
+    ("hybrid: {pattern: [mambo]}", "hybrid.pattern.0", ["'mambo'", "'mamba'?"]),
+    ("hybrid: {pattern: [lstm, {mamba: {d_stat: 3}}]}", "hybrid.pattern.1.mamba.d_stat", ["'d_stat'", "'d_state'?"]),
+    ("hybrid: {pattern: [{attention: {heads: 3.5}}]}", "hybrid.pattern.0.attention.heads", ["number, got 3.5"]),
+    ("hybrid: {pattern: [{mamba: 3}]}", "hybrid.pattern.0.mamba", ["options of mamba"]),
+    ("hybrid: {pattern: mamba}", "hybrid.pattern", ["a list", "got 'mamba'"]),
+    ("mamba: {d_state: 0}", "mamba.d_state", ["d_state must be at least 1, got 0"]),
+    ("mamba: {dt_rank: atuo}", "mamba.dt_rank", ["a whole number or auto", "'auto'?"]),
+    ("h3: {dt_min: 1}", "h3.dt_min", ["0 < dt_min <= dt_max"]),
+    ("local: {window: 64}", "local.window", ["window 64", "1 .. 8, the sequence length"]),
+    ("s5: {C_init: complex}", "s5.C_init", ["'complex_normal'?"]),
+    ("transformer_2017: {label_smoothing: 2}", "transformer_2017.label_smoothing", ["[0, 1), got 2"]),
+]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder for suites, beside the empty one that commands run in."""
+    suites, here = tmp_path / "suites", tmp_path / "here"
+    suites.mkdir(), here.mkdir()
+    (suites / "broken.py").write_text("1 / 0\n")
+    (suites / "garbled.py").write_text("def (:\n")
+    (suites / "thief.py").write_text("import zoo\n\n@zoo.register()\ndef lstm():\n    '''Mine.'''\n")
+    monkeypatch.chdir(here)
+    return suites
+
+
+def answer(*arguments: str) -> str:
+    """What a command that must refuse its input says: one line, status 2, nothing written."""
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2, (result.exception, result.output)
+    assert result.stdout == ""
+    line = result.stderr.removesuffix("\n")
+    assert "\n" not in line
+    assert line.startswith("zoobench: ")
+    assert "Traceback" not in line
+    assert list(Path().iterdir()) == []
+    return line.removeprefix("zoobench: ")
+
+
+def write(folder, text):
+    path = folder / "suite.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("command", ["validate", "run"])
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_suite_is_answered_in_one_line(case, command, folder):
+    old, new, line, fragments = WRONG[case]
+    assert SOUND.count(old) == 1, "the case must change one place"
+    path = write(folder, SOUND.replace(old, new))
+    said = answer(command, str(path))
+    assert said.startswith(f"{path}:{line}: "), said
+    for fragment in fragments:
+        assert fragment in said
+
+
+@pytest.mark.parametrize("command", ["validate", "plan"])
+@pytest.mark.parametrize(("entry", "key", "fragments"), WRONG_OPTIONS, ids=[entry for entry, _, _ in WRONG_OPTIONS])
+def test_options_that_cannot_be_are_answered_at_their_own_place(entry, key, fragments, command, folder):
+    path = write(folder, SOUND.replace("- lstm", f"- {{{entry}, as: wrong}}"))
+    said = answer(command, str(path))
+    assert said.startswith(f"{path}:4: architectures.1.{key}"), said
+    for fragment in fragments:
+        assert fragment in said
+
+
+def test_a_wrong_option_of_every_model_or_of_a_task_is_answered_where_it_stands(folder):
+    wrong = SOUND.replace("seeds:", "model:\n  positions:\n    rope:\n      fraction: 2\nseeds:")
+    path = write(folder, wrong)
+    assert answer("validate", str(path)).startswith(f"{path}:14: model.positions.rope.fraction: ")
+    path = write(folder, SOUND.replace("16}", "16}\n    model: {depth: 0}"))
+    assert answer("validate", str(path)).startswith(f"{path}:7: tasks.0.model.depth: depth must be at least 1")
+
+
+def test_what_is_tuned_is_given_by_nobody(folder):
+    tuned = SOUND.replace("tuning: {lr: [1e-3]}", "tuning: {dropout: [0, 0.1]}")
+    path = write(folder, tuned.replace("heads: 2", "dropout: 0.1"))
+    said = answer("validate", str(path))
+    assert said.startswith(f"{path}:3: architectures.0.pre_ln.dropout: dropout is also tuned; leave it out here")
+    path = write(folder, tuned.replace("seeds:", "model: {dropout: 0.1}\nseeds:"))
+    assert answer("run", str(path)).startswith(f"{path}:11: model.dropout: dropout is also tuned")
+    path = write(folder, tuned.replace("16}", "16}\n    model: {dropout: 0.1}"))
+    assert answer("plan", str(path)).startswith(f"{path}:7: tasks.0.model.dropout: dropout is also tuned")
+
+
+def test_a_sampler_without_its_library_names_the_extra(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    path = write(folder, SOUND.replace("lr: [1e-3]", "sampler: tpe, trials: 3, lr: {low: 1e-4, high: 1e-2}"))
+    said = answer("validate", str(path))
+    assert said == f"{path}:14: tuning.sampler: tpe needs Optuna: pip install 'zoobench[tuning]'"
+    assert CliRunner().invoke(main, ["validate", str(write(folder, SOUND))]).exit_code == 0
+
+
+def test_a_plugin_that_fails_is_named(folder):
+    code = "import zoo\n\n@zoo.register()\ndef mine():\n    '''Mine.'''\n    return 1 / 0\n"
+    (folder / "mine.py").write_text(code)
+    said = answer("validate", str(write(folder, SOUND.replace("- lstm", "- mine") + "plugins: [mine.py]\n")))
+    assert "suite.yaml:4: architectures.1: mine: ZeroDivisionError: division by zero" in said
+
+
+def test_numbers_with_an_exponent_are_numbers(folder):
+    path = write(folder, SOUND.replace("- lstm", "- h3: {dt_min: 1e-4, dt_max: +1.5E-1}"))
+    loaded = load(path, ("architectures.0.pre_ln.dropout=1e-1",))
+    assert [choice.options for choice in loaded.suite.architectures] == [
+        {"heads": 2, "depth": 1, "dropout": 0.1},
+        {"dt_min": 1e-4, "dt_max": 0.15},
+    ]
+
+
+def test_the_suite_all_cases_start_from_is_sound(folder):
+    result = CliRunner().invoke(main, ["validate", str(write(folder, SOUND))])
+    assert (result.exit_code, result.output) == (0, "tiny is valid: 4 runs and 2 trials\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "fragment"),
+    [
+        (b"", 1, "mapping of keys"),
+        (b"# nothing yet\n", 1, "mapping of keys"),
+        (b"- suite: x\n", 1, "mapping of keys"),
+        (b"just words\n", 1, "mapping of keys"),
+        (b"suite: caf\xe9\n", None, "is not UTF-8 text"),
+        (b"\x7fELF\x02\x01\x01\x00", None, "is not YAML"),
+        (b"suite: x\n? [a, b]\n: 1\n", 2, "a key must be a single word"),
+    ],
+)
+def test_a_file_that_is_no_suite(content, line, fragment, folder):
+    path = folder / "suite.yaml"
+    path.write_bytes(content)
+    said = answer("run", str(path))
+    assert said.startswith(f"{path}:{line}: " if line else f"{path}: ")
+    assert fragment in said
+
+
+@pytest.mark.parametrize(
+    ("name", "fragments"),
+    [
+        ("quik", ["unknown suite 'quik'", "'quick'?"]),
+        ("zzz", ["unknown suite 'zzz'", "quick"]),
+        ("no/such.yaml", ["no such suite file: no/such.yaml"]),
+        ("nosuch.yaml", ["no such suite file: nosuch.yaml"]),
+        (".", ["unknown suite '.'", "a path to a YAML file"]),
+    ],
+)
+@pytest.mark.parametrize("command", ["run", "plan", "validate", "board", "status"])
+def test_a_suite_that_is_not_there(name, fragments, command, folder):
+    said = answer(command, name)
+    assert all(fragment in said for fragment in fragments), said
+
+
+@pytest.mark.parametrize(
+    ("override", "fragments"),
+    [
+        ("seedz=[1]", ["--set", "seedz", "unknown key 'seedz'", "'seeds'?"]),
+        ("budget.stop.tokns=3", ["--set", "budget.stop.tokns", "'tokens'?"]),
+        ("budget.stop.tokens=many", ["--set", "budget.stop.tokens", "'many' is not a number"]),
+        ("budget.stop.tokens=-1", ["--set", "must be positive, got -1"]),
+        ("train.lr=[", ["--set", "train.lr", "not a YAML value"]),
+        ("train.lr", ["--set", "'train.lr' is not key=value"]),
+        ("=3", ["--set", "is not key=value"]),
+        ("suite.x=3", ["--set", "suite.x does not exist"]),
+        ("architectures.9=lstm", ["--set", "architectures.9 does not exist"]),
+        ("architectures.lstm.depth=2", ["--set", "architectures.lstm does not exist"]),
+        ("architectures.0.pre_ln.heads=0", ["heads", "0"]),
+        ("tasks.0.mqar.pairs=0", ["tasks.0.mqar", "pairs must be"]),
+        ("seeds=[1, 1]", ["--set", "seeds repeat"]),
+    ],
+)
+def test_a_wrong_override(override, fragments, folder):
+    said = answer("run", str(write(folder, SOUND)), "--set", override)
+    assert all(fragment in said for fragment in fragments), said
+    assert ":0:" not in said
+
+
+def test_overrides_reach_keys_and_list_items(folder):
+    path = write(folder, SOUND)
+    loaded = load(path, ("budget.stop.tokens=1k", "train.lr=1e-2", "architectures.1=s4d", "seeds=[7]", "about=x"))
+    assert loaded.suite.budget.stop.rule() == StopRule("tokens", 1000)
+    assert loaded.suite.train.lr == 0.01
+    assert [choice.name for choice in loaded.suite.architectures] == ["pre_ln", "s4d"]
+    assert (loaded.suite.seeds, loaded.suite.about) == ([7], "x")
+
+
+@pytest.mark.parametrize("text", ["a", "b"])
+def test_suites_in_two_folders_that_extend_each_other(text, folder):
+    for name in "ab":
+        (folder / name).mkdir()
+    (folder / "a" / "s.yaml").write_text("extends: ../b/s.yaml\n")
+    (folder / "b" / "s.yaml").write_text("extends: ../a/s.yaml\n")
+    assert "circle" in answer("validate", str(folder / text / "s.yaml"))
+
+
+def test_an_override_replaces_a_stop_rule_of_another_kind(folder):
+    """`--set budget.stop.steps=3` beside `tokens:` is two rules; `--set budget.stop={steps: 3}` says what is meant."""
+    path = write(folder, SOUND)
+    assert load(path, ("budget.stop={steps: 3}",)).suite.budget.stop.rule() == StopRule("steps", 3)
+    with pytest.raises(UserError, match="exactly one of tokens"):
+        load(path, ("budget.stop.steps=3",))
+
+
+def test_extends_merges_mappings_and_replaces_the_rest(folder):
+    write(folder, SOUND)
+    child = folder / "child.yaml"
+    child.write_text("extends: suite.yaml\nsuite: child\nseeds: [5]\ntrain: {lr: 1e-4}\n")
+    suite = load(child).suite
+    assert (suite.suite, suite.seeds, suite.train.lr, suite.train.batch_tokens) == ("child", [5], 1e-4, 32)
+    assert [choice.name for choice in suite.architectures] == ["pre_ln", "lstm"]
+
+
+def test_a_mistake_in_the_extended_suite_is_shown_where_it_stands(folder):
+    path = write(folder, SOUND.replace("[0, 1]", "[0, 0]"))
+    child = folder / "child.yaml"
+    child.write_text("extends: suite.yaml\nsuite: child\n")
+    assert answer("validate", str(child)).startswith(f"{path}:11: seeds")
+
+
+def test_two_suites_that_extend_each_other(folder):
+    path = write(folder, SOUND.replace("suite: tiny", "suite: tiny\nextends: other.yaml"))
+    (folder / "other.yaml").write_text("extends: suite.yaml\n")
+    assert "circle" in answer("validate", str(path))
+
+
+def test_a_child_replaces_the_stop_rule_of_its_parent(folder):
+    write(folder, SOUND)
+    child = folder / "child.yaml"
+    child.write_text("extends: suite.yaml\nsuite: child\nbudget: {stop: {steps: 3}}\n")
+    assert load(child).suite.budget.stop.rule() == StopRule("steps", 3)
+
+
+def test_entries_of_one_name_are_labelled_by_their_options(folder):
+    text = SOUND.replace("- lstm", "- lstm\n  - lstm: {depth: 2}\n  - {lstm: {depth: 3}, as: deep}")
+    labels = [choice.label for choice in load(write(folder, text)).suite.architectures]
+    assert labels == ["pre_ln", "lstm", "lstm(depth=2)", "deep"]
+
+
+def test_shipped_suites_are_sound_and_found_by_name():
+    assert "quick" in shipped()
+    for name, path in shipped().items():
+        assert find_suite(name) == path
+        assert load(name).suite.suite == name

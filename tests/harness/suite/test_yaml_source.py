@@ -1,0 +1,132 @@
+"""YAML with its places: the line of every key, what is refused, and that a merge keeps the right file and line."""
+
+import pytest
+
+from harness.errors import UserError
+from harness.suite.yaml_source import Source, dotted, merge, read
+
+TEXT = """\
+# a comment
+a: 1
+b:
+  c: [x, y]
+  d:
+    - e: 2.5
+
+    - {f: yes, g: null}
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def make(content, name="s.yaml"):
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return make
+
+
+def test_data_is_plain_and_every_key_has_its_line(write):
+    path = write(TEXT)
+    source = read(path)
+    assert source.data == {"a": 1, "b": {"c": ["x", "y"], "d": [{"e": 2.5}, {"f": True, "g": None}]}}
+    lines = {dotted(key): line for key, (file, line) in source.places.items() if file == str(path)}
+    assert lines == {
+        "": 2, "a": 2, "b": 3, "b.c": 4, "b.c.0": 4, "b.c.1": 4, "b.d": 5, "b.d.0": 6, "b.d.0.e": 6, "b.d.1": 8,
+        "b.d.1.f": 8, "b.d.1.g": 8,
+    }  # fmt: skip
+
+
+def test_an_error_points_at_the_deepest_known_place(write):
+    path = write(TEXT)
+    source = read(path)
+    assert str(source.error("no", ("b", "d", 1, "f"))) == f"{path}:8: b.d.1.f: no"
+    assert str(source.error("no", ("b", "d", 1, "f", "deeper"))) == f"{path}:8: b.d.1.f.deeper: no"
+    assert str(source.error("no", ("z",))) == f"{path}:2: z: no"
+    assert str(source.error("two\n lines")) == f"{path}:2: two lines"
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "message"),
+    [
+        ("a: 1\nb: 2\na: 3\n", 3, "a: duplicate key; it already stands on line 1"),
+        ("a:\n  b: 1\n  b: 2\n", 3, "b: duplicate key; it already stands on line 2"),
+        ("a: [1\nb: 2\n", 2, "is not YAML"),
+        ("a: 1\n\tb: 2\n", 2, "is not YAML"),
+        ("a: *nowhere\n", 1, "is not YAML"),
+        ("a: &x 1\n---\nb: 2\n", 2, "is not YAML"),
+        ("a: !!python/object:os.system 1\n", 1, "is not YAML"),
+        ("a: 2024-99-99\n", 1, "is not YAML"),
+        ("", 1, "mapping of keys"),
+        ("- a\n- b\n", 1, "mapping of keys"),
+        ("\n\nword\n", 3, "mapping of keys"),
+        ("? {a: 1}\n: 2\n", 1, "single word"),
+        (b"a: \xff\n", None, "is not UTF-8 text"),
+        (b"a: \x00\n", None, "is not YAML"),
+    ],
+)
+def test_what_is_refused(content, line, message, write):
+    path = write(content)
+    with pytest.raises(UserError, match=message) as raised:
+        read(path)
+    assert str(raised.value).startswith(f"{path}:{line}: " if line else f"{path}: ")
+    assert "\n" not in str(raised.value)
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    with pytest.raises(UserError, match="cannot be read: No such file"):
+        read(tmp_path / "no.yaml")
+    with pytest.raises(UserError, match=r"cannot be read: .*irectory"):
+        read(tmp_path)
+
+
+def test_anchors_aliases_and_merge_keys(write):
+    source = read(write("base: &b {x: 1}\nother: *b\n"))
+    assert source.data == {"base": {"x": 1}, "other": {"x": 1}}
+    assert source.places[("other",)][1] == 2
+
+
+def test_an_alias_to_itself_is_refused(write):
+    with pytest.raises(UserError, match="is not YAML"):
+        read(write("a: &a [*a]\n"))
+
+
+def test_merge_replaces_lists_merges_mappings_and_keeps_places(write):
+    base = write("a: 1\nm:\n  x: [1, 2]\n  y: 3\n", "base.yaml")
+    over = write("# shifted\n\nm: {x: [9], z: 4}\nn: 5\n", "over.yaml")
+    merged = merge(read(base), read(over))
+    assert merged.data == {"a": 1, "m": {"x": [9], "y": 3, "z": 4}, "n": 5}
+    assert merged.places[("a",)] == (str(base), 1)
+    assert merged.places[("m", "y")] == (str(base), 4)
+    assert merged.places[("m", "x")] == (str(over), 3)
+    assert merged.places[("m", "x", 0)] == (str(over), 3)
+    assert ("m", "x", 1) not in merged.places
+    assert merged.places[("n",)] == (str(over), 4)
+
+
+def test_put_makes_the_way_and_remembers_who_asked(write):
+    source = read(write(TEXT))
+    source.put(("new", "deep"), 3, "--set")
+    source.put(("b", "d", 0, "e"), 4, "--set")
+    assert source.data["new"] == {"deep": 3}
+    assert source.data["b"]["d"][0] == {"e": 4}
+    assert str(source.error("no", ("new", "deep"))) == "--set: new.deep: no"
+
+
+@pytest.mark.parametrize("path", [("a", "x"), ("b", "c", 7), ("b", "c", "x"), ("a", "x", "y"), ("b", "d", 5, "e")])
+def test_put_refuses_a_path_through_what_is_no_mapping(path, write):
+    source = read(write(TEXT))
+    with pytest.raises(UserError, match="does not exist"):
+        source.put(path, 1, "--set")
+    assert source.data == read(write(TEXT)).data
+
+
+def test_put_replaces_what_stood_below(write):
+    source = read(write(TEXT))
+    source.put(("b", "d"), [1], "--set")
+    assert str(source.error("no", ("b", "d", 1, "f"))) == "--set: b.d.1.f: no"
+
+
+def test_a_source_without_places_still_makes_errors():
+    assert str(Source({}).error("no", ("a", 0))) == "a.0: no"

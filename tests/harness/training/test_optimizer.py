@@ -1,0 +1,167 @@
+"""What decays, at which rate each parameter moves, and that none is left out."""
+
+import copy
+import dataclasses
+import math
+import re
+from functools import cache
+
+import pytest
+import torch
+from torch import nn
+
+import zoo
+from harness.training.optimizer import adamw, parameter_groups, set_lr
+from zoo import size as sizing
+from zoo.contract import ROLES, ParamOverride
+from zoo.layers.norms import UnitRMSNorm
+from zoo.layers.positions.at_input import Absolute
+from zoo.layers.positions.in_attention import Relative
+from zoo.types import Shape
+
+SHAPE = Shape(length=64, vocab=11, outputs=11, target_length=8, width=16, depth=2)
+LR, DECAY = 0.01, 0.1
+
+
+MEANING = re.compile(
+    "A_log|log_A|log_A_real|A_real|A_imag|P|D|log_dt|log_step|dt_bias|inv_dt|time_.*|x_.*|k_k|k_a|r_k|[wav]0|.*decay"
+    "|Lambda.*|nu_log|theta_log|gamma_log|recurrent_param|alpha|beta|gamma|delta|omega"
+)
+"""Names of parameters that are decays, step sizes, state matrices, mixing vectors: zero is no default for them."""
+UNDECAYED = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.Embedding, UnitRMSNorm, Absolute, Relative)
+
+
+@cache
+def built(name, role):
+    """On the meta device, which has names, kinds and shapes; None where the architecture cannot play the role."""
+    recipe = zoo.recipe(name)
+    width = recipe.width_multiple * math.ceil(16 / recipe.width_multiple)
+    shape = dataclasses.replace(SHAPE, width=width, depth=max(2, len(recipe.mixers)))
+    try:
+        return sizing.sketch(name, role, shape)
+    except zoo.Unsupported:
+        return None
+
+
+def build(name, role=None):
+    """As `built`; in the first role it can play if none is given."""
+    if role is not None:
+        return built(name, role)
+    return next(model for model in (built(name, role) for role in ROLES) if model is not None)
+
+
+def groups(model):
+    """(peak rate, decay) by parameter name."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    found = parameter_groups(model, lr=LR, weight_decay=DECAY)
+    return {names[id(p)]: (group["peak"], group["weight_decay"]) for group in found for p in group["params"]}
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_every_parameter_stands_in_exactly_one_group(name):
+    for role in ROLES:
+        model = build(name, role)
+        if model is None:
+            continue
+        found = parameter_groups(model, lr=LR, weight_decay=DECAY)
+        listed = [id(parameter) for group in found for parameter in group["params"]]
+        assert sorted(listed) == sorted(id(p) for p in model.parameters() if p.requires_grad), role
+        assert len({(group["peak"], group["weight_decay"]) for group in found}) == len(found)
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_only_matrices_decay(name):
+    model = build(name)
+    found, hints = groups(model), model.param_overrides()
+    modules = dict(model.named_modules())
+    for parameter, (_, decay) in found.items():
+        owner, _, leaf = parameter.rpartition(".")
+        if hints.get(parameter, ParamOverride()).decay is not None:
+            assert decay == (DECAY if hints[parameter].decay else 0.0)
+        elif isinstance(modules[owner], (nn.LayerNorm, nn.Embedding)) or "bias" in leaf:
+            assert decay == 0.0, parameter
+        elif isinstance(modules[owner], nn.Linear) and leaf == "weight":
+            assert decay == DECAY, parameter
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_what_has_meaning_never_decays(name):
+    """Nothing of fewer than two dimensions, no norm, table or position, no decay, step or state matrix; in any role."""
+    for role in ROLES:
+        model = build(name, role)
+        if model is None:
+            continue
+        modules, parameters = dict(model.named_modules()), dict(model.named_parameters())
+        for key, (_, decay) in groups(model).items():
+            owner, _, leaf = key.rpartition(".")
+            kind = type(modules[owner])
+            if parameters[key].dim() < 2 or MEANING.fullmatch(leaf) or issubclass(kind, UNDECAYED):
+                assert decay == 0.0, f"{role}: {key} {tuple(parameters[key].shape)} decays"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("s4d", {"log_dt", "log_A_real", "A_imag", "D"}),
+        ("s4", {"log_dt", "log_A_real", "A_imag", "P", "D"}),
+        ("rwkv4", {"time_decay", "time_first", "time_mix_k", "time_mix_v", "time_mix_r"}),
+        ("mamba", {"A_log", "D"}),
+        ("mamba2", {"A_log", "D", "dt_bias"}),
+        ("lru", {"nu_log", "theta_log", "gamma_log"}),
+    ],
+)
+def test_the_words_above_meet_the_parameters_they_mean(name, expected):
+    leaves = {key.rpartition(".")[2] for key in groups(build(name))}
+    assert expected <= leaves
+    assert all(MEANING.fullmatch(leaf) for leaf in expected)
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_groups_survive_a_deep_copy(name):
+    for role in ROLES:
+        model = build(name, role)
+        if model is not None:
+            assert groups(copy.deepcopy(model)) == groups(model), role
+
+
+def test_a_hint_scales_caps_and_forces():
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(2, 2)
+            self.fast, self.slow, self.raw = (nn.Parameter(torch.zeros(2)) for _ in range(3))
+
+        def param_overrides(self):
+            return {
+                "fast": ParamOverride(lr_scale=3.0),
+                "slow": ParamOverride(lr_max=0.001),
+                "raw": ParamOverride(decay=True, lr_scale=0.5),
+            }
+
+    assert groups(Odd()) == {
+        "linear.weight": (LR, DECAY),
+        "linear.bias": (LR, 0.0),
+        "fast": (3 * LR, 0.0),
+        "slow": (0.001, 0.0),
+        "raw": (LR / 2, DECAY),
+    }
+
+
+def test_a_frozen_parameter_is_left_out():
+    model = zoo.build("pre_ln", "lm", shape=SHAPE)
+    model.head.weight.requires_grad_(False)
+    assert "head.weight" not in groups(model)
+
+
+def test_a_tied_table_is_in_one_group():
+    model = zoo.build("pre_ln", "lm", shape=SHAPE, tie=True)
+    found = parameter_groups(model, lr=LR, weight_decay=DECAY)
+    assert sum(p is model.head.weight for group in found for p in group["params"]) == 1
+
+
+def test_setting_the_rate_keeps_the_ratios():
+    optimizer = adamw(zoo.build("s4d", "lm", shape=SHAPE), lr=LR, betas=(0.9, 0.95), weight_decay=DECAY)
+    peaks = [group["peak"] for group in optimizer.param_groups]
+    assert len(set(peaks)) > 1, "S4D trains A and Δ more slowly"
+    set_lr(optimizer, 0.25)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.25 * peak for peak in peaks]

@@ -1,0 +1,265 @@
+"""The reference beside a run: what it measures, when, and that the run does not notice it."""
+
+import copy
+from dataclasses import asdict
+
+import pytest
+import torch
+
+from harness.machine import PeakMemory
+from harness.records.meters import Meters, StopRule
+from harness.training import reference, train
+from harness.training.reference import Reference, due, ratio
+from harness.training.run import Run
+from zoo.types import Batch, Shape
+
+from ..made import do, make_spec
+
+
+def spec(name="pre_ln", *, steps=12, **options):
+    return make_spec(name, options={"depth": 1, "width": 16, **options}, stop=StopRule("steps", steps))
+
+
+def without_clock(curve):
+    return [{**asdict(point), "seconds": None} for point in curve]
+
+
+class Clock:
+    """Time as the test says: a step of the run takes `ours`, one of the reference `theirs(now)` seconds."""
+
+    def __init__(self, monkeypatch, ours=0.25, theirs=lambda now: 0.5):
+        self.now, self.theirs_made = 0.0, 0
+        monkeypatch.setattr(train.time, "perf_counter", lambda: self.now)
+        plain = reference.descend
+
+        def run_step(*args, **kwargs):
+            self.now += ours
+            return plain(*args, **kwargs)
+
+        def reference_step(*args, **kwargs):
+            self.theirs_made += 1
+            self.now += theirs(self.now)
+            return plain(*args, **kwargs)
+
+        monkeypatch.setattr(train, "descend", run_step)
+        monkeypatch.setattr(reference, "descend", reference_step)
+
+
+def turns_of(*marks):
+    return [{"steps": steps, "seconds": seconds, "timed": timed} for steps, seconds, timed in marks]
+
+
+@pytest.mark.parametrize("name", ["lstm", "performer", "pre_ln"])
+def test_a_run_does_not_notice_its_reference(name, tmp_path, monkeypatch):
+    """Dropout and random features draw from the generator that the reference must leave alone."""
+    what = spec(name, dropout=0.2)
+    states = []
+    monkeypatch.setattr(Run, "score", _noting_random_state(states))
+    beside = do(what, tmp_path / "beside")
+    monkeypatch.setattr(Reference, "time_reference", lambda *_: None)
+    alone = do(what, tmp_path / "alone")
+    half = len(states) // 2
+    assert all(torch.equal(a, b) for a, b in zip(states[:half], states[half:], strict=True))
+    assert (beside.speed.reference.steps, beside.speed.relative > 0) == (3, True)
+    assert (alone.speed.relative, alone.speed.reference.problem is None) == (None, False)
+    assert without_clock(beside.curve) == without_clock(alone.curve)
+    assert (beside.metrics, beside.data) == (alone.metrics, alone.data)
+    assert beside.provenance.kernels == alone.provenance.kernels
+    passed = [{n: g.passed for n, g in r.eligibility.gates.items()} for r in (beside, alone)]
+    assert passed[0] == passed[1]
+
+
+def _noting_random_state(states):
+    plain = Run.score
+
+    def score(self, *args):
+        states.append(torch.get_rng_state())
+        return plain(self, *args)
+
+    return score
+
+
+def test_its_seconds_are_off_the_clock_and_its_speed_is_the_ratio(tmp_path, monkeypatch):
+    """12 steps of 0.25 s beside a reference of 0.5 s, which would take 1 % of 3 s with no step at all."""
+    clock = Clock(monkeypatch)
+    record = do(spec(), tmp_path)
+    used, speed, beside = record.budget.used, record.speed, record.speed.reference
+    assert (used.steps, used.seconds) == (12, 3.0)
+    assert (beside.steps, beside.step_seconds, beside.drift, beside.tokens_per_s) == (3, 0.5, 1.0, 64.0)
+    assert (speed.train_tokens_per_s, speed.relative, speed.seconds_in_reference_steps) == (128.0, 2.0, 6.0)
+    assert clock.theirs_made == 1 + 3 + 3, "one after building, one uncounted in each of three turns, three timed"
+    width, depth, vocab, length = 64, 2, 16, 8
+    layer = 4 * width * (width + 1) + 2 * 4 * width**2 + 5 * width + 4 * width
+    head = vocab * width + length * width + 2 * width + spec().build_task().shape.outputs * (width + 1)
+    assert beside.parameters == pytest.approx(depth * layer + head, rel=0.02)
+
+
+def test_a_machine_that_slows_down_moves_the_seconds_and_not_the_ratio(tmp_path, monkeypatch):
+    """Both take twice as long from half of the run on."""
+    clock = Clock(monkeypatch, theirs=lambda now: 0.001)
+    plain, timed, slow = train.step, reference._clocked, []
+
+    def step(run, batch):
+        plain(run, batch)
+        if slow:
+            run.progress.used.seconds += 0.25
+        elif run.progress.used.steps >= 100:
+            slow.append(True)
+
+    monkeypatch.setattr(train, "step", step)
+    monkeypatch.setattr(reference, "_clocked", lambda step: timed(step) * (2 if slow else 1))
+    record = do(spec(steps=200), tmp_path)
+    assert record.budget.used.seconds == 75.0
+    assert record.speed.reference.drift == pytest.approx(2.0)
+    assert record.speed.relative == pytest.approx(1 / 250)
+    assert record.speed.seconds_in_reference_steps == pytest.approx(50_000)
+    assert clock.theirs_made > 100
+
+
+def test_how_often():
+    """By hand: three timings of 1 s in three turns cost 6 s; one more turn makes it 8 s, 1 % of 800 s."""
+    three = turns_of((1, 0.25, [1.0]), (6, 1.5, [1.0]), (12, 3.0, [1.0]))
+    assert due(three, 799.0, 1.0) == 0
+    assert due(three, 801.0, 0.5) == 1
+    assert [due(three[:n], 3.0, progress) for n, progress in ((0, 0.01), (1, 0.49), (1, 0.5), (2, 0.99), (2, 1.0))] == [
+        1, 0, 1, 0, 1,
+    ]  # fmt: skip
+    assert due([], 3.0, 1.0) == 3, "a run of one step has only its end"
+
+
+def test_what_it_costs_stays_within_its_share(tmp_path, monkeypatch):
+    clock = Clock(monkeypatch, ours=1.0, theirs=lambda now: 0.25)
+    timed = do(spec(steps=600), tmp_path).speed.reference.steps
+    assert timed == 12, "of 600 s 6 s are left to it, two steps of 0.25 s a turn"
+    assert clock.theirs_made == 2 * timed + 1
+
+
+def test_relative_speed_by_hand():
+    """A slow spell that both go through does not move it; one timing gone wrong does not either."""
+    reference_ = _reference(spec())
+    turns = turns_of(
+        (10, 1.0, [0.2]),  # 0.1 s a step: 2
+        (20, 5.0, [0.8]),  # 0.4 s a step, everything four times slower: 2
+        (30, 6.0, [9.9]),  # 99
+        (40, 7.0, [0.1, 0.3, 0.2]),  # 2
+    )
+    said = reference_.speed(turns, Meters(tokens=4000, steps=40, seconds=7.0))
+    assert said.relative == pytest.approx(2.0)
+    assert said.seconds_in_reference_steps == pytest.approx(20.0)
+    assert said.reference.step_seconds == pytest.approx(0.25), "of .1 .2 .2 .3 .8 9.9"
+    assert said.reference.drift == pytest.approx(5.35 / 0.15), "halves between neighbours: .1 .2 and .8 9.9"
+    assert said.reference.tokens_per_s == pytest.approx(400.0)
+    assert ratio([[1.0], [2.0]], [[3.0], [8.0]]) == 3.5
+
+
+def _reference(what, task=None):
+    task = task or what.build_task()
+    return Reference(
+        task, task.batch("train", 0, 0, size=2), device=torch.device("cpu"), precision="fp32", train=what.train
+    )
+
+
+def test_every_step_is_the_same_work():
+    """Its weights stay, so that nothing it computes can become easier, harder or denormal."""
+    seen = []
+    lone = _reference(spec())
+    plain = lone.task.loss
+
+    def loss(logits, batch):
+        value = plain(logits, batch)
+        seen.append(value.item())
+        return value
+
+    lone.task.loss = loss
+    turns = []
+    lone.time_reference(turns, Meters(steps=1, seconds=1.0), 1.0)
+    assert len(seen) == 5
+    assert len({*seen}) == 1
+
+
+def test_random_state_is_left_alone():
+    torch.manual_seed(7)
+    before, turns, lone = torch.get_rng_state(), [], _reference(spec())
+    lone.time_reference(turns, Meters(steps=5, seconds=1.0), 0.2)
+    assert torch.equal(torch.get_rng_state(), before)
+    lone.time_reference(turns, Meters(steps=5, seconds=1.0), 1.0)
+    assert [len(turn["timed"]) for turn in turns] == [3], "a second turn at one step goes on with the first"
+
+
+def test_one_that_cannot_be_says_why_and_the_run_goes_on(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise torch.OutOfMemoryError("no memory\nleft")
+
+    monkeypatch.setattr(reference, "descend", refuse)
+    record = do(spec(), tmp_path)
+    assert record.status == "ok"
+    assert record.speed.reference.problem == "OutOfMemoryError: no memory left"
+    assert (record.speed.relative, record.speed.seconds_in_reference_steps) == (None, None)
+    assert record.speed.train_tokens_per_s > 0
+
+
+def test_a_resumed_run_goes_on_with_its_timings(tmp_path, monkeypatch):
+    Clock(monkeypatch)
+    whole = do(spec(), tmp_path / "whole")
+    calls = iter(range(1, 1000))
+    with pytest.raises(train.Stopped):
+        do(spec(), tmp_path / "cut", stop=lambda: next(calls) == 8)
+    held = torch.load(tmp_path / "cut" / "checkpoint" / "state.pt", weights_only=True)["progress"]
+    assert [turn["steps"] for turn in held["reference"]] == [2, 6]
+    again = do(spec(), tmp_path / "cut")
+    assert again.speed == whole.speed
+    assert again.memory.to_dict() == held["memory"], "read in the first segment"
+
+
+def test_a_checkpoint_without_timings_is_gone_on_from(tmp_path):
+    calls = iter(range(1, 1000))
+    with pytest.raises(train.Stopped):
+        do(spec(), tmp_path, stop=lambda: next(calls) == 8)
+    path = tmp_path / "checkpoint" / "state.pt"
+    state = torch.load(path, weights_only=True)
+    old = copy.deepcopy(state)
+    del old["progress"]["reference"], old["progress"]["memory"]
+    torch.save(old, path)
+    assert do(spec(), tmp_path).speed.reference.steps == 3
+
+
+def test_memory_is_read_before_the_reference_and_before_any_score(tmp_path, monkeypatch):
+    order = []
+
+    def noting(name, plain):
+        def call(*args, **kwargs):
+            order.append(name)
+            return plain(*args, **kwargs)
+
+        return call
+
+    monkeypatch.setattr(PeakMemory, "read", noting("read", PeakMemory.read))
+    monkeypatch.setattr(Reference, "_build", noting("build", Reference._build))
+    monkeypatch.setattr(train, "step", noting("step", train.step))
+    monkeypatch.setattr(Run, "score", noting("score", Run.score))
+    do(spec(), tmp_path)
+    assert order[:4] == ["step", "step", "read", "build"]
+    assert order.count("read") == 1
+
+
+ROLES = {
+    "lm": Shape(length=12, vocab=11, outputs=11),
+    "masked": Shape(length=12, vocab=11, outputs=11),
+    "reconstruct": Shape(length=12, vocab=11, outputs=11),
+    "classify": Shape(length=12, features=3, outputs=5),
+    "retrieve": Shape(length=12, vocab=11, outputs=2),
+    "seq2seq": Shape(length=12, vocab=11, outputs=11, target_length=6),
+}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_it_plays_every_role(role):
+    from zoo import build
+
+    model = build(reference.ARCHITECTURE, role, shape=ROLES[role], **reference.OPTIONS)
+    shape = ROLES[role]
+    inputs = torch.zeros(2, 12, shape.features) if shape.features else torch.zeros(2, 12, dtype=torch.long)
+    more = {"inputs2": inputs} if role == "retrieve" else {}
+    if role == "seq2seq":
+        more["decoder_inputs"] = torch.zeros(2, 6, dtype=torch.long)
+    assert model(Batch(inputs=inputs, **more)).shape[-1] == shape.outputs

@@ -1,0 +1,220 @@
+"""One run: what its record says, that it repeats, goes on exactly where it stopped, and owns up to divergence."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+import torch
+from torch import nn
+
+import zoo
+from harness.plan.sizes import resolve_size
+from harness.records.meters import StopRule
+from harness.records.record import CurvePoint
+from harness.records.spec import EvaluateSettings
+from harness.records.store import to_json
+from harness.training.run import Run
+from harness.training.train import Stopped
+from zoo.contract import Mixer, Traits
+from zoo.ops import flops
+from zoo.ops.kernel_log import log_kernel
+
+from ..made import do, make_spec
+
+STEPS = 12
+
+
+@pytest.fixture
+def text_file(tmp_path):
+    path = tmp_path / "my.txt"
+    path.write_bytes(b"the quick brown fox jumps over the lazy dog. " * 60)
+    return str(path)
+
+
+def without_clock(curve: list[CurvePoint]):
+    return [{**asdict(point), "seconds": None} for point in curve]
+
+
+def starting(spec, folder):
+    """The run before its first step."""
+    task = spec.build_task()
+    return Run(spec, task, resolve_size(spec, task), folder, lambda event: None)
+
+
+def test_a_record_has_everything_that_others_rely_on(tmp_path):
+    events, spec = [], make_spec()
+    record = do(spec, tmp_path, report=events.append)
+    assert (record.status, record.error, record.spec) == ("ok", None, spec)
+    assert all(0 <= record.metrics.score(split) <= 1 for split in ("valid", "test"))
+    assert record.eligibility.ranked
+    assert record.provenance.kernels
+    assert record.run_id == spec.run_id
+    assert json.loads(to_json(record))["run_id"] == record.run_id
+    assert [e["event"] for e in events if e["event"] != "step"] == ["start", "scoring"]
+    assert record.curve[-1].tokens == record.budget.used.tokens
+    assert sum(point.valid is not None for point in record.curve) == 3, "at 25, 50 and 75 %; the end is scored apart"
+    used = record.budget.used
+    assert (used.steps, used.tokens) == (STEPS, STEPS * 32)
+    assert used.flops == pytest.approx(record.budget.flops_per_token * used.tokens)
+    assert used.seconds > 0
+    assert record.size.params > record.size.params_non_embedding > 0
+
+
+@pytest.mark.parametrize("name", ["pre_ln", "s4d", "performer"])
+def test_two_runs_of_one_spec_are_the_same(name, tmp_path):
+    first, second = (do(make_spec(name), tmp_path / folder) for folder in "ab")
+    assert without_clock(first.curve) == without_clock(second.curve)
+    assert (first.metrics, first.data) == (second.metrics, second.data)
+
+
+@pytest.mark.parametrize("name", ["pre_ln", "lstm", "rwkv4", "s4d", "performer"])
+@pytest.mark.parametrize("options", [{}, {"dropout": 0.2}])
+def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(name, options, tmp_path):
+    what = make_spec(name, options={"depth": 1, "width": 16, **options})
+    whole = do(what, tmp_path / "whole")
+    calls = iter(range(1, 1000))
+    with pytest.raises(Stopped):
+        do(what, tmp_path / "cut", stop=lambda: next(calls) == 5)
+    assert (tmp_path / "cut" / "checkpoint" / "state.pt").is_file()
+    events = []
+    cut = do(what, tmp_path / "cut", report=events.append)
+    assert events[0]["resumed_at"] == 5
+    assert (cut.data, cut.metrics) == (whole.data, whole.metrics)
+    assert (cut.budget.used.tokens, cut.budget.used.steps) == (whole.budget.used.tokens, STEPS)
+    assert without_clock(cut.curve) == without_clock(whole.curve)
+    assert cut.provenance.kernels == whole.provenance.kernels
+    assert [segment.from_step for segment in cut.segments] == [0, 5]
+    assert cut.eligibility.ranked, cut.eligibility.gates
+
+
+def test_a_record_names_the_kernels_of_its_training_steps_alone(tmp_path):
+    """A form that runs while a model is scored, judged or counted trained nothing; one of an earlier segment did."""
+
+    def do_with(training, scoring, folder, **more):
+        class Logging(Mixer):
+            traits = Traits(causal="strict", bidirectional=False, resumable=False)
+
+            def __init__(self, context):
+                super().__init__(context)
+                self.w = nn.Parameter(torch.ones(1))
+
+            def forward(self, x, *, mask=None, state=None):
+                log_kernel("mean", training if self.training and not flops.counting() else scoring)
+                return self.w * x.cumsum(1), None
+
+        zoo.architectures._registry.entries.pop("logging", None)
+        zoo.register("logging")(Logging)
+        return do(make_spec("logging"), folder, **more)
+
+    record = do_with("loops", "torch", tmp_path / "whole")
+    assert record.provenance.kernels["mean"] == "loops"
+    calls = iter(range(1, 1000))
+    with pytest.raises(Stopped):
+        do_with("loops", "torch", tmp_path / "cut", stop=lambda: next(calls) == 5)
+    assert do_with("naive", "torch", tmp_path / "cut").provenance.kernels["mean"] == "loops; naive"
+
+
+def test_text_from_a_file(text_file, tmp_path):
+    record = do(make_spec("lstm", task="text", task_options={"path": text_file, "length": 16}), tmp_path)
+    assert record.status == "ok"
+    assert 0 < record.metrics.test["bits_per_byte"] < 9
+
+
+def test_architectures_of_one_seed_see_one_stream_and_seeds_have_their_own(tmp_path):
+    hashes = {
+        (name, seed): do(
+            make_spec(name, seed=seed, stop=StopRule("steps", 3)), tmp_path / f"{name}{seed}"
+        ).data.stream_hash
+        for name in ("pre_ln", "lstm", "s4d")
+        for seed in (0, 1)
+    }
+    for seed in (0, 1):
+        assert len({hashes[name, seed] for name in ("pre_ln", "lstm", "s4d")}) == 1
+    assert hashes["lstm", 0] != hashes["lstm", 1]
+
+
+def test_a_stream_is_marked_so_that_runs_of_other_lengths_can_be_compared(tmp_path):
+    short, long = (do(make_spec(stop=StopRule("steps", n)), tmp_path / str(n)).data.stream_marks for n in (4, 9))
+    assert list(short) == ["1", "2", "4"]
+    assert list(long) == ["1", "2", "4", "8"]
+    assert all(long[step] == mark for step, mark in short.items())
+
+
+def test_a_rate_beyond_reason_diverges_and_says_so(tmp_path):
+    wild = {"lr": 1e9, "clip": 0.0, "warmup": 0.0}
+    record = do(make_spec(train=wild, stop=StopRule("steps", 200)), tmp_path)
+    assert (record.status, record.error.kind) == ("diverged", "Diverged")
+    assert "at step" in record.error.message
+    assert not record.eligibility.ranked
+    assert json.loads(to_json(record))["status"] == "diverged"
+
+
+def test_a_mixer_that_returns_nan_diverges_at_once(tmp_path):
+    @zoo.register("broken")
+    class Broken(Mixer):
+        """Nothing good."""
+
+        traits = Traits(causal="strict", bidirectional=False, resumable=False)
+
+        def __init__(self, context):
+            super().__init__(context)
+            self.w = nn.Parameter(torch.ones(1))
+
+        def forward(self, x, *, mask=None, state=None):
+            return x * self.w * float("nan"), None
+
+    record = do(make_spec("broken"), tmp_path)
+    assert (record.status, record.budget.used.steps) == ("diverged", 1)
+    assert "loss nan" in record.error.message
+    assert record.metrics.test == {}
+
+
+@pytest.mark.parametrize("rule", [StopRule("tokens", 100), StopRule("steps", 3), StopRule("flops", 1e6)])
+def test_a_limit_is_not_exceeded(rule, tmp_path):
+    used = do(make_spec(stop=rule), tmp_path).budget.used
+    assert used.of(rule.meter) <= rule.limit or used.steps == 1
+
+
+def test_a_trial_is_scored_on_the_split_it_tunes_on_and_nowhere_else(tmp_path):
+    what = make_spec(kind="trial", evaluate=EvaluateSettings(0.5, 8, 8, split="tune"), seed=1000)
+    record = do(what, tmp_path)
+    assert record.metrics.tune
+    assert record.metrics.test == {}
+    assert not record.eligibility.ranked
+
+
+def test_a_model_depends_on_its_seed_alone(tmp_path):
+    def first_weight(seed):
+        torch.rand(seed + 3)  # the generator's state before does not matter
+        run = starting(make_spec(seed=seed), tmp_path)
+        return next(run.model.parameters()).detach().clone()
+
+    assert torch.equal(first_weight(0), first_weight(0))
+    assert not torch.equal(first_weight(0), first_weight(1))
+
+
+def test_a_damaged_checkpoint_is_said_and_the_run_starts_anew(tmp_path):
+    events = []
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "checkpoint" / "state.pt").write_bytes(b"half a checkpo")
+    assert do(make_spec(), tmp_path, report=events.append).status == "ok"
+    assert "starting anew" in next(e["message"] for e in events if e["event"] == "note")
+
+
+def test_what_an_architecture_brings_along_is_trained_with_and_can_be_left_out(tmp_path):
+    """Label smoothing in the loss, not in the scores; a schedule of its own."""
+
+    def run(**options):
+        return starting(make_spec("transformer_2017", options={"depth": 1, "width": 16, **options}), tmp_path)
+
+    own, plain = run(), run(label_smoothing=0.0, schedule=None)
+    assert (own.schedule, plain.schedule) == ("inverse_sqrt", "cosine")
+    batch = own.task.batch("train", 0, 0, size=4).tensors()
+    logits = torch.randn(*batch.targets.shape, own.task.shape.outputs)
+    counted = torch.ones_like(batch.targets, dtype=torch.bool) if batch.counted is None else batch.counted
+    log_p = logits.log_softmax(-1)
+    right = log_p.gather(-1, batch.targets[..., None])[..., 0]
+    smooth = -(0.9 * right + 0.1 * log_p.mean(-1))[counted].mean()
+    torch.testing.assert_close(own.loss(logits, batch), smooth)
+    torch.testing.assert_close(plain.loss(logits, batch), -right[counted].mean())
+    assert own.task.totals(logits, batch) == plain.task.totals(logits, batch)
