@@ -67,7 +67,7 @@ def styles(names: Sequence[str]) -> dict[str, Look]:
 
 def width_of(name: str) -> float:
     """About how wide a name is in a plot, in points."""
-    return 0.58 * SMALL * len(name)
+    return 0.55 * SMALL * len(name)
 
 
 @contextmanager

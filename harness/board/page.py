@@ -43,7 +43,7 @@ def _figures(section: Section, records: Sequence[Record], looks: Looks) -> list[
     if isinstance(subject, TaskBoard):
         drawn = _task(subject, [r for r in records if column_of(r) == (subject.task, subject.track)], looks)
     elif isinstance(subject, Contrast):
-        drawn = {"The same as a picture": plots.places(subject, looks)}
+        drawn = {"The same as a picture": plots.track_ranks(subject, looks)}
     elif isinstance(subject, Aggregate):
         drawn = {
             f"Performance profile of normalised scores: higher is better{ASIDE}": over_tasks.profile(subject, looks),

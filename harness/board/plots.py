@@ -221,7 +221,7 @@ def best_of(board: TaskBoard, trials: Sequence[Record], looks: Looks) -> str:
     return lines(series, looks, x="trials", y=label, key=f"{board.title} trials", adapt=adapt, markers=True)
 
 
-def places(contrast: Contrast, looks: Looks) -> str:
+def track_ranks(contrast: Contrast, looks: Looks) -> str:
     """The ranks each architecture may hold in each track: a bar from first to last, lines between their middles."""
     names = [name for name, spans in contrast.places.items() if any(spans)]
     if not names:
@@ -242,4 +242,4 @@ def places(contrast: Contrast, looks: Looks) -> str:
         axes.set_yticks(range(1, len(names) + 1))
         axes.set_ylabel("rank")
         _grid(axes)
-    return svg(drawn, f"{contrast.task} places")
+    return svg(drawn, f"{contrast.task} ranks")
