@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.board.plots import styles
+from harness.board.drawing import styles
 from harness.records.store import to_json
 
 Row = dict[str, Any]

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from typing import Any
 
-from harness.board import gather, questions, tuning
-from harness.board.gather import Record, dig
-from harness.board.model import Line, Row, TaskBoard
+from harness.board import questions, tuning
+from harness.board.comparable import Common, Machine, by_architecture
+from harness.board.model import Baseline, TaskBoard
+from harness.board.rows import Row, score
 from harness.gates.registry import applied, gates
-from harness.records.record import Override
-from harness.stats import Comparison, Hinge
+from harness.records.meters import StopRule
+from harness.records.record import Record
+from harness.records.spec import MatchRule
+from harness.stats import Comparison, Influence
 from harness.training.overrides import describe
 from harness.units import short
 
@@ -20,154 +22,150 @@ from harness.units import short
 def general(finals: Sequence[Record], trials: Sequence[Record]) -> list[str]:
     """Notes that hold for the whole board."""
     found = []
-    commits = sorted({str(c) for r in finals if (c := dig(r, "provenance.commit"))})
+    commits = sorted({commit for r in finals if (commit := r.provenance.commit)})
     if len(commits) > 1:
-        found.append(f"the runs come from {len(commits)} commits: {', '.join(c[:9] for c in commits)}")
+        found.append(f"the runs come from {len(commits)} commits: {', '.join(commit[:9] for commit in commits)}")
     if finals and not trials:
         found.append("hyperparameters were not tuned per architecture")
-    return found + _defaults(finals)
+    if counts := ", ".join(f"{name} {len(own)}" for name, own in defaults(finals).items()):
+        found.append(f"defaults of their own, not set by the suite, and listed on the page: {counts}")
+    return found
+
+
+def defaults(finals: Sequence[Record]) -> dict[str, list[str]]:
+    """The settings each architecture brought along; records from before they were noted say nothing."""
+    found = {}
+    for name, runs in by_architecture(finals).items():
+        own = next((r.defaults for r in runs if r.defaults is not None), None)
+        if own is not None:
+            found[name] = [describe(override) for override in own]
+    return found
 
 
 def task(
     board: TaskBoard,
     finals: Sequence[Record],
     trials: Sequence[Record],
-    shared: gather.Common,
+    shared: Common,
     comparison: Comparison,
-    hinges: Sequence[Hinge],
+    influences: Sequence[Influence],
 ) -> list[str]:
     """Notes for one task, the most important first."""
-    ranked = [row for row in board.rows if row.ranked]
-    doubt = questions.doubt(finals)
-    found = [_versus(board, ranked, line, doubt) for line in board.lines] if ranked else ["nothing could be ranked"]
-    found += questions.notes(finals)
-    found += _difference(board, ranked)
-    found += comparison.notes
-    found += _hinges(hinges)
-    found += _identical_data(finals, shared)
-    found += _machines(finals)
-    found += _gates(ranked, finals)
-    found += _rates(board.rows)
-    return found + tuning.notes(board.rows, finals, trials)
+    error = questions.standard_error(finals)
+    return [
+        *([_versus(board, line, error) for line in board.lines] if board.ranked else ["nothing could be ranked"]),
+        *questions.notes(finals),
+        *_detectable(board),
+        *comparison.notes,
+        *_influences(influences),
+        *_identical_data(finals, shared),
+        *_machines(finals),
+        *_gates(board, finals),
+        *_rates(board.rows),
+        *tuning.notes(board.rows, finals, trials),
+    ]
 
 
-def equal(finals: Sequence[Record], shared: gather.Common) -> str:
+def equal(finals: Sequence[Record], shared: Common) -> str:
     """What all rows have in common: the size they are matched to, and what ends their runs."""
-    match, stop = shared.agreed("size target"), shared.agreed("budget")
-    return ", ".join(filter(None, [_size(match, finals), _end(stop)]))
+    size = _size(finals) if shared.match is None else _target(shared.match)
+    return ", ".join(filter(None, [size, "" if shared.stop is None else _end(shared.stop)]))
 
 
-def _size(match: Any, finals: Sequence[Record]) -> str:
-    if isinstance(match, dict):
-        within = f" (±{100 * match['tolerance']:.3g}%)"
-        if "flops_per_token" in match:
-            return f"{short(match['flops_per_token'])} FLOPs a training token{within}"
-        if "state_bytes" in match:
-            return f"{short(match['state_bytes'], 'B')} of recurrent state{within}"
-        return f"{short(match['params'])} parameters{' without embeddings' * (match['count'] != 'total')}{within}"
-    sizes = {(dig(r, "size.width"), dig(r, "size.depth")) for r in finals if r.get("size")}
-    if len(sizes) == 1:
-        width, depth = sizes.pop()
-        return f"width {width} and depth {depth}, whatever that makes in parameters"
-    return "no size"
+def _target(match: MatchRule) -> str:
+    count = " without embeddings" if match.count == "non_embedding" else ""
+    amount = {
+        "params": f"{short(match.target)} parameters{count}",
+        "flops_per_token": f"{short(match.target)} FLOPs a training token",
+        "state_bytes": f"{short(match.target, 'B')} of recurrent state",
+    }[match.meter]
+    return f"{amount} (±{100 * match.tolerance:.3g}%)"
 
 
-_AMOUNTS = {
-    "tokens": "{} training tokens",
-    "steps": "{} steps",
-    "flops": "{}FLOP of training",
-    "seconds": "{} s of training",
-}
+def _size(finals: Sequence[Record]) -> str:
+    sizes = {(r.size.width, r.size.depth) for r in finals if r.size is not None}
+    if len(sizes) != 1:
+        return "no size"
+    width, depth = sizes.pop()
+    return f"width {width} and depth {depth}, whatever that makes in parameters"
 
 
-def _end(stop: Any) -> str:
-    goal = gather.goal_of(stop)
-    if not isinstance(stop, dict):
-        return ""
-    meter = next(name for name in stop if name != "target")
-    amount = _AMOUNTS[meter].format(short(stop[meter]))
-    return amount if goal is None else f"until valid reaches {goal.target:g}, at most {amount}"
+def _end(stop: StopRule) -> str:
+    limit = short(stop.limit)
+    amount = {
+        "tokens": f"{limit} training tokens",
+        "steps": f"{limit} steps",
+        "flops": f"{limit}FLOP of training",
+        "seconds": f"{limit} s of training",
+    }[stop.meter]
+    return amount if stop.target is None else f"until valid reaches {stop.target:g}, at most {amount}"
 
 
-def machines(finals: Sequence[Record]) -> int:
-    """How many kinds of hardware (with threads and precision) the scored runs come from."""
-    return len({gather.machine_of(r) for r in _scored(finals)})
-
-
-def _scored(finals: Sequence[Record]) -> list[Record]:
-    return [r for r in finals if gather.score_of(r) is not None]
-
-
-def _versus(board: TaskBoard, ranked: Sequence[Row], line: Line, doubt: float = 0.0) -> str:
+def _versus(board: TaskBoard, line: Baseline, standard_error: float) -> str:
     """A baseline is beaten when every seed beats it and the whole interval lies on the better side.
 
-    The interval is wider by what the choice of questions leaves open, where `doubt` is its standard error.
+    The interval is wider where the choice of questions has a standard error.
     """
-    groups: dict[str, list[str]] = {"beat": [], "cannot tell": [], "do not": []}
-    for row in ranked:
-        ends = [board.key(v) for v in (*row.scores, *_widened(row, doubt)) if v is not None]
-        limit = board.key(line.value)
-        verdict = "beat" if max(ends) < limit else "do not" if min(ends) >= limit else "cannot tell"
-        groups[verdict].append(row.architecture)
-    beaten = groups.pop("beat")
-    told = [f"beat {line.name} ({line.value:.3f}): {_all(beaten, len(ranked))}"]
-    told += [f"{verdict}: {_all(names, len(ranked))}" for verdict, names in groups.items() if names]
-    return "; ".join(told)
+    groups: dict[str, list[str]] = {f"beat {line.name} ({line.value:.3f})": [], "cannot tell": [], "do not": []}
+    beat, unsure, worse = groups.values()
+    for row in board.ranked:
+        ends = [board.cost(v) for v in (*row.scores, *_widened(row, standard_error)) if v is not None]
+        limit = board.cost(line.value)
+        (beat if max(ends) < limit else worse if min(ends) >= limit else unsure).append(row.architecture)
+    total = len(board.ranked)
+    return "; ".join(
+        f"{verdict}: {_names(names, total)}" for verdict, names in groups.items() if names or names is beat
+    )
 
 
-def _widened(row: Row, doubt: float) -> tuple[float | None, float | None]:
+def _widened(row: Row, standard_error: float) -> tuple[float | None, float | None]:
     """The ends of a row's 95% interval, with another independent standard error in it."""
-    if not doubt or row.mean is None:
+    if not standard_error or row.mean is None:
         return row.low, row.high
-    half = math.hypot(row.mean - row.low if row.low is not None else 0.0, 1.96 * doubt)
+    half = math.hypot(row.mean - row.low if row.low is not None else 0.0, 1.96 * standard_error)
     return row.mean - half, row.mean + half
 
 
-def _all(names: Sequence[str], total: int) -> str:
-    if not names:
-        return "none"
-    return f"all {total}" if len(names) == total > 2 else ", ".join(names)
+def _names(names: Sequence[str], total: int) -> str:
+    return f"all {total}" if len(names) == total > 2 else ", ".join(names) or "none"
 
 
-def _difference(board: TaskBoard, ranked: Sequence[Row]) -> list[str]:
+def _detectable(board: TaskBoard) -> list[str]:
+    """The smallest difference the table could have shown."""
     if board.mdd is None:
         return []
-    seeds = min(len(row.seeds) for row in ranked if len(row.seeds) > 1)
+    seeds = min(len(row.seeds) for row in board.ranked if len(row.seeds) > 1)
     unit = f" {board.unit}" if board.unit else ""
     shown = f"{board.mdd:.3f}" if board.mdd >= 0.001 else f"{board.mdd:.2g}"
-    share = board.higher_is_better and not unit and all(0 <= score <= 1 for row in ranked for score in row.scores)
+    scores = [score for row in board.ranked for score in row.scores]
+    share = board.higher_is_better and not unit and min(scores) >= 0 and max(scores) <= 1
     more = ", which is more than any two rows can differ by" if share and board.mdd > 1 else ""
     return [f"smallest difference separated with 80% power at {seeds} seeds: {shown}{unit}{more}"]
 
 
-def _hinges(hinges: Sequence[Hinge]) -> list[str]:
+def _influences(influences: Sequence[Influence]) -> list[str]:
     """Relations of two that depend on a third, three spelled out and the rest counted."""
-    told = []
-    for pairs, verb in (("apart_without", "separated"), ("tied_without", "tied")):
+    found = []
+    for verb in ("separated", "tied"):
         without: dict[str, list[str]] = {}
-        for hinge in hinges:
-            for pair in getattr(hinge, pairs):
-                without.setdefault("–".join(pair), []).append(hinge.architecture)
-        told += [f"{pair} would be {verb} without {' or '.join(names)}" for pair, names in sorted(without.items())]
-    if not told:
+        for influence in influences:
+            pairs = influence.separated_without if verb == "separated" else influence.tied_without
+            for pair in pairs:
+                without.setdefault("–".join(pair), []).append(influence.architecture)
+        found += [f"{pair} would be {verb} without {' or '.join(names)}" for pair, names in sorted(without.items())]
+    if not found:
         return []
-    more = f", and {len(told) - 3} more pairs" if len(told) > 4 else ""
-    return [f"depends on who else is on the board: {'; '.join(told[:3] if more else told)}{more}"]
+    more = f", and {len(found) - 3} more pairs" if len(found) > 4 else ""
+    return [f"depends on who else is on the board: {'; '.join(found[:3] if more else found)}{more}"]
 
 
-def _identical_data(finals: Sequence[Record], shared: gather.Common) -> list[str]:
-    done = [r for r in finals if r.get("status") == "ok"]
+def _identical_data(finals: Sequence[Record], shared: Common) -> list[str]:
+    done = [r for r in finals if r.status == "ok"]
     if not done:
         return []
-
-    def apart(record: Record) -> bool:
-        seed = gather.seed_of(record)
-        return gather.stream_at(record, shared.upto[seed]) != shared.hashes[seed]
-
-    odd = sorted({gather.name_of(r) for r in done if apart(r)})
-    if odd:
-        return [f"data not identical: {', '.join(odd)} stand apart by their stream hash and are not ranked"]
-    counts = [len({gather.name_of(r) for r in done if gather.seed_of(r) == s}) for s in shared.hashes]
+    if odd := sorted({r.spec.architecture_label for r in done if not shared.same_data(r)}):
+        return [f"data not identical: {', '.join(odd)} differ from the others in their stream hash and are not ranked"]
+    counts = [len({r.spec.architecture_label for r in done if r.spec.seed == seed}) for seed in shared.hashes]
     if max(counts) < 2:
         return ["only one architecture per seed: nothing to compare its data with"]
     count = str(counts[0]) if len({*counts}) == 1 else f"{min(counts)} to {max(counts)}"
@@ -175,65 +173,62 @@ def _identical_data(finals: Sequence[Record], shared: gather.Common) -> list[str
     return [f"identical data: stream hash equal over {count} architectures for {seeds}"]
 
 
+def machines(finals: Sequence[Record]) -> list[Machine]:
+    """The kinds of machine that the scored runs come from."""
+    return sorted({Machine.of(r) for r in finals if score(r) is not None})
+
+
 def _machines(finals: Sequence[Record]) -> list[str]:
-    done = _scored(finals)
-    kinds = sorted({gather.machine_of(r) for r in done})
+    kinds = machines(finals)
     if len(kinds) < 2:
-        return _drift(done)
-    each = "; ".join(f"{hardware}, threads: {threads}, {precision}" for hardware, threads, precision in kinds)
-    what = gather.differing(kinds)
+        return _drift([r for r in finals if score(r) is not None])
+    each = "; ".join(f"{one.hardware}, threads: {one.threads}, {one.precision}" for one in kinds)
+    what = Machine.differences(kinds)
     verb = "differ" if " and " in what else "differs"
     return [f"{what} {verb}, so speeds are not compared, nor ratios to the reference: {each}"]
 
 
 DRIFT, ODD = 0.10, 0.15
 """How far the reference's speed may differ over the runs of a table, and from its median beside one run of a table in
-seconds, before it is said."""
+seconds, before a note says so."""
 
 
-def _drift(done: Sequence[Record]) -> list[str]:
+def _drift(scored: Sequence[Record]) -> list[str]:
     """What the reference says of a machine that was not the same for all runs."""
-    timed = [(r, step) for r in done if (step := gather.finite(dig(r, "speed.reference.step_seconds")))]
+    timed = [(r, step) for r in scored if (ref := r.speed.reference) is not None and (step := ref.step_seconds)]
     steps = [step for _, step in timed]
     if not timed or max(steps) <= (1 + DRIFT) * min(steps):
-        return _without(done)
+        problems = sorted({ref.problem for r in scored if (ref := r.speed.reference) is not None and ref.problem})
+        return [f"speeds without a reference: {problem}" for problem in problems]
     span = f"{1e3 * min(steps):.3g} and {1e3 * max(steps):.3g} ms"
     found = [f"the machine drifted: the reference's step took between {span}; the ratios (× ref) are the ones to read"]
-    if any(gather.by_seconds(r) for r, _ in timed):
+    if any(r.spec.stop is not None and r.spec.stop.meter == "seconds" for r, _ in timed):
         middle = statistics.median(steps)
-        off = sorted(((step / middle - 1, r) for r, step in timed), key=lambda pair: -abs(pair[0]))
+        off = sorted(((step / middle - 1, r.spec) for r, step in timed), key=lambda pair: -abs(pair[0]))
         odd = [pair for pair in off if abs(pair[0]) > ODD] or off[:1]
-        told = [f"{gather.name_of(r)} seed {gather.seed_of(r)} (its step {by:+.0%})" for by, r in odd]
-        found.append(
-            f"equal seconds were not equal work: the reference was furthest off its median beside {', '.join(told)}"
-        )
+        runs = ", ".join(f"{spec.architecture_label} seed {spec.seed} (its step {by:+.0%})" for by, spec in odd)
+        found.append(f"equal seconds were not equal work: the reference was furthest off its median beside {runs}")
     return found
 
 
-def _without(done: Sequence[Record]) -> list[str]:
-    problems = sorted({str(p) for r in done if (p := dig(r, "speed.reference.problem"))})
-    return [f"speeds without a reference: {problem}" for problem in problems]
-
-
-def _gates(ranked: Sequence[Row], finals: Sequence[Record]) -> list[str]:
-    """Ranked rows that some gates were not asked of: because the suite skips them, or the records are older."""
-    names = {row.architecture for row in ranked}
+def _gates(board: TaskBoard, finals: Sequence[Record]) -> list[str]:
+    """Ranked rows that did not go through every gate: the suite skips some, or the records are older than them."""
+    names = {row.architecture for row in board.ranked}
     skipped: dict[str, set[str]] = {}
     older: dict[str, set[str]] = {}
     for record in finals:
-        name = gather.name_of(record)
-        if name not in names or record.get("status") != "ok":
+        name = record.spec.architecture_label
+        if name not in names or record.status != "ok":
             continue
-        left_out = [str(gate) for gate in dig(record, "eligibility.skipped") or ()]
-        asked = {*(dig(record, "eligibility.gates") or {}), *left_out}
-        due = applied(dig(record, "spec.role"), matched=dig(record, "size.mismatch") is not None)
-        for gate in left_out:
+        matched = record.size is not None and record.size.mismatch is not None
+        known = record.eligibility
+        for gate in known.skipped:
             skipped.setdefault(gate, set()).add(name)
-        for gate in due:
-            if gate not in asked:
+        for gate in applied(record.spec.role, matched=matched):
+            if gate not in known.gates and gate not in known.skipped:
                 older.setdefault(gate, set()).add(name)
-    told = [f"gates skipped: {_by_rows(skipped, len(names))}"] if skipped else []
-    return told + ([f"not judged by {_by_rows(older, len(names))}: older records"] if older else [])
+    found = [f"gates skipped: {_by_rows(skipped, len(names))}"] if skipped else []
+    return found + ([f"not judged by {_by_rows(older, len(names))}: older records"] if older else [])
 
 
 def _by_rows(rows: dict[str, set[str]], total: int) -> str:
@@ -247,24 +242,11 @@ def _by_rows(rows: dict[str, set[str]], total: int) -> str:
 
 
 def _rates(rows: Sequence[Row]) -> list[str]:
-    """Which learning rate each row was trained with, where they differ."""
-    known = {row.architecture: row.lr for row in rows if row.lr is not None and row.scores}
-    if len(rates := sorted({*known.values()})) < 2:
+    """The learning rate each row was trained with, where they differ."""
+    users: dict[float, list[str]] = {}
+    for row in rows:
+        if row.lr is not None and row.scores:
+            users.setdefault(row.lr, []).append(row.architecture)
+    if len(users) < 2:
         return []
-    users = {lr: ", ".join(sorted(a for a in known if known[a] == lr)) for lr in rates}
-    return ["learning rates: " + "; ".join(f"{lr:g} {names}" for lr, names in users.items())]
-
-
-def brought(finals: Sequence[Record]) -> dict[str, list[str]]:
-    """What each architecture brought along; records from before it was noted say nothing."""
-    found = {}
-    for name, runs in gather.grouped(finals).items():
-        own = next((known for r in runs if (known := r.get("defaults")) is not None), None)
-        if own is not None:
-            found[name] = [describe(Override.from_dict(one)) for one in own]
-    return found
-
-
-def _defaults(finals: Sequence[Record]) -> list[str]:
-    counts = ", ".join(f"{name} {len(own)}" for name, own in brought(finals).items())
-    return [f"defaults of their own, not set by the suite, and listed on the page: {counts}"] if counts else []
+    return ["learning rates: " + "; ".join(f"{lr:g} {', '.join(sorted(users[lr]))}" for lr in sorted(users))]

@@ -1,54 +1,30 @@
-"""The board as one self-contained HTML page, and all its forms written to a folder."""
+"""The board as one self-contained HTML page."""
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
-from harness.board import gather, grids, overall, plots, tables, tracks
-from harness.board.across import sections
-from harness.board.gather import Record, dig
-from harness.board.model import Board, Line, Row, TaskBoard
+from harness.board import plots
+from harness.board.aggregate import plots as over_tasks
+from harness.board.aggregate.model import Aggregate, TimeToTarget
+from harness.board.drawing import Looks, styles
+from harness.board.model import Board, Contrast, TaskBoard
+from harness.board.ranking import column_of, unique
+from harness.board.sections import sections
+from harness.board.tables import Section
+from harness.records.record import Record
 
-
-def write(board: Board, records: Iterable[Record], folder: str | Path) -> None:
-    """Write board.md, board.csv, board.json and index.html, each atomically."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    files = {
-        "board.md": tables.markdown(board) + grids.markdown(overall.grids(board)),
-        "board.csv": tables.as_csv(board),
-        "board.json": tables.as_json(board),
-        "index.html": page(board, records),
-    }
-    for name, text in files.items():
-        _replace(folder / name, text)
-
-
-def _replace(path: Path, text: str) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
-            stream.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+ASIDE = "; dashed the reference; lines that coincide are drawn side by side"
 
 
 def page(board: Board, records: Iterable[Record]) -> str:
     """The whole page as text."""
-    ordered = gather.canonical(records)
-    finals = [r for r in ordered if dig(r, "spec.kind") != "trial"]
-    names = sorted({row.architecture for task in board.tasks for row in task.rows if row.ranked})
-    style = plots.styles(names)
+    ordered = unique(records)
+    looks = styles(sorted({row.architecture for task in board.tasks for row in task.ranked}))
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -56,72 +32,58 @@ def page(board: Board, records: Iterable[Record]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    tasks = [
-        _task(task, [r for r in ordered if gather.column_of(r) == (task.task, task.track)], style)
-        for task in board.tasks
-    ]
-    more = [
-        sections.section(tracks.grid(c), {"The same as a picture": plots.places(c, style)}) for c in board.contrasts
-    ]
-    more += [section for found in board.across for section in sections.sections(found, style)]
-    return environment.get_template("page.html.j2").render(
-        board=board, tasks=tasks, sections=more, provenance=provenance(finals)
-    )
+    shown = [(section, _figures(section, ordered, looks)) for section in sections(board)]
+    finals = [r for r in ordered if r.spec.kind == "final"]
+    return environment.get_template("page.html.j2").render(board=board, sections=shown, provenance=provenance(finals))
 
 
-def _task(board: TaskBoard, records: Sequence[Record], style: plots.Style) -> dict[str, Any]:
-    columns = tables.columns(board)
-    trials = [r for r in records if dig(r, "spec.kind") == "trial"]
-    finals = [r for r in records if dig(r, "spec.kind") != "trial"]
-    figures = {
-        "Mean and 95% interval; ticks are seeds, dashed lines baselines": plots.dots(board, style),
-        "Learning curves, mean over seeds": plots.curves(board, finals, style),
-        "Score against cost, tuning included" if trials else "Score against cost": plots.cost(board, style),
-        "Expected best of k trials on the tuning split, drawn in any order": plots.best_of(board, trials, style),
-    }
+def _figures(section: Section, records: Sequence[Record], looks: Looks) -> list[tuple[str, Markup]]:
+    """The plots of a section that could be drawn, by caption."""
+    subject, drawn = section.subject, {}
+    if isinstance(subject, TaskBoard):
+        drawn = _task(subject, [r for r in records if column_of(r) == (subject.task, subject.track)], looks)
+    elif isinstance(subject, Contrast):
+        drawn = {"The same as a picture": plots.track_ranks(subject, looks)}
+    elif isinstance(subject, Aggregate):
+        drawn = {
+            f"Performance profile of normalised scores: higher is better{ASIDE}": over_tasks.profile(subject, looks),
+            "Mean ranks, best on the left; a bar joins what is not separated": over_tasks.critical_difference(subject),
+        }
+    elif isinstance(subject, TimeToTarget):
+        caption = f"Time to target: higher and further left is better{ASIDE}"
+        drawn = {caption: over_tasks.times(subject, looks, section.title)}
+    return [(caption, Markup(svg)) for caption, svg in drawn.items() if svg]
+
+
+def _task(board: TaskBoard, records: Sequence[Record], looks: Looks) -> dict[str, str]:
+    trials = [r for r in records if r.spec.kind == "trial"]
+    finals = [r for r in records if r.spec.kind == "final"]
     return {
-        "board": board,
-        "direction": tables.direction(board),
-        "columns": columns,
-        "entries": [_entry(entry, board, columns) for entry in board.entries()],
-        "reasons": tables.reasons(board),
-        "figures": [(caption, Markup(svg)) for caption, svg in figures.items() if svg],
+        "Mean and 95% interval; ticks are seeds, dashed lines baselines": plots.dots(board, looks),
+        "Learning curves, mean over seeds": plots.curves(board, finals, looks),
+        "Score against cost, tuning included" if trials else "Score against cost": plots.cost(board, looks),
+        "Expected best of k trials on the tuning split, drawn in any order": plots.best_of(board, trials, looks),
     }
 
 
-def _entry(entry: Row | Line, board: TaskBoard, columns: Sequence[tables.Column]) -> dict[str, Any]:
-    if isinstance(entry, Row):
-        kind = "ranked" if entry.ranked else "unranked"
-        return {"kind": kind, "about": entry.reason, "cells": [(c.text(entry), c.value(entry)) for c in columns]}
-    told: dict[str, tuple[str, Any]] = {
-        "architecture": (entry.name, entry.name),
-        board.metric or "score": (f"{entry.value:.3f}", entry.value),
-    }
-    return {"kind": "baseline", "about": entry.about, "cells": [told.get(c.title, ("", None)) for c in columns]}
+PROVENANCE: dict[str, Callable[[Record], object]] = {
+    "zoobench": lambda r: r.provenance.zoobench,
+    "commit": lambda r: r.provenance.commit,
+    "hardware": lambda r: r.provenance.hardware,
+    "threads": lambda r: r.provenance.threads,
+    "precision": lambda r: r.provenance.precision,
+    "packages": lambda r: ", ".join(f"{name} {version}" for name, version in sorted(r.provenance.packages.items())),
+}
 
 
 def provenance(records: Sequence[Record]) -> list[tuple[str, str]]:
     """Where the numbers come from; every distinct value of every field is listed."""
-    paths = {
-        "zoobench": "provenance.zoobench",
-        "commit": "provenance.commit",
-        "hardware": "provenance.hardware",
-        "threads": "provenance.threads",
-        "precision": "provenance.precision",
-        "packages": "provenance.packages",
-    }
-    ok = sum(r.get("status") == "ok" for r in records)
+    ok = sum(r.status == "ok" for r in records)
     found = [("runs", f"{len(records)}, of which {ok} ok")]
-    for name, path in paths.items():
-        values = sorted({_plain(v) for r in records if (v := dig(r, path)) not in (None, {}, [])})
-        if values:
+    for name, read in PROVENANCE.items():
+        if values := sorted({str(value) for r in records if (value := read(r)) not in (None, "")}):
             found.append((name, "; ".join(values)))
-    for task in sorted({gather.task_of(r) for r in records}):
-        prints = {str(v) for r in records if gather.task_of(r) == task and (v := dig(r, "data.fingerprint"))}
-        if prints:
-            found.append((f"data of {task}", ", ".join(sorted(prints))))
+    for task in sorted({r.spec.task_label for r in records}):
+        if prints := sorted({r.data.fingerprint for r in records if r.spec.task_label == task} - {""}):
+            found.append((f"data of {task}", ", ".join(prints)))
     return found
-
-
-def _plain(value: Any) -> str:
-    return ", ".join(f"{k} {v}" for k, v in sorted(value.items())) if isinstance(value, dict) else str(value)

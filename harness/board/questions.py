@@ -1,90 +1,86 @@
-"""Answers to lm-evaluation-harness as columns of a board: each of its tasks is ranked as a task of the suite is.
+"""Answers to lm-evaluation-harness as tables of a board: each of its tasks is ranked as a task of the suite is.
 
-A question's score has two sources of doubt. How training went is in the seeds, by which rows are compared as
-everywhere; which questions were asked is the same for all rows, and its standard error is told beside the table.
+An answer's score has two sources of uncertainty. Training is one: the seeds show it, and rows are compared by seeds as
+everywhere. The choice of questions is the other: it is the same for all rows, and its standard error stands beside the
+table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import dataclasses
+from collections.abc import Sequence
 
-from harness.board.gather import Record, dig, task_of
+from harness.records.record import Answer, Error, LmEval, Metrics, Record
 
 PRIMARY = ("acc", "exact_match", "bits_per_byte", "acc_norm", "perplexity", "word_perplexity", "byte_perplexity")
 """What a task is ranked by: the first of these that it has, else its first metric."""
 
 
 def columns(finals: Sequence[Record]) -> list[Record]:
-    """For every answer in these records, the record as if it were of a task by the name of the question.
-
-    Where models of several tasks were asked, the name says which task they were trained on.
+    """For every answer in these records, the record as if it were of a task by the question's name, with that answer
+    alone. Where models of several tasks were evaluated, the name says which task they were trained on.
     """
-    asked = [record for record in finals if record.get("lm_eval")]
-    several = len({task_of(record) for record in asked}) > 1
-    found = [_as_task(record, name, several) for record in asked for name in dig(record, "lm_eval.tasks")]
-    return found + [
-        _refused(record, name, why, several)
-        for record in asked
-        for name, why in (dig(record, "lm_eval.refused") or {}).items()
+    evaluated = [(record, record.lm_eval) for record in finals if record.lm_eval is not None]
+    several = len({record.spec.task_label for record, _ in evaluated}) > 1
+    answered = [
+        _as_task(record, known, name, answer, several)
+        for record, known in evaluated
+        for name, answer in known.tasks.items()
     ]
+    refused = [
+        _renamed(record, name, several).replace(
+            status="unsupported", metrics=Metrics(""), error=Error("Unsupported", why), lm_eval=None
+        )
+        for record, known in evaluated
+        for name, why in known.refused.items()
+    ]
+    return answered + refused
 
 
-def _as_task(record: Record, name: str, several: bool) -> Record:
-    answer: Mapping[str, Any] = record["lm_eval"]["tasks"][name]
-    metrics = answer["metrics"]
-    primary = next((metric for metric in PRIMARY if metric in metrics), next(iter(metrics), ""))
-    return {
-        **_named(record, name, several),
-        "data": {**record["data"], "fingerprint": f"{answer['hash']} {answer['samples']} {answer['fewshot']}"},
-        "metrics": {
-            "primary": primary,
-            "also": [metric for metric in metrics if metric != primary],
-            "higher_is_better": metrics.get(primary, {}).get("higher_is_better", True),
-            "chance": metrics.get(primary, {}).get("chance"),
-            "unit": "bits/byte" if primary == "bits_per_byte" else "",
-            "valid": {},
-            "test": {metric: told["value"] for metric, told in metrics.items()},
-            "question": {"samples": answer["samples"], "stderr": metrics.get(primary, {}).get("stderr")},
-        },
-    }
+def _as_task(record: Record, known: LmEval, name: str, answer: Answer, several: bool) -> Record:
+    primary = next((metric for metric in PRIMARY if metric in answer.metrics), next(iter(answer.metrics), ""))
+    ranked_by = answer.metrics.get(primary)
+    metrics = Metrics(
+        primary=primary,
+        also=tuple(metric for metric in answer.metrics if metric != primary),
+        higher_is_better=ranked_by is None or ranked_by.higher_is_better,
+        chance=None if ranked_by is None else ranked_by.chance,
+        unit="bits/byte" if primary == "bits_per_byte" else "",
+        test={name: metric.value for name, metric in answer.metrics.items() if metric.value is not None},
+    )
+    return _renamed(record, name, several).replace(
+        data=dataclasses.replace(record.data, fingerprint=f"{answer.hash} {answer.samples} {answer.fewshot}"),
+        metrics=metrics,
+        lm_eval=dataclasses.replace(known, tasks={name: answer}, refused={}),
+    )
 
 
-def _refused(record: Record, name: str, why: str, several: bool) -> Record:
-    """A model that could not be asked, as a row that says why."""
-    error = {"kind": "Unsupported", "message": why, "where": ""}
-    return {**_named(record, name, several), "status": "unsupported", "metrics": {"question": {}}, "error": error}
-
-
-def _named(record: Record, name: str, several: bool) -> dict[str, Any]:
-    spec, label = record["spec"], f"{name} after {task_of(record)}" if several else name
-    return {
-        **record,
-        "run_id": f"{record['run_id']}/{name}",
-        "spec": {**spec, "task": name, "task_label": label, "stop": _without_target(spec.get("stop"))},
-        "lm_eval": None,
-    }
-
-
-def _without_target(stop: Any) -> Any:
-    """What ended a run; that it was to reach a score in training says nothing about its answers."""
-    return {k: v for k, v in stop.items() if k != "target"} if isinstance(stop, Mapping) else stop
+def _renamed(record: Record, name: str, several: bool) -> Record:
+    """The record under the question's name; a target that ended its training says nothing about its answers."""
+    label = f"{name} after {record.spec.task_label}" if several else name
+    stop = None if record.spec.stop is None else dataclasses.replace(record.spec.stop, target=None)
+    spec = record.spec.replace(task=name, task_label=label, stop=stop)
+    return record.replace(run_id=f"{record.run_id}/{name}", spec=spec)
 
 
 def notes(finals: Sequence[Record]) -> list[str]:
-    """How many questions were asked, and the largest standard error that their choice leaves."""
-    asked = [record["metrics"]["question"] for record in finals if dig(record, "metrics.question.samples")]
-    if not asked:
+    """How many questions there were, and the largest standard error that their choice leaves."""
+    answers = _answers(finals)
+    if not answers:
         return []
-    samples, error = asked[0]["samples"], doubt(finals)
-    told = f"; which ones they are leaves each score a standard error of up to {error:.2g}" if error else ""
-    return [f"{samples:,} questions of lm-evaluation-harness, the same for all rows{told}"]
+    error = standard_error(finals)
+    doubt = f"; which ones they are leaves each score a standard error of up to {error:.2g}" if error else ""
+    return [f"{answers[0][1].samples:,} questions of lm-evaluation-harness, the same for all rows{doubt}"]
 
 
-def doubt(finals: Sequence[Record]) -> float:
+def standard_error(finals: Sequence[Record]) -> float:
     """The largest standard error that the choice of questions leaves a score; 0 where none is known.
 
-    Rows share their questions, so it is no part of what tells them apart; but it is of what tells them from chance.
+    Rows share their questions, so it is no part of what separates them; but it is of what separates them from chance.
     """
-    errors = (dig(record, "metrics.question.stderr") for record in finals)
-    return max((error for error in errors if error is not None), default=0.0)
+    metrics = (answer.metrics.get(record.metrics.primary) for record, answer in _answers(finals))
+    return max((m.stderr for m in metrics if m is not None and m.stderr is not None), default=0.0)
+
+
+def _answers(finals: Sequence[Record]) -> list[tuple[Record, Answer]]:
+    return [(r, answer) for r in finals if r.lm_eval is not None for answer in r.lm_eval.tasks.values()]

@@ -1,17 +1,24 @@
-"""From records to a board: rows gathered, ranked by their test scores, and annotated."""
+"""From records to a board: rows are made, ranked by their test scores, and annotated."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from harness import stats
-from harness.board import gather, notes, questions, tuning
-from harness.board.across import build
-from harness.board.gather import Record, dig
-from harness.board.model import Board, Line, Row, TaskBoard
+from harness.board import notes, questions, tuning
+from harness.board.aggregate import build
+from harness.board.comparable import Common, by_architecture, common, one_per_seed, reasons
+from harness.board.model import Baseline, Board, TaskBoard
+from harness.board.rows import Row, Runs, finite, row
 from harness.board.tracks import contrasts
+from harness.records.record import Metrics, Record
+from harness.records.store import to_json
+
+Column = tuple[str, str]
+"""A task's label and a track: what is ranked by itself."""
 
 
 def make(
@@ -19,100 +26,140 @@ def make(
     records: Iterable[Record],
     baselines: Iterable[Mapping[str, Any]],
     about: str = "",
-    order: Sequence[tuple[str, str]] = (),
+    order: Sequence[Column] = (),
     reference: str = "",
     targets: Mapping[str, float] | None = None,
     only: Mapping[str, Sequence[str]] | None = None,
 ) -> Board:
     """Rank the final runs of a suite, each task in each track by itself: those in `order` first, the rest by name.
 
-    Then over the tracks of a task, and over the tasks of a track.
+    Then over the tracks of a task, and over the tasks of a track. The order of the records never matters.
 
-    The order of the records never matters. `reference` and `targets` as in `harness.board.across.build`.
+    Args:
+        baselines: as in `baselines.json`: task_label, metric, name, value, about.
+        reference, targets: see `harness.board.aggregate.build`.
+        only: by task, the architectures that the suite runs on it.
     """
-    ordered = gather.canonical(records)
-    finals = [r for r in ordered if dig(r, "spec.kind") != "trial"]
-    trained = [r for r in finals if not gather.is_external(r)]
-    asked = questions.columns(finals)
-    trials = [r for r in ordered if dig(r, "spec.kind") == "trial"]
-    lines, position = list(baselines), {name: index for index, name in enumerate(order)}
+    ordered = unique(records)
+    finals = [r for r in ordered if r.spec.kind == "final"]
+    trials = [r for r in ordered if r.spec.kind == "trial"]
+    trained = [r for r in finals if not r.spec.pretrained]
+    known, position = list(baselines), {column: index for index, column in enumerate(order)}
 
     def ranked(own: Sequence[Record]) -> list[TaskBoard]:
+        columns = sorted({column_of(r) for r in own}, key=lambda column: (position.get(column, len(order)), column))
         return [
             _task(
-                name,
-                [r for r in own if gather.column_of(r) == name],
-                [r for r in trials if gather.column_of(r) == name],
-                [b for b in lines if b["task_label"] == name[0]],
-                (only or {}).get(name[0], ()),
+                Entries(
+                    column,
+                    [r for r in own if column_of(r) == column],
+                    [r for r in trials if column_of(r) == column],
+                    [b for b in known if b["task_label"] == column[0]],
+                    [*(only or {}).get(column[0], ())],
+                )
             )
-            for name in sorted({gather.column_of(r) for r in own}, key=lambda n: (position.get(n, len(order)), n))
+            for column in columns
         ]
 
-    tasks = ranked(finals)
-    across = build.make(tasks, trained, reference, targets)
-    told = notes.general(trained, trials)
-    return Board(suite, about, tasks + ranked(asked), told, contrasts(tasks), across, notes.brought(trained))
+    tasks = ranked([r.replace(lm_eval=None) for r in finals])
+    return Board(
+        suite=suite,
+        about=about,
+        tasks=tasks + ranked(questions.columns(finals)),
+        notes=notes.general(trained, trials),
+        contrasts=contrasts(tasks),
+        across=build.make(tasks, trained, reference, targets),
+        defaults=notes.defaults(trained),
+    )
 
 
-def _task(
-    column: tuple[str, str],
-    finals: Sequence[Record],
-    trials: Sequence[Record],
-    lines: list[Mapping[str, Any]],
-    only: Sequence[str],
-) -> TaskBoard:
-    shared = gather.common(finals)
-    metrics, goal = _metrics(finals, shared), shared.goal
-    higher, name = bool(metrics.get("higher_is_better")), str(metrics.get("primary") or "")
-    rows = [gather.row(a, own, shared) for a, own in gather.grouped(finals).items()]
-    finals = [r for r in finals if not gather.is_external(r)]
-    if goal is not None:
-        name, higher, lines = f"{goal.meter} to {name} {goal.target:g}", False, []
-    rows = _comparable(tuning.with_cost(rows, trials))
+def column_of(record: Record) -> Column:
+    """The task and the track that a record is ranked in."""
+    return record.spec.task_label, record.spec.track
+
+
+def unique(records: Iterable[Record]) -> list[Record]:
+    """Each run once, in an order that depends on nothing but what the records say."""
+    by_id: dict[str, list[Record]] = {}
+    for record in records:
+        by_id.setdefault(record.run_id, []).append(record)
+    chosen = [own[0] if len(own) == 1 else min(own, key=to_json) for own in by_id.values()]
+    return sorted(chosen, key=lambda r: (*column_of(r), r.spec.architecture_label, r.spec.seed, r.run_id))
+
+
+@dataclass(frozen=True)
+class Entries:
+    """Everything that one table is made from."""
+
+    column: Column
+    finals: list[Record]
+    trials: list[Record]
+    baselines: list[Mapping[str, Any]]
+    only: list[str]
+
+
+def _task(own: Entries) -> TaskBoard:
+    shared = common(own.finals)
+    metrics, goal = _metrics(own.finals, shared), shared.stop
+    name, higher, unit, chance = metrics.primary, metrics.higher_is_better, metrics.unit, finite(metrics.chance)
+    baselines = _baselines(own.baselines, name, higher)
+    if goal is not None and goal.target is not None:  # ranked by what was used to get there
+        name, higher, chance, baselines = f"{goal.meter} to {name} {goal.target:g}", False, None, []
+        unit = {"seconds": "s", "flops": "FLOP"}.get(goal.meter, "")
+    rows = _rows(own, shared)
     scores = {row.architecture: dict(zip(row.seeds, row.scores, strict=True)) for row in rows if not row.reason}
     comparison = stats.compare(scores, higher_is_better=higher)
-    hinges = stats.hinges(scores, higher_is_better=higher)
     rows = [_with(row, comparison.estimates.get(row.architecture)) for row in rows]
-    if notes.machines(finals) > 1:
-        rows = [_without_seconds(row) for row in rows]
+    finals = [r for r in own.finals if not r.spec.pretrained]
+    if len(notes.machines(finals)) > 1:
+        rows = [row.without_times() for row in rows]
     board = TaskBoard(
-        task=column[0],
+        task=own.column[0],
         metric=name,
-        unit=str(metrics.get("unit") or "") if goal is None else goal.unit,
+        unit=unit,
         higher_is_better=higher,
-        rows=sorted(rows, key=lambda row: _place(row, higher)),
-        baselines=_lines(lines, name, higher),
-        chance=gather.finite(metrics.get("chance")) if goal is None else None,
+        rows=sorted(rows, key=lambda row: _position(row, higher)),
+        baselines=baselines,
+        chance=chance,
         notes=[],
         mdd=comparison.smallest_difference,
-        track=column[1],
+        track=own.column[1],
         equal=notes.equal(finals, shared),
-        only=[*only],
+        only=own.only,
     )
-    return dataclasses.replace(board, notes=notes.task(board, finals, trials, shared, comparison, hinges))
+    influences = stats.leave_one_out(scores, higher_is_better=higher)
+    said = notes.task(board, finals, own.trials, shared, comparison, influences)
+    return dataclasses.replace(board, notes=said)
 
 
-def _comparable(rows: list[Row]) -> list[Row]:
+def _rows(own: Entries, shared: Common) -> list[Row]:
+    """A row for each architecture, not yet ranked, with every reason why it may not be."""
+    trials = by_architecture(own.trials)
+    rows = [
+        row(name, Runs(one_per_seed(runs), trials.get(name, []) if trials else None), reasons(runs, shared))
+        for name, runs in by_architecture(own.finals).items()
+    ]
+    return _without_single_seeds(tuning.compared(rows, own.trials))
+
+
+def _without_single_seeds(rows: list[Row]) -> list[Row]:
     """One seed beside rows of several has no scatter: it is not ranked, rather than tied with everybody."""
     most = max((len(row.seeds) for row in rows if not row.reason), default=0)
     reason = f"one seed only, where others have {most}"
-    alone = [not row.reason and len(row.seeds) == 1 < most for row in rows]
-    return [dataclasses.replace(row, reason=reason) if one else row for row, one in zip(rows, alone, strict=True)]
+    return [row.replace(reason=reason) if not row.reason and len(row.seeds) == 1 < most else row for row in rows]
 
 
-def _metrics(finals: Sequence[Record], shared: gather.Common) -> Mapping[str, Any]:
+def _metrics(finals: Sequence[Record], shared: Common) -> Metrics:
     """The metric most runs agree on; that of any run where there is none."""
-    named = [r["metrics"] for r in finals if dig(r, "metrics.primary")]
-    agreed = [m for m in named if m["primary"] == shared.terms["metric"]]
-    return next(iter(agreed or named), {})
+    named = [r.metrics for r in finals if r.metrics.primary]
+    agreed = [metrics for metrics in named if shared.terms["metric"].includes(metrics.primary)]
+    return next(iter(agreed or named), Metrics("", higher_is_better=False))
 
 
 def _with(row: Row, estimate: stats.Estimate | None) -> Row:
     if estimate is None:
         return row
-    return dataclasses.replace(
-        row,
+    return row.replace(
         mean=estimate.mean,
         low=estimate.low,
         high=estimate.high,
@@ -122,23 +169,18 @@ def _with(row: Row, estimate: stats.Estimate | None) -> Row:
     )
 
 
-def _without_seconds(row: Row) -> Row:
-    """For runs on different hardware, where no two seconds, nor ratios of them, can be compared."""
-    blank = ("seconds", "tokens_per_s", "relative_speed", "reference_step_seconds", "tuning_seconds")
-    nothing: dict[str, Any] = dict.fromkeys(blank)
-    return dataclasses.replace(row, **nothing)
-
-
-def _place(row: Row, higher: bool) -> tuple[int, float, str]:
-    group = 0 if row.ranked else 3 if row.status == "unsupported" else 1 if row.status == "ok" else 2
+def _position(row: Row, higher: bool) -> tuple[int, float, str]:
+    """Ranked rows first, then what ended well, then what failed, then what cannot be; each by its mean."""
+    group = 0 if row.ranked else {"ok": 1, "unsupported": 3}.get(row.status, 2)
     score = float("inf") if row.mean is None else -row.mean if higher else row.mean
     return group, score, row.architecture
 
 
-def _lines(lines: list[Mapping[str, Any]], metric: str, higher: bool) -> list[Line]:
+def _baselines(rows: list[Mapping[str, Any]], metric: str, higher: bool) -> list[Baseline]:
+    """The baselines of this metric, best first."""
     found = {
-        Line(str(b["name"]), float(b["value"]), str(b.get("about") or ""))
-        for b in lines
-        if b.get("metric", metric) == metric and gather.finite(b["value"]) is not None
+        Baseline(str(b["name"]), float(b["value"]), str(b.get("about") or ""))
+        for b in rows
+        if b.get("metric", metric) == metric and finite(b["value"]) is not None
     }
     return sorted(found, key=lambda b: (-b.value if higher else b.value, b.name))

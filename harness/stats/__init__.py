@@ -1,6 +1,6 @@
-"""How sure a ranking is. `block` judges the architectures of one task against each other, on the model in `judge`."""
+"""How sure a ranking is: `comparison` for the architectures of one task, `aggregate` for several tasks."""
 
-from harness.stats.block import Comparison, Estimate, Hinge, Pair, Scores, compare, hinges, letters
+from harness.stats.comparison import Comparison, Estimate, Influence, Pair, Scores, compare, leave_one_out, letters
 from harness.stats.studentised import LEVEL, POWER, critical_range, smallest_difference
 
 __all__ = [
@@ -8,12 +8,12 @@ __all__ = [
     "POWER",
     "Comparison",
     "Estimate",
-    "Hinge",
+    "Influence",
     "Pair",
     "Scores",
     "compare",
     "critical_range",
-    "hinges",
+    "leave_one_out",
     "letters",
     "smallest_difference",
 ]

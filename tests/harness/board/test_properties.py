@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness import board
-from tests.harness.board.conftest import plant
+from tests.harness.planted import plant
 
 NAMES = ("lstm", "s4d", "pre_ln", "gla", "mamba")
 draws = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -36,8 +36,8 @@ def relations(records):
     """For every pair whether it is separated, and the places of all."""
     (task,) = board.make("quick", records, []).tasks
     rows = {row.architecture: row for row in task.rows}
-    apart = {(a, b): not rows[a].groups & rows[b].groups for a in rows for b in rows if a != b}
-    return apart, {name: row.places for name, row in rows.items()}, task.notes
+    apart = {(a, b): rows[a].separated_from(rows[b]) for a in rows for b in rows if a != b}
+    return apart, {name: row.ranks for name, row in rows.items()}, task.notes
 
 
 @draws

@@ -6,34 +6,37 @@ import pytest
 
 from harness import board
 from harness.board import questions
+from harness.records.meters import StopRule
+from harness.records.record import Answer, AnswerMetric, Eligibility, External, LmEval
+from harness.records.spec import PRETRAINED
+from tests.harness.planted import FAILED, change, plant
 
 
-def asked(record, **answers):
-    """The record with answers: name → (accuracy, standard error)."""
-    tasks = {
-        name: {
-            "version": 1,
-            "hash": "c0ffee",
-            "samples": 200,
-            "fewshot": 0,
-            "metrics": {
-                "acc_norm": {"value": value / 2, "stderr": error, "higher_is_better": True},
-                "acc": {"value": value, "stderr": error, "higher_is_better": True, "chance": 0.25},
-            },
-        }
-        for name, (value, error) in answers.items()
-    }
-    return {**copy.deepcopy(record), "lm_eval": {"package": "0.4.13", "terms": {}, "names": [*tasks], "tasks": tasks}}
+def asked(record, error=0.03, digest="c0ffee", **answers):
+    """The record with answers: name → accuracy."""
+
+    def answer(value):
+        metrics = {"acc_norm": AnswerMetric(value / 2, error), "acc": AnswerMetric(value, error, chance=0.25)}
+        return Answer(1, digest, 200, 0, None, metrics)
+
+    tasks = {name: answer(value) for name, value in answers.items()}
+    return change(record, lm_eval=LmEval("0.4.13", {}, tuple(tasks), tasks, {}, {}, 0.0))
 
 
 @pytest.fixture
 def answered(three):
+    return answers_of(three)
+
+
+def answers_of(three, error=0.03):
     """Accuracy the other way round: pre_ln knows most, lstm least."""
     knows = {"lstm": 0.25, "s4d": 0.40, "pre_ln": 0.55}
     noise = [0.0, 0.002, 0.001, 0.001, 0.0, 0.002, 0.0, 0.001, 0.002]
-    return [
-        asked(r, arc=(knows[r["spec"]["architecture"]] + noise[i], 0.03), copa=(0.5, 0.05)) for i, r in enumerate(three)
-    ]
+    return [asked(r, error, arc=knows[r.spec.architecture] + noise[i], copa=0.5) for i, r in enumerate(three)]
+
+
+def row_of(task, name):
+    return next(row for row in task.rows if row.architecture == name)
 
 
 def test_each_question_is_ranked_behind_the_tasks(answered, baselines):
@@ -45,66 +48,60 @@ def test_each_question_is_ranked_behind_the_tasks(answered, baselines):
     assert (arc.metric, arc.higher_is_better, arc.chance) == ("acc", True, 0.25)
     assert arc.rows[0].mean == pytest.approx(0.551)
     assert arc.rows[0].params == text.rows[0].params
-    assert not arc.rows[0].groups & arc.rows[1].groups, "what the seeds separate is separated"
+    assert arc.rows[0].separated_from(arc.rows[1]), "what the seeds separate is separated"
     assert any("200 questions" in note and "0.03" in note for note in arc.notes)
     assert not any("questions" in note for note in text.notes)
 
 
-def test_chance_is_beaten_only_beyond_the_doubt_of_which_questions_were_asked(answered):
+def test_chance_is_beaten_only_beyond_the_standard_error_of_the_questions(three):
     """s4d's .40 lies five standard errors of .03 above .25; with .08 it lies less than two."""
-    arc = board.make("quick", answered, []).tasks[1]
-    assert next(note for note in arc.notes if "chance" in note) == "beat chance (0.250): pre_ln, s4d; cannot tell: lstm"
-    for record in answered:
-        record["lm_eval"]["tasks"]["arc"]["metrics"]["acc"]["stderr"] = 0.08
-    arc = board.make("quick", answered, []).tasks[1]
-    assert "beat chance (0.250): pre_ln; cannot tell: s4d, lstm" in arc.notes
-    assert not arc.rows[0].groups & arc.rows[1].groups, "they answered the same questions"
+    for error, verdict in ((0.03, "pre_ln, s4d; cannot tell: lstm"), (0.08, "pre_ln; cannot tell: s4d, lstm")):
+        arc = board.make("quick", answers_of(three, error), []).tasks[1]
+        assert f"beat chance (0.250): {verdict}" in arc.notes
+        assert arc.rows[0].separated_from(arc.rows[1]), "they answered the same questions"
 
 
-def test_other_questions_are_not_compared(answered, baselines):
-    answered[0]["lm_eval"]["tasks"]["arc"]["hash"] = "badc0de"
-    made = board.make("quick", answered, baselines)
-    row = next(row for row in made.tasks[1].rows if row.architecture == "lstm")
+def test_other_questions_and_failed_gates_are_not_ranked(answered, baselines):
+    other = [asked(answered[0], digest="badc0de", arc=0.25), *answered[1:]]
+    row = row_of(board.make("quick", other, baselines).tasks[1], "lstm")
     assert not row.ranked
     assert "data fingerprint" in row.reason
+    failed = Eligibility(gates={"causality": FAILED})
+    cheating = [change(r, eligibility=failed) if r.spec.architecture == "pre_ln" else r for r in answered]
+    assert not row_of(board.make("quick", cheating, baselines).tasks[1], "pre_ln").ranked
 
 
-def test_a_failed_gate_counts_for_answers_too(answered, baselines):
-    for record in answered:
-        if record["spec"]["architecture"] == "pre_ln":
-            record["eligibility"]["gates"]["causality"] = {"passed": False, "measured": 1.0, "limit": 1e-4}
-            record["eligibility"]["ranked"] = False
-    arc = board.make("quick", answered, baselines).tasks[1]
-    assert not next(row for row in arc.rows if row.architecture == "pre_ln").ranked
+def test_a_model_that_cannot_be_asked_is_a_row_that_says_why(answered):
+    refused = LmEval("0.4.13", {}, (), {}, {}, {"arc": "no token for U+0031"}, 0.0)
+    made = board.make("quick", [*answered, plant("kjv", 0, 2.0, lm_eval=refused)], [])
+    row = row_of(made.tasks[1], "kjv")
+    assert (row.status, row.reason, row.ranked) == ("unsupported", "no token for U+0031", False)
 
 
-def test_external_rows_are_shown_and_not_ranked(answered, baselines, plant):
-    bought = plant("pretrained", 0, 1.2, data__stream_hash="", eligibility={"ranked": False, "gates": {}})
-    bought |= {"external": {"kind": "rwkv", "where": "rwkv-4.pth", "weights": "00"}}
-    bought["spec"] |= {"architecture_label": "RWKV-4 169M", "stop": {}, "match": None}
-    made = board.make("quick", [*answered, asked(bought, arc=(0.9, 0.03))], baselines)
+def test_external_rows_are_shown_and_not_ranked(answered, baselines):
+    bought = plant(
+        PRETRAINED, 0, 1.2, data__stream_hash="", eligibility=Eligibility(), spec__architecture_label="RWKV-4 169M",
+        external=External("rwkv", "rwkv-4.pth", "00"), spec__stop=None, spec__match=None, spec__train=None,
+    )  # fmt: skip
+    made = board.make("quick", [*answered, asked(bought, arc=0.9)], baselines)
     for task in made.tasks[:2]:
         row = task.rows[-1]
         assert (row.architecture, row.ranked) == ("RWKV-4 169M", False)
         assert row.reason == "external: trained elsewhere, on other data and budgets; shown, not ranked"
     text = made.tasks[0]
-    assert [row.rank_low for row in text.rows[:3]] == [1, 2, 2], "nobody else's place depends on it"
+    assert [row.rank_low for row in text.rows[:3]] == [1, 2, 2], "nobody else's rank depends on it"
     assert any("identical data: stream hash equal over 3" in note for note in text.notes)
 
 
 def test_models_of_several_tasks_are_told_apart(answered):
-    other = copy.deepcopy(answered)
-    for record in other:
-        record["spec"]["task_label"], record["run_id"] = "code", record["run_id"] + "-code"
+    other = [change(r, spec__task_label="code", run_id=f"{r.run_id}-code") for r in answered]
     names = [task.task for task in board.make("quick", answered + other, []).tasks]
     assert names == ["code", "text", "arc after code", "arc after text", "copa after code", "copa after text"]
 
 
 def test_a_target_of_training_is_no_target_of_answers(answered, baselines):
-    for record in answered:
-        record["spec"]["stop"] = {"tokens": 1_000_000, "target": 2.5}
-        record["budget"]["reached"] = True
-    text, arc, _ = board.make("quick", answered, baselines).tasks
+    goal = [change(r, spec__stop=StopRule("tokens", 1_000_000, 2.5), budget__reached=True) for r in answered]
+    text, arc, _ = board.make("quick", goal, baselines).tasks
     assert text.metric == "tokens to bits_per_byte 2.5"
     assert arc.metric == "acc"
 
@@ -114,5 +111,4 @@ def test_columns_leave_the_records_alone(answered):
     columns = questions.columns(answered)
     assert answered == before
     assert len(columns) == 2 * len(answered)
-    assert all("question" in column["metrics"] for column in columns)
-    assert not any("question" in record["metrics"] for record in answered)
+    assert all([*column.lm_eval.tasks] == [column.spec.task] for column in columns)

@@ -1,8 +1,8 @@
-"""The parts of what is said over several tasks. A time is None where the target was never reached: JSON knows no ∞."""
+"""The parts of what holds over several tasks. A time is None where the target was never reached: JSON knows no ∞."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +31,11 @@ class Standing:
     iqm: float | None
     low: float | None
     high: float | None
-    """Interquartile mean of the normalised scores and its interval; None where no task can be normalised."""
+    """The interquartile mean of the normalised scores and its interval; None where no task can be normalised."""
     mean: float | None
-    """Mean of the normalised scores, in which all that is missing counts."""
+    """The mean of the normalised scores, in which all that is missing counts."""
     rank: float
-    """Mean over the tasks."""
+    """The mean over the tasks."""
     normalised: dict[str, list[float]]
     """Normalised scores of its seeds, by task; none where it has no score."""
 
@@ -52,22 +52,22 @@ class Improvement:
 
 
 @dataclass(frozen=True, slots=True)
-class Ranking:
+class RankTest:
     """Whether mean ranks differ, by Friedman's test, and by how much they must, by Nemenyi's."""
 
     statistic: float | None
     p: float | None
     difference: float
-    """Critical difference of two mean ranks."""
+    """The critical difference of two mean ranks."""
     tasks_to_tell: int
     """The fewest tasks at which any difference could be seen among so many architectures."""
     groups: list[list[str]]
-    """Largest sets that are not separated."""
+    """The largest sets that are not separated."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What has to be reached on one task."""
+    """The validation score to reach on one task."""
 
     task: str
     metric: str
@@ -79,46 +79,47 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
-    """How fast one architecture gets to the targets."""
+class TargetTimes:
+    """How fast one architecture reaches the targets."""
 
     architecture: str
     score: float
-    """From ratios to the reference: 1 is the reference's own, a rival moves nothing."""
+    """From ratios to the reference: 1 is the reference's own, and no rival changes it."""
     score_to_best: float
     """From ratios to the fastest of the board: the AlgoPerf score."""
     reached: int
     times: dict[str, float | None]
-    """Median over the seeds, by task, in the meter's unit."""
+    """The median over the seeds, by task, in the meter's unit."""
     ratios: dict[str, float | None]
     """To the reference's time."""
     to_best: dict[str, float | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Race:
-    """Time to target of every architecture, fastest first."""
+class TimeToTarget:
+    """The time to target of every architecture, fastest first."""
 
     meter: str
     unit: str
     targets: list[Target]
-    rows: list[Pace]
+    rows: list[TargetTimes]
     notes: list[str]
 
 
 @dataclass(frozen=True, slots=True)
-class Across:
-    """All tasks of one track taken together; with one task only its race, and only notes where rows do not meet."""
+class Aggregate:
+    """All tasks of one track together; with one task only times to its target, and only notes where no two rows have
+    a score on every task."""
 
     track: str
     tasks: list[str]
     reference: str
-    """The row that the suite names; empty where the best row of each task serves."""
-    rows: list[Standing]
+    """The row that the suite names; empty where the best row of each task is the reference."""
+    rows: list[Standing] = field(default_factory=list)
     """Best first."""
-    scales: list[Scale]
-    improvements: list[Improvement]
+    scales: list[Scale] = field(default_factory=list)
+    improvements: list[Improvement] = field(default_factory=list)
     """Every ordered pair."""
-    ranking: Ranking | None
-    race: Race | None
-    notes: list[str]
+    ranking: RankTest | None = None
+    race: TimeToTarget | None = None
+    notes: list[str] = field(default_factory=list)

@@ -1,7 +1,7 @@
-"""How sure a ranking is: seeds are the unit, every comparison is paired by seed, and all pairs are judged together.
+"""The architectures of one task compared: seeds are the unit, pairs are paired by seed, and all pairs judged together.
 
-`judge` holds the model and the test, `studentised` its critical values; here they become what a board shows: places,
-letters, intervals, the smallest difference it could have seen, and what must be said beside them.
+`judge` holds the model and the test, `studentised` its critical values; here they become what a board shows: ranks,
+group letters, intervals, the smallest difference it could have shown, and what must be said beside them.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
-class Hinge:
-    """Pairs that would be told apart, or would not, if `architecture` were not on the board."""
+class Influence:
+    """Pairs that would be separated, or would not, if `architecture` were not on the board."""
 
     architecture: str
-    apart_without: tuple[Pair, ...]
+    separated_without: tuple[Pair, ...]
     """Tied on the board, separated without it; (better, worse)."""
     tied_without: tuple[Pair, ...]
     """Separated on the board, tied without it; (better, worse)."""
@@ -67,9 +67,7 @@ class Hinge:
 
 def compare(scores: Scores, *, higher_is_better: bool, level: float = LEVEL) -> Comparison:
     """Judge all pairs of architectures. Scores that are not finite count as missing."""
-    clean = _finite(scores)
-    means = _means(clean)
-    order = sorted(means, key=lambda a: (-means[a] if higher_is_better else means[a], a))
+    clean, means, order = _ordered(scores, higher_is_better)
     names = [a for a, by in clean.items() if len(by) > 1]
     table = _table({a: clean[a] for a in names})
     verdict = judge(table, level)
@@ -100,15 +98,13 @@ def compare(scores: Scores, *, higher_is_better: bool, level: float = LEVEL) -> 
     )
 
 
-def hinges(scores: Scores, *, higher_is_better: bool, level: float = LEVEL) -> tuple[Hinge, ...]:
+def leave_one_out(scores: Scores, *, higher_is_better: bool, level: float = LEVEL) -> tuple[Influence, ...]:
     """For every architecture the pairs of others whose relation would change if it were not on the board.
 
     The scatter of all and the number of architectures enter every comparison, so a tie may depend on a third.
     Architectures that change nothing are left out.
     """
-    clean = _finite(scores)
-    means = _means(clean)
-    order = sorted(means, key=lambda a: (-means[a] if higher_is_better else means[a], a))
+    clean, _, order = _ordered(scores, higher_is_better)
 
     def separated(names: Sequence[str]) -> frozenset[Pair]:
         table = _table({a: clean[a] for a in names})
@@ -120,7 +116,7 @@ def hinges(scores: Scores, *, higher_is_better: bool, level: float = LEVEL) -> t
         without = separated([a for a in names if a != name])
         within = {pair for pair in full if name not in pair}
         if without != within:
-            found.append(Hinge(name, tuple(sorted(without - within)), tuple(sorted(within - without))))
+            found.append(Influence(name, tuple(sorted(without - within)), tuple(sorted(within - without))))
     return tuple(found)
 
 
@@ -143,13 +139,12 @@ def _letter(i: int) -> str:
     return letter if i < 26 else f"{letter}{i // 26}"
 
 
-def _finite(scores: Scores) -> dict[str, dict[int, float]]:
+def _ordered(scores: Scores, higher_is_better: bool) -> tuple[dict[str, dict[int, float]], dict[str, float], list[str]]:
+    """The finite scores, their means, and the architectures by their means, best first."""
     clean = {a: {s: float(v) for s, v in sorted(by.items()) if math.isfinite(v)} for a, by in sorted(scores.items())}
-    return {a: by for a, by in clean.items() if by}
-
-
-def _means(scores: Scores) -> dict[str, float]:
-    return {a: math.fsum(by.values()) / len(by) for a, by in scores.items()}
+    clean = {a: by for a, by in clean.items() if by}
+    means = {a: math.fsum(by.values()) / len(by) for a, by in clean.items()}
+    return clean, means, sorted(means, key=lambda a: (-means[a] if higher_is_better else means[a], a))
 
 
 def _table(scores: Scores) -> Floats:
@@ -163,7 +158,7 @@ def _separated(names: Sequence[str], table: Floats, verdict: Verdict, order: Seq
     plan = design(~np.isnan(table[0]))
     place = {a: i for i, a in enumerate(order)}
     pairs = [(names[i], names[j]) for i, j in zip(plan.first, plan.second, strict=True)]
-    apart = [pair for pair, told in zip(pairs, verdict.apart[0], strict=True) if told]
+    apart = [pair for pair, differs in zip(pairs, verdict.apart[0], strict=True) if differs]
     return frozenset((a, b) if place[a] < place[b] else (b, a) for a, b in apart)
 
 
@@ -189,9 +184,8 @@ def _notes(scores: Scores, names: Sequence[str], verdict: Verdict) -> tuple[str,
     if fewer:
         notes.append(f"seeds missing, compared through the seeds shared with others: {', '.join(fewer)}")
     if names and not usable:
-        cause = (
-            "the seeds show no scatter at all" if verdict.residual_df > 0 else "too few scores to estimate the noise"
-        )
+        scattered = verdict.residual_df > 0
+        cause = "the seeds show no scatter at all" if scattered else "too few scores to estimate the noise"
         notes.append(f"{cause}: no interval and no claim about ranks")
     two = [a for a in names if len(scores[a]) == 2]
     if usable and two:

@@ -1,1 +1,0 @@
-"""What a board says over several tasks, and how fast each architecture gets to a target. Within a track, never over."""

@@ -1,0 +1,140 @@
+"""How fast the architectures reach a validation score, read from the curves in their records."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from harness.board import notes as beside
+from harness.board.aggregate.model import Target, TargetTimes, TimeToTarget
+from harness.board.aggregate.standings import on_all_tasks, reference_row
+from harness.board.comparable import by_architecture
+from harness.board.model import TaskBoard
+from harness.board.rows import Row, finite
+from harness.records.meters import Meter
+from harness.records.record import Record
+from harness.stats import aggregate as stats
+
+Runs = dict[str, list[Record]]
+"""The runs of one task by architecture."""
+
+
+class TimeMeter(NamedTuple):
+    """What time is read from."""
+
+    about: str
+    unit: str
+    meter: Meter
+    relative: bool = False
+    """Divided by the run's speed relative to the reference timed in turn with it."""
+
+
+def time_to_target(
+    tasks: Sequence[TaskBoard], finals: Sequence[Record], named: str, targets: Mapping[str, float]
+) -> TimeToTarget | None:
+    """None where no task has both a target and a row whose time is the unit."""
+    names, runs = on_all_tasks(tasks), {task.task: _ranked_runs(task, finals) for task in tasks}
+    goals = [_target(task, reference_row(task, named, names), runs[task.task], targets) for task in tasks]
+    timed = [(task, goal) for task, goal in zip(tasks, goals, strict=True) if goal is not None]
+    if not timed:
+        return None
+    meter = _meter([r for task, _ in timed for own in runs[task.task].values() for r in own])
+    times = {
+        name: [_time(runs[task.task].get(name, []), task, goal.value, meter) for task, goal in timed] for name in names
+    }
+    found = [goal for _, goal in timed]
+    units = [times[goal.reference][i] for i, goal in enumerate(found)]
+    to_best = stats.ratios_to_best(times)
+    rows = [_row(name, found, times[name], units, to_best[name]) for name in names]
+    rows.sort(key=lambda row: (-row.score, -row.score_to_best, -row.reached, row.architecture))
+    left = [task.task for task, goal in zip(tasks, goals, strict=True) if goal is None]
+    return TimeToTarget(meter.about, meter.unit, found, rows, _notes(meter, found, rows, named, left))
+
+
+def _ranked_runs(task: TaskBoard, finals: Sequence[Record]) -> Runs:
+    own = by_architecture([r for r in finals if r.spec.task_label == task.task])
+    return {name: runs for name, runs in own.items() if task.ranked_row(name)}
+
+
+def _target(task: TaskBoard, unit: Row | None, runs: Runs, targets: Mapping[str, float]) -> Target | None:
+    if unit is None:
+        return None
+    if task.task in targets:
+        return Target(task.task, task.metric, float(targets[task.task]), "suite", unit.architecture)
+    ends = [finite(r.metrics.valid.get(task.metric)) for r in runs[unit.architecture]]
+    if not (known := [end for end in ends if end is not None]):
+        return None
+    value = stats.middle_final(known, higher_is_better=task.higher_is_better)
+    return Target(task.task, task.metric, value, unit.architecture, unit.architecture)
+
+
+def _meter(runs: Sequence[Record]) -> TimeMeter:
+    """The fairest meter that all runs allow."""
+    if all((r.speed.relative or 0.0) > 0 for r in runs):
+        about = "time, in tokens that the speed reference would have read meanwhile"
+        return TimeMeter(about, "tokens", "tokens", relative=True)
+    if len(beside.machines(runs)) == 1:
+        return TimeMeter("seconds of training", "s", "seconds")
+    return TimeMeter("FLOPs of training, since hardware differs", "FLOP", "flops")
+
+
+def _time(runs: Sequence[Record], task: TaskBoard, target: float, meter: TimeMeter) -> float:
+    def reached(run: Record) -> float:
+        points = _points(run, task.metric, meter)
+        return stats.time_to_target(points, target, higher_is_better=task.higher_is_better)
+
+    return stats.median_time([reached(run) for run in runs])
+
+
+def _points(run: Record, metric: str, meter: TimeMeter) -> Iterator[tuple[float, float]]:
+    """(time, validation score) wherever a run was scored, its end included."""
+    speed = run.speed.relative if meter.relative else None
+    scored = [(getattr(point, meter.meter), (point.valid or {}).get(metric)) for point in run.curve]
+    for at, score in [*scored, (run.budget.used.of(meter.meter), run.metrics.valid.get(metric))]:
+        if (value := finite(score)) is not None:
+            yield at / (speed or 1.0), value
+
+
+def _row(
+    name: str, targets: Sequence[Target], times: Sequence[float], units: Sequence[float], to_best: Sequence[float]
+) -> TargetTimes:
+    ratios = [stats.time_ratio(time, unit) for time, unit in zip(times, units, strict=True)]
+
+    def by_task(values: Sequence[float]) -> dict[str, float | None]:
+        return {target.task: finite(value) for target, value in zip(targets, values, strict=True)}
+
+    return TargetTimes(
+        architecture=name,
+        score=stats.time_score(ratios),
+        score_to_best=stats.time_score(to_best),
+        reached=sum(math.isfinite(time) for time in times),
+        times=by_task(times),
+        ratios=by_task(ratios),
+        to_best=by_task(to_best),
+    )
+
+
+def _notes(
+    meter: TimeMeter, targets: Sequence[Target], rows: Sequence[TargetTimes], named: str, left: Sequence[str]
+) -> list[str]:
+    sources = {
+        t.task: "set by the suite" if t.source == "suite" else f"where {t.source}'s median run ends" for t in targets
+    }
+    values = "; ".join(f"{t.task} {t.metric} {t.value:.3f} ({sources[t.task]})" for t in targets)
+    units = ", ".join(sorted({t.reference for t in targets}))
+    found = [
+        f"targets, on valid: {values}",
+        f"{meter.about}, at the first scoring that is at the target or past it; median over seeds, where a run that "
+        "never gets there, or a row that is not ranked, is ∞",
+        f"score: area under the profile to τ = {stats.TAU:g}, over {stats.TAU - 1:g}; 1 is the reference's own time, "
+        f"0 is {stats.TAU:g} times it or more; each task weighs the same",
+        f"reference: {units}{'' if named else '; the suite names none, so it is the best row of each task'}",
+    ]
+    times = {row.architecture: row.times for row in rows}
+    if slow := [t.task for t in targets if times[t.reference][t.task] is None]:
+        why = "the reference itself does not reach the target, so whoever does counts as time 0"
+        found.append(f"{why}: {', '.join(slow)}")
+    if left:
+        found.append(f"left out, since the reference is not ranked there or has no score on valid: {', '.join(left)}")
+    return found

@@ -1,0 +1,227 @@
+"""Which runs of a task can be compared: what most of them agree on, and why a row may not be ranked."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from harness.board.rows import finite, score, severity
+from harness.records.meters import StopRule
+from harness.records.record import Gate, Record
+from harness.records.spec import MatchRule
+
+T = TypeVar("T", bound=Hashable)
+
+TERMS: dict[str, Callable[[Record], Hashable]] = {
+    "budget": lambda record: record.spec.stop,
+    "size target": lambda record: record.spec.match,
+    "metric": lambda record: record.metrics.primary,
+    "data fingerprint": lambda record: record.data.fingerprint,
+}
+"""What every ranked record of a task must have in common; the stream hash is compared seed by seed."""
+
+
+class Machine(NamedTuple):
+    """What runs must have in common where their seconds, or ratios of these, are compared."""
+
+    hardware: str
+    threads: str
+    precision: str
+
+    @classmethod
+    def of(cls, record: Record) -> Machine:
+        known = record.provenance
+        return cls(*(str(value or "unknown") for value in (known.hardware, known.threads, known.precision)))
+
+    @staticmethod
+    def differences(machines: Sequence[Machine]) -> str:
+        """What differs between them: `hardware and threads`."""
+        return " and ".join(name for name in Machine._fields if len({getattr(one, name) for one in machines}) > 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Majority(Generic[T]):
+    """The value that occurs most often. A tie is no majority: nobody can say which side is right."""
+
+    exists: bool
+    value: T | None = None
+
+    @classmethod
+    def of(cls, values: Sequence[T]) -> Majority[T]:
+        top = Counter(values).most_common(2)
+        if not top or (len(top) == 2 and top[0][1] == top[1][1]):
+            return cls(exists=False)
+        return cls(exists=True, value=top[0][0])
+
+    def includes(self, value: T) -> bool:
+        return self.exists and value == self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Common:
+    """What most runs of a task have in common."""
+
+    terms: dict[str, Majority[Any]]
+    """By the names of `TERMS`."""
+    hashes: dict[int, Majority[str]]
+    """Stream hashes by seed."""
+    upto: dict[int, int | None]
+    """By seed, the step at which the hashes are compared; None for the end, where all runs are equally long."""
+    machine: Majority[Machine]
+
+    @property
+    def stop(self) -> StopRule | None:
+        """The rule that ends the runs; None where they do not agree on one."""
+        rule: StopRule | None = self.terms["budget"].value
+        return rule
+
+    @property
+    def match(self) -> MatchRule | None:
+        """The size all are matched to; None where there is none, or they do not agree on one."""
+        rule: MatchRule | None = self.terms["size target"].value
+        return rule
+
+    def same_data(self, record: Record) -> bool:
+        """Whether a run consumed the batches that most runs of its seed did."""
+        seed = record.spec.seed
+        return self.hashes[seed].includes(stream_at(record, self.upto[seed]))
+
+
+def common(records: Sequence[Record]) -> Common:
+    """What most runs agree on. Only those that ended well count: one that stopped early has consumed less."""
+    done = [r for r in records if r.status == "ok" and not r.spec.pretrained]
+    by_seed = {seed: [r for r in done if r.spec.seed == seed] for seed in sorted({r.spec.seed for r in done})}
+    upto = {seed: _common_step(runs) for seed, runs in by_seed.items()}
+    return Common(
+        terms={name: Majority.of([read(r) for r in done]) for name, read in TERMS.items()},
+        hashes={seed: Majority.of([stream_at(r, upto[seed]) for r in runs]) for seed, runs in by_seed.items()},
+        upto=upto,
+        machine=Majority.of([Machine.of(r) for r in done]),
+    )
+
+
+def _common_step(runs: Sequence[Record]) -> int | None:
+    """The last power of two that every run reached; None where all made the same number of steps."""
+    steps = {r.budget.used.steps for r in runs}
+    return None if len(steps) == 1 else 1 << (max(1, min(steps)).bit_length() - 1)
+
+
+def stream_at(record: Record, step: int | None) -> str:
+    """The hash of the batches a run consumed, all of them or the first `step`."""
+    return record.data.stream_hash if step is None else record.data.stream_marks.get(str(step), "")
+
+
+def by_architecture(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """Records grouped by the architecture's label."""
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        groups.setdefault(record.spec.architecture_label, []).append(record)
+    return groups
+
+
+def one_per_seed(records: Sequence[Record]) -> list[Record]:
+    """The first record of each seed."""
+    return list({r.spec.seed: r for r in reversed(records)}.values())[::-1]
+
+
+def reasons(records: Sequence[Record], shared: Common) -> str:
+    """Why the row of these records is not ranked; empty where it may be."""
+    return "; ".join([*_failures(one_per_seed(records)), *_disqualified(records, shared)])
+
+
+def _failures(runs: Sequence[Record]) -> list[str]:
+    """Like "2 of 3 seeds diverged: loss is not finite at step 12", worst first."""
+    found = []
+    for status in sorted({r.status for r in runs} - {"ok"}, key=severity, reverse=True):
+        failed = [r for r in runs if r.status == status]
+        message = failed[0].error.message.strip() if failed[0].error else ""
+        if status == "unsupported" and len(failed) == len(runs):
+            found.append(message or status)
+            continue
+        count = f"{len(failed)} of {len(runs)} seeds {status}"
+        found.append(f"{count}: {message}" if message else count)
+    return found
+
+
+def _disqualified(records: Sequence[Record], shared: Common) -> list[str]:
+    """Why runs that ended well may still not be ranked; each reason names its seeds."""
+    done = [r for r in records if r.status == "ok"]
+    if any(r.spec.pretrained for r in done):
+        return ["external: trained elsewhere, on other data and budgets; shown, not ranked"]
+    seeds: dict[str, set[int]] = {}
+    counts = Counter(r.spec.seed for r in records)
+    for record in done:
+        repeated = ["several runs of the same seed"] if counts[record.spec.seed] > 1 else []
+        for reason in [*repeated, *_objections(record, shared)]:
+            seeds.setdefault(reason, set()).add(record.spec.seed)
+    return [*_failed_gates(done, {*counts}), *(reason + _only(own, {*counts}) for reason, own in seeds.items())]
+
+
+def _only(seeds: set[int], everyone: set[int]) -> str:
+    return "" if seeds == everyone else f" (seed {', '.join(map(str, sorted(seeds)))})"
+
+
+def _failed_gates(records: Sequence[Record], everyone: set[int]) -> list[str]:
+    """Every gate that any seed failed, with the worst that was measured."""
+    failed: dict[str, list[tuple[int, Gate]]] = {}
+    for record in records:
+        for name, gate in record.eligibility.gates.items():
+            if not gate.passed:
+                failed.setdefault(name, []).append((record.spec.seed, gate))
+    found = []
+    for name, gates in sorted(failed.items()):
+        worst = max((gate for _, gate in gates), key=lambda gate: math.inf if gate.measured is None else gate.measured)
+        values = f"measured {_short(worst.measured)}, limit {_short(worst.limit)}"
+        found.append(f"failed gate {name} ({values}){_only({seed for seed, _ in gates}, everyone)}")
+    return found
+
+
+def _short(number: float | None) -> str:
+    return f"{number:.3g}" if isinstance(number, float) else str(number)
+
+
+def _objections(record: Record, shared: Common) -> list[str]:
+    """What stands against one run that ended well."""
+    found, stop = [], record.spec.stop
+    if score(record) is None:
+        target = None if stop is None else stop.target
+        found.append("no finite test score" if target is None else f"did not reach {target:g}")
+    gates = record.eligibility.gates.values()
+    if not record.eligibility.ranked and all(gate.passed for gate in gates):
+        found.append("did not pass the gates")
+    found += [*_mismatched(record), *_overspent(record)]
+    if not stream_at(record, shared.upto[record.spec.seed]):
+        found.append("no data hash")
+    elif not shared.same_data(record):
+        most = shared.hashes[record.spec.seed].exists
+        found.append("data hash differs from the others'" if most else "data hashes disagree and none has a majority")
+    for name, read in TERMS.items():
+        usual = shared.terms[name]
+        if not usual.includes(read(record)):
+            found.append(f"{name} differs from the others'" if usual.exists else f"no majority agrees on the {name}")
+    own, usual = Machine.of(record), shared.machine
+    if stop is not None and stop.meter == "seconds" and not usual.includes(own):
+        others = f"other {Machine.differences([own, usual.value])} than the others'" if usual.value else ""
+        found.append(f"{others or 'no majority agrees on the hardware'}; seconds are not comparable")
+    return found
+
+
+def _mismatched(record: Record) -> list[str]:
+    mismatch = None if record.size is None else finite(record.size.mismatch)
+    if mismatch is None or record.spec.match is None or abs(mismatch) <= record.spec.match.tolerance:
+        return []
+    return [f"size off its target by {mismatch:+.1%}, tolerance {record.spec.match.tolerance:.1%}"]
+
+
+def _overspent(record: Record) -> list[str]:
+    """A run stays within tokens, steps and FLOPs; the step in which seconds run out is judged by the run's own gate."""
+    stop = record.spec.stop
+    if stop is None or stop.meter == "seconds":
+        return []
+    used = record.budget.used.of(stop.meter)
+    if used <= stop.limit * (1 + 1e-9):
+        return []
+    return [f"used {used:.4g} {stop.meter}, more than its budget of {stop.limit:.4g}"]

@@ -1,0 +1,98 @@
+"""The board of a suite's records: written beside them, shown, and two of its rows compared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from harness import board as boards
+from harness.board.model import Board, TaskBoard
+from harness.board.rows import Row
+from harness.errors import UserError
+from harness.execute.runner import baselines, current
+from harness.records.store import Store
+from harness.suite.load import load
+from zoo.registry import nearest
+
+
+def board(
+    suite: str, overrides: tuple[str, ...] = (), root: Path | None = None, *, save: bool = True
+) -> tuple[Board, Path]:
+    """The board of a suite's records, written beside them unless `save` is false; and its folder.
+
+    Raises:
+        UserError: there are no records yet.
+    """
+    loaded = load(suite, overrides)
+    store = Store(loaded.name, root)
+    _, records = current(loaded, store)
+    if not any(record.spec.kind == "final" for record in records):
+        raise UserError(f"no finished runs yet; start them with: zoobench run {suite}", file=store.folder)
+    made = boards.make(
+        loaded.name,
+        records,
+        baselines(loaded, store),
+        about=loaded.suite.about,
+        order=[(task.label, track) for task in loaded.suite.tasks for track in loaded.tracks],
+        reference=loaded.suite.reference or "",
+        targets=loaded.suite.targets,
+        only={task.label: task.only for task in loaded.suite.tasks if task.only},
+    )
+    folder = store.folder / "board"
+    if save:
+        boards.write(made, records, folder)
+    return made, folder
+
+
+def show(made: Board, console: Console) -> None:
+    """Print the board."""
+    boards.render(made, console)
+
+
+def compare(
+    first: str, second: str, suite: str, overrides: tuple[str, ...] = (), root: Path | None = None
+) -> list[dict[str, Any]]:
+    """Two rows of a board, task by task: their seeds side by side, and whether the board's model separates them."""
+    made, _ = board(suite, overrides, root, save=False)
+    names = sorted({row.architecture for task in made.tasks for row in task.rows})
+    for name in (first, second):
+        if name not in names:
+            raise UserError(f"no row {name!r} on the board of {suite}{nearest(name, names)}")
+    found = []
+    for task in made.tasks:
+        rows = {row.architecture: row for row in task.rows}
+        if first in rows and second in rows:  # else one of the two does not run on this task
+            found.append(_compared(task, rows[first], rows[second]))
+    return found
+
+
+def _compared(task: TaskBoard, a: Row, b: Row) -> dict[str, Any]:
+    of_a, of_b = (dict(zip(row.seeds, row.scores, strict=True)) for row in (a, b))
+    scores = {seed: [of_a[seed], of_b[seed]] for seed in sorted(of_a.keys() & of_b.keys())}
+    return {
+        "task": task.task,
+        "track": task.track,
+        "metric": task.metric,
+        "seeds": list(scores),
+        "scores": {str(seed): pair for seed, pair in scores.items()},
+        "difference": sum(x - y for x, y in scores.values()) / len(scores) if scores else None,
+        "separated": a.separated_from(b) if a.ranked and b.ranked else None,
+        "detectable": task.mdd,
+        "note": "; ".join(f"{row.architecture}: {row.reason}" for row in (a, b) if row.reason),
+    }
+
+
+def show_comparison(first: str, second: str, rows: list[dict[str, Any]], console: Console) -> None:
+    """Print a comparison as a table."""
+    table = Table(title=f"{first} against {second}", title_justify="left", header_style="bold")
+    for name in ("task", "metric", "seeds", f"{first} − {second}", "detectable", "separated"):
+        table.add_column(name)
+    for row in rows:
+        verdict = {True: "yes", False: "no", None: row["note"] or "not ranked"}[row["separated"]]
+        numbers = ["–" if row[key] is None else f"{row[key]:+.4f}" for key in ("difference", "detectable")]
+        title = " · ".join(filter(None, (row["task"], row["track"])))
+        table.add_row(title, row["metric"], str(len(row["seeds"])), *numbers, verdict)
+    console.print(table)

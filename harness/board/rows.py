@@ -1,0 +1,267 @@
+"""The rows of a board.
+
+Each field declared with `measured` is one column: what it is read from, its title, and how it is written. A new column
+is one more such field: JSON and CSV have it by its name, and with a title it stands in every table.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from harness.board.text import human
+from harness.records.record import Record, Size
+from harness.units import clock
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The runs behind one row."""
+
+    finals: Sequence[Record]
+    """One for each seed."""
+    trials: Sequence[Record] | None = None
+    """None where no architecture was tuned."""
+
+
+Value: TypeAlias = "float | None"
+Reading: TypeAlias = "Callable[[Record], Value]"
+Measure: TypeAlias = "Callable[[Runs], Value]"
+
+
+def finite(value: Any) -> float | None:
+    """The number, or None where there is none or it is not finite."""
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+
+
+def average(values: Sequence[float]) -> float | None:
+    """The mean; None of nothing."""
+    return math.fsum(values) / len(values) if values else None
+
+
+def readings(records: Sequence[Record], read: Reading) -> list[float]:
+    """What is known of these records."""
+    return [value for record in records if (value := finite(read(record))) is not None]
+
+
+def seeds_mean(read: Reading) -> Measure:
+    """The mean over the seeds that ended well."""
+    return lambda runs: average(readings([r for r in runs.finals if r.status == "ok"], read))
+
+
+def seeds_worst(read: Reading) -> Measure:
+    """The value furthest from zero over the seeds."""
+    return lambda runs: max(readings(runs.finals, read), key=abs, default=None)
+
+
+def whole(measure: Measure) -> Measure:
+    """A measure as a whole number."""
+    return lambda runs: None if (value := measure(runs)) is None else int(value)
+
+
+def of_size(read: Callable[[Size], Value]) -> Measure:
+    """A property of the model, the same for all seeds."""
+    return lambda runs: next((read(r.size) for r in runs.finals if r.size is not None), None)
+
+
+def shared(read: Reading) -> Measure:
+    """The value that all seeds have in common; None where they differ."""
+
+    def measure(runs: Runs) -> Value:
+        values = {read(record) for record in runs.finals}
+        return finite(values.pop()) if len(values) == 1 else None
+
+    return measure
+
+
+def trials_sum(read: Reading) -> Measure:
+    """The sum over the trials that ran."""
+
+    def measure(runs: Runs) -> Value:
+        values = readings([t for t in runs.trials or () if t.status != "unsupported"], read)
+        return math.fsum(values) if values else None
+
+    return measure
+
+
+def _tuning_seconds(runs: Runs) -> Value:
+    """Seconds of trials add up only where all of them ran on the same hardware."""
+    kinds = {trial.provenance.hardware for trial in runs.trials or () if trial.status == "ok"}
+    return trials_sum(lambda r: r.budget.used.seconds)(runs) if len(kinds) < 2 else None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A column of a board: what it is read from and how it is shown."""
+
+    measure: Measure
+    title: str
+    """Empty for one that only JSON and CSV have."""
+    about: str
+    text: Callable[[Any], str]
+    optional: bool
+    """Left out on narrow terminals, the last of them first."""
+    timed: bool
+    """Comparable only where all runs come from the same machine."""
+
+
+def measured(
+    measure: Measure,
+    title: str = "",
+    about: str = "",
+    text: Callable[[Any], str] = str,
+    *,
+    optional: bool = True,
+    timed: bool = False,
+) -> Any:
+    """A field of `Row` that is measured on the runs; the arguments are those of `Measured`."""
+    column = Measured(measure, title, about, text, optional, timed)
+    return dataclasses.field(default=None, metadata={"measured": column})
+
+
+def _in(unit: str, figures: int = 2) -> Callable[[float], str]:
+    return lambda number: human(number, unit, figures)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One architecture on one task, over its seeds."""
+
+    architecture: str
+    status: str
+    """`ok` if every seed is, else the worst of them."""
+    reason: str
+    """Why the row is not ranked; empty where it is."""
+    mean: float | None
+    low: float | None
+    high: float | None
+    """The 95% interval of the mean; see `harness.stats.Estimate`."""
+    sd: float | None
+    seeds: list[int]
+    """Seeds that have a score."""
+    scores: list[float]
+    """The test score of each of `seeds`."""
+    rank_low: int | None
+    rank_high: int | None
+    """The ranks this architecture may hold; None where it is not ranked."""
+    letters: str
+    also: dict[str, float]
+    """Means over the seeds of other scores of the task, by name."""
+
+    params: int | None = measured(of_size(lambda size: size.params))
+    params_non_embedding: int | None = measured(
+        of_size(lambda size: size.params_non_embedding), "params", "without embeddings", _in("", 3), optional=False
+    )
+    mismatch: float | None = measured(
+        seeds_worst(lambda r: None if r.size is None else r.size.mismatch),
+        "off", "from the size all are matched to; the worst seed", "{:+.1%}".format,
+    )  # fmt: skip
+    flops: float | None = measured(
+        seeds_mean(lambda r: r.budget.used.flops), "compute", "to train one seed", _in("FLOP"), optional=False
+    )
+    tokens: float | None = measured(seeds_mean(lambda r: r.budget.used.tokens), "tokens", "to train one seed", human)
+    seconds: float | None = measured(
+        seeds_mean(lambda r: r.budget.used.seconds), "time", "to train one seed", clock, timed=True
+    )
+    trials: int | None = measured(lambda runs: None if runs.trials is None else len(runs.trials))
+    tuning_flops: float | None = measured(
+        trials_sum(lambda r: r.budget.used.flops), "tuning", "of all its trials", _in("FLOP")
+    )
+    tuning_seconds: float | None = measured(_tuning_seconds, timed=True)
+    tokens_per_s: float | None = measured(
+        seeds_mean(lambda r: r.speed.train_tokens_per_s),
+        "speed", "training", lambda speed: f"{human(speed)} tok/s", optional=False, timed=True,
+    )  # fmt: skip
+    relative_speed: float | None = measured(
+        seeds_mean(lambda r: r.speed.relative),
+        "× ref", "speed over that of a reference timed in turn", "{:.2f}".format, timed=True,
+    )  # fmt: skip
+    reference_step_seconds: float | None = measured(
+        seeds_mean(lambda r: None if r.speed.reference is None else r.speed.reference.step_seconds), timed=True
+    )
+    peak_memory: int | None = measured(whole(seeds_worst(lambda r: r.memory.peak_bytes)), "memory", "peak", _in("B"))
+    state_bytes: int | None = measured(of_size(lambda size: size.state_bytes), "state", "recurrent", _in("B"))
+    lr: float | None = measured(shared(lambda r: None if r.spec.train is None else r.spec.train.lr))
+    width: int | None = measured(of_size(lambda size: size.width))
+    depth: int | None = measured(of_size(lambda size: size.depth))
+
+    @property
+    def ranked(self) -> bool:
+        return self.rank_low is not None
+
+    @property
+    def ranks(self) -> tuple[int, int] | None:
+        """The ranks it may hold, both ends included; None where it is not ranked."""
+        return None if self.rank_low is None or self.rank_high is None else (self.rank_low, self.rank_high)
+
+    def separated_from(self, other: Row) -> bool:
+        """Whether the two rows, both ranked, have no group letter in common."""
+        return not set(re.findall(r"[a-z]\d*", self.letters)) & set(re.findall(r"[a-z]\d*", other.letters))
+
+    def replace(self, **changes: Any) -> Row:
+        return dataclasses.replace(self, **changes)
+
+    def without_times(self) -> Row:
+        """For a table of runs on different machines, where no two seconds, nor ratios of them, can be compared."""
+        return self.replace(**{name: None for name, column in MEASURED.items() if column.timed})
+
+
+MEASURED: dict[str, Measured] = {
+    f.name: f.metadata["measured"] for f in dataclasses.fields(Row) if "measured" in f.metadata
+}
+"""The measured columns by field, in the order of the tables."""
+_SEVERITY = ("ok", "diverged", "timeout", "oom", "failed", "unsupported")
+
+
+def severity(status: str) -> int:
+    """How bad a status is: 0 for `ok`."""
+    return _SEVERITY.index(status)
+
+
+def score(record: Record) -> float | None:
+    """The finite test score of a run that ended well; with a target, what it used to reach it, if it did."""
+    if record.status != "ok":
+        return None
+    rule = record.spec.stop
+    if rule is not None and rule.target is not None:
+        return finite(record.budget.used.of(rule.meter)) if record.budget.reached else None
+    return finite(record.metrics.score("test"))
+
+
+def row(architecture: str, runs: Runs, reason: str) -> Row:
+    """The row of one architecture, not yet ranked."""
+    scored = [(r.spec.seed, value) for r in runs.finals if (value := score(r)) is not None]
+    scores = [value for _, value in scored]
+    others = dict.fromkeys(name for r in runs.finals for name in r.metrics.also)
+    also = {name: seeds_mean(_test_score(name))(runs) for name in others}
+    return Row(
+        architecture=architecture,
+        status=max((r.status for r in runs.finals), key=severity),
+        reason=reason,
+        mean=average(scores),
+        low=None,
+        high=None,
+        sd=_sd(scores),
+        seeds=[seed for seed, _ in scored],
+        scores=scores,
+        rank_low=None,
+        rank_high=None,
+        letters="",
+        also={name: value for name, value in also.items() if value is not None},
+        **{name: column.measure(runs) for name, column in MEASURED.items()},  # type: ignore[arg-type]
+    )
+
+
+def _test_score(name: str) -> Reading:
+    return lambda record: record.metrics.test.get(name)
+
+
+def _sd(scores: Sequence[float]) -> float | None:
+    if len(scores) < 2:
+        return None
+    middle = math.fsum(scores) / len(scores)
+    return math.sqrt(math.fsum((s - middle) ** 2 for s in scores) / (len(scores) - 1))
