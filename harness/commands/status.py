@@ -1,0 +1,65 @@
+"""`zoobench status`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness.commands.options import json_option, root_option, suite_options
+from harness.commands.output import print_json
+
+if TYPE_CHECKING:
+    from harness.records.record import Record
+
+
+@click.command()
+@click.argument("suite", required=False)
+@suite_options
+@root_option
+@json_option
+def command(suite: str | None, overrides: tuple[str, ...], root: Path | None, as_json: bool) -> None:
+    """Count the runs of SUITE that are finished, under way, or to do.
+
+    Without SUITE, count the records of every suite that has results.
+    """
+    rows = _every_suite(root) if suite is None else [_one_suite(suite, overrides, root)]
+    if as_json:
+        print_json(rows)
+    for row in [] if as_json else rows:
+        counts = ", ".join(f"{n} {what}" for what, n in row["counts"].items() if n)
+        click.echo(f"{row['suite']}: {counts or 'nothing yet'}")
+
+
+def _every_suite(root: Path | None) -> list[dict[str, Any]]:
+    from harness.records.store import Store, default_root
+
+    names = sorted({path.parent.parent.name for path in (root or default_root()).glob("*/*/record.json")})
+    return [{"suite": name, "counts": _by_status(Store(name, root).records())} for name in names]
+
+
+def _one_suite(suite: str, overrides: tuple[str, ...], root: Path | None) -> dict[str, Any]:
+    """The counts of a suite. What others published counts as still to do here."""
+    from harness.execute.runner import current
+    from harness.plan import trials
+    from harness.plan.expand import expand
+    from harness.records.store import Store
+    from harness.suite.load import load
+
+    loaded = load(suite, overrides)
+    store = Store(loaded.name, root)
+    _, records = current(loaded, store)
+    published = store.published()
+    own = [record for record in records if store.finished(record.run_id, published)]
+    counts = _by_status(own)
+    counts["under way"] = len(list(store.folder.glob("*/checkpoint")))
+    counts["to do"] = len(expand(loaded)) + trials.count(loaded) - len(own) - counts["under way"]
+    counts["published by others"] = len(records) - len(own)
+    return {"suite": loaded.name, "counts": counts}
+
+
+def _by_status(records: list[Record]) -> dict[str, int]:
+    from harness.records.record import STATUSES
+
+    return {status: sum(record.status == status for record in records) for status in STATUSES}
