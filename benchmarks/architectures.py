@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--only", choices=["peers-fp32", "peers-auto", "family", "lengths"], action="append")
     asked = parser.parse_args()
     pace = {"repeats": 1, "seconds": 0.25} if asked.quick else {"repeats": 5, "seconds": 1.0}
-    both = bench.plan(lengths=BOTH, **pace)
+    both = bench.parse_settings(lengths=BOTH, **pace)
     peers = dataclasses.replace(both, peers=True, reference=None)
     plans = {
         "peers-fp32": (("transformer_pp", "pre_ln"), dataclasses.replace(peers, precision="fp32")),
@@ -47,7 +47,9 @@ def main() -> None:
         "family": ((*LINEAR, *CONVOLUTIONS), both),
         "lengths": (
             (*LINEAR, *CONVOLUTIONS, *SPARSE, "pre_ln"),
-            bench.plan(lengths=LONG, contexts="128", reference=None, **pace | {"repeats": min(3, pace["repeats"])}),
+            bench.parse_settings(
+                lengths=LONG, contexts="128", reference=None, **pace | {"repeats": min(3, pace["repeats"])}
+            ),
         ),
     }
     console = Console(width=120)
@@ -55,7 +57,7 @@ def main() -> None:
         if asked.only and name not in asked.only:
             continue
         console.rule(name)
-        rows = bench.bench(architectures, plan, keep=lambda rows: console.print(report.line(rows[-1])))
+        rows = bench.bench(architectures, plan, on_row=lambda rows: console.print(report.line(rows[-1])))
         report.show(rows, console)
         report.save(rows, asked.folder / name)
 

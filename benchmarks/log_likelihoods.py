@@ -104,7 +104,9 @@ def sharing(names: Sequence[str], asked: Sequence[Request], vocab: int, turns: i
     pairs = [(context, continuation) for _, context, continuation in asked]
     for name in names:
         made = model(name, vocab)
-        spent = seconds({way: partial(scoring.score, made, pairs, share=way) for way in (False, True, None)}, turns)
+        spent = seconds(
+            {way: partial(scoring.score, made, pairs, share_prefixes=way) for way in (False, True, None)}, turns
+        )
         apart, once, decided = spent[False], spent[True], spent[None]
         table.add_row(name, f"{apart:.2f}", f"{once:.2f}", f"{apart / once:.2f}", f"{decided:.2f}")
     return table

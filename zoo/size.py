@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import zoo
 from zoo import architectures
-from zoo.contract import Batch, Model, Role, Shape, Unsupported, state_bytes
+from zoo.contract import ROLES, Batch, Model, Role, Shape, Unsupported, state_bytes
 from zoo.ops import flops
 
 Count: TypeAlias = Literal["total", "non_embedding"]
@@ -112,6 +112,17 @@ def sketch(name: str, role: Role, shape: Shape, **options: Any) -> Model:
     """The model on the meta device: shapes without memory."""
     with torch.device("meta"):
         return zoo.build(name, role, shape=shape, **options)
+
+
+def sketch_roles(name: str) -> dict[Role, Model]:
+    """A small sketch of the architecture, as it is by default, in every role that it can play."""
+    recipe = architectures.recipe(name)
+    shape = Shape(length=64, vocab=16, outputs=16, target_length=64, width=16 * recipe.width_multiple)
+    found: dict[Role, Model] = {}
+    for role in ROLES:
+        with suppress(Unsupported):
+            found[role] = sketch(name, role, shape, depth=len(recipe.mixers))
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
-"""How fast, how large: architectures measured in turn with a reference and with other people's implementations."""
+"""Speed and memory of architectures, measured in turn with a reference and with other people's implementations."""
 
-from harness.bench.plan import Plan, plan
 from harness.bench.session import bench
+from harness.bench.settings import Settings, parse_settings
 
-__all__ = ["Plan", "bench", "plan"]
+__all__ = ["Settings", "bench", "parse_settings"]

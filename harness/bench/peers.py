@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -50,7 +51,7 @@ class Peer:
 class _Model(nn.Module):
     """A peer as a module from Batch to logits."""
 
-    def __init__(self, inner: nn.Module, read: Callable[[nn.Module, Tensor], Tensor]) -> None:
+    def __init__(self, inner: nn.Module, read: Callable[[nn.Module, Tensor], Tensor] = lambda m, x: m(x)) -> None:
         super().__init__()
         self.inner, self.read = inner, read
 
@@ -78,14 +79,6 @@ def _logits(model: nn.Module, tokens: Tensor) -> Tensor:
     return model(input_ids=tokens, use_cache=False).logits
 
 
-def _depth(s: Subject) -> int:
-    from zoo import architectures
-
-    depth = s.depth or architectures.recipe(s.name).depth
-    assert depth is not None
-    return depth
-
-
 def _llama(s: Subject) -> nn.Module:
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -93,7 +86,7 @@ def _llama(s: Subject) -> nn.Module:
         vocab_size=VOCAB,
         hidden_size=s.width,
         intermediate_size=s.hidden or s.width * 8 // 3,
-        num_hidden_layers=_depth(s),
+        num_hidden_layers=s.layers,
         num_attention_heads=HEADS,
         max_position_embeddings=s.length,
     )
@@ -105,14 +98,14 @@ def _x_transformers(s: Subject) -> nn.Module:
 
     layers = Decoder(
         dim=s.width,
-        depth=_depth(s),
+        depth=s.layers,
         heads=HEADS,
         attn_dim_head=s.width // HEADS,
         attn_flash=True,
         ff_mult=(s.hidden or 4 * s.width) / s.width,
     )
     model = TransformerWrapper(num_tokens=VOCAB, max_seq_len=s.length, attn_layers=layers)
-    return _Model(model, lambda inner, tokens: inner(tokens))
+    return _Model(model)
 
 
 def _mamba2(s: Subject) -> nn.Module:
@@ -122,7 +115,7 @@ def _mamba2(s: Subject) -> nn.Module:
     config = Mamba2Config(
         vocab_size=VOCAB,
         hidden_size=s.width,
-        num_hidden_layers=_depth(s),
+        num_hidden_layers=s.layers,
         state_size=128,
         expand=2,
         num_heads=heads,
@@ -137,10 +130,10 @@ def _mambapy(s: Subject) -> nn.Module:
     # mambapy.lm, its own language model, imports mamba_ssm, which a CPU cannot have.
     from mambapy.mamba import Mamba, MambaConfig, RMSNorm
 
-    config = MambaConfig(d_model=s.width, n_layers=_depth(s))
+    config = MambaConfig(d_model=s.width, n_layers=s.layers)
     tokens, head = nn.Embedding(VOCAB, s.width), nn.Linear(s.width, CLASSES, bias=False)
     model = nn.Sequential(tokens, Mamba(config), RMSNorm(s.width, config.rms_norm_eps), head)
-    return _Model(model, lambda inner, tokens: inner(tokens))
+    return _Model(model)
 
 
 def _rwkv4(s: Subject) -> nn.Module:
@@ -150,7 +143,7 @@ def _rwkv4(s: Subject) -> nn.Module:
         vocab_size=VOCAB,
         context_length=s.length,
         hidden_size=s.width,
-        num_hidden_layers=_depth(s),
+        num_hidden_layers=s.layers,
         attention_hidden_size=s.width,
         intermediate_size=s.hidden or 4 * s.width,
     )
@@ -164,25 +157,25 @@ def _performer(s: Subject) -> nn.Module:
         num_tokens=VOCAB,
         max_seq_len=s.length,
         dim=s.width,
-        depth=_depth(s),
+        depth=s.layers,
         heads=HEADS,
         dim_head=s.width // HEADS,
         causal=True,
         rotary_position_emb=False,  # a table of positions, as ours has
     )
-    return _Model(model, lambda inner, tokens: inner(tokens))
+    return _Model(model)
 
 
 def _performer_encoder(s: Subject) -> nn.Module:
     from performer_pytorch import Performer
 
-    return _Encoder(s, Performer(dim=s.width, depth=_depth(s), heads=HEADS, dim_head=s.width // HEADS, causal=False))
+    return _Encoder(s, Performer(dim=s.width, depth=s.layers, heads=HEADS, dim_head=s.width // HEADS, causal=False))
 
 
 def _linformer(s: Subject) -> nn.Module:
     from linformer import Linformer
 
-    return _Encoder(s, Linformer(dim=s.width, seq_len=s.length, depth=_depth(s), k=64, heads=HEADS))
+    return _Encoder(s, Linformer(dim=s.width, seq_len=s.length, depth=s.layers, k=64, heads=HEADS))
 
 
 def _reformer(s: Subject) -> nn.Module:
@@ -191,7 +184,7 @@ def _reformer(s: Subject) -> nn.Module:
     model = ReformerLM(
         num_tokens=VOCAB,
         dim=s.width,
-        depth=_depth(s),
+        depth=s.layers,
         max_seq_len=s.length,
         heads=HEADS,
         dim_head=s.width // HEADS,
@@ -200,7 +193,7 @@ def _reformer(s: Subject) -> nn.Module:
         causal=True,
         absolute_position_emb=True,
     )
-    return _Model(model, lambda inner, tokens: inner(tokens))
+    return _Model(model)
 
 
 def _longformer(s: Subject) -> nn.Module:
@@ -210,7 +203,7 @@ def _longformer(s: Subject) -> nn.Module:
         vocab_size=VOCAB,
         hidden_size=s.width,
         intermediate_size=s.hidden or 4 * s.width,
-        num_hidden_layers=_depth(s),
+        num_hidden_layers=s.layers,
         num_attention_heads=HEADS,
         attention_window=64,
         max_position_embeddings=s.length + 2,
@@ -232,44 +225,34 @@ def _longformer(s: Subject) -> nn.Module:
     return _Model(inner, read)
 
 
-def _xlstm(kind: str) -> Callable[[Subject], nn.Module]:
-    def build(s: Subject) -> nn.Module:
-        from xlstm import (
-            FeedForwardConfig,
-            mLSTMBlockConfig,
-            sLSTMBlockConfig,
-            sLSTMLayerConfig,
-            xLSTMLMModel,
-            xLSTMLMModelConfig,
-        )
+def _mlstm(s: Subject) -> nn.Module:
+    import xlstm
 
-        common = {"context_length": s.length, "num_blocks": _depth(s), "embedding_dim": s.width}
-        if kind == "mlstm":
-            blocks: dict[str, Any] = {"mlstm_block": mLSTMBlockConfig()}
-        else:
-            layer = sLSTMLayerConfig(backend="vanilla", num_heads=HEADS)
-            ff = FeedForwardConfig(proj_factor=1.3, act_fn="gelu", round_proj_up_to_multiple_of=1)
-            blocks = {"slstm_block": sLSTMBlockConfig(slstm=layer, feedforward=ff), "slstm_at": "all"}
-        config = xLSTMLMModelConfig(vocab_size=VOCAB, **common, **blocks)
-        return _Model(xLSTMLMModel(config), lambda inner, tokens: inner(tokens))
-
-    return build
+    return _xlstm(s, mlstm_block=xlstm.mLSTMBlockConfig())
 
 
-def _torch_rnn(kind: type[nn.LSTM] | type[nn.GRU]) -> Callable[[Subject], nn.Module]:
-    def build(s: Subject) -> nn.Module:
-        parts = {
-            "tokens": nn.Embedding(VOCAB, s.width),
-            "rnn": kind(s.width, s.width, _depth(s), batch_first=True),
-            "head": nn.Linear(s.width, CLASSES),
-        }
+def _slstm(s: Subject) -> nn.Module:
+    import xlstm
 
-        def read(inner: Any, tokens: Tensor) -> Tensor:
-            return inner["head"](inner["rnn"](inner["tokens"](tokens))[0])
+    layer = xlstm.sLSTMLayerConfig(backend="vanilla", num_heads=HEADS)
+    ff = xlstm.FeedForwardConfig(proj_factor=1.3, act_fn="gelu", round_proj_up_to_multiple_of=1)
+    return _xlstm(s, slstm_block=xlstm.sLSTMBlockConfig(slstm=layer, feedforward=ff), slstm_at="all")
 
-        return _Model(nn.ModuleDict(parts), read)
 
-    return build
+def _xlstm(s: Subject, **blocks: Any) -> nn.Module:
+    import xlstm
+
+    sizes = {"vocab_size": VOCAB, "context_length": s.length, "num_blocks": s.layers, "embedding_dim": s.width}
+    return _Model(xlstm.xLSTMLMModel(xlstm.xLSTMLMModelConfig(**sizes, **blocks)))
+
+
+def _torch_rnn(kind: type[nn.LSTM] | type[nn.GRU], s: Subject) -> nn.Module:
+    def read(parts: Any, tokens: Tensor) -> Tensor:
+        embedding, rnn, head = parts
+        return head(rnn(embedding(tokens))[0])
+
+    rnn = kind(s.width, s.width, s.layers, batch_first=True)
+    return _Model(nn.ModuleList([nn.Embedding(VOCAB, s.width), rnn, nn.Linear(s.width, CLASSES)]), read)
 
 
 _TRANSFORMERS = ("pre_ln", "transformer_pp")
@@ -286,11 +269,16 @@ PEERS = {
     "transformers Longformer": Peer(
         "transformers", ("longformer",), _longformer, role="classify", has_hidden=True, options={"window": 64}
     ),
-    "xlstm, mLSTM": Peer("xlstm", ("mlstm",), _xlstm("mlstm")),
-    "xlstm, sLSTM": Peer("xlstm", ("slstm",), _xlstm("slstm")),
-    "torch LSTM": Peer("torch", ("lstm",), _torch_rnn(nn.LSTM)),
-    "torch GRU": Peer("torch", ("gru",), _torch_rnn(nn.GRU)),
+    "xlstm, mLSTM": Peer("xlstm", ("mlstm",), _mlstm),
+    "xlstm, sLSTM": Peer("xlstm", ("slstm",), _slstm),
+    "torch LSTM": Peer("torch", ("lstm",), partial(_torch_rnn, nn.LSTM)),
+    "torch GRU": Peer("torch", ("gru",), partial(_torch_rnn, nn.GRU)),
 }
+
+
+def peers_of(name: str, role: Role) -> dict[str, Peer]:
+    """The peers of an architecture in a role, by name."""
+    return {peer: about for peer, about in PEERS.items() if name in about.implements and about.role == role}
 
 
 def match(subject: Subject) -> Subject:

@@ -1,4 +1,4 @@
-"""Rows measured in turn: a subject, its peers and a reference, each in a process of its own, one working at a time.
+"""Rows measured in rounds: an architecture, its peers and a reference, one of them working at a time.
 
 A machine drifts. What is compared takes turns within one round, so that a ratio is taken between neighbours in time;
 the median over rounds is what is reported.
@@ -9,161 +9,95 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from harness import machine
-from harness.bench import peers as others
-from harness.bench.measure import median, serve
-from harness.bench.plan import Plan
+from harness.bench.peers import PEERS, TOLERANCE, peers_of
+from harness.bench.settings import Settings
 from harness.bench.subject import Subject
+from harness.bench.worker import MeasurementFailed, Worker, median, worker_pool
 from harness.errors import UserError
-from harness.processes import launch
 from harness.training.reference import ratio
 from zoo import architectures
-from zoo.types import ROLES, Role
+from zoo.size import sketch_roles
+from zoo.types import Role
 
 Row = dict[str, Any]
-
-
-class _Ended(Exception):
-    """A subject could not be measured: `status` and why."""
-
-    def __init__(self, status: str, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
-
-
-@dataclass(eq=False)
-class _Seat:
-    """A subject's process, and what it has measured so far."""
-
-    subject: Subject
-    process: Any
-    pipe: Any
-    facts: dict[str, Any] = field(default_factory=dict)
-    train: list[list[float]] = field(default_factory=list)
-
-    def ask(self, *request: Any) -> Any:
-        """The process's answer to a request; to none, what it sends first."""
-        try:
-            if request:
-                self.pipe.send((request[0], request[1:]))
-            status, answer = self.pipe.recv()
-        except (EOFError, OSError):
-            self.process.join(5)
-            killed = self.process.exitcode == -9
-            raise _Ended(
-                "oom" if killed else "failed",
-                "the process was killed, most likely because memory ran out" if killed else "the process ended",
-            ) from None
-        if status != "ok":
-            raise _Ended(status, answer)
-        return answer
-
-    def leave(self) -> None:
-        """End the process."""
-        self.process.terminate()
-        self.process.join(10)
-        self.pipe.close()
-
-
-@contextmanager
-def _seated(threads: int | None) -> Iterator[Callable[[Subject], _Seat]]:
-    """A function that gives a subject a process; they all end with the block."""
-    seats: list[_Seat] = []
-
-    def seat(subject: Subject) -> _Seat:
-        seats.append(_Seat(subject, *launch(serve, subject, threads, duplex=True)))
-        seats[-1].facts = seats[-1].ask()
-        return seats[-1]
-
-    try:
-        yield seat
-    finally:
-        for taken in seats:
-            taken.leave()
+Report = Callable[[str], None]
+Start = Callable[[Subject], Worker]
+MEASURED = (
+    *("params", "train_tokens_per_s", "train_spread", "prefill_tokens_per_s", "decode_ms_per_token"),
+    *("decode_ms_by_context", "peak_memory_bytes", "state_bytes", "flops_per_step", "matmul_flops"),
+    *("fraction_of_peak", "reference", "relative_speed", "time_slope", "memory_slope", "kernels", "threads"),
+)
+"""What a row measures, null where it could not."""
 
 
 def bench(
     names: Sequence[str],
-    plan: Plan,
+    settings: Settings,
     *,
-    tell: Callable[[str], None] = lambda text: None,
-    keep: Callable[[list[Row]], None] = lambda rows: None,
+    on_progress: Report = lambda text: None,
+    on_row: Callable[[list[Row]], None] = lambda rows: None,
 ) -> list[Row]:
-    """Measure every architecture at every length. `keep` is called with all rows so far after each of them.
+    """Measure every architecture at every length. `on_row` is called with all rows so far after each of them.
 
     Raises:
-        UserError: an unknown name or option, or a peer that was asked for is not installed.
+        UserError: an unknown name or option.
     """
     subjects = [
-        dataclasses.replace(_subject(name, plan), length=length, batch=batch)
+        dataclasses.replace(_subject(name, settings), length=length, batch=batch)
         for name in dict.fromkeys(names)
-        for length, batch in plan.lengths
+        for length, batch in settings.lengths
     ]
     rows: list[Row] = []
     for number, subject in enumerate(subjects, 1):
-        at = f"{subject.name} {subject.length}x{subject.batch} ({number} of {len(subjects)})"
-        rows.append(_row(subject, plan, partial(_say, tell, at)))
-        keep(_with_slopes(rows))
+        title = f"{subject.name} {subject.length}x{subject.batch} ({number} of {len(subjects)})"
+        rows.append(_row(subject, settings, _titled(on_progress, title)))
+        on_row(_with_slopes(rows))
     return _with_slopes(rows)
 
 
-def _say(tell: Callable[[str], None], at: str, text: str) -> None:
-    tell(f"{at}: {text}")
+def _titled(report: Report, title: str) -> Report:
+    return lambda text: report(f"{title}: {text}")
 
 
-def _subject(name: str, plan: Plan) -> Subject:
-    """The subject of a name, told what its peers need to be the same model.
-
-    Raises:
-        UserError: see `bench`.
-    """
+def _subject(name: str, settings: Settings) -> Subject:
+    """The subject of a name, with the options that its peers need to be the same model."""
     try:
-        architectures.recipe(name, **plan.options)
+        architectures.recipe(name, **settings.options)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(str(error.args[0])) from error
-    role, options = plan.role or _role(name, plan), dict(plan.options)
-    if plan.peers:
-        for peer in _peers(name, role):
-            options = {**others.PEERS[peer].options, **options}
+    role, options = settings.role or _role(name, settings.peers), settings.options
+    if settings.peers:
+        for peer in peers_of(name, role).values():
+            options = {**peer.options, **options}
     return Subject(
         name,
-        length=plan.lengths[0][0],
-        batch=plan.lengths[0][1],
-        precision=machine.resolve_precision(plan.precision, machine.pick()),
+        length=settings.lengths[0][0],
+        batch=settings.lengths[0][1],
+        precision=machine.resolve_precision(settings.precision, machine.pick()),
         role=role,
-        width=plan.width,
-        depth=plan.depth,
+        width=settings.width,
+        depth=settings.depth,
         options=options,
-        plugins=plan.plugins,
+        plugins=settings.plugins,
     )
 
 
-def _role(name: str, plan: Plan) -> Role:
+def _role(name: str, peers: bool) -> Role:
     """The role of its peers if they are asked for; else the first that it can play, a language model before others."""
-    if plan.peers:
-        roles = [peer.role for peer in others.PEERS.values() if name in peer.implements]
-        if roles:
-            return "lm" if "lm" in roles else roles[0]
-    from harness.listing import find
-
-    playable = find(name)["roles"]
-    return next(role for role in ("lm", "classify", *ROLES) if role in playable)
+    playable = list(dict.fromkeys(peer.role for peer in PEERS.values() if name in peer.implements)) if peers else []
+    playable = playable or list(sketch_roles(name))
+    preferred: tuple[Role, ...] = ("lm", "classify", *playable)
+    return next(role for role in preferred if role in playable)
 
 
-def _peers(name: str, role: Role) -> list[str]:
-    return [peer for peer, about in others.PEERS.items() if name in about.implements and about.role == role]
-
-
-def _row(subject: Subject, plan: Plan, tell: Callable[[str], None]) -> Row:
-    """One row: the subject's own process first, then peers and reference, then the rounds."""
+def _row(subject: Subject, settings: Settings, report: Report) -> Row:
+    """One row: the subject's own process first, then reference and peers, then the rounds."""
     row: Row = {
         "architecture": subject.name,
         "role": subject.role,
@@ -177,133 +111,103 @@ def _row(subject: Subject, plan: Plan, tell: Callable[[str], None]) -> Row:
         "reason": None,
         **dict.fromkeys(MEASURED),
     }
-    tell("building")
-    with _seated(plan.threads) as seat:
+    report("building")
+    with worker_pool(settings.threads) as start:
         try:
-            ours = seat(subject)
-            reference = _reference(subject, plan, seat)
-            peers, problems = _seat_peers(ours, plan, seat, tell)
-            row |= ours.facts | _rounds(ours, reference, peers, plan, tell)
-            if plan.peers:
-                row |= _against(ours, peers, problems)
-        except _Ended as end:
-            row |= {"status": end.status, "reason": str(end)}
+            ours = start(subject)
+            reference = _start_reference(subject, settings, start)
+            peers, problems = _start_peers(ours, start, report) if settings.peers else ([], {})
+            row |= ours.facts | _measure(ours, reference, peers, settings, report)
+            if settings.peers:
+                row |= _compare(ours, peers, problems)
+        except MeasurementFailed as error:
+            row |= {"status": error.status, "reason": str(error)}
     return row
 
 
-MEASURED = (
-    "params",
-    "train_tokens_per_s",
-    "train_spread",
-    "prefill_tokens_per_s",
-    "decode_ms_per_token",
-    "decode_ms_by_context",
-    "peak_memory_bytes",
-    "state_bytes",
-    "flops_per_step",
-    "matmul_flops",
-    "fraction_of_peak",
-    "reference",
-    "relative_speed",
-    "time_slope",
-    "memory_slope",
-    "kernels",
-    "threads",
-)
-"""What a row measures, null where it could not."""
-
-
-def _reference(subject: Subject, plan: Plan, seat: Callable[[Subject], _Seat]) -> _Seat | None:
-    if plan.reference is None or plan.reference == subject.name:
+def _start_reference(subject: Subject, settings: Settings, start: Start) -> Worker | None:
+    if settings.reference is None or settings.reference == subject.name:
         return None
-    return seat(dataclasses.replace(subject, name=plan.reference, depth=plan.depth, options={}))
+    return start(dataclasses.replace(subject, name=settings.reference, depth=settings.depth, options={}))
 
 
-def _seat_peers(
-    ours: _Seat, plan: Plan, seat: Callable[[Subject], _Seat], tell: Callable[[str], None]
-) -> tuple[list[_Seat], dict[str, str]]:
+def _start_peers(ours: Worker, start: Start, report: Report) -> tuple[list[Worker], dict[str, str]]:
     """The peers that could be built, and why others could not."""
-    seats, problems = [], dict[str, str]()
-    for peer in _peers(ours.subject.name, ours.subject.role) if plan.peers else []:
-        tell(f"building {peer}")
-        package = others.PEERS[peer].package
-        if others.PEERS[peer].installed is None:
-            problems[peer] = f"{package} is not installed; pip install 'zoobench[oracles]'"
+    workers, problems = [], dict[str, str]()
+    for name, peer in peers_of(ours.subject.name, ours.subject.role).items():
+        report(f"building {name}")
+        if peer.installed is None:
+            problems[name] = f"{peer.package} is not installed; pip install 'zoobench[oracles]'"
             continue
+        theirs = {"peer": name, "precision": "fp32", "options": {}, "params": ours.facts["params"]}
         try:
-            theirs = {"peer": peer, "precision": "fp32", "options": {}, "params": ours.facts["params"]}
-            seats.append(seat(dataclasses.replace(ours.subject, **theirs)))
-        except _Ended as end:
-            problems[peer] = str(end)
-    return seats, problems
+            workers.append(start(dataclasses.replace(ours.subject, **theirs)))
+        except MeasurementFailed as error:
+            problems[name] = str(error)
+    return workers, problems
 
 
-def _rounds(ours: _Seat, reference: _Seat | None, peers: list[_Seat], plan: Plan, tell: Callable[[str], None]) -> Row:
-    """Every measurement, `plan.repeats` times over, those that are compared next to each other."""
+def _measure(ours: Worker, reference: Worker | None, peers: list[Worker], settings: Settings, report: Report) -> Row:
+    """Every measurement in every round, those that are compared next to each other."""
     subject = ours.subject
-    contexts = sorted({subject.length, *plan.contexts})
+    contexts = sorted({subject.length, *settings.contexts})
     peaks: list[float] = []
     prefill: list[list[float]] = []
     decode: dict[int, list[list[float]]] = {context: [] for context in contexts}
-    for round_ in range(1, plan.repeats + 1):
-        tell(f"round {round_} of {plan.repeats}")
-        for seat in (ours, *peers, *([reference] if reference else [])):
-            seat.train.append(seat.ask("train", plan.seconds))
+    for number in range(1, settings.repeats + 1):
+        report(f"round {number} of {settings.repeats}")
+        for worker in (ours, *peers, *([reference] if reference else [])):
+            worker.train(settings.seconds)
         peaks.append(ours.ask("matmul"))
-        prefill.append(ours.ask("prefill", plan.seconds / 2))
+        prefill.append(ours.ask("prefill", settings.seconds / 2))
         for context in contexts:
             turn = ours.ask("decode", context)
             if turn is not None:
                 decode[context].append(turn)
     milliseconds = {str(context): 1e3 * median(turns) for context, turns in decode.items() if turns}
-    step, peak = median(ours.train), statistics.median(peaks)
+    step, peak = median(ours.turns), statistics.median(peaks)
     return {
         "train_tokens_per_s": subject.tokens / step,
-        "train_spread": _spread(ours.train),
+        "train_spread": _spread(ours.turns),
         "prefill_tokens_per_s": subject.tokens / median(prefill),
         "decode_ms_per_token": milliseconds.get(str(subject.length)),
         "decode_ms_by_context": milliseconds or None,
         "matmul_flops": peak,
         "fraction_of_peak": ours.facts["flops_per_step"] / step / peak,
         "reference": reference.subject.name if reference else None,
-        "relative_speed": _ratio(ours, reference) if reference else None,
+        "relative_speed": ratio(ours.turns, reference.turns) if reference else None,
     }
 
 
 def _spread(turns: list[list[float]]) -> float:
     """Half the range of the turns' medians over their median."""
-    middles = [statistics.median(turn) for turn in turns]
-    return (max(middles) - min(middles)) / 2 / statistics.median(middles)
+    medians = [statistics.median(turn) for turn in turns]
+    return (max(medians) - min(medians)) / 2 / statistics.median(medians)
 
 
-def _ratio(ours: _Seat, theirs: _Seat) -> float:
-    """How many times as fast ours trains."""
-    return ratio(ours.train, theirs.train)
-
-
-def _against(ours: _Seat, peers: list[_Seat], problems: dict[str, str]) -> Row:
-    """The fastest peer of the same size, and all of them."""
-    every: list[Row] = []
-    for seat in peers:
-        mismatch = seat.facts["params"] / ours.facts["params"] - 1
-        every.append(
+def _compare(ours: Worker, peers: list[Worker], problems: dict[str, str]) -> Row:
+    """All peers, and the fastest of the same size."""
+    rows: list[Row] = []
+    for worker in peers:
+        name, facts = worker.subject.peer or "", worker.facts
+        mismatch = facts["params"] / ours.facts["params"] - 1
+        rows.append(
             {
-                "peer": seat.subject.peer,
-                "version": others.PEERS[seat.subject.peer or ""].installed,
-                "peer_precision": seat.subject.precision,
-                "peer_params": seat.facts["params"],
+                "peer": name,
+                "version": PEERS[name].installed,
+                "peer_precision": worker.subject.precision,
+                "peer_params": facts["params"],
                 "params_mismatch": mismatch,
-                "peer_train_tokens_per_s": seat.subject.tokens / median(seat.train),
-                "peer_peak_memory_bytes": seat.facts["peak_memory_bytes"],
-                "ratio": _ratio(ours, seat),
-                "memory_ratio": ours.facts["peak_memory_bytes"] / seat.facts["peak_memory_bytes"],
-                "comparable": abs(mismatch) <= others.TOLERANCE,
+                "peer_train_tokens_per_s": worker.subject.tokens / median(worker.turns),
+                "peer_peak_memory_bytes": facts["peak_memory_bytes"],
+                "ratio": ratio(ours.turns, worker.turns),
+                "memory_ratio": ours.facts["peak_memory_bytes"] / facts["peak_memory_bytes"],
+                "comparable": abs(mismatch) <= TOLERANCE,
             }
         )
-    fastest = min((row for row in every if row["comparable"]), key=lambda row: row["ratio"], default=None)
+    fastest = min((row for row in rows if row["comparable"]), key=lambda row: row["ratio"], default=Row())
     keys = ("peer", "peer_train_tokens_per_s", "ratio", "peer_params", "peer_peak_memory_bytes", "memory_ratio")
-    best = {key: fastest[key] if fastest else None for key in keys}
-    return {**best, "peers": every, "peers_missing": problems}
+    return {**{key: fastest.get(key) for key in keys}, "peers": rows, "peers_missing": problems}
 
 
 def _with_slopes(rows: list[Row]) -> list[Row]:

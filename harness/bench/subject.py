@@ -1,4 +1,4 @@
-"""What is measured: an architecture, or somebody else's implementation of it, at one length, batch and precision."""
+"""What is measured: an architecture, or a peer's implementation of it, at one length, batch and precision."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import zoo
+from zoo import architectures
 from zoo.registry import load_plugin
 from zoo.types import LABELLED, Batch, Role, Shape
 
@@ -20,7 +21,7 @@ CLASSES = 256
 
 @dataclass(frozen=True)
 class Subject:
-    """A model to build and the batch it is measured on. Pickles, so that a process of its own can build it."""
+    """A model to build and the batch it is measured on. Pickles, so that its own process can build it."""
 
     name: str
     """Of a registered architecture, or with `peer` of what the peer implements."""
@@ -48,6 +49,13 @@ class Subject:
         """Tokens of a step."""
         return self.length * self.batch
 
+    @property
+    def layers(self) -> int:
+        """The given depth, or the architecture's own."""
+        depth = self.depth or architectures.recipe(self.name).depth
+        assert depth is not None
+        return depth
+
     def build(self, device: torch.device | str) -> nn.Module:
         """The model, a module from Batch to logits, with random weights.
 
@@ -72,7 +80,7 @@ class Subject:
         targets = torch.randint(CLASSES, answers, generator=generator)
         return Batch(inputs=inputs, targets=targets)
 
-    def longer(self, length: int) -> Subject:
+    def at_length(self, length: int) -> Subject:
         """The same, built for another length."""
         return dataclasses.replace(self, length=length)
 

@@ -81,9 +81,9 @@ def run(
     unmade = _missing([*tries, *chosen], store, published)
     sizes = _sizes(unmade, loaded)  # before anything is written
     if unmade and loaded.suite.lm_eval is not None:
-        from harness.lm_eval import answer
+        from harness.lm_eval.evaluate_runs import check_suite
 
-        answer.check(loaded)
+        check_suite(loaded)
     with _locked(store), store.replacing_published():
         ran = 0
         for tries in _decided(loaded, store, published):
@@ -97,9 +97,9 @@ def run(
             console.print(f"{store.folder}: all {len(finals) + trials.count(loaded)} runs are finished; nothing to do")
         _score_baselines(loaded, store, console)
         if loaded.suite.lm_eval is not None:
-            from harness.lm_eval import answer
+            from harness.lm_eval.evaluate_runs import evaluate_suite
 
-            ran += answer.ask(loaded, _records(done, store), store, workers, console)
+            ran += evaluate_suite(loaded, _records(done, store), store, workers, console)
     return Results(loaded.name, store.folder, _records(done, store), ran)
 
 

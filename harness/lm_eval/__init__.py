@@ -1,6 +1,8 @@
-"""Language models asked the questions of lm-evaluation-harness (the package `lm_eval`).
+"""lm-evaluation-harness (the package `lm_eval`), both ways: its tasks asked here, and our models asked by it.
 
-scoring.py    log-likelihoods in batches; knows nothing of lm_eval    evaluate.py  the evaluation, as a record keeps it
-adapter.py    any language model as lm_eval's `TemplateLM`            questions/   tasks that need no hub
-hook.py       makes `lm_eval --model zoobench` known where no entry point does, through zoobench_lm_eval.pth
+evaluate.py    what a model answers, as a record keeps it     evaluate_runs.py  the same of the runs of a suite
+load_tasks.py  lm_eval's tasks by name                        isolation.py      what lm_eval may not touch or print
+questions/     tasks that need no hub
+adapter.py     our models as lm_eval's `TemplateLM`           hook.py           makes `lm_eval --model zoobench` known
+scoring.py     log-likelihoods in batches, without lm_eval    generation.py     continuations
 """

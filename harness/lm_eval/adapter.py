@@ -10,8 +10,8 @@ import hashlib
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +25,7 @@ from tqdm import tqdm
 from harness import machine
 from harness.errors import UserError
 from harness.lm_eval import scoring
+from harness.lm_eval.generation import GenerationOptions, continue_prompts
 from harness.plan.published_rows import weights_digest
 from harness.records.find import open_model
 from zoo.contract import Model, Unsupported, device_of
@@ -33,13 +34,9 @@ from zoo.tokenizers import Tokenizer, TokenizerError
 
 ARGUMENTS = ("run", "model", "results", "max_length", "batch_size", "device", "prefix_token_id", "precision")
 PRECISIONS = ("fp32", "bf16", "auto")
-GENERATED = 256
-"""Tokens that are generated where a task does not say how many; half of `max_length` where that is too short."""
-TOGETHER = 256
-"""Prompts between two entries into a cache of answers."""
-ROWS = 64
-"""Prompts of one length that are continued at once."""
-CACHED = "zoobench: answers of"
+PROMPTS = 256
+"""Prompts that are continued between two entries into a cache of answers."""
+CACHE_OWNER = "zoobench: answers of"
 """The key under which a cache of answers keeps whose they are."""
 
 
@@ -112,12 +109,12 @@ class Zoobench(TemplateLM):
     @classmethod
     def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> Zoobench:
         _one_line_errors()
-        return super().create_from_arg_string(arg_string, _said(additional_config))
+        return super().create_from_arg_string(arg_string, _explicit(additional_config))
 
     @classmethod
     def create_from_arg_obj(cls, arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None) -> Zoobench:
         _one_line_errors()
-        return super().create_from_arg_obj(arg_dict, _said(additional_config))
+        return super().create_from_arg_obj(arg_dict, _explicit(additional_config))
 
     # tokens
 
@@ -186,8 +183,8 @@ class Zoobench(TemplateLM):
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Log-likelihoods in nats, and whether greedy decoding gives the same; (0, true) for nothing after nothing."""
         asked = [request for request in requests if request.args != ("", "")]
-        found = iter(super().loglikelihood(asked, disable_tqdm=disable_tqdm))
-        return [next(found) if request.args != ("", "") else (0.0, True) for request in requests]
+        scores = iter(super().loglikelihood(asked, disable_tqdm=disable_tqdm))
+        return [next(scores) if request.args != ("", "") else (0.0, True) for request in requests]
 
     def _loglikelihood_tokens(
         self,
@@ -195,35 +192,35 @@ class Zoobench(TemplateLM):
         disable_tqdm: bool = False,
         **kwargs: Any,
     ) -> list[tuple[float, bool]]:
-        def found(index: int, score: scoring.Score) -> None:
+        def cache(index: int, score: scoring.Score) -> None:
             self.cache_hook.add_partial("loglikelihood", requests[index][0], score)
 
-        return self._score([(context, after) for _, context, after in requests], found, disable_tqdm)
+        return self._score([(context, after) for _, context, after in requests], cache, disable_tqdm)
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Log-likelihoods of whole texts in nats, in windows of `max_length` with one token of context."""
 
-        def found(index: int, score: scoring.Score) -> None:
+        def cache(index: int, score: scoring.Score) -> None:
             self.cache_hook.add_partial("loglikelihood_rolling", requests[index].args, score[0])
 
         texts = [([self._prefix], self.tok_encode(request.args[0])) for request in requests]
-        return [value for value, _ in self._score(texts, found, disable_tqdm)]
+        return [value for value, _ in self._score(texts, cache, disable_tqdm)]
 
-    def _score(self, pairs: Sequence[scoring.Pair], found: scoring.Found, quiet: bool) -> list[scoring.Score]:
-        def tell(index: int, score: scoring.Score) -> None:
-            found(index, score)
+    def _score(self, pairs: Sequence[scoring.Pair], cache: scoring.OnScore, quiet: bool) -> list[scoring.Score]:
+        def on_score(index: int, score: scoring.Score) -> None:
+            cache(index, score)
             bar.update()
 
-        with (
-            tqdm(total=len(pairs), disable=quiet, desc="log-likelihoods") as bar,
-            machine.autocast(self._device, self.precision),
-        ):
+        with tqdm(total=len(pairs), disable=quiet, desc="log-likelihoods") as bar, self._autocast():
             try:
                 return scoring.score(
-                    self.model, pairs, max_length=self.max_length, batch_size=self.batch_size, found=tell
+                    self.model, pairs, max_length=self.max_length, batch_size=self.batch_size, on_score=on_score
                 )
             except (Unsupported, ValueError) as error:
                 raise UserError(f"{self.where}: {error}") from None
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return machine.autocast(self._device, self.precision)
 
     # continuations
 
@@ -233,64 +230,36 @@ class Zoobench(TemplateLM):
         What is drawn depends on torch's own seed, which lm_eval sets (`--seed`), and on a request's place.
         """
         texts = [""] * len(requests)
-        groups: dict[_Wish, list[int]] = defaultdict(list)
+        alike: dict[GenerationOptions, list[int]] = defaultdict(list)
         for index, request in enumerate(requests):
-            groups[_Wish.of(request.args[1], self.max_length)].append(index)
+            alike[GenerationOptions.parse(request.args[1], self.max_length)].append(index)
         with tqdm(total=len(requests), disable=disable_tqdm, desc="continuations") as bar:
-            for wish, indices in groups.items():
-                prompts = {index: self._prompt(requests[index].args[0], wish.tokens) for index in indices}
+            for options, indices in alike.items():
+                prompts = {index: self._prompt(requests[index].args[0], options.tokens) for index in indices}
                 indices.sort(key=lambda index: -len(prompts[index]))
-                for batch in _chunks(indices, TOGETHER):
-                    made = self._continue({index: prompts[index] for index in batch}, wish)
-                    for index, text in zip(batch, made, strict=True):
+                for start in range(0, len(indices), PROMPTS):
+                    batch = {index: prompts[index] for index in indices[start : start + PROMPTS]}
+                    for index, text in zip(batch, self._continue(batch, options), strict=True):
                         texts[index] = text
                         self.cache_hook.add_partial("generate_until", requests[index].args, text)
                     bar.update(len(batch))
         return texts
 
-    def _prompt(self, context: str, room: int) -> list[int]:
-        """The end of a context that leaves room for what is generated; all a model reads, where it has no longest."""
-        length = self.max_length - room
+    def _prompt(self, context: str, generated: int) -> list[int]:
+        """The end of a context, before `generated` tokens; all a model reads, where it has no longest sequence."""
+        length = self.max_length - generated
         if length < 1 and self.model.longest is not None:
-            raise UserError(f"max_gen_toks={room} must be less than the {self.max_length} tokens this model can read")
+            most = f"the {self.max_length} tokens this model can read"
+            raise UserError(f"max_gen_toks={generated} must be less than {most}")
         tokens = self.tok_encode(context) or [self._prefix]
         return tokens[-(length if length > 0 else self.max_length) :]
 
-    def _continue(self, prompts: dict[int, list[int]], wish: _Wish) -> list[str]:
-        from zoo.generate import continue_batch
-
-        end = self.tokenizer.end
-        stops = [*wish.until, self.tokenizer.decode([end])] if end is not None else list(wish.until)
-        stops = [stop for stop in stops if stop]
-        reach = max((len(stop.encode()) for stop in stops), default=0) + 4  # the first of them may be half a character
-
-        def done(row: int, written: list[int]) -> bool:
-            text = self.tokenizer.decode(written[-reach:]) if stops else ""
-            return any(stop in text for stop in stops)
-
-        with machine.autocast(self._device, self.precision):
+    def _continue(self, prompts: dict[int, list[int]], options: GenerationOptions) -> list[str]:
+        with self._autocast():
             try:
-                made = continue_batch(
-                    self.model,
-                    list(prompts.values()),
-                    tokens=wish.tokens,
-                    temperature=wish.temperature,
-                    top_k=wish.top_k,
-                    top_p=wish.top_p,
-                    seed=[(torch.initial_seed() + index) % 2**63 for index in prompts],
-                    done=done,
-                    rows=self.batch_size or ROWS,
-                )
+                return continue_prompts(self.model, self.tokenizer, prompts, options, self.batch_size)
             except ValueError as error:
                 raise UserError(f"{self.where}: {error}") from None
-        return [self._text(tokens, stops) for tokens in made]
-
-    def _text(self, tokens: list[int], stops: list[str]) -> str:
-        """What was generated before the end of the text and the first stop string."""
-        if self.tokenizer.end in tokens:
-            tokens = tokens[: tokens.index(self.tokenizer.end)]
-        text = self.tokenizer.decode(tokens)
-        return text[: min((text.find(stop) for stop in stops if stop in text), default=len(text))]
 
     # what is written down
 
@@ -321,59 +290,13 @@ class Zoobench(TemplateLM):
         """
         if cache_hook.dbdict is not None:
             own = f"{self.weights} {self.tokenizer_name} {self.max_length} {self._prefix} {self.precision}"
-            other = cache_hook.dbdict.get(CACHED, "" if len(cache_hook.dbdict) else own)
+            other = cache_hook.dbdict.get(CACHE_OWNER, "" if len(cache_hook.dbdict) else own)
             if other != own:
                 raise UserError(
                     "this cache holds answers of another model or other settings; give use_cache a new path"
                 )
-            cache_hook.dbdict[CACHED] = own
+            cache_hook.dbdict[CACHE_OWNER] = own
         super().set_cache_hook(cache_hook)
-
-
-@dataclass(frozen=True)
-class _Wish:
-    """How a task wants its continuations."""
-
-    until: tuple[str, ...]
-    tokens: int
-    temperature: float
-    top_k: int | None
-    top_p: float | None
-
-    @classmethod
-    def of(cls, options: dict[str, Any], length: int) -> _Wish:
-        """From lm_eval's `generation_kwargs`.
-
-        Raises:
-            UserError: an option that is not known here.
-        """
-        rest = dict(options)
-        until = rest.pop("until", None) or ()
-        default = GENERATED if length > GENERATED else max(1, length // 2)
-        counts = [rest.pop(key, None) for key in ("max_gen_toks", "max_new_tokens", "max_tokens")]
-        tokens = next((int(count) for count in counts if count is not None), default)
-        sample, temperature = rest.pop("do_sample", None), rest.pop("temperature", None)
-        heat = (1.0 if sample else 0.0) if temperature is None else float(temperature)
-        top_k, top_p = rest.pop("top_k", None), rest.pop("top_p", None)
-        if rest.pop("num_beams", 1) != 1:
-            raise UserError("num_beams: continuations are made one token after another, without a beam")
-        for name in rest:
-            known = ("until", "max_gen_toks", "do_sample", "temperature", "top_k", "top_p")
-            raise UserError(f"generation_kwargs: unknown option {name!r}{nearest(name, known)}")
-        if tokens < 1:
-            raise UserError(f"max_gen_toks must be at least 1, got {tokens}")
-        return cls(
-            until=(until,) if isinstance(until, str) else tuple(until),
-            tokens=tokens,
-            temperature=0.0 if sample is False else heat,
-            top_k=int(top_k) if top_k else None,
-            top_p=float(top_p) if top_p is not None and float(top_p) < 1 else None,
-        )
-
-
-def _chunks(items: list[int], size: int) -> Iterator[list[int]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
 
 
 def _tokenizer(model: Model, where: str) -> Tokenizer:
@@ -404,11 +327,10 @@ def _batch_size(size: int | str | None, most: int | None) -> int | None:
     return None if size is None else int(size)
 
 
-def _said(config: dict[str, Any] | None) -> dict[str, Any]:
-    """What lm_eval's command line adds, without what it says where nobody said anything: a batch of 1, and CUDA where
-    there is none."""
-    unsaid = [("batch_size", 1)] if torch.cuda.is_available() else [("batch_size", 1), ("device", "cuda:0")]
-    return {name: value for name, value in (config or {}).items() if (name, value) not in unsaid}
+def _explicit(config: dict[str, Any] | None) -> dict[str, Any]:
+    """What lm_eval's command line was given, without its own defaults: a batch of 1, and CUDA where there is none."""
+    defaults = [("batch_size", 1)] if torch.cuda.is_available() else [("batch_size", 1), ("device", "cuda:0")]
+    return {name: value for name, value in (config or {}).items() if (name, value) not in defaults}
 
 
 def _one_line_errors() -> None:

@@ -1,12 +1,13 @@
-"""How likely a language model finds token sequences: in nats, in batches, for any `Model` of the role `lm`.
+"""Log-likelihoods of token sequences in nats, in batches, for any `Model` of the role `lm`.
 
-What is asked, what is cut from it and in which windows a long text is read is lm-evaluation-harness's (its backend
-`hf`): a model reads the last `max_length` of the tokens before a continuation's last one. How it is computed is ours:
+Which tokens are read for a request, and the windows in which a long text is read, are lm-evaluation-harness's (its
+backend `hf`): a model reads the last `max_length` of the tokens before a continuation's last one. How they are computed
+is ours:
 
-- only what stands before a token of a continuation goes through the output head;
+- only positions before a token of a continuation go through the output head;
 - what is read more than once (one request twice, answers of one token) is read once;
-- where several continuations follow one context, and the model can resume, the context is read once and the state
-  after it is handed to each of them;
+- where several continuations follow one context, and the model can resume, the context is a shared prefix: it is read
+  once, and the state after it is handed to each of them;
 - batches are made by length, under a budget of tokens.
 """
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
@@ -26,12 +27,12 @@ from torch import Tensor
 from zoo.contract import Batch, Model, State, Unsupported, chosen, device_of, quiet, state_bytes
 
 Pair: TypeAlias = tuple[Sequence[int], Sequence[int]]
-"""A context, of one token or more, and what continues it."""
-_Cut: TypeAlias = tuple[tuple[int, ...], tuple[int, ...]]
+"""A context, of one token or more, and its continuation."""
+Tokens: TypeAlias = tuple[int, ...]
 Score: TypeAlias = tuple[float, bool]
-"""The log-likelihood of a continuation in nats, and whether each of its tokens is the likeliest one."""
-Found: TypeAlias = Callable[[int, Score], None]
-"""Told the index of a pair and its score as soon as it is known."""
+"""The log-likelihood of a continuation in nats, and whether greedy decoding gives it."""
+OnScore: TypeAlias = Callable[[int, Score], None]
+"""Called with the index of a pair and its score as soon as it is known."""
 
 TOKENS = {"cpu": 2**10, "cuda": 2**15}
 """Tokens of a batch, padding included, by device."""
@@ -50,18 +51,19 @@ def score(
     max_length: int | None = None,
     batch_tokens: int | None = None,
     batch_size: int | None = None,
-    share: bool | None = None,
-    found: Found | None = None,
+    share_prefixes: bool | None = None,
+    on_score: OnScore = lambda pair, score: None,
 ) -> list[Score]:
-    """The score of each continuation after its context. Nothing but rounding depends on what else is in the list.
+    """Score each continuation after its context. Nothing but rounding depends on what else is in the list.
 
     A continuation longer than `max_length` is read in windows (see `windows`); the score of an empty one is 0, true.
 
     Args:
         max_length: the most tokens read at once; None for what the model was built for.
         batch_tokens: tokens of a batch, padding included; None for `TOKENS`. batch_size: sequences of a batch.
-        share: read a context once for all its continuations, where the model can; None for where that is faster.
-        found: called once for each pair, in any order.
+        share_prefixes: whether to read a context once for all its continuations, where the model can; None for
+            whichever is faster.
+        on_score: called once for each pair, in any order.
 
     Raises:
         Unsupported: not a causal language model.
@@ -73,40 +75,31 @@ def score(
     if limit < 1 or limit > (model.longest or limit):
         most = f" and at most the {model.longest} tokens this model can read" if model.longest else ""
         raise ValueError(f"max_length must be at least 1{most}, got {limit}")
-    parts: dict[_Cut, _Part] = {}
-    asked = [_Asked(index, found) for index in range(len(pairs))]
-    for pair, one in zip(pairs, asked, strict=True):
-        for cut in _fitting(*pair, limit):
-            part = parts.setdefault(cut, _Part(*cut))
-            part.asked.append(one)
-            one.left += 1
-    _check(parts, model.shape)
-    for one in asked:
-        if not one.left:
-            one.add((0.0, True), 0)
+    scores, cut = _Scores(len(pairs), on_score), dict[tuple[Tokens, Tokens], _Window]()
+    for index, pair in enumerate(pairs):
+        for part in _fit(*pair, limit):
+            cut.setdefault(part, _Window(*part)).pairs.append(index)
+            scores.missing[index] += 1
+    _check_tokens(cut, model)
+    scores.report_empty()
     with quiet(model):
-        _Scorer(model, batch_tokens, batch_size).run(list(parts.values()), share)
-    return [one.score for one in asked]
+        _Scorer(model, scores, batch_tokens, batch_size).run(list(cut.values()), share_prefixes)
+    return scores.sums
 
 
-def rolling(model: Model, texts: Sequence[Sequence[int]], prefix: int, **options: Any) -> list[float]:
-    """The log-likelihood of whole texts in nats, each behind the token `prefix`; options as `score`'s."""
-    return [value for value, _ in score(model, [([prefix], text) for text in texts], **options)]
+def windows(tokens: Sequence[int], length: int) -> Iterator[Pair]:
+    """Cut a text into contexts and what follows them, so that all tokens but the first are scored once each.
 
-
-def windows(tokens: Sequence[int], length: int) -> Iterator[tuple[Sequence[int], Sequence[int]]]:
-    """The parts in which all tokens but the first are scored once each: contexts, and what follows them.
-
-    A part has `length` + 1 tokens where there are as many, and all but its context are new. Only the last part, which
-    ends with the text, has a context of more than one token.
+    A window has `length` + 1 tokens where there are as many, and all but its context are new. Only the last window,
+    which ends with the text, has a context of more than one token.
     """
     for start in range(0, len(tokens) - 1, length):
         end = min(start + length, len(tokens) - 1)
         yield tokens[max(0, end - length) : start + 1], tokens[start + 1 : end + 1]
 
 
-def _fitting(context: Sequence[int], continuation: Sequence[int], length: int) -> Iterator[_Cut]:
-    """A request in parts that fit into `length`: one, whose context loses its beginning, or windows."""
+def _fit(context: Sequence[int], continuation: Sequence[int], length: int) -> Iterator[tuple[Tokens, Tokens]]:
+    """Cut a request to what fits into `length`: one part, whose context loses its beginning, or windows."""
     if not context:
         raise ValueError("a continuation needs a token before it: the context is empty")
     if len(continuation) > length:
@@ -116,203 +109,206 @@ def _fitting(context: Sequence[int], continuation: Sequence[int], length: int) -
         yield tuple(context[-(length + 1 - len(continuation)) :]), tuple(continuation)
 
 
-def _check(parts: Any, shape: Any) -> None:
-    """Raises a ValueError where a token is none of the model's."""
-    vocab = min(shape.vocab, shape.outputs)
-    worst = max((max(*context, *continuation) for context, continuation in parts), default=0)
+def _check_tokens(cut: Iterable[Pair], model: Model) -> None:
+    vocab = min(model.shape.vocab or model.shape.outputs, model.shape.outputs)
+    worst = max((max(*context, *continuation) for context, continuation in cut), default=0)
     if worst >= vocab:
         raise ValueError(f"token {worst} is none of the {vocab} this model has; its tokenizer belongs to another model")
 
 
+class _Scores:
+    """The sums over the windows of each pair."""
+
+    def __init__(self, count: int, on_score: OnScore) -> None:
+        self.sums: list[Score] = [(0.0, True)] * count
+        self.missing = [0] * count
+        """How many windows of each pair have no score yet."""
+        self.on_score = on_score
+
+    def report_empty(self) -> None:
+        """Report the pairs that have no window at all."""
+        for pair, missing in enumerate(self.missing):
+            if not missing:
+                self.on_score(pair, self.sums[pair])
+
+    def add(self, pair: int, score: Score) -> None:
+        """Add the score of a window; report the sum when it was the last."""
+        value, greedy = self.sums[pair]
+        self.sums[pair] = (value + score[0], greedy and score[1])
+        self.missing[pair] -= 1
+        if not self.missing[pair]:
+            self.on_score(pair, self.sums[pair])
+
+
 @dataclass(eq=False, slots=True)
-class _Asked:
-    """A pair, of which `left` parts have no score yet."""
+class _Window:
+    """A context and its continuation, which fit into what is read at once, and the pairs that they are a part of."""
 
-    index: int
-    found: Found | None
-    left: int = 0
-    score: Score = (0.0, True)
-
-    def add(self, score: Score, parts: int = 1) -> None:
-        """Take the score of a part; tell the sum when it was the last."""
-        self.left -= parts
-        self.score = (self.score[0] + score[0], self.score[1] and score[1])
-        if not self.left and self.found is not None:
-            self.found(self.index, self.score)
-
-
-@dataclass(eq=False, slots=True)
-class _Part:
-    """A context and its continuation, which fit into what is read at once, and who asked for its score."""
-
-    context: tuple[int, ...]
-    continuation: tuple[int, ...]
-    asked: list[_Asked] = field(default_factory=list)
+    context: Tokens
+    continuation: Tokens
+    pairs: list[int] = field(default_factory=list)
 
     @property
-    def more(self) -> tuple[int, ...]:
-        """What is read behind the context: the last token only has to be found likely."""
+    def read(self) -> Tokens:
+        """What is read behind the context: all but the last token, which is only scored."""
         return self.continuation[:-1]
 
 
 @dataclass(eq=False, slots=True)
 class _Row:
-    """Tokens that are read, and the parts whose last `len(continuation)` steps they give."""
+    """Tokens to read, and the windows whose scores their last positions give."""
 
-    tokens: tuple[int, ...]
-    parts: list[_Part] = field(default_factory=list)
-    group: int = 0
-    """Which context of a batch comes before `tokens`."""
-    after: ClassVar[int] = 0
+    tokens: Tokens
+    windows: list[_Window] = field(default_factory=list)
+    prefix: int = 0
+    """Which prefix of a batch comes before `tokens`."""
+    read_after: ClassVar[int] = 0
 
     def __len__(self) -> int:
         return len(self.tokens)
 
 
-Long = TypeVar("Long", _Row, "_Group")
-
-
-class _Group:
+class _Prefix:
     """A context and everything that continues it."""
 
-    def __init__(self, context: tuple[int, ...], parts: list[_Part]) -> None:
-        self.context, self.parts = context, parts
-        self.rows = _rows((part.more, part) for part in parts)
-        self.after = max(map(len, self.rows))
-        """Tokens that are read behind the context, at most."""
+    def __init__(self, context: Tokens, windows: list[_Window]) -> None:
+        self.context, self.windows = context, windows
+        self.rows = _rows((window.read, window) for window in windows)
+        self.read_after = max(map(len, self.rows))
+        """The most tokens that are read behind the context."""
+        self.tokens = len(self.rows) * len(context) + sum(map(len, self.rows))
+        """Of all rows, each with the context before it."""
 
     def __len__(self) -> int:
         return len(self.context)
 
     @property
-    def worthwhile(self) -> bool:
+    def worth_sharing(self) -> bool:
         """Whether a context read once saves at least a quarter of the tokens."""
-        return 4 * (len(self.rows) - 1) * len(self) >= self.size
-
-    @property
-    def size(self) -> int:
-        """The tokens of all rows, each with the context before it."""
-        return len(self.rows) * len(self) + sum(map(len, self.rows))
+        return 4 * (len(self.rows) - 1) * len(self) >= self.tokens
 
 
-def _rows(read: Any) -> list[_Row]:
-    """What is read, each once."""
-    rows: dict[tuple[int, ...], _Row] = {}
-    for tokens, part in read:
-        rows.setdefault(tokens, _Row(tokens)).parts.append(part)
+Item = TypeVar("Item", _Row, _Prefix)
+
+
+def _rows(read: Iterable[tuple[Tokens, _Window]]) -> list[_Row]:
+    """Rows of tokens to read, each once."""
+    rows: dict[Tokens, _Row] = {}
+    for tokens, window in read:
+        rows.setdefault(tokens, _Row(tokens)).windows.append(window)
     return list(rows.values())
 
 
 class _Scorer:
-    """A model, how much it is given at once, and the two ways in which parts get their scores."""
+    """Scores windows with one model, in batches, in either of two ways."""
 
-    def __init__(self, model: Model, tokens: int | None, size: int | None) -> None:
-        self.model, self.size = model, size
+    def __init__(self, model: Model, scores: _Scores, batch_tokens: int | None, batch_size: int | None) -> None:
+        self.model, self.scores, self.batch_size = model, scores, batch_size
         self.device = device_of(model)
-        self.tokens = tokens or TOKENS.get(self.device.type, TOKENS["cuda"])
+        self.batch_tokens = batch_tokens or TOKENS.get(self.device.type, TOKENS["cuda"])
         parts: Any = model  # what `zoo.blocks.heads.SequenceModel` has and other models may have
         self.head = getattr(parts, "head", None) if hasattr(parts, "encode") else None
         self.resume = getattr(parts, "resume", None) if self.head is not None else None
-        self.step = max(1, LOGITS // model.shape.outputs)
-        self.wide = min(self.tokens, self.step)  # where every step has its logits
-        self.masks = self.resume is not None and model.traits.padding_safe
+        self.positions = max(1, LOGITS // model.shape.outputs)
+        """Positions whose logits are computed at once."""
+        self.batch_logits = min(self.batch_tokens, self.positions)
+        """Tokens of a batch where every position has its logits."""
 
-    def run(self, parts: list[_Part], share: bool | None) -> None:
-        """Give every part its score."""
-        traits = self.model.traits
-        by_context = defaultdict(list)
+    def run(self, windows: list[_Window], share: bool | None) -> None:
+        """Score every window."""
+        traits, by_context = self.model.traits, defaultdict(list)
         if share is not False and traits.resumable and traits.causal == "strict":
-            for part in parts:
-                by_context[part.context].append(part)
-        groups = [_Group(context, found) for context, found in by_context.items() if len(found) > 1]
-        groups = [group for group in groups if group.worthwhile]
-        if share is None and len(groups) >= 4 * PROBED:
-            self._try(groups)
+            for window in windows:
+                by_context[window.context].append(window)
+        prefixes = [_Prefix(context, found) for context, found in by_context.items() if len(found) > 1]
+        prefixes = [prefix for prefix in prefixes if prefix.worth_sharing]
+        if share is None and len(prefixes) >= 4 * PROBED:
+            self._score_the_faster_way(prefixes)
         else:
-            self._shared(groups)
-        shared = {id(part) for group in groups for part in group.parts}
-        self._whole([part for part in parts if id(part) not in shared])
+            self._score_shared(prefixes)
+        shared = {id(window) for prefix in prefixes for window in prefix.windows}
+        self._score_whole([window for window in windows if id(window) not in shared])
 
-    def _try(self, groups: list[_Group]) -> None:
-        """Read some groups in one way and some in the other, and the rest in the way that took less time for a token.
+    def _score_the_faster_way(self, prefixes: list[_Prefix]) -> None:
+        """Time both ways on some prefixes, and score the rest in the one that took less time for a token.
 
         Sharing saves what is read, but recurrences that a convolution computes at once (S4) are slow from a state.
         """
-        groups = sorted(groups, key=len)
-        tried = groups[:: len(groups) // (2 * PROBED)][: 2 * PROBED]
-        rest = [group for group in groups if group not in tried]
-        ways: list[Callable[[list[_Group]], None]] = [self._apart, self._shared]
-        spent = []
-        for way, own in zip(ways, (tried[::2], tried[1::2]), strict=True):
-            way(own[:1])  # what is compiled at first is not counted
+        prefixes = sorted(prefixes, key=len)
+        probed = prefixes[:: len(prefixes) // (2 * PROBED)][: 2 * PROBED]
+        rest = [prefix for prefix in prefixes if prefix not in probed]
+        ways, seconds = (self._score_unshared, self._score_shared), []
+        for way, own in zip(ways, (probed[::2], probed[1::2]), strict=True):
+            way(own[:1])  # compilation is not timed
             began = time.perf_counter()
             way(own[1:])
-            spent.append((time.perf_counter() - began) / sum(group.size for group in own[1:]))
-        ways[spent.index(min(spent))](rest)
+            seconds.append((time.perf_counter() - began) / sum(prefix.tokens for prefix in own[1:]))
+        ways[seconds.index(min(seconds))](rest)
 
-    def _apart(self, groups: list[_Group]) -> None:
-        self._whole([part for group in groups for part in group.parts])
+    def _score_unshared(self, prefixes: list[_Prefix]) -> None:
+        self._score_whole([window for prefix in prefixes for window in prefix.windows])
 
-    def _whole(self, parts: list[_Part]) -> None:
+    def _score_whole(self, windows: list[_Window]) -> None:
         """Read each context with its continuation."""
-        rows = _rows((part.context + part.more, part) for part in parts)
+        rows = _rows((window.context + window.read, window) for window in windows)
         equal = self.model.traits.causal != "strict"  # where padding, which is the future, might be seen
-        for batch in self._batches(rows, self.wide if self.head is None else self.tokens, equal=equal):
+        for batch in self._batches(rows, self.batch_logits if self.head is None else self.batch_tokens, equal=equal):
             inputs = self._padded([row.tokens for row in batch])
             features = self.model(Batch(inputs=inputs)) if self.head is None else self._encode(inputs)
-            self._judge(features, batch, self.head)
+            self._score_rows(features, batch, self.head)
 
-    def _shared(self, groups: list[_Group]) -> None:
+    def _score_shared(self, prefixes: list[_Prefix]) -> None:
         """Read each context once, and from its state each of its continuations."""
-        if not groups:
+        if not prefixes:
             return
-        head, tokens = (None, self.wide) if self.resume is None else (self.head, self.tokens)
-        most = STATES // max(1, state_bytes(self.model.init_state(1)))
-        for batch in self._batches(groups, tokens, equal=not self.masks, most=max(1, most)):
-            lengths = torch.tensor([len(group) for group in batch], device=self.device)
-            inputs = self._padded([group.context for group in batch])
+        head, tokens = (None, self.batch_logits) if self.resume is None else (self.head, self.batch_tokens)
+        masks = self.resume is not None and self.model.traits.padding_safe
+        states = STATES // max(1, state_bytes(self.model.init_state(1)))
+        for batch in self._batches(prefixes, tokens, equal=not masks, most=states):
+            lengths = torch.tensor([len(prefix) for prefix in batch], device=self.device)
+            inputs = self._padded([prefix.context for prefix in batch])
             valid = torch.arange(inputs.shape[1], device=self.device) < lengths[:, None]
             equal = len(batch[0]) == len(batch[-1])
-            y, state = self._after(inputs, self.model.init_state(len(batch)), None if equal else valid)
+            y, state = self._extend(inputs, self.model.init_state(len(batch)), None if equal else valid)
             last = y[torch.arange(len(batch), device=self.device), lengths - 1]
-            most = STATES // max(1, state_bytes(state) // len(batch))
-            rows = [_Row(row.tokens, row.parts, at) for at, group in enumerate(batch) for row in group.rows]
-            for some in self._batches(rows, tokens, most=max(1, most)):
-                at = torch.tensor([row.group for row in some], device=self.device)
+            rows = [_Row(row.tokens, row.windows, at) for at, prefix in enumerate(batch) for row in prefix.rows]
+            states_now = STATES // max(1, state_bytes(state) // len(batch))
+            for some in self._batches(rows, tokens, most=states_now):
+                at = torch.tensor([row.prefix for row in some], device=self.device)
                 features = last[at, None]
                 if len(some[0]):
-                    y, _ = self._after(self._padded([row.tokens for row in some]), chosen(state, at), None)
+                    y, _ = self._extend(self._padded([row.tokens for row in some]), chosen(state, at), None)
                     features = torch.cat([features, y], dim=1)
-                self._judge(features, some, head, ahead=1)
+                self._score_rows(features, some, head, ahead=1)
 
     def _encode(self, inputs: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
         features: Tensor = self.model.encode(inputs)  # type: ignore[operator]
         return features
 
-    def _after(
+    def _extend(
         self, inputs: Int[Tensor, "B T"], state: State, valid: Bool[Tensor, "B T"] | None
     ) -> tuple[Tensor, State]:
-        """Features (or logits, of a model that has none to show) behind a state, and the next state."""
+        """Features (or logits, of a model that shows no features) behind a state, and the next state."""
         if self.resume is None:
             return self.model.extend(inputs, state)
         found: tuple[Tensor, State] = self.resume(inputs, state, valid)
         return found
 
     def _batches(
-        self, items: list[Long], tokens: int, *, equal: bool = False, most: int | None = None
-    ) -> Iterator[list[Long]]:
+        self, items: list[Item], tokens: int, *, equal: bool = False, most: int | None = None
+    ) -> Iterator[list[Item]]:
         """Items by length, the longest first, as many as `tokens` allow; of one length where they must be `equal`.
 
         What is read behind the padded items must fit too: some states count the padding (Hyena).
         """
-        most, longest = min(self.size or len(items), most or len(items)), self.model.longest or math.inf
-        batch: list[Long] = []
+        most = min(self.batch_size or len(items), len(items) if most is None else max(1, most))
+        longest, batch = self.model.longest or math.inf, list[Item]()
         for item in sorted(items, key=len, reverse=True):
             if batch and (
                 len(batch) == most
                 or (len(batch) + 1) * len(batch[0]) > tokens
                 or (equal and len(item) != len(batch[0]))
-                or len(batch[0]) + item.after > longest
+                or len(batch[0]) + item.read_after > longest
             ):
                 yield batch
                 batch = []
@@ -320,37 +316,36 @@ class _Scorer:
         if batch:
             yield batch
 
-    def _padded(self, rows: list[tuple[int, ...]]) -> Int[Tensor, "B T"]:
+    def _padded(self, rows: list[Tokens]) -> Int[Tensor, "B T"]:
         """Rows as one tensor, zeros behind the shorter ones."""
         longest = max(map(len, rows))
         return torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=self.device)
 
-    def _judge(
+    def _score_rows(
         self,
         features: Float[Tensor, "B T D"],
         rows: list[_Row],
         head: Callable[[Tensor], Tensor] | None,
         ahead: int = 0,
     ) -> None:
-        """Score the parts of rows from what the model makes of them, `ahead` of which stands before a row's tokens."""
-        parts = [(index, len(row) + ahead, part) for index, row in enumerate(rows) for part in row.parts]
-        sizes = [len(part.continuation) for *_, part in parts]
-        at = [index for (index, *_), size in zip(parts, sizes, strict=True) for _ in range(size)]
-        steps = [step for (_, end, _), size in zip(parts, sizes, strict=True) for step in range(end - size, end)]
-        tokens = torch.tensor([token for *_, part in parts for token in part.continuation], device=self.device)
-        places = torch.tensor([at, steps], device=self.device)
+        """Score the windows of rows from their features, `ahead` of which stand before a row's own tokens."""
+        found = [(at, len(row) + ahead, window) for at, row in enumerate(rows) for window in row.windows]
+        sizes = [len(window.continuation) for *_, window in found]
+        at = [at for (at, *_), size in zip(found, sizes, strict=True) for _ in range(size)]
+        steps = [step for (_, end, _), size in zip(found, sizes, strict=True) for step in range(end - size, end)]
+        targets = torch.tensor([token for *_, window in found for token in window.continuation], device=self.device)
+        positions = torch.tensor([at, steps], device=self.device)
         values, hits = [], []
-        for (row, step), target in zip(places.split(self.step, dim=1), tokens.split(self.step), strict=True):
-            counted = features[row, step]
-            logits = counted if head is None else head(counted)
+        for (row, step), target in zip(
+            positions.split(self.positions, dim=1), targets.split(self.positions), strict=True
+        ):
+            logits = features[row, step] if head is None else head(features[row, step])
             logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
             values.append(torch.log_softmax(logits, 1).gather(1, target[:, None])[:, 0])
             hits.append(logits.argmax(1) == target)
         # Summed as lm-eval's hf does, in float32: at 1,000 nats another order is another fourth decimal.
-        found, greedy = torch.cat(values).cpu(), torch.cat(hits).tolist()
-        start = 0
-        for (*_, part), size in zip(parts, sizes, strict=True):
-            score = (float(found[start : start + size].sum()), all(greedy[start : start + size]))
-            start += size
-            for one in part.asked:
-                one.add(score)
+        for (*_, window), value, hit in zip(
+            found, torch.cat(values).cpu().split(sizes), torch.cat(hits).cpu().split(sizes), strict=True
+        ):
+            for pair in window.pairs:
+                self.scores.add(pair, (float(value.sum()), bool(hit.all())))

@@ -41,7 +41,9 @@ def text_of(made: board.Board, width: int = 100) -> str:
 
 def table_of(made: board.Board) -> dict[str, dict[str, str]]:
     """The cells of the Markdown table by row and column."""
-    lines = [[cell.strip() for cell in line.split("|")] for line in files.markdown(made).splitlines() if line[:1] == "|"]
+    lines = [
+        [cell.strip() for cell in line.split("|")] for line in files.markdown(made).splitlines() if line[:1] == "|"
+    ]
     return {line[2]: dict(zip(lines[0], line, strict=True)) for line in lines}
 
 
@@ -273,7 +275,19 @@ def test_why_there_is_no_reference_is_noted(three):
 
 def test_rows_for_machines(three, baselines):
     rows = made_of([*three, plant("mlp", 0, status="unsupported")], baselines).to_rows()
-    wanted = "architecture task metric mean low high seeds rank_low rank_high status reason".split()
+    wanted = [
+        "architecture",
+        "task",
+        "metric",
+        "mean",
+        "low",
+        "high",
+        "seeds",
+        "rank_low",
+        "rank_high",
+        "status",
+        "reason",
+    ]
     assert all(row.keys() >= {*wanted} for row in rows)
     assert [r["architecture"] for r in rows if r["status"] == "baseline"] == ["trigram", "bigram", "chance"]
     assert len({frozenset(row) for row in rows}) == 1
@@ -337,7 +351,10 @@ def test_a_tie_that_hangs_on_a_third_is_noted():
     means = {"a": 2.0, "b": 2.1, "c": 2.0}
     records = [plant(a, s, means[a] + noise[a][s]) for a in noise for s in range(3)]
     assert "depends on who else is on the board: a–b would be separated without c" in notes_of(records)
-    found = [stats.Influence("c", tuple((f"a{i}", "b") for i in range(9)), ()), stats.Influence("d", (("a0", "b"),), ())]
+    found = [
+        stats.Influence("c", tuple((f"a{i}", "b") for i in range(9)), ()),
+        stats.Influence("d", (("a0", "b"),), ()),
+    ]
     (note,) = notes._influences(found)
     assert "a0–b would be separated without c or d; a1–b" in note
     assert note.endswith("and 6 more pairs")

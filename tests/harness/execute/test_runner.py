@@ -241,7 +241,8 @@ LONG = {
 def start(path, root):
     """The command in a process of its own, which hears Ctrl-C even where the tests run in the background."""
     code = (
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from harness.cli import main; main()"
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from harness.commands import main; main()"
     )
     command = [sys.executable, "-c", code, "run", str(path), "--workers", "1"]
     return subprocess.Popen(

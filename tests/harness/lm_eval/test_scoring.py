@@ -74,11 +74,11 @@ def check(name: str, pairs: list[Any]) -> None:
     made = model(name)
     wanted = [by_definition(made, *pair) for pair in pairs]
     for options in (
-        {"share": False},
-        {"share": True},
-        {"share": True, "batch_size": 1},
-        {"share": True, "batch_tokens": 60},
-        {"share": False, "batch_tokens": 60},
+        {"share_prefixes": False},
+        {"share_prefixes": True},
+        {"share_prefixes": True, "batch_size": 1},
+        {"share_prefixes": True, "batch_tokens": 60},
+        {"share_prefixes": False, "batch_tokens": 60},
         {"batch_size": 3},
     ):
         found = scoring.score(made, pairs, **options)
@@ -136,13 +136,13 @@ def test_a_context_is_read_once_for_all_that_continues_it() -> None:
     scoring.score(made, [(context, [1, 2]), (context, [2, 3, 4]), (context, [7])])
     assert made.read == [(1, 20), (3, 2)]
     made.read.clear()
-    scoring.score(made, [(context, [1, 2]), (context, [2, 3, 4])], share=False)
+    scoring.score(made, [(context, [1, 2]), (context, [2, 3, 4])], share_prefixes=False)
     assert made.read == [(2, 22)]
 
 
 def test_equal_requests_and_answers_of_one_token_are_read_once() -> None:
     made = Watched(STRICT)
-    scoring.score(made, [([1, 2], [3]), ([1, 2], [4]), ([1, 2], [3]), ([1], [2, 9])], share=False)
+    scoring.score(made, [([1, 2], [3]), ([1, 2], [4]), ([1, 2], [3]), ([1], [2, 9])], share_prefixes=False)
     assert made.read == [(1, 2)]
 
 
@@ -193,7 +193,7 @@ def test_the_faster_way_is_tried_out(monkeypatch: pytest.MonkeyPatch) -> None:
         found = scoring.score(made, pairs)
         shared = [rows for rows, steps in made.read if steps == 20]
         assert sum(shared) == (scoring.PROBED if slow else 3 * scoring.PROBED)
-        assert found == scoring.score(made, pairs, share=False)
+        assert found == scoring.score(made, pairs, share_prefixes=False)
 
 
 def test_each_score_is_told_once_and_as_it_is_returned(pairs: list[Any]) -> None:

@@ -5,7 +5,7 @@ import yaml
 from click.testing import CliRunner
 
 import tasks
-from harness.cli import main
+from harness.commands import main
 from harness.errors import UserError
 from harness.plan.expand import expand
 from harness.records.meters import StopRule

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from harness.cli import main
+from harness.commands import main
 from harness.errors import UserError
 from harness.records.meters import StopRule
 from harness.suite.load import find_suite, load, shipped

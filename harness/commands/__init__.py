@@ -1,0 +1,56 @@
+"""The command line: a file a verb, which parses, calls and prints. None imports more than it needs to be called."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import click
+
+from harness.errors import UserError
+from harness.version import __version__
+
+VERBS = (
+    *("run", "plan", "validate", "board", "compare", "status", "ls", "fetch", "show", "check", "verify", "publish"),
+    *("export", "new", "eval", "doctor", "bench", "generate"),
+)
+"""In the order of `--help`; the file of this name holds the verb's `command`."""
+
+
+class Commands(click.Group):
+    """Finds a verb's file; a UserError becomes one line and status 2, Ctrl-C status 130."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = importlib.import_module(f"harness.commands.{cmd_name}").command
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[Any, Any, list[str]]:
+        if args[0] not in VERBS and not args[0].startswith("-"):
+            from zoo.registry import nearest
+
+            raise UserError(f"unknown command {args[0]!r}{nearest(args[0], VERBS)}; see zoobench --help")
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            click.echo(f"zoobench: {error}", err=True)
+            ctx.exit(2)
+        except KeyboardInterrupt:
+            click.echo("\nstopped; the same command goes on from here", err=True)
+            ctx.exit(130)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="zoobench")
+def main() -> None:
+    """Which sequence architecture is better, at what, for what cost, and how sure are we?
+
+    A SUITE is the name of one that ships (`zoobench ls suites`) or the path of a YAML file.
+    """

@@ -1,0 +1,204 @@
+"""Everything that is known by name: architectures, tasks, suites, corpora, and questions of lm-evaluation-harness."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+import tasks
+from harness.errors import UserError
+from harness.lm_eval import questions
+from harness.suite.load import shipped
+from harness.training.overrides import overrides_of
+from tasks import corpora
+from zoo import architectures, proofs
+from zoo.registry import Entry, nearest
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of known things."""
+
+    singular: str
+    names: Callable[[], Iterable[str]]
+    describe: Callable[[str], Row]
+    columns: tuple[str, ...]
+    """The keys of a row that `zoobench ls` shows."""
+
+
+def _architecture(name: str) -> Row:
+    """What it is and can do, paper, source, deviations, and the oracles it was proven against."""
+    from zoo.size import sketch_roles
+
+    entry, found, models = architectures.get(name), proofs.of(name), sketch_roles(name)
+    traits = next((model.traits for model in models.values()), None)
+    overrides = next((own for model in models.values() if (own := overrides_of(model))), [])
+    return {
+        "name": name,
+        "family": entry.family,
+        "about": entry.about,
+        "roles": list(models),
+        **{trait: getattr(traits, trait, None) for trait in ("causal", "resumable", "length", "stochastic")},
+        "options": {option.name: option.default for option in entry.options},
+        "defaults": [override.to_dict() for override in overrides],
+        "paper": entry.paper,
+        "source": entry.source,
+        "oracles": [dataclasses.asdict(proof) for proof in found],
+        "error": max((proof.output for proof in found if proof.output is not None), default=None),
+        "gradient_error": max((proof.gradient for proof in found if proof.gradient is not None), default=None),
+        "deviations": list(entry.deviations),
+    }
+
+
+def _task(name: str) -> Row:
+    """What it asks, the role it needs, its metric, options and difficulties, paper, source and deviations."""
+    entry = tasks.get(name)
+    metric = _metric(entry)
+    return {
+        "name": entry.name,
+        "family": _family(entry.make.__module__),
+        "about": entry.about,
+        "role": entry.make.role,
+        "metric": metric and metric.name,
+        "unit": metric and metric.unit,
+        "direction": metric and ("higher" if metric.higher_is_better else "lower"),
+        "chance": metric and metric.chance,
+        "options": {option.name: option.default for option in entry.options},
+        "difficulties": {key: _plain(value) for key, value in entry.make.difficulties.items()},
+        "paper": entry.paper,
+        "source": entry.source,
+        "deviations": list(entry.deviations),
+    }
+
+
+def _metric(entry: Entry) -> tasks.Metric | None:
+    """Under the default options, or those of a difficulty; None for a task that cannot be built under any of them."""
+    for options in ({}, *(difficulty.options for difficulty in entry.make.difficulties.values())):
+        with suppress(TypeError, ValueError):
+            metric: tasks.Metric = entry.make(**options).metric
+            return metric
+    return None
+
+
+def _family(module: str) -> str:
+    """The folder of a built-in task; the module or file of another."""
+    parts = module.split(".")
+    return parts[1] if parts[0] == "tasks" and len(parts) > 2 else parts[-1].removeprefix("zoobench_plugin_")
+
+
+def _plain(difficulty: tasks.Difficulty) -> Row:
+    values = {field.name: getattr(difficulty, field.name) for field in dataclasses.fields(difficulty)}
+    return {key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()}
+
+
+def _suite(name: str) -> Row:
+    """What it is about, and where it is."""
+    path = shipped()[name]
+    data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return {"name": name, "about": " ".join(str(data.get("about", "")).split()), "path": str(path)}
+
+
+def _corpus(name: str) -> Row:
+    """Licence, size, the sources it is looked for in, and whether it is here."""
+    card = corpora.get(name)
+    path = next((path for path in (source.find() for source in card.sources) if path is not None), None)
+    return {
+        "name": card.name,
+        "about": card.about,
+        "licence": card.licence,
+        "bytes": card.size,
+        "here": path is not None,
+        "path": None if path is None else str(path),
+        "sources": [source.advice() for source in card.sources],
+        "sha256": card.sha256,
+    }
+
+
+def _question_names() -> list[str]:
+    return [row["name"] for row in questions.known()]
+
+
+def _question(name: str) -> Row:
+    return next(row for row in questions.known() if row["name"] == name)
+
+
+KINDS = {
+    "architectures": Kind(
+        "architecture",
+        architectures.names,
+        _architecture,
+        ("name", "about", "roles", "causal", "resumable", "length", "error"),
+    ),
+    "tasks": Kind("task", tasks.names, _task, ("name", "family", "about", "role", "metric", "chance")),
+    "suites": Kind("suite", shipped, _suite, ("name", "about")),
+    "corpora": Kind("corpus", corpora.names, _corpus, ("name", "about", "licence", "here")),
+    "questions": Kind(
+        "question", _question_names, _question, ("name", "about", "metrics", "chance", "documents", "file")
+    ),
+}
+
+
+def rows(kind: str) -> list[Row]:
+    """Everything of a kind that is known."""
+    return [KINDS[kind].describe(name) for name in KINDS[kind].names()]
+
+
+def find(name: str) -> Row:
+    """The row called `name`, of whatever kind.
+
+    Raises:
+        UserError: nothing is called that.
+    """
+    known: list[str] = []
+    for kind in KINDS.values():
+        if name in (names := list(kind.names())):
+            return {"kind": kind.singular, **kind.describe(name)}
+        known += names
+    with suppress(KeyError):  # a name that a task had before
+        return {"kind": "task", **_task(name)}
+    raise UserError(f"nothing is called {name!r}{nearest(name, known)}")
+
+
+def fetch(name: str) -> Row:
+    """The row of a corpus, downloaded where it was not here yet.
+
+    Raises:
+        UserError: it is unknown, or cannot be had, or is not what its card says.
+    """
+    try:
+        path = corpora.fetch(name)
+    except ValueError as error:  # DataError is one
+        raise UserError(str(error)) from error
+    return {**_corpus(name), "here": True, "path": str(path)}
+
+
+def format_value(value: Any) -> str:
+    """A value of a row, as a cell of a table."""
+    from zoo.types import ROLES
+
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value == list(ROLES):
+        return "all"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return ", ".join(map(str, value)) if isinstance(value, (list, dict)) else str(value)
+
+
+def format_error(value: float | None) -> str:
+    """A relative error: `3e-07`."""
+    return "–" if value is None else f"{value:.0e}"
+
+
+def format_options(value: Mapping[str, Any]) -> str:
+    """`length=64, pairs=8`."""
+    return ", ".join(f"{key}={option}" for key, option in value.items())

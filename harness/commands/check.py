@@ -1,0 +1,114 @@
+"""`zoobench check`: the contracts of architectures and tasks, plug-ins included, put to the test."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness.commands.options import json_option, plugin_option
+from harness.commands.output import output
+from harness.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Row = dict[str, Any]
+STYLES = {"passed": "green", "failed": "bold red", "skipped": "dim"}
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@plugin_option
+@json_option
+def command(names: tuple[str, ...], plugins: tuple[str, ...], as_json: bool) -> None:
+    """Test that each NAME keeps its contract.
+
+    An architecture's: causality, resumption, padding, gradients and more. A task's: pure examples, disjoint splits,
+    shapes, fingerprint, baselines and more.
+    """
+    rows = run_checks(names)
+    output(rows, show_checks, as_json=as_json)
+    sys.exit(1 if any(row["status"] == "failed" for row in rows) else 0)
+
+
+def run_checks(names: tuple[str, ...]) -> list[Row]:
+    """One row per architecture or task and check: its name under `architecture` or `task`, and the check's result.
+
+    Raises:
+        UserError: a name is unknown, or both an architecture's and a task's.
+    """
+    kinds = {name: kind_of(name) for name in names}
+    import torch
+
+    import tasks.checks
+    import zoo.checks
+
+    run = {"architecture": zoo.checks.run, "task": tasks.checks.run}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the models are tiny: more threads would wait for each other
+    try:
+        return [
+            {kind: name, **dataclasses.asdict(result)} for name, kind in kinds.items() for result in run[kind](name)
+        ]
+    finally:
+        torch.set_num_threads(threads)
+
+
+def kind_of(name: str) -> str:
+    """Whether `name` is an architecture's or a task's, former names of tasks included.
+
+    Raises:
+        UserError: it is neither's, or both's.
+    """
+    import tasks
+    from zoo import architectures
+
+    known = {"architecture": _knows(architectures.get, name), "task": _knows(tasks.get, name)}
+    if all(known.values()):
+        raise UserError(f"{name!r} is the name of an architecture and of a task: rename one of them")
+    if not any(known.values()):
+        near = difflib.get_close_matches(name, [*architectures.names(), *tasks.names()], n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else "see zoobench ls architectures and zoobench ls tasks"
+        raise UserError(f"unknown architecture or task {name!r}; {hint}")
+    return next(kind for kind, is_known in known.items() if is_known)
+
+
+def _knows(get: Callable[[str], Any], name: str) -> bool:
+    try:
+        get(name)
+    except KeyError:
+        return False
+    return True
+
+
+def show_checks(rows: list[Row], console: Console) -> None:
+    """One line per row, what was measured against its limit, and a closing count."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("name", "check", "status"):
+        table.add_column(column, no_wrap=True)
+    for column in ("measured", "limit"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("note", overflow="fold")
+    last = None
+    for row in rows:
+        name = row.get("architecture") or row["task"]
+        status = Text(row["status"], style=STYLES[row["status"]])
+        numbers = (_number(row["measured"]), _number(row["limit"]))
+        table.add_row(name if name != last else "", row["check"], status, *numbers, Text(row["note"]))
+        last = name
+    console.print(table)
+    counts = {status: sum(row["status"] == status for row in rows) for status in STYLES}
+    console.print(", ".join(f"{n} {status}" for status, n in counts.items()))
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,25 @@
+"""`zoobench compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from harness.commands.options import json_option, root_option, suite_options
+from harness.commands.output import output
+
+
+@click.command()
+@click.argument("first", metavar="A")
+@click.argument("second", metavar="B")
+@click.argument("suite")
+@suite_options
+@root_option
+@json_option
+def command(first: str, second: str, suite: str, overrides: tuple[str, ...], root: Path | None, as_json: bool) -> None:
+    """Compare architectures A and B on every task of SUITE."""
+    from harness.board import report
+
+    rows = report.compare(first, second, suite, overrides, root)
+    output(rows, lambda rows, console: report.show_comparison(first, second, rows, console), as_json=as_json)

@@ -1,0 +1,44 @@
+"""`zoobench export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from harness.commands.options import json_option, root_option, weights_option
+from harness.commands.output import print_json
+from harness.errors import UserError
+
+
+@click.command()
+@click.argument("reference", metavar="RUN")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--format", "kind", type=click.Choice(["zoo", "transformers", "rwkv"]), default="zoo", show_default=True)
+@weights_option
+@root_option
+@json_option
+def command(
+    reference: str, folder: Path, kind: str, weights_options: dict[str, Any], root: Path | None, as_json: bool
+) -> None:
+    """Write the model of RUN to FOLDER, for other programs.
+
+    For `zoo.load`, for transformers, or as RWKV's official model.pth. A transformers folder gives the same logits
+    there, or is not written.
+    """
+    from harness.records.find import open_model
+    from zoo.published import PretrainedError, rwkv, save, to_transformers
+
+    model = open_model(reference, root, **weights_options)
+    try:
+        if kind == "rwkv":
+            written = rwkv.save(model, folder / "model.pth").parent
+        else:
+            written = save(model, folder) if kind == "zoo" else to_transformers.save(model, folder)
+    except PretrainedError as error:
+        raise UserError(str(error)) from None
+    if as_json:
+        print_json({"folder": str(written), "format": kind, "files": sorted(file.name for file in written.iterdir())})
+    else:
+        click.echo(f"written to {written}/")

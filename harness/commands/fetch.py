@@ -1,0 +1,27 @@
+"""`zoobench fetch`."""
+
+from __future__ import annotations
+
+import click
+
+from harness.commands.options import json_option
+from harness.commands.output import print_json
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True, metavar="CORPUS...")
+@json_option
+def command(names: tuple[str, ...], as_json: bool) -> None:
+    """Download each CORPUS that is not here yet, and verify it.
+
+    `zoobench ls corpora` lists them.
+    """
+    from harness.commands import catalog
+
+    rows = []
+    for name in names:
+        rows.append(row := catalog.fetch(name))
+        if not as_json:
+            click.echo(f"{row['name']}: {row['path']}")
+    if as_json:
+        print_json(rows)

@@ -1,0 +1,58 @@
+"""`zoobench new`: the first file of an architecture or a task, from `templates/`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+
+from harness.errors import UserError
+
+
+@click.command()
+@click.argument("name")
+@click.option("--task", is_flag=True, help="Start a task instead.")
+def command(name: str, task: bool) -> None:
+    """Start an architecture or a task of your own.
+
+    Writes NAME.py, which works as it is, and NAME.yaml, a suite that runs it.
+    """
+    for path in write_files(name, Path(), task=task):
+        click.echo(f"wrote {path}")
+    click.echo(f"next: zoobench check {name} --plugin {name}.py; zoobench run {name}.yaml")
+
+
+def write_files(name: str, folder: Path, *, task: bool = False) -> list[Path]:
+    """Write NAME.py and NAME.yaml into a folder.
+
+    Raises:
+        UserError: the name cannot be one, is taken, or a file is in the way.
+    """
+    from jinja2 import Environment, PackageLoader
+
+    kind = "task" if task else "architecture"
+    _check(name, kind)
+    environment = Environment(loader=PackageLoader("harness.commands", "templates"), keep_trailing_newline=True)
+    written = {
+        folder / f"{name}{suffix}": environment.get_template(f"{kind}{suffix}.j2") for suffix in (".py", ".yaml")
+    }
+    for path in written:
+        if path.exists():
+            raise UserError("is in the way; nothing was written", file=path)
+    title = "".join(part.capitalize() for part in name.split("_"))
+    for path, template in written.items():
+        path.write_text(template.render(name=name, title=title), encoding="utf-8")
+    return list(written)
+
+
+def _check(name: str, kind: str) -> None:
+    import tasks
+    from zoo import architectures
+
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        article = "a" if kind == "task" else "an"
+        raise UserError(f"{name!r} cannot be {article} {kind}'s name: use lower-case letters, digits and underscores")
+    for taken, by in ((architectures.names(), "an architecture"), (tasks.names(), "a task")):
+        if name in taken:
+            raise UserError(f"{name!r} is already {by}; choose another name")

@@ -1,0 +1,67 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from harness.errors import UserError
+
+Command = Callable[..., None]
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+root_option = click.option(
+    "--results",
+    "root",
+    type=click.Path(path_type=Path),
+    help="Where results go [default: $ZOOBENCH_RESULTS or results].",
+)
+
+
+def suite_options(command: Command) -> Command:
+    """Add `--set` and `--difficulty`; `command` gets both as `overrides`."""
+
+    @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the suite.")
+    @click.option(
+        "--difficulty", metavar="NAME", help="The tasks of SUITE at smoke, small or paper size; it then is SUITE-NAME."
+    )
+    @functools.wraps(command)
+    def wrapped(*args: Any, overrides: tuple[str, ...], difficulty: str | None, **kwargs: Any) -> None:
+        chosen = (f"difficulty={difficulty}",) if difficulty else ()
+        command(*args, overrides=(*overrides, *chosen), **kwargs)
+
+    return wrapped
+
+
+def assignments_option(name: str, help: str) -> Callable[[Command], Command]:
+    """Make a `--set KEY=VALUE` that `command` gets as the mapping `name`."""
+
+    def parse(context: click.Context, option: click.Parameter, pairs: tuple[str, ...]) -> dict[str, Any]:
+        from harness.suite.load import assignment
+
+        return dict(map(assignment, pairs))
+
+    return click.option("--set", name, multiple=True, callback=parse, metavar="KEY=VALUE", help=help)
+
+
+weights_option = assignments_option("weights_options", "An option of published weights, such as tokenizer=…")
+
+
+def _import_plugins(context: click.Context, option: click.Parameter, plugins: tuple[str, ...]) -> tuple[str, ...]:
+    from zoo.registry import load_plugin
+
+    for plugin in plugins:
+        try:
+            load_plugin(plugin)
+        except (ImportError, FileNotFoundError, SyntaxError, ValueError) as error:
+            raise UserError(f"cannot import {plugin}: {error}", key="--plugin") from error
+    return plugins
+
+
+plugin_option = click.option(
+    "--plugin", "plugins", multiple=True, callback=_import_plugins, help="A .py file or module to import first."
+)

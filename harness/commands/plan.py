@@ -1,0 +1,27 @@
+"""`zoobench plan`."""
+
+from __future__ import annotations
+
+import click
+
+from harness.commands.options import json_option, suite_options
+from harness.commands.output import output
+
+
+@click.command()
+@click.argument("suite")
+@suite_options
+@json_option
+def command(suite: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Show the size and the cost of every run of SUITE.
+
+    Sizes are solved, FLOPs counted, and a few training steps timed on this machine; nothing is trained.
+    """
+    from harness.execute.runner import load_data
+    from harness.plan import estimate
+    from harness.plan.expand import expand
+    from harness.suite.load import load
+
+    loaded = load(suite, overrides)
+    load_data(loaded, expand(loaded))
+    output(estimate.plan(loaded), lambda cells, console: estimate.show(cells, loaded, console), as_json=as_json)

@@ -1,0 +1,34 @@
+"""`zoobench run`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from harness.commands.board import print_boards
+from harness.commands.options import json_option, root_option, suite_options
+from harness.commands.output import console
+
+
+@click.command()
+@click.argument("suite")
+@suite_options
+@root_option
+@click.option("--workers", type=click.IntRange(1), help="Runs at a time [default: one per core].")
+@json_option
+def command(suite: str, overrides: tuple[str, ...], root: Path | None, workers: int | None, as_json: bool) -> None:
+    """Run what SUITE still lacks, then print its board.
+
+    The same command resumes a suite that was interrupted.
+    """
+    from harness.execute import runner
+
+    results = runner.run(suite, overrides=overrides, root=root, workers=workers, console=console(stderr=as_json))
+    stale = bool(results.ran) or not (results.folder / "board").is_dir()
+    if stale or as_json:
+        print_boards((suite,), overrides, root, as_json=as_json, save=stale)
+    else:
+        click.echo(f"nothing was left to run; the board: {results.folder / 'board' / 'index.html'}")
+    sys.exit(0 if results.ok else 1)

@@ -1,0 +1,114 @@
+"""What lm_eval may not touch while it works here.
+
+lm_eval draws from the global generators, prints, and shows bars of its own. Here the generators are as they were
+afterwards, nothing is printed, and what its bars would show is reported.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.lm_eval.questions.files import VARIABLE
+
+INTERVAL = 0.5
+"""Seconds between two reports of a bar."""
+
+
+@contextmanager
+def isolated(data: Path | None, seed: int, report: Callable[[str], None]) -> Iterator[None]:
+    """Run lm_eval under `seed`, with `data` as the folder of the tasks that read files, and its bars as reports."""
+    with ExitStack() as stack:
+        for context in (_environment(data), _random_state(seed), _log_levels(), _bars(report)):
+            stack.enter_context(context)
+        yield
+
+
+@contextmanager
+def _environment(data: Path | None) -> Iterator[None]:
+    """`data` where the tasks look for it; resampling in this process, because a fork beside threads can hang."""
+    changes = {"DISABLE_MULTIPROC": "1", **({} if data is None else {VARIABLE: str(data)})}
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _random_state(seed: int) -> Iterator[None]:
+    """The global generators seeded inside, and as they were outside."""
+    import torch
+
+    plain, arrays = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(plain)
+            np.random.set_state(arrays)
+
+
+@contextmanager
+def _log_levels() -> Iterator[None]:
+    """lm_eval's warnings without its chatter, the hub's errors without its retries."""
+    levels = {"lm_eval": logging.WARNING, "huggingface_hub": logging.ERROR, "datasets": logging.ERROR}
+    before = {name: logging.getLogger(name).level for name in levels}
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+    tasks = logging.getLogger("lm_eval.api.task")
+    tasks.addFilter(_is_no_advice)
+    try:
+        yield
+    finally:
+        tasks.removeFilter(_is_no_advice)
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def _is_no_advice(record: logging.LogRecord) -> bool:
+    """False for what lm_eval advises about every task that makes its own documents."""
+    return "Custom kwargs can be passed" not in record.getMessage()
+
+
+@contextmanager
+def _bars(report: Callable[[str], None]) -> Iterator[None]:
+    """No bar is drawn; the progress of those that are counted on is reported, at most every `INTERVAL` seconds."""
+    from lm_eval.api.task import tqdm
+
+    init, update, out, last = tqdm.__init__, tqdm.update, sys.stdout, 0.0
+
+    def undrawn(self: Any, *args: Any, **options: Any) -> None:
+        init(self, *args, **{**options, "disable": True})
+        self.title = options.get("desc") or "questions"
+
+    def counted(self: Any, n: float | None = 1) -> None:
+        nonlocal last
+        self.n += n or 0
+        if self.total and time.monotonic() >= last + INTERVAL:
+            last = time.monotonic()
+            with redirect_stdout(out):
+                report(f"{self.title}: {self.n} of {self.total}")
+
+    tqdm.__init__, tqdm.update = undrawn, counted
+    try:
+        yield
+    finally:
+        tqdm.__init__, tqdm.update = init, update

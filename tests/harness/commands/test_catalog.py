@@ -1,0 +1,149 @@
+"""`ls`, `show` and `fetch`: everything that is known, as tables, JSON, and the pages in the docs."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tasks
+import zoo
+from harness.commands import catalog, ls
+from tasks import DataError, corpora
+from zoo import proofs
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="module")
+def known():
+    """Every row, by kind."""
+    return {kind: catalog.rows(kind) for kind in ls.KINDS}
+
+
+@pytest.mark.parametrize("kind", ls.KINDS)
+def test_the_same_rows_in_every_form(kind, known, monkeypatch, call):
+    monkeypatch.setattr(catalog, "rows", lambda kind: known[kind])
+    rows = json.loads(call("ls", kind, "--json").stdout)
+    assert [row["name"] for row in rows] == list(catalog.KINDS[kind].names())
+    table = call("ls", kind).stdout
+    assert all(row["name"] in table for row in rows)
+    if kind not in ls.PAGES:
+        assert "--markdown" in call("ls", kind, "--markdown", status=2).stderr
+        return
+    page = call("ls", kind, "--markdown").stdout
+    for row in rows:
+        assert f"| [`{row['name']}`](#{row['name']}) |" in page
+        assert f"\n### {row['name']}\n" in page
+        assert all(f"- deviation: {deviation}\n" in page for deviation in row["deviations"])
+
+
+@pytest.mark.parametrize("kind", ls.PAGES)
+def test_the_pages_in_the_docs_are_up_to_date(kind, known, monkeypatch):
+    """`make docs` writes them."""
+    monkeypatch.setattr(catalog, "rows", lambda kind: known[kind])
+    written = (ROOT / "docs" / ls.PAGES[kind].removesuffix(".j2")).read_text(encoding="utf-8")
+    assert written == ls.page(kind)
+
+
+def test_every_architecture_has_a_row_with_its_paper_source_and_proofs(known):
+    rows = {row["name"]: row for row in known["architectures"]}
+    assert rows.keys() == set(zoo.names())
+    for name, row in rows.items():
+        assert row["roles"], name
+        assert row["paper"], name
+        assert row["source"], name
+        assert row["about"].endswith("."), name
+        assert [proof["oracle"] for proof in row["oracles"]] == [proof.oracle for proof in proofs.of(name)]
+        for proof in proofs.of(name):
+            assert proof.output is not None, name
+            assert proof.output <= 2e-5, (name, proof)
+            assert proof.gradient is None or proof.gradient <= 1e-4, (name, proof)
+    unproven = {name for name, row in rows.items() if not row["oracles"]}
+    assert unproven == {"hybrid", "h3_attention"}, "made of parts that are proven by themselves"
+
+
+def test_tasks_have_metrics_families_and_difficulties(call):
+    class Graded(tasks.get("mqar").make):
+        """Recall, graded."""
+
+        difficulties = {"smoke": tasks.Difficulty({"length": 16, "pairs": 2}, stop={"tokens": 1000}, params=5000)}
+
+    class Needy(tasks.get("mqar").make):
+        """Asks for a file."""
+
+        def __init__(self, *, path: str) -> None:
+            raise DataError(f"{path} is not here")
+
+    tasks.register("graded", paper="Somebody 2026", deviations=("shorter",))(Graded)
+    tasks.register("needy")(Needy)
+    rows = {row["name"]: row for row in catalog.rows("tasks")}
+    assert rows["needy"]["metric"] is None
+    assert (rows["mqar"]["family"], rows["mqar"]["chance"], rows["mqar"]["direction"]) == ("recall", 1 / 64, "higher")
+    assert (rows["text"]["unit"], rows["text"]["direction"]) == ("bits/byte", "lower")
+    assert rows["graded"]["difficulties"]["smoke"]["options"] == {"length": 16, "pairs": 2}
+    page = call("ls", "tasks", "--markdown").stdout
+    assert "| smoke | length=16, pairs=2 | tokens=1000 | 5,000 | – | – |\n" in page
+    shown = call("show", "graded").stdout.replace("\n", " ")
+    assert "smoke: options length=16, pairs=2; stop tokens=1000; params 5000" in shown
+
+
+def test_installed_packages_add_tasks_and_a_broken_one_is_left_out(tmp_path, monkeypatch, call):
+    """Through entry points in group `zoobench.tasks`, as pip writes them."""
+    monkeypatch.chdir(tmp_path)
+    call("new", "foreign", "--task")
+    for name, module in (("foreign", "foreign"), ("broken", "no_such_module")):
+        folder = tmp_path / f"{name}-1.0.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (folder / "entry_points.txt").write_text(f"[zoobench.tasks]\n{name} = {module}\n")
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    command = [sys.executable, "-m", "harness", "check", "foreign", "--json"]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert {row["status"] for row in json.loads(done.stdout)} == {"passed"}
+    assert "task plug-in no_such_module is left out: ModuleNotFoundError" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "now"),
+    [
+        ("pre_ln", "architecture", "pre_ln"),
+        ("mqar", "task", "mqar"),
+        ("mnist", "task", "pixels"),  # its former name
+        ("quick", "suite", "quick"),
+        ("wikipedia_xml", "corpus", "wikipedia_xml"),
+        ("zoo_recall", "question", "zoo_recall"),
+    ],
+)
+def test_one_thing_is_shown_whatever_it_is(name, kind, now, call):
+    row = json.loads(call("show", name, "--json").stdout)
+    assert (row["name"], row["kind"]) == (now, kind)
+    shown = call("show", name).stdout
+    assert all(key in shown for key in row)
+
+
+def test_what_is_unknown_is_answered_with_the_nearest(call):
+    assert "'pre_lnn'; did you mean 'pre_ln'?" in call("show", "pre_lnn", status=2).stderr
+
+
+def test_fetch_says_what_is_where(monkeypatch, call):
+    def fetch(name):
+        if name == "mnist_5k":
+            raise DataError("corpus 'mnist_5k' is not here,\nand ZOOBENCH_OFFLINE forbids the network")
+        corpora.get(name)
+        return Path("/some/where")
+
+    monkeypatch.setattr(corpora, "fetch", fetch)
+    monkeypatch.setattr(corpora, "home", lambda: Path("/my/cache"))
+    assert "fetched corpora are kept in /my/cache" in call("ls", "corpora").stdout
+    assert call("fetch", "wikipedia_xml").stdout == "wikipedia_xml: /some/where\n"
+    (row,) = json.loads(call("fetch", "wikipedia_xml", "--json").stdout)
+    assert (row["name"], row["path"], row["here"]) == ("wikipedia_xml", "/some/where", True)
+    for name, why in (
+        ("mnist_5k", "corpus 'mnist_5k' is not here, and ZOOBENCH_OFFLINE forbids the network"),
+        ("wikipedia", "unknown corpus 'wikipedia'; did you mean 'wikipedia_xml'?"),
+    ):
+        assert call("fetch", "wikipedia_xml", name, status=2).stderr == f"zoobench: {why}\n"

@@ -1,0 +1,133 @@
+"""What holds for every command: help, errors, and what they do not load; and one suite from `run` to `verify`."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from harness.commands import VERBS
+
+
+def loaded_by(*commands):
+    """The top-level modules that are loaded after these commands, each a list of words, in a fresh process."""
+    code = "import sys; from harness.commands import main\n"
+    code += f"for words in {commands!r}: main(words, standalone_mode=False)\nprint(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return {name.partition(".")[0] for name in done.stderr.split()}
+
+
+def test_help_loads_nothing_heavy():
+    heavy = {"torch", "pydantic", "numpy", "rich", "yaml", "matplotlib"}
+    assert not loaded_by(["--help"], ["--version"], *([verb, "--help"] for verb in VERBS)) & heavy
+
+
+def test_no_summary_is_cut(call):
+    listed = call("--help").stdout.partition("Commands:")[2]
+    for verb in VERBS:
+        summary = call(verb, "--help").stdout.splitlines()[2].strip()
+        assert f"{verb:<8}  {summary}\n" in listed
+
+
+def test_an_unknown_command_is_answered_with_the_nearest(call):
+    said = call("vaildate", status=2).stderr
+    assert said == "zoobench: unknown command 'vaildate'; did you mean 'validate'?; see zoobench --help\n"
+
+
+def test_validate_and_plan(suite, call):
+    path = suite()
+    assert call("validate", path).stdout == "tiny is valid: 4 runs and 0 trials\n"
+    found = json.loads(call("validate", path, "--json").stdout)
+    assert found == {"suite": "tiny", "valid": True, "runs": 4, "trials": 0}
+    cells = json.loads(call("plan", path, "--json").stdout)
+    assert [(cell["architecture"], cell["runs"]) for cell in cells] == [("pre_ln", 2), ("lstm", 2)]
+    assert all(cell["steps"] == 6 and cell["flops"] > 0 and cell["size"]["params"] > 0 for cell in cells)
+    shown = call("plan", path).stdout
+    assert "pre_ln" in shown
+    assert "4 runs" in shown
+
+
+@pytest.mark.slow
+def test_run_then_everything_that_reads_its_records(suite, call, tmp_path):
+    path, results = suite(), ("--results", tmp_path / "results")
+    folder = tmp_path / "results" / "tiny"
+
+    def counts():
+        return json.loads(call("status", path, *results, "--json").stdout)[0]["counts"]
+
+    assert counts()["to do"] == 4
+    rows = json.loads(call("run", path, *results, "--workers", 2, "--json").stdout)
+    assert {row["architecture"] for row in rows} >= {"pre_ln", "lstm"}
+    keys = "architecture task metric mean low high seeds rank_low rank_high status reason"
+    assert set(keys.split()) <= set(rows[0])
+    for name in ("index.html", "board.md", "board.csv", "board.json"):
+        assert (folder / "board" / name).stat().st_size
+
+    assert counts() | {"ok": 4, "to do": 0, "under way": 0} == counts()
+    assert call("status", *results).stdout == "tiny: 4 ok\n"
+    assert "4 records" in call("publish", path, *results).stdout
+    assert counts() | {"ok": 0, "to do": 4, "published by others": 4} == counts()
+    (folder / "published.json").unlink()
+    assert "pre_ln" in call("board", path, *results).stdout
+
+    (row,) = json.loads(call("compare", "pre_ln", "lstm", path, *results, "--json").stdout)
+    assert (row["task"], row["seeds"]) == ("mqar", [0, 1])
+    assert "pre_ln against lstm" in call("compare", "pre_ln", "lstm", path, *results).stdout
+    assert "'lstm'?" in call("compare", "pre_ln", "lstn", path, *results, status=2).stderr
+
+    run = ["run", str(path), *map(str, results)]
+    code = (
+        f"import sys; from harness.commands import main\ntry: main({run})\nfinally: assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)  # nothing is to be run
+
+    assert call("verify", folder).stdout == "every record is sound\n"
+    every_change_is_noticed(folder, call, lambda: call("publish", path, *results))
+
+
+def every_change_is_noticed(folder, call, publish):
+    """Change a record, and see that `verify` names its file."""
+    file = sorted(folder.glob("*/record.json"))[0]
+    original = file.read_text()
+    record = json.loads(original)
+
+    def problem(text):
+        file.write_text(text)
+        problems = json.loads(call("verify", folder, "--json", status=1).stdout)
+        file.write_text(original)
+        assert {found["file"] for found in problems} >= {str(file)}
+        return problems[0]["problem"]
+
+    def changed(**keys):
+        return problem(json.dumps({**record, **keys}))
+
+    assert "not the hash of its own spec" in problem(original.replace('"lr": 0.001', '"lr": 0.002'))
+    assert "not a record" in problem(original[:100])
+    assert "not a record" in problem("[]")
+    assert "unknown status" in changed(status="great")
+    assert "record format" in changed(schema=99)
+    assert "no hash of the data" in changed(data={**record["data"], "stream_hash": ""})
+    assert "consumed other batches" in changed(data={**record["data"], "stream_hash": "another"})
+    publish()
+    assert "not the record that was published" in changed(metrics={**record["metrics"], "test": {"accuracy": 1.0}})
+    assert call("verify", folder).stdout == "every record is sound\n"
+    file.unlink()
+    assert "published, but not there" in call("verify", folder, status=1).stdout
+
+
+def test_without_records(suite, call, tmp_path):
+    assert "no record.json under this path" in call("verify", tmp_path, status=2).stderr
+    said = call("board", suite(), "--results", tmp_path, status=2).stderr
+    assert "no finished runs yet; start them with: zoobench run" in said
+    assert call("status", "--results", tmp_path).stdout == ""
+
+
+@pytest.mark.slow
+def test_a_failure_gives_status_1(suite, call, tmp_path):
+    (tmp_path / "bad.py").write_text(
+        "from zoo import Mixer, Traits, register\n\n\n@register()\nclass Bad(Mixer):\n    '''Bad.'''\n\n"
+        "    traits = Traits(causal='strict', bidirectional=False, resumable=False)\n\n"
+        "    def forward(self, x, *, mask=None, state=None):\n        raise RuntimeError('planted')\n"
+    )
+    path = suite(plugins=["bad.py"], architectures=["bad"], seeds=[0])
+    assert "planted" in call("run", path, "--results", tmp_path / "results", "--workers", 1, status=1).stdout

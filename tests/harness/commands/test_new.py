@@ -1,0 +1,42 @@
+"""`zoobench new`: what it writes works as it is."""
+
+import json
+
+import pytest
+
+QUICKLY = ("--set", "architectures=[{}]", "--set", "seeds=[0]", "--set", "budget.stop.tokens=2k")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "architecture"), [("architecture", "mine"), ("task", "lstm")])
+def test_what_is_written_keeps_the_contract_and_runs(kind, architecture, tmp_path, monkeypatch, call):
+    monkeypatch.chdir(tmp_path)
+    said = call("new", "mine", *(["--task"] if kind == "task" else [])).stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.py", "mine.yaml"]
+    assert "zoobench check mine --plugin mine.py" in said
+    rows = json.loads(call("check", "mine", "--plugin", "mine.py", "--json").stdout)
+    assert {row[kind] for row in rows} == {"mine"}
+    assert {row["status"] for row in rows} <= ({"passed"} if kind == "task" else {"passed", "skipped"})
+    runs = 4 if kind == "task" else 6
+    assert call("validate", "mine.yaml").stdout == f"mine is valid: {runs} runs and 0 trials\n"
+    quickly = [word.format(architecture) for word in QUICKLY] + ["--set", "evaluate.test=8", "--workers", 1]
+    rows = json.loads(call("run", "mine.yaml", "--results", "results", "--json", *quickly).stdout)
+    assert (rows[0]["architecture"], rows[0]["status"]) == (architecture, "ok")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["lstm"], "'lstm' is already an architecture"),
+        (["lstm", "--task"], "'lstm' is already an architecture"),
+        (["mqar", "--task"], "'mqar' is already a task"),
+        (["My-Mixer"], "'My-Mixer' cannot be an architecture's name: use lower-case letters"),
+        (["T", "--task"], "'T' cannot be a task's name"),
+        (["other"], "other.yaml: is in the way; nothing was written"),
+    ],
+)
+def test_what_is_refused(arguments, why, tmp_path, monkeypatch, call):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other.yaml").write_text("mine")
+    assert why in call("new", *arguments, status=2).stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["other.yaml"]
