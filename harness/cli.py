@@ -339,21 +339,18 @@ def publish_command(suite: str, overrides: tuple[str, ...], root: Path | None) -
 @opening_option
 @root_option
 @json_option
-def export(reference: str, folder: Path, kind: str, opening: dict[str, Any], root: Path | None, as_json: bool) -> None:
+def export(reference: str, folder: Path, kind: Any, opening: dict[str, Any], root: Path | None, as_json: bool) -> None:
     """Write the model of RUN to FOLDER: for `zoo.load`, for transformers, or as RWKV's official model.pth.
 
     A transformers folder gives the same logits there, or is not written.
     """
     from harness.runs import open_model
-    from zoo.published import PretrainedError, rwkv, save, to_transformers
+    from zoo import published
 
     model = open_model(reference, root, **opening)
     try:
-        if kind == "rwkv":
-            written = rwkv.save(model, folder / "model.pth").parent
-        else:
-            written = save(model, folder) if kind == "zoo" else to_transformers.save(model, folder)
-    except PretrainedError as error:
+        written = published.export(model, folder, kind)
+    except published.PretrainedError as error:
         raise UserError(str(error)) from None
     if as_json:
         emit({"folder": str(written), "format": kind, "files": sorted(file.name for file in written.iterdir())})

@@ -80,14 +80,15 @@ def test_it_opens_elsewhere(tmp_path):
 def test_a_plug_in_s_architecture_needs_its_file(tmp_path):
     plugin = tmp_path / "mine_for_folders.py"
     plugin.write_text("import zoo\n@zoo.register()\ndef mine_for_folders():\n    return zoo.recipe('lstm')\n")
-    zoo.registry.load_plugin(plugin)
+    zoo.architectures.load_plugin(plugin)
     folder = zoo.save(made("mine_for_folders", "lm", {}), tmp_path / "m")
-    zoo.registry._registry.entries.pop("mine_for_folders")
+    zoo.architectures._registry.entries.pop("mine_for_folders")
     with pytest.raises(PretrainedError, match=r"unknown architecture 'mine_for_folders'.*plugins="):
         zoo.load(folder)
     sys.modules.pop("zoobench_plugin_mine_for_folders")
     assert zoo.load(folder, plugins=(str(plugin),)).built["architecture"] == "mine_for_folders"
-    zoo.registry._registry.entries.pop("mine_for_folders")
+    assert zoo.load(folder, plugins=str(plugin)).built["architecture"] == "mine_for_folders"
+    zoo.architectures._registry.entries.pop("mine_for_folders")
 
 
 def broken(folder, what):
@@ -121,7 +122,7 @@ def broken(folder, what):
         ("width", "has the shape"),
         ("format", "format 99; this zoobench reads 1"),
         ("option", "'headz'.*did you mean 'heads'"),
-        ("json", "zoo.json: cannot be read"),
+        ("json", "zoo.json: not readable as JSON"),
         ("cut", "damaged or not safetensors"),
     ],
 )
