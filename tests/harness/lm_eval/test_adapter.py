@@ -447,7 +447,7 @@ def test_an_error_that_nobody_catches_is_one_line(
 def test_what_lm_eval_s_command_line_says_by_itself_is_nobody_s_wish(tmp_path: Path) -> None:
     ours = build("gru", "lm", shape=Shape(length=8, vocab=256, outputs=256, width=8, depth=1))
     ours.tokenizer = Bytes()
-    save(ours, tmp_path)
+    published.save(ours, tmp_path)
     made = [Zoobench.create_from_arg_obj({"run": str(tmp_path)}, {"batch_size": size}) for size in (1, 4, None)]
     assert [lm.batch_size for lm in made] == [None, 4, None]
     lm = Zoobench.create_from_arg_obj({"run": str(tmp_path)}, {"batch_size": 1, "device": "cuda:0"})
