@@ -24,7 +24,7 @@ from harness.lm_eval import scoring
 from harness.lm_eval.adapter import Zoobench
 from zoo.build import build
 from zoo.contract import Model, Shape
-from zoo.published import load, to_transformers
+from zoo.published import export, load
 from zoo.tokenizers import Bytes
 
 LENGTH, WIDTH, DEPTH = 256, 128, 4
@@ -67,7 +67,7 @@ def against_hf(name: str, vocab: int, asked: Sequence[Request], sizes: Sequence[
     """Seconds of each backend by batch size; 0 is ours by tokens."""
     ours = model(name, vocab)
     with tempfile.TemporaryDirectory() as folder:
-        to_transformers.save(ours, folder)
+        export(ours, folder, "transformers")
         made: dict[Any, Any] = {}
         for size in sizes:
             if size:

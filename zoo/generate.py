@@ -26,6 +26,8 @@ PIECE = 4096
 """Most tokens of a prompt that are read at once, so that a long one needs no more memory."""
 LOGITS = 2**26
 """Most logits that reading a piece may give: a large vocabulary makes it shorter."""
+CONTEXT = 64
+"""Tokens at the end of a prompt that are decoded together with what follows it."""
 PROBED = 1024
 """Tokens among which those of single bytes are looked for; vocabularies begin with them."""
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
@@ -172,7 +174,8 @@ def stream_text(
     """The text a model writes after a prompt, in pieces that no later token changes.
 
     What may be the beginning of a character or of a text in `stop` is held back until that is decided. Together the
-    pieces are what the tokenizer makes of all tokens, up to its `end` or the first of `stop`, which is left out.
+    pieces are what the tokenizer adds to the prompt when it decodes all tokens (some tokenizers drop a blank where a
+    text begins), up to its `end` or the first of `stop`, which is left out.
 
     Raises:
         ValueError: as `generate`; the model has no tokenizer, or `stop` has an empty text.
@@ -184,9 +187,9 @@ def stream_text(
         raise ValueError("stop must be texts, none of them empty")
     _check(model, tokens)
     ends = () if tokenizer.end is None else (tokenizer.end,)
-    read = torch.tensor(tokenizer.encode(prompt), dtype=torch.long)
+    read = tokenizer.encode(prompt)
     ids = generate(model, read, tokens=tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, stop=ends)
-    return _pieces(_texts(tokenizer, ids), tuple(stop))
+    return _pieces(_texts(tokenizer, _context(tokenizer, read) if prompt else [], ids), tuple(stop))
 
 
 def _check(model: Model, tokens: int) -> None:
@@ -289,18 +292,33 @@ class _Rows:
             self.state = chosen(self.state, torch.tensor(rows, device=self.unread.device))
 
 
-def _texts(tokenizer: Tokenizer, ids: Iterator[int]) -> Iterator[tuple[str, bool]]:
-    """The text so far that no further token changes, token by token; then all of it, and that it is."""
+def _context(tokenizer: Tokenizer, prompt: list[int]) -> list[int]:
+    """The end of a prompt, from the beginning of a character on: what decodes an answer as the whole prompt would."""
+    steps = CONTEXT
+    while steps < len(prompt) and tokenizer.decode(prompt[-steps:]).startswith(UNKNOWN):
+        steps *= 2
+    return prompt[-steps:]
+
+
+def _texts(tokenizer: Tokenizer, context: list[int], ids: Iterator[int]) -> Iterator[tuple[str, bool]]:
+    """The text behind `context` so far that no further token changes, token by token; then all of it, and True."""
     written: list[int] = []
+    before = tokenizer.decode(context) if context else ""
     probe = _byte(tokenizer)
+
+    def decoded(*more: int) -> str:
+        whole = tokenizer.decode([*context, *written, *more])
+        # Broken bytes right behind the context can spoil its last character: then the answer is decoded alone.
+        return whole[len(before) :] if whole.startswith(before) else tokenizer.decode([*written, *more])
+
     try:
         for token in ids:
             written.append(token)
-            text = tokenizer.decode(written)
+            text = decoded()
             # Some decoders judge a run of bytes as a whole: sure is what one more byte leaves, which ends no character.
-            sure = text if probe is None else _common(text, tokenizer.decode([*written, probe]))
+            sure = text if probe is None else _common(text, decoded(probe))
             yield sure.rstrip(UNKNOWN), False
-        yield tokenizer.decode(written) if written else "", True
+        yield decoded() if written else "", True
     except (KeyError, IndexError):
         raise ValueError(f"the model wrote the token {written[-1]}, which its tokenizer does not have") from None
 

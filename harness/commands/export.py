@@ -20,7 +20,7 @@ from harness.errors import UserError
 @root_option
 @json_option
 def command(
-    reference: str, folder: Path, kind: str, weights_options: dict[str, Any], root: Path | None, as_json: bool
+    reference: str, folder: Path, kind: Any, weights_options: dict[str, Any], root: Path | None, as_json: bool
 ) -> None:
     """Write the model of RUN to FOLDER, for other programs.
 
@@ -28,15 +28,12 @@ def command(
     there, or is not written.
     """
     from harness.records.find import open_model
-    from zoo.published import PretrainedError, rwkv, save, to_transformers
+    from zoo import published
 
     model = open_model(reference, root, **weights_options)
     try:
-        if kind == "rwkv":
-            written = rwkv.save(model, folder / "model.pth").parent
-        else:
-            written = save(model, folder) if kind == "zoo" else to_transformers.save(model, folder)
-    except PretrainedError as error:
+        written = published.export(model, folder, kind)
+    except published.PretrainedError as error:
         raise UserError(str(error)) from None
     if as_json:
         print_json({"folder": str(written), "format": kind, "files": sorted(file.name for file in written.iterdir())})

@@ -28,11 +28,13 @@ from harness.lm_eval import scoring
 from harness.lm_eval.generation import GenerationOptions, continue_prompts
 from harness.plan.published_rows import weights_digest
 from harness.records.find import open_model
+from zoo import published
 from zoo.contract import Model, Unsupported, device_of
 from zoo.registry import nearest
 from zoo.tokenizers import Tokenizer, TokenizerError
 
 ARGUMENTS = ("run", "model", "results", "max_length", "batch_size", "device", "prefix_token_id", "precision")
+"""The adapter's own; all others go to `zoo.load`."""
 PRECISIONS = ("fp32", "bf16", "auto")
 PROMPTS = 256
 """Prompts that are continued between two entries into a cache of answers."""
@@ -55,6 +57,7 @@ class Zoobench(TemplateLM):
         device: where the model runs; None for CUDA where there is one, and for a given `Model` where that is.
         prefix_token_id: the token before a text that has nothing before it; None for the tokenizer's.
         precision: fp32, bf16 (matrix products), or auto: bf16 where the hardware has it.
+        options: of `zoo.load`, for published weights: kind, tokenizer, strategy, …
 
     Raises:
         UserError: an argument that is unknown or cannot be, no such run, or a model that cannot be asked.
@@ -71,11 +74,10 @@ class Zoobench(TemplateLM):
         device: str | torch.device | None = None,
         prefix_token_id: int | None = None,
         precision: str = "fp32",
-        **unknown: Any,
+        **options: Any,
     ) -> None:
         super().__init__()
-        for name in unknown:
-            raise UserError(f"--model zoobench knows no argument {name!r}{nearest(name, ARGUMENTS)}")
+        _check(options)
         if (run is None) == (model is None):
             raise UserError("say which model: run=… (a run, or what zoo.load opens), or model=…")
         if isinstance(run, float) or isinstance(model, float):
@@ -84,7 +86,9 @@ class Zoobench(TemplateLM):
         given = isinstance(wanted, Model)
         self.where = type(wanted).__name__ if given else str(wanted)
         root = None if results is None else Path(results)
-        self.model: Model = wanted if isinstance(wanted, Model) else open_model(str(wanted), root)
+        if given and options:
+            raise UserError(f"a model that is open takes no {', '.join(options)}; options are for published weights")
+        self.model: Model = wanted if isinstance(wanted, Model) else open_model(str(wanted), root, **options)
         self.model.eval()
         self.tokenizer: Tokenizer = _tokenizer(self.model, self.where)
         self._place(device, stay=given)
@@ -297,6 +301,14 @@ class Zoobench(TemplateLM):
                 )
             cache_hook.dbdict[CACHE_OWNER] = own
         super().set_cache_hook(cache_hook)
+
+
+def _check(options: dict[str, Any]) -> None:
+    """Refuse what neither the adapter nor `zoo.load` takes, before anything is opened."""
+    known = published.option_names()
+    for name in options:
+        if name not in known:
+            raise UserError(f"--model zoobench has no argument {name!r}{nearest(name, [*ARGUMENTS, *known])}")
 
 
 def _tokenizer(model: Model, where: str) -> Tokenizer:

@@ -7,8 +7,8 @@ from torch import nn
 import zoo
 from zoo.blocks.heads import TwoStacks
 from zoo.contract import Batch, LayerContext, Recipe, Shape
-from zoo.published.counterparts import gpt2_pairs, llama_pairs
 from zoo.published.names import to_ours
+from zoo.published.transformers.counterparts import gpt2_pairs, llama_pairs
 from zoo.types import Part
 
 hf = pytest.importorskip("transformers")

@@ -404,6 +404,50 @@ def byte_level():
     return Fast(backend.to_str(), prefix=0)
 
 
+def sentence_piece():
+    """As Llama's: words begin with ▁, the blank before the first of a text is dropped, other characters are bytes."""
+    tokenizers = pytest.importorskip("tokenizers")
+    words = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁the", "▁cat", "▁sat", "▁", "s", "!"]
+    model = tokenizers.models.Unigram([(word, -1.0) for word in words], unk_id=0, byte_fallback=True)
+    backend = tokenizers.Tokenizer(model)
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    decoders = tokenizers.decoders
+    parts = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    backend.decoder = decoders.Sequence(parts)
+    return Fast(backend.to_str(), prefix=0)
+
+
+def answer(tokenizer, prompt, ids):
+    """What is streamed behind a prompt by a model that writes these tokens."""
+    model, n = spelling(ids, tokenizer)
+    return "".join(stream_text(model, prompt, tokens=n, temperature=0))
+
+
+@pytest.mark.parametrize("prompt", ["the cat", "the cat " * 50 + "the", "日本", "日" * 70, "日 the"])
+@pytest.mark.parametrize("text", [" the cat sat", " 日本 🙂 the!", "s sat", "本s"])
+def test_the_blank_before_the_first_word_is_kept(prompt, text):
+    tokenizer = sentence_piece()
+    whole, before = tokenizer.encode(prompt + text), tokenizer.encode(prompt)
+    assert tokenizer.decode(whole) == prompt + text
+    assert whole[: len(before)] == before
+    assert answer(tokenizer, prompt, whole[len(before) :]) == text
+
+
+def test_a_text_without_a_prompt_begins_without_a_blank():
+    tokenizer = sentence_piece()
+    assert answer(tokenizer, "", tokenizer.encode("the cat")) == "the cat"
+
+
+def test_broken_bytes_behind_a_prompt_leave_it_alone():
+    """The prompt's last character and the first bytes of the answer are one run, which is judged as a whole."""
+    tokenizer = sentence_piece()
+    first, second, third = (1 + byte for byte in "日".encode())
+    cat = tokenizer.encode("the cat")[-1]
+    assert tokenizer.decode([first, second, third]) == "日"
+    assert answer(tokenizer, "日", [first, cat]) == "\N{REPLACEMENT CHARACTER} cat"
+    assert answer(tokenizer, "日", [first, second, third, cat]) == "日 cat"
+
+
 def world():
     pytest.importorskip("rwkv.rwkv_tokenizer")
     return World()

@@ -1,19 +1,19 @@
-"""Published weights behind the same `Model`: ours, RWKV's, Mamba's, transformers' and timm's. `load` opens any of them.
+"""Published weights behind our `Model`: `load` opens them, `save` writes models of the zoo, `export` other formats.
 
     zoo           a folder that `save` wrote: zoo.json, model.safetensors
-    rwkv          RWKV-4, 5.2, 6, 7: official `.pth` files, into our modules or through the package `rwkv`
-    mamba         Mamba and Mamba-2, in the format of mamba-ssm or of transformers, into our modules
+    rwkv          RWKV-4, 5.2, 6, 7: official `.pth` files and rwkv.cpp's safetensors
+    mamba         Mamba and Mamba-2, in the formats of mamba-ssm and transformers
     transformers  any causal language model of transformers, run by transformers
     timm          any image model of timm, run by timm: `timm/NAME`
-    typeseg       the trained segmenter in the wheel typeseg, a Mamba that reads both ways: `typeseg`, or its `.npz`
+    typeseg       the trained segmenter in the package typeseg, a bidirectional Mamba: `typeseg`, or its `.npz`
 
-Each kind is a module with `load(where, **options) -> Model`. `where` is a path, or an id on the Hugging Face hub.
+Each kind is a module with `load(where, **options) -> Model`, where `where` is a path or an id on the Hugging Face hub.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from zoo.published.errors import PretrainedError
 from zoo.registry import Table, nearest, options_of
@@ -21,30 +21,32 @@ from zoo.registry import Table, nearest, options_of
 if TYPE_CHECKING:
     from zoo.contract import Model
 
-__all__ = ["KINDS", "PretrainedError", "kind_of", "load", "save"]
+__all__ = ["KINDS", "Format", "PretrainedError", "export", "kind_of", "load", "option_names", "save"]
 
 KINDS = Table(
     "kind of checkpoint",
     {
-        "zoo": "zoo.published.folder:load",
+        "zoo": "zoo.published.ours:load",
         "rwkv": "zoo.published.rwkv:load",
         "mamba": "zoo.published.mamba:load",
-        "transformers": "zoo.published.causal_lm:load",
-        "timm": "zoo.published.timm_models:load",
+        "transformers": "zoo.published.transformers.model:load",
+        "timm": "zoo.published.timm:load",
         "typeseg": "zoo.published.typeseg:load",
     },
 )
+Format = Literal["zoo", "transformers", "rwkv"]
 
 
 def load(where: str | Path, *, kind: str | None = None, **options: Any) -> Model:
-    """A model with its published weights, in eval mode; `model.tokenizer` turns text into its tokens, where it has one.
+    """Open a model with its published weights, in eval mode. `model.tokenizer` reads and writes text, if it has one.
 
     Args:
-        where: a path, `timm/NAME`, or an id on the hub (`org/name`, or `org/name/file.pth`); `KIND:…` says its kind.
-        kind: one of `KINDS`; by default what the files say. options: those of the kind's own `load`.
+        where: a path, `timm/NAME`, or an id on the hub (`org/name`, `org/name/file.pth`), also as `KIND:…`.
+        kind: one of `KINDS`; by default it is recognised by the files.
+        options: those of the kind's own `load`.
 
     Raises:
-        PretrainedError: nothing there, no such kind, a package that is missing, or weights of another shape.
+        PretrainedError: nothing there, no such kind or option, a missing package, or weights that do not fit.
     """
     name = str(where)
     first, colon, rest = name.partition(":")
@@ -56,7 +58,7 @@ def load(where: str | Path, *, kind: str | None = None, **options: Any) -> Model
         opener = KINDS.resolve(kind)
     except ValueError as error:
         raise PretrainedError(str(error)) from None
-    known = [option.name for option in options_of(opener, skip=1)]
+    known = _options_of(opener)
     for option in options:
         if option not in known:
             raise PretrainedError(f"{name}: kind {kind} has no option {option!r}{nearest(option, known)}")
@@ -64,18 +66,52 @@ def load(where: str | Path, *, kind: str | None = None, **options: Any) -> Model
     return model.eval()
 
 
-def save(model: Model, folder: str | Path, *, made: dict[str, Any] | None = None) -> Path:
-    """Write a model of the zoo to a folder that `load` opens: see `zoo.published.folder`."""
-    from zoo.published.folder import save as write
+def option_names() -> list[str]:
+    """Every option that `load` takes for some kind, and `kind` itself."""
+    names = {option for kind in KINDS for option in _options_of(KINDS.resolve(kind))}
+    return sorted({"kind", *names})
 
-    return write(model, folder, made=made)
+
+def _options_of(opener: Any) -> list[str]:
+    return [option.name for option in options_of(opener, skip=1)]
+
+
+def save(model: Model, folder: str | Path, *, made: dict[str, Any] | None = None) -> Path:
+    """Write a model that `zoo.build` made, and its tokenizer, to a folder that `load` opens.
+
+    Args:
+        made: anything JSON can hold that says how the weights were made.
+
+    Raises:
+        PretrainedError: `zoo.build` did not make the model, or the folder cannot be written.
+    """
+    from zoo.published import ours
+
+    return ours.save(model, folder, made=made)
+
+
+def export(model: Model, folder: str | Path, format: Format) -> Path:
+    """Write a model to a folder for `load` (`zoo`), for transformers, or as RWKV's official `model.pth` (`rwkv`).
+
+    Raises:
+        PretrainedError: the format has no such model or option, or the folder cannot be written.
+    """
+    if format == "rwkv":
+        from zoo.published import rwkv
+
+        return rwkv.save(model, Path(folder) / "model.pth").parent
+    if format == "transformers":
+        from zoo.published.transformers import export as to_transformers
+
+        return to_transformers.save(model, folder)
+    return save(model, folder)
 
 
 def kind_of(where: str) -> str:
-    """The kind of what lies at a path or on the hub, by its name and its files.
+    """The kind of checkpoint at a path or on the hub, recognised by its name and its files.
 
     Raises:
-        PretrainedError: nothing is there, or nothing that is known.
+        PretrainedError: nothing is there, or nothing known.
     """
     from zoo.published import files
 

@@ -1,10 +1,10 @@
-"""The one error of published weights."""
+"""The error that published weights raise."""
 
 from __future__ import annotations
 
 
 class PretrainedError(ValueError):
-    """Weights that cannot be had or do not fit. The message says what, where, and what to do."""
+    """Weights are not available or do not fit. The message says what, where, and what to do."""
 
 
 def missing(package: str, extra: str, why: str) -> PretrainedError:

@@ -1,6 +1,6 @@
-"""Where published weights lie: on disk, or on the Hugging Face hub and then in its cache; and how they are read.
+"""Find and read published weights: on disk, or on the Hugging Face hub and then in its cache.
 
-safetensors go before pickles, and a pickle is read for its tensors only (`weights_only`): opening a file runs no code.
+safetensors are preferred to pickles, and a pickle is read for its tensors only: opening a file runs no code.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from torch import Tensor
 from zoo.published.errors import PretrainedError, missing
 
 NAMES = ("model.safetensors", "pytorch_model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
-"""Weights in a folder, the first of them that is there; an index of several files stands beside as NAME.index.json."""
+"""File names of the weights in a folder, by preference; NAME.index.json lists the parts of weights in several files."""
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
-"""Under which of these a checkpoint of training keeps its weights; averaged ones go before."""
+"""Keys under which training checkpoints keep their weights; averaged weights are preferred."""
 
 
 def find(where: str, patterns: Iterable[str] = ("*.json", "*.txt", "*.model", "*.safetensors")) -> Path:
-    """The file or folder at a path; or of an id on the hub, from its cache, or else downloaded.
+    """The file or folder at a path, or else of an id on the hub: from its cache, or downloaded.
 
-    Of a hub's repository only files of `patterns` come, and pickles where it has no safetensors. What is cached is
-    taken as it is, without asking whether the hub has something newer.
+    Only files matching `patterns` are downloaded, and pickles where there are no safetensors. A cached snapshot is used
+    without asking whether the hub has a newer one.
 
     Raises:
-        PretrainedError: there is nothing, huggingface-hub is not installed, or the hub cannot be reached.
+        PretrainedError: nothing is there, huggingface-hub is not installed, or the hub cannot be reached.
     """
     path = Path(where).expanduser()
     if path.exists():
@@ -49,12 +49,12 @@ def find(where: str, patterns: Iterable[str] = ("*.json", "*.txt", "*.model", "*
         if file:
             return Path(hf_hub_download(repository, file))
         return _downloaded(snapshot_download, repository, tuple(patterns))
-    except Exception as error:  # requests, httpx, the hub's own: what comes differs by version
+    except Exception as error:  # of requests, httpx or the hub: it differs by version
         raise PretrainedError(_unreachable(where, error)) from None
 
 
 def _downloaded(snapshot: Any, repository: str, patterns: tuple[str, ...]) -> Path:
-    with contextlib.suppress(Exception):  # not cached: the library's own error, whose name differs by version
+    with contextlib.suppress(Exception):  # not cached: the name of this error differs by version
         cached = Path(snapshot(repository, allow_patterns=list(patterns), local_files_only=True))
         if any(path.suffix in SUFFIXES for path in cached.iterdir()):
             return cached
@@ -74,65 +74,78 @@ def _unreachable(where: str, error: Exception) -> str:
 
 
 def config(path: Path) -> dict[str, Any] | None:
-    """What `config.json` says, beside the weights or in the folder; None without one.
+    """The `config.json` in the folder of the weights; None without one.
 
     Raises:
-        PretrainedError: it is not JSON.
+        PretrainedError: it is not a mapping in JSON.
     """
     file = (path if path.is_dir() else path.parent) / "config.json"
-    if not file.is_file():
-        return None
+    return mapping(file) if file.is_file() else None
+
+
+def mapping(file: Path) -> dict[str, Any]:
+    """The mapping that a JSON file holds.
+
+    Raises:
+        PretrainedError: it cannot be read, or holds something else.
+    """
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise PretrainedError(f"{file}: not a readable config ({error})") from None
-    if not isinstance(found, dict):
-        raise PretrainedError(f"{file}: not a readable config (no mapping)")
-    return found
+        raise PretrainedError(f"{file}: not readable as JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise PretrainedError(f"{file}: must hold a mapping, not {type(content).__name__}")
+    return content
 
 
 def weights_in(path: Path) -> list[Path]:
-    """The files that hold the weights at a path, safetensors before pickles.
+    """The files with the weights at a path; safetensors are preferred.
 
     Raises:
-        PretrainedError: there are none, or several of which none has a known name.
+        PretrainedError: there are none, several without a known name, or an index that lists missing files.
     """
     if path.is_file():
         return [path]
     for name in NAMES:
         index = path / f"{name}.index.json"
         if index.is_file():
-            parts = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-            for part in parts:
-                if not (path / part).is_file():
-                    raise PretrainedError(f"{path}: {index.name} names {part}, which is not there")
-            return [path / part for part in parts]
+            return _indexed(index)
         if (path / name).is_file():
             return [path / name]
     for suffix in SUFFIXES:
-        found = sorted(path.glob(f"*{suffix}"))
-        if len(found) == 1:
-            return found
-        if found:
-            names = ", ".join(file.name for file in found[:4])
+        files = sorted(path.glob(f"*{suffix}"))
+        if len(files) == 1:
+            return files
+        if files:
+            names = ", ".join(file.name for file in files[:4])
             raise PretrainedError(f"{path}: several files of weights ({names}, …); name one of them")
     raise PretrainedError(f"{path}: no weights here (looked for {', '.join(NAMES)} and *{', *'.join(SUFFIXES)})")
 
 
+def _indexed(index: Path) -> list[Path]:
+    parts = mapping(index).get("weight_map")
+    if not isinstance(parts, dict):
+        raise PretrainedError(f"{index}: has no weight_map")
+    for part in parts.values():
+        if not (index.parent / part).is_file():
+            raise PretrainedError(f"{index.parent}: {index.name} names {part}, which is not there")
+    return [index.parent / part for part in sorted(set(parts.values()))]
+
+
 def read(path: Path) -> dict[str, Tensor]:
-    """Every tensor at a path, on the CPU.
+    """All tensors at a path, on the CPU.
 
     Raises:
         PretrainedError: nothing to read, a damaged file, or a pickle that holds more than tensors.
     """
-    found: dict[str, Tensor] = {}
+    weights: dict[str, Tensor] = {}
     for file in weights_in(path):
-        found |= _tensors(file)
-    return found
+        weights |= _tensors(file)
+    return weights
 
 
 def tensor_names(path: Path) -> set[str]:
-    """The names of the tensors at a path, without reading safetensors' data; empty where there are none."""
+    """The names of the tensors at a path, without reading the data of safetensors; empty where there are none."""
     try:
         files = weights_in(path)
     except PretrainedError:
@@ -159,25 +172,25 @@ def _tensors(file: Path) -> dict[str, Tensor]:
         with _opened(file) as tensors:
             return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118  # not a dict
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):  # what many put the options of training into
-            held = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever the bytes make it stumble over
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        with torch.serialization.safe_globals([argparse.Namespace]):  # in which many keep the training options
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # anything that torch stumbles over
+        problem = str(error).splitlines()[0] if str(error) else type(error).__name__
         if "weights_only" in str(error).lower() or "Unsupported" in str(error):
-            said = "it holds more than tensors, and could run code; convert it to safetensors where you trust it"
-        raise PretrainedError(f"{file}: cannot be read as weights: {said}") from None
-    if isinstance(held, dict):
-        held = next((held[name] for name in WRAPPERS if isinstance(held.get(name), dict)), held)
-    if not isinstance(held, dict) or not all(isinstance(value, Tensor) for value in held.values()):
+            problem = "it holds more than tensors, and could run code; convert it to safetensors where you trust it"
+        raise PretrainedError(f"{file}: cannot be read as weights: {problem}") from None
+    if isinstance(content, dict):
+        content = next((content[name] for name in WRAPPERS if isinstance(content.get(name), dict)), content)
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise PretrainedError(f"{file}: no mapping of names to tensors")
-    return held
+    return content
 
 
-def held(weights: Mapping[str, Tensor], name: str, where: str | Path) -> Tensor:
+def tensor(weights: Mapping[str, Tensor], name: str, where: str | Path) -> Tensor:
     """One tensor of a checkpoint.
 
     Raises:
-        PretrainedError: it is not there.
+        PretrainedError: it is missing.
     """
     if name not in weights:
         raise PretrainedError(f"{where}: not the weights of this model: it lacks {name}")
@@ -185,19 +198,19 @@ def held(weights: Mapping[str, Tensor], name: str, where: str | Path) -> Tensor:
 
 
 def sizes_of(weights: Mapping[str, Tensor], name: str, axes: int, where: str | Path) -> tuple[int, ...]:
-    """The shape of one tensor of a checkpoint.
+    """The shape of one tensor of a checkpoint, which must have `axes` axes.
 
     Raises:
-        PretrainedError: it is not there, or has not so many axes.
+        PretrainedError: it is missing, empty, or has another number of axes.
     """
-    shape = tuple(held(weights, name, where).shape)
+    shape = tuple(tensor(weights, name, where).shape)
     if len(shape) != axes or not all(shape):
         raise PretrainedError(f"{where}: {name} has the shape {shape}, where {axes} axes are expected")
     return shape
 
 
 def fit(module: torch.nn.Module, weights: Mapping[str, Tensor], where: str | Path) -> None:
-    """Load every parameter and buffer of `module` from `weights`, by its names.
+    """Load every parameter and buffer of `module` from `weights` of the same names.
 
     Raises:
         PretrainedError: as `agree`.
@@ -210,15 +223,23 @@ def agree(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], where: str |
     """Check that `weights` have the names and shapes of `own`.
 
     Raises:
-        PretrainedError: a name is missing or too many, or a shape is another; the message names the first ones.
+        PretrainedError: a name is missing, unexpected, or has another shape.
     """
-    lacking, more = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
-    if lacking or more:
-        told = [f"{what} {', '.join(names[:3])}{', …' * (len(names) > 3)}" for what, names in
-                (("it lacks", lacking), ("it has also", more)) if names]  # fmt: skip
-        raise PretrainedError(f"{where}: not the weights of this model: {'; '.join(told)}")
+    refuse_names(own.keys() - weights.keys(), weights.keys() - own.keys(), where)
     for name, value in own.items():
         if value.shape != weights[name].shape:
             raise PretrainedError(
                 f"{where}: {name} has the shape {tuple(weights[name].shape)}, where this model has {tuple(value.shape)}"
             )
+
+
+def refuse_names(missing: Iterable[str], unexpected: Iterable[str], where: str | Path) -> None:
+    """Refuse a checkpoint with missing or unexpected tensors.
+
+    Raises:
+        PretrainedError: there are any; the message names the first of them.
+    """
+    both = {"it lacks": sorted(missing), "it has also": sorted(unexpected)}
+    problems = [f"{what} {', '.join(names[:3])}{', …' * (len(names) > 3)}" for what, names in both.items() if names]
+    if problems:
+        raise PretrainedError(f"{where}: not the weights of this model: {'; '.join(problems)}")

@@ -1,9 +1,8 @@
-"""Mamba and Mamba-2 as published, in our modules.
+"""Published Mamba and Mamba-2 checkpoints, read into our modules.
 
-Two formats hold the same tensors: that of mamba-ssm (`config.json` with `ssm_cfg`, models/mixer_seq_simple.py) and
-that of transformers (`model_type` mamba or mamba2). Sizes are read off the weights; a config beside them must agree,
-and says what shapes cannot: into how many groups Mamba-2 divides, where its norm stands, the norms' ε. On CUDA our
-modules run mamba-ssm's kernels where it is installed (`zoo.ops`), so that nothing else changes with the device.
+Two formats hold the same tensors: mamba-ssm's (`config.json` with `ssm_cfg`, models/mixer_seq_simple.py) and
+transformers' (`model_type` mamba or mamba2). Sizes follow from the shapes of the weights. A config must agree with
+them, and adds what shapes do not show: Mamba-2's number of groups, the place of its norm, the ε of the norms.
 """
 
 from __future__ import annotations
@@ -21,13 +20,14 @@ from zoo.contract import Model, Shape
 from zoo.published import files, tokenizer_files
 from zoo.published.errors import PretrainedError
 from zoo.published.files import sizes_of
-from zoo.published.names import Same, to_ours
+from zoo.published.names import Pair, to_ours
 
 LENGTH = 2048
-"""Steps that the published models were trained on (Gu & Dao 2023, section 4.2; Dao & Gu 2024, section 9.2)."""
+"""The training length of the published models (Gu & Dao 2023, section 4.2; Dao & Gu 2024, section 9.2)."""
 TABLE, HEAD, MIXER = "backbone.embedding.weight", "lm_head.weight", "backbone.layers.0.mixer."
+TRANSFORMERS_TABLE = "backbone.embeddings.weight"
 LAYERS = {"Mamba1": "mamba", "Mamba2": "mamba2"}
-"""`ssm_cfg.layer`, and our architecture."""
+"""Values of `ssm_cfg.layer`, and our architectures."""
 OPTIONS = {
     "mamba": ("d_state", "d_conv", "expand", "dt_rank", "conv_bias", "bias"),
     "mamba2": (
@@ -35,12 +35,12 @@ OPTIONS = {
         *("D_has_hdim", "rmsnorm", "norm_before_gate"),
     ),
 }
-"""Keys of `ssm_cfg` that change what is computed: our options have the same names."""
-MOOT = (
+"""Keys of `ssm_cfg` that change the function computed: our options have the same names."""
+IGNORED = (
     *("dt_min", "dt_max", "dt_init", "dt_scale", "dt_init_floor", "A_init_range", "conv_init", "chunk_size"),
     *("use_fast_path", "use_mem_eff_path", "layer_idx", "device", "dtype"),
 )
-"""Keys of `ssm_cfg` that say how weights start, or how the same numbers are computed."""
+"""Keys of `ssm_cfg` for initial weights or for the implementation."""
 TRANSFORMERS = {
     "hidden_size": "width",
     "num_hidden_layers": "depth",
@@ -51,15 +51,15 @@ TRANSFORMERS = {
     "use_bias": "bias",
     "use_conv_bias": "conv_bias",
 }
-"""Keys of transformers' config in both families, and ours."""
-OF_FAMILY = {"mamba": {"time_step_rank": "dt_rank"}, "mamba2": {"head_dim": "headdim", "n_groups": "ngroups"}}
+"""Keys of transformers' config that both families have, and our options."""
+FAMILIES = {"mamba": {"time_step_rank": "dt_rank"}, "mamba2": {"head_dim": "headdim", "n_groups": "ngroups"}}
 NORMS = {("mamba", 1e-5): "rms_eps5", ("mamba", 1e-6): "rms", ("mamba2", 1e-5): "rms_eps5"}
 
 
 def load(where: str, *, tokenizer: str | Path | None = None, length: int | None = None) -> Model:
     """Our `mamba` or `mamba2` with the weights at a path or hub id, in float32.
 
-    Mamba-2's weights without a config are taken to be of one group, with the norm behind the gate.
+    Weights of Mamba-2 without a config are assumed to have one group, and the norm after the gate.
 
     Args:
         tokenizer: a `tokenizer.json`, the folder it is in, or `bytes`. None: the one beside the weights, if any.
@@ -69,122 +69,44 @@ def load(where: str, *, tokenizer: str | Path | None = None, length: int | None 
         PretrainedError: nothing there, not Mamba's weights, a layer we do not have, or a tokenizer that does not fit.
     """
     path = files.find(where)
-    weights = _weights(path)
-    config = files.config(path) or {}
-    told = _told(config, where)
-    sizes = _seen(weights, told.get("ngroups", 1), where)
-    if told.get("architecture", sizes["architecture"]) != sizes["architecture"]:
-        raise PretrainedError(
-            f"{where}: its config says {told['architecture']}, and its weights are {sizes['architecture']}'s"
-        )
-    sizes |= told
-    tie = _tied(weights, config, where)
+    weights, config = _weights(path), files.config(path) or {}
+    options = _options(weights, config, where)
+    architecture, vocab = options.pop("architecture"), options.pop("vocab")
+    tie = _is_tied(weights, config, where)
     if tie:
         weights[HEAD] = weights[TABLE]
-    architecture, vocab = sizes.pop("architecture"), sizes.pop("vocab")
     try:
-        steps, width, depth = LENGTH if length is None else length, sizes.pop("width"), sizes.pop("depth")
-        shape = Shape(steps, vocab, vocab=vocab, width=width, depth=depth)
+        width, depth = options.pop("width"), options.pop("depth")
+        shape = Shape(LENGTH if length is None else length, vocab, vocab=vocab, width=width, depth=depth)
         with torch.random.fork_rng(devices=[]):
-            model = zoo.build(architecture, shape=shape, tie=tie, **sizes)
+            model = zoo.build(architecture, shape=shape, tie=tie, **options)
     except (TypeError, ValueError) as error:
         raise PretrainedError(f"{where}: {error}") from None
     pairs = mamba_ssm_pairs(model)
-    more = sorted(weights.keys() - {name for pair in pairs for name in pair.theirs})
-    if more:
-        raise PretrainedError(f"{where}: not the weights of this model: it has also {', '.join(more[:3])}")
+    files.refuse_names((), weights.keys() - {name for pair in pairs for name in pair.theirs}, where)
     files.fit(model, to_ours(pairs, weights, where), where)
-    asked = tokenizer or tokenizer_files.beside(path)
-    model.tokenizer = tokenizer_files.opened(asked, vocab, where, config) if asked else None
+    chosen = tokenizer or tokenizer_files.beside(path)
+    model.tokenizer = tokenizer_files.load(chosen, vocab, where, config) if chosen else None
     return model
 
 
-def mamba_ssm_pairs(model: Model) -> list[Same]:
-    """The tensors of our `mamba` or `mamba2` language model, and their names in mamba-ssm."""
-    return [Same(name, _renamed(name)) for name in model.state_dict()]
+def mamba_ssm_pairs(model: Model) -> list[Pair]:
+    """The tensors of our `mamba` or `mamba2` language model and their names in mamba-ssm."""
+    return [Pair(name, (_mamba_ssm_name(name),)) for name in model.state_dict()]
 
 
-def transformers_pairs(model: Model) -> list[Same]:
+def transformers_pairs(model: Model) -> list[Pair]:
     """As `mamba_ssm_pairs`, with the names of transformers."""
-    return [Same(name, _renamed(name).replace(TABLE, "backbone.embeddings.weight")) for name in model.state_dict()]
-
-
-def transformers_config(model: Model) -> dict[str, Any]:
-    """What `MambaConfig` or `Mamba2Config` is made of, for the same logits from the same weights.
-
-    Raises:
-        PretrainedError: another architecture or role, or an option that transformers does not have.
-    """
-    from zoo.architectures.mamba import Mamba
-    from zoo.architectures.mamba2 import Mamba2
-
-    kinds = {type(sublayer.inner) for sublayer in getattr(model.backbone, "sublayers", ())}
-    family = "mamba" if kinds == {Mamba} else "mamba2" if kinds == {Mamba2} else None
-    recipe, shape = model.recipe, model.shape
-    plain = recipe.residual == "pre" and recipe.channel is None and recipe.positions == "none"
-    if family is None or model.role != "lm" or not plain:
-        raise PretrainedError("only language models of mamba or mamba2 as they are can become transformers' Mamba")
-    whole: Any = model
-    mixers = [sublayer.inner for sublayer in whole.backbone.sublayers]
-    mixer, told = mixers[0], model.tokenizer
-    inner = mixer.out_proj.in_features
-    eps = {kind: eps for (name, eps), kind in NORMS.items() if name == family}.get(recipe.norm)
-    if eps is None:
-        raise PretrainedError(f"transformers' {family} has no norm {recipe.norm}")
-    if shape.vocab != shape.outputs:
-        raise PretrainedError(f"transformers' {family} has as many outputs as tokens; these are {shape.outputs}")
-    if inner % shape.width:
-        raise PretrainedError(f"transformers' {family} has a whole multiple of the width inside, not {inner}")
-    return {
-        "model_type": family,
-        "architectures": [f"{family.capitalize()}ForCausalLM"],
-        "vocab_size": shape.vocab,
-        "hidden_size": shape.width,
-        "num_hidden_layers": len(mixers),
-        "expand": inner // shape.width,
-        "conv_kernel": mixer.conv1d.kernel_size[0],
-        "use_bias": mixer.in_proj.bias is not None,
-        "use_conv_bias": mixer.conv1d.bias is not None,
-        "hidden_act": "silu",
-        "layer_norm_epsilon": eps,
-        "tie_word_embeddings": whole.head.weight is whole.embedding.table.weight,
-        "bos_token_id": told.prefix if told else None,
-        "eos_token_id": told.end if told else None,
-        "pad_token_id": None,
-        **(_heads(mixer) if family == "mamba2" else _ranks(mixer)),
-    }
+    names = {name: _mamba_ssm_name(name).replace(TABLE, TRANSFORMERS_TABLE) for name in model.state_dict()}
+    return [Pair(ours, (theirs,)) for ours, theirs in names.items()]
 
 
 def expansion(inner: int, width: int) -> float:
-    """The option `expand` by which a layer of `width` has `inner` channels: it is multiplied out, then cut."""
+    """The option `expand` of a layer with `inner` channels: the smallest fraction of `width` that rounds down to it."""
     return inner / width if int(inner / width * width) == inner else (inner + 0.5) / width
 
 
-def _ranks(mixer: Any) -> dict[str, Any]:
-    return {"state_size": mixer.A_log.shape[1], "time_step_rank": mixer.dt_rank}
-
-
-def _heads(mixer: Any) -> dict[str, Any]:
-    H, norm = len(mixer.A_log), mixer.norm
-    problem = (
-        "D_has_hdim" if len(mixer.D) != H else
-        "rmsnorm=False" if norm is None else
-        "norm_before_gate" if norm.before_gate else
-        "norm_groups other than ngroups" if norm.groups != mixer.ngroups else
-        "channels beside the state space" if H * mixer.headdim != mixer.out_proj.in_features else None
-    )  # fmt: skip
-    if problem:
-        raise PretrainedError(f"transformers' mamba2 has no {problem}")
-    return {
-        "state_size": mixer.d_state,
-        "num_heads": H,
-        "head_dim": mixer.headdim,
-        "n_groups": mixer.ngroups,
-        **({"time_step_limit": list(mixer.dt_limit)} if mixer.dt_limit else {}),
-    }
-
-
-def _renamed(name: str) -> str:
+def _mamba_ssm_name(name: str) -> str:
     if name.startswith("head."):
         return f"lm_{name}"
     name = name.replace("embedding.table.", "backbone.embedding.").replace("backbone.norm.", "backbone.norm_f.")
@@ -192,23 +114,34 @@ def _renamed(name: str) -> str:
 
 
 def _weights(path: Path) -> dict[str, Tensor]:
-    """In float32, under mamba-ssm's names."""
-    found = files.read(path).items()
-    return {name.replace("backbone.embeddings.", "backbone.embedding."): value.float() for name, value in found}
+    """The tensors in float32, under mamba-ssm's names."""
+    return {name.replace(TRANSFORMERS_TABLE, TABLE): value.float() for name, value in files.read(path).items()}
 
 
-def _tied(weights: Mapping[str, Tensor], config: Mapping[str, Any], where: str) -> bool:
-    """Whether the head is the table: it equals it, or is not stored."""
-    said = config.get("tie_word_embeddings", config.get("tie_embeddings"))
-    if HEAD not in weights and said is False:
+def _is_tied(weights: Mapping[str, Tensor], config: Mapping[str, Any], where: str) -> bool:
+    """Whether the head is the embedding table: it is equal to it, or not stored."""
+    tied = config.get("tie_word_embeddings", config.get("tie_embeddings"))
+    if HEAD not in weights and tied is False:
         raise PretrainedError(
             f"{where}: not the weights of this model: it lacks {HEAD}, and its config does not tie it"
         )
-    return HEAD not in weights or (said is not False and torch.equal(weights[HEAD], weights[TABLE]))
+    return HEAD not in weights or (tied is not False and torch.equal(weights[HEAD], weights[TABLE]))
 
 
-def _seen(weights: Mapping[str, Tensor], groups: int, where: str) -> dict[str, Any]:
-    """Architecture, sizes and options, by the shapes of the first layer."""
+def _options(weights: Mapping[str, Tensor], config: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Architecture, sizes and options: those of the config, and by the shapes of the weights what it leaves out."""
+    stated = _from_config(config, where)
+    measured = _from_shapes(weights, stated.get("ngroups", 1), where)
+    architecture = measured["architecture"]
+    if stated.get("architecture", architecture) != architecture:
+        raise PretrainedError(
+            f"{where}: its config says {stated['architecture']}, and its weights are {architecture}'s"
+        )
+    return measured | stated
+
+
+def _from_shapes(weights: Mapping[str, Tensor], groups: int, where: str) -> dict[str, Any]:
+    """Architecture, sizes and options, from the shapes of the first layer."""
     vocab, width = sizes_of(weights, TABLE, 2, where)
     _, inner = sizes_of(weights, f"{MIXER}out_proj.weight", 2, where)
     channels, _, d_conv = sizes_of(weights, f"{MIXER}conv1d.weight", 3, where)
@@ -228,72 +161,73 @@ def _seen(weights: Mapping[str, Tensor], groups: int, where: str) -> dict[str, A
     return {"architecture": "mamba2", **sizes}
 
 
-def _told(config: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Architecture, sizes and options that a config names, under our names.
+def _from_config(config: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Architecture, sizes and options that a config states, under our names.
 
     Raises:
-        PretrainedError: it names something we do not have.
+        PretrainedError: it states something we do not have.
     """
     family = config.get("model_type")
-    if family and family not in OF_FAMILY:
+    if family and family not in FAMILIES:
         raise PretrainedError(f"{where}: its config is of {family!r}, neither mamba nor mamba2")
     try:
         if family:
-            told = _told_by_transformers(config, family, where)
+            options = _from_transformers(config, family, where)
         elif "ssm_cfg" in config or "d_model" in config:
-            told = _told_by_mamba_ssm(config, where)
+            options = _from_mamba_ssm(config, where)
         else:
             return {}
     except PretrainedError:
         raise
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise PretrainedError(f"{where}: its config has a value that cannot be: {error}") from None
+        raise PretrainedError(f"{where}: its config has an invalid value: {error}") from None
     for name in ("vocab", "ngroups"):
-        if name in told and (not isinstance(told[name], int) or told[name] < 1):
-            raise PretrainedError(f"{where}: its config says {name} {told[name]!r}")
-    return told
+        if name in options and (not isinstance(options[name], int) or options[name] < 1):
+            raise PretrainedError(f"{where}: its config says {name} {options[name]!r}")
+    return options
 
 
-def _told_by_transformers(config: Mapping[str, Any], family: str, where: str) -> dict[str, Any]:
+def _from_transformers(config: Mapping[str, Any], family: str, where: str) -> dict[str, Any]:
     eps, activation = config.get("layer_norm_epsilon", 1e-5), config.get("hidden_act", "silu")
     if (family, eps) not in NORMS:
         known = " or ".join(str(eps) for name, eps in NORMS if name == family)
         raise PretrainedError(f"{where}: layer_norm_epsilon {eps} is not supported; our {family} has {known}")
     if activation not in ("silu", "swish"):
         raise PretrainedError(f"{where}: hidden_act {activation!r} is not supported; our {family} has silu")
-    names = TRANSFORMERS | OF_FAMILY[family]
-    told = {ours: config[theirs] for theirs, ours in names.items() if theirs in config}
+    names = TRANSFORMERS | FAMILIES[family]
+    options = {ours: config[theirs] for theirs, ours in names.items() if theirs in config}
     if family == "mamba2":
-        told.setdefault("ngroups", 8)  # what Mamba2Config takes where it is not said
-        told |= _limit(config.get("time_step_limit"))
-    return {"architecture": family, "norm": NORMS[family, eps], **told}
+        options.setdefault("ngroups", 8)  # Mamba2Config's default
+        options |= _limit(config.get("time_step_limit"))
+    return {"architecture": family, "norm": NORMS[family, eps], **options}
 
 
-def _told_by_mamba_ssm(config: Mapping[str, Any], where: str) -> dict[str, Any]:
+def _from_mamba_ssm(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     layer = {key: value for key, value in (config.get("ssm_cfg") or {}).items() if value is not None}
     kind = layer.pop("layer", "Mamba1")
-    more = {
+    unsupported = {
         f"ssm_cfg.layer {kind!r}": kind not in LAYERS,
         "d_intermediate, an MLP between the layers,": config.get("d_intermediate"),
         "attn_layer_idx, attention among the layers,": config.get("attn_layer_idx"),
         "rms_norm false, a LayerNorm,": not config.get("rms_norm", True),
     }
     known = OPTIONS.get(LAYERS.get(kind, ""), ())
-    more |= {f"ssm_cfg.{key}": key not in (*known, *MOOT) for key in layer}
-    for what, there in more.items():
-        if there:
+    unsupported |= {f"ssm_cfg.{key}": key not in (*known, *IGNORED) for key in layer}
+    for what, present in unsupported.items():
+        if present:
             raise PretrainedError(f"{where}: {what} is not supported")
-    told = {key: value for key, value in layer.items() if key in known}
-    told |= _limit(told.pop("dt_limit", None))
-    told |= {ours: config[theirs] for theirs, ours in (("d_model", "width"), ("n_layer", "depth")) if theirs in config}
+    options = {key: value for key, value in layer.items() if key in known}
+    options |= _limit(options.pop("dt_limit", None))
+    sizes = {"d_model": "width", "n_layer": "depth"}
+    options |= {ours: config[theirs] for theirs, ours in sizes.items() if theirs in config}
     if "vocab_size" in config:
         multiple = config.get("pad_vocab_size_multiple", 8) or 1
-        told["vocab"] = -(-config["vocab_size"] // multiple) * multiple
-    return {"architecture": LAYERS[kind], **told}
+        options["vocab"] = -(-config["vocab_size"] // multiple) * multiple
+    return {"architecture": LAYERS[kind], **options}
 
 
 def _limit(given: Any) -> dict[str, Any]:
-    """The bounds of Δ, if there are any, as finite numbers. transformers writes ∞ as {"__float__": "Infinity"}."""
+    """The bounds of Δ, if any, as finite numbers; transformers writes ∞ as {"__float__": "Infinity"}."""
     if given is None:
         return {}
     low, high = (float(bound["__float__"] if isinstance(bound, Mapping) else bound) for bound in given)

@@ -1,12 +1,12 @@
-"""RWKV-4, 5.2, 6 and 7 as BlinkDL publishes them: into our modules, or through the package `rwkv`; and written again.
+"""RWKV-4, 5.2, 6 and 7 checkpoints as BlinkDL publishes them: read into our modules or the package `rwkv`, and written.
 
-Version, sizes and options are read off the names and shapes of the tensors. Two things these do not tell:
+Version, sizes and options follow from the names and shapes of the tensors. Two things do not:
 
-    time_decay  official files hold w. RWKV/rwkv.cpp's conversion holds what it becomes, −exp(w) in RWKV-4 and
-                exp(−exp(w)) in 5.2, and drops axes of length 1
+    time_decay  official files hold w; rwkv.cpp's conversion holds −exp(w) for RWKV-4 and exp(−exp(w)) for 5.2
     ln_x        its eps is 1e-5 · head_size_divisor²: 64e-5 in official code, 1e-5 under rwkv.cpp's RWKV-5.2
 
-rwkv.cpp also transposes the low-rank factors of RWKV-6; where RWKV-7's are, they are turned back too.
+rwkv.cpp's conversion also drops axes of length 1, transposes low-rank factors, and joins the six token-shift vectors of
+RWKV-7 into `x_rwkvag` (6, 1, C). All of it is undone here.
 """
 
 from __future__ import annotations
@@ -27,9 +27,11 @@ from zoo.published import files, rwkv_package, tokenizer_files
 from zoo.published.errors import PretrainedError
 
 ROOTS = ("emb", "blocks", "ln_out", "head")
-"""Where the names of the model's own tensors begin; whatever else lies in a file is left there."""
+"""Prefixes of the model's tensors; anything else in a file is ignored."""
 UNUSED = {f"blocks.0.att.v{i}" for i in range(3)}
-"""What the first layer of an official RWKV-7 has and does not use."""
+"""Tensors that the first layer of an official RWKV-7 has and does not use."""
+JOINED, SHIFTS = ".att.x_rwkvag", "rwkvag"
+"""rwkv.cpp's name for the token-shift vectors x_r, x_w, … of a layer, and their order."""
 FIXED = {
     "embedding.table.weight": "emb.weight",
     "embedding.norm.weight": "blocks.0.ln0.weight",
@@ -42,7 +44,7 @@ FACTORS = {
     6: ("time_maa_w1", "time_maa_w2", "time_decay_w1", "time_decay_w2"),
     7: tuple(f"{c}{i}" for c in "wavg" for i in (1, 2)),
 }
-"""Low-rank matrices, which conversions turn around."""
+"""Low-rank factors, which conversions transpose."""
 OFFICIAL_DIVISOR = 8.0
 
 
@@ -59,20 +61,21 @@ def load(
     """A language model from a checkpoint, in float32.
 
     Args:
-        through: `zoo`, our modules; `rwkv`, the package.
-        length: what the model was trained on, in tokens; it reads any length.
-        tokenizer: `bytes`, `rwkv_world`, a tokenizer.json, or a vocabulary in World's format (.txt); by default bytes
-            with an embedding of 256, World with one of 65,536 where the package is there, else none.
-        head_size_divisor: see above; 8 by default, 1 where a decay is applied, since such files are rwkv.cpp's.
-        decay: what time_decay holds. `auto`: a pickle holds w, and so do safetensors, unless every number is one that
-            an applied decay can be and the axes are rwkv.cpp's: (H, N, 1), or in RWKV-4 mixing vectors of one axis.
-        strategy: the package's, one device and one precision, such as `cuda fp16`; fp32 on CUDA where there is one.
+        through: `zoo` for our modules, `rwkv` for the package.
+        length: the training length in tokens; the model reads any length.
+        tokenizer: `bytes`, `rwkv_world`, a tokenizer.json, or a vocabulary in World's format (.txt). By default bytes
+            for 256 tokens, World for 65,536 where the package is installed, else none.
+        head_size_divisor: see above; 8 by default, 1 for an applied decay, since such files are rwkv.cpp's.
+        decay: whether time_decay holds w (`raw`) or what it becomes (`applied`). `auto` takes it for raw in a pickle
+            and in safetensors, unless all values can be applied decays and the axes are those of rwkv.cpp: (H, N, 1),
+            or in RWKV-4 mixing vectors of one axis.
+        strategy: the package's device and precision, such as `cuda fp16`; fp32 by default, on CUDA where there is one.
 
     Raises:
-        PretrainedError: nothing there, another architecture, an incomplete model, an option that does not fit.
+        PretrainedError: nothing there, another architecture, an incomplete model, or an option that does not fit.
     """
-    _known("through", through, ("zoo", "rwkv"))
-    _known("decay", decay, ("auto", "raw", "applied"))
+    _check("through", through, ("zoo", "rwkv"))
+    _check("decay", decay, ("auto", "raw", "applied"))
     if strategy is not None and through == "zoo":
         raise PretrainedError(f"strategy={strategy!r} is for through='rwkv'")
     version, weights, applied = _read(where, decay)
@@ -80,7 +83,7 @@ def load(
         head_size_divisor = 1.0 if applied else OFFICIAL_DIVISOR
     elif version == 4:
         raise PretrainedError(f"{where}: RWKV-4 has no ln_x that a head_size_divisor could change")
-    model = _unfilled(weights, version, head_size_divisor, length, where)
+    model = _built(weights, version, head_size_divisor, length, where)
     names, weights = official_names(model), _in_shape(weights, model)
     files.agree({names[name]: value for name, value in model.state_dict().items()}, weights, where)
     if through == "rwkv":
@@ -89,16 +92,16 @@ def load(
         )
     else:
         model.to_empty(device="cpu")
-        files.fit(model, {name: weights[there] for name, there in names.items()}, where)
+        files.fit(model, {name: weights[theirs] for name, theirs in names.items()}, where)
     vocab = model.shape.vocab or 0
-    model.tokenizer = tokenizer_files.opened(tokenizer, vocab, where) if tokenizer else _guessed(vocab)
+    model.tokenizer = tokenizer_files.load(tokenizer, vocab, where) if tokenizer else _default_tokenizer(vocab)
     return model
 
 
 def save(model: Model, path: str | Path) -> Path:
-    """Write a language model of ours, rwkv4 to rwkv7, as an official checkpoint (.pth or .safetensors).
+    """Write one of our language models rwkv4 to rwkv7 as an official checkpoint (.pth or .safetensors).
 
-    Another head_size_divisor than the official 8 goes into the weights (see `scaled`).
+    A head_size_divisor other than the official 8 is folded into the weights (see `scaled`).
 
     Raises:
         PretrainedError: another model, another suffix, or the file cannot be written.
@@ -117,8 +120,8 @@ def save(model: Model, path: str | Path) -> Path:
     weights = {names[name]: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     weights = scaled(weights, version, float(model.built["options"].get("head_size_divisor", OFFICIAL_DIVISOR)))
     if version == 7:
-        alike = "blocks.1.att.v" if (model.shape.depth or 1) > 1 else "blocks.0.att.a"
-        weights |= {name: torch.zeros_like(weights[alike + name[-1]]) for name in UNUSED}
+        same_shape = "blocks.1.att.v" if (model.shape.depth or 1) > 1 else "blocks.0.att.a"
+        weights |= {name: torch.zeros_like(weights[same_shape + name[-1]]) for name in UNUSED}
     if version == 4:
         weights = {name: value.view(1, 1, -1) if "time_mix" in name else value for name, value in weights.items()}
     rwkv_package.write(weights, path)
@@ -126,7 +129,7 @@ def save(model: Model, path: str | Path) -> Path:
 
 
 def official_names(model: Model) -> dict[str, str]:
-    """Our names of the tensors of one of our RWKV models → the official ones."""
+    """Our names of the tensors of one of our RWKV models, mapped to the official ones."""
     names = {}
     for name in model.state_dict():
         if name in FIXED:
@@ -139,24 +142,39 @@ def official_names(model: Model) -> dict[str, str]:
 
 
 def _read(where: str, decay: str) -> tuple[int, dict[str, Tensor], bool]:
-    """The version, the weights with raw decays, and whether the file held them applied."""
+    """The version, the weights under official names with raw decays, and whether the file held applied ones."""
     path = files.find(where)
     weights = {name: value for name, value in files.read(path).items() if name.startswith(ROOTS)}
+    weights = _split_shifts(weights, where)
     version = version_of(weights, where)
     if version == 7:
         weights = {name: value for name, value in weights.items() if name not in UNUSED}
     if version > 5:
-        weights = _upright(weights, version)
+        weights = _untransposed(weights, version)
     pickled = any(file.suffix != ".safetensors" for file in files.weights_in(path))
     applied = decay == "applied" or (decay == "auto" and not pickled and holds_applied(weights, version))
     return version, _raw_decays(weights, version, where) if applied else weights, applied
 
 
+def _split_shifts(weights: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+    """The weights with every `x_rwkvag` taken apart."""
+    split = {}
+    for name, value in weights.items():
+        if not name.endswith(JOINED):
+            split[name] = value
+            continue
+        if value.shape[:1] != (len(SHIFTS),):
+            raise PretrainedError(f"{where}: {name} has the shape {tuple(value.shape)}, where (6, 1, C) is expected")
+        prefix = name.removesuffix(SHIFTS)
+        split |= {f"{prefix}{letter}": vector for letter, vector in zip(SHIFTS, value, strict=True)}
+    return split
+
+
 def version_of(weights: Mapping[str, Tensor], where: str) -> int:
-    """4, 5 (5.2), 6 or 7, by what only its time mixing has.
+    """4, 5 (5.2), 6 or 7, recognised by tensors that only its time mixing has.
 
     Raises:
-        PretrainedError: a version that the zoo does not have, or none.
+        PretrainedError: a version that the zoo does not have, or no RWKV.
     """
     att = {name.partition(".att.")[2]: value for name, value in weights.items() if ".att." in name}
     gated = "gate.weight" in att
@@ -168,7 +186,7 @@ def version_of(weights: Mapping[str, Tensor], where: str) -> int:
         raise _unknown("a variant of RWKV-6 without its gate (x060a, x060b)", where)
     if any(name.startswith("ln_x") for name in att):
         decay = att.get("time_decay")
-        if gated and (decay is None or decay.shape[1:].numel() > 1):  # 5.1 has one number for each head
+        if gated and (decay is None or decay.shape[1:].numel() > 1):  # 5.1 has one value per head
             return 5
         raise _unknown("RWKV-5.1" if gated else "RWKV-5.0", where)
     if "time_decay" in att:
@@ -181,7 +199,7 @@ def _unknown(found: str, where: str) -> PretrainedError:
 
 
 def holds_applied(weights: Mapping[str, Tensor], version: int) -> bool:
-    """Whether rwkv.cpp's conversion made them, by numbers and axes; see `load`."""
+    """Whether the decays look like those of rwkv.cpp's conversion, by values and axes; see `load`."""
     decays = [value for name, value in weights.items() if name.endswith(".time_decay")]
     mixes = [value for name, value in weights.items() if ".time_mix" in name]
     axes = all(value.dim() == 3 for value in decays) if version == 5 else all(value.dim() == 1 for value in mixes)
@@ -193,7 +211,7 @@ def _is_applied(value: Tensor, version: int) -> bool:
 
 
 def _raw_decays(weights: Mapping[str, Tensor], version: int, where: str) -> dict[str, Tensor]:
-    """w from −exp(w) or exp(−exp(w)). A decay that has rounded to 0 becomes the smallest there is."""
+    """w from −exp(w) or exp(−exp(w)); a decay that was rounded to 0 becomes the smallest float."""
     if version > 5:
         raise PretrainedError(f"{where}: the decay of RWKV-{version} follows the data; no file can hold it applied")
     raw = dict(weights)
@@ -210,21 +228,21 @@ def _raw_decays(weights: Mapping[str, Tensor], version: int, where: str) -> dict
 def scaled(weights: Mapping[str, Tensor], version: int, head_size_divisor: float) -> dict[str, Tensor]:
     """The same model with the official eps of ln_x: GroupNorm of c·y with eps c²·e is GroupNorm of y with eps e.
 
-    y is linear in W_v; RWKV-7's bonus, which goes past the norm, is so too and is divided again.
+    y is linear in W_v. So is RWKV-7's bonus, which bypasses the norm: r_k undoes the factor there.
     """
-    c, found = OFFICIAL_DIVISOR / head_size_divisor, dict(weights)
+    c, result = OFFICIAL_DIVISOR / head_size_divisor, dict(weights)
     if version == 4 or c == 1.0:
-        return found
+        return result
     for name, value in weights.items():
         if name.endswith(".att.value.weight"):
-            found[name] = value.float() * c
+            result[name] = value.float() * c
         elif name.endswith(".att.r_k"):
-            found[name] = value.float() / c
-    return found
+            result[name] = value.float() / c
+    return result
 
 
-def _unfilled(weights: Mapping[str, Tensor], version: int, divisor: float, length: int, where: str) -> Model:
-    """Our model of these sizes, on the meta device: nothing is drawn that the weights would replace."""
+def _built(weights: Mapping[str, Tensor], version: int, divisor: float, length: int, where: str) -> Model:
+    """Our model of these sizes on the meta device, where no initial weights are drawn."""
     vocab, width = (_size(weights, "emb.weight", axis, where) for axis in (0, 1))
     depth = _depth(weights, where)
     options = _options(weights, version, width, depth, where)
@@ -239,7 +257,7 @@ def _unfilled(weights: Mapping[str, Tensor], version: int, divisor: float, lengt
 
 
 def _options(weights: Mapping[str, Tensor], version: int, width: int, depth: int, where: str) -> dict[str, Any]:
-    """What the recipe of a version is given, from the first block that has it."""
+    """Options of our architecture, from the shapes in the first block that has them."""
 
     def size(name: str, axis: int, block: int = 0) -> int:
         return _size(weights, f"blocks.{block}.{name}", axis, where)
@@ -259,41 +277,41 @@ def _options(weights: Mapping[str, Tensor], version: int, width: int, depth: int
 
 
 def _size(weights: Mapping[str, Tensor], name: str, axis: int, where: str) -> int:
-    shape = tuple(files.held(weights, name, where).shape)
+    shape = tuple(files.tensor(weights, name, where).shape)
     if axis >= len(shape):
         raise PretrainedError(f"{where}: {name} has the shape {shape}, which has too few axes")
     return shape[axis]
 
 
 def _depth(weights: Mapping[str, Tensor], where: str) -> int:
-    found = {int(match[1]) for name in weights if (match := re.match(r"blocks\.(\d+)\.", name))}
-    for block in range(len(found)):
-        if block not in found:
-            raise PretrainedError(f"{where}: it has a block {max(found)}, but no block {block}")
-    return len(found)
+    blocks = {int(match[1]) for name in weights if (match := re.match(r"blocks\.(\d+)\.", name))}
+    for block in range(len(blocks)):
+        if block not in blocks:
+            raise PretrainedError(f"{where}: it has a block {max(blocks)}, but no block {block}")
+    return len(blocks)
 
 
-def _upright(weights: Mapping[str, Tensor], version: int) -> dict[str, Tensor]:
-    """With the low-rank factors as officially, where the width stands in front in the first of them."""
+def _untransposed(weights: Mapping[str, Tensor], version: int) -> dict[str, Tensor]:
+    """The low-rank factors in the official orientation, where the first axis of the first factor is the width."""
     width, first = weights.get("ln_out.weight"), weights.get(f"blocks.0.att.{FACTORS[version][0]}")
     if width is None or first is None or first.shape[:1] == width.shape or first.shape[-1:] != width.shape:
         return dict(weights)
-    turned = tuple(f".att.{name}" for name in FACTORS[version])
-    return {name: value.mT if name.endswith(turned) and value.dim() > 1 else value for name, value in weights.items()}
+    factors = tuple(f".att.{name}" for name in FACTORS[version])
+    return {name: value.mT if name.endswith(factors) and value.dim() > 1 else value for name, value in weights.items()}
 
 
 def _in_shape(weights: Mapping[str, Tensor], model: Model) -> dict[str, Tensor]:
-    """Tensors that differ from ours in axes of length 1 only, with our axes."""
-    own, found = model.state_dict(), dict(weights)
-    for name, there in official_names(model).items():
-        given = weights.get(there)
-        if given is not None and [n for n in given.shape if n != 1] == [n for n in own[name].shape if n != 1]:
-            found[there] = given.reshape(own[name].shape)
-    return found
+    """The weights in our shapes, where the two differ in axes of length 1 only."""
+    own, result = model.state_dict(), dict(weights)
+    for name, theirs in official_names(model).items():
+        value = weights.get(theirs)
+        if value is not None and [n for n in value.shape if n != 1] == [n for n in own[name].shape if n != 1]:
+            result[theirs] = value.reshape(own[name].shape)
+    return result
 
 
-def _guessed(vocab: int) -> tokenizers.Tokenizer | None:
-    """What an embedding of this size was trained with; None where nobody can tell, or the package is missing."""
+def _default_tokenizer(vocab: int) -> tokenizers.Tokenizer | None:
+    """The tokenizer that RWKV models with this vocabulary have; None where it is unknown or its package is missing."""
     if vocab == tokenizers.Bytes.vocab:
         return tokenizers.Bytes()
     if vocab == tokenizers.World.vocab:
@@ -302,6 +320,6 @@ def _guessed(vocab: int) -> tokenizers.Tokenizer | None:
     return None
 
 
-def _known(option: str, value: object, choices: tuple[str, ...]) -> None:
+def _check(option: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise PretrainedError(f"{option}={value!r}: one of {', '.join(choices)}")

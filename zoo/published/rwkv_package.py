@@ -1,4 +1,4 @@
-"""RWKV-4, 5.2, 6 and 7 run by the official package `rwkv`, one row of a batch after the other."""
+"""RWKV-4, 5.2, 6 and 7 run by the official package `rwkv`, one sequence of a batch at a time."""
 
 from __future__ import annotations
 
@@ -27,17 +27,19 @@ PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat
 
 
 class Packaged(Model):
-    """The package's model. It stays where its strategy puts it and in that precision; logits come in float32.
+    """The package's model. Its strategy fixes device and precision (`to` does nothing); logits are float32.
 
     State, for each block: the last inputs `x` of time mixing and `y` of channel mixing (B, D), and between them `S`
     (B, H, N, N), values by keys in RWKV-7, or RWKV-4's `a`, `b` and `p` (B, D).
 
     Args:
-        version: 4, 5 (5.2), 6 or 7. weights: under official names, with raw decays and the official eps of ln_x.
-        where: what to call them. strategy: a device and a precision, such as `cuda fp16`.
+        version: 4, 5 (5.2), 6 or 7.
+        weights: under official names, with raw decays and the official eps of ln_x.
+        where: their origin, for error messages.
+        strategy: a device and a precision, such as `cuda fp16`.
 
     Raises:
-        PretrainedError: the package is missing or cannot run these weights, or no such strategy here.
+        PretrainedError: the package is missing or cannot run these weights, or the strategy is not available.
     """
 
     traits = Traits(causal="strict", bidirectional=False, resumable=True)
@@ -55,8 +57,8 @@ class Packaged(Model):
         heads = weights.get(f"{att}{'r_k' if version == 7 else 'time_faaaa'}")
         self.heads = () if heads is None else tuple(heads.shape)
         self.package = _opened(version, weights, where, self.strategy)
-        held = self.package.z if version == 7 else self.package.w
-        self.weights = nn.ParameterList(nn.Parameter(w, requires_grad=False) for w in held.values() if w.numel())
+        stored = self.package.z if version == 7 else self.package.w
+        self.weights = nn.ParameterList(nn.Parameter(w, requires_grad=False) for w in stored.values() if w.numel())
 
     def _apply(self, fn: Any, recurse: bool = True) -> Packaged:
         return self
@@ -73,10 +75,10 @@ class Packaged(Model):
             C = self.shape.width
             if self.heads:
                 H, N = self.heads
-                within = {"S": zeros(H, N, N)}
+                inner = {"S": zeros(H, N, N)}
             else:
-                within = {"a": zeros(C), "b": zeros(C), "p": zeros(C) - 1e30}
-            return {"x": zeros(C, dtype=self.dtype), **within, "y": zeros(C, dtype=self.dtype)}
+                inner = {"a": zeros(C), "b": zeros(C), "p": zeros(C) - 1e30}
+            return {"x": zeros(C, dtype=self.dtype), **inner, "y": zeros(C, dtype=self.dtype)}
 
         return {f"block{i}": block() for i in range(self.shape.depth or 0)}
 
@@ -91,12 +93,12 @@ class Packaged(Model):
                 rows.append(y.float().view(len(line), -1))
                 states.append(after)
         joined = (torch.stack(parts) for parts in zip(*states, strict=True))
-        after = {block: {name: next(joined) for name in held} for block, held in state.items()}
+        after = {block: {name: next(joined) for name in parts} for block, parts in state.items()}
         return torch.stack(rows).to(tokens.device), after
 
 
 def write(weights: Mapping[str, Tensor], path: Path) -> None:
-    """Write official weights where the package can read them: it tells versions apart by the order of the names.
+    """Write official weights in an order by which the package can tell the version.
 
     Raises:
         PretrainedError: the file cannot be written.
@@ -135,24 +137,24 @@ def _placed(strategy: str) -> tuple[torch.device, torch.dtype]:
 
 
 def _opened(version: int, weights: Mapping[str, Tensor], where: str, strategy: str) -> Any:
-    """The package reads a file that ends in .pth: one is written for it."""
+    """The package's model, which reads a file ending in .pth: one is written for it."""
     make = inference(version)
     early = {name: value.float() for name, value in weights.items() if name.startswith(("emb.", "blocks.0.ln0."))}
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # RWKV-7's stays mapped into memory
-        write({**weights, **early}, Path(folder) / "model.pth")  # it norms the embedding in the precision it finds
+        write({**weights, **early}, Path(folder) / "model.pth")  # it normalises the embedding in the stored precision
         try:
             with contextlib.redirect_stdout(io.StringIO()):
                 return make(str(Path(folder) / "model"), strategy)
-        except Exception as error:  # asserts, or whatever it stumbles over
-            said = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise PretrainedError(f"{where}: the package rwkv cannot run it: {said}") from None
+        except Exception as error:  # it asserts, or fails somewhere
+            problem = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise PretrainedError(f"{where}: the package rwkv cannot run it: {problem}") from None
 
 
 @cache
 def _module(goose: bool) -> ModuleType:
-    """A private copy of rwkv/model.py, which is another for RWKV-7: its options are in the environment, at import.
+    """A private copy of rwkv/model.py, one for RWKV-7 and one for the others.
 
-    Later it asks for some of them again, and then sees those it was imported with.
+    The package reads its options from the environment, at import and again later; each copy keeps those of its import.
     """
     found = importlib.util.find_spec("rwkv")
     if found is None or not found.submodule_search_locations:
@@ -168,13 +170,13 @@ def _module(goose: bool) -> ModuleType:
         spec.loader.exec_module(module)
     own: Any = module
     own.os = SimpleNamespace(environ=environment, path=os.path, name=os.name)
-    own.gc = SimpleNamespace(collect=lambda: 0)  # it would search the whole process for garbage after every layer
+    own.gc = SimpleNamespace(collect=lambda: 0)  # it would collect the whole process's garbage after every layer
     return module
 
 
 @contextlib.contextmanager
 def _restored(options: Mapping[str, str]) -> Iterator[dict[str, str]]:
-    """`options` in the environment, a copy of which it gives; then all is as before: that, torch's switches, stdout."""
+    """Set `options` in the environment and yield a copy of it; then restore it, torch's switches and stdout."""
     before = {name: os.environ.get(name) for name in options}
     cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
     flags: tuple[tuple[Any, str], ...] = ((cudnn, "benchmark"), (cudnn, "allow_tf32"), (products, "allow_tf32"))

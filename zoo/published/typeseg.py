@@ -1,12 +1,12 @@
-"""The trained segmenter in the wheel typeseg 0.2.7 (`_mamba_kernel.py`): the language each byte of a text is in, of 35.
+"""The trained language segmenter of typeseg 0.2.7 (`_mamba_kernel.py`): which of 35 languages each byte belongs to.
 
-Its layers are Mamba's but for five things:
+Its layers differ from Mamba's in five points:
 
 - a bias on every projection, and a LayerNorm with ε = 1e-6 before the layer;
 - the convolution is centred: with 4 taps a step sees one before it and two after it;
 - Δ = softplus(Δ' W_Δ + b_Δ) + 1e-4;
 - a second scan runs in reverse time, over the same u, Δ, B, C and with the same A and D;
-- what is gated is the sum of the two, so that D u enters twice.
+- the sum of both scans is gated, so that D u enters twice.
 """
 
 from __future__ import annotations
@@ -32,24 +32,25 @@ from zoo.published import files
 from zoo.published.errors import PretrainedError, missing
 from zoo.published.files import sizes_of
 from zoo.published.mamba import expansion
-from zoo.published.names import Same, to_ours
+from zoo.published.names import Pair, to_ours
 from zoo.tokenizers import Bytes
 
 NAME, FILE = "typeseg", "mamba_al.npz"
 LENGTH = 1536
-"""Bytes in a window of the package; the model itself has no limit."""
+"""Bytes in a window of the package; the model has no limit."""
 IDS, ROWS = 257, 130
-"""Token ids: the bytes, and 256 for padding; and rows of the table: ASCII, one for all other bytes, one for padding."""
+"""The number of token ids (bytes and padding), and rows of the table: ASCII, one for other bytes, one for padding."""
 BLOCK = "CheckpointMambaBlock1D_"
 INSIDE = {"in_proj": "Dense_0", "conv1d": "Conv_0", "x_proj": "Dense_1", "dt_proj": "Dense_2", "out_proj": "Dense_3"}
-"""The modules of a layer, and Flax's names for them."""
+"""The modules of a layer and their names in Flax."""
 
 
 class TiedMamba(Mamba):
-    """Mamba's layer in both directions with one set of weights; see the top of this file.
+    """Mamba's layer in both directions with one set of weights, as described at the top of this file.
 
     Args:
-        d_state, d_conv, expand, dt_rank: as in Mamba. floor: the least Δ.
+        d_state, d_conv, expand, dt_rank: as in Mamba.
+        floor: the smallest Δ.
     """
 
     traits = Traits(causal="no", bidirectional=True, resumable=False)
@@ -83,22 +84,22 @@ class TiedMamba(Mamba):
             delta = delta.masked_fill(~mask[..., None], 0)
         u, delta, B, C = (torch.cat([each, reverse(each, mask)]) for each in (u, delta, B, C))
         y, _ = selective_scan(at_least_fp32(u), delta, -torch.exp(at_least_fp32(self.A_log)), B, C, self.D)
-        ahead, back = y.chunk(2)
-        y = (ahead + reverse(back, mask)) * F.silu(at_least_fp32(z))
+        forward, backward = y.chunk(2)
+        y = (forward + reverse(backward, mask)) * F.silu(at_least_fp32(z))
         return self.out_proj(y.to(x.dtype)), None
 
     def _centred(self, u: Float[Tensor, "B T I"], mask: Bool[Tensor, "B T"] | None) -> Float[Tensor, "B T I"]:
-        """The causal convolution, half its width later."""
+        """The causal convolution, shifted by half its width."""
         after = self.conv1d.kernel_size[0] // 2
         u = u if mask is None else u.masked_fill(~mask[..., None], 0)
         return self.conv1d(F.pad(u, (0, 0, 0, after)), narrow=True)[0][:, after:]
 
 
 class Segmenter(MaskedLanguageModel):
-    """Bytes (256 is padding) to logits over the languages at every byte."""
+    """A model from bytes (256 is padding) to logits over languages at every byte."""
 
     labels: tuple[str, ...] = ()
-    """What the outputs of the package's weights are called."""
+    """The languages, for the weights in the package."""
 
     def __init__(self, recipe: Recipe, role: Role, shape: Shape) -> None:
         super().__init__(recipe, role, shape)
@@ -112,15 +113,15 @@ class Segmenter(MaskedLanguageModel):
 
 
 def load(where: str = NAME) -> Model:
-    """The segmenter of the installed package, or of an `.npz` like its own. Role `masked`: an answer at every byte.
+    """The segmenter of the installed package, or of an `.npz` in its format, with the role `masked`.
 
-    The package writes 0xA4 for control characters before it asks its model; the model reads every byte.
+    The package replaces control characters by 0xA4 before it calls its model; this model reads every byte.
 
     Raises:
         PretrainedError: the package is not installed, or these are not the weights of a segmenter.
     """
-    own = where in ("", NAME)
-    path = _packaged() if own else files.find(where)
+    packaged = where in ("", NAME)
+    path = _packaged() if packaged else files.find(where)
     weights = _weights(path)
     blocks = {name.split("/")[0] for name in weights if name.startswith(BLOCK)}
     rows, width = sizes_of(weights, "Embed_0/embedding", 2, path)
@@ -136,29 +137,29 @@ def load(where: str = NAME) -> Model:
     with torch.random.fork_rng(devices=[]):
         model = Segmenter(recipe, "masked", shape)
     files.fit(model, to_ours(_pairs(len(blocks)), weights, path), path)
-    if own:
+    if packaged:
         model.labels = tuple(json.loads(path.with_name("manifest.json").read_text(encoding="utf-8"))["labels"])
     model.tokenizer = Bytes()
     return model
 
 
-def _pairs(depth: int) -> list[Same]:
-    def both(ours: str, theirs: str, weight: str = "kernel") -> list[Same]:
-        return [Same(f"{ours}.weight", f"{theirs}/{weight}"), Same(f"{ours}.bias", f"{theirs}/bias")]
+def _pairs(depth: int) -> list[Pair]:
+    def both(ours: str, theirs: str, weight: str = "kernel") -> list[Pair]:
+        return [Pair(f"{ours}.weight", (f"{theirs}/{weight}",)), Pair(f"{ours}.bias", (f"{theirs}/bias",))]
 
-    pairs = [Same("embedding.table.weight", "Embed_0/embedding"), *both("head", "Dense_0")]
+    pairs = [Pair("embedding.table.weight", ("Embed_0/embedding",)), *both("head", "Dense_0")]
     pairs += both("backbone.norm", "LayerNorm_0", "scale")
     for i in range(depth):
         ours, theirs = f"backbone.sublayers.{i}", f"{BLOCK}{i}"
         pairs += both(f"{ours}.norm", f"{theirs}/LayerNorm_0", "scale")
-        pairs += [Same(f"{ours}.inner.{name}", f"{theirs}/{name}") for name in ("A_log", "D")]
+        pairs += [Pair(f"{ours}.inner.{name}", (f"{theirs}/{name}",)) for name in ("A_log", "D")]
         for name, module in INSIDE.items():
             pairs += both(f"{ours}.inner.{name}", f"{theirs}/{module}")
     return pairs
 
 
 def _packaged() -> Path:
-    """The weights in the installed package, which is not imported."""
+    """The file of weights in the installed package, which is not imported."""
     spec = importlib.util.find_spec(NAME)
     if spec is None or not spec.submodule_search_locations:
         raise missing(NAME, "oracles", "the trained segmenter")
@@ -169,11 +170,11 @@ def _packaged() -> Path:
 
 
 def _weights(path: Path) -> dict[str, Tensor]:
-    """By their Flax names; kernels turned from (taps,) in, out to out, in(, taps)."""
+    """The tensors by their Flax names; kernels (taps,) in, out are transposed to out, in(, taps)."""
     try:
         with np.load(path, allow_pickle=False) as stored:
-            held = {name.replace("__", "/"): np.asarray(stored[name], np.float32) for name in stored.files}
-    except Exception as error:  # whatever the bytes make NumPy and zipfile stumble over
+            arrays = {name.replace("__", "/"): np.asarray(stored[name], np.float32) for name in stored.files}
+    except Exception as error:  # anything that NumPy and zipfile stumble over
         raise PretrainedError(f"{path}: not an .npz of arrays ({error})") from None
-    turned = {name: value.T if name.endswith("/kernel") else value for name, value in held.items()}
-    return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in turned.items()}
+    arrays = {name: value.T if name.endswith("/kernel") else value for name, value in arrays.items()}
+    return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in arrays.items()}

@@ -23,9 +23,9 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window  # noq
 from harness.errors import UserError  # noqa: E402
 from harness.lm_eval import adapter, scoring  # noqa: E402
 from harness.lm_eval.adapter import Zoobench  # noqa: E402
+from zoo import published  # noqa: E402
 from zoo.build import build  # noqa: E402
 from zoo.contract import Batch, Model, Shape, State, Traits  # noqa: E402
-from zoo.published import save  # noqa: E402
 from zoo.tokenizers import Bytes, Characters, Fast, Tokenizer  # noqa: E402
 
 LENGTH = 48
@@ -248,7 +248,7 @@ def test_bits_per_byte(kind: str, tasks: tuple[TaskManager, int]) -> None:
 def test_a_saved_model_answers_by_its_path(tasks: tuple[TaskManager, int], tmp_path: Path) -> None:
     made = build("lstm", "lm", shape=Shape(length=LENGTH, outputs=256, vocab=256, width=8, depth=1))
     made.tokenizer = Bytes()
-    save(made, tmp_path / "model")
+    published.save(made, tmp_path / "model")
     by_path = Zoobench.create_from_arg_string(f"run={tmp_path / 'model'},max_length=64", {"device": "cpu"})
     found = lm_eval.simple_evaluate(by_path, tasks=["asked"], task_manager=tasks[0], bootstrap_iters=0)
     again = lm_eval.simple_evaluate(
@@ -259,6 +259,19 @@ def test_a_saved_model_answers_by_its_path(tasks: tuple[TaskManager, int], tmp_p
     for a, b in zip(found["samples"]["asked"], again["samples"]["asked"], strict=True):
         values = [[float(answer[0][0]) for answer in sample["resps"]] for sample in (a, b)]
         assert values[0] == pytest.approx(values[1], abs=1e-5)
+
+
+def test_published_weights_take_the_options_of_zoo_load(tasks: tuple[TaskManager, int], tmp_path: Path) -> None:
+    """RWKV weights named by their kind, with a tokenizer of 256 tokens that their vocabulary of 300 does not imply."""
+    made = build("rwkv4", "lm", shape=Shape(length=LENGTH, outputs=300, vocab=300, width=8, depth=1))
+    path = published.export(made, tmp_path / "rwkv", "rwkv") / "model.pth"
+    arguments = f"run={path},kind=rwkv,tokenizer=bytes,length=20,decay=raw"
+    lm = Zoobench.create_from_arg_string(arguments, {"device": "cpu"})
+    assert (lm.tokenizer.kind, lm.max_length, lm.model.built["architecture"]) == ("bytes", 20, "rwkv4")
+    found = lm_eval.simple_evaluate(lm, tasks=["asked"], task_manager=tasks[0], bootstrap_iters=0)
+    assert found["config"]["model_tokenizer"].startswith("bytes-")
+    with pytest.raises(UserError, match="no tokenizer, and lm_eval asks in text"):
+        Zoobench(run=str(path))
 
 
 # what is generated
@@ -379,6 +392,9 @@ def test_a_continuation_that_ends_inside_a_token_of_its_context_is_read_by_itsel
         ({}, "say which model"),
         ({"run": "x", "model": Uniform(Bytes())}, "say which model"),
         ({"model": Uniform(Bytes()), "max_len": 3}, "no argument 'max_len'; did you mean 'max_length'"),
+        ({"model": Uniform(Bytes()), "tokeniser": "x"}, "no argument 'tokeniser'; did you mean 'tokenizer'"),
+        ({"model": Uniform(Bytes()), "tokenizer": "bytes"}, "a model that is open takes no tokenizer"),
+        ({"run": "typeseg", "tokenizer": "bytes"}, "kind typeseg has no option 'tokenizer'"),
         ({"run": "/nowhere/at/all"}, "no such file"),
         ({"run": 12e4}, "took 120000.0 for a number"),
         ({"model": Uniform(None)}, "no tokenizer"),
@@ -431,7 +447,7 @@ def test_an_error_that_nobody_catches_is_one_line(
 def test_what_lm_eval_s_command_line_says_by_itself_is_nobody_s_wish(tmp_path: Path) -> None:
     ours = build("gru", "lm", shape=Shape(length=8, vocab=256, outputs=256, width=8, depth=1))
     ours.tokenizer = Bytes()
-    save(ours, tmp_path)
+    published.save(ours, tmp_path)
     made = [Zoobench.create_from_arg_obj({"run": str(tmp_path)}, {"batch_size": size}) for size in (1, 4, None)]
     assert [lm.batch_size for lm in made] == [None, 4, None]
     lm = Zoobench.create_from_arg_obj({"run": str(tmp_path)}, {"batch_size": 1, "device": "cuda:0"})

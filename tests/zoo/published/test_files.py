@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 import zoo
 from zoo.published import PretrainedError, files, kind_of
-from zoo.published.names import Same, to_ours, to_theirs
+from zoo.published.names import Pair, to_ours, to_theirs
 
 
 def test_safetensors_go_first(tmp_path):
@@ -28,6 +28,10 @@ def test_several_files_with_an_index(tmp_path):
     (tmp_path / "model-b.safetensors").unlink()
     with pytest.raises(PretrainedError, match=r"names model-b.safetensors, which is not there"):
         files.read(tmp_path)
+    for content, problem in (("{", "not readable as JSON"), ("[]", "must hold a mapping"), ("{}", "has no weight_map")):
+        (tmp_path / "model.safetensors.index.json").write_text(content)
+        with pytest.raises(PretrainedError, match=rf"index.json: {problem}"):
+            files.read(tmp_path)
 
 
 class Harmful:
@@ -155,7 +159,7 @@ def test_the_hub_s_errors_are_one_line(monkeypatch):
 
 
 def test_names_both_ways():
-    pairs = [Same("qkv", "q", "k"), Same("out", "o", transposed=True), Same("mix", "m")]
+    pairs = [Pair("qkv", ("q", "k")), Pair("out", ("o",), transposed=True), Pair("mix", ("m",))]
     theirs = {"q": torch.randn(4, 3), "k": torch.randn(2, 3), "o": torch.randn(3, 5), "m": torch.randn(1, 1, 3)}
     ours = to_ours(pairs, theirs, "w")
     assert {name: tuple(value.shape) for name, value in ours.items()} == {

@@ -1,4 +1,4 @@
-"""A language model of the zoo as a transformers folder, which `AutoModelForCausalLM` and `AutoTokenizer` open."""
+"""Write language models of the zoo as folders that `AutoModelForCausalLM` and `AutoTokenizer` open."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ import torch
 from torch import Tensor, nn
 
 from zoo.contract import Batch, Model
-from zoo.published import counterparts, hf_tokenizer
 from zoo.published.errors import PretrainedError, missing
-from zoo.published.names import to_theirs
-from zoo.published.silence import silenced
+from zoo.published.names import Pair, to_theirs
+from zoo.published.transformers import counterparts
+from zoo.published.transformers import tokenizer as tokenizers
+from zoo.published.transformers.quiet import quiet
 
 TOLERANCE = 1e-5
-"""Of their logits from ours, relative to the largest."""
+"""The largest difference of logits, relative to the largest logit."""
 
 
 def save(model: Model, folder: str | Path) -> Path:
-    """Write config, weights (safetensors, float32), tokenizer and generation config; nothing if logits would differ.
+    """Write config, weights (safetensors, float32), tokenizer and generation config, if the logits are equal there.
 
     Raises:
-        PretrainedError: transformers has no such model or tokenizer or is not installed, an option that it cannot
-            express, or a folder that cannot be written.
+        PretrainedError: transformers has no such model, option or tokenizer or is not installed, its logits differ, or
+            the folder cannot be written.
     """
     try:
         import transformers
@@ -32,11 +33,11 @@ def save(model: Model, folder: str | Path) -> Path:
         raise missing("transformers", "transformers", "writing a transformers folder") from None
     counterpart = counterparts.of(model)
     config, ours = counterpart.config(model), copy.deepcopy(model).to("cpu", torch.float32).eval()
-    tokenizer = hf_tokenizer.to_hf(model.tokenizer, model.shape.length) if model.tokenizer else None
-    if tokenizer is not None and tokenizer.vocab_size > config.get("vocab_size", model.shape.outputs):
+    tokenizer = tokenizers.convert(model.tokenizer, model.shape.length) if model.tokenizer else None
+    if tokenizer is not None and tokenizer.vocab_size > model.shape.outputs:
         raise PretrainedError(f"the tokenizer has {tokenizer.vocab_size} tokens, and the model {model.shape.outputs}")
-    with silenced(transformers):
-        theirs = _made(transformers, _named(config, ours, tokenizer))
+    with quiet(transformers):
+        theirs = _build(transformers, config | _common(ours, tokenizer))
         _fill(theirs, counterpart.pairs(ours), ours.state_dict())
         error = difference(ours, theirs)
         if not error <= TOLERANCE:
@@ -45,7 +46,7 @@ def save(model: Model, folder: str | Path) -> Path:
 
 
 def difference(ours: Model, theirs: nn.Module) -> float:
-    """Of the logits of random tokens, relative to the largest."""
+    """The largest difference of logits on random tokens, relative to the largest logit."""
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(ours.shape.outputs, (2, min(ours.shape.length, 64)), generator=generator)
     with torch.no_grad():
@@ -53,46 +54,43 @@ def difference(ours: Model, theirs: nn.Module) -> float:
     return float((got - want).abs().max() / want.abs().max().clamp(min=1e-30))
 
 
-def _named(config: dict[str, Any], model: Model, tokenizer: Any) -> dict[str, Any]:
-    """A config with what all families have."""
+def _common(model: Model, tokenizer: Any) -> dict[str, Any]:
+    """Fields of the config that all families have."""
     return {
         "vocab_size": model.shape.outputs,
         "tie_word_embeddings": model.recipe.tie,
-        **config,
         "bos_token_id": getattr(tokenizer, "bos_token_id", None),
         "eos_token_id": getattr(tokenizer, "eos_token_id", None),
         "pad_token_id": None,
     }
 
 
-def _made(transformers: Any, config: dict[str, Any]) -> nn.Module:
+def _build(transformers: Any, config: dict[str, Any]) -> nn.Module:
     """Their model, without touching torch's random state."""
     try:
         with torch.random.fork_rng(devices=[]):
-            made = transformers.AutoModelForCausalLM.from_config(
+            model: nn.Module = transformers.AutoModelForCausalLM.from_config(
                 transformers.AutoConfig.for_model(**config), attn_implementation="eager"
             )
-    except Exception as error:  # each of their configs and models checks what it likes
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise PretrainedError(f"transformers cannot make this {config['model_type']}: {said[:300]}") from None
-    made = made.to(torch.float32).eval()
-    assert isinstance(made, nn.Module)
-    return made
+    except Exception as error:  # each config and model has checks of its own
+        problem = " ".join(str(error).split()) or type(error).__name__
+        raise PretrainedError(f"transformers cannot make this {config['model_type']}: {problem[:300]}") from None
+    return model.to(torch.float32).eval()
 
 
-def _fill(theirs: Any, pairs: list[Any], weights: dict[str, Tensor]) -> None:
+def _fill(theirs: nn.Module, pairs: list[Pair], weights: dict[str, Tensor]) -> None:
     shapes = {name: value.shape for name, value in theirs.state_dict().items()}
-    found = to_theirs(pairs, weights, shapes)
-    lacking = sorted(name for name, _ in theirs.named_parameters() if name not in found)
-    assert not lacking, lacking
-    theirs.load_state_dict(found, strict=False)
+    values = to_theirs(pairs, weights, shapes)
+    unset = sorted(name for name, _ in theirs.named_parameters() if name not in values)
+    assert not unset, unset
+    theirs.load_state_dict(values, strict=False)
 
 
 def _write(theirs: Any, tokenizer: Any, folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if tokenizer is not None:
-            hf_tokenizer.save(tokenizer, folder)
+            tokenizers.save(tokenizer, folder)
         theirs.save_pretrained(folder)
     except OSError as error:
         raise PretrainedError(f"{folder}: cannot be written ({error.strerror or error})") from None

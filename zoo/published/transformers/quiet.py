@@ -1,4 +1,4 @@
-"""transformers without its progress bars and warnings: what matters of them becomes an error here."""
+"""transformers without progress bars and warnings: those that matter become errors here."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 
 @contextmanager
-def silenced(transformers: Any) -> Iterator[None]:
-    """Inside, transformers says nothing; afterwards it speaks as before."""
+def quiet(transformers: Any) -> Iterator[None]:
+    """Silence transformers inside the block, and restore its settings afterwards."""
     logs = transformers.utils.logging
-    before, bars = logs.get_verbosity(), logs.is_progress_bar_enabled()
+    level, bars = logs.get_verbosity(), logs.is_progress_bar_enabled()
     logs.set_verbosity(logs.CRITICAL)
     logs.disable_progress_bar()
     try:
@@ -20,6 +20,6 @@ def silenced(transformers: Any) -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
-        logs.set_verbosity(before)
+        logs.set_verbosity(level)
         if bars:
             logs.enable_progress_bar()

@@ -1,11 +1,12 @@
-"""Image models of timm, run by timm: any name it knows, with its weights from the hub, those of a file, or none.
+"""Image models of timm, run by timm, with weights from the hub, from a file, or random ones.
 
-timm/NAME, timm/NAME.TAG   an architecture of timm, and which of its weights
+timm/NAME, timm/NAME.TAG   an architecture of timm, and the tag of its weights
 org/name, a folder         timm's format on the hub: config.json (architecture, pretrained_cfg), model.safetensors
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Callable
@@ -23,16 +24,16 @@ from zoo.published.errors import PretrainedError, missing
 from zoo.registry import nearest
 from zoo.types import Shape, Traits
 
-WAYS = "weights= takes a file, random=True none"
+NO_DOWNLOAD = "weights= takes a file, random=True none"
 PREFIXES = ("module.", "_orig_mod.")
-"""What data parallelism and compilation put before a parameter's name."""
+"""Prefixes that data parallelism and compilation add to parameter names."""
 
 
 class TimmModel(Model):
-    """An image classifier of timm behind our interface: logits (B, C), those of `network` itself.
+    """An image classifier of timm behind our interface, with its own logits (B, C).
 
-    A batch holds images (B, C, H, W) as timm takes them, or what our image tasks give: sequences (B, T, F) of square
-    patches, see `image`. `preprocess` makes the former from a PIL image.
+    A batch holds images (B, C, H, W) as timm takes them (`preprocess` makes them from PIL images), or sequences
+    (B, T, F) of square patches as our image tasks give them (see `image`).
     """
 
     role = "classify"
@@ -53,11 +54,12 @@ class TimmModel(Model):
         """Logits.
 
         Raises:
-            ValueError: the inputs are no images, or not such as this model takes.
+            ValueError: the inputs are no images, or not of the model's size and channels.
         """
         inputs = torch.as_tensor(batch.inputs)
         if not inputs.is_floating_point() or inputs.ndim not in (3, 4):
-            raise ValueError(f"{self.name} takes images (B, C, H, W) or patches (B, T, F), not {_told(inputs)}")
+            given = f"{str(inputs.dtype).removeprefix('torch.')} of {tuple(inputs.shape)}"
+            raise ValueError(f"{self.name} takes images (B, C, H, W) or patches (B, T, F), not {given}")
         if inputs.ndim == 4:
             return self.network(self._checked(inputs))
         if batch.mask is not None and not bool(torch.as_tensor(batch.mask).all()):
@@ -65,11 +67,11 @@ class TimmModel(Model):
         return self.network(self.image(inputs))
 
     def image(self, patches: Float[Tensor, "B T F"]) -> Float[Tensor, "B C H W"]:
-        """The images that were cut into patches, in the model's size.
+        """Images put together from their patches, and resized to the model's size.
 
-        T patches of p × p pixels in raster order; in each, pixels in raster order, channels last: F = p² · C, with the
-        model's channels or, gray, with one, which is repeated. Values stay as they are: the task normalised them.
-        Another size than the model's is resized bilinearly, antialiased where it shrinks.
+        Patches of p × p pixels, and the pixels in each, are in raster order, with channels last: F = p² · C for the
+        model's channels, or p² for gray, which is repeated. Values stay as the task normalised them. Resizing is
+        bilinear, with antialiasing when shrinking.
 
         Raises:
             ValueError: T is not n², or F neither p² · C nor p².
@@ -78,19 +80,17 @@ class TimmModel(Model):
         n = math.isqrt(T)
         if n * n != T or not n:
             raise ValueError(f"{self.name}: {T} patches do not make a square image")
-        found = [(C, math.isqrt(F // C)) for C in (self.channels, 1)]
-        C, p = next(((C, p) for C, p in found if p and p * p * C == F), (0, 0))
+        candidates = [(C, math.isqrt(F // C)) for C in (self.channels, 1)]
+        C, p = next(((C, p) for C, p in candidates if p and p * p * C == F), (0, 0))
         if not p:
-            raise ValueError(
-                f"{self.name}: {F} numbers are no square patch of {' or '.join(str(C) for C, _ in found)} channels"
-            )
+            raise ValueError(f"{self.name}: {F} numbers are no square patch of {self.channels} or 1 channels")
         x = patches.reshape(B, n, n, p, p, C).permute(0, 5, 1, 3, 2, 4).reshape(B, C, n * p, n * p)
         if (n * p, n * p) != self.size:
             x = nn.functional.interpolate(x, self.size, mode="bilinear", antialias=n * p > min(self.size))
         return x.expand(-1, self.channels, -1, -1)
 
     def preprocess(self, image: Any) -> Float[Tensor, "C H W"]:
-        """A PIL image as the model takes it: timm's transform for evaluation (resize, crop, normalise)."""
+        """A PIL image after timm's transform for evaluation (resize, crop, normalise)."""
         mode = {1: "L", 3: "RGB"}.get(self.channels)
         return self._transform(image.convert(mode) if mode else image)
 
@@ -100,25 +100,25 @@ class TimmModel(Model):
             from timm.data import create_transform, resolve_model_data_config
         except ImportError:
             raise missing("torchvision", "vision", "the preparation of images") from None
-        asked: dict[str, Any] = {"input_size": (self.channels, *self.size)}
-        config = resolve_model_data_config(self.network, args=asked)
+        settings: dict[str, Any] = {"input_size": (self.channels, *self.size)}
+        config = resolve_model_data_config(self.network, args=settings)
         for name in ("mean", "std"):
             if len(config[name]) != self.channels:
-                asked[name] = (sum(config[name]) / len(config[name]),)
-        transform: Callable[[Any], Tensor] = create_transform(**resolve_model_data_config(self.network, args=asked))
+                settings[name] = (sum(config[name]) / len(config[name]),)
+        transform: Callable[[Any], Tensor] = create_transform(**resolve_model_data_config(self.network, args=settings))
         return transform
 
     def _checked(self, images: Tensor) -> Tensor:
         _, C, H, W = images.shape
         if self.channels != C or (self.fixed and self.size != (H, W)):
-            wanted = f"{self.channels} × {self.size[0]} × {self.size[1]}"
-            raise ValueError(f"{self.name} takes images of {wanted} (channels, height, width), not {C} × {H} × {W}")
+            own = f"{self.channels} × {self.size[0]} × {self.size[1]}"
+            raise ValueError(f"{self.name} takes images of {own} (channels, height, width), not {C} × {H} × {W}")
         return images
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Source:
-    """What timm is asked for: an architecture, the `PretrainedCfg` of its weights as a dict, and further arguments."""
+    """A model in timm's terms: an architecture, the `PretrainedCfg` of its weights, and arguments of `create_model`."""
 
     architecture: str
     config: dict[str, Any]
@@ -127,14 +127,36 @@ class Source:
 
     @property
     def fixed(self) -> bool:
-        """Whether it takes one size of image only, given to it as `img_size`."""
+        """Whether it takes images of one size only, given as `img_size`."""
         return bool(self.config.get("fixed_input_size")) and not self.arguments.get("dynamic_img_size")
 
     @property
     def classifier(self) -> str:
-        """The layer whose outputs are the classes; the first of several."""
-        found = self.config.get("classifier") or ""
-        return found if isinstance(found, str) else str(found[0])
+        """The name of the layer that gives the classes; the first of several."""
+        name = self.config.get("classifier") or ""
+        return name if isinstance(name, str) else str(name[0])
+
+    def create(
+        self, timm: Any, where: str, tensors: dict[str, Tensor] | None, options: dict[str, int | None]
+    ) -> nn.Module:
+        """The network with initial weights, or with `tensors` as timm translates and adapts them.
+
+        Raises:
+            PretrainedError: timm refuses.
+        """
+        names = {"classes": "num_classes", "channels": "in_chans", **({"size": "img_size"} if self.fixed else {})}
+        own = {names[name]: value for name, value in options.items() if value is not None and name in names}
+        arguments, config = self.arguments | own, dict(self.config)
+        if tensors is not None:
+            config |= {"state_dict": tensors, "num_classes": arguments.get("num_classes", config["num_classes"])}
+        try:
+            network: nn.Module = timm.create_model(
+                self.architecture, pretrained=tensors is not None, pretrained_cfg=config, **arguments
+            )
+        except Exception as error:  # each of its models refuses in its own way
+            raise PretrainedError(f"{where}: timm cannot make this model: {' '.join(str(error).split())}") from None
+        network.pretrained_cfg.pop("state_dict", None)  # type: ignore[operator, union-attr]
+        return network
 
 
 def load(
@@ -146,20 +168,21 @@ def load(
     channels: int | None = None,
     random: bool = False,
 ) -> Model:
-    """An image model of timm, with the logits timm gives.
+    """An image model of timm.
 
     Args:
         where: `timm/NAME`, `timm/NAME.TAG`, a repository on the hub, or a folder (also `local-dir:PATH`).
         weights: a file of weights, or a folder with one, instead of those that belong to `where`.
-        classes: how many; by default as many as the weights have. size: side of the images. channels: of the images.
-            Weights for another size or other channels are adapted, where timm can: it resamples positions, and sums
-            the first convolution over its channels.
-        random: initial weights, from torch's global generator.
+        classes: the number of classes; by default that of the weights.
+        size: the side of the images. Where timm can, weights for another size are adapted: positions are resampled.
+        channels: of the images. Where timm can, weights are adapted by summing the first convolution over channels.
+        random: start from initial weights, drawn from torch's global generator.
 
     Raises:
-        PretrainedError: timm is not installed or knows no such model; weights that cannot be had, or do not fit.
+        PretrainedError: timm is not installed or has no such model, or the weights are not available or do not fit.
     """
-    for name, value in (("classes", classes), ("size", size), ("channels", channels)):
+    options = {"classes": classes, "size": size, "channels": channels}
+    for name, value in options.items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise PretrainedError(f"{where}: {name} must be a whole number, at least 1, got {value!r}")
     if random and weights is not None:
@@ -170,11 +193,10 @@ def load(
         raise missing("timm", "vision", where) from None
     source = _source(timm, where, fetch=weights is None and not random)
     path = None if random else files.find(str(weights)) if weights is not None else source.weights
-
-    def make(tensors: dict[str, Tensor] | None = None, classes: int | None = classes) -> nn.Module:
-        return _made(timm, source, where, classes, size, channels, tensors)
-
-    network = make() if path is None else _with_weights(make, source, path, classes, adapt=bool(size or channels))
+    if path is None:
+        network: Any = source.create(timm, where, None, options)
+    else:
+        network = _with_weights(timm, source, where, path, options)
     sides = (size, size) if size else _pair(source.arguments.get("img_size") or source.config["input_size"][1:])
     patch = _patch(network)
     if source.fixed and any(side % patch for side in sides):
@@ -186,7 +208,7 @@ def load(
 
 
 def _source(timm: Any, where: str, *, fetch: bool) -> Source:
-    """What `where` stands for; with its weights if asked to `fetch` them, which a folder has anyway."""
+    """The model that `where` names, with its weights if it is a folder or if `fetch` is set."""
     path = Path(where.removeprefix("local-dir:")).expanduser()
     if path.exists() or where.startswith("local-dir:"):
         return _of_folder(timm, files.find(str(path)))
@@ -209,147 +231,87 @@ def _source(timm: Any, where: str, *, fetch: bool) -> Source:
 
 
 def _of_folder(timm: Any, path: Path) -> Source:
-    told = files.config(path)
-    if told is None or "architecture" not in told:
+    content = files.config(path)
+    if content is None or "architecture" not in content:
         raise PretrainedError(
             f"{path}: no config.json that names an architecture of timm; mere weights go into weights=, with timm/NAME"
         )
-    config, arguments = told.get("pretrained_cfg", told), told.get("model_args") or {}
+    architecture = str(content["architecture"])
+    config, arguments = content.get("pretrained_cfg", content), content.get("model_args") or {}
     if not isinstance(config, dict) or not isinstance(arguments, dict):
         raise PretrainedError(f"{path}: its config.json is not timm's: pretrained_cfg and model_args must be mappings")
-    if not timm.is_model(told["architecture"]):
-        raise _unknown(timm, str(path), str(told["architecture"]))
+    if not timm.is_model(architecture):
+        raise _unknown(timm, str(path), architecture)
     fields = {field.name for field in dataclasses.fields(timm.models.PretrainedCfg)}
     fields -= {"url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source"}
-    known = {name: value for name, value in config.items() if name in fields}
-    if "num_classes" in told:
-        known["num_classes"] = told["num_classes"]
+    values = {name: value for name, value in config.items() if name in fields}
+    if "num_classes" in content:
+        values["num_classes"] = content["num_classes"]
     try:
-        return Source(told["architecture"], timm.models.PretrainedCfg(**known).to_dict(), arguments, path)
+        return Source(architecture, timm.models.PretrainedCfg(**values).to_dict(), arguments, path)
     except TypeError as error:
         raise PretrainedError(f"{path}: its config.json is not timm's ({error})") from None
 
 
 def _unknown(timm: Any, where: str, architecture: str) -> PretrainedError:
     near = nearest(architecture, timm.list_models())
-    told = near if near.startswith("; did") else "; timm.list_models() names them all"
-    return PretrainedError(f"{where}: timm knows no model {architecture!r}{told}")
+    hint = near if near.startswith("; did") else "; timm.list_models() names them all"
+    return PretrainedError(f"{where}: timm knows no model {architecture!r}{hint}")
 
 
 def _fetched(where: str, config: dict[str, Any]) -> Path:
     """The folder with the weights of one of timm's own models, from the hub or its cache."""
     if not config.get("hf_hub_id"):
-        told = f"are not on the hub but at {config['url']}" if config.get("url") else "were never published by timm"
-        raise PretrainedError(f"{where}: its weights {told}; {WAYS}")
+        place = f"are not on the hub but at {config['url']}" if config.get("url") else "were never published by timm"
+        raise PretrainedError(f"{where}: its weights {place}; {NO_DOWNLOAD}")
     try:
         return files.find(config["hf_hub_id"], patterns=("*.safetensors",))
     except PretrainedError as error:
-        raise PretrainedError(f"{error}; {WAYS}") from None
+        raise PretrainedError(f"{error}; {NO_DOWNLOAD}") from None
 
 
-def _made(
-    timm: Any,
-    source: Source,
-    where: str,
-    classes: int | None,
-    size: int | None,
-    channels: int | None,
-    tensors: dict[str, Tensor] | None,
-) -> Any:
-    """The network: with initial weights, or with `tensors`, translated and adapted by timm."""
-    arguments, config = dict(source.arguments), dict(source.config)
-    asked = {"num_classes": classes, "in_chans": channels, "img_size": size if source.fixed else None}
-    arguments |= {name: value for name, value in asked.items() if value is not None}
-    if tensors is not None:
-        config |= {"state_dict": tensors, "num_classes": arguments.get("num_classes", config["num_classes"])}
-    try:
-        network = timm.create_model(
-            source.architecture, pretrained=tensors is not None, pretrained_cfg=config, **arguments
-        )
-    except Exception as error:  # each of its models has its own ways to refuse
-        raise PretrainedError(f"{where}: timm cannot make this model: {' '.join(str(error).split())}") from None
-    network.pretrained_cfg.pop("state_dict", None)
-    return network
-
-
-def _with_weights(
-    make: Callable[..., nn.Module], source: Source, path: Path, classes: int | None, *, adapt: bool
-) -> nn.Module:
+def _with_weights(timm: Any, source: Source, where: str, path: Path, options: dict[str, int | None]) -> nn.Module:
     """The network with the weights at `path`.
 
-    They are loaded as they are. Where that fails because their names are another project's, or were meant for another
-    size or other channels than was asked for (`adapt`), timm translates them as it does those it publishes.
+    They are loaded as they are. If that fails because their names are another project's, or because they are for
+    another size or other channels than requested, timm translates them as it does those it publishes.
     """
-    tensors = {_bare(name): value for name, value in files.read(path).items()}
-    head = tensors.get(f"{source.classifier}.weight")
+    tensors = {_without_prefix(name): value for name, value in files.read(path).items()}
+    head, classes = tensors.get(f"{source.classifier}.weight"), options["classes"]
     if head is not None:
         if classes not in (None, len(head)):
             raise PretrainedError(
                 f"{path}: {source.classifier}.weight has the shape {tuple(head.shape)}, where {classes} classes need "
                 f"{(classes, *head.shape[1:])}; classes={len(head)} fits"
             )
-        classes = len(head)
+        options = options | {"classes": len(head)}
     with torch.random.fork_rng(devices=[]):
-        network = make(classes=classes)
+        network = source.create(timm, where, None, options)
         try:
             files.fit(network, tensors, path)
         except PretrainedError as error:
-            if adapt or network.state_dict().keys() != tensors.keys():
-                try:
-                    return make(tensors, classes)
-                except PretrainedError:
-                    pass
-            raise PretrainedError(f"{error}{_hint(network, source, tensors)}") from None
+            if options["size"] or options["channels"] or network.state_dict().keys() != tensors.keys():
+                with contextlib.suppress(PretrainedError):
+                    return source.create(timm, where, tensors, options)
+            raise PretrainedError(f"{error}; size= and channels= change the model") from None
     return network
 
 
-def _bare(name: str) -> str:
+def _without_prefix(name: str) -> str:
     for prefix in PREFIXES:
         name = name.removeprefix(prefix)
     return name
 
 
-def _hint(network: nn.Module, source: Source, tensors: dict[str, Tensor]) -> str:
-    """The option that would make weights fit, by the first tensor that does not; empty where none is known."""
-    for name, own in network.state_dict().items():
-        other = tensors.get(name)
-        if other is None or other.shape == own.shape or other.ndim != own.ndim:
-            continue
-        if name == f"{source.config.get('first_conv')}.weight" and other.shape[0] == own.shape[0]:
-            return f"; channels={other.shape[1]} fits" if other.shape[2:] == own.shape[2:] else ""
-        return _size_hint(network, own, other) if source.fixed else ""
-    return ""
-
-
-def _size_hint(network: nn.Module, own: Tensor, other: Tensor) -> str:
-    """The size of image that has as many patches as `other`, if one of its axes counts patches."""
-    patches = getattr(_embedding(network), "num_patches", None)
-    extra = int(getattr(network, "num_prefix_tokens", 0))
-    for mine, its in zip(own.shape, other.shape, strict=True):
-        for more in {0, extra}:
-            side = math.isqrt(max(0, its - more))
-            if mine != its and mine - more == patches and side * side == its - more and side:
-                return f"; size={side * _patch(network)} fits"
-    return ""
-
-
-def _embedding(network: nn.Module) -> Any:
-    """The layer that cuts the image into patches; None where there is none."""
+def _patch(network: nn.Module) -> int:
+    """The side of the model's square patches, in pixels; 1 if it has none."""
     from timm.layers import PatchEmbed
 
-    return next((module for module in network.modules() if isinstance(module, PatchEmbed)), None)
-
-
-def _patch(network: nn.Module) -> int:
-    """The side of its square patches, in pixels; 1 where it has none."""
-    height, width = _pair(getattr(_embedding(network), "patch_size", 1))
+    layer = next((module for module in network.modules() if isinstance(module, PatchEmbed)), None)
+    height, width = _pair(getattr(layer, "patch_size", 1))
     return height if height == width else 1
 
 
 def _pair(size: Any) -> tuple[int, int]:
     height, width = (size, size) if isinstance(size, int) else size
     return int(height), int(width)
-
-
-def _told(inputs: Tensor) -> str:
-    return f"{str(inputs.dtype).removeprefix('torch.')} of {tuple(inputs.shape)}"

@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 import zoo
 from harness.commands import main
 from zoo.contract import Batch
-from zoo.published import PretrainedError, counterparts, hf_tokenizer, to_transformers
+from zoo.published import PretrainedError
+from zoo.published.names import Pair
+from zoo.published.transformers import counterparts, export
+from zoo.published.transformers import tokenizer as hf_tokenizer
 from zoo.tokenizers import Bytes, Characters, Fast
 
 transformers = pytest.importorskip("transformers")
@@ -61,7 +64,7 @@ def same_logits(model, folder):
 def test_logits(tmp_path, name, options):
     model = made(name, **options)
     before = torch.get_rng_state()
-    assert to_transformers.save(model, tmp_path / "there") == tmp_path / "there"
+    assert export.save(model, tmp_path / "there") == tmp_path / "there"
     assert torch.equal(torch.get_rng_state(), before)
     assert model.training
     there = same_logits(model, tmp_path / "there")
@@ -71,16 +74,15 @@ def test_logits(tmp_path, name, options):
 
 @pytest.mark.parametrize(("name", "options"), MAMBAS)
 def test_mambas(tmp_path, name, options):
-    pytest.importorskip("zoo.published.mamba")
     model = made(name, **options)
-    same_logits(model, to_transformers.save(model, tmp_path))
+    same_logits(model, export.save(model, tmp_path))
 
 
 @torch.no_grad()
 def test_and_back(tmp_path):
     model = made("gpt2")
     model.tokenizer = Bytes()
-    folder = to_transformers.save(model.double(), tmp_path)
+    folder = export.save(model.double(), tmp_path)
     back = zoo.load(folder, through="zoo").double()
     assert torch.allclose(back(Batch(inputs=ids())), model(Batch(inputs=ids())), atol=1e-5)
     assert back.tokenizer.encode("é\n<|endoftext|>") == list("é\n<|endoftext|>".encode())
@@ -92,7 +94,7 @@ def test_generation(tmp_path):
     """Greedy text of theirs is the greedy text of ours."""
     model = made("transformer_pp").eval()
     model.tokenizer = Bytes()
-    there = same_logits(model, to_transformers.save(model, tmp_path))
+    there = same_logits(model, export.save(model, tmp_path))
     assert (there.generation_config.bos_token_id, there.generation_config.eos_token_id) == (10, 255)
     reader = transformers.AutoTokenizer.from_pretrained(tmp_path)
     tokens = reader("to be\n", return_tensors="pt")
@@ -106,7 +108,7 @@ def test_generation(tmp_path):
 
 def refused(model, folder, said):
     with pytest.raises(PretrainedError) as caught:
-        to_transformers.save(model, folder)
+        export.save(model, folder)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not folder.exists()
@@ -146,7 +148,7 @@ def test_other_refusals(tmp_path, monkeypatch):
     model.tokenizer = Bytes()
     (tmp_path / "file").write_text("")
     with pytest.raises(PretrainedError, match="cannot be written"):
-        to_transformers.save(model, tmp_path / "file")
+        export.save(model, tmp_path / "file")
     model.shape = dataclasses.replace(model.shape, outputs=7)
     refused(model, there, "transformers has one vocabulary")
     model.built = {}
@@ -170,7 +172,7 @@ def test_other_logits_are_not_written(tmp_path, monkeypatch, fault):
             first, second = (next(i for i, p in enumerate(found) if f"h.{n}.ln_1.bias" in p.theirs[0]) for n in (0, 1))
             ours = [found[second].ours, found[first].ours]
             for i, name in zip((first, second), ours, strict=True):
-                found[i] = counterparts.Same(name, *found[i].theirs)
+                found[i] = Pair(name, found[i].theirs)
         return found
 
     monkeypatch.setitem(counterparts.COUNTERPARTS, "gpt2", counterparts.Counterpart(config, pairs))
@@ -179,7 +181,7 @@ def test_other_logits_are_not_written(tmp_path, monkeypatch, fault):
 
 def opened(own, folder):
     """A tokenizer of ours as transformers reads it."""
-    hf_tokenizer.save(hf_tokenizer.to_hf(own, T), Path(folder))
+    hf_tokenizer.save(hf_tokenizer.convert(own, T), Path(folder))
     return transformers.AutoTokenizer.from_pretrained(folder)
 
 
@@ -275,7 +277,7 @@ def test_command(tmp_path):
     assert told["files"] == ["model.safetensors", "zoo.json"]
     assert call(tmp_path / "there", "--format", "transformers").exit_code == 0
     same_logits(model, tmp_path / "there")
-    same_logits(model, to_transformers.save(zoo.load(tmp_path / "ours"), tmp_path / "again"))
+    same_logits(model, export.save(zoo.load(tmp_path / "ours"), tmp_path / "again"))
     zoo.save(made("retnet"), run)
     failed = call(tmp_path / "none", "--format", "transformers")
     assert failed.exit_code == 2

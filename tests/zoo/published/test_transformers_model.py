@@ -99,7 +99,7 @@ def test_families(tmp_path, family):
         assert torch.allclose(again, logits, atol=1e-5 * want.abs().max())
         assert state["position"].tolist() == [T] * B
     else:
-        with pytest.raises(Unsupported, match="does not go on from a state"):
+        with pytest.raises(Unsupported, match="cannot resume from a state"):
             model.init_state(1)
     other = ids()
     other[:, 10:] = 0

@@ -1,7 +1,7 @@
-"""Any causal language model of transformers behind our `Model`; GPT-2 and Llama in our own modules too.
+"""Any causal language model of transformers behind our `Model`; GPT-2 and Llama also in our own modules.
 
-What a model can do is measured as it is opened, on a few random tokens: that it does not look ahead, that it goes on
-from a state exactly, and that its head is all that stands between the last hidden states and the logits.
+Abilities of a model are tested on a few random tokens when it is opened: that it does not look ahead, that it resumes
+exactly from a state, and that its logits are the head's of the last hidden states and nothing else.
 """
 
 from __future__ import annotations
@@ -17,20 +17,22 @@ from torch import Tensor, nn
 
 import zoo
 from zoo.contract import Batch, Model, Part, Recipe, Shape, State, Traits, Unsupported
-from zoo.published import counterparts, files, hf_tokenizer
+from zoo.published import files
 from zoo.published.errors import PretrainedError, missing
 from zoo.published.names import to_ours
-from zoo.published.silence import silenced
-from zoo.published.to_transformers import TOLERANCE, difference
+from zoo.published.transformers import counterparts
+from zoo.published.transformers import tokenizer as tokenizers
+from zoo.published.transformers.export import TOLERANCE, difference
+from zoo.published.transformers.quiet import quiet
 
 Through = Literal["transformers", "zoo"]
 DTYPES = ("float32", "bfloat16", "float16", "float64", "auto")
 LENGTH = 2048
-"""The longest sequence of a model that does not say so, as lm-eval has it."""
-Kept = tuple[tuple[int, int], tuple[int, int]]
+"""The longest sequence of a model whose config does not state it, as in lm-eval."""
+CacheShape = tuple[tuple[int, int], tuple[int, int]]
 """Heads and width of a layer's keys, and of its values."""
-SHIFTING = ("dynamic", "longrope")
-"""Rotations that change with the length of the whole sequence, so that no state goes on exactly."""
+LENGTH_DEPENDENT = ("dynamic", "longrope")
+"""Rotary embeddings that change with the length of the whole sequence, so that no state resumes exactly."""
 
 
 def load(
@@ -41,16 +43,16 @@ def load(
     device: str | torch.device | None = None,
     length: int | None = None,
 ) -> Model:
-    """The model in a folder or on the hub, with its tokenizer. Code that comes with weights is not run.
+    """The model in a folder or on the hub, with its tokenizer. Code that comes with weights is never run.
 
     Args:
-        through: whose modules run it: transformers', or ours where we have the same architecture.
-        dtype: of the weights, one of `DTYPES`; auto: as they are stored.
-        length: the longest sequence transformers' modules will be given; by default what the config says.
+        through: the modules that run it: those of transformers, or ours for an architecture that both have.
+        dtype: of the weights, one of `DTYPES`; auto keeps the stored one.
+        length: the longest sequence that transformers' modules will read; by default that of the config.
 
     Raises:
-        PretrainedError: transformers is not installed, nothing there, weights that do not fit the config, a model that
-            is no causal language model or needs code of its own, or (through the zoo) has no counterpart.
+        PretrainedError: transformers is not installed, nothing is there, the weights do not fit the config, the model
+            is no causal language model, needs code of its own, or (through="zoo") has no counterpart.
     """
     if through not in get_args(Through):
         raise PretrainedError(f"through must be one of {', '.join(get_args(Through))}, got {through!r}")
@@ -62,15 +64,15 @@ def load(
         raise missing("transformers", "transformers", where) from None
     path = files.find(where)
     folder = path if path.is_dir() else path.parent
-    with silenced(transformers):
-        inner = _opened(transformers, folder, where, dtype)
-        tokenizer = hf_tokenizer.load(folder, transformers)
-        longest, told = _length(inner.config, tokenizer)
+    with quiet(transformers):
+        inner = _open(transformers, folder, where, dtype)
+        tokenizer = tokenizers.load(folder, transformers)
+        longest, stated = _length(inner.config, tokenizer)
         if through == "zoo":
-            model = _ours(inner, where)
+            model = _in_our_modules(inner, where)
         else:
             shape = _shape(inner, length or longest, where)
-            model = _wrapped(inner, shape, "max" if told and length is None else "any", where)
+            model = _wrapped(inner, shape, "max" if stated and length is None else "any", where)
     if tokenizer is not None and tokenizer.backend.vocab_size > model.shape.outputs:
         raise PretrainedError(
             f"{where}: its tokenizer has {tokenizer.backend.vocab_size} tokens, and the model {model.shape.outputs}"
@@ -82,28 +84,28 @@ def load(
 class CausalLM(Model):
     """A language model that transformers runs.
 
-    Its state holds the keys and values of every layer, each (B, H, T, d); a model that keeps anything else is not
-    resumable. Padding must stand on the right, where no valid step sees it.
+    Its state holds the keys and values of every layer, each (B, H, T, d); a model that caches anything else is not
+    resumable. Padding must be on the right, where no valid step sees it.
 
     Args:
-        kept: what its state holds of each layer; nothing: it is not resumable.
+        cache: the shapes of what each layer caches; empty if the model is not resumable.
     """
 
     def __init__(
-        self, inner: Any, shape: Shape, *, length: Literal["any", "max"] = "any", kept: tuple[Kept, ...] = ()
+        self, inner: Any, shape: Shape, *, length: Literal["any", "max"] = "any", cache: tuple[CacheShape, ...] = ()
     ) -> None:
         super().__init__()
-        self.role, self.shape, self.inner, self.kept = "lm", shape, inner, kept
+        self.role, self.shape, self.inner, self.cache = "lm", shape, inner, cache
         tied = bool(getattr(inner.config, "tie_word_embeddings", False))
         self.recipe = Recipe(Part(inner.config.model_type), channel=None, tie=tied)
-        self.traits = Traits(causal="strict", bidirectional=False, resumable=bool(kept), length=length)
-        known = inspect.signature(inner.forward).parameters
-        self._cache_name = "cache" if "cache" in known else "past_key_values"  # renamed in transformers 5
+        self.traits = Traits(causal="strict", bidirectional=False, resumable=bool(cache), length=length)
+        arguments = inspect.signature(inner.forward).parameters
+        self._cache_name = "cache" if "cache" in arguments else "past_key_values"  # renamed in transformers 5
 
     @property
     def backbone(self) -> nn.ModuleList:  # type: ignore[override]
-        """What stands between its tables and its head."""
-        return nn.ModuleList(_inside(self.inner.base_model))
+        """The modules between embedding tables and head."""
+        return nn.ModuleList(_without_tables(self.inner.base_model))
 
     def forward(self, batch: Batch) -> Float[Tensor, "B T V"]:
         self._check(batch.inputs.shape[1])
@@ -111,11 +113,11 @@ class CausalLM(Model):
 
     def init_state(self, batch: int) -> State:
         if not self.traits.resumable:
-            raise Unsupported(f"{self.inner.config.model_type} of transformers does not go on from a state here")
+            raise Unsupported(f"{self.inner.config.model_type} of transformers cannot resume from a state here")
         like = next(self.parameters())
         layers = {
             str(i): {name: like.new_empty(batch, heads, 0, d) for name, (heads, d) in zip("kv", pair, strict=True)}
-            for i, pair in enumerate(self.kept)
+            for i, pair in enumerate(self.cache)
         }
         return {"position": torch.zeros(batch, dtype=torch.long, device=like.device), "layers": layers}
 
@@ -128,7 +130,7 @@ class CausalLM(Model):
         for i, layer in enumerate(state["layers"].values() if past else ()):
             cache.update(layer["k"], layer["v"], i)
         logits = self.inner(input_ids=tokens, use_cache=True, **{self._cache_name: cache}).logits
-        layers = {str(i): {"k": k, "v": v} for i, (k, v) in enumerate(_kept(cache))}
+        layers = {str(i): {"k": k, "v": v} for i, (k, v) in enumerate(_keys_and_values(cache))}
         return logits, {"position": state["position"] + tokens.shape[1], "layers": layers}
 
     def _check(self, steps: int) -> None:
@@ -137,7 +139,7 @@ class CausalLM(Model):
 
 
 class HeadedCausalLM(CausalLM):
-    """One whose logits are its head's of the last hidden states, with nothing in between."""
+    """A model whose logits are its head's of the last hidden states, with nothing in between."""
 
     def encode(self, inputs: Int[Tensor, "B T"], mask: Bool[Tensor, "B T"] | None = None) -> Float[Tensor, "B T D"]:
         """The last hidden states, which `head` turns into logits."""
@@ -151,14 +153,14 @@ class HeadedCausalLM(CausalLM):
         return made
 
 
-def _opened(transformers: Any, folder: Path, where: str, dtype: str) -> Any:
-    """The model, in eval mode, every parameter of it read from the folder."""
-    told = files.config(folder)
-    if told is None:
+def _open(transformers: Any, folder: Path, where: str, dtype: str) -> Any:
+    """The model in eval mode, with every parameter read from the folder."""
+    config = files.config(folder)
+    if config is None:
         raise PretrainedError(f"{where}: no config.json here; a transformers model is a folder with one")
-    family = told.get("model_type")
+    family = config.get("model_type")
     if family not in transformers.CONFIG_MAPPING:
-        if told.get("auto_map"):
+        if config.get("auto_map"):
             raise PretrainedError(f"{where}: {family or 'it'} needs code that comes with the weights, which is not run")
         raise PretrainedError(f"{where}: transformers {transformers.__version__} knows no model_type {family!r}")
     files.weights_in(folder)
@@ -172,34 +174,30 @@ def _opened(transformers: Any, folder: Path, where: str, dtype: str) -> Any:
             ignore_mismatched_sizes=True,
             **{"dtype" if newer else "torch_dtype": dtype if dtype == "auto" else getattr(torch, dtype)},
         )
-    except Exception as error:  # OSError, ValueError, RuntimeError, safetensors' own, a package a model needs
-        said = " ".join(str(error).split())
-        if "Unrecognized configuration class" in said:
-            said = f"{family} is no causal language model"
-        raise PretrainedError(f"{where}: {said[:300] or type(error).__name__}") from None
-    _all_read(report, inner, where)
+    except Exception as error:  # OSError, ValueError, RuntimeError, safetensors' own, a missing package
+        problem = " ".join(str(error).split())
+        if "Unrecognized configuration class" in problem:
+            problem = f"{family} is no causal language model"
+        raise PretrainedError(f"{where}: {problem[:300] or type(error).__name__}") from None
+    _check_report(report, inner, where)
     return inner.eval()
 
 
-def _all_read(report: dict[str, Any], inner: nn.Module, where: str) -> None:
-    """Raise PretrainedError unless the weights were those of this model: transformers warns, and draws the rest."""
+def _check_report(report: dict[str, Any], inner: nn.Module, where: str) -> None:
+    """Refuse weights that do not fit: transformers only warns, and draws random ones."""
     for name, theirs, ours in report["mismatched_keys"]:
         raise PretrainedError(f"{where}: {name} has the shape {tuple(theirs)}, where its config makes it {tuple(ours)}")
     numbered = {re.sub(r"\d+", "0", name) for name in inner.state_dict()}
-    more = [name for name in report["unexpected_keys"] if re.sub(r"\d+", "0", name) in numbered]  # layers
-    for what, names in (("it lacks", sorted(report["missing_keys"])), ("it has also", sorted(more))):
-        if names:
-            raise PretrainedError(
-                f"{where}: not the weights of this model: {what} {', '.join(names[:3])}{', …' * (len(names) > 3)}"
-            )
+    unexpected = [name for name in report["unexpected_keys"] if re.sub(r"\d+", "0", name) in numbered]  # more layers
+    files.refuse_names(report["missing_keys"], unexpected, where)
 
 
-def _length(config: Any, tokenizer: hf_tokenizer.HuggingFace | None) -> tuple[int, bool]:
-    """The longest sequence, and whether the config says so."""
+def _length(config: Any, tokenizer: tokenizers.HuggingFace | None) -> tuple[int, bool]:
+    """The longest sequence, and whether the config states it."""
     config = config.get_text_config()
     for name in ("n_positions", "max_position_embeddings", "n_ctx"):
-        if isinstance(found := getattr(config, name, None), int):
-            return found, True
+        if isinstance(length := getattr(config, name, None), int):
+            return length, True
     most = tokenizer.backend.model_max_length if tokenizer else None
     return (int(most), False) if most and most < 10**9 else (LENGTH, False)
 
@@ -217,7 +215,7 @@ def _shape(inner: Any, length: int, where: str) -> Shape:
 
 @torch.no_grad()
 def _wrapped(inner: Any, shape: Shape, length: Literal["any", "max"], where: str) -> CausalLM:
-    """The model behind our interface, with all that a few random tokens show it can do."""
+    """The model behind our interface, with the abilities that a few random tokens show."""
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(shape.outputs, (2, min(8, shape.length)), generator=generator).to(inner.device)
     try:
@@ -225,42 +223,42 @@ def _wrapped(inner: Any, shape: Shape, length: Literal["any", "max"], where: str
         logits = inner(input_ids=tokens, use_cache=False).logits
         other = torch.cat([tokens[:, :-1], (tokens[:, -1:] + 1) % shape.outputs], 1)
         again = inner(input_ids=other, use_cache=False).logits
-    except Exception as error:  # a package or a device that its modules want
+    except Exception as error:  # its modules need some package or device
         raise PretrainedError(f"{where}: does not run: {' '.join(str(error).split())[:300]}") from None
     if not _near(again[:, :-1], logits[:, :-1]):
         family = inner.config.model_type
         raise PretrainedError(f"{where}: {family} looks ahead, as an encoder does: it is no causal language model")
-    kind = HeadedCausalLM if _headed(inner, tokens, logits) else CausalLM
-    cache = getattr(out, "cache", None) or getattr(out, "past_key_values", None)
-    pairs = [] if _shifts(inner.config) else _kept(cache)
-    kept = tuple(((k.shape[1], k.shape[3]), (v.shape[1], v.shape[3])) for k, v in pairs)
-    model = kind(inner, shape, length=length, kept=kept)
-    return model if _goes_on(model, tokens, logits) else kind(inner, shape, length=length)
+    kind = HeadedCausalLM if _has_plain_head(inner, tokens, logits) else CausalLM
+    layers = getattr(out, "cache", None) or getattr(out, "past_key_values", None)
+    pairs = [] if _depends_on_length(inner.config) else _keys_and_values(layers)
+    cache = tuple(((k.shape[1], k.shape[3]), (v.shape[1], v.shape[3])) for k, v in pairs)
+    model = kind(inner, shape, length=length, cache=cache)
+    return model if _resumes(model, tokens, logits) else kind(inner, shape, length=length)
 
 
-def _goes_on(model: CausalLM, tokens: Tensor, logits: Tensor) -> bool:
-    """Whether it gives the same logits in pieces, from its state."""
-    found, half = [], tokens.shape[1] // 2
+def _resumes(model: CausalLM, tokens: Tensor, logits: Tensor) -> bool:
+    """Whether reading the tokens in pieces gives the same logits."""
+    pieces, half = [], tokens.shape[1] // 2
     try:
         state = model.init_state(len(tokens))
         for piece in (tokens[:, :half], tokens[:, half : half + 1], tokens[:, half + 1 :]):
             if piece.shape[1]:
                 y, state = model.extend(piece, state)
-                found.append(y)
-    except Exception:  # no state, or a cache of its own that takes no other
+                pieces.append(y)
+    except Exception:  # no state, or a cache class of its own
         return False
-    return _near(torch.cat(found, 1), logits)
+    return _near(torch.cat(pieces, 1), logits)
 
 
 def _near(got: Tensor, want: Tensor) -> bool:
-    """Equal but for rounding, in their precision; what is no number is equal to itself."""
+    """Whether two tensors are equal but for rounding in their precision; a NaN equals a NaN."""
     got, want = got.nan_to_num(), want.nan_to_num()
     tolerance = 2e-5 if want.dtype in (torch.float32, torch.float64) else 5e-2
     return bool((got - want).abs().max() <= tolerance * want.abs().max()) if want.numel() else True
 
 
-def _headed(inner: Any, tokens: Tensor, logits: Tensor) -> bool:
-    """Whether the head alone makes the very logits of the last hidden states: a cap or a scale would show in bits."""
+def _has_plain_head(inner: Any, tokens: Tensor, logits: Tensor) -> bool:
+    """Whether the head alone gives the logits, bit by bit: a cap or a scale would show."""
     head = inner.get_output_embeddings()
     if head is None or inner.base_model is inner:
         return False
@@ -271,8 +269,8 @@ def _headed(inner: Any, tokens: Tensor, logits: Tensor) -> bool:
         return False
 
 
-def _kept(cache: Any) -> list[tuple[Tensor, Tensor]]:
-    """Keys and values of every layer; none of a cache that holds anything else, or not all steps."""
+def _keys_and_values(cache: Any) -> list[tuple[Tensor, Tensor]]:
+    """Keys and values of every layer; empty for a cache that holds anything else, or not all steps."""
     if type(cache).__name__ != "DynamicCache":
         return []
     if any(type(layer).__name__ != "DynamicLayer" for layer in getattr(cache, "layers", ())):
@@ -281,27 +279,27 @@ def _kept(cache: Any) -> list[tuple[Tensor, Tensor]]:
     return pairs if all(isinstance(x, Tensor) and x.dim() == 4 for pair in pairs for x in pair) else []
 
 
-def _shifts(config: Any) -> bool:
-    """Whether rotations depend on how long the sequence is in the end."""
-    told = (getattr(config.get_text_config(), name, None) for name in ("rope_parameters", "rope_scaling"))
-    return any(kind in str(rope) for rope in told if rope for kind in SHIFTING)
+def _depends_on_length(config: Any) -> bool:
+    """Whether rotary embeddings depend on the final length of the sequence."""
+    ropes = (getattr(config.get_text_config(), name, None) for name in ("rope_parameters", "rope_scaling"))
+    return any(kind in str(rope) for rope in ropes if rope for kind in LENGTH_DEPENDENT)
 
 
-def _inside(module: nn.Module) -> list[nn.Module]:
-    """The children of a base model without its tables, also where those stand in one of them."""
-    found: list[nn.Module] = []
+def _without_tables(module: nn.Module) -> list[nn.Module]:
+    """The children of a base model without embedding tables, also nested ones."""
+    modules: list[nn.Module] = []
     for child in module.children():
         if isinstance(child, nn.ModuleList) or not any(isinstance(m, nn.Embedding) for m in child.modules()):
-            found.append(child)
+            modules.append(child)
         elif not isinstance(child, nn.Embedding):
-            found += _inside(child)
-    return found
+            modules += _without_tables(child)
+    return modules
 
 
-def _ours(inner: Any, where: str) -> Model:
-    """The same weights in our modules, which give the same logits."""
+def _in_our_modules(inner: Any, where: str) -> Model:
+    """Our model with the same weights, whose logits are checked to be equal."""
     try:
-        architecture, shape, options = counterparts.built(inner.config)
+        architecture, shape, options = counterparts.build_arguments(inner.config)
         with torch.random.fork_rng(devices=[]):
             model = zoo.build(architecture, shape=shape, **options)
     except ValueError as error:
@@ -311,7 +309,7 @@ def _ours(inner: Any, where: str) -> Model:
         weights["head.weight"] = weights["embedding.table.weight"]
     files.fit(model, weights, where)
     model = model.to(inner.dtype).eval()
-    apart = difference(model, inner)
-    if inner.dtype in (torch.float32, torch.float64) and not apart <= TOLERANCE:
-        raise PretrainedError(f"{where}: our {architecture} gives other logits (relative difference {apart:.1e})")
+    gap = difference(model, inner)
+    if inner.dtype in (torch.float32, torch.float64) and not gap <= TOLERANCE:
+        raise PretrainedError(f"{where}: our {architecture} gives other logits (relative difference {gap:.1e})")
     return model

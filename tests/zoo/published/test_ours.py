@@ -88,6 +88,7 @@ def test_a_plug_in_s_architecture_needs_its_file(tmp_path):
         zoo.load(folder)
     sys.modules.pop("zoobench_plugin_mine_for_folders")
     assert zoo.load(folder, plugins=(str(plugin),)).built["architecture"] == "mine_for_folders"
+    assert zoo.load(folder, plugins=str(plugin)).built["architecture"] == "mine_for_folders"
     zoo.architectures._registry.entries.pop("mine_for_folders")
 
 
@@ -122,7 +123,7 @@ def broken(folder, what):
         ("width", "has the shape"),
         ("format", "format 99; this zoobench reads 1"),
         ("option", "'headz'.*did you mean 'heads'"),
-        ("json", "zoo.json: cannot be read"),
+        ("json", "zoo.json: not readable as JSON"),
         ("cut", "damaged or not safetensors"),
     ],
 )

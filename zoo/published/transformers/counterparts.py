@@ -1,6 +1,6 @@
-"""Language models that both the zoo and transformers have: their configs there, and what their tensors are called.
+"""Language models that both the zoo and transformers have: their configs and tensor names in transformers.
 
-A counterpart gives the same logits from the same weights. What one side cannot express is refused by its name.
+A counterpart gives the same logits from the same weights. An option that one side lacks is refused by its name.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from zoo.contract import Model
+from zoo.published import mamba, rwkv
 from zoo.published.errors import PretrainedError
-from zoo.published.names import Same
+from zoo.published.names import Pair
 from zoo.types import Part, Shape
 
 LAYER_NORMS = {"layer": 1e-5, "layer_eps6": 1e-6, "layer_eps12": 1e-12}
 RMS_NORMS = {"rms": 1e-6, "rms_eps5": 1e-5}
-"""Our norms, and their ε."""
+"""Our norms and their ε."""
 ACTIVATIONS = {
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
@@ -27,7 +28,7 @@ ACTIVATIONS = {
     "silu": "silu",
     "swish": "silu",
 }
-"""Their activations, and ours."""
+"""Activations of transformers, and ours."""
 RWKV4 = (
     ("emb.", "embeddings."),
     (".ln0.", ".pre_ln."),
@@ -37,19 +38,19 @@ RWKV4 = (
     ("time_mix_v", "time_mix_value"),
     ("time_mix_r", "time_mix_receptance"),
 )
-"""What RWKV-4's official names have, and transformers' instead."""
-Built = tuple[str, Shape, dict[str, Any]]
-"""What `zoo.build` makes a language model of: architecture, shape and options."""
+"""Parts of RWKV-4's official names, and of transformers' instead."""
+BuildArguments = tuple[str, Shape, dict[str, Any]]
+"""Architecture, shape and options for `zoo.build`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counterpart:
-    """One architecture of ours in transformers."""
+    """The equivalent in transformers of one of our architectures."""
 
     config: Callable[[Model], dict[str, Any]]
-    """What their config is made of, `model_type` included. Raises PretrainedError for what it cannot express."""
-    pairs: Callable[[Model], list[Same]]
-    """Our tensors, and theirs. A tensor that is two (a tied head) is named once."""
+    """Makes the fields of their config, `model_type` included. Raises PretrainedError for what it cannot express."""
+    pairs: Callable[[Model], list[Pair]]
+    """Maps our tensors to theirs. A tied head and table are one tensor."""
 
 
 def of(model: Model) -> Counterpart:
@@ -73,13 +74,13 @@ def of(model: Model) -> Counterpart:
     return COUNTERPARTS[name]
 
 
-def built(config: Any) -> Built:
-    """What `zoo.build` makes of a config of transformers.
+def build_arguments(config: Any) -> BuildArguments:
+    """The arguments of `zoo.build` for a config of transformers.
 
     Raises:
-        PretrainedError: no architecture of ours, or a setting that ours does not have.
+        PretrainedError: an architecture or a setting that the zoo does not have.
     """
-    readers = {"gpt2": _gpt2_built, "llama": _llama_built}
+    readers = {"gpt2": _gpt2_arguments, "llama": _llama_arguments}
     if config.model_type not in readers:
         raise PretrainedError(
             f"through=zoo opens {' and '.join(readers)}, not {config.model_type}; through=transformers opens any"
@@ -87,11 +88,11 @@ def built(config: Any) -> Built:
     return readers[config.model_type](config)
 
 
-def gpt2_pairs(model: Model) -> list[Same]:
-    """`pre_ln` or `gpt2`, and GPT2LMHeadModel, whose weights are (in, out)."""
-    found = [
-        Same("embedding.table.weight", "transformer.wte.weight"),
-        Same("embedding.positions.table", "transformer.wpe.weight"),
+def gpt2_pairs(model: Model) -> list[Pair]:
+    """The tensors of `pre_ln` or `gpt2` and of GPT2LMHeadModel, whose weights are (in, out)."""
+    pairs = [
+        Pair("embedding.table.weight", ("transformer.wte.weight",)),
+        Pair("embedding.positions.table", ("transformer.wpe.weight",)),
     ]
     for layer in range(model.shape.depth or 0):
         for second, norm, parts in (
@@ -99,55 +100,53 @@ def gpt2_pairs(model: Model) -> list[Same]:
             (1, "ln_2", {"up": "mlp.c_fc", "down": "mlp.c_proj"}),
         ):
             ours, theirs = f"backbone.sublayers.{2 * layer + second}", f"transformer.h.{layer}"
-            found += [Same(f"{ours}.norm.{kind}", f"{theirs}.{norm}.{kind}") for kind in ("weight", "bias")]
-            for part, there in parts.items():
-                found += [
-                    Same(f"{ours}.inner.{part}.weight", f"{theirs}.{there}.weight", transposed=True),
-                    Same(f"{ours}.inner.{part}.bias", f"{theirs}.{there}.bias"),
+            pairs += [Pair(f"{ours}.norm.{kind}", (f"{theirs}.{norm}.{kind}",)) for kind in ("weight", "bias")]
+            for part, name in parts.items():
+                pairs += [
+                    Pair(f"{ours}.inner.{part}.weight", (f"{theirs}.{name}.weight",), transposed=True),
+                    Pair(f"{ours}.inner.{part}.bias", (f"{theirs}.{name}.bias",)),
                 ]
-    found += [Same(f"backbone.norm.{kind}", f"transformer.ln_f.{kind}") for kind in ("weight", "bias")]
-    return found + _head(model)
+    pairs += [Pair(f"backbone.norm.{kind}", (f"transformer.ln_f.{kind}",)) for kind in ("weight", "bias")]
+    return pairs + _head(model)
 
 
-def llama_pairs(model: Model) -> list[Same]:
-    """`transformer_pp` and LlamaForCausalLM."""
-    found = [Same("embedding.table.weight", "model.embed_tokens.weight")]
+def llama_pairs(model: Model) -> list[Pair]:
+    """The tensors of `transformer_pp` and of LlamaForCausalLM."""
+    pairs = [Pair("embedding.table.weight", ("model.embed_tokens.weight",))]
     mlp = ["weight", *(["bias"] if _channel(model).options.get("bias") else [])]
     for layer in range(model.shape.depth or 0):
         a, m, theirs = *(f"backbone.sublayers.{2 * layer + i}" for i in (0, 1)), f"model.layers.{layer}"
-        found += [
-            Same(f"{a}.norm.weight", f"{theirs}.input_layernorm.weight"),
-            Same(f"{a}.inner.qkv.weight", *(f"{theirs}.self_attn.{x}_proj.weight" for x in "qkv")),
-            Same(f"{a}.inner.out.weight", f"{theirs}.self_attn.o_proj.weight"),
-            Same(f"{m}.norm.weight", f"{theirs}.post_attention_layernorm.weight"),
+        pairs += [
+            Pair(f"{a}.norm.weight", (f"{theirs}.input_layernorm.weight",)),
+            Pair(f"{a}.inner.qkv.weight", tuple(f"{theirs}.self_attn.{x}_proj.weight" for x in "qkv")),
+            Pair(f"{a}.inner.out.weight", (f"{theirs}.self_attn.o_proj.weight",)),
+            Pair(f"{m}.norm.weight", (f"{theirs}.post_attention_layernorm.weight",)),
         ]
-        found += [
-            Same(f"{m}.inner.{part}.{kind}", f"{theirs}.mlp.{part}_proj.{kind}")
+        pairs += [
+            Pair(f"{m}.inner.{part}.{kind}", (f"{theirs}.mlp.{part}_proj.{kind}",))
             for part in ("gate", "up", "down")
             for kind in mlp
         ]
-    return [*found, Same("backbone.norm.weight", "model.norm.weight"), *_head(model)]
+    return [*pairs, Pair("backbone.norm.weight", ("model.norm.weight",)), *_head(model)]
 
 
-def rwkv4_pairs(model: Model) -> list[Same]:
-    """`rwkv4` and RwkvForCausalLM, which has the official names but for some."""
-    from zoo.published.rwkv import official_names
-
-    found = []
-    for ours, name in official_names(model).items():
+def rwkv4_pairs(model: Model) -> list[Pair]:
+    """The tensors of `rwkv4` and of RwkvForCausalLM, which renames some of the official ones."""
+    pairs = []
+    for ours, name in rwkv.official_names(model).items():
         for official, theirs in RWKV4:
             name = name.replace(official, theirs)
-        found.append(Same(ours, name if ours == "head.weight" else f"rwkv.{name}"))
-    return [pair for pair in found if not (model.recipe.tie and pair.ours == "head.weight")]
+        pairs.append(Pair(ours, (name if ours == "head.weight" else f"rwkv.{name}",)))
+    return [pair for pair in pairs if not (model.recipe.tie and pair.ours == "head.weight")]
 
 
-def _head(model: Model) -> list[Same]:
-    return [] if model.recipe.tie else [Same("head.weight", "lm_head.weight")]
+def _head(model: Model) -> list[Pair]:
+    return [] if model.recipe.tie else [Pair("head.weight", ("lm_head.weight",))]
 
 
 def _gpt2_config(model: Model) -> dict[str, Any]:
     recipe, shape, channel = model.recipe, model.shape, _channel(model)
-    _refuse("GPT-2", model, channel="mlp", positions="learned", norms=LAYER_NORMS)
+    _require("GPT-2", model, channel="mlp", positions="learned", norms=LAYER_NORMS)
     if not channel.options.get("bias", True):
         raise PretrainedError("transformers' GPT-2 has no channel mlp without biases")
     return {
@@ -157,7 +156,7 @@ def _gpt2_config(model: Model) -> dict[str, Any]:
         "n_layer": shape.depth,
         "n_head": _attention(model).heads,
         "n_inner": _hidden(model),
-        "activation_function": _theirs(channel.options.get("activation", "gelu")),
+        "activation_function": _activation(channel.options.get("activation", "gelu")),
         "layer_norm_epsilon": LAYER_NORMS[recipe.norm],
         **dict.fromkeys(("resid_pdrop", "embd_pdrop"), recipe.dropout),
         "attn_pdrop": 0.0,
@@ -166,7 +165,7 @@ def _gpt2_config(model: Model) -> dict[str, Any]:
 
 def _llama_config(model: Model) -> dict[str, Any]:
     recipe, shape, channel = model.recipe, model.shape, _channel(model)
-    rope = _refuse("Llama", model, channel="glu", positions="rope", norms=RMS_NORMS)
+    rope = _require("Llama", model, channel="glu", positions="rope", norms=RMS_NORMS)
     if rope.get("convention", "half") != "half" or rope.get("fraction", 1.0) != 1.0:
         raise PretrainedError("transformers' Llama has no rope with a convention or fraction other than half and 1")
     attention = _attention(model)
@@ -178,7 +177,7 @@ def _llama_config(model: Model) -> dict[str, Any]:
         "num_attention_heads": attention.heads,
         "num_key_value_heads": attention.kv_heads,
         "max_position_embeddings": shape.length,
-        "hidden_act": _theirs(channel.options.get("activation", "silu")),
+        "hidden_act": _activation(channel.options.get("activation", "silu")),
         "mlp_bias": channel.options.get("bias", False),
         "rms_norm_eps": RMS_NORMS[recipe.norm],
         "rope_theta": float(rope.get("base", 10000.0)),
@@ -186,7 +185,7 @@ def _llama_config(model: Model) -> dict[str, Any]:
 
 
 def _rwkv4_config(model: Model) -> dict[str, Any]:
-    _refuse("RWKV", model, channel="rwkv4", positions="none", norms={"layer": 1e-5})
+    _require("RWKV", model, channel="rwkv4", positions="none", norms={"layer": 1e-5})
     return {
         "model_type": "rwkv",
         "context_length": model.shape.length,
@@ -198,15 +197,49 @@ def _rwkv4_config(model: Model) -> dict[str, Any]:
 
 
 def _mamba_config(model: Model) -> dict[str, Any]:
-    from zoo.published.mamba import transformers_config
+    family, shape, layers = str(model.built["architecture"]), model.shape, _mixers(model)
+    eps = {norm: eps for (name, eps), norm in mamba.NORMS.items() if name == family}
+    _require(family, model, channel="none", positions="none", norms=eps)
+    layer = layers[0]
+    inner = layer.out_proj.in_features
+    if inner % (shape.width or 1):
+        raise PretrainedError(f"transformers' {family} has a whole multiple of the width inside, not {inner}")
+    return {
+        "model_type": family,
+        "hidden_size": shape.width,
+        "num_hidden_layers": len(layers),
+        "expand": inner // (shape.width or 1),
+        "conv_kernel": layer.conv1d.kernel_size[0],
+        "use_bias": layer.in_proj.bias is not None,
+        "use_conv_bias": layer.conv1d.bias is not None,
+        "hidden_act": "silu",
+        "layer_norm_epsilon": eps[model.recipe.norm],
+        **(_mamba2_heads(layer) if family == "mamba2" else _mamba_ranks(layer)),
+    }
 
-    return transformers_config(model)
+
+def _mamba_ranks(layer: Any) -> dict[str, Any]:
+    return {"state_size": layer.A_log.shape[1], "time_step_rank": layer.dt_rank}
 
 
-def _mamba_pairs(model: Model) -> list[Same]:
-    from zoo.published.mamba import transformers_pairs
-
-    return transformers_pairs(model)
+def _mamba2_heads(layer: Any) -> dict[str, Any]:
+    H, norm = len(layer.A_log), layer.norm
+    problem = (
+        "D_has_hdim" if len(layer.D) != H else
+        "rmsnorm=False" if norm is None else
+        "norm_before_gate" if norm.before_gate else
+        "norm_groups other than ngroups" if norm.groups != layer.ngroups else
+        "channels beside the state space" if H * layer.headdim != layer.out_proj.in_features else None
+    )  # fmt: skip
+    if problem:
+        raise PretrainedError(f"transformers' mamba2 has no {problem}")
+    return {
+        "state_size": layer.d_state,
+        "num_heads": H,
+        "head_dim": layer.headdim,
+        "n_groups": layer.ngroups,
+        **({"time_step_limit": list(layer.dt_limit)} if layer.dt_limit else {}),
+    }
 
 
 COUNTERPARTS: Mapping[str, Counterpart] = {
@@ -214,32 +247,32 @@ COUNTERPARTS: Mapping[str, Counterpart] = {
     "pre_ln": Counterpart(_gpt2_config, gpt2_pairs),
     "transformer_pp": Counterpart(_llama_config, llama_pairs),
     "rwkv4": Counterpart(_rwkv4_config, rwkv4_pairs),
-    "mamba": Counterpart(_mamba_config, _mamba_pairs),
-    "mamba2": Counterpart(_mamba_config, _mamba_pairs),
+    "mamba": Counterpart(_mamba_config, mamba.transformers_pairs),
+    "mamba2": Counterpart(_mamba_config, mamba.transformers_pairs),
 }
 """By the names of our architectures."""
 
 
-def _refuse(
+def _require(
     family: str, model: Model, *, channel: str, positions: str, norms: Mapping[str, float]
 ) -> Mapping[str, Any]:
-    """The options of the positions of a recipe that is as `family` wants it.
+    """Check that a recipe is one that `family` can express; returns the options of its positions.
 
     Raises:
         PretrainedError: another residual, norm, channel or positions.
     """
     recipe = model.recipe
-    given = recipe.positions if isinstance(recipe.positions, Part) else Part(recipe.positions)
-    own = recipe.channels[0]
-    for option, value, wanted in (
+    own_positions = recipe.positions if isinstance(recipe.positions, Part) else Part(recipe.positions)
+    own_channel = recipe.channels[0]
+    for option, value, allowed in (
         ("residual type", recipe.residual, ("pre",)),
         ("norm", recipe.norm, tuple(norms)),
-        ("channel", own.name if own else "none", (channel,)),
-        ("positions", given.name, (positions,)),
+        ("channel", own_channel.name if own_channel else "none", (channel,)),
+        ("positions", own_positions.name, (positions,)),
     ):
-        if value not in wanted:
-            raise PretrainedError(f"transformers' {family} has no {option} {value}; only {' or '.join(wanted)}")
-    return given.options
+        if value not in allowed:
+            raise PretrainedError(f"transformers' {family} has no {option} {value}; only {' or '.join(allowed)}")
+    return own_positions.options
 
 
 def _attention(model: Model) -> Any:
@@ -252,40 +285,46 @@ def _channel(model: Model) -> Part:
 
 
 def _hidden(model: Model, layer: str = "up") -> int:
-    """How wide the first channel mixer is inside."""
+    """The hidden width of the first channel mixer."""
+    return int(getattr(_mixers(model)[1], layer).out_features)
+
+
+def _mixers(model: Model) -> list[Any]:
+    """The mixers and channel mixers, in order."""
     sublayers: Any = model.backbone.get_submodule("sublayers")
-    return int(getattr(sublayers[1].inner, layer).out_features)
+    return [sublayer.inner for sublayer in sublayers]
 
 
-def _theirs(activation: str) -> str:
+def _activation(activation: str) -> str:
     return next(theirs for theirs, ours in ACTIVATIONS.items() if ours == activation)
 
 
-def _gpt2_built(config: Any) -> Built:
+def _gpt2_arguments(config: Any) -> BuildArguments:
     _expect(config, "scale_attn_weights", True)
     _expect(config, "scale_attn_by_inverse_layer_idx", False)
     _expect(config, "add_cross_attention", False)
     options = {
         "heads": config.n_head,
         "norm": _norm(LAYER_NORMS, config, "layer_norm_epsilon"),
-        "channel": {"mlp": _inside(config, config.n_inner or 4 * config.n_embd, "activation_function")},
+        "channel": {"mlp": _channel_options(config, config.n_inner or 4 * config.n_embd, "activation_function")},
         "tie": config.tie_word_embeddings,
     }
     return "gpt2", _shape(config, config.n_positions), options
 
 
-def _llama_built(config: Any) -> Built:
+def _llama_arguments(config: Any) -> BuildArguments:
     _expect(config, "attention_bias", False)
     _expect(config, "head_dim", config.hidden_size // config.num_attention_heads)
     rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind != "default":
         raise PretrainedError(f"our transformer_pp has no rope_type {kind!r}")
+    channel = _channel_options(config, config.intermediate_size, "hidden_act")
     options = {
         "heads": config.num_attention_heads,
         "kv_heads": config.num_key_value_heads,
         "norm": _norm(RMS_NORMS, config, "rms_norm_eps"),
-        "channel": {"glu": {**_inside(config, config.intermediate_size, "hidden_act"), "bias": config.mlp_bias}},
+        "channel": {"glu": {**channel, "bias": config.mlp_bias}},
         "positions": {"rope": {"base": float(rope.get("rope_theta", getattr(config, "rope_theta", 10000.0)))}},
         "tie": config.tie_word_embeddings,
     }
@@ -297,14 +336,14 @@ def _shape(config: Any, length: int) -> Shape:
     return Shape(length=length, vocab=vocab, outputs=vocab, width=config.hidden_size, depth=depth)
 
 
-def _expect(config: Any, name: str, wanted: Any) -> None:
-    value = getattr(config, name, wanted)
-    if value is not None and value != wanted:
-        raise PretrainedError(f"our {config.model_type} has no {name} {value!r}; only {wanted!r}")
+def _expect(config: Any, name: str, expected: Any) -> None:
+    value = getattr(config, name, expected)
+    if value is not None and value != expected:
+        raise PretrainedError(f"our {config.model_type} has no {name} {value!r}; only {expected!r}")
 
 
 def _norm(norms: Mapping[str, float], config: Any, name: str) -> str:
-    """Our norm with the ε of a config."""
+    """Our norm whose ε is that of a config."""
     value = getattr(config, name)
     for norm, eps in norms.items():
         if eps == value:
@@ -313,8 +352,8 @@ def _norm(norms: Mapping[str, float], config: Any, name: str) -> str:
     raise PretrainedError(f"our {config.model_type} has no {name} {value!r}; only {known}")
 
 
-def _inside(config: Any, hidden: int, name: str) -> dict[str, Any]:
-    """The options of a channel mixer."""
+def _channel_options(config: Any, hidden: int, name: str) -> dict[str, Any]:
+    """The options of our channel mixer for a hidden width and an activation of theirs."""
     activation = getattr(config, name)
     if activation not in ACTIVATIONS:
         raise PretrainedError(f"our {config.model_type} has no {name} {activation!r}; only {', '.join(ACTIVATIONS)}")

@@ -1,9 +1,10 @@
-"""A model of the zoo in a folder: `zoo.json` (what it is, and its tokenizer) and `model.safetensors`."""
+"""Models of the zoo as folders: `zoo.json` (architecture, shape, options, tokenizer) and `model.safetensors`."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +22,20 @@ FORMAT = 1
 
 
 def save(model: Model, folder: str | Path, *, made: dict[str, Any] | None = None) -> Path:
-    """Write a model that `zoo.build` made, with its tokenizer, to a folder; the weights last but one, `zoo.json` last.
+    """Write a model that `zoo.build` made, and its tokenizer, to a folder. `zoo.json` is written last.
 
     Args:
-        made: anything JSON can hold that says how the weights came about.
+        made: anything JSON can hold that says how the weights were made.
 
     Raises:
-        PretrainedError: the model is not one that `zoo.build` made, or the folder cannot be written.
+        PretrainedError: `zoo.build` did not make the model, or the folder cannot be written.
     """
     from safetensors.torch import save_model
 
     if not model.built:
         raise PretrainedError(f"{type(model).__name__} was not made by zoo.build: it cannot be saved as a zoo folder")
     folder = Path(folder)
-    told = {
+    description = {
         "format": FORMAT,
         **model.built,
         "role": model.role,
@@ -47,9 +48,9 @@ def save(model: Model, folder: str | Path, *, made: dict[str, Any] | None = None
         part = folder / "model.safetensors.tmp"
         save_model(model, str(part), metadata={"format": "pt"})
         part.replace(folder / "model.safetensors")
-        note = folder / "zoo.json.tmp"
-        note.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        note.replace(folder / "zoo.json")
+        part = folder / "zoo.json.tmp"
+        part.write_text(json.dumps(description, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        part.replace(folder / "zoo.json")
     except OSError as error:
         raise PretrainedError(f"{folder}: cannot be written ({error.strerror or error})") from None
     except TypeError as error:
@@ -59,11 +60,11 @@ def save(model: Model, folder: str | Path, *, made: dict[str, Any] | None = None
     return folder
 
 
-def load(where: str, *, plugins: tuple[str, ...] = ()) -> Model:
+def load(where: str, *, plugins: str | Sequence[str] = ()) -> Model:
     """The model in a folder, or in the folder of a run.
 
     Args:
-        plugins: what to import first, for an architecture that does not come with zoobench.
+        plugins: a file or module, or several, to import first: those that register the architecture.
 
     Raises:
         PretrainedError: no such folder, another format, an unknown architecture, or weights that do not fit.
@@ -72,14 +73,14 @@ def load(where: str, *, plugins: tuple[str, ...] = ()) -> Model:
 
     path = files.find(where)
     folder = path if (path / "zoo.json").is_file() else path / "model"
-    told = _told(folder)
-    for plugin in plugins:
+    description = _description(folder)
+    for plugin in [plugins] if isinstance(plugins, str) else plugins:
         load_plugin(plugin)
     try:
-        shape = Shape(**told["shape"])
+        shape = Shape(**description["shape"])
         with torch.random.fork_rng(devices=[]):
-            model = zoo.build(told["architecture"], told["role"], shape=shape, **told["options"])
-        model.tokenizer = tokenizers.make(told["tokenizer"]) if told.get("tokenizer") else None
+            model = zoo.build(description["architecture"], description["role"], shape=shape, **description["options"])
+        model.tokenizer = tokenizers.make(description["tokenizer"]) if description.get("tokenizer") else None
     except KeyError as error:
         hint = "; a plug-in's file goes into plugins=" if "unknown architecture" in str(error) else ""
         raise PretrainedError(f"{folder}: {error.args[0]}{hint}") from None
@@ -87,18 +88,16 @@ def load(where: str, *, plugins: tuple[str, ...] = ()) -> Model:
         raise PretrainedError(f"{folder}: {error}") from None
     try:
         load_model(model, folder / "model.safetensors")
-    except Exception as error:  # safetensors' own, or torch's list of what does not fit
+    except Exception as error:  # of safetensors, or torch's list of all that does not fit
         files.fit(model, files.read(folder / "model.safetensors"), folder)
         raise PretrainedError(f"{folder}: {error}") from None
     return model
 
 
-def _told(folder: Path) -> dict[str, Any]:
-    file = folder / "zoo.json"
-    try:
-        told = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise PretrainedError(f"{file}: cannot be read ({error})") from None
-    if told.get("format") != FORMAT:
-        raise PretrainedError(f"{file}: format {told.get('format')!r}; this zoobench reads {FORMAT}")
-    return dict(told)
+def _description(folder: Path) -> dict[str, Any]:
+    description = files.mapping(folder / "zoo.json")
+    if description.get("format") != FORMAT:
+        raise PretrainedError(
+            f"{folder / 'zoo.json'}: format {description.get('format')!r}; this zoobench reads {FORMAT}"
+        )
+    return description

@@ -119,6 +119,31 @@ def test_written_by_others(version, tmp_path):
         close(logits(zoo.load(path, through="rwkv", strategy="cpu fp32"), TOKENS), logits(loaded, TOKENS))
 
 
+def as_rwkv_cpp(model):
+    """RWKV-7 as rwkv.cpp's conversion has it: x_r … x_g in one tensor, factors transposed, no axes of length 1."""
+    joined = {f"blocks.{i}.att.x_rwkvag": [] for i in range(model.shape.depth)}
+    weights = {}
+    for name, value in official(model).items():
+        prefix, _, kind = name.rpartition(".x_")
+        if prefix.endswith(".att"):
+            joined[f"{prefix}.x_rwkvag"].append(("rwkvag".index(kind), value))
+        else:
+            weights[name] = (
+                value.mT if name.partition(".att.")[2] in rwkv.FACTORS[7] else value.squeeze()
+            ).contiguous()
+    return weights | {name: torch.cat([vector for _, vector in sorted(parts)]) for name, parts in joined.items()}
+
+
+def test_joined_shift_vectors(tmp_path):
+    model = random_model(7)
+    weights = as_rwkv_cpp(model)
+    assert weights["blocks.0.att.x_rwkvag"].shape == (6, 1, 32)
+    save_file(weights, tmp_path / "model.safetensors")
+    assert torch.equal(logits(zoo.load(tmp_path / "model.safetensors"), TOKENS), logits(model, TOKENS))
+    weights["blocks.1.att.x_rwkvag"] = weights["blocks.1.att.x_rwkvag"][:5]
+    refuse(weights, tmp_path / "model.pth", r"blocks.1.att.x_rwkvag has the shape \(5, 1, 32\)")
+
+
 @pytest.mark.parametrize("version", [5, 6, 7])
 def test_another_eps(version, tmp_path):
     """In the weights where it is saved; by the option where it is loaded, also through the package."""

@@ -1,0 +1,1 @@
+"""Language models in transformers' format: run by transformers, by our modules, or written for transformers to open."""
