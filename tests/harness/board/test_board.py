@@ -13,7 +13,7 @@ from rich.console import Console
 
 from harness import board, stats
 from harness.board import files, notes, text
-from harness.gates import applied
+from harness.gates.registry import applied
 from harness.records.meters import Meters, StopRule
 from harness.records.record import Eligibility, ReferenceSpeed, Speed
 from tests.harness.planted import FAILED, PASSED, change, plant

@@ -12,8 +12,8 @@ import psutil
 import pytest
 
 import harness
-from harness import publish
 from harness.errors import UserError
+from harness.execute.status import status
 from harness.plan.expand import expand
 from harness.plan.trials import trials
 from harness.records.store import Store
@@ -204,10 +204,10 @@ def test_a_sampled_suite_goes_on_with_the_same_trials_when_some_are_lost(suite, 
     space = {"lr": {"low": 1e-4, "high": 1e-1, "log": True}, "dropout": {"low": 0, "high": 0.5}}
     path = suite(tuning={"sampler": "tpe", "trials": 7, **space}, architectures=["lstm", "mlp_mixer"], seeds=[0])
     store = Store("tiny", tmp_path)
-    assert publish.status(str(path), tmp_path)[0]["counts"]["to do"] == 2 + 2 * 7
+    assert status(str(path), tmp_path)[0]["counts"]["to do"] == 2 + 2 * 7
     results = harness.run(path, root=tmp_path, workers=2, console=quiet)
     assert (results.ran, results.ok) == (16, True)
-    assert publish.status(str(path), tmp_path)[0]["counts"]["to do"] == 0
+    assert status(str(path), tmp_path)[0]["counts"]["to do"] == 0
     records = {r.run_id: r for r in store.records()}
     tried = [r for r in records.values() if r.spec.kind == "trial" and r.status == "ok"]
     tried.sort(key=lambda r: r.spec.tuning.trial)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from zoo.architectures import s4
 from zoo.architectures.s4 import S4
 from zoo.contract import LayerContext
-from zoo.layers import hippo, s4
+from zoo.layers import hippo
 from zoo.ops.cauchy.naive import system
 
 B, T, D = 3, 21, 4
