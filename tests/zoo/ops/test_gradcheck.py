@@ -16,7 +16,7 @@ from torch.autograd.gradcheck import GradcheckError
 
 import zoo
 import zoo.ops
-from zoo.architectures.fnet import _Fourier, fourier
+from zoo.ops.fourier.real import _Fourier, fourier
 from zoo.architectures.rg_lru import BoundedSqrt
 from zoo.ops import elementwise, norms
 from zoo.ops.attention import attend_naive
