@@ -27,45 +27,60 @@ _Body: Any = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
 def run(kernel: Any, items: int, *arguments: Any, grain: int = 1) -> None:
-    """`kernel(start, stop, *arguments)` on pieces of range(items), one for each thread torch may use, at once.
+    """Run `kernel(start, stop, *arguments)` on pieces of range(items), one per thread that torch may use, at once.
 
-    Pieces are multiples of `grain` long but for the last. `kernel` is one of `zoo.ops.cpu.jit.loop`; arguments are
-    tensors on the CPU (bfloat16 as in `zoo.ops.cpu.bfloat16`), of which those that are not contiguous are read from a copy,
-    C-contiguous arrays, integers, booleans and NumPy's floats.
+    Args:
+        kernel: a function compiled by `zoo.ops.cpu.jit.loop`.
+        items: what is divided; pieces are multiples of `grain` long except the last.
+        arguments: tensors on the CPU (bfloat16 as in `zoo.ops.cpu.bfloat16`; one that is not contiguous is read from a
+            copy), C-contiguous arrays, integers, booleans, NumPy floats, and NamedTuples of these, whose fields the
+            kernel reads by name.
     """
     threads, team = min(torch.get_num_threads(), -(-items // grain)), _openmp()
     if team is None:
-        given = [array(x) if isinstance(x, Tensor) else x for x in arguments]
+        given = [_as_arrays(x) for x in arguments]
         _pooled(lambda start, stop: kernel(start, stop, *given), items, grain, threads)
         return
     values: list[int] = [items, grain]
-    kinds: list[Any] = []
-    copies = []
-    for x in arguments:
-        kind = type(x)
-        if kind is int or kind is bool:
-            kinds.append(kind)
-            values.append(x)
-        elif isinstance(x, Tensor):
-            if not x.is_contiguous():
-                x = x.contiguous()
-                copies.append(x)
-            size, shape = x.itemsize, x.shape
-            kinds.append((x.dtype, len(shape)))
-            values += (0, 0, x.numel(), size, x.data_ptr(), *shape, *[size * step for step in x.stride()])
-        elif isinstance(x, np.ndarray):
-            assert x.flags.c_contiguous
-            kinds.append((x.dtype, x.ndim))
-            values += [0, 0, x.size, x.itemsize, x.ctypes.data, *x.shape, *x.strides]  # nobody counts who holds it
-        else:
-            kinds.append(x.dtype)
-            values.append(int(x.view(f"int{8 * x.itemsize}")))
-    slots, entry = Words("q", values), _entry(kernel, tuple(kinds))
+    copies: list[Tensor] = []
+    kinds = tuple([_pack(x, values, copies) for x in arguments])
+    slots, entry = Words("q", values), _entry(kernel, kinds)
     address = slots.buffer_info()[0]
     if threads > 1:
         team.GOMP_parallel(entry.body, address, threads, 0)
     elif threads == 1:
         entry.body(address)
+
+
+def _pack(x: Any, values: list[int], copies: list[Tensor]) -> Any:
+    """Append an argument's words to `values`, as numba lays it out, and return its kind: a number's type, an array's
+    dtype and number of axes, or a NamedTuple's class and the kinds of its fields."""
+    kind = type(x)
+    if kind is int or kind is bool:
+        values.append(x)
+        return kind
+    if isinstance(x, Tensor):
+        if not x.is_contiguous():
+            x = x.contiguous()
+            copies.append(x)
+        size, shape = x.itemsize, x.shape
+        values += (0, 0, x.numel(), size, x.data_ptr(), *shape, *[size * step for step in x.stride()])
+        return x.dtype, len(shape)
+    if isinstance(x, tuple):
+        return kind, tuple([_pack(field, values, copies) for field in x])
+    if isinstance(x, np.ndarray):
+        assert x.flags.c_contiguous
+        values += [0, 0, x.size, x.itemsize, x.ctypes.data, *x.shape, *x.strides]  # no reference is counted
+        return x.dtype, x.ndim
+    values.append(int(x.view(f"int{8 * x.itemsize}")))
+    return x.dtype
+
+
+def _as_arrays(x: Any) -> Any:
+    """An argument as numba takes it from Python."""
+    if isinstance(x, tuple):
+        return type(x)(*map(_as_arrays, x))
+    return array(x) if isinstance(x, Tensor) else x
 
 
 class _Entry(NamedTuple):
@@ -89,6 +104,8 @@ def _entry(kernel: Any, kinds: tuple[Any, ...]) -> _Entry:
     from numba.core.compiler_lock import global_compiler_lock
 
     def typed(kind: Any) -> Any:
+        if isinstance(kind, tuple) and isinstance(kind[0], type) and issubclass(kind[0], tuple):
+            return types.NamedTuple([typed(field) for field in kind[1]], kind[0])
         if isinstance(kind, tuple):
             return types.Array(typed(kind[0]), kind[1], "C")
         return from_dtype(array(torch.empty(0, dtype=kind)).dtype if isinstance(kind, torch.dtype) else np.dtype(kind))
