@@ -47,7 +47,12 @@ class Form:
     """Whether it multiplies matrices inside loops, which needs `matmul_backend`, and which FLOP counters cannot see."""
 
 
-CPU: dict[str, Form] = {}
+CPU: dict[str, Form] = {
+    "positive": Form("elementwise:positive", bf16=True, least=SMALL),
+    "rms": Form("norms:rms", bf16=True, least=SMALL),
+    "gated_rms": Form("norms:gated_rms", bf16=True, least=SMALL),
+    "summed": Form("norms:summed", bf16=True, least=SMALL),
+}
 """Compiled forms by op. Each makes a training step of some architecture at least 1.15 times as fast (docs/speed.md)."""
 
 

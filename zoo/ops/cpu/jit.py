@@ -11,23 +11,20 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 import torch
+from llvmlite import binding
 from numba import njit, types
-from numba.core.codegen import get_host_cpu_features
 from numba.extending import overload
 
 from zoo.ops import forms
 from zoo.ops.cpu import cache
 
-config: Any = numba.config
-
-if getattr(config, "CPU_FEATURES", None) is None and forms.matmul_backend(torch.bfloat16):
+if cache.config.CPU_FEATURES is None and forms.matmul_backend(torch.bfloat16):
     # LLVM fills half a register, as older CPUs slow down where whole ones are in use; those with bfloat16 do not.
-    # Whether there are tiles is among the features, as loops in the cache are told apart by them.
-    asked = ",-prefer-256-bit" + ("" if forms.has_tiles() else ",-amx-tile,-amx-bf16")
-    config.CPU_FEATURES = get_host_cpu_features() + asked
+    # Whether there are tiles is among the features, which tell apart the machine code of loops.
+    features = binding.get_host_cpu_features().flatten() + ",-prefer-256-bit"
+    cache.config.CPU_FEATURES = features + ("" if forms.has_tiles() else ",-amx-tile,-amx-bf16")
 
 EXP2 = tuple(
     np.float32(c)
@@ -48,13 +45,9 @@ FAST = {"nsz", "arcp", "contract", "afn", "reassoc"}
 
 
 def loop(function: Callable[..., Any]) -> Any:
-    """Compile a loop: no GIL, no bounds checks, IEEE infinities; its machine code is kept by `zoo.ops.cpu.cache`."""
-    asked, config.CACHE_LOCATOR_CLASSES = config.CACHE_LOCATOR_CLASSES, "zoo.ops.cpu.cache.Locator"
-    try:
-        kept = cache.folder() is not None
+    """Compile a loop, without the GIL and bounds checks, and keep its machine code (`zoo.ops.cpu.cache`)."""
+    with cache.in_folder() as kept:
         return njit(nogil=True, cache=kept, fastmath=FAST, error_model="numpy")(function)
-    finally:
-        config.CACHE_LOCATOR_CLASSES = asked
 
 
 def inlined(function: Callable[..., Any]) -> Any:
