@@ -48,6 +48,9 @@ class Form:
 
 
 CPU: dict[str, Form] = {
+    "attention": Form("attention:attend", matmul=True),
+    "lsh_attention": Form("lsh_attention:exponentials"),
+    "lsh_attention, backward": Form("lsh_attention:slopes"),
     "positive": Form("elementwise:positive", bf16=True, least=SMALL),
     "rms": Form("norms:rms", bf16=True, least=SMALL),
     "gated_rms": Form("norms:gated_rms", bf16=True, least=SMALL),
@@ -56,13 +59,16 @@ CPU: dict[str, Form] = {
 """Compiled forms by op. Each makes a training step of some architecture at least 1.15 times as fast (docs/speed.md)."""
 
 
-def choose(op: str, *inputs: Tensor | None, matmul_dtype: torch.dtype | None = None) -> Callable[..., Any] | None:
+def choose(
+    op: str, *inputs: Tensor | None, variant: str = "", matmul_dtype: torch.dtype | None = None
+) -> Callable[..., Any] | None:
     """The compiled form of `op` that runs on these inputs, or None where its torch form does; logs which.
 
     Args:
+        variant: of an op with several compiled forms, which one is meant.
         matmul_dtype: for a form that multiplies, what its products run in; by default the dtype of the first input.
     """
-    form = CPU.get(op)
+    form = CPU.get(f"{op}, {variant}" if variant else op)
     given = [x for x in inputs if x is not None]
     dtype = matmul_dtype or given[0].dtype
     if form is None or not _fits(form, given, dtype) or (function := _load(form.function)) is None:
