@@ -80,6 +80,11 @@ def log1p(x: float) -> float:
     return math.log1p(x)
 
 
+def rsqrt(x: float) -> float:
+    """1 / √x inside a loop, 0 for ∞: LLVM's estimate under fast-math flags would be NaN."""
+    return 1 / math.sqrt(x)
+
+
 def rank(x: float) -> int:
     """An integer in the order of the floats, NaN above all, of which LLVM finds the greatest many at a time."""
     raise NotImplementedError("for loops only")
@@ -168,6 +173,14 @@ def _log1p32(x: Any) -> Any:
     return np.float32(2) * s * p
 
 
+def _rsqrt64(x: Any) -> Any:
+    return 1 / math.sqrt(x)
+
+
+def _rsqrt32(x: Any) -> Any:
+    return np.float32(1) / np.sqrt(x)
+
+
 def _rank32(x: Any) -> Any:
     bits = np.float32(x).view(np.int32)
     return np.int32(0x7FFFFFFF) if x != x else np.int32(bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF)))
@@ -186,10 +199,12 @@ def _ranked64(x: Any) -> Any:
     return np.int64(x ^ ((x >> 63) & 0x7FFFFFFFFFFFFFFF)).view(np.float64)
 
 
-def _by_precision(function: Callable[..., Any], of32: Callable[..., Any], of64: Callable[..., Any]) -> None:
+def _by_precision(
+    function: Callable[..., Any], of32: Callable[..., Any], of64: Callable[..., Any], flags: set[str] = FAST
+) -> None:
     """Let loops call one of two implementations as `function`, by the width of its argument."""
 
-    @overload(function, jit_options={"fastmath": FAST})
+    @overload(function, jit_options={"fastmath": flags, "error_model": "numpy"})
     def _choose(x: Any) -> Any:
         return of32 if x in (types.float32, types.int32) else of64
 
@@ -199,6 +214,7 @@ _by_precision(exp2, _exp2_32, _exp2_64)
 _by_precision(sigmoid, _sigmoid32, _sigmoid64)
 _by_precision(softplus, _softplus32, _softplus64)
 _by_precision(log1p, _log1p32, _log1p64)
+_by_precision(rsqrt, _rsqrt32, _rsqrt64, flags=set())
 _by_precision(rank, _rank32, _rank64)
 _by_precision(ranked, _ranked32, _ranked64)
 

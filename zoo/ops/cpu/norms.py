@@ -16,12 +16,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from zoo.ops.cpu.bfloat16 import Rows, as_matrix, number, rows
-from zoo.ops.cpu.jit import inlined, loop
+from zoo.ops.cpu.jit import inlined, loop, rsqrt
 from zoo.ops.cpu.matmul import aligned_zeros
 from zoo.ops.cpu.simd import (
     broadcast,
@@ -160,7 +159,7 @@ def _inverse_rms(row, constants):  # type: ignore[no-untyped-def]
     squares = broadcast(constants.one - constants.one)
     for c in range(0, len(row), lanes(row)):
         squares = squares + load(row, c) * load(row, c)
-    return broadcast(constants.one / np.sqrt(constants.share * sum_lanes(squares) + constants.eps))
+    return broadcast(rsqrt(constants.share * sum_lanes(squares) + constants.eps))
 
 
 @inlined
