@@ -56,7 +56,9 @@ def _block(down: int, across: int) -> Any:
                 factors = [builder.load(line(right, j), align=4) for j in lines]
                 for i in rows:
                     place = emit.offset_rows(left, ir.Constant(LONG, i), a_bytes)
-                    factor = emit.spread(builder.load(builder.bitcast(place, _NUMBER.as_pointer()), align=4), _VECTOR)
+                    factor = emit.broadcast(
+                        builder.load(builder.bitcast(place, _NUMBER.as_pointer()), align=4), _VECTOR
+                    )
                     for j in lines:
                         total = builder.load(sums[i][j])
                         more_ = _multiply_add(emit, pairs, factor, factors[j], total)

@@ -5,7 +5,7 @@ A loop written with `widened` and `narrowed` runs on float32 and float64 arrays 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.ops import forms
-from zoo.ops.cpu.jit import FAST
+from zoo.ops.cpu.jit import FAST, inlined
 
 
 def array(x: Tensor) -> NDArray[Any]:
@@ -25,7 +25,7 @@ def array(x: Tensor) -> NDArray[Any]:
     return forms.array(x)
 
 
-def rows(x: Tensor) -> Tensor:
+def as_matrix(x: Tensor) -> Tensor:
     """x (*N, d) as (N, d)."""
     return x.reshape(x.shape[:-1].numel(), x.shape[-1])
 
@@ -38,8 +38,30 @@ def memory(x: Tensor) -> Tensor:
     return x.detach().as_strided((size,), (1,))
 
 
+class Rows(NamedTuple):
+    """The rows of a tensor (B, H, T, d) where they lie: for loops, which find one by `offset`."""
+
+    memory: Tensor
+    """From the first number to the last."""
+    batch: int
+    """Numbers from one element of the batch to the next, from one head to the next, and from one step to the next."""
+    head: int
+    step: int
+
+
+def rows(x: Tensor) -> Rows:
+    """See `Rows`. Numbers of a row must lie side by side."""
+    return Rows(memory(x), *x.stride()[:3])
+
+
+@inlined
+def offset(x, b, h, t):  # type: ignore[no-untyped-def]
+    """Where in the memory of `Rows` the row of step t begins, in head h of element b of the batch."""
+    return b * x.batch + h * x.head + t * x.step
+
+
 def by_step(*tensors: Tensor) -> list[Any]:
-    """Of each (B, H, T, d) its `memory`, and how far rows of the batch, heads and steps lie apart in it."""
+    """Deprecated: `rows` of each."""
     return [part for x in tensors for part in (memory(x), *x.stride()[:3])]
 
 
@@ -74,7 +96,9 @@ def _same(x: Any) -> Any:
 def _bits(x: Any, kind: Any) -> Any:
     bits = np.float32(x).view(np.uint32)
     odd = np.uint32(bits >> np.uint32(16)) & np.uint32(1)
-    return np.uint16(np.uint32(bits + np.uint32(0x7FFF) + odd) >> np.uint32(16))
+    nearest = np.uint32(bits + np.uint32(0x7FFF) + odd)
+    kept = np.uint32(0x7FC00000) if x != x else nearest
+    return np.uint16(np.uint32(kept) >> np.uint32(16))
 
 
 def _unchanged(x: Any, kind: Any) -> Any:

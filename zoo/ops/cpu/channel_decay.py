@@ -33,7 +33,7 @@ from zoo.ops.cpu.matmul import (
     transpose_left,
     transpose_right,
 )
-from zoo.ops.cpu.matrices import dots, give, give_matrix, take, take_matrix, widen
+from zoo.ops.cpu.matrices import dots, give, load_matrix, store_matrix, take, widen
 from zoo.ops.cpu.threads import run
 
 LARGEST_EXPONENT = 40.0
@@ -152,7 +152,7 @@ def _forward(  # type: ignore[no-untyped-def]
     setup = enter(before)
     for item in range(start, stop):
         b, h = item // H, item % H
-        take_matrix(S[b, h], width, S_, V)
+        load_matrix(S[b, h], width, S_, V)
         for n in range(N):
             first = n * C
             steps = min(C, T - first)
@@ -164,7 +164,7 @@ def _forward(  # type: ignore[no-untyped-def]
             if mild:
                 _decay_rows(S_, b_m, K, V)
             narrow(S_, state)
-            give_matrix(state, width, V, before[b, h, n])
+            store_matrix(state, width, V, before[b, h, n])
             if mild:
                 _grown(Q, e, one, K, C, factors, line, A)
                 _grown(keys, e, -one, K, C, factors, line, B)
@@ -193,7 +193,7 @@ def _forward(  # type: ignore[no-untyped-def]
                             S_[i * V : i * V + V], factors[at], widened(Q[at]), widened(keys[at]), value, row
                         )
             give(out, steps, width, V, scale, o, b, first, h)
-        give_matrix(S_, width, V, last[b, h])
+        store_matrix(S_, width, V, last[b, h])
     leave(setup, before)
 
 
@@ -236,7 +236,7 @@ def _backward(  # type: ignore[no-untyped-def]
     setup = enter(before)
     for item in range(start, stop):
         b, h = item // H, item % H
-        take_matrix(dS[b, h], width, G, V)
+        load_matrix(dS[b, h], width, G, V)
         for back in range(N):
             n = N - 1 - back
             first = n * C
@@ -249,7 +249,7 @@ def _backward(  # type: ignore[no-untyped-def]
             for i in range(C * V):
                 by_value[i] = scale * widened(given[i])
             narrow(by_value, slopes)
-            take_matrix(before[b, h, n], width, state, V)
+            load_matrix(before[b, h, n], width, state, V)
             if _spans(logs, C, K, e, b_m, largest):
                 _grown(Q, e, one, K, C, grown, line, A)
                 _grown(keys, e, -one, K, C, shrunk, line, B)
@@ -335,5 +335,5 @@ def _backward(  # type: ignore[no-untyped-def]
             give(read, steps, depth, K, one, dq, b, first, h)
             give(wrote, steps, depth, K, one, dk, b, first, h)
             give(logs, steps, depth, K, one, dg, b, first, h)
-        give_matrix(G, width, V, dS_out[b, h])
+        store_matrix(G, width, V, dS_out[b, h])
     leave(setup, before)

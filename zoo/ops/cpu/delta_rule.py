@@ -26,7 +26,7 @@ from zoo.ops.cpu.matmul import (
     transpose_left,
     transpose_right,
 )
-from zoo.ops.cpu.matrices import dots, give, give_matrix, scale_into, scale_rows, take, take_matrix
+from zoo.ops.cpu.matrices import dots, give, load_matrix, scale_into, scale_rows, store_matrix, take
 from zoo.ops.cpu.threads import run
 from zoo.ops.linear_attention.chunked import LOWEST
 
@@ -120,7 +120,7 @@ def _forward(  # type: ignore[no-untyped-def]
     for item in range(start, stop):
         b, h = item // H, item % H
         own[:] = one
-        take_matrix(S[b, h], width, S_, V)
+        load_matrix(S[b, h], width, S_, V)
         for n in range(N):
             first = n * C
             steps = min(C, T - first)
@@ -132,7 +132,7 @@ def _forward(  # type: ignore[no-untyped-def]
                 from_start(own, begin, span)
                 weights_by_query(own, lowest[0], weights, span, end)
             narrow(S_, state)
-            give_matrix(state, width, V, before[b, h, n])
+            store_matrix(state, width, V, before[b, h, n])
             transpose_right(keys, turned, C, K)
             product(Q, turned, scores, C, C, K, False)
             for i in range(C * C):
@@ -158,7 +158,7 @@ def _forward(  # type: ignore[no-untyped-def]
             pack_pairs(errors, packed_pairs, C, V)
             product(inverse, packed_pairs, read, C, V, C, False)
             narrow(read, errors)
-            give_matrix(errors, width, V, e[b, h, n])
+            store_matrix(errors, width, V, e[b, h, n])
             scale_rows(read, b_, C, V)
             narrow(read, writes)
             pack_pairs(writes, packed_pairs, C, V)
@@ -176,7 +176,7 @@ def _forward(  # type: ignore[no-untyped-def]
             pack_pairs(keys, turned, C, K)
             transpose_left(turned, keys_, C, K)
             product(keys_, packed_pairs, S_, K, V, C, True)
-        give_matrix(S_, width, V, last[b, h])
+        store_matrix(S_, width, V, last[b, h])
     leave(setup, before)
 
 
@@ -232,7 +232,7 @@ def _backward(  # type: ignore[no-untyped-def]
     for item in range(start, stop):
         b, h = item // H, item % H
         own[:] = one
-        take_matrix(dS[b, h], width, G, V)
+        load_matrix(dS[b, h], width, G, V)
         for back in range(N):
             n = N - 1 - back
             first = n * C
@@ -240,8 +240,8 @@ def _backward(  # type: ignore[no-untyped-def]
             take(q, b * q_b + h * q_h + first * q_t, q_t, steps, depth, C, Q, K, -C)
             take(k, b * k_b + h * k_h + first * k_t, k_t, steps, depth, C, keys, K, -C)
             take(do, b * do_b + h * do_h + first * do_t, do_t, steps, width, C, slopes, V, -C)
-            take_matrix(before[b, h, n], width, state, V)
-            take_matrix(e[b, h, n], width, errors, V)
+            load_matrix(before[b, h, n], width, state, V)
+            load_matrix(e[b, h, n], width, errors, V)
             renew(beta, b, h, first, steps, b_)
             of = solve[b, h, n]
             for i in range(len(of)):
@@ -364,5 +364,5 @@ def _backward(  # type: ignore[no-untyped-def]
             product(turned, slopes_, G, K, V, C, True)
             transpose_left(keys_, turned, C, K)
             product(turned, Z_, G, K, V, C, True)
-        give_matrix(G, width, V, dS_out[b, h])
+        store_matrix(G, width, V, dS_out[b, h])
     leave(setup, before)

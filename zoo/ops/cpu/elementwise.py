@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.ops.cpu.bfloat16 import narrowed, rows, widened
+from zoo.ops.cpu.bfloat16 import as_matrix, narrowed, widened
 from zoo.ops.cpu.jit import exp, loop, sigmoid, softplus
-from zoo.ops.cpu.simd import fetch, lanes, load_some, put_some, sigmoids, spread
+from zoo.ops.cpu.simd import broadcast, lanes, load_partial, prefetch, store_partial, vec_sigmoid
 from zoo.ops.cpu.threads import run
 from zoo.ops.precision import promote
 
@@ -84,7 +84,7 @@ class CompiledLogSigmoid(torch.autograd.Function):
 
 def _over_rows(kernel: Any, *tensors: Tensor, constant: float = 1) -> None:
     """`kernel` on a constant in the dtype it computes in, and on tensors (*N, d) as rows."""
-    constants, arrays = torch.tensor([constant], dtype=promote(tensors[0])), [rows(x) for x in tensors]
+    constants, arrays = torch.tensor([constant], dtype=promote(tensors[0])), [as_matrix(x) for x in tensors]
     run(kernel, len(arrays[0]), constants, *arrays, grain=GRAIN)
 
 
@@ -92,30 +92,30 @@ def _over_rows(kernel: Any, *tensors: Tensor, constant: float = 1) -> None:
 def _swiglu(start, stop, constants, g, u, y):  # type: ignore[no-untyped-def]
     d, n = g.shape[1], lanes(g)
     for i in range(start, stop):
-        fetch(g, (i + AHEAD) * d, d)
-        fetch(u, (i + AHEAD) * d, d)
-        fetch(y, (i + AHEAD) * d, d)
+        prefetch(g, (i + AHEAD) * d, d)
+        prefetch(u, (i + AHEAD) * d, d)
+        prefetch(y, (i + AHEAD) * d, d)
         for c in range(0, d, n):
             at, size = i * d + c, d - c
-            z = load_some(g, at, size)
-            put_some(z * sigmoids(z) * load_some(u, at, size), y, at, size)
+            z = load_partial(g, at, size)
+            store_partial(z * vec_sigmoid(z) * load_partial(u, at, size), y, at, size)
 
 
 @loop
 def _swiglu_backward(start, stop, constants, g, u, dy, dg, du):  # type: ignore[no-untyped-def]
-    d, n, one = g.shape[1], lanes(g), spread(constants[0])
+    d, n, one = g.shape[1], lanes(g), broadcast(constants[0])
     for i in range(start, stop):
-        fetch(g, (i + AHEAD) * d, d)
-        fetch(u, (i + AHEAD) * d, d)
-        fetch(dy, (i + AHEAD) * d, d)
-        fetch(dg, (i + AHEAD) * d, d)
-        fetch(du, (i + AHEAD) * d, d)
+        prefetch(g, (i + AHEAD) * d, d)
+        prefetch(u, (i + AHEAD) * d, d)
+        prefetch(dy, (i + AHEAD) * d, d)
+        prefetch(dg, (i + AHEAD) * d, d)
+        prefetch(du, (i + AHEAD) * d, d)
         for c in range(0, d, n):
             at, size = i * d + c, d - c
-            z, slope = load_some(g, at, size), load_some(dy, at, size)
-            on = sigmoids(z)
-            put_some(slope * z * on, du, at, size)
-            put_some(slope * load_some(u, at, size) * on * (one + z * (one - on)), dg, at, size)
+            z, slope = load_partial(g, at, size), load_partial(dy, at, size)
+            on = vec_sigmoid(z)
+            store_partial(slope * z * on, du, at, size)
+            store_partial(slope * load_partial(u, at, size) * on * (one + z * (one - on)), dg, at, size)
 
 
 @loop

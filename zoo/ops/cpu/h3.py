@@ -20,7 +20,7 @@ from zoo.ops import flops
 from zoo.ops.cpu.bfloat16 import narrowed, widened
 from zoo.ops.cpu.jit import inlined, loop
 from zoo.ops.cpu.matmul import aligned_zeros
-from zoo.ops.cpu.simd import fetch, lanes, load, load_some, put, put_some
+from zoo.ops.cpu.simd import lanes, load, load_partial, prefetch, store, store_partial
 from zoo.ops.cpu.threads import run
 
 CHUNK = 32
@@ -121,9 +121,9 @@ def _shift(start, stop, k, v, bias, w, shifted, u):  # type: ignore[no-untyped-d
             k_, v_, kept, out, now = k[d, b], v[d, b], shifted[d, b], u[d, b], line[size - 1 :]
             for t in range(T):
                 now[t] = widened(k_[t]) + bias[1, d]
-            fetch(v, (d * B + b) * T, T)
-            fetch(shifted, (d * B + b) * T, T)
-            fetch(u, (d * B + b) * u.shape[2], T)
+            prefetch(v, (d * B + b) * T, T)
+            prefetch(shifted, (d * B + b) * T, T)
+            prefetch(u, (d * B + b) * u.shape[2], T)
             _correlate(line, taps, sums)
             for t in range(T):
                 kept[t] = sums[t]
@@ -292,14 +292,14 @@ def _carry(start, stop, kept, states):  # type: ignore[no-untyped-def]
         d = item // B
         a_re[:M], a_im[:M], x_re[:], x_im[:] = kept[d, :M], kept[d, M:], 0, 0
         for at in range(item * N * 2 * M, (item + 1) * N * 2 * M, 2 * M):
-            fetch(states, at + AHEAD * 2 * M, 2 * M)
+            prefetch(states, at + AHEAD * 2 * M, 2 * M)
             for c in range(0, M, L):
                 re, im, size = at + c, at + M + c, M - c
                 r, j, of_re, of_im = load(x_re, c), load(x_im, c), load(a_re, c), load(a_im, c)
-                put(of_re * r - of_im * j + load_some(states, re, size), x_re, c)
-                put(of_re * j + of_im * r + load_some(states, im, size), x_im, c)
-                put_some(r, states, re, size)
-                put_some(j, states, im, size)
+                store(of_re * r - of_im * j + load_partial(states, re, size), x_re, c)
+                store(of_re * j + of_im * r + load_partial(states, im, size), x_im, c)
+                store_partial(r, states, re, size)
+                store_partial(j, states, im, size)
 
 
 @loop
@@ -321,18 +321,18 @@ def _carry_back(start, stop, kept, before, slopes, dkept):  # type: ignore[no-un
             x_re[:], x_im[:] = 0, 0
             for back in range(N):
                 at = ((d * B + b) * N + N - 1 - back) * 2 * M
-                fetch(slopes, at - AHEAD * 2 * M, 2 * M)
-                fetch(before, at - AHEAD * 2 * M, 2 * M)
+                prefetch(slopes, at - AHEAD * 2 * M, 2 * M)
+                prefetch(before, at - AHEAD * 2 * M, 2 * M)
                 for c in range(0, M, L):
                     re, im, size = at + c, at + M + c, M - c
                     r, j, of_re, of_im = load(x_re, c), load(x_im, c), load(a_re, c), load(a_im, c)
-                    was_re, was_im = load_some(before, re, size), load_some(before, im, size)
-                    put(load(da_re, c) + r * was_re + j * was_im, da_re, c)
-                    put(load(da_im, c) + j * was_re - r * was_im, da_im, c)
-                    put(of_re * r + of_im * j + load_some(slopes, re, size), x_re, c)
-                    put(of_re * j - of_im * r + load_some(slopes, im, size), x_im, c)
-                    put_some(r, slopes, re, size)
-                    put_some(j, slopes, im, size)
+                    was_re, was_im = load_partial(before, re, size), load_partial(before, im, size)
+                    store(load(da_re, c) + r * was_re + j * was_im, da_re, c)
+                    store(load(da_im, c) + j * was_re - r * was_im, da_im, c)
+                    store(of_re * r + of_im * j + load_partial(slopes, re, size), x_re, c)
+                    store(of_re * j - of_im * r + load_partial(slopes, im, size), x_im, c)
+                    store_partial(r, slopes, re, size)
+                    store_partial(j, slopes, im, size)
         dkept[d, :M], dkept[d, M:] = da_re[:M], da_im[:M]
 
 

@@ -30,7 +30,7 @@ class Code:
         """`rows` rows of `step` bytes behind an address."""
         return self.build.gep(address, [self.build.mul(rows, step)])
 
-    def spread(self, number: Any, vector: Any) -> Any:
+    def broadcast(self, number: Any, vector: Any) -> Any:
         """A vector of that type, all of one number."""
         empty = ir.Constant(vector, ir.Undefined)
         start = self.build.insert_element(empty, number, ir.Constant(WORD, 0))

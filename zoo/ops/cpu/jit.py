@@ -43,8 +43,8 @@ EXP2 = tuple(
 )
 """The series of 2^r for |r| ≤ ½, from r⁶ down."""
 
-FAST = {"nnan", "nsz", "arcp", "contract", "afn", "reassoc"}
-"""LLVM's fast-math flags but `ninf`: infinities stay what they are."""
+FAST = {"nsz", "arcp", "contract", "afn", "reassoc"}
+"""LLVM's fast-math flags but `ninf` and `nnan`: infinities and NaN stay what they are."""
 
 
 def loop(function: Callable[..., Any]) -> Any:
@@ -63,38 +63,12 @@ def inlined(function: Callable[..., Any]) -> Any:
 
 
 def exp(x: float) -> float:
-    """e^x inside a loop, in x's own precision; of float32 within 2 ulp, vectorised, and 0 below −87."""
+    """e^x inside a loop, in x's own precision; of float32 within 2 ulp, vectorised, and 0 below −86.6."""
     return math.exp(x)
-
-
-@overload(exp, jit_options={"fastmath": FAST})
-def _exp(x: Any) -> Any:
-    return _exp32 if x == types.float32 else _exp64
-
-
-def _exp64(x: Any) -> Any:
-    return math.exp(x)
-
-
-def _exp32(x: Any) -> Any:
-    # x = n ln 2 + r with |r| ≤ ½ ln 2; e^r by its series, 2^n by putting n where the exponent is stored.
-    c = min(max(x, np.float32(-87.0)), np.float32(88.5))
-    n = np.floor(c * np.float32(1.4426950408889634) + np.float32(0.5))
-    r = (c - n * np.float32(0.693359375)) - n * np.float32(-2.12194440e-4)
-    p = np.float32(1 / 5040)
-    p = p * r + np.float32(1 / 720)
-    p = p * r + np.float32(1 / 120)
-    p = p * r + np.float32(1 / 24)
-    p = p * r + np.float32(1 / 6)
-    p = p * r + np.float32(0.5)
-    p = p * r + np.float32(1)
-    p = p * r + np.float32(1)
-    power = np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
-    return np.float32(0) if x < np.float32(-87.0) else p * power
 
 
 def exp2(x: float) -> float:
-    """2^x for x ≤ 127 inside a loop, in x's own precision; of float32 vectorised, and 0 below −126.5."""
+    """2^x inside a loop, in x's own precision; of float32 vectorised, 0 below −126.5 and ∞ from 127.5 on."""
     return 2.0**x
 
 
@@ -108,9 +82,43 @@ def softplus(x: float) -> float:
     return math.log1p(math.exp(x))
 
 
-@overload(exp2, jit_options={"fastmath": FAST})
-def _exp2(x: Any) -> Any:
-    return _exp2_32 if x == types.float32 else _exp2_64
+def log1p(x: float) -> float:
+    """ln(1 + x) for x from 0 to 1 inside a loop, in x's own precision; vectorised in float32."""
+    return math.log1p(x)
+
+
+def rank(x: float) -> int:
+    """An integer in the order of the floats, NaN above all, of which LLVM finds the greatest many at a time."""
+    raise NotImplementedError("for loops only")
+
+
+def ranked(x: int) -> float:
+    """The float of that rank."""
+    raise NotImplementedError("for loops only")
+
+
+# min and max of numba's return their first argument where it is NaN: x goes first.
+
+
+def _exp64(x: Any) -> Any:
+    return math.exp(x)
+
+
+def _exp32(x: Any) -> Any:
+    # x = n ln 2 + r with |r| ≤ ½ ln 2; 2 e^r by its series, 2^{n−1} by putting n − 1 where the exponent is stored.
+    c = min(max(x, np.float32(-86.6)), np.float32(89))
+    n = np.floor(c * np.float32(1.4426950408889634) + np.float32(0.5))
+    r = (c - n * np.float32(0.693359375)) - n * np.float32(-2.12194440e-4)
+    p = np.float32(2 / 5040)
+    p = p * r + np.float32(2 / 720)
+    p = p * r + np.float32(2 / 120)
+    p = p * r + np.float32(2 / 24)
+    p = p * r + np.float32(2 / 6)
+    p = p * r + np.float32(1)
+    p = p * r + np.float32(2)
+    p = p * r + np.float32(2)
+    power = np.int32((np.int32(n) + np.int32(126)) << np.int32(23)).view(np.float32)
+    return np.float32(0) if x < np.float32(-86.6) else p * power
 
 
 def _exp2_64(x: Any) -> Any:
@@ -118,8 +126,8 @@ def _exp2_64(x: Any) -> Any:
 
 
 def _exp2_32(x: Any) -> Any:
-    # x = n + r with |r| ≤ ½; 2^r by its series, 2^n by putting n where the exponent is stored (all zeros: 0).
-    c = max(x, np.float32(-127.0))
+    # x = n + r with |r| ≤ ½; 2^r by its series, 2^n by putting n where the exponent is stored (−127: 0, 128: ∞).
+    c = min(max(x, np.float32(-127)), np.float32(128))
     n = np.floor(c + np.float32(0.5))
     r = c - n
     p = EXP2[0]
@@ -132,23 +140,12 @@ def _exp2_32(x: Any) -> Any:
     return p * np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
 
 
-@overload(sigmoid, jit_options={"fastmath": FAST})
-def _sigmoid(x: Any) -> Any:
-    return _sigmoid32 if x == types.float32 else _sigmoid64
-
-
 def _sigmoid64(x: Any) -> Any:
     return 1 / (1 + math.exp(-x))
 
 
 def _sigmoid32(x: Any) -> Any:
-    c = max(min(x * np.float32(-1 / math.log(2)), np.float32(126)), np.float32(-126))
-    return np.float32(1) / (np.float32(1) + exp2(c))
-
-
-@overload(softplus, jit_options={"fastmath": FAST})
-def _softplus(x: Any) -> Any:
-    return _softplus32 if x == types.float32 else _softplus64
+    return np.float32(1) / (np.float32(1) + exp2(x * np.float32(-1 / math.log(2))))
 
 
 def _softplus64(x: Any) -> Any:
@@ -156,18 +153,7 @@ def _softplus64(x: Any) -> Any:
 
 
 def _softplus32(x: Any) -> Any:
-    w = exp2(max(abs(x) * np.float32(-1 / math.log(2)), np.float32(-126)))
-    return max(x, np.float32(0)) + log1p(w)
-
-
-def log1p(x: float) -> float:
-    """ln(1 + x) for x from 0 to 1 inside a loop, in x's own precision; vectorised in float32."""
-    return math.log1p(x)
-
-
-@overload(log1p, jit_options={"fastmath": FAST})
-def _log1p(x: Any) -> Any:
-    return _log1p32 if x == types.float32 else _log1p64
+    return max(x, np.float32(0)) + log1p(exp2(abs(x) * np.float32(-1 / math.log(2))))
 
 
 def _log1p64(x: Any) -> Any:
@@ -189,42 +175,39 @@ def _log1p32(x: Any) -> Any:
     return np.float32(2) * s * p
 
 
-def rank(x: Any) -> Any:
-    """An integer in the order of the floats, of which LLVM finds the greatest many at a time."""
-    raise NotImplementedError("for loops only")
-
-
-def ranked(order: Any) -> Any:
-    """The float of that rank."""
-    raise NotImplementedError("for loops only")
-
-
-@overload(rank)
-def _rank_of(x: Any) -> Any:
-    return _rank32 if x == types.float32 else _rank64
-
-
-@overload(ranked)
-def _ranked_of(order: Any) -> Any:
-    return _ranked32 if order == types.int32 else _ranked64
-
-
 def _rank32(x: Any) -> Any:
     bits = np.float32(x).view(np.int32)
-    return np.int32(bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF)))
+    return np.int32(0x7FFFFFFF) if x != x else np.int32(bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF)))
 
 
-def _ranked32(order: Any) -> Any:
-    return np.int32(order ^ ((order >> np.int32(31)) & np.int32(0x7FFFFFFF))).view(np.float32)
+def _ranked32(x: Any) -> Any:
+    return np.int32(x ^ ((x >> np.int32(31)) & np.int32(0x7FFFFFFF))).view(np.float32)
 
 
 def _rank64(x: Any) -> Any:
     bits = np.float64(x).view(np.int64)
-    return bits ^ ((bits >> 63) & 0x7FFFFFFFFFFFFFFF)
+    return np.int64(0x7FFFFFFFFFFFFFFF) if x != x else bits ^ ((bits >> 63) & 0x7FFFFFFFFFFFFFFF)
 
 
-def _ranked64(order: Any) -> Any:
-    return np.int64(order ^ ((order >> 63) & 0x7FFFFFFFFFFFFFFF)).view(np.float64)
+def _ranked64(x: Any) -> Any:
+    return np.int64(x ^ ((x >> 63) & 0x7FFFFFFFFFFFFFFF)).view(np.float64)
+
+
+def _by_precision(function: Callable[..., Any], of32: Callable[..., Any], of64: Callable[..., Any]) -> None:
+    """Let loops call one of two implementations as `function`, by the width of its argument."""
+
+    @overload(function, jit_options={"fastmath": FAST})
+    def _choose(x: Any) -> Any:
+        return of32 if x in (types.float32, types.int32) else of64
+
+
+_by_precision(exp, _exp32, _exp64)
+_by_precision(exp2, _exp2_32, _exp2_64)
+_by_precision(sigmoid, _sigmoid32, _sigmoid64)
+_by_precision(softplus, _softplus32, _softplus64)
+_by_precision(log1p, _log1p32, _log1p64)
+_by_precision(rank, _rank32, _rank64)
+_by_precision(ranked, _ranked32, _ranked64)
 
 
 @inlined

@@ -39,11 +39,11 @@ from zoo.ops.cpu.matrices import (
     add_rows,
     dots,
     give,
-    give_matrix,
+    load_matrix,
     scale_into,
     scale_rows,
+    store_matrix,
     take,
-    take_matrix,
 )
 from zoo.ops.cpu.threads import run
 from zoo.ops.linear_attention.chunked import LOWEST
@@ -195,7 +195,7 @@ def _forward(  # type: ignore[no-untyped-def]
     for item in range(start, stop):
         b, h = item // H, item % H
         own[:] = one
-        take_matrix(S[b, h], width, S_, V)
+        load_matrix(S[b, h], width, S_, V)
         z_[:depth] = z[b, h]
         for n in range(N):
             first = n * C
@@ -207,7 +207,7 @@ def _forward(  # type: ignore[no-untyped-def]
                 from_start(own, begin, span)
                 weights_by_query(own, lowest, weights, span, end)
             narrow(S_, state)
-            give_matrix(state, width, V, before[b, h, n])
+            store_matrix(state, width, V, before[b, h, n])
             transpose_right(keys, turned, C, K)
             product(Q, turned, scores, C, C, K, False)
             for i in range(C * C):
@@ -248,7 +248,7 @@ def _forward(  # type: ignore[no-untyped-def]
             pack_pairs(keys, turned, C, K)
             transpose_left(turned, keys_, C, K)
             product(keys_, packed_pairs, S_, K, V, C, True)
-        give_matrix(S_, width, V, S_out[b, h])
+        store_matrix(S_, width, V, S_out[b, h])
         z_out[b, h] = z_[:depth]
     leave(setup, before)
 
@@ -286,7 +286,7 @@ def _backward(  # type: ignore[no-untyped-def]
     for item in range(start, stop):
         b, h = item // H, item % H
         own[:] = one
-        take_matrix(dS[b, h], width, G, V)
+        load_matrix(dS[b, h], width, G, V)
         G_z[:depth] = dz[b, h]
         for back in range(N):
             first = (N - 1 - back) * C
@@ -307,7 +307,7 @@ def _backward(  # type: ignore[no-untyped-def]
                     dtotals[t] = -met / d[b, h, first + t]
                 for c in range(len(row)):
                     row[c] = narrowed(factor * widened(slope[c]), row)
-            take_matrix(before[b, h, n], width, state, V)
+            load_matrix(before[b, h, n], width, state, V)
             if renew(g, b, h, first, steps, own):
                 from_start(own, begin, span)
                 weights_by_key(own, lowest, weights, span, end)
@@ -411,6 +411,6 @@ def _backward(  # type: ignore[no-untyped-def]
                     for t in range(C):
                         total += dtotals[t] * widened(row[t])
                     G_z[i] += total
-        give_matrix(G, width, V, dS_out[b, h])
+        store_matrix(G, width, V, dS_out[b, h])
         dz_out[b, h] = G_z[:depth]
     leave(setup, before)

@@ -301,13 +301,13 @@ def _factors(radix: int, back: bool) -> Any:
             data = [context.make_array(signature.args[i])(context, builder, arguments[i]).data for i in (0, 1, 4)]
             place, part, root = arguments[2], arguments[3], arguments[5]
 
-            def spread(i: int) -> Any:
+            def broadcast(i: int) -> Any:
                 value = builder.load(builder.gep(data[2], [builder.add(root, ir.Constant(root.type, i))]))
                 vector = builder.insert_element(ir.Constant(line, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
                 none = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
                 return builder.shuffle_vector(vector, ir.Constant(line, ir.Undefined), none)
 
-            s = [(spread(2 * j), spread(2 * j + 1)) for j in range(radix - 1)]
+            s = [(broadcast(2 * j), broadcast(2 * j + 1)) for j in range(radix - 1)]
             with cgutils.for_range(builder, builder.sdiv(part, ir.Constant(part.type, LANES))) as each:
                 first = builder.add(place, builder.mul(each.index, ir.Constant(part.type, LANES)))
                 offsets = [builder.add(first, builder.mul(part, ir.Constant(part.type, j))) for j in range(radix)]

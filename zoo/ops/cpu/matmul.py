@@ -25,7 +25,7 @@ from zoo.ops.cpu import amx, avx512
 from zoo.ops.cpu.amx import SIDE, STEP, enter_tiles, leave_tiles
 from zoo.ops.cpu.avx512 import transpose_square
 from zoo.ops.cpu.jit import FAST, inlined
-from zoo.ops.cpu.simd import BYTES, load, put
+from zoo.ops.cpu.simd import BYTES, load, store
 
 
 def padded(size: int) -> int:
@@ -88,7 +88,7 @@ def transpose_left(x: Any, y: Any, m: int, n: int) -> None:
 
 def _narrow(x: Any, y: Any) -> Any:
     for i in range(0, len(y), SIDE):
-        put(load(x, i), y, i)
+        store(load(x, i), y, i)
 
 
 def _narrow_plain(x: Any, y: Any) -> Any:

@@ -8,7 +8,35 @@ from __future__ import annotations
 
 from zoo.ops.cpu.bfloat16 import narrowed, widened
 from zoo.ops.cpu.jit import inlined
-from zoo.ops.cpu.simd import fetch
+from zoo.ops.cpu.simd import prefetch
+
+
+@inlined
+def load_rows(x, at, steps, width, to, across, ahead):  # type: ignore[no-untyped-def]
+    """`steps` rows of `Rows` from `at` on, as a left form; behind them `to` is filled with zeros.
+
+    What is wanted next stands `ahead` rows on: it comes near while this is worked on.
+    """
+    for t in range(steps):
+        first = at + t * x.step
+        prefetch(x.memory, first + ahead * x.step, width)
+        of, row = x.memory[first : first + width], to[t * across : t * across + width]
+        for c in range(width):
+            row[c] = of[c]
+    to[steps * across :] = 0
+
+
+@inlined
+def store_rows(x, steps, width, across, factor, to, at):  # type: ignore[no-untyped-def]
+    """`steps` rows of x (C, across), times a factor, to `Rows` from `at` on: the way back from `load_rows`."""
+    for t in range(steps):
+        first = at + t * to.step
+        row, out = x[t * across : t * across + width], to.memory[first : first + width]
+        for c in range(width):
+            out[c] = narrowed(factor * widened(row[c]), out)
+
+
+# Deprecated: `load_rows` and `store_rows`.
 
 
 @inlined
@@ -18,7 +46,7 @@ def take(x, at, step, steps, width, C, to, across, later):  # type: ignore[no-un
     What is wanted next stands `later` rows on: it comes near while this is worked on.
     """
     for t in range(steps):
-        fetch(x, at + (t + later) * step, width)
+        prefetch(x, at + (t + later) * step, width)
         of, row = x[at + t * step : at + t * step + width], to[t * across : t * across + width]
         for c in range(len(row)):
             row[c] = of[c]
@@ -44,7 +72,7 @@ def put(x, steps, width, across, to, at, step):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def take_matrix(x, width, to, across):  # type: ignore[no-untyped-def]
+def load_matrix(x, width, to, across):  # type: ignore[no-untyped-def]
     for i in range(len(x)):
         of, row = x[i], to[i * across : i * across + width]
         for c in range(len(row)):
@@ -52,7 +80,7 @@ def take_matrix(x, width, to, across):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def give_matrix(x, width, across, to):  # type: ignore[no-untyped-def]
+def store_matrix(x, width, across, to):  # type: ignore[no-untyped-def]
     for i in range(len(to)):
         of, row = x[i * across : i * across + width], to[i]
         for c in range(len(row)):

@@ -19,7 +19,17 @@ from torch import Tensor
 from zoo.ops.cpu.bfloat16 import memory, narrowed, widened
 from zoo.ops.cpu.jit import exp, inlined, loop
 from zoo.ops.cpu.matmul import aligned_zeros
-from zoo.ops.cpu.simd import fetch, lanes, load, load_some, put, put_some, sigmoids, spread, total
+from zoo.ops.cpu.simd import (
+    broadcast,
+    lanes,
+    load,
+    load_partial,
+    prefetch,
+    store,
+    store_partial,
+    sum_lanes,
+    vec_sigmoid,
+)
 from zoo.ops.cpu.threads import run
 from zoo.ops.norms.naive import SMALLEST_SQUARE, SMALLEST_SUM
 
@@ -245,34 +255,34 @@ def _read(x, first, d, zero, row):  # type: ignore[no-untyped-def]
     """d numbers of x as lines of `row`, and the sum of their squares."""
     squares = zero
     for c in range(0, d, lanes(row)):
-        z = load_some(x, first + c, d - c)
+        z = load_partial(x, first + c, d - c)
         squares = squares + z * z
-        put(z, row, c)
-    return total(squares)
+        store(z, row, c)
+    return sum_lanes(squares)
 
 
 @loop
 def _rms(start, stop, o, gate, y, w, constants, swish):  # type: ignore[no-untyped-def]
     d, one, eps, share = o.shape[1], constants[0], constants[1], constants[2]
-    step, zero = lanes(w), spread(eps - eps)
+    step, zero = lanes(w), broadcast(eps - eps)
     row, w_ = aligned_zeros(-(-d // step) * step, w), aligned_zeros(-(-d // step) * step, w)
     w_[:d] = w
     for i in range(start, stop):
         first, then = i * d, (i + AHEAD) * d
-        fetch(o, then, d)
-        fetch(gate, then, d)
-        fetch(y, then, d)
-        r = spread(one / np.sqrt(share * _read(o, first, d, zero, row) + eps))
+        prefetch(o, then, d)
+        prefetch(gate, then, d)
+        prefetch(y, then, d)
+        r = broadcast(one / np.sqrt(share * _read(o, first, d, zero, row) + eps))
         for c in range(0, d, step):
-            g = load_some(gate, first + c, d - c)
-            on = sigmoids(g) * g if swish else sigmoids(g)
-            put_some(r * load(row, c) * load(w_, c) * on, y, first + c, d - c)
+            g = load_partial(gate, first + c, d - c)
+            on = vec_sigmoid(g) * g if swish else vec_sigmoid(g)
+            store_partial(r * load(row, c) * load(w_, c) * on, y, first + c, d - c)
 
 
 @loop
 def _rms_backward(start, stop, o, gate, dy, do, dg, w, dw, constants, swish):  # type: ignore[no-untyped-def]
     d, one, eps, share = o.shape[1], constants[0], constants[1], constants[2]
-    step, zero, ones = lanes(w), spread(eps - eps), spread(one)
+    step, zero, ones = lanes(w), broadcast(eps - eps), broadcast(one)
     across = -(-d // step) * step
     row, slope, w_, scales = (
         aligned_zeros(across, w),
@@ -283,29 +293,29 @@ def _rms_backward(start, stop, o, gate, dy, do, dg, w, dw, constants, swish):  #
     w_[:d] = w
     for i in range(start, stop):
         first, then, met = i * d, (i + AHEAD) * d, zero
-        fetch(o, then, d)
-        fetch(gate, then, d)
-        fetch(dy, then, d)
-        fetch(do, then, d)
-        fetch(dg, then, d)
-        r = spread(one / np.sqrt(share * _read(o, first, d, zero, row) + eps))
+        prefetch(o, then, d)
+        prefetch(gate, then, d)
+        prefetch(dy, then, d)
+        prefetch(do, then, d)
+        prefetch(dg, then, d)
+        r = broadcast(one / np.sqrt(share * _read(o, first, d, zero, row) + eps))
         for c in range(0, d, step):
             at, size = first + c, d - c
-            g, z, normed = load_some(gate, at, size), load_some(dy, at, size), r * load(row, c)
-            on = sigmoids(g)
+            g, z, normed = load_partial(gate, at, size), load_partial(dy, at, size), r * load(row, c)
+            on = vec_sigmoid(g)
             change = on * (ones - on)
             if swish:
                 change, on = on + g * change, on * g
-            put_some(z * normed * load(w_, c) * change, dg, at, size)
+            store_partial(z * normed * load(w_, c) * change, dg, at, size)
             z = z * on
-            put(load(scales, c) + z * normed, scales, c)
+            store(load(scales, c) + z * normed, scales, c)
             z = z * load(w_, c)
             met = met + z * normed
-            put(normed, row, c)
-            put(z, slope, c)
-        along = spread(share * total(met))
+            store(normed, row, c)
+            store(z, slope, c)
+        along = broadcast(share * sum_lanes(met))
         for c in range(0, d, step):
-            put_some(r * (load(slope, c) - along * load(row, c)), do, first + c, d - c)
+            store_partial(r * (load(slope, c) - along * load(row, c)), do, first + c, d - c)
         if (i + 1) % GRAIN == 0 or i == stop - 1:
             dw[i // GRAIN] = scales[:d]
             scales[:] = 0
@@ -315,28 +325,28 @@ def _rms_backward(start, stop, o, gate, dy, do, dg, w, dw, constants, swish):  #
 def _gated(start, stop, o, y, gate, far, w, constants):  # type: ignore[no-untyped-def]
     """Rows of the gate are `far` apart."""
     d, one, eps, share = o.shape[1], constants[0], constants[1], constants[2]
-    step, zero = lanes(w), spread(eps - eps)
+    step, zero = lanes(w), broadcast(eps - eps)
     row, w_ = aligned_zeros(-(-d // step) * step, w), aligned_zeros(-(-d // step) * step, w)
     w_[:d] = w
     for i in range(start, stop):
         first, then, squares = i * d, (i + AHEAD) * d, zero
-        fetch(o, then, d)
-        fetch(gate, (i + AHEAD) * far, d)
-        fetch(y, then, d)
+        prefetch(o, then, d)
+        prefetch(gate, (i + AHEAD) * far, d)
+        prefetch(y, then, d)
         for c in range(0, d, step):
-            g = load_some(gate, i * far + c, d - c)
-            z = load_some(o, first + c, d - c) * g * sigmoids(g)
+            g = load_partial(gate, i * far + c, d - c)
+            z = load_partial(o, first + c, d - c) * g * vec_sigmoid(g)
             squares = squares + z * z
-            put(z, row, c)
-        r = spread(one / np.sqrt(share * total(squares) + eps))
+            store(z, row, c)
+        r = broadcast(one / np.sqrt(share * sum_lanes(squares) + eps))
         for c in range(0, d, step):
-            put_some(r * load(row, c) * load(w_, c), y, first + c, d - c)
+            store_partial(r * load(row, c) * load(w_, c), y, first + c, d - c)
 
 
 @loop
 def _gated_backward(start, stop, o, dy, do, dg, gate, far, w, dw, constants):  # type: ignore[no-untyped-def]
     d, one, eps, share = o.shape[1], constants[0], constants[1], constants[2]
-    step, zero, ones = lanes(w), spread(eps - eps), spread(one)
+    step, zero, ones = lanes(w), broadcast(eps - eps), broadcast(one)
     across = -(-d // step) * step
     gates, row, slope, w_, scales = (
         aligned_zeros(across, w), aligned_zeros(across, w), aligned_zeros(across, w), aligned_zeros(across, w), aligned_zeros(across, w),
@@ -344,33 +354,33 @@ def _gated_backward(start, stop, o, dy, do, dg, gate, far, w, dw, constants):  #
     w_[:d] = w
     for i in range(start, stop):
         first, then, squares, met = i * d, (i + AHEAD) * d, zero, zero
-        fetch(o, then, d)
-        fetch(gate, (i + AHEAD) * far, d)
-        fetch(dy, then, d)
-        fetch(do, then, d)
-        fetch(dg, then, d)
+        prefetch(o, then, d)
+        prefetch(gate, (i + AHEAD) * far, d)
+        prefetch(dy, then, d)
+        prefetch(do, then, d)
+        prefetch(dg, then, d)
         for c in range(0, d, step):
-            g = load_some(gate, i * far + c, d - c)
-            on = sigmoids(g)
-            z = load_some(o, first + c, d - c) * g * on
+            g = load_partial(gate, i * far + c, d - c)
+            on = vec_sigmoid(g)
+            z = load_partial(o, first + c, d - c) * g * on
             squares = squares + z * z
-            put(on, gates, c)
-            put(z, row, c)
-        r = spread(one / np.sqrt(share * total(squares) + eps))
+            store(on, gates, c)
+            store(z, row, c)
+        r = broadcast(one / np.sqrt(share * sum_lanes(squares) + eps))
         for c in range(0, d, step):
-            z, normed = load_some(dy, first + c, d - c), r * load(row, c)
-            put(load(scales, c) + z * normed, scales, c)
+            z, normed = load_partial(dy, first + c, d - c), r * load(row, c)
+            store(load(scales, c) + z * normed, scales, c)
             z = z * load(w_, c)
             met = met + z * normed
-            put(normed, row, c)
-            put(z, slope, c)
-        along = spread(share * total(met))
+            store(normed, row, c)
+            store(z, slope, c)
+        along = broadcast(share * sum_lanes(met))
         for c in range(0, d, step):
             at, size = first + c, d - c
             z, on = r * (load(slope, c) - along * load(row, c)), load(gates, c)
-            g = load_some(gate, i * far + c, size)
-            put_some(z * g * on, do, at, size)
-            put_some(z * load_some(o, at, size) * on * (ones + g * (ones - on)), dg, at, size)
+            g = load_partial(gate, i * far + c, size)
+            store_partial(z * g * on, do, at, size)
+            store_partial(z * load_partial(o, at, size) * on * (ones + g * (ones - on)), dg, at, size)
         if (i + 1) % GRAIN == 0 or i == stop - 1:
             dw[i // GRAIN] = scales[:d]
             scales[:] = 0
@@ -380,7 +390,7 @@ def _gated_backward(start, stop, o, dy, do, dg, gate, far, w, dw, constants):  #
 def _less(row, mean, d):  # type: ignore[no-untyped-def]
     """The first d numbers of a row minus their mean, as lines; behind them stay zeros."""
     for c in range(0, d, lanes(row)):
-        put_some(load(row, c) - mean, row, c, d - c)
+        store_partial(load(row, c) - mean, row, c, d - c)
 
 
 @inlined
@@ -389,13 +399,13 @@ def _squares(row):  # type: ignore[no-untyped-def]
     sums = load(row, 0) - load(row, 0)
     for c in range(0, len(row), lanes(row)):
         sums = sums + load(row, c) * load(row, c)
-    return total(sums)
+    return sum_lanes(sums)
 
 
 @loop
 def _norm(start, stop, x, n, y, s, w, b, constants):  # type: ignore[no-untyped-def]
     d, one, eps, share = x.shape[1], constants[0], constants[1], constants[2]
-    step, zero = lanes(w), spread(eps - eps)
+    step, zero = lanes(w), broadcast(eps - eps)
     across = -(-d // step) * step
     row, w_, b_ = aligned_zeros(across, w), aligned_zeros(across, w), aligned_zeros(across, w)
     w_[:d] = w
@@ -403,71 +413,71 @@ def _norm(start, stop, x, n, y, s, w, b, constants):  # type: ignore[no-untyped-
         b_[:d] = b[0]
     for i in range(start, stop):
         first, then, sums = i * d, (i + AHEAD) * d, zero
-        fetch(x, then, d)
-        fetch(n, then, d)
+        prefetch(x, then, d)
+        prefetch(n, then, d)
         if len(y) > 0:
-            fetch(y, then, d)
-            fetch(s, then, d)
+            prefetch(y, then, d)
+            prefetch(s, then, d)
             for c in range(0, d, step):
                 at, size = first + c, d - c
-                put_some(load_some(x, at, size) + load_some(y, at, size), s, at, size)
-                z = load_some(s, at, size)
+                store_partial(load_partial(x, at, size) + load_partial(y, at, size), s, at, size)
+                z = load_partial(s, at, size)
                 sums = sums + z
-                put(z, row, c)
+                store(z, row, c)
         else:
             for c in range(0, d, step):
-                z = load_some(x, first + c, d - c)
+                z = load_partial(x, first + c, d - c)
                 sums = sums + z
-                put(z, row, c)
+                store(z, row, c)
         if len(b) > 0:
-            _less(row, spread(share * total(sums)), d)
-        r = spread(one / np.sqrt(share * _squares(row) + eps))
+            _less(row, broadcast(share * sum_lanes(sums)), d)
+        r = broadcast(one / np.sqrt(share * _squares(row) + eps))
         for c in range(0, d, step):
-            put_some(r * load(row, c) * load(w_, c) + load(b_, c), n, first + c, d - c)
+            store_partial(r * load(row, c) * load(w_, c) + load(b_, c), n, first + c, d - c)
 
 
 @loop
 def _norm_backward(start, stop, s, dn, dx, ds, dy, w, dw, db, constants, centred):  # type: ignore[no-untyped-def]
     d, one, eps, share = s.shape[1], constants[0], constants[1], constants[2]
-    step, zero = lanes(w), spread(eps - eps)
+    step, zero = lanes(w), broadcast(eps - eps)
     across = -(-d // step) * step
     row, slope, w_ = aligned_zeros(across, w), aligned_zeros(across, w), aligned_zeros(across, w)
     scales, shifts = aligned_zeros(across, w), aligned_zeros(across, w)
     w_[:d] = w
     for i in range(start, stop):
         first, then, sums = i * d, (i + AHEAD) * d, zero
-        fetch(s, then, d)
-        fetch(dn, then, d)
-        fetch(dx, then, d)
+        prefetch(s, then, d)
+        prefetch(dn, then, d)
+        prefetch(dx, then, d)
         if len(ds) > 0:
-            fetch(ds, then, d)
+            prefetch(ds, then, d)
         if len(dy) > 0:
-            fetch(dy, then, d)
+            prefetch(dy, then, d)
         for c in range(0, d, step):
-            z = load_some(s, first + c, d - c)
+            z = load_partial(s, first + c, d - c)
             sums = sums + z
-            put(z, row, c)
+            store(z, row, c)
         if centred:
-            _less(row, spread(share * total(sums)), d)
-        r = spread(one / np.sqrt(share * _squares(row) + eps))
+            _less(row, broadcast(share * sum_lanes(sums)), d)
+        r = broadcast(one / np.sqrt(share * _squares(row) + eps))
         met, mean = zero, zero
         for c in range(0, d, step):
-            z, normed = load_some(dn, first + c, d - c), r * load(row, c)
-            put(load(scales, c) + z * normed, scales, c)
-            put(load(shifts, c) + z, shifts, c)
+            z, normed = load_partial(dn, first + c, d - c), r * load(row, c)
+            store(load(scales, c) + z * normed, scales, c)
+            store(load(shifts, c) + z, shifts, c)
             z = z * load(w_, c)
             met, mean = met + z * normed, mean + z
-            put(normed, row, c)
-            put(z, slope, c)
-        along, off = spread(share * total(met)), spread(share * total(mean)) if centred else zero
+            store(normed, row, c)
+            store(z, slope, c)
+        along, off = broadcast(share * sum_lanes(met)), broadcast(share * sum_lanes(mean)) if centred else zero
         for c in range(0, d, step):
             at, size = first + c, d - c
             z = r * (load(slope, c) - off - along * load(row, c))
             if len(ds) > 0:
-                z = z + load_some(ds, at, size)
-            put_some(z, dx, at, size)
+                z = z + load_partial(ds, at, size)
+            store_partial(z, dx, at, size)
             if len(dy) > 0:
-                put_some(z, dy, at, size)
+                store_partial(z, dy, at, size)
         if (i + 1) % GRAIN == 0 or i == stop - 1:
             dw[i // GRAIN], db[i // GRAIN] = scales[:d], shifts[:d]
             scales[:], shifts[:] = 0, 0

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.ops.cpu.bfloat16 import array, narrowed, rows, widened
+from zoo.ops.cpu.bfloat16 import array, as_matrix, narrowed, widened
 from zoo.ops.cpu.jit import exp, loop, rank, ranked
 from zoo.ops.cpu.threads import run
 from zoo.ops.precision import at_least_fp32
@@ -225,7 +225,7 @@ class _Features:
     ) -> None:
         """dx of dφ; dz may be dφ."""
         sums = self.scaled.new_empty(phi.shape[:2])
-        arrays = [rows(t) for t in (phi, dphi, dz)]
+        arrays = [as_matrix(t) for t in (phi, dphi, dz)]
         run(_slopes, sums.numel(), *arrays, sums.view(-1), self.numbers, grain=GRAIN)
         of_z = dz @ self.narrow
         run(_emit, len(x) * -(-x.shape[1] // GRAIN), of_z, sums, x, dx, self.numbers)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.ops.cpu.bfloat16 import narrowed, rows, widened
+from zoo.ops.cpu.bfloat16 import as_matrix, narrowed, widened
 from zoo.ops.cpu.jit import loop
 from zoo.ops.cpu.threads import run
 
@@ -32,7 +32,7 @@ class CompiledRotation(torch.autograd.Function):
 
 def _rotated(x: Tensor, real: Tensor, imaginary: Tensor) -> Tensor:
     y = torch.empty(x.shape, dtype=x.dtype)
-    run(_rotate, x.shape[0] * x.shape[1], rows(x), real, imaginary, rows(y), grain=GRAIN)
+    run(_rotate, x.shape[0] * x.shape[1], as_matrix(x), real, imaginary, as_matrix(y), grain=GRAIN)
     return y
 
 

@@ -21,7 +21,17 @@ from zoo.ops import flops
 from zoo.ops.cpu.bfloat16 import memory
 from zoo.ops.cpu.jit import inlined, loop
 from zoo.ops.cpu.matmul import aligned_zeros
-from zoo.ops.cpu.simd import fetch, lanes, load, load_some, put, put_some, sigmoids, spread, total
+from zoo.ops.cpu.simd import (
+    broadcast,
+    lanes,
+    load,
+    load_partial,
+    prefetch,
+    store,
+    store_partial,
+    sum_lanes,
+    vec_sigmoid,
+)
 from zoo.ops.cpu.threads import run
 from zoo.ops.norms.naive import SMALLEST_SQUARE
 from zoo.ops.short_convolution.naive import Unit
@@ -105,22 +115,22 @@ def _forward(  # type: ignore[no-untyped-def]
             steps = min(span, T - origin)
             for t in range(steps):
                 of, to = b * row + (origin + t) * step + first, (b * T + origin + t) * D + first
-                there, at, squares = size if origin + t < lengths[b] else 0, t * C, spread(least - least)
+                there, at, squares = size if origin + t < lengths[b] else 0, t * C, broadcast(least - least)
                 if taps > FOUR:
                     _earlier(bias_, w, rows, at, taps, C, older)
-                fetch(x, of + AHEAD * step, size)
-                fetch(y_, to + AHEAD * D, size)
+                prefetch(x, of + AHEAD * step, size)
+                prefetch(y_, to + AHEAD * D, size)
                 for c in range(0, size, n):
-                    new = load_some(x, of + c, there - c)
-                    put(new, rows, (t + taps - 1) * C + c)
+                    new = load_partial(x, of + c, there - c)
+                    store(new, rows, (t + taps - 1) * C + c)
                     a = load(older, c) + _four(w, (taps - FOUR) * C + c, rows, at + (taps - FOUR) * C + c, new, C)
                     if silu:
-                        a = a * sigmoids(a)
+                        a = a * vec_sigmoid(a)
                     squares = squares + a * a
-                    put(a, p, c)
-                factor = spread(scale / np.sqrt(total(squares) + least) if scale != 0 else one)
+                    store(a, p, c)
+                factor = broadcast(scale / np.sqrt(sum_lanes(squares) + least) if scale != 0 else one)
                 for c in range(0, size, n):
-                    put_some(factor * load(p, c), y_, to + c, size - c)
+                    store_partial(factor * load(p, c), y_, to + c, size - c)
             _shift(rows, steps, taps, C)
 
 
@@ -153,7 +163,7 @@ def _earlier(start, w, rows, at, taps, C, to):  # type: ignore[no-untyped-def]
         for j in range(0, (taps - FOUR) * C, FOUR * C):
             u, v = j + c, at + j + c
             sums = sums + _four(w, u, rows, v, load(rows, v + 3 * C), C)
-        put(sums, to, c)
+        store(sums, to, c)
 
 
 @inlined
@@ -163,7 +173,7 @@ def _correlate(dp, rows, span, taps, C, dw, db):  # type: ignore[no-untyped-def]
         shift = load(db, c)
         for t in range(span):
             shift = shift + load(dp, t * C + c)
-        put(shift, db, c)
+        store(shift, db, c)
         for j in range(0, taps, FOUR):
             u = j * C + c
             s0, s1, s2, s3 = load(dw, u), load(dw, u + C), load(dw, u + 2 * C), load(dw, u + 3 * C)
@@ -171,17 +181,17 @@ def _correlate(dp, rows, span, taps, C, dw, db):  # type: ignore[no-untyped-def]
                 d, v = load(dp, t * C + c), t * C + u
                 s0, s1 = s0 + d * load(rows, v), s1 + d * load(rows, v + C)
                 s2, s3 = s2 + d * load(rows, v + 2 * C), s3 + d * load(rows, v + 3 * C)
-            put(s0, dw, u)
-            put(s1, dw, u + C)
-            put(s2, dw, u + 2 * C)
-            put(s3, dw, u + 3 * C)
+            store(s0, dw, u)
+            store(s1, dw, u + C)
+            store(s2, dw, u + 2 * C)
+            store(s3, dw, u + 3 * C)
 
 
 @inlined
 def _shift(rows, steps, taps, C):  # type: ignore[no-untyped-def]
     """The last rows of a span are what stands before the next."""
     for c in range(0, (taps - 1) * C, lanes(rows)):
-        put(load(rows, steps * C + c), rows, c)
+        store(load(rows, steps * C + c), rows, c)
 
 
 @loop
@@ -190,7 +200,12 @@ def _backward(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     _, T, D = dy.shape
     n, W, one, least = lanes(weight), len(weight), weight.dtype.type(1), norm[0]
-    dy_, d_before_, ones, zero = dy.reshape(dy.size), d_before.reshape(d_before.size), spread(one), spread(one - one)
+    dy_, d_before_, ones, zero = (
+        dy.reshape(dy.size),
+        d_before.reshape(d_before.size),
+        broadcast(one),
+        broadcast(one - one),
+    )
     heads, C, taps = -(-D // width), _apart(width, n), -(-W // FOUR) * FOUR
     w, back, dw_ = aligned_zeros(taps * C, weight), aligned_zeros(taps * C, weight), aligned_zeros(taps * C, weight)
     rows, d_rows = aligned_zeros((span + taps - 1) * C, weight), aligned_zeros((span + taps - 1) * C, weight)
@@ -218,29 +233,29 @@ def _backward(  # type: ignore[no-untyped-def]
                 of, to = b * row + (origin + t) * step + first, (b * T + origin + t) * D + first
                 there, at, now = size if origin + t < lengths[b] else 0, t * C, t * C + newest
                 squares, met = zero, zero
-                fetch(x, of + AHEAD * step, size)
-                fetch(dy_, to + AHEAD * D, size)
-                fetch(dx, to + AHEAD * D, size)
+                prefetch(x, of + AHEAD * step, size)
+                prefetch(dy_, to + AHEAD * D, size)
+                prefetch(dx, to + AHEAD * D, size)
                 if taps > FOUR:
                     _earlier(bias_, w, rows, at, taps, C, older)
                 for c in range(0, size, n):
-                    new, da = load_some(x, of + c, there - c), load_some(dy_, to + c, size - c)
-                    put(new, rows, now + c)
+                    new, da = load_partial(x, of + c, there - c), load_partial(dy_, to + c, size - c)
+                    store(new, rows, now + c)
                     a = load(older, c) + _four(w, last + c, rows, at + last + c, new, C)
                     if silu:
-                        gate, z = sigmoids(a), a
+                        gate, z = vec_sigmoid(a), a
                         a = z * gate
-                        put(gate * (ones + z - a), slope, c)
+                        store(gate * (ones + z - a), slope, c)
                     squares, met = squares + a * a, met + a * da
-                    put(a, p, c)
-                    put(da, d_rows, now + c)
+                    store(a, p, c)
+                    store(da, d_rows, now + c)
                 own, along = ones, zero
                 if scale != 0:
-                    r = one / np.sqrt(total(squares) + least)
-                    own, along = spread(scale * r), spread(scale * r * r * r * total(met))
+                    r = one / np.sqrt(sum_lanes(squares) + least)
+                    own, along = broadcast(scale * r), broadcast(scale * r * r * r * sum_lanes(met))
                 for c in range(0, size, n):
                     d = own * load(d_rows, now + c) - along * load(p, c)
-                    put(d * load(slope, c) if silu else d, d_rows, now + c)
+                    store(d * load(slope, c) if silu else d, d_rows, now + c)
             d_rows[newest + steps * C :] = 0
             _correlate(d_rows[newest:], rows, span, taps, C, dw_, db_)
             # All that reaches the first `span` rows has: they stand taps − 1 before the steps of this span.
@@ -253,9 +268,9 @@ def _backward(  # type: ignore[no-untyped-def]
                     v = at + last + c
                     d = load(d_older, c) + _four(back, last + c, d_rows, v, load(d_rows, v + 3 * C), C)
                     if s < 0:
-                        put_some(d, d_before_, early + c, size - c)
+                        store_partial(d, d_before_, early + c, size - c)
                     else:
-                        put_some(d if s < lengths[b] else zero, dx, to + c, size - c)
+                        store_partial(d if s < lengths[b] else zero, dx, to + c, size - c)
             _shift(rows, span, taps, C)
             _shift(d_rows, span, taps, C)
         for j in range(W):

@@ -1,16 +1,16 @@
-"""Lines inside compiled loops: as many numbers as the widest registers hold, 64 bytes in float32 or float64, as one
+"""Vectors inside compiled loops: as many numbers as the widest registers hold, 64 bytes in float32 or float64, as one
 value.
 
 LLVM vectorises a plain loop over local arrays (`zoo.ops.cpu.jit`), but what one such loop leaves for the next passes
-through memory, and each has to begin. A loop over lines keeps what it needs in registers, between steps as well:
+through memory, and each has to begin. A loop over vectors keeps what it needs in registers, between steps as well:
 
     n = lanes(w)
     for c in range(0, len(w), n):
         y = load(w, c) * load(x, c)
-        put(y * sigmoids(y), to, c)
+        store(y * vec_sigmoid(y), to, c)
 
-Lines come from arrays in float32, in float64, or in bfloat16 (`zoo.ops.cpu.bfloat16`), which is widened. They are added,
-subtracted, multiplied and divided, with each other and as fast as `loops.FAST` allows.
+Vectors are loaded from arrays in float32, in float64, or in bfloat16 (`zoo.ops.cpu.bfloat16`), which is widened. They are
+added, subtracted, multiplied and divided, with each other and under the flags of `zoo.ops.cpu.jit.FAST`.
 """
 
 from __future__ import annotations
@@ -31,34 +31,34 @@ from zoo.ops.cpu.intrinsics import LONG, SHORT, WORD, Code, intrinsic
 from zoo.ops.cpu.jit import EXP2, FAST, inlined
 
 BYTES = 64
-"""Of a line, here and in the cache."""
+"""The size of a vector, and of a line of the CPU's cache."""
 _FLAGS = tuple(sorted(FAST))
 
 
-class Line(types.Type):
-    """Of numbers in `dtype`, float32 or float64."""
+class Vec(types.Type):
+    """The numba type of a vector of `dtype`, float32 or float64."""
 
     def __init__(self, dtype: Any) -> None:
-        super().__init__(name=f"Line({dtype})")
+        super().__init__(name=f"Vec({dtype})")
         self.dtype, self.lanes = dtype, 8 * BYTES // dtype.bitwidth
         number = ir.FloatType() if dtype == types.float32 else ir.DoubleType()
         self.vector, self.words = ir.VectorType(number, self.lanes), ir.VectorType(WORD, self.lanes)
         self.suffix = f"v{self.lanes}f{dtype.bitwidth}"
 
 
-@register_model(Line)
+@register_model(Vec)
 class _Model(models.PrimitiveModel):
-    def __init__(self, manager: Any, line: Line) -> None:
-        super().__init__(manager, line, line.vector)
+    def __init__(self, manager: Any, vec: Vec) -> None:
+        super().__init__(manager, vec, vec.vector)
 
 
-def _of(array: Any) -> Line:
+def _of(array: Any) -> Vec:
     """What is loaded from such an array."""
-    return Line(types.float32 if array.dtype == types.uint16 else array.dtype)
+    return Vec(types.float32 if array.dtype == types.uint16 else array.dtype)
 
 
 def lanes(kind: Any) -> int:
-    """Numbers of a line of arrays like `kind`."""
+    """How many numbers a vector of arrays like `kind` holds."""
     raise NotImplementedError("for loops only")
 
 
@@ -77,7 +77,7 @@ def _eight(kind: Any) -> Any:
 
 @intrinsic
 def load(typing: Any, x: Any, at: Any) -> Any:
-    """The line that begins at x[at]."""
+    """The vector that begins at x[at]."""
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return _read(Code(context, builder, signature, arguments), 0, arguments[1], signature.return_type)
@@ -86,24 +86,24 @@ def load(typing: Any, x: Any, at: Any) -> Any:
 
 
 @intrinsic
-def load_some(typing: Any, x: Any, at: Any, size: Any) -> Any:
-    """The line that begins at x[at], of which only `size` numbers are there; the others are zeros."""
+def load_partial(typing: Any, x: Any, at: Any, size: Any) -> Any:
+    """The vector that begins at x[at], of which only `size` numbers are there; the others are zeros."""
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        emit, (_, at, size), line = Code(context, builder, signature, arguments), arguments, signature.return_type
-        whole = builder.icmp_signed(">=", size, ir.Constant(LONG, line.lanes))
+        emit, (_, at, size), vec = Code(context, builder, signature, arguments), arguments, signature.return_type
+        whole = builder.icmp_signed(">=", size, ir.Constant(LONG, vec.lanes))
         with builder.if_else(whole) as (then, otherwise):
             with then:
-                every, from_every = _read(emit, 0, at, line), builder.block
+                every, from_every = _read(emit, 0, at, vec), builder.block
             with otherwise:
-                kept = cgutils.alloca_once(builder, line.vector)
-                builder.store(ir.Constant(line.vector, None), kept)
-                numbers = builder.bitcast(kept, line.vector.element.as_pointer())
+                kept = cgutils.alloca_once(builder, vec.vector)
+                builder.store(ir.Constant(vec.vector, None), kept)
+                numbers = builder.bitcast(kept, vec.vector.element.as_pointer())
                 with cgutils.for_range(builder, size) as loop:
                     bits = builder.load(_place(emit, 0, builder.add(at, loop.index)))
-                    builder.store(_wide(builder, bits, line.vector.element, WORD), builder.gep(numbers, [loop.index]))
+                    builder.store(_wide(builder, bits, vec.vector.element, WORD), builder.gep(numbers, [loop.index]))
                 some, from_some = builder.load(kept), builder.block
-        result = builder.phi(line.vector)
+        result = builder.phi(vec.vector)
         result.add_incoming(every, from_every)
         result.add_incoming(some, from_some)
         return result
@@ -112,33 +112,33 @@ def load_some(typing: Any, x: Any, at: Any, size: Any) -> Any:
 
 
 @intrinsic
-def put(typing: Any, line: Any, x: Any, at: Any) -> Any:
-    """`line` to x[at] and behind it; to bfloat16 rounded to the nearest, ties to even."""
-    if _of(x) != line:
+def store(typing: Any, vec: Any, x: Any, at: Any) -> Any:
+    """Write a vector to x from `at` on; to bfloat16 rounded to the nearest, ties to even."""
+    if _of(x) != vec:
         return None
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        line, _, at = arguments
-        _write(Code(context, builder, signature, arguments), line, 1, at)
+        vec, _, at = arguments
+        _write(Code(context, builder, signature, arguments), vec, 1, at)
         return context.get_dummy_value()
 
-    return types.void(line, x, types.int64), code
+    return types.void(vec, x, types.int64), code
 
 
 @intrinsic
-def put_some(typing: Any, line: Any, x: Any, at: Any, size: Any) -> Any:
-    """The first `size` numbers of `line`, or all, as by `put`."""
-    if _of(x) != line:
+def store_partial(typing: Any, vec: Any, x: Any, at: Any, size: Any) -> Any:
+    """Write the first `size` numbers of a vector, or all, as `store`."""
+    if _of(x) != vec:
         return None
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        emit, (line, _, at, size) = Code(context, builder, signature, arguments), arguments
+        emit, (vec, _, at, size) = Code(context, builder, signature, arguments), arguments
         whole = builder.icmp_signed(">=", size, ir.Constant(LONG, signature.args[0].lanes))
         with builder.if_else(whole) as (then, otherwise):
             with then:
-                _write(emit, line, 1, at)
+                _write(emit, vec, 1, at)
             with otherwise:
-                narrow = _rounded(emit, line) if _half(signature.args[1]) else line
+                narrow = _rounded(emit, vec) if _half(signature.args[1]) else vec
                 kept = cgutils.alloca_once_value(builder, narrow)
                 numbers = builder.bitcast(kept, narrow.type.element.as_pointer())
                 with cgutils.for_range(builder, size) as loop:
@@ -146,12 +146,12 @@ def put_some(typing: Any, line: Any, x: Any, at: Any, size: Any) -> Any:
                     builder.store(number, _place(emit, 1, builder.add(at, loop.index)))
         return context.get_dummy_value()
 
-    return types.void(line, x, types.int64, types.int64), code
+    return types.void(vec, x, types.int64, types.int64), code
 
 
 @inlined
-def fetch(x, at, size):  # type: ignore[no-untyped-def]
-    """Have `size` numbers from x[at] on come near, of an array of any shape and whether it reaches so far or not.
+def prefetch(x, at, size):  # type: ignore[no-untyped-def]
+    """Fetch `size` numbers from x[at] on into the cache; the array may have any shape, and be shorter.
 
     CPUs guess what comes next where rows follow each other; what stands far apart, or was written by another thread,
     would be waited for.
@@ -172,59 +172,60 @@ def _prefetch(typing: Any, x: Any, at: Any) -> Any:
 
 
 @intrinsic
-def spread(typing: Any, x: Any) -> Any:
-    """A line of the number x."""
-    line = Line(x)
+def broadcast(typing: Any, x: Any) -> Any:
+    """A vector of which each number is x."""
+    vec = Vec(x)
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return Code(context, builder, signature, arguments).spread(arguments[0], line.vector)
+        return Code(context, builder, signature, arguments).broadcast(arguments[0], vec.vector)
 
-    return line(x), code
+    return vec(x), code
 
 
 @intrinsic
-def total(typing: Any, line: Any) -> Any:
-    """The sum of a line's numbers."""
+def sum_lanes(typing: Any, vec: Any) -> Any:
+    """The sum of a vector's numbers."""
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        start = ir.Constant(line.vector.element, 0.0)
-        kind = ir.FunctionType(start.type, [start.type, line.vector])
-        name = f"llvm.vector.reduce.fadd.{line.suffix}"
+        start = ir.Constant(vec.vector.element, 0.0)
+        kind = ir.FunctionType(start.type, [start.type, vec.vector])
+        name = f"llvm.vector.reduce.fadd.{vec.suffix}"
         return builder.call(
             cgutils.get_or_insert_function(builder.module, kind, name), [start, *arguments], fastmath=_FLAGS
         )
 
-    return line.dtype(line), code
+    return vec.dtype(vec), code
 
 
 @intrinsic
-def sigmoids(typing: Any, line: Any) -> Any:
-    """1 / (1 + e^{−x}) of a line's numbers, as `loops.sigmoid`."""
+def vec_sigmoid(typing: Any, vec: Any) -> Any:
+    """1 / (1 + e^{−x}) of each number, as `zoo.ops.cpu.jit.sigmoid`."""
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         emit, (x,) = Code(context, builder, signature, arguments), arguments
-        one = _same(line, 1.0)
-        if line.dtype == types.float64:
-            falling = emit.call(f"exp.{line.suffix}", builder.fneg(x), returns=line.vector)
+        one = _same(vec, 1.0)
+        if vec.dtype == types.float64:
+            falling = emit.call(f"exp.{vec.suffix}", builder.fneg(x), returns=vec.vector)
         else:
-            falling = _exp2(emit, line, builder.fmul(x, _same(line, -1 / math.log(2)), flags=_FLAGS))
+            falling = _exp2(emit, vec, builder.fmul(x, _same(vec, -1 / math.log(2)), flags=_FLAGS))
         return builder.fdiv(one, builder.fadd(one, falling, flags=_FLAGS), flags=_FLAGS)
 
-    return line(line), code
+    return vec(vec), code
 
 
-def _exp2(emit: Code, line: Line, x: Any) -> Any:
-    """2^x for |x| ≤ 126, and what is farther out as if it were there: see `loops.exp2`."""
+def _exp2(emit: Code, vec: Vec, x: Any) -> Any:
+    """2^x as `zoo.ops.cpu.jit.exp2`."""
     build = emit.build
-    for name, end in (("minnum", 126.0), ("maxnum", -126.0)):
-        x = emit.call(f"{name}.{line.suffix}", x, _same(line, end), returns=line.vector)
-    n = emit.call(f"roundeven.{line.suffix}", x, returns=line.vector)
+    for beyond, end in ((">", 128.0), ("<", -127.0)):  # NaN is neither
+        x = build.select(build.fcmp_ordered(beyond, x, _same(vec, end)), _same(vec, end), x)
+    n = emit.call(f"roundeven.{vec.suffix}", x, returns=vec.vector)
     r = build.fsub(x, n, flags=_FLAGS)
-    p = _same(line, float(EXP2[0]))
+    p = _same(vec, float(EXP2[0]))
     for coefficient in EXP2[1:]:
-        p = build.fadd(build.fmul(p, r, flags=_FLAGS), _same(line, float(coefficient)), flags=_FLAGS)
-    shifted = build.shl(build.fptosi(n, line.words), ir.Constant(line.words, [23] * line.lanes))
-    return build.bitcast(build.add(build.bitcast(p, line.words), shifted), line.vector)
+        p = build.fadd(build.fmul(p, r, flags=_FLAGS), _same(vec, float(coefficient)), flags=_FLAGS)
+    exponent = build.add(build.fptosi(n, vec.words), ir.Constant(vec.words, [127] * vec.lanes))
+    power = build.bitcast(build.shl(exponent, ir.Constant(vec.words, [23] * vec.lanes)), vec.vector)
+    return build.fmul(p, power, flags=_FLAGS)
 
 
 def _arithmetic(name: str, of: Callable[..., Any]) -> None:
@@ -240,7 +241,7 @@ def _arithmetic(name: str, of: Callable[..., Any]) -> None:
 
     @overload(of)
     def _combining(x: Any, y: Any) -> Any:
-        return run if isinstance(x, Line) and x == y else None
+        return run if isinstance(x, Vec) and x == y else None
 
 
 _arithmetic("fadd", operator.add)
@@ -253,46 +254,48 @@ def _half(array: Any) -> bool:
     return bool(array.dtype == types.uint16)
 
 
-def _same(line: Line, number: float) -> Any:
-    return ir.Constant(line.vector, [number] * line.lanes)
+def _same(vec: Vec, number: float) -> Any:
+    return ir.Constant(vec.vector, [number] * vec.lanes)
 
 
 def _place(emit: Code, i: int, at: Any, lanes: int | None = None) -> Any:
     """Of what begins at element `at` of array i: a number, or several."""
     array = emit.types[i]
-    kind = SHORT if _half(array) else Line(array.dtype).vector.element
+    kind = SHORT if _half(array) else Vec(array.dtype).vector.element
     return emit.build.bitcast(emit.address(i, at), (ir.VectorType(kind, lanes) if lanes else kind).as_pointer())
 
 
 def _wide(build: Any, bits: Any, kind: Any, words: Any) -> Any:
-    """Numbers of an array as those of a line: bfloat16 is the upper half of a float32."""
+    """Numbers of an array as those of a vec: bfloat16 is the upper half of a float32."""
     if bits.type == kind:
         return bits
     shift = ir.Constant(words, [16] * words.count if isinstance(words, ir.VectorType) else 16)
     return build.bitcast(build.shl(build.zext(bits, words), shift), kind)
 
 
-def _read(emit: Code, i: int, at: Any, line: Line) -> Any:
-    bits = emit.build.load(_place(emit, i, at, line.lanes), align=emit.types[i].dtype.bitwidth // 8)
-    return _wide(emit.build, bits, line.vector, line.words)
+def _read(emit: Code, i: int, at: Any, vec: Vec) -> Any:
+    bits = emit.build.load(_place(emit, i, at, vec.lanes), align=emit.types[i].dtype.bitwidth // 8)
+    return _wide(emit.build, bits, vec.vector, vec.words)
 
 
-def _write(emit: Code, line: Any, i: int, at: Any) -> None:
+def _write(emit: Code, vec: Any, i: int, at: Any) -> None:
     array = emit.types[i]
-    numbers = _rounded(emit, line) if _half(array) else line
-    emit.build.store(numbers, _place(emit, i, at, line.type.count), align=array.dtype.bitwidth // 8)
+    numbers = _rounded(emit, vec) if _half(array) else vec
+    emit.build.store(numbers, _place(emit, i, at, vec.type.count), align=array.dtype.bitwidth // 8)
 
 
-def _rounded(emit: Code, line: Any) -> Any:
-    """A line of float32 in bfloat16: by an instruction if the CPU has it."""
-    build, half = emit.build, ir.VectorType(SHORT, line.type.count)
+def _rounded(emit: Code, vec: Any) -> Any:
+    """A vector of float32 in bfloat16: by an instruction if the CPU has it."""
+    build, half = emit.build, ir.VectorType(SHORT, vec.type.count)
     if forms.matmul_backend(torch.bfloat16):
-        return build.call(ir.InlineAsm(ir.FunctionType(half, [line.type]), "vcvtneps2bf16 $1, $0", "=v,v"), [line])
-    words = ir.VectorType(WORD, line.type.count)
+        return build.call(ir.InlineAsm(ir.FunctionType(half, [vec.type]), "vcvtneps2bf16 $1, $0", "=v,v"), [vec])
+    words = ir.VectorType(WORD, vec.type.count)
 
     def every(number: int) -> Any:
         return ir.Constant(words, [number] * words.count)
 
-    bits = build.bitcast(line, words)
+    bits = build.bitcast(vec, words)
     odd = build.and_(build.lshr(bits, every(16)), every(1))
-    return build.trunc(build.lshr(build.add(bits, build.add(odd, every(0x7FFF))), every(16)), half)
+    nearest = build.add(bits, build.add(odd, every(0x7FFF)))
+    kept = build.select(build.fcmp_unordered("uno", vec, vec), every(0x7FC00000), nearest)
+    return build.trunc(build.lshr(kept, every(16)), half)
