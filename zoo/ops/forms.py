@@ -47,7 +47,12 @@ class Form:
     """Whether it multiplies matrices inside loops, which needs `matmul_backend`, and which FLOP counters cannot see."""
 
 
-CPU: dict[str, Form] = {}
+CPU: dict[str, Form] = {
+    "diagonal_scan": Form("diagonal_scan:scan"),
+    "selective_scan": Form("selective_scan:selective_scan", bf16=True),
+    "slstm": Form("slstm:slstm"),
+    "wkv4": Form("wkv4:wkv"),
+}
 """Compiled forms by op. Each makes a training step of some architecture at least 1.15 times as fast (docs/speed.md)."""
 
 
@@ -70,7 +75,7 @@ def choose(op: str, *inputs: Tensor | None, matmul_dtype: torch.dtype | None = N
 def _fits(form: Form, given: list[Tensor], matmul_dtype: torch.dtype) -> bool:
     if not all(x.device.type == "cpu" for x in given) or given[0].numel() < form.least or not available():
         return False
-    kinds = {x.dtype.to_real() if x.is_complex() else x.dtype for x in given}
+    kinds = {x.dtype for x in given}  # no loop takes complex numbers
     narrow = {torch.float32, torch.bfloat16} if form.bf16 or form.matmul else {torch.float32}
     if not (kinds <= narrow or kinds == {torch.float64}):
         return False

@@ -36,11 +36,13 @@ def test_nonfinite_numbers_come_out_as_in_the_naive_form(monkeypatch, name, form
     for (i, at), planted in trials(name):
         want, slopes = truth(name, i, at, planted)
         got, own = run(case.fast, [_cast(x, dtype) for x in _planted(case, i, at, planted)])
-        found = [fault(*pair, case.mixed, n == 0, TOLERANCE[dtype]) for n, pair in enumerate(zip(got, want, strict=True))]
+        pairs = enumerate(zip(got, want, strict=True))
+        found = [fault(*pair, case.mixed, n == 0, TOLERANCE[dtype]) for n, pair in pairs]
         if planted != planted and any((x.isnan() & y.isfinite()).any() for x, y in zip(slopes, own, strict=True)):
             found.append("a gradient that is NaN comes out as a number")
-        faults += [f"{planted} in input {i}: {what}" for what in found if what]
-    assert not faults
+        where = torch.unravel_index(torch.tensor(at), case.inputs[i].shape)
+        faults += [f"{planted} in input {i}, {[int(n) for n in where]}: {what}" for what in found if what]
+    assert not faults, "\n".join(faults)
 
 
 def fault(y: Tensor, exact: Tensor, mixed: int | None, first: bool, tolerance: float) -> str | None:
@@ -49,8 +51,9 @@ def fault(y: Tensor, exact: Tensor, mixed: int | None, first: bool, tolerance: f
     gone, lost = ~exact.isfinite(), ~y.isfinite()
     if (gone & ~lost).any():
         return f"{exact[gone & ~lost][0]} comes out as {y[gone & ~lost][0]}"
-    if (lost & ~(gone.any(mixed, keepdim=True) if mixed is not None and first else gone)).any():
-        return "it spreads to where the naive form is finite"
+    spread = lost & ~(gone.any(mixed, keepdim=True) if mixed is not None and first else gone)
+    if spread.any():
+        return f"it spreads to {spread.nonzero()[0].tolist()}, where the naive form is finite"
     if mixed is None and not torch.equal(y[gone].nan_to_num(7, 1, -1), exact[gone].nan_to_num(7, 1, -1)):
         return "NaN, ∞ and −∞ change places"
     error = (y - exact)[~lost].abs()
