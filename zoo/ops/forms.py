@@ -50,6 +50,7 @@ class Form:
 CPU: dict[str, Form] = {
     "diagonal_scan": Form("diagonal_scan:scan"),
     "selective_scan": Form("selective_scan:selective_scan", bf16=True),
+    "short_convolution": Form("short_convolution:short_convolution", bf16=True),
     "slstm": Form("slstm:slstm"),
     "wkv4": Form("wkv4:wkv"),
 }

@@ -210,9 +210,7 @@ CASES = {
         (_normal(1, 1, 12, K), _normal(1, 1, 12, V)),
         mixed=2,
     ),
-    "mLSTM": Case(
-        "mlstm", mlstm.mlstm, mlstm.mlstm_naive, (_q, _k, _v, _normal(B, H, T), _normal(B, H, T)), mixed=2
-    ),
+    "mLSTM": Case("mlstm", mlstm.mlstm, mlstm.mlstm_naive, (_q, _k, _v, _normal(B, H, T), _normal(B, H, T)), mixed=2),
     "unit": Case("unit", norms.unit, norms_naive.unit, (_rows,)),
     "simplex": Case("simplex", norms.simplex, norms_naive.simplex, (_rows,)),
     "rms": Case("rms", partial(norms.rms, eps=1e-5), partial(norms_naive.rms, eps=1e-5), (_rows, _weight)),

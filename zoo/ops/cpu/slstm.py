@@ -192,7 +192,11 @@ def _backward(start, stop, R, valid, kept, y, dy, d_gates, d_state):  # type: ig
         slopes[:] = 0
         dh[:] = 0
         for r in range(rows):
-            dh[r], d_cn[r, :d], d_cn[r, d:] = d_state[0, first + r, k], d_state[1, first + r, k], d_state[2, first + r, k]
+            dh[r], d_cn[r, :d], d_cn[r, d:] = (
+                d_state[0, first + r, k],
+                d_state[1, first + r, k],
+                d_state[2, first + r, k],
+            )
         for t in range(T - 1, -1, -1):
             for r in range(rows):
                 row = first + r
@@ -210,7 +214,11 @@ def _backward(start, stop, R, valid, kept, y, dy, d_gates, d_state):  # type: ig
                 _copy(slopes[r], d_gates[k, row, t])
             _multiply(M, slopes, dh)
         for r in range(rows):
-            d_state[0, first + r, k], d_state[1, first + r, k], d_state[2, first + r, k] = dh[r], d_cn[r, :d], d_cn[r, d:]
+            d_state[0, first + r, k], d_state[1, first + r, k], d_state[2, first + r, k] = (
+                dh[r],
+                d_cn[r, :d],
+                d_cn[r, d:],
+            )
 
 
 @inlined
