@@ -16,6 +16,8 @@ from __future__ import annotations
 import math
 from types import TracebackType
 
+from torch import Tensor
+
 _active: list[Counter] = []
 
 
@@ -56,6 +58,12 @@ def count(name: str, flops: int) -> None:
     """Report `flops` done by the op `name`. Does nothing when no counter is open."""
     for counter in _active:
         counter.by_name[name] = counter.by_name.get(name, 0) + flops
+
+
+def count_backward(y: Tensor, name: str, flops: int) -> None:
+    """Report `flops` done by the op `name` when the gradient of its output y goes back through it."""
+    if y.requires_grad:
+        y.register_hook(lambda _: count(name, flops))
 
 
 def rfft(length: int) -> int:

@@ -55,6 +55,11 @@ CPU: dict[str, Form] = {
     "rms": Form("norms:rms", bf16=True, least=SMALL),
     "gated_rms": Form("norms:gated_rms", bf16=True, least=SMALL),
     "summed": Form("norms:summed", bf16=True, least=SMALL),
+    "diagonal_scan": Form("diagonal_scan:scan"),
+    "selective_scan": Form("selective_scan:selective_scan", bf16=True),
+    "short_convolution": Form("short_convolution:short_convolution", bf16=True),
+    "slstm": Form("slstm:slstm"),
+    "wkv4": Form("wkv4:wkv"),
 }
 """Compiled forms by op. Each makes a training step of some architecture at least 1.15 times as fast (docs/speed.md)."""
 
@@ -81,7 +86,7 @@ def choose(
 def _fits(form: Form, given: list[Tensor], matmul_dtype: torch.dtype) -> bool:
     if not all(x.device.type == "cpu" for x in given) or given[0].numel() < form.least or not available():
         return False
-    kinds = {x.dtype.to_real() if x.is_complex() else x.dtype for x in given}
+    kinds = {x.dtype for x in given}  # no loop takes complex numbers
     narrow = {torch.float32, torch.bfloat16} if form.bf16 or form.matmul else {torch.float32}
     if not (kinds <= narrow or kinds == {torch.float64}):
         return False

@@ -220,6 +220,12 @@ _by_precision(ranked, _ranked32, _ranked64)
 
 
 @inlined
+def maximum(a, b):  # type: ignore[no-untyped-def]
+    """The greater of two numbers; NaN where either is."""
+    return a if (a > b) | (a != a) else b
+
+
+@inlined
 def exps(x, y):  # type: ignore[no-untyped-def]
     """e^x of each element of x into y."""
     for i in range(len(y)):

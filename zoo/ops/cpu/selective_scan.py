@@ -4,23 +4,28 @@ What stands around the scan in a layer, softplus(Δ + bias) before it and y ⊙ 
 Δ, B, C, z, and y and their gradients may then be bfloat16, which is widened and narrowed as it is read and written.
 
 No state is written to memory but every LENGTH-th. The backward pass goes through the spans between those from the last
-to the first: it runs one forward again, keeping its states and decays in L2, then walks it back by the equations in
-`chunked.py`, whose symbols are used here. Arrays of states are laid out (N, channels), so that loops over channels are
-contiguous, and powers are taken of 2: A comes times log₂ e. Loops take two of the N at once, of an odd N one that is
-nothing.
+to the first: it runs one forward again, keeping its states and decays in L2, then walks it back. With g the gradient
+that reaches each state,
+
+    g_t = C_t dy_t + e^{Δ_{t+1} A} g_{t+1},    e_t = g_t e^{Δ_t A} h_{t−1},
+    dC_t = Σ_d dy_t h_t,    dB_t = Σ_d Δ_t u_t g_t,    du_t = Δ_t Σ_n g_t B_t,
+    dA = Σ_t Δ_t e_t,    dΔ_t = Σ_n (A e_t + u_t g_t B_t),    dh_0 = e^{Δ_1 A} g_1
+
+Arrays of states are laid out (N, channels), so that loops over channels are contiguous, and powers are taken of 2: A
+comes times log₂ e. Loops take two of the N at once.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from zoo.ops import flops
-from zoo.ops.cpu.bfloat16 import memory, narrowed, widened
+from zoo.ops.cpu.bfloat16 import narrowed, widened
 from zoo.ops.cpu.jit import exp2, inlined, loop, sigmoid, softplus
 from zoo.ops.cpu.threads import run
 
@@ -30,14 +35,54 @@ CHANNELS = 128
 """Channels one call of a loop takes through time together."""
 
 
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    h: Tensor,
+    z: Tensor | None = None,
+    bias: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """`naive.selective_scan` of an even N; with z and a bias `naive.gated_selective_scan`. A, D, h and the bias are in
+    float32 or float64, what varies with time may be bfloat16."""
+    D, gate = A.new_zeros(len(A)) if D is None else D, u if z is None else z
+    varying = u, delta, B, C, gate
+    if not all(x.dtype is torch.bfloat16 for x in varying):
+        u, delta, B, C, gate = (x.to(A.dtype) for x in varying)
+    y, h = CompiledSelectiveScan.apply(u, delta, A, B, C, D, h, gate, bias)
+    return y, h
+
+
+class Inputs(NamedTuple):
+    u: Tensor  # (batch, T, width), as are Δ and z
+    delta: Tensor
+    A: Tensor  # (N, width), times log₂ e
+    B: Tensor  # (batch, T, N)
+    C: Tensor
+    D: Tensor  # (width,)
+    kept: Tensor  # (batch, spans + 1, N, width): the state before every span, and after the last
+    z: Tensor
+    bias: Tensor  # (width,)
+    gated: bool  # whether z and the bias are meant
+
+
+class Gradients(NamedTuple):
+    y: Tensor
+    h: Tensor  # (batch, N, width): after the last step, and then before the first
+    u: Tensor
+    delta: Tensor
+    A: Tensor  # (batch, N, width)
+    B: Tensor  # (batch, blocks of channels, T, N)
+    C: Tensor
+    D: Tensor  # (batch, width)
+    z: Tensor
+    bias: Tensor
+
+
 class CompiledSelectiveScan(torch.autograd.Function):
-    """`naive.selective_scan` on float32 or float64 tensors of a CPU: y and h from u, Δ, A, B, C, D and h_0.
-
-    h_t = e^{Δ_t A} h_{t−1} + Δ_t B_t u_t,    y_t = C_t h_t + D u_t
-
-    With z and a bias it is `naive.gated_selective_scan`, and all that vary with time may be bfloat16.
-    """
-
     @staticmethod
     def forward(
         ctx: Any,
@@ -46,78 +91,53 @@ class CompiledSelectiveScan(torch.autograd.Function):
         A: Tensor,
         B: Tensor,
         C: Tensor,
-        D: Tensor | None,
+        D: Tensor,
         h: Tensor,
-        z: Tensor | None = None,
-        bias: Tensor | None = None,
+        z: Tensor,
+        bias: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         (batch, T, width), N = u.shape, A.shape[1]
         flops.count("selective_scan", 2 * u.numel() * N)
-        exponent = (A.T * math.log2(math.e)).contiguous()
-        kept = h.new_empty(batch, -(-T // LENGTH) + 1, N, width)
+        kept, y = h.new_empty(batch, -(-T // LENGTH) + 1, N, width), u.new_empty(u.shape)
         kept[:, 0] = h.mT
-        skip = h.new_zeros(width) if D is None else D
-        if z is not None and z.stride(2) != 1:
-            z = z.contiguous()
-        ctx.save_for_backward(u, delta, exponent, B, C, skip, kept, z, bias)
-        y = torch.empty_like(u, memory_format=torch.contiguous_format)
-        arrays = [*_arrays(u, delta, exponent, B, C, skip, kept, z, bias), y]
-        run(_forward, batch * -(-width // CHANNELS), *arrays)
+        ctx.gated, A = bias is not None, (A.T * math.log2(math.e)).contiguous()
+        ctx.save_for_backward(u, delta, A, B, C, D, kept, z.contiguous(), D if bias is None else bias)
+        run(_forward, batch * -(-width // CHANNELS), Inputs(*ctx.to_save, gated=ctx.gated), y)
         return y, kept[:, -1].mT.contiguous()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor, dh: Tensor) -> tuple[Tensor | None, ...]:
-        u, _, _, B, _, _, kept, z, bias = ctx.saved_tensors
-        (batch, T, width), N = u.shape, B.shape[2]
-        flops.count("selective_scan", 4 * u.numel() * N)
-        blocks = -(-width // CHANNELS)
-        du, d_delta, dz = (u.new_empty(u.shape if there else (1, 1, 1)) for there in (True, True, z is not None))
-        dB, dC = (kept.new_empty(batch, blocks, T, N) for _ in range(2))
-        dA, g = kept.new_empty(batch, N, width), dh.mT.contiguous()
-        dD, d_bias = (kept.new_empty(batch, width) for _ in range(2))
-        inputs = _arrays(*ctx.saved_tensors)
-        outputs = [dy.to(u.dtype), g, du, d_delta, dA, dB, dC, dD, dz, d_bias]
-        run(_backward, batch * blocks, *inputs, *outputs)
-        return (
-            du,
-            d_delta,
-            dA.sum(0).T,
-            dB.sum(1),
-            dC.sum(1),
-            dD.sum(0) if ctx.needs_input_grad[5] else None,
-            g.mT,
-            None if z is None else dz,
-            None if bias is None else d_bias.sum(0),
+        x = Inputs(*ctx.saved_tensors, gated=ctx.gated)
+        (batch, T, width), N = x.u.shape, len(x.A)
+        flops.count("selective_scan", 4 * x.u.numel() * N)
+        blocks, like, dh = -(-width // CHANNELS), x.u.new_empty, dh.mT.contiguous()
+        d = Gradients(
+            y=dy.to(x.u.dtype),
+            h=dh,
+            u=like(x.u.shape),
+            delta=like(x.u.shape),
+            A=torch.empty_like(dh),
+            B=dh.new_empty(batch, blocks, T, N),
+            C=dh.new_empty(batch, blocks, T, N),
+            D=dh.new_empty(batch, width),
+            z=like(x.u.shape if x.gated else (1, 1, 1)),
+            bias=dh.new_empty(batch, width),
         )
-
-
-def _arrays(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    kept: Tensor,
-    z: Tensor | None,
-    bias: Tensor | None,
-) -> list[Any]:
-    """What both loops read: tensors as arrays, z as memory with its strides, and whether there are z and a bias."""
-    gated = z is not None and bias is not None
-    z, bias = (z, bias) if z is not None and bias is not None else (u[:1, :1, :1], D)
-    return [u, delta, A, B, C, D, kept, bias, memory(z), *z.stride()[:2], gated]
+        run(_backward, batch * blocks, x, d)
+        gate = (d.z, d.bias.sum(0)) if x.gated else (None, None)
+        return d.u, d.delta, d.A.sum(0).T, d.B.sum(1), d.C.sum(1), d.D.sum(0), dh.mT, *gate
 
 
 @loop
-def _positive(delta, bias):  # type: ignore[no-untyped-def]
+def _softplus(delta, bias):  # type: ignore[no-untyped-def]
     """softplus(Δ + bias) in place of Δ. The rows of gates are functions of their own, short enough to vectorise."""
     for c in range(len(delta)):
         delta[c] = softplus(delta[c] + bias[c])
 
 
 @loop
-def _positive_slope(d_delta, delta, bias):  # type: ignore[no-untyped-def]
+def _softplus_backward(d_delta, delta, bias):  # type: ignore[no-untyped-def]
     for c in range(len(delta)):
         d_delta[c] *= sigmoid(delta[c] + bias[c])
 
@@ -130,7 +150,7 @@ def _gate(y, z):  # type: ignore[no-untyped-def]
 
 
 @loop
-def _gate_slope(dy, z, slope):  # type: ignore[no-untyped-def]
+def _gate_backward(dy, z, slope):  # type: ignore[no-untyped-def]
     """dy ⊙ SiLU(z) in place of dy, and what times y is dz."""
     for c in range(len(dy)):
         gate = sigmoid(z[c])
@@ -138,203 +158,173 @@ def _gate_slope(dy, z, slope):  # type: ignore[no-untyped-def]
         dy[c] *= z[c] * gate
 
 
-@loop
-def _forward(start, stop, u, delta, A, B, C, D, kept, bias, z, row, step, gated, y):  # type: ignore[no-untyped-def]
-    """Work items start … stop − 1: item (b, block) takes the channels of a block through all steps of row b."""
-    _, T, width = u.shape
-    N = A.shape[0]
-    blocks = -(-width // CHANNELS)
-    states = (N + N % 2) * CHANNELS
-    A_, h = np.zeros(states, A.dtype), np.zeros(states, A.dtype)
-    B_, C_ = np.zeros(N + 1, A.dtype), np.zeros(N + 1, A.dtype)
-    u_, delta_, z_ = np.zeros(CHANNELS, A.dtype), np.zeros(CHANNELS, A.dtype), np.zeros(CHANNELS, A.dtype)
-    D_, bias_ = np.zeros(CHANNELS, A.dtype), np.zeros(CHANNELS, A.dtype)
-    drive, y_ = np.zeros(CHANNELS, A.dtype), np.zeros(CHANNELS, A.dtype)
-    for item in range(start, stop):
-        b, first = item // blocks, item % blocks * CHANNELS
-        last = min(first + CHANNELS, width)
-        size = last - first
-        for x in (u_, delta_, D_):  # channels beyond the last stand still at zero
-            x[size:] = 0
-        D_[:size], bias_[:size] = D[first:last], bias[first:last]
-        _gather(A[:, first:last], A_)
-        _gather(kept[b, 0, :, first:last], h)
-        for t in range(T):
-            _widen(u[b, t, first:last], u_)
-            _widen(delta[b, t, first:last], delta_)
-            _widen(B[b, t], B_)
-            _widen(C[b, t], C_)
-            if gated:
-                _positive(delta_, bias_)
-            for c in range(CHANNELS):
-                drive[c] = delta_[c] * u_[c]
-                y_[c] = D_[c] * u_[c]
-            for p in range((N + 1) // 2):
-                n, i = 2 * p, 2 * p * CHANNELS
-                B0, B1, C0, C1 = B_[n], B_[n + 1], C_[n], C_[n + 1]
-                for c in range(CHANNELS):
-                    h0 = exp2(delta_[c] * A_[i + c]) * h[i + c] + drive[c] * B0
-                    h1 = exp2(delta_[c] * A_[i + CHANNELS + c]) * h[i + CHANNELS + c] + drive[c] * B1
-                    y_[c] += C0 * h0 + C1 * h1
-                    h[i + c], h[i + CHANNELS + c] = h0, h1
-            if gated:
-                _widen(z[b * row + t * step + first : b * row + t * step + last], z_)
-                _gate(y_, z_)
-            _narrow(y_, y[b, t, first:last])
-            if (t + 1) % LENGTH == 0 or t == T - 1:
-                for n in range(N):
-                    kept[b, t // LENGTH + 1, n, first:last] = h[n * CHANNELS : n * CHANNELS + size]
-
-
 @inlined
-def _gather(x, rows):  # type: ignore[no-untyped-def]
-    """(N, ≤ CHANNELS) into a contiguous (≥ N · CHANNELS), zeros behind each row and behind the last."""
-    rows[:] = 0
-    for n in range(x.shape[0]):
-        rows[n * CHANNELS : n * CHANNELS + x.shape[1]] = x[n]
-
-
-@inlined
-def _widen(x, out):  # type: ignore[no-untyped-def]
+def _load(x, out):  # type: ignore[no-untyped-def]
+    """Zeros stand behind what there is of x."""
     for c in range(len(x)):
         out[c] = widened(x[c])
+    for c in range(len(x), len(out)):
+        out[c] = 0
 
 
 @inlined
-def _narrow(x, out):  # type: ignore[no-untyped-def]
+def _load_states(x, out):  # type: ignore[no-untyped-def]
+    for n in range(len(x)):
+        _load(x[n], out[n])
+
+
+@inlined
+def _store(x, out):  # type: ignore[no-untyped-def]
     for c in range(len(out)):
         out[c] = narrowed(x[c], out)
 
 
 @loop
-def _backward(  # type: ignore[no-untyped-def]
-    start,
-    stop,
-    u,
-    delta,
-    A,
-    B,
-    C,
-    D,
-    kept,
-    bias,
-    z,
-    row,
-    step,
-    gated,
-    dy,
-    g_last,
-    du,
-    d_delta,
-    dA,
-    dB,
-    dC,
-    dD,
-    dz,
-    d_bias,
-):
-    _, T, width = u.shape
-    N = A.shape[0]
-    blocks = -(-width // CHANNELS)
-    states = (N + N % 2) * CHANNELS
-    ln2 = np.log(np.full(1, 2, A.dtype))[0]
-    A_, h = np.zeros(states, A.dtype), np.zeros(states, A.dtype)
-    g, dA_ = np.zeros(states, A.dtype), np.zeros(states, A.dtype)
-    hs, decays = np.zeros((LENGTH + 1) * states, A.dtype), np.zeros(LENGTH * states, A.dtype)
-    us, deltas = np.zeros(LENGTH * CHANNELS, A.dtype), np.zeros(LENGTH * CHANNELS, A.dtype)
-    B_, C_ = np.zeros(N + 1, A.dtype), np.zeros(N + 1, A.dtype)
-    dB_, dC_ = np.zeros(N + 1, A.dtype), np.zeros(N + 1, A.dtype)
-    dy_, D_, dD_ = np.zeros(CHANNELS, A.dtype), np.zeros(CHANNELS, A.dtype), np.zeros(CHANNELS, A.dtype)
-    bias_, d_bias_ = np.zeros(CHANNELS, A.dtype), np.zeros(CHANNELS, A.dtype)
-    z_, slope, y_ = np.zeros(CHANNELS, A.dtype), np.zeros(CHANNELS, A.dtype), np.zeros(CHANNELS, A.dtype)
-    drive, gB, Ae = np.zeros(CHANNELS, A.dtype), np.zeros(CHANNELS, A.dtype), np.zeros(CHANNELS, A.dtype)
+def _forward(start, stop, x, y):  # type: ignore[no-untyped-def]
+    """Work items start … stop − 1: item (b, block) takes the channels of a block through all steps of row b."""
+    _, T, width = y.shape
+    N, blocks, dtype = len(x.A), -(-width // CHANNELS), x.A.dtype
+    A, h, B, C = np.zeros((N, CHANNELS), dtype), np.zeros((N, CHANNELS), dtype), np.zeros(N, dtype), np.zeros(N, dtype)
+    u, delta, z = np.zeros(CHANNELS, dtype), np.zeros(CHANNELS, dtype), np.zeros(CHANNELS, dtype)
+    D, bias, out = np.zeros(CHANNELS, dtype), np.zeros(CHANNELS, dtype), np.zeros(CHANNELS, dtype)
+    for item in range(start, stop):
+        b, first = item // blocks, item % blocks * CHANNELS
+        last = min(first + CHANNELS, width)
+        _load_states(x.A[:, first:last], A)
+        _load_states(x.kept[b, 0, :, first:last], h)
+        _load(x.D[first:last], D)
+        _load(x.bias[first:last], bias)
+        for t in range(T):
+            _load(x.u[b, t, first:last], u)
+            _load(x.delta[b, t, first:last], delta)
+            _load(x.B[b, t], B)
+            _load(x.C[b, t], C)
+            if x.gated:
+                _softplus(delta, bias)
+            _advance(A, B, C, D, u, delta, h, out)
+            if x.gated:
+                _load(x.z[b, t, first:last], z)
+                _gate(out, z)
+            _store(out, y[b, t, first:last])
+            if (t + 1) % LENGTH == 0 or t == T - 1:
+                x.kept[b, t // LENGTH + 1, :, first:last] = h[:, : last - first]
+
+
+@inlined
+def _advance(A, B, C, D, u, delta, h, y):  # type: ignore[no-untyped-def]
+    """One step: h and y."""
+    for c in range(CHANNELS):
+        y[c] = D[c] * u[c]
+        u[c] *= delta[c]
+    for n in range(0, len(A), 2):
+        B0, B1, C0, C1 = B[n], B[n + 1], C[n], C[n + 1]
+        for c in range(CHANNELS):
+            h0 = exp2(delta[c] * A[n, c]) * h[n, c] + u[c] * B0
+            h1 = exp2(delta[c] * A[n + 1, c]) * h[n + 1, c] + u[c] * B1
+            y[c] += C0 * h0 + C1 * h1
+            h[n, c], h[n + 1, c] = h0, h1
+
+
+@loop
+def _backward(start, stop, x, d):  # type: ignore[no-untyped-def]
+    _, T, width = x.u.shape
+    N, blocks, dtype = len(x.A), -(-width // CHANNELS), x.A.dtype
+    A, g, dA = np.zeros((N, CHANNELS), dtype), np.zeros((N, CHANNELS), dtype), np.zeros((N, CHANNELS), dtype)
+    states, decays = np.zeros((LENGTH + 1, N, CHANNELS), dtype), np.zeros((LENGTH, N, CHANNELS), dtype)
+    us, deltas = np.zeros((LENGTH, CHANNELS), dtype), np.zeros((LENGTH, CHANNELS), dtype)
+    B, C, dB, dC = np.zeros(N, dtype), np.zeros(N, dtype), np.zeros(N, dtype), np.zeros(N, dtype)
+    D, bias, z = np.zeros(CHANNELS, dtype), np.zeros(CHANNELS, dtype), np.zeros(CHANNELS, dtype)
+    dy, du, d_delta = np.zeros(CHANNELS, dtype), np.zeros(CHANNELS, dtype), np.zeros(CHANNELS, dtype)
+    y, dD, d_bias, slope = (
+        np.zeros(CHANNELS, dtype), np.zeros(CHANNELS, dtype), np.zeros(CHANNELS, dtype), np.zeros(CHANNELS, dtype)
+    )  # fmt: skip
     for item in range(start, stop):
         b, block = item // blocks, item % blocks
         first = block * CHANNELS
         last = min(first + CHANNELS, width)
-        size = last - first
-        for x in (us, deltas, dy_, D_, dD_, d_bias_, dA_):
-            x[:] = 0
-        D_[:size], bias_[:size] = D[first:last], bias[first:last]
-        _gather(A[:, first:last], A_)
-        _gather(g_last[b, :, first:last], g)
+        _load_states(x.A[:, first:last], A)
+        _load_states(d.h[b, :, first:last], g)
+        _load(x.D[first:last], D)
+        _load(x.bias[first:last], bias)
+        dA[:] = 0
+        dD[:] = 0
+        d_bias[:] = 0
         for span in range(-(-T // LENGTH) - 1, -1, -1):
             origin = span * LENGTH
             steps = min(LENGTH, T - origin)
-            _gather(kept[b, span, :, first:last], h)
-            hs[:states] = h
+            _load_states(x.kept[b, span, :, first:last], states[0])
             for j in range(steps):
-                t = origin + j
-                u_, delta_ = us[j * CHANNELS : (j + 1) * CHANNELS], deltas[j * CHANNELS : (j + 1) * CHANNELS]
-                decay, after = decays[j * states : (j + 1) * states], hs[(j + 1) * states : (j + 2) * states]
-                _widen(u[b, t, first:last], u_)
-                _widen(delta[b, t, first:last], delta_)
-                _widen(B[b, t], B_)
-                if gated:
-                    _positive(delta_, bias_)
-                for c in range(CHANNELS):
-                    drive[c] = delta_[c] * u_[c]
-                for p in range((N + 1) // 2):
-                    n, i = 2 * p, 2 * p * CHANNELS
-                    B0, B1 = B_[n], B_[n + 1]
-                    for c in range(CHANNELS):
-                        a0, a1 = exp2(delta_[c] * A_[i + c]), exp2(delta_[c] * A_[i + CHANNELS + c])
-                        h0, h1 = a0 * h[i + c] + drive[c] * B0, a1 * h[i + CHANNELS + c] + drive[c] * B1
-                        decay[i + c], decay[i + CHANNELS + c] = a0, a1
-                        h[i + c], h[i + CHANNELS + c] = h0, h1
-                        after[i + c], after[i + CHANNELS + c] = h0, h1
+                _load(x.u[b, origin + j, first:last], us[j])
+                _load(x.delta[b, origin + j, first:last], deltas[j])
+                _load(x.B[b, origin + j], B)
+                if x.gated:
+                    _softplus(deltas[j], bias)
+                _replay(A, B, us[j], deltas[j], states[j], decays[j], states[j + 1])
             for j in range(steps - 1, -1, -1):
                 t = origin + j
-                u_, delta_ = us[j * CHANNELS : (j + 1) * CHANNELS], deltas[j * CHANNELS : (j + 1) * CHANNELS]
-                decay, before = decays[j * states : (j + 1) * states], hs[j * states : (j + 1) * states]
-                after = hs[(j + 1) * states : (j + 2) * states]
-                _widen(dy[b, t, first:last], dy_)
-                _widen(B[b, t], B_)
-                _widen(C[b, t], C_)
-                if gated:
-                    _widen(z[b * row + t * step + first : b * row + t * step + last], z_)
-                    _gate_slope(dy_, z_, slope)
-                for c in range(CHANNELS):
-                    drive[c] = delta_[c] * u_[c]
-                    y_[c] = D_[c] * u_[c]
-                    gB[c] = 0
-                    Ae[c] = 0
-                for p in range((N + 1) // 2):
-                    n, i = 2 * p, 2 * p * CHANNELS
-                    B0, B1, C0, C1 = B_[n], B_[n + 1], C_[n], C_[n + 1]
-                    dB0, dB1, dC0, dC1 = B0 - B0, B0 - B0, B0 - B0, B0 - B0
+                _load(d.y[b, t, first:last], dy)
+                _load(x.B[b, t], B)
+                _load(x.C[b, t], C)
+                if x.gated:
+                    _load(x.z[b, t, first:last], z)
+                    _gate_backward(dy, z, slope)
+                step, slopes = (A, B, C, D, us[j], deltas[j], decays[j]), (dA, dB, dC, dD, du, d_delta)
+                _walk_back(step, states[j], states[j + 1], dy, y, g, slopes)
+                d.B[b, block, t], d.C[b, block, t] = dB, dC
+                if x.gated:
+                    _load(x.delta[b, t, first:last], z)
+                    _softplus_backward(d_delta, z, bias)
                     for c in range(CHANNELS):
-                        h0, h1 = after[i + c], after[i + CHANNELS + c]
-                        g0, g1 = g[i + c] + dy_[c] * C0, g[i + CHANNELS + c] + dy_[c] * C1
-                        y_[c] += C0 * h0 + C1 * h1
-                        dC0 += dy_[c] * h0
-                        dC1 += dy_[c] * h1
-                        dB0 += drive[c] * g0
-                        dB1 += drive[c] * g1
-                        gB[c] += g0 * B0 + g1 * B1
-                        g0 *= decay[i + c]
-                        g1 *= decay[i + CHANNELS + c]
-                        e0, e1 = g0 * before[i + c], g1 * before[i + CHANNELS + c]
-                        dA_[i + c] += delta_[c] * e0
-                        dA_[i + CHANNELS + c] += delta_[c] * e1
-                        Ae[c] += A_[i + c] * e0 + A_[i + CHANNELS + c] * e1
-                        g[i + c], g[i + CHANNELS + c] = g0, g1
-                    dB_[n], dB_[n + 1], dC_[n], dC_[n + 1] = dB0, dB1, dC0, dC1
-                dB[b, block, t], dC[b, block, t] = dB_[:N], dC_[:N]
-                for c in range(CHANNELS):
-                    Ae[c] = ln2 * Ae[c] + u_[c] * gB[c]
-                    gB[c] = delta_[c] * gB[c] + D_[c] * dy_[c]
-                    dD_[c] += u_[c] * dy_[c]
-                if gated:
-                    _widen(delta[b, t, first:last], z_)
-                    _positive_slope(Ae, z_, bias_)
-                    for c in range(CHANNELS):
-                        d_bias_[c] += Ae[c]
-                        slope[c] *= y_[c]
-                    _narrow(slope, dz[b, t, first:last])
-                _narrow(gB, du[b, t, first:last])
-                _narrow(Ae, d_delta[b, t, first:last])
-        for n in range(N):
-            at = n * CHANNELS
-            dA[b, n, first:last], g_last[b, n, first:last] = dA_[at : at + size], g[at : at + size]
-        dD[b, first:last], d_bias[b, first:last] = dD_[:size], d_bias_[:size]
+                        d_bias[c] += d_delta[c]
+                        slope[c] *= y[c]
+                    _store(slope, d.z[b, t, first:last])
+                _store(du, d.u[b, t, first:last])
+                _store(d_delta, d.delta[b, t, first:last])
+        d.A[b, :, first:last], d.h[b, :, first:last] = dA[:, : last - first], g[:, : last - first]
+        d.D[b, first:last], d.bias[b, first:last] = dD[: last - first], d_bias[: last - first]
+
+
+@inlined
+def _replay(A, B, u, delta, before, decay, after):  # type: ignore[no-untyped-def]
+    """One step forward again: its decays, and the state after it."""
+    for n in range(0, len(A), 2):
+        B0, B1 = B[n], B[n + 1]
+        for c in range(CHANNELS):
+            a0, a1, added = exp2(delta[c] * A[n, c]), exp2(delta[c] * A[n + 1, c]), delta[c] * u[c]
+            after[n, c], after[n + 1, c] = a0 * before[n, c] + added * B0, a1 * before[n + 1, c] + added * B1
+            decay[n, c], decay[n + 1, c] = a0, a1
+
+
+@inlined
+def _walk_back(step, before, after, dy, y, g, slopes):  # type: ignore[no-untyped-def]
+    """One step backward: y before its gate, all gradients of the step, and g of the step before."""
+    (A, B, C, D, u, delta, decay), (dA, dB, dC, dD, du, d_delta) = step, slopes
+    zero, ln2 = dy.dtype.type(0), dy.dtype.type(0.6931471805599453)
+    for c in range(CHANNELS):
+        y[c] = D[c] * u[c]
+        dD[c] += dy[c] * u[c]
+        du[c] = 0
+        d_delta[c] = 0
+    for n in range(0, len(A), 2):
+        B0, B1, C0, C1 = B[n], B[n + 1], C[n], C[n + 1]
+        dB0, dB1, dC0, dC1 = zero, zero, zero, zero
+        for c in range(CHANNELS):
+            added, h0, h1 = delta[c] * u[c], after[n, c], after[n + 1, c]
+            g0, g1 = g[n, c] + dy[c] * C0, g[n + 1, c] + dy[c] * C1
+            y[c] += C0 * h0 + C1 * h1
+            dC0 += dy[c] * h0
+            dC1 += dy[c] * h1
+            dB0 += added * g0
+            dB1 += added * g1
+            du[c] += g0 * B0 + g1 * B1
+            g0 *= decay[n, c]
+            g1 *= decay[n + 1, c]
+            e0, e1 = g0 * before[n, c], g1 * before[n + 1, c]
+            dA[n, c] += delta[c] * e0
+            dA[n + 1, c] += delta[c] * e1
+            d_delta[c] += A[n, c] * e0 + A[n + 1, c] * e1
+            g[n, c], g[n + 1, c] = g0, g1
+        dB[n], dB[n + 1], dC[n], dC[n + 1] = dB0, dB1, dC0, dC1
+    for c in range(CHANNELS):
+        d_delta[c] = ln2 * d_delta[c] + u[c] * du[c]
+        du[c] = delta[c] * du[c] + D[c] * dy[c]

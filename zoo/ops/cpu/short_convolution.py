@@ -11,14 +11,14 @@ else is float32 at least.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from zoo.ops import flops
-from zoo.ops.cpu.bfloat16 import memory
+from zoo.ops.cpu.bfloat16 import Rows, offset, rows
 from zoo.ops.cpu.jit import inlined, loop
 from zoo.ops.cpu.matmul import aligned_zeros
 from zoo.ops.cpu.simd import (
@@ -36,243 +36,192 @@ from zoo.ops.cpu.threads import run
 from zoo.ops.norms.naive import SMALLEST_SQUARE
 from zoo.ops.short_convolution.naive import Unit
 
-FOUR = 4
-"""Taps that are in work at once."""
+CHANNELS = 256
+"""Channels that go through time together, where they are not those of a head."""
 AHEAD = 8
 """Steps between one that is worked on and one that is fetched."""
 
+# The last W inputs of a head stand in a ring of W rows, that of step t in row k = t mod W. As input t − W + 1 + j stands
+# in row k + 1 + j mod W, row s meets weight W − 1 − k + s where the weights follow each other twice; so do theirs from
+# the last to the first with a ring of the last W of dp.
+
+
+def short_convolution(
+    x: Tensor, w: Tensor, bias: Tensor, before: Tensor, silu: bool, unit: Unit | None, narrow: bool
+) -> Tensor:
+    """`naive.short_convolution` of x in bfloat16, or as all others in float32 or float64."""
+    x = x if w.dtype is torch.float32 else x.to(w.dtype)
+    return CompiledShortConvolution.apply(x, w.T, bias, before, silu, unit, narrow)
+
+
+class Inputs(NamedTuple):
+    x: Rows  # (B, 1, T, D)
+    weight: Tensor  # (W, D)
+    bias: Tensor  # (D,)
+    before: Tensor  # (B, W − 1, D)
+    scales: Tensor  # (heads,): the length of a head's vectors, or 0
+    width: int  # of a head
+    silu: bool
+
+
+class Gradients(NamedTuple):
+    y: Tensor  # (B, T, D)
+    x: Tensor
+    before: Tensor  # (B, W − 1, D)
+    weight: Tensor  # (B, W, D)
+    bias: Tensor  # (B, D)
+
 
 class CompiledShortConvolution(torch.autograd.Function):
-    """y (B, T, D) from x (B, T, D), weight (W, D), bias (D), before (B, W − 1, D) and how many steps of each row count:
-    those behind are zeros.
-    """
-
     @staticmethod
     def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        before: Tensor,
-        lengths: Tensor,
-        silu: bool,
-        narrow: bool = False,
-        unit: Unit | None = None,
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, before: Tensor, silu: bool, unit: Unit | None, narrow: bool
     ) -> Tensor:
         flops.count("short_convolution", 2 * x.numel() * len(weight))
         (B, T, D), x = x.shape, x if x.stride(2) == 1 else x.contiguous()
-        y = torch.empty(B, T, D, dtype=x.dtype if narrow else weight.dtype)
-        # Steps in work at once, and channels that go through time together: they should stay in the innermost cache.
-        span, width = (16, 256) if len(weight) <= 2 * FOUR else (32, 64)
-        width = D // len(unit.scales) if unit else min(width, D)
-        heads = -(-D // width)
-        ctx.work = B * heads, span, width, silu
-        norm = weight.new_tensor([SMALLEST_SQUARE, *(unit.scales if unit else [0] * heads)])
-        flat, strides = memory(x), x.stride()[:2]
-        run(_forward, *ctx.work, flat, *strides, weight, bias, before, lengths, norm, y)
-        ctx.save_for_backward(x, weight, bias, before, lengths, norm)
+        ctx.width, ctx.silu = D // len(unit.scales) if unit else min(CHANNELS, D), silu
+        scales = weight.new_tensor(unit.scales) if unit else weight.new_zeros(-(-D // ctx.width))
+        y = x.new_empty(B, T, D, dtype=x.dtype if narrow else weight.dtype)
+        ctx.save_for_backward(x, weight, bias, before, scales)
+        run(_forward, B * len(scales), _inputs(ctx, x, weight, bias, before, scales), y)
         return y
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, bias, before, lengths, norm = ctx.saved_tensors
+        x, weight, bias, before, scales = ctx.saved_tensors
         (B, T, D), W = x.shape, len(weight)
         flops.count("short_convolution", 4 * x.numel() * W)
-        flat, strides = memory(x), x.stride()[:2]
-        dx, d_before = torch.empty(B, T, D, dtype=x.dtype), before.new_empty(before.shape)
-        dw, db = weight.new_empty(B, W, D), weight.new_empty(B, D)
-        arrays = [weight, bias, before, lengths, norm, dy]
-        outputs = [memory(dx), d_before, dw, db]
-        run(_backward, *ctx.work, flat, *strides, *arrays, *outputs)
-        return dx, dw.sum(0), db.sum(0), d_before, None, None, None, None
+        dx, d_before = x.new_empty(B, T, D), torch.empty_like(before, memory_format=torch.contiguous_format)
+        d = Gradients(y=dy, x=dx, before=d_before, weight=weight.new_empty(B, W, D), bias=weight.new_empty(B, D))
+        run(_backward, B * len(scales), _inputs(ctx, *ctx.saved_tensors), d)
+        return dx, d.weight.sum(0), d.bias.sum(0), d_before, None, None, None
+
+
+def _inputs(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, before: Tensor, scales: Tensor) -> Inputs:
+    x, width, silu = rows(x[:, None]), ctx.width, ctx.silu
+    return Inputs(x=x, weight=weight, bias=bias, before=before, scales=scales, width=width, silu=silu)
 
 
 @loop
-def _forward(  # type: ignore[no-untyped-def]
-    start, stop, span, width, silu, x, row, step, weight, bias, before, lengths, norm, y
-):  # fmt: skip
+def _forward(start, stop, x, y):  # type: ignore[no-untyped-def]
     """Work items start … stop − 1: item (b, h) takes the channels of a head through all steps of row b."""
     _, T, D = y.shape
-    n, W, y_, one, least = lanes(weight), len(weight), y.reshape(y.size), weight.dtype.type(1), norm[0]
-    heads, C, taps = -(-D // width), _apart(width, n), -(-W // FOUR) * FOUR
-    w, rows, bias_, p = (
-        aligned_zeros(taps * C, weight),
-        aligned_zeros((span + taps - 1) * C, weight),
-        aligned_zeros(C, weight),
-        aligned_zeros(C, weight),
-    )
-    older = aligned_zeros(C, weight) if taps > FOUR else bias_
+    w, n, W, C = x.weight, lanes(x.weight), len(x.weight), _apart(x)
+    weights, ring = aligned_zeros(2 * W * C, w), aligned_zeros(W * C, w)
+    bias, a, y_, one = aligned_zeros(C, w), aligned_zeros(C, w), y.reshape(y.size), w.dtype.type(1)
     for item in range(start, stop):
-        b, h = item // heads, item % heads
-        first = h * width
-        size, scale = min(width, D - first), norm[1 + h]
-        rows[:] = 0
-        _take(weight, first, size, C, w[(taps - W) * C :])
-        _take(bias.reshape(1, D), first, size, C, bias_)
-        _take(before[b], first, size, C, rows[(taps - W) * C :])
-        for origin in range(0, T, span):
-            steps = min(span, T - origin)
-            for t in range(steps):
-                of, to = b * row + (origin + t) * step + first, (b * T + origin + t) * D + first
-                there, at, squares = size if origin + t < lengths[b] else 0, t * C, broadcast(least - least)
-                if taps > FOUR:
-                    _earlier(bias_, w, rows, at, taps, C, older)
-                prefetch(x, of + AHEAD * step, size)
-                prefetch(y_, to + AHEAD * D, size)
-                for c in range(0, size, n):
-                    new = load_partial(x, of + c, there - c)
-                    store(new, rows, (t + taps - 1) * C + c)
-                    a = load(older, c) + _four(w, (taps - FOUR) * C + c, rows, at + (taps - FOUR) * C + c, new, C)
-                    if silu:
-                        a = a * vec_sigmoid(a)
-                    squares = squares + a * a
-                    store(a, p, c)
-                factor = broadcast(scale / np.sqrt(sum_lanes(squares) + least) if scale != 0 else one)
-                for c in range(0, size, n):
-                    store_partial(factor * load(p, c), y_, to + c, size - c)
-            _shift(rows, steps, taps, C)
+        b, h = item // len(x.scales), item % len(x.scales)
+        first, size, scale = _begin(x, b, h, C, weights, bias, ring)
+        for t in range(T):
+            k, of, to, squares = t % W, offset(x.x, b, 0, t) + first, (b * T + t) * D + first, broadcast(one - one)
+            prefetch(x.x.memory, of + AHEAD * x.x.step, size)
+            prefetch(y_, to + AHEAD * D, size)
+            for c in range(0, size, n):
+                store(load_partial(x.x.memory, of + c, size - c), ring, k * C + c)
+                z = load(bias, c) + _sum(weights[(W - 1 - k) * C :], ring, c, W, C)
+                z = z * vec_sigmoid(z) if x.silu else z
+                squares = squares + z * z
+                store(z, a, c)
+            factor = broadcast(scale * _inverse_norm(squares) if scale != 0 else one)
+            for c in range(0, size, n):
+                store_partial(factor * load(a, c), y_, to + c, size - c)
+
+
+@loop
+def _backward(start, stop, x, d):  # type: ignore[no-untyped-def]
+    _, T, D = d.y.shape
+    w, n, W, C, one = x.weight, lanes(x.weight), len(x.weight), _apart(x), x.weight.dtype.type(1)
+    weights, back, dw = aligned_zeros(2 * W * C, w), aligned_zeros(2 * W * C, w), aligned_zeros(2 * W * C, w)
+    ring, d_ring, bias, db = aligned_zeros(W * C, w), aligned_zeros(W * C, w), aligned_zeros(C, w), aligned_zeros(C, w)
+    a, slope, zero, ones = aligned_zeros(C, w), aligned_zeros(C, w), broadcast(one - one), broadcast(one)
+    dy, dx, d_before = d.y.reshape(d.y.size), d.x.reshape(d.x.size), d.before.reshape(d.before.size)
+    for item in range(start, stop):
+        b, h = item // len(x.scales), item % len(x.scales)
+        first, size, scale = _begin(x, b, h, C, weights, bias, ring)
+        _load_rows(w[::-1], first, size, C, back)
+        _load_rows(w[::-1], first, size, C, back[W * C :])
+        dw[:] = 0
+        db[:] = 0
+        d_ring[:] = 0
+        for t in range(T + W - 1):
+            at, now, squares, along = (W - 1 - t % W) * C, t % W * C, zero, zero
+            of, to = offset(x.x, b, 0, t) + first, (b * T + t) * D + first
+            prefetch(x.x.memory, of + AHEAD * x.x.step, size)
+            prefetch(dy, to + AHEAD * D, size)
+            for c in range(0, size if t < T else 0, n):
+                store(load_partial(x.x.memory, of + c, size - c), ring, now + c)
+                z, da = load(bias, c) + _sum(weights[at:], ring, c, W, C), load_partial(dy, to + c, size - c)
+                if x.silu:
+                    p, gate = z, vec_sigmoid(z)
+                    z = p * gate
+                    store(gate * (ones + p - z), slope, c)
+                squares, along = squares + z * z, along + z * da
+                store(z, a, c)
+                store(da, d_ring, now + c)
+            r = _inverse_norm(squares)
+            own, share = broadcast(scale * r if scale != 0 else one), broadcast(scale * r * r * r * sum_lanes(along))
+            for c in range(0, size, n):
+                dp = own * load(d_ring, now + c) - share * load(a, c) if scale != 0 else load(d_ring, now + c)
+                dp = dp * load(slope, c) if x.silu else dp
+                dp = dp if t < T else zero
+                store(dp, d_ring, now + c)
+                store(load(db, c) + dp, db, c)
+                for s in range(c, W * C, C):
+                    store(load(dw, at + s) + dp * load(ring, s), dw, at + s)
+            for c in range(0, size, n):
+                dz = _sum(back[at:], d_ring, c, W, C)
+                if t < W - 1:
+                    store_partial(dz, d_before, (b * (W - 1) + t) * D + first + c, size - c)
+                else:
+                    store_partial(dz, dx, to - (W - 1) * D + c, size - c)
+        for j in range(W):
+            d.weight[b, j, first : first + size] = dw[j * C : j * C + size] + dw[(W + j) * C : (W + j) * C + size]
+        d.bias[b, first : first + size] = db[:size]
 
 
 @inlined
-def _apart(width, n):  # type: ignore[no-untyped-def]
-    """Numbers from a row to the next: a line more than they need, since what is stored and what is loaded a power of
+def _apart(x):  # type: ignore[no-untyped-def]
+    """Numbers from a row to the next: a vector more than they need, since what is stored and what is loaded a power of
     two apart is taken for the same until it proves not to be."""
-    return -(-width // n) * n + n
+    n = lanes(x.weight)
+    return -(-x.width // n) * n + n
 
 
 @inlined
-def _take(x, first, size, C, to):  # type: ignore[no-untyped-def]
+def _begin(x, b, h, C, weights, bias, ring):  # type: ignore[no-untyped-def]
+    """Load what a head begins with. Returns its first channel, how many it has, and its scale."""
+    W, D = x.weight.shape
+    first = h * x.width
+    size = min(x.width, D - first)
+    _load_rows(x.weight, first, size, C, weights)
+    _load_rows(x.weight, first, size, C, weights[W * C :])
+    _load_rows(x.bias.reshape(1, D), first, size, C, bias)
+    _load_rows(x.before[b], first, size, C, ring[C:])
+    return first, size, x.scales[h]
+
+
+@inlined
+def _load_rows(x, first, size, C, to):  # type: ignore[no-untyped-def]
     """`size` channels of rows of x as rows of `to`, C apart."""
     for j in range(len(x)):
         to[j * C : j * C + size] = x[j, first : first + size]
 
 
 @inlined
-def _four(w, u, rows, v, newest, C):  # type: ignore[no-untyped-def]
-    """Σ_j w_j ⊙ rows_j of three lines, C apart, and of the newest."""
-    early = load(w, u) * load(rows, v) + load(w, u + C) * load(rows, v + C)
-    return early + load(w, u + 2 * C) * load(rows, v + 2 * C) + load(w, u + 3 * C) * newest
+def _sum(weights, ring, c, W, C):  # type: ignore[no-untyped-def]
+    """Σ_j w_j ⊙ row_j of one vector of channels."""
+    y = load(weights, c) * load(ring, c)
+    if W == 4:  # as most have: no loop
+        y = y + load(weights, c + C) * load(ring, c + C)
+        return y + load(weights, c + 2 * C) * load(ring, c + 2 * C) + load(weights, c + 3 * C) * load(ring, c + 3 * C)
+    for s in range(c + C, W * C, C):
+        y = y + load(weights, s) * load(ring, s)
+    return y
 
 
 @inlined
-def _earlier(start, w, rows, at, taps, C, to):  # type: ignore[no-untyped-def]
-    """to = start + Σ_j w_j ⊙ rows_j over all taps but the last four."""
-    for c in range(0, C, lanes(to)):
-        sums = load(start, c)
-        for j in range(0, (taps - FOUR) * C, FOUR * C):
-            u, v = j + c, at + j + c
-            sums = sums + _four(w, u, rows, v, load(rows, v + 3 * C), C)
-        store(sums, to, c)
-
-
-@inlined
-def _correlate(dp, rows, span, taps, C, dw, db):  # type: ignore[no-untyped-def]
-    """dw_j += Σ_{t<span} dp_t ⊙ rows_{t+j} and db += Σ_{t<span} dp_t."""
-    for c in range(0, C, lanes(dp)):
-        shift = load(db, c)
-        for t in range(span):
-            shift = shift + load(dp, t * C + c)
-        store(shift, db, c)
-        for j in range(0, taps, FOUR):
-            u = j * C + c
-            s0, s1, s2, s3 = load(dw, u), load(dw, u + C), load(dw, u + 2 * C), load(dw, u + 3 * C)
-            for t in range(span):
-                d, v = load(dp, t * C + c), t * C + u
-                s0, s1 = s0 + d * load(rows, v), s1 + d * load(rows, v + C)
-                s2, s3 = s2 + d * load(rows, v + 2 * C), s3 + d * load(rows, v + 3 * C)
-            store(s0, dw, u)
-            store(s1, dw, u + C)
-            store(s2, dw, u + 2 * C)
-            store(s3, dw, u + 3 * C)
-
-
-@inlined
-def _shift(rows, steps, taps, C):  # type: ignore[no-untyped-def]
-    """The last rows of a span are what stands before the next."""
-    for c in range(0, (taps - 1) * C, lanes(rows)):
-        store(load(rows, steps * C + c), rows, c)
-
-
-@loop
-def _backward(  # type: ignore[no-untyped-def]
-    start, stop, span, width, silu, x, row, step, weight, bias, before, lengths, norm, dy, dx, d_before, dw, db
-):  # fmt: skip
-    _, T, D = dy.shape
-    n, W, one, least = lanes(weight), len(weight), weight.dtype.type(1), norm[0]
-    dy_, d_before_, ones, zero = (
-        dy.reshape(dy.size),
-        d_before.reshape(d_before.size),
-        broadcast(one),
-        broadcast(one - one),
-    )
-    heads, C, taps = -(-D // width), _apart(width, n), -(-W // FOUR) * FOUR
-    w, back, dw_ = aligned_zeros(taps * C, weight), aligned_zeros(taps * C, weight), aligned_zeros(taps * C, weight)
-    rows, d_rows = aligned_zeros((span + taps - 1) * C, weight), aligned_zeros((span + taps - 1) * C, weight)
-    bias_, zeros, db_, p, slope = (
-        aligned_zeros(C, weight), aligned_zeros(C, weight), aligned_zeros(C, weight), aligned_zeros(C, weight), aligned_zeros(C, weight)
-    )  # fmt: skip
-    older = aligned_zeros(C, weight) if taps > FOUR else bias_
-    d_older = aligned_zeros(C, weight) if taps > FOUR else zeros
-    last, newest = (taps - FOUR) * C, (taps - 1) * C
-    for item in range(start, stop):
-        b, h = item // heads, item % heads
-        first = h * width
-        size, scale = min(width, D - first), norm[1 + h]
-        rows[:] = 0
-        d_rows[:] = 0
-        dw_[:] = 0
-        db_[:] = 0
-        _take(weight, first, size, C, w[(taps - W) * C :])
-        _take(weight[::-1], first, size, C, back)
-        _take(bias.reshape(1, D), first, size, C, bias_)
-        _take(before[b], first, size, C, rows[(taps - W) * C :])
-        for origin in range(0, T + taps - 1, span):
-            steps = max(min(span, T - origin), 0)
-            for t in range(steps):
-                of, to = b * row + (origin + t) * step + first, (b * T + origin + t) * D + first
-                there, at, now = size if origin + t < lengths[b] else 0, t * C, t * C + newest
-                squares, met = zero, zero
-                prefetch(x, of + AHEAD * step, size)
-                prefetch(dy_, to + AHEAD * D, size)
-                prefetch(dx, to + AHEAD * D, size)
-                if taps > FOUR:
-                    _earlier(bias_, w, rows, at, taps, C, older)
-                for c in range(0, size, n):
-                    new, da = load_partial(x, of + c, there - c), load_partial(dy_, to + c, size - c)
-                    store(new, rows, now + c)
-                    a = load(older, c) + _four(w, last + c, rows, at + last + c, new, C)
-                    if silu:
-                        gate, z = vec_sigmoid(a), a
-                        a = z * gate
-                        store(gate * (ones + z - a), slope, c)
-                    squares, met = squares + a * a, met + a * da
-                    store(a, p, c)
-                    store(da, d_rows, now + c)
-                own, along = ones, zero
-                if scale != 0:
-                    r = one / np.sqrt(sum_lanes(squares) + least)
-                    own, along = broadcast(scale * r), broadcast(scale * r * r * r * sum_lanes(met))
-                for c in range(0, size, n):
-                    d = own * load(d_rows, now + c) - along * load(p, c)
-                    store(d * load(slope, c) if silu else d, d_rows, now + c)
-            d_rows[newest + steps * C :] = 0
-            _correlate(d_rows[newest:], rows, span, taps, C, dw_, db_)
-            # All that reaches the first `span` rows has: they stand taps − 1 before the steps of this span.
-            for t in range(max(taps - W - origin, 0), min(span, T + taps - 1 - origin)):
-                s, at = origin + t - (taps - 1), t * C
-                to, early = (b * T + s) * D + first, (b * (W - 1) + W - 1 + s) * D + first
-                if taps > FOUR:
-                    _earlier(zeros, back, d_rows, at, taps, C, d_older)
-                for c in range(0, size, n):
-                    v = at + last + c
-                    d = load(d_older, c) + _four(back, last + c, d_rows, v, load(d_rows, v + 3 * C), C)
-                    if s < 0:
-                        store_partial(d, d_before_, early + c, size - c)
-                    else:
-                        store_partial(d if s < lengths[b] else zero, dx, to + c, size - c)
-            _shift(rows, span, taps, C)
-            _shift(d_rows, span, taps, C)
-        for j in range(W):
-            dw[b, j, first : first + size] = dw_[(taps - W + j) * C : (taps - W + j) * C + size]
-        db[b, first : first + size] = db_[:size]
+def _inverse_norm(squares):  # type: ignore[no-untyped-def]
+    """1 / √(Σ + 1e-6), in float64, which no flag makes an estimate of: that of ∞ is 0."""
+    total = sum_lanes(squares)
+    return type(total)(1 / np.sqrt(np.float64(total) + SMALLEST_SQUARE))

@@ -11,25 +11,48 @@ and R's gradient is one matrix product over all steps, once the loop has left ev
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from zoo.ops import flops
-from zoo.ops.cpu.jit import exp, inlined, log1p, loop
+from zoo.ops.cpu.jit import exp, inlined, log1p, loop, maximum
 from zoo.ops.cpu.threads import run
+from zoo.ops.slstm.naive import SLSTMState
 
 UNROLLED = 8
 """Rows of a matrix that one pass over a product's sums adds up."""
-KEPT = 7
-"""Numbers a unit keeps of each step for the backward pass: F, I, tanh z, σ(o), 1 − σ(f), c and n."""
+FACTORS = 5
+"""Numbers a unit keeps of each step for the backward pass, beside c and n: F, I, tanh z, σ(o) and 1 − σ(f)."""
+
+
+def slstm(
+    i: Tensor, f: Tensor, z: Tensor, o: Tensor, R: Tensor, b: Tensor, state: SLSTMState, mask: Tensor | None
+) -> tuple[Tensor, SLSTMState]:
+    """`naive.slstm` on float32 or float64 tensors."""
+    valid = i.new_ones(i.shape[1:3], dtype=torch.bool) if mask is None else mask
+    y, c, n, m = CompiledSLSTM.apply(i, f, z, o, R, b, *state, valid)
+    return y, (y[:, -1], c, n, m)
+
+
+class Gates(NamedTuple):
+    i: Tensor  # (H, B, T, d)
+    f: Tensor
+    z: Tensor
+    o: Tensor
+    weights: Tensor  # (H, d, 4 d): from each unit to all gates of its head
+    bias: Tensor  # (H, 4 d)
+    valid: Tensor  # (B, T)
+
+
+class Kept(NamedTuple):
+    factors: Tensor  # (H, B, T, FACTORS · d)
+    cn: Tensor  # (H, B, T + 1, 2 d): c and n before every step, and after the last
 
 
 class CompiledSLSTM(torch.autograd.Function):
-    """`naive.slstm` on float32 or float64 tensors of a CPU: h and the last h, c, n, m from gates, R, b, state, mask."""
-
     @staticmethod
     def forward(
         ctx: Any,
@@ -39,113 +62,82 @@ class CompiledSLSTM(torch.autograd.Function):
         o: Tensor,
         R: Tensor,
         b: Tensor,
-        h0: Tensor,
-        c0: Tensor,
-        n0: Tensor,
-        m0: Tensor,
-        mask: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        h: Tensor,
+        c: Tensor,
+        n: Tensor,
+        m: Tensor,
+        valid: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         H, B, T, d = i.shape
         flops.count("slstm", 2 * B * T * R.numel())
-        y = i.new_empty(B, T, H, d)
-        kept = i.new_empty(H, B, T, KEPT * d)
-        state = torch.stack([h0, c0, n0, m0])
-        valid = torch.ones(B, T, dtype=torch.bool) if mask is None else mask.contiguous()
-        after = state.clone()
-        # From each unit to all gates of its head: (H, d, 4 d).
-        weights = R.flatten(1, 2).transpose(1, 2)
-        arrays = [i, f, z, o, weights, b.flatten(1), valid, after, y, kept]
-        run(_forward, H * -(-B // 2), *arrays)
-        ctx.save_for_backward(R, valid, state, y, kept)
-        h, c, n, m = after.unbind(0)
+        kept = Kept(factors=i.new_empty(H, B, T, FACTORS * d), cn=i.new_empty(H, B, T + 1, 2 * d))
+        kept.cn[:, :, 0] = torch.cat([c, n], dim=-1).transpose(0, 1)
+        y, m = i.new_empty(B, T, H, d), m.clone(memory_format=torch.contiguous_format)
+        gates = Gates(i=i, f=f, z=z, o=o, weights=R.flatten(1, 2).mT, bias=b.flatten(1), valid=valid)
+        run(_forward, H * -(-B // 2), gates, h, m, kept, y)
+        ctx.save_for_backward(R, h, valid, y, *kept)
         ctx.mark_non_differentiable(m)
-        return y, h, c, n, m
+        c, n = kept.cn[:, :, -1].transpose(0, 1).chunk(2, dim=-1)
+        return y, c.clone(), n.clone(), m
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, dy: Tensor, dh: Tensor, dc: Tensor, dn: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        R, valid, state, y, kept = ctx.saved_tensors
+    def backward(ctx: Any, dy: Tensor, dc: Tensor, dn: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        R, h, valid, y, *kept = ctx.saved_tensors
         (B, T, H, d) = y.shape
         flops.count("slstm", 2 * B * T * R.numel())  # torch sees the products of R's gradient itself
-        gates = [y.new_empty(H, B, T, d) for _ in range(4)]
-        db = y.new_zeros(B, H, 4 * d)
-        g = torch.stack([dh, dc, dn])
-        arrays = [R.flatten(1, 2), valid, state, y, kept, dy, *gates, g, db]
-        run(_backward, H * -(-B // 2), *arrays)
-        before = torch.cat([state[0][:, None], y[:, :-1]], dim=1).flatten(0, 1).transpose(0, 1)  # (H, B T, d)
-        dR = torch.stack([gate.flatten(1, 2).mT @ before for gate in gates], dim=1)
-        return *gates, dR, db.sum(0).unflatten(-1, (4, d)), *g.unbind(0), None, None
+        d_gates, d_state = y.new_empty(H, B, T, 4 * d), torch.stack([torch.zeros_like(dc), dc, dn])
+        run(_backward, H * -(-B // 2), R.flatten(1, 2), valid, Kept(*kept), y, dy, d_gates, d_state)
+        before = torch.cat([h[:, None], y[:, :-1]], dim=1).flatten(0, 1).transpose(0, 1)  # (H, B T, d)
+        dR, db = d_gates.flatten(1, 2).mT @ before, d_gates.sum((1, 2))
+        return *d_gates.chunk(4, dim=-1), dR.view_as(R), db.unflatten(1, (4, d)), *d_state.unbind(), None, None
 
 
 @loop
-def _forward(start, stop, i, f, z, o, weights, b, valid, state, y, kept):  # type: ignore[no-untyped-def]
+def _forward(start, stop, gates, h0, m_last, kept, y):  # type: ignore[no-untyped-def]
     """Work items start … stop − 1: item (head, pair) takes two rows of the batch through all steps of a head.
 
-    `state` holds the state before the first step, and then that after the last.
+    `m_last` holds m before the first step, and then that after the last.
     """
-    _, B, T, d = i.shape
-    pairs = -(-B // 2)
-    M = np.zeros((-(-d // UNROLLED) * UNROLLED, 4 * d), i.dtype)
-    h = np.zeros((2, len(M)), i.dtype)
-    c, n, m = np.zeros((2, d), i.dtype), np.zeros((2, d), i.dtype), np.zeros((2, d), i.dtype)
-    sums, keep = np.zeros((2, 4 * d), i.dtype), np.zeros(KEPT * d, i.dtype)
-    y0, y1 = np.zeros(4 * d, i.dtype), np.zeros(4 * d, i.dtype)
+    _, B, T, d = gates.i.shape
+    pairs, zero = -(-B // 2), m_last.dtype.type(0)
+    M = np.full((-(-d // UNROLLED) * UNROLLED, 4 * d), zero)
+    h, cn, m = np.full((2, len(M)), zero), np.full((2, 2 * d), zero), np.full((2, d), zero)
+    sums, factors = np.full((2, 4 * d), zero), np.full(FACTORS * d, zero)
     for item in range(start, stop):
         k, first = item // pairs, item % pairs * 2
         rows = min(2, B - first)
-        M[:d] = weights[k]
+        M[:d] = gates.weights[k]
         h[:] = 0
         for r in range(rows):
-            h[r, :d], c[r], n[r], m[r] = (
-                state[0, first + r, k],
-                state[1, first + r, k],
-                state[2, first + r, k],
-                state[3, first + r, k],
-            )
+            h[r, :d], cn[r], m[r] = h0[first + r, k], kept.cn[k, first + r, 0], m_last[first + r, k]
         for t in range(T):
-            _copy(b[k], y0)
-            _copy(b[k], y1)
-            _multiply(M, h[0], h[1], y0, y1)
-            _copy(y0, sums[0])
-            _copy(y1, sums[1])
+            _copy(gates.bias[k], sums[0])
+            _copy(gates.bias[k], sums[1])
+            _multiply(M, h, sums)
             for r in range(rows):
                 row = first + r
-                if valid[row, t]:
-                    _add(i[k, row, t], f[k, row, t], z[k, row, t], o[k, row, t], sums[r])
-                    _step(sums[r], h[r], c[r], n[r], m[r], keep)
-                _copy(c[r], keep[5 * d :])
-                _copy(n[r], keep[6 * d :])
-                _copy(keep, kept[k, row, t])
+                if gates.valid[row, t]:
+                    _add(gates.i[k, row, t], gates.f[k, row, t], gates.z[k, row, t], gates.o[k, row, t], sums[r])
+                    _step(sums[r], h[r], cn[r], m[r], factors)
+                _copy(factors, kept.factors[k, row, t])
+                _copy(cn[r], kept.cn[k, row, t + 1])
                 _copy(h[r], y[row, t, k])
         for r in range(rows):
-            row = first + r
-            state[0, row, k], state[1, row, k], state[2, row, k], state[3, row, k] = h[r, :d], c[r], n[r], m[r]
+            m_last[first + r, k] = m[r]
 
 
 @inlined
-def _multiply(M, x0, x1, y0, y1):  # type: ignore[no-untyped-def]
+def _multiply(M, x, y):  # type: ignore[no-untyped-def]
     """y += x M for two rows, UNROLLED rows of M at a time."""
     for j in range(0, len(M), UNROLLED):
-        m0, m1, m2, m3, m4, m5, m6, m7 = M[j], M[j + 1], M[j + 2], M[j + 3], M[j + 4], M[j + 5], M[j + 6], M[j + 7]
-        a0, a1, a2, a3, a4, a5, a6, a7 = (
-            x0[j], x0[j + 1], x0[j + 2], x0[j + 3], x0[j + 4], x0[j + 5], x0[j + 6], x0[j + 7]
-        )  # fmt: skip
-        b0, b1, b2, b3, b4, b5, b6, b7 = (
-            x1[j], x1[j + 1], x1[j + 2], x1[j + 3], x1[j + 4], x1[j + 5], x1[j + 6], x1[j + 7]
-        )  # fmt: skip
-        for p in range(len(y0)):
-            y0[p] += (
-                (a0 * m0[p] + a1 * m1[p])
-                + (a2 * m2[p] + a3 * m3[p])
-                + (a4 * m4[p] + a5 * m5[p])
-                + (a6 * m6[p] + a7 * m7[p])
-            )
-            y1[p] += (
-                (b0 * m0[p] + b1 * m1[p])
-                + (b2 * m2[p] + b3 * m3[p])
-                + (b4 * m4[p] + b5 * m5[p])
-                + (b6 * m6[p] + b7 * m7[p])
-            )
+        rows, x0, x1 = M[j : j + UNROLLED], x[0, j : j + UNROLLED], x[1, j : j + UNROLLED]
+        for p in range(y.shape[1]):
+            y0, y1 = y[0, p], y[1, p]
+            for i in range(UNROLLED):
+                y0 += x0[i] * rows[i, p]
+                y1 += x1[i] * rows[i, p]
+            y[0, p], y[1, p] = y0, y1
 
 
 @inlined
@@ -166,100 +158,81 @@ def _add(i, f, z, o, sums):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _step(sums, h, c, n, m, keep):  # type: ignore[no-untyped-def]
-    d = len(c)
-    zero, one, two = c.dtype.type(0), c.dtype.type(1), c.dtype.type(2)
+def _step(sums, h, cn, m, factors):  # type: ignore[no-untyped-def]
+    d = len(m)
+    zero, one, two = m.dtype.type(0), m.dtype.type(1), m.dtype.type(2)
     for p in range(d):
         i, f, z, o = sums[p], sums[d + p], sums[2 * d + p], sums[3 * d + p]
         e = exp(-abs(f))
         larger = one / (one + e)  # of σ(f) and σ(−f)
         stays = min(f, zero) - log1p(e) + m[p]
-        m[p] = max(stays, i)
+        m[p] = maximum(stays, i)
         F, I_ = exp(stays - m[p]), exp(i - m[p])
         tanh, sigmoid = one - two / (exp(two * z) + one), one / (one + exp(-o))
-        c[p] = F * c[p] + I_ * tanh
-        n[p] = F * n[p] + I_
-        h[p] = sigmoid * c[p] / n[p]
-        keep[p], keep[d + p], keep[2 * d + p], keep[3 * d + p] = F, I_, tanh, sigmoid
-        keep[4 * d + p] = larger * e if f > zero else larger
+        c, n = F * cn[p] + I_ * tanh, F * cn[d + p] + I_
+        cn[p], cn[d + p], h[p] = c, n, sigmoid * c / n
+        factors[p], factors[d + p], factors[2 * d + p], factors[3 * d + p] = F, I_, tanh, sigmoid
+        factors[4 * d + p] = larger * e if f > zero else larger
 
 
 @loop
-def _backward(start, stop, R, valid, state, y, kept, dy, di, df, dz, do, g, db):  # type: ignore[no-untyped-def]
-    """`g` holds the gradients of the h, c and n after the last step, and then of those before the first."""
-    _, B, T, d = di.shape
-    pairs = -(-B // 2)
-    M = np.zeros((-(-4 * d // UNROLLED) * UNROLLED, d), R.dtype)
-    dh, dc, dn = np.zeros((2, d), R.dtype), np.zeros((2, d), R.dtype), np.zeros((2, d), R.dtype)
-    keep, before, held = np.zeros(KEPT * d, R.dtype), np.zeros(2 * d, R.dtype), np.zeros(3 * d, R.dtype)
-    di_, df_, dz_, do_ = np.zeros(d, R.dtype), np.zeros(d, R.dtype), np.zeros(d, R.dtype), np.zeros(d, R.dtype)
-    y_, dy_, dc_, dn_ = np.zeros(d, R.dtype), np.zeros(d, R.dtype), np.zeros(d, R.dtype), np.zeros(d, R.dtype)
-    sums, total = np.zeros((2, len(M)), R.dtype), np.zeros((2, 4 * d), R.dtype)
-    y0, y1 = np.zeros(d, R.dtype), np.zeros(d, R.dtype)
+def _backward(start, stop, R, valid, kept, y, dy, d_gates, d_state):  # type: ignore[no-untyped-def]
+    """`d_state` holds the gradients of the h, c and n after the last step, and then of those before the first."""
+    B, T, _, d = y.shape
+    pairs, zero = -(-B // 2), R.dtype.type(0)
+    M = np.full((-(-4 * d // UNROLLED) * UNROLLED, d), zero)
+    dh, d_cn, slopes = np.full((2, d), zero), np.full((2, 2 * d), zero), np.full((2, len(M)), zero)
+    factors, before, n, y_, dy_ = (
+        np.full(FACTORS * d, zero), np.full(2 * d, zero), np.full(d, zero), np.full(d, zero), np.full(d, zero)
+    )  # fmt: skip
     for item in range(start, stop):
         k, first = item // pairs, item % pairs * 2
         rows = min(2, B - first)
         M[: 4 * d] = R[k]
-        sums[:] = 0
-        total[:] = 0
+        slopes[:] = 0
+        dh[:] = 0
         for r in range(rows):
-            dh[r], dc[r], dn[r] = g[0, first + r, k], g[1, first + r, k], g[2, first + r, k]
+            dh[r], d_cn[r, :d], d_cn[r, d:] = (
+                d_state[0, first + r, k],
+                d_state[1, first + r, k],
+                d_state[2, first + r, k],
+            )
         for t in range(T - 1, -1, -1):
-            y0[:] = 0
-            y1[:] = 0
             for r in range(rows):
                 row = first + r
-                _copy(dy[row, t, k], dy_)
                 _copy(y[row, t, k], y_)
+                _copy(dy[row, t, k], dy_)
                 if valid[row, t]:
-                    if t > 0:
-                        _copy(kept[k, row, t - 1, 5 * d :], before)
-                    else:
-                        _copy(state[1, row, k], before)
-                        _copy(state[2, row, k], before[d:])
-                    _copy(kept[k, row, t], keep)
-                    _copy(dh[r], held)
-                    _copy(dc[r], held[d:])
-                    _copy(dn[r], held[2 * d :])
-                    _step_backward(keep, before, y_, dy_, held, dc_, dn_, di_, df_, dz_, do_)
-                    _copy(dc_, dc[r])
-                    _copy(dn_, dn[r])
-                    _add(di_, df_, dz_, do_, total[r])
+                    _copy(kept.factors[k, row, t], factors)
+                    _copy(kept.cn[k, row, t], before)
+                    _copy(kept.cn[k, row, t + 1, d:], n)
+                    _step_backward(factors, before, n, y_, dy_, dh[r], d_cn[r], slopes[r])
                 else:  # the state stayed, and this step shows its h
-                    stays = y0 if r == 0 else y1
+                    slopes[r, :] = 0
                     for p in range(d):
-                        stays[p] = dh[r, p] + dy_[p]
-                    for gate in (di_, df_, dz_, do_):
-                        gate[:] = 0
-                _copy(di_, di[k, row, t])
-                _copy(df_, df[k, row, t])
-                _copy(dz_, dz[k, row, t])
-                _copy(do_, do[k, row, t])
-                _copy(di_, sums[r])
-                _copy(df_, sums[r, d:])
-                _copy(dz_, sums[r, 2 * d :])
-                _copy(do_, sums[r, 3 * d :])
-            _multiply(M, sums[0], sums[1], y0, y1)
-            _copy(y0, dh[0])
-            _copy(y1, dh[1])
+                        dh[r, p] += dy_[p]
+                _copy(slopes[r], d_gates[k, row, t])
+            _multiply(M, slopes, dh)
         for r in range(rows):
-            row = first + r
-            g[0, row, k], g[1, row, k], g[2, row, k], db[row, k] = dh[r], dc[r], dn[r], total[r]
+            d_state[0, first + r, k], d_state[1, first + r, k], d_state[2, first + r, k] = (
+                dh[r],
+                d_cn[r, :d],
+                d_cn[r, d:],
+            )
 
 
 @inlined
-def _step_backward(keep, before, y, dy, held, dc, dn, di, df, dz, do):  # type: ignore[no-untyped-def]
-    """`held` are dh, dc and dn as they come from the step behind."""
-    d = len(dc)
-    one = dc.dtype.type(1)
+def _step_backward(factors, before, n, y, dy, dh, d_cn, slopes):  # type: ignore[no-untyped-def]
+    """Leaves a `dh` of zero, to which Rᵀ slopes is to be added."""
+    d = len(dh)
+    one = dh.dtype.type(1)
     for p in range(d):
-        F, I_, tanh, sigmoid, closed = keep[p], keep[d + p], keep[2 * d + p], keep[3 * d + p], keep[4 * d + p]
-        dh = held[p] + dy[p]
-        dread = dh / keep[6 * d + p]
-        c, n = held[d + p] + dread * sigmoid, held[2 * d + p] - dread * y[p]
-        di[p] = I_ * (c * tanh + n)
-        df[p] = F * (c * before[p] + n * before[d + p]) * closed
-        dz[p] = c * I_ * (one - tanh * tanh)
-        do[p] = dh * y[p] * (one - sigmoid)
-        dc[p] = F * c
-        dn[p] = F * n
+        F, I_, tanh, sigmoid = factors[p], factors[d + p], factors[2 * d + p], factors[3 * d + p]
+        d_y = dh[p] + dy[p]
+        d_read = d_y / n[p]
+        dc, dn = d_cn[p] + d_read * sigmoid, d_cn[d + p] - d_read * y[p]
+        slopes[p] = I_ * (dc * tanh + dn)
+        slopes[d + p] = F * (dc * before[p] + dn * before[d + p]) * factors[4 * d + p]
+        slopes[2 * d + p] = dc * I_ * (one - tanh * tanh)
+        slopes[3 * d + p] = d_y * y[p] * (one - sigmoid)
+        d_cn[p], d_cn[d + p], dh[p] = F * dc, F * dn, one - one

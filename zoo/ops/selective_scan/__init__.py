@@ -1,8 +1,76 @@
 """The selective state space of Mamba: a diagonal recurrence whose step size, input and output depend on the input."""
 
-from zoo.ops.selective_scan.chunked import gated_selective_scan, selective_scan
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from zoo.ops import forms, precision
+from zoo.ops.selective_scan import naive, official
+from zoo.ops.selective_scan.chunked import selective_scan as chunked_scan
 from zoo.ops.selective_scan.naive import gated_selective_scan as gated_selective_scan_naive
 from zoo.ops.selective_scan.naive import selective_scan as selective_scan_naive
 from zoo.ops.selective_scan.naive import step
 
 __all__ = ["gated_selective_scan", "gated_selective_scan_naive", "selective_scan", "selective_scan_naive", "step"]
+
+
+def selective_scan(
+    u: Float[Tensor, "B T D"],
+    delta: Float[Tensor, "B T D"],
+    A: Float[Tensor, "D N"],
+    B: Float[Tensor, "B T N"],
+    C: Float[Tensor, "B T N"],
+    D: Float[Tensor, " D"] | None = None,
+    state: Float[Tensor, "B D N"] | None = None,
+) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B D N"]]:
+    """See `naive.selective_scan`. Float32 at least, autocast or not.
+
+    Counts its recurrence: 2 FLOPs per element of the states forward and 4 backward.
+    """
+    if u.shape[1] == 1:
+        y, h = naive.step(u[:, 0], delta[:, 0], A, B[:, 0], C[:, 0], D, state)
+        return y[:, None], h
+    if (answer := official.selective_scan(u, delta, A, B, C, D, state)) is not None:
+        return answer
+    with precision.no_autocast(u.device):
+        dtype = precision.promote(u, delta, A, B, C, D, state)
+        h = u.new_zeros(len(u), *A.shape, dtype=dtype) if state is None else state.to(dtype)
+        inputs = *(x.to(dtype) for x in (u, delta, A, B, C)), None if D is None else D.to(dtype), h
+        y, h = (_compiled(*inputs) or chunked_scan)(*inputs)
+        return y.to(u.dtype), h
+
+
+def gated_selective_scan(
+    u: Float[Tensor, "B T D"],
+    delta: Float[Tensor, "B T D"],
+    A: Float[Tensor, "D N"],
+    B: Float[Tensor, "B T N"],
+    C: Float[Tensor, "B T N"],
+    D: Float[Tensor, " D"],
+    z: Float[Tensor, "B T D"],
+    bias: Float[Tensor, " D"],
+    state: Float[Tensor, "B D N"] | None = None,
+) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B D N"]]:
+    """See `naive.gated_selective_scan`. Float32 at least inside, autocast or not; y is in u's dtype."""
+    with precision.no_autocast(u.device):
+        dtype = precision.promote(u, delta, A, B, C, D, z, bias, state)
+        h = u.new_zeros(len(u), *A.shape, dtype=dtype) if state is None else state.to(dtype)
+        A, D, bias = (x.to(dtype) for x in (A, D, bias))
+        inputs = u, delta, A, B, C, D, h, z, bias
+        if form := _compiled(*inputs):
+            y, h = form(*inputs)
+            return y.to(u.dtype), h
+        step = F.softplus(delta.to(dtype) + bias)
+        y, h = selective_scan(precision.at_least_fp32(u), step, A, B, C, D, None if state is None else h)
+        return (y * F.silu(precision.at_least_fp32(z))).to(u.dtype), h
+
+
+def _compiled(*inputs: Tensor | None) -> Callable[..., tuple[Tensor, Tensor]] | None:
+    """The loop, which takes two of the N states at a time. For a single step its overhead dominates."""
+    u, _, A, *_ = inputs
+    assert u is not None and A is not None
+    return forms.choose("selective_scan", *inputs) if u.shape[1] > 1 and A.shape[1] % 2 == 0 else None

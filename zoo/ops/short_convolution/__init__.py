@@ -1,7 +1,52 @@
 """The causal convolution with a few taps per channel, however long the sequence."""
 
-from zoo.ops.short_convolution.direct import short_convolution
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from zoo.ops import forms
+from zoo.ops.precision import no_autocast, promote
 from zoo.ops.short_convolution.naive import Unit
 from zoo.ops.short_convolution.naive import short_convolution as short_convolution_naive
 
 __all__ = ["Unit", "short_convolution", "short_convolution_naive"]
+
+
+def short_convolution(
+    x: Float[Tensor, "B T D"],
+    w: Float[Tensor, "D W"],
+    bias: Float[Tensor, " D"] | None = None,
+    before: Float[Tensor, "B W-1 D"] | None = None,
+    mask: Bool[Tensor, "B T"] | None = None,
+    *,
+    silu: bool = False,
+    unit: Unit | None = None,
+    narrow: bool = False,
+) -> Float[Tensor, "B T D"]:
+    """See `naive.short_convolution`. Float32 at least, autocast or not; if `narrow`, rounded to the dtype of x.
+
+    Raises:
+        ValueError: w is not (D, W).
+    """
+    (B, T, D), W, dtype = x.shape, w.shape[-1], promote(x, w, bias)
+    if w.shape != (D, W):
+        raise ValueError(f"short convolution: the weights are {tuple(w.shape)}, expected ({D}, W)")
+    with no_autocast(x.device):  # W multiply-adds a channel cost little; unit vectors magnify rounding
+        x = x if mask is None else x.masked_fill(~mask[..., None], 0)
+        w, bias = w.to(dtype), w.new_zeros(D, dtype=dtype) if bias is None else bias.to(dtype)
+        decoding = before is not None and T == 1
+        before = w.new_zeros(B, W - 1, D) if before is None else before.to(dtype)
+        form = None if decoding else forms.choose("short_convolution", x, w, bias, before)
+        y = (form or _conv1d)(x, w, bias, before, silu, unit, narrow)
+        return y.to(x.dtype) if narrow else y
+
+
+def _conv1d(
+    x: Tensor, w: Tensor, bias: Tensor, before: Tensor, silu: bool, unit: Unit | None, narrow: bool
+) -> Float[Tensor, "B T D"]:
+    y = F.conv1d(torch.cat([before, x], dim=1).mT, w[:, None], bias, groups=len(w)).mT
+    y = F.silu(y) if silu else y
+    return y if unit is None else unit.normed(y)

@@ -1,7 +1,36 @@
 """The WKV operator of RWKV-4: attention whose weights decay exponentially with distance, per channel."""
 
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from zoo.ops import forms
+from zoo.ops.precision import no_autocast
 from zoo.ops.wkv4.naive import init_state
 from zoo.ops.wkv4.naive import wkv as wkv_naive
-from zoo.ops.wkv4.scan import wkv
+from zoo.ops.wkv4.scan import wkv as wkv_by_scan
+from zoo.types import State
 
 __all__ = ["init_state", "wkv", "wkv_naive"]
+
+
+def wkv(
+    w: Float[Tensor, " C"],
+    u: Float[Tensor, " C"],
+    k: Float[Tensor, "B T C"],
+    v: Float[Tensor, "B T C"],
+    state: State | None = None,
+    mask: Bool[Tensor, "B T"] | None = None,
+) -> tuple[Float[Tensor, "B T C"], State]:
+    """See `naive.wkv`. Computes in float32 at least, autocast or not; y has v's dtype, the state stays wide.
+
+    Counts its two recurrences: 4 FLOPs per element of k forward and 8 backward.
+    """
+    dtype = torch.promote_types(k.dtype, torch.float32)
+    with no_autocast(k.device):
+        before = init_state(k.shape[0], k.shape[2], device=k.device, dtype=dtype) if state is None else state
+        inputs = [x.to(dtype) for x in (w, u, k, v, *(before[name] for name in "pqo"))]
+        y, p, q, o = (forms.choose("wkv4", *inputs) or wkv_by_scan)(*inputs, mask)
+    return y.to(v.dtype), {"p": p, "q": q, "o": o}

@@ -1,0 +1,115 @@
+"""NaN and ±∞ come out of every form of every op as the naive form has them: no form turns them into numbers."""
+
+from __future__ import annotations
+
+import random
+from functools import cache
+
+import pytest
+import torch
+from torch import Tensor
+
+from zoo.ops import forms
+
+from .cases import CASES, Case, T
+
+FORMS = {
+    "torch, float32": (False, torch.float32),
+    "torch, bfloat16": (False, torch.bfloat16),
+    "compiled, float64": (True, torch.float64),
+    "compiled, float32": (True, torch.float32),
+    "compiled, bfloat16": (True, torch.bfloat16),
+}
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 0.1}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", CASES)
+def test_nonfinite_numbers_come_out_as_in_the_naive_form(monkeypatch, name, form):
+    compiled, dtype = FORMS[form]
+    case = CASES[name]
+    if compiled and forms.CPU and not (forms.available() and case.op in forms.CPU):
+        pytest.skip("it has no compiled form here")
+    if not compiled:
+        monkeypatch.setattr(forms, "available", lambda: False)
+    faults = []
+    for (i, at), planted in trials(name):
+        want, slopes = truth(name, i, at, planted)
+        got, own = run(case.fast, [_cast(x, dtype) for x in _planted(case, i, at, planted)])
+        pairs = enumerate(zip(got, want, strict=True))
+        found = [fault(*pair, case.mixed, n == 0, TOLERANCE[dtype]) for n, pair in pairs]
+        if planted != planted and any((x.isnan() & y.isfinite()).any() for x, y in zip(slopes, own, strict=True)):
+            found.append("a gradient that is NaN comes out as a number")
+        where = torch.unravel_index(torch.tensor(at), case.inputs[i].shape)
+        faults += [f"{planted} in input {i}, {[int(n) for n in where]}: {what}" for what in found if what]
+    assert not faults, "\n".join(faults)
+
+
+def fault(y: Tensor, exact: Tensor, mixed: int | None, first: bool, tolerance: float) -> str | None:
+    """What is wrong with y, if numbers that are not finite do not stand where they should or others are not equal."""
+    y = y.to(exact.dtype)
+    gone, lost = ~exact.isfinite(), ~y.isfinite()
+    if (gone & ~lost).any():
+        return f"{exact[gone & ~lost][0]} comes out as {y[gone & ~lost][0]}"
+    spread = lost & ~(gone.any(mixed, keepdim=True) if mixed is not None and first else gone)
+    if spread.any():
+        return f"it spreads to {spread.nonzero()[0].tolist()}, where the naive form is finite"
+    if mixed is None and not torch.equal(y[gone].nan_to_num(7, 1, -1), exact[gone].nan_to_num(7, 1, -1)):
+        return "NaN, ∞ and −∞ change places"
+    error = (y - exact)[~lost].abs()
+    if error.numel() and not error.max() <= tolerance * (1 + exact[~lost].abs().max()):
+        return f"finite numbers are off by {error.max()}"
+    return None
+
+
+@cache
+def trials(name: str) -> list[tuple[tuple[int, int], float]]:
+    """Where to plant what: every input gets NaN once and an infinity once. Numbers keep the sign that an op asks for."""
+    draw, found = random.Random(name), []
+    for i, x in enumerate(CASES[name].inputs):
+        if x is None:
+            continue
+        signs = [sign for sign in (1, -1) if (sign * x.real >= 0).all()] or [draw.choice((1, -1))]
+        for planted in (float("nan"), signs[0] * float("inf")):
+            found.append(((i, draw.randrange(x.numel())), planted))
+    return found
+
+
+@cache
+def truth(name: str, i: int, at: int, planted: float) -> tuple[list[Tensor], list[Tensor]]:
+    """What the naive form has, in float64."""
+    return run(CASES[name].naive, _planted(CASES[name], i, at, planted))
+
+
+def run(form, inputs) -> tuple[list[Tensor], list[Tensor]]:
+    """Outputs, and gradients of a weighted sum of them."""
+    leaves = [None if x is None else x.clone().requires_grad_() for x in inputs]
+    outputs = _flat(form(*leaves))
+    torch.manual_seed(0)
+    weights = [torch.randn(y.shape, dtype=torch.float64).to(y.dtype) for y in outputs]
+    pairs = [(y, w) for y, w in zip(outputs, weights, strict=True) if y.requires_grad]
+    gradients = torch.autograd.grad(
+        [y for y, _ in pairs], [x for x in leaves if x is not None], [w for _, w in pairs], materialize_grads=True
+    )
+    return [y.detach() for y in outputs], list(gradients)
+
+
+def _planted(case: Case, i: int, at: int, planted: float) -> list[Tensor | None]:
+    given = [None if x is None else x.clone() for x in case.inputs]
+    x = given[i]
+    (x.real if x.is_complex() else x).reshape(-1)[at] = planted  # a view of either
+    return given
+
+
+def _cast(x: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """In half precision only what varies with time is that; weights and states are float32."""
+    if x is None:
+        return None
+    dtype = torch.float32 if dtype is torch.bfloat16 and (T not in x.shape or x.is_complex()) else dtype
+    return x.to(dtype.to_complex() if x.is_complex() else dtype)
+
+
+def _flat(outputs) -> list[Tensor]:
+    if isinstance(outputs, Tensor):
+        return [outputs]
+    return [x for part in (outputs.values() if isinstance(outputs, dict) else outputs) for x in _flat(part)]
