@@ -102,13 +102,13 @@ class CompiledSelectiveScan(torch.autograd.Function):
         kept[:, 0] = h.mT
         ctx.gated, A = bias is not None, (A.T * math.log2(math.e)).contiguous()
         ctx.save_for_backward(u, delta, A, B, C, D, kept, z.contiguous(), D if bias is None else bias)
-        run(_forward, batch * -(-width // CHANNELS), Inputs(*ctx.to_save, gated=ctx.gated), y)
+        run(_forward, batch * -(-width // CHANNELS), Inputs(*(*ctx.to_save, ctx.gated)), y)
         return y, kept[:, -1].mT.contiguous()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor, dh: Tensor) -> tuple[Tensor | None, ...]:
-        x = Inputs(*ctx.saved_tensors, gated=ctx.gated)
+        x = Inputs(*(*ctx.saved_tensors, ctx.gated))
         (batch, T, width), N = x.u.shape, len(x.A)
         flops.count("selective_scan", 4 * x.u.numel() * N)
         blocks, like, dh = -(-width // CHANNELS), x.u.new_empty, dh.mT.contiguous()

@@ -99,8 +99,8 @@ class CompiledShortConvolution(torch.autograd.Function):
 
 
 def _inputs(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, before: Tensor, scales: Tensor) -> Inputs:
-    x, width, silu = rows(x[:, None]), ctx.width, ctx.silu
-    return Inputs(x=x, weight=weight, bias=bias, before=before, scales=scales, width=width, silu=silu)
+    at, width, silu = rows(x[:, None]), ctx.width, ctx.silu
+    return Inputs(x=at, weight=weight, bias=bias, before=before, scales=scales, width=width, silu=silu)
 
 
 @loop

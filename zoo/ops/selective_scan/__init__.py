@@ -40,7 +40,8 @@ def selective_scan(
         dtype = precision.promote(u, delta, A, B, C, D, state)
         h = u.new_zeros(len(u), *A.shape, dtype=dtype) if state is None else state.to(dtype)
         inputs = *(x.to(dtype) for x in (u, delta, A, B, C)), None if D is None else D.to(dtype), h
-        y, h = (_compiled(*inputs) or chunked_scan)(*inputs)
+        form: Callable[..., tuple[Tensor, Tensor]] = _compiled(*inputs) or chunked_scan
+        y, h = form(*inputs)
         return y.to(u.dtype), h
 
 
@@ -61,8 +62,8 @@ def gated_selective_scan(
         h = u.new_zeros(len(u), *A.shape, dtype=dtype) if state is None else state.to(dtype)
         A, D, bias = (x.to(dtype) for x in (A, D, bias))
         inputs = u, delta, A, B, C, D, h, z, bias
-        if form := _compiled(*inputs):
-            y, h = form(*inputs)
+        if compiled := _compiled(*inputs):
+            y, h = compiled(*inputs)
             return y.to(u.dtype), h
         step = F.softplus(delta.to(dtype) + bias)
         y, h = selective_scan(precision.at_least_fp32(u), step, A, B, C, D, None if state is None else h)
@@ -72,5 +73,6 @@ def gated_selective_scan(
 def _compiled(*inputs: Tensor | None) -> Callable[..., tuple[Tensor, Tensor]] | None:
     """The loop, which takes two of the N states at a time. For a single step its overhead dominates."""
     u, _, A, *_ = inputs
-    assert u is not None and A is not None
+    assert u is not None
+    assert A is not None
     return forms.choose("selective_scan", *inputs) if u.shape[1] > 1 and A.shape[1] % 2 == 0 else None

@@ -51,8 +51,8 @@ class LastState(torch.autograd.Function):
         u, delta, A, B, C = ctx.saved_tensors
         with torch.enable_grad():
             u, delta, A, B = leaves = [x.detach().requires_grad_() for x in (u.mT, delta.mT, A, B.mT)]
-            first = torch.zeros_like(dh)  # a state keeps the official kernel out
-            _, h = selective_scan(u, delta, A, B, C.mT, state=first)
+            first = torch.zeros_like(dh)
+            _, h = selective_scan(u, delta, A, B, C.mT, None, first)
             du, d_delta, dA, dB = torch.autograd.grad(h, leaves, dh)
         return None, du.mT, d_delta.mT, dA, dB.mT, None
 

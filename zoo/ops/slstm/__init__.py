@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -27,4 +29,5 @@ def slstm(
         dtype = precision.promote(i, f, z, o, R, b, *(state or ()))
         inputs = [x.to(dtype) for x in (i, f, z, o, R, b)]
         h, c, n, m = (x.to(dtype) for x in (init_state(i) if state is None else state))
-        return (forms.choose("slstm", *inputs) or slstm_naive)(*inputs, (h, c, n, m), mask)
+        form: Callable[..., tuple[Tensor, SLSTMState]] = forms.choose("slstm", *inputs) or slstm_naive
+        return form(*inputs, (h, c, n, m), mask)

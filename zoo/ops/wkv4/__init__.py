@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -32,5 +34,6 @@ def wkv(
     with no_autocast(k.device):
         before = init_state(k.shape[0], k.shape[2], device=k.device, dtype=dtype) if state is None else state
         inputs = [x.to(dtype) for x in (w, u, k, v, *(before[name] for name in "pqo"))]
-        y, p, q, o = (forms.choose("wkv4", *inputs) or wkv_by_scan)(*inputs, mask)
+        form: Callable[..., tuple[Tensor, ...]] = forms.choose("wkv4", *inputs) or wkv_by_scan
+        y, p, q, o = form(*inputs, mask)
     return y.to(v.dtype), {"p": p, "q": q, "o": o}
