@@ -47,9 +47,9 @@ def check(names: tuple[str, ...], plugins: tuple[str, ...]) -> list[Row]:
     torch.set_num_threads(1)  # the models are tiny: more threads would wait for each other
     try:
         return [
-            {kind: name, **dataclasses.asdict(outcome)}
+            {kind: name, **dataclasses.asdict(result)}
             for kind, name in asked
-            for outcome in (checks.run(name) if kind == "architecture" else tasks.checks.run(name))
+            for result in (checks.run(name) if kind == "architecture" else tasks.checks.run(name))
         ]
     finally:
         torch.set_num_threads(threads)
