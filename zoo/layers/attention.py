@@ -58,11 +58,7 @@ class Attention(Mixer):
         self.out = Linear(context.width, context.width, bias=bias)
 
     def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        *,
-        mask: Bool[Tensor, "B T"] | None = None,
-        state: State | None = None,
+        self, x: Float[Tensor, "B T D"], *, mask: Bool[Tensor, "B T"] | None = None, state: State | None = None
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
         B, T, D = x.shape
         now, features = steps(state, T, x.device), self.qkv(x)

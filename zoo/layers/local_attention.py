@@ -71,11 +71,7 @@ class LocalAttention(Mixer):
         self.out_proj = nn.Linear(heads * d, context.width, bias=out_bias)
 
     def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        *,
-        mask: Bool[Tensor, "B T"] | None = None,
-        state: State | None = None,
+        self, x: Float[Tensor, "B T D"], *, mask: Bool[Tensor, "B T"] | None = None, state: State | None = None
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
         if state is not None and not self.causal:
             raise Unsupported("bidirectional local attention cannot continue from a state")
