@@ -149,12 +149,12 @@ def measure(name: str, role: Role, shape: Shape, **options: Any) -> Size:
     )
 
 
-Reach: TypeAlias = Callable[[Model], float]
+Quantity: TypeAlias = Callable[[Model], float]
 """The matched quantity, measured on the built model."""
 
 
 def solve_width(
-    name: str, role: Role, shape: Shape, *, target: float, of: Reach, build: Builder | None = None, **options: Any
+    name: str, role: Role, shape: Shape, *, target: float, of: Quantity, build: Builder | None = None, **options: Any
 ) -> Size:
     """The width at which `of` comes nearest `target`, by bisection on the real module.
 
@@ -194,11 +194,11 @@ def solve_size(
     *,
     target: float,
     tolerance: float,
-    of: Reach,
+    of: Quantity,
     build: Builder | None = None,
     **options: Any,
 ) -> Size:
-    """The width nearest `target`; where that misses by more than `tolerance`, other depths are tried, the nearest first.
+    """The width nearest `target`; if that misses by more than `tolerance`, other depths are tried, the nearest first.
 
     They lie between half and twice the architecture's own. If none comes within the tolerance, the nearest size is
     returned.
