@@ -1,7 +1,7 @@
 """zoo: sequence architectures behind one interface.
 
 `zoo.build("pre_ln", "lm", shape=zoo.Shape(...))` makes a model; `zoo.register` adds an architecture; `zoo.load` opens
-published weights and what `zoo.save` wrote. torch is loaded when a model is built or opened, or one of the contract's
+published weights and what `zoo.save` wrote. torch is loaded when an architecture is opened, or one of the contract's
 modules (`Mixer`, `Model`, ...) is asked for, not before.
 """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from zoo import architectures
+from zoo.architectures import recipe as recipe_of
 from zoo.types import ROLES, Recipe, Role, Shape
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def build(name: str, role: Role = "lm", *, shape: Shape, **options: Any) -> Mode
         KeyError: unknown architecture. TypeError: unknown option. ValueError: an option's value cannot be.
         Unsupported: this architecture cannot play this role.
     """
-    model = assemble(architectures.recipe(name, **options), role, shape)
+    model = assemble(recipe_of(name, **options), role, shape)
     model.built = {"architecture": name, "options": options}
     return model
 

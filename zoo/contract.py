@@ -1,4 +1,4 @@
-"""The contract: what every mixer, backbone and model of the zoo promises. See `zoo.types` for the words it uses.
+"""The contract that every mixer, backbone and model of the zoo keeps. See `zoo.types` for its terms.
 
 Shapes: B batch, T time, D width, V vocabulary, C classes, U target time.
 """
@@ -15,19 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from zoo.types import (
-    ROLES,
-    Batch,
-    LayerContext,
-    ParamOverride,
-    Part,
-    Recipe,
-    Role,
-    Shape,
-    State,
-    Traits,
-    Unsupported,
-)
+from zoo.types import ROLES, Batch, LayerContext, ParamOverride, Part, Recipe, Role, Shape, State, Traits, Unsupported
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -91,11 +79,7 @@ class Mixer(nn.Module):
         return heads if isinstance(heads, int) else 1
 
     def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        *,
-        mask: Bool[Tensor, "B T"] | None = None,
-        state: State | None = None,
+        self, x: Float[Tensor, "B T D"], *, mask: Bool[Tensor, "B T"] | None = None, state: State | None = None
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
         """Mix `x` over time; `mask` is true on valid steps. With a `state`, continue from it and return the next."""
         raise NotImplementedError
@@ -117,15 +101,11 @@ class Mixer(nn.Module):
 class Backbone(nn.Module):
     """A stack of blocks from (B, T, D) to (B, T, D): the universal contract.
 
-    What passes between its blocks is its own affair: RWKV-7, ResiDual and Reformer carry more than one tensor there.
+    It decides what passes between its blocks: RWKV-7, ResiDual and Reformer carry more than one tensor there.
     """
 
     def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        *,
-        mask: Bool[Tensor, "B T"] | None = None,
-        state: State | None = None,
+        self, x: Float[Tensor, "B T D"], *, mask: Bool[Tensor, "B T"] | None = None, state: State | None = None
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
         """As `Mixer.forward`, for the whole stack, final norm included."""
         raise NotImplementedError
@@ -143,13 +123,13 @@ class Model(nn.Module):
     traits: Traits
     backbone: Backbone
     tokenizer: Tokenizer | None = None
-    """What turns text into its tokens, where it is known."""
+    """Text to tokens and back, where that is known."""
     built: Mapping[str, Any] = {}
-    """`architecture` and `options`, as `zoo.build` was given them."""
+    """`architecture` and `options`, as given to `zoo.build`."""
 
     @property
     def longest(self) -> int | None:
-        """The longest sequence it can read, in steps; None where there is no end."""
+        """The longest sequence it can read, in steps; None without a limit."""
         return None if self.traits.length == "any" else self.shape.length
 
     def forward(self, batch: Batch) -> Tensor:
@@ -179,7 +159,7 @@ class Model(nn.Module):
 
 
 def combine(traits: list[Traits]) -> Traits:
-    """What a whole can do: the weakest of what its parts can."""
+    """The traits of a whole: in each respect those of its weakest part."""
     causal = [t.causal for t in traits]
     lengths = [t.length for t in traits]
     return Traits(
@@ -203,13 +183,13 @@ def leaves(state: State) -> Iterator[Tensor]:
 
 
 def chosen(state: State, rows: Int[Tensor, " R"]) -> State:
-    """These rows of every tensor in a state, in this order; a row may come several times."""
+    """These rows of every tensor in a state, in this order; a row may be chosen several times."""
     return {k: v.index_select(0, rows) if isinstance(v, Tensor) else chosen(v, rows) for k, v in state.items()}
 
 
 @contextmanager
 def quiet(model: Model) -> Iterator[None]:
-    """No gradients and no dropout; every module's mode is left as found."""
+    """A context without gradients and dropout; it leaves every module's mode as found."""
     training = [module for module in model.modules() if module.training]
     try:
         for module in training:
@@ -222,7 +202,7 @@ def quiet(model: Model) -> Iterator[None]:
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where a model's first parameter lies, or its first buffer; the CPU for one that has neither."""
+    """The device of a model's first parameter, or of its first buffer; the CPU for one that has neither."""
     first = next(itertools.chain(model.parameters(), model.buffers()), None)
     return torch.device("cpu") if first is None else first.device
 

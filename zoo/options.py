@@ -1,7 +1,7 @@
-"""What the options of a registered thing may be, by the annotations of its signature, in the user's words.
+"""Options checked against the annotations of a signature, with messages for the user.
 
-Architectures and their parts are checked here before they are made, so that none of them has to check types itself.
-Ranges, and what fits what, are their own affair.
+Architectures and their parts are checked here before they are made, so that none of them has to check types or choices
+itself; they check ranges, and what goes together.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from zoo.types import Part
 
 
 def check(owner: str, options: Iterable[Option], given: dict[str, Any], *, also: Iterable[Option] = ()) -> None:
-    """Every option that is given is known and of the kind its annotation says. `also`: options known beside its own.
+    """Check that every given option is known and fits its annotation. `also`: options known beside its own.
 
     Raises:
         TypeError: unknown option. ValueError: the wrong kind of value.
@@ -34,7 +34,7 @@ def check(owner: str, options: Iterable[Option], given: dict[str, Any], *, also:
 
 
 def make(table: Table, part: Part, *args: Any, **given: Any) -> Any:
-    """The component that `part` names, made from `args`, `given` and the options of the part.
+    """Build the component that `part` names from `args`, `given` and the part's own options.
 
     Raises:
         TypeError: unknown option. ValueError: unknown component, or a value that cannot be.
@@ -51,7 +51,7 @@ def make(table: Table, part: Part, *args: Any, **given: Any) -> Any:
 
 
 def mismatch(value: Any, annotation: Any) -> str | None:
-    """What came and what `annotation` allows, as the end of a message; None where the value fits."""
+    """The end of a message: what `annotation` allows and what was given; None where the value fits."""
     if _fits(value, annotation):
         return None
     if get_origin(annotation) is Literal and isinstance(value, str):
@@ -85,7 +85,7 @@ def _fits(value: Any, annotation: Any) -> bool:
         return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
     if isinstance(annotation, type) and annotation not in (Any, Parameter.empty):
         return isinstance(value, annotation)
-    return True  # an annotation of another form is its owner's affair
+    return True  # an annotation of another form is for its owner to check
 
 
 _NAMES: dict[Any, str] = {
@@ -114,7 +114,7 @@ def _words(annotation: Any) -> str:
 
 
 def _options(annotation: Any) -> list[str]:
-    """Each kind and choice of a Union or a Literal; but for Part, which no suite can hold."""
+    """Each kind and choice of a Union or a Literal, except Part, which no suite can hold."""
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return [str(choice) for choice in inner]

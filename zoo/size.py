@@ -1,4 +1,4 @@
-"""How large a built model is (parameters, training FLOPs, state bytes), and which size comes nearest a target."""
+"""The size of a built model (parameters, training FLOPs, state bytes), and the size that comes nearest a target."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ _FORMULAS = {
     torch.ops.aten.mkldnn_rnn_layer: _rnn_forward,
     torch.ops.aten.mkldnn_rnn_layer_backward: _rnn_backward,
 }
-"""CPU kernels torch's own counter has no formula for, and one where it is wrong: a depthwise convolution's gradients,
-of which it counts every pair of channels. Attention counts every score, masked or not, in either form."""
+"""CPU kernels for which torch's counter has no formula, and one for which it is wrong: it counts every pair of channels
+for the gradients of a depthwise convolution. Attention counts every score, masked or not, in either form."""
 
 
 def training_flops(
@@ -72,8 +72,8 @@ def training_flops(
 ) -> int:
     """FLOPs of one forward pass, under `autocast`, and backward pass over `batch`, by counting the operators it runs.
 
-    Counted: matrix products, convolutions, attention, recurrent kernels, FFTs and scans. Elementwise work is not.
-    Gradients are left as they were; random state too.
+    Counted: matrix products, convolutions, attention, recurrent kernels, FFTs and scans, but no elementwise work.
+    Gradients and random state are left as they were.
     """
     saved = [p.grad for p in model.parameters()]
     for p in model.parameters():
@@ -89,10 +89,10 @@ def training_flops(
 
 
 def recurrent_state_bytes(model: Model, length: int) -> int | None:
-    """Bytes carried from one decoding step to the next after `length` tokens; None where nothing can be carried.
+    """Bytes carried from one decoding step to the next after `length` tokens; None for a model that cannot resume.
 
-    Run it on a model on the meta device to measure without computing. What is the same after 1, 2 and 65 tokens is
-    taken to stay so: steps one by one are slow even on the meta device.
+    A model on the meta device is measured without computing. A size that is the same after 1, 2 and 65 tokens is taken
+    to be constant: steps one by one are slow even on the meta device.
     """
     try:
         early = {_state_bytes_after(model, steps) for steps in (1, 2, 65)} if length > 65 else set()
@@ -127,7 +127,7 @@ def sketch_roles(name: str) -> dict[Role, Model]:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """A solved or given size and what it amounts to."""
+    """A width and depth, and the parameters and state they give."""
 
     width: int
     depth: int
@@ -140,7 +140,7 @@ class Size:
 
 
 def decoded_length(role: Role, shape: Shape) -> int:
-    """Steps of one sequence as it is decoded, after which a state is measured: the target's for `seq2seq`."""
+    """The number of decoding steps after which a state is measured: the target's length for `seq2seq`."""
     return shape.length if role != "seq2seq" else shape.target_length or 1
 
 
@@ -160,19 +160,19 @@ def measure(name: str, role: Role, shape: Shape, **options: Any) -> Size:
     )
 
 
-Reach: TypeAlias = Callable[[Model], float]
-"""How much of what is matched a built model has."""
+Quantity: TypeAlias = Callable[[Model], float]
+"""The matched quantity, measured on the built model."""
 
 
 def solve_width(
-    name: str, role: Role, shape: Shape, *, target: float, of: Reach, build: Builder | None = None, **options: Any
+    name: str, role: Role, shape: Shape, *, target: float, of: Quantity, build: Builder | None = None, **options: Any
 ) -> Size:
     """The width at which `of` comes nearest `target`, by bisection on the real module.
 
-    `of` must not fall as the width grows. Models are made by `build` (`sketch`: on the meta device, unless given).
+    `of` must not fall as the width grows. Models are made by `build`; by default `sketch`, on the meta device.
 
     Raises:
-        Unsupported: it cannot play the role, or `of` says that it has nothing of what is matched.
+        Unsupported: it cannot play the role, or `of` has nothing to measure on it.
         ValueError: not even the narrowest width is small enough to come within a factor of two.
     """
     build = build or sketch
@@ -205,14 +205,14 @@ def solve_size(
     *,
     target: float,
     tolerance: float,
-    of: Reach,
+    of: Quantity,
     build: Builder | None = None,
     **options: Any,
 ) -> Size:
-    """The width nearest `target`; where it misses by more than `tolerance`, at another depth too, the nearest first.
+    """The width nearest `target`; if that misses by more than `tolerance`, other depths are tried, the nearest first.
 
-    Depths between half and twice the architecture's own are tried until one comes within the tolerance; if none does,
-    the size that comes nearest is returned.
+    They lie between half and twice the architecture's own. If none comes within the tolerance, the nearest size is
+    returned.
 
     Raises:
         Unsupported, ValueError: as `solve_width`, at the architecture's own depth.
@@ -230,7 +230,7 @@ def solve_size(
 
 
 def _step(name: str, role: Role, shape: Shape, options: dict[str, Any]) -> int:
-    """What widths must divide by: the recipe's own, or twice or four times that (rotations need even heads, say)."""
+    """What widths must be multiples of: the recipe's own, or twice or four times that (rotations need even heads)."""
     own = architectures.recipe(name, **options).width_multiple
     for factor in (1, 2, 4):
         try:

@@ -1,7 +1,6 @@
-"""The words of the contract that need no torch: what an architecture says about itself and where it is asked to work.
+"""The types of the contract that need no torch: what an architecture says about itself, and the shape it is built for.
 
-Everything here imports in milliseconds, so that suites can be read, checked and planned before torch is loaded.
-`zoo.contract` adds the modules (`Mixer`, `Backbone`, `Model`) and re-exports all of this.
+They import in milliseconds. `zoo.contract` adds the modules (`Mixer`, `Backbone`, `Model`) and re-exports all of them.
 """
 
 from __future__ import annotations
@@ -68,7 +67,7 @@ class ParamOverride:
 
 @dataclass(frozen=True, slots=True)
 class LayerContext:
-    """Where in a model a mixer sits: all it may know when it is built."""
+    """Where in a model a mixer sits: all that it may know when it is built."""
 
     width: int
     length: int
@@ -78,7 +77,7 @@ class LayerContext:
     layer: int = 0
     depth: int = 1
     positions: Part | None = None
-    """Positions that the mixer itself applies, to queries, keys or scores; only given to mixers that say they can."""
+    """Positions that the mixer itself applies, to queries, keys or scores; given only to mixers that can."""
     gain: float | None = None
     """DeepNorm's β, by which values, outputs and channel weights start smaller. None: outputs by 1/√(2 · depth)."""
 
@@ -168,9 +167,9 @@ class Recipe:
     many as their input tokens. No effect elsewhere."""
     dropout: float = 0.0
     label_smoothing: float = 0.0
-    """Part of the targets' weight that training spreads over all classes."""
+    """The part of the targets' weight that training spreads over all classes."""
     schedule: Schedule | None = None
-    """The learning-rate schedule this architecture brings along; None for the suite's."""
+    """This architecture's own learning-rate schedule; None for the suite's."""
     depth: int = 4
     width_multiple: int = 1
     """Widths must divide by this and by what each mixer asks for, of which it becomes the least common multiple."""
@@ -209,7 +208,7 @@ class Recipe:
 
 
 State: TypeAlias = dict[str, Any]
-"""What a resumable module carries from one call to the next: tensors under clear names, nested. Batch is axis 0."""
+"""What a resumable module carries from one call to the next: a nested dict of named tensors, batch first."""
 
 
 @dataclass(slots=True)

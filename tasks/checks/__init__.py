@@ -14,12 +14,12 @@ from tasks.checks.purity import check_fingerprint, check_purity, check_seed, che
 from tasks.checks.randomness import randomness
 from tasks.checks.scoring import check_baselines, check_evaluation, check_metric
 from tasks.checks.statement import check_difficulties, check_options
-from tasks.checks.subject import Subject, failed, named
-from zoo.outcome import Outcome
+from tasks.checks.subject import Subject, named
+from zoo.check_result import CheckResult, failed
 
-__all__ = ["CHECKS", "Outcome", "Subject", "apply", "run"]
+__all__ = ["CHECKS", "CheckResult", "Subject", "apply", "run"]
 
-CHECKS: dict[str, Callable[[Subject], Outcome]] = {
+CHECKS: dict[str, Callable[[Subject], CheckResult]] = {
     "options": check_options,
     "metric": check_metric,
     "purity": check_purity,
@@ -33,7 +33,7 @@ CHECKS: dict[str, Callable[[Subject], Outcome]] = {
 }
 
 
-def run(name: str, **options: Any) -> list[Outcome]:
+def run(name: str, **options: Any) -> list[CheckResult]:
     """Every check on the task called `name`, under `options` or else its `smoke` difficulty's.
 
     Raises:
@@ -43,7 +43,7 @@ def run(name: str, **options: Any) -> list[Outcome]:
     return [apply(check, subject) for check in CHECKS]
 
 
-def apply(check: str, subject: Subject) -> Outcome:
+def apply(check: str, subject: Subject) -> CheckResult:
     """One check; an error inside it is a failure that says what was raised. Global random state is left as it was."""
     with randomness(1):
         try:

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from tasks.base import SPLITS, Task
-from tasks.checks.subject import Subject, failed, some
-from zoo.outcome import Outcome, skipped
+from tasks.checks.subject import Subject, some
+from zoo.check_result import CheckResult, failed, skipped
 from zoo.types import Batch
 
 
-def check_shapes(subject: Subject) -> Outcome:
+def check_shapes(subject: Subject) -> CheckResult:
     """Arrays are what role and `shape` promise: dtypes, lengths, tokens below `vocab`, targets below `outputs`."""
     if subject.missing:
         return skipped("shapes", subject.missing)
@@ -29,7 +29,7 @@ def check_shapes(subject: Subject) -> Outcome:
             return failed("shapes", f"train: inputs have {steps} steps, train_length says {task.train_length}")
     if longest != task.shape.length:
         return failed("shapes", f"inputs have up to {longest} steps, shape.length says {task.shape.length}")
-    return Outcome("shapes", "passed", longest, task.shape.length, "steps of the longest input")
+    return CheckResult("shapes", "passed", longest, task.shape.length, "steps of the longest input")
 
 
 def _problems(task: Task, batch: Batch, n: int) -> Iterator[str]:

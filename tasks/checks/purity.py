@@ -15,12 +15,12 @@ import numpy as np
 from tasks import registry
 from tasks.base import SPLITS, DataError, Split, Task
 from tasks.checks.randomness import global_states, randomness
-from tasks.checks.subject import CAP, Subject, failed, rows, some
-from zoo.outcome import Outcome, skipped, within
+from tasks.checks.subject import CAP, Subject, rows, some
+from zoo.check_result import CheckResult, failed, skipped, within
 from zoo.types import Batch
 
 
-def check_purity(subject: Subject) -> Outcome:
+def check_purity(subject: Subject) -> CheckResult:
     """An example is a function of split, id and seed: again, in any order and company, in another process."""
     if subject.missing:
         return skipped("purity", subject.missing)
@@ -49,14 +49,14 @@ def check_purity(subject: Subject) -> Outcome:
                 return failed("purity", f"{split}: other examples {way}")
     elsewhere = _in_another_process(subject)
     if isinstance(elsewhere, str):
-        return Outcome("purity", "passed", note=elsewhere)
+        return CheckResult("purity", "passed", note=elsewhere)
     different = [split for split in SPLITS if elsewhere[split] != first[split]]
     if different:
         return failed("purity", f"{', '.join(different)}: other examples in another process")
-    return Outcome("purity", "passed")
+    return CheckResult("purity", "passed")
 
 
-def check_seed(subject: Subject) -> Outcome:
+def check_seed(subject: Subject) -> CheckResult:
     """It changes examples, or their order, in training, and nothing elsewhere."""
     if subject.missing:
         return skipped("seed", subject.missing)
@@ -70,10 +70,10 @@ def check_seed(subject: Subject) -> Outcome:
     one, other = (rows(task.batch("train", 0, seed, size=64)) for seed in (0, 1))
     if one == other:
         return failed("seed", "two seeds give the same training examples in the same order")
-    return Outcome("seed", "passed", note="gives other training examples" if fresh else "gives another order")
+    return CheckResult("seed", "passed", note="gives other training examples" if fresh else "gives another order")
 
 
-def check_splits(subject: Subject) -> Outcome:
+def check_splits(subject: Subject) -> CheckResult:
     """No example is in two splits: all of them are compared, or 20,000 of a split."""
     if subject.missing:
         return skipped("splits", subject.missing)
@@ -97,7 +97,7 @@ def check_splits(subject: Subject) -> Outcome:
     return within("splits", 0, 0, f"among {len(where)} different examples")
 
 
-def check_fingerprint(subject: Subject) -> Outcome:
+def check_fingerprint(subject: Subject) -> CheckResult:
     """The same when built again and after data was read; another under an option that changes examples."""
     one = subject.build().fingerprint
     if not isinstance(one, str) or not one:
@@ -120,7 +120,7 @@ def check_fingerprint(subject: Subject) -> Outcome:
             if changed and task.fingerprint == one:
                 return failed("fingerprint", f"the same with {option.name}={other}, which gives other examples")
             break
-    return Outcome("fingerprint", "passed", len(tried), note=f"options varied: {', '.join(tried) or 'none'}")
+    return CheckResult("fingerprint", "passed", len(tried), note=f"options varied: {', '.join(tried) or 'none'}")
 
 
 def _scribble(batch: Batch) -> None:

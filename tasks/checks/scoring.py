@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 from tasks.base import SPLITS, Baseline, Task, Totals, add_totals
 from tasks.checks.randomness import global_states, randomness
-from tasks.checks.subject import Subject, failed, rows
-from zoo.outcome import Outcome, skipped
+from tasks.checks.subject import Subject, rows
+from zoo.check_result import CheckResult, failed, skipped
 from zoo.types import Batch
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def check_metric(subject: Subject) -> Outcome:
+def check_metric(subject: Subject) -> CheckResult:
     """Its name is among the scores, chance is finite, and right answers score better than chance and wrong answers."""
     metric, task = subject.task.metric, subject.task
     if not isinstance(metric.higher_is_better, bool):
@@ -37,11 +37,11 @@ def check_metric(subject: Subject) -> Outcome:
         if task.shape.outputs > 1 and not _better(task, best, value):
             higher = "higher" if metric.higher_is_better else "lower"
             note = f"right answers are no better than {what}, though {higher} is better; limit: {what}"
-            return Outcome("metric", "failed", best, value, note)
-    return Outcome("metric", "passed", best, metric.chance, f"{metric.name} of right answers; limit: chance")
+            return CheckResult("metric", "failed", best, value, note)
+    return CheckResult("metric", "passed", best, metric.chance, f"{metric.name} of right answers; limit: chance")
 
 
-def check_evaluation(subject: Subject) -> Outcome:
+def check_evaluation(subject: Subject) -> CheckResult:
     """Batches of any size give the same examples, each once, and totals that add up to the same scores."""
     if subject.missing:
         return skipped("evaluation", subject.missing)
@@ -57,18 +57,18 @@ def check_evaluation(subject: Subject) -> Outcome:
             if one != other:
                 return failed("evaluation", f"{split}: batches of 7 give other examples than batches of 64")
             if len(one) != expected:
-                return Outcome("evaluation", "failed", len(one), expected, f"examples of {split} at limit {limit}")
+                return CheckResult("evaluation", "failed", len(one), expected, f"examples of {split} at limit {limit}")
     few = min(20, subject.limit)
     whole, parts = (
         _score(subject, _noise, list(task.evaluation("test", size=size, limit=few))) for size in (min(few, 10), 3)
     )
     for name, value in whole.items():
         if not math.isclose(value, parts[name], rel_tol=1e-4, abs_tol=1e-6):
-            return Outcome("evaluation", "failed", parts[name], value, f"{name} depends on the size of the batches")
-    return Outcome("evaluation", "passed")
+            return CheckResult("evaluation", "failed", parts[name], value, f"{name} depends on the size of the batches")
+    return CheckResult("evaluation", "passed")
 
 
-def check_baselines(subject: Subject) -> Outcome:
+def check_baselines(subject: Subject) -> CheckResult:
     """At least one; all worse than right answers, which score the best there is; a constant answer beats none."""
     if subject.missing:
         return skipped("baselines", subject.missing)
@@ -84,19 +84,19 @@ def check_baselines(subject: Subject) -> Outcome:
     best = _score(subject, _right)[metric.name]
     if best not in ((1.0, 100.0) if metric.higher_is_better else (0.0,)):
         wanted = "1 (or 100)" if metric.higher_is_better else "0"
-        return Outcome("baselines", "failed", best, note=f"right answers should score {wanted}, the best there is")
+        return CheckResult("baselines", "failed", best, note=f"right answers should score {wanted}, the best there is")
     for baseline in found:
         problem = _implausible(task, baseline, best)
         if problem:
-            return Outcome("baselines", "failed", baseline.value, best, f"{baseline.name}: {problem}")
+            return CheckResult("baselines", "failed", baseline.value, best, f"{baseline.name}: {problem}")
     strongest = (max if metric.higher_is_better else min)(found, key=lambda baseline: baseline.value)
     constant = _score(subject, _constant(subject))[metric.name]
     room = abs(best - strongest.value) * 2 / math.sqrt(len(task.evaluation_ids("test", subject.limit)))
     limit = strongest.value + (room if metric.higher_is_better else -room)
     if _better(task, constant, limit):
         note = f"the commonest training answers beat every baseline ({strongest.name}: {strongest.value:.3g})"
-        return Outcome("baselines", "failed", constant, limit, note)
-    return Outcome("baselines", "passed", strongest.value, best, f"{strongest.name}; limit: right answers")
+        return CheckResult("baselines", "failed", constant, limit, note)
+    return CheckResult("baselines", "passed", strongest.value, best, f"{strongest.name}; limit: right answers")
 
 
 Answer = Callable[[Task, Batch], "tuple[Tensor, Sequence[Sequence[int]]]"]

@@ -9,8 +9,8 @@ import numpy as np
 
 from tasks import registry
 from tasks.base import DataError
-from tasks.checks.subject import Subject, failed, named
-from zoo.outcome import Outcome, skipped
+from tasks.checks.subject import Subject, named
+from zoo.check_result import CheckResult, failed, skipped
 from zoo.types import ROLES
 
 STOPS = ("tokens", "steps", "flops", "seconds")
@@ -19,7 +19,7 @@ OWN = ("smoke", "small", "paper")
 """The difficulties that built-in tasks have."""
 
 
-def check_options(subject: Subject) -> Outcome:
+def check_options(subject: Subject) -> CheckResult:
     """It builds; every option has an annotation; unknown options, and whole numbers that cannot be, are refused."""
     task = subject.task
     if task.role not in ROLES:
@@ -45,10 +45,10 @@ def check_options(subject: Subject) -> Outcome:
         except Exception as error:
             why = f"{option.name}=-1 is accepted, and then {named(error)}; refuse it in __init__ with a ValueError"
             return failed("options", why)
-    return Outcome("options", "passed", len(subject.entry.options), note="options")
+    return CheckResult("options", "passed", len(subject.entry.options), note="options")
 
 
-def check_difficulties(subject: Subject) -> Outcome:
+def check_difficulties(subject: Subject) -> CheckResult:
     """Every difficulty builds, with one end of training and a size; built-in tasks have smoke, small and paper."""
     notes = []
     for name, difficulty in subject.difficulties.items():
@@ -71,4 +71,4 @@ def check_difficulties(subject: Subject) -> Outcome:
     if absent:
         notes.append(f"{', '.join(absent)} are recommended as well")
     note = "; ".join([", ".join(subject.difficulties), *notes])
-    return Outcome("difficulties", "passed", len(subject.difficulties), note=note)
+    return CheckResult("difficulties", "passed", len(subject.difficulties), note=note)

@@ -10,7 +10,6 @@ import numpy as np
 
 from tasks import registry
 from tasks.base import DataError, Ids, Split, Task
-from zoo.outcome import Outcome
 from zoo.types import Batch
 
 CAP = 20_000
@@ -99,11 +98,6 @@ def some(task: Task, split: Split, n: int) -> Ids:
     last = 1_000_003 if total is None else total - 1
     ids = dict.fromkeys(int(i) for i in (min(5, last), 0, *(31 * i % (last + 1) for i in range(1, n - 2)), last))
     return np.array(list(ids), dtype=np.int64)
-
-
-def failed(check: str, note: str) -> Outcome:
-    """The check failed; `note` says why."""
-    return Outcome(check, "failed", note=note)
 
 
 def named(error: Exception) -> str:

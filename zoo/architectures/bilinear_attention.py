@@ -52,11 +52,7 @@ class BilinearAttention(Mixer):
         self.out = Linear(context.width, context.width)
 
     def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        *,
-        mask: Bool[Tensor, "B T"] | None = None,
-        state: State | None = None,
+        self, x: Float[Tensor, "B T D"], *, mask: Bool[Tensor, "B T"] | None = None, state: State | None = None
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
         B, T, D = x.shape
         q = self.form(x).view(B, T, self.heads, D).transpose(1, 2)

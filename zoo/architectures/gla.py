@@ -119,11 +119,7 @@ class GLA(Mixer):
         return width_multiple(heads, expand_k, expand_v)
 
     def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        *,
-        mask: Bool[Tensor, "B T"] | None = None,
-        state: State | None = None,
+        self, x: Float[Tensor, "B T D"], *, mask: Bool[Tensor, "B T"] | None = None, state: State | None = None
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
         x = x if mask is None else x.masked_fill(~mask[..., None], 0)
         new: State = {}

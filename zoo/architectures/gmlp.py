@@ -73,11 +73,7 @@ class SpatialGate(Mixer):
         self.fc2 = nn.Linear(hidden // 2, context.width)
 
     def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        *,
-        mask: Bool[Tensor, "B T"] | None = None,
-        state: State | None = None,
+        self, x: Float[Tensor, "B T D"], *, mask: Bool[Tensor, "B T"] | None = None, state: State | None = None
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
         L = self.gate.proj.in_features
         if x.shape[1] != L:

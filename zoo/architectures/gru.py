@@ -44,11 +44,7 @@ class GRU(Mixer):
         self.gru = nn.GRU(context.width, context.width, batch_first=True)
 
     def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        *,
-        mask: Bool[Tensor, "B T"] | None = None,
-        state: State | None = None,
+        self, x: Float[Tensor, "B T D"], *, mask: Bool[Tensor, "B T"] | None = None, state: State | None = None
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
         y, after = rnn.run(self.gru, x, mask, None if state is None else (state["h"],))
         return y, None if state is None else {"h": after[0]}

@@ -21,10 +21,7 @@ from zoo.layers import rnn
     family="recurrent",
     paper="Hochreiter and Schmidhuber 1997, Long Short-Term Memory, Neural Computation 9(8)",
     source="torch.nn.LSTM",
-    deviations=(
-        "two bias vectors per gate, as cuDNN has them",
-        "input, forget and output gates; no peepholes",
-    ),
+    deviations=("two bias vectors per gate, as cuDNN has them", "input, forget and output gates; no peepholes"),
     channel=None,
     residual="plain",
     norm="none",
@@ -45,11 +42,7 @@ class LSTM(Mixer):
         self.lstm = nn.LSTM(context.width, context.width, batch_first=True)
 
     def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        *,
-        mask: Bool[Tensor, "B T"] | None = None,
-        state: State | None = None,
+        self, x: Float[Tensor, "B T D"], *, mask: Bool[Tensor, "B T"] | None = None, state: State | None = None
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
         y, after = rnn.run(self.lstm, x, mask, None if state is None else (state["h"], state["c"]))
         return y, None if state is None else dict(zip("hc", after, strict=True))

@@ -60,11 +60,7 @@ class MinGRU(Mixer):
         self.out = nn.Linear(self.units, context.width, bias=False)
 
     def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        *,
-        mask: Bool[Tensor, "B T"] | None = None,
-        state: State | None = None,
+        self, x: Float[Tensor, "B T D"], *, mask: Bool[Tensor, "B T"] | None = None, state: State | None = None
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
         hidden, gate = self.hidden_and_gate(x).chunk(2, dim=-1)
         z, h = torch.sigmoid(at_least_fp32(gate)), at_least_fp32(hidden)

@@ -79,11 +79,7 @@ class RecurrentBlock(Mixer):
         self.reset_parameters(layer=context.layer, depth=context.depth)
 
     def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        *,
-        mask: Bool[Tensor, "B T"] | None = None,
-        state: State | None = None,
+        self, x: Float[Tensor, "B T D"], *, mask: Bool[Tensor, "B T"] | None = None, state: State | None = None
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
         x = x if mask is None else x.masked_fill(~mask[..., None], 0)
         y = F.gelu(self.linear_y(x), approximate="tanh")

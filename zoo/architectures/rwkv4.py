@@ -47,11 +47,7 @@ class TimeMix(Mixer):
     output: nn.Linear
 
     def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        *,
-        mask: Bool[Tensor, "B T"] | None = None,
-        state: State | None = None,
+        self, x: Float[Tensor, "B T D"], *, mask: Bool[Tensor, "B T"] | None = None, state: State | None = None
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
         previous, last = shift(x, mask, state)
         k = self.key(torch.lerp(previous, x, self.time_mix_k.to(x.dtype)))

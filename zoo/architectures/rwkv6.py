@@ -62,11 +62,7 @@ class TimeMix(MatrixTimeMix):
     time_maa_x: nn.Parameter
 
     def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        *,
-        mask: Bool[Tensor, "B T"] | None = None,
-        state: State | None = None,
+        self, x: Float[Tensor, "B T D"], *, mask: Bool[Tensor, "B T"] | None = None, state: State | None = None
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
         previous, last = shift(x, mask, state)
         xw, xk, xv, xr, xg = self._mixed(x, previous - x)

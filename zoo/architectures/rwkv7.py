@@ -183,11 +183,7 @@ class ChannelMix(Mixer):
         self.reset_parameters(layer=context.layer, depth=context.depth)
 
     def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        *,
-        mask: Bool[Tensor, "B T"] | None = None,
-        state: State | None = None,
+        self, x: Float[Tensor, "B T D"], *, mask: Bool[Tensor, "B T"] | None = None, state: State | None = None
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
         previous, last = shift(x, mask, state)
         k = self.key(torch.lerp(x, previous, self.x_k.to(x.dtype)))

@@ -15,7 +15,7 @@ from zoo.ops.padding import reverse
 class Bidirectional(Mixer):
     """Two mixers of one kind over the same input, one in reverse time, summed: y = f(x) + reverse(g(reverse(x))).
 
-    Reversal turns only the valid prefix of a row around, so padding stays at the end for both.
+    Only the valid prefix of a row is reversed, so padding stays at the end for both.
     """
 
     def __init__(self, forward: Mixer, backward: Mixer) -> None:

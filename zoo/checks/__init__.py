@@ -12,13 +12,13 @@ from typing import Any
 import torch
 
 from zoo import architectures
+from zoo.check_result import CheckResult, failed
 from zoo.checks import flow, making, numerics
 from zoo.checks.subject import Subject
-from zoo.outcome import Outcome
 
-__all__ = ["CHECKS", "Outcome", "apply", "run"]
+__all__ = ["CHECKS", "CheckResult", "apply", "run"]
 
-CHECKS: dict[str, Callable[[Subject], Outcome]] = {
+CHECKS: dict[str, Callable[[Subject], CheckResult]] = {
     "roles": making.check_roles,
     "initialisation": making.check_initialisation,
     "nesting": making.check_nesting,
@@ -39,7 +39,7 @@ CHECKS: dict[str, Callable[[Subject], Outcome]] = {
 }
 
 
-def run(name: str, **options: Any) -> list[Outcome]:
+def run(name: str, **options: Any) -> list[CheckResult]:
     """Every check on one architecture under `options`.
 
     Raises:
@@ -50,11 +50,11 @@ def run(name: str, **options: Any) -> list[Outcome]:
     return [apply(check, subject) for check in CHECKS]
 
 
-def apply(check: str, subject: Subject) -> Outcome:
+def apply(check: str, subject: Subject) -> CheckResult:
     """One check; an error inside it is a failure that says what was raised. Random state is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         try:
             return CHECKS[check](subject)
         except Exception as error:  # a plug-in may raise anything
-            return Outcome(check, "failed", note=f"{type(error).__name__}: {error}")
+            return failed(check, f"{type(error).__name__}: {error}")

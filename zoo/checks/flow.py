@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from zoo.blocks.heads import EncoderDecoder, LanguageModel, Seq2Seq, SequenceModel
+from zoo.check_result import CheckResult, failed, skipped, within
 from zoo.checks.subject import (
     LONG,
     VOCAB,
@@ -23,7 +24,6 @@ from zoo.checks.subject import (
     tokens,
 )
 from zoo.contract import Batch, Model, Role, State, Unsupported, leaves
-from zoo.outcome import Outcome, skipped, within
 from zoo.types import STEPWISE
 
 EXACT = 1e-10
@@ -34,7 +34,7 @@ LENGTHS = (T, T // 2, 1, 0)
 """Valid steps of the rows of a padded batch; a row may be all padding."""
 
 
-def check_causality(subject: Subject) -> Outcome:
+def check_causality(subject: Subject) -> CheckResult:
     """`strict`: what precedes t stands when all from t on is replaced, by large vectors and by other tokens.
 
     `leaky`: it does not always; whoever leaks nothing is strict and should say so.
@@ -50,7 +50,7 @@ def check_causality(subject: Subject) -> Outcome:
             worst = max(worst, _leak(subject, LONG, seed))
     leaks = worst > EXACT
     what = "effect of the future on the past" if leaks else f"claims to be {claim!r} only, but nothing leaks"
-    return Outcome("causality", "passed" if leaks else "failed", worst, None, what)
+    return CheckResult("causality", "passed" if leaks else "failed", worst, None, what)
 
 
 def _leak(subject: Subject, steps: int, seed: int = 0) -> float:
@@ -64,7 +64,7 @@ def _leak(subject: Subject, steps: int, seed: int = 0) -> float:
     return max(distance(y[row, :t], y[0, :t]) for y in found for row, t in enumerate(cuts, 1))
 
 
-def check_both_ways(subject: Subject) -> Outcome:
+def check_both_ways(subject: Subject) -> CheckResult:
     """As an encoder, a model that sees the past sees the future too. This shows that the causality check has power."""
     if subject.encoder is None:
         return skipped("both_ways", "cannot be an encoder")
@@ -76,10 +76,12 @@ def check_both_ways(subject: Subject) -> Outcome:
     if seen[0] < EXACT and seen[1] < EXACT:
         return skipped("both_ways", "sees neither past nor future")
     ok = min(seen) > EXACT
-    return Outcome("both_ways", "passed" if ok else "failed", min(seen), None, "effect of the past and of the future")
+    return CheckResult(
+        "both_ways", "passed" if ok else "failed", min(seen), None, "effect of the past and of the future"
+    )
 
 
-def check_resumption(subject: Subject) -> Outcome:
+def check_resumption(subject: Subject) -> CheckResult:
     """One parallel pass, pieces of 1, 7 and T − 8 steps, and single steps: outputs, final state and gradients agree."""
     if "lm" not in subject.roles:
         return skipped("resumption", "cannot be causal")
@@ -89,7 +91,7 @@ def check_resumption(subject: Subject) -> Outcome:
             model.init_state(1)
         except Unsupported:
             return skipped("resumption", "not resumable, and says so")
-        return Outcome("resumption", "failed", note="not resumable, yet init_state gives a state")
+        return failed("resumption", "not resumable, yet init_state gives a state")
     found = _departures(model, ids, {"one call": (T,), "pieces": (1, 7, T - 8), "steps": (1,) * T})
     long = subject.random("lm", steps=LONG)
     found |= _departures(long, tokens(1, LONG), {"one long call": (LONG,), "long pieces": (1, 7, LONG - 8)})
@@ -120,7 +122,7 @@ def _extend(model: Model, ids: Tensor, sizes: tuple[int, ...]) -> tuple[Tensor, 
     return torch.cat(parts, dim=1), state
 
 
-def check_padding(subject: Subject) -> Outcome:
+def check_padding(subject: Subject) -> CheckResult:
     """Junk in padding changes no valid output, which is also what the row gives alone, cut to its valid steps."""
     if not subject.backbones:
         return skipped("padding", "plays no role")
@@ -132,7 +134,7 @@ def check_padding(subject: Subject) -> Outcome:
         x, junk, mask = _padded(subject)
         y, other = model.backbone(x, mask=mask)[0], model.backbone(junk, mask=mask)[0]
         if not bool(other.isfinite().all()):
-            return Outcome("padding", "failed", note="not finite in padding, which poisons gradients")
+            return failed("padding", "not finite in padding, which poisons gradients")
         worst = max(worst, distance(other[mask], y[mask]))
         for row, n in enumerate(LENGTHS[:-1]):
             alone = model.backbone(x[row : row + 1, :n])[0]
@@ -140,7 +142,7 @@ def check_padding(subject: Subject) -> Outcome:
     return within("padding", worst, EXACT, "change of valid outputs")
 
 
-def check_padded_state(subject: Subject) -> Outcome:
+def check_padded_state(subject: Subject) -> CheckResult:
     """The state after a right-padded prefill is that after the valid steps alone, and continues in the same way."""
     if "lm" not in subject.roles:
         return skipped("padded_state", "cannot be causal")
@@ -169,7 +171,7 @@ def check_padded_state(subject: Subject) -> Outcome:
     return within("padded_state", worst, EXACT, "change of the state or of what follows")
 
 
-def check_padded_batches(subject: Subject) -> Outcome:
+def check_padded_batches(subject: Subject) -> CheckResult:
     """Junk tokens in padding change no logits, loss or gradient that counts, nor what follows a prefill.
 
     Nor does the padding: a row alone, cut to its valid steps, has the same logits.
@@ -237,7 +239,7 @@ def _padded(subject: Subject) -> tuple[Tensor, Tensor, Tensor]:
     return x, torch.where(mask[..., None], x, 10 * torch.randn_like(x)), mask
 
 
-def check_length(subject: Subject) -> Outcome:
+def check_length(subject: Subject) -> CheckResult:
     """Short sequences work; one longer than built for works or is refused with a ValueError: nothing is cut."""
     if not subject.backbones:
         return skipped("length", "plays no role")
@@ -247,7 +249,7 @@ def check_length(subject: Subject) -> Outcome:
         for steps in (1, 2, 3, 5):
             y = model.backbone(subject.vectors(steps=steps))[0]
             if y.shape != (3, steps, subject.width) or not bool(y.isfinite().all()):
-                return Outcome("length", "failed", note=f"{role}: {steps} steps give {tuple(y.shape)}, or not finite")
+                return failed("length", f"{role}: {steps} steps give {tuple(y.shape)}, or not finite")
         long = 2 * subject.length + 1
         assert isinstance(model, SequenceModel)
         free = model.longest is None
@@ -256,10 +258,10 @@ def check_length(subject: Subject) -> Outcome:
             y = model(Batch(inputs=ids, inputs2=ids))
         except ValueError as error:
             if free:
-                return Outcome("length", "failed", note=f"{role}: claims any length, but raises {error}")
+                return failed("length", f"{role}: claims any length, but raises {error}")
             notes.append(f"{role}: longer is refused")
             continue
         if role == "lm" and y.shape[1] != long:
-            return Outcome("length", "failed", note=f"{role}: {long} steps in, {y.shape[1]} out")
+            return failed("length", f"{role}: {long} steps in, {y.shape[1]} out")
         notes.append(f"{role}: longer works")
-    return Outcome("length", "passed", note=", ".join(notes))
+    return CheckResult("length", "passed", note=", ".join(notes))

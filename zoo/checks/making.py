@@ -1,4 +1,4 @@
-"""Checks of how models are made and trained: roles, initialisation, parameter groups, gradients, the size of the state."""
+"""Checks of how models are made and trained: roles, initialisation, parameter groups, gradients, state size."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import torch
 from zoo.blocks.bidirectional import Bidirectional
 from zoo.blocks.residual import RESIDUALS, Sum
 from zoo.blocks.stack import Stack, make_mixer
+from zoo.check_result import CheckResult, failed, skipped, within
 from zoo.checks.subject import CLASSES, VOCAB, Subject, T, U, distance, example, loss
 from zoo.contract import ROLES, LayerContext, Mixer, ParamOverride, Unsupported, state_bytes
 from zoo.layers.positions import acts
 from zoo.layers.positions import part as part_of
-from zoo.outcome import Outcome, skipped, within
 from zoo.size import recurrent_state_bytes
 from zoo.types import LABELLED, STEPWISE
 
@@ -28,7 +28,7 @@ LOGITS = {
 }
 
 
-def check_roles(subject: Subject) -> Outcome:
+def check_roles(subject: Subject) -> CheckResult:
     """Every role gives logits of the promised shape, or `Unsupported` while being built; not all of them the latter."""
     played = []
     for role in ROLES:
@@ -39,34 +39,36 @@ def check_roles(subject: Subject) -> Outcome:
         logits = model(example(role))
         if tuple(logits.shape) != LOGITS[role] or not bool(logits.isfinite().all()):
             note = f"{role}: logits {tuple(logits.shape)}, promised {LOGITS[role]} and finite"
-            return Outcome("roles", "failed", note=note)
+            return failed("roles", note)
         played.append(role)
-    return Outcome("roles", "passed" if played else "failed", len(played), note=", ".join(played) or "plays no role")
+    return CheckResult(
+        "roles", "passed" if played else "failed", len(played), note=", ".join(played) or "plays no role"
+    )
 
 
-def check_initialisation(subject: Subject) -> Outcome:
+def check_initialisation(subject: Subject) -> CheckResult:
     """One seed gives one model; depth 1 works; a deep copy, a state dict and a sketch without memory agree with it."""
     for role in subject.stacks:
         model, batch = subject.build(role), example(role)
         logits, wanted = model(batch), model.state_dict()
         again = subject.build(role).state_dict()
         if any(not torch.equal(value, again[name]) for name, value in wanted.items()):
-            return Outcome("initialisation", "failed", note=f"{role}: two builds under one seed differ")
+            return failed("initialisation", f"{role}: two builds under one seed differ")
         if not bool(subject.build(role, depth=1)(batch).isfinite().all()):
-            return Outcome("initialisation", "failed", note=f"{role}: not finite at depth 1")
+            return failed("initialisation", f"{role}: not finite at depth 1")
         reader = subject.build(role, seed=1)
         reader.load_state_dict(wanted)
         for what, other in (("a deep copy", copy.deepcopy(model)), ("a reader of its state dict", reader)):
             if distance(other(batch), logits) > 0:
-                return Outcome("initialisation", "failed", note=f"{role}: {what} gives other logits")
+                return failed("initialisation", f"{role}: {what} gives other logits")
         with torch.device("meta"):
             sketch = subject.build(role).state_dict()
         if {k: v.shape for k, v in sketch.items()} != {k: v.shape for k, v in wanted.items()}:
-            return Outcome("initialisation", "failed", note=f"{role}: other shapes on the meta device")
-    return Outcome("initialisation", "passed")
+            return failed("initialisation", f"{role}: other shapes on the meta device")
+    return CheckResult("initialisation", "passed")
 
 
-def check_nesting(subject: Subject) -> Outcome:
+def check_nesting(subject: Subject) -> CheckResult:
     """What initialisation determines (ramps, zeros, tables) is the same in a mixer alone, reset again, and in a stack.
 
     Nothing around a mixer overwrites its special values: neither the stack, nor a residual, nor `Bidirectional`.
@@ -94,9 +96,9 @@ def check_nesting(subject: Subject) -> Outcome:
                 changed = [name for name in fixed if distance(values[name], fixed[name]) > 0]
                 if changed:
                     note = f"{role}: {type(mixer).__name__} has another {', '.join(changed)} {where}"
-                    return Outcome("nesting", "failed", note=note)
+                    return failed("nesting", note)
             seen += len(fixed)
-    return Outcome("nesting", "passed", seen, note="initial values that do not depend on the seed")
+    return CheckResult("nesting", "passed", seen, note="initial values that do not depend on the seed")
 
 
 def _makers(subject: Subject, *, causal: bool) -> list[tuple[Callable[[], Mixer], int]]:
@@ -117,7 +119,7 @@ def _makers(subject: Subject, *, causal: bool) -> list[tuple[Callable[[], Mixer]
     return found
 
 
-def check_groups(subject: Subject) -> Outcome:
+def check_groups(subject: Subject) -> CheckResult:
     """Overrides name existing parameters, make sense, agree where one has two names, and survive a deep copy."""
     for role in subject.roles:
         model = subject.build(role)
@@ -126,16 +128,14 @@ def check_groups(subject: Subject) -> Outcome:
         named = dict(model.named_parameters(remove_duplicate=False))
         for name, override in overrides.items():
             if name not in named:
-                return Outcome("groups", "failed", note=f"{role}: an override names {name!r}, which is no parameter")
+                return failed("groups", f"{role}: an override names {name!r}, which is no parameter")
             if overrides.get(own[id(named[name])]) != override:
-                return Outcome(
-                    "groups", "failed", note=f"{role}: shared parameter {name!r} has two overrides, or is missed"
-                )
+                return failed("groups", f"{role}: shared parameter {name!r} has two overrides, or is missed")
             if not _sensible(override):
-                return Outcome("groups", "failed", note=f"{role}: {name!r} has {override}")
+                return failed("groups", f"{role}: {name!r} has {override}")
         if copy.deepcopy(model).param_overrides() != overrides:
-            return Outcome("groups", "failed", note=f"{role}: a deep copy has other overrides")
-    return Outcome("groups", "passed")
+            return failed("groups", f"{role}: a deep copy has other overrides")
+    return CheckResult("groups", "passed")
 
 
 def _sensible(override: ParamOverride) -> bool:
@@ -143,7 +143,7 @@ def _sensible(override: ParamOverride) -> bool:
     return 0 < scale < math.inf and (most is None or 0 < most < math.inf)
 
 
-def check_gradients(subject: Subject) -> Outcome:
+def check_gradients(subject: Subject) -> CheckResult:
     """After two steps from initialisation (which zeros may need) a gradient reaches every parameter, all finite."""
     for role in subject.stacks:
         model = subject.build(role).double()
@@ -159,11 +159,11 @@ def check_gradients(subject: Subject) -> Outcome:
         wild = [name for name, grad in grads.items() if grad is not None and not bool(grad.isfinite().all())]
         if dead or wild:
             what = f"no gradient reaches {', '.join(dead)}" if dead else f"not finite: {', '.join(wild)}"
-            return Outcome("gradients", "failed", len(dead or wild), 0, f"{role}: {what}")
-    return Outcome("gradients", "passed", 0, 0)
+            return CheckResult("gradients", "failed", len(dead or wild), 0, f"{role}: {what}")
+    return CheckResult("gradients", "passed", 0, 0)
 
 
-def check_state_size(subject: Subject) -> Outcome:
+def check_state_size(subject: Subject) -> CheckResult:
     """The state keeps its size, or grows by the same bytes at every step (up to a window), also on the meta device."""
     if "lm" not in subject.roles:
         return skipped("state_size", "cannot be causal")
@@ -175,12 +175,12 @@ def check_state_size(subject: Subject) -> Outcome:
     with torch.device("meta"):
         sketched = recurrent_state_bytes(subject.build("lm"), lengths[-1])
     if sketched != sizes[-1]:
-        return Outcome(
+        return CheckResult(
             "state_size", "failed", sketched, sizes[-1], "bytes on the meta device differ from the real ones"
         )
     first, second = sizes[1] - sizes[0], sizes[2] - sizes[1]
     if second == 0:
-        return Outcome("state_size", "passed", sizes[-1], note=f"constant, {sizes[-1]} bytes")
+        return CheckResult("state_size", "passed", sizes[-1], note=f"constant, {sizes[-1]} bytes")
     _, state = model.extend(torch.zeros(2, lengths[-1], dtype=torch.long), model.init_state(2))
     off = max(abs(second - 2 * first), abs(state_bytes(state) - 2 * sizes[-1]))
     return within("state_size", off, 0, f"grows by {first / 4:g} bytes a step; measured: departure from that")

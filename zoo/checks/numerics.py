@@ -7,15 +7,15 @@ import math
 import torch
 from torch import Tensor
 
+from zoo.check_result import CheckResult, failed, skipped, within
 from zoo.checks.subject import LONG, Subject, T, distance, example, named
 from zoo.contract import Batch, Mixer, Model
-from zoo.outcome import Outcome, skipped, within
 
 ROUGH = 0.05
 """What bfloat16's 8 bits of precision may change through two blocks, root mean square, relative."""
 
 
-def check_batching(subject: Subject) -> Outcome:
+def check_batching(subject: Subject) -> CheckResult:
     """An example alone gives what it gives among others."""
     worst = 0.0
     for role in subject.stacks:
@@ -27,7 +27,7 @@ def check_batching(subject: Subject) -> Outcome:
     return within("batching", worst, 1e-10, "change of logits")
 
 
-def check_determinism(subject: Subject) -> Outcome:
+def check_determinism(subject: Subject) -> CheckResult:
     """Two evaluations are equal to the bit, whatever the global generator; hashes and random features included."""
     worst = 0.0
     for role in subject.stacks:
@@ -42,7 +42,7 @@ def check_determinism(subject: Subject) -> Outcome:
     return within("determinism", worst, 0.0, "change of logits")
 
 
-def check_precision(subject: Subject) -> Outcome:
+def check_precision(subject: Subject) -> CheckResult:
     """Under bfloat16 autocast logits stay close to float32's, gradients finite, and states in the types they had.
 
     How far rounding carries depends on the weights drawn, so the distance is the median of three draws.
@@ -58,14 +58,14 @@ def check_precision(subject: Subject) -> Outcome:
                 rough = model(batch)
             rough.float().square().sum().backward()
             if not all(bool(p.grad.isfinite().all()) for p in model.parameters() if p.grad is not None):
-                return Outcome("precision", "failed", note=f"{role}: gradients in bfloat16 are not finite")
+                return failed("precision", f"{role}: gradients in bfloat16 are not finite")
             difference = float((rough.detach().float() - exact).square().mean().sqrt() / exact.square().mean().sqrt())
             found.append(math.inf if math.isnan(difference) else difference)
         worst = max(worst, sorted(found)[1])
         if role == "lm" and model.traits.resumable:
             lowered = _lowered(model, batch.inputs)
             if lowered:
-                return Outcome("precision", "failed", note=f"under bfloat16 autocast the state {lowered}")
+                return failed("precision", f"under bfloat16 autocast the state {lowered}")
     return within("precision", worst, ROUGH, "median relative distance of bfloat16 logits from float32's")
 
 
@@ -85,7 +85,7 @@ def _lowered(model: Model, ids: Tensor) -> str:
     return ""
 
 
-def check_extremes(subject: Subject) -> Outcome:
+def check_extremes(subject: Subject) -> CheckResult:
     """Inputs of ±80 leave outputs and gradients finite: in the stack, and in every mixer without the norm before it."""
     if not subject.backbones:
         return skipped("extremes", "plays no role")
@@ -98,8 +98,8 @@ def check_extremes(subject: Subject) -> Outcome:
             for half in (False, True):
                 if not _finite(module, x, half):
                     kind = "bfloat16" if half else "float32"
-                    return Outcome("extremes", "failed", note=f"{role}: {name} is not finite at ±80 in {kind}")
-    return Outcome("extremes", "passed")
+                    return failed("extremes", f"{role}: {name} is not finite at ±80 in {kind}")
+    return CheckResult("extremes", "passed")
 
 
 def _finite(module: torch.nn.Module, x: Tensor, half: bool) -> bool:

@@ -58,11 +58,7 @@ class Attention(Mixer):
         self.out = Linear(context.width, context.width, bias=bias)
 
     def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        *,
-        mask: Bool[Tensor, "B T"] | None = None,
-        state: State | None = None,
+        self, x: Float[Tensor, "B T D"], *, mask: Bool[Tensor, "B T"] | None = None, state: State | None = None
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
         B, T, D = x.shape
         now, features = steps(state, T, x.device), self.qkv(x)
@@ -94,7 +90,7 @@ class Attention(Mixer):
 def remember(
     state: State | None, k: Float[Tensor, "B H T d"], v: Float[Tensor, "B H T e"], mask: Bool[Tensor, "B T"] | None
 ) -> tuple[Tensor, Tensor, Bool[Tensor, "B S"] | None, State | None]:
-    """Keys and values with those of the cache before them, which of them are valid (None: all), and the next cache."""
+    """Keys and values behind those of the cache, which of them are valid (None: all), and the next cache."""
     if state is None:
         return k, v, mask, None
     B, T, past = k.shape[0], k.shape[2], state["k"]
@@ -109,7 +105,7 @@ def remember(
 
 
 def steps(state: State | None, T: int, device: torch.device) -> Int[Tensor, "#B T"]:
-    """The positions of T steps after those a cache holds."""
+    """The positions of T steps behind those in the cache."""
     now = torch.arange(T, device=device)[None]
     if state is None:
         return now
@@ -117,12 +113,12 @@ def steps(state: State | None, T: int, device: torch.device) -> Int[Tensor, "#B 
 
 
 def key_steps(valid: Bool[Tensor, "B S"] | None, k: Float[Tensor, "B H S d"]) -> Int[Tensor, "#B S"]:
-    """The positions of all keys, those of the cache included."""
+    """The positions of all keys, the cache's included."""
     return torch.arange(k.shape[2], device=k.device)[None] if valid is None else valid.long().cumsum(1) - 1
 
 
 def visible(valid: Bool[Tensor, "B S"] | None, T: int) -> Bool[Tensor, "B 1 T S"] | None:
-    """Valid keys only; every query sees at least itself, so that a padded row has no empty softmax."""
+    """Which keys a query may see: valid ones, and always itself, so that no softmax of a padded row is empty."""
     if valid is None:
         return None
     S = valid.shape[1]

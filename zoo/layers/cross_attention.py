@@ -2,7 +2,7 @@
 
     head_h = softmax(Q_h K_hᵀ / √d_h) V_h    with Q = x W_Q and K, V = m W_K, m W_V of the encoder's outputs m
 
-m comes under the name "memory" (and "memory_mask", true where valid) in what the layers of a stack share in one pass.
+m is "memory" in `shared_context`, beside "memory_mask", which is true where it is valid.
 """
 
 from __future__ import annotations

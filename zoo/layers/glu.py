@@ -32,11 +32,7 @@ class GLU(Mixer):
         self.down = nn.Linear(hidden, context.width, bias=bias)
 
     def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        *,
-        mask: Bool[Tensor, "B T"] | None = None,
-        state: State | None = None,
+        self, x: Float[Tensor, "B T D"], *, mask: Bool[Tensor, "B T"] | None = None, state: State | None = None
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
         gate, up, down = ((layer.weight, layer.bias) for layer in (self.gate, self.up, self.down))
         return glu(x, gate, up, down, self.activation), state

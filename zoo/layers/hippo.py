@@ -14,9 +14,9 @@ import numpy as np
 
 MEASURES = ("legs", "legt", "fout")
 LARGEST = 4096
-"""The largest N there is a use for: decomposing A takes O(N³) and would fill any memory."""
+"""The largest N: decomposing A takes O(N³) time, and N² memory."""
 RANK = {"legs": 1, "legt": 2, "fout": 1}
-"""The rank of the correction that makes A normal."""
+"""The rank of the correction P that makes A normal."""
 
 
 class NPLR(NamedTuple):

@@ -1,8 +1,8 @@
-"""Initial weights shared by the transformer-like architectures.
+"""Initial weights that several architectures share.
 
-Standard deviations follow the width, 1/√fan_in, as LeCun et al. 1998 (Efficient BackProp, section 4.6) and, for tables,
-Vaswani et al. 2017 have them. GPT-2's constant 0.02 is the same at width 2,500 and far too small at the widths of a
-small benchmark: at width 64 attention then fails on recall that it solves within a thousand steps from here.
+Standard deviations follow the width, 1/√fan_in (LeCun et al. 1998, Efficient BackProp, section 4.6; for tables Vaswani
+et al. 2017). GPT-2's constant 0.02 is the same at width 2,500 and far too small at the widths of a small benchmark: at
+width 64 attention then fails on recall that it solves within a thousand steps from these.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def fan_in_(layer: nn.Linear, scale: float = 1.0) -> None:
 
 
 def residual_scale(depth: int) -> float:
-    """1/√(2·depth): what every projection into the residual stream is scaled by (GPT-2, section 2.3)."""
+    """1/√(2·depth), the factor of every projection into the residual stream (GPT-2, section 2.3)."""
     return (2 * depth) ** -0.5
 
 
@@ -32,5 +32,5 @@ def table_(table: Tensor) -> None:
 @torch.no_grad()
 def lecun_normal_(weight: Tensor, fan_in: int) -> Tensor:
     """N(0, 1/fan_in), from a normal cut at two standard deviations: flax' default for dense layers."""
-    std = fan_in**-0.5 / 0.87962566103423978  # what the cut takes from it
+    std = fan_in**-0.5 / 0.87962566103423978  # the standard deviation of a unit normal after the cut
     return nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)

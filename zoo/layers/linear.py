@@ -1,4 +1,4 @@
-"""The linear layer of mixers and channel mixers."""
+"""A linear layer whose bias is added inside the product."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from zoo.ops.linear import linear
 
 
 class Linear(nn.Linear):
-    """y = x Wᵀ + b, in one pass where torch takes two; see `zoo.ops.linear`."""
+    """y = x Wᵀ + b in one pass, where torch takes two; see `zoo.ops.linear`."""
 
     def forward(self, x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N F"]:
         return linear(x, self.weight, self.bias)

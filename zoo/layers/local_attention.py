@@ -71,11 +71,7 @@ class LocalAttention(Mixer):
         self.out_proj = nn.Linear(heads * d, context.width, bias=out_bias)
 
     def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        *,
-        mask: Bool[Tensor, "B T"] | None = None,
-        state: State | None = None,
+        self, x: Float[Tensor, "B T D"], *, mask: Bool[Tensor, "B T"] | None = None, state: State | None = None
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
         if state is not None and not self.causal:
             raise Unsupported("bidirectional local attention cannot continue from a state")
@@ -98,7 +94,7 @@ class LocalAttention(Mixer):
         return self.out_proj(y.to(x.dtype).transpose(1, 2).flatten(2)), new
 
     def _bias(self, device: torch.device) -> Float[Tensor, "H W"] | None:
-        """What the positions add to a score, by distance: the view of one query in the middle of its window."""
+        """The bias of the positions by distance, as one query in the middle of its window has it."""
         window = torch.arange(self.before + self.after + 1, device=device)[None]
         bias = self.positions.bias(window[:, self.before : self.before + 1], window)
         return None if bias is None else bias[0, :, 0]
@@ -118,7 +114,7 @@ class LocalAttention(Mixer):
 
 
 def empty(batch: int, heads: int, past: int, d: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-    """A cache for `past` keys and values that has seen nothing."""
+    """A cache for `past` keys and values, before the first step."""
     k = torch.zeros(batch, heads, past, d, device=device, dtype=dtype)
     return {"k": k, "v": torch.zeros_like(k), "steps": torch.zeros(batch, device=device, dtype=torch.long)}
 
@@ -126,10 +122,10 @@ def empty(batch: int, heads: int, past: int, d: int, *, device: torch.device | s
 def recall(
     state: State | None, k: Float[Tensor, "B H T d"], v: Float[Tensor, "B H T d"], mask: Bool[Tensor, "B T"] | None
 ) -> tuple[Tensor, Tensor, Bool[Tensor, "B S"] | None, State | None]:
-    """Keys and values with those of the cache before them, which of them are valid (None: all), and the next cache.
+    """Keys and values behind those of the cache, which of them are valid (None: all), and the next cache.
 
     A cache holds `k` and `v` of the last valid steps of each row, right-aligned in a fixed number of slots, and
-    `steps`, the number of valid steps so far, which tells how many slots are in use.
+    `steps`, the number of valid steps so far, from which follows how many slots are in use.
     """
     if state is None:
         return k, v, mask, None

@@ -27,11 +27,7 @@ class MLP(Mixer):
         self.down = Linear(hidden, context.width, bias=bias)
 
     def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        *,
-        mask: Bool[Tensor, "B T"] | None = None,
-        state: State | None = None,
+        self, x: Float[Tensor, "B T D"], *, mask: Bool[Tensor, "B T"] | None = None, state: State | None = None
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
         return self.down(self.activation(self.up(x))), state
 

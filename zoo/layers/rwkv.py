@@ -54,11 +54,7 @@ class GatedChannelMix(Mixer):
         self.reset_parameters(layer=context.layer, depth=context.depth)
 
     def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        *,
-        mask: Bool[Tensor, "B T"] | None = None,
-        state: State | None = None,
+        self, x: Float[Tensor, "B T D"], *, mask: Bool[Tensor, "B T"] | None = None, state: State | None = None
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
         previous, last = shift(x, mask, state)
         k, r = (self.mixed(previous, x, getattr(self, name).to(x.dtype)) for name in self.mixes)

@@ -1,7 +1,6 @@
 """Short causal convolution, one kernel per channel: y_t = act(b + Σ_{j<W} w_j ⊙ x_{t−W+1+j}).
 
-A part of other mixers, which lets each step see the W − 1 before it (fla-org/flash-linear-attention,
-fla/modules/conv/short_conv.py; W = 4 and SiLU there).
+Each step sees the W − 1 before it (fla-org/flash-linear-attention, fla/modules/conv/short_conv.py; W = 4 and SiLU).
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ class ShortConvolution(nn.Conv1d):
     ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B D P"] | None]:
         """The convolution, and the next state if given one. Padding must stand on the right.
 
-        `unit` norms what is activated, by head. Float32 at least; if `narrow`, rounded to the dtype of x.
+        `unit` normalises the result by head. It is in float32 at least; if `narrow`, rounded to the dtype of x.
         """
         y = short_convolution(
             x,
@@ -59,7 +58,7 @@ class ShortConvolution(nn.Conv1d):
         return y, None if state is None else self.last(x, mask, state)
 
     def _line(self, x: Tensor, mask: Tensor | None, state: Tensor) -> Float[Tensor, "B D P+T"]:
-        """What came before, then x with zeros for padding."""
+        """The past inputs, then x with zeros for padding."""
         x = x if mask is None else x.masked_fill(~mask[..., None], 0)
         return torch.cat([state.to(x.dtype), x.transpose(1, 2)], dim=-1)
 
@@ -85,8 +84,10 @@ def side_by_side(
     state: State | None = None,
     unit: Unit | None = None,
 ) -> tuple[Float[Tensor, "B T _"], State]:
-    """Convolutions with equally many taps and one activation, of features side by side, as one; rounded to the dtype of
-    x. See `ShortConvolution.forward`. `names` are theirs in the mixer's state, of which the next is returned.
+    """Several convolutions of one width and activation over features side by side, run as one.
+
+    See `ShortConvolution.forward`; the result is rounded to the dtype of x. `names` are their keys in the mixer's
+    state, of which the next is returned.
     """
     first, biased = convolutions[0], convolutions[0].bias is not None
     before = None if state is None else torch.cat([state[name].to(x.dtype).mT for name in names], dim=-1)

@@ -1,7 +1,7 @@
-"""Position encodings, usable with any architecture that leaves the order of its inputs open.
+"""Position encodings, usable with any architecture that does not see the order of its inputs otherwise.
 
 `at_input.py` has those that join the embedding: modules from (x, positions) to x. `in_attention.py` has those that act
-on queries, keys or scores: a mixer that offers itself to them (`Mixer.relative`) makes one with `relative`.
+on queries, keys or scores; a mixer that can apply them (`Mixer.relative`) makes one with `relative`.
 """
 
 from __future__ import annotations

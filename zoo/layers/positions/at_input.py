@@ -27,7 +27,7 @@ class Absolute(nn.Module):
         raise NotImplementedError
 
     def check(self, positions: Int[Tensor, "#B T"]) -> None:
-        """Refuse positions from `limit` on, rather than to cut or repeat."""
+        """Refuse positions from `limit` on, rather than cut or repeat."""
         if self.limit is None:
             return
         known = positions.device.type != "meta"
@@ -118,9 +118,9 @@ class Concatenated(Absolute):
 class Randomised(Absolute):
     """Positions drawn from a longer range (Ruoss et al. 2023, arXiv:2305.16843, section 3).
 
-    In training, T of the positions below `most` are drawn without replacement for each batch and sorted, and given to
-    the encoding `of`. Where the paper draws in evaluation too, we spread positions evenly, t·⌊most / L⌋, so that
-    evaluation repeats and decoding continues.
+    In training, T of the positions below `most` are drawn without replacement for each batch, sorted, and given to the
+    encoding `of`. In evaluation, where the paper draws too, positions are spread evenly, t·⌊most / L⌋, so that
+    evaluation is repeatable and decoding can continue.
     """
 
     def __init__(self, context: LayerContext, *, of: str = "sinusoidal", most: int = 2048) -> None:

@@ -1,6 +1,6 @@
 """Relative positions, which act inside attention: rotations of queries and keys, or a bias added to their scores.
 
-What a score sees is the distance between query and key alone, so keys can be rotated once and cached.
+A score depends on the distance between query and key alone, so keys can be rotated once and cached.
 """
 
 from __future__ import annotations
@@ -186,9 +186,10 @@ RELATIVE = {"rope": RoPE, "xpos": XPos, "alibi": ALiBi, "t5": T5Bias}
 def places(
     state: State | None, T: int, mask: Bool[Tensor, "B T"] | None, device: torch.device
 ) -> tuple[Int[Tensor, "#B T"], State]:
-    """The positions of T steps behind those that `steps` in a state counts, and that count behind them.
+    """The positions of T steps, and the part of the next state that counts them.
 
-    For mixers whose state does not tell by itself how many steps it has seen. Without such a count: 0, 1, ..., and {}.
+    For mixers whose state does not tell by itself how many steps it has seen: `steps` counts them. Without that count
+    positions are 0, 1, ..., and the part is empty.
     """
     now = torch.arange(T, device=device)[None]
     if state is None or "steps" not in state:
@@ -198,5 +199,5 @@ def places(
 
 
 def no_steps(batch: int, positions: Part | None, device: torch.device | str) -> State:
-    """The count that `places` reads, before the first step; nothing where there are no positions to apply."""
+    """The count that `places` reads, before the first step; empty where there are no positions to apply."""
     return {} if positions is None else {"steps": torch.zeros(batch, device=device, dtype=torch.long)}

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.ops.glu import naive
-from zoo.ops.glu.naive import Affine
+from zoo.ops.glu.naive import Affine, gated
+from zoo.ops.glu.naive import glu as by_equation
 
 MULTIPLE = 16
 
@@ -21,12 +21,12 @@ MULTIPLE = 16
 def glu(
     x: Float[Tensor, "B T D"], gate: Affine, up: Affine, down: Affine, activation: Callable[[Tensor], Tensor]
 ) -> Float[Tensor, "B T D"]:
-    """See `naive.glu`."""
+    """See `zoo.ops.glu.naive`."""
     if x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
-        return naive.glu(x, gate, up, down, activation)
+        return by_equation(x, gate, up, down, activation)
     more = -len(gate[0]) % MULTIPLE
     g, u = (
         F.linear(x, F.pad(weight, (0, 0, 0, more)), None if bias is None else F.pad(bias, (0, more)))
         for weight, bias in (gate, up)
     )
-    return F.linear(naive.gated(g, u, activation), F.pad(down[0], (0, more)), down[1])
+    return F.linear(gated(g, u, activation), F.pad(down[0], (0, more)), down[1])

@@ -7,7 +7,7 @@ from typing import Literal
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CheckResult:
     """What one check found."""
 
     check: str
@@ -17,11 +17,16 @@ class Outcome:
     note: str = ""
 
 
-def within(check: str, measured: float, limit: float, note: str = "") -> Outcome:
+def within(check: str, measured: float, limit: float, note: str = "") -> CheckResult:
     """Passed where `measured` is at most `limit`; NaN fails."""
-    return Outcome(check, "passed" if measured <= limit else "failed", measured, limit, note)
+    return CheckResult(check, "passed" if measured <= limit else "failed", measured, limit, note)
 
 
-def skipped(check: str, why: str) -> Outcome:
+def failed(check: str, why: str) -> CheckResult:
+    """Failed, and why."""
+    return CheckResult(check, "failed", note=why)
+
+
+def skipped(check: str, why: str) -> CheckResult:
     """Not checked, and why."""
-    return Outcome(check, "skipped", note=why)
+    return CheckResult(check, "skipped", note=why)
