@@ -82,6 +82,8 @@ def set_fewshot(tasks: dict[str, Any], fewshot: int | None, seed: int) -> None:
 def _manager(names: Sequence[str], include: Path | None, report: Report) -> Any:
     """A TaskManager that knows every name. Reading lm_eval's own YAML files takes seconds: only where they are needed.
 
+    A group or tag of the folder `include` may bring tasks of lm_eval's own.
+
     Raises:
         UserError: it does not; or `include` is no folder.
     """
@@ -90,10 +92,9 @@ def _manager(names: Sequence[str], include: Path | None, report: Report) -> Any:
     if include is not None and not include.is_dir():
         raise UserError(f"{include} is no folder: it should hold the YAML files of lm-eval tasks")
     folders: list[str | Path] = [questions.HOME, *([include] if include else [])]
-    if include is None:
-        manager = TaskManager(include_path=folders, include_defaults=False)
-        if set(names) <= set(manager.all_tasks):
-            return manager
+    manager = TaskManager(include_path=folders, include_defaults=False)
+    if set(names) <= set(manager.all_tasks if include is None else manager.all_subtasks):
+        return manager
     report("reading the list of lm-eval's tasks")
     manager = TaskManager(include_path=folders)
     known = manager.all_tasks

@@ -23,6 +23,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window  # noq
 from harness.errors import UserError  # noqa: E402
 from harness.lm_eval import adapter, scoring  # noqa: E402
 from harness.lm_eval.adapter import Zoobench  # noqa: E402
+from harness.lm_eval.generation import GenerationOptions  # noqa: E402
 from zoo import published  # noqa: E402
 from zoo.build import build  # noqa: E402
 from zoo.contract import Batch, Model, Shape, State, Traits  # noqa: E402
@@ -327,7 +328,7 @@ def test_samples_depend_on_the_seed_and_the_place_alone(alphabet: Zoobench) -> N
     ],
 )
 def test_how_a_task_wants_its_tokens(options: dict[str, Any], wanted: tuple[Any, ...]) -> None:
-    wish = adapter._Wish.of(options, 512)
+    wish = GenerationOptions.parse(options, 512)
     assert (wish.temperature, wish.top_k, wish.top_p) == wanted
     assert (wish.tokens, wish.until) == (256, ())
 
@@ -335,7 +336,7 @@ def test_how_a_task_wants_its_tokens(options: dict[str, Any], wanted: tuple[Any,
 def test_unknown_wishes_are_refused() -> None:
     for options, said in (({"max_gen_tokens": 3}, "did you mean"), ({"num_beams": 4}, "beam")):
         with pytest.raises(UserError, match=said):
-            adapter._Wish.of(options, 512)
+            GenerationOptions.parse(options, 512)
 
 
 # what is kept
@@ -359,7 +360,7 @@ def test_every_answer_reaches_the_cache_of_its_own_model(alphabet: Zoobench) -> 
         with pytest.raises(UserError, match="another model"):
             other.set_cache_hook(hook)
     Zoobench(model=Alphabet(Bytes())).set_cache_hook(hook)
-    kept.pop(adapter.CACHED)
+    kept.pop(adapter.CACHE_OWNER)
     with pytest.raises(UserError, match="another model"):
         alphabet.set_cache_hook(hook)
 

@@ -55,28 +55,25 @@ def test_until_then_nothing_is_imported_and_afterwards_nothing_is_left(site: Pat
     assert start(site, code).split() == ["1", "False", "False", "0", "lm_eval.models"]
 
 
-def test_an_entry_point_comes_first(site: Path) -> None:
-    (site / "lm_eval" / "models" / "__init__.py").write_text(
-        "from lm_eval.api.registry import model_registry\nmodel_registry.register('zoobench', target='theirs')\n"
-    )
-    assert start(site, ASK).strip() == "{'zoobench': 'theirs'}"
+REGISTER = "from lm_eval.api.registry import model_registry\nmodel_registry.register('zoobench', target='theirs')\n"
+CAUGHT = "\ntry:\n import lm_eval.models\nexcept RuntimeError as error: print(error)"
 
 
-def test_another_registry_is_a_warning(site: Path) -> None:
-    (site / "lm_eval" / "api" / "registry.py").write_text("MODEL_REGISTRY = {}\n")
-    told = start(site, "import lm_eval.models; print('goes on')")
-    assert "goes on" in told
-    assert "zoobench cannot be added to the models of this lm_eval" in told
+@pytest.mark.parametrize(
+    ("module", "content", "code", "said"),
+    [
+        ("models/__init__", REGISTER, ASK, "{'zoobench': 'theirs'}"),  # an entry point came first
+        ("models/__init__", "raise RuntimeError('theirs')\n", CAUGHT, "theirs"),
+        ("api/registry", "MODEL_REGISTRY = {}\n", CAUGHT, "zoobench cannot be added to the models of this lm_eval"),
+    ],
+)
+def test_lm_evals_that_are_otherwise(site: Path, module: str, content: str, code: str, said: str) -> None:
+    (site / "lm_eval" / f"{module}.py").write_text(content)
+    assert said in start(site, code)
 
 
 def test_without_the_package_behind_it_the_line_does_no_harm(site: Path) -> None:
     assert start(site, ASK, harness=False).strip() == "{}"
-
-
-def test_an_error_in_lm_eval_is_its_own(site: Path) -> None:
-    (site / "lm_eval" / "models" / "__init__.py").write_text("raise RuntimeError('theirs')\n")
-    code = "\ntry:\n import lm_eval.models\nexcept RuntimeError as error: print(error)"
-    assert start(site, code).strip() == "theirs"
 
 
 def test_it_ships_as_one_line_beside_the_packages() -> None:

@@ -203,24 +203,8 @@ def test_each_score_is_told_once_and_as_it_is_returned(pairs: list[Any]) -> None
         assert index not in told
         told[index] = score
 
-    found = scoring.score(Watched(STRICT), pairs, found=tell)
+    found = scoring.score(Watched(STRICT), pairs, on_score=tell)
     assert found == [told[index] for index in range(len(pairs))]
-
-
-def test_windows_score_every_token_once_with_as_much_before_it_as_fits() -> None:
-    for n in range(1, 30):
-        parts = list(scoring.windows(list(range(n + 1)), 7))
-        assert [token for _, after in parts for token in after] == list(range(1, n + 1))
-        for before, after in parts:
-            assert [*before, *after] == list(range(before[0], after[-1] + 1))
-            assert len(before) + len(after) == min(8, n + 1)
-
-
-def test_rolling_is_the_sum_over_windows() -> None:
-    text = tokens(3 * LENGTH + 5)
-    made = model("lstm")
-    wanted = by_definition(made, [2], text)[0]
-    assert scoring.rolling(made, [text, []], 2) == pytest.approx([wanted, 0.0], abs=1e-4)
 
 
 def test_what_cannot_be_asked() -> None:

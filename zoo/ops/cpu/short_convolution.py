@@ -89,7 +89,7 @@ class CompiledShortConvolution(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, bias, before, scales = ctx.saved_tensors
+        x, weight, _, before, scales = ctx.saved_tensors
         (B, T, D), W = x.shape, len(weight)
         flops.count("short_convolution", 4 * x.numel() * W)
         dx, d_before = x.new_empty(B, T, D), torch.empty_like(before, memory_format=torch.contiguous_format)
