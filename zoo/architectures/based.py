@@ -3,8 +3,8 @@
     y_t = Σ_{s ≤ t} w_ts v_s / (Σ_{s ≤ t} w_ts + ε),    w_ts = φ(q_t)·φ(k_s) = 1 + q·k/√d + (q·k)²/2d  ≈  e^{q·k/√d}
 
 with d the width of q and k, a few features of each head. The third kind of layer, attention in a sliding window, is
-`zoo.layers.local_attention`. Official code: HazyResearch/based, based/models/mixers/linear_attention.py and base_conv.py;
-fla, fla/layers/based.py (`forward_reference`).
+`zoo.layers.local_attention`. Official code: HazyResearch/based, based/models/mixers/linear_attention.py and
+base_conv.py; fla, fla/layers/based.py (`forward_reference`).
 """
 
 from __future__ import annotations

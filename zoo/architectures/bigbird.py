@@ -48,8 +48,8 @@ from zoo.ops.kernel_log import log_kernel
 class BigBird(Mixer):
     """Transformer whose blocks of tokens see their neighbours, the first and last block and random ones; not causal.
 
-    The plan is made for `context.length` steps; shorter sequences are padded to that inside, so that what a sequence gives
-    does not depend on its padding. `plan` (heads, N − 2, r) is a buffer: a state dict carries it along.
+    The plan is made for `context.length` steps; shorter sequences are padded to that inside, so that the outputs of a
+    sequence do not depend on its padding. `plan` (heads, N − 2, r) is a buffer: a state dict carries it along.
 
     Args:
         block_size: b. random_blocks: r, at least 1.

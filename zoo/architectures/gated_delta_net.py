@@ -97,7 +97,7 @@ class GatedDeltaNet(Mixer):
             head_dim = (3 * context.width // 4 if use_gate else context.width) // heads
         if head_dim < 1:
             raise ValueError(
-                f"gated_delta_net: width {context.width} leaves nothing for each of {heads} heads: head_dim is {head_dim}"
+                f"gated_delta_net: width {context.width} is too small for {heads} heads: head_dim is {head_dim}"
             )
         V = round(head_dim * expand_v)
         if V < 1 or not math.isclose(V, head_dim * expand_v, rel_tol=1e-5):

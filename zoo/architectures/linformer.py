@@ -2,7 +2,7 @@
 
     head_h = softmax(Q_h (E_h K_h)ᵀ / √d_h) F_h V_h,    y = concat(head_1, ..., head_H) W_O
 
-with E, F of k rows over n = `LayerContext.length` steps; a shorter sequence uses their first T columns, as if zero padded.
+with E, F of k rows over n = `LayerContext.length` steps; a shorter sequence uses their first T columns, as if padded.
 The biases of keys and values are added to the summaries, as in the official code, which applies E and F to the layer's
 input. Every summary sees the whole sequence, so this is never causal. Official code: fairseq, examples/linformer,
 linformer_src/modules/multihead_linear_attention.py.

@@ -123,7 +123,7 @@ class Mega(Mixer):
         state: State | None = None,
         shared_context: dict[str, Any] | None = None,
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
-        """As `Mixer.forward`. The residual that u weighs the new value against is in `shared_context`; x itself, if not.
+        """As `Mixer.forward`. The residual that u weighs the new value against is in `shared_context`, or is x.
 
         Raises:
             ValueError: longer than the relative positions reach. Unsupported: a state, but bidirectional.

@@ -55,8 +55,8 @@ class Reformer(Mixer):
 
     Args:
         head_dim: width of a head; None for width / heads.
-        chunk: steps in a chunk. buckets: even, or a list of even factors; None for twice the chunks in `context.length`,
-            in two factors from 130 on, as the official code has it.
+        chunk: steps in a chunk. buckets: even, or a list of even factors; None for twice the chunks in
+            `context.length`, in two factors from 130 on, as the official code has it.
         hashes: rounds. before, after: chunks a step sees besides its own.
         rotations_per_head: each head hashes in its own way.
         across_buckets: False hides the other buckets' steps in a chunk.

@@ -8,8 +8,8 @@
     factorized_random    S = R₁ R₂ᵀ, of rank k                                  (eq. 5)
 
 `dot` mixes in q·k/√d, with q = W₁ x (section 3.4): added to S ("plus"), or as (1 − σ(α)) q·k/√d + σ(α) S ("alpha").
-The scores of a step reach `LayerContext.length` columns and know it by its place: a table of positions. Decoding keeps the past
-values, and a row's place. Official code: tensorflow/mesh, mesh_tensorflow/transformer/attention.py, and
+The scores of a step reach `LayerContext.length` columns and depend on its place: a table of positions. Decoding keeps
+the past values, and a row's place. Official code: tensorflow/mesh, mesh_tensorflow/transformer/attention.py, and
 google-research/long-range-arena, lra_benchmarks/models/synthesizer.
 """
 

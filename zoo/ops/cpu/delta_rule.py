@@ -191,8 +191,12 @@ def _backward(  # type: ignore[no-untyped-def]
     one = lowest[0] / lowest[0]
     zero = one - one
     Q, keys, Q_, keys_, turned = (
-        aligned_zeros(C * K, before), aligned_zeros(C * K, before), aligned_zeros(C * K, before), aligned_zeros(C * K, before), aligned_zeros(C * K, before),
-    )  # fmt: skip
+        aligned_zeros(C * K, before),
+        aligned_zeros(C * K, before),
+        aligned_zeros(C * K, before),
+        aligned_zeros(C * K, before),
+        aligned_zeros(C * K, before),
+    )
     slopes, slopes_, Z, Z_ = (
         aligned_zeros(C * V, before),
         aligned_zeros(C * V, before),
@@ -200,11 +204,17 @@ def _backward(  # type: ignore[no-untyped-def]
         aligned_zeros(C * V, before),
     )
     errors, writes, writes_, packed_pairs = (
-        aligned_zeros(C * V, before), aligned_zeros(C * V, before), aligned_zeros(C * V, before), aligned_zeros(C * V, before),
-    )  # fmt: skip
+        aligned_zeros(C * V, before),
+        aligned_zeros(C * V, before),
+        aligned_zeros(C * V, before),
+        aligned_zeros(C * V, before),
+    )
     state, turned_state, after, after_ = (
-        aligned_zeros(K * V, before), aligned_zeros(K * V, before), aligned_zeros(K * V, before), aligned_zeros(K * V, before),
-    )  # fmt: skip
+        aligned_zeros(K * V, before),
+        aligned_zeros(K * V, before),
+        aligned_zeros(K * V, before),
+        aligned_zeros(K * V, before),
+    )
     square, square_, square_turned = (
         aligned_zeros(C * C, before),
         aligned_zeros(C * C, before),
@@ -225,8 +235,13 @@ def _backward(  # type: ignore[no-untyped-def]
         aligned_zeros(C * K, dS),
     )
     own, span, begin, end, b_, across = (
-        aligned_zeros(C, dS), aligned_zeros(C, dS), aligned_zeros(C, dS), aligned_zeros(C, dS), aligned_zeros(C, dS), aligned_zeros(C, dS),
-    )  # fmt: skip
+        aligned_zeros(C, dS),
+        aligned_zeros(C, dS),
+        aligned_zeros(C, dS),
+        aligned_zeros(C, dS),
+        aligned_zeros(C, dS),
+        aligned_zeros(C, dS),
+    )
     asked, wrote, met = aligned_zeros(C, dS), aligned_zeros(C, dS), aligned_zeros(C, dS)
     setup = enter(before)
     for item in range(start, stop):

@@ -50,6 +50,12 @@ def loop(function: Callable[..., Any]) -> Any:
         return njit(nogil=True, cache=kept, fastmath=FAST, error_model="numpy")(function)
 
 
+def called(function: Callable[..., Any]) -> Any:
+    """Compile a function that loops call. It has no cache of its own: LLVM can inline it only where it was compiled in
+    the same process, and a loop's last digits must not depend on what was on disk when it was compiled."""
+    return njit(nogil=True, fastmath=FAST, error_model="numpy")(function)
+
+
 def inlined(function: Callable[..., Any]) -> Any:
     """Compile a part of loops, written out where it is called: LLVM then sees which arrays cannot overlap."""
     return njit(inline="always", fastmath=FAST, error_model="numpy")(function)

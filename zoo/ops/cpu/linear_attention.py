@@ -264,11 +264,18 @@ def _backward(  # type: ignore[no-untyped-def]
     lowest, scale = constants[0], constants[1]
     one, zero = scale / scale, scale - scale
     Q, keys, Q_, keys_, turned = (
-        aligned_zeros(C * K, before), aligned_zeros(C * K, before), aligned_zeros(C * K, before), aligned_zeros(C * K, before), aligned_zeros(C * K, before),
-    )  # fmt: skip
+        aligned_zeros(C * K, before),
+        aligned_zeros(C * K, before),
+        aligned_zeros(C * K, before),
+        aligned_zeros(C * K, before),
+        aligned_zeros(C * K, before),
+    )
     values, slopes, slopes_, turned_v = (
-        aligned_zeros(C * V, before), aligned_zeros(C * V, before), aligned_zeros(C * V, before), aligned_zeros(C * V, before),
-    )  # fmt: skip
+        aligned_zeros(C * V, before),
+        aligned_zeros(C * V, before),
+        aligned_zeros(C * V, before),
+        aligned_zeros(C * V, before),
+    )
     state, after, after_ = aligned_zeros(K * V, before), aligned_zeros(K * V, before), aligned_zeros(K * V, before)
     pairs, dpairs, dpairs_ = aligned_zeros(C * C, before), aligned_zeros(C * C, before), aligned_zeros(C * C, before)
     scores, dscores, weights, G = (
@@ -279,8 +286,13 @@ def _backward(  # type: ignore[no-untyped-def]
     )
     by_key, by_value = aligned_zeros(C * K, dS), aligned_zeros(C * V, dS)
     own, span, begin, end, down, dtotals = (
-        aligned_zeros(C, dS), aligned_zeros(C, dS), aligned_zeros(C, dS), aligned_zeros(C, dS), aligned_zeros(C, dS), aligned_zeros(C, dS),
-    )  # fmt: skip
+        aligned_zeros(C, dS),
+        aligned_zeros(C, dS),
+        aligned_zeros(C, dS),
+        aligned_zeros(C, dS),
+        aligned_zeros(C, dS),
+        aligned_zeros(C, dS),
+    )
     asked, wrote, z_, G_z = aligned_zeros(C, dS), aligned_zeros(C, dS), aligned_zeros(K, dS), aligned_zeros(K, dS)
     setup = enter(before)
     for item in range(start, stop):

@@ -30,7 +30,7 @@ from torch import Tensor
 from zoo.ops import flops
 from zoo.ops.cpu.bfloat16 import array, memory, narrowed, widened
 from zoo.ops.cpu.intrinsics import intrinsic
-from zoo.ops.cpu.jit import inlined, loop
+from zoo.ops.cpu.jit import called, inlined, loop
 from zoo.ops.cpu.threads import run
 from zoo.ops.long_convolution.fft import fast_length, work
 
@@ -212,7 +212,7 @@ def _transform_back(re, im, levels, near, roots):  # type: ignore[no-untyped-def
         _split(re, im, levels, level, 0, levels[level, 1], roots, True)
 
 
-@loop
+@called
 def _split(re, im, levels, level, start, stop, roots, back):  # type: ignore[no-untyped-def]
     """Polynomials start … stop − 1 of a level into their factors, or `back`."""
     radix, polynomials, at = levels[level]

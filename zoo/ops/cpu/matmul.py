@@ -6,10 +6,10 @@ In bfloat16 what stands on the right comes in pairs of rows, so that two numbers
     left    X (m, k) row by row
     right   X (k, n) as (k/2, n, 2): rows 2i and 2i + 1 woven into one
 
-`pack_pairs` makes a right form of a left one. Read in words of two numbers, the left form of X transposed is the right form
-of Xᵀ, and the other way round: `transpose_right` and `transpose_left`. All matrices are flat arrays, their sides multiples of `SIDE`,
-and of `STEP` where they are summed over. Of float32 and float64 both forms are the matrix itself; products of float64
-are plain loops, for tests.
+`pack_pairs` makes a right form of a left one. Read in words of two numbers, the left form of X transposed is the right
+form of Xᵀ, and the other way round: `transpose_right` and `transpose_left`. All matrices are flat arrays, their sides
+multiples of `SIDE`, and of `STEP` where they are summed over. Of float32 and float64 both forms are the matrix itself;
+products of float64 are plain loops, for tests.
 """
 
 from __future__ import annotations

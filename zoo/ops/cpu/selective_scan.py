@@ -26,7 +26,7 @@ from torch import Tensor
 
 from zoo.ops import flops
 from zoo.ops.cpu.bfloat16 import narrowed, widened
-from zoo.ops.cpu.jit import exp2, inlined, loop, sigmoid, softplus
+from zoo.ops.cpu.jit import called, exp2, inlined, loop, sigmoid, softplus
 from zoo.ops.cpu.threads import run
 
 LENGTH = 16
@@ -129,27 +129,27 @@ class CompiledSelectiveScan(torch.autograd.Function):
         return d.u, d.delta, d.A.sum(0).T, d.B.sum(1), d.C.sum(1), d.D.sum(0), dh.mT, *gate
 
 
-@loop
+@called
 def _softplus(delta, bias):  # type: ignore[no-untyped-def]
     """softplus(Δ + bias) in place of Δ. The rows of gates are functions of their own, short enough to vectorise."""
     for c in range(len(delta)):
         delta[c] = softplus(delta[c] + bias[c])
 
 
-@loop
+@called
 def _softplus_backward(d_delta, delta, bias):  # type: ignore[no-untyped-def]
     for c in range(len(delta)):
         d_delta[c] *= sigmoid(delta[c] + bias[c])
 
 
-@loop
+@called
 def _gate(y, z):  # type: ignore[no-untyped-def]
     """y ⊙ SiLU(z) in place of y."""
     for c in range(len(y)):
         y[c] *= z[c] * sigmoid(z[c])
 
 
-@loop
+@called
 def _gate_backward(dy, z, slope):  # type: ignore[no-untyped-def]
     """dy ⊙ SiLU(z) in place of dy, and what times y is dz."""
     for c in range(len(dy)):
