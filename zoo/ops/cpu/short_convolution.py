@@ -42,8 +42,8 @@ AHEAD = 8
 """Steps between one that is worked on and one that is fetched."""
 
 # The last W inputs of a head stand in a ring of W rows, that of step t in row k = t mod W. As input t − W + 1 + j
-# stands in row k + 1 + j mod W, row s meets weight W − 1 − k + s where the weights follow each other twice; so do theirs from
-# the last to the first with a ring of the last W of dp.
+# stands in row k + 1 + j mod W, row s meets weight W − 1 − k + s where the weights follow each other twice; so do
+# theirs from the last to the first with a ring of the last W of dp.
 
 
 def short_convolution(
