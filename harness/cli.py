@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -153,17 +154,16 @@ def plan(suite: str, overrides: tuple[str, ...], as_json: bool) -> None:
 def validate(suite: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Check SUITE without running anything."""
     from harness.plan.expand import expand
-    from harness.plan.sizes import solve
-    from harness.plan.trials import count
+    from harness.plan.sizes import count_runs, solve
     from harness.suite.load import load
 
     loaded = load(suite, overrides)
-    finals, tries = len(expand(loaded)), count(loaded)
-    solve(expand(loaded), loaded)
+    specs = expand(loaded)
+    counts = count_runs(specs, solve(specs, loaded), loaded)
     if as_json:
-        emit({"suite": loaded.suite.suite, "valid": True, "runs": finals, "trials": tries})
+        emit({"suite": loaded.name, "valid": True, **asdict(counts)})
     else:
-        click.echo(f"{loaded.suite.suite} is valid: {finals} runs and {tries} trials")
+        click.echo(f"{loaded.name} is valid: {counts}")
 
 
 @main.command()
