@@ -1,10 +1,10 @@
-"""What the harness adds to training: `harness.train` beside the same loop written by hand, and two workers beside one.
+"""What the harness adds to training: its loop beside the same steps written by hand, and two workers beside one.
 
     python benchmarks/training_loop.py [--rounds 3] FOLDER
 
-Both loops train the same model on the same batches, in turn, on one thread, and are timed from before their first step
-to behind their last, data, logging and hashing included; what the harness trains of its reference in between is on
-no clock. Prints the medians and writes training_loop.md into FOLDER.
+Both train the same model on the same batches on one thread, step by step in turn, and are charged the CPU seconds of
+the whole process: making and hashing batches, watching, logging, counting FLOPs and the reference included. Prints the
+medians over rounds and writes training_loop.md into FOLDER.
 """
 
 from __future__ import annotations
@@ -28,11 +28,13 @@ from harness.plan.expand import expand
 from harness.plan.sizes import build_model, examples_of, resolve_size
 from harness.records.spec import RunSpec
 from harness.suite.load import load
-from harness.training.train import Run
+from harness.training.optimizer import adamw
+from harness.training.run import Run
+from harness.training.train import train_steps
 from tasks.base import Task
 from zoo.size import Size
 
-STEPS = 40
+STEPS = 200
 SUITE: dict[str, Any] = {
     "suite": "harness",
     "architectures": ["pre_ln"],
@@ -45,55 +47,62 @@ SUITE: dict[str, Any] = {
 }
 
 
-def by_hand(spec: RunSpec, task: Task, size: Size) -> float:
-    """Seconds of the loop anybody would write, batches made when they are needed off the clock included."""
-    device = machine.pick()
-    model = build_model(spec, task, size).to(device).train()
-    decay, rest = [], []
-    for parameter in model.parameters():
-        (decay if parameter.ndim > 1 else rest).append(parameter)
-    groups = [{"params": decay, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.95), fused=True)
-    batches = [task.batch("train", index, spec.seed, size=examples_of(spec, task)) for index in range(STEPS)]
-    precision = machine.resolve_precision(spec.train.precision, device)
-    start = time.perf_counter()
-    for batch in batches:
-        batch = batch.tensors(device)
-        with machine.autocast(device, precision):
-            logits = model(batch)
-        loss = task.loss(logits, batch)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-    return time.perf_counter() - start
+class ByHand:
+    """The loop anybody would write, a step at a time."""
+
+    def __init__(self, spec: RunSpec, task: Task, size: Size) -> None:
+        assert spec.train is not None
+        self.spec, self.task, self.device, self.seconds = spec, task, machine.pick(), 0.0
+        self.precision = machine.resolve_precision(spec.train.precision, self.device)
+        self.model = build_model(spec, task, size).to(self.device).train()
+        self.optimizer = adamw(self.model, lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1)
+        self.index = 0
+
+    def step(self) -> None:
+        """Make a batch and train on it."""
+        began = time.process_time()
+        batch = self.task.batch("train", self.index, self.spec.seed, size=examples_of(self.spec, self.task))
+        batch = batch.tensors(self.device)
+        with machine.autocast(self.device, self.precision):
+            logits = self.model(batch)
+        self.task.loss(logits, batch).backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.index += 1
+        self.seconds += time.process_time() - began
 
 
-def by_harness(spec: RunSpec, task: Task, size: Size, folder: Path) -> float:
-    """Seconds of the harness's loop over the same steps, on its own clock: the steps of the reference are apart."""
-    run = Run(spec, task, size, folder, lambda event: None)
-    run.train(lambda: False, checkpoint=1e9)
-    return run.progress.used.seconds
+def in_turn(spec: RunSpec, task: Task, size: Size) -> tuple[float, float]:
+    """CPU seconds of a run's steps by hand and by the harness, each step of the one before one of the other."""
+    hand = ByHand(spec, task, size)
+    hand.step()  # loads and compiles
+    hand.seconds, theirs = 0.0, 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(spec, task, size, Path(folder), lambda event: None)
+        began = time.process_time()
+
+        def turn() -> bool:
+            nonlocal theirs, began
+            theirs += time.process_time() - began
+            hand.step()
+            began = time.process_time()
+            return False
+
+        train_steps(run, turn, checkpoint=1e9)
+        theirs += time.process_time() - began
+    return hand.seconds, theirs
 
 
 def overhead(rounds: int, suite: Path) -> tuple[float, float, float]:
-    """Medians of seconds by hand and by the harness, and of their ratio within a round."""
+    """Medians of CPU seconds by hand and by the harness, and of their ratio within a round."""
     torch.set_num_threads(1)
-    spec = expand(load(suite))[0]
-    task = spec.build_task()
+    loaded = load(suite)
+    spec, task = expand(loaded)[0], loaded.tasks[0].task
     size = resolve_size(spec, task)
-    pairs = []
-    for number in range(rounds + 1):
-        with tempfile.TemporaryDirectory() as folder:
-            turns = [lambda: by_hand(spec, task, size), lambda: by_harness(spec, task, size, Path(folder))]
-            found = {turn: turns[turn]() for turn in ((0, 1) if number % 2 else (1, 0))}
-        pairs.append((found[0], found[1]))
-    hands, harnesses = zip(*pairs[1:], strict=True)  # the first round warms up
-    return (
-        statistics.median(hands),
-        statistics.median(harnesses),
-        statistics.median(theirs / ours for ours, theirs in pairs[1:]),
-    )
+    hands, harnesses = zip(*[in_turn(spec, task, size) for _ in range(rounds)], strict=True)
+    ratios = [theirs / ours for ours, theirs in zip(hands, harnesses, strict=True)]
+    return statistics.median(hands), statistics.median(harnesses), statistics.median(ratios)
 
 
 def scaling(suite: Path) -> tuple[float, float]:
@@ -130,17 +139,17 @@ def main() -> None:
     tokens = STEPS * SUITE["train"]["batch_tokens"]
     text = "\n".join(
         [
-            f"pre_ln, width 256, 4 layers, 256×8, {STEPS} steps, one thread, on {machine.hardware('cpu')}:",
+            f"pre_ln, width 256, 4 layers, 256×8, {STEPS} steps in turn, one thread, on {machine.hardware('cpu')}:",
             "",
             "| | tokens/s |",
             "|---|---:|",
-            f"| the loop by hand | {tokens / hand:,.0f} |",
-            f"| `harness.train` | {tokens / harness:,.0f} |",
+            f"| the loop by hand, of CPU time | {tokens / hand:,.0f} |",
+            f"| the loop of the harness, of CPU time | {tokens / harness:,.0f} |",
             f"| one worker | {alone:,.0f} |",
             f"| two workers | {together:,.0f} |",
             "",
-            f"The harness takes {100 * (ratio - 1):+.1f} % of the time by hand; two workers do {together / alone:.2f} "
-            f"times the work of one ({os.cpu_count()} cores).",
+            f"The harness takes {100 * (ratio - 1):+.1f} % of the CPU seconds by hand; two workers do "
+            f"{together / alone:.2f} times the work of one ({os.cpu_count()} cores).",
             "",
         ]
     )

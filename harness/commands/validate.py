@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import click
 
 from harness.commands.options import json_option, suite_options
@@ -14,15 +16,14 @@ from harness.commands.output import print_json
 @json_option
 def command(suite: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Check SUITE without running anything."""
-    from harness.plan import trials
     from harness.plan.expand import expand
-    from harness.plan.sizes import solve
+    from harness.plan.sizes import count_runs, solve
     from harness.suite.load import load
 
     loaded = load(suite, overrides)
-    specs, tries = expand(loaded), trials.count(loaded)
-    solve(specs, loaded)
+    specs = expand(loaded)
+    counts = count_runs(specs, solve(specs, loaded), loaded)
     if as_json:
-        print_json({"suite": loaded.name, "valid": True, "runs": len(specs), "trials": tries})
+        print_json({"suite": loaded.name, "valid": True, **asdict(counts)})
     else:
-        click.echo(f"{loaded.name} is valid: {len(specs)} runs and {tries} trials")
+        click.echo(f"{loaded.name} is valid: {counts}")

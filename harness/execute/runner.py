@@ -1,4 +1,4 @@
-"""A suite from start to end: what is missing is run, what is there stays, and a board is written."""
+"""A suite from start to end: what is missing is run, what is there stays."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def run(
     workers: int | None = None,
     console: Console | None = None,
 ) -> Results:
-    """Run what a suite still lacks, write its board, and return its records.
+    """Run what a suite still lacks, and return its records.
 
     Args:
         suite: a name that ships, or a path. overrides: `key=value` pairs. root: where results go (`results`).
@@ -64,20 +64,18 @@ def run(
         UserError: the suite is wrong, its data is not here, or another process is running it.
         KeyboardInterrupt: after checkpoints were written; call again to go on.
     """
-    loaded = load(suite, overrides)
-    store = Store(loaded.name, root)
-    console = console or Console()
+    return run_suite(load(suite, overrides), root=root, workers=workers, console=console)
+
+
+def run_suite(
+    loaded: LoadedSuite, *, root: Path | None = None, workers: int | None = None, console: Console | None = None
+) -> Results:
+    """Run what a loaded suite still lacks; see `run`."""
+    store, console = Store(loaded.name, root), console or Console()
     finals, published = expand(loaded), store.published()
     tries = trials.trials(loaded, _lookup(store))
     chosen = trials.choose(finals, _records(tries, store))
-    ids = [spec.run_id for spec in (*tries, *chosen)]
-    theirs = [run_id for run_id in ids if run_id in published and not store.finished(run_id, published)]
-    if theirs:
-        console.print(
-            f"{store.folder} holds {len(theirs)} published records; yours take their place as they come in "
-            f"(`git checkout {store.folder}` brings them back)",
-            highlight=False,
-        )
+    _announce([*tries, *chosen], store, published, console)
     unmade = _missing([*tries, *chosen], store, published)
     sizes = _sizes(unmade, loaded)  # before anything is written
     if unmade and loaded.suite.lm_eval is not None:
@@ -87,12 +85,9 @@ def run(
     with _locked(store), store.replacing_published():
         ran = 0
         for tries in _decided(loaded, store, published):
-            _execute(tries, sizes, loaded, store, workers, console, "trial")
-            ran += len(tries)
+            ran += _execute(tries, sizes, loaded, store, workers, console)
         done = trials.choose(finals, _records(trials.trials(loaded, _lookup(store, published)), store))
-        if missing := _missing(done, store, published):
-            _execute(missing, sizes, loaded, store, workers, console, "final")
-            ran += len(missing)
+        ran += _execute(_missing(done, store, published), sizes, loaded, store, workers, console)
         if not ran:
             console.print(f"{store.folder}: all {len(finals) + trials.count(loaded)} runs are finished; nothing to do")
         _score_baselines(loaded, store, console)
@@ -103,9 +98,16 @@ def run(
     return Results(loaded.name, store.folder, _records(done, store), ran)
 
 
-def plugin_paths(loaded: LoadedSuite) -> tuple[str, ...]:
-    """What a fresh process must import to know the suite's plug-ins."""
-    return tuple(where for _, where in loaded.plugins)
+def _announce(specs: list[RunSpec], store: Store, published: dict[str, str], console: Console) -> None:
+    """Say that published records will be made anew."""
+    ids = [spec.run_id for spec in specs]
+    theirs = [run_id for run_id in ids if run_id in published and not store.finished(run_id, published)]
+    if theirs:
+        console.print(
+            f"{store.folder} holds {len(theirs)} published records; yours take their place as they come in "
+            f"(`git checkout {store.folder}` brings them back)",
+            highlight=False,
+        )
 
 
 def current(loaded: LoadedSuite, store: Store) -> tuple[list[RunSpec], list[Record]]:
@@ -178,14 +180,11 @@ def _sizes(specs: list[RunSpec], loaded: LoadedSuite) -> Sizes:
 
 
 def _execute(
-    specs: list[RunSpec],
-    sizes: Sizes,
-    loaded: LoadedSuite,
-    store: Store,
-    workers: int | None,
-    console: Console,
-    kind: str,
-) -> None:
+    specs: list[RunSpec], sizes: Sizes, loaded: LoadedSuite, store: Store, workers: int | None, console: Console
+) -> int:
+    """Make these runs, all trials or all final; returns how many there are."""
+    if not specs:
+        return 0
     from harness.execute import executor
     from harness.execute.progress import Live, key
 
@@ -201,13 +200,14 @@ def _execute(
             jobs.append(_job(spec, loaded, store, threads, size))
     cannot = len(specs) - len(jobs)
     note = f", {cannot} unsupported" if cannot else ""
-    noun = "trials" if kind == "trial" else "runs"
+    noun = "trials" if specs[0].kind == "trial" else "runs"
     console.print(f"{len(jobs)} {noun} to do{note}; {workers} at a time, {threads} thread(s) each", highlight=False)
-    with Live({key(job.spec): _work(job) for job in jobs}, console) as display:
+    with Live({key(job.spec): _weight(job) for job in jobs}, console) as display:
         executor.run(jobs, workers=workers, timeout=loaded.suite.limits.timeout, display=display)
+    return len(specs)
 
 
-def _work(job: Job) -> float:
+def _weight(job: Job) -> float:
     """What a run weighs in the estimate of the time left: parameters times tokens, where its end is known in tokens."""
     assert job.size is not None
     stop = job.spec.stop
@@ -217,9 +217,17 @@ def _work(job: Job) -> float:
 def _job(spec: RunSpec, loaded: LoadedSuite, store: Store, threads: int, size: Size) -> Job:
     from harness.execute.worker import Job
 
-    suite, root = loaded.suite, store.folder.parent.resolve()
-    metrics, keep = Metrics.of(loaded.task(spec.task_label).task), suite.weights == "keep"
-    return Job(spec, metrics, loaded.name, root, threads, plugin_paths(loaded), size, suite.limits.checkpoint, keep)
+    return Job(
+        spec=spec,
+        metrics=Metrics.of(loaded.task(spec.task_label).task),
+        suite=loaded.name,
+        root=store.folder.parent.resolve(),
+        threads=threads,
+        plugins=tuple(where for _, where in loaded.plugins),
+        size=size,
+        checkpoint=loaded.suite.limits.checkpoint,
+        keep=loaded.suite.weights == "keep",
+    )
 
 
 def load_data(loaded: LoadedSuite, specs: list[RunSpec]) -> None:

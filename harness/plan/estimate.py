@@ -13,8 +13,8 @@ from rich.table import Table
 
 from harness import machine, processes
 from harness.plan.expand import expand
-from harness.plan.sizes import build_model, examples_of, solve, step_flops
-from harness.records.spec import RunSpec
+from harness.plan.sizes import build_model, count_runs, examples_of, solve, step_flops
+from harness.records.spec import Cell, RunSpec
 from harness.suite.loaded import LoadedSuite
 from harness.units import clock, short
 from tasks.base import Task
@@ -37,6 +37,10 @@ class Planned:
     flops: float = 0.0
     seconds: float = 0.0
     """Training time of one run, from measured steps."""
+
+    @property
+    def cell(self) -> Cell:
+        return Cell(self.architecture, self.task, self.track)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -110,7 +114,7 @@ def show(cells: list[Planned], loaded: LoadedSuite, console: Console) -> None:
         if cell.size is None:
             name = " · ".join(filter(None, (cell.architecture, cell.task, cell.track)))
             console.print(f"unsupported: {name}: {cell.reason}", style="dim", highlight=False)
-    total = sum(cell.runs + cell.trials for cell in cells if cell.size)
     note = "params: without embeddings and head; runs: trials+runs; time: measured steps, evaluation not included"
     console.print(note, style="dim", highlight=False)
-    console.print(f"{total} runs, about {clock(estimate(cells, loaded))} on this machine", highlight=False)
+    counts = count_runs(expand(loaded), {cell.cell: cell.size or cell.reason for cell in cells}, loaded)
+    console.print(f"{counts}; about {clock(estimate(cells, loaded))} on this machine", highlight=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -49,6 +49,27 @@ def solve(specs: list[RunSpec], loaded: LoadedSuite) -> Sizes:
             where = loaded.locate_error(*spec.cell[:2], str(error), spec.track)
             raise loaded.error(message, where) from None
     return sizes
+
+
+@dataclass(frozen=True)
+class RunCounts:
+    """How many runs and trials a suite really trains, and how many of its runs cannot be."""
+
+    runs: int
+    trials: int
+    unsupported: int
+
+    def __str__(self) -> str:
+        rest = f", {self.unsupported} more are unsupported" if self.unsupported else ""
+        return f"{self.runs} runs and {self.trials} trials{rest}"
+
+
+def count_runs(specs: list[RunSpec], sizes: Sizes, loaded: LoadedSuite) -> RunCounts:
+    """Count what these final runs of a suite come to; rows of published weights train nothing."""
+    trained = [spec for spec in specs if not spec.pretrained and not isinstance(sizes[spec.cell], str)]
+    tries = loaded.suite.tuning.effort if loaded.suite.tuning else 0
+    unsupported = sum(isinstance(sizes[spec.cell], str) for spec in specs)
+    return RunCounts(len(trained), tries * len({spec.cell for spec in trained}), unsupported)
 
 
 def resolve_size(spec: RunSpec, task: Task) -> sizing.Size:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, TypeVar, Union
@@ -29,12 +30,12 @@ class Part:
         Raises:
             ValueError: a key is missing that has no default.
         """
-        known = _types(cls)  # type: ignore[arg-type]
+        readers = _readers(cls)  # type: ignore[arg-type]
         lacking = [f.name for f in dataclasses.fields(cls) if _required(f) and f.name not in data]
         if lacking:
             raise ValueError(f"no {', '.join(lacking)} in {cls.__name__.lower()}")
-        given = {name: _read(known[name], value) for name, value in data.items() if name in known}
-        return cls(**given, extra={name: value for name, value in data.items() if name not in known})
+        given = {name: readers[name](value) for name, value in data.items() if name in readers}
+        return cls(**given, extra={name: value for name, value in data.items() if name not in readers})
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON of a record."""
@@ -57,27 +58,30 @@ def plain(value: Any) -> Any:
     return value
 
 
-@cache
-def _types(cls: Any) -> dict[str, Any]:
-    hints = typing.get_type_hints(cls)
-    return {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.name != "extra"}
-
-
 def _required(f: dataclasses.Field[Any]) -> bool:
     return f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
 
 
-def _read(kind: Any, value: Any) -> Any:
-    """A JSON value as a field of this type holds it; what is no mapping or list stays as it is."""
+@cache
+def _readers(cls: Any) -> dict[str, Callable[[Any], Any]]:
+    """For each field of a Part, what makes its value of JSON."""
+    hints = typing.get_type_hints(cls)
+    return {f.name: _reader(hints[f.name]) for f in dataclasses.fields(cls) if f.name != "extra"}
+
+
+def _reader(kind: Any) -> Callable[[Any], Any]:
+    """What makes a value of this type of JSON; what is no mapping or list stays as it is."""
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin in (Union, types.UnionType):
-        return None if value is None else _read(next(k for k in inner if k is not types.NoneType), value)
+        read = _reader(next(k for k in inner if k is not types.NoneType))
+        return lambda value: None if value is None else read(value)
     if hasattr(kind, "from_dict"):
-        return kind.from_dict(value)
-    if origin is list:
-        return [_read(inner[0], item) for item in value]
-    if origin is tuple:
-        return tuple(_read(inner[0], item) for item in value)
+        from_dict: Callable[[Any], Any] = kind.from_dict
+        return from_dict
+    if origin in (list, tuple):
+        read = _reader(inner[0])
+        return lambda value: origin(map(read, value))
     if origin is dict:
-        return {key: _read(inner[1], item) for key, item in value.items()}
-    return value
+        read = _reader(inner[1])
+        return lambda value: {key: read(item) for key, item in value.items()}
+    return lambda value: value

@@ -40,8 +40,8 @@ def positive(
 ) -> Float[Tensor, "B H T m"]:
     """φ(x), with c the largest entry of W x over the features of a step, or over all valid ones of a sequence; or 0.
 
-    c and W are constants for the gradient, and no exponent passes `HIGHEST`. Exponents are formed in float32 at least, as a
-    bfloat16 one is off by per cents of e; features are in x's dtype but float16, for which e^64 is too large.
+    c and W are constants for the gradient, and no exponent passes `HIGHEST`. Exponents are formed in float32 at
+    least: a bfloat16 one is off by per cents of e; features are in x's dtype but float16, for which e^64 is too large.
     """
     scaled = at_least_fp32(x) * x.shape[-1] ** -0.25
     z = scaled @ W.detach().to(scaled.dtype).T

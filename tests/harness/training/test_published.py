@@ -1,4 +1,4 @@
-"""External rows: in a suite, against a task, in a record."""
+"""Rows of published weights: in a suite, against a task, in a record."""
 
 import json
 
@@ -10,6 +10,9 @@ import zoo
 from harness.errors import UserError
 from harness.plan import published_rows, sizes, trials
 from harness.plan.expand import expand
+from harness.plan.published_rows import open_weights, size, weights_digest
+from harness.plan.sizes import solve
+from harness.plan.trials import trials
 from harness.records.record import External
 from harness.suite import pretrained
 from harness.suite.load import load
@@ -52,10 +55,9 @@ def test_a_row_stands_once_and_is_neither_matched_nor_tuned(folder, tmp_path):
     assert [(spec.architecture_label, spec.seed, spec.match, spec.stop) for spec in own] == [
         ("bought-gru", 3, None, None)
     ]
-    assert {spec.architecture for spec in trials.trials(loaded)} == {"gru"}
-    size = sizes.solve(own, loaded)[own[0].cell]
-    assert (size.width, size.depth) == (8, 1)
-    assert size.mismatch is None
+    assert {spec.architecture for spec in trials(loaded)} == {"gru"}
+    solved = solve(own, loaded)[own[0].cell]
+    assert (solved.width, solved.depth, solved.mismatch) == (8, 1, None)
 
 
 @pytest.mark.parametrize(
@@ -72,11 +74,7 @@ def test_a_row_is_called_after_its_weights(options, label):
 
 def test_parameters_that_nobody_trains_count_too(folder):
     model = zoo.load(folder).requires_grad_(False)
-    assert (
-        published_rows.size(model, tasks.build("text", length=16)).params
-        == sum(p.numel() for p in model.parameters())
-        > 0
-    )
+    assert size(model, tasks.build("text", length=16)).params == sum(p.numel() for p in model.parameters()) > 0
 
 
 def test_its_record_holds_the_model_s_own_scores(folder, tmp_path):
@@ -91,16 +89,16 @@ def test_its_record_holds_the_model_s_own_scores(folder, tmp_path):
             weight += batch.targets.numel()
     assert record.metrics.test["loss"] == pytest.approx(nats / weight, rel=1e-6)
     assert not record.eligibility.ranked
-    assert record.external == External("zoo", str(folder), published_rows.weights_digest(model))
+    assert record.external == External("zoo", str(folder), weights_digest(model))
     json.dumps(record.to_dict())
 
 
 def test_the_digest_knows_every_weight(folder):
     model = zoo.load(folder)
-    before = published_rows.weights_digest(model)
+    before = weights_digest(model)
     with torch.no_grad():
         next(model.parameters()).view(-1)[0] += 1e-6
-    assert published_rows.weights_digest(model) != before
+    assert weights_digest(model) != before
 
 
 @pytest.mark.parametrize(
@@ -122,7 +120,7 @@ def test_a_wrong_entry_is_told_at_its_line(tmp_path, entry, words):
 def test_weights_that_are_not_there_are_told_before_anything_runs(tmp_path):
     loaded = load(suite(tmp_path, "{zoo: ./nowhere}"))
     with pytest.raises(UserError, match=r"bought.yaml:9: .*nowhere"):
-        sizes.solve([spec for spec in expand(loaded) if spec.pretrained], loaded)
+        solve([spec for spec in expand(loaded) if spec.pretrained], loaded)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +135,7 @@ def test_weights_that_are_not_there_are_told_before_anything_runs(tmp_path):
 def test_a_task_it_cannot_play_is_unsupported(folder, tmp_path, task, words):
     spec = next(s for s in expand(load(suite(tmp_path, f"{{zoo: {folder}}}"))) if s.pretrained)
     with pytest.raises(Unsupported, match=words):
-        published_rows.open_weights(spec, tasks.build(task[0], **task[1]))
+        open_weights(spec, tasks.build(task[0], **task[1]))
 
 
 def test_a_text_longer_than_it_reads_is_unsupported(folder, tmp_path):
@@ -146,4 +144,4 @@ def test_a_text_longer_than_it_reads_is_unsupported(folder, tmp_path):
     zoo.save(model, tmp_path / "short")
     spec = next(s for s in expand(load(suite(tmp_path, f"{{zoo: {tmp_path / 'short'}}}"))) if s.pretrained)
     with pytest.raises(Unsupported, match="reads 8 tokens at most; this task has 16"):
-        published_rows.open_weights(spec, tasks.build("text", length=16))
+        open_weights(spec, tasks.build("text", length=16))
