@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.commands.options import json_option, root_option, suite_options
-from harness.commands.output import print_json
+from harness.commands.common import json_option, print_json, root_option, suite_options
 
 if TYPE_CHECKING:
     from harness.records.record import Record

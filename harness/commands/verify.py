@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.commands.options import json_option
-from harness.commands.output import print_json
+from harness.commands.common import json_option, print_json
 from harness.errors import UserError
 
 if TYPE_CHECKING:
