@@ -193,33 +193,25 @@ class Worker:
     facts: dict[str, Any] = field(default_factory=dict)
     turns: list[list[float]] = field(default_factory=list)
 
-    def ask(self, method: str, *arguments: Any) -> Any:
-        """What a method of `Measurements` returns there.
+    def ask(self, *request: Any) -> Any:
+        """What a method of `Measurements` returns there; without a request, the facts that are sent first.
 
         Raises:
-            MeasurementFailed: it could not, or the process is gone.
+            MeasurementFailed: it could not be measured, or the process is gone.
         """
         try:
-            self.pipe.send((method, arguments))
-        except OSError:
-            raise self._gone() from None
-        return self.receive()
-
-    def receive(self) -> Any:
-        """The next answer; the first is the subject's facts."""
-        try:
+            if request:
+                self.pipe.send((request[0], request[1:]))
             status, answer = self.pipe.recv()
         except (EOFError, OSError):
-            raise self._gone() from None
+            self.process.join(5)
+            if self.process.exitcode == -9:
+                status, answer = "oom", "the process was killed, most likely because memory ran out"
+            else:
+                status, answer = "failed", "the process ended"
         if status != "ok":
             raise MeasurementFailed(status, answer)
         return answer
-
-    def _gone(self) -> MeasurementFailed:
-        self.process.join(5)
-        if self.process.exitcode == -9:
-            return MeasurementFailed("oom", "the process was killed, most likely because memory ran out")
-        return MeasurementFailed("failed", "the process ended")
 
     def train(self, seconds: float) -> None:
         """Take a training turn."""
@@ -239,7 +231,7 @@ def worker_pool(threads: int | None) -> Iterator[Callable[[Subject], Worker]]:
 
     def start(subject: Subject) -> Worker:
         workers.append(Worker(subject, *launch(serve, subject, threads, duplex=True)))
-        workers[-1].facts = workers[-1].receive()
+        workers[-1].facts = workers[-1].ask()
         return workers[-1]
 
     try:

@@ -8,8 +8,7 @@ from typing import Any
 
 import click
 
-from harness.commands.options import assignments_option, json_option, plugin_option
-from harness.commands.output import console, output
+from harness.commands.common import assignments_option, console, json_option, output, plugin_option
 
 
 @click.command()

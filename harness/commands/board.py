@@ -7,8 +7,7 @@ from typing import Any
 
 import click
 
-from harness.commands.options import json_option, root_option, suite_options
-from harness.commands.output import console, print_json
+from harness.commands.common import console, json_option, print_json, root_option, suite_options
 
 
 @click.command()

@@ -71,7 +71,7 @@ def _task(name: str) -> Row:
         "direction": metric and ("higher" if metric.higher_is_better else "lower"),
         "chance": metric and metric.chance,
         "options": {option.name: option.default for option in entry.options},
-        "difficulties": {key: _plain(value) for key, value in entry.make.difficulties.items()},
+        "difficulties": {key: dataclasses.asdict(value) for key, value in entry.make.difficulties.items()},
         "paper": entry.paper,
         "source": entry.source,
         "deviations": list(entry.deviations),
@@ -91,11 +91,6 @@ def _family(module: str) -> str:
     """The folder of a built-in task; the module or file of another."""
     parts = module.split(".")
     return parts[1] if parts[0] == "tasks" and len(parts) > 2 else parts[-1].removeprefix("zoobench_plugin_")
-
-
-def _plain(difficulty: tasks.Difficulty) -> Row:
-    values = {field.name: getattr(difficulty, field.name) for field in dataclasses.fields(difficulty)}
-    return {key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()}
 
 
 def _suite(name: str) -> Row:
@@ -121,27 +116,18 @@ def _corpus(name: str) -> Row:
     }
 
 
-def _question_names() -> list[str]:
-    return [row["name"] for row in questions.known()]
+def _questions() -> dict[str, Row]:
+    return {row["name"]: row for row in questions.known()}
 
 
-def _question(name: str) -> Row:
-    return next(row for row in questions.known() if row["name"] == name)
-
-
+ARCHITECTURE_COLUMNS = ("name", "about", "roles", "causal", "resumable", "length", "error")
+QUESTION_COLUMNS = ("name", "about", "metrics", "chance", "documents", "file")
 KINDS = {
-    "architectures": Kind(
-        "architecture",
-        architectures.names,
-        _architecture,
-        ("name", "about", "roles", "causal", "resumable", "length", "error"),
-    ),
+    "architectures": Kind("architecture", architectures.names, _architecture, ARCHITECTURE_COLUMNS),
     "tasks": Kind("task", tasks.names, _task, ("name", "family", "about", "role", "metric", "chance")),
     "suites": Kind("suite", shipped, _suite, ("name", "about")),
     "corpora": Kind("corpus", corpora.names, _corpus, ("name", "about", "licence", "here")),
-    "questions": Kind(
-        "question", _question_names, _question, ("name", "about", "metrics", "chance", "documents", "file")
-    ),
+    "questions": Kind("question", _questions, lambda name: _questions()[name], QUESTION_COLUMNS),
 }
 
 

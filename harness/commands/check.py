@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.commands.options import json_option, plugin_option
-from harness.commands.output import output
+from harness.commands.common import json_option, output, plugin_option
 from harness.errors import UserError
 
 if TYPE_CHECKING:

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import click
 
-from harness.commands.options import json_option, root_option, suite_options
-from harness.commands.output import output
+from harness.commands.common import json_option, output, root_option, suite_options
 
 
 @click.command()

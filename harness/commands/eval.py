@@ -7,8 +7,7 @@ from typing import Any
 
 import click
 
-from harness.commands.options import json_option, root_option, weights_option
-from harness.commands.output import console, output
+from harness.commands.common import console, json_option, output, root_option, weights_option
 
 FOLDER = click.Path(exists=True, path_type=Path, file_okay=False)
 

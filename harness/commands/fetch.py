@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import click
 
-from harness.commands.options import json_option
-from harness.commands.output import print_json
+from harness.commands.common import json_option, print_json
 
 
 @click.command()

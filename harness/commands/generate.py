@@ -8,8 +8,7 @@ from typing import Any
 
 import click
 
-from harness.commands.options import json_option, root_option, weights_option
-from harness.commands.output import print_json
+from harness.commands.common import json_option, print_json, root_option, weights_option
 from harness.errors import UserError
 
 

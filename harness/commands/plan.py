@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import click
 
-from harness.commands.options import json_option, suite_options
-from harness.commands.output import output
+from harness.commands.common import json_option, output, suite_options
 
 
 @click.command()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from harness.commands.options import root_option, suite_options
+from harness.commands.common import root_option, suite_options
 
 
 @click.command()

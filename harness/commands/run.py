@@ -8,8 +8,7 @@ from pathlib import Path
 import click
 
 from harness.commands.board import print_boards
-from harness.commands.options import json_option, root_option, suite_options
-from harness.commands.output import console
+from harness.commands.common import console, json_option, root_option, suite_options
 
 
 @click.command()

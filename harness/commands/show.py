@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.commands.options import json_option
-from harness.commands.output import output
+from harness.commands.common import json_option, output
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import click
 
-from harness.commands.options import json_option, root_option, suite_options
-from harness.commands.output import print_json
+from harness.commands.common import json_option, print_json, root_option, suite_options
 
 
 @click.command()

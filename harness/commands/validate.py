@@ -6,8 +6,7 @@ from dataclasses import asdict
 
 import click
 
-from harness.commands.options import json_option, suite_options
-from harness.commands.output import print_json
+from harness.commands.common import json_option, print_json, suite_options
 
 
 @click.command()

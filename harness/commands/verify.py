@@ -7,8 +7,7 @@ from pathlib import Path
 
 import click
 
-from harness.commands.options import json_option
-from harness.commands.output import print_json
+from harness.commands.common import json_option, print_json
 
 
 @click.command()

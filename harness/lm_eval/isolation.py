@@ -12,9 +12,10 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -27,26 +28,13 @@ INTERVAL = 0.5
 @contextmanager
 def isolated(data: Path | None, seed: int, report: Callable[[str], None]) -> Iterator[None]:
     """Run lm_eval under `seed`, with `data` as the folder of the tasks that read files, and its bars as reports."""
-    with ExitStack() as stack:
-        for context in (_environment(data), _random_state(seed), _log_levels(), _bars(report)):
-            stack.enter_context(context)
+    with _environment(data), _random_state(seed), _log_levels(), _bars(report):
         yield
 
 
-@contextmanager
-def _environment(data: Path | None) -> Iterator[None]:
+def _environment(data: Path | None) -> AbstractContextManager[Any]:
     """`data` where the tasks look for it; resampling in this process, because a fork beside threads can hang."""
-    changes = {"DISABLE_MULTIPROC": "1", **({} if data is None else {VARIABLE: str(data)})}
-    before = {name: os.environ.get(name) for name in changes}
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+    return patch.dict(os.environ, {"DISABLE_MULTIPROC": "1", **({} if data is None else {VARIABLE: str(data)})})
 
 
 @contextmanager
@@ -93,7 +81,7 @@ def _bars(report: Callable[[str], None]) -> Iterator[None]:
     """No bar is drawn; the progress of those that are counted on is reported, at most every `INTERVAL` seconds."""
     from lm_eval.api.task import tqdm
 
-    init, update, out, last = tqdm.__init__, tqdm.update, sys.stdout, 0.0
+    init, out, last = tqdm.__init__, sys.stdout, 0.0
 
     def undrawn(self: Any, *args: Any, **options: Any) -> None:
         init(self, *args, **{**options, "disable": True})
@@ -107,8 +95,5 @@ def _bars(report: Callable[[str], None]) -> Iterator[None]:
             with redirect_stdout(out):
                 report(f"{self.title}: {self.n} of {self.total}")
 
-    tqdm.__init__, tqdm.update = undrawn, counted
-    try:
+    with patch.object(tqdm, "__init__", undrawn), patch.object(tqdm, "update", counted):
         yield
-    finally:
-        tqdm.__init__, tqdm.update = init, update

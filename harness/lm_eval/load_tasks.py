@@ -25,11 +25,7 @@ class LoadedTasks:
 
 
 def import_lm_eval() -> Any:
-    """The module `lm_eval`.
-
-    Raises:
-        UserError: it is absent or too old.
-    """
+    """The module `lm_eval`; a UserError where it is absent or too old."""
     install = "pip install -U 'zoobench[lm-eval]'"
     try:
         import lm_eval
@@ -83,9 +79,6 @@ def _manager(names: Sequence[str], include: Path | None, report: Report) -> Any:
     """A TaskManager that knows every name. Reading lm_eval's own YAML files takes seconds: only where they are needed.
 
     A group or tag of the folder `include` may bring tasks of lm_eval's own.
-
-    Raises:
-        UserError: it does not; or `include` is no folder.
     """
     from lm_eval.tasks import TaskManager
 
@@ -109,11 +102,7 @@ def _manager(names: Sequence[str], include: Path | None, report: Report) -> Any:
 
 
 def _read(manager: Any, name: str) -> dict[str, Any]:
-    """Load one name.
-
-    Raises:
-        UserError: what it asks cannot be had or read; with the task of ours that asks the same, if there is one.
-    """
+    """What one name brings; an error names the task of ours that asks the same, if there is one."""
     try:
         return dict(manager.load([name]))
     except UserError:

@@ -206,9 +206,10 @@ class _Scorer:
         self.model, self.scores, self.batch_size = model, scores, batch_size
         self.device = device_of(model)
         self.batch_tokens = batch_tokens or TOKENS.get(self.device.type, TOKENS["cuda"])
-        parts: Any = model  # what `zoo.blocks.heads.SequenceModel` has and other models may have
-        self.head = getattr(parts, "head", None) if hasattr(parts, "encode") else None
-        self.resume = getattr(parts, "resume", None) if self.head is not None else None
+        # What `zoo.blocks.heads.SequenceModel` has, and other models may have:
+        self.encode: Any = getattr(model, "encode", None)
+        self.head: Any = None if self.encode is None else getattr(model, "head", None)
+        self.resume: Any = None if self.head is None else getattr(model, "resume", None)
         self.positions = max(1, LOGITS // model.shape.outputs)
         """Positions whose logits are computed at once."""
         self.batch_logits = min(self.batch_tokens, self.positions)
@@ -254,7 +255,7 @@ class _Scorer:
         equal = self.model.traits.causal != "strict"  # where padding, which is the future, might be seen
         for batch in self._batches(rows, self.batch_logits if self.head is None else self.batch_tokens, equal=equal):
             inputs = self._padded([row.tokens for row in batch])
-            features = self.model(Batch(inputs=inputs)) if self.head is None else self._encode(inputs)
+            features = self.model(Batch(inputs=inputs)) if self.head is None else self.encode(inputs)
             self._score_rows(features, batch, self.head)
 
     def _score_shared(self, prefixes: list[_Prefix]) -> None:
@@ -281,18 +282,14 @@ class _Scorer:
                     features = torch.cat([features, y], dim=1)
                 self._score_rows(features, some, head, ahead=1)
 
-    def _encode(self, inputs: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
-        features: Tensor = self.model.encode(inputs)  # type: ignore[operator]
-        return features
-
     def _extend(
         self, inputs: Int[Tensor, "B T"], state: State, valid: Bool[Tensor, "B T"] | None
     ) -> tuple[Tensor, State]:
         """Features (or logits, of a model that shows no features) behind a state, and the next state."""
-        if self.resume is None:
-            return self.model.extend(inputs, state)
-        found: tuple[Tensor, State] = self.resume(inputs, state, valid)
-        return found
+        extended: tuple[Tensor, State] = (
+            self.model.extend(inputs, state) if self.resume is None else self.resume(inputs, state, valid)
+        )
+        return extended
 
     def _batches(
         self, items: list[Item], tokens: int, *, equal: bool = False, most: int | None = None

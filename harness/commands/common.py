@@ -1,16 +1,20 @@
-"""Options that several commands share."""
+"""Options that several commands share, and how they print."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from harness.errors import UserError
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+T = TypeVar("T")
 Command = Callable[..., None]
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
@@ -65,3 +69,26 @@ def _import_plugins(context: click.Context, option: click.Parameter, plugins: tu
 plugin_option = click.option(
     "--plugin", "plugins", multiple=True, callback=_import_plugins, help="A .py file or module to import first."
 )
+
+
+def output(data: T, show: Callable[[T, Console], None], *, as_json: bool) -> None:
+    """Print JSON, or what `show` makes of the data."""
+    if as_json:
+        print_json(data)
+    else:
+        show(data, console())
+
+
+def print_json(data: Any) -> None:
+    """JSON on standard output, with null for NaN."""
+    from harness.records.store import to_json
+
+    click.echo(to_json(data), nl=False)
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A terminal, or 120 columns of plain text."""
+    from rich.console import Console
+
+    terminal = Console(stderr=stderr)
+    return terminal if terminal.is_terminal else Console(stderr=stderr, width=120)
