@@ -48,7 +48,9 @@ class Form:
 
 
 CPU: dict[str, Form] = {
+    "cauchy": Form("cauchy:sums"),
     "diagonal_scan": Form("diagonal_scan:scan"),
+    "long_convolution": Form("long_convolution:convolve", "fft, compiled loops", bf16=True, least=SMALL),
     "selective_scan": Form("selective_scan:selective_scan", bf16=True),
     "short_convolution": Form("short_convolution:short_convolution", bf16=True),
     "slstm": Form("slstm:slstm"),

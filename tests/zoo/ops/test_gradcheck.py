@@ -34,7 +34,6 @@ from zoo.ops.cauchy import (
     transition,
     unrow,
 )
-from zoo.ops.cauchy.woodbury import _RankOne
 from zoo.ops.cpu.attention import TiledAttention
 from zoo.ops.cpu.attention_blocks import CompiledAttention
 from zoo.ops.cpu.cauchy import CompiledSums
@@ -73,7 +72,6 @@ from zoo.ops.local_attention import Extra
 from zoo.ops.local_attention import attend_naive as attend_locally
 from zoo.ops.local_attention.blocked import Windows
 from zoo.ops.long_convolution import convolve, convolve_naive
-from zoo.ops.long_convolution.fft import _Convolve
 from zoo.ops.lsh_attention import lsh_attention, lsh_attention_naive
 from zoo.ops.lsh_attention.chunked import LSHAttention
 from zoo.ops.mlstm import mlstm, mlstm_naive
@@ -91,14 +89,12 @@ from zoo.ops.selective_scan import (
     selective_scan,
     selective_scan_naive,
 )
-from zoo.ops.selective_scan.chunked import _SelectiveScan
 from zoo.ops.selective_scan.official import LastState
 from zoo.ops.short_convolution import Unit, short_convolution_naive
 from zoo.ops.slstm import slstm, slstm_naive
 from zoo.ops.ssd import ssd, ssd_naive
 from zoo.ops.vandermonde import accumulate_naive, evaluate_naive
 from zoo.ops.wkv4 import wkv, wkv_naive
-from zoo.ops.wkv4.scan import _WKV
 
 B, H, T, K, V, D, N = 2, 2, 5, 2, 3, 2, 2
 GENERATOR = torch.Generator().manual_seed(0)
@@ -225,8 +221,7 @@ def complex_system(length):
 
 
 def short(silu, unit=None):
-    """The short convolution of two rows, of which 7 and 3 steps count."""
-    return lambda *x: CompiledShortConvolution.apply(*x, torch.tensor([7, 3]), silu, False, unit)
+    return lambda *x: CompiledShortConvolution.apply(*x, silu, unit, False)
 
 
 convolved = normal(B, 7, D), normal(4, D), normal(D), normal(B, 3, D)
@@ -349,7 +344,6 @@ BY_HAND = [
     (_Scan, "complex, one step", by_torch(scan), complex_system(1)),
     (_Scan, "complex", by_torch(scan), complex_system(7)[:2]),
     (CompiledScan, "real", scan, (uniform(B, 7, D), normal(B, 7, D), normal(B, D))),
-    (CompiledScan, "complex", scan, complex_system(7)),
     (
         CompiledSelectiveScan,
         "skip, resumed",
@@ -361,19 +355,9 @@ BY_HAND = [
     (CompiledShortConvolution, "linear", short(False), convolved),
     (CompiledShortConvolution, "SiLU, unit", short(True, Unit((0.3,))), convolved),
     (CompiledShortConvolution, "linear, unit", short(False, Unit((1.0,))), convolved),
-    (
-        _SelectiveScan,
-        "chunks of 2",
-        lambda *x: selective_scan(*x, chunk=2),
-        (u, delta, A, normal(B, T, N), normal(B, T, N), normal(D), normal(B, D, N)),
-    ),
-    (_Convolve, "", by_torch(convolve), (normal(B, 7, D), normal(D, 7), normal(D))),
     (CompiledConvolve, "", convolve, (normal(B, 7, D), normal(D, 7), normal(D))),
     (CompiledH3, "", h3, by_channel),
     (CompiledSums, "", lambda *x: kernel(*x, T), (poles, low_rank, driven, read)),
-    (_RankOne, "", by_torch(lambda *x: kernel(*x, T)), (poles, low_rank, driven, read)),
-    (_WKV, "", lambda *x: weighed(*by_torch(wkv)(*x)), channels),
-    (_WKV, "resumed, padding", resumed(by_torch(wkv)), (*channels, *carried)),
     (CompiledWKV, "", lambda *x: weighed(*wkv(*x)), channels),
     (CompiledWKV, "resumed, padding", resumed(wkv), (*channels, *carried)),
     (

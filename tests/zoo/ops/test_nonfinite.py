@@ -64,7 +64,7 @@ def fault(y: Tensor, exact: Tensor, mixed: int | None, first: bool, tolerance: f
 
 @cache
 def trials(name: str) -> list[tuple[tuple[int, int], float]]:
-    """Where to plant what: every input gets NaN once and an infinity once. Numbers keep the sign that an op asks for."""
+    """Where to plant what: every input gets NaN once and once an infinity, of the sign that all its numbers have."""
     draw, found = random.Random(name), []
     for i, x in enumerate(CASES[name].inputs):
         if x is None:

@@ -100,15 +100,18 @@ class CompiledSelectiveScan(torch.autograd.Function):
         flops.count("selective_scan", 2 * u.numel() * N)
         kept, y = h.new_empty(batch, -(-T // LENGTH) + 1, N, width), u.new_empty(u.shape)
         kept[:, 0] = h.mT
-        ctx.gated, A = bias is not None, (A.T * math.log2(math.e)).contiguous()
-        ctx.save_for_backward(u, delta, A, B, C, D, kept, z.contiguous(), D if bias is None else bias)
-        run(_forward, batch * -(-width // CHANNELS), Inputs(*ctx.to_save, gated=ctx.gated), y)
+        A, z, gate = (A.T * math.log2(math.e)).contiguous(), z.contiguous(), D if bias is None else bias
+        x = Inputs(u=u, delta=delta, A=A, B=B, C=C, D=D, kept=kept, z=z, bias=gate, gated=bias is not None)
+        ctx.save_for_backward(u, delta, A, B, C, D, kept, z, gate)
+        ctx.gated = x.gated
+        run(_forward, batch * -(-width // CHANNELS), x, y)
         return y, kept[:, -1].mT.contiguous()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor, dh: Tensor) -> tuple[Tensor | None, ...]:
-        x = Inputs(*ctx.saved_tensors, gated=ctx.gated)
+        u, delta, A, B, C, D, kept, z, bias = ctx.saved_tensors
+        x = Inputs(u=u, delta=delta, A=A, B=B, C=C, D=D, kept=kept, z=z, bias=bias, gated=ctx.gated)
         (batch, T, width), N = x.u.shape, len(x.A)
         flops.count("selective_scan", 4 * x.u.numel() * N)
         blocks, like, dh = -(-width // CHANNELS), x.u.new_empty, dh.mT.contiguous()

@@ -42,8 +42,8 @@ AHEAD = 8
 """Steps between one that is worked on and one that is fetched."""
 
 # The last W inputs of a head stand in a ring of W rows, that of step t in row k = t mod W. As input t − W + 1 + j stands
-# in row k + 1 + j mod W, row s meets weight W − 1 − k + s where the weights follow each other twice; so do theirs from
-# the last to the first with a ring of the last W of dp.
+# in row k + 1 + j mod W, row s meets weight W − 1 − k + s of two copies of the weights, one after the other. The last W
+# of dp stand in such a ring as well, which meets the weights in reverse.
 
 
 def short_convolution(
@@ -80,27 +80,27 @@ class CompiledShortConvolution(torch.autograd.Function):
         flops.count("short_convolution", 2 * x.numel() * len(weight))
         (B, T, D), x = x.shape, x if x.stride(2) == 1 else x.contiguous()
         ctx.width, ctx.silu = D // len(unit.scales) if unit else min(CHANNELS, D), silu
-        scales = weight.new_tensor(unit.scales) if unit else weight.new_zeros(-(-D // ctx.width))
+        scales = weight.new_tensor(unit.scales) if unit else weight.new_zeros(-(-D // max(ctx.width, 1)))
         y = x.new_empty(B, T, D, dtype=x.dtype if narrow else weight.dtype)
         ctx.save_for_backward(x, weight, bias, before, scales)
-        run(_forward, B * len(scales), _inputs(ctx, x, weight, bias, before, scales), y)
+        run(_forward, B * len(scales), _inputs((x, weight, bias, before, scales), ctx.width, silu), y)
         return y
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, bias, before, scales = ctx.saved_tensors
-        (B, T, D), W = x.shape, len(weight)
-        flops.count("short_convolution", 4 * x.numel() * W)
-        dx, d_before = x.new_empty(B, T, D), torch.empty_like(before, memory_format=torch.contiguous_format)
-        d = Gradients(y=dy, x=dx, before=d_before, weight=weight.new_empty(B, W, D), bias=weight.new_empty(B, D))
-        run(_backward, B * len(scales), _inputs(ctx, *ctx.saved_tensors), d)
+        x = _inputs(ctx.saved_tensors, ctx.width, ctx.silu)
+        (B, T, D), W = dy.shape, len(x.weight)
+        flops.count("short_convolution", 4 * dy.numel() * W)
+        dx, d_before = x.x.memory.new_empty(B, T, D), x.before.new_empty(x.before.shape)
+        d = Gradients(y=dy, x=dx, before=d_before, weight=d_before.new_empty(B, W, D), bias=d_before.new_empty(B, D))
+        run(_backward, B * len(x.scales), x, d)
         return dx, d.weight.sum(0), d.bias.sum(0), d_before, None, None, None
 
 
-def _inputs(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, before: Tensor, scales: Tensor) -> Inputs:
-    x, width, silu = rows(x[:, None]), ctx.width, ctx.silu
-    return Inputs(x=x, weight=weight, bias=bias, before=before, scales=scales, width=width, silu=silu)
+def _inputs(saved: tuple[Tensor, ...], width: int, silu: bool) -> Inputs:
+    x, weight, bias, before, scales = saved
+    return Inputs(x=rows(x[:, None]), weight=weight, bias=bias, before=before, scales=scales, width=width, silu=silu)
 
 
 @loop
