@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+P, R = ParamSpec("P"), TypeVar("R")
 
 _open: list[dict[str, str]] = []
 
@@ -31,3 +35,17 @@ def log_kernel(op: str, form: str) -> None:
             log[op] = form
         elif form != before and form not in before.split("; "):
             log[op] = f"{before}; {form}"
+
+
+def logged(op: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Have a function that computes `op` by torch, its only form, note that when it is called."""
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            log_kernel(op, "torch")
+            return function(*args, **kwargs)
+
+        return call
+
+    return decorate

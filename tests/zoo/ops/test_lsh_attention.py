@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from zoo.ops import forms
-from zoo.ops import official as kernels
+from zoo.ops.kernel_log import record_kernels
 from zoo.ops.lsh_attention import hash_buckets, lsh_attention, lsh_attention_naive
 
 B, H, K, V = 3, 2, 5, 3
@@ -23,10 +23,12 @@ CASES = [  # T, chunk, rounds, valid steps of each row, options
 ]
 
 
-@pytest.fixture(params=["chunked, compiled loops", "chunked"], autouse=True)
+@pytest.fixture(params=["compiled loop", "torch"], autouse=True)
 def form(request, monkeypatch):
-    if request.param == "chunked":
-        monkeypatch.setattr(forms, "supports", lambda *tensors: False)
+    if request.param == "torch":
+        monkeypatch.setattr(forms, "available", lambda: False)
+    elif not forms.available():
+        pytest.skip("needs numba")
     return request.param
 
 
@@ -38,8 +40,9 @@ def scores(request, monkeypatch):
 
 def test_which_form_ran(form):
     qk = torch.randn(B, H, 8, K)
-    lsh_attention(qk, qk, torch.zeros(B, H, 1, 8, dtype=torch.long), chunk=4)
-    assert kernels.used["lsh_attention"] == form
+    with record_kernels() as log:
+        lsh_attention(qk, qk, torch.zeros(B, H, 1, 8, dtype=torch.long), chunk=4)
+    assert log == {"lsh_attention": form}
 
 
 @pytest.mark.usefixtures("scores")

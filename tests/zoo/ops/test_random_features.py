@@ -1,9 +1,8 @@
-"""Features and attention by them equal their naive forms, in outputs and gradients, whatever the blocks."""
+"""Features and attention by them equal their naive forms, in outputs and gradients."""
 
 import pytest
 import torch
 
-from zoo.ops import forms
 from zoo.ops.random_features import HIGHEST, attend, attend_naive, positive, positive_naive
 
 from .conftest import differentiated
@@ -13,21 +12,12 @@ d, m, EPS = 6, 20, 1e-3
 W = torch.randn(m, d, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.fixture(params=["loops", "torch"])
-def form(request, monkeypatch):
-    if request.param == "torch":
-        monkeypatch.setattr(forms, "available", lambda: False)
-    elif not forms.available():
-        pytest.skip("needs numba")
-
-
 def close(ours, true, dtype):
     for a, b in zip(ours, true, strict=True):
         assert a.dtype is dtype
         assert float((a.double() - b).norm()) <= TOLERANCES[dtype] * float(b.norm())
 
 
-@pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 @pytest.mark.parametrize("over", [None, "features", "sequence"])
 def test_features(dtype, over):
@@ -39,7 +29,6 @@ def test_features(dtype, over):
     close(have, differentiated(lambda x: positive_naive(x, W.double(), EPS, over, valid), x.double()), dtype)
 
 
-@pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 def test_no_exponent_passes_the_highest(dtype):
     along = torch.tensor([[3 * HIGHEST**0.5]])
@@ -48,23 +37,15 @@ def test_no_exponent_passes_the_highest(dtype):
     assert float(dx) == 0
 
 
-@pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 @pytest.mark.parametrize("T", [5, 16, 37])
-@pytest.mark.parametrize("block", [1, 50, 10_000], ids=["a chunk", "parts of sequences", "sequences"])
-def test_attention(monkeypatch, block, T, dtype):
-    if forms.available():
-        import zoo.ops.cpu.random_features as loops
-
-        monkeypatch.setattr(loops, "CHUNK", 16)
-        monkeypatch.setattr(loops, "CACHED", m * block)
+def test_attention(T, dtype):
     torch.manual_seed(0)
     q, k, v = torch.randn(2, 3, T, d).to(dtype), torch.randn(2, 3, T, d).to(dtype), torch.randn(2, 3, T, 5).to(dtype)
     have = differentiated(lambda *x: attend(*x, W, EPS), q, k, v)
     close(have, differentiated(lambda *x: attend_naive(*x, W.double(), EPS), *(x.double() for x in (q, k, v))), dtype)
 
 
-@pytest.mark.usefixtures("form")
 def test_values_of_another_width_and_order():
     torch.manual_seed(0)
     q, k, v = (torch.randn(2, 9, 3, width).transpose(1, 2) for width in (d, d, 2))

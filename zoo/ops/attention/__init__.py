@@ -1,6 +1,46 @@
-"""Softmax attention: `attend` picks the fast form for the device and precision at hand."""
+"""Softmax attention: by compiled loops where scores are plain, or by torch's fused kernels."""
 
-from zoo.ops.attention.fused import attend
+from __future__ import annotations
+
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from zoo.ops import forms
+from zoo.ops.attention.naive import allowed, shared
 from zoo.ops.attention.naive import attend as attend_naive
+from zoo.ops.kernel_log import log_kernel
 
 __all__ = ["attend", "attend_naive"]
+
+LEAST = 64
+"""Queries and keys of which loops need more: their blocks would be half empty."""
+
+
+def attend(
+    q: Float[Tensor, "B H T K"],
+    k: Float[Tensor, "B G S K"],
+    v: Float[Tensor, "B G S V"],
+    *,
+    visible: Bool[Tensor, "#B #H #T S"] | None = None,
+    causal: bool = False,
+    bias: Float[Tensor, "#B #H T S"] | None = None,
+    scale: float | None = None,
+) -> Float[Tensor, "B H T V"]:
+    """See `naive.attend`."""
+    T, S = q.shape[2], k.shape[2]
+    plain = visible is None and bias is None and q.dtype is k.dtype is v.dtype
+    if plain and min(T, S) > LEAST and (S >= T or not causal):
+        form = forms.choose("attention", q, k, v)
+        if form is not None:
+            return form(q, k, v, causal, q.shape[3] ** -0.5 if scale is None else scale)
+    else:
+        log_kernel("attention", "torch")
+    k, v = shared(k, q.shape[1]), shared(v, q.shape[1])
+    if bias is None and causal and visible is None and S == T:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
+    weight = allowed(q, k, visible, causal)
+    if bias is not None:
+        bias = bias.to(q.dtype)
+        weight = bias if weight is None else bias.masked_fill(~weight, float("-inf"))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=weight, scale=scale)

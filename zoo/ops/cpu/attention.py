@@ -1,12 +1,13 @@
 """Plain softmax attention in loops that multiply, forward and back (Dao 2023, arXiv:2307.08691, algorithms 1 and 2).
 
-For a block of queries and one of keys, all transposed so that keys are rows and no row has to be summed:
+For a block of queries and one of keys, all transposed so that keys are rows and no row has to be summed, in base 2:
 
-    sᵀ = scale k qᵀ,    m ← max(m, max s),    pᵀ = e^{sᵀ − m},    l ← e^{m' − m} l + Σ p,    oᵀ ← e^{m' − m} oᵀ + vᵀ pᵀ
+    sᵀ = scale log₂e k qᵀ,    m ← max(m, max s),    pᵀ = 2^{sᵀ − m},    l ← 2^{m' − m} l + Σ p,
+    oᵀ ← 2^{m' − m} oᵀ + vᵀ pᵀ
 
-with m' the m before; at the end y = o / l and lse = m + ln l. Backward, with blocks of keys outside,
+with m' the m before; at the end y = o / l and lse = m + log₂ l. Backward, with blocks of keys outside,
 
-    pᵀ = e^{sᵀ − lse},    dpᵀ = v dyᵀ,    dsᵀ = scale pᵀ (dpᵀ − δ),    δ = Σ dy y
+    pᵀ = 2^{sᵀ − lse},    dpᵀ = v dyᵀ,    dsᵀ = scale pᵀ (dpᵀ − δ),    δ = Σ dy y
     dv += pᵀ dy,    dk += dsᵀ q,    dqᵀ += kᵀ dsᵀ
 
 Scores, p and ds exist for one pair of blocks at a time, in the caches and in float32. Products, see
@@ -16,7 +17,7 @@ Scores, p and ds exist for one pair of blocks at a time, in the caches and in fl
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,8 +25,8 @@ from numba import types
 from numba.extending import overload
 from torch import Tensor
 
-from zoo.ops import forms
-from zoo.ops.cpu.bfloat16 import by_step, widened
+from zoo.ops.attention.naive import shared
+from zoo.ops.cpu.bfloat16 import Rows, number, offset, rows, widened
 from zoo.ops.cpu.jit import exp2, inlined, loop
 from zoo.ops.cpu.matmul import (
     aligned_zeros,
@@ -39,16 +40,92 @@ from zoo.ops.cpu.matmul import (
     transpose_left,
     transpose_right,
 )
-from zoo.ops.cpu.matrices import put, take
+from zoo.ops.cpu.matrices import load_rows, store_rows
 from zoo.ops.cpu.threads import run
 from zoo.ops.precision import promote
 
-LEAST = 64
-"""Queries and keys, of which there are more."""
+
+def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> Tensor:
+    """`zoo.ops.attention.naive.attend` of plain scores; where causal, the last query sees all keys."""
+    heads = max(k.shape[1], v.shape[1])
+    return TiledAttention.apply(q, shared(k, heads), shared(v, heads), causal, scale)
+
+
+class TiledAttention(torch.autograd.Function):
+    """y (B, H, T, V), which lies in memory as (B, T, H, V), from q (B, H, T, K), k (B, G, S, K) and v (B, G, S, V), all
+    in the dtype of products.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> Tensor:
+        ctx.causal, ctx.scale = causal, scale
+        q, k, v = (x if x.stride(3) == 1 else x.contiguous() for x in (q, k, v))
+        B, H, T, _ = q.shape
+        y, lse = q.new_empty(B, T, H, v.shape[3]).transpose(1, 2), torch.empty(B, H, T, dtype=promote(q))
+        tensors = rows(q), rows(k), rows(v), rows(y), lse
+        run(_attend, B * k.shape[1], _Sizes.of(k, v, causal), _Factors.of(scale, lse.dtype), *tensors)
+        ctx.save_for_backward(q, k, v, y, lse)
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, y, lse = ctx.saved_tensors
+        dy = dy if dy.stride(3) == 1 else dy.contiguous()
+        dq, dk, dv = (x.new_empty(x.shape) for x in (q, k, v))
+        sizes, factors = _Sizes.of(k, v, ctx.causal), _Factors.of(ctx.scale, lse.dtype)
+        given, grads = _Given(*map(rows, (q, k, v, y, dy))), _Gradients(*map(rows, (dq, dk, dv)))
+        run(_gradients, len(k) * k.shape[1], sizes, factors, given, grads, lse)
+        return dq, dk, dv, None, None
+
+
+class _Sizes(NamedTuple):
+    G: int
+    """Heads of keys."""
+    S: int
+    """Keys."""
+    depth: int
+    width: int
+    K: int
+    """`depth`, padded; V is `width`, padded."""
+    V: int
+    causal: bool
+
+    @classmethod
+    def of(cls, k: Tensor, v: Tensor, causal: bool) -> _Sizes:
+        (_, G, S, K), V = k.shape, v.shape[3]
+        return cls(G=G, S=S, depth=K, width=V, K=padded(K), V=padded(V), causal=causal)
+
+
+class _Factors(NamedTuple):
+    one: Any
+    scale: Any
+    log2e: Any
+    lowest: Any
+    """A score below all others, from which −∞ can be taken."""
+
+    @classmethod
+    def of(cls, scale: float, dtype: torch.dtype) -> _Factors:
+        numbers = {"one": 1, "scale": scale, "log2e": 1 / math.log(2), "lowest": torch.finfo(dtype).min / 4}
+        return cls(**{name: number(x, dtype) for name, x in numbers.items()})
+
+
+class _Given(NamedTuple):
+    q: Rows
+    k: Rows
+    v: Rows
+    y: Rows
+    dy: Rows
+
+
+class _Gradients(NamedTuple):
+    q: Rows
+    k: Rows
+    v: Rows
 
 
 def side(kind: Any) -> int:
-    """Queries and keys of a block: products on tiles are worth larger ones, half of which is blind at the diagonal."""
+    """Queries and keys of a block: products on tiles are worth larger ones, half of which is hidden at the diagonal."""
     raise NotImplementedError("for loops only")
 
 
@@ -65,224 +142,179 @@ def _short(kind: Any) -> int:
     return 64
 
 
-def serves(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> bool:
-    """Whether compiled loops multiply these fast, every query sees a key, and blocks would not be half empty."""
-    (T, S), same = (q.shape[2], k.shape[2]), q.dtype is k.dtype is v.dtype
-    return same and forms.has_matmul_kernel(q.dtype, q, k, v) and (S >= T or not causal) and min(T, S) > LEAST
-
-
-class TiledAttention(torch.autograd.Function):
-    """`naive.attend` of plain scores: y (B, H, T, V), which lies in memory as (B, T, H, V), from q (B, H, T, K), k
-    (B, G, S, K) and v (B, G, S, V), all in the dtype of products; where causal, the last query sees all keys.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> Tensor:
-        (B, H, T, K), (_, G, S, V) = q.shape, v.shape
-        ctx.options = causal, scale
-        q, k, v = (x if x.stride(3) == 1 else x.contiguous() for x in (q, k, v))
-        y, lse = q.new_empty(B, T, H, V).transpose(1, 2), torch.empty(B, H, T, dtype=promote(q))
-        factors = lse.new_tensor([scale, scale / math.log(2), torch.finfo(lse.dtype).min / 4])
-        run(_attend, B * G, padded(K), padded(V), causal, K, V, G, S, *by_step(q, k, v, y), factors, lse)
-        ctx.save_for_backward(q, k, v, y, lse)
-        return y
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, y, lse = ctx.saved_tensors
-        (B, *_, K), (_, G, S, V) = q.shape, v.shape
-        causal, scale = ctx.options
-        dy = dy if dy.stride(3) == 1 else dy.contiguous()
-        dq, dk, dv = (x.new_empty(x.shape) for x in (q, k, v))
-        factors = lse.new_tensor([scale, scale / math.log(2), 1 / math.log(2)])
-        steps = by_step(q, k, v, y, dy, dq, dk, dv)
-        run(_gradients, B * G, padded(K), padded(V), causal, K, V, G, S, *steps, lse, factors)
-        return dq, dk, dv, None, None
-
-
 @loop
-def _attend(  # type: ignore[no-untyped-def]
-    start, stop, K, V, causal, depth, width, G, S, q, q_b, q_h, q_t, k, k_b, k_h, k_t, v, v_b, v_h, v_t,
-    y, y_b, y_h, y_t, factors, lse,
-):  # fmt: skip
-    """K and V are padded; `depth` and `width` are not."""
-    _, H, T = lse.shape
-    QUERIES = KEYS = side(q)
-    R, blocks, ahead = H // G, -(-T // QUERIES), -(-S // KEYS)
-    past = S - T if causal else 0
-    scale, steep, lowest = factors[0], factors[1], factors[2]
-    one = scale / scale
+def _attend(start, stop, sizes, factors, q, k, v, y, lse):  # type: ignore[no-untyped-def]
+    (_, H, T), kind = lse.shape, q.memory
+    C, K, V, past = side(kind), sizes.K, sizes.V, sizes.S - T if sizes.causal else 0
+    R, blocks, key_blocks = H // sizes.G, -(-T // C), -(-sizes.S // C)
     # Of all keys of a head, block by block; then of a block of queries, and of a pair of blocks.
-    k_, v_turned = aligned_zeros(ahead * KEYS * K, q), aligned_zeros(ahead * V * KEYS, q)
-    wide, right, narrow_ = (
-        aligned_zeros(KEYS * max(K, V), q),
-        aligned_zeros(KEYS * max(K, V), q),
-        aligned_zeros(KEYS * max(K, V), q),
-    )
-    q_turned, o, top, before, total = (
-        aligned_zeros(K * QUERIES, q), aligned_zeros(V * QUERIES, lse), aligned_zeros(QUERIES, lse), aligned_zeros(QUERIES, lse), aligned_zeros(QUERIES, lse),
-    )  # fmt: skip
-    p, p_, p_right = (
-        aligned_zeros(KEYS * QUERIES, lse),
-        aligned_zeros(KEYS * QUERIES, q),
-        aligned_zeros(KEYS * QUERIES, q),
-    )
-    setup = enter(q)
+    keys, values = aligned_zeros(key_blocks * C * K, kind), aligned_zeros(key_blocks * V * C, kind)
+    left, right = aligned_zeros(C * max(K, V), kind), aligned_zeros(C * max(K, V), kind)
+    q_t, y_ = aligned_zeros(K * C, kind), aligned_zeros(V * C, kind)
+    o, top = aligned_zeros(V * C, lse), aligned_zeros(C, lse)
+    before, total = aligned_zeros(C, lse), aligned_zeros(C, lse)
+    p, p_, p_right = aligned_zeros(C * C, lse), aligned_zeros(C * C, kind), aligned_zeros(C * C, kind)
+    setup = enter(kind)
     for item in range(start, stop):
-        b, g = item // G, item % G
-        for block in range(ahead):
-            j, x, z = block * KEYS, block * KEYS * K, block * V * KEYS
-            steps = min(KEYS, S - j)
-            take(k, b * k_b + g * k_h + j * k_t, k_t, steps, depth, KEYS, k_[x : x + KEYS * K], K, KEYS)
-            take(v, b * v_b + g * v_h + j * v_t, v_t, steps, width, KEYS, wide[: KEYS * V], V, KEYS)
-            transpose_left(
-                packed_pairs(wide[: KEYS * V], right[: KEYS * V], KEYS, V), v_turned[z : z + V * KEYS], KEYS, V
-            )
+        b, g = item // sizes.G, item % sizes.G
+        _load_keys(k, v, b, g, sizes, C, left, right, keys, values)
         for at in range(R * blocks):
-            h, t = g * R + at // blocks, at % blocks * QUERIES
-            steps = min(QUERIES, T - t)
-            take(q, b * q_b + h * q_h + t * q_t, q_t, steps, depth, QUERIES, wide[: QUERIES * K], K, QUERIES)
-            transpose_right(wide[: QUERIES * K], q_turned, QUERIES, K)
-            top[:], total[:] = lowest, 0
-            for block in range(min(ahead, (t + QUERIES - 1 + past) // KEYS + 1) if causal else ahead):
-                j, x, z = block * KEYS, block * KEYS * K, block * V * KEYS
-                product(k_[x : x + KEYS * K], q_turned, p, KEYS, QUERIES, K, False)
-                before[:] = top
-                for key in range(KEYS):
-                    row = p[key * QUERIES : key * QUERIES + QUERIES]
-                    blind = QUERIES if key >= S - j else key + j - t - past if causal else 0
-                    for i in range(min(blind, QUERIES)):
-                        row[i] = lowest
-                    for i in range(QUERIES):
-                        row[i] *= steep
-                        top[i] = max(top[i], row[i])
-                for i in range(QUERIES):
-                    before[i] = exp2(before[i] - top[i])
-                    total[i] *= before[i]
-                for key in range(KEYS):
-                    row = p[key * QUERIES : key * QUERIES + QUERIES]
-                    for i in range(QUERIES):
-                        row[i] = exp2(row[i] - top[i])
-                        total[i] += row[i]
+            h, t = g * R + at // blocks, at % blocks * C
+            load_rows(q, offset(q, b, h, t), min(C, T - t), sizes.depth, left[: C * K], K, C)
+            transpose_right(left[: C * K], q_t, C, K)
+            top[:], total[:] = factors.lowest, 0
+            for block in range(min(key_blocks, (t + C - 1 + past) // C + 1) if sizes.causal else key_blocks):
+                x, z, first = block * C * K, block * V * C, block * C
+                product(keys[x : x + C * K], q_t, p, C, C, K, False)
+                _hide(p, C, sizes.S - first, first - t - past, sizes.causal)
+                _update_softmax(p, C, factors.scale * factors.log2e, top, before, total)
                 if block > 0:
-                    for f in range(V):
-                        row = o[f * QUERIES : f * QUERIES + QUERIES]
-                        for i in range(QUERIES):
-                            row[i] *= before[i]
-                weights = packed_pairs(rounded(p, p_), p_right, KEYS, QUERIES)
-                product(v_turned[z : z + V * KEYS], weights, o, V, QUERIES, KEYS, block > 0)
+                    _scale_columns(o, C, before)
+                product(values[z : z + V * C], packed_pairs(rounded(p, p_), p_right, C, C), o, V, C, C, block > 0)
+            steps = min(C, T - t)
             for i in range(steps):
-                lse[b, h, t + i] = top[i] * scale / steep + np.log(total[i])
-            for i in range(QUERIES):
-                total[i] = one / total[i]
-            for f in range(V):
-                row = o[f * QUERIES : f * QUERIES + QUERIES]
-                for i in range(QUERIES):
-                    row[i] *= total[i]
-            means = packed_pairs(rounded(o, wide[: V * QUERIES]), right[: V * QUERIES], V, QUERIES)
-            transpose_left(means, narrow_[: V * QUERIES], V, QUERIES)
-            put(narrow_, steps, width, V, y, b * y_b + h * y_h + t * y_t, y_t)
-    leave(setup, q)
+                lse[b, h, t + i] = top[i] + factors.log2e * np.log(total[i])
+            for i in range(C):
+                total[i] = factors.one / total[i]
+            _scale_columns(o, C, total)
+            means = packed_pairs(rounded(o, left[: V * C]), right[: V * C], V, C)
+            transpose_left(means, y_, V, C)
+            store_rows(y_, steps, sizes.width, V, factors.one, y, offset(y, b, h, t))
+    leave(setup, kind)
+
+
+@inlined
+def _load_keys(k, v, b, g, sizes, C, left, right, keys, values):  # type: ignore[no-untyped-def]
+    """k of a head as left forms of blocks, and vᵀ."""
+    K, V = sizes.K, sizes.V
+    for first in range(0, sizes.S, C):
+        steps, x, z = min(C, sizes.S - first), first * K, first * V
+        load_rows(k, offset(k, b, g, first), steps, sizes.depth, keys[x : x + C * K], K, C)
+        load_rows(v, offset(v, b, g, first), steps, sizes.width, left[: C * V], V, C)
+        transpose_left(packed_pairs(left[: C * V], right[: C * V], C, V), values[z : z + V * C], C, V)
+
+
+@inlined
+def _hide(s, C, left, ahead, causal):  # type: ignore[no-untyped-def]
+    """Scores of keys that are not there (from `left` on), or come after a query: key 0 is `ahead` of query 0."""
+    for key in range(C):
+        row = s[key * C : key * C + C]
+        blind = C if key >= left else key + ahead if causal else 0
+        for i in range(min(blind, C)):
+            row[i] = -np.inf
+
+
+@inlined
+def _update_softmax(s, C, steep, top, before, total):  # type: ignore[no-untyped-def]
+    """From scores to p; m, l, and 2^{m' − m} in the place of m'."""
+    before[:] = top
+    for key in range(C):
+        row = s[key * C : key * C + C]
+        for i in range(C):
+            row[i] *= steep
+            top[i] = max(top[i], row[i])
+    for i in range(C):
+        before[i] = exp2(before[i] - top[i])
+        total[i] *= before[i]
+    for key in range(C):
+        row = s[key * C : key * C + C]
+        for i in range(C):
+            row[i] = exp2(row[i] - top[i])
+            total[i] += row[i]
+
+
+@inlined
+def _scale_columns(x, C, factors):  # type: ignore[no-untyped-def]
+    for first in range(0, len(x), C):
+        row = x[first : first + C]
+        for i in range(C):
+            row[i] *= factors[i]
 
 
 @loop
-def _gradients(  # type: ignore[no-untyped-def]
-    start, stop, K, V, causal, depth, width, G, S, q, q_b, q_h, q_t, k, k_b, k_h, k_t, v, v_b, v_h, v_t,
-    y, y_b, y_h, y_t, dy, dy_b, dy_h, dy_t, dq, dq_b, dq_h, dq_t, dk, dk_b, dk_h, dk_t, dv, dv_b, dv_h, dv_t,
-    lse, factors,
-):  # fmt: skip
-    """K and V are padded; `depth` and `width` are not."""
-    _, H, T = lse.shape
-    QUERIES = KEYS = side(q)
-    R, blocks = H // G, -(-T // QUERIES)
-    scale, steep, log2e = factors[0], factors[1], factors[2]
-    past = S - T if causal else 0
+def _gradients(start, stop, sizes, factors, given, grads, lse):  # type: ignore[no-untyped-def]
+    (_, H, T), kind, S = lse.shape, given.q.memory, sizes.S
+    C, K, V, past = side(kind), sizes.K, sizes.V, S - T if sizes.causal else 0
+    R, blocks, depth, width = H // sizes.G, -(-T // C), sizes.depth, sizes.width
     # Of all queries to a head of keys, block by block.
-    q_right, q_turned = aligned_zeros(R * blocks * QUERIES * K, q), aligned_zeros(R * blocks * QUERIES * K, q)
-    dy_right, dy_turned = aligned_zeros(R * blocks * QUERIES * V, q), aligned_zeros(R * blocks * QUERIES * V, q)
-    norm, delta = aligned_zeros(R * blocks * QUERIES, lse), aligned_zeros(R * blocks * QUERIES, lse)
-    dq_turned = aligned_zeros(R * blocks * K * QUERIES, lse)
+    every = R * blocks * C
+    q_right, q_t = aligned_zeros(every * K, kind), aligned_zeros(every * K, kind)
+    dy_right, dy_t = aligned_zeros(every * V, kind), aligned_zeros(every * V, kind)
+    norm, delta, dq_t = aligned_zeros(every, lse), aligned_zeros(every, lse), aligned_zeros(every * K, lse)
     # Of a block of keys, and of a pair of blocks.
-    k_, k_right, k_turned, v_ = (
-        aligned_zeros(KEYS * K, q),
-        aligned_zeros(KEYS * K, q),
-        aligned_zeros(K * KEYS, q),
-        aligned_zeros(KEYS * V, q),
-    )
-    dk_, dv_ = aligned_zeros(KEYS * K, lse), aligned_zeros(KEYS * V, lse)
-    p, dp, p_, ds_ = (
-        aligned_zeros(KEYS * QUERIES, lse),
-        aligned_zeros(KEYS * QUERIES, lse),
-        aligned_zeros(KEYS * QUERIES, q),
-        aligned_zeros(KEYS * QUERIES, q),
-    )
-    ds_right = aligned_zeros(KEYS * QUERIES, q)
-    setup = enter(q)
+    k_, k_right, k_t = aligned_zeros(C * K, kind), aligned_zeros(C * K, kind), aligned_zeros(K * C, kind)
+    v_, dk, dv = aligned_zeros(C * V, kind), aligned_zeros(C * K, lse), aligned_zeros(C * V, lse)
+    p, dp, p_ = aligned_zeros(C * C, lse), aligned_zeros(C * C, lse), aligned_zeros(C * C, kind)
+    ds_, ds_right = aligned_zeros(C * C, kind), aligned_zeros(C * C, kind)
+    setup = enter(kind)
     for item in range(start, stop):
-        b, g = item // G, item % G
+        b, g = item // sizes.G, item % sizes.G
         for at in range(R * blocks):
-            h, t = g * R + at // blocks, at % blocks * QUERIES
-            steps, x, z = min(QUERIES, T - t), at * QUERIES * K, at * QUERIES * V
-            result, change = b * y_b + h * y_h + t * y_t, b * dy_b + h * dy_h + t * dy_t
-            take(q, b * q_b + h * q_h + t * q_t, q_t, steps, depth, QUERIES, k_, K, QUERIES)
-            transpose_right(k_, q_turned[x : x + QUERIES * K], QUERIES, K)
-            pack_pairs(k_, q_right[x : x + QUERIES * K], QUERIES, K)
-            take(dy, change, dy_t, steps, width, QUERIES, v_, V, QUERIES)
-            transpose_right(v_, dy_turned[z : z + QUERIES * V], QUERIES, V)
-            pack_pairs(v_, dy_right[z : z + QUERIES * V], QUERIES, V)
-            for i in range(steps):
-                norm[at * QUERIES + i] = log2e * lse[b, h, t + i]
-                row, drow = result + i * y_t, change + i * dy_t
-                delta[at * QUERIES + i] = _dot(y[row : row + width], dy[drow : drow + width], scale - scale)
-            for i in range(steps, QUERIES):
-                norm[at * QUERIES + i], delta[at * QUERIES + i] = np.inf, 0
-        for j in range(0, S, KEYS):
-            steps, fresh = min(KEYS, S - j), True
-            take(k, b * k_b + g * k_h + j * k_t, k_t, steps, depth, KEYS, k_, K, KEYS)
-            take(v, b * v_b + g * v_h + j * v_t, v_t, steps, width, KEYS, v_, V, KEYS)
-            transpose_left(packed_pairs(k_, k_right, KEYS, K), k_turned, KEYS, K)
+            h, t, own = g * R + at // blocks, at % blocks * C, slice(at * C, at * C + C)
+            x, z = slice(at * C * K, at * C * K + C * K), slice(at * C * V, at * C * V + C * V)
+            load_rows(given.q, offset(given.q, b, h, t), min(C, T - t), depth, k_, K, C)
+            transpose_right(k_, q_t[x], C, K)
+            pack_pairs(k_, q_right[x], C, K)
+            load_rows(given.dy, offset(given.dy, b, h, t), min(C, T - t), width, v_, V, C)
+            transpose_right(v_, dy_t[z], C, V)
+            pack_pairs(v_, dy_right[z], C, V)
+            _load_sums(given, lse, b, h, t, width, norm[own], delta[own])
+        for j in range(0, S, C):
+            steps, more = min(C, S - j), False
+            load_rows(given.k, offset(given.k, b, g, j), steps, depth, k_, K, C)
+            load_rows(given.v, offset(given.v, b, g, j), steps, width, v_, V, C)
+            transpose_left(packed_pairs(k_, k_right, C, K), k_t, C, K)
             for at in range(R * blocks):
-                ahead, x, z = at % blocks * QUERIES + past - j, at * QUERIES * K, at * QUERIES * V
-                if not causal or ahead > -QUERIES:
-                    product(k_, q_turned[x : x + QUERIES * K], p, KEYS, QUERIES, K, False)
-                    product(v_, dy_turned[z : z + QUERIES * V], dp, KEYS, QUERIES, V, False)
-                    for key in range(KEYS):
-                        blind = QUERIES if key >= steps else key - ahead if causal else 0
-                        of, to = (
-                            slice(key * QUERIES, key * QUERIES + QUERIES),
-                            slice(at * QUERIES, at * QUERIES + QUERIES),
-                        )
-                        _slopes(p[of], dp[of], norm[to], delta[to], steep, scale, min(blind, QUERIES))
+                t, own = at % blocks * C, slice(at * C, at * C + C)
+                x, z = slice(at * C * K, at * C * K + C * K), slice(at * C * V, at * C * V + C * V)
+                if not sizes.causal or t + past - j > -C:
+                    product(k_, q_t[x], p, C, C, K, False)
+                    product(v_, dy_t[z], dp, C, C, V, False)
+                    _slopes(p, dp, C, norm[own], delta[own], factors)
+                    _forget(p, dp, C, S - j, j - t - past, sizes.causal)
                     weights, slopes = rounded(p, p_), rounded(dp, ds_)
-                    product(weights, dy_right[z : z + QUERIES * V], dv_, KEYS, V, QUERIES, not fresh)
-                    product(slopes, q_right[x : x + QUERIES * K], dk_, KEYS, K, QUERIES, not fresh)
-                    across = packed_pairs(slopes, ds_right, KEYS, QUERIES)
-                    product(k_turned, across, dq_turned[x : x + QUERIES * K], K, QUERIES, KEYS, j > 0)
-                    fresh = False
-            put(dk_, steps, depth, K, dk, b * dk_b + g * dk_h + j * dk_t, dk_t)
-            put(dv_, steps, width, V, dv, b * dv_b + g * dv_h + j * dv_t, dv_t)
+                    product(weights, dy_right[z], dv, C, V, C, more)
+                    product(slopes, q_right[x], dk, C, K, C, more)
+                    product(k_t, packed_pairs(slopes, ds_right, C, C), dq_t[x], K, C, C, j > 0)
+                    more = True
+            store_rows(dk, steps, depth, K, factors.one, grads.k, offset(grads.k, b, g, j))
+            store_rows(dv, steps, width, V, factors.one, grads.v, offset(grads.v, b, g, j))
         for at in range(R * blocks):
-            h, t, x = g * R + at // blocks, at % blocks * QUERIES, at * QUERIES * K
-            turned = packed_pairs(rounded(dq_turned[x : x + QUERIES * K], k_turned), k_right, K, QUERIES)
-            transpose_left(turned, k_, K, QUERIES)
-            put(k_, min(QUERIES, T - t), depth, K, dq, b * dq_b + h * dq_h + t * dq_t, dq_t)
-    leave(setup, q)
+            h, t, x = g * R + at // blocks, at % blocks * C, slice(at * C * K, at * C * K + C * K)
+            transpose_left(packed_pairs(rounded(dq_t[x], k_t), k_right, K, C), k_, K, C)
+            store_rows(k_, min(C, T - t), depth, K, factors.one, grads.q, offset(grads.q, b, h, t))
+    leave(setup, kind)
 
 
 @inlined
-def _slopes(p, dp, norm, delta, steep, scale, blind):  # type: ignore[no-untyped-def]
-    """p, and ds in the place of dp, of a key, of which the first `blind` queries see nothing."""
-    for i in range(len(p)):
-        weight = exp2(steep * p[i] - norm[i])
-        p[i], dp[i] = weight, scale * weight * (dp[i] - delta[i])
-    for i in range(blind):
-        p[i], dp[i] = 0, 0
+def _load_sums(given, lse, b, h, t, width, norm, delta):  # type: ignore[no-untyped-def]
+    """lse and δ of a block of queries; of those that are not there so that p is 0."""
+    steps = min(len(norm), lse.shape[2] - t)
+    norm[steps:], delta[steps:] = np.inf, 0
+    for i in range(steps):
+        y, dy, total = offset(given.y, b, h, t + i), offset(given.dy, b, h, t + i), lse.dtype.type(0)
+        row, drow = given.y.memory[y : y + width], given.dy.memory[dy : dy + width]
+        for c in range(width):
+            total += widened(row[c]) * widened(drow[c])
+        norm[i], delta[i] = lse[b, h, t + i], total
 
 
 @inlined
-def _dot(x, y, zero):  # type: ignore[no-untyped-def]
-    total = zero
-    for i in range(len(x)):
-        total += widened(x[i]) * widened(y[i])
-    return total
+def _slopes(p, dp, C, norm, delta, factors):  # type: ignore[no-untyped-def]
+    """p in the place of scores, and ds in that of dp."""
+    steep = factors.scale * factors.log2e
+    for first in range(0, len(p), C):
+        row, drow = p[first : first + C], dp[first : first + C]
+        for i in range(C):
+            weight = exp2(steep * row[i] - norm[i])
+            row[i], drow[i] = weight, factors.scale * weight * (drow[i] - delta[i])
+
+
+@inlined
+def _forget(p, dp, C, left, ahead, causal):  # type: ignore[no-untyped-def]
+    """No p and ds where `_hide` hides scores."""
+    for key in range(C):
+        row, drow = p[key * C : key * C + C], dp[key * C : key * C + C]
+        blind = C if key >= left else key + ahead if causal else 0
+        for i in range(min(blind, C)):
+            row[i], drow[i] = 0, 0

@@ -30,6 +30,11 @@ def as_matrix(x: Tensor) -> Tensor:
     return x.reshape(x.shape[:-1].numel(), x.shape[-1])
 
 
+def number(x: float, dtype: torch.dtype) -> Any:
+    """x in float32 or float64: a number of Python's would make a loop compute in float64."""
+    return np.float64(x) if dtype is torch.float64 else np.float32(x)
+
+
 def memory(x: Tensor) -> Tensor:
     """All numbers from the first of x to its last, as one axis."""
     if x.is_contiguous():

@@ -11,23 +11,20 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 import torch
+from llvmlite import binding
 from numba import njit, types
-from numba.core.codegen import get_host_cpu_features
 from numba.extending import overload
 
 from zoo.ops import forms
 from zoo.ops.cpu import cache
 
-config: Any = numba.config
-
-if getattr(config, "CPU_FEATURES", None) is None and forms.matmul_backend(torch.bfloat16):
+if cache.config.CPU_FEATURES is None and forms.matmul_backend(torch.bfloat16):
     # LLVM fills half a register, as older CPUs slow down where whole ones are in use; those with bfloat16 do not.
-    # Whether there are tiles is among the features, as loops in the cache are told apart by them.
-    asked = ",-prefer-256-bit" + ("" if forms.has_tiles() else ",-amx-tile,-amx-bf16")
-    config.CPU_FEATURES = get_host_cpu_features() + asked
+    # Whether there are tiles is among the features, which tell apart the machine code of loops.
+    features = binding.get_host_cpu_features().flatten() + ",-prefer-256-bit"
+    cache.config.CPU_FEATURES = features + ("" if forms.has_tiles() else ",-amx-tile,-amx-bf16")
 
 EXP2 = tuple(
     np.float32(c)
@@ -48,13 +45,9 @@ FAST = {"nsz", "arcp", "contract", "afn", "reassoc"}
 
 
 def loop(function: Callable[..., Any]) -> Any:
-    """Compile a loop: no GIL, no bounds checks, IEEE infinities; its machine code is kept by `zoo.ops.cpu.cache`."""
-    asked, config.CACHE_LOCATOR_CLASSES = config.CACHE_LOCATOR_CLASSES, "zoo.ops.cpu.cache.Locator"
-    try:
-        kept = cache.folder() is not None
+    """Compile a loop, without the GIL and bounds checks, and keep its machine code (`zoo.ops.cpu.cache`)."""
+    with cache.in_folder() as kept:
         return njit(nogil=True, cache=kept, fastmath=FAST, error_model="numpy")(function)
-    finally:
-        config.CACHE_LOCATOR_CLASSES = asked
 
 
 def inlined(function: Callable[..., Any]) -> Any:
@@ -85,6 +78,11 @@ def softplus(x: float) -> float:
 def log1p(x: float) -> float:
     """ln(1 + x) for x from 0 to 1 inside a loop, in x's own precision; vectorised in float32."""
     return math.log1p(x)
+
+
+def rsqrt(x: float) -> float:
+    """1 / √x inside a loop, 0 for ∞: LLVM's estimate under fast-math flags would be NaN."""
+    return 1 / math.sqrt(x)
 
 
 def rank(x: float) -> int:
@@ -175,6 +173,14 @@ def _log1p32(x: Any) -> Any:
     return np.float32(2) * s * p
 
 
+def _rsqrt64(x: Any) -> Any:
+    return 1 / math.sqrt(x)
+
+
+def _rsqrt32(x: Any) -> Any:
+    return np.float32(1) / np.sqrt(x)
+
+
 def _rank32(x: Any) -> Any:
     bits = np.float32(x).view(np.int32)
     return np.int32(0x7FFFFFFF) if x != x else np.int32(bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF)))
@@ -193,10 +199,12 @@ def _ranked64(x: Any) -> Any:
     return np.int64(x ^ ((x >> 63) & 0x7FFFFFFFFFFFFFFF)).view(np.float64)
 
 
-def _by_precision(function: Callable[..., Any], of32: Callable[..., Any], of64: Callable[..., Any]) -> None:
+def _by_precision(
+    function: Callable[..., Any], of32: Callable[..., Any], of64: Callable[..., Any], flags: set[str] = FAST
+) -> None:
     """Let loops call one of two implementations as `function`, by the width of its argument."""
 
-    @overload(function, jit_options={"fastmath": FAST})
+    @overload(function, jit_options={"fastmath": flags, "error_model": "numpy"})
     def _choose(x: Any) -> Any:
         return of32 if x in (types.float32, types.int32) else of64
 
@@ -206,6 +214,7 @@ _by_precision(exp2, _exp2_32, _exp2_64)
 _by_precision(sigmoid, _sigmoid32, _sigmoid64)
 _by_precision(softplus, _softplus32, _softplus64)
 _by_precision(log1p, _log1p32, _log1p64)
+_by_precision(rsqrt, _rsqrt32, _rsqrt64, flags=set())
 _by_precision(rank, _rank32, _rank64)
 _by_precision(ranked, _ranked32, _ranked64)
 

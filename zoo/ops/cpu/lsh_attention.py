@@ -5,39 +5,27 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
-from zoo.ops.cpu.jit import exp, inlined, loop
+from zoo.ops.cpu.jit import exp, inlined, loop, rank, ranked
 from zoo.ops.cpu.threads import run
 from zoo.ops.lsh_attention.naive import HIDDEN, SELF
 
 
 def exponentials(s: Tensor, plan: Any, part: slice, top: Tensor, total: Tensor) -> None:
     """See `chunked.exponentials`."""
-    arrays = [s.numpy(), *_steps(s, plan, part), top.numpy(), total.numpy()]
-    run(_exponentials, len(s), *arrays)
+    run(_exponentials, len(s), s, *_steps(s, plan, part), top, total)
 
 
 def slopes(s: Tensor, ds: Tensor, plan: Any, part: slice, top: Tensor, D: Tensor) -> None:
     """See `chunked.slopes`."""
-    arrays = [s.numpy(), ds.numpy(), *_steps(s, plan, part), top, D]
-    run(_slopes, len(s), *arrays)
-
-
-def argmax(x: Float[Tensor, "*B F"]) -> Int[Tensor, "*B"]:
-    """argmax [x, −x] along the last axis, the first of several."""
-    place = torch.empty(x.shape[:-1], dtype=torch.long)
-    arrays = x.reshape(-1, x.shape[-1]), place.view(-1).numpy()
-    run(_argmax, place.numel(), *arrays, grain=1024)
-    return place
+    run(_slopes, len(s), s, ds, *_steps(s, plan, part), top, D)
 
 
 def _steps(s: Tensor, plan: Any, part: slice) -> list[Any]:
     bias = plan.bias(part, s.dtype)
     bias = s.new_empty(0, 0, 0) if bias is None else bias
-    constants = np.array([HIDDEN, SELF], dtype=s.numpy().dtype)
+    constants = s.new_tensor([HIDDEN, SELF])
     return [plan.q_at[part], plan.reach[part], plan.k_at[part], bias, constants]
 
 
@@ -51,10 +39,10 @@ def _exponentials(start, stop, s, q_at, reach, k_at, bias, constants, top, total
             _mask(s[i, c], k_at[i], q_at[i, c], reach[i, c], constants[0], constants[1], row)
             if len(bias):
                 _add(bias[i, c], row)
-            highest = row[0]
+            order = rank(row[0])
             for j in range(W):
-                highest = max(highest, row[j])
-            z = row[0] - row[0]
+                order = max(order, rank(row[j]))
+            highest, z = ranked(order), s.dtype.type(0)
             for j in range(W):
                 row[j] = exp(row[j] - highest)
                 z += row[j]
@@ -81,20 +69,6 @@ def _slopes(start, stop, s, ds, q_at, reach, k_at, bias, constants, top, D):  # 
                 slope[j] = zero if fixed else row[j] * (ds_[j] - mean)
             _copy(row, s[i, c])
             _copy(slope, ds_)
-
-
-@loop
-def _argmax(start, stop, x, place):  # type: ignore[no-untyped-def]
-    F = x.shape[1]
-    for i in range(start, stop):
-        x_ = x[i]
-        high, low, at_high, at_low = x_[0], x_[0], 0, 0
-        for f in range(1, F):
-            if x_[f] > high:
-                high, at_high = x_[f], f
-            if x_[f] < low:
-                low, at_low = x_[f], f
-        place[i] = at_high if high >= -low else F + at_low
 
 
 @inlined

@@ -13,7 +13,7 @@ from zoo.ops.cpu.simd import prefetch
 
 @inlined
 def load_rows(x, at, steps, width, to, across, ahead):  # type: ignore[no-untyped-def]
-    """`steps` rows of `Rows` from `at` on, as a left form; behind them `to` is filled with zeros.
+    """`steps` rows of `Rows` from `at` on, as a left form; beside and behind them `to` is filled with zeros.
 
     What is wanted next stands `ahead` rows on: it comes near while this is worked on.
     """
@@ -23,6 +23,7 @@ def load_rows(x, at, steps, width, to, across, ahead):  # type: ignore[no-untype
         of, row = x.memory[first : first + width], to[t * across : t * across + width]
         for c in range(width):
             row[c] = of[c]
+        to[t * across + width : t * across + across] = 0
     to[steps * across :] = 0
 
 

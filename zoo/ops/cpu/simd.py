@@ -9,8 +9,8 @@ through memory, and each has to begin. A loop over vectors keeps what it needs i
         y = load(w, c) * load(x, c)
         store(y * vec_sigmoid(y), to, c)
 
-Vectors are loaded from arrays in float32, in float64, or in bfloat16 (`zoo.ops.cpu.bfloat16`), which is widened. They are
-added, subtracted, multiplied and divided, with each other and under the flags of `zoo.ops.cpu.jit.FAST`.
+Vectors are loaded from arrays in float32, in float64, or in bfloat16 (`zoo.ops.cpu.bfloat16`), which is widened. They
+are added, subtracted, multiplied and divided, with each other and under the flags of `zoo.ops.cpu.jit.FAST`.
 """
 
 from __future__ import annotations

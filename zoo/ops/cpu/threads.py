@@ -2,13 +2,15 @@
 
 Threads of our own would have to be woken, which takes longer than many a loop, and would share a core with torch's. So
 the work goes to the very same ones, through the function that every `#pragma omp parallel` compiles to. Each of them
-enters machine code at once and never meets Python, whose lock it would have to wait for.
+enters machine code at once and never meets Python, whose lock it would have to wait for. Where this cannot be done,
+which a warning tells, threads of our own it is.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import warnings
 from array import array as Words
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,10 +21,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from llvmlite import ir
+from numba import from_dtype, types
+from numba.core.compiler_lock import global_compiler_lock
 from torch import Tensor
 
 from zoo.ops.cpu.bfloat16 import array
 
+_WORD = ir.IntType(64)
 _Body: Any = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
@@ -37,14 +43,15 @@ def run(kernel: Any, items: int, *arguments: Any, grain: int = 1) -> None:
             kernel reads by name.
     """
     threads, team = min(torch.get_num_threads(), -(-items // grain)), _openmp()
-    if team is None:
+    words: list[int] = [items, grain]
+    copies: list[Tensor] = []
+    kinds = tuple([_pack(x, words, copies) for x in arguments])
+    entry = _entry(kernel, kinds, len(words)) if team else None
+    if entry is None:
         given = [_as_arrays(x) for x in arguments]
         _pooled(lambda start, stop: kernel(start, stop, *given), items, grain, threads)
         return
-    values: list[int] = [items, grain]
-    copies: list[Tensor] = []
-    kinds = tuple([_pack(x, values, copies) for x in arguments])
-    slots, entry = Words("q", values), _entry(kernel, kinds)
+    slots = Words("q", words)
     address = slots.buffer_info()[0]
     if threads > 1:
         team.GOMP_parallel(entry.body, address, threads, 0)
@@ -52,27 +59,27 @@ def run(kernel: Any, items: int, *arguments: Any, grain: int = 1) -> None:
         entry.body(address)
 
 
-def _pack(x: Any, values: list[int], copies: list[Tensor]) -> Any:
-    """Append an argument's words to `values`, as numba lays it out, and return its kind: a number's type, an array's
-    dtype and number of axes, or a NamedTuple's class and the kinds of its fields."""
+def _pack(x: Any, words: list[int], copies: list[Tensor]) -> Any:
+    """Append an argument's words, as numba lays it out, and return its kind: a number's type, an array's dtype and
+    number of axes, or a NamedTuple's class and the kinds of its fields."""
     kind = type(x)
     if kind is int or kind is bool:
-        values.append(x)
+        words.append(x)
         return kind
     if isinstance(x, Tensor):
         if not x.is_contiguous():
             x = x.contiguous()
             copies.append(x)
         size, shape = x.itemsize, x.shape
-        values += (0, 0, x.numel(), size, x.data_ptr(), *shape, *[size * step for step in x.stride()])
+        words += (0, 0, x.numel(), size, x.data_ptr(), *shape, *[size * step for step in x.stride()])
         return x.dtype, len(shape)
     if isinstance(x, tuple):
-        return kind, tuple([_pack(field, values, copies) for field in x])
+        return kind, tuple([_pack(field, words, copies) for field in x])
     if isinstance(x, np.ndarray):
         assert x.flags.c_contiguous
-        values += [0, 0, x.size, x.itemsize, x.ctypes.data, *x.shape, *x.strides]  # no reference is counted
+        words += [0, 0, x.size, x.itemsize, x.ctypes.data, *x.shape, *x.strides]  # no reference is counted
         return x.dtype, x.ndim
-    values.append(int(x.view(f"int{8 * x.itemsize}")))
+    words.append(int(x.view(f"int{8 * x.itemsize}")))
     return x.dtype
 
 
@@ -91,55 +98,49 @@ class _Entry(NamedTuple):
 
 
 @cache
-def _entry(kernel: Any, kinds: tuple[Any, ...]) -> _Entry:
-    """Of arguments of such kinds: a number's type, or an array's and how many axes it has.
-
-    A thread finds items, grain and the kernel's arguments, as numba has them, behind one address in 64 bits each.
-
-    From the first two it takes its piece; with that and the others it jumps to the kernel's machine code, which numba
-    keeps on disk. Calling the kernel from another loop of numba's would compile it again in every process.
-    """
-    from llvmlite import ir
-    from numba import from_dtype, types
-    from numba.core.compiler_lock import global_compiler_lock
-
-    def typed(kind: Any) -> Any:
-        if isinstance(kind, tuple) and isinstance(kind[0], type) and issubclass(kind[0], tuple):
-            return types.NamedTuple([typed(field) for field in kind[1]], kind[0])
-        if isinstance(kind, tuple):
-            return types.Array(typed(kind[0]), kind[1], "C")
-        return from_dtype(array(torch.empty(0, dtype=kind)).dtype if isinstance(kind, torch.dtype) else np.dtype(kind))
-
-    own = [typed(kind) for kind in kinds]
+def _entry(kernel: Any, kinds: tuple[Any, ...], words: int) -> _Entry | None:
+    """The entry for arguments of such kinds in so many words; None, with a warning, where numba lets none be built."""
+    own = [_numba_type(kind) for kind in kinds]
     signature = (types.int64, types.int64, *own)
     kernel.compile(signature)
-    code, team = kernel.overloads[signature], _openmp()
-    context, word, name = code.target_context, ir.IntType(64), f"entry_{id(code)}"
+    try:
+        return _build(kernel.overloads[signature], signature, words)
+    except Exception as error:  # whatever has changed inside numba
+        reason = f"{type(error).__name__}: {error}"
+        warnings.warn(f"compiled loops run on threads of their own, slower than on torch's: {reason}", stacklevel=3)
+        return None
+
+
+def _numba_type(kind: Any) -> Any:
+    """The numba type of an argument of that kind; see `_pack`."""
+    if isinstance(kind, tuple) and isinstance(kind[0], type) and issubclass(kind[0], tuple):
+        return types.NamedTuple([_numba_type(field) for field in kind[1]], kind[0])
+    if isinstance(kind, tuple):
+        return types.Array(_numba_type(kind[0]), kind[1], "C")
+    return from_dtype(array(torch.empty(0, dtype=kind)).dtype if isinstance(kind, torch.dtype) else np.dtype(kind))
+
+
+def _build(code: Any, signature: tuple[Any, ...], words: int) -> _Entry:
+    """A function that finds items, grain and a kernel's arguments, as numba has them, behind one address, in 64 bits
+    each, works out its thread's piece from the first two, and jumps to the kernel's machine code.
+
+    That is the code which numba keeps on disk: a kernel called from another loop of numba's would be compiled again in
+    every process.
+    """
+    context, name = code.target_context, f"entry_{id(code)}"
+    shape = context.call_conv.get_function_type(types.none, signature)
+    if len(shape.args) != 2 + words:
+        raise TypeError(f"numba hands over {len(shape.args) - 2} words, not {words}")
     module = ir.Module(name)
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [word.as_pointer()]), name)
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [_WORD.as_pointer()]), name)
     build = ir.IRBuilder(function.append_basic_block())
-
-    def slot(i: int) -> Any:
-        return build.load(build.gep(function.args[0], [word(i)]))
-
-    def outside(address: int, kind: Any, *arguments: Any) -> Any:
-        return build.call(build.inttoptr(word(address), kind.as_pointer()), arguments)
-
-    def number(function: Any) -> Any:
-        address = ctypes.cast(function, ctypes.c_void_p).value or 0
-        return build.sext(outside(address, ir.FunctionType(ir.IntType(32), [])), word)
-
-    # The team may be smaller than asked for: it is one thread where we are inside of another already.
-    items, grain, whole = slot(0), slot(1), build.mul(slot(1), number(team.omp_get_num_threads))
-    piece = build.mul(build.sdiv(build.sub(build.add(items, whole), word(1)), whole), grain)
-    start = build.mul(number(team.omp_get_thread_num), piece)
-    stop = build.add(start, piece)
-    stop = build.select(build.icmp_signed("<", stop, items), stop, items)
+    slots = [build.load(build.gep(function.args[0], [_WORD(i)])) for i in range(words)]
+    start, stop = _piece(build, *slots[:2])
     with build.if_then(build.icmp_signed("<", start, stop)):
-        shape = context.call_conv.get_function_type(types.none, signature)
-        room = [build.alloca(kind.pointee) for kind in shape.args[:2]]  # for a result and an exception; neither comes
-        given = [_typed(build, slot(2 + i), kind) for i, kind in enumerate(shape.args[4:])]
-        outside(code.library.get_pointer_to_function(code.fndesc.llvm_func_name), shape, *room, start, stop, *given)
+        unused = [build.alloca(kind.pointee) for kind in shape.args[:2]]  # for a result and an exception; neither comes
+        given = [_typed(build, word, kind) for word, kind in zip(slots[2:], shape.args[4:], strict=True)]
+        address = code.library.get_pointer_to_function(code.fndesc.llvm_func_name)
+        _call(build, address, shape, *unused, start, stop, *given)
     build.ret_void()
     with global_compiler_lock:
         library = context.codegen().create_library(name)
@@ -148,10 +149,28 @@ def _entry(kernel: Any, kinds: tuple[Any, ...]) -> _Entry:
     return _Entry(_Body(library.get_pointer_to_function(name)), library)
 
 
+def _piece(build: Any, items: Any, grain: Any) -> tuple[Any, Any]:
+    """Where this thread starts and stops. The team may be smaller than asked for: one thread inside of another team."""
+    team = _openmp()
+
+    def number(function: Any) -> Any:
+        address = ctypes.cast(function, ctypes.c_void_p).value or 0
+        return build.sext(_call(build, address, ir.FunctionType(ir.IntType(32), [])), _WORD)
+
+    whole = build.mul(grain, number(team.omp_get_num_threads))
+    piece = build.mul(build.sdiv(build.sub(build.add(items, whole), _WORD(1)), whole), grain)
+    start = build.mul(number(team.omp_get_thread_num), piece)
+    stop = build.add(start, piece)
+    return start, build.select(build.icmp_signed("<", stop, items), stop, items)
+
+
+def _call(build: Any, address: int, kind: Any, *arguments: Any) -> Any:
+    """Call what stands at an address of this process."""
+    return build.call(build.inttoptr(_WORD(address), kind.as_pointer()), arguments)
+
+
 def _typed(build: Any, bits: Any, kind: Any) -> Any:
     """64 bits as a value of an LLVM type."""
-    from llvmlite import ir
-
     if isinstance(kind, ir.PointerType):
         return build.inttoptr(bits, kind)
     if isinstance(kind, ir.FloatType):
@@ -163,7 +182,7 @@ def _typed(build: Any, bits: Any, kind: Any) -> Any:
 
 @cache
 def _openmp() -> Any:
-    """The OpenMP runtime that torch has loaded; None where it is none of GNU's interface."""
+    """The OpenMP runtime that torch has loaded; None, with a warning, where it is none of GNU's interface."""
     bundled = sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*"))
     for place in (*map(str, bundled), None):
         with suppress(OSError, AttributeError, TypeError):
@@ -173,6 +192,7 @@ def _openmp() -> Any:
             for function in (team.omp_get_num_threads, team.omp_get_thread_num):
                 function.argtypes, function.restype = [], ctypes.c_int
             return team
+    warnings.warn("torch's OpenMP has no GNU interface: compiled loops run on threads of their own", stacklevel=3)
     return None
 
 

@@ -10,9 +10,9 @@ so that q, k, v, y, m and z are all that the backward pass needs; it computes th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from zoo.ops import forms
-from zoo.ops.kernel_log import log_kernel
 from zoo.ops.lsh_attention.naive import HIDDEN, SELF
 from zoo.ops.precision import at_least_fp32, no_autocast
 
@@ -69,10 +68,10 @@ class Plan:
     reach: Int[Tensor, "M C"]  # the last step that a query may see
     chunks: Int[Tensor, "M S"]  # those that a chunk sees: S C = W
     places: Int[Tensor, "N R"]  # of each row in each round, among the M C sorted queries
-    names: Int[Tensor, "M C"] | None  # queries see keys of their own name only
-    met: Int[Tensor, "M C R"] | None  # where on the ring each round has a step,
-    after: Int[Tensor, "M C R"] | None  # and the place behind it
-    same: Int[Tensor, "M C R"] | None  # the buckets in which a meeting counts
+    labels: Int[Tensor, "M C"] | None  # queries see keys of their own label only
+    position: Int[Tensor, "M C R"] | None  # where on the ring each round has a step,
+    following: Int[Tensor, "M C R"] | None  # and the place behind it
+    bucket: Int[Tensor, "M C R"] | None  # the buckets in which a meeting counts
 
     def parts(self) -> Iterator[slice]:
         """The chunks whose scores are computed together."""
@@ -81,26 +80,26 @@ class Plan:
         return (slice(i, min(i + size, M)) for i in range(0, M, size))
 
     def bias(self, part: slice, dtype: torch.dtype) -> Float[Tensor, "M C W"] | None:
-        """What the names and the meetings of steps add to their scores."""
+        """What labels, and how often a pair meets, add to its scores."""
 
         def pairs(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
             return x[part, :, None], y[self.chunks[part]].flatten(1, 2)[:, None]
 
         bias = None
-        if self.met is not None:
-            assert self.after is not None
-            count = torch.zeros((), dtype=dtype, device=self.met.device)
-            for r in range(self.met.shape[2]):
-                q_on, k_on = pairs(self.met[..., r], self.met[..., r])
-                q_on, k_next = pairs(self.met[..., r], self.after[..., r])
+        if self.position is not None:
+            assert self.following is not None
+            count = torch.zeros((), dtype=dtype, device=self.position.device)
+            for r in range(self.position.shape[2]):
+                q_on, k_on = pairs(self.position[..., r], self.position[..., r])
+                q_on, k_next = pairs(self.position[..., r], self.following[..., r])
                 together = (q_on == k_on).to(dtype) + (q_on == k_next).to(dtype)
-                if self.same is not None:
-                    q_in, k_in = pairs(self.same[..., r], self.same[..., r])
+                if self.bucket is not None:
+                    q_in, k_in = pairs(self.bucket[..., r], self.bucket[..., r])
                     together = together * (q_in == k_in)
                 count = count + together
             bias = -(count + 1e-9).log()
-        if self.names is not None:
-            q_in, k_in = pairs(self.names, self.names)
+        if self.labels is not None:
+            q_in, k_in = pairs(self.labels, self.labels)
             strange = (q_in != k_in).to(dtype) * HIDDEN
             bias = strange if bias is None else bias + strange
         return bias
@@ -154,14 +153,14 @@ def make_plan(
         return x.gather(2, at.flatten(2)[..., None].expand(-1, -1, -1, R)).view(M, chunk, R)
 
     single = (n <= chunk)[:, None, None, None]
-    names = met = following = same = None
+    labels = position = following = counted = None
     if not across_buckets:
         own = (bucket * R + torch.arange(R, device=device)[:, None]).gather(-1, at.view(B, H, R, length))
-        names = own.masked_fill(single, 0).view(M, chunk)
+        labels = own.masked_fill(single, 0).view(M, chunk)
     if not duplicates:
-        position = ring.position(place % (R * length) // chunk)
-        met, following = cut(position), cut((position + 1) % ring.size)
-        same = None if across_buckets else cut(bucket.masked_fill(single, 0))
+        on_ring = ring.position(place % (R * length) // chunk)
+        position, following = cut(on_ring), cut((on_ring + 1) % ring.size)
+        counted = None if across_buckets else cut(bucket.masked_fill(single, 0))
     return Plan(
         queries=queries,
         keys=queries[chunks].flatten(1),
@@ -170,10 +169,10 @@ def make_plan(
         reach=torch.where(real, reach, -1).view(M, chunk).int(),
         chunks=chunks,
         places=place[..., :T].permute(0, 3, 1, 2).reshape(-1, R),
-        names=names,
-        met=met,
-        after=following,
-        same=same,
+        labels=labels,
+        position=position,
+        following=following,
+        bucket=counted,
     )
 
 
@@ -205,14 +204,14 @@ class LSHAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, plan: Plan) -> Tensor:
         B, H, T, _ = q.shape
-        exponentials, _ = _form(q)
+        to_exponentials = forms.choose("lsh_attention", q) or exponentials
         q, k, v = (_rows(x) for x in (q, k, v))
         M, C = plan.queries.shape
         y = torch.empty(M, C, v.shape[-1], dtype=q.dtype, device=q.device)
         top, total = torch.empty(2, M, C, dtype=q.dtype, device=q.device)
         for part in plan.parts():
             E = _take(q, plan.queries[part]) @ _take(k, plan.keys[part]).mT
-            exponentials(E, plan, part, top[part], total[part])
+            to_exponentials(E, plan, part, top[part], total[part])
             y[part] = E.to(v.dtype) @ _take(v, plan.keys[part])
         # The rounds of each row, each with exponentials relative to its own largest score.
         tops = top.flatten()[plan.places]
@@ -235,7 +234,7 @@ def _gradients(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     """Of q, k and v, from what the forward pass saved."""
     q, k, v, y, top, total = ctx.saved_tensors
     plan: Plan = ctx.plan
-    _, slopes = _form(q)
+    to_slopes = forms.choose("lsh_attention", q, variant="backward") or slopes
     g = _rows(dy).to(q.dtype) / total[:, None]
     D = (g * y).sum(1)
     g = g.to(v.dtype)
@@ -247,7 +246,7 @@ def _gradients(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         q_, k_, g_ = _take(q, queries), _take(k, keys), _take(g, queries)
         E = q_ @ k_.mT
         ds = (g_ @ _take(v, keys).mT).to(q.dtype)
-        slopes(E, ds, plan, part, _take(top, queries), _take(D, queries))
+        to_slopes(E, ds, plan, part, _take(top, queries), _take(D, queries))
         E, ds, q_, k_ = (x.to(v.dtype) for x in (E, ds, q_, k_))
         dq[part] = ds @ k_
         for sums, terms in ((dk, ds.mT @ q_), (dv, E.mT @ g_)):
@@ -255,20 +254,6 @@ def _gradients(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     dq, dk, dv = (_gather_sum(x.flatten(0, 1), plan.places) for x in (dq, dk, dv))
     dq, dk, dv = (x.unflatten(0, ctx.shape).transpose(1, 2) for x in (dq, dk, dv))
     return dq, dk, dv.to(v.dtype), None
-
-
-Exponentials: TypeAlias = Callable[[Tensor, Plan, slice, Tensor, Tensor], None]
-Slopes: TypeAlias = Callable[[Tensor, Tensor, Plan, slice, Tensor, Tensor], None]
-
-
-def _form(q: Tensor) -> tuple[Exponentials, Slopes]:
-    if forms.supports(q):
-        from zoo.ops.cpu import lsh_attention as loops  # loads numba
-
-        log_kernel("lsh_attention", "chunked, compiled loops")
-        return loops.exponentials, loops.slopes
-    log_kernel("lsh_attention", "chunked")
-    return exponentials, slopes
 
 
 def exponentials(s: Tensor, plan: Plan, part: slice, top: Tensor, total: Tensor) -> None:

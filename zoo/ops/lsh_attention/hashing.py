@@ -8,8 +8,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from zoo.ops import forms
-
 
 @torch.no_grad()
 def hash_buckets(
@@ -23,15 +21,6 @@ def hash_buckets(
     rotated = torch.einsum("bhtk,hkrf->bhrtf", x, rotations.to(x.dtype))
     bucket, place = torch.zeros(rotated.shape[:-1], dtype=torch.long, device=x.device), 1
     for factor, part in zip(factors, rotated.split([n // 2 for n in factors], dim=-1), strict=True):
-        bucket = bucket + place * _argmax(part)
+        bucket = bucket + place * torch.cat([part, -part], dim=-1).argmax(-1)
         place *= factor
     return bucket
-
-
-def _argmax(x: Float[Tensor, "B H R T F"]) -> Int[Tensor, "B H R T"]:
-    """argmax [x, −x] along the last axis."""
-    if forms.supports(x):
-        from zoo.ops.cpu.lsh_attention import argmax  # loads numba
-
-        return argmax(x)
-    return torch.cat([x, -x], dim=-1).argmax(-1)

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from zoo.ops.elementwise import positive
 from zoo.ops.precision import at_least_fp32
 
 Activation: TypeAlias = Literal["swish", "sigmoid"]
@@ -37,7 +38,7 @@ def unit(x: Float[Tensor, "*N K"], scale: float = 1.0, dtype: torch.dtype | None
 
 def simplex(x: Float[Tensor, "*N K"]) -> Float[Tensor, "*N K"]:
     """φ(x) = elu(x) + 1 over its sum, in x's dtype."""
-    phi = F.elu(at_least_fp32(x)) + 1
+    phi = positive(at_least_fp32(x))
     return (phi / phi.sum(-1, keepdim=True).clamp(min=SMALLEST_SUM)).to(x.dtype)
 
 

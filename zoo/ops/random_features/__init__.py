@@ -1,6 +1,6 @@
 """Positive random features of the softmax kernel, and causal attention by them: Performer's FAVOR+."""
 
-from zoo.ops.random_features.fused import attend, mean, positive
+from zoo.ops.random_features.features import attend, mean, positive
 from zoo.ops.random_features.naive import HIGHEST, Over, kept
 from zoo.ops.random_features.naive import attend as attend_naive
 from zoo.ops.random_features.naive import positive as positive_naive

@@ -40,11 +40,11 @@ def positive(
 ) -> Float[Tensor, "B H T m"]:
     """φ(x), with c the largest entry of W x over the features of a step, or over all valid ones of a sequence; or 0.
 
-    c is a constant for the gradient, and no exponent passes `HIGHEST`. Exponents are formed in float32 at least, as a
+    c and W are constants for the gradient, and no exponent passes `HIGHEST`. Exponents are formed in float32 at least, as a
     bfloat16 one is off by per cents of e; features are in x's dtype, float16 apart, for which e^64 is too large.
     """
     scaled = at_least_fp32(x) * x.shape[-1] ** -0.25
-    z = scaled @ W.to(scaled.dtype).T
+    z = scaled @ W.detach().to(scaled.dtype).T
     z = z - scaled.square().sum(-1, keepdim=True) / 2 - largest(z.detach(), over, valid)
     return (z.clamp(max=HIGHEST).exp() + eps).to(kept(x))
 

@@ -1,6 +1,8 @@
 """Pairs of features turned as complex numbers."""
 
-from zoo.ops.rotation.fused import rotate
-from zoo.ops.rotation.naive import rotate as rotate_naive
+from zoo.ops.kernel_log import logged
+from zoo.ops.rotation import naive
 
-__all__ = ["rotate", "rotate_naive"]
+__all__ = ["rotate"]
+
+rotate = logged("rotation")(naive.rotate)

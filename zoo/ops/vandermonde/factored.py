@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from zoo.ops.kernel_log import log_kernel
+from zoo.ops.kernel_log import logged
 from zoo.ops.precision import no_autocast
 
 
+@logged("vandermonde")
 def evaluate(c: Complex[Tensor, "B H N"], log_a: Complex[Tensor, "H N"], L: int) -> Float[Tensor, "B H L"]:
     """See `naive.evaluate`."""
-    log_kernel("vandermonde", "torch")
     B, H, N = c.shape
     inner, outer = _powers(log_a, L)  # (H, N, m), (H, N, k)
     k, m = outer.shape[-1], inner.shape[-1]
@@ -29,9 +29,9 @@ def evaluate(c: Complex[Tensor, "B H N"], log_a: Complex[Tensor, "H N"], L: int)
     return 2 * y.view(H, B, k * m)[..., :L].transpose(0, 1)
 
 
+@logged("vandermonde")
 def accumulate(u: Float[Tensor, "B L H"], log_a: Complex[Tensor, "H N"]) -> Complex[Tensor, "B H N"]:
     """See `naive.accumulate`. In the precision of a."""
-    log_kernel("vandermonde", "torch")
     B, L, H = u.shape
     inner, outer = _powers(log_a, L)
     k, m = outer.shape[-1], inner.shape[-1]

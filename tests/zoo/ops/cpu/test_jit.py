@@ -43,6 +43,7 @@ FUNCTIONS = {
     "exp": (jit.exp, torch.exp),
     "exp2": (jit.exp2, torch.exp2),
     "sigmoid": (jit.sigmoid, torch.sigmoid),
+    "rsqrt": (jit.rsqrt, torch.rsqrt),
     "softplus": (jit.softplus, lambda x: torch.logaddexp(x, torch.zeros_like(x))),
 }
 

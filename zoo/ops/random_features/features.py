@@ -1,4 +1,4 @@
-"""Positive random features with a backward pass that needs no more than them and x; in loops where these compile."""
+"""Positive random features with a backward pass that needs no more than them and x, and linear attention of them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import math
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from zoo.ops import forms
 from zoo.ops.kernel_log import log_kernel
-from zoo.ops.linear_attention import linear_attention
+from zoo.ops.linear_attention import weighted_mean
 from zoo.ops.precision import at_least_fp32, no_autocast
 from zoo.ops.random_features.naive import HIGHEST, Over, kept, largest
 
@@ -24,17 +22,11 @@ def attend(
     W: Float[Tensor, "m d"],
     eps: float,
 ) -> Float[Tensor, "B H T V"]:
-    """See `naive.attend`. Products of features are in q's dtype, sums over steps float32 at least."""
-    if forms.worth_fusing(q, k, v) and q.dtype is k.dtype is v.dtype:
-        from zoo.ops.cpu.random_features import CompiledFAVOR  # loads numba
-
-        log_kernel("random_features", "blocks, compiled loops")
-        with no_autocast(q.device):
-            return CompiledFAVOR.apply(q, k, v, W, eps).transpose(1, 2)
+    """See `naive.attend`. ε > 0, as sums of weights are divided by."""
     log_kernel("random_features", "linear attention")
     q, k = positive(q, W, eps, "features"), positive(k, W, eps)
     with no_autocast(q.device):
-        return mean(linear_attention(q, k, F.pad(v.to(q.dtype), (0, 1), value=1.0))[0]).to(v.dtype)
+        return weighted_mean(q, k, v.to(q.dtype), 0.0)[0].to(v.dtype)
 
 
 def mean(sums: Float[Tensor, "*N V+1"]) -> Float[Tensor, "*N V"]:
@@ -52,11 +44,7 @@ def positive(
 ) -> Float[Tensor, "B H T m"]:
     """See `naive.positive`."""
     with no_autocast(x.device):
-        if not forms.worth_fusing(x):
-            return PositiveFeatures.apply(x, W, eps, over, valid)
-        from zoo.ops.cpu.random_features import CompiledPositiveFeatures  # loads numba
-
-        return CompiledPositiveFeatures.apply(x, W, eps, over, valid)
+        return PositiveFeatures.apply(x, W, eps, over, valid)
 
 
 class PositiveFeatures(torch.autograd.Function):

@@ -1,0 +1,145 @@
+"""What is used of numba and torch without a promise is there; where it is not, a warning says what runs instead.
+
+Bounds on both packages stand in pyproject.toml. Whoever raises one has these tests to run.
+"""
+
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from zoo.ops import forms
+
+if not forms.available():
+    pytest.skip("needs numba", allow_module_level=True)
+
+import numba
+from llvmlite import binding
+
+from zoo.ops import elementwise
+from zoo.ops.cpu import cache, threads
+from zoo.ops.cpu.jit import FAST, loop
+from zoo.ops.cpu.simd import load, store, vec_sigmoid
+
+QUESTIONS = ("_is_amx_tile_supported", "_is_avx512_bf16_supported", "_is_avx512_supported", "_init_amx")
+
+
+@pytest.fixture
+def fresh(monkeypatch):
+    """Nothing has been found out yet, and nothing of it outlives the test."""
+    functions = forms._cpu, forms.has_tiles, forms._load, threads._openmp, threads._entry
+    for function in functions:
+        function.cache_clear()
+    yield monkeypatch
+    monkeypatch.undo()
+    for function in functions:
+        function.cache_clear()
+
+
+@loop
+def double(start, stop, x):
+    for i in range(start, stop):
+        x[i] *= 2
+
+
+def doubles():
+    x = torch.arange(100.0)
+    threads.run(double, 100, x)
+    return torch.equal(x, 2 * torch.arange(100.0))
+
+
+def test_an_entry_is_built_by_hand():
+    """Of every kind of argument, nested too: test_threads."""
+    with warnings.catch_warnings(action="error"):
+        assert threads._entry(double, ((torch.float32, 1),), 2 + 7) is not None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="torch brings GNU's OpenMP on Linux")
+def test_torch_runs_loops_on_its_threads(fresh):
+    with warnings.catch_warnings(action="error"):
+        assert threads._openmp() is not None
+
+
+def test_torch_knows_the_cpu():
+    for question in QUESTIONS:
+        assert isinstance(getattr(torch.cpu, question)(), bool)
+
+
+def test_numba_has_what_intrinsics_and_flags_are_made_of():
+    """`make_array`, `PrimitiveModel`, `get_or_insert_function`, an LLVM intrinsic, and the flags as they are."""
+
+    @numba.njit(fastmath=FAST)
+    def sigmoid(x, y):
+        store(vec_sigmoid(load(x, 0)), y, 0)
+
+    x, y = np.linspace(-3, 3, 16, dtype=np.float32), np.zeros(16, np.float32)
+    sigmoid(x, y)
+    np.testing.assert_allclose(y, 1 / (1 + np.exp(-x)), rtol=1e-6)
+    module = sigmoid.inspect_llvm(sigmoid.signatures[0])
+    assert "nnan" not in module
+    assert "ninf" not in module
+
+
+def test_numba_keeps_machine_code_where_it_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "folder", lambda: tmp_path)
+
+    @loop
+    def nothing(start, stop):
+        pass
+
+    nothing(0, 1)
+    assert list(tmp_path.rglob("*.nbc"))
+    assert isinstance(cache.config.CACHE_DIR, str)
+    assert isinstance(binding.get_host_cpu_features().flatten(), str)
+
+
+def test_without_an_entry_loops_run_on_threads_of_their_own(fresh):
+    def fail(*_):
+        raise AttributeError("no such thing as a call convention")
+
+    fresh.setattr(threads, "_build", fail)
+    with pytest.warns(UserWarning, match="threads of their own, .* call convention"):
+        assert doubles()
+    with warnings.catch_warnings(action="error"):
+        assert doubles(), "it is said once"
+
+
+def test_an_entry_of_another_layout_is_refused(fresh):
+    """As of a numba whose arrays have one more field."""
+    pack = threads._pack
+
+    def longer(x, words, copies):
+        words.append(0)
+        return pack(x, words, copies)
+
+    fresh.setattr(threads, "_pack", longer)
+    with pytest.warns(UserWarning, match="9 words, not 10"):
+        assert doubles()
+
+
+def test_without_openmp_loops_run_on_threads_of_their_own(fresh):
+    def missing(*_):
+        raise OSError("libgomp.so: cannot open shared object file")
+
+    fresh.setattr(threads.ctypes, "CDLL", missing)
+    with pytest.warns(UserWarning, match="no GNU interface"):
+        assert doubles()
+
+
+def test_a_torch_that_does_not_know_the_cpu_multiplies_itself(fresh):
+    for question in QUESTIONS:
+        fresh.delattr(torch.cpu, question)
+    with pytest.warns(UserWarning, match="has no torch.cpu._is_avx512"):
+        assert forms.matmul_backend(torch.bfloat16) is forms.matmul_backend(torch.float32) is None
+    assert not forms.has_tiles()
+
+
+def test_a_numba_that_loops_cannot_be_made_with_leaves_ops_to_torch(fresh):
+    fresh.delitem(sys.modules, "zoo.ops.cpu.elementwise", raising=False)
+    fresh.delattr(sys.modules["zoo.ops.cpu.jit"], "exp")
+    x = torch.randn(3, 4)
+    with pytest.warns(UserWarning, match="compiled loops cannot be used"):
+        y = elementwise.positive(x)
+    torch.testing.assert_close(y, torch.nn.functional.elu(x) + 1)
