@@ -48,24 +48,34 @@ class Form:
 
 
 CPU: dict[str, Form] = {
+    "attention": Form("attention:attend", matmul=True),
     "cauchy": Form("cauchy:sums"),
     "diagonal_scan": Form("diagonal_scan:scan"),
+    "gated_rms": Form("norms:gated_rms", bf16=True, least=SMALL),
     "long_convolution": Form("long_convolution:convolve", "fft, compiled loops", bf16=True, least=SMALL),
+    "lsh_attention": Form("lsh_attention:exponentials"),
+    "lsh_attention, backward": Form("lsh_attention:slopes"),
+    "positive": Form("elementwise:positive", bf16=True, least=SMALL),
+    "rms": Form("norms:rms", bf16=True, least=SMALL),
     "selective_scan": Form("selective_scan:selective_scan", bf16=True),
     "short_convolution": Form("short_convolution:short_convolution", bf16=True),
     "slstm": Form("slstm:slstm"),
+    "summed": Form("norms:summed", bf16=True, least=SMALL),
     "wkv4": Form("wkv4:wkv"),
 }
 """Compiled forms by op. Each makes a training step of some architecture at least 1.15 times as fast (docs/speed.md)."""
 
 
-def choose(op: str, *inputs: Tensor | None, matmul_dtype: torch.dtype | None = None) -> Callable[..., Any] | None:
+def choose(
+    op: str, *inputs: Tensor | None, variant: str = "", matmul_dtype: torch.dtype | None = None
+) -> Callable[..., Any] | None:
     """The compiled form of `op` that runs on these inputs, or None where its torch form does; logs which.
 
     Args:
+        variant: of an op with several compiled forms, which one is meant.
         matmul_dtype: for a form that multiplies, what its products run in; by default the dtype of the first input.
     """
-    form = CPU.get(op)
+    form = CPU.get(f"{op}, {variant}" if variant else op)
     given = [x for x in inputs if x is not None]
     dtype = matmul_dtype or given[0].dtype
     if form is None or not _fits(form, given, dtype) or (function := _load(form.function)) is None:
@@ -101,8 +111,8 @@ def _load(function: str) -> Callable[..., Any] | None:
 @cache
 def available() -> bool:
     """Whether there are compiled loops: numba is installed, and `ZOOBENCH_COMPILED=0` does not turn them off."""
-    asked = os.environ.get("ZOOBENCH_COMPILED", "1") != "0"
-    return asked and find_spec("numba") is not None and find_spec("zoo.ops.cpu") is not None
+    wanted = os.environ.get("ZOOBENCH_COMPILED", "1") != "0"
+    return wanted and find_spec("numba") is not None and find_spec("zoo.ops.cpu") is not None
 
 
 @cache
@@ -111,14 +121,17 @@ def has_tiles() -> bool:
 
     `ZOOBENCH_TILES=0` leaves them to torch.
     """
-    probe, ask = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_init_amx"))
-    return os.environ.get("ZOOBENCH_TILES", "1") != "0" and bool(probe and ask and probe() and ask())
+    return os.environ.get("ZOOBENCH_TILES", "1") != "0" and _cpu("_is_amx_tile_supported") and _cpu("_init_amx")
 
 
 @cache
-def _has(instructions: str) -> bool:
-    probe = getattr(torch.cpu, f"_is_{instructions}_supported", None)
-    return bool(probe and probe())
+def _cpu(question: str) -> bool:
+    """What a function of `torch.cpu` answers; no, with a warning, where this torch has none of that name."""
+    answer = getattr(torch.cpu, question, None)
+    if answer is None:
+        warnings.warn(f"torch {torch.__version__} has no torch.cpu.{question}: loops do not multiply", stacklevel=3)
+        return False
+    return bool(answer())
 
 
 def matmul_backend(dtype: torch.dtype) -> str | None:
@@ -127,8 +140,8 @@ def matmul_backend(dtype: torch.dtype) -> str | None:
     A block of sums needs more registers than CPUs without AVX-512 have. See `zoo.ops.cpu.matmul`.
     """
     if dtype is torch.bfloat16:
-        return "matrix tiles" if has_tiles() else "vectors" if _has("avx512_bf16") else None
-    return "vectors" if dtype is torch.float32 and _has("avx512") else None
+        return "matrix tiles" if has_tiles() else "vectors" if _cpu("_is_avx512_bf16_supported") else None
+    return "vectors" if dtype is torch.float32 and _cpu("_is_avx512_supported") else None
 
 
 # To go as each op is listed in CPU.
