@@ -49,16 +49,18 @@ class Form:
 
 CPU: dict[str, Form] = {
     "attention": Form("attention:attend", matmul=True),
+    "cauchy": Form("cauchy:sums"),
+    "diagonal_scan": Form("diagonal_scan:scan"),
+    "gated_rms": Form("norms:gated_rms", bf16=True, least=SMALL),
+    "long_convolution": Form("long_convolution:convolve", "fft, compiled loops", bf16=True, least=SMALL),
     "lsh_attention": Form("lsh_attention:exponentials"),
     "lsh_attention, backward": Form("lsh_attention:slopes"),
     "positive": Form("elementwise:positive", bf16=True, least=SMALL),
     "rms": Form("norms:rms", bf16=True, least=SMALL),
-    "gated_rms": Form("norms:gated_rms", bf16=True, least=SMALL),
-    "summed": Form("norms:summed", bf16=True, least=SMALL),
-    "diagonal_scan": Form("diagonal_scan:scan"),
     "selective_scan": Form("selective_scan:selective_scan", bf16=True),
     "short_convolution": Form("short_convolution:short_convolution", bf16=True),
     "slstm": Form("slstm:slstm"),
+    "summed": Form("norms:summed", bf16=True, least=SMALL),
     "wkv4": Form("wkv4:wkv"),
 }
 """Compiled forms by op. Each makes a training step of some architecture at least 1.15 times as fast (docs/speed.md)."""
@@ -155,7 +157,7 @@ def supports(*tensors: Tensor | None) -> bool:
 
 
 def worth_fusing(*tensors: Tensor | None) -> bool:
-    """Whether one compiled pass over these is faster than several of torch's: as `supports`, by `KINDS`."""
+    """Whether one compiled pass over these is faster than several of torch's: as `supports`, by `KINDS`, and no `FEW`."""
     there = [t for t in tensors if t is not None]
     return available() and there[0].numel() > FEW and all(t.device.type == "cpu" and t.dtype in KINDS for t in there)
 

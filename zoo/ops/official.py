@@ -1,7 +1,7 @@
 """Official CUDA kernels in the place of our own forms.
 
-An official kernel stands in an op's `official.py` and
-serves tensors on a GPU once its outputs and gradients have equalled those of the op's naive form: see `trusted`.
+An official kernel stands in an op's `official.py`, and computes on a GPU once its outputs and gradients have equalled
+those of the op's naive form: see `usable`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Official:
     """A kernel of another package in our signature: it computes what `naive` does, from the same arguments.
 
     `draw(random, T, *sizes)` makes all of these arguments in float64, for two rows of T steps: those that are not
-    given, it is checked without. It is checked at several `lengths` where it goes other ways for longer rows.
+    given, it is checked without. It is checked at several `lengths` where it takes other paths for longer rows.
     """
 
     op: str
@@ -49,32 +49,32 @@ class Official:
     lengths: tuple[int, ...] = (72,)
 
 
-def serve(official: Official, dtype: torch.dtype, sizes: tuple[int, ...], *inputs: Tensor | None) -> tuple | None:
-    """Output and state as `official` computes them from `inputs`, or None where our own form has to: see `trusted`.
+def compute(kernel: Official, dtype: torch.dtype, sizes: tuple[int, ...], *inputs: Tensor | None) -> tuple | None:
+    """Output and state as `kernel` computes them, or None where our own form has to: see `usable`.
 
     While FLOPs are counted it is ours, whose matrix products torch's counter sees: a kernel is not to change the count.
     """
-    if not trusted(official, dtype, sizes, *inputs) or flops.counting():
+    if not usable(kernel, dtype, sizes, *inputs) or flops.counting():
         return None
-    log_kernel(official.op, official.form)
-    return official.run(*inputs)
+    log_kernel(kernel.op, kernel.form)
+    return kernel.run(*inputs)
 
 
-def trusted(official: Official, dtype: torch.dtype, sizes: tuple[int, ...], *inputs: Tensor | None) -> bool:
-    """Whether `official` may compute on these: all on one GPU, its package here, and equal to the naive form.
+def usable(kernel: Official, dtype: torch.dtype, sizes: tuple[int, ...], *inputs: Tensor | None) -> bool:
+    """Whether `kernel` may compute on these: all on one GPU, its package installed, and equal to the naive form.
 
     Equality is checked at first use for each of `dtype` (what its matrix products run in), `sizes` (of features, for
-    `draw`), dtypes of inputs and which of them are given. An official kernel that cannot be checked or is not equal
-    stands in `refused`, with a warning. None serves under `ZOOBENCH_OFFICIAL=0`, nor where torch is told to be
-    deterministic: some add up gradients in any order.
+    `draw`), dtypes of inputs and which of them are given. A kernel that cannot be checked or is not equal stands in
+    `refused`, with a warning. None is used under `ZOOBENCH_OFFICIAL=0`, nor where torch is told to be deterministic:
+    some add up gradients in any order.
     """
-    there = [x for x in inputs if x is not None]
-    if not all(on_gpu(x) for x in there) or dtype not in official.dtypes or not installed(official.package):
+    given = [x for x in inputs if x is not None]
+    if not all(on_gpu(x) for x in given) or dtype not in kernel.dtypes or not installed(kernel.package):
         return False
     if os.environ.get("ZOOBENCH_OFFICIAL", "1") == "0" or torch.are_deterministic_algorithms_enabled():
         return False
     dtypes = tuple(None if x is None else x.dtype for x in inputs)
-    return _error(official, sizes, dtypes, there[0].device, dtype) <= tolerance(dtype)
+    return _equals_naive(kernel, dtype, sizes, dtypes, given[0].device, tolerance(dtype))
 
 
 def on_gpu(x: Tensor) -> bool:
@@ -84,7 +84,7 @@ def on_gpu(x: Tensor) -> bool:
 
 @functools.cache
 def installed(package: str) -> bool:
-    """Whether `package` can be imported, which it is not for this."""
+    """Whether `package` can be imported, found without importing it."""
     return find_spec(package) is not None
 
 
@@ -98,34 +98,29 @@ def tolerance(dtype: torch.dtype) -> float:
     return 1e-4 if torch.get_float32_matmul_precision() == "highest" else 5e-3
 
 
-_errors: dict[tuple, float] = {}
-
-
-def _error(
-    official: Official,
+@functools.cache
+def _equals_naive(
+    kernel: Official,
+    dtype: torch.dtype,
     sizes: tuple[int, ...],
     dtypes: tuple[torch.dtype | None, ...],
     device: torch.device,
-    dtype: torch.dtype,
-) -> float:
-    """The largest relative error in the check, made once; infinite where there is an exception."""
-    key = (official.form, sizes, dtypes, device, dtype)
-    if key not in _errors:
-        try:
-            _errors[key] = max(_compare(official, sizes, dtypes, device, T) for T in official.lengths)
-            reason = f"a relative error of {_errors[key]:.1g} beside the naive form, more than {tolerance(dtype):.1g}"
-        except Exception as error:  # whatever a kernel of another package may raise
-            _errors[key] = float("inf")
-            reason = f"{type(error).__name__}: {error}"
-        if not _errors[key] <= tolerance(dtype):
-            name = f"{official.op} by {official.form} ({str(dtype).removeprefix('torch.')}, sizes {sizes})"
-            refused[name] = reason
-            warnings.warn(f"not used: {name}: {reason}. zoobench's own form runs instead.", stacklevel=5)
-    return _errors[key]
+    limit: float,
+) -> bool:
+    try:
+        error = max(_compare(kernel, sizes, dtypes, device, T) for T in kernel.lengths)
+        reason = f"a relative error of {error:.1g} beside the naive form, more than {limit:.1g}"
+    except Exception as raised:  # whatever a kernel of another package may raise
+        error, reason = float("inf"), f"{type(raised).__name__}: {raised}"
+    if error > limit:
+        name = f"{kernel.op} by {kernel.form} ({str(dtype).removeprefix('torch.')}, sizes {sizes})"
+        refused[name] = reason
+        warnings.warn(f"not used: {name}: {reason}. zoobench's own form runs instead.", stacklevel=5)
+    return error <= limit
 
 
 def _compare(
-    official: Official,
+    kernel: Official,
     sizes: tuple[int, ...],
     dtypes: tuple[torch.dtype | None, ...],
     device: torch.device,
@@ -134,11 +129,11 @@ def _compare(
     """‖official − naive‖ / ‖naive‖, the largest among output, state and gradients. The naive form runs in float64."""
     with torch.inference_mode(False), torch.enable_grad():
         random = torch.Generator().manual_seed(0)
-        drawn = official.draw(random, T, *sizes)
+        drawn = kernel.draw(random, T, *sizes)
         given = [None if to is None else x.to(to) for x, to in zip(drawn, dtypes, strict=True)]
         exact = [None if x is None else x.double().clone().requires_grad_() for x in given]
         given = [None if x is None else x.to(device).requires_grad_() for x in given]
-        want, got = official.naive(*exact), official.run(*given)
+        want, got = kernel.naive(*exact), kernel.run(*given)
         weights = [torch.randn(x.shape, generator=random, dtype=x.dtype) for x in want]
         for results in (want, got):
             torch.autograd.backward(results, [w.to(y) for w, y in zip(weights, results, strict=True)])
@@ -154,27 +149,25 @@ def _compare(
 
 def report() -> list[tuple[str, str, str]]:
     """Optional code for (op, form, what becomes of it here), for `zoobench doctor`."""
-    rows = []
-    for official in (kernel for op in OPS for kernel in import_module(f"zoo.ops.{op}.official").KERNELS):
-        reasons = [reason for name, reason in refused.items() if name.startswith(f"{official.op} by {official.form} ")]
-        if not torch.cuda.is_available():
-            status = "no GPU"
-        elif not installed(official.package):
-            status = f"not installed; pip install {official.install}"
-        elif os.environ.get("ZOOBENCH_OFFICIAL", "1") == "0":
-            status = "turned off by ZOOBENCH_OFFICIAL=0"
-        else:
-            status = f"refused: {reasons[0]}" if reasons else "used on CUDA where equal"
-        rows.append((official.op, official.form, status))
+    kernels = [kernel for op in OPS for kernel in import_module(f"zoo.ops.{op}.official").KERNELS]
+    rows = [(kernel.op, kernel.form, _status(kernel)) for kernel in kernels]
     rows.append(("attention", "torch scaled_dot_product_attention", "part of torch"))
-    if forms.available():
-        status = "used on the CPU"
-    else:
+    if not forms.available():
         status = "turned off by ZOOBENCH_COMPILED=0" if installed("numba") else "not installed; pip install numba"
-    rows.append(("recurrences", "loops compiled by numba", status))
-    if forms.available():
-        units = {
-            name: forms.matmul_backend(dtype) for name, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32))
-        }
-        status = ", ".join(f"{name} on {unit}" for name, unit in units.items() if unit) or "this CPU has no fast ones"
-    return [*rows, ("attention, recurrences", "products in such loops", status)]
+        return [*rows, ("recurrences", "loops compiled by numba", status)]
+    dtypes = ("bf16", torch.bfloat16), ("fp32", torch.float32)
+    backends = [(name, forms.matmul_backend(dtype)) for name, dtype in dtypes]
+    products = ", ".join(f"{name} on {backend}" for name, backend in backends if backend)
+    rows.append(("recurrences", "loops compiled by numba", "used on the CPU"))
+    return [*rows, ("attention, recurrences", "products in such loops", products or "this CPU has no fast ones")]
+
+
+def _status(kernel: Official) -> str:
+    if not torch.cuda.is_available():
+        return "no GPU"
+    if not installed(kernel.package):
+        return f"not installed; pip install {kernel.install}"
+    if os.environ.get("ZOOBENCH_OFFICIAL", "1") == "0":
+        return "turned off by ZOOBENCH_OFFICIAL=0"
+    reasons = [reason for name, reason in refused.items() if name.startswith(f"{kernel.op} by {kernel.form} ")]
+    return f"refused: {reasons[0]}" if reasons else "used on CUDA where equal"

@@ -8,7 +8,6 @@ import torch
 import tasks
 import zoo
 from harness.errors import UserError
-from harness.plan import trials
 from harness.plan.expand import expand
 from harness.plan.published_rows import open_weights, size, weights_digest
 from harness.plan.sizes import solve

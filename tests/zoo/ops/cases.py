@@ -16,12 +16,14 @@ from zoo.ops import (
     diagonal_scan,
     elementwise,
     h3,
+    linear,
     linear_attention,
     local_attention,
     long_convolution,
     lsh_attention,
     mlstm,
     norms,
+    qkv,
     random_features,
     rotation,
     selective_scan,
@@ -39,7 +41,7 @@ B, H, T, K, V, D, N = 2, 2, 70, 5, 6, 18, 3
 
 
 class Case(NamedTuple):
-    """A public op, its naive form, and inputs for both, some of which may be None.
+    """A public op, its naive form (None where it has no other), and inputs for both.
 
     `mixed` says along which axis of its first output the fast forms spread a number that is not finite to others that
     the naive form keeps clean (a causal chunk's product multiplies what is masked by 0, a transform adds up all steps).
@@ -48,8 +50,8 @@ class Case(NamedTuple):
 
     op: str
     fast: Callable[..., Any]
-    naive: Callable[..., Any]
-    inputs: tuple[Tensor | None, ...]
+    naive: Callable[..., Any] | None
+    inputs: tuple[Tensor, ...]
     mixed: int | None = None
 
 
@@ -148,13 +150,13 @@ CASES = {
     ),
     "diagonal scan": Case(
         "diagonal_scan",
-        diagonal_scan.scan,
+        lambda a, b, h0: diagonal_scan.scan(a, b, h0.to(b.dtype)),
         diagonal_scan.scan_naive,
         (_fading(B, T, D), _rows, _normal(B, D)),
     ),
     "positive": Case("positive", elementwise.positive, elementwise_naive.positive, (_rows,)),
-    "swiglu": Case("swiglu", elementwise.swiglu, elementwise_naive.swiglu, (_rows, _normal(B, T, D))),
-    "log sigmoid": Case("log_sigmoid", elementwise.log_sigmoid, elementwise_naive.log_sigmoid, (_rows,)),
+    "swiglu": Case("swiglu", elementwise.swiglu, None, (_rows, _normal(B, T, D))),
+    "log sigmoid": Case("log_sigmoid", elementwise.log_sigmoid, None, (_rows,)),
     "h3": Case(
         "h3",
         h3.h3,
@@ -211,8 +213,8 @@ CASES = {
         mixed=2,
     ),
     "mLSTM": Case("mlstm", mlstm.mlstm, mlstm.mlstm_naive, (_q, _k, _v, _normal(B, H, T), _normal(B, H, T)), mixed=2),
-    "unit": Case("unit", norms.unit, norms_naive.unit, (_rows,)),
-    "simplex": Case("simplex", norms.simplex, norms_naive.simplex, (_rows,)),
+    "unit": Case("unit", norms.unit, None, (_rows,)),
+    "simplex": Case("simplex", norms.simplex, None, (_rows,)),
     "rms": Case("rms", partial(norms.rms, eps=1e-5), partial(norms_naive.rms, eps=1e-5), (_rows, _weight)),
     "rms, a gate": Case(
         "rms",
@@ -220,9 +222,11 @@ CASES = {
         lambda o, w, gate: norms_naive.rms(o, w, 1e-5, gate),
         (_rows, _weight, _normal(B, T, D)),
     ),
-    "layer": Case(
-        "layer", partial(norms.layer, eps=1e-5), partial(norms_naive.layer, eps=1e-5), (_rows, _weight, _normal(D))
-    ),
+    "layer": Case("layer", partial(norms.layer, eps=1e-5), None, (_rows, _weight, _normal(D))),
+    "linear": Case("linear", linear.linear, None, (_rows, _normal(4, D), _normal(4))),
+    "linear, joined": Case("linear", linear.joined, None, (_rows, _normal(4, D), _normal(2, D))),
+    "linear, few": Case("linear", linear.few, None, (_rows, _normal(4, D))),
+    "queries, keys and values": Case("qkv", partial(qkv.split, heads=4, kv_heads=1), None, (_rows,)),
     "summed": Case(
         "summed",
         partial(norms.summed, eps=1e-5),
@@ -248,7 +252,7 @@ CASES = {
         (_q, _k, _v, _normal(4, K)),
         mixed=2,
     ),
-    "rotation": Case("rotation", rotation.rotate, rotation.rotate_naive, (_rows, _normal(B, T, 9), _normal(B, T, 9))),
+    "rotation": Case("rotation", rotation.rotate, None, (_rows, _normal(B, T, 9), _normal(B, T, 9))),
     "selective scan": Case(
         "selective_scan",
         selective_scan.selective_scan,

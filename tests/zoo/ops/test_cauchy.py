@@ -1,14 +1,12 @@
 """Bilinear DPLR systems: the Cauchy kernel and the real-coordinate steps against dense complex matrices."""
 
-from unittest import mock
-
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from zoo.ops import cauchy, flops, forms
-from zoo.ops import official as kernels
 from zoo.ops.cauchy.naive import system
+from zoo.ops.kernel_log import record_kernels
 
 H, M, B = 3, 4, 2
 SIZES = pytest.mark.parametrize(("R", "K", "L"), [(1, 1, 1), (1, 1, 2), (1, 2, 7), (1, 1, 8), (2, 1, 8), (3, 2, 9)])
@@ -29,18 +27,13 @@ def real(x):
     return torch.view_as_real(x).flatten(-2)
 
 
-@pytest.fixture(params=["compiled loop", "woodbury"])
-def form(request, monkeypatch):
-    if request.param == "woodbury":
-        monkeypatch.setattr(forms, "supports", lambda *tensors: False)
-    return request.param
-
-
 @SIZES
 def test_kernel_and_its_gradients(form, R, K, L):
     parts = draw(R, K)
-    fast, slow = cauchy.kernel(*parts, L), cauchy.kernel_naive(*parts, L)
-    assert kernels.used["cauchy"] == form
+    with record_kernels() as kernels:
+        fast = cauchy.kernel(*parts, L)
+    assert kernels == {"cauchy": "compiled loop" if form == "compiled" else "torch"}
+    slow = cauchy.kernel_naive(*parts, L)
     torch.testing.assert_close(fast, slow, rtol=1e-9, atol=1e-9)
     weight = torch.randn_like(fast)
     gradients = [torch.autograd.grad((K_ * weight).sum(), parts) for K_ in (fast, slow)]
@@ -48,14 +41,14 @@ def test_kernel_and_its_gradients(form, R, K, L):
 
 
 def test_more_frequencies_than_a_loop_takes_at_once(form, monkeypatch):
-    """And in float32, against the other form in float64."""
+    """And in float32, against torch's form in float64."""
     parts = draw(K=2)
     weight = torch.randn(2, H, 1031, dtype=torch.float64)
     found = []
     for dtype in (torch.complex64, torch.complex128):
         own = [x.detach().to(dtype).requires_grad_() for x in parts]
         if dtype is torch.complex128:
-            monkeypatch.setattr(forms, "supports", lambda *tensors: False)
+            monkeypatch.setattr(forms, "available", lambda: False)
         fast = cauchy.kernel(*own, 1031)
         found.append([fast, *torch.autograd.grad((fast * weight).sum(), own)])
     for low, high in zip(*found, strict=True):
@@ -99,17 +92,15 @@ def test_powers(T):
 
 
 @pytest.mark.parametrize("backward", [False, True])
-def test_counts_the_same_in_either_form(backward):
-    def counted():
-        with flops.Counter() as own, FlopCounterMode(display=False) as products:
-            y = cauchy.kernel(*(x.requires_grad_() for x in draw(K=2)), 8)
-            if backward:
-                y.sum().backward()
-        return own.total + products.get_total_flops()
-
-    with mock.patch("zoo.ops.forms.serves", return_value=False):
-        by_torch = counted()
-    assert counted() == by_torch > 2 * H * flops.rfft(8)
+def test_counts_the_same_in_either_form(form, backward):
+    """Four real products of (K + R)(1 + R) × M × (L/2 + 1), an FFT per kernel, and twice the products backward."""
+    parts, L = draw(K=2), 8
+    with flops.Counter() as own, FlopCounterMode(display=False) as products:
+        y = cauchy.kernel(*parts, L)
+        if backward:
+            y.sum().backward()
+    sums = 4 * 2 * H * (2 + 1) * (1 + 1) * M * (L // 2 + 1)
+    assert own.total + products.get_total_flops() == 2 * H * flops.rfft(L) + sums * (3 if backward else 1)
 
 
 def test_rows_read_states():

@@ -22,7 +22,6 @@ from zoo.ops.cauchy import (
     accumulate,
     advance,
     factor,
-    kernel,
     kernel_naive,
     power_apply,
     powers,
@@ -31,7 +30,6 @@ from zoo.ops.cauchy import (
     transition,
     unrow,
 )
-from zoo.ops.cauchy.woodbury import _RankOne
 from zoo.ops.delta_rule import delta_rule, delta_rule_naive, dplr_naive
 from zoo.ops.delta_rule.wy import WY
 from zoo.ops.diagonal_scan import scan, scan_naive
@@ -45,8 +43,7 @@ from zoo.ops.linear_attention.chunked import Chunked
 from zoo.ops.local_attention import Extra
 from zoo.ops.local_attention import attend_naive as attend_locally
 from zoo.ops.local_attention.blocked import Windows
-from zoo.ops.long_convolution import convolve, convolve_naive
-from zoo.ops.long_convolution.fft import _Convolve
+from zoo.ops.long_convolution import convolve_naive
 from zoo.ops.lsh_attention import lsh_attention, lsh_attention_naive
 from zoo.ops.lsh_attention.chunked import LSHAttention
 from zoo.ops.mlstm import mlstm, mlstm_naive
@@ -59,17 +56,14 @@ from zoo.ops.random_features.features import PositiveFeatures
 from zoo.ops.rotation import rotate
 from zoo.ops.selective_scan import (
     gated_selective_scan_naive,
-    selective_scan,
     selective_scan_naive,
 )
-from zoo.ops.selective_scan.chunked import _SelectiveScan
 from zoo.ops.selective_scan.official import LastState
 from zoo.ops.short_convolution import Unit, short_convolution_naive
 from zoo.ops.slstm import slstm_naive
 from zoo.ops.ssd import ssd_naive
 from zoo.ops.vandermonde import accumulate_naive, evaluate_naive
-from zoo.ops.wkv4 import wkv, wkv_naive
-from zoo.ops.wkv4.scan import _WKV
+from zoo.ops.wkv4 import wkv_naive
 
 B, H, T, K, V, D, N = 2, 2, 5, 2, 3, 2, 2
 GENERATOR = torch.Generator().manual_seed(0)
@@ -300,16 +294,6 @@ BY_HAND = [
     (_Scan, "real", by_torch(scan), (uniform(B, 7, D), normal(B, 7, D), normal(B, D))),
     (_Scan, "complex, one step", by_torch(scan), complex_system(1)),
     (_Scan, "complex", by_torch(scan), complex_system(7)[:2]),
-    (
-        _SelectiveScan,
-        "chunks of 2",
-        lambda *x: selective_scan(*x, chunk=2),
-        (u, delta, A, normal(B, T, N), normal(B, T, N), normal(D), normal(B, D, N)),
-    ),
-    (_Convolve, "", by_torch(convolve), (normal(B, 7, D), normal(D, 7), normal(D))),
-    (_RankOne, "", by_torch(lambda *x: kernel(*x, T)), (poles, low_rank, driven, read)),
-    (_WKV, "", lambda *x: weighed(*by_torch(wkv)(*x)), channels),
-    (_WKV, "resumed, padding", resumed(by_torch(wkv)), (*channels, *carried)),
     (
         LastState,
         "time last",

@@ -3,47 +3,39 @@
 import pytest
 import torch
 
-from zoo.ops import flops, forms
+from zoo.ops import flops
+from zoo.ops.kernel_log import record_kernels
 from zoo.ops.long_convolution import convolve, convolve_naive, skipping
 from zoo.ops.long_convolution.fft import fast_length
+
+from .conftest import assert_same
+
+pytestmark = pytest.mark.usefixtures("form")
 
 
 def inputs(B, T, D, dtype=torch.float64):
     torch.manual_seed(0)
-    return [torch.randn(B, T, D, dtype=dtype, requires_grad=True), torch.randn(D, T, dtype=dtype, requires_grad=True)]
+    return torch.randn(B, T, D, dtype=dtype), torch.randn(D, T, dtype=dtype)
 
 
-@pytest.fixture(params=["loops", "torch"], autouse=True)
-def form(request, monkeypatch):
-    """In compiled loops, and by torch's transforms."""
-    if request.param == "torch":
-        monkeypatch.setattr(forms, "available", lambda: False)
-    elif not forms.available():
-        pytest.skip("needs numba")
-
-
-def equal(u, K, *skip):
-    fast, slow = convolve(u, K, *skip), convolve_naive(u, K, *skip)
-    torch.testing.assert_close(fast, slow, rtol=1e-11, atol=1e-11)
-    cotangent = torch.randn_like(slow)
-    got, expected = (torch.autograd.grad(y, (u, K, *skip), cotangent) for y in (fast, slow))
-    torch.testing.assert_close(got, expected, rtol=1e-11, atol=1e-11)
+def test_which_form_ran(form):
+    with record_kernels() as kernels:
+        convolve(*inputs(2, 5, 3))
+    assert kernels == {"long_convolution": "fft, compiled loops" if form == "compiled" else "torch"}
 
 
 @pytest.mark.parametrize("T", [1, 2, 7, 32, 61, 351, 600])
 def test_equals_the_direct_sum(T):
-    equal(*inputs(2, T, 3))
+    assert_same(convolve, convolve_naive, *inputs(2, T, 3))
 
 
 @pytest.mark.parametrize("D", [16, 37])
 def test_channels_in_blocks_and_any_layout(D):
     u, K = inputs(3, 20, D)
-    equal(u.mT.contiguous().mT, K.T.contiguous().T, torch.randn(D, dtype=K.dtype, requires_grad=True))
-
-
-@pytest.mark.parametrize("T", [1, 5])
-def test_gradcheck(T):
-    assert torch.autograd.gradcheck(convolve, inputs(2, T, 2))
+    turned = [
+        lambda u, K, skip, f=f: f(u.mT.contiguous().mT, K.T.contiguous().T, skip) for f in (convolve, convolve_naive)
+    ]
+    assert_same(*turned, u, K, torch.randn(D, dtype=K.dtype))
 
 
 def test_is_causal_and_does_not_wrap():
@@ -65,7 +57,7 @@ def test_computes_in_float32_under_autocast():
 
 
 def test_works_without_data():
-    u, K = (x.detach().to("meta").requires_grad_() for x in inputs(2, 9, 3))
+    u, K = (x.to("meta").requires_grad_() for x in inputs(2, 9, 3))
     y = convolve(u, K)
     y.sum().backward()
     assert y.shape == u.grad.shape == (2, 9, 3)
@@ -78,7 +70,7 @@ def test_rejects_a_kernel_of_another_length():
 
 
 def test_counts_its_transforms():
-    u, K = inputs(2, 128, 3)
+    u, K = (x.requires_grad_() for x in inputs(2, 128, 3))
     with flops.Counter() as counter:
         convolve(u, K).sum().backward()
     assert counter.by_name == {"long_convolution": 2 * (2 * 2 + 1) * 3 * 5 * 256 * 8 // 2}

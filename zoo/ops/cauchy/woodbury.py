@@ -13,14 +13,13 @@ end: what remains is s = i S and z = κ, with S = 2 sin(πk/L) and κ = cos(πk/
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
 from zoo.ops import flops, forms
-from zoo.ops.kernel_log import log_kernel
+from zoo.ops.precision import no_autocast
 
 
 def kernel(
@@ -30,22 +29,20 @@ def kernel(
     c: Complex[Tensor, "K H M"],
     L: int,
 ) -> Float[Tensor, "K H L"]:
-    """See `naive.kernel`. Its FFTs are counted, and its sums: 4 real products of (K + R)(1 + R) × M × L/2 for each a.
-
-    On a CPU with numba the sums are the loop of `compiled.py`; what they come from is not kept for the backward pass.
-    """
+    """See `naive.kernel`. Counts its FFTs, and its sums: 4 real products of (K + R)(1 + R) × M × L/2 for each a."""
     R, K, H = len(p), len(c), len(a)
     angle = torch.arange(L // 2 + 1, device=a.device, dtype=a.real.dtype) * (math.pi / L)
     S, z = 2 * angle.sin(), angle.cos()
     left, right = torch.cat([c, p.conj()]), torch.cat([b[None], p])
-    r = sums((left[:, None] * right).flatten(0, 1), a, S, z).unflatten(1, (K + R, 1 + R))  # (H, K + R, 1 + R, F)
-    if R == 1:
-        found = _RankOne.apply(r, z)
-    else:
+    with no_autocast(a.device):
+        r = sums((left[:, None] * right).flatten(0, 1), a, S, z).unflatten(1, (K + R, 1 + R))  # (H, K + R, 1 + R, F)
         cb, cp, pb, pp = r[:, :K, 0], r[:, :K, 1:], r[:, K:, 0], r[:, K:, 1:]
-        eye = torch.eye(R, dtype=a.dtype, device=a.device)
-        solved = torch.linalg.solve(eye + (z * pp).movedim(3, 1), pb.movedim(2, 1)[..., None])  # (H, F, R, 1)
-        found = cb - z * torch.einsum("hkrl,hlr->hkl", cp, solved[..., 0])
+        if R == 1:  # torch divides complex numbers of a CPU one at a time
+            found = cb - cp[:, :, 0] * (pb * (z * (1 + z * pp[:, :, 0]).reciprocal()))
+        else:
+            eye = torch.eye(R, dtype=a.dtype, device=a.device)
+            solved = torch.linalg.solve(eye + (z * pp).movedim(3, 1), pb.movedim(2, 1)[..., None])  # (H, F, R, 1)
+            found = cb - z * torch.einsum("hkrl,hlr->hkl", cp, solved[..., 0])
     flops.count("cauchy", H * K * flops.rfft(L))
     return torch.fft.irfft(found * torch.polar(torch.ones_like(angle), angle), n=L).transpose(0, 1)
 
@@ -60,12 +57,10 @@ def sums(
     """
     v = v.transpose(0, 1)
     alpha, beta, u, w = a.real, a.real.square() + a.imag.square(), 2 * v.real, 2 * (v * a.conj()[:, None]).real
-    if forms.supports(alpha, u):
-        from zoo.ops.cpu.cauchy import CompiledSums  # loads numba
+    return (forms.choose("cauchy", alpha, u) or _sums)(alpha, beta, u, w, S, kappa)
 
-        log_kernel("cauchy", "compiled loop")
-        return torch.view_as_complex(CompiledSums.apply(alpha, beta, u, w, S, kappa))
-    log_kernel("cauchy", "woodbury")
+
+def _sums(alpha: Tensor, beta: Tensor, u: Tensor, w: Tensor, S: Tensor, kappa: Tensor) -> Complex[Tensor, "H J F"]:
     re = beta[..., None] * kappa.square() - S.square()
     im = alpha[..., None] * (-2 * S * kappa)
     squared = re.square() + im.square()
@@ -73,27 +68,3 @@ def sums(
     both = torch.cat([u, w], dim=1)
     (ux, wx), (uy, wy) = (both @ x).chunk(2, dim=1), (both @ y).chunk(2, dim=1)
     return torch.complex(-S * uy - kappa * wx, S * ux - kappa * wy)
-
-
-class _RankOne(torch.autograd.Function):
-    """r_cb − r_cp g with g = z r_pb e and e = 1 / (1 + z r_pp), from r (H, K + 1, 2, F)."""
-
-    @staticmethod
-    def forward(ctx: Any, r: Tensor, z: Tensor) -> Tensor:
-        pb, pp = r[:, -1].unbind(1)
-        ze = z * (1 + z * pp).reciprocal()  # torch divides complex numbers of a CPU one at a time
-        g = pb * ze
-        ctx.save_for_backward(r, ze, g)
-        return torch.addcmul(r[:, :-1, 0], r[:, :-1, 1], g[:, None], value=-1)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, d: Tensor) -> tuple[Tensor | None, ...]:
-        r, ze, g = ctx.saved_tensors
-        dr = torch.empty_like(r)
-        dr[:, :-1, 0] = d
-        torch.mul(d, g.conj()[:, None], out=dr[:, :-1, 1]).neg_()
-        dg = -(d * r[:, :-1, 1].conj()).sum(1)
-        torch.mul(dg, ze.conj(), out=dr[:, -1, 0])
-        torch.mul(dr[:, -1, 0], g.conj(), out=dr[:, -1, 1]).neg_()
-        return dr, None

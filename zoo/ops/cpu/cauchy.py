@@ -10,7 +10,7 @@ The backward pass computes 1/q again, and goes on from the gradient of (x, y) by
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,128 +24,116 @@ BLOCK = 256
 """Frequencies taken through all modes together."""
 
 
+def sums(alpha: Tensor, beta: Tensor, u: Tensor, w: Tensor, S: Tensor, kappa: Tensor) -> Tensor:
+    """`woodbury.sums` of float32 or float64, from α and β (H, M), u and w (H, J, M), S and κ (F,)."""
+    return torch.view_as_complex(CompiledSums.apply(alpha, beta, u, w, S, kappa))
+
+
+class Modes(NamedTuple):
+    alpha: Tensor  # (H, M)
+    beta: Tensor
+    u: Tensor  # (H, J, M)
+    w: Tensor
+
+
+class Frequencies(NamedTuple):
+    S: Tensor  # (F,)
+    kappa: Tensor
+
+
 class CompiledSums(torch.autograd.Function):
-    """`woodbury.sums`, as (H, J, F, 2), of α and β (H, M), u and w (H, J, M), S and κ (F,), in one dtype on a CPU."""
+    """Their real and imaginary parts, (H, J, F, 2)."""
 
     @staticmethod
     def forward(ctx: Any, alpha: Tensor, beta: Tensor, u: Tensor, w: Tensor, S: Tensor, kappa: Tensor) -> Tensor:
         flops.count("cauchy", 8 * u.numel() * len(S))
         ctx.save_for_backward(alpha, beta, u, w, S, kappa)
         r = u.new_empty(*u.shape[:2], len(S), 2)
-        arrays = [alpha, beta, u, w, S, kappa, r]
-        run(_forward, len(u), *arrays)
+        modes, at = Modes(alpha=alpha, beta=beta, u=u, w=w), Frequencies(S=S, kappa=kappa)
+        run(_forward, len(u), modes, at, r)
         return r
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dr: Tensor) -> tuple[Tensor | None, ...]:
-        flops.count("cauchy", 16 * ctx.saved_tensors[2].numel() * dr.shape[2])
-        grads = [torch.zeros_like(x, memory_format=torch.contiguous_format) for x in ctx.saved_tensors[:4]]
-        arrays = [*ctx.saved_tensors, dr, *grads]
-        run(_backward, len(dr), *arrays)
-        return *grads, None, None
+        modes, at = Modes(*ctx.saved_tensors[:4]), Frequencies(*ctx.saved_tensors[4:])
+        flops.count("cauchy", 16 * modes.u.numel() * dr.shape[2])
+        d = Modes(*(torch.zeros_like(x, memory_format=torch.contiguous_format) for x in modes))
+        run(_backward, len(dr), modes, at, dr, d)
+        return *d, None, None
 
 
 @loop
-def _forward(start, stop, alpha, beta, u, w, S, kappa, r):  # type: ignore[no-untyped-def]
+def _forward(start, stop, modes, at, r):  # type: ignore[no-untyped-def]
     """Systems start … stop − 1."""
-    _, J, M = u.shape
-    F = len(S)
-    re, im = np.empty(J * BLOCK, S.dtype), np.empty(J * BLOCK, S.dtype)
-    Sx, Sy, kx, ky = (
-        np.empty(BLOCK, S.dtype),
-        np.empty(BLOCK, S.dtype),
-        np.empty(BLOCK, S.dtype),
-        np.empty(BLOCK, S.dtype),
-    )
+    _, J, M = modes.u.shape
+    re, im, scaled = np.empty((J, BLOCK), r.dtype), np.empty((J, BLOCK), r.dtype), np.empty((4, BLOCK), r.dtype)
     for h in range(start, stop):
-        for first in range(0, F, BLOCK):
-            last = min(first + BLOCK, F)
-            n = last - first
-            S_, k_ = S[first:last], kappa[first:last]
+        for first in range(0, len(at.S), BLOCK):
+            S, kappa = at.S[first : first + BLOCK], at.kappa[first : first + BLOCK]
             re[:] = 0
             im[:] = 0
             for m in range(M):
-                _inverse(alpha[h, m], beta[h, m], S_, k_, Sx, Sy, kx, ky)
+                _invert(modes.alpha[h, m], modes.beta[h, m], S, kappa, scaled)
                 for j in range(J):
-                    _add(
-                        u[h, j, m],
-                        w[h, j, m],
-                        Sx,
-                        Sy,
-                        kx,
-                        ky,
-                        re[j * BLOCK : j * BLOCK + n],
-                        im[j * BLOCK : j * BLOCK + n],
-                    )
+                    u, w = modes.u[h, j, m], modes.w[h, j, m]
+                    for f in range(len(S)):
+                        re[j, f] -= u * scaled[1, f] + w * scaled[2, f]
+                        im[j, f] += u * scaled[0, f] - w * scaled[3, f]
             for j in range(J):
-                for f in range(n):
-                    r[h, j, first + f, 0] = re[j * BLOCK + f]
-                    r[h, j, first + f, 1] = im[j * BLOCK + f]
+                for f in range(len(S)):
+                    r[h, j, first + f, 0], r[h, j, first + f, 1] = re[j, f], im[j, f]
 
 
 @inlined
-def _inverse(alpha, beta, S, kappa, Sx, Sy, kx, ky):  # type: ignore[no-untyped-def]
+def _invert(alpha, beta, S, kappa, scaled):  # type: ignore[no-untyped-def]
+    """S x, S y, κ x and κ y of 1 / q = x + i y."""
     for f in range(len(S)):
         re = beta * kappa[f] * kappa[f] - S[f] * S[f]
         im = -(alpha + alpha) * S[f] * kappa[f]
         squared = re * re + im * im
         x, y = re / squared, -im / squared
-        Sx[f], Sy[f] = S[f] * x, S[f] * y
-        kx[f], ky[f] = kappa[f] * x, kappa[f] * y
-
-
-@inlined
-def _add(u, w, Sx, Sy, kx, ky, re, im):  # type: ignore[no-untyped-def]
-    for f in range(len(re)):
-        re[f] -= u * Sy[f] + w * kx[f]
-        im[f] += u * Sx[f] - w * ky[f]
+        scaled[0, f], scaled[1, f], scaled[2, f], scaled[3, f] = S[f] * x, S[f] * y, kappa[f] * x, kappa[f] * y
 
 
 @loop
-def _backward(start, stop, alpha, beta, u, w, S, kappa, dr, dalpha, dbeta, du, dw):  # type: ignore[no-untyped-def]
-    _, J, M = u.shape
-    F = len(S)
-    re, im = np.empty(J * BLOCK, S.dtype), np.empty(J * BLOCK, S.dtype)
-    Sx, Sy, kx, ky = (
-        np.empty(BLOCK, S.dtype),
-        np.empty(BLOCK, S.dtype),
-        np.empty(BLOCK, S.dtype),
-        np.empty(BLOCK, S.dtype),
-    )
-    dx, dy = np.empty(BLOCK, S.dtype), np.empty(BLOCK, S.dtype)
-    zero = S.dtype.type(0)
+def _backward(start, stop, modes, at, dr, d):  # type: ignore[no-untyped-def]
+    _, J, M = modes.u.shape
+    re, im, scaled = np.empty((J, BLOCK), dr.dtype), np.empty((J, BLOCK), dr.dtype), np.empty((4, BLOCK), dr.dtype)
+    dx, dy, zero = np.empty(BLOCK, dr.dtype), np.empty(BLOCK, dr.dtype), dr.dtype.type(0)
     for h in range(start, stop):
-        for first in range(0, F, BLOCK):
-            last = min(first + BLOCK, F)
-            n = last - first
-            S_, k_ = S[first:last], kappa[first:last]
+        for first in range(0, len(at.S), BLOCK):
+            S, kappa = at.S[first : first + BLOCK], at.kappa[first : first + BLOCK]
             for j in range(J):
-                for f in range(n):
-                    re[j * BLOCK + f] = dr[h, j, first + f, 0]
-                    im[j * BLOCK + f] = dr[h, j, first + f, 1]
+                for f in range(len(S)):
+                    re[j, f], im[j, f] = dr[h, j, first + f, 0], dr[h, j, first + f, 1]
             for m in range(M):
-                _inverse(alpha[h, m], beta[h, m], S_, k_, Sx, Sy, kx, ky)
+                _invert(modes.alpha[h, m], modes.beta[h, m], S, kappa, scaled)
                 dx[:] = 0
                 dy[:] = 0
                 for j in range(J):
-                    re_, im_ = re[j * BLOCK : j * BLOCK + n], im[j * BLOCK : j * BLOCK + n]
-                    u_, w_, du_, dw_ = u[h, j, m], w[h, j, m], zero, zero
-                    for f in range(n):
-                        du_ += im_[f] * Sx[f] - re_[f] * Sy[f]
-                        dw_ -= re_[f] * kx[f] + im_[f] * ky[f]
-                        dx[f] += u_ * S_[f] * im_[f] - w_ * k_[f] * re_[f]
-                        dy[f] -= u_ * S_[f] * re_[f] + w_ * k_[f] * im_[f]
-                    du[h, j, m] += du_
-                    dw[h, j, m] += dw_
-                a_, b_, da, db = alpha[h, m], beta[h, m], zero, zero
-                for f in range(n):
-                    q_re = b_ * k_[f] * k_[f] - S_[f] * S_[f]
-                    q_im = -(a_ + a_) * S_[f] * k_[f]
-                    squared = q_re * q_re + q_im * q_im
-                    x, y = q_re / squared, -q_im / squared
-                    xx, xy = y * y - x * x, x * y + x * y  # the conjugate of −1/q²
-                    db += (xx * dx[f] - xy * dy[f]) * k_[f] * k_[f]
-                    da -= (xx * dy[f] + xy * dx[f]) * (S_[f] + S_[f]) * k_[f]
-                dalpha[h, m] += da
-                dbeta[h, m] += db
+                    u, w, du, dw = modes.u[h, j, m], modes.w[h, j, m], zero, zero
+                    for f in range(len(S)):
+                        du += im[j, f] * scaled[0, f] - re[j, f] * scaled[1, f]
+                        dw -= re[j, f] * scaled[2, f] + im[j, f] * scaled[3, f]
+                        dx[f] += u * S[f] * im[j, f] - w * kappa[f] * re[j, f]
+                        dy[f] -= u * S[f] * re[j, f] + w * kappa[f] * im[j, f]
+                    d.u[h, j, m] += du
+                    d.w[h, j, m] += dw
+                d_alpha, d_beta = _invert_backward(modes.alpha[h, m], modes.beta[h, m], S, kappa, dx, dy)
+                d.alpha[h, m] += d_alpha
+                d.beta[h, m] += d_beta
+
+
+@inlined
+def _invert_backward(alpha, beta, S, kappa, dx, dy):  # type: ignore[no-untyped-def]
+    d_alpha, d_beta = S.dtype.type(0), S.dtype.type(0)
+    for f in range(len(S)):
+        re = beta * kappa[f] * kappa[f] - S[f] * S[f]
+        im = -(alpha + alpha) * S[f] * kappa[f]
+        squared = re * re + im * im
+        x, y = re / squared, -im / squared
+        xx, xy = y * y - x * x, x * y + x * y  # the conjugate of −1/q²
+        d_beta += (xx * dx[f] - xy * dy[f]) * kappa[f] * kappa[f]
+        d_alpha -= (xx * dy[f] + xy * dx[f]) * (S[f] + S[f]) * kappa[f]
+    return d_alpha, d_beta

@@ -36,23 +36,16 @@ CHANNELS = 128
 
 
 def selective_scan(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    h: Tensor,
-    z: Tensor | None = None,
-    bias: Tensor | None = None,
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, h: Tensor, *gate: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """`naive.selective_scan` of an even N; with z and a bias `naive.gated_selective_scan`. A, D, h and the bias are in
-    float32 or float64, what varies with time may be bfloat16."""
-    D, gate = A.new_zeros(len(A)) if D is None else D, u if z is None else z
-    varying = u, delta, B, C, gate
+    """`naive.selective_scan` of an even N; with z and a bias behind h, `naive.gated_selective_scan`. A, D, h and the bias
+    are in float32 or float64, what varies with time may be bfloat16."""
+    D = A.new_zeros(len(A)) if D is None else D
+    z, bias = gate or (u, D)
+    varying = u, delta, B, C, z
     if not all(x.dtype is torch.bfloat16 for x in varying):
-        u, delta, B, C, gate = (x.to(A.dtype) for x in varying)
-    y, h = CompiledSelectiveScan.apply(u, delta, A, B, C, D, h, gate, bias)
+        u, delta, B, C, z = (x.to(A.dtype) for x in varying)
+    y, h = CompiledSelectiveScan.apply(u, delta, A, B, C, D, h, z, bias, bool(gate))
     return y, h
 
 
@@ -84,49 +77,32 @@ class Gradients(NamedTuple):
 
 class CompiledSelectiveScan(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        u: Tensor,
-        delta: Tensor,
-        A: Tensor,
-        B: Tensor,
-        C: Tensor,
-        D: Tensor,
-        h: Tensor,
-        z: Tensor,
-        bias: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, *given: Any) -> tuple[Tensor, Tensor]:
+        u, delta, A, B, C, D, h, z, bias, ctx.gated = given
         (batch, T, width), N = u.shape, A.shape[1]
         flops.count("selective_scan", 2 * u.numel() * N)
         kept, y = h.new_empty(batch, -(-T // LENGTH) + 1, N, width), u.new_empty(u.shape)
         kept[:, 0] = h.mT
-        ctx.gated, A = bias is not None, (A.T * math.log2(math.e)).contiguous()
-        ctx.save_for_backward(u, delta, A, B, C, D, kept, z.contiguous(), D if bias is None else bias)
-        run(_forward, batch * -(-width // CHANNELS), Inputs(*(*ctx.to_save, ctx.gated)), y)
+        A, z = (A.T * math.log2(math.e)).contiguous(), z.contiguous()
+        ctx.save_for_backward(u, delta, A, B, C, D, kept, z, bias)
+        x = Inputs(u=u, delta=delta, A=A, B=B, C=C, D=D, kept=kept, z=z, bias=bias, gated=ctx.gated)
+        run(_forward, batch * -(-width // CHANNELS), x, y)
         return y, kept[:, -1].mT.contiguous()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor, dh: Tensor) -> tuple[Tensor | None, ...]:
-        x = Inputs(*(*ctx.saved_tensors, ctx.gated))
-        (batch, T, width), N = x.u.shape, len(x.A)
-        flops.count("selective_scan", 4 * x.u.numel() * N)
-        blocks, like, dh = -(-width // CHANNELS), x.u.new_empty, dh.mT.contiguous()
-        d = Gradients(
-            y=dy.to(x.u.dtype),
-            h=dh,
-            u=like(x.u.shape),
-            delta=like(x.u.shape),
-            A=torch.empty_like(dh),
-            B=dh.new_empty(batch, blocks, T, N),
-            C=dh.new_empty(batch, blocks, T, N),
-            D=dh.new_empty(batch, width),
-            z=like(x.u.shape if x.gated else (1, 1, 1)),
-            bias=dh.new_empty(batch, width),
-        )
+        u, delta, A, B, C, D, kept, z, bias = ctx.saved_tensors
+        (batch, T, width), N, blocks = u.shape, len(A), -(-u.shape[2] // CHANNELS)
+        flops.count("selective_scan", 4 * u.numel() * N)
+        x = Inputs(u=u, delta=delta, A=A, B=B, C=C, D=D, kept=kept, z=z, bias=bias, gated=ctx.gated)
+        (du, d_delta, dz), dh = (u.new_empty(u.shape) for _ in range(3)), dh.mT.contiguous()
+        dA, dD, d_bias = torch.empty_like(dh), dh.new_empty(batch, width), dh.new_empty(batch, width)
+        dy, (dB, dC) = dy.to(u.dtype), (dh.new_empty(batch, blocks, T, N) for _ in range(2))
+        d = Gradients(y=dy, h=dh, u=du, delta=d_delta, A=dA, B=dB, C=dC, D=dD, z=dz, bias=d_bias)
         run(_backward, batch * blocks, x, d)
-        gate = (d.z, d.bias.sum(0)) if x.gated else (None, None)
-        return d.u, d.delta, d.A.sum(0).T, d.B.sum(1), d.C.sum(1), d.D.sum(0), dh.mT, *gate
+        gate = (dz, d_bias.sum(0)) if ctx.gated else (None, None)
+        return du, d_delta, dA.sum(0).T, dB.sum(1), dC.sum(1), dD.sum(0), dh.mT, *gate, None
 
 
 @called

@@ -13,13 +13,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from zoo.ops import flops
 from zoo.ops.cpu.bfloat16 import Rows, offset, rows
-from zoo.ops.cpu.jit import inlined, loop
+from zoo.ops.cpu.jit import inlined, loop, rsqrt
 from zoo.ops.cpu.matmul import aligned_zeros
 from zoo.ops.cpu.simd import (
     broadcast,
@@ -41,9 +40,9 @@ CHANNELS = 256
 AHEAD = 8
 """Steps between one that is worked on and one that is fetched."""
 
-# The last W inputs of a head stand in a ring of W rows, that of step t in row k = t mod W. As input t − W + 1 + j
-# stands in row k + 1 + j mod W, row s meets weight W − 1 − k + s where the weights follow each other twice; so do
-# theirs from the last to the first with a ring of the last W of dp.
+# The last W inputs of a head are kept in a ring of W rows, that of step t in row k = t mod W. As input t − W + 1 + j is
+# in row k + 1 + j mod W, row s meets weight W − 1 − k + s of two copies of the weights, one after the other. The last W
+# of dp stand in such a ring as well, which meets the weights in reverse.
 
 
 def short_convolution(
@@ -80,27 +79,27 @@ class CompiledShortConvolution(torch.autograd.Function):
         flops.count("short_convolution", 2 * x.numel() * len(weight))
         (B, T, D), x = x.shape, x if x.stride(2) == 1 else x.contiguous()
         ctx.width, ctx.silu = D // len(unit.scales) if unit else min(CHANNELS, D), silu
-        scales = weight.new_tensor(unit.scales) if unit else weight.new_zeros(-(-D // ctx.width))
+        scales = weight.new_tensor(unit.scales) if unit else weight.new_zeros(-(-D // max(ctx.width, 1)))
         y = x.new_empty(B, T, D, dtype=x.dtype if narrow else weight.dtype)
         ctx.save_for_backward(x, weight, bias, before, scales)
-        run(_forward, B * len(scales), _inputs(ctx, x, weight, bias, before, scales), y)
+        run(_forward, B * len(scales), _inputs((x, weight, bias, before, scales), ctx.width, silu), y)
         return y
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, _, before, scales = ctx.saved_tensors
-        (B, T, D), W = x.shape, len(weight)
-        flops.count("short_convolution", 4 * x.numel() * W)
-        dx, d_before = x.new_empty(B, T, D), torch.empty_like(before, memory_format=torch.contiguous_format)
-        d = Gradients(y=dy, x=dx, before=d_before, weight=weight.new_empty(B, W, D), bias=weight.new_empty(B, D))
-        run(_backward, B * len(scales), _inputs(ctx, *ctx.saved_tensors), d)
+        x = _inputs(ctx.saved_tensors, ctx.width, ctx.silu)
+        (B, T, D), W = dy.shape, len(x.weight)
+        flops.count("short_convolution", 4 * dy.numel() * W)
+        dx, d_before = x.x.memory.new_empty(B, T, D), x.before.new_empty(x.before.shape)
+        d = Gradients(y=dy, x=dx, before=d_before, weight=d_before.new_empty(B, W, D), bias=d_before.new_empty(B, D))
+        run(_backward, B * len(x.scales), x, d)
         return dx, d.weight.sum(0), d.bias.sum(0), d_before, None, None, None
 
 
-def _inputs(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, before: Tensor, scales: Tensor) -> Inputs:
-    at, width, silu = rows(x[:, None]), ctx.width, ctx.silu
-    return Inputs(x=at, weight=weight, bias=bias, before=before, scales=scales, width=width, silu=silu)
+def _inputs(saved: tuple[Tensor, ...], width: int, silu: bool) -> Inputs:
+    x, weight, bias, before, scales = saved
+    return Inputs(x=rows(x[:, None]), weight=weight, bias=bias, before=before, scales=scales, width=width, silu=silu)
 
 
 @loop
@@ -109,7 +108,8 @@ def _forward(start, stop, x, y):  # type: ignore[no-untyped-def]
     _, T, D = y.shape
     w, n, W, C = x.weight, lanes(x.weight), len(x.weight), _apart(x)
     weights, ring = aligned_zeros(2 * W * C, w), aligned_zeros(W * C, w)
-    bias, a, y_, one = aligned_zeros(C, w), aligned_zeros(C, w), y.reshape(y.size), w.dtype.type(1)
+    bias, a, y_ = aligned_zeros(C, w), aligned_zeros(C, w), y.reshape(y.size)
+    one, least = w.dtype.type(1), w.dtype.type(SMALLEST_SQUARE)
     for item in range(start, stop):
         b, h = item // len(x.scales), item % len(x.scales)
         first, size, scale = _begin(x, b, h, C, weights, bias, ring)
@@ -123,7 +123,8 @@ def _forward(start, stop, x, y):  # type: ignore[no-untyped-def]
                 z = z * vec_sigmoid(z) if x.silu else z
                 squares = squares + z * z
                 store(z, a, c)
-            factor = broadcast(scale * _inverse_norm(squares) if scale != 0 else one)
+            r = rsqrt(sum_lanes(squares) + least)
+            factor = broadcast(scale * r if scale != 0 else one)
             for c in range(0, size, n):
                 store_partial(factor * load(a, c), y_, to + c, size - c)
 
@@ -131,7 +132,8 @@ def _forward(start, stop, x, y):  # type: ignore[no-untyped-def]
 @loop
 def _backward(start, stop, x, d):  # type: ignore[no-untyped-def]
     _, T, D = d.y.shape
-    w, n, W, C, one = x.weight, lanes(x.weight), len(x.weight), _apart(x), x.weight.dtype.type(1)
+    w, n, W, C = x.weight, lanes(x.weight), len(x.weight), _apart(x)
+    one, least = w.dtype.type(1), w.dtype.type(SMALLEST_SQUARE)
     weights, back, dw = aligned_zeros(2 * W * C, w), aligned_zeros(2 * W * C, w), aligned_zeros(2 * W * C, w)
     ring, d_ring, bias, db = aligned_zeros(W * C, w), aligned_zeros(W * C, w), aligned_zeros(C, w), aligned_zeros(C, w)
     a, slope, zero, ones = aligned_zeros(C, w), aligned_zeros(C, w), broadcast(one - one), broadcast(one)
@@ -159,7 +161,7 @@ def _backward(start, stop, x, d):  # type: ignore[no-untyped-def]
                 squares, along = squares + z * z, along + z * da
                 store(z, a, c)
                 store(da, d_ring, now + c)
-            r = _inverse_norm(squares)
+            r = rsqrt(sum_lanes(squares) + least)
             own, share = broadcast(scale * r if scale != 0 else one), broadcast(scale * r * r * r * sum_lanes(along))
             for c in range(0, size, n):
                 dp = own * load(d_ring, now + c) - share * load(a, c) if scale != 0 else load(d_ring, now + c)
@@ -218,10 +220,3 @@ def _sum(weights, ring, c, W, C):  # type: ignore[no-untyped-def]
     for s in range(c + C, W * C, C):
         y = y + load(weights, s) * load(ring, s)
     return y
-
-
-@inlined
-def _inverse_norm(squares):  # type: ignore[no-untyped-def]
-    """1 / √(Σ + 1e-6), in float64, which no flag makes an estimate of: that of ∞ is 0."""
-    total = sum_lanes(squares)
-    return type(total)(1 / np.sqrt(np.float64(total) + SMALLEST_SQUARE))

@@ -54,20 +54,8 @@ class Kept(NamedTuple):
 
 class CompiledSLSTM(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        i: Tensor,
-        f: Tensor,
-        z: Tensor,
-        o: Tensor,
-        R: Tensor,
-        b: Tensor,
-        h: Tensor,
-        c: Tensor,
-        n: Tensor,
-        m: Tensor,
-        valid: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, *given: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        i, f, z, o, R, b, h, c, n, m, valid = given
         H, B, T, d = i.shape
         flops.count("slstm", 2 * B * T * R.numel())
         kept = Kept(factors=i.new_empty(H, B, T, FACTORS * d), cn=i.new_empty(H, B, T + 1, 2 * d))

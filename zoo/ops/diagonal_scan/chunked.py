@@ -27,10 +27,10 @@ WIDE = 1 << 14
 
 def scan(a: Tensor, b: Tensor, h0: Tensor | None = None) -> Tensor:
     """As `naive.scan`, of a and b in one shape and dtype."""
-    return Scan.apply(a, b, h0)
+    return _Scan.apply(a, b, h0)
 
 
-class Scan(torch.autograd.Function):
+class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor, h0: Tensor | None) -> Tensor:
         flops.count("diagonal_scan", 2 * _real_factor(b) * b.numel())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from zoo.ops import forms, precision
+from zoo.ops.kernel_log import log_kernel
 from zoo.ops.selective_scan import naive, official
 from zoo.ops.selective_scan.chunked import selective_scan as chunked_scan
 from zoo.ops.selective_scan.naive import gated_selective_scan as gated_selective_scan_naive
@@ -39,9 +41,9 @@ def selective_scan(
     with precision.no_autocast(u.device):
         dtype = precision.promote(u, delta, A, B, C, D, state)
         h = u.new_zeros(len(u), *A.shape, dtype=dtype) if state is None else state.to(dtype)
-        inputs = *(x.to(dtype) for x in (u, delta, A, B, C)), None if D is None else D.to(dtype), h
-        form: Callable[..., tuple[Tensor, Tensor]] = _compiled(*inputs) or chunked_scan
-        y, h = form(*inputs)
+        x, delta, A, B, C = (x.to(dtype) for x in (u, delta, A, B, C))
+        D = None if D is None else D.to(dtype)
+        y, h = (_compiled(x, delta, A, B, C, D, h) or chunked_scan)(x, delta, A, B, C, D, h)
         return y.to(u.dtype), h
 
 
@@ -62,17 +64,17 @@ def gated_selective_scan(
         h = u.new_zeros(len(u), *A.shape, dtype=dtype) if state is None else state.to(dtype)
         A, D, bias = (x.to(dtype) for x in (A, D, bias))
         inputs = u, delta, A, B, C, D, h, z, bias
-        if compiled := _compiled(*inputs):
-            y, h = compiled(*inputs)
+        if form := _compiled(*inputs):
+            y, h = form(*inputs)
             return y.to(u.dtype), h
         step = F.softplus(delta.to(dtype) + bias)
         y, h = selective_scan(precision.at_least_fp32(u), step, A, B, C, D, None if state is None else h)
         return (y * F.silu(precision.at_least_fp32(z))).to(u.dtype), h
 
 
-def _compiled(*inputs: Tensor | None) -> Callable[..., tuple[Tensor, Tensor]] | None:
+def _compiled(u: Tensor, delta: Tensor, A: Tensor, *others: Tensor | None) -> Callable[..., Any] | None:
     """The loop, which takes two of the N states at a time. For a single step its overhead dominates."""
-    u, _, A, *_ = inputs
-    assert u is not None
-    assert A is not None
-    return forms.choose("selective_scan", *inputs) if u.shape[1] > 1 and A.shape[1] % 2 == 0 else None
+    if u.shape[1] > 1 and A.shape[1] % 2 == 0:
+        return forms.choose("selective_scan", u, delta, A, *others)
+    log_kernel("selective_scan", "torch")
+    return None

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from zoo.ops import official, precision
 from zoo.ops.selective_scan import naive
+from zoo.ops.selective_scan.chunked import selective_scan as chunked_scan
 
 
 def selective_scan(
@@ -19,7 +20,7 @@ def selective_scan(
     """As `naive.selective_scan`, or None where the kernel may not be used: it cannot continue from a state."""
     if state is not None:
         return None
-    return official.serve(KERNEL, precision.common_dtype(u, delta, B, C), (A.shape[1],), u, delta, A, B, C, D)
+    return official.compute(KERNEL, precision.common_dtype(u, delta, B, C), (A.shape[1],), u, delta, A, B, C, D)
 
 
 def _run(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -46,13 +47,10 @@ class LastState(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dh: Tensor) -> tuple[Tensor | None, ...]:
-        from zoo.ops.selective_scan.chunked import selective_scan
-
-        u, delta, A, B, C = ctx.saved_tensors
+        u, delta, A, B, C = (x.to(dh.dtype) for x in ctx.saved_tensors)
         with torch.enable_grad():
             u, delta, A, B = leaves = [x.detach().requires_grad_() for x in (u.mT, delta.mT, A, B.mT)]
-            first = torch.zeros_like(dh)
-            _, h = selective_scan(u, delta, A, B, C.mT, None, first)
+            _, h = chunked_scan(u, delta, A, B, C.mT, None, torch.zeros_like(dh))
             du, d_delta, dA, dB = torch.autograd.grad(h, leaves, dh)
         return None, du.mT, d_delta.mT, dA, dB.mT, None
 

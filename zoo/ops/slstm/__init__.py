@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -27,7 +25,6 @@ def slstm(
     """See `naive.slstm`. In float32 at least, autocast or not."""
     with precision.no_autocast(i.device):
         dtype = precision.promote(i, f, z, o, R, b, *(state or ()))
-        inputs = [x.to(dtype) for x in (i, f, z, o, R, b)]
-        h, c, n, m = (x.to(dtype) for x in (init_state(i) if state is None else state))
-        form: Callable[..., tuple[Tensor, SLSTMState]] = forms.choose("slstm", *inputs) or slstm_naive
-        return form(*inputs, (h, c, n, m), mask)
+        before = init_state(i) if state is None else state
+        i, f, z, o, R, b, h, c, n, m = (x.to(dtype) for x in (i, f, z, o, R, b, *before))
+        return (forms.choose("slstm", i, R) or slstm_naive)(i, f, z, o, R, b, (h, c, n, m), mask)

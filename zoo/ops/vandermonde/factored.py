@@ -13,27 +13,34 @@ import torch.nn.functional as F
 from jaxtyping import Complex, Float
 from torch import Tensor
 
+from zoo.ops.kernel_log import logged
+from zoo.ops.precision import no_autocast
 
+
+@logged("vandermonde")
 def evaluate(c: Complex[Tensor, "B H N"], log_a: Complex[Tensor, "H N"], L: int) -> Float[Tensor, "B H L"]:
     """See `naive.evaluate`."""
     B, H, N = c.shape
     inner, outer = _powers(log_a, L)  # (H, N, m), (H, N, k)
     k, m = outer.shape[-1], inner.shape[-1]
     x = (c[..., None] * outer).permute(1, 0, 3, 2).reshape(H, B * k, N)
-    y = torch.cat([x.real, -x.imag], dim=2) @ torch.cat([inner.real, inner.imag], dim=1)
+    with no_autocast(c.device):
+        y = torch.cat([x.real, -x.imag], dim=2) @ torch.cat([inner.real, inner.imag], dim=1)
     return 2 * y.view(H, B, k * m)[..., :L].transpose(0, 1)
 
 
+@logged("vandermonde")
 def accumulate(u: Float[Tensor, "B L H"], log_a: Complex[Tensor, "H N"]) -> Complex[Tensor, "B H N"]:
-    """See `naive.accumulate`."""
+    """See `naive.accumulate`. In the precision of a."""
     B, L, H = u.shape
     inner, outer = _powers(log_a, L)
     k, m = outer.shape[-1], inner.shape[-1]
     # Zeros in front, so that the last input meets a^0.
-    v = F.pad(u, (0, 0, k * m - L, 0)).view(B, k, m, H).permute(3, 0, 1, 2).reshape(H, B * k, m)
+    v = F.pad(u.to(log_a.real.dtype), (0, 0, k * m - L, 0)).view(B, k, m, H).permute(3, 0, 1, 2).reshape(H, B * k, m)
     backwards = inner.flip(-1).transpose(1, 2)  # (H, m, N)
-    re, im = (v @ torch.cat([backwards.real, backwards.imag], dim=2)).view(H, B, k, -1).chunk(2, dim=-1)
-    return torch.einsum("hbkn,hnk->bhn", torch.complex(re, im), outer.flip(-1))
+    with no_autocast(u.device):
+        sums = (v @ torch.cat([backwards.real, backwards.imag], dim=2)).view(H, B, k, -1)
+    return torch.einsum("hbkn,hnk->bhn", torch.complex(*sums.chunk(2, dim=-1)), outer.flip(-1))
 
 
 def _powers(log_a: Tensor, L: int) -> tuple[Tensor, Tensor]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -33,7 +31,6 @@ def wkv(
     dtype = torch.promote_types(k.dtype, torch.float32)
     with no_autocast(k.device):
         before = init_state(k.shape[0], k.shape[2], device=k.device, dtype=dtype) if state is None else state
-        inputs = [x.to(dtype) for x in (w, u, k, v, *(before[name] for name in "pqo"))]
-        form: Callable[..., tuple[Tensor, ...]] = forms.choose("wkv4", *inputs) or wkv_by_scan
-        y, p, q, o = form(*inputs, mask)
+        w, u, k, x, p, q, o = (x.to(dtype) for x in (w, u, k, v, before["p"], before["q"], before["o"]))
+        y, p, q, o = (forms.choose("wkv4", w, u, k) or wkv_by_scan)(w, u, k, x, p, q, o, mask)
     return y.to(v.dtype), {"p": p, "q": q, "o": o}

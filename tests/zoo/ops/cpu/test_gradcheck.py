@@ -64,7 +64,6 @@ from ..test_gradcheck import (
     channels,
     check_backward,
     chunks_of_2,
-    complex_system,
     convolved,
     delta,
     driven,
@@ -90,8 +89,7 @@ from ..test_gradcheck import (
 
 
 def short(silu, unit=None):
-    """The short convolution of two rows, of which 7 and 3 steps count."""
-    return lambda *x: CompiledShortConvolution.apply(*x, torch.tensor([7, 3]), silu, False, unit)
+    return lambda *x: CompiledShortConvolution.apply(*x, silu, unit, False)
 
 
 # Each autograd.Function, and the names of its cases.
@@ -99,7 +97,6 @@ CASES = [
     (TiledAttention, "causal", lambda *x: TiledAttention.apply(*x, True, 0.7), (q, k, v)),
     (TiledAttention, "shared keys", lambda *x: TiledAttention.apply(*x, False, 0.7), (q, k[:, :1], v[:, :1])),
     (CompiledScan, "real", scan, (uniform(B, 7, D), normal(B, 7, D), normal(B, D))),
-    (CompiledScan, "complex", scan, complex_system(7)),
     (
         CompiledSelectiveScan,
         "skip, resumed",

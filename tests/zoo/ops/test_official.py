@@ -1,4 +1,4 @@
-"""Official CUDA kernels serve where they equal the naive form, and nowhere else.
+"""Official CUDA kernels compute where they equal the naive form, and nowhere else.
 
 The packages are stood in for by functions with their signatures, defaults and layouts around our naive forms, on a CPU
 that passes for a GPU. Where there is a GPU and the package, the kernels themselves are compared.
@@ -17,6 +17,7 @@ from zoo.ops import flops
 from zoo.ops import official as kernels
 from zoo.ops.delta_rule import delta_rule, delta_rule_naive, dplr, dplr_naive
 from zoo.ops.delta_rule import official as delta
+from zoo.ops.kernel_log import record_kernels
 from zoo.ops.linear_attention import linear_attention, recurrent
 from zoo.ops.linear_attention import official as linear
 from zoo.ops.selective_scan import official as scan
@@ -97,9 +98,11 @@ def fake(monkeypatch):
     monkeypatch.setattr(kernels, "installed", lambda package: True)
     monkeypatch.setattr(kernels, "on_gpu", lambda x: True)
     monkeypatch.setattr(scan, "KERNEL", dataclasses.replace(SCAN, lengths=(72,)))  # the naive form takes its time
-    for name in ("_errors", "refused", "used"):
-        monkeypatch.setattr(kernels, name, {})
-    return it
+    monkeypatch.setattr(kernels, "refused", {})
+    kernels._equals_naive.cache_clear()
+    with record_kernels() as it.log:
+        yield it
+    kernels._equals_naive.cache_clear()
 
 
 def _swapped(q, k, v, g, beta, state):
@@ -122,7 +125,7 @@ def inputs(kernel, state):
     return drawn
 
 
-def served(kernel, *args):
+def computed(kernel, *args):
     """Through the function that the op asks."""
     op = {"selective_scan": scan.selective_scan, "linear_attention": linear.linear_attention}
     op |= {"delta_rule": delta.delta_rule, "dplr": delta.dplr}
@@ -149,14 +152,14 @@ def assert_equal(got, want, leaves, exact, tolerance):
 
 @KERNELS
 @pytest.mark.parametrize("state", [False, True], ids=["fresh", "resumed"])
-def test_an_equal_kernel_serves(fake, kernel, state):
+def test_an_equal_kernel_computes(fake, kernel, state):
     drawn = inputs(kernel, state)
     dtype = torch.bfloat16 if kernel is delta.PLAIN else torch.float32
     leaves = [None if x is None else x.to(dtype).requires_grad_() for x in drawn]
     exact = [None if x is None else x.detach().double().requires_grad_() for x in leaves]
-    got = served(kernel, *leaves)
+    got = computed(kernel, *leaves)
     assert got is not None, kernels.refused
-    assert kernels.used == {kernel.op: kernel.form}
+    assert fake.log == {kernel.op: kernel.form}
     assert got[0].dtype == dtype
     assert got[1].dtype == torch.float32
     assert_equal(got, kernel.naive(*exact), leaves, exact, kernels.tolerance(dtype))
@@ -182,18 +185,18 @@ def test_a_fault_is_found(fake, kernel, fault):
     fake.fault = FAULTS[fault]
     args = [x if x is None else x.bfloat16() for x in inputs(kernel, True)]
     with pytest.warns(UserWarning, match=kernel.form):
-        assert served(kernel, *args) is None
-    assert kernel.form not in kernels.used.values()
+        assert computed(kernel, *args) is None
+    assert kernel.form not in fake.log.values()
     assert len(kernels.refused) == 1
     with warnings.catch_warnings(action="error"):
-        assert served(kernel, *args) is None, "said once"
+        assert computed(kernel, *args) is None, "said once"
 
 
 def test_a_fault_behind_the_scans_first_block_is_found(fake, monkeypatch):
     monkeypatch.setattr(scan, "KERNEL", SCAN)
     fake.fault = lambda inputs, results: (_behind(results[0], 2048), results[1])
     with pytest.warns(UserWarning, match="relative error"):
-        assert served(SCAN, *inputs(SCAN, False)) is None
+        assert computed(SCAN, *inputs(SCAN, False)) is None
 
 
 def test_an_exception_while_checking_is_a_refusal(fake):
@@ -202,7 +205,7 @@ def test_an_exception_while_checking_is_a_refusal(fake):
 
     fake.fault = fail
     with pytest.warns(UserWarning, match="out of shared memory"):
-        assert served(linear.PER_HEAD, *inputs(linear.PER_HEAD, True)) is None
+        assert computed(linear.PER_HEAD, *inputs(linear.PER_HEAD, True)) is None
     assert "RuntimeError: out of shared memory" in kernels.refused.popitem()[1]
 
 
@@ -211,7 +214,7 @@ def test_a_package_that_is_not_installed_is_no_news(fake, monkeypatch):
     monkeypatch.setattr(kernels, "on_gpu", lambda x: True)
     monkeypatch.setattr(kernels, "installed", lambda package: False)
     with warnings.catch_warnings(action="error"):
-        assert all(served(kernel, *inputs(kernel, True)) is None for kernel in ALL)
+        assert all(computed(kernel, *inputs(kernel, True)) is None for kernel in ALL)
     assert not kernels.refused
 
 
@@ -223,28 +226,28 @@ def test_whether_a_package_is_installed_is_found_without_importing_it():
     assert set(sys.modules) == before
 
 
-def test_nothing_serves_off_the_gpu(fake, monkeypatch):
+def test_nothing_computes_off_the_gpu(fake, monkeypatch):
     monkeypatch.setattr(kernels, "on_gpu", lambda x: x.ndim != 4 or x.shape[-1] != V)  # v and the state elsewhere
-    assert served(linear.PER_HEAD, *inputs(linear.PER_HEAD, True)) is None
+    assert computed(linear.PER_HEAD, *inputs(linear.PER_HEAD, True)) is None
     assert not fake.calls
 
 
 def test_switched_off(fake, monkeypatch):
     monkeypatch.setenv("ZOOBENCH_OFFICIAL", "0")
-    assert served(linear.PER_HEAD, *inputs(linear.PER_HEAD, True)) is None
+    assert computed(linear.PER_HEAD, *inputs(linear.PER_HEAD, True)) is None
     assert not fake.calls
 
 
 def test_not_where_torch_is_to_be_deterministic(fake):
     with mock.patch.object(torch, "are_deterministic_algorithms_enabled", return_value=True):
-        assert served(SCAN, *inputs(SCAN, False)) is None
+        assert computed(SCAN, *inputs(SCAN, False)) is None
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
 def test_other_dtypes_are_ours(fake, dtype):
     for kernel in ALL:
-        assert served(kernel, *[x if x is None else x.to(dtype) for x in inputs(kernel, True)]) is None
-    assert served(delta.PLAIN, *inputs(delta.PLAIN, True)) is None  # float32: it has none
+        assert computed(kernel, *[x if x is None else x.to(dtype) for x in inputs(kernel, True)]) is None
+    assert computed(delta.PLAIN, *inputs(delta.PLAIN, True)) is None  # float32: it has none
     assert not kernels.refused
 
 
@@ -258,20 +261,20 @@ def test_what_no_kernel_does_is_ours(fake):
 
 def test_each_kind_is_checked_once(fake):
     args = inputs(linear.PER_CHANNEL, True)
-    served(linear.PER_CHANNEL, *args)
+    computed(linear.PER_CHANNEL, *args)
     assert len(fake.calls) == 2  # the check and the work
-    served(linear.PER_CHANNEL, *args)
+    computed(linear.PER_CHANNEL, *args)
     assert len(fake.calls) == 3
-    served(linear.PER_CHANNEL, *args[:4], None, None)
+    computed(linear.PER_CHANNEL, *args[:4], None, None)
     assert len(fake.calls) == 5  # without a state
-    served(linear.PER_CHANNEL, args[0].bfloat16(), args[1].bfloat16(), args[2].bfloat16(), *args[3:])
+    computed(linear.PER_CHANNEL, args[0].bfloat16(), args[1].bfloat16(), args[2].bfloat16(), *args[3:])
     assert len(fake.calls) == 7
 
 
 def test_matmuls_follow_autocast_and_decays_do_not(fake):
     args = inputs(linear.PER_HEAD, True)
     with torch.autocast("cpu", torch.bfloat16):
-        o, S = served(linear.PER_HEAD, *args)
+        o, S = computed(linear.PER_HEAD, *args)
     assert fake.calls[-1] == [torch.bfloat16] * 3 + [torch.float32]
     assert o.dtype == S.dtype == torch.float32
 
@@ -280,9 +283,9 @@ def test_tf32_counts_as_equal_only_where_torch_may_use_it(fake):
     fake.fault = lambda inputs, results: (1.001 * results[0], 1.001 * results[1])
     args = inputs(linear.PER_HEAD, True)
     with mock.patch.object(torch, "get_float32_matmul_precision", return_value="high"):
-        assert served(linear.PER_HEAD, *args) is not None
+        assert computed(linear.PER_HEAD, *args) is not None
     with mock.patch.object(torch, "get_float32_matmul_precision", return_value="highest"):
-        assert served(linear.PER_HEAD, *args) is None
+        assert computed(linear.PER_HEAD, *args) is None
 
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
@@ -290,23 +293,23 @@ def test_the_check_leaves_no_trace(fake, context):
     torch.manual_seed(0)
     before = torch.get_rng_state()
     with context():
-        assert served(linear.PER_HEAD, *inputs(linear.PER_HEAD, True)) is not None
+        assert computed(linear.PER_HEAD, *inputs(linear.PER_HEAD, True)) is not None
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_flops_are_counted_on_our_form(fake):
     args = inputs(linear.PER_HEAD, True)
     with flops.Counter():
-        assert served(linear.PER_HEAD, *args) is None
+        assert computed(linear.PER_HEAD, *args) is None
     assert len(fake.calls) == 1  # the check is made all the same
-    assert served(linear.PER_HEAD, *args) is not None
+    assert computed(linear.PER_HEAD, *args) is not None
     assert not kernels.refused
 
 
 def test_one_decay_for_all_rows(fake):
     q, k, v, log_decay, state, _ = inputs(linear.PER_HEAD, True)
     leaf = log_decay[1:].clone().requires_grad_()
-    (o, S), (want, S_) = served(linear.PER_HEAD, q, k, v, leaf, state, None), recurrent(q, k, v, leaf, state)
+    (o, S), (want, S_) = computed(linear.PER_HEAD, q, k, v, leaf, state, None), recurrent(q, k, v, leaf, state)
     torch.testing.assert_close((o, S), (want, S_))
     gradients = [torch.autograd.grad(y.square().sum(), leaf)[0] for y in (o, want)]
     torch.testing.assert_close(*gradients)
@@ -347,7 +350,7 @@ def test_the_kernel_itself_on_a_gpu(kernel, state):
     args = [None if x is None else d.bfloat16() for x, d in zip(inputs(kernel, state), drawn, strict=True)]
     leaves = [None if x is None else x.cuda().requires_grad_() for x in args]
     exact = [None if x is None else x.double().requires_grad_() for x in args]
-    got = served(kernel, *leaves)
+    got = computed(kernel, *leaves)
     assert got is not None, kernels.refused
     assert_equal(got, kernel.naive(*exact), leaves, exact, kernels.tolerance(torch.bfloat16))
 
@@ -362,11 +365,11 @@ def through_the_op(kernel, *args):
 def test_the_op_asks_for_the_kernel_and_runs_its_own_form_where_that_is_refused(fake, kernel):
     args = [None if x is None else x.bfloat16() for x in inputs(kernel, True)]
     by_kernel = through_the_op(kernel, *args)
-    assert kernels.used[kernel.op] == kernel.form
-    kernels._errors.clear()
+    assert fake.log.pop(kernel.op) == kernel.form
+    kernels._equals_naive.cache_clear()
     fake.fault = FAULTS["a factor"]
     with pytest.warns(UserWarning, match=kernel.form):
         own = through_the_op(kernel, *args)
-    assert kernels.used[kernel.op] != kernel.form
+    assert kernel.form not in fake.log[kernel.op]
     for x, y in zip(by_kernel, own, strict=True):
         assert (x - y).norm() < 2e-2 * y.norm()
