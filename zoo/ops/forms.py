@@ -157,7 +157,7 @@ def supports(*tensors: Tensor | None) -> bool:
 
 
 def worth_fusing(*tensors: Tensor | None) -> bool:
-    """Whether one compiled pass over these is faster than several of torch's: as `supports`, by `KINDS`, and no `FEW`."""
+    """Whether one compiled pass over these is faster than several of torch's: as `supports`, by `KINDS`."""
     there = [t for t in tensors if t is not None]
     return available() and there[0].numel() > FEW and all(t.device.type == "cpu" and t.dtype in KINDS for t in there)
 
