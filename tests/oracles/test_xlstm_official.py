@@ -15,7 +15,7 @@ B, T = 2, 19
 MLSTM_OPTIONS = pytest.mark.parametrize(
     ("width", "options"),
     [
-        (16, {}),
+        (16, {"round_proj_up_to_multiple_of": 64}),
         (12, {"heads": 3, "round_proj_up_to_multiple_of": 12, "bias": True}),
         (10, {"heads": 5, "qkv_proj_blocksize": 2, "proj_factor": 3.0, "round_proj_up_to_multiple_of": 10}),
         (8, {"heads": 1, "qkv_proj_blocksize": 16, "conv1d_kernel_size": 2, "round_proj_up_to_multiple_of": 16}),
@@ -25,7 +25,7 @@ MLSTM_OPTIONS = pytest.mark.parametrize(
 SLSTM_OPTIONS = pytest.mark.parametrize(
     ("width", "options"),
     [
-        (16, {}),
+        (16, {"round_proj_up_to_multiple_of": 64}),
         (15, {"heads": 3, "conv1d_kernel_size": 2}),
         (10, {"heads": 5, "conv1d_kernel_size": 0, "group_norm_weight": False}),
         (6, {"heads": 1, "bias_init": "small_init", "recurrent_weight_init": "standard"}),

@@ -156,9 +156,7 @@ def test_a_run_ends_at_its_target_and_is_ranked_by_what_it_took(suite, tmp_path)
     assert found == {"easy": {(2, True)}, "hopeless": {(8, False)}, "plain": {(8, None)}}, "valid is scored at step 2"
     assert "reached" not in results.records[-1].budget.to_dict()
 
-    made = board.make(
-        "fairish", [record.to_dict() for record in results.records], [], order=[("mqar", track) for track in tracks]
-    )
+    made = board.make("fairish", results.records, [], order=[("mqar", track) for track in tracks])
     assert [t.title for t in made.tasks] == [f"mqar · {track}" for track in tracks]
     easy, hopeless, plain = made.tasks
     assert (easy.metric, easy.higher_is_better, easy.lines) == ("steps to accuracy 0", False, [])

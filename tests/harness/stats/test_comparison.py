@@ -203,22 +203,24 @@ def test_one_that_learned_on_two_of_three_seeds_does_not_hide_the_rest():
     assert not any("post_ln" in pair for pair in found.separated)
 
 
-def test_hinges_name_ties_that_a_third_makes():
+def test_leaving_one_out_names_ties_that_a_third_makes():
     """a and b differ by ten sd of their own; c scatters so that three cannot be told apart."""
     scores = planted({"a": 2.0, "b": 2.1, "c": 2.0}) | {"c": {0: 2.0, 1: 1.0, 2: 3.0}}
     assert not stats.compare(scores, higher_is_better=True).separated
-    assert stats.hinges(scores, higher_is_better=True) == (stats.Hinge("c", (("b", "a"),), ()),)
+    assert stats.leave_one_out(scores, higher_is_better=True) == (stats.Influence("c", (("b", "a"),), ()),)
     # with c as calm as they are, its degrees of freedom are what separates a and b
     scores = planted({"a": 2.0, "b": 2.058, "c": 4.0})
     assert ("b", "a") in stats.compare(scores, higher_is_better=True).separated
-    assert stats.hinges(scores, higher_is_better=True) == (stats.Hinge("c", (), (("b", "a"),)),)
+    assert stats.leave_one_out(scores, higher_is_better=True) == (stats.Influence("c", (), (("b", "a"),)),)
 
 
-def test_hinges_are_what_comparing_again_shows():
+def test_leaving_one_out_is_what_comparing_again_shows():
     rng = np.random.default_rng(6)
     scores = {f"m{i}": dict(enumerate((rng.normal(size=3) + 2 * i).tolist())) for i in range(5)}
     full = stats.compare(scores, higher_is_better=True).separated
-    found = {h.architecture: {*h.apart_without, *h.tied_without} for h in stats.hinges(scores, higher_is_better=True)}
+    found = {
+        h.architecture: {*h.apart_without, *h.tied_without} for h in stats.leave_one_out(scores, higher_is_better=True)
+    }
     assert found
     for name in scores:
         rest = stats.compare({a: by for a, by in scores.items() if a != name}, higher_is_better=True).separated

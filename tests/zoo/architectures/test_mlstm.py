@@ -128,8 +128,7 @@ def test_initialisation():
 
 @pytest.mark.parametrize(
     ("options", "inner"),
-    [({}, 64), ({"round_proj_up_to_multiple_of": None}, 40), ({"proj_factor": 4.0}, 128),
-     ({"heads": 3, "round_proj_up_to_multiple_of": None}, 48), ({"heads": 5, "qkv_proj_blocksize": 2,
+    [({}, 40), ({"round_proj_up_to_multiple_of": 64}, 64), ({"proj_factor": 4.0}, 80), ({"heads": 3}, 48), ({"heads": 5, "qkv_proj_blocksize": 2,
        "round_proj_up_to_multiple_of": 10, "proj_factor": 1.0}, 20)],
 )  # fmt: skip
 def test_width_inside(options, inner):
@@ -149,9 +148,9 @@ def test_hints():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"heads": 3}, "64 units, .* do not divide into 3 heads"),
+        ({"heads": 3, "round_proj_up_to_multiple_of": 64}, "64 units, .* do not divide into 3 heads"),
         ({"heads": 0}, "heads must be at least 1"),
-        ({"qkv_proj_blocksize": 5}, "blocks"),
+        ({"qkv_proj_blocksize": 5, "round_proj_up_to_multiple_of": 64}, "blocks"),
         ({"proj_factor": 0}, "proj_factor"),
         ({"conv1d_kernel_size": 0}, "conv1d_kernel_size must be at least 1"),
         ({"round_proj_up_to_multiple_of": 0}, "round_proj_up_to_multiple_of must be"),

@@ -118,8 +118,6 @@ def test_hints():
     [
         ({"heads": 4}, "width 6 does not divide into 4 heads"),
         ({"heads": 2, "conv1d_kernel_size": -1}, "conv1d_kernel_size"),
-        ({"heads": 2, "bias_init": "ones"}, "bias_init 'ones' is not one of"),
-        ({"heads": 2, "recurrent_weight_init": "ones"}, "recurrent_weight_init"),
     ],
 )
 def test_rejects_what_cannot_be(options, message):

@@ -38,8 +38,10 @@ CHANNELS = 128
 def selective_scan(
     u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, h: Tensor, *gate: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """`naive.selective_scan` of an even N; with z and a bias behind h, `naive.gated_selective_scan`. A, D, h and the bias
-    are in float32 or float64, what varies with time may be bfloat16."""
+    """`naive.selective_scan` of an even N; with z and a bias behind h, `naive.gated_selective_scan`.
+
+    A, D, h and the bias are in float32 or float64; what varies with time may be bfloat16.
+    """
     D = A.new_zeros(len(A)) if D is None else D
     z, bias = gate or (u, D)
     varying = u, delta, B, C, z
