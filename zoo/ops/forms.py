@@ -45,19 +45,31 @@ class Form:
     """Elements of the first input that it takes to pay."""
     matmul: bool = False
     """Whether it multiplies matrices inside loops, which needs `matmul_backend`, and which FLOP counters cannot see."""
+    counted: bool = False
+    """Whether it reports these FLOPs itself; if not, it does not run while they are counted."""
 
 
-CPU: dict[str, Form] = {}
+CPU: dict[str, Form] = {
+    "delta_rule": Form("delta_rule:delta_rule", "chunked", matmul=True),
+    "dplr": Form("dplr:dplr"),
+    "h3": Form("h3:h3", bf16=True, least=SMALL),
+    "linear_attention": Form("linear_attention:linear_attention", "chunked", matmul=True),
+    "linear_attention, mean": Form("linear_attention:weighted_mean", "chunked", matmul=True),
+    "linear_attention, per channel": Form("channel_decay:linear_attention", "chunked", matmul=True, counted=True),
+}
 """Compiled forms by op. Each makes a training step of some architecture at least 1.15 times as fast (docs/speed.md)."""
 
 
-def choose(op: str, *inputs: Tensor | None, matmul_dtype: torch.dtype | None = None) -> Callable[..., Any] | None:
+def choose(
+    op: str, *inputs: Tensor | None, variant: str = "", matmul_dtype: torch.dtype | None = None
+) -> Callable[..., Any] | None:
     """The compiled form of `op` that runs on these inputs, or None where its torch form does; logs which.
 
     Args:
+        variant: of an op with several compiled forms, which one is meant.
         matmul_dtype: for a form that multiplies, what its products run in; by default the dtype of the first input.
     """
-    form = CPU.get(op)
+    form = CPU.get(f"{op}, {variant}" if variant else op)
     given = [x for x in inputs if x is not None]
     dtype = matmul_dtype or given[0].dtype
     if form is None or not _fits(form, given, dtype) or (function := _load(form.function)) is None:
@@ -74,7 +86,9 @@ def _fits(form: Form, given: list[Tensor], matmul_dtype: torch.dtype) -> bool:
     narrow = {torch.float32, torch.bfloat16} if form.bf16 or form.matmul else {torch.float32}
     if not (kinds <= narrow or kinds == {torch.float64}):
         return False
-    return not form.matmul or (matmul_backend(matmul_dtype) is not None and not flops.counting())
+    if form.matmul and matmul_backend(matmul_dtype) is None:
+        return False
+    return form.counted or not (form.matmul and flops.counting())
 
 
 @cache

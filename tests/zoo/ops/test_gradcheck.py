@@ -39,15 +39,13 @@ from zoo.ops.cpu.attention import TiledAttention
 from zoo.ops.cpu.attention_blocks import CompiledAttention
 from zoo.ops.cpu.cauchy import CompiledSums
 from zoo.ops.cpu.channel_decay import TiledChannelDecay
-from zoo.ops.cpu.delta_rule import TiledWY
+from zoo.ops.cpu.delta_rule import TiledDeltaRule
 from zoo.ops.cpu.diagonal_scan import CompiledScan
 from zoo.ops.cpu.dplr import CompiledDPLR
 from zoo.ops.cpu.elementwise import CompiledLogSigmoid, CompiledPositive, CompiledSwiGLU
 from zoo.ops.cpu.h3 import CompiledH3
-from zoo.ops.cpu.head_decay import CompiledHeadDecay
 from zoo.ops.cpu.linear import CompiledFew
 from zoo.ops.cpu.linear_attention import TiledLinearAttention
-from zoo.ops.cpu.linear_attention_scan import CompiledLinearAttention
 from zoo.ops.cpu.long_convolution import CompiledConvolve
 from zoo.ops.cpu.norms import CompiledGatedRMS, CompiledNorm, CompiledRMS, CompiledSimplex, CompiledUnit
 from zoo.ops.cpu.qkv import CompiledSplit
@@ -56,10 +54,8 @@ from zoo.ops.cpu.rotation import CompiledRotation
 from zoo.ops.cpu.selective_scan import CompiledSelectiveScan
 from zoo.ops.cpu.short_convolution import CompiledShortConvolution
 from zoo.ops.cpu.slstm import CompiledSLSTM
-from zoo.ops.cpu.ssd import CompiledSSD
 from zoo.ops.cpu.wkv4 import CompiledWKV
-from zoo.ops.delta_rule import delta_rule, delta_rule_naive, dplr, dplr_naive
-from zoo.ops.delta_rule.wy import WY
+from zoo.ops.delta_rule import delta_rule_naive, dplr, dplr_naive
 from zoo.ops.diagonal_scan import scan, scan_naive
 from zoo.ops.diagonal_scan.chunked import _Scan
 from zoo.ops.elementwise import naive as naive_elementwise
@@ -67,8 +63,7 @@ from zoo.ops.h3 import h3, h3_naive
 from zoo.ops.linear import few
 from zoo.ops.linear.fused import BiasedLinear
 from zoo.ops.linear.naive import linear as linear_naive
-from zoo.ops.linear_attention import linear_attention, recurrent
-from zoo.ops.linear_attention.chunked import Chunked
+from zoo.ops.linear_attention import recurrent
 from zoo.ops.local_attention import Extra
 from zoo.ops.local_attention import attend_naive as attend_locally
 from zoo.ops.local_attention.blocked import Windows
@@ -76,8 +71,7 @@ from zoo.ops.long_convolution import convolve, convolve_naive
 from zoo.ops.long_convolution.fft import _Convolve
 from zoo.ops.lsh_attention import lsh_attention, lsh_attention_naive
 from zoo.ops.lsh_attention.chunked import LSHAttention
-from zoo.ops.mlstm import mlstm, mlstm_naive
-from zoo.ops.mlstm.chunked import _Chunks
+from zoo.ops.mlstm import mlstm_naive
 from zoo.ops.norms import naive as naive_norms
 from zoo.ops.qkv import Turn, split, split_naive
 from zoo.ops.random_features import attend as attend_by_features
@@ -95,7 +89,7 @@ from zoo.ops.selective_scan.chunked import _SelectiveScan
 from zoo.ops.selective_scan.official import LastState
 from zoo.ops.short_convolution import Unit, short_convolution_naive
 from zoo.ops.slstm import slstm, slstm_naive
-from zoo.ops.ssd import ssd, ssd_naive
+from zoo.ops.ssd import ssd_naive
 from zoo.ops.vandermonde import accumulate_naive, evaluate_naive
 from zoo.ops.wkv4 import wkv, wkv_naive
 from zoo.ops.wkv4.scan import _WKV
@@ -186,10 +180,6 @@ def by_torch(op):
     return run
 
 
-def chunks_of_2(*inputs):
-    return linear_attention(*inputs, chunk=2)
-
-
 channels = -uniform(D), normal(D), normal(B, T, D), normal(B, T, D)
 carried = normal(B, D), uniform(B, D)
 gates = normal(1, H, T), normal(1, H, T) + 1
@@ -200,12 +190,6 @@ projection, vectors = normal(5, 3), normal(2, 5, 3)
 @torch.no_grad()
 def last_state(u_, delta_, A_, B_):
     return selective_scan_naive(u_.mT, delta_.mT, A_, B_.mT, B_.mT)[1]
-
-
-def continued(q_, k_, v_, i, f, C, n):
-    """The mLSTM in chunks of 2, behind a state."""
-    state = (C, n, torch.zeros(1, H, dtype=C.dtype))
-    return memory(*mlstm(q_, k_, v_, i, f, state, eps=0.0, chunk=2))
 
 
 def cell(op):
@@ -382,35 +366,34 @@ BY_HAND = [
         lambda u_, delta_, A_, B_: LastState.apply(last_state(u_, delta_, A_, B_), u_, delta_, A_, B_, B_),
         (normal(B, D, T), uniform(B, D, T), A, normal(B, N, T)),
     ),
-    (Chunked, "no decay, shared keys", chunks_of_2, (q[:, :1], k[:, :1], v)),
-    (Chunked, "a decay per head, resumed", by_torch(chunks_of_2), (q, k, v, per_head, S)),
-    (CompiledHeadDecay, "resumed", chunks_of_2, (q, k, v, per_head, S)),
-    (CompiledHeadDecay, "shared keys", chunks_of_2, (q[:, :1], k[:, :1], v, per_head)),
-    (CompiledSSD, "shared keys", lambda *x: ssd(*x, chunk=2), dual),
-    (CompiledSSD, "resumed", lambda *x: ssd(*x, chunk=2), (*dual, S)),
-    (CompiledLinearAttention, "resumed", linear_attention, (q, k, v, per_channel, S)),
-    (
-        CompiledLinearAttention,
-        "a bonus",
-        lambda *x: linear_attention(*x[:-1], bonus=x[-1]),
-        (q, k, v, per_channel, S, normal(H, K)),
-    ),
     (
         TiledLinearAttention,
-        "a decay, resumed",
-        lambda *x: TiledLinearAttention.apply(*x, S[..., 0], 0.7, None)[:2],
-        (q, k, v, per_head, S),
+        "a decay, shared keys, resumed",
+        lambda *x: TiledLinearAttention.apply(*x[:4], None, x[4], S[..., 0], 0.7, None)[:2],
+        (q[:, :1], k[:, :1], v, per_head, S),
     ),
     (
         TiledLinearAttention,
         "a mean",
-        lambda *x: TiledLinearAttention.apply(*x[:3], None, *x[3:], 1.0, 1e-3),
+        lambda *x: TiledLinearAttention.apply(*x[:3], None, None, *x[3:], 1.0, 1e-3),
         (q.abs(), k.abs(), v, S, S[..., 0].abs()),
     ),
-    (TiledChannelDecay, "mild", lambda *x: TiledChannelDecay.apply(*x, 0.7), (q, k, v, per_channel, S)),
-    (TiledChannelDecay, "strong", lambda *x: TiledChannelDecay.apply(*x, 0.7), (q, k, v, 100 * per_channel, S)),
-    (TiledWY, "", lambda *x: TiledWY.apply(*x[:4], None, x[4]), (q, k, v, beta, S)),
-    (TiledWY, "gated", TiledWY.apply, (q, k, v, beta, per_head, S)),
+    (TiledChannelDecay, "mild", lambda *x: TiledChannelDecay.apply(*x, None, 0.7), (q, k, v, per_channel, S)),
+    (TiledChannelDecay, "strong", lambda *x: TiledChannelDecay.apply(*x, None, 0.7), (q, k, v, 100 * per_channel, S)),
+    (
+        TiledChannelDecay,
+        "a bonus",
+        lambda *x: TiledChannelDecay.apply(*x, 0.7),
+        (q, k, v, per_channel, S, normal(H, K)),
+    ),
+    (
+        TiledChannelDecay,
+        "strong, a bonus",
+        lambda *x: TiledChannelDecay.apply(*x, 0.7),
+        (q, k, v, 100 * per_channel, S, normal(H, K)),
+    ),
+    (TiledDeltaRule, "", lambda *x: TiledDeltaRule.apply(*x[:4], None, x[4]), (q, k, v, beta, S)),
+    (TiledDeltaRule, "gated", TiledDeltaRule.apply, (q, k, v, beta, per_head, S)),
     (CompiledPositive, "", elementwise.positive, (normal(B, 3),)),
     (CompiledLogSigmoid, "", lambda x: elementwise.log_sigmoid(x, 0.3), (normal(B, 3),)),
     (CompiledRotation, "", lambda x: rotate(x, *turning), (normal(2, 5, 4),)),
@@ -422,9 +405,6 @@ BY_HAND = [
         lambda *x: attend_by_features(*x, projection, 1e-12),  # but for ε, what steadies queries cancels
         (normal(1, H, T, 3), normal(1, H, T, 3), v),
     ),
-    (WY, "chunks of 2", lambda *x: delta_rule(*x, chunk=2), (q, k, v, beta)),
-    (WY, "gated, resumed", lambda *x: delta_rule(*x, chunk=2), (q, k, v, beta, per_head, S)),
-    (WY, "by torch", by_torch(lambda *x: delta_rule(*x, chunk=2)), (q, k, v, beta, per_head, S)),
     (CompiledDPLR, "", dplr, (q, k, v, a, b, per_channel)),
     (CompiledDPLR, "resumed", dplr, (q, k, v, a, b, per_channel, S)),
     (CompiledUnit, "", lambda x: norms.unit(x, 0.3), (vectors,)),
@@ -451,9 +431,6 @@ BY_HAND = [
     ),
     (CompiledSLSTM, "", cell(slstm), units),
     (CompiledSLSTM, "resumed, padding", cell(slstm), (*units, *started)),
-    (_Chunks, "", lambda *x: memory(*mlstm(*x, eps=0.0, chunk=2)), (q, k, v, *gates)),
-    (_Chunks, "padding", lambda *x: memory(*mlstm(*x, mask=valid, eps=0.0, chunk=2)), (q, k, v, *gates)),
-    (_Chunks, "resumed", continued, (q, k, v, *gates, S, normal(1, H, K))),
     (Windows, "", lambda x: Windows.apply(x, 5, 2), (normal(B, H, 9, K),)),
     (LSHAttention, "by torch", lambda *x: by_torch(lsh_attention)(*x, buckets, chunk=2, causal=True), (q, v)),
     (LSHAttention, "loops", lambda *x: lsh_attention(*x, buckets, chunk=2, causal=True), (q, v)),

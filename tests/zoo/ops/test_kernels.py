@@ -17,6 +17,7 @@ from zoo.ops import flops
 from zoo.ops import official as kernels
 from zoo.ops.delta_rule import delta_rule, delta_rule_naive, dplr, dplr_naive
 from zoo.ops.delta_rule import official as delta
+from zoo.ops.kernel_log import record_kernels
 from zoo.ops.linear_attention import linear_attention, recurrent
 from zoo.ops.linear_attention import official as linear
 from zoo.ops.selective_scan import official as scan
@@ -97,9 +98,10 @@ def fake(monkeypatch):
     monkeypatch.setattr(kernels, "installed", lambda package: True)
     monkeypatch.setattr(kernels, "on_gpu", lambda x: True)
     monkeypatch.setattr(scan, "KERNEL", dataclasses.replace(SCAN, lengths=(72,)))  # the naive form takes its time
-    for name in ("_errors", "refused", "used"):
+    for name in ("_errors", "refused"):
         monkeypatch.setattr(kernels, name, {})
-    return it
+    with record_kernels() as it.log:
+        yield it
 
 
 def _swapped(q, k, v, g, beta, state):
@@ -156,7 +158,7 @@ def test_an_equal_kernel_serves(fake, kernel, state):
     exact = [None if x is None else x.detach().double().requires_grad_() for x in leaves]
     got = served(kernel, *leaves)
     assert got is not None, kernels.refused
-    assert kernels.used == {kernel.op: kernel.form}
+    assert fake.log == {kernel.op: kernel.form}
     assert got[0].dtype == dtype
     assert got[1].dtype == torch.float32
     assert_equal(got, kernel.naive(*exact), leaves, exact, kernels.tolerance(dtype))
@@ -183,7 +185,7 @@ def test_a_fault_is_found(fake, kernel, fault):
     args = [x if x is None else x.bfloat16() for x in inputs(kernel, True)]
     with pytest.warns(UserWarning, match=kernel.form):
         assert served(kernel, *args) is None
-    assert kernel.form not in kernels.used.values()
+    assert kernel.form not in fake.log.values()
     assert len(kernels.refused) == 1
     with warnings.catch_warnings(action="error"):
         assert served(kernel, *args) is None, "said once"
@@ -362,11 +364,11 @@ def through_the_op(kernel, *args):
 def test_the_op_asks_for_the_kernel_and_runs_its_own_form_where_that_is_refused(fake, kernel):
     args = [None if x is None else x.bfloat16() for x in inputs(kernel, True)]
     by_kernel = through_the_op(kernel, *args)
-    assert kernels.used[kernel.op] == kernel.form
+    assert fake.log.pop(kernel.op) == kernel.form
     kernels._errors.clear()
     fake.fault = FAULTS["a factor"]
     with pytest.warns(UserWarning, match=kernel.form):
         own = through_the_op(kernel, *args)
-    assert kernels.used[kernel.op] != kernel.form
+    assert kernel.form not in fake.log[kernel.op]
     for x, y in zip(by_kernel, own, strict=True):
         assert (x - y).norm() < 2e-2 * y.norm()

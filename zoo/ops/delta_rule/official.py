@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -29,32 +31,25 @@ def dplr(
     return official.serve(DPLR, precision.matmul_dtype(q, k, v, a, b), sizes, q, k, v, a, b, log_decay, state)
 
 
-def _plain(
-    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: None = None, state: Tensor | None = None
+def _run_delta_rule(
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor | None = None, state: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     dtype = precision.matmul_dtype(q, k, v)
-    rows = [x.to(dtype) for x in (q, k, v)]
-    o, S = by_fla("delta_rule", "chunk_delta_rule", *rows, beta.float(), state=state)
+    inputs = [x.to(dtype) for x in (q, k, v)]
+    if log_decay is None:
+        o, S = by_fla("delta_rule", "chunk_delta_rule", *inputs, beta.float(), state=state)
+    else:
+        inputs += [decay(log_decay, len(v)), beta.float()]
+        o, S = by_fla("gated_delta_rule", "chunk_gated_delta_rule", *inputs, state=state)
     return o.to(v.dtype), S
 
 
-def _gated(
-    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor, state: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    dtype = precision.matmul_dtype(q, k, v)
-    rows = [x.to(dtype) for x in (q, k, v)]
-    g = decay(log_decay, len(v))
-    o, S = by_fla("gated_delta_rule", "chunk_gated_delta_rule", *rows, g, beta.float(), state=state)
-    return o.to(v.dtype), S
-
-
-def _dplr(
+def _run_dplr(
     q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, log_decay: Tensor, state: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     dtype = precision.matmul_dtype(q, k, v, a, b)
-    rows = [x.to(dtype) for x in (q, k, v, a, b)]
-    g = decay(log_decay, len(v))
-    o, S = by_fla("generalized_delta_rule", "chunk_dplr_delta_rule", *rows, g, state=state)
+    inputs = [*(x.to(dtype) for x in (q, k, v, a, b)), decay(log_decay, len(v))]
+    o, S = by_fla("generalized_delta_rule", "chunk_dplr_delta_rule", *inputs, state=state)
     return o.to(v.dtype), S
 
 
@@ -72,32 +67,15 @@ def _draw_dplr(random: torch.Generator, T: int, H: int, K: int, V: int) -> list[
     return [q, k * K**-0.5, v, -key, key * rate.sigmoid(), drawn_decay(random, 2, H, T, K), state]
 
 
-PLAIN = official.Official(
-    "delta_rule",
-    "fla chunk_delta_rule",
-    package="fla",
-    install="fla-core",
-    run=_plain,
-    naive=naive.delta_rule_naive,
-    draw=_draw,
-    dtypes=(torch.bfloat16,),
+def _kernel(op: str, function: str, run: Any, naive_form: Any, draw: Any, **options: Any) -> official.Official:
+    return official.Official(
+        op, f"fla {function}", package="fla", install="fla-core", run=run, naive=naive_form, draw=draw, **options
+    )
+
+
+PLAIN = _kernel(
+    "delta_rule", "chunk_delta_rule", _run_delta_rule, naive.delta_rule_naive, _draw, dtypes=(torch.bfloat16,)
 )
-GATED = official.Official(
-    "delta_rule",
-    "fla chunk_gated_delta_rule",
-    package="fla",
-    install="fla-core",
-    run=_gated,
-    naive=naive.delta_rule_naive,
-    draw=_draw,
-)
-DPLR = official.Official(
-    "dplr",
-    "fla chunk_dplr_delta_rule",
-    package="fla",
-    install="fla-core",
-    run=_dplr,
-    naive=naive.dplr_naive,
-    draw=_draw_dplr,
-)
+GATED = _kernel("delta_rule", "chunk_gated_delta_rule", _run_delta_rule, naive.delta_rule_naive, _draw)
+DPLR = _kernel("dplr", "chunk_dplr_delta_rule", _run_dplr, naive.dplr_naive, _draw_dplr)
 KERNELS = (PLAIN, GATED, DPLR)

@@ -41,47 +41,9 @@ def by_fla(module: str, name: str, *inputs: Tensor, state: Tensor | None, **opti
     return o.transpose(1, 2), S
 
 
-def _same_heads(q: Tensor, k: Tensor, v: Tensor) -> list[Tensor]:
-    """q, k and v in the dtype of the products, each with v's heads."""
-    dtype = precision.matmul_dtype(q, k, v)
-    return [naive.repeat(x.to(dtype), v.shape[1]) for x in (q, k, v)]
-
-
 def decay(log_decay: Tensor, rows: int) -> Tensor:
     """ln a in float32, for each row, bounded from below: differences of sums from the start stand in the official."""
     return log_decay.float().clamp(min=official.LOWEST).expand(rows, *log_decay.shape[1:])
-
-
-def _plain(
-    q: Tensor, k: Tensor, v: Tensor, log_decay: None = None, state: Tensor | None = None, bonus: None = None
-) -> tuple[Tensor, Tensor]:
-    inputs = _same_heads(q, k, v)
-    o, S = by_fla("linear_attn", "chunk_linear_attn", *inputs, state=state, normalize=False)
-    return o.to(v.dtype), S
-
-
-def _per_head(
-    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor | None = None, bonus: None = None
-) -> tuple[Tensor, Tensor]:
-    inputs = _same_heads(q, k, v)
-    o, S = by_fla("simple_gla", "chunk_simple_gla", *inputs, decay(log_decay, len(v)), state=state)
-    return o.to(v.dtype), S
-
-
-def _per_channel(
-    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor | None = None, bonus: None = None
-) -> tuple[Tensor, Tensor]:
-    inputs = _same_heads(q, k, v)
-    o, S = by_fla("gla", "chunk_gla", *inputs, decay(log_decay, len(v)), state=state)
-    return o.to(v.dtype), S
-
-
-def _bonus(
-    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor | None, bonus: Tensor
-) -> tuple[Tensor, Tensor]:
-    inputs = _same_heads(q, k, v)
-    o, S = by_fla("rwkv6", "chunk_rwkv6", *inputs, decay(log_decay, len(v)), state=state, u=bonus.float())
-    return o.to(v.dtype), S
 
 
 def drawn_decay(random: torch.Generator, *shape: int) -> Tensor:
@@ -102,10 +64,25 @@ def _draw(per_channel: bool) -> Any:
     return draw
 
 
-def _kernel(form: str, run: Any, per_channel: bool = False) -> official.Official:
+def _kernel(module: str, function: str, per_channel: bool = False, **options: Any) -> official.Official:
+    def run(
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        log_decay: Tensor | None = None,
+        state: Tensor | None = None,
+        bonus: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        dtype = precision.matmul_dtype(q, k, v)
+        inputs = [naive.repeat(x.to(dtype), v.shape[1]) for x in (q, k, v)]
+        inputs += [] if log_decay is None else [decay(log_decay, len(v))]
+        u = {} if bonus is None else {"u": bonus.float()}
+        o, S = by_fla(module, function, *inputs, state=state, **u, **options)
+        return o.to(v.dtype), S
+
     return official.Official(
         "linear_attention",
-        form,
+        f"fla {function}",
         package="fla",
         install="fla-core",
         run=run,
@@ -114,8 +91,8 @@ def _kernel(form: str, run: Any, per_channel: bool = False) -> official.Official
     )
 
 
-PLAIN = _kernel("fla chunk_linear_attn", _plain)
-PER_HEAD = _kernel("fla chunk_simple_gla", _per_head)
-PER_CHANNEL = _kernel("fla chunk_gla", _per_channel, per_channel=True)
-BONUS = _kernel("fla chunk_rwkv6", _bonus, per_channel=True)
+PLAIN = _kernel("linear_attn", "chunk_linear_attn", normalize=False)
+PER_HEAD = _kernel("simple_gla", "chunk_simple_gla")
+PER_CHANNEL = _kernel("gla", "chunk_gla", per_channel=True)
+BONUS = _kernel("rwkv6", "chunk_rwkv6", per_channel=True)
 KERNELS = (PLAIN, PER_HEAD, PER_CHANNEL, BONUS)
