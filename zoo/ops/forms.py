@@ -45,6 +45,8 @@ class Form:
     """Elements of the first input that it takes to pay."""
     matmul: bool = False
     """Whether it multiplies matrices inside loops, which needs `matmul_backend`, and which FLOP counters cannot see."""
+    counted: bool = False
+    """Whether it reports these FLOPs itself; if not, it does not run while they are counted."""
 
 
 CPU: dict[str, Form] = {
@@ -62,6 +64,12 @@ CPU: dict[str, Form] = {
     "slstm": Form("slstm:slstm"),
     "summed": Form("norms:summed", bf16=True, least=SMALL),
     "wkv4": Form("wkv4:wkv"),
+    "delta_rule": Form("delta_rule:delta_rule", "chunked", matmul=True),
+    "dplr": Form("dplr:dplr"),
+    "h3": Form("h3:h3", bf16=True, least=SMALL),
+    "linear_attention": Form("linear_attention:linear_attention", "chunked", matmul=True),
+    "linear_attention, mean": Form("linear_attention:weighted_mean", "chunked", matmul=True),
+    "linear_attention, per channel": Form("channel_decay:linear_attention", "chunked", matmul=True, counted=True),
 }
 """Compiled forms by op. Each makes a training step of some architecture at least 1.15 times as fast (docs/speed.md)."""
 
@@ -92,7 +100,9 @@ def _fits(form: Form, given: list[Tensor], matmul_dtype: torch.dtype) -> bool:
     narrow = {torch.float32, torch.bfloat16} if form.bf16 or form.matmul else {torch.float32}
     if not (kinds <= narrow or kinds == {torch.float64}):
         return False
-    return not form.matmul or (matmul_backend(matmul_dtype) is not None and not flops.counting())
+    if form.matmul and matmul_backend(matmul_dtype) is None:
+        return False
+    return form.counted or not (form.matmul and flops.counting())
 
 
 @cache

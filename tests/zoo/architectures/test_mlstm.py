@@ -128,9 +128,14 @@ def test_initialisation():
 
 @pytest.mark.parametrize(
     ("options", "inner"),
-    [({}, 40), ({"round_proj_up_to_multiple_of": 64}, 64), ({"proj_factor": 4.0}, 80), ({"heads": 3}, 48), ({"heads": 5, "qkv_proj_blocksize": 2,
-       "round_proj_up_to_multiple_of": 10, "proj_factor": 1.0}, 20)],
-)  # fmt: skip
+    [
+        ({}, 40),
+        ({"round_proj_up_to_multiple_of": 64}, 64),
+        ({"proj_factor": 4.0}, 80),
+        ({"heads": 3}, 48),
+        ({"heads": 5, "qkv_proj_blocksize": 2, "round_proj_up_to_multiple_of": 10, "proj_factor": 1.0}, 20),
+    ],
+)
 def test_width_inside(options, inner):
     mixer = MLSTM(LayerContext(width=20, length=8), **options)
     assert mixer.learnable_skip.shape == (inner,)

@@ -30,24 +30,21 @@ from zoo.ops.cauchy import (
     transition,
     unrow,
 )
-from zoo.ops.delta_rule import delta_rule, delta_rule_naive, dplr_naive
-from zoo.ops.delta_rule.wy import WY
+from zoo.ops.delta_rule import delta_rule_naive, dplr_naive
 from zoo.ops.diagonal_scan import scan, scan_naive
 from zoo.ops.diagonal_scan.chunked import _Scan
 from zoo.ops.elementwise import naive as naive_elementwise
 from zoo.ops.fourier.real import _Fourier, fourier
 from zoo.ops.h3 import h3_naive
 from zoo.ops.linear import linear
-from zoo.ops.linear_attention import linear_attention, recurrent
-from zoo.ops.linear_attention.chunked import Chunked
+from zoo.ops.linear_attention import recurrent
 from zoo.ops.local_attention import Extra
 from zoo.ops.local_attention import attend_naive as attend_locally
 from zoo.ops.local_attention.blocked import Windows
 from zoo.ops.long_convolution import convolve_naive
 from zoo.ops.lsh_attention import lsh_attention, lsh_attention_naive
 from zoo.ops.lsh_attention.chunked import LSHAttention
-from zoo.ops.mlstm import mlstm, mlstm_naive
-from zoo.ops.mlstm.chunked import _Chunks
+from zoo.ops.mlstm import mlstm_naive
 from zoo.ops.norms import naive as naive_norms
 from zoo.ops.qkv import Turn, split
 from zoo.ops.random_features import attend_naive as attend_by_features_naive
@@ -151,10 +148,6 @@ def by_torch(op):
     return run
 
 
-def chunks_of_2(*inputs):
-    return linear_attention(*inputs, chunk=2)
-
-
 channels = -uniform(D), normal(D), normal(B, T, D), normal(B, T, D)
 carried = normal(B, D), uniform(B, D)
 gates = normal(1, H, T), normal(1, H, T) + 1
@@ -165,12 +158,6 @@ projection, vectors = normal(5, 3), normal(2, 5, 3)
 @torch.no_grad()
 def last_state(u_, delta_, A_, B_):
     return selective_scan_naive(u_.mT, delta_.mT, A_, B_.mT, B_.mT)[1]
-
-
-def continued(q_, k_, v_, i, f, C, n):
-    """The mLSTM in chunks of 2, behind a state."""
-    state = (C, n, torch.zeros(1, H, dtype=C.dtype))
-    return memory(*mlstm(q_, k_, v_, i, f, state, eps=0.0, chunk=2))
 
 
 def cell(op):
@@ -300,15 +287,7 @@ BY_HAND = [
         lambda u_, delta_, A_, B_: LastState.apply(last_state(u_, delta_, A_, B_), u_, delta_, A_, B_, B_),
         (normal(B, D, T), uniform(B, D, T), A, normal(B, N, T)),
     ),
-    (Chunked, "no decay, shared keys", chunks_of_2, (q[:, :1], k[:, :1], v)),
-    (Chunked, "a decay per head, resumed", by_torch(chunks_of_2), (q, k, v, per_head, S)),
     (PositiveFeatures, "", lambda x: PositiveFeatures.apply(x, projection, 1e-3, None, None), (normal(1, B, 2, 3),)),
-    (WY, "chunks of 2", lambda *x: delta_rule(*x, chunk=2), (q, k, v, beta)),
-    (WY, "gated, resumed", lambda *x: delta_rule(*x, chunk=2), (q, k, v, beta, per_head, S)),
-    (WY, "by torch", by_torch(lambda *x: delta_rule(*x, chunk=2)), (q, k, v, beta, per_head, S)),
-    (_Chunks, "", lambda *x: memory(*mlstm(*x, eps=0.0, chunk=2)), (q, k, v, *gates)),
-    (_Chunks, "padding", lambda *x: memory(*mlstm(*x, mask=valid, eps=0.0, chunk=2)), (q, k, v, *gates)),
-    (_Chunks, "resumed", continued, (q, k, v, *gates, S, normal(1, H, K))),
     (Windows, "", lambda x: Windows.apply(x, 5, 2), (normal(B, H, 9, K),)),
     (LSHAttention, "causal", by_torch(lambda *x: lsh_attention(*x, buckets, chunk=2, causal=True)), (q, v)),
     (

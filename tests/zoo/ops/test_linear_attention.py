@@ -1,32 +1,23 @@
-"""Linear attention: the chunked form and the step equal the loop, in outputs, final state and gradients."""
+"""Linear attention: the chunked forms and the step equal the loop, in outputs, final state and gradients."""
 
 import pytest
 import torch
 
 from zoo.ops import forms
-from zoo.ops import official as kernels
-from zoo.ops.linear_attention import linear_attention, recurrent, step
+from zoo.ops.linear_attention import linear_attention, recurrent, step, weighted_mean
 
 B, H, K, V = 2, 3, 5, 4
 DECAYS = ["none", "head", "channel"]
 BONUS = pytest.mark.parametrize("bonus", [False, True], ids=["after", "before with bonus"])
 
 
-@pytest.fixture(params=["compiled loop", "chunked"], autouse=True)
+@pytest.fixture(params=["compiled", "torch"])
 def form(request, monkeypatch):
-    """What computes with a decay; without one there is one form."""
-    if request.param == "chunked":
-        monkeypatch.setattr(forms, "supports", lambda *_: False)
+    """What computes in float32 and bfloat16; in float64 it is torch."""
+    if request.param == "torch":
+        monkeypatch.setattr(forms, "available", lambda: False)
     elif not forms.available():
-        pytest.skip("numba is not installed")
-    return request.param
-
-
-@pytest.mark.parametrize("decay", DECAYS)
-def test_which_form_ran(form, decay):
-    linear_attention(**draw(5, decay))
-    compiled_form = {"none": "chunked", "head": "chunked, compiled loops", "channel": "compiled loop"}[decay]
-    assert kernels.used["linear_attention"] == (compiled_form if form == "compiled loop" else "chunked")
+        pytest.skip("needs numba")
 
 
 def draw(T, decay, *, state=True, bonus=False, scale=1.0, dtype=torch.float64, seed=0, shared=1):
@@ -112,7 +103,7 @@ def test_the_loop_reads_as_the_equation(decay, bonus):
 @pytest.mark.parametrize("decay", ["head", "channel"])
 @pytest.mark.parametrize("scale", [1e-3, 20.0, 1e3])
 @BONUS
-def test_strong_decay_in_float32_stays_close_to_float64(decay, scale, bonus):
+def test_strong_decay_in_float32_stays_close_to_float64(form, decay, scale, bonus):
     exact = outputs_and_gradients(recurrent, draw(130, decay, scale=scale, bonus=bonus))
     single = outputs_and_gradients(linear_attention, draw(130, decay, scale=scale, bonus=bonus, dtype=torch.float32))
     for name, x in single.items():
@@ -153,7 +144,7 @@ def test_a_decay_of_minus_infinity_forgets_everything(decay):
 @pytest.mark.parametrize("decay", DECAYS)
 @pytest.mark.parametrize("T", [1, 40])
 @BONUS
-def test_bfloat16_keeps_a_float32_state(decay, T, bonus):
+def test_bfloat16_keeps_a_float32_state(form, decay, T, bonus):
     inputs = draw(T, decay, bonus=bonus, dtype=torch.bfloat16)
     o, S = linear_attention(**inputs)
     assert (o.dtype, S.dtype) == (torch.bfloat16, torch.float32)
@@ -163,7 +154,7 @@ def test_bfloat16_keeps_a_float32_state(decay, T, bonus):
 
 
 @BONUS
-def test_autocast_does_not_lower_a_decay_per_channel(bonus):
+def test_autocast_does_not_lower_a_decay_per_channel(form, bonus):
     inputs = draw(40, "channel", dtype=torch.float32, bonus=bonus)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         o, S = linear_attention(**inputs)
@@ -173,7 +164,7 @@ def test_autocast_does_not_lower_a_decay_per_channel(bonus):
 @pytest.mark.parametrize("decay", ["none", "head"])
 @pytest.mark.parametrize("shared", [1, H])
 @pytest.mark.parametrize("scale", [0.01, 1.0])
-def test_autocast_lowers_only_the_products_of_chunks(decay, shared, scale):
+def test_autocast_lowers_only_the_products_of_chunks(form, decay, shared, scale):
     """Rounding does not grow with the number of chunks: the state between them is carried in float32."""
     inputs = draw(600, decay, scale=scale, dtype=torch.float32, shared=shared)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -232,3 +223,48 @@ def test_a_decay_may_be_shared_by_the_batch(decay, T, bonus):
     whole = {**inputs, "log_decay": shared["log_decay"].expand_as(inputs["log_decay"])}
     for form in (recurrent, linear_attention):
         torch.testing.assert_close(form(**shared), form(**whole))
+
+
+PLANTED = pytest.mark.parametrize("planted", [float("nan"), float("inf"), -float("inf")])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("decay", DECAYS)
+@PLANTED
+@BONUS
+def test_what_is_not_finite_stands_where_the_loop_has_it(form, decay, planted, bonus, dtype):
+    """In outputs, the final state and gradients, wherever it is planted."""
+    for name in draw(70, decay, bonus=bonus):
+        inputs = {n: x.detach() for n, x in draw(70, decay, bonus=bonus, dtype=dtype, scale=0.1).items()}
+        inputs[name].view(-1)[17] = planted  # of q, k, v and decays in the first chunk
+        inputs = {n: x.requires_grad_() for n, x in inputs.items()}
+        want, have = (outputs_and_gradients(f, inputs) for f in (recurrent, linear_attention))
+        for n in want:
+            torch.testing.assert_close(have[n], want[n], rtol=0.1, atol=0.1, equal_nan=True)
+
+
+@PLANTED
+def test_a_mean_of_what_is_not_finite_is_as_in_the_loop(form, planted):
+    for name in ("q", "k", "v"):
+        inputs = {n: x.detach().abs() for n, x in draw(70, "none", state=False, dtype=torch.float32).items()}
+        inputs[name].view(-1)[17] = planted
+        q, k, v = inputs.values()
+        sums, _ = recurrent(q, k, torch.cat([v, torch.ones_like(v[..., :1])], dim=-1))
+        o, _, _ = weighted_mean(q, k, v, 1e-3)
+        torch.testing.assert_close(o, sums[..., :-1] / (sums[..., -1:].abs() + 1e-3), equal_nan=True)
+
+
+@pytest.mark.parametrize("decay", ["none", "head"])
+@pytest.mark.parametrize("floor", [False, True])
+@pytest.mark.parametrize("T", [1, 70])
+def test_a_mean_is_a_ratio_of_sums(form, decay, floor, T):
+    """Continued from a state; over no less than a floor."""
+    x = {name: x.detach() for name, x in draw(T, decay, dtype=torch.float32).items()}
+    z, least = torch.rand(B, H, K), 3 * torch.rand(B, H, T) if floor else None
+    state = torch.cat([x["state"], z[..., None]], dim=-1)
+    sums, S = recurrent(x["q"], x["k"], torch.cat([x["v"], torch.ones(B, H, T, 1)], dim=-1), x.get("log_decay"), state)
+    weight = sums[..., -1:].abs() if least is None else torch.maximum(sums[..., -1:].abs(), least[..., None])
+    o, S_, z_ = weighted_mean(x["q"], x["k"], x["v"], 0.1, x["state"], z, log_decay=x.get("log_decay"), floor=least)
+    torch.testing.assert_close(
+        (o, S_, z_), (sums[..., :-1] / (weight + 0.1), S[..., :-1], S[..., -1]), rtol=1e-4, atol=1e-4
+    )

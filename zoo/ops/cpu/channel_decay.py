@@ -4,336 +4,438 @@ About a step m in the middle of a chunk, with e_t the sum of log decays from m t
 
     A_t = e^{e_t} ⊙ q_t,    B_s = e^{−e_s} ⊙ k_s,    S′ = diag(e^{b_m}) S
 
-turn it into linear attention without a decay, o = A S′ + tril(A Bᵀ) V, and S ← diag(e^{e_C}) (S′ + Bᵀ V): products
-in compiled loops, as in `tiled`. A and B stay finite while no e is beyond `LARGEST_EXPONENT`. A chunk with stronger
-decays is the recurrence step by step, as in `compiled`. Spans are added up from m outwards, and never as differences of
-longer ones.
+turn it into linear attention without a decay, o = A S′ + tril(A Bᵀ) V, and S ← diag(e^{e_C}) (S′ + Bᵀ V). With a bonus
+u a step reads the state before its own decay, A_t = e^{e_{t−1}} ⊙ q_t, and the diagonal of A Bᵀ is q_t · (u ⊙ k_t).
+
+A and B stay finite while no e is beyond `LARGEST_EXPONENT`. A chunk with stronger decays is the recurrence step by
+step, with c_t = a_t and u = 1, or with a bonus c_t = 1; G is the gradient of S_t, and w = v_t · do_t:
+
+    o_t = (c_t ⊙ q_t)ᵀ S + (q_t · (u ⊙ k_t)) v_t,    S ← diag(a_t) S + k_t v_tᵀ
+    dq_t = c_t ⊙ S do_t + w u ⊙ k_t,    dk_t = G v_t + w u ⊙ q_t,    G ← diag(a_t) G + (c_t ⊙ q_t) do_tᵀ
+
+Spans are added up from m outwards, and never as differences of longer ones.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.ops.cpu.bfloat16 import by_step, widened
+from zoo.ops import flops
+from zoo.ops.cpu.bfloat16 import Rows, offset, rows, widened
 from zoo.ops.cpu.jit import exp, inlined, loop
 from zoo.ops.cpu.linear_attention import CHUNK
-from zoo.ops.cpu.linear_attention_scan import step_back_after, update, update_then_read
 from zoo.ops.cpu.matmul import (
-    aligned_zeros,
     enter,
     leave,
     narrow,
     pack_pairs,
+    packed_pairs,
     padded,
     product,
+    rounded,
     transpose_left,
     transpose_right,
 )
-from zoo.ops.cpu.matrices import dots, give, load_matrix, store_matrix, take, widen
+from zoo.ops.cpu.matrices import dots, load_matrix, load_rows, store_matrix, store_rows, widen
 from zoo.ops.cpu.threads import run
+from zoo.ops.cpu.workspace import workspace
 
 LARGEST_EXPONENT = 40.0
 """e^80, of both factors, is far from the largest float32, e^88; what they give where s > t is thrown away."""
 
 
-class TiledChannelDecay(torch.autograd.Function):
-    """o (B, H, T, V) in v's dtype, times `scale`, and the last S, from q, k and v in the dtype of products, a decay
-    (B, H, T, K) and S (B, H, K, V).
+def linear_attention(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, S: Tensor, bonus: Tensor | None, scale: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """o (B, H, T, V), times `scale`, and the last S, from q, k and a decay (B, H, T, K), v, S (B, H, K, V) and a bonus
+    (H, K) or none; products in `dtype`.
     """
+    q, k, values = (x.to(dtype) for x in (q, k, v))
+    o, S = TiledChannelDecay.apply(q, k, values, g, S, bonus, scale)
+    return o.to(v.dtype), S
+
+
+class Sizes(NamedTuple):
+    """C, K and V of a chunk, padded, C + 1, and whether there is a bonus."""
+
+    C: int
+    C1: int
+    K: int
+    V: int
+    bonus: bool
+
+
+class Inputs(NamedTuple):
+    """Or gradients, of the bonus for every row of the batch."""
+
+    q: Rows
+    k: Rows
+    v: Rows
+    g: Rows
+    bonus: Tensor
+
+
+class TiledChannelDecay(torch.autograd.Function):
+    """o in v's dtype, which is that of products, and the last S."""
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, g: Tensor, S: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-        (B, H, T, V), K = v.shape, q.shape[-1]
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, g: Tensor, S: Tensor, bonus: Tensor | None, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        (B, H, T, V), K = v.shape, q.shape[3]
+        flops.count("linear_attention", 4 * q.numel() * V)
+        C = min(CHUNK, padded(T))
+        ctx.sizes, ctx.scale = (
+            Sizes(C, C + 1, padded(K), padded(V), bonus is not None),
+            S.new_tensor([scale]).numpy()[0],
+        )
         q, k, v, g = (x if x.stride(3) == 1 else x.contiguous() for x in (q, k, v, g))
-        S, before, o = S.contiguous(), v.new_empty(B, H, -(-T // CHUNK), K, V), v.new_empty(B, T, H, V)
-        constants, last = S.new_tensor([scale, LARGEST_EXPONENT]), torch.empty_like(S)
-        rows = by_step(q, k, v, g)
-        arrays = [S, constants, before, o, last]
-        run(_forward, B * H, CHUNK, padded(K), padded(V), *rows, *arrays)
-        ctx.save_for_backward(q, k, v, g, before, constants)
-        return o.transpose(1, 2), last
+        S, bonus = S.contiguous(), S.new_ones(H, K) if bonus is None else bonus.contiguous()
+        before, o, last = v.new_empty(B, H, -(-T // C), K, V), v.new_empty(B, T, H, V), torch.empty_like(S)
+        inputs, o = Inputs(rows(q), rows(k), rows(v), rows(g), bonus), o.transpose(1, 2)
+        run(_forward, B * H, ctx.sizes, inputs, T, ctx.scale, S, before, rows(o), last)
+        ctx.save_for_backward(q, k, v, g, bonus, before)
+        return o, last
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, do: Tensor, dS: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, g, before, constants = ctx.saved_tensors
-        (B, H, T, V), K = v.shape, q.shape[-1]
-        do, dS = do if do.stride(3) == 1 else do.contiguous(), dS.contiguous()
-        dq, dk, dv, dg = (x.new_empty(B, T, H, x.shape[3]) for x in (q, k, v, g))
-        first = torch.empty_like(dS)
-        rows = by_step(q, k, v, g, do)
-        arrays = [dS, constants, before, dq, dk, dv, dg, first]
-        run(_backward, B * H, CHUNK, padded(K), padded(V), *rows, *arrays)
-        return *(x.transpose(1, 2) for x in (dq, dk, dv, dg)), first, None
+    def backward(ctx: Any, d_o: Tensor, d_S: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, g, bonus, before = ctx.saved_tensors
+        B, H, T, V = v.shape
+        flops.count("linear_attention", 8 * q.numel() * V)
+        d_o, d_S = d_o if d_o.stride(3) == 1 else d_o.contiguous(), d_S.contiguous()
+        inputs, first = Inputs(rows(q), rows(k), rows(v), rows(g), bonus), torch.empty_like(d_S)
+        d_q, d_k, d_v, d_g = (x.new_empty(B, T, H, x.shape[3]).transpose(1, 2) for x in (q, k, v, g))
+        d_bonus = bonus.new_zeros(B, *bonus.shape)
+        gradients = Inputs(rows(d_q), rows(d_k), rows(d_v), rows(d_g), d_bonus)
+        run(_backward, B * H, ctx.sizes, inputs, T, ctx.scale, rows(d_o), d_S, before, gradients, first)
+        return d_q, d_k, d_v, d_g, first, d_bonus.sum(0) if ctx.sizes.bonus else None, None
 
 
 @inlined
-def _spans(g, C, K, e, start, largest):  # type: ignore[no-untyped-def]
-    """e (C, K) and b_m; whether all e stay within the largest exponent."""
-    middle = C // 2
+def _set_spans(g, C, K, e):  # type: ignore[no-untyped-def]
+    """e (C + 1, K), from that before the first step on; whether all stay within the largest exponent."""
+    middle = C // 2 + 1
     e[middle * K : middle * K + K] = 0
-    for t in range(middle + 1, C):
-        log, before, now = g[t * K : t * K + K], e[t * K - K : t * K], e[t * K : t * K + K]
+    for t in range(middle + 1, C + 1):
+        log, before, now = g[t * K - K : t * K], e[t * K - K : t * K], e[t * K : t * K + K]
         for i in range(K):
             now[i] = before[i] + log[i]
     for back in range(middle):
         t = middle - 1 - back
-        log, after, now = g[t * K + K : t * K + 2 * K], e[t * K + K : t * K + 2 * K], e[t * K : t * K + K]
+        log, after, now = g[t * K : t * K + K], e[t * K + K : t * K + 2 * K], e[t * K : t * K + K]
         for i in range(K):
             now[i] = after[i] - log[i]
-    first, last, mild = e[:K], e[C * K - K : C * K], True
+    first, last, mild = e[:K], e[C * K : C * K + K], True
     for i in range(K):
-        start[i] = g[i] - first[i]
-        mild &= first[i] <= largest and last[i] >= -largest
+        mild &= first[i] <= LARGEST_EXPONENT and last[i] >= -LARGEST_EXPONENT
     return mild
 
 
 @inlined
-def _grown(x, e, sign, K, C, factors, line, to):  # type: ignore[no-untyped-def]
+def _grow(x, e, sign, factors, line, to):  # type: ignore[no-untyped-def]
     """x ⊙ e^{± e}, and those factors."""
-    for i in range(C * K):
+    for i in range(len(to)):
         factors[i] = exp(sign * e[i])
-    for i in range(C * K):
+    for i in range(len(to)):
         line[i] = widened(x[i]) * factors[i]
     narrow(line, to)
 
 
 @inlined
-def _decay_rows(S, logs, K, V):  # type: ignore[no-untyped-def]
+def _decay_rows(S, logs, sign, K, V):  # type: ignore[no-untyped-def]
     for i in range(K):
-        row, factor = S[i * V : i * V + V], exp(logs[i])
+        row, factor = S[i * V : i * V + V], exp(sign * logs[i])
         for c in range(V):
             row[c] *= factor
 
 
 @inlined
-def _lower(x, C):  # type: ignore[no-untyped-def]
-    for t in range(C):
-        x[t * C + t + 1 : t * C + C] = 0
+def _current(w, bonus, K, t):  # type: ignore[no-untyped-def]
+    """q_t · (u ⊙ k_t)."""
+    q, k, total = w.Q[t * K : t * K + K], w.keys[t * K : t * K + K], w.logs.dtype.type(0)
+    for i in range(len(bonus)):
+        total += widened(q[i]) * bonus[i] * widened(k[i])
+    return total
 
 
 @inlined
-def _upper(x, C):  # type: ignore[no-untyped-def]
-    for t in range(C):
-        x[t * C : t * C + t] = 0
+def _current_backward(w, bonus, K, t, slope, d_bonus):  # type: ignore[no-untyped-def]
+    """Of `_current`, on top of the gradients of q and k."""
+    q, k, d_q, d_k = (
+        w.Q[t * K : t * K + K], w.keys[t * K : t * K + K], w.d_q[t * K : t * K + K], w.d_k[t * K : t * K + K]
+    )  # fmt: skip
+    for i in range(len(bonus)):
+        d_q[i] += slope * bonus[i] * widened(k[i])
+        d_k[i] += slope * bonus[i] * widened(q[i])
+        d_bonus[i] += slope * widened(q[i]) * widened(k[i])
+
+
+@inlined
+def _load_chunk(w, sizes, inputs, b, h, t, steps, depth, ahead):  # type: ignore[no-untyped-def]
+    load_rows(inputs.q, offset(inputs.q, b, h, t), steps, depth, w.Q, sizes.K, ahead)
+    load_rows(inputs.k, offset(inputs.k, b, h, t), steps, depth, w.keys, sizes.K, ahead)
+    load_rows(inputs.g, offset(inputs.g, b, h, t), steps, depth, w.logs, sizes.K, ahead)
+
+
+_forward_work = workspace(
+    {
+        "C K": "Q keys A B turned",
+        "C V": "values values_right",
+        "K V": "state state_right",
+        "C C": "pairs",
+    },
+    {"K V": "S", "C V": "out", "C C": "scores", "C1 K": "e", "C K": "logs factors line", "V": "value"},
+)
 
 
 @loop
-def _forward(  # type: ignore[no-untyped-def]
-    start, stop, C, K, V,
-    q, q_b, q_h, q_t, k, k_b, k_h, k_t, v, v_b, v_h, v_t, g, g_b, g_h, g_t,
-    S, constants, before, o, last,
-):  # fmt: skip
-    """Work items are heads of rows. K and V are padded."""
-    _, T, H, width = o.shape
-    N, depth = before.shape[2:4]
-    scale, largest = constants[0], constants[1]
-    one = scale / scale
-    Q, keys, values = aligned_zeros(C * K, before), aligned_zeros(C * K, before), aligned_zeros(C * V, before)
-    A, B, turned, packed_pairs = (
-        aligned_zeros(C * K, before),
-        aligned_zeros(C * K, before),
-        aligned_zeros(C * K, before),
-        aligned_zeros(C * V, before),
-    )
-    state, state_right, pairs = aligned_zeros(K * V, before), aligned_zeros(K * V, before), aligned_zeros(C * C, before)
-    S_, out, scores = aligned_zeros(K * V, S), aligned_zeros(C * V, S), aligned_zeros(C * C, S)
-    logs, e, factors, line = (
-        aligned_zeros(C * K, S),
-        aligned_zeros(C * K, S),
-        aligned_zeros(C * K, S),
-        aligned_zeros(C * K, S),
-    )
-    b_m, value = aligned_zeros(K, S), aligned_zeros(V, S)
-    setup = enter(before)
+def _forward(start, stop, sizes, inputs, T, scale, S, before, o, last):  # type: ignore[no-untyped-def]
+    """Work items are heads of rows."""
+    C, K, V, H = sizes.C, sizes.K, sizes.V, S.shape[1]
+    N, depth, width = before.shape[2:]
+    w, setup = _forward_work(sizes, before, S), enter(before)
     for item in range(start, stop):
         b, h = item // H, item % H
-        load_matrix(S[b, h], width, S_, V)
+        load_matrix(S[b, h], width, w.S, V)
         for n in range(N):
-            first = n * C
-            steps = min(C, T - first)
-            take(q, b * q_b + h * q_h + first * q_t, q_t, steps, depth, C, Q, K, C)
-            take(k, b * k_b + h * k_h + first * k_t, k_t, steps, depth, C, keys, K, C)
-            take(v, b * v_b + h * v_h + first * v_t, v_t, steps, width, C, values, V, C)
-            take(g, b * g_b + h * g_h + first * g_t, g_t, steps, depth, C, logs, K, C)
-            mild = _spans(logs, C, K, e, b_m, largest)
+            t = n * C
+            steps = min(C, T - t)
+            _load_chunk(w, sizes, inputs, b, h, t, steps, depth, C)
+            load_rows(inputs.v, offset(inputs.v, b, h, t), steps, width, w.values, V, C)
+            mild = _set_spans(w.logs, C, K, w.e)
             if mild:
-                _decay_rows(S_, b_m, K, V)
-            narrow(S_, state)
+                _decay_rows(w.S, w.e, -w.S.dtype.type(1), K, V)
+            state = rounded(w.S, w.state)
             store_matrix(state, width, V, before[b, h, n])
             if mild:
-                _grown(Q, e, one, K, C, factors, line, A)
-                _grown(keys, e, -one, K, C, factors, line, B)
-                transpose_right(B, turned, C, K)
-                product(A, turned, scores, C, C, K, False)
-                _lower(scores, C)
-                narrow(scores, pairs)
-                pack_pairs(state, state_right, K, V)
-                product(A, state_right, out, C, V, K, False)
-                pack_pairs(values, packed_pairs, C, V)
-                product(pairs, packed_pairs, out, C, V, C, True)
-                pack_pairs(B, A, C, K)
-                transpose_left(A, turned, C, K)
-                product(turned, packed_pairs, S_, K, V, C, True)
-                _decay_rows(S_, e[C * K - K : C * K], K, V)
+                _forward_about_middle(w, sizes, inputs.bonus[h], state)
             else:
-                out[:] = 0
-                for i in range(C * K):
-                    factors[i] = exp(logs[i])
-                for t in range(steps):
-                    widen(values[t * V : t * V + V], value)
-                    row = out[t * V : t * V + V]
-                    for i in range(depth):
-                        at = t * K + i
-                        update_then_read(
-                            S_[i * V : i * V + V], factors[at], widened(Q[at]), widened(keys[at]), value, row
-                        )
-            give(out, steps, width, V, scale, o, b, first, h)
-        store_matrix(S_, width, V, last[b, h])
+                _forward_steps(w, sizes, inputs.bonus[h], steps)
+            store_rows(w.out, steps, width, V, scale, o, offset(o, b, h, t))
+        store_matrix(w.S, width, V, last[b, h])
     leave(setup, before)
+
+
+@inlined
+def _forward_about_middle(w, sizes, bonus, state):  # type: ignore[no-untyped-def]
+    C, K, V, one = sizes.C, sizes.K, sizes.V, w.S.dtype.type(1)
+    _grow(w.Q, w.e if sizes.bonus else w.e[K:], one, w.factors, w.line, w.A)
+    _grow(w.keys, w.e[K:], -one, w.factors, w.line, w.B)
+    transpose_right(w.B, w.turned, C, K)
+    product(w.A, w.turned, w.scores, C, C, K, False)
+    for t in range(C):
+        w.scores[t * C + t + 1 : t * C + C] = 0
+        if sizes.bonus:
+            w.scores[t * C + t] = _current(w, bonus, K, t)
+    pairs = rounded(w.scores, w.pairs)
+    product(w.A, packed_pairs(state, w.state_right, K, V), w.out, C, V, K, False)
+    values = packed_pairs(w.values, w.values_right, C, V)
+    product(pairs, values, w.out, C, V, C, True)
+    pack_pairs(w.B, w.A, C, K)
+    transpose_left(w.A, w.turned, C, K)
+    product(w.turned, values, w.S, K, V, C, True)
+    _decay_rows(w.S, w.e[C * K :], one, K, V)
+
+
+@inlined
+def _forward_steps(w, sizes, bonus, steps):  # type: ignore[no-untyped-def]
+    K, V, value = sizes.K, sizes.V, w.value
+    w.out[:] = 0
+    for i in range(len(w.factors)):
+        w.factors[i] = exp(w.logs[i])
+    for t in range(steps):
+        row, current = w.out[t * V : t * V + V], _current(w, bonus, K, t)
+        widen(w.values[t * V : t * V + V], value)
+        for i in range(len(bonus)):
+            S, a, k = w.S[i * V : i * V + V], w.factors[t * K + i], widened(w.keys[t * K + i])
+            read = widened(w.Q[t * K + i]) if sizes.bonus else a * widened(w.Q[t * K + i])
+            for c in range(V):
+                row[c] += read * S[c]
+                S[c] = a * S[c] + k * value[c]
+        for c in range(V):
+            row[c] += current * value[c]
+
+
+_backward_work = workspace(
+    {
+        "C K": "Q keys A A_right B B_right turned",
+        "C V": "values slopes slopes_right slopes_turned",
+        "K V": "state after state_turned",
+        "C C": "pairs d_pairs",
+    },
+    {
+        "K V": "G",
+        "C C": "scores",
+        "C V": "by_value",
+        "C1 K": "e d_e",
+        "C K": "logs d_q d_k grown shrunk",
+        "K": "begun ended",
+        "V": "value slope",
+    },
+)
+"""`turned` are transposes, `grown` and `shrunk` e^{e} and e^{−e} of A and B."""
 
 
 @loop
-def _backward(  # type: ignore[no-untyped-def]
-    start, stop, C, K, V,
-    q, q_b, q_h, q_t, k, k_b, k_h, k_t, v, v_b, v_h, v_t, g, g_b, g_h, g_t, do, do_b, do_h, do_t,
-    dS, constants, before, dq, dk, dv, dg, dS_out,
-):  # fmt: skip
-    _, T, H, width = dv.shape
-    N, depth = before.shape[2:4]
-    scale, largest = constants[0], constants[1]
-    one, middle = scale / scale, C // 2
-    Q, keys, A, B = (
-        aligned_zeros(C * K, before),
-        aligned_zeros(C * K, before),
-        aligned_zeros(C * K, before),
-        aligned_zeros(C * K, before),
-    )
-    A_, B_, turned = aligned_zeros(C * K, before), aligned_zeros(C * K, before), aligned_zeros(C * K, before)
-    values, given = aligned_zeros(C * V, before), aligned_zeros(C * V, before)
-    slopes, slopes_, turned_v = aligned_zeros(C * V, before), aligned_zeros(C * V, before), aligned_zeros(C * V, before)
-    state, after, after_ = aligned_zeros(K * V, before), aligned_zeros(K * V, before), aligned_zeros(K * V, before)
-    pairs, dpairs, dpairs_ = aligned_zeros(C * C, before), aligned_zeros(C * C, before), aligned_zeros(C * C, before)
-    scores, by_value, G = aligned_zeros(C * C, dS), aligned_zeros(C * V, dS), aligned_zeros(K * V, dS)
-    logs, e, read, wrote = (
-        aligned_zeros(C * K, dS),
-        aligned_zeros(C * K, dS),
-        aligned_zeros(C * K, dS),
-        aligned_zeros(C * K, dS),
-    )
-    grown, shrunk, line = aligned_zeros(C * K, dS), aligned_zeros(C * K, dS), aligned_zeros(C * K, dS)
-    b_m, begun, ended, value, slope = (
-        aligned_zeros(K, dS),
-        aligned_zeros(K, dS),
-        aligned_zeros(K, dS),
-        aligned_zeros(V, dS),
-        aligned_zeros(V, dS),
-    )
-    setup = enter(before)
+def _backward(start, stop, sizes, inputs, T, scale, d_o, d_S, before, gradients, first):  # type: ignore[no-untyped-def]
+    C, K, V, H = sizes.C, sizes.K, sizes.V, d_S.shape[1]
+    N, depth, width = before.shape[2:]
+    w, setup, one = _backward_work(sizes, before, d_S), enter(before), d_S.dtype.type(1)
     for item in range(start, stop):
         b, h = item // H, item % H
-        load_matrix(dS[b, h], width, G, V)
+        load_matrix(d_S[b, h], width, w.G, V)
         for back in range(N):
             n = N - 1 - back
-            first = n * C
-            steps = min(C, T - first)
-            take(q, b * q_b + h * q_h + first * q_t, q_t, steps, depth, C, Q, K, -C)
-            take(k, b * k_b + h * k_h + first * k_t, k_t, steps, depth, C, keys, K, -C)
-            take(v, b * v_b + h * v_h + first * v_t, v_t, steps, width, C, values, V, -C)
-            take(g, b * g_b + h * g_h + first * g_t, g_t, steps, depth, C, logs, K, -C)
-            take(do, b * do_b + h * do_h + first * do_t, do_t, steps, width, C, given, V, -C)
+            t = n * C
+            steps = min(C, T - t)
+            _load_chunk(w, sizes, inputs, b, h, t, steps, depth, -C)
+            load_rows(inputs.v, offset(inputs.v, b, h, t), steps, width, w.values, V, -C)
+            load_rows(d_o, offset(d_o, b, h, t), steps, width, w.slopes_right, V, -C)
             for i in range(C * V):
-                by_value[i] = scale * widened(given[i])
-            narrow(by_value, slopes)
-            load_matrix(before[b, h, n], width, state, V)
-            if _spans(logs, C, K, e, b_m, largest):
-                _grown(Q, e, one, K, C, grown, line, A)
-                _grown(keys, e, -one, K, C, shrunk, line, B)
-                _decay_rows(G, e[C * K - K : C * K], K, V)
-                narrow(G, after)
-                ended[:] = 0
-                dots(state, G, K, V, ended)
-                transpose_right(A, turned, C, K)
-                product(B, turned, scores, C, C, K, False)
-                _upper(scores, C)
-                narrow(scores, pairs)
-                transpose_right(slopes, turned_v, C, V)
-                product(values, turned_v, scores, C, C, V, False)
-                _upper(scores, C)
-                narrow(scores, dpairs)
-                pack_pairs(after, after_, K, V)
-                product(B, after_, by_value, C, V, K, False)
-                pack_pairs(slopes, slopes_, C, V)
-                product(pairs, slopes_, by_value, C, V, C, True)
-                give(by_value, steps, width, V, one, dv, b, first, h)
-                transpose_right(after, after_, K, V)
-                product(values, after_, wrote, C, K, V, False)
-                for s in range(C):
-                    key, row = B[s * K : s * K + K], wrote[s * K : s * K + K]
-                    for i in range(K):
-                        ended[i] += widened(key[i]) * row[i]
-                pack_pairs(A, A_, C, K)
-                product(dpairs, A_, wrote, C, K, C, True)
-                transpose_right(state, after_, K, V)
-                product(slopes, after_, read, C, K, V, False)
-                pack_pairs(dpairs, dpairs_, C, C)
-                transpose_left(dpairs_, dpairs, C, C)
-                pack_pairs(B, B_, C, K)
-                product(dpairs, B_, read, C, K, C, True)
-                transpose_left(A_, turned, C, K)
-                product(turned, slopes_, G, K, V, C, True)
-                begun[:] = 0
-                dots(state, G, K, V, begun)
-                for i in range(C * K):
-                    line[i] = widened(A[i]) * read[i] - widened(B[i]) * wrote[i]  # of e
-                for i in range(C * K):
-                    read[i] *= grown[i]
-                for i in range(C * K):
-                    wrote[i] *= shrunk[i]
-                # A log decay behind m is in every later e, one up to m in every earlier one, negated.
-                for i in range(C - 1 - middle):
-                    t = C - 1 - i
-                    of, to = line[t * K : t * K + K], logs[t * K : t * K + K]
-                    for c in range(K):
-                        ended[c] += of[c]
-                        to[c] = ended[c]
-                for t in range(middle + 1):
-                    of, to = line[t * K : t * K + K], logs[t * K : t * K + K]
-                    for c in range(K):
-                        to[c] = begun[c]
-                        begun[c] -= of[c]
-                _decay_rows(G, b_m, K, V)
+                w.by_value[i] = scale * widened(w.slopes_right[i])
+            narrow(w.by_value, w.slopes)
+            load_matrix(before[b, h, n], width, w.state, V)
+            if _set_spans(w.logs, C, K, w.e):
+                _backward_about_middle(w, sizes, inputs.bonus[h], gradients.bonus[b, h])
             else:
-                Ss = np.empty((C + 1, K * V), dS.dtype)
-                widen(state, Ss[0])
-                for i in range(C * K):
-                    grown[i] = exp(logs[i])
-                for t in range(steps):
-                    widen(values[t * V : t * V + V], value)
-                    for i in range(K):
-                        at = t * K + i
-                        update(
-                            Ss[t, i * V : i * V + V], grown[at], widened(keys[at]), value, Ss[t + 1, i * V : i * V + V]
-                        )
-                for i in range(steps):
-                    t = steps - 1 - i
-                    widen(values[t * V : t * V + V], value)
-                    widen(slopes[t * V : t * V + V], slope)
-                    row = by_value[t * V : t * V + V]
-                    row[:] = 0
-                    for c in range(K):
-                        at, one_row = t * K + c, slice(c * V, c * V + V)
-                        read[at], wrote[at], logs[at] = step_back_after(
-                            G[one_row], Ss[t][one_row], Ss[t + 1][one_row],
-                            grown[at], widened(Q[at]), widened(keys[at]), value, slope, row,
-                        )  # fmt: skip
-                give(by_value, steps, width, V, one, dv, b, first, h)
-            give(read, steps, depth, K, one, dq, b, first, h)
-            give(wrote, steps, depth, K, one, dk, b, first, h)
-            give(logs, steps, depth, K, one, dg, b, first, h)
-        store_matrix(G, width, V, dS_out[b, h])
+                _backward_steps(w, sizes, inputs.bonus[h], gradients.bonus[b, h], steps)
+            store_rows(w.by_value, steps, width, V, one, gradients.v, offset(gradients.v, b, h, t))
+            store_rows(w.d_q, steps, depth, K, one, gradients.q, offset(gradients.q, b, h, t))
+            store_rows(w.d_k, steps, depth, K, one, gradients.k, offset(gradients.k, b, h, t))
+            store_rows(w.logs, steps, depth, K, one, gradients.g, offset(gradients.g, b, h, t))
+        store_matrix(w.G, width, V, first[b, h])
     leave(setup, before)
+
+
+@inlined
+def _backward_about_middle(w, sizes, bonus, d_bonus):  # type: ignore[no-untyped-def]
+    """Gradients of A and B in the place of those of q and k, then of these; in the place of log decays their own."""
+    C, K, V, one = sizes.C, sizes.K, sizes.V, w.G.dtype.type(1)
+    _grow(w.Q, w.e if sizes.bonus else w.e[K:], one, w.grown, w.d_q, w.A)
+    _grow(w.keys, w.e[K:], -one, w.shrunk, w.d_k, w.B)
+    _decay_rows(w.G, w.e[C * K :], one, K, V)
+    after = rounded(w.G, w.after)
+    w.ended[:] = 0
+    dots(w.state, w.G, K, V, w.ended)
+    A, B = packed_pairs(w.A, w.A_right, C, K), packed_pairs(w.B, w.B_right, C, K)
+    _pairs_backward(w, sizes, bonus)
+    # dV
+    product(w.B, packed_pairs(after, w.state_turned, K, V), w.by_value, C, V, K, False)
+    slopes = packed_pairs(w.slopes, w.slopes_right, C, V)
+    product(w.pairs, slopes, w.by_value, C, V, C, True)
+    # dB and dA
+    transpose_right(after, w.state_turned, K, V)
+    product(w.values, w.state_turned, w.d_k, C, K, V, False)
+    for s in range(C):
+        key, row = w.B[s * K : s * K + K], w.d_k[s * K : s * K + K]
+        for i in range(K):
+            w.ended[i] += widened(key[i]) * row[i]
+    product(w.d_pairs, A, w.d_k, C, K, C, True)
+    transpose_right(w.state, w.state_turned, K, V)
+    product(w.slopes, w.state_turned, w.d_q, C, K, V, False)
+    pack_pairs(w.d_pairs, w.pairs, C, C)
+    transpose_left(w.pairs, w.d_pairs, C, C)
+    product(w.d_pairs, B, w.d_q, C, K, C, True)
+    # G
+    transpose_left(A, w.turned, C, K)
+    product(w.turned, slopes, w.G, K, V, C, True)
+    w.begun[:] = 0
+    dots(w.state, w.G, K, V, w.begun)
+    _spans_backward(w, sizes)
+    for i in range(C * K):
+        w.d_q[i] *= w.grown[i]
+    for i in range(C * K):
+        w.d_k[i] *= w.shrunk[i]
+    if sizes.bonus:
+        for t in range(C):
+            _current_backward(w, bonus, K, t, w.scores[t * C + t], d_bonus)
+    _decay_rows(w.G, w.e, -one, K, V)
+
+
+@inlined
+def _pairs_backward(w, sizes, bonus):  # type: ignore[no-untyped-def]
+    """At [s, t], A Bᵀ and its gradient but for what a bonus puts on its diagonal, which stays in `scores`."""
+    C, K, V = sizes.C, sizes.K, sizes.V
+    transpose_right(w.A, w.turned, C, K)
+    product(w.B, w.turned, w.scores, C, C, K, False)
+    for s in range(C):
+        w.scores[s * C : s * C + s] = 0
+        if sizes.bonus:
+            w.scores[s * C + s] = _current(w, bonus, K, s)
+    narrow(w.scores, w.pairs)
+    transpose_right(w.slopes, w.slopes_turned, C, V)
+    product(w.values, w.slopes_turned, w.scores, C, C, V, False)
+    for s in range(C):
+        w.scores[s * C : s * C + s] = 0
+    narrow(w.scores, w.d_pairs)
+    if sizes.bonus:
+        for s in range(C):
+            w.d_pairs[s * C + s] = 0
+
+
+@inlined
+def _spans_backward(w, sizes):  # type: ignore[no-untyped-def]
+    """Of log decays: one behind m is in every later e, one up to m in every earlier one, negated."""
+    C, K, middle, d_e = sizes.C, sizes.K, sizes.C // 2, w.d_e
+    read, written = d_e if sizes.bonus else d_e[K:], d_e[K:]
+    d_e[:K] = 0
+    d_e[C * K :] = 0
+    for i in range(C * K):
+        read[i] = widened(w.A[i]) * w.d_q[i]
+    for i in range(C * K):
+        written[i] -= widened(w.B[i]) * w.d_k[i]
+    for i in range(C - 1 - middle):
+        t = C - 1 - i
+        of, to = written[t * K : t * K + K], w.logs[t * K : t * K + K]
+        for c in range(K):
+            w.ended[c] += of[c]
+            to[c] = w.ended[c]
+    for t in range(middle + 1):
+        of, to = d_e[t * K : t * K + K], w.logs[t * K : t * K + K]
+        for c in range(K):
+            w.begun[c] -= of[c]
+            to[c] = w.begun[c]
+
+
+@inlined
+def _backward_steps(w, sizes, bonus, d_bonus, steps):  # type: ignore[no-untyped-def]
+    """The states of the chunk once more, then back."""
+    C, K, V, zero = sizes.C, sizes.K, sizes.V, w.G.dtype.type(0)
+    states, value, slope = np.empty((C + 1, K * V), w.G.dtype), w.value, w.slope
+    widen(w.state, states[0])
+    for i in range(C * K):
+        w.grown[i] = exp(w.logs[i])
+    for t in range(steps):
+        widen(w.values[t * V : t * V + V], value)
+        for i in range(K):
+            S, to = states[t, i * V : i * V + V], states[t + 1, i * V : i * V + V]
+            a, k = w.grown[t * K + i], widened(w.keys[t * K + i])
+            for c in range(V):
+                to[c] = a * S[c] + k * value[c]
+    for back in range(steps):
+        t = steps - 1 - back
+        widen(w.values[t * V : t * V + V], value)
+        widen(w.slopes[t * V : t * V + V], slope)
+        d_v, current, of_current = w.by_value[t * V : t * V + V], _current(w, bonus, K, t), zero
+        for c in range(V):
+            d_v[c] = current * slope[c]
+            of_current += value[c] * slope[c]
+        for i in range(K):
+            at, S, G = t * K + i, states[t, i * V : i * V + V], w.G[i * V : i * V + V]
+            a, q, k = w.grown[at], widened(w.Q[at]), widened(w.keys[at])
+            by = w.grown.dtype.type(1) if sizes.bonus else a
+            read, written, kept = zero, zero, zero
+            for c in range(V):
+                read += S[c] * slope[c]
+                written += G[c] * value[c]
+                kept += G[c] * S[c]
+                d_v[c] += k * G[c]
+                G[c] = a * G[c] + by * q * slope[c]
+            w.d_q[at], w.d_k[at] = by * read, written
+            w.logs[at] = a * kept if sizes.bonus else a * (kept + q * read)
+        _current_backward(w, bonus, K, t, of_current, d_bonus)

@@ -1,74 +1,368 @@
-"""The delta rule in chunks, each head from its first step to its last in one loop; equations and names as in `wy`.
+"""The delta rule in chunks, each head from its first step to its last in one loop.
 
-Products are those of `zoo.ops.cpu.matmul`, the inverse in float32; what is between them stays in the cache.
+Equations as in `zoo.ops.delta_rule.chunked`. Backward, with dS of the state behind a chunk, f = du and Z = [−β f; do]
+the gradient of the readings [M; P] u + D [K; Q] S:
+
+    β f = (I + M β)⁻ᵀ β (Pᵀ do + E K dS),    f = Pᵀ do + E K dS − Mᵀ β f,    dv = β f,    dβ_t = e_t·f_t
+    Y = (Z uᵀ) ⊙ Γ,    [dk; dq] = D Z Sᵀ + Y K,    dk += Yᵀ [K; Q] + E u dSᵀ,    dS ← e^{c_C} dS + (D [K; Q])ᵀ Z
+
+A log decay c_t raises what is read at t and lowers what is written there; what both share cancels in float32. Products
+are those of `zoo.ops.cpu.matmul`, the inverse is in float32; what is between them stays in the cache.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.ops.cpu.bfloat16 import by_step, widened
-from zoo.ops.cpu.dplr import invert
+from zoo.ops.cpu.bfloat16 import Rows, offset, rows, widened
 from zoo.ops.cpu.jit import inlined, loop
-from zoo.ops.cpu.linear_attention import CHUNK, from_start, renew, weights_by_query
+from zoo.ops.cpu.linear_attention import CHUNK, renew, set_decays
 from zoo.ops.cpu.matmul import (
-    aligned_zeros,
     enter,
     leave,
     narrow,
     pack_pairs,
+    packed_pairs,
     padded,
     product,
+    rounded,
     transpose_left,
     transpose_right,
 )
-from zoo.ops.cpu.matrices import dots, give, load_matrix, scale_into, scale_rows, store_matrix, take
+from zoo.ops.cpu.matrices import (
+    dots,
+    load_matrix,
+    load_rows,
+    scale_into,
+    scale_rows,
+    store_matrix,
+    store_rows,
+)
 from zoo.ops.cpu.threads import run
-from zoo.ops.linear_attention.chunked import LOWEST
+from zoo.ops.cpu.workspace import workspace
 
 
-class TiledWY(torch.autograd.Function):
-    """o (B, H, T, V) in v's dtype and the last S, from q, k and v in the dtype of products, beta (B, H, T), a decay
-    (B, H, T) or None and S (B, H, K, V).
+def delta_rule(
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor | None, S: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """o (B, H, T, V) and the last S, from q and k (B, H, T, K), v, beta (B, H, T), a decay (B, H, T) or none and S
+    (B, H, K, V); products in `dtype`.
     """
+    q, k, values = (x.to(dtype) for x in (q, k, v))
+    o, S = TiledDeltaRule.apply(q, k, values, beta, g, S)
+    return o.to(v.dtype), S
+
+
+class Sizes(NamedTuple):
+    """C, K and V of a chunk, padded, and whether there are decays."""
+
+    C: int
+    K: int
+    V: int
+    fades: bool
+
+
+class Inputs(NamedTuple):
+    q: Rows
+    k: Rows
+    beta: Tensor
+    g: Tensor
+
+
+class Chunks(NamedTuple):
+    """What the backward pass needs of every chunk: S before it, (I + M β)⁻¹ and e."""
+
+    S: Tensor
+    inverse: Tensor
+    errors: Tensor
+
+
+class Gradients(NamedTuple):
+    q: Rows
+    k: Rows
+    v: Rows
+    beta: Tensor
+    g: Tensor
+
+
+class TiledDeltaRule(torch.autograd.Function):
+    """o in v's dtype, which is that of products, and the last S."""
 
     @staticmethod
     def forward(
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor | None, S: Tensor
     ) -> tuple[Tensor, Tensor]:
-        (B, H, T, V), K, ctx.fades = v.shape, q.shape[-1], g is not None
+        (B, H, T, V), K, C = v.shape, q.shape[3], min(CHUNK, padded(v.shape[2]))
         q, k, v = (x if x.stride(3) == 1 else x.contiguous() for x in (q, k, v))
-        beta, S, N = beta.contiguous(), S.contiguous(), -(-T // CHUNK)
+        beta, S, N = beta.contiguous(), S.contiguous(), -(-T // C)
+        ctx.sizes = Sizes(C, padded(K), padded(V), g is not None)
         g = S.new_zeros(B, H, T) if g is None else g.contiguous()
-        before, solve, e = v.new_empty(B, H, N, K, V), v.new_empty(B, H, N, CHUNK**2), v.new_empty(B, H, N, CHUNK, V)
-        o, last, lowest = v.new_empty(B, T, H, V), torch.empty_like(S), S.new_tensor([LOWEST])
-        rows = by_step(q, k, v)
-        arrays = [beta, g, S, lowest, before, solve, e, o, last]
-        run(_forward, B * H, CHUNK, padded(K), padded(V), ctx.fades, *rows, *arrays)
-        ctx.save_for_backward(q, k, beta, g, lowest, before, solve, e)
-        return o.transpose(1, 2), last
+        chunks = Chunks(*(v.new_empty(B, H, N, *size) for size in ((K, V), (C * C,), (C, V))))
+        o, last = v.new_empty(B, T, H, V).transpose(1, 2), torch.empty_like(S)
+        run(_forward, B * H, ctx.sizes, Inputs(rows(q), rows(k), beta, g), rows(v), S, chunks, rows(o), last)
+        ctx.save_for_backward(q, k, beta, g, *chunks)
+        return o, last
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, do: Tensor, dS: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, beta, g, lowest, before, solve, e = ctx.saved_tensors
-        (B, H, T, K), V = q.shape, before.shape[-1]
-        do, dS = do if do.stride(3) == 1 else do.contiguous(), dS.contiguous()
-        dq, dk, dv = (q.new_empty(B, T, H, width) for width in (K, K, V))
-        db, dg, first = torch.empty_like(beta), torch.empty_like(g), torch.empty_like(dS)
-        rows = by_step(q, k, do)
-        arrays = [beta, g, dS, lowest, before, solve, e, dq, dk, dv, db, dg, first]
-        run(_backward, B * H, CHUNK, padded(K), padded(V), ctx.fades, *rows, *arrays)
-        return *(x.transpose(1, 2) for x in (dq, dk, dv)), db, dg if ctx.fades else None, first
+    def backward(ctx: Any, d_o: Tensor, d_S: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, beta, g, *chunks = ctx.saved_tensors
+        (B, H, T, K), V = q.shape, chunks[0].shape[-1]
+        d_o, d_S = d_o if d_o.stride(3) == 1 else d_o.contiguous(), d_S.contiguous()
+        d_q, d_k, d_v = (q.new_empty(B, T, H, width).transpose(1, 2) for width in (K, K, V))
+        d_beta, d_g, first = torch.empty_like(beta), torch.empty_like(g), torch.empty_like(d_S)
+        inputs, gradients = Inputs(rows(q), rows(k), beta, g), Gradients(rows(d_q), rows(d_k), rows(d_v), d_beta, d_g)
+        run(_backward, B * H, ctx.sizes, inputs, rows(d_o), d_S, Chunks(*chunks), gradients, first)
+        return d_q, d_k, d_v, d_beta, d_g if ctx.sizes.fades else None, first
+
+
+@inlined
+def _invert(coupling, result, row, C):  # type: ignore[no-untyped-def]
+    """(I + coupling)⁻¹, of what is below the diagonal: row t is e_t − Σ_{s<t} coupling_ts row_s.
+
+    Four rows at once, since each pass reads and writes what it sums, and whole ones: many lengths take longer than one.
+    """
+    for t in range(C):
+        w = coupling[t * C : t * C + C]
+        row[:] = 0
+        fours = t // 4 * 4
+        for s in range(0, fours, 4):
+            w0, w1, w2, w3, at = w[s], w[s + 1], w[s + 2], w[s + 3], s * C
+            r0, r1 = result[at : at + C], result[at + C : at + 2 * C]
+            r2, r3 = result[at + 2 * C : at + 3 * C], result[at + 3 * C : at + 4 * C]
+            for j in range(C):
+                row[j] -= w0 * r0[j] + w1 * r1[j] + w2 * r2[j] + w3 * r3[j]
+        for s in range(fours, t):
+            w0, r0 = w[s], result[s * C : s * C + C]
+            for j in range(C):
+                row[j] -= w0 * r0[j]
+        row[t] = 1
+        to = result[t * C : t * C + C]
+        for j in range(C):
+            to[j] = row[j]
+
+
+_forward_work = workspace(
+    {
+        "C K": "Q keys keys_left keys_right",
+        "C V": "values errors writes right",
+        "K V": "state state_right",
+        "C C": "pairs inverse",
+    },
+    {"K V": "S", "C V": "read out", "C C": "weights scores coupling solved", "C": "own start end span line beta"},
+)
+
+
+@loop
+def _forward(start, stop, sizes, inputs, v, S, chunks, o, last):  # type: ignore[no-untyped-def]
+    """Work items are heads of rows."""
+    C, K, V, (_, H, T) = sizes.C, sizes.K, sizes.V, inputs.g.shape
+    N, depth, width = chunks.S.shape[2:]
+    w, setup = _forward_work(sizes, chunks.S, S), enter(chunks.S)
+    for item in range(start, stop):
+        b, h = item // H, item % H
+        load_matrix(S[b, h], width, w.S, V)
+        w.own[:] = np.nan
+        for n in range(N):
+            t = n * C
+            steps = min(C, T - t)
+            load_rows(inputs.q, offset(inputs.q, b, h, t), steps, depth, w.Q, K, C)
+            load_rows(inputs.k, offset(inputs.k, b, h, t), steps, depth, w.keys, K, C)
+            load_rows(v, offset(v, b, h, t), steps, width, w.values, V, C)
+            renew(inputs.beta[b, h, t:], steps, w.beta)
+            set_decays(inputs.g[b, h, t:], steps, False, w)
+            state = rounded(w.S, w.state)
+            store_matrix(state, width, V, chunks.S[b, h, n])
+            _solve(w, sizes, chunks.inverse[b, h, n])
+            _read_and_write(w, sizes, state, chunks.errors[b, h, n])
+            store_rows(w.out, steps, width, V, w.S.dtype.type(1), o, offset(o, b, h, t))
+        store_matrix(w.S, width, V, last[b, h])
+    leave(setup, chunks.S)
+
+
+@inlined
+def _solve(w, sizes, inverse):  # type: ignore[no-untyped-def]
+    """P, in `scores`, and (I + M β)⁻¹, which is kept."""
+    C, K, weights = sizes.C, sizes.K, w.weights
+    transpose_right(w.keys, w.keys_right, C, K)
+    product(w.Q, w.keys_right, w.scores, C, C, K, False)
+    for i in range(C * C):
+        w.scores[i] *= weights[i]
+    product(w.keys, w.keys_right, w.coupling, C, C, K, False)
+    for t in range(C):
+        row, weight = w.coupling[t * C : t * C + C], weights[t * C : t * C + C]
+        for s in range(C):
+            row[s] *= weight[s] * w.beta[s]
+    _invert(w.coupling, w.solved, w.line, C)
+    narrow(w.solved, w.inverse)
+    for i in range(len(inverse)):
+        inverse[i] = w.inverse[i]
+
+
+@inlined
+def _read_and_write(w, sizes, state, errors):  # type: ignore[no-untyped-def]
+    """e, which is kept, o and S."""
+    C, K, V, fades, width = sizes.C, sizes.K, sizes.V, sizes.fades, errors.shape[1]
+    state = packed_pairs(state, w.state_right, K, V)
+    product(w.keys, state, w.read, C, V, K, False)
+    if fades:
+        scale_rows(w.read, w.start, C, V)
+    for i in range(C * V):
+        w.read[i] = widened(w.values[i]) - w.read[i]
+    narrow(w.read, w.errors)
+    product(w.inverse, packed_pairs(w.errors, w.right, C, V), w.read, C, V, C, False)
+    narrow(w.read, w.errors)
+    store_matrix(w.errors, width, V, errors)
+    scale_rows(w.read, w.beta, C, V)
+    narrow(w.read, w.writes)
+    writes = packed_pairs(w.writes, w.right, C, V)
+    product(w.Q, state, w.out, C, V, K, False)
+    if fades:
+        scale_rows(w.out, w.start, C, V)
+    product(rounded(w.scores, w.pairs), writes, w.out, C, V, C, True)
+    if fades:
+        scale_into(w.writes, w.end, C, V, w.errors)
+        writes = packed_pairs(w.errors, w.right, C, V)
+        kept = w.start[C - 1]
+        for i in range(K * V):
+            w.S[i] *= kept
+    transpose_left(packed_pairs(w.keys, w.keys_right, C, K), w.keys_left, C, K)
+    product(w.keys_left, writes, w.S, K, V, C, True)
+
+
+_backward_work = workspace(
+    {
+        "C K": "Q Q_right keys keys_right turned",
+        "C V": "slopes slopes_right Z Z_right errors writes writes_turned",
+        "K V": "state after state_turned",
+        "C C": "square square_right inverse Y_k Y_q",
+    },
+    {
+        "K V": "G",
+        "C C": "weights M P scores",
+        "C V": "f change",
+        "C K": "by_key by_query",
+        "C": "own start end span beta read written d_beta",
+    },
+)
+"""`turned` are transposes."""
+
+
+@loop
+def _backward(start, stop, sizes, inputs, d_o, d_S, chunks, gradients, first):  # type: ignore[no-untyped-def]
+    C, K, V, (_, H, T) = sizes.C, sizes.K, sizes.V, inputs.g.shape
+    N, depth, width = chunks.S.shape[2:]
+    w, setup, one = _backward_work(sizes, chunks.S, d_S), enter(chunks.S), d_S.dtype.type(1)
+    for item in range(start, stop):
+        b, h = item // H, item % H
+        load_matrix(d_S[b, h], width, w.G, V)
+        w.own[:] = np.nan
+        for back in range(N):
+            n = N - 1 - back
+            t = n * C
+            steps = min(C, T - t)
+            load_rows(inputs.q, offset(inputs.q, b, h, t), steps, depth, w.Q, K, -C)
+            load_rows(inputs.k, offset(inputs.k, b, h, t), steps, depth, w.keys, K, -C)
+            load_rows(d_o, offset(d_o, b, h, t), steps, width, w.slopes, V, -C)
+            load_matrix(chunks.S[b, h, n], width, w.state, V)
+            load_matrix(chunks.errors[b, h, n], width, w.errors, V)
+            for i in range(C * C):
+                w.inverse[i] = chunks.inverse[b, h, n, i]
+            renew(inputs.beta[b, h, t:], steps, w.beta)
+            set_decays(inputs.g[b, h, t:], steps, False, w)
+            scale_into(w.errors, w.beta, C, V, w.writes)
+            after = rounded(w.G, w.after)
+            Q, keys = packed_pairs(w.Q, w.Q_right, C, K), packed_pairs(w.keys, w.keys_right, C, K)
+            slopes, Z = _writes_backward(w, sizes, after)
+            store_rows(w.change, steps, width, V, -one, gradients.v, offset(gradients.v, b, h, t))
+            for i in range(steps):
+                gradients.beta[b, h, t + i] = w.d_beta[i]
+            _pairs_backward(w, sizes)
+            _readings_backward(w, sizes, Q, keys)
+            store_rows(w.by_query, steps, depth, K, one, gradients.q, offset(gradients.q, b, h, t))
+            _keys_backward(w, sizes, after, gradients.g[b, h, t:], steps)
+            store_rows(w.by_key, steps, depth, K, one, gradients.k, offset(gradients.k, b, h, t))
+            _state_backward(w, sizes, Q, keys, slopes, Z)
+        store_matrix(w.G, width, V, first[b, h])
+    leave(setup, chunks.S)
+
+
+@inlined
+def _transposed(x, w, C):  # type: ignore[no-untyped-def]
+    """The left form of Xᵀ of a square, until the next."""
+    pack_pairs(x, w.square_right, C, C)
+    transpose_left(w.square_right, w.square, C, C)
+    return w.square
+
+
+@inlined
+def _writes_backward(w, sizes, after):  # type: ignore[no-untyped-def]
+    """M and P once more; Z, of −β f, which in full is `change`; dβ. Returns the right forms of do and Z."""
+    C, K, V, weights = sizes.C, sizes.K, sizes.V, w.weights
+    transpose_right(w.keys, w.turned, C, K)
+    product(w.Q, w.turned, w.P, C, C, K, False)
+    product(w.keys, w.turned, w.M, C, C, K, False)
+    for i in range(C * C):
+        w.P[i] *= weights[i]
+    for i in range(C * C):
+        w.M[i] *= weights[i]
+    for t in range(C):
+        w.M[t * C + t] = 0
+    # f, first without what later steps of the chunk read of it
+    product(w.keys, packed_pairs(after, w.state_turned, K, V), w.f, C, V, K, False)
+    if sizes.fades:
+        scale_rows(w.f, w.end, C, V)
+    narrow(w.P, w.Y_q)
+    slopes = packed_pairs(w.slopes, w.slopes_right, C, V)
+    product(_transposed(w.Y_q, w, C), slopes, w.f, C, V, C, True)
+    for t in range(C):
+        row, to, factor = w.f[t * V : t * V + V], w.change[t * V : t * V + V], w.beta[t]
+        for c in range(V):
+            to[c] = factor * row[c]
+    narrow(w.change, w.Z)
+    product(_transposed(w.inverse, w, C), packed_pairs(w.Z, w.Z_right, C, V), w.change, C, V, C, False)
+    for i in range(C * V):
+        w.change[i] = -w.change[i]
+    narrow(w.change, w.Z)
+    narrow(w.M, w.Y_k)
+    Z = packed_pairs(w.Z, w.Z_right, C, V)
+    product(_transposed(w.Y_k, w, C), Z, w.f, C, V, C, True)
+    w.d_beta[:] = 0
+    dots(w.errors, w.f, C, V, w.d_beta)
+    return slopes, Z
+
+
+@inlined
+def _pairs_backward(w, sizes):  # type: ignore[no-untyped-def]
+    """Y, of keys and of queries; and what Γ says of log decays, read at t and written at s."""
+    C, V, weights = sizes.C, sizes.V, w.weights
+    transpose_right(w.writes, w.writes_turned, C, V)
+    w.read[:] = 0
+    w.written[:] = 0
+    product(w.Z, w.writes_turned, w.scores, C, C, V, False)
+    if sizes.fades:
+        _shared(w.scores, w.M, C, w.read, w.written)
+    for t in range(C):
+        row, weight = w.scores[t * C : t * C + C], weights[t * C : t * C + C]
+        for s in range(C):
+            row[s] *= weight[s]
+        row[t] = 0
+    narrow(w.scores, w.Y_k)
+    product(w.slopes, w.writes_turned, w.scores, C, C, V, False)
+    if sizes.fades:
+        _shared(w.scores, w.P, C, w.read, w.written)
+    for i in range(C * C):
+        w.scores[i] *= weights[i]
+    narrow(w.scores, w.Y_q)
 
 
 @inlined
 def _shared(slopes, pairs, C, by_row, by_column):  # type: ignore[no-untyped-def]
-    """Of log decays: sums of slopes ⊙ pairs, which are zero where a step does not read."""
+    """Sums of slopes ⊙ pairs, which are zero where a step does not read."""
     for t in range(C):
         row, pair, total = slopes[t * C : t * C + C], pairs[t * C : t * C + C], by_row[t]
         for s in range(C):
@@ -78,306 +372,60 @@ def _shared(slopes, pairs, C, by_row, by_column):  # type: ignore[no-untyped-def
         by_row[t] = total
 
 
-@loop
-def _forward(  # type: ignore[no-untyped-def]
-    start, stop, C, K, V, fades,
-    q, q_b, q_h, q_t, k, k_b, k_h, k_t, v, v_b, v_h, v_t,
-    beta, g, S, lowest, before, solve, e, o, last,
-):  # fmt: skip
-    """Work items are heads of rows. K and V are padded."""
-    _, T, H, width = o.shape
-    N, depth = before.shape[2:4]
-    one = lowest[0] / lowest[0]
-    Q, keys, keys_, turned = (
-        aligned_zeros(C * K, before),
-        aligned_zeros(C * K, before),
-        aligned_zeros(C * K, before),
-        aligned_zeros(C * K, before),
-    )
-    values, errors, writes = aligned_zeros(C * V, before), aligned_zeros(C * V, before), aligned_zeros(C * V, before)
-    packed_pairs, pairs, inverse = (
-        aligned_zeros(C * V, before),
-        aligned_zeros(C * C, before),
-        aligned_zeros(C * C, before),
-    )
-    state, state_right = aligned_zeros(K * V, before), aligned_zeros(K * V, before)
-    S_, read, out, scores, coupling = (
-        aligned_zeros(K * V, S),
-        aligned_zeros(C * V, S),
-        aligned_zeros(C * V, S),
-        aligned_zeros(C * C, S),
-        aligned_zeros(C * C, S),
-    )
-    weights, solved, line = aligned_zeros(C * C, S), np.zeros((C, C), S.dtype), aligned_zeros(C, S)
-    own, span, begin, end, b_ = (
-        aligned_zeros(C, S),
-        aligned_zeros(C, S),
-        aligned_zeros(C, S),
-        aligned_zeros(C, S),
-        aligned_zeros(C, S),
-    )
-    setup = enter(before)
-    for item in range(start, stop):
-        b, h = item // H, item % H
-        own[:] = one
-        load_matrix(S[b, h], width, S_, V)
-        for n in range(N):
-            first = n * C
-            steps = min(C, T - first)
-            take(q, b * q_b + h * q_h + first * q_t, q_t, steps, depth, C, Q, K, C)
-            take(k, b * k_b + h * k_h + first * k_t, k_t, steps, depth, C, keys, K, C)
-            take(v, b * v_b + h * v_h + first * v_t, v_t, steps, width, C, values, V, C)
-            renew(beta, b, h, first, steps, b_)
-            if renew(g, b, h, first, steps, own):
-                from_start(own, begin, span)
-                weights_by_query(own, lowest[0], weights, span, end)
-            narrow(S_, state)
-            store_matrix(state, width, V, before[b, h, n])
-            transpose_right(keys, turned, C, K)
-            product(Q, turned, scores, C, C, K, False)
-            for i in range(C * C):
-                scores[i] *= weights[i]
-            narrow(scores, pairs)
-            product(keys, turned, coupling, C, C, K, False)
-            for t in range(C):
-                row, weight = coupling[t * C : t * C + C], weights[t * C : t * C + C]
-                for s in range(C):
-                    row[s] *= weight[s] * b_[s]
-            invert(coupling.reshape(C, C), solved, line)
-            narrow(solved.reshape(C * C), inverse)
-            to = solve[b, h, n]
-            for i in range(len(to)):
-                to[i] = inverse[i]
-            pack_pairs(state, state_right, K, V)
-            product(keys, state_right, read, C, V, K, False)
-            if fades:
-                scale_rows(read, begin, C, V)
-            for i in range(C * V):
-                read[i] = widened(values[i]) - read[i]
-            narrow(read, errors)
-            pack_pairs(errors, packed_pairs, C, V)
-            product(inverse, packed_pairs, read, C, V, C, False)
-            narrow(read, errors)
-            store_matrix(errors, width, V, e[b, h, n])
-            scale_rows(read, b_, C, V)
-            narrow(read, writes)
-            pack_pairs(writes, packed_pairs, C, V)
-            product(Q, state_right, out, C, V, K, False)
-            if fades:
-                scale_rows(out, begin, C, V)
-            product(pairs, packed_pairs, out, C, V, C, True)
-            give(out, steps, width, V, one, o, b, first, h)
-            if fades:
-                scale_into(writes, end, C, V, errors)
-                pack_pairs(errors, packed_pairs, C, V)
-                kept = begin[C - 1]
-                for i in range(K * V):
-                    S_[i] *= kept
-            pack_pairs(keys, turned, C, K)
-            transpose_left(turned, keys_, C, K)
-            product(keys_, packed_pairs, S_, K, V, C, True)
-        store_matrix(S_, width, V, last[b, h])
-    leave(setup, before)
+@inlined
+def _readings_backward(w, sizes, Q, keys):  # type: ignore[no-untyped-def]
+    """dQ, and of keys what they read and what Yᵀ says."""
+    C, K, V = sizes.C, sizes.K, sizes.V
+    transpose_right(w.state, w.state_turned, K, V)
+    product(w.slopes, w.state_turned, w.by_query, C, K, V, False)
+    product(w.Z, w.state_turned, w.by_key, C, K, V, False)
+    if sizes.fades:
+        scale_rows(w.by_query, w.start, C, K)
+        scale_rows(w.by_key, w.start, C, K)
+        dots(w.Q, w.by_query, C, K, w.read)
+        dots(w.keys, w.by_key, C, K, w.read)
+    product(w.Y_q, keys, w.by_query, C, K, C, True)
+    product(w.Y_k, keys, w.by_key, C, K, C, True)
+    product(_transposed(w.Y_k, w, C), keys, w.by_key, C, K, C, True)
+    product(_transposed(w.Y_q, w, C), Q, w.by_key, C, K, C, True)
 
 
-@loop
-def _backward(  # type: ignore[no-untyped-def]
-    start, stop, C, K, V, fades,
-    q, q_b, q_h, q_t, k, k_b, k_h, k_t, do, do_b, do_h, do_t,
-    beta, g, dS, lowest, before, solve, e, dq, dk, dv, db, dg, dS_out,
-):  # fmt: skip
-    _, T, H, width = dv.shape
-    N, depth = before.shape[2:4]
-    one = lowest[0] / lowest[0]
-    zero = one - one
-    Q, keys, Q_, keys_, turned = (
-        aligned_zeros(C * K, before),
-        aligned_zeros(C * K, before),
-        aligned_zeros(C * K, before),
-        aligned_zeros(C * K, before),
-        aligned_zeros(C * K, before),
-    )
-    slopes, slopes_, Z, Z_ = (
-        aligned_zeros(C * V, before),
-        aligned_zeros(C * V, before),
-        aligned_zeros(C * V, before),
-        aligned_zeros(C * V, before),
-    )
-    errors, writes, writes_, packed_pairs = (
-        aligned_zeros(C * V, before),
-        aligned_zeros(C * V, before),
-        aligned_zeros(C * V, before),
-        aligned_zeros(C * V, before),
-    )
-    state, turned_state, after, after_ = (
-        aligned_zeros(K * V, before),
-        aligned_zeros(K * V, before),
-        aligned_zeros(K * V, before),
-        aligned_zeros(K * V, before),
-    )
-    square, square_, square_turned = (
-        aligned_zeros(C * C, before),
-        aligned_zeros(C * C, before),
-        aligned_zeros(C * C, before),
-    )
-    Y_k, Y_q, inverse = aligned_zeros(C * C, before), aligned_zeros(C * C, before), aligned_zeros(C * C, before)
-    P, M, scores, weights = (
-        aligned_zeros(C * C, dS),
-        aligned_zeros(C * C, dS),
-        aligned_zeros(C * C, dS),
-        aligned_zeros(C * C, dS),
-    )
-    G, f, change, by_key, by_query = (
-        aligned_zeros(K * V, dS),
-        aligned_zeros(C * V, dS),
-        aligned_zeros(C * V, dS),
-        aligned_zeros(C * K, dS),
-        aligned_zeros(C * K, dS),
-    )
-    own, span, begin, end, b_, across = (
-        aligned_zeros(C, dS),
-        aligned_zeros(C, dS),
-        aligned_zeros(C, dS),
-        aligned_zeros(C, dS),
-        aligned_zeros(C, dS),
-        aligned_zeros(C, dS),
-    )
-    asked, wrote, met = aligned_zeros(C, dS), aligned_zeros(C, dS), aligned_zeros(C, dS)
-    setup = enter(before)
-    for item in range(start, stop):
-        b, h = item // H, item % H
-        own[:] = one
-        load_matrix(dS[b, h], width, G, V)
-        for back in range(N):
-            n = N - 1 - back
-            first = n * C
-            steps = min(C, T - first)
-            take(q, b * q_b + h * q_h + first * q_t, q_t, steps, depth, C, Q, K, -C)
-            take(k, b * k_b + h * k_h + first * k_t, k_t, steps, depth, C, keys, K, -C)
-            take(do, b * do_b + h * do_h + first * do_t, do_t, steps, width, C, slopes, V, -C)
-            load_matrix(before[b, h, n], width, state, V)
-            load_matrix(e[b, h, n], width, errors, V)
-            renew(beta, b, h, first, steps, b_)
-            of = solve[b, h, n]
-            for i in range(len(of)):
-                inverse[i] = of[i]
-            if renew(g, b, h, first, steps, own):
-                from_start(own, begin, span)
-                weights_by_query(own, lowest[0], weights, span, end)
-            kept = begin[C - 1]
-            scale_into(errors, b_, C, V, writes)
-            narrow(G, after)
-            transpose_right(keys, turned, C, K)
-            product(Q, turned, P, C, C, K, False)
-            for i in range(C * C):
-                P[i] *= weights[i]
-            product(keys, turned, M, C, C, K, False)
-            for i in range(C * C):
-                M[i] *= weights[i]
-            for t in range(C):
-                M[t * C + t] = 0
-            # f, first without what later steps of the chunk read of it
-            pack_pairs(after, after_, K, V)
-            product(keys, after_, f, C, V, K, False)
-            if fades:
-                scale_rows(f, end, C, V)
-            narrow(P, square)
-            pack_pairs(square, square_, C, C)
-            transpose_left(square_, square_turned, C, C)
-            pack_pairs(slopes, slopes_, C, V)
-            product(square_turned, slopes_, f, C, V, C, True)
-            for t in range(C):
-                row, to, factor = f[t * V : t * V + V], change[t * V : t * V + V], b_[t]
-                for c in range(V):
-                    to[c] = factor * row[c]
-            narrow(change, Z)
-            pack_pairs(Z, Z_, C, V)
-            pack_pairs(inverse, square_, C, C)
-            transpose_left(square_, square_turned, C, C)
-            product(square_turned, Z_, change, C, V, C, False)
-            give(change, steps, width, V, one, dv, b, first, h)
-            for i in range(C * V):
-                change[i] = -change[i]
-            narrow(change, Z)
-            pack_pairs(Z, Z_, C, V)
-            narrow(M, square)
-            pack_pairs(square, square_, C, C)
-            transpose_left(square_, square_turned, C, C)
-            product(square_turned, Z_, f, C, V, C, True)
-            met[:] = 0
-            dots(errors, f, C, V, met)
-            for t in range(steps):
-                db[b, h, first + t] = met[t]
-            # Y
-            transpose_right(writes, writes_, C, V)
-            if fades:
-                asked[:] = 0
-                across[:] = 0
-            product(Z, writes_, scores, C, C, V, False)
-            if fades:
-                _shared(scores, M, C, asked, across)
-            for t in range(C):
-                row, weight = scores[t * C : t * C + C], weights[t * C : t * C + C]
-                for s in range(C):
-                    row[s] *= weight[s]
-                row[t] = 0
-            narrow(scores, Y_k)
-            product(slopes, writes_, scores, C, C, V, False)
-            if fades:
-                _shared(scores, P, C, asked, across)
-            for i in range(C * C):
-                scores[i] *= weights[i]
-            narrow(scores, Y_q)
-            # dK and dQ
-            pack_pairs(keys, keys_, C, K)
-            pack_pairs(Q, Q_, C, K)
-            transpose_right(state, turned_state, K, V)
-            product(slopes, turned_state, by_query, C, K, V, False)
-            product(Z, turned_state, by_key, C, K, V, False)
-            if fades:
-                scale_rows(by_query, begin, C, K)
-                scale_rows(by_key, begin, C, K)
-                dots(Q, by_query, C, K, asked)
-                dots(keys, by_key, C, K, asked)
-            product(Y_q, keys_, by_query, C, K, C, True)
-            give(by_query, steps, depth, K, one, dq, b, first, h)
-            product(Y_k, keys_, by_key, C, K, C, True)
-            pack_pairs(Y_k, square_, C, C)
-            transpose_left(square_, square_turned, C, C)
-            product(square_turned, keys_, by_key, C, K, C, True)
-            pack_pairs(Y_q, square_, C, C)
-            transpose_left(square_, square_turned, C, C)
-            product(square_turned, Q_, by_key, C, K, C, True)
-            transpose_right(after, after_, K, V)
-            product(writes, after_, by_query, C, K, V, False)
-            if fades:
-                scale_rows(by_query, end, C, K)
-                wrote[:] = 0
-                dots(keys, by_query, C, K, wrote)
-                through = zero
-                for i in range(K * V):
-                    through += widened(state[i]) * G[i]
-                total = kept * through
-                for s in range(C):
-                    total += wrote[s]
-                for i in range(C):
-                    t = C - 1 - i
-                    total += asked[t] - across[t] - wrote[t]
-                    if t < steps:
-                        dg[b, h, first + t] = total
-                for i in range(K * V):
-                    G[i] *= kept
-                scale_into(slopes, begin, C, V, packed_pairs)
-                pack_pairs(packed_pairs, slopes_, C, V)
-                scale_into(Z, begin, C, V, packed_pairs)
-                pack_pairs(packed_pairs, Z_, C, V)
-            for i in range(C * K):
-                by_key[i] += by_query[i]
-            give(by_key, steps, depth, K, one, dk, b, first, h)
-            # G
-            transpose_left(Q_, turned, C, K)
-            product(turned, slopes_, G, K, V, C, True)
-            transpose_left(keys_, turned, C, K)
-            product(turned, Z_, G, K, V, C, True)
-        store_matrix(G, width, V, dS_out[b, h])
-    leave(setup, before)
+@inlined
+def _keys_backward(w, sizes, after, d_g, steps):  # type: ignore[no-untyped-def]
+    """dK with what keys write into the state, and the gradients of log decays."""
+    C, K, V, total = sizes.C, sizes.K, sizes.V, w.f.dtype.type(0)
+    transpose_right(after, w.state_turned, K, V)
+    product(w.writes, w.state_turned, w.by_query, C, K, V, False)
+    if sizes.fades:
+        scale_rows(w.by_query, w.end, C, K)
+        for i in range(K * V):
+            total += widened(w.state[i]) * w.G[i]
+        total *= w.start[C - 1]
+        w.span[:] = 0
+        dots(w.keys, w.by_query, C, K, w.span)
+        for s in range(C):
+            total += w.span[s]
+        for i in range(C):
+            t = C - 1 - i
+            total += w.read[t] - w.written[t] - w.span[t]
+            if t < steps:
+                d_g[t] = total
+    for i in range(C * K):
+        w.by_key[i] += w.by_query[i]
+
+
+@inlined
+def _state_backward(w, sizes, Q, keys, slopes, Z):  # type: ignore[no-untyped-def]
+    """G before the chunk, from the right forms of all."""
+    C, K, V = sizes.C, sizes.K, sizes.V
+    if sizes.fades:
+        kept = w.start[C - 1]
+        for i in range(K * V):
+            w.G[i] *= kept
+        scale_into(w.slopes, w.start, C, V, w.slopes)
+        scale_into(w.Z, w.start, C, V, w.Z)
+        slopes, Z = packed_pairs(w.slopes, w.slopes_right, C, V), packed_pairs(w.Z, w.Z_right, C, V)
+    transpose_left(Q, w.turned, C, K)
+    product(w.turned, slopes, w.G, K, V, C, True)
+    transpose_left(keys, w.turned, C, K)
+    product(w.turned, Z, w.G, K, V, C, True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from zoo.ops.cpu.bfloat16 import narrowed, widened
 from zoo.ops.cpu.jit import inlined
-from zoo.ops.cpu.simd import prefetch
+from zoo.ops.cpu.simd import lanes, load, prefetch, store
 
 
 @inlined
@@ -86,6 +86,13 @@ def store_matrix(x, width, across, to):  # type: ignore[no-untyped-def]
         of, row = x[i * across : i * across + width], to[i]
         for c in range(len(row)):
             row[c] = of[c]
+
+
+@inlined
+def hadamard(x, y, to):  # type: ignore[no-untyped-def]
+    """x ⊙ y in the dtype of products, of whole vectors."""
+    for i in range(0, len(to), lanes(x)):
+        store(load(x, i) * load(y, i), to, i)
 
 
 @inlined

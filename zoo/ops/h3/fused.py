@@ -7,13 +7,13 @@ from torch import Tensor
 
 from zoo.ops import forms
 from zoo.ops.h3 import naive
-from zoo.ops.kernel_log import log_kernel
 from zoo.ops.precision import no_autocast, promote
+from zoo.ops.step_by_step import finite
 
 
 def serves(x: Tensor) -> bool:
     """Whether `h3` is the fast form for features like these."""
-    return forms.worth_fusing(x)
+    return forms.choose("h3", x) is not None
 
 
 def h3(
@@ -27,11 +27,7 @@ def h3(
     """See `naive.h3`. Answers in the dtype of the features; all between is in float32 at least, autocast or not."""
     dtype = promote(features, w)
     with no_autocast(features.device):
-        bias, w, skip = bias.to(dtype), w.to(dtype), skip.to(dtype)
-        c, log_a = c.to(dtype.to_complex()), log_a.to(dtype.to_complex())
-        if not serves(features):
-            return naive.h3(features.to(dtype), bias, w, c, log_a, skip).to(features.dtype)
-        from zoo.ops.cpu.h3 import CompiledH3  # loads numba
-
-        log_kernel("h3", "chunked, compiled loops")
-        return CompiledH3.apply(features, bias, w, c, log_a, skip)
+        system = bias.to(dtype), w.to(dtype), c.to(dtype.to_complex()), log_a.to(dtype.to_complex()), skip.to(dtype)
+        if (form := forms.choose("h3", features)) and finite(y := form(features, *system)):
+            return y
+        return naive.h3(features.to(dtype), *system).to(features.dtype)

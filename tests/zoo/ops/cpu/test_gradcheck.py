@@ -17,32 +17,27 @@ from zoo.ops.cauchy import kernel
 from zoo.ops.cpu.attention import TiledAttention
 from zoo.ops.cpu.cauchy import CompiledSums
 from zoo.ops.cpu.channel_decay import TiledChannelDecay
-from zoo.ops.cpu.delta_rule import TiledWY
+from zoo.ops.cpu.delta_rule import TiledDeltaRule
 from zoo.ops.cpu.diagonal_scan import CompiledScan
 from zoo.ops.cpu.dplr import CompiledDPLR
 from zoo.ops.cpu.elementwise import CompiledPositive
 from zoo.ops.cpu.h3 import CompiledH3
-from zoo.ops.cpu.head_decay import CompiledHeadDecay
 from zoo.ops.cpu.linear_attention import TiledLinearAttention
-from zoo.ops.cpu.linear_attention_scan import CompiledLinearAttention
 from zoo.ops.cpu.long_convolution import CompiledConvolve
 from zoo.ops.cpu.norms import CompiledRMS
 from zoo.ops.cpu.selective_scan import CompiledSelectiveScan
 from zoo.ops.cpu.short_convolution import CompiledShortConvolution
 from zoo.ops.cpu.slstm import CompiledSLSTM
-from zoo.ops.cpu.ssd import CompiledSSD
 from zoo.ops.cpu.wkv4 import CompiledWKV
 from zoo.ops.delta_rule import dplr
 from zoo.ops.diagonal_scan import scan
 from zoo.ops.h3 import h3
-from zoo.ops.linear_attention import linear_attention
 from zoo.ops.long_convolution import convolve
 from zoo.ops.lsh_attention import lsh_attention
 from zoo.ops.lsh_attention.chunked import LSHAttention
 from zoo.ops.selective_scan import gated_selective_scan, selective_scan
 from zoo.ops.short_convolution import Unit
 from zoo.ops.slstm import slstm
-from zoo.ops.ssd import ssd
 from zoo.ops.wkv4 import wkv
 
 from ..test_gradcheck import (
@@ -63,11 +58,9 @@ from ..test_gradcheck import (
     cell,
     channels,
     check_backward,
-    chunks_of_2,
     convolved,
     delta,
     driven,
-    dual,
     gated,
     k,
     low_rank,
@@ -113,33 +106,34 @@ CASES = [
     (CompiledSums, "", lambda *x: kernel(*x, T), (poles, low_rank, driven, read)),
     (CompiledWKV, "", lambda *x: weighed(*wkv(*x)), channels),
     (CompiledWKV, "resumed, padding", resumed(wkv), (*channels, *carried)),
-    (CompiledHeadDecay, "resumed", chunks_of_2, (q, k, v, per_head, S)),
-    (CompiledHeadDecay, "shared keys", chunks_of_2, (q[:, :1], k[:, :1], v, per_head)),
-    (CompiledSSD, "shared keys", lambda *x: ssd(*x, chunk=2), dual),
-    (CompiledSSD, "resumed", lambda *x: ssd(*x, chunk=2), (*dual, S)),
-    (CompiledLinearAttention, "resumed", linear_attention, (q, k, v, per_channel, S)),
-    (
-        CompiledLinearAttention,
-        "a bonus",
-        lambda *x: linear_attention(*x[:-1], bonus=x[-1]),
-        (q, k, v, per_channel, S, normal(H, K)),
-    ),
     (
         TiledLinearAttention,
-        "a decay, resumed",
-        lambda *x: TiledLinearAttention.apply(*x, S[..., 0], 0.7, None)[:2],
-        (q, k, v, per_head, S),
+        "a decay, shared keys, resumed",
+        lambda *x: TiledLinearAttention.apply(*x[:4], None, x[4], S[..., 0], 0.7, None)[:2],
+        (q[:, :1], k[:, :1], v, per_head, S),
     ),
     (
         TiledLinearAttention,
         "a mean",
-        lambda *x: TiledLinearAttention.apply(*x[:3], None, *x[3:], 1.0, 1e-3),
+        lambda *x: TiledLinearAttention.apply(*x[:3], None, None, *x[3:], 1.0, 1e-3),
         (q.abs(), k.abs(), v, S, S[..., 0].abs()),
     ),
-    (TiledChannelDecay, "mild", lambda *x: TiledChannelDecay.apply(*x, 0.7), (q, k, v, per_channel, S)),
-    (TiledChannelDecay, "strong", lambda *x: TiledChannelDecay.apply(*x, 0.7), (q, k, v, 100 * per_channel, S)),
-    (TiledWY, "", lambda *x: TiledWY.apply(*x[:4], None, x[4]), (q, k, v, beta, S)),
-    (TiledWY, "gated", TiledWY.apply, (q, k, v, beta, per_head, S)),
+    (TiledChannelDecay, "mild", lambda *x: TiledChannelDecay.apply(*x, None, 0.7), (q, k, v, per_channel, S)),
+    (TiledChannelDecay, "strong", lambda *x: TiledChannelDecay.apply(*x, None, 0.7), (q, k, v, 100 * per_channel, S)),
+    (
+        TiledChannelDecay,
+        "a bonus",
+        lambda *x: TiledChannelDecay.apply(*x, 0.7),
+        (q, k, v, per_channel, S, normal(H, K)),
+    ),
+    (
+        TiledChannelDecay,
+        "strong, a bonus",
+        lambda *x: TiledChannelDecay.apply(*x, 0.7),
+        (q, k, v, 100 * per_channel, S, normal(H, K)),
+    ),
+    (TiledDeltaRule, "", lambda *x: TiledDeltaRule.apply(*x[:4], None, x[4]), (q, k, v, beta, S)),
+    (TiledDeltaRule, "gated", TiledDeltaRule.apply, (q, k, v, beta, per_head, S)),
     (CompiledPositive, "", elementwise.positive, (normal(B, 3),)),
     (CompiledDPLR, "", dplr, (q, k, v, a, b, per_channel)),
     (CompiledDPLR, "resumed", dplr, (q, k, v, a, b, per_channel, S)),

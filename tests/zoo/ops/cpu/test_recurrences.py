@@ -1,0 +1,172 @@
+"""Linear attention and delta rules in compiled loops equal their naive forms, in outputs, states and gradients: in
+bfloat16 and float32 on what this CPU multiplies with, and in float64 by plain loops."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from zoo.ops import flops, forms
+from zoo.ops.delta_rule import delta_rule, delta_rule_naive, dplr, dplr_naive
+from zoo.ops.kernel_log import record_kernels
+from zoo.ops.linear_attention import linear_attention, recurrent, weighted_mean
+
+if not forms.available():
+    pytest.skip("needs numba", allow_module_level=True)
+
+from zoo.ops.cpu import linear_attention as loops
+from zoo.ops.cpu.channel_decay import TiledChannelDecay
+from zoo.ops.cpu.delta_rule import TiledDeltaRule
+from zoo.ops.cpu.dplr import CompiledDPLR
+from zoo.ops.cpu.linear_attention import TiledLinearAttention
+
+TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 1e-2}
+MULTIPLY = [dtype for dtype in (torch.float32, torch.bfloat16) if forms.matmul_backend(dtype)]
+DTYPES = pytest.mark.parametrize("dtype", [torch.float64, *MULTIPLY], ids=str)
+FAST = pytest.mark.parametrize("dtype", MULTIPLY, ids=str)
+SIZES = pytest.mark.parametrize(("T", "K", "V"), [(1, 8, 4), (70, 5, 4), (130, 32, 64), (150, 48, 20)])
+STRENGTHS = pytest.mark.parametrize(("decay", "strength"), [("none", 0), ("head", 0.3), ("head", 20)])
+
+
+def inputs(T, K, V, decay, dtype, strength=0.3, G=2, H=2):
+    """q, k (of unit length), v, a decay and a state of two rows, as projections lie in memory."""
+    torch.manual_seed(T)
+    shapes = (G, K), (G, K), (H, V)
+    q, k, v = (torch.randn(2, T, *shape, dtype=torch.float64).transpose(1, 2) for shape in shapes)
+    k = F.normalize(k, dim=-1)
+    shape = {"none": None, "head": (2, H, T), "channel": (2, H, T, K)}[decay]
+    g = None if shape is None else -strength * torch.randn(shape, dtype=torch.float64).abs()
+    if strength > 1:
+        g = g.masked_fill(torch.rand(shape) < 0.1, float("-inf"))
+    S = torch.randn(2, H, K, V, dtype=torch.float64)
+    wide = torch.promote_types(dtype, torch.float32)
+    return *(x.to(dtype) for x in (q, k, v)), None if g is None else g.to(wide), S.to(wide)
+
+
+def assert_close(form, naive, given):
+    """Outputs and gradients, beside the naive form in float64."""
+    results = []
+    for run, leaves in ((form, given), (naive, [None if x is None else x.double() for x in given])):
+        leaves = [None if x is None else x.detach().clone().requires_grad_() for x in leaves]
+        outputs = run(*leaves)
+        torch.manual_seed(0)
+        sum((y.double() * torch.randn(y.shape, dtype=torch.float64)).sum() for y in outputs).backward()
+        results.append([*outputs, *(x.grad for x in leaves if x is not None)])
+    for have, want in zip(*results, strict=True):
+        assert (have.double() - want).norm() <= TOLERANCES[given[0].dtype] * want.norm()
+
+
+def scaled(q, k, v, g, S, u=None):
+    o, S = recurrent(q, k, v, g, S, u)
+    return 0.7 * o, S
+
+
+def divided(q, k, v, g, S, z, floor=None, eps=1e-3):
+    v, S = F.pad(v, (0, 1), value=1.0), torch.cat([S, z[..., None]], dim=-1)
+    o, S = recurrent(q, k, v, g, S)
+    weight = o[..., -1:].abs() if floor is None else torch.maximum(o[..., -1:].abs(), floor[..., None])
+    return o[..., :-1] / (weight + eps), S[..., :-1], S[..., -1]
+
+
+def tiled(q, k, v, g, S):
+    return TiledLinearAttention.apply(q, k, v, g, None, S, S[..., 0].detach(), 0.7, None)[:2]
+
+
+@DTYPES
+@SIZES
+@STRENGTHS
+def test_linear_attention(dtype, T, K, V, decay, strength):
+    assert_close(tiled, scaled, inputs(T, K, V, decay, dtype, strength))
+
+
+@DTYPES
+@pytest.mark.parametrize("together", [4, 2, 1])
+@pytest.mark.parametrize("decay", ["none", "head"])
+def test_heads_that_share_keys(monkeypatch, dtype, together, decay):
+    """Worked on all at once, or in parts, whose gradients of keys are added up."""
+    monkeypatch.setattr(loops, "heads_together", lambda B, G, sharing: together)
+    assert_close(tiled, scaled, inputs(70, 16, 8, decay, dtype, G=2, H=8))
+
+
+def test_heads_are_worked_on_together_where_enough_are_left_for_all_threads(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    assert [loops.heads_together(B, 1, 6) for B in (1, 2, 4, 8)] == [1, 3, 6, 6]
+
+
+@DTYPES
+@SIZES
+@pytest.mark.parametrize("decay", ["none", "head"])
+def test_means(dtype, T, K, V, decay):
+    q, k, v, g, S = inputs(T, K, V, decay, dtype)
+    z = torch.rand(2, 2, K).to(S.dtype)
+
+    def form(q, k, v, g, S, z):
+        return TiledLinearAttention.apply(q, k, v, g, None, S, z, 1.0, 1e-3)
+
+    assert_close(form, divided, (q.abs(), k.abs(), v, g, S, z))
+
+
+def test_a_floor_under_sums_of_either_sign():
+    q, k, v, g, S = inputs(70, 16, 8, "head", torch.float64)
+    z, floor = torch.randn(2, 2, 16, dtype=torch.float64), torch.rand(2, 2, 70, dtype=torch.float64)
+
+    def form(*x):
+        return TiledLinearAttention.apply(*x[:4], floor, *x[4:], 1.0, 1e-3)
+
+    assert_close(form, lambda *x: divided(*x, floor), (q, k, v, g, S, z))
+
+
+@DTYPES
+@SIZES
+@pytest.mark.parametrize("bonus", [False, True])
+@pytest.mark.parametrize("strength", [0.1, 1, 20])
+def test_a_decay_per_channel(dtype, T, K, V, strength, bonus):
+    """Chunks whose decays are mild go about their middle; others step by step."""
+    given = inputs(T, K, V, "channel", dtype, strength)
+    u = torch.rand(2, K).to(given[-1].dtype) if bonus else None
+    assert_close(lambda *x: TiledChannelDecay.apply(*x, 0.7), scaled, (*given, u))
+
+
+@DTYPES
+@SIZES
+@STRENGTHS
+def test_the_delta_rule(dtype, T, K, V, decay, strength):
+    q, k, v, g, S = inputs(T, K, V, decay, dtype, strength)
+    beta = torch.rand(2, 2, T).to(S.dtype)
+    assert_close(TiledDeltaRule.apply, delta_rule_naive, (q, k, v, beta, g, S))
+
+
+@pytest.mark.parametrize("T", [1, 15, 16, 37])
+@pytest.mark.parametrize("strength", [0.3, 20])
+def test_the_diagonal_plus_low_rank_rule(T, strength):
+    q, k, v, g, S = inputs(T, 5, 7, "channel", torch.float64, strength)
+    assert_close(CompiledDPLR.apply, dplr_naive, (q, k, v, -k, k * torch.rand_like(k), g, S))
+
+
+@FAST
+def test_ops_choose_loops(dtype):
+    unit = forms.matmul_backend(dtype)
+    for decay in ("none", "head", "channel"):
+        q, k, v, g, S = inputs(5, 8, 8, decay, dtype)
+        with record_kernels() as log:
+            assert linear_attention(q, k, v, g, S)[0].dtype is dtype
+        assert log == {"linear_attention": f"chunked, on {unit}"}
+    for run in (
+        lambda: delta_rule(q, k, v, torch.rand(2, 2, 5), state=S),
+        lambda: weighted_mean(q.abs(), k.abs(), v, 1e-3),
+        lambda: linear_attention(q, k, v, bonus=torch.rand(2, 8)),
+    ):
+        with record_kernels() as log:
+            assert run()[0].dtype is dtype
+        assert list(log.values()) == [f"chunked, on {unit}"]
+    with record_kernels() as log:
+        dplr(*(x.float() for x in (q, k, v, -k, k)), g)
+    assert log == {"dplr": "compiled loop"}
+
+
+@FAST
+def test_flops_of_a_decay_per_channel_are_reported(dtype):
+    q, k, v, g, S = (x.requires_grad_() for x in inputs(70, 16, 8, "channel", dtype))
+    with flops.Counter() as counter, record_kernels() as log:
+        linear_attention(q, k, v, g, S)[0].sum().backward()
+    assert "chunked, on" in log["linear_attention"]
+    assert counter.total == 3 * 4 * q.numel() * v.shape[3]

@@ -1,0 +1,35 @@
+"""Recurrences step by step, where chunks cannot follow: NaN and infinities stay where the equations put them.
+
+A chunk multiplies what is masked by 0; of a number that is not finite that is NaN, at earlier steps too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+SPAN = 64
+"""Steps between two states that are kept for the backward pass."""
+
+
+def finite(*results: Tensor) -> bool:
+    """Whether there are only numbers. Inputs without one that is not finite give such results, or naive ones decide."""
+    sums = [x.detach().sum(dtype=torch.float32 if x.dtype is torch.float16 else None) for x in results]
+    return all(total.is_meta or bool(total.isfinite()) for total in sums)
+
+
+def step_by_step(
+    naive: Callable[..., tuple[Tensor, Tensor]], inputs: Sequence[Tensor | None], state: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Outputs and last state of `naive(*inputs, state=state)`, of inputs (B, H, T, …), in memory as of chunks."""
+    outputs = []
+    given = [None if x is None else x.split(SPAN, dim=2) for x in inputs]
+    for n in range(len(given[0] or ())):
+        span = [None if x is None else x[n] for x in given]
+        o, state = checkpoint(naive, *span, state=state, use_reentrant=False, preserve_rng_state=False)
+        outputs.append(o)
+    assert state is not None
+    return torch.cat(outputs, dim=2), state
