@@ -102,7 +102,7 @@ def dplr(
     B, H, T, K = q.shape
     if T == 1:
         now: list[Any] = [x[:, :, 0] for x in inputs]
-        o, S = naive.dplr_step(*now, state)
+        o, S = naive.dplr_step(*now, state=state)
         return o[:, :, None], S
     if (served := official.dplr(*inputs, state)) is not None:
         return served
@@ -111,7 +111,7 @@ def dplr(
         S = q.new_zeros(B, H, K, v.shape[-1], dtype=wide) if state is None else state.to(wide)
         exact: list[Any] = [x.to(wide) for x in inputs]
         form = forms.choose("dplr", *exact, S)
-        o, S = form(*exact, S) if form else low_rank_chunked(*exact, S, floor, min(chunk, T))
+        o, S = form(*exact, S) if form else low_rank_chunked(*exact, S=S, floor=floor, C=min(chunk, T))
     return (o.to(v.dtype), S) if finite(o, S) else step_by_step(naive.dplr_naive, inputs, state)
 
 
