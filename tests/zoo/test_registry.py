@@ -176,6 +176,16 @@ def test_a_function_inherits_the_options_of_its_mixer():
         zoo.recipe("narrow", heads=2.5)
 
 
+def test_the_recipe_around_a_class_has_known_fields():
+    with pytest.raises(TypeError, match=r"'chanel' is no field of the Recipe around a mixer; did you mean 'channel'\?"):
+        zoo.register("mine", chanel=None)(Attention)
+    with pytest.raises(TypeError, match="'channel' is no field"):
+        zoo.register("mine", channel=None)(lambda: Recipe(Part(Attention)))
+    zoo.register("mine", channel=None, norm="rms", depth=3)(Attention)
+    recipe = zoo.recipe("mine", heads=2)
+    assert recipe == Recipe(Part(Attention, heads=2), channel=None, norm="rms", depth=3)
+
+
 def test_a_part_may_be_an_architectures():
     rwkv = zoo.recipe("rwkv4", expand=2.0).channel
     assert zoo.recipe("pre_ln", channel={"rwkv4": {"expand": 2.0}}).channel == rwkv

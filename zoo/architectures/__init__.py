@@ -7,6 +7,7 @@ names under `plugins:`. What is registered is a `Mixer` class, or a function fro
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -41,11 +42,16 @@ def register(
         recipe: for a class, the fields of the Recipe around it (Pre-LN blocks with an MLP where they say nothing else).
 
     Raises:
-        ValueError: the name is taken by another module, or is not lower-case letters, digits and underscores.
+        TypeError: no field of a Recipe has that name. ValueError: the name is taken by another module, or is not
+            lower-case letters, digits and underscores.
     """
 
     def add(target: T) -> T:
         is_class = inspect.isclass(target)
+        fields = [field.name for field in dataclasses.fields(Recipe)] if is_class else []
+        for key in recipe:
+            if key not in fields:
+                raise TypeError(f"register: {key!r} is no field of the Recipe around a mixer{nearest(key, fields)}")
         own = () if is_class else options_of(target)
         mixer = target if is_class else options
         inherited = options_of(mixer, skip=1) if mixer else ()  # after the context
@@ -103,7 +109,7 @@ def recipe(name: str, **options: Any) -> Recipe:
         changes["channel"] = None
     for key in ("channel", "positions"):
         if isinstance(changes.get(key), (str, dict)):
-            changes[key] = part(key, changes[key])
+            changes[key] = _part(key, changes[key])
     made: Recipe = entry.make(**{key: value for key, value in options.items() if key in own}).replace(**changes)
     mixers = tuple(_resolved(mixer, MIXERS) for mixer in made.mixers)
     channels = tuple(channel and _resolved(channel, CHANNELS) for channel in made.channels)
@@ -113,7 +119,7 @@ def recipe(name: str, **options: Any) -> Recipe:
     )
 
 
-def part(key: str, given: str | dict[str, Any]) -> Part:
+def _part(key: str, given: str | dict[str, Any]) -> Part:
     """`rope` or `{rope: {base: 500000}}`, the value of `key` in a suite, as a Part."""
     if isinstance(given, str):
         return Part(given)
