@@ -19,6 +19,7 @@ alike, u_t = S_{t-1}ᵀ a_t being what b_t writes, U − W S the solution for wh
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -101,17 +102,17 @@ def dplr(
     inputs = q, k, v, a, b, log_decay
     B, H, T, K = q.shape
     if T == 1:
-        now: list[Any] = [x[:, :, 0] for x in inputs]
-        o, S = naive.dplr_step(*now, state=state)
+        now: Any = *(x[:, :, 0] for x in inputs), state
+        o, S = naive.dplr_step(*now)
         return o[:, :, None], S
     if (served := official.dplr(*inputs, state)) is not None:
         return served
     with precision.no_autocast(q.device):
         wide = precision.promote(*inputs, state)
         S = q.new_zeros(B, H, K, v.shape[-1], dtype=wide) if state is None else state.to(wide)
-        exact: list[Any] = [x.to(wide) for x in inputs]
-        form = forms.choose("dplr", *exact, S)
-        o, S = form(*exact, S) if form else low_rank_chunked(*exact, S=S, floor=floor, C=min(chunk, T))
+        exact: Any = [x.to(wide) for x in inputs]
+        form: Any = forms.choose("dplr", *exact, S) or partial(low_rank_chunked, floor=floor, C=min(chunk, T))
+        o, S = form(*exact, S)
     return (o.to(v.dtype), S) if finite(o, S) else step_by_step(naive.dplr_naive, inputs, state)
 
 
