@@ -15,6 +15,8 @@ from zoo.ops import (
     delta_rule,
     diagonal_scan,
     elementwise,
+    fourier,
+    glu,
     h3,
     linear,
     linear_attention,
@@ -34,9 +36,10 @@ from zoo.ops import (
     wkv4,
 )
 from zoo.ops.elementwise import naive as elementwise_naive
+from zoo.ops.fourier.naive import fourier as fourier_naive
 from zoo.ops.norms import naive as norms_naive
 
-B, H, T, K, V, D, N = 2, 2, 70, 5, 6, 18, 3
+B, H, T, K, V, D, N = 2, 2, 70, 5, 6, 18, 4
 """T is no other size: inputs that have it vary with time, and are bfloat16 in the cases in half precision."""
 
 
@@ -53,6 +56,10 @@ class Case(NamedTuple):
     naive: Callable[..., Any] | None
     inputs: tuple[Tensor, ...]
     mixed: int | None = None
+
+
+def _glu(x: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> Tensor:
+    return glu.glu(x, (gate, None), (up, None), (down, None), torch.sigmoid)
 
 
 _random = torch.Generator().manual_seed(0)
@@ -253,6 +260,8 @@ CASES = {
         mixed=2,
     ),
     "rotation": Case("rotation", rotation.rotate, None, (_rows, _normal(B, T, 9), _normal(B, T, 9))),
+    "Fourier": Case("fourier", fourier.fourier, fourier_naive, (_rows,), mixed=1),
+    "GLU": Case("glu", _glu, None, (_rows, _normal(8, D), _normal(8, D), _normal(D, 8))),
     "selective scan": Case(
         "selective_scan",
         selective_scan.selective_scan,

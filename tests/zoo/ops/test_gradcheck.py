@@ -329,9 +329,13 @@ def test_backward_pass_by_hand(monkeypatch, kind, function, inputs):
     check_backward(monkeypatch, kind, function, inputs)
 
 
+NOT_HERE = ("cpu", "fourier", "glu")
+"""Compiled loops, which have tests of their own; a backward pass by hand, see `BY_HAND`; torch's own ops."""
+
+
 def test_every_op_is_here():
     folders = [module.name for module in pkgutil.iter_modules(zoo.ops.__path__) if module.ispkg]
-    assert sorted({case[0] for case in NAIVE}) == folders
+    assert sorted({case[0] for case in NAIVE}) == [name for name in folders if name not in NOT_HERE]
 
 
 def test_every_backward_pass_by_hand_is_here():

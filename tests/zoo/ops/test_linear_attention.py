@@ -236,11 +236,11 @@ def test_what_is_not_finite_stands_where_the_loop_has_it(form, decay, planted, b
     """In outputs, the final state and gradients, wherever it is planted."""
     for name in draw(70, decay, bonus=bonus):
         inputs = {n: x.detach() for n, x in draw(70, decay, bonus=bonus, dtype=dtype, scale=0.1).items()}
-        inputs[name].view(-1)[17] = planted  # of q, k, v and decays in the first chunk
+        inputs[name].view(-1)[17 % inputs[name].numel()] = planted  # of q, k, v and decays in the first chunk
         inputs = {n: x.requires_grad_() for n, x in inputs.items()}
         want, have = (outputs_and_gradients(f, inputs) for f in (recurrent, linear_attention))
         for n in want:
-            torch.testing.assert_close(have[n], want[n], rtol=0.1, atol=0.1, equal_nan=True)
+            torch.testing.assert_close(have[n], want[n], rtol=0.1, atol=0.3, equal_nan=True)
 
 
 @PLANTED

@@ -21,8 +21,8 @@ CHANNELS = 256
 
 def scan(a: Tensor, b: Tensor, h0: Tensor | None) -> Tensor:
     """`naive.scan` on float32 or float64 tensors."""
-    h = CompiledScan.apply(a.flatten(2), b.flatten(2), b.new_zeros(b[:, 0].shape) if h0 is None else h0.flatten(1))
-    return h.view_as(b)
+    h0 = b.new_zeros(b[:, 0].shape) if h0 is None else h0
+    return CompiledScan.apply(a.flatten(2), b.flatten(2), h0.flatten(1)).view_as(b)
 
 
 class CompiledScan(torch.autograd.Function):

@@ -18,6 +18,7 @@ def fourier(x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
     Counts a real FFT over the features at each step, and a complex one (two real ones) over time for each of the
     D/2 + 1 frequencies that determine the others; as many again backward.
     """
+    log_kernel("fourier", "rfft2")
     return _Fourier.apply(precision.at_least_fp32(x)).to(x.dtype)
 
 
@@ -28,7 +29,6 @@ class _Fourier(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor) -> Tensor:
         (B, T, D), half = x.shape, x.shape[2] // 2 + 1
         flops.count("fourier", B * (T * flops.rfft(D) + 2 * half * flops.rfft(T)))
-        log_kernel("fourier", "rfft2")
         y = torch.fft.rfft2(x, dim=(1, 2)).real
         if half == D:
             return y.contiguous()

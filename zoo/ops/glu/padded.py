@@ -14,6 +14,7 @@ from torch import Tensor
 
 from zoo.ops.glu.naive import Affine, gated
 from zoo.ops.glu.naive import glu as by_equation
+from zoo.ops.kernel_log import log_kernel
 
 MULTIPLE = 16
 
@@ -22,6 +23,7 @@ def glu(
     x: Float[Tensor, "B T D"], gate: Affine, up: Affine, down: Affine, activation: Callable[[Tensor], Tensor]
 ) -> Float[Tensor, "B T D"]:
     """See `zoo.ops.glu.naive`."""
+    log_kernel("glu", "torch")
     if x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
         return by_equation(x, gate, up, down, activation)
     more = -len(gate[0]) % MULTIPLE

@@ -24,6 +24,7 @@ def linear(
     return F.linear(x, weight, bias)
 
 
+@logged("linear")
 def joined(x: Float[Tensor, "*N D"], *weights: Float[Tensor, "_ D"]) -> Float[Tensor, "*N _"]:
     """x Wᵀ of every weight, side by side, in what autocast says: one product, but of a few rows."""
     if x.shape[:-1].numel() < FEW:
@@ -31,6 +32,7 @@ def joined(x: Float[Tensor, "*N D"], *weights: Float[Tensor, "_ D"]) -> Float[Te
     return F.linear(x, torch.cat(weights))
 
 
+@logged("linear")
 def few(x: Float[Tensor, "*N D"], weight: Float[Tensor, "F D"]) -> Float[Tensor, "*N F"]:
     """x Wᵀ in float32 at least, autocast or not: gates and rates, whose exponentials would magnify rounding."""
     with no_autocast(x.device):

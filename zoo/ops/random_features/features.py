@@ -43,6 +43,7 @@ def positive(
     valid: Bool[Tensor, "B 1 T 1"] | None = None,
 ) -> Float[Tensor, "B H T m"]:
     """See `naive.positive`."""
+    log_kernel("random_features", "torch")
     with no_autocast(x.device):
         return PositiveFeatures.apply(x, W, eps, over, valid)
 

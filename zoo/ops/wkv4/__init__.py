@@ -29,6 +29,8 @@ def wkv(
     Counts its two recurrences: 4 FLOPs per element of k forward and 8 backward.
     """
     dtype = torch.promote_types(k.dtype, torch.float32)
+    if mask is not None:  # whatever stands there, NaN too, reaches no output and no gradient
+        k, v = (x.masked_fill(~mask[..., None], 0) for x in (k, v))
     with no_autocast(k.device):
         before = init_state(k.shape[0], k.shape[2], device=k.device, dtype=dtype) if state is None else state
         w, u, k, x, p, q, o = (x.to(dtype) for x in (w, u, k, v, before["p"], before["q"], before["o"]))
