@@ -3,6 +3,7 @@
 # make fair    what changes with what is held equal
 # make zoo     every architecture once, ~25 minutes make proofs  the oracle tests, and docs/zoo.md from what they measure
 # make speed   what docs/speed.md shows            make docs    the pages of architectures and tasks
+# make site    the documentation as a site, in build/site
 # make statistics  how often rankings err: the tables of docs/statistics.md
 # make questions  six architectures, asked lm-evaluation-harness
 # make lm …    a family of tasks: lm lra recall state seq2seq images extrapolation; make findings, what they should show
@@ -11,7 +12,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SUITES := quick laptop fair zoo findings questions lm lra recall state seq2seq images extrapolation
 
-.PHONY: $(SUITES) test check proofs docs speed statistics format clean
+.PHONY: $(SUITES) test check proofs docs site speed statistics format clean
 
 $(SUITES): $(VENV)/.data
 	$(BIN)/zoobench run $@
@@ -33,6 +34,9 @@ proofs: $(VENV)/.dev
 docs: $(VENV)/.dev
 	$(BIN)/zoobench ls architectures --markdown > docs/zoo.md
 	$(BIN)/zoobench ls tasks --markdown > docs/tasks.md
+
+site: $(VENV)/.site
+	$(BIN)/mkdocs build --strict
 
 speed: $(VENV)/.dev
 	$(BIN)/python benchmarks/architectures.py docs/speed
@@ -61,6 +65,10 @@ $(VENV)/.data: pyproject.toml | $(BIN)/python
 $(VENV)/.questions: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[data,vision,lm-eval]'
 	@touch $@ $(VENV)/.data
+
+$(VENV)/.site: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[data,vision,tuning,hub,lm-eval,dev,oracles]'
