@@ -5,11 +5,15 @@
 # make speed   what docs/speed.md shows            make docs    the pages of architectures and tasks
 # make site    the documentation as a site, in build/site
 # make statistics  how often rankings err: the tables of docs/statistics.md
+# make site    the documentation, in build/site
 # make questions  six architectures, asked lm-evaluation-harness
 # make lm …    a family of tasks: lm lra recall state seq2seq images extrapolation; make findings, what they should show
+# make CONSTRAINTS=constraints.txt …   with the versions that the tests last passed with
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+CONSTRAINTS ?=
+INSTALL = $(BIN)/python -m pip install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) --editable
 SUITES := quick laptop fair zoo findings questions lm lra recall state seq2seq images extrapolation
 
 .PHONY: $(SUITES) test check proofs docs site speed statistics format clean
@@ -35,7 +39,7 @@ docs: $(VENV)/.dev
 	$(BIN)/zoobench ls architectures --markdown > docs/zoo.md
 	$(BIN)/zoobench ls tasks --markdown > docs/tasks.md
 
-site: $(VENV)/.site
+site: $(VENV)/.docs
 	$(BIN)/mkdocs build --strict
 
 speed: $(VENV)/.dev
@@ -59,17 +63,17 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.data: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[data,vision]'
+	$(INSTALL) '.[data,vision]'
 	@touch $@
 
 $(VENV)/.questions: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[data,vision,lm-eval]'
+	$(INSTALL) '.[data,vision,lm-eval]'
 	@touch $@ $(VENV)/.data
-
-$(VENV)/.site: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[docs]'
-	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[data,vision,tuning,hub,lm-eval,dev,oracles]'
+	$(INSTALL) '.[data,vision,tuning,hub,lm-eval,dev,oracles]'
 	@touch $@ $(VENV)/.data
+
+$(VENV)/.docs: pyproject.toml | $(BIN)/python
+	$(INSTALL) '.[docs]'
+	@touch $@
