@@ -3,7 +3,6 @@
 # make fair    what changes with what is held equal
 # make zoo     every architecture once, ~25 minutes make proofs  the oracle tests, and docs/zoo.md from what they measure
 # make speed   what docs/speed.md shows            make docs    the pages of architectures and tasks
-# make site    the documentation as a site, in build/site
 # make statistics  how often rankings err: the tables of docs/statistics.md
 # make site    the documentation, in build/site
 # make questions  six architectures, asked lm-evaluation-harness
