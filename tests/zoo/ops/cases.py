@@ -236,9 +236,9 @@ CASES = {
     "queries, keys and values": Case("qkv", partial(qkv.split, heads=4, kv_heads=1), None, (_rows,)),
     "summed": Case(
         "summed",
-        partial(norms.summed, eps=1e-5),
-        partial(norms_naive.summed, eps=1e-5),
-        (_rows, _normal(B, T, D), _weight, _normal(D)),
+        partial(norms.summed, bias=None, eps=1e-5),
+        partial(norms_naive.summed, bias=None, eps=1e-5),
+        (_rows, _normal(B, T, D), _weight),
     ),
     "gated rms": Case(
         "gated_rms",

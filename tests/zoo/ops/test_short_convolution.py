@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from zoo.architectures.short_convolution import ShortConvolution
+from zoo.layers.short_convolution import ShortConvolution
 from zoo.ops import flops
 from zoo.ops.kernel_log import record_kernels
 from zoo.ops.short_convolution import Unit, short_convolution, short_convolution_naive

@@ -22,7 +22,8 @@ CHANNELS = 256
 def scan(a: Tensor, b: Tensor, h0: Tensor | None) -> Tensor:
     """`naive.scan` on float32 or float64 tensors."""
     h0 = b.new_zeros(b[:, 0].shape) if h0 is None else h0
-    return CompiledScan.apply(a.flatten(2), b.flatten(2), h0.flatten(1)).view_as(b)
+    a, x, h0 = a.reshape(*a.shape[:2], -1), b.reshape(*b.shape[:2], -1), h0.reshape(len(h0), -1)
+    return CompiledScan.apply(a, x, h0).view_as(b)
 
 
 class CompiledScan(torch.autograd.Function):

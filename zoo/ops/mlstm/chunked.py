@@ -11,6 +11,9 @@ float32 at least.
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -19,7 +22,9 @@ from torch import Tensor
 from zoo.ops.kernel_log import log_kernel
 from zoo.ops.linear_attention import weighted_mean
 from zoo.ops.mlstm.naive import LARGEST, MLSTMState, init_state
+from zoo.ops.mlstm.naive import mlstm as mlstm_naive
 from zoo.ops.precision import at_least_fp32, common_dtype, no_autocast, promote
+from zoo.ops.step_by_step import finite
 
 
 def mlstm(
@@ -36,6 +41,7 @@ def mlstm(
 ) -> tuple[Float[Tensor, "B H T V"], MLSTMState]:
     """See `naive.mlstm`; h and state are float32 at least. Masked steps may hold anything finite."""
     log_kernel("mlstm", "linear attention")
+    naive: Any = partial(mlstm_naive, *(at_least_fp32(x) for x in (q, k, v, igate, fgate)), mask=mask, eps=eps)
     with no_autocast(q.device):
         wide, narrow = promote(q, k, v, igate, fgate, *(state or ())), common_dtype(q, k, v)
         igate, log_f = igate.to(wide), F.logsigmoid(fgate.to(wide))
@@ -48,7 +54,9 @@ def mlstm(
         k = (k * ((igate - m[..., 1:]).exp() * k.shape[3] ** -0.5)[..., None]).to(narrow)
         floor = (-m[..., 1:]).clamp(max=LARGEST).exp()
         h, C, n = weighted_mean(q.to(narrow), k, v.to(narrow), eps, C, n, log_decay=log_a, floor=floor, chunk=chunk)
-        return h.to(wide), (C, n, m[..., -1])
+        if finite(h, C, n):
+            return h.to(wide), (C, n, m[..., -1])
+        return naive(state=state)  # NaN and infinities stand where the equations put them
 
 
 @torch.no_grad()

@@ -33,6 +33,8 @@ def wkv(
 ) -> tuple[Float[Tensor, "B T C"], State]:
     """All wkv_t and the state {p, q, o} after them. w = −e^{time_decay} < 0; where `mask` is false the state stays."""
     B, T, C = k.shape
+    if mask is not None:  # whatever stands there, NaN too, reaches no output and no gradient
+        k, v = (x.masked_fill(~mask[..., None], 0) for x in (k, v))
     p, q, o = _unpack(init_state(B, C, device=k.device, dtype=k.dtype) if state is None else state)
     y = []
     for t in range(T):
