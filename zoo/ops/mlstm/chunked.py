@@ -11,7 +11,6 @@ float32 at least.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
@@ -41,7 +40,8 @@ def mlstm(
 ) -> tuple[Float[Tensor, "B H T V"], MLSTMState]:
     """See `naive.mlstm`; h and state are float32 at least. Masked steps may hold anything finite."""
     log_kernel("mlstm", "linear attention")
-    naive: Any = partial(mlstm_naive, *(at_least_fp32(x) for x in (q, k, v, igate, fgate)), mask=mask, eps=eps)
+    naive: Any = mlstm_naive
+    given = [at_least_fp32(x) for x in (q, k, v, igate, fgate)]
     with no_autocast(q.device):
         wide, narrow = promote(q, k, v, igate, fgate, *(state or ())), common_dtype(q, k, v)
         igate, log_f = igate.to(wide), F.logsigmoid(fgate.to(wide))
@@ -56,7 +56,7 @@ def mlstm(
         h, C, n = weighted_mean(q.to(narrow), k, v.to(narrow), eps, C, n, log_decay=log_a, floor=floor, chunk=chunk)
         if finite(h, C, n):
             return h.to(wide), (C, n, m[..., -1])
-        return naive(state=state)  # NaN and infinities stand where the equations put them
+        return naive(*given, state, mask=mask, eps=eps)  # NaN and infinities stand where the equations put them
 
 
 @torch.no_grad()
