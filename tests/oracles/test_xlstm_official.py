@@ -25,7 +25,7 @@ MLSTM_OPTIONS = pytest.mark.parametrize(
 SLSTM_OPTIONS = pytest.mark.parametrize(
     ("width", "options"),
     [
-        (16, {"round_proj_up_to_multiple_of": 64}),
+        (16, {}),
         (15, {"heads": 3, "conv1d_kernel_size": 2}),
         (10, {"heads": 5, "conv1d_kernel_size": 0, "group_norm_weight": False}),
         (6, {"heads": 1, "bias_init": "small_init", "recurrent_weight_init": "standard"}),

@@ -109,6 +109,7 @@ class Performer(Mixer):
         state: State | None = None,
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
         B, T, D = x.shape
+        x = x if mask is None else x.masked_fill(~mask[..., None], 0)
         (now, steps), features = places(state, T, mask, x.device), self.qkv(x)
         turns = (self.positions.turn(now, precision.promote(features), key=key) for key in (False, True))
         q, k, v = split(features, self.heads, self.heads, *turns)  # each (B, H, T, D/H)

@@ -42,6 +42,7 @@ class TimeMix(MatrixTimeMix):
     def forward(
         self, x: Float[Tensor, "B T D"], *, mask: Bool[Tensor, "B T"] | None = None, state: State | None = None
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
+        x = x if mask is None else x.masked_fill(~mask[..., None], 0)
         previous, last = shift(x, mask, state)
         xk, xv, xr, xg = (torch.lerp(previous, x, getattr(self, f"time_mix_{c}").to(x.dtype)) for c in "kvrg")
         log_w = -torch.exp(at_least_fp32(self.time_decay))[None, :, None].expand(-1, -1, x.shape[1], -1)

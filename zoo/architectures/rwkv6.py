@@ -64,6 +64,7 @@ class TimeMix(MatrixTimeMix):
     def forward(
         self, x: Float[Tensor, "B T D"], *, mask: Bool[Tensor, "B T"] | None = None, state: State | None = None
     ) -> tuple[Float[Tensor, "B T D"], State | None]:
+        x = x if mask is None else x.masked_fill(~mask[..., None], 0)
         previous, last = shift(x, mask, state)
         xw, xk, xv, xr, xg = self._mixed(x, previous - x)
         with no_autocast(x.device):

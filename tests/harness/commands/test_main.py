@@ -38,7 +38,7 @@ def test_validate_and_plan(suite, call):
     path = suite()
     assert call("validate", path).stdout == "tiny is valid: 4 runs and 0 trials\n"
     found = json.loads(call("validate", path, "--json").stdout)
-    assert found == {"suite": "tiny", "valid": True, "runs": 4, "trials": 0}
+    assert found == {"suite": "tiny", "valid": True, "runs": 4, "trials": 0, "unsupported": 0}
     cells = json.loads(call("plan", path, "--json").stdout)
     assert [(cell["architecture"], cell["runs"]) for cell in cells] == [("pre_ln", 2), ("lstm", 2)]
     assert all(cell["steps"] == 6 and cell["flops"] > 0 and cell["size"]["params"] > 0 for cell in cells)
@@ -77,7 +77,7 @@ def test_run_then_everything_that_reads_its_records(suite, call, tmp_path):
 
     run = ["run", path, *results]
     before = sorted(path.stat().st_mtime_ns for path in folder.glob("*/record.json"))
-    assert "nothing to do" in call(*run).stdout
+    assert "runs are finished" in call(*run).stdout
     assert sorted(path.stat().st_mtime_ns for path in folder.glob("*/record.json")) == before
 
     assert call("verify", folder).stdout == "every record is sound\n"

@@ -4,7 +4,7 @@ import json
 
 from click.testing import CliRunner
 
-from harness.cli import main
+from harness.commands import main
 
 PLAYERS = {"architectures": ["pre_ln", "mlp_mixer"], "seeds": [0, 1], "model": {"depth": 1, "width": 8, "heads": 1}}
 

@@ -219,7 +219,8 @@ def test_leaving_one_out_is_what_comparing_again_shows():
     scores = {f"m{i}": dict(enumerate((rng.normal(size=3) + 2 * i).tolist())) for i in range(5)}
     full = stats.compare(scores, higher_is_better=True).separated
     found = {
-        h.architecture: {*h.apart_without, *h.tied_without} for h in stats.leave_one_out(scores, higher_is_better=True)
+        h.architecture: {*h.separated_without, *h.tied_without}
+        for h in stats.leave_one_out(scores, higher_is_better=True)
     }
     assert found
     for name in scores:

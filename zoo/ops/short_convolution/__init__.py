@@ -47,6 +47,8 @@ def short_convolution(
 def _conv1d(
     x: Tensor, w: Tensor, bias: Tensor, before: Tensor, silu: bool, unit: Unit | None, narrow: bool
 ) -> Float[Tensor, "B T D"]:
+    if not x.numel():  # conv1d refuses no groups
+        return x.to(w.dtype)
     y = F.conv1d(torch.cat([before, x], dim=1).mT, w[:, None], bias, groups=len(w)).mT
     y = F.silu(y) if silu else y
     return y if unit is None else unit.normed(y)
