@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 import tasks.registry
-import zoo.architectures
+import zoo.registry
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -22,7 +22,7 @@ def private_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def private_registries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing a test registers, or a plug-in it imports, outlives it."""
-    for registry in (zoo.architectures._registry, tasks.registry._registry):
+    for registry in (zoo.registry._registry, tasks.registry._registry):
         registry.names()
         monkeypatch.setattr(registry, "entries", dict(registry.entries))
     yield

@@ -1,7 +1,7 @@
-"""Runs, published models and any `Model` as models of lm-evaluation-harness (`lm_eval`).
+"""A run, a published model or any `Model` as a model of lm-evaluation-harness (`lm_eval`).
 
-`lm_eval --model zoobench --model_args run=…`, or `lm_eval.simple_evaluate(model=Zoobench(model=…))`. Answers are those
-of lm-eval's backend `hf` for the same weights and tokenizer; `scoring` computes the log-likelihoods.
+`lm_eval --model zoobench --model_args run=…`, or `lm_eval.simple_evaluate(model=Zoobench(model=…))`. Requests are
+answered as its backend `hf` would answer them for the same weights and tokenizer; the scores are made in `scoring`.
 """
 
 from __future__ import annotations
@@ -33,37 +33,37 @@ from zoo.registry import nearest
 from zoo.tokenizers import Tokenizer, TokenizerError
 
 ARGUMENTS = ("run", "model", "results", "max_length", "batch_size", "device", "prefix_token_id", "precision")
-"""The adapter's own arguments; others go to `zoo.load`."""
+"""The adapter's own; all others go to `zoo.load`."""
 PRECISIONS = ("fp32", "bf16", "auto")
 GENERATED = 256
-"""The number of tokens to generate if a task does not say; half of `max_length` if that is shorter."""
+"""Tokens that are generated where a task does not say how many; half of `max_length` where that is too short."""
 TOGETHER = 256
-"""Prompts generated between two writes to a cache of answers."""
+"""Prompts between two entries into a cache of answers."""
 ROWS = 64
-"""The batch size for prompts of one length."""
+"""Prompts of one length that are continued at once."""
 CACHED = "zoobench: answers of"
-"""The key in a cache of answers that identifies the model and its settings."""
+"""The key under which a cache of answers keeps whose they are."""
 
 
 class Zoobench(TemplateLM):
-    """A language model for every request type of lm_eval: log-likelihoods, rolling ones, and generation.
+    """A language model that lm_eval can ask for everything: log-likelihoods, rolling ones, and continuations.
 
     Args:
-        run: a run (path, id, or labels such as quick/pre_ln/text/0), or anything that `zoo.load` opens.
+        run: a run (path, id, or labels: see `harness.runs.find`), or what `zoo.load` opens.
         model: a `Model` with a tokenizer, or a name as for `run`.
-        results: the folder of runs; None for the default one.
-        max_length: the most tokens read at once; None for the training length. It can be longer only for a model
-            without a longest sequence.
-        batch_size: the most sequences at once. None, "auto", and the 1 that is lm_eval's own default, mean as many as
-            a budget of tokens allows.
+        results: where runs lie; None for where zoobench puts them.
+        max_length: the most tokens read at once; None for what the model was built or trained for. More only where the
+            model has no longest sequence.
+        batch_size: sequences at once, at most; None or "auto", and the 1 that lm_eval's command line takes for itself,
+            for as many as a budget of tokens allows.
         max_batch_size: the same, beside "auto".
-        device: None for CUDA if there is one; a given `Model` stays where it is.
-        prefix_token_id: the token before the beginning of a text; None for the tokenizer's.
+        device: where the model runs; None for CUDA where there is one, and for a given `Model` where that is.
+        prefix_token_id: the token before a text that has nothing before it; None for the tokenizer's.
         precision: fp32, bf16 (matrix products), or auto: bf16 where the hardware has it.
         options: of `zoo.load`, for published weights: kind, tokenizer, strategy, …
 
     Raises:
-        UserError: an unknown or invalid argument, no such run, or a model that cannot answer.
+        UserError: an argument that is unknown or cannot be, no such run, or a model that cannot be asked.
     """
 
     def __init__(
@@ -85,16 +85,16 @@ class Zoobench(TemplateLM):
             raise UserError("say which model: run=… (a run, or what zoo.load opens), or model=…")
         if isinstance(run, float) or isinstance(model, float):
             raise UserError(f"lm_eval took {run or model} for a number; put it in quotes, or give the path of the run")
-        source = run if model is None else model
-        is_open = isinstance(source, Model)
-        self.where = type(source).__name__ if is_open else str(source)
+        wanted = run if model is None else model
+        given = isinstance(wanted, Model)
+        self.where = type(wanted).__name__ if given else str(wanted)
         root = None if results is None else Path(results)
-        if is_open and options:
+        if given and options:
             raise UserError(f"a model that is open takes no {', '.join(options)}; options are for published weights")
-        self.model: Model = source if isinstance(source, Model) else open_model(str(source), root, **options)
+        self.model: Model = wanted if isinstance(wanted, Model) else open_model(str(wanted), root, **options)
         self.model.eval()
         self.tokenizer: Tokenizer = _tokenizer(self.model, self.where)
-        self._place(device, stay=is_open)
+        self._place(device, stay=given)
         if precision not in PRECISIONS:
             raise UserError(f"precision {precision!r}{nearest(str(precision), PRECISIONS)}")
         self.precision = machine.resolve_precision(precision, self._device)
@@ -116,18 +116,18 @@ class Zoobench(TemplateLM):
     @classmethod
     def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> Zoobench:
         _one_line_errors()
-        return super().create_from_arg_string(arg_string, _without_defaults(additional_config))
+        return super().create_from_arg_string(arg_string, _said(additional_config))
 
     @classmethod
     def create_from_arg_obj(cls, arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None) -> Zoobench:
         _one_line_errors()
-        return super().create_from_arg_obj(arg_dict, _without_defaults(additional_config))
+        return super().create_from_arg_obj(arg_dict, _said(additional_config))
 
     # tokens
 
     @property
     def eot_token_id(self) -> int:
-        """The token that ends a text; for a model that was never shown an end, the prefix."""
+        """The token that ends a text; of a model that was never shown an end, the one before a text."""
         return self._prefix if self.tokenizer.end is None else self.tokenizer.end
 
     @property
@@ -136,12 +136,12 @@ class Zoobench(TemplateLM):
 
     @property
     def tokenizer_name(self) -> str:
-        """A name made from the tokenizer's content, by which tokenized requests are cached."""
+        """Names the tokenizer by what it is; caches of tokenized requests go by it."""
         try:
-            content = json.dumps(self.tokenizer.describe(), sort_keys=True)
-        except ValueError:  # a tokenizer of transformers that is written in Python
-            content = f"{self.where} {self.tokenizer.vocab}"
-        return f"{self.tokenizer.kind}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+            described = json.dumps(self.tokenizer.describe(), sort_keys=True)
+        except ValueError:  # one of transformers' that is written in Python
+            described = f"{self.where} {self.tokenizer.vocab}"
+        return f"{self.tokenizer.kind}-{hashlib.sha256(described.encode()).hexdigest()[:12]}"
 
     def tok_encode(
         self,
@@ -150,7 +150,7 @@ class Zoobench(TemplateLM):
         left_truncate_len: int | None = None,
         **kwargs: Any,
     ) -> list[int]:
-        """The tokens of a text, without special ones if it begins with the prefix already.
+        """The tokens of a text; without special ones around them where it begins with the prefix already.
 
         Raises:
             UserError: a character that has no token.
@@ -161,24 +161,24 @@ class Zoobench(TemplateLM):
         try:
             tokens = self.tokenizer.encode(string, special=add_special_tokens)
         except TokenizerError as error:
-            start = string if len(string) <= 40 else string[:40] + "…"
-            raise UserError(f"{error} (in the request {start!r})") from None
+            begins = string if len(string) <= 40 else string[:40] + "…"
+            raise UserError(f"{error} (in the request {begins!r})") from None
         return tokens[-left_truncate_len:] if left_truncate_len else tokens
 
     def tok_decode(self, tokens: int | Sequence[int], skip_special_tokens: bool = True) -> str:
-        """The text of tokens, by default without the one that ends a text."""
+        """The text of tokens, without the one that ends a text unless it is wanted."""
         tokens = [tokens] if isinstance(tokens, int) else list(tokens)
         return self.tokenizer.decode([t for t in tokens if not (skip_special_tokens and t == self.tokenizer.end)])
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        """As `TemplateLM`, but each text by itself if otherwise nothing would be left to read or to score."""
+        """As every `TemplateLM` does, and where that leaves nothing to read or to score, each text by itself."""
         before, after = super()._encode_pair(context, continuation)
-        if continuation and not after:  # it is part of a token of the context
+        if continuation and not after:  # it ends inside a token of the context
             after = self.tok_encode(continuation, add_special_tokens=False)
         return before or [self._prefix], after
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """Refuse: there is no chat template.
+        """There is none.
 
         Raises:
             UserError: always.
@@ -188,10 +188,10 @@ class Zoobench(TemplateLM):
     # log-likelihoods
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """Log-likelihoods in nats, and whether greedy decoding gives the same; (0, True) for two empty texts."""
-        scored = [request for request in requests if request.args != ("", "")]
-        scores = iter(super().loglikelihood(scored, disable_tqdm=disable_tqdm))
-        return [next(scores) if request.args != ("", "") else (0.0, True) for request in requests]
+        """Log-likelihoods in nats, and whether greedy decoding gives the same; (0, true) for nothing after nothing."""
+        asked = [request for request in requests if request.args != ("", "")]
+        found = iter(super().loglikelihood(asked, disable_tqdm=disable_tqdm))
+        return [next(found) if request.args != ("", "") else (0.0, True) for request in requests]
 
     def _loglikelihood_tokens(
         self,
@@ -199,23 +199,23 @@ class Zoobench(TemplateLM):
         disable_tqdm: bool = False,
         **kwargs: Any,
     ) -> list[tuple[float, bool]]:
-        def store(index: int, score: scoring.Score) -> None:
+        def found(index: int, score: scoring.Score) -> None:
             self.cache_hook.add_partial("loglikelihood", requests[index][0], score)
 
-        return self._score([(context, after) for _, context, after in requests], store, disable_tqdm)
+        return self._score([(context, after) for _, context, after in requests], found, disable_tqdm)
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Log-likelihoods of whole texts in nats, in windows of `max_length` with one token of context."""
 
-        def store(index: int, score: scoring.Score) -> None:
+        def found(index: int, score: scoring.Score) -> None:
             self.cache_hook.add_partial("loglikelihood_rolling", requests[index].args, score[0])
 
         texts = [([self._prefix], self.tok_encode(request.args[0])) for request in requests]
-        return [value for value, _ in self._score(texts, store, disable_tqdm)]
+        return [value for value, _ in self._score(texts, found, disable_tqdm)]
 
-    def _score(self, pairs: Sequence[scoring.Pair], store: scoring.Found, quiet: bool) -> list[scoring.Score]:
-        def store_and_count(index: int, score: scoring.Score) -> None:
-            store(index, score)
+    def _score(self, pairs: Sequence[scoring.Pair], found: scoring.Found, quiet: bool) -> list[scoring.Score]:
+        def tell(index: int, score: scoring.Score) -> None:
+            found(index, score)
             bar.update()
 
         with (
@@ -224,7 +224,7 @@ class Zoobench(TemplateLM):
         ):
             try:
                 return scoring.score(
-                    self.model, pairs, max_length=self.max_length, batch_size=self.batch_size, found=store_and_count
+                    self.model, pairs, max_length=self.max_length, batch_size=self.batch_size, found=tell
                 )
             except (Unsupported, ValueError) as error:
                 raise UserError(f"{self.where}: {error}") from None
@@ -232,41 +232,39 @@ class Zoobench(TemplateLM):
     # continuations
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Generated texts, each cut before the first of its stop strings.
+        """Continuations, each cut before the first of its stop strings.
 
-        Samples depend on torch's global seed, which lm_eval sets (`--seed`), and on a request's position.
+        What is drawn depends on torch's own seed, which lm_eval sets (`--seed`), and on a request's place.
         """
         texts = [""] * len(requests)
-        groups: dict[_GenerationOptions, list[int]] = defaultdict(list)
+        groups: dict[_Wish, list[int]] = defaultdict(list)
         for index, request in enumerate(requests):
-            groups[_GenerationOptions.of(request.args[1], self.max_length)].append(index)
+            groups[_Wish.of(request.args[1], self.max_length)].append(index)
         with tqdm(total=len(requests), disable=disable_tqdm, desc="continuations") as bar:
-            for options, indices in groups.items():
-                prompts = {index: self._prompt(requests[index].args[0], options.tokens) for index in indices}
+            for wish, indices in groups.items():
+                prompts = {index: self._prompt(requests[index].args[0], wish.tokens) for index in indices}
                 indices.sort(key=lambda index: -len(prompts[index]))
                 for batch in _chunks(indices, TOGETHER):
-                    answers = self._continue({index: prompts[index] for index in batch}, options)
-                    for index, text in zip(batch, answers, strict=True):
+                    made = self._continue({index: prompts[index] for index in batch}, wish)
+                    for index, text in zip(batch, made, strict=True):
                         texts[index] = text
                         self.cache_hook.add_partial("generate_until", requests[index].args, text)
                     bar.update(len(batch))
         return texts
 
-    def _prompt(self, context: str, generated: int) -> list[int]:
-        """The end of a context that leaves space for generated tokens; `max_length` if the model reads any length."""
-        length = self.max_length - generated
+    def _prompt(self, context: str, room: int) -> list[int]:
+        """The end of a context that leaves room for what is generated; all a model reads, where it has no longest."""
+        length = self.max_length - room
         if length < 1 and self.model.longest is not None:
-            raise UserError(
-                f"max_gen_toks={generated} must be less than the {self.max_length} tokens this model can read"
-            )
+            raise UserError(f"max_gen_toks={room} must be less than the {self.max_length} tokens this model can read")
         tokens = self.tok_encode(context) or [self._prefix]
         return tokens[-(length if length > 0 else self.max_length) :]
 
-    def _continue(self, prompts: dict[int, list[int]], options: _GenerationOptions) -> list[str]:
+    def _continue(self, prompts: dict[int, list[int]], wish: _Wish) -> list[str]:
         from zoo.generate import continue_batch
 
         end = self.tokenizer.end
-        stops = [*options.until, self.tokenizer.decode([end])] if end is not None else list(options.until)
+        stops = [*wish.until, self.tokenizer.decode([end])] if end is not None else list(wish.until)
         stops = [stop for stop in stops if stop]
         reach = max((len(stop.encode()) for stop in stops), default=0) + 4  # the first of them may be half a character
 
@@ -279,10 +277,10 @@ class Zoobench(TemplateLM):
                 made = continue_batch(
                     self.model,
                     list(prompts.values()),
-                    tokens=options.tokens,
-                    temperature=options.temperature,
-                    top_k=options.top_k,
-                    top_p=options.top_p,
+                    tokens=wish.tokens,
+                    temperature=wish.temperature,
+                    top_k=wish.top_k,
+                    top_p=wish.top_p,
                     seed=[(torch.initial_seed() + index) % 2**63 for index in prompts],
                     done=done,
                     rows=self.batch_size or ROWS,
@@ -292,13 +290,13 @@ class Zoobench(TemplateLM):
         return [self._text(tokens, stops) for tokens in made]
 
     def _text(self, tokens: list[int], stops: list[str]) -> str:
-        """The generated text before its end token and its first stop string."""
+        """What was generated before the end of the text and the first stop string."""
         if self.tokenizer.end in tokens:
             tokens = tokens[: tokens.index(self.tokenizer.end)]
         text = self.tokenizer.decode(tokens)
         return text[: min((text.find(stop) for stop in stops if stop in text), default=len(text))]
 
-    # results
+    # what is written down
 
     @cached_property
     def weights(self) -> str:
@@ -306,11 +304,11 @@ class Zoobench(TemplateLM):
         return digest(self.model)
 
     def get_model_info(self) -> dict[str, Any]:
-        """Entries that lm_eval writes beside the results."""
-        parameter = next(self.model.parameters(), torch.empty(0))
+        """What lm_eval writes beside the results."""
+        some = next(self.model.parameters(), torch.empty(0))
         return {
-            "model_num_parameters": sum(p.numel() for p in self.model.parameters()),
-            "model_dtype": str(parameter.dtype),
+            "model_num_parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "model_dtype": str(some.dtype),
             "model_revision": self.model.built.get("architecture", type(self.model).__name__),
             "model_sha": self.weights,
             "model_where": self.where,
@@ -320,10 +318,10 @@ class Zoobench(TemplateLM):
         }
 
     def set_cache_hook(self, cache_hook: CacheHook) -> None:
-        """Use a cache of answers (`use_cache`). Its keys do not name the model, so that is stored beside them.
+        """Use a cache of answers (`use_cache`), whose keys do not say whose they are: it keeps that beside them.
 
         Raises:
-            UserError: another model, or this one with other settings, wrote the cache.
+            UserError: another model, or this one under other settings, wrote it.
         """
         if cache_hook.dbdict is not None:
             own = f"{self.weights} {self.tokenizer_name} {self.max_length} {self._prefix} {self.precision}"
@@ -337,8 +335,8 @@ class Zoobench(TemplateLM):
 
 
 @dataclass(frozen=True)
-class _GenerationOptions:
-    """A task's options for generation."""
+class _Wish:
+    """How a task wants its continuations."""
 
     until: tuple[str, ...]
     tokens: int
@@ -347,11 +345,11 @@ class _GenerationOptions:
     top_p: float | None
 
     @classmethod
-    def of(cls, options: dict[str, Any], length: int) -> _GenerationOptions:
-        """Parse lm_eval's `generation_kwargs`.
+    def of(cls, options: dict[str, Any], length: int) -> _Wish:
+        """From lm_eval's `generation_kwargs`.
 
         Raises:
-            UserError: an unknown option or value.
+            UserError: an option that is not known here.
         """
         rest = dict(options)
         until = rest.pop("until", None) or ()
@@ -383,7 +381,7 @@ def _chunks(items: list[int], size: int) -> Iterator[list[int]]:
 
 
 def _check(options: dict[str, Any]) -> None:
-    """Refuse options that neither the adapter nor `zoo.load` has, before anything is opened."""
+    """Refuse what neither the adapter nor `zoo.load` takes, before anything is opened."""
     known = published.option_names()
     for name in options:
         if name not in known:
@@ -391,7 +389,7 @@ def _check(options: dict[str, Any]) -> None:
 
 
 def _tokenizer(model: Model, where: str) -> Tokenizer:
-    """The model's tokenizer, if the model can answer at all."""
+    """The model's tokenizer, where the model can be asked at all."""
     if model.role != "lm" or model.traits.causal == "no":
         raise UserError(f"{where}: a model for {model.role} has no next token; lm_eval asks language models")
     if model.tokenizer is None:
@@ -399,18 +397,18 @@ def _tokenizer(model: Model, where: str) -> Tokenizer:
     return model.tokenizer
 
 
-def _length(length: int | None, model: Model) -> int:
-    if length is None:
+def _length(wish: int | None, model: Model) -> int:
+    if wish is None:
         return model.shape.length
-    if isinstance(length, bool) or not isinstance(length, int) or length < 1:
-        raise UserError(f"max_length must be a whole number of tokens, at least 1, got {length!r}")
-    if model.longest is not None and length > model.longest:
-        raise UserError(f"max_length={length}: this model reads at most {model.longest} tokens")
-    return length
+    if isinstance(wish, bool) or not isinstance(wish, int) or wish < 1:
+        raise UserError(f"max_length must be a whole number of tokens, at least 1, got {wish!r}")
+    if model.longest is not None and wish > model.longest:
+        raise UserError(f"max_length={wish}: this model reads at most {model.longest} tokens")
+    return wish
 
 
 def _batch_size(size: int | str | None, most: int | None) -> int | None:
-    """The most sequences at once; None for a budget of tokens."""
+    """Sequences at once; None for a budget of tokens."""
     if size is None or str(size).partition(":")[0] == "auto":
         size = most
     if size is not None and (not str(size).isdigit() or int(size) < 1):
@@ -418,14 +416,15 @@ def _batch_size(size: int | str | None, most: int | None) -> int | None:
     return None if size is None else int(size)
 
 
-def _without_defaults(config: dict[str, Any] | None) -> dict[str, Any]:
-    """The arguments of lm_eval's command line without its defaults: a batch of 1, and CUDA where there is none."""
-    defaults = [("batch_size", 1)] if torch.cuda.is_available() else [("batch_size", 1), ("device", "cuda:0")]
-    return {name: value for name, value in (config or {}).items() if (name, value) not in defaults}
+def _said(config: dict[str, Any] | None) -> dict[str, Any]:
+    """What lm_eval's command line adds, without what it says where nobody said anything: a batch of 1, and CUDA where
+    there is none."""
+    unsaid = [("batch_size", 1)] if torch.cuda.is_available() else [("batch_size", 1), ("device", "cuda:0")]
+    return {name: value for name, value in (config or {}).items() if (name, value) not in unsaid}
 
 
 def _one_line_errors() -> None:
-    """Make an uncaught UserError end the program with one line instead of a traceback."""
+    """From here on a UserError that nobody catches ends the program with its one line, not with a traceback."""
     before = sys.excepthook
     if getattr(before, "of_zoobench", False):
         return

@@ -327,7 +327,7 @@ def test_samples_depend_on_the_seed_and_the_place_alone(alphabet: Zoobench) -> N
     ],
 )
 def test_how_a_task_wants_its_tokens(options: dict[str, Any], wanted: tuple[Any, ...]) -> None:
-    wish = adapter._GenerationOptions.of(options, 512)
+    wish = adapter._Wish.of(options, 512)
     assert (wish.temperature, wish.top_k, wish.top_p) == wanted
     assert (wish.tokens, wish.until) == (256, ())
 
@@ -335,7 +335,7 @@ def test_how_a_task_wants_its_tokens(options: dict[str, Any], wanted: tuple[Any,
 def test_unknown_wishes_are_refused() -> None:
     for options, said in (({"max_gen_tokens": 3}, "did you mean"), ({"num_beams": 4}, "beam")):
         with pytest.raises(UserError, match=said):
-            adapter._GenerationOptions.of(options, 512)
+            adapter._Wish.of(options, 512)
 
 
 # what is kept
