@@ -9,7 +9,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from harness.cli import main
+from harness.commands import main
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES, TUTORIALS = ROOT / "examples", ROOT / "docs" / "tutorials"
