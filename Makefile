@@ -37,6 +37,7 @@ proofs: $(VENV)/.dev
 docs: $(VENV)/.dev
 	$(BIN)/zoobench ls architectures --markdown > docs/zoo.md
 	$(BIN)/zoobench ls tasks --markdown > docs/tasks.md
+	$(BIN)/python benchmarks/quick_tables.py
 
 site: $(VENV)/.docs
 	$(BIN)/mkdocs build --strict

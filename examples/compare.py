@@ -3,7 +3,6 @@
 python examples/compare.py
 """
 
-import json
 from pathlib import Path
 
 import torch
@@ -34,8 +33,7 @@ def main() -> None:
     changes = ("suite=compare", "architectures=[rwkv4, lstm]", "model={depth: 2}", "budget.stop.tokens=50k")
     results = harness.run(SUITE, overrides=changes)
     scores: dict[str, list[float]] = {}
-    for file in results.folder.glob("*/record.json"):  # docs/records.md has every key
-        record = json.loads(file.read_text())
+    for record in results.records:  # docs/records.md has every key
         scores.setdefault(record["spec"]["architecture"], []).append(record["metrics"]["test"]["bits_per_byte"])
     for name, values in sorted(scores.items(), key=lambda item: sum(item[1])):
         print(f"{name}: {sum(values) / len(values):.3f} bits per byte, the mean of {len(values)} seeds")

@@ -1,8 +1,7 @@
-"""Text that a language model writes by itself, token after token: greedy, or drawn from its probabilities.
+"""Autoregressive generation: a language model continues a prompt token by token, greedily or by sampling.
 
-A resumable model reads the prompt once and is extended by one token at a time: what recurrences keep stays as large as
-it was, what attention keeps grows. Where a model reads `Model.longest` tokens at most, each token after those follows
-from the last `longest` before it, which are read anew; so do those of a model that cannot be extended.
+A resumable model reads the prompt once and is then extended by one token at a time. A model that cannot be extended,
+or that has reached its longest sequence (`Model.longest`), reads the last window of tokens again for each new one.
 """
 
 from __future__ import annotations
@@ -23,23 +22,24 @@ if TYPE_CHECKING:
     from zoo.tokenizers import Tokenizer
 
 PIECE = 4096
-"""Most tokens of a prompt that are read at once, so that a long one needs no more memory."""
+"""The most tokens of a prompt that are read at once, which bounds memory."""
 LOGITS = 2**26
-"""Most logits that reading a piece may give: a large vocabulary makes it shorter."""
+"""The most logits that one piece may give: with a large vocabulary pieces are shorter."""
 CONTEXT = 64
 """Tokens at the end of a prompt that are decoded together with what follows it."""
 PROBED = 1024
-"""Tokens among which those of single bytes are looked for; vocabularies begin with them."""
+"""The number of tokens among which a single byte is looked for; vocabularies begin with them."""
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How a token is chosen.
+    """Options for choosing the next token.
 
     Args:
-        temperature: what logits are divided by; 0 takes the likeliest token, of equals the first.
-        top_k: only the k likeliest. top_p: of those, only the fewest whose probability, renormalised, reaches p.
+        temperature: divides the logits; 0 takes the most likely token, the first one of equals.
+        top_k: keeps the k most likely tokens.
+        top_p: keeps, of those, the fewest whose renormalised probability reaches p.
 
     Raises:
         ValueError: one of them is out of range.
@@ -58,7 +58,7 @@ class Sampling:
             raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}")
 
     def probabilities(self, logits: Float[Tensor, " V"]) -> Float[Tensor, " V"]:
-        """Of each token, in float64.
+        """The probability of each token, in float64.
 
         Raises:
             ValueError: there is a NaN among the logits, or none of them is finite.
@@ -81,7 +81,7 @@ class Sampling:
         return torch.zeros_like(p).scatter(0, ids, ranked / ranked.sum())
 
     def choose(self, logits: Float[Tensor, " V"], generator: torch.Generator) -> int:
-        """A token: one number of `generator` against the cumulated probabilities."""
+        """A token, by comparing one random number with the cumulative probabilities."""
         p = self.probabilities(logits).cpu()
         if self.temperature == 0:
             return int(p.argmax())
@@ -102,22 +102,25 @@ def generate(
     seed: int = 0,
     stop: Collection[int] = (),
 ) -> Iterator[int]:
-    """The tokens a model writes after a prompt, one by one; an empty prompt stands for its tokenizer's `prefix`.
+    """Generate the tokens that follow a prompt, one by one; an empty prompt stands for the tokenizer's `prefix`.
 
-    No gradients; dropout is off while the model works, and every module's mode is left as found. What is drawn depends
-    on `seed` alone, not on global generators. Tokens that the model's tokenizer does not have are never written.
+    Gradients and dropout are off, and the mode of every module is restored. Samples depend on `seed` alone, not on
+    global generators. Tokens that the model's tokenizer does not have are never generated.
 
     Args:
-        tokens: how many at most. temperature, top_k, top_p: see `Sampling`.
-        stop: tokens that end it, themselves not written.
+        tokens: the most tokens to generate.
+        temperature: see `Sampling`.
+        top_k: see `Sampling`.
+        top_p: see `Sampling`.
+        stop: tokens that end generation and are not returned.
 
     Raises:
         ValueError: an option is out of range, the model is no causal language model, or the prompt has other tokens.
     """
-    how = Sampling(temperature, top_k, top_p)
+    sampling = Sampling(temperature, top_k, top_p)
     _check(model, tokens)
     ids = _ids(model, torch.as_tensor(prompt, dtype=torch.long).flatten().tolist())
-    return _written(model, ids, tokens, how, seed, frozenset(stop))
+    return _written(model, ids, tokens, sampling, seed, frozenset(stop))
 
 
 def continue_batch(
@@ -132,31 +135,31 @@ def continue_batch(
     done: Callable[[int, list[int]], bool] = lambda row, written: False,
     rows: int = 64,
 ) -> list[list[int]]:
-    """What `generate` writes after each prompt, at most `rows` of equal length at once.
+    """Generate for several prompts what `generate` gives for each, in batches of up to `rows` prompts of equal length.
 
-    A row ends, and leaves the batch, at its tokenizer's `end`, which is not written, or when `done` says so.
+    A row leaves the batch at its tokenizer's `end`, which is not returned, or when `done` returns True.
 
     Args:
-        seed: for every row, or one for each: a row depends on its own alone, not on its company.
-        done: given a row's number and all it has written, whenever it has written a token.
+        seed: one for all rows or one for each; a row depends on its own seed alone, not on the other rows.
+        done: called with a row's number and its tokens so far after each new token.
 
     Raises:
         ValueError: as `generate`; or there are not as many seeds as prompts.
     """
-    how = Sampling(temperature, top_k, top_p)
+    sampling = Sampling(temperature, top_k, top_p)
     _check(model, tokens)
     seeds = [seed] * len(prompts) if isinstance(seed, int) else list(seed)
     if len(seeds) != len(prompts) or rows < 1:
         raise ValueError(f"continue_batch: {len(prompts)} prompts, {len(seeds)} seeds, {rows} rows at once")
     read = [_ids(model, list(prompt)) for prompt in prompts]
-    alike: dict[int, list[int]] = defaultdict(list)
+    by_length: dict[int, list[int]] = defaultdict(list)
     for row, ids in enumerate(read):
-        alike[len(ids)].append(row)
+        by_length[len(ids)].append(row)
     written: list[list[int]] = [[] for _ in prompts]
     generators = [torch.Generator().manual_seed(number) for number in seeds]
-    for group in alike.values():
+    for group in by_length.values():
         for start in range(0, len(group), rows):
-            _continue(model, group[start : start + rows], read, written, tokens, how, generators, done)
+            _continue(model, group[start : start + rows], read, written, tokens, sampling, generators, done)
     return written
 
 
@@ -171,11 +174,11 @@ def stream_text(
     seed: int = 0,
     stop: Collection[str] = (),
 ) -> Iterator[str]:
-    """The text a model writes after a prompt, in pieces that no later token changes.
+    """Stream the text that follows a prompt, in pieces that no later token changes.
 
-    What may be the beginning of a character or of a text in `stop` is held back until that is decided. Together the
-    pieces are what the tokenizer adds to the prompt when it decodes all tokens (some tokenizers drop a blank where a
-    text begins), up to its `end` or the first of `stop`, which is left out.
+    The possible beginning of a character or of a text in `stop` is held back until it is decided. Together the pieces
+    are what decoding all tokens adds to the prompt (some tokenizers drop a blank at the beginning of a text), up to the
+    tokenizer's `end` or the first of `stop`, which is left out.
 
     Raises:
         ValueError: as `generate`; the model has no tokenizer, or `stop` has an empty text.
@@ -214,11 +217,11 @@ def _ids(model: Model, prompt: list[int]) -> list[int]:
 
 
 def _written(
-    model: Model, prompt: list[int], tokens: int, how: Sampling, seed: int, stop: frozenset[int]
+    model: Model, prompt: list[int], tokens: int, sampling: Sampling, seed: int, stop: frozenset[int]
 ) -> Iterator[int]:
     rows, generator = _Rows(model, [prompt]), torch.Generator().manual_seed(seed)
     for _ in range(tokens):
-        token = how.choose(rows.logits()[0], generator)
+        token = sampling.choose(rows.logits()[0], generator)
         if token in stop:
             return
         yield token
@@ -231,17 +234,17 @@ def _continue(
     read: list[list[int]],
     written: list[list[int]],
     tokens: int,
-    how: Sampling,
+    sampling: Sampling,
     generators: list[torch.Generator],
     done: Callable[[int, list[int]], bool],
 ) -> None:
-    """Fill `written` for the rows with these numbers, whose prompts are of one length."""
+    """Fill `written` for the rows with these numbers, whose prompts have one length."""
     end = None if model.tokenizer is None else model.tokenizer.end
     rows = _Rows(model, [read[row] for row in open_])
     for _ in range(tokens):
         logits, stay = rows.logits(), []
         for place, row in enumerate(open_):
-            token = how.choose(logits[place], generators[row])
+            token = sampling.choose(logits[place], generators[row])
             if token == end:
                 continue
             written[row].append(token)
@@ -254,7 +257,7 @@ def _continue(
 
 
 class _Rows:
-    """Rows of equal length, what a model keeps of them, and the logits of the token that comes next."""
+    """Rows of equal length with the model's state, and the logits of their next token."""
 
     def __init__(self, model: Model, prompts: list[list[int]]) -> None:
         self.model = model
@@ -267,7 +270,7 @@ class _Rows:
                 self.state = model.init_state(len(prompts))
 
     def logits(self) -> Float[Tensor, "B V"]:
-        """Of the tokens the model's tokenizer has."""
+        """The logits of the next token, for the tokens that the tokenizer has."""
         known = None if self.model.tokenizer is None else self.model.tokenizer.vocab
         with quiet(self.model):
             return self._next()[:, :known]
@@ -275,13 +278,13 @@ class _Rows:
     def _next(self) -> Float[Tensor, "B V"]:
         if self.state is None:
             return self.model(Batch(inputs=self.window))[:, -1]
-        room = LOGITS // (len(self.unread) * self.model.shape.outputs)
-        for piece in self.unread.split(min(PIECE, max(1, room)), dim=1):
+        most = LOGITS // (len(self.unread) * self.model.shape.outputs)
+        for piece in self.unread.split(min(PIECE, max(1, most)), dim=1):
             logits, self.state = self.model.extend(piece, self.state)
         return logits[:, -1]
 
     def append(self, tokens: list[int], rows: list[int] | None = None) -> None:
-        """A token behind each of `rows`, of which there are all by default; the others leave."""
+        """Append a token to each of `rows`, by default all; the other rows leave the batch."""
         self.unread = torch.tensor(tokens, dtype=torch.long, device=self.unread.device)[:, None]
         if self.window is not None and self.longest is not None:
             if self.window.shape[1] == self.longest:
@@ -301,7 +304,7 @@ def _context(tokenizer: Tokenizer, prompt: list[int]) -> list[int]:
 
 
 def _texts(tokenizer: Tokenizer, context: list[int], ids: Iterator[int]) -> Iterator[tuple[str, bool]]:
-    """The text behind `context` so far that no further token changes, token by token; then all of it, and True."""
+    """After each token, the decoded text that no further token changes, and False; at last all text, and True."""
     written: list[int] = []
     before = tokenizer.decode(context) if context else ""
     probe = _byte(tokenizer)
@@ -324,12 +327,12 @@ def _texts(tokenizer: Tokenizer, context: list[int], ids: Iterator[int]) -> Iter
 
 
 def _common(a: str, b: str) -> str:
-    """What both begin with; looked for from the end, near which they differ."""
+    """The common prefix, searched from the end, near which the two differ."""
     return next(a[:n] for n in range(len(a), -1, -1) if b.startswith(a[:n]))
 
 
 def _byte(tokenizer: Tokenizer) -> int | None:
-    """A token that is one byte of a longer character; None where there is none."""
+    """A token that is one byte of a longer character, if there is one."""
     for token in range(min(tokenizer.vocab, PROBED)):
         try:
             if tokenizer.decode([token]) == UNKNOWN:
@@ -340,20 +343,20 @@ def _byte(tokenizer: Tokenizer) -> int | None:
 
 
 def _pieces(texts: Iterator[tuple[str, bool]], stop: tuple[str, ...]) -> Iterator[str]:
-    """The growing texts in pieces, up to the first text of `stop`."""
-    told = 0
+    """Cut the growing text into pieces, up to the first text of `stop`."""
+    sent = 0
     for text, whole in texts:
-        ends = [at for at in (text.find(one, told) for one in stop) if at >= 0]
+        ends = [at for at in (text.find(one, sent) for one in stop) if at >= 0]
         upto = min(ends) if ends else len(text) if whole else len(text) - _begun(text, stop)
-        if upto > told:
-            yield text[told:upto]
-            told = upto
+        if upto > sent:
+            yield text[sent:upto]
+            sent = upto
         if ends:
             return
 
 
 def _begun(text: str, stop: tuple[str, ...]) -> int:
-    """How many characters at the end of a text may be the beginning of one of `stop`."""
+    """The number of characters at the end of a text that may be the beginning of one of `stop`."""
     most = max(map(len, stop), default=1) - 1
     longest = (n for n in range(min(most, len(text)), 0, -1) if any(one.startswith(text[-n:]) for one in stop))
     return next(longest, 0)
