@@ -4,10 +4,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from zoo.ops.selective_scan import selective_scan, selective_scan_naive
+from zoo.ops.selective_scan import chunked, selective_scan, selective_scan_naive
 
 
-@pytest.mark.parametrize("form", [selective_scan, lambda *x: selective_scan(*x, chunk=5), selective_scan_naive])
+def in_chunks(u, delta, A, *rest):
+    return chunked.selective_scan(u, delta, A, *rest, A.new_zeros(len(u), *A.shape), chunk=5)
+
+
+@pytest.mark.parametrize("form", [selective_scan, in_chunks, selective_scan_naive])
 def test_scan(parity, oracle, form):
     recorded, x = parity("mamba1_selective_scan")
     u, delta, B, C, z = (x[name].transpose(1, 2) for name in ("u", "delta", "B", "C", "z"))
