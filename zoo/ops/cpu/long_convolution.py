@@ -202,34 +202,31 @@ def _transform(re, im, plan, back):  # type: ignore[no-untyped-def]
 
 
 class _Lanes(NamedTuple):
-    """Complex numbers of a block of channels."""
+    """Complex numbers of a block of channels, in code that is being emitted."""
 
     build: Any
     re: Any
     im: Any
 
     def plus(self, other: _Lanes) -> _Lanes:
-        return self._two("fadd", other)
+        return _Lanes(self.build, self.build.fadd(self.re, other.re), self.build.fadd(self.im, other.im))
 
     def minus(self, other: _Lanes) -> _Lanes:
-        return self._two("fsub", other)
-
-    def _two(self, name: str, other: _Lanes) -> _Lanes:
-        return _Lanes(self.build, *(getattr(self.build, name)(x, y) for x, y in zip(self[1:], other[1:], strict=True)))
+        return _Lanes(self.build, self.build.fsub(self.re, other.re), self.build.fsub(self.im, other.im))
 
     def times(self, re: Any, im: Any) -> _Lanes:
-        multiply, kept = self.build.fmul, ("contract",)
-        products = (multiply(x, y, flags=kept) for x, y in ((self.re, re), (self.im, im), (self.re, im), (self.im, re)))
-        a, b, c, d = products
-        return _Lanes(self.build, self.build.fsub(a, b, flags=kept), self.build.fadd(c, d, flags=kept))
+        flags = ("contract",)
+        factors = (self.re, re), (self.im, im), (self.re, im), (self.im, re)
+        a, b, c, d = [self.build.fmul(x, y, flags=flags) for x, y in factors]
+        return _Lanes(self.build, self.build.fsub(a, b, flags=flags), self.build.fadd(c, d, flags=flags))
 
-    def turned(self, turn: Fraction) -> _Lanes:
-        """Times e^{2πi turn}."""
-        quarters, rest = divmod(turn * 4, 1)
-        x = self
+    def rotated(self, turns: Fraction) -> _Lanes:
+        """Times e^{2πi turns}."""
+        quarters, rest = divmod(turns * 4, 1)
         if rest:
-            angle = cmath.exp(math.tau * 1j * float(turn))
-            return x.times(*(ir.Constant(self.re.type, [part] * LANES) for part in (angle.real, angle.imag)))
+            angle = cmath.exp(math.tau * 1j * float(turns))
+            return self.times(*(ir.Constant(self.re.type, [part] * LANES) for part in (angle.real, angle.imag)))
+        x = self
         for _ in range(int(quarters) % 4):
             x = _Lanes(x.build, x.build.fneg(x.im), x.re)
         return x
@@ -240,13 +237,13 @@ def _sums(x: list[_Lanes], sign: int) -> list[_Lanes]:
     r = len(x)
     if r == 1:
         return x
-    if r % 2 == 0:
-        even, odd = _sums(x[::2], sign), _sums(x[1::2], sign)
-        odd = [y.turned(Fraction(sign * k, r)) for k, y in enumerate(odd)]
-        return [y.plus(z) for y, z in zip(even, odd, strict=True)] + [
-            y.minus(z) for y, z in zip(even, odd, strict=True)
+    if r % 2:
+        return [
+            reduce(_Lanes.plus, (y.rotated(Fraction(sign * j * k, r) % 1) for j, y in enumerate(x))) for k in range(r)
         ]
-    return [reduce(_Lanes.plus, (y.turned(Fraction(sign * j * k, r) % 1) for j, y in enumerate(x))) for k in range(r)]
+    even, odd = _sums(x[::2], sign), _sums(x[1::2], sign)
+    pairs = [(y, z.rotated(Fraction(sign * k, r))) for k, (y, z) in enumerate(zip(even, odd, strict=True))]
+    return [y.plus(z) for y, z in pairs] + [y.minus(z) for y, z in pairs]
 
 
 @intrinsic
@@ -275,26 +272,26 @@ def _butterflies(typing: Any, re: Any, im: Any, place: Any, part: Any, roots: An
 def _emit(builder: Any, data: list[Any], place: Any, part: Any, root: Any, radix: int, back: bool) -> None:
     number = data[0].type.pointee
     line, size = ir.VectorType(number, LANES), 4 if number == ir.FloatType() else 8
-    none = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-    empty = ir.Constant(line, ir.Undefined)
+    empty, none = ir.Constant(line, ir.Undefined), ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
 
-    def spread(i: int) -> Any:
+    def broadcast(i: int) -> Any:
         value = builder.load(builder.gep(data[2], [builder.add(root, ir.Constant(root.type, i))]))
         return builder.shuffle_vector(builder.insert_element(empty, value, ir.Constant(ir.IntType(32), 0)), empty, none)
 
-    s = [(spread(2 * j), spread(2 * j + 1)) for j in range(radix - 1)]
+    s = [(broadcast(2 * j), broadcast(2 * j + 1)) for j in range(radix - 1)]
     with cgutils.for_range(builder, builder.sdiv(part, ir.Constant(part.type, LANES))) as each:
-        first = builder.add(place, builder.mul(each.index, ir.Constant(part.type, LANES)))
-        offsets = [builder.add(first, builder.mul(part, ir.Constant(part.type, j))) for j in range(radix)]
-        places = [
-            [builder.bitcast(builder.gep(array, [at]), line.as_pointer()) for array in data[:2]] for at in offsets
+        at = builder.add(place, builder.mul(each.index, ir.Constant(part.type, LANES)))
+        offsets = [builder.add(at, builder.mul(part, ir.Constant(part.type, j))) for j in range(radix)]
+        addresses = [
+            [builder.bitcast(builder.gep(array, [offset]), line.as_pointer()) for array in data[:2]]
+            for offset in offsets
         ]
-        x = [_Lanes(builder, *(builder.load(of, align=size) for of in pair)) for pair in places]
+        x = [_Lanes(builder, *(builder.load(address, align=size) for address in pair)) for pair in addresses]
         if back:
             y = _sums(x, -1)
             y[1:] = [z.times(re, builder.fneg(im)) for z, (re, im) in zip(y[1:], s, strict=True)]
         else:
             y = _sums([x[0], *(z.times(*w) for z, w in zip(x[1:], s, strict=True))], 1)
-        for z, pair in zip(y, places, strict=True):
-            for value, to in zip(z[1:], pair, strict=True):
-                builder.store(value, to, align=size)
+        for z, (re, im) in zip(y, addresses, strict=True):
+            builder.store(z.re, re, align=size)
+            builder.store(z.im, im, align=size)
