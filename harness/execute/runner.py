@@ -128,9 +128,9 @@ def _decided(loaded: LoadedSuite, store: Store, published: dict[str, str]) -> It
 
 
 def _lookup(store: Store, published: dict[str, str] | None = None) -> Lookup:
-    """What finds a trial's record: any, or given what is `published` only those made here.
+    """What finds the record of a trial: any, or given what is `published` only those made here.
 
-    Under another version of Optuna a sampler may ask for other points: what it asked for then is the trial, too.
+    Another version of Optuna may sample other points: a trial that one sampled stands for the same number here, too.
     """
     elsewhere = functools.cache(lambda: under_another_version(store.records()))
 
