@@ -67,7 +67,7 @@ def matmul_speed(device: torch.device, dtype: torch.dtype, size: int = 1024, sec
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done what it was told."""
+    """Wait until the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

@@ -17,7 +17,7 @@ from harness.records.store import Store
 
 
 class Display(Protocol):
-    """What the pool tells of its runs."""
+    """What events of runs are shown on."""
 
     def event(self, spec: RunSpec, event: dict[str, Any]) -> None: ...
 

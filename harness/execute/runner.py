@@ -14,8 +14,8 @@ import filelock
 from rich.console import Console
 
 from harness.errors import UserError
-from harness.plan import trials
 from harness.plan.expand import expand
+from harness.plan.trials import Lookup, choose, count, search_key, trials, under_another_version
 from harness.processes import default_workers
 from harness.records.record import Error, Metrics, Record, empty_record
 from harness.records.spec import RunSpec
@@ -73,8 +73,8 @@ def run_suite(
     """Run what a loaded suite still lacks; see `run`."""
     store, console = Store(loaded.name, root), console or Console()
     finals, published = expand(loaded), store.published()
-    tries = trials.trials(loaded, _lookup(store))
-    chosen = trials.choose(finals, _records(tries, store))
+    tries = trials(loaded, _lookup(store))
+    chosen = choose(finals, _records(tries, store))
     _announce([*tries, *chosen], store, published, console)
     unmade = _missing([*tries, *chosen], store, published)
     sizes = _sizes(unmade, loaded)  # before anything is written
@@ -86,10 +86,10 @@ def run_suite(
         ran = 0
         for tries in _decided(loaded, store, published):
             ran += _execute(tries, sizes, loaded, store, workers, console)
-        done = trials.choose(finals, _records(trials.trials(loaded, _lookup(store, published)), store))
+        done = choose(finals, _records(trials(loaded, _lookup(store, published)), store))
         ran += _execute(_missing(done, store, published), sizes, loaded, store, workers, console)
         if not ran:
-            console.print(f"{store.folder}: all {len(finals) + trials.count(loaded)} runs are finished; nothing to do")
+            console.print(f"{store.folder}: all {len(finals) + count(loaded)} runs are finished; nothing to do")
         _score_baselines(loaded, store, console)
         if loaded.suite.lm_eval is not None:
             from harness.lm_eval.evaluate_runs import evaluate_suite
@@ -112,32 +112,32 @@ def _announce(specs: list[RunSpec], store: Store, published: dict[str, str], con
 
 def current(loaded: LoadedSuite, store: Store) -> tuple[list[RunSpec], list[Record]]:
     """The suite's final runs as its trials decide them, and every record, trials included, that belongs to them."""
-    found = _records(trials.trials(loaded, _lookup(store)), store)
-    specs = trials.choose(expand(loaded), found)
+    found = _records(trials(loaded, _lookup(store)), store)
+    specs = choose(expand(loaded), found)
     return specs, found + _records(specs, store)
 
 
 def _decided(loaded: LoadedSuite, store: Store, published: dict[str, str]) -> Iterator[list[RunSpec]]:
     """Round after round, the trials that can be made now, over all cells; none twice."""
     before: list[RunSpec] = []
-    while tries := _missing(trials.trials(loaded, _lookup(store, published)), store, published):
+    while tries := _missing(trials(loaded, _lookup(store, published)), store, published):
         if tries == before:
             return
         yield tries
         before = tries
 
 
-def _lookup(store: Store, published: dict[str, str] | None = None) -> trials.Lookup:
-    """What finds a trial's record: any, or given what is `published` only those made here.
+def _lookup(store: Store, published: dict[str, str] | None = None) -> Lookup:
+    """What finds the record of a trial: any, or given what is `published` only those made here.
 
-    Under another version of Optuna a sampler may ask for other points: what it asked for then is the trial, too.
+    Another version of Optuna may sample other points: a trial that one sampled stands for the same number here, too.
     """
-    elsewhere = functools.cache(lambda: trials.under_another_version(store.records()))
+    elsewhere = functools.cache(lambda: under_another_version(store.records()))
 
     def lookup(spec: RunSpec) -> Record | None:
         found = store.read(spec.run_id)
         if found is None and spec.tuning and spec.tuning.sampler == "tpe":
-            found = elsewhere().get(trials.search_key(spec))
+            found = elsewhere().get(search_key(spec))
         if found is None or (published is not None and not store.finished(found.run_id, published)):
             return None
         return found

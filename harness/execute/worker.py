@@ -1,4 +1,4 @@
-"""The process of one run: trains, sends events to its parent, leaves a record."""
+"""The process of one run, which trains, sends events to its parent and leaves a record."""
 
 from __future__ import annotations
 
@@ -42,24 +42,24 @@ class Job:
 
 def main(job: Job, pipe: Connection) -> None:
     """Run a job to its record. SIGTERM, or a parent that is gone, makes it write a checkpoint and leave."""
-    asked = False
+    stopping = False
 
-    def ask(*_: Any) -> None:
-        nonlocal asked
-        asked = True
+    def stop(*_: Any) -> None:
+        nonlocal stopping
+        stopping = True
 
     def report(event: dict[str, Any]) -> None:
         try:
             pipe.send(event)
         except (BrokenPipeError, OSError):
-            ask()
+            stop()
 
-    signal.signal(signal.SIGTERM, ask)
+    signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what it means
     torch.set_num_threads(job.threads)
     store = Store(job.suite, job.root)
     with contextlib.suppress(Stopped):
-        record = _record(job, store, report, lambda: asked)
+        record = _record(job, store, report, lambda: stopping)
         store.write(record)
         report({"event": "end", "status": record.status, "error": record.error})
     pipe.close()

@@ -31,12 +31,12 @@ def within_budget(subject: Subject) -> Gate:
     watch = subject.seen
     steps = {int(s["step"]) for s in watch.optimizer.state.values() if "step" in s}
     odd = {name: n for name, n in watch.violations.items() if name not in NOT_TRAINING}
-    told = f" ({'; '.join(sorted(odd))})" if odd else ""
+    kinds = f" ({'; '.join(sorted(odd))})" if odd else ""
     miscounted = sum(
         [watch.steps != subject.used.steps, watch.tokens != subject.used.tokens, len(steps - {watch.steps}) > 0]
     )
     return worst(
-        result(sum(odd.values()), 0, f"changes of parameters or gradients outside of the optimizer's updates{told}"),
+        result(sum(odd.values()), 0, f"changes of parameters or gradients outside of the optimizer's updates{kinds}"),
         result(miscounted, 0, "meters that disagree with what was seen: steps, tokens, the optimizer's steps"),
         *_over(subject),
         *_work(subject),
@@ -83,9 +83,9 @@ def data_order(subject: Subject) -> Gate:
     changed = watch.violations.get("a batch was changed by the model", 0)
     strange = foreign(task)
     parts = [f"step {s}" for s in other] + strange + (["a batch changed by the model"] if changed else [])
-    told = f": {', '.join(parts[:4])}" if parts else ""
+    which = f": {', '.join(parts[:4])}" if parts else ""
     return result(
-        len(other) + changed + len(strange), 0, f"of {len(steps)} batches made again, those that differ{told}"
+        len(other) + changed + len(strange), 0, f"of {len(steps)} batches made again, those that differ{which}"
     )
 
 

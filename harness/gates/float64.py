@@ -49,11 +49,8 @@ class Float64Copy:
         """Logits, with the same random numbers in every call."""
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            return self.model(floated(batch) if self.device.type == "cpu" and self._double else batch)
-
-    @property
-    def _double(self) -> bool:
-        return next(self.model.parameters()).dtype == torch.float64
+            double = next(self.model.parameters()).dtype == torch.float64
+            return self.model(floated(batch) if self.device.type == "cpu" and double else batch)
 
     def on(self, batch: Batch) -> Batch:
         """A batch where the copy can read it."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +49,7 @@ def causal(subject: Subject) -> Gate:
                     changed = replace(batch, **{read: _replaced(subject.model, getattr(batch, read), cut, draw)})
                     found = _more(found, _change(precise(changed), before, cut))
             for cut in some:
-                with _Large(precise.model, batch, read, cut):
+                with _enlarged(precise.model, batch, read, cut):
                     found = _more(found, _change(precise(batch), before, cut))
     about = "largest relative change of past logits when the future is replaced"
     return worst(result(found, precise.limit, f"{about}, {precise.about}"), *_as_scored(subject))
@@ -96,18 +96,19 @@ def gradient_leak(subject: Subject) -> Gate:
 def _gradient(precise: Float64Copy, model: Model, batch: Batch, read: str, cut: int) -> float | None:
     """Which steps of the embedding are the future's is seen from what other tokens there change."""
     other = replace(batch, **{read: _replaced(model, getattr(batch, read), cut, 1)})
-    with _Embedded(precise.model) as changed, torch.no_grad():
+    changed, embedded = list[Tensor](), list[Tensor]()
+    with _hooked(precise.model, changed.append), torch.no_grad():
         precise(other)
-    with _Embedded(precise.model) as embedded, torch.enable_grad():
+    with _hooked(precise.model, embedded.append), torch.enable_grad():
         logits = precise(batch)
-        if not embedded.found or not logits.requires_grad:
+        if not embedded or not logits.requires_grad:
             return None
         weight = torch.randn(logits[:, :cut].shape, generator=torch.Generator().manual_seed(cut), dtype=torch.float64)
         scalar = (logits[:, :cut] * weight.to(logits)).sum()
-        inputs = [x for x in embedded.found if x.requires_grad]
+        inputs = [x for x in embedded if x.requires_grad]
         grads = torch.autograd.grad(scalar, inputs, allow_unused=True)
     future, past = 0.0, 0.0
-    changed_by = [x for x, y in zip(changed.found, embedded.found, strict=True) if y.requires_grad]
+    changed_by = [x for x, y in zip(changed, embedded, strict=True) if y.requires_grad]
     for x, y, grad in zip(inputs, changed_by, grads, strict=True):
         if grad is None:
             continue
@@ -167,56 +168,33 @@ def _more(a: float, b: float) -> float:
     return max(a, math.inf if math.isnan(b) else b)
 
 
-def _embedding(model: Model) -> list[nn.Module]:
-    """The model's own embedding, or every table it has."""
+@contextmanager
+def _hooked(model: Model, hook: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
+    """A hook on what the model's own embedding gives, or every table that it has."""
     own = getattr(model, "embedding", None)
-    return [own] if isinstance(own, nn.Module) else [m for m in model.modules() if isinstance(m, nn.Embedding)]
-
-
-class _Hooked:
-    """A hook on the embedding for the duration of a `with`."""
-
-    def __init__(self, model: Model) -> None:
-        self.model = model
-        self.found: list[Tensor] = []
-
-    def __enter__(self) -> Any:
-        self.handles = [m.register_forward_hook(self.hook) for m in _embedding(self.model)]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for handle in self.handles:
+    tables = [own] if isinstance(own, nn.Module) else [m for m in model.modules() if isinstance(m, nn.Embedding)]
+    handles = [table.register_forward_hook(lambda module, inputs, output: hook(output)) for table in tables]
+    try:
+        yield
+    finally:
+        for handle in handles:
             handle.remove()
 
-    def hook(self, module: nn.Module, inputs: Any, output: Tensor) -> Tensor | None:
-        raise NotImplementedError
 
+def _enlarged(model: Model, batch: Batch, read: str, cut: int) -> AbstractContextManager[None]:
+    """The future's embedded inputs replaced by large vectors, where the embedding's rows are the steps themselves."""
+    steps, source = getattr(batch, read).shape[1], batch.inputs.shape[1] if read == "decoder_inputs" else 0
+    seen: list[int] = []
 
-class _Embedded(_Hooked):
-    """Keeps what the embedding gives."""
-
-    def hook(self, module: nn.Module, inputs: Any, output: Tensor) -> Tensor | None:
-        self.found.append(output)
-        return None
-
-
-class _Large(_Hooked):
-    """Replaces the future's embedded inputs by large vectors, where the embedding's rows are the steps themselves."""
-
-    def __init__(self, model: Model, batch: Batch, read: str, cut: int) -> None:
-        super().__init__(model)
-        self.steps, self.cut = getattr(batch, read).shape[1], cut
-        self.source = batch.inputs.shape[1] if read == "decoder_inputs" else 0
-        self.padded = batch.mask is not None
-
-    def hook(self, module: nn.Module, inputs: Any, output: Tensor) -> Tensor | None:
-        begin = self.cut if output.shape[1] == self.steps else self.source + self.cut
-        whole = output.shape[1] in (self.steps, self.source + self.steps)
-        encoder = self.source and output.shape[1] == self.source and not self.found
-        self.found.append(output)
-        if not whole or encoder or (self.padded and output.shape[1] != self.steps):
+    def enlarge(output: Tensor) -> Tensor | None:
+        length = output.shape[1]
+        encoder = source and length == source and not seen
+        seen.append(length)
+        whole = length == steps or (length == source + steps and batch.mask is None)
+        if not whole or encoder:
             return None
-        drawn = torch.randn(output.shape, generator=torch.Generator().manual_seed(self.cut))
-        ahead = torch.arange(output.shape[1], device=output.device) >= begin
-        large = LARGE * drawn.to(output) * output.detach().abs().mean()
-        return torch.where(ahead[:, None], large, output)
+        drawn = torch.randn(output.shape, generator=torch.Generator().manual_seed(cut))
+        ahead = torch.arange(length, device=output.device) >= (cut if length == steps else source + cut)
+        return torch.where(ahead[:, None], LARGE * drawn.to(output) * output.detach().abs().mean(), output)
+
+    return _hooked(model, enlarge)

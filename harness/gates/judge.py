@@ -1,4 +1,4 @@
-"""Every gate that applies to a run, asked of it."""
+"""Judging a run by every gate that applies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.records.record import Eligibility, Gate
 
 
 def judge(subject: Subject, skipped: Iterable[str] = ()) -> Eligibility:
-    """Ask every gate that applies to a model but the `skipped` ones; it may be ranked only if it passes them all.
+    """Check every gate that applies to a model but the `skipped` ones; it may be ranked only if it passes them all.
 
     The model is left in the mode it was in. What it takes: some hundred passes over two to eight examples in float64,
     and up to six over 256; seconds for a small model.
@@ -33,7 +33,7 @@ def judge(subject: Subject, skipped: Iterable[str] = ()) -> Eligibility:
 
 
 def _checked(check: Callable[[Subject], Gate], subject: Subject) -> Gate:
-    """What a gate says; a model that cannot be judged has not passed."""
+    """The result of a gate; a model that cannot be judged has not passed."""
     try:
         with torch.no_grad():
             return check(subject)

@@ -28,13 +28,13 @@ class GateDefinition:
     """What it stops."""
     check: Callable[[Subject], Gate]
     needs: tuple[str, ...]
-    """Attributes of a Subject without which it is not asked."""
+    """Attributes of a Subject that it needs."""
     roles: tuple[Role, ...]
-    """Roles that it is asked of; empty for all."""
+    """Roles that it is for; empty for all."""
     when: int
 
     def applies(self, role: Role) -> bool:
-        """Whether models of a role are asked."""
+        """Whether it is for models of a role."""
         return not self.roles or role in self.roles
 
 
@@ -60,7 +60,7 @@ def gate(
 
 
 def gates() -> dict[str, GateDefinition]:
-    """Every gate by name, in the order in which they are asked. Loads torch."""
+    """Every gate by name, in the order in which they are checked. Loads torch."""
     import harness.gates as package
 
     for module in pkgutil.iter_modules(package.__path__):

@@ -68,9 +68,9 @@ def _deviation(task: Task, logits: Tensor, batch: Batch, place: tuple[int, ...],
     for target in chosen:
         targets = one.targets.clone()
         targets[at] = target
-        asked = replace(one, targets=targets, counted=counted if len(at) > 1 else None)
-        scored = dict(_probabilities(task, task.totals(row, asked)))
-        scored["the training loss"] = math.exp(-float(task.loss(row, asked)))
+        other = replace(one, targets=targets, counted=counted if len(at) > 1 else None)
+        scored = dict(_probabilities(task, task.totals(row, other)))
+        scored["the training loss"] = math.exp(-float(task.loss(row, other)))
         for name, value in scored.items():
             sums[name] = sums.get(name, 0.0) + value
     z = row[at].double()
@@ -167,16 +167,16 @@ def batch_neighbours(subject: Subject) -> Gate:
     """As many examples together, but in another order and with others beside them."""
     precise = subject.float64
     batch, more = precise.on(subject.batch()), precise.on(subject.batch(16))
-    whole, worst_ = precise(batch), 0.0
+    whole, largest = precise(batch), 0.0
     backwards = list(range(len(batch)))[::-1]
-    worst_ = max(worst_, relative(precise(rows(batch, backwards)), whole[backwards]))
-    for turn in range(2):
-        kept = list(range(len(batch)))[turn::2]
+    largest = max(largest, relative(precise(rows(batch, backwards)), whole[backwards]))
+    for first in range(2):
+        kept = list(range(len(batch)))[first::2]
         others = [len(more) - 1 - i for i in range(len(batch) - len(kept))]
         mixed = _stack(rows(batch, kept), rows(more, others))
-        worst_ = max(worst_, relative(precise(mixed)[: len(kept)], whole[kept]))
+        largest = max(largest, relative(precise(mixed)[: len(kept)], whole[kept]))
     about = "largest relative difference between an example among some and among others"
-    found = result(worst_, precise.limit, f"{about}, {precise.about}")
+    found = result(largest, precise.limit, f"{about}, {precise.about}")
     return worst(found, *_among_others(subject))
 
 
@@ -219,7 +219,7 @@ def weights_alone(subject: Subject) -> Gate:
     except RuntimeError as error:
         return result(math.inf, COARSE, f"{about}: {' '.join(str(error).split())[:200]}")
     pairs = [(batch, subject.model(batch)), *subject.scored]
-    return result(max(relative(twin(asked), logits) for asked, logits in pairs), COARSE, about)
+    return result(max(relative(twin(batch), logits) for batch, logits in pairs), COARSE, about)
 
 
 @gate("scoring changes the model", needs=("watch",), when=FIRST)

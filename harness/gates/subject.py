@@ -50,7 +50,7 @@ class Subject:
     examples: int = 8
     """In a batch of training."""
     results: dict[str, Gate] = field(default_factory=dict)
-    """What the gates asked so far said."""
+    """Of the gates checked so far."""
 
     @property
     def device(self) -> torch.device:

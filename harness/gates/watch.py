@@ -37,7 +37,7 @@ Loss = Callable[[Tensor, Batch], Tensor]
 
 
 class Watch:
-    """Of one run. `take` goes before each step, `done` after it, `scoring` around each evaluation."""
+    """Of one run. `before_step` and `after_step` go around each step, `scoring` around each evaluation."""
 
     def __init__(self, model: Model, optimizer: torch.optim.Optimizer, loss: Loss, autocast: Callable[[], Any]) -> None:
         self.model, self.optimizer, self.loss, self.autocast = model, optimizer, loss, autocast
@@ -72,7 +72,7 @@ class Watch:
         """A copy of the model, whose hooks lead here, is watched by the same."""
         return self
 
-    def take(self, batch: Batch, examples: np.ndarray) -> None:
+    def before_step(self, batch: Batch, examples: np.ndarray) -> None:
         """Before a step on `batch`, whose `examples` have these hashes; off the clock."""
         if self.steps and self._versions() != self._version:
             self._violated("parameters changed between steps")
@@ -91,7 +91,7 @@ class Watch:
         self.tokens += batch.inputs.shape[0] * batch.inputs.shape[1]
         self._given, self._in_step = self.updates, True
 
-    def done(self, seconds: float) -> None:
+    def after_step(self, seconds: float) -> None:
         """After a step that took so long, off the clock."""
         batch, self._in_step = self._batch, False
         if _marks(batch) != self._versions_of or self._differs(batch):

@@ -51,7 +51,7 @@ def _fit(model: Model, task: Task) -> None:
     if task.role == "lm":
         _fit_text(model, task)
     elif model.shape.outputs != task.shape.outputs:
-        raise Unsupported(f"it tells {model.shape.outputs} classes apart; this task has {task.shape.outputs}")
+        raise Unsupported(f"it has {model.shape.outputs} classes; this task has {task.shape.outputs}")
     batch = task.batch("valid", 0, size=1)
     try:
         with torch.no_grad():
@@ -61,22 +61,22 @@ def _fit(model: Model, task: Task) -> None:
 
 
 def _fit_text(model: Model, task: Task) -> None:
-    own, asked = model.tokenizer, task.tokenizer
-    if asked is None:
+    own, wanted = model.tokenizer, task.tokenizer
+    if wanted is None:
         raise Unsupported("it was trained on text; this task's tokens are not text")
-    if own is None or not _alike(own, asked):
-        told = "does not come with a tokenizer" if own is None else f"has another tokenizer ({own.kind})"
-        raise Unsupported(f"it {told}; this task gives {asked.kind} tokens")
+    if own is None or not _alike(own, wanted):
+        has = "does not come with a tokenizer" if own is None else f"has another tokenizer ({own.kind})"
+        raise Unsupported(f"it {has}; this task gives {wanted.kind} tokens")
     if model.longest is not None and model.longest < task.shape.length:
         raise Unsupported(f"it reads {model.longest} tokens at most; this task has {task.shape.length}")
 
 
-def _alike(own: Tokenizer, asked: Tokenizer) -> bool:
+def _alike(one: Tokenizer, other: Tokenizer) -> bool:
     """Whether two tokenizers read a text alike; one that has no token for some character is like itself alone."""
     try:
-        return all(own.encode(text, special=False) == asked.encode(text) for text in TEXTS)
+        return all(one.encode(text, special=False) == other.encode(text) for text in TEXTS)
     except TokenizerError:
-        return own.describe() == asked.describe()
+        return one.describe() == other.describe()
 
 
 def size(model: Model, task: Task) -> Size:

@@ -51,7 +51,7 @@ def trials(loaded: LoadedSuite, lookup: Lookup = lambda spec: None) -> list[RunS
             evaluate=replace(cell.evaluate, split=tuning.select),
         )
         if tuning.sampler == "tpe":
-            found += _asked(tuning, base, lookup)
+            found += _tpe_trials(tuning, base, lookup)
         else:
             found += [_trial(tuning, base, number, point) for number, point in enumerate(known)]
     return found
@@ -126,29 +126,29 @@ def _points(tuning: Tuning) -> Iterator[Point]:
         yield _rounded(tuning, study.ask(distributions).params)
 
 
-def _asked(tuning: Tuning, base: RunSpec, lookup: Lookup) -> Iterator[RunSpec]:
-    """The trials of one cell by TPE (Bergstra et al. 2011, NeurIPS), told what the records say, up to one without.
+def _tpe_trials(tuning: Tuning, base: RunSpec, lookup: Lookup) -> Iterator[RunSpec]:
+    """The trials of one cell by TPE (Bergstra et al. 2011, NeurIPS), up to the first that has no record yet.
 
-    Each is asked of a sampler with a seed of its own, which is told the trials before it (those at random are told
-    none), so that the same records lead to the same trials wherever a suite was interrupted.
+    Each has a sampler with its own seed, which sees the trials before it (those at random see none), so that the same
+    records lead to the same trials wherever a suite was interrupted.
     """
-    told: list[Record] = []
+    done: list[Record] = []
     for batch in [range(min(STARTUP, tuning.effort)), *(range(i, i + 1) for i in range(STARTUP, tuning.effort))]:
-        specs = [_trial(tuning, base, number, _asked_for(tuning, number, told)) for number in batch]
+        specs = [_trial(tuning, base, number, _tpe_point(tuning, number, done)) for number in batch]
         records = [lookup(spec) for spec in specs]
         for spec, record in zip(specs, records, strict=True):
             yield spec if record is None else record.spec
-        told += [record for record in records if record is not None]
-        if len(told) < batch.stop:
+        done += [record for record in records if record is not None]
+        if len(done) < batch.stop:
             return
 
 
-def _asked_for(tuning: Tuning, number: int, told: list[Record]) -> Point:
-    """What TPE asks for after the trials it is `told` of; one that failed is told as the worst."""
+def _tpe_point(tuning: Tuning, number: int, done: list[Record]) -> Point:
+    """The point that TPE tries after the trials that are `done`; one that failed counts as the worst."""
     from optuna.trial import create_trial
 
     study, distributions = _study(tuning, tuning.seed + number), _distributions(tuning)
-    for record in told:
+    for record in done:
         params = {name: record.spec.point[name] for name in tuning.space}
         study.add_trial(create_trial(params=params, distributions=distributions, value=objective(record)))
     return _rounded(tuning, study.ask(distributions).params)

@@ -252,7 +252,7 @@ class LmEval(Part):
     tasks: dict[str, Answer]
     groups: dict[str, Any]
     refused: dict[str, str]
-    """Why a model could not be asked, by task."""
+    """Why a model could not answer, by task."""
     seconds: float
 
 

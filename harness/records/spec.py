@@ -122,7 +122,7 @@ class RunSpec(Part):
     track: str = field(default="", metadata=OPTIONAL)
     """What is held equal, by the suite's name for it; empty in a suite that has no tracks."""
     tuning: Search | None = field(default=None, metadata=OPTIONAL)
-    """Of a trial that a sampler asked for. A grid's space is its points."""
+    """Of a sampled trial; those of a grid have none."""
     fingerprint: str = field(default="", kw_only=True)
     """Of the task's data: part of the id; in a record it stands under `data`."""
 

@@ -162,7 +162,7 @@ class Evaluate(Strict):
     test: Count | Literal["all"] = "all"
     """Examples of `test` scored once, at the end."""
     skip_gates: list[str] = []
-    """Gates that are not asked, by name; a board says so."""
+    """Gates that are left out, by name; a board says so."""
 
     @field_validator("skip_gates")
     @classmethod

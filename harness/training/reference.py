@@ -1,7 +1,7 @@
-"""A reference model that is timed in turn with a run: what the machine was worth while the run's seconds were counted.
+"""A reference model that is timed in turn with a run, as a measure of the machine at that time.
 
-A machine drifts: it is shared, throttled, warm or cold. The reference does the same work beside every run of a task, so
-that the run's speed over the reference's says what the seconds alone cannot.
+Machines drift: they are shared, throttled, warm or cold. The reference does the same work beside every run of a task,
+so that the run's speed over the reference's is comparable where seconds are not.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ SHARE = 0.01
 LEAST = 3
 """Steps of the reference that are timed, however long they take."""
 
-Turn = dict[str, Any]
-"""`steps` and `seconds` that the run had used when the reference took a turn; `timed`: seconds of each counted step."""
+Timing = dict[str, Any]
+"""`steps` and `seconds` that the run had used when the reference was timed; `timed`: seconds of each counted step."""
 
 
 class Reference:
     """The reference of one run: the run's role, shape, batch size and precision, and its first batch at every step.
 
-    Its learning rate is 0, so that every step is the same work. It is built at its first turn, and leaves the run's
+    Its learning rate is 0, so that every step is the same work. It is built at its first timing, and leaves the run's
     random state and list of kernels as they were.
     """
 
@@ -53,9 +53,9 @@ class Reference:
     def shape(self) -> Shape:
         return replace(self.task.shape, width=WIDTH, depth=DEPTH)
 
-    def time_reference(self, turns: list[Turn], used: Meters, progress: float) -> None:
-        """Time the reference if it is due, and add that to `turns`. The first step of a turn is not counted."""
-        count = 0 if self.problem else due(turns, used.seconds, progress)
+    def time_reference(self, timings: list[Timing], used: Meters, progress: float) -> None:
+        """Time the reference if it is due, and add the result to `timings`. The first step is not counted."""
+        count = 0 if self.problem else due(timings, used.seconds, progress)
         if not count:
             return
         try:
@@ -67,10 +67,10 @@ class Reference:
             self.problem, self._step = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300], None
             return
         self._step = step
-        if turns and turns[-1]["steps"] == used.steps:
-            turns[-1]["timed"] += timed
+        if timings and timings[-1]["steps"] == used.steps:
+            timings[-1]["timed"] += timed
         else:
-            turns.append({"steps": used.steps, "seconds": used.seconds, "timed": timed})
+            timings.append({"steps": used.steps, "seconds": used.seconds, "timed": timed})
 
     def _build(self) -> Callable[[], None]:
         """The reference's training step, after a first one, which loads what it needs."""
@@ -86,14 +86,14 @@ class Reference:
         step()
         return step
 
-    def speed(self, turns: Sequence[Turn], used: Meters) -> Speed:
+    def speed(self, timings: Sequence[Timing], used: Meters) -> Speed:
         """How fast the run was, by itself and beside its reference; see docs/records.md."""
         rate = used.tokens / used.seconds if used.seconds else None
         about = ReferenceSpeed(ARCHITECTURE, WIDTH, DEPTH, OPTIONS["heads"])
-        if not turns:
+        if not timings:
             problem = self.problem or "the run ended before its reference was timed"
             return Speed(rate, replace(about, problem=problem))
-        timed = [seconds for turn in turns for seconds in turn["timed"]]
+        timed = [seconds for timing in timings for seconds in timing["timed"]]
         low, high = np.percentile(timed, (10, 90))
         typical = statistics.median(timed)
         about = replace(
@@ -104,22 +104,22 @@ class Reference:
             drift=float(high / low),
             tokens_per_s=used.tokens / used.steps / typical,
         )
-        relative = ratio(*_pairs(turns))
+        relative = ratio(*_pairs(timings))
         return Speed(rate, about, relative, used.steps / relative)
 
 
-def due(turns: Sequence[Turn], seconds: float, progress: float) -> int:
+def due(timings: Sequence[Timing], seconds: float, progress: float) -> int:
     """Steps to time now, `seconds` into the training of a run at `progress` (0 to 1).
 
     One wherever the reference then still costs at most `SHARE` of the seconds, its uncounted steps included; in any
     case the first of `LEAST` at once, the last by the end of the run, and the others evenly between.
     """
-    timed = [second for turn in turns for second in turn["timed"]]
+    timed = [second for timing in timings for second in timing["timed"]]
     missing = 1 + int(progress * (LEAST - 1)) - len(timed)
     if missing > 0:
         return missing
     typical = statistics.median(timed)
-    return int(sum(timed) + (len(turns) + 2) * typical <= SHARE * seconds)
+    return int(sum(timed) + (len(timings) + 2) * typical <= SHARE * seconds)
 
 
 def _clocked(step: Callable[[], None]) -> float:
@@ -129,22 +129,22 @@ def _clocked(step: Callable[[], None]) -> float:
 
 
 def ratio(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]) -> float:
-    """How many times as fast ours is, from the seconds of each one's steps, turn by turn.
+    """How many times as fast ours is, from the seconds of each one's steps in each timing.
 
-    The median over turns of the ratio within a turn, so that only neighbours in time are compared.
+    The median over timings of the ratio within a timing, so that only neighbours in time are compared.
     """
     pairs = zip(ours, theirs, strict=True)
     return statistics.median(statistics.median(their) / statistics.median(our) for our, their in pairs)
 
 
-def _pairs(turns: Sequence[Turn]) -> tuple[list[list[float]], list[list[float]]]:
-    """For each turn the run's mean seconds a step since the turn before, and the reference's seconds."""
-    before = [{"steps": 0, "seconds": 0.0}, *turns]
+def _pairs(timings: Sequence[Timing]) -> tuple[list[list[float]], list[list[float]]]:
+    """For each timing the run's mean seconds a step since the timing before, and the reference's seconds."""
+    before = [{"steps": 0, "seconds": 0.0}, *timings]
     ours = [
         [(now["seconds"] - last["seconds"]) / (now["steps"] - last["steps"])]
-        for last, now in zip(before, turns, strict=False)
+        for last, now in zip(before, timings, strict=False)
     ]
-    return ours, [turn["timed"] for turn in turns]
+    return ours, [timing["timed"] for timing in timings]
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from harness.records.record import Scores
 from harness.records.spec import RunSpec
 from harness.training.evaluate import evaluate
 from harness.training.optimizer import adamw, descend
-from harness.training.reference import Reference, Turn
+from harness.training.reference import Reference, Timing
 from tasks.base import Split, Task
 from zoo import size as sizing
 from zoo.contract import Batch, Model
@@ -43,7 +43,7 @@ class Progress:
     """Whether a score on `valid` has reached the stop rule's target."""
     memory: dict[str, int] | None = None
     """Peak memory of training steps, read once."""
-    reference: list[Turn] = field(default_factory=list)
+    reference: list[Timing] = field(default_factory=list)
     kernels: dict[str, str] = field(default_factory=dict)
     """What computed each op of the training steps."""
 

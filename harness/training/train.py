@@ -82,9 +82,9 @@ def train_steps(run: Run, stop: Callable[[], bool], checkpoint: float) -> None:
     while not (progress.reached or rule.done(used, run.step_cost)):
         before, seconds = rule.progress(used), used.seconds
         batch, progress.stream_hash, examples = next(batches)
-        run.watch.take(batch, examples)
+        run.watch.before_step(batch, examples)
         step(run, batch)
-        run.watch.done(used.seconds - seconds)
+        run.watch.after_step(used.seconds - seconds)
         if used.steps & (used.steps - 1) == 0:
             progress.stream_marks[str(used.steps)] = progress.stream_hash
         if progress.memory is None and used.steps > 1:  # the first step makes AdamW's moments, activations gone

@@ -120,6 +120,20 @@ def test_the_content_of_a_plugin_counts_not_its_place(loaded, tmp_path):
     assert first.run_id != first.replace(fingerprint="other data").run_id
 
 
+def test_each_task_is_played_by_the_rows_that_it_names(loaded):
+    mqar, text = SUITE["tasks"]
+    suite = loaded(tasks=[{**mqar, "only": ["pre_ln", "lstm"]}, {**text, "only": ["lstm"]}], tuning={"lr": [1e-3]})
+    rows = {("pre_ln", "mqar"), ("lstm", "mqar"), ("lstm", "text")}
+    assert {spec.cell[:2] for spec in expand(suite)} == {spec.cell[:2] for spec in trials(suite)} == rows
+    assert len(expand(suite)) == 3 * len(rows)
+
+
+def test_a_reference_and_targets_change_no_run(loaded):
+    suite = loaded("two", reference="lstm", targets={"mqar": "9e-1"})
+    assert (suite.suite.reference, suite.suite.targets) == ("lstm", {"mqar": 0.9})
+    assert ids(suite) == ids(loaded())
+
+
 def test_trials_are_the_same_for_every_cell_and_share_no_id_with_finals(loaded):
     suite = loaded(tuning={"lr": ["1e-3", "3e-3"], "budget": "50%", "select": "tune"})
     tries = trials(suite)

@@ -7,7 +7,6 @@ import torch
 import yaml
 
 from harness import board
-from harness.errors import UserError
 from harness.execute import runner
 from harness.plan.expand import expand
 from harness.plan.sizes import build_model, matched, resolve_size, step_flops
@@ -76,25 +75,6 @@ def test_without_tracks_nothing_changes_a_run_id(suite):
     assert expand(suite(budget={"match": {"params": "9k"}}))[0].to_dict()["match"] == match
     apart = [expand(suite(tracks={name: {}}))[0] for name in ("a", "b")]
     assert len({s.run_id for s in [spec, *apart]}) == 3
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"tracks": {"a": {"match": {"params": 5, "state_bytes": 5}}}}, "exactly one of params, flops_per_token"),
-        ({"tracks": {"a": {"match": {"state_bytes": 5, "count": "total"}}}}, "count goes with params only"),
-        ({"tracks": {"a": {"match": {"params": 5, "solve": ["depth"]}}}}, "solve needs width"),
-        ({"tracks": {"a": {"stop": {"target": 3}}}}, "exactly one of tokens, steps, flops, seconds beside target"),
-        ({"tracks": {"a": {"stops": {"steps": 3}}}}, "unknown key 'stops'; did you mean 'stop'"),
-        ({"tracks": {"a b": {}}}, "a track's name has letters"),
-        ({"tracks": {"a": {"model": {"widht": 3}}}}, "no option 'widht'; did you mean 'width'"),
-        ({"tracks": {"a": {"model": {"heads": 0}}}}, "heads must be at least 1"),
-    ],
-)
-def test_mistakes_are_told(suite, changes, message):
-    with pytest.raises(UserError, match=message.replace("(", "\\(")) as error:
-        suite(**changes)
-    assert error.value.line
 
 
 @pytest.mark.parametrize("track", ["params", "flops", "state"])

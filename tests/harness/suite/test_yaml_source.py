@@ -62,6 +62,8 @@ def test_an_error_points_at_the_deepest_known_place(write):
         ("- a\n- b\n", 1, "mapping of keys"),
         ("\n\nword\n", 3, "mapping of keys"),
         ("? {a: 1}\n: 2\n", 1, "single word"),
+        ("# nothing yet\n", 1, "mapping of keys"),
+        (b"\x7fELF\x02\x01\x01\x00", None, "is not YAML"),
         (b"a: \xff\n", None, "is not UTF-8 text"),
         (b"a: \x00\n", None, "is not YAML"),
     ],

@@ -4,7 +4,6 @@ import copy
 import dataclasses
 import math
 import re
-from functools import cache
 
 import pytest
 import torch
@@ -31,8 +30,7 @@ MEANING = re.compile(
 UNDECAYED = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.Embedding, UnitRMSNorm, Absolute, Relative)
 
 
-@cache
-def built(name, role):
+def build(name, role="lm"):
     """On the meta device, which has names, kinds and shapes; None where the architecture cannot play the role."""
     recipe = zoo.recipe(name)
     width = recipe.width_multiple * math.ceil(16 / recipe.width_multiple)
@@ -43,13 +41,6 @@ def built(name, role):
         return None
 
 
-def build(name, role=None):
-    """As `built`; in the first role it can play if none is given."""
-    if role is not None:
-        return built(name, role)
-    return next(model for model in (built(name, role) for role in ROLES) if model is not None)
-
-
 def groups(model):
     """(peak rate, decay) by parameter name."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -58,7 +49,12 @@ def groups(model):
 
 
 @pytest.mark.parametrize("name", zoo.names())
-def test_every_parameter_stands_in_exactly_one_group(name):
+def test_the_groups_of_every_architecture(name):
+    """Every parameter stands in exactly one, a copy of the model has the same, and nothing with a meaning decays.
+
+    Matrices of linear layers do; nothing of fewer than two dimensions, no norm, table or position, no decay, step or
+    state matrix, unless an override says so; in any role.
+    """
     for role in ROLES:
         model = build(name, role)
         if model is None:
@@ -67,36 +63,18 @@ def test_every_parameter_stands_in_exactly_one_group(name):
         listed = [id(parameter) for group in found for parameter in group["params"]]
         assert sorted(listed) == sorted(id(p) for p in model.parameters() if p.requires_grad), role
         assert len({(group["peak"], group["weight_decay"]) for group in found}) == len(found)
-
-
-@pytest.mark.parametrize("name", zoo.names())
-def test_only_matrices_decay(name):
-    model = build(name)
-    found, hints = groups(model), model.param_overrides()
-    modules = dict(model.named_modules())
-    for parameter, (_, decay) in found.items():
-        owner, _, leaf = parameter.rpartition(".")
-        if hints.get(parameter, ParamOverride()).decay is not None:
-            assert decay == (DECAY if hints[parameter].decay else 0.0)
-        elif isinstance(modules[owner], (nn.LayerNorm, nn.Embedding)) or "bias" in leaf:
-            assert decay == 0.0, parameter
-        elif isinstance(modules[owner], nn.Linear) and leaf == "weight":
-            assert decay == DECAY, parameter
-
-
-@pytest.mark.parametrize("name", zoo.names())
-def test_what_has_meaning_never_decays(name):
-    """Nothing of fewer than two dimensions, no norm, table or position, no decay, step or state matrix; in any role."""
-    for role in ROLES:
-        model = build(name, role)
-        if model is None:
-            continue
+        assert groups(copy.deepcopy(model)) == groups(model), role
         modules, parameters = dict(model.named_modules()), dict(model.named_parameters())
+        overrides = model.param_overrides()
         for key, (_, decay) in groups(model).items():
             owner, _, leaf = key.rpartition(".")
-            kind = type(modules[owner])
+            forced, kind = overrides.get(key, ParamOverride()).decay, type(modules[owner])
             if parameters[key].dim() < 2 or MEANING.fullmatch(leaf) or issubclass(kind, UNDECAYED):
                 assert decay == 0.0, f"{role}: {key} {tuple(parameters[key].shape)} decays"
+            elif forced is not None:
+                assert decay == (DECAY if forced else 0.0), f"{role}: {key}"
+            elif issubclass(kind, nn.Linear) and leaf == "weight":
+                assert decay == DECAY, f"{role}: {key} does not decay"
 
 
 @pytest.mark.parametrize(
@@ -116,15 +94,7 @@ def test_the_words_above_meet_the_parameters_they_mean(name, expected):
     assert all(MEANING.fullmatch(leaf) for leaf in expected)
 
 
-@pytest.mark.parametrize("name", zoo.names())
-def test_groups_survive_a_deep_copy(name):
-    for role in ROLES:
-        model = build(name, role)
-        if model is not None:
-            assert groups(copy.deepcopy(model)) == groups(model), role
-
-
-def test_a_hint_scales_caps_and_forces():
+def test_an_override_scales_caps_and_forces():
     class Odd(nn.Module):
         def __init__(self):
             super().__init__()

@@ -45,7 +45,7 @@ class Clock:
         monkeypatch.setattr(reference, "descend", reference_step)
 
 
-def turns_of(*marks):
+def timings_of(*marks):
     return [{"steps": steps, "seconds": seconds, "timed": timed} for steps, seconds, timed in marks]
 
 
@@ -87,7 +87,7 @@ def test_its_seconds_are_off_the_clock_and_its_speed_is_the_ratio(tmp_path, monk
     assert (used.steps, used.seconds) == (12, 3.0)
     assert (beside.steps, beside.step_seconds, beside.drift, beside.tokens_per_s) == (3, 0.5, 1.0, 64.0)
     assert (speed.train_tokens_per_s, speed.relative, speed.seconds_in_reference_steps) == (128.0, 2.0, 6.0)
-    assert clock.theirs_made == 1 + 3 + 3, "one after building, one uncounted in each of three turns, three timed"
+    assert clock.theirs_made == 1 + 3 + 3, "one after building, one uncounted in each of three timings, three timed"
     width, depth, vocab, length = 64, 2, 16, 8
     layer = 4 * width * (width + 1) + 2 * 4 * width**2 + 5 * width + 4 * width
     head = vocab * width + length * width + 2 * width + spec().build_task().shape.outputs * (width + 1)
@@ -117,8 +117,8 @@ def test_a_machine_that_slows_down_moves_the_seconds_and_not_the_ratio(tmp_path,
 
 
 def test_how_often():
-    """By hand: three timings of 1 s in three turns cost 6 s; one more turn makes it 8 s, 1 % of 800 s."""
-    three = turns_of((1, 0.25, [1.0]), (6, 1.5, [1.0]), (12, 3.0, [1.0]))
+    """By hand: three timed steps of 1 s in three timings cost 6 s; one more timing makes it 8 s, 1 % of 800 s."""
+    three = timings_of((1, 0.25, [1.0]), (6, 1.5, [1.0]), (12, 3.0, [1.0]))
     assert due(three, 799.0, 1.0) == 0
     assert due(three, 801.0, 0.5) == 1
     assert [due(three[:n], 3.0, progress) for n, progress in ((0, 0.01), (1, 0.49), (1, 0.5), (2, 0.99), (2, 1.0))] == [
@@ -130,20 +130,20 @@ def test_how_often():
 def test_what_it_costs_stays_within_its_share(tmp_path, monkeypatch):
     clock = Clock(monkeypatch, ours=1.0, theirs=lambda now: 0.25)
     timed = do(spec(steps=600), tmp_path).speed.reference.steps
-    assert timed == 12, "of 600 s 6 s are left to it, two steps of 0.25 s a turn"
+    assert timed == 12, "of 600 s 6 s are left to it, two steps of 0.25 s a timing"
     assert clock.theirs_made == 2 * timed + 1
 
 
 def test_relative_speed_by_hand():
     """A slow spell that both go through does not move it; one timing gone wrong does not either."""
     reference_ = _reference(spec())
-    turns = turns_of(
+    timings = timings_of(
         (10, 1.0, [0.2]),  # 0.1 s a step: 2
         (20, 5.0, [0.8]),  # 0.4 s a step, everything four times slower: 2
         (30, 6.0, [9.9]),  # 99
         (40, 7.0, [0.1, 0.3, 0.2]),  # 2
     )
-    said = reference_.speed(turns, Meters(tokens=4000, steps=40, seconds=7.0))
+    said = reference_.speed(timings, Meters(tokens=4000, steps=40, seconds=7.0))
     assert said.relative == pytest.approx(2.0)
     assert said.seconds_in_reference_steps == pytest.approx(20.0)
     assert said.reference.step_seconds == pytest.approx(0.25), "of .1 .2 .2 .3 .8 9.9"
@@ -171,19 +171,19 @@ def test_every_step_is_the_same_work():
         return value
 
     lone.task.loss = loss
-    turns = []
-    lone.time_reference(turns, Meters(steps=1, seconds=1.0), 1.0)
+    timings = []
+    lone.time_reference(timings, Meters(steps=1, seconds=1.0), 1.0)
     assert len(seen) == 5
     assert len({*seen}) == 1
 
 
 def test_random_state_is_left_alone():
     torch.manual_seed(7)
-    before, turns, lone = torch.get_rng_state(), [], _reference(spec())
-    lone.time_reference(turns, Meters(steps=5, seconds=1.0), 0.2)
+    before, timings, lone = torch.get_rng_state(), [], _reference(spec())
+    lone.time_reference(timings, Meters(steps=5, seconds=1.0), 0.2)
     assert torch.equal(torch.get_rng_state(), before)
-    lone.time_reference(turns, Meters(steps=5, seconds=1.0), 1.0)
-    assert [len(turn["timed"]) for turn in turns] == [3], "a second turn at one step goes on with the first"
+    lone.time_reference(timings, Meters(steps=5, seconds=1.0), 1.0)
+    assert [len(timing["timed"]) for timing in timings] == [3], "a second timing at one step goes on with the first"
 
 
 def test_one_that_cannot_be_says_why_and_the_run_goes_on(tmp_path, monkeypatch):
@@ -205,7 +205,7 @@ def test_a_resumed_run_goes_on_with_its_timings(tmp_path, monkeypatch):
     with pytest.raises(train.Stopped):
         do(spec(), tmp_path / "cut", stop=lambda: next(calls) == 8)
     held = torch.load(tmp_path / "cut" / "checkpoint" / "state.pt", weights_only=True)["progress"]
-    assert [turn["steps"] for turn in held["reference"]] == [2, 6]
+    assert [timing["steps"] for timing in held["reference"]] == [2, 6]
     again = do(spec(), tmp_path / "cut")
     assert again.speed == whole.speed
     assert again.memory.to_dict() == held["memory"], "read in the first segment"
