@@ -7,7 +7,18 @@ from typing import Any, TypeVar
 
 from harness.records.meters import Meters, StopRule
 from harness.records.record import (
-    Budget, CurvePoint, Data, Eligibility, Error, Gate, Memory, Metrics, Provenance, Record, Size, Speed,
+    Budget,
+    CurvePoint,
+    Data,
+    Eligibility,
+    Error,
+    Gate,
+    Memory,
+    Metrics,
+    Provenance,
+    Record,
+    Size,
+    Speed,
 )  # fmt: skip
 from harness.records.spec import SCHEMA, EvaluateSettings, MatchRule, RunSpec, TrainSettings
 
@@ -73,7 +84,12 @@ def plant(architecture: str, seed: int, score: float | None = None, status: Any 
             memory=Memory(180_000_000),
             eligibility=Eligibility(ranked=True, gates={"causality": PASSED}),
             provenance=Provenance(
-                "0.1.0", "abc1234", {"torch": "2.9.0", "numpy": "2.4.6"}, "AMD EPYC, 2 cores", threads=1, precision="bf16"
+                "0.1.0",
+                "abc1234",
+                {"torch": "2.9.0", "numpy": "2.4.6"},
+                "AMD EPYC, 2 cores",
+                threads=1,
+                precision="bf16",
             ),
         )
     return change(record, **changes)

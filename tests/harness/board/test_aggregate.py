@@ -245,7 +245,10 @@ def facts(found, names=None):
     """Everything but the names."""
     names = names or {}
     return [
-        {names.get(r.architecture, r.architecture): [r.iqm, r.low, r.high, r.mean, r.rank, r.scored] for r in found.rows},
+        {
+            names.get(r.architecture, r.architecture): [r.iqm, r.low, r.high, r.mean, r.rank, r.scored]
+            for r in found.rows
+        },
         {names.get(r.architecture, r.architecture): [r.score, r.score_to_best, r.reached] for r in found.race.rows},
     ]
 

@@ -12,7 +12,8 @@ import pytest
 from rich.console import Console
 
 from harness import board, stats
-from harness.board import files, notes, text
+from harness.board import files, notes, page, text
+from harness.board.rows import MEASURED
 from harness.gates import applied
 from harness.records.meters import Meters, StopRule
 from harness.records.record import Eligibility, ReferenceSpeed, Speed
@@ -41,7 +42,9 @@ def text_of(made: board.Board, width: int = 100) -> str:
 
 def table_of(made: board.Board) -> dict[str, dict[str, str]]:
     """The cells of the Markdown table by row and column."""
-    lines = [[cell.strip() for cell in line.split("|")] for line in files.markdown(made).splitlines() if line[:1] == "|"]
+    lines = [
+        [cell.strip() for cell in line.split("|")] for line in files.markdown(made).splitlines() if line[:1] == "|"
+    ]
     return {line[2]: dict(zip(lines[0], line, strict=True)) for line in lines}
 
 
@@ -273,8 +276,20 @@ def test_why_there_is_no_reference_is_noted(three):
 
 def test_rows_for_machines(three, baselines):
     rows = made_of([*three, plant("mlp", 0, status="unsupported")], baselines).to_rows()
-    wanted = "architecture task metric mean low high seeds rank_low rank_high status reason".split()
-    assert all(row.keys() >= {*wanted} for row in rows)
+    public = {
+        "architecture",
+        "task",
+        "metric",
+        "mean",
+        "low",
+        "high",
+        "seeds",
+        "rank_low",
+        "rank_high",
+        "status",
+        "reason",
+    }
+    assert all(row.keys() >= public for row in rows)
     assert [r["architecture"] for r in rows if r["status"] == "baseline"] == ["trigram", "bigram", "chance"]
     assert len({frozenset(row) for row in rows}) == 1
     json.dumps(rows, allow_nan=False)
@@ -311,6 +326,22 @@ def test_markdown_csv_and_json(three, baselines):
     assert json.loads(files.as_json(made))["tasks"][0]["rows"][0]["rank_low"] == 1
 
 
+def test_every_measured_field_of_a_row_is_in_every_format():
+    finals = [timed(name, s, 2.0 + 0.1 * s) for name in "ab" for s in range(2)]
+    trials = [plant(name, 0, 2.0, run_id=f"trial-{name}", spec__kind="trial") for name in "ab"]
+    made = made_of([*finals, *trials])
+    (header, first, *_), stored = files.as_csv(made).splitlines(), made.to_rows()[0]
+    known = dict(zip(header.split(","), first.split(","), strict=True))
+    shown = [*table_of(made)["a"]]
+    html, terminal = page.page(made, [*finals, *trials]), text_of(made, width=250)
+    for name, column in MEASURED.items():
+        assert str(stored[name]) == known[name] != ""
+        if column.title:
+            assert column.title in shown
+            assert f">{column.title}</button>" in html
+            assert column.text(stored[name]) in terminal
+
+
 def test_no_records(baselines):
     made = made_of([], baselines)
     assert made.tasks == []
@@ -337,7 +368,10 @@ def test_a_tie_that_hangs_on_a_third_is_noted():
     means = {"a": 2.0, "b": 2.1, "c": 2.0}
     records = [plant(a, s, means[a] + noise[a][s]) for a in noise for s in range(3)]
     assert "depends on who else is on the board: a–b would be separated without c" in notes_of(records)
-    found = [stats.Influence("c", tuple((f"a{i}", "b") for i in range(9)), ()), stats.Influence("d", (("a0", "b"),), ())]
+    found = [
+        stats.Influence("c", tuple((f"a{i}", "b") for i in range(9)), ()),
+        stats.Influence("d", (("a0", "b"),), ()),
+    ]
     (note,) = notes._influences(found)
     assert "a0–b would be separated without c or d; a1–b" in note
     assert note.endswith("and 6 more pairs")
