@@ -165,4 +165,4 @@ def test_a_run_ends_at_its_target_and_is_ranked_by_what_it_took(suite, tmp_path)
     assert plain.metric == "accuracy"
     assert plain.equal == "5k parameters without embeddings (±100%), 8 steps"
     assert easy.equal.endswith("until valid reaches 0, at most 8 steps")
-    assert loaded.suite.suite == json.loads(board.tables.as_json(made))["suite"]
+    assert loaded.suite.suite == json.loads(board.files.as_json(made))["suite"]
