@@ -1,56 +1,26 @@
-"""Boards: rankings made from records of runs, with their uncertainty. Light to import: heavy parts load on use."""
+"""Boards: rankings made from records of runs, with their uncertainty."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+from harness.board import files
 from harness.board.model import Baseline, Board, TaskBoard
+from harness.board.ranking import make
 from harness.board.rows import Row
+from harness.board.terminal import render
 from harness.records.record import Record
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from harness.records.store import write_atomic
 
 __all__ = ["Baseline", "Board", "Row", "TaskBoard", "make", "render", "write"]
 
 
-def make(
-    suite: str,
-    records: Iterable[Record],
-    baselines: Iterable[Mapping[str, Any]],
-    about: str = "",
-    order: Sequence[tuple[str, str]] = (),
-    reference: str = "",
-    targets: Mapping[str, float] | None = None,
-    only: Mapping[str, Sequence[str]] | None = None,
-) -> Board:
-    """Rank the final runs among `records`; see `harness.board.ranking`."""
-    from harness.board import ranking
-
-    return ranking.make(suite, records, baselines, about, order, reference, targets, only)
-
-
-def render(board: Board, console: Console | None = None) -> None:
-    """Print a board to the terminal."""
-    from rich.console import Console
-
-    from harness.board import terminal
-
-    terminal.render(board, console or Console())
-
-
-def write(board: Board, records: Iterable[Record], folder: str | Path) -> None:
+def write(board: Board, records: Iterable[Record], folder: Path) -> None:
     """Write board.md, board.csv, board.json and index.html into `folder`, each atomically."""
-    from harness.board import files, page
-    from harness.records.store import write_atomic
+    from harness.board import page  # it brings matplotlib
 
-    forms = {
-        "board.md": files.markdown(board),
-        "board.csv": files.as_csv(board),
-        "board.json": files.as_json(board),
-        "index.html": page.page(board, records),
-    }
-    for name, text in forms.items():
-        write_atomic(Path(folder) / name, text)
+    write_atomic(folder / "board.md", files.markdown(board))
+    write_atomic(folder / "board.csv", files.as_csv(board))
+    write_atomic(folder / "board.json", files.as_json(board))
+    write_atomic(folder / "index.html", page.page(board, records))

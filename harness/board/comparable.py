@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from harness.board.rows import finite, score, severity
+from harness.board.rows import score, severity
 from harness.records.meters import StopRule
 from harness.records.record import Gate, Record
 from harness.records.spec import MatchRule
 
 T = TypeVar("T", bound=Hashable)
-
-TERMS: dict[str, Callable[[Record], Hashable]] = {
-    "budget": lambda record: record.spec.stop,
-    "size target": lambda record: record.spec.match,
-    "metric": lambda record: record.metrics.primary,
-    "data fingerprint": lambda record: record.data.fingerprint,
-}
-"""What every ranked record of a task must have in common; the stream hash is compared seed by seed."""
 
 
 class Machine(NamedTuple):
@@ -64,25 +56,15 @@ class Majority(Generic[T]):
 class Common:
     """What most runs of a task have in common."""
 
-    terms: dict[str, Majority[Any]]
-    """By the names of `TERMS`."""
+    stop: Majority[StopRule | None]
+    match: Majority[MatchRule | None]
+    metric: Majority[str]
+    fingerprint: Majority[str]
+    machine: Majority[Machine]
     hashes: dict[int, Majority[str]]
     """Stream hashes by seed."""
     upto: dict[int, int | None]
     """By seed, the step at which the hashes are compared; None for the end, where all runs are equally long."""
-    machine: Majority[Machine]
-
-    @property
-    def stop(self) -> StopRule | None:
-        """The rule that ends the runs; None where they do not agree on one."""
-        rule: StopRule | None = self.terms["budget"].value
-        return rule
-
-    @property
-    def match(self) -> MatchRule | None:
-        """The size all are matched to; None where there is none, or they do not agree on one."""
-        rule: MatchRule | None = self.terms["size target"].value
-        return rule
 
     def same_data(self, record: Record) -> bool:
         """Whether a run consumed the batches that most runs of its seed did."""
@@ -96,10 +78,13 @@ def common(records: Sequence[Record]) -> Common:
     by_seed = {seed: [r for r in done if r.spec.seed == seed] for seed in sorted({r.spec.seed for r in done})}
     upto = {seed: _common_step(runs) for seed, runs in by_seed.items()}
     return Common(
-        terms={name: Majority.of([read(r) for r in done]) for name, read in TERMS.items()},
+        stop=Majority.of([r.spec.stop for r in done]),
+        match=Majority.of([r.spec.match for r in done]),
+        metric=Majority.of([r.metrics.primary for r in done]),
+        fingerprint=Majority.of([r.data.fingerprint for r in done]),
+        machine=Majority.of([Machine.of(r) for r in done]),
         hashes={seed: Majority.of([stream_at(r, upto[seed]) for r in runs]) for seed, runs in by_seed.items()},
         upto=upto,
-        machine=Majority.of([Machine.of(r) for r in done]),
     )
 
 
@@ -185,43 +170,44 @@ def _short(number: float | None) -> str:
 
 def _objections(record: Record, shared: Common) -> list[str]:
     """What stands against one run that ended well."""
-    found, stop = [], record.spec.stop
+    found, stop, machine = [], record.spec.stop, Machine.of(record)
     if score(record) is None:
-        target = None if stop is None else stop.target
-        found.append("no finite test score" if target is None else f"did not reach {target:g}")
-    gates = record.eligibility.gates.values()
-    if not record.eligibility.ranked and all(gate.passed for gate in gates):
+        found.append(f"did not reach {stop.target:g}" if stop and stop.target is not None else "no finite test score")
+    if not record.eligibility.ranked and all(gate.passed for gate in record.eligibility.gates.values()):
         found.append("did not pass the gates")
-    found += [*_mismatched(record), *_overspent(record)]
+    found += _excess(record)
     if not stream_at(record, shared.upto[record.spec.seed]):
         found.append("no data hash")
     elif not shared.same_data(record):
         most = shared.hashes[record.spec.seed].exists
         found.append("data hash differs from the others'" if most else "data hashes disagree and none has a majority")
-    for name, read in TERMS.items():
-        usual = shared.terms[name]
-        if not usual.includes(read(record)):
+    terms: dict[str, tuple[Majority[Any], Hashable]] = {
+        "budget": (shared.stop, stop),
+        "size target": (shared.match, record.spec.match),
+        "metric": (shared.metric, record.metrics.primary),
+        "data fingerprint": (shared.fingerprint, record.data.fingerprint),
+    }
+    for name, (usual, own) in terms.items():
+        if not usual.includes(own):
             found.append(f"{name} differs from the others'" if usual.exists else f"no majority agrees on the {name}")
-    own, usual = Machine.of(record), shared.machine
-    if stop is not None and stop.meter == "seconds" and not usual.includes(own):
-        others = f"other {Machine.differences([own, usual.value])} than the others'" if usual.value else ""
-        found.append(f"{others or 'no majority agrees on the hardware'}; seconds are not comparable")
+    if stop is not None and stop.meter == "seconds" and not shared.machine.includes(machine):
+        usual_machine = shared.machine.value
+        what = f"other {Machine.differences([machine, usual_machine])} than the others'" if usual_machine else ""
+        found.append(f"{what or 'no majority agrees on the hardware'}; seconds are not comparable")
     return found
 
 
-def _mismatched(record: Record) -> list[str]:
-    mismatch = None if record.size is None else finite(record.size.mismatch)
-    if mismatch is None or record.spec.match is None or abs(mismatch) <= record.spec.match.tolerance:
-        return []
-    return [f"size off its target by {mismatch:+.1%}, tolerance {record.spec.match.tolerance:.1%}"]
+def _excess(record: Record) -> list[str]:
+    """Where a run is too large or has used too much.
 
-
-def _overspent(record: Record) -> list[str]:
-    """A run stays within tokens, steps and FLOPs; the step in which seconds run out is judged by the run's own gate."""
-    stop = record.spec.stop
-    if stop is None or stop.meter == "seconds":
-        return []
-    used = record.budget.used.of(stop.meter)
-    if used <= stop.limit * (1 + 1e-9):
-        return []
-    return [f"used {used:.4g} {stop.meter}, more than its budget of {stop.limit:.4g}"]
+    It stays within tokens, steps and FLOPs; the step in which seconds run out is judged by the run's own gate.
+    """
+    found, match, stop = [], record.spec.match, record.spec.stop
+    mismatch = None if record.size is None else record.size.mismatch
+    if mismatch is not None and match is not None and abs(mismatch) > match.tolerance:
+        found.append(f"size off its target by {mismatch:+.1%}, tolerance {match.tolerance:.1%}")
+    if stop is not None and stop.meter != "seconds":
+        used = record.budget.used.of(stop.meter)
+        if used > stop.limit * (1 + 1e-9):
+            found.append(f"used {used:.4g} {stop.meter}, more than its budget of {stop.limit:.4g}")
+    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -32,6 +32,8 @@ RC: Any = {
     "text.color": GREY,
     "xtick.color": GREY,
     "ytick.color": GREY,
+    "lines.linewidth": 1.5,
+    "lines.markersize": 3.5,
     "legend.frameon": False,
     "text.parse_math": False,
 }
@@ -39,8 +41,6 @@ WIDTH, HEIGHT = 5.2, 3.1
 """Inches; a plot grows in height with what it has to name."""
 SMALL = 8
 """Points: the size of names inside a plot."""
-POINTS = 72
-"""In an inch."""
 
 
 class Look(NamedTuple):
@@ -74,7 +74,7 @@ def width_of(name: str) -> float:
 def figure(height: float) -> Iterator[tuple[Figure, Axes]]:
     """A figure of the page's width with one pair of axes."""
     with matplotlib.rc_context(RC):
-        drawn = Figure(figsize=(WIDTH, height), layout="constrained")
+        drawn = Figure(figsize=(WIDTH, height), dpi=72, layout="constrained")  # so that a pixel is a point
         FigureCanvasSVG(drawn)
         yield drawn, drawn.subplots()
 
@@ -82,34 +82,25 @@ def figure(height: float) -> Iterator[tuple[Figure, Axes]]:
 @contextmanager
 def figure_with_legend(height: float, names: Collection[str]) -> Iterator[tuple[Figure, Axes]]:
     """A figure that grows by a legend of these names below the axes."""
-    columns = max(1, min(3, int(POINTS * WIDTH / (45 + max(map(width_of, names))))))
+    columns = max(1, min(3, int(72 * WIDTH / (45 + max(map(width_of, names))))))
     with figure(height + 0.19 * -(-len(names) // columns)) as (drawn, axes):
         yield drawn, axes
         drawn.legend(loc="outside lower center", ncols=columns, fontsize=SMALL, handlelength=2.6)
 
 
-def lines(
-    series: Mapping[str, tuple[Any, Any]],
-    looks: Looks,
-    *,
-    x: str,
-    y: str,
-    key: str,
-    adapt: Callable[[Axes], None],
-    markers: bool = False,
-    **options: Any,
-) -> str:
-    """One line for each architecture, named in a legend; `adapt` sets what is special about the axes."""
+@contextmanager
+def line_plot(
+    series: Mapping[str, tuple[Any, Any]], looks: Looks, x: str, y: str, *, markers: bool = False, **options: Any
+) -> Iterator[tuple[Figure, Axes]]:
+    """One line for each architecture, named in a legend."""
     with figure_with_legend(HEIGHT, series) as (drawn, axes):
         for name, (at, values) in series.items():
             look = looks.get(name, PLAIN)
             marker = look.marker if markers else ""
-            style = {"color": look.colour, "linestyle": look.dashes, "marker": marker, **options}
-            axes.plot(at, values, linewidth=1.5, markersize=3.5, label=name, **style)
+            axes.plot(at, values, color=look.colour, linestyle=look.dashes, marker=marker, label=name, **options)
         axes.set_xlabel(x)
         axes.set_ylabel(y)
-        adapt(axes)
-    return svg(drawn, key)
+        yield drawn, axes
 
 
 def svg(drawn: Figure, key: str) -> str:

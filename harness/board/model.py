@@ -18,6 +18,10 @@ class Baseline:
     value: float
     about: str
 
+    def as_row(self) -> Row:
+        """The baseline among the rows for machines."""
+        return Row(self.name, "baseline", self.about, mean=self.value)
+
 
 @dataclass(frozen=True, slots=True)
 class TaskBoard:
@@ -128,17 +132,10 @@ class Board:
 
     def to_rows(self) -> list[dict[str, Any]]:
         """Flat rows for machines; baselines are rows of status `baseline`."""
-        rows = []
-        for task in self.tasks:
-            entries: list[Row | Baseline] = [*task.rows, *task.lines]
-            head = {"task": task.task, "track": task.track, "metric": task.metric}
-            rows += [head | _flat(entry) for entry in entries]
-        return rows
-
-
-def _flat(entry: Row | Baseline) -> dict[str, Any]:
-    if isinstance(entry, Row):
-        return dataclasses.asdict(entry) | {"ranked": entry.ranked}
-    blank: dict[str, Any] = {f.name: None for f in dataclasses.fields(Row)}
-    known = {"architecture": entry.name, "status": "baseline", "reason": entry.about, "mean": entry.value}
-    return blank | {"seeds": [], "scores": [], "letters": "", "also": {}, "ranked": False} | known
+        return [
+            {"task": task.task, "track": task.track, "metric": task.metric}
+            | dataclasses.asdict(row)
+            | {"ranked": row.ranked}
+            for task in self.tasks
+            for row in [*task.rows, *(line.as_row() for line in task.lines)]
+        ]

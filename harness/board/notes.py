@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from harness.board import questions, tuning
 from harness.board.comparable import Common, Machine, by_architecture
@@ -68,8 +68,8 @@ def task(
 
 def equal(finals: Sequence[Record], shared: Common) -> str:
     """What all rows have in common: the size they are matched to, and what ends their runs."""
-    size = _size(finals) if shared.match is None else _target(shared.match)
-    return ", ".join(filter(None, [size, "" if shared.stop is None else _end(shared.stop)]))
+    match, stop = shared.match.value, shared.stop.value
+    return ", ".join(filter(None, [_target(match) if match else _size(finals), _end(stop) if stop else ""]))
 
 
 def _target(match: MatchRule) -> str:
@@ -214,31 +214,27 @@ def _drift(scored: Sequence[Record]) -> list[str]:
 def _gates(board: TaskBoard, finals: Sequence[Record]) -> list[str]:
     """Ranked rows that did not go through every gate: the suite skips some, or the records are older than them."""
     names = {row.architecture for row in board.ranked}
-    skipped: dict[str, set[str]] = {}
-    older: dict[str, set[str]] = {}
-    for record in finals:
-        name = record.spec.architecture_label
-        if name not in names or record.status != "ok":
-            continue
-        matched = record.size is not None and record.size.mismatch is not None
-        known = record.eligibility
-        for gate in known.skipped:
-            skipped.setdefault(gate, set()).add(name)
-        for gate in applied(record.spec.role, matched=matched):
-            if gate not in known.gates and gate not in known.skipped:
-                older.setdefault(gate, set()).add(name)
-    found = [f"gates skipped: {_by_rows(skipped, len(names))}"] if skipped else []
-    return found + ([f"not judged by {_by_rows(older, len(names))}: older records"] if older else [])
+    done = [r for r in finals if r.status == "ok" and r.spec.architecture_label in names]
+
+    def listed(lacking: Callable[[Record], Iterable[str]]) -> str:
+        """Like "causal, untrained (pre_ln, lstm)"; without names where it is all rows."""
+        groups: dict[tuple[str, ...], list[str]] = {}
+        for gate in gates():
+            if who := tuple(sorted({r.spec.architecture_label for r in done if gate in lacking(r)})):
+                groups.setdefault(who, []).append(gate)
+        named = {who: "" if len(who) == len(names) else f" ({', '.join(who)})" for who in groups}
+        return "; ".join(", ".join(gates) + named[who] for who, gates in groups.items())
+
+    skipped, older = listed(lambda r: r.eligibility.skipped), listed(_not_judged)
+    found = [f"gates skipped: {skipped}"] if skipped else []
+    return found + ([f"not judged by {older}: older records"] if older else [])
 
 
-def _by_rows(rows: dict[str, set[str]], total: int) -> str:
-    """Like "causal, untrained (pre_ln, lstm)"; without names where it is all rows."""
-    groups: dict[tuple[str, ...], list[str]] = {}
-    for gate in gates():
-        if gate in rows:
-            groups.setdefault(tuple(sorted(rows[gate])), []).append(gate)
-    parts = [", ".join(g) + ("" if len(who) == total else f" ({', '.join(who)})") for who, g in groups.items()]
-    return "; ".join(parts)
+def _not_judged(record: Record) -> set[str]:
+    """The gates that a record neither passed nor was to skip."""
+    matched = record.size is not None and record.size.mismatch is not None
+    known = record.eligibility
+    return {*applied(record.spec.role, matched=matched)} - {*known.gates, *known.skipped}
 
 
 def _rates(rows: Sequence[Row]) -> list[str]:

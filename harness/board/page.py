@@ -13,7 +13,7 @@ from harness.board.aggregate import plots as over_tasks
 from harness.board.aggregate.model import Aggregate, TimeToTarget
 from harness.board.drawing import Looks, styles
 from harness.board.model import Board, Contrast, TaskBoard
-from harness.board.ranking import column_of, unique
+from harness.board.ranking import table_of, unique
 from harness.board.sections import sections
 from harness.board.tables import Section
 from harness.records.record import Record
@@ -41,7 +41,7 @@ def _figures(section: Section, records: Sequence[Record], looks: Looks) -> list[
     """The plots of a section that could be drawn, by caption."""
     subject, drawn = section.subject, {}
     if isinstance(subject, TaskBoard):
-        drawn = _task(subject, [r for r in records if column_of(r) == (subject.task, subject.track)], looks)
+        drawn = _task(subject, [r for r in records if table_of(r) == (subject.task, subject.track)], looks)
     elif isinstance(subject, Contrast):
         drawn = {"The same as a picture": plots.track_ranks(subject, looks)}
     elif isinstance(subject, Aggregate):

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import Bbox
 
 from harness.board import tuning
 from harness.board.comparable import by_architecture
-from harness.board.drawing import GREY, HEIGHT, POINTS, SMALL, Looks, figure, figure_with_legend, lines, svg, width_of
+from harness.board.drawing import GREY, HEIGHT, SMALL, Looks, figure, figure_with_legend, line_plot, svg, width_of
 from harness.board.model import Contrast, TaskBoard
 from harness.board.rows import Row, finite
 from harness.board.text import human
@@ -53,18 +54,10 @@ def _baselines(drawn: Figure, axes: Axes, board: TaskBoard, rows: Sequence[Row])
     for line in near:
         axes.axvline(line.value, color=GREY, linewidth=0.9, linestyle=(0, (3, 2)))
     drawn.draw_without_rendering()
-    reached: list[float] = []  # where the names on each level end, in pixels
+    reached: list[float] = []  # where the names on each level end, in points
     for line in sorted(near, key=lambda line: line.value):
-        name = axes.annotate(
-            line.name,
-            (line.value, 1),
-            xycoords=axes.get_xaxis_transform(),
-            textcoords="offset points",
-            xytext=(0, 3),
-            ha="center",
-            va="bottom",
-            fontsize=SMALL,
-        )
+        at, where = (line.value, 1), axes.get_xaxis_transform()
+        name = axes.annotate(line.name, at, (0, 3), where, "offset points", ha="center", va="bottom", fontsize=SMALL)
         box = name.get_window_extent()
         level = next((i for i, end in enumerate(reached) if box.x0 > end + 4), len(reached))
         reached[level : level + 1] = [box.x1]
@@ -83,15 +76,14 @@ def curves(board: TaskBoard, records: Sequence[Record], looks: Looks) -> str:
     if not series:
         return ""
 
-    def adapt(axes: Axes) -> None:
-        """Show the last nine tenths of training in full; the first fall may leave the frame."""
+    with line_plot(series, looks, "tokens", label) as (drawn, axes):
         axes.xaxis.set_major_formatter(lambda value, _: human(value) if value > 0 else "0")
         axes.set_xlim(left=0)
+        # the last nine tenths of training in full; the first fall may leave the frame
         late = np.concatenate([y[x >= x[-1] / 10] for x, y in series.values()])
         margin = 0.05 * max(float(np.ptp(late)), 1e-9)
         axes.set_ylim(float(late.min()) - margin, float(late.max()) + margin)
-
-    return lines(series, looks, x="tokens", y=label, key=f"{board.title} curves", adapt=adapt)
+    return svg(drawn, f"{board.title} curves")
 
 
 Read = Callable[[CurvePoint], "float | None"]
@@ -152,60 +144,33 @@ def total_cost(row: Row, *, counted: bool = True) -> float | None:
     return None if final is None else final + (tried or 0.0)
 
 
-class Box(NamedTuple):
-    """A rectangle, in points."""
-
-    left: float
-    bottom: float
-    right: float
-    top: float
-
-    def meets(self, other: Box) -> bool:
-        return (
-            self.left < other.right and other.left < self.right and self.bottom < other.top and other.bottom < self.top
-        )
-
-
 def _name_points(drawn: Figure, axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
     """Names beside their points, inside the axes; one that has no room there stands further off, at a thin line."""
     drawn.draw_without_rendering()
-    scale = POINTS / drawn.dpi
-    frame = Box(*(scale * v for v in axes.get_window_extent().extents))
-    at = {name: scale * axes.transData.transform((x, y)) for x, y, name in points}
-    taken = [Box(px - 3, py - 3, px + 3, py + 3) for px, py in at.values()]
+    at = {name: axes.transData.transform((x, y)) for x, y, name in points}
+    taken = [Bbox.from_bounds(px - 3, py - 3, 6, 6) for px, py in at.values()]
+    leader = {"arrowstyle": "-", "color": GREY, "linewidth": 0.4, "shrinkA": 0, "shrinkB": 3}
     for x, y, name in sorted(points, key=lambda p: (-p[1], p[0], p[2])):
-        px, py = at[name]
-        box = _free(px, py, width_of(name), frame, taken)
+        box = _free(at[name], width_of(name), axes.get_window_extent(), taken)
         taken.append(box)
-        left = box.left > px
-        offset = ((box.left if left else box.right) - px, (box.bottom + box.top) / 2 - py)
-        leader = {"arrowstyle": "-", "color": GREY, "linewidth": 0.4, "shrinkA": 0, "shrinkB": 3}
-        axes.annotate(
-            name,
-            (x, y),
-            offset,
-            textcoords="offset points",
-            ha="left" if left else "right",
-            va="center",
-            fontsize=SMALL,
-            arrowprops=leader if abs(offset[1]) > SMALL else None,
-        ).set_in_layout(False)
+        side, edge = ("left", box.x0) if box.x0 > at[name][0] else ("right", box.x1)
+        offset = (edge - at[name][0], (box.y0 + box.y1) / 2 - at[name][1])
+        arrow = leader if abs(offset[1]) > SMALL else None
+        text = axes.annotate(name, (x, y), offset, textcoords="offset points", ha=side, va="center", arrowprops=arrow)
+        text.set(fontsize=SMALL, in_layout=False)
 
 
-def _free(px: float, py: float, width: float, frame: Box, taken: Sequence[Box]) -> Box:
-    """The nearest place for a name beside its point that is free: as high as the point, or further and further off."""
+def _free(at: Any, width: float, frame: Bbox, taken: Sequence[Bbox]) -> Bbox:
+    """The nearest free place for a name beside its point: as high as the point, or further and further off."""
+    x, y = at
     boxes = [
-        Box(left, py + dy - SMALL / 2, left + width, py + dy + SMALL / 2)
-        for step in range(int(frame.top - frame.bottom))
+        Bbox.from_bounds(left, y + dy - SMALL / 2, width, SMALL)
+        for step in range(int(frame.height))
         for dy in (step, -step)
-        for left in (px + 5, px - 5 - width)
+        for left in (x + 5, x - 5 - width)
     ]
-    inside = [
-        box
-        for box in boxes
-        if frame.left <= box.left and box.right <= frame.right and frame.bottom <= box.bottom and box.top <= frame.top
-    ]
-    return next((box for box in inside if not any(box.meets(other) for other in taken)), boxes[0])
+    inside = (b for b in boxes if frame.x0 <= b.x0 and b.x1 <= frame.x1 and frame.y0 <= b.y0 and b.y1 <= frame.y1)
+    return next((box for box in inside if not box.count_overlaps(taken)), boxes[0])
 
 
 def best_of(board: TaskBoard, trials: Sequence[Record], looks: Looks) -> str:
@@ -213,12 +178,9 @@ def best_of(board: TaskBoard, trials: Sequence[Record], looks: Looks) -> str:
     series = {name: (range(1, len(values) + 1), values) for name, values in tuning.best_of(board, trials).items()}
     if not series:
         return ""
-
-    def adapt(axes: Axes) -> None:
+    with line_plot(series, looks, "trials", f"expected best {board.metric}", markers=True) as (drawn, axes):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-
-    label = f"expected best {board.metric}"
-    return lines(series, looks, x="trials", y=label, key=f"{board.title} trials", adapt=adapt, markers=True)
+    return svg(drawn, f"{board.title} trials")
 
 
 def track_ranks(contrast: Contrast, looks: Looks) -> str:

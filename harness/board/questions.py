@@ -16,7 +16,7 @@ PRIMARY = ("acc", "exact_match", "bits_per_byte", "acc_norm", "perplexity", "wor
 """What a task is ranked by: the first of these that it has, else its first metric."""
 
 
-def columns(finals: Sequence[Record]) -> list[Record]:
+def as_tasks(finals: Sequence[Record]) -> list[Record]:
     """For every answer in these records, the record as if it were of a task by the question's name, with that answer
     alone. Where models of several tasks were evaluated, the name says which task they were trained on.
     """

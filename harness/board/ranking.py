@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from harness import stats
@@ -17,8 +16,8 @@ from harness.board.tracks import contrasts
 from harness.records.record import Metrics, Record
 from harness.records.store import to_json
 
-Column = tuple[str, str]
-"""A task's label and a track: what is ranked by itself."""
+TableKey = tuple[str, str]
+"""A task's label and a track, which are ranked by themselves."""
 
 
 def make(
@@ -26,7 +25,7 @@ def make(
     records: Iterable[Record],
     baselines: Iterable[Mapping[str, Any]],
     about: str = "",
-    order: Sequence[Column] = (),
+    order: Sequence[TableKey] = (),
     reference: str = "",
     targets: Mapping[str, float] | None = None,
     only: Mapping[str, Sequence[str]] | None = None,
@@ -44,28 +43,25 @@ def make(
     finals = [r for r in ordered if r.spec.kind == "final"]
     trials = [r for r in ordered if r.spec.kind == "trial"]
     trained = [r for r in finals if not r.spec.pretrained]
-    known, position = list(baselines), {column: index for index, column in enumerate(order)}
+    known, position = list(baselines), {key: index for index, key in enumerate(order)}
 
     def ranked(own: Sequence[Record]) -> list[TaskBoard]:
-        columns = sorted({column_of(r) for r in own}, key=lambda column: (position.get(column, len(order)), column))
         return [
             _task(
-                Entries(
-                    column,
-                    [r for r in own if column_of(r) == column],
-                    [r for r in trials if column_of(r) == column],
-                    [b for b in known if b["task_label"] == column[0]],
-                    [*(only or {}).get(column[0], ())],
-                )
+                key,
+                [r for r in own if table_of(r) == key],
+                [r for r in trials if table_of(r) == key],
+                [b for b in known if b["task_label"] == key[0]],
+                [*(only or {}).get(key[0], ())],
             )
-            for column in columns
+            for key in sorted({table_of(r) for r in own}, key=lambda key: (position.get(key, len(order)), key))
         ]
 
     tasks = ranked([r.replace(lm_eval=None) for r in finals])
     return Board(
         suite=suite,
         about=about,
-        tasks=tasks + ranked(questions.columns(finals)),
+        tasks=tasks + ranked(questions.as_tasks(finals)),
         notes=notes.general(trained, trials),
         contrasts=contrasts(tasks),
         across=build.make(tasks, trained, reference, targets),
@@ -73,7 +69,7 @@ def make(
     )
 
 
-def column_of(record: Record) -> Column:
+def table_of(record: Record) -> TableKey:
     """The task and the track that a record is ranked in."""
     return record.spec.task_label, record.spec.track
 
@@ -84,62 +80,44 @@ def unique(records: Iterable[Record]) -> list[Record]:
     for record in records:
         by_id.setdefault(record.run_id, []).append(record)
     chosen = [own[0] if len(own) == 1 else min(own, key=to_json) for own in by_id.values()]
-    return sorted(chosen, key=lambda r: (*column_of(r), r.spec.architecture_label, r.spec.seed, r.run_id))
+    return sorted(chosen, key=lambda r: (*table_of(r), r.spec.architecture_label, r.spec.seed, r.run_id))
 
 
-@dataclass(frozen=True)
-class Entries:
-    """Everything that one table is made from."""
-
-    column: Column
-    finals: list[Record]
-    trials: list[Record]
-    baselines: list[Mapping[str, Any]]
-    only: list[str]
-
-
-def _task(own: Entries) -> TaskBoard:
-    shared = common(own.finals)
-    metrics, goal = _metrics(own.finals, shared), shared.stop
+def _task(
+    key: TableKey, runs: list[Record], trials: list[Record], baselines: list[Mapping[str, Any]], only: list[str]
+) -> TaskBoard:
+    shared = common(runs)
+    metrics, goal = _metrics(runs, shared), shared.stop.value
     name, higher, unit, chance = metrics.primary, metrics.higher_is_better, metrics.unit, finite(metrics.chance)
-    baselines = _baselines(own.baselines, name, higher)
+    lines = _baselines(baselines, name, higher)
     if goal is not None and goal.target is not None:  # ranked by what was used to get there
-        name, higher, chance, baselines = f"{goal.meter} to {name} {goal.target:g}", False, None, []
+        name, higher, chance, lines = f"{goal.meter} to {name} {goal.target:g}", False, None, []
         unit = {"seconds": "s", "flops": "FLOP"}.get(goal.meter, "")
-    rows = _rows(own, shared)
+    rows = _rows(runs, trials, shared)
     scores = {row.architecture: dict(zip(row.seeds, row.scores, strict=True)) for row in rows if not row.reason}
     comparison = stats.compare(scores, higher_is_better=higher)
+    influences = stats.leave_one_out(scores, higher_is_better=higher)
     rows = [_with(row, comparison.estimates.get(row.architecture)) for row in rows]
-    finals = [r for r in own.finals if not r.spec.pretrained]
+    finals = [r for r in runs if not r.spec.pretrained]
     if len(notes.machines(finals)) > 1:
         rows = [row.without_times() for row in rows]
+    rows.sort(key=lambda row: _position(row, higher))
     board = TaskBoard(
-        task=own.column[0],
-        metric=name,
-        unit=unit,
-        higher_is_better=higher,
-        rows=sorted(rows, key=lambda row: _position(row, higher)),
-        baselines=baselines,
-        chance=chance,
-        notes=[],
-        mdd=comparison.smallest_difference,
-        track=own.column[1],
-        equal=notes.equal(finals, shared),
-        only=own.only,
-    )
-    influences = stats.leave_one_out(scores, higher_is_better=higher)
-    said = notes.task(board, finals, own.trials, shared, comparison, influences)
+        task=key[0], track=key[1], metric=name, unit=unit, higher_is_better=higher, rows=rows, baselines=lines,
+        chance=chance, notes=[], mdd=comparison.smallest_difference, equal=notes.equal(finals, shared), only=only,
+    )  # fmt: skip
+    said = notes.task(board, finals, trials, shared, comparison, influences)
     return dataclasses.replace(board, notes=said)
 
 
-def _rows(own: Entries, shared: Common) -> list[Row]:
+def _rows(runs: list[Record], trials: list[Record], shared: Common) -> list[Row]:
     """A row for each architecture, not yet ranked, with every reason why it may not be."""
-    trials = by_architecture(own.trials)
+    tried = by_architecture(trials)
     rows = [
-        row(name, Runs(one_per_seed(runs), trials.get(name, []) if trials else None), reasons(runs, shared))
-        for name, runs in by_architecture(own.finals).items()
+        row(name, Runs(one_per_seed(own), tried.get(name, []) if trials else None), reasons(own, shared))
+        for name, own in by_architecture(runs).items()
     ]
-    return _without_single_seeds(tuning.compared(rows, own.trials))
+    return _without_single_seeds(tuning.compared(rows, trials))
 
 
 def _without_single_seeds(rows: list[Row]) -> list[Row]:
@@ -152,21 +130,15 @@ def _without_single_seeds(rows: list[Row]) -> list[Row]:
 def _metrics(finals: Sequence[Record], shared: Common) -> Metrics:
     """The metric most runs agree on; that of any run where there is none."""
     named = [r.metrics for r in finals if r.metrics.primary]
-    agreed = [metrics for metrics in named if shared.terms["metric"].includes(metrics.primary)]
+    agreed = [metrics for metrics in named if shared.metric.includes(metrics.primary)]
     return next(iter(agreed or named), Metrics("", higher_is_better=False))
 
 
 def _with(row: Row, estimate: stats.Estimate | None) -> Row:
     if estimate is None:
         return row
-    return row.replace(
-        mean=estimate.mean,
-        low=estimate.low,
-        high=estimate.high,
-        rank_low=estimate.rank_low,
-        rank_high=estimate.rank_high,
-        letters=estimate.letters,
-    )
+    names = ("mean", "low", "high", "rank_low", "rank_high", "letters")
+    return row.replace(**{name: getattr(estimate, name) for name in names})
 
 
 def _position(row: Row, higher: bool) -> tuple[int, float, str]:

@@ -1,4 +1,4 @@
-"""The board of a suite's records: written beside them, shown, and two of its rows compared."""
+"""The board of a suite's records: written beside them, and two of its rows compared."""
 
 from __future__ import annotations
 
@@ -45,11 +45,6 @@ def board(
     if save:
         boards.write(made, records, folder)
     return made, folder
-
-
-def show(made: Board, console: Console) -> None:
-    """Print the board."""
-    boards.render(made, console)
 
 
 def compare(

@@ -9,12 +9,12 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from harness.board.text import human
-from harness.records.record import Record, Size
+from harness.records.record import Record
 from harness.units import clock
 
 
@@ -28,14 +28,15 @@ class Runs:
     """None where no architecture was tuned."""
 
 
-Value: TypeAlias = "float | None"
-Reading: TypeAlias = "Callable[[Record], Value]"
-Measure: TypeAlias = "Callable[[Runs], Value]"
+Reading: TypeAlias = "Callable[[Record], float | None]"
+"""What is read from one record."""
+Summary: TypeAlias = "Callable[[Runs, Reading], float | None]"
+"""How the readings of many runs become one value."""
 
 
-def finite(value: Any) -> float | None:
+def finite(value: float | None) -> float | None:
     """The number, or None where there is none or it is not finite."""
-    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+    return value if value is not None and math.isfinite(value) else None
 
 
 def average(values: Sequence[float]) -> float | None:
@@ -43,84 +44,67 @@ def average(values: Sequence[float]) -> float | None:
     return math.fsum(values) / len(values) if values else None
 
 
-def readings(records: Sequence[Record], read: Reading) -> list[float]:
-    """What is known of these records."""
+def _known(records: Iterable[Record], read: Reading) -> list[float]:
     return [value for record in records if (value := finite(read(record))) is not None]
 
 
-def seeds_mean(read: Reading) -> Measure:
+def seeds_mean(runs: Runs, read: Reading) -> float | None:
     """The mean over the seeds that ended well."""
-    return lambda runs: average(readings([r for r in runs.finals if r.status == "ok"], read))
+    return average(_known((r for r in runs.finals if r.status == "ok"), read))
 
 
-def seeds_worst(read: Reading) -> Measure:
-    """The value furthest from zero over the seeds."""
-    return lambda runs: max(readings(runs.finals, read), key=abs, default=None)
+def seeds_first(runs: Runs, read: Reading) -> float | None:
+    """What is the same for all seeds."""
+    return next(iter(_known(runs.finals, read)), None)
 
 
-def whole(measure: Measure) -> Measure:
-    """A measure as a whole number."""
-    return lambda runs: None if (value := measure(runs)) is None else int(value)
+def seeds_worst(runs: Runs, read: Reading) -> float | None:
+    """The value furthest from zero."""
+    return max(_known(runs.finals, read), key=abs, default=None)
 
 
-def of_size(read: Callable[[Size], Value]) -> Measure:
-    """A property of the model, the same for all seeds."""
-    return lambda runs: next((read(r.size) for r in runs.finals if r.size is not None), None)
-
-
-def shared(read: Reading) -> Measure:
+def seeds_common(runs: Runs, read: Reading) -> float | None:
     """The value that all seeds have in common; None where they differ."""
-
-    def measure(runs: Runs) -> Value:
-        values = {read(record) for record in runs.finals}
-        return finite(values.pop()) if len(values) == 1 else None
-
-    return measure
+    values = {read(record) for record in runs.finals}
+    return values.pop() if len(values) == 1 else None
 
 
-def trials_sum(read: Reading) -> Measure:
+def trials_sum(runs: Runs, read: Reading) -> float | None:
     """The sum over the trials that ran."""
-
-    def measure(runs: Runs) -> Value:
-        values = readings([t for t in runs.trials or () if t.status != "unsupported"], read)
-        return math.fsum(values) if values else None
-
-    return measure
+    values = _known((t for t in runs.trials or () if t.status != "unsupported"), read)
+    return math.fsum(values) if values else None
 
 
-def _tuning_seconds(runs: Runs) -> Value:
-    """Seconds of trials add up only where all of them ran on the same hardware."""
+def trials_sum_on_one_machine(runs: Runs, read: Reading) -> float | None:
+    """The same for seconds, which add up only where all trials ran on the same hardware."""
     kinds = {trial.provenance.hardware for trial in runs.trials or () if trial.status == "ok"}
-    return trials_sum(lambda r: r.budget.used.seconds)(runs) if len(kinds) < 2 else None
+    return trials_sum(runs, read) if len(kinds) < 2 else None
+
+
+def trials_count(runs: Runs, read: Reading) -> float | None:
+    """How many trials there were."""
+    return None if runs.trials is None else len(runs.trials)
 
 
 @dataclass(frozen=True)
 class Measured:
     """A column of a board: what it is read from and how it is shown."""
 
-    measure: Measure
-    title: str
+    summary: Summary
+    read: Reading
+    title: str = ""
     """Empty for one that only JSON and CSV have."""
-    about: str
-    text: Callable[[Any], str]
-    optional: bool
+    about: str = ""
+    text: Callable[[Any], str] = str
+    optional: bool = True
     """Left out on narrow terminals, the last of them first."""
-    timed: bool
+    timed: bool = False
     """Comparable only where all runs come from the same machine."""
 
 
-def measured(
-    measure: Measure,
-    title: str = "",
-    about: str = "",
-    text: Callable[[Any], str] = str,
-    *,
-    optional: bool = True,
-    timed: bool = False,
-) -> Any:
+def measured(summary: Summary, read: Reading, *shown: Any, **more: Any) -> Any:
     """A field of `Row` that is measured on the runs; the arguments are those of `Measured`."""
-    column = Measured(measure, title, about, text, optional, timed)
-    return dataclasses.field(default=None, metadata={"measured": column})
+    return dataclasses.field(default=None, metadata={"measured": Measured(summary, read, *shown, **more)})
 
 
 def _in(unit: str, figures: int = 2) -> Callable[[float], str]:
@@ -136,58 +120,61 @@ class Row:
     """`ok` if every seed is, else the worst of them."""
     reason: str
     """Why the row is not ranked; empty where it is."""
-    mean: float | None
-    low: float | None
-    high: float | None
+    mean: float | None = None
+    low: float | None = None
+    high: float | None = None
     """The 95% interval of the mean; see `harness.stats.Estimate`."""
-    sd: float | None
-    seeds: list[int]
+    sd: float | None = None
+    seeds: list[int] = field(default_factory=list)
     """Seeds that have a score."""
-    scores: list[float]
+    scores: list[float] = field(default_factory=list)
     """The test score of each of `seeds`."""
-    rank_low: int | None
-    rank_high: int | None
+    rank_low: int | None = None
+    rank_high: int | None = None
     """The ranks this architecture may hold; None where it is not ranked."""
-    letters: str
-    also: dict[str, float]
+    letters: str = ""
+    also: dict[str, float] = field(default_factory=dict)
     """Means over the seeds of other scores of the task, by name."""
 
-    params: int | None = measured(of_size(lambda size: size.params))
+    params: int | None = measured(seeds_first, lambda r: r.size.params if r.size else None)
     params_non_embedding: int | None = measured(
-        of_size(lambda size: size.params_non_embedding), "params", "without embeddings", _in("", 3), optional=False
-    )
+        seeds_first, lambda r: r.size.params_non_embedding if r.size else None,
+        "params", "without embeddings", _in("", 3), optional=False,
+    )  # fmt: skip
     mismatch: float | None = measured(
-        seeds_worst(lambda r: None if r.size is None else r.size.mismatch),
-        "off", "from the size all are matched to; the worst seed", "{:+.1%}".format,
+        seeds_worst, lambda r: r.size.mismatch if r.size else None,
+        "off", "from the size all are matched to", "{:+.1%}".format,
     )  # fmt: skip
     flops: float | None = measured(
-        seeds_mean(lambda r: r.budget.used.flops), "compute", "to train one seed", _in("FLOP"), optional=False
+        seeds_mean, lambda r: r.budget.used.flops, "compute", "to train one seed", _in("FLOP"), optional=False
     )
-    tokens: float | None = measured(seeds_mean(lambda r: r.budget.used.tokens), "tokens", "to train one seed", human)
+    tokens: float | None = measured(seeds_mean, lambda r: r.budget.used.tokens, "tokens", "to train one seed", human)
     seconds: float | None = measured(
-        seeds_mean(lambda r: r.budget.used.seconds), "time", "to train one seed", clock, timed=True
+        seeds_mean, lambda r: r.budget.used.seconds, "time", "to train one seed", clock, timed=True
     )
-    trials: int | None = measured(lambda runs: None if runs.trials is None else len(runs.trials))
+    trials: int | None = measured(trials_count, lambda r: None)
     tuning_flops: float | None = measured(
-        trials_sum(lambda r: r.budget.used.flops), "tuning", "of all its trials", _in("FLOP")
+        trials_sum, lambda r: r.budget.used.flops, "tuning", "of all its trials", _in("FLOP")
     )
-    tuning_seconds: float | None = measured(_tuning_seconds, timed=True)
+    tuning_seconds: float | None = measured(trials_sum_on_one_machine, lambda r: r.budget.used.seconds, timed=True)
     tokens_per_s: float | None = measured(
-        seeds_mean(lambda r: r.speed.train_tokens_per_s),
+        seeds_mean, lambda r: r.speed.train_tokens_per_s,
         "speed", "training", lambda speed: f"{human(speed)} tok/s", optional=False, timed=True,
     )  # fmt: skip
     relative_speed: float | None = measured(
-        seeds_mean(lambda r: r.speed.relative),
+        seeds_mean, lambda r: r.speed.relative,
         "× ref", "speed over that of a reference timed in turn", "{:.2f}".format, timed=True,
     )  # fmt: skip
     reference_step_seconds: float | None = measured(
-        seeds_mean(lambda r: None if r.speed.reference is None else r.speed.reference.step_seconds), timed=True
+        seeds_mean, lambda r: r.speed.reference.step_seconds if r.speed.reference else None, timed=True
     )
-    peak_memory: int | None = measured(whole(seeds_worst(lambda r: r.memory.peak_bytes)), "memory", "peak", _in("B"))
-    state_bytes: int | None = measured(of_size(lambda size: size.state_bytes), "state", "recurrent", _in("B"))
-    lr: float | None = measured(shared(lambda r: None if r.spec.train is None else r.spec.train.lr))
-    width: int | None = measured(of_size(lambda size: size.width))
-    depth: int | None = measured(of_size(lambda size: size.depth))
+    peak_memory: int | None = measured(seeds_worst, lambda r: r.memory.peak_bytes, "memory", "peak", _in("B"))
+    state_bytes: int | None = measured(
+        seeds_first, lambda r: r.size.state_bytes if r.size else None, "state", "recurrent", _in("B")
+    )
+    lr: float | None = measured(seeds_common, lambda r: r.spec.train.lr if r.spec.train else None)
+    width: int | None = measured(seeds_first, lambda r: r.size.width if r.size else None)
+    depth: int | None = measured(seeds_first, lambda r: r.size.depth if r.size else None)
 
     @property
     def ranked(self) -> bool:
@@ -228,7 +215,7 @@ def score(record: Record) -> float | None:
         return None
     rule = record.spec.stop
     if rule is not None and rule.target is not None:
-        return finite(record.budget.used.of(rule.meter)) if record.budget.reached else None
+        return float(record.budget.used.of(rule.meter)) if record.budget.reached else None
     return finite(record.metrics.score("test"))
 
 
@@ -237,22 +224,17 @@ def row(architecture: str, runs: Runs, reason: str) -> Row:
     scored = [(r.spec.seed, value) for r in runs.finals if (value := score(r)) is not None]
     scores = [value for _, value in scored]
     others = dict.fromkeys(name for r in runs.finals for name in r.metrics.also)
-    also = {name: seeds_mean(_test_score(name))(runs) for name in others}
+    also = {name: seeds_mean(runs, _test_score(name)) for name in others}
     return Row(
         architecture=architecture,
         status=max((r.status for r in runs.finals), key=severity),
         reason=reason,
         mean=average(scores),
-        low=None,
-        high=None,
         sd=_sd(scores),
         seeds=[seed for seed, _ in scored],
         scores=scores,
-        rank_low=None,
-        rank_high=None,
-        letters="",
         also={name: value for name, value in also.items() if value is not None},
-        **{name: column.measure(runs) for name, column in MEASURED.items()},  # type: ignore[arg-type]
+        **{name: column.summary(runs, column.read) for name, column in MEASURED.items()},  # type: ignore[arg-type]
     )
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from harness.board import tracks
 from harness.board.aggregate import tables as aggregate
 from harness.board.model import Baseline, Board, Contrast, TaskBoard
 from harness.board.rows import MEASURED, Measured, Row
-from harness.board.tables import Cell, Column, Line, Note, Section, lines, name_column
-from harness.board.text import NONE, decimal, ranks
+from harness.board.tables import Cell, Column, Line, Note, Section, cell, lines, name_column
+from harness.board.text import decimal, ranks
 
 
 def sections(board: Board) -> list[Section]:
@@ -31,31 +29,23 @@ def _line(entry: Row | Baseline, columns: list[Column]) -> Line:
     if isinstance(entry, Row):
         cells = [column.cell(entry) for column in columns]
         return Line(cells, "ranked" if entry.ranked else "unranked", entry.reason)
-    known = {1: Cell(entry.name, entry.name), 2: Cell(decimal(entry.value), entry.value)}
-    return Line([known.get(i, Cell("")) for i in range(len(columns))], "baseline", entry.about)
+    known = [Cell(""), cell(entry.name, str), cell(entry.value)]  # as the first columns: rank, architecture, score
+    return Line(known + [Cell("")] * (len(columns) - len(known)), "baseline", entry.about)
 
 
 def task_columns(board: TaskBoard) -> list[Column]:
     """The columns of one task's table. What was measured for no row is left out."""
     others = dict.fromkeys(name for row in board.rows for name in row.also)
-    known = {name: column for name, column in MEASURED.items() if column.title}
+    known = [name for name in MEASURED if any(getattr(row, name) is not None for row in board.rows)]
+    mean, letter = "mean ± half of the 95% interval", "same letter: not separated"
     return [
         Column("rank", lambda row: Cell(ranks(row.ranks), row.rank_low), "ranks it may hold"),
         name_column(lambda row: row.architecture),
-        Column(board.metric or "score", lambda row: Cell(_score(row), row.mean), "mean ± half of the 95% interval"),
+        Column(board.metric or "score", lambda row: Cell(_score(row), row.mean), mean),
         *(_also(name) for name in others),
-        Column(
-            "group",
-            lambda row: Cell(row.letters or NONE, row.letters or None),
-            "same letter: not separated",
-            optional=True,
-        ),
-        Column("seeds", lambda row: Cell(str(len(row.seeds)), len(row.seeds)), "seeds with a score"),
-        *(
-            _measured(name, column)
-            for name, column in known.items()
-            if any(getattr(row, name) is not None for row in board.rows)
-        ),
+        Column("group", lambda row: cell(row.letters or None, str), letter, optional=True),
+        Column("seeds", lambda row: cell(len(row.seeds), str), "seeds with a score"),
+        *(_measured(name, MEASURED[name]) for name in known if MEASURED[name].title),
     ]
 
 
@@ -70,31 +60,18 @@ def _score(row: Row) -> str:
 
 def _also(name: str) -> Column:
     """Another score of the task, which ranks nothing."""
-
-    def cell(row: Row) -> Cell:
-        value = row.also.get(name)
-        return Cell(decimal(value), value)
-
-    return Column(name, cell, "mean over the seeds; not ranked by", optional=True)
+    return Column(name, lambda row: cell(row.also.get(name)), "mean over the seeds; not ranked by", optional=True)
 
 
-def _measured(name: str, column: Measured) -> Column:
-    def cell(row: Row) -> Cell:
-        value: Any = getattr(row, name)
-        return Cell(NONE if value is None else column.text(value), value)
-
-    return Column(column.title, cell, column.about, optional=column.optional)
+def _measured(name: str, shown: Measured) -> Column:
+    return Column(shown.title, lambda row: cell(getattr(row, name), shown.text), shown.about, optional=shown.optional)
 
 
 def _contrast(contrast: Contrast) -> Section:
     """One row for each architecture, one column for each track."""
 
     def in_track(i: int) -> Column:
-        def cell(item: tuple[str, list[tuple[int, int] | None]]) -> Cell:
-            span = item[1][i]
-            return Cell(ranks(span), sum(span) if span else None)
-
-        return Column(contrast.tracks[i], cell)
+        return Column(contrast.tracks[i], lambda item: Cell(ranks(item[1][i]), sum(item[1][i] or ()) or None))
 
     columns = [name_column(lambda item: item[0]), *map(in_track, range(len(contrast.tracks)))]
     return Section(

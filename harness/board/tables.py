@@ -6,12 +6,19 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from harness.board.text import NONE, decimal
+
 
 class Cell(NamedTuple):
     """What a cell says, and the value that the page sorts by."""
 
     text: str
     value: float | str | None = None
+
+
+def cell(value: Any, text: Callable[[Any], str] = decimal) -> Cell:
+    """A value as `text` writes it, or a dash."""
+    return Cell(NONE if value is None else text(value), value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +36,7 @@ class Column:
 
 def name_column(read: Callable[[Any], str]) -> Column:
     """The column of the architecture's name."""
-    return Column("architecture", lambda item: Cell(read(item), read(item)), left=True)
+    return Column("architecture", lambda item: cell(read(item), str), left=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,9 @@ from harness.board.sections import sections
 from harness.board.tables import Column, Note, Section
 
 
-def render(board: Board, console: Console) -> None:
+def render(board: Board, console: Console | None = None) -> None:
     """Print the board; narrow terminals get fewer columns."""
+    console = console or Console()
     console.print(Text(board.suite, style="bold"), Text(board.about))
     for note in board.notes:
         console.print(_item(Note(note)))

@@ -27,7 +27,7 @@ def print_boards(
     suites: tuple[str, ...], overrides: tuple[str, ...], root: Path | None, *, as_json: bool, save: bool = True
 ) -> None:
     """Print the board of each suite, and write it beside the records unless `save` is false."""
-    from harness.board import report
+    from harness.board import render, report
 
     rows: list[dict[str, Any]] = []
     for suite in suites:
@@ -35,7 +35,7 @@ def print_boards(
         if as_json:
             rows += board.to_rows()
         else:
-            report.show(board, console())
+            render(board, console())
             click.echo(f"written to {folder}/: index.html, board.md, board.csv, board.json")
     if as_json:
         print_json(rows)

@@ -1,4 +1,4 @@
-"""What more trials would have brought: the expected best of some of those that were made."""
+"""The expected best score of k of the trials that were made."""
 
 from __future__ import annotations
 

@@ -25,12 +25,9 @@ class Estimate:
     """What the seeds say about one architecture; scores are in the metric's unit."""
 
     mean: float
-    sd: float | None
-    """Plain standard deviation over the seeds (n - 1), seed effects included."""
     low: float | None
     high: float | None
     """95% interval of the mean, from the noise that is left when the effect shared by all on one seed is taken out."""
-    seeds: tuple[int, ...]
     rank_low: int
     rank_high: int
     letters: str
@@ -78,10 +75,8 @@ def compare(scores: Scores, *, higher_is_better: bool, level: float = LEVEL) -> 
     estimates = {
         a: Estimate(
             mean=means[a],
-            sd=float(np.std(list(clean[a].values()), ddof=1)) if len(clean[a]) > 1 else None,
             low=means[a] - half[a] if a in half else None,
             high=means[a] + half[a] if a in half else None,
-            seeds=tuple(clean[a]),
             rank_low=1 + sum(worse == a for _, worse in separated),
             rank_high=len(order) - sum(better == a for better, _ in separated),
             letters=shared[a],

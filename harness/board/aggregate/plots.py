@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from harness.board.aggregate.model import Aggregate, TimeToTarget
-from harness.board.drawing import GREY, SMALL, Looks, figure, lines, svg
+from harness.board.drawing import GREY, SMALL, Looks, figure, line_plot, svg
 from harness.stats import aggregate as stats
 
 
@@ -36,12 +36,11 @@ def _steps(heights: Mapping[str, np.ndarray], taus: np.ndarray, looks: Looks, x:
     middle = (len(heights) - 1) / 2
     series = {name: (taus, own + 0.004 * (middle - i)) for i, (name, own) in enumerate(heights.items())}
 
-    def adapt(axes: Axes) -> None:
+    with line_plot(series, looks, x, y, drawstyle="steps-post") as (drawn, axes):
         axes.axvline(1, color=GREY, linewidth=0.9, linestyle=(0, (3, 2)), zorder=1)
         axes.set_xlim(0, float(taus[-1]))
         axes.set_ylim(-0.03, 1.03)
-
-    return lines(series, looks, x=x, y=y, key=key, adapt=adapt, drawstyle="steps-post")
+    return svg(drawn, key)
 
 
 def critical_difference(found: Aggregate) -> str:

@@ -181,7 +181,7 @@ def _seeds(tasks: Sequence[TaskBoard]) -> list[str]:
     counts = sorted({len(row.seeds) for task in tasks for row in task.ranked})
     if counts == [1]:
         return ["one seed for each result: no intervals"]
-    found = ["intervals: 95%, from seeds resampled within each task; they speak of other seeds, not of other tasks"]
+    found = ["intervals: 95%, from seeds resampled within each task; they hold for other seeds, not for other tasks"]
     if counts[0] < 5:
         found.append(f"with {counts[0]} seed{'s' * (counts[0] > 1)} such intervals are too narrow")
     if len(counts) > 1:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.board.aggregate.model import Aggregate, Improvement, Standing, Target, TargetTimes, TimeToTarget
-from harness.board.tables import Cell, Column, Note, Section, lines, name_column
-from harness.board.text import NONE, decimal, human
+from harness.board.tables import Cell, Column, Note, Section, cell, lines, name_column
+from harness.board.text import NONE, human
 
 NAME = name_column(lambda row: row.architecture)
 
@@ -38,23 +38,20 @@ def _standings(found: Aggregate) -> Sequence[Column]:
 
     def beats(row: Standing) -> Cell:
         chance = against.get(row.architecture)
-        if chance is None:
-            return Cell(NONE)
-        return Cell(f"{chance.probability:.2f} {_between(chance)}".strip(), chance.probability)
+        return (
+            Cell(f"{chance.probability:.2f} {_between(chance)}".strip(), chance.probability) if chance else cell(None)
+        )
 
-    def interval(row: Standing) -> Cell:
-        return Cell(_between(row) or NONE, row.low)
-
-    about = f"probability that a run is better than one of {other}, averaged over tasks"
     mean = "of normalised scores, each task of the same weight"
+    better = f"probability that a run is better than one of {other}, averaged over tasks"
     return [
         NAME,
-        Column("IQM", lambda row: Cell(decimal(row.iqm), row.iqm), "interquartile mean of normalised scores"),
-        Column("95% interval", interval, "over seeds", optional=True),
-        Column("mean", lambda row: Cell(decimal(row.mean), row.mean), mean),
-        Column("mean rank", lambda row: Cell(f"{row.rank:.2f}", row.rank), "over the tasks, 1 is best"),
-        Column("tasks", lambda row: Cell(f"{row.scored}/{count}", row.scored), "with a score; the rest is worst"),
-        Column(f"P(> {other})", beats, about),
+        Column("IQM", lambda row: cell(row.iqm), "interquartile mean of normalised scores over seeds and tasks"),
+        Column("95% interval", lambda row: Cell(_between(row) or NONE, row.low), "over seeds", optional=True),
+        Column("mean", lambda row: cell(row.mean), mean),
+        Column("mean rank", lambda row: cell(row.rank, "{:.2f}".format), "over the tasks, 1 is best"),
+        Column("tasks", lambda row: cell(row.scored, f"{{}}/{count}".format), "with a score; the rest counts as worst"),
+        Column(f"P(> {other})", beats, better),
     ]
 
 
@@ -63,11 +60,7 @@ def _matrix(found: Aggregate, title: str) -> Section:
     chances = {(i.first, i.second): i.probability for i in found.improvements}
 
     def versus(other: str) -> Column:
-        def cell(row: Standing) -> Cell:
-            chance = chances.get((row.architecture, other))
-            return Cell(NONE) if chance is None else Cell(f"{chance:.2f}", chance)
-
-        return Column(other, cell)
+        return Column(other, lambda row: cell(chances.get((row.architecture, other)), "{:.2f}".format))
 
     columns = [NAME, *(versus(row.architecture) for row in found.rows)]
     about = "how often a run of the row is better than one of the column, averaged over tasks; a tie is half"
@@ -76,15 +69,14 @@ def _matrix(found: Aggregate, title: str) -> Section:
 
 def _times(found: TimeToTarget) -> Sequence[Column]:
     count = len(found.targets)
-    base = "the reference's own is 1, whoever else takes part"
-    area = f"area under the profile of times over the reference's; {base}"
+    area = "area under the profile of times over the reference's; the reference's own is 1, whoever else takes part"
     best = "the same of times over the fastest of this board (AlgoPerf)"
     reached = "tasks on which the median run reaches the target"
     return [
         NAME,
-        Column("score", lambda row: Cell(decimal(row.score), row.score), area),
-        Column("to best", lambda row: Cell(decimal(row.score_to_best), row.score_to_best), best),
-        Column("reached", lambda row: Cell(f"{row.reached}/{count}", row.reached), reached),
+        Column("score", lambda row: cell(row.score), area),
+        Column("to best", lambda row: cell(row.score_to_best), best),
+        Column("reached", lambda row: cell(row.reached, f"{{}}/{count}".format), reached),
         *(_on(target, found.unit) for target in found.targets),
     ]
 

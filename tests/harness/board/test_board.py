@@ -12,7 +12,8 @@ import pytest
 from rich.console import Console
 
 from harness import board, stats
-from harness.board import files, notes, text
+from harness.board import files, notes, page, text
+from harness.board.rows import MEASURED
 from harness.gates.registry import applied
 from harness.records.meters import Meters, StopRule
 from harness.records.record import Eligibility, ReferenceSpeed, Speed
@@ -275,7 +276,7 @@ def test_why_there_is_no_reference_is_noted(three):
 
 def test_rows_for_machines(three, baselines):
     rows = made_of([*three, plant("mlp", 0, status="unsupported")], baselines).to_rows()
-    wanted = [
+    public = {
         "architecture",
         "task",
         "metric",
@@ -287,8 +288,8 @@ def test_rows_for_machines(three, baselines):
         "rank_high",
         "status",
         "reason",
-    ]
-    assert all(row.keys() >= {*wanted} for row in rows)
+    }
+    assert all(row.keys() >= public for row in rows)
     assert [r["architecture"] for r in rows if r["status"] == "baseline"] == ["trigram", "bigram", "chance"]
     assert len({frozenset(row) for row in rows}) == 1
     json.dumps(rows, allow_nan=False)
@@ -323,6 +324,22 @@ def test_markdown_csv_and_json(three, baselines):
     rows = list(csv.DictReader(io.StringIO(files.as_csv(made))))
     assert (rows[0]["architecture"], rows[0]["seeds"], rows[0]["flops"]) == ("lstm", "0 1 2", "2400000000000.0")
     assert json.loads(files.as_json(made))["tasks"][0]["rows"][0]["rank_low"] == 1
+
+
+def test_every_measured_field_of_a_row_is_in_every_format():
+    finals = [timed(name, s, 2.0 + 0.1 * s) for name in "ab" for s in range(2)]
+    trials = [plant(name, 0, 2.0, run_id=f"trial-{name}", spec__kind="trial") for name in "ab"]
+    made = made_of([*finals, *trials])
+    (header, first, *_), stored = files.as_csv(made).splitlines(), made.to_rows()[0]
+    known = dict(zip(header.split(","), first.split(","), strict=True))
+    shown = [*table_of(made)["a"]]
+    html, terminal = page.page(made, [*finals, *trials]), text_of(made, width=250)
+    for name, column in MEASURED.items():
+        assert str(stored[name]) == known[name] != ""
+        if column.title:
+            assert column.title in shown
+            assert f">{column.title}</button>" in html
+            assert column.text(stored[name]) in terminal
 
 
 def test_no_records(baselines):

@@ -106,9 +106,9 @@ def test_a_target_of_training_is_no_target_of_answers(answered, baselines):
     assert arc.metric == "acc"
 
 
-def test_columns_leave_the_records_alone(answered):
+def test_records_are_left_alone(answered):
     before = copy.deepcopy(answered)
-    columns = questions.columns(answered)
+    records = questions.as_tasks(answered)
     assert answered == before
-    assert len(columns) == 2 * len(answered)
-    assert all([*column.lm_eval.tasks] == [column.spec.task] for column in columns)
+    assert len(records) == 2 * len(answered)
+    assert all([*r.lm_eval.tasks] == [r.spec.task] for r in records)
