@@ -21,7 +21,6 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.ops import flops
@@ -180,8 +179,3 @@ def has_matmul_kernel(dtype: torch.dtype, *tensors: Tensor | None) -> bool:
     there = [t for t in tensors if t is not None]
     free = all(t.device.type == "cpu" for t in there) and not flops.counting()
     return free and available() and matmul_backend(dtype) is not None
-
-
-def array(x: Tensor) -> NDArray[Any]:
-    """`x` as a C-contiguous NumPy array over the same memory where it is contiguous, and a copy where it is not."""
-    return x.detach().contiguous().numpy()

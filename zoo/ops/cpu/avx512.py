@@ -1,8 +1,8 @@
-"""Matrix products inside compiled loops in registers for vectors, and squares turned in them.
+"""Matrix products inside compiled loops in registers for vectors, and squares transposed in them.
 
 A block of c (m, n) stays in registers while a (m, k) and b (k, n) pass by: a number of a, times a few lines of a row of
 b. In float32 that is a fused multiply-add; in bfloat16 an instruction (AVX512-BF16) that adds two products at once, of
-numbers which lie side by side: pairs of rows of b are woven into one (see `products`).
+numbers which lie side by side: pairs of rows of b are interleaved (see `zoo.ops.cpu.matmul`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from zoo.ops.cpu.intrinsics import LONG, WORD, Code, intrinsic
+from zoo.ops.cpu.intrinsics import LONG, WORD, Code, emits, intrinsic
 
 LINE = 16
 """Numbers in float32 of a line of the cache, and of the widest registers."""
@@ -22,69 +22,64 @@ _NUMBER, _VECTOR = ir.FloatType(), ir.VectorType(ir.FloatType(), LINE)
 
 def _block(down: int, across: int) -> Any:
     """As `multiply` for `down` rows and `across` lines of c; a and b in float32 or bits of bfloat16."""
+    rows, lines = range(down), range(across)
+
+    def emit(code: Code, a: Any, at_a: Any, b: Any, at_b: Any, c: Any, at_c: Any, n: Any, k: Any, more: Any) -> None:
+        build, pairs = code.build, code.types[0].dtype == types.uint16
+        row_bytes, a_bytes = build.mul(n, _long(4)), build.mul(k, _long(2 if pairs else 4))
+
+        def line(row: Any, j: int) -> Any:
+            return build.bitcast(build.gep(row, [_long(4 * LINE * j)]), _VECTOR.as_pointer())
+
+        corner = code.address(4, at_c)
+        sums = [[cgutils.alloca_once(build, _VECTOR) for _ in lines] for _ in rows]
+        places = [[line(code.offset_rows(corner, _long(i), row_bytes), j) for j in lines] for i in rows]
+        every = [(sums[i][j], places[i][j]) for i in rows for j in lines]
+        with build.if_else(more) as (then, otherwise):
+            with then:
+                for total, place in every:
+                    build.store(build.load(place, align=4), total)
+            with otherwise:
+                for total, _ in every:
+                    build.store(ir.Constant(_VECTOR, None), total)
+        first, top = code.address(0, at_a), code.address(2, at_b)
+        with cgutils.for_range(build, build.sdiv(k, _long(2)) if pairs else k) as loop:
+            left = build.gep(first, [build.mul(loop.index, _long(4))])
+            right = code.offset_rows(top, loop.index, row_bytes)
+            factors = [build.load(line(right, j), align=4) for j in lines]
+            for i in rows:
+                place = build.bitcast(code.offset_rows(left, _long(i), a_bytes), _NUMBER.as_pointer())
+                factor = code.broadcast(build.load(place, align=4), _VECTOR)
+                for j in lines:
+                    total = build.load(sums[i][j])
+                    build.store(_multiply_add(code, pairs, factor, factors[j], total), sums[i][j])
+        for total, place in every:
+            build.store(build.load(total), place, align=4)
 
     @intrinsic
     def run(typing: Any, a: Any, at_a: Any, b: Any, at_b: Any, c: Any, at_c: Any, n: Any, k: Any, more: Any) -> Any:
-        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            emit = Code(context, builder, signature, arguments)
-            n, k, more = arguments[6:]
-            rows, lines = range(down), range(across)
-            pairs = signature.args[0].dtype == types.uint16
-            sums = [[cgutils.alloca_once(builder, _VECTOR) for _ in lines] for _ in rows]
-            row_bytes = builder.mul(n, ir.Constant(LONG, 4))
-
-            def line(row: Any, j: int) -> Any:
-                place = builder.gep(row, [ir.Constant(LONG, 4 * LINE * j)])
-                return builder.bitcast(place, _VECTOR.as_pointer())
-
-            corner = emit.address(4, arguments[5])
-            places = [[line(emit.offset_rows(corner, ir.Constant(LONG, i), row_bytes), j) for j in lines] for i in rows]
-            every = [(sums[i][j], places[i][j]) for i in rows for j in lines]
-            with builder.if_else(more) as (then, otherwise):
-                with then:
-                    for total, place in every:
-                        builder.store(builder.load(place, align=4), total)
-                with otherwise:
-                    for total, _ in every:
-                        builder.store(ir.Constant(_VECTOR, None), total)
-            first, top = emit.address(0, arguments[1]), emit.address(2, arguments[3])
-            a_bytes = builder.mul(k, ir.Constant(LONG, 2 if pairs else 4))
-            steps = builder.sdiv(k, ir.Constant(LONG, 2)) if pairs else k
-            with cgutils.for_range(builder, steps) as loop:
-                left = builder.gep(first, [builder.mul(loop.index, ir.Constant(LONG, 4))])
-                right = emit.offset_rows(top, loop.index, row_bytes)
-                factors = [builder.load(line(right, j), align=4) for j in lines]
-                for i in rows:
-                    place = emit.offset_rows(left, ir.Constant(LONG, i), a_bytes)
-                    factor = emit.broadcast(
-                        builder.load(builder.bitcast(place, _NUMBER.as_pointer()), align=4), _VECTOR
-                    )
-                    for j in lines:
-                        total = builder.load(sums[i][j])
-                        more_ = _multiply_add(emit, pairs, factor, factors[j], total)
-                        builder.store(more_, sums[i][j])
-            for total, place in every:
-                builder.store(builder.load(total), place, align=4)
-            return context.get_dummy_value()
-
         whole = types.int64
-        return types.void(a, whole, b, whole, c, whole, whole, whole, types.boolean), code
+        return types.void(a, whole, b, whole, c, whole, whole, whole, types.boolean), emits(emit)
 
     return run
 
 
-def _multiply_add(emit: Code, pairs: bool, x: Any, y: Any, total: Any) -> Any:
+def _long(x: int) -> Any:
+    return ir.Constant(LONG, x)
+
+
+def _multiply_add(code: Code, pairs: bool, x: Any, y: Any, total: Any) -> Any:
     if not pairs:
-        return emit.call(f"fma.v{LINE}f32", x, y, total, returns=_VECTOR)
+        return code.call(f"fma.v{LINE}f32", x, y, total, returns=_VECTOR)
     add = ir.InlineAsm(ir.FunctionType(_VECTOR, [_VECTOR] * 3), "vdpbf16ps $3, $2, $0", "=v,0,v,v")
-    return emit.build.call(add, [total, x, y])
+    return code.build.call(add, [total, x, y])
 
 
 _block_4_4, _block_4_2, _block_8_1 = _block(4, 4), _block(4, 2), _block(8, 1)
 
 
-def multiply(a: Any, b: Any, c: Any, m: int, n: int, k: int, more: bool) -> Any:
-    """As `products.product`."""
+def multiply(a, b, c, m, n, k, more):  # type: ignore[no-untyped-def]
+    """As `zoo.ops.cpu.matmul.product`."""
     words = 1 if a.itemsize == 4 else 2  # of b, for a number of c
     j = 0
     while j + 4 * LINE <= n:
@@ -103,31 +98,28 @@ def multiply(a: Any, b: Any, c: Any, m: int, n: int, k: int, more: bool) -> Any:
 
 @intrinsic
 def transpose_square(typing: Any, x: Any, at_x: Any, x_step: Any, y: Any, at_y: Any, y_step: Any) -> Any:
-    """16×16 words of x, rows `x_step` words apart, transposed into y.
+    """Transpose 16×16 words of x, rows `x_step` words apart, into y.
 
-    Each of four rounds weaves row i with row i + 8, which moves one bit of a row's number into that of the column.
+    Each of four rounds interleaves row i with row i + 8, which moves one bit of a row's number into that of the column.
     """
+    whole, line = types.int64, ir.VectorType(WORD, LINE)
 
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        emit = Code(context, builder, signature, arguments)
-        line = ir.VectorType(WORD, LINE)
+    def emit(code: Code, x: Any, at_x: Any, x_step: Any, y: Any, at_y: Any, y_step: Any) -> None:
+        build = code.build
 
         def places(array: int, at: Any, step: Any) -> list[Any]:
-            first, step = emit.address(array, at), builder.mul(step, ir.Constant(LONG, 4))
-            rows = [emit.offset_rows(first, ir.Constant(LONG, i), step) for i in range(LINE)]
-            return [builder.bitcast(row, line.as_pointer()) for row in rows]
+            first, step = code.address(array, at), build.mul(step, _long(4))
+            rows = [code.offset_rows(first, _long(i), step) for i in range(LINE)]
+            return [build.bitcast(row, line.as_pointer()) for row in rows]
 
-        _, at_x, x_step, _, at_y, y_step = arguments
-        rows = [builder.load(place, align=4) for place in places(0, at_x, x_step)]
+        rows = [build.load(place, align=4) for place in places(0, at_x, x_step)]
         halves = [
             ir.Constant(line, [half * LINE // 2 + i // 2 + i % 2 * LINE for i in range(LINE)]) for half in range(2)
         ]
         for _ in range(LINE.bit_length() - 1):
             pairs = [(rows[i], rows[i + LINE // 2]) for i in range(LINE // 2)]
-            rows = [builder.shuffle_vector(*pair, half) for pair in pairs for half in halves]
+            rows = [build.shuffle_vector(*pair, half) for pair in pairs for half in halves]
         for row, place in zip(rows, places(3, at_y, y_step), strict=True):
-            builder.store(row, place, align=4)
-        return context.get_dummy_value()
+            build.store(row, place, align=4)
 
-    whole = types.int64
-    return types.void(x, whole, whole, y, whole, whole), code
+    return types.void(x, whole, whole, y, whole, whole), emits(emit)

@@ -14,15 +14,13 @@ from numba.extending import overload
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zoo.ops import forms
 from zoo.ops.cpu.jit import FAST, inlined
 
 
 def array(x: Tensor) -> NDArray[Any]:
-    """As `forms.array`; bfloat16 as uint16."""
-    if x.dtype is torch.bfloat16:
-        return forms.array(x.detach().contiguous().view(torch.int16)).view(np.uint16)
-    return forms.array(x)
+    """x as a C-contiguous NumPy array, over the same memory where it is contiguous; bfloat16 as uint16."""
+    x = x.detach().contiguous()
+    return x.view(torch.int16).numpy().view(np.uint16) if x.dtype is torch.bfloat16 else x.numpy()
 
 
 def as_matrix(x: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import binding, ir
@@ -36,7 +37,18 @@ class Code:
         start = self.build.insert_element(empty, number, ir.Constant(WORD, 0))
         return self.build.shuffle_vector(start, empty, ir.Constant(ir.VectorType(WORD, vector.count), None))
 
-    def call(self, name: str, *arguments: Any, returns: Any = None) -> Any:
+    def call(self, name: str, *arguments: Any, returns: Any = None, flags: tuple[str, ...] = ()) -> Any:
         """An intrinsic of LLVM."""
         kind = ir.FunctionType(returns or ir.VoidType(), [x.type for x in arguments])
-        return self.build.call(cgutils.get_or_insert_function(self.build.module, kind, f"llvm.{name}"), arguments)
+        function = cgutils.get_or_insert_function(self.build.module, kind, f"llvm.{name}")
+        return self.build.call(function, arguments, fastmath=flags)
+
+
+def emits(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What numba has an intrinsic return: `function(code, *arguments)`, and no result where that is None."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        result = function(Code(context, builder, signature, arguments), *arguments)
+        return context.get_dummy_value() if result is None else result
+
+    return generate

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
 
+from zoo.ops.cpu.bfloat16 import number
 from zoo.ops.cpu.jit import exp, inlined, loop, rank, ranked
 from zoo.ops.cpu.threads import run
 from zoo.ops.lsh_attention.naive import HIDDEN, SELF
@@ -14,31 +15,39 @@ from zoo.ops.lsh_attention.naive import HIDDEN, SELF
 
 def exponentials(s: Tensor, plan: Any, part: slice, top: Tensor, total: Tensor) -> None:
     """See `chunked.exponentials`."""
-    run(_exponentials, len(s), s, *_steps(s, plan, part), top, total)
+    run(_exponentials, len(s), s, _Mask.of(s, plan, part), top, total)
 
 
 def slopes(s: Tensor, ds: Tensor, plan: Any, part: slice, top: Tensor, D: Tensor) -> None:
     """See `chunked.slopes`."""
-    run(_slopes, len(s), s, ds, *_steps(s, plan, part), top, D)
+    run(_slopes, len(s), s, ds, _Mask.of(s, plan, part), top, D)
 
 
-def _steps(s: Tensor, plan: Any, part: slice) -> list[Any]:
-    bias = plan.bias(part, s.dtype)
-    bias = s.new_empty(0, 0, 0) if bias is None else bias
-    constants = s.new_tensor([HIDDEN, SELF])
-    return [plan.q_at[part], plan.reach[part], plan.k_at[part], bias, constants]
+class _Mask(NamedTuple):
+    """What becomes of scores: steps as in `chunked.Plan`, a bias or none, and the scores that are constants."""
+
+    q_at: Tensor
+    reach: Tensor
+    k_at: Tensor
+    bias: Tensor
+    hidden: Any
+    itself: Any
+
+    @classmethod
+    def of(cls, s: Tensor, plan: Any, part: slice) -> _Mask:
+        bias, constants = plan.bias(part, s.dtype), (number(x, s.dtype) for x in (HIDDEN, SELF))
+        bias = s.new_empty(0, 0, 0) if bias is None else bias
+        return cls(plan.q_at[part], plan.reach[part], plan.k_at[part], bias, *constants)
 
 
 @loop
-def _exponentials(start, stop, s, q_at, reach, k_at, bias, constants, top, total):  # type: ignore[no-untyped-def]
-    """Work items start … stop − 1 are chunks."""
+def _exponentials(start, stop, s, mask, top, total):  # type: ignore[no-untyped-def]
+    """Work items are chunks."""
     _, C, W = s.shape
     row = np.empty(W, s.dtype)
     for i in range(start, stop):
         for c in range(C):
-            _mask(s[i, c], k_at[i], q_at[i, c], reach[i, c], constants[0], constants[1], row)
-            if len(bias):
-                _add(bias[i, c], row)
+            _load_scores(s, i, c, mask, row)
             order = rank(row[0])
             for j in range(W):
                 order = max(order, rank(row[j]))
@@ -51,37 +60,35 @@ def _exponentials(start, stop, s, q_at, reach, k_at, bias, constants, top, total
 
 
 @loop
-def _slopes(start, stop, s, ds, q_at, reach, k_at, bias, constants, top, D):  # type: ignore[no-untyped-def]
+def _slopes(start, stop, s, ds, mask, top, D):  # type: ignore[no-untyped-def]
+    """Work items are chunks."""
     _, C, W = s.shape
-    row, slope = np.empty(W, s.dtype), np.empty(W, s.dtype)
-    zero = constants[0] - constants[0]
+    row, slope, zero = np.empty(W, s.dtype), np.empty(W, s.dtype), s.dtype.type(0)
     for i in range(start, stop):
-        k_ = k_at[i]
         for c in range(C):
-            own, last, highest, mean, ds_ = q_at[i, c], reach[i, c], top[i, c], D[i, c], ds[i, c]
-            _mask(s[i, c], k_, own, last, constants[0], constants[1], row)
-            if len(bias):
-                _add(bias[i, c], row)
+            own, last, highest, mean = mask.q_at[i, c], mask.reach[i, c], top[i, c], D[i, c]
+            k_at, ds_ = mask.k_at[i], ds[i, c]
+            _load_scores(s, i, c, mask, row)
             for j in range(W):
                 row[j] = exp(row[j] - highest)
             for j in range(W):
-                fixed = (k_[j] > last) | (k_[j] == own)
+                fixed = (k_at[j] > last) | (k_at[j] == own)
                 slope[j] = zero if fixed else row[j] * (ds_[j] - mean)
             _copy(row, s[i, c])
             _copy(slope, ds_)
 
 
 @inlined
-def _mask(s, k_at, own, last, hidden, itself, row):  # type: ignore[no-untyped-def]
+def _load_scores(s, i, c, mask, row):  # type: ignore[no-untyped-def]
+    """Scores of query c of chunk i, with what is hidden and the step itself in their places, and the bias."""
+    k_at, own, last, of = mask.k_at[i], mask.q_at[i, c], mask.reach[i, c], s[i, c]
     for j in range(len(row)):
-        x = hidden if k_at[j] > last else s[j]
-        row[j] = itself if k_at[j] == own else x
-
-
-@inlined
-def _add(bias, row):  # type: ignore[no-untyped-def]
-    for j in range(len(row)):
-        row[j] += bias[j]
+        x = mask.hidden if k_at[j] > last else of[j]
+        row[j] = mask.itself if k_at[j] == own else x
+    if len(mask.bias) > 0:
+        bias = mask.bias[i, c]
+        for j in range(len(row)):
+            row[j] += bias[j]
 
 
 @inlined

@@ -1,10 +1,10 @@
-"""Matrix products inside compiled loops: in bfloat16 on the tiles of a CPU (`tiles`) or by its `vectors`, summed in
-float32; in float32 by vectors.
+"""Matrix products inside compiled loops: in bfloat16 on the tiles of a CPU (`amx`) or its vectors (`avx512`), summed in
+float32; in float32 on vectors.
 
 In bfloat16 what stands on the right comes in pairs of rows, so that two numbers to be summed lie side by side:
 
     left    X (m, k) row by row
-    right   X (k, n) as (k/2, n, 2): rows 2i and 2i + 1 woven into one
+    right   X (k, n) as (k/2, n, 2): rows 2i and 2i + 1 interleaved
 
 `pack_pairs` makes a right form of a left one. Read in words of two numbers, the left form of X transposed is the right
 form of Xᵀ, and the other way round: `transpose_right` and `transpose_left`. All matrices are flat arrays, their sides
@@ -42,7 +42,7 @@ def aligned_zeros(size, kind):  # type: ignore[no-untyped-def]
 
 
 def narrow(x: Any, y: Any) -> None:
-    """y, in the dtype of products, of x; as many numbers as a multiple of `SIDE`."""
+    """Round x to y, in the dtype of products; as many numbers as a multiple of `SIDE`."""
     raise NotImplementedError("for loops only")
 
 
@@ -52,12 +52,12 @@ def rounded(x: Any, y: Any) -> Any:
 
 
 def enter(kind: Any) -> Any:
-    """Set up this thread's tiles for products of arrays like `kind`; what was set up before, for `leave`."""
+    """Set up this thread's tiles for products of arrays like `kind`. Returns what was set up before, for `leave`."""
     raise NotImplementedError("for loops only")
 
 
 def leave(before: Any, kind: Any) -> None:
-    """Set the tiles up as they were."""
+    """Set up the tiles as they were."""
     raise NotImplementedError("for loops only")
 
 
@@ -86,53 +86,33 @@ def transpose_left(x: Any, y: Any, m: int, n: int) -> None:
     raise NotImplementedError("for loops only")
 
 
-def _narrow(x: Any, y: Any) -> Any:
+def _narrow(x, y):  # type: ignore[no-untyped-def]
     for i in range(0, len(y), SIDE):
         store(load(x, i), y, i)
 
 
-def _narrow_plain(x: Any, y: Any) -> Any:
+def _copy(x, y):  # type: ignore[no-untyped-def]
     for i in range(len(y)):
         y[i] = x[i]
 
 
-def _rounded(x: Any, y: Any) -> Any:
+def _narrowed(x, y):  # type: ignore[no-untyped-def]
     narrow(x, y)
     return y
 
 
-def _exact(x: Any, y: Any) -> Any:
-    return x
-
-
-def _enter(kind: Any) -> Any:
-    return enter_tiles()
-
-
-def _enter_plain(kind: Any) -> Any:
-    return np.zeros(0, np.uint8)
-
-
-def _leave(before: Any, kind: Any) -> Any:
-    leave_tiles(before)
-
-
-def _leave_plain(before: Any, kind: Any) -> Any:
-    pass
-
-
-def _product_plain(a: Any, b: Any, c: Any, m: int, n: int, k: int, more: bool) -> Any:
+def _product_plain(a, b, c, m, n, k, more):  # type: ignore[no-untyped-def]
     for i in range(m):
         row = c[i * n : i * n + n]
         if not more:
             row[:] = 0
         for p in range(k):
-            weight, line = a[i * k + p], b[p * n : p * n + n]
+            weight, other = a[i * k + p], b[p * n : p * n + n]
             for j in range(n):
-                row[j] += weight * line[j]
+                row[j] += weight * other[j]
 
 
-def _weave(x: Any, y: Any, m: int, n: int) -> Any:
+def _interleave_rows(x, y, m, n):  # type: ignore[no-untyped-def]
     words = y.view(np.uint32)
     for i in range(m // 2):
         even, odd = x[2 * i * n : 2 * i * n + n], x[2 * i * n + n : 2 * i * n + 2 * n]
@@ -141,96 +121,68 @@ def _weave(x: Any, y: Any, m: int, n: int) -> Any:
             out[j] = np.uint32(np.uint32(even[j]) | np.uint32(np.uint32(odd[j]) << np.uint32(16)))
 
 
-def _weave_plain(x: Any, y: Any, m: int, n: int) -> Any:
-    for i in range(m * n):
-        y[i] = x[i]
-
-
-def _woven(x: Any, y: Any, m: int, n: int) -> Any:
+def _interleaved(x, y, m, n):  # type: ignore[no-untyped-def]
     pack_pairs(x, y, m, n)
     return y
 
 
-def _either(x: Any, y: Any, m: int, n: int) -> Any:
-    return x
+def _copy_matrix(x, y, m, n):  # type: ignore[no-untyped-def]
+    for i in range(m * n):
+        y[i] = x[i]
 
 
-def _turn(x: Any, y: Any, m: int, n: int) -> Any:
+def _transpose_row_words(x, y, m, n):  # type: ignore[no-untyped-def]
+    """m rows of n/2 words."""
     words = n // 2
     for i in range(0, m, SIDE):
         for j in range(0, words, SIDE):
             transpose_square(x, 2 * (i * words + j), words, y, 2 * (j * m + i), m)
 
 
-def _turn_back(x: Any, y: Any, m: int, n: int) -> Any:
+def _transpose_pair_words(x, y, m, n):  # type: ignore[no-untyped-def]
+    """m/2 rows of n words."""
     pairs = m // 2
     for i in range(0, pairs, SIDE):
         for j in range(0, n, SIDE):
             transpose_square(x, 2 * (i * n + j), n, y, 2 * (j * pairs + i), pairs)
 
 
-def _turn_words(x: Any, y: Any, m: int, n: int) -> Any:
+def _transpose_words(x, y, m, n):  # type: ignore[no-untyped-def]
     for i in range(0, m, SIDE):
         for j in range(0, n, SIDE):
             transpose_square(x, i * n + j, n, y, j * m + i, m)
 
 
-def _turn_plain(x: Any, y: Any, m: int, n: int) -> Any:
+def _transpose_plain(x, y, m, n):  # type: ignore[no-untyped-def]
     for i in range(m):
         for j in range(n):
             y[j * m + i] = x[i * n + j]
 
 
-def _half(x: Any) -> bool:
+def _bf16(x: Any) -> bool:
     return bool(x.dtype == types.uint16)
 
 
 def _on_tiles(x: Any) -> bool:
-    return _half(x) and forms.has_tiles()
+    return _bf16(x) and forms.has_tiles()
 
 
-@overload(narrow)
-def _narrowing(x: Any, y: Any) -> Any:
-    return _narrow if _half(y) else _narrow_plain
+def _product(a: Any) -> Any:
+    return _product_plain if a.dtype == types.float64 else amx.multiply if _on_tiles(a) else avx512.multiply
 
 
-@overload(rounded)
-def _rounding(x: Any, y: Any) -> Any:
-    return _rounded if _half(y) else _exact
+def _transpose(x: Any, of_bf16: Any) -> Any:
+    return of_bf16 if _bf16(x) else _transpose_words if x.dtype == types.float32 else _transpose_plain
 
 
-@overload(enter)
-def _entering(kind: Any) -> Any:
-    return _enter if _on_tiles(kind) else _enter_plain
-
-
-@overload(leave)
-def _leaving(before: Any, kind: Any) -> Any:
-    return _leave if _on_tiles(kind) else _leave_plain
-
-
-@overload(product, jit_options={"fastmath": FAST})
-def _multiplying(a: Any, b: Any, c: Any, m: int, n: int, k: int, more: bool) -> Any:
-    if a.dtype == types.float64:
-        return _product_plain
-    return amx.multiply if _on_tiles(a) else avx512.multiply
-
-
-@overload(pack_pairs)
-def _weaving(x: Any, y: Any, m: int, n: int) -> Any:
-    return _weave if _half(x) else _weave_plain
-
-
-@overload(packed_pairs)
-def _form(x: Any, y: Any, m: int, n: int) -> Any:
-    return _woven if _half(x) else _either
-
-
-@overload(transpose_right)
-def _turning(x: Any, y: Any, m: int, n: int) -> Any:
-    return _turn if _half(x) else _turn_words if x.dtype == types.float32 else _turn_plain
-
-
-@overload(transpose_left)
-def _turning_back(x: Any, y: Any, m: int, n: int) -> Any:
-    return _turn_back if _half(x) else _turn_words if x.dtype == types.float32 else _turn_plain
+overload(narrow)(lambda x, y: _narrow if _bf16(y) else _copy)
+overload(rounded)(lambda x, y: _narrowed if _bf16(y) else lambda x, y: x)
+overload(enter)(lambda kind: (lambda kind: enter_tiles()) if _on_tiles(kind) else lambda kind: np.zeros(0, np.uint8))
+overload(leave)(
+    lambda before, kind: (lambda before, kind: leave_tiles(before)) if _on_tiles(kind) else lambda before, kind: None
+)
+overload(product, jit_options={"fastmath": FAST})(lambda a, b, c, m, n, k, more: _product(a))
+overload(pack_pairs)(lambda x, y, m, n: _interleave_rows if _bf16(x) else _copy_matrix)
+overload(packed_pairs)(lambda x, y, m, n: _interleaved if _bf16(x) else lambda x, y, m, n: x)
+overload(transpose_right)(lambda x, y, m, n: _transpose(x, _transpose_row_words))
+overload(transpose_left)(lambda x, y, m, n: _transpose(x, _transpose_pair_words))

@@ -27,7 +27,7 @@ from numba.core import cgutils
 from numba.extending import models, overload, register_model
 
 from zoo.ops import forms
-from zoo.ops.cpu.intrinsics import LONG, SHORT, WORD, Code, intrinsic
+from zoo.ops.cpu.intrinsics import LONG, SHORT, WORD, Code, emits, intrinsic
 from zoo.ops.cpu.jit import EXP2, FAST, inlined
 
 BYTES = 64
@@ -62,53 +62,40 @@ def lanes(kind: Any) -> int:
     raise NotImplementedError("for loops only")
 
 
-@overload(lanes)
-def _lanes_of(kind: Any) -> Any:
-    return _sixteen if _of(kind).lanes == 16 else _eight
-
-
-def _sixteen(kind: Any) -> Any:
-    return 16
-
-
-def _eight(kind: Any) -> Any:
-    return 8
+overload(lanes)(lambda kind: (lambda kind: 16) if _of(kind).lanes == 16 else lambda kind: 8)
 
 
 @intrinsic
 def load(typing: Any, x: Any, at: Any) -> Any:
     """The vector that begins at x[at]."""
-
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _read(Code(context, builder, signature, arguments), 0, arguments[1], signature.return_type)
-
-    return _of(x)(x, types.int64), code
+    vec = _of(x)
+    return vec(x, types.int64), emits(lambda code, x, at: _read(code, 0, at, vec))
 
 
 @intrinsic
 def load_partial(typing: Any, x: Any, at: Any, size: Any) -> Any:
     """The vector that begins at x[at], of which only `size` numbers are there; the others are zeros."""
+    vec = _of(x)
 
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        emit, (_, at, size), vec = Code(context, builder, signature, arguments), arguments, signature.return_type
-        whole = builder.icmp_signed(">=", size, ir.Constant(LONG, vec.lanes))
-        with builder.if_else(whole) as (then, otherwise):
+    def emit(code: Code, x: Any, at: Any, size: Any) -> Any:
+        build = code.build
+        with build.if_else(build.icmp_signed(">=", size, ir.Constant(LONG, vec.lanes))) as (then, otherwise):
             with then:
-                every, from_every = _read(emit, 0, at, vec), builder.block
+                every, from_every = _read(code, 0, at, vec), build.block
             with otherwise:
-                kept = cgutils.alloca_once(builder, vec.vector)
-                builder.store(ir.Constant(vec.vector, None), kept)
-                numbers = builder.bitcast(kept, vec.vector.element.as_pointer())
-                with cgutils.for_range(builder, size) as loop:
-                    bits = builder.load(_place(emit, 0, builder.add(at, loop.index)))
-                    builder.store(_wide(builder, bits, vec.vector.element, WORD), builder.gep(numbers, [loop.index]))
-                some, from_some = builder.load(kept), builder.block
-        result = builder.phi(vec.vector)
+                kept = cgutils.alloca_once(build, vec.vector)
+                build.store(ir.Constant(vec.vector, None), kept)
+                numbers = build.bitcast(kept, vec.vector.element.as_pointer())
+                with cgutils.for_range(build, size) as loop:
+                    bits = build.load(_place(code, 0, build.add(at, loop.index)))
+                    build.store(_wide(build, bits, vec.vector.element, WORD), build.gep(numbers, [loop.index]))
+                some, from_some = build.load(kept), build.block
+        result = build.phi(vec.vector)
         result.add_incoming(every, from_every)
         result.add_incoming(some, from_some)
         return result
 
-    return _of(x)(x, types.int64, types.int64), code
+    return vec(x, types.int64, types.int64), emits(emit)
 
 
 @intrinsic
@@ -116,13 +103,7 @@ def store(typing: Any, vec: Any, x: Any, at: Any) -> Any:
     """Write a vector to x from `at` on; to bfloat16 rounded to the nearest, ties to even."""
     if _of(x) != vec:
         return None
-
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        vec, _, at = arguments
-        _write(Code(context, builder, signature, arguments), vec, 1, at)
-        return context.get_dummy_value()
-
-    return types.void(vec, x, types.int64), code
+    return types.void(vec, x, types.int64), emits(lambda code, vec, x, at: _write(code, vec, 1, at))
 
 
 @intrinsic
@@ -130,23 +111,22 @@ def store_partial(typing: Any, vec: Any, x: Any, at: Any, size: Any) -> Any:
     """Write the first `size` numbers of a vector, or all, as `store`."""
     if _of(x) != vec:
         return None
+    lanes, half = vec.lanes, _half(x)
 
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        emit, (vec, _, at, size) = Code(context, builder, signature, arguments), arguments
-        whole = builder.icmp_signed(">=", size, ir.Constant(LONG, signature.args[0].lanes))
-        with builder.if_else(whole) as (then, otherwise):
+    def emit(code: Code, vec: Any, x: Any, at: Any, size: Any) -> None:
+        build = code.build
+        with build.if_else(build.icmp_signed(">=", size, ir.Constant(LONG, lanes))) as (then, otherwise):
             with then:
-                _write(emit, vec, 1, at)
+                _write(code, vec, 1, at)
             with otherwise:
-                narrow = _rounded(emit, vec) if _half(signature.args[1]) else vec
-                kept = cgutils.alloca_once_value(builder, narrow)
-                numbers = builder.bitcast(kept, narrow.type.element.as_pointer())
-                with cgutils.for_range(builder, size) as loop:
-                    number = builder.load(builder.gep(numbers, [loop.index]))
-                    builder.store(number, _place(emit, 1, builder.add(at, loop.index)))
-        return context.get_dummy_value()
+                narrow = _rounded(build, vec) if half else vec
+                kept = cgutils.alloca_once_value(build, narrow)
+                numbers = build.bitcast(kept, narrow.type.element.as_pointer())
+                with cgutils.for_range(build, size) as loop:
+                    number = build.load(build.gep(numbers, [loop.index]))
+                    build.store(number, _place(code, 1, build.add(at, loop.index)))
 
-    return types.void(vec, x, types.int64, types.int64), code
+    return types.void(vec, x, types.int64, types.int64), emits(emit)
 
 
 @inlined
@@ -162,63 +142,49 @@ def prefetch(x, at, size):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def _prefetch(typing: Any, x: Any, at: Any) -> Any:
-
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        emit = Code(context, builder, signature, arguments)
-        emit.call("prefetch.p0", emit.address(0, arguments[1]), *(ir.Constant(WORD, flag) for flag in (0, 3, 1)))
-        return context.get_dummy_value()
-
-    return types.void(x, types.int64), code
+    flags = [ir.Constant(WORD, flag) for flag in (0, 3, 1)]  # to be read, often, as data
+    return types.void(x, types.int64), emits(lambda code, x, at: code.call("prefetch.p0", code.address(0, at), *flags))
 
 
 @intrinsic
 def broadcast(typing: Any, x: Any) -> Any:
     """A vector of which each number is x."""
     vec = Vec(x)
-
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return Code(context, builder, signature, arguments).broadcast(arguments[0], vec.vector)
-
-    return vec(x), code
+    return vec(x), emits(lambda code, x: code.broadcast(x, vec.vector))
 
 
 @intrinsic
 def sum_lanes(typing: Any, vec: Any) -> Any:
     """The sum of a vector's numbers."""
 
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def emit(code: Code, x: Any) -> Any:
         start = ir.Constant(vec.vector.element, 0.0)
-        kind = ir.FunctionType(start.type, [start.type, vec.vector])
-        name = f"llvm.vector.reduce.fadd.{vec.suffix}"
-        return builder.call(
-            cgutils.get_or_insert_function(builder.module, kind, name), [start, *arguments], fastmath=_FLAGS
-        )
+        return code.call(f"vector.reduce.fadd.{vec.suffix}", start, x, returns=start.type, flags=_FLAGS)
 
-    return vec.dtype(vec), code
+    return vec.dtype(vec), emits(emit)
 
 
 @intrinsic
 def vec_sigmoid(typing: Any, vec: Any) -> Any:
     """1 / (1 + e^{−x}) of each number, as `zoo.ops.cpu.jit.sigmoid`."""
 
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        emit, (x,) = Code(context, builder, signature, arguments), arguments
-        one = _same(vec, 1.0)
+    def emit(code: Code, x: Any) -> Any:
+        build, one = code.build, _same(vec, 1.0)
         if vec.dtype == types.float64:
-            falling = emit.call(f"exp.{vec.suffix}", builder.fneg(x), returns=vec.vector)
+            falling = code.call(f"exp.{vec.suffix}", build.fneg(x), returns=vec.vector)
         else:
-            falling = _exp2(emit, vec, builder.fmul(x, _same(vec, -1 / math.log(2)), flags=_FLAGS))
-        return builder.fdiv(one, builder.fadd(one, falling, flags=_FLAGS), flags=_FLAGS)
+            falling = _exp2(code, vec, build.fmul(x, _same(vec, -1 / math.log(2)), flags=_FLAGS))
+        return build.fdiv(one, build.fadd(one, falling, flags=_FLAGS), flags=_FLAGS)
 
-    return vec(vec), code
+    return vec(vec), emits(emit)
 
 
-def _exp2(emit: Code, vec: Vec, x: Any) -> Any:
+def _exp2(code: Code, vec: Vec, x: Any) -> Any:
     """2^x as `zoo.ops.cpu.jit.exp2`."""
-    build = emit.build
+    build = code.build
     for beyond, end in ((">", 128.0), ("<", -127.0)):  # NaN is neither
         x = build.select(build.fcmp_ordered(beyond, x, _same(vec, end)), _same(vec, end), x)
-    n = emit.call(f"roundeven.{vec.suffix}", x, returns=vec.vector)
+    n = code.call(f"roundeven.{vec.suffix}", x, returns=vec.vector)
     r = build.fsub(x, n, flags=_FLAGS)
     p = _same(vec, float(EXP2[0]))
     for coefficient in EXP2[1:]:
@@ -228,20 +194,14 @@ def _exp2(emit: Code, vec: Vec, x: Any) -> Any:
     return build.fmul(p, power, flags=_FLAGS)
 
 
-def _arithmetic(name: str, of: Callable[..., Any]) -> None:
+def _arithmetic(name: str, operation: Callable[..., Any]) -> None:
+    """Let vectors be combined by an operator of Python's."""
+
     @intrinsic
     def combine(typing: Any, x: Any, y: Any) -> Any:
-        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            return getattr(builder, name)(*arguments, flags=_FLAGS)
+        return x(x, y), emits(lambda code, x, y: getattr(code.build, name)(x, y, flags=_FLAGS))
 
-        return x(x, y), code
-
-    def run(x: Any, y: Any) -> Any:
-        return combine(x, y)
-
-    @overload(of)
-    def _combining(x: Any, y: Any) -> Any:
-        return run if isinstance(x, Vec) and x == y else None
+    overload(operation)(lambda x, y: (lambda x, y: combine(x, y)) if isinstance(x, Vec) and x == y else None)
 
 
 _arithmetic("fadd", operator.add)
@@ -258,35 +218,35 @@ def _same(vec: Vec, number: float) -> Any:
     return ir.Constant(vec.vector, [number] * vec.lanes)
 
 
-def _place(emit: Code, i: int, at: Any, lanes: int | None = None) -> Any:
-    """Of what begins at element `at` of array i: a number, or several."""
-    array = emit.types[i]
+def _place(code: Code, i: int, at: Any, lanes: int | None = None) -> Any:
+    """Where element `at` of array i begins, a pointer to one number or several."""
+    array = code.types[i]
     kind = SHORT if _half(array) else Vec(array.dtype).vector.element
-    return emit.build.bitcast(emit.address(i, at), (ir.VectorType(kind, lanes) if lanes else kind).as_pointer())
+    return code.build.bitcast(code.address(i, at), (ir.VectorType(kind, lanes) if lanes else kind).as_pointer())
 
 
 def _wide(build: Any, bits: Any, kind: Any, words: Any) -> Any:
-    """Numbers of an array as those of a vec: bfloat16 is the upper half of a float32."""
+    """Numbers of an array as those of a vector: bfloat16 is the upper half of a float32."""
     if bits.type == kind:
         return bits
     shift = ir.Constant(words, [16] * words.count if isinstance(words, ir.VectorType) else 16)
     return build.bitcast(build.shl(build.zext(bits, words), shift), kind)
 
 
-def _read(emit: Code, i: int, at: Any, vec: Vec) -> Any:
-    bits = emit.build.load(_place(emit, i, at, vec.lanes), align=emit.types[i].dtype.bitwidth // 8)
-    return _wide(emit.build, bits, vec.vector, vec.words)
+def _read(code: Code, i: int, at: Any, vec: Vec) -> Any:
+    bits = code.build.load(_place(code, i, at, vec.lanes), align=code.types[i].dtype.bitwidth // 8)
+    return _wide(code.build, bits, vec.vector, vec.words)
 
 
-def _write(emit: Code, vec: Any, i: int, at: Any) -> None:
-    array = emit.types[i]
-    numbers = _rounded(emit, vec) if _half(array) else vec
-    emit.build.store(numbers, _place(emit, i, at, vec.type.count), align=array.dtype.bitwidth // 8)
+def _write(code: Code, vec: Any, i: int, at: Any) -> None:
+    array = code.types[i]
+    numbers = _rounded(code.build, vec) if _half(array) else vec
+    code.build.store(numbers, _place(code, i, at, vec.type.count), align=array.dtype.bitwidth // 8)
 
 
-def _rounded(emit: Code, vec: Any) -> Any:
+def _rounded(build: Any, vec: Any) -> Any:
     """A vector of float32 in bfloat16: by an instruction if the CPU has it."""
-    build, half = emit.build, ir.VectorType(SHORT, vec.type.count)
+    half = ir.VectorType(SHORT, vec.type.count)
     if forms.matmul_backend(torch.bfloat16):
         return build.call(ir.InlineAsm(ir.FunctionType(half, [vec.type]), "vcvtneps2bf16 $1, $0", "=v,v"), [vec])
     words = ir.VectorType(WORD, vec.type.count)

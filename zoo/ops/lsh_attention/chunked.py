@@ -140,7 +140,7 @@ def make_plan(
 
     b, h = torch.arange(B, device=device).view(B, 1, 1, 1), torch.arange(H, device=device).view(H, 1, 1)
     ring = _Ring(R, C, C if valid is None else ((n + chunk - 1) // chunk).clamp(min=1)[:, None, None, None], device)
-    chunks = torch.stack([ring.turn(i).expand(B, H, N) for i in range(-before, after + 1)], dim=-1)
+    chunks = torch.stack([ring.neighbour(i).expand(B, H, N) for i in range(-before, after + 1)], dim=-1)
     chunks = (chunks + (b * H + h) * N).view(M, -1)
     queries = ((b * T + at.clamp(max=T - 1)) * H + h).view(M, chunk)
     reach = at if causal else (n[:, None, None, None] - 1).expand_as(at)
@@ -187,8 +187,8 @@ class _Ring:
         """On the ring, of chunks counted through all rounds."""
         return chunk // self.C * self.full + chunk % self.C
 
-    def turn(self, i: int) -> Int[Tensor, "#B 1 N"]:
-        """For each chunk, the one i further on."""
+    def neighbour(self, i: int) -> Int[Tensor, "#B 1 N"]:
+        """For each chunk, the one i places on."""
         if i == 0:
             return self.chunks.view(1, 1, -1)
         used = self.chunks % self.C
@@ -210,9 +210,9 @@ class LSHAttention(torch.autograd.Function):
         y = torch.empty(M, C, v.shape[-1], dtype=q.dtype, device=q.device)
         top, total = torch.empty(2, M, C, dtype=q.dtype, device=q.device)
         for part in plan.parts():
-            E = _take(q, plan.queries[part]) @ _take(k, plan.keys[part]).mT
+            E = _gather(q, plan.queries[part]) @ _gather(k, plan.keys[part]).mT
             to_exponentials(E, plan, part, top[part], total[part])
-            y[part] = E.to(v.dtype) @ _take(v, plan.keys[part])
+            y[part] = E.to(v.dtype) @ _gather(v, plan.keys[part])
         # The rounds of each row, each with exponentials relative to its own largest score.
         tops = top.flatten()[plan.places]
         top = tops.amax(1)
@@ -243,10 +243,10 @@ def _gradients(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     dk, dv = torch.zeros_like(dq), torch.zeros(M, C, v.shape[1], dtype=q.dtype, device=q.device)
     for part in plan.parts():
         queries, keys, chunks = plan.queries[part], plan.keys[part], plan.chunks[part].flatten()
-        q_, k_, g_ = _take(q, queries), _take(k, keys), _take(g, queries)
+        q_, k_, g_ = _gather(q, queries), _gather(k, keys), _gather(g, queries)
         E = q_ @ k_.mT
-        ds = (g_ @ _take(v, keys).mT).to(q.dtype)
-        to_slopes(E, ds, plan, part, _take(top, queries), _take(D, queries))
+        ds = (g_ @ _gather(v, keys).mT).to(q.dtype)
+        to_slopes(E, ds, plan, part, _gather(top, queries), _gather(D, queries))
         E, ds, q_, k_ = (x.to(v.dtype) for x in (E, ds, q_, k_))
         dq[part] = ds @ k_
         for sums, terms in ((dk, ds.mT @ q_), (dv, E.mT @ g_)):
@@ -272,7 +272,7 @@ def slopes(s: Tensor, ds: Tensor, plan: Plan, part: slice, top: Tensor, D: Tenso
 
 
 def _mask(s: Tensor, plan: Plan, part: slice) -> Bool[Tensor, "M C W"]:
-    """Put HIDDEN and SELF where they belong, add the bias, and tell where."""
+    """Put HIDDEN and SELF where they belong, and add the bias. Returns where scores are constants."""
     k_at = plan.k_at[part, None]
     hidden, own = k_at > plan.reach[part, :, None], k_at == plan.q_at[part, :, None]
     s.masked_fill_(hidden, HIDDEN).masked_fill_(own, SELF)
@@ -287,7 +287,7 @@ def _rows(x: Float[Tensor, "B H T d"]) -> Float[Tensor, "N d"]:
     return x.transpose(1, 2).reshape(-1, x.shape[3])
 
 
-def _take(x: Float[Tensor, "N ..."], rows: Int[Tensor, "M W"]) -> Float[Tensor, "M W ..."]:
+def _gather(x: Float[Tensor, "N ..."], rows: Int[Tensor, "M W"]) -> Float[Tensor, "M W ..."]:
     return x.index_select(0, rows.flatten()).view(*rows.shape, *x.shape[1:])
 
 

@@ -2,27 +2,51 @@
 
 import ctypes
 import threading
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
 
 from zoo.ops import forms
+
+if not forms.available():
+    pytest.skip("needs numba", allow_module_level=True)
+
 from zoo.ops.cpu import threads
+from zoo.ops.cpu.bfloat16 import Rows, offset, rows
+from zoo.ops.cpu.jit import loop
 
-pytestmark = pytest.mark.skipif(not forms.available(), reason="needs numba")
 
-if forms.available():
-    from zoo.ops.cpu.jit import loop
+@loop
+def mark(start, stop, pieces, bits, plane, scale, negate, shift):
+    """Each item's piece, and what the arguments say of it."""
+    for i in range(start, stop):
+        pieces[i] = start + 1
+        bits[i] += np.uint16(1)
+        for j in range(plane.shape[1]):
+            plane[i, j] = (-plane[i, j] if negate else plane[i, j]) * scale + shift
 
-    @loop
-    def mark(start, stop, pieces, bits, plane, scale, negate, shift):
-        """Each item's piece, and what the arguments say of it."""
-        for i in range(start, stop):
-            pieces[i] = start + 1
-            bits[i] += np.uint16(1)
-            for j in range(plane.shape[1]):
-                plane[i, j] = (-plane[i, j] if negate else plane[i, j]) * scale + shift
+
+class Affine(NamedTuple):
+    scale: Any
+    shift: int
+
+
+class Pair(NamedTuple):
+    affine: Affine
+    x: Rows
+    y: Rows
+
+
+@loop
+def move(start, stop, pair, width):
+    """Heads of step `i` of element 0, in reverse order."""
+    for i in range(start, stop):
+        for h in range(2):
+            of, to = offset(pair.x, 0, h, i), offset(pair.y, 0, 1 - h, i)
+            for c in range(width):
+                pair.y.memory[to + c] = pair.x.memory[of + c] * pair.affine.scale + pair.affine.shift
 
 
 @pytest.fixture(params=["torch's", "our own"])
@@ -83,3 +107,12 @@ def test_from_several_threads_of_python(two_threads):
         caller.join()
     for i, plane in enumerate(planes):
         np.testing.assert_array_equal(plane, i + 20)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_arguments_within_named_tuples(two_threads, dtype):
+    """Rows are read and written where they lie, as heads side by side or one after another."""
+    x, y = torch.randn(1, 9, 2, 3, dtype=dtype).transpose(1, 2), torch.zeros(1, 2, 9, 3, dtype=dtype)
+    half = np.float32(0.5) if dtype is torch.float32 else np.float64(0.5)
+    threads.run(move, 9, Pair(affine=Affine(scale=half, shift=3), x=rows(x), y=rows(y)), 3)
+    torch.testing.assert_close(y, x.flip(1) / 2 + 3)
