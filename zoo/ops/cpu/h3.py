@@ -20,15 +20,15 @@ from zoo.ops import flops
 from zoo.ops.cpu.bfloat16 import narrowed, widened
 from zoo.ops.cpu.jit import inlined, loop
 from zoo.ops.cpu.matmul import aligned_zeros
-from zoo.ops.cpu.simd import lanes, load, load_partial, prefetch, store, store_partial
+from zoo.ops.cpu.simd import broadcast, lanes, load, load_partial, prefetch, store, store_partial, sum_lanes
 from zoo.ops.cpu.threads import run
 
 CHUNK = 32
 """Steps of a chunk, at most: longer ones have larger matrices, shorter ones more states."""
 AHEAD = 4
 """Chunks between one whose state is worked on and one that is prefetched."""
-TAPS = 8
-"""Taps that pass over a sequence together."""
+BLOCK = 64
+"""Steps that are correlated together, a multiple of four vectors."""
 
 
 def h3(features: Tensor, bias: Tensor, w: Tensor, c: Tensor, log_a: Tensor, skip: Tensor) -> Tensor:
@@ -97,114 +97,96 @@ class CompiledH3(torch.autograd.Function):
 
 
 @inlined
-def _place_taps(w, back, taps):  # type: ignore[no-untyped-def]
-    """The taps behind zeros, a multiple of `TAPS` in all; or `back`, in reverse before zeros."""
-    W, size = len(w), len(taps)
-    taps[:] = 0
-    for j in range(W):
-        if back:
-            taps[j] = w[W - 1 - j]
-        else:
-            taps[size - W + j] = w[j]
-
-
-@inlined
-def _four(x, j, T):  # type: ignore[no-untyped-def]
-    """x from j on, from j + 1 on and so forth, T numbers of each."""
-    return x[j : j + T], x[j + 1 : j + 1 + T], x[j + 2 : j + 2 + T], x[j + 3 : j + 3 + T]
-
-
-@inlined
 def _correlate(line, taps, y):  # type: ignore[no-untyped-def]
-    """y_t = Σ_j taps_j line_{t+j}."""
-    T = len(y)
-    for t in range(T):
-        y[t] = 0
-    for j in range(0, len(taps), TAPS):
-        (w0, w1, w2, w3), (w4, w5, w6, w7) = _four_taps(taps, j), _four_taps(taps, j + 4)
-        (x0, x1, x2, x3), (x4, x5, x6, x7) = _four(line, j, T), _four(line, j + 4, T)
-        for t in range(T):
-            early = w0 * x0[t] + w1 * x1[t] + w2 * x2[t] + w3 * x3[t]
-            y[t] += early + w4 * x4[t] + w5 * x5[t] + w6 * x6[t] + w7 * x7[t]
+    """y_t = Σ_j taps_j line_{t+j}, for whole blocks."""
+    L, zero = lanes(y), broadcast(y.dtype.type(0))
+    for t in range(0, len(y), 4 * L):
+        y0, y1, y2, y3 = zero, zero, zero, zero
+        for j in range(len(taps)):
+            w = broadcast(taps[j])
+            y0 = y0 + w * load(line, t + j)
+            y1 = y1 + w * load(line, t + L + j)
+            y2 = y2 + w * load(line, t + 2 * L + j)
+            y3 = y3 + w * load(line, t + 3 * L + j)
+        store(y0, y, t)
+        store(y1, y, t + L)
+        store(y2, y, t + 2 * L)
+        store(y3, y, t + 3 * L)
 
 
 @inlined
-def _four_taps(x, j):  # type: ignore[no-untyped-def]
-    return x[j], x[j + 1], x[j + 2], x[j + 3]
-
-
-@inlined
-def _correlate_backward(slopes, line, d_taps):  # type: ignore[no-untyped-def]
-    """Of the taps, on top: Σ_t slopes_t line_{t+j}."""
-    T = len(slopes)
-    for j in range(0, len(d_taps), TAPS):
-        (x0, x1, x2, x3), (x4, x5, x6, x7) = _four(line, j, T), _four(line, j + 4, T)
-        (s0, s1, s2, s3), (s4, s5, s6, s7) = _four_taps(d_taps, j), _four_taps(d_taps, j + 4)
-        for t in range(T):
-            slope = slopes[t]
-            s0 += slope * x0[t]
-            s1 += slope * x1[t]
-            s2 += slope * x2[t]
-            s3 += slope * x3[t]
-            s4 += slope * x4[t]
-            s5 += slope * x5[t]
-            s6 += slope * x6[t]
-            s7 += slope * x7[t]
-        d_taps[j], d_taps[j + 1], d_taps[j + 2], d_taps[j + 3] = s0, s1, s2, s3
-        d_taps[j + 4], d_taps[j + 5], d_taps[j + 6], d_taps[j + 7] = s4, s5, s6, s7
+def _correlate_backward(line, d_y, d_taps):  # type: ignore[no-untyped-def]
+    """Of the taps, four at a time, on top: Σ_t d_y_t line_{t+j}."""
+    L, zero = lanes(d_y), broadcast(d_y.dtype.type(0))
+    for j in range(0, len(d_taps), 4):
+        d0, d1, d2, d3 = zero, zero, zero, zero
+        for t in range(0, len(d_y), L):
+            slope = load(d_y, t)
+            d0 = d0 + slope * load(line, t + j)
+            d1 = d1 + slope * load(line, t + j + 1)
+            d2 = d2 + slope * load(line, t + j + 2)
+            d3 = d3 + slope * load(line, t + j + 3)
+        d_taps[j] += sum_lanes(d0)
+        d_taps[j + 1] += sum_lanes(d1)
+        d_taps[j + 2] += sum_lanes(d2)
+        d_taps[j + 3] += sum_lanes(d3)
 
 
 @loop
 def _shift(start, stop, x, shifted, u):  # type: ignore[no-untyped-def]
     """Work items are channels. The shift model's output, and u, followed by zeros to the end of the last chunk."""
-    (_, B, T), W, kind = x.k.shape, x.w.shape[1], x.w.dtype
-    size = -(-W // TAPS) * TAPS
-    taps, line, sums = np.empty(size, kind), np.zeros(size - 1 + T, kind), np.empty(T, kind)
+    (_, B, T), W = x.k.shape, x.w.shape[1]
+    size = -(-T // BLOCK) * BLOCK
+    line, sums = aligned_zeros(W - 1 + size, x.w), aligned_zeros(size, x.w)
     for d in range(start, stop):
-        _place_taps(x.w[d], False, taps)
         for b in range(B):
-            k, v, kept, out, now = x.k[d, b], x.v[d, b], shifted[d, b], u[d, b], line[size - 1 :]
+            k, v, kept, to, now = x.k[d, b], x.v[d, b], shifted[d, b], u[d, b], line[W - 1 :]
             for t in range(T):
                 now[t] = widened(k[t]) + x.bias[1, d]
             prefetch(x.v, (d * B + b) * T, T)
             prefetch(shifted, (d * B + b) * T, T)
             prefetch(u, (d * B + b) * u.shape[2], T)
-            _correlate(line, taps, sums)
+            _correlate(line, x.w[d], sums)
             for t in range(T):
                 kept[t] = sums[t]
             for t in range(T):
-                out[t] = sums[t] * (widened(v[t]) + x.bias[2, d])
-            out[T:] = 0
+                to[t] = sums[t] * (widened(v[t]) + x.bias[2, d])
+            to[T:] = 0
 
 
 @loop
 def _shift_backward(start, stop, x, shifted, d_u, d):  # type: ignore[no-untyped-def]
-    (_, B, T), W, kind = x.k.shape, x.w.shape[1], x.w.dtype
-    size = -(-W // TAPS) * TAPS
-    back, d_taps = np.empty(size, kind), np.empty(size, kind)
-    line, slopes, sums = np.zeros(size - 1 + T, kind), np.zeros(T + size - 1, kind), np.empty(T, kind)
+    (_, B, T), W, kind = x.k.shape, x.w.shape[1], x.w
+    size = -(-T // BLOCK) * BLOCK
+    back, d_taps = aligned_zeros(W, kind), aligned_zeros(W + 3, kind)[: -(-W // 4) * 4]
+    line, d_shifted, sums = (
+        aligned_zeros(W + size + 3, kind),
+        aligned_zeros(size + W - 1, kind),
+        aligned_zeros(size, kind),
+    )
     for i in range(start, stop):
-        _place_taps(x.w[i], True, back)
-        d_taps[:], of_k, of_v = 0, kind.type(0), kind.type(0)
+        d_taps[:], of_k, of_v = 0, kind.dtype.type(0), kind.dtype.type(0)
+        for j in range(W):
+            back[j] = x.w[i, W - 1 - j]
         for b in range(B):
-            k, v, kept, d_out, d_k, d_v = x.k[i, b], x.v[i, b], shifted[i, b], d_u[i, b], d.k[i, b], d.v[i, b]
-            now = line[size - 1 :]
+            k, v, kept, slope, to_k, to_v = x.k[i, b], x.v[i, b], shifted[i, b], d_u[i, b], d.k[i, b], d.v[i, b]
+            now = line[W - 1 :]
             for t in range(T):
                 now[t] = widened(k[t]) + x.bias[1, i]
             for t in range(T):
-                sums[t] = kept[t] * d_out[t]
+                sums[t] = kept[t] * slope[t]
                 of_v += sums[t]
             for t in range(T):
-                d_v[t] = narrowed(sums[t], d_v)
+                to_v[t] = narrowed(sums[t], to_v)
             for t in range(T):
-                slopes[t] = d_out[t] * (widened(v[t]) + x.bias[2, i])
-            _correlate(slopes, back, sums)
+                d_shifted[t] = slope[t] * (widened(v[t]) + x.bias[2, i])
+            _correlate(d_shifted, back, sums)
             for t in range(T):
                 of_k += sums[t]
             for t in range(T):
-                d_k[t] = narrowed(sums[t], d_k)
-            _correlate_backward(slopes[:T], line, d_taps)
-        d.w[i], d.bias[1, i], d.bias[2, i] = d_taps[size - W :], of_k, of_v
+                to_k[t] = narrowed(sums[t], to_k)
+            _correlate_backward(line, d_shifted[:size], d_taps)
+        d.w[i], d.bias[1, i], d.bias[2, i] = d_taps[:W], of_k, of_v
 
 
 @inlined
@@ -233,10 +215,11 @@ def _systems(start, stop, c, log_a, skip, chunks):  # type: ignore[no-untyped-de
         _powers(log_a[d], re, im)
         c_re[:], c_im[:] = c[d, :, 0], c[d, :, 1]
         for power in range(C):
-            a_re, a_im, K[power] = re[power], im[power], 0
+            a_re, a_im, total = re[power], im[power], 0.0
             to_re, to_im = writes[C - 1 - power, :M], writes[C - 1 - power, M:]
             for n in range(M):
-                K[power] += 2 * (c_re[n] * a_re[n] - c_im[n] * a_im[n])
+                total += c_re[n] * a_re[n] - c_im[n] * a_im[n]
+            K[power] = 2 * total
             for n in range(M):
                 to_re[n] = a_re[n]
             for n in range(M):

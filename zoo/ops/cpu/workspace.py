@@ -19,7 +19,7 @@ def workspace(products: dict[str, str], states: dict[str, str]) -> Any:
     Example:
         >>> _work = workspace({"C K": "Q keys", "C C": "pairs"}, {"K V": "S"})  # w = _work(sizes, before, S); w.Q
     """
-    arrays = {}
+    arrays: dict[str, str] = {}
     for like, names in (("products", products), ("states", states)):
         for sides, group in names.items():
             size = " * ".join(f"sizes.{side}" for side in sides.split())

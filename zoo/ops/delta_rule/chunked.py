@@ -19,6 +19,8 @@ alike, u_t = S_{t-1}ᵀ a_t being what b_t writes, U − W S the solution for wh
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -28,12 +30,8 @@ from zoo.ops.delta_rule import naive, official
 from zoo.ops.linear_attention.chunked import segments, split
 from zoo.ops.step_by_step import finite, step_by_step
 
-# e^40 is far from float32's largest number, e^88, and leaves the other factor of each pair as far from its smallest.
 LARGEST_EXPONENT = 40.0
-
-# Where pairs of steps are weighed channel by channel they cost C·K numbers a step, against K·V/C for the states: chunks
-# of 8 are the best of 4, 8 and 16.
-CHANNEL_CHUNK = 8
+"""e^40 is far from float32's largest number, e^88, and leaves the other factor of a pair as far from its smallest."""
 
 
 def delta_rule(
@@ -57,9 +55,7 @@ def delta_rule(
     """
     B, H, T, K = q.shape
     if T == 1:
-        now = None if log_decay is None else log_decay[:, :, 0]
-        o, S = naive.delta_rule_step(q[:, :, 0], k[:, :, 0], v[:, :, 0], beta[:, :, 0], now, state)
-        return o[:, :, None], S
+        return naive.delta_rule_naive(q, k, v, beta, log_decay, state)
     if (served := official.delta_rule(q, k, v, beta, log_decay, state)) is not None:
         return served
     with precision.no_autocast(q.device):
@@ -91,25 +87,29 @@ def dplr(
     Args:
         log_decay: ln w_t ≤ 0 per channel; −inf forgets all.
         state: what to continue from; None for zero.
-        floor: a number that no log decay is below (RWKV-7: −e^{−½}). With it the pairs (t, s) of a chunk are matmuls of
-            two factors, in chunks short enough that neither overflows; where the promise is so badly broken that they
-            do, steps follow one by one. None for any decay: pairs are formed one by one, which is slower.
-        chunk: steps per chunk, fewer where `floor` asks for it, at most `CHANNEL_CHUNK` without one.
+        floor: a number that no log decay is below (RWKV-7: −e^{−½}). With it there are chunks in torch too, in which
+            the pairs (t, s) are matmuls of two factors, short enough that neither overflows. Without one, or where
+            the promise is so badly broken that they do, steps follow one by one.
+        chunk: steps per chunk, fewer where `floor` asks for it.
     """
     inputs = q, k, v, a, b, log_decay
     B, H, T, K = q.shape
     if T == 1:
-        o, S = naive.dplr_step(*(x[:, :, 0] for x in inputs), state)
-        return o[:, :, None], S
+        return naive.dplr_naive(*inputs, state)
     if (served := official.dplr(*inputs, state)) is not None:
         return served
     with precision.no_autocast(q.device):
         wide = precision.promote(*inputs, state)
         S = q.new_zeros(B, H, K, v.shape[-1], dtype=wide) if state is None else state.to(wide)
         exact = [x.to(wide) for x in inputs]
-        form = forms.choose("dplr", *exact, S)
-        o, S = form(*exact, S) if form else low_rank_chunked(*exact, S, floor, min(chunk, T))
-    return (o.to(v.dtype), S) if finite(o, S) else step_by_step(naive.dplr_naive, inputs, state)
+        if form := forms.choose("dplr", *exact, S):
+            o, S = form(*exact, S)
+        elif floor is not None:
+            C = min(chunk, T) if floor == 0 else min(chunk, T, max(1, int(2 * LARGEST_EXPONENT / abs(floor))))
+            o, S = low_rank_chunked(exact, S, C)
+        if (form or floor is not None) and finite(o, S):
+            return o.to(v.dtype), S
+    return step_by_step(naive.dplr_naive, inputs, state)
 
 
 def chunked(
@@ -147,38 +147,18 @@ def inverse(coupling: Float[Tensor, "*N C C"]) -> Float[Tensor, "*N C C"]:
 
 
 def low_rank_chunked(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    a: Tensor,
-    b: Tensor,
-    log_decay: Tensor,
-    S: Tensor,
-    floor: float | None,
-    C: int,
+    inputs: Sequence[Float[Tensor, "B H T _"]], S: Float[Tensor, "B H K V"], C: int
 ) -> tuple[Float[Tensor, "B H T V"], Float[Tensor, "B H K V"]]:
-    """The diagonal-plus-low-rank rule in chunks of C steps, or of fewer."""
-    T = q.shape[2]
-    if floor is None:
-        C = min(C, CHANNEL_CHUNK)
-    elif floor:
-        C = min(C, max(1, int(2 * LARGEST_EXPONENT / abs(floor))))
-    q, k, V, a, b, g = (split(x, C) for x in (q, k, v, a, b, log_decay))
+    """The diagonal-plus-low-rank rule in chunks of C steps, whose decays add up to no more than an exponent holds."""
+    T = inputs[0].shape[2]
+    q, k, V, a, b, g = (split(x, C) for x in inputs)
     c = g.cumsum(-2)
     earlier = torch.cat([torch.zeros_like(c[..., :1, :]), c[..., :-1, :]], dim=-2)  # c_{t-1}
-    if floor is None:
-        upto = segments(g).exp()
-        # Σ_{s<r<t} g_r: the row before. The first row sees nothing.
-        before_t = torch.cat([torch.zeros_like(upto[..., :1, :, :]), upto[..., :-1, :, :]], dim=-3)
-        ab, ak = (_pairs(before_t, a, x) for x in (b, k))
-        qb, qk = (_pairs(upto, q, x) for x in (b, k))
-        to_end = upto[..., -1, :, :]
-    else:
-        middle = c[..., C // 2, None, :].detach()  # cancels: any value serves, the middle keeps both factors small
-        by_a, by_q, undo = (earlier - middle).exp() * a, (c - middle).exp() * q, (middle - c).exp()
-        ab, ak = ((by_a @ (undo * x).mT).tril(-1) for x in (b, k))
-        qb, qk = ((by_q @ (undo * x).mT).tril() for x in (b, k))
-        to_end = (c[..., -1:, :] - c).exp()
+    middle = c[..., C // 2, None, :].detach()  # cancels: any value serves, the middle keeps both factors small
+    by_a, by_q, undo = (earlier - middle).exp() * a, (c - middle).exp() * q, (middle - c).exp()
+    ab, ak = ((by_a @ (undo * x).mT).tril(-1) for x in (b, k))
+    qb, qk = ((by_q @ (undo * x).mT).tril() for x in (b, k))
+    to_end = (c[..., -1:, :] - c).exp()
     U, W = _solve(-ab, ak @ V, -earlier.exp() * a)
     added, kept, written = (to_end * k).mT @ V, c[..., -1, :, None].exp(), (to_end * b).mT
     before, us = [], []
@@ -188,13 +168,6 @@ def low_rank_chunked(
         S = kept[:, :, n] * S + written[:, :, n] @ us[-1] + added[:, :, n]
     o = (c.exp() * q) @ torch.stack(before, dim=2) + qb @ torch.stack(us, dim=2) + qk @ V
     return o.flatten(2, 3)[:, :, :T], S
-
-
-def _pairs(
-    weights: Float[Tensor, "*N C C K"], x: Float[Tensor, "*N C K"], y: Float[Tensor, "*N C K"]
-) -> Float[Tensor, "*N C C"]:
-    """Σ_i weights_tsi x_ti y_si."""
-    return (weights * x[..., :, None, :] * y[..., None, :, :]).sum(-1)
 
 
 def _solve(
