@@ -1,6 +1,7 @@
 """Recurrences step by step, where chunks cannot follow: NaN and infinities stay where the equations put them.
 
-A chunk multiplies what is masked by 0; of a number that is not finite that is NaN, at earlier steps too.
+A chunk multiplies what is masked by 0, and 0 · ∞ is NaN, at earlier steps too. So an op looks at what its fast form
+returns, and where that is not finite the naive form decides.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ SPAN = 64
 
 
 def finite(*results: Tensor) -> bool:
-    """Whether there are only numbers. Inputs without one that is not finite give such results, or naive ones decide."""
+    """Whether none of these holds NaN or an infinity. On the meta device, where nobody can tell, they do not."""
     sums = [x.detach().sum(dtype=torch.float32 if x.dtype is torch.float16 else None) for x in results]
     return all(total.is_meta or bool(total.isfinite()) for total in sums)
 
@@ -24,11 +25,10 @@ def finite(*results: Tensor) -> bool:
 def step_by_step(
     naive: Callable[..., tuple[Tensor, Tensor]], inputs: Sequence[Tensor | None], state: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Outputs and last state of `naive(*inputs, state=state)`, of inputs (B, H, T, …), in memory as of chunks."""
-    outputs = []
-    given = [None if x is None else x.split(SPAN, dim=2) for x in inputs]
-    for n in range(len(given[0] or ())):
-        span = [None if x is None else x[n] for x in given]
+    """Outputs and last state of `naive(*inputs, state=state)`, of inputs (B, H, T, …), in the memory of chunks."""
+    outputs, spans = [], [None if x is None else x.split(SPAN, dim=2) for x in inputs]
+    for n in range(len(spans[0] or ())):
+        span = [None if x is None else x[n] for x in spans]
         o, state = checkpoint(naive, *span, state=state, use_reentrant=False, preserve_rng_state=False)
         outputs.append(o)
     assert state is not None

@@ -184,7 +184,7 @@ def _load_chunk(w, sizes, inputs, b, h, t, steps, depth, ahead):  # type: ignore
 
 _forward_work = workspace(
     {
-        "C K": "Q keys A B turned",
+        "C K": "Q keys A B transposed",
         "C V": "values values_right",
         "K V": "state state_right",
         "C C": "pairs",
@@ -226,8 +226,8 @@ def _forward_about_middle(w, sizes, bonus, state):  # type: ignore[no-untyped-de
     C, K, V, one = sizes.C, sizes.K, sizes.V, w.S.dtype.type(1)
     _grow(w.Q, w.e if sizes.bonus else w.e[K:], one, w.factors, w.line, w.A)
     _grow(w.keys, w.e[K:], -one, w.factors, w.line, w.B)
-    transpose_right(w.B, w.turned, C, K)
-    product(w.A, w.turned, w.scores, C, C, K, False)
+    transpose_right(w.B, w.transposed, C, K)
+    product(w.A, w.transposed, w.scores, C, C, K, False)
     for t in range(C):
         w.scores[t * C + t + 1 : t * C + C] = 0
         if sizes.bonus:
@@ -237,8 +237,8 @@ def _forward_about_middle(w, sizes, bonus, state):  # type: ignore[no-untyped-de
     values = packed_pairs(w.values, w.values_right, C, V)
     product(pairs, values, w.out, C, V, C, True)
     pack_pairs(w.B, w.A, C, K)
-    transpose_left(w.A, w.turned, C, K)
-    product(w.turned, values, w.S, K, V, C, True)
+    transpose_left(w.A, w.transposed, C, K)
+    product(w.transposed, values, w.S, K, V, C, True)
     _decay_rows(w.S, w.e[C * K :], one, K, V)
 
 
@@ -263,9 +263,9 @@ def _forward_steps(w, sizes, bonus, steps):  # type: ignore[no-untyped-def]
 
 _backward_work = workspace(
     {
-        "C K": "Q keys A A_right B B_right turned",
-        "C V": "values slopes slopes_right slopes_turned",
-        "K V": "state after state_turned",
+        "C K": "Q keys A A_right B B_right transposed",
+        "C V": "values slopes slopes_right slopes_transposed",
+        "K V": "state after state_transposed",
         "C C": "pairs d_pairs",
     },
     {
@@ -278,7 +278,7 @@ _backward_work = workspace(
         "V": "value slope",
     },
 )
-"""`turned` are transposes, `grown` and `shrunk` e^{e} and e^{−e} of A and B."""
+"""`grown` and `shrunk` are the e^{e} and e^{−e} of A and B."""
 
 
 @loop
@@ -325,25 +325,25 @@ def _backward_about_middle(w, sizes, bonus, d_bonus):  # type: ignore[no-untyped
     A, B = packed_pairs(w.A, w.A_right, C, K), packed_pairs(w.B, w.B_right, C, K)
     _pairs_backward(w, sizes, bonus)
     # dV
-    product(w.B, packed_pairs(after, w.state_turned, K, V), w.by_value, C, V, K, False)
+    product(w.B, packed_pairs(after, w.state_transposed, K, V), w.by_value, C, V, K, False)
     slopes = packed_pairs(w.slopes, w.slopes_right, C, V)
     product(w.pairs, slopes, w.by_value, C, V, C, True)
     # dB and dA
-    transpose_right(after, w.state_turned, K, V)
-    product(w.values, w.state_turned, w.d_k, C, K, V, False)
+    transpose_right(after, w.state_transposed, K, V)
+    product(w.values, w.state_transposed, w.d_k, C, K, V, False)
     for s in range(C):
         key, row = w.B[s * K : s * K + K], w.d_k[s * K : s * K + K]
         for i in range(K):
             w.ended[i] += widened(key[i]) * row[i]
     product(w.d_pairs, A, w.d_k, C, K, C, True)
-    transpose_right(w.state, w.state_turned, K, V)
-    product(w.slopes, w.state_turned, w.d_q, C, K, V, False)
+    transpose_right(w.state, w.state_transposed, K, V)
+    product(w.slopes, w.state_transposed, w.d_q, C, K, V, False)
     pack_pairs(w.d_pairs, w.pairs, C, C)
     transpose_left(w.pairs, w.d_pairs, C, C)
     product(w.d_pairs, B, w.d_q, C, K, C, True)
     # G
-    transpose_left(A, w.turned, C, K)
-    product(w.turned, slopes, w.G, K, V, C, True)
+    transpose_left(A, w.transposed, C, K)
+    product(w.transposed, slopes, w.G, K, V, C, True)
     w.begun[:] = 0
     dots(w.state, w.G, K, V, w.begun)
     _spans_backward(w, sizes)
@@ -361,15 +361,15 @@ def _backward_about_middle(w, sizes, bonus, d_bonus):  # type: ignore[no-untyped
 def _pairs_backward(w, sizes, bonus):  # type: ignore[no-untyped-def]
     """At [s, t], A Bᵀ and its gradient but for what a bonus puts on its diagonal, which stays in `scores`."""
     C, K, V = sizes.C, sizes.K, sizes.V
-    transpose_right(w.A, w.turned, C, K)
-    product(w.B, w.turned, w.scores, C, C, K, False)
+    transpose_right(w.A, w.transposed, C, K)
+    product(w.B, w.transposed, w.scores, C, C, K, False)
     for s in range(C):
         w.scores[s * C : s * C + s] = 0
         if sizes.bonus:
             w.scores[s * C + s] = _current(w, bonus, K, s)
     narrow(w.scores, w.pairs)
-    transpose_right(w.slopes, w.slopes_turned, C, V)
-    product(w.values, w.slopes_turned, w.scores, C, C, V, False)
+    transpose_right(w.slopes, w.slopes_transposed, C, V)
+    product(w.values, w.slopes_transposed, w.scores, C, C, V, False)
     for s in range(C):
         w.scores[s * C : s * C + s] = 0
     narrow(w.scores, w.d_pairs)

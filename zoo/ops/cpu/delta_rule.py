@@ -236,9 +236,9 @@ def _read_and_write(w, sizes, state, errors):  # type: ignore[no-untyped-def]
 
 _backward_work = workspace(
     {
-        "C K": "Q Q_right keys keys_right turned",
-        "C V": "slopes slopes_right Z Z_right errors writes writes_turned",
-        "K V": "state after state_turned",
+        "C K": "Q Q_right keys keys_right transposed",
+        "C V": "slopes slopes_right Z Z_right errors writes writes_transposed",
+        "K V": "state after state_transposed",
         "C C": "square square_right inverse Y_k Y_q",
     },
     {
@@ -249,7 +249,6 @@ _backward_work = workspace(
         "C": "own start end span beta read written d_beta",
     },
 )
-"""`turned` are transposes."""
 
 
 @loop
@@ -292,7 +291,7 @@ def _backward(start, stop, sizes, inputs, d_o, d_S, chunks, gradients, first):  
 
 
 @inlined
-def _transposed(x, w, C):  # type: ignore[no-untyped-def]
+def _transpose(x, w, C):  # type: ignore[no-untyped-def]
     """The left form of Xᵀ of a square, until the next."""
     pack_pairs(x, w.square_right, C, C)
     transpose_left(w.square_right, w.square, C, C)
@@ -303,9 +302,9 @@ def _transposed(x, w, C):  # type: ignore[no-untyped-def]
 def _writes_backward(w, sizes, after):  # type: ignore[no-untyped-def]
     """M and P once more; Z, of −β f, which in full is `change`; dβ. Returns the right forms of do and Z."""
     C, K, V, weights = sizes.C, sizes.K, sizes.V, w.weights
-    transpose_right(w.keys, w.turned, C, K)
-    product(w.Q, w.turned, w.P, C, C, K, False)
-    product(w.keys, w.turned, w.M, C, C, K, False)
+    transpose_right(w.keys, w.transposed, C, K)
+    product(w.Q, w.transposed, w.P, C, C, K, False)
+    product(w.keys, w.transposed, w.M, C, C, K, False)
     for i in range(C * C):
         w.P[i] *= weights[i]
     for i in range(C * C):
@@ -313,24 +312,24 @@ def _writes_backward(w, sizes, after):  # type: ignore[no-untyped-def]
     for t in range(C):
         w.M[t * C + t] = 0
     # f, first without what later steps of the chunk read of it
-    product(w.keys, packed_pairs(after, w.state_turned, K, V), w.f, C, V, K, False)
+    product(w.keys, packed_pairs(after, w.state_transposed, K, V), w.f, C, V, K, False)
     if sizes.fades:
         scale_rows(w.f, w.end, C, V)
     narrow(w.P, w.Y_q)
     slopes = packed_pairs(w.slopes, w.slopes_right, C, V)
-    product(_transposed(w.Y_q, w, C), slopes, w.f, C, V, C, True)
+    product(_transpose(w.Y_q, w, C), slopes, w.f, C, V, C, True)
     for t in range(C):
         row, to, factor = w.f[t * V : t * V + V], w.change[t * V : t * V + V], w.beta[t]
         for c in range(V):
             to[c] = factor * row[c]
     narrow(w.change, w.Z)
-    product(_transposed(w.inverse, w, C), packed_pairs(w.Z, w.Z_right, C, V), w.change, C, V, C, False)
+    product(_transpose(w.inverse, w, C), packed_pairs(w.Z, w.Z_right, C, V), w.change, C, V, C, False)
     for i in range(C * V):
         w.change[i] = -w.change[i]
     narrow(w.change, w.Z)
     narrow(w.M, w.Y_k)
     Z = packed_pairs(w.Z, w.Z_right, C, V)
-    product(_transposed(w.Y_k, w, C), Z, w.f, C, V, C, True)
+    product(_transpose(w.Y_k, w, C), Z, w.f, C, V, C, True)
     w.d_beta[:] = 0
     dots(w.errors, w.f, C, V, w.d_beta)
     return slopes, Z
@@ -340,10 +339,10 @@ def _writes_backward(w, sizes, after):  # type: ignore[no-untyped-def]
 def _pairs_backward(w, sizes):  # type: ignore[no-untyped-def]
     """Y, of keys and of queries; and what Γ says of log decays, read at t and written at s."""
     C, V, weights = sizes.C, sizes.V, w.weights
-    transpose_right(w.writes, w.writes_turned, C, V)
+    transpose_right(w.writes, w.writes_transposed, C, V)
     w.read[:] = 0
     w.written[:] = 0
-    product(w.Z, w.writes_turned, w.scores, C, C, V, False)
+    product(w.Z, w.writes_transposed, w.scores, C, C, V, False)
     if sizes.fades:
         _shared(w.scores, w.M, C, w.read, w.written)
     for t in range(C):
@@ -352,7 +351,7 @@ def _pairs_backward(w, sizes):  # type: ignore[no-untyped-def]
             row[s] *= weight[s]
         row[t] = 0
     narrow(w.scores, w.Y_k)
-    product(w.slopes, w.writes_turned, w.scores, C, C, V, False)
+    product(w.slopes, w.writes_transposed, w.scores, C, C, V, False)
     if sizes.fades:
         _shared(w.scores, w.P, C, w.read, w.written)
     for i in range(C * C):
@@ -376,9 +375,9 @@ def _shared(slopes, pairs, C, by_row, by_column):  # type: ignore[no-untyped-def
 def _readings_backward(w, sizes, Q, keys):  # type: ignore[no-untyped-def]
     """dQ, and of keys what they read and what Yᵀ says."""
     C, K, V = sizes.C, sizes.K, sizes.V
-    transpose_right(w.state, w.state_turned, K, V)
-    product(w.slopes, w.state_turned, w.by_query, C, K, V, False)
-    product(w.Z, w.state_turned, w.by_key, C, K, V, False)
+    transpose_right(w.state, w.state_transposed, K, V)
+    product(w.slopes, w.state_transposed, w.by_query, C, K, V, False)
+    product(w.Z, w.state_transposed, w.by_key, C, K, V, False)
     if sizes.fades:
         scale_rows(w.by_query, w.start, C, K)
         scale_rows(w.by_key, w.start, C, K)
@@ -386,16 +385,16 @@ def _readings_backward(w, sizes, Q, keys):  # type: ignore[no-untyped-def]
         dots(w.keys, w.by_key, C, K, w.read)
     product(w.Y_q, keys, w.by_query, C, K, C, True)
     product(w.Y_k, keys, w.by_key, C, K, C, True)
-    product(_transposed(w.Y_k, w, C), keys, w.by_key, C, K, C, True)
-    product(_transposed(w.Y_q, w, C), Q, w.by_key, C, K, C, True)
+    product(_transpose(w.Y_k, w, C), keys, w.by_key, C, K, C, True)
+    product(_transpose(w.Y_q, w, C), Q, w.by_key, C, K, C, True)
 
 
 @inlined
 def _keys_backward(w, sizes, after, d_g, steps):  # type: ignore[no-untyped-def]
     """dK with what keys write into the state, and the gradients of log decays."""
     C, K, V, total = sizes.C, sizes.K, sizes.V, w.f.dtype.type(0)
-    transpose_right(after, w.state_turned, K, V)
-    product(w.writes, w.state_turned, w.by_query, C, K, V, False)
+    transpose_right(after, w.state_transposed, K, V)
+    product(w.writes, w.state_transposed, w.by_query, C, K, V, False)
     if sizes.fades:
         scale_rows(w.by_query, w.end, C, K)
         for i in range(K * V):
@@ -425,7 +424,7 @@ def _state_backward(w, sizes, Q, keys, slopes, Z):  # type: ignore[no-untyped-de
         scale_into(w.slopes, w.start, C, V, w.slopes)
         scale_into(w.Z, w.start, C, V, w.Z)
         slopes, Z = packed_pairs(w.slopes, w.slopes_right, C, V), packed_pairs(w.Z, w.Z_right, C, V)
-    transpose_left(Q, w.turned, C, K)
-    product(w.turned, slopes, w.G, K, V, C, True)
-    transpose_left(keys, w.turned, C, K)
-    product(w.turned, Z, w.G, K, V, C, True)
+    transpose_left(Q, w.transposed, C, K)
+    product(w.transposed, slopes, w.G, K, V, C, True)
+    transpose_left(keys, w.transposed, C, K)
+    product(w.transposed, Z, w.G, K, V, C, True)

@@ -156,7 +156,7 @@ class TiledLinearAttention(torch.autograd.Function):
         before, last = State(v.new_empty(B, H, N, K, V), z.new_empty(B, H, N, K)), State(*map(torch.empty_like, first))
         o, d = v.new_empty(B, T, H, V).transpose(1, 2), S.new_empty(B, H, T)
         run(_forward, B * H // heads, ctx.sizes, inputs, first, before, Output(rows(o), rows(o), d), last)
-        ctx.save_for_backward(q, k, v, g, floor, *before, o, d)
+        ctx.save_for_backward(q, k, v, g, floor, *before, *((o, d) if ctx.sizes.mean else (v, g)))
         return o, *last
 
     @staticmethod
@@ -343,9 +343,9 @@ def _divide(w, d, z, sizes, floor, sums, steps):  # type: ignore[no-untyped-def]
 
 _backward_work = workspace(
     {
-        "C K": "Q Q_right Q_turned keys keys_right",
-        "C V": "values slopes slopes_right slopes_turned",
-        "K V": "state after state_turned",
+        "C K": "Q Q_right Q_transposed keys keys_right",
+        "C V": "values slopes slopes_right slopes_transposed",
+        "K V": "state after state_transposed",
         "C C": "pairs d_pairs",
     },
     DECAYS
@@ -359,7 +359,6 @@ _backward_work = workspace(
         "C": "span d_totals read written spans",
     },
 )
-"""`turned` are transposes."""
 
 
 @loop
@@ -381,10 +380,10 @@ def _backward(start, stop, sizes, inputs, after, before, upstream, gradients, fi
             steps = min(C, T - t)
             load_rows(inputs.q, offset(inputs.q, b, shared, t), steps, depth, w.Q, K, -C)
             load_rows(inputs.k, offset(inputs.k, b, shared, t), steps, depth, w.keys, K, -C)
-            transpose_right(w.Q, w.Q_turned, C, K)
-            product(w.keys, w.Q_turned, w.scores, C, C, K, False)  # [s, t]
+            transpose_right(w.Q, w.Q_transposed, C, K)
+            product(w.keys, w.Q_transposed, w.scores, C, C, K, False)  # [s, t]
             Q, keys = packed_pairs(w.Q, w.Q_right, C, K), packed_pairs(w.keys, w.keys_right, C, K)
-            transpose_left(Q, w.Q_turned, C, K)
+            transpose_left(Q, w.Q_transposed, C, K)
             for r in range(heads):
                 _backward_head(w, sizes, inputs, before, upstream, gradients, b, h + r, r, n)
             d_pairs = rounded(w.d_scores, w.d_pairs)
@@ -415,23 +414,23 @@ def _backward_head(w, sizes, inputs, before, upstream, gradients, b, h, r, n):  
     after = rounded(G, w.after)
     _pairs_backward(w, sizes, d, r)
     # dV
-    product(w.keys, packed_pairs(after, w.state_turned, K, V), w.by_value, C, V, K, False)
+    product(w.keys, packed_pairs(after, w.state_transposed, K, V), w.by_value, C, V, K, False)
     if sizes.fades:
         scale_rows(w.by_value, d.end, C, V)
     slopes = packed_pairs(w.slopes, w.slopes_right, C, V)
     product(w.pairs, slopes, w.by_value, C, V, C, True)
     store_rows(w.by_value, steps, width, V, G.dtype.type(1), gradients.v, offset(gradients.v, b, h, t))
-    transpose_right(after, w.state_turned, K, V)
+    transpose_right(after, w.state_transposed, K, V)
     _keys_backward(w, sizes, d, G_z, r)
-    transpose_right(w.state, w.state_turned, K, V)
+    transpose_right(w.state, w.state_transposed, K, V)
     _queries_backward(w, sizes, d, r)
     if sizes.fades:
         _decays_backward(w, d, G, G_z, gradients.g[b, h, t:], steps)
-        scale_into(w.slopes, d.start, C, V, w.slopes_turned)
-        slopes = packed_pairs(w.slopes_turned, w.slopes_right, C, V)
+        scale_into(w.slopes, d.start, C, V, w.slopes_transposed)
+        slopes = packed_pairs(w.slopes_transposed, w.slopes_right, C, V)
         for i in range(K * V):
             G[i] *= d.start[C - 1]
-    product(w.Q_turned, slopes, G, K, V, C, True)
+    product(w.Q_transposed, slopes, G, K, V, C, True)
     if sizes.mean:
         for s in range(C):
             w.d_totals[s] *= d.start[s]
@@ -466,8 +465,8 @@ def _pairs_backward(w, sizes, d, r):  # type: ignore[no-untyped-def]
     """dP at [s, t], on top of that of heads before; P; and what Γ says of log decays: gained at t, lost at s."""
     C, V, zero = sizes.C, sizes.V, w.spans.dtype.type(0)
     d_scores = w.d_scores if r == 0 else w.part_scores
-    transpose_right(w.slopes, w.slopes_turned, C, V)
-    product(w.values, w.slopes_turned, d_scores, C, C, V, False)
+    transpose_right(w.slopes, w.slopes_transposed, C, V)
+    product(w.values, w.slopes_transposed, d_scores, C, C, V, False)
     for s in range(C):
         row, weights = d_scores[s * C : s * C + C], d.weights[s * C : s * C + C]
         for t in range(C):
@@ -492,7 +491,7 @@ def _pairs_backward(w, sizes, d, r):  # type: ignore[no-untyped-def]
 def _keys_backward(w, sizes, d, G_z, r):  # type: ignore[no-untyped-def]
     """E V Gᵀ, of values and the transpose of G, on top of those of heads before."""
     C, K, d_k = sizes.C, sizes.K, w.d_k if r == 0 else w.part
-    product(w.values, w.state_turned, d_k, C, K, sizes.V, False)
+    product(w.values, w.state_transposed, d_k, C, K, sizes.V, False)
     if sizes.mean:
         for s in range(C):
             row = d_k[s * K : s * K + K]
@@ -511,7 +510,7 @@ def _keys_backward(w, sizes, d, G_z, r):  # type: ignore[no-untyped-def]
 def _queries_backward(w, sizes, d, r):  # type: ignore[no-untyped-def]
     """D dO Sᵀ, of the gradient of O and the transpose of S, on top of those of heads before."""
     C, K, d_q = sizes.C, sizes.K, w.d_q if r == 0 else w.part
-    product(w.slopes, w.state_turned, d_q, C, K, sizes.V, False)
+    product(w.slopes, w.state_transposed, d_q, C, K, sizes.V, False)
     if sizes.mean:
         for t in range(C):
             row, slope = d_q[t * K : t * K + K], w.d_totals[t]

@@ -50,9 +50,7 @@ def linear_attention(
     """
     scaled = q if scale == 1 else precision.at_least_fp32(q) * scale
     if v.shape[2] == 1:
-        now = None if log_decay is None else log_decay[:, :, 0]
-        o, S = naive.step(scaled[:, :, 0], k[:, :, 0], v[:, :, 0], now, state, bonus)
-        return o[:, :, None], S
+        return naive.recurrent(scaled, k, v, log_decay, state, bonus)
     if (served := official.linear_attention(scaled, k, v, log_decay, state, bonus)) is not None:
         return served
     if bonus is not None or (log_decay is not None and log_decay.ndim == 4):
