@@ -44,6 +44,7 @@ site: $(VENV)/.docs
 
 speed: $(VENV)/.dev
 	$(BIN)/python benchmarks/architectures.py docs/speed
+	$(BIN)/python benchmarks/kernels.py docs/speed
 	$(BIN)/python benchmarks/training_loop.py docs/speed
 	$(BIN)/python benchmarks/log_likelihoods.py
 
