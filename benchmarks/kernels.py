@@ -3,7 +3,7 @@
     python benchmarks/kernels.py [--only OP ...] FOLDER
 
 A loop stays in `zoo.ops.forms.CPU` only if it makes a training step of some architecture at least 1.15 times as fast,
-at 256×8 or 2048×2. Prints the table and writes kernels.md into FOLDER. It takes some fifteen minutes, on two quiet cores.
+at 256×8 or 2048×2. Prints the table, and writes kernels.md into FOLDER. Some fifteen minutes on two quiet cores.
 """
 
 from __future__ import annotations
