@@ -241,7 +241,7 @@ def fingerprint(name: str, version: int, **parts: object) -> str:
     return " ".join([f"{name}/{version}", *(f"{key}={value}" for key, value in sorted(parts.items()))])
 
 
-def whole(task: str, option: str, value: int, low: int = 1) -> int:
+def whole(task: str, option: str, value: object, low: int = 1) -> int:
     """`value`, if it is a whole number of at least `low`.
 
     Raises:

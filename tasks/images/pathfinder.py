@@ -8,14 +8,12 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.base import Baseline, Difficulty, Ids, Metric, Split, Task, fingerprint, whole
+from tasks.base import Baseline, Difficulty, Ids, Metric, Split, whole
 from tasks.baselines import logistic_regression, majority
-from tasks.draws import Draws
+from tasks.generated import Generated
 from tasks.images.patches import check, cut
 from tasks.registry import register
 from zoo.types import Batch, Shape
-
-HELD_OUT: dict[Split, int] = {"tune": 500, "valid": 1000, "test": 3000}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +53,7 @@ LOOKS = {
         "training examples never repeat, where LRA has 160,000 of them (`examples=160000` does so)",
     ),
 )
-class Pathfinder(Task):
+class Pathfinder(Generated):
     """Are two dots the ends of one dashed path?
 
     Two contours of `contour` dashes wind through an image among short ones of a third as many. One dot stands on an
@@ -111,33 +109,21 @@ class Pathfinder(Task):
         if contour > 14:
             raise ValueError(f"pathfinder: contour must be at most 14 dashes, which is what fits, got {contour}")
         self.patch = check("pathfinder", side, patch)
-        self.train_examples = None if examples is None else whole("pathfinder", "examples", examples)
+        self._keep(side=side, contour=contour, patch=patch, examples=examples)
 
     @property
     def shape(self) -> Shape:
         """Patches in, no or yes out."""
         return Shape(length=(self.side // self.patch) ** 2, features=self.patch**2, outputs=2)
 
-    @property
-    def fingerprint(self) -> str:
-        """Every option."""
-        return fingerprint(
-            "pathfinder", 1, side=self.side, contour=self.contour, patch=self.patch, examples=self.train_examples
-        )
-
-    def count(self, split: Split) -> int | None:
-        """500, 1,000 and 3,000 images held out; in training `examples`."""
-        return self.train_examples if split == "train" else HELD_OUT[split]
-
     def images(self, split: Split, ids: Ids, seed: int) -> tuple[NDArray[np.uint8], Ids]:
         """Images (B, S, S) and labels (B,)."""
         from tasks.images import contours
 
-        key = seed if split == "train" and self.train_examples is None else 0
-        look, distractor = self.look, self.contour // 3
-        first = Draws("pathfinder", split, key, "label").integers(ids // 2, 1, 0, 2)[:, 0]
+        draws, look, distractor = self.draws(split, seed), self.look, self.contour // 3
+        first = draws("label").integers(ids // 2, 1, 0, 2)[:, 0]
         labels = first ^ (ids % 2)
-        seeds = Draws("pathfinder", split, key, "contours").bits(ids, 1)[:, 0]
+        seeds = draws("contours").bits(ids, 1)[:, 0]
         border = 16 + look.half
         sizes = np.array([(look.length, gap, look.half, gap - look.half, border) for gap in look.gaps], dtype=np.int64)
         drawn = np.zeros((len(ids), self.side, self.side), dtype=np.uint8)

@@ -6,14 +6,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from tasks.base import Baseline, Difficulty, Ids, Metric, Split, Task, fingerprint, whole
+from tasks.base import Baseline, Difficulty, Ids, Metric, Split, Task, whole
 from tasks.baselines import majority
 from tasks.draws import Draws
+from tasks.generated import Generated
 from tasks.registry import register
 from tasks.splits import SHARES
 from zoo.types import Batch, Shape
 
-HELD_OUT: dict[Split, int] = {"tune": 500, "valid": 2000, "test": 2000}
 SEEN = 5000
 """Training examples that the baselines learn from."""
 ATTEMPTS = 20_000_000
@@ -31,7 +31,7 @@ ATTEMPTS = 20_000_000
         "closing brackets are tokens; the first version of the official pipeline dropped them",
     ),
 )
-class Listops(Task):
+class Listops(Generated):
     """Evaluate an expression such as `[MAX 4 [SM 7 8 ] 0 [MED 9 1 5 ] ]`: one of ten digits.
 
     A node at a depth below `max_depth` (the root's is 1) is an operator with probability 1/4 and else a digit; at
@@ -57,6 +57,7 @@ class Listops(Task):
 
     role = "classify"
     metric = Metric("accuracy", higher_is_better=True, chance=0.1)
+    held_out: ClassVar[dict[Split, int]] = {"tune": 500, "valid": 2000, "test": 2000}
     difficulties: ClassVar = {
         "smoke": Difficulty(
             options={"min_length": 10, "max_length": 60, "max_depth": 6, "max_args": 5},
@@ -94,7 +95,8 @@ class Listops(Task):
         whole("listops", "max_length", max_length, max(min_length + 2, 5))
         self.max_depth = whole("listops", "max_depth", max_depth, 2)
         self.max_args = whole("listops", "max_args", max_args, 2)
-        self.train_examples = None if examples is None else whole("listops", "examples", examples)
+        lengths = {"min_length": min_length, "max_length": max_length}
+        self._keep(**lengths, max_depth=max_depth, max_args=max_args, examples=examples)
         longest = 1
         for _ in range(max_depth - 1):
             longest = min(2 + max_args * longest, max_length)
@@ -108,19 +110,6 @@ class Listops(Task):
     def shape(self) -> Shape:
         """Sixteen tokens in, ten classes out."""
         return Shape(length=self.max_length, vocab=16, outputs=10)
-
-    @property
-    def fingerprint(self) -> str:
-        """Every option."""
-        return fingerprint(
-            "listops",
-            1,
-            min_length=self.min_length,
-            max_length=self.max_length,
-            max_depth=self.max_depth,
-            max_args=self.max_args,
-            examples=self.train_examples,
-        )
 
     def stretched(self, multiple: int) -> Task:
         """Both lengths times `multiple`, and one level of depth more for each doubling.
@@ -138,19 +127,14 @@ class Listops(Task):
         longer.options = options
         return longer
 
-    def count(self, split: Split) -> int | None:
-        """500, 2,000 and 2,000 examples held out; in training `examples`."""
-        return self.train_examples if split == "train" else HELD_OUT[split]
-
     def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
         """The examples with these ids; `seed` matters in `train` only, and only where examples never repeat."""
         from tasks.long_range.trees import grow
 
-        key = seed if split == "train" and self.train_examples is None else 0
         place = list(SHARES).index(split)
         borders = np.cumsum([0, *SHARES.values()]).astype(float)
         inputs, targets, sizes = grow(
-            Draws("listops", split, key, "trees").bits(ids, 1)[:, 0],
+            self.draws(split, seed)("trees").bits(ids, 1)[:, 0],
             (self.min_length, self.max_length),
             self.max_depth,
             self.max_args,
@@ -169,7 +153,7 @@ class Listops(Task):
         """Guesses from part of the tree."""
         from tasks.long_range.trees import truncated
 
-        test = self.examples("test", self.evaluation_ids("test", limit), 0)
+        test = self.tested(limit)
         seen = self.examples("train", np.arange(min(self.train_examples or SEEN, SEEN)), 0)
         commonest = int(np.bincount(seen.targets).argmax())
         by_root = np.array(

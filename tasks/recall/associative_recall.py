@@ -6,8 +6,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from tasks.base import Baseline, Difficulty, Ids, Metric, Split, whole
-from tasks.recall.generated import Generated, accuracy, commonest_so_far, fresh, last_so_far, read_out
+from tasks.base import Baseline, Difficulty, Ids, Split, whole
+from tasks.recall.common import Recall, fresh, read_out
 from tasks.registry import register
 from tasks.splits import drawn
 from zoo.types import Batch
@@ -24,7 +24,7 @@ from zoo.types import Batch
         "with `repeats` a key is asked for in proportion to how often it came; in the safari file all are as likely",
     ),
 )
-class AssociativeRecall(Generated):
+class AssociativeRecall(Recall):
     """Recall the value of one key: c 9 k 8 j 3 f 1 ? ? c → 9.
 
     `pairs` times a key (token 0..K−1) and its value (K..K+N−1), two separators (K+N), and one of the keys of the
@@ -76,11 +76,8 @@ class AssociativeRecall(Generated):
             raise ValueError(
                 f"associative_recall: pairs must be at most keys = {keys}, got {pairs}; or let keys recur: repeats=True"
             )
-        self._set(
-            vocab=keys + values + 1, examples=examples, keys=keys, values=values, pairs=pairs, repeats=self.repeats
-        )
-        self.answers = range(keys, keys + values)
-        self.metric = Metric("accuracy", higher_is_better=True, chance=1 / values)
+        options = {"keys": keys, "values": values, "pairs": pairs, "repeats": self.repeats, "examples": examples}
+        self._set(range(keys, keys + values), vocab=keys + values + 1, **options)
 
     @property
     def steps(self) -> int:
@@ -116,8 +113,6 @@ class AssociativeRecall(Generated):
         test = self.tested(limit)
         return [
             self.constant(test),
-            Baseline(
-                "commonest", accuracy(commonest_so_far(test.inputs, self.answers), test), "the context's commonest"
-            ),
-            Baseline("last", accuracy(last_so_far(test.inputs, self.answers), test), "the context's last value"),
+            self.commonest(test, "the context's commonest"),
+            self.last(test, "the context's last value"),
         ]

@@ -6,8 +6,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from tasks.base import Baseline, Difficulty, Ids, Metric, Split, whole
-from tasks.recall.generated import Generated, accuracy, commonest_so_far, read_out
+from tasks.base import Baseline, Difficulty, Ids, Split, whole
+from tasks.recall.common import Recall, read_out
 from tasks.registry import register
 from zoo.types import Batch
 
@@ -23,7 +23,7 @@ from zoo.types import Batch
         "`length` counts the whole input, the last special token included",
     ),
 )
-class Induction(Generated):
+class Induction(Recall):
     """Give again the token that followed the special token, when the special token comes back at the end.
 
     T tokens drawn uniformly from 0..V−2. The special token V−1 stands at one place drawn uniformly from 0..T−3, and
@@ -67,14 +67,7 @@ class Induction(Generated):
     def __init__(self, *, vocab: int = 16, length: int = 256, examples: int | None = None) -> None:
         whole(self.name, "vocab", vocab, 3)
         self.length = whole(self.name, "length", length, 8)
-        self._set(vocab=vocab, examples=examples, length=length)
-        self.answers = range(vocab - 1)
-        self.metric = Metric("accuracy", higher_is_better=True, chance=1 / len(self.answers))
-
-    @property
-    def steps(self) -> int:
-        """`length`."""
-        return self.length
+        self._set(range(vocab - 1), vocab=vocab, examples=examples, length=length)
 
     def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
         """The examples with these ids."""
@@ -90,6 +83,6 @@ class Induction(Generated):
         test = self.tested(limit)
         return [
             self.constant(test),
-            Baseline("commonest", accuracy(commonest_so_far(test.inputs, self.answers), test), "the input's commonest"),
+            self.commonest(test, "the input's commonest"),
             Baseline("last", float(np.mean(test.targets[:, -1] == test.inputs[:, -2])), "the input's last other token"),
         ]

@@ -13,19 +13,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tasks.base import Baseline, Difficulty, Ids, Metric, Split, whole
+from tasks.base import Baseline, Difficulty, Ids, Split, whole
 from tasks.baselines import majority
 from tasks.draws import Draws
-from tasks.recall.generated import (
-    Generated,
-    Tokens,
-    accuracy,
-    commonest_so_far,
-    fresh,
-    last_so_far,
-    nearest_to,
-    read_out,
-)
+from tasks.recall.common import Recall, Tokens, accuracy, commonest_so_far, fresh, nearest_to, read_out
 from tasks.registry import register
 from tasks.splits import drawn
 from zoo.types import Batch
@@ -41,7 +32,7 @@ DEVIATIONS = (
 TRAIN_EXAMPLES = 12_800
 
 
-class Mad(Generated):
+class Mad(Recall):
     """A MAD task: 12,800 training examples made once, 1,280 test examples."""
 
     held_out: ClassVar[dict[Split, int]] = {"tune": 500, "valid": 1000, "test": 1280}
@@ -114,14 +105,7 @@ class MadSelectiveCopy(Mad):
         self.length, self.data = whole(self.name, "length", length), whole(self.name, "data", data)
         if 2 * data + 1 >= length:
             raise ValueError(f"{self.name}: length must be above 2 * data + 1 = {2 * data + 1}, got {length}")
-        self._set(vocab=vocab, examples=examples, length=length, data=data)
-        self.answers = range(vocab - 2)
-        self.metric = Metric("accuracy", higher_is_better=True, chance=1 / len(self.answers))
-
-    @property
-    def steps(self) -> int:
-        """`length`."""
-        return self.length
+        self._set(range(vocab - 2), vocab=vocab, examples=examples, length=length, data=data)
 
     def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
         """The examples with these ids."""
@@ -147,10 +131,8 @@ class MadSelectiveCopy(Mad):
         near[:, -self.data :] = nearest_to(test.inputs, self.answers, order + blanks * (order + 1) / self.data)
         return [
             self.constant(test),
-            Baseline(
-                "commonest", accuracy(commonest_so_far(test.inputs, self.answers), test), "the context's commonest"
-            ),
-            Baseline("last", accuracy(last_so_far(test.inputs, self.answers), test), "the context's last data token"),
+            self.commonest(test, "the context's commonest"),
+            self.last(test, "the context's last data token"),
             Baseline(
                 "expected place", accuracy(near, test), "the data token nearest to where the i-th stands on average"
             ),
@@ -184,15 +166,8 @@ class MadCompression(Mad):
     def __init__(self, *, vocab: int = 16, length: int = 32, examples: int | None = TRAIN_EXAMPLES) -> None:
         whole(self.name, "vocab", vocab, 3)
         self.length = whole(self.name, "length", length, 2)
-        self._set(vocab=vocab, examples=examples, length=length)
-        self.answers = range(vocab - 1)
-        chance = ((length - 1) / len(self.answers) + 1) / length
-        self.metric = Metric("accuracy", higher_is_better=True, chance=chance)
-
-    @property
-    def steps(self) -> int:
-        """`length`."""
-        return self.length
+        chance = ((length - 1) / (vocab - 1) + 1) / length
+        self._set(range(vocab - 1), vocab=vocab, chance=chance, examples=examples, length=length)
 
     def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
         """The examples with these ids."""
@@ -208,9 +183,11 @@ class MadCompression(Mad):
     def baselines(self, limit: int | None = None) -> list[Baseline]:
         """One token at every step but the last, which is known."""
         test = self.tested(limit)
-        tune = self.examples("tune", np.arange(self.held_out["tune"]), 0).inputs[:, :-1]
         guesses = {
-            "constant": (np.bincount(tune.ravel()).argmax(), "the tune split's commonest token, then the last token"),
+            "constant": (
+                np.bincount(self.tuned().inputs[:, :-1].ravel()).argmax(),
+                "the tune split's commonest token, then the last token",
+            ),
             "commonest": (
                 commonest_so_far(test.inputs, self.answers)[:, -1:],
                 "the input's commonest token, then the last token",
@@ -259,14 +236,7 @@ class MadMemorization(Mad):
         self.length, self.keys = whole(self.name, "length", length, 2), (vocab - 1) // 2
         if length % 2:
             raise ValueError(f"{self.name}: length must be even, got {length}")
-        self._set(vocab=vocab, examples=examples, length=length)
-        self.answers = range(self.keys, vocab - 1)
-        self.metric = Metric("accuracy", higher_is_better=True, chance=1 / len(self.answers))
-
-    @property
-    def steps(self) -> int:
-        """`length`."""
-        return self.length
+        self._set(range(self.keys, vocab - 1), vocab=vocab, examples=examples, length=length)
 
     @cached_property
     def values(self) -> Tokens:

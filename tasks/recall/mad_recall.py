@@ -11,8 +11,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from tasks.base import Baseline, Ids, Metric, Split, whole
-from tasks.recall.generated import Tokens, accuracy, commonest_so_far, last_so_far
+from tasks.base import Baseline, Ids, Split, whole
+from tasks.recall.common import Tokens
 from tasks.recall.mad import DEVIATIONS, PAPER, SOURCE, TRAIN_EXAMPLES, Mad, difficulties
 from tasks.registry import register
 from zoo.types import Batch
@@ -33,17 +33,16 @@ class _Recall(Mad):
         test = self.tested(limit)
         return [
             self.constant(test),
-            Baseline(
-                "commonest", accuracy(commonest_so_far(test.inputs, self.answers), test), "commonest value so far"
-            ),
-            Baseline("last", accuracy(last_so_far(test.inputs, self.answers), test), "last value token so far"),
+            self.commonest(test, "commonest value so far"),
+            self.last(test, "last value token so far"),
         ]
 
 
 class _PairRecall(_Recall):
     """Keys and values of one token each, some pairs replaced by noise."""
 
-    def _layout(self, *, vocab: int, noise_vocab: int, noise: float, length: int) -> None:
+    def _layout(self, *, vocab: int, length: int, noise_vocab: int = 0, noise: float = 0.0) -> range:
+        """Check the options and keep them. Returns the values' tokens."""
         whole(self.name, "noise_vocab", noise_vocab, 0)
         whole(self.name, "vocab", vocab, noise_vocab + 4)
         self.length, self.noise, self.noise_vocab = whole(self.name, "length", length, 6), float(noise), noise_vocab
@@ -54,8 +53,7 @@ class _PairRecall(_Recall):
         if self.noise and not noise_vocab:
             raise ValueError(f"{self.name}: noise = {noise} needs tokens to draw from; give noise_vocab")
         self.keys = (vocab - noise_vocab) // 2
-        self.answers = range(self.keys, vocab - noise_vocab)
-        self.metric = Metric("accuracy", higher_is_better=True, chance=1 / len(self.answers))
+        return range(self.keys, vocab - noise_vocab)
 
     @property
     def steps(self) -> int:
@@ -107,8 +105,7 @@ class MadInContextRecall(_PairRecall):
     difficulties: ClassVar = difficulties(127, {"vocab": 8, "length": 32}, {"length": 64})
 
     def __init__(self, *, vocab: int = 16, length: int = 128, examples: int | None = TRAIN_EXAMPLES) -> None:
-        self._layout(vocab=vocab, noise_vocab=0, noise=0.0, length=length)
-        self._set(vocab=vocab, examples=examples, length=length)
+        self._set(self._layout(vocab=vocab, length=length), vocab=vocab, examples=examples, length=length)
 
 
 @register(
@@ -143,8 +140,8 @@ class MadNoisyRecall(_PairRecall):
         length: int = 128,
         examples: int | None = TRAIN_EXAMPLES,
     ) -> None:
-        self._layout(vocab=vocab, noise_vocab=noise_vocab, noise=noise, length=length)
-        self._set(vocab=vocab, examples=examples, length=length, noise_vocab=noise_vocab, noise=self.noise)
+        answers = self._layout(vocab=vocab, length=length, noise_vocab=noise_vocab, noise=noise)
+        self._set(answers, vocab=vocab, examples=examples, length=length, noise_vocab=noise_vocab, noise=self.noise)
 
 
 @register(
@@ -195,23 +192,14 @@ class MadFuzzyRecall(_Recall):
         self.length, self.keys = whole(self.name, "length", length), (vocab - 1) // 2
         self.key_motif = whole(self.name, "key_motif", key_motif)
         self.value_motif = whole(self.name, "value_motif", value_motif)
-        self.answers = range(self.keys, vocab - 1)
-        for option, size, tokens in (
-            ("key_motif", key_motif, self.keys),
-            ("value_motif", value_motif, len(self.answers)),
-        ):
+        answers = range(self.keys, vocab - 1)
+        for option, size, tokens in (("key_motif", key_motif, self.keys), ("value_motif", value_motif, len(answers))):
             if size > tokens:
                 raise ValueError(f"{self.name}: {option} must be at most {tokens}, the tokens there are, got {size}")
         if length <= 3 * (key_motif + value_motif):
             low = 3 * (key_motif + value_motif)
             raise ValueError(f"{self.name}: length must be above 3 * (key_motif + value_motif) = {low}, got {length}")
-        self._set(vocab=vocab, examples=examples, length=length, key_motif=key_motif, value_motif=value_motif)
-        self.metric = Metric("accuracy", higher_is_better=True, chance=1 / len(self.answers))
-
-    @property
-    def steps(self) -> int:
-        """`length`."""
-        return self.length
+        self._set(answers, vocab=vocab, examples=examples, length=length, key_motif=key_motif, value_motif=value_motif)
 
     def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
         """The examples with these ids."""

@@ -6,13 +6,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from tasks.base import Baseline, Difficulty, Ids, Metric, Split, Task, fingerprint, whole
-from tasks.baselines import majority
-from tasks.draws import Draws
+from tasks.base import Baseline, Difficulty, Ids, Split, whole
+from tasks.recall.common import Recall
 from tasks.registry import register
-from zoo.types import Batch, Shape
-
-HELD_OUT: dict[Split, int] = {"tune": 500, "valid": 1000, "test": 3000}
+from zoo.types import Batch
 
 
 @register(
@@ -27,7 +24,7 @@ HELD_OUT: dict[Split, int] = {"tune": 500, "valid": 1000, "test": 3000}
     ),
     formerly=("recall",),
 )
-class Mqar(Task):
+class Mqar(Recall):
     """Recall the values that belong to keys seen before (MQAR).
 
     A context of `pairs` keys and values, k₁ v₁ k₂ v₂ …, then each key once more, as a query; the target at a query is
@@ -47,7 +44,7 @@ class Mqar(Task):
         ValueError: an option cannot be, or there is no room for so many pairs.
     """
 
-    role = "lm"
+    formerly = "recall"
     difficulties: ClassVar = {
         "smoke": Difficulty(
             options={"vocab": 32, "length": 32, "pairs": 4},
@@ -86,7 +83,6 @@ class Mqar(Task):
     ) -> None:
         self.vocab, self.length = whole("mqar", "vocab", vocab, 4), whole("mqar", "length", length, 4)
         self.pairs, self.power_a = whole("mqar", "pairs", pairs), float(power_a)
-        self.train_examples = None if examples is None else whole("mqar", "examples", examples)
         self.random_non_queries = random_non_queries
         if 4 * pairs > length:
             raise ValueError(f"mqar: pairs must be at most length / 4 = {length // 4}, got {pairs}")
@@ -94,39 +90,19 @@ class Mqar(Task):
             raise ValueError(f"mqar: pairs must be at most vocab / 2 - 1 = {vocab // 2 - 1} (the keys), got {pairs}")
         if not 0 < self.power_a < float("inf"):
             raise ValueError(f"mqar: power_a must be above 0, got {power_a}")
-        self.metric = Metric("accuracy", higher_is_better=True, chance=1 / (vocab - vocab // 2))
-
-    @property
-    def shape(self) -> Shape:
-        """Tokens in, a token out at every step."""
-        return Shape(length=self.length, vocab=self.vocab, outputs=self.vocab)
-
-    @property
-    def fingerprint(self) -> str:
-        """Every option."""
-        return fingerprint(
-            "recall",
-            1,
-            vocab=self.vocab,
-            length=self.length,
-            pairs=self.pairs,
+        self._set(
+            range(vocab // 2, vocab),
+            vocab=vocab,
+            length=length,
+            pairs=pairs,
             power_a=self.power_a,
-            examples=self.train_examples,
-            random_non_queries=self.random_non_queries,
+            examples=examples,
+            random_non_queries=random_non_queries,
         )
-
-    def count(self, split: Split) -> int | None:
-        """500, 1,000 and 3,000 examples held out; in training `examples`."""
-        return self.train_examples if split == "train" else HELD_OUT[split]
 
     def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
         """The examples with these ids; `seed` matters in `train` only, and only where examples never repeat."""
-        key = seed if split == "train" and self.train_examples is None else 0
-
-        def draws(what: str) -> Draws:
-            return Draws("recall", split, key, what)
-
-        half = self.vocab // 2
+        draws, half = self.draws(split, seed), self.vocab // 2
         keys = 1 + draws("keys").sample(ids, half - 1, self.pairs)
         values = half + draws("values").sample(ids, self.vocab - half, self.pairs)
         gaps = draws("gaps").sample(ids, len(self.gap_weights), self.pairs, self.gap_weights)
@@ -149,16 +125,11 @@ class Mqar(Task):
 
     def baselines(self, limit: int | None = None) -> list[Baseline]:
         """Guesses that look up nothing."""
-        test = self.examples("test", self.evaluation_ids("test", limit), 0)
-        seen = self.examples("tune", np.arange(HELD_OUT["tune"]), 0)
+        test = self.tested(limit)
         answers = test.targets[test.counted].reshape(-1, self.pairs)
         values = test.inputs[:, 1 : 2 * self.pairs : 2]
         return [
-            Baseline(
-                "constant", majority(seen.targets[seen.counted], answers.ravel()), "the tune split's commonest value"
-            ),
-            Baseline(
-                "last value", float(np.mean(answers == values[:, -1:])), "the context's last value at every query"
-            ),
+            self.constant(test),
+            Baseline("last value", float(np.mean(answers == values[:, -1:])), "the context's last value at each query"),
             Baseline("in order", float(np.mean(answers == values)), "the context's i-th value at the i-th query"),
         ]

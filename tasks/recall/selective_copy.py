@@ -6,8 +6,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from tasks.base import Baseline, Difficulty, Ids, Metric, Split, whole
-from tasks.recall.generated import Generated, accuracy, commonest_so_far, fresh, last_so_far, nearest_to, read_out
+from tasks.base import Baseline, Difficulty, Ids, Split, whole
+from tasks.recall.common import Recall, accuracy, fresh, nearest_to, read_out
 from tasks.registry import register
 from tasks.splits import drawn
 from zoo.types import Batch
@@ -25,7 +25,7 @@ _NO_CHANNEL = {"channel": None, "depth": 2}
         "data tokens of different splits differ",
     ),
 )
-class SelectiveCopy(Generated):
+class SelectiveCopy(Recall):
     """Copy the data tokens that stand at random places among blanks.
 
     A context of `length` steps holds M = `data` tokens drawn from 1..V−2 with replacement, at places drawn uniformly
@@ -77,9 +77,7 @@ class SelectiveCopy(Generated):
         self.length, self.data = whole(self.name, "length", length), whole(self.name, "data", data)
         if data > length:
             raise ValueError(f"selective_copy: data must be at most length = {length}, got {data}")
-        self._set(vocab=vocab, examples=examples, length=length, data=data)
-        self.answers = range(1, vocab - 1)
-        self.metric = Metric("accuracy", higher_is_better=True, chance=1 / len(self.answers))
+        self._set(range(1, vocab - 1), vocab=vocab, examples=examples, length=length, data=data)
 
     @property
     def steps(self) -> int:
@@ -107,10 +105,8 @@ class SelectiveCopy(Generated):
         near[:, self.length :] = nearest_to(test.inputs, self.answers, expected)
         return [
             self.constant(test),
-            Baseline(
-                "commonest", accuracy(commonest_so_far(test.inputs, self.answers), test), "the context's commonest"
-            ),
-            Baseline("last", accuracy(last_so_far(test.inputs, self.answers), test), "the context's last data token"),
+            self.commonest(test, "the context's commonest"),
+            self.last(test, "the context's last data token"),
             Baseline(
                 "expected place", accuracy(near, test), "the data token nearest to where the i-th stands on average"
             ),

@@ -35,33 +35,8 @@ Phones = tuple[str, ...]
 LETTERS = "'abcdefghijklmnopqrstuvwxyz"
 LONGEST_WORD, LONGEST_ANSWER = 20, 19
 """In letters, and in phonemes: the most that any word of so many letters has."""
-CONSONANTS = [
-    "B",
-    "CH",
-    "D",
-    "DH",
-    "F",
-    "G",
-    "HH",
-    "JH",
-    "K",
-    "L",
-    "M",
-    "N",
-    "NG",
-    "P",
-    "R",
-    "S",
-    "SH",
-    "T",
-    "TH",
-    "V",
-    "W",
-    "Y",
-    "Z",
-    "ZH",
-]
-VOWELS = ["AA", "AE", "AH", "AO", "AW", "AY", "EH", "ER", "EY", "IH", "IY", "OW", "OY", "UH", "UW"]
+CONSONANTS = "B CH D DH F G HH JH K L M N NG P R S SH T TH V W Y Z ZH".split()
+VOWELS = "AA AE AH AO AW AY EH ER EY IH IY OW OY UH UW".split()
 COUNTS: dict[bool, dict[Split, int]] = {
     False: {"train": 107_146, "tune": 5_012, "valid": 7_369, "test": 12_361},
     True: {"train": 107_390, "tune": 5_012, "valid": 7_369, "test": 12_361},

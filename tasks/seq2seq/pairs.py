@@ -36,20 +36,7 @@ from zoo.types import Batch, Shape
 
 Tokens: TypeAlias = Literal["characters", "bytes"]
 Pair: TypeAlias = "tuple[str, str]"
-MONTHS = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-]
+MONTHS = "January February March April May June July August September October November December".split()
 BLEU_SUMS = (
     *(f"bleu right {n}" for n in range(1, 5)),
     *(f"bleu all {n}" for n in range(1, 5)),
@@ -57,7 +44,7 @@ BLEU_SUMS = (
     "bleu reference",
 )
 """Names of the sums that BLEU is made of: n-grams that the reference has, all n-grams, words of both sides."""
-DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
+DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 
 
 @register(

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.base import Baseline, Decoding, Difficulty, Ids, Metric, Split, Task, Totals, fingerprint, whole
+from tasks.base import Baseline, Decoding, Difficulty, Ids, Metric, Split, Task, Totals, whole
 from tasks.draws import Draws
+from tasks.generated import Generated
 from tasks.registry import register
 from tasks.seq2seq.written import answers, shifted
 from tasks.splits import drawn
 from zoo.types import Batch, Shape
 
-HELD_OUT: dict[Split, int] = {"tune": 500, "valid": 1000, "test": 3000}
 SMOKE: dict[str, Any] = {"stop": {"tokens": 150_000}, "params": 50_000, "model": {"depth": 2}}
 SMALL: dict[str, Any] = {"stop": {"tokens": 3_000_000}, "params": 200_000, "model": {"depth": 2}}
 TRAIN = {"lr": 3e-3, "batch_tokens": 2048}
 
 
-class Written(Task):
+class Written(Generated):
     """A task whose answer is exactly right or wrong. `totals` gives the accuracy per token, teacher-forced, beside it.
 
     A row of contents (N, L) is one example: what `drawn` sends to a split.
@@ -37,38 +38,23 @@ class Written(Task):
     """Target tokens but the start and the stop."""
 
     def _expects(self, longest_source: int, longest_answer: int, vocab: int, symbols: int, chance: float) -> None:
-        self.longest_source, self.longest_answer, self.vocab, self.symbols = (
-            longest_source,
-            longest_answer,
-            vocab,
-            symbols,
-        )
+        self.longest_source, self.longest_answer = longest_source, longest_answer
+        self.vocab, self.symbols = vocab, symbols
         self.metric = Metric("exact", higher_is_better=True, chance=chance)
         self.decoding = Decoding(start=0, stop=1, longest=longest_answer + 1)
 
     @property
     def shape(self) -> Shape:
         """Source tokens in, symbols of the answer out."""
-        return Shape(
-            length=self.longest_source,
-            vocab=self.vocab,
-            outputs=self.symbols + 2,
-            target_length=self.longest_answer + 1,
-        )
-
-    @property
-    def fingerprint(self) -> str:
-        """Every option, defaults included."""
-        return fingerprint(self.name, 1, **self._told())
-
-    def count(self, split: Split) -> int | None:
-        """500, 1,000 and 3,000 examples held out; training never repeats."""
-        return None if split == "train" else HELD_OUT[split]
+        outputs, longest = self.symbols + 2, self.longest_answer + 1
+        return Shape(length=self.longest_source, vocab=self.vocab, outputs=outputs, target_length=longest)
 
     def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
         """The examples with these ids; `seed` matters in `train` only."""
-        key = seed if split == "train" else 0
-        contents = drawn(split, ids, lambda some, attempt: self._contents(some, (split, key, attempt)), what=self.name)
+        draws = self.draws(split, seed)
+        contents = drawn(
+            split, ids, lambda some, attempt: self._contents(some, partial(draws, attempt)), what=self.name
+        )
         source, lengths = self._source(contents)
         mask = np.arange(source.shape[1]) < lengths[:, None]
         return Batch(inputs=source * mask, mask=mask, **shifted(*self._answer(contents)))
@@ -89,12 +75,8 @@ class Written(Task):
         return longer
 
     @abstractmethod
-    def _told(self) -> dict[str, object]:
-        """Every option's value."""
-
-    @abstractmethod
-    def _contents(self, ids: Ids, key: tuple[str | int, ...]) -> Ids:
-        """What makes each example, (N, L), drawn under `key`."""
+    def _contents(self, ids: Ids, draws: Callable[..., Draws]) -> Ids:
+        """What makes each example, (N, L)."""
 
     @abstractmethod
     def _source(self, contents: Ids) -> tuple[Ids, Ids]:
@@ -119,13 +101,11 @@ class Rearranged(Written):
             raise ValueError(f"{self.name}: shortest must be at most length = {length}, got {shortest}")
         chance = float(np.mean(float(vocab) ** -np.arange(shortest, length + 1)))
         self._expects(length, length, vocab, vocab, chance)
+        self._keep(length=length, vocab=vocab, shortest=shortest)
 
-    def _told(self) -> dict[str, object]:
-        return {"length": self.length, "vocab": self.vocab, "shortest": self.shortest}
-
-    def _contents(self, ids: Ids, key: tuple[str | int, ...]) -> Ids:
-        lengths = Draws(self.name, *key, "length").integers(ids, 1, self.shortest, self.length + 1)
-        symbols = Draws(self.name, *key, "symbols").integers(ids, self.length, 1, self.vocab + 1)
+    def _contents(self, ids: Ids, draws: Callable[..., Draws]) -> Ids:
+        lengths = draws("length").integers(ids, 1, self.shortest, self.length + 1)
+        symbols = draws("symbols").integers(ids, self.length, 1, self.vocab + 1)
         return symbols * (np.arange(self.length) < lengths)
 
     def _source(self, contents: Ids) -> tuple[Ids, Ids]:
@@ -133,7 +113,7 @@ class Rearranged(Written):
 
     def baselines(self, limit: int | None = None) -> list[Baseline]:
         """The source, unchanged: right where there is nothing to do."""
-        batch = self.examples("test", self.evaluation_ids("test", limit), 0)
+        batch = self.tested(limit)
         lengths = batch.mask.sum(axis=1).tolist()
         copies = [row[:n] for row, n in zip((batch.inputs + 2).tolist(), lengths, strict=True)]
         return [Baseline("copy", float(np.mean(_right(copies, batch))), "the source as it stands")]
@@ -260,14 +240,12 @@ class Addition(Written):
             raise ValueError(f"addition: shortest must be at most digits = {digits}, got {shortest}")
         longer = np.maximum.outer(*[np.arange(shortest, digits + 1)] * 2)
         self._expects(2 * digits + 1, digits + 1, 11, 10, float(np.mean(10.0**-longer)))
+        self._keep(digits=digits, backwards=self.backwards, shortest=shortest)
 
-    def _told(self) -> dict[str, object]:
-        return {"digits": self.digits, "backwards": self.backwards, "shortest": self.shortest}
-
-    def _contents(self, ids: Ids, key: tuple[str | int, ...]) -> Ids:
-        lengths = Draws("addition", *key, "lengths").integers(ids, 2, self.shortest, self.digits + 1)
-        drawn_ = Draws("addition", *key, "digits").integers(ids, 2 * self.digits, 0, 10).reshape(-1, 2, self.digits)
-        first = Draws("addition", *key, "first").integers(ids, 2, 1, 10)
+    def _contents(self, ids: Ids, draws: Callable[..., Draws]) -> Ids:
+        lengths = draws("lengths").integers(ids, 2, self.shortest, self.digits + 1)
+        drawn_ = draws("digits").integers(ids, 2 * self.digits, 0, 10).reshape(-1, 2, self.digits)
+        first = draws("first").integers(ids, 2, 1, 10)
         drawn_[..., 0] = np.where(lengths > 1, first, drawn_[..., 0])
         valid = np.arange(self.digits) < lengths[..., None]
         return np.where(valid, drawn_, -1).reshape(len(ids), -1)
@@ -301,8 +279,7 @@ class Addition(Written):
 
     def baselines(self, limit: int | None = None) -> list[Baseline]:
         """Sums without carries, and the longer operand."""
-        ids = self.evaluation_ids("test", limit)
-        batch = self.examples("test", ids, 0)
+        batch = self.tested(limit)
         halves = [_halves(row, n) for row, n in zip(batch.inputs.tolist(), batch.mask.sum(axis=1), strict=True)]
         longer = [self._tokens(str(max(a, b))) for a, b in halves]
         loose = [self._tokens(_without_carries(a, b)) for a, b in halves]

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from tasks.base import Baseline, Difficulty, Ids, Metric, Split, Task, Totals, fingerprint, whole
+from tasks.base import Baseline, Difficulty, Ids, Metric, Split, Task, Totals, whole
 from tasks.draws import Draws
+from tasks.generated import Generated
 from tasks.registry import register
 from tasks.splits import drawn
 from zoo.types import Batch, Shape
@@ -15,7 +16,6 @@ from zoo.types import Batch, Shape
 if TYPE_CHECKING:
     from torch import Tensor
 
-HELD_OUT: dict[Split, int] = {"tune": 500, "valid": 1000, "test": 3000}
 SHORTEST = 9
 """Strings shorter than this are so few that all of them are for training."""
 HEAD = 16
@@ -63,7 +63,7 @@ def _difficulties(steps: float = 1.0) -> dict[str, Difficulty]:
     }
 
 
-class FormalLanguage(Task):
+class FormalLanguage(Generated):
     """What the eight tasks share: drawing strings, reading out an answer, scoring it.
 
     A row is a string of n symbols and then a read-out of as many placeholder tokens (number `symbols`) as the answer
@@ -97,6 +97,7 @@ class FormalLanguage(Task):
         self.shortest_test = whole(self.name, "shortest_test", shortest_test, longest_train + 1)
         self.longest_test = whole(self.name, "longest_test", longest_test, shortest_test)
         self.metric = Metric("accuracy", higher_is_better=True, chance=1 / self.classes)
+        self._keep(longest_train=longest_train, shortest_test=shortest_test, longest_test=longest_test)
 
     def answer_length(self, lengths: Any) -> Any:
         """Answer tokens of strings of these lengths, of which there may be one or an array."""
@@ -137,21 +138,6 @@ class FormalLanguage(Task):
         """The longest training row."""
         return self.longest_train + int(self.answer_length(self.longest_train))
 
-    @property
-    def fingerprint(self) -> str:
-        """Every option."""
-        return fingerprint(
-            self.name,
-            1,
-            longest_train=self.longest_train,
-            shortest_test=self.shortest_test,
-            longest_test=self.longest_test,
-        )
-
-    def count(self, split: Split) -> int | None:
-        """500, 1,000 and 3,000 examples held out; training never ends."""
-        return None if split == "train" else HELD_OUT[split]
-
     def stretched(self, multiple: int) -> Task:
         """Not to be had.
 
@@ -164,11 +150,7 @@ class FormalLanguage(Task):
 
     def strings(self, split: Split, ids: Ids, seed: int) -> tuple[Ids, Ids, Ids]:
         """Strings (N, L), 0 behind their ends; their lengths (N,); where their second parts begin (N,)."""
-        low, high = self._lengths(split)
-        key = seed if split == "train" else 0
-
-        def draws(what: str) -> Draws:
-            return Draws(self.name, split, key, what)
+        (low, high), draws = self._lengths(split), self.draws(split, seed)
 
         def make(ids: Ids, attempt: int) -> Ids:
             lengths = self.possible(draws("length").integers(ids, 1, low, high + 1)[:, 0])
@@ -214,8 +196,7 @@ class FormalLanguage(Task):
     def baselines(self, limit: int | None = None) -> list[Baseline]:
         """The commonest answer token, and answers that do not know the rule."""
         ids = self.evaluation_ids("test", limit)
-        strings, test = self.strings("test", ids, 0), self.examples("test", ids, 0)
-        seen = self.examples("tune", np.arange(HELD_OUT["tune"]), 0)
+        strings, test, seen = self.strings("test", ids, 0), self.tested(limit), self.tuned()
         scored = self.scored(test.targets, test.counted)
         common = np.bincount(seen.targets[self.scored(seen.targets, seen.counted)]).argmax()
         guesses = [("constant", np.array([[common]]), "the tune split's commonest answer token at every step")]

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from tasks.base import Baseline, Difficulty, Ids, Metric, Split, Task, Totals, fingerprint, whole
+from tasks.base import Baseline, Difficulty, Ids, Metric, Split, Totals, whole
 from tasks.baselines import majority
-from tasks.draws import Draws
+from tasks.generated import Generated
 from tasks.registry import register
 from tasks.splits import drawn
 from zoo.types import Batch, Shape
@@ -18,7 +18,6 @@ from zoo.types import Batch, Shape
 if TYPE_CHECKING:
     from torch import Tensor
 
-HELD_OUT: dict[Split, int] = {"tune": 500, "valid": 1000, "test": 3000}
 Group: TypeAlias = Literal["S3", "S5", "A5", "A4xZ5", "Z60"]
 ORDERS: dict[str, int] = {"S3": 6, "S5": 120, "A5": 60, "A4xZ5": 60, "Z60": 60}
 """How many elements each group has."""
@@ -72,7 +71,7 @@ def cayley(group: str) -> Ids:
         "S3 is in the official data, not in the paper",
     ),
 )
-class WordProblem(Task):
+class WordProblem(Generated):
     """The running product of elements of a group, at every step.
 
     Inputs are elements x₁ x₂ … drawn uniformly, targets y_t = x₁·x₂·…·x_t, all of which count; numbers and the product
@@ -122,29 +121,21 @@ class WordProblem(Task):
         if self.order**length < 10_000:
             raise ValueError(f"word_problem: {group} has only {self.order**length} sequences of {length}; raise length")
         self.metric = Metric("exact", higher_is_better=True, chance=float(self.order) ** -length)
+        self._keep(group=group, length=length)
 
     @property
     def shape(self) -> Shape:
         """Elements in, elements out."""
         return Shape(length=self.length, vocab=self.order, outputs=self.order)
 
-    @property
-    def fingerprint(self) -> str:
-        """Every option."""
-        return fingerprint("word_problem", 1, group=self.group, length=self.length)
-
-    def count(self, split: Split) -> int | None:
-        """500, 1,000 and 3,000 examples held out; training never ends."""
-        return None if split == "train" else HELD_OUT[split]
-
     def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
         """The examples with these ids; `seed` matters in `train` only."""
-        key, head = seed if split == "train" else 0, min(HEAD, self.length)
+        draws, head = self.draws(split, seed), min(HEAD, self.length)
 
         def make(ids: Ids, attempt: int) -> Ids:
-            return Draws("word_problem", split, key, "head", attempt).integers(ids, head, 0, self.order)
+            return draws("head", attempt).integers(ids, head, 0, self.order)
 
-        tail = Draws("word_problem", split, key, "tail").integers(ids, self.length - head, 0, self.order)
+        tail = draws("tail").integers(ids, self.length - head, 0, self.order)
         inputs = np.concatenate([drawn(split, ids, make, what="word_problem"), tail], axis=1)
         table, targets = cayley(self.group), inputs.copy()
         for step in range(1, self.length):
@@ -162,18 +153,13 @@ class WordProblem(Task):
 
     def baselines(self, limit: int | None = None) -> list[Baseline]:
         """Guesses without a state: no sequence is all right by them."""
-        test = self.examples("test", self.evaluation_ids("test", limit), 0)
-        seen = self.examples("tune", np.arange(HELD_OUT["tune"]), 0)
+        test, seen = self.tested(limit), self.tuned()
         common = np.bincount(seen.targets.ravel()).argmax()
         pairs = test.inputs.copy()
         pairs[:, 1:] = cayley(self.group)[test.inputs[:, :-1], test.inputs[:, 1:]]
         steps = majority(seen.targets.ravel(), test.targets.ravel())
         guesses = [
-            (
-                "constant",
-                np.full_like(test.targets, common),
-                f"one element at every step, right at {steps:.4f} of them",
-            ),
+            ("constant", np.full_like(test.targets, common), f"one element always, right at {steps:.4f} of the steps"),
             ("last element", test.inputs, "the element itself: no product"),
             ("last pair", pairs, "the product of the last two elements"),
         ]

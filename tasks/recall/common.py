@@ -1,72 +1,50 @@
-"""What the tasks drawn by a rule share: how many examples, under which keys, and guesses that look nothing up."""
+"""What tasks of recall share: their shape, how a question is laid out, and guesses that look nothing up."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.base import Baseline, Ids, Split, Task, fingerprint, whole
-from tasks.baselines import majority
-from tasks.draws import Draws
+from tasks.base import Baseline, Ids, Metric
+from tasks.generated import Generated
 from zoo.types import Batch, Role, Shape
 
 Tokens = NDArray[np.int64]
 
 
-class Generated(Task):
-    """A causal task whose examples are drawn by a rule: training never repeats, or is a finite set.
-
-    A subclass's `__init__` calls `_set`. `answers` are the tokens a right answer may be.
-    """
+class Recall(Generated):
+    """A causal task drawn by a rule. `answers` are the tokens a right answer may be."""
 
     role: ClassVar[Role] = "lm"
-    held_out: ClassVar[dict[Split, int]] = {"tune": 500, "valid": 1000, "test": 3000}
     answers: range
+    length: int
     vocab: int
-    train_examples: int | None
 
-    def _set(self, *, vocab: int, examples: int | None, **others: object) -> None:
-        """Keep the options. `examples`: size of a training set that is the same for every seed, None for no end."""
-        self.vocab = vocab
-        self.train_examples = None if examples is None else whole(self.name, "examples", examples)
-        self._parts = {"vocab": vocab, "examples": examples, **others}
+    def _set(self, answers: range, *, vocab: int, chance: float | None = None, **options: object) -> None:
+        """Keep the options, and ask for one of `answers` at every counted step: by chance one of them is right."""
+        self.answers, self.vocab = answers, vocab
+        self.metric = Metric("accuracy", higher_is_better=True, chance=chance or 1 / len(answers))
+        self._keep(vocab=vocab, **options)
+
+    @property
+    def steps(self) -> int:
+        """Length of an input."""
+        return self.length
 
     @property
     def shape(self) -> Shape:
         """Tokens in, a token out at every step."""
         return Shape(length=self.steps, vocab=self.vocab, outputs=self.vocab)
 
-    @property
-    def steps(self) -> int:
-        """Length of an input."""
-        raise NotImplementedError
+    def commonest(self, test: Batch, about: str) -> Baseline:
+        """At each step the answer seen most often up to there."""
+        return Baseline("commonest", accuracy(commonest_so_far(test.inputs, self.answers), test), about)
 
-    @property
-    def fingerprint(self) -> str:
-        """Every option."""
-        return fingerprint(self.name, 1, **self._parts)
-
-    def count(self, split: Split) -> int | None:
-        """Examples in a split; in training `examples`."""
-        return self.train_examples if split == "train" else self.held_out[split]
-
-    def draws(self, split: Split, seed: int) -> Callable[..., Draws]:
-        """Random numbers of a split, by what they are for; `seed` matters only where training never repeats."""
-        return partial(Draws, self.name, split, seed if split == "train" and self.train_examples is None else 0)
-
-    def tested(self, limit: int | None) -> Batch:
-        """The test examples that `evaluation("test", limit=limit)` gives, as arrays."""
-        return self.examples("test", self.evaluation_ids("test", limit), 0)
-
-    def constant(self, test: Batch) -> Baseline:
-        """Always the commonest answer of the tune split."""
-        seen = self.examples("tune", np.arange(self.held_out["tune"]), 0)
-        value = majority(seen.targets[seen.counted], test.targets[test.counted])
-        return Baseline("constant", value, "the tune split's commonest answer")
+    def last(self, test: Batch, about: str) -> Baseline:
+        """At each step the last answer seen up to there."""
+        return Baseline("last", accuracy(last_so_far(test.inputs, self.answers), test), about)
 
 
 def accuracy(guesses: Tokens, batch: Batch) -> float:

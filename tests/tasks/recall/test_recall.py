@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tasks
-from tasks.recall.generated import commonest_so_far, last_so_far, nearest_to
+from tasks.recall.common import commonest_so_far, last_so_far, nearest_to
 
 IDS = np.arange(400)
 
