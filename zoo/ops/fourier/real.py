@@ -9,7 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from zoo.ops import flops, precision
+from zoo.ops.fourier import naive
 from zoo.ops.kernel_log import log_kernel
+from zoo.ops.step_by_step import finite_or
 
 
 def fourier(x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
@@ -19,7 +21,8 @@ def fourier(x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
     D/2 + 1 frequencies that determine the others; as many again backward.
     """
     log_kernel("fourier", "rfft2")
-    return _Fourier.apply(precision.at_least_fp32(x)).to(x.dtype)
+    wide = precision.at_least_fp32(x)
+    return finite_or(_Fourier.apply(wide), lambda: naive.fourier(wide)).to(x.dtype)
 
 
 class _Fourier(torch.autograd.Function):

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from zoo.ops.kernel_log import logged
 from zoo.ops.precision import no_autocast
+from zoo.ops.step_by_step import finite_or
+from zoo.ops.vandermonde import naive
 
 
 @logged("vandermonde")
@@ -26,7 +28,8 @@ def evaluate(c: Complex[Tensor, "B H N"], log_a: Complex[Tensor, "H N"], L: int)
     x = (c[..., None] * outer).permute(1, 0, 3, 2).reshape(H, B * k, N)
     with no_autocast(c.device):
         y = torch.cat([x.real, -x.imag], dim=2) @ torch.cat([inner.real, inner.imag], dim=1)
-    return 2 * y.view(H, B, k * m)[..., :L].transpose(0, 1)
+        y = 2 * y.view(H, B, k * m)[..., :L].transpose(0, 1)
+        return finite_or(y, lambda: naive.evaluate(c, log_a, L))
 
 
 @logged("vandermonde")
@@ -40,7 +43,8 @@ def accumulate(u: Float[Tensor, "B L H"], log_a: Complex[Tensor, "H N"]) -> Comp
     backwards = inner.flip(-1).transpose(1, 2)  # (H, m, N)
     with no_autocast(u.device):
         sums = (v @ torch.cat([backwards.real, backwards.imag], dim=2)).view(H, B, k, -1)
-    return torch.einsum("hbkn,hnk->bhn", torch.complex(*sums.chunk(2, dim=-1)), outer.flip(-1))
+        state = torch.einsum("hbkn,hnk->bhn", torch.complex(*sums.chunk(2, dim=-1)), outer.flip(-1))
+        return finite_or(state, lambda: naive.accumulate(u, log_a))
 
 
 def _powers(log_a: Tensor, L: int) -> tuple[Tensor, Tensor]:
