@@ -141,7 +141,7 @@ class S4(Mixer):
         """K_l for l < T. Beyond `kernel_length` L, C̃ is carried on: C (I − Ā^{2L}) = C̃ (I + Ā^L)."""
         (a, p, b), c, L = self.continuous(), torch.view_as_complex(at_least_fp32(self.C)), self.kernel_length
         if L < T:
-            A, _ = cauchy.transition(cauchy.factor(a, p, b))
+            A, _ = cauchy.transition(a, p, b)
             row, power = cauchy.row(c), torch.linalg.matrix_power(A, L)
             while L < T:
                 row, power, L = row + _times(row, power), power @ power, 2 * L
@@ -161,7 +161,7 @@ class S4(Mixer):
         return self._kept[2]
 
     def _dense(self) -> Dense:
-        A, B = cauchy.transition(cauchy.factor(*self.continuous()))
+        A, B = cauchy.transition(*self.continuous())
         row = 2 * cauchy.row(torch.view_as_complex(at_least_fp32(self.C)))
         whole = _decay(A, self.kernel_length)
         C = torch.linalg.solve(whole, row.transpose(0, 1).to(whole.dtype), left=False).transpose(0, 1)
@@ -213,7 +213,7 @@ class S4(Mixer):
         """
         if not self.l_kernel.is_meta and self.kernel_length:
             raise ValueError(f"s4: C is attuned to {self.kernel_length} steps already")
-        A, _ = cauchy.transition(cauchy.factor(*(z.to(torch.complex128) for z in self.continuous())))
+        A, _ = cauchy.transition(*(z.to(torch.complex128) for z in self.continuous()))
         row = cauchy.row(torch.view_as_complex(self.C.double()))
         self.C.copy_(torch.view_as_real(cauchy.unrow(_times(row, _decay(A, L)))))
         self.l_kernel.fill_(L)

@@ -56,16 +56,14 @@ def test_more_frequencies_than_a_loop_takes_at_once(form, monkeypatch):
 
 
 @pytest.mark.parametrize("R", [1, 2])
-def test_steps(R):
-    """One step in O(N), and the matrices it makes, against the dense solve."""
+def test_real_matrices(R):
+    """A step by them, against the dense solve over both halves of every pair."""
     a, p, b, _ = draw(R)
     A, B_bar = system(a, p, b)
     x, u = torch.randn(B, H, M, dtype=torch.complex128), torch.randn(B, H, dtype=torch.float64)
     both = torch.cat([x, x.conj()], dim=-1)
     want = (torch.einsum("hmn,bhn->bhm", A, both) + B_bar * u[..., None])[..., :M]
-    f = cauchy.factor(a, p, b)
-    torch.testing.assert_close(cauchy.advance(f, x, u), want)
-    A_real, B_real = cauchy.transition(f)
+    A_real, B_real = cauchy.transition(a, p, b)
     torch.testing.assert_close(torch.einsum("hmn,bhn->bhm", A_real, real(x)) + B_real * u[..., None], real(want))
 
 
@@ -73,7 +71,7 @@ def test_steps(R):
 def test_powers(T):
     """Rows c Ā^t, sums Σ Ā^{T−1−s} b u_s and Ā^n x, against loops."""
     a, p, b, c = (x.detach() for x in draw(K=2))
-    A, B_bar = cauchy.transition(cauchy.factor(a, p, b))
+    A, B_bar = cauchy.transition(a, p, b)
     P = cauchy.powers(A, T)
     row, rows = real(c), []
     for _ in range(T):

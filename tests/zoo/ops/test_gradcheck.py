@@ -20,8 +20,6 @@ from zoo.architectures.rg_lru import BoundedSqrt
 from zoo.ops.attention import attend_naive
 from zoo.ops.cauchy import (
     accumulate,
-    advance,
-    factor,
     kernel_naive,
     power_apply,
     powers,
@@ -96,13 +94,6 @@ def memory(outputs, state):
     """As `weighed`, of the mLSTM: C and n are relative to e^m."""
     C, n, m = state
     return outputs, C * m[..., None, None].exp(), n * m[..., None].exp()
-
-
-def stepped(a_, p_, b_, x_, u_):
-    """One step of the DPLR system by Woodbury, and by its dense matrices."""
-    f = factor(a_, p_, b_)
-    dense, column = transition(f)
-    return advance(f, x_, u_[:, 0]), dense, column
 
 
 def powered(c_, A_, b_, x_, u_):
@@ -200,7 +191,7 @@ NAIVE = [
         (q, k, v, normal(1, H, T, T)),
     ),
     ("cauchy", "kernel", lambda *x: kernel_naive(*x, T), (poles, low_rank, driven, read)),
-    ("cauchy", "steps", stepped, (poles, low_rank, driven, normal(B, D, N, complex_=True), u)),
+    ("cauchy", "steps", transition, (poles, low_rank, driven)),
     ("cauchy", "powers", powered, (read, 0.5 * normal(D, 2 * N, 2 * N), normal(D, 2 * N), normal(B, D, 2 * N), u)),
     ("delta_rule", "delta rule", delta_rule_naive, (q, k, v, beta)),
     ("delta_rule", "gated, resumed", delta_rule_naive, (q, k, v, beta, per_head, S)),

@@ -8,14 +8,12 @@ with the step size inside: a = ΔΛ, p = √Δ P, b = ΔB. `kernel` is the convo
 functions step the system, in real coordinates (Re x_1, Im x_1, Re x_2, …).
 """
 
-from zoo.ops.cauchy.dense import accumulate, advance, factor, power_apply, powers, row, rows, transition, unrow
+from zoo.ops.cauchy.dense import accumulate, power_apply, powers, row, rows, transition, unrow
 from zoo.ops.cauchy.naive import kernel as kernel_naive
 from zoo.ops.cauchy.woodbury import kernel
 
 __all__ = [
     "accumulate",
-    "advance",
-    "factor",
     "kernel",
     "kernel_naive",
     "power_apply",
