@@ -36,7 +36,6 @@ from zoo.ops import (
     wkv4,
 )
 from zoo.ops.elementwise import naive as elementwise_naive
-from zoo.ops.fourier.naive import fourier as fourier_naive
 from zoo.ops.norms import naive as norms_naive
 
 B, H, T, K, V, D, N = 2, 2, 70, 5, 6, 18, 4
@@ -257,7 +256,7 @@ CASES = {
         mixed=2,
     ),
     "rotation": Case("rotation", rotation.rotate, None, (_rows, _normal(B, T, 9), _normal(B, T, 9))),
-    "Fourier": Case("fourier", fourier.fourier, fourier_naive, (_rows,)),
+    "Fourier": Case("fourier", fourier.fourier, fourier.fourier_naive, (_rows,)),
     "GLU": Case("glu", _glu, None, (_rows, _normal(8, D), _normal(8, D), _normal(D, 8))),
     "selective scan": Case(
         "selective_scan",

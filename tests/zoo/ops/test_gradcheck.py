@@ -32,7 +32,7 @@ from zoo.ops.delta_rule import delta_rule_naive, dplr_naive
 from zoo.ops.diagonal_scan import scan, scan_naive
 from zoo.ops.diagonal_scan.chunked import _Scan
 from zoo.ops.elementwise import naive as naive_elementwise
-from zoo.ops.fourier.real import _Fourier, fourier
+from zoo.ops.fourier import Fourier, fourier
 from zoo.ops.h3 import h3_naive
 from zoo.ops.linear import linear
 from zoo.ops.linear_attention import recurrent
@@ -57,7 +57,6 @@ from zoo.ops.selective_scan.official import LastState
 from zoo.ops.short_convolution import Unit, short_convolution_naive
 from zoo.ops.slstm import slstm_naive
 from zoo.ops.ssd import ssd_naive
-from zoo.ops.vandermonde import accumulate_naive, evaluate_naive
 from zoo.ops.wkv4 import wkv_naive
 
 B, H, T, K, V, D, N = 2, 2, 5, 2, 3, 2, 2
@@ -260,8 +259,6 @@ NAIVE = [
     ("slstm", "resumed, padding", cell(slstm_naive), (*units, *started)),
     ("ssd", "", ssd_naive, dual),
     ("ssd", "resumed", ssd_naive, (*dual, S)),
-    ("vandermonde", "evaluate", lambda *x: evaluate_naive(*x, T), (normal(1, D, N, complex_=True), poles)),
-    ("vandermonde", "accumulate", accumulate_naive, (u, poles)),
     ("wkv4", "", lambda *x: weighed(*wkv_naive(*x)), channels),
     ("wkv4", "resumed, padding", resumed(wkv_naive), (*channels, *carried)),
 ]
@@ -288,8 +285,8 @@ BY_HAND = [
         (q, v),
     ),
     (BoundedSqrt, "where the slope is free", BoundedSqrt.apply, (uniform(B, D),)),
-    (_Fourier, "odd", fourier, (normal(B, T, 3),)),
-    (_Fourier, "even", fourier, (normal(B, 4, 4),)),
+    (Fourier, "odd", fourier, (normal(B, T, 3),)),
+    (Fourier, "even", fourier, (normal(B, 4, 4),)),
 ]
 
 
@@ -320,8 +317,8 @@ def test_backward_pass_by_hand(monkeypatch, kind, function, inputs):
     check_backward(monkeypatch, kind, function, inputs)
 
 
-NOT_HERE = ("cpu", "fourier", "glu")
-"""Compiled loops, which have tests of their own; a backward pass by hand, see `BY_HAND`; torch's own ops."""
+NOT_HERE = ("cpu", "glu")
+"""Compiled loops, which have tests of their own; torch's own ops."""
 
 
 def test_every_op_is_here():
