@@ -18,16 +18,7 @@ import zoo
 import zoo.ops
 from zoo.architectures.rg_lru import BoundedSqrt
 from zoo.ops.attention import attend_naive
-from zoo.ops.cauchy import (
-    accumulate,
-    kernel_naive,
-    power_apply,
-    powers,
-    row,
-    rows,
-    transition,
-    unrow,
-)
+from zoo.ops.cauchy import kernel_naive
 from zoo.ops.delta_rule import delta_rule_naive, dplr_naive
 from zoo.ops.diagonal_scan import scan, scan_naive
 from zoo.ops.diagonal_scan.chunked import _Scan
@@ -93,12 +84,6 @@ def memory(outputs, state):
     """As `weighed`, of the mLSTM: C and n are relative to e^m."""
     C, n, m = state
     return outputs, C * m[..., None, None].exp(), n * m[..., None].exp()
-
-
-def powered(c_, A_, b_, x_, u_):
-    """Rows, columns and sums of powers of a real matrix; powers by the row of the batch."""
-    P = powers(A_, T)
-    return rows(P, row(c_), T), accumulate(P, b_, u_), power_apply(P, torch.tensor([3, 5]), x_), unrow(row(c_))
 
 
 def turned():
@@ -190,8 +175,6 @@ NAIVE = [
         (q, k, v, normal(1, H, T, T)),
     ),
     ("cauchy", "kernel", lambda *x: kernel_naive(*x, T), (poles, low_rank, driven, read)),
-    ("cauchy", "steps", transition, (poles, low_rank, driven)),
-    ("cauchy", "powers", powered, (read, 0.5 * normal(D, 2 * N, 2 * N), normal(D, 2 * N), normal(B, D, 2 * N), u)),
     ("delta_rule", "delta rule", delta_rule_naive, (q, k, v, beta)),
     ("delta_rule", "gated, resumed", delta_rule_naive, (q, k, v, beta, per_head, S)),
     ("delta_rule", "dplr", dplr_naive, (q, k, v, a, b, per_channel)),

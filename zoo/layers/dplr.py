@@ -1,4 +1,4 @@
-"""Matrices and powers of the DPLR system, in real coordinates (Re x_1, Im x_1, Re x_2, …) of N = 2M numbers."""
+"""The systems of `zoo.ops.cauchy` as matrices in real coordinates (Re x_1, Im x_1, Re x_2, …) of N = 2M numbers."""
 
 from __future__ import annotations
 
