@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
-from zoo.layers import hippo
+from zoo.layers import dplr, hippo
 from zoo.layers.linear import Linear
 from zoo.ops import cauchy
 from zoo.ops.long_convolution import convolve
@@ -141,11 +141,11 @@ class S4(Mixer):
         """K_l for l < T. Beyond `kernel_length` L, C̃ is carried on: C (I − Ā^{2L}) = C̃ (I + Ā^L)."""
         (a, p, b), c, L = self.continuous(), torch.view_as_complex(at_least_fp32(self.C)), self.kernel_length
         if L < T:
-            A, _ = cauchy.transition(cauchy.factor(a, p, b))
-            row, power = cauchy.row(c), torch.linalg.matrix_power(A, L)
+            A, _ = dplr.transition(a, p, b)
+            row, power = dplr.row(c), torch.linalg.matrix_power(A, L)
             while L < T:
                 row, power, L = row + _times(row, power), power @ power, 2 * L
-            c = cauchy.unrow(row)
+            c = dplr.unrow(row)
         return cauchy.kernel(a, p, b, c, L)[..., :T]
 
     def dense(self) -> Dense:
@@ -161,8 +161,8 @@ class S4(Mixer):
         return self._kept[2]
 
     def _dense(self) -> Dense:
-        A, B = cauchy.transition(cauchy.factor(*self.continuous()))
-        row = 2 * cauchy.row(torch.view_as_complex(at_least_fp32(self.C)))
+        A, B = dplr.transition(*self.continuous())
+        row = 2 * dplr.row(torch.view_as_complex(at_least_fp32(self.C)))
         whole = _decay(A, self.kernel_length)
         C = torch.linalg.solve(whole, row.transpose(0, 1).to(whole.dtype), left=False).transpose(0, 1)
         return Dense(A, B, C.to(A.dtype))
@@ -174,7 +174,7 @@ class S4(Mixer):
         """From x_0: one step as it reads; more in pieces, each with its powers of Ā."""
         pairs, (A, B, C) = state["x"], self.dense()
         x, outputs = at_least_fp32(pairs).flatten(2), []
-        P = cauchy.powers(A, min(u.shape[1], PIECE))
+        P = dplr.powers(A, min(u.shape[1], PIECE))
         masks = (None,) * len(u.split(PIECE, dim=1)) if mask is None else mask.split(PIECE, dim=1)
         for part, valid in zip(u.split(PIECE, dim=1), masks, strict=True):
             T = part.shape[1]
@@ -184,11 +184,11 @@ class S4(Mixer):
                 outputs.append(torch.einsum("khn,bhn->bkh", C, after).flatten(1)[:, None])
                 x = after if valid is None else torch.where(valid[:, :, None], after, x)
                 continue
-            G = cauchy.rows(P, C, T)
+            G = dplr.rows(P, C, T)
             y = self._convolve(part, torch.einsum("htkn,hn->kht", G, B))
             outputs.append(y + torch.einsum("htkn,bhn->btkh", G, Ax).flatten(2))
             part, n = align_right(part, valid)
-            x = cauchy.power_apply(P, n, x) + cauchy.accumulate(P, B, part)
+            x = dplr.power_apply(P, n, x) + dplr.accumulate(P, B, part)
         return torch.cat(outputs, dim=1), {"x": x.unflatten(2, pairs.shape[2:]).to(pairs.dtype)}
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
@@ -213,9 +213,9 @@ class S4(Mixer):
         """
         if not self.l_kernel.is_meta and self.kernel_length:
             raise ValueError(f"s4: C is attuned to {self.kernel_length} steps already")
-        A, _ = cauchy.transition(cauchy.factor(*(z.to(torch.complex128) for z in self.continuous())))
-        row = cauchy.row(torch.view_as_complex(self.C.double()))
-        self.C.copy_(torch.view_as_real(cauchy.unrow(_times(row, _decay(A, L)))))
+        A, _ = dplr.transition(*(z.to(torch.complex128) for z in self.continuous()))
+        row = dplr.row(torch.view_as_complex(self.C.double()))
+        self.C.copy_(torch.view_as_real(dplr.unrow(_times(row, _decay(A, L)))))
         self.l_kernel.fill_(L)
 
     @torch.no_grad()

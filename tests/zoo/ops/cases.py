@@ -36,7 +36,6 @@ from zoo.ops import (
     wkv4,
 )
 from zoo.ops.elementwise import naive as elementwise_naive
-from zoo.ops.fourier.naive import fourier as fourier_naive
 from zoo.ops.norms import naive as norms_naive
 
 B, H, T, K, V, D, N = 2, 2, 70, 5, 6, 18, 4
@@ -132,7 +131,6 @@ CASES = {
         lambda *x: cauchy.kernel(*x, 9),
         lambda *x: cauchy.kernel_naive(*x, 9),
         (_poles(4, 3), 0.25 * _complex(1, 4, 3), _complex(4, 3), _complex(2, 4, 3)),
-        mixed=2,
     ),
     "delta rule": Case(
         "delta_rule",
@@ -169,7 +167,6 @@ CASES = {
         h3.h3,
         h3.h3_naive,
         (_normal(3, 4, B, T), _normal(3, 4), _normal(4, 3), _complex(4, N), _poles(4, N), _normal(4)),
-        mixed=2,
     ),
     "linear attention": Case(
         "linear_attention", linear_attention.linear_attention, linear_attention.recurrent, (_q, _k, _v), mixed=2
@@ -210,7 +207,6 @@ CASES = {
         long_convolution.convolve,
         long_convolution.convolve_naive,
         (_rows, _normal(D, T), _weight),
-        mixed=1,
     ),
     "LSH attention": Case(
         "lsh_attention",
@@ -260,7 +256,7 @@ CASES = {
         mixed=2,
     ),
     "rotation": Case("rotation", rotation.rotate, None, (_rows, _normal(B, T, 9), _normal(B, T, 9))),
-    "Fourier": Case("fourier", fourier.fourier, fourier_naive, (_rows,), mixed=1),
+    "Fourier": Case("fourier", fourier.fourier, fourier.fourier_naive, (_rows,)),
     "GLU": Case("glu", _glu, None, (_rows, _normal(8, D), _normal(8, D), _normal(D, 8))),
     "selective scan": Case(
         "selective_scan",
@@ -301,10 +297,9 @@ CASES = {
         lambda *x: vandermonde.evaluate(*x, T),
         lambda *x: vandermonde.evaluate_naive(*x, T),
         (_complex(2, 4, N), _poles(4, N)),
-        mixed=2,
     ),
     "Vandermonde state": Case(
-        "vandermonde", vandermonde.accumulate, vandermonde.accumulate_naive, (_normal(B, T, 4), _poles(4, N)), mixed=2
+        "vandermonde", vandermonde.accumulate, vandermonde.accumulate_naive, (_normal(B, T, 4), _poles(4, N))
     ),
     "WKV": Case("wkv4", wkv4.wkv, wkv4.wkv_naive, (-_positive(D), _weight, _rows, _normal(B, T, D))),
 }

@@ -1,14 +1,13 @@
-"""Bilinear DPLR systems: the Cauchy kernel and the real-coordinate steps against dense complex matrices."""
+"""The Cauchy kernel of bilinear DPLR systems against dense complex matrices."""
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from zoo.ops import cauchy, flops, forms
-from zoo.ops.cauchy.naive import system
 from zoo.ops.kernel_log import record_kernels
 
-H, M, B = 3, 4, 2
+H, M = 3, 4
 SIZES = pytest.mark.parametrize(("R", "K", "L"), [(1, 1, 1), (1, 1, 2), (1, 2, 7), (1, 1, 8), (2, 1, 8), (3, 2, 9)])
 
 
@@ -21,10 +20,6 @@ def draw(R=1, K=1, seed=0):
 
     a = -torch.rand(H, M, dtype=torch.float64) - 1j * 3 * torch.rand(H, M, dtype=torch.float64)
     return [x.requires_grad_() for x in (a, 0.5 * z(R, H, M), z(H, M), z(K, H, M))]
-
-
-def real(x):
-    return torch.view_as_real(x).flatten(-2)
 
 
 @SIZES
@@ -55,42 +50,6 @@ def test_more_frequencies_than_a_loop_takes_at_once(form, monkeypatch):
         assert (low - high).norm() < 1e-5 * high.norm()
 
 
-@pytest.mark.parametrize("R", [1, 2])
-def test_steps(R):
-    """One step in O(N), and the matrices it makes, against the dense solve."""
-    a, p, b, _ = draw(R)
-    A, B_bar = system(a, p, b)
-    x, u = torch.randn(B, H, M, dtype=torch.complex128), torch.randn(B, H, dtype=torch.float64)
-    both = torch.cat([x, x.conj()], dim=-1)
-    want = (torch.einsum("hmn,bhn->bhm", A, both) + B_bar * u[..., None])[..., :M]
-    f = cauchy.factor(a, p, b)
-    torch.testing.assert_close(cauchy.advance(f, x, u), want)
-    A_real, B_real = cauchy.transition(f)
-    torch.testing.assert_close(torch.einsum("hmn,bhn->bhm", A_real, real(x)) + B_real * u[..., None], real(want))
-
-
-@pytest.mark.parametrize("T", [1, 2, 5, 31, 32, 33, 100])
-def test_powers(T):
-    """Rows c Ā^t, sums Σ Ā^{T−1−s} b u_s and Ā^n x, against loops."""
-    a, p, b, c = (x.detach() for x in draw(K=2))
-    A, B_bar = cauchy.transition(cauchy.factor(a, p, b))
-    P = cauchy.powers(A, T)
-    row, rows = real(c), []
-    for _ in range(T):
-        rows.append(row)
-        row = torch.einsum("khm,hmn->khn", row, A)
-    torch.testing.assert_close(cauchy.rows(P, real(c), T), torch.stack(rows).permute(2, 0, 1, 3))
-    u, x = torch.randn(B, T, H, dtype=torch.float64), torch.randn(B, H, 2 * M, dtype=torch.float64)
-    n = torch.tensor([T, T // 2])
-    total, state = torch.zeros_like(x), [x.clone()]
-    for t in range(T):
-        total = torch.einsum("hmn,bhn->bhm", A, total) + B_bar * u[:, t, :, None]
-        state.append(torch.einsum("hmn,bhn->bhm", A, state[-1]))
-    torch.testing.assert_close(cauchy.accumulate(P, B_bar, u), total)
-    want = torch.stack([state[int(k)][row] for row, k in enumerate(n)])
-    torch.testing.assert_close(cauchy.power_apply(P, n, x), want)
-
-
 @pytest.mark.parametrize("backward", [False, True])
 def test_counts_the_same_in_either_form(form, backward):
     """Four real products of (K + R)(1 + R) × M × (L/2 + 1), an FFT per kernel, and twice the products backward."""
@@ -101,10 +60,3 @@ def test_counts_the_same_in_either_form(form, backward):
             y.sum().backward()
     sums = 4 * 2 * H * (2 + 1) * (1 + 1) * M * (L // 2 + 1)
     assert own.total + products.get_total_flops() == 2 * H * flops.rfft(L) + sums * (3 if backward else 1)
-
-
-def test_rows_read_states():
-    c, x = torch.randn(2, H, M, dtype=torch.complex128), torch.randn(B, H, M, dtype=torch.complex128)
-    want = torch.einsum("khm,bhm->bkh", c, x).real
-    torch.testing.assert_close(torch.einsum("khn,bhn->bkh", cauchy.row(c), real(x)), want)
-    torch.testing.assert_close(cauchy.unrow(cauchy.row(c)), c)

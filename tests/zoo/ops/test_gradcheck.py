@@ -18,23 +18,12 @@ import zoo
 import zoo.ops
 from zoo.architectures.rg_lru import BoundedSqrt
 from zoo.ops.attention import attend_naive
-from zoo.ops.cauchy import (
-    accumulate,
-    advance,
-    factor,
-    kernel_naive,
-    power_apply,
-    powers,
-    row,
-    rows,
-    transition,
-    unrow,
-)
+from zoo.ops.cauchy import kernel_naive
 from zoo.ops.delta_rule import delta_rule_naive, dplr_naive
 from zoo.ops.diagonal_scan import scan, scan_naive
 from zoo.ops.diagonal_scan.chunked import _Scan
 from zoo.ops.elementwise import naive as naive_elementwise
-from zoo.ops.fourier.real import _Fourier, fourier
+from zoo.ops.fourier import Fourier, fourier
 from zoo.ops.h3 import h3_naive
 from zoo.ops.linear import linear
 from zoo.ops.linear_attention import recurrent
@@ -59,7 +48,6 @@ from zoo.ops.selective_scan.official import LastState
 from zoo.ops.short_convolution import Unit, short_convolution_naive
 from zoo.ops.slstm import slstm_naive
 from zoo.ops.ssd import ssd_naive
-from zoo.ops.vandermonde import accumulate_naive, evaluate_naive
 from zoo.ops.wkv4 import wkv_naive
 
 B, H, T, K, V, D, N = 2, 2, 5, 2, 3, 2, 2
@@ -96,19 +84,6 @@ def memory(outputs, state):
     """As `weighed`, of the mLSTM: C and n are relative to e^m."""
     C, n, m = state
     return outputs, C * m[..., None, None].exp(), n * m[..., None].exp()
-
-
-def stepped(a_, p_, b_, x_, u_):
-    """One step of the DPLR system by Woodbury, and by its dense matrices."""
-    f = factor(a_, p_, b_)
-    dense, column = transition(f)
-    return advance(f, x_, u_[:, 0]), dense, column
-
-
-def powered(c_, A_, b_, x_, u_):
-    """Rows, columns and sums of powers of a real matrix; powers by the row of the batch."""
-    P = powers(A_, T)
-    return rows(P, row(c_), T), accumulate(P, b_, u_), power_apply(P, torch.tensor([3, 5]), x_), unrow(row(c_))
 
 
 def turned():
@@ -200,8 +175,6 @@ NAIVE = [
         (q, k, v, normal(1, H, T, T)),
     ),
     ("cauchy", "kernel", lambda *x: kernel_naive(*x, T), (poles, low_rank, driven, read)),
-    ("cauchy", "steps", stepped, (poles, low_rank, driven, normal(B, D, N, complex_=True), u)),
-    ("cauchy", "powers", powered, (read, 0.5 * normal(D, 2 * N, 2 * N), normal(D, 2 * N), normal(B, D, 2 * N), u)),
     ("delta_rule", "delta rule", delta_rule_naive, (q, k, v, beta)),
     ("delta_rule", "gated, resumed", delta_rule_naive, (q, k, v, beta, per_head, S)),
     ("delta_rule", "dplr", dplr_naive, (q, k, v, a, b, per_channel)),
@@ -269,8 +242,6 @@ NAIVE = [
     ("slstm", "resumed, padding", cell(slstm_naive), (*units, *started)),
     ("ssd", "", ssd_naive, dual),
     ("ssd", "resumed", ssd_naive, (*dual, S)),
-    ("vandermonde", "evaluate", lambda *x: evaluate_naive(*x, T), (normal(1, D, N, complex_=True), poles)),
-    ("vandermonde", "accumulate", accumulate_naive, (u, poles)),
     ("wkv4", "", lambda *x: weighed(*wkv_naive(*x)), channels),
     ("wkv4", "resumed, padding", resumed(wkv_naive), (*channels, *carried)),
 ]
@@ -297,8 +268,8 @@ BY_HAND = [
         (q, v),
     ),
     (BoundedSqrt, "where the slope is free", BoundedSqrt.apply, (uniform(B, D),)),
-    (_Fourier, "odd", fourier, (normal(B, T, 3),)),
-    (_Fourier, "even", fourier, (normal(B, 4, 4),)),
+    (Fourier, "odd", fourier, (normal(B, T, 3),)),
+    (Fourier, "even", fourier, (normal(B, 4, 4),)),
 ]
 
 
@@ -329,8 +300,8 @@ def test_backward_pass_by_hand(monkeypatch, kind, function, inputs):
     check_backward(monkeypatch, kind, function, inputs)
 
 
-NOT_HERE = ("cpu", "fourier", "glu")
-"""Compiled loops, which have tests of their own; a backward pass by hand, see `BY_HAND`; torch's own ops."""
+NOT_HERE = ("cpu", "glu")
+"""Compiled loops, which have tests of their own; torch's own ops."""
 
 
 def test_every_op_is_here():

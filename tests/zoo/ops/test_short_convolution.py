@@ -80,15 +80,6 @@ def test_narrow_is_rounded_to_the_dtype_of_x():
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
 
 
-def test_answer_in_float32_under_autocast():
-    u, K = torch.randn(2, 33, 5), torch.randn(5, 4)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        y, half = short_convolution(u, K), short_convolution(u.bfloat16(), K)
-    assert y.dtype is half.dtype is torch.float32
-    torch.testing.assert_close(y, short_convolution_naive(u.double(), K.double()).float())
-    torch.testing.assert_close(half, short_convolution_naive(u.bfloat16().double(), K.double()).float())
-
-
 def test_bfloat16_beside_float64():
     x, w = torch.randn(2, 33, 70).bfloat16(), torch.randn(70, 4).double()
     torch.testing.assert_close(short_convolution(x, w), short_convolution_naive(x.double(), w), rtol=1e-12, atol=1e-12)

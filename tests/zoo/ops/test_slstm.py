@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from zoo.ops.kernel_log import record_kernels
 from zoo.ops.slstm import slstm, slstm_naive
 
 from .conftest import assert_same, differentiated
@@ -40,12 +39,6 @@ def compare(args, state=(), mask=None):
     assert_same(all_of(slstm), all_of(slstm_naive), *args, *state)
 
 
-def test_which_form_ran(form):
-    with record_kernels() as kernels:
-        slstm(*inputs(3))
-    assert kernels == {"slstm": "compiled loop" if form == "compiled" else "torch"}
-
-
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("resumed", [False, True])
 @pytest.mark.parametrize("T", [1, 2, 13, 70])
@@ -69,18 +62,3 @@ def test_float32_against_float64():
     got = differentiated(lambda *x: slstm(*x)[0], *(x.float() for x in exact))
     for y, wanted in zip(got, differentiated(lambda *x: slstm_naive(*x)[0], *exact), strict=True):
         assert (y.double() - wanted).norm() < 1e-4 * wanted.norm()
-
-
-def test_junk_in_padding_leaves_no_trace():
-    args, mask = inputs(8), padding(8)
-    spoilt = [*(x.masked_fill(~mask[None, :, :, None], float("nan")) for x in args[:4]), *args[4:]]
-    (y, state), (y2, state2) = slstm(*args, None, mask), slstm(*spoilt, None, mask)
-    torch.testing.assert_close((y2, *state2), (y, *state), rtol=0, atol=0)
-
-
-def test_float32_under_autocast():
-    args = [x.float() for x in inputs(6)]
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        y, state = slstm(*args)
-    torch.testing.assert_close(y, slstm(*args)[0], rtol=0, atol=0)
-    assert all(x.dtype is torch.float32 for x in state)

@@ -19,7 +19,9 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 
 from zoo.ops import flops, forms
+from zoo.ops.cauchy import naive
 from zoo.ops.precision import no_autocast
+from zoo.ops.step_by_step import finite_or
 
 
 def kernel(
@@ -43,8 +45,9 @@ def kernel(
             eye = torch.eye(R, dtype=a.dtype, device=a.device)
             solved = torch.linalg.solve(eye + (z * pp).movedim(3, 1), pb.movedim(2, 1)[..., None])  # (H, F, R, 1)
             found = cb - z * torch.einsum("hkrl,hlr->hkl", cp, solved[..., 0])
-    flops.count("cauchy", H * K * flops.rfft(L))
-    return torch.fft.irfft(found * torch.polar(torch.ones_like(angle), angle), n=L).transpose(0, 1)
+        flops.count("cauchy", H * K * flops.rfft(L))
+        y = torch.fft.irfft(found * torch.polar(torch.ones_like(angle), angle), n=L).transpose(0, 1)
+        return finite_or(y, lambda: naive.kernel(a, p, b, c, L))
 
 
 def sums(

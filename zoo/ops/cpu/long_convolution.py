@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import cmath
 import math
-from fractions import Fraction
 from functools import cache, reduce
+from operator import add
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,8 +27,8 @@ from numba.core import cgutils, types
 from torch import Tensor
 
 from zoo.ops import flops
-from zoo.ops.cpu.bfloat16 import array, memory, narrowed, widened
-from zoo.ops.cpu.intrinsics import intrinsic
+from zoo.ops.cpu.bfloat16 import Rows, array, narrowed, offset, rows, widened
+from zoo.ops.cpu.intrinsics import LONG, Code, emits, intrinsic
 from zoo.ops.cpu.jit import inlined, loop
 from zoo.ops.cpu.threads import run
 from zoo.ops.long_convolution.fft import fast_length, work
@@ -40,22 +40,14 @@ NEAR = 256
 """Steps of a block whose transform stays in the innermost cache."""
 
 
-def convolve(u: Tensor, K: Tensor, skip: Tensor) -> Tensor:
-    """As `naive.convolve`, K and the skip in the wider dtype that is computed in."""
-    return CompiledConvolve.apply(u, K, skip)
+def convolve(u: Tensor, K: Tensor) -> Tensor:
+    """As `naive.convolve`, K in the wider dtype that is computed in."""
+    return CompiledConvolve.apply(u, K)
 
 
-class Sequences(NamedTuple):
-    """A tensor (B, T, D) where it lies: its memory, and numbers from one row, step and channel to the next."""
-
-    memory: Tensor
-    row: int
-    step: int
-    channel: int
-
-
-def _sequences(x: Tensor) -> Sequences:
-    return Sequences(memory(x), *x.stride())
+def _sequences(x: Tensor) -> Rows:
+    """A tensor (B, D, T) where it lies, as rows of one number."""
+    return rows(x[..., None])
 
 
 class Spectra(NamedTuple):
@@ -65,13 +57,13 @@ class Spectra(NamedTuple):
 
 class CompiledConvolve(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, u: Tensor, K: Tensor, skip: Tensor) -> Tensor:
+    def forward(ctx: Any, u: Tensor, K: Tensor) -> Tensor:
         B, T, D = u.shape
         flops.count("long_convolution", work(B, T, D))
         n, blocks, y = fast_length(T), -(-D // LANES), u.new_empty(B, T, D)
         spectra = Spectra(u=K.new_empty(blocks, B, 2, n * LANES), K=K.new_empty(blocks, 2, n * LANES))
         plan = _plan(n, array(spectra.K).dtype)
-        run(_forward, blocks, _sequences(u), _sequences(K.T[None]), skip, plan, spectra, _sequences(y), T, D)
+        run(_forward, blocks, _sequences(u.mT), _sequences(K[None]), plan, spectra, _sequences(y.mT), T, D)
         ctx.save_for_backward(*spectra)
         ctx.by_channel = K.T.is_contiguous()
         return y
@@ -82,10 +74,10 @@ class CompiledConvolve(torch.autograd.Function):
         spectra, (B, T, D) = Spectra(*ctx.saved_tensors), dy.shape
         flops.count("long_convolution", work(B, T, D))
         K, du = spectra.K, dy.new_empty(B, T, D)
-        dK, dskip = K.new_empty(T, D).T if ctx.by_channel else K.new_empty(D, T), K.new_empty(D)
-        plan, d_kernel = _plan(fast_length(T), array(K).dtype), _sequences(dK.T[None])
-        run(_backward, len(K), _sequences(dy), plan, spectra, _sequences(du), d_kernel, dskip, T, D)
-        return du, dK, dskip
+        dK = K.new_empty(T, D).T if ctx.by_channel else K.new_empty(D, T)
+        plan = _plan(fast_length(T), array(K).dtype)
+        run(_backward, len(K), _sequences(dy.mT), plan, spectra, _sequences(du.mT), _sequences(dK[None]), T, D)
+        return du, dK
 
 
 class _Plan(NamedTuple):
@@ -120,17 +112,14 @@ def _plan(n: int, dtype: Any) -> _Plan:
 
 
 @loop
-def _forward(start, stop, u, K, skip, plan, spectra, y, T, D):  # type: ignore[no-untyped-def]
+def _forward(start, stop, u, K, plan, spectra, y, T, D):  # type: ignore[no-untyped-def]
     """Work items are blocks of channels."""
-    _, B, _, size = spectra.u.shape
-    re, im = np.empty(size, skip.dtype), np.empty(size, skip.dtype)
-    scale = skip.dtype.type(LANES) / skip.dtype.type(size)
+    B, size = spectra.u.shape[1], spectra.u.shape[3]
+    re, im, scale = np.empty(size, K.memory.dtype), np.empty(size, K.memory.dtype), K.memory.dtype.type(LANES / size)
     for block in range(start, stop):
-        first = block * LANES
-        width, K_re, K_im = min(LANES, D - first), spectra.K[block, 0], spectra.K[block, 1]
+        first, K_re, K_im = block * LANES, spectra.K[block, 0], spectra.K[block, 1]
+        width = min(LANES, D - first)
         _load(K, 0, first, T, width, K_re, K_im)
-        for c in range(width):
-            K_re[c] += skip[first + c]
         _transform(K_re, K_im, plan, False)
         for b in range(B):
             u_re, u_im = spectra.u[block, b, 0], spectra.u[block, b, 1]
@@ -144,14 +133,13 @@ def _forward(start, stop, u, K, skip, plan, spectra, y, T, D):  # type: ignore[n
 
 
 @loop
-def _backward(start, stop, dy, plan, spectra, du, dK, dskip, T, D):  # type: ignore[no-untyped-def]
-    _, B, _, size = spectra.u.shape
-    re, im = np.empty(size, dskip.dtype), np.empty(size, dskip.dtype)
-    sum_re, sum_im = np.empty(size, dskip.dtype), np.empty(size, dskip.dtype)
-    scale = dskip.dtype.type(LANES) / dskip.dtype.type(size)
+def _backward(start, stop, dy, plan, spectra, du, dK, T, D):  # type: ignore[no-untyped-def]
+    B, size, dtype = spectra.u.shape[1], spectra.u.shape[3], spectra.K.dtype
+    re, im, scale = np.empty(size, dtype), np.empty(size, dtype), dtype.type(LANES / size)
+    sum_re, sum_im = np.empty(size, dtype), np.empty(size, dtype)
     for block in range(start, stop):
-        first = block * LANES
-        width, K_re, K_im = min(LANES, D - first), spectra.K[block, 0], spectra.K[block, 1]
+        first, K_re, K_im = block * LANES, spectra.K[block, 0], spectra.K[block, 1]
+        width = min(LANES, D - first)
         sum_re[:], sum_im[:] = 0, 0
         for b in range(B):
             u_re, u_im = spectra.u[block, b, 0], spectra.u[block, b, 1]
@@ -166,8 +154,6 @@ def _backward(start, stop, dy, plan, spectra, du, dK, dskip, T, D):  # type: ign
             _transform(re, im, plan, True)
             _store(re, scale, du, b, first, T, width)
         _transform(sum_re, sum_im, plan, True)
-        for c in range(width):
-            dskip[first + c] = sum_re[c] * scale
         _store(sum_re, scale, dK, 0, first, T, width)
 
 
@@ -176,20 +162,20 @@ def _load(x, b, first, T, width, re, im):  # type: ignore[no-untyped-def]
     """Channels from the first on, as polynomials of real numbers."""
     im[:] = 0
     re[T * LANES if width == LANES else 0 :] = 0
-    of = x.memory[b * x.row + first * x.channel :]
+    of = x.memory[offset(x, b, first, 0) :]
     for t in range(T):
         to = re[t * LANES : t * LANES + width]
         for c in range(len(to)):
-            to[c] = widened(of[t * x.step + c * x.channel])
+            to[c] = widened(of[offset(x, 0, c, t)])
 
 
 @inlined
 def _store(re, scale, x, b, first, T, width):  # type: ignore[no-untyped-def]
-    to = x.memory[b * x.row + first * x.channel :]
+    to = x.memory[offset(x, b, first, 0) :]
     for t in range(T):
         of = re[t * LANES : t * LANES + width]
         for c in range(len(of)):
-            to[t * x.step + c * x.channel] = narrowed(scale * of[c], to)
+            to[offset(x, 0, c, t)] = narrowed(scale * of[c], to)
 
 
 @loop
@@ -201,49 +187,46 @@ def _transform(re, im, plan, back):  # type: ignore[no-untyped-def]
             _butterflies(re, im, j * radix * part, part, plan.roots, at + j * 2 * (radix - 1), 2 * radix + back)
 
 
-class _Lanes(NamedTuple):
+class _Complex(NamedTuple):
     """Complex numbers of a block of channels, in code that is being emitted."""
 
     build: Any
     re: Any
     im: Any
 
-    def plus(self, other: _Lanes) -> _Lanes:
-        return _Lanes(self.build, self.build.fadd(self.re, other.re), self.build.fadd(self.im, other.im))
+    def __add__(self, other: _Complex) -> _Complex:  # type: ignore[override]
+        return _Complex(self.build, self.build.fadd(self.re, other.re), self.build.fadd(self.im, other.im))
 
-    def minus(self, other: _Lanes) -> _Lanes:
-        return _Lanes(self.build, self.build.fsub(self.re, other.re), self.build.fsub(self.im, other.im))
+    def __sub__(self, other: _Complex) -> _Complex:
+        return _Complex(self.build, self.build.fsub(self.re, other.re), self.build.fsub(self.im, other.im))
 
-    def times(self, re: Any, im: Any) -> _Lanes:
+    def times(self, re: Any, im: Any) -> _Complex:
         flags = ("contract",)
         factors = (self.re, re), (self.im, im), (self.re, im), (self.im, re)
         a, b, c, d = [self.build.fmul(x, y, flags=flags) for x, y in factors]
-        return _Lanes(self.build, self.build.fsub(a, b, flags=flags), self.build.fadd(c, d, flags=flags))
+        return _Complex(self.build, self.build.fsub(a, b, flags=flags), self.build.fadd(c, d, flags=flags))
 
-    def rotated(self, turns: Fraction) -> _Lanes:
-        """Times e^{2πi turns}."""
-        quarters, rest = divmod(turns * 4, 1)
+    def turned(self, k: int, r: int) -> _Complex:
+        """Times e^{2πik/r}."""
+        quarters, rest = divmod(4 * k, r)
         if rest:
-            angle = cmath.exp(math.tau * 1j * float(turns))
-            return self.times(*(ir.Constant(self.re.type, [part] * LANES) for part in (angle.real, angle.imag)))
+            root = cmath.exp(math.tau * 1j * (k / r))
+            return self.times(*(ir.Constant(self.re.type, [part] * LANES) for part in (root.real, root.imag)))
         x = self
-        for _ in range(int(quarters) % 4):
-            x = _Lanes(x.build, x.build.fneg(x.im), x.re)
+        for _ in range(quarters % 4):
+            x = _Complex(x.build, x.build.fneg(x.im), x.re)
         return x
 
 
-def _sums(x: list[_Lanes], sign: int) -> list[_Lanes]:
+def _sums(x: list[_Complex], sign: int) -> list[_Complex]:
     """Σ_j e^{±2πijk/r} x_j for k < r."""
     r = len(x)
     if r == 1:
         return x
     if r % 2:
-        return [
-            reduce(_Lanes.plus, (y.rotated(Fraction(sign * j * k, r) % 1) for j, y in enumerate(x))) for k in range(r)
-        ]
-    even, odd = _sums(x[::2], sign), _sums(x[1::2], sign)
-    pairs = [(y, z.rotated(Fraction(sign * k, r))) for k, (y, z) in enumerate(zip(even, odd, strict=True))]
-    return [y.plus(z) for y, z in pairs] + [y.minus(z) for y, z in pairs]
+        return [reduce(add, (y.turned(sign * j * k % r, r) for j, y in enumerate(x))) for k in range(r)]
+    even, odd = _sums(x[::2], sign), [z.turned(sign * k, r) for k, z in enumerate(_sums(x[1::2], sign))]
+    return [y + z for y, z in zip(even, odd, strict=True)] + [y - z for y, z in zip(even, odd, strict=True)]
 
 
 @intrinsic
@@ -251,47 +234,40 @@ def _butterflies(typing: Any, re: Any, im: Any, place: Any, part: Any, roots: An
     """The polynomial at a place into its remainders, where `kind` is twice the radix; where it is one more, these into
     as many times the polynomial."""
 
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        data = [context.make_array(signature.args[i])(context, builder, arguments[i]).data for i in (0, 1, 4)]
-        end = builder.append_basic_block("end")
-        switch = builder.switch(arguments[6], end)
+    def emit(code: Code, *arguments: Any) -> None:
+        build, (place, part, _, root, kind) = code.build, arguments[2:]
+        data = [code.context.make_array(code.types[i])(code.context, build, arguments[i]).data for i in (0, 1, 4)]
+        end = build.append_basic_block("end")
+        switch = build.switch(kind, end)
         for radix in RADICES:
             for back in (False, True):
-                case = builder.append_basic_block(f"radix{radix}")
-                switch.add_case(ir.Constant(arguments[6].type, 2 * radix + back), case)
-                builder.position_at_end(case)
-                _emit(builder, data, arguments[2], arguments[3], arguments[5], radix, back)
-                builder.branch(end)
-        builder.position_at_end(end)
-        return context.get_dummy_value()
+                case = build.append_basic_block(f"radix{radix}")
+                switch.add_case(LONG(2 * radix + back), case)
+                build.position_at_end(case)
+                _emit(code, data, place, part, root, radix, back)
+                build.branch(end)
+        build.position_at_end(end)
 
     whole = types.int64
-    return types.void(re, im, whole, whole, roots, whole, whole), code
+    return types.void(re, im, whole, whole, roots, whole, whole), emits(emit)
 
 
-def _emit(builder: Any, data: list[Any], place: Any, part: Any, root: Any, radix: int, back: bool) -> None:
-    number = data[0].type.pointee
-    line, size = ir.VectorType(number, LANES), 4 if number == ir.FloatType() else 8
-    empty, none = ir.Constant(line, ir.Undefined), ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-
-    def broadcast(i: int) -> Any:
-        value = builder.load(builder.gep(data[2], [builder.add(root, ir.Constant(root.type, i))]))
-        return builder.shuffle_vector(builder.insert_element(empty, value, ir.Constant(ir.IntType(32), 0)), empty, none)
-
-    s = [(broadcast(2 * j), broadcast(2 * j + 1)) for j in range(radix - 1)]
-    with cgutils.for_range(builder, builder.sdiv(part, ir.Constant(part.type, LANES))) as each:
-        at = builder.add(place, builder.mul(each.index, ir.Constant(part.type, LANES)))
-        offsets = [builder.add(at, builder.mul(part, ir.Constant(part.type, j))) for j in range(radix)]
-        addresses = [
-            [builder.bitcast(builder.gep(array, [offset]), line.as_pointer()) for array in data[:2]]
-            for offset in offsets
-        ]
-        x = [_Lanes(builder, *(builder.load(address, align=size) for address in pair)) for pair in addresses]
+def _emit(code: Code, data: list[Any], place: Any, part: Any, root: Any, radix: int, back: bool) -> None:
+    build, number = code.build, data[0].type.pointee
+    vector, size = ir.VectorType(number, LANES), 4 if number == ir.FloatType() else 8
+    factors = [build.load(build.gep(data[2], [build.add(root, LONG(i))])) for i in range(2 * (radix - 1))]
+    parts = [code.broadcast(factor, vector) for factor in factors]
+    s = list(zip(parts[::2], parts[1::2], strict=True))
+    with cgutils.for_range(build, build.sdiv(part, LONG(LANES))) as each:
+        at = build.add(place, build.mul(each.index, LONG(LANES)))
+        offsets = [build.add(at, build.mul(part, LONG(j))) for j in range(radix)]
+        addresses = [[build.bitcast(build.gep(x, [i]), vector.as_pointer()) for x in data[:2]] for i in offsets]
+        x = [_Complex(build, *(build.load(address, align=size) for address in pair)) for pair in addresses]
         if back:
             y = _sums(x, -1)
-            y[1:] = [z.times(re, builder.fneg(im)) for z, (re, im) in zip(y[1:], s, strict=True)]
+            y[1:] = [z.times(re, build.fneg(im)) for z, (re, im) in zip(y[1:], s, strict=True)]
         else:
             y = _sums([x[0], *(z.times(*w) for z, w in zip(x[1:], s, strict=True))], 1)
         for z, (re, im) in zip(y, addresses, strict=True):
-            builder.store(z.re, re, align=size)
-            builder.store(z.im, im, align=size)
+            build.store(z.re, re, align=size)
+            build.store(z.im, im, align=size)

@@ -1,7 +1,6 @@
-"""The selective scan as a compiled loop: the N states of a block of channels stay in L1 while time goes by.
+"""The gated selective scan as a compiled loop: the N states of a block of channels stay in L1 while time goes by.
 
-What stands around the scan in a layer, softplus(Δ + bias) before it and y ⊙ SiLU(z) behind it, is done on the way; u,
-Δ, B, C, z, and y and their gradients may then be bfloat16, which is widened and narrowed as it is read and written.
+u, Δ, B, C, z, and y and their gradients may be bfloat16, which is widened and narrowed as it is read and written.
 
 No state is written to memory but every LENGTH-th. The backward pass goes through the spans between those from the last
 to the first: it runs one forward again, keeping its states and decays in L2, then walks it back. With g the gradient
@@ -36,18 +35,14 @@ CHANNELS = 128
 
 
 def selective_scan(
-    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, h: Tensor, *gate: Tensor
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, h: Tensor, z: Tensor, bias: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """`naive.selective_scan` of an even N; with z and a bias behind h, `naive.gated_selective_scan`.
-
-    A, D, h and the bias are in float32 or float64; what varies with time may be bfloat16.
-    """
-    D = A.new_zeros(len(A)) if D is None else D
-    z, bias = gate or (u, D)
+    """`naive.gated_selective_scan` of an even N: A, D, h and the bias in float32 or float64, the others in that, or all
+    in bfloat16."""
     varying = u, delta, B, C, z
     if not all(x.dtype is torch.bfloat16 for x in varying):
         u, delta, B, C, z = (x.to(A.dtype) for x in varying)
-    y, h = CompiledSelectiveScan.apply(u, delta, A, B, C, D, h, z, bias, bool(gate))
+    y, h = CompiledSelectiveScan.apply(u, delta, A, B, C, D, h, z, bias)
     return y, h
 
 
@@ -61,7 +56,6 @@ class Inputs(NamedTuple):
     kept: Tensor  # (batch, spans + 1, N, width): the state before every span, and after the last
     z: Tensor
     bias: Tensor  # (width,)
-    gated: bool  # whether z and the bias are meant
 
 
 class Gradients(NamedTuple):
@@ -79,32 +73,30 @@ class Gradients(NamedTuple):
 
 class CompiledSelectiveScan(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, *given: Any) -> tuple[Tensor, Tensor]:
-        u, delta, A, B, C, D, h, z, bias, ctx.gated = given
+    def forward(ctx: Any, *given: Tensor) -> tuple[Tensor, Tensor]:
+        u, delta, A, B, C, D, h, z, bias = given
         (batch, T, width), N = u.shape, A.shape[1]
         flops.count("selective_scan", 2 * u.numel() * N)
         kept, y = h.new_empty(batch, -(-T // LENGTH) + 1, N, width), u.new_empty(u.shape)
         kept[:, 0] = h.mT
         A, z = (A.T * math.log2(math.e)).contiguous(), z.contiguous()
-        ctx.save_for_backward(u, delta, A, B, C, D, kept, z, bias)
-        x = Inputs(u=u, delta=delta, A=A, B=B, C=C, D=D, kept=kept, z=z, bias=bias, gated=ctx.gated)
+        x = Inputs(u=u, delta=delta, A=A, B=B, C=C, D=D, kept=kept, z=z, bias=bias)
+        ctx.save_for_backward(*x)
         run(_forward, batch * -(-width // CHANNELS), x, y)
         return y, kept[:, -1].mT.contiguous()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor, dh: Tensor) -> tuple[Tensor | None, ...]:
-        u, delta, A, B, C, D, kept, z, bias = ctx.saved_tensors
-        (batch, T, width), N, blocks = u.shape, len(A), -(-u.shape[2] // CHANNELS)
-        flops.count("selective_scan", 4 * u.numel() * N)
-        x = Inputs(u=u, delta=delta, A=A, B=B, C=C, D=D, kept=kept, z=z, bias=bias, gated=ctx.gated)
-        (du, d_delta, dz), dh = (u.new_empty(u.shape) for _ in range(3)), dh.mT.contiguous()
+        x = Inputs(*ctx.saved_tensors)
+        (batch, T, width), N, blocks = x.u.shape, len(x.A), -(-x.u.shape[2] // CHANNELS)
+        flops.count("selective_scan", 4 * x.u.numel() * N)
+        (du, d_delta, dz), dh = (x.u.new_empty(x.u.shape) for _ in range(3)), dh.mT.contiguous()
         dA, dD, d_bias = torch.empty_like(dh), dh.new_empty(batch, width), dh.new_empty(batch, width)
-        dy, (dB, dC) = dy.to(u.dtype), (dh.new_empty(batch, blocks, T, N) for _ in range(2))
+        dy, (dB, dC) = dy.to(x.u.dtype), (dh.new_empty(batch, blocks, T, N) for _ in range(2))
         d = Gradients(y=dy, h=dh, u=du, delta=d_delta, A=dA, B=dB, C=dC, D=dD, z=dz, bias=d_bias)
         run(_backward, batch * blocks, x, d)
-        gate = (dz, d_bias.sum(0)) if ctx.gated else (None, None)
-        return du, d_delta, dA.sum(0).T, dB.sum(1), dC.sum(1), dD.sum(0), dh.mT, *gate, None
+        return du, d_delta, dA.sum(0).T, dB.sum(1), dC.sum(1), dD.sum(0), dh.mT, dz, d_bias.sum(0)
 
 
 @called
@@ -177,12 +169,10 @@ def _forward(start, stop, x, y):  # type: ignore[no-untyped-def]
             _load(x.delta[b, t, first:last], delta)
             _load(x.B[b, t], B)
             _load(x.C[b, t], C)
-            if x.gated:
-                _softplus(delta, bias)
+            _load(x.z[b, t, first:last], z)
+            _softplus(delta, bias)
             _advance(A, B, C, D, u, delta, h, out)
-            if x.gated:
-                _load(x.z[b, t, first:last], z)
-                _gate(out, z)
+            _gate(out, z)
             _store(out, y[b, t, first:last])
             if (t + 1) % LENGTH == 0 or t == T - 1:
                 x.kept[b, t // LENGTH + 1, :, first:last] = h[:, : last - first]
@@ -213,9 +203,8 @@ def _backward(start, stop, x, d):  # type: ignore[no-untyped-def]
     B, C, dB, dC = np.zeros(N, dtype), np.zeros(N, dtype), np.zeros(N, dtype), np.zeros(N, dtype)
     D, bias, z = np.zeros(CHANNELS, dtype), np.zeros(CHANNELS, dtype), np.zeros(CHANNELS, dtype)
     dy, du, d_delta = np.zeros(CHANNELS, dtype), np.zeros(CHANNELS, dtype), np.zeros(CHANNELS, dtype)
-    y, dD, d_bias, slope = (
-        np.zeros(CHANNELS, dtype), np.zeros(CHANNELS, dtype), np.zeros(CHANNELS, dtype), np.zeros(CHANNELS, dtype)
-    )  # fmt: skip
+    y, slope = np.zeros(CHANNELS, dtype), np.zeros(CHANNELS, dtype)
+    dD, d_bias = np.zeros(CHANNELS, dtype), np.zeros(CHANNELS, dtype)
     for item in range(start, stop):
         b, block = item // blocks, item % blocks
         first = block * CHANNELS
@@ -235,27 +224,24 @@ def _backward(start, stop, x, d):  # type: ignore[no-untyped-def]
                 _load(x.u[b, origin + j, first:last], us[j])
                 _load(x.delta[b, origin + j, first:last], deltas[j])
                 _load(x.B[b, origin + j], B)
-                if x.gated:
-                    _softplus(deltas[j], bias)
+                _softplus(deltas[j], bias)
                 _replay(A, B, us[j], deltas[j], states[j], decays[j], states[j + 1])
             for j in range(steps - 1, -1, -1):
                 t = origin + j
                 _load(d.y[b, t, first:last], dy)
                 _load(x.B[b, t], B)
                 _load(x.C[b, t], C)
-                if x.gated:
-                    _load(x.z[b, t, first:last], z)
-                    _gate_backward(dy, z, slope)
+                _load(x.z[b, t, first:last], z)
+                _gate_backward(dy, z, slope)
                 step, slopes = (A, B, C, D, us[j], deltas[j], decays[j]), (dA, dB, dC, dD, du, d_delta)
                 _walk_back(step, states[j], states[j + 1], dy, y, g, slopes)
                 d.B[b, block, t], d.C[b, block, t] = dB, dC
-                if x.gated:
-                    _load(x.delta[b, t, first:last], z)
-                    _softplus_backward(d_delta, z, bias)
-                    for c in range(CHANNELS):
-                        d_bias[c] += d_delta[c]
-                        slope[c] *= y[c]
-                    _store(slope, d.z[b, t, first:last])
+                _load(x.delta[b, t, first:last], z)
+                _softplus_backward(d_delta, z, bias)
+                for c in range(CHANNELS):
+                    d_bias[c] += d_delta[c]
+                    slope[c] *= y[c]
+                _store(slope, d.z[b, t, first:last])
                 _store(du, d.u[b, t, first:last])
                 _store(d_delta, d.delta[b, t, first:last])
         d.A[b, :, first:last], d.h[b, :, first:last] = dA[:, : last - first], g[:, : last - first]

@@ -74,11 +74,12 @@ class CompiledSLSTM(torch.autograd.Function):
         R, h, valid, y, *kept = ctx.saved_tensors
         (B, T, H, d) = y.shape
         flops.count("slstm", 2 * B * T * R.numel())  # torch sees the products of R's gradient itself
-        d_gates, d_state = y.new_empty(H, B, T, 4 * d), torch.stack([torch.zeros_like(dc), dc, dn])
+        d_gates, d_state = y.new_empty(H, B, T, 4 * d), torch.cat([torch.zeros_like(dc), dc, dn], dim=-1)
         run(_backward, H * -(-B // 2), R.flatten(1, 2), valid, Kept(*kept), y, dy, d_gates, d_state)
         before = torch.cat([h[:, None], y[:, :-1]], dim=1).flatten(0, 1).transpose(0, 1)  # (H, B T, d)
         dR, db = d_gates.flatten(1, 2).mT @ before, d_gates.sum((1, 2))
-        return *d_gates.chunk(4, dim=-1), dR.view_as(R), db.unflatten(1, (4, d)), *d_state.unbind(), None, None
+        d_state = d_state.chunk(3, dim=-1)
+        return *d_gates.chunk(4, dim=-1), dR.view_as(R), db.unflatten(1, (4, d)), *d_state, None, None
 
 
 @loop
@@ -165,14 +166,13 @@ def _step(sums, h, cn, m, factors):  # type: ignore[no-untyped-def]
 
 @loop
 def _backward(start, stop, R, valid, kept, y, dy, d_gates, d_state):  # type: ignore[no-untyped-def]
-    """`d_state` holds the gradients of the h, c and n after the last step, and then of those before the first."""
+    """`d_state` (B, H, 3 d) holds the gradients of h, c and n after the last step, and then before the first."""
     B, T, _, d = y.shape
     pairs, zero = -(-B // 2), R.dtype.type(0)
     M = np.full((-(-4 * d // UNROLLED) * UNROLLED, d), zero)
     dh, d_cn, slopes = np.full((2, d), zero), np.full((2, 2 * d), zero), np.full((2, len(M)), zero)
-    factors, before, n, y_, dy_ = (
-        np.full(FACTORS * d, zero), np.full(2 * d, zero), np.full(d, zero), np.full(d, zero), np.full(d, zero)
-    )  # fmt: skip
+    factors, before = np.full(FACTORS * d, zero), np.full(2 * d, zero)
+    n, y_, dy_ = np.full(d, zero), np.full(d, zero), np.full(d, zero)
     for item in range(start, stop):
         k, first = item // pairs, item % pairs * 2
         rows = min(2, B - first)
@@ -180,11 +180,7 @@ def _backward(start, stop, R, valid, kept, y, dy, d_gates, d_state):  # type: ig
         slopes[:] = 0
         dh[:] = 0
         for r in range(rows):
-            dh[r], d_cn[r, :d], d_cn[r, d:] = (
-                d_state[0, first + r, k],
-                d_state[1, first + r, k],
-                d_state[2, first + r, k],
-            )
+            dh[r], d_cn[r] = d_state[first + r, k, :d], d_state[first + r, k, d:]
         for t in range(T - 1, -1, -1):
             for r in range(rows):
                 row = first + r
@@ -202,11 +198,7 @@ def _backward(start, stop, R, valid, kept, y, dy, d_gates, d_state):  # type: ig
                 _copy(slopes[r], d_gates[k, row, t])
             _multiply(M, slopes, dh)
         for r in range(rows):
-            d_state[0, first + r, k], d_state[1, first + r, k], d_state[2, first + r, k] = (
-                dh[r],
-                d_cn[r, :d],
-                d_cn[r, d:],
-            )
+            d_state[first + r, k, :d], d_state[first + r, k, d:] = dh[r], d_cn[r]
 
 
 @inlined

@@ -9,7 +9,8 @@ from torch import Tensor
 from zoo.ops import forms
 from zoo.ops.long_convolution.fft import convolve as convolve_by_fft
 from zoo.ops.long_convolution.naive import convolve as convolve_naive
-from zoo.ops.precision import promote
+from zoo.ops.precision import no_autocast, promote
+from zoo.ops.step_by_step import finite_or
 
 __all__ = ["convolve", "convolve_naive", "skipping"]
 
@@ -26,12 +27,12 @@ def convolve(
     """
     if K.shape != (u.shape[2], u.shape[1]):
         raise ValueError(f"convolve: the kernel is {tuple(K.shape)}, expected {(u.shape[2], u.shape[1])}")
-    if form := forms.choose("long_convolution", u, K):
+    with no_autocast(u.device):
         dtype = promote(u, K)
-        return form(u, K.to(dtype), torch.as_tensor(skip, dtype=dtype).expand(len(K)))
-    return convolve_by_fft(u, skipping(K, skip))
+        y = (forms.choose("long_convolution", u, K) or convolve_by_fft)(u, skipping(K.to(dtype), skip))
+        return finite_or(y, lambda: convolve_naive(u.to(dtype), K.to(dtype), skip).to(u.dtype))
 
 
 def skipping(K: Float[Tensor, "*B T"], skip: Float[Tensor, "*B"] | float) -> Float[Tensor, "*B T"]:
     """The kernel of K ∗ u + skip ⊙ u."""
-    return torch.cat([(K[..., 0] + skip)[..., None], K[..., 1:]], dim=-1)
+    return torch.select_scatter(K, K[..., 0] + skip, dim=-1, index=0)

@@ -36,13 +36,6 @@ def fast_length(least: int) -> int:
         256
     """
     n = max(2, least + least % 2)
-    while _rest(n) > 1:
+    while pow(30, n.bit_length(), n):  # some prime of n is not in 30 = 2 · 3 · 5
         n += 2
-    return n
-
-
-def _rest(n: int) -> int:
-    for prime in (2, 3, 5):
-        while n % prime == 0:
-            n //= prime
     return n

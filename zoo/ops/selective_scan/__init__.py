@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
@@ -38,12 +35,12 @@ def selective_scan(
         return y[:, None], h
     if (answer := official.selective_scan(u, delta, A, B, C, D, state)) is not None:
         return answer
+    log_kernel("selective_scan", "torch")
     with precision.no_autocast(u.device):
         dtype = precision.promote(u, delta, A, B, C, D, state)
         h = u.new_zeros(len(u), *A.shape, dtype=dtype) if state is None else state.to(dtype)
         x, delta, A, B, C = (x.to(dtype) for x in (u, delta, A, B, C))
-        D = None if D is None else D.to(dtype)
-        y, h = (_compiled(x, delta, A, B, C, D, h) or chunked_scan)(x, delta, A, B, C, D, h)
+        y, h = chunked_scan(x, delta, A, B, C, None if D is None else D.to(dtype), h)
         return y.to(u.dtype), h
 
 
@@ -64,17 +61,10 @@ def gated_selective_scan(
         h = u.new_zeros(len(u), *A.shape, dtype=dtype) if state is None else state.to(dtype)
         A, D, bias = (x.to(dtype) for x in (A, D, bias))
         inputs = u, delta, A, B, C, D, h, z, bias
-        if form := _compiled(*inputs):
+        # The loop takes two of the N states at a time; for a single step the call overhead dominates.
+        if u.shape[1] > 1 and A.shape[1] % 2 == 0 and (form := forms.choose("selective_scan", *inputs)):
             y, h = form(*inputs)
             return y.to(u.dtype), h
         step = F.softplus(delta.to(dtype) + bias)
         y, h = selective_scan(precision.at_least_fp32(u), step, A, B, C, D, None if state is None else h)
         return (y * F.silu(precision.at_least_fp32(z))).to(u.dtype), h
-
-
-def _compiled(u: Tensor, delta: Tensor, A: Tensor, *others: Tensor | None) -> Callable[..., Any] | None:
-    """The loop, which takes two of the N states at a time. For a single step its overhead dominates."""
-    if u.shape[1] > 1 and A.shape[1] % 2 == 0:
-        return forms.choose("selective_scan", u, delta, A, *others)
-    log_kernel("selective_scan", "torch")
-    return None

@@ -7,7 +7,6 @@ are made at a time, and made again for its backward pass.
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -16,15 +15,8 @@ from zoo.ops.diagonal_scan.chunked import scan
 
 
 def selective_scan(
-    u: Float[Tensor, "B T D"],
-    delta: Float[Tensor, "B T D"],
-    A: Float[Tensor, "D N"],
-    B: Float[Tensor, "B T N"],
-    C: Float[Tensor, "B T N"],
-    D: Float[Tensor, " D"] | None,
-    h: Float[Tensor, "B D N"],
-    chunk: int = 64,
-) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B D N"]]:
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, h: Tensor, chunk: int = 64
+) -> tuple[Tensor, Tensor]:
     """As `naive.selective_scan`, all in one dtype."""
     outputs = []
     for parts in zip(*(x.split(chunk, dim=1) for x in (u, delta, B, C)), strict=True):

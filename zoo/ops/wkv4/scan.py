@@ -17,15 +17,8 @@ from zoo.ops.wkv4.naive import LOWEST
 
 
 def wkv(
-    w: Float[Tensor, " C"],
-    u: Float[Tensor, " C"],
-    k: Float[Tensor, "B T C"],
-    v: Float[Tensor, "B T C"],
-    p: Float[Tensor, "B C"],
-    q: Float[Tensor, "B C"],
-    o: Float[Tensor, "B C"],
-    mask: Bool[Tensor, "B T"] | None,
-) -> tuple[Float[Tensor, "B T C"], Float[Tensor, "B C"], Float[Tensor, "B C"], Float[Tensor, "B C"]]:
+    w: Tensor, u: Tensor, k: Tensor, v: Tensor, p: Tensor, q: Tensor, o: Tensor, mask: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """y and the next p, q and o of `naive.wkv`, all in one dtype."""
     skip = torch.zeros_like(k[..., :1], dtype=torch.bool) if mask is None else ~mask[..., None]
     with torch.no_grad():

@@ -35,18 +35,16 @@ from zoo.ops.h3 import h3
 from zoo.ops.long_convolution import convolve
 from zoo.ops.lsh_attention import lsh_attention
 from zoo.ops.lsh_attention.chunked import LSHAttention
-from zoo.ops.selective_scan import gated_selective_scan, selective_scan
+from zoo.ops.selective_scan import gated_selective_scan
 from zoo.ops.short_convolution import Unit
 from zoo.ops.slstm import slstm
 from zoo.ops.wkv4 import wkv
 
 from ..test_gradcheck import (
-    A,
     B,
     D,
     H,
     K,
-    N,
     S,
     T,
     a,
@@ -59,7 +57,6 @@ from ..test_gradcheck import (
     channels,
     check_backward,
     convolved,
-    delta,
     driven,
     gated,
     k,
@@ -72,7 +69,6 @@ from ..test_gradcheck import (
     read,
     resumed,
     started,
-    u,
     uniform,
     units,
     v,
@@ -90,12 +86,6 @@ CASES = [
     (TiledAttention, "causal", lambda *x: TiledAttention.apply(*x, True, 0.7), (q, k, v)),
     (TiledAttention, "shared keys", lambda *x: TiledAttention.apply(*x, False, 0.7), (q, k[:, :1], v[:, :1])),
     (CompiledScan, "real", scan, (uniform(B, 7, D), normal(B, 7, D), normal(B, D))),
-    (
-        CompiledSelectiveScan,
-        "skip, resumed",
-        selective_scan,
-        (u, delta, A, normal(B, T, N), normal(B, T, N), normal(D), normal(B, D, N)),
-    ),
     (CompiledSelectiveScan, "gated, resumed", gated_selective_scan, gated),
     (CompiledShortConvolution, "SiLU", short(True), convolved),
     (CompiledShortConvolution, "linear", short(False), convolved),

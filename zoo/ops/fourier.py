@@ -1,4 +1,7 @@
-"""Half of the transform: for real x the features above D/2 mirror those below, Y_{t,k} = conj Y_{−t,−k}."""
+"""The real part of a Fourier transform over time and features (Lee-Thorp et al. 2021, arXiv:2105.03824, eq. 3).
+
+For real x the features above D/2 mirror those below, Y_{t,k} = conj Y_{−t,−k}: half of the transform is enough.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +11,29 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.ops import flops, precision
+from zoo.ops import flops
 from zoo.ops.kernel_log import log_kernel
+from zoo.ops.precision import at_least_fp32
+from zoo.ops.step_by_step import finite_or
+
+
+def fourier_naive(x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+    """Re F_T(F_D(x)), without normalisation."""
+    return torch.fft.fft2(x, dim=(1, 2)).real
 
 
 def fourier(x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-    """See `naive.fourier`; in float32 at least, and in x's dtype at the end.
+    """See `fourier_naive`; in float32 at least, and in x's dtype at the end.
 
     Counts a real FFT over the features at each step, and a complex one (two real ones) over time for each of the
     D/2 + 1 frequencies that determine the others; as many again backward.
     """
     log_kernel("fourier", "rfft2")
-    return _Fourier.apply(precision.at_least_fp32(x)).to(x.dtype)
+    wide = at_least_fp32(x)
+    return finite_or(Fourier.apply(wide), lambda: fourier_naive(wide)).to(x.dtype)
 
 
-class _Fourier(torch.autograd.Function):
+class Fourier(torch.autograd.Function):
     """The matrix cos(2π (ts/T + kd/D)) is symmetric, so the gradient is the same transform."""
 
     @staticmethod
@@ -37,4 +48,4 @@ class _Fourier(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        return _Fourier.apply(grads[0])
+        return Fourier.apply(grads[0])

@@ -1,8 +1,6 @@
-"""Steps and powers of the DPLR system, in real coordinates (Re x_1, Im x_1, Re x_2, …) of N = 2M numbers."""
+"""The systems of `zoo.ops.cauchy` as matrices in real coordinates (Re x_1, Im x_1, Re x_2, …) of N = 2M numbers."""
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,47 +11,26 @@ LEAF = 32
 """Steps whose powers of Ā are written out side by side before sums are combined in pairs."""
 
 
-class Factor(NamedTuple):
-    """What one step in O(N) needs: a, p, b, d = 1/(1 − a/2), and g = d (p / 2) (I + p* d p / 2)^{−1}."""
-
-    a: Complex[Tensor, "H M"]
-    p: Complex[Tensor, "R H M"]
-    b: Complex[Tensor, "H M"]
-    d: Complex[Tensor, "H M"]
-    g: Complex[Tensor, "R H M"]
-
-
-def factor(a: Complex[Tensor, "H M"], p: Complex[Tensor, "R H M"], b: Complex[Tensor, "H M"]) -> Factor:
-    """(I − A/2)^{−1} by Woodbury: diag(d) − g p* diag(d)."""
-    d = 1 / (1 - a / 2)
+def transition(
+    a: Complex[Tensor, "H M"], p: Complex[Tensor, "R H M"], b: Complex[Tensor, "H M"]
+) -> tuple[Float[Tensor, "H N N"], Float[Tensor, "H N"]]:
+    """Ā and B̄ as real matrices, from (I − A/2)^{−1} = diag(d) − g p* diag(d) with d = 1/(1 − a/2) (Woodbury)."""
+    (H, M), d = a.shape, 1 / (1 - a / 2)
     small = torch.einsum("rhm,hm,shm->hrs", p.conj(), d, p).real  # half of the full p* d p, which is 2 Re of it
-    eye = torch.eye(len(p), dtype=small.dtype, device=a.device)
-    inverse = torch.linalg.inv(eye + small).to(a.dtype)
-    return Factor(a, p, b, d, torch.einsum("hm,rhm,hrs->shm", d, p / 2, inverse))
-
-
-def advance(f: Factor, x: Complex[Tensor, "B H M"], u: Float[Tensor, "B H"] | None = None) -> Complex[Tensor, "B H M"]:
-    """Ā x + B̄ u, in O(N R) per channel."""
-    y = x + f.a * x / 2 - _project(f.p, f.p / 2, x)
-    if u is not None:
-        y = y + f.b * u[..., None]
-    y = f.d * y
-    return y - _project(f.p, f.g, y)
+    inverse = torch.linalg.inv(torch.eye(len(p), dtype=small.dtype, device=a.device) + small).to(a.dtype)
+    g = torch.einsum("hm,rhm,hrs->shm", d, p / 2, inverse)
+    basis = torch.eye(2 * M, dtype=a.real.dtype, device=a.device).view(2 * M, 1, M, 2)
+    x = torch.view_as_complex(basis).expand(-1, H, -1)
+    columns, column = d * (x + a * x / 2 - _project(p, p / 2, x)), (d * b)[None]
+    columns, column = columns - _project(p, g, columns), column - _project(p, g, column)
+    A = torch.view_as_real(columns).reshape(2 * M, H, 2 * M).permute(1, 2, 0).contiguous()
+    return A, torch.view_as_real(column[0]).reshape(H, 2 * M)
 
 
 def _project(p: Tensor, g: Tensor, x: Tensor) -> Tensor:
     """g p* x over conjugate pairs."""
     along = 2 * torch.einsum("rhm,bhm->brh", p.conj(), x).real
     return torch.einsum("rhm,brh->bhm", g, along.to(x.dtype))
-
-
-def transition(f: Factor) -> tuple[Float[Tensor, "H N N"], Float[Tensor, "H N"]]:
-    """Ā and B̄ as real matrices, column by column."""
-    H, M = f.a.shape
-    basis = torch.eye(2 * M, dtype=f.a.real.dtype, device=f.a.device).view(2 * M, 1, M, 2)
-    columns = advance(f, torch.view_as_complex(basis).expand(-1, H, -1))
-    A = torch.view_as_real(columns).reshape(2 * M, H, 2 * M).permute(1, 2, 0).contiguous()
-    return A, torch.view_as_real(f.d * f.b - _project(f.p, f.g, (f.d * f.b)[None])[0]).reshape(H, 2 * M)
 
 
 def row(c: Complex[Tensor, "K H M"]) -> Float[Tensor, "K H N"]:
