@@ -10,6 +10,23 @@ import pytest
 import tasks.registry
 import zoo.architectures
 
+REPRESENTATIVE = (
+    "gated_delta_net", "griffin", "hyena", "longformer", "lstm", "mamba2", "mlp_mixer", "pre_ln", "reformer", "rwkv7",
+    "s4", "transformer_2017",
+)  # fmt: skip
+"""At least one architecture of every family and of every kind of mixer."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="tests of `architecture` run on every one, not on a dozen")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test with the argument `architecture` runs on each of `REPRESENTATIVE`; under --all, on each there is."""
+    if "architecture" in metafunc.fixturenames:
+        every = metafunc.config.getoption("--all")
+        metafunc.parametrize("architecture", zoo.architectures.names() if every else REPRESENTATIVE)
+
 
 @pytest.fixture(autouse=True, scope="session")
 def private_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:

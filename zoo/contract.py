@@ -3,6 +3,7 @@
 Shapes: B batch, T time, D width, V vocabulary, C classes, U target time.
 """
 
+# ruff: noqa: F401  # the types stand here too, so that a mixer imports all it needs from one place
 from __future__ import annotations
 
 import itertools
@@ -21,29 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from zoo.tokenizers import Tokenizer
-
-__all__ = [
-    "ROLES",
-    "Backbone",
-    "Batch",
-    "LayerContext",
-    "Mixer",
-    "Model",
-    "ParamOverride",
-    "Part",
-    "Recipe",
-    "Role",
-    "Shape",
-    "State",
-    "Traits",
-    "Unsupported",
-    "chosen",
-    "combine",
-    "device_of",
-    "leaves",
-    "quiet",
-    "state_bytes",
-]
 
 
 class Mixer(nn.Module):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from zoo.contract import Batch, Model, chosen, quiet
@@ -40,20 +42,15 @@ def decode(
     if longest < 1 or beam < 1:
         raise ValueError(f"decode: longest and beam must be at least 1, got longest={longest} and beam={beam}")
     with quiet(model):
-        return _search(_writer(model, batch), len(batch), batch.inputs.device, start, stop, longest, beam, alpha)
+        answers = _search(model, batch, start, stop, longest, beam, alpha).tolist()
+    return [answer[: answer.index(stop)] if stop in answer else answer for answer in answers]
 
 
 def _search(
-    writer: _Resumed | _Rerun,
-    B: int,
-    device: torch.device,
-    start: int,
-    stop: int,
-    longest: int,
-    beam: int,
-    alpha: float,
-) -> list[list[int]]:
+    model: Model, batch: Batch, start: int, stop: int, longest: int, beam: int, alpha: float
+) -> Int[Tensor, "B L"]:
     """The search itself. E examples are still open, each with W hypotheses; a dead one has the score −∞."""
+    B, device, next_logits = len(batch), batch.inputs.device, _next_logits(model, batch)
     best = torch.full((B,), -torch.inf, dtype=torch.float64, device=device)
     answers = torch.full((B, longest), stop, dtype=torch.long, device=device)
     open_ = torch.arange(B, device=device)
@@ -62,14 +59,15 @@ def _search(
     scores = torch.zeros(B, 1, dtype=torch.float64, device=device)
     rows = torch.arange(B, device=device)
     for step in range(1, longest + 1):
-        logits = writer.step(rows, written.flatten(0, 1))
+        logits = next_logits(rows, written.flatten(0, 1))
         V, W = logits.shape[-1], scores.shape[1]
         log_p = torch.log_softmax(logits.double(), dim=-1).view(len(open_), W, V)
         ranked, places = (scores[..., None] + log_p).flatten(1).topk(min(beam, W * V))
         parents, tokens = places // V, places % V
         valid = (ranked > -torch.inf) & (torch.arange(ranked.shape[1], device=device) < room[:, None])
         ended = valid & (tokens == stop)
-        written = torch.cat([_of_parents(written, parents), tokens[..., None]], dim=2)
+        prefixes = written.gather(1, parents[..., None].expand(-1, -1, step))
+        written = torch.cat([prefixes, tokens[..., None]], dim=2)
 
         value, at = ranked.masked_fill(~ended, -torch.inf).div(((5 + step) / 6) ** alpha).max(dim=1)
         better = value > best[open_]
@@ -87,43 +85,28 @@ def _search(
         open_, room, written, scores = (x[goes_on] for x in (open_, room, written, scores))
         if not len(open_):
             break
-    return [_until(row, stop) for row in answers.tolist()]
+    return answers
 
 
-def _of_parents(written: Tensor, parents: Tensor) -> Tensor:
-    """The prefix (E, W, t) of each candidate: (E, K, t)."""
-    return written.gather(1, parents[..., None].expand(-1, -1, written.shape[2]))
+def _next_logits(model: Any, batch: Batch) -> Callable[[Tensor, Tensor], Tensor]:
+    """A function of `rows` and `written` (R, t), which continue these rows of the last call: the next logits (R, V).
 
+    A resumable model carries on its state; any other runs forward over all that is written.
+    """
+    if model.traits.resumable and callable(getattr(model, "read", None)):
+        state = model.read(batch.inputs, batch.mask)
 
-def _until(tokens: list[int], stop: int) -> list[int]:
-    return tokens[: tokens.index(stop)] if stop in tokens else tokens
+        def extend(rows: Tensor, written: Tensor) -> Tensor:
+            nonlocal state
+            logits, state = model.extend(written[:, -1:], chosen(state, rows))
+            return logits[:, -1]
 
+        return extend
+    inputs, mask = batch.inputs, batch.mask
 
-class _Resumed:
-    """Logits of the next token from a state that is carried on, row by row."""
+    def rerun(rows: Tensor, written: Tensor) -> Tensor:
+        nonlocal inputs, mask
+        inputs, mask = inputs[rows], None if mask is None else mask[rows]
+        return model(Batch(inputs=inputs, mask=mask, decoder_inputs=written))[:, -1]
 
-    def __init__(self, model: Any, batch: Batch) -> None:
-        self.model, self.state = model, model.read(batch.inputs, batch.mask)
-
-    def step(self, rows: Tensor, written: Tensor) -> Tensor:
-        """After `written` (R, t), whose rows continue the rows with these numbers of the last call: (R, V)."""
-        logits, self.state = self.model.extend(written[:, -1:], chosen(self.state, rows))
-        return logits[:, -1]
-
-
-class _Rerun:
-    """Logits of the next token from whole passes."""
-
-    def __init__(self, model: Model, batch: Batch) -> None:
-        self.model, self.inputs, self.mask = model, batch.inputs, batch.mask
-
-    def step(self, rows: Tensor, written: Tensor) -> Tensor:
-        """As `_Resumed.step`."""
-        self.inputs = self.inputs[rows]
-        self.mask = None if self.mask is None else self.mask[rows]
-        return self.model(Batch(inputs=self.inputs, mask=self.mask, decoder_inputs=written))[:, -1]
-
-
-def _writer(model: Model, batch: Batch) -> _Resumed | _Rerun:
-    resumable = model.traits.resumable and callable(getattr(model, "read", None))
-    return _Resumed(model, batch) if resumable else _Rerun(model, batch)
+    return rerun

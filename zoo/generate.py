@@ -109,9 +109,7 @@ def generate(
 
     Args:
         tokens: the most tokens to generate.
-        temperature: see `Sampling`.
-        top_k: see `Sampling`.
-        top_p: see `Sampling`.
+        temperature, top_k, top_p: see `Sampling`.
         stop: tokens that end generation and are not returned.
 
     Raises:
@@ -120,7 +118,8 @@ def generate(
     sampling = Sampling(temperature, top_k, top_p)
     _check(model, tokens)
     ids = _ids(model, torch.as_tensor(prompt, dtype=torch.long).flatten().tolist())
-    return _written(model, ids, tokens, sampling, seed, frozenset(stop))
+    generator = torch.Generator().manual_seed(seed)
+    return (token for _, token in _stream(model, {0: ids}, tokens, sampling, [generator], frozenset(stop)))
 
 
 def continue_batch(
@@ -157,9 +156,12 @@ def continue_batch(
         by_length[len(ids)].append(row)
     written: list[list[int]] = [[] for _ in prompts]
     generators = [torch.Generator().manual_seed(number) for number in seeds]
+    ends = _ends(model)
     for group in by_length.values():
         for start in range(0, len(group), rows):
-            _continue(model, group[start : start + rows], read, written, tokens, sampling, generators, done)
+            part = {row: read[row] for row in group[start : start + rows]}
+            for row, token in _stream(model, part, tokens, sampling, generators, ends, done):
+                written[row].append(token)
     return written
 
 
@@ -188,11 +190,16 @@ def stream_text(
         raise ValueError("this model has no tokenizer: it cannot be given text")
     if isinstance(stop, str) or "" in stop:
         raise ValueError("stop must be texts, none of them empty")
-    _check(model, tokens)
-    ends = () if tokenizer.end is None else (tokenizer.end,)
     read = tokenizer.encode(prompt)
+    ends = _ends(model)
     ids = generate(model, read, tokens=tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, stop=ends)
     return _pieces(_texts(tokenizer, _context(tokenizer, read) if prompt else [], ids), tuple(stop))
+
+
+def _ends(model: Model) -> tuple[int, ...]:
+    """The token that ends a text, if the model's tokenizer has one."""
+    end = None if model.tokenizer is None else model.tokenizer.end
+    return () if end is None else (end,)
 
 
 def _check(model: Model, tokens: int) -> None:
@@ -216,44 +223,32 @@ def _ids(model: Model, prompt: list[int]) -> list[int]:
     return prompt
 
 
-def _written(
-    model: Model, prompt: list[int], tokens: int, sampling: Sampling, seed: int, stop: frozenset[int]
-) -> Iterator[int]:
-    rows, generator = _Rows(model, [prompt]), torch.Generator().manual_seed(seed)
-    for _ in range(tokens):
-        token = sampling.choose(rows.logits()[0], generator)
-        if token in stop:
-            return
-        yield token
-        rows.append([token])
-
-
-def _continue(
+def _stream(
     model: Model,
-    open_: list[int],
-    read: list[list[int]],
-    written: list[list[int]],
+    prompts: dict[int, list[int]],
     tokens: int,
     sampling: Sampling,
     generators: list[torch.Generator],
-    done: Callable[[int, list[int]], bool],
-) -> None:
-    """Fill `written` for the rows with these numbers, whose prompts have one length."""
-    end = None if model.tokenizer is None else model.tokenizer.end
-    rows = _Rows(model, [read[row] for row in open_])
+    stop: Collection[int],
+    done: Callable[[int, list[int]], bool] = lambda row, written: False,
+) -> Iterator[tuple[int, int]]:
+    """Each new token and the number of its row; the rows' prompts have one length."""
+    rows, open_ = _Rows(model, list(prompts.values())), list(prompts)
+    written: dict[int, list[int]] = {row: [] for row in prompts}
     for _ in range(tokens):
         logits, stay = rows.logits(), []
         for place, row in enumerate(open_):
             token = sampling.choose(logits[place], generators[row])
-            if token == end:
+            if token in stop:
                 continue
             written[row].append(token)
+            yield row, token
             if not done(row, written[row]):
                 stay.append(place)
-        open_ = [open_[place] for place in stay]
+        everyone, open_ = len(stay) == len(open_), [open_[place] for place in stay]
         if not open_:
             return
-        rows.append([written[row][-1] for row in open_], stay)
+        rows.append([written[row][-1] for row in open_], None if everyone else stay)
 
 
 class _Rows:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from zoo import architectures
 from zoo.contract import ROLES, Batch, Model, Role, Shape, Unsupported, state_bytes
 from zoo.ops import flops
 
+T = TypeVar("T")
 Count: TypeAlias = Literal["total", "non_embedding"]
 Builder: TypeAlias = Callable[..., Model]
 """(name, role, shape, **options) → Model."""
@@ -232,26 +233,27 @@ def solve_size(
 def _step(name: str, role: Role, shape: Shape, options: dict[str, Any]) -> int:
     """What widths must be multiples of: the recipe's own, or twice or four times that (rotations need even heads)."""
     own = architectures.recipe(name, **options).width_multiple
-    for factor in (1, 2, 4):
-        try:
-            sketch(name, role, dataclasses.replace(shape, width=33 * factor * own), **options)
-        except Unsupported:
-            raise
-        except ValueError:
-            continue
-        return factor * own
-    return own
+    wide = (dataclasses.replace(shape, width=33 * factor * own) for factor in (1, 2, 4))
+    built = _first(wide, lambda shape: sketch(name, role, shape, **options))
+    return own if built is None else built.width // 33
 
 
 def _narrowest(reached: Callable[[int], float], limit: int = 64) -> int:
     """The first k that builds: an option may ask for a width of its own (half the width in hidden units, say)."""
-    for k in range(1, limit):
+    k = _first(range(1, limit), reached)
+    if k is None:
+        reached(limit)
+    return k or limit
+
+
+def _first(candidates: Iterable[T], build: Callable[[T], Any]) -> T | None:
+    """The first of `candidates` that builds without a ValueError other than `Unsupported`."""
+    for candidate in candidates:
         try:
-            reached(k)
+            build(candidate)
         except Unsupported:
             raise
         except ValueError:
             continue
-        return k
-    reached(limit)
-    return limit
+        return candidate
+    return None

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import zoo
+from tests.zoo.models import randomise
 from zoo.contract import Batch, Shape
 from zoo.decoding import decode
 
@@ -15,17 +16,12 @@ LENGTHS = torch.tensor([6, 4, 1, 3, 5])
 MASK = torch.arange(S) < LENGTHS[:, None]
 SOURCE = torch.randint(5, (5, S), generator=torch.Generator().manual_seed(1))
 BATCH = Batch(inputs=SOURCE, mask=MASK)
-NAMES = ["pre_ln", "lstm", "transformer_2017", "mamba", "reformer"]
 
 
 def build(name, *, outputs=3, longest=4):
     torch.manual_seed(2)
     shape = Shape(length=S, vocab=5, outputs=outputs, target_length=longest, width=16, depth=2)
-    model = zoo.build(name, "seq2seq", shape=shape).double()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter), alpha=0.3)
-    return model
+    return randomise(zoo.build(name, "seq2seq", shape=shape).double())
 
 
 def write(model, batch=BATCH, **options):
@@ -35,7 +31,6 @@ def write(model, batch=BATCH, **options):
 @torch.no_grad()
 def all_answers(model, example, longest, symbols):
     """Log-probability of every answer of at most `longest` tokens, stop included, in one forward pass."""
-    model.eval()
     answers = [a for n in range(longest) for a in itertools.product(symbols, repeat=n)]
     rows = torch.tensor([[*a, STOP, *[START] * (longest - 1 - len(a))] for a in answers])
     inputs, mask = SOURCE[example].expand(len(rows), -1), MASK[example].expand(len(rows), -1)
@@ -46,7 +41,7 @@ def all_answers(model, example, longest, symbols):
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.6, 6.0])
-@pytest.mark.parametrize("name", ["pre_ln", "lstm", "transformer_2017"])
+@pytest.mark.parametrize("name", ["lstm", "transformer_2017"])
 def test_a_wide_beam_finds_the_best_of_all_answers(name, alpha):
     model = build(name)
     found = write(model, beam=200, alpha=alpha)
@@ -56,9 +51,9 @@ def test_a_wide_beam_finds_the_best_of_all_answers(name, alpha):
         assert found[example] == list(best)
 
 
-@pytest.mark.parametrize("name", ["pre_ln", "lstm", "transformer_2017"])
+@pytest.mark.parametrize("name", ["lstm", "transformer_2017"])
 def test_beam_of_one_takes_the_likeliest_token_at_every_step(name):
-    model = build(name, outputs=6, longest=7).eval()
+    model = build(name, outputs=6, longest=7)
     for example, found in enumerate(write(model, longest=7)):
         written = []
         while len(written) < 7:
@@ -72,7 +67,7 @@ def test_beam_of_one_takes_the_likeliest_token_at_every_step(name):
 
 
 @pytest.mark.parametrize("beam", [1, 3])
-@pytest.mark.parametrize("name", ["pre_ln", "lstm", "transformer_2017", "mamba"])
+@pytest.mark.parametrize("name", ["pre_ln", "lstm", "transformer_2017"])
 def test_extending_a_state_writes_what_whole_passes_write(name, beam):
     model = build(name, outputs=6, longest=7)
     resumed = write(model, beam=beam, longest=7, alpha=3.0)
@@ -81,7 +76,7 @@ def test_extending_a_state_writes_what_whole_passes_write(name, beam):
     assert len(set(map(tuple, resumed))) > 1
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["pre_ln", "transformer_2017", "reformer"])
 def test_company_changes_nothing(name):
     model = build(name, outputs=6, longest=7)
     together = write(model, beam=3, longest=7)

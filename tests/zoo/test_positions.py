@@ -6,7 +6,10 @@ import pytest
 import torch
 
 import zoo
-from zoo.contract import Batch, Part, Shape
+from tests.zoo.models import close, in_pieces
+from zoo.checks.subject import VOCAB, Subject
+from zoo.checks.subject import T as STEPS
+from zoo.contract import Batch, Part
 from zoo.layers.positions import POSITIONS, absolute, acts, relative
 from zoo.layers.positions.at_input import Concatenated, Learned, NoPositions, Randomised, Scalar, Sinusoidal, sinusoid
 from zoo.types import LayerContext, Unsupported
@@ -48,11 +51,6 @@ def test_learned_ends_where_its_table_does(at):
         module(torch.zeros(1, at.shape[1], D), at)
 
 
-def test_none_adds_nothing():
-    x = torch.randn(1, T, D)
-    assert NoPositions(LayerContext(width=D, length=T))(x, torch.arange(T)[None]) is x
-
-
 def test_scalar_is_one_number_in_the_open_unit_interval():
     module = Scalar(LayerContext(width=D, length=T)).double()
     found = module(torch.zeros(1, T, D, dtype=torch.float64), torch.arange(T)[None])
@@ -63,12 +61,8 @@ def test_scalar_is_one_number_in_the_open_unit_interval():
 
 
 def test_concatenated_projects_the_input_beside_its_sinusoids():
-    module, x, at = (
-        Concatenated(LayerContext(width=D, length=T), features=6).double(),
-        torch.randn(2, T, D).double(),
-        [0, 9, 3],
-    )
-    at = torch.tensor(at)[None]
+    module, x = Concatenated(LayerContext(width=D, length=T), features=6).double(), torch.randn(2, T, D).double()
+    at = torch.tensor([[0, 9, 3]])
     W, b = module.project.weight, module.project.bias
     wanted = x[:, :3] @ W[:, :D].T + sinusoid(at, 6) @ W[:, D:].T + b
     torch.testing.assert_close(module(x[:, :3], at), wanted)
@@ -95,13 +89,8 @@ def test_randomised_refuses_what_it_cannot_draw_for(options):
         Randomised(LayerContext(width=D, length=T), **options)
 
 
-ROTARY = [
-    Part("rope"),
-    Part("rope", convention="interleaved"),
-    Part("rope", fraction=0.5),
-    Part("rope", base=100.0),
-    Part("xpos"),
-]
+ROTARY = [Part("rope", **options) for options in ({}, {"convention": "interleaved"}, {"fraction": 0.5}, {"base": 1e2})]
+ROTARY += [Part("xpos")]
 
 
 def turned(part, x, at, *, key=False):
@@ -117,56 +106,12 @@ def test_rotated_scores_depend_on_the_distance_alone(part):
     assert (other - near).abs().min() > 1e-6
 
 
-def test_rope_turns_named_pairs():
-    """By complex multiplication, pair by pair."""
-    x, t = torch.randn(1, 1, 1, D, dtype=torch.float64), 7
-    for convention, pairs in (
-        ("half", [(i, i + D // 2) for i in range(D // 2)]),
-        ("interleaved", [(2 * i, 2 * i + 1) for i in range(D // 2)]),
-    ):
-        found = turned(Part("rope", convention=convention), x, [t])[0, 0, 0]
-        for i, (a, b) in enumerate(pairs):
-            z = complex(x[0, 0, 0, a], x[0, 0, 0, b]) * complex(
-                math.cos(t * 1e4 ** (-2 * i / D)), math.sin(t * 1e4 ** (-2 * i / D))
-            )
-            assert (found[a].item(), found[b].item()) == pytest.approx((z.real, z.imag))
-
-
 def test_a_fraction_leaves_the_rest_alone():
     x = torch.randn(1, 2, 3, D)
     found = turned(Part("rope", fraction=0.5), x, [0, 1, 2])
     torch.testing.assert_close(found[..., D // 2 :], x[..., D // 2 :], rtol=0, atol=0)
-    torch.testing.assert_close(
-        found[..., : D // 2],
-        relative(Part("rope"), heads=2, head_width=D // 2, causal=True).rotate(
-            x[..., : D // 2], torch.arange(3)[None], key=False
-        ),
-    )
-
-
-def test_alibi_slopes_of_twelve_heads():
-    bias = relative(Part("alibi"), heads=12, head_width=D, causal=True).bias(
-        torch.tensor([[4]]), torch.tensor([[4, 3]])
-    )
-    assert bias[0, :, 0, 0].eq(0).all()
-    wanted = [2.0 ** -(i + 1) for i in range(8)] + [0.7071, 0.3536, 0.1768, 0.0884]
-    torch.testing.assert_close(-bias[0, :, 0, 1], torch.tensor(wanted), rtol=0, atol=5e-5)
-
-
-@pytest.mark.parametrize(
-    ("part", "width", "causal", "message"),
-    [
-        (Part("rope"), 7, True, "even"),
-        (Part("rope", fraction=0.4), 8, True, "even"),
-        (Part("rope", convention="neox"), 8, True, "half, interleaved"),
-        (Part("xpos"), 8, False, "causal"),
-        (Part("t5", buckets=2, max_distance=1), 8, True, "buckets"),
-    ],
-    ids=str,
-)
-def test_what_cannot_be_is_refused_when_it_is_made(part, width, causal, message):
-    with pytest.raises(ValueError, match=message):
-        relative(part, heads=2, head_width=width, causal=causal)
+    half = relative(Part("rope"), heads=2, head_width=D // 2, causal=True)
+    torch.testing.assert_close(found[..., : D // 2], half.rotate(x[..., : D // 2], torch.arange(3)[None], key=False))
 
 
 NAMED = [*POSITIONS, {"rope": {"convention": "interleaved"}}, {"randomised": {"of": "learned", "most": 99}}]
@@ -178,25 +123,6 @@ SMALL = {"linformer": {"k": 4}, "bigbird": {"block_size": 1, "random_blocks": 1}
 SMALL |= {"nystromformer": {"num_landmarks": 4}, "reformer": {"chunk": 4}}
 
 
-def build(name, positions, length=12):
-    """A random model: a language model where it can be one, else a classifier without its pooling."""
-    torch.manual_seed(0)
-    width = 16 * zoo.recipe(name).width_multiple
-    shape = Shape(length=length, vocab=9, outputs=9, width=width, depth=len(zoo.recipe(name).mixers))
-    try:
-        model = zoo.build(name, "lm", shape=shape, positions=positions, **SMALL.get(name, {}))
-    except Unsupported as error:
-        if "causal" not in str(error):
-            raise
-        model = zoo.build(name, "classify", shape=shape, positions=positions, **SMALL.get(name, {}))
-    with torch.no_grad():
-        for parameter in model.double().eval().parameters():
-            parameter.add_(
-                torch.randn_like(parameter), alpha=parameter[0].numel() ** -0.5 if parameter.dim() > 1 else 0.3
-            )
-    return model
-
-
 @pytest.mark.parametrize(
     ("name", "positions"),
     [(name, positions) for name in FULL for positions in NAMED] + [(name, "rope") for name in TURNS],
@@ -204,31 +130,20 @@ def build(name, positions, length=12):
 )
 def test_positions_count_from_the_first_step_and_go_on(name, positions):
     """Swapping two steps shows at a third (attention alone sees a set); what follows a prefill is as in one pass."""
-    model, ids = build(name, positions), torch.randint(9, (2, 12), generator=torch.Generator().manual_seed(1))
+    subject = Subject(name, {"positions": positions, **SMALL.get(name, {})})
+    model, ids = subject.random(subject.backbones[0]), torch.arange(2 * STEPS).view(2, STEPS) * 3 % VOCAB
     swapped = torch.cat([ids[:, [1, 0]], ids[:, 2:]], 1)
-    different = (ids[:, 0] != ids[:, 1])[:, None]
-    assert different.any()
-    change = (model.encode(swapped) - model.encode(ids))[:, -1][different[:, 0]].abs().max()
+    change = (model.encode(swapped) - model.encode(ids))[:, -1].abs().max()
     if name in FULL and name != "local" and positions == "none":
         assert change < 1e-10
     elif positions != "none":
         assert change > 1e-8
+    if name in TURNS:
+        plain = Subject(name, {**subject.options, "positions": "none"}).random(model.role)
+        plain.load_state_dict(model.state_dict())
+        assert (model.encode(ids) - plain.encode(ids)).abs().max() > 1e-6, "rotations change nothing"
     if model.traits.resumable:
-        whole = model(Batch(inputs=ids))
-        state, parts = model.init_state(2), []
-        for piece in ids.split([3, 1, 8], dim=1):
-            logits, state = model.extend(piece, state)
-            parts.append(logits)
-        torch.testing.assert_close(torch.cat(parts, 1), whole)
-
-
-@pytest.mark.parametrize("name", TURNS)
-def test_rotations_make_a_difference(name):
-    """Against the same weights without them, on equal tokens in an order of their own."""
-    turned, plain = build(name, "rope"), build(name, "none")
-    plain.load_state_dict(turned.state_dict())
-    ids = torch.randint(9, (2, 12), generator=torch.Generator().manual_seed(1))
-    assert (turned.encode(ids) - plain.encode(ids)).abs().max() > 1e-6
+        close(in_pieces(model, ids, [3, 1, STEPS - 4])[0], model(Batch(inputs=ids)))
 
 
 def test_what_takes_rotations_or_a_bias():
@@ -243,20 +158,6 @@ def test_what_takes_rotations_or_a_bias():
     assert taking("rotation") >= {
         "bigbird", "linear_transformer", "linformer", "longformer", "nystromformer", "performer", "reformer", "sinkhorn"
     }  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("name", "positions", "message"),
-    [
-        ("lstm", "rope", "rope positions turn queries and keys, and lstm offers none"),
-        ("performer", "alibi", "alibi positions are added to the scores of pairs, and performer offers none"),
-        ("s4d", "t5", "t5 positions are added to the scores of pairs"),
-        ("reformer", "xpos", "two magnitudes"),
-    ],
-)
-def test_positions_that_find_nothing_to_act_on(name, positions, message):
-    with pytest.raises(Unsupported, match=message):
-        zoo.build(name, "lm", shape=Shape(length=T, vocab=9, outputs=9, width=16), positions=positions)
 
 
 def test_an_encoding_is_absolute_or_acts_inside_attention():

@@ -13,6 +13,7 @@ import torch
 import zoo
 from zoo import architectures
 from zoo.blocks.residual import RESIDUALS
+from zoo.checks.subject import Subject
 from zoo.contract import ROLES, Batch, Mixer, Part, Recipe, Shape, Traits, Unsupported
 from zoo.layers import CHANNELS
 from zoo.layers.norms import NORMS
@@ -122,24 +123,15 @@ def values(option):
     return found
 
 
-@pytest.mark.parametrize("name", zoo.names())
-def test_every_option_is_refused_or_runs(name):
+def test_every_option_is_refused_or_runs(architecture):
     """Each option by itself, in one role or the other."""
-    wrong, roles = {}, ("lm", "classify") if _plays(name, "lm") else ("classify",)
-    cases = [(option.name, value) for option in architectures.get(name).options for value in values(option)]
+    wrong, roles = {}, Subject(architecture).backbones
+    cases = [(option.name, value) for option in architectures.get(architecture).options for value in values(option)]
     for index, (option, value) in enumerate(cases):
-        problem = verdict(name, roles[index % len(roles)], {option: value}, names=(option,))
+        problem = verdict(architecture, roles[index % len(roles)], {option: value}, names=(option,))
         if problem:
             wrong[option, value] = problem
     assert wrong == {}
-
-
-def _plays(name, role):
-    try:
-        build(name, role)
-    except Unsupported:
-        return False
-    return True
 
 
 COMMON = {
@@ -150,16 +142,15 @@ COMMON = {
 }
 
 
-@pytest.mark.parametrize("at", range(len(zoo.names())), ids=zoo.names())
-def test_every_part_and_size_is_refused_or_runs(at):
+def test_every_part_and_size_is_refused_or_runs(architecture):
     """Parts and sizes take turns over the architectures and roles, so that all are tried and the test stays short."""
-    name, wrong = zoo.names()[at], {}
+    at, wrong = zoo.names().index(architecture), {}
     cases = [({key: found[(at + turn) % len(found)]}, {}) for key, found in COMMON.items() for turn in (0, 4)]
     cases += [({"positions": "rope"}, {}), ({"tie": True, "dropout": 0.5}, {})]
     cases += [({}, sizes) for sizes in ({"width": 1}, {"width": 7}, {"width": 12}, {"length": 1}, {"length": 2})]
     for index, (options, sizes) in enumerate(cases):
         role = ROLES[(at + index) % len(ROLES)]
-        problem = verdict(name, role, options, names=("width", *options, "positions"), **sizes)
+        problem = verdict(architecture, role, options, names=("width", *options, "positions"), **sizes)
         if problem:
             wrong[role, str({**options, **sizes})] = problem
     assert wrong == {}
@@ -177,21 +168,21 @@ REFUSED = [
     ("pre_ln", "lm", {"positions": {"rope": {"fractoin": 1}}}, {}, TypeError, "no option 'fractoin'; did you mean"),
     ("pre_ln", "lm", {"positions": {"t5": {"buckets": 2.5}}}, {}, ValueError, "t5: buckets must be a whole number"),
     ("pre_ln", "lm", {"positions": {"rope": {"causal": True}}}, {}, TypeError, "rope has no option 'causal'"),
+    ("pre_ln", "lm", {"positions": {"rope": {"convention": "neox"}}}, {}, ValueError, "half, interleaved"),
+    ("pre_ln", "lm", {"positions": {"t5": {"buckets": 2, "max_distance": 1}}}, {}, ValueError, "buckets"),
     ("pre_ln", "classify", {"positions": "xpos"}, {}, Unsupported, "for causal attention only"),
+    ("performer", "lm", {"positions": "alibi"}, {}, Unsupported, "are added to the scores of pairs, and performer off"),
+    ("reformer", "lm", {"positions": "xpos"}, {}, Unsupported, "two magnitudes"),
     ("mamba", "lm", {"positions": "rope"}, {}, Unsupported, "mamba offers none to act on"),
     ("lstm", "classify", {"positions": "alibi"}, {}, Unsupported, "lstm offers none to act on"),
     ("pre_ln", "lm", {"channel": {"glu": {"expand": -1}}}, {}, ValueError, "glu: expand -1 leaves no hidden unit"),
     ("pre_ln", "lm", {"channel": {"glu": {"expand": 1}, "mlp": {}}}, {}, ValueError, "one name with its options"),
     ("pre_ln", "lm", {"channel": {"mlp": {"expnad": 1}}}, {}, TypeError, "mlp has no option 'expnad'; did you mean"),
     ("pre_ln", "lm", {"channel": {"rwkv4": {"expand": 0}}}, {}, ValueError, "expand 0 leaves no hidden unit"),
-    (
-        "pre_ln",
-        "lm",
-        {"residual": "sandwhich"},
-        {},
-        ValueError,
-        "unknown residual type 'sandwhich'; did you mean 'sandwich'?",
-    ),
+    ("pre_ln", "chat", {}, {}, ValueError, "unknown role 'chat'; known: lm"),
+    ("pre_ln", "lm", {"residual": "pred"}, {}, ValueError, "unknown residual type 'pred'; did you mean 'pre'?"),
+    ("pre_ln", "lm", {"channel": "mpl"}, {}, ValueError, "unknown channel mixer 'mpl'; did you mean 'mlp'?"),
+    ("pre_ln", "lm", {"positions": "learnt"}, {}, ValueError, "unknown position encoding 'learnt'; did you mean 'lea"),
     ("pre_ln", "lm", {"norm": "rsm"}, {}, ValueError, "unknown norm 'rsm'; did you mean 'rms'?"),
     ("hybrid", "lm", {"pattern": ["mambo"]}, {}, ValueError, "did you mean 'mamba'?"),
     ("hybrid", "lm", {"pattern": []}, {}, ValueError, "`pattern` is a list"),
@@ -276,10 +267,6 @@ def test_larger_than_a_tensor_can_be(name, options, width):
 def test_shapes_that_cannot_be(sizes, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         shape("pre_ln", "lm", {}, **sizes)
-
-
-def test_no_channel_mixer_by_name():
-    assert zoo.recipe("pre_ln", channel="none").channel is None
 
 
 def test_a_decoder_part_is_no_mixer():

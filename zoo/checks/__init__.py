@@ -19,24 +19,12 @@ from zoo.checks.subject import Subject
 __all__ = ["CHECKS", "CheckResult", "apply", "run"]
 
 CHECKS: dict[str, Callable[[Subject], CheckResult]] = {
-    "roles": making.check_roles,
-    "initialisation": making.check_initialisation,
-    "nesting": making.check_nesting,
-    "groups": making.check_groups,
-    "gradients": making.check_gradients,
-    "state_size": making.check_state_size,
-    "causality": flow.check_causality,
-    "both_ways": flow.check_both_ways,
-    "resumption": flow.check_resumption,
-    "padding": flow.check_padding,
-    "padded_state": flow.check_padded_state,
-    "padded_batches": flow.check_padded_batches,
-    "length": flow.check_length,
-    "batching": numerics.check_batching,
-    "determinism": numerics.check_determinism,
-    "precision": numerics.check_precision,
-    "extremes": numerics.check_extremes,
+    name.removeprefix("check_"): check
+    for module in (making, flow, numerics)
+    for name, check in vars(module).items()
+    if name.startswith("check_")
 }
+"""The functions `check_NAME` of the three modules."""
 
 
 def run(name: str, **options: Any) -> list[CheckResult]:

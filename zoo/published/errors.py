@@ -1,6 +1,12 @@
-"""The error that published weights raise."""
+"""The error that published weights raise, and what raises it everywhere."""
 
 from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 
 class PretrainedError(ValueError):
@@ -10,3 +16,20 @@ class PretrainedError(ValueError):
 def missing(package: str, extra: str, why: str) -> PretrainedError:
     """The error for a package that is not installed."""
     return PretrainedError(f"{why} needs {package}: pip install 'zoobench[{extra}]'")
+
+
+def need(module: str, extra: str, why: str) -> Any:
+    """A module of a package that may not be installed."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise missing(module.replace("_", "-"), extra, why) from None
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """A context in which files are written at `path`."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # torch's is a RuntimeError
+        raise PretrainedError(f"{path}: cannot be written ({getattr(error, 'strerror', None) or error})") from None

@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from zoo.published.errors import PretrainedError, missing
+from zoo.published.errors import PretrainedError, need
 
 NAMES = ("model.safetensors", "pytorch_model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
 """File names of the weights in a folder, by preference; NAME.index.json lists the parts of weights in several files."""
@@ -30,9 +30,6 @@ def find(where: str, patterns: Iterable[str] = ("*.json", "*.txt", "*.model", "*
 
     Only files matching `patterns` are downloaded, and pickles where there are no safetensors. A cached snapshot is used
     without asking whether the hub has a newer one.
-
-    Raises:
-        PretrainedError: nothing is there, huggingface-hub is not installed, or the hub cannot be reached.
     """
     path = Path(where).expanduser()
     if path.exists():
@@ -40,15 +37,12 @@ def find(where: str, patterns: Iterable[str] = ("*.json", "*.txt", "*.model", "*
     parts = where.split("/")
     if len(parts) < 2 or where.startswith((".", "/", "~")) or "\\" in where:
         raise PretrainedError(f"{where}: there is no such file or folder")
-    try:
-        from huggingface_hub import hf_hub_download, snapshot_download
-    except ImportError:
-        raise missing("huggingface-hub", "hub", f"{where} is not a path here; to look for it on the hub") from None
+    hub = need("huggingface_hub", "hub", f"{where} is not a path here; to look for it on the hub")
     repository, file = "/".join(parts[:2]), "/".join(parts[2:])
     try:
         if file:
-            return Path(hf_hub_download(repository, file))
-        return _downloaded(snapshot_download, repository, tuple(patterns))
+            return Path(hub.hf_hub_download(repository, file))
+        return _downloaded(hub.snapshot_download, repository, tuple(patterns))
     except Exception as error:  # of requests, httpx or the hub: it differs by version
         raise PretrainedError(_unreachable(where, error)) from None
 
@@ -74,21 +68,13 @@ def _unreachable(where: str, error: Exception) -> str:
 
 
 def config(path: Path) -> dict[str, Any] | None:
-    """The `config.json` in the folder of the weights; None without one.
-
-    Raises:
-        PretrainedError: it is not a mapping in JSON.
-    """
+    """The `config.json` in the folder of the weights; None without one."""
     file = (path if path.is_dir() else path.parent) / "config.json"
     return mapping(file) if file.is_file() else None
 
 
 def mapping(file: Path) -> dict[str, Any]:
-    """The mapping that a JSON file holds.
-
-    Raises:
-        PretrainedError: it cannot be read, or holds something else.
-    """
+    """The mapping that a JSON file holds."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -99,11 +85,7 @@ def mapping(file: Path) -> dict[str, Any]:
 
 
 def weights_in(path: Path) -> list[Path]:
-    """The files with the weights at a path; safetensors are preferred.
-
-    Raises:
-        PretrainedError: there are none, several without a known name, or an index that lists missing files.
-    """
+    """The files with the weights at a path; safetensors are preferred."""
     if path.is_file():
         return [path]
     for name in NAMES:
@@ -133,11 +115,7 @@ def _indexed(index: Path) -> list[Path]:
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """All tensors at a path, on the CPU.
-
-    Raises:
-        PretrainedError: nothing to read, a damaged file, or a pickle that holds more than tensors.
-    """
+    """All tensors at a path, on the CPU."""
     weights: dict[str, Tensor] = {}
     for file in weights_in(path):
         weights |= _tensors(file)
@@ -187,22 +165,14 @@ def _tensors(file: Path) -> dict[str, Tensor]:
 
 
 def tensor(weights: Mapping[str, Tensor], name: str, where: str | Path) -> Tensor:
-    """One tensor of a checkpoint.
-
-    Raises:
-        PretrainedError: it is missing.
-    """
+    """One tensor of a checkpoint."""
     if name not in weights:
         raise PretrainedError(f"{where}: not the weights of this model: it lacks {name}")
     return weights[name]
 
 
 def sizes_of(weights: Mapping[str, Tensor], name: str, axes: int, where: str | Path) -> tuple[int, ...]:
-    """The shape of one tensor of a checkpoint, which must have `axes` axes.
-
-    Raises:
-        PretrainedError: it is missing, empty, or has another number of axes.
-    """
+    """The shape of one tensor of a checkpoint, which must have `axes` axes."""
     shape = tuple(tensor(weights, name, where).shape)
     if len(shape) != axes or not all(shape):
         raise PretrainedError(f"{where}: {name} has the shape {shape}, where {axes} axes are expected")
@@ -210,21 +180,13 @@ def sizes_of(weights: Mapping[str, Tensor], name: str, axes: int, where: str | P
 
 
 def fit(module: torch.nn.Module, weights: Mapping[str, Tensor], where: str | Path) -> None:
-    """Load every parameter and buffer of `module` from `weights` of the same names.
-
-    Raises:
-        PretrainedError: as `agree`.
-    """
+    """Load every parameter and buffer of `module` from `weights` of the same names."""
     agree(module.state_dict(), weights, where)
     module.load_state_dict(dict(weights))
 
 
 def agree(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], where: str | Path) -> None:
-    """Check that `weights` have the names and shapes of `own`.
-
-    Raises:
-        PretrainedError: a name is missing, unexpected, or has another shape.
-    """
+    """Check that `weights` have the names and shapes of `own`."""
     refuse_names(own.keys() - weights.keys(), weights.keys() - own.keys(), where)
     for name, value in own.items():
         if value.shape != weights[name].shape:
@@ -234,11 +196,7 @@ def agree(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], where: str |
 
 
 def refuse_names(missing: Iterable[str], unexpected: Iterable[str], where: str | Path) -> None:
-    """Refuse a checkpoint with missing or unexpected tensors.
-
-    Raises:
-        PretrainedError: there are any; the message names the first of them.
-    """
+    """Refuse a checkpoint with missing or unexpected tensors."""
     both = {"it lacks": sorted(missing), "it has also": sorted(unexpected)}
     problems = [f"{what} {', '.join(names[:3])}{', …' * (len(names) > 3)}" for what, names in both.items() if names]
     if problems:

@@ -20,12 +20,20 @@ from zoo.contract import Model, Shape
 from zoo.published import files, tokenizer_files
 from zoo.published.errors import PretrainedError
 from zoo.published.files import sizes_of
-from zoo.published.names import Pair, to_ours
+from zoo.published.names import Pair, renamed, to_ours
 
 LENGTH = 2048
 """The training length of the published models (Gu & Dao 2023, section 4.2; Dao & Gu 2024, section 9.2)."""
 TABLE, HEAD, MIXER = "backbone.embedding.weight", "lm_head.weight", "backbone.layers.0.mixer."
 TRANSFORMERS_TABLE = "backbone.embeddings.weight"
+MAMBA_SSM = {
+    "embedding.table.weight": TABLE,
+    "0.norm": "backbone.layers.{}.norm",
+    "0.inner": "backbone.layers.{}.mixer",
+    "backbone.norm": "backbone.norm_f",
+    "head": "lm_head",
+}
+"""Prefixes of our names, and of mamba-ssm's; see `renamed`."""
 LAYERS = {"Mamba1": "mamba", "Mamba2": "mamba2"}
 """Values of `ssm_cfg.layer`, and our architectures."""
 OPTIONS = {
@@ -64,9 +72,6 @@ def load(where: str, *, tokenizer: str | Path | None = None, length: int | None 
     Args:
         tokenizer: a `tokenizer.json`, the folder it is in, or `bytes`. None: the one beside the weights, if any.
         length: the longest sequence it will see, 2048 by default; the model itself has no limit.
-
-    Raises:
-        PretrainedError: nothing there, not Mamba's weights, a layer we do not have, or a tokenizer that does not fit.
     """
     path = files.find(where)
     weights, config = _weights(path), files.config(path) or {}
@@ -92,25 +97,18 @@ def load(where: str, *, tokenizer: str | Path | None = None, length: int | None 
 
 def mamba_ssm_pairs(model: Model) -> list[Pair]:
     """The tensors of our `mamba` or `mamba2` language model and their names in mamba-ssm."""
-    return [Pair(name, (_mamba_ssm_name(name),)) for name in model.state_dict()]
+    return [Pair(ours, (theirs,)) for ours, theirs in renamed(model, MAMBA_SSM, sublayers=1).items()]
 
 
 def transformers_pairs(model: Model) -> list[Pair]:
     """As `mamba_ssm_pairs`, with the names of transformers."""
-    names = {name: _mamba_ssm_name(name).replace(TABLE, TRANSFORMERS_TABLE) for name in model.state_dict()}
+    names = renamed(model, {**MAMBA_SSM, "embedding.table.weight": TRANSFORMERS_TABLE}, sublayers=1)
     return [Pair(ours, (theirs,)) for ours, theirs in names.items()]
 
 
 def expansion(inner: int, width: int) -> float:
     """The option `expand` of a layer with `inner` channels: the smallest fraction of `width` that rounds down to it."""
     return inner / width if int(inner / width * width) == inner else (inner + 0.5) / width
-
-
-def _mamba_ssm_name(name: str) -> str:
-    if name.startswith("head."):
-        return f"lm_{name}"
-    name = name.replace("embedding.table.", "backbone.embedding.").replace("backbone.norm.", "backbone.norm_f.")
-    return name.replace("backbone.sublayers.", "backbone.layers.").replace(".inner.", ".mixer.")
 
 
 def _weights(path: Path) -> dict[str, Tensor]:
@@ -162,11 +160,7 @@ def _from_shapes(weights: Mapping[str, Tensor], groups: int, where: str) -> dict
 
 
 def _from_config(config: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Architecture, sizes and options that a config states, under our names.
-
-    Raises:
-        PretrainedError: it states something we do not have.
-    """
+    """Architecture, sizes and options that a config states, under our names."""
     family = config.get("model_type")
     if family and family not in FAMILIES:
         raise PretrainedError(f"{where}: its config is of {family!r}, neither mamba nor mamba2")

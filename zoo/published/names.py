@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Size, Tensor
 
+from zoo.contract import Model
 from zoo.published.files import tensor
 
 
@@ -22,12 +24,24 @@ class Pair:
     """Whether theirs is (in, out), as in GPT-2, where ours is (out, in)."""
 
 
-def to_ours(pairs: Iterable[Pair], theirs: Mapping[str, Tensor], where: str | Path) -> dict[str, Tensor]:
-    """Their weights under our names.
+def renamed(model: Model, table: Mapping[str, str], *, sublayers: int = 2) -> dict[str, str]:
+    """Our names of a model's tensors, and theirs by a table of prefixes; a prefix that it lacks stays.
 
-    Raises:
-        PretrainedError: a name is missing.
+    A block has `sublayers`, whose names begin with `0.` and `1.` in our prefixes; `{}` in theirs is its number.
     """
+    names = {}
+    for name in model.state_dict():
+        block, key = 0, name
+        if match := re.fullmatch(r"backbone\.sublayers\.(\d+)\.(.+)", name):
+            block, sublayer = divmod(int(match[1]), sublayers)
+            key = f"{sublayer}.{match[2]}"
+        prefix = next((prefix for prefix in table if f"{key}.".startswith(f"{prefix}.")), "")
+        names[name] = table.get(prefix, "").format(block) + key[len(prefix) :]
+    return names
+
+
+def to_ours(pairs: Iterable[Pair], theirs: Mapping[str, Tensor], where: str | Path) -> dict[str, Tensor]:
+    """Their weights under our names; a PretrainedError names one that is missing."""
     weights = {}
     for pair in pairs:
         parts = [tensor(theirs, name, where) for name in pair.theirs]

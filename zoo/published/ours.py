@@ -14,7 +14,7 @@ import zoo
 from zoo import tokenizers
 from zoo.contract import Model
 from zoo.published import files
-from zoo.published.errors import PretrainedError
+from zoo.published.errors import PretrainedError, writing
 from zoo.registry import load_plugin
 from zoo.types import Shape
 
@@ -26,9 +26,6 @@ def save(model: Model, folder: str | Path, *, made: dict[str, Any] | None = None
 
     Args:
         made: anything JSON can hold that says how the weights were made.
-
-    Raises:
-        PretrainedError: `zoo.build` did not make the model, or the folder cannot be written.
     """
     from safetensors.torch import save_model
 
@@ -44,19 +41,19 @@ def save(model: Model, folder: str | Path, *, made: dict[str, Any] | None = None
         "made": made or {},
     }
     try:
+        text = json.dumps(description, indent=1, ensure_ascii=False) + "\n"
+    except TypeError as error:
+        raise PretrainedError(
+            f"an option of {description['architecture']} cannot be written as JSON: {error}"
+        ) from None
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         part = folder / "model.safetensors.tmp"
         save_model(model, str(part), metadata={"format": "pt"})
         part.replace(folder / "model.safetensors")
         part = folder / "zoo.json.tmp"
-        part.write_text(json.dumps(description, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        part.write_text(text, encoding="utf-8")
         part.replace(folder / "zoo.json")
-    except OSError as error:
-        raise PretrainedError(f"{folder}: cannot be written ({error.strerror or error})") from None
-    except TypeError as error:
-        raise PretrainedError(
-            f"an option of {model.built['architecture']} cannot be written as JSON: {error}"
-        ) from None
     return folder
 
 
@@ -65,9 +62,6 @@ def load(where: str, *, plugins: str | Sequence[str] = ()) -> Model:
 
     Args:
         plugins: a file or module, or several, to import first: those that register the architecture.
-
-    Raises:
-        PretrainedError: no such folder, another format, an unknown architecture, or weights that do not fit.
     """
     from safetensors.torch import load_model
 

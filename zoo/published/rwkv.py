@@ -25,6 +25,7 @@ from zoo import tokenizers
 from zoo.contract import Model, Shape, Unsupported
 from zoo.published import files, rwkv_package, tokenizer_files
 from zoo.published.errors import PretrainedError
+from zoo.published.names import renamed
 
 ROOTS = ("emb", "blocks", "ln_out", "head")
 """Prefixes of the model's tensors; anything else in a file is ignored."""
@@ -32,14 +33,16 @@ UNUSED = {f"blocks.0.att.v{i}" for i in range(3)}
 """Tensors that the first layer of an official RWKV-7 has and does not use."""
 JOINED, SHIFTS = ".att.x_rwkvag", "rwkvag"
 """rwkv.cpp's name for the token-shift vectors x_r, x_w, … of a layer, and their order."""
-FIXED = {
-    "embedding.table.weight": "emb.weight",
-    "embedding.norm.weight": "blocks.0.ln0.weight",
-    "embedding.norm.bias": "blocks.0.ln0.bias",
-    "backbone.norm.weight": "ln_out.weight",
-    "backbone.norm.bias": "ln_out.bias",
-    "head.weight": "head.weight",
+OFFICIAL = {
+    "embedding.table": "emb",
+    "embedding.norm": "blocks.0.ln0",
+    "0.norm": "blocks.{}.ln1",
+    "0.inner": "blocks.{}.att",
+    "1.norm": "blocks.{}.ln2",
+    "1.inner": "blocks.{}.ffn",
+    "backbone.norm": "ln_out",
 }
+"""Prefixes of our names, and of the official ones; see `renamed`."""
 FACTORS = {
     6: ("time_maa_w1", "time_maa_w2", "time_decay_w1", "time_decay_w2"),
     7: tuple(f"{c}{i}" for c in "wavg" for i in (1, 2)),
@@ -53,7 +56,7 @@ def load(
     *,
     through: Literal["zoo", "rwkv"] = "zoo",
     length: int = 1024,
-    tokenizer: str | None = None,
+    tokenizer: str | Path | None = None,
     head_size_divisor: float | None = None,
     decay: Literal["auto", "raw", "applied"] = "auto",
     strategy: str | None = None,
@@ -70,12 +73,7 @@ def load(
             and in safetensors, unless all values can be applied decays and the axes are those of rwkv.cpp: (H, N, 1),
             or in RWKV-4 mixing vectors of one axis.
         strategy: the package's device and precision, such as `cuda fp16`; fp32 by default, on CUDA where there is one.
-
-    Raises:
-        PretrainedError: nothing there, another architecture, an incomplete model, or an option that does not fit.
     """
-    _check("through", through, ("zoo", "rwkv"))
-    _check("decay", decay, ("auto", "raw", "applied"))
     if strategy is not None and through == "zoo":
         raise PretrainedError(f"strategy={strategy!r} is for through='rwkv'")
     version, weights, applied = _read(where, decay)
@@ -102,9 +100,6 @@ def save(model: Model, path: str | Path) -> Path:
     """Write one of our language models rwkv4 to rwkv7 as an official checkpoint (.pth or .safetensors).
 
     A head_size_divisor other than the official 8 is folded into the weights (see `scaled`).
-
-    Raises:
-        PretrainedError: another model, another suffix, or the file cannot be written.
     """
     path, architecture = Path(path), str(model.built.get("architecture", ""))
     if not re.fullmatch("rwkv[4-7]", architecture) or model.role != "lm":
@@ -130,15 +125,7 @@ def save(model: Model, path: str | Path) -> Path:
 
 def official_names(model: Model) -> dict[str, str]:
     """Our names of the tensors of one of our RWKV models, mapped to the official ones."""
-    names = {}
-    for name in model.state_dict():
-        if name in FIXED:
-            names[name] = FIXED[name]
-            continue
-        _, _, index, part, rest = name.split(".", 4)
-        block, second = divmod(int(index), 2)
-        names[name] = f"blocks.{block}.{f'ln{1 + second}' if part == 'norm' else ('att', 'ffn')[second]}.{rest}"
-    return names
+    return renamed(model, OFFICIAL)
 
 
 def _read(where: str, decay: str) -> tuple[int, dict[str, Tensor], bool]:
@@ -171,11 +158,7 @@ def _split_shifts(weights: Mapping[str, Tensor], where: str) -> dict[str, Tensor
 
 
 def version_of(weights: Mapping[str, Tensor], where: str) -> int:
-    """4, 5 (5.2), 6 or 7, recognised by tensors that only its time mixing has.
-
-    Raises:
-        PretrainedError: a version that the zoo does not have, or no RWKV.
-    """
+    """4, 5 (5.2), 6 or 7, recognised by tensors that only its time mixing has."""
     att = {name.partition(".att.")[2]: value for name, value in weights.items() if ".att." in name}
     gated = "gate.weight" in att
     if att.keys() & {"r_k", "k_k", "x_r", "w0"}:
@@ -318,8 +301,3 @@ def _default_tokenizer(vocab: int) -> tokenizers.Tokenizer | None:
         with contextlib.suppress(tokenizers.TokenizerError):
             return tokenizers.World()
     return None
-
-
-def _check(option: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise PretrainedError(f"{option}={value!r}: one of {', '.join(choices)}")

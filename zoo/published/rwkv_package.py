@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from zoo.contract import Batch, Model, Shape, State, Traits, leaves
 from zoo.ops.precision import no_autocast
-from zoo.published.errors import PretrainedError, missing
+from zoo.published.errors import PretrainedError, missing, writing
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -37,9 +37,6 @@ class Packaged(Model):
         weights: under official names, with raw decays and the official eps of ln_x.
         where: their origin, for error messages.
         strategy: a device and a precision, such as `cuda fp16`.
-
-    Raises:
-        PretrainedError: the package is missing or cannot run these weights, or the strategy is not available.
     """
 
     traits = Traits(causal="strict", bidirectional=False, resumable=True)
@@ -98,32 +95,22 @@ class Packaged(Model):
 
 
 def write(weights: Mapping[str, Tensor], path: Path) -> None:
-    """Write official weights in an order by which the package can tell the version.
-
-    Raises:
-        PretrainedError: the file cannot be written.
-    """
+    """Write official weights in an order by which the package can tell the version."""
     from safetensors.torch import save_file
 
     ordered = dict(sorted(weights.items(), key=lambda item: "ln_x" not in item[0] and "time_maa" not in item[0]))
     part = path.with_name(path.name + ".tmp")
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".safetensors":
             save_file(ordered, part, metadata={"format": "pt"})
         else:
             torch.save(ordered, part)
         part.replace(path)
-    except (OSError, RuntimeError) as error:
-        raise PretrainedError(f"{path}: cannot be written ({error})") from None
 
 
 def inference(version: int) -> Any:
-    """The package's model class for a version: `(path without .pth, strategy)`.
-
-    Raises:
-        PretrainedError: the package is not installed.
-    """
+    """The package's model class for a version: `(path without .pth, strategy)`."""
     return _module(version == 7).RWKV
 
 

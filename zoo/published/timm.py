@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from zoo.contract import Batch, Model
 from zoo.published import files
-from zoo.published.errors import PretrainedError, missing
+from zoo.published.errors import PretrainedError, need
 from zoo.registry import nearest
 from zoo.types import Shape, Traits
 
@@ -96,10 +96,9 @@ class TimmModel(Model):
 
     @cached_property
     def _transform(self) -> Callable[[Any], Tensor]:
-        try:
-            from timm.data import create_transform, resolve_model_data_config
-        except ImportError:
-            raise missing("torchvision", "vision", "the preparation of images") from None
+        need("torchvision", "vision", "the preparation of images")
+        from timm.data import create_transform, resolve_model_data_config
+
         settings: dict[str, Any] = {"input_size": (self.channels, *self.size)}
         config = resolve_model_data_config(self.network, args=settings)
         for name in ("mean", "std"):
@@ -139,11 +138,7 @@ class Source:
     def create(
         self, timm: Any, where: str, tensors: dict[str, Tensor] | None, options: dict[str, int | None]
     ) -> nn.Module:
-        """The network with initial weights, or with `tensors` as timm translates and adapts them.
-
-        Raises:
-            PretrainedError: timm refuses.
-        """
+        """The network with initial weights, or with `tensors` as timm translates and adapts them."""
         names = {"classes": "num_classes", "channels": "in_chans", **({"size": "img_size"} if self.fixed else {})}
         own = {names[name]: value for name, value in options.items() if value is not None and name in names}
         arguments, config = self.arguments | own, dict(self.config)
@@ -162,7 +157,7 @@ class Source:
 def load(
     where: str,
     *,
-    weights: str | None = None,
+    weights: str | Path | None = None,
     classes: int | None = None,
     size: int | None = None,
     channels: int | None = None,
@@ -177,20 +172,14 @@ def load(
         size: the side of the images. Where timm can, weights for another size are adapted: positions are resampled.
         channels: of the images. Where timm can, weights are adapted by summing the first convolution over channels.
         random: start from initial weights, drawn from torch's global generator.
-
-    Raises:
-        PretrainedError: timm is not installed or has no such model, or the weights are not available or do not fit.
     """
     options = {"classes": classes, "size": size, "channels": channels}
     for name, value in options.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise PretrainedError(f"{where}: {name} must be a whole number, at least 1, got {value!r}")
+        if value is not None and value < 1:
+            raise PretrainedError(f"{where}: {name} must be at least 1, got {value}")
     if random and weights is not None:
         raise PretrainedError(f"{where}: random=True goes without weights=")
-    try:
-        import timm
-    except ImportError:
-        raise missing("timm", "vision", where) from None
+    timm = need("timm", "vision", where)
     source = _source(timm, where, fetch=weights is None and not random)
     path = None if random else files.find(str(weights)) if weights is not None else source.weights
     if path is None:

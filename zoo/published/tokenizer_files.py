@@ -22,9 +22,6 @@ def load(name: str | Path, vocab: int, where: str | Path, config: Mapping[str, A
 
     Args:
         vocab: the number of tokens of the model at `where`.
-
-    Raises:
-        PretrainedError: no such file, other content, a missing package, or more tokens than `vocab`.
     """
     try:
         tokenizer = _load(name, config or {})

@@ -116,9 +116,6 @@ def load(where: str = NAME) -> Model:
     """The segmenter of the installed package, or of an `.npz` in its format, with the role `masked`.
 
     The package replaces control characters by 0xA4 before it calls its model; this model reads every byte.
-
-    Raises:
-        PretrainedError: the package is not installed, or these are not the weights of a segmenter.
     """
     packaged = where in ("", NAME)
     path = _packaged() if packaged else files.find(where)

@@ -2,13 +2,14 @@
 
 import json
 import pickle
+from unittest.mock import Mock
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-import zoo
-from zoo.published import PretrainedError, files, kind_of
+from tests.zoo.models import refused
+from zoo.published import PretrainedError, files, kind_of, tokenizer_files
 from zoo.published.names import Pair, to_ours, to_theirs
 
 
@@ -39,21 +40,13 @@ class Harmful:
         return (open, ("/dev/null",))
 
 
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (pickle.dumps(Harmful()), "could run code|cannot be read as weights"),
-        (b"no pickle at all", "cannot be read as weights"),
-        (b"", "cannot be read as weights"),
-    ],
-    ids=["code", "text", "empty"],
-)
-def test_a_pickle_is_read_for_its_tensors_only(tmp_path, content, words):
+@pytest.mark.parametrize("content", [pickle.dumps(Harmful()), b"no pickle at all", b""], ids=["code", "text", "empty"])
+def test_a_pickle_is_read_for_its_tensors_only(tmp_path, content):
     file = tmp_path / "w.pth"
     file.write_bytes(content)
-    with pytest.raises(PretrainedError, match=words) as told:
+    with pytest.raises(PretrainedError, match=r"could run code|cannot be read as weights") as caught:
         files.read(file)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_code_in_a_torch_file_does_not_run(tmp_path):
@@ -62,15 +55,28 @@ def test_code_in_a_torch_file_does_not_run(tmp_path):
         files.read(tmp_path / "w.pth")
 
 
-def test_something_else_than_tensors(tmp_path):
-    torch.save([1, 2], tmp_path / "w.pth")
+@pytest.mark.parametrize("content", [[1, 2], {"model": 3}])
+def test_something_else_than_tensors(tmp_path, content):
+    torch.save(content, tmp_path / "w.pth")
     with pytest.raises(PretrainedError, match="no mapping of names to tensors"):
         files.read(tmp_path / "w.pth")
 
 
-def test_a_wrapped_state_dict_is_unwrapped(tmp_path):
-    torch.save({"state_dict": {"a": torch.zeros(1)}, "epoch": 3}, tmp_path / "w.pth")
-    assert set(files.read(tmp_path / "w.pth")) == {"a"}
+def test_a_wrapped_state_dict_is_unwrapped_and_averaged_weights_go_first(tmp_path):
+    last = {"state_dict": {"a": torch.zeros(1)}, "epoch": 3}
+    torch.save(last, tmp_path / "w.pth")
+    assert files.read(tmp_path / "w.pth") == {"a": 0}
+    torch.save({**last, "state_dict_ema": {"a": torch.ones(1)}}, tmp_path / "w.pth")
+    assert files.read(tmp_path / "w.pth") == {"a": 1}
+
+
+def test_the_beginning_of_a_file(tmp_path):
+    save_file({"a": torch.zeros(99)}, tmp_path / "w.safetensors")
+    torch.save({"a": torch.zeros(99)}, tmp_path / "w.pth")
+    for name, words in (("w.pth", "cannot be read as weights"), ("w.safetensors", "damaged or not safetensors")):
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-50])
+        with pytest.raises(PretrainedError, match=f"{name}: {words}"):
+            files.read(tmp_path / name)
 
 
 @pytest.mark.parametrize(
@@ -104,16 +110,14 @@ def test_kinds_are_told_apart(tmp_path, where, config, names, kind):
         ("zoo:nowhere", {"plugin": 1}, "kind zoo has no option 'plugin'; did you mean 'plugins'"),
     ],
 )
-def test_what_cannot_be_found_is_told(where, options, words, tmp_path, monkeypatch):
+def test_what_cannot_be_found_is_refused(where, options, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(PretrainedError, match=words):
-        zoo.load(where, **options)
+    refused(where, words, **options)
 
 
-def test_a_folder_of_something_else_is_told(tmp_path):
+def test_a_folder_of_something_else(tmp_path):
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
-    with pytest.raises(PretrainedError, match="cannot tell what this is; say so with kind="):
-        zoo.load(tmp_path)
+    refused(tmp_path, "cannot tell what this is; say so with kind=")
 
 
 def test_the_cache_goes_before_the_hub(monkeypatch, tmp_path):
@@ -145,17 +149,44 @@ def test_the_hub_s_errors_are_one_line(monkeypatch):
     class LocalEntryNotFoundError(Exception):
         pass
 
-    def fails(with_error):
-        def download(*_, **__):
-            raise with_error("a\nlong\nstory")
-
-        return download
-
     for error, words in ((RepositoryNotFoundError, "nor on the hub"), (LocalEntryNotFoundError, "cannot be reached")):
-        monkeypatch.setattr(hub, "snapshot_download", fails(error))
-        with pytest.raises(PretrainedError, match=words) as told:
-            zoo.load("org/name")
-        assert "\n" not in str(told.value)
+        monkeypatch.setattr(hub, "snapshot_download", Mock(side_effect=error("a\nlong\nstory")))
+        refused("org/name", words)
+
+
+WORDS = {"?": 0, "a": 1, "b": 2, "<|endoftext|>": 3}
+
+
+@pytest.mark.parametrize(
+    ("content", "config", "edges"),
+    [(WORDS, {}, (3, 3)), ({"?": 0, "b": 1}, {}, (0, None)), ({"?": 0, "b": 1}, {"bos_token_id": 1}, (1, None))],
+)
+def test_a_tokenizer_from_a_file(tmp_path, content, config, edges):
+    library = pytest.importorskip("tokenizers")
+    made = library.Tokenizer(library.models.WordLevel(content, unk_token="?"))
+    made.pre_tokenizer = library.pre_tokenizers.Whitespace()
+    made.save(str(tmp_path / "tokenizer.json"))
+    for where in (tmp_path, tmp_path / "tokenizer.json"):
+        found = tokenizer_files.load(where, len(content), "model", config)
+        assert found.encode("b ?") == [content["b"], 0]
+        assert (found.prefix, found.end, found.vocab) == (*edges, len(content))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("bytes", r"model: the model has 40 tokens, and its tokenizer \(bytes\) 256"),
+        ("wordl", r"no tokenizer 'wordl': .*no such file.*; known: bytes, rwkv_world, a tokenizer.json"),
+        ("broken.json", "not a tokenizer"),
+        (".", r"no tokenizer '\.'"),
+    ],
+)
+def test_tokenizers_that_do_not_fit(tmp_path, monkeypatch, name, words):
+    pytest.importorskip("tokenizers")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.json").write_text("{}")
+    with pytest.raises(PretrainedError, match=words):
+        tokenizer_files.load(name, 40, "model")
 
 
 def test_names_both_ways():

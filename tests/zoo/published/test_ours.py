@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import zoo
+from tests.zoo.models import randomise, refused
 from zoo import tokenizers
 from zoo.contract import Batch, Shape
 from zoo.published import PretrainedError
@@ -34,11 +35,7 @@ MODELS = [
 
 def made(name, role, options):
     torch.manual_seed(1)
-    model = zoo.build(name, role, shape=SHAPES[role], **options).eval()
-    with torch.no_grad():
-        for p in model.parameters():
-            p.add_(0.1 * torch.randn_like(p))
-    return model
+    return randomise(zoo.build(name, role, shape=SHAPES[role], **options), 0.1)
 
 
 def example(role):
@@ -84,16 +81,14 @@ def test_a_plug_in_s_architecture_needs_its_file(tmp_path):
     load_plugin(plugin)
     folder = zoo.save(made("mine_for_folders", "lm", {}), tmp_path / "m")
     zoo.architectures._registry.entries.pop("mine_for_folders")
-    with pytest.raises(PretrainedError, match=r"unknown architecture 'mine_for_folders'.*plugins="):
-        zoo.load(folder)
+    refused(folder, "; a plug-in's file goes into plugins=")
     sys.modules.pop("zoobench_plugin_mine_for_folders")
     assert zoo.load(folder, plugins=(str(plugin),)).built["architecture"] == "mine_for_folders"
     assert zoo.load(folder, plugins=str(plugin)).built["architecture"] == "mine_for_folders"
-    zoo.architectures._registry.entries.pop("mine_for_folders")
 
 
 def broken(folder, what):
-    told = json.loads((folder / "zoo.json").read_text())
+    description = json.loads((folder / "zoo.json").read_text())
     weights = load_file(folder / "model.safetensors")
     if what == "missing":
         weights.pop("head.weight")
@@ -101,17 +96,11 @@ def broken(folder, what):
         weights["more"] = torch.zeros(1)
     elif what == "shape":
         weights["head.weight"] = torch.zeros(13, 17)
-    elif what == "width":
-        told["shape"]["width"] = 32
-    elif what == "format":
-        told["format"] = 99
-    elif what == "option":
-        told["options"]["headz"] = 2
-    (folder / "zoo.json").write_text(json.dumps(told) if what != "json" else "{")
+    description["shape"] |= {"width": 32} if what == "width" else {}
+    description["options"] |= {"headz": 2} if what == "option" else {}
+    description["format"] = 99 if what == "format" else 1
+    (folder / "zoo.json").write_text(json.dumps(description))
     save_file(weights, folder / "model.safetensors")
-    if what == "cut":
-        content = (folder / "model.safetensors").read_bytes()
-        (folder / "model.safetensors").write_bytes(content[: len(content) // 2])
 
 
 @pytest.mark.parametrize(
@@ -119,20 +108,16 @@ def broken(folder, what):
     [
         ("missing", "it lacks head.weight"),
         ("extra", "it has also more"),
-        ("shape", r"head.weight has the shape \(13, 17\), where this model has \(13, 16\)"),
+        ("shape", "head.weight has the shape (13, 17), where this model has (13, 16)"),
         ("width", "has the shape"),
         ("format", "format 99; this zoobench reads 1"),
-        ("option", "'headz'.*did you mean 'heads'"),
-        ("json", "zoo.json: not readable as JSON"),
-        ("cut", "damaged or not safetensors"),
+        ("option", "no option 'headz'; did you mean 'heads'"),
     ],
 )
 def test_what_does_not_fit_is_told(tmp_path, what, words):
     folder = zoo.save(made("pre_ln", "lm", {"heads": 2}), tmp_path)
     broken(folder, what)
-    with pytest.raises(PretrainedError, match=words) as told:
-        zoo.load(folder)
-    assert "\n" not in str(told.value)
+    refused(folder, words)
 
 
 def test_a_model_that_nobody_built_is_not_written(tmp_path):

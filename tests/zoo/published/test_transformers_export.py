@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,9 +12,8 @@ from hypothesis import strategies as st
 
 import zoo
 from harness.commands import main
-from zoo.contract import Batch
+from tests.zoo.models import close, logits
 from zoo.published import PretrainedError
-from zoo.published.names import Pair
 from zoo.published.transformers import counterparts, export
 from zoo.published.transformers import tokenizer as hf_tokenizer
 from zoo.tokenizers import Bytes, Characters, Fast
@@ -34,13 +32,17 @@ MODELS = [
     ("transformer_pp", {"channel": {"glu": {"bias": True, "activation": "gelu", "expand": 3.0}}}),
     ("rwkv4", {}),
     ("rwkv4", {"expand": 2.0, "tie": True}),
+    ("mamba", {"tie": True, "width": 19, "expand": 3.0}),
+    ("mamba", {"norm": "rms", "d_conv": 3, "bias": True, "conv_bias": False}),
+    ("mamba2", {"headdim": 8, "tie": True, "dt_limit": (0.05, 0.5), "expand": 4}),
+    ("mamba2", {"headdim": 4, "ngroups": 2, "bias": True, "conv_bias": False, "d_conv": 2}),
 ]
-MAMBAS = [("mamba", {}), ("mamba", {"tie": True}), ("mamba2", {"headdim": 16})]
+IDS = torch.randint(V, (3, T), generator=torch.Generator().manual_seed(2))
 
 
-def made(name, *, vocab=V, role="lm", **options):
+def made(name, *, vocab=V, role="lm", width=D, **options):
     torch.manual_seed(0)
-    shape = zoo.Shape(length=T, vocab=vocab, outputs=vocab, width=D, depth=N)
+    shape = zoo.Shape(length=T, vocab=vocab, outputs=vocab, width=width, depth=N)
     model = zoo.build(name, role, shape=shape, **options)
     with torch.no_grad():
         for p in model.parameters():
@@ -48,19 +50,14 @@ def made(name, *, vocab=V, role="lm", **options):
     return model
 
 
-def ids():
-    return torch.randint(V, (3, T), generator=torch.Generator().manual_seed(2))
-
-
 @torch.no_grad()
 def same_logits(model, folder):
     there = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
-    want, got = model.eval()(Batch(inputs=ids())), there(input_ids=ids()).logits
-    assert (got - want).abs().max() <= 1e-5 * want.abs().max()
+    close(there(input_ids=IDS).logits, logits(model.eval(), IDS), 1e-5)
     return there
 
 
-@pytest.mark.parametrize(("name", "options"), MODELS)
+@pytest.mark.parametrize(("name", "options"), MODELS, ids=str)
 def test_logits(tmp_path, name, options):
     model = made(name, **options)
     before = torch.get_rng_state()
@@ -68,23 +65,19 @@ def test_logits(tmp_path, name, options):
     assert torch.equal(torch.get_rng_state(), before)
     assert model.training
     there = same_logits(model, tmp_path / "there")
-    assert there.config.max_position_embeddings == T
     assert (tmp_path / "there" / "model.safetensors").is_file()
+    if name.startswith("mamba"):
+        back = zoo.load(tmp_path / "there").state_dict()
+        assert all(torch.equal(value, back[name]) for name, value in model.state_dict().items())
+    else:
+        assert there.config.max_position_embeddings == T
 
 
-@pytest.mark.parametrize(("name", "options"), MAMBAS)
-def test_mambas(tmp_path, name, options):
-    model = made(name, **options)
-    same_logits(model, export.save(model, tmp_path))
-
-
-@torch.no_grad()
 def test_and_back(tmp_path):
-    model = made("gpt2")
+    model = made("gpt2").double()
     model.tokenizer = Bytes()
-    folder = export.save(model.double(), tmp_path)
-    back = zoo.load(folder, through="zoo").double()
-    assert torch.allclose(back(Batch(inputs=ids())), model(Batch(inputs=ids())), atol=1e-5)
+    back = zoo.load(export.save(model, tmp_path), through="zoo").double()
+    close(logits(back, IDS), logits(model.eval(), IDS), 1e-5)
     assert back.tokenizer.encode("é\n<|endoftext|>") == list("é\n<|endoftext|>".encode())
     assert (back.tokenizer.prefix, back.tokenizer.vocab) == (10, V)
     assert zoo.load(zoo.save(back, tmp_path / "ours")).tokenizer.encode("<|endoftext|>") == list(b"<|endoftext|>")
@@ -96,26 +89,27 @@ def test_generation(tmp_path):
     model.tokenizer = Bytes()
     there = same_logits(model, export.save(model, tmp_path))
     assert (there.generation_config.bos_token_id, there.generation_config.eos_token_id) == (10, 255)
-    reader = transformers.AutoTokenizer.from_pretrained(tmp_path)
-    tokens = reader("to be\n", return_tensors="pt")
+    tokens = transformers.AutoTokenizer.from_pretrained(tmp_path)("to be\n", return_tensors="pt")
     got = there.generate(**tokens, max_new_tokens=8, do_sample=False, eos_token_id=None, pad_token_id=0)
     want = tokens["input_ids"]
-    with torch.no_grad():
-        for _ in range(8):
-            want = torch.cat([want, model(Batch(inputs=want))[:, -1:].argmax(-1)], 1)
+    for _ in range(8):
+        want = torch.cat([want, logits(model, want)[:, -1:].argmax(-1)], 1)
     assert torch.equal(got, want)
 
 
-def refused(model, folder, said):
+def refused(model, folder, words):
     with pytest.raises(PretrainedError) as caught:
         export.save(model, folder)
-    assert said in str(caught.value)
+    assert words in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not folder.exists()
 
 
+RETNET = "transformers has no retnet; of the zoo it has gpt2, mamba, mamba2, pre_ln, rwkv4, transformer_pp"
+
+
 @pytest.mark.parametrize(
-    ("name", "options", "said"),
+    ("name", "options", "words"),
     [
         ("gpt2", {"residual": "post"}, "GPT-2 has no residual type post; only pre"),
         ("gpt2", {"norm": "rms"}, "no norm rms; only layer or layer_eps6 or layer_eps12"),
@@ -128,16 +122,21 @@ def refused(model, folder, said):
         ("transformer_pp", {"positions": {"rope": {"fraction": 0.5}}}, "fraction"),
         ("transformer_pp", {"positions": "alibi"}, "no positions alibi"),
         ("rwkv4", {"norm": "layer_eps6"}, "RWKV has no norm layer_eps6"),
-        (
-            "retnet",
-            {},
-            "transformers has no retnet; of the zoo it has gpt2, mamba, mamba2, pre_ln, rwkv4, transformer_pp",
-        ),
+        ("mamba", {"expand": 1.7}, "whole multiple"),
+        ("mamba", {"norm": "layer"}, "no norm layer"),
+        ("mamba", {"channel": "mlp"}, "no channel mlp; only none"),
+        ("mamba2", {"headdim": 8, "norm": "rms"}, "no norm rms"),
+        ("mamba2", {"headdim": 8, "D_has_hdim": True}, "D_has_hdim"),
+        ("mamba2", {"headdim": 8, "rmsnorm": False}, "rmsnorm"),
+        ("mamba2", {"headdim": 8, "norm_before_gate": True}, "norm_before_gate"),
+        ("mamba2", {"headdim": 8, "ngroups": 2, "norm_groups": 1}, "norm_groups"),
+        ("retnet", {}, RETNET),
         ("pre_ln", {"role": "masked"}, "only language models (role lm)"),
     ],
+    ids=str,
 )
-def test_what_transformers_does_not_have(tmp_path, name, options, said):
-    refused(made(name, **options), tmp_path / "there", said)
+def test_what_transformers_does_not_have(tmp_path, name, options, words):
+    refused(made(name, **options), tmp_path / "there", words)
 
 
 def test_other_refusals(tmp_path, monkeypatch):
@@ -167,69 +166,19 @@ def test_other_logits_are_not_written(tmp_path, monkeypatch, fault):
         return right.config(model) | {name: value for name, value in wrong.items() if name == fault}
 
     def pairs(model):
-        found = right.pairs(model)
-        if fault == "swapped":
-            first, second = (next(i for i, p in enumerate(found) if f"h.{n}.ln_1.bias" in p.theirs[0]) for n in (0, 1))
-            ours = [found[second].ours, found[first].ours]
-            for i, name in zip((first, second), ours, strict=True):
-                found[i] = Pair(name, found[i].theirs)
+        swapped = {"h.0.": "h.1.", "h.1.": "h.0."} if fault == "swapped" else {}
+        found = []
+        for pair in right.pairs(model):
+            at = pair.theirs[0]
+            block = next((block for block in swapped if block in at and "ln_1.bias" in at), "")
+            found.append(dataclasses.replace(pair, theirs=(at.replace(block, swapped.get(block, "")),)))
         return found
 
     monkeypatch.setitem(counterparts.COUNTERPARTS, "gpt2", counterparts.Counterpart(config, pairs))
     refused(made("gpt2"), tmp_path / "there", "transformers gives other logits from these weights")
 
 
-def opened(own, folder):
-    """A tokenizer of ours as transformers reads it."""
-    hf_tokenizer.save(hf_tokenizer.convert(own, T), Path(folder))
-    return transformers.AutoTokenizer.from_pretrained(folder)
-
-
-@pytest.fixture(scope="module")
-def byte_reader(tmp_path_factory):
-    return opened(Bytes(), tmp_path_factory.mktemp("bytes"))
-
-
-def agree(reader, own, text):
-    tokens = own.encode(text)
-    assert reader.encode(text) == tokens
-    assert reader([text, text])["input_ids"] == [tokens, tokens]
-    assert reader.decode(tokens, skip_special_tokens=True) == text
-    assert reader.decode(tokens) == text
-
-
-@given(st.text() | st.text(alphabet="\n\r ĊÿĀ<|endoftext|>'s.,"))
-def test_bytes(byte_reader, text):
-    agree(byte_reader, Bytes(), text)
-
-
-@given(st.lists(st.integers(0, 254)))
-def test_bytes_that_are_no_text(byte_reader, tokens):
-    assert byte_reader.decode(tokens) == Bytes().decode(tokens)
-
-
-def test_byte_tokenizer(byte_reader):
-    assert (len(byte_reader), byte_reader.vocab_size, byte_reader.model_max_length) == (256, 256, T)
-    assert (byte_reader.bos_token_id, byte_reader.eos_token_id) == (10, 255)
-
-
 CHARACTERS = "\t\n !<>|abcdefĊÿ日\U0001f600"
-
-
-@pytest.fixture(scope="module")
-def character_reader(tmp_path_factory):
-    return opened(Characters(CHARACTERS), tmp_path_factory.mktemp("characters"))
-
-
-@given(st.text(alphabet=CHARACTERS))
-def test_characters(character_reader, text):
-    agree(character_reader, Characters(CHARACTERS), text)
-
-
-def test_character_tokenizer(character_reader):
-    assert character_reader.bos_token_id == character_reader.eos_token_id == 1
-    with pytest.raises(Exception, match="UNK"):
-        character_reader.encode("z")
 
 
 def byte_pairs(*special):
@@ -245,24 +194,62 @@ def byte_pairs(*special):
 
 
 @pytest.fixture(scope="module")
-def pair_readers(tmp_path_factory):
+def readers(tmp_path_factory):
+    """By name: a tokenizer as transformers reads it, and ours."""
     plain, named = byte_pairs(), byte_pairs("<s>", "</s>")
-    ours = [Fast(plain.to_str(), prefix=plain.encode("\n").ids[0]), Fast(named.to_str(), prefix=0, end=1)]
-    return [(opened(own, tmp_path_factory.mktemp("pairs")), own) for own in ours]
+    owners = {
+        "bytes": Bytes(),
+        "characters": Characters(CHARACTERS),
+        "plain": Fast(plain.to_str(), prefix=plain.encode("\n").ids[0]),
+        "named": Fast(named.to_str(), prefix=0, end=1),
+    }
+    folder, found = tmp_path_factory.mktemp("tokenizers"), {}
+    for name, own in owners.items():
+        hf_tokenizer.save(hf_tokenizer.convert(own, T), folder / name)
+        found[name] = transformers.AutoTokenizer.from_pretrained(folder / name), own
+    return found
+
+
+def agree(reader, own, text):
+    tokens = own.encode(text)
+    assert reader.encode(text) == tokens
+    assert reader([text, text])["input_ids"] == [tokens, tokens]
+    assert reader.decode(tokens, skip_special_tokens=True) == text
+    assert reader.decode(tokens) == text
+
+
+@given(st.text() | st.text(alphabet="\n\r ĊÿĀ<|endoftext|>'s.,"))
+def test_bytes(readers, text):
+    agree(*readers["bytes"], text)
+
+
+@given(st.lists(st.integers(0, 254)))
+def test_bytes_that_are_no_text(readers, tokens):
+    assert readers["bytes"][0].decode(tokens) == Bytes().decode(tokens)
+
+
+@given(st.text(alphabet=CHARACTERS))
+def test_characters(readers, text):
+    agree(*readers["characters"], text)
 
 
 @given(st.text() | st.text(alphabet="the catsn\n<|endoftext|>Ġġ"))
-def test_byte_pairs(pair_readers, text):
+def test_byte_pairs(readers, text):
     assume("<s>" not in text and "</s>" not in text)  # the special tokens themselves, which decoding leaves out
-    for reader, own in pair_readers:
-        agree(reader, own, text)
+    for name in ("plain", "named"):
+        agree(*readers[name], text)
 
 
-def test_byte_pair_tokenizers(pair_readers):
-    (plain, own), (named, _) = pair_readers
-    assert plain.bos_token_id == plain.eos_token_id == own.prefix
-    assert (named.bos_token_id, named.eos_token_id) == (0, 1)
-    assert named.encode("<s>a", add_special_tokens=False)[0] == 0
+def test_special_tokens(readers):
+    first = readers["plain"][1].prefix
+    edges = {"bytes": (10, 255), "characters": (1, 1), "plain": (first, first), "named": (0, 1)}
+    found = {name: (reader.bos_token_id, reader.eos_token_id) for name, (reader, _) in readers.items()}
+    assert found == edges
+    assert readers["named"][0].encode("<s>a", add_special_tokens=False)[0] == 0
+    reader, _ = readers["bytes"]
+    assert (len(reader), reader.vocab_size, reader.model_max_length) == (256, 256, T)
+    with pytest.raises(Exception, match="UNK"):
+        readers["characters"][0].encode("z")
 
 
 def test_command(tmp_path):
@@ -273,8 +260,8 @@ def test_command(tmp_path):
     def call(*args):
         return CliRunner().invoke(main, ["export", str(run), *map(str, args)])
 
-    told = json.loads(call(tmp_path / "ours", "--json").output)
-    assert told["files"] == ["model.safetensors", "zoo.json"]
+    described = json.loads(call(tmp_path / "ours", "--json").output)
+    assert described["files"] == ["model.safetensors", "zoo.json"]
     assert call(tmp_path / "there", "--format", "transformers").exit_code == 0
     same_logits(model, tmp_path / "there")
     same_logits(model, export.save(zoo.load(tmp_path / "ours"), tmp_path / "again"))

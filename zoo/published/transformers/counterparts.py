@@ -5,6 +5,7 @@ A counterpart gives the same logits from the same weights. An option that one si
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from zoo.contract import Model
 from zoo.published import mamba, rwkv
 from zoo.published.errors import PretrainedError
-from zoo.published.names import Pair
+from zoo.published.names import Pair, renamed
 from zoo.types import Part, Shape
 
 LAYER_NORMS = {"layer": 1e-5, "layer_eps6": 1e-6, "layer_eps12": 1e-12}
@@ -29,6 +30,29 @@ ACTIVATIONS = {
     "swish": "silu",
 }
 """Activations of transformers, and ours."""
+GPT2 = {
+    "embedding.table": "transformer.wte",
+    "embedding.positions.table": "transformer.wpe.weight",
+    "0.norm": "transformer.h.{}.ln_1",
+    "0.inner.qkv": "transformer.h.{}.attn.c_attn",
+    "0.inner.out": "transformer.h.{}.attn.c_proj",
+    "1.norm": "transformer.h.{}.ln_2",
+    "1.inner.up": "transformer.h.{}.mlp.c_fc",
+    "1.inner.down": "transformer.h.{}.mlp.c_proj",
+    "backbone.norm": "transformer.ln_f",
+    "head": "lm_head",
+}
+LLAMA = {
+    "embedding.table": "model.embed_tokens",
+    "0.norm": "model.layers.{}.input_layernorm",
+    "0.inner.qkv": "model.layers.{}.self_attn.qkv_proj",
+    "0.inner.out": "model.layers.{}.self_attn.o_proj",
+    "1.norm": "model.layers.{}.post_attention_layernorm",
+    **{f"1.inner.{part}": f"model.layers.{{}}.mlp.{part}_proj" for part in ("gate", "up", "down")},
+    "backbone.norm": "model.norm",
+    "head": "lm_head",
+}
+"""Prefixes of our names, and of transformers'; see `renamed`."""
 RWKV4 = (
     ("emb.", "embeddings."),
     (".ln0.", ".pre_ln."),
@@ -54,11 +78,7 @@ class Counterpart:
 
 
 def of(model: Model) -> Counterpart:
-    """The counterpart of a model.
-
-    Raises:
-        PretrainedError: `zoo.build` did not make it, it is no language model, or transformers has none like it.
-    """
+    """The counterpart of a model."""
     if not model.built:
         raise PretrainedError(f"{type(model).__name__} was not made by zoo.build: transformers has none like it")
     name = model.built["architecture"]
@@ -75,11 +95,7 @@ def of(model: Model) -> Counterpart:
 
 
 def build_arguments(config: Any) -> BuildArguments:
-    """The arguments of `zoo.build` for a config of transformers.
-
-    Raises:
-        PretrainedError: an architecture or a setting that the zoo does not have.
-    """
+    """The arguments of `zoo.build` for a config of transformers."""
     readers = {"gpt2": _gpt2_arguments, "llama": _llama_arguments}
     if config.model_type not in readers:
         raise PretrainedError(
@@ -90,58 +106,29 @@ def build_arguments(config: Any) -> BuildArguments:
 
 def gpt2_pairs(model: Model) -> list[Pair]:
     """The tensors of `pre_ln` or `gpt2` and of GPT2LMHeadModel, whose weights are (in, out)."""
-    pairs = [
-        Pair("embedding.table.weight", ("transformer.wte.weight",)),
-        Pair("embedding.positions.table", ("transformer.wpe.weight",)),
-    ]
-    for layer in range(model.shape.depth or 0):
-        for second, norm, parts in (
-            (0, "ln_1", {"qkv": "attn.c_attn", "out": "attn.c_proj"}),
-            (1, "ln_2", {"up": "mlp.c_fc", "down": "mlp.c_proj"}),
-        ):
-            ours, theirs = f"backbone.sublayers.{2 * layer + second}", f"transformer.h.{layer}"
-            pairs += [Pair(f"{ours}.norm.{kind}", (f"{theirs}.{norm}.{kind}",)) for kind in ("weight", "bias")]
-            for part, name in parts.items():
-                pairs += [
-                    Pair(f"{ours}.inner.{part}.weight", (f"{theirs}.{name}.weight",), transposed=True),
-                    Pair(f"{ours}.inner.{part}.bias", (f"{theirs}.{name}.bias",)),
-                ]
-    pairs += [Pair(f"backbone.norm.{kind}", (f"transformer.ln_f.{kind}",)) for kind in ("weight", "bias")]
-    return pairs + _head(model)
+    names = _untied(model, renamed(model, GPT2)).items()
+    return [Pair(ours, (theirs,), transposed=bool(re.search(r"inner\..*weight", ours))) for ours, theirs in names]
 
 
 def llama_pairs(model: Model) -> list[Pair]:
-    """The tensors of `transformer_pp` and of LlamaForCausalLM."""
-    pairs = [Pair("embedding.table.weight", ("model.embed_tokens.weight",))]
-    mlp = ["weight", *(["bias"] if _channel(model).options.get("bias") else [])]
-    for layer in range(model.shape.depth or 0):
-        a, m, theirs = *(f"backbone.sublayers.{2 * layer + i}" for i in (0, 1)), f"model.layers.{layer}"
-        pairs += [
-            Pair(f"{a}.norm.weight", (f"{theirs}.input_layernorm.weight",)),
-            Pair(f"{a}.inner.qkv.weight", tuple(f"{theirs}.self_attn.{x}_proj.weight" for x in "qkv")),
-            Pair(f"{a}.inner.out.weight", (f"{theirs}.self_attn.o_proj.weight",)),
-            Pair(f"{m}.norm.weight", (f"{theirs}.post_attention_layernorm.weight",)),
-        ]
-        pairs += [
-            Pair(f"{m}.inner.{part}.{kind}", (f"{theirs}.mlp.{part}_proj.{kind}",))
-            for part in ("gate", "up", "down")
-            for kind in mlp
-        ]
-    return [*pairs, Pair("backbone.norm.weight", ("model.norm.weight",)), *_head(model)]
+    """The tensors of `transformer_pp` and of LlamaForCausalLM, which keeps queries, keys and values apart."""
+    names = _untied(model, renamed(model, LLAMA)).items()
+    return [Pair(o, tuple(t.replace(".qkv_", f".{x}_") for x in ("qkv" if ".qkv_" in t else "q"))) for o, t in names]
 
 
 def rwkv4_pairs(model: Model) -> list[Pair]:
     """The tensors of `rwkv4` and of RwkvForCausalLM, which renames some of the official ones."""
     pairs = []
-    for ours, name in rwkv.official_names(model).items():
+    for ours, name in _untied(model, rwkv.official_names(model)).items():
         for official, theirs in RWKV4:
             name = name.replace(official, theirs)
         pairs.append(Pair(ours, (name if ours == "head.weight" else f"rwkv.{name}",)))
-    return [pair for pair in pairs if not (model.recipe.tie and pair.ours == "head.weight")]
+    return pairs
 
 
-def _head(model: Model) -> list[Pair]:
-    return [] if model.recipe.tie else [Pair("head.weight", ("lm_head.weight",))]
+def _untied(model: Model, names: dict[str, str]) -> dict[str, str]:
+    """The names without that of a head which is the table."""
+    return {ours: theirs for ours, theirs in names.items() if not (model.recipe.tie and ours == "head.weight")}
 
 
 def _gpt2_config(model: Model) -> dict[str, Any]:
@@ -178,6 +165,7 @@ def _llama_config(model: Model) -> dict[str, Any]:
         "num_key_value_heads": attention.kv_heads,
         "max_position_embeddings": shape.length,
         "hidden_act": _activation(channel.options.get("activation", "silu")),
+        "attention_bias": attention.qkv.bias is not None,
         "mlp_bias": channel.options.get("bias", False),
         "rms_norm_eps": RMS_NORMS[recipe.norm],
         "rope_theta": float(rope.get("base", 10000.0)),
@@ -256,11 +244,7 @@ COUNTERPARTS: Mapping[str, Counterpart] = {
 def _require(
     family: str, model: Model, *, channel: str, positions: str, norms: Mapping[str, float]
 ) -> Mapping[str, Any]:
-    """Check that a recipe is one that `family` can express; returns the options of its positions.
-
-    Raises:
-        PretrainedError: another residual, norm, channel or positions.
-    """
+    """Check that a recipe is one that `family` can express; returns the options of its positions."""
     recipe = model.recipe
     own_positions = recipe.positions if isinstance(recipe.positions, Part) else Part(recipe.positions)
     own_channel = recipe.channels[0]

@@ -10,39 +10,36 @@ import torch
 from torch import Tensor, nn
 
 from zoo.contract import Batch, Model
-from zoo.published.errors import PretrainedError, missing
+from zoo.published.errors import PretrainedError, need, writing
 from zoo.published.names import Pair, to_theirs
-from zoo.published.transformers import counterparts
+from zoo.published.transformers import counterparts, quiet
 from zoo.published.transformers import tokenizer as tokenizers
-from zoo.published.transformers.quiet import quiet
 
 TOLERANCE = 1e-5
 """The largest difference of logits, relative to the largest logit."""
 
 
 def save(model: Model, folder: str | Path) -> Path:
-    """Write config, weights (safetensors, float32), tokenizer and generation config, if the logits are equal there.
-
-    Raises:
-        PretrainedError: transformers has no such model, option or tokenizer or is not installed, its logits differ, or
-            the folder cannot be written.
-    """
-    try:
-        import transformers
-    except ImportError:
-        raise missing("transformers", "transformers", "writing a transformers folder") from None
+    """Write config, weights (safetensors, float32), tokenizer and generation config, if the logits are equal there."""
+    transformers = need("transformers", "transformers", "writing a transformers folder")
     counterpart = counterparts.of(model)
     config, ours = counterpart.config(model), copy.deepcopy(model).to("cpu", torch.float32).eval()
     tokenizer = tokenizers.convert(model.tokenizer, model.shape.length) if model.tokenizer else None
     if tokenizer is not None and tokenizer.vocab_size > model.shape.outputs:
         raise PretrainedError(f"the tokenizer has {tokenizer.vocab_size} tokens, and the model {model.shape.outputs}")
     with quiet(transformers):
-        theirs = _build(transformers, config | _common(ours, tokenizer))
+        theirs: Any = _build(transformers, config | _common(ours, tokenizer))
         _fill(theirs, counterpart.pairs(ours), ours.state_dict())
         error = difference(ours, theirs)
         if not error <= TOLERANCE:
             raise PretrainedError(f"transformers gives other logits from these weights ({error:.1e} of the largest)")
-        return _write(theirs, tokenizer, Path(folder))
+        folder = Path(folder)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            if tokenizer is not None:
+                tokenizers.save(tokenizer, folder)
+            theirs.save_pretrained(folder)
+        return folder
 
 
 def difference(ours: Model, theirs: nn.Module) -> float:
@@ -82,16 +79,6 @@ def _fill(theirs: nn.Module, pairs: list[Pair], weights: dict[str, Tensor]) -> N
     shapes = {name: value.shape for name, value in theirs.state_dict().items()}
     values = to_theirs(pairs, weights, shapes)
     unset = sorted(name for name, _ in theirs.named_parameters() if name not in values)
-    assert not unset, unset
+    if unset:
+        raise PretrainedError(f"transformers has tensors that this model lacks: {', '.join(unset[:3])}")
     theirs.load_state_dict(values, strict=False)
-
-
-def _write(theirs: Any, tokenizer: Any, folder: Path) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if tokenizer is not None:
-            tokenizers.save(tokenizer, folder)
-        theirs.save_pretrained(folder)
-    except OSError as error:
-        raise PretrainedError(f"{folder}: cannot be written ({error.strerror or error})") from None
-    return folder

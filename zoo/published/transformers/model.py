@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,15 +18,12 @@ from torch import Tensor, nn
 import zoo
 from zoo.contract import Batch, Model, Part, Recipe, Shape, State, Traits, Unsupported
 from zoo.published import files
-from zoo.published.errors import PretrainedError, missing
+from zoo.published.errors import PretrainedError, need
 from zoo.published.names import to_ours
-from zoo.published.transformers import counterparts
+from zoo.published.transformers import counterparts, quiet
 from zoo.published.transformers import tokenizer as tokenizers
 from zoo.published.transformers.export import TOLERANCE, difference
-from zoo.published.transformers.quiet import quiet
 
-Through = Literal["transformers", "zoo"]
-DTYPES = ("float32", "bfloat16", "float16", "float64", "auto")
 LENGTH = 2048
 """The longest sequence of a model whose config does not state it, as in lm-eval."""
 CacheShape = tuple[tuple[int, int], tuple[int, int]]
@@ -38,8 +35,8 @@ LENGTH_DEPENDENT = ("dynamic", "longrope")
 def load(
     where: str,
     *,
-    through: Through = "transformers",
-    dtype: str = "float32",
+    through: Literal["transformers", "zoo"] = "transformers",
+    dtype: Literal["float32", "bfloat16", "float16", "float64", "auto"] = "float32",
     device: str | torch.device | None = None,
     length: int | None = None,
 ) -> Model:
@@ -47,21 +44,10 @@ def load(
 
     Args:
         through: the modules that run it: those of transformers, or ours for an architecture that both have.
-        dtype: of the weights, one of `DTYPES`; auto keeps the stored one.
+        dtype: of the weights; auto keeps the stored one.
         length: the longest sequence that transformers' modules will read; by default that of the config.
-
-    Raises:
-        PretrainedError: transformers is not installed, nothing is there, the weights do not fit the config, the model
-            is no causal language model, needs code of its own, or (through="zoo") has no counterpart.
     """
-    if through not in get_args(Through):
-        raise PretrainedError(f"through must be one of {', '.join(get_args(Through))}, got {through!r}")
-    if dtype not in DTYPES:
-        raise PretrainedError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
-    try:
-        import transformers
-    except ImportError:
-        raise missing("transformers", "transformers", where) from None
+    transformers = need("transformers", "transformers", where)
     path = files.find(where)
     folder = path if path.is_dir() else path.parent
     with quiet(transformers):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo.published.errors import PretrainedError, missing
+from zoo.published.errors import PretrainedError, need
 from zoo.tokenizers import Bytes, Characters, Fast, Tokenizer
 
 END = "<|endoftext|>"
@@ -43,11 +43,7 @@ class HuggingFace(Tokenizer):
         return str(self.backend.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     def describe(self) -> dict[str, Any]:
-        """As JSON, from which `make` makes a `Fast` without transformers.
-
-        Raises:
-            PretrainedError: the tokenizer is written in Python and has no `tokenizer.json`.
-        """
+        """As JSON, from which `make` makes a `Fast` without transformers."""
         if not self.backend.is_fast:
             raise PretrainedError(f"{type(self.backend).__name__} has no tokenizer.json; it cannot be kept in a folder")
         content = self.backend.backend_tokenizer.to_str()
@@ -56,11 +52,7 @@ class HuggingFace(Tokenizer):
 
 
 def load(folder: Path, transformers: Any) -> HuggingFace | None:
-    """The tokenizer in a folder, if any.
-
-    Raises:
-        PretrainedError: it cannot be read, or needs a package that is missing.
-    """
+    """The tokenizer in a folder, if any."""
     if not any(next(folder.glob(pattern), None) for pattern in FILES):
         return None
     try:
@@ -79,20 +71,14 @@ def convert(tokenizer: Tokenizer, length: int) -> Any:
 
     Args:
         length: the longest sequence, in tokens.
-
-    Raises:
-        PretrainedError: transformers has no such tokenizer, or is not installed.
     """
-    try:
-        from transformers import PreTrainedTokenizerFast
-    except ImportError:
-        raise missing("transformers", "transformers", "writing a tokenizer for transformers") from None
+    transformers = need("transformers", "transformers", "writing a tokenizer for transformers")
     if isinstance(tokenizer, HuggingFace):
         return tokenizer.backend
     backend, literal = _backend(tokenizer)
     end = tokenizer.end if tokenizer.end is not None else backend.token_to_id(END)
     first, last = (backend.id_to_token(i) for i in (tokenizer.prefix, tokenizer.prefix if end is None else end))
-    return PreTrainedTokenizerFast(
+    return transformers.PreTrainedTokenizerFast(
         tokenizer_object=backend,
         bos_token=first,
         eos_token=last,
