@@ -8,6 +8,7 @@ import gc
 import mmap
 import os
 import platform
+import re
 import time
 from functools import cache
 from pathlib import Path
@@ -128,25 +129,22 @@ class PeakMemory:
 
     def read(self) -> dict[str, int]:
         """`peak_bytes` above `before_bytes`."""
-        if self.device.type == "cuda":
-            peak = int(torch.cuda.max_memory_allocated(self.device))
-        else:
-            peak = max(_high_water(), self._now())
+        on_cuda = self.device.type == "cuda"
+        peak = torch.cuda.max_memory_allocated(self.device) if on_cuda else max(_high_water(), self._now())
         return {"peak_bytes": max(0, peak - self.before), "before_bytes": self.before}
 
 
 def _high_water() -> int:
-    status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
+    """The peak of resident memory, in bytes."""
+    with contextlib.suppress(OSError):
+        if known := re.search(r"^VmHWM:\s*(\d+)", Path("/proc/self/status").read_text(), re.MULTILINE):
+            return int(known[1]) * 1024
     if platform.system() == "Windows":
         return int(getattr(psutil.Process().memory_info(), "peak_wset", 0))
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak if platform.system() == "Darwin" else peak * 1024)
+    return peak if platform.system() == "Darwin" else peak * 1024
 
 
 @cache
@@ -156,8 +154,6 @@ def hardware(device_type: str) -> str:
         return torch.cuda.get_device_name()
     name = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                name = line.split(":", 1)[1].strip()
-                break
+        known = re.search(r"^model name\s*:(.*)", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        name = known[1].strip() if known else name
     return f"{name}, {os.cpu_count()} cores"

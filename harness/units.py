@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
+NONE = "–"
+"""What a table shows where there is no number."""
 _NUMBER = r"([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)"
 _SCALES = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12, "P": 10**15}
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
@@ -76,11 +78,25 @@ Number = Annotated[float, BeforeValidator(parse_number)]
 def short(number: float | None, unit: str = "") -> str:
     """Three figures and a scale: 401234 → 401k."""
     if number is None:
-        return "–"
-    for scale, letter in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        return NONE
+    size, prefix = _scaled(number)
+    return f"{size:.3g}{prefix}{unit}"
+
+
+def human(number: float | None, unit: str = "", figures: int = 2) -> str:
+    """Few figures, whole numbers in full, and a space before the unit: 401234 → 401k, 2.4e12 FLOP → 2.4 TFLOP."""
+    if number is None:
+        return NONE
+    size, prefix = _scaled(number)
+    text = f"{size:.0f}" if abs(size) >= 10 ** (figures - 1) else f"{size:.{figures}g}"
+    return f"{text} {prefix}{unit}" if unit else f"{text}{prefix}"
+
+
+def _scaled(number: float) -> tuple[float, str]:
+    for scale, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(number) >= scale * 0.9995:
-            return f"{number / scale:.3g}{letter}{unit}"
-    return f"{number:.3g}{unit}"
+            return number / scale, prefix
+    return number, ""
 
 
 def clock(seconds: float) -> str:

@@ -37,7 +37,7 @@ class Peer:
     has_hidden: bool = False
     """Whether `Subject.hidden` changes it."""
     options: dict[str, Any] = field(default_factory=dict)
-    """What ours must be told to be the same model."""
+    """The options with which ours is the same model."""
 
     @property
     def installed(self) -> str | None:
@@ -51,7 +51,7 @@ class Peer:
 class _Model(nn.Module):
     """A peer as a module from Batch to logits."""
 
-    def __init__(self, inner: nn.Module, read: Callable[[nn.Module, Tensor], Tensor] = lambda m, x: m(x)) -> None:
+    def __init__(self, inner: nn.Module, read: Callable[[Any, Tensor], Tensor] = lambda m, x: m(x)) -> None:
         super().__init__()
         self.inner, self.read = inner, read
 
@@ -74,56 +74,40 @@ class _Encoder(nn.Module):
         return self.head(self.encoder(x).mean(1))
 
 
-def _logits(model: nn.Module, tokens: Tensor) -> Tensor:
-    """Of a causal language model in transformers."""
-    return model(input_ids=tokens, use_cache=False).logits
+def _transformers(s: Subject, kind: str, **options: Any) -> nn.Module:
+    """A causal language model of transformers."""
+    import transformers
+
+    sizes = {"vocab_size": VOCAB, "hidden_size": s.width, "num_hidden_layers": s.layers}
+    config = getattr(transformers, f"{kind}Config")(**sizes, **options)
+    model = getattr(transformers, f"{kind}ForCausalLM")(config)
+    return _Model(model, lambda model, tokens: model(input_ids=tokens, use_cache=False).logits)
 
 
 def _llama(s: Subject) -> nn.Module:
-    from transformers import LlamaConfig, LlamaForCausalLM
+    hidden = s.hidden or s.width * 8 // 3
+    sizes = {"intermediate_size": hidden, "num_attention_heads": HEADS, "max_position_embeddings": s.length}
+    return _transformers(s, "Llama", **sizes)
 
-    config = LlamaConfig(
-        vocab_size=VOCAB,
-        hidden_size=s.width,
-        intermediate_size=s.hidden or s.width * 8 // 3,
-        num_hidden_layers=s.layers,
-        num_attention_heads=HEADS,
-        max_position_embeddings=s.length,
-    )
-    return _Model(LlamaForCausalLM(config), _logits)
+
+def _mamba2(s: Subject) -> nn.Module:
+    sizes = {"state_size": 128, "expand": 2, "num_heads": 2 * s.width // 64, "head_dim": 64}
+    return _transformers(s, "Mamba2", **sizes, n_groups=1, chunk_size=64)
+
+
+def _rwkv4(s: Subject) -> nn.Module:
+    sizes = {"attention_hidden_size": s.width, "intermediate_size": s.hidden or 4 * s.width}
+    return _transformers(s, "Rwkv", context_length=s.length, **sizes)
 
 
 def _x_transformers(s: Subject) -> nn.Module:
     from x_transformers import Decoder, TransformerWrapper
 
+    feed_forward = {"ff_mult": (s.hidden or 4 * s.width) / s.width}
     layers = Decoder(
-        dim=s.width,
-        depth=s.layers,
-        heads=HEADS,
-        attn_dim_head=s.width // HEADS,
-        attn_flash=True,
-        ff_mult=(s.hidden or 4 * s.width) / s.width,
+        dim=s.width, depth=s.layers, heads=HEADS, attn_dim_head=s.width // HEADS, attn_flash=True, **feed_forward
     )
-    model = TransformerWrapper(num_tokens=VOCAB, max_seq_len=s.length, attn_layers=layers)
-    return _Model(model)
-
-
-def _mamba2(s: Subject) -> nn.Module:
-    from transformers import Mamba2Config, Mamba2ForCausalLM
-
-    heads = 2 * s.width // 64
-    config = Mamba2Config(
-        vocab_size=VOCAB,
-        hidden_size=s.width,
-        num_hidden_layers=s.layers,
-        state_size=128,
-        expand=2,
-        num_heads=heads,
-        head_dim=64,
-        n_groups=1,
-        chunk_size=64,
-    )
-    return _Model(Mamba2ForCausalLM(config), _logits)
+    return _Model(TransformerWrapper(num_tokens=VOCAB, max_seq_len=s.length, attn_layers=layers))
 
 
 def _mambapy(s: Subject) -> nn.Module:
@@ -136,34 +120,13 @@ def _mambapy(s: Subject) -> nn.Module:
     return _Model(model)
 
 
-def _rwkv4(s: Subject) -> nn.Module:
-    from transformers import RwkvConfig, RwkvForCausalLM
-
-    config = RwkvConfig(
-        vocab_size=VOCAB,
-        context_length=s.length,
-        hidden_size=s.width,
-        num_hidden_layers=s.layers,
-        attention_hidden_size=s.width,
-        intermediate_size=s.hidden or 4 * s.width,
-    )
-    return _Model(RwkvForCausalLM(config), _logits)
-
-
 def _performer(s: Subject) -> nn.Module:
     from performer_pytorch import PerformerLM
 
-    model = PerformerLM(
-        num_tokens=VOCAB,
-        max_seq_len=s.length,
-        dim=s.width,
-        depth=s.layers,
-        heads=HEADS,
-        dim_head=s.width // HEADS,
-        causal=True,
-        rotary_position_emb=False,  # a table of positions, as ours has
-    )
-    return _Model(model)
+    sizes = {"num_tokens": VOCAB, "max_seq_len": s.length, "dim": s.width, "depth": s.layers}
+    heads = {"heads": HEADS, "dim_head": s.width // HEADS}
+    # with a table of positions, as ours has
+    return _Model(PerformerLM(**sizes, **heads, causal=True, rotary_position_emb=False))
 
 
 def _performer_encoder(s: Subject) -> nn.Module:
@@ -181,19 +144,10 @@ def _linformer(s: Subject) -> nn.Module:
 def _reformer(s: Subject) -> nn.Module:
     from reformer_pytorch import ReformerLM
 
-    model = ReformerLM(
-        num_tokens=VOCAB,
-        dim=s.width,
-        depth=s.layers,
-        max_seq_len=s.length,
-        heads=HEADS,
-        dim_head=s.width // HEADS,
-        bucket_size=64,
-        n_hashes=4,
-        causal=True,
-        absolute_position_emb=True,
-    )
-    return _Model(model)
+    sizes = {"num_tokens": VOCAB, "max_seq_len": s.length, "dim": s.width, "depth": s.layers}
+    heads = {"heads": HEADS, "dim_head": s.width // HEADS}
+    hashing = {"bucket_size": 64, "n_hashes": 4}
+    return _Model(ReformerLM(**sizes, **heads, **hashing, causal=True, absolute_position_emb=True))
 
 
 def _longformer(s: Subject) -> nn.Module:
@@ -217,7 +171,7 @@ def _longformer(s: Subject) -> nn.Module:
     def read(inner: Any, tokens: Tensor) -> Tensor:
         globally = torch.zeros_like(tokens)
         globally[:, 0] = 1
-        # Padding is token 0 to it, which ours are free to be: positions are told, not guessed.
+        # Its padding is token 0, which ours are free to be: positions are given, so that it does not guess them.
         ids = torch.arange(2, tokens.shape[1] + 2, device=tokens.device).expand_as(tokens)
         hidden = inner["body"](input_ids=tokens, global_attention_mask=globally, position_ids=ids).last_hidden_state
         return inner["head"](hidden.mean(1))

@@ -2,48 +2,54 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from rich import box
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from harness.board.drawing import styles
+from harness.board.tables import Column, Note, Section, as_markdown, cell, lines, name_column, print_section
 from harness.records.store import to_json
 
 Row = dict[str, Any]
-COLUMNS = {
-    "train tok/s": lambda r: _count(r["train_tokens_per_s"]),
-    "±": lambda r: _number(r["train_spread"], 100, 0, "%"),
-    "× reference": lambda r: _number(r["relative_speed"], 1, 2),
-    "of peak": lambda r: _number(r["fraction_of_peak"], 100, 0, "%"),
-    "prefill": lambda r: _count(r["prefill_tokens_per_s"]),
-    "ms/token": lambda r: _number(r["decode_ms_per_token"], 1, 2),
-    "state kB": lambda r: _number(r["state_bytes"], 1e-3, 1),
-    "peak MB": lambda r: _number(r["peak_memory_bytes"], 1e-6, 0),
-    "t ~ Tᵃ": lambda r: _number(r["time_slope"], 1, 2),
-    "mem": lambda r: _number(r["memory_slope"], 1, 2),
-}
-PEERS = {
-    "peer": lambda p: f"{p['peer']} {p['version']}",
-    "params": lambda p: _number(p["params_mismatch"], 100, 1, "%", sign=True),
-    "tok/s": lambda p: _count(p["peer_train_tokens_per_s"]),
-    "peak MB": lambda p: _number(p["peer_peak_memory_bytes"], 1e-6, 0),
-    "× as fast": lambda p: _number(p["ratio"], 1, 2) if p["comparable"] else "not the same size",
-    "× memory": lambda p: _number(p["memory_ratio"], 1, 2),
-}
 
 
-def _count(value: float | None) -> str:
-    return "–" if value is None else f"{value:,.0f}"
+def _column(title: str, key: str, text: str, scale: float = 1) -> Column:
+    def written(row: Row) -> Any:
+        return None if row[key] is None else scale * row[key]
+
+    return Column(title, lambda row: cell(written(row), text.format))
 
 
-def _number(value: float | None, scale: float, digits: int, unit: str = "", sign: bool = False) -> str:
-    return "–" if value is None else f"{value * scale:{'+' if sign else ''},.{digits}f}{unit}"
+COLUMNS = (
+    _column("train tok/s", "train_tokens_per_s", "{:,.0f}"),
+    _column("±", "train_spread", "{:.0%}"),
+    _column("× reference", "relative_speed", "{:,.2f}"),
+    _column("of peak", "fraction_of_peak", "{:.0%}"),
+    _column("prefill", "prefill_tokens_per_s", "{:,.0f}"),
+    _column("ms/token", "decode_ms_per_token", "{:,.2f}"),
+    _column("state kB", "state_bytes", "{:,.1f}", 1e-3),
+    _column("peak MB", "peak_memory_bytes", "{:,.0f}", 1e-6),
+    _column("t ~ Tᵃ", "time_slope", "{:,.2f}"),
+    _column("mem", "memory_slope", "{:,.2f}"),
+)
+"""Of the table of all rows; a column without a number is left out."""
+PEERS = (
+    name_column(lambda peer: peer["ours"], "ours"),
+    name_column(lambda peer: f"{peer['peer']} {peer['version']}", "peer"),
+    _column("params", "params_mismatch", "{:+.1%}"),
+    _column("tok/s", "peer_train_tokens_per_s", "{:,.0f}"),
+    _column("peak MB", "peer_peak_memory_bytes", "{:,.0f}", 1e-6),
+    Column("× as fast", lambda peer: cell(peer["ratio"] if peer["comparable"] else "not the same size", _ratio)),
+    _column("× memory", "memory_ratio", "{:,.2f}"),
+)
+
+
+def _ratio(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:,.2f}"
 
 
 def name(row: Row) -> str:
@@ -52,32 +58,31 @@ def name(row: Row) -> str:
     return f"{row['architecture']} {row['length']}×{row['batch']}{role}"
 
 
-def setting(rows: list[Row]) -> str:
-    """What all rows were measured with: machine, threads, precision, width."""
-    row = rows[0]
-    return f"{row['hardware']}, {row['threads']} thread(s), {row['precision']}, width {row['width']}"
-
-
 def line(row: Row) -> str:
     """A row in a few words, for whoever waits."""
     if row["status"] != "ok":
         return f"{name(row)}: {row['status']}: {row['reason']}"
     peers = "".join(f", {p['ratio']:.2f} × {p['peer']}" for p in row.get("peers", []))
-    return f"{name(row)} {row['precision']}: {_count(row['train_tokens_per_s'])} tokens/s in training{peers}"
+    return f"{name(row)} {row['precision']}: {row['train_tokens_per_s']:,.0f} tokens/s in training{peers}"
 
 
-def tables(rows: list[Row]) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Title, head and cells: of all rows, and of their peers if any were measured."""
+def sections(rows: list[Row]) -> list[Section]:
+    """The table of all rows, that of their peers, and notes, each if there is anything in it."""
     good = [row for row in rows if row["status"] == "ok"]
-    columns = {head: [make(row) for row in good] for head, make in COLUMNS.items()}
-    columns = {head: cells for head, cells in columns.items() if set(cells) != {"–"}}
-    reference = next((row["reference"] for row in good if row["reference"]), "reference")
-    head = ["architecture", *(column.replace("reference", reference) for column in columns)]
-    lines = [list(cells) for cells in zip(map(name, good), *columns.values(), strict=True)]
-    found = [(setting(good), head, lines)] if good else []
-    against = [[name(row), *(make(peer) for make in PEERS.values())] for row in good for peer in row.get("peers", [])]
-    if against:
-        found.append(("Other implementations, in fp32, measured in turn", ["ours", *PEERS], against))
+    peers = [{"ours": name(row), **peer} for row in good for peer in row.get("peers", [])]
+    found = []
+    if good:
+        columns = [name_column(name), *(c for c in COLUMNS if any(c.cell(row).value is not None for row in good))]
+        reference = next((row["reference"] for row in good if row["reference"]), "reference")
+        columns = [replace(column, title=column.title.replace("reference", reference)) for column in columns]
+        one = good[0]
+        setting = f"{one['hardware']}, {one['threads']} thread(s), {one['precision']}, width {one['width']}"
+        found.append(Section(rows, setting, "", columns, lines(columns, good)))
+    if peers:
+        title = "Other implementations, in fp32, measured in turn"
+        found.append(Section(peers, title, "", PEERS, lines(PEERS, peers)))
+    if said := notes(rows):
+        found.append(Section(rows, "Notes", notes=list(map(Note, said))))
     return found
 
 
@@ -93,32 +98,8 @@ def notes(rows: list[Row]) -> list[str]:
 
 def show(rows: list[Row], console: Console) -> None:
     """The tables and notes on a terminal."""
-    for title, head, cells in tables(rows):
-        table = Table(
-            title=Text(title) if title else None,
-            title_justify="left",
-            box=box.SIMPLE_HEAD,
-            pad_edge=False,
-            padding=(0, 1, 0, 0),
-        )
-        for number, column in enumerate(head):
-            table.add_column(column, justify="left" if number == 0 or column == "peer" else "right", no_wrap=True)
-        for line in cells:
-            table.add_row(*line)
-        console.print(table)
-    for note in notes(rows):
-        console.print(note, style="yellow", highlight=False, markup=False)
-
-
-def markdown(rows: list[Row]) -> str:
-    """The tables and notes as Markdown."""
-    parts = []
-    for title, head, cells in tables(rows):
-        lines = [f"### {title}", ""] if title else []
-        lines += ["| " + " | ".join(head) + " |", "|---" * 1 + "|---:" * (len(head) - 1) + "|"]
-        parts.append("\n".join(lines + ["| " + " | ".join(line) + " |" for line in cells]))
-    parts += ["\n".join(f"- {note}" for note in notes(rows))] if notes(rows) else []
-    return "\n\n".join(parts) + "\n"
+    for section in sections(rows):
+        print_section(section, console)
 
 
 def plot(rows: list[Row]) -> Figure | None:
@@ -153,7 +134,7 @@ def save(rows: list[Row], folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     written = [folder / "bench.json", folder / "bench.md"]
     written[0].write_text(to_json(rows), encoding="utf-8")
-    written[1].write_text(markdown(rows), encoding="utf-8")
+    written[1].write_text("\n\n".join(map(as_markdown, sections(rows))) + "\n", encoding="utf-8")
     figure = plot(rows)
     if figure is not None:
         written.append(folder / "time.png")

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from harness.board import files
+from harness.board.formats import as_csv, as_json, markdown, render
 from harness.board.model import Baseline, Board, TaskBoard
 from harness.board.ranking import make
 from harness.board.rows import Row
-from harness.board.terminal import render
 from harness.records.record import Record
 from harness.records.store import write_atomic
 
@@ -20,7 +19,7 @@ def write(board: Board, records: Iterable[Record], folder: Path) -> None:
     """Write board.md, board.csv, board.json and index.html into `folder`, each atomically."""
     from harness.board import page  # it brings matplotlib
 
-    write_atomic(folder / "board.md", files.markdown(board))
-    write_atomic(folder / "board.csv", files.as_csv(board))
-    write_atomic(folder / "board.json", files.as_json(board))
+    write_atomic(folder / "board.md", markdown(board))
+    write_atomic(folder / "board.csv", as_csv(board))
+    write_atomic(folder / "board.json", as_json(board))
     write_atomic(folder / "index.html", page.page(board, records))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -52,51 +52,49 @@ class Majority(Generic[T]):
         return self.exists and value == self.value
 
 
-@dataclass(frozen=True, slots=True)
-class Common:
-    """What most runs of a task have in common."""
+TERMS: dict[str, Callable[[Record], Any]] = {
+    "budget": lambda record: record.spec.stop,
+    "size target": lambda record: record.spec.match,
+    "metric": lambda record: record.metrics.primary,
+    "data fingerprint": lambda record: record.data.fingerprint,
+}
+"""What every ranked run must share with most others."""
 
-    stop: Majority[StopRule | None]
-    match: Majority[MatchRule | None]
-    metric: Majority[str]
-    fingerprint: Majority[str]
-    machine: Majority[Machine]
-    hashes: dict[int, Majority[str]]
-    """Stream hashes by seed."""
-    upto: dict[int, int | None]
-    """By seed, the step at which the hashes are compared; None for the end, where all runs are equally long."""
+
+class Common:
+    """What most runs of a task agree on. Only those that ended well count: one that stopped early consumed less."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        done = [r for r in records if r.status == "ok" and not r.spec.pretrained]
+        by_seed = {seed: [r for r in done if r.spec.seed == seed] for seed in sorted({r.spec.seed for r in done})}
+        self.terms = {name: Majority.of([read(r) for r in done]) for name, read in TERMS.items()}
+        self.machine = Majority.of([Machine.of(r) for r in done])
+        self._steps = {seed: _common_step(runs) for seed, runs in by_seed.items()}
+        self.hashes = {seed: Majority.of(list(map(self.stream_hash, runs))) for seed, runs in by_seed.items()}
+        """Stream hashes by seed."""
+
+    @property
+    def stop(self) -> StopRule | None:
+        return self.terms["budget"].value
+
+    @property
+    def match(self) -> MatchRule | None:
+        return self.terms["size target"].value
+
+    def stream_hash(self, record: Record) -> str:
+        """The hash of the batches a run consumed, up to where all runs of its seed have been."""
+        step = self._steps[record.spec.seed]
+        return record.data.stream_hash if step is None else record.data.stream_marks.get(str(step), "")
 
     def same_data(self, record: Record) -> bool:
         """Whether a run consumed the batches that most runs of its seed did."""
-        seed = record.spec.seed
-        return self.hashes[seed].includes(stream_at(record, self.upto[seed]))
-
-
-def common(records: Sequence[Record]) -> Common:
-    """What most runs agree on. Only those that ended well count: one that stopped early has consumed less."""
-    done = [r for r in records if r.status == "ok" and not r.spec.pretrained]
-    by_seed = {seed: [r for r in done if r.spec.seed == seed] for seed in sorted({r.spec.seed for r in done})}
-    upto = {seed: _common_step(runs) for seed, runs in by_seed.items()}
-    return Common(
-        stop=Majority.of([r.spec.stop for r in done]),
-        match=Majority.of([r.spec.match for r in done]),
-        metric=Majority.of([r.metrics.primary for r in done]),
-        fingerprint=Majority.of([r.data.fingerprint for r in done]),
-        machine=Majority.of([Machine.of(r) for r in done]),
-        hashes={seed: Majority.of([stream_at(r, upto[seed]) for r in runs]) for seed, runs in by_seed.items()},
-        upto=upto,
-    )
+        return self.hashes[record.spec.seed].includes(self.stream_hash(record))
 
 
 def _common_step(runs: Sequence[Record]) -> int | None:
     """The last power of two that every run reached; None where all made the same number of steps."""
     steps = {r.budget.used.steps for r in runs}
     return None if len(steps) == 1 else 1 << (max(1, min(steps)).bit_length() - 1)
-
-
-def stream_at(record: Record, step: int | None) -> str:
-    """The hash of the batches a run consumed, all of them or the first `step`."""
-    return record.data.stream_hash if step is None else record.data.stream_marks.get(str(step), "")
 
 
 def by_architecture(records: Sequence[Record]) -> dict[str, list[Record]]:
@@ -146,6 +144,7 @@ def _disqualified(records: Sequence[Record], shared: Common) -> list[str]:
 
 
 def _only(seeds: set[int], everyone: set[int]) -> str:
+    """Like " (seed 1, 2)" where it is not all of them."""
     return "" if seeds == everyone else f" (seed {', '.join(map(str, sorted(seeds)))})"
 
 
@@ -176,24 +175,19 @@ def _objections(record: Record, shared: Common) -> list[str]:
     if not record.eligibility.ranked and all(gate.passed for gate in record.eligibility.gates.values()):
         found.append("did not pass the gates")
     found += _excess(record)
-    if not stream_at(record, shared.upto[record.spec.seed]):
+    if not shared.stream_hash(record):
         found.append("no data hash")
     elif not shared.same_data(record):
         most = shared.hashes[record.spec.seed].exists
         found.append("data hash differs from the others'" if most else "data hashes disagree and none has a majority")
-    terms: dict[str, tuple[Majority[Any], Hashable]] = {
-        "budget": (shared.stop, stop),
-        "size target": (shared.match, record.spec.match),
-        "metric": (shared.metric, record.metrics.primary),
-        "data fingerprint": (shared.fingerprint, record.data.fingerprint),
-    }
-    for name, (usual, own) in terms.items():
-        if not usual.includes(own):
+    for name, usual in shared.terms.items():
+        if not usual.includes(TERMS[name](record)):
             found.append(f"{name} differs from the others'" if usual.exists else f"no majority agrees on the {name}")
     if stop is not None and stop.meter == "seconds" and not shared.machine.includes(machine):
-        usual_machine = shared.machine.value
-        what = f"other {Machine.differences([machine, usual_machine])} than the others'" if usual_machine else ""
-        found.append(f"{what or 'no majority agrees on the hardware'}; seconds are not comparable")
+        what = "no majority agrees on the hardware"
+        if shared.machine.value is not None:
+            what = f"other {Machine.differences([machine, shared.machine.value])} than the others'"
+        found.append(f"{what}; seconds are not comparable")
     return found
 
 

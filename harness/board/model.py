@@ -18,10 +18,6 @@ class Baseline:
     value: float
     about: str
 
-    def as_row(self) -> Row:
-        """The baseline among the rows for machines."""
-        return Row(self.name, "baseline", self.about, mean=self.value)
-
 
 @dataclass(frozen=True, slots=True)
 class TaskBoard:
@@ -137,5 +133,5 @@ class Board:
             | dataclasses.asdict(row)
             | {"ranked": row.ranked}
             for task in self.tasks
-            for row in [*task.rows, *(line.as_row() for line in task.lines)]
+            for row in [*task.rows, *(Row(line.name, "baseline", line.about, line.value) for line in task.lines)]
         ]

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 
 from harness.board import questions, tuning
-from harness.board.comparable import Common, Machine, by_architecture
+from harness.board.comparable import Common, Machine
 from harness.board.model import Baseline, TaskBoard
 from harness.board.rows import Row, score
 from harness.gates.registry import applied, gates
@@ -34,12 +34,8 @@ def general(finals: Sequence[Record], trials: Sequence[Record]) -> list[str]:
 
 def defaults(finals: Sequence[Record]) -> dict[str, list[str]]:
     """The settings each architecture brought along; records from before they were noted say nothing."""
-    found = {}
-    for name, runs in by_architecture(finals).items():
-        own = next((r.defaults for r in runs if r.defaults is not None), None)
-        if own is not None:
-            found[name] = [describe(override) for override in own]
-    return found
+    known = {r.spec.architecture_label: r.defaults for r in reversed(finals) if r.defaults is not None}
+    return {name: list(map(describe, known[name])) for name in sorted(known)}
 
 
 def task(
@@ -68,8 +64,8 @@ def task(
 
 def equal(finals: Sequence[Record], shared: Common) -> str:
     """What all rows have in common: the size they are matched to, and what ends their runs."""
-    match, stop = shared.match.value, shared.stop.value
-    return ", ".join(filter(None, [_target(match) if match else _size(finals), _end(stop) if stop else ""]))
+    size = _target(shared.match) if shared.match else _size(finals)
+    return f"{size}, {_end(shared.stop)}" if shared.stop else size
 
 
 def _target(match: MatchRule) -> str:
@@ -112,9 +108,10 @@ def _versus(board: TaskBoard, line: Baseline, standard_error: float) -> str:
         ends = [board.cost(v) for v in (*row.scores, *_widened(row, standard_error)) if v is not None]
         limit = board.cost(line.value)
         (beat if max(ends) < limit else worse if min(ends) >= limit else unsure).append(row.architecture)
-    total = len(board.ranked)
+    total, shown = len(board.ranked), {verdict: names for verdict, names in groups.items() if names or names is beat}
     return "; ".join(
-        f"{verdict}: {_names(names, total)}" for verdict, names in groups.items() if names or names is beat
+        f"{verdict}: {f'all {total}' if len(names) == total > 2 else ', '.join(names) or 'none'}"
+        for verdict, names in shown.items()
     )
 
 
@@ -124,10 +121,6 @@ def _widened(row: Row, standard_error: float) -> tuple[float | None, float | Non
         return row.low, row.high
     half = math.hypot(row.mean - row.low if row.low is not None else 0.0, 1.96 * standard_error)
     return row.mean - half, row.mean + half
-
-
-def _names(names: Sequence[str], total: int) -> str:
-    return f"all {total}" if len(names) == total > 2 else ", ".join(names) or "none"
 
 
 def _detectable(board: TaskBoard) -> list[str]:
@@ -149,8 +142,7 @@ def _influences(influences: Sequence[Influence]) -> list[str]:
     for verb in ("separated", "tied"):
         without: dict[str, list[str]] = {}
         for influence in influences:
-            pairs = influence.separated_without if verb == "separated" else influence.tied_without
-            for pair in pairs:
+            for pair in getattr(influence, f"{verb}_without"):
                 without.setdefault("–".join(pair), []).append(influence.architecture)
         found += [f"{pair} would be {verb} without {' or '.join(names)}" for pair, names in sorted(without.items())]
     if not found:

@@ -16,8 +16,8 @@ from harness.board.comparable import by_architecture
 from harness.board.drawing import GREY, HEIGHT, SMALL, Looks, figure, figure_with_legend, line_plot, svg, width_of
 from harness.board.model import Contrast, TaskBoard
 from harness.board.rows import Row, finite
-from harness.board.text import human
 from harness.records.record import CurvePoint, Record
+from harness.units import human
 
 
 def dots(board: TaskBoard, looks: Looks) -> str:

@@ -22,22 +22,18 @@ def as_tasks(finals: Sequence[Record]) -> list[Record]:
     """
     evaluated = [(record, record.lm_eval) for record in finals if record.lm_eval is not None]
     several = len({record.spec.task_label for record, _ in evaluated}) > 1
-    answered = [
-        _as_task(record, known, name, answer, several)
-        for record, known in evaluated
-        for name, answer in known.tasks.items()
-    ]
-    refused = [
-        _renamed(record, name, several).replace(
-            status="unsupported", metrics=Metrics(""), error=Error("Unsupported", why), lm_eval=None
-        )
-        for record, known in evaluated
-        for name, why in known.refused.items()
-    ]
-    return answered + refused
+    found = []
+    for record, known in evaluated:
+        for name, answer in known.tasks.items():
+            found.append(_answered(_renamed(record, name, several), known, name, answer))
+        for name, why in known.refused.items():
+            error, renamed = Error("Unsupported", why), _renamed(record, name, several)
+            found.append(renamed.replace(status="unsupported", metrics=Metrics(""), error=error, lm_eval=None))
+    return found
 
 
-def _as_task(record: Record, known: LmEval, name: str, answer: Answer, several: bool) -> Record:
+def _answered(record: Record, known: LmEval, name: str, answer: Answer) -> Record:
+    """The record with one answer for its scores."""
     primary = next((metric for metric in PRIMARY if metric in answer.metrics), next(iter(answer.metrics), ""))
     ranked_by = answer.metrics.get(primary)
     metrics = Metrics(
@@ -48,11 +44,9 @@ def _as_task(record: Record, known: LmEval, name: str, answer: Answer, several: 
         unit="bits/byte" if primary == "bits_per_byte" else "",
         test={name: metric.value for name, metric in answer.metrics.items() if metric.value is not None},
     )
-    return _renamed(record, name, several).replace(
-        data=dataclasses.replace(record.data, fingerprint=f"{answer.hash} {answer.samples} {answer.fewshot}"),
-        metrics=metrics,
-        lm_eval=dataclasses.replace(known, tasks={name: answer}, refused={}),
-    )
+    data = dataclasses.replace(record.data, fingerprint=f"{answer.hash} {answer.samples} {answer.fewshot}")
+    only = dataclasses.replace(known, tasks={name: answer}, refused={})
+    return record.replace(data=data, metrics=metrics, lm_eval=only)
 
 
 def _renamed(record: Record, name: str, several: bool) -> Record:
@@ -65,12 +59,12 @@ def _renamed(record: Record, name: str, several: bool) -> Record:
 
 def notes(finals: Sequence[Record]) -> list[str]:
     """How many questions there were, and the largest standard error that their choice leaves."""
-    answers = _answers(finals)
-    if not answers:
-        return []
     error = standard_error(finals)
     doubt = f"; which ones they are leaves each score a standard error of up to {error:.2g}" if error else ""
-    return [f"{answers[0][1].samples:,} questions of lm-evaluation-harness, the same for all rows{doubt}"]
+    return [
+        f"{answer.samples:,} questions of lm-evaluation-harness, the same for all rows{doubt}"
+        for _, answer in _answers(finals)[:1]
+    ]
 
 
 def standard_error(finals: Sequence[Record]) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 from harness import stats
 from harness.board import notes, questions, tuning
 from harness.board.aggregate import build
-from harness.board.comparable import Common, by_architecture, common, one_per_seed, reasons
+from harness.board.comparable import Common, by_architecture, one_per_seed, reasons
 from harness.board.model import Baseline, Board, TaskBoard
 from harness.board.rows import Row, Runs, finite, row
 from harness.board.tracks import contrasts
@@ -86,8 +86,8 @@ def unique(records: Iterable[Record]) -> list[Record]:
 def _task(
     key: TableKey, runs: list[Record], trials: list[Record], baselines: list[Mapping[str, Any]], only: list[str]
 ) -> TaskBoard:
-    shared = common(runs)
-    metrics, goal = _metrics(runs, shared), shared.stop.value
+    shared = Common(runs)
+    metrics, goal = _metrics(runs, shared), shared.stop
     name, higher, unit, chance = metrics.primary, metrics.higher_is_better, metrics.unit, finite(metrics.chance)
     lines = _baselines(baselines, name, higher)
     if goal is not None and goal.target is not None:  # ranked by what was used to get there
@@ -97,7 +97,8 @@ def _task(
     scores = {row.architecture: dict(zip(row.seeds, row.scores, strict=True)) for row in rows if not row.reason}
     comparison = stats.compare(scores, higher_is_better=higher)
     influences = stats.leave_one_out(scores, higher_is_better=higher)
-    rows = [_with(row, comparison.estimates.get(row.architecture)) for row in rows]
+    estimates = {name: dataclasses.asdict(estimate) for name, estimate in comparison.estimates.items()}
+    rows = [row.replace(**estimates.get(row.architecture, {})) for row in rows]
     finals = [r for r in runs if not r.spec.pretrained]
     if len(notes.machines(finals)) > 1:
         rows = [row.without_times() for row in rows]
@@ -117,12 +118,9 @@ def _rows(runs: list[Record], trials: list[Record], shared: Common) -> list[Row]
         row(name, Runs(one_per_seed(own), tried.get(name, []) if trials else None), reasons(own, shared))
         for name, own in by_architecture(runs).items()
     ]
-    return _without_single_seeds(tuning.compared(rows, trials))
-
-
-def _without_single_seeds(rows: list[Row]) -> list[Row]:
-    """One seed beside rows of several has no scatter: it is not ranked, rather than tied with everybody."""
+    rows = tuning.compared(rows, trials)
     most = max((len(row.seeds) for row in rows if not row.reason), default=0)
+    # one seed beside rows of several has no scatter: it is not ranked, rather than tied with everybody
     reason = f"one seed only, where others have {most}"
     return [row.replace(reason=reason) if not row.reason and len(row.seeds) == 1 < most else row for row in rows]
 
@@ -130,15 +128,8 @@ def _without_single_seeds(rows: list[Row]) -> list[Row]:
 def _metrics(finals: Sequence[Record], shared: Common) -> Metrics:
     """The metric most runs agree on; that of any run where there is none."""
     named = [r.metrics for r in finals if r.metrics.primary]
-    agreed = [metrics for metrics in named if shared.metric.includes(metrics.primary)]
+    agreed = [metrics for metrics in named if shared.terms["metric"].includes(metrics.primary)]
     return next(iter(agreed or named), Metrics("", higher_is_better=False))
-
-
-def _with(row: Row, estimate: stats.Estimate | None) -> Row:
-    if estimate is None:
-        return row
-    names = ("mean", "low", "high", "rank_low", "rank_high", "letters")
-    return row.replace(**{name: getattr(estimate, name) for name in names})
 
 
 def _position(row: Row, higher: bool) -> tuple[int, float, str]:

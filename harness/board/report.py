@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from harness.board.model import Board, TaskBoard
 from harness.board.rows import Row
 from harness.errors import UserError
 from harness.execute.runner import baselines, current
+from harness.records.record import Record
 from harness.records.store import Store
 from harness.suite.load import load
+from harness.suite.loaded import LoadedSuite
 from zoo.registry import nearest
 
 
@@ -26,25 +29,34 @@ def board(
     Raises:
         UserError: there are no records yet.
     """
-    loaded = load(suite, overrides)
+    return board_of(load(suite, overrides), suite, root, save=save)
+
+
+def board_of(loaded: LoadedSuite, suite: str, root: Path | None = None, *, save: bool = True) -> tuple[Board, Path]:
+    """The same for a suite that is loaded already; `suite` is what the user calls it."""
     store = Store(loaded.name, root)
     _, records = current(loaded, store)
     if not any(record.spec.kind == "final" for record in records):
         raise UserError(f"no finished runs yet; start them with: zoobench run {suite}", file=store.folder)
-    made = boards.make(
-        loaded.name,
-        records,
-        baselines(loaded, store),
-        about=loaded.suite.about,
-        order=[(task.label, track) for task in loaded.suite.tasks for track in loaded.tracks],
-        reference=loaded.suite.reference or "",
-        targets=loaded.suite.targets,
-        only={task.label: task.only for task in loaded.suite.tasks if task.only},
-    )
-    folder = store.folder / "board"
+    made, folder = rank(loaded, records, baselines(loaded, store)), store.folder / "board"
     if save:
         boards.write(made, records, folder)
     return made, folder
+
+
+def rank(loaded: LoadedSuite, records: Iterable[Record], baselines: Iterable[Mapping[str, Any]]) -> Board:
+    """Rank records as their suite says."""
+    suite = loaded.suite
+    return boards.make(
+        loaded.name,
+        records,
+        baselines,
+        about=suite.about,
+        order=[(task.label, track) for task in suite.tasks for track in loaded.tracks],
+        reference=suite.reference or "",
+        targets=suite.targets,
+        only={task.label: task.only for task in suite.tasks if task.only},
+    )
 
 
 def compare(

@@ -9,13 +9,13 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from harness.board.text import human
 from harness.records.record import Record
-from harness.units import clock
+from harness.units import clock, human
 
 
 @dataclass(frozen=True)
@@ -39,18 +39,14 @@ def finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def average(values: Sequence[float]) -> float | None:
-    """The mean; None of nothing."""
-    return math.fsum(values) / len(values) if values else None
-
-
 def _known(records: Iterable[Record], read: Reading) -> list[float]:
     return [value for record in records if (value := finite(read(record))) is not None]
 
 
 def seeds_mean(runs: Runs, read: Reading) -> float | None:
     """The mean over the seeds that ended well."""
-    return average(_known((r for r in runs.finals if r.status == "ok"), read))
+    values = _known((r for r in runs.finals if r.status == "ok"), read)
+    return statistics.fmean(values) if values else None
 
 
 def seeds_first(runs: Runs, read: Reading) -> float | None:
@@ -224,12 +220,12 @@ def row(architecture: str, runs: Runs, reason: str) -> Row:
     scored = [(r.spec.seed, value) for r in runs.finals if (value := score(r)) is not None]
     scores = [value for _, value in scored]
     others = dict.fromkeys(name for r in runs.finals for name in r.metrics.also)
-    also = {name: seeds_mean(runs, _test_score(name)) for name in others}
+    also = {name: seeds_mean(runs, lambda r, name=name: r.metrics.test.get(name)) for name in others}  # type: ignore[misc]
     return Row(
         architecture=architecture,
         status=max((r.status for r in runs.finals), key=severity),
         reason=reason,
-        mean=average(scores),
+        mean=statistics.fmean(scores) if scores else None,
         sd=_sd(scores),
         seeds=[seed for seed, _ in scored],
         scores=scores,
@@ -238,12 +234,8 @@ def row(architecture: str, runs: Runs, reason: str) -> Row:
     )
 
 
-def _test_score(name: str) -> Reading:
-    return lambda record: record.metrics.test.get(name)
-
-
 def _sd(scores: Sequence[float]) -> float | None:
     if len(scores) < 2:
         return None
-    middle = math.fsum(scores) / len(scores)
+    middle = statistics.fmean(scores)
     return math.sqrt(math.fsum((s - middle) ** 2 for s in scores) / (len(scores) - 1))

@@ -6,8 +6,7 @@ from harness.board import tracks
 from harness.board.aggregate import tables as aggregate
 from harness.board.model import Baseline, Board, Contrast, TaskBoard
 from harness.board.rows import MEASURED, Measured, Row
-from harness.board.tables import Cell, Column, Line, Note, Section, cell, lines, name_column
-from harness.board.text import decimal, ranks
+from harness.board.tables import Cell, Column, Line, Note, Section, cell, lines, name_column, ranks
 
 
 def sections(board: Board) -> list[Section]:
@@ -54,7 +53,7 @@ def _score(row: Row) -> str:
     if row.mean is None:
         return row.status
     if row.low is None or row.high is None:
-        return decimal(row.mean) + ("" if row.ranked or row.status == "ok" else f" ({row.status})")
+        return f"{row.mean:.3f}" + ("" if row.ranked or row.status == "ok" else f" ({row.status})")
     return f"{row.mean:.3f} ± {(row.high - row.low) / 2:.3f}"
 
 

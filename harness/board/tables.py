@@ -6,7 +6,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from harness.board.text import NONE, decimal
+from rich import box
+from rich.console import Console
+from rich.measure import Measurement
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from harness.units import NONE
 
 
 class Cell(NamedTuple):
@@ -16,9 +23,14 @@ class Cell(NamedTuple):
     value: float | str | None = None
 
 
-def cell(value: Any, text: Callable[[Any], str] = decimal) -> Cell:
+def cell(value: Any, text: Callable[[Any], str] = "{:.3f}".format) -> Cell:
     """A value as `text` writes it, or a dash."""
     return Cell(NONE if value is None else text(value), value)
+
+
+def ranks(span: tuple[int, int] | None) -> str:
+    """`1` or `2–4`."""
+    return NONE if span is None else "–".join(map(str, sorted({*span})))
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +46,9 @@ class Column:
     """Left out where space is short, the last of them first."""
 
 
-def name_column(read: Callable[[Any], str]) -> Column:
-    """The column of the architecture's name."""
-    return Column("architecture", lambda item: cell(read(item), str), left=True)
+def name_column(read: Callable[[Any], str], title: str = "architecture") -> Column:
+    """A column of names."""
+    return Column(title, lambda item: cell(read(item), str), left=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,3 +86,69 @@ class Section:
 def lines(columns: Sequence[Column], items: Iterable[Any]) -> list[Line]:
     """One line for each item."""
     return [Line([column.cell(item) for column in columns]) for item in items]
+
+
+def print_section(section: Section, console: Console) -> None:
+    """A section on a terminal; narrow ones get fewer columns."""
+    console.print(_fitting(section, console) if section.columns else Text(section.title, style="bold"))
+    for note in section.notes:
+        print_note(note, console)
+
+
+def print_note(note: Note, console: Console) -> None:
+    """A note, hanging from its dot."""
+    table = Table.grid(padding=(0, 1))
+    table.add_row("·", Text.assemble((note.name, "bold"), " " * bool(note.name), note.text))
+    console.print(Padding(table, (0, 2), style="dim"))
+
+
+def _fitting(section: Section, console: Console) -> Table:
+    """The table with as many of its columns as fit the terminal."""
+    shown, free = list(section.columns), console.options.update(width=10_000)
+    while True:
+        table = _table(section, shown)
+        droppable = [column for column in shown if column.optional]
+        if not droppable or Measurement.get(console, free, table).maximum <= console.width:
+            return table
+        shown.remove(droppable[-1])
+
+
+def _table(section: Section, shown: list[Column]) -> Table:
+    title = Text.assemble((section.title, "bold"), f"  {section.about}")
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="", padding=(0, 1, 0, 0))
+    for column in shown:
+        side, width = ("left", 10) if column.left else ("right", None)
+        table.add_column(Text(column.title), justify=side, no_wrap=not column.left, overflow="fold", min_width=width)  # type: ignore[arg-type]
+    kept = [i for i, column in enumerate(section.columns) if column in shown]
+    for line in section.lines:
+        table.add_row(*(Text(line.cells[i].text) for i in kept), style="" if line.kind == "ranked" else "dim")
+    return table
+
+
+def as_markdown(section: Section) -> str:
+    """A section in Markdown; the names of baselines stand in italics."""
+    table = []
+    if section.columns:
+        table = [[escape(column.title) for column in section.columns]]
+        table += [[":--" if column.left else "--:" for column in section.columns]]
+    for line in section.lines:
+        mark = "*" if line.kind == "baseline" else ""
+        marks = [mark if column.left else "" for column in section.columns]
+        texts = [escape(cell.text) for cell in line.cells]
+        table.append([f"{mark}{text}{mark}" for mark, text in zip(marks, texts, strict=True)])
+    rows = "\n".join(f"| {' | '.join(row)} |" for row in table)
+    parts = [f"## {escape(section.title)}", escape(section.about), rows, bullets(section.notes)]
+    return "\n\n".join(filter(None, parts))
+
+
+def bullets(notes: Iterable[Note]) -> str:
+    """Notes as a list in Markdown."""
+    return "\n".join(f"- **{escape(name)}** {escape(text)}" if name else f"- {escape(text)}" for text, name in notes)
+
+
+def escape(text: str) -> str:
+    """Plain text for Markdown, on one line."""
+    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace("\\", "\\\\")
+    for mark in "|*`[]":
+        text = text.replace(mark, f"\\{mark}")
+    return text

@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from itertools import combinations
 
+from scipy.stats import kendalltau
+
 from harness.board.model import Contrast, Reversal, TaskBoard
 
 Span = tuple[int, int]
@@ -16,10 +18,10 @@ def contrasts(tasks: Iterable[TaskBoard]) -> list[Contrast]:
     by_task: dict[str, list[TaskBoard]] = {}
     for board in tasks:
         by_task.setdefault(board.task, []).append(board)
-    return [_contrast(task, boards) for task, boards in by_task.items() if len(boards) > 1]
+    return [_contrast(boards) for boards in by_task.values() if len(boards) > 1]
 
 
-def _contrast(task: str, boards: Sequence[TaskBoard]) -> Contrast:
+def _contrast(boards: Sequence[TaskBoard]) -> Contrast:
     ranks = {board.track: {row.architecture: row.ranks for row in board.rows} for board in boards}
     names = sorted({name for found in ranks.values() for name in found})
     places = {name: [found.get(name) for found in ranks.values()] for name in names}
@@ -34,7 +36,7 @@ def _contrast(task: str, boards: Sequence[TaskBoard]) -> Contrast:
         elif (above or below) and len(above) + len(below) < len(both):
             undecided += 1
     return Contrast(
-        task=task,
+        task=boards[0].task,
         tracks=list(ranks),
         places=dict(sorted(places.items(), key=lambda item: (_average(item[1]), item[0]))),
         reversals=reversals,
@@ -56,8 +58,6 @@ def _separated(board: TaskBoard) -> set[tuple[str, str]]:
 
 def _tau(first: TaskBoard, second: TaskBoard) -> float | None:
     """Kendall's τ-b between the means of two tracks; None with fewer than three architectures or none apart."""
-    from scipy.stats import kendalltau
-
     # smaller is better in both, in whatever unit each ranks by
     costs = [
         {row.architecture: board.cost(row.mean) for row in board.ranked if row.mean is not None}

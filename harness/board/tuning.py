@@ -28,7 +28,7 @@ def compared(rows: Sequence[Row], trials: Sequence[Record]) -> list[Row]:
     own, dims = by_architecture(trials), dimensions(trials)
     efforts = {row.architecture: _effort(own.get(row.architecture, []), dims) for row in rows}
     counted = [efforts[row.architecture] for row in rows if row.status == "ok"]
-    usual = {term: Majority.of([effort[term] for effort in counted]) for term in next(iter(efforts.values()), {})}
+    usual = {term: Majority.of([effort[term] for effort in counted]) for term in _effort([], dims)}
 
     def reason(row: Row) -> str:
         unequal = "" if row.status == "unsupported" else _difference(efforts[row.architecture], usual)
@@ -85,15 +85,12 @@ def notes(rows: Sequence[Row], finals: Sequence[Record], trials: Sequence[Record
         splits = sorted({str(r.spec.evaluate.split or "valid") for r in trials})
         split = "the validation split" if splits == ["valid"] else f"the split {', '.join(splits)}"
         found.append(f"tuning: {max(counts)} trials per architecture, chosen on {split}")
-    return [*found, *_searched(trials), _cost(trials), *_edges(rows, finals, trials)]
-
-
-def _cost(trials: Sequence[Record]) -> str:
     ran = [r for r in trials if r.status != "unsupported"]
     failed = sum(r.status != "ok" for r in ran)
     flops, seconds = sum(r.budget.used.flops for r in ran), math.fsum(r.budget.used.seconds for r in ran)
     lost = f", {failed} of them failed" if failed else ""
-    return f"tuning cost: {len(ran)} trials{lost}, {short(flops, 'FLOP')} and {clock(seconds)} of training in all"
+    cost = f"tuning cost: {len(ran)} trials{lost}, {short(flops, 'FLOP')} and {clock(seconds)} of training in all"
+    return [*found, *_searched(trials), cost, *_edges(rows, finals, trials)]
 
 
 def _searched(trials: Sequence[Record]) -> list[str]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from harness.commands.common import console, json_option, print_json, root_option, suite_options
+
+if TYPE_CHECKING:
+    from harness.board import Board
 
 
 @click.command()
@@ -20,18 +24,17 @@ def command(suites: tuple[str, ...], overrides: tuple[str, ...], root: Path | No
 
     They go to results/<suite>/board/.
     """
-    print_boards(suites, overrides, root, as_json=as_json)
+    from harness.board import report
+
+    print_boards((report.board(suite, overrides, root) for suite in suites), as_json=as_json)
 
 
-def print_boards(
-    suites: tuple[str, ...], overrides: tuple[str, ...], root: Path | None, *, as_json: bool, save: bool = True
-) -> None:
-    """Print the board of each suite, and write it beside the records unless `save` is false."""
-    from harness.board import render, report
+def print_boards(boards: Iterable[tuple[Board, Path]], *, as_json: bool) -> None:
+    """Print boards, each with the folder it was written to."""
+    from harness.board import render
 
     rows: list[dict[str, Any]] = []
-    for suite in suites:
-        board, folder = report.board(suite, overrides, root, save=save)
+    for board, folder in boards:
         if as_json:
             rows += board.to_rows()
         else:

@@ -22,12 +22,15 @@ def command(suite: str, overrides: tuple[str, ...], root: Path | None, workers: 
 
     The same command resumes a suite that was interrupted.
     """
-    from harness.execute import runner
+    from harness.board import report
+    from harness.execute.runner import run_suite
+    from harness.suite.load import load
 
-    results = runner.run(suite, overrides=overrides, root=root, workers=workers, console=console(stderr=as_json))
+    loaded = load(suite, overrides)
+    results = run_suite(loaded, root=root, workers=workers, console=console(stderr=as_json))
     stale = bool(results.ran) or not (results.folder / "board").is_dir()
     if stale or as_json:
-        print_boards((suite,), overrides, root, as_json=as_json, save=stale)
+        print_boards([report.board_of(loaded, suite, root, save=stale)], as_json=as_json)
     else:
         click.echo(f"nothing was left to run; the board: {results.folder / 'board' / 'index.html'}")
     sys.exit(0 if results.ok else 1)

@@ -197,10 +197,7 @@ def time_score(ratios: Sequence[float], most: float = TAU) -> float:
 def ratios_to_best(times: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
     """Per architecture and task, its time over the least time of any."""
     best = [min(task) for task in zip(*times.values(), strict=True)]
-    return {
-        a: [math.inf if math.isinf(t) else time_ratio(t, b) for t, b in zip(own, best, strict=True)]
-        for a, own in times.items()
-    }
+    return {name: [time_ratio(t, b) for t, b in zip(own, best, strict=True)] for name, own in times.items()}
 
 
 def _or_worst(task: Sequence[float]) -> list[float]:

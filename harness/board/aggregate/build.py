@@ -26,13 +26,11 @@ def make(
         reference: the row everything is measured by; by default each task's best.
         targets: validation scores to reach, by task; by default where the reference's median run ends.
     """
-    found = []
+    made = []
     for track in dict.fromkeys(task.track for task in tasks):
         own = [task for task in tasks if task.track == track]
-        runs = [r for r in finals if r.spec.track == track]
-        made = _track(track, own, runs, reference, targets or {})
-        found += [made] if made is not None else []
-    return found
+        made.append(_track(track, own, [r for r in finals if r.spec.track == track], reference, targets or {}))
+    return [aggregate for aggregate in made if aggregate is not None]
 
 
 def _track(

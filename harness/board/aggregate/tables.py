@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from harness.board.aggregate.model import Aggregate, Improvement, Standing, Target, TargetTimes, TimeToTarget
 from harness.board.tables import Cell, Column, Note, Section, cell, lines, name_column
-from harness.board.text import NONE, human
+from harness.units import NONE, human
 
 NAME = name_column(lambda row: row.architecture)
 

@@ -80,11 +80,9 @@ def _meter(runs: Sequence[Record]) -> TimeMeter:
 
 
 def _time(runs: Sequence[Record], task: TaskBoard, target: float, meter: TimeMeter) -> float:
-    def reached(run: Record) -> float:
-        points = _points(run, task.metric, meter)
-        return stats.time_to_target(points, target, higher_is_better=task.higher_is_better)
-
-    return stats.median_time([reached(run) for run in runs])
+    """When the median run is first seen at the target."""
+    higher, curves = task.higher_is_better, [_points(run, task.metric, meter) for run in runs]
+    return stats.median_time([stats.time_to_target(points, target, higher_is_better=higher) for points in curves])
 
 
 def _points(run: Record, metric: str, meter: TimeMeter) -> Iterator[tuple[float, float]]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from harness import board
-from harness.board import files, terminal
+from harness.board import formats, sections
 from harness.board.aggregate import build, standings
 from harness.board.page import page
 from harness.records.meters import Meters
@@ -204,7 +204,7 @@ def test_nothing_is_said_over_tasks_that_rows_do_not_share():
     assert (found.rows, found.race) == ([], None)
     assert found.notes == ["nothing is said over recall, text: only good has a score on every task"]
     assert "nothing is said over recall" in page(made_of(apart), apart)
-    assert "## over 2 tasks\n\n- nothing is said" in files.markdown(made_of(apart))
+    assert "## over 2 tasks\n\n- nothing is said" in formats.markdown(made_of(apart))
 
 
 def test_tracks_never_meet():
@@ -215,7 +215,7 @@ def test_tracks_never_meet():
     assert made.across == build.make(made.tasks, [*fast, *slow], "ref")
     assert [(a.track, a.tasks, a.rows) for a in made.across] == [("first", ["text"], []), ("second", ["text"], [])]
     assert [by_name(a.race.rows)["ref"].times["text"] for a in made.across] == [3, 9]
-    titles = [section.title for section in terminal.sections(made)][-2:]
+    titles = [section.title for section in sections.sections(made)][-2:]
     assert titles == ["time to target (first)", "time to target (second)"]
 
 
@@ -309,7 +309,7 @@ def test_a_rival_moves_nobody_measured_by_a_fixed_reference(text, recall, rate, 
 
 def test_every_format_has_it(tmp_path):
     made = made_of(RECORDS)
-    (stored,) = json.loads(files.as_json(made))["across"]
+    (stored,) = json.loads(formats.as_json(made))["across"]
     assert stored["reference"] == "ref"
     assert stored["race"]["rows"][-1]["times"]["recall"] is None
     assert len(made.to_rows()) == 3 + 1 + 3 + 3  # rows and lines of tasks only

@@ -11,8 +11,8 @@ import random
 import pytest
 from rich.console import Console
 
-from harness import board, stats
-from harness.board import files, notes, page, text
+from harness import board, stats, units
+from harness.board import formats, notes, page
 from harness.board.rows import MEASURED
 from harness.gates.registry import applied
 from harness.records.meters import Meters, StopRule
@@ -43,7 +43,7 @@ def text_of(made: board.Board, width: int = 100) -> str:
 def table_of(made: board.Board) -> dict[str, dict[str, str]]:
     """The cells of the Markdown table by row and column."""
     lines = [
-        [cell.strip() for cell in line.split("|")] for line in files.markdown(made).splitlines() if line[:1] == "|"
+        [cell.strip() for cell in line.split("|")] for line in formats.markdown(made).splitlines() if line[:1] == "|"
     ]
     return {line[2]: dict(zip(lines[0], line, strict=True)) for line in lines}
 
@@ -208,7 +208,7 @@ def test_the_ratio_stands_beside_the_speed(three):
         ("31k tok/s", "–"),
     ]
     assert made.to_rows()[0]["relative_speed"] == pytest.approx(1.3)
-    assert "× ref" not in files.markdown(made_of(three))
+    assert "× ref" not in formats.markdown(made_of(three))
     assert notes_of(three, "reference") == []
 
 
@@ -253,7 +253,7 @@ def test_other_machines_share_no_speed_and_no_seconds(changes, what):
         assert {
             (r.tokens_per_s, r.seconds, r.relative_speed, r.reference_step_seconds) for r in rows_of(made).values()
         } == {(None, None, None, None)}
-        assert "× ref" not in files.markdown(made)
+        assert "× ref" not in formats.markdown(made)
         assert notes_of(records, "drifted") == []
         (note,) = notes_of(records, "speeds are not compared")
         assert note.startswith(what)
@@ -306,31 +306,31 @@ def test_terminal_fits(three, baselines, width):
 
 
 def test_numbers_for_people():
-    assert text.human(401_234, figures=3) == "401k"
-    assert text.human(2.4e12, "FLOP") == "2.4 TFLOP"
-    assert text.human(180e6, "B") == "180 MB"
-    assert text.human(12_288, "B") == "12 kB"
-    assert text.human(999_999) == "1M"
-    assert text.human(0, "B") == "0 B"
-    assert text.human(None) == "–"
+    assert units.human(401_234, figures=3) == "401k"
+    assert units.human(2.4e12, "FLOP") == "2.4 TFLOP"
+    assert units.human(180e6, "B") == "180 MB"
+    assert units.human(12_288, "B") == "12 kB"
+    assert units.human(999_999) == "1M"
+    assert units.human(0, "B") == "0 B"
+    assert units.human(None) == "–"
 
 
 def test_markdown_csv_and_json(three, baselines):
     made = made_of([*three, plant("a|b", 0, status="oom")], baselines)
-    shown = files.markdown(made)
+    shown = formats.markdown(made)
     assert r"a\|b" in shown
     assert "1 of 1 seeds oom: out of memory" in shown
     assert "|  | *trigram* | 3.210 |" in shown
-    rows = list(csv.DictReader(io.StringIO(files.as_csv(made))))
+    rows = list(csv.DictReader(io.StringIO(formats.as_csv(made))))
     assert (rows[0]["architecture"], rows[0]["seeds"], rows[0]["flops"]) == ("lstm", "0 1 2", "2400000000000.0")
-    assert json.loads(files.as_json(made))["tasks"][0]["rows"][0]["rank_low"] == 1
+    assert json.loads(formats.as_json(made))["tasks"][0]["rows"][0]["rank_low"] == 1
 
 
 def test_every_measured_field_of_a_row_is_in_every_format():
     finals = [timed(name, s, 2.0 + 0.1 * s) for name in "ab" for s in range(2)]
     trials = [plant(name, 0, 2.0, run_id=f"trial-{name}", spec__kind="trial") for name in "ab"]
     made = made_of([*finals, *trials])
-    (header, first, *_), stored = files.as_csv(made).splitlines(), made.to_rows()[0]
+    (header, first, *_), stored = formats.as_csv(made).splitlines(), made.to_rows()[0]
     known = dict(zip(header.split(","), first.split(","), strict=True))
     shown = [*table_of(made)["a"]]
     html, terminal = page.page(made, [*finals, *trials]), text_of(made, width=250)
@@ -359,7 +359,7 @@ def test_other_scores_stand_beside_the_one_that_ranks(baselines):
     rows, shown = rows_of(made), table_of(made)
     assert (rows["a"].also, rows["b"].also) == ({"loss": 1.25}, {})
     assert (shown["a"]["loss"], shown["b"]["loss"]) == ("1.250", "–")
-    assert "loss=1.25" in files.as_csv(made)
+    assert "loss=1.25" in formats.as_csv(made)
 
 
 def test_a_tie_that_hangs_on_a_third_is_noted():

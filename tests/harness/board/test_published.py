@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import board
+from harness.board import report
 from harness.records.store import Store
 from harness.suite.load import load
 
@@ -33,16 +33,8 @@ def assert_same(found, expected, where=""):
 @pytest.mark.parametrize("suite", ["quick", "fair", "local_questions"])
 def test_published_boards_come_out_the_same(suite):
     """A suite with baselines and several tasks, one with tracks, and one with questions and published weights."""
-    loaded, store = load(suite), Store(suite, RESULTS)
-    made = board.make(
-        suite,
-        store.records(),
-        [row for rows in store.read_baselines().values() for row in rows],
-        about=loaded.suite.about,
-        order=[(task.label, track) for task in loaded.suite.tasks for track in loaded.tracks],
-        reference=loaded.suite.reference or "",
-        targets=loaded.suite.targets,
-        only={task.label: task.only for task in loaded.suite.tasks if task.only},
-    )
+    store = Store(suite, RESULTS)
+    baselines = [row for rows in store.read_baselines().values() for row in rows]
+    made = report.rank(load(suite), store.records(), baselines)
     published = json.loads((RESULTS / suite / "board" / "board.json").read_text())
     assert_same(json.loads(json.dumps(dataclasses.asdict(made))), published)

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from harness import board
-from harness.board import files, tracks
+from harness.board import formats, tracks
 from harness.board.page import page
 from harness.records.meters import StopRule
 from tests.harness.board.conftest import NOISE
@@ -79,7 +79,7 @@ def test_a_row_that_is_not_ranked_has_no_rank():
 
 def test_every_format_has_it():
     made = board.make("fair", RECORDS, [], order=ORDER)
-    text = files.markdown(made)
+    text = formats.markdown(made)
     assert "| lstm | 1 | 3 | 1–2 |" in text
     assert "lstm above pre_ln in params, flops; below it in seconds" in text
     shown = page(made, RECORDS)

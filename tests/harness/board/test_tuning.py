@@ -7,7 +7,7 @@ import random
 import pytest
 
 from harness import board
-from harness.board import files, plots, sections
+from harness.board import formats, plots, sections
 from harness.board.page import page
 from harness.board.tuning import at_edge, best_of
 from harness.records.meters import StopRule
@@ -177,4 +177,4 @@ def test_defaults_are_listed_where_records_have_them(three):
     assert made.defaults == {"lstm": [], "s4d": said}
     assert "defaults of their own, not set by the suite, and listed on the page: lstm 0, s4d 2" in made.notes
     assert "<dt>s4d</dt><dd>lr ≤ 0.001 for log_dt, B (1.2k parameters); label smoothing" in page(made, records)
-    assert "- **lstm**: nothing" in files.markdown(made)
+    assert "- **lstm**: nothing" in formats.markdown(made)
