@@ -81,8 +81,7 @@ class Run:
     def _warm_up_step(self, batch: Batch) -> Meters:
         """Count and make a step of another model on the same batch; what a step costs.
 
-        What is loaded and compiled for it depends on the batch's size, and is on no clock and in no memory; nor is what
-        counting FLOPs takes, which runs other forms of some ops.
+        So what is loaded and compiled for it, and what counting FLOPs takes, is on no clock and in no memory.
         """
         machine.warm_up(self.device)
         model = build_model(self.spec, self.task, self.size).to(self.device)
@@ -137,6 +136,6 @@ class Run:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["rng"].cpu())
-        self.watch.load(state.get("watch", {}))
+        self.watch.load(state["watch"])
         saved = state["progress"]
         self.progress = Progress(**{**saved, "used": Meters(**saved["used"])})

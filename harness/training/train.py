@@ -144,4 +144,5 @@ def _log(run: Run, *, score: bool) -> None:
 
 
 def _crossed(before: float, after: float, every: float) -> bool:
+    """Whether a multiple of `every` lies between."""
     return every > 0 and int(before / every + 1e-9) < int(after / every + 1e-9)
