@@ -1,4 +1,4 @@
-"""No more training than the budget allows, on the data that everybody gets, in the order that everybody gets."""
+"""Gates of effort: no more training than the budget allows, on the same data in the same order as every other row."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OF_OTHER_GATES = ("scoring changed the model", "a batch was changed by the model
 
 @gate("more training than the budget allows", needs=("watch",), when=LAST)
 def within_budget(subject: Subject) -> Gate:
-    """What was used, by a count of its own; updates and gradients the harness did not ask for; work per step."""
+    """An independent count of what was used; updates and gradients the harness did not ask for; work per step."""
     watch = subject.seen
     steps = {int(s["step"]) for s in watch.optimizer.state.values() if "step" in s}
     odd = {name: n for name, n in watch.violations.items() if name not in OF_OTHER_GATES}
@@ -72,7 +72,7 @@ def _work(subject: Subject) -> list[Gate]:
 
 @gate("other training data, or in another order", needs=("watch",), when=FIRST)
 def data_order(subject: Subject) -> Gate:
-    """Batches of steps nobody could foresee, made again by a task built anew, and no function put in place of ours."""
+    """Make the batches of randomly drawn steps again, by a task built anew; look for functions that were replaced."""
     digests = subject.seen.digests
     task = subject.again() if subject.again else subject.task
 
@@ -120,7 +120,7 @@ OWN = {
 
 
 def _at_home(value: Any, home: Any) -> bool:
-    """Whether code stands in the file that the class or module comes from."""
+    """Whether a function stands in the file of the class or module that holds it."""
     try:
         return inspect.unwrap(value).__code__.co_filename == value.__code__.co_filename == inspect.getsourcefile(home)
     except (TypeError, OSError):

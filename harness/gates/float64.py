@@ -54,7 +54,6 @@ class Float64Copy:
             return self.model(to_float64(batch) if self.device.type == "cpu" and double else batch)
 
 
-
 def _copied(model: Model) -> Model:
     try:
         return copy.deepcopy(model).eval()

@@ -1,4 +1,4 @@
-"""What may flow where along time: nothing from the future to the past, neither values nor gradients."""
+"""Gates along time: nothing flows from the future to the past, neither values nor gradients."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def causal(subject: Subject) -> Gate:
 
 
 def _as_scored(subject: Subject) -> Iterator[Gate]:
-    """The future replaced in the batches that the record's scores were made of, against the logits of that time.
+    """Replace the future in the batches that the record's scores were made of; compare with the logits of that time.
 
     What leaks only in float32, or only among as many examples as are scored together, is seen here.
     """
@@ -162,7 +162,7 @@ def _other_future(model: Model, batch: Batch, cut: int, draw: int) -> Batch:
 
 @contextmanager
 def _hooked(model: Model, hook: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
-    """A hook on what the model's own embedding gives, or every table that it has."""
+    """Hook the output of the model's own embedding, or of every table that it has."""
     own = getattr(model, "embedding", None)
     tables = [own] if isinstance(own, nn.Module) else [m for m in model.modules() if isinstance(m, nn.Embedding)]
     handles = [table.register_forward_hook(lambda module, inputs, output: hook(output)) for table in tables]

@@ -63,7 +63,7 @@ def inventory(model: nn.Module) -> Inventory:
 
 
 def every(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """All modules, whatever they say of themselves."""
+    """A module and all inside it; `named_modules` could be overridden."""
     yield name, module
     for own, inner in module._modules.items():
         if inner is not None:
@@ -71,7 +71,7 @@ def every(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
 
 
 def numbers(module: nn.Module) -> int:
-    """In all parameters, each once, by what they store and not by what they say; frozen ones too."""
+    """How many numbers all parameters store, frozen ones too; a subclass of Tensor cannot hide any."""
     found = {id(p): p for _, part in every(module) for p in part._parameters.values() if p is not None}
     return sum(p.detach().as_subclass(Tensor).numel() for p in found.values())
 

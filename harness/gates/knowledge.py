@@ -1,4 +1,4 @@
-"""The test split is answered no better than training on other data explains."""
+"""Gates of knowledge: the test split is answered no better than training on other data explains."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _answers(subject: Subject, model: Model, split: Split) -> Answers:
 
 @gate("the model knows answers before it is trained", needs=("build",))
 def untrained(subject: Subject) -> Gate:
-    """The architecture anew, by this seed and another, and the trained model with new parameters, on test examples.
+    """Score the architecture built anew, by two seeds, and the trained model with new parameters, on test examples.
 
     A network that was not trained may lean towards answers that are common, but then the answers to other examples fit
     what it says as well as an example's own.
@@ -193,7 +193,7 @@ def _others(subject: Subject) -> list[NDArray[np.uint64]]:
 
 
 def _by_chance(found: NDArray[np.uint64], test: NDArray[np.uint64], trained: NDArray[np.uint64]) -> float:
-    """Most of the share of examples that are equal to one of training by chance, as seen in `found`."""
+    """An upper bound on the share of examples that equal one of training by chance, from those `found`."""
     apart = found[~np.isin(found, test)]
     natural = int(np.isin(apart, trained).sum())
     return min(1.0, (natural + 4 * math.sqrt(natural) + 2) / max(len(apart), FRESH // 2))

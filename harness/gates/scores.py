@@ -1,4 +1,4 @@
-"""What is scored is a distribution, of each example by itself, from its inputs and the saved weights alone."""
+"""Gates of scores: each is of a distribution, for one example, from its inputs and the saved weights alone."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _probabilities(task: Task, totals: Totals) -> Iterator[tuple[str, float]]:
 
 
 class _Shown:
-    """The task with one batch of it, and what the model answers to it as it is scored."""
+    """A stand-in for the task that has one batch, and keeps what the model answers as it is scored."""
 
     def __init__(self, task: Task, batch: Batch) -> None:
         self.decoding, self.batch = task.decoding, batch

@@ -1,4 +1,4 @@
-"""What is trained is what is counted, and what is counted is what all are matched to."""
+"""Gates of size: all that is trained is counted, and the count is what all rows are matched to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is seen of a run while it trains and is scored: cheap, off the clock where it can be, and saved with it.
+"""Watches a run while it trains and is scored: cheap, off the clock where it can be, and saved with it.
 
 At one step in twenty, drawn from the system's randomness so that nothing can foresee them, sums over the bits of all
 parameters are compared before the step, before the optimiser's update and before the next step; between those nothing

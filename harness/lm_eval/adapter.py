@@ -126,7 +126,7 @@ class Zoobench(TemplateLM):
 
     @property
     def tokenizer_name(self) -> str:
-        """Names the tokenizer by what it is; caches of tokenized requests go by it."""
+        """A name that depends on the tokenizer's content; caches of tokenized requests use it."""
         try:
             described = json.dumps(self.tokenizer.describe(), sort_keys=True)
         except ValueError:  # one of transformers' that is written in Python
@@ -343,7 +343,7 @@ def _explicit(config: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _one_line_errors() -> None:
-    """From here on a UserError that nobody catches ends the program with its one line, not with a traceback."""
+    """From now on a UserError that nobody catches ends the program with its one line instead of a traceback."""
     before = sys.excepthook
     if getattr(before, "of_zoobench", False):
         return

@@ -1,4 +1,4 @@
-"""What would run: every cell's solved size, FLOPs, tokens and time, before anything runs."""
+"""Estimate every cell's size, FLOPs, tokens and time before anything runs."""
 
 from __future__ import annotations
 

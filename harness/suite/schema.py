@@ -15,7 +15,6 @@ from harness.units import Count, Duration, Fraction, Number, Quantity
 from zoo.registry import nearest
 from zoo.types import Schedule
 
-
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 MATCHED: tuple[Literal["params", "flops_per_token", "state_bytes"], ...] = ("params", "flops_per_token", "state_bytes")
 
@@ -167,7 +166,7 @@ class Evaluate(Strict):
 
 
 class Range(Strict):
-    """From where to where a sampler draws a value: evenly, or with `log` evenly in the logarithm."""
+    """Bounds between which a sampler draws a value: uniformly, or with `log` uniformly in the logarithm."""
 
     low: Number
     high: Number

@@ -112,7 +112,7 @@ class Run:
         return self.folder / "checkpoint" / "state.pt"
 
     def save_checkpoint(self) -> None:
-        """Write everything that going on from here needs, atomically."""
+        """Write everything needed to resume from here, atomically."""
         self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
         temporary = self._checkpoint.with_suffix(".tmp")
         state = {

@@ -132,7 +132,7 @@ def _stride(run: Run) -> float:
 
 
 def _log(run: Run, *, score: bool) -> None:
-    """A point of the curve, told to whoever watches; with a score on `valid` where one is due."""
+    """Add a point to the curve and report it, with a score on `valid` where one is due."""
     progress, used = run.progress, run.progress.used
     point: dict[str, Any] = {**asdict(used), "loss": progress.loss_sum / progress.loss_steps}
     if score:

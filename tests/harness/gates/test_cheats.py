@@ -354,7 +354,7 @@ class TableTrained(Table):
     """Only where the weights are no longer those of the start."""
 
     def when(self):
-        return abs(float(self.head.weight.abs().sum()) - self.start) > 1e-3 * self.start
+        return abs(float(self.head.weight.detach().abs().sum()) - self.start) > 1e-3 * self.start
 
 
 @caught_by("untrained", also=ANY, changes={"options": {"depth": 2, "width": 32}})
