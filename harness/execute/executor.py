@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing.connection
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ from harness.records.store import Store
 
 
 class Display(Protocol):
-    """What events of runs are shown on."""
+    """Shows the events of runs."""
 
     def event(self, spec: RunSpec, event: dict[str, Any]) -> None: ...
 
@@ -32,7 +32,7 @@ class _Slot:
 
 
 def run(jobs: Iterable[Job], *, workers: int, timeout: float | None, display: Display) -> None:
-    """Do every job. On KeyboardInterrupt the runs under way write checkpoints before it goes on up."""
+    """Run every job. On KeyboardInterrupt the runs under way write checkpoints before it propagates."""
     queue, slots = list(jobs)[::-1], list[_Slot]()
     try:
         while queue or slots:
@@ -44,17 +44,18 @@ def run(jobs: Iterable[Job], *, workers: int, timeout: float | None, display: Di
             )
             for slot in list(slots):
                 if slot.pipe in ready:
-                    _drain(slot, display.event)
+                    _drain(slot, display)
                 if timeout is not None and time.monotonic() - slot.started > timeout and slot.process.is_alive():
                     slot.process.kill()
                     slot.process.join()
-                    _drain(slot, display.event)
-                    _close(slot, display, "timeout", f"stopped after {timeout:.0f} s of wall time")
-                    slots.remove(slot)
+                    cause: tuple[Status, str] = ("timeout", f"stopped after {timeout:.0f} s of wall time")
                 elif not slot.process.is_alive():
-                    _drain(slot, display.event)
-                    _close(slot, display, *_cause(slot.process.exitcode))
-                    slots.remove(slot)
+                    cause = _cause(slot.process.exitcode)
+                else:
+                    continue
+                _drain(slot, display)
+                _close(slot, display, *cause)
+                slots.remove(slot)
     finally:
         for slot in slots:
             slot.process.terminate()
@@ -62,13 +63,13 @@ def run(jobs: Iterable[Job], *, workers: int, timeout: float | None, display: Di
             slot.process.join(60)
 
 
-def _drain(slot: _Slot, tell: Callable[[RunSpec, dict[str, Any]], None]) -> None:
+def _drain(slot: _Slot, display: Display) -> None:
     with contextlib.suppress(EOFError, OSError):
         while slot.pipe.poll():
             event = slot.pipe.recv()
             if event["event"] == "end":
                 slot.ended = event
-            tell(slot.job.spec, event)
+            display.event(slot.job.spec, event)
 
 
 def _cause(code: int | None) -> tuple[Status, str]:

@@ -1,4 +1,4 @@
-"""What a person sees while runs are under way: bars on a terminal, plain lines elsewhere."""
+"""The display of runs under way: bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Key: TypeAlias = "tuple[Any, ...]"
 
 
 def key(spec: RunSpec) -> Key:
-    """What tells the runs of a suite apart."""
+    """A key that is unique to a run within its suite."""
     number = spec.tuning.trial if spec.tuning else None
     return spec.kind, spec.cell, spec.seed, *spec.point.items(), number
 
@@ -26,7 +26,7 @@ class Live:
     """The state of a suite: per run step, loss, tokens/s and ETA; for the whole done, failed and ETA."""
 
     def __init__(self, work: Mapping[Key, float], console: Console) -> None:
-        """`work` is what each run weighs against the others, by `key`; only its proportions matter."""
+        """`work` is the relative cost of each run, by `key`."""
         self.work, self.console = work, console
         self.began = time.monotonic()
         self.fractions: dict[Key, float] = {}
@@ -39,11 +39,9 @@ class Live:
             columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TextColumn("{task.fields[note]}"))
             self.bars = Progress(*columns, console=console, transient=True)
             self.suite = self.bars.add_task("all runs", total=sum(work.values()), note="")
-
-        values: dict[str, set[float]] = {}
-        for name, value in (part for run in work for part in run if type(part) is tuple):
-            values.setdefault(name, set()).add(value)
-        self.tuned = [name for name, tried in values.items() if len(tried) > 1]
+        points = {part for run in work for part in run if type(part) is tuple}
+        names = [name for name, _ in points]
+        self.tuned = {name for name in names if names.count(name) > 1}
 
     def _title(self, spec: RunSpec) -> str:
         return spec.title(self.tuned)
@@ -60,16 +58,14 @@ class Live:
             self.bars.stop()
 
     def event(self, spec: RunSpec, event: dict[str, Any]) -> None:
-        """Take in one event of a run."""
+        """Show one event of a run."""
         run = key(spec)
         if event["event"] == "start":
             self._start(run, spec, event)
         elif event["event"] == "step":
             self._step(run, event)
         elif event["event"] == "note":
-            self.console.print(
-                f"{self._title(spec)}: {event['message']}", style="yellow", markup=False, highlight=False
-            )
+            self._print(f"{self._title(spec)}: {event['message']}", "yellow")
         elif event["event"] == "end":
             self._end(run, spec, event)
         if self.bars:
@@ -102,11 +98,11 @@ class Live:
         if self.bars and run in self.rows:
             self.bars.remove_task(self.rows.pop(run))
         reason = "" if ok else f": {event['error'].message if event['error'] else ''}"
-        style = "" if ok else "yellow"
         line = f"[{self.done}/{len(self.work)}] {self._title(spec)}  {event['status']} in {clock(seconds)}{reason}"
-        self.console.print(
-            line + ("" if self.bars else f"  ({self._summary()})"), style=style, markup=False, highlight=False
-        )
+        self._print(line if self.bars else f"{line}  ({self._summary()})", "" if ok else "yellow")
+
+    def _print(self, line: str, style: str) -> None:
+        self.console.print(line, style=style, markup=False, highlight=False)
 
     def _summary(self) -> str:
         """`12 done, 1 not ok, 3m10s left`."""

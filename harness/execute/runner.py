@@ -1,4 +1,4 @@
-"""A suite from start to end: what is missing is run, what is there stays."""
+"""Run a suite: what is missing is run, what is finished stays."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def _decided(loaded: LoadedSuite, store: Store, published: dict[str, str]) -> It
 
 
 def _lookup(store: Store, published: dict[str, str] | None = None) -> Lookup:
-    """What finds the record of a trial: any, or given what is `published` only those made here.
+    """A function that finds the record of a trial: any, or given what is `published` only those made here.
 
     Another version of Optuna may sample other points: a trial that one sampled stands for the same number here, too.
     """
@@ -208,7 +208,7 @@ def _execute(
 
 
 def _weight(job: Job) -> float:
-    """What a run weighs in the estimate of the time left: parameters times tokens, where its end is known in tokens."""
+    """The relative cost of a run, for the time left: parameters times tokens, where its end is known in tokens."""
     assert job.size is not None
     stop = job.spec.stop
     return job.size.params * (stop.limit if stop is not None and stop.meter == "tokens" else 1.0)

@@ -1,4 +1,4 @@
-"""No more training than the budget allows, on the data that everybody gets, in the order that everybody gets."""
+"""Gates of effort: no more training than the budget allows, on the same data in the same order as every other row."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from harness.gates.float64 import undone
 from harness.gates.measure import result, worst
 from harness.gates.registry import FIRST, LAST, gate
 from harness.gates.subject import Subject
@@ -23,28 +24,25 @@ WORK = 0.01
 """Relative: shapes of one task's batches are equal, and so is the work."""
 CHECKED = 12
 """Batches that are made again."""
+OF_OTHER_GATES = ("scoring changed the model", "a batch was changed by the model")
+"""Violations that another gate reports."""
 
 
 @gate("more training than the budget allows", needs=("watch",), when=LAST)
 def within_budget(subject: Subject) -> Gate:
-    """What was used, by a count of its own; updates and gradients the harness did not ask for; work per step."""
+    """An independent count of what was used; updates and gradients the harness did not ask for; work per step."""
     watch = subject.seen
     steps = {int(s["step"]) for s in watch.optimizer.state.values() if "step" in s}
-    odd = {name: n for name, n in watch.violations.items() if name not in NOT_TRAINING}
+    odd = {name: n for name, n in watch.violations.items() if name not in OF_OTHER_GATES}
     kinds = f" ({'; '.join(sorted(odd))})" if odd else ""
-    miscounted = sum(
-        [watch.steps != subject.used.steps, watch.tokens != subject.used.tokens, len(steps - {watch.steps}) > 0]
-    )
+    used = subject.used
+    miscounted = (watch.steps != used.steps) + (watch.tokens != used.tokens) + (not steps <= {watch.steps})
     return worst(
         result(sum(odd.values()), 0, f"changes of parameters or gradients outside of the optimizer's updates{kinds}"),
         result(miscounted, 0, "meters that disagree with what was seen: steps, tokens, the optimizer's steps"),
         *_over(subject),
         *_work(subject),
     )
-
-
-NOT_TRAINING = ("scoring changed the model", "a batch was changed by the model")
-"""What other gates are for."""
 
 
 def _over(subject: Subject) -> Iterator[Gate]:
@@ -66,7 +64,7 @@ def _work(subject: Subject) -> list[Gate]:
     if not subject.step.flops:
         return []
     batch = subject.task.batch("train", 0, subject.seed, size=subject.examples).tensors(subject.device)
-    with subject.training(), torch.enable_grad():
+    with undone(subject.model, training=True), torch.enable_grad():
         last = sizing.training_flops(subject.model, batch, watch.loss, autocast=watch.autocast())
     extra = max(count / subject.step.flops - 1 for count in [*watch.flops, last])
     return [result(max(0.0, extra), WORK, "FLOPs of a later step beyond the first one's, relative")]
@@ -74,26 +72,25 @@ def _work(subject: Subject) -> list[Gate]:
 
 @gate("other training data, or in another order", needs=("watch",), when=FIRST)
 def data_order(subject: Subject) -> Gate:
-    """Batches of steps nobody could foresee, made again by a task built anew, and no function put in place of ours."""
-    watch = subject.seen
+    """Make the batches of randomly drawn steps again, by a task built anew; look for functions that were replaced."""
+    digests = subject.seen.digests
     task = subject.again() if subject.again else subject.task
-    steps = random.SystemRandom().sample(sorted(watch.digests), min(CHECKED, len(watch.digests)))
-    steps = sorted({*steps, *sorted(watch.digests)[:2]})
-    other = [s for s in steps if _made(subject, task, s) != watch.digests[s]]
-    changed = watch.violations.get("a batch was changed by the model", 0)
-    strange = foreign(task)
-    parts = [f"step {s}" for s in other] + strange + (["a batch changed by the model"] if changed else [])
+
+    def made(step: int) -> str:
+        return extend_hash("", type(task).batch(task, "train", step, subject.seed, size=subject.examples))
+
+    drawn = random.SystemRandom().sample(sorted(digests), min(CHECKED, len(digests)))
+    steps = sorted({*drawn, *sorted(digests)[:2]})
+    other = [step for step in steps if made(step) != digests[step]]
+    changed = subject.seen.violations.get("a batch was changed by the model", 0)
+    replaced = replaced_functions(task)
+    parts = [f"step {step}" for step in other] + replaced + (["a batch changed by the model"] if changed else [])
     which = f": {', '.join(parts[:4])}" if parts else ""
-    return result(
-        len(other) + changed + len(strange), 0, f"of {len(steps)} batches made again, those that differ{which}"
-    )
+    about = f"of {len(steps)} batches made again, those that differ{which}"
+    return result(len(other) + changed + len(replaced), 0, about)
 
 
-def _made(subject: Subject, task: Task, step: int) -> str:
-    return extend_hash("", type(task).batch(task, "train", step, subject.seed, size=subject.examples))
-
-
-def foreign(task: Task) -> list[str]:
+def replaced_functions(task: Task) -> list[str]:
     """Functions of the task, and of the modules it is trained through, that were written somewhere else."""
     found = []
     for kind in type(task).__mro__:
@@ -123,7 +120,7 @@ OWN = {
 
 
 def _at_home(value: Any, home: Any) -> bool:
-    """Whether code stands in the file that the class or module comes from."""
+    """Whether a function stands in the file of the class or module that holds it."""
     try:
         return inspect.unwrap(value).__code__.co_filename == value.__code__.co_filename == inspect.getsourcefile(home)
     except (TypeError, OSError):

@@ -24,10 +24,11 @@ _LESS = (torch.float32, torch.bfloat16, torch.float16, torch.complex64)
 
 @dataclass
 class Float64Copy:
-    """A copy of a model in float64 on the CPU where it can compute there, else as it is; and what rounding may do."""
+    """A copy of a model in float64 on the CPU where it can compute there, else as it is."""
 
     model: Model
     limit: float
+    """What rounding may change."""
     about: str
     device: torch.device
 
@@ -37,9 +38,9 @@ class Float64Copy:
         device = next(model.parameters()).device
         try:
             twin = copy.deepcopy(model).cpu().double().eval()
-            with torch.no_grad(), _Seen() as seen:
-                result = twin(floated(batch))
-            if result.dtype == torch.float64 and not seen.less:
+            with torch.no_grad(), _PrecisionLog() as log:
+                logits = twin(to_float64(batch))
+            if logits.dtype == torch.float64 and not log.less:
                 return cls(twin, FINE, "in float64", torch.device("cpu"))
             return cls(twin, COARSE, "in float64, but for what the model computes in less", torch.device("cpu"))
         except Exception:  # code for one device or one precision fails in its own way
@@ -50,17 +51,7 @@ class Float64Copy:
         with torch.random.fork_rng():
             torch.manual_seed(0)
             double = next(self.model.parameters()).dtype == torch.float64
-            return self.model(floated(batch) if self.device.type == "cpu" and double else batch)
-
-    def on(self, batch: Batch) -> Batch:
-        """A batch where the copy can read it."""
-        return batch.tensors(self.device)
-
-    @contextmanager
-    def mode(self, training: bool) -> Iterator[None]:
-        """In training or evaluation mode; what is left of a training pass (running means) is undone."""
-        with undone(self.model, training=training):
-            yield
+            return self.model(to_float64(batch) if self.device.type == "cpu" and double else batch)
 
 
 def _copied(model: Model) -> Model:
@@ -70,13 +61,13 @@ def _copied(model: Model) -> Model:
         return model.eval()
 
 
-def floated(batch: Batch) -> Batch:
+def to_float64(batch: Batch) -> Batch:
     """The batch with vectors in float64."""
     return Batch(**{n: v.double() if v.is_floating_point() else v for n, v in batch.arrays().items()})
 
 
-class _Seen(TorchDispatchMode):
-    """Whether any operator gave numbers of less than float64."""
+class _PrecisionLog(TorchDispatchMode):
+    """Notes whether any operator returns numbers of less than float64."""
 
     less = False
 
@@ -90,7 +81,7 @@ class _Seen(TorchDispatchMode):
 
 @contextmanager
 def undone(model: Model, *, training: bool) -> Iterator[None]:
-    """A model in training or evaluation mode; what a pass leaves in it (running means) is undone."""
+    """Put a model in training or evaluation mode; what a pass leaves in it (running means) is undone."""
     saved = {name: value.clone() for name, value in model.state_dict().items()}
     model.train(training)
     try:

@@ -1,4 +1,4 @@
-"""What may flow where along time: nothing from the future to the past, neither values nor gradients."""
+"""Gates along time: nothing flows from the future to the past, neither values nor gradients."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from harness.gates.float64 import Float64Copy
-from harness.gates.measure import relative, result, worst
+from harness.gates.float64 import Float64Copy, undone
+from harness.gates.measure import nan_to_inf, relative, result, worst
 from harness.gates.registry import IN_TIME, gate
 from harness.gates.subject import AS_SCORED, Subject, rows
 from harness.records.record import Gate
@@ -36,38 +36,34 @@ def causal(subject: Subject) -> Gate:
     precise = subject.float64
     if subject.model.traits.causal != "strict":
         return result(math.inf, precise.limit, "the architecture itself does not claim to be strictly causal")
-    batch = precise.on(rows(subject.batch(), slice(0, 2)))
-    read = _read(subject.model)
-    steps, found = getattr(batch, read).shape[1], 0.0
-    cuts = _thinned(_cuts(batch, steps), subject, batch)
+    batch, found = rows(subject.batch(), slice(0, 2)).tensors(precise.device), 0.0
+    cuts = _thinned(_cuts(subject.model, batch), subject, batch)
     for training in (False, True):
-        with torch.no_grad(), precise.mode(training):
+        with torch.no_grad(), undone(precise.model, training=training):
             before = precise(batch)
             some = [cuts[0], cuts[len(cuts) // 2], cuts[-1]]
             for cut in some if training else cuts:
                 for draw in range(4 if cut in some and not training else 1):
-                    changed = replace(batch, **{read: _replaced(subject.model, getattr(batch, read), cut, draw)})
-                    found = _more(found, _change(precise(changed), before, cut))
+                    changed = precise(_other_future(subject.model, batch, cut, draw))
+                    found = max(found, relative(changed[:, :cut], before[:, :cut]))
             for cut in some:
-                with _enlarged(precise.model, batch, read, cut):
-                    found = _more(found, _change(precise(batch), before, cut))
+                with _enlarged(precise.model, batch, cut):
+                    found = max(found, relative(precise(batch)[:, :cut], before[:, :cut]))
     about = "largest relative change of past logits when the future is replaced"
     return worst(result(found, precise.limit, f"{about}, {precise.about}"), *_as_scored(subject))
 
 
 def _as_scored(subject: Subject) -> Iterator[Gate]:
-    """The future replaced in the batches that the record's scores were made of, against the logits of that time.
+    """Replace the future in the batches that the record's scores were made of; compare with the logits of that time.
 
     What leaks only in float32, or only among as many examples as are scored together, is seen here.
     """
     for batch, before in subject.scored:
-        read, found = _read(subject.model), 0.0
-        tokens = getattr(batch, read)
-        cuts = _cuts(batch, tokens.shape[1])
-        for cut in {cuts[i * (len(cuts) - 1) // 5] for i in range(6)}:
+        found = 0.0
+        for cut in _evenly(_cuts(subject.model, batch), 6):
             for draw in range(2):
-                changed = replace(batch, **{read: _replaced(subject.model, tokens, cut, draw)})
-                found = _more(found, _change(subject.model(changed), before, cut))
+                changed = subject.model(_other_future(subject.model, batch, cut, draw))
+                found = max(found, relative(changed[:, :cut], before[:, :cut]))
         yield result(found, AS_SCORED, "largest relative change of past logits from those scored")
 
 
@@ -75,30 +71,27 @@ def _as_scored(subject: Subject) -> Iterator[Gate]:
 def gradient_leak(subject: Subject) -> Gate:
     """The gradient of outputs before a cut with respect to embedded inputs behind it, over that before it.
 
-    Straight-through tricks leak no value but a gradient. A model whose embedding is not found is not passed.
+    Straight-through tricks leak no value but a gradient. A model whose embedding is not found does not pass.
     """
     about = "largest gradient of past outputs by future embedded inputs, over that by past ones"
     precise = subject.float64
-    batch = precise.on(rows(subject.batch(), slice(0, 2)))
-    read, found = _read(subject.model), 0.0
-    steps = getattr(batch, read).shape[1]
-    cuts = _cuts(batch, steps)
+    batch, found = rows(subject.batch(), slice(0, 2)).tensors(precise.device), 0.0
+    cuts = _cuts(subject.model, batch)
     for training in (False, True):
-        with precise.mode(training):
+        with undone(precise.model, training=training):
             for cut in {cuts[0], cuts[len(cuts) // 3], cuts[2 * len(cuts) // 3], cuts[-1]}:
-                leak = _gradient(precise, subject.model, batch, read, cut)
+                leak = _gradient_leak(precise, subject.model, batch, cut)
                 if leak is None:
                     return result(math.inf, precise.limit, f"{about}: the model shows no embedding of its inputs")
-                found = _more(found, leak)
+                found = max(found, leak)
     return result(found, precise.limit, f"{about}, {precise.about}")
 
 
-def _gradient(precise: Float64Copy, model: Model, batch: Batch, read: str, cut: int) -> float | None:
-    """Which steps of the embedding are the future's is seen from what other tokens there change."""
-    other = replace(batch, **{read: _replaced(model, getattr(batch, read), cut, 1)})
+def _gradient_leak(precise: Float64Copy, model: Model, batch: Batch, cut: int) -> float | None:
+    """Which steps of the embedding belong to the future is seen from what other tokens there change."""
     changed, embedded = list[Tensor](), list[Tensor]()
     with _hooked(precise.model, changed.append), torch.no_grad():
-        precise(other)
+        precise(_other_future(model, batch, cut, 1))
     with _hooked(precise.model, embedded.append), torch.enable_grad():
         logits = precise(batch)
         if not embedded or not logits.requires_grad:
@@ -114,17 +107,19 @@ def _gradient(precise: Float64Copy, model: Model, batch: Batch, read: str, cut: 
             continue
         ahead = (x - y).abs().amax(-1) > 0
         size = grad.abs().amax(-1)
-        future = _more(future, float(size[ahead].max()) if ahead.any() else 0.0)
-        past = _more(past, float(size.max()))
-    return future / past if past > 0 else 0.0 if future == 0 else math.inf
+        future = max(future, nan_to_inf(float(size[ahead].max())) if ahead.any() else 0.0)
+        past = max(past, nan_to_inf(float(size.max())))
+    return nan_to_inf(future / past) if past > 0 else 0.0 if future == 0 else math.inf
 
 
-def _read(model: Model) -> str:
-    return "inputs" if model.role == "lm" else "decoder_inputs"
+def _field(role: str) -> str:
+    """The field of a batch whose future is hidden: of `seq2seq` what the decoder reads."""
+    return "inputs" if role == "lm" else "decoder_inputs"
 
 
-def _cuts(batch: Batch, steps: int) -> list[int]:
+def _cuts(model: Model, batch: Batch) -> list[int]:
     """Where the future begins: everywhere in short sequences, else behind targets that count, and at random."""
+    steps = getattr(batch, _field(model.role)).shape[1]
     if steps <= EVERY:
         return list(range(1, steps)) or [1]
     chance = torch.Generator().manual_seed(0)
@@ -141,13 +136,19 @@ def _thinned(cuts: list[int], subject: Subject, batch: Batch) -> list[int]:
     """Fewer for large models on long sequences, whose passes in float64 take seconds; four at least."""
     one = 2 * sizing.parameters(subject.model) * batch.inputs.numel()
     most = max(4, int(AFFORDED / one))
-    return cuts if len(cuts) <= most else sorted({cuts[i * (len(cuts) - 1) // (most - 1)] for i in range(most)})
+    return cuts if len(cuts) <= most else sorted(_evenly(cuts, most))
 
 
-def _replaced(model: Model, tokens: Tensor, cut: int, draw: int) -> Tensor:
-    """Other tokens from the cut on: shifted by some, drawn at random, all the same, or those of the largest norm."""
+def _evenly(cuts: list[int], count: int) -> set[int]:
+    """At most this many of the cuts, from the first to the last."""
+    return {cuts[i * (len(cuts) - 1) // (count - 1)] for i in range(count)}
+
+
+def _other_future(model: Model, batch: Batch, cut: int, draw: int) -> Batch:
+    """A batch with other tokens from the cut on: shifted, drawn at random, all the last of the vocabulary, or all 0."""
+    field = _field(model.role)
     vocab = (model.shape.vocab if model.role == "lm" else model.shape.outputs) or 1
-    changed = tokens.clone()
+    changed = getattr(batch, field).clone()
     ahead = changed[:, cut:]
     if draw == 0:
         changed[:, cut:] = (ahead + 1 + changed[:, :1] % 7) % vocab
@@ -156,21 +157,12 @@ def _replaced(model: Model, tokens: Tensor, cut: int, draw: int) -> Tensor:
         changed[:, cut:] = (ahead + drawn.to(ahead.device)) % vocab
     else:
         changed[:, cut:] = vocab - 1 if draw == 2 else 0
-    return changed
-
-
-def _change(after: Tensor, before: Tensor, cut: int) -> float:
-    return relative(after[:, :cut], before[:, :cut])
-
-
-def _more(a: float, b: float) -> float:
-    """The larger; what is not a number counts as infinite."""
-    return max(a, math.inf if math.isnan(b) else b)
+    return replace(batch, **{field: changed})
 
 
 @contextmanager
 def _hooked(model: Model, hook: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
-    """A hook on what the model's own embedding gives, or every table that it has."""
+    """Hook the output of the model's own embedding, or of every table that it has."""
     own = getattr(model, "embedding", None)
     tables = [own] if isinstance(own, nn.Module) else [m for m in model.modules() if isinstance(m, nn.Embedding)]
     handles = [table.register_forward_hook(lambda module, inputs, output: hook(output)) for table in tables]
@@ -181,9 +173,9 @@ def _hooked(model: Model, hook: Callable[[Tensor], Tensor | None]) -> Iterator[N
             handle.remove()
 
 
-def _enlarged(model: Model, batch: Batch, read: str, cut: int) -> AbstractContextManager[None]:
+def _enlarged(model: Model, batch: Batch, cut: int) -> AbstractContextManager[None]:
     """The future's embedded inputs replaced by large vectors, where the embedding's rows are the steps themselves."""
-    steps, source = getattr(batch, read).shape[1], batch.inputs.shape[1] if read == "decoder_inputs" else 0
+    steps, source = getattr(batch, _field(model.role)).shape[1], 0 if model.role == "lm" else batch.inputs.shape[1]
     seen: list[int] = []
 
     def enlarge(output: Tensor) -> Tensor | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -63,7 +63,7 @@ def inventory(model: nn.Module) -> Inventory:
 
 
 def every(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """All modules, whatever they say of themselves."""
+    """A module and all inside it; `named_modules` could be overridden."""
     yield name, module
     for own, inner in module._modules.items():
         if inner is not None:
@@ -71,7 +71,7 @@ def every(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
 
 
 def numbers(module: nn.Module) -> int:
-    """In all parameters, each once, by what they store and not by what they say; frozen ones too."""
+    """How many numbers all parameters store, frozen ones too; a subclass of Tensor cannot hide any."""
     found = {id(p): p for _, part in every(module) for p in part._parameters.values() if p is not None}
     return sum(p.detach().as_subclass(Tensor).numel() for p in found.values())
 
@@ -91,17 +91,12 @@ def _walk(value: Any, path: str, kind: Kind, found: Inventory, seen: dict[int, A
         count = value.numel() if isinstance(value, Tensor) else value.size
         found[path] = Part(kind, int(count), _sum(value), isinstance(value, nn.Parameter) and value.requires_grad)
         return
-    if isinstance(value, (list, tuple, set, frozenset)):
-        numbers = [v for v in value if isinstance(v, (int, float))]
+    if isinstance(value, (list, tuple, set, frozenset, dict)):
+        items = list(value.items() if isinstance(value, dict) else enumerate(value))
+        numbers = tuple(inner for _, inner in items if isinstance(inner, (int, float)))
         if len(numbers) > 16:
-            found[path] = Part(kind, len(numbers), hash(tuple(numbers)))
-        for index, inner in enumerate(value):
-            _walk(inner, f"{path}[{index}]", kind, found, seen, depth - 1)
-    elif isinstance(value, dict):
-        numbers = [v for v in value.values() if isinstance(v, (int, float))]
-        if len(numbers) > 16:
-            found[path] = Part(kind, len(numbers), hash(tuple(numbers)))
-        for key, inner in list(value.items()):
+            found[path] = Part(kind, len(numbers), hash(numbers))
+        for key, inner in items:
             _walk(inner, f"{path}[{key}]", kind, found, seen, depth - 1)
     elif isinstance(value, (types.FunctionType, types.MethodType)):
         function = value.__func__ if isinstance(value, types.MethodType) else value
@@ -129,26 +124,24 @@ def _filled(cell: Any) -> bool:
 
 
 def _sum(value: Tensor | np.ndarray) -> int:
-    """Over the bits, read as whole numbers."""
+    """A number that changes with any of the bits."""
     if isinstance(value, np.ndarray):
         return hash(value.tobytes()) if value.dtype != object else 0
-    if value.device.type == "meta":
-        return 0
-    return bits([value])
+    return 0 if value.device.type == "meta" else bits([value])
 
 
-def bits(tensors: Sequence[Tensor]) -> int:
-    """The sum over the bits of all tensors, eight bytes at a time read as a whole number; wraps around."""
-    parts = []
-    with torch.no_grad():
-        for tensor in tensors:
-            flat = tensor.detach()
-            flat = torch.view_as_real(flat) if flat.is_complex() else flat
-            flat = flat.contiguous().reshape(-1).view(torch.uint8)
-            whole = flat.numel() // 8 * 8
-            if flat.storage_offset() % 8:
-                flat = flat.clone()
-            parts.append(flat[:whole].view(torch.int64).sum())
-            if whole < flat.numel():
-                parts.append(flat[whole:].sum(dtype=torch.int64))
-        return int(torch.stack(parts).sum()) if parts else 0
+def bits(tensors: Iterable[Tensor]) -> int:
+    """The sum over the bits of all tensors, eight bytes at a time read as a whole number."""
+    total: Any = 0
+    for tensor in tensors:
+        flat = tensor.detach()
+        flat = torch.view_as_real(flat) if flat.is_complex() else flat
+        flat = flat.contiguous().reshape(-1).view(torch.uint8)
+        whole = flat.numel() // 8 * 8
+        if flat.device.type == "cpu":  # numpy's overhead is a fraction of torch's
+            array = flat.numpy(force=True)
+            total += int(array[:whole].view(np.int64).sum()) + int(array[whole:].sum())
+        else:
+            flat = flat.clone() if flat.storage_offset() % 8 else flat
+            total = total + flat[:whole].view(torch.int64).sum() + flat[whole:].sum()
+    return int(total)

@@ -1,4 +1,4 @@
-"""Judging a run by every gate that applies."""
+"""Judge a run by every gate that applies."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""The test split is answered no better than training on other data explains."""
+"""Gates of knowledge: the test split is answered no better than training on other data explains."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +31,7 @@ the published records), splits of one generator only by chance."""
 NATURAL_RIGHT, DRAWN_RIGHT = 0.15, 0.05
 """The same in right answers."""
 FRESH = 256
+"""Examples on which equality by chance is measured."""
 OVERLAP = 0.02
 """Of the test examples. Text repeats itself: of windows of 64 bytes 0.14% do."""
 
@@ -47,7 +48,7 @@ class Answers:
 
 
 def answers(model: Model, batches: Iterable[Batch]) -> Answers:
-    """In evaluation mode. What is scored is the softmax of the logits."""
+    """How a model in evaluation mode answers; scored is the softmax of its logits."""
     found: list[tuple[Tensor, ...]] = []
     device = next(model.parameters()).device
     deal = torch.Generator().manual_seed(0)
@@ -78,13 +79,13 @@ def _limit(subject: Subject) -> int:
     return max(32, min(EXAMPLES, STEPS // shape.length, LOGITS // (shape.length * shape.outputs)))
 
 
-def _of(subject: Subject, split: Split) -> Iterator[Batch]:
-    return subject.task.evaluation(split, size=16, limit=_limit(subject))
+def _answers(subject: Subject, model: Model, split: Split) -> Answers:
+    return answers(model, subject.task.evaluation(split, size=16, limit=_limit(subject)))
 
 
 @gate("the model knows answers before it is trained", needs=("build",))
 def untrained(subject: Subject) -> Gate:
-    """The architecture anew, by this seed and another, and the trained model with new parameters, on test examples.
+    """Score the architecture built anew, by two seeds, and the trained model with new parameters, on test examples.
 
     A network that was not trained may lean towards answers that are common, but then the answers to other examples fit
     what it says as well as an example's own.
@@ -100,7 +101,7 @@ def untrained(subject: Subject) -> Gate:
             models.append(renewed)
     except Exception:  # tensors inside a graph cannot be copied; the new models are judged alone
         models = models[:2]
-    return worst(*(_knows(answers(model, _of(subject, "test")), subject.task.shape.outputs) for model in models))
+    return worst(*(_knows(_answers(subject, model, "test"), subject.task.shape.outputs) for model in models))
 
 
 def _knows(found: Answers, outputs: int) -> Gate:
@@ -119,15 +120,15 @@ def held_out_gap(subject: Subject) -> Gate:
 
     Loses its power where a model knows all of them; and does not see an advantage below its limits.
     """
-    test = answers(subject.model, _of(subject, "test"))
-    drawn = subject.task.count("train") is None
-    found = []
-    for split in ("valid", "tune"):
-        if _has(subject, split):
-            found.append(_gap(test, answers(subject.model, _of(subject, split)), split, drawn=False))
-    fresh = _fresh(subject) if drawn else None
+    test = _answers(subject, subject.model, "test")
+    found = [
+        _gap(test, _answers(subject, subject.model, split), split, NATURAL, NATURAL_RIGHT)
+        for split in ("valid", "tune")
+        if _has(subject, split)
+    ]
+    fresh = _fresh(subject) if subject.task.count("train") is None else []
     if fresh:
-        found.append(_gap(test, answers(subject.model, fresh), "fresh examples", drawn=True))
+        found.append(_gap(test, answers(subject.model, fresh), "fresh examples", DRAWN, DRAWN_RIGHT))
     return worst(*found) if found else result(0.0, NATURAL, "nothing else is held out")
 
 
@@ -138,7 +139,7 @@ def _has(subject: Subject, split: Split) -> bool:
         return False
 
 
-def _gap(test: Answers, other: Answers, name: str, *, drawn: bool) -> Gate:
+def _gap(test: Answers, other: Answers, name: str, loss_limit: float, right_limit: float) -> Gate:
     """By how much test is answered better, less five standard errors of the difference."""
 
     def beyond(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
@@ -147,10 +148,8 @@ def _gap(test: Answers, other: Answers, name: str, *, drawn: bool) -> Gate:
     loss = beyond(other.nats, test.nats) / max(float(other.nats.mean()), 0.05)
     right = beyond(test.right, other.right)
     return worst(
-        result(loss, DRAWN if drawn else NATURAL, f"loss below that of {name}, less five standard errors, relative"),
-        result(
-            right, DRAWN_RIGHT if drawn else NATURAL_RIGHT, f"right answers above {name}, less five standard errors"
-        ),
+        result(loss, loss_limit, f"loss below that of {name}, less five standard errors, relative"),
+        result(right, right_limit, f"right answers above {name}, less five standard errors"),
     )
 
 
@@ -162,7 +161,7 @@ def _fresh(subject: Subject) -> list[Batch]:
     try:
         ids = np.arange(count, count + _limit(subject), dtype=np.int64)
         return [task.examples("test", ids[i : i + 16], 0).tensors() for i in range(0, len(ids), 16)]
-    except Exception:  # a split that ends answers in its own way
+    except Exception:  # each task says in its own way that a split has ended
         return []
 
 
@@ -194,7 +193,7 @@ def _others(subject: Subject) -> list[NDArray[np.uint64]]:
 
 
 def _by_chance(found: NDArray[np.uint64], test: NDArray[np.uint64], trained: NDArray[np.uint64]) -> float:
-    """Most of the share of examples that are equal to one of training by chance, as seen in `found`."""
+    """An upper bound on the share of examples that equal one of training by chance, from those `found`."""
     apart = found[~np.isin(found, test)]
     natural = int(np.isin(apart, trained).sum())
     return min(1.0, (natural + 4 * math.sqrt(natural) + 2) / max(len(apart), FRESH // 2))

@@ -10,23 +10,19 @@ from harness.records.record import Gate
 
 
 def result(measured: float, limit: float, about: str) -> Gate:
-    """What a gate measured against its limit; what is not a number is not passed."""
+    """What a gate measured against its limit; NaN does not pass."""
     return Gate(bool(measured <= limit), measured, limit, about)
 
 
 def worst(*gates: Gate) -> Gate:
     """The one that is furthest over its limit, or nearest to it."""
-    return max(gates, key=_excess)
 
+    def excess(found: Gate) -> float:
+        assert found.measured is not None
+        measured = nan_to_inf(found.measured)
+        return measured / found.limit if found.limit else math.inf if measured > 0 else 0.0
 
-def _excess(found: Gate) -> float:
-    measured, limit = found.measured, found.limit
-    assert measured is not None
-    if math.isnan(measured):
-        return math.inf
-    if limit:
-        return measured / limit
-    return math.inf if measured > 0 else 0.0
+    return max(gates, key=excess)
 
 
 def relative(a: Tensor, b: Tensor) -> float:
@@ -37,8 +33,8 @@ def relative(a: Tensor, b: Tensor) -> float:
     if not a.numel():
         return 0.0
     scale = b.nan_to_num(0, 0, 0).abs().max().clamp(min=1e-6)
-    return _finite(float((a - b).masked_fill(a == b, 0).abs().max() / scale))
+    return nan_to_inf(float((a - b).masked_fill(a == b, 0).abs().max() / scale))
 
 
-def _finite(value: float) -> float:
+def nan_to_inf(value: float) -> float:
     return math.inf if math.isnan(value) else value

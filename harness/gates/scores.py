@@ -1,4 +1,4 @@
-"""What is scored is a distribution, of each example by itself, from its inputs and the saved weights alone."""
+"""Gates of scores: each is of a distribution, for one example, from its inputs and the saved weights alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from harness.gates.float64 import COARSE
-from harness.gates.measure import relative, result, worst
+from harness.gates.measure import nan_to_inf, relative, result, worst
 from harness.gates.registry import FIRST, gate
 from harness.gates.subject import AS_SCORED, Subject, rows
 from harness.gates.watch import ill_formed
@@ -39,7 +39,9 @@ def normalised(subject: Subject) -> Gate:
         return result(math.inf, 1e-3, f"the model gives {wrong}")
     classes = logits.shape[-1]
     places = _places(batch)[: max(1, min(4, SUMS // classes))]
-    chosen = list(range(classes)) if classes <= 4 * SUMS else _some(classes)
+    chosen = list(range(classes))
+    if classes > 4 * SUMS:
+        chosen = sorted({*torch.randint(classes, (256,), generator=torch.Generator().manual_seed(0)).tolist()})
     try:
         found = max((_deviation(subject.task, logits, batch, place, chosen) for place in places), default=0.0)
     except Exception as error:  # a plug-in task may raise anything
@@ -52,10 +54,6 @@ def _places(batch: Batch) -> list[tuple[int, ...]]:
     found = [tuple(place) for place in counted.nonzero().tolist()]
     order = torch.randperm(len(found), generator=torch.Generator().manual_seed(0)).tolist()
     return [found[index] for index in order]
-
-
-def _some(classes: int) -> list[int]:
-    return sorted(set(torch.randint(classes, (256,), generator=torch.Generator().manual_seed(0)).tolist()))
 
 
 def _deviation(task: Task, logits: Tensor, batch: Batch, place: tuple[int, ...], chosen: list[int]) -> float:
@@ -75,14 +73,9 @@ def _deviation(task: Task, logits: Tensor, batch: Batch, place: tuple[int, ...],
             sums[name] = sums.get(name, 0.0) + value
     z = row[at].double()
     want = float(z.softmax(-1)[chosen].sum()) if len(chosen) < len(z) else 1.0
-    return max(
-        (max(0.0, value - 1.0) if name.startswith("right") else _distance(value, want) for name, value in sums.items()),
-        default=0.0,
-    )
-
-
-def _distance(value: float, want: float) -> float:
-    return math.inf if math.isnan(value) else abs(value - want)
+    above_one = [value - 1.0 for name, value in sums.items() if name.startswith("right")]
+    apart = [nan_to_inf(abs(value - want)) for name, value in sums.items() if not name.startswith("right")]
+    return max(0.0, *above_one, *apart)
 
 
 def _probabilities(task: Task, totals: Totals) -> Iterator[tuple[str, float]]:
@@ -100,7 +93,7 @@ def _probabilities(task: Task, totals: Totals) -> Iterator[tuple[str, float]]:
 
 
 class _Shown:
-    """The task with one batch of it, and what the model answers to it as it is scored."""
+    """A stand-in for the task that has one batch, and keeps what the model answers as it is scored."""
 
     def __init__(self, task: Task, batch: Batch) -> None:
         self.decoding, self.batch = task.decoding, batch
@@ -145,49 +138,38 @@ def answers_unseen(subject: Subject) -> Gate:
 def batch_size(subject: Subject) -> Gate:
     """Examples alone, in pairs, and eight together; and in the batches the record's scores were made of."""
     precise = subject.float64
-    batch = precise.on(subject.batch())
+    batch = subject.batch().tensors(precise.device)
     whole = precise(batch)
     parts = [torch.cat([precise(rows(batch, slice(i, i + n))) for i in range(0, len(batch), n)]) for n in (1, 2)]
     about = f"largest relative difference between examples alone, in pairs and eight together, {precise.about}"
-    found = result(max(relative(part, whole) for part in parts), precise.limit, about)
-    return worst(found, *_as_scored(subject))
-
-
-def _as_scored(subject: Subject) -> Iterator[Gate]:
-    """The first examples of the record's own batches, alone."""
+    found = [result(max(relative(part, whole) for part in parts), precise.limit, about)]
     for scored, logits in subject.scored:
         some = range(min(4, len(scored)))
         alone = torch.cat([subject.model(rows(scored, slice(i, i + 1))) for i in some])
         about = f"largest relative difference between examples alone and as scored, {len(scored)} together"
-        yield result(relative(alone, logits[: len(some)]), AS_SCORED, about)
+        found.append(result(relative(alone, logits[: len(some)]), AS_SCORED, about))
+    return worst(*found)
 
 
 @gate("an example's outputs depend on which others are scored with it")
 def batch_neighbours(subject: Subject) -> Gate:
-    """As many examples together, but in another order and with others beside them."""
+    """As many examples together, but in another order and with others beside them; the record's batches backwards."""
     precise = subject.float64
-    batch, more = precise.on(subject.batch()), precise.on(subject.batch(16))
-    whole, largest = precise(batch), 0.0
-    backwards = list(range(len(batch)))[::-1]
-    largest = max(largest, relative(precise(rows(batch, backwards)), whole[backwards]))
+    batch, more = (subject.batch(size).tensors(precise.device) for size in (8, 16))
+    whole, backwards = precise(batch), list(range(len(batch)))[::-1]
+    largest = relative(precise(rows(batch, backwards)), whole[backwards])
     for first in range(2):
         kept = list(range(len(batch)))[first::2]
         others = [len(more) - 1 - i for i in range(len(batch) - len(kept))]
         mixed = _stack(rows(batch, kept), rows(more, others))
         largest = max(largest, relative(precise(mixed)[: len(kept)], whole[kept]))
     about = "largest relative difference between an example among some and among others"
-    found = result(largest, precise.limit, f"{about}, {precise.about}")
-    return worst(found, *_among_others(subject))
-
-
-def _among_others(subject: Subject) -> Iterator[Gate]:
-    """The record's own batches, backwards."""
+    found = [result(largest, precise.limit, f"{about}, {precise.about}")]
+    about = "largest relative difference to what was scored, when the batch is turned around"
     for scored, logits in subject.scored:
         backwards = list(range(len(scored)))[::-1]
-        found = relative(subject.model(rows(scored, backwards)), logits[backwards])
-        yield result(
-            found, AS_SCORED, "largest relative difference to what was scored, when the batch is turned around"
-        )
+        found.append(result(relative(subject.model(rows(scored, backwards)), logits[backwards]), AS_SCORED, about))
+    return worst(*found)
 
 
 def _stack(a: Batch, b: Batch) -> Batch:
@@ -199,13 +181,12 @@ def _stack(a: Batch, b: Batch) -> Batch:
 def repeatable(subject: Subject) -> Gate:
     """One batch twice; and what was scored first for the record, again now that all has been scored."""
     batch = subject.batch().tensors(subject.device)
-    first, second = subject.model(batch), subject.model(batch)
-    twice = result(relative(second, first), 1e-6, "largest relative difference between two evaluations of one batch")
-    found = [twice]
-    for scored, logits in subject.scored:
-        about = "largest relative difference between the record's scoring and a later one"
-        found.append(result(relative(subject.model(scored), logits), 1e-6, about))
-    return worst(*found)
+    twice = relative(subject.model(batch), subject.model(batch))
+    about = "largest relative difference between the record's scoring and a later one"
+    return worst(
+        result(twice, 1e-6, "largest relative difference between two evaluations of one batch"),
+        *(result(relative(subject.model(scored), logits), 1e-6, about) for scored, logits in subject.scored),
+    )
 
 
 @gate("the saved weights do not give the scores", needs=("build",))

@@ -1,4 +1,4 @@
-"""What is trained is what is counted, and what is counted is what all are matched to."""
+"""Gates of size: all that is trained is counted, and the count is what all rows are matched to."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness.gates.float64 import undone
 from harness.gates.hidden import Inventory, inventory, numbers
 from harness.gates.measure import result
 from harness.gates.registry import LAST, gate
@@ -65,7 +66,7 @@ def _leaves(subject: Subject) -> int:
     """Numbers in tensors that a training step's gradient reaches and that are no parameters of the model."""
     model = subject.model
     batch = subject.task.batch("train", 0, subject.seed, size=2).tensors(subject.device)
-    with subject.training(), torch.random.fork_rng(), torch.enable_grad():
+    with undone(subject.model, training=True), torch.random.fork_rng(), torch.enable_grad():
         value = (subject.loss or subject.task.loss)(model(batch), batch)
     own = {id(p) for p in model.parameters()}
     return sum(leaf.numel() for leaf in leaves(value) if id(leaf) not in own)
@@ -87,8 +88,8 @@ def leaves(value: Tensor) -> list[Tensor]:
     return list(found.values())
 
 
-class Nothing(Mixer):
-    """Gives back what it gets."""
+class Identity(Mixer):
+    """Returns its input."""
 
     traits = Traits(causal="strict", bidirectional=True, resumable=True)
 
@@ -104,7 +105,7 @@ PLAIN: dict[Role, Callable[[Recipe, Role, Shape], Model]] = {
     "seq2seq": Seq2Seq,
     "reconstruct": Reconstructor,
 }
-"""By role: what nobody has put anything else in place of."""
+"""The model of each role; a plug-in may replace those of `zoo.blocks.heads.MODELS`."""
 
 
 def _outside(subject: Subject) -> int:
@@ -115,7 +116,7 @@ def _outside(subject: Subject) -> int:
     model, shape = subject.model, subject.model.shape
     with torch.device("meta"):
         own = dataclasses.replace(shape, depth=1)
-        plain = PLAIN[model.role](Recipe(mixer=Part(Nothing), channel=None), model.role, own)
+        plain = PLAIN[model.role](Recipe(mixer=Part(Identity), channel=None), model.role, own)
     free = sizing.parameters(plain) - sizing.parameters(plain, "non_embedding")
     longest = shape.length + (shape.target_length or 0)
     allowed = free + (longest + 8) * shape.width + shape.outputs

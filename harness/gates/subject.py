@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from harness.gates.float64 import Float64Copy, undone
+from harness.gates.float64 import Float64Copy
 from harness.records.meters import Meters, StopRule
 from harness.records.record import Gate, Size
 from harness.records.spec import MatchRule
@@ -82,12 +81,6 @@ class Subject:
         """The model as it was before training, in evaluation mode."""
         assert self.build is not None
         return self.build(seed).eval()
-
-    @contextmanager
-    def training(self) -> Iterator[None]:
-        """The model in training mode; what a pass leaves in it (running means) is undone."""
-        with undone(self.model, training=True):
-            yield
 
     def batch(self, size: int = 8) -> Batch:
         """The first test examples, on the CPU."""

@@ -1,8 +1,8 @@
-"""What is seen of a run while it trains and is scored: cheap, off the clock where it can be, and saved with it.
+"""Watches a run while it trains and is scored: cheap, off the clock where it can be, and saved with it.
 
-At one step in twenty, drawn from the system's randomness so that nothing can foresee them, sums over the bits of a part
-of every parameter, drawn anew, are compared before the step, before the optimiser's update and before the next step;
-between those nothing may change them. At all steps torch's own count of in-place changes is.
+At one step in twenty, drawn from the system's randomness so that nothing can foresee them, sums over the bits of all
+parameters are compared before the step, before the optimiser's update and before the next step; between those nothing
+may change them. At every step torch's own count of in-place changes is compared.
 """
 
 from __future__ import annotations
@@ -27,8 +27,6 @@ EVERY = 0.05
 """Of the steps, sampled."""
 FIRST = 4
 """Steps that are always sampled."""
-SPAN = 1 << 13
-"""Numbers of each parameter that are summed at a sampled step; of smaller ones all."""
 KEPT = 1 << 22
 """Most numbers kept of the logits that the record's scores were made of; two batches at most."""
 HASHES = 1 << 23
@@ -37,7 +35,7 @@ Loss = Callable[[Tensor, Batch], Tensor]
 
 
 class Watch:
-    """Of one run. `before_step` and `after_step` go around each step, `scoring` around each evaluation."""
+    """Watches one run: `before_step` and `after_step` go around each step, `scoring` around each evaluation."""
 
     def __init__(self, model: Model, optimizer: torch.optim.Optimizer, loss: Loss, autocast: Callable[[], Any]) -> None:
         self.model, self.optimizer, self.loss, self.autocast = model, optimizer, loss, autocast
@@ -57,7 +55,6 @@ class Watch:
         self.first: list[tuple[Batch, Tensor]] = []
         self.malformed = ""
         self._sum: int | None = None
-        self._spans: list[slice] = []
         self._version = self._given = 0
         optimizer.register_step_pre_hook(self._updating)
         optimizer.register_step_post_hook(self._updated)
@@ -74,16 +71,13 @@ class Watch:
 
     def before_step(self, batch: Batch, examples: np.ndarray) -> None:
         """Before a step on `batch`, whose `examples` have these hashes; off the clock."""
-        if self.steps and self._versions() != self._version:
-            self._violated("parameters changed between steps")
-        if self._sum is not None and self._part() != self._sum:
+        if self.steps and self._changed():
             self._violated("parameters changed between steps")
         if self.steps in self.count_at:
             self.flops.append(self._count(batch))
         sampled = self.steps < FIRST or self.draw.random() < EVERY
-        self._spans = [self._span(p) for p in self.parameters] if sampled else []
-        self._sum = self._part() if sampled else None
-        self._version, self._sampled = self._versions(), sampled
+        self._sampled = sampled
+        self._remember(sampled)
         self._batch, self._versions_of, self._given_batch = batch, _marks(batch), None
         if sampled:
             self.digests[self.steps] = extend_hash("", batch)
@@ -98,9 +92,7 @@ class Watch:
             self._violated("a batch was changed by the model")
         if self.updates - self._given != 1:
             self._violated("several updates in a step")
-        if self._sampled:
-            self._sum = self._part()
-        self._version = self._versions()
+        self._remember(self._sampled)
         self.longest_step = max(self.longest_step, seconds)
         self.steps += 1
 
@@ -115,12 +107,12 @@ class Watch:
     def _updating(self, *_: Any) -> None:
         if not self._in_step:
             self._violated("an update outside of training steps")
-        elif self._versions() != self._version or (self._sampled and self._part() != self._sum):
+        elif self._changed():
             self._violated("parameters changed in a step before its update")
         if self._in_step:
-            self._look_at_given()
+            self._check_given_batch()
 
-    def _look_at_given(self) -> None:
+    def _check_given_batch(self) -> None:
         """The batch that loss and gradients were made of is the one that was taken."""
         given = self._given_batch
         if given is None:
@@ -139,17 +131,16 @@ class Watch:
         self.violations[what] = self.violations.get(what, 0) + 1
 
     def _versions(self) -> int:
+        """How often the parameters were changed in place, by torch's own count."""
         return sum(p._version for p in self.parameters)
 
-    def _span(self, parameter: Tensor) -> slice:
-        """Where in a parameter this step looks, in whole cache lines."""
-        start = 16 * self.draw.randrange(1 + max(0, parameter.numel() - SPAN) // 16)
-        return slice(start, start + SPAN)
+    def _remember(self, summed: bool) -> None:
+        """Remember the parameters as they are: their count of changes, and perhaps the sum over their bits."""
+        self._version, self._sum = self._versions(), bits(self.parameters) if summed else None
 
-    def _part(self) -> int:
-        """The sum over the bits of the parts that this step looks at; any honest change of one changes it."""
-        parts = zip(self.parameters, self._spans, strict=True)
-        return bits([p.detach().reshape(-1)[span] for p, span in parts])
+    def _changed(self) -> bool:
+        """Whether the parameters are other than when they were last remembered."""
+        return self._versions() != self._version or (self._sum is not None and bits(self.parameters) != self._sum)
 
     def _count(self, batch: Batch) -> int:
         """FLOPs of a step as it is now, counted on a copy so that nothing is left of it."""
@@ -188,9 +179,7 @@ class Watch:
         yield see
         if bits(self.parameters) != before or (parts is not None and parts != _digest(self.model)):
             self._violated("scoring changed the model")
-        self._version = self._versions()
-        if self._sum is not None:
-            self._sum = self._part()
+        self._remember(self._sum is not None)
 
     def close(self) -> None:
         """After the last step: nothing is looked at any more."""
@@ -200,18 +189,16 @@ class Watch:
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
         keys = ("steps", "tokens", "updates", "violations", "digests", "flops", "shift", "longest_step")
-        hashes_ = np.concatenate(self.hashes) if self.hashes else np.zeros(0, dtype=np.uint64)
-        return {key: getattr(self, key) for key in keys} | {"hashes": torch.from_numpy(hashes_.view(np.int64).copy())}
+        hashes = np.concatenate(self.hashes) if self.hashes else np.zeros(0, dtype=np.uint64)
+        return {key: getattr(self, key) for key in keys} | {"hashes": torch.from_numpy(hashes.view(np.int64).copy())}
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint, whose model was just loaded."""
         for key, value in state.items():
-            if key != "hashes":
-                setattr(self, key, value)
-        if "hashes" in state:
-            self.hashes = [state["hashes"].cpu().numpy().view(np.uint64)]
-            self.kept = len(self.hashes[0])
-        self._version, self._sum = self._versions(), None
+            setattr(self, key, value)
+        self.hashes = [state["hashes"].cpu().numpy().view(np.uint64)]
+        self.kept = len(self.hashes[0])
+        self._remember(summed=False)
 
 
 def _marks(batch: Batch) -> dict[str, tuple[int, int]]:

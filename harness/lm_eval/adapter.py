@@ -80,18 +80,19 @@ class Zoobench(TemplateLM):
         _check(options)
         if (run is None) == (model is None):
             raise UserError("say which model: run=… (a run, or what zoo.load opens), or model=…")
-        if isinstance(run, float) or isinstance(model, float):
-            raise UserError(f"lm_eval took {run or model} for a number; put it in quotes, or give the path of the run")
         wanted = run if model is None else model
-        given = isinstance(wanted, Model)
-        self.where = type(wanted).__name__ if given else str(wanted)
-        root = None if results is None else Path(results)
-        if given and options:
+        if isinstance(wanted, float):
+            raise UserError(f"lm_eval took {wanted} for a number; put it in quotes, or give the path of the run")
+        if not isinstance(wanted, Model):
+            self.where = str(wanted)
+            self.model: Model = open_model(self.where, None if results is None else Path(results), **options)
+        elif options:
             raise UserError(f"a model that is open takes no {', '.join(options)}; options are for published weights")
-        self.model: Model = wanted if isinstance(wanted, Model) else open_model(str(wanted), root, **options)
+        else:
+            self.where, self.model = type(wanted).__name__, wanted
         self.model.eval()
         self.tokenizer: Tokenizer = _tokenizer(self.model, self.where)
-        self._place(device, stay=given)
+        self._device = _place(self.model, device, stay=isinstance(wanted, Model))
         if precision not in PRECISIONS:
             raise UserError(f"precision {precision!r}{nearest(str(precision), PRECISIONS)}")
         self.precision = machine.resolve_precision(precision, self._device)
@@ -101,14 +102,6 @@ class Zoobench(TemplateLM):
         vocab = self.model.shape.vocab or 0
         if not 0 <= self._prefix < vocab:
             raise UserError(f"prefix_token_id {self._prefix} is none of the model's {vocab} tokens")
-
-    def _place(self, device: str | torch.device | None, *, stay: bool) -> None:
-        try:
-            own = device_of(self.model) if device is None and stay else None
-            self._device = own or torch.device(device or machine.pick())
-            self.model.to(self._device)
-        except (RuntimeError, AssertionError) as error:
-            raise UserError(f"device {str(device)!r}: {str(error).splitlines()[0]}") from None
 
     @classmethod
     def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> Zoobench:
@@ -133,7 +126,7 @@ class Zoobench(TemplateLM):
 
     @property
     def tokenizer_name(self) -> str:
-        """Names the tokenizer by what it is; caches of tokenized requests go by it."""
+        """A name that depends on the tokenizer's content; caches of tokenized requests use it."""
         try:
             described = json.dumps(self.tokenizer.describe(), sort_keys=True)
         except ValueError:  # one of transformers' that is written in Python
@@ -175,11 +168,7 @@ class Zoobench(TemplateLM):
         return before or [self._prefix], after
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """There is none.
-
-        Raises:
-            UserError: always.
-        """
+        """Raises UserError, as there is no template."""
         raise UserError("this model has no chat template; run the task without --apply_chat_template")
 
     # log-likelihoods
@@ -196,23 +185,20 @@ class Zoobench(TemplateLM):
         disable_tqdm: bool = False,
         **kwargs: Any,
     ) -> list[tuple[float, bool]]:
-        def cache(index: int, score: scoring.Score) -> None:
-            self.cache_hook.add_partial("loglikelihood", requests[index][0], score)
-
-        return self._score([(context, after) for _, context, after in requests], cache, disable_tqdm)
+        pairs, keys = [(context, after) for _, context, after in requests], [key for key, *_ in requests]
+        return self._score(pairs, "loglikelihood", keys, disable_tqdm)
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Log-likelihoods of whole texts in nats, in windows of `max_length` with one token of context."""
+        pairs = [([self._prefix], self.tok_encode(request.args[0])) for request in requests]
+        keys = [request.args for request in requests]
+        return [value for value, _ in self._score(pairs, "loglikelihood_rolling", keys, disable_tqdm)]
 
-        def cache(index: int, score: scoring.Score) -> None:
-            self.cache_hook.add_partial("loglikelihood_rolling", requests[index].args, score[0])
+    def _score(self, pairs: Sequence[scoring.Pair], kind: str, keys: Sequence[Any], quiet: bool) -> list[scoring.Score]:
+        """Scores of pairs; each goes into lm_eval's cache as soon as it is known, under its key."""
 
-        texts = [([self._prefix], self.tok_encode(request.args[0])) for request in requests]
-        return [value for value, _ in self._score(texts, cache, disable_tqdm)]
-
-    def _score(self, pairs: Sequence[scoring.Pair], cache: scoring.OnScore, quiet: bool) -> list[scoring.Score]:
         def on_score(index: int, score: scoring.Score) -> None:
-            cache(index, score)
+            self.cache_hook.add_partial(kind, keys[index], score if kind == "loglikelihood" else score[0])
             bar.update()
 
         with tqdm(total=len(pairs), disable=quiet, desc="log-likelihoods") as bar, self._autocast():
@@ -253,8 +239,9 @@ class Zoobench(TemplateLM):
         """The end of a context, before `generated` tokens; all a model reads, where it has no longest sequence."""
         length = self.max_length - generated
         if length < 1 and self.model.longest is not None:
-            most = f"the {self.max_length} tokens this model can read"
-            raise UserError(f"max_gen_toks={generated} must be less than {most}")
+            raise UserError(
+                f"max_gen_toks={generated} must be less than the {self.max_length} tokens this model can read"
+            )
         tokens = self.tok_encode(context) or [self._prefix]
         return tokens[-(length if length > 0 else self.max_length) :]
 
@@ -274,10 +261,10 @@ class Zoobench(TemplateLM):
 
     def get_model_info(self) -> dict[str, Any]:
         """What lm_eval writes beside the results."""
-        some = next(self.model.parameters(), torch.empty(0))
+        parameters = list(self.model.parameters())
         return {
-            "model_num_parameters": sum(parameter.numel() for parameter in self.model.parameters()),
-            "model_dtype": str(some.dtype),
+            "model_num_parameters": sum(parameter.numel() for parameter in parameters),
+            "model_dtype": str(next(iter(parameters), torch.empty(0)).dtype),
             "model_revision": self.model.built.get("architecture", type(self.model).__name__),
             "model_sha": self.weights,
             "model_where": self.where,
@@ -320,6 +307,16 @@ def _tokenizer(model: Model, where: str) -> Tokenizer:
     return model.tokenizer
 
 
+def _place(model: Model, device: str | torch.device | None, *, stay: bool) -> torch.device:
+    """Move a model to a device; given None and `stay`, it stays where it is."""
+    try:
+        place = device_of(model) if device is None and stay else torch.device(device or machine.pick())
+        model.to(place)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device {str(device)!r}: {str(error).splitlines()[0]}") from None
+    return place
+
+
 def _length(wish: int | None, model: Model) -> int:
     if wish is None:
         return model.shape.length
@@ -346,7 +343,7 @@ def _explicit(config: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _one_line_errors() -> None:
-    """From here on a UserError that nobody catches ends the program with its one line, not with a traceback."""
+    """From now on a UserError that nobody catches ends the program with its one line instead of a traceback."""
     before = sys.excepthook
     if getattr(before, "of_zoobench", False):
         return

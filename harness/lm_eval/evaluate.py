@@ -40,10 +40,6 @@ class Evaluation(Part):
     """By name, `tasks` and, where the group says how to aggregate, `metrics`."""
 
 
-def _ignore(text: str) -> None:
-    pass
-
-
 def evaluate(
     model: Any,
     names: Sequence[str],
@@ -55,7 +51,7 @@ def evaluate(
     max_length: int | None = None,
     batch_size: int | None = None,
     seed: int = 0,
-    report: Report = _ignore,
+    report: Report = lambda text: None,
 ) -> Evaluation:
     """Ask a model the questions of every task in `names`.
 
@@ -74,6 +70,8 @@ def evaluate(
             of range, or the model cannot be asked.
     """
     lm_eval = import_lm_eval()
+    from harness.lm_eval.adapter import Zoobench
+
     if limit is not None and not (0 < limit < 1 or (limit >= 1 and limit == int(limit))):
         raise UserError(f"limit must be a whole number of documents, or a fraction between 0 and 1, got {limit:g}")
     if fewshot is not None and fewshot < 0:
@@ -85,7 +83,9 @@ def evaluate(
         report(f"asking {', '.join(loaded.tasks)}")
         task_dict = {"tasks": loaded.tasks, "groups": loaded.groups}
         try:
-            lm = _lm(model, max_length, batch_size)
+            lm = model
+            if not isinstance(model, lm_eval.api.model.LM):
+                lm = Zoobench(model=model, max_length=max_length, batch_size=batch_size)
             with redirect_stdout(io.StringIO()):
                 results = lm_eval.evaluate(lm=lm, task_dict=task_dict, limit=limit, bootstrap_iters=BOOTSTRAP)
         except (ValueError, OverflowError) as error:  # Unsupported, TokenizerError; a perplexity beyond all numbers
@@ -108,8 +108,8 @@ def check_tasks(names: Sequence[str], *, include: Path | None = None, data: Path
         UserError: as `evaluate`, for names and data.
     """
     import_lm_eval()
-    with isolated(data, 0, _ignore):
-        return list(load_tasks(names, include, _ignore).tasks)
+    with isolated(data, 0, lambda text: None):
+        return list(load_tasks(names, include, lambda text: None).tasks)
 
 
 def show(evaluation: Evaluation, console: Console) -> None:
@@ -133,14 +133,6 @@ def _value(metric: AnswerMetric) -> str:
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.4g}"
-
-
-def _lm(model: Any, max_length: int | None, batch_size: int | None) -> Any:
-    from lm_eval.api.model import LM
-
-    from harness.lm_eval.adapter import Zoobench
-
-    return model if isinstance(model, LM) else Zoobench(model=model, max_length=max_length, batch_size=batch_size)
 
 
 def _answer(name: str, results: Mapping[str, Any], group: str | None) -> Answer:

@@ -12,7 +12,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -28,13 +28,11 @@ INTERVAL = 0.5
 @contextmanager
 def isolated(data: Path | None, seed: int, report: Callable[[str], None]) -> Iterator[None]:
     """Run lm_eval under `seed`, with `data` as the folder of the tasks that read files, and its bars as reports."""
-    with _environment(data), _random_state(seed), _log_levels(), _bars(report):
+    environment = {"DISABLE_MULTIPROC": "1"}  # resampling in this process, because a fork beside threads can hang
+    if data is not None:
+        environment[VARIABLE] = str(data)
+    with patch.dict(os.environ, environment), _random_state(seed), _log_levels(), _bars(report):
         yield
-
-
-def _environment(data: Path | None) -> AbstractContextManager[Any]:
-    """`data` where the tasks look for it; resampling in this process, because a fork beside threads can hang."""
-    return patch.dict(os.environ, {"DISABLE_MULTIPROC": "1", **({} if data is None else {VARIABLE: str(data)})})
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from zoo.contract import Batch, Model, State, Unsupported, chosen, device_of, quiet, state_bytes
@@ -75,13 +75,12 @@ def score(
     if limit < 1 or limit > (model.longest or limit):
         most = f" and at most the {model.longest} tokens this model can read" if model.longest else ""
         raise ValueError(f"max_length must be at least 1{most}, got {limit}")
-    scores, cut = _Scores(len(pairs), on_score), dict[tuple[Tokens, Tokens], _Window]()
-    for index, pair in enumerate(pairs):
-        for part in _fit(*pair, limit):
+    parts, cut = [list(_fit(*pair, limit)) for pair in pairs], dict[tuple[Tokens, Tokens], _Window]()
+    for index, own in enumerate(parts):
+        for part in own:
             cut.setdefault(part, _Window(*part)).pairs.append(index)
-            scores.missing[index] += 1
     _check_tokens(cut, model)
-    scores.report_empty()
+    scores = _Scores([len(own) for own in parts], on_score)
     with quiet(model):
         _Scorer(model, scores, batch_tokens, batch_size).run(list(cut.values()), share_prefixes)
     return scores.sums
@@ -110,6 +109,7 @@ def _fit(context: Sequence[int], continuation: Sequence[int], length: int) -> It
 
 
 def _check_tokens(cut: Iterable[Pair], model: Model) -> None:
+    """Raise ValueError for a token that the model does not have."""
     vocab = min(model.shape.vocab or model.shape.outputs, model.shape.outputs)
     worst = max((max(*context, *continuation) for context, continuation in cut), default=0)
     if worst >= vocab:
@@ -119,17 +119,14 @@ def _check_tokens(cut: Iterable[Pair], model: Model) -> None:
 class _Scores:
     """The sums over the windows of each pair."""
 
-    def __init__(self, count: int, on_score: OnScore) -> None:
-        self.sums: list[Score] = [(0.0, True)] * count
-        self.missing = [0] * count
+    def __init__(self, windows: Sequence[int], on_score: OnScore) -> None:
+        self.sums: list[Score] = [(0.0, True)] * len(windows)
+        self.missing = list(windows)
         """How many windows of each pair have no score yet."""
         self.on_score = on_score
-
-    def report_empty(self) -> None:
-        """Report the pairs that have no window at all."""
-        for pair, missing in enumerate(self.missing):
+        for pair, missing in enumerate(windows):
             if not missing:
-                self.on_score(pair, self.sums[pair])
+                on_score(pair, self.sums[pair])
 
     def add(self, pair: int, score: Score) -> None:
         """Add the score of a window; report the sum when it was the last."""
@@ -178,14 +175,11 @@ class _Prefix:
         """The most tokens that are read behind the context."""
         self.tokens = len(self.rows) * len(context) + sum(map(len, self.rows))
         """Of all rows, each with the context before it."""
+        self.worth_sharing = 4 * (len(self.rows) - 1) * len(context) >= self.tokens
+        """Whether a context read once saves at least a quarter of the tokens."""
 
     def __len__(self) -> int:
         return len(self.context)
-
-    @property
-    def worth_sharing(self) -> bool:
-        """Whether a context read once saves at least a quarter of the tokens."""
-        return 4 * (len(self.rows) - 1) * len(self) >= self.tokens
 
 
 Item = TypeVar("Item", _Row, _Prefix)
@@ -235,19 +229,19 @@ class _Scorer:
 
         Sharing saves what is read, but recurrences that a convolution computes at once (S4) are slow from a state.
         """
+
+        def score_unshared(prefixes: list[_Prefix]) -> None:
+            self._score_whole([window for prefix in prefixes for window in prefix.windows])
+
         prefixes = sorted(prefixes, key=len)
         probed = prefixes[:: len(prefixes) // (2 * PROBED)][: 2 * PROBED]
-        rest = [prefix for prefix in prefixes if prefix not in probed]
-        ways, seconds = (self._score_unshared, self._score_shared), []
+        ways, seconds = (score_unshared, self._score_shared), []
         for way, own in zip(ways, (probed[::2], probed[1::2]), strict=True):
             way(own[:1])  # compilation is not timed
             began = time.perf_counter()
             way(own[1:])
             seconds.append((time.perf_counter() - began) / sum(prefix.tokens for prefix in own[1:]))
-        ways[seconds.index(min(seconds))](rest)
-
-    def _score_unshared(self, prefixes: list[_Prefix]) -> None:
-        self._score_whole([window for prefix in prefixes for window in prefix.windows])
+        ways[seconds.index(min(seconds))]([prefix for prefix in prefixes if prefix not in probed])
 
     def _score_whole(self, windows: list[_Window]) -> None:
         """Read each context with its continuation."""
@@ -269,8 +263,8 @@ class _Scorer:
             lengths = torch.tensor([len(prefix) for prefix in batch], device=self.device)
             inputs = self._padded([prefix.context for prefix in batch])
             valid = torch.arange(inputs.shape[1], device=self.device) < lengths[:, None]
-            equal = len(batch[0]) == len(batch[-1])
-            y, state = self._extend(inputs, self.model.init_state(len(batch)), None if equal else valid)
+            padded = len(batch[-1]) < len(batch[0])
+            y, state = self._extend(inputs, self.model.init_state(len(batch)), valid if padded else None)
             last = y[torch.arange(len(batch), device=self.device), lengths - 1]
             rows = [_Row(row.tokens, row.windows, at) for at, prefix in enumerate(batch) for row in prefix.rows]
             states_now = STATES // max(1, state_bytes(state) // len(batch))
@@ -278,18 +272,16 @@ class _Scorer:
                 at = torch.tensor([row.prefix for row in some], device=self.device)
                 features = last[at, None]
                 if len(some[0]):
-                    y, _ = self._extend(self._padded([row.tokens for row in some]), chosen(state, at), None)
+                    y, _ = self._extend(self._padded([row.tokens for row in some]), chosen(state, at))
                     features = torch.cat([features, y], dim=1)
                 self._score_rows(features, some, head, ahead=1)
 
-    def _extend(
-        self, inputs: Int[Tensor, "B T"], state: State, valid: Bool[Tensor, "B T"] | None
-    ) -> tuple[Tensor, State]:
+    def _extend(self, inputs: Int[Tensor, "B T"], state: State, valid: Any = None) -> tuple[Tensor, State]:
         """Features (or logits, of a model that shows no features) behind a state, and the next state."""
-        extended: tuple[Tensor, State] = (
-            self.model.extend(inputs, state) if self.resume is None else self.resume(inputs, state, valid)
-        )
-        return extended
+        if self.resume is None:
+            return self.model.extend(inputs, state)
+        features, state = self.resume(inputs, state, valid)
+        return features, state
 
     def _batches(
         self, items: list[Item], tokens: int, *, equal: bool = False, most: int | None = None
@@ -326,23 +318,22 @@ class _Scorer:
         ahead: int = 0,
     ) -> None:
         """Score the windows of rows from their features, `ahead` of which stand before a row's own tokens."""
-        found = [(at, len(row) + ahead, window) for at, row in enumerate(rows) for window in row.windows]
-        sizes = [len(window.continuation) for *_, window in found]
-        at = [at for (at, *_), size in zip(found, sizes, strict=True) for _ in range(size)]
-        steps = [step for (_, end, _), size in zip(found, sizes, strict=True) for step in range(end - size, end)]
-        targets = torch.tensor([token for *_, window in found for token in window.continuation], device=self.device)
-        positions = torch.tensor([at, steps], device=self.device)
+        windows, places = [], []
+        for at, row in enumerate(rows):
+            for window in row.windows:
+                start = len(row) + ahead - len(window.continuation)
+                places += [(at, start + i, token) for i, token in enumerate(window.continuation)]
+                windows.append(window)
         values, hits = [], []
-        for (row, step), target in zip(
-            positions.split(self.positions, dim=1), targets.split(self.positions), strict=True
-        ):
-            logits = features[row, step] if head is None else head(features[row, step])
+        for at, step, target in (part.T for part in torch.tensor(places, device=self.device).split(self.positions)):
+            logits = features[at, step] if head is None else head(features[at, step])
             logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
             values.append(torch.log_softmax(logits, 1).gather(1, target[:, None])[:, 0])
             hits.append(logits.argmax(1) == target)
+        sizes = [len(window.continuation) for window in windows]
         # Summed as lm-eval's hf does, in float32: at 1,000 nats another order is another fourth decimal.
-        for (*_, window), value, hit in zip(
-            found, torch.cat(values).cpu().split(sizes), torch.cat(hits).cpu().split(sizes), strict=True
+        for window, value, hit in zip(
+            windows, torch.cat(values).cpu().split(sizes), torch.cat(hits).cpu().split(sizes), strict=True
         ):
             for pair in window.pairs:
                 self.scores.add(pair, (float(value.sum()), bool(hit.all())))

@@ -1,4 +1,4 @@
-"""What would run: every cell's solved size, FLOPs, tokens and time, before anything runs."""
+"""Estimate every cell's size, FLOPs, tokens and time before anything runs."""
 
 from __future__ import annotations
 
@@ -53,16 +53,14 @@ def plan(loaded: LoadedSuite) -> list[Planned]:
     cells = []
     torch.set_num_threads(1)
     for spec in {spec.cell: spec for spec in specs}.values():
-        runs = sum(other.cell == spec.cell for other in specs)
-        size = sizes[spec.cell]
+        runs, size = sum(other.cell == spec.cell for other in specs), sizes[spec.cell]
         if isinstance(size, str):
             cells.append(Planned(*spec.cell, runs, 0, None, reason=size))
         elif spec.pretrained:
             cells.append(Planned(*spec.cell, runs, 0, size))
         else:
-            cells.append(
-                Planned(*spec.cell, runs, tries, size, **_measure(spec, loaded.task(spec.task_label).task, size))
-            )
+            cost = _measure(spec, loaded.task(spec.task_label).task, size)
+            cells.append(Planned(*spec.cell, runs, tries, size, **cost))
     return cells
 
 

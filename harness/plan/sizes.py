@@ -65,7 +65,7 @@ class RunCounts:
 
 
 def count_runs(specs: list[RunSpec], sizes: Sizes, loaded: LoadedSuite) -> RunCounts:
-    """Count what these final runs of a suite come to; rows of published weights train nothing."""
+    """Count the runs and trials that train, of these final runs of a suite; rows of published weights train nothing."""
     trained = [spec for spec in specs if not spec.pretrained and not isinstance(sizes[spec.cell], str)]
     tries = loaded.suite.tuning.effort if loaded.suite.tuning else 0
     unsupported = sum(isinstance(sizes[spec.cell], str) for spec in specs)

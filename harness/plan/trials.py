@@ -1,4 +1,4 @@
-"""The trials of a suite and what comes of them: which points are tried, and the hyperparameters they decide on."""
+"""The trials of a suite: which points are tried, and the hyperparameters they decide on."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def objective(record: Record) -> float:
 
 
 def search_key(spec: RunSpec) -> str:
-    """What two sampled trials share that are the same number of the same search, whatever their points."""
+    """A key of a sampled trial without its point: equal for the same number of the same search."""
     assert spec.tuning is not None
     written = spec.to_dict()
     for place in ("train", "options"):

@@ -53,8 +53,7 @@ def check(loaded: LoadedSuite) -> None:
     for name, path in _given(loaded.suite):
         if loaded.suite.tuning and name in loaded.suite.tuning.space:
             raise loaded.error(f"{name} is also tuned; leave it out here, or take it out of tuning", path)
-    _check_only(loaded)
-    _check_measures(loaded.suite, loaded)
+    _check_labels(loaded)
     for task in loaded.tasks:
         for entry in loaded.plays(task):
             for track in () if entry.pretrained else loaded.tracks:
@@ -99,28 +98,22 @@ def _check_recipe(loaded: LoadedSuite, entry: ArchitectureEntry, task: SuiteTask
         raise loaded.error(message, loaded.locate_error(entry.label, task.label, message, track)) from None
 
 
-def _check_only(loaded: LoadedSuite) -> None:
-    """Check that `only` names rows of the suite, and that every row plays a task."""
-    labels = [entry.label for entry in loaded.suite.architectures]
-    for index, task in enumerate(loaded.suite.tasks):
-        for at, label in enumerate(task.only or []):
-            if label not in labels:
-                message = f"{label!r} is no architecture of this suite{nearest(label, labels)}"
-                raise loaded.error(message, ("tasks", index, "only", at))
-    for index, label in enumerate(labels):
-        if not any(task.plays(label) for task in loaded.suite.tasks):
-            raise loaded.error(f"{label!r} plays no task; name it under `only`", ("architectures", index))
-
-
-def _check_measures(suite: Suite, loaded: LoadedSuite) -> None:
-    """Check that `reference` is a row and `targets` are for tasks of the suite."""
+def _check_labels(loaded: LoadedSuite) -> None:
+    """Check that `only` and `reference` name rows, that every row plays a task, and that `targets` are for tasks."""
+    suite = loaded.suite
     rows, tasks = [entry.label for entry in suite.architectures], [task.label for task in suite.tasks]
-    if suite.reference is not None and suite.reference not in rows:
-        message = f"{suite.reference!r} is no architecture of this suite{nearest(suite.reference, rows)}"
-        raise loaded.error(message, ("reference",))
-    for task in suite.targets:
-        if task not in tasks:
-            raise loaded.error(f"{task!r} is no task of this suite{nearest(task, tasks)}", ("targets", task))
+    named: list[tuple[str, Path_]] = [(suite.reference, ("reference",))] if suite.reference is not None else []
+    for index, entry in enumerate(suite.tasks):
+        named += [(label, ("tasks", index, "only", at)) for at, label in enumerate(entry.only or [])]
+    for label, path in named:
+        if label not in rows:
+            raise loaded.error(f"{label!r} is no architecture of this suite{nearest(label, rows)}", path)
+    for index, label in enumerate(rows):
+        if not any(entry.plays(label) for entry in suite.tasks):
+            raise loaded.error(f"{label!r} plays no task; name it under `only`", ("architectures", index))
+    for label in suite.targets:
+        if label not in tasks:
+            raise loaded.error(f"{label!r} is no task of this suite{nearest(label, tasks)}", ("targets", label))
 
 
 def _wrong_tuning(suite: Suite) -> Iterator[tuple[str, Path_]]:
@@ -137,13 +130,11 @@ def _wrong_tuning(suite: Suite) -> Iterator[tuple[str, Path_]]:
             if value in listed[:index]:
                 yield f"{value:g} stands twice", (name, index)
     if tuning.sampler is None:
+        samplers = "a sampler: tpe, random or qmc"
         if any_range:
-            yield "a range needs a sampler: tpe, random or qmc; or give a list of values", (any_range,)
+            yield f"a range needs {samplers}; or give a list of values", (any_range,)
         if tuning.trials is not None:
-            yield (
-                "a grid tries every combination once; leave trials out, or name a sampler: tpe, random or qmc",
-                ("trials",),
-            )
+            yield f"a grid tries every combination once; leave trials out, or name {samplers}", ("trials",)
     else:
         if tuning.trials is None:
             yield "a sampler must be told how many trials to make, such as trials: 12", ("sampler",)

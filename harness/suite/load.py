@@ -120,12 +120,7 @@ def _parse(source: Source) -> Suite:
     data = dict(source.data)
     for kind in _RESERVED:
         if isinstance(data.get(kind), list):
-            data[kind] = [_entry(kind, raw, i, source) for i, raw in enumerate(data[kind])]
-            _label(data[kind])
-            for index, entry in enumerate(data[kind]):
-                if entry["label"] in [other["label"] for other in data[kind][:index]]:
-                    message = f"{entry['label']!r} stands twice; name one of them with `as:`"
-                    raise source.error(message, (kind, index))
+            data[kind] = _entries(kind, data[kind], source)
     try:
         return Suite.model_validate(data)
     except ValidationError as error:
@@ -140,9 +135,22 @@ _RESERVED = {"architectures": {"as"}, "tasks": {"as", "stop", "match", "train", 
 """Keys that may stand beside the name of an entry."""
 
 
-def _entry(kind: str, raw: Any, index: int, source: Source) -> dict[str, Any]:
+def _entries(kind: str, raw: list[Any], source: Source) -> list[dict[str, Any]]:
+    """The fields of each entry; those of one name are told apart by their options."""
+    entries = [_entry(kind, one, (kind, index), source) for index, one in enumerate(raw)]
+    plain, labels = [entry["name"] for entry in entries if entry["label"] == entry["name"]], set[str]()
+    for index, entry in enumerate(entries):
+        if entry["label"] == entry["name"] and plain.count(entry["name"]) > 1 and entry["options"]:
+            shown = ", ".join(f"{name}={value}" for name, value in entry["options"].items())
+            entry["label"] = f"{entry['name']}({shown})"
+        if entry["label"] in labels:
+            raise source.error(f"{entry['label']!r} stands twice; name one of them with `as:`", (kind, index))
+        labels.add(entry["label"])
+    return entries
+
+
+def _entry(kind: str, raw: Any, path: Path_, source: Source) -> dict[str, Any]:
     """`pre_ln`, `s4d: {d_state: 32}` or `{s4d: {…}, as: …}` as the fields of an entry."""
-    path: Path_ = (kind, index)
     if isinstance(raw, str):
         return {"name": raw, "options": {}, "label": raw}
     if not isinstance(raw, dict):
@@ -155,18 +163,8 @@ def _entry(kind: str, raw: Any, index: int, source: Source) -> dict[str, Any]:
     if not isinstance(options, dict):
         raise source.error("options must be a mapping such as {length: 128}", (*path, name))
     plain = pretrained.label(options) if kind == "architectures" and name == PRETRAINED else name
-    label = str(raw.get("as") or plain)
     rest = {key: raw[key] for key in raw if key not in (name, "as")}
-    return {"name": name, "options": options, "label": label, **rest}
-
-
-def _label(entries: list[dict[str, Any]]) -> None:
-    """Tell entries of one name apart by their options."""
-    plain = [entry["name"] for entry in entries if entry["label"] == entry["name"]]
-    for entry in entries:
-        if entry["label"] == entry["name"] and plain.count(entry["name"]) > 1 and entry["options"]:
-            shown = ", ".join(f"{k}={v}" for k, v in entry["options"].items())
-            entry["label"] = f"{entry['name']}({shown})"
+    return {"name": name, "options": options, "label": str(raw.get("as") or plain), **rest}
 
 
 def _words(error: Any) -> str:

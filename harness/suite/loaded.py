@@ -90,7 +90,7 @@ class LoadedSuite:
         return {**{key: value for key, value in common.items() if key in known}, **entry.options}
 
     def locate_error(self, architecture: str, task: str, message: str, track: str = "") -> Path_:
-        """Where the option stands that a message about one architecture on one task names; else the architecture."""
+        """The path of the option that a message about one architecture on one task names; else of the architecture."""
         labels = [entry.label for entry in self.suite.architectures]
         index, at = labels.index(architecture), self.task(task).index
         entry = self.suite.architectures[index]

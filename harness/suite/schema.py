@@ -6,7 +6,7 @@ import math
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from harness.records.meters import METERS, StopRule
@@ -14,6 +14,9 @@ from harness.records.spec import PRETRAINED, TUNABLE, EvaluateSettings, MatchRul
 from harness.units import Count, Duration, Fraction, Number, Quantity
 from zoo.registry import nearest
 from zoo.types import Schedule
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+MATCHED: tuple[Literal["params", "flops_per_token", "state_bytes"], ...] = ("params", "flops_per_token", "state_bytes")
 
 
 class Strict(BaseModel):
@@ -54,8 +57,8 @@ class Match(Strict):
 
     @model_validator(mode="after")
     def _one(self) -> Match:
-        if sum(value is not None for value in (self.params, self.flops_per_token, self.state_bytes)) != 1:
-            raise ValueError("give exactly one of params, flops_per_token, state_bytes")
+        if sum(getattr(self, name) is not None for name in MATCHED) != 1:
+            raise ValueError(f"give exactly one of {', '.join(MATCHED)}")
         if self.params is None and "count" in self.model_fields_set:
             raise ValueError("count goes with params only")
         if "width" not in self.solve:
@@ -64,12 +67,12 @@ class Match(Strict):
 
     def rule(self) -> MatchRule:
         """The rule as a RunSpec holds it."""
-        if self.params is not None:
-            return MatchRule("params", self.params, self.tolerance, self.count, tuple(self.solve))
-        if self.flops_per_token is not None:
-            return MatchRule("flops_per_token", self.flops_per_token, self.tolerance, solve=tuple(self.solve))
-        assert self.state_bytes is not None
-        return MatchRule("state_bytes", self.state_bytes, self.tolerance, solve=tuple(self.solve))
+        meter = next(name for name in MATCHED if getattr(self, name) is not None)
+        return MatchRule(meter, getattr(self, meter), self.tolerance, self.count, tuple(self.solve))
+
+
+OptionalMatch = Annotated[Match | None, BeforeValidator(lambda value: None if value == "none" else value)]
+"""`match: none` is no match."""
 
 
 class Stop(Strict):
@@ -85,9 +88,7 @@ class Stop(Strict):
     @model_validator(mode="after")
     def _one(self) -> Stop:
         if sum(getattr(self, name) is not None for name in METERS) != 1:
-            raise ValueError(
-                "give exactly one of tokens, steps, flops, seconds" + (" beside target" * bool(self.target))
-            )
+            raise ValueError(f"give exactly one of {', '.join(METERS)}" + " beside target" * bool(self.target))
         return self
 
     def rule(self) -> StopRule:
@@ -99,33 +100,18 @@ class Stop(Strict):
 class Budget(Strict):
     """What is held equal and when runs end; what is not given, a task's difficulty decides."""
 
-    match: Match | None = None
+    match: OptionalMatch = None
     stop: Stop = Stop(tokens=1_000_000)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _none(cls, data: Any) -> Any:
-        return _without_match(data)
 
 
 class Track(Strict):
     """One way to hold architectures equal: a budget by which every task is played once more, and ranked apart."""
 
     about: str = ""
-    match: Match | None = None
+    match: OptionalMatch = None
     stop: Stop | None = None
     model: dict[str, Any] = {}
     """Options for every architecture that has them, over the suite's and the task's: `width`, if nothing is matched."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _none(cls, data: Any) -> Any:
-        return _without_match(data)
-
-
-def _without_match(data: Any) -> Any:
-    """`match: none` is no match."""
-    return {**data, "match": None} if isinstance(data, dict) and data.get("match") == "none" else data
 
 
 class Train(Strict):
@@ -180,7 +166,7 @@ class Evaluate(Strict):
 
 
 class Range(Strict):
-    """From where to where a sampler draws a value: evenly, or with `log` evenly in the logarithm."""
+    """Bounds between which a sampler draws a value: uniformly, or with `log` uniformly in the logarithm."""
 
     low: Number
     high: Number
@@ -202,13 +188,13 @@ class Share(Range):
     high: Fraction
 
 
-def _form(value: Any) -> str | None:
+def _list_or_range(value: Any) -> str | None:
     """Which of the two a value is meant to be, in brackets, which keep it out of the paths of errors."""
     return "[range]" if isinstance(value, (dict, Range)) else "[list]" if isinstance(value, list) else None
 
 
 _FORM = Discriminator(
-    _form,
+    _list_or_range,
     custom_error_type="values",
     custom_error_message="expected a list of values, or a range such as {low: 1e-4, high: 1e-2, log: true}",
 )
@@ -238,7 +224,7 @@ class Tuning(Strict):
     @property
     def space(self) -> dict[str, list[float] | Range]:
         """What is tuned, in the order of `TUNABLE`."""
-        return {name: found for name in TUNABLE if (found := getattr(self, name)) is not None}
+        return {name: values for name in TUNABLE if (values := getattr(self, name)) is not None}
 
     @property
     def effort(self) -> int:
@@ -317,7 +303,7 @@ class TaskEntry(Strict):
 class Suite(Strict):
     """A benchmark: architectures × tasks × seeds under one budget."""
 
-    suite: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    suite: Annotated[str, Field(pattern=NAME)]
     about: str = ""
     extends: str | None = None
     difficulty: str | None = None
@@ -349,7 +335,7 @@ class Suite(Strict):
     @classmethod
     def _named(cls, tracks: dict[str, Track]) -> dict[str, Track]:
         for name in tracks:
-            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+            if not re.fullmatch(NAME, name):
                 raise ValueError(f"a track's name has letters, digits, '.', '_' and '-'; got {name!r}")
         return tracks
 

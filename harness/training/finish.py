@@ -7,22 +7,10 @@ from dataclasses import asdict, replace
 from harness.gates.judge import judge
 from harness.gates.subject import Subject
 from harness.plan.sizes import build_model, matched
+from harness.records import record as records
 from harness.records.find import MODEL
 from harness.records.provenance import provenance
-from harness.records.record import (
-    Budget,
-    CurvePoint,
-    Data,
-    Eligibility,
-    Error,
-    Memory,
-    Metrics,
-    Record,
-    Segment,
-    Size,
-    Status,
-    empty_record,
-)
+from harness.records.record import Eligibility, Error, Metrics, Record, Size, Status, empty_record
 from harness.training.evaluate import evaluate
 from harness.training.overrides import overrides_of
 from harness.training.run import Run
@@ -45,15 +33,15 @@ def finish(run: Run, suite: str, status: Status, error: Error | None = None) -> 
             eligibility = judge(_subject(run, size), spec.evaluate.skip_gates)
     return empty_record(spec, suite, metrics, status, error).replace(
         size=size,
-        budget=Budget(run.rule, reached, used, run.step_cost.flops / run.step_cost.tokens),
-        data=Data(spec.fingerprint, progress.stream_hash, progress.stream_marks),
+        budget=records.Budget(run.rule, reached, used, run.step_cost.flops / run.step_cost.tokens),
+        data=records.Data(spec.fingerprint, progress.stream_hash, progress.stream_marks),
         defaults=overrides_of(run.model, spec.options),
-        curve=[CurvePoint.from_dict(point) for point in progress.curve],
+        curve=[records.CurvePoint.from_dict(point) for point in progress.curve],
         speed=run.reference.speed(progress.reference, used),
-        memory=Memory.from_dict(progress.memory or run.memory.read()),
+        memory=records.Memory.from_dict(progress.memory or run.memory.read()),
         eligibility=eligibility,
         provenance=provenance(run.device, run.precision, progress.kernels),
-        segments=[Segment.from_dict(segment) for segment in progress.segments],
+        segments=[records.Segment.from_dict(segment) for segment in progress.segments],
     )
 
 

@@ -1,4 +1,4 @@
-"""Parameter groups from the model's own hints, AdamW over them, and the training step."""
+"""Parameter groups from the model's own overrides, AdamW over them, and the training step."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DECAYING = (nn.Linear, nn.Conv1d, nn.Conv2d)
 
 
 def decaying(model: Model) -> set[int]:
-    """The ids of the parameters that decay where no hint says otherwise."""
+    """The ids of the parameters that decay where no override says otherwise."""
     weights = {id(m.weight) for m in model.modules() if isinstance(m, _DECAYING)}
     return weights - {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}  # a table tied to the head
 
@@ -24,17 +24,17 @@ def decaying(model: Model) -> set[int]:
 def parameter_groups(model: Model, *, lr: float, weight_decay: float) -> list[dict[str, Any]]:
     """Every trainable parameter in exactly one group, each with its peak learning rate `peak` and its decay.
 
-    Weights of linear and convolution layers decay; biases, norms, embeddings and raw parameters do not, unless a hint
-    says otherwise. A parameter's rate is min(lr · lr_scale, lr_max).
+    Weights of linear and convolution layers decay; biases, norms, embeddings and raw parameters do not, unless an
+    override says otherwise. A parameter's rate is min(lr · lr_scale, lr_max).
     """
-    hints, usual = model.param_overrides(), decaying(model)
+    overrides, usual = model.param_overrides(), decaying(model)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        hint = hints.get(name, ParamOverride())
-        peak = min(lr * hint.lr_scale, hint.lr_max if hint.lr_max is not None else float("inf"))
-        decays = id(parameter) in usual if hint.decay is None else hint.decay
+        own = overrides.get(name, ParamOverride())
+        peak = min(lr * own.lr_scale, math.inf if own.lr_max is None else own.lr_max)
+        decays = id(parameter) in usual if own.decay is None else own.decay
         groups.setdefault((peak, weight_decay if decays else 0.0), []).append(parameter)
     return [{"params": p, "peak": peak, "lr": peak, "weight_decay": decay} for (peak, decay), p in groups.items()]
 

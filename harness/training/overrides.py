@@ -26,8 +26,8 @@ _WORDS = {
 def overrides_of(model: Model, given: Collection[str] = ()) -> list[Override]:
     """The overrides in force on a built model; `given` are the options that the suite set itself.
 
-    A hint counts where it changes what the optimiser would do without it: asking for no decay of a parameter that does
-    not decay anyway is none. First weights count where a mixer or channel mixer replaces PyTorch's.
+    An override of a parameter counts where it changes what the optimiser would do without it: asking for no decay of
+    one that does not decay anyway is none. First weights count where a mixer or channel mixer replaces PyTorch's.
     """
     from harness.training.optimizer import decaying
 
@@ -40,12 +40,12 @@ def overrides_of(model: Model, given: Collection[str] = ()) -> list[Override]:
         names = dict.fromkeys([*known.names, *filter(None, [name])])
         found[what, value] = Override(what, value, known.parameters + size, tuple(names))
 
-    for name, hint in model.param_overrides().items():
+    for name, override in model.param_overrides().items():
         if name not in trained:
             continue
         size, decays = trained[name].numel(), id(trained[name]) in usual
-        own = {"lr_max": hint.lr_max, "lr_scale": None if hint.lr_scale == 1 else hint.lr_scale}
-        own["decay"] = None if hint.decay in (None, decays) else hint.decay
+        own = {"lr_max": override.lr_max, "lr_scale": None if override.lr_scale == 1 else override.lr_scale}
+        own["decay"] = None if override.decay in (None, decays) else override.decay
         for what, value in own.items():
             if value is not None:
                 add(what, value, size, _short(name))

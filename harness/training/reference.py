@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -59,10 +58,10 @@ class Reference:
         if not count:
             return
         try:
-            with _aside(self.device):
+            with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
                 step = self._step or self._build()
                 step()
-                timed = [_clocked(step) for _ in range(count)]
+                timed = [_seconds(step) for _ in range(count)]
         except (ValueError, RuntimeError, MemoryError) as error:  # Unsupported, or no memory left beside the run's
             self.problem, self._step = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300], None
             return
@@ -122,7 +121,7 @@ def due(timings: Sequence[Timing], seconds: float, progress: float) -> int:
     return int(sum(timed) + (len(timings) + 2) * typical <= SHARE * seconds)
 
 
-def _clocked(step: Callable[[], None]) -> float:
+def _seconds(step: Callable[[], None]) -> float:
     start = time.perf_counter()
     step()
     return time.perf_counter() - start
@@ -145,10 +144,3 @@ def _pairs(timings: Sequence[Timing]) -> tuple[list[list[float]], list[list[floa
         for last, now in zip(before, timings, strict=False)
     ]
     return ours, [timing["timed"] for timing in timings]
-
-
-@contextmanager
-def _aside(device: torch.device) -> Iterator[None]:
-    """Random state is afterwards as it was."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        yield

@@ -81,8 +81,7 @@ class Run:
     def _warm_up_step(self, batch: Batch) -> Meters:
         """Count and make a step of another model on the same batch; what a step costs.
 
-        What is loaded and compiled for it depends on the batch's size, and is on no clock and in no memory; nor is what
-        counting FLOPs takes, which runs other forms of some ops.
+        So what is loaded and compiled for it, and what counting FLOPs takes, is on no clock and in no memory.
         """
         machine.warm_up(self.device)
         model = build_model(self.spec, self.task, self.size).to(self.device)
@@ -113,7 +112,7 @@ class Run:
         return self.folder / "checkpoint" / "state.pt"
 
     def save_checkpoint(self) -> None:
-        """Write everything that going on from here needs, atomically."""
+        """Write everything needed to resume from here, atomically."""
         self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
         temporary = self._checkpoint.with_suffix(".tmp")
         state = {
@@ -137,6 +136,6 @@ class Run:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["rng"].cpu())
-        self.watch.load(state.get("watch", {}))
+        self.watch.load(state["watch"])
         saved = state["progress"]
         self.progress = Progress(**{**saved, "used": Meters(**saved["used"])})

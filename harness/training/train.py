@@ -132,7 +132,7 @@ def _stride(run: Run) -> float:
 
 
 def _log(run: Run, *, score: bool) -> None:
-    """A point of the curve, told to whoever watches; with a score on `valid` where one is due."""
+    """Add a point to the curve and report it, with a score on `valid` where one is due."""
     progress, used = run.progress, run.progress.used
     point: dict[str, Any] = {**asdict(used), "loss": progress.loss_sum / progress.loss_steps}
     if score:
@@ -144,4 +144,5 @@ def _log(run: Run, *, score: bool) -> None:
 
 
 def _crossed(before: float, after: float, every: float) -> bool:
+    """Whether a multiple of `every` lies between."""
     return every > 0 and int(before / every + 1e-9) < int(after / every + 1e-9)

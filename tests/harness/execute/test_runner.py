@@ -19,7 +19,7 @@ from harness.plan.trials import trials
 from harness.records.store import Store
 from harness.suite.load import load
 
-PLUGIN = '''
+PLUGIN = """
 import os, signal, time
 import torch
 from torch import nn
@@ -38,62 +38,23 @@ class Mean(Mixer):
             self.misbehave()
         return self.w * x.cumsum(1) / torch.arange(1, x.shape[1] + 1, device=x.device)[:, None], None
 
-    def misbehave(self):
-        pass
+
+def raises(mixer):
+    raise RuntimeError("planted\\nfault")
 
 
-@register()
-class MyMean(Mean):
-    """The mean so far."""
-
-
-@register()
-class Raises(Mean):
-    """Raises."""
-
-    def misbehave(self):
-        raise RuntimeError("planted\\nfault")
-
-
-@register()
-class Killed(Mean):
-    """Dies."""
-
-    def misbehave(self):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-@register()
-class Exits(Mean):
-    """Leaves."""
-
-    def misbehave(self):
-        os._exit(3)
-
-
-@register()
-class Hungry(Mean):
-    """Asks for too much."""
-
-    def misbehave(self):
-        torch.empty(2**55)
-
-
-@register()
-class Slow(Mean):
-    """Takes its time."""
-
-    def misbehave(self):
-        time.sleep(0.02 * self.training)
-
-
-@register()
-class Sleeps(Mean):
-    """Never ends."""
-
-    def misbehave(self):
-        time.sleep(600)
-'''
+FAULTS = {
+    "my_mean": lambda mixer: None,
+    "raises": raises,
+    "killed": lambda mixer: os.kill(os.getpid(), signal.SIGKILL),
+    "exits": lambda mixer: os._exit(3),
+    "hungry": lambda mixer: torch.empty(2**55),
+    "slow": lambda mixer: time.sleep(0.02 * mixer.training),
+    "sleeps": lambda mixer: time.sleep(600),
+}
+for name, fault in FAULTS.items():
+    register(name)(type(name, (Mean,), {"misbehave": fault, "__doc__": f"The mean so far, but {name}."}))
+"""
 
 
 def by_architecture(results):
@@ -103,8 +64,8 @@ def by_architecture(results):
 @pytest.mark.slow
 def test_a_suite_from_start_to_end_and_once_more(suite, quiet, tmp_path):
     root = tmp_path / "results"
-    results = harness.run(suite(), root=root, workers=2, console=quiet)
-    assert (results.ran, len(results.records), results.ok) == (4, 4, True)
+    results = harness.run(suite(seeds=[0]), root=root, workers=2, console=quiet)
+    assert (results.ran, len(results.records), results.ok) == (2, 2, True)
     assert {record.status for record in results.records} == {"ok"}
     for record in results.records:
         folder = results.folder / record.run_id
@@ -112,40 +73,31 @@ def test_a_suite_from_start_to_end_and_once_more(suite, quiet, tmp_path):
     assert json.loads((results.folder / "baselines.json").read_text())
     with filelock.FileLock(results.folder / ".lock", blocking=False):
         pass  # free again
-    assert len({r.data.stream_hash for r in results.records}) == 2, "one for each seed"
 
-    again = harness.run(suite(), root=root, workers=2, console=quiet)
+    again = harness.run(suite(seeds=[0]), root=root, workers=2, console=quiet)
     assert again.ran == 0
     assert "nothing to do" in quiet.file.getvalue()
     assert again.records == results.records
 
-    more = harness.run(suite(seeds=[0, 1, 2]), root=root, workers=2, console=quiet)
-    assert (more.ran, len(more.records)) == (2, 6), "only what is missing"
+    more = harness.run(suite(seeds=[0, 1]), root=root, workers=2, console=quiet)
+    assert (more.ran, len(more.records)) == (2, 4), "only what is missing"
+    assert len({r.data.stream_hash for r in more.records}) == 2, "one for each seed"
 
 
 @pytest.mark.slow
-def test_published_records_are_made_anew(suite, quiet, tmp_path):
-    names = ["pre_ln", "lstm", "mlp_mixer"]  # the last one cannot be, and is not made anew
-    path, root = suite(architectures=names, seeds=[0]), tmp_path / "results"
+def test_published_records_are_made_anew_but_for_a_pair_that_cannot_be(suite, quiet, tmp_path):
+    path, root = suite(architectures=["lstm", "mlp_mixer"], seeds=[0]), tmp_path / "results"
     first = harness.run(path, root=root, workers=2, console=quiet)
-    assert Store("tiny", root).publish() == 2
+    cannot = by_architecture(first)["mlp_mixer"]
+    assert (cannot.status, cannot.error.kind, first.ok) == ("unsupported", "Unsupported", True)
+    assert "causal" in cannot.error.message
+    assert Store("tiny", root).publish() == 1
     second = harness.run(path, root=root, workers=2, console=quiet)
-    assert (second.ran, len(second.records)) == (2, 3)
-    assert "2 published records" in quiet.file.getvalue()
+    assert (second.ran, len(second.records)) == (1, 2)
+    assert "1 published records" in quiet.file.getvalue()
     assert [r.metrics for r in second.records] == [r.metrics for r in first.records]
     assert second.records[0]["metrics"] == dict(second.records[0])["metrics"] == second.records[0].metrics.to_dict()
     assert harness.run(path, root=root, workers=2, console=quiet).ran == 0
-
-
-@pytest.mark.slow
-def test_a_pair_that_cannot_be_is_a_row_and_no_failure(suite, quiet, tmp_path):
-    path = suite(architectures=["lstm", "mlp_mixer"], seeds=[0])
-    results = harness.run(path, root=tmp_path, workers=1, console=quiet)
-    record = by_architecture(results)["mlp_mixer"]
-    assert (record.status, record.error.kind) == ("unsupported", "Unsupported")
-    assert "causal" in record.error.message
-    assert results.ok
-    assert harness.run(path, root=tmp_path, workers=1, console=quiet).ran == 0
 
 
 @pytest.mark.slow
@@ -155,14 +107,8 @@ def test_plugins_run_and_each_failure_leaves_a_record_while_others_go_on(suite, 
     path = suite(plugins=["mine.py"], architectures=names, seeds=[0])
     results = harness.run(path, root=tmp_path / "results", workers=2, console=quiet)
     records = by_architecture(results)
-    assert {name: record.status for name, record in records.items()} == {
-        "raises": "failed",
-        "killed": "oom",
-        "exits": "failed",
-        "hungry": "oom",
-        "my_mean": "ok",
-        "lstm": "ok",
-    }
+    statuses = {"raises": "failed", "killed": "oom", "exits": "failed", "hungry": "oom", "my_mean": "ok", "lstm": "ok"}
+    assert {name: record.status for name, record in records.items()} == statuses
     assert records["raises"].error.message == "planted fault"
     assert "mine.py" in records["raises"].error.where
     assert "killed" in records["killed"].error.message
@@ -184,9 +130,10 @@ def test_a_run_over_its_time_is_stopped_and_says_so(suite, quiet, tmp_path):
 
 @pytest.mark.slow
 def test_a_tuned_suite_tries_first_and_runs_with_what_each_cell_chose(suite, quiet, tmp_path):
-    path = suite(tuning={"lr": [1e-5, 3e-2], "budget": "50%"}, budget={"match": "none", "stop": {"steps": 40}})
+    tuning, stop = {"lr": [1e-5, 3e-2], "budget": "50%"}, {"match": "none", "stop": {"steps": 40}}
+    path = suite(tuning=tuning, budget=stop, seeds=[0])
     results = harness.run(path, root=tmp_path, workers=2, console=quiet)
-    assert (results.ran, results.ok) == (8, True)
+    assert (results.ran, results.ok) == (6, True)
     assert all(record.spec.kind == "final" for record in results.records)
     loaded, store = load(path), Store("tiny", tmp_path)
     for record in results.records:
@@ -216,7 +163,7 @@ def test_a_sampled_suite_goes_on_with_the_same_trials_when_some_are_lost(suite, 
     final = by_architecture(results)["lstm"]
     assert final.spec.point == best.spec.point
     assert final.defaults
-    for lost in ([1], [5], [0, 6]):
+    for lost in ([1, 5], [6]):
         for number in lost:
             shutil.rmtree(store.run_folder(tried[number].run_id))
         assert harness.run(path, root=tmp_path, workers=2, console=quiet).ran == len(lost)
@@ -260,7 +207,7 @@ def wait_for(what, seconds=60.0):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_run_that_loses_its_parent_leaves_no_orphan_and_goes_on_later(how, suite, quiet, tmp_path):
     (tmp_path / "mine.py").write_text(PLUGIN)
     path, children = suite(**LONG), []

@@ -198,22 +198,13 @@ def test_who_knows_the_answers_scores_one_and_a_wrong_gold_is_noticed(name, fold
     assert evaluate(Knows(known[1:]), [name]).tasks[name].metrics[metric].value < 1.0
 
 
-def test_a_planted_wrong_gold_costs_one_answer(folder):
-    known = truths("local_arc_easy")
-    rows = ROWS["arc_easy"]
-    wrong = [{**rows[0], "gold": 2}, *rows[1:]]
-    (folder / "arc_easy.jsonl").write_text("".join(json.dumps(row) + "\n" for row in wrong))
-    metrics = evaluate(Knows(known), ["local_arc_easy"]).tasks["local_arc_easy"].metrics
-    assert metrics["acc"].value == pytest.approx(1 - 1 / len(rows))
-
-
 @pytest.mark.parametrize("who", ["uniform", "untrained"])
 def test_who_knows_nothing_scores_as_chance(who, wiki, monkeypatch):
     """Within four binomial standard errors, on every task with choices whose data are here."""
     monkeypatch.setenv(files.VARIABLE, str(SHARED))
     names = [name for name in CHOICES if name.startswith("zoo_") or SHARED.is_dir()]
     lm = Untrained() if who == "untrained" else Knows(likelihood=lambda _, text: -len(text.encode()) * math.log(256))
-    stored = evaluate(lm, names, limit=60 if who == "untrained" else 200).tasks
+    stored = evaluate(lm, names, limit=40 if who == "untrained" else 200).tasks
     for name in names:
         chance, n = OURS[name]["chance"], stored[name].samples
         for metric, found in stored[name].metrics.items():

@@ -16,6 +16,8 @@ from zoo.build import build
 from zoo.contract import Batch, Model, Shape, Traits, Unsupported
 
 V, LENGTH = 23, 32
+ALL = False
+"""Whether every architecture is asked, or a few of all kinds."""
 FEW = ("pre_ln", "transformer_pp", "lstm", "rwkv7", "mamba", "s4d", "hyena", "reformer")
 
 
@@ -70,8 +72,12 @@ def by_definition(made: Model, context: list[int], continuation: list[int]) -> t
     return sum(value for value, _ in values), all(greedy for _, greedy in values)
 
 
-def check(name: str, pairs: list[Any]) -> None:
-    made = model(name)
+@pytest.mark.parametrize("name", zoo.names() if ALL else FEW)
+def test_scores_are_what_the_model_says_of_each_request_alone(name: str, pairs: list[Any]) -> None:
+    try:
+        made = model(name)
+    except Unsupported as error:
+        pytest.skip(str(error))
     wanted = [by_definition(made, *pair) for pair in pairs]
     for options in (
         {"share_prefixes": False},
@@ -84,20 +90,6 @@ def check(name: str, pairs: list[Any]) -> None:
         found = scoring.score(made, pairs, **options)
         assert [greedy for _, greedy in found] == [greedy for _, greedy in wanted], options
         assert [value for value, _ in found] == pytest.approx([value for value, _ in wanted], abs=5e-5), options
-
-
-@pytest.mark.parametrize("name", FEW)
-def test_scores_are_what_the_model_says_of_each_request_alone(name: str, pairs: list[Any]) -> None:
-    check(name, pairs)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in zoo.names() if name not in FEW])
-def test_every_other_architecture(name: str, pairs: list[Any]) -> None:
-    try:
-        check(name, pairs)
-    except Unsupported as error:
-        pytest.skip(str(error))
 
 
 class Watched(Model):

@@ -50,32 +50,36 @@ def test_a_suite_expands_to_every_architecture_task_and_seed(loaded):
     assert all(spec.kind == "final" and spec.role == "lm" for spec in specs)
 
 
-def test_equal_suites_have_equal_ids_wherever_they_are(loaded):
-    assert ids(loaded("one")) == ids(loaded("two"))
+def backwards(data):
+    return {k: backwards(v) for k, v in reversed(data.items())} if isinstance(data, dict) else data
 
 
-def test_order_in_the_file_does_not_matter(loaded):
-    def backwards(data):
-        return {k: backwards(v) for k, v in reversed(data.items())} if isinstance(data, dict) else data
-
-    turned = {
-        **SUITE,
-        "architectures": ["lstm", {"pre_ln": {"depth": 1, "heads": 2}}],
-        "tasks": SUITE["tasks"][::-1],
-        "seeds": [2, 0, 1],
-    }
-    assert ids(loaded()) == ids(loaded("two", data=backwards(turned)))
-
-
-def test_the_same_value_written_otherwise_is_the_same(loaded):
-    budget = {"match": {"params": 2000, "count": "non_embedding"}, "stop": {"tokens": "0.064k"}}
-    assert ids(loaded()) == ids(
-        loaded("two", budget=budget, about="other words", train={"lr": "1e-3", "batch_tokens": 32})
-    )
+TURNED = {
+    **SUITE,
+    "architectures": ["lstm", {"pre_ln": {"depth": 1, "heads": 2}}],
+    "tasks": SUITE["tasks"][::-1],
+    "seeds": [2, 0, 1],
+}
+WRITTEN_OTHERWISE = {
+    "about": "other words",
+    "budget": {"match": {"params": 2000, "count": "non_embedding"}, "stop": {"tokens": "0.064k"}},
+    "train": {"lr": "1e-3", "batch_tokens": 32},
+}
 
 
-def test_what_does_not_change_the_work_does_not_change_the_ids(loaded):
-    assert ids(loaded()) == ids(loaded("two", suite="other", limits={"timeout": "1h"}))
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"data": backwards(TURNED)},
+        WRITTEN_OTHERWISE,
+        {"suite": "other", "limits": {"timeout": "1h"}},
+        {"reference": "lstm", "targets": {"mqar": "9e-1"}},
+    ],
+    ids=["another place", "another order", "other words", "another name", "a reference"],
+)
+def test_what_does_not_change_the_work_does_not_change_the_ids(loaded, changes):
+    assert ids(loaded()) == ids(loaded("two", **changes))
 
 
 @pytest.mark.parametrize(
@@ -128,12 +132,6 @@ def test_each_task_is_played_by_the_rows_that_it_names(loaded):
     assert len(expand(suite)) == 3 * len(rows)
 
 
-def test_a_reference_and_targets_change_no_run(loaded):
-    suite = loaded("two", reference="lstm", targets={"mqar": "9e-1"})
-    assert (suite.suite.reference, suite.suite.targets) == ("lstm", {"mqar": 0.9})
-    assert ids(suite) == ids(loaded())
-
-
 def test_trials_are_the_same_for_every_cell_and_share_no_id_with_finals(loaded):
     suite = loaded(tuning={"lr": ["1e-3", "3e-3"], "budget": "50%", "select": "tune"})
     tries = trials(suite)
@@ -168,6 +166,8 @@ def test_an_architecture_has_the_last_word_on_options_and_a_given_width_matches_
 
 
 def test_a_spec_survives_its_record(loaded):
-    for spec in [*expand(loaded(plugins=[])), *trials(loaded(tuning={"lr": [1e-3]}))]:
+    sampled = {"sampler": "tpe", "trials": 4, "lr": {"low": 1e-4, "high": 1e-2}}
+    tries = [spec for tuning in ({"lr": [1e-3]}, sampled) for spec in trials(loaded(tuning=tuning))]
+    for spec in [*expand(loaded()), *tries]:
         again = RunSpec.from_dict(json.loads(json.dumps(spec.to_dict())), spec.fingerprint)
         assert (again, again.run_id) == (spec, spec.run_id)

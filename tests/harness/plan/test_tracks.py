@@ -1,13 +1,10 @@
 """Tracks: one task under several budgets, each ranked apart; matching on every meter; targets that end a run."""
 
-import json
-
 import pytest
 import torch
 import yaml
 
 from harness import board
-from harness.execute import runner
 from harness.plan.expand import expand
 from harness.plan.sizes import build_model, matched, resolve_size, step_flops
 from harness.plan.trials import trials
@@ -16,6 +13,8 @@ from harness.records.spec import Cell
 from harness.suite.load import load
 from zoo import size as sizing
 from zoo.types import Unsupported
+
+from ..made import do
 
 MQAR = {"mqar": {"length": 16, "pairs": 2, "vocab": 16}}
 BASE = {
@@ -45,17 +44,13 @@ def suite(tmp_path):
 
 
 def test_every_task_is_played_in_every_track(suite):
-    specs = expand(suite(tracks=TRACKS, tuning={"lr": [1e-3, 3e-3], "budget": "50%"}))
+    loaded = suite(tracks=TRACKS, tuning={"lr": [1e-3, 3e-3], "budget": "50%"})
+    specs, tries = expand(loaded), trials(loaded)
     assert {spec.cell for spec in specs} == {Cell(a, "mqar", t) for a in BASE["architectures"] for t in TRACKS}
     assert len(specs) == 4 * 2 * 2
-    tries = trials(suite(tracks=TRACKS, tuning={"lr": [1e-3, 3e-3], "budget": "50%"}))
     half = StopRule("tokens", 256)
-    assert {t.track: t.stop for t in tries} == {
-        "params": half,
-        "flops": half,
-        "state": StopRule("steps", 1),
-        "tokens": half,
-    }
+    stops = {"params": half, "flops": half, "state": StopRule("steps", 1), "tokens": half}
+    assert {spec.track: spec.stop for spec in tries} == stops
 
 
 def test_a_track_goes_before_the_task_and_the_suite(suite):
@@ -83,8 +78,9 @@ def test_sizes_are_matched_on_the_real_model(suite, track, row):
     """What the solved model has, measured again on the one that is trained, is within tolerance of the target."""
     loaded = suite(tracks={track: TRACKS[track]}, seeds=[0])
     spec = expand(loaded)[row]
-    task = spec.build_task()
+    task, random_state = spec.build_task(), torch.get_rng_state()
     size = resolve_size(spec, task)
+    assert torch.equal(torch.get_rng_state(), random_state), "matching leaves randomness alone"
     model = build_model(spec, task, size)
     target = {"params": 20_000, "flops": 120_000, "state": 1_000}[track]
     measured = {
@@ -96,13 +92,6 @@ def test_sizes_are_matched_on_the_real_model(suite, track, row):
     assert measured / target - 1 == pytest.approx(size.mismatch)
     assert matched(spec, task, model) == measured
     assert abs(size.mismatch) <= spec.match.tolerance
-
-
-def test_matching_leaves_randomness_alone(suite):
-    spec = expand(suite(tracks={"flops": TRACKS["flops"]}))[0]
-    before = torch.get_rng_state()
-    resolve_size(spec, spec.build_task())
-    assert torch.equal(before, torch.get_rng_state())
 
 
 def test_what_cannot_be_matched_is_a_row_that_says_so(suite):
@@ -123,26 +112,20 @@ def test_stop_rules():
 
 @pytest.mark.slow
 def test_a_run_ends_at_its_target_and_is_ranked_by_what_it_took(suite, tmp_path):
-    tracks = {
-        "easy": {"match": {"params": "5k", "tolerance": 1}, "stop": {"target": 0.0, "steps": 8}},
-        "hopeless": {"match": {"params": "5k", "tolerance": 1}, "stop": {"target": 1.0, "steps": 8}},
-        "plain": {"match": {"params": "5k", "tolerance": 1}, "stop": {"steps": 8}},
-    }
-    loaded = suite(tracks=tracks)
-    results = runner.run(tmp_path / "suite.yaml", root=tmp_path / "results", workers=2)
-    found = {}
-    for record in results.records:
-        found.setdefault(record.spec.track, set()).add((record.budget.used.steps, record.budget.reached))
-    assert found == {"easy": {(2, True)}, "hopeless": {(8, False)}, "plain": {(8, None)}}, "valid is scored at step 2"
-    assert "reached" not in results.records[-1].budget.to_dict()
+    match = {"params": "5k", "tolerance": 1}
+    stops = {"easy": {"target": 0.0, "steps": 8}, "hopeless": {"target": 1.0, "steps": 8}, "plain": {"steps": 8}}
+    tracks = {name: {"match": match, "stop": stop} for name, stop in stops.items()}
+    records = [do(spec, tmp_path / spec.run_id) for spec in expand(suite(tracks=tracks, seeds=[0]))]
+    found = {record.spec.track: (record.budget.used.steps, record.budget.reached) for record in records}
+    assert found == {"easy": (2, True), "hopeless": (8, False), "plain": (8, None)}, "valid is scored at step 2"
+    assert "reached" not in records[-1].budget.to_dict()
 
-    made = board.make("fairish", results.records, [], order=[("mqar", track) for track in tracks])
-    assert [t.title for t in made.tasks] == [f"mqar · {track}" for track in tracks]
+    made = board.make("fairish", records, [], order=[("mqar", track) for track in tracks])
+    assert [task.title for task in made.tasks] == [f"mqar · {track}" for track in tracks]
     easy, hopeless, plain = made.tasks
     assert (easy.metric, easy.higher_is_better, easy.lines) == ("steps to accuracy 0", False, [])
-    assert [row.scores for row in easy.rows] == [[2.0, 2.0]] * 2
+    assert [row.scores for row in easy.rows] == [[2.0]] * 2
     assert {row.reason for row in hopeless.rows} == {"did not reach 1"}
     assert plain.metric == "accuracy"
     assert plain.equal == "5k parameters without embeddings (±100%), 8 steps"
     assert easy.equal.endswith("until valid reaches 0, at most 8 steps")
-    assert loaded.suite.suite == json.loads(board.files.as_json(made))["suite"]

@@ -1,6 +1,5 @@
 """Which trials are made, that they are the same for everyone and after any interruption, and what they decide."""
 
-import json
 import math
 from dataclasses import replace
 from importlib.metadata import version
@@ -216,9 +215,3 @@ def test_the_shipped_suites_keep_their_run_ids():
     records = [store.read(spec.run_id) for spec in tried]
     chosen = choose(expand(loaded), records)
     assert {spec.run_id for spec in [*tried, *chosen]} == {record.run_id for record in store.records()}
-
-
-def test_a_sampled_trial_survives_its_record(tuned):
-    spec = trials(tuned(**TPE))[3]
-    again = RunSpec.from_dict(json.loads(json.dumps(spec.to_dict())), spec.fingerprint)
-    assert (again, again.run_id, again.tuning.space["lr"]) == (spec, spec.run_id, RATES)
