@@ -8,8 +8,8 @@ QUICKLY = ("--set", "architectures=[{}]", "--set", "seeds=[0]", "--set", "budget
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "architecture"), [("architecture", "mine"), ("task", "lstm")])
-def test_what_is_written_keeps_the_contract_and_runs(kind, architecture, tmp_path, monkeypatch, call):
+@pytest.mark.parametrize(("kind", "trained"), [("architecture", "mine"), ("task", "lstm")])
+def test_what_is_written_keeps_the_contract_and_runs(kind, trained, tmp_path, monkeypatch, call):
     monkeypatch.chdir(tmp_path)
     said = call("new", "mine", *(["--task"] if kind == "task" else [])).stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.py", "mine.yaml"]
@@ -19,9 +19,9 @@ def test_what_is_written_keeps_the_contract_and_runs(kind, architecture, tmp_pat
     assert {row["status"] for row in rows} <= ({"passed"} if kind == "task" else {"passed", "skipped"})
     runs = 4 if kind == "task" else 6
     assert call("validate", "mine.yaml").stdout == f"mine is valid: {runs} runs and 0 trials\n"
-    quickly = [word.format(architecture) for word in QUICKLY] + ["--set", "evaluate.test=8", "--workers", 1]
+    quickly = [word.format(trained) for word in QUICKLY] + ["--set", "evaluate.test=8", "--workers", 1]
     rows = json.loads(call("run", "mine.yaml", "--results", "results", "--json", *quickly).stdout)
-    assert (rows[0]["architecture"], rows[0]["status"]) == (architecture, "ok")
+    assert (rows[0]["architecture"], rows[0]["status"]) == (trained, "ok")
 
 
 @pytest.mark.parametrize(
