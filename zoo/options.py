@@ -54,15 +54,18 @@ def mismatch(value: Any, annotation: Any) -> str | None:
     """The end of a message: what `annotation` allows and what was given; None where the value fits."""
     if _fits(value, annotation):
         return None
+    choices = [str(choice) for kind in (annotation, *get_args(annotation)) for choice in _choices(kind)]
+    near = nearest(value, choices) if isinstance(value, str) else ""
+    near = near if "did you mean" in near else ""
     if get_origin(annotation) is Literal and isinstance(value, str):
-        choices = [str(choice) for choice in get_args(annotation)]
-        near = nearest(value, choices)
-        return f"{value!r} is not one of {', '.join(choices)}{near if 'did you mean' in near else ''}"
-    choices = [choice for kind in get_args(annotation) if get_origin(kind) is Literal for choice in get_args(kind)]
-    near = nearest(value, choices) if isinstance(value, str) and choices else ""
-    said = f"must be {_words(annotation)}, got {value!r}{near if 'did you mean' in near else ''}"
+        return f"{value!r} is not one of {', '.join(choices)}{near}"
+    said = f"must be {_words(annotation)}, got {value!r}{near}"
     whole = isinstance(value, float) and value.is_integer() and _fits(int(value), annotation)
     return f"{said}; write {int(value)}" if whole else said
+
+
+def _choices(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) if get_origin(annotation) is Literal else ()
 
 
 def _fits(value: Any, annotation: Any) -> bool:

@@ -15,6 +15,7 @@ import dataclasses
 import importlib.util
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,32 +50,18 @@ class TiedMamba(Mamba):
     """Mamba's layer in both directions with one set of weights, as described at the top of this file.
 
     Args:
-        d_state, d_conv, expand, dt_rank: as in Mamba.
-        floor: the smallest Δ.
+        floor: the smallest Δ. options: as in Mamba.
     """
 
     traits = Traits(causal="no", bidirectional=True, resumable=False)
 
-    def __init__(
-        self,
-        context: LayerContext,
-        *,
-        d_state: int = 16,
-        d_conv: int = 4,
-        expand: float = 1.0,
-        dt_rank: int = 16,
-        floor: float = 1e-4,
-    ) -> None:
-        super().__init__(context, d_state=d_state, d_conv=d_conv, expand=expand, dt_rank=dt_rank, bias=True)
+    def __init__(self, context: LayerContext, *, floor: float = 1e-4, **options: Any) -> None:
+        super().__init__(context, bias=True, **options)
         self.x_proj = nn.Linear(self.x_proj.in_features, self.x_proj.out_features)
         self.floor = floor
 
     def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        *,
-        mask: Bool[Tensor, "B T"] | None = None,
-        state: State | None = None,
+        self, x: Float[Tensor, "B T D"], *, mask: Bool[Tensor, "B T"] | None = None, state: State | None = None
     ) -> tuple[Float[Tensor, "B T D"], None]:
         u, z = self.in_proj(x).chunk(2, dim=-1)
         u = self._centred(u, mask)
