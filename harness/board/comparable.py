@@ -168,7 +168,7 @@ def _short(number: float | None) -> str:
 
 
 def _objections(record: Record, shared: Common) -> list[str]:
-    """What stands against one run that ended well."""
+    """Why one run that ended well is not ranked."""
     found, stop, machine = [], record.spec.stop, Machine.of(record)
     if score(record) is None:
         found.append(f"did not reach {stop.target:g}" if stop and stop.target is not None else "no finite test score")

@@ -1,4 +1,4 @@
-"""What a board is made of: attributes are the keys of board.json. Where nothing honest can be said, a field is None."""
+"""What a board is made of: attributes are the keys of board.json. What cannot be known is None."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must be said beside a table so that it cannot be misread."""
+"""Notes beside a table, without which it could be misread."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 
 from harness.board import questions, tuning
-from harness.board.comparable import Common, Machine
+from harness.board.comparable import Common, Machine, by_architecture
 from harness.board.model import Baseline, TaskBoard
 from harness.board.rows import Row, score
 from harness.gates.registry import applied, gates
@@ -33,9 +33,10 @@ def general(finals: Sequence[Record], trials: Sequence[Record]) -> list[str]:
 
 
 def defaults(finals: Sequence[Record]) -> dict[str, list[str]]:
-    """The settings each architecture brought along; records from before they were noted say nothing."""
-    known = {r.spec.architecture_label: r.defaults for r in reversed(finals) if r.defaults is not None}
-    return {name: list(map(describe, known[name])) for name in sorted(known)}
+    """The settings of its own of each architecture; older records do not list them."""
+    runs = by_architecture(finals)
+    known = {name: next((r.defaults for r in own if r.defaults is not None), None) for name, own in runs.items()}
+    return {name: list(map(describe, own)) for name, own in known.items() if own is not None}
 
 
 def task(
@@ -186,7 +187,7 @@ seconds, before a note says so."""
 
 
 def _drift(scored: Sequence[Record]) -> list[str]:
-    """What the reference says of a machine that was not the same for all runs."""
+    """How far the machine's speed drifted between runs, as the reference model measured it."""
     timed = [(r, step) for r in scored if (ref := r.speed.reference) is not None and (step := ref.step_seconds)]
     steps = [step for _, step in timed]
     if not timed or max(steps) <= (1 + DRIFT) * min(steps):

@@ -107,8 +107,8 @@ def _task(
         task=key[0], track=key[1], metric=name, unit=unit, higher_is_better=higher, rows=rows, baselines=lines,
         chance=chance, notes=[], mdd=comparison.smallest_difference, equal=notes.equal(finals, shared), only=only,
     )  # fmt: skip
-    said = notes.task(board, finals, trials, shared, comparison, influences)
-    return dataclasses.replace(board, notes=said)
+    texts = notes.task(board, finals, trials, shared, comparison, influences)
+    return dataclasses.replace(board, notes=texts)
 
 
 def _rows(runs: list[Record], trials: list[Record], shared: Common) -> list[Row]:

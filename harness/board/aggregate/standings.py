@@ -114,7 +114,7 @@ def _rank_test(tasks: Sequence[TaskBoard], rows: Sequence[Standing]) -> RankTest
 
 
 def notes(aggregate: Aggregate, tasks: Sequence[TaskBoard], empty: Sequence[str]) -> list[str]:
-    """What must be said beside the aggregates, the most important first."""
+    """Notes beside the aggregates, the most important first."""
     found = [f"{len(tasks)} tasks, each with the same weight: {', '.join(aggregate.tasks)}"]
     if empty:
         found.append(f"left out, since nothing is ranked there: {', '.join(empty)}")

@@ -1,4 +1,4 @@
-"""`zoobench bench`: what it is asked, what its rows hold, that drift cancels, and that peers have our size."""
+"""`zoobench bench`: its options, what its rows hold, that drift cancels, and that peers have our size."""
 
 import json
 import statistics
@@ -76,7 +76,7 @@ def test_a_role_that_cannot_be_played_is_a_row_that_says_so():
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "named"),
     [
         (("pre_nl",), "pre_ln"),
         (("pre_ln", "--lengths", "256y8"), "--lengths"),
@@ -87,10 +87,10 @@ def test_a_role_that_cannot_be_played_is_a_row_that_says_so():
         (("pre_ln", "--plugin", "nowhere.py"), "nowhere.py"),
     ],
 )
-def test_bad_input_is_one_line(args, said):
+def test_bad_input_is_one_line(args, named):
     result = command(*args)
     assert result.exit_code == 2
-    assert said in result.stderr
+    assert named in result.stderr
     assert result.stderr.count("\n") == 1
 
 

@@ -65,7 +65,7 @@ def test_a_run_is_found_by_path_id_and_labels(root):
         ("nowhere", "no such file or folder"),
     ],
 )
-def test_what_is_no_run_is_told(root, reference, words):
+def test_what_is_no_run_is_refused(root, reference, words):
     with pytest.raises(UserError, match=words):
         open_model(reference, root)
 
