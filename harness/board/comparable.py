@@ -34,6 +34,11 @@ class Machine(NamedTuple):
         return " and ".join(name for name in Machine._fields if len({getattr(one, name) for one in machines}) > 1)
 
 
+def machines(finals: Sequence[Record]) -> list[Machine]:
+    """The kinds of machine that the scored runs come from."""
+    return sorted({Machine.of(r) for r in finals if score(r) is not None})
+
+
 @dataclass(frozen=True, slots=True)
 class Majority(Generic[T]):
     """The value that occurs most often. A tie is no majority: nobody can say which side is right."""

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 
 from harness.board import questions, tuning
-from harness.board.comparable import Common, Machine, by_architecture
+from harness.board.comparable import Common, Machine, by_architecture, machines
 from harness.board.model import Baseline, TaskBoard
 from harness.board.rows import Row, score
 from harness.gates.registry import applied, gates
@@ -164,11 +164,6 @@ def _identical_data(finals: Sequence[Record], shared: Common) -> list[str]:
     count = str(counts[0]) if len({*counts}) == 1 else f"{min(counts)} to {max(counts)}"
     seeds = f"each of {len(counts)} seeds" if len(counts) > 1 else "one seed"
     return [f"identical data: stream hash equal over {count} architectures for {seeds}"]
-
-
-def machines(finals: Sequence[Record]) -> list[Machine]:
-    """The kinds of machine that the scored runs come from."""
-    return sorted({Machine.of(r) for r in finals if score(r) is not None})
 
 
 def _machines(finals: Sequence[Record]) -> list[str]:

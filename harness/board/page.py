@@ -10,9 +10,8 @@ from markupsafe import Markup
 
 from harness.board import plots
 from harness.board.aggregate import plots as over_tasks
-from harness.board.aggregate.model import Aggregate, TimeToTarget
 from harness.board.drawing import Looks, styles
-from harness.board.model import Board, Contrast, TaskBoard
+from harness.board.model import Aggregate, Board, Contrast, TaskBoard, TimeToTarget
 from harness.board.ranking import table_of, unique
 from harness.board.sections import sections
 from harness.board.tables import Section

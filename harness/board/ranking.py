@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from harness import stats
-from harness.board import notes, questions, tuning
-from harness.board.aggregate import build
-from harness.board.comparable import Common, by_architecture, one_per_seed, reasons
+from harness.board import aggregate, notes, questions, tuning
+from harness.board.comparable import Common, by_architecture, machines, one_per_seed, reasons
 from harness.board.model import Baseline, Board, TaskBoard
 from harness.board.rows import Row, Runs, finite, row
 from harness.board.tracks import contrasts
@@ -36,7 +35,7 @@ def make(
 
     Args:
         baselines: as in `baselines.json`: task_label, metric, name, value, about.
-        reference, targets: see `harness.board.aggregate.build`.
+        reference, targets: see `harness.board.aggregate.make`.
         only: by task, the architectures that the suite runs on it.
     """
     ordered = unique(records)
@@ -64,7 +63,7 @@ def make(
         tasks=tasks + ranked(questions.as_tasks(finals)),
         notes=notes.general(trained, trials),
         contrasts=contrasts(tasks),
-        across=build.make(tasks, trained, reference, targets),
+        across=aggregate.make(tasks, trained, reference, targets),
         defaults=notes.defaults(trained),
     )
 
@@ -100,7 +99,7 @@ def _task(
     estimates = {name: dataclasses.asdict(estimate) for name, estimate in comparison.estimates.items()}
     rows = [row.replace(**estimates.get(row.architecture, {})) for row in rows]
     finals = [r for r in runs if not r.spec.pretrained]
-    if len(notes.machines(finals)) > 1:
+    if len(machines(finals)) > 1:
         rows = [row.without_times() for row in rows]
     rows.sort(key=lambda row: _position(row, higher))
     board = TaskBoard(

@@ -7,8 +7,7 @@ import math
 from collections.abc import Sequence
 from itertools import combinations
 
-from harness.board.aggregate.model import Aggregate, Improvement, RankTest, Scale, Standing
-from harness.board.model import TaskBoard
+from harness.board.model import Aggregate, Improvement, RankTest, Scale, Standing, TaskBoard
 from harness.board.rows import Row
 from harness.stats import LEVEL
 from harness.stats import aggregate as stats

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.board.aggregate.model import Aggregate, Improvement, Standing, Target, TargetTimes, TimeToTarget
+from harness.board.model import Aggregate, Improvement, Standing, Target, TargetTimes, TimeToTarget
 from harness.board.tables import Cell, Column, Note, Section, cell, lines, name_column
 from harness.units import NONE, human
 

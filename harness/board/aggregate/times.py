@@ -6,11 +6,9 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from harness.board import notes as beside
-from harness.board.aggregate.model import Target, TargetTimes, TimeToTarget
 from harness.board.aggregate.standings import on_all_tasks, reference_row
-from harness.board.comparable import by_architecture
-from harness.board.model import TaskBoard
+from harness.board.comparable import by_architecture, machines
+from harness.board.model import Target, TargetTimes, TaskBoard, TimeToTarget
 from harness.board.rows import Row, finite
 from harness.records.meters import Meter
 from harness.records.record import Record
@@ -74,7 +72,7 @@ def _meter(runs: Sequence[Record]) -> TimeMeter:
     if all((r.speed.relative or 0.0) > 0 for r in runs):
         about = "time, in tokens that the speed reference would have read meanwhile"
         return TimeMeter(about, "tokens", "tokens", relative=True)
-    if len(beside.machines(runs)) == 1:
+    if len(machines(runs)) == 1:
         return TimeMeter("seconds of training", "s", "seconds")
     return TimeMeter("FLOPs of training, since hardware differs", "FLOP", "flops")
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from harness import board
 from harness.board import formats, sections
-from harness.board.aggregate import build, standings
+from harness.board.aggregate import standings
 from harness.board.page import page
 from harness.records.meters import Meters
 from harness.records.record import CurvePoint, Eligibility, Metrics, Speed
@@ -203,7 +203,7 @@ def test_tracks_never_meet():
     fast = [change(r, spec__track="first") for r in on("text")]
     slow = [change(r, spec__track="second", run_id=f"slow-{r.run_id}") for r in runs("ref", "text", (3.0,) * 3, 3.0)]
     made = made_of([*fast, *slow])
-    assert made.across == build.make(made.tasks, [*fast, *slow], "ref")
+    assert made.across == board.aggregate.make(made.tasks, [*fast, *slow], "ref")
     assert [(a.track, a.tasks, a.rows) for a in made.across] == [("first", ["text"], []), ("second", ["text"], [])]
     assert [by_name(a.race.rows)["ref"].times["text"] for a in made.across] == [3, 9]
     titles = [section.title for section in sections.sections(made)][-2:]
