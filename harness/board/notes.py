@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 
 from harness.board import questions, tuning
-from harness.board.comparable import Common, Machine, by_architecture, machines
+from harness.board.comparable import Common, Machine, by_architecture, grouped, machines
 from harness.board.model import Baseline, TaskBoard
 from harness.board.rows import Row, score
 from harness.gates.registry import applied, gates
@@ -141,10 +141,9 @@ def _influences(influences: Sequence[Influence]) -> list[str]:
     """Relations of two that depend on a third, three spelled out and the rest counted."""
     found = []
     for verb in ("separated", "tied"):
-        without: dict[str, list[str]] = {}
-        for influence in influences:
-            for pair in getattr(influence, f"{verb}_without"):
-                without.setdefault("–".join(pair), []).append(influence.architecture)
+        without = grouped(
+            ("–".join(pair), i.architecture) for i in influences for pair in getattr(i, f"{verb}_without")
+        )
         found += [f"{pair} would be {verb} without {' or '.join(names)}" for pair, names in sorted(without.items())]
     if not found:
         return []
@@ -206,12 +205,10 @@ def _gates(board: TaskBoard, finals: Sequence[Record]) -> list[str]:
 
     def listed(lacking: Callable[[Record], Iterable[str]]) -> str:
         """Like "causal, untrained (pre_ln, lstm)"; without names where it is all rows."""
-        groups: dict[tuple[str, ...], list[str]] = {}
-        for gate in gates():
-            if who := tuple(sorted({r.spec.architecture_label for r in done if gate in lacking(r)})):
-                groups.setdefault(who, []).append(gate)
-        named = {who: "" if len(who) == len(names) else f" ({', '.join(who)})" for who in groups}
-        return "; ".join(", ".join(gates) + named[who] for who, gates in groups.items())
+        rows = {gate: sorted({r.spec.architecture_label for r in done if gate in lacking(r)}) for gate in gates()}
+        groups = grouped((", ".join(who), gate) for gate, who in rows.items() if who)
+        every = ", ".join(sorted(names))
+        return "; ".join(", ".join(own) + (f" ({who})" if who != every else "") for who, own in groups.items())
 
     skipped, older = listed(lambda r: r.eligibility.skipped), listed(_not_judged)
     found = [f"gates skipped: {skipped}"] if skipped else []
@@ -227,10 +224,7 @@ def _not_judged(record: Record) -> set[str]:
 
 def _rates(rows: Sequence[Row]) -> list[str]:
     """The learning rate each row was trained with, where they differ."""
-    users: dict[float, list[str]] = {}
-    for row in rows:
-        if row.lr is not None and row.scores:
-            users.setdefault(row.lr, []).append(row.architecture)
+    users = grouped((row.lr, row.architecture) for row in rows if row.lr is not None and row.scores)
     if len(users) < 2:
         return []
     return ["learning rates: " + "; ".join(f"{lr:g} {', '.join(sorted(users[lr]))}" for lr in sorted(users))]

@@ -8,7 +8,7 @@ from typing import Any
 
 from harness import stats
 from harness.board import aggregate, notes, questions, tuning
-from harness.board.comparable import Common, by_architecture, machines, one_per_seed, reasons
+from harness.board.comparable import Common, by_architecture, grouped, machines, one_per_seed, reasons
 from harness.board.model import Baseline, Board, TaskBoard
 from harness.board.rows import Row, Runs, finite, row
 from harness.board.tracks import contrasts
@@ -75,9 +75,7 @@ def table_of(record: Record) -> TableKey:
 
 def unique(records: Iterable[Record]) -> list[Record]:
     """Each run once, in an order that depends on nothing but what the records say."""
-    by_id: dict[str, list[Record]] = {}
-    for record in records:
-        by_id.setdefault(record.run_id, []).append(record)
+    by_id = grouped((record.run_id, record) for record in records)
     chosen = [own[0] if len(own) == 1 else min(own, key=to_json) for own in by_id.values()]
     return sorted(chosen, key=lambda r: (*table_of(r), r.spec.architecture_label, r.spec.seed, r.run_id))
 
