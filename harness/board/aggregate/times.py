@@ -24,8 +24,7 @@ class TimeMeter(NamedTuple):
     about: str
     unit: str
     meter: Meter
-    relative: bool = False
-    """Divided by the run's speed relative to the reference timed in turn with it."""
+    """Tokens are divided by the run's speed relative to the reference timed in turn with it."""
 
 
 def time_to_target(
@@ -71,7 +70,7 @@ def _meter(runs: Sequence[Record]) -> TimeMeter:
     """The fairest meter that all runs allow."""
     if all((r.speed.relative or 0.0) > 0 for r in runs):
         about = "time, in tokens that the speed reference would have read meanwhile"
-        return TimeMeter(about, "tokens", "tokens", relative=True)
+        return TimeMeter(about, "tokens", "tokens")
     if len(machines(runs)) == 1:
         return TimeMeter("seconds of training", "s", "seconds")
     return TimeMeter("FLOPs of training, since hardware differs", "FLOP", "flops")
@@ -85,7 +84,7 @@ def _time(runs: Sequence[Record], task: TaskBoard, target: float, meter: TimeMet
 
 def _points(run: Record, metric: str, meter: TimeMeter) -> Iterator[tuple[float, float]]:
     """(time, validation score) wherever a run was scored, its end included."""
-    speed = run.speed.relative if meter.relative else None
+    speed = run.speed.relative if meter.meter == "tokens" else None
     scored = [(getattr(point, meter.meter), (point.valid or {}).get(metric)) for point in run.curve]
     for at, score in [*scored, (run.budget.used.of(meter.meter), run.metrics.valid.get(metric))]:
         if (value := finite(score)) is not None:
