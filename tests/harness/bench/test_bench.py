@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from harness import bench
 from harness.bench import peers, report, session
 from harness.bench.subject import Subject
+from harness.bench.worker import Worker
 from harness.commands import main
 from harness.errors import UserError
 from harness.training.reference import ratio
@@ -139,7 +140,10 @@ def test_beside_a_peer():
 
 def test_a_peer_that_is_missing_is_named(monkeypatch):
     monkeypatch.setattr(peers.Peer, "installed", None)
-    (row,) = rows_of("rwkv4", "--lengths", "16x1", "--peers", "--reference", "none")
+    ours = Worker(Subject("rwkv4", 16, 1, "fp32"), process=None, pipe=None, facts={"params": 1})
+    started, problems = session._start_peers(ours, start=None, report=print)
+    row = {"architecture": "rwkv4", "length": 16, "batch": 1, "role": "lm", "status": "ok"}
+    row |= session._compare(ours, started, problems)
     assert row["peer"] is row["ratio"] is None
     assert "zoobench[oracles]" in row["peers_missing"]["transformers RWKV-4"]
     assert any("zoobench[oracles]" in note for note in report.notes([row]))
