@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
@@ -50,10 +51,8 @@ class Majority(Generic[T]):
 
     @classmethod
     def of(cls, values: Sequence[T]) -> Majority[T]:
-        top = Counter(values).most_common(2)
-        if not top or (len(top) == 2 and top[0][1] == top[1][1]):
-            return cls(exists=False)
-        return cls(exists=True, value=top[0][0])
+        modes = statistics.multimode(values)
+        return cls(exists=True, value=modes[0]) if len(modes) == 1 else cls(exists=False)
 
     def includes(self, value: T) -> bool:
         return self.exists and value == self.value
