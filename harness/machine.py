@@ -87,8 +87,8 @@ def keep_memory() -> None:
     """Have the C library (glibc) keep freed memory while the process lives, but for what `release` gives back.
 
     Otherwise every step's tensors go back to the system, which clears each page of them again for the next step: a
-    tenth of a step's time of most models, and half of one that makes large tensors in torch ops. What is kept next
-    lies in large pages, where Linux gives them to those that ask: looking up small ones is 2 to 5% of a step.
+    tenth of a step's time of most models, and half of one that makes large tensors in torch ops. The memory that is
+    kept uses huge pages where Linux grants them: TLB misses on small ones cost 2 to 5% of a step.
     """
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)

@@ -100,13 +100,16 @@ def _rwkv4(s: Subject) -> nn.Module:
     return _transformers(s, "Rwkv", context_length=s.length, **sizes)
 
 
+def _sizes(s: Subject) -> dict[str, int]:
+    """As several packages call them."""
+    return {"dim": s.width, "depth": s.layers, "heads": HEADS}
+
+
 def _x_transformers(s: Subject) -> nn.Module:
     from x_transformers import Decoder, TransformerWrapper
 
-    feed_forward = {"ff_mult": (s.hidden or 4 * s.width) / s.width}
-    layers = Decoder(
-        dim=s.width, depth=s.layers, heads=HEADS, attn_dim_head=s.width // HEADS, attn_flash=True, **feed_forward
-    )
+    hidden = (s.hidden or 4 * s.width) / s.width
+    layers = Decoder(**_sizes(s), attn_dim_head=s.width // HEADS, attn_flash=True, ff_mult=hidden)
     return _Model(TransformerWrapper(num_tokens=VOCAB, max_seq_len=s.length, attn_layers=layers))
 
 
@@ -123,31 +126,29 @@ def _mambapy(s: Subject) -> nn.Module:
 def _performer(s: Subject) -> nn.Module:
     from performer_pytorch import PerformerLM
 
-    sizes = {"num_tokens": VOCAB, "max_seq_len": s.length, "dim": s.width, "depth": s.layers}
-    heads = {"heads": HEADS, "dim_head": s.width // HEADS}
     # with a table of positions, as ours has
-    return _Model(PerformerLM(**sizes, **heads, causal=True, rotary_position_emb=False))
+    options = {"dim_head": s.width // HEADS, "causal": True, "rotary_position_emb": False}
+    return _Model(PerformerLM(num_tokens=VOCAB, max_seq_len=s.length, **_sizes(s), **options))
 
 
 def _performer_encoder(s: Subject) -> nn.Module:
     from performer_pytorch import Performer
 
-    return _Encoder(s, Performer(dim=s.width, depth=s.layers, heads=HEADS, dim_head=s.width // HEADS, causal=False))
+    return _Encoder(s, Performer(**_sizes(s), dim_head=s.width // HEADS, causal=False))
 
 
 def _linformer(s: Subject) -> nn.Module:
     from linformer import Linformer
 
-    return _Encoder(s, Linformer(dim=s.width, seq_len=s.length, depth=s.layers, k=64, heads=HEADS))
+    return _Encoder(s, Linformer(**_sizes(s), seq_len=s.length, k=64))
 
 
 def _reformer(s: Subject) -> nn.Module:
     from reformer_pytorch import ReformerLM
 
-    sizes = {"num_tokens": VOCAB, "max_seq_len": s.length, "dim": s.width, "depth": s.layers}
-    heads = {"heads": HEADS, "dim_head": s.width // HEADS}
+    options = {"dim_head": s.width // HEADS, "causal": True, "absolute_position_emb": True}
     hashing = {"bucket_size": 64, "n_hashes": 4}
-    return _Model(ReformerLM(**sizes, **heads, **hashing, causal=True, absolute_position_emb=True))
+    return _Model(ReformerLM(num_tokens=VOCAB, max_seq_len=s.length, **_sizes(s), **options, **hashing))
 
 
 def _longformer(s: Subject) -> nn.Module:

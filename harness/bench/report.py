@@ -6,11 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from rich.console import Console
 
-from harness.board.drawing import styles
+from harness.board.drawing import line_plot, styles
 from harness.board.tables import Column, Note, Section, as_markdown, cell, lines, name_column, print_section
 from harness.records.store import to_json
 
@@ -59,7 +57,7 @@ def name(row: Row) -> str:
 
 
 def line(row: Row) -> str:
-    """A row in a few words, for whoever waits."""
+    """A row in one line, as progress."""
     if row["status"] != "ok":
         return f"{name(row)}: {row['status']}: {row['reason']}"
     peers = "".join(f", {p['ratio']:.2f} × {p['peer']}" for p in row.get("peers", []))
@@ -81,8 +79,8 @@ def sections(rows: list[Row]) -> list[Section]:
     if peers:
         title = "Other implementations, in fp32, measured in turn"
         found.append(Section(peers, title, "", PEERS, lines(PEERS, peers)))
-    if said := notes(rows):
-        found.append(Section(rows, "Notes", notes=list(map(Note, said))))
+    if texts := notes(rows):
+        found.append(Section(rows, "Notes", notes=list(map(Note, texts))))
     return found
 
 
@@ -102,31 +100,24 @@ def show(rows: list[Row], console: Console) -> None:
         print_section(section, console)
 
 
-def plot(rows: list[Row]) -> Figure | None:
-    """Seconds of a training step per sequence against length, both logarithmic; None of fewer than two lengths."""
-    lines = dict[str, list[Row]]()
-    for row in rows:
-        if row["status"] == "ok":
-            lines.setdefault(row["architecture"], []).append(row)
-    lines = {key: sorted(line, key=lambda r: r["length"]) for key, line in lines.items() if len(line) > 1}
-    if not lines:
-        return None
-    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot(
-        xscale="log", yscale="log", xlabel="length, tokens", ylabel="training, seconds a sequence"
-    )
-    for key, (colour, dashes, mark) in styles(list(lines)).items():
-        x = [row["length"] for row in lines[key]]
-        y = [row["length"] / row["train_tokens_per_s"] for row in lines[key]]
-        label = f"{key} (slope {lines[key][0]['time_slope']:.2f})"
-        axes.plot(x, y, color=colour, linestyle=dashes, marker=mark, markersize=4, label=label)
-    axes.set_xticks(x, [str(length) for length in x])
-    axes.minorticks_off()
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8)
-    return figure
+def plot(rows: list[Row], file: Path) -> bool:
+    """Seconds of a training step per sequence against length, both logarithmic; False of fewer than two lengths."""
+    series = {}
+    for name in dict.fromkeys(row["architecture"] for row in rows if row["status"] == "ok"):
+        own = sorted((r for r in rows if r["architecture"] == name and r["status"] == "ok"), key=lambda r: r["length"])
+        if len(own) > 1:
+            lengths = [row["length"] for row in own]
+            seconds = [row["length"] / row["train_tokens_per_s"] for row in own]
+            series[f"{name} (slope {own[0]['time_slope']:.2f})"] = lengths, seconds
+    if not series:
+        return False
+    looks, ticks = styles([*series]), sorted({length for lengths, _ in series.values() for length in lengths})
+    with line_plot(series, looks, "length, tokens", "training, seconds a sequence", markers=True) as (drawn, axes):
+        axes.set(xscale="log", yscale="log")
+        axes.set_xticks(ticks, map(str, ticks))
+        axes.minorticks_off()
+        drawn.savefig(file, dpi=150)
+    return True
 
 
 def save(rows: list[Row], folder: Path) -> list[Path]:
@@ -135,8 +126,4 @@ def save(rows: list[Row], folder: Path) -> list[Path]:
     written = [folder / "bench.json", folder / "bench.md"]
     written[0].write_text(to_json(rows), encoding="utf-8")
     written[1].write_text("\n\n".join(map(as_markdown, sections(rows))) + "\n", encoding="utf-8")
-    figure = plot(rows)
-    if figure is not None:
-        written.append(folder / "time.png")
-        figure.savefig(written[-1], dpi=150)
-    return written
+    return [*written, folder / "time.png"] if plot(rows, folder / "time.png") else written

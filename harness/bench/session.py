@@ -56,13 +56,13 @@ def bench(
     rows: list[Row] = []
     for number, subject in enumerate(subjects, 1):
         title = f"{subject.name} {subject.length}x{subject.batch} ({number} of {len(subjects)})"
-        rows.append(_row(subject, settings, _titled(on_progress, title)))
+
+        def report(text: str, title: str = title) -> None:
+            on_progress(f"{title}: {text}")
+
+        rows.append(_row(subject, settings, report))
         on_row(_with_slopes(rows))
     return _with_slopes(rows)
-
-
-def _titled(report: Report, title: str) -> Report:
-    return lambda text: report(f"{title}: {text}")
 
 
 def _subject(name: str, settings: Settings) -> Subject:
@@ -72,13 +72,11 @@ def _subject(name: str, settings: Settings) -> Subject:
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(str(error.args[0])) from error
     role, options = settings.role or _role(name, settings.peers), settings.options
-    if settings.peers:
-        for peer in peers_of(name, role).values():
-            options = {**peer.options, **options}
+    for peer in peers_of(name, role).values() if settings.peers else ():
+        options = {**peer.options, **options}
     return Subject(
         name,
-        length=settings.lengths[0][0],
-        batch=settings.lengths[0][1],
+        *settings.lengths[0],
         precision=machine.resolve_precision(settings.precision, machine.pick()),
         role=role,
         width=settings.width,
@@ -89,24 +87,17 @@ def _subject(name: str, settings: Settings) -> Subject:
 
 
 def _role(name: str, peers: bool) -> Role:
-    """The role of its peers if they are asked for; else the first that it can play, a language model before others."""
-    playable = list(dict.fromkeys(peer.role for peer in PEERS.values() if name in peer.implements)) if peers else []
-    playable = playable or list(sketch_roles(name))
-    preferred: tuple[Role, ...] = ("lm", "classify", *playable)
-    return next(role for role in preferred if role in playable)
+    """The role of its peers where they are measured too; else one that it can play, a language model before others."""
+    playable = [peer.role for peer in PEERS.values() if name in peer.implements] if peers else []
+    return min(playable or sketch_roles(name), key=lambda role: ("lm", "classify", role).index(role))
 
 
 def _row(subject: Subject, settings: Settings, report: Report) -> Row:
     """One row: the subject's own process first, then reference and peers, then the rounds."""
     row: Row = {
         "architecture": subject.name,
-        "role": subject.role,
-        "length": subject.length,
-        "batch": subject.batch,
-        "precision": subject.precision,
-        "width": subject.width,
+        **{key: getattr(subject, key) for key in ("role", "length", "batch", "precision", "width", "options")},
         "hardware": machine.hardware(machine.pick().type),
-        "options": subject.options,
         "status": "ok",
         "reason": None,
         **dict.fromkeys(MEASURED),
@@ -115,7 +106,9 @@ def _row(subject: Subject, settings: Settings, report: Report) -> Row:
     with worker_pool(settings.threads) as start:
         try:
             ours = start(subject)
-            reference = _start_reference(subject, settings, start)
+            reference = None
+            if settings.reference not in (None, subject.name):
+                reference = start(dataclasses.replace(subject, name=settings.reference, options={}))
             peers, problems = _start_peers(ours, start, report) if settings.peers else ([], {})
             row |= ours.facts | _measure(ours, reference, peers, settings, report)
             if settings.peers:
@@ -123,12 +116,6 @@ def _row(subject: Subject, settings: Settings, report: Report) -> Row:
         except MeasurementFailed as error:
             row |= {"status": error.status, "reason": str(error)}
     return row
-
-
-def _start_reference(subject: Subject, settings: Settings, start: Start) -> Worker | None:
-    if settings.reference is None or settings.reference == subject.name:
-        return None
-    return start(dataclasses.replace(subject, name=settings.reference, depth=settings.depth, options={}))
 
 
 def _start_peers(ours: Worker, start: Start, report: Report) -> tuple[list[Worker], dict[str, str]]:
@@ -187,27 +174,27 @@ def _spread(turns: list[list[float]]) -> float:
 
 def _compare(ours: Worker, peers: list[Worker], problems: dict[str, str]) -> Row:
     """All peers, and the fastest of the same size."""
-    rows: list[Row] = []
-    for worker in peers:
-        name, facts = worker.subject.peer or "", worker.facts
-        mismatch = facts["params"] / ours.facts["params"] - 1
-        rows.append(
-            {
-                "peer": name,
-                "version": PEERS[name].installed,
-                "peer_precision": worker.subject.precision,
-                "peer_params": facts["params"],
-                "params_mismatch": mismatch,
-                "peer_train_tokens_per_s": worker.subject.tokens / median(worker.turns),
-                "peer_peak_memory_bytes": facts["peak_memory_bytes"],
-                "ratio": ratio(ours.turns, worker.turns),
-                "memory_ratio": ours.facts["peak_memory_bytes"] / facts["peak_memory_bytes"],
-                "comparable": abs(mismatch) <= TOLERANCE,
-            }
-        )
+    rows = [_peer_row(ours, worker) for worker in peers]
     fastest = min((row for row in rows if row["comparable"]), key=lambda row: row["ratio"], default=Row())
     keys = ("peer", "peer_train_tokens_per_s", "ratio", "peer_params", "peer_peak_memory_bytes", "memory_ratio")
     return {**{key: fastest.get(key) for key in keys}, "peers": rows, "peers_missing": problems}
+
+
+def _peer_row(ours: Worker, worker: Worker) -> Row:
+    name, facts = worker.subject.peer or "", worker.facts
+    mismatch = facts["params"] / ours.facts["params"] - 1
+    return {
+        "peer": name,
+        "version": PEERS[name].installed,
+        "peer_precision": worker.subject.precision,
+        "peer_params": facts["params"],
+        "params_mismatch": mismatch,
+        "peer_train_tokens_per_s": worker.subject.tokens / median(worker.turns),
+        "peer_peak_memory_bytes": facts["peak_memory_bytes"],
+        "ratio": ratio(ours.turns, worker.turns),
+        "memory_ratio": ours.facts["peak_memory_bytes"] / facts["peak_memory_bytes"],
+        "comparable": abs(mismatch) <= TOLERANCE,
+    }
 
 
 def _with_slopes(rows: list[Row]) -> list[Row]:
@@ -215,20 +202,15 @@ def _with_slopes(rows: list[Row]) -> list[Row]:
     found = []
     for row in rows:
         same = [r for r in rows if r["architecture"] == row["architecture"] and r["status"] == "ok"]
+        lengths = [r["length"] for r in same]
         slopes: Row = {"time_slope": None, "memory_slope": None}
-        if row["status"] == "ok" and len({r["length"] for r in same}) > 1:
-            lengths = [r["length"] for r in same]
-            slopes = {
-                "time_slope": slope(lengths, [r["length"] / r["train_tokens_per_s"] for r in same]),
-                "memory_slope": slope(lengths, [_activations(r) for r in same]),
-            }
+        if row["status"] == "ok" and len({*lengths}) > 1:
+            # without weights, gradients and AdamW's two moments, which do not grow with the length
+            activations = [max(r["peak_memory_bytes"] - 16 * r["params"], 1) / r["batch"] for r in same]
+            seconds = [r["length"] / r["train_tokens_per_s"] for r in same]
+            slopes = {"time_slope": slope(lengths, seconds), "memory_slope": slope(lengths, activations)}
         found.append(row | slopes)
     return found
-
-
-def _activations(row: Row) -> float:
-    """Bytes of a sequence beside weights, gradients and AdamW's two moments, which do not grow with it."""
-    return max(row["peak_memory_bytes"] - 16 * row["params"], 1) / row["batch"]
 
 
 def slope(x: Sequence[float], y: Sequence[float]) -> float:

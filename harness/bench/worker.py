@@ -151,7 +151,7 @@ def _adamw(model: nn.Module) -> torch.optim.Optimizer:
 
 
 def serve(subject: Subject, threads: int | None, pipe: Connection) -> None:
-    """Build the subject and send its facts, then answer requests, (method, arguments), until told None.
+    """Build the subject and send its facts, then answer requests, (method, arguments), until None comes.
 
     Answers are ("ok", value), ("unsupported", reason) or ("failed", reason).
     """

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from harness.board.rows import score, severity
 from harness.records.meters import StopRule
-from harness.records.record import Gate, Record
+from harness.records.record import Record
 from harness.records.spec import MatchRule
 
+K = TypeVar("K")
+V = TypeVar("V")
 T = TypeVar("T", bound=Hashable)
 
 
@@ -34,6 +37,11 @@ class Machine(NamedTuple):
         return " and ".join(name for name in Machine._fields if len({getattr(one, name) for one in machines}) > 1)
 
 
+def machines(finals: Sequence[Record]) -> list[Machine]:
+    """The kinds of machine that the scored runs come from."""
+    return sorted({Machine.of(r) for r in finals if score(r) is not None})
+
+
 @dataclass(frozen=True, slots=True)
 class Majority(Generic[T]):
     """The value that occurs most often. A tie is no majority: nobody can say which side is right."""
@@ -43,10 +51,8 @@ class Majority(Generic[T]):
 
     @classmethod
     def of(cls, values: Sequence[T]) -> Majority[T]:
-        top = Counter(values).most_common(2)
-        if not top or (len(top) == 2 and top[0][1] == top[1][1]):
-            return cls(exists=False)
-        return cls(exists=True, value=top[0][0])
+        modes = statistics.multimode(values)
+        return cls(exists=True, value=modes[0]) if len(modes) == 1 else cls(exists=False)
 
     def includes(self, value: T) -> bool:
         return self.exists and value == self.value
@@ -97,12 +103,17 @@ def _common_step(runs: Sequence[Record]) -> int | None:
     return None if len(steps) == 1 else 1 << (max(1, min(steps)).bit_length() - 1)
 
 
-def by_architecture(records: Sequence[Record]) -> dict[str, list[Record]]:
-    """Records grouped by the architecture's label."""
-    groups: dict[str, list[Record]] = {}
-    for record in records:
-        groups.setdefault(record.spec.architecture_label, []).append(record)
+def grouped(pairs: Iterable[tuple[K, V]]) -> dict[K, list[V]]:
+    """The values of pairs by their keys, in order."""
+    groups: dict[K, list[V]] = {}
+    for key, value in pairs:
+        groups.setdefault(key, []).append(value)
     return groups
+
+
+def by_architecture(records: Iterable[Record]) -> dict[str, list[Record]]:
+    """Records grouped by the architecture's label."""
+    return grouped((record.spec.architecture_label, record) for record in records)
 
 
 def one_per_seed(records: Sequence[Record]) -> list[Record]:
@@ -134,32 +145,27 @@ def _disqualified(records: Sequence[Record], shared: Common) -> list[str]:
     done = [r for r in records if r.status == "ok"]
     if any(r.spec.pretrained for r in done):
         return ["external: trained elsewhere, on other data and budgets; shown, not ranked"]
-    seeds: dict[str, set[int]] = {}
     counts = Counter(r.spec.seed for r in records)
-    for record in done:
-        repeated = ["several runs of the same seed"] if counts[record.spec.seed] > 1 else []
-        for reason in [*repeated, *_objections(record, shared)]:
-            seeds.setdefault(reason, set()).add(record.spec.seed)
+    repeated = {seed: ["several runs of the same seed"] for seed, count in counts.items() if count > 1}
+    seeds = grouped(
+        (reason, r.spec.seed) for r in done for reason in (*repeated.get(r.spec.seed, ()), *_objections(r, shared))
+    )
     return [*_failed_gates(done, {*counts}), *(reason + _only(own, {*counts}) for reason, own in seeds.items())]
 
 
-def _only(seeds: set[int], everyone: set[int]) -> str:
+def _only(seeds: Sequence[int], everyone: set[int]) -> str:
     """Like " (seed 1, 2)" where it is not all of them."""
-    return "" if seeds == everyone else f" (seed {', '.join(map(str, sorted(seeds)))})"
+    return "" if {*seeds} == everyone else f" (seed {', '.join(map(str, sorted({*seeds})))})"
 
 
 def _failed_gates(records: Sequence[Record], everyone: set[int]) -> list[str]:
     """Every gate that any seed failed, with the worst that was measured."""
-    failed: dict[str, list[tuple[int, Gate]]] = {}
-    for record in records:
-        for name, gate in record.eligibility.gates.items():
-            if not gate.passed:
-                failed.setdefault(name, []).append((record.spec.seed, gate))
+    gates = [(name, (gate, r.spec.seed)) for r in records for name, gate in r.eligibility.gates.items()]
     found = []
-    for name, gates in sorted(failed.items()):
-        worst = max((gate for _, gate in gates), key=lambda gate: math.inf if gate.measured is None else gate.measured)
+    for name, failed in sorted(grouped(pair for pair in gates if not pair[1][0].passed).items()):
+        worst = max((gate for gate, _ in failed), key=lambda gate: math.inf if gate.measured is None else gate.measured)
         values = f"measured {_short(worst.measured)}, limit {_short(worst.limit)}"
-        found.append(f"failed gate {name} ({values}){_only({seed for seed, _ in gates}, everyone)}")
+        found.append(f"failed gate {name} ({values}){_only([seed for _, seed in failed], everyone)}")
     return found
 
 
@@ -168,7 +174,7 @@ def _short(number: float | None) -> str:
 
 
 def _objections(record: Record, shared: Common) -> list[str]:
-    """What stands against one run that ended well."""
+    """Why one run that ended well is not ranked."""
     found, stop, machine = [], record.spec.stop, Machine.of(record)
     if score(record) is None:
         found.append(f"did not reach {stop.target:g}" if stop and stop.target is not None else "no finite test score")

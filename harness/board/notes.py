@@ -1,4 +1,4 @@
-"""What must be said beside a table so that it cannot be misread."""
+"""Notes beside a table, without which it could be misread."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 
 from harness.board import questions, tuning
-from harness.board.comparable import Common, Machine
+from harness.board.comparable import Common, Machine, by_architecture, grouped, machines
 from harness.board.model import Baseline, TaskBoard
 from harness.board.rows import Row, score
 from harness.gates.registry import applied, gates
@@ -33,9 +33,10 @@ def general(finals: Sequence[Record], trials: Sequence[Record]) -> list[str]:
 
 
 def defaults(finals: Sequence[Record]) -> dict[str, list[str]]:
-    """The settings each architecture brought along; records from before they were noted say nothing."""
-    known = {r.spec.architecture_label: r.defaults for r in reversed(finals) if r.defaults is not None}
-    return {name: list(map(describe, known[name])) for name in sorted(known)}
+    """The settings of its own of each architecture; older records do not list them."""
+    runs = by_architecture(finals)
+    known = {name: next((r.defaults for r in own if r.defaults is not None), None) for name, own in runs.items()}
+    return {name: list(map(describe, own)) for name, own in known.items() if own is not None}
 
 
 def task(
@@ -140,10 +141,9 @@ def _influences(influences: Sequence[Influence]) -> list[str]:
     """Relations of two that depend on a third, three spelled out and the rest counted."""
     found = []
     for verb in ("separated", "tied"):
-        without: dict[str, list[str]] = {}
-        for influence in influences:
-            for pair in getattr(influence, f"{verb}_without"):
-                without.setdefault("–".join(pair), []).append(influence.architecture)
+        without = grouped(
+            ("–".join(pair), i.architecture) for i in influences for pair in getattr(i, f"{verb}_without")
+        )
         found += [f"{pair} would be {verb} without {' or '.join(names)}" for pair, names in sorted(without.items())]
     if not found:
         return []
@@ -165,11 +165,6 @@ def _identical_data(finals: Sequence[Record], shared: Common) -> list[str]:
     return [f"identical data: stream hash equal over {count} architectures for {seeds}"]
 
 
-def machines(finals: Sequence[Record]) -> list[Machine]:
-    """The kinds of machine that the scored runs come from."""
-    return sorted({Machine.of(r) for r in finals if score(r) is not None})
-
-
 def _machines(finals: Sequence[Record]) -> list[str]:
     kinds = machines(finals)
     if len(kinds) < 2:
@@ -186,7 +181,7 @@ seconds, before a note says so."""
 
 
 def _drift(scored: Sequence[Record]) -> list[str]:
-    """What the reference says of a machine that was not the same for all runs."""
+    """How far the machine's speed drifted between runs, as the reference model measured it."""
     timed = [(r, step) for r in scored if (ref := r.speed.reference) is not None and (step := ref.step_seconds)]
     steps = [step for _, step in timed]
     if not timed or max(steps) <= (1 + DRIFT) * min(steps):
@@ -210,12 +205,10 @@ def _gates(board: TaskBoard, finals: Sequence[Record]) -> list[str]:
 
     def listed(lacking: Callable[[Record], Iterable[str]]) -> str:
         """Like "causal, untrained (pre_ln, lstm)"; without names where it is all rows."""
-        groups: dict[tuple[str, ...], list[str]] = {}
-        for gate in gates():
-            if who := tuple(sorted({r.spec.architecture_label for r in done if gate in lacking(r)})):
-                groups.setdefault(who, []).append(gate)
-        named = {who: "" if len(who) == len(names) else f" ({', '.join(who)})" for who in groups}
-        return "; ".join(", ".join(gates) + named[who] for who, gates in groups.items())
+        rows = {gate: sorted({r.spec.architecture_label for r in done if gate in lacking(r)}) for gate in gates()}
+        groups = grouped((", ".join(who), gate) for gate, who in rows.items() if who)
+        every = ", ".join(sorted(names))
+        return "; ".join(", ".join(own) + (f" ({who})" if who != every else "") for who, own in groups.items())
 
     skipped, older = listed(lambda r: r.eligibility.skipped), listed(_not_judged)
     found = [f"gates skipped: {skipped}"] if skipped else []
@@ -231,10 +224,7 @@ def _not_judged(record: Record) -> set[str]:
 
 def _rates(rows: Sequence[Row]) -> list[str]:
     """The learning rate each row was trained with, where they differ."""
-    users: dict[float, list[str]] = {}
-    for row in rows:
-        if row.lr is not None and row.scores:
-            users.setdefault(row.lr, []).append(row.architecture)
+    users = grouped((row.lr, row.architecture) for row in rows if row.lr is not None and row.scores)
     if len(users) < 2:
         return []
     return ["learning rates: " + "; ".join(f"{lr:g} {', '.join(sorted(users[lr]))}" for lr in sorted(users))]

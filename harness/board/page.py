@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
 from harness.board import plots
 from harness.board.aggregate import plots as over_tasks
-from harness.board.aggregate.model import Aggregate, TimeToTarget
 from harness.board.drawing import Looks, styles
-from harness.board.model import Board, Contrast, TaskBoard
+from harness.board.model import Aggregate, Board, Contrast, TaskBoard, TimeToTarget
 from harness.board.ranking import table_of, unique
 from harness.board.sections import sections
 from harness.board.tables import Section
@@ -25,13 +24,9 @@ def page(board: Board, records: Iterable[Record]) -> str:
     """The whole page as text."""
     ordered = unique(records)
     looks = styles(sorted({row.architecture for task in board.tasks for row in task.ranked}))
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    template = jinja2.PackageLoader("harness", "board")
+    options = {"autoescape": True, "undefined": jinja2.StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    environment = jinja2.Environment(loader=template, **options)  # type: ignore[arg-type]
     shown = [(section, _figures(section, ordered, looks)) for section in sections(board)]
     finals = [r for r in ordered if r.spec.kind == "final"]
     return environment.get_template("page.html.j2").render(board=board, sections=shown, provenance=provenance(finals))
@@ -66,24 +61,20 @@ def _task(board: TaskBoard, records: Sequence[Record], looks: Looks) -> dict[str
     }
 
 
-PROVENANCE: dict[str, Callable[[Record], object]] = {
-    "zoobench": lambda r: r.provenance.zoobench,
-    "commit": lambda r: r.provenance.commit,
-    "hardware": lambda r: r.provenance.hardware,
-    "threads": lambda r: r.provenance.threads,
-    "precision": lambda r: r.provenance.precision,
-    "packages": lambda r: ", ".join(f"{name} {version}" for name, version in sorted(r.provenance.packages.items())),
-}
-
-
 def provenance(records: Sequence[Record]) -> list[tuple[str, str]]:
     """Where the numbers come from; every distinct value of every field is listed."""
     ok = sum(r.status == "ok" for r in records)
     found = [("runs", f"{len(records)}, of which {ok} ok")]
-    for name, read in PROVENANCE.items():
-        if values := sorted({str(value) for r in records if (value := read(r)) not in (None, "")}):
+    for name in ("zoobench", "commit", "hardware", "threads", "precision", "packages"):
+        known = [getattr(r.provenance, name) for r in records]
+        if values := sorted({_words(value) for value in known if value}):
             found.append((name, "; ".join(values)))
     for task in sorted({r.spec.task_label for r in records}):
         if prints := sorted({r.data.fingerprint for r in records if r.spec.task_label == task} - {""}):
             found.append((f"data of {task}", ", ".join(prints)))
     return found
+
+
+def _words(value: Any) -> str:
+    """Like "numpy 2.4, torch 2.9" of packages."""
+    return ", ".join(map(" ".join, sorted(value.items()))) if isinstance(value, dict) else str(value)

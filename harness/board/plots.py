@@ -145,7 +145,7 @@ def total_cost(row: Row, *, counted: bool = True) -> float | None:
 
 
 def _name_points(drawn: Figure, axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
-    """Names beside their points, inside the axes; one that has no room there stands further off, at a thin line."""
+    """Label points inside the axes; a label without room beside its point moves away and gets a leader line."""
     drawn.draw_without_rendering()
     at = {name: axes.transData.transform((x, y)) for x, y, name in points}
     taken = [Bbox.from_bounds(px - 3, py - 3, 6, 6) for px, py in at.values()]
@@ -161,7 +161,7 @@ def _name_points(drawn: Figure, axes: Axes, points: Sequence[tuple[float, float,
 
 
 def _free(at: Any, width: float, frame: Bbox, taken: Sequence[Bbox]) -> Bbox:
-    """The nearest free place for a name beside its point: as high as the point, or further and further off."""
+    """The nearest free box for a label left or right of its point, searched upwards and downwards."""
     x, y = at
     boxes = [
         Bbox.from_bounds(left, y + dy - SMALL / 2, width, SMALL)
@@ -174,7 +174,7 @@ def _free(at: Any, width: float, frame: Bbox, taken: Sequence[Bbox]) -> Bbox:
 
 
 def best_of(board: TaskBoard, trials: Sequence[Record], looks: Looks) -> str:
-    """The expected best score of k trials against k: what more tuning would have brought, and to whom."""
+    """The expected best score of k trials against k, for each architecture: what more tuning would bring."""
     series = {name: (range(1, len(values) + 1), values) for name, values in tuning.best_of(board, trials).items()}
     if not series:
         return ""

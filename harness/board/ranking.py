@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from harness import stats
-from harness.board import notes, questions, tuning
-from harness.board.aggregate import build
-from harness.board.comparable import Common, by_architecture, one_per_seed, reasons
+from harness.board import aggregate, notes, questions, tuning
+from harness.board.comparable import Common, by_architecture, grouped, machines, one_per_seed, reasons
 from harness.board.model import Baseline, Board, TaskBoard
 from harness.board.rows import Row, Runs, finite, row
 from harness.board.tracks import contrasts
@@ -36,7 +35,7 @@ def make(
 
     Args:
         baselines: as in `baselines.json`: task_label, metric, name, value, about.
-        reference, targets: see `harness.board.aggregate.build`.
+        reference, targets: see `harness.board.aggregate.make`.
         only: by task, the architectures that the suite runs on it.
     """
     ordered = unique(records)
@@ -64,7 +63,7 @@ def make(
         tasks=tasks + ranked(questions.as_tasks(finals)),
         notes=notes.general(trained, trials),
         contrasts=contrasts(tasks),
-        across=build.make(tasks, trained, reference, targets),
+        across=aggregate.make(tasks, trained, reference, targets),
         defaults=notes.defaults(trained),
     )
 
@@ -76,9 +75,7 @@ def table_of(record: Record) -> TableKey:
 
 def unique(records: Iterable[Record]) -> list[Record]:
     """Each run once, in an order that depends on nothing but what the records say."""
-    by_id: dict[str, list[Record]] = {}
-    for record in records:
-        by_id.setdefault(record.run_id, []).append(record)
+    by_id = grouped((record.run_id, record) for record in records)
     chosen = [own[0] if len(own) == 1 else min(own, key=to_json) for own in by_id.values()]
     return sorted(chosen, key=lambda r: (*table_of(r), r.spec.architecture_label, r.spec.seed, r.run_id))
 
@@ -100,15 +97,15 @@ def _task(
     estimates = {name: dataclasses.asdict(estimate) for name, estimate in comparison.estimates.items()}
     rows = [row.replace(**estimates.get(row.architecture, {})) for row in rows]
     finals = [r for r in runs if not r.spec.pretrained]
-    if len(notes.machines(finals)) > 1:
+    if len(machines(finals)) > 1:
         rows = [row.without_times() for row in rows]
     rows.sort(key=lambda row: _position(row, higher))
     board = TaskBoard(
         task=key[0], track=key[1], metric=name, unit=unit, higher_is_better=higher, rows=rows, baselines=lines,
         chance=chance, notes=[], mdd=comparison.smallest_difference, equal=notes.equal(finals, shared), only=only,
     )  # fmt: skip
-    said = notes.task(board, finals, trials, shared, comparison, influences)
-    return dataclasses.replace(board, notes=said)
+    texts = notes.task(board, finals, trials, shared, comparison, influences)
+    return dataclasses.replace(board, notes=texts)
 
 
 def _rows(runs: list[Record], trials: list[Record], shared: Common) -> list[Row]:

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from harness import board as boards
 from harness.board.model import Board, TaskBoard
 from harness.board.rows import Row
+from harness.board.tables import Column, Section, cell, lines, name_column, print_section
 from harness.errors import UserError
 from harness.execute.runner import baselines, current
 from harness.records.record import Record
@@ -94,12 +94,15 @@ def _compared(task: TaskBoard, a: Row, b: Row) -> dict[str, Any]:
 
 def show_comparison(first: str, second: str, rows: list[dict[str, Any]], console: Console) -> None:
     """Print a comparison as a table."""
-    table = Table(title=f"{first} against {second}", title_justify="left", header_style="bold")
-    for name in ("task", "metric", "seeds", f"{first} − {second}", "detectable", "separated"):
-        table.add_column(name)
-    for row in rows:
-        verdict = {True: "yes", False: "no", None: row["note"] or "not ranked"}[row["separated"]]
-        numbers = ["–" if row[key] is None else f"{row[key]:+.4f}" for key in ("difference", "detectable")]
-        title = " · ".join(filter(None, (row["task"], row["track"])))
-        table.add_row(title, row["metric"], str(len(row["seeds"])), *numbers, verdict)
-    console.print(table)
+    signed = "{:+.4f}".format
+    columns = (
+        name_column(lambda row: " · ".join(filter(None, (row["task"], row["track"]))), "task"),
+        name_column(lambda row: row["metric"], "metric"),
+        Column("seeds", lambda row: cell(len(row["seeds"]), str)),
+        Column(f"{first} − {second}", lambda row: cell(row["difference"], signed)),
+        Column("detectable", lambda row: cell(row["detectable"], signed)),
+        name_column(
+            lambda row: {True: "yes", False: "no"}.get(row["separated"], row["note"] or "not ranked"), "separated"
+        ),
+    )
+    print_section(Section(rows, f"{first} against {second}", "", columns, lines(columns, rows)), console)

@@ -220,7 +220,7 @@ def row(architecture: str, runs: Runs, reason: str) -> Row:
     scored = [(r.spec.seed, value) for r in runs.finals if (value := score(r)) is not None]
     scores = [value for _, value in scored]
     others = dict.fromkeys(name for r in runs.finals for name in r.metrics.also)
-    also = {name: seeds_mean(runs, lambda r, name=name: r.metrics.test.get(name)) for name in others}  # type: ignore[misc]
+    also = {name: seeds_mean(runs, _test_score(name)) for name in others}
     return Row(
         architecture=architecture,
         status=max((r.status for r in runs.finals), key=severity),
@@ -232,6 +232,10 @@ def row(architecture: str, runs: Runs, reason: str) -> Row:
         also={name: value for name, value in also.items() if value is not None},
         **{name: column.summary(runs, column.read) for name, column in MEASURED.items()},  # type: ignore[arg-type]
     )
+
+
+def _test_score(name: str) -> Reading:
+    return lambda record: record.metrics.test.get(name)
 
 
 def _sd(scores: Sequence[float]) -> float | None:

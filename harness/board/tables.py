@@ -17,7 +17,7 @@ from harness.units import NONE
 
 
 class Cell(NamedTuple):
-    """What a cell says, and the value that the page sorts by."""
+    """The text of a cell, and the value that the page sorts by."""
 
     text: str
     value: float | str | None = None
@@ -70,7 +70,7 @@ class Note(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A table and what stands around it."""
+    """A table with its title and notes."""
 
     subject: Any
     """The part of the board it shows."""
@@ -117,8 +117,10 @@ def _table(section: Section, shown: list[Column]) -> Table:
     title = Text.assemble((section.title, "bold"), f"  {section.about}")
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="", padding=(0, 1, 0, 0))
     for column in shown:
-        side, width = ("left", 10) if column.left else ("right", None)
-        table.add_column(Text(column.title), justify=side, no_wrap=not column.left, overflow="fold", min_width=width)  # type: ignore[arg-type]
+        style: dict[str, Any] = {"justify": "right", "no_wrap": True}
+        if column.left:
+            style = {"justify": "left", "min_width": 10}
+        table.add_column(Text(column.title), overflow="fold", **style)
     kept = [i for i, column in enumerate(section.columns) if column in shown]
     for line in section.lines:
         table.add_row(*(Text(line.cells[i].text) for i in kept), style="" if line.kind == "ranked" else "dim")
@@ -127,17 +129,15 @@ def _table(section: Section, shown: list[Column]) -> Table:
 
 def as_markdown(section: Section) -> str:
     """A section in Markdown; the names of baselines stand in italics."""
-    table = []
-    if section.columns:
-        table = [[escape(column.title) for column in section.columns]]
-        table += [[":--" if column.left else "--:" for column in section.columns]]
+    columns, table = section.columns, []
+    if columns:
+        table = [f"| {' | '.join(escape(column.title) for column in columns)} |"]
+        table += [f"|{'|'.join(':--' if column.left else '--:' for column in columns)}|"]
     for line in section.lines:
-        mark = "*" if line.kind == "baseline" else ""
-        marks = [mark if column.left else "" for column in section.columns]
-        texts = [escape(cell.text) for cell in line.cells]
-        table.append([f"{mark}{text}{mark}" for mark, text in zip(marks, texts, strict=True)])
-    rows = "\n".join(f"| {' | '.join(row)} |" for row in table)
-    parts = [f"## {escape(section.title)}", escape(section.about), rows, bullets(section.notes)]
+        marks = ["*" if line.kind == "baseline" and column.left else "" for column in columns]
+        texts = [f"{mark}{escape(cell.text)}{mark}" for mark, cell in zip(marks, line.cells, strict=True)]
+        table.append(f"| {' | '.join(texts)} |")
+    parts = [f"## {escape(section.title)}", escape(section.about), "\n".join(table), bullets(section.notes)]
     return "\n\n".join(filter(None, parts))
 
 

@@ -8,6 +8,7 @@ from itertools import combinations
 
 from scipy.stats import kendalltau
 
+from harness.board.comparable import grouped
 from harness.board.model import Contrast, Reversal, TaskBoard
 
 Span = tuple[int, int]
@@ -15,9 +16,7 @@ Span = tuple[int, int]
 
 def contrasts(tasks: Iterable[TaskBoard]) -> list[Contrast]:
     """One for each task with two tracks or more."""
-    by_task: dict[str, list[TaskBoard]] = {}
-    for board in tasks:
-        by_task.setdefault(board.task, []).append(board)
+    by_task = grouped((board.task, board) for board in tasks)
     return [_contrast(boards) for boards in by_task.values() if len(boards) > 1]
 
 

@@ -58,7 +58,7 @@ def _architecture(name: str) -> Row:
 
 
 def _task(name: str) -> Row:
-    """What it asks, the role it needs, its metric, options and difficulties, paper, source and deviations."""
+    """What it is about, the role it needs, its metric, options and difficulties, paper, source and deviations."""
     entry = tasks.get(name)
     metric = _metric(entry)
     return {

@@ -39,18 +39,14 @@ def find_run(reference: str, root: Path | None = None) -> Path | None:
         found = sorted(file.parent for file in root.glob(f"*/{reference}*/record.json"))
         if len(found) > 1:
             raise UserError(f"{len(found)} runs begin with {reference}: {', '.join(p.name for p in found[:4])}")
-        if found or not path.exists():
-            return _one(found, reference, root)
+        if found:
+            return found[0]
+        if not path.exists():
+            raise UserError(f"no run {reference} under {root}; --results names another folder")
     suite, _, rest = reference.partition("/")
     if not path.exists() and rest and any((root / suite).glob("*/record.json")):
         return _labelled(root / suite, rest.split("/"), reference)
     return None
-
-
-def _one(found: list[Path], reference: str, root: Path) -> Path:
-    if not found:
-        raise UserError(f"no run {reference} under {root}; --results names another folder")
-    return found[0]
 
 
 def _labelled(folder: Path, labels: list[str], reference: str) -> Path:
@@ -69,18 +65,14 @@ def _labelled(folder: Path, labels: list[str], reference: str) -> Path:
 
 
 def _labels(record: Record) -> list[str]:
-    spec = record.spec
-    where = [spec.architecture_label, spec.task_label, *filter(None, [spec.track])]
-    return [*where, str(spec.seed)]
+    architecture, task, track = record.spec.cell
+    return [architecture, task, *filter(None, [track]), str(record.spec.seed)]
 
 
 def tokenizer_of(folder: Path) -> dict[str, Any] | None:
     """What turns text into the tokens of a run's model, as its folder describes it; None without one, or weights."""
-    file = folder / MODEL / "zoo.json"
-    if not file.is_file():
-        return None
-    described: dict[str, Any] | None = json.loads(file.read_text(encoding="utf-8"))["tokenizer"]
-    return described
+    described = _description(folder)
+    return described and described["tokenizer"]
 
 
 def open_model(reference: str, root: Path | None = None, **options: Any) -> Model:
@@ -100,9 +92,12 @@ def open_model(reference: str, root: Path | None = None, **options: Any) -> Mode
             return load(reference, **options)
         if options:
             raise UserError(f"a run is opened as it is; {', '.join(options)} is for published weights", file=run)
-        if not (run / MODEL / "zoo.json").is_file():
+        described = _description(run)
+        if described is None:
             raise UserError(_without_weights(read_record(run / "record.json")), file=run)
-        return load(run / MODEL, kind="zoo", plugins=_plugins(run))
+        plugins = described.get("made", {}).get("plugins", ())  # of the suite; those that are still there are imported
+        plugins = tuple(name for name in plugins if not name.endswith(".py") or Path(name).is_file())
+        return load(run / MODEL, kind="zoo", plugins=plugins)
     except PretrainedError as error:
         raise UserError(str(error)) from None
 
@@ -118,7 +113,7 @@ def _without_weights(record: Record) -> str:
     )
 
 
-def _plugins(run: Path) -> tuple[str, ...]:
-    """What the run's suite imported and is still there."""
-    made = json.loads((run / MODEL / "zoo.json").read_text(encoding="utf-8")).get("made", {})
-    return tuple(where for where in made.get("plugins", ()) if not where.endswith(".py") or Path(where).is_file())
+def _description(run: Path) -> dict[str, Any] | None:
+    """What lies beside the weights of a run; None without any."""
+    file = run / MODEL / "zoo.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None

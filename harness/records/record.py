@@ -90,7 +90,7 @@ class Metrics(Part):
 
 @dataclass(frozen=True)
 class Override(Part):
-    """Something an architecture brought along that no suite set."""
+    """A setting of an architecture's own, which no suite set."""
 
     what: str
     value: Any
@@ -114,7 +114,7 @@ class CurvePoint(Part):
 
 @dataclass(frozen=True)
 class ReferenceSpeed(Part):
-    """The reference model that was timed in turn with a run, and how fast it was."""
+    """The speed of the reference model, timed in turn with the run."""
 
     architecture: str
     width: int

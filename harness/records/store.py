@@ -70,11 +70,10 @@ class Store:
 
     def published(self) -> dict[str, str]:
         """Run ids that somebody published with the code, and the hash of each record as it was then."""
-        path = self.folder / "published.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return self._read("published.json")
 
     def finished(self, run_id: str, published: dict[str, str] | None = None) -> bool:
-        """Whether this run stands here. A published record is somebody else's: the run is still to be made here."""
+        """Whether this run was made here; a published record was made elsewhere and does not count."""
         path = self._record(run_id)
         known = (self.published() if published is None else published).get(run_id)
         return path.is_file() and (known is None or digest(path) != known)
@@ -98,11 +97,14 @@ class Store:
 
     def read_baselines(self) -> dict[str, Any]:
         """Baselines by key (task label and data fingerprint)."""
-        path = self.folder / "baselines.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return self._read("baselines.json")
 
     def write_baselines(self, baselines: dict[str, Any]) -> None:
         write_atomic(self.folder / "baselines.json", to_json(baselines))
+
+    def _read(self, name: str) -> dict[str, Any]:
+        path = self.folder / name
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
     @contextlib.contextmanager
     def replacing_published(self) -> Iterator[None]:

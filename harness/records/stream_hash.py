@@ -20,7 +20,7 @@ def extend_hash(before: str, batch: Batch) -> str:
 
 
 def hash_examples(batch: Batch) -> np.ndarray:
-    """Eight bytes for what each example asks, (B,) uint64: equal questions have equal ones."""
+    """An eight-byte hash of each example's inputs and masks, (B,) uint64."""
     total = np.zeros(len(batch), dtype=np.uint64)
     for index, name in enumerate(("inputs", "inputs2", "mask", "mask2")):
         value = getattr(batch, name)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
 from harness.records.record import STATUSES, Record
-from harness.records.store import digest
+from harness.records.store import Store, digest, read_record
 
 Problem = dict[str, str]
 """A file and what is wrong with it."""
@@ -24,27 +23,27 @@ def verify(path: Path) -> list[Problem]:
         UserError: there is no record.
     """
     problems: list[Problem] = []
-    streams: dict[tuple[Any, ...], dict[str, list[str]]] = {}
+    streams: dict[tuple[Any, ...], dict[str, list[Path]]] = {}
     files = [path] if path.is_file() else sorted(path.rglob("record.json"))
     if not files:
         raise UserError("no record.json under this path", file=path)
     for file in files:
         try:
-            record = Record.from_dict(json.loads(file.read_text(encoding="utf-8")))
+            record = read_record(file)
             problem = _unsound(record, file)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            problem = f"not a record: {error}"
+        except UserError as error:
+            problem = error.message
         if problem:
             problems.append({"file": str(file), "problem": problem})
         elif record.status == "ok" and not record.external:
             spec, used = record.spec, record.budget.used
             key = (file.parent.parent, spec.task_label, spec.seed, record.data.fingerprint, used.steps)
-            streams.setdefault(key, {}).setdefault(record.data.stream_hash, []).append(str(file))
+            streams.setdefault(key, {}).setdefault(record.data.stream_hash, []).append(file)
     for (_, task, seed, *_), hashes in streams.items():
-        rare = sorted(hashes.values(), key=len)[:-1]
         problem = f"consumed other batches than the other runs of {task}, seed {seed}"
-        problems += [{"file": file, "problem": problem} for where in rare for file in where]
-    return problems + _changed(path)
+        rare = sorted(hashes.values(), key=len)[:-1]
+        problems += [{"file": str(file), "problem": problem} for where in rare for file in where]
+    return problems + (_changed(path) if path.is_dir() else [])
 
 
 def _unsound(record: Record, file: Path) -> str:
@@ -61,9 +60,9 @@ def _unsound(record: Record, file: Path) -> str:
 def _changed(path: Path) -> list[Problem]:
     """Published records that are gone or are not what was published."""
     problems = []
-    for file in sorted(path.rglob("published.json")) if path.is_dir() else []:
-        for run_id, known in json.loads(file.read_text(encoding="utf-8")).items():
-            record = file.parent / run_id / "record.json"
+    for folder in sorted(file.parent for file in path.rglob("published.json")):
+        for run_id, known in Store(folder.name, folder.parent).published().items():
+            record = folder / run_id / "record.json"
             if not record.is_file():
                 problems.append({"file": str(record), "problem": "published, but not there"})
             elif digest(record) != known:

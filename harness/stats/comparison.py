@@ -1,7 +1,7 @@
-"""The architectures of one task compared: seeds are the unit, pairs are paired by seed, and all pairs judged together.
+"""Compare the architectures of one task: pairs are paired by seed, and all pairs judged together.
 
 `judge` holds the model and the test, `studentised` its critical values; here they become what a board shows: ranks,
-group letters, intervals, the smallest difference it could have shown, and what must be said beside them.
+group letters, intervals, the smallest difference it could have shown, and the notes beside them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What the seeds say about one architecture; scores are in the metric's unit."""
+    """The mean, interval and ranks of one architecture; scores are in the metric's unit."""
 
     mean: float
     low: float | None
@@ -71,18 +71,12 @@ def compare(scores: Scores, *, higher_is_better: bool, level: float = LEVEL) -> 
     usable = bool(verdict.usable[0])
     separated = _separated(names, table, verdict, order)
     half = dict(zip(names, verdict.half[0].tolist(), strict=True)) if usable else {}
-    shared = letters(order, separated)
-    estimates = {
-        a: Estimate(
-            mean=means[a],
-            low=means[a] - half[a] if a in half else None,
-            high=means[a] + half[a] if a in half else None,
-            rank_low=1 + sum(worse == a for _, worse in separated),
-            rank_high=len(order) - sum(better == a for better, _ in separated),
-            letters=shared[a],
-        )
-        for a in order
-    }
+    shared, estimates = letters(order, separated), {}
+    for a in order:
+        low, high = (means[a] - half[a], means[a] + half[a]) if a in half else (None, None)
+        first = 1 + sum(worse == a for _, worse in separated)
+        last = len(order) - sum(better == a for better, _ in separated)
+        estimates[a] = Estimate(means[a], low, high, first, last, shared[a])
     return Comparison(
         estimates=estimates,
         separated=separated,

@@ -79,7 +79,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What can be said about boards of one pattern; the first axis is boards."""
+    """The verdicts on boards of one pattern; the first axis is boards."""
 
     apart: Mask
     """(boards, pairs): separated; pairs as in `Design`."""
@@ -202,7 +202,7 @@ def _half_widths(spread: Spread, plan: Design, level: float) -> Floats:
 
 
 def _guarded(spread: Spread, own: Floats) -> Floats:
-    """The board's variance and `OWN` of what exceeds it: to look calm earns nothing, to look wide costs a little."""
+    """The board's variance plus `OWN` of the excess over it: low scatter gains nothing, high scatter costs a little."""
     board = spread.variance[:, None]
     return board + OWN * np.maximum(own - board, 0.0)
 

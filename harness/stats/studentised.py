@@ -16,8 +16,8 @@ from scipy import special, stats
 from scipy.interpolate import PchipInterpolator
 
 LEVEL = 0.05
-POWER = 0.80
 PLANNED = 0.87
+"""The power planned for, of which spreads that differ leave 80%."""
 
 Floats = NDArray[np.float64]
 

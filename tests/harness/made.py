@@ -50,10 +50,10 @@ def make_spec(architecture: str = "pre_ln", *, task: str = "mqar", **changes: An
     return base.replace(**changes)
 
 
-def do(spec: RunSpec, folder: Path, **more: Any) -> Record:
+def do(spec: RunSpec, folder: Path, *, suite: str = "tiny", **more: Any) -> Record:
     """Train a run in this process; its record."""
     task = spec.build_task()
-    return train(spec, task, resolve_size(spec, task), suite="tiny", folder=folder, **more)
+    return train(spec, task, resolve_size(spec, task), suite=suite, folder=folder, **more)
 
 
 def make_record(spec: RunSpec, value: float | None = None, status: Status = "ok") -> Record:

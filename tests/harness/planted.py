@@ -19,8 +19,9 @@ from harness.records.record import (
     Record,
     Size,
     Speed,
-)  # fmt: skip
-from harness.records.spec import SCHEMA, EvaluateSettings, MatchRule, RunSpec, TrainSettings
+    empty_record,
+)
+from harness.records.spec import EvaluateSettings, MatchRule, RunSpec, TrainSettings
 
 P = TypeVar("P")
 MESSAGES = {
@@ -44,53 +45,24 @@ def change(part: P, **changes: Any) -> P:
 def plant(architecture: str, seed: int, score: float | None = None, status: Any = "ok", **changes: Any) -> Record:
     """One record of a run on `text` that scored `score`, changed as by `change`."""
     scores = {} if score is None else {"loss": score * 0.69, "bits_per_byte": score}
-    error = None if status == "ok" else Error(status, MESSAGES.get(status, status))
     train = TrainSettings(1024, "adamw", 0.003, (0.9, 0.95), 0.1, "cosine", 0.05, 0.1, 1.0, "auto")
-    spec = RunSpec(
-        architecture=architecture,
-        architecture_label=architecture,
-        options={},
-        task="text",
-        task_label="text",
-        task_options={},
-        role="lm",
-        seed=seed,
-        kind="final",
-        match=MatchRule("params", 400_000, 0.05),
-        stop=StopRule("tokens", 1_000_000),
-        train=train,
-        evaluate=EvaluateSettings(0.2, 8, 8),
-    )
-    record = Record(
-        schema=SCHEMA,
-        run_id=f"{architecture}-{seed}",
-        suite="quick",
-        status=status,
-        spec=spec,
-        size=None,
-        budget=Budget(spec.stop),
-        data=Data(""),
-        metrics=Metrics("bits_per_byte", (), False, 8.0, "bits/byte", scores, scores),
-        error=error,
-    )
+    match, stop = MatchRule("params", 400_000, 0.05), StopRule("tokens", 1_000_000)
+    evaluate, name = EvaluateSettings(0.2, 8, 8), architecture
+    spec = RunSpec(name, name, {}, "text", "text", {}, "lm", seed, "final", match, stop, train, evaluate)
+    metrics = Metrics("bits_per_byte", (), False, 8.0, "bits/byte", scores, scores)
+    record = empty_record(spec, "quick", metrics, status, None if status == "ok" else Error(status, MESSAGES[status]))
+    record = record.replace(run_id=f"{architecture}-{seed}")
     if status != "unsupported":
-        record = change(
-            record,
+        packages = {"torch": "2.9.0", "numpy": "2.4.6"}
+        record = record.replace(
             size=Size(96, 4, 450_000, 401_000, 12_288, 400_000, 0.0025),
-            budget__used=Meters(999_936, 977, 2_400_000_000_000, 31.2),
+            budget=Budget(stop, used=Meters(999_936, 977, 2_400_000_000_000, 31.2)),
             data=Data("f00d", f"stream{seed}"),
             curve=[] if score is None else [_point(i, score) for i in range(1, 41)],
             speed=Speed(31_000.0),
             memory=Memory(180_000_000),
             eligibility=Eligibility(ranked=True, gates={"causality": PASSED}),
-            provenance=Provenance(
-                "0.1.0",
-                "abc1234",
-                {"torch": "2.9.0", "numpy": "2.4.6"},
-                "AMD EPYC, 2 cores",
-                threads=1,
-                precision="bf16",
-            ),
+            provenance=Provenance("0.1.0", "abc1234", packages, "AMD EPYC, 2 cores", threads=1, precision="bf16"),
         )
     return change(record, **changes)
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.axes import Axes
 
-from harness.board.aggregate.model import Aggregate, TimeToTarget
 from harness.board.drawing import GREY, SMALL, Looks, figure, line_plot, svg
+from harness.board.model import Aggregate, TimeToTarget
 from harness.stats import aggregate as stats
 
 

@@ -7,8 +7,8 @@ import math
 from collections.abc import Sequence
 from itertools import combinations
 
-from harness.board.aggregate.model import Aggregate, Improvement, RankTest, Scale, Standing
-from harness.board.model import TaskBoard
+from harness.board.comparable import grouped
+from harness.board.model import Aggregate, Improvement, RankTest, Scale, Standing, TaskBoard
 from harness.board.rows import Row
 from harness.stats import LEVEL
 from harness.stats import aggregate as stats
@@ -114,7 +114,7 @@ def _rank_test(tasks: Sequence[TaskBoard], rows: Sequence[Standing]) -> RankTest
 
 
 def notes(aggregate: Aggregate, tasks: Sequence[TaskBoard], empty: Sequence[str]) -> list[str]:
-    """What must be said beside the aggregates, the most important first."""
+    """Notes beside the aggregates, the most important first."""
     found = [f"{len(tasks)} tasks, each with the same weight: {', '.join(aggregate.tasks)}"]
     if empty:
         found.append(f"left out, since nothing is ranked there: {', '.join(empty)}")
@@ -131,11 +131,11 @@ def notes(aggregate: Aggregate, tasks: Sequence[TaskBoard], empty: Sequence[str]
 
 def _missing(aggregate: Aggregate) -> list[str]:
     """Every result that is missing, by reason, and as what it counts."""
-    by_reason: dict[str, list[str]] = {}
-    for row in sorted(aggregate.rows, key=lambda row: row.architecture):
-        for reason in sorted({*row.missing.values()}):
-            where = ", ".join(task for task, why in row.missing.items() if why == reason)
-            by_reason.setdefault(reason, []).append(f"{row.architecture} on {where}")
+    ordered = sorted(aggregate.rows, key=lambda row: row.architecture)
+    missing = {row.architecture: grouped((why, task) for task, why in row.missing.items()) for row in ordered}
+    by_reason = grouped(
+        (why, f"{name} on {', '.join(tasks)}") for name, own in missing.items() for why, tasks in own.items()
+    )
     rows, tasks = len(aggregate.rows), len(aggregate.tasks)
     count = sum(len(row.missing) for row in aggregate.rows)
     if not count:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.board.aggregate.model import Aggregate, Improvement, Standing, Target, TargetTimes, TimeToTarget
+from harness.board.model import Aggregate, Improvement, Standing, Target, TargetTimes, TimeToTarget
 from harness.board.tables import Cell, Column, Note, Section, cell, lines, name_column
 from harness.units import NONE, human
 
@@ -37,10 +37,8 @@ def _standings(found: Aggregate) -> Sequence[Column]:
     against = {i.first: i for i in found.improvements if i.second == other}
 
     def beats(row: Standing) -> Cell:
-        chance = against.get(row.architecture)
-        return (
-            Cell(f"{chance.probability:.2f} {_between(chance)}".strip(), chance.probability) if chance else cell(None)
-        )
+        found = against.get(row.architecture)
+        return Cell(f"{found.probability:.2f} {_between(found)}".strip(), found.probability) if found else cell(None)
 
     mean = "of normalised scores, each task of the same weight"
     better = f"probability that a run is better than one of {other}, averaged over tasks"

@@ -6,11 +6,9 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from harness.board import notes as beside
-from harness.board.aggregate.model import Target, TargetTimes, TimeToTarget
 from harness.board.aggregate.standings import on_all_tasks, reference_row
-from harness.board.comparable import by_architecture
-from harness.board.model import TaskBoard
+from harness.board.comparable import by_architecture, machines
+from harness.board.model import Target, TargetTimes, TaskBoard, TimeToTarget
 from harness.board.rows import Row, finite
 from harness.records.meters import Meter
 from harness.records.record import Record
@@ -26,8 +24,7 @@ class TimeMeter(NamedTuple):
     about: str
     unit: str
     meter: Meter
-    relative: bool = False
-    """Divided by the run's speed relative to the reference timed in turn with it."""
+    """Tokens are divided by the run's speed relative to the reference timed in turn with it."""
 
 
 def time_to_target(
@@ -73,8 +70,8 @@ def _meter(runs: Sequence[Record]) -> TimeMeter:
     """The fairest meter that all runs allow."""
     if all((r.speed.relative or 0.0) > 0 for r in runs):
         about = "time, in tokens that the speed reference would have read meanwhile"
-        return TimeMeter(about, "tokens", "tokens", relative=True)
-    if len(beside.machines(runs)) == 1:
+        return TimeMeter(about, "tokens", "tokens")
+    if len(machines(runs)) == 1:
         return TimeMeter("seconds of training", "s", "seconds")
     return TimeMeter("FLOPs of training, since hardware differs", "FLOP", "flops")
 
@@ -87,7 +84,7 @@ def _time(runs: Sequence[Record], task: TaskBoard, target: float, meter: TimeMet
 
 def _points(run: Record, metric: str, meter: TimeMeter) -> Iterator[tuple[float, float]]:
     """(time, validation score) wherever a run was scored, its end included."""
-    speed = run.speed.relative if meter.relative else None
+    speed = run.speed.relative if meter.meter == "tokens" else None
     scored = [(getattr(point, meter.meter), (point.valid or {}).get(metric)) for point in run.curve]
     for at, score in [*scored, (run.budget.used.of(meter.meter), run.metrics.valid.get(metric))]:
         if (value := finite(score)) is not None:

@@ -1,4 +1,4 @@
-"""`zoobench bench`: what it is asked, what its rows hold, that drift cancels, and that peers have our size."""
+"""`zoobench bench`: its options, what its rows hold, that drift cancels, and that peers have our size."""
 
 import json
 import statistics
@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from harness import bench
 from harness.bench import peers, report, session
 from harness.bench.subject import Subject
+from harness.bench.worker import Worker
 from harness.commands import main
 from harness.errors import UserError
 from harness.training.reference import ratio
@@ -76,7 +77,7 @@ def test_a_role_that_cannot_be_played_is_a_row_that_says_so():
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "named"),
     [
         (("pre_nl",), "pre_ln"),
         (("pre_ln", "--lengths", "256y8"), "--lengths"),
@@ -87,10 +88,10 @@ def test_a_role_that_cannot_be_played_is_a_row_that_says_so():
         (("pre_ln", "--plugin", "nowhere.py"), "nowhere.py"),
     ],
 )
-def test_bad_input_is_one_line(args, said):
+def test_bad_input_is_one_line(args, named):
     result = command(*args)
     assert result.exit_code == 2
-    assert said in result.stderr
+    assert named in result.stderr
     assert result.stderr.count("\n") == 1
 
 
@@ -139,7 +140,10 @@ def test_beside_a_peer():
 
 def test_a_peer_that_is_missing_is_named(monkeypatch):
     monkeypatch.setattr(peers.Peer, "installed", None)
-    (row,) = rows_of("rwkv4", "--lengths", "16x1", "--peers", "--reference", "none")
+    ours = Worker(Subject("rwkv4", 16, 1, "fp32"), process=None, pipe=None, facts={"params": 1})
+    started, problems = session._start_peers(ours, start=None, report=print)
+    row = {"architecture": "rwkv4", "length": 16, "batch": 1, "role": "lm", "status": "ok"}
+    row |= session._compare(ours, started, problems)
     assert row["peer"] is row["ratio"] is None
     assert "zoobench[oracles]" in row["peers_missing"]["transformers RWKV-4"]
     assert any("zoobench[oracles]" in note for note in report.notes([row]))

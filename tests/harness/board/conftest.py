@@ -1,27 +1,38 @@
 """Boards of planted records that several tests start from."""
 
-from __future__ import annotations
-
-from typing import Any
+import io
 
 import pytest
+from rich.console import Console
 
-from harness.records.record import Record
+from harness import board
 from tests.harness.planted import plant
 
 NOISE = {"lstm": (0.01, -0.02, 0.01), "s4d": (-0.01, 0.01, 0.0), "pre_ln": (0.0, 0.01, -0.01)}
 
 
 @pytest.fixture
-def baselines() -> list[dict[str, Any]]:
+def baselines():
+    both = {"bigram": 3.91, "trigram": 3.21}
     return [
-        {"task_label": "text", "metric": "bits_per_byte", "name": "bigram", "value": 3.91, "about": "byte pairs"},
-        {"task_label": "text", "metric": "bits_per_byte", "name": "trigram", "value": 3.21, "about": "byte triples"},
+        {"task_label": "text", "metric": "bits_per_byte", "name": n, "value": v, "about": ""} for n, v in both.items()
     ]
 
 
 @pytest.fixture
-def three() -> list[Record]:
+def three():
     """Three architectures on three seeds. Seed effects -.1, 0, .1; noise ±.01; means 2, 3 and 3.02."""
     means = {"lstm": 2.0, "s4d": 3.0, "pre_ln": 3.02}
     return [plant(a, s, means[a] + 0.1 * (s - 1) + NOISE[a][s]) for a in means for s in range(3)]
+
+
+def by_name(rows):
+    """Rows by architecture."""
+    return {row.architecture: row for row in rows}
+
+
+def text_of(made, width=100):
+    """A board as a terminal shows it."""
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    board.render(made, console)
+    return console.file.getvalue()

@@ -1,8 +1,5 @@
 """Planted records over several tasks: what the board says over them, worked out by hand, and what never moves it."""
 
-from __future__ import annotations
-
-import io
 import json
 import math
 import random
@@ -10,14 +7,14 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rich.console import Console
 
 from harness import board
 from harness.board import formats, sections
-from harness.board.aggregate import build, standings
+from harness.board.aggregate import standings
 from harness.board.page import page
 from harness.records.meters import Meters
 from harness.records.record import CurvePoint, Eligibility, Metrics, Speed
+from tests.harness.board.conftest import by_name, text_of
 from tests.harness.planted import change, plant
 
 TASKS = {"text": (False, 8.0), "recall": (True, 0.1), **{f"t{i}": (True, 0.0) for i in range(4)}}
@@ -75,10 +72,6 @@ def aggregate_of(*args, **kwargs):
     return found
 
 
-def by_name(rows):
-    return {row.architecture: row for row in rows}
-
-
 def on(task):
     return [r for r in RECORDS if r.spec.task == task]
 
@@ -118,9 +111,7 @@ def test_what_is_missing_is_last_counted_and_shown():
     assert chances["half", "ref"] == pytest.approx(0.5)  # wins on text, lost on recall
     assert chances["good", "half"] == 1
     assert by_name(found.race.rows)["half"].times["recall"] is None
-    console = Console(width=100, file=io.StringIO(), color_system=None)
-    board.render(made_of(RECORDS), console)
-    shown = console.file.getvalue()
+    shown = text_of(made_of(RECORDS))
     assert "1/2" in shown
     assert "unsupported: half on recall" in " ".join(shown.split())
 
@@ -212,7 +203,7 @@ def test_tracks_never_meet():
     fast = [change(r, spec__track="first") for r in on("text")]
     slow = [change(r, spec__track="second", run_id=f"slow-{r.run_id}") for r in runs("ref", "text", (3.0,) * 3, 3.0)]
     made = made_of([*fast, *slow])
-    assert made.across == build.make(made.tasks, [*fast, *slow], "ref")
+    assert made.across == board.aggregate.make(made.tasks, [*fast, *slow], "ref")
     assert [(a.track, a.tasks, a.rows) for a in made.across] == [("first", ["text"], []), ("second", ["text"], [])]
     assert [by_name(a.race.rows)["ref"].times["text"] for a in made.across] == [3, 9]
     titles = [section.title for section in sections.sections(made)][-2:]
@@ -321,9 +312,7 @@ def test_every_format_has_it(tmp_path):
     assert "| good | 2.000 | \\[2.00, 2.00\\] | 2.000 | 1.00 | 2/2 | 1.00 \\[1.00, 1.00\\] |" in text
     assert html.count("<svg") == 2 * 3 + 3
     assert "critical difference" in html
-    narrow = Console(width=60, file=io.StringIO(), color_system=None)
-    board.render(made, narrow)
-    assert max(map(len, narrow.file.getvalue().splitlines())) <= 60
+    assert max(map(len, text_of(made, width=60).splitlines())) <= 60
 
 
 def test_old_or_thin_records_make_a_board():

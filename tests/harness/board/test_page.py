@@ -118,9 +118,3 @@ def test_thin_boards_still_make_a_page(scores):
     bare = [change(r, curve=[]) for r in records]
     for some in (records, bare):
         assert ("<table" in page(board.make("thin", some, []), some)) is bool(scores)
-
-
-def test_write(made, records, tmp_path):
-    board.write(made, records, tmp_path / "new")
-    board.write(made, records, tmp_path / "new")
-    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["board.csv", "board.json", "board.md", "index.html"]

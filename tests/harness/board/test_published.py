@@ -1,7 +1,5 @@
 """The published boards, made again from their records: every number is the one that stands there."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from pathlib import Path

@@ -1,18 +1,16 @@
 """Answers to lm-evaluation-harness on a board: ranked by seeds like any task, behind the tasks of the suite."""
 
-import copy
-
 import pytest
 
 from harness import board
-from harness.board import questions
 from harness.records.meters import StopRule
 from harness.records.record import Answer, AnswerMetric, Eligibility, External, LmEval
 from harness.records.spec import PRETRAINED
+from tests.harness.board.conftest import by_name
 from tests.harness.planted import FAILED, change, plant
 
 
-def asked(record, error=0.03, digest="c0ffee", **answers):
+def with_answers(record, error=0.03, digest="c0ffee", **answers):
     """The record with answers: name → accuracy."""
 
     def answer(value):
@@ -23,20 +21,16 @@ def asked(record, error=0.03, digest="c0ffee", **answers):
     return change(record, lm_eval=LmEval("0.4.13", {}, tuple(tasks), tasks, {}, {}, 0.0))
 
 
-@pytest.fixture
-def answered(three):
-    return answers_of(three)
-
-
 def answers_of(three, error=0.03):
     """Accuracy the other way round: pre_ln knows most, lstm least."""
     knows = {"lstm": 0.25, "s4d": 0.40, "pre_ln": 0.55}
     noise = [0.0, 0.002, 0.001, 0.001, 0.0, 0.002, 0.0, 0.001, 0.002]
-    return [asked(r, error, arc=knows[r.spec.architecture] + noise[i], copa=0.5) for i, r in enumerate(three)]
+    return [with_answers(r, error, arc=knows[r.spec.architecture] + noise[i], copa=0.5) for i, r in enumerate(three)]
 
 
-def row_of(task, name):
-    return next(row for row in task.rows if row.architecture == name)
+@pytest.fixture
+def answered(three):
+    return answers_of(three)
 
 
 def test_each_question_is_ranked_behind_the_tasks(answered, baselines):
@@ -62,19 +56,19 @@ def test_chance_is_beaten_only_beyond_the_standard_error_of_the_questions(three)
 
 
 def test_other_questions_and_failed_gates_are_not_ranked(answered, baselines):
-    other = [asked(answered[0], digest="badc0de", arc=0.25), *answered[1:]]
-    row = row_of(board.make("quick", other, baselines).tasks[1], "lstm")
+    other = [with_answers(answered[0], digest="badc0de", arc=0.25), *answered[1:]]
+    row = by_name(board.make("quick", other, baselines).tasks[1].rows)["lstm"]
     assert not row.ranked
     assert "data fingerprint" in row.reason
     failed = Eligibility(gates={"causality": FAILED})
     cheating = [change(r, eligibility=failed) if r.spec.architecture == "pre_ln" else r for r in answered]
-    assert not row_of(board.make("quick", cheating, baselines).tasks[1], "pre_ln").ranked
+    assert not by_name(board.make("quick", cheating, baselines).tasks[1].rows)["pre_ln"].ranked
 
 
-def test_a_model_that_cannot_be_asked_is_a_row_that_says_why(answered):
+def test_a_model_that_cannot_answer_is_a_row_with_the_reason(answered):
     refused = LmEval("0.4.13", {}, (), {}, {}, {"arc": "no token for U+0031"}, 0.0)
     made = board.make("quick", [*answered, plant("kjv", 0, 2.0, lm_eval=refused)], [])
-    row = row_of(made.tasks[1], "kjv")
+    row = by_name(made.tasks[1].rows)["kjv"]
     assert (row.status, row.reason, row.ranked) == ("unsupported", "no token for U+0031", False)
 
 
@@ -83,7 +77,7 @@ def test_external_rows_are_shown_and_not_ranked(answered, baselines):
         PRETRAINED, 0, 1.2, data__stream_hash="", eligibility=Eligibility(), spec__architecture_label="RWKV-4 169M",
         external=External("rwkv", "rwkv-4.pth", "00"), spec__stop=None, spec__match=None, spec__train=None,
     )  # fmt: skip
-    made = board.make("quick", [*answered, asked(bought, arc=0.9)], baselines)
+    made = board.make("quick", [*answered, with_answers(bought, arc=0.9)], baselines)
     for task in made.tasks[:2]:
         row = task.rows[-1]
         assert (row.architecture, row.ranked) == ("RWKV-4 169M", False)
@@ -93,7 +87,7 @@ def test_external_rows_are_shown_and_not_ranked(answered, baselines):
     assert any("identical data: stream hash equal over 3" in note for note in text.notes)
 
 
-def test_models_of_several_tasks_are_told_apart(answered):
+def test_answers_name_the_task_where_there_are_several(answered):
     other = [change(r, spec__task_label="code", run_id=f"{r.run_id}-code") for r in answered]
     names = [task.task for task in board.make("quick", answered + other, []).tasks]
     assert names == ["code", "text", "arc after code", "arc after text", "copa after code", "copa after text"]
@@ -104,11 +98,3 @@ def test_a_target_of_training_is_no_target_of_answers(answered, baselines):
     text, arc, _ = board.make("quick", goal, baselines).tasks
     assert text.metric == "tokens to bits_per_byte 2.5"
     assert arc.metric == "acc"
-
-
-def test_records_are_left_alone(answered):
-    before = copy.deepcopy(answered)
-    records = questions.as_tasks(answered)
-    assert answered == before
-    assert len(records) == 2 * len(answered)
-    assert all([*r.lm_eval.tasks] == [r.spec.task] for r in records)

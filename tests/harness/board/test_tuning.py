@@ -1,7 +1,5 @@
 """What a board says of tuning: unequal effort is not ranked, edges are flagged, cost is added up."""
 
-from __future__ import annotations
-
 import random
 
 import pytest
@@ -13,6 +11,7 @@ from harness.board.tuning import at_edge, best_of
 from harness.records.meters import StopRule
 from harness.records.record import Override
 from harness.records.spec import Search
+from tests.harness.board.conftest import by_name
 from tests.harness.planted import change, plant
 
 NAMES = ("lstm", "s4d", "pre_ln")
@@ -41,7 +40,7 @@ def finals(three, dropout=0.1):
 
 def only(records):
     (task,) = board.make("quick", records, []).tasks
-    return task, {row.architecture: row for row in task.rows}
+    return task, by_name(task.rows)
 
 
 def test_equal_effort_is_ranked_and_its_cost_added_up(three):

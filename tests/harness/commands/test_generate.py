@@ -61,7 +61,7 @@ def test_interrupted_it_ends_quietly(model, generate, monkeypatch):
     assert (result.stdout, result.stderr) == ("abc\n", "")
 
 
-def test_what_cannot_write_is_said_in_one_line(model, generate):
+def test_a_model_that_cannot_write_is_refused_in_one_line(model, generate):
     assert generate("ran", status=2).stderr == "zoobench: no run ran\n"
     model.tokenizer = None
     assert generate("run", status=2).stderr == "zoobench: run: this model has no tokenizer: it cannot be given text\n"

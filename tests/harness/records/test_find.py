@@ -9,13 +9,13 @@ import zoo
 from harness.errors import UserError
 from harness.execute import runner
 from harness.plan.expand import expand
-from harness.plan.sizes import resolve_size
 from harness.records.find import find_run, open_model
 from harness.records.store import Store, read_record
 from harness.suite.load import load
 from harness.training.evaluate import evaluate
-from harness.training.train import train
 from zoo.contract import Batch
+
+from ..made import do
 
 SUITE = """
 suite: kept
@@ -40,9 +40,9 @@ def root(tmp_path_factory):
 
 def make(spec, root, *, keep):
     """A run, without a process of its own."""
-    store, task = Store("kept", root), spec.build_task()
+    store = Store("kept", root)
     folder = store.run_folder(spec.run_id)
-    store.write(train(spec, task, resolve_size(spec, task), suite="kept", folder=folder, keep=keep))
+    store.write(do(spec, folder, suite="kept", keep=keep))
     return folder
 
 
@@ -65,7 +65,7 @@ def test_a_run_is_found_by_path_id_and_labels(root):
         ("nowhere", "no such file or folder"),
     ],
 )
-def test_what_is_no_run_is_told(root, reference, words):
+def test_what_is_no_run_is_refused(root, reference, words):
     with pytest.raises(UserError, match=words):
         open_model(reference, root)
 

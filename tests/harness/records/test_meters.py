@@ -42,30 +42,16 @@ def test_progress_goes_from_nothing_to_one():
 
 
 @pytest.mark.parametrize(
-    ("kind", "progress", "rate"),
-    [
-        ("cosine", 0.0, 0.0),
-        ("cosine", 0.05, 0.5),
-        ("cosine", 0.1, 1.0),
-        ("cosine", 0.55, 0.55),  # half way down: 0.1 + 0.9/2
-        ("cosine", 0.325, 0.1 + 0.9 * (1 + math.sqrt(0.5)) / 2),  # a quarter of the way: cos 45°
-        ("cosine", 1.0, 0.1),
-        ("linear", 0.05, 0.5),
-        ("linear", 0.1, 1.0),
-        ("linear", 0.55, 0.55),
-        ("linear", 0.325, 0.775),
-        ("linear", 1.0, 0.1),
-        ("inverse_sqrt", 0.05, 0.5),
-        ("inverse_sqrt", 0.1, 1.0),
-        ("inverse_sqrt", 0.4, 0.5),  # four times the warm-up: half
-        ("inverse_sqrt", 1.0, math.sqrt(0.1)),
-        ("constant", 0.05, 0.5),
-        ("constant", 0.7, 1.0),
-        ("constant", 1.0, 1.0),
+    ("kind", "rates"),
+    [  # half of the way down is 0.1 + 0.9/2, a quarter cos 45°; four times the warm-up is 1/√4
+        ("cosine", {0.0: 0.0, 0.05: 0.5, 0.1: 1.0, 0.55: 0.55, 0.325: 0.1 + 0.9 * (1 + math.sqrt(0.5)) / 2, 1.0: 0.1}),
+        ("linear", {0.05: 0.5, 0.1: 1.0, 0.55: 0.55, 0.325: 0.775, 1.0: 0.1}),
+        ("inverse_sqrt", {0.05: 0.5, 0.1: 1.0, 0.4: 0.5, 1.0: math.sqrt(0.1)}),
+        ("constant", {0.05: 0.5, 0.7: 1.0, 1.0: 1.0}),
     ],
 )
-def test_the_shape_of_each_schedule_by_hand(kind, progress, rate):
-    assert schedule(kind, progress, warmup=0.1, final=0.1) == pytest.approx(rate)
+def test_the_shape_of_each_schedule_by_hand(kind, rates):
+    assert {at: schedule(kind, at, warmup=0.1, final=0.1) for at in rates} == pytest.approx(rates)
 
 
 @given(st.sampled_from(SCHEDULES), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))

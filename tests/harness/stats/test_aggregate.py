@@ -1,7 +1,5 @@
 """Statistics over tasks against hand arithmetic, the tables of Demšar (2006), SciPy, and plain loops."""
 
-from __future__ import annotations
-
 import math
 import random
 
