@@ -231,11 +231,7 @@ def _job(spec: RunSpec, loaded: LoadedSuite, store: Store, threads: int, size: S
 
 
 def load_data(loaded: LoadedSuite, specs: list[RunSpec]) -> None:
-    """Make one example of every task of these runs, so that missing or damaged data is known before anything runs.
-
-    Raises:
-        UserError: the data's own message.
-    """
+    """Make one example of every task of these runs: a UserError tells of missing or damaged data in time."""
     for label in dict.fromkeys(spec.task_label for spec in specs):
         try:
             loaded.task(label).task.batch("train", 0, 0, size=1)

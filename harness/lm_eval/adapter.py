@@ -140,11 +140,7 @@ class Zoobench(TemplateLM):
         left_truncate_len: int | None = None,
         **kwargs: Any,
     ) -> list[int]:
-        """The tokens of a text; without special ones around them where it begins with the prefix already.
-
-        Raises:
-            UserError: a character that has no token.
-        """
+        """The tokens of a text, without special ones where it begins with the prefix; UserError if one has no token."""
         prefix = self.tokenizer.decode([self._prefix])
         if add_special_tokens is None and prefix and string.startswith(prefix):
             add_special_tokens = False

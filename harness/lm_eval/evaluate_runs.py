@@ -140,11 +140,7 @@ def evaluate_suite(
 
 
 def check_suite(loaded: LoadedSuite) -> list[str]:
-    """The names of all tasks that a suite asks, after finding out that each can be had.
-
-    Raises:
-        UserError: it cannot; at the suite's own line, where it is the name that is wrong.
-    """
+    """The names of all tasks that a suite asks; a UserError, perhaps at the suite's line, where one cannot be had."""
     from harness.lm_eval.evaluate import check_tasks
 
     settings = loaded.suite.lm_eval

@@ -31,11 +31,7 @@ class GenerationOptions:
 
     @classmethod
     def parse(cls, kwargs: dict[str, Any], max_length: int) -> GenerationOptions:
-        """Read lm_eval's `generation_kwargs`.
-
-        Raises:
-            UserError: an option that is not known here.
-        """
+        """Read lm_eval's `generation_kwargs`; a UserError names an option that is not known here."""
         rest = dict(kwargs)
         until = rest.pop("until", None) or ()
         counts = [rest.pop(key, None) for key in ("max_gen_toks", "max_new_tokens", "max_tokens")]

@@ -24,11 +24,7 @@ Sizes = dict[Cell, "sizing.Size | str"]
 
 
 def solve(specs: list[RunSpec], loaded: LoadedSuite) -> Sizes:
-    """The size of every cell, or the reason why it cannot be.
-
-    Raises:
-        UserError: an option or size is wrong, at the line of its architecture.
-    """
+    """The size of every cell, or why it cannot be; a UserError names the line of a wrong option."""
     sizes: Sizes = {}
     for spec in specs:
         if spec.cell in sizes:
@@ -109,11 +105,7 @@ def _build(name: str, role: Role, shape: Shape, **options: Any) -> Model:
 
 
 def matched(spec: RunSpec, task: Task, model: Model) -> float:
-    """The matched quantity, measured on a built model.
-
-    Raises:
-        Unsupported: it is matched by a state that it does not have.
-    """
+    """The matched quantity, measured on a built model; Unsupported where a state is matched that it does not have."""
     assert spec.match is not None
     if spec.match.meter == "params":
         return sizing.parameters(model, spec.match.count)

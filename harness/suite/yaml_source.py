@@ -39,11 +39,7 @@ class Source:
         return UserError(message, file=file, line=line, key=dotted(path))
 
     def put(self, path: Path_, value: Any, origin: str) -> None:
-        """Set one value, making the mappings on the way.
-
-        Raises:
-            UserError: the path runs through something that is neither a mapping nor a list.
-        """
+        """Set a value, making mappings on the way; a UserError where the path runs through something else."""
         here = self.data
         for depth, key in enumerate(path[:-1]):
             try:

@@ -17,22 +17,14 @@ Row = dict[str, Any]
 
 
 def dataset(*, questions: str, **_: Any) -> dict[str, Any]:
-    """The split `test` of the questions called `questions`, for lm_eval's `custom_dataset`.
-
-    Raises:
-        UserError: see `find` and `read`.
-    """
+    """The split `test` of the questions called `questions`, for lm_eval's `custom_dataset`."""
     from datasets import Dataset
 
     return {"test": Dataset.from_list(read(find(questions), FORMS[questions]))}
 
 
 def find(questions: str) -> Path:
-    """`NAME.jsonl` in the folder `ZOOBENCH_QUESTIONS` names, or in a folder of that.
-
-    Raises:
-        UserError: the variable is not set, or there is no such file.
-    """
+    """`NAME.jsonl` in the folder `ZOOBENCH_QUESTIONS` names, or in a folder of that; a UserError where it is not."""
     folder, name = os.environ.get(VARIABLE), f"{questions}.jsonl"
     where = f"such files are in {SOURCE}"
     if not folder:
@@ -46,11 +38,7 @@ def find(questions: str) -> Path:
 
 
 def read(path: Path, form: Callable[[Row], Row]) -> list[Row]:
-    """Every question of a file.
-
-    Raises:
-        UserError: it cannot be read or holds none, or a line is not of this form; with the line's number.
-    """
+    """Every question of a file; a UserError names the line that is not of this form, or says that there is none."""
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
