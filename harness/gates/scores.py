@@ -157,8 +157,8 @@ def batch_neighbours(subject: Subject) -> Gate:
     largest = relative(precise(rows(batch, backwards)), whole[backwards])
     for first in range(2):
         kept = list(range(len(batch)))[first::2]
-        others = [len(more) - 1 - i for i in range(len(batch) - len(kept))]
-        mixed = _stack(rows(batch, kept), rows(more, others))
+        others = rows(more, [len(more) - 1 - i for i in range(len(batch) - len(kept))]).arrays()
+        mixed = Batch(**{name: torch.cat([x, others[name]]) for name, x in rows(batch, kept).arrays().items()})
         largest = max(largest, relative(precise(mixed)[: len(kept)], whole[kept]))
     about = "largest relative difference between an example among some and among others"
     found = [result(largest, precise.limit, f"{about}, {precise.about}")]
@@ -167,11 +167,6 @@ def batch_neighbours(subject: Subject) -> Gate:
         backwards = list(range(len(scored)))[::-1]
         found.append(result(relative(subject.model(rows(scored, backwards)), logits[backwards]), AS_SCORED, about))
     return worst(*found)
-
-
-def _stack(a: Batch, b: Batch) -> Batch:
-    other = b.arrays()
-    return Batch(**{name: torch.cat([value, other[name]]) for name, value in a.arrays().items()})
 
 
 @gate("scoring again gives other scores", when=FIRST)

@@ -84,8 +84,5 @@ def continue_prompts(
         done=done,
         rows=rows or ROWS,
     )
-    return [_cut(tokenizer.decode(tokens), stops) for tokens in written]
-
-
-def _cut(text: str, stops: list[str]) -> str:
-    return text[: min((text.find(stop) for stop in stops if stop in text), default=len(text))]
+    texts = [tokenizer.decode(tokens) for tokens in written]
+    return [text[: min((text.find(stop) for stop in stops if stop in text), default=None)] for text in texts]
