@@ -3,7 +3,6 @@
 import dataclasses
 from contextlib import nullcontext
 
-import pytest
 import torch
 from torch import nn
 
@@ -49,21 +48,6 @@ class Peeking(Honest):
 
     def mix(self, x):
         return self.conv(x.mT).mT
-
-
-class BatchStatistics(Honest):
-    """Normalised over the batch axis, in eval mode too."""
-
-    def mix(self, x):
-        x = super().mix(x)
-        return (x - x.mean(0)) / (x.std(0, unbiased=False) + 1.0)
-
-
-class Restless(Honest):
-    """Noise in eval mode."""
-
-    def mix(self, x):
-        return super().mix(x) + 0.1 * torch.randn_like(x)
 
 
 def subject(mixer, mismatch=None, match=None, task=TASK):
@@ -112,19 +96,11 @@ def test_an_honest_mixer_passes():
     assert all(gate.about for gate in found.gates.values())
 
 
-@pytest.mark.parametrize(
-    ("mixer", "own"),
-    [(Peeking, {"causal", "gradient_leak"}), (BatchStatistics, {"batch_size", "batch_neighbours"})],
-)
-def test_a_fault_fails_its_own_gates_alone(mixer, own):
-    found = judge(mixer)
-    assert failed(found) == own
+def test_a_fault_fails_its_own_gates_alone():
+    found = judge(Peeking)
+    assert failed(found) == {"causal", "gradient_leak"}
     assert not found.ranked
-    assert all(found.gates[name].measured > 1e6 * found.gates[name].limit for name in own)
-
-
-def test_randomness_fails_the_gate_of_repeatability():
-    assert "repeatable" in failed(judge(Restless))
+    assert all(found.gates[name].measured > 1e6 * found.gates[name].limit for name in failed(found))
 
 
 def test_a_size_off_the_match_is_not_ranked():
@@ -158,15 +134,6 @@ def test_a_decoder_that_reads_ahead_in_its_answer_is_caught():
     assert failed(found) == {"causal", "gradient_leak"}
 
 
-def test_a_leak_far_below_float32_is_seen_and_rounding_is_not():
-    class Whisper(Honest):
-        def mix(self, x):
-            return super().mix(x) + 1e-8 * x.mean(1, keepdim=True)
-
-    assert failed(judge(Whisper)) == {"causal", "gradient_leak"}
-    assert judge(Honest).gates["causal"].measured < 1e-12
-
-
 def test_a_model_that_computes_in_less_has_a_coarser_limit_and_says_so():
     class Single(Honest):
         def mix(self, x):
@@ -175,7 +142,7 @@ def test_a_model_that_computes_in_less_has_a_coarser_limit_and_says_so():
 
     said = judge(Single).gates["causal"]
     assert said.passed
-    assert said.measured > 1e-9
+    assert said.measured > 1e-9 > 1e3 * judge(Honest).gates["causal"].measured
     assert said.limit == 1e-5
     assert "computes in less" in said.about
 
