@@ -83,17 +83,12 @@ def resolve_size(spec: RunSpec, task: Task) -> sizing.Size:
     given: dict[str, Any] = {"target": rule.target, "of": partial(matched, spec, task), **options}
     if rule.meter == "flops_per_token":
         given["build"] = _build
-    if "depth" in rule.solve:
-        given["tolerance"] = rule.tolerance
-        solve = sizing.solve_size
-    else:
-        solve = sizing.solve_width
     try:
-        return solve(spec.architecture, spec.role, task.shape, **given)
-    except Unsupported:
-        raise
+        if "depth" in rule.solve:
+            return sizing.solve_size(spec.architecture, spec.role, task.shape, tolerance=rule.tolerance, **given)
+        return sizing.solve_width(spec.architecture, spec.role, task.shape, **given)
     except ValueError as error:
-        if rule.meter == "params":
+        if isinstance(error, Unsupported) or rule.meter == "params":
             raise
         raise Unsupported(f"cannot be matched on {rule.meter}: {error}") from None
 
