@@ -7,19 +7,13 @@ import multiprocessing.connection
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
+from harness.execute.progress import Live
 from harness.execute.worker import Job, main
 from harness.processes import launch
 from harness.records.record import Error, Status, empty_record
-from harness.records.spec import RunSpec
 from harness.records.store import Store
-
-
-class Display(Protocol):
-    """Shows the events of runs."""
-
-    def event(self, spec: RunSpec, event: dict[str, Any]) -> None: ...
 
 
 @dataclass
@@ -28,10 +22,10 @@ class _Slot:
     process: Any
     pipe: Any
     started: float
-    ended: dict[str, Any] | None = None
+    ended: bool = False
 
 
-def run(jobs: Iterable[Job], *, workers: int, timeout: float | None, display: Display) -> None:
+def run(jobs: Iterable[Job], *, workers: int, timeout: float | None, display: Live) -> None:
     """Run every job. On KeyboardInterrupt the runs under way write checkpoints before it propagates."""
     queue, slots = list(jobs)[::-1], list[_Slot]()
     try:
@@ -39,12 +33,10 @@ def run(jobs: Iterable[Job], *, workers: int, timeout: float | None, display: Di
             while queue and len(slots) < workers:
                 job = queue.pop()
                 slots.append(_Slot(job, *launch(main, job), time.monotonic()))
-            ready = multiprocessing.connection.wait(
-                [s.pipe for s in slots] + [s.process.sentinel for s in slots], timeout=0.5
-            )
+            waited_for = [waited for slot in slots for waited in (slot.pipe, slot.process.sentinel)]
+            multiprocessing.connection.wait(waited_for, timeout=0.5)
             for slot in list(slots):
-                if slot.pipe in ready:
-                    _drain(slot, display)
+                _drain(slot, display)
                 if timeout is not None and time.monotonic() - slot.started > timeout and slot.process.is_alive():
                     slot.process.kill()
                     slot.process.join()
@@ -63,12 +55,11 @@ def run(jobs: Iterable[Job], *, workers: int, timeout: float | None, display: Di
             slot.process.join(60)
 
 
-def _drain(slot: _Slot, display: Display) -> None:
+def _drain(slot: _Slot, display: Live) -> None:
     with contextlib.suppress(EOFError, OSError):
         while slot.pipe.poll():
             event = slot.pipe.recv()
-            if event["event"] == "end":
-                slot.ended = event
+            slot.ended = slot.ended or event["event"] == "end"
             display.event(slot.job.spec, event)
 
 
@@ -78,14 +69,12 @@ def _cause(code: int | None) -> tuple[Status, str]:
     return "failed", f"the process ended without a record (exit code {code})"
 
 
-def _close(slot: _Slot, display: Display, status: Status, message: str) -> None:
+def _close(slot: _Slot, display: Live, status: Status, message: str) -> None:
     """Leave a record for a process that could not leave its own."""
     slot.pipe.close()
-    if slot.ended is not None:
-        return
     job = slot.job
     store = Store(job.suite, job.root)
-    if store.finished(job.spec.run_id, published={}):
+    if slot.ended or store.finished(job.spec.run_id, published={}):
         return
     error = Error(status, message, "")
     store.write(empty_record(job.spec, job.suite, job.metrics, status, error))

@@ -157,16 +157,12 @@ def _records(specs: list[RunSpec], store: Store) -> list[Record]:
 @contextlib.contextmanager
 def _locked(store: Store) -> Iterator[None]:
     store.folder.mkdir(parents=True, exist_ok=True)
-    path = store.folder / ".lock"
-    lock = filelock.FileLock(path, blocking=False)
     try:
-        lock.acquire()
+        lock = filelock.FileLock(store.folder / ".lock", blocking=False).acquire()
     except filelock.Timeout:
         raise UserError("another zoobench is running this suite here", file=store.folder) from None
-    try:
+    with lock:
         yield
-    finally:
-        lock.release()
 
 
 def _sizes(specs: list[RunSpec], loaded: LoadedSuite) -> Sizes:
@@ -209,7 +205,6 @@ def _execute(
 
 def _weight(job: Job) -> float:
     """The relative cost of a run, for the time left: parameters times tokens, where its end is known in tokens."""
-    assert job.size is not None
     stop = job.spec.stop
     return job.size.params * (stop.limit if stop is not None and stop.meter == "tokens" else 1.0)
 
@@ -231,11 +226,7 @@ def _job(spec: RunSpec, loaded: LoadedSuite, store: Store, threads: int, size: S
 
 
 def load_data(loaded: LoadedSuite, specs: list[RunSpec]) -> None:
-    """Make one example of every task of these runs, so that missing or damaged data is known before anything runs.
-
-    Raises:
-        UserError: the data's own message.
-    """
+    """Make one example of every task of these runs: a UserError tells of missing or damaged data in time."""
     for label in dict.fromkeys(spec.task_label for spec in specs):
         try:
             loaded.task(label).task.batch("train", 0, 0, size=1)

@@ -14,10 +14,7 @@ from harness.suite.load import load
 
 
 def status(suite: str | None, root: Path | None = None, overrides: tuple[str, ...] = ()) -> list[dict[str, Any]]:
-    """Per suite: how many records of each status, how many runs have a checkpoint, and how many are to do.
-
-    A published record stands for a run that is still to be made here.
-    """
+    """Per suite: records by status, runs with a checkpoint, and runs to do, also where a record is published."""
     if suite is None:
         folder = root or default_root()
         names = sorted({path.parent.parent.name for path in folder.glob("*/*/record.json")})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import traceback
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ from typing import Any
 
 import torch
 
-from harness.plan.sizes import resolve_size
 from harness.records.record import Error, Metrics, Record, Status, empty_record
 from harness.records.spec import RunSpec
 from harness.records.store import Store
@@ -33,10 +33,11 @@ class Job:
     suite: str
     root: Path
     threads: int
-    plugins: tuple[str, ...] = ()
-    size: Size | None = None
-    checkpoint: float = 20.0
-    keep: bool = False
+    plugins: tuple[str, ...]
+    size: Size
+    checkpoint: float
+    """Seconds between two checkpoints."""
+    keep: bool
     """Whether the weights stay."""
 
 
@@ -66,10 +67,7 @@ def main(job: Job, pipe: Connection) -> None:
 
 
 def _record(job: Job, store: Store, report: Any, stop: Any) -> Record:
-    def failed(status: Status, error: BaseException) -> Record:
-        details = Error(type(error).__name__, " ".join(str(error).split()), _where(error))
-        return empty_record(job.spec, job.suite, job.metrics, status, details)
-
+    """The record of a run, also of one that raises an error."""
     try:
         for plugin in job.plugins:
             load_plugin(plugin)
@@ -79,7 +77,7 @@ def _record(job: Job, store: Store, report: Any, stop: Any) -> Record:
         return train(
             job.spec,
             task,
-            job.size or resolve_size(job.spec, task),
+            job.size,
             suite=job.suite,
             folder=store.run_folder(job.spec.run_id),
             report=report,
@@ -90,18 +88,15 @@ def _record(job: Job, store: Store, report: Any, stop: Any) -> Record:
         )
     except Stopped:
         raise
-    except Unsupported as error:
-        return failed("unsupported", error)
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        return failed("oom", error)
-    except RuntimeError as error:
-        starved = "not enough memory" in str(error) or "can't allocate memory" in str(error)
-        return failed("oom" if starved else "failed", error)
     except Exception as error:
-        return failed("failed", error)
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{frame.filename}:{frame.lineno} in {frame.name}"
+        details = Error(type(error).__name__, " ".join(str(error).split()), where)
+        return empty_record(job.spec, job.suite, job.metrics, _status(error), details)
 
 
-def _where(error: BaseException) -> str:
-    """The innermost frame of an error: file, line, function."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return f"{frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name}" if frames else ""
+def _status(error: Exception) -> Status:
+    if isinstance(error, Unsupported):
+        return "unsupported"
+    said = isinstance(error, RuntimeError) and re.search("not enough memory|can't allocate memory", str(error))
+    return "oom" if said or isinstance(error, (MemoryError, torch.OutOfMemoryError)) else "failed"

@@ -28,10 +28,10 @@ OF_OTHER_GATES = ("scoring changed the model", "a batch was changed by the model
 """Violations that another gate reports."""
 
 
-@gate("more training than the budget allows", needs=("watch",), when=LAST)
+@gate("more training than the budget allows", when=LAST)
 def within_budget(subject: Subject) -> Gate:
     """An independent count of what was used; updates and gradients the harness did not ask for; work per step."""
-    watch = subject.seen
+    watch = subject.watch
     steps = {int(s["step"]) for s in watch.optimizer.state.values() if "step" in s}
     odd = {name: n for name, n in watch.violations.items() if name not in OF_OTHER_GATES}
     kinds = f" ({'; '.join(sorted(odd))})" if odd else ""
@@ -47,12 +47,10 @@ def within_budget(subject: Subject) -> Gate:
 
 def _over(subject: Subject) -> Iterator[Gate]:
     """What was used beyond the limit of the budget."""
-    if subject.stop is None:
-        return
     meter, limit = subject.stop.meter, subject.stop.limit
     used, grace = float(subject.used.of(meter)), 0.0
     if meter == "seconds":
-        grace = subject.seen.longest_step
+        grace = subject.watch.longest_step
     elif subject.used.steps <= 1:
         grace = used  # one step is always made
     yield result(max(0.0, used - grace - limit) / limit, 0.0, f"{meter} used beyond the limit, relative")
@@ -60,7 +58,7 @@ def _over(subject: Subject) -> Iterator[Gate]:
 
 def _work(subject: Subject) -> list[Gate]:
     """FLOPs of later steps against those of the first, by which all are counted."""
-    watch = subject.seen
+    watch = subject.watch
     if not subject.step.flops:
         return []
     batch = subject.task.batch("train", 0, subject.seed, size=subject.examples).tensors(subject.device)
@@ -70,11 +68,10 @@ def _work(subject: Subject) -> list[Gate]:
     return [result(max(0.0, extra), WORK, "FLOPs of a later step beyond the first one's, relative")]
 
 
-@gate("other training data, or in another order", needs=("watch",), when=FIRST)
+@gate("other training data, or in another order", when=FIRST)
 def data_order(subject: Subject) -> Gate:
     """Make the batches of randomly drawn steps again, by a task built anew; look for functions that were replaced."""
-    digests = subject.seen.digests
-    task = subject.again() if subject.again else subject.task
+    digests, task = subject.watch.digests, subject.build_task()
 
     def made(step: int) -> str:
         return extend_hash("", type(task).batch(task, "train", step, subject.seed, size=subject.examples))
@@ -82,7 +79,7 @@ def data_order(subject: Subject) -> Gate:
     drawn = random.SystemRandom().sample(sorted(digests), min(CHECKED, len(digests)))
     steps = sorted({*drawn, *sorted(digests)[:2]})
     other = [step for step in steps if made(step) != digests[step]]
-    changed = subject.seen.violations.get("a batch was changed by the model", 0)
+    changed = subject.watch.violations.get("a batch was changed by the model", 0)
     replaced = replaced_functions(task)
     parts = [f"step {step}" for step in other] + replaced + (["a batch changed by the model"] if changed else [])
     which = f": {', '.join(parts[:4])}" if parts else ""

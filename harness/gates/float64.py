@@ -44,7 +44,11 @@ class Float64Copy:
                 return cls(twin, FINE, "in float64", torch.device("cpu"))
             return cls(twin, COARSE, "in float64, but for what the model computes in less", torch.device("cpu"))
         except Exception:  # code for one device or one precision fails in its own way
-            return cls(_copied(model), COARSE, "in the model's own precision, as it cannot compute in float64", device)
+            try:
+                twin = copy.deepcopy(model).eval()
+            except Exception:  # tensors inside a graph cannot be copied
+                twin = model.eval()
+            return cls(twin, COARSE, "in the model's own precision, as it cannot compute in float64", device)
 
     def __call__(self, batch: Batch) -> Tensor:
         """Logits, with the same random numbers in every call."""
@@ -52,13 +56,6 @@ class Float64Copy:
             torch.manual_seed(0)
             double = next(self.model.parameters()).dtype == torch.float64
             return self.model(to_float64(batch) if self.device.type == "cpu" and double else batch)
-
-
-def _copied(model: Model) -> Model:
-    try:
-        return copy.deepcopy(model).eval()
-    except Exception:  # tensors inside a graph cannot be copied
-        return model.eval()
 
 
 def to_float64(batch: Batch) -> Batch:

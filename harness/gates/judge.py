@@ -24,8 +24,7 @@ def judge(subject: Subject, skipped: Iterable[str] = ()) -> Eligibility:
     subject.model.eval()
     try:
         for name, known in gates().items():
-            there = all(getattr(subject, need) is not None for need in known.needs)
-            if there and known.applies(subject.model.role) and name not in left_out:
+            if name not in left_out and known.applies(subject.model.role, matched=subject.mismatch is not None):
                 found[name] = _checked(known.check, subject)
     finally:
         subject.model.train(training)

@@ -83,7 +83,7 @@ def _answers(subject: Subject, model: Model, split: Split) -> Answers:
     return answers(model, subject.task.evaluation(split, size=16, limit=_limit(subject)))
 
 
-@gate("the model knows answers before it is trained", needs=("build",))
+@gate("the model knows answers before it is trained")
 def untrained(subject: Subject) -> Gate:
     """Score the architecture built anew, by two seeds, and the trained model with new parameters, on test examples.
 
@@ -165,14 +165,14 @@ def _fresh(subject: Subject) -> list[Batch]:
         return []
 
 
-@gate("test examples were trained on", needs=("watch",), when=FIRST)
+@gate("test examples were trained on", when=FIRST)
 def test_overlap(subject: Subject) -> Gate:
     """Test examples whose inputs were trained on in this run.
 
     How many are equal by chance alone is told by the examples of `valid` and, where training never repeats, by fresh
     ones of training; those that are in test too say nothing.
     """
-    watch, none = subject.seen, np.zeros(0, dtype=np.uint64)
+    watch, none = subject.watch, np.zeros(0, dtype=np.uint64)
     test, trained = np.concatenate([none, *watch.test_hashes]), np.concatenate([none, *watch.hashes])
     if watch.shift:
         test = test[test >> np.uint64(64 - watch.shift) == 0]

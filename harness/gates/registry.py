@@ -27,33 +27,33 @@ class GateDefinition:
     reason: str
     """What it stops."""
     check: Callable[[Subject], Gate]
-    needs: tuple[str, ...]
-    """Attributes of a Subject that it needs."""
     roles: tuple[Role, ...]
     """Roles that it is for; empty for all."""
+    of_matched: bool
+    """Whether it is only for runs that are matched in size."""
     when: int
 
-    def applies(self, role: Role) -> bool:
-        """Whether it is for models of a role."""
-        return not self.roles or role in self.roles
+    def applies(self, role: Role, *, matched: bool) -> bool:
+        """Whether it is for models of a role, matched in size or not."""
+        return (not self.roles or role in self.roles) and (matched or not self.of_matched)
 
 
 _registered: dict[str, GateDefinition] = {}
 
 
 def gate(
-    reason: str, *, needs: tuple[str, ...] = (), roles: tuple[Role, ...] = (), when: int = 1
+    reason: str, *, roles: tuple[Role, ...] = (), of_matched: bool = False, when: int = 1
 ) -> Callable[[Callable[[Subject], Gate]], Callable[[Subject], Gate]]:
     """Register a function as the gate of its name.
 
     Args:
-        reason: what it stops, as a board says it. needs, roles: see `GateDefinition`.
+        reason: what it stops, as a board says it. roles, of_matched: see `GateDefinition`.
         when: `FIRST` for one that must see the model before others touch it, `LAST` for one that touches it itself.
     """
 
     def register(check: Callable[[Subject], Gate]) -> Callable[[Subject], Gate]:
         name = check.__name__
-        _registered[name] = GateDefinition(name, reason, check, needs, roles, when)
+        _registered[name] = GateDefinition(name, reason, check, roles, of_matched, when)
         return check
 
     return register
@@ -70,6 +70,4 @@ def gates() -> dict[str, GateDefinition]:
 
 def applied(role: Role, *, matched: bool) -> list[str]:
     """Names of the gates for a role, of a run that is matched in size or not."""
-    return [
-        name for name, known in gates().items() if known.applies(role) and (matched or "mismatch" not in known.needs)
-    ]
+    return [name for name, known in gates().items() if known.applies(role, matched=matched)]

@@ -34,7 +34,7 @@ def normalised(subject: Subject) -> Gate:
     about = "largest distance from 1 of the summed probabilities, as the task scores them"
     batch = rows(subject.batch(), slice(0, 2)).tensors(subject.device)
     logits = subject.model(batch)
-    wrong = ill_formed(logits, batch, subject.task.shape.outputs) or (subject.watch.malformed if subject.watch else "")
+    wrong = ill_formed(logits, batch, subject.task.shape.outputs) or subject.watch.malformed
     if wrong:
         return result(math.inf, 1e-3, f"the model gives {wrong}")
     classes = logits.shape[-1]
@@ -124,10 +124,7 @@ def answers_unseen(subject: Subject) -> Gate:
     other = replace(batch, targets=(batch.targets + shift) % outputs)
     pair = [_Shown(subject.task, which) for which in (batch, other)]
     for shown in pair:
-        if subject.score is not None:
-            subject.score(subject.model, shown)
-        else:
-            shown.totals(subject.model(shown.batch.tensors(subject.device)), shown.batch)
+        subject.score(subject.model, shown)
     difference = relative(pair[1].logits[0], pair[0].logits[0])
     if pair[0].written != pair[1].written:
         difference = math.inf
@@ -160,8 +157,8 @@ def batch_neighbours(subject: Subject) -> Gate:
     largest = relative(precise(rows(batch, backwards)), whole[backwards])
     for first in range(2):
         kept = list(range(len(batch)))[first::2]
-        others = [len(more) - 1 - i for i in range(len(batch) - len(kept))]
-        mixed = _stack(rows(batch, kept), rows(more, others))
+        others = rows(more, [len(more) - 1 - i for i in range(len(batch) - len(kept))]).arrays()
+        mixed = Batch(**{name: torch.cat([x, others[name]]) for name, x in rows(batch, kept).arrays().items()})
         largest = max(largest, relative(precise(mixed)[: len(kept)], whole[kept]))
     about = "largest relative difference between an example among some and among others"
     found = [result(largest, precise.limit, f"{about}, {precise.about}")]
@@ -170,11 +167,6 @@ def batch_neighbours(subject: Subject) -> Gate:
         backwards = list(range(len(scored)))[::-1]
         found.append(result(relative(subject.model(rows(scored, backwards)), logits[backwards]), AS_SCORED, about))
     return worst(*found)
-
-
-def _stack(a: Batch, b: Batch) -> Batch:
-    other = b.arrays()
-    return Batch(**{name: torch.cat([value, other[name]]) for name, value in a.arrays().items()})
 
 
 @gate("scoring again gives other scores", when=FIRST)
@@ -189,7 +181,7 @@ def repeatable(subject: Subject) -> Gate:
     )
 
 
-@gate("the saved weights do not give the scores", needs=("build",))
+@gate("the saved weights do not give the scores")
 def weights_alone(subject: Subject) -> Gate:
     """A model built anew that gets the saved weights gives the same logits, as it must when a run goes on."""
     about = "largest relative difference to a new model with the saved weights"
@@ -203,8 +195,8 @@ def weights_alone(subject: Subject) -> Gate:
     return result(max(relative(twin(batch), logits) for batch, logits in pairs), COARSE, about)
 
 
-@gate("scoring changes the model", needs=("watch",), when=FIRST)
+@gate("scoring changes the model", when=FIRST)
 def evaluation_frozen(subject: Subject) -> Gate:
     """Nothing that a model can remember numbers in changes while it is scored."""
-    count = subject.seen.violations.get("scoring changed the model", 0)
+    count = subject.watch.violations.get("scoring changed the model", 0)
     return result(count, 0, "evaluations that changed a parameter, buffer or other tensor of the model")

@@ -27,24 +27,23 @@ HIDDEN = 0.05
 tolerance sizes are matched within is to be had from less."""
 
 
-@gate("more is trained than is counted", needs=("watch",), when=LAST)
+@gate("more is trained than is counted", when=LAST)
 def declared_size(subject: Subject) -> Gate:
     """Numbers that training changed, or gradients reach, and that the declared size leaves out; over the declared.
 
     Where the saved weights alone give the same outputs, attributes that are no parameters and no buffers do not matter,
     but for those that a copy would share.
     """
-    watch, model = subject.seen, subject.model
-    shared_only = subject.build is not None and (subject.results.get("weights_alone") or weights_alone(subject)).passed
+    watch, model = subject.watch, subject.model
+    shared_only = (subject.results.get("weights_alone") or weights_alone(subject)).passed
     now = inventory(model)
     hidden = _changed(watch.before, now, shared_only) + _leaves(subject)
     names = {name: tuple(p.shape) for name, p in model.named_parameters()}
     hidden += sum(math.prod(shape) for name, shape in names.items() if watch.names.get(name) != shape)
     count = subject.match.count if subject.match else "non_embedding"
     declared = sizing.parameters(model)
-    if subject.size is not None:
-        inside = subject.size.params_non_embedding
-        hidden += max(abs(numbers(model) - subject.size.params), abs(numbers(model.backbone) - inside))
+    inside = subject.size.params_non_embedding
+    hidden += max(abs(numbers(model) - subject.size.params), abs(numbers(model.backbone) - inside))
     if count == "non_embedding":
         hidden += _outside(subject)
     base = sizing.parameters(model, count) or declared
@@ -67,7 +66,7 @@ def _leaves(subject: Subject) -> int:
     model = subject.model
     batch = subject.task.batch("train", 0, subject.seed, size=2).tensors(subject.device)
     with undone(subject.model, training=True), torch.random.fork_rng(), torch.enable_grad():
-        value = (subject.loss or subject.task.loss)(model(batch), batch)
+        value = subject.loss(model(batch), batch)
     own = {id(p) for p in model.parameters()}
     return sum(leaf.numel() for leaf in leaves(value) if id(leaf) not in own)
 
@@ -123,7 +122,7 @@ def _outside(subject: Subject) -> int:
     return max(0, numbers(model) - numbers(model.backbone) - allowed)
 
 
-@gate("another size than all are matched to", needs=("mismatch",))
+@gate("another size than all are matched to", of_matched=True)
 def matched_size(subject: Subject) -> Gate:
     """How far the size is from the one that all are matched to."""
     assert subject.match is not None

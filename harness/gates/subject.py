@@ -26,27 +26,26 @@ AS_SCORED = 1e-4
 
 @dataclass
 class Subject:
-    """A trained model and what is known of it. Gates for which something is missing are left out."""
+    """A trained model and what is known of it."""
 
     model: Model
     task: Task
-    size: Size | None = None
-    match: MatchRule | None = None
-    build: Callable[[int], Model] | None = None
+    size: Size
+    match: MatchRule | None
+    build: Callable[[int], Model]
     """The model as initialised, by seed, on the device of `model`."""
-    score: Callable[[Model, Any], object] | None = None
+    score: Callable[[Model, Any], object]
     """The scoring the record was made by, of some test examples of a task."""
-    loss: Callable[[Tensor, Batch], Tensor] | None = None
+    loss: Callable[[Tensor, Batch], Tensor]
     """What training minimised."""
-    again: Callable[[], Task] | None = None
-    """The task, built anew."""
-    watch: Watch | None = None
-    seed: int = 0
-    stop: StopRule | None = None
-    used: Meters = field(default_factory=Meters)
-    step: Meters = field(default_factory=Meters)
+    build_task: Callable[[], Task]
+    watch: Watch
+    seed: int
+    stop: StopRule
+    used: Meters
+    step: Meters
     """What one step costs by the first one's count."""
-    examples: int = 8
+    examples: int
     """In a batch of training."""
     results: dict[str, Gate] = field(default_factory=dict)
     """Of the gates checked so far."""
@@ -58,18 +57,12 @@ class Subject:
     @property
     def mismatch(self) -> float | None:
         """How far the size is from the one that all are matched to; None where nothing is matched."""
-        return self.size.mismatch if self.size is not None and self.match is not None else None
-
-    @property
-    def seen(self) -> Watch:
-        """What was seen of the training."""
-        assert self.watch is not None
-        return self.watch
+        return None if self.match is None else self.size.mismatch
 
     @property
     def scored(self) -> list[tuple[Batch, Tensor]]:
         """Batches that the scores of the record were made of, with their logits of that time."""
-        return [] if self.watch is None else self.watch.first
+        return self.watch.first
 
     @cached_property
     def float64(self) -> Float64Copy:
@@ -79,7 +72,6 @@ class Subject:
 
     def built(self, seed: int) -> Model:
         """The model as it was before training, in evaluation mode."""
-        assert self.build is not None
         return self.build(seed).eval()
 
     def batch(self, size: int = 8) -> Batch:

@@ -10,8 +10,8 @@ import hashlib
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -140,11 +140,7 @@ class Zoobench(TemplateLM):
         left_truncate_len: int | None = None,
         **kwargs: Any,
     ) -> list[int]:
-        """The tokens of a text; without special ones around them where it begins with the prefix already.
-
-        Raises:
-            UserError: a character that has no token.
-        """
+        """The tokens of a text, without special ones where it begins with the prefix; UserError if one has no token."""
         prefix = self.tokenizer.decode([self._prefix])
         if add_special_tokens is None and prefix and string.startswith(prefix):
             add_special_tokens = False
@@ -201,16 +197,18 @@ class Zoobench(TemplateLM):
             self.cache_hook.add_partial(kind, keys[index], score if kind == "loglikelihood" else score[0])
             bar.update()
 
-        with tqdm(total=len(pairs), disable=quiet, desc="log-likelihoods") as bar, self._autocast():
+        length, size = self.max_length, self.batch_size
+        with tqdm(total=len(pairs), disable=quiet, desc="log-likelihoods") as bar, self._computing():
+            return scoring.score(self.model, pairs, max_length=length, batch_size=size, on_score=on_score)
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """In the model's precision; what it cannot do is a UserError that names it."""
+        with machine.autocast(self._device, self.precision):
             try:
-                return scoring.score(
-                    self.model, pairs, max_length=self.max_length, batch_size=self.batch_size, on_score=on_score
-                )
+                yield
             except (Unsupported, ValueError) as error:
                 raise UserError(f"{self.where}: {error}") from None
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        return machine.autocast(self._device, self.precision)
 
     # continuations
 
@@ -229,7 +227,9 @@ class Zoobench(TemplateLM):
                 indices.sort(key=lambda index: -len(prompts[index]))
                 for start in range(0, len(indices), PROMPTS):
                     batch = {index: prompts[index] for index in indices[start : start + PROMPTS]}
-                    for index, text in zip(batch, self._continue(batch, options), strict=True):
+                    with self._computing():
+                        made = continue_prompts(self.model, self.tokenizer, batch, options, self.batch_size)
+                    for index, text in zip(batch, made, strict=True):
                         texts[index] = text
                         self.cache_hook.add_partial("generate_until", requests[index].args, text)
                     bar.update(len(batch))
@@ -244,13 +244,6 @@ class Zoobench(TemplateLM):
             )
         tokens = self.tok_encode(context) or [self._prefix]
         return tokens[-(length if length > 0 else self.max_length) :]
-
-    def _continue(self, prompts: dict[int, list[int]], options: GenerationOptions) -> list[str]:
-        with self._autocast():
-            try:
-                return continue_prompts(self.model, self.tokenizer, prompts, options, self.batch_size)
-            except ValueError as error:
-                raise UserError(f"{self.where}: {error}") from None
 
     # what is written down
 

@@ -102,11 +102,7 @@ def evaluate(
 
 
 def check_tasks(names: Sequence[str], *, include: Path | None = None, data: Path | None = None) -> list[str]:
-    """The names of all tasks, groups taken apart, after finding out that each can be had.
-
-    Raises:
-        UserError: as `evaluate`, for names and data.
-    """
+    """The names of all tasks, groups taken apart; a UserError, as `evaluate` raises, where one cannot be had."""
     import_lm_eval()
     with isolated(data, 0, lambda text: None):
         return list(load_tasks(names, include, lambda text: None).tasks)

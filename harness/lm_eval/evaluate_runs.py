@@ -35,8 +35,7 @@ Terms = dict[str, Any]
 class Job:
     """What one run is to be asked, and what a fresh process needs for it."""
 
-    root: Path
-    suite: str
+    store: Store
     run_id: str
     names: list[str]
     terms: Terms
@@ -119,10 +118,8 @@ def evaluate_suite(
     if settings is None or not pending:
         return 0
     folders, members, plugins = _folders(settings, loaded), check_suite(loaded), [where for _, where in loaded.plugins]
-    jobs = [
-        Job(store.folder.parent.resolve(), loaded.name, run_id, names, settings.terms(), folders, plugins, members)
-        for run_id, names in pending.items()
-    ]
+    terms, store = settings.terms(), Store(loaded.name, store.folder.parent.resolve())
+    jobs = [Job(store, run_id, names, terms, folders, plugins, members) for run_id, names in pending.items()]
     workers = min(workers or default_workers(), len(jobs))
     console.print(f"{len(jobs)} models answer {', '.join(settings.tasks)}; {workers} at a time", highlight=False)
     with ProcessPoolExecutor(workers, mp_context=context(), initializer=_ignore_interrupts) as pool, without_main():
@@ -140,11 +137,7 @@ def evaluate_suite(
 
 
 def check_suite(loaded: LoadedSuite) -> list[str]:
-    """The names of all tasks that a suite asks, after finding out that each can be had.
-
-    Raises:
-        UserError: it cannot; at the suite's own line, where it is the name that is wrong.
-    """
+    """The names of all tasks that a suite asks; a UserError, perhaps at the suite's line, where one cannot be had."""
     from harness.lm_eval.evaluate import check_tasks
 
     settings = loaded.suite.lm_eval
@@ -184,20 +177,19 @@ def _answer(job: Job) -> str:
     torch.set_num_threads(1)
     for plugin in job.plugins:
         load_plugin(plugin)
-    store = Store(job.suite, job.root)
-    record = store.read(job.run_id)
+    record = job.store.read(job.run_id)
     if record is None:
-        raise UserError("the run is gone", file=store.run_folder(job.run_id))
+        raise UserError("the run is gone", file=job.store.run_folder(job.run_id))
     title = record.spec.title()
     try:
-        evaluation = evaluate(_open(record.spec, store), job.names, **job.folders, **job.terms)
+        evaluation = evaluate(_open(record.spec, job.store), job.names, **job.folders, **job.terms)
         new, said = answers(evaluation, job.names, job.terms), f"{title}: {evaluation.seconds:.0f} s"
     except (UserError, Unsupported) as error:
         why = error.message if isinstance(error, UserError) else str(error)
         names, refused = tuple(sorted(job.names)), dict.fromkeys(job.members, why)
         new = LmEval(version("lm_eval"), job.terms, names, {}, {}, refused, 0.0)
         said = f"{title} cannot be asked: {why}"
-    store.write(add_answers(record, new))
+    job.store.write(add_answers(record, new))
     return said
 
 

@@ -31,11 +31,7 @@ class GenerationOptions:
 
     @classmethod
     def parse(cls, kwargs: dict[str, Any], max_length: int) -> GenerationOptions:
-        """Read lm_eval's `generation_kwargs`.
-
-        Raises:
-            UserError: an option that is not known here.
-        """
+        """Read lm_eval's `generation_kwargs`; a UserError names an option that is not known here."""
         rest = dict(kwargs)
         until = rest.pop("until", None) or ()
         counts = [rest.pop(key, None) for key in ("max_gen_toks", "max_new_tokens", "max_tokens")]
@@ -88,8 +84,5 @@ def continue_prompts(
         done=done,
         rows=rows or ROWS,
     )
-    return [_cut(tokenizer.decode(tokens), stops) for tokens in written]
-
-
-def _cut(text: str, stops: list[str]) -> str:
-    return text[: min((text.find(stop) for stop in stops if stop in text), default=len(text))]
+    texts = [tokenizer.decode(tokens) for tokens in written]
+    return [text[: min((text.find(stop) for stop in stops if stop in text), default=None)] for text in texts]

@@ -40,11 +40,7 @@ def import_lm_eval() -> Any:
 
 
 def load_tasks(names: Sequence[str], include: Path | None, report: Report) -> LoadedTasks:
-    """The tasks and groups of every name.
-
-    Raises:
-        UserError: a name is unknown, a task's data cannot be had, or it asks for what the models here cannot do.
-    """
+    """The tasks and groups of every name; a UserError names one that is unknown, cannot be had, or cannot be asked."""
     if not names or isinstance(names, str):
         raise UserError("name at least one task, group or tag; zoobench ls questions lists ours")
     names = list(dict.fromkeys(names))
@@ -61,11 +57,7 @@ def load_tasks(names: Sequence[str], include: Path | None, report: Report) -> Lo
 
 
 def set_fewshot(tasks: dict[str, Any], fewshot: int | None, seed: int) -> None:
-    """Set the few-shot examples, by lm_eval's rule: a task that says 0 keeps to it.
-
-    Raises:
-        UserError: a task has too few documents.
-    """
+    """Set the few-shot examples (a task that says 0 keeps to it); a UserError where a task has too few documents."""
     for name, task in tasks.items():
         own = task.get_config("num_fewshot")
         if own is None or (fewshot is not None and own != 0):

@@ -26,11 +26,7 @@ TEXTS = ("The quick brown fox\n", " jumps over 13 lazy dogs; e.g. naÃ¯ve ones â€
 
 
 def open_weights(spec: RunSpec, task: Task) -> Model:
-    """The published model of a row, if it can play the task as it is.
-
-    Raises:
-        UserError: it cannot be had. Unsupported: it cannot play the task.
-    """
+    """The published model of a row; a UserError where it cannot be had, Unsupported where it cannot play the task."""
     from zoo.published import PretrainedError, load
 
     kind, where, rest = pretrained.kind_and_where(spec.options)

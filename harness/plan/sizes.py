@@ -24,11 +24,7 @@ Sizes = dict[Cell, "sizing.Size | str"]
 
 
 def solve(specs: list[RunSpec], loaded: LoadedSuite) -> Sizes:
-    """The size of every cell, or the reason why it cannot be.
-
-    Raises:
-        UserError: an option or size is wrong, at the line of its architecture.
-    """
+    """The size of every cell, or why it cannot be; a UserError names the line of a wrong option."""
     sizes: Sizes = {}
     for spec in specs:
         if spec.cell in sizes:
@@ -87,17 +83,12 @@ def resolve_size(spec: RunSpec, task: Task) -> sizing.Size:
     given: dict[str, Any] = {"target": rule.target, "of": partial(matched, spec, task), **options}
     if rule.meter == "flops_per_token":
         given["build"] = _build
-    if "depth" in rule.solve:
-        given["tolerance"] = rule.tolerance
-        solve = sizing.solve_size
-    else:
-        solve = sizing.solve_width
     try:
-        return solve(spec.architecture, spec.role, task.shape, **given)
-    except Unsupported:
-        raise
+        if "depth" in rule.solve:
+            return sizing.solve_size(spec.architecture, spec.role, task.shape, tolerance=rule.tolerance, **given)
+        return sizing.solve_width(spec.architecture, spec.role, task.shape, **given)
     except ValueError as error:
-        if rule.meter == "params":
+        if isinstance(error, Unsupported) or rule.meter == "params":
             raise
         raise Unsupported(f"cannot be matched on {rule.meter}: {error}") from None
 
@@ -109,11 +100,7 @@ def _build(name: str, role: Role, shape: Shape, **options: Any) -> Model:
 
 
 def matched(spec: RunSpec, task: Task, model: Model) -> float:
-    """The matched quantity, measured on a built model.
-
-    Raises:
-        Unsupported: it is matched by a state that it does not have.
-    """
+    """The matched quantity, measured on a built model; Unsupported where a state is matched that it does not have."""
     assert spec.match is not None
     if spec.match.meter == "params":
         return sizing.parameters(model, spec.match.count)

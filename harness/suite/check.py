@@ -17,11 +17,7 @@ from zoo.registry import nearest, options_of
 
 
 def check_architectures(loaded: LoadedSuite) -> None:
-    """Check that every architecture is known, and every option of a model by one of them.
-
-    Raises:
-        UserError: at the line of the name or option.
-    """
+    """Check that architectures and options of models are known; a UserError names the line of one that is not."""
     shared = dict(COMMON_TYPES)
     for index, entry in enumerate(loaded.suite.architectures):
         path: Path_ = ("architectures", index)
@@ -43,11 +39,7 @@ def check_architectures(loaded: LoadedSuite) -> None:
 
 
 def check(loaded: LoadedSuite) -> None:
-    """Check a suite whose names are known: how it tunes, who plays what, and every architecture on every task.
-
-    Raises:
-        UserError: at the line of what is wrong.
-    """
+    """Check how a suite tunes, who plays what, and every architecture on every task; a UserError names the line."""
     for message, path in _wrong_tuning(loaded.suite):
         raise loaded.error(message, ("tuning", *path))
     for name, path in _given(loaded.suite):

@@ -50,11 +50,7 @@ def shipped() -> dict[str, Path]:
 
 
 def find_suite(name: str, folder: Path | None = None) -> Path:
-    """The file of a suite, by shipped name or by path.
-
-    Raises:
-        UserError: neither.
-    """
+    """The file of a suite, by shipped name or by path; a UserError where it is neither."""
     known = shipped()
     if name in known:
         return known[name]
@@ -67,11 +63,7 @@ def find_suite(name: str, folder: Path | None = None) -> Path:
 
 
 def assignment(text: str) -> tuple[str, Any]:
-    """`key=value` of a `--set`, the value read as YAML.
-
-    Raises:
-        UserError: it is not that.
-    """
+    """`key=value` of a `--set`, the value read as YAML; a UserError where it is not that."""
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise UserError(f"{text!r} is not key=value", file="--set")

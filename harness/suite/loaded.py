@@ -66,7 +66,7 @@ class LoadedSuite:
         return [(p, str((self.folder / p).resolve()) if p.endswith(".py") else p) for p in self.suite.plugins]
 
     def error(self, message: str, path: Path_ = ()) -> UserError:
-        """An error at the place in the YAML that a path of keys leads to."""
+        """An error at the place of a key in the YAML."""
         return self.source.error(message, path)
 
     def track(self, name: str) -> Track:

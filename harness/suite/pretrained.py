@@ -12,11 +12,7 @@ SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".npz")
 
 
 def kind_and_where(options: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
-    """Of an entry's options: the kind of checkpoint, where it lies, and the options of that kind.
-
-    Raises:
-        ValueError: not exactly one kind.
-    """
+    """The kind of checkpoint, where it lies, and the kind's options; a ValueError where not one kind is named."""
     from zoo.published import KINDS
 
     kinds = [name for name in options if name in KINDS]

@@ -39,21 +39,16 @@ class Source:
         return UserError(message, file=file, line=line, key=dotted(path))
 
     def put(self, path: Path_, value: Any, origin: str) -> None:
-        """Set one value, making the mappings on the way.
-
-        Raises:
-            UserError: the path runs through something that is neither a mapping nor a list.
-        """
+        """Set a value, making mappings on the way; a UserError where the path runs through something else."""
         here = self.data
-        for depth, key in enumerate(path[:-1]):
+        for depth, key in enumerate(path, 1):
             try:
-                here = here.setdefault(key, {}) if isinstance(here, dict) else here[key]
+                if depth == len(path):
+                    here[key] = value
+                else:
+                    here = here.setdefault(key, {}) if isinstance(here, dict) else here[key]
             except (TypeError, IndexError, KeyError, AttributeError):
-                raise UserError(f"{dotted(path[: depth + 1])} does not exist", file=origin) from None
-        try:
-            here[path[-1]] = value
-        except (TypeError, IndexError):
-            raise UserError(f"{dotted(path)} does not exist", file=origin) from None
+                raise UserError(f"{dotted(path[:depth])} does not exist", file=origin) from None
         for place in [p for p in self.places if p[: len(path)] == path]:
             del self.places[place]
         self.places[path] = (origin, 0)

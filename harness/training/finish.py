@@ -73,7 +73,7 @@ def _subject(run: Run, size: Size) -> Subject:
         build=lambda seed: build_model(spec.replace(seed=seed), task, run.size).to(run.device),
         score=lambda model, task: evaluate(model, task, "test", size=8, limit=8),
         loss=run.loss,
-        again=spec.build_task,
+        build_task=spec.build_task,
         watch=run.watch,
         seed=spec.seed,
         stop=run.rule,

@@ -15,11 +15,7 @@ from tasks.base import Split, Task
 
 
 def score_published(spec: RunSpec, suite: str, task: Task) -> Record:
-    """Score a published model on `valid` and `test`: the record of its row.
-
-    Raises:
-        UserError: it cannot be had. Unsupported: it cannot play the task.
-    """
+    """The record of a published model, scored on `valid` and `test`; raises as `open_weights` does."""
     device = machine.pick()
     model = open_weights(spec, task).to(device)
 

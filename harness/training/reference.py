@@ -103,7 +103,12 @@ class Reference:
             drift=float(high / low),
             tokens_per_s=used.tokens / used.steps / typical,
         )
-        relative = ratio(*_pairs(timings))
+        before = [{"steps": 0, "seconds": 0.0}, *timings]
+        ours = [
+            [(now["seconds"] - last["seconds"]) / (now["steps"] - last["steps"])]
+            for last, now in zip(before, timings, strict=False)
+        ]
+        relative = ratio(ours, [timing["timed"] for timing in timings])
         return Speed(rate, about, relative, used.steps / relative)
 
 
@@ -134,13 +139,3 @@ def ratio(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]) ->
     """
     pairs = zip(ours, theirs, strict=True)
     return statistics.median(statistics.median(their) / statistics.median(our) for our, their in pairs)
-
-
-def _pairs(timings: Sequence[Timing]) -> tuple[list[list[float]], list[list[float]]]:
-    """For each timing the run's mean seconds a step since the timing before, and the reference's seconds."""
-    before = [{"steps": 0, "seconds": 0.0}, *timings]
-    ours = [
-        [(now["seconds"] - last["seconds"]) / (now["steps"] - last["steps"])]
-        for last, now in zip(before, timings, strict=False)
-    ]
-    return ours, [timing["timed"] for timing in timings]

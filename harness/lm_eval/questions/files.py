@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +16,14 @@ Row = dict[str, Any]
 
 
 def dataset(*, questions: str, **_: Any) -> dict[str, Any]:
-    """The split `test` of the questions called `questions`, for lm_eval's `custom_dataset`.
-
-    Raises:
-        UserError: see `find` and `read`.
-    """
+    """The split `test` of the questions called `questions`, for lm_eval's `custom_dataset`."""
     from datasets import Dataset
 
-    return {"test": Dataset.from_list(read(find(questions), FORMS[questions]))}
+    return {"test": Dataset.from_list(read(find(questions), KEYS[questions]))}
 
 
 def find(questions: str) -> Path:
-    """`NAME.jsonl` in the folder `ZOOBENCH_QUESTIONS` names, or in a folder of that.
-
-    Raises:
-        UserError: the variable is not set, or there is no such file.
-    """
+    """`NAME.jsonl` in the folder `ZOOBENCH_QUESTIONS` names, or in a folder of that; a UserError where it is not."""
     folder, name = os.environ.get(VARIABLE), f"{questions}.jsonl"
     where = f"such files are in {SOURCE}"
     if not folder:
@@ -45,12 +36,8 @@ def find(questions: str) -> Path:
     return found[0]
 
 
-def read(path: Path, form: Callable[[Row], Row]) -> list[Row]:
-    """Every question of a file.
-
-    Raises:
-        UserError: it cannot be read or holds none, or a line is not of this form; with the line's number.
-    """
+def read(path: Path, keys: tuple[str, ...]) -> list[Row]:
+    """These keys of every question of a file; a UserError names a line that is damaged, or says that there is none."""
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
@@ -63,7 +50,7 @@ def read(path: Path, form: Callable[[Row], Row]) -> list[Row]:
             row = json.loads(line)
             if not isinstance(row, dict):
                 raise ValueError("not a JSON object")
-            rows.append(form(row))
+            rows.append(parse(row, keys))
         except json.JSONDecodeError as error:
             raise UserError(f"not JSON: {error.msg} (column {error.colno})", file=path, line=number) from error
         except ValueError as error:  # also what is not UTF-8
@@ -73,55 +60,36 @@ def read(path: Path, form: Callable[[Row], Row]) -> list[Row]:
     return rows
 
 
-def word(row: Row) -> Row:
-    """A text and how it goes on: `context`, `continuation`."""
-    return {key: _text(key, _value(row, key)) for key in ("context", "continuation")}
-
-
-def choice(row: Row) -> Row:
-    """A question and its answers: `query`, `choices`, `gold` (the index of the true one)."""
-    choices = _texts(row, "choices")
-    return {"query": _text("query", _value(row, "query")), "choices": choices, "gold": _gold(row, len(choices))}
-
-
-def contexts(row: Row) -> Row:
-    """Beginnings and the one way they all go on: `context_options`, `continuation`, `gold` (the true beginning)."""
-    options = _texts(row, "context_options")
-    continuation = _text("continuation", _value(row, "continuation"))
-    return {"context_options": options, "continuation": continuation, "gold": _gold(row, len(options))}
-
-
-FORMS: dict[str, Callable[[Row], Row]] = {
-    "lambada_openai": word,
-    "arc_easy": choice,
-    "piqa": choice,
-    "copa": choice,
-    "winogrande": contexts,
+KEYS = {
+    "lambada_openai": ("context", "continuation"),
+    "arc_easy": ("query", "choices", "gold"),
+    "piqa": ("query", "choices", "gold"),
+    "copa": ("query", "choices", "gold"),
+    "winogrande": ("context_options", "continuation", "gold"),
 }
-"""How a row of each file is read: gives what is needed of it, or raises a ValueError that says what is wrong."""
+"""What is read of each row, by file: texts, a list of texts to choose from, and the index of the true one."""
 
 
-def _value(row: Row, key: str) -> Any:
-    if key not in row:
-        raise ValueError(f"{key!r} is missing; the row has {', '.join(map(repr, row)) or 'nothing'}")
-    return row[key]
+def parse(row: Row, keys: tuple[str, ...]) -> Row:
+    """What is needed of a row; a ValueError says what is wrong."""
+    choices = 0
+    for key in keys:
+        if key not in row:
+            raise ValueError(f"{key!r} is missing; the row has {', '.join(map(repr, row)) or 'nothing'}")
+        value = row[key]
+        if key in ("choices", "context_options"):
+            if not isinstance(value, list) or len(value) < 2:
+                raise ValueError(f"{key!r} must be a list of two texts or more, got {value!r}")
+            for i, text in enumerate(value):
+                _check_text(f"{key}[{i}]", text)
+            choices = len(value)
+        elif key != "gold":
+            _check_text(key, value)
+        elif type(value) is not int or not 0 <= value < choices:
+            raise ValueError(f"'gold' must be a whole number from 0 to {choices - 1}, got {value!r}")
+    return {key: row[key] for key in keys}
 
 
-def _text(key: str, value: Any) -> str:
+def _check_text(key: str, value: Any) -> None:
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{key!r} must be a text that is not empty, got {value!r}")
-    return value
-
-
-def _texts(row: Row, key: str) -> list[str]:
-    texts = _value(row, key)
-    if not isinstance(texts, list) or len(texts) < 2:
-        raise ValueError(f"{key!r} must be a list of two texts or more, got {texts!r}")
-    return [_text(f"{key}[{i}]", text) for i, text in enumerate(texts)]
-
-
-def _gold(row: Row, choices: int) -> int:
-    gold = _value(row, "gold")
-    if type(gold) is not int or not 0 <= gold < choices:
-        raise ValueError(f"'gold' must be a whole number from 0 to {choices - 1}, got {gold!r}")
-    return gold

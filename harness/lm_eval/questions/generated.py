@@ -20,16 +20,12 @@ Row: TypeAlias = "dict[str, Any]"
 
 CORPUS = "wikipedia_xml"
 """The corpus `text` reads by default. What is asked here is of its split `test`: no run is trained on that."""
-
 PASSAGE = 1024
 """The least characters of a passage of `zoo_bits`."""
-
 CONTEXT = 200
 """The least characters of a paragraph, and of what stands before a choice."""
-
 CHOICES, LIKE, RECALLED, COPIED = 4, 30, 5, 3
 """Choices of each question, continuations like in length to draw from, pairs to remember, words to repeat."""
-
 NAMES = (
     "Adam Alan Alec Amir Andy Anna Beth Carl Cleo Dale Dean Dora Elsa Emil Emma Erik Evan Finn Fred Gina Glen "
     "Greg Hans Hope Hugo Iris Ivan Jack Jane Joan Joel John Jose Juan Judy June Karl Kate Kurt Lars Lena Leon "
@@ -140,11 +136,7 @@ def repeated(doc: Row, results: list[str]) -> dict[str, float]:
 
 @lru_cache(maxsize=1)
 def held_out() -> str:
-    """The test split of the task `text`, from its first whole line to its last.
-
-    Raises:
-        DataError: the corpus is not here; the message says how to get it.
-    """
+    """The whole lines of the test split of `text`; a DataError says how to get a corpus that is not here."""
     card = corpora.get(CORPUS, "text")
     content = corpora.load(card)
     begin, end = (len(content) * part // 100 for part in BORDERS["test"])

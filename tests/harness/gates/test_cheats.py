@@ -117,7 +117,7 @@ caught_by(
     five_steps_ahead_at_one_place=lambda self, x: (
         plain(self, x) + one_hot(torch.tensor(4), x.shape[1])[:, None] * x[:, 9:10]
     ),
-    the_mean_of_all_steps_as_little_as_float32_can_hold=lambda self, x: plain(self, x) + 1e-7 * x.mean(1, keepdim=True),
+    the_mean_of_all_steps_less_than_float32_can_hold=lambda self, x: plain(self, x) + 1e-8 * x.mean(1, keepdim=True),
     where_the_largest_of_all_steps_stands=lambda self, x: (
         plain(self, x) + (x.argmax(1, keepdim=True) > torch.arange(x.shape[1])[:, None]).to(x)
     ),
@@ -252,6 +252,9 @@ def other_weights_at_every_evaluation(self, batch):
     if not self.training:
         self.head.weight.data = self.head.weight.data * 0.999
     return answer(self, batch)
+
+
+caught_by("repeatable", also=ANY, noise=lambda self, x: plain(self, x) + 0.1 * torch.randn_like(x))
 
 
 # The answers themselves, and what is no distribution.

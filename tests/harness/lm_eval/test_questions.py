@@ -213,10 +213,10 @@ def test_who_knows_nothing_scores_as_chance(who, wiki, monkeypatch):
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason=f"no question files at {SHARED}")
-@pytest.mark.parametrize("name", sorted(files.FORMS))
+@pytest.mark.parametrize("name", sorted(files.KEYS))
 def test_real_files_are_read_whole(name, monkeypatch):
     monkeypatch.setenv(files.VARIABLE, str(SHARED))
-    rows = files.read(files.find(name), files.FORMS[name])
+    rows = files.read(files.find(name), files.KEYS[name])
     lines = [json.loads(line) for line in (SHARED / f"{name}.jsonl").read_text().splitlines()]
     assert [{key: line[key] for key in row} for row, line in zip(rows, lines, strict=True)] == rows
 
@@ -346,16 +346,16 @@ def test_a_damaged_row_is_named(name, line, says, folder):
 def test_files_that_cannot_be_read(folder, monkeypatch):
     (folder / "copa.jsonl").write_bytes(b'{"query": "\xff"}\n')
     with pytest.raises(UserError, match=r"copa.jsonl:1: .*utf-8"):
-        files.read(files.find("copa"), files.choice)
+        files.read(files.find("copa"), files.KEYS["copa"])
     (folder / "copa.jsonl").write_text("\n")
     with pytest.raises(UserError, match=r"copa.jsonl: holds no questions"):
-        files.read(files.find("copa"), files.choice)
+        files.read(files.find("copa"), files.KEYS["copa"])
     (folder / "copa.jsonl").unlink()
     with pytest.raises(UserError, match=r"holds no copa.jsonl; such files are in https://"):
         files.find("copa")
     (folder / "common").mkdir()
     (folder / "common" / "copa.jsonl").write_text(json.dumps(ROWS["copa"][0]))
-    assert files.read(files.find("copa"), files.choice) == [ROWS["copa"][0]]
+    assert files.read(files.find("copa"), files.KEYS["copa"]) == [ROWS["copa"][0]]
     monkeypatch.setenv(files.VARIABLE, str(folder / "none"))
     with pytest.raises(UserError, match="is no folder"):
         files.find("copa")

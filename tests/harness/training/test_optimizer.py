@@ -117,13 +117,10 @@ def test_an_override_scales_caps_and_forces():
     }
 
 
-def test_a_frozen_parameter_is_left_out():
+def test_a_frozen_parameter_is_left_out_and_a_tied_table_stands_in_one_group():
     model = zoo.build("pre_ln", "lm", shape=SHAPE)
     model.head.weight.requires_grad_(False)
     assert "head.weight" not in groups(model)
-
-
-def test_a_tied_table_is_in_one_group():
     model = zoo.build("pre_ln", "lm", shape=SHAPE, tie=True)
     found = parameter_groups(model, lr=LR, weight_decay=DECAY)
     assert sum(p is model.head.weight for group in found for p in group["params"]) == 1

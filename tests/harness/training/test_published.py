@@ -48,12 +48,16 @@ def suite(tmp_path, entry, more=""):
     return path
 
 
+def row(folder, tmp_path):
+    """The spec of a row of the weights in a folder."""
+    return next(spec for spec in expand(load(suite(tmp_path, f"{{zoo: {folder}}}"))) if spec.pretrained)
+
+
 def test_a_row_stands_once_and_is_neither_matched_nor_tuned(folder, tmp_path):
     loaded = load(suite(tmp_path, f"{{zoo: {folder}}}", "tuning: {lr: [1e-3, 2e-3]}\n"))
     own = [spec for spec in expand(loaded) if spec.pretrained]
-    assert [(spec.architecture_label, spec.seed, spec.match, spec.stop) for spec in own] == [
-        ("bought-gru", 3, None, None)
-    ]
+    stand = [(spec.architecture_label, spec.seed, spec.match, spec.stop) for spec in own]
+    assert stand == [("bought-gru", 3, None, None)]
     assert {spec.architecture for spec in trials(loaded)} == {"gru"}
     solved = solve(own, loaded)[own[0].cell]
     assert (solved.width, solved.depth, solved.mismatch) == (8, 1, None)
@@ -77,7 +81,7 @@ def test_parameters_that_nobody_trains_count_too(folder):
 
 
 def test_its_record_holds_the_model_s_own_scores(folder, tmp_path):
-    spec = next(s for s in expand(load(suite(tmp_path, f"{{zoo: {folder}}}"))) if s.pretrained)
+    spec = row(folder, tmp_path)
     record = score_published(spec, "bought", spec.build_task())
     model, task = zoo.load(folder), tasks.build("text", length=16)
     nats = weight = 0.0
@@ -132,15 +136,13 @@ def test_weights_that_are_not_there_are_told_before_anything_runs(tmp_path):
     ],
 )
 def test_a_task_it_cannot_play_is_unsupported(folder, tmp_path, task, words):
-    spec = next(s for s in expand(load(suite(tmp_path, f"{{zoo: {folder}}}"))) if s.pretrained)
     with pytest.raises(Unsupported, match=words):
-        open_weights(spec, tasks.build(task[0], **task[1]))
+        open_weights(row(folder, tmp_path), tasks.build(task[0], **task[1]))
 
 
 def test_a_text_longer_than_it_reads_is_unsupported(folder, tmp_path):
     model = zoo.build("pre_ln", "lm", shape=Shape(length=8, vocab=256, outputs=256, width=8, depth=1), heads=2)
     model.tokenizer = tokenizers.Bytes()
     zoo.save(model, tmp_path / "short")
-    spec = next(s for s in expand(load(suite(tmp_path, f"{{zoo: {tmp_path / 'short'}}}"))) if s.pretrained)
     with pytest.raises(Unsupported, match="reads 8 tokens at most; this task has 16"):
-        open_weights(spec, tasks.build("text", length=16))
+        open_weights(row(tmp_path / "short", tmp_path), tasks.build("text", length=16))

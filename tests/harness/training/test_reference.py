@@ -150,31 +150,24 @@ def _reference(what):
     return Reference(task, batch, device=device, precision="fp32", train=what.train)
 
 
-def test_every_step_is_the_same_work():
+def test_every_step_is_the_same_work_and_random_state_is_left_alone():
     """Its weights stay, so that nothing it computes can become easier, harder or denormal."""
-    seen = []
-    lone = _reference(spec())
+    torch.manual_seed(7)
+    losses, timings, before, lone = [], [], torch.get_rng_state(), _reference(spec())
     plain = lone.task.loss
 
     def loss(logits, batch):
         value = plain(logits, batch)
-        seen.append(value.item())
+        losses.append(value.item())
         return value
 
     lone.task.loss = loss
-    timings = []
-    lone.time_reference(timings, Meters(steps=1, seconds=1.0), 1.0)
-    assert len(seen) == 5
-    assert len({*seen}) == 1
-
-
-def test_random_state_is_left_alone():
-    torch.manual_seed(7)
-    before, timings, lone = torch.get_rng_state(), [], _reference(spec())
     lone.time_reference(timings, Meters(steps=5, seconds=1.0), 0.2)
     assert torch.equal(torch.get_rng_state(), before)
     lone.time_reference(timings, Meters(steps=5, seconds=1.0), 1.0)
     assert [len(timing["timed"]) for timing in timings] == [3], "a second timing at one step goes on with the first"
+    assert len(losses) == 1 + (1 + 1) + (1 + 2), "one after building; in each timing one that is not counted"
+    assert len({*losses}) == 1
 
 
 def test_one_that_cannot_be_says_why_and_the_run_goes_on(tmp_path, monkeypatch):

@@ -107,14 +107,6 @@ def test_a_record_names_the_kernels_of_its_training_steps_alone(tmp_path):
     assert do_with("naive", "torch", tmp_path / "cut").provenance.kernels["mean"] == "loops; naive"
 
 
-def test_text_from_a_file(tmp_path):
-    (tmp_path / "my.txt").write_bytes(b"the quick brown fox jumps over the lazy dog. " * 60)
-    options = {"path": str(tmp_path / "my.txt"), "length": 16}
-    record = do(make_spec("lstm", task="text", task_options=options), tmp_path / "run")
-    assert record.status == "ok"
-    assert 0 < record.metrics.test["bits_per_byte"] < 9
-
-
 def test_architectures_of_one_seed_see_one_stream_and_seeds_have_their_own(tmp_path):
     """A stream is marked on its way, so that runs of other lengths can be compared."""
 
@@ -134,34 +126,8 @@ def test_a_rate_beyond_reason_diverges_and_says_so(tmp_path):
     record = do(make_spec(train=wild, stop=StopRule("steps", 200)), tmp_path)
     assert (record.status, record.error.kind) == ("diverged", "Diverged")
     assert "at step" in record.error.message
-    assert not record.eligibility.ranked
+    assert (record.metrics.test, record.eligibility.ranked) == ({}, False)
     assert json.loads(to_json(record))["status"] == "diverged"
-
-
-def test_a_mixer_that_returns_nan_diverges_at_once(tmp_path):
-    @zoo.register("broken")
-    class Broken(Mixer):
-        """Nothing good."""
-
-        traits = Traits(causal="strict", bidirectional=False, resumable=False)
-
-        def __init__(self, context):
-            super().__init__(context)
-            self.w = nn.Parameter(torch.ones(1))
-
-        def forward(self, x, *, mask=None, state=None):
-            return x * self.w * float("nan"), None
-
-    record = do(make_spec("broken"), tmp_path)
-    assert (record.status, record.budget.used.steps) == ("diverged", 1)
-    assert "loss nan" in record.error.message
-    assert record.metrics.test == {}
-
-
-@pytest.mark.parametrize("rule", [StopRule("tokens", 100), StopRule("steps", 3), StopRule("flops", 1e6)])
-def test_a_limit_is_not_exceeded(rule, tmp_path):
-    used = do(trial(stop=rule), tmp_path).budget.used
-    assert used.of(rule.meter) <= rule.limit or used.steps == 1
 
 
 def test_a_trial_is_scored_on_the_split_it_tunes_on_and_nowhere_else(tmp_path):
