@@ -39,10 +39,11 @@ def convolve(
 
 def _by_steps(u: Tensor, K: Tensor, skip: Tensor | float) -> Tensor:
     """The naive form, which keeps no more than its inputs for the backward pass."""
-    spans = range(SPAN, u.shape[1] + SPAN, SPAN)
-    inputs = [(u[:, :end], K[:, :end], skip, end - SPAN) for end in spans]
-    kept = {"use_reentrant": False, "preserve_rng_state": False}
-    return torch.cat([checkpoint(convolve_naive, *x, **kept) for x in inputs], dim=1)
+    spans = []
+    for start in range(0, u.shape[1], SPAN):
+        inputs = u[:, : start + SPAN], K[:, : start + SPAN], skip, start
+        spans.append(checkpoint(convolve_naive, *inputs, use_reentrant=False, preserve_rng_state=False))
+    return torch.cat(spans, dim=1)
 
 
 def skipping(K: Float[Tensor, "*B T"], skip: Float[Tensor, "*B"] | float) -> Float[Tensor, "*B T"]:
