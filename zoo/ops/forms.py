@@ -58,7 +58,7 @@ CPU: dict[str, Form] = {
     "lsh_attention, backward": Form("lsh_attention:slopes"),
     "positive": Form("elementwise:positive", bf16=True, least=SMALL),
     "rms": Form("norms:rms", bf16=True, least=SMALL),
-    "selective_scan": Form("selective_scan:selective_scan", bf16=True),
+    "selective_scan, gated": Form("selective_scan:selective_scan", bf16=True),
     "short_convolution": Form("short_convolution:short_convolution", bf16=True),
     "slstm": Form("slstm:slstm"),
     "summed": Form("norms:summed", bf16=True, least=SMALL),

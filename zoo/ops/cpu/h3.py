@@ -42,8 +42,8 @@ def _matrices(c: Tensor, log_a: Tensor, skip: Tensor, C: int) -> tuple[Tensor, T
     """Of each channel, K's Toeplitz matrix (C, C), what is read and written (C, 2 N), and a^C (2 N)."""
     doublings = max(1, (C - 1).bit_length())
     exponents = torch.tensor([C, *(1 << i for i in range(doublings))])[:, None]
-    exact = log_a.to(torch.complex128)[:, None] * exponents  # the angles of high powers need the digits
-    last, *doubled = torch.polar(exact.real.exp(), exact.imag).to(c.dtype).split(1, dim=1)
+    size, angle = (x.double()[:, None] * exponents for x in (log_a.real, log_a.imag))  # high powers need the digits
+    last, *doubled = torch.polar(size.exp(), angle).to(c.dtype).split(1, dim=1)
     a = torch.ones_like(last)  # the powers a^0, a^1, … along axis 1
     for power in doubled:
         a = torch.cat([a, a * power], dim=1)

@@ -206,7 +206,7 @@ class _Complex(NamedTuple):
         a, b, c, d = [self.build.fmul(x, y, flags=flags) for x, y in factors]
         return _Complex(self.build, self.build.fsub(a, b, flags=flags), self.build.fadd(c, d, flags=flags))
 
-    def turned(self, k: int, r: int) -> _Complex:
+    def rotated(self, k: int, r: int) -> _Complex:
         """Times e^{2πik/r}."""
         quarters, rest = divmod(4 * k, r)
         if rest:
@@ -224,8 +224,8 @@ def _sums(x: list[_Complex], sign: int) -> list[_Complex]:
     if r == 1:
         return x
     if r % 2:
-        return [reduce(add, (y.turned(sign * j * k % r, r) for j, y in enumerate(x))) for k in range(r)]
-    even, odd = _sums(x[::2], sign), [z.turned(sign * k, r) for k, z in enumerate(_sums(x[1::2], sign))]
+        return [reduce(add, (y.rotated(sign * j * k % r, r) for j, y in enumerate(x))) for k in range(r)]
+    even, odd = _sums(x[::2], sign), [z.rotated(sign * k, r) for k, z in enumerate(_sums(x[1::2], sign))]
     return [y + z for y, z in zip(even, odd, strict=True)] + [y - z for y, z in zip(even, odd, strict=True)]
 
 

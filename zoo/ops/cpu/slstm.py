@@ -78,8 +78,7 @@ class CompiledSLSTM(torch.autograd.Function):
         run(_backward, H * -(-B // 2), R.flatten(1, 2), valid, Kept(*kept), y, dy, d_gates, d_state)
         before = torch.cat([h[:, None], y[:, :-1]], dim=1).flatten(0, 1).transpose(0, 1)  # (H, B T, d)
         dR, db = d_gates.flatten(1, 2).mT @ before, d_gates.sum((1, 2))
-        d_state = d_state.chunk(3, dim=-1)
-        return *d_gates.chunk(4, dim=-1), dR.view_as(R), db.unflatten(1, (4, d)), *d_state, None, None
+        return *d_gates.chunk(4, dim=-1), dR.view_as(R), db.unflatten(1, (4, d)), *d_state.chunk(3, dim=-1), None, None
 
 
 @loop

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from zoo.ops import forms
 from zoo.ops.long_convolution.fft import convolve as convolve_by_fft
@@ -13,6 +14,9 @@ from zoo.ops.precision import no_autocast, promote
 from zoo.ops.step_by_step import finite_or
 
 __all__ = ["convolve", "convolve_naive", "skipping"]
+
+SPAN = 16
+"""Steps of the naive form that are computed together."""
 
 
 def convolve(
@@ -30,7 +34,16 @@ def convolve(
     with no_autocast(u.device):
         dtype = promote(u, K)
         y = (forms.choose("long_convolution", u, K) or convolve_by_fft)(u, skipping(K.to(dtype), skip))
-        return finite_or(y, lambda: convolve_naive(u.to(dtype), K.to(dtype), skip).to(u.dtype))
+        return finite_or(y, lambda: _by_steps(u.to(dtype), K.to(dtype), skip).to(u.dtype))
+
+
+def _by_steps(u: Tensor, K: Tensor, skip: Tensor | float) -> Tensor:
+    """The naive form, which keeps no more than its inputs for the backward pass."""
+    spans = []
+    for start in range(0, u.shape[1], SPAN):
+        inputs = u[:, : start + SPAN], K[:, : start + SPAN], skip, start
+        spans.append(checkpoint(convolve_naive, *inputs, use_reentrant=False, preserve_rng_state=False))
+    return torch.cat(spans, dim=1)
 
 
 def skipping(K: Float[Tensor, "*B T"], skip: Float[Tensor, "*B"] | float) -> Float[Tensor, "*B T"]:

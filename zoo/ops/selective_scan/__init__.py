@@ -62,7 +62,8 @@ def gated_selective_scan(
         A, D, bias = (x.to(dtype) for x in (A, D, bias))
         inputs = u, delta, A, B, C, D, h, z, bias
         # The loop takes two of the N states at a time; for a single step the call overhead dominates.
-        if u.shape[1] > 1 and A.shape[1] % 2 == 0 and (form := forms.choose("selective_scan", *inputs)):
+        fits = u.shape[1] > 1 and A.shape[1] % 2 == 0
+        if fits and (form := forms.choose("selective_scan", *inputs, variant="gated")):
             y, h = form(*inputs)
             return y.to(u.dtype), h
         step = F.softplus(delta.to(dtype) + bias)

@@ -40,6 +40,8 @@ def slstm(
 
     Where `mask` is false the state stays, and h_t with it. n ≥ 1 from the first step on, as F or I is 1.
     """
+    if mask is not None:  # whatever stands there, NaN too, reaches no output and no gradient
+        i, f, z, o = (x.masked_fill(~mask[..., None], 0) for x in (i, f, z, o))
     h, c, n, m = init_state(i) if state is None else state
     outputs = []
     for t in range(i.shape[2]):
