@@ -232,7 +232,7 @@ def test_options_that_cannot_be(kind, options, message):
         (TokenMLP, {}, T - 1, f"exactly {T}"),
         (TokenMLP, {}, T + 1, f"exactly {T}"),
         (Linformer, {"heads": 3, "k": 5}, T + 1, f"at most {T}"),
-        (BigBird, {"heads": 2}, T + 1, f"{T} at most"),
+        (BigBird, {"heads": 2, "block_size": 1, "random_blocks": 1}, T + 1, f"{T} at most"),
         (Sinkhorn, {"heads": 2}, T + 1, f"{T} at most"),
         (Hyena, {}, T + 1, f"hyena: {T + 1} steps exceed the {T}"),
         (Mega, {}, T + 1, f"mega: {T + 1} steps exceed the {T}"),

@@ -38,11 +38,10 @@ def orthogonal(weight, gain):
 def group_norm(mixer, layer, depth):
     close(mixer.ln_x.weight, torch.full((D,), ((1 + layer) / depth) ** 0.7))
     assert not mixer.ln_x.bias.any()
-    assert mixer.ln_x.eps == pytest.approx(64e-5 if not isinstance(mixer, rwkv7.TimeMix) else mixer.ln_x.eps)
 
 
-i, share, linear = torch.arange(D), torch.arange(D) / D, torch.arange(D) / (D - 1)
-zigzag = ((i + 1) % 3 - 1).float()
+channel = torch.arange(D)
+share, linear, zigzag = channel / D, channel / (D - 1), (channel + 1) % 3 - 1.0
 
 
 @PLACES
@@ -67,6 +66,7 @@ def test_rwkv5_time_mix(layer, depth):
     for name, gain in {"receptance": 1, "key": 0.1, "value": 1, "gate": 0.1, "output": 0}.items():
         orthogonal(getattr(mixer, name).weight, gain)
     group_norm(mixer, layer, depth)
+    assert mixer.ln_x.eps == pytest.approx(64e-5)
 
 
 @PLACES
@@ -90,7 +90,7 @@ def test_rwkv7_time_mix(layer, depth):
     mixer, r, s = fresh(rwkv7.TimeMix, layer, depth, head_size=N)
     for c, power in {"r": 0.2, "w": 0.9, "k": 0.7, "v": 0.7, "a": 0.9, "g": 0.2}.items():
         close(getattr(mixer, f"x_{c}"), 1 - share ** (power * s))
-    z = (i % N - (N - 1) / 2) / ((N - 1) / 2)
+    z = (channel % N - (N - 1) / 2) / ((N - 1) / 2)
     z = z * z.abs()
     close(mixer.w0, -6 + 6 * linear ** (1 + r**0.3) + 0.5 + 2.5 * z)
     close(mixer.a0, -0.19 + 0.3 * z + 0.4 * (linear - 0.5))
