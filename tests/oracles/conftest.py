@@ -1,4 +1,4 @@
-"""What every oracle test shares: recorded official layers, and a book of how closely each architecture was met.
+"""What every oracle test is given: recorded official layers, and a book of how closely each architecture was met.
 
 `oracle("s4d", "state-spaces/s4, S4Block")` gives a `Proof`; each comparison through it asserts a limit and enters the
 error in the book. `pytest tests/oracles --proofs` writes the book to zoo/proofs.json, for docs and `zoobench ls`.
@@ -7,50 +7,18 @@ error in the book. `pytest tests/oracles --proofs` writes the book to zoo/proofs
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from .compare import Proof, read
+
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared" / "data"
 BOOK = pytest.StashKey[dict[str, dict[str, dict[str, float]]]]()
-
-
-def relative(got: Tensor, want: Tensor) -> float:
-    """max |got − want| / max(max |want|, 1e-6); infinite where shapes differ or a number is missing."""
-    if got.shape != want.shape:
-        return float("inf")
-    got, want = (torch.view_as_real(x) if x.is_complex() else x for x in (got.detach(), want.detach()))
-    if got.numel() == 0:
-        return 0.0
-    error = float((got.double() - want.double()).abs().max() / want.double().abs().max().clamp(min=1e-6))
-    return error if error == error else float("inf")
-
-
-@dataclass
-class Proof:
-    """Comparisons of one architecture with one independent implementation."""
-
-    entry: dict[str, float]
-
-    def outputs(self, got: Tensor, want: Tensor, tolerance: float = 1e-5) -> None:
-        """Equal within `tolerance`, relative to the largest entry."""
-        self._enter("output", relative(got, want), tolerance, "output")
-
-    def gradients(self, got: Mapping[str, Tensor], want: Mapping[str, Tensor], tolerance: float = 1e-4) -> None:
-        """Every gradient in `want`, by name, equal within `tolerance`. `got` must have the same names."""
-        assert got.keys() == want.keys(), f"names differ: {sorted(got.keys() ^ want.keys())}"
-        assert want, "no gradient to compare"
-        for name in want:
-            self._enter("gradient", relative(got[name], want[name]), tolerance, f"gradient of {name}")
-
-    def _enter(self, kind: str, error: float, tolerance: float, what: str) -> None:
-        assert error <= tolerance, f"{what}: relative error {error:.2e} exceeds {tolerance:.0e}"
-        self.entry[kind] = max(self.entry.get(kind, 0.0), error)
 
 
 @pytest.fixture
@@ -61,24 +29,23 @@ def oracle(request: pytest.FixtureRequest) -> Callable[[str, str], Proof]:
 
 
 @pytest.fixture
-def parity() -> Callable[[str], tuple[dict[str, Tensor], dict[str, Tensor]]]:
-    """`parity(name)`: all tensors of a recorded official layer, and those among them that need a gradient.
+def in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers casts to float32, by `.float()` and, in norms, by `.to`: neither does so here."""
+    to = torch.Tensor.to
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+    monkeypatch.setattr(torch.Tensor, "to", lambda x, *a, **k: x if a == (torch.float32,) else to(x, *a, **k))
 
-    The second holds `input(.*)` and `param.*` under their names without the prefix (`input` stays `input`).
-    """
+
+@pytest.fixture
+def parity() -> Callable[[str], tuple[dict[str, Tensor], dict[str, Tensor]]]:
+    """`parity(name)`: all tensors of a recorded official layer; and its inputs and parameters, in one dict."""
 
     def load(name: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        safetensors = pytest.importorskip("safetensors.torch")
         path = SHARED / "parity" / f"{name}.safetensors"
         if not path.is_file():
             pytest.skip(f"no recorded outputs at {path}")
-        recorded = safetensors.load_file(path)
-        leaves = {
-            key.removeprefix("input.").removeprefix("param."): value.clone().requires_grad_()
-            for key, value in recorded.items()
-            if key.startswith(("input", "param."))
-        }
-        return recorded, leaves
+        data, inputs, parameters = read(path)
+        return data, inputs | parameters
 
     return load
 

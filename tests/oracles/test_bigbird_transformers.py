@@ -7,6 +7,8 @@ import torch
 from zoo.architectures.bigbird import BigBird
 from zoo.contract import LayerContext
 
+from .compare import drawn, leaves, vectors
+
 theirs = pytest.importorskip("transformers.models.big_bird.modeling_big_bird")
 
 B, D = 3, 24
@@ -21,9 +23,7 @@ def layers(T, heads, block_size, random_blocks, seed, *, bias=True, kind="block_
     torch.manual_seed(0)
     full = kind == "original_full"
     peer = theirs.BigBirdSelfAttention(config) if full else theirs.BigBirdBlockSparseAttention(config, seed=seed)
-    peer = peer.double().train()
-    for parameter in peer.parameters():
-        torch.nn.init.normal_(parameter, std=0.4)
+    peer = drawn(peer, 0.4).train()
     context = LayerContext(width=D, length=T, causal=False, layer=seed)
     ours = BigBird(context, heads=heads, block_size=block_size, random_blocks=random_blocks, bias=bias).double()
     out = {"out.weight": torch.eye(D), "out.bias": torch.zeros(D)}
@@ -33,18 +33,10 @@ def layers(T, heads, block_size, random_blocks, seed, *, bias=True, kind="block_
 
 
 def compare(proof, ours, peer, call, T, lengths):
-    x = torch.randn(B, T, D, dtype=torch.float64, requires_grad=True)
-    mask = torch.arange(T) < torch.tensor(lengths)[:, None]
-    y, want = ours(x, mask=None if mask.all() else mask)[0], call(x, mask)
-    proof.outputs(y[mask], want[mask])
-    weight = torch.randn(int(mask.sum()), D, dtype=torch.float64)
-    names = [name for name, _ in peer.named_parameters()]
-    found, wanted = (
-        torch.autograd.grad((out[mask] * weight).sum(), [x, *(layer.get_parameter(n) for n in names)])
-        for out, layer in ((y, ours), (want, peer))
-    )
-    keys = ["x", *names]
-    proof.gradients(dict(zip(keys, found, strict=True)), dict(zip(keys, wanted, strict=True)))
+    x, mask = vectors(B, T, D), torch.arange(T) < torch.tensor(lengths)[:, None]
+    y, want, official = ours(x, mask=None if mask.all() else mask)[0], call(x, mask), leaves(peer, x=x)
+    own = leaves(ours, x=x)
+    proof.equal(y[mask], want[mask], {name: own[name] for name in official}, official)
 
 
 @pytest.mark.parametrize(

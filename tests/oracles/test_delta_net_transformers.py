@@ -7,6 +7,8 @@ from zoo.architectures.gated_delta_net import GatedDeltaNet
 from zoo.contract import LayerContext
 from zoo.ops.delta_rule import delta_rule
 
+from .compare import gradients_of, leaves
+
 pytest.importorskip("transformers.models.qwen3_next")
 pytest.importorskip("transformers.models.olmo_hybrid")
 D, T, B = 24, 33, 2
@@ -35,20 +37,19 @@ def test_gated_delta_rule(oracle, name):
     q, k, v = torch.randn(B, 70, 3, 5), torch.randn(B, 70, 3, 5), torch.randn(B, 70, 3, 7)
     g, beta, S = -torch.rand(B, 70, 3).exp(), 2 * torch.rand(B, 70, 3), torch.randn(B, 3, 5, 7)
     k = torch.nn.functional.normalize(k, dim=-1)
-    leaves = dict(zip(("q", "k", "v", "g", "beta", "S"), (q, k, v, g, beta, S), strict=True))
-    for leaf in leaves.values():
-        leaf.requires_grad_()
+    inputs = dict(zip(("q", "k", "v", "g", "beta", "S"), (q, k, v, g, beta, S), strict=True))
+    for x in inputs.values():
+        x.requires_grad_()
     want = getattr(qwen, name)(q, k, v, g=g, beta=beta, initial_state=S, output_final_state=True)
     first = [x.transpose(1, 2) for x in (q * 5**-0.5, k, v, beta, g)]
     o, last = delta_rule(*first, state=S, chunk=16)
     got = o.transpose(1, 2), last
-    weights = [torch.randn_like(x) for x in want]
-    sums = [sum((x * w).sum() for x, w in zip(y, weights, strict=True)) for y in (got, want)]
-    gradients = [dict(zip(leaves, torch.autograd.grad(s, list(leaves.values())), strict=True)) for s in sums]
     proof = oracle("gated_delta_net", f"transformers, qwen3_next {name}")
     for ours, theirs in zip(got, want, strict=True):
         proof.outputs(ours, theirs)
-    proof.gradients(*gradients)
+    joined = [torch.cat([y.flatten() for y in pair]) for pair in (got, want)]
+    cotangent = torch.randn_like(joined[0])
+    proof.gradients(*(gradients_of(y, cotangent, inputs) for y in joined))
 
 
 def ours():
@@ -60,16 +61,10 @@ def ours():
     return mixer, torch.randn(B, T, D, requires_grad=True)
 
 
-def compare(proof, mixer, x, layer, to_ours):
-    """`to_ours` turns tensors (or gradients) by official name into ours by our name."""
-    got, want = mixer(x)[0], layer(x)
-    cotangent = torch.randn_like(got)
-    found = torch.autograd.grad((got * cotangent).sum(), [x, *mixer.parameters()])
-    names = ["input", *(name for name, _ in mixer.named_parameters())]
-    official = torch.autograd.grad((want * cotangent).sum(), [x, *layer.parameters()])
-    expected = to_ours(dict(zip((name for name, _ in layer.named_parameters()), official[1:], strict=True)))
-    proof.outputs(got, want)
-    proof.gradients(dict(zip(names, found, strict=True)), {"input": official[0], **expected})
+def compare(name, oracle, mixer, x, layer, to_ours):
+    """`to_ours` turns gradients by official name into ours by our name."""
+    proof = oracle("gated_delta_net", f"transformers, {name}")
+    proof.equal(mixer(x)[0], layer(x), leaves(mixer, input=x), leaves(layer, input=x), renamed=to_ours)
 
 
 @pytest.mark.parametrize("negative", [False, True])
@@ -88,7 +83,7 @@ def test_olmo_hybrid(oracle, negative):
         parts = official.pop("conv1d.weight").split(WIDTHS)
         return {**official, **{f"{name}_conv1d.weight": part for name, part in zip("qkv", parts, strict=True)}}
 
-    compare(oracle("gated_delta_net", "transformers, OlmoHybridGatedDeltaNet"), mixer, x, layer, to_ours)
+    compare("OlmoHybridGatedDeltaNet", oracle, mixer, x, layer, to_ours)
 
 
 def test_qwen3_next(oracle):
@@ -106,17 +101,11 @@ def test_qwen3_next(oracle):
     state = mixer.state_dict()
     qkvz = torch.cat([by_head(state[f"{name}_proj.weight"]) for name in "qkvg"], dim=1).flatten(0, 1)
     ba = torch.cat([by_head(state[f"{name}_proj.weight"]) for name in "ba"], dim=1).flatten(0, 1)
-    layer.load_state_dict(
-        {
-            "in_proj_qkvz.weight": qkvz,
-            "in_proj_ba.weight": ba,
-            "conv1d.weight": torch.cat([state[f"{name}_conv1d.weight"] for name in "qkv"]),
-            "dt_bias": state["dt_bias"],
-            "A_log": state["A_log"],
-            "norm.weight": state["o_norm.weight"],
-            "out_proj.weight": state["o_proj.weight"],
-        }
-    )
+    same = {"input": "input", "dt_bias": "dt_bias", "A_log": "A_log"}
+    same |= {"o_norm.weight": "norm.weight", "o_proj.weight": "out_proj.weight"}
+    convs = torch.cat([state[f"{name}_conv1d.weight"] for name in "qkv"])
+    joined = {"in_proj_qkvz.weight": qkvz, "in_proj_ba.weight": ba, "conv1d.weight": convs}
+    layer.load_state_dict(joined | {there: state[name] for name, there in same.items() if name != "input"})
 
     def to_ours(official):
         qkvz = by_head(official["in_proj_qkvz.weight"]).split([K, K, each * V, each * V], dim=1)
@@ -126,10 +115,7 @@ def test_qwen3_next(oracle):
             **{f"{name}_proj.weight": part.flatten(0, 1) for name, part in zip("qkvg", qkvz, strict=True)},
             **{f"{name}_proj.weight": part.flatten(0, 1) for name, part in zip("ba", ba, strict=True)},
             **{f"{name}_conv1d.weight": part for name, part in zip("qkv", convs, strict=True)},
-            "dt_bias": official["dt_bias"],
-            "A_log": official["A_log"],
-            "o_norm.weight": official["norm.weight"],
-            "o_proj.weight": official["out_proj.weight"],
+            **{name: official[there] for name, there in same.items()},
         }
 
-    compare(oracle("gated_delta_net", "transformers, Qwen3NextGatedDeltaNet"), mixer, x, layer, to_ours)
+    compare("Qwen3NextGatedDeltaNet", oracle, mixer, x, layer, to_ours)

@@ -1,4 +1,4 @@
-"""Fast weights against IDSIA/lmtool-fwp: the recorded operator, and the layers rebuilt step by step in float64."""
+"""Fast weights against the layers of IDSIA/lmtool-fwp, rebuilt step by step in float64."""
 
 import pytest
 import torch
@@ -6,21 +6,8 @@ import torch.nn.functional as F
 
 from zoo.architectures.fast_weights import FastWeights
 from zoo.contract import LayerContext
-from zoo.ops.delta_rule import delta_rule, delta_rule_naive
 
-FORMS = {"naive": delta_rule_naive, "chunk 8": lambda *x: delta_rule(*x, chunk=8), "chunk 64": delta_rule}
-
-
-@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-def test_delta_rule(oracle, parity, form):
-    recorded, x = parity("fwp_delta_op")
-    q, k, v = (x[name][:, None] for name in ("q", "k", "v"))
-    o, S = form(q, k, v, x["beta"].transpose(1, 2))
-    proof = oracle("fast_weights", "IDSIA/lmtool-fwp, FastWeightLinear (recorded)")
-    proof.outputs(o[:, 0], recorded["output"])
-    proof.outputs(S[:, 0].transpose(1, 2), recorded["state.final"])
-    gradients = torch.autograd.grad((o[:, 0] * recorded["cotangent"]).sum(), list(x.values()))
-    proof.gradients(dict(zip(x, gradients, strict=True)), {name: recorded[f"grad.input.{name}"] for name in x})
+from .compare import leaves, vectors
 
 
 def official(x, W_slow, W_out, *, heads, d, delta, roll, norm):
@@ -71,16 +58,7 @@ def official(x, W_slow, W_out, *, heads, d, delta, roll, norm):
 def test_layers(oracle, options, how, heads, d_head):
     torch.manual_seed(0)
     mixer = FastWeights(LayerContext(width=24, length=33), heads=heads, d_head=d_head, **options).double()
-    x = torch.randn(2, 33, 24, dtype=torch.float64, requires_grad=True)
-    leaves = {"input": x, **dict(mixer.named_parameters())}
-    got = mixer(x)[0]
-    weights = mixer.slow_net.weight, mixer.out_linear.weight
+    x, weights = vectors(2, 33, 24), (mixer.slow_net.weight, mixer.out_linear.weight)
     want = official(x, *weights, heads=heads, d=d_head or 24 // heads, **how)
-    cotangent = torch.randn_like(got)
-    gradients = [
-        dict(zip(leaves, torch.autograd.grad((y * cotangent).sum(), list(leaves.values())), strict=True))
-        for y in (got, want)
-    ]
     proof = oracle("fast_weights", "IDSIA/lmtool-fwp, Cuda...FastWeight...Layer (rebuilt step by step)")
-    proof.outputs(got, want, 1e-9)
-    proof.gradients(*gradients, tolerance=1e-9)
+    proof.equal(mixer(x)[0], want, leaves(mixer, input=x), tolerance=1e-9, gradients=1e-9)

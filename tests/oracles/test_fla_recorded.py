@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
 from zoo.architectures.based import Based
 from zoo.architectures.delta_net import DeltaNet
@@ -26,6 +27,8 @@ from zoo.architectures.retnet import Retention
 from zoo.architectures.rwkv6 import TimeMix as TimeMix6
 from zoo.architectures.rwkv7 import TimeMix as TimeMix7
 from zoo.contract import LayerContext, Mixer
+
+from .compare import read
 
 RECORDED = Path(__file__).parent / "recorded"
 Tensors = dict[str, Tensor]
@@ -86,7 +89,7 @@ class Layer:
     options: dict[str, str] = field(default_factory=dict)
     """Official options that are called something else here; "" for those that follow from others."""
     parameters: Callable[[Tensors], Tensors] = same
-    """From official names and layouts to ours: of parameters and of their gradients, so it may only rearrange."""
+    """From official names and layouts to ours; gradients flow back through it, and meet under the official names."""
     also: Callable[[dict[str, Any]], dict[str, Any]] = lambda hyper: {}
     """Options of ours that the official ones, or the absence of one, imply."""
     state: tuple[str, bool] | None = None
@@ -180,40 +183,21 @@ def build(layer: Layer, hyper: dict[str, Any], steps: int) -> Mixer:
     return layer.mixer(context, **options | layer.also(hyper)).double()
 
 
-def load(mixer: Mixer, parameters: Tensors) -> None:
-    """All parameters, but that a bias which the official layer does not have is 0 here."""
-    missing, unexpected = mixer.load_state_dict(parameters, strict=False)
-    assert not unexpected
-    assert all(name.endswith("_projection.bias") for name in missing)
-    for name in missing:
-        torch.nn.init.zeros_(mixer.get_parameter(name))
-
-
 @pytest.mark.parametrize("name", sorted(path.stem for path in RECORDED.glob("fla_*.json")))
 def test_layer(oracle, name):
-    safetensors = pytest.importorskip("safetensors.torch")
-    about = json.loads((RECORDED / f"{name}.json").read_text())
-    recorded = {key: value.double() for key, value in safetensors.load_file(RECORDED / f"{name}.safetensors").items()}
-    x, layer = recorded["input"].requires_grad_(), LAYERS[about["cls"]]
+    about = json.loads((RECORDED / f"{name}.json").read_text(encoding="utf-8"))
+    data, inputs, official = read(RECORDED / f"{name}.safetensors")
+    x, layer = inputs["input"], LAYERS[about["cls"]]
     mixer = build(layer, about["hyper"], x.shape[1])
-
-    def ours(kind: str) -> Tensors:
-        found = {key.removeprefix(kind): value for key, value in recorded.items() if key.startswith(kind)}
-        return layer.parameters({key: value for key, value in found.items() if not key.startswith("input")})
-
-    load(mixer, ours("param."))
-    leaves, more = {"input": x}, {}
-    if "input.v_first" in recorded:
-        leaves["input.v_first"] = recorded["input.v_first"].requires_grad_()
-        more["shared_context"] = {"v_first": leaves["input.v_first"]}
+    weights, own = layer.parameters(official), dict(mixer.named_parameters())
+    absent = {name: torch.zeros_like(p) for name, p in own.items() if name not in weights}
+    assert weights.keys() <= own.keys()
+    assert all(name.endswith("_projection.bias") for name in absent)
+    more = {"shared_context": {"v_first": inputs["v_first"]}} if "v_first" in inputs else {}
     state = mixer.init_state(len(x), device="cpu", dtype=x.dtype) if layer.state else None
-    y, state = mixer(x, state=state, **more)
+    y, state = functional_call(mixer, weights | absent, (x,), {"state": state, **more})
     proof = oracle(layer.architecture, f"flash-linear-attention {about['version']}, {about['cls']} (recorded)")
-    proof.outputs(y, recorded["output"])
+    proof.recorded(y, data, inputs | official, 1e-5, 1e-4)
     if layer.state:
         key, turned = layer.state
-        proof.outputs(state[key].mT if turned else state[key], recorded["state.final"])
-    wanted = ours("grad.") | {key: recorded[f"grad.{key}"] for key in leaves}
-    leaves |= {key: value for key, value in mixer.named_parameters() if key in wanted}
-    gradients = torch.autograd.grad((y * recorded["cotangent"]).sum(), list(leaves.values()))
-    proof.gradients(dict(zip(leaves, gradients, strict=True)), wanted)
+        proof.outputs(state[key].mT if turned else state[key], data["state.final"])

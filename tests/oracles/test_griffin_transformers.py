@@ -1,4 +1,4 @@
-"""Griffin's blocks against transformers' RecurrentGemmaModel, in float64, over more than its pattern of three."""
+"""Griffin's recurrent block, and more of its stack than a pattern of three, against transformers' RecurrentGemma."""
 
 import re
 from functools import partial
@@ -7,10 +7,45 @@ import pytest
 import torch
 
 import zoo
-from zoo.contract import Shape
+from zoo.architectures.rg_lru import RecurrentBlock
+from zoo.contract import LayerContext, Shape
+
+from .compare import in_pieces, leaves, shaken, vectors
 
 transformers = pytest.importorskip("transformers")
-B, T, D, HEADS, WINDOW = 2, 23, 16, 2, 5
+port = pytest.importorskip("transformers.models.recurrent_gemma.modeling_recurrent_gemma")
+B = 2
+
+
+def without_float32(module):
+    for part in module.modules():
+        if isinstance(part, port.RecurrentGemmaRglru):
+            part._rnn_scan = partial(part._rnn_scan, acc_dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    "options", [{"heads": 3}, {"heads": 4, "lru_width": 20, "d_conv": 2}, {"heads": 1, "d_conv": 6}], ids=str
+)
+def test_block(oracle, options):
+    T, D = 19, 12
+    config = transformers.RecurrentGemmaConfig(
+        hidden_size=D,
+        num_attention_heads=options["heads"],
+        lru_width=options.get("lru_width"),
+        conv1d_width=options.get("d_conv", 4),
+    )
+    torch.manual_seed(0)
+    ours = shaken(RecurrentBlock(LayerContext(width=D, length=T), **options))
+    theirs = port.RecurrentGemmaRecurrentBlock(config, 0).double()
+    theirs.load_state_dict(ours.state_dict())
+    without_float32(theirs)
+    x = vectors(B, T, D)
+    want, _ = theirs(x, torch.arange(T)[None].expand(B, T), None, use_cache=False)
+    proof = oracle("rg_lru", "transformers, RecurrentGemmaRecurrentBlock")
+    proof.equal(ours(x)[0], want, leaves(ours, input=x), leaves(theirs, input=x), tolerance=1e-9)
+    proof.outputs(in_pieces(ours, x)[0], want, 1e-9)
+
+
 NAMES = {
     "temporal_pre_norm": "{0}.norm",
     "temporal_block": "{0}.inner",
@@ -29,48 +64,28 @@ def renamed(name):
 
 
 def test_stack(oracle, monkeypatch):
-    from transformers.models.recurrent_gemma import modeling_recurrent_gemma as port
-
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+    T, D, heads, window = 23, 16, 2, 5
     config = transformers.RecurrentGemmaConfig(
         hidden_size=D,
         intermediate_size=6 * D,
-        num_attention_heads=HEADS,
+        num_attention_heads=heads,
         num_key_value_heads=1,
         num_hidden_layers=4,
         vocab_size=7,
-        attention_window_size=WINDOW,
+        attention_window_size=window,
         attn_implementation="eager",
     )
     torch.manual_seed(0)
-    theirs = port.RecurrentGemmaModel(config).double().eval()
-    for parameter in theirs.parameters():
-        parameter.data += 0.2 * torch.randn_like(parameter)
+    theirs = shaken(port.RecurrentGemmaModel(config), 0.2).eval()
     theirs.normalizer.fill_(1.0)  # the stack alone: inputs come in as they are
-    for module in theirs.modules():
-        if isinstance(module, port.RecurrentGemmaRglru):
-            module._rnn_scan = partial(module._rnn_scan, acc_dtype=torch.float64)
+    without_float32(theirs)
     shape = Shape(length=T, vocab=7, outputs=7, width=D, depth=4)
-    ours = zoo.build("griffin", "lm", shape=shape, heads=HEADS, window=WINDOW).double().eval().backbone
+    ours = zoo.build("griffin", "lm", shape=shape, heads=heads, window=window).double().eval().backbone
     parameters = {renamed(n): p for n, p in theirs.named_parameters() if not n.startswith("embed")}
     ours.load_state_dict({name: p.detach() for name, p in parameters.items()})
-    x = torch.randn(B, T, D, dtype=torch.float64, requires_grad=True)
+    x = vectors(B, T, D)
     want = theirs(inputs_embeds=x, use_cache=False).last_hidden_state
-    y, _ = ours(x)
     proof = oracle("griffin", "transformers, RecurrentGemmaModel")
-    proof.outputs(y, want)
-    weights = torch.randn_like(want)
-    got, wanted = (
-        dict(zip(leaves, torch.autograd.grad((out * weights).sum(), list(leaves.values())), strict=True))
-        for out, leaves in (
-            (y, {"input": x, **dict(ours.named_parameters())}),
-            (want, {"input": x, **parameters}),
-        )
-    )
-    proof.gradients(got, wanted)
-    with torch.no_grad():
-        state, steps = ours.init_state(B, device="cpu", dtype=torch.float64), []
-        for step in x.split(1, dim=1):
-            piece, state = ours(step, state=state)
-            steps.append(piece)
-    proof.outputs(torch.cat(steps, 1), want)
+    proof.equal(ours(x)[0], want, leaves(ours, input=x), {"input": x, **parameters})
+    proof.outputs(in_pieces(ours, x)[0], want)

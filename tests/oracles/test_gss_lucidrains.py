@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from zoo.architectures.gss import GSS
 from zoo.contract import LayerContext
 
+from .compare import copies, leaves, shaken, swapped, vectors
+
 B, T, D = 2, 11, 8
 NAMES = {
     "to_u.weight": "to_u.0.weight",
@@ -21,15 +23,8 @@ NAMES = {
 
 def build(**options):
     torch.manual_seed(1)
-    mixer = GSS(LayerContext(width=D, length=T), **({"d_state": 6, "d_hidden": 3} | options)).double()
-    for parameter in mixer.parameters():
-        parameter.data = parameter.data + 0.2 * torch.randn_like(parameter)
-    return mixer, torch.randn(B, T, D, dtype=torch.float64, requires_grad=True)
-
-
-def gradients(y, weight, x, parameters):
-    values = torch.autograd.grad((y * weight).sum(), [x, *parameters.values()])
-    return dict(zip(["input", *parameters], values, strict=True))
+    mixer = GSS(LayerContext(width=D, length=T), **({"d_state": 6, "d_hidden": 3} | options))
+    return shaken(mixer, 0.2), vectors(B, T, D)
 
 
 @pytest.mark.parametrize(("expand", "imag_exp"), [(4.0, True), (2.0, False)])
@@ -44,14 +39,9 @@ def test_layer_is_that_of_the_package(oracle, expand, imag_exp):
         {NAMES[n]: p for n, p in mixer.state_dict().items()}
         | {f"norm.{n}": p for n, p in theirs.norm.state_dict().items()}
     )
-    want = theirs(x) - x
-    y, _ = mixer(theirs.norm(x))
+    y, want, official = mixer(theirs.norm(x))[0], theirs(x) - x, leaves(theirs, input=x)
     proof = oracle("gss", "gated-state-spaces-pytorch 0.1.0, GSS")
-    proof.outputs(y, want)
-    weight = torch.randn_like(y)
-    named = dict(theirs.named_parameters())
-    wanted = gradients(want, weight, x, {n: named[n] for n in NAMES.values()})
-    proof.gradients(gradients(y, weight, x, {NAMES[n]: p for n, p in mixer.named_parameters()}), wanted)
+    proof.equal(y, want, leaves(mixer, input=x), official, renamed=swapped(NAMES | {"input": "input"}))
 
 
 def reference(p, x, state):
@@ -72,12 +62,10 @@ def reference(p, x, state):
 
 def test_layer_is_its_recurrence(oracle):
     mixer, x = build()
-    theirs = {name: p.detach().clone().requires_grad_() for name, p in mixer.named_parameters()}
+    theirs = copies(mixer)
     x0 = torch.randn(B, 3, 6, dtype=torch.complex128)
     want, last = reference(theirs, x, x0)
     y, state = mixer(x, state={"x": torch.view_as_real(x0)})
     proof = oracle("gss", "the paper's kernel as a recurrence, step by step in float64")
-    proof.outputs(y, want)
+    proof.equal(y, want, leaves(mixer, input=x), {"input": x, **theirs})
     proof.outputs(state["x"], torch.view_as_real(last))
-    weight = torch.randn_like(y)
-    proof.gradients(gradients(y, weight, x, dict(mixer.named_parameters())), gradients(want, weight, x, theirs))

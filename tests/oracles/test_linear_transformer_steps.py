@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from zoo.architectures.linear_transformer import LinearAttention
 from zoo.contract import LayerContext
 
+from .compare import drawn, leaves, vectors
+
 B, T, D = 2, 13, 12
 
 
@@ -36,14 +38,7 @@ def official(mixer, x, heads, causal, eps):
 )
 def test_layer(oracle, causal, options):
     torch.manual_seed(0)
-    mixer = LinearAttention(LayerContext(width=D, length=T, causal=causal), **options).double()
-    for parameter in mixer.parameters():
-        torch.nn.init.normal_(parameter, std=0.5)
-    x, weight = torch.randn(2, B, T, D, dtype=torch.float64)
-    x.requires_grad_()
-    got, wanted = mixer(x)[0], official(mixer, x, options.get("heads", 4), causal, options.get("eps", 1e-6))
+    mixer, x = drawn(LinearAttention(LayerContext(width=D, length=T, causal=causal), **options)), vectors(B, T, D)
+    want = official(mixer, x, options.get("heads", 4), causal, options.get("eps", 1e-6))
     proof = oracle("linear_transformer", "the equations of idiap/fast-transformers, step by step")
-    proof.outputs(got, wanted, 1e-9)
-    named = dict(mixer.named_parameters())
-    found = [torch.autograd.grad((y * weight).sum(), [x, *named.values()]) for y in (got, wanted)]
-    proof.gradients(*(dict(zip(["x", *named], gradients, strict=True)) for gradients in found), 1e-8)
+    proof.equal(mixer(x)[0], want, leaves(mixer, x=x), tolerance=1e-9)

@@ -6,6 +6,8 @@ import torch
 from zoo.architectures.linformer import Linformer
 from zoo.contract import LayerContext
 
+from .compare import leaves
+
 theirs = pytest.importorskip("linformer.linformer")
 
 B, N, D, H, K = 2, 23, 32, 4, 7
@@ -29,17 +31,15 @@ def test_same_weights_give_the_same_outputs_and_gradients(oracle, sharing, T):
         peer.proj_k.copy_(E[0].T)
         peer.proj_v.copy_(F[0].T)
     x = torch.randn(B, T, D, requires_grad=True)
-    have, want = ours(x)[0], peer(x)
+
+    def to_ours(official):
+        dE, dF = (official[name].T[None] for name in ("proj_k", "proj_v"))
+        qkv = torch.cat([official[f"to_{name}.weight"] for name in "qkv"])
+        found = {"x": official["x"], "qkv.weight": qkv}
+        found |= {f"out.{part}": official[f"to_out.{part}"] for part in ("weight", "bias")}
+        return found | ({"E": dE + dF} if ours.F is None else {"E": dE, "F": dF})
+
+    own = leaves(ours, x=x)
+    own.pop("qkv.bias")
     proof = oracle("linformer", "linformer LinformerSelfAttention")
-    proof.outputs(have, want)
-    weights = torch.randn_like(want)
-    a = torch.autograd.grad((have * weights).sum(), [x, ours.qkv.weight, ours.out.weight, ours.out.bias, ours.E])
-    parts = (peer.to_q, peer.to_k, peer.to_v)
-    b = torch.autograd.grad(
-        (want * weights).sum(),
-        [x, *(part.weight for part in parts), peer.to_out.weight, peer.to_out.bias, peer.proj_k, peer.proj_v],
-    )
-    dE = b[6] + b[7] if sharing == "key_value" else b[6]
-    names = ("x", "qkv.weight", "out.weight", "out.bias", "E")
-    wanted = (b[0], torch.cat(b[1:4]), b[4], b[5], dE.T[None])
-    proof.gradients(dict(zip(names, a, strict=True)), dict(zip(names, wanted, strict=True)))
+    proof.equal(ours(x)[0], peer(x), own, leaves(peer, x=x), renamed=to_ours)

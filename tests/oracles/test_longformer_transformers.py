@@ -6,6 +6,8 @@ import torch
 from zoo.architectures.longformer import Longformer
 from zoo.contract import LayerContext
 
+from .compare import drawn, gradients_of, leaves, vectors
+
 theirs = pytest.importorskip("transformers.models.longformer.modeling_longformer")
 
 B, D = 3, 24
@@ -39,27 +41,23 @@ def test_outputs_and_gradients(oracle, T, heads, window, global_tokens, lengths)
         hidden_size=D, num_attention_heads=heads, attention_window=[window], attention_probs_dropout_prob=0.0
     )
     torch.manual_seed(0)
-    peer = theirs.LongformerSelfAttention(config, layer_id=0).double()
-    for parameter in peer.parameters():
-        torch.nn.init.normal_(parameter, std=0.4)
+    peer = drawn(theirs.LongformerSelfAttention(config, layer_id=0), 0.4)
     context = LayerContext(width=D, length=T, causal=False)
     ours = Longformer(context, heads=heads, window=window, global_tokens=global_tokens).double()
     names = [name for name, _ in peer.named_parameters() if global_tokens or "global" not in name]
     out = {"out.weight": torch.eye(D), "out.bias": torch.zeros(D)}
     ours.load_state_dict({name: peer.get_parameter(name) for name in names} | out)
 
-    x = torch.randn(B, T, D, dtype=torch.float64, requires_grad=True)
+    x = vectors(B, T, D)
     mask = torch.arange(T) < torch.tensor(lengths)[:, None]
     proof = oracle("longformer", "transformers, LongformerSelfAttention")
     y, want = ours(x, mask=None if mask.all() else mask)[0], official(peer, x, mask, global_tokens)
     proof.outputs(y[mask], want[mask])
     weight = torch.randn(int(mask.sum()), D, dtype=torch.float64)
-    found, wanted = (
-        torch.autograd.grad((out[mask] * weight).sum(), [x, *(layer.get_parameter(n) for n in names)])
+    have, expected = (
+        gradients_of(out[mask], weight, {name: leaves(layer, x=x)[name] for name in ["x", *names]})
         for out, layer in ((y, ours), (want, peer))
     )
-    keys = ["x", *names]
-    have, expected = dict(zip(keys, found, strict=True)), dict(zip(keys, wanted, strict=True))
     # A softmax does not feel what all its keys share: the gradient of their bias is rounding, in float32 with theirs.
     for name in ("key.bias", "key_global.bias") if global_tokens else ("key.bias",):
         assert (

@@ -6,6 +6,8 @@ import torch
 from zoo.architectures.lru import LRU
 from zoo.contract import LayerContext
 
+from .compare import copies, leaves, shaken, vectors
+
 B, T, H, N = 2, 11, 6, 5
 
 
@@ -29,21 +31,12 @@ def reference(p, u, x0, gelu):
 @pytest.mark.parametrize("options", [{}, {"r_min": 0.9, "r_max": 0.999, "max_phase": 0.3, "gelu": "erf"}], ids=str)
 def test_layer_is_the_recurrence_of_the_paper(oracle, options):
     torch.manual_seed(1)
-    mixer = LRU(LayerContext(width=H, length=T), d_hidden=N, **options).double()
-    for parameter in mixer.parameters():
-        parameter.data = parameter.data + 0.1 * torch.randn_like(parameter)
-    theirs = {name: p.detach().clone().requires_grad_() for name, p in mixer.named_parameters()}
-    x = torch.randn(B, T, H, dtype=torch.float64, requires_grad=True)
+    mixer, x = shaken(LRU(LayerContext(width=H, length=T), d_hidden=N, **options), 0.1), vectors(B, T, H)
+    theirs = copies(mixer)
     x0 = torch.randn(B, N, dtype=torch.complex128)
     want, last = reference(theirs, x, x0, options.get("gelu", "tanh"))
     y, state = mixer(x, state={"x": torch.view_as_real(x0)})
     proof = oracle("lru", "the paper's appendix A, step by step in float64")
-    proof.outputs(y, want)
+    proof.equal(y, want, leaves(mixer, input=x), {"input": x, **theirs})
     proof.outputs(state["x"], torch.view_as_real(last))
     proof.outputs(mixer(x)[0], reference(theirs, x, torch.zeros_like(x0), options.get("gelu", "tanh"))[0])
-    weight = torch.randn_like(y)
-    found = []
-    for out, parameters in ((y, dict(mixer.named_parameters())), (want, theirs)):
-        values = torch.autograd.grad((out * weight).sum(), [x, *parameters.values()])
-        found.append(dict(zip(["input", *parameters], values, strict=True)))
-    proof.gradients(*found)

@@ -1,34 +1,29 @@
-"""Mamba against transformers' port (MambaMixer's slow path, MambaForCausalLM), in float64."""
+"""Mamba and Mamba-2 against transformers' ports without kernels, and MambaForCausalLM, in float64."""
 
 import pytest
 import torch
 
 import zoo
 from zoo.architectures.mamba import Mamba
+from zoo.architectures.mamba2 import Mamba2
 from zoo.contract import Batch, LayerContext, Shape
 
+from .compare import leaves, shaken, vectors
+
 transformers = pytest.importorskip("transformers")
+pytestmark = pytest.mark.usefixtures("in_float64")
 B, T = 2, 19
+NAMES = {"d_state": "state_size", "d_conv": "conv_kernel", "bias": "use_bias", "conv_bias": "use_conv_bias"}
 
 
-@pytest.fixture(autouse=True)
-def in_float64(monkeypatch):
-    """The port casts to float32, by `.float()` and, in its norm, by `.to`."""
-    to = torch.Tensor.to
-    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
-    monkeypatch.setattr(torch.Tensor, "to", lambda x, *a, **k: x if a == (torch.float32,) else to(x, *a, **k))
+def compare(proof, ours, theirs, width):
+    ours.double().load_state_dict(theirs.state_dict())
+    x = vectors(B, T, width)
+    proof.equal(ours(x)[0], theirs(x), leaves(ours, input=x), leaves(theirs, input=x), tolerance=1e-9)
 
 
 def config(width, **options):
     return transformers.MambaConfig(hidden_size=width, use_mambapy=False, use_associative_scan=False, **options)
-
-
-def randomise(module):
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
-    return module.double()
 
 
 @pytest.mark.parametrize(
@@ -40,34 +35,40 @@ def randomise(module):
     ],
     ids=str,
 )
-def test_layer(oracle, options):
+def test_mamba(oracle, options):
     from transformers.models.mamba.modeling_mamba import MambaMixer
 
-    names = {"d_state": "state_size", "d_conv": "conv_kernel", "dt_rank": "time_step_rank"}
-    names |= {"expand": "expand", "bias": "use_bias", "conv_bias": "use_conv_bias"}
-    theirs = randomise(MambaMixer(config(24, **{names[k]: v for k, v in options.items()}), 0))
-    ours = Mamba(LayerContext(width=24, length=T), **options).double()
-    ours.load_state_dict(theirs.state_dict())
-    x = torch.randn(B, T, 24, dtype=torch.float64, requires_grad=True)
-    y, want = ours(x)[0], theirs(x)
-    weights = torch.randn_like(want)
-    proof = oracle("mamba", "transformers, MambaMixer")
-    proof.outputs(y, want, 1e-9)
-    ours_by_name, theirs_by_name = dict(ours.named_parameters()), dict(theirs.named_parameters())
-    proof.gradients(gradients(y, weights, x, ours_by_name), gradients(want, weights, x, theirs_by_name), 1e-8)
+    names = NAMES | {"dt_rank": "time_step_rank"}
+    torch.manual_seed(0)
+    theirs = shaken(MambaMixer(config(24, **{names.get(k, k): v for k, v in options.items()}), 0))
+    compare(oracle("mamba", "transformers, MambaMixer"), Mamba(LayerContext(24, T), **options), theirs, 24)
 
 
-def gradients(y, weights, x, parameters):
-    leaves = {"input": x, **parameters}
-    return dict(zip(leaves, torch.autograd.grad((y * weights).sum(), list(leaves.values())), strict=True))
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"d_state": 5, "headdim": 8},
+        {"d_state": 3, "headdim": 4, "ngroups": 4, "expand": 3, "bias": True, "chunk_size": 4},
+        {"d_state": 6, "headdim": 16, "ngroups": 2, "d_conv": 2, "conv_bias": False, "dt_limit": (0.2, 0.9)},
+    ],
+    ids=str,
+)
+def test_mamba2(oracle, options):
+    from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
+
+    names = NAMES | {"headdim": "head_dim", "ngroups": "n_groups", "dt_limit": "time_step_limit"}
+    heads = options.get("expand", 2) * 16 // options["headdim"]
+    given = {names.get(k, k): v for k, v in {"ngroups": 1, **options}.items()}
+    given |= {"hidden_size": 16, "num_heads": heads, "layer_norm_epsilon": 1e-5}
+    torch.manual_seed(0)
+    theirs = shaken(Mamba2Mixer(transformers.Mamba2Config(**given), 0))
+    compare(oracle("mamba2", "transformers, Mamba2Mixer"), Mamba2(LayerContext(16, T), **options), theirs, 16)
 
 
 def test_language_model_and_its_decoding(oracle):
-    theirs = randomise(
-        transformers.MambaForCausalLM(
-            config(16, vocab_size=11, num_hidden_layers=3, state_size=4, tie_word_embeddings=False)
-        )
-    ).eval()
+    settings = config(16, vocab_size=11, num_hidden_layers=3, state_size=4, tie_word_embeddings=False)
+    torch.manual_seed(0)
+    theirs = shaken(transformers.MambaForCausalLM(settings)).eval()
     ours = zoo.build("mamba", "lm", shape=Shape(length=T, vocab=11, outputs=11, width=16, depth=3), d_state=4)
     ours = ours.double().eval()
     names = {"embeddings.weight": "embedding.table.weight", "norm_f.weight": "backbone.norm.weight"}

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from torch import nn
 
 from zoo.architectures.nystromformer import Nystromformer
 from zoo.contract import LayerContext
+
+from .compare import drawn, leaves, vectors
 
 theirs = pytest.importorskip("transformers.models.nystromformer.modeling_nystromformer")
 
@@ -27,23 +28,10 @@ def test_same_weights_give_the_same_outputs_and_gradients(oracle, T, m, heads, k
     if kernel is None:  # a config without a convolution does not validate, though the layer takes it
         peer.conv_kernel_size = None
         del peer.conv
-    ours = Nystromformer(
-        LayerContext(width=D, length=T, causal=False),
-        heads=heads,
-        num_landmarks=m,
-        conv_kernel_size=kernel,
-        init_option=init_option,
-    ).double()
-    for parameter in ours.parameters():
-        nn.init.normal_(parameter, std=0.5)
+    options = {"num_landmarks": m, "conv_kernel_size": kernel, "init_option": init_option}
+    ours = drawn(Nystromformer(LayerContext(width=D, length=T, causal=False), heads=heads, **options))
     peer.load_state_dict({k: v for k, v in ours.state_dict().items() if not k.startswith("out.")})
-    x = torch.randn(B, T, D, dtype=torch.float64, requires_grad=True)
-    have, want = ours(x)[0], ours.out(peer(x)[0])
-    proof, weights = oracle("nystromformer", "transformers, NystromformerSelfAttention"), torch.randn_like(want)
-    proof.outputs(have, want)
-    b = {"x": x, **dict(peer.named_parameters())}
-    a = {"x": x, **{name: value for name, value in ours.named_parameters() if not name.startswith("out.")}}
-    proof.gradients(
-        dict(zip(a, torch.autograd.grad((have * weights).sum(), list(a.values())), strict=True)),
-        dict(zip(b, torch.autograd.grad((want * weights).sum(), list(b.values())), strict=True)),
-    )
+    x = vectors(B, T, D)
+    own = {name: value for name, value in leaves(ours, x=x).items() if not name.startswith("out.")}
+    proof = oracle("nystromformer", "transformers, NystromformerSelfAttention")
+    proof.equal(ours(x)[0], ours.out(peer(x)[0]), own, leaves(peer, x=x))

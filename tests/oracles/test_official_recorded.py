@@ -35,6 +35,8 @@ from zoo.blocks.stack import Stack
 from zoo.contract import Batch, LayerContext
 from zoo.types import Part, Recipe
 
+from .compare import S4_NAMES, in_pieces, read
+
 RECORDED = Path(__file__).parent / "recorded"
 Weights = dict[str, Tensor]
 
@@ -54,7 +56,8 @@ class Case:
 
 
 def renamed(table: dict[str, str]) -> Callable[[Weights, torch.nn.Module], Weights]:
-    return lambda p, _: {mine: p[theirs] for mine, theirs in table.items()}
+    """By our names those that there are."""
+    return lambda p, _: {mine: p[theirs] for mine, theirs in table.items() if theirs in p}
 
 
 def channels_first(f: Callable[..., Any], x: Weights, _: Weights) -> Tensor:
@@ -62,17 +65,6 @@ def channels_first(f: Callable[..., Any], x: Weights, _: Weights) -> Tensor:
 
 
 # state-spaces/s4
-
-S4_NAMES = {
-    "log_dt": "layer.kernel.inv_dt",
-    "log_A_real": "layer.kernel.A_real",
-    "A_imag": "layer.kernel.A_imag",
-    "B": "layer.kernel.B",
-    "C": "layer.kernel.C",
-    "D": "layer.D",
-    "output.weight": "output_linear.0.weight",
-    "output.bias": "output_linear.0.bias",
-}
 
 
 def s4d(h: dict[str, Any]) -> S4D:
@@ -89,7 +81,7 @@ S4D_CASE = Case("s4d", s4d, renamed(S4_NAMES), channels_first, steps="output.ste
 S4_CASE = Case(
     "s4",
     s4,
-    renamed({**S4_NAMES, "P": "layer.kernel.P"}),
+    renamed(S4_NAMES),
     channels_first,
     lambda data: {"l_kernel": data["buffer.layer.kernel.l_kernel"]},
     steps="output.step.dense",
@@ -277,29 +269,16 @@ def fast_weights(h: dict[str, Any]) -> FastWeights:
     return FastWeights(context, heads=h["n_head"], d_head=h["d_head"], attention_norm=norm, eps=h["eps"])
 
 
-H3_CASE = Case(
-    "h3",
-    lambda h: H3(
-        LayerContext(width=h["d_model"], length=10), **{k: h[k] for k in ("d_state", "head_dim", "disc", "layout")}
-    ),
-)
-MEGA_CASE = Case("mega", mega, mega_weights, mega_run)
-RETNET_CASE = Case("retnet", retention)
-LINFORMER_CASE = Case("linformer", linformer, linformer_weights)
-MAMBA_CASE = Case("mamba", mamba, steps="output.step")
-FWP_CASE = Case(
-    "fast_weights", fast_weights, renamed({"slow_net.weight": "qkvb_net.weight", "out_linear.weight": "o_net.weight"})
-)
+def h3(h: dict[str, Any]) -> H3:
+    options = {name: h[name] for name in ("d_state", "head_dim", "disc", "layout")}
+    return H3(LayerContext(width=h["d_model"], length=10), **options)
 
+
+MEGA_CASE = Case("mega", mega, mega_weights, mega_run)
+FAST_WEIGHTS = renamed({"slow_net.weight": "qkvb_net.weight", "out_linear.weight": "o_net.weight"})
 CASES = {
-    "s4d_bilinear": S4D_CASE,
-    "s4d_zoh_real": S4D_CASE,
-    "s4d_nssm": S4D_CASE,
-    "s4_rank1": S4_CASE,
-    "s4_rank2_nssm": S4_CASE,
-    "s4_channels": S4_CASE,
-    "s4_doubled": S4_CASE,
-    "s4_odd": S4_CASE,
+    **dict.fromkeys(["s4d_bilinear", "s4d_zoh_real", "s4d_nssm"], S4D_CASE),
+    **dict.fromkeys(["s4_rank1", "s4_rank2_nssm", "s4_channels", "s4_doubled", "s4_odd"], S4_CASE),
     "rwkv4_tmix": Case("rwkv4", lambda h: rwkv4.TimeMix(LayerContext(width=h["n_embd"], length=9))),
     "rwkv4_model": Case("rwkv4", lambda h: build("rwkv4", "lm", shape=language(h)), rwkv_names, logits),
     "rwkv5_tmix": Case(
@@ -313,52 +292,33 @@ CASES = {
         "rwkv5",
         lambda h: rwkv5.ChannelMix(LayerContext(width=h["n_embd"], length=9), expand=h["dim_ffn"] / h["n_embd"]),
     ),
-    "rwkv7_tmix_layer0": Case("rwkv7", rwkv7_mixer, run=rwkv7_run),
-    "rwkv7_tmix_layer1": Case("rwkv7", rwkv7_mixer, run=rwkv7_run),
+    **dict.fromkeys(["rwkv7_tmix_layer0", "rwkv7_tmix_layer1"], Case("rwkv7", rwkv7_mixer, run=rwkv7_run)),
     "rwkv7_cmix": Case(
         "rwkv7", lambda h: rwkv7.ChannelMix(LayerContext(width=h["n_embd"], length=9), expand=h["hidden"] / h["n_embd"])
     ),
     "rwkv7_model": Case("rwkv7", rwkv7_model, rwkv_names, logits),
-    "h3_headdim2": H3_CASE,
-    "h3_headdim2_fused": H3_CASE,
-    "h3_headdim3": H3_CASE,
+    **dict.fromkeys(["h3_headdim2", "h3_headdim2_fused", "h3_headdim3"], Case("h3", h3)),
     "hyena_order3_safari": Case("hyena", hyena, hyena_weights, buffers=hyena_buffers),
-    "mega_softmax_causal": MEGA_CASE,
-    "mega_laplace_chunk": MEGA_CASE,
-    "mega_relu2_both": MEGA_CASE,
+    **dict.fromkeys(["mega_softmax_causal", "mega_laplace_chunk", "mega_relu2_both"], MEGA_CASE),
     "mega_softmax_both_chunk": MEGA_CASE,
     "mega_swapped_causal": dataclasses.replace(MEGA_CASE, ours=mega_swapped),
     "mega_prenorm": dataclasses.replace(MEGA_CASE, run=mega_prenorm_run),
-    "retnet_recurrent_swish": RETNET_CASE,
-    "retnet_recurrent_gelu": RETNET_CASE,
+    **dict.fromkeys(["retnet_recurrent_swish", "retnet_recurrent_gelu"], Case("retnet", retention)),
     "deepnorm_encoder": Case("deepnorm", lambda h: transformer(h, "deepnorm", causal=False), encoder_weights),
     "preln_encoder": Case("pre_ln", lambda h: transformer(h, "pre", causal=False), encoder_weights),
     "rezero_encoder": Case("rezero", lambda h: transformer(h, "rezero", causal=True), rezero_weights),
-    "linformer_fairseq": LINFORMER_CASE,
-    "linformer_fairseq_shared": LINFORMER_CASE,
-    "mamba_a": MAMBA_CASE,
-    "mamba_b": MAMBA_CASE,
+    **dict.fromkeys(["linformer_fairseq", "linformer_fairseq_shared"], Case("linformer", linformer, linformer_weights)),
+    **dict.fromkeys(["mamba_a", "mamba_b"], Case("mamba", mamba, steps="output.step")),
     "mamba2simple_a": Case("mamba2", lambda h: mamba2({**h, "norm_groups": 1})),
-    "mamba2simple_b": Case("mamba2", mamba2),
-    "mamba2_a": Case("mamba2", mamba2),
-    "mamba2_b": Case("mamba2", mamba2),
-    "fwp_delta": FWP_CASE,
-    "fwp_delta_norm": FWP_CASE,
+    **dict.fromkeys(["mamba2simple_b", "mamba2_a", "mamba2_b"], Case("mamba2", mamba2)),
+    **dict.fromkeys(["fwp_delta", "fwp_delta_norm"], Case("fast_weights", fast_weights, FAST_WEIGHTS)),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_recorded(oracle, name):
-    load_file = pytest.importorskip("safetensors.torch").load_file
     case, about = CASES[name], json.loads((RECORDED / f"{name}.json").read_text(encoding="utf-8"))
-    data = load_file(RECORDED / f"{name}.safetensors")
-    leaves = {
-        key: value.clone().requires_grad_(value.is_floating_point())
-        for key, value in data.items()
-        if key.startswith(("param.", "input"))
-    }
-    p = {key.removeprefix("param."): value for key, value in leaves.items() if key.startswith("param.")}
-    x = {key.removeprefix("input."): value for key, value in leaves.items() if key.startswith("input")}
+    data, x, p = read(RECORDED / f"{name}.safetensors")
     module = case.make(about["hyper"]).double().eval()
     shapes = {key: value.shape for key, value in module.named_parameters()}
     weights = {key: value.reshape(shapes[key]) for key, value in case.ours(p, module).items() if key in shapes}
@@ -368,19 +328,11 @@ def test_recorded(oracle, name):
     y = case.run(lambda *args, **more: functional_call(module, weights, args, more), x, p)
     how = "recorded" if about["source"].startswith("the package") else "transcribed, recorded"
     proof = oracle(case.architecture, f"{about['repo']}, {about['cls']} ({how})")
-    proof.outputs(y, data["output"], case.tolerance)
-    learned = {key: leaf for key, leaf in leaves.items() if leaf.requires_grad}
-    got = torch.autograd.grad((y * data["cotangent"]).sum(), list(learned.values()))
-    want = {key: data[f"grad.{key.removeprefix('param.')}"] for key in learned}
     # A bias on softmax's keys has no effect: its gradient is rounding, measured against the floor of `relative`.
-    proof.gradients(dict(zip(learned, got, strict=True)), want, 10 * case.tolerance)
-
+    learned = {key: leaf for key, leaf in (x | p).items() if leaf.requires_grad}
+    proof.recorded(y, data, learned, case.tolerance, 10 * case.tolerance)
     if case.steps is not None and case.steps in data:
         time = 2 if case.run is channels_first else 1
-        inputs = data["input"].movedim(time, 1)
-        state, steps = module.init_state(len(inputs), device="cpu", dtype=torch.float64), []
-        with torch.no_grad():
-            for u in inputs.split(1, dim=1):
-                y, state = functional_call(module, weights, (u,), {"state": state})
-                steps.append(y)
-        proof.outputs(torch.cat(steps, 1).movedim(1, time), data[case.steps], case.tolerance)
+        module.load_state_dict({**module.state_dict(), **weights})
+        steps, _ = in_pieces(module, data["input"].movedim(time, 1))
+        proof.outputs(steps.movedim(1, time), data[case.steps], case.tolerance)

@@ -6,7 +6,10 @@ import torch.nn.functional as F
 from torch import nn
 
 import zoo
-from zoo.contract import Batch, Shape
+from zoo.architectures.bilinear_attention import BilinearAttention
+from zoo.contract import Batch, LayerContext, Shape
+
+from .compare import copies, drawn, leaves, shaken, vectors
 
 V, D, N, H, T, B = 11, 16, 3, 4, 9, 2
 
@@ -14,18 +17,14 @@ V, D, N, H, T, B = 11, 16, 3, 4, 9, 2
 def ours(name, **options):
     torch.manual_seed(0)
     shape = Shape(length=T, vocab=V, outputs=V, width=D, depth=N)
-    model = zoo.build(name, "lm", shape=shape, heads=H, **options).double().eval()
-    with torch.no_grad():
-        for p in model.parameters():
-            p.add_(torch.randn_like(p), alpha=0.3)
-    return model
+    return shaken(zoo.build(name, "lm", shape=shape, heads=H, **options)).eval()
 
 
 class Reference:
     """A whole language model from our parameters by name, through torch's functions only."""
 
     def __init__(self, model):
-        self.p = {name: p.detach().clone().requires_grad_() for name, p in model.named_parameters()}
+        self.p = copies(model)
         self.i = -1
 
     def at(self, name):
@@ -112,14 +111,8 @@ def parallel_block(r, x):
 def test_residual(oracle, stack):
     model = ours(stack.__name__)
     reference, ids = Reference(model), torch.randint(V, (B, T), generator=torch.Generator().manual_seed(1))
-    y, wanted = model(Batch(inputs=ids)), reference.run(ids, stack)
     proof = oracle(stack.__name__, "torch.nn.functional.multi_head_attention_forward in the paper's residual type")
-    proof.outputs(y, wanted)
-    cotangent = torch.randn_like(y)
-    (y * cotangent).sum().backward()
-    (wanted * cotangent).sum().backward()
-    got = {name: p.grad for name, p in model.named_parameters()}
-    proof.gradients(got, {name: p.grad for name, p in reference.p.items()})
+    proof.equal(model(Batch(inputs=ids)), reference.run(ids, stack), leaves(model), reference.p)
 
 
 @pytest.mark.parametrize(("name", "first"), [("post_ln", False), ("pre_ln", True)])
@@ -127,12 +120,8 @@ def test_torch_encoder(oracle, name, first):
     """As an encoder, against nn.TransformerEncoder, with padding."""
     torch.manual_seed(0)
     layer = nn.TransformerEncoderLayer(D, H, 4 * D, dropout=0, activation="gelu", batch_first=True, norm_first=first)
-    theirs = nn.TransformerEncoder(
-        layer, N, norm=nn.LayerNorm(D) if first else None, enable_nested_tensor=False
-    ).double()
-    with torch.no_grad():
-        for p in theirs.parameters():
-            p.copy_(torch.randn_like(p) * 0.3)
+    norm = nn.LayerNorm(D) if first else None
+    theirs = drawn(nn.TransformerEncoder(layer, N, norm=norm, enable_nested_tensor=False), 0.3)
     shape = Shape(length=T, vocab=V, outputs=V, width=D, depth=N)
     backbone = zoo.build(name, "classify", shape=shape, heads=H).backbone.double()
     names = {
@@ -147,7 +136,7 @@ def test_torch_encoder(oracle, name, first):
     def renamed(values):
         found = {}
         for own, value in values.items():
-            if own.startswith("norm."):
+            if own == "x" or own.startswith("norm."):
                 found[own] = value
                 continue
             _, block, rest = own.split(".", 2)
@@ -157,22 +146,14 @@ def test_torch_encoder(oracle, name, first):
 
     backbone.load_state_dict(renamed(theirs.state_dict()))
     valid = torch.arange(T) < torch.tensor([[T], [4]])
-    x = torch.randn(B, T, D, dtype=torch.float64)
-    y, wanted = backbone(x, mask=valid)[0][valid], theirs(x, src_key_padding_mask=~valid)[valid]
+    x = vectors(B, T, D)
+    y, want = backbone(x, mask=valid)[0][valid], theirs(x, src_key_padding_mask=~valid)[valid]
     proof = oracle(name, "torch.nn.TransformerEncoder")
-    proof.outputs(y, wanted)
-    cotangent = torch.randn_like(y)
-    (y * cotangent).sum().backward()
-    (wanted * cotangent).sum().backward()
-    got = {own: p.grad for own, p in backbone.named_parameters()}
-    proof.gradients(got, renamed({own: p.grad for own, p in theirs.named_parameters()}))
+    proof.equal(y, want, leaves(backbone, x=x), leaves(theirs, x=x), renamed=renamed)
 
 
 def test_bilinear_form_of_attention(oracle):
     """With W_h = W_Q W_Kᵀ √(D/d) it is torch's multi-head attention."""
-    from zoo.architectures.bilinear_attention import BilinearAttention
-    from zoo.contract import LayerContext
-
     torch.manual_seed(0)
     theirs = nn.MultiheadAttention(D, H, bias=False, batch_first=True).double()
     mixer = BilinearAttention(LayerContext(width=D, length=T), heads=H).double()
@@ -184,20 +165,15 @@ def test_bilinear_form_of_attention(oracle):
         mixer.out.weight.copy_(theirs.out_proj.weight)
         mixer.value.bias.zero_()
         mixer.out.bias.zero_()
-    x = torch.randn(B, T, D, dtype=torch.float64)
-    a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
-    y = mixer(a)[0]
-    wanted, _ = theirs(b, b, b, attn_mask=torch.ones(T, T, dtype=torch.bool).triu(1), need_weights=False)
+    x = vectors(B, T, D)
+    want, _ = theirs(x, x, x, attn_mask=torch.ones(T, T, dtype=torch.bool).triu(1), need_weights=False)
     proof = oracle("bilinear_attention", "torch.nn.MultiheadAttention, its W_Q and W_K merged")
-    proof.outputs(y, wanted)
-    cotangent = torch.randn_like(y)
-    (y * cotangent).sum().backward()
-    (wanted * cotangent).sum().backward()
-    out = theirs.out_proj.weight.grad
-    value = theirs.in_proj_weight.grad[2 * D :]
-    proof.gradients(
-        {"x": a.grad, "value": mixer.value.weight.grad, "out": mixer.out.weight.grad},
-        {"x": b.grad, "value": value, "out": out},
+    proof.equal(
+        mixer(x)[0],
+        want,
+        {"x": x, "value": mixer.value.weight, "out": mixer.out.weight},
+        {"x": x, "value": theirs.in_proj_weight, "out": theirs.out_proj.weight},
+        renamed=lambda official: {**official, "value": official["value"][2 * D :]},
     )
 
 
@@ -206,51 +182,35 @@ def test_gpt_j(oracle):
     hf = pytest.importorskip("transformers")
     torch.manual_seed(0)
     config = hf.GPTJConfig(
-        vocab_size=V,
-        n_positions=T,
-        n_embd=D,
-        n_layer=N,
-        n_head=H,
-        rotary_dim=2,
-        resid_pdrop=0,
-        embd_pdrop=0,
-        attn_pdrop=0,
-    )
+        vocab_size=V, n_positions=T, n_embd=D, n_layer=N, n_head=H, rotary_dim=2,
+        resid_pdrop=0, embd_pdrop=0, attn_pdrop=0,
+    )  # fmt: skip
     config._attn_implementation = "eager"
-    theirs = hf.GPTJModel(config).double().eval()
-    with torch.no_grad():
-        for p in theirs.parameters():
-            p.copy_(torch.randn_like(p) * 0.3)
+    theirs = drawn(hf.GPTJModel(config), 0.3).eval()
     model = ours(
         "parallel_block",
         positions={"rope": {"convention": "interleaved", "fraction": 2 / (D // H)}},
         channel={"mlp": {"activation": "gelu_tanh"}},
     )
 
-    def weights(of):
-        found = {"embedding.table.weight": of(theirs.wte.weight)}
-        for i, block in enumerate(theirs.h):
-            at, attention = f"backbone.sublayers.{i}", block.attn
-            qkv = torch.cat([of(w.weight) for w in (attention.q_proj, attention.k_proj, attention.v_proj)])
-            found |= {f"{at}.norm.weight": of(block.ln_1.weight), f"{at}.norm.bias": of(block.ln_1.bias)}
-            found |= {
-                f"{at}.inner.parts.0.qkv.weight": qkv,
-                f"{at}.inner.parts.0.out.weight": of(attention.out_proj.weight),
-            }
-            for name, layer in (("up", block.mlp.fc_in), ("down", block.mlp.fc_out)):
-                found |= {f"{at}.inner.parts.1.{name}.{part}": of(getattr(layer, part)) for part in ("weight", "bias")}
-        return found | {"backbone.norm.weight": of(theirs.ln_f.weight), "backbone.norm.bias": of(theirs.ln_f.bias)}
+    def to_ours(p):
+        found = {"embedding.table.weight": p["wte.weight"]}
+        found |= {f"backbone.norm.{part}": p[f"ln_f.{part}"] for part in ("weight", "bias")}
+        for i in range(N):
+            at, there = f"backbone.sublayers.{i}", f"h.{i}"
+            found[f"{at}.inner.parts.0.qkv.weight"] = torch.cat([p[f"{there}.attn.{x}_proj.weight"] for x in "qkv"])
+            found[f"{at}.inner.parts.0.out.weight"] = p[f"{there}.attn.out_proj.weight"]
+            for part in ("weight", "bias"):
+                found[f"{at}.norm.{part}"] = p[f"{there}.ln_1.{part}"]
+                found[f"{at}.inner.parts.1.up.{part}"] = p[f"{there}.mlp.fc_in.{part}"]
+                found[f"{at}.inner.parts.1.down.{part}"] = p[f"{there}.mlp.fc_out.{part}"]
+        return found
 
-    own, taken = dict(model.named_parameters()), weights(lambda p: p.data)
+    own, taken = leaves(model), to_ours(theirs.state_dict())
     with torch.no_grad():
         for name, p in own.items():
             p.copy_(taken[name]) if name in taken else p.zero_()  # GPT-J's attention has no biases
     ids = torch.randint(V, (B, T))
-    y, wanted = model.encode(ids), theirs(ids).last_hidden_state
+    y, want = model.encode(ids), theirs(ids).last_hidden_state
     proof = oracle("parallel_block", "transformers GPTJModel (positions: rope, interleaved)")
-    proof.outputs(y, wanted)
-    cotangent = torch.randn_like(y)
-    (y * cotangent).sum().backward()
-    (wanted * cotangent).sum().backward()
-    want = weights(lambda p: p.grad)
-    proof.gradients({name: own[name].grad for name in want}, want)
+    proof.equal(y, want, {name: own[name] for name in taken}, leaves(theirs), renamed=to_ours)

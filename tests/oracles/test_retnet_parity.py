@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from zoo.architectures.retnet import Retention
 from zoo.contract import LayerContext
 
+from .compare import drawn, in_pieces, leaves, vectors
+
 T, D, H = 32, 16, 2
 
 
@@ -18,32 +20,20 @@ def load(parity, form):
     return recorded, leaves["input"], mixer
 
 
-def gradients(mixer, y, x, weight):
-    named = dict(mixer.named_parameters())
-    found = torch.autograd.grad((y * weight).sum(), [x, *named.values()])
-    return dict(zip(["input", *named], found, strict=True))
-
-
 @pytest.mark.parametrize(("form", "tolerances"), [("parallel", (1e-12, 1e-12)), ("recurrent", (2e-5, 1e-4))])
 def test_parallel(oracle, parity, form, tolerances):
     """The recurrent form differs from it by 1.1e-5, as the official recurrent form does."""
     recorded, x, mixer = load(parity, form)
-    y, _ = mixer(x)
     proof = oracle("retnet", f"torchscale, MultiScaleRetention in parallel (recorded), form={form}")
-    proof.outputs(y, recorded["output"], tolerances[0])
-    wanted = {name.removeprefix("grad."): value for name, value in recorded.items() if name.startswith("grad.")}
-    proof.gradients(gradients(mixer, y, x, recorded["cotangent"]), wanted, tolerances[1])
+    proof.recorded(mixer(x)[0], recorded, leaves(mixer, input=x), *tolerances)
 
 
 def test_recurrent(oracle, parity):
     recorded, x, mixer = load(parity, "recurrent")
-    state, steps = mixer.init_state(len(x), device="cpu", dtype=torch.float64), []
     proof = oracle("retnet", "torchscale, MultiScaleRetention step by step (recorded)")
     proof.outputs(mixer(x)[0], recorded["output.step"], 1e-9)
-    for x_t in x.split(1, dim=1):
-        y, state = mixer(x_t, state=state)
-        steps.append(y)
-    proof.outputs(torch.cat(steps, 1), recorded["output.step"], 1e-9)
+    steps, state = in_pieces(mixer, x)
+    proof.outputs(steps, recorded["output.step"], 1e-9)
     proof.outputs(state["S"], recorded["state.final"], 1e-9)
     scale = recorded["state.final.official_scale"].sqrt()[:, None, None]
     proof.outputs(state["S"].transpose(-1, -2) / scale, recorded["state.final.official_kv"], 1e-9)
@@ -78,15 +68,8 @@ def official_steps(x, weights, heads, gate, eps):
 )
 def test_other_sizes(oracle, heads, factor, gate, eps):
     torch.manual_seed(0)
-    mixer = Retention(
-        LayerContext(width=12, length=19), heads=heads, value_factor=factor, gate_fn=gate, eps=eps
-    ).double()
-    for parameter in mixer.parameters():
-        torch.nn.init.normal_(parameter, std=0.5)
-    x, weight = torch.randn(2, 2, 19, 12, dtype=torch.float64)
-    x.requires_grad_()
+    options = {"heads": heads, "value_factor": factor, "gate_fn": gate, "eps": eps}
+    mixer, x = drawn(Retention(LayerContext(width=12, length=19), **options)), vectors(2, 19, 12)
+    want = official_steps(x, leaves(mixer), heads, {"swish": F.silu, "gelu": F.gelu}[gate], eps)
     proof = oracle("retnet", "the official recurrent form, step by step")
-    got = mixer(x)[0]
-    wanted = official_steps(x, dict(mixer.named_parameters()), heads, {"swish": F.silu, "gelu": F.gelu}[gate], eps)
-    proof.outputs(got, wanted, 1e-9)
-    proof.gradients(gradients(mixer, got, x, weight), gradients(mixer, wanted, x, weight), 1e-8)
+    proof.equal(mixer(x)[0], want, leaves(mixer, input=x), tolerance=1e-9)

@@ -12,6 +12,8 @@ import torch
 from zoo.architectures import rwkv5, rwkv6, rwkv7
 from zoo.contract import LayerContext
 
+from .compare import leaves, vectors
+
 C, T = 24, 13
 
 
@@ -25,8 +27,7 @@ def randomised(mixer):
 
 def compare(proof, mixer, reference, *, v_first=None):
     """Outputs, final states and the gradients of x, every parameter and v_first, from a state that is not zero."""
-    p = dict(mixer.named_parameters())
-    x = torch.randn(2, T, C, dtype=torch.float64, requires_grad=True)
+    p, x = leaves(mixer), vectors(2, T, C)
     seen = torch.randn(2, 5, C, dtype=torch.float64)
     extra = {} if v_first is None else {"shared_context": {"v_first": v_first}}
     early = {} if v_first is None else {"shared_context": {"v_first": torch.zeros_like(seen)}}
@@ -42,12 +43,8 @@ def compare(proof, mixer, reference, *, v_first=None):
         rows.append(out)
         for name, value in state.items():
             proof.outputs(after[name][row], value, 1e-9)
-    want = torch.stack(rows)
-    proof.outputs(y, want, 1e-9)
-    leaves = {"x": x, **p} if v_first is None else {"x": x, "v_first": v_first, **p}
-    weights = torch.randn_like(want)
-    got, wanted = (torch.autograd.grad((z * weights).sum(), list(leaves.values())) for z in (y, want))
-    proof.gradients(dict(zip(leaves, got, strict=True)), dict(zip(leaves, wanted, strict=True)), 1e-9)
+    inputs = {"x": x} if v_first is None else {"x": x, "v_first": v_first}
+    proof.equal(y, torch.stack(rows), {**inputs, **p}, tolerance=1e-9, gradients=1e-9)
 
 
 def group_norm(y, heads, weight, bias, eps):
@@ -65,17 +62,14 @@ def sigmoid(x):
 
 
 def test_rwkv6_time_mix_recorded(parity, oracle):
-    data, leaves = parity("rwkv6_tmix")
-    x = leaves.pop("input")
+    data, official = parity("rwkv6_tmix")
+    x = official.pop("input")
     mixer = rwkv6.TimeMix(LayerContext(width=16, length=17), head_size=8, mix_lora=5, decay_lora=6).double()
-    mixer.load_state_dict({name: value.detach() for name, value in leaves.items()})
+    mixer.load_state_dict(official)
     y, state = mixer(x, state=mixer.init_state(2, device="cpu", dtype=torch.float64))
     proof = oracle("rwkv6", "BlinkDL/RWKV-LM, RWKV_Tmix_x060 (recorded)")
-    proof.outputs(y, data["output"], 1e-9)
+    proof.recorded(y, data, leaves(mixer, input=x))
     proof.outputs(state["S"], data["state.final"], 1e-9)
-    named = {"input": x, **dict(mixer.named_parameters())}
-    got = torch.autograd.grad((y * data["cotangent"]).sum(), list(named.values()))
-    proof.gradients(dict(zip(named, got, strict=True)), {name: data[f"grad.{name}"] for name in named}, 1e-9)
 
 
 @pytest.mark.parametrize("dim_att", [None, 32])

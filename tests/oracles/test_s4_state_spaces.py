@@ -1,26 +1,19 @@
-"""S4 against its definition, dense and step by step in float64, and against the official initialisation (recorded)."""
+"""S4 and S4D against state-spaces/s4: S4's definition, dense and step by step; a recorded S4D; initial values."""
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.func import functional_call
 
 from zoo.architectures.s4 import S4
+from zoo.architectures.s4d import S4D, initial
 from zoo.contract import LayerContext
 from zoo.layers import hippo
 
+from .compare import S4_NAMES, copies, in_pieces, relative, shaken, vectors
+
 B, T, H, N = 2, 12, 4, 8
-OFFICIAL = {
-    "log_dt": "layer.kernel.inv_dt",
-    "log_A_real": "layer.kernel.A_real",
-    "A_imag": "layer.kernel.A_imag",
-    "P": "layer.kernel.P",
-    "B": "layer.kernel.B",
-    "C": "layer.kernel.C",
-    "D": "layer.D",
-    "output.weight": "output_linear.0.weight",
-    "output.bias": "output_linear.0.bias",
-}
 
 
 def both(x):
@@ -64,16 +57,13 @@ def reference(p, x, l_kernel):
 def pair(length, **options):
     """Our layer with random parameters, and the same as leaves under official names."""
     torch.manual_seed(1)
-    mixer = S4(LayerContext(width=H, length=length), d_state=N, dt_min=0.01, dt_max=0.5, **options).double()
-    for parameter in mixer.parameters():
-        parameter.data = parameter.data + 0.3 * torch.randn_like(parameter)
-    theirs = {OFFICIAL[name]: p.detach().clone().requires_grad_() for name, p in mixer.named_parameters()}
-    return mixer, theirs, torch.randn(B, T, H, dtype=torch.float64, requires_grad=True)
+    mixer = shaken(S4(LayerContext(width=H, length=length), d_state=N, dt_min=0.01, dt_max=0.5, **options))
+    return mixer, {S4_NAMES[name]: p for name, p in copies(mixer).items()}, vectors(B, T, H)
 
 
-def gradients(y, x, parameters, weight):
-    found = torch.autograd.grad((y * weight).sum(), [x, *parameters.values()])
-    return dict(zip(["input", *parameters], found, strict=True))
+def own(mixer, x):
+    """Our leaves under official names."""
+    return {"input": x, **{S4_NAMES[name]: p for name, p in mixer.named_parameters()}}
 
 
 @pytest.mark.parametrize(
@@ -87,22 +77,12 @@ def test_layer_is_the_dense_recurrence(oracle, options, length):
     mixer, theirs, x = pair(length, **options)
     proof = oracle("s4", "the paper's recurrence, dense bilinear in float64")
     want, last = reference(theirs, x, length)
-    y, _ = mixer(x)
-    proof.outputs(y, want)
-    weight = torch.randn_like(y)
-    ours = {OFFICIAL[name]: p for name, p in mixer.named_parameters()}
-    wanted = gradients(want, x, theirs, weight)
-    proof.gradients(gradients(y, x, ours, weight), wanted)
+    proof.equal(mixer(x)[0], want, own(mixer, x), {"input": x, **theirs})
     y, state = mixer(x, state=mixer.init_state(B, device="cpu", dtype=torch.float64))
-    proof.outputs(y, want)
+    proof.equal(y, want, own(mixer, x), {"input": x, **theirs})
     proof.outputs(state["x"], last)
-    proof.gradients(gradients(y, x, ours, weight), wanted)
-    state, steps = mixer.init_state(B, device="cpu", dtype=torch.float64), []
-    with torch.no_grad():
-        for t in range(T):
-            step, state = mixer(x[:, t : t + 1], state=state)
-            steps.append(step)
-    proof.outputs(torch.cat(steps, 1), want)
+    y, state = in_pieces(mixer, x)
+    proof.outputs(y, want)
     proof.outputs(state["x"], last)
 
 
@@ -115,10 +95,7 @@ def test_an_untouched_official_state_dict(oracle):
     proof = oracle("s4", "the paper's recurrence, dense bilinear in float64")
     proof.outputs(y, want)
     attuned = theirs | {"layer.kernel.C": mixer.C.detach().clone().requires_grad_()}
-    weight = torch.randn_like(y)
-    ours = {OFFICIAL[name]: p for name, p in mixer.named_parameters()}
-    wanted = gradients(reference(attuned, x, T)[0], x, attuned, weight)
-    proof.gradients(gradients(y, x, ours, weight), wanted)
+    proof.equal(y, reference(attuned, x, T)[0], own(mixer, x), {"input": x, **attuned})
 
 
 @pytest.mark.parametrize("size", [8, 16])
@@ -136,3 +113,29 @@ def test_initial_values(oracle, parity, size):
     proof.outputs(torch.view_as_real(torch.from_numpy(P[0].conj() * b)), product)
     clipped = torch.from_numpy(np.abs(hippo.nplr("legs", size).B))
     proof.outputs(clipped, recorded[f"s4d.B_abs.legs.{size}"].double())  # made in float32; tells the phase of the clip
+
+
+def test_s4d(oracle, parity):
+    """Outputs, gradients, the kernel, steps and the state of S4Block with SSMKernelDiag."""
+    data, official = parity("s4d_legs_zoh")
+    mixer = S4D(LayerContext(width=16, length=32), d_state=16, init="legs").double()
+    weights = {name: official[S4_NAMES[name]].reshape(p.shape) for name, p in mixer.named_parameters()}
+    y, _ = functional_call(mixer, weights, (official["input"].transpose(1, 2),))
+    oracle("s4d", "state-spaces/s4, S4Block with SSMKernelDiag (recorded)").recorded(y.transpose(1, 2), data, official)
+    mixer.load_state_dict({**mixer.state_dict(), **weights})
+    steps, state = in_pieces(mixer, data["input"].transpose(1, 2))
+    assert relative(mixer.kernel(32), data["aux.K"][0]) < 1e-9
+    assert relative(steps.transpose(1, 2), data["output.step"]) < 1e-9
+    assert relative(state["x"], data["state.final"]) < 1e-9
+
+
+@pytest.mark.parametrize("size", [8, 16])
+@pytest.mark.parametrize("init", ["lin", "inv", "legs"])
+def test_initial_spectrum_of_s4d(parity, init, size):
+    """Official A, made in float32; B but for the clip at 2, which the official code applies to Im B, not to |B|."""
+    data, _ = parity("s4_init")
+    re, im, B_ = initial(init, size)
+    assert relative(torch.from_numpy(np.stack([re, im], -1)), data[f"s4d.A.{init}.{size}"]) < 1e-6
+    assert np.abs(B_ - data[f"s4d.B_abs.{init}.{size}"].numpy()).max() < 5e-3
+    if init == "legs":
+        assert relative(torch.from_numpy(im), data[f"nplr.W.{size}"][:, 1]) < 1e-9

@@ -7,67 +7,54 @@ import torch.nn.functional as F
 from zoo.architectures.s5 import S5
 from zoo.contract import LayerContext
 
+from .compare import copies, leaves, shaken, vectors
+
 B, T, H = 2, 11, 6
 
 
 def build(causal=True, **options):
     torch.manual_seed(1)
     sizes = {"d_state": 8, "blocks": 2, "dt_min": 0.01, "dt_max": 0.5}
-    mixer = S5(LayerContext(width=H, length=T, causal=causal), **(sizes | options)).double()
-    for parameter in mixer.parameters():
-        parameter.data = parameter.data + 0.2 * torch.randn_like(parameter)
-    return mixer, torch.randn(B, T, H, dtype=torch.float64, requires_grad=True)
+    return shaken(S5(LayerContext(width=H, length=T, causal=causal), **(sizes | options)), 0.2), vectors(B, T, H)
+
+
+def the_package(mixer, **options):
+    """Its system under our parameters, or skip; it computes in complex64."""
+    package = pytest.importorskip("s5.s5_model")
+    Lambda, eye = torch.complex(mixer.Lambda_re, mixer.Lambda_im).detach(), torch.eye(8, dtype=torch.complex64)
+    theirs = package.S5SSM(Lambda.clone(), eye, eye, H, 8, 0.01, 0.5, bcInit="dense", **options)
+    for name in ("B", "D", "log_step"):
+        getattr(theirs, name).data = getattr(mixer, name).detach().clone().reshape(getattr(theirs, name).shape)
+    readers = [torch.view_as_complex(getattr(mixer, name).detach()) for name in mixer.readers]
+    theirs.C.data = torch.cat(readers, dim=1).reshape(theirs.C.shape)
+    return theirs
 
 
 @pytest.mark.parametrize("discretization", ["zoh", "bilinear"])
 @pytest.mark.parametrize("bidir", [False, True])
 def test_system_is_that_of_the_package(oracle, discretization, bidir):
-    """It keeps every mode (conj_sym=False) and computes in complex64."""
-    package = pytest.importorskip("s5.s5_model")
+    """It keeps every mode, as conj_sym=False does."""
     mixer, _ = build(not bidir, conj_sym=False, discretization=discretization)
-    mixer.float()
-    Lambda = torch.complex(mixer.Lambda_re, mixer.Lambda_im).detach()
-    eye = torch.eye(8, dtype=torch.complex64)
-    theirs = package.S5SSM(
-        Lambda.clone(), eye, eye, H, 8, 0.01, 0.5, discretization=discretization, bcInit="dense", bidir=bidir
-    )
-    C = torch.cat([torch.view_as_complex(getattr(mixer, name)) for name in mixer.readers], dim=1)
-    for parameter, value in (
-        (theirs.B, mixer.B),
-        (theirs.C, C),
-        (theirs.D, mixer.D),
-        (theirs.log_step, mixer.log_step),
-    ):
-        parameter.data = value.detach().clone().reshape(parameter.shape)
+    theirs = the_package(mixer.float(), discretization=discretization, bidir=bidir)
+
+    def to_ours(official):
+        Lambda = torch.view_as_real(official.pop("Lambda"))
+        readers = official.pop("C").split(8, dim=1)
+        found = {name: torch.view_as_real(part) for name, part in zip(mixer.readers, readers, strict=True)}
+        step = official.pop("log_step")[:, None]
+        return {**official, **found, "Lambda_re": Lambda[:, 0], "Lambda_im": Lambda[:, 1], "log_step": step}
+
+    own = {name: getattr(mixer, name) for name in ("Lambda_re", "Lambda_im", "B", "D", "log_step", *mixer.readers)}
+    official = {name: getattr(theirs, name) for name in ("Lambda", "B", "C", "D", "log_step")}
     x = torch.randn(B, T, H, requires_grad=True)
-    want = torch.stack([theirs(row) for row in x])
-    got, _ = mixer.system(x)
     proof = oracle("s5", "s5-pytorch 0.2.1, S5SSM")
-    proof.outputs(got, want)
-    weight = torch.randn_like(want)
-    wanted = torch.autograd.grad(
-        (want * weight).sum(), [x, theirs.Lambda, theirs.B, theirs.C, theirs.D, theirs.log_step]
-    )
-    readers = [getattr(mixer, name) for name in mixer.readers]
-    own = [x, mixer.Lambda_re, mixer.Lambda_im, mixer.B, mixer.D, mixer.log_step, *readers]
-    x_, re, im, B_, D, step, *C_ = torch.autograd.grad((got * weight).sum(), own)
-    C_ = torch.cat([torch.view_as_complex(c) for c in C_], dim=1)
-    names = ("input", "Lambda", "B", "C", "D", "log_step")
-    ours = dict(zip(names, (x_, torch.complex(re, im), B_, C_, D, step[:, 0]), strict=True))
-    proof.gradients(ours, dict(zip(names, wanted, strict=True)))
+    want = torch.stack([theirs(row) for row in x])
+    proof.equal(mixer.system(x)[0], want, {"input": x, **own}, {"input": x, **official}, renamed=to_ours)
 
 
 def test_state_is_that_of_the_package(oracle):
-    package = pytest.importorskip("s5.s5_model")
     mixer, _ = build(conj_sym=False)
-    mixer.float()
-    eye = torch.eye(8, dtype=torch.complex64)
-    theirs = package.S5SSM(
-        torch.complex(mixer.Lambda_re, mixer.Lambda_im).detach(), eye, eye, H, 8, 0.01, 0.5, bcInit="dense"
-    )
-    for name in ("B", "D", "log_step"):
-        getattr(theirs, name).data = getattr(mixer, name).detach().clone().reshape(getattr(theirs, name).shape)
-    theirs.C.data = torch.view_as_complex(mixer.C.detach().clone())
+    theirs = the_package(mixer.float())
     x, x0 = torch.randn(1, T, H), torch.randn(1, 8, 2)
     with torch.no_grad():
         want, last = theirs(x[0], state=torch.view_as_complex(x0)[0], return_state=True)
@@ -121,16 +108,10 @@ def test_layer_is_the_official_recurrence(oracle, options, causal):
     mixer, x = build(causal, **options)
     lengths = (T, 4)
     mask = torch.arange(T) < torch.tensor(lengths)[:, None]
-    theirs = {name: p.detach().clone().requires_grad_() for name, p in mixer.named_parameters()}
+    theirs = copies(mixer)
     chosen = {"discretization": "zoh", "conj_sym": True, "clip_eigs": False, "activation": "half_glu1"} | options
     chosen.pop("blocks", None)
     want = reference(theirs, x, **chosen, lengths=lengths)
     y = mixer(x, mask=mask)[0][mask]
     proof = oracle("s5", "lindermanlab/S5, formulas step by step in float64")
-    proof.outputs(y, want)
-    weight = torch.randn_like(y)
-    found = []
-    for out, parameters in ((y, dict(mixer.named_parameters())), (want, theirs)):
-        values = torch.autograd.grad((out * weight).sum(), [x, *parameters.values()])
-        found.append(dict(zip(["input", *parameters], values, strict=True)))
-    proof.gradients(*found)
+    proof.equal(y, want, leaves(mixer, input=x), {"input": x, **theirs})

@@ -13,6 +13,8 @@ import torch
 from zoo.architectures.sinkhorn import Sinkhorn
 from zoo.contract import LayerContext
 
+from .compare import drawn, gradients_of, leaves, vectors
+
 B, T, D, H = 2, 24, 16, 2
 NETS = pytest.mark.parametrize("sort_net", ["simple", "attention"])
 
@@ -20,10 +22,7 @@ NETS = pytest.mark.parametrize("sort_net", ["simple", "attention"])
 def build(sort_net, *, length=T, block_size=4, **options):
     torch.manual_seed(0)
     context = LayerContext(width=D, length=length, causal=False)
-    mixer = Sinkhorn(context, heads=H, block_size=block_size, sort_net=sort_net, **options).double()
-    for parameter in mixer.parameters():
-        torch.nn.init.normal_(parameter, std=0.4)
-    return mixer
+    return drawn(Sinkhorn(context, heads=H, block_size=block_size, sort_net=sort_net, **options), 0.4)
 
 
 @NETS
@@ -53,9 +52,7 @@ def test_package(oracle, monkeypatch, sort_net, block_size, temperature, iterati
     def run(layer, call):
         torch.manual_seed(3)
         y = call(x)
-        grads = torch.autograd.grad((y * weight).sum(), [x, *layer.parameters()])
-        names = ["x", *(name.rsplit("sort_net.", 1)[-1] for name, _ in layer.named_parameters())]
-        found = dict(zip(names, grads, strict=True))
+        found = gradients_of(y, weight, {name.rsplit("sort_net.", 1)[-1]: p for name, p in leaves(layer, x=x).items()})
         found["to_kv.weight"] = found["to_kv.weight"].view(2, D, D).sum(0)
         found["x"] = found["x"] * mask[..., None]
         return y[mask], found
@@ -102,13 +99,8 @@ def loop(p, x, *, b, simple, tau, n):
 def test_plain_loop(oracle, sort_net, b, tau, n):
     """Keys and values apart; the second row is half as long."""
     mixer = build(sort_net, block_size=b, temperature=tau, iterations=n).eval()
-    x = torch.randn(B, T, D, dtype=torch.float64, requires_grad=True)
+    x, p = vectors(B, T, D), leaves(mixer)
     mask = torch.arange(T) < torch.tensor([T, T // 2])[:, None]
-    p = dict(mixer.named_parameters())
     want = torch.cat([loop(p, row, b=b, simple=sort_net == "simple", tau=tau, n=n) for row in (x[0], x[1, : T // 2])])
-    y = mixer(x, mask=mask)[0][mask]
     proof = oracle("sinkhorn", "the paper's equations, block by block")
-    proof.outputs(y, want)
-    weight = torch.randn_like(want)
-    found, wanted = (torch.autograd.grad((out * weight).sum(), [x, *p.values()]) for out in (y, want))
-    proof.gradients(dict(zip(["x", *p], found, strict=True)), dict(zip(["x", *p], wanted, strict=True)))
+    proof.equal(mixer(x, mask=mask)[0][mask], want, {"x": x, **p})

@@ -7,10 +7,11 @@ import math
 
 import pytest
 import torch
-from torch import nn
 
 from zoo.architectures.synthesizer import Synthesizer
 from zoo.contract import LayerContext
+
+from .compare import copies, drawn, leaves, vectors
 
 B, D, H, L = 2, 12, 3, 13
 CASES = [
@@ -60,24 +61,15 @@ def reference(p, x, mode, causal):
 def test_same_weights_give_the_same_outputs_and_gradients(oracle, variant, dot, mode, causal):
     torch.manual_seed(0)
     T = 7
-    ours = Synthesizer(
-        LayerContext(width=D, length=L, causal=causal), heads=H, variant=variant, dot=dot, rank=4, bias=False
-    ).double()
-    for parameter in ours.parameters():
-        nn.init.normal_(parameter, std=0.5)
-    own = dict(ours.named_parameters())
+    options = {"variant": variant, "dot": dot, "rank": 4, "bias": False}
+    ours = drawn(Synthesizer(LayerContext(width=D, length=L, causal=causal), heads=H, **options))
     # Their name, and their tensor from ours; queries there come scaled, so our keys stand for √d of theirs.
     there = {"value.weight": ("v", lambda w: w.T), "out.weight": ("o", lambda w: w.T)}
     there |= {"query.weight": ("q", lambda w: w.T), "key.weight": ("k", lambda w: w.T / math.sqrt(D // H))}
     there |= {"R": ("R", lambda w: w.transpose(0, 1)), "scores.weight": ("pi", lambda w: w.T)}
     there |= {"R1": ("R1", lambda w: w.permute(2, 0, 1)), "R2": ("R2", lambda w: w.permute(2, 0, 1))}
     there |= {"alpha": ("alpha", lambda w: w)}
-    copies = {name: value.detach().clone().requires_grad_() for name, value in own.items()}
-    x = torch.randn(B, T, D, dtype=torch.float64, requires_grad=True)
-    want = reference({there[name][0]: there[name][1](value) for name, value in copies.items()}, x, mode, causal)
-    have = ours(x)[0]
-    proof, weights = oracle("synthesizer", f"reference from tensorflow/mesh, {mode}"), torch.randn_like(want)
-    proof.outputs(have, want)
-    a = torch.autograd.grad((have * weights).sum(), [x, *own.values()])
-    b = torch.autograd.grad((want * weights).sum(), [x, *copies.values()])
-    proof.gradients(dict(zip(["x", *own], a, strict=True)), dict(zip(["x", *own], b, strict=True)))
+    theirs, x = copies(ours), vectors(B, T, D)
+    want = reference({there[name][0]: there[name][1](value) for name, value in theirs.items()}, x, mode, causal)
+    proof = oracle("synthesizer", f"reference from tensorflow/mesh, {mode}")
+    proof.equal(ours(x)[0], want, leaves(ours, x=x), {"x": x, **theirs})

@@ -7,9 +7,12 @@ from torch import nn
 import zoo
 from zoo.blocks.heads import TwoStacks
 from zoo.contract import Batch, LayerContext, Recipe, Shape
+from zoo.layers.attention import Attention
 from zoo.published.names import to_ours
 from zoo.published.transformers.counterparts import gpt2_pairs, llama_pairs
 from zoo.types import Part
+
+from .compare import drawn, leaves, shaken, vectors
 
 hf = pytest.importorskip("transformers")
 
@@ -24,35 +27,27 @@ def ours(name, role="lm", **options):
 def theirs(kind, config):
     torch.manual_seed(0)
     config._attn_implementation = "eager"
-    model = kind(config).double().eval()
-    with torch.no_grad():
-        for p in model.parameters():
-            p.add_(torch.randn_like(p), alpha=0.2)
-    return model
+    return shaken(kind(config), 0.2).eval()
 
 
 def load(model, weights):
     """Weights into our model, by our names, all of them."""
-    named = dict(model.named_parameters())
+    named = leaves(model)
     assert named.keys() == weights.keys(), sorted(named.keys() ^ weights.keys())
     with torch.no_grad():
         for name, p in named.items():
             p.copy_(weights[name])
 
 
-def compare(proof, model, reference, weights, y, y_theirs):
-    """Outputs, and the gradients of a random cotangent; `weights` maps our names to functions of theirs' parameters."""
-    proof.outputs(y, y_theirs)
-    cotangent = torch.randn_like(y)
-    (y * cotangent).sum().backward()
-    (y_theirs * cotangent).sum().backward()
-    gradients = weights(lambda p: p.grad)
-    proof.gradients({name: p.grad for name, p in model.named_parameters()}, gradients)
+def compare_models(proof, model, reference, pairs):
+    """Logits and gradients of language models whose parameters have each other's names in `pairs`."""
 
+    def renamed(official):
+        return to_ours(pairs, official, "theirs")
 
-def renamed(pairs, reference):
-    """What `compare` wants of a table of names."""
-    return lambda of: to_ours(pairs, {name: of(p) for name, p in reference.named_parameters()}, "theirs")
+    load(model, renamed({name: p.data for name, p in reference.named_parameters()}))
+    y, want = model(Batch(inputs=ids())), reference(ids()).logits
+    proof.equal(y, want, leaves(model), leaves(reference), renamed=renamed)
 
 
 def ids():
@@ -64,17 +59,7 @@ def test_gpt2(oracle):
         vocab_size=V, n_positions=T, n_embd=D, n_layer=N, n_head=H, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0
     )
     reference, model = theirs(hf.GPT2LMHeadModel, config), ours("gpt2")
-
-    weights = renamed(gpt2_pairs(model), reference)
-    load(model, weights(lambda p: p.data))
-    compare(
-        oracle("gpt2", "transformers GPT2LMHeadModel"),
-        model,
-        reference,
-        weights,
-        model(Batch(inputs=ids())),
-        reference(ids()).logits,
-    )
+    compare_models(oracle("gpt2", "transformers GPT2LMHeadModel"), model, reference, gpt2_pairs(model))
 
 
 @pytest.mark.parametrize("kv_heads", [H, 2])
@@ -84,34 +69,28 @@ def test_llama(oracle, kv_heads):
         num_key_value_heads=kv_heads, max_position_embeddings=T, rms_norm_eps=1e-6, tie_word_embeddings=False,
     )  # fmt: skip
     reference, model = theirs(hf.LlamaForCausalLM, config), ours("transformer_pp", kv_heads=kv_heads)
-
-    weights = renamed(llama_pairs(model), reference)
-    load(model, weights(lambda p: p.data))
-    compare(
-        oracle("transformer_pp", "transformers LlamaForCausalLM"),
-        model,
-        reference,
-        weights,
-        model(Batch(inputs=ids())),
-        reference(ids()).logits,
-    )
+    compare_models(oracle("transformer_pp", "transformers LlamaForCausalLM"), model, reference, llama_pairs(model))
 
 
-def bart_parts(block, kind):
-    """(norm, {ours: [theirs, …]}) of each sublayer of a BART layer; several of theirs are stacked."""
+SELF = ("self_attn", {"qkv": [f"self_attn.{x}_proj" for x in "qkv"], "out": ["self_attn.out_proj"]})
+ENCODED = [f"encoder_attn.{x}_proj" for x in ("q", "k", "v", "out")]
+CROSS = ("encoder_attn", {"q": ENCODED[:1], "kv": ENCODED[1:3], "out": ENCODED[3:]})
+MLP = ("final", {"up": ["fc1"], "down": ["fc2"]})
+BART = {"encoder": (SELF, MLP), "decoder": (SELF, CROSS, MLP)}
+"""The norm and {ours: theirs} of each sublayer of a layer; several of theirs are stacked."""
 
-    def attention(module, cross=False):
-        q, k, v = module.q_proj, module.k_proj, module.v_proj
-        return (
-            {"q": [q], "kv": [k, v], "out": [module.out_proj]}
-            if cross
-            else {"qkv": [q, k, v], "out": [module.out_proj]}
-        )
 
-    parts = [(block.self_attn_layer_norm, attention(block.self_attn))]
-    if kind == "decoder":
-        parts.append((block.encoder_attn_layer_norm, attention(block.encoder_attn, cross=True)))
-    return [*parts, (block.final_layer_norm, {"up": [block.fc1], "down": [block.fc2]})]
+def bart_to_ours(p):
+    found = {}
+    for kind, sublayers in BART.items():
+        for i in range(N):
+            for j, (norm, parts) in enumerate(sublayers):
+                at, there = f"{kind}.sublayers.{i * len(sublayers) + j}", f"{kind}.layers.{i}"
+                for part in ("weight", "bias"):
+                    found[f"{at}.norm.{part}"] = p[f"{there}.{norm}_layer_norm.{part}"]
+                    for name, names in parts.items():
+                        found[f"{at}.inner.{name}.{part}"] = torch.cat([p[f"{there}.{n}.{part}"] for n in names])
+    return found
 
 
 def test_bart_encoder_and_decoder(oracle):
@@ -125,19 +104,7 @@ def test_bart_encoder_and_decoder(oracle):
     recipe: Recipe = zoo.recipe("transformer_2017", heads=H)
     model = TwoStacks(recipe, LayerContext(width=D, length=T, depth=N), T).double().eval()
 
-    def weights(of):
-        found = {}
-        for kind in ("encoder", "decoder"):
-            sublayers = [part for block in getattr(reference, kind).layers for part in bart_parts(block, kind)]
-            for i, (norm, parts) in enumerate(sublayers):
-                at = f"{kind}.sublayers.{i}"
-                found |= {f"{at}.norm.weight": of(norm.weight), f"{at}.norm.bias": of(norm.bias)}
-                for name, layers in parts.items():
-                    found[f"{at}.inner.{name}.weight"] = torch.cat([of(layer.weight) for layer in layers])
-                    found[f"{at}.inner.{name}.bias"] = torch.cat([of(layer.bias) for layer in layers])
-        return found
-
-    load(model, weights(lambda p: p.data))
+    load(model, bart_to_ours(reference.state_dict()))
     torch.manual_seed(1)
     source, target = torch.randn(B, T, D, dtype=torch.float64), torch.randn(B, 7, D, dtype=torch.float64)
     valid = torch.arange(T) < torch.tensor([[T], [6]])
@@ -152,7 +119,8 @@ def test_bart_encoder_and_decoder(oracle):
     y = model.decoder(target, shared_context={"memory": memory, "memory_mask": valid})[0]
     proof = oracle("transformer_2017", "transformers BartEncoder and BartDecoder")
     proof.outputs(memory[valid], theirs_memory[valid])
-    compare(proof, model, reference, weights, y, theirs_y)
+    used = {name: p for name, p in leaves(reference).items() if ".layers." in name}
+    proof.equal(y, theirs_y, leaves(model), used, renamed=bart_to_ours)
 
 
 @pytest.mark.parametrize("decoder", [False, True])
@@ -160,38 +128,26 @@ def test_t5_bias(oracle, decoder):
     """The bias itself, for both directions and far distances, and attention without a scale."""
     from transformers.models.t5.modeling_t5 import T5Attention
 
-    from zoo.layers.attention import Attention
-
     config = hf.T5Config(
-        d_model=D,
-        d_kv=D // H,
-        num_heads=H,
-        relative_attention_num_buckets=16,
-        relative_attention_max_distance=50,
-        dropout_rate=0,
-    )
+        d_model=D, d_kv=D // H, num_heads=H, dropout_rate=0,
+        relative_attention_num_buckets=16, relative_attention_max_distance=50,
+    )  # fmt: skip
     config.is_decoder = decoder
     config._attn_implementation = "eager"
     torch.manual_seed(0)
-    reference = T5Attention(config, has_relative_attention_bias=True, layer_idx=0).double().eval()
-    with torch.no_grad():
-        for p in reference.parameters():
-            p.copy_(torch.randn_like(p) * 0.3)
-    positions = Part("t5", buckets=16, max_distance=50)
-    model = Attention(
-        LayerContext(width=D, length=80, causal=decoder, positions=positions), heads=H, bias=False, scale=1.0
-    ).double()
+    reference = drawn(T5Attention(config, has_relative_attention_bias=True, layer_idx=0), 0.3).eval()
+    context = LayerContext(D, 80, decoder, positions=Part("t5", buckets=16, max_distance=50))
+    model = Attention(context, heads=H, bias=False, scale=1.0).double()
 
-    def weights(of):
-        qkv = torch.cat([of(reference.q.weight), of(reference.k.weight), of(reference.v.weight)])
-        table = of(reference.relative_attention_bias.weight)
-        return {"positions.table": table, "qkv.weight": qkv, "out.weight": of(reference.o.weight)}
+    def renamed(p):
+        qkv = torch.cat([p[f"{name}.weight"] for name in "qkv"])
+        return {"positions.table": p["relative_attention_bias.weight"], "qkv.weight": qkv, "out.weight": p["o.weight"]}
 
-    load(model, weights(lambda p: p.data))
-    x = torch.randn(B, 80, D, dtype=torch.float64)
+    load(model, renamed(reference.state_dict()))
+    x = vectors(B, 80, D)
     mask = torch.zeros(1, 1, 80, 80, dtype=torch.float64)
     if decoder:
         mask = mask.masked_fill(~torch.ones(80, 80, dtype=torch.bool).tril(), float("-inf"))
-    y, wanted = model(x)[0], reference(x, mask=mask)[0]
     name = "T5 decoder" if decoder else "T5 encoder"
-    compare(oracle("pre_ln", f"transformers {name} attention (positions: t5)"), model, reference, weights, y, wanted)
+    proof = oracle("pre_ln", f"transformers {name} attention (positions: t5)")
+    proof.equal(model(x)[0], reference(x, mask=mask)[0], leaves(model), leaves(reference), renamed=renamed)

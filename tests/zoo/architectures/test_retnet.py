@@ -1,4 +1,4 @@
-"""Retention: its two forms, far positions, padding, decay and rotation, initial values."""
+"""Retention: its two forms, far positions, decay and rotation."""
 
 import dataclasses
 
@@ -8,24 +8,17 @@ import torch
 from zoo.architectures.retnet import Retention, log_gammas, rotate, row_sums
 from zoo.contract import LayerContext, Unsupported
 
+from .mixers import drawn, start, vectors
+
 B, T, D = 3, 21, 12
 
 
-def build(scale=0.5, **options):
-    torch.manual_seed(0)
-    mixer = Retention(LayerContext(width=D, length=T), **{"heads": 3, **options}).double()
-    for parameter in mixer.parameters():
-        torch.nn.init.normal_(parameter, std=scale)
-    return mixer, torch.randn(B, T, D, dtype=torch.float64)
-
-
-def start(mixer):
-    return mixer.init_state(B, device="cpu", dtype=torch.float64)
+def build(std=0.5, **options):
+    return drawn(Retention(LayerContext(width=D, length=T), heads=3, **options), std)
 
 
 def test_forms_agree_but_for_epsilon():
-    recurrent, x = build()
-    parallel, _ = build(form="parallel")
+    recurrent, parallel, x = build(), build(form="parallel"), vectors(B, T, D)
     difference = (recurrent(x)[0] - parallel(x)[0]).abs().max()
     assert 1e-8 < difference < 1e-3
     recurrent.eps = parallel.eps = 0.0
@@ -34,31 +27,16 @@ def test_forms_agree_but_for_epsilon():
 
 def test_forms_are_one_where_scores_are_small():
     """The sum of moduli is then below 1, and clamped to it."""
-    recurrent, x = build(scale=0.05)
-    parallel, _ = build(scale=0.05, form="parallel")
+    recurrent, parallel, x = build(0.05), build(0.05, form="parallel"), vectors(B, T, D)
     torch.testing.assert_close(recurrent(x)[0], parallel(x)[0], rtol=1e-9, atol=1e-12)
 
 
 def test_the_parallel_form_cannot_be_continued():
-    mixer, x = build(form="parallel")
+    mixer, x = build(form="parallel"), vectors(B, T, D)
     assert mixer.traits == dataclasses.replace(Retention.traits, resumable=False)
     assert Retention.traits.resumable
     with pytest.raises(Unsupported, match="parallel"):
-        mixer(x, state=start(mixer))
-
-
-def test_padding_leaves_no_trace():
-    """Not even NaN; rows continue from positions of their own."""
-    mixer, x = build()
-    lengths, more = [T, 5, 0], torch.randn(B, 4, D, dtype=torch.float64)
-    mask = torch.arange(T) < torch.tensor(lengths)[:, None]
-    y, state = mixer(torch.where(mask[..., None], x, float("nan")), mask=mask, state=start(mixer))
-    assert y.isfinite().all()
-    assert state["position"].tolist() == lengths
-    then, _ = mixer(more, state=state)
-    for row, n in enumerate(lengths):
-        whole = torch.cat([x[row : row + 1, :n], more[row : row + 1]], 1)
-        torch.testing.assert_close(torch.cat([y[row, :n], then[row]]), mixer(whole)[0][0])
+        mixer(x, state=start(mixer, x))
 
 
 @pytest.mark.parametrize("far", [10**4, 10**6])
@@ -81,27 +59,3 @@ def test_decay_rotation_and_row_sums():
     turned = rotate(x, torch.tensor([[3]])).flatten()
     angles = torch.tensor([3.0, 3e-4]).double()
     torch.testing.assert_close(turned, torch.stack([angles.cos(), angles.sin()], -1).flatten())
-
-
-def test_initialisation():
-    mixer = Retention(LayerContext(width=64, length=T))
-    mixer.reset_parameters(layer=0, depth=1)
-    for name, weight in mixer.named_parameters():
-        gain = 0.5 if name == "out_proj.weight" else 2**-2.5
-        bound = gain * (6 / sum(weight.shape)) ** 0.5
-        assert 0.95 * bound < weight.abs().max() <= bound
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"heads": 5}, "width 12"),
-        ({"heads": 4}, "even"),
-        ({"value_factor": 0.4}, "values 4 wide"),
-        ({"gate_fn": "relu"}, "swish, gelu"),
-        ({"form": "chunkwise"}, "recurrent, parallel"),
-    ],
-)
-def test_rejects_what_cannot_be(options, message):
-    with pytest.raises(ValueError, match=message):
-        Retention(LayerContext(width=D, length=T), **{"heads": 3, **options})

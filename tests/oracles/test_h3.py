@@ -1,10 +1,15 @@
-"""H3 against its two recurrences written out, step by step and pair by pair (paper, section 3.1; official `step`)."""
+"""H3 against the official layer of head_dim 1 (recorded), and against its two recurrences written out.
+
+The recurrences go step by step and pair by pair (paper, section 3.1; the official `step`).
+"""
 
 import pytest
 import torch
 
 from zoo.architectures.h3 import H3
 from zoo.contract import LayerContext
+
+from .compare import in_pieces, leaves, shaken, vectors
 
 B, T, D, N = 2, 11, 6, 8
 
@@ -44,20 +49,24 @@ def reference(p, x, d, disc, layout):
 @pytest.mark.parametrize(("d", "disc"), [(1, "zoh"), (2, "bilinear"), (3, "zoh")])
 def test_outputs_and_gradients(oracle, d, disc, layout):
     torch.manual_seed(0)
-    mixer = H3(
-        LayerContext(width=D, length=T), d_state=N, head_dim=d, disc=disc, layout=layout, dt_min=0.01, dt_max=1.0
-    )
-    mixer = mixer.double()
-    for parameter in mixer.parameters():
-        parameter.data += 0.3 * torch.randn_like(parameter)
-    x, weight = (torch.randn(B, T, D, dtype=torch.float64) for _ in range(2))
-    x.requires_grad_()
-    names = dict(mixer.named_parameters())
-    want = reference(names, x, d, disc, layout)
-    y, _ = mixer(x)
-    proof = oracle("h3", "recurrences written out, head_dim 1 to 3")
-    proof.outputs(y, want)
-    leaves = {"input": x, **names}
-    got = torch.autograd.grad((y * weight).sum(), list(leaves.values()))
-    expected = torch.autograd.grad((want * weight).sum(), list(leaves.values()))
-    proof.gradients(dict(zip(leaves, got, strict=True)), dict(zip(leaves, expected, strict=True)))
+    options = {"d_state": N, "head_dim": d, "disc": disc, "layout": layout, "dt_min": 0.01, "dt_max": 1.0}
+    mixer, x = shaken(H3(LayerContext(width=D, length=T), **options)), vectors(B, T, D)
+    want = reference(leaves(mixer), x, d, disc, layout)
+    oracle("h3", "recurrences written out, head_dim 1 to 3").equal(mixer(x)[0], want, leaves(mixer, input=x))
+
+
+def test_official(oracle, parity):
+    """HazyResearch/H3, src/models/ssm/h3.py: outputs, gradients, steps, states, and both kernels."""
+    data, official = parity("h3_headdim1")
+    mixer, x = H3(LayerContext(width=16, length=32), d_state=8).double(), official.pop("input")
+    mixer.load_state_dict(official)
+    proof = oracle("h3", "HazyResearch/H3, H3 (recorded)")
+    proof.recorded(mixer(x)[0], data, leaves(mixer, input=x), 1e-5, 1e-4)
+    for sizes in (1, 32, [5, 1, 26]):
+        y, state = in_pieces(mixer, x, sizes)
+        proof.outputs(y, data["output.step"])
+        proof.outputs(state["shift"], data["state.final.shift"])
+        proof.outputs(state["diag"], data["state.final.diag"])
+    impulse = torch.eye(1, 32, dtype=torch.float64)[..., None].expand(-1, -1, 16)
+    for name, kernel in (("aux.K_shift", mixer.ssm_k_kernel), ("aux.K_diag", mixer.kernel)):
+        torch.testing.assert_close(kernel["kernel"](impulse, None, None)[0].mT, data[name], rtol=0, atol=1e-12)

@@ -1,4 +1,7 @@
-"""Hyena of any order against sums written out (paper, definition 3.1 and section 3.3; standalone_hyena.py)."""
+"""Hyena against the official operator of order 2 (recorded), and of any order against sums written out.
+
+The sums follow the paper, definition 3.1 and section 3.3, and standalone_hyena.py of HazyResearch/safari.
+"""
 
 import math
 
@@ -7,6 +10,8 @@ import torch
 
 from zoo.architectures.hyena import Hyena
 from zoo.contract import LayerContext
+
+from .compare import in_pieces, leaves, shaken, vectors
 
 B, T, D, L = 2, 9, 3, 12
 
@@ -45,19 +50,25 @@ def reference(p, x, order, decays, shift):
 )
 def test_outputs_and_gradients(oracle, order, options):
     torch.manual_seed(0)
-    mixer = Hyena(LayerContext(width=D, length=L), order=order, filter_order=4, **options).double()
-    for parameter in mixer.parameters():
-        parameter.data += 0.3 * torch.randn_like(parameter)
-    x, weight = (torch.randn(B, T, D, dtype=torch.float64) for _ in range(2))
-    x.requires_grad_()
-    names = dict(mixer.named_parameters())
+    mixer = shaken(Hyena(LayerContext(width=D, length=L), order=order, filter_order=4, **options))
+    x = vectors(B, T, D)
     target = math.log(options.get("target", 0.01))
     decays = target / options.get("slow_decay_pct", 1.5), target / options.get("fast_decay_pct", 0.3)
-    want = reference(names, x, order, decays, options.get("shift", 0.0))
-    y, _ = mixer(x)
-    proof = oracle("hyena", "sums written out, orders 2 to 4")
-    proof.outputs(y, want)
-    leaves = {"input": x, **names}
-    got = torch.autograd.grad((y * weight).sum(), list(leaves.values()))
-    expected = torch.autograd.grad((want * weight).sum(), list(leaves.values()))
-    proof.gradients(dict(zip(leaves, got, strict=True)), dict(zip(leaves, expected, strict=True)))
+    want = reference(leaves(mixer), x, order, decays, options.get("shift", 0.0))
+    oracle("hyena", "sums written out, orders 2 to 4").equal(mixer(x)[0], want, leaves(mixer, input=x))
+
+
+def test_official(oracle, parity):
+    """HyenaOperator: outputs, gradients, the filter, pieces. t and the window are ours, in float32."""
+    data, official = parity("hyena_order2")
+    mixer, x = Hyena(LayerContext(width=16, length=32), filter_order=16, emb_dim=5).double(), official.pop("input")
+    missing, unexpected = mixer.load_state_dict(official, strict=False)
+    assert not unexpected
+    assert not [name for name in missing if not name.endswith((".t", ".deltas", ".freq"))]
+    proof = oracle("hyena", "HazyResearch/safari, HyenaOperator (recorded)")
+    proof.recorded(mixer(x)[0], data, leaves(mixer, input=x), 1e-5, 1e-4)
+    proof.outputs(mixer.filter_fn(32), data["aux.filter"])
+    for sizes in (1, [5, 1, 26]):
+        proof.outputs(in_pieces(mixer, x, sizes)[0], data["output"])
+    for name in ("filter_fn.pos_emb.t", "filter_fn.modulation.deltas"):
+        torch.testing.assert_close(mixer.state_dict()[name], data[f"buffer.{name}"], rtol=0, atol=1e-6)

@@ -1,0 +1,38 @@
+"""What tests of mixers share: random ones in float64, and random inputs."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from zoo.contract import Mixer
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def drawn(mixer: M, std: float = 0.5) -> M:
+    """In float64, every parameter drawn anew from N(0, std²)."""
+    torch.manual_seed(0)
+    for parameter in mixer.double().parameters():
+        nn.init.normal_(parameter, std=std)
+    return mixer
+
+
+def shaken(mixer: M, std: float = 0.3) -> M:
+    """In float64, N(0, std²) added to every parameter."""
+    torch.manual_seed(0)
+    for parameter in mixer.double().parameters():
+        parameter.data += std * torch.randn_like(parameter)
+    return mixer
+
+
+def vectors(batch: int, steps: int, width: int) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(batch, steps, width, generator=generator, dtype=torch.float64)
+
+
+def start(mixer: Mixer, x: Tensor) -> Any:
+    """The state before the first step of `x`."""
+    return mixer.init_state(len(x), device=x.device, dtype=x.dtype)

@@ -1,0 +1,113 @@
+"""What tests ask of every mixer beyond the contract: no data needed, masked steps, directions, types of states."""
+
+from functools import cache
+
+import pytest
+import torch
+
+import zoo
+from zoo.architectures.delta_net import DeltaNet
+from zoo.checks.subject import Subject, T, distance
+from zoo.contract import LayerContext, Unsupported
+
+subject = cache(Subject)
+
+
+def mixers(name, model):
+    """The mixers of a model, without its channel mixers."""
+    kinds = tuple(part.kind for part in subject(name).recipe.mixers)
+    return [module for module in model.modules() if isinstance(module, kinds)]
+
+
+READS_DATA_BACKWARDS = {"performer"}
+"""Its backward pass asks whether a feature is as large as its type can hold."""
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_runs_without_data(name):
+    """On the meta device, where sizes and costs are estimated: with a mask, backwards, and step by step."""
+    for role in subject(name).backbones:
+        with torch.device("meta"):
+            backbone = subject(name).build(role).backbone
+            x, mask = torch.randn(3, T, subject(name).width), torch.ones(3, T, dtype=torch.bool)
+        y, _ = backbone(x, mask=mask)
+        if name not in READS_DATA_BACKWARDS:
+            y.sum().backward()
+        assert y.shape == x.shape
+        if role == "lm" and backbone.traits.resumable:
+            state = backbone.init_state(3, device="meta", dtype=torch.float32)
+            for piece in x.split([1, T - 1], dim=1):
+                y, state = backbone(piece, state=state)
+                assert y.shape == piece.shape
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_a_masked_step_keeps_the_state(name):
+    """One step on which only the first row has something to read: the others go on as if it had not been."""
+    model = subject(name).random("lm", steps=2 * T) if "lm" in subject(name).roles else None
+    if model is None or not model.traits.resumable:
+        pytest.skip("has no state")
+    backbone, more = model.backbone, subject(name).vectors(3, 2)
+    _, state = backbone(subject(name).vectors(), state=backbone.init_state(3, device="cpu", dtype=torch.float64))
+    mask = torch.tensor([[True], [False], [False]])
+    _, after = backbone(10 * subject(name).vectors(3, 1), mask=mask, state=state)
+    y, wanted = backbone(more, state=after)[0], backbone(more, state=state)[0]
+    assert distance(y[1:], wanted[1:]) < 1e-10
+    assert distance(y[:1], wanted[:1]) > 1e-6
+
+
+def test_what_looks_back_only_has_to_be_wrapped():
+    with pytest.raises(Unsupported, match=r"DeltaNet looks back only; wrap it in zoo\.blocks\.Bidirectional"):
+        DeltaNet(LayerContext(width=8, length=T, causal=False))
+
+
+@pytest.mark.parametrize(
+    "name", ["based", "bigbird", "linear_transformer", "local", "longformer", "mega", "performer", "sinkhorn"]
+)
+def test_what_looks_both_ways_cannot_continue(name):
+    found = [mixer for mixer in mixers(name, subject(name).build("classify")) if mixer.traits.bidirectional]
+    assert found
+    for mixer in found:
+        state = mixer.init_state(3, device="cpu", dtype=torch.float32)
+        with pytest.raises(Unsupported):
+            mixer(torch.randn(3, T, subject(name).width), state=state)
+
+
+FLOAT32 = {
+    "delta_net": "S",
+    "fast_weights": "S",
+    "gated_delta_net": "S",
+    "gla": "S",
+    "gss": "x",
+    "h3": "shift diag",
+    "hyena": "short z",
+    "linear_transformer": "S z",
+    "lru": "x",
+    "mamba": "h",
+    "mamba2": "S",
+    "mlstm": "C n m",
+    "performer": "S z",
+    "s4": "x",
+    "s4d": "x",
+    "s5": "x",
+}
+"""What of a state is float32 where the rest is bfloat16."""
+EXACT = {"lru", "s4", "s4d", "s5"}
+"""No linear layer stands before their recurrence, so that autocast changes no digit of the state."""
+
+
+@pytest.mark.parametrize("name", FLOAT32)
+def test_recurrences_stay_float32_under_autocast(name):
+    mixer, *_ = mixers(name, subject(name).build("lm"))
+    x = subject(name).vectors().float()
+    half = mixer.init_state(3, device="cpu", dtype=torch.bfloat16)
+    full = mixer.init_state(3, device="cpu", dtype=torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y, after = mixer(x, state=half)
+        _, rough = mixer(x, state=full)
+    assert bool(y.isfinite().all())
+    for state in (half, after):
+        floating = {key: value.dtype for key, value in state.items() if value.is_floating_point()}
+        assert {key for key, dtype in floating.items() if dtype == torch.float32} == set(FLOAT32[name].split())
+    if name in EXACT:
+        torch.testing.assert_close(rough, mixer(x, state=full)[1], rtol=0, atol=0)
