@@ -83,9 +83,7 @@ def test_initial_values():
         ({"heads": 5}, "key width 12 does not divide into 5 heads"),
         ({"heads": 0}, "at least 1"),
         ({"expand_v": 0.25, "heads": 2}, "value width 3"),
-        ({"qk_activation": "gelu"}, "qk_activation"),
-        ({"qk_norm": "l1"}, "qk_norm"),
-        ({"conv_size": 0}, "kernel size"),
+        ({"conv_size": 0}, "conv_size"),
     ],
 )
 def test_rejects_what_cannot_be(options, message):
