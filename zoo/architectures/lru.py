@@ -1,4 +1,4 @@
-"""The linear recurrent unit (Orvieto et al. 2023, arXiv:2303.06349, section 3).
+"""The linear recurrent unit (Orvieto et al. 2023, arXiv:2303.06349, section 3 and appendix A).
 
     λ = e^{−ν + iθ},    ν = e^{nu_log},    θ = e^{theta_log},    γ = e^{gamma_log}
     x_t = λ ⊙ x_{t−1} + γ ⊙ B u_t,    y_t = Re(C x_t) + D ⊙ u_t,    out = W₁ g ⊙ σ(W₂ g)  with  g = GELU(y)

@@ -1,4 +1,4 @@
-"""mLSTM, the layer of xLSTM with a matrix memory (Beck et al. 2024, arXiv:2405.04517, section 2.3).
+"""mLSTM, the layer of xLSTM with a matrix memory (Beck et al. 2024, arXiv:2405.04517, section 2.3 and appendix A).
 
     a, z = x W_up,    c = SiLU(conv(a)),    q, k, v = W_q c, W_k c, W_v a
     i, f = W_i [q, k, v] + b_i, W_f [q, k, v] + b_f        one of each per head

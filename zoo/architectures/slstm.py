@@ -1,4 +1,4 @@
-"""sLSTM, the layer of xLSTM with recurrent weights (Beck et al. 2024, arXiv:2405.04517, section 2.2).
+"""sLSTM, the layer of xLSTM with recurrent weights (Beck et al. 2024, arXiv:2405.04517, section 2.2 and appendix A).
 
     a = SiLU(conv(x))
     ĩ, f̃ = W_i a + R_i h_{t−1} + b_i, W_f a + R_f h_{t−1} + b_f
