@@ -10,7 +10,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
     from zoo.tokenizers import Tokenizer
 
+Mask: TypeAlias = Bool[Tensor, "B T"]
+"""True on valid steps; padding stands on the right."""
+Mixed: TypeAlias = tuple[Float[Tensor, "B T D"], State | None]
+"""What a mixer returns: its outputs and, given a state, the next one."""
 
 class Mixer(nn.Module):
     """Moves information along time (or, as a channel mixer, along features). No norm and no residual inside.
@@ -56,9 +60,7 @@ class Mixer(nn.Module):
         heads = options.get("heads")
         return heads if isinstance(heads, int) else 1
 
-    def forward(
-        self, x: Float[Tensor, "B T D"], *, mask: Bool[Tensor, "B T"] | None = None, state: State | None = None
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+    def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
         """Mix `x` over time; `mask` is true on valid steps. With a `state`, continue from it and return the next."""
         raise NotImplementedError
 
@@ -82,9 +84,7 @@ class Backbone(nn.Module):
     It decides what passes between its blocks: RWKV-7, ResiDual and Reformer carry more than one tensor there.
     """
 
-    def forward(
-        self, x: Float[Tensor, "B T D"], *, mask: Bool[Tensor, "B T"] | None = None, state: State | None = None
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+    def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
         """As `Mixer.forward`, for the whole stack, final norm included."""
         raise NotImplementedError
 

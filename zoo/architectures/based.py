@@ -3,23 +3,25 @@
     y_t = Σ_{s ≤ t} w_ts v_s / (Σ_{s ≤ t} w_ts + ε),    w_ts = φ(q_t)·φ(k_s) = 1 + q·k/√d + (q·k)²/2d  ≈  e^{q·k/√d}
 
 with d the width of q and k, a few features of each head. The third kind of layer, attention in a sliding window, is
-`zoo.layers.local_attention`. Official code: HazyResearch/based, based/models/mixers/linear_attention.py and
-base_conv.py; fla, fla/layers/based.py (`forward_reference`).
+`zoo.layers.local_attention`.
 """
 
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.architectures.linear_transformer import weighted_sums, zero_sums
-from zoo.contract import LayerContext, Mixer, Part, Recipe, State, Traits
-from zoo.layers.initialisation import fan_in_, residual_scale
+from zoo.contract import LayerContext, Mask, Mixed, Mixer, Part, Recipe, State, Traits
+from zoo.layers.float32 import in_fp32
+from zoo.layers.initialisation import branch_, fan_in_, residual_scale
 from zoo.layers.local_attention import LocalAttention
+from zoo.layers.multi_head import head_width, merge_heads, split_heads
+from zoo.layers.padding import zero_padding
+from zoo.layers.ranges import at_least_one
 from zoo.layers.short_convolution import ShortConvolution
-from zoo.ops import precision
+from zoo.layers.weighted_sums import normalised, weighted_sums, zero_sums
 
 
 class Based(Mixer):
@@ -42,11 +44,8 @@ class Based(Mixer):
         eps: float = 1e-12,
     ) -> None:
         super().__init__(context)
-        if heads < 1 or (head_dim is None and context.width % heads):
-            raise ValueError(f"based: width {context.width} does not divide into {heads} heads")
-        head_dim = context.width // heads if head_dim is None else head_dim
-        if min(feature_dim, head_dim) < 1:
-            raise ValueError(f"based: feature_dim {feature_dim} and head_dim {head_dim} must be at least 1")
+        head_dim = head_width("based", context.width, heads, head_dim)
+        at_least_one("based", feature_dim=feature_dim)
         if eps < 0:
             raise ValueError(f"based: eps must not be negative, got {eps}")
         self.heads, self.feature_dim, self.causal, self.eps = heads, feature_dim, context.causal, eps
@@ -55,34 +54,21 @@ class Based(Mixer):
         self.v_proj = nn.Linear(context.width, heads * head_dim, bias=False)
         self.o_proj = nn.Linear(heads * head_dim, context.width, bias=False)
 
-    def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        *,
-        mask: Bool[Tensor, "B T"] | None = None,
-        state: State | None = None,
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
-        x = x if mask is None else x.masked_fill(~mask[..., None], 0)
-        q, k, v = (
-            project(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T, ·)
-            for project in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        with precision.no_autocast(x.device):
-            q, k = (taylor(precision.at_least_fp32(z)).to(v.dtype) for z in (q, k))
+    def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
+        x = zero_padding(x, mask)
+        q, k, v = (split_heads(project(x), self.heads) for project in (self.q_proj, self.k_proj, self.v_proj))
+        q, k = (in_fp32(taylor)(z).to(v.dtype) for z in (q, k))
         y, total, new = weighted_sums(q, k, v, causal=self.causal, mask=mask, state=state)
         # Every weight is (1 + (1 + q·k/√d)²) / 2 ≥ ½, unless rounding of large q and k says otherwise.
-        y = y * (precision.at_least_fp32(total).clamp(min=0.5) + self.eps).reciprocal().to(y.dtype)
-        return self.o_proj(y.to(x.dtype).transpose(1, 2).flatten(2)), new
+        return self.o_proj(merge_heads(normalised(y, total, self.eps, least=0.5).to(x.dtype))), new
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         d, V = self.feature_dim, self.v_proj.out_features // self.heads
         return zero_sums(batch, self.heads, 1 + d + d * (d + 1) // 2, V, device=device, dtype=dtype)
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """W ~ N(0, 1/fan_in), the projection into the residual stream scaled by 1/√(2·depth)."""
-        for projection in (self.q_proj, self.k_proj, self.v_proj):
-            fan_in_(projection)
-        fan_in_(self.o_proj, residual_scale(depth))
+        """See `branch_`."""
+        branch_(self.q_proj, self.k_proj, self.v_proj, out=self.o_proj, depth=depth)
 
 
 def taylor(x: Float[Tensor, "*N d"]) -> Float[Tensor, "*N m"]:
@@ -114,8 +100,7 @@ class BaseConv(Mixer):
         conv_bias: bool = False,
     ) -> None:
         super().__init__(context)
-        if kernel_size < 1:
-            raise ValueError(f"base_conv: kernel size must be at least 1, got kernel_size {kernel_size}")
+        at_least_one("base_conv", kernel_size=kernel_size)
         if expand_proj < 1 or expand_proj * context.width % 2:
             raise ValueError(
                 f"base_conv: expand_proj {expand_proj} times width {context.width} does not split into two halves"
@@ -125,14 +110,8 @@ class BaseConv(Mixer):
         self.conv1 = ShortConvolution(inner, kernel_size, bias=conv_bias)
         self.out_proj = nn.Linear(inner, context.width, bias=use_bias)
 
-    def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        *,
-        mask: Bool[Tensor, "B T"] | None = None,
-        state: State | None = None,
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
-        x = x if mask is None else x.masked_fill(~mask[..., None], 0)
+    def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
+        x = zero_padding(x, mask)
         u, g = self.in_proj(x).chunk(2, dim=-1)
         u, last = self.conv1(u, mask=mask, state=None if state is None else state["conv"])
         return self.out_proj((u * g).to(x.dtype)), None if state is None else {"conv": last}
@@ -141,7 +120,7 @@ class BaseConv(Mixer):
         return {"conv": self.conv1.init_state(batch, device=device, dtype=dtype)}
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """Linear layers as above; the convolution as PyTorch's, U ±1/√kernel_size."""
+        """See `branch_`; the convolution keeps PyTorch's, U ±1/√kernel_size."""
         fan_in_(self.in_proj)
         self.conv1.reset_parameters()
         fan_in_(self.out_proj, residual_scale(depth))

@@ -6,7 +6,6 @@
 with the sequence cut into N blocks of b steps (the internal construction, BigBird-ITC). The random blocks are drawn
 once for each layer and head, from a seed, by the official plan: among the first 2r + 5 blocks, neither in the window
 nor global. With no more than 2r + 5 blocks, attention is full.
-Official code: google-research/bigbird, core/attention.py; transformers, BigBirdBlockSparseAttention.
 """
 
 from __future__ import annotations
@@ -18,11 +17,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Mixer, State, Traits, Unsupported
-from zoo.layers.initialisation import fan_in_, residual_scale
+from zoo.contract import LayerContext, Mask, Mixed, Mixer, State, Traits
+from zoo.layers.initialisation import branch_
 from zoo.layers.linear import Linear
-from zoo.layers.multi_head import head_width, split_heads
+from zoo.layers.multi_head import head_width, merge_heads, split_heads
+from zoo.layers.padding import zero_padding
 from zoo.layers.positions import relative
+from zoo.layers.ranges import at_least_one
 from zoo.ops.attention import attend
 from zoo.ops.kernel_log import log_kernel
 
@@ -65,34 +66,21 @@ class BigBird(Mixer):
     ) -> None:
         super().__init__(context)
         d = head_width("bigbird", context.width, heads)
-        if block_size < 1 or random_blocks < 1:
-            sizes = f"{block_size} and {random_blocks}"
-            raise ValueError(f"bigbird: block_size and random_blocks must be at least 1, got {sizes}")
+        at_least_one("bigbird", block_size=block_size, random_blocks=random_blocks)
         self.heads, self.block_size, self.length = heads, block_size, context.length
         self.positions = relative(context.positions, heads=heads, head_width=d, causal=False)
-        self.query = Linear(context.width, context.width, bias=bias)
-        self.key = Linear(context.width, context.width, bias=bias)
-        self.value = Linear(context.width, context.width, bias=bias)
+        self.query, self.key, self.value = (Linear(context.width, context.width, bias=bias) for _ in range(3))
         self.out = Linear(context.width, context.width)
         N = -(-context.length // block_size)
         sparse = 2 * random_blocks + 5 < N
         drawn = torch.tensor(draw(N, heads, random_blocks, seed=context.layer)) if sparse else None
         self.register_buffer("plan", drawn)
 
-    def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        *,
-        mask: Bool[Tensor, "B T"] | None = None,
-        state: State | None = None,
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
-        if state is not None:
-            raise Unsupported("BigBird attention cannot continue from a state")
+    def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
         T = x.shape[1]
         if self.length < T:
             raise ValueError(f"bigbird: {T} steps; built for {self.length} at most")
-        if mask is not None:
-            x = x.masked_fill(~mask[..., None], 0)
+        x = zero_padding(x, mask)
         q, k, v = (split_heads(project(x), self.heads) for project in (self.query, self.key, self.value))
         steps = torch.arange(T, device=x.device)
         q, k = self.positions.rotate_both(q, k, steps[None])
@@ -102,7 +90,7 @@ class BigBird(Mixer):
             y = attend(q, k, v, visible=None if valid is None else valid[:, None, None])
         else:
             y = self._sparse(q, k, v, valid, self.plan)
-        return self.out(y.transpose(1, 2).flatten(2)), None
+        return self.out(merge_heads(y)), None
 
     def _sparse(
         self, q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None, plan: Int[Tensor, "H M r"]
@@ -127,10 +115,8 @@ class BigBird(Mixer):
         return torch.cat([first, y.unflatten(1, (H, N - 2)).flatten(2, 3), last], dim=2)[:, :, :T]
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """W ~ N(0, 1/fan_in), the projection into the residual stream scaled by 1/√(2·depth); biases zero."""
-        for linear in (self.query, self.key, self.value):
-            fan_in_(linear)
-        fan_in_(self.out, residual_scale(depth))
+        """See `branch_`."""
+        branch_(self.query, self.key, self.value, out=self.out, depth=depth)
 
 
 def draw(N: int, heads: int, r: int, *, seed: int) -> np.ndarray:

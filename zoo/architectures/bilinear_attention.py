@@ -10,15 +10,15 @@ every past input and value: a state of 2·T·D numbers per layer.
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Mixer, State, Traits
+from zoo.contract import LayerContext, Mask, Mixed, Mixer, State, Traits
 from zoo.layers.attention import key_steps, remember, steps, visible
-from zoo.layers.initialisation import fan_in_, residual_scale
+from zoo.layers.initialisation import branch_
 from zoo.layers.linear import Linear
-from zoo.layers.multi_head import head_width
+from zoo.layers.multi_head import head_width, merge_heads, split_heads
 from zoo.layers.positions import relative
 from zoo.ops.attention import attend
 
@@ -51,12 +51,9 @@ class BilinearAttention(Mixer):
         self.value = Linear(context.width, context.width)
         self.out = Linear(context.width, context.width)
 
-    def forward(
-        self, x: Float[Tensor, "B T D"], *, mask: Bool[Tensor, "B T"] | None = None, state: State | None = None
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
-        B, T, D = x.shape
-        q = self.form(x).view(B, T, self.heads, D).transpose(1, 2)
-        v = self.value(x).view(B, T, self.heads, self.head_width).transpose(1, 2)
+    def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
+        T = x.shape[1]
+        q, v = split_heads(self.form(x), self.heads), split_heads(self.value(x), self.heads)
         k = x.to(v.dtype)[:, None]  # one for all heads
         now = steps(state, T, x.device)
         q, k = self.positions.rotate_both(q, k, now)
@@ -65,7 +62,7 @@ class BilinearAttention(Mixer):
             q = q.to(k.dtype)
         bias = self.positions.bias(now, key_steps(valid, k))
         y = attend(q, k, v, visible=visible(valid, T), causal=self.causal, bias=bias)
-        return self.out(y.transpose(1, 2).reshape(B, T, D)), new
+        return self.out(merge_heads(y)), new
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         D = self.out.in_features
@@ -73,7 +70,5 @@ class BilinearAttention(Mixer):
         return {"k": k, "v": k.new_empty(batch, self.heads, 0, self.head_width)}
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """W ~ N(0, 1/fan_in), the projection into the residual stream scaled by 1/√(2·depth); biases zero."""
-        fan_in_(self.form)
-        fan_in_(self.value, self.gain or 1.0)
-        fan_in_(self.out, self.gain or residual_scale(depth))
+        """See `branch_`."""
+        branch_(self.form, values=self.value, out=self.out, depth=depth, gain=self.gain)

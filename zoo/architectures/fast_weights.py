@@ -13,29 +13,27 @@ learn to map φ(k_t) to v_t, by an outer product (Schmidhuber 1991, 1992; also l
     relu     φ(x) = max(x, 0)
     dpfp     φ(x)_{iν} = r_i r_{i−ν},  r = relu([x, −x]),  ν = 1 … nu, indices cyclic              (section 5, "DPFP")
 
-Official code: IDSIA/lmtool-fwp, src/utils/cuda_fast_weight_layer.py. Its layers correspond to attn_type 24 (elu, delta,
-the default here), 26 (dpfp, delta), 34 (elu, sum) and 36 (dpfp, sum).
+The official attn_type 24 is elu with delta, the default here; 26 dpfp with delta, 34 elu with sum, 36 dpfp with sum.
 """
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias, get_args
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Mixer, Part, State, Traits
-from zoo.layers.initialisation import fan_in_, residual_scale
-from zoo.ops import precision
+from zoo.contract import LayerContext, Mask, Mixed, Mixer, Part, State, Traits
+from zoo.layers.float32 import in_fp32, zeros_fp32
+from zoo.layers.initialisation import branch_
+from zoo.layers.multi_head import head_width, merge_heads
+from zoo.layers.padding import zero_padding
 from zoo.ops.delta_rule import delta_rule
 from zoo.ops.linear_attention import linear_attention
 from zoo.ops.norms import SMALLEST_SUM, simplex
-
-Rule: TypeAlias = Literal["sum", "delta"]
-FeatureMap: TypeAlias = Literal["elu", "relu", "dpfp"]
 
 
 @register(
@@ -80,8 +78,8 @@ class FastWeights(Mixer):
         *,
         heads: int = 4,
         d_head: int | None = None,
-        rule: Rule = "delta",
-        feature_map: FeatureMap = "elu",
+        rule: Literal["sum", "delta"] = "delta",
+        feature_map: Literal["elu", "relu", "dpfp"] = "elu",
         nu: int = 2,
         normalise: bool = True,
         attention_norm: bool | None = None,
@@ -89,15 +87,7 @@ class FastWeights(Mixer):
         eps: float = 1e-5,
     ) -> None:
         super().__init__(context)
-        if heads < 1 or (d_head is None and context.width % heads):
-            raise ValueError(f"fast_weights: width {context.width} does not divide into {heads} heads")
-        d = context.width // heads if d_head is None else d_head
-        if d < 1:
-            raise ValueError(f"fast_weights: d_head must be at least 1, got {d_head}")
-        if rule not in get_args(Rule):
-            raise ValueError(f"fast_weights: rule {rule!r} is not one of {', '.join(get_args(Rule))}")
-        if feature_map not in get_args(FeatureMap):
-            raise ValueError(f"fast_weights: feature_map {feature_map!r} is not one of {get_args(FeatureMap)}")
+        d = head_width("fast_weights", context.width, heads, d_head, "d_head")
         if nu < 1 or (feature_map == "dpfp" and nu >= 2 * d):
             raise ValueError(f"fast_weights: nu {nu} is not between 1 and {2 * d - 1}, twice the head width less one")
         self.heads, self.d, self.rule, self.feature_map, self.nu = heads, d, rule, feature_map, nu
@@ -110,42 +100,31 @@ class FastWeights(Mixer):
         self.out_linear = nn.Linear(heads * d, context.width, bias=False)
         self.reset_parameters(layer=context.layer, depth=context.depth)
 
-    def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        *,
-        mask: Bool[Tensor, "B T"] | None = None,
-        state: State | None = None,
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
-        if mask is not None:
-            x = x.masked_fill(~mask[..., None], 0)
+    def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
+        x = zero_padding(x, mask)
         programme = self.slow_net(x).unflatten(-1, (self.heads, -1))  # (B, T, H, 3d or 3d + 1)
-        with precision.no_autocast(x.device):
-            q, k, v, *strength = programme.split(self.sizes, dim=-1)
-            q, k, v = (z.transpose(1, 2) for z in (self.features(q), self.features(k), v))
-            if mask is not None:
-                k = k.masked_fill(~mask[:, None, :, None], 0)
-            S = None if state is None else state["S"]
-            if self.rule == "delta":
-                y, S = delta_rule(
-                    q, k, v, precision.at_least_fp32(strength[0]).squeeze(-1).sigmoid().transpose(1, 2), state=S
-                )
-            else:
-                y, S = linear_attention(q, k, v, state=S)
-            y, new = self.scale * y, {"S": S}
-            if self.attention_norm:
-                z = precision.at_least_fp32(k).cumsum(2)
-                z = z if state is None else z + state["z"][:, :, None]
-                y, new["z"] = y / ((z * q).sum(-1, keepdim=True) + self.eps), z[:, :, -1]
-        y = self.out_linear(y.transpose(1, 2).flatten(2).to(x.dtype))
-        return y, None if state is None else {name: value.to(state[name].dtype) for name, value in new.items()}
+        q, k, v, *strength = programme.split(self.sizes, dim=-1)
+        q, k, v = (z.transpose(1, 2) for z in (self.features(q), self.features(k), v))
+        k, S = zero_padding(k, mask, 2), None if state is None else state["S"]
+        if self.rule == "delta":
+            beta = in_fp32(torch.sigmoid)(strength[0]).squeeze(-1).transpose(1, 2)
+            y, S = delta_rule(q, k, v, beta, state=S)
+        else:
+            y, S = linear_attention(q, k, v, state=S)
+        y, new = self.scale * y, {"S": S}
+        if self.attention_norm:
+            total, new["z"] = sums_of_keys(q, k, None if state is None else state["z"])
+            y = y / (total + self.eps)
+        return self.out_linear(merge_heads(y.to(x.dtype))), None if state is None else new
 
     def features(self, x: Float[Tensor, "*N d"]) -> Float[Tensor, "*N K"]:
-        """φ(x) ≥ 0, computed in float32 at least; in x's dtype."""
-        dtype = x.dtype
+        """φ(x) ≥ 0 in x's dtype, computed in float32 at least."""
         if self.feature_map == "elu" and self.normalise:
             return simplex(x)
-        x = precision.at_least_fp32(x)
+        return self._features(x).to(x.dtype)
+
+    @in_fp32
+    def _features(self, x: Float[Tensor, "*N d"]) -> Float[Tensor, "*N K"]:
         if self.feature_map == "elu":
             phi = F.elu(x) + 1
         elif self.feature_map == "relu":
@@ -153,19 +132,24 @@ class FastWeights(Mixer):
         else:
             r = F.relu(torch.cat([x, -x], dim=-1))
             phi = torch.cat([r * r.roll(shift, dims=-1) for shift in range(1, self.nu + 1)], dim=-1)
-        if self.normalise:
-            phi = phi / phi.sum(-1, keepdim=True).clamp(min=SMALLEST_SUM)
-        return phi.to(dtype)
+        return phi / phi.sum(-1, keepdim=True).clamp(min=SMALLEST_SUM) if self.normalise else phi
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        wide = torch.promote_types(dtype, torch.float32)
-        S = torch.zeros(batch, self.heads, self.K, self.d, device=device, dtype=wide)
+        S = zeros_fp32(batch, self.heads, self.K, self.d, device=device, dtype=dtype)
         return {"S": S, "z": S.new_zeros(batch, self.heads, self.K)} if self.attention_norm else {"S": S}
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """W ~ N(0, 1/fan_in), the output scaled by 1/√(2·depth); with DeepNorm's β it and the values at that."""
-        fan_in_(self.slow_net)
-        fan_in_(self.out_linear, self.gain or residual_scale(depth))
+        """See `branch_`; with DeepNorm the values' part of the slow network is scaled too."""
+        branch_(self.slow_net, out=self.out_linear, depth=depth, gain=self.gain)
         if self.gain is not None:
             values = self.slow_net.weight.unflatten(0, (self.heads, -1))[:, 2 * self.d : 3 * self.d]
             nn.init.normal_(values, std=self.gain * self.slow_net.in_features**-0.5)
+
+
+@in_fp32
+def sums_of_keys(
+    q: Float[Tensor, "B H T K"], k: Float[Tensor, "B H T K"], z: Float[Tensor, "B H K"] | None
+) -> tuple[Float[Tensor, "B H T 1"], Float[Tensor, "B H K"]]:
+    """Σ_{s≤t} φ(k_s)·φ(q_t), counting on from z, and z = Σ φ(k) after the last step."""
+    sums = k.cumsum(2) if z is None else k.cumsum(2) + z[:, :, None]
+    return (sums * q).sum(-1, keepdim=True), sums[:, :, -1]

@@ -8,11 +8,12 @@ Backbone pads with zeros.
 
 from __future__ import annotations
 
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from zoo.architectures import register
-from zoo.contract import Mixer, Part, State, Traits
+from zoo.contract import Mask, Mixed, Mixer, Part, State, Traits
+from zoo.layers.padding import zero_padding
 from zoo.ops.fourier import fourier
 
 
@@ -39,9 +40,6 @@ class Fourier(Mixer):
 
     traits = Traits(causal="no", bidirectional=True, resumable=False, length="fixed")
 
-    def forward(
-        self, x: Float[Tensor, "B T D"], *, mask: Bool[Tensor, "B T"] | None = None, state: State | None = None
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
-        if mask is not None:
-            x = x.masked_fill(~mask[..., None], 0)
+    def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
+        x = zero_padding(x, mask)
         return fourier(x), None

@@ -15,13 +15,16 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Mixer, Part, State, Traits
+from zoo.contract import LayerContext, Mask, Mixed, Mixer, Part, State, Traits
+from zoo.layers.float32 import zeros_fp32
 from zoo.layers.initialisation import fan_in_, residual_scale
 from zoo.layers.multi_head import split_heads, width_multiple
+from zoo.layers.padding import zero_padding
+from zoo.layers.ranges import at_least_one, positive
 from zoo.layers.short_convolution import ShortConvolution
 from zoo.ops.elementwise import log_sigmoid
 from zoo.ops.linear_attention import linear_attention
@@ -91,12 +94,10 @@ class GLA(Mixer):
         for what, expand, size in (("keys", "expand_k", K), ("values", "expand_v", V)):
             if size < 1 or size % heads:
                 raise ValueError(f"gla: {what} {size} wide ({expand} · width {D}) do not divide into {heads} heads")
-        if conv_size < 1:
-            raise ValueError(f"gla: kernel size must be at least 1, got conv_size {conv_size}")
-        if norm_eps <= 0:
-            raise ValueError(f"gla: norm_eps must be positive, got {norm_eps}")
-        if gate_logit_normalizer <= 0 or gate_low_rank_dim < 1 or (clamp_min is not None and clamp_min > 0):
-            raise ValueError("gla: need gate_logit_normalizer > 0, gate_low_rank_dim >= 1 and clamp_min <= 0")
+        at_least_one("gla", conv_size=conv_size, gate_low_rank_dim=gate_low_rank_dim)
+        positive("gla", norm_eps=norm_eps, gate_logit_normalizer=gate_logit_normalizer)
+        if clamp_min is not None and clamp_min > 0:
+            raise ValueError(f"gla: clamp_min must not be positive, got {clamp_min}")
         self.heads, self.kv_heads, self.K, self.V = heads, kv_heads, K // heads, V // heads
         self.tau, self.clamp_min, self.eps = gate_logit_normalizer, clamp_min, norm_eps
         self.feature_map = None if feature_map is None else ACTIVATIONS[feature_map]
@@ -118,10 +119,8 @@ class GLA(Mixer):
     def width_multiple(cls, *, heads: int, expand_k: float, expand_v: float, **_: Any) -> int:
         return width_multiple(heads, expand_k, expand_v)
 
-    def forward(
-        self, x: Float[Tensor, "B T D"], *, mask: Bool[Tensor, "B T"] | None = None, state: State | None = None
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
-        x = x if mask is None else x.masked_fill(~mask[..., None], 0)
+    def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
+        x = zero_padding(x, mask)
         new: State = {}
         q, k, v = (self._project(name, x, mask, state, new) for name in "qkv")
         if self.feature_map is not None:
@@ -129,8 +128,7 @@ class GLA(Mixer):
         log_decay = log_sigmoid(self.gk_proj(x), 1 / self.tau)
         if self.clamp_min is not None:
             log_decay = log_decay.clamp(min=self.clamp_min)
-        if mask is not None:
-            k, log_decay = (z.masked_fill(~mask[..., None], 0) for z in (k, log_decay))
+        k, log_decay = zero_padding(k, mask), zero_padding(log_decay, mask)
         q = split_heads(q, self.heads)
         k, v, log_decay = (repeat(split_heads(z, self.kv_heads), self.heads) for z in (k, v, log_decay))
         before = None if state is None else state["S"]
@@ -138,7 +136,7 @@ class GLA(Mixer):
         y = self.o_proj(self._gated(o.transpose(1, 2), x).to(x.dtype))
         return y, None if state is None else new
 
-    def _project(self, name: str, x: Tensor, mask: Tensor | None, state: State | None, new: State) -> Tensor:
+    def _project(self, name: str, x: Tensor, mask: Mask | None, state: State | None, new: State) -> Tensor:
         """q, k or v. The next state of its convolution goes into `new`."""
         y, convolve = self.get_submodule(f"{name}_proj")(x), getattr(self, f"{name}_conv1d", None)
         if convolve is not None:
@@ -156,8 +154,7 @@ class GLA(Mixer):
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         """S in float32 at least, and (B, channels, conv_size − 1) for each convolution."""
-        wide = torch.promote_types(dtype, torch.float32)
-        state: State = {"S": torch.zeros(batch, self.heads, self.K, self.V, device=device, dtype=wide)}
+        state: State = {"S": zeros_fp32(batch, self.heads, self.K, self.V, device=device, dtype=dtype)}
         for name in "qkv":
             convolution = getattr(self, f"{name}_conv1d", None)
             if convolution is not None:

@@ -10,12 +10,13 @@ timm's `GatedMlp` with `SpatialGatingUnit` has the names used here.
 from __future__ import annotations
 
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Mixer, State, Traits
-from zoo.layers.initialisation import fan_in_, residual_scale
+from zoo.contract import LayerContext, Mask, Mixed, Mixer, State, Traits
+from zoo.layers.initialisation import branch_
+from zoo.layers.padding import zero_padding
 
 
 class SpatialGatingUnit(nn.Module):
@@ -26,12 +27,10 @@ class SpatialGatingUnit(nn.Module):
         self.norm = nn.LayerNorm(hidden // 2)
         self.proj = nn.Linear(length, length)
 
-    def forward(self, z: Float[Tensor, "B T 2E"], mask: Bool[Tensor, "B T"] | None) -> Float[Tensor, "B T E"]:
+    def forward(self, z: Float[Tensor, "B T 2E"], mask: Mask | None) -> Float[Tensor, "B T E"]:
         u, v = z.chunk(2, dim=-1)
         v = self.norm(v)
-        if mask is not None:
-            v = v.masked_fill(~mask[..., None], 0)
-        return u * self.proj(v.transpose(1, 2)).transpose(1, 2)
+        return u * self.proj(zero_padding(v, mask).transpose(1, 2)).transpose(1, 2)
 
 
 @register(
@@ -72,9 +71,7 @@ class SpatialGate(Mixer):
         self.gate = SpatialGatingUnit(hidden, context.length)
         self.fc2 = nn.Linear(hidden // 2, context.width)
 
-    def forward(
-        self, x: Float[Tensor, "B T D"], *, mask: Bool[Tensor, "B T"] | None = None, state: State | None = None
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+    def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
         L = self.gate.proj.in_features
         if x.shape[1] != L:
             raise ValueError(f"spatial_gate: {x.shape[1]} steps, but it was built for exactly {L}")
@@ -82,8 +79,7 @@ class SpatialGate(Mixer):
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
         """W ~ N(0, 10⁻¹²) and b = 1 in the gate (timm); elsewhere W ~ N(0, 1/fan_in), the output's by 1/√(2·depth)."""
-        fan_in_(self.fc1, self.gain or 1.0)
-        fan_in_(self.fc2, self.gain or residual_scale(depth))
+        branch_(values=self.fc1, out=self.fc2, depth=depth, gain=self.gain)
         self.gate.norm.reset_parameters()
         nn.init.normal_(self.gate.proj.weight, std=1e-6)
         nn.init.ones_(self.gate.proj.bias)

@@ -9,11 +9,11 @@ The state is h: D numbers per layer, whatever the length.
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
+from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, State, Traits
 from zoo.layers import rnn
 
 
@@ -43,9 +43,7 @@ class GRU(Mixer):
         super().__init__(context)
         self.gru = nn.GRU(context.width, context.width, batch_first=True)
 
-    def forward(
-        self, x: Float[Tensor, "B T D"], *, mask: Bool[Tensor, "B T"] | None = None, state: State | None = None
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+    def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
         y, after = rnn.run(self.gru, x, mask, None if state is None else (state["h"],))
         return y, None if state is None else {"h": after[0]}
 

@@ -1,5 +1,4 @@
-"""The gated state space layer (Mehta et al. 2022, arXiv:2206.13947, section 3.2; no official repository, second source:
-lucidrains/gated-state-spaces-pytorch).
+"""The gated state space layer (Mehta et al. 2022, arXiv:2206.13947, section 3.2).
 
     u = φ(x W_u) in R^F,    v = φ(x W_v) in R^H,    y = DSS(v),    out = (y W_g ⊙ u) W_o + b        φ = GELU
 
@@ -16,16 +15,20 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Complex, Float
+from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
-from zoo.layers.initialisation import fan_in_, residual_scale
+from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, State, Traits
+from zoo.layers.float32 import in_fp32, zeros_fp32
+from zoo.layers.initialisation import branch_
 from zoo.layers.linear import Linear
+from zoo.layers.mlp import hidden_units
+from zoo.layers.norms import LayerNorm
+from zoo.layers.padding import zero_padding
+from zoo.layers.ranges import at_least_one
 from zoo.ops.long_convolution import convolve
 from zoo.ops.padding import align_right
-from zoo.ops.precision import at_least_fp32, no_autocast
 
 
 @register(
@@ -62,12 +65,9 @@ class GSS(Mixer):
         imag_exp: bool = True,
     ) -> None:
         super().__init__(context)
-        E, F_ = context.width, round(expand * context.width)
+        E, F_ = context.width, hidden_units("gss", expand, context)
         H = max(1, E // 4) if d_hidden is None else d_hidden
-        if F_ < 1:
-            raise ValueError(f"gss: expand {expand} leaves no hidden unit at width {E}")
-        if H < 1 or d_state < 1:
-            raise ValueError(f"gss: d_hidden and d_state must be at least 1, got {H} and {d_state}")
+        at_least_one("gss", d_hidden=H, d_state=d_state)
         self.to_u = nn.Linear(E, F_, bias=False)
         self.to_v = nn.Linear(E, H, bias=False)
         self.dss = DSS(H, d_state, imag_exp=imag_exp)
@@ -75,28 +75,19 @@ class GSS(Mixer):
         self.to_out = Linear(F_, E)
         self.reset_parameters(layer=context.layer, depth=context.depth)
 
-    def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        *,
-        mask: Bool[Tensor, "B T"] | None = None,
-        state: State | None = None,
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
-        if mask is not None:
-            x = x.masked_fill(~mask[..., None], 0)
+    def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
+        x = zero_padding(x, mask)
         u, v = F.gelu(self.to_u(x)), F.gelu(self.to_v(x))
-        y, new = self.dss(v, mask=mask, state=state)
-        return self.to_out(self.to_gate(y) * u), new
+        y, new = self.dss(v, mask, state)
+        return self.to_out(self.to_gate(y.to(v.dtype)) * u), new
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        return {"x": at_least_fp32(torch.zeros(batch, *self.dss.C_real.shape, 2, device=device, dtype=dtype))}
+        return {"x": zeros_fp32(batch, *self.dss.C_real.shape, 2, device=device, dtype=dtype)}
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """The state space standard normal; projections N(0, 1/fan_in), the last scaled by 1/√(2·depth)."""
+        """The state space standard normal; for the projections see `branch_`."""
         self.dss.reset_parameters()
-        for linear in (self.to_u, self.to_v, self.to_gate):
-            fan_in_(linear)
-        fan_in_(self.to_out, residual_scale(depth))
+        branch_(self.to_u, self.to_v, self.to_gate, out=self.to_out, depth=depth)
 
     def param_overrides(self) -> dict[str, ParamOverride]:
         """No weight decay on the state space."""
@@ -112,11 +103,9 @@ class DSS(nn.Module):
     def __init__(self, dim: int, N: int, *, imag_exp: bool = True) -> None:
         super().__init__()
         self.imag_exp = imag_exp
-        self.norm = nn.LayerNorm(dim)
-        self.Lambda_real = nn.Parameter(torch.empty(N))
-        self.Lambda_imag = nn.Parameter(torch.empty(N))
-        self.C_real = nn.Parameter(torch.empty(dim, N))
-        self.C_imag = nn.Parameter(torch.empty(dim, N))
+        self.norm = LayerNorm(dim)
+        self.Lambda_real, self.Lambda_imag = (nn.Parameter(torch.empty(N)) for _ in range(2))
+        self.C_real, self.C_imag = (nn.Parameter(torch.empty(dim, N)) for _ in range(2))
         self.param_D = nn.Parameter(torch.empty(dim))
 
     @torch.no_grad()
@@ -125,48 +114,41 @@ class DSS(nn.Module):
             nn.init.normal_(getattr(self, name))
         self.norm.reset_parameters()
 
+    @in_fp32
     def forward(
-        self,
-        v: Float[Tensor, "B T H"],
-        *,
-        mask: Bool[Tensor, "B T"] | None = None,
-        state: State | None = None,
+        self, v: Float[Tensor, "B T H"], mask: Mask | None = None, state: State | None = None
     ) -> tuple[Float[Tensor, "B T H"], State | None]:
-        with no_autocast(v.device):
-            w = at_least_fp32(self.norm(v.to(self.norm.weight.dtype)))
-            if mask is not None:
-                w = w.masked_fill(~mask[..., None], 0)
-            Lambda = self.eigenvalues()
-            C = torch.complex(at_least_fp32(self.C_real), at_least_fp32(self.C_imag)) * torch.expm1(Lambda) / Lambda
-            if state is None:
-                y, new = convolve(w, _evaluate(C, _powers(Lambda, w.shape[1]))), None
-            else:
-                y, new = self._resume(w, mask, state, Lambda, C)
-            y = y + at_least_fp32(self.param_D) * w
-        return y.to(v.dtype), new
+        """y in float32 at least and, from a state, the next."""
+        w, Lambda = zero_padding(self.norm(v), mask), self.eigenvalues()
+        C = torch.complex(self.C_real, self.C_imag) * torch.expm1(Lambda) / Lambda
+        if state is None:
+            y, new = convolve(w, _evaluate(C, _powers(Lambda, w.shape[1]))), None
+        else:
+            y, new = self._resume(w, mask, state, Lambda, C)
+        return y + self.param_D * w, new
 
+    @in_fp32
     def eigenvalues(self) -> Complex[Tensor, " N"]:
         """λ, with a negative real part."""
-        imag = at_least_fp32(self.Lambda_imag)
-        return torch.complex(-at_least_fp32(self.Lambda_real).exp(), imag.exp() if self.imag_exp else imag)
+        imag = self.Lambda_imag.exp() if self.imag_exp else self.Lambda_imag
+        return torch.complex(-self.Lambda_real.exp(), imag)
 
     @staticmethod
-    def _resume(w: Tensor, mask: Tensor | None, state: State, Lambda: Tensor, C: Tensor) -> tuple[Tensor, State]:
+    def _resume(w: Tensor, mask: Mask | None, state: State, Lambda: Tensor, C: Tensor) -> tuple[Tensor, State]:
         """The convolution, plus what the initial state x_0 still says: y_t += Re(C e^{λ(t+1)} x_0)."""
-        T, pairs = w.shape[1], state["x"]
-        x0, a = torch.view_as_complex(at_least_fp32(pairs)), torch.exp(Lambda)
+        T, x0, a = w.shape[1], torch.view_as_complex(state["x"]), torch.exp(Lambda)
         if T == 1:
             x = a * x0 + w[:, 0, :, None]
             y = (C * x).real.sum(-1)[:, None]
             x = x if mask is None else torch.where(mask[:, :, None], x, x0)
-            return y, {"x": torch.view_as_real(x).to(pairs.dtype)}
+            return y, {"x": torch.view_as_real(x)}
         powers = _powers(Lambda, T)
         y = convolve(w, _evaluate(C, powers)) + _evaluate(C * a * x0, powers).transpose(1, 2)
         w, n = align_right(w, mask)
         back = powers.flip(1).T  # (T, N)
         left = w.transpose(1, 2)
         x = torch.exp(n[:, None, None] * Lambda) * x0 + torch.complex(left @ back.real, left @ back.imag)
-        return y, {"x": torch.view_as_real(x).to(pairs.dtype)}
+        return y, {"x": torch.view_as_real(x)}
 
 
 def _powers(Lambda: Complex[Tensor, " N"], T: int) -> Complex[Tensor, "N T"]:

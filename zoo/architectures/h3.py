@@ -1,4 +1,4 @@
-"""H3 (Fu, Dao et al. 2023, arXiv:2212.14052, section 3.1; official: HazyResearch/H3, src/models/ssm/h3.py).
+"""H3 (Fu, Dao et al. 2023, arXiv:2212.14052, section 3.1).
 
 Two state-space models and two products stand in for the attention of one token to another:
 
@@ -13,25 +13,24 @@ one for the head, run over all d² of them; and q contracts i: y_j = Σ_i q_i y[
 
 from __future__ import annotations
 
-import math
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.architectures.s4d import Disc, Discrete, Init, discretise, initial
-from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
-from zoo.layers.initialisation import fan_in_, residual_scale
+from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, State, Traits
+from zoo.layers.diagonal import DiagonalSystem, Disc, Init, discretise, initial
+from zoo.layers.float32 import in_fp32, zeros_fp32
+from zoo.layers.initialisation import branch_, log_step_
 from zoo.layers.linear import Linear
-from zoo.ops import h3, vandermonde
+from zoo.layers.padding import take_steps, zero_padding
+from zoo.layers.ranges import check_step_sizes
+from zoo.ops import h3
 from zoo.ops.long_convolution import convolve, skipping
-from zoo.ops.precision import at_least_fp32, no_autocast
 from zoo.ops.short_convolution import short_convolution
-
-Layout: TypeAlias = Literal["h d", "d h"]
 
 
 @register(
@@ -73,19 +72,14 @@ class H3(Mixer):
         disc: Disc = "bilinear",
         dt_min: float = 1e-3,
         dt_max: float = 1e-1,
-        layout: Layout = "h d",
+        layout: Literal["h d", "d h"] = "h d",
     ) -> None:
         super().__init__(context)
         if d_state < 2 or d_state % 2:
             raise ValueError(f"h3: d_state {d_state} must be even, modes come in conjugate pairs")
         if head_dim < 1 or context.width % head_dim:
             raise ValueError(f"h3: width {context.width} does not divide into heads of {head_dim} (head_dim)")
-        if disc not in get_args(Disc):
-            raise ValueError(f"h3: unknown disc {disc!r}; known: {', '.join(get_args(Disc))}")
-        if layout not in get_args(Layout):
-            raise ValueError(f"h3: unknown layout {layout!r}; known: {', '.join(get_args(Layout))}")
-        if not 0 < dt_min <= dt_max:
-            raise ValueError(f"h3: need 0 < dt_min <= dt_max, got {dt_min} and {dt_max}")
+        check_step_sizes("h3", dt_min, dt_max)
         D, H = context.width, context.width // head_dim
         self.head_dim, self.layout, self.gain = head_dim, layout, context.gain
         self.init, self.dt_min, self.dt_max = init, dt_min, dt_max
@@ -102,61 +96,50 @@ class H3(Mixer):
     def width_multiple(cls, *, head_dim: int, **_: Any) -> int:
         return max(1, head_dim)
 
-    def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        *,
-        mask: Bool[Tensor, "B T"] | None = None,
-        state: State | None = None,
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
-        (B, T, D), d = x.shape, self.head_dim
-        if mask is not None:
-            x = x.masked_fill(~mask[..., None], 0)
-        if state is None and d == 1 and h3.serves(x):
+    def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
+        x = zero_padding(x, mask)
+        if state is None and self.head_dim == 1 and h3.serves(x):
             return self._by_channel(x, mask), None
-        q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
-        s, z = (None, None) if state is None else (state["shift"], state["diag"])
-        with no_autocast(x.device):
-            q, k, v = at_least_fp32(q), _valid(k, mask), at_least_fp32(v)
-            k, s = self.ssm_k_kernel["kernel"](k, mask, s, at_least_fp32(self.ssm_k_D))
-            q, k = (a.view(B, T, D // d, d, 1).permute(0, 3, 4, 1, 2) for a in (q, k))  # (B, d, 1, T, H)
-            v = v.view(B, T, D // d, 1, d).permute(0, 3, 4, 1, 2)  # (B, 1, d, T, H)
-            kv = _valid((k * v).flatten(0, 2), None if mask is None else mask.repeat_interleave(d * d, 0))
-            y, z = self.kernel["kernel"](kv, mask, z, at_least_fp32(self.D))
-            y = q * y.view(B, d, d, T, D // d)
-            y = y[:, 0] if d == 1 else y.sum(1)  # (B, d, T, H)
-            y = y.permute(0, 2, 3, 1) if self.layout == "h d" else y.transpose(1, 2)
-        y = self.output_linear(y.reshape(B, T, D).to(x.dtype))
-        return y, None if state is None else {"shift": s, "diag": z}
+        y, new = self._by_step(self.q_proj(x), self.k_proj(x), self.v_proj(x), mask, state)
+        return self.output_linear(y.to(x.dtype)), new
 
-    def _by_channel(self, x: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"] | None) -> Float[Tensor, "B T D"]:
-        """As `forward` from a state of zero for d = 1, with time last: in that order the projections' products give
-        and take it."""
+    @in_fp32
+    def _by_step(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask | None, state: State | None) -> Mixed:
+        """y, and from a state the next."""
+        (B, T, D), d = q.shape, self.head_dim
+        s, z = (None, None) if state is None else (state["shift"], state["diag"])
+        k, s = self.ssm_k_kernel["kernel"](zero_padding(k, mask), mask, s, self.ssm_k_D)
+        q, k = (a.view(B, T, D // d, d, 1).permute(0, 3, 4, 1, 2) for a in (q, k))  # (B, d, 1, T, H)
+        v = v.view(B, T, D // d, 1, d).permute(0, 3, 4, 1, 2)  # (B, 1, d, T, H)
+        every = None if mask is None else mask.repeat_interleave(d * d, 0)
+        kv = zero_padding((k * v).flatten(0, 2), every)
+        y, z = self.kernel["kernel"](kv, every, z, self.D)
+        y = q * y.view(B, d, d, T, D // d)
+        y = y[:, 0] if d == 1 else y.sum(1)  # (B, d, T, H)
+        y = y.permute(0, 2, 3, 1) if self.layout == "h d" else y.transpose(1, 2)
+        return y.reshape(B, T, D), None if state is None else {"shift": s, "diag": z}
+
+    def _by_channel(self, x: Float[Tensor, "B T D"], mask: Mask | None) -> Float[Tensor, "B T D"]:
+        """As `_by_step` from a state of zero for d = 1, with time last: the order in which the projections' products
+        give and take it."""
         B, T, D = x.shape
         weights, biases = zip(*((p.weight, p.bias) for p in (self.q_proj, self.k_proj, self.v_proj)), strict=True)
         features, bias = (torch.cat(weights) @ x.reshape(-1, D).T).view(3, D, B, T), torch.stack(biases)
         if mask is not None:
             features, bias = (features + bias[:, :, None, None]).masked_fill(~mask, 0), torch.zeros_like(bias)
-        with no_autocast(x.device):
-            taps = self.ssm_k_kernel["kernel"].taps(at_least_fp32(self.ssm_k_D))
-            log_A, b, c = self.kernel["kernel"].discretise()
-        y = h3.h3(features, at_least_fp32(bias), taps, c * b, log_A, at_least_fp32(self.D))
+        taps, (log_A, b, c) = self.ssm_k_kernel["kernel"].taps(self.ssm_k_D), self.kernel["kernel"].discretise()
+        y = h3.h3(features, bias, taps, c * b, log_A, self.D)
         return self.output_linear(y.flatten(1).T).view(B, T, D)
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        dtype, (D, N) = torch.promote_types(dtype, torch.float32), self.ssm_k_kernel["kernel"].B.shape
-        shift = torch.zeros(batch, D, N, device=device, dtype=dtype)
+        D, N = self.ssm_k_kernel["kernel"].B.shape
+        shift = zeros_fp32(batch, D, N, device=device, dtype=dtype)
         return {"shift": shift, "diag": shift.new_zeros(batch, D * self.head_dim, N // 2, 2)}
 
     @torch.no_grad()
     def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """Projections by fan-in; B = e₁ and C as a convolution's weights in the shift model; S4D's initial values in
-        the other, B = 1 and C complex standard normal; both D standard normal.
-        """
-        fan_in_(self.q_proj)
-        fan_in_(self.k_proj)
-        fan_in_(self.v_proj, self.gain or 1.0)
-        fan_in_(self.output_linear, self.gain or residual_scale(depth))
+        """See `branch_` for the projections; both D standard normal."""
+        branch_(self.q_proj, self.k_proj, values=self.v_proj, out=self.output_linear, depth=depth, gain=self.gain)
         self.ssm_k_kernel["kernel"].reset_parameters()
         self.kernel["kernel"].reset_parameters(self.init, self.dt_min, self.dt_max)
         for skip in (self.ssm_k_D, self.D):
@@ -178,41 +161,41 @@ class Shift(nn.Module):
         self.B = nn.Parameter(torch.empty(D, N))
         self.C = nn.Parameter(torch.empty(1, D, N))
 
+    @in_fp32
     def forward(
-        self, k: Tensor, mask: Tensor | None, s: Tensor | None, skip: Tensor | float = 0.0
-    ) -> tuple[Tensor, Tensor | None]:
-        """y (B, T, D) and, from a state (B, D, N), the next."""
-        T, N = k.shape[1], self.B.shape[1]
-        B, C = at_least_fp32(self.B), at_least_fp32(self.C)[0]
+        self, k: Float[Tensor, "B T D"], mask: Mask | None, s: Float[Tensor, "B D N"] | None, skip: Tensor | float = 0.0
+    ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B D N"] | None]:
+        """y and, from a state, the next."""
+        T, N, C = k.shape[1], self.B.shape[1], self.C[0]
         if s is not None and T == 1:
-            after = F.pad(at_least_fp32(s), (1, 0))[..., :N] + B * k[:, 0, :, None]
-            if mask is not None:
-                after = torch.where(mask[:, :, None], after, at_least_fp32(s))
-            return (C * after).sum(-1)[:, None] + skip * k, after.to(s.dtype)
+            after = F.pad(s, (1, 0))[..., :N] + self.B * k[:, 0, :, None]
+            after = after if mask is None else torch.where(mask[:, :, None], after, s)
+            return (C * after).sum(-1)[:, None] + skip * k, after
         y = short_convolution(k, self.taps(skip))
         if s is None:
             return y, None
         responses = F.pad(C, (0, N)).unfold(-1, N, 1)  # (D, N + 1, N): the row l is C S^l
-        left = torch.einsum("dlm,bdm->bdl", responses[:, 1:], at_least_fp32(s))  # C S^{t+1} s_0
-        return y + _cut(left, T).transpose(1, 2), self._last_state(k, mask, s, B)
+        left = torch.einsum("dlm,bdm->bdl", responses[:, 1:], s)  # C S^{t+1} s_0, nothing from t = N on
+        left = F.pad(left, (0, max(T - N, 0)))[..., :T]
+        return y + left.transpose(1, 2), self._last_state(k, mask, s, self.B)
 
+    @in_fp32
     def taps(self, skip: Tensor | float = 0.0) -> Float[Tensor, "D N"]:
         """K_{N−1} … K_0: backwards, C is convolved with B."""
-        B, C = at_least_fp32(self.B), at_least_fp32(self.C)[0]
-        backwards = convolve(C.flip(1).T[None], B)[0].T
+        backwards = convolve(self.C[0].flip(1).T[None], self.B)[0].T
         return skipping(backwards.flip(1), skip).flip(1)
 
     @staticmethod
-    def _last_state(k: Tensor, mask: Tensor | None, s: Tensor, B: Tensor) -> Tensor:
+    def _last_state(k: Tensor, mask: Mask | None, s: Tensor, B: Tensor) -> Tensor:
         """s_n = Σ_j B_{n−j} k_{T−1−j} + s_0[n − T], with T the valid steps of each row."""
         N, n = B.shape[1], torch.arange(B.shape[1], device=k.device)
         T = k.new_full((len(k),), k.shape[1], dtype=torch.long) if mask is None else mask.sum(1)
         ago = T[:, None] - 1 - n  # where the inputs stand that came 0, 1, ..., N − 1 steps ago
-        recent = k.gather(1, ago.clamp(min=0)[..., None].expand(-1, -1, k.shape[2])).masked_fill(ago[..., None] < 0, 0)
+        recent = take_steps(k, ago.clamp(min=0)).masked_fill(ago[..., None] < 0, 0)
         old = (n - T[:, None])[:, None].expand_as(s)
-        kept = at_least_fp32(s).gather(2, old.clamp(min=0)).masked_fill(old < 0, 0)
+        kept = s.gather(2, old.clamp(min=0)).masked_fill(old < 0, 0)
         lower = F.pad(B, (N - 1, 0)).unfold(-1, N, 1).flip(-1)  # (D, N, N): lower[n, j] = B_{n−j}
-        return (torch.einsum("dnj,bjd->bdn", lower, at_least_fp32(recent)) + kept).to(s.dtype)
+        return torch.einsum("dnj,bjd->bdn", lower, recent) + kept
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -234,50 +217,36 @@ class Diagonal(nn.Module):
         self.B = nn.Parameter(torch.empty(H, N // 2, 2))
         self.C = nn.Parameter(torch.empty(1, H, N // 2, 2))
 
-    def discretise(self) -> Discrete:
-        """log Ā, B̄ and C at step size Δ = e^{log_dt}."""
-        A = torch.complex(-at_least_fp32(self.inv_A_real).exp(), at_least_fp32(self.A_imag))
-        B, C = torch.view_as_complex(at_least_fp32(self.B)), torch.view_as_complex(at_least_fp32(self.C)[0])
-        dt = at_least_fp32(self.log_dt).exp()[:, None]
-        return discretise(A, B, C, dt, self.disc)
+    @in_fp32
+    def discretise(self) -> DiagonalSystem:
+        """The system at step size Δ = e^{log_dt}."""
+        A = torch.complex(-self.inv_A_real.exp(), self.A_imag)
+        B, C = torch.view_as_complex(self.B), torch.view_as_complex(self.C[0])
+        return discretise(A, B, C, self.log_dt.exp()[:, None], self.disc)
 
+    @in_fp32
     def forward(
-        self, u: Tensor, mask: Tensor | None, x: Tensor | None, skip: Tensor | float = 0.0
-    ) -> tuple[Tensor, Tensor | None]:
-        """y (G·B, T, H) for u of that shape, G sequences to each row; from a state (B, G·H, N/2, 2) also the next."""
-        T, (log_A, B, C) = u.shape[1], self.discretise()
+        self, u: Float[Tensor, "GB T H"], mask: Mask | None, x: Tensor | None, skip: Float[Tensor, " H"]
+    ) -> tuple[Float[Tensor, "GB T H"], Float[Tensor, "B GH M 2"] | None]:
+        """y, for G sequences to each row; from a state x also the next."""
+        T, system = u.shape[1], self.discretise()
         if x is None:
-            return convolve(u, vandermonde.evaluate((C * B)[None], log_A, T)[0], skip), None
-        G = len(u) // len(x)
-        n = u.new_full((len(x), 1), T, dtype=torch.long) if mask is None else mask.sum(1, keepdim=True)
-        n = n.repeat_interleave(G, 0)[..., None]  # (G·B, 1, 1), the valid steps
-        x0, A = torch.view_as_complex(at_least_fp32(x)).reshape(len(u), *log_A.shape), torch.exp(log_A)
+            return convolve(u, system.kernel(T), skip), None
+        x0 = torch.view_as_complex(x).reshape(len(u), *system.log_A.shape)
         if T == 1:
-            after = torch.where(n > 0, A * x0 + B * u[:, 0, :, None], x0)
-            y = 2 * (C * after).real.sum(-1)[:, None] + skip * u
+            y, after = system.step(u, x0, mask)
+            y = y + skip * u
         else:
-            y = convolve(u, vandermonde.evaluate((C * B)[None], log_A, T)[0], skip)
-            y = y + vandermonde.evaluate(C * A * x0, log_A, T).transpose(1, 2)  # 2 Re(C Ā^{t+1} x_0)
-            # The valid steps to the right: zeros before them leave no trace in the state.
-            order = (torch.arange(T, device=u.device)[:, None] + n) % T
-            after = torch.exp(n * log_A) * x0 + B * vandermonde.accumulate(u.gather(1, order.expand_as(u)), log_A)
-        return y, torch.view_as_real(after).reshape(x.shape).to(x.dtype)
+            y = convolve(u, system.kernel(T), skip) + system.response(x0, T)
+            after = system.last_state(u, x0, mask)
+        return y, torch.view_as_real(after).reshape(x.shape)
 
     @torch.no_grad()
     def reset_parameters(self, init: Init, dt_min: float, dt_max: float) -> None:
         """A as S4D's, B = 1, C complex standard normal, Δ log-uniform."""
         re, im, _ = (torch.from_numpy(value) for value in initial(init, 2 * self.A_imag.shape[1]))
-        self.log_dt.uniform_(math.log(dt_min), math.log(dt_max))
+        log_step_(self.log_dt, dt_min, dt_max)
         self.inv_A_real.copy_(torch.log(-re))
         self.A_imag.copy_(-im)
         self.B.copy_(torch.tensor([1.0, 0.0]))
         nn.init.normal_(self.C, std=0.5**0.5)
-
-
-def _valid(x: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"] | None) -> Float[Tensor, "B T D"]:
-    return x if mask is None else x.masked_fill(~mask[..., None], 0)
-
-
-def _cut(K: Float[Tensor, "*B N"], T: int) -> Float[Tensor, "*B T"]:
-    """The first T of N numbers, followed by zeros where N < T."""
-    return F.pad(K, (0, max(T - K.shape[-1], 0)))[..., :T]

@@ -1,8 +1,9 @@
-"""TODO h3_attention."""
+"""The hybrid of H3 and attention that the paper's language models are (Fu, Dao et al. 2023, section 5)."""
 
-import math
+from __future__ import annotations
 
-from zoo.architectures import get, register
+from zoo.architectures import register
+from zoo.architectures.h3 import H3
 from zoo.layers.attention import Attention
 from zoo.types import Part, Recipe
 
@@ -19,10 +20,5 @@ from zoo.types import Part, Recipe
 )
 def h3_attention(*, heads: int = 4, d_state: int = 64) -> Recipe:
     """H3 with attention in one layer of four."""
-    h3 = get("h3").make(d_state=d_state)
-    attention = Part(Attention, heads=heads)
-    return h3.replace(
-        mixer=(h3.mixers[0], attention, h3.mixers[0], h3.mixers[0]),
-        channel=h3.channels[0],
-        width_multiple=math.lcm(h3.width_multiple, heads),
-    )
+    h3, attention = Part(H3, d_state=d_state), Part(Attention, heads=heads)
+    return Recipe((h3, attention, h3, h3))

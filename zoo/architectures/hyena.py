@@ -1,4 +1,4 @@
-"""Hyena (Poli et al. 2023, arXiv:2302.10866, section 3; official: HazyResearch/safari, standalone_hyena.py).
+"""Hyena (Poli et al. 2023, arXiv:2302.10866, section 3).
 
     x⁰, ..., x^{N−1}, v = depthwise short convolution of x W_in
     v ← h^o ∗ (x^{N−1−o} ⊙ v) + b^o ⊙ (x^{N−1−o} ⊙ v)    for o = 0, ..., N − 2
@@ -20,16 +20,18 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
-from zoo.layers.initialisation import fan_in_, residual_scale
+from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, State, Traits
+from zoo.layers.float32 import in_fp32, zeros_fp32
+from zoo.layers.initialisation import branch_
 from zoo.layers.linear import Linear
+from zoo.layers.padding import put_steps, take_steps, zero_padding
+from zoo.layers.ranges import at_least_one, positive
+from zoo.layers.short_convolution import ShortConvolution
 from zoo.ops.long_convolution import convolve
-from zoo.ops.precision import at_least_fp32, no_autocast
-from zoo.ops.short_convolution import short_convolution
 
 
 @register(
@@ -82,18 +84,13 @@ class Hyena(Mixer):
         if order < 2:
             raise ValueError(f"hyena: order must be at least 2, got {order}")
         if not 0 < fast_decay_pct <= slow_decay_pct or not 0 < target < 1:
-            raise ValueError(
-                f"hyena: need 0 < fast_decay_pct <= slow_decay_pct and 0 < target < 1, got {fast_decay_pct}, "
-                f"{slow_decay_pct} and {target}"
-            )
-        if short_filter_order < 1:
-            raise ValueError(f"hyena: short_filter_order must be at least 1, got {short_filter_order}")
+            got = f"got {fast_decay_pct}, {slow_decay_pct} and {target}"
+            raise ValueError(f"hyena: need 0 < fast_decay_pct <= slow_decay_pct and 0 < target < 1, {got}")
+        at_least_one("hyena", short_filter_order=short_filter_order)
         D = context.width
         self.width, self.order, self.l_max, self.gain = D, order, context.length, context.gain
         self.in_proj = Linear(D, (order + 1) * D)
-        self.short_filter = nn.Conv1d(
-            (order + 1) * D, (order + 1) * D, short_filter_order, groups=(order + 1) * D, padding=short_filter_order - 1
-        )
+        self.short_filter = ShortConvolution((order + 1) * D, short_filter_order, bias=True, activation=None)
         self.filter_fn = Filter(
             (order - 1) * D,
             context.length,
@@ -107,13 +104,7 @@ class Hyena(Mixer):
         self.out_proj = Linear(D, D)
         self.reset_parameters(layer=context.layer, depth=context.depth)
 
-    def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        *,
-        mask: Bool[Tensor, "B T"] | None = None,
-        state: State | None = None,
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+    def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
         """As `Mixer.forward`.
 
         Raises:
@@ -123,48 +114,35 @@ class Hyena(Mixer):
         S = T if state is None else state["z"].shape[1] + T
         if self.l_max < S:
             raise ValueError(f"hyena: {S} steps exceed the {self.l_max} that the filters were built for")
-        # Masked before the projection for the sake of NaN; the short convolution masks what its bias makes of that.
-        u = self.in_proj(x if mask is None else x.masked_fill(~mask[..., None], 0))
-        with no_autocast(x.device):
-            *gates, v = self._short(u, mask, state).split(D, dim=2)
-            K = self.filter_fn(S).view(S, self.order - 1, D).permute(1, 2, 0)  # (N − 1, D, S)
-            bias = at_least_fp32(self.filter_fn.bias).view(self.order - 1, D)
-            at = None if state is None else state["n"][:, None] + torch.arange(T, device=x.device)
-            inputs = []
-            for o, gate in enumerate(reversed(gates[1:])):
-                z = v * gate if mask is None else (v * gate).masked_fill(~mask[..., None], 0)
-                if state is None or at is None:
-                    v = convolve(z, K[o], bias[o])
-                else:
-                    inputs.append(_append(state["z"][:, :, o], z, at))
-                    v = _convolve_at(at_least_fp32(inputs[-1]), K[o], at) + bias[o] * z
-            y = v * gates[0]
-        new = None if state is None else self._next(state, u, inputs, mask)
-        return self.out_proj(y.to(x.dtype)), new
-
-    def _short(self, u: Float[Tensor, "B T E"], mask: Tensor | None, state: State | None) -> Float[Tensor, "B T E"]:
-        w, before = self.short_filter.weight[:, 0], None if state is None else state["short"]
-        return short_convolution(u, w, self.short_filter.bias, before, mask, narrow=True)
-
-    def _next(self, state: State, u: Tensor, inputs: list[Tensor], mask: Tensor | None) -> State:
-        line, width = torch.cat([state["short"], u.to(state["short"].dtype)], dim=1), state["short"].shape[1]
-        steps = torch.full_like(state["n"], u.shape[1]) if mask is None else mask.sum(1)
-        last = steps[:, None] + torch.arange(width, device=u.device)
-        short = line.gather(1, last[..., None].expand(-1, -1, u.shape[2])).to(state["short"].dtype)
-        return {"z": torch.stack(inputs, dim=2), "short": short, "n": state["n"] + steps}
+        u = self.in_proj(zero_padding(x, mask))  # the short convolution masks what the bias makes of that
+        u, short = self.short_filter(u, mask=mask, state=None if state is None else state["short"], narrow=True)
+        *gates, v = u.split(D, dim=2)
+        K = self.filter_fn(S).view(S, self.order - 1, D).permute(1, 2, 0)  # (N − 1, D, S)
+        bias, inputs = self.filter_fn.bias.view(self.order - 1, D), []
+        for o, gate in enumerate(reversed(gates[1:])):
+            z = zero_padding(v * gate, mask)
+            if state is None:
+                v = convolve(z, K[o], bias[o])
+            else:
+                at = state["n"][:, None] + torch.arange(T, device=x.device)
+                inputs.append(put_steps(F.pad(state["z"][:, :, o], (0, 0, 0, T)), z, at))  # padding stands at the end
+                v = _convolve_at(inputs[-1], K[o], at) + bias[o] * z
+        y = self.out_proj((v * gates[0]).to(x.dtype))
+        if state is None:
+            return y, None
+        n = state["n"] + (T if mask is None else mask.sum(1))
+        return y, {"z": torch.stack(inputs, dim=2), "short": short, "n": n}
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         """No inputs yet; kept in float32 at least."""
-        dtype = torch.promote_types(dtype, torch.float32)
-        z = torch.zeros(batch, 0, self.order - 1, self.width, device=device, dtype=dtype)
-        short = z.new_zeros(batch, self.short_filter.kernel_size[0] - 1, (self.order + 1) * self.width)
+        z = zeros_fp32(batch, 0, self.order - 1, self.width, device=device, dtype=dtype)
+        short = self.short_filter.init_state(batch, device=device, dtype=z.dtype)
         return {"z": z, "short": short, "n": z.new_zeros(batch, dtype=torch.long)}
 
     @torch.no_grad()
     def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """Both projections by fan-in; the short convolution keeps PyTorch's; see `Filter` for the filters."""
-        fan_in_(self.in_proj)
-        fan_in_(self.out_proj, self.gain or residual_scale(depth))
+        """See `branch_` and `Filter`; the short convolution keeps PyTorch's."""
+        branch_(self.in_proj, out=self.out_proj, depth=depth, gain=self.gain)
         self.short_filter.reset_parameters()
         self.filter_fn.reset_parameters()
 
@@ -198,8 +176,7 @@ class Filter(nn.Module):
             raise ValueError(f"hyena: emb_dim must be odd and at least 3 (time, cosines, sines), got {emb_dim}")
         if filter_order < 1 or num_inner_mlps < 0:
             raise ValueError(f"hyena: no MLP of num_inner_mlps {num_inner_mlps} layers of filter_order {filter_order}")
-        if w <= 0:
-            raise ValueError(f"hyena: w must be positive, got {w}")
+        positive("hyena", w=w)
         self.w, self.decays, self.shift = w, decays, shift
         self.bias = nn.Parameter(torch.empty(C))
         self.pos_emb: Any = nn.Module()  # these two for the official names
@@ -213,14 +190,12 @@ class Filter(nn.Module):
             nn.Linear(emb_dim, filter_order), sine, *inner, nn.Linear(filter_order, C, bias=False)
         )
 
+    @in_fp32
     def forward(self, S: int) -> Float[Tensor, "S C"]:
-        h = at_least_fp32(self.pos_emb.z[0, :S])
+        h = self.pos_emb.z[0, :S]
         for layer in self.implicit_filter:
             h = layer(h)
-        return h * (
-            torch.exp(-at_least_fp32(self.pos_emb.t[0, :S]) * at_least_fp32(self.modulation.deltas[0]).abs())
-            + self.shift
-        )
+        return h * (torch.exp(-self.pos_emb.t[0, :S] * self.modulation.deltas[0].abs()) + self.shift)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -252,16 +227,11 @@ class Sine(nn.Module):
         return torch.sin(self.freq * x)
 
 
-def _append(past: Float[Tensor, "B S D"], new: Float[Tensor, "B T D"], at: Int[Tensor, "B T"]) -> Tensor:
-    """`past` with each row's new steps behind its valid ones: padding moves to the end, (B, S + T, D)."""
-    line = F.pad(past, (0, 0, 0, new.shape[1]))
-    return line.scatter(1, at[..., None].expand_as(new), new.to(past.dtype))
-
-
+@in_fp32
 def _convolve_at(z: Float[Tensor, "B S D"], K: Float[Tensor, "D S"], at: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
     """(K ∗ z)_t for the steps t in `at`."""
     if at.shape[1] > 1:
-        return convolve(z, K).gather(1, at[..., None].expand(-1, -1, z.shape[2]))
+        return take_steps(convolve(z, K), at)
     lag = at - torch.arange(z.shape[1], device=z.device)  # (B, S)
     weights = K.T[lag.clamp(min=0)]  # whatever they are where lag < 0: nothing but zeros stands there
     return torch.einsum("bsd,bsd->bd", weights, z)[:, None]

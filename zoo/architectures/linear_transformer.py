@@ -2,27 +2,28 @@
 
     y_t = φ(q_t)ᵀ S_t / (φ(q_t)ᵀ z_t + ε),    S_t = Σ_{s ≤ t} φ(k_s) v_sᵀ,    z_t = Σ_{s ≤ t} φ(k_s)
 
-with φ(x) = elu(x) + 1. Looking both ways, S and z sum over all steps. Official code: idiap/fast-transformers,
-attention/attention_layer.py with causal_linear_attention.py or linear_attention.py; ε is theirs, the paper has none.
+with φ(x) = elu(x) + 1. Looking both ways, S and z sum over all steps. ε is the official code's, the paper has none.
 """
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Mixer, State, Traits, Unsupported
-from zoo.layers.initialisation import fan_in_, residual_scale
+from zoo.contract import LayerContext, Mask, Mixed, Mixer, State, Traits
+from zoo.layers.float32 import in_fp32
+from zoo.layers.initialisation import branch_
 from zoo.layers.linear import Linear
-from zoo.layers.multi_head import merge_heads, split_heads
+from zoo.layers.multi_head import head_width, merge_heads, split_heads
+from zoo.layers.padding import zero_padding
 from zoo.layers.positions import relative
 from zoo.layers.positions.in_attention import no_steps, places
-from zoo.ops import precision
-from zoo.ops.elementwise import positive
-from zoo.ops.linear_attention import linear_attention, weighted_mean
+from zoo.layers.ranges import positive
+from zoo.layers.weighted_sums import normalised, weighted_sums, zero_sums
+from zoo.ops.elementwise import positive as elu_plus_one
+from zoo.ops.linear_attention import weighted_mean
 
 
 @register(
@@ -61,14 +62,9 @@ class LinearAttention(Mixer):
         eps: float = 1e-6,
     ) -> None:
         super().__init__(context)
-        if heads < 1 or ((d_keys is None or d_values is None) and context.width % heads):
-            raise ValueError(f"linear_transformer: width {context.width} does not divide into {heads} heads")
-        d_keys = context.width // heads if d_keys is None else d_keys
-        d_values = context.width // heads if d_values is None else d_values
-        if min(d_keys, d_values) < 1:
-            raise ValueError(f"linear_transformer: d_keys {d_keys} and d_values {d_values} must be at least 1")
-        if eps <= 0:
-            raise ValueError(f"linear_transformer: eps must be positive, got {eps}; φ can be 0 in every feature")
+        d_keys = head_width("linear_transformer", context.width, heads, d_keys, "d_keys")
+        d_values = head_width("linear_transformer", context.width, heads, d_values, "d_values")
+        positive("linear_transformer", eps=eps)  # φ can be 0 in every feature
         self.heads, self.causal, self.eps, self.placed = heads, context.causal, eps, context.positions
         self.positions = relative(context.positions, heads=heads, head_width=d_keys, causal=context.causal)
         self.query_projection = Linear(context.width, heads * d_keys)
@@ -76,42 +72,29 @@ class LinearAttention(Mixer):
         self.value_projection = Linear(context.width, heads * d_values)
         self.out_projection = Linear(heads * d_values, context.width)
 
-    def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        *,
-        mask: Bool[Tensor, "B T"] | None = None,
-        state: State | None = None,
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
-        x = x if mask is None else x.masked_fill(~mask[..., None], 0)
-        q, k, v = positive(self.query_projection(x)), positive(self.key_projection(x)), self.value_projection(x)
-        q, k, v = (split_heads(z, self.heads) for z in (q, k, v))
+    def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
+        x = zero_padding(x, mask)
+        q, k = elu_plus_one(self.query_projection(x)), elu_plus_one(self.key_projection(x))
+        q, k, v = (split_heads(z, self.heads) for z in (q, k, self.value_projection(x)))
         if self.placed is None and self.causal:
-            k = k if mask is None else k.masked_fill(~mask[:, None, :, None], 0)
-            y, S, z = weighted_mean(q, k, v, self.eps, *((None, None) if state is None else (state["S"], state["z"])))
-            new = None if state is None else {"S": S, "z": z}
-            return self.out_projection(merge_heads(y).to(x.dtype)), new
-        if self.placed is None:
-            y, total, new = weighted_sums(q, k, v, causal=self.causal, mask=mask, state=state)
-        else:
-            with precision.no_autocast(x.device):
-                q, k, v = (precision.at_least_fp32(z) for z in (q, k, v))
-                y, total, new = self._turned(q, k, v, mask, state)
-        y = y * (precision.at_least_fp32(total) + self.eps).reciprocal().to(y.dtype)
-        return self.out_projection(merge_heads(y.to(x.dtype))), new
+            before = (None, None) if state is None else (state["S"], state["z"])
+            y, S, z = weighted_mean(q, zero_padding(k, mask, 2), v, self.eps, *before)
+            return self.out_projection(merge_heads(y).to(x.dtype)), None if state is None else {"S": S, "z": z}
+        sums = weighted_sums if self.placed is None else self._turned
+        y, total, new = sums(q, k, v, causal=self.causal, mask=mask, state=state)
+        return self.out_projection(merge_heads(normalised(y, total, self.eps).to(x.dtype))), new
 
+    @in_fp32
     def _turned(
-        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, state: State | None
+        self, q: Tensor, k: Tensor, v: Tensor, *, causal: bool, mask: Mask | None, state: State | None
     ) -> tuple[Tensor, Tensor, State | None]:
-        """Rotations turn φ(q) and φ(k) in the sum over values only, so that the normaliser stays positive (RoFormer,
-        arXiv:2104.09864, eq. 19)."""
+        """As `weighted_sums`, but that rotations turn φ(q) and φ(k) in the sum over values, and there only: the
+        normaliser stays positive (RoFormer, arXiv:2104.09864, eq. 19)."""
         now, steps = places(state, q.shape[2], mask, q.device)
-        turned = self.positions.rotate_both(q, k, now)
-        y, _, new = weighted_sums(*turned, v, causal=self.causal, mask=mask, state=state)
-        k = k if mask is None else k.masked_fill(~mask[:, None, :, None], 0)
-        z = k.cumsum(2) if self.causal else k.sum(2, keepdim=True)
-        if state is not None:
-            z = z + state["z"][:, :, None]
+        y, _, new = weighted_sums(*self.positions.rotate_both(q, k, now), v, causal=causal, mask=mask, state=state)
+        k = zero_padding(k, mask, 2)
+        z = k.cumsum(2) if causal else k.sum(2, keepdim=True)
+        z = z if state is None else z + state["z"][:, :, None]
         return y, (q * z).sum(-1, keepdim=True), None if new is None else {**new, "z": z[:, :, -1], **steps}
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
@@ -120,44 +103,6 @@ class LinearAttention(Mixer):
         return {**sums, **no_steps(batch, self.placed, device)}
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """W ~ N(0, 1/fan_in), the projection into the residual stream scaled by 1/√(2·depth); biases zero."""
-        for projection in (self.query_projection, self.key_projection, self.value_projection):
-            fan_in_(projection)
-        fan_in_(self.out_projection, residual_scale(depth))
-
-
-def weighted_sums(
-    q: Float[Tensor, "B H T K"],
-    k: Float[Tensor, "B H T K"],
-    v: Float[Tensor, "B H T V"],
-    *,
-    causal: bool,
-    mask: Bool[Tensor, "B T"] | None,
-    state: State | None,
-) -> tuple[Float[Tensor, "B H T V"], Float[Tensor, "B H T 1"], State | None]:
-    """qᵀS, qᵀz and, given a state, the next one. Masked steps add nothing to S and z.
-
-    z is the last column of S, behind a value of 1 at every step.
-
-    Raises:
-        Unsupported: a state where `causal` is false.
-    """
-    k = k if mask is None else k.masked_fill(~mask[:, None, :, None], 0)
-    v, new = F.pad(v, (0, 1), value=1.0), None
-    if not causal:
-        if state is not None:
-            raise Unsupported("linear attention that looks both ways cannot continue from a state")
-        with precision.no_autocast(q.device):  # sums over all steps: not in half precision
-            y = precision.at_least_fp32(q) @ (precision.at_least_fp32(k).transpose(-1, -2) @ precision.at_least_fp32(v))
-    elif state is None:
-        y, _ = linear_attention(q, k, v)
-    else:
-        y, S = linear_attention(q, k, v, state=torch.cat([state["S"], state["z"][..., None]], dim=-1))
-        new = {"S": S[..., :-1], "z": S[..., -1]}
-    return y[..., :-1], y[..., -1:], new
-
-
-def zero_sums(batch: int, heads: int, K: int, V: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-    """S (B, H, K, V) and z (B, H, K) before the first step, in float32 at least."""
-    S = torch.zeros(batch, heads, K, V, device=device, dtype=torch.promote_types(dtype, torch.float32))
-    return {"S": S, "z": S[..., 0].clone()}
+        """See `branch_`."""
+        into = self.query_projection, self.key_projection, self.value_projection
+        branch_(*into, out=self.out_projection, depth=depth)

@@ -4,28 +4,25 @@
 
 with E, F of k rows over n = `LayerContext.length` steps; a shorter sequence uses their first T columns, as if padded.
 The biases of keys and values are added to the summaries, as in the official code, which applies E and F to the layer's
-input. Every summary sees the whole sequence, so this is never causal. Official code: fairseq, examples/linformer,
-linformer_src/modules/multihead_linear_attention.py.
+input. Every summary sees the whole sequence, so this is never causal.
 """
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias, get_args
+from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
-from zoo.layers.initialisation import fan_in_, residual_scale
+from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, State, Traits
+from zoo.layers.initialisation import branch_
 from zoo.layers.linear import Linear
-from zoo.layers.multi_head import head_width
+from zoo.layers.multi_head import head_width, merge_heads, split_heads
+from zoo.layers.padding import zero_padding
 from zoo.layers.positions import relative
 from zoo.ops.attention import attend
-
-K = 64
-Sharing: TypeAlias = Literal["none", "headwise", "key_value"]
 
 
 @register(
@@ -53,15 +50,18 @@ class Linformer(Mixer):
     relative = ("rotation",)
 
     def __init__(
-        self, context: LayerContext, *, heads: int = 4, k: int | None = None, sharing: Sharing = "headwise"
+        self,
+        context: LayerContext,
+        *,
+        heads: int = 4,
+        k: int | None = None,
+        sharing: Literal["none", "headwise", "key_value"] = "headwise",
     ) -> None:
         super().__init__(context)
         d = head_width("linformer", context.width, heads)
-        k = min(K, context.length) if k is None else k
+        k = min(64, context.length) if k is None else k
         if not 1 <= k <= context.length:
             raise ValueError(f"linformer: k must lie in 1 .. {context.length}, the sequence length; got {k}")
-        if sharing not in get_args(Sharing):
-            raise ValueError(f"linformer: sharing {sharing!r} is not one of {', '.join(get_args(Sharing))}")
         self.heads = heads
         self.positions = relative(context.positions, heads=heads, head_width=d, causal=False)
         self.qkv = Linear(context.width, 3 * context.width)
@@ -71,31 +71,22 @@ class Linformer(Mixer):
         self.F = None if sharing == "key_value" else nn.Parameter(torch.empty(shape))
         self._reset_projections()
 
-    def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        *,
-        mask: Bool[Tensor, "B T"] | None = None,
-        state: State | None = None,
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
-        B, T, D = x.shape
+    def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
+        T = x.shape[1]
         if self.E.shape[-1] < T:
             raise ValueError(f"linformer: {T} steps, but it was built for at most {self.E.shape[-1]}")
-        heads = (3, self.heads, D // self.heads)
-        q, k, v = nn.functional.linear(x, self.qkv.weight).unflatten(-1, heads).permute(2, 0, 3, 1, 4)  # (B, H, T, D/H)
+        qkv = nn.functional.linear(x, self.qkv.weight)
+        q, k, v = split_heads(qkv, 3 * self.heads).chunk(3, dim=1)
         b_q, b_k, b_v = self.qkv.bias.to(q.dtype).view(3, self.heads, 1, -1)
-        now = torch.arange(T, device=x.device)[None]
-        q, k = self.positions.rotate_both(q + b_q, k, now)
-        if mask is not None:
-            k, v = (z.masked_fill(~mask[:, None, :, None], 0) for z in (k, v))
+        q, k = self.positions.rotate_both(q + b_q, k, torch.arange(T, device=x.device)[None])
+        k, v = (zero_padding(z, mask, 2) for z in (k, v))
         E, F = self.E[..., :T], (self.E if self.F is None else self.F)[..., :T]
         y = attend(q, E @ k + b_k, F @ v + b_v)
-        return self.out(y.transpose(1, 2).reshape(B, T, D)), None
+        return self.out(merge_heads(y)), None
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """W ~ N(0, 1/fan_in), the projection into the residual stream scaled by 1/√(2·depth); biases zero."""
-        fan_in_(self.qkv)
-        fan_in_(self.out, residual_scale(depth))
+        """See `branch_`; E and F as below."""
+        branch_(self.qkv, out=self.out, depth=depth)
         self._reset_projections()
 
     def _reset_projections(self) -> None:

@@ -6,26 +6,24 @@
 G are the first tokens and W(t) = {t − w/2, ..., t + w/2}: `window` w is the total width without the query itself, as
 transformers counts it. A local query has one softmax over window and global keys, and a global key counts once. Global
 queries look through projections of their own (q', k', v'), which start as copies of the others. The causal form, for
-language models (section 4), has no global tokens: W(t) = {t − w/2, ..., t}. Official code: allenai/longformer, and
-transformers, LongformerSelfAttention.
+language models (section 4), has no global tokens: W(t) = {t − w/2, ..., t}.
 """
 
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Mixer, State, Traits, Unsupported
+from zoo.contract import LayerContext, Mask, Mixed, Mixer, State, Traits, Unsupported
 from zoo.layers.initialisation import fan_in_, residual_scale
 from zoo.layers.linear import Linear
 from zoo.layers.local_attention import empty, recall
-from zoo.layers.multi_head import head_width, split_heads
+from zoo.layers.multi_head import head_width, merge_heads, split_heads
+from zoo.layers.padding import zero_padding
 from zoo.layers.positions import relative
 from zoo.ops import attention, local_attention
-
-WINDOW = 64
 
 
 @register(
@@ -47,7 +45,7 @@ WINDOW = 64
 class Longformer(Mixer):
     """Transformer with a sliding window and a few global tokens that see, and are seen by, all others.
 
-    State: the last w/2 keys and values, as in `local.recall`.
+    State: the last w/2 keys and values, as in `local_attention.recall`.
 
     Args:
         window: w, even; w/2 keys on each side (causal: w/2 before), besides the query itself. At most twice
@@ -70,7 +68,7 @@ class Longformer(Mixer):
     ) -> None:
         super().__init__(context)
         d = head_width("longformer", context.width, heads)
-        window = min(WINDOW, 2 * context.length) if window is None else window
+        window = min(64, 2 * context.length) if window is None else window
         if window < 2 or window % 2:
             raise ValueError(f"longformer: window {window} must be even and positive, half of it lies on each side")
         if window > 2 * context.length:
@@ -89,17 +87,10 @@ class Longformer(Mixer):
             setattr(self, name, Linear(context.width, context.width, bias=bias))
         self.out = Linear(context.width, context.width, bias=bias)
 
-    def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        *,
-        mask: Bool[Tensor, "B T"] | None = None,
-        state: State | None = None,
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
-        if mask is not None:
-            x = x.masked_fill(~mask[..., None], 0)
+    def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
+        x = zero_padding(x, mask)
         y, new = self._causal(x, mask, state) if self.causal else self._bidirectional(x, mask, state)
-        return self.out(y.to(x.dtype).transpose(1, 2).flatten(2)), new
+        return self.out(merge_heads(y.to(x.dtype))), new
 
     def _heads(self, x: Tensor, *names: str, start: Tensor | None = None) -> list[Float[Tensor, "B H T d"]]:
         """Queries, keys, values by the names of their projections; positions count from `start` (B,), or 0."""
@@ -110,12 +101,12 @@ class Longformer(Mixer):
             for name, z in heads.items()
         ]
 
-    def _causal(self, x: Tensor, mask: Tensor | None, state: State | None) -> tuple[Tensor, State | None]:
+    def _causal(self, x: Tensor, mask: Mask | None, state: State | None) -> tuple[Tensor, State | None]:
         q, k, v = self._heads(x, "query", "key", "value", start=None if state is None else state["steps"])
         k, v, valid, new = recall(state, k, v, mask)
         return local_attention.attend(q.to(k.dtype), k, v, before=self.window // 2, valid=valid), new
 
-    def _bidirectional(self, x: Tensor, mask: Tensor | None, state: State | None) -> tuple[Tensor, None]:
+    def _bidirectional(self, x: Tensor, mask: Mask | None, state: State | None) -> tuple[Tensor, None]:
         if state is not None:
             raise Unsupported("a bidirectional Longformer cannot continue from a state")
         half, G = self.window // 2, min(self.global_tokens, x.shape[1])
@@ -137,10 +128,7 @@ class Longformer(Mixer):
         return empty(batch, self.heads, self.window // 2, d, device=device, dtype=dtype)
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """W ~ N(0, 1/fan_in), the projection into the residual stream scaled by 1/√(2·depth); biases zero.
-
-        The global projections start as copies of the local ones (section 3.1).
-        """
+        """See `branch_`; the global projections start as copies of the local ones (section 3.1)."""
         for name in ("query", "key", "value"):
             fan_in_(getattr(self, name))
             if self.global_tokens:

@@ -1,5 +1,4 @@
-"""The linear recurrent unit (Orvieto et al. 2023, arXiv:2303.06349, section 3 and appendix A; no official repository,
-second source: NicolasZucchet/minimal-LRU, lru/model.py).
+"""The linear recurrent unit (Orvieto et al. 2023, arXiv:2303.06349, section 3 and appendix A).
 
     λ = e^{−ν + iθ},    ν = e^{nu_log},    θ = e^{theta_log},    γ = e^{gamma_log}
     x_t = λ ⊙ x_{t−1} + γ ⊙ B u_t,    y_t = Re(C x_t) + D ⊙ u_t,    out = W₁ g ⊙ σ(W₂ g)  with  g = GELU(y)
@@ -13,15 +12,17 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
+from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, State, Traits
 from zoo.layers.diagonal import diagonal_recurrence
+from zoo.layers.float32 import in_fp32, zeros_fp32
 from zoo.layers.initialisation import lecun_normal_
 from zoo.layers.linear import Linear
-from zoo.ops.precision import at_least_fp32, no_autocast
+from zoo.layers.padding import zero_padding
+from zoo.layers.ranges import at_least_one, positive
 
 
 @register(
@@ -58,54 +59,38 @@ class LRU(Mixer):
         gelu: Literal["tanh", "erf"] = "tanh",
     ) -> None:
         super().__init__(context)
-        if d_hidden < 1:
-            raise ValueError(f"lru: d_hidden must be at least 1, got {d_hidden}")
+        at_least_one("lru", d_hidden=d_hidden)
         if not 0 <= r_min < r_max <= 1:
             raise ValueError(f"lru: need 0 <= r_min < r_max <= 1, got {r_min} and {r_max}")
-        if max_phase <= 0:
-            raise ValueError(f"lru: max_phase must be positive, got {max_phase}")
+        positive("lru", max_phase=max_phase)
         H, N = context.width, d_hidden
         self.r_min, self.r_max, self.max_phase = r_min, r_max, max_phase
         self.approximate = "tanh" if gelu == "tanh" else "none"
-        self.nu_log = nn.Parameter(torch.empty(N))
-        self.theta_log = nn.Parameter(torch.empty(N))
-        self.gamma_log = nn.Parameter(torch.empty(N))
-        self.B_re = nn.Parameter(torch.empty(N, H))
-        self.B_im = nn.Parameter(torch.empty(N, H))
-        self.C_re = nn.Parameter(torch.empty(H, N))
-        self.C_im = nn.Parameter(torch.empty(H, N))
+        self.nu_log, self.theta_log, self.gamma_log = (nn.Parameter(torch.empty(N)) for _ in range(3))
+        self.B_re, self.B_im = (nn.Parameter(torch.empty(N, H)) for _ in range(2))
+        self.C_re, self.C_im = (nn.Parameter(torch.empty(H, N)) for _ in range(2))
         self.D = nn.Parameter(torch.empty(H))
-        self.out1 = Linear(H, H)
-        self.out2 = Linear(H, H)
+        self.out1, self.out2 = Linear(H, H), Linear(H, H)
         self.reset_parameters(layer=context.layer, depth=context.depth)
 
-    def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        *,
-        mask: Bool[Tensor, "B T"] | None = None,
-        state: State | None = None,
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
-        with no_autocast(x.device):
-            y, new = self.unit(at_least_fp32(x), mask, state)
-            g = F.gelu(y, approximate=self.approximate).to(x.dtype)
+    def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
+        y, new = self.unit(x, mask, state)
+        g = F.gelu(y, approximate=self.approximate).to(x.dtype)
         return self.out1(g) * torch.sigmoid(self.out2(g)), new
 
-    def unit(
-        self, u: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"] | None = None, state: State | None = None
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+    @in_fp32
+    def unit(self, u: Float[Tensor, "B T D"], mask: Mask | None = None, state: State | None = None) -> Mixed:
         """The recurrence alone: y, before the activation."""
-        if mask is not None:
-            u = u.masked_fill(~mask[..., None], 0)
-        nu, theta, gamma = (at_least_fp32(p).exp() for p in (self.nu_log, self.theta_log, self.gamma_log))
-        Bu = gamma * torch.complex(u @ at_least_fp32(self.B_re).T, u @ at_least_fp32(self.B_im).T)
-        x0 = None if state is None else torch.view_as_complex(at_least_fp32(state["x"]))
+        u = zero_padding(u, mask)
+        nu, theta, gamma = self.nu_log.exp(), self.theta_log.exp(), self.gamma_log.exp()
+        Bu = gamma * torch.complex(u @ self.B_re.T, u @ self.B_im.T)
+        x0 = None if state is None else torch.view_as_complex(state["x"])
         xs = diagonal_recurrence(torch.polar(torch.exp(-nu), theta), Bu, x0, mask)
-        y = xs.real @ at_least_fp32(self.C_re).T - xs.imag @ at_least_fp32(self.C_im).T + at_least_fp32(self.D) * u
-        return y, None if state is None else {"x": torch.view_as_real(xs[:, -1]).to(state["x"].dtype)}
+        y = xs.real @ self.C_re.T - xs.imag @ self.C_im.T + self.D * u
+        return y, None if state is None else {"x": torch.view_as_real(xs[:, -1])}
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        return {"x": at_least_fp32(torch.zeros(batch, len(self.nu_log), 2, device=device, dtype=dtype))}
+        return {"x": zeros_fp32(batch, len(self.nu_log), 2, device=device, dtype=dtype)}
 
     @torch.no_grad()
     def reset_parameters(self, *, layer: int, depth: int) -> None:
@@ -130,8 +115,5 @@ class LRU(Mixer):
         slow = dict.fromkeys(
             ("nu_log", "theta_log", "gamma_log", "B_re", "B_im"), ParamOverride(lr_scale=0.5, decay=False)
         )
-        return slow | {
-            "D": ParamOverride(decay=False),
-            "C_re": ParamOverride(decay=True),
-            "C_im": ParamOverride(decay=True),
-        }
+        C = dict.fromkeys(("C_re", "C_im"), ParamOverride(decay=True))
+        return slow | {"D": ParamOverride(decay=False)} | C

@@ -9,11 +9,11 @@ The state is h and c: 2·D numbers per layer, whatever the length.
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
+from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, State, Traits
 from zoo.layers import rnn
 
 
@@ -41,9 +41,7 @@ class LSTM(Mixer):
         self.forget_bias = forget_bias
         self.lstm = nn.LSTM(context.width, context.width, batch_first=True)
 
-    def forward(
-        self, x: Float[Tensor, "B T D"], *, mask: Bool[Tensor, "B T"] | None = None, state: State | None = None
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+    def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
         y, after = rnn.run(self.lstm, x, mask, None if state is None else (state["h"], state["c"]))
         return y, None if state is None else dict(zip("hc", after, strict=True))
 

@@ -1,4 +1,4 @@
-"""Mamba (Gu & Dao 2023, arXiv:2312.00752, section 3; official: state-spaces/mamba, modules/mamba_simple.py).
+"""Mamba (Gu & Dao 2023, arXiv:2312.00752, section 3).
 
     u, z = x W_in,    u ← SiLU(conv(u)),    Δ', B, C = u W_x,    Δ = softplus(Δ' W_Δ + b_Δ)
     h_t = e^{Δ_t A} h_{t−1} + Δ_t B_t u_t,    y_t = C_t h_t + D u_t,    out = (y ⊙ SiLU(z)) W_out
@@ -13,13 +13,16 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
+from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, State, Traits
+from zoo.layers.float32 import in_fp32, zeros_fp32
+from zoo.layers.initialisation import softplus_bias_
+from zoo.layers.padding import zero_padding
+from zoo.layers.ranges import at_least_one, check_step_sizes, positive
 from zoo.layers.short_convolution import ShortConvolution
-from zoo.ops.precision import at_least_fp32
 from zoo.ops.selective_scan import gated_selective_scan
 
 
@@ -71,14 +74,9 @@ class Mamba(Mixer):
         super().__init__(context)
         inner = int(expand * context.width)
         rank = -(-context.width // 16) if dt_rank == "auto" else dt_rank
-        for name, value in {"d_state": d_state, "d_conv": d_conv, "expand · width": inner, "dt_rank": rank}.items():
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"mamba: {name} must be at least 1, got {value}")
-        if dt_scale <= 0:
-            raise ValueError(f"mamba: dt_scale must be positive, got {dt_scale}")
-        if dt_init not in ("random", "constant"):
-            raise ValueError(f"mamba: unknown dt_init {dt_init!r}; known: random, constant")
-        check_step_sizes("mamba", dt_min, dt_max, dt_init_floor)
+        at_least_one("mamba", d_state=d_state, d_conv=d_conv, dt_rank=rank, **{"expand · width": inner})
+        positive("mamba", dt_scale=dt_scale, dt_init_floor=dt_init_floor)
+        check_step_sizes("mamba", dt_min, dt_max)
         self.dt_rank, self.dt_min, self.dt_max = rank, dt_min, dt_max
         self.dt_init, self.dt_scale, self.dt_init_floor = dt_init, dt_scale, dt_init_floor
         self.in_proj = nn.Linear(context.width, 2 * inner, bias=bias)
@@ -90,22 +88,15 @@ class Mamba(Mixer):
         self.out_proj = nn.Linear(inner, context.width, bias=bias)
         self.reset_parameters(layer=context.layer, depth=context.depth)
 
-    def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        *,
-        mask: Bool[Tensor, "B T"] | None = None,
-        state: State | None = None,
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
-        x = x if mask is None else x.masked_fill(~mask[..., None], 0)
+    def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
+        x = zero_padding(x, mask)
         u, z = self.in_proj(x).chunk(2, dim=-1)
         u, last = self.conv1d(u, mask=mask, state=None if state is None else state["conv"], narrow=True)
         delta, B, C = self.select(u)
-        if mask is not None:  # softplus(−∞) = 0: e^{0 A} = 1 keeps the state, 0 B u adds nothing
-            delta = delta.masked_fill(~mask[..., None], -math.inf)
-        A, h = -torch.exp(at_least_fp32(self.A_log)), None if state is None else state["h"]
+        delta = zero_padding(delta, mask, value=-math.inf)  # softplus(−∞) = 0: e^{0 A} = 1 keeps h, 0 B u adds nothing
+        A, h = -in_fp32(torch.exp)(self.A_log), None if state is None else state["h"]
         y, h = gated_selective_scan(u, delta, A, B, C, self.D, z, self.dt_proj.bias, h)
-        return self.out_proj(y), None if state is None else {"conv": last, "h": h.to(state["h"].dtype)}
+        return self.out_proj(y), None if state is None else {"conv": last, "h": h}
 
     def select(
         self, u: Float[Tensor, "B T I"]
@@ -117,8 +108,7 @@ class Mamba(Mixer):
         return F.linear(low, self.dt_proj.weight), B, C
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        inner, N = self.A_log.shape
-        h = at_least_fp32(torch.zeros(batch, inner, N, device=device, dtype=dtype))
+        h = zeros_fp32(batch, *self.A_log.shape, device=device, dtype=dtype)
         return {"conv": self.conv1d.init_state(batch, device=device, dtype=dtype), "h": h}
 
     @torch.no_grad()
@@ -132,7 +122,7 @@ class Mamba(Mixer):
             nn.init.uniform_(self.dt_proj.weight, -limit, limit)
         else:
             nn.init.constant_(self.dt_proj.weight, limit)
-        step_sizes_(self.dt_proj.bias, self.dt_min, self.dt_max, self.dt_init_floor)
+        softplus_bias_(self.dt_proj.bias, self.dt_min, self.dt_max, self.dt_init_floor)
         self.conv1d.reset_parameters()
         self.x_proj.reset_parameters()
         start_projections(self.in_proj, self.out_proj, depth)
@@ -140,19 +130,6 @@ class Mamba(Mixer):
     def param_overrides(self) -> dict[str, ParamOverride]:
         """No weight decay on A, D and the bias that sets Δ."""
         return dict.fromkeys(("A_log", "D", "dt_proj.bias"), ParamOverride(decay=False))
-
-
-def check_step_sizes(name: str, dt_min: float, dt_max: float, floor: float) -> None:
-    """Raises ValueError where Δ could not start between them."""
-    if not 0 < dt_min <= dt_max or floor <= 0:
-        raise ValueError(f"{name}: need 0 < dt_min <= dt_max and 0 < dt_init_floor, got {dt_min}, {dt_max} and {floor}")
-
-
-@torch.no_grad()
-def step_sizes_(bias: Tensor, dt_min: float, dt_max: float, floor: float) -> None:
-    """Δ log-uniform in [dt_min, dt_max] and `floor` at the least: the bias is softplus⁻¹(Δ) = Δ + ln(1 − e^{−Δ})."""
-    dt = torch.empty_like(bias).uniform_(math.log(dt_min), math.log(dt_max)).exp().clamp(min=floor)
-    bias.copy_(dt + torch.log(-torch.expm1(-dt)))
 
 
 @torch.no_grad()

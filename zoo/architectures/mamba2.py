@@ -1,11 +1,10 @@
-"""Mamba-2 (Dao & Gu 2024, arXiv:2405.21060, section 7; official: state-spaces/mamba, modules/mamba2.py and
-modules/mamba2_simple.py).
+"""Mamba-2 (Dao & Gu 2024, arXiv:2405.21060, section 7).
 
     z, (x, B, C), Δ' = u W_in,    x, B, C ← SiLU(conv(x, B, C)),    Δ = softplus(Δ' + b_Δ)
     S_t = e^{Δ_t A} S_{t−1} + B_t (Δ_t x_t)ᵀ,    y_t = S_tᵀ C_t + D x_t,    out = RMSNorm(y ⊙ SiLU(z)) W_out
 
 with one A = −e^{A_log}, Δ and D per head, and B, C shared by the heads of a group: linear attention with queries C,
-keys B, values Δ x and a scalar decay, which runs in chunks (section 6). See `zoo.ops.linear_attention`.
+keys B, values Δ x and a scalar decay, which runs in chunks (section 6). See `zoo.ops.ssd`.
 """
 
 from __future__ import annotations
@@ -15,16 +14,19 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.architectures.mamba import check_step_sizes, start_projections, step_sizes_
-from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
-from zoo.layers.multi_head import split_heads
+from zoo.architectures.mamba import start_projections
+from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, State, Traits
+from zoo.layers.float32 import in_fp32, zeros_fp32
+from zoo.layers.initialisation import softplus_bias_
+from zoo.layers.multi_head import merge_heads, split_heads
+from zoo.layers.padding import zero_padding
+from zoo.layers.ranges import at_least_one, check_step_sizes, positive
 from zoo.layers.short_convolution import ShortConvolution
 from zoo.ops.norms import gated_rms, rms
-from zoo.ops.precision import at_least_fp32, no_autocast
 from zoo.ops.ssd import ssd
 
 
@@ -95,10 +97,8 @@ class Mamba2(Mixer):
         d_ssm = inner if d_ssm is None else d_ssm
         headdim = math.gcd(64, d_ssm) if headdim is None else headdim
         norm_groups = ngroups if norm_groups is None else norm_groups
-        sizes = {"d_state": d_state, "d_conv": d_conv, "expand · width": inner, "headdim": headdim, "d_ssm": d_ssm}
-        for name, value in {**sizes, "ngroups": ngroups, "norm_groups": norm_groups, "chunk_size": chunk_size}.items():
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"mamba2: {name} must be a whole number of at least 1, got {value}")
+        at_least_one("mamba2", d_state=d_state, d_conv=d_conv, expand=expand, headdim=headdim, d_ssm=d_ssm)
+        at_least_one("mamba2", ngroups=ngroups, norm_groups=norm_groups, chunk_size=chunk_size)
         if d_ssm > inner:
             raise ValueError(f"mamba2: d_ssm {d_ssm} is more than the {inner} channels there are")
         if d_ssm % headdim:
@@ -111,10 +111,9 @@ class Mamba2(Mixer):
             )
         if not 0 < A_init_range[0] <= A_init_range[1]:
             raise ValueError(f"mamba2: A_init_range must be positive and ascend, got {A_init_range}")
-        check_step_sizes("mamba2", dt_min, dt_max, dt_init_floor)
+        check_step_sizes("mamba2", dt_min, dt_max)
+        positive("mamba2", dt_init_floor=dt_init_floor, conv_init=conv_init)
         self.d_state, self.headdim, self.ngroups, self.chunk_size = d_state, headdim, ngroups, chunk_size
-        if conv_init is not None and conv_init <= 0:
-            raise ValueError(f"mamba2: conv_init must be positive, got {conv_init}")
         self.A_init_range, self.dt_limit, self.conv_init = A_init_range, dt_limit, conv_init
         self.dt_min, self.dt_max, self.dt_init_floor = dt_min, dt_max, dt_init_floor
         channels, spare = d_ssm + 2 * ngroups * d_state, inner - d_ssm
@@ -133,14 +132,8 @@ class Mamba2(Mixer):
         inner = (headdim or 1) * ngroups  # what expand · width must be a multiple of
         return inner // math.gcd(inner, expand) if inner > 0 and expand > 0 else 1
 
-    def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        *,
-        mask: Bool[Tensor, "B T"] | None = None,
-        state: State | None = None,
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
-        x = x if mask is None else x.masked_fill(~mask[..., None], 0)
+    def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
+        x = zero_padding(x, mask)
         z0, x0, z, xBC, dt = self.in_proj(x).split(self.sizes, dim=-1)
         before, S = (None, None) if state is None else (state["conv"], state["S"])
         xBC, last = self.conv1d(xBC, mask=mask, state=before, narrow=True)
@@ -148,27 +141,30 @@ class Mamba2(Mixer):
         y = (y * F.silu(z) if self.norm is None else self.norm(y, z)).to(x0.dtype)
         if x0.shape[-1]:
             y = torch.cat([F.silu(z0) * x0, y], dim=-1)
-        return self.out_proj(y), None if state is None else {"conv": last, "S": S.to(state["S"].dtype)}
+        return self.out_proj(y), None if state is None else {"conv": last, "S": S}
 
     def _state_space(
-        self, xBC: Tensor, dt: Tensor, mask: Tensor | None, S: Tensor | None
+        self, xBC: Tensor, dt: Tensor, mask: Mask | None, S: Tensor | None
     ) -> tuple[Float[Tensor, "B T I"], Float[Tensor, "B H N P"]]:
         H, G, N = len(self.A_log), self.ngroups, self.d_state
         x, B, C = xBC.split([H * self.headdim, G * N, G * N], dim=-1)
         x, B, C = split_heads(x, H), split_heads(B, G), split_heads(C, G)
-        with no_autocast(xBC.device):
-            delta = F.softplus(at_least_fp32(dt) + at_least_fp32(self.dt_bias)).transpose(1, 2)  # (B, H, T)
-            if self.dt_limit is not None:
-                delta = delta.clamp(*self.dt_limit)
-            if mask is not None:
-                delta = delta.masked_fill(~mask[:, None], 0)
-            log_decay = -torch.exp(at_least_fp32(self.A_log))[:, None] * delta
+        delta, log_decay = self._steps(dt, mask)
         D = self.D.view(H, -1).expand(H, self.headdim)
         y, S = ssd(x, delta, log_decay, B, C, D, S, chunk=self.chunk_size)
-        return y.transpose(1, 2).flatten(2), S
+        return merge_heads(y), S
+
+    @in_fp32
+    def _steps(
+        self, dt: Float[Tensor, "B T H"], mask: Mask | None
+    ) -> tuple[Float[Tensor, "B H T"], Float[Tensor, "B H T"]]:
+        """Δ and Δ A, both 0 at masked steps."""
+        delta = F.softplus(dt + self.dt_bias).transpose(1, 2)
+        delta = zero_padding(delta if self.dt_limit is None else delta.clamp(*self.dt_limit), mask, 2)
+        return delta, -torch.exp(self.A_log)[:, None] * delta
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        S = at_least_fp32(torch.zeros(batch, len(self.A_log), self.d_state, self.headdim, device=device, dtype=dtype))
+        S = zeros_fp32(batch, len(self.A_log), self.d_state, self.headdim, device=device, dtype=dtype)
         return {"conv": self.conv1d.init_state(batch, device=device, dtype=dtype), "S": S}
 
     @torch.no_grad()
@@ -176,7 +172,7 @@ class Mamba2(Mixer):
         """−A uniform, D = 1, Δ log-uniform. The matrices keep PyTorch's start; W_out is scaled by 1/√depth."""
         self.A_log.uniform_(*self.A_init_range).log_()
         nn.init.ones_(self.D)
-        step_sizes_(self.dt_bias, self.dt_min, self.dt_max, self.dt_init_floor)
+        softplus_bias_(self.dt_bias, self.dt_min, self.dt_max, self.dt_init_floor)
         self.conv1d.reset_parameters()
         if self.conv_init is not None:
             nn.init.uniform_(self.conv1d.weight, -self.conv_init, self.conv_init)
@@ -202,8 +198,11 @@ class GatedRMSNorm(nn.Module):
             norm = rms if self.before_gate else gated_rms
             return norm(y, self.weight, self.eps, z)
         gate = F.silu(z)
-        y = (y if self.before_gate else y * gate).unflatten(-1, (self.groups, -1))
-        y = (F.rms_norm(at_least_fp32(y), y.shape[-1:], eps=self.eps).flatten(-2) * at_least_fp32(self.weight)).to(
-            z.dtype
-        )
-        return y * gate if self.before_gate else y
+        if self.before_gate:
+            return self._normed(y).to(z.dtype) * gate
+        return self._normed(y * gate).to(z.dtype)
+
+    @in_fp32
+    def _normed(self, y: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
+        y = y.unflatten(-1, (self.groups, -1))
+        return F.rms_norm(y, y.shape[-1:], eps=self.eps).flatten(-2) * self.weight

@@ -1,7 +1,6 @@
 """Mega, moving-average equipped gated attention (Ma et al. 2022, arXiv:2209.10655, section 3).
 
-Official: facebookresearch/mega, fairseq/modules/moving_average_gated_attention.py, relative_positional_bias.py. With
-s = EMA(x), see `zoo.layers.moving_average`, and D, E and z the widths of model, values and queries:
+With s = EMA(x), see `zoo.layers.moving_average`, and D, E and z the widths of model, values and queries:
 
     v = SiLU(x W_v),    u, z', r, h' = split(s W),    u = σ(u),  z' = SiLU(z'),  r = SiLU(r)
     Q, K = γ₀ ⊙ z' + β₀, γ₁ ⊙ z' + β₁,    a = f(Q Kᵀ + b) v    with one head and relative positions b
@@ -19,23 +18,21 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Mixer, ParamOverride, Part, State, Traits, Unsupported
+from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, Part, State, Traits, Unsupported
+from zoo.layers.float32 import in_fp32, zeros_fp32
 from zoo.layers.initialisation import fan_in_
 from zoo.layers.linear import Linear
-from zoo.layers.mega_positions import RotaryBias, SimpleBias
 from zoo.layers.moving_average import EMA
-from zoo.ops.precision import at_least_fp32
-
-Activation: TypeAlias = Literal["softmax", "laplace", "relu2"]
-Bias: TypeAlias = Literal["simple", "rotary"]
+from zoo.layers.padding import put_steps, take_steps, zero_padding
+from zoo.layers.ranges import at_least_one
 
 
 @register(
@@ -78,8 +75,8 @@ class Mega(Mixer):
         hdim: int | None = None,
         ndim: int = 16,
         chunk_size: int = -1,
-        attention_activation: Activation = "softmax",
-        rel_pos_bias: Bias = "simple",
+        attention_activation: Literal["softmax", "laplace", "relu2"] = "softmax",
+        rel_pos_bias: Literal["simple", "rotary"] = "simple",
     ) -> None:
         super().__init__(context)
         D = context.width
@@ -87,16 +84,9 @@ class Mega(Mixer):
         if rel_pos_bias == "rotary" and zdim % 2:
             raise ValueError(f"mega: rotary needs an even zdim, got {zdim}")
         hdim = 2 * D if hdim is None else hdim
-        if min(zdim, hdim, ndim) < 1:
-            raise ValueError(f"mega: zdim, hdim and ndim must be at least 1, got {zdim}, {hdim} and {ndim}")
+        at_least_one("mega", zdim=zdim, hdim=hdim, ndim=ndim)
         if chunk_size != -1 and chunk_size < 1:
             raise ValueError(f"mega: chunk_size must be at least 1, or -1 for no chunks, got {chunk_size}")
-        if attention_activation not in get_args(Activation):
-            raise ValueError(
-                f"mega: unknown attention_activation {attention_activation!r}; known: softmax, laplace, relu2"
-            )
-        if rel_pos_bias not in get_args(Bias):
-            raise ValueError(f"mega: unknown rel_pos_bias {rel_pos_bias!r}; known: simple, rotary")
         self.zdim, self.hdim, self.chunk_size, self.activation = zdim, hdim, chunk_size, attention_activation
         self.causal = context.causal
         self.move = EMA(D, ndim, both_ways=not context.causal)
@@ -108,21 +98,18 @@ class Mega(Mixer):
         self.longest: int | None = context.length if rel_pos_bias == "simple" and chunk_size < 0 else None
         if self.longest is None:
             self.traits = dataclasses.replace(self.traits, length="any")  # type: ignore[misc]  # depends on options
-        self.rel_pos_bias = (
-            SimpleBias(context.length if chunk_size < 0 else chunk_size)
-            if rel_pos_bias == "simple"
-            else RotaryBias(zdim)
-        )
+        reach = context.length if chunk_size < 0 else chunk_size
+        self.rel_pos_bias = SimpleBias(reach) if rel_pos_bias == "simple" else RotaryBias(zdim)
         self.reset_parameters(layer=context.layer, depth=context.depth)
 
     def forward(
         self,
         x: Float[Tensor, "B T D"],
         *,
-        mask: Bool[Tensor, "B T"] | None = None,
+        mask: Mask | None = None,
         state: State | None = None,
         shared_context: dict[str, Any] | None = None,
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+    ) -> Mixed:
         """As `Mixer.forward`. The residual that u weighs the new value against is in `shared_context`, or is x.
 
         Raises:
@@ -133,11 +120,10 @@ class Mega(Mixer):
             raise ValueError(f"mega: {S} steps exceed the {self.longest} that the relative positions reach")
         if state is not None and not self.causal:
             raise Unsupported("a bidirectional Mega cannot continue from a state")
-        if mask is not None:
-            x = x.masked_fill(~mask[..., None], 0)
+        x = zero_padding(x, mask)
         v = F.silu(self.v_proj(x))
         s, h = self.move(x, mask, None if state is None else state["h"])
-        u, zr, hx = self.mx_proj(s).split([x.shape[2], self.zdim + self.hdim, x.shape[2]], dim=2)
+        u, zr, hx = self.mx_proj(s.to(x.dtype)).split([x.shape[2], self.zdim + self.hdim, x.shape[2]], dim=2)
         z, r = F.silu(zr).split([self.zdim, self.hdim], dim=2)
         q, k = z * self.gamma[0] + self.beta[0], z * self.gamma[1] + self.beta[1]
         new: State | None = None
@@ -150,7 +136,7 @@ class Mega(Mixer):
         y = torch.sigmoid(u) * (F.silu(hx + self.h_proj(a * r)) - residual)
         return y.to(x.dtype), new
 
-    def _attend_all(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Float[Tensor, "B T E"]:
+    def _attend_all(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask | None) -> Float[Tensor, "B T E"]:
         T = q.shape[1]
         C = T if self.chunk_size < 0 else min(self.chunk_size, T)
         q, k, v = (_chunks(a, C) for a in (q, k, v))
@@ -161,31 +147,27 @@ class Mega(Mixer):
         return self._attend(q, k, v, keys=keys).flatten(1, 2)[:, :T]
 
     def _attend_on(
-        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, state: State
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Mask | None, state: State
     ) -> tuple[Float[Tensor, "B T E"], State]:
         """Each row's new steps stand right behind its valid ones, so that places are positions."""
         (B, T, _), S, n = q.shape, state["k"].shape[1], state["n"]
         steps = torch.full_like(n, T) if mask is None else mask.sum(1)
-        if mask is not None:
-            k, v = k.masked_fill(~mask[..., None], 0), v.masked_fill(~mask[..., None], 0)
+        k, v = zero_padding(k, mask), zero_padding(v, mask)
         at = n[:, None] + torch.arange(T, device=q.device)
         more = T if self.chunk_size < 0 else -(-(S - 1 + T) // S) * S - S  # in chunks, n < S = C steps came before
-        k, v = (_put(F.pad(old, (0, 0, 0, more)), a, at) for old, a in ((state["k"], k), (state["v"], v)))
+        k, v = (put_steps(F.pad(old, (0, 0, 0, more)), a, at) for old, a in ((state["k"], k), (state["v"], v)))
         n = n + steps
         if self.chunk_size < 0:
             return self._attend(q[:, None], k[:, None], v[:, None], at=at[:, None])[:, 0], {"k": k, "v": v, "n": n}
         if T == 1:
             a = self._attend(q[:, None], k[:, None], v[:, None], at=at[:, None])[:, 0]
         else:
-            lined = _put(q.new_zeros(B, k.shape[1], self.zdim), q, at)
+            lined = put_steps(q.new_zeros(B, k.shape[1], self.zdim), q, at)
             a = self._attend(*(_chunks(b, S) for b in (lined, k, v))).flatten(1, 2)
-            a = a.gather(1, at[..., None].expand(-1, -1, a.shape[2]))
+            a = take_steps(a, at)
         place = torch.arange(S, device=q.device)
         last, n = (n[:, None] - n[:, None] % S + place).clamp(max=k.shape[1] - 1), n % S
-        k, v = (
-            b.gather(1, last[..., None].expand(-1, -1, b.shape[2])).masked_fill((place >= n[:, None])[..., None], 0)
-            for b in (k, v)
-        )
+        k, v = (zero_padding(take_steps(b, last), place < n[:, None]) for b in (k, v))
         return a, {"k": k, "v": v, "n": n}
 
     def _attend(
@@ -209,18 +191,23 @@ class Mega(Mixer):
         elif keys is not None:
             seen = (place < keys[..., None])[:, :, None]
         q = q.to(k.dtype)
-        if self.activation == "softmax":
-            scores = at_least_fp32((q * self.zdim**-0.5) @ k.transpose(2, 3)) + bias
-            weights = (scores if seen is None else scores.masked_fill(~seen, float("-inf"))).softmax(-1)
-        else:
-            count = C if seen is None else seen.sum(-1, keepdim=True)
-            weights = ELEMENTWISE[self.activation](at_least_fp32(q @ k.transpose(2, 3)) / count + bias)
-            weights = weights if seen is None else weights.masked_fill(~seen, 0)
+        softmax = self.activation == "softmax"
+        weights = self._weights((q * self.zdim**-0.5 if softmax else q) @ k.transpose(2, 3), bias, seen)
         return weights.to(v.dtype) @ v
+
+    @in_fp32
+    def _weights(self, scores: Tensor, bias: Tensor, seen: Tensor | None) -> Float[Tensor, "B K Q C"]:
+        """f of the scores and their bias, 0 for keys that are not seen."""
+        if self.activation == "softmax":
+            scores = scores + bias
+            return (scores if seen is None else scores.masked_fill(~seen, float("-inf"))).softmax(-1)
+        count = scores.shape[-1] if seen is None else seen.sum(-1, keepdim=True)
+        weights = ELEMENTWISE[self.activation](scores / count + bias)
+        return weights if seen is None else weights.masked_fill(~seen, 0)
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         """The EMA at zero, in float32 at least; no keys yet."""
-        h = torch.zeros(batch, *self.move.gamma.shape, device=device, dtype=torch.promote_types(dtype, torch.float32))
+        h = zeros_fp32(batch, *self.move.gamma.shape, device=device, dtype=dtype)
         k = torch.zeros(batch, max(self.chunk_size, 0), self.zdim, device=device, dtype=dtype)
         n = torch.zeros(batch, device=device, dtype=torch.long)
         return {"h": h, "k": k, "v": k.new_zeros(batch, k.shape[1], self.hdim), "n": n}
@@ -243,6 +230,44 @@ class Mega(Mixer):
         }
 
 
+class SimpleBias(nn.Module):
+    """One number for every distance below `length`."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__()
+        self.rel_pos_bias = nn.Parameter(torch.empty(2 * length - 1))
+
+    @in_fp32
+    def forward(self, C: int) -> Float[Tensor, L]:
+        """The biases of distances 1 − C, ..., C − 1."""
+        middle = len(self.rel_pos_bias) // 2
+        return self.rel_pos_bias[middle - C + 1 : middle + C]
+
+
+class RotaryBias(nn.Module):
+    """b(t, s) = R_t a · R_s b for two vectors a (`alpha`) and b (`beta`), R_t turning pairs (i, i + z/2) by t ω_i.
+
+    It depends on δ = s − t alone: Σ_i (a_i b_i + a_i' b_i') cos(δ ω_i) + (a_i' b_i − a_i b_i') sin(δ ω_i).
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.empty(1, width))
+        self.beta = nn.Parameter(torch.empty(1, width))
+
+    def forward(self, C: int) -> Float[Tensor, L]:
+        """See `SimpleBias.forward`."""
+        cos, sin, even, odd = self._turning(C)
+        return cos @ even + sin @ odd
+
+    @in_fp32
+    def _turning(self, C: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        (a, a2), (b, b2) = self.alpha[0].chunk(2), self.beta[0].chunk(2)
+        speed = torch.exp(torch.arange(len(a), device=a.device, dtype=a.dtype) * (-math.log(10000) / len(a)))
+        angle = torch.arange(1 - C, C, device=a.device)[:, None] * speed
+        return angle.cos(), angle.sin(), a * b + a2 * b2, a2 * b - a * b2
+
+
 def _laplace(x: Tensor) -> Tensor:
     """The normal distribution function that comes nearest relu² (paper, section 3.2): μ = √½, σ = 1/√(4π)."""
     return 0.5 * (1 + torch.erf((x - 0.707107) / (0.282095 * math.sqrt(2))))
@@ -254,8 +279,3 @@ ELEMENTWISE: dict[str, Callable[[Tensor], Tensor]] = {"laplace": _laplace, "relu
 def _chunks(x: Float[Tensor, "B T E"], C: int) -> Float[Tensor, "B K C E"]:
     """Chunks of C steps, the last one filled up with zeros."""
     return F.pad(x, (0, 0, 0, -x.shape[1] % C)).unflatten(1, (-1, C))
-
-
-def _put(line: Float[Tensor, "B S E"], x: Float[Tensor, "B T E"], at: Int[Tensor, "B T"]) -> Float[Tensor, "B S E"]:
-    """`line` with x in the places `at`."""
-    return line.scatter(1, at[..., None].expand_as(x), x.to(line.dtype))

@@ -10,14 +10,16 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Mixer, State, Traits
-from zoo.layers.initialisation import fan_in_, residual_scale
+from zoo.contract import LayerContext, Mask, Mixed, Mixer, State, Traits
+from zoo.layers.float32 import in_fp32, zeros_fp32
+from zoo.layers.initialisation import branch_
+from zoo.layers.mlp import hidden_units
+from zoo.layers.padding import zero_padding
 from zoo.ops.diagonal_scan import scan
-from zoo.ops.precision import at_least_fp32
 
 
 @register(
@@ -52,31 +54,29 @@ class MinGRU(Mixer):
         bias: bool = True,
     ) -> None:
         super().__init__(context)
-        self.units = round(expand * context.width)
-        if self.units < 1:
-            raise ValueError(f"min_gru: expand {expand} leaves no unit at width {context.width}")
+        self.units = hidden_units("min_gru", expand, context)
         self.candidate = candidate
         self.hidden_and_gate = nn.Linear(context.width, 2 * self.units, bias=bias)
         self.out = nn.Linear(self.units, context.width, bias=False)
 
-    def forward(
-        self, x: Float[Tensor, "B T D"], *, mask: Bool[Tensor, "B T"] | None = None, state: State | None = None
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+    def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
         hidden, gate = self.hidden_and_gate(x).chunk(2, dim=-1)
-        z, h = torch.sigmoid(at_least_fp32(gate)), at_least_fp32(hidden)
+        h = self._scan(hidden, gate, mask, None if state is None else state["h"])
+        return self.out(h.to(x.dtype)), None if state is None else {"h": h[:, -1]}
+
+    @in_fp32
+    def _scan(
+        self, h: Float[Tensor, "B T U"], gate: Float[Tensor, "B T U"], mask: Mask | None, h0: Tensor | None
+    ) -> Float[Tensor, "B T U"]:
+        """h_t from what both linear layers give."""
         if self.candidate == "positive":
             h = torch.where(h >= 0, h + 0.5, torch.sigmoid(h))
-        if mask is not None:
-            z, h = z.masked_fill(~mask[..., None], 0), h.masked_fill(~mask[..., None], 0)
-        h = scan(1 - z, z * h, None if state is None else state["h"].to(h.dtype))
-        new = None if state is None else {"h": h[:, -1].to(state["h"].dtype)}
-        return self.out(h.to(x.dtype)), new
+        z, h = zero_padding(torch.sigmoid(gate), mask), zero_padding(h, mask)
+        return scan(1 - z, z * h, h0)
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        wider = torch.promote_types(dtype, torch.float32)
-        return {"h": torch.zeros(batch, self.units, device=device, dtype=wider)}
+        return {"h": zeros_fp32(batch, self.units, device=device, dtype=dtype)}
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """W ~ N(0, 1/fan_in), the projection into the residual stream scaled by 1/√(2·depth); biases zero."""
-        fan_in_(self.hidden_and_gate)
-        fan_in_(self.out, residual_scale(depth))
+        """See `branch_`."""
+        branch_(self.hidden_and_gate, out=self.out, depth=depth)

@@ -2,19 +2,19 @@
 
     y_{:,i} = W_2 GELU(W_1 x_{:,i} + b_1) + b_2
 
-for each channel i, along time, with the same weights for all channels. Official code:
-google-research/vision_transformer, vit_jax/models_mixer.py.
+for each channel i, along time, with the same weights for all channels.
 """
 
 from __future__ import annotations
 
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Mixer, State, Traits
+from zoo.contract import LayerContext, Mask, Mixed, Mixer, State, Traits
 from zoo.layers.initialisation import lecun_normal_
+from zoo.layers.padding import zero_padding
 
 
 @register(
@@ -43,13 +43,10 @@ class TokenMLP(Mixer):
         self.fc1 = nn.Linear(context.length, hidden)
         self.fc2 = nn.Linear(hidden, context.length)
 
-    def forward(
-        self, x: Float[Tensor, "B T D"], *, mask: Bool[Tensor, "B T"] | None = None, state: State | None = None
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+    def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
         if x.shape[1] != self.fc1.in_features:
             raise ValueError(f"token_mlp: {x.shape[1]} steps, but it was built for exactly {self.fc1.in_features}")
-        if mask is not None:
-            x = x.masked_fill(~mask[..., None], 0)
+        x = zero_padding(x, mask)
         return self.fc2(F.gelu(self.fc1(x.transpose(1, 2)))).transpose(1, 2), None
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:

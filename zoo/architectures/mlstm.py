@@ -1,5 +1,4 @@
-"""mLSTM, the layer of xLSTM with a matrix memory (Beck et al. 2024, arXiv:2405.04517, section 2.3 and appendix A;
-official: NX-AI/xlstm, xlstm/blocks/mlstm/layer.py and cell.py).
+"""mLSTM, the layer of xLSTM with a matrix memory (Beck et al. 2024, arXiv:2405.04517, section 2.3 and appendix A).
 
     a, z = x W_up,    c = SiLU(conv(a)),    q, k, v = W_q c, W_k c, W_v a
     i, f = W_i [q, k, v] + b_i, W_f [q, k, v] + b_f        one of each per head
@@ -16,15 +15,18 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
+from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, State, Traits
+from zoo.layers.float32 import in_fp32, zeros_fp32
+from zoo.layers.multi_head import merge_heads
+from zoo.layers.padding import zero_padding
+from zoo.layers.ranges import at_least_one, positive
 from zoo.layers.xlstm import CausalConv1d, LinearHeadwise, MultiHeadLayerNorm
 from zoo.ops.mlstm import mlstm
 from zoo.ops.mlstm.naive import MLSTMState
-from zoo.ops.precision import at_least_fp32, no_autocast
 
 
 @register(
@@ -71,12 +73,9 @@ class MLSTM(Mixer):
     ) -> None:
         super().__init__(context)
         multiple = round_proj_up_to_multiple_of
-        sizes = {"heads": heads, "qkv_proj_blocksize": qkv_proj_blocksize, "conv1d_kernel_size": conv1d_kernel_size}
-        for name, value in {**sizes, "round_proj_up_to_multiple_of": multiple}.items():
-            if value is not None and value < 1:
-                raise ValueError(f"mlstm: {name} must be at least 1, got {value}")
-        if proj_factor <= 0:
-            raise ValueError(f"mlstm: proj_factor must be positive, got {proj_factor}")
+        at_least_one("mlstm", heads=heads, conv1d_kernel_size=conv1d_kernel_size, qkv_proj_blocksize=qkv_proj_blocksize)
+        at_least_one("mlstm", round_proj_up_to_multiple_of=multiple)
+        positive("mlstm", proj_factor=proj_factor)
         multiple = math.lcm(heads, qkv_proj_blocksize) if multiple is None else multiple
         inner = math.ceil(proj_factor * context.width / multiple) * multiple
         for what, parts in (("heads", heads), ("blocks of that size", qkv_proj_blocksize)):
@@ -87,9 +86,8 @@ class MLSTM(Mixer):
                 )
         self.inner = inner
         self.proj_up = nn.Linear(context.width, 2 * inner, bias=bias)
-        self.q_proj = LinearHeadwise(inner, inner // qkv_proj_blocksize, bias=bias)
-        self.k_proj = LinearHeadwise(inner, inner // qkv_proj_blocksize, bias=bias)
-        self.v_proj = LinearHeadwise(inner, inner // qkv_proj_blocksize, bias=bias)
+        blocks = inner // qkv_proj_blocksize
+        self.q_proj, self.k_proj, self.v_proj = (LinearHeadwise(inner, blocks, bias=bias) for _ in range(3))
         self.conv1d = CausalConv1d(inner, conv1d_kernel_size)
         self.mlstm_cell = MLSTMCell(inner, heads)
         self.learnable_skip = nn.Parameter(torch.empty(inner))
@@ -100,14 +98,8 @@ class MLSTM(Mixer):
     def width_multiple(cls, *_: Any, **options: Any) -> int:
         return 1  # the inner width is rounded up to what divides into heads
 
-    def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        *,
-        mask: Bool[Tensor, "B T"] | None = None,
-        state: State | None = None,
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
-        x = x if mask is None else x.masked_fill(~mask[..., None], 0)
+    def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
+        x = zero_padding(x, mask)
         a, z = self.proj_up(x).split(self.inner, dim=-1)
         c, last = self.conv1d.conv(a, mask=mask, state=None if state is None else state["conv"])
         before = None if state is None else (state["C"], state["n"], state["m"])
@@ -115,30 +107,27 @@ class MLSTM(Mixer):
         H = self.mlstm_cell.heads
         q, k, v = self.q_proj.by_head(c, H), self.k_proj.by_head(c, H), self.v_proj.by_head(a, H)
         h, after = self.mlstm_cell(q, k, v, i, f, mask=mask, state=before)
-        y = self.proj_down(((h + self.learnable_skip * c) * F.silu(at_least_fp32(z))).to(x.dtype))
-        if state is None:
-            return y, None
-        return y, {"conv": last, **{name: new.to(state[name].dtype) for name, new in zip("Cnm", after, strict=True)}}
+        y = self.proj_down(((h + self.learnable_skip * c) * in_fp32(F.silu)(z)).to(x.dtype))
+        return y, None if state is None else {"conv": last, **dict(zip("Cnm", after, strict=True))}
 
+    @in_fp32
     def gates(
         self, c: Float[Tensor, "B T I"], a: Float[Tensor, "B T I"]
     ) -> tuple[Float[Tensor, "B H T"], Float[Tensor, "B H T"]]:
         """i and f from what q, k and v are made of: W [W_q c, W_k c, W_v a] = (W W_q + W W_k) c + (W W_v) a."""
-        cell = self.mlstm_cell
-        with no_autocast(c.device):
-            weight = torch.cat([at_least_fp32(cell.igate.weight), at_least_fp32(cell.fgate.weight)])
-            bias = torch.cat([at_least_fp32(cell.igate.bias), at_least_fp32(cell.fgate.bias)])
-            parts = list(zip(weight.split(self.inner, dim=1), (self.q_proj, self.k_proj, self.v_proj), strict=True))
-            of_q, of_k, of_v = (projection.before(part) for part, projection in parts)
-            for part, projection in parts:
-                bias = bias if projection.bias is None else bias + part @ at_least_fp32(projection.bias)
-            both = F.linear(at_least_fp32(c), of_q + of_k, bias) + F.linear(at_least_fp32(a), of_v)
-            i, f = both.transpose(1, 2).chunk(2, dim=1)
+        gates, projections = (self.mlstm_cell.igate, self.mlstm_cell.fgate), (self.q_proj, self.k_proj, self.v_proj)
+        weight, bias = (torch.cat([getattr(g, name) for g in gates]).to(c.dtype) for name in ("weight", "bias"))
+        parts = list(zip(weight.split(self.inner, dim=1), projections, strict=True))
+        of_q, of_k, of_v = (projection.before(part) for part, projection in parts)
+        for part, projection in parts:
+            bias = bias if projection.bias is None else bias + part @ projection.bias.to(c.dtype)
+        both = F.linear(c, of_q + of_k, bias) + F.linear(a, of_v)
+        i, f = both.transpose(1, 2).chunk(2, dim=1)
         return i, f
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         H, d = self.mlstm_cell.heads, self.inner // self.mlstm_cell.heads
-        C = at_least_fp32(torch.zeros(batch, H, d, d, device=device, dtype=dtype))
+        C = zeros_fp32(batch, H, d, d, device=device, dtype=dtype)
         conv = self.conv1d.conv.init_state(batch, device=device, dtype=dtype)
         return {"conv": conv, "C": C, "n": C.new_zeros(batch, H, d), "m": C.new_zeros(batch, H)}
 
@@ -180,13 +169,12 @@ class MLSTMCell(nn.Module):
         i: Float[Tensor, "B H T"],
         f: Float[Tensor, "B H T"],
         *,
-        mask: Bool[Tensor, "B T"] | None = None,
+        mask: Mask | None = None,
         state: MLSTMState | None = None,
     ) -> tuple[Float[Tensor, "B T I"], MLSTMState]:
         """norm(h) in float32 at least, and the state after it."""
         h, after = mlstm(q, k, v, i, f, state, mask=mask)
-        with no_autocast(q.device):
-            return self.outnorm(h.transpose(1, 2).flatten(2)), after
+        return self.outnorm(merge_heads(h)), after
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

@@ -8,27 +8,28 @@ of A = softmax(Q̃ K̃ᵀ), and conv a depthwise convolution along time, one fil
     Z ← ¼ Z (13 I − A Z (15 I − A Z (7 I − A Z))),    Z₀ = Aᵀ / max column sum of A                          (eq. 11)
 
 A sequence of at most m steps has full softmax attention, as in the official code at T = m. Segments divide a row's
-valid steps, so that padding moves none. Official code: mlpen/Nystromformer, code/attention_nystrom.py.
+valid steps, so that padding moves none.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal, TypeAlias, get_args
+from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Mixer, State, Traits
-from zoo.layers.initialisation import fan_in_, residual_scale
+from zoo.contract import LayerContext, Mask, Mixed, Mixer, State, Traits
+from zoo.layers.float32 import in_fp32
+from zoo.layers.initialisation import branch_
 from zoo.layers.linear import Linear
-from zoo.layers.multi_head import head_width
+from zoo.layers.multi_head import head_width, merge_heads, split_heads
+from zoo.layers.padding import zero_padding
 from zoo.layers.positions import relative
-from zoo.ops.precision import at_least_fp32, no_autocast
-
-InitOption: TypeAlias = Literal["exact", "original"]
+from zoo.layers.ranges import at_least_one
 
 
 @register(
@@ -68,21 +69,14 @@ class Nystromformer(Mixer):
         heads: int = 4,
         num_landmarks: int = 64,
         conv_kernel_size: int | None = 65,
-        init_option: InitOption = "exact",
+        init_option: Literal["exact", "original"] = "exact",
         iterations: int = 6,
     ) -> None:
         super().__init__(context)
         d = head_width("nystromformer", context.width, heads)
-        if num_landmarks < 1 or iterations < 1:
-            raise ValueError(
-                f"nystromformer: num_landmarks {num_landmarks} and iterations {iterations} must be at least 1"
-            )
+        at_least_one("nystromformer", num_landmarks=num_landmarks, iterations=iterations)
         if conv_kernel_size is not None and (conv_kernel_size < 1 or conv_kernel_size % 2 == 0):
             raise ValueError(f"nystromformer: conv_kernel_size must be odd, got {conv_kernel_size}")
-        if init_option not in get_args(InitOption):
-            raise ValueError(
-                f"nystromformer: init_option {init_option!r} is not one of {', '.join(get_args(InitOption))}"
-            )
         self.gain, self.heads, self.m = context.gain, heads, num_landmarks
         self.init_option, self.iterations = init_option, iterations
         if init_option == "original":  # the batch's padding and rows set the scale
@@ -95,33 +89,28 @@ class Nystromformer(Mixer):
             size, pad = (conv_kernel_size, 1), (conv_kernel_size // 2, 0)
             self.conv = nn.Conv2d(heads, heads, size, padding=pad, bias=False, groups=heads)
 
-    def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        *,
-        mask: Bool[Tensor, "B T"] | None = None,
-        state: State | None = None,
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
-        B, T, D = x.shape
-        q, k, v = (layer(x).view(B, T, self.heads, -1).transpose(1, 2) for layer in (self.query, self.key, self.value))
-        with no_autocast(x.device):
-            q, k, v = at_least_fp32(q), at_least_fp32(k), at_least_fp32(v)
-            now = torch.arange(T, device=x.device)[None]
-            q, k = self.positions.rotate_both(q, k, now)
-            q, k = (z * z.shape[-1] ** -0.25 for z in (q, k))
-            if mask is not None:  # the official code zeroes them too; here junk, NaN included, stays out
-                q, k, v = (z.masked_fill(~mask[:, None, :, None], 0) for z in (q, k, v))
-            y = self.attend(q, k, v, mask)
-            if self.conv is not None:
-                y = y + nn.functional.conv2d(v, self.conv.weight.to(v.dtype), None, 1, self.conv.padding, 1, self.heads)
-        return self.out(y.to(x.dtype).transpose(1, 2).reshape(B, T, D)), None
+    def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
+        q, k, v = (split_heads(layer(x), self.heads) for layer in (self.query, self.key, self.value))
+        y = self._landmark_attention(q, k, v, mask)
+        return self.out(merge_heads(y.to(x.dtype))), None
+
+    @in_fp32
+    def _landmark_attention(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask | None) -> Float[Tensor, "B H T d"]:
+        """S V + conv(V)."""
+        q, k = self.positions.rotate_both(q, k, torch.arange(q.shape[2], device=q.device)[None])
+        q, k = (z * z.shape[-1] ** -0.25 for z in (q, k))
+        q, k, v = (zero_padding(z, mask, 2) for z in (q, k, v))
+        y = self.attend(q, k, v, mask)
+        if self.conv is None:
+            return y
+        return y + F.conv2d(v, self.conv.weight.to(v.dtype), padding=self.conv.padding, groups=self.heads)
 
     def attend(
         self,
         q: Float[Tensor, "B H T d"],
         k: Float[Tensor, "B H T d"],
         v: Float[Tensor, "B H T d"],
-        mask: Bool[Tensor, "B T"] | None = None,
+        mask: Mask | None = None,
     ) -> Float[Tensor, "B H T d"]:
         """S V for scaled q, k; rows of at most m valid steps by full attention."""
         T, m = q.shape[2], self.m
@@ -134,7 +123,7 @@ class Nystromformer(Mixer):
             return y
         few = mask.sum(1) <= m  # all their valid steps are among the first m
         short = softmax(q[:, :, :m] @ k[:, :, :m].mT, mask[:, :m]) @ v[:, :, :m]
-        return torch.where(few[:, None, None, None], nn.functional.pad(short, (0, 0, 0, T - m)), y)
+        return torch.where(few[:, None, None, None], F.pad(short, (0, 0, 0, T - m)), y)
 
     def inverse(self, A: Float[Tensor, "B H m m"]) -> Float[Tensor, "B H m m"]:
         """Z, close to the pseudo-inverse of the stochastic matrix A (section 3.3, eq. 11)."""
@@ -147,12 +136,8 @@ class Nystromformer(Mixer):
         return Z
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """W ~ N(0, 1/fan_in), the projection into the residual stream scaled by 1/√(2·depth), biases zero; the
-        convolution keeps PyTorch's."""
-        fan_in_(self.query)
-        fan_in_(self.key)
-        fan_in_(self.value, self.gain or 1.0)
-        fan_in_(self.out, self.gain or residual_scale(depth))
+        """See `branch_`; the convolution keeps PyTorch's."""
+        branch_(self.query, self.key, values=self.value, out=self.out, depth=depth, gain=self.gain)
         if self.conv is not None:
             self.conv.reset_parameters()
 
@@ -164,7 +149,7 @@ def softmax(scores: Float[Tensor, "B H T S"], valid: Bool[Tensor, "B S"] | None 
     return scores.softmax(-1)
 
 
-def landmarks(z: Float[Tensor, "B H T d"], m: int, mask: Bool[Tensor, "B T"] | None = None) -> Float[Tensor, "B H m d"]:
+def landmarks(z: Float[Tensor, "B H T d"], m: int, mask: Mask | None = None) -> Float[Tensor, "B H m d"]:
     """The mean of each of m segments of the valid steps: step s of n belongs to segment ⌊s m / n⌋ (section 3.2)."""
     B, H, T, d = z.shape
     if mask is None and T % m == 0:

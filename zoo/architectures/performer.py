@@ -6,34 +6,31 @@
 
 E[φ(q)·φ(k)] ∝ exp(q·k / √d) for W ~ N(0, I) (Lemma 1); the rows of W come in orthogonal blocks of d, each row with an
 independent χ_d norm (section 3.3). c is a stabiliser that cancels in y but for ε. The sums cost O(T m d), and a causal
-model carries S = Σ φ(k) vᵀ and z = Σ φ(k), of m(d + 1) numbers per head. Official code: google-research,
-performer/fast_attention/jax/fast_attention.py.
+model carries S = Σ φ(k) vᵀ and z = Σ φ(k), of m(d + 1) numbers per head.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeAlias, get_args
+from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Mixer, State, Traits, Unsupported
-from zoo.layers.initialisation import fan_in_, residual_scale
+from zoo.contract import LayerContext, Mask, Mixed, Mixer, State, Traits
+from zoo.layers.initialisation import branch_
 from zoo.layers.linear import Linear
 from zoo.layers.multi_head import head_width
+from zoo.layers.padding import zero_padding
 from zoo.layers.positions import relative
 from zoo.layers.positions.in_attention import no_steps, places
-from zoo.ops import precision
-from zoo.ops.linear_attention import linear_attention
+from zoo.layers.ranges import at_least_one, positive
+from zoo.layers.weighted_sums import weighted_sums, zero_sums
 from zoo.ops.qkv import split
-from zoo.ops.random_features import attend, kept, mean, positive
-
-Kernel: TypeAlias = Literal["softmax", "relu"]
-EPS = {"softmax": 1e-4, "relu": 1e-3}
+from zoo.ops.random_features import attend, kept, mean
+from zoo.ops.random_features import positive as exponential
 
 
 @register(
@@ -75,18 +72,14 @@ class Performer(Mixer):
         *,
         heads: int = 4,
         features: int | None = None,
-        kernel: Kernel = "softmax",
+        kernel: Literal["softmax", "relu"] = "softmax",
         eps: float | None = None,
     ) -> None:
         super().__init__(context)
         d = head_width("performer", context.width, heads)
-        if kernel not in get_args(Kernel):
-            raise ValueError(f"performer: kernel {kernel!r} is not one of {', '.join(get_args(Kernel))}")
-        if features is not None and features < 1:
-            raise ValueError(f"performer: features must be at least 1, got {features}")
-        self.eps = EPS[kernel] if eps is None else eps
-        if self.eps <= 0:
-            raise ValueError(f"performer: eps must be positive, got {eps}; it keeps the normaliser from being 0")
+        at_least_one("performer", features=features)
+        positive("performer", eps=eps)  # which keeps the normaliser from being 0
+        self.eps = {"softmax": 1e-4, "relu": 1e-3}[kernel] if eps is None else eps
         self.heads, self.causal, self.kernel = heads, context.causal, kernel
         self.placed = context.positions
         self.positions = relative(context.positions, heads=heads, head_width=d, causal=context.causal)
@@ -101,17 +94,11 @@ class Performer(Mixer):
         """Draw new random features W, from torch's global generator if none is given. Nothing else ever does so."""
         self.W.copy_(orthogonal_features(*self.W.shape, generator=generator))
 
-    def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        *,
-        mask: Bool[Tensor, "B T"] | None = None,
-        state: State | None = None,
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+    def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
         B, T, D = x.shape
-        x = x if mask is None else x.masked_fill(~mask[..., None], 0)
+        x = zero_padding(x, mask)
         (now, steps), features = places(state, T, mask, x.device), self.qkv(x)
-        turns = (self.positions.turn(now, precision.promote(features), key=key) for key in (False, True))
+        turns = (self.positions.turn(now, features.dtype, key=key) for key in (False, True))
         q, k, v = split(features, self.heads, self.heads, *turns)  # each (B, H, T, D/H)
         if self.kernel == "softmax" and self.causal and mask is None and state is None:
             y, new = attend(q, k, v, self.W, self.eps), None
@@ -120,67 +107,44 @@ class Performer(Mixer):
         return self.out(y.to(x.dtype).transpose(1, 2).reshape(B, T, D)), None if new is None else {**new, **steps}
 
     def _sums(
-        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, state: State | None
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Mask | None, state: State | None
     ) -> tuple[Tensor, State | None]:
         """Outputs as a ratio of sums over steps, and the next state."""
         valid = None if mask is None else mask[:, None, :, None]
         q, k = self.query_features(q), self.key_features(k, valid)
-        with precision.no_autocast(q.device):
-            v = F.pad(v.to(q.dtype), (0, 1), value=1.0)  # the last column sums to the normaliser
-            if valid is not None:
-                v = v.masked_fill(~valid, 0)
-            y, new = self._causal(q, k, v, state) if self.causal else self._bidirectional(q, k, v, state)
-            return mean(y), new
+        y, total, new = weighted_sums(q, k, v.to(q.dtype), causal=self.causal, mask=mask, state=state)
+        return mean(torch.cat([y, total], dim=-1).to(q.dtype)), new
 
     def query_features(self, q: Float[Tensor, "B H T d"]) -> Float[Tensor, "B H T m"]:
         """√m φ(q), as m^{-½} cancels in y. c is the largest entry of W q at each step (official code)."""
-        if self.kernel == "relu":
-            return self._relu(q)
-        return positive(q, self.W, self.eps, "features")
+        return self._relu(q) if self.kernel == "relu" else exponential(q, self.W, self.eps, "features")
 
     def key_features(
         self, k: Float[Tensor, "B H T d"], valid: Bool[Tensor, "B 1 T 1"] | None = None
     ) -> Float[Tensor, "B H T m"]:
-        """√m φ(k), and 0 at masked steps."""
+        """√m φ(k), and 0 at masked steps.
 
+        Causal: c = 0. The official c, the largest entry of W k over the sequence, lets a later key change how much ε
+        weighs in earlier outputs. None is needed: W k − |k|²/2 ≤ |w|²/2 whatever k is, about d/2; only a wide head
+        with a key close to one of the w could pass float32's e^88, and the features stop short of that.
+        """
         if self.kernel == "relu":
             phi = self._relu(k)
         else:
-            # Causal: c = 0. The official c, the largest entry of W k over the sequence, lets a later key change how
-            # much ε weighs in earlier outputs. None is needed: W k − |k|²/2 ≤ |w|²/2 whatever k is, about d/2. A wide
-            # head could still pass float32's e^88 with a key close to one of the w: there, and only there, `HIGHEST`
-            # acts.
-            phi = positive(k, self.W, self.eps, None if self.causal else "sequence", valid)
+            phi = exponential(k, self.W, self.eps, None if self.causal else "sequence", valid)
         return phi if valid is None else phi.masked_fill(~valid, 0)
 
     def _relu(self, x: Tensor) -> Tensor:
-        y = precision.at_least_fp32(x) * x.shape[-1] ** -0.25
-        return ((y @ self.W.to(y.dtype).T).relu() + self.eps).to(kept(x))
-
-    def _causal(self, q: Tensor, k: Tensor, v: Tensor, state: State | None) -> tuple[Tensor, State | None]:
-        if state is None:
-            return linear_attention(q, k, v)[0], None
-        S, z = state["S"], state["z"]
-        y, S = linear_attention(q, k, v, state=torch.cat([S, z[..., None]], dim=-1))
-        return y, {"S": S[..., :-1], "z": S[..., -1]}
-
-    def _bidirectional(self, q: Tensor, k: Tensor, v: Tensor, state: State | None) -> tuple[Tensor, State | None]:
-        if state is not None:
-            raise Unsupported("a bidirectional Performer cannot continue from a state")
-        sums = precision.at_least_fp32(k).transpose(-1, -2) @ precision.at_least_fp32(v)
-        return (precision.at_least_fp32(q) @ sums).to(q.dtype), None
+        return ((x * x.shape[-1] ** -0.25 @ self.W.to(x.dtype).T).relu() + self.eps).to(kept(x))
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         """S and z, in float32 at least."""
-        m, d = self.W.shape
-        dtype = torch.promote_types(dtype, torch.float32)
-        S = torch.zeros(batch, self.heads, m, d, device=device, dtype=dtype)
-        return {"S": S, "z": S.new_zeros(batch, self.heads, m), **no_steps(batch, self.placed, device)}
+        sums = zero_sums(batch, self.heads, *self.W.shape, device=device, dtype=dtype)
+        return {**sums, **no_steps(batch, self.placed, device)}
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """W ~ N(0, 1/fan_in), the projection into the residual stream scaled by 1/√(2·depth); biases zero."""
-        fan_in_(self.qkv)
-        fan_in_(self.out, residual_scale(depth))
+        """See `branch_`."""
+        branch_(self.qkv, out=self.out, depth=depth)
 
 
 def orthogonal_features(m: int, d: int, *, generator: torch.Generator | None = None) -> Float[Tensor, "m d"]:

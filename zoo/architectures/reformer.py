@@ -8,7 +8,7 @@ chunk and to the one before. w_{tr} ∝ the softmax's denominator (eq. 5). A ste
 operator is `zoo.ops.lsh_attention`.
 
 The causal form hides later steps, yet is not strictly causal: where they hash moves the borders of the chunks, and so
-decides which earlier steps are seen. Official code: google/trax, trax/layers/research/efficient_attention.py.
+decides which earlier steps are seen.
 """
 
 from __future__ import annotations
@@ -21,12 +21,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Mixer, State, Traits, Unsupported
-from zoo.layers.initialisation import fan_in_, residual_scale
+from zoo.contract import LayerContext, Mask, Mixed, Mixer, State, Traits, Unsupported
+from zoo.layers.float32 import in_fp32
+from zoo.layers.initialisation import branch_
 from zoo.layers.linear import Linear
+from zoo.layers.multi_head import head_width, split_heads
+from zoo.layers.padding import zero_padding
 from zoo.layers.positions import relative
+from zoo.layers.ranges import at_least_one
 from zoo.ops.lsh_attention import hash_buckets, lsh_attention
-from zoo.ops.precision import at_least_fp32, no_autocast
 
 
 @register(
@@ -88,17 +91,13 @@ class Reformer(Mixer):
         bias: bool = False,
     ) -> None:
         super().__init__(context)
-        if heads < 1 or (head_dim is None and context.width % heads):
-            raise ValueError(f"reformer: width {context.width} does not divide into {heads} heads")
-        for name, value in (("head_dim", head_dim), ("chunk", chunk), ("hashes", hashes)):
-            if value is not None and value < 1:
-                raise ValueError(f"reformer: {name} must be at least 1, got {value}")
+        self.head_dim = head_width("reformer", context.width, heads, head_dim)
+        at_least_one("reformer", chunk=chunk, hashes=hashes)
         if before < 0 or after < 0:
             raise ValueError(f"reformer: before and after must not be negative, got {before} and {after}")
         if not duplicates and (before, after) != (1, 0):
             raise ValueError("reformer: duplicates=False needs before=1 and after=0")
         self.heads, self.causal, self.gain = heads, context.causal, context.gain
-        self.head_dim = head_dim or context.width // heads
         self.chunk, self.before, self.after = chunk, before, after
         self.across_buckets, self.duplicates = across_buckets, duplicates
         self.scale = self.head_dim**-0.5 if scaled else 1.0
@@ -120,20 +119,11 @@ class Reformer(Mixer):
         drawn = self.rotations if self.rotations_per_head else self.rotations[:1].clone()
         self.rotations.copy_(drawn.normal_(generator=generator).expand_as(self.rotations))
 
-    def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        *,
-        mask: Bool[Tensor, "B T"] | None = None,
-        state: State | None = None,
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
-        B, T, _ = x.shape
-        if mask is not None:
-            x = x.masked_fill(~mask[..., None], 0)
-        qk, v = (w(x).view(B, T, self.heads, self.head_dim).transpose(1, 2) for w in (self.query_key, self.value))
-        qk = self.positions.rotate(qk, torch.arange(T, device=x.device)[None], key=False)
-        y = self.attend(qk, v, mask)
-        return self.out(y.transpose(1, 2).reshape(B, T, -1)), None
+    def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
+        x = zero_padding(x, mask)
+        qk, v = (split_heads(project(x), self.heads) for project in (self.query_key, self.value))
+        qk = self.positions.rotate(qk, torch.arange(x.shape[1], device=x.device)[None], key=False)
+        return self.out(self.attend(qk, v, mask).transpose(1, 2).flatten(2)), None
 
     def attend(
         self, qk: Float[Tensor, "B H T d"], v: Float[Tensor, "B H T d"], valid: Bool[Tensor, "B T"] | None = None
@@ -143,8 +133,7 @@ class Reformer(Mixer):
         if self.chunk >= T:
             one = torch.zeros(B, H, 1, T, dtype=torch.long, device=qk.device)
             return lsh_attention(qk, v, one, chunk=T, before=0, causal=self.causal, valid=valid, scale=self.scale)
-        with no_autocast(qk.device):
-            buckets = hash_buckets(at_least_fp32(qk), self.rotations, self.factors)
+        buckets = in_fp32(hash_buckets)(qk, self.rotations, self.factors)
         return lsh_attention(
             qk,
             v,
@@ -160,10 +149,8 @@ class Reformer(Mixer):
         )
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """W ~ N(0, 1/fan_in), the projection into the residual stream scaled by 1/√(2·depth); biases zero."""
-        fan_in_(self.query_key)
-        fan_in_(self.value, self.gain or 1.0)
-        fan_in_(self.out, self.gain or residual_scale(depth))
+        """See `branch_`."""
+        branch_(self.query_key, values=self.value, out=self.out, depth=depth, gain=self.gain)
 
 
 def factors(buckets: int | Sequence[int] | None, length: int, chunk: int) -> list[int]:

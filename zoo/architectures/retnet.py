@@ -1,5 +1,4 @@
-"""Multi-scale retention (Sun et al. 2023, RetNet, arXiv:2307.08621, section 2; official: microsoft/torchscale,
-torchscale/component/multiscale_retention.py and architecture/retnet.py).
+"""Multi-scale retention (Sun et al. 2023, RetNet, arXiv:2307.08621, section 2).
 
     q_t = R_t W_q x_t,    k_t = R_t W_k x_t / √K,    v_t = W_v x_t
     S_t = γ S_{t−1} + k_t v_tᵀ,    o_t = S_tᵀ q_t / (√λ_t c_t),    λ_t = Σ_{s ≤ t} γ^{t−s}
@@ -23,13 +22,16 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Mixer, Part, State, Traits, Unsupported
+from zoo.contract import LayerContext, Mask, Mixed, Mixer, Part, State, Traits, Unsupported
+from zoo.layers.float32 import in_fp32, zeros_fp32
 from zoo.layers.multi_head import merge_heads, split_heads, width_multiple
-from zoo.ops import precision, rotation
+from zoo.layers.padding import zero_padding
+from zoo.layers.ranges import positive
+from zoo.ops import rotation
 from zoo.ops.linear_attention import linear_attention
 from zoo.ops.norms import rms
 
@@ -87,53 +89,37 @@ class Retention(Mixer):
             raise ValueError(f"retnet: width {D} does not divide into {heads} heads of even width")
         if V < 1 or V % heads:
             raise ValueError(f"retnet: values {V} wide (value_factor · {D}) do not divide into {heads} heads")
-        if eps <= 0:
-            raise ValueError(f"retnet: eps must be positive, got {eps}")
-        if gate_fn not in ("swish", "gelu"):
-            raise ValueError(f"retnet: gate_fn {gate_fn!r} is not one of swish, gelu")
-        if form not in ("recurrent", "parallel"):
-            raise ValueError(f"retnet: form {form!r} is not one of recurrent, parallel")
+        positive("retnet", eps=eps)
         self.heads, self.gate_fn, self.form, self.eps = heads, gate_fn, form, eps
         if form == "parallel":
             self.traits = dataclasses.replace(self.traits, resumable=False)  # type: ignore[misc]
-        self.q_proj = nn.Linear(D, D, bias=False)
-        self.k_proj = nn.Linear(D, D, bias=False)
-        self.v_proj = nn.Linear(D, V, bias=False)
-        self.g_proj = nn.Linear(D, V, bias=False)
+        self.q_proj, self.k_proj = nn.Linear(D, D, bias=False), nn.Linear(D, D, bias=False)
+        self.v_proj, self.g_proj = nn.Linear(D, V, bias=False), nn.Linear(D, V, bias=False)
         self.out_proj = nn.Linear(V, D, bias=False)
 
     @classmethod
     def width_multiple(cls, *, heads: int, value_factor: float, **_: Any) -> int:
         return width_multiple(heads, 0.5, value_factor)
 
-    def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        *,
-        mask: Bool[Tensor, "B T"] | None = None,
-        state: State | None = None,
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+    def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
         if state is not None and self.form == "parallel":
             raise Unsupported("retnet: form='parallel' cannot continue from a state")
-        B, T, _ = x.shape
-        x = x if mask is None else x.masked_fill(~mask[..., None], 0)  # no biases: k and v become 0 as well
+        T = x.shape[1]
+        x = zero_padding(x, mask)  # no biases: k and v become 0 as well
         q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
-        with precision.no_autocast(x.device):
-            start = x.new_zeros(1, dtype=torch.long) if state is None else state["position"]
-            t = start[:, None] + torch.arange(T, device=x.device)  # (B, T), or (1, T) where all rows start together
-            log_decay = log_gammas(self.heads, x.device)
-            how = self.heads, self.form, q.shape[-1] // self.heads, precision.promote(q)
-            by_q, by_k = turns(t, *how) if state is not None else first_turns(T, *how, x.device)
-            q, k = (precision.at_least_fp32(z) if self.form == "parallel" else z for z in (q, k))
-            q, k = rotation.rotate(q, *by_q), rotation.rotate(k, *by_k)
-            q, k, v = (split_heads(z, self.heads) for z in (q, k, v))
-        new: State | None = None
-        if self.form == "parallel":
-            with precision.no_autocast(x.device):
-                o = in_parallel(q, k, precision.at_least_fp32(v), log_decay)
+        start = x.new_zeros(1, dtype=torch.long) if state is None else state["position"]
+        how = self.heads, self.form, q.shape[-1] // self.heads, q.dtype
+        if state is None:
+            turn_q, turn_k = first_turns(T, *how, x.device)
         else:
-            every = log_decay.to(precision.promote(q))[None, :, None].expand(1, -1, T)
-            every = every if mask is None else every.expand(B, -1, -1).masked_fill(~mask[:, None], 0)
+            turn_q, turn_k = turns(start[:, None] + torch.arange(T, device=x.device), *how)
+        log_decay, new = log_gammas(self.heads, x.device), None
+        if self.form == "parallel":
+            o = in_parallel(q, k, v, turn_q, turn_k, log_decay)
+        else:
+            q, k = rotation.rotate(q, *turn_q), rotation.rotate(k, *turn_k)
+            every = zero_padding(log_decay.to(turn_q[0].dtype)[None, :, None].expand(1, -1, T), mask, 2)
+            q, k, v = (split_heads(z, self.heads) for z in (q, k, v))
             o, S = linear_attention(q, k, v, every, None if state is None else state["S"])
             if state is not None:
                 new = {"S": S, "position": start + (T if mask is None else mask.sum(1))}
@@ -141,15 +127,14 @@ class Retention(Mixer):
 
     def _gated(self, o: Float[Tensor, "B T H V"], gate: Float[Tensor, "B T I"]) -> Float[Tensor, "B T I"]:
         """RMSNorm(o) ⊙ gate(W_g x)."""
-        ones = o.new_ones(o.shape[-1], dtype=torch.promote_types(o.dtype, torch.float32))
+        ones = self.out_proj.weight.new_ones(o.shape[-1])
         if self.gate_fn == "swish":
             return rms(o, ones, self.eps, gate.view(o.shape)).flatten(2)
         return rms(o, ones, self.eps).flatten(2) * F.gelu(gate)
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         K, V = (p.out_features // self.heads for p in (self.k_proj, self.v_proj))
-        wide = torch.promote_types(dtype, torch.float32)
-        S = torch.zeros(batch, self.heads, K, V, device=device, dtype=wide)
+        S = zeros_fp32(batch, self.heads, K, V, device=device, dtype=dtype)
         return {"S": S, "position": torch.zeros(batch, device=device, dtype=torch.long)}
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
@@ -175,18 +160,21 @@ def rotate(
 ) -> Float[Tensor, "B H T K"]:
     """scale · R_t x_t: the pair (2i, 2i + 1), as a complex number, turned by t θ_i."""
     H, K = x.shape[1], x.shape[3]
-    return split_heads(rotation.rotate(merge_heads(x), *angles(t, H, K, precision.promote(x), scale)), H)
+    return split_heads(rotation.rotate(merge_heads(x), *angles(t, H, K, x.dtype, scale)), H)
 
 
 def angles(
     t: Int[Tensor, "#B T"], heads: int, K: int, dtype: torch.dtype, scale: float | Float[Tensor, "#B H T"]
 ) -> tuple[Float[Tensor, "#B T F/2"], Float[Tensor, "#B T F/2"]]:
-    """scale · e^{i t θ} for each pair of features, in two parts. Unlike RoPE's, θ reaches 1/10000 exactly."""
+    """scale · e^{i t θ} for each pair of features, in two parts, to turn features of `dtype`.
+
+    Unlike RoPE's, θ reaches 1/10000 exactly.
+    """
     theta = 10000 ** -torch.linspace(0, 1, K // 2, device=t.device, dtype=torch.float64)
     angle = t[:, None, :, None] * theta  # (B, 1, T, K/2)
     stretch = torch.as_tensor(scale, dtype=torch.float64, device=t.device).expand(len(t), heads, t.shape[1])[..., None]
-    real, imaginary = (merge_heads(stretch * part).to(dtype) for part in (angle.cos(), angle.sin()))
-    return real, imaginary
+    like = zeros_fp32(0, device=t.device, dtype=dtype)
+    return merge_heads(stretch * angle.cos()).to(like), merge_heads(stretch * angle.sin()).to(like)
 
 
 def turns(t: Int[Tensor, "B T"], heads: int, form: Form, K: int, dtype: torch.dtype) -> tuple[Turn, Turn]:
@@ -202,13 +190,17 @@ def first_turns(T: int, heads: int, form: Form, K: int, dtype: torch.dtype, devi
         return turns(torch.arange(T, device=device)[None], heads, form, K, dtype)
 
 
+@in_fp32
 def in_parallel(
-    q: Float[Tensor, "B H T K"],
-    k: Float[Tensor, "B H T K"],
-    v: Float[Tensor, "B H T V"],
+    q: Float[Tensor, "B T F"],
+    k: Float[Tensor, "B T F"],
+    v: Float[Tensor, "B T I"],
+    turn_q: Turn,
+    turn_k: Turn,
     log_decay: Float[Tensor, " H"],
 ) -> Float[Tensor, "B H T V"]:
     """o of the official parallel form, from every pair of steps."""
+    q, k, v = (split_heads(z, len(log_decay)) for z in (rotation.rotate(q, *turn_q), rotation.rotate(k, *turn_k), v))
     t = torch.arange(q.shape[2], device=q.device)
     back = (t[:, None] - t).clamp(min=0)
     decay = torch.exp(log_decay[:, None, None] * back).tril()

@@ -14,16 +14,18 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Mixer, ParamOverride, Part, State, Traits
+from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, Part, State, Traits
+from zoo.layers.float32 import in_fp32, zeros_fp32
 from zoo.layers.initialisation import fan_in_
 from zoo.layers.linear import Linear
+from zoo.layers.padding import zero_padding
+from zoo.layers.ranges import at_least_one
 from zoo.layers.short_convolution import ShortConvolution
 from zoo.ops.diagonal_scan import scan, step
-from zoo.ops.precision import at_least_fp32, no_autocast
 
 C = 8.0
 STEEPEST = 1000.0
@@ -66,9 +68,7 @@ class RecurrentBlock(Mixer):
     def __init__(self, context: LayerContext, *, heads: int = 4, lru_width: int | None = None, d_conv: int = 4) -> None:
         super().__init__(context)
         R = context.width if lru_width is None else lru_width
-        for name, value in {"heads": heads, "lru_width": R, "d_conv": d_conv}.items():
-            if value < 1:
-                raise ValueError(f"rg_lru: {name} must be at least 1, got {value}")
+        at_least_one("rg_lru", heads=heads, lru_width=R, d_conv=d_conv)
         if R % heads:
             raise ValueError(f"rg_lru: lru_width {R} does not divide into {heads} heads")
         self.linear_y = Linear(context.width, R)
@@ -78,10 +78,8 @@ class RecurrentBlock(Mixer):
         self.rg_lru = RGLRU(R, heads)
         self.reset_parameters(layer=context.layer, depth=context.depth)
 
-    def forward(
-        self, x: Float[Tensor, "B T D"], *, mask: Bool[Tensor, "B T"] | None = None, state: State | None = None
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
-        x = x if mask is None else x.masked_fill(~mask[..., None], 0)
+    def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
+        x = zero_padding(x, mask)
         y = F.gelu(self.linear_y(x), approximate="tanh")
         u, last = self.conv_1d(self.linear_x(x), mask=mask, state=None if state is None else state["conv"])
         h, after = self.rg_lru(u, mask, state)
@@ -120,25 +118,29 @@ class RGLRU(nn.Module):
         self.recurrent_gate_bias = nn.Parameter(torch.empty(heads, block))
 
     def forward(
-        self, u: Float[Tensor, "B T R"], mask: Bool[Tensor, "B T"] | None = None, state: State | None = None
+        self, u: Float[Tensor, "B T R"], mask: Mask | None = None, state: State | None = None
     ) -> tuple[Float[Tensor, "B T R"], State]:
         before = self.init_state(len(u), device=u.device, dtype=u.dtype) if state is None else state
         r = gate(u, self.recurrent_gate_weight, self.recurrent_gate_bias)
         i = gate(u, self.input_gate_weight, self.input_gate_bias)
-        with no_autocast(u.device):
-            log_a = -C * r * F.softplus(at_least_fp32(self.recurrent_param))
-            a, room = log_a.exp(), BoundedSqrt.apply(-torch.expm1(2 * log_a))
-            first = (torch.arange(u.shape[1], device=u.device) == 0) & ~before["started"][:, None]
-            b = torch.where(first[..., None], 1, room) * i * at_least_fp32(u)
-            if mask is not None:
-                a, b = a.masked_fill(~mask[..., None], 1), b.masked_fill(~mask[..., None], 0)
-            h0 = before["h"].to(b.dtype)
-            h = scan(a, b, h0) if u.shape[1] > 1 else step(a[:, 0], b[:, 0], h0)[:, None]
+        h = self._scan(u, r, i, mask, before["h"], before["started"])
         started = torch.ones_like(before["started"]) if mask is None else before["started"] | mask.any(1)
-        return h.to(u.dtype), {"h": h[:, -1].to(before["h"].dtype), "started": started}
+        return h.to(u.dtype), {"h": h[:, -1], "started": started}
+
+    @in_fp32
+    def _scan(
+        self, u: Tensor, r: Tensor, i: Tensor, mask: Mask | None, h0: Tensor, started: Tensor
+    ) -> Float[Tensor, "B T R"]:
+        """h_t."""
+        log_a = -C * r * F.softplus(self.recurrent_param)
+        a, room = log_a.exp(), BoundedSqrt.apply(-torch.expm1(2 * log_a))
+        first = (torch.arange(u.shape[1], device=u.device) == 0) & ~started[:, None]
+        b = torch.where(first[..., None], 1, room) * i * u
+        a, b = zero_padding(a, mask, value=1.0), zero_padding(b, mask)
+        return scan(a, b, h0) if u.shape[1] > 1 else step(a[:, 0], b[:, 0], h0)[:, None]
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        h = at_least_fp32(torch.zeros(batch, len(self.recurrent_param), device=device, dtype=dtype))
+        h = zeros_fp32(batch, len(self.recurrent_param), device=device, dtype=dtype)
         return {"h": h, "started": torch.zeros(batch, device=device, dtype=torch.bool)}
 
     @torch.no_grad()
@@ -157,7 +159,12 @@ def gate(
 ) -> Float[Tensor, "B T R"]:
     """σ(x W + b) with W block-diagonal."""
     blocks = x.unflatten(-1, (len(weight), -1))
-    return torch.sigmoid(at_least_fp32(torch.einsum("bthi,hij->bthj", blocks, weight)) + at_least_fp32(bias)).flatten(2)
+    return _sigmoid(torch.einsum("bthi,hij->bthj", blocks, weight), bias).flatten(2)
+
+
+@in_fp32
+def _sigmoid(x: Tensor, bias: Tensor) -> Tensor:
+    return torch.sigmoid(x + bias)
 
 
 class BoundedSqrt(torch.autograd.Function):

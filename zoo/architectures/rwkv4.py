@@ -13,13 +13,15 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Mixer, ParamOverride, Part, Recipe, State, Traits
-from zoo.layers.rwkv import GatedChannelMix, shift
-from zoo.ops.wkv4 import init_state, wkv
+from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, Part, Recipe, State, Traits
+from zoo.layers.float32 import zeros_fp32
+from zoo.layers.rwkv import GatedChannelMix, param_overrides, shift
+from zoo.ops.wkv4 import wkv
+from zoo.ops.wkv4.naive import LOWEST
 
 
 class TimeMix(Mixer):
@@ -30,25 +32,12 @@ class TimeMix(Mixer):
     def __init__(self, context: LayerContext) -> None:
         super().__init__(context)
         C = context.width
-        for name in ("time_decay", "time_first", "time_mix_k", "time_mix_v", "time_mix_r"):
-            self.register_parameter(name, nn.Parameter(torch.empty(C)))
-        for name in ("key", "value", "receptance", "output"):
-            self.add_module(name, nn.Linear(C, C, bias=False))
+        self.time_decay, self.time_first = (nn.Parameter(torch.empty(C)) for _ in range(2))
+        self.time_mix_k, self.time_mix_v, self.time_mix_r = (nn.Parameter(torch.empty(C)) for _ in range(3))
+        self.key, self.value, self.receptance, self.output = (nn.Linear(C, C, bias=False) for _ in range(4))
         self.reset_parameters(layer=context.layer, depth=context.depth)
 
-    time_decay: nn.Parameter
-    time_first: nn.Parameter
-    time_mix_k: nn.Parameter
-    time_mix_v: nn.Parameter
-    time_mix_r: nn.Parameter
-    key: nn.Linear
-    value: nn.Linear
-    receptance: nn.Linear
-    output: nn.Linear
-
-    def forward(
-        self, x: Float[Tensor, "B T D"], *, mask: Bool[Tensor, "B T"] | None = None, state: State | None = None
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+    def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
         previous, last = shift(x, mask, state)
         k = self.key(torch.lerp(previous, x, self.time_mix_k.to(x.dtype)))
         v = self.value(torch.lerp(previous, x, self.time_mix_v.to(x.dtype)))
@@ -57,9 +46,9 @@ class TimeMix(Mixer):
         return self.output(torch.sigmoid(r) * y), None if state is None else {"x": last, **after}
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        C, wide = len(self.time_decay), torch.promote_types(dtype, torch.float32)
-        x = torch.zeros(batch, C, device=device, dtype=dtype)
-        return {"x": x, **init_state(batch, C, device=device, dtype=wide)}
+        x = torch.zeros(batch, len(self.time_decay), device=device, dtype=dtype)
+        p = zeros_fp32(*x.shape, device=device, dtype=dtype)
+        return {"x": x, "p": p, "q": p.clone(), "o": torch.full_like(p, LOWEST)}
 
     @torch.no_grad()
     def reset_parameters(self, *, layer: int, depth: int) -> None:
@@ -78,15 +67,13 @@ class TimeMix(Mixer):
 
     def param_overrides(self) -> dict[str, ParamOverride]:
         """Twice the learning rate on the decay, three times on the bonus; no weight decay on any vector."""
-        scale = {"time_decay": 2.0, "time_first": 3.0}
-        return {
-            name: ParamOverride(lr_scale=scale.get(name, 1.0), decay=False)
-            for name, _ in self.named_parameters(recurse=False)
-        }
+        return param_overrides(self, time_decay=2.0, time_first=3.0)
 
 
 class ChannelMix(GatedChannelMix):
     """Channel mixing, whose mixing vectors weigh the present input."""
+
+    widening_gain = True
 
 
 @register(

@@ -18,13 +18,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Part, Recipe, State
+from zoo.contract import LayerContext, Mask, Mixed, Part, Recipe, State
+from zoo.layers.float32 import in_fp32
+from zoo.layers.padding import zero_padding
 from zoo.layers.rwkv import GatedChannelMix, MatrixTimeMix, shift
-from zoo.ops.precision import at_least_fp32
 
 
 class TimeMix(MatrixTimeMix):
@@ -39,13 +40,11 @@ class TimeMix(MatrixTimeMix):
         self.time_decay = nn.Parameter(torch.empty(self.heads, head_size))
         self.reset_parameters(layer=context.layer, depth=context.depth)
 
-    def forward(
-        self, x: Float[Tensor, "B T D"], *, mask: Bool[Tensor, "B T"] | None = None, state: State | None = None
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
-        x = x if mask is None else x.masked_fill(~mask[..., None], 0)
+    def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
+        x = zero_padding(x, mask)
         previous, last = shift(x, mask, state)
         xk, xv, xr, xg = (torch.lerp(previous, x, getattr(self, f"time_mix_{c}").to(x.dtype)) for c in "kvrg")
-        log_w = -torch.exp(at_least_fp32(self.time_decay))[None, :, None].expand(-1, -1, x.shape[1], -1)
+        log_w = -in_fp32(torch.exp)(self.time_decay)[None, :, None].expand(-1, -1, x.shape[1], -1)
         y, S = self.wkv(self.receptance(xr), self.key(xk), self.value(xv), log_w, mask, state)
         out = self.output((y * F.silu(self.gate(xg))).to(x.dtype))
         return out, None if state is None else {"x": last, "S": S}
@@ -67,9 +66,6 @@ class ChannelMix(GatedChannelMix):
     """Channel mixing of RWKV-4; W_k starts orthogonal (`generate_init_weight`)."""
 
     axes = (1, 1)
-
-    def key_gain(self) -> float:
-        return 1.0
 
 
 @register(

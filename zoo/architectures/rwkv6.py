@@ -16,14 +16,16 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Part, Recipe, State
+from zoo.contract import LayerContext, Mask, Mixed, Part, Recipe, State
+from zoo.layers.float32 import in_fp32
 from zoo.layers.multi_head import split_heads
+from zoo.layers.padding import zero_padding
+from zoo.layers.ranges import at_least_one
 from zoo.layers.rwkv import GatedChannelMix, MatrixTimeMix, shift
-from zoo.ops.precision import at_least_fp32, no_autocast
 
 SLOTS = ("w", "k", "v", "r", "g")
 """The order in which A and B hold the five mixes."""
@@ -47,8 +49,7 @@ class TimeMix(MatrixTimeMix):
         head_size_divisor: float = 8.0,
     ) -> None:
         super().__init__(context, head_size=head_size, dim_att=dim_att, head_size_divisor=head_size_divisor)
-        if min(mix_lora, decay_lora) < 1:
-            raise ValueError(f"rwkv6: ranks must be at least 1, got mix_lora {mix_lora} and decay_lora {decay_lora}")
+        at_least_one("rwkv6", mix_lora=mix_lora, decay_lora=decay_lora)
         C, A = context.width, self.output.in_features
         for c in ("x", *SLOTS):
             self.register_parameter(f"time_maa_{c}", nn.Parameter(torch.empty(1, 1, C)))
@@ -61,18 +62,19 @@ class TimeMix(MatrixTimeMix):
 
     time_maa_x: nn.Parameter
 
-    def forward(
-        self, x: Float[Tensor, "B T D"], *, mask: Bool[Tensor, "B T"] | None = None, state: State | None = None
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
-        x = x if mask is None else x.masked_fill(~mask[..., None], 0)
+    def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
+        x = zero_padding(x, mask)
         previous, last = shift(x, mask, state)
         xw, xk, xv, xr, xg = self._mixed(x, previous - x)
-        with no_autocast(x.device):
-            low = torch.tanh(at_least_fp32(xw) @ at_least_fp32(self.time_decay_w1)) @ at_least_fp32(self.time_decay_w2)
-            log_w = -torch.exp(split_heads(at_least_fp32(self.time_decay) + low, self.heads))
-        y, S = self.wkv(self.receptance(xr), self.key(xk), self.value(xv), log_w, mask, state)
+        y, S = self.wkv(self.receptance(xr), self.key(xk), self.value(xv), self.log_decay(xw), mask, state)
         out = self.output((y * F.silu(self.gate(xg))).to(x.dtype))
         return out, None if state is None else {"x": last, "S": S}
+
+    @in_fp32
+    def log_decay(self, xw: Float[Tensor, "B T D"]) -> Float[Tensor, "B H T N"]:
+        """ln w_t = −exp(d_t)."""
+        low = torch.tanh(xw @ self.time_decay_w1) @ self.time_decay_w2
+        return -torch.exp(split_heads(self.time_decay + low, self.heads))
 
     def _mixed(self, x: Float[Tensor, "B T D"], change: Float[Tensor, "B T D"]) -> list[Float[Tensor, "B T D"]]:
         """x^c for the five slots; `change` is x'."""
@@ -100,21 +102,7 @@ class ChannelMix(GatedChannelMix):
 
     mixes = ("time_maa_k", "time_maa_r")
     axes = (1, 1)
-
-    @staticmethod
-    def mixed(previous: Tensor, x: Tensor, mix: Tensor) -> Tensor:
-        return torch.lerp(x, previous, mix)
-
-    def key_gain(self) -> float:
-        return 1.0
-
-    @torch.no_grad()
-    def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """As RWKV-5, seen from the previous input: 1 − μ."""
-        super().reset_parameters(layer=layer, depth=depth)
-        for name in self.mixes:
-            mix = getattr(self, name)
-            mix.copy_(1 - mix)
+    weighs_previous = True
 
 
 @register(

@@ -19,16 +19,18 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Mixer, ParamOverride, Part, Recipe, State, Traits
+from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, Part, Recipe, State, Traits
+from zoo.layers.float32 import in_fp32, zeros_fp32
 from zoo.layers.mlp import hidden_units
 from zoo.layers.multi_head import split_heads
-from zoo.layers.rwkv import check_divisor, count_heads, norm_heads, param_overrides, shift
+from zoo.layers.padding import zero_padding
+from zoo.layers.ranges import at_least_one, positive
+from zoo.layers.rwkv import count_heads, norm_heads, param_overrides, shift
 from zoo.ops.delta_rule import dplr
-from zoo.ops.precision import at_least_fp32, no_autocast
 
 FLOOR = -math.exp(-0.5)
 """The strongest log decay of one step."""
@@ -63,11 +65,8 @@ class TimeMix(Mixer):
         self.heads, self.head_size = count_heads(C, head_size), head_size
         for c in "rwkvag":
             self.register_parameter(f"x_{c}", nn.Parameter(torch.empty(1, 1, C)))
-        check_divisor(head_size_divisor)
-        loras = {"decay_lora": decay_lora, "a_lora": a_lora, "v_lora": v_lora, "gate_lora": gate_lora}
-        for name, rank in loras.items():
-            if rank is not None and rank < 1:
-                raise ValueError(f"rwkv7: ranks must be at least 1, got {name} {rank}")
+        positive("rwkv", head_size_divisor=head_size_divisor)
+        at_least_one("rwkv7", decay_lora=decay_lora, a_lora=a_lora, v_lora=v_lora, gate_lora=gate_lora)
         # The first layer has no v before its own.
         self.loras = {"w": (decay_lora, 2.5), "a": (a_lora, 2.5), "v": (v_lora, 1.7), "g": (gate_lora, 5.0)}
         if context.layer == 0:
@@ -98,10 +97,10 @@ class TimeMix(Mixer):
         self,
         x: Float[Tensor, "B T D"],
         *,
-        mask: Bool[Tensor, "B T"] | None = None,
+        mask: Mask | None = None,
         state: State | None = None,
         shared_context: dict[str, Any] | None = None,
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+    ) -> Mixed:
         """As `Mixer.forward`. `shared_context["v_first"]` is v of the first layer, (B, T, D), which leaves it there."""
         previous, last = shift(x, mask, state)
         xr, xw, xk, xv, xa, xg = (torch.lerp(x, previous, getattr(self, f"x_{c}").to(x.dtype)) for c in "rwkvag")
@@ -110,21 +109,23 @@ class TimeMix(Mixer):
         if "v" in self.loras:
             v = torch.lerp(v, v_first.to(v.dtype), torch.sigmoid(self.v0 + self._low("v", xv)).to(v.dtype))
         g = torch.sigmoid(xg @ self.g1) @ self.g2
-        with no_autocast(x.device):
-            log_w = FLOOR * torch.sigmoid(at_least_fp32(self.w0) + self._low("w", at_least_fp32(xw), torch.tanh))
-            a = torch.sigmoid(at_least_fp32(self.a0) + self._low("a", at_least_fp32(xa)))
-            kappa = at_least_fp32(k) * at_least_fp32(self.k_k)
-            k = at_least_fp32(k) * (1 + (a - 1) * at_least_fp32(self.k_a))
-            r, k, v, a, kappa, log_w = (split_heads(at_least_fp32(z), self.heads) for z in (r, k, v, a, kappa, log_w))
-            kappa = F.normalize(kappa, dim=-1)
-            if mask is not None:
-                off = ~mask[:, None, :, None]
-                r, k, v, a, kappa, log_w = (z.masked_fill(off, 0) for z in (r, k, v, a, kappa, log_w))
-            S = None if state is None else state["S"]
-            y, S = dplr(r, k, v, -kappa, kappa * a, log_w, S, floor=FLOOR)
-            bonus = (r * k * at_least_fp32(self.r_k)[:, None]).sum(-1, keepdim=True) * v
-            y = norm_heads(self.ln_x, y) + bonus.transpose(1, 2).flatten(2)
+        y, S = self._wkv(r, k, v, xw, xa, mask, None if state is None else state["S"])
         return self.output((y * g).to(x.dtype)), None if state is None else {"x": last, "S": S}
+
+    @in_fp32
+    def _wkv(
+        self, r: Tensor, k: Tensor, v: Tensor, xw: Tensor, xa: Tensor, mask: Mask | None, S: Tensor | None
+    ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B H N N"]]:
+        """The output before its gate, and the last S. A masked step neither forgets nor adds."""
+        log_w = FLOOR * torch.sigmoid(self.w0 + self._low("w", xw, torch.tanh))
+        a = torch.sigmoid(self.a0 + self._low("a", xa))
+        kappa, k = k * self.k_k, k * (1 + (a - 1) * self.k_a)
+        r, k, v, a, kappa, log_w = (split_heads(z, self.heads) for z in (r, k, v, a, kappa, log_w))
+        kappa = F.normalize(kappa, dim=-1)
+        r, k, v, a, kappa, log_w = (zero_padding(z, mask, 2) for z in (r, k, v, a, kappa, log_w))
+        y, S = dplr(r, k, v, -kappa, kappa * a, log_w, S, floor=FLOOR)
+        bonus = (r * k * self.r_k[:, None]).sum(-1, keepdim=True) * v
+        return norm_heads(self.ln_x, y) + bonus.transpose(1, 2).flatten(2), S
 
     def _low(self, c: str, x: Tensor, activation: Any = None) -> Tensor:
         """x C₁ C₂, in x's precision."""
@@ -133,7 +134,8 @@ class TimeMix(Mixer):
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         x = torch.zeros(batch, self.key.in_features, device=device, dtype=dtype)
-        return {"x": x, "S": at_least_fp32(x.new_zeros(batch, self.heads, self.head_size, self.head_size))}
+        S = zeros_fp32(batch, self.heads, self.head_size, self.head_size, device=device, dtype=dtype)
+        return {"x": x, "S": S}
 
     @torch.no_grad()
     def reset_parameters(self, *, layer: int, depth: int) -> None:
@@ -166,7 +168,7 @@ class TimeMix(Mixer):
 
     def param_overrides(self) -> dict[str, ParamOverride]:
         """Twice the learning rate on w₀; no weight decay on anything but the four matrices."""
-        return param_overrides(self, twice="w0")
+        return param_overrides(self, w0=2.0)
 
 
 class ChannelMix(Mixer):
@@ -182,9 +184,7 @@ class ChannelMix(Mixer):
         self.value = nn.Linear(hidden, C, bias=False)
         self.reset_parameters(layer=context.layer, depth=context.depth)
 
-    def forward(
-        self, x: Float[Tensor, "B T D"], *, mask: Bool[Tensor, "B T"] | None = None, state: State | None = None
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+    def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
         previous, last = shift(x, mask, state)
         k = self.key(torch.lerp(x, previous, self.x_k.to(x.dtype)))
         return self.value(torch.relu(k).square()), None if state is None else {"x": last}

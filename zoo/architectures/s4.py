@@ -1,4 +1,4 @@
-"""S4 (Gu et al. 2022, arXiv:2111.00396; official: state-spaces/s4, models/s4/s4.py, S4Block with SSMKernelDPLR).
+"""S4 (Gu et al. 2022, arXiv:2111.00396, section 3).
 
 Every channel is a linear system whose A is diagonal plus low rank, discretised by the bilinear rule at its own Δ:
 
@@ -11,24 +11,25 @@ L = `l_kernel`. All N modes come in conjugate pairs, of which N/2 are kept, with
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Complex, Float
+from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
+from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, State, Traits
 from zoo.layers import dplr, hippo
+from zoo.layers.float32 import in_fp32, zeros_fp32
+from zoo.layers.initialisation import log_step_
 from zoo.layers.linear import Linear
+from zoo.layers.padding import zero_padding
+from zoo.layers.ranges import at_least_one, check_step_sizes
 from zoo.ops import cauchy
 from zoo.ops.long_convolution import convolve
 from zoo.ops.padding import align_right
-from zoo.ops.precision import at_least_fp32, no_autocast
 
-Init = Literal["legs", "legt", "fout", "hippo"]
 PIECE = 512
 """Steps that are taken at once from a state: their powers of Ā are written out."""
 
@@ -75,7 +76,7 @@ class S4(Mixer):
         context: LayerContext,
         *,
         d_state: int = 64,
-        init: Init = "legs",
+        init: Literal["legs", "legt", "fout", "hippo"] = "legs",
         rank: int = 1,
         n_ssm: int | None = None,
         channels: int = 1,
@@ -88,15 +89,12 @@ class S4(Mixer):
             raise ValueError(f"s4: d_state {d_state} must be even, modes come in conjugate pairs")
         if S < 1 or H % S:
             raise ValueError(f"s4: width {H} does not divide into n_ssm {S} systems")
-        if channels < 1:
-            raise ValueError(f"s4: channels must be at least 1, got {channels}")
-        if not 0 < dt_min <= dt_max:
-            raise ValueError(f"s4: need 0 < dt_min <= dt_max, got {dt_min} and {dt_max}")
+        at_least_one("s4", channels=channels)
+        check_step_sizes("s4", dt_min, dt_max)
         self.init, self.dt_min, self.dt_max, self.length = init, dt_min, dt_max, context.length
         hippo.combination(init, d_state, rank, S)  # says what cannot be
         self.log_dt = nn.Parameter(torch.empty(H, 1))
-        self.log_A_real = nn.Parameter(torch.empty(S, M))
-        self.A_imag = nn.Parameter(torch.empty(S, M))
+        self.log_A_real, self.A_imag = (nn.Parameter(torch.empty(S, M)) for _ in range(2))
         self.P = nn.Parameter(torch.empty(rank, S, M, 2))
         self.B = nn.Parameter(torch.empty(1, S, M, 2))
         self.C = nn.Parameter(torch.empty(channels, H, M, 2))
@@ -111,35 +109,25 @@ class S4(Mixer):
     def width_multiple(cls, *, n_ssm: int | None, init: str, **_: Any) -> int:
         return max(1, n_ssm or (2 if init == "hippo" else 1))
 
-    def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        *,
-        mask: Bool[Tensor, "B T"] | None = None,
-        state: State | None = None,
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+    def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
         if self.kernel_length == 0:
             self.attune_(x.shape[1])  # as the official code does in its first forward pass
-        with no_autocast(x.device):
-            u = at_least_fp32(x if mask is None else x.masked_fill(~mask[..., None], 0))
-            if state is None:
-                y, new = self._convolve(u, self.kernel(u.shape[1]), at_least_fp32(self.D).flatten()), None
-            else:
-                y, new = self._resume(u, mask, state)
-                y = y + at_least_fp32(self.D).flatten() * u.repeat(1, 1, len(self.D))
-            y = F.gelu(y)
-        return F.glu(self.output(y.to(x.dtype)), dim=-1), new
+        u = zero_padding(x, mask)
+        y, new = self._sequence(u) if state is None else self._resume(u, mask, state)
+        return F.glu(self.output(F.gelu(y).to(x.dtype)), dim=-1), new
 
+    @in_fp32
     def continuous(self) -> tuple[Complex[Tensor, "H M"], Complex[Tensor, "R H M"], Complex[Tensor, "H M"]]:
         """ΔΛ, √Δ P and ΔB of every channel; channel h shares those of system h mod n_ssm."""
-        copies, dt = len(self.log_dt) // len(self.A_imag), at_least_fp32(self.log_dt).exp()
-        A = -torch.complex(at_least_fp32(self.log_A_real).exp(), at_least_fp32(self.A_imag)).repeat(copies, 1)
-        P, B = torch.view_as_complex(at_least_fp32(self.P)), torch.view_as_complex(at_least_fp32(self.B))[0]
+        copies, dt = len(self.log_dt) // len(self.A_imag), self.log_dt.exp()
+        A = -torch.complex(self.log_A_real.exp(), self.A_imag).repeat(copies, 1)
+        P, B = torch.view_as_complex(self.P), torch.view_as_complex(self.B)[0]
         return dt * A, dt.sqrt() * P.repeat(1, copies, 1), dt * B.repeat(copies, 1)
 
+    @in_fp32
     def kernel(self, T: int) -> Float[Tensor, "K H T"]:
         """K_l for l < T. Beyond `kernel_length` L, C̃ is carried on: C (I − Ā^{2L}) = C̃ (I + Ā^L)."""
-        (a, p, b), c, L = self.continuous(), torch.view_as_complex(at_least_fp32(self.C)), self.kernel_length
+        (a, p, b), c, L = self.continuous(), torch.view_as_complex(self.C), self.kernel_length
         if L < T:
             A, _ = dplr.transition(a, p, b)
             row, power = dplr.row(c), torch.linalg.matrix_power(A, L)
@@ -160,20 +148,25 @@ class S4(Mixer):
         assert self._kept[2] is not None
         return self._kept[2]
 
+    @in_fp32
     def _dense(self) -> Dense:
         A, B = dplr.transition(*self.continuous())
-        row = 2 * dplr.row(torch.view_as_complex(at_least_fp32(self.C)))
+        row = 2 * dplr.row(torch.view_as_complex(self.C))
         whole = _decay(A, self.kernel_length)
         C = torch.linalg.solve(whole, row.transpose(0, 1).to(whole.dtype), left=False).transpose(0, 1)
         return Dense(A, B, C.to(A.dtype))
 
-    def _convolve(self, u: Tensor, K: Tensor, skip: Tensor | float = 0.0) -> Float[Tensor, "B T KH"]:
-        return convolve(u if len(K) == 1 else u.repeat(1, 1, len(K)), K.flatten(0, 1), skip)
+    @in_fp32
+    def _sequence(self, u: Float[Tensor, "B T D"]) -> tuple[Float[Tensor, "B T KD"], None]:
+        """y = K ∗ u + D u."""
+        return _convolve(u, self.kernel(u.shape[1]), self.D.flatten()), None
 
-    def _resume(self, u: Tensor, mask: Tensor | None, state: State) -> tuple[Tensor, State]:
-        """From x_0: one step as it reads; more in pieces, each with its powers of Ā."""
-        pairs, (A, B, C) = state["x"], self.dense()
-        x, outputs = at_least_fp32(pairs).flatten(2), []
+    @in_fp32
+    def _resume(
+        self, u: Float[Tensor, "B T D"], mask: Mask | None, state: State
+    ) -> tuple[Float[Tensor, "B T KD"], State]:
+        """y from x_0: one step as it reads; more in pieces, each with its powers of Ā."""
+        (A, B, C), x, outputs = self.dense(), state["x"].flatten(2), []
         P = dplr.powers(A, min(u.shape[1], PIECE))
         masks = (None,) * len(u.split(PIECE, dim=1)) if mask is None else mask.split(PIECE, dim=1)
         for part, valid in zip(u.split(PIECE, dim=1), masks, strict=True):
@@ -185,14 +178,15 @@ class S4(Mixer):
                 x = after if valid is None else torch.where(valid[:, :, None], after, x)
                 continue
             G = dplr.rows(P, C, T)
-            y = self._convolve(part, torch.einsum("htkn,hn->kht", G, B))
+            y = _convolve(part, torch.einsum("htkn,hn->kht", G, B))
             outputs.append(y + torch.einsum("htkn,bhn->btkh", G, Ax).flatten(2))
             part, n = align_right(part, valid)
             x = dplr.power_apply(P, n, x) + dplr.accumulate(P, B, part)
-        return torch.cat(outputs, dim=1), {"x": x.unflatten(2, pairs.shape[2:]).to(pairs.dtype)}
+        y = torch.cat(outputs, dim=1) + self.D.flatten() * u.repeat(1, 1, len(self.D))
+        return y, {"x": x.unflatten(2, state["x"].shape[2:])}
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        return {"x": at_least_fp32(torch.zeros(batch, *self.C.shape[1:], device=device, dtype=dtype))}
+        return {"x": zeros_fp32(batch, *self.C.shape[1:], device=device, dtype=dtype)}
 
     @property
     def kernel_length(self) -> int:
@@ -223,7 +217,7 @@ class S4(Mixer):
         """A, B, P by HiPPO, Δ log-uniform, C complex and D real standard normal; the output keeps PyTorch's."""
         forms = hippo.combination(self.init, 2 * self.A_imag.shape[1], *self.P.shape[:2])
         A, P, B = (torch.from_numpy(z) for z in forms)
-        self.log_dt.uniform_(math.log(self.dt_min), math.log(self.dt_max))
+        log_step_(self.log_dt, self.dt_min, self.dt_max)
         self.log_A_real.copy_(torch.log((-A.real).clamp(min=1e-4)))
         self.A_imag.copy_(-A.imag)
         self.P.copy_(torch.view_as_real(P))
@@ -241,6 +235,10 @@ class S4(Mixer):
 
 
 SYSTEM = ("log_dt", "log_A_real", "A_imag", "P", "B", "C")
+
+
+def _convolve(u: Tensor, K: Float[Tensor, "K H T"], skip: Tensor | float = 0.0) -> Float[Tensor, "B T KH"]:
+    return convolve(u if len(K) == 1 else u.repeat(1, 1, len(K)), K.flatten(0, 1), skip)
 
 
 def _times(r: Float[Tensor, "K H N"], A: Float[Tensor, "H N N"]) -> Float[Tensor, "K H N"]:

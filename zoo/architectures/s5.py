@@ -1,4 +1,4 @@
-"""S5 (Smith et al. 2023, arXiv:2208.04933; official: lindermanlab/S5, s5/ssm.py, ssm_init.py, layers.py, train.py).
+"""S5 (Smith et al. 2023, arXiv:2208.04933, section 3).
 
 One system of P complex modes reads all H features at once and is run as a scan (section 3):
 
@@ -17,26 +17,23 @@ Looking both ways, the same states run backwards as well, read by a second C̃ (
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Complex, Float
+from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
+from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, State, Traits
 from zoo.layers import hippo
 from zoo.layers.diagonal import diagonal_recurrence
-from zoo.layers.initialisation import lecun_normal_
+from zoo.layers.float32 import in_fp32, zeros_fp32
+from zoo.layers.initialisation import lecun_normal_, log_step_
+from zoo.layers.padding import zero_padding
+from zoo.layers.ranges import check_step_sizes
 from zoo.ops.padding import reverse
-from zoo.ops.precision import at_least_fp32, no_autocast
-
-CInit = Literal["trunc_standard_normal", "lecun_normal", "complex_normal"]
-Discretization = Literal["zoh", "bilinear"]
-Activation = Literal["half_glu1", "half_glu2", "full_glu", "gelu"]
 
 
 @register(
@@ -70,27 +67,25 @@ class S5(Mixer):
         *,
         d_state: int = 256,
         blocks: int = 8,
-        C_init: CInit = "trunc_standard_normal",
-        discretization: Discretization = "zoh",
+        C_init: Literal["trunc_standard_normal", "lecun_normal", "complex_normal"] = "trunc_standard_normal",
+        discretization: Literal["zoh", "bilinear"] = "zoh",
         dt_min: float = 1e-3,
         dt_max: float = 1e-1,
         conj_sym: bool = True,
         clip_eigs: bool = False,
-        activation: Activation = "half_glu1",
+        activation: Literal["half_glu1", "half_glu2", "full_glu", "gelu"] = "half_glu1",
         gelu: Literal["tanh", "erf"] = "tanh",
     ) -> None:
         super().__init__(context)
         if blocks < 1 or d_state < 2 * blocks or d_state % (2 * blocks):
             raise ValueError(f"s5: d_state {d_state} does not divide into {blocks} blocks of conjugate pairs")
-        if not 0 < dt_min <= dt_max:
-            raise ValueError(f"s5: need 0 < dt_min <= dt_max, got {dt_min} and {dt_max}")
+        check_step_sizes("s5", dt_min, dt_max)
         H, P = context.width, d_state // 2 if conj_sym else d_state
         self.d_state, self.blocks, self.conj_sym, self.clip_eigs = d_state, blocks, conj_sym, clip_eigs
         self.C_init, self.discretization, self.activation = C_init, discretization, activation
         self.dt_min, self.dt_max = dt_min, dt_max
         self.approximate = "tanh" if gelu == "tanh" else "none"
-        self.Lambda_re = nn.Parameter(torch.empty(P))
-        self.Lambda_im = nn.Parameter(torch.empty(P))
+        self.Lambda_re, self.Lambda_im = nn.Parameter(torch.empty(P)), nn.Parameter(torch.empty(P))
         self.log_step = nn.Parameter(torch.empty(P, 1))
         self.B = nn.Parameter(torch.empty(P, H, 2))
         self.readers = ("C",) if context.causal else ("C1", "C2")
@@ -101,58 +96,46 @@ class S5(Mixer):
         self.out2 = nn.Linear(H, H) if activation != "gelu" else None
         self.reset_parameters(layer=context.layer, depth=context.depth)
 
-    def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        *,
-        mask: Bool[Tensor, "B T"] | None = None,
-        state: State | None = None,
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
-        with no_autocast(x.device):
-            y, new = self.system(at_least_fp32(x), mask, state)
-            g = F.gelu(y, approximate=self.approximate)
-        y, g = y.to(x.dtype), g.to(x.dtype)
+    def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
+        y, new = self.system(x, mask, state)
+        y, g = y.to(x.dtype), F.gelu(y, approximate=self.approximate).to(x.dtype)
         if self.out2 is not None:
             value = g if self.out1 is None else self.out1(g)
             g = (y if self.activation == "half_glu2" else value) * torch.sigmoid(self.out2(g))
         return g, new
 
-    def system(
-        self, u: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"] | None = None, state: State | None = None
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+    @in_fp32
+    def system(self, u: Float[Tensor, "B T D"], mask: Mask | None = None, state: State | None = None) -> Mixed:
         """The state-space model alone: y, before the activation."""
-        if mask is not None:
-            u = u.masked_fill(~mask[..., None], 0)
-        Lambda, scale = self.discretise()
-        B = at_least_fp32(self.B)
-        Bu = scale * torch.complex(u @ B[..., 0].T, u @ B[..., 1].T)
-        x0 = None if state is None else torch.view_as_complex(at_least_fp32(state["x"]))
+        u, (Lambda, scale) = zero_padding(u, mask), self.discretise()
+        Bu = scale * torch.complex(u @ self.B[..., 0].T, u @ self.B[..., 1].T)
+        x0 = None if state is None else torch.view_as_complex(state["x"])
         xs = diagonal_recurrence(Lambda, Bu, x0, mask)
-        y = self._read(self.readers[0], xs) + at_least_fp32(self.D) * u
+        y = self._read(self.readers[0], xs) + self.D * u
         if len(self.readers) == 2:
-            y = y + self._read(
-                self.readers[1], reverse(diagonal_recurrence(Lambda, reverse(Bu, mask), None, mask), mask)
-            )
-        new = None if state is None else {"x": torch.view_as_real(xs[:, -1]).to(state["x"].dtype)}
-        return y, new
+            backwards = diagonal_recurrence(Lambda, reverse(Bu, mask), None, mask)
+            y = y + self._read(self.readers[1], reverse(backwards, mask))
+        return y, None if state is None else {"x": torch.view_as_real(xs[:, -1])}
 
+    @in_fp32
     def discretise(self) -> tuple[Complex[Tensor, " P"], Complex[Tensor, " P"]]:
         """Λ̄, and what B̃ is multiplied by."""
-        re = at_least_fp32(self.Lambda_re).clamp(max=-1e-4) if self.clip_eigs else at_least_fp32(self.Lambda_re)
-        Lambda, step = torch.complex(re, at_least_fp32(self.Lambda_im)), at_least_fp32(self.log_step)[:, 0].exp()
+        re = self.Lambda_re.clamp(max=-1e-4) if self.clip_eigs else self.Lambda_re
+        Lambda, step = torch.complex(re, self.Lambda_im), self.log_step[:, 0].exp()
         if self.discretization == "zoh":
             return torch.exp(step * Lambda), torch.expm1(step * Lambda) / Lambda
         half = 0.5 * step * Lambda
         return (1 + half) / (1 - half), step / (1 - half)
 
+    @in_fp32
     def _read(self, name: str, xs: Complex[Tensor, "B T P"]) -> Float[Tensor, "B T D"]:
         """Re(C̃ x), or 2 Re(C̃ x) where x stands for its conjugate too."""
-        C = at_least_fp32(getattr(self, name))
+        C = getattr(self, name)
         y = xs.real @ C[..., 0].T - xs.imag @ C[..., 1].T
         return 2 * y if self.conj_sym else y
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        return {"x": at_least_fp32(torch.zeros(batch, len(self.B), 2, device=device, dtype=dtype))}
+        return {"x": zeros_fp32(batch, len(self.B), 2, device=device, dtype=dtype)}
 
     @torch.no_grad()
     def reset_parameters(self, *, layer: int, depth: int) -> None:
@@ -161,7 +144,7 @@ class S5(Mixer):
         H, N = len(self.D), self.d_state
         self.Lambda_re.copy_(torch.from_numpy(np.tile(w.real, self.blocks)))
         self.Lambda_im.copy_(torch.from_numpy(np.tile(w.imag, self.blocks)))
-        self.log_step.uniform_(math.log(self.dt_min), math.log(self.dt_max))
+        log_step_(self.log_step, self.dt_min, self.dt_max)
         basis = torch.from_numpy(V).to(self.B.device, torch.complex64)  # (N / blocks, P / blocks)
         B = lecun_normal_(torch.empty(N, H, device=self.B.device), N).view(self.blocks, -1, H)
         self.B.copy_(torch.view_as_real(basis.mH @ B.to(basis.dtype)).flatten(0, 1))

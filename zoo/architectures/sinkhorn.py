@@ -12,7 +12,7 @@ official code; we follow lucidrains/sinkhorn-transformer, SinkhornSelfAttention 
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias, get_args
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,14 +20,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits, Unsupported
-from zoo.layers.initialisation import fan_in_, residual_scale
-from zoo.layers.multi_head import head_width, split_heads
+from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, State, Traits
+from zoo.layers.float32 import in_fp32
+from zoo.layers.initialisation import branch_
+from zoo.layers.multi_head import head_width, merge_heads, split_heads
 from zoo.layers.positions import relative
+from zoo.layers.ranges import positive
 from zoo.ops.attention import attend
-from zoo.ops.precision import at_least_fp32, no_autocast
 
-SortNet: TypeAlias = Literal["simple", "attention"]
 EPS = 1e-6
 
 
@@ -66,16 +66,13 @@ class Sinkhorn(Mixer):
         *,
         heads: int = 4,
         block_size: int = 16,
-        sort_net: SortNet = "simple",
+        sort_net: Literal["simple", "attention"] = "simple",
         temperature: float = 0.75,
         iterations: int = 5,
     ) -> None:
         super().__init__(context)
         d = head_width("sinkhorn", context.width, heads)
-        if sort_net not in get_args(SortNet):
-            raise ValueError(f"sinkhorn: sort_net {sort_net!r} is not one of {', '.join(get_args(SortNet))}")
-        if block_size < 1 or iterations < 1 or temperature <= 0:
-            raise ValueError("sinkhorn: block_size, iterations and temperature must be positive")
+        positive("sinkhorn", block_size=block_size, iterations=iterations, temperature=temperature)
         self.heads, self.block_size, self.length = heads, block_size, context.length
         self.temperature, self.iterations = temperature, iterations
         self.positions = relative(context.positions, heads=heads, head_width=d, causal=False)
@@ -86,15 +83,7 @@ class Sinkhorn(Mixer):
         self.linear = nn.Parameter(torch.empty(shape)) if sort_net == "simple" else None
         self.reset_parameters(layer=context.layer, depth=context.depth)
 
-    def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        *,
-        mask: Bool[Tensor, "B T"] | None = None,
-        state: State | None = None,
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
-        if state is not None:
-            raise Unsupported("Sinkhorn attention cannot continue from a state")
+    def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
         (B, T, _), b = x.shape, self.block_size
         if self.length < T:
             raise ValueError(f"sinkhorn: {T} steps; built for {self.length} at most")
@@ -103,8 +92,7 @@ class Sinkhorn(Mixer):
         x = x.masked_fill(~valid.flatten(1)[..., None], 0)
         P = self.sort(x, valid.any(2))
         q, k, v = (split_heads(y, self.heads) for y in (self.to_q(x), *self.to_kv(x).chunk(2, -1)))
-        now = torch.arange(x.shape[1], device=x.device)[None]
-        q, k = self.positions.rotate_both(q, k, now)
+        q, k = self.positions.rotate_both(q, k, torch.arange(x.shape[1], device=x.device)[None])
         q, k, v = (z.unflatten(2, (-1, b)) for z in (q, k, v))
         k, v = (torch.cat([torch.einsum("bhij,bhjtd->bhitd", P.to(y.dtype), y), y], dim=3) for y in (k, v))
         # A sorted block is a mixture; as in the code we follow, it has the padding of the block that weighs most in it.
@@ -114,32 +102,26 @@ class Sinkhorn(Mixer):
         itself = F.pad(torch.eye(b, dtype=torch.bool, device=x.device), (b, 0))
         y = attend(q.flatten(1, 2), k.flatten(1, 2), v.flatten(1, 2), visible=(seen | itself).flatten(1, 2))
         y = y.unflatten(1, (self.heads, -1)).flatten(2, 3)[:, :, :T]
-        return self.to_out(y.transpose(1, 2).flatten(2)), None
+        return self.to_out(merge_heads(y)), None
 
+    @in_fp32
     def sort(self, x: Float[Tensor, "B T D"], alive: Bool[Tensor, "B N"]) -> Float[Tensor, "B H N N"]:
         """P, in float32 at least. The sums of queries and keys are projections of the sums of x."""
-        with no_autocast(x.device):
-            total = at_least_fp32(x).unflatten(1, (-1, self.block_size)).sum(2)
-            d = total.shape[2] // self.heads
-            sums = (
-                F.linear(total, at_least_fp32(self.to_q.weight)),
-                F.linear(total, at_least_fp32(self.to_kv.weight).chunk(2)[0]),
-            )
-            q, k = (split_heads(y, self.heads) for y in sums)  # (B, H, N, d)
-            if self.linear is None:
-                R = q @ k.transpose(2, 3) * (d**-0.5 / self.block_size**2)
-            else:
-                R = torch.cat([q, k], dim=3) @ at_least_fp32(self.linear)[..., : alive.shape[1]]
-            R = torch.log(R.relu() + EPS)
-            if self.training:
-                R = R - torch.log(-torch.log(torch.rand_like(R) + EPS) + EPS)
-            return balance(R / self.temperature, self.iterations, alive)
+        total = x.unflatten(1, (-1, self.block_size)).sum(2)
+        projections = (self.to_q.weight, self.to_kv.weight.chunk(2)[0])
+        q, k = (split_heads(F.linear(total, W.to(total.dtype)), self.heads) for W in projections)  # (B, H, N, d)
+        if self.linear is None:
+            R = q @ k.transpose(2, 3) * (q.shape[-1] ** -0.5 / self.block_size**2)
+        else:
+            R = torch.cat([q, k], dim=3) @ self.linear[..., : alive.shape[1]]
+        R = torch.log(R.relu() + EPS)
+        if self.training:
+            R = R - torch.log(-torch.log(torch.rand_like(R) + EPS) + EPS)
+        return balance(R / self.temperature, self.iterations, alive)
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """W ~ N(0, 1/fan_in), the projection into the residual stream scaled by 1/√(2·depth); sort_net ~ N(0, 1)."""
-        fan_in_(self.to_q)
-        fan_in_(self.to_kv)
-        fan_in_(self.to_out, residual_scale(depth))
+        """See `branch_`; the sorting network ~ N(0, 1)."""
+        branch_(self.to_q, self.to_kv, out=self.to_out, depth=depth)
         if self.linear is not None:
             nn.init.normal_(self.linear)
 

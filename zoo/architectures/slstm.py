@@ -1,5 +1,4 @@
-"""sLSTM, the layer of xLSTM with recurrent weights (Beck et al. 2024, arXiv:2405.04517, section 2.2 and appendix A;
-official: NX-AI/xlstm, xlstm/blocks/slstm/layer.py and cell.py, src/vanilla/slstm.py).
+"""sLSTM, the layer of xLSTM with recurrent weights (Beck et al. 2024, arXiv:2405.04517, section 2.2 and appendix A).
 
     a = SiLU(conv(x))
     ĩ, f̃ = W_i a + R_i h_{t−1} + b_i, W_f a + R_f h_{t−1} + b_f
@@ -13,22 +12,20 @@ form: see `zoo.ops.slstm`.
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Mixer, ParamOverride, Part, Recipe, State, Traits
+from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, Part, Recipe, State, Traits
+from zoo.layers.float32 import zeros_fp32
 from zoo.layers.multi_head import head_width
+from zoo.layers.padding import zero_padding
 from zoo.layers.xlstm import CausalConv1d, LinearHeadwise, MultiHeadLayerNorm
 from zoo.ops import slstm as recurrence
-from zoo.ops.precision import at_least_fp32
 from zoo.ops.slstm import LOWEST
-
-BiasInit: TypeAlias = Literal["powerlaw_blockdependent", "small_init", "zeros", "standard"]
-RecurrentInit: TypeAlias = Literal["zeros", "standard"]
 
 
 class SLSTM(Mixer):
@@ -53,8 +50,8 @@ class SLSTM(Mixer):
         heads: int = 4,
         conv1d_kernel_size: int = 4,
         group_norm_weight: bool = True,
-        bias_init: BiasInit = "powerlaw_blockdependent",
-        recurrent_weight_init: RecurrentInit = "zeros",
+        bias_init: Literal["powerlaw_blockdependent", "small_init", "zeros", "standard"] = "powerlaw_blockdependent",
+        recurrent_weight_init: Literal["zeros", "standard"] = "zeros",
     ) -> None:
         super().__init__(context)
         D = context.width
@@ -63,22 +60,13 @@ class SLSTM(Mixer):
             raise ValueError(f"slstm: conv1d_kernel_size must be at least 0, got {conv1d_kernel_size}")
         self.heads, self.bias_init, self.recurrent_weight_init = heads, bias_init, recurrent_weight_init
         self.conv1d = CausalConv1d(D, conv1d_kernel_size) if conv1d_kernel_size else None
-        self.fgate = LinearHeadwise(D, heads, bias=False)
-        self.igate = LinearHeadwise(D, heads, bias=False)
-        self.zgate = LinearHeadwise(D, heads, bias=False)
-        self.ogate = LinearHeadwise(D, heads, bias=False)
+        self.fgate, self.igate, self.zgate, self.ogate = (LinearHeadwise(D, heads, bias=False) for _ in range(4))
         self.slstm_cell = SLSTMCell(D, heads)
         self.group_norm = MultiHeadLayerNorm(D, heads, weight=group_norm_weight)
         self.reset_parameters(layer=context.layer, depth=context.depth)
 
-    def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        *,
-        mask: Bool[Tensor, "B T"] | None = None,
-        state: State | None = None,
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
-        x = x if mask is None else x.masked_fill(~mask[..., None], 0)
+    def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
+        x = zero_padding(x, mask)
         a, new = x, {}
         if self.conv1d is not None:
             a, new["conv"] = self.conv1d.conv(x, mask=mask, state=None if state is None else state["conv"])
@@ -88,7 +76,7 @@ class SLSTM(Mixer):
         return y, None if state is None else {**new, **after}
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        h = at_least_fp32(torch.zeros(batch, self.slstm_cell.width, device=device, dtype=dtype))
+        h = zeros_fp32(batch, self.slstm_cell.width, device=device, dtype=dtype)
         state: State = {"h": h, "c": h.clone(), "n": h.clone(), "m": torch.full_like(h, LOWEST)}
         if self.conv1d is not None:
             state["conv"] = self.conv1d.conv.init_state(batch, device=device, dtype=dtype)
@@ -137,22 +125,15 @@ class SLSTMCell(nn.Module):
         self._bias_ = nn.Parameter(torch.empty(4 * width))
 
     def forward(
-        self,
-        gates: list[Float[Tensor, "H B T d"]],
-        *,
-        mask: Bool[Tensor, "B T"] | None = None,
-        state: State | None = None,
+        self, gates: list[Float[Tensor, "H B T d"]], *, mask: Mask | None = None, state: State | None = None
     ) -> tuple[Float[Tensor, "B T D"], State]:
-        """All h_t, in float32 at least, and the next h, c, n and m if given them (else nothing)."""
+        """All h_t, in float32 at least, and the last h, c, n and m."""
         R = self._recurrent_kernel_.unflatten(1, (4, -1))
         b = self._bias_.unflatten(0, (4, self.heads, -1)).transpose(0, 1)
         before = None if state is None else tuple(state[name].unflatten(1, (self.heads, -1)) for name in "hcnm")
         i, f, z, o = gates
         h, after = recurrence.slstm(i, f, z, o, R, b, before, mask)
-        if state is None:
-            return h.flatten(2), {}
-        new = {name: x.flatten(1).to(state[name].dtype) for name, x in zip("hcnm", after, strict=True)}
-        return h.flatten(2), new
+        return h.flatten(2), {name: x.flatten(1) for name, x in zip("hcnm", after, strict=True)}
 
 
 @register(

@@ -9,14 +9,13 @@
 
 `dot` mixes in q·k/√d, with q = W₁ x (section 3.4): added to S ("plus"), or as (1 − σ(α)) q·k/√d + σ(α) S ("alpha").
 The scores of a step reach `LayerContext.length` columns and depend on its place: a table of positions. Decoding keeps
-the past values, and a row's place. Official code: tensorflow/mesh, mesh_tensorflow/transformer/attention.py, and
-google-research/long-range-arena, lra_benchmarks/models/synthesizer.
+the past values, and a row's place.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeAlias, get_args
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -24,14 +23,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Mixer, State, Traits
-from zoo.layers.initialisation import fan_in_, residual_scale
+from zoo.contract import LayerContext, Mask, Mixed, Mixer, State, Traits
+from zoo.layers.float32 import in_fp32
+from zoo.layers.initialisation import branch_, fan_in_
 from zoo.layers.linear import Linear
-from zoo.layers.multi_head import head_width, split_heads
-from zoo.ops.precision import at_least_fp32, no_autocast
-
-Variant: TypeAlias = Literal["dense", "factorized_dense", "random", "factorized_random"]
-Dot: TypeAlias = Literal["none", "plus", "alpha"]
+from zoo.layers.multi_head import head_width, merge_heads, split_heads
+from zoo.layers.padding import put_steps, zero_padding
+from zoo.layers.ranges import at_least_one
 
 
 @register(
@@ -73,8 +71,8 @@ class Synthesizer(Mixer):
         context: LayerContext,
         *,
         heads: int = 4,
-        variant: Variant = "dense",
-        dot: Dot = "none",
+        variant: Literal["dense", "factorized_dense", "random", "factorized_random"] = "dense",
+        dot: Literal["none", "plus", "alpha"] = "none",
         rank: int = 32,
         factor: int | None = None,
         learned: bool = True,
@@ -82,11 +80,7 @@ class Synthesizer(Mixer):
     ) -> None:
         super().__init__(context)
         D, L = context.width, context.length
-        for name, value, known in (("variant", variant, get_args(Variant)), ("dot", dot, get_args(Dot))):
-            if value not in known:
-                raise ValueError(f"synthesizer: {name} {value!r} is not one of {', '.join(known)}")
-        if rank < 1:
-            raise ValueError(f"synthesizer: rank must be at least 1, got {rank}")
+        at_least_one("synthesizer", rank=rank)
         if factor is not None and not 1 <= factor <= L:
             raise ValueError(f"synthesizer: factor must lie in 1 .. {L}, the sequence length; got {factor}")
         self.heads, self.causal, self.length, self.variant, self.dot = heads, context.causal, L, variant, dot
@@ -112,14 +106,8 @@ class Synthesizer(Mixer):
                 self.register_buffer(name, torch.empty(shape))
         self._reset_tables()
 
-    def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        *,
-        mask: Bool[Tensor, "B T"] | None = None,
-        state: State | None = None,
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
-        B, T, D = x.shape
+    def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
+        B, T, _ = x.shape
         cached = 0 if state is None else state["v"].shape[2]
         if cached + T > self.length:
             raise ValueError(f"synthesizer: {cached + T} steps, but it was built for at most {self.length}")
@@ -127,38 +115,43 @@ class Synthesizer(Mixer):
         q = split_heads(self.query(x), self.heads) if hasattr(self, "query") else None  # W₁ x
         if self.dot != "none":
             new["k"] = split_heads(self.key(x), self.heads)
-        if mask is not None:
-            new = {name: z.masked_fill(~mask[:, None, :, None], 0) for name, z in new.items()}
+        new = {name: zero_padding(z, mask, 2) for name, z in new.items()}
         # Place t of each step in its row, and how many steps of the row there are with it.
         t = torch.arange(T, device=x.device)[None]
         n = torch.full((B,), T, device=x.device) if mask is None else mask.sum(1)
         if state is not None:
             t, n = t + state["n"][:, None], n + state["n"]
-            new = {name: _place(state[name], z, t) for name, z in new.items()}
-        with no_autocast(x.device):
-            S = self._synthesize(q, t, cached + T)
-            if self.dot != "none":
-                assert q is not None
-                dots = at_least_fp32(q) @ at_least_fp32(new["k"]).mT * q.shape[-1] ** -0.5
-                a = at_least_fp32(self.alpha).sigmoid() if self.dot == "alpha" else None
-                S = dots + S if a is None else (1 - a) * dots + a * S
-            seen = self._visible(t, n, cached + T, mask is not None or state is not None)
-            if seen is not None:
-                S = S.masked_fill(~seen[:, None], torch.finfo(S.dtype).min)
-            y = S.softmax(-1).to(new["v"].dtype)
-        y = (y.expand(B, -1, -1, -1) @ new["v"]).to(x.dtype)
-        return self.out(y.transpose(1, 2).reshape(B, T, D)), None if state is None else {**new, "n": n}
+            new = {name: put_steps(F.pad(state[name], (0, 0, 0, T)), z, t) for name, z in new.items()}
+        seen = self._visible(t, n, cached + T, mask is not None or state is not None)
+        weights = self._weights(t, cached + T, q, new.get("k"), seen).to(new["v"].dtype)
+        y = (weights.expand(B, -1, -1, -1) @ new["v"]).to(x.dtype)
+        return self.out(merge_heads(y)), None if state is None else {**new, "n": n}
 
-    def _synthesize(
-        self, q: Float[Tensor, "B H T d"] | None, t: Int[Tensor, "#B T"], columns: int
+    @in_fp32
+    def _weights(
+        self, t: Tensor, columns: int, q: Tensor | None, k: Tensor | None, seen: Tensor | None
     ) -> Float[Tensor, "#B H T S"]:
-        """S, its first `columns` columns, in float32 at least."""
-        if "R" in self.tables:
-            return at_least_fp32(self.R[:, t, :columns].transpose(0, 1))
-        if "R1" in self.tables:
-            return at_least_fp32(self.R1[:, t].transpose(0, 1)) @ at_least_fp32(self.R2[:, :columns]).mT
+        """The softmax of S, and of the dot product mixed in, over the columns seen."""
+        S = self._synthesize(t, columns, q)
+        if q is not None and k is not None:
+            dots = q @ k.mT * q.shape[-1] ** -0.5
+            a = self.alpha.sigmoid() if self.dot == "alpha" else None
+            S = dots + S if a is None else (1 - a) * dots + a * S
+        if seen is not None:
+            S = S.masked_fill(~seen[:, None], torch.finfo(S.dtype).min)
+        return S.softmax(-1)
+
+    @in_fp32
+    def _synthesize(
+        self, t: Int[Tensor, "#B T"], columns: int, q: Float[Tensor, "B H T d"] | None
+    ) -> Float[Tensor, "#B H T S"]:
+        """S, its first `columns` columns."""
+        if self.variant == "random":
+            return self.R[:, t, :columns].transpose(0, 1)
+        if self.variant == "factorized_random":
+            return self.R1[:, t].transpose(0, 1) @ self.R2[:, :columns].mT
         assert q is not None
-        hidden = at_least_fp32(q).relu()
+        hidden = q.relu()
         if self.variant == "dense":
             return _linear(hidden, self.scores, columns)
         A, B = _linear(hidden, self.scores_a), _linear(hidden, self.scores_b)
@@ -181,12 +174,11 @@ class Synthesizer(Mixer):
         return {**dict.fromkeys(names, empty), "n": torch.zeros(batch, dtype=torch.long, device=device)}
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """W ~ N(0, 1/fan_in), the projection into the residual stream scaled by 1/√(2·depth), biases and α zero; the
-        tables as Glorot and Bengio 2010 have matrices (mesh's default)."""
-        for name in ("value", "query", "key", "scores", "scores_a", "scores_b"):
-            if hasattr(self, name):
-                fan_in_(getattr(self, name), (self.gain or 1.0) if name == "value" else 1.0)
-        fan_in_(self.out, self.gain or residual_scale(depth))
+        """See `branch_`; α zero, the tables as Glorot and Bengio 2010 have matrices (mesh's default)."""
+        fan_in_(self.value, self.gain or 1.0)
+        names = ("query", "key", "scores", "scores_a", "scores_b")
+        into = [getattr(self, name) for name in names if hasattr(self, name)]
+        branch_(*into, out=self.out, depth=depth, gain=self.gain)
         if self.dot == "alpha":
             nn.init.zeros_(self.alpha)
         self._reset_tables()
@@ -201,9 +193,3 @@ def _linear(x: Tensor, layer: nn.Linear, columns: int | None = None) -> Tensor:
     """The layer's first `columns` outputs, in x's precision."""
     bias = None if layer.bias is None else layer.bias[:columns].to(x.dtype)
     return F.linear(x, layer.weight[:columns].to(x.dtype), bias)
-
-
-def _place(past: Float[Tensor, "B H S d"], new: Float[Tensor, "B H T d"], t: Int[Tensor, "#B T"]) -> Tensor:
-    """`past` with T more slots, and in slots t the new values."""
-    longer = F.pad(past, (0, 0, 0, new.shape[2]))
-    return longer.scatter(2, t[:, None, :, None].expand_as(new), new.to(past.dtype))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from zoo.contract import Mixer, State
+from zoo.contract import Mask, Mixed, Mixer, State
 from zoo.ops.padding import reverse
 
 
@@ -30,10 +30,10 @@ class Bidirectional(Mixer):
         self,
         x: Float[Tensor, "B T D"],
         *,
-        mask: Bool[Tensor, "B T"] | None = None,
+        mask: Mask | None = None,
         state: State | None = None,
         shared_context: dict[str, Any] | None = None,
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+    ) -> Mixed:
         own = [
             {"shared_context": shared_context.setdefault(way, {})} if shared_context is not None else {}
             for way in ("ahead", "back")

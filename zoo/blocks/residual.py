@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from zoo.contract import Mixer, State, combine
+from zoo.contract import Mask, Mixed, Mixer, State, combine
 from zoo.layers.norms import LayerNorm, RMSNorm, make_norm, summed
 from zoo.registry import Table
 
@@ -24,10 +24,12 @@ class Residual(nn.Module):
     """Whether the stack needs one more norm at its end."""
     norm_first: ClassVar[bool] = False
     """Whether f reads the norm's output."""
+    normed: ClassVar[bool] = True
+    """Whether the sublayer has a norm of its own."""
 
     def __init__(self, inner: Mixer, width: int, norm: str, dropout: float, depth: int) -> None:
         super().__init__()
-        self.norm = make_norm(norm, width)
+        self.depth, self.norm = depth, make_norm(norm if self.normed else "none", width)
         if isinstance(self.norm, LayerNorm | RMSNorm):
             self.norm.feeds_matmul_only = self.norm_first and inner.feeds_matmul_only
         self.inner = inner
@@ -62,7 +64,7 @@ class Residual(nn.Module):
         raise NotImplementedError
 
     def forward(
-        self, stream: Any, *, mask: Tensor | None, state: State | None, shared_context: dict[str, Any]
+        self, stream: Any, *, mask: Mask | None, state: State | None, shared_context: dict[str, Any]
     ) -> tuple[Any, State | None]:
         """The stream after this sublayer, and the sublayer's next state."""
         (x, stream), extra = self.read(stream), {}
@@ -108,8 +110,7 @@ class PostNorm(Residual):
 class Plain(Residual):
     """f(x), without norm and without residual: the classic stack of recurrent layers."""
 
-    def __init__(self, inner: Mixer, width: int, norm: str, dropout: float, depth: int) -> None:
-        super().__init__(inner, width, "none", dropout, depth)
+    normed = False
 
     def write(self, stream: Tensor, y: Tensor) -> Tensor:
         return y
@@ -129,29 +130,29 @@ class Sandwich(PreNorm):
 class DeepNorm(Residual):
     """norm(α x + f(x)) with α = (2N)^{1/4}, β = (8N)^{−1/4} for N blocks (Wang et al. 2022, arXiv:2203.00555)."""
 
-    def __init__(self, inner: Mixer, width: int, norm: str, dropout: float, depth: int) -> None:
-        super().__init__(inner, width, norm, dropout, depth)
-        self.alpha = (2 * depth) ** 0.25
-
     @staticmethod
     def gain(depth: int) -> float:
         return (8 * depth) ** -0.25
 
     def write(self, stream: Tensor, y: Tensor) -> Tensor:
-        return self.norm(self.alpha * stream + y)
+        return self.norm((2 * self.depth) ** 0.25 * stream + y)
 
 
-class ResidualDual(Residual):
-    """Two streams: x ← norm(x + f(x)) and r ← r + f(x), from x = r = the embedding; at the end x + norm(r).
-
-    ResiDual (Xie et al. 2023, arXiv:2304.14802, section 3.1).
-    """
+class TwoStreams(Residual):
+    """Base of the types with two streams, both of which start as the embedding."""
 
     final_norm = True
 
     @staticmethod
     def open(x: Tensor) -> tuple[Tensor, Tensor]:
         return x, x
+
+
+class ResidualDual(TwoStreams):
+    """Two streams: x ← norm(x + f(x)) and r ← r + f(x), from x = r = the embedding; at the end x + norm(r).
+
+    ResiDual (Xie et al. 2023, arXiv:2304.14802, section 3.1).
+    """
 
     @staticmethod
     def close(stream: tuple[Tensor, Tensor], norm: nn.Module) -> Tensor:
@@ -169,8 +170,10 @@ class ResidualDual(Residual):
 class ReZero(Residual):
     """x + a f(x), no norm, with a learned number a from zero (Bachlechner et al. 2020, arXiv:2003.04887)."""
 
+    normed = False
+
     def __init__(self, inner: Mixer, width: int, norm: str, dropout: float, depth: int) -> None:
-        super().__init__(inner, width, "none", dropout, depth)
+        super().__init__(inner, width, norm, dropout, depth)
         self.a = nn.Parameter(torch.zeros(()))
 
     def write(self, stream: Tensor, y: Tensor) -> Tensor:
@@ -185,19 +188,14 @@ class Parallel(PreNorm):
         return [Sum(inner)] if len(inner) > 1 else inner
 
 
-class Reversible(Residual):
+class Reversible(TwoStreams):
     """Two streams that feed each other: y₁ = x₁ + f(norm(x₂)), y₂ = x₂ + g(norm(y₁)); their mean at the end.
 
-    Reformer (Kitaev et al. 2020, arXiv:2001.04451, section 3). Both start as the embedding. The streams could be
-    recomputed backwards to save memory; here they are kept.
+    Reformer (Kitaev et al. 2020, arXiv:2001.04451, section 3). The streams could be recomputed backwards to save
+    memory; here they are kept.
     """
 
-    final_norm = True
     norm_first = True
-
-    @staticmethod
-    def open(x: Tensor) -> tuple[Tensor, Tensor]:
-        return x, x
 
     @staticmethod
     def close(stream: tuple[Tensor, Tensor], norm: nn.Module) -> Tensor:
@@ -225,10 +223,10 @@ class Sum(Mixer):
         self,
         x: Float[Tensor, "B T D"],
         *,
-        mask: Tensor | None = None,
+        mask: Mask | None = None,
         state: State | None = None,
         shared_context: dict[str, Any] | None = None,
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+    ) -> Mixed:
         y, new = torch.zeros_like(x), {}
         for name, part in self.parts.named_children():
             extra = {"shared_context": shared_context} if part.shared_context else {}

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from zoo.blocks.bidirectional import Bidirectional
 from zoo.blocks.residual import RESIDUALS, Residual
-from zoo.contract import Backbone, LayerContext, Mixer, Part, Recipe, State, Unsupported, combine
+from zoo.contract import Backbone, LayerContext, Mask, Mixed, Mixer, Part, Recipe, State, Unsupported, combine
 from zoo.layers import CHANNELS, MIXERS
 from zoo.layers.norms import make_norm
 from zoo.layers.positions import acts, part
@@ -52,10 +52,10 @@ class Stack(Backbone):
         self,
         x: Float[Tensor, "B T D"],
         *,
-        mask: Bool[Tensor, "B T"] | None = None,
+        mask: Mask | None = None,
         state: State | None = None,
         shared_context: dict[str, Any] | None = None,
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+    ) -> Mixed:
         T = x.shape[1]
         if state is None:
             x, mask = self._pad(x, mask)
@@ -69,7 +69,7 @@ class Stack(Backbone):
                 new[name] = after
         return self.close(stream, self.norm)[:, :T], None if state is None else new
 
-    def _pad(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def _pad(self, x: Tensor, mask: Mask | None) -> tuple[Tensor, Tensor | None]:
         """x with zeros at its end where a mixer needs a fixed length or a multiple, and the mask that says so."""
         B, T, _ = x.shape
         want = self.length if self.traits.length == "fixed" else T + -T % self.traits.multiple

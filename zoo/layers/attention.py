@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from zoo.contract import LayerContext, Mixer, State, Traits
-from zoo.layers.initialisation import fan_in_, residual_scale
+from zoo.contract import LayerContext, Mask, Mixed, Mixer, State, Traits
+from zoo.layers.initialisation import branch_
 from zoo.layers.linear import Linear
-from zoo.layers.multi_head import head_width
+from zoo.layers.multi_head import head_width, merge_heads
 from zoo.layers.positions import relative
 from zoo.ops.attention import attend
 from zoo.ops.qkv import split
@@ -57,10 +57,8 @@ class Attention(Mixer):
         self.qkv = Linear(context.width, (heads + 2 * self.kv_heads) * self.head_width, bias=bias)
         self.out = Linear(context.width, context.width, bias=bias)
 
-    def forward(
-        self, x: Float[Tensor, "B T D"], *, mask: Bool[Tensor, "B T"] | None = None, state: State | None = None
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
-        B, T, D = x.shape
+    def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
+        T = x.shape[1]
         now, features = steps(state, T, x.device), self.qkv(x)
         turns = (self.positions.turn(now, features.dtype, key=key) for key in (False, True))
         q, k, v = split(features, self.heads, self.kv_heads, *turns)
@@ -69,26 +67,22 @@ class Attention(Mixer):
             q = q.to(k.dtype)
         bias = self.positions.bias(now, key_steps(valid, k))
         y = attend(q, k, v, visible=visible(valid, T), causal=self.causal, bias=bias, scale=self.scale)
-        return self.out(y.transpose(1, 2).reshape(B, T, D)), new
+        return self.out(merge_heads(y)), new
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         empty = torch.empty(batch, self.kv_heads, 0, self.head_width, device=device, dtype=dtype)
         return {"k": empty, "v": empty}
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """W ~ N(0, 1/fan_in), the projection into the residual stream scaled by 1/√(2·depth); biases zero.
-
-        DeepNorm scales values and output by its β instead.
-        """
-        fan_in_(self.qkv)
-        fan_in_(self.out, self.gain or residual_scale(depth))
+        """See `branch_`; with DeepNorm the values' part of the joint projection is scaled too."""
+        branch_(self.qkv, out=self.out, depth=depth, gain=self.gain)
         if self.gain is not None:
             with torch.no_grad():
                 self.qkv.weight[-self.kv_heads * self.head_width :] *= self.gain
 
 
 def remember(
-    state: State | None, k: Float[Tensor, "B H T d"], v: Float[Tensor, "B H T e"], mask: Bool[Tensor, "B T"] | None
+    state: State | None, k: Float[Tensor, "B H T d"], v: Float[Tensor, "B H T e"], mask: Mask | None
 ) -> tuple[Tensor, Tensor, Bool[Tensor, "B S"] | None, State | None]:
     """Keys and values behind those of the cache, which of them are valid (None: all), and the next cache."""
     if state is None:

@@ -10,13 +10,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
-from zoo.contract import LayerContext, Mixer, State, Traits
-from zoo.layers.initialisation import fan_in_, residual_scale
+from zoo.contract import LayerContext, Mask, Mixed, Mixer, State, Traits
+from zoo.layers.initialisation import branch_
 from zoo.layers.linear import Linear
-from zoo.layers.multi_head import head_width
+from zoo.layers.multi_head import head_width, merge_heads, split_heads
+from zoo.layers.padding import zero_padding
 from zoo.ops.attention import attend
 
 
@@ -29,8 +30,8 @@ class CrossAttention(Mixer):
 
     def __init__(self, context: LayerContext, *, heads: int = 4, bias: bool = True) -> None:
         super().__init__(context)
+        head_width("cross_attention", context.width, heads)
         self.heads, self.gain = heads, context.gain
-        self.head_width = head_width("cross_attention", context.width, heads)
         self.q = Linear(context.width, context.width, bias=bias)
         self.kv = Linear(context.width, 2 * context.width, bias=bias)
         self.out = Linear(context.width, context.width, bias=bias)
@@ -39,32 +40,28 @@ class CrossAttention(Mixer):
         self,
         x: Float[Tensor, "B T D"],
         *,
-        mask: Bool[Tensor, "B T"] | None = None,
+        mask: Mask | None = None,
         state: State | None = None,
         shared_context: dict[str, Any] | None = None,
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+    ) -> Mixed:
         if not shared_context or "memory" not in shared_context:
             raise ValueError("cross_attention: there is no memory to attend to")
-        B, T, D = x.shape
-        q = self.q(x).view(B, T, self.heads, self.head_width).transpose(1, 2)
-        kv = self.kv(shared_context["memory"]).view(B, -1, 2, self.heads, self.head_width)
-        k, v = kv.permute(2, 0, 3, 1, 4)
+        q = split_heads(self.q(x), self.heads)
+        k, v = split_heads(self.kv(shared_context["memory"]), 2 * self.heads).chunk(2, dim=1)
         valid: Tensor | None = shared_context.get("memory_mask")
         if valid is not None:
             # A row without any valid source step looks at all of it, rather than at nothing, and sees zeros.
-            k, v = (z.masked_fill(~valid[:, None, :, None], 0) for z in (k, v))
-            valid = (valid | ~valid.any(1, keepdim=True))[:, None, None, :].expand(-1, -1, T, -1)
+            k, v = zero_padding(k, valid, 2), zero_padding(v, valid, 2)
+            valid = (valid | ~valid.any(1, keepdim=True))[:, None, None, :].expand(-1, -1, x.shape[1], -1)
         y = attend(q, k, v, visible=valid)
-        return self.out(y.transpose(1, 2).reshape(B, T, D)), state
+        return self.out(merge_heads(y)), state
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         return {}
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
         """As `Attention.reset_parameters`."""
-        fan_in_(self.q)
-        fan_in_(self.kv)
-        fan_in_(self.out, self.gain or residual_scale(depth))
+        branch_(self.q, self.kv, out=self.out, depth=depth, gain=self.gain)
         if self.gain is not None:
             with torch.no_grad():
                 self.kv.weight[self.kv.out_features // 2 :] *= self.gain

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from zoo.contract import LayerContext, Mixer, State, Traits
+from zoo.contract import LayerContext, Mask, Mixed, Mixer, State, Traits
 from zoo.layers.activations import ACTIVATIONS
-from zoo.layers.initialisation import fan_in_, residual_scale
+from zoo.layers.initialisation import branch_, fan_in_
 from zoo.layers.mlp import hidden_units
 from zoo.ops.glu import glu
 
@@ -31,14 +31,11 @@ class GLU(Mixer):
         self.up = nn.Linear(context.width, hidden, bias=bias)
         self.down = nn.Linear(hidden, context.width, bias=bias)
 
-    def forward(
-        self, x: Float[Tensor, "B T D"], *, mask: Bool[Tensor, "B T"] | None = None, state: State | None = None
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+    def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
         gate, up, down = ((layer.weight, layer.bias) for layer in (self.gate, self.up, self.down))
         return glu(x, gate, up, down, self.activation), state
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """As `MLP.reset_parameters`."""
+        """See `branch_`."""
         fan_in_(self.gate, self.gain or 1.0)
-        fan_in_(self.up, self.gain or 1.0)
-        fan_in_(self.down, self.gain or residual_scale(depth))
+        branch_(values=self.up, out=self.down, depth=depth, gain=self.gain)

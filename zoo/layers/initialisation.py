@@ -7,6 +7,8 @@ width 64 attention then fails on recall that it solves within a thousand steps f
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -23,6 +25,20 @@ def residual_scale(depth: int) -> float:
     return (2 * depth) ** -0.5
 
 
+def branch_(
+    *into: nn.Linear, out: nn.Linear, depth: int, values: nn.Linear | None = None, gain: float | None = None
+) -> None:
+    """The linear layers of a residual branch: W ~ N(0, 1/fan_in), `out`, its last, scaled by 1/√(2·depth); b = 0.
+
+    With DeepNorm's β as `gain`, `values` and `out` are scaled by it instead.
+    """
+    for layer in into:
+        fan_in_(layer)
+    if values is not None:
+        fan_in_(values, gain or 1.0)
+    fan_in_(out, gain or residual_scale(depth))
+
+
 @torch.no_grad()
 def table_(table: Tensor) -> None:
     """Rows ~ N(0, 1/D): vectors of length about 1."""
@@ -34,3 +50,16 @@ def lecun_normal_(weight: Tensor, fan_in: int) -> Tensor:
     """N(0, 1/fan_in), from a normal cut at two standard deviations: flax' default for dense layers."""
     std = fan_in**-0.5 / 0.87962566103423978  # the standard deviation of a unit normal after the cut
     return nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
+
+
+@torch.no_grad()
+def log_step_(log_dt: Tensor, dt_min: float, dt_max: float) -> None:
+    """ln Δ uniform, for Δ = e^{log_dt}."""
+    log_dt.uniform_(math.log(dt_min), math.log(dt_max))
+
+
+@torch.no_grad()
+def softplus_bias_(bias: Tensor, dt_min: float, dt_max: float, floor: float = 0.0) -> None:
+    """Δ log-uniform, and `floor` at the least, for Δ = softplus(bias): bias = Δ + ln(1 − e^{−Δ})."""
+    dt = torch.empty_like(bias).uniform_(math.log(dt_min), math.log(dt_max)).exp().clamp(min=floor)
+    bias.copy_(dt + torch.log(-torch.expm1(-dt)))

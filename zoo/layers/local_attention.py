@@ -16,9 +16,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from zoo.contract import LayerContext, Mixer, State, Traits, Unsupported
-from zoo.layers.initialisation import fan_in_, residual_scale
-from zoo.layers.multi_head import split_heads
+from zoo.contract import LayerContext, Mask, Mixed, Mixer, State, Traits, Unsupported
+from zoo.layers.initialisation import branch_
+from zoo.layers.multi_head import head_width as width_of_head
+from zoo.layers.multi_head import merge_heads, split_heads
+from zoo.layers.padding import take_steps, zero_padding
 from zoo.layers.positions import relative
 from zoo.ops.local_attention import attend
 
@@ -51,47 +53,34 @@ class LocalAttention(Mixer):
         out_bias: bool = True,
     ) -> None:
         super().__init__(context)
-        if heads < 1 or (head_width is None and context.width % heads):
-            raise ValueError(f"local: width {context.width} does not divide into {heads} heads")
+        self.head_width = d = width_of_head("local", context.width, heads, head_width, "head_width")
         self.heads, self.kv_heads = heads, heads if kv_heads is None else kv_heads
         if self.kv_heads < 1 or heads % self.kv_heads:
             raise ValueError(f"local: {heads} heads cannot share {kv_heads} heads of keys and values (kv_heads) evenly")
-        if head_width is not None and head_width < 1:
-            raise ValueError(f"local: head_width must be at least 1, got {head_width}")
         self.window = min(WINDOW, context.length) if window is None else window
         if not 1 <= self.window <= context.length:
             raise ValueError(f"local: window {self.window} must lie in 1 .. {context.length}, the sequence length")
         self.causal, self.gain = context.causal, context.gain
         self.before, self.after = (self.window - 1, 0) if context.causal else (self.window // 2, self.window // 2)
-        self.head_width = d = context.width // heads if head_width is None else head_width
         self.positions = relative(context.positions, heads=heads, head_width=d, causal=context.causal)
         self.q_proj = nn.Linear(context.width, heads * d, bias=bias)
         self.k_proj = nn.Linear(context.width, self.kv_heads * d, bias=bias)
         self.v_proj = nn.Linear(context.width, self.kv_heads * d, bias=bias)
         self.out_proj = nn.Linear(heads * d, context.width, bias=out_bias)
 
-    def forward(
-        self, x: Float[Tensor, "B T D"], *, mask: Bool[Tensor, "B T"] | None = None, state: State | None = None
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+    def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
         if state is not None and not self.causal:
             raise Unsupported("bidirectional local attention cannot continue from a state")
-        if mask is not None:
-            x = x.masked_fill(~mask[..., None], 0)
-        q, k, v = (
-            split_heads(project(x), heads)
-            for project, heads in (
-                (self.q_proj, self.heads),
-                (self.k_proj, self.kv_heads),
-                (self.v_proj, self.kv_heads),
-            )
-        )
+        x = zero_padding(x, mask)
+        q = split_heads(self.q_proj(x), self.heads)
+        k, v = (split_heads(project(x), self.kv_heads) for project in (self.k_proj, self.v_proj))
         now = torch.arange(x.shape[1], device=x.device)[None]
         if state is not None:
             now = now + state["steps"][:, None]
         q, k = self.positions.rotate_both(q, k, now)
         k, v, valid, new = recall(state, k, v, mask)
         y = attend(q.to(k.dtype), k, v, before=self.before, after=self.after, valid=valid, bias=self._bias(x.device))
-        return self.out_proj(y.to(x.dtype).transpose(1, 2).flatten(2)), new
+        return self.out_proj(merge_heads(y.to(x.dtype))), new
 
     def _bias(self, device: torch.device) -> Float[Tensor, "H W"] | None:
         """The bias of the positions by distance, as one query in the middle of its window has it."""
@@ -103,14 +92,8 @@ class LocalAttention(Mixer):
         return empty(batch, self.kv_heads, self.before, self.head_width, device=device, dtype=dtype)
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """W ~ N(0, 1/fan_in), the projection into the residual stream scaled by 1/√(2·depth); biases zero.
-
-        DeepNorm scales values and output by its β instead.
-        """
-        fan_in_(self.q_proj)
-        fan_in_(self.k_proj)
-        fan_in_(self.v_proj, self.gain or 1.0)
-        fan_in_(self.out_proj, self.gain or residual_scale(depth))
+        """See `branch_`."""
+        branch_(self.q_proj, self.k_proj, values=self.v_proj, out=self.out_proj, depth=depth, gain=self.gain)
 
 
 def empty(batch: int, heads: int, past: int, d: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
@@ -120,7 +103,7 @@ def empty(batch: int, heads: int, past: int, d: int, *, device: torch.device | s
 
 
 def recall(
-    state: State | None, k: Float[Tensor, "B H T d"], v: Float[Tensor, "B H T d"], mask: Bool[Tensor, "B T"] | None
+    state: State | None, k: Float[Tensor, "B H T d"], v: Float[Tensor, "B H T d"], mask: Mask | None
 ) -> tuple[Tensor, Tensor, Bool[Tensor, "B S"] | None, State | None]:
     """Keys and values behind those of the cache, which of them are valid (None: all), and the next cache.
 
@@ -138,5 +121,5 @@ def recall(
     if mask is None:
         return k, v, valid, {"k": k[:, :, T:], "v": v[:, :, T:], "steps": state["steps"] + T}
     count = mask.sum(1)
-    last = (count[:, None] + slots)[:, None, :, None].expand(-1, k.shape[1], -1, k.shape[3])
-    return k, v, valid, {"k": k.gather(2, last), "v": v.gather(2, last), "steps": state["steps"] + count}
+    last = count[:, None] + slots
+    return k, v, valid, {"k": take_steps(k, last), "v": take_steps(v, last), "steps": state["steps"] + count}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
-from zoo.contract import LayerContext, Mixer, State, Traits
+from zoo.contract import LayerContext, Mask, Mixed, Mixer, State, Traits
 from zoo.layers.activations import ACTIVATIONS
-from zoo.layers.initialisation import fan_in_, residual_scale
+from zoo.layers.initialisation import branch_
 from zoo.layers.linear import Linear
 
 
@@ -26,15 +26,12 @@ class MLP(Mixer):
         self.up = Linear(context.width, hidden, bias=bias)
         self.down = Linear(hidden, context.width, bias=bias)
 
-    def forward(
-        self, x: Float[Tensor, "B T D"], *, mask: Bool[Tensor, "B T"] | None = None, state: State | None = None
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+    def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
         return self.down(self.activation(self.up(x))), state
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """W ~ N(0, 1/fan_in), into the residual stream scaled by 1/√(2·depth); or both scaled by DeepNorm's β."""
-        fan_in_(self.up, self.gain or 1.0)
-        fan_in_(self.down, self.gain or residual_scale(depth))
+        """See `branch_`."""
+        branch_(values=self.up, out=self.down, depth=depth, gain=self.gain)
 
 
 def hidden_units(name: str, expand: float, context: LayerContext) -> int:

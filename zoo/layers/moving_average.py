@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
+from zoo.contract import Mask
+from zoo.layers.float32 import in_fp32
 from zoo.ops import vandermonde
 from zoo.ops.long_convolution import convolve
 from zoo.ops.padding import align_right
-from zoo.ops.precision import at_least_fp32, no_autocast
 
 
 class EMA(nn.Module):
@@ -31,46 +32,38 @@ class EMA(nn.Module):
         super().__init__()
         self.both_ways = both_ways
         rows = 2 * D if both_ways else D
-        for name in ("delta", "alpha", "beta"):
-            self.register_parameter(name, nn.Parameter(torch.empty(rows, N, 1)))
+        self.delta, self.alpha, self.beta = (nn.Parameter(torch.empty(rows, N, 1)) for _ in range(3))
         self.gamma = nn.Parameter(torch.empty(rows, N))
         self.omega = nn.Parameter(torch.empty(D))
 
-    delta: nn.Parameter
-    alpha: nn.Parameter
-    beta: nn.Parameter
-
+    @in_fp32
     def forward(
-        self, x: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"] | None, h: Float[Tensor, "B D N"] | None
+        self, x: Float[Tensor, "B T D"], mask: Mask | None, h: Float[Tensor, "B D N"] | None
     ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B D N"] | None]:
-        """s, and h after the valid steps. x must be 0 at masked steps."""
-        with no_autocast(x.device):
-            u, T, (log_q, write, read), after = at_least_fp32(x), x.shape[1], self.coefficients(), None
-            if h is not None and T == 1:
-                after = log_q.exp() * at_least_fp32(h) + write * u[:, 0, :, None]
-                y = (read * after).sum(-1)[:, None]
-                after = after if mask is None else torch.where(mask[:, :, None], after, at_least_fp32(h))
-            elif h is not None:
-                y = (
-                    convolve(u, _powers(read * write, log_q, T))
-                    + _powers(read * log_q.exp() * at_least_fp32(h), log_q, T).mT
-                )
-                u_right, n = align_right(u, mask)
-                last = vandermonde.accumulate(u_right, _complex(log_q)).real
-                after = (n[:, None, None] * log_q).exp() * at_least_fp32(h) + write * last
-            else:
-                K = _powers(read * write, log_q, T)
-                y = convolve(u, K[: x.shape[2]])
-                if self.both_ways:
-                    y = y + convolve(u.flip(1), K[x.shape[2] :]).flip(1)
-            y = F.silu(y + at_least_fp32(self.omega) * u)
-        return y.to(x.dtype), None if h is None or after is None else after.to(h.dtype)
+        """s and, given h, the h after the valid steps; in float32 at least. x must be 0 at masked steps."""
+        T, (log_q, write, read), after = x.shape[1], self.coefficients(), None
+        if h is not None and T == 1:
+            after = log_q.exp() * h + write * x[:, 0, :, None]
+            y = (read * after).sum(-1)[:, None]
+            after = after if mask is None else torch.where(mask[:, :, None], after, h)
+        elif h is not None:
+            y = convolve(x, _powers(read * write, log_q, T)) + _powers(read * log_q.exp() * h, log_q, T).mT
+            right, n = align_right(x, mask)
+            last = vandermonde.accumulate(right, _complex(log_q)).real
+            after = (n[:, None, None] * log_q).exp() * h + write * last
+        else:
+            K = _powers(read * write, log_q, T)
+            y = convolve(x, K[: x.shape[2]])
+            if self.both_ways:
+                y = y + convolve(x.flip(1), K[x.shape[2] :]).flip(1)
+        return F.silu(y + self.omega * x), after
 
+    @in_fp32
     def coefficients(self) -> tuple[Float[Tensor, "D N"], Float[Tensor, "D N"], Float[Tensor, "D N"]]:
         """log q, p β and γ / √N. q = σ(−δ) + σ(δ) σ(−α), written so that it never rounds to 0."""
-        alpha, delta, beta = (at_least_fp32(p)[..., 0] for p in (self.alpha, self.delta, self.beta))
+        alpha, delta, beta = (p[..., 0] for p in (self.alpha, self.delta, self.beta))
         log_q = torch.logaddexp(F.logsigmoid(-delta), F.logsigmoid(delta) + F.logsigmoid(-alpha))
-        return log_q, delta.sigmoid() * beta, at_least_fp32(self.gamma) * self.gamma.shape[1] ** -0.5
+        return log_q, delta.sigmoid() * beta, self.gamma * self.gamma.shape[1] ** -0.5
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

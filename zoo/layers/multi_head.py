@@ -8,16 +8,19 @@ from fractions import Fraction
 from jaxtyping import Float
 from torch import Tensor
 
+from zoo.layers.ranges import at_least_one
 
-def head_width(name: str, width: int, heads: int) -> int:
-    """width / heads, for the mixer called `name`.
+
+def head_width(name: str, width: int, heads: int, given: int | None = None, option: str = "head_dim") -> int:
+    """The width of a head of the mixer called `name`: `given` by its `option`, or width / heads.
 
     Raises:
-        ValueError: no whole number.
+        ValueError: no whole number of at least 1.
     """
-    if heads < 1 or width % heads:
+    if heads < 1 or (given is None and width % heads):
         raise ValueError(f"{name}: width {width} does not divide into {heads} heads")
-    return width // heads
+    at_least_one(name, **{option: given})
+    return width // heads if given is None else given
 
 
 def width_multiple(heads: int, *expansions: float) -> int:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from zoo.contract import ParamOverride
+from zoo.contract import Mask, ParamOverride
 from zoo.ops.kernel_log import log_kernel
 
 
 def run(
-    rnn: nn.RNNBase,
-    x: Float[Tensor, "B T D"],
-    mask: Bool[Tensor, "B T"] | None,
-    state: tuple[Float[Tensor, "B D"], ...] | None,
+    rnn: nn.RNNBase, x: Float[Tensor, "B T D"], mask: Mask | None, state: tuple[Float[Tensor, "B D"], ...] | None
 ) -> tuple[Float[Tensor, "B T D"], tuple[Float[Tensor, "B D"], ...]]:
     """The outputs of a recurrent layer and, given a state, the state after each row's last valid step.
 

@@ -6,26 +6,25 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from zoo.contract import LayerContext, Mixer, ParamOverride, State, Traits
+from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, State, Traits
+from zoo.layers.float32 import in_fp32, zeros_fp32
 from zoo.layers.mlp import hidden_units
-from zoo.layers.multi_head import split_heads
+from zoo.layers.multi_head import merge_heads, split_heads
+from zoo.layers.padding import take_steps, zero_padding
+from zoo.layers.ranges import positive
 from zoo.ops.linear_attention import linear_attention
-from zoo.ops.precision import at_least_fp32, no_autocast
 
 
 def shift(
-    x: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"] | None, state: State | None
+    x: Float[Tensor, "B T D"], mask: Mask | None, state: State | None
 ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B D"]]:
     """The input before each step (zero before the first), and the last valid one. Padding must stand on the right."""
     first = torch.zeros_like(x[:, 0]) if state is None else state["x"]
     line = torch.cat([first[:, None].to(x.dtype), x], dim=1)
-    if mask is None:
-        last = line[:, -1]
-    else:
-        last = line.gather(1, mask.sum(1)[:, None, None].expand(-1, 1, x.shape[2])).squeeze(1)
+    last = line[:, -1] if mask is None else take_steps(line, mask.sum(1, keepdim=True)).squeeze(1)
     return line[:, :-1], last.to(first.dtype)
 
 
@@ -42,6 +41,10 @@ class GatedChannelMix(Mixer):
     """The names of the mixing vectors of k and r."""
     axes: ClassVar[tuple[int, ...]] = ()
     """The axes before the channels in their shape."""
+    weighs_previous: ClassVar[bool] = False
+    """Whether they weigh the previous input (RWKV-6), or the present one."""
+    widening_gain: ClassVar[bool] = False
+    """Whether W_k starts √(out/in) as large where it widens (RWKV-4)."""
 
     def __init__(self, context: LayerContext, *, expand: float) -> None:
         super().__init__(context)
@@ -53,36 +56,27 @@ class GatedChannelMix(Mixer):
         self.value = nn.Linear(hidden, C, bias=False)
         self.reset_parameters(layer=context.layer, depth=context.depth)
 
-    def forward(
-        self, x: Float[Tensor, "B T D"], *, mask: Bool[Tensor, "B T"] | None = None, state: State | None = None
-    ) -> tuple[Float[Tensor, "B T D"], State | None]:
+    def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
         previous, last = shift(x, mask, state)
-        k, r = (self.mixed(previous, x, getattr(self, name).to(x.dtype)) for name in self.mixes)
+        before, after = (x, previous) if self.weighs_previous else (previous, x)
+        k, r = (torch.lerp(before, after, getattr(self, name).to(x.dtype)) for name in self.mixes)
         y = torch.sigmoid(self.receptance(r)) * self.value(torch.relu(self.key(k)).square())
         return y, None if state is None else {"x": last}
-
-    @staticmethod
-    def mixed(previous: Tensor, x: Tensor, mix: Tensor) -> Tensor:
-        """The token shift: `mix` weighs the present input."""
-        return torch.lerp(previous, x, mix)
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         return {"x": torch.zeros(batch, self.key.in_features, device=device, dtype=dtype)}
 
     @torch.no_grad()
     def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """As `RWKV_ChannelMix` and `RWKV_Init`: W_k orthogonal, the other two matrices zero; see `key_gain`."""
-        C = self.key.in_features
+        """As `RWKV_ChannelMix` and `RWKV_Init`: ramps over channels, W_k orthogonal, the other two matrices zero."""
+        C, hidden = self.key.in_features, self.key.out_features
         for name in self.mixes:
             mix = getattr(self, name)
-            mix.copy_((torch.arange(C, device=mix.device) / C) ** (1 - layer / depth))
-        nn.init.orthogonal_(self.key.weight, gain=self.key_gain())
+            ramp = (torch.arange(C, device=mix.device) / C) ** (1 - layer / depth)
+            mix.copy_(1 - ramp if self.weighs_previous else ramp)
+        nn.init.orthogonal_(self.key.weight, gain=max(hidden / C, 1) ** 0.5 if self.widening_gain else 1.0)
         for zero in (self.receptance, self.value):
             nn.init.zeros_(zero.weight)
-
-    def key_gain(self) -> float:
-        """√(out/in) where W_k widens."""
-        return max(self.key.out_features / self.key.in_features, 1) ** 0.5
 
     def param_overrides(self) -> dict[str, ParamOverride]:
         """No weight decay on the mixing vectors."""
@@ -106,7 +100,7 @@ class MatrixTimeMix(Mixer):
         super().__init__(context)
         C, A = context.width, context.width if dim_att is None else dim_att
         self.heads, self.head_size = count_heads(A, head_size), head_size
-        check_divisor(head_size_divisor)
+        positive("rwkv", head_size_divisor=head_size_divisor)
         self.time_faaaa = nn.Parameter(torch.empty(self.heads, head_size))
         self.receptance, self.key, self.value, self.gate = (nn.Linear(C, A, bias=False) for _ in range(4))
         self.output = nn.Linear(A, C, bias=False)
@@ -116,27 +110,26 @@ class MatrixTimeMix(Mixer):
     def width_multiple(cls, *, head_size: int, dim_att: int | None, **_: Any) -> int:
         return 1 if dim_att else max(1, head_size)
 
+    @in_fp32
     def wkv(
         self,
         r: Float[Tensor, "B T A"],
         k: Float[Tensor, "B T A"],
         v: Float[Tensor, "B T A"],
         log_w: Float[Tensor, "#B H T N"],
-        mask: Bool[Tensor, "B T"] | None,
+        mask: Mask | None,
         state: State | None,
     ) -> tuple[Float[Tensor, "B T A"], Float[Tensor, "B H N N"]]:
         """GroupNorm(y) and the last S, from `state` on; a masked step neither forgets nor adds."""
-        r, k, v = (at_least_fp32(split_heads(x, self.heads)) for x in (r, k, v))
-        if mask is not None:
-            off = ~mask[:, None, :, None]
-            k, v, log_w = k.masked_fill(off, 0), v.masked_fill(off, 0), log_w.masked_fill(off, 0)
-        S = None if state is None else state["S"]
-        y, S = linear_attention(r, k, v, log_w, S, bonus=at_least_fp32(self.time_faaaa))
+        r, k, v = (split_heads(x, self.heads) for x in (r, k, v))
+        k, v, log_w = (zero_padding(x, mask, 2) for x in (k, v, log_w))
+        y, S = linear_attention(r, k, v, log_w, None if state is None else state["S"], bonus=self.time_faaaa)
         return norm_heads(self.ln_x, y), S
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         x = torch.zeros(batch, self.key.in_features, device=device, dtype=dtype)
-        return {"x": x, "S": at_least_fp32(x.new_zeros(batch, self.heads, self.head_size, self.head_size))}
+        S = zeros_fp32(batch, self.heads, self.head_size, self.head_size, device=device, dtype=dtype)
+        return {"x": x, "S": S}
 
     @torch.no_grad()
     def reset_parameters(self, *, layer: int, depth: int) -> None:
@@ -154,17 +147,7 @@ class MatrixTimeMix(Mixer):
 
     def param_overrides(self) -> dict[str, ParamOverride]:
         """Twice the learning rate on `time_decay`; no weight decay on anything but the five matrices."""
-        return param_overrides(self, twice="time_decay")
-
-
-def check_divisor(head_size_divisor: float) -> None:
-    """Refuse a divisor that nothing can be divided by.
-
-    Raises:
-        ValueError: it is not positive.
-    """
-    if head_size_divisor <= 0:
-        raise ValueError(f"rwkv: head_size_divisor must be positive, got {head_size_divisor}")
+        return param_overrides(self, time_decay=2.0)
 
 
 def count_heads(width: int, head_size: int) -> int:
@@ -180,17 +163,15 @@ def count_heads(width: int, head_size: int) -> int:
     return width // head_size
 
 
+@in_fp32
 def norm_heads(ln_x: nn.GroupNorm, y: Float[Tensor, "B H T N"]) -> Float[Tensor, "B T A"]:
-    """Each head of each step to mean 0 and variance 1, in float32 at least; then scaled and shifted per channel."""
-    with no_autocast(y.device):
-        rows = at_least_fp32(y).transpose(1, 2).flatten(2)
-        normed = F.group_norm(
-            rows.flatten(0, 1), ln_x.num_groups, at_least_fp32(ln_x.weight), at_least_fp32(ln_x.bias), ln_x.eps
-        )
-        return normed.view_as(rows)
+    """Each head of each step to mean 0 and variance 1; then scaled and shifted per channel."""
+    rows = merge_heads(y)
+    normed = F.group_norm(rows.flatten(0, 1), ln_x.num_groups, ln_x.weight, ln_x.bias, ln_x.eps)
+    return normed.view_as(rows)
 
 
-def param_overrides(mixer: Mixer, twice: str | None = None) -> dict[str, ParamOverride]:
-    """No weight decay on the mixer's own parameters (its layers decide for theirs); one may learn twice as fast."""
+def param_overrides(mixer: Mixer, **lr_scale: float) -> dict[str, ParamOverride]:
+    """No weight decay on the mixer's own parameters (its layers decide for theirs), and rates scaled by `lr_scale`."""
     own = [name for name, _ in mixer.named_parameters(recurse=False)]
-    return {name: ParamOverride(lr_scale=2.0 if name == twice else 1.0, decay=False) for name in own}
+    return {name: ParamOverride(lr_scale=lr_scale.get(name, 1.0), decay=False) for name in own}

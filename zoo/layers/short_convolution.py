@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from zoo.contract import State
+from zoo.contract import Mask, State
+from zoo.layers.padding import take_steps, zero_padding
 from zoo.ops.short_convolution import Unit, short_convolution
 
 
@@ -27,8 +28,6 @@ class ShortConvolution(nn.Conv1d):
     ) -> None:
         if kernel_size < 1:
             raise ValueError(f"short convolution: kernel size must be at least 1, got {kernel_size}")
-        if activation not in (None, "silu"):
-            raise ValueError(f"short convolution: activation {activation!r} is neither None nor 'silu'")
         super().__init__(width, width, kernel_size, groups=width, bias=bias)
         self.activation = activation
 
@@ -36,7 +35,7 @@ class ShortConvolution(nn.Conv1d):
         self,
         x: Float[Tensor, "B T D"],
         *,
-        mask: Bool[Tensor, "B T"] | None = None,
+        mask: Mask | None = None,
         state: Float[Tensor, "B D P"] | None = None,
         unit: Unit | None = None,
         narrow: bool = False,
@@ -45,30 +44,20 @@ class ShortConvolution(nn.Conv1d):
 
         `unit` normalises the result by head. It is in float32 at least; if `narrow`, rounded to the dtype of x.
         """
-        y = short_convolution(
-            x,
-            self.weight[:, 0],
-            self.bias,
-            None if state is None else state.to(x.dtype).mT,
-            mask,
-            silu=self.activation == "silu",
-            unit=unit,
-            narrow=narrow,
-        )
-        return y, None if state is None else self.last(x, mask, state)
+        before = None if state is None else {"own": state}
+        y, new = side_by_side([self], x, ["own"], mask=mask, state=before, unit=unit, narrow=narrow)
+        return y, new.get("own")
 
-    def _line(self, x: Tensor, mask: Tensor | None, state: Tensor) -> Float[Tensor, "B D P+T"]:
-        """The past inputs, then x with zeros for padding."""
-        x = x if mask is None else x.masked_fill(~mask[..., None], 0)
-        return torch.cat([state.to(x.dtype), x.transpose(1, 2)], dim=-1)
-
-    def last(self, x: Tensor, mask: Tensor | None, state: Tensor) -> Float[Tensor, "B D P"]:
+    def last(
+        self, x: Float[Tensor, "B T D"], mask: Mask | None, state: Float[Tensor, "B D P"]
+    ) -> Float[Tensor, "B D P"]:
         """The inputs that end at the last valid one."""
-        past, T = self.kernel_size[0] - 1, x.shape[1]
+        past, before = self.kernel_size[0] - 1, state.to(x.dtype).mT
         if mask is None:
-            return self._line(x[:, max(0, T - past) :], None, state)[..., -past or T + past :].to(state.dtype)
+            line = torch.cat([before, x[:, max(0, x.shape[1] - past) :]], dim=1)
+            return line[:, line.shape[1] - past :].mT.to(state.dtype)
         at = mask.sum(1)[:, None] + torch.arange(past, device=x.device)  # behind n valid steps they start at n
-        return self._line(x, mask, state).gather(2, at[:, None].expand(-1, x.shape[2], -1)).to(state.dtype)
+        return take_steps(torch.cat([before, zero_padding(x, mask)], dim=1), at).mT.to(state.dtype)
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> Float[Tensor, "B D P"]:
         """No inputs yet: zeros."""
@@ -80,14 +69,14 @@ def side_by_side(
     x: Float[Tensor, "B T _"],
     names: Sequence[str],
     *,
-    mask: Bool[Tensor, "B T"] | None = None,
+    mask: Mask | None = None,
     state: State | None = None,
     unit: Unit | None = None,
+    narrow: bool = True,
 ) -> tuple[Float[Tensor, "B T _"], State]:
     """Several convolutions of one width and activation over features side by side, run as one.
 
-    See `ShortConvolution.forward`; the result is rounded to the dtype of x. `names` are their keys in the mixer's
-    state, of which the next is returned.
+    See `ShortConvolution.forward`. `names` are their keys in the mixer's state, of which the next is returned.
     """
     first, biased = convolutions[0], convolutions[0].bias is not None
     before = None if state is None else torch.cat([state[name].to(x.dtype).mT for name in names], dim=-1)
@@ -99,7 +88,7 @@ def side_by_side(
         mask,
         silu=first.activation == "silu",
         unit=unit,
-        narrow=True,
+        narrow=narrow,
     )
     if state is None:
         return y, {}

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from zoo.layers.float32 import in_fp32
 from zoo.layers.short_convolution import ShortConvolution
-from zoo.ops.precision import at_least_fp32
 
 
 class CausalConv1d(nn.Module):
@@ -27,10 +27,11 @@ class MultiHeadLayerNorm(nn.Module):
         self.heads, self.eps = heads, eps
         self.weight = nn.Parameter(torch.zeros(width)) if weight else None
 
+    @in_fp32
     def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-        x = at_least_fp32(x).unflatten(-1, (self.heads, -1))
+        x = x.unflatten(-1, (self.heads, -1))
         x = F.layer_norm(x, x.shape[-1:], eps=self.eps).flatten(-2)
-        return x if self.weight is None else x * (1 + at_least_fp32(self.weight))
+        return x if self.weight is None else x * (1 + self.weight)
 
     def reset_parameters(self) -> None:
         """w = 0."""

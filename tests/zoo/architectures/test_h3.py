@@ -42,3 +42,50 @@ def test_initialisation():
     dt = diagonal.log_dt.exp()
     assert 1e-3 <= dt.min() < 2e-3
     assert 5e-2 < dt.max() <= 1e-1
+<<<<<<< HEAD
+=======
+    assert mixer.D.std().item() == pytest.approx(1, rel=0.2)
+    assert mixer.ssm_k_D.std().item() == pytest.approx(1, rel=0.2)
+
+
+def test_hints():
+    hints = build()[0].param_overrides()
+    diagonal = {f"kernel.kernel.{name}" for name in ("log_dt", "inv_A_real", "A_imag", "B")}
+    assert {name for name, hint in hints.items() if hint.lr_max == 1e-3} == diagonal | {"ssm_k_kernel.kernel.B"}
+    assert set(hints) - diagonal == {
+        "ssm_k_kernel.kernel.B",
+        "ssm_k_kernel.kernel.C",
+        "kernel.kernel.C",
+        "ssm_k_D",
+        "D",
+    }
+    assert all(hint.decay is False for hint in hints.values())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"d_state": 7}, "even"),
+        ({"head_dim": 4}, "width 6 does not divide into heads of 4"),
+        ({"dt_min": 1}, "dt"),
+    ],
+)
+def test_rejects_what_cannot_be(options, message):
+    with pytest.raises(ValueError, match=message):
+        H3(LayerContext(width=D, length=T), **options)
+
+
+def test_is_causal_only():
+    with pytest.raises(Unsupported):
+        H3(LayerContext(width=D, length=T, causal=False))
+
+
+@HEADS
+def test_works_without_data(head_dim):
+    with torch.device("meta"):
+        mixer, x = H3(LayerContext(width=D, length=T), head_dim=head_dim), torch.randn(B, T, D)
+    for state in (None, mixer.init_state(B, device="meta", dtype=torch.float32)):
+        for steps in (1, T):
+            y, _ = mixer(x[:, :steps], state=state)
+            assert y.shape == (B, steps, D)
+>>>>>>> w4

@@ -37,3 +37,57 @@ def test_segments_divide_the_valid_steps():
     assert landmarks(z, 4).flatten().tolist()[:4] == [1, 3.5, 6, 8.5]  # 0 1 2 | 3 4 | 5 6 7 | 8 9
     assert landmarks(z, 4, mask)[1].flatten().tolist() == [0.5, 2, 3.5, 5]  # 0 1 | 2 | 3 4 | 5
     torch.testing.assert_close(landmarks(z, 5), landmarks(z, 5, torch.ones(2, 10, dtype=torch.bool)))
+<<<<<<< HEAD
+=======
+
+
+@pytest.mark.parametrize("lengths", [[T, 7], [3, 11], [4, 0]])
+def test_padding_leaves_no_trace(lengths):
+    mixer, x = build()
+    mask = torch.arange(T) < torch.tensor(lengths)[:, None]
+    x = x.requires_grad_()
+    y = mixer(x, mask=mask)[0]
+    assert y.isfinite().all()
+    junk = mixer(torch.where(mask[..., None], x, float("nan")), mask=mask)[0]
+    torch.testing.assert_close(junk[mask], y[mask], rtol=0, atol=0)
+    assert torch.autograd.grad(y.sum(), x)[0].isfinite().all()
+    for row, n in enumerate(lengths):
+        if n:
+            torch.testing.assert_close(y[row : row + 1, :n], mixer(x[row : row + 1, :n])[0], rtol=1e-9, atol=1e-9)
+
+
+def test_initialisation():
+    mixer = Nystromformer(LayerContext(width=64, length=T, causal=False))
+    mixer.reset_parameters(layer=0, depth=8)
+    assert mixer.query.weight.std().item() == pytest.approx(1 / 8, rel=0.1)
+    assert mixer.out.weight.std().item() == pytest.approx(1 / 32, rel=0.1)
+    assert 0.8 * 65**-0.5 < mixer.conv.weight.abs().max() <= 65**-0.5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"heads": 3}, "does not divide into 3 heads"),
+        ({"num_landmarks": 0}, "at least 1"),
+        ({"conv_kernel_size": 4}, "odd"),
+    ],
+)
+def test_bad_options_fail_at_build(options, message):
+    with pytest.raises(ValueError, match=message):
+        build(**options)
+
+
+def test_cannot_be_causal():
+    with pytest.raises(Unsupported, match="Nystromformer"):
+        Nystromformer(LayerContext(width=D, length=T))
+
+
+def test_works_without_data():
+    with torch.device("meta"):
+        mixer = Nystromformer(LayerContext(width=D, length=T, causal=False), heads=H, num_landmarks=4)
+        x, mask = torch.randn(B, T, D), torch.ones(B, T, dtype=torch.bool)
+    for valid in (None, mask):
+        y = mixer(x, mask=valid)[0]
+        y.sum().backward()
+        assert y.shape == x.shape
+>>>>>>> w4

@@ -23,3 +23,43 @@ def test_initialisation(init):
     assert 1e-3 <= dt.min() < 2e-3
     assert 5e-2 < dt.max() <= 1e-1
     assert mixer.C.var().item() == pytest.approx(0.5, rel=0.1)
+<<<<<<< HEAD
+=======
+    assert mixer.D.std().item() == pytest.approx(1.0, rel=0.2)
+
+
+def test_hints_cover_the_system_and_leave_the_linear_layer_alone():
+    mixer, _ = build()
+    hints = mixer.param_overrides()
+    assert {name for name, hint in hints.items() if hint.lr_max == 1e-3} == {"log_dt", "log_A_real", "A_imag", "B"}
+    assert all(hint.decay is False for hint in hints.values())
+    assert {name for name, _ in mixer.named_parameters()} - set(hints) == {"output.weight", "output.bias"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"d_state": 7}, "even"),
+        ({"dt_min": 1}, "dt"),
+        ({"n_ssm": 3 * D}, "divide"),
+    ],
+)
+def test_rejects_what_cannot_be(options, message):
+    with pytest.raises(ValueError, match=message):
+        S4D(LayerContext(width=D, length=T), **options)
+
+
+def test_is_causal_only():
+    with pytest.raises(Unsupported):
+        S4D(LayerContext(width=D, length=T, causal=False))
+
+
+def test_works_without_data():
+    with torch.device("meta"):
+        mixer, x = S4D(LayerContext(width=D, length=T)), torch.randn(B, T, D)
+    for state in (None, mixer.init_state(B, device="meta", dtype=torch.float32)):
+        y, after = mixer(x, state=state)
+        y.sum().backward()
+        assert y.shape == x.shape
+    assert after["x"].shape == (B, D, 32, 2)
+>>>>>>> w4

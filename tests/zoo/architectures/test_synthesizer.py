@@ -37,3 +37,47 @@ def test_fixed_tables_do_not_learn():
     want = mixer.out(mixer.value(x).cumsum(1) / torch.arange(1, T + 1)[:, None])  # equal scores: the running mean
     torch.testing.assert_close(mixer(x)[0], want)
     assert (first - want).abs().max() > 1e-3
+<<<<<<< HEAD
+=======
+
+
+def test_initialisation():
+    mixer = Synthesizer(LayerContext(width=64, length=40), variant="random", dot="alpha")
+    mixer.reset_parameters(layer=0, depth=8)
+    bound = (6 / 80) ** 0.5
+    assert 0.95 * bound < mixer.R.abs().max() <= bound
+    assert mixer.alpha.item() == 0
+    assert mixer.out.weight.std().item() == pytest.approx(1 / 32, rel=0.1)
+
+
+def test_longer_sequences_are_refused():
+    mixer, _ = build()
+    with pytest.raises(ValueError, match=f"at most {L}"):
+        mixer(torch.zeros(1, L + 1, D, dtype=torch.float64))
+    _, state = mixer(torch.zeros(1, L, D, dtype=torch.float64), state=start(mixer, 1))
+    with pytest.raises(ValueError, match=f"{L + 1} steps"):
+        mixer(torch.zeros(1, 1, D, dtype=torch.float64), state=state)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"heads": 5}, "does not divide into 5 heads"),
+        ({"rank": 0}, "rank must be at least 1"),
+        ({"factor": L + 1}, f"factor must lie in 1 .. {L}"),
+    ],
+)
+def test_bad_options_fail_at_build(options, message):
+    with pytest.raises(ValueError, match=message):
+        build(**options)
+
+
+@EVERY
+def test_works_without_data(options):
+    with torch.device("meta"):
+        mixer, x = Synthesizer(LayerContext(width=D, length=L), heads=H, **options), torch.randn(B, T, D)
+    for state in (None, mixer.init_state(B, device="meta", dtype=torch.float32)):
+        y, _ = mixer(x, state=state)
+        y.sum().backward()
+        assert y.shape == x.shape
+>>>>>>> w4

@@ -1,16 +1,14 @@
-"""Models: an embedding, a backbone and a head, a file for each role."""
+"""The model of each role: an embedding, a backbone and a head."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from zoo.blocks.heads.base import SequenceModel, make_head
-from zoo.blocks.heads.classify import Classifier
+from zoo.blocks.heads.classify import Classifier, Retriever
 from zoo.blocks.heads.embedding import Embedding
-from zoo.blocks.heads.lm import LanguageModel
-from zoo.blocks.heads.masked import MaskedLanguageModel
+from zoo.blocks.heads.lm import LanguageModel, MaskedLanguageModel
 from zoo.blocks.heads.reconstruct import Reconstructor
-from zoo.blocks.heads.retrieve import Retriever
 from zoo.blocks.heads.seq2seq import EncoderDecoder, Seq2Seq, TwoStacks
 from zoo.contract import Model, Recipe, Role, Shape
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from zoo.blocks.heads.embedding import Embedding
 from zoo.blocks.stack import Stack
-from zoo.contract import LayerContext, Model, Recipe, Role, Shape, State, Unsupported
+from zoo.contract import LayerContext, Mask, Model, Recipe, Role, Shape, State, Unsupported
 
 CAUSAL: tuple[Role, ...] = ("lm", "seq2seq", "reconstruct")
 """The roles whose one backbone must not look ahead."""
@@ -32,7 +32,7 @@ class SequenceModel(Model):
         ends = self.embedding.positions.limit
         return super().longest if ends is None else ends
 
-    def encode(self, inputs: Tensor, mask: Bool[Tensor, "B T"] | None = None) -> Float[Tensor, "B T D"]:
+    def encode(self, inputs: Tensor, mask: Mask | None = None) -> Float[Tensor, "B T D"]:
         """Backbone outputs for whole sequences."""
         start = torch.zeros(1, dtype=torch.long, device=inputs.device)
         return self.backbone(self.embedding(inputs, start), mask=mask)[0]
@@ -45,9 +45,7 @@ class SequenceModel(Model):
         backbone = self.backbone.init_state(batch, device=weight.device, dtype=weight.dtype)
         return {"position": position, "backbone": backbone}
 
-    def resume(
-        self, inputs: Tensor, state: State, mask: Bool[Tensor, "B T"] | None = None
-    ) -> tuple[Float[Tensor, "B T D"], State]:
+    def resume(self, inputs: Tensor, state: State, mask: Mask | None = None) -> tuple[Float[Tensor, "B T D"], State]:
         """Backbone outputs for `inputs` after `state`, and the next state. Only valid steps move the position on."""
         position, before = state["position"], state["backbone"]
         y, after = self.backbone(self.embedding(inputs, position), mask=mask, state=before)

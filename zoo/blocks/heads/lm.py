@@ -1,4 +1,4 @@
-"""lm: logits for the next token at every step, from a causal backbone."""
+"""lm and masked: logits for a token at every step, from a causal or a bidirectional backbone."""
 
 from __future__ import annotations
 
@@ -9,19 +9,31 @@ from zoo.blocks.heads.base import SequenceModel, make_head
 from zoo.contract import Batch, Recipe, Role, Shape, State, Unsupported
 
 
-class LanguageModel(SequenceModel):
-    """Next-token logits at every step."""
+class TokenModel(SequenceModel):
+    """Logits for a token at every step."""
 
     def __init__(self, recipe: Recipe, role: Role, shape: Shape) -> None:
         if shape.vocab is None:
-            raise Unsupported("a language model reads tokens; this task gives vectors")
+            kind = "a language model" if role == "lm" else "a masked language model"
+            raise Unsupported(f"{kind} reads tokens; this task gives vectors")
         super().__init__(recipe, role, shape, vocab=shape.vocab, length=shape.length)
         self.head = make_head(recipe, shape.width, shape.outputs, bias=False)
-        if recipe.tie and shape.vocab == shape.outputs:
-            self.head.weight = self.embedding.table.weight
 
     def forward(self, batch: Batch) -> Float[Tensor, "B T V"]:
         return self.head(self.encode(batch.inputs, batch.mask))
+
+
+class MaskedLanguageModel(TokenModel):
+    """Logits for the token at every step, of which some are hidden in the inputs; looks both ways."""
+
+
+class LanguageModel(TokenModel):
+    """Next-token logits at every step."""
+
+    def __init__(self, recipe: Recipe, role: Role, shape: Shape) -> None:
+        super().__init__(recipe, role, shape)
+        if recipe.tie and shape.vocab == shape.outputs:
+            self.head.weight = self.embedding.table.weight
 
     def extend(self, tokens: Int[Tensor, "B T"], state: State) -> tuple[Float[Tensor, "B T V"], State]:
         y, state = self.resume(tokens, state)

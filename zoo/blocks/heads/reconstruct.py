@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from zoo.blocks.heads.base import SequenceModel, make_head
 from zoo.contract import Batch, Recipe, Role, Shape
 from zoo.layers.norms import make_norm
+from zoo.layers.padding import take_steps
 from zoo.layers.positions.at_input import sinusoid
 
 
@@ -30,6 +31,6 @@ class Reconstructor(SequenceModel):
         y = self.encode(batch.inputs, batch.mask)
         B, T, D = y.shape
         last = torch.full((B,), T, device=y.device) if batch.mask is None else batch.mask.sum(1)
-        z = y.gather(1, (last - 1).clamp(min=0)[:, None, None].expand(-1, 1, D))
+        z = take_steps(y, (last - 1).clamp(min=0)[:, None])
         positions = torch.arange(T, device=y.device)[None]
         return self.head(self.decoder(z + sinusoid(positions, D).to(y.dtype)))

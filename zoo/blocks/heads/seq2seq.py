@@ -12,6 +12,7 @@ from zoo.blocks.heads.base import SequenceModel, make_head
 from zoo.blocks.heads.embedding import Embedding
 from zoo.blocks.stack import Stack
 from zoo.contract import Backbone, Batch, LayerContext, Model, Recipe, Role, Shape, State, Unsupported
+from zoo.layers.padding import take_steps
 
 
 class Seq2Seq(SequenceModel):
@@ -37,7 +38,7 @@ class Seq2Seq(SequenceModel):
         row = torch.nn.functional.pad(batch.inputs, (0, U)).scatter(1, start, target)
         valid = torch.arange(S + U, device=target.device) < (lengths + U)[:, None]
         y = self.encode(row, None if batch.mask is None else valid)
-        return self.head(y.gather(1, start[..., None].expand(-1, -1, y.shape[-1])))
+        return self.head(take_steps(y, start))
 
     def read(self, inputs: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"] | None = None) -> State:
         """The state after the source, from which `extend` decodes target tokens."""

@@ -9,9 +9,10 @@ import math
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from zoo.contract import Mask
 from zoo.ops import qkv
 from zoo.types import Part, State, Unsupported
 
@@ -183,9 +184,7 @@ RELATIVE = {"rope": RoPE, "xpos": XPos, "alibi": ALiBi, "t5": T5Bias}
 """By the names that a Recipe has for them."""
 
 
-def places(
-    state: State | None, T: int, mask: Bool[Tensor, "B T"] | None, device: torch.device
-) -> tuple[Int[Tensor, "#B T"], State]:
+def places(state: State | None, T: int, mask: Mask | None, device: torch.device) -> tuple[Int[Tensor, "#B T"], State]:
     """The positions of T steps, and the part of the next state that counts them.
 
     For mixers whose state does not tell by itself how many steps it has seen: `steps` counts them. Without that count
