@@ -62,7 +62,7 @@ def lanes(kind: Any) -> int:
     raise NotImplementedError("for loops only")
 
 
-overload(lanes)(lambda kind: (lambda kind: 16) if _of(kind).lanes == 16 else lambda kind: 8)
+overload(lanes)(lambda kind: (lambda kind: 8) if kind.dtype == types.float64 else lambda kind: 16)
 
 
 @intrinsic

@@ -27,6 +27,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from torch import Tensor
 
 from zoo.ops.cpu.bfloat16 import array
+from zoo.ops.forms import CompilationError
 
 _WORD = ir.IntType(64)
 _Body: Any = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
@@ -42,11 +43,11 @@ def run(kernel: Any, items: int, *arguments: Any, grain: int = 1) -> None:
             copy), C-contiguous arrays, integers, booleans, NumPy floats, and NamedTuples of these, whose fields the
             kernel reads by name.
     """
-    threads, team = min(torch.get_num_threads(), -(-items // grain)), _openmp()
+    threads = min(torch.get_num_threads(), -(-items // grain))
     words: list[int] = [items, grain]
     copies: list[Tensor] = []
     kinds = tuple([_pack(x, words, copies) for x in arguments])
-    entry = _entry(kernel, kinds, len(words)) if team else None
+    entry = _entry(kernel, kinds, len(words))
     if entry is None:
         given = [_as_arrays(x) for x in arguments]
         _pooled(lambda start, stop: kernel(start, stop, *given), items, grain, threads)
@@ -54,7 +55,7 @@ def run(kernel: Any, items: int, *arguments: Any, grain: int = 1) -> None:
     slots = Words("q", words)
     address = slots.buffer_info()[0]
     if threads > 1:
-        team.GOMP_parallel(entry.body, address, threads, 0)
+        _openmp().GOMP_parallel(entry.body, address, threads, 0)
     elif threads == 1:
         entry.body(address)
 
@@ -99,12 +100,19 @@ class _Entry(NamedTuple):
 
 @cache
 def _entry(kernel: Any, kinds: tuple[Any, ...], words: int) -> _Entry | None:
-    """The entry for arguments of such kinds in so many words; None, with a warning, where numba lets none be built."""
-    own = [_numba_type(kind) for kind in kinds]
-    signature = (types.int64, types.int64, *own)
-    kernel.compile(signature)
+    """The entry for arguments of such kinds in so many words; None, with a warning, where there can be none.
+
+    Raises:
+        CompilationError: numba fails. Behind the public function of an op torch computes instead (`forms.falls_back`).
+    """
+    signature = (types.int64, types.int64, *map(_numba_type, kinds))
     try:
-        return _build(kernel.overloads[signature], signature, words)
+        kernel.compile(signature)
+    except Exception as error:
+        said = f"{kernel.__name__} cannot be compiled ({type(error).__name__}: {error}); set ZOOBENCH_COMPILED=0"
+        raise CompilationError(said) from error
+    try:
+        return _build(kernel.overloads[signature], signature, words) if _openmp() else None
     except Exception as error:  # whatever has changed inside numba
         reason = f"{type(error).__name__}: {error}"
         warnings.warn(f"compiled loops run on threads of their own, slower than on torch's: {reason}", stacklevel=3)

@@ -12,6 +12,7 @@ from torch import Tensor
 from zoo.ops import attention
 from zoo.ops.kernel_log import log_kernel
 from zoo.ops.local_attention.naive import Extra, band, dense, join, spread
+from zoo.ops.step_by_step import finite
 
 LEAST = 32
 """Queries in a block at least: small matrices cost more in calls than in work."""
@@ -28,15 +29,32 @@ def attend(
     bias: Float[Tensor, "#H W"] | None = None,
     extra: Extra | None = None,
 ) -> Float[Tensor, "B H T V"]:
-    """See `naive.attend`. Blocks are as long as the band is wide; full attention is taken where it is no more work."""
-    B, T, S = q.shape[0], q.shape[2], k.shape[2]
-    reach = before + after
-    size = min(T, max(reach, LEAST))
+    """See `naive.attend`. Full attention runs where it is no more work, and on a CPU where blocks are not finite."""
+    size = min(q.shape[2], max(before + after, LEAST))
+    padded = -(-q.shape[2] // size) * size
+    if padded * (size + before + after) < q.shape[2] * k.shape[2]:
+        y = _by_blocks(q, k, v, before, after, valid, bias, extra, size)
+        if y.device.type != "cpu" or finite(y):
+            log_kernel("local_attention", "blocked")
+            return y
+    log_kernel("local_attention", "dense")
+    return attention.attend(q, **dense(q, k, v, before, after, valid, bias, extra))
+
+
+def _by_blocks(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    before: int,
+    after: int,
+    valid: Tensor | None,
+    bias: Tensor | None,
+    extra: Extra | None,
+    size: int,
+) -> Tensor:
+    """Attention in blocks of `size` queries."""
+    (B, _, T, _), S, reach = q.shape, k.shape[2], before + after
     N = -(-T // size)
-    if N * size * (size + reach) >= T * S:
-        log_kernel("local_attention", "dense")
-        return attention.attend(q, **dense(q, k, v, before, after, valid, bias, extra))
-    log_kernel("local_attention", "blocked")
     first = S - T - before  # the first key of the first block; before the sequence if negative
     left, right = max(0, -first), N * size - T + after
 

@@ -27,7 +27,7 @@ NORMS = {
         lambda f, o, w, g: f.gated_rms(o, w, 1e-5, torch.cat([g, o], -1)[..., : len(w)]),
         3,
     ),
-    "summed": (lambda f, o, w, y: f.summed(o, y, w, None, 1e-5), 3),
+    "summed": (lambda f, o, w, y: f.summed(o, y, w, 1e-5), 3),
 }
 
 
@@ -64,7 +64,7 @@ def test_of_two_widths(dtypes):
     one, other = dtypes
     x, y, w = torch.randn(5, 33).to(one), torch.randn(5, 33).to(other), torch.randn(33)
     for get in (
-        lambda form: differentiated(lambda x, y, w: form.summed(x, y, w, None, 1e-5), x, y, w),
+        lambda form: differentiated(lambda x, y, w: form.summed(x, y, w, 1e-5), x, y, w),
         lambda form: differentiated(lambda x, w: form.rms(x, w, 1e-5, dtype=other), x, w),
     ):
         for ours, true in zip(get(norms), get(naive), strict=True):
@@ -91,7 +91,7 @@ def test_only_one_of_sum_and_norm_is_read(read):
     inputs = torch.randn(5, 8), torch.randn(5, 8), torch.randn(8)
 
     def by(form):
-        return lambda *x: form(*x, None, 1e-5)[read]
+        return lambda *x: form(*x, 1e-5)[read]
 
     for leaf in range(2 + read):
         gradients = []
@@ -105,11 +105,11 @@ def test_only_one_of_sum_and_norm_is_read(read):
 def test_a_gradient_that_is_handed_on_is_written_to_by_nobody():
     """Of equal dtypes the two gradients are one tensor."""
     x, y, w = torch.randn(2, 3, requires_grad=True), torch.randn(2, 3, requires_grad=True), torch.randn(3)
-    s, n = norms.summed(x, y, w, None, 1e-5)
-    norms.summed(s + n, y, w, None, 1e-5)[1].sum().backward()
+    s, n = norms.summed(x, y, w, 1e-5)
+    norms.summed(s + n, y, w, 1e-5)[1].sum().backward()
     x_, y_ = (z.detach().clone().requires_grad_() for z in (x, y))
-    s, n = naive.summed(x_, y_, w, None, 1e-5)
-    naive.summed(s + n, y_, w, None, 1e-5)[1].sum().backward()
+    s, n = naive.summed(x_, y_, w, 1e-5)
+    naive.summed(s + n, y_, w, 1e-5)[1].sum().backward()
     torch.testing.assert_close((x.grad, y.grad), (x_.grad, y_.grad))
 
 
@@ -118,6 +118,6 @@ def test_gradients_that_are_one_number():
     gradients = []
     for form in (norms.summed, naive.summed):
         x, y, w = (z.requires_grad_() for z in (torch.ones(3, 8), torch.arange(24.0).view(3, 8), torch.ones(8)))
-        s, n = form(x, y, w, None, 1e-5)
+        s, n = form(x, y, w, 1e-5)
         gradients.append(torch.autograd.grad([s.sum(), n.sum()], [x, y, w]))
     torch.testing.assert_close(*gradients)

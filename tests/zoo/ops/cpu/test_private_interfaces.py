@@ -17,8 +17,9 @@ if not forms.available():
 
 import numba
 from llvmlite import binding
+from numba.core.errors import NumbaError
 
-from zoo.ops import elementwise
+from zoo.ops import elementwise, norms
 from zoo.ops.cpu import cache, threads
 from zoo.ops.cpu.jit import FAST, loop
 from zoo.ops.cpu.simd import load, store, vec_sigmoid
@@ -29,6 +30,7 @@ QUESTIONS = ("_is_amx_tile_supported", "_is_avx512_bf16_supported", "_is_avx512_
 @pytest.fixture
 def fresh(monkeypatch):
     """Nothing has been found out yet, and nothing of it outlives the test."""
+    monkeypatch.setattr(forms, "_failures", [])
     functions = forms._cpu, forms.has_tiles, forms._load, threads._openmp, threads._entry
     for function in functions:
         function.cache_clear()
@@ -85,13 +87,13 @@ def test_numba_has_what_intrinsics_and_flags_are_made_of():
 def test_numba_keeps_machine_code_where_it_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "folder", lambda: tmp_path)
 
-    @loop
     def nothing(start, stop):
         pass
 
-    nothing(0, 1)
+    first, second = loop(nothing), loop(nothing)
+    first(0, 1), second(0, 1)
     assert list(tmp_path.rglob("*.nbc"))
-    assert isinstance(cache.config.CACHE_DIR, str)
+    assert first.stats.cache_misses == second.stats.cache_hits == 1
     assert isinstance(binding.get_host_cpu_features().flatten(), str)
 
 
@@ -136,10 +138,37 @@ def test_a_torch_that_does_not_know_the_cpu_multiplies_itself(fresh):
     assert not forms.has_tiles()
 
 
-def test_a_numba_that_loops_cannot_be_made_with_leaves_ops_to_torch(fresh):
+def lacking(fresh):
+    """A numba without what a module of loops is made of."""
     fresh.delitem(sys.modules, "zoo.ops.cpu.elementwise", raising=False)
     fresh.delattr(sys.modules["zoo.ops.cpu.jit"], "exp")
+
+
+def broken(fresh):
+    """A numba that fails when a loop is compiled, which is when it first runs."""
+
+    def fail(*_):
+        raise NumbaError("no such instruction")
+
+    fresh.setattr(type(double), "compile", fail)
+
+
+@pytest.mark.parametrize("plant", [lacking, broken])
+def test_a_numba_that_fails_leaves_ops_to_torch(fresh, plant):
+    plant(fresh)
     x = torch.randn(3, 4)
     with pytest.warns(UserWarning, match="compiled loops cannot be used"):
         y = elementwise.positive(x)
     torch.testing.assert_close(y, torch.nn.functional.elu(x) + 1)
+    assert not forms.available()
+    with warnings.catch_warnings(action="error"):
+        elementwise.positive(x), norms.rms(x, torch.ones(4), 1e-5)
+
+
+def test_a_backward_pass_that_cannot_be_compiled_says_what_to_do(fresh):
+    x = torch.randn(3, 4, requires_grad=True)
+    y = elementwise.positive(x)
+    threads._entry.cache_clear()
+    broken(fresh)
+    with pytest.raises(forms.CompilationError, match="ZOOBENCH_COMPILED=0"):
+        y.sum().backward()
