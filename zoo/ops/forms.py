@@ -124,7 +124,7 @@ class CompilationError(RuntimeError):
 
 
 def falls_back(op: Callable[P, R]) -> Callable[P, R]:
-    """Have the public function of an op computed by torch where numba cannot compile the loop that was chosen."""
+    """Have the public function of an op run again, by torch, where numba cannot compile the loop that was chosen."""
 
     @wraps(op)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:

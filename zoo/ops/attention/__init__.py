@@ -46,13 +46,7 @@ def attend(
 
 
 def _attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    visible: Tensor | None,
-    causal: bool,
-    bias: Tensor | None,
-    scale: float | None,
+    q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, causal: bool, bias: Tensor | None, scale: float | None
 ) -> Tensor:
     T, S = q.shape[2], k.shape[2]
     plain = visible is None and bias is None and q.dtype is k.dtype is v.dtype

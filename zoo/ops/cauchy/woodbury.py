@@ -22,6 +22,7 @@ from zoo.ops import flops, forms
 from zoo.ops.precision import no_autocast
 
 
+@forms.falls_back
 def kernel(
     a: Complex[Tensor, "H M"],
     p: Complex[Tensor, "R H M"],

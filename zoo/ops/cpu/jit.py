@@ -26,18 +26,8 @@ if cache.config.CPU_FEATURES is None and forms.matmul_backend(torch.bfloat16):
     features = binding.get_host_cpu_features().flatten() + ",-prefer-256-bit"
     cache.config.CPU_FEATURES = features + ("" if forms.has_tiles() else ",-amx-tile,-amx-bf16")
 
-EXP2 = tuple(
-    np.float32(c)
-    for c in (
-        1.5403530393381608e-4,
-        1.3333558146428443e-3,
-        9.618129107628477e-3,
-        5.550410866482158e-2,
-        2.402265069591007e-1,
-        6.931471805599453e-1,
-        1.0,
-    )
-)
+_SERIES = 1.5403530393381608e-4, 1.3333558146428443e-3, 9.618129107628477e-3, 5.550410866482158e-2
+EXP2 = tuple(map(np.float32, (*_SERIES, 2.402265069591007e-1, 6.931471805599453e-1, 1.0)))
 """The series of 2^r for |r| ≤ ½, from r⁶ down."""
 
 FAST = {"nsz", "arcp", "contract", "afn", "reassoc"}

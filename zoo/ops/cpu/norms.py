@@ -185,10 +185,9 @@ def _forward(start, stop, mode, x, extra, s, y, w, constants):  # type: ignore[n
     for i in range(start, stop):
         prefetch(x, (i + AHEAD) * d, d)
         prefetch(y, (i + AHEAD) * d, d)
-        if mode != PLAIN:
-            prefetch(extra.memory, (i + AHEAD) * extra.step, d)
+        prefetch(extra.memory, (i + AHEAD) * extra.step, d)
+        prefetch(s, (i + AHEAD) * d, d)
         if mode == SUMMED:
-            prefetch(s, (i + AHEAD) * d, d)
             _add_inputs(i, x, extra, s, row)
         else:
             _load_inputs(i, mode, x, extra, row)
@@ -250,9 +249,6 @@ def _fetch_row(i, x, extra, ds, dy, dx, d_extra):  # type: ignore[no-untyped-def
     prefetch(x, i * d, d)
     prefetch(dy, i * d, d)
     prefetch(dx, i * d, d)
-    if len(extra.memory) > 0:
-        prefetch(extra.memory, i * extra.step, d)
-    if len(ds) > 0:
-        prefetch(ds, i * d, d)
-    if len(d_extra) > 0:
-        prefetch(d_extra, i * d, d)
+    prefetch(extra.memory, i * extra.step, d)
+    prefetch(ds, i * d, d)
+    prefetch(d_extra, i * d, d)

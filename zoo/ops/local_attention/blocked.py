@@ -11,7 +11,7 @@ from torch import Tensor
 
 from zoo.ops import attention
 from zoo.ops.kernel_log import log_kernel
-from zoo.ops.local_attention.naive import Extra, band, dense, join, spread
+from zoo.ops.local_attention.naive import Extra, as_full, in_band
 from zoo.ops.step_by_step import finite
 
 LEAST = 32
@@ -31,17 +31,17 @@ def attend(
 ) -> Float[Tensor, "B H T V"]:
     """See `naive.attend`. Full attention runs where it is no more work, and on a CPU where blocks are not finite."""
     size = min(q.shape[2], max(before + after, LEAST))
-    padded = -(-q.shape[2] // size) * size
-    if padded * (size + before + after) < q.shape[2] * k.shape[2]:
-        y = _by_blocks(q, k, v, before, after, valid, bias, extra, size)
+    if -(-q.shape[2] // size) * size * (size + before + after) < q.shape[2] * k.shape[2]:
+        y = _by_blocks(size, q, k, v, before, after, valid, bias, extra)
         if y.device.type != "cpu" or finite(y):
             log_kernel("local_attention", "blocked")
             return y
     log_kernel("local_attention", "dense")
-    return attention.attend(q, **dense(q, k, v, before, after, valid, bias, extra))
+    return attention.attend(q, **as_full(q, k, v, before, after, valid, bias, extra))
 
 
 def _by_blocks(
+    size: int,
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -50,7 +50,6 @@ def _by_blocks(
     valid: Tensor | None,
     bias: Tensor | None,
     extra: Extra | None,
-    size: int,
 ) -> Tensor:
     """Attention in blocks of `size` queries."""
     (B, _, T, _), S, reach = q.shape, k.shape[2], before + after
@@ -65,11 +64,12 @@ def _by_blocks(
     there = torch.ones(1, S, dtype=torch.bool, device=q.device) if valid is None else valid
     there = windows(there[:, None, :, None])[..., 0].unflatten(0, (-1, N)).expand(B, -1, -1, -1).flatten(0, 1)
     ahead = torch.arange(size + reach, device=q.device) - before - torch.arange(size, device=q.device)[:, None]
-    seen = band(ahead, before, after, there[:, :, None])
-    weight = None if bias is None else spread(bias, ahead, before)
+    if extra is not None:
+        k_, v_, valid = (x if x is None else x.repeat_interleave(N, dim=0) for x in extra)
+        extra = extra._replace(k=k_, v=v_, valid=valid)
     blocks = F.pad(q, (0, 0, 0, N * size - T)).unflatten(2, (N, size)).transpose(1, 2).flatten(0, 1)
-    y = attention.attend(blocks, **join(extra and _repeat(extra, N), windows(k), windows(v), seen, weight))
-    return y.unflatten(0, (B, N)).transpose(1, 2).flatten(2, 3)[:, :, :T]
+    keys = in_band(windows(k), windows(v), ahead, before, after, there[:, :, None], bias, extra)
+    return attention.attend(blocks, **keys).unflatten(0, (B, N)).transpose(1, 2).flatten(2, 3)[:, :, :T]
 
 
 class Windows(torch.autograd.Function):
@@ -93,11 +93,3 @@ class Windows(torch.autograd.Function):
         for i, slab in enumerate(slabs):
             dx[:, i : i + N, : slab.shape[2]] += slab
         return dx.flatten(1, 2)[:, :T].transpose(1, 2), None, None
-
-
-def _repeat(extra: Extra, N: int) -> Extra:
-    """The same extra keys for each of N blocks."""
-    k, v, valid = (x if x is None else x.repeat_interleave(N, dim=0) for x in extra)
-    assert k is not None
-    assert v is not None
-    return Extra(k, v, valid)

@@ -14,6 +14,7 @@ from zoo.ops.precision import promote
 __all__ = ["convolve", "convolve_naive", "skipping"]
 
 
+@forms.falls_back
 def convolve(
     u: Float[Tensor, "B T D"], K: Float[Tensor, "D T"], skip: Float[Tensor, " D"] | float = 0.0
 ) -> Float[Tensor, "B T D"]:

@@ -27,6 +27,7 @@ SCORES = 2**17
 """Scores computed together on a CPU: with what is made of them they fit into its second-level cache."""
 
 
+@forms.falls_back
 def lsh_attention(
     qk: Float[Tensor, "B H T K"],
     v: Float[Tensor, "B H T V"],

@@ -24,6 +24,8 @@ from zoo.ops.cpu import cache, threads
 from zoo.ops.cpu.jit import FAST, loop
 from zoo.ops.cpu.simd import load, store, vec_sigmoid
 
+from ..cases import CASES
+
 QUESTIONS = ("_is_amx_tile_supported", "_is_avx512_bf16_supported", "_is_avx512_supported", "_init_amx")
 
 
@@ -163,6 +165,20 @@ def test_a_numba_that_fails_leaves_ops_to_torch(fresh, plant):
     assert not forms.available()
     with warnings.catch_warnings(action="error"):
         elementwise.positive(x), norms.rms(x, torch.ones(4), 1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.op in forms.CPU])
+def test_every_op_falls_back(fresh, name):
+    def fail(*_):
+        raise forms.CompilationError("planted")
+
+    fresh.setattr(threads, "_entry", fail)
+    inputs = [x.to(torch.complex64 if x.is_complex() else torch.float32) for x in CASES[name].inputs]
+    with warnings.catch_warnings(action="ignore"):
+        got = CASES[name].fast(*inputs)
+    if forms.available():
+        pytest.skip("this CPU has no fast loops for it")
+    torch.testing.assert_close(got, CASES[name].fast(*inputs), rtol=0, atol=0)
 
 
 def test_a_backward_pass_that_cannot_be_compiled_says_what_to_do(fresh):
