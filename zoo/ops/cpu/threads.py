@@ -43,19 +43,20 @@ def run(kernel: Any, items: int, *arguments: Any, grain: int = 1) -> None:
             copy), C-contiguous arrays, integers, booleans, NumPy floats, and NamedTuples of these, whose fields the
             kernel reads by name.
     """
-    threads = min(torch.get_num_threads(), -(-items // grain))
+    threads, team = min(torch.get_num_threads(), -(-items // grain)), _openmp()
     words: list[int] = [items, grain]
     copies: list[Tensor] = []
     kinds = tuple([_pack(x, words, copies) for x in arguments])
-    entry = _entry(kernel, kinds, len(words))
+    entry = _entry(kernel, kinds, len(words)) if team else None
     if entry is None:
+        _compile(kernel, kinds)
         given = [_as_arrays(x) for x in arguments]
         _pooled(lambda start, stop: kernel(start, stop, *given), items, grain, threads)
         return
     slots = Words("q", words)
     address = slots.buffer_info()[0]
     if threads > 1:
-        _openmp().GOMP_parallel(entry.body, address, threads, 0)
+        team.GOMP_parallel(entry.body, address, threads, 0)
     elif threads == 1:
         entry.body(address)
 
@@ -99,8 +100,8 @@ class _Entry(NamedTuple):
 
 
 @cache
-def _entry(kernel: Any, kinds: tuple[Any, ...], words: int) -> _Entry | None:
-    """The entry for arguments of such kinds in so many words; None, with a warning, where there can be none.
+def _compile(kernel: Any, kinds: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Compile a kernel for arguments of such kinds, and return its signature.
 
     Raises:
         CompilationError: numba fails. Behind the public function of an op torch computes instead (`forms.falls_back`).
@@ -111,8 +112,15 @@ def _entry(kernel: Any, kinds: tuple[Any, ...], words: int) -> _Entry | None:
     except Exception as error:
         said = f"{kernel.__name__} cannot be compiled ({type(error).__name__}: {error}); set ZOOBENCH_COMPILED=0"
         raise CompilationError(said) from error
+    return signature
+
+
+@cache
+def _entry(kernel: Any, kinds: tuple[Any, ...], words: int) -> _Entry | None:
+    """The entry for arguments of such kinds in so many words; None, with a warning, where numba lets none be built."""
+    signature = _compile(kernel, kinds)
     try:
-        return _build(kernel.overloads[signature], signature, words) if _openmp() else None
+        return _build(kernel.overloads[signature], signature, words)
     except Exception as error:  # whatever has changed inside numba
         reason = f"{type(error).__name__}: {error}"
         warnings.warn(f"compiled loops run on threads of their own, slower than on torch's: {reason}", stacklevel=3)

@@ -33,7 +33,7 @@ QUESTIONS = ("_is_amx_tile_supported", "_is_avx512_bf16_supported", "_is_avx512_
 def fresh(monkeypatch):
     """Nothing has been found out yet, and nothing of it outlives the test."""
     monkeypatch.setattr(forms, "_failures", [])
-    functions = forms._cpu, forms.has_tiles, forms._load, threads._openmp, threads._entry
+    functions = forms._cpu, forms.has_tiles, forms._load, threads._openmp, threads._compile, threads._entry
     for function in functions:
         function.cache_clear()
     yield monkeypatch
@@ -172,7 +172,7 @@ def test_every_op_falls_back(fresh, name):
     def fail(*_):
         raise forms.CompilationError("planted")
 
-    fresh.setattr(threads, "_entry", fail)
+    fresh.setattr(threads, "_compile", fail)
     inputs = [x.to(torch.complex64 if x.is_complex() else torch.float32) for x in CASES[name].inputs]
     with warnings.catch_warnings(action="ignore"):
         got = CASES[name].fast(*inputs)
@@ -184,7 +184,7 @@ def test_every_op_falls_back(fresh, name):
 def test_a_backward_pass_that_cannot_be_compiled_says_what_to_do(fresh):
     x = torch.randn(3, 4, requires_grad=True)
     y = elementwise.positive(x)
-    threads._entry.cache_clear()
+    threads._entry.cache_clear(), threads._compile.cache_clear()
     broken(fresh)
     with pytest.raises(forms.CompilationError, match="ZOOBENCH_COMPILED=0"):
         y.sum().backward()
