@@ -164,7 +164,7 @@ def make_plan(
         keys=queries[chunks].flatten(1),
         q_at=torch.where(real, at, -1).view(M, chunk).int(),
         k_at=at.view(M, chunk)[chunks].flatten(1).int(),
-        reach=torch.where(real, at if causal else n - 1, -1).view(M, chunk).int(),
+        reach=torch.where(real, at if causal else (n - 1).expand_as(at), -1).view(M, chunk).int(),
         chunks=chunks,
         places=place[..., :T].permute(0, 3, 1, 2).reshape(-1, R),
         labels=labels,
