@@ -1,7 +1,7 @@
 """Where numba keeps machine code: one folder per state of the sources, numba, Python and the CPU.
 
 Numba recompiles a loop when the file it stands in changes, but not when a function that it calls from another file
-does. So the folder is named by a hash of every source under `zoo/ops`, and by nothing else: all checkouts of the same
+does. So the folder is named by a hash of every source under `zoo/ops`, not by where they lie: all checkouts of the same
 sources share it.
 """
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from zoo.ops import attention
 from zoo.ops.kernel_log import log_kernel
-from zoo.ops.local_attention.naive import Extra, as_full, in_band
+from zoo.ops.local_attention.naive import Extra, distances, in_band
 from zoo.ops.step_by_step import finite
 
 LEAST = 32
@@ -37,7 +37,7 @@ def attend(
             log_kernel("local_attention", "blocked")
             return y
     log_kernel("local_attention", "dense")
-    return attention.attend(q, **as_full(q, k, v, before, after, valid, bias, extra))
+    return attention.attend(q, **in_band(k, v, distances(q, k), before, after, valid, bias, extra))
 
 
 def _by_blocks(
@@ -62,13 +62,13 @@ def _by_blocks(
         return Windows.apply(F.pad(x[:, :, max(0, first) :], (0, 0, left, right)), size + reach, size)
 
     there = torch.ones(1, S, dtype=torch.bool, device=q.device) if valid is None else valid
-    there = windows(there[:, None, :, None])[..., 0].unflatten(0, (-1, N)).expand(B, -1, -1, -1).flatten(0, 1)
-    ahead = torch.arange(size + reach, device=q.device) - before - torch.arange(size, device=q.device)[:, None]
+    there = windows(there[:, None, :, None])[:, 0, :, 0].unflatten(0, (-1, N)).expand(B, -1, -1).flatten(0, 1)
+    distance = torch.arange(size + reach, device=q.device) - before - torch.arange(size, device=q.device)[:, None]
     if extra is not None:
         k_, v_, valid = (x if x is None else x.repeat_interleave(N, dim=0) for x in extra)
         extra = extra._replace(k=k_, v=v_, valid=valid)
     blocks = F.pad(q, (0, 0, 0, N * size - T)).unflatten(2, (N, size)).transpose(1, 2).flatten(0, 1)
-    keys = in_band(windows(k), windows(v), ahead, before, after, there[:, :, None], bias, extra)
+    keys = in_band(windows(k), windows(v), distance, before, after, there, bias, extra)
     return attention.attend(blocks, **keys).unflatten(0, (B, N)).transpose(1, 2).flatten(2, 3)[:, :, :T]
 
 

@@ -37,36 +37,33 @@ def attend(
     so that no softmax is empty. `bias` is added to the scores by distance, from `before` back (first) to `after` ahead
     (last). Heads of k and v may be fewer than those of q; each then serves as many neighbouring query heads.
     """
-    return attention.attend_naive(q, **as_full(q, k, v, before, after, valid, bias, extra))
+    return attention.attend_naive(q, **in_band(k, v, distances(q, k), before, after, valid, bias, extra))
 
 
-def as_full(
-    q: Tensor, k: Tensor, v: Tensor, before: int, after: int, valid: Tensor | None, *others: Any
-) -> dict[str, Any]:
-    """The same as full attention: its k, v, visible and bias. `others` are bias and extra keys."""
+def distances(q: Float[Tensor, "B H T K"], k: Float[Tensor, "B G S K"]) -> Int[Tensor, "T S"]:
+    """How far each key stands ahead of each query."""
     steps = torch.arange(k.shape[2], device=q.device)
-    ahead = steps - steps[k.shape[2] - q.shape[2] :, None]
-    return in_band(k, v, ahead, before, after, None if valid is None else valid[:, None, None], *others)
+    return steps - steps[k.shape[2] - q.shape[2] :, None]
 
 
 def in_band(
     k: Float[Tensor, "B G S K"],
     v: Float[Tensor, "B G S V"],
-    ahead: Int[Tensor, "T S"],
+    distance: Int[Tensor, "T S"],
     before: int,
     after: int,
-    valid: Bool[Tensor, "B 1 #T S"] | None,
+    valid: Bool[Tensor, "B S"] | None,
     bias: Float[Tensor, "#H W"] | None,
     extra: Extra | None,
 ) -> dict[str, Any]:
-    """k, v, visible and bias of full attention to keys that stand `ahead` of the queries, behind the extra ones."""
-    seen = ((ahead >= -before) & (ahead <= after))[None, None]
+    """k, v, visible and bias of full attention to keys `distance` ahead of the queries, behind the extra ones."""
+    seen = ((distance >= -before) & (distance <= after))[None, None]
     if valid is not None:
-        seen = seen & valid | (ahead == 0)
+        seen = seen & valid[:, None, None] | (distance == 0)
     if bias is not None:  # outside the band, where it does not matter, that of the nearest edge
-        bias = bias[:, (ahead + before).clamp(0, bias.shape[1] - 1)][None]
+        bias = bias[:, (distance + before).clamp(0, bias.shape[1] - 1)][None]
     if extra is not None:
-        (B, _, E, _), T = extra.k.shape, len(ahead)
+        (B, _, E, _), T = extra.k.shape, len(distance)
         there = torch.ones(B, E, dtype=torch.bool, device=k.device) if extra.valid is None else extra.valid
         k, v = torch.cat([extra.k.to(k.dtype), k], dim=2), torch.cat([extra.v.to(v.dtype), v], dim=2)
         seen = torch.cat([there[:, None, None].expand(B, 1, T, E), seen.expand(B, -1, -1, -1)], dim=3)
