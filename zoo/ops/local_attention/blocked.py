@@ -65,8 +65,7 @@ def _by_blocks(
     there = windows(there[:, None, :, None])[:, 0, :, 0].unflatten(0, (-1, N)).expand(B, -1, -1).flatten(0, 1)
     distance = torch.arange(size + reach, device=q.device) - before - torch.arange(size, device=q.device)[:, None]
     if extra is not None:
-        k_, v_, valid = (x if x is None else x.repeat_interleave(N, dim=0) for x in extra)
-        extra = extra._replace(k=k_, v=v_, valid=valid)
+        extra = Extra(*(x if x is None else x.repeat_interleave(N, dim=0) for x in extra))  # type: ignore[arg-type]
     blocks = F.pad(q, (0, 0, 0, N * size - T)).unflatten(2, (N, size)).transpose(1, 2).flatten(0, 1)
     keys = in_band(windows(k), windows(v), distance, before, after, there, bias, extra)
     return attention.attend(blocks, **keys).unflatten(0, (B, N)).transpose(1, 2).flatten(2, 3)[:, :, :T]

@@ -95,7 +95,7 @@ def test_numba_keeps_machine_code_where_it_is_told(tmp_path, monkeypatch):
     first, second = loop(nothing), loop(nothing)
     first(0, 1), second(0, 1)
     assert list(tmp_path.rglob("*.nbc"))
-    assert first.stats.cache_misses == second.stats.cache_hits == 1
+    assert sum(first.stats.cache_misses.values()) == sum(second.stats.cache_hits.values()) == 1
     assert isinstance(binding.get_host_cpu_features().flatten(), str)
 
 
