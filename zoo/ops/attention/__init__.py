@@ -11,6 +11,7 @@ from zoo.ops import forms
 from zoo.ops.attention.naive import allowed, shared
 from zoo.ops.attention.naive import attend as attend_naive
 from zoo.ops.kernel_log import log_kernel
+from zoo.ops.precision import at_least_fp32, no_autocast
 from zoo.ops.step_by_step import finite, step_by_step
 
 __all__ = ["attend", "attend_naive"]
@@ -30,7 +31,7 @@ def attend(
     bias: Float[Tensor, "#B #H T S"] | None = None,
     scale: float | None = None,
 ) -> Float[Tensor, "B H T V"]:
-    """See `naive.attend`. On a CPU that form decides wherever the fast ones return a number that is not finite."""
+    """See `naive.attend`. On a CPU that form decides, in float32, where the fast ones return numbers not finite."""
     y = _attend(q, k, v, visible, causal, bias, scale)
     if y.device.type != "cpu" or finite(y):
         return y
@@ -39,10 +40,13 @@ def attend(
         for x in (allowed(q, k, visible, causal), bias)
     ]
 
+    q, k, v = (at_least_fp32(x) for x in (q, k, v))  # torch's products of bfloat16 mix rows of an odd length
+
     def span(q: Tensor, seen: Tensor | None, bias: Tensor | None, state: Tensor) -> tuple[Tensor, Tensor]:
         return attend_naive(q, k, v, visible=seen, bias=bias, scale=scale), state
 
-    return step_by_step(span, (q, *masks), q.new_empty(0))[0].to(y.dtype)
+    with no_autocast(q.device):
+        return step_by_step(span, (q, *masks), q.new_empty(0))[0].to(y.dtype)
 
 
 def _attend(
