@@ -7,7 +7,8 @@ An op's `naive.py` is the truth, beside it stands a form in torch, which runs an
     def positive(x):
         return (choose("positive", x) or naive.positive)(x)
 
-Numba takes a while to load, so a module of `zoo.ops.cpu` is imported when it is first chosen.
+which `compiled("positive")(naive.positive)` says in one line. Numba takes a while to load, so a module of `zoo.ops.cpu`
+is imported when it is first chosen.
 """
 
 from __future__ import annotations
@@ -27,8 +28,7 @@ from torch import Tensor
 from zoo.ops import flops
 from zoo.ops.kernel_log import log_kernel
 
-P = ParamSpec("P")
-R = TypeVar("R")
+P, R = ParamSpec("P"), TypeVar("R")
 
 SMALL = 1 << 13
 """Elements below which the overhead of calling a loop exceeds what it saves over torch's ops, as in a decoding step."""
