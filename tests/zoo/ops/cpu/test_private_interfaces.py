@@ -99,37 +99,33 @@ def test_numba_keeps_machine_code_where_it_is_told(tmp_path, monkeypatch):
     assert isinstance(binding.get_host_cpu_features().flatten(), str)
 
 
-def test_without_an_entry_loops_run_on_threads_of_their_own(fresh):
+def failing(error):
     def fail(*_):
-        raise AttributeError("no such thing as a call convention")
+        raise error
 
-    fresh.setattr(threads, "_build", fail)
-    with pytest.warns(UserWarning, match="threads of their own, .* call convention"):
+    return fail
+
+
+def longer(x, words, copies, pack=threads._pack):
+    """As of a numba whose arrays have one more field."""
+    words.append(0)
+    return pack(x, words, copies)
+
+
+MISSING = {
+    "threads of their own, .* call convention": (threads, "_build", failing(AttributeError("no call convention"))),
+    "9 words, not 10": (threads, "_pack", longer),
+    "no GNU interface": (threads.ctypes, "CDLL", failing(OSError("libgomp.so: cannot open shared object file"))),
+}
+
+
+@pytest.mark.parametrize("said", MISSING)
+def test_without_an_entry_or_openmp_loops_run_on_threads_of_their_own(fresh, said):
+    fresh.setattr(*MISSING[said])
+    with pytest.warns(UserWarning, match=said):
         assert doubles()
     with warnings.catch_warnings(action="error"):
         assert doubles(), "it is said once"
-
-
-def test_an_entry_of_another_layout_is_refused(fresh):
-    """As of a numba whose arrays have one more field."""
-    pack = threads._pack
-
-    def longer(x, words, copies):
-        words.append(0)
-        return pack(x, words, copies)
-
-    fresh.setattr(threads, "_pack", longer)
-    with pytest.warns(UserWarning, match="9 words, not 10"):
-        assert doubles()
-
-
-def test_without_openmp_loops_run_on_threads_of_their_own(fresh):
-    def missing(*_):
-        raise OSError("libgomp.so: cannot open shared object file")
-
-    fresh.setattr(threads.ctypes, "CDLL", missing)
-    with pytest.warns(UserWarning, match="no GNU interface"):
-        assert doubles()
 
 
 def test_a_torch_that_does_not_know_the_cpu_multiplies_itself(fresh):
@@ -148,11 +144,7 @@ def lacking(fresh):
 
 def broken(fresh):
     """A numba that fails when a loop is compiled, which is when it first runs."""
-
-    def fail(*_):
-        raise NumbaError("no such instruction")
-
-    fresh.setattr(type(double), "compile", fail)
+    fresh.setattr(type(double), "compile", failing(NumbaError("no such instruction")))
 
 
 @pytest.mark.parametrize("plant", [lacking, broken])
@@ -169,10 +161,7 @@ def test_a_numba_that_fails_leaves_ops_to_torch(fresh, plant):
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.op in forms.CPU])
 def test_every_op_falls_back(fresh, name):
-    def fail(*_):
-        raise forms.CompilationError("planted")
-
-    fresh.setattr(threads, "_compile", fail)
+    fresh.setattr(threads, "_compile", failing(forms.CompilationError("planted")))
     inputs = [x.to(torch.complex64 if x.is_complex() else torch.float32) for x in CASES[name].inputs]
     with warnings.catch_warnings(action="ignore"):
         got = CASES[name].fast(*inputs)
