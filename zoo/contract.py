@@ -28,6 +28,7 @@ Mask: TypeAlias = Bool[Tensor, "B T"]
 Mixed: TypeAlias = tuple[Float[Tensor, "B T D"], State | None]
 """What a mixer returns: its outputs and, given a state, the next one."""
 
+
 class Mixer(nn.Module):
     """Moves information along time (or, as a channel mixer, along features). No norm and no residual inside.
 

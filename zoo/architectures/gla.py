@@ -26,10 +26,10 @@ from zoo.layers.multi_head import split_heads, width_multiple
 from zoo.layers.padding import zero_padding
 from zoo.layers.ranges import at_least_one, positive
 from zoo.layers.short_convolution import ShortConvolution
-from zoo.ops.elementwise import log_sigmoid
 from zoo.ops.linear_attention import linear_attention
 from zoo.ops.linear_attention.naive import repeat
 from zoo.ops.norms import rms
+from zoo.ops.precision import at_least_fp32
 
 Activation: TypeAlias = Literal["swish", "sigmoid", "relu"]
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"swish": F.silu, "sigmoid": torch.sigmoid, "relu": F.relu}
@@ -125,7 +125,7 @@ class GLA(Mixer):
         q, k, v = (self._project(name, x, mask, state, new) for name in "qkv")
         if self.feature_map is not None:
             q, k = self.feature_map(q), self.feature_map(k)
-        log_decay = log_sigmoid(self.gk_proj(x), 1 / self.tau)
+        log_decay = F.logsigmoid(at_least_fp32(self.gk_proj(x))) * (1 / self.tau)
         if self.clamp_min is not None:
             log_decay = log_decay.clamp(min=self.clamp_min)
         k, log_decay = zero_padding(k, mask), zero_padding(log_decay, mask)

@@ -26,7 +26,8 @@ class LayerNorm(nn.LayerNorm):
         self, x: Float[Tensor, "*N D"], y: Float[Tensor, "*N D"]
     ) -> tuple[Float[Tensor, "*N D"], Float[Tensor, "*N D"]]:
         """x + y, and its norm."""
-        return norms.summed(x, y, self.weight, self.bias, self.eps, dtype=_result(self, x))
+        s = x + y
+        return s, norms.layer(s, self.weight, self.bias, self.eps, dtype=_result(self, x))
 
 
 class RMSNorm(nn.RMSNorm):
@@ -47,7 +48,7 @@ class RMSNorm(nn.RMSNorm):
         self, x: Float[Tensor, "*N D"], y: Float[Tensor, "*N D"]
     ) -> tuple[Float[Tensor, "*N D"], Float[Tensor, "*N D"]]:
         """See `LayerNorm`."""
-        return norms.summed(x, y, self.scale(), None, self.eps, dtype=_result(self, x))
+        return norms.summed(x, y, self.scale(), self.eps, dtype=_result(self, x))
 
 
 class UnitRMSNorm(RMSNorm):

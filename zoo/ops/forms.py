@@ -3,10 +3,12 @@
 An op's `naive.py` is the truth, beside it stands a form in torch, which runs anywhere. Where torch is slow on a CPU,
 `zoo.ops.cpu` has compiled loops in the same signature, listed in `CPU`. The public function of an op asks `choose`:
 
-    form = choose("swiglu", g, u) or naive.swiglu
-    return form(g, u)
+    @falls_back
+    def positive(x):
+        return (choose("positive", x) or naive.positive)(x)
 
-Numba takes a while to load, so a module of `zoo.ops.cpu` is imported when it is first chosen.
+which `compiled("positive")(naive.positive)` says in one line. Numba takes a while to load, so a module of `zoo.ops.cpu`
+is imported when it is first chosen.
 """
 
 from __future__ import annotations
@@ -15,16 +17,18 @@ import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, wraps
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
 from zoo.ops import flops
 from zoo.ops.kernel_log import log_kernel
+
+P, R = ParamSpec("P"), TypeVar("R")
 
 SMALL = 1 << 13
 """Elements below which the overhead of calling a loop exceeds what it saves over torch's ops, as in a decoding step."""
@@ -111,15 +115,61 @@ def _load(function: str) -> Callable[..., Any] | None:
     try:
         return getattr(import_module(f"zoo.ops.cpu.{module}"), name)
     except Exception as error:  # numba raises whatever its parts do not find on this machine
-        warnings.warn(
-            f"compiled loops cannot be used, torch's ops run instead: {type(error).__name__}: {error}", stacklevel=4
-        )
+        _turn_off(error)
         return None
 
 
-@cache
+class CompilationError(RuntimeError):
+    """Numba cannot compile a loop."""
+
+
+def falls_back(op: Callable[P, R]) -> Callable[P, R]:
+    """Have the public function of an op run again, by torch, where numba cannot compile the loop that was chosen."""
+
+    @wraps(op)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return op(*args, **kwargs)
+        except CompilationError as error:
+            _turn_off(error)
+        return op(*args, **kwargs)
+
+    return call
+
+
+def compiled(op: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Have the naive form of `op` computed by its compiled one, in the same signature, where that fits its tensors."""
+
+    def decorate(naive: Callable[P, R]) -> Callable[P, R]:
+        @falls_back
+        @wraps(naive)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            tensors = (x for x in (*args, *kwargs.values()) if isinstance(x, Tensor))
+            return (choose(op, *tensors) or naive)(*args, **kwargs)
+
+        return call
+
+    return decorate
+
+
+_failures: list[Exception] = []
+
+
+def _turn_off(error: Exception) -> None:
+    """Use no more compiled loops in this process, and say why."""
+    if not _failures:
+        reason = f"{type(error).__name__}: {error}"
+        warnings.warn(f"compiled loops cannot be used, torch's ops run instead: {reason}", stacklevel=4)
+    _failures.append(error)
+
+
 def available() -> bool:
-    """Whether there are compiled loops: numba is installed, and `ZOOBENCH_COMPILED=0` does not turn them off."""
+    """Whether there are compiled loops: numba is installed and works, and `ZOOBENCH_COMPILED` is not 0."""
+    return not _failures and _installed()
+
+
+@cache
+def _installed() -> bool:
     wanted = os.environ.get("ZOOBENCH_COMPILED", "1") != "0"
     return wanted and find_spec("numba") is not None and find_spec("zoo.ops.cpu") is not None
 
@@ -151,31 +201,3 @@ def matmul_backend(dtype: torch.dtype) -> str | None:
     if dtype is torch.bfloat16:
         return "matrix tiles" if has_tiles() else "vectors" if _cpu("_is_avx512_bf16_supported") else None
     return "vectors" if dtype is torch.float32 and _cpu("_is_avx512_supported") else None
-
-
-# To go as each op is listed in CPU.
-DTYPES = (torch.float32, torch.float64)
-KINDS = (*DTYPES, torch.bfloat16)
-FEW = SMALL
-
-
-def supports(*tensors: Tensor | None) -> bool:
-    """Whether compiled loops can compute on these: numba is here, and they are real float32 or float64 on the CPU."""
-    there = [t for t in tensors if t is not None]
-    return available() and all(t.device.type == "cpu" and t.dtype in DTYPES for t in there)
-
-
-def worth_fusing(*tensors: Tensor | None) -> bool:
-    """Whether one compiled pass over these is faster than several of torch's: as `supports`, by `KINDS`."""
-    there = [t for t in tensors if t is not None]
-    return available() and there[0].numel() > FEW and all(t.device.type == "cpu" and t.dtype in KINDS for t in there)
-
-
-def has_matmul_kernel(dtype: torch.dtype, *tensors: Tensor | None) -> bool:
-    """Whether compiled loops can multiply what these hold in `dtype`, fast: see `matmul_backend`.
-
-    Not while FLOPs are counted: torch's counter sees products of torch alone.
-    """
-    there = [t for t in tensors if t is not None]
-    free = all(t.device.type == "cpu" for t in there) and not flops.counting()
-    return free and available() and matmul_backend(dtype) is not None

@@ -16,11 +16,7 @@ def no_autocast(device: torch.device) -> AbstractContextManager[None]:
 
 def promote(*tensors: Tensor | None) -> torch.dtype:
     """What decays and states are computed in: the widest dtype among the tensors there are, float32 at least."""
-    dtype = torch.float32
-    for tensor in tensors:
-        if tensor is not None:
-            dtype = torch.promote_types(dtype, tensor.dtype)
-    return dtype
+    return functools.reduce(torch.promote_types, (x.dtype for x in tensors if x is not None), torch.float32)
 
 
 def at_least_fp32(x: Tensor) -> Tensor:

@@ -25,74 +25,9 @@ def head_by_head(mixer, x):
 
 
 @pytest.mark.parametrize(("sharing", "matrices"), [("none", 2 * H), ("headwise", 2), ("key_value", 1)])
-<<<<<<< HEAD
 def test_equals_the_equation(sharing, matrices):
     mixer = drawn(Linformer(LayerContext(D, N, causal=False), heads=H, k=5, sharing=sharing))
     assert sum(p.numel() for name, p in mixer.named_parameters() if name in ("E", "F")) == matrices * 5 * N
     for T in (1, 4, N):
         x = vectors(2, T, D)
         torch.testing.assert_close(mixer(x)[0], head_by_head(mixer, x), rtol=1e-10, atol=1e-10)
-=======
-def test_sharing_sets_the_number_of_projections(sharing, matrices):
-    mixer = build(sharing=sharing)
-    projections = sum(p.numel() for name, p in mixer.named_parameters() if name in ("E", "F"))
-    assert projections == matrices * 5 * N
-    assert all(mixer.param_overrides()[name].decay for name in mixer.param_overrides())
-    assert set(mixer.param_overrides()) == {name for name, _ in mixer.named_parameters() if name in ("E", "F")}
-
-
-@pytest.mark.parametrize("sharing", SHARING)
-def test_junk_in_padding_changes_nothing(sharing):
-    mixer, x = build(sharing=sharing), inputs()
-    mask = torch.ones(2, N, dtype=torch.bool)
-    mask[0, 9:] = False
-    junk = torch.where(mask[..., None], x, 100 * inputs(seed=2))
-    y, z = mixer(x, mask=mask)[0], mixer(junk, mask=mask)[0]
-    torch.testing.assert_close(y[mask], z[mask], rtol=1e-10, atol=1e-10)
-    torch.testing.assert_close(y[:1, :9], mixer(x[:1, :9])[0], rtol=1e-10, atol=1e-10)
-    assert (mixer(x)[0] - mixer(torch.where(mask[..., None], x, 0 * x))[0]).abs().max() > 1e-3
-
-
-def test_every_parameter_learns():
-    for sharing in SHARING:
-        mixer = build(sharing=sharing)
-        mixer(inputs())[0].square().sum().backward()
-        assert all(p.grad.abs().max() > 0 for p in mixer.parameters())
-
-
-def test_sees_both_ways():
-    mixer, x = build(), inputs()
-    changed = x.clone()
-    changed[:, -1] += 1
-    assert (mixer(x)[0] - mixer(changed)[0])[:, :-1].abs().max() > 1e-4
-
-
-def test_initial_projections_are_bounded_as_in_the_official_code():
-    mixer = Linformer(LayerContext(width=D, length=N, causal=False), heads=H, k=5)
-    mixer.reset_parameters(layer=0, depth=2)
-    bound = (3 / (5 + N)) ** 0.5
-    assert 0.8 * bound < mixer.E.abs().max() <= bound
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"heads": 5}, "does not divide into 5 heads"),
-        ({"k": N + 1}, f"k must lie in 1 .. {N}"),
-        ({"k": 0}, "k must lie in 1"),
-    ],
-)
-def test_bad_options_fail_at_build(options, message):
-    with pytest.raises(ValueError, match=message):
-        build(**options)
-
-
-def test_cannot_be_causal():
-    with pytest.raises(Unsupported, match="Linformer"):
-        Linformer(LayerContext(width=D, length=N, causal=True), heads=H, k=5)
-
-
-def test_a_longer_sequence_is_refused():
-    with pytest.raises(ValueError, match=f"at most {N}"):
-        build()(inputs(N + 1))
->>>>>>> w4

@@ -32,26 +32,6 @@ def test_mamba2_starts():
     assert 5e-2 < delta.max() <= 0.1001
 
 
-<<<<<<< HEAD
 @pytest.mark.parametrize(("width", "heads"), [(128, 4), (8, 1), (24, 3)])
 def test_default_heads_fit_the_width(width, heads):
     assert len(Mamba2(LayerContext(width=width, length=13)).A_log) == heads
-=======
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"d_state": 0}, "d_state"),
-        ({"d_conv": 0}, "d_conv"),
-        ({"expand": 0.1}, "expand"),
-        ({"dt_min": 1.0}, "dt_min"),
-    ],
-)
-def test_rejects_what_cannot_be(options, message):
-    with pytest.raises(ValueError, match=message):
-        Mamba(LayerContext(width=D, length=T), **options)
-
-
-def test_is_causal_only():
-    with pytest.raises(Unsupported):
-        Mamba(LayerContext(width=D, length=T, causal=False))
->>>>>>> w4

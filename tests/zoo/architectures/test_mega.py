@@ -50,7 +50,6 @@ def test_laplace_is_the_normal_distribution_function():
     torch.testing.assert_close(ELEMENTWISE["laplace"](x), normal.cdf(x), rtol=0, atol=1e-5)
 
 
-<<<<<<< HEAD
 def test_initial_sizes_and_averages():
     mixer = Mega(LayerContext(width=256, length=50))
     assert (mixer.zdim, mixer.hdim, mixer.move.gamma.shape) == (64, 512, (256, 16))
@@ -58,33 +57,3 @@ def test_initial_sizes_and_averages():
     torch.testing.assert_close(beta.mean(0), torch.tensor([1.0, -1.0] * 8), rtol=0, atol=0.01)
     assert beta[:, 0].std().item() == pytest.approx(0.02, rel=0.2)
     assert Mega(LayerContext(width=256, length=50, causal=False)).move.gamma.shape == (512, 16)
-=======
-def test_only_matrices_decay():
-    mixer, _ = build()
-    free = {name for name, _ in mixer.named_parameters()} - set(mixer.param_overrides())
-    assert free == {"v_proj.weight", "mx_proj.weight", "h_proj.weight"}
-    assert all(hint.decay is False for hint in mixer.param_overrides().values())
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"zdim": 0}, "at least 1"),
-        ({"ndim": 0}, "at least 1"),
-        ({"zdim": 3, "rel_pos_bias": "rotary"}, "even zdim"),
-        ({"chunk_size": 0}, "chunk_size"),
-    ],
-)
-def test_rejects_what_cannot_be(options, message):
-    with pytest.raises(ValueError, match=message):
-        Mega(LayerContext(width=D, length=T), **options)
-
-
-def test_works_without_data():
-    for chunk in (-1, 5):
-        with torch.device("meta"):
-            mixer, x = Mega(LayerContext(width=D, length=T), chunk_size=chunk), torch.randn(B, T, D)
-        for state in (None, mixer.init_state(B, device="meta", dtype=torch.float32)):
-            for steps in (1, T):
-                assert mixer(x[:, :steps], state=state)[0].shape == (B, steps, D)
->>>>>>> w4

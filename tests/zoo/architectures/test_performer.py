@@ -83,25 +83,3 @@ def test_redraws_only_when_asked_and_saves_its_features():
 def test_default_number_of_features():
     assert build(heads=1).W.shape == (int(D * math.log(D)), D)
     assert build(heads=D).W.shape == (1, 1)
-<<<<<<< HEAD
-=======
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"heads": 5}, "does not divide into 5 heads"),
-        ({"features": 0}, "at least 1"),
-        ({"eps": 0.0}, "must be positive"),
-    ],
-)
-def test_bad_options_fail_at_build(options, message):
-    with pytest.raises(ValueError, match=message):
-        build(**options)
-
-
-def test_bidirectional_has_no_state_to_continue_from():
-    mixer = build(causal=False)
-    with pytest.raises(Unsupported, match="cannot continue"):
-        mixer(inputs(), state=start(mixer))
->>>>>>> w4

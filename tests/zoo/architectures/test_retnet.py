@@ -59,28 +59,3 @@ def test_decay_rotation_and_row_sums():
     turned = rotate(x, torch.tensor([[3]])).flatten()
     angles = torch.tensor([3.0, 3e-4]).double()
     torch.testing.assert_close(turned, torch.stack([angles.cos(), angles.sin()], -1).flatten())
-<<<<<<< HEAD
-=======
-
-
-def test_initialisation():
-    mixer = Retention(LayerContext(width=64, length=T))
-    mixer.reset_parameters(layer=0, depth=1)
-    for name, weight in mixer.named_parameters():
-        gain = 0.5 if name == "out_proj.weight" else 2**-2.5
-        bound = gain * (6 / sum(weight.shape)) ** 0.5
-        assert 0.95 * bound < weight.abs().max() <= bound
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"heads": 5}, "width 12"),
-        ({"heads": 4}, "even"),
-        ({"value_factor": 0.4}, "values 4 wide"),
-    ],
-)
-def test_rejects_what_cannot_be(options, message):
-    with pytest.raises(ValueError, match=message):
-        Retention(LayerContext(width=D, length=T), **{"heads": 3, **options})
->>>>>>> w4

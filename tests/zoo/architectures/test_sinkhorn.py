@@ -44,47 +44,5 @@ def test_sorting_stays_float32_under_autocast():
     torch.testing.assert_close(P, mixer.sort(x, alive), rtol=0, atol=0)
 
 
-<<<<<<< HEAD
 def test_a_table_of_the_default_length():
     assert Sinkhorn(LayerContext(width=256, length=64, causal=False)).linear.shape == (1, 4, 128, 4)
-=======
-def test_initialisation_and_hints():
-    mixer = Sinkhorn(LayerContext(width=256, length=64, causal=False))
-    mixer.reset_parameters(layer=1, depth=4)
-    for linear, scale in ((mixer.to_q, 1), (mixer.to_kv, 1), (mixer.to_out, 8**-0.5)):
-        assert linear.weight.std().item() == pytest.approx(scale / 16, rel=0.02)
-    assert mixer.linear.shape == (1, 4, 128, 4)
-    assert mixer.linear.std().item() == pytest.approx(1, rel=0.1)
-    assert mixer.param_overrides()["linear"].decay is True
-    assert Sinkhorn(LayerContext(width=8, length=64, causal=False), sort_net="attention").param_overrides() == {}
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"heads": 3}, "does not divide"),
-        ({"block_size": 0}, "positive"),
-        ({"temperature": 0.0}, "positive"),
-    ],
-)
-def test_rejects_what_cannot_be(options, message):
-    with pytest.raises(ValueError, match=message):
-        build(**options)
-
-
-def test_refuses_causal_long_and_state():
-    with pytest.raises(Unsupported):
-        Sinkhorn(LayerContext(width=D, length=T))
-    mixer, x = build(length=T - 1)
-    with pytest.raises(ValueError, match="21 at most"):
-        mixer(x)
-    with pytest.raises(Unsupported):
-        mixer(x, state={})
-
-
-def test_works_without_data():
-    with torch.device("meta"):
-        mixer, x = Sinkhorn(LayerContext(width=D, length=T, causal=False), block_size=4), torch.randn(B, T, D)
-        mask = torch.ones(B, T, dtype=torch.bool)
-    mixer(x, mask=mask)[0].sum().backward()
->>>>>>> w4

@@ -4,39 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from zoo.ops import (
-    attention,
-    cauchy,
-    delta_rule,
-    diagonal_scan,
-    elementwise,
-    fourier,
-    glu,
-    h3,
-    linear,
-    linear_attention,
-    local_attention,
-    long_convolution,
-    lsh_attention,
-    mlstm,
-    norms,
-    qkv,
-    random_features,
-    rotation,
-    selective_scan,
-    short_convolution,
-    slstm,
-    ssd,
-    vandermonde,
-    wkv4,
-)
-from zoo.ops.elementwise import naive as elementwise_naive
-from zoo.ops.norms import naive as norms_naive
+from zoo.ops import diagonal_scan, glu, linear, linear_attention, norms, qkv, random_features, rotation
+from zoo.ops.fourier import fourier, fourier_naive
+from zoo.ops.short_convolution import Unit
 
 B, H, T, K, V, D, N = 2, 2, 70, 5, 6, 18, 4
 """T is no other size: inputs that have it vary with time, and are bfloat16 in the cases in half precision."""
@@ -46,8 +22,8 @@ class Case(NamedTuple):
     """A public op, its naive form (None where it has no other), and inputs for both.
 
     `mixed` says along which axis of its first output the fast forms spread a number that is not finite to others that
-    the naive form keeps clean (a causal chunk's product multiplies what is masked by 0, a transform adds up all steps).
-    What is infinite may be NaN there. None where they must agree on every number.
+    the naive form keeps clean, as a causal chunk's product multiplies what is masked by 0. What is infinite may be NaN
+    there. None where they must agree on every number.
     """
 
     op: str
@@ -57,8 +33,13 @@ class Case(NamedTuple):
     mixed: int | None = None
 
 
-def _glu(x: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> Tensor:
-    return glu.glu(x, (gate, None), (up, None), (down, None), torch.sigmoid)
+def _case(path: str, *inputs: Tensor, op: str = "", mixed: int | None = None, **options: Any) -> Case:
+    """Of "module.function": the public function, and its naive form, with the same options."""
+    module, _, name = path.partition(".")
+    public = import_module(f"zoo.ops.{module}")
+    naive = getattr(public, f"{name}_naive", None) or getattr(import_module(f"zoo.ops.{module}.naive"), name)
+    fast, slow = partial(getattr(public, name), **options), partial(naive, **options)
+    return Case(op or module, fast, slow, inputs, mixed)
 
 
 _random = torch.Generator().manual_seed(0)
@@ -86,21 +67,6 @@ def _fading(*shape: int) -> Tensor:
     return _positive(*shape).clamp(max=0.96875)
 
 
-def _causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Causal attention that never reads what a query does not see, not even to multiply it by 0."""
-    seen = [attention.attend_naive(q[:, :, t : t + 1], k[:, :, : t + 1], v[:, :, : t + 1]) for t in range(q.shape[2])]
-    return torch.cat(seen, dim=2)
-
-
-def _banded(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """As `_causal`, of the last 6 keys."""
-    seen = [
-        attention.attend_naive(q[:, :, t : t + 1], *(x[:, :, max(t - 5, 0) : t + 1] for x in (k, v)))
-        for t in range(q.shape[2])
-    ]
-    return torch.cat(seen, dim=2)
-
-
 def _favor(q: Tensor, k: Tensor, v: Tensor, W: Tensor) -> Tensor:
     """Attention by random features that never reads what a query does not see."""
     q, k = random_features.positive_naive(q, W, 1e-3, "features"), random_features.positive_naive(k, W, 1e-3)
@@ -118,188 +84,106 @@ _buckets = torch.randint(4, (1, 1, 2, 12), generator=_random)
 
 _q, _k, _v = _normal(B, H, T, K) / 2, _normal(B, H, T, K) / 2, _normal(B, H, T, V)
 _unit_k = (_k / _k.norm(dim=-1, keepdim=True)).bfloat16().double()
-_per_head, _per_channel, _state = -_positive(B, H, T), -_positive(B, H, T, K), _normal(B, H, K, V)
-_gates = tuple(_normal(H, B, T, 5) for _ in range(4))
-_rows, _weight = _normal(B, T, D), _normal(D)
-_scan = _normal(B, T, D), _positive(B, T, D), -_positive(D, N), _normal(B, T, N), _normal(B, T, N), _normal(D)
+_beta, _per_head, _per_channel = _fading(B, H, T), -_positive(B, H, T), -_positive(B, H, T, K)
+_state, _gates = _normal(B, H, K, V), tuple(_normal(H, B, T, 5) for _ in range(4))
+_rows, _others, _weight = _normal(B, T, D), _normal(B, T, D), _normal(D)
+_A, _B, _C = -_positive(D, N), _normal(B, T, N), _normal(B, T, N)
+_dual = _v, _positive(B, H, T), _per_head, _k[:, :1], _q[:, :1], _normal(H, V), _state
+_gated_scan = _rows, _others, _A, _B, _C, _normal(D), _normal(B, T, D), _normal(D), _normal(B, D, N)
+_recurrent, _mean = linear_attention.recurrent, partial(linear_attention.weighted_mean, eps=1e-3)
+
+
+def _linear(*inputs: Tensor) -> Case:
+    return Case("linear_attention", linear_attention.linear_attention, _recurrent, inputs, mixed=2)
+
 
 CASES = {
-    "attention": Case("attention", partial(attention.attend, causal=True), _causal, (_q, _k, _v), mixed=2),
-    "attention, all keys": Case("attention", attention.attend, attention.attend_naive, (_q, _k, _v)),
-    "cauchy": Case(
-        "cauchy",
-        lambda *x: cauchy.kernel(*x, 9),
-        lambda *x: cauchy.kernel_naive(*x, 9),
-        (_poles(4, 3), 0.25 * _complex(1, 4, 3), _complex(4, 3), _complex(2, 4, 3)),
-    ),
-    "delta rule": Case(
-        "delta_rule",
-        delta_rule.delta_rule,
-        delta_rule.delta_rule_naive,
-        (_q, _unit_k, _v, _fading(B, H, T), _per_head, _state),
-        mixed=2,
-    ),
-    "delta rule, no decay": Case(
-        "delta_rule",
-        delta_rule.delta_rule,
-        delta_rule.delta_rule_naive,
-        (_q, _unit_k, _v, _fading(B, H, T)),
-        mixed=2,
-    ),
-    "dplr": Case(
-        "dplr",
-        delta_rule.dplr,
-        delta_rule.dplr_naive,
-        (_q, _k, _v, -_unit_k, _unit_k / 2, _per_channel, _state),
-        mixed=2,
-    ),
+    "attention": _case("attention.attend", _q, _k, _v, causal=True),
+    "attention, all keys": _case("attention.attend", _q, _k, _v),
+    "cauchy": _case("cauchy.kernel", _poles(4, 3), 0.25 * _complex(1, 4, 3), _complex(4, 3), _complex(2, 4, 3), L=9),
+    "delta rule": _case("delta_rule.delta_rule", _q, _unit_k, _v, _beta, _per_head, _state, mixed=2),
+    "delta rule, no decay": _case("delta_rule.delta_rule", _q, _unit_k, _v, _beta, mixed=2),
+    "dplr": _case("delta_rule.dplr", _q, _k, _v, -_unit_k, _unit_k / 2, _per_channel, _state, op="dplr", mixed=2),
     "diagonal scan": Case(
         "diagonal_scan",
         lambda a, b, h0: diagonal_scan.scan(a, b, h0.to(b.dtype)),
         diagonal_scan.scan_naive,
         (_fading(B, T, D), _rows, _normal(B, D)),
     ),
-    "positive": Case("positive", elementwise.positive, elementwise_naive.positive, (_rows,)),
-    "swiglu": Case("swiglu", elementwise.swiglu, None, (_rows, _normal(B, T, D))),
-    "log sigmoid": Case("log_sigmoid", elementwise.log_sigmoid, None, (_rows,)),
-    "h3": Case(
-        "h3",
-        h3.h3,
-        h3.h3_naive,
-        (_normal(3, 4, B, T), _normal(3, 4), _normal(4, 3), _complex(4, N), _poles(4, N), _normal(4)),
-    ),
-    "linear attention": Case(
-        "linear_attention", linear_attention.linear_attention, linear_attention.recurrent, (_q, _k, _v), mixed=2
-    ),
-    "linear attention, a decay per head": Case(
-        "linear_attention",
-        linear_attention.linear_attention,
-        linear_attention.recurrent,
-        (_q, _k, _v, _per_head, _state),
-        mixed=2,
-    ),
-    "linear attention, a decay per channel": Case(
-        "linear_attention",
-        linear_attention.linear_attention,
-        linear_attention.recurrent,
-        (_q, _k, _v, _per_channel, _state),
-        mixed=2,
-    ),
+    "positive": _case("elementwise.positive", _rows, op="positive"),
+    "h3": _case("h3.h3", _normal(3, 4, B, T), _normal(3, 4), _normal(4, 3), _complex(4, N), _poles(4, N), _normal(4)),
+    "linear attention": _linear(_q, _k, _v),
+    "linear attention, a decay per head": _linear(_q, _k, _v, _per_head, _state),
+    "linear attention, a decay per channel": _linear(_q, _k, _v, _per_channel, _state),
     "linear attention, a bonus": Case(
         "linear_attention",
         lambda *x: linear_attention.linear_attention(*x[:-1], bonus=x[-1]),
-        linear_attention.recurrent,
+        _recurrent,
         (_q, _k, _v, _per_channel, _state, _normal(H, K)),
         mixed=2,
     ),
     "linear attention, a mean": Case(
-        "linear_attention",
-        lambda *x: linear_attention.weighted_mean(*x, 1e-3)[0],
-        _ratio,
-        (_q.abs(), _k.abs(), _v),
-        mixed=2,
+        "linear_attention", lambda *x: _mean(*x)[0], _ratio, (_q.abs(), _k.abs(), _v), mixed=2
     ),
-    "local attention": Case(
-        "local_attention", partial(local_attention.attend, before=5), _banded, (_q, _k, _v), mixed=2
+    "local attention": _case("local_attention.attend", _q, _k, _v, before=5),
+    "long convolution": _case("long_convolution.convolve", _rows, _normal(D, T), _weight),
+    "LSH attention": _case(
+        "lsh_attention.lsh_attention",
+        *(_normal(1, 1, 12, K), _normal(1, 1, 12, V)),
+        buckets=_buckets,
+        chunk=4,
+        causal=True,
     ),
-    "long convolution": Case(
-        "long_convolution",
-        long_convolution.convolve,
-        long_convolution.convolve_naive,
-        (_rows, _normal(D, T), _weight),
+    "LSH attention, short chunks": _case(
+        "lsh_attention.lsh_attention", *(_normal(1, 1, 10, K), _normal(1, 1, 10, V)), buckets=_buckets[..., 2:], chunk=4
     ),
-    "LSH attention": Case(
-        "lsh_attention",
-        lambda *x: lsh_attention.lsh_attention(*x, _buckets, chunk=4, causal=True),
-        lambda *x: lsh_attention.lsh_attention_naive(*x, _buckets, chunk=4, causal=True),
-        (_normal(1, 1, 12, K), _normal(1, 1, 12, V)),
-        mixed=2,
-    ),
-    "mLSTM": Case("mlstm", mlstm.mlstm, mlstm.mlstm_naive, (_q, _k, _v, _normal(B, H, T), _normal(B, H, T)), mixed=2),
+    "mLSTM": _case("mlstm.mlstm", _q, _k, _v, _normal(B, H, T), _normal(B, H, T), mixed=2),
     "unit": Case("unit", norms.unit, None, (_rows,)),
     "simplex": Case("simplex", norms.simplex, None, (_rows,)),
-    "rms": Case("rms", partial(norms.rms, eps=1e-5), partial(norms_naive.rms, eps=1e-5), (_rows, _weight)),
+    "rms": _case("norms.rms", _rows, _weight, eps=1e-5, op="rms"),
     "rms, a gate": Case(
         "rms",
         lambda o, w, gate: norms.rms(o, w, 1e-5, gate),
-        lambda o, w, gate: norms_naive.rms(o, w, 1e-5, gate),
-        (_rows, _weight, _normal(B, T, D)),
+        lambda o, w, gate: norms.naive.rms(o, w, 1e-5, gate),
+        (_rows, _weight, _others),
     ),
     "layer": Case("layer", partial(norms.layer, eps=1e-5), None, (_rows, _weight, _normal(D))),
+    "summed": _case("norms.summed", _rows, _others, _weight, eps=1e-5, op="summed"),
+    "gated rms": Case(
+        "gated_rms",
+        lambda o, w, gate: norms.gated_rms(o, w, 1e-5, gate),
+        lambda o, w, gate: norms.naive.gated_rms(o, w, 1e-5, gate),
+        (_rows, _weight, _others),
+    ),
     "linear": Case("linear", linear.linear, None, (_rows, _normal(4, D), _normal(4))),
     "linear, joined": Case("linear", linear.joined, None, (_rows, _normal(4, D), _normal(2, D))),
     "linear, few": Case("linear", linear.few, None, (_rows, _normal(4, D))),
     "queries, keys and values": Case("qkv", partial(qkv.split, heads=4, kv_heads=1), None, (_rows,)),
-    "summed": Case(
-        "summed",
-        partial(norms.summed, bias=None, eps=1e-5),
-        partial(norms_naive.summed, bias=None, eps=1e-5),
-        (_rows, _normal(B, T, D), _weight),
-    ),
-    "gated rms": Case(
-        "gated_rms",
-        lambda o, w, gate: norms.gated_rms(o, w, 1e-5, gate),
-        lambda o, w, gate: norms_naive.gated_rms(o, w, 1e-5, gate),
-        (_rows, _weight, _normal(B, T, D)),
-    ),
-    "random features": Case(
-        "random_features",
-        lambda x, W: random_features.positive(x, W, 1e-3),
-        lambda x, W: random_features.positive_naive(x, W, 1e-3),
-        (_q, _normal(4, K)),
-    ),
+    "random features": _case("random_features.positive", _q, _normal(4, K), eps=1e-3),
     "random features, attention": Case(
-        "random_features",
-        lambda *x: random_features.attend(*x, 1e-3),
-        _favor,
-        (_q, _k, _v, _normal(4, K)),
-        mixed=2,
+        "random_features", partial(random_features.attend, eps=1e-3), _favor, (_q, _k, _v, _normal(4, K)), mixed=2
     ),
     "rotation": Case("rotation", rotation.rotate, None, (_rows, _normal(B, T, 9), _normal(B, T, 9))),
-    "Fourier": Case("fourier", fourier.fourier, fourier.fourier_naive, (_rows,)),
-    "GLU": Case("glu", _glu, None, (_rows, _normal(8, D), _normal(8, D), _normal(D, 8))),
-    "selective scan": Case(
-        "selective_scan",
-        selective_scan.selective_scan,
-        selective_scan.selective_scan_naive,
-        (*_scan, _normal(B, D, N)),
+    "Fourier": Case("fourier", fourier, fourier_naive, (_rows,)),
+    "GLU": Case(
+        "glu",
+        lambda x, gate, up, down: glu.glu(x, (gate, None), (up, None), (down, None), torch.sigmoid),
+        None,
+        (_rows, _normal(8, D), _normal(8, D), _normal(D, 8)),
     ),
-    "gated selective scan": Case(
-        "selective_scan",
-        selective_scan.gated_selective_scan,
-        selective_scan.gated_selective_scan_naive,
-        (_scan[0], _normal(B, T, D), *_scan[2:], _normal(B, T, D), _normal(D), _normal(B, D, N)),
+    "selective scan": _case(
+        "selective_scan.selective_scan", _rows, _positive(B, T, D), _A, _B, _C, _normal(D), _normal(B, D, N)
     ),
-    "short convolution": Case(
-        "short_convolution",
-        partial(short_convolution.short_convolution, silu=True),
-        partial(short_convolution.short_convolution_naive, silu=True),
-        (_rows, _normal(D, 4), _weight, _normal(B, 3, D)),
+    "gated selective scan": _case("selective_scan.gated_selective_scan", *_gated_scan),
+    "short convolution": _case(
+        "short_convolution.short_convolution", _rows, _normal(D, 4), _weight, _normal(B, 3, D), silu=True
     ),
-    "short convolution, unit vectors and padding": Case(
-        "short_convolution",
-        lambda x, w: short_convolution.short_convolution(x, w, mask=_mask, unit=short_convolution.Unit((0.5, 0, 1))),
-        lambda x, w: short_convolution.short_convolution_naive(
-            x, w, mask=_mask, unit=short_convolution.Unit((0.5, 0, 1))
-        ),
-        (_rows, _normal(D, 2)),
+    "short convolution, unit vectors and padding": _case(
+        "short_convolution.short_convolution", _rows, _normal(D, 2), mask=_mask, unit=Unit((0.5, 0, 1))
     ),
-    "sLSTM": Case("slstm", slstm.slstm, slstm.slstm_naive, (*_gates, _normal(H, 4, 5, 5) / 4, _normal(H, 4, 5))),
-    "SSD": Case(
-        "ssd",
-        ssd.ssd,
-        ssd.ssd_naive,
-        (_v, _positive(B, H, T), _per_head, _k[:, :1], _q[:, :1], _normal(H, V), _state),
-        mixed=2,
-    ),
-    "Vandermonde kernel": Case(
-        "vandermonde",
-        lambda *x: vandermonde.evaluate(*x, T),
-        lambda *x: vandermonde.evaluate_naive(*x, T),
-        (_complex(2, 4, N), _poles(4, N)),
-    ),
-    "Vandermonde state": Case(
-        "vandermonde", vandermonde.accumulate, vandermonde.accumulate_naive, (_normal(B, T, 4), _poles(4, N))
-    ),
-    "WKV": Case("wkv4", wkv4.wkv, wkv4.wkv_naive, (-_positive(D), _weight, _rows, _normal(B, T, D))),
+    "sLSTM": _case("slstm.slstm", *_gates, _normal(H, 4, 5, 5) / 4, _normal(H, 4, 5)),
+    "SSD": _case("ssd.ssd", *_dual, mixed=2),
+    "Vandermonde kernel": _case("vandermonde.evaluate", _complex(2, 4, N), _poles(4, N), L=T),
+    "Vandermonde state": _case("vandermonde.accumulate", _normal(B, T, 4), _poles(4, N)),
+    "WKV": _case("wkv4.wkv", -_positive(D), _weight, _rows, _others),
 }

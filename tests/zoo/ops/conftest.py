@@ -11,7 +11,6 @@ from zoo.ops import forms
 @pytest.fixture(autouse=True)
 def few(monkeypatch):
     """Compiled passes serve any number of numbers."""
-    monkeypatch.setattr(forms, "FEW", 0)
     monkeypatch.setattr(forms, "CPU", {op: replace(form, least=0) for op, form in forms.CPU.items()})
 
 

@@ -25,7 +25,7 @@ def test_norms_equal_their_equations(dtype):
         (norms.rms(x, w, 1e-5, y, "sigmoid"), normed(X) * Y.sigmoid()),
         (norms.rms(x, w, 1e-5, y), normed(X) * F.silu(Y)),
         (norms.gated_rms(x, w, 1e-5, y), normed(X * F.silu(Y))),
-        (norms.summed(x.double(), y.double(), w.double(), None, 1e-5)[1].to(dtype), normed(X + Y)),
+        (norms.summed(x.double(), y.double(), w.double(), 1e-5)[1].to(dtype), normed(X + Y)),
         (
             norms.layer(x, w, 2 * w, 1e-5),
             normed(centred) + 2 * W,
@@ -41,7 +41,6 @@ def test_rows_that_vanish():
         assert all(bool(y.isfinite().all()) for y in differentiated(norm, x))
 
 
-def test_features_and_gates_far_from_zero():
+def test_features_far_from_zero():
     x = torch.tensor([-1e4, -100.0, 100.0, 1e4])
     assert torch.equal(elementwise.positive(x), torch.tensor([0.0, 0.0, 101.0, 10001.0]))
-    torch.testing.assert_close(elementwise.log_sigmoid(x), torch.tensor([-1e4, -100.0, 0.0, 0.0]))

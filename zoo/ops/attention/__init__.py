@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -10,6 +11,8 @@ from zoo.ops import forms
 from zoo.ops.attention.naive import allowed, shared
 from zoo.ops.attention.naive import attend as attend_naive
 from zoo.ops.kernel_log import log_kernel
+from zoo.ops.precision import at_least_fp32, no_autocast
+from zoo.ops.step_by_step import finite, step_by_step
 
 __all__ = ["attend", "attend_naive"]
 
@@ -17,6 +20,7 @@ LEAST = 64
 """Queries and keys of which loops need more: their blocks would be half empty."""
 
 
+@forms.falls_back
 def attend(
     q: Float[Tensor, "B H T K"],
     k: Float[Tensor, "B G S K"],
@@ -27,12 +31,31 @@ def attend(
     bias: Float[Tensor, "#B #H T S"] | None = None,
     scale: float | None = None,
 ) -> Float[Tensor, "B H T V"]:
-    """See `naive.attend`."""
+    """See `naive.attend`. On a CPU that form decides, in float32, where the fast ones return numbers not finite."""
+    y = _attend(q, k, v, visible, causal, bias, scale)
+    if y.device.type != "cpu" or finite(y):
+        return y
+    masks = [
+        x if x is None else x.expand(torch.broadcast_shapes(x.shape, (1, 1, q.shape[2], 1)))
+        for x in (allowed(q, k, visible, causal), bias)
+    ]
+
+    q, k, v = (at_least_fp32(x) for x in (q, k, v))  # torch's products of bfloat16 mix rows of an odd length
+
+    def span(q: Tensor, seen: Tensor | None, bias: Tensor | None, state: Tensor) -> tuple[Tensor, Tensor]:
+        return attend_naive(q, k, v, visible=seen, bias=bias, scale=scale), state
+
+    with no_autocast(q.device):
+        return step_by_step(span, (q, *masks), q.new_empty(0))[0].to(y.dtype)
+
+
+def _attend(
+    q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, causal: bool, bias: Tensor | None, scale: float | None
+) -> Tensor:
     T, S = q.shape[2], k.shape[2]
     plain = visible is None and bias is None and q.dtype is k.dtype is v.dtype
     if plain and min(T, S) > LEAST and (S >= T or not causal):
-        form = forms.choose("attention", q, k, v)
-        if form is not None:
+        if form := forms.choose("attention", q, k, v):
             return form(q, k, v, causal, q.shape[3] ** -0.5 if scale is None else scale)
     else:
         log_kernel("attention", "torch")

@@ -24,6 +24,7 @@ from zoo.ops.precision import no_autocast
 from zoo.ops.step_by_step import finite_or
 
 
+@forms.falls_back
 def kernel(
     a: Complex[Tensor, "H M"],
     p: Complex[Tensor, "R H M"],

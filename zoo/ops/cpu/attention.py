@@ -129,17 +129,7 @@ def side(kind: Any) -> int:
     raise NotImplementedError("for loops only")
 
 
-@overload(side)
-def _side(kind: Any) -> Any:
-    return _long if kind.dtype == types.uint16 else _short
-
-
-def _long(kind: Any) -> int:
-    return 128
-
-
-def _short(kind: Any) -> int:
-    return 64
+overload(side)(lambda kind: (lambda kind: 128) if kind.dtype == types.uint16 else lambda kind: 64)
 
 
 @loop
@@ -166,7 +156,7 @@ def _attend(start, stop, sizes, factors, q, k, v, y, lse):  # type: ignore[no-un
             for block in range(min(key_blocks, (t + C - 1 + past) // C + 1) if sizes.causal else key_blocks):
                 x, z, first = block * C * K, block * V * C, block * C
                 product(keys[x : x + C * K], q_t, p, C, C, K, False)
-                _hide(p, C, sizes.S - first, first - t - past, sizes.causal)
+                _hide(p, C, sizes.S - first, first - t - past, sizes.causal, -np.inf)
                 _update_softmax(p, C, factors.scale * factors.log2e, top, before, total)
                 if block > 0:
                     _scale_columns(o, C, before)
@@ -195,13 +185,13 @@ def _load_keys(k, v, b, g, sizes, C, left, right, keys, values):  # type: ignore
 
 
 @inlined
-def _hide(s, C, left, ahead, causal):  # type: ignore[no-untyped-def]
-    """Scores of keys that are not there (from `left` on), or come after a query: key 0 is `ahead` of query 0."""
+def _hide(x, C, left, ahead, causal, value):  # type: ignore[no-untyped-def]
+    """`value` for keys that are not there (from `left` on), or come after a query: key 0 is `ahead` of query 0."""
     for key in range(C):
-        row = s[key * C : key * C + C]
+        row = x[key * C : key * C + C]
         blind = C if key >= left else key + ahead if causal else 0
         for i in range(min(blind, C)):
-            row[i] = -np.inf
+            row[i] = value
 
 
 @inlined
@@ -271,7 +261,8 @@ def _gradients(start, stop, sizes, factors, given, grads, lse):  # type: ignore[
                     product(k_, q_t[x], p, C, C, K, False)
                     product(v_, dy_t[z], dp, C, C, V, False)
                     _slopes(p, dp, C, norm[own], delta[own], factors)
-                    _forget(p, dp, C, S - j, j - t - past, sizes.causal)
+                    _hide(p, C, S - j, j - t - past, sizes.causal, 0)
+                    _hide(dp, C, S - j, j - t - past, sizes.causal, 0)
                     weights, slopes = rounded(p, p_), rounded(dp, ds_)
                     product(weights, dy_right[z], dv, C, V, C, more)
                     product(slopes, q_right[x], dk, C, K, C, more)
@@ -308,13 +299,3 @@ def _slopes(p, dp, C, norm, delta, factors):  # type: ignore[no-untyped-def]
         for i in range(C):
             weight = exp2(steep * row[i] - norm[i])
             row[i], drow[i] = weight, factors.scale * weight * (drow[i] - delta[i])
-
-
-@inlined
-def _forget(p, dp, C, left, ahead, causal):  # type: ignore[no-untyped-def]
-    """No p and ds where `_hide` hides scores."""
-    for key in range(C):
-        row, drow = p[key * C : key * C + C], dp[key * C : key * C + C]
-        blind = C if key >= left else key + ahead if causal else 0
-        for i in range(min(blind, C)):
-            row[i], drow[i] = 0, 0

@@ -1,7 +1,8 @@
 """Where numba keeps machine code: one folder per state of the sources, numba, Python and the CPU.
 
 Numba recompiles a loop when the file it stands in changes, but not when a function that it calls from another file
-does. So the folder is named by a hash of every source under `zoo/ops`.
+does. So the folder is named by a hash of every source under `zoo/ops`, not by where they lie: all checkouts of the same
+sources share it.
 """
 
 from __future__ import annotations
@@ -12,8 +13,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Any
 import llvmlite
 import numba
 from llvmlite import binding
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
 
 OPS = Path(__file__).parents[1]
 KEPT = 3
@@ -32,15 +33,42 @@ IN_USE = 3600.0
 config: Any = numba.config
 
 
-@contextmanager
-def in_folder() -> Iterator[bool]:
-    """While this is open, numba keeps the machine code of new functions in `folder`. Yields whether there is one."""
-    place, before = folder(), config.CACHE_DIR
-    config.CACHE_DIR = str(place or before)
-    try:
-        yield place is not None
-    finally:
-        config.CACHE_DIR = before
+def keep(dispatcher: Any) -> Any:
+    """Have numba keep the machine code of a compiled function in `folder`, if there is one."""
+    if folder() is not None:
+        dispatcher._cache = _Cache(dispatcher.py_func)
+    return dispatcher
+
+
+class _Locator(_CacheLocator):
+    """Where the machine code of a function is: numba's own locators put the path of its source into the name."""
+
+    def __init__(self, function: Callable[..., Any], source: str) -> None:
+        self._py_file = source  # named in warnings of numba
+        self.name = f"{function.__module__}-{function.__code__.co_firstlineno}"
+        self.stamp = blake2b(Path(source).read_bytes()).digest()
+
+    @classmethod
+    def from_function(cls, py_func: Callable[..., Any], py_file: str) -> _Locator:
+        return cls(py_func, py_file)
+
+    def get_cache_path(self) -> str:
+        return str(folder())
+
+    def get_source_stamp(self) -> bytes:
+        """Of a function from elsewhere, which the folder's name does not cover, code of another file is stale."""
+        return self.stamp
+
+    def get_disambiguator(self) -> str:
+        return self.name
+
+
+class _CacheImpl(CompileResultCacheImpl):
+    _locator_classes = [_Locator]
+
+
+class _Cache(FunctionCache):
+    _impl_class = _CacheImpl
 
 
 @cache

@@ -26,18 +26,8 @@ if cache.config.CPU_FEATURES is None and forms.matmul_backend(torch.bfloat16):
     features = binding.get_host_cpu_features().flatten() + ",-prefer-256-bit"
     cache.config.CPU_FEATURES = features + ("" if forms.has_tiles() else ",-amx-tile,-amx-bf16")
 
-EXP2 = tuple(
-    np.float32(c)
-    for c in (
-        1.5403530393381608e-4,
-        1.3333558146428443e-3,
-        9.618129107628477e-3,
-        5.550410866482158e-2,
-        2.402265069591007e-1,
-        6.931471805599453e-1,
-        1.0,
-    )
-)
+_SERIES = 1.5403530393381608e-4, 1.3333558146428443e-3, 9.618129107628477e-3, 5.550410866482158e-2
+EXP2 = tuple(map(np.float32, (*_SERIES, 2.402265069591007e-1, 6.931471805599453e-1, 1.0)))
 """The series of 2^r for |r| ≤ ½, from r⁶ down."""
 
 FAST = {"nsz", "arcp", "contract", "afn", "reassoc"}
@@ -46,8 +36,7 @@ FAST = {"nsz", "arcp", "contract", "afn", "reassoc"}
 
 def loop(function: Callable[..., Any]) -> Any:
     """Compile a loop, without the GIL and bounds checks, and keep its machine code (`zoo.ops.cpu.cache`)."""
-    with cache.in_folder() as kept:
-        return njit(nogil=True, cache=kept, fastmath=FAST, error_model="numpy")(function)
+    return cache.keep(called(function))
 
 
 def called(function: Callable[..., Any]) -> Any:
@@ -61,53 +50,28 @@ def inlined(function: Callable[..., Any]) -> Any:
     return njit(inline="always", fastmath=FAST, error_model="numpy")(function)
 
 
-def exp(x: float) -> float:
-    """e^x inside a loop, in x's own precision; of float32 within 2 ulp, vectorised, and 0 below −86.6."""
-    return math.exp(x)
+def _in_float32(function: Callable[..., Any], flags: set[str] = FAST) -> Callable[[Any], Any]:
+    """Decorate what loops call as `function` of a float32 number; of others they call `function` itself."""
 
+    def register(of32: Any) -> Any:
+        @overload(function, jit_options={"fastmath": flags, "error_model": "numpy"})
+        def _by_type(x: Any) -> Any:
+            return of32 if x in (types.float32, types.int32) else function
 
-def exp2(x: float) -> float:
-    """2^x inside a loop, in x's own precision; of float32 vectorised, 0 below −126.5 and ∞ from 127.5 on."""
-    return 2.0**x
+        return of32
 
-
-def sigmoid(x: float) -> float:
-    """1 / (1 + e^{−x}) inside a loop, in x's own precision; of float32 vectorised."""
-    return 1 / (1 + math.exp(-x))
-
-
-def softplus(x: float) -> float:
-    """ln(1 + e^x) inside a loop, in x's own precision; of float32 vectorised."""
-    return math.log1p(math.exp(x))
-
-
-def log1p(x: float) -> float:
-    """ln(1 + x) for x from 0 to 1 inside a loop, in x's own precision; vectorised in float32."""
-    return math.log1p(x)
-
-
-def rsqrt(x: float) -> float:
-    """1 / √x inside a loop, 0 for ∞: LLVM's estimate under fast-math flags would be NaN."""
-    return 1 / math.sqrt(x)
-
-
-def rank(x: float) -> int:
-    """An integer in the order of the floats, NaN above all, of which LLVM finds the greatest many at a time."""
-    raise NotImplementedError("for loops only")
-
-
-def ranked(x: int) -> float:
-    """The float of that rank."""
-    raise NotImplementedError("for loops only")
+    return register
 
 
 # min and max of numba's return their first argument where it is NaN: x goes first.
 
 
-def _exp64(x: Any) -> Any:
+def exp(x: float) -> float:
+    """e^x inside a loop, in x's own precision; of float32 within 2 ulp, vectorised, and 0 below −86.6."""
     return math.exp(x)
 
 
+@_in_float32(exp)
 def _exp32(x: Any) -> Any:
     # x = n ln 2 + r with |r| ≤ ½ ln 2; 2 e^r by its series, 2^{n−1} by putting n − 1 where the exponent is stored.
     c = min(max(x, np.float32(-86.6)), np.float32(89))
@@ -125,10 +89,12 @@ def _exp32(x: Any) -> Any:
     return np.float32(0) if x < np.float32(-86.6) else p * power
 
 
-def _exp2_64(x: Any) -> Any:
+def exp2(x: float) -> float:
+    """2^x inside a loop, in x's own precision; of float32 vectorised, 0 below −126.5 and ∞ from 127.5 on."""
     return math.exp(x * math.log(2))
 
 
+@_in_float32(exp2)
 def _exp2_32(x: Any) -> Any:
     # x = n + r with |r| ≤ ½; 2^r by its series, 2^n by putting n where the exponent is stored (−127: 0, 128: ∞).
     c = min(max(x, np.float32(-127)), np.float32(128))
@@ -144,26 +110,32 @@ def _exp2_32(x: Any) -> Any:
     return p * np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
 
 
-def _sigmoid64(x: Any) -> Any:
+def sigmoid(x: float) -> float:
+    """1 / (1 + e^{−x}) inside a loop, in x's own precision; of float32 vectorised."""
     return 1 / (1 + math.exp(-x))
 
 
+@_in_float32(sigmoid)
 def _sigmoid32(x: Any) -> Any:
     return np.float32(1) / (np.float32(1) + exp2(x * np.float32(-1 / math.log(2))))
 
 
-def _softplus64(x: Any) -> Any:
+def softplus(x: float) -> float:
+    """ln(1 + e^x) inside a loop, in x's own precision; of float32 vectorised."""
     return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
 
 
+@_in_float32(softplus)
 def _softplus32(x: Any) -> Any:
     return max(x, np.float32(0)) + log1p(exp2(abs(x) * np.float32(-1 / math.log(2))))
 
 
-def _log1p64(x: Any) -> Any:
+def log1p(x: float) -> float:
+    """ln(1 + x) for x from 0 to 1 inside a loop, in x's own precision; vectorised in float32."""
     return math.log1p(x)
 
 
+@_in_float32(log1p)
 def _log1p32(x: Any) -> Any:
     # 2 artanh(s) with s = x / (2 + x) ≤ 1/3, by its series.
     s = x / (np.float32(2) + x)
@@ -179,50 +151,36 @@ def _log1p32(x: Any) -> Any:
     return np.float32(2) * s * p
 
 
-def _rsqrt64(x: Any) -> Any:
+def rsqrt(x: float) -> float:
+    """1 / √x inside a loop, 0 for ∞: LLVM's estimate under fast-math flags would be NaN."""
     return 1 / math.sqrt(x)
 
 
+@_in_float32(rsqrt, flags=set())
 def _rsqrt32(x: Any) -> Any:
     return np.float32(1) / np.sqrt(x)
 
 
+def rank(x: Any) -> Any:
+    """An integer in the order of the floats, NaN above all, of which LLVM finds the greatest many at a time."""
+    bits = np.float64(x).view(np.int64)
+    return np.int64(0x7FFFFFFFFFFFFFFF) if x != x else bits ^ ((bits >> 63) & 0x7FFFFFFFFFFFFFFF)
+
+
+@_in_float32(rank)
 def _rank32(x: Any) -> Any:
     bits = np.float32(x).view(np.int32)
     return np.int32(0x7FFFFFFF) if x != x else np.int32(bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF)))
 
 
-def _ranked32(x: Any) -> Any:
-    return np.int32(x ^ ((x >> np.int32(31)) & np.int32(0x7FFFFFFF))).view(np.float32)
-
-
-def _rank64(x: Any) -> Any:
-    bits = np.float64(x).view(np.int64)
-    return np.int64(0x7FFFFFFFFFFFFFFF) if x != x else bits ^ ((bits >> 63) & 0x7FFFFFFFFFFFFFFF)
-
-
-def _ranked64(x: Any) -> Any:
+def ranked(x: Any) -> Any:
+    """The float of that rank."""
     return np.int64(x ^ ((x >> 63) & 0x7FFFFFFFFFFFFFFF)).view(np.float64)
 
 
-def _by_precision(
-    function: Callable[..., Any], of32: Callable[..., Any], of64: Callable[..., Any], flags: set[str] = FAST
-) -> None:
-    """Let loops call one of two implementations as `function`, by the width of its argument."""
-
-    @overload(function, jit_options={"fastmath": flags, "error_model": "numpy"})
-    def _choose(x: Any) -> Any:
-        return of32 if x in (types.float32, types.int32) else of64
-
-
-_by_precision(exp, _exp32, _exp64)
-_by_precision(exp2, _exp2_32, _exp2_64)
-_by_precision(sigmoid, _sigmoid32, _sigmoid64)
-_by_precision(softplus, _softplus32, _softplus64)
-_by_precision(log1p, _log1p32, _log1p64)
-_by_precision(rsqrt, _rsqrt32, _rsqrt64, flags=set())
-_by_precision(rank, _rank32, _rank64)
-_by_precision(ranked, _ranked32, _ranked64)
+@_in_float32(ranked)
+def _ranked32(x: Any) -> Any:
+    return np.int32(x ^ ((x >> np.int32(31)) & np.int32(0x7FFFFFFF))).view(np.float32)
 
 
 @inlined

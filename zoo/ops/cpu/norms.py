@@ -46,30 +46,34 @@ PLAIN, SWISH, SIGMOID, GATED, SUMMED = range(5)
 
 
 def rms(
-    o: Tensor, weight: Tensor, eps: float, gate: Tensor | None, activation: Activation, dtype: torch.dtype | None
+    o: Tensor,
+    weight: Tensor,
+    eps: float,
+    gate: Tensor | None = None,
+    activation: Activation = "swish",
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
     """See `zoo.ops.norms.naive.rms`."""
     mode = PLAIN if gate is None else SWISH if activation == "swish" else SIGMOID
-    return _normalize(o, gate, weight, eps, mode, dtype)[1]
+    return _normalize(o, gate, weight, eps, mode, dtype or o.dtype)[1]
 
 
 def gated_rms(o: Tensor, weight: Tensor, eps: float, gate: Tensor) -> Tensor:
     """See `zoo.ops.norms.naive.gated_rms`. The gate is read where it lies, as a part of wider rows."""
-    return _normalize(o, gate, weight, eps, GATED, None)[1]
+    return _normalize(o, gate, weight, eps, GATED, o.dtype)[1]
 
 
-def summed(
-    x: Tensor, y: Tensor, weight: Tensor, bias: None, eps: float, dtype: torch.dtype | None
-) -> tuple[Tensor, Tensor]:
+def summed(x: Tensor, y: Tensor, weight: Tensor, eps: float, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
     """See `zoo.ops.norms.naive.summed`."""
-    return _normalize(x, y, weight, eps, SUMMED, torch.promote_types(x.dtype, y.dtype) if dtype is None else dtype)
+    x, y = torch.broadcast_tensors(x, y)
+    return _normalize(x, y, weight, eps, SUMMED, dtype or torch.promote_types(x.dtype, y.dtype))
 
 
 def _normalize(
-    o: Tensor, extra: Tensor | None, weight: Tensor, eps: float, mode: int, dtype: torch.dtype | None
+    o: Tensor, extra: Tensor | None, weight: Tensor, eps: float, mode: int, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """The sum, if any, and the norm in `dtype`, o's without one."""
-    dtype, wide = o.dtype if dtype is None else dtype, promote(o)
+    """The sum, if any, and the norm in `dtype`."""
+    wide = promote(o)
     written = dtype if dtype is torch.bfloat16 and wide is torch.float32 else wide
     s, y = CompiledRMS.apply(o, extra, weight, eps, mode, written)
     return s, y.to(dtype)
@@ -181,10 +185,9 @@ def _forward(start, stop, mode, x, extra, s, y, w, constants):  # type: ignore[n
     for i in range(start, stop):
         prefetch(x, (i + AHEAD) * d, d)
         prefetch(y, (i + AHEAD) * d, d)
-        if mode != PLAIN:
-            prefetch(extra.memory, (i + AHEAD) * extra.step, d)
+        prefetch(extra.memory, (i + AHEAD) * extra.step, d)
+        prefetch(s, (i + AHEAD) * d, d)
         if mode == SUMMED:
-            prefetch(s, (i + AHEAD) * d, d)
             _add_inputs(i, x, extra, s, row)
         else:
             _load_inputs(i, mode, x, extra, row)
@@ -201,12 +204,8 @@ def _forward(start, stop, mode, x, extra, s, y, w, constants):  # type: ignore[n
 def _backward(start, stop, mode, x, extra, ds, dy, dx, d_extra, w, dw, constants):  # type: ignore[no-untyped-def]
     d, step = x.shape[1], lanes(w)
     width = -(-d // step) * step
-    row, dn, w_, sums = (
-        aligned_zeros(width, w),
-        aligned_zeros(width, w),
-        aligned_zeros(width, w),
-        aligned_zeros(width, w),
-    )
+    row, dn = aligned_zeros(width, w), aligned_zeros(width, w)
+    w_, sums = aligned_zeros(width, w), aligned_zeros(width, w)
     w_[:d] = w
     for i in range(start, stop):
         _fetch_row(i + AHEAD, x, extra, ds, dy, dx, d_extra)
@@ -250,9 +249,6 @@ def _fetch_row(i, x, extra, ds, dy, dx, d_extra):  # type: ignore[no-untyped-def
     prefetch(x, i * d, d)
     prefetch(dy, i * d, d)
     prefetch(dx, i * d, d)
-    if len(extra.memory) > 0:
-        prefetch(extra.memory, i * extra.step, d)
-    if len(ds) > 0:
-        prefetch(ds, i * d, d)
-    if len(d_extra) > 0:
-        prefetch(d_extra, i * d, d)
+    prefetch(extra.memory, i * extra.step, d)
+    prefetch(ds, i * d, d)
+    prefetch(d_extra, i * d, d)

@@ -62,7 +62,7 @@ def lanes(kind: Any) -> int:
     raise NotImplementedError("for loops only")
 
 
-overload(lanes)(lambda kind: (lambda kind: 16) if _of(kind).lanes == 16 else lambda kind: 8)
+overload(lanes)(lambda kind: (lambda kind: 8) if kind.dtype == types.float64 else lambda kind: 16)
 
 
 @intrinsic
@@ -131,12 +131,12 @@ def store_partial(typing: Any, vec: Any, x: Any, at: Any, size: Any) -> Any:
 
 @inlined
 def prefetch(x, at, size):  # type: ignore[no-untyped-def]
-    """Fetch `size` numbers from x[at] on into the cache; the array may have any shape, and be shorter.
+    """Fetch `size` numbers from x[at] on into the cache; the array may have any shape, and be shorter or empty.
 
     CPUs guess what comes next where rows follow each other; what stands far apart, or was written by another thread,
     would be waited for.
     """
-    for c in range(0, size, BYTES // x.itemsize):
+    for c in range(0, size if len(x) > 0 else 0, BYTES // x.itemsize):
         _prefetch(x, at + c)
 
 

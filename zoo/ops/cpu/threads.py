@@ -27,6 +27,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from torch import Tensor
 
 from zoo.ops.cpu.bfloat16 import array
+from zoo.ops.forms import CompilationError
 
 _WORD = ir.IntType(64)
 _Body: Any = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
@@ -48,6 +49,7 @@ def run(kernel: Any, items: int, *arguments: Any, grain: int = 1) -> None:
     kinds = tuple([_pack(x, words, copies) for x in arguments])
     entry = _entry(kernel, kinds, len(words)) if team else None
     if entry is None:
+        _compile(kernel, kinds)
         given = [_as_arrays(x) for x in arguments]
         _pooled(lambda start, stop: kernel(start, stop, *given), items, grain, threads)
         return
@@ -98,11 +100,25 @@ class _Entry(NamedTuple):
 
 
 @cache
+def _compile(kernel: Any, kinds: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Compile a kernel for arguments of such kinds, and return its signature.
+
+    Raises:
+        CompilationError: numba fails. Behind the public function of an op torch computes instead (`forms.falls_back`).
+    """
+    signature = (types.int64, types.int64, *map(_numba_type, kinds))
+    try:
+        kernel.compile(signature)
+    except Exception as error:
+        said = f"{kernel.__name__} cannot be compiled ({type(error).__name__}: {error}); set ZOOBENCH_COMPILED=0"
+        raise CompilationError(said) from error
+    return signature
+
+
+@cache
 def _entry(kernel: Any, kinds: tuple[Any, ...], words: int) -> _Entry | None:
     """The entry for arguments of such kinds in so many words; None, with a warning, where numba lets none be built."""
-    own = [_numba_type(kind) for kind in kinds]
-    signature = (types.int64, types.int64, *own)
-    kernel.compile(signature)
+    signature = _compile(kernel, kinds)
     try:
         return _build(kernel.overloads[signature], signature, words)
     except Exception as error:  # whatever has changed inside numba

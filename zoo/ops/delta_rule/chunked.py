@@ -39,6 +39,7 @@ LARGEST_EXPONENT = 40.0
 CHANNEL_CHUNK = 8
 
 
+@forms.falls_back
 def delta_rule(
     q: Float[Tensor, "B H T K"],
     k: Float[Tensor, "B H T K"],
@@ -77,6 +78,7 @@ def delta_rule(
     return step_by_step(naive.delta_rule_naive, (q, k, v, beta, log_decay), state)
 
 
+@forms.falls_back
 def dplr(
     q: Float[Tensor, "B H T K"],
     k: Float[Tensor, "B H T K"],

@@ -12,6 +12,7 @@ from zoo.ops.diagonal_scan.naive import step
 __all__ = ["scan", "scan_naive", "step"]
 
 
+@forms.falls_back
 def scan(a: Tensor, b: Tensor, h0: Tensor | None = None) -> Tensor:
     """See `naive.scan`. `a` and `b` must have one shape and dtype.
 

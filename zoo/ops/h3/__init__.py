@@ -18,6 +18,7 @@ def serves(x: Tensor) -> bool:
     return forms.choose("h3", x) is not None
 
 
+@forms.falls_back
 def h3(
     features: Float[Tensor, "3 D B T"],
     bias: Float[Tensor, "3 D"],

@@ -24,6 +24,7 @@ from zoo.ops.linear_attention import naive, official
 from zoo.ops.step_by_step import finite, step_by_step
 
 
+@forms.falls_back
 def linear_attention(
     q: Float[Tensor, "B G T K"],
     k: Float[Tensor, "B G T K"],
@@ -62,6 +63,7 @@ def linear_attention(
     return step_by_step(partial(naive.recurrent, bonus=bonus), (scaled, k, v, log_decay), state)
 
 
+@forms.falls_back
 def weighted_mean(
     q: Float[Tensor, "B H T K"],
     k: Float[Tensor, "B H T K"],

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from zoo.ops import attention
 from zoo.ops.kernel_log import log_kernel
-from zoo.ops.local_attention.naive import Extra, band, dense, join, spread
+from zoo.ops.local_attention.naive import Extra, distances, in_band
+from zoo.ops.step_by_step import finite
 
 LEAST = 32
 """Queries in a block at least: small matrices cost more in calls than in work."""
@@ -28,15 +29,31 @@ def attend(
     bias: Float[Tensor, "#H W"] | None = None,
     extra: Extra | None = None,
 ) -> Float[Tensor, "B H T V"]:
-    """See `naive.attend`. Blocks are as long as the band is wide; full attention is taken where it is no more work."""
-    B, T, S = q.shape[0], q.shape[2], k.shape[2]
-    reach = before + after
-    size = min(T, max(reach, LEAST))
+    """See `naive.attend`. Full attention runs where it is no more work, and on a CPU where blocks are not finite."""
+    size = min(q.shape[2], max(before + after, LEAST))
+    if -(-q.shape[2] // size) * size * (size + before + after) < q.shape[2] * k.shape[2]:
+        y = _by_blocks(size, q, k, v, before, after, valid, bias, extra)
+        if y.device.type != "cpu" or finite(y):
+            log_kernel("local_attention", "blocked")
+            return y
+    log_kernel("local_attention", "dense")
+    return attention.attend(q, **in_band(k, v, distances(q, k), before, after, valid, bias, extra))
+
+
+def _by_blocks(
+    size: int,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    before: int,
+    after: int,
+    valid: Tensor | None,
+    bias: Tensor | None,
+    extra: Extra | None,
+) -> Tensor:
+    """Attention in blocks of `size` queries."""
+    (B, _, T, _), S, reach = q.shape, k.shape[2], before + after
     N = -(-T // size)
-    if N * size * (size + reach) >= T * S:
-        log_kernel("local_attention", "dense")
-        return attention.attend(q, **dense(q, k, v, before, after, valid, bias, extra))
-    log_kernel("local_attention", "blocked")
     first = S - T - before  # the first key of the first block; before the sequence if negative
     left, right = max(0, -first), N * size - T + after
 
@@ -45,13 +62,13 @@ def attend(
         return Windows.apply(F.pad(x[:, :, max(0, first) :], (0, 0, left, right)), size + reach, size)
 
     there = torch.ones(1, S, dtype=torch.bool, device=q.device) if valid is None else valid
-    there = windows(there[:, None, :, None])[..., 0].unflatten(0, (-1, N)).expand(B, -1, -1, -1).flatten(0, 1)
-    ahead = torch.arange(size + reach, device=q.device) - before - torch.arange(size, device=q.device)[:, None]
-    seen = band(ahead, before, after, there[:, :, None])
-    weight = None if bias is None else spread(bias, ahead, before)
+    there = windows(there[:, None, :, None])[:, 0, :, 0].unflatten(0, (-1, N)).expand(B, -1, -1).flatten(0, 1)
+    distance = torch.arange(size + reach, device=q.device) - before - torch.arange(size, device=q.device)[:, None]
+    if extra is not None:
+        extra = Extra(*(x if x is None else x.repeat_interleave(N, dim=0) for x in extra))  # type: ignore[arg-type]
     blocks = F.pad(q, (0, 0, 0, N * size - T)).unflatten(2, (N, size)).transpose(1, 2).flatten(0, 1)
-    y = attention.attend(blocks, **join(extra and _repeat(extra, N), windows(k), windows(v), seen, weight))
-    return y.unflatten(0, (B, N)).transpose(1, 2).flatten(2, 3)[:, :, :T]
+    keys = in_band(windows(k), windows(v), distance, before, after, there, bias, extra)
+    return attention.attend(blocks, **keys).unflatten(0, (B, N)).transpose(1, 2).flatten(2, 3)[:, :, :T]
 
 
 class Windows(torch.autograd.Function):
@@ -75,11 +92,3 @@ class Windows(torch.autograd.Function):
         for i, slab in enumerate(slabs):
             dx[:, i : i + N, : slab.shape[2]] += slab
         return dx.flatten(1, 2)[:, :T].transpose(1, 2), None, None
-
-
-def _repeat(extra: Extra, N: int) -> Extra:
-    """The same extra keys for each of N blocks."""
-    k, v, valid = (x if x is None else x.repeat_interleave(N, dim=0) for x in extra)
-    assert k is not None
-    assert v is not None
-    return Extra(k, v, valid)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from zoo.ops import attention
@@ -37,49 +37,35 @@ def attend(
     so that no softmax is empty. `bias` is added to the scores by distance, from `before` back (first) to `after` ahead
     (last). Heads of k and v may be fewer than those of q; each then serves as many neighbouring query heads.
     """
-    return attention.attend_naive(q, **dense(q, k, v, before, after, valid, bias, extra))
+    return attention.attend_naive(q, **in_band(k, v, distances(q, k), before, after, valid, bias, extra))
 
 
-def dense(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
+def distances(q: Float[Tensor, "B H T K"], k: Float[Tensor, "B G S K"]) -> Int[Tensor, "T S"]:
+    """How far each key stands ahead of each query."""
+    steps = torch.arange(k.shape[2], device=q.device)
+    return steps - steps[k.shape[2] - q.shape[2] :, None]
+
+
+def in_band(
+    k: Float[Tensor, "B G S K"],
+    v: Float[Tensor, "B G S V"],
+    distance: Int[Tensor, "T S"],
     before: int,
     after: int,
-    valid: Tensor | None,
-    bias: Tensor | None,
+    valid: Bool[Tensor, "B S"] | None,
+    bias: Float[Tensor, "#H W"] | None,
     extra: Extra | None,
 ) -> dict[str, Any]:
-    """The same as full attention: its k, v, visible and bias."""
-    T, S = q.shape[2], k.shape[2]
-    steps = torch.arange(S, device=q.device)
-    ahead = steps - steps[S - T :, None]
-    seen = band(ahead, before, after, valid if valid is None else valid[:, None, None, :])
-    weight = None if bias is None else spread(bias, ahead, before)
-    return join(extra, k, v, seen, weight)
-
-
-def band(ahead: Tensor, before: int, after: int, valid: Tensor | None) -> Bool[Tensor, "#B 1 T S"]:
-    """Who sees whom, where keys stand `ahead` (T, S) of the queries."""
-    near = (ahead >= -before) & (ahead <= after)
-    return near[None, None] if valid is None else near & valid | (ahead == 0)
-
-
-def spread(bias: Float[Tensor, "#H W"], ahead: Tensor, before: int) -> Float[Tensor, "1 G T S"]:
-    """The bias of each pair; outside the band, where it does not matter, that of the nearest edge."""
-    return bias[:, (ahead + before).clamp(0, bias.shape[1] - 1)][None]
-
-
-def join(extra: Extra | None, k: Tensor, v: Tensor, seen: Tensor, bias: Tensor | None) -> dict[str, Any]:
-    """Full attention's arguments, with the extra keys before the others."""
-    if extra is None:
-        return {"k": k, "v": v, "visible": seen, "bias": bias}
-    B, E = extra.k.shape[0], extra.k.shape[2]
-    open_ = torch.ones(B, E, dtype=torch.bool, device=k.device) if extra.valid is None else extra.valid
-    T = seen.shape[2]
-    return {
-        "k": torch.cat([extra.k.to(k.dtype), k], dim=2),
-        "v": torch.cat([extra.v.to(v.dtype), v], dim=2),
-        "visible": torch.cat([open_[:, None, None].expand(B, 1, T, E), seen.expand(B, -1, -1, -1)], dim=3),
-        "bias": None if bias is None else F.pad(bias, (E, 0)),
-    }
+    """k, v, visible and bias of full attention to keys `distance` ahead of the queries, behind the extra ones."""
+    seen = ((distance >= -before) & (distance <= after))[None, None]
+    if valid is not None:
+        seen = seen & valid[:, None, None] | (distance == 0)
+    if bias is not None:  # outside the band, where it does not matter, that of the nearest edge
+        bias = bias[:, (distance + before).clamp(0, bias.shape[1] - 1)][None]
+    if extra is not None:
+        (B, _, E, _), T = extra.k.shape, len(distance)
+        there = torch.ones(B, E, dtype=torch.bool, device=k.device) if extra.valid is None else extra.valid
+        k, v = torch.cat([extra.k.to(k.dtype), k], dim=2), torch.cat([extra.v.to(v.dtype), v], dim=2)
+        seen = torch.cat([there[:, None, None].expand(B, 1, T, E), seen.expand(B, -1, -1, -1)], dim=3)
+        bias = None if bias is None else F.pad(bias, (E, 0))
+    return {"k": k, "v": v, "visible": seen, "bias": bias}

@@ -19,6 +19,7 @@ SPAN = 16
 """Steps of the naive form that are computed together."""
 
 
+@forms.falls_back
 def convolve(
     u: Float[Tensor, "B T D"], K: Float[Tensor, "D T"], skip: Float[Tensor, " D"] | float = 0.0
 ) -> Float[Tensor, "B T D"]:

@@ -10,7 +10,7 @@ so that q, k, v, y, m and z are all that the backward pass needs; it computes th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ SCORES = 2**17
 """Scores computed together on a CPU: with what is made of them they fit into its second-level cache."""
 
 
+@forms.falls_back
 def lsh_attention(
     qk: Float[Tensor, "B H T K"],
     v: Float[Tensor, "B H T V"],
@@ -69,9 +70,9 @@ class Plan:
     chunks: Int[Tensor, "M S"]  # those that a chunk sees: S C = W
     places: Int[Tensor, "N R"]  # of each row in each round, among the M C sorted queries
     labels: Int[Tensor, "M C"] | None  # queries see keys of their own label only
-    position: Int[Tensor, "M C R"] | None  # where on the ring each round has a step,
-    following: Int[Tensor, "M C R"] | None  # and the place behind it
-    bucket: Int[Tensor, "M C R"] | None  # the buckets in which a meeting counts
+    meetings: list[
+        tuple[Int[Tensor, "M C"], ...]
+    ]  # by round: where on the ring a step is, the place behind, its bucket
 
     def parts(self) -> Iterator[slice]:
         """The chunks whose scores are computed together."""
@@ -82,25 +83,20 @@ class Plan:
     def bias(self, part: slice, dtype: torch.dtype) -> Float[Tensor, "M C W"] | None:
         """What labels, and how often a pair meets, add to its scores."""
 
-        def pairs(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-            return x[part, :, None], y[self.chunks[part]].flatten(1, 2)[:, None]
+        def equal(x: Tensor, y: Tensor) -> Bool[Tensor, "M C W"]:
+            return x[part, :, None] == y[self.chunks[part]].flatten(1)[:, None]
 
         bias = None
-        if self.position is not None:
-            assert self.following is not None
-            count = torch.zeros((), dtype=dtype, device=self.position.device)
-            for r in range(self.position.shape[2]):
-                q_on, k_on = pairs(self.position[..., r], self.position[..., r])
-                q_on, k_next = pairs(self.position[..., r], self.following[..., r])
-                together = (q_on == k_on).to(dtype) + (q_on == k_next).to(dtype)
-                if self.bucket is not None:
-                    q_in, k_in = pairs(self.bucket[..., r], self.bucket[..., r])
-                    together = together * (q_in == k_in)
+        if self.meetings:
+            count = torch.zeros((), dtype=dtype, device=self.queries.device)
+            for position, following, *bucket in self.meetings:
+                together = equal(position, position).to(dtype) + equal(position, following)
+                for own in bucket:
+                    together = together * equal(own, own)
                 count = count + together
             bias = -(count + 1e-9).log()
         if self.labels is not None:
-            q_in, k_in = pairs(self.labels, self.labels)
-            strange = (q_in != k_in).to(dtype) * HIDDEN
+            strange = (~equal(self.labels, self.labels)).to(dtype) * HIDDEN
             bias = strange if bias is None else bias + strange
         return bias
 
@@ -117,85 +113,63 @@ def make_plan(
     across_buckets: bool,
     duplicates: bool,
 ) -> Plan:
-    """Sort by bucket and time, padding last, and cut into chunks."""
-    (B, H, R, _), device = buckets.shape, buckets.device
-    C = -(-T // chunk)
-    length, N = C * chunk, R * C
-    M = B * H * N
-    steps = torch.arange(length, device=device)
-    counts = steps < T if valid is None else F.pad(valid, (0, length - T))
-    counts = counts.expand(B, length)
-    n = counts.sum(1)
+    """Sort by bucket and time, what does not count last, and cut into chunks."""
+    (B, H, R, _), C = buckets.shape, -(-T // chunk)
+    length, N, M = C * chunk, R * C, B * H * R * C
+
+    def index(size: int, *shape: int) -> Int[Tensor, ...]:
+        """0, 1, …, in the shape of an axis."""
+        return torch.arange(size, device=buckets.device).view(shape or -1)
+
+    counts = (index(length) < T).expand(B, length) if valid is None else F.pad(valid, (0, length - T))
+    n = counts.sum(1)[:, None, None, None]
     bucket = F.pad(buckets, (0, length - T))
 
     # One stable sort for all rows and rounds, of which each has numbers of its own.
     beyond = bucket.max() + 1
-    first = (beyond + 1) * torch.arange(B * H * R, device=device).view(B, H, R, 1)
-    numbers = first + torch.where(counts[:, None, None], bucket, beyond)
+    numbers = (beyond + 1) * index(B * H * R, B, H, R, 1) + torch.where(counts[:, None, None], bucket, beyond)
     order = numbers.flatten().sort(stable=True).indices
     place = torch.empty_like(order)
-    place[order] = torch.arange(len(order), device=device)
-    place = place.view(B, H, R, length)
-    at = (order % length).view(B, H, N, chunk)
+    place[order] = index(len(order))
+    place, at = place.view(B, H, R, length), (order % length).view(B, H, N, chunk)
 
-    b, h = torch.arange(B, device=device).view(B, 1, 1, 1), torch.arange(H, device=device).view(H, 1, 1)
-    ring = _Ring(R, C, C if valid is None else ((n + chunk - 1) // chunk).clamp(min=1)[:, None, None, None], device)
-    chunks = torch.stack([ring.neighbour(i).expand(B, H, N) for i in range(-before, after + 1)], dim=-1)
-    chunks = (chunks + (b * H + h) * N).view(M, -1)
-    queries = ((b * T + at.clamp(max=T - 1)) * H + h).view(M, chunk)
-    reach = at if causal else (n[:, None, None, None] - 1).expand_as(at)
-    real = at < T
-    q_at = torch.where(real, at, -1).view(M, chunk).int()
+    # The chunks of all rounds in a ring, on which a row has the first `full` of each round.
+    full = ((n + chunk - 1) // chunk).clamp(min=1)
+    own = index(N, N, 1)
+    there = (own // C * full + (own % C).minimum(full - 1) + index(before + after + 1) - before) % (R * full)
+    chunks = (there // full * C + there % full + N * index(B * H, B, H, 1, 1)).view(M, -1)
 
-    def cut(x: Int[Tensor, "B H R length"]) -> Int[Tensor, "M C R"]:
+    # A slot without a step that counts is hidden, and holds its chunk's first, so that no other vector is read.
+    real = index(N * chunk, N, chunk) % length < n
+    held = torch.where(real, at, at[..., :1]).clamp(max=T - 1)
+    queries = ((index(B, B, 1, 1, 1) * T + held) * H + index(H, H, 1, 1)).view(M, chunk)
+
+    def by_query(x: Int[Tensor, "B H R length"]) -> Sequence[Int[Tensor, "M C"]]:
         """What the R rounds say of each sorted query."""
         x = x.transpose(2, 3).expand(B, H, length, R)
-        return x.gather(2, at.flatten(2)[..., None].expand(-1, -1, -1, R)).view(M, chunk, R)
+        return x.gather(2, at.flatten(2)[..., None].expand(-1, -1, -1, R)).view(M, chunk, R).unbind(-1)
 
-    single = (n <= chunk)[:, None, None, None]
-    labels = position = following = counted = None
+    labels, meetings, single = None, [], n <= chunk
     if not across_buckets:
-        own = (bucket * R + torch.arange(R, device=device)[:, None]).gather(-1, at.view(B, H, R, length))
-        labels = own.masked_fill(single, 0).view(M, chunk)
+        own_bucket = (bucket * R + index(R, R, 1)).gather(-1, at.view(B, H, R, length))
+        labels = own_bucket.masked_fill(single, 0).view(M, chunk)
     if not duplicates:
-        on_ring = ring.position(place % (R * length) // chunk)
-        position, following = cut(on_ring), cut((on_ring + 1) % ring.size)
-        counted = None if across_buckets else cut(bucket.masked_fill(single, 0))
+        on_ring = place % (R * length) // chunk
+        on_ring = on_ring // C * full + on_ring % C
+        rounds = [on_ring, (on_ring + 1) % (R * full)]
+        rounds += [] if across_buckets else [bucket.masked_fill(single, 0)]
+        meetings = list(zip(*map(by_query, rounds), strict=True))
     return Plan(
         queries=queries,
         keys=queries[chunks].flatten(1),
-        q_at=q_at,
+        q_at=torch.where(real, at, -1).view(M, chunk).int(),
         k_at=at.view(M, chunk)[chunks].flatten(1).int(),
-        reach=torch.where(real, reach, -1).view(M, chunk).int(),
+        reach=torch.where(real, at if causal else (n - 1).expand_as(at), -1).view(M, chunk).int(),
         chunks=chunks,
         places=place[..., :T].permute(0, 3, 1, 2).reshape(-1, R),
         labels=labels,
-        position=position,
-        following=following,
-        bucket=counted,
+        meetings=meetings,
     )
-
-
-class _Ring:
-    """The chunks of R rounds in a ring, C to a round, of which a row uses the first `full`."""
-
-    def __init__(self, R: int, C: int, full: int | Int[Tensor, "B 1 1 1"], device: torch.device) -> None:
-        self.C, self.full, self.size = C, full, R * full
-        self.chunks = torch.arange(R * C, device=device)
-
-    def position(self, chunk: Int[Tensor, "B H R T"]) -> Int[Tensor, "B H R T"]:
-        """On the ring, of chunks counted through all rounds."""
-        return chunk // self.C * self.full + chunk % self.C
-
-    def neighbour(self, i: int) -> Int[Tensor, "#B 1 N"]:
-        """For each chunk, the one i places on."""
-        if i == 0:
-            return self.chunks.view(1, 1, -1)
-        used = self.chunks % self.C
-        if isinstance(self.full, Tensor):
-            used = used.minimum(self.full - 1)
-        there = (self.chunks // self.C * self.full + used + i) % self.size
-        return (there // self.full * self.C + there % self.full).view(-1, 1, len(self.chunks))
 
 
 class LSHAttention(torch.autograd.Function):
@@ -226,34 +200,27 @@ class LSHAttention(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, y, top, total = ctx.saved_tensors
+        plan: Plan = ctx.plan
+        to_slopes = forms.choose("lsh_attention", q, variant="backward") or slopes
+        M, C = plan.queries.shape
         with no_autocast(dy.device):
-            return _gradients(ctx, dy)
-
-
-def _gradients(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-    """Of q, k and v, from what the forward pass saved."""
-    q, k, v, y, top, total = ctx.saved_tensors
-    plan: Plan = ctx.plan
-    to_slopes = forms.choose("lsh_attention", q, variant="backward") or slopes
-    g = _rows(dy).to(q.dtype) / total[:, None]
-    D = (g * y).sum(1)
-    g = g.to(v.dtype)
-    M, C = plan.queries.shape
-    dq = torch.empty(M, C, q.shape[1], dtype=q.dtype, device=q.device)
-    dk, dv = torch.zeros_like(dq), torch.zeros(M, C, v.shape[1], dtype=q.dtype, device=q.device)
-    for part in plan.parts():
-        queries, keys, chunks = plan.queries[part], plan.keys[part], plan.chunks[part].flatten()
-        q_, k_, g_ = _gather(q, queries), _gather(k, keys), _gather(g, queries)
-        E = q_ @ k_.mT
-        ds = (g_ @ _gather(v, keys).mT).to(q.dtype)
-        to_slopes(E, ds, plan, part, _gather(top, queries), _gather(D, queries))
-        E, ds, q_, k_ = (x.to(v.dtype) for x in (E, ds, q_, k_))
-        dq[part] = ds @ k_
-        for sums, terms in ((dk, ds.mT @ q_), (dv, E.mT @ g_)):
-            sums.view(M, -1).index_add_(0, chunks, terms.to(sums.dtype).view(len(chunks), -1))
-    dq, dk, dv = (_gather_sum(x.flatten(0, 1), plan.places) for x in (dq, dk, dv))
-    dq, dk, dv = (x.unflatten(0, ctx.shape).transpose(1, 2) for x in (dq, dk, dv))
-    return dq, dk, dv.to(v.dtype), None
+            g = _rows(dy).to(q.dtype) / total[:, None]
+            D, g = (g * y).sum(1), g.to(v.dtype)
+            dq = torch.empty(M, C, q.shape[1], dtype=q.dtype, device=q.device)
+            dk, dv = torch.zeros_like(dq), torch.zeros(M, C, v.shape[1], dtype=q.dtype, device=q.device)
+            for part in plan.parts():
+                queries, keys, chunks = plan.queries[part], plan.keys[part], plan.chunks[part].flatten()
+                q_, k_, g_ = _gather(q, queries), _gather(k, keys), _gather(g, queries)
+                E, ds = q_ @ k_.mT, (g_ @ _gather(v, keys).mT).to(q.dtype)
+                to_slopes(E, ds, plan, part, _gather(top, queries), _gather(D, queries))
+                E, ds, q_, k_ = (x.to(v.dtype) for x in (E, ds, q_, k_))
+                dq[part] = ds @ k_
+                for sums, terms in ((dk, ds.mT @ q_), (dv, E.mT @ g_)):
+                    sums.view(M, -1).index_add_(0, chunks, terms.to(sums.dtype).view(len(chunks), -1))
+            dq, dk, dv = (_gather_sum(x.flatten(0, 1), plan.places) for x in (dq, dk, dv))
+        dq, dk, dv = (x.unflatten(0, ctx.shape).transpose(1, 2) for x in (dq, dk, dv))
+        return dq, dk, dv.to(v.dtype), None
 
 
 def exponentials(s: Tensor, plan: Plan, part: slice, top: Tensor, total: Tensor) -> None:

@@ -47,45 +47,45 @@ def lsh_attention(
     for b in range(B):
         n = T if valid is None else int(valid[b].sum())
         for h in range(H) if n else ():
-            ring = [
-                (r, steps[i : i + chunk])
-                for r, hashes in enumerate(buckets[b, h].tolist())
-                for steps in [sorted(range(n), key=lambda t, hashes=hashes: (hashes[t], t))]  # type: ignore[misc]
-                for i in range(0, n, chunk)
-            ]
-            N = len(ring)
-            where = {(r, t): place for place, (r, steps) in enumerate(ring) for t in steps}
-            single = n <= chunk
-            rounds = buckets.shape[2]
-
-            def bucket(r: int, t: int, b: int = b, h: int = h) -> int:
-                return int(buckets[b, h, r, t])
-
+            ring = Ring(buckets[b, h, :, :n].tolist(), chunk, across_buckets)
             for t in range(n):
                 outputs, weights = [], []
-                for r in range(rounds):
-                    seen = [
-                        (at, s)
-                        for i in range(-before, after + 1)
-                        for at, steps in [ring[(where[r, t] + i) % N]]
-                        for s in steps
-                    ]
+                for r in range(buckets.shape[2]):
+                    seen = ring.seen(r, t, before, after)
                     keys = torch.tensor([s for _, s in seen], device=qk.device)
-                    scores = (k[b, h, keys] @ qk[b, h, t]) * scale
-                    hidden = [causal and s > t for _, s in seen]
-                    if not across_buckets and not single:
-                        strange = [at != r or bucket(at, s) != bucket(r, t) for at, s in seen]
-                        hidden = [x or y for x, y in zip(hidden, strange, strict=True)]
-                    scores = scores.masked_fill(torch.tensor(hidden, device=qk.device), HIDDEN)
-                    scores = scores.masked_fill((keys == t) & (scores != HIDDEN), SELF)
+                    hidden = torch.tensor([(causal and s > t) or not ring.visible(r, t, at, s) for at, s in seen])
+                    hidden = hidden.to(qk.device)
+                    scores = ((k[b, h, keys] @ qk[b, h, t]) * scale).masked_fill(hidden, HIDDEN)
+                    scores = scores.masked_fill((keys == t) & ~hidden, SELF)
                     if not duplicates:
-                        met = []
-                        for _, s in seen:
-                            same = [across_buckets or single or bucket(i, s) == bucket(i, t) for i in range(rounds)]
-                            gaps = [(where[i, t] - where[i, s]) % N for i in range(rounds)]
-                            met.append(sum((g == 0) + (g == 1 % N) for g, ok in zip(gaps, same, strict=True) if ok))
-                        scores = scores - qk.new_tensor([math.log(m + 1e-9) for m in met])
+                        scores = scores - qk.new_tensor([math.log(ring.meetings(t, s) + 1e-9) for _, s in seen])
                     outputs.append(scores.softmax(0) @ v[b, h, keys])
                     weights.append(scores.logsumexp(0))
                 y[b, h, t] = torch.stack(weights).softmax(0) @ torch.stack(outputs)
     return y
+
+
+class Ring:
+    """The chunks of all rounds of one head, given the bucket of each step in each round."""
+
+    def __init__(self, buckets: list[list[int]], chunk: int, across_buckets: bool) -> None:
+        self.buckets, steps = buckets, range(len(buckets[0]))
+        self.across_buckets = across_buckets or len(steps) <= chunk
+        in_order = [sorted(steps, key=of.__getitem__) for of in buckets]  # which leaves equal buckets in order of time
+        self.chunks = [(r, row[i : i + chunk]) for r, row in enumerate(in_order) for i in range(0, len(row), chunk)]
+        self.place = {(r, t): place for place, (r, steps) in enumerate(self.chunks) for t in steps}
+
+    def seen(self, r: int, t: int, before: int, after: int) -> list[tuple[int, int]]:
+        """Round and step of the keys in reach of step t in round r."""
+        near = [self.chunks[(self.place[r, t] + i) % len(self.chunks)] for i in range(-before, after + 1)]
+        return [(at, s) for at, steps in near for s in steps]
+
+    def visible(self, r: int, t: int, at: int, s: int) -> bool:
+        """Whether the buckets let step t of round r see step s of round `at`."""
+        return self.across_buckets or (at == r and self.buckets[r][s] == self.buckets[r][t])
+
+    def meetings(self, t: int, s: int) -> int:
+        """In how many rounds t sees s, as the official code counts them."""
+        rounds = [r for r in range(len(self.buckets)) if self.visible(r, t, r, s)]
+        gaps = [(self.place[r, t] - self.place[r, s]) % len(self.chunks) for r in rounds]
+        return sum((gap == 0) + (gap == 1 % len(self.chunks)) for gap in gaps)

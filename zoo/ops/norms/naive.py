@@ -3,11 +3,11 @@
 unit      y = c x / √(|x|² + 1e-6)                               (fla's `l2norm`, times a constant)
 simplex   y = φ(x) / max(Σ φ(x), 1e-6),  φ(x) = elu(x) + 1       (Schlag et al. 2021, arXiv:2102.11174, section 4.2)
 rms       y = w ⊙ o / √(mean o² + ε) ⊙ act(gate),  act = SiLU, σ or no gate
-layer     y = w ⊙ (o − mean o) / √(var o + ε) + b                (Ba et al. 2016, arXiv:1607.06450, section 3.1)
-summed    s = x + y, and its layer or its rms
+summed    s = x + y, and its rms
 gated_rms y = w ⊙ u / √(mean u² + ε),  u = o ⊙ SiLU(gate)         (Dao & Gu 2024, arXiv:2405.21060, section 7)
+layer     y = w ⊙ (o − mean o) / √(var o + ε) + b                (Ba et al. 2016, arXiv:1607.06450, section 3.1)
 
-All are computed in float32 at least.
+All are computed in float32 at least, and returned in `dtype`, or where there is none in that of their first input.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ SMALLEST_SUM = 1e-6
 
 
 def unit(x: Float[Tensor, "*N K"], scale: float = 1.0, dtype: torch.dtype | None = None) -> Float[Tensor, "*N K"]:
-    """scale · x / √(|x|² + 1e-6) in `dtype`, x's without one."""
+    """scale · x / √(|x|² + 1e-6)."""
     y = at_least_fp32(x)
     y = y * (scale * torch.rsqrt(y.square().sum(-1, keepdim=True) + SMALLEST_SQUARE))
-    return y.to(x.dtype if dtype is None else dtype)
+    return y.to(dtype or x.dtype)
 
 
 def simplex(x: Float[Tensor, "*N K"]) -> Float[Tensor, "*N K"]:
-    """φ(x) = elu(x) + 1 over its sum, in x's dtype."""
+    """φ(x) = elu(x) + 1 over its sum."""
     phi = positive(at_least_fp32(x))
     return (phi / phi.sum(-1, keepdim=True).clamp(min=SMALLEST_SUM)).to(x.dtype)
 
@@ -50,11 +50,31 @@ def rms(
     activation: Activation = "swish",
     dtype: torch.dtype | None = None,
 ) -> Float[Tensor, "*N V"]:
-    """RMSNorm of `o` times activation(gate) in `dtype`, o's without one."""
+    """RMSNorm of `o` times activation(gate)."""
     y = F.rms_norm(at_least_fp32(o), o.shape[-1:], at_least_fp32(weight), eps)
     if gate is not None:
         y = y * (F.silu(at_least_fp32(gate)) if activation == "swish" else at_least_fp32(gate).sigmoid())
-    return y.to(o.dtype if dtype is None else dtype)
+    return y.to(dtype or o.dtype)
+
+
+def summed(
+    x: Float[Tensor, "*N V"],
+    y: Float[Tensor, "*N V"],
+    weight: Float[Tensor, " V"],
+    eps: float,
+    dtype: torch.dtype | None = None,
+) -> tuple[Float[Tensor, "*N V"], Float[Tensor, "*N V"]]:
+    """x + y in the wider dtype of the two, and its RMSNorm."""
+    s = x + y
+    return s, rms(s, weight, eps, dtype=dtype)
+
+
+def gated_rms(
+    o: Float[Tensor, "*N V"], weight: Float[Tensor, " V"], eps: float, gate: Float[Tensor, "*N V"]
+) -> Float[Tensor, "*N V"]:
+    """RMSNorm of o ⊙ SiLU(gate)."""
+    u = at_least_fp32(o) * F.silu(at_least_fp32(gate))
+    return F.rms_norm(u, u.shape[-1:], at_least_fp32(weight), eps).to(o.dtype)
 
 
 def layer(
@@ -64,28 +84,6 @@ def layer(
     eps: float,
     dtype: torch.dtype | None = None,
 ) -> Float[Tensor, "*N V"]:
-    """LayerNorm of `o` in `dtype`, o's without one."""
-    return F.layer_norm(at_least_fp32(o), o.shape[-1:], at_least_fp32(weight), at_least_fp32(bias), eps).to(
-        o.dtype if dtype is None else dtype
-    )
-
-
-def summed(
-    x: Float[Tensor, "*N V"],
-    y: Float[Tensor, "*N V"],
-    weight: Float[Tensor, " V"],
-    bias: Float[Tensor, " V"] | None,
-    eps: float,
-    dtype: torch.dtype | None = None,
-) -> tuple[Float[Tensor, "*N V"], Float[Tensor, "*N V"]]:
-    """x + y in the wider dtype of the two, and its LayerNorm in `dtype`; without a bias its RMSNorm."""
-    s = x + y
-    return s, rms(s, weight, eps, dtype=dtype) if bias is None else layer(s, weight, bias, eps, dtype)
-
-
-def gated_rms(
-    o: Float[Tensor, "*N V"], weight: Float[Tensor, " V"], eps: float, gate: Float[Tensor, "*N V"]
-) -> Float[Tensor, "*N V"]:
-    """RMSNorm of o ⊙ SiLU(gate), in o's dtype."""
-    u = at_least_fp32(o) * F.silu(at_least_fp32(gate))
-    return F.rms_norm(u, u.shape[-1:], at_least_fp32(weight), eps).to(o.dtype)
+    """LayerNorm of `o`."""
+    y = F.layer_norm(at_least_fp32(o), o.shape[-1:], at_least_fp32(weight), at_least_fp32(bias), eps)
+    return y.to(dtype or o.dtype)

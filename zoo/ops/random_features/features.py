@@ -66,8 +66,8 @@ class PositiveFeatures(torch.autograd.Function):
     def backward(ctx: Any, dphi: Tensor) -> tuple[Tensor | None, ...]:
         x, W, phi = ctx.saved_tensors
         dz = (phi - ctx.eps).mul_(dphi)
-        if phi.amax() >= highest(phi.dtype):
-            dz.masked_fill_(phi >= highest(phi.dtype), 0)
+        if not phi.amax() < highest(phi.dtype):  # or NaN, as in the naive form
+            dz.masked_fill_(~(phi < highest(phi.dtype)), 0)
         scale = x.shape[-1] ** -0.25
         dx = dz @ (W.to(at_least_fp32(x).dtype) * scale).to(dz.dtype)
         return dx.sub_(x * (dz.sum(-1, keepdim=True) * scale**2)).to(x.dtype), None, None, None, None

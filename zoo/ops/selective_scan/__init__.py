@@ -17,6 +17,7 @@ from zoo.ops.selective_scan.naive import step
 __all__ = ["gated_selective_scan", "gated_selective_scan_naive", "selective_scan", "selective_scan_naive", "step"]
 
 
+@forms.falls_back
 def selective_scan(
     u: Float[Tensor, "B T D"],
     delta: Float[Tensor, "B T D"],
@@ -44,6 +45,7 @@ def selective_scan(
         return y.to(u.dtype), h
 
 
+@forms.falls_back
 def gated_selective_scan(
     u: Float[Tensor, "B T D"],
     delta: Float[Tensor, "B T D"],

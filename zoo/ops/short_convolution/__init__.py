@@ -15,6 +15,7 @@ from zoo.ops.short_convolution.naive import short_convolution as short_convoluti
 __all__ = ["Unit", "short_convolution", "short_convolution_naive"]
 
 
+@forms.falls_back
 def short_convolution(
     x: Float[Tensor, "B T D"],
     w: Float[Tensor, "D W"],

@@ -12,6 +12,7 @@ from zoo.ops.slstm.naive import slstm as slstm_naive
 __all__ = ["LOWEST", "init_state", "slstm", "slstm_naive"]
 
 
+@forms.falls_back
 def slstm(
     i: Float[Tensor, "H B T d"],
     f: Float[Tensor, "H B T d"],

@@ -16,6 +16,7 @@ from zoo.types import State
 __all__ = ["init_state", "wkv", "wkv_naive"]
 
 
+@forms.falls_back
 def wkv(
     w: Float[Tensor, " C"],
     u: Float[Tensor, " C"],

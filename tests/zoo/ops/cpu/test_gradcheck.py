@@ -134,7 +134,7 @@ CASES = [
     (CompiledRMS, "SiLU", lambda o, w, g: norms.rms(o, w, 1e-5, g), (vectors, normal(3), normal(2, 5, 3))),
     (CompiledRMS, "σ", lambda o, w, g: norms.rms(o, w, 1e-5, g, "sigmoid"), (vectors, normal(3), normal(2, 5, 3))),
     (CompiledRMS, "gated", lambda o, w, g: norms.gated_rms(o, w, 1e-5, g), (vectors, normal(3), normal(2, 5, 3))),
-    (CompiledRMS, "sum", lambda x, y, w: norms.summed(x, y, w, None, 1e-5), (vectors, normal(2, 5, 3), normal(3))),
+    (CompiledRMS, "sum", lambda x, y, w: norms.summed(x, y, w, 1e-5), (vectors, normal(2, 5, 3), normal(3))),
 ]
 
 

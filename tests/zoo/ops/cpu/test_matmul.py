@@ -7,7 +7,7 @@ import torch
 from zoo.ops import forms
 
 pytestmark = pytest.mark.skipif(not forms.available(), reason="numba is not installed")
-NO_HALF = pytest.mark.skipif(not forms.has_matmul_kernel(torch.bfloat16), reason="no fast products in bfloat16 here")
+NO_HALF = pytest.mark.skipif(not forms.matmul_backend(torch.bfloat16), reason="no fast products in bfloat16 here")
 HALF = pytest.param(torch.bfloat16, marks=NO_HALF)
 
 if forms.available():

@@ -27,7 +27,7 @@ NORMS = {
         lambda f, o, w, g: f.gated_rms(o, w, 1e-5, torch.cat([g, o], -1)[..., : len(w)]),
         3,
     ),
-    "summed": (lambda f, o, w, y: f.summed(o, y, w, None, 1e-5), 3),
+    "summed": (lambda f, o, w, y: f.summed(o, y, w, 1e-5), 3),
 }
 
 
@@ -45,44 +45,31 @@ def test_loops_equal_torch(name, shape, dtype):
     close(got, differentiated(lambda *x: norm(naive, *x), *(x.double() for x in inputs)), dtype)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("gated", [False, True])
-def test_rms_in_another_dtype(gated, dtype):
+F64, F32, F16, BF16 = torch.float64, torch.float32, torch.float16, torch.bfloat16
+MIXED = [
+    *(("rms", (F32,), dtype) for dtype in (F32, F16, BF16, F64)),
+    *(("swish", (F32, F32), dtype) for dtype in (F32, F16, BF16)),
+    ("rms", (F64,), BF16),
+    *(("summed", dtypes, None) for dtypes in ((F32, F64), (F64, BF16))),
+    ("summed", (F32, BF16), BF16),
+]
+
+
+@pytest.mark.parametrize(("name", "dtypes", "dtype"), MIXED, ids=str)
+def test_inputs_and_results_of_several_dtypes(name, dtypes, dtype):
+    """As of a stream in float32 and a branch in bfloat16, whose norm is for products."""
     torch.manual_seed(0)
-    inputs = [torch.randn(5, 33), torch.randn(33), torch.randn(5, 33)][: 3 if gated else 2]
-    got, want = (
-        differentiated(lambda o, w, *gate, by=by: by.rms(o, w, 1e-5, *gate, dtype=dtype), *inputs)
-        for by in (norms, naive)
-    )
-    assert [x.dtype for x in got] == [x.dtype for x in want] == [dtype] + [torch.float32] * len(inputs)
-    close(got, want, torch.bfloat16)
+    (x, *others), w = (torch.randn(70, 33).to(of) for of in dtypes), torch.randn(33)
 
+    def norm(form):
+        if name == "summed":
+            return differentiated(lambda x, y, w: form.summed(x, y, w, 1e-5, dtype), x, *others, w)
+        return differentiated(lambda x, w, *gate: form.rms(x, w, 1e-5, *gate, dtype=dtype), x, w, *others)
 
-@pytest.mark.parametrize("dtypes", [(torch.float32, torch.float64), (torch.float64, torch.bfloat16)], ids=str)
-def test_of_two_widths(dtypes):
-    torch.manual_seed(0)
-    one, other = dtypes
-    x, y, w = torch.randn(5, 33).to(one), torch.randn(5, 33).to(other), torch.randn(33)
-    for get in (
-        lambda form: differentiated(lambda x, y, w: form.summed(x, y, w, None, 1e-5), x, y, w),
-        lambda form: differentiated(lambda x, w: form.rms(x, w, 1e-5, dtype=other), x, w),
-    ):
-        for ours, true in zip(get(norms), get(naive), strict=True):
-            assert ours.dtype is true.dtype
-            torch.testing.assert_close(ours, true, rtol=1e-6, atol=1e-6)
-
-
-def test_sum_of_a_stream_and_a_branch():
-    """Float32 plus bfloat16: the sum to the last bit, its norm for products, each gradient in its tensor's dtype."""
-    torch.manual_seed(0)
-    inputs = torch.randn(70, 33), torch.randn(70, 33).bfloat16(), torch.randn(33)
-    got, want = (
-        differentiated(lambda x, y, w, by=by: by.summed(x, y, w, None, 1e-5, torch.bfloat16), *inputs)
-        for by in (norms, naive)
-    )
-    assert torch.equal(got[0], want[0])
+    got, want = norm(norms), norm(naive)
     assert [x.dtype for x in got] == [x.dtype for x in want]
-    close(got, want, torch.bfloat16)
+    assert name != "summed" or torch.equal(got[0], want[0])
+    close(got, want, BF16 if {BF16, F16} & {*dtypes, dtype} else F32)
 
 
 @pytest.mark.parametrize("read", [0, 1], ids=["sum", "norm"])
@@ -91,7 +78,7 @@ def test_only_one_of_sum_and_norm_is_read(read):
     inputs = torch.randn(5, 8), torch.randn(5, 8), torch.randn(8)
 
     def by(form):
-        return lambda *x: form(*x, None, 1e-5)[read]
+        return lambda *x: form(*x, 1e-5)[read]
 
     for leaf in range(2 + read):
         gradients = []
@@ -105,11 +92,11 @@ def test_only_one_of_sum_and_norm_is_read(read):
 def test_a_gradient_that_is_handed_on_is_written_to_by_nobody():
     """Of equal dtypes the two gradients are one tensor."""
     x, y, w = torch.randn(2, 3, requires_grad=True), torch.randn(2, 3, requires_grad=True), torch.randn(3)
-    s, n = norms.summed(x, y, w, None, 1e-5)
-    norms.summed(s + n, y, w, None, 1e-5)[1].sum().backward()
+    s, n = norms.summed(x, y, w, 1e-5)
+    norms.summed(s + n, y, w, 1e-5)[1].sum().backward()
     x_, y_ = (z.detach().clone().requires_grad_() for z in (x, y))
-    s, n = naive.summed(x_, y_, w, None, 1e-5)
-    naive.summed(s + n, y_, w, None, 1e-5)[1].sum().backward()
+    s, n = naive.summed(x_, y_, w, 1e-5)
+    naive.summed(s + n, y_, w, 1e-5)[1].sum().backward()
     torch.testing.assert_close((x.grad, y.grad), (x_.grad, y_.grad))
 
 
@@ -118,6 +105,6 @@ def test_gradients_that_are_one_number():
     gradients = []
     for form in (norms.summed, naive.summed):
         x, y, w = (z.requires_grad_() for z in (torch.ones(3, 8), torch.arange(24.0).view(3, 8), torch.ones(8)))
-        s, n = form(x, y, w, None, 1e-5)
+        s, n = form(x, y, w, 1e-5)
         gradients.append(torch.autograd.grad([s.sum(), n.sum()], [x, y, w]))
     torch.testing.assert_close(*gradients)

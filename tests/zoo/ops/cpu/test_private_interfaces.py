@@ -17,11 +17,14 @@ if not forms.available():
 
 import numba
 from llvmlite import binding
+from numba.core.errors import NumbaError
 
-from zoo.ops import elementwise
+from zoo.ops import elementwise, norms
 from zoo.ops.cpu import cache, threads
 from zoo.ops.cpu.jit import FAST, loop
 from zoo.ops.cpu.simd import load, store, vec_sigmoid
+
+from ..cases import CASES
 
 QUESTIONS = ("_is_amx_tile_supported", "_is_avx512_bf16_supported", "_is_avx512_supported", "_init_amx")
 
@@ -29,7 +32,8 @@ QUESTIONS = ("_is_amx_tile_supported", "_is_avx512_bf16_supported", "_is_avx512_
 @pytest.fixture
 def fresh(monkeypatch):
     """Nothing has been found out yet, and nothing of it outlives the test."""
-    functions = forms._cpu, forms.has_tiles, forms._load, threads._openmp, threads._entry
+    monkeypatch.setattr(forms, "_failures", [])
+    functions = forms._cpu, forms.has_tiles, forms._load, threads._openmp, threads._compile, threads._entry
     for function in functions:
         function.cache_clear()
     yield monkeypatch
@@ -85,47 +89,43 @@ def test_numba_has_what_intrinsics_and_flags_are_made_of():
 def test_numba_keeps_machine_code_where_it_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "folder", lambda: tmp_path)
 
-    @loop
     def nothing(start, stop):
         pass
 
-    nothing(0, 1)
+    first, second = loop(nothing), loop(nothing)
+    first(0, 1), second(0, 1)
     assert list(tmp_path.rglob("*.nbc"))
-    assert isinstance(cache.config.CACHE_DIR, str)
+    assert sum(first.stats.cache_misses.values()) == sum(second.stats.cache_hits.values()) == 1
     assert isinstance(binding.get_host_cpu_features().flatten(), str)
 
 
-def test_without_an_entry_loops_run_on_threads_of_their_own(fresh):
+def failing(error):
     def fail(*_):
-        raise AttributeError("no such thing as a call convention")
+        raise error
 
-    fresh.setattr(threads, "_build", fail)
-    with pytest.warns(UserWarning, match="threads of their own, .* call convention"):
+    return fail
+
+
+def longer(x, words, copies, pack=threads._pack):
+    """As of a numba whose arrays have one more field."""
+    words.append(0)
+    return pack(x, words, copies)
+
+
+MISSING = {
+    "threads of their own, .* call convention": (threads, "_build", failing(AttributeError("no call convention"))),
+    "9 words, not 10": (threads, "_pack", longer),
+    "no GNU interface": (threads.ctypes, "CDLL", failing(OSError("libgomp.so: cannot open shared object file"))),
+}
+
+
+@pytest.mark.parametrize("said", MISSING)
+def test_without_an_entry_or_openmp_loops_run_on_threads_of_their_own(fresh, said):
+    fresh.setattr(*MISSING[said])
+    with pytest.warns(UserWarning, match=said):
         assert doubles()
     with warnings.catch_warnings(action="error"):
         assert doubles(), "it is said once"
-
-
-def test_an_entry_of_another_layout_is_refused(fresh):
-    """As of a numba whose arrays have one more field."""
-    pack = threads._pack
-
-    def longer(x, words, copies):
-        words.append(0)
-        return pack(x, words, copies)
-
-    fresh.setattr(threads, "_pack", longer)
-    with pytest.warns(UserWarning, match="9 words, not 10"):
-        assert doubles()
-
-
-def test_without_openmp_loops_run_on_threads_of_their_own(fresh):
-    def missing(*_):
-        raise OSError("libgomp.so: cannot open shared object file")
-
-    fresh.setattr(threads.ctypes, "CDLL", missing)
-    with pytest.warns(UserWarning, match="no GNU interface"):
-        assert doubles()
 
 
 def test_a_torch_that_does_not_know_the_cpu_multiplies_itself(fresh):
@@ -136,10 +136,44 @@ def test_a_torch_that_does_not_know_the_cpu_multiplies_itself(fresh):
     assert not forms.has_tiles()
 
 
-def test_a_numba_that_loops_cannot_be_made_with_leaves_ops_to_torch(fresh):
+def lacking(fresh):
+    """A numba without what a module of loops is made of."""
     fresh.delitem(sys.modules, "zoo.ops.cpu.elementwise", raising=False)
     fresh.delattr(sys.modules["zoo.ops.cpu.jit"], "exp")
+
+
+def broken(fresh):
+    """A numba that fails when a loop is compiled, which is when it first runs."""
+    fresh.setattr(type(double), "compile", failing(NumbaError("no such instruction")))
+
+
+@pytest.mark.parametrize("plant", [lacking, broken])
+def test_a_numba_that_fails_leaves_ops_to_torch(fresh, plant):
+    plant(fresh)
     x = torch.randn(3, 4)
     with pytest.warns(UserWarning, match="compiled loops cannot be used"):
         y = elementwise.positive(x)
     torch.testing.assert_close(y, torch.nn.functional.elu(x) + 1)
+    assert not forms.available()
+    with warnings.catch_warnings(action="error"):
+        elementwise.positive(x), norms.rms(x, torch.ones(4), 1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.op in forms.CPU])
+def test_every_op_falls_back(fresh, name):
+    fresh.setattr(threads, "_compile", failing(forms.CompilationError("planted")))
+    inputs = [x.to(torch.complex64 if x.is_complex() else torch.float32) for x in CASES[name].inputs]
+    with warnings.catch_warnings(action="ignore"):
+        got = CASES[name].fast(*inputs)
+    if forms.available():
+        pytest.skip("this CPU has no fast loops for it")
+    torch.testing.assert_close(got, CASES[name].fast(*inputs), rtol=0, atol=0)
+
+
+def test_a_backward_pass_that_cannot_be_compiled_says_what_to_do(fresh):
+    x = torch.randn(3, 4, requires_grad=True)
+    y = elementwise.positive(x)
+    threads._entry.cache_clear(), threads._compile.cache_clear()
+    broken(fresh)
+    with pytest.raises(forms.CompilationError, match="ZOOBENCH_COMPILED=0"):
+        y.sum().backward()

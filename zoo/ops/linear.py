@@ -10,8 +10,6 @@ from torch import Tensor
 from zoo.ops.kernel_log import logged
 from zoo.ops.precision import at_least_fp32, no_autocast
 
-__all__ = ["few", "joined", "linear"]
-
 FEW = 64
 """Rows, for less than which putting weights together costs more than it saves."""
 

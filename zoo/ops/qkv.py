@@ -1,6 +1,6 @@
-"""Features cut into heads, and pairs of them turned by an angle for each position (Su et al. 2021, arXiv:2104.09864).
+"""Queries, keys and values: features cut into heads, and turned by their positions (Su et al. 2021, arXiv:2104.09864).
 
-(a, b) → (a cos − b sin, b cos + a sin)
+Each pair of features becomes (a, b) → (a cos − b sin, b cos + a sin).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from zoo.ops.kernel_log import logged
 from zoo.ops.precision import at_least_fp32
 
 Convention: TypeAlias = Literal["half", "interleaved"]
@@ -26,6 +27,7 @@ class Turn(NamedTuple):
     """Which features form pair i of p: "half" i and i + p, "interleaved" 2i and 2i + 1."""
 
 
+@logged("qkv")
 def split(
     x: Float[Tensor, "B T F"], heads: int, kv_heads: int, q_turn: Turn | None = None, k_turn: Turn | None = None
 ) -> tuple[Float[Tensor, "B H T d"], Float[Tensor, "B G T d"], Float[Tensor, "B G T d"]]:
@@ -36,7 +38,7 @@ def split(
 
 
 def turn(x: Float[Tensor, "B H T d"], by: Turn | None) -> Float[Tensor, "B H T d"]:
-    """Each pair (a, b) of features to (a cos − b sin, b cos + a sin), computed in float32 at least."""
+    """The first features of each head turned, computed in float32 at least; None turns none."""
     if by is None:
         return x
     cos, sin, n = by.cos[:, None], by.sin[:, None], 2 * by.cos.shape[-1]

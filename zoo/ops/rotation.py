@@ -1,4 +1,4 @@
-"""Each pair (x_2i, x_2i+1), as a complex number, times a complex number of its own: turned, and stretched."""
+"""Pairs of features turned and stretched: each (x_2i, x_2i+1), as a complex number, times one of its own."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from zoo.ops.kernel_log import logged
 from zoo.ops.precision import at_least_fp32
 
 
+@logged("rotation")
 def rotate(
     x: Float[Tensor, "B T F"], real: Float[Tensor, "#B T F/2"], imaginary: Float[Tensor, "#B T F/2"]
 ) -> Float[Tensor, "B T F"]:
