@@ -14,7 +14,6 @@ thread-local list would miss.
 from __future__ import annotations
 
 import math
-from types import TracebackType
 
 from torch import Tensor
 
@@ -43,9 +42,7 @@ class Counter:
         _active.append(self)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         _active.remove(self)
 
 

@@ -1,7 +1,7 @@
 """Official CUDA kernels in the place of our own forms.
 
 An official kernel stands in an op's `official.py`, and computes on a GPU once its outputs and gradients have equalled
-those of the op's naive form: see `usable`.
+those of the op's naive form: see `compute`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ refused: dict[str, str] = {}
 OPS = ("selective_scan", "linear_attention", "delta_rule")
 """Ops with an `official.py`, whose `KERNELS` are its official kernels."""
 
+DTYPES = (torch.float32, torch.bfloat16)
+"""What most kernels run in."""
+
 LOWEST = -100.0
 """For log decays: e^−100 is 0 beside any float32, and sums of 64 of them still have digits, unlike those of −inf."""
 
@@ -45,36 +48,30 @@ class Official:
     run: Callable[..., tuple[Tensor, Tensor]]
     naive: Callable[..., tuple[Tensor, Tensor]]
     draw: Callable[..., list[Tensor]]
-    dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.bfloat16)
+    dtypes: tuple[torch.dtype, ...] = DTYPES
     lengths: tuple[int, ...] = (72,)
 
 
 def compute(kernel: Official, dtype: torch.dtype, sizes: tuple[int, ...], *inputs: Tensor | None) -> tuple | None:
-    """Output and state as `kernel` computes them, or None where our own form has to: see `usable`.
-
-    While FLOPs are counted it is ours, whose matrix products torch's counter sees: a kernel is not to change the count.
-    """
-    if not usable(kernel, dtype, sizes, *inputs) or flops.counting():
-        return None
-    log_kernel(kernel.op, kernel.form)
-    return kernel.run(*inputs)
-
-
-def usable(kernel: Official, dtype: torch.dtype, sizes: tuple[int, ...], *inputs: Tensor | None) -> bool:
-    """Whether `kernel` may compute on these: all on one GPU, its package installed, and equal to the naive form.
+    """Output and state as `kernel` computes them; None, where our own form has to, unless the inputs are all on one
+    GPU, its package is installed, and it equals the naive form.
 
     Equality is checked at first use for each of `dtype` (what its matrix products run in), `sizes` (of features, for
     `draw`), dtypes of inputs and which of them are given. A kernel that cannot be checked or is not equal stands in
-    `refused`, with a warning. None is used under `ZOOBENCH_OFFICIAL=0`, nor where torch is told to be deterministic:
-    some add up gradients in any order.
+    `refused`, with a warning. None is used under `ZOOBENCH_OFFICIAL=0`, nor where torch is told to be deterministic
+    (some add up gradients in any order), nor while FLOPs are counted, of which torch's counter would not see its own.
     """
     given = [x for x in inputs if x is not None]
     if not all(on_gpu(x) for x in given) or dtype not in kernel.dtypes or not installed(kernel.package):
-        return False
+        return None
     if os.environ.get("ZOOBENCH_OFFICIAL", "1") == "0" or torch.are_deterministic_algorithms_enabled():
-        return False
+        return None
     dtypes = tuple(None if x is None else x.dtype for x in inputs)
-    return _equals_naive(kernel, dtype, sizes, dtypes, given[0].device, tolerance(dtype))
+    equal = _equals_naive(kernel, dtype, sizes, dtypes, given[0].device, tolerance(dtype))
+    if not equal or flops.counting():
+        return None
+    log_kernel(kernel.op, kernel.form)
+    return kernel.run(*inputs)
 
 
 def on_gpu(x: Tensor) -> bool:
@@ -120,11 +117,7 @@ def _equals_naive(
 
 
 def _compare(
-    kernel: Official,
-    sizes: tuple[int, ...],
-    dtypes: tuple[torch.dtype | None, ...],
-    device: torch.device,
-    T: int,
+    kernel: Official, sizes: tuple[int, ...], dtypes: tuple[torch.dtype | None, ...], device: torch.device, T: int
 ) -> float:
     """‖official − naive‖ / ‖naive‖, the largest among output, state and gradients. The naive form runs in float64."""
     with torch.inference_mode(False), torch.enable_grad():

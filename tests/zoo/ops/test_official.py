@@ -8,7 +8,7 @@ import dataclasses
 import sys
 import types
 import warnings
-from unittest import mock
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -28,73 +28,64 @@ SCAN = scan.KERNEL
 
 
 class Fake:
-    """One function of a stand-in for a package: what it was given, and a fault it may have."""
+    """Stand-ins for packages: what they were given, and a fault they may have."""
 
     def __init__(self):
         self.calls, self.fault = [], lambda inputs, results: results
 
-    def answer(self, naive, inputs, state, scale, final):
-        """Inputs and results have time before heads, as fla's."""
-        self.calls.append([x.dtype for x in inputs])
-        first, *rest = [x.transpose(1, 2) for x in inputs if x.ndim > 2] + [x for x in inputs if x.ndim == 2]
-        scale = first.shape[-1] ** -0.5 if scale is None else scale
-        o, S = naive(first * scale, *rest, state=state)
-        o, S = self.fault(inputs, (o.transpose(1, 2), S))
-        return o, S if final else None
+    def fla(self, name):
+        """A function of fla: inputs and results have time before heads, and are scaled by default."""
+        arguments, naive = FLA[name]
+
+        def function(scale=None, initial_state=None, output_final_state=False, **given):
+            assert not given.pop("normalize", name == "chunk_linear_attn"), "we divide by nothing"
+            inputs = [given.pop(argument) for argument in arguments.split()]
+            assert not given
+            assert name != "chunk_delta_rule" or inputs[0].dtype != torch.float32
+            self.calls.append([x.dtype for x in inputs])
+            ours = {
+                OURS.get(n, n): x if n == "u" else x.transpose(1, 2)
+                for n, x in zip(arguments.split(), inputs, strict=True)
+            }
+            ours["q"] = ours["q"] * (ours["q"].shape[-1] ** -0.5 if scale is None else scale)
+            o, S = naive(**ours, state=initial_state)
+            o, S = self.fault(inputs, (o.transpose(1, 2), S))
+            return o, S if output_final_state else None
+
+        return function
+
+    def selective_scan_fn(
+        self, u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False, return_last_state=0
+    ):
+        assert u.dtype == delta.dtype == B.dtype == C.dtype
+        assert A.dtype == torch.float32
+        self.calls.append([u.dtype])
+        y, h = self.fault([u.mT, delta.mT], selective_scan_naive(u.mT, delta.mT, A, B.mT, C.mT, D))
+        return (y.mT, h.detach()) if return_last_state else y.mT  # "the gradient of the last state is not considered"
+
+
+FLA = {
+    "chunk_linear_attn": ("q k v", recurrent),
+    "chunk_simple_gla": ("q k v g", recurrent),
+    "chunk_gla": ("q k v g", recurrent),
+    "chunk_rwkv6": ("r k v w u", recurrent),
+    "chunk_delta_rule": ("q k v beta", delta_rule_naive),
+    "chunk_gated_delta_rule": ("q k v g beta", delta_rule_naive),
+    "chunk_dplr_delta_rule": ("q k v a b gk", dplr_naive),
+}
+"""The arguments of fla's functions, and what they compute."""
+OURS = {"r": "q", "w": "log_decay", "g": "log_decay", "gk": "log_decay", "u": "bonus"}
+MODULES = ["linear_attn", "simple_gla", "gla", "rwkv6", "delta_rule", "gated_delta_rule", "generalized_delta_rule"]
 
 
 @pytest.fixture
 def fake(monkeypatch):
     """fla and mamba_ssm are installed, the CPU is a GPU, and nothing has been checked yet."""
     it = Fake()
-
-    def chunk_linear_attn(q, k, v, scale=None, initial_state=None, output_final_state=False, normalize=True):
-        assert not normalize, "we divide by nothing"
-        return it.answer(recurrent, [q, k, v], initial_state, scale, output_final_state)
-
-    def chunk_gla(q, k, v, g, scale=None, initial_state=None, output_final_state=False):
-        assert q.shape == k.shape
-        assert g.shape == k.shape[: g.ndim]
-        return it.answer(recurrent, [q, k, v, g], initial_state, scale, output_final_state)
-
-    def chunk_rwkv6(r, k, v, w, u, scale=None, initial_state=None, output_final_state=False):
-        def bonus(q, k, v, w, u, state):
-            return recurrent(q, k, v, w, state, u)
-
-        return it.answer(bonus, [r, k, v, w, u], initial_state, scale, output_final_state)
-
-    def chunk_delta_rule(q, k, v, beta, scale=None, initial_state=None, output_final_state=False):
-        assert q.dtype != torch.float32
-        return it.answer(delta_rule_naive, [q, k, v, beta], initial_state, scale, output_final_state)
-
-    def chunk_gated_delta_rule(q, k, v, g, beta, scale=None, initial_state=None, output_final_state=False):
-        return it.answer(_swapped, [q, k, v, g, beta], initial_state, scale, output_final_state)
-
-    def chunk_dplr_delta_rule(q, k, v, a, b, gk, scale=None, initial_state=None, output_final_state=False):
-        return it.answer(dplr_naive, [q, k, v, a, b, gk], initial_state, scale, output_final_state)
-
-    def selective_scan_fn(
-        u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False, return_last_state=0
-    ):
-        assert u.dtype == delta.dtype == B.dtype == C.dtype
-        assert A.dtype == torch.float32
-        it.calls.append([u.dtype])
-        y, h = selective_scan_naive(u.mT, delta.mT, A, B.mT, C.mT, D)
-        y, h = it.fault([u.mT, delta.mT], (y, h))
-        return (y.mT, h.detach()) if return_last_state else y.mT  # "the gradient of the last state is not considered"
-
-    for module, function in {
-        "fla.ops.linear_attn": chunk_linear_attn,
-        "fla.ops.gla": chunk_gla,
-        "fla.ops.rwkv6": chunk_rwkv6,
-        "fla.ops.delta_rule": chunk_delta_rule,
-        "fla.ops.gated_delta_rule": chunk_gated_delta_rule,
-        "fla.ops.generalized_delta_rule": chunk_dplr_delta_rule,
-        "mamba_ssm.ops.selective_scan_interface": selective_scan_fn,
-    }.items():
-        monkeypatch.setitem(sys.modules, module, types.SimpleNamespace(**{function.__name__: function}))
-    simple = types.SimpleNamespace(chunk_simple_gla=chunk_gla)
-    monkeypatch.setitem(sys.modules, "fla.ops.simple_gla", simple)
+    packages = {f"fla.ops.{module}": {name: it.fla(name)} for module, name in zip(MODULES, FLA, strict=True)}
+    packages["mamba_ssm.ops.selective_scan_interface"] = {"selective_scan_fn": it.selective_scan_fn}
+    for module, functions in packages.items():
+        monkeypatch.setitem(sys.modules, module, types.SimpleNamespace(**functions))
     monkeypatch.setattr(kernels, "installed", lambda package: True)
     monkeypatch.setattr(kernels, "on_gpu", lambda x: True)
     monkeypatch.setattr(scan, "KERNEL", dataclasses.replace(SCAN, lengths=(72,)))  # the naive form takes its time
@@ -103,10 +94,6 @@ def fake(monkeypatch):
     with record_kernels() as it.log:
         yield it
     kernels._equals_naive.cache_clear()
-
-
-def _swapped(q, k, v, g, beta, state):
-    return delta_rule_naive(q, k, v, beta, g, state)
 
 
 def inputs(kernel, state):
@@ -132,37 +119,49 @@ def computed(kernel, *args):
     return op[kernel.op](*args, *([None] if kernel is SCAN else []))
 
 
+def per_head():
+    return computed(linear.PER_HEAD, *inputs(linear.PER_HEAD, True))
+
+
 ALL = [*linear.KERNELS, *delta.KERNELS, SCAN]
+STATES = pytest.mark.parametrize("state", [False, True], ids=["fresh", "resumed"])
 KERNELS = pytest.mark.parametrize("kernel", ALL, ids=lambda kernel: kernel.form.replace(" ", "_"))
 
 
-def assert_equal(got, want, leaves, exact, tolerance):
-    """Outputs, state and gradients, by relative error."""
+def check_kernel(kernel, args, dtype, device="cpu"):
+    """It computes, and outputs, state and gradients equal the naive form's."""
+    leaves = [None if x is None else x.to(device, dtype).requires_grad_() for x in args]
+    exact = [None if x is None else x.detach().to(dtype).double().requires_grad_() for x in args]
+    got, want = computed(kernel, *leaves), kernel.naive(*exact)
+    assert got is not None, kernels.refused
+    assert [x.dtype for x in got] == [dtype, torch.float32]
     weights = [torch.randn_like(x) for x in want]
-    pairs = list(zip(got, want, strict=True))
-    leaves, exact = ([x for x in group if x is not None] for group in (leaves, exact))
     gradients = [
-        torch.autograd.grad(results, inputs, [w.to(y) for w, y in zip(weights, results, strict=True)])
-        for results, inputs in ((got, leaves), (want, exact))
+        torch.autograd.grad(y, [x for x in x if x is not None], [w.to(z) for w, z in zip(weights, y, strict=True)])
+        for y, x in ((got, leaves), (want, exact))
     ]
-    for x, y in [*pairs, *zip(*gradients, strict=True)]:
+    for x, y in [*zip(got, want, strict=True), *zip(*gradients, strict=True)]:
         assert x.shape == y.shape
-        assert (x.cpu().double() - y.double()).norm() < tolerance * y.norm()
+        assert (x.cpu().double() - y.double()).norm() < kernels.tolerance(dtype) * y.norm()
 
 
 @KERNELS
-@pytest.mark.parametrize("state", [False, True], ids=["fresh", "resumed"])
+@STATES
 def test_an_equal_kernel_computes(fake, kernel, state):
-    drawn = inputs(kernel, state)
-    dtype = torch.bfloat16 if kernel is delta.PLAIN else torch.float32
-    leaves = [None if x is None else x.to(dtype).requires_grad_() for x in drawn]
-    exact = [None if x is None else x.detach().double().requires_grad_() for x in leaves]
-    got = computed(kernel, *leaves)
-    assert got is not None, kernels.refused
+    check_kernel(kernel, inputs(kernel, state), torch.bfloat16 if kernel is delta.PLAIN else torch.float32)
     assert fake.log == {kernel.op: kernel.form}
-    assert got[0].dtype == dtype
-    assert got[1].dtype == torch.float32
-    assert_equal(got, kernel.naive(*exact), leaves, exact, kernels.tolerance(dtype))
+
+
+@KERNELS
+@STATES
+def test_the_kernel_itself_on_a_gpu(kernel, state):
+    """In bfloat16, which all of them have; T is three chunks and a rest."""
+    if not torch.cuda.is_available() or not kernels.installed(kernel.package):
+        pytest.skip(f"needs a CUDA device and {kernel.install}")
+    sizes = (16,) if kernel is SCAN else (2, 64, 48)
+    drawn = kernel.draw(torch.Generator().manual_seed(2), 205, *([1] if kernel in linear.KERNELS else []), *sizes)
+    args = [None if x is None else d for x, d in zip(inputs(kernel, state), drawn, strict=True)]
+    check_kernel(kernel, args, torch.bfloat16, "cuda")
 
 
 FAULTS = {
@@ -200,13 +199,10 @@ def test_a_fault_behind_the_scans_first_block_is_found(fake, monkeypatch):
 
 
 def test_an_exception_while_checking_is_a_refusal(fake):
-    def fail(inputs, results):
-        raise RuntimeError("out of shared memory")
-
-    fake.fault = fail
-    with pytest.warns(UserWarning, match="out of shared memory"):
-        assert computed(linear.PER_HEAD, *inputs(linear.PER_HEAD, True)) is None
-    assert "RuntimeError: out of shared memory" in kernels.refused.popitem()[1]
+    fake.fault = lambda inputs, results: 1 / 0
+    with pytest.warns(UserWarning, match="division by zero"):
+        assert per_head() is None
+    assert "ZeroDivisionError: division by zero" in kernels.refused.popitem()[1]
 
 
 def test_a_package_that_is_not_installed_is_no_news(fake, monkeypatch):
@@ -226,21 +222,16 @@ def test_whether_a_package_is_installed_is_found_without_importing_it():
     assert set(sys.modules) == before
 
 
-def test_nothing_computes_off_the_gpu(fake, monkeypatch):
-    monkeypatch.setattr(kernels, "on_gpu", lambda x: x.ndim != 4 or x.shape[-1] != V)  # v and the state elsewhere
-    assert computed(linear.PER_HEAD, *inputs(linear.PER_HEAD, True)) is None
+@pytest.mark.parametrize("why", ["off the GPU", "switched off", "deterministic"])
+def test_where_no_kernel_computes(fake, monkeypatch, why):
+    if why == "off the GPU":
+        monkeypatch.setattr(kernels, "on_gpu", lambda x: x.ndim != 4 or x.shape[-1] != V)  # v and the state elsewhere
+    elif why == "switched off":
+        monkeypatch.setenv("ZOOBENCH_OFFICIAL", "0")
+    else:
+        monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    assert per_head() is None
     assert not fake.calls
-
-
-def test_switched_off(fake, monkeypatch):
-    monkeypatch.setenv("ZOOBENCH_OFFICIAL", "0")
-    assert computed(linear.PER_HEAD, *inputs(linear.PER_HEAD, True)) is None
-    assert not fake.calls
-
-
-def test_not_where_torch_is_to_be_deterministic(fake):
-    with mock.patch.object(torch, "are_deterministic_algorithms_enabled", return_value=True):
-        assert computed(SCAN, *inputs(SCAN, False)) is None
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
@@ -272,20 +263,18 @@ def test_each_kind_is_checked_once(fake):
 
 
 def test_matmuls_follow_autocast_and_decays_do_not(fake):
-    args = inputs(linear.PER_HEAD, True)
     with torch.autocast("cpu", torch.bfloat16):
-        o, S = computed(linear.PER_HEAD, *args)
+        o, S = per_head()
     assert fake.calls[-1] == [torch.bfloat16] * 3 + [torch.float32]
     assert o.dtype == S.dtype == torch.float32
 
 
-def test_tf32_counts_as_equal_only_where_torch_may_use_it(fake):
+def test_tf32_counts_as_equal_only_where_torch_may_use_it(fake, monkeypatch):
     fake.fault = lambda inputs, results: (1.001 * results[0], 1.001 * results[1])
-    args = inputs(linear.PER_HEAD, True)
-    with mock.patch.object(torch, "get_float32_matmul_precision", return_value="high"):
-        assert computed(linear.PER_HEAD, *args) is not None
-    with mock.patch.object(torch, "get_float32_matmul_precision", return_value="highest"):
-        assert computed(linear.PER_HEAD, *args) is None
+    for precision, equal in (("high", True), ("highest", False)):
+        monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda precision=precision: precision)
+        with nullcontext() if equal else pytest.warns(UserWarning, match="relative error"):
+            assert (per_head() is not None) == equal
 
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
@@ -293,16 +282,15 @@ def test_the_check_leaves_no_trace(fake, context):
     torch.manual_seed(0)
     before = torch.get_rng_state()
     with context():
-        assert computed(linear.PER_HEAD, *inputs(linear.PER_HEAD, True)) is not None
+        assert per_head() is not None
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_flops_are_counted_on_our_form(fake):
-    args = inputs(linear.PER_HEAD, True)
     with flops.Counter():
-        assert computed(linear.PER_HEAD, *args) is None
+        assert per_head() is None
     assert len(fake.calls) == 1  # the check is made all the same
-    assert computed(linear.PER_HEAD, *args) is not None
+    assert per_head() is not None
     assert not kernels.refused
 
 
@@ -316,9 +304,7 @@ def test_one_decay_for_all_rows(fake):
 
 
 def test_report(monkeypatch):
-    monkeypatch.setattr(
-        kernels, "refused", {"dplr by fla chunk_dplr_delta_rule (float32, sizes (2, 4, 3))": "a reason"}
-    )
+    monkeypatch.setattr(kernels, "refused", {"dplr by fla chunk_dplr_delta_rule (float32, …)": "a reason"})
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     names = {(kernel.op, kernel.form) for kernel in ALL}
     rows = {row[:2]: row[2] for row in kernels.report()}
@@ -330,29 +316,6 @@ def test_report(monkeypatch):
     assert rows["mamba_ssm selective_scan_fn"] == "not installed; pip install mamba-ssm"
     assert rows["fla chunk_gla"] == "used on CUDA where equal"
     assert rows["fla chunk_dplr_delta_rule"] == "refused: a reason"
-
-
-def on_a_gpu(kernel):
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-    if not kernels.installed(kernel.package):
-        pytest.skip(f"{kernel.install} is not installed")
-
-
-@KERNELS
-@pytest.mark.parametrize("state", [False, True], ids=["fresh", "resumed"])
-def test_the_kernel_itself_on_a_gpu(kernel, state):
-    """In bfloat16, which all of them have; T is three chunks and a rest."""
-    on_a_gpu(kernel)
-    random = torch.Generator().manual_seed(2)
-    sizes = (16,) if kernel is SCAN else (2, 64, 48)
-    drawn = kernel.draw(random, 205, *([1] if kernel in linear.KERNELS else []), *sizes)
-    args = [None if x is None else d.bfloat16() for x, d in zip(inputs(kernel, state), drawn, strict=True)]
-    leaves = [None if x is None else x.cuda().requires_grad_() for x in args]
-    exact = [None if x is None else x.double().requires_grad_() for x in args]
-    got = computed(kernel, *leaves)
-    assert got is not None, kernels.refused
-    assert_equal(got, kernel.naive(*exact), leaves, exact, kernels.tolerance(torch.bfloat16))
 
 
 def through_the_op(kernel, *args):

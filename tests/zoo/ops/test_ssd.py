@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from zoo.ops import forms
 from zoo.ops.ssd import ssd, ssd_naive
 
 from .conftest import differentiated
@@ -22,15 +21,10 @@ def inputs(T, G):
     return x, delta, decay, normal(B, G, T, N), normal(B, G, T, N), normal(H, P), normal(B, H, N, P)
 
 
-@pytest.mark.parametrize("form", ["loops", "torch"])
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 @pytest.mark.parametrize("G", [1, 4])
 @pytest.mark.parametrize("T", [1, 16, 75])
-def test_ssd(monkeypatch, T, G, dtype, form):
-    if form == "torch":
-        monkeypatch.setattr(forms, "available", lambda: False)
-    elif not forms.available():
-        pytest.skip("needs numba")
+def test_ssd(form, T, G, dtype):
     full = torch.float64 if dtype is torch.float64 else torch.float32
     exact, kinds = inputs(T, G), (dtype, full, full, dtype, dtype, full, full)
     given = [x.to(kind) for x, kind in zip(exact, kinds, strict=True)]
@@ -39,12 +33,3 @@ def test_ssd(monkeypatch, T, G, dtype, form):
     for ours, true, kind in zip(have, want, (dtype, full, *kinds), strict=True):
         assert ours.dtype is kind
         assert float((ours.double() - true).norm()) <= TOLERANCES[dtype] * float(true.norm())
-
-
-@pytest.mark.skipif(not forms.available(), reason="needs numba")
-def test_a_decay_that_forgets_all_stays_exact():
-    x, delta, decay, keys, queries, D, S = inputs(20, 1)
-    decay[:, :, 7] = float("-inf")
-    ours = ssd(x, delta, decay, keys, queries, D, S, chunk=8)
-    for a, b in zip(ours, ssd_naive(x, delta, decay, keys, queries, D, S), strict=True):
-        torch.testing.assert_close(a, b)

@@ -14,8 +14,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from zoo.ops.cpu.intrinsics import BYTE, LONG, Code, emits, intrinsic
-from zoo.ops.cpu.jit import inlined
+from zoo.ops.cpu.intrinsics import BYTE, Code, block_product, emits, intrinsic, long
 
 SIDE, STEP, LINE = 16, 32, 64
 """Rows of a tile, numbers in bfloat16 of a row, and its bytes."""
@@ -40,11 +39,11 @@ def _block(down: int, across: int) -> Any:
     def emit(code: Code, a: Any, at_a: Any, b: Any, at_b: Any, c: Any, at_c: Any, n: Any, k: Any, more: Any) -> None:
         build = code.build
         tiles = [ir.Constant(BYTE, tile) for tile in range(8)]
-        corner, c_step, a_step = code.address(4, at_c), build.mul(n, _long(4)), build.mul(k, _long(2))
+        corner, c_step, a_step = code.address(4, at_c), build.mul(n, long(4)), build.mul(k, long(2))
         sums = []
         for i in range(down):
-            row = code.offset_rows(corner, _long(SIDE * i), c_step)
-            sums += [(tiles[2 * i + j], build.gep(row, [_long(LINE * j)])) for j in range(across)]
+            row = code.offset_rows(corner, long(SIDE * i), c_step)
+            sums += [(tiles[2 * i + j], build.gep(row, [long(LINE * j)])) for j in range(across)]
         with build.if_else(more) as (then, otherwise):
             with then:
                 for tile, place in sums:
@@ -53,36 +52,26 @@ def _block(down: int, across: int) -> Any:
                 for tile, _ in sums:
                     code.call("x86.tilezero", tile)
         first, top = code.address(0, at_a), code.address(2, at_b)
-        with cgutils.for_range(build, build.sdiv(k, _long(STEP))) as loop:
-            left = build.gep(first, [build.mul(loop.index, _long(LINE))])
-            right = code.offset_rows(top, build.mul(loop.index, _long(SIDE)), c_step)
+        with cgutils.for_range(build, build.sdiv(k, long(STEP))) as loop:
+            left = build.gep(first, [build.mul(loop.index, long(LINE))])
+            right = code.offset_rows(top, build.mul(loop.index, long(SIDE)), c_step)
             for i in range(down):
-                code.call("x86.tileloadd64", tiles[4 + i], code.offset_rows(left, _long(SIDE * i), a_step), a_step)
+                code.call("x86.tileloadd64", tiles[4 + i], code.offset_rows(left, long(SIDE * i), a_step), a_step)
             for j in range(across):
-                code.call("x86.tileloadd64", tiles[6 + j], build.gep(right, [_long(LINE * j)]), c_step)
+                code.call("x86.tileloadd64", tiles[6 + j], build.gep(right, [long(LINE * j)]), c_step)
             for i, j in product(range(down), range(across)):
                 code.call("x86.tdpbf16ps", tiles[2 * i + j], tiles[4 + i], tiles[6 + j])
         for tile, place in sums:
             code.call("x86.tilestored64", tile, place, c_step)
 
-    @intrinsic
-    def run(typing: Any, a: Any, at_a: Any, b: Any, at_b: Any, c: Any, at_c: Any, n: Any, k: Any, more: Any) -> Any:
-        whole = types.int64
-        return types.void(a, whole, b, whole, c, whole, whole, whole, types.boolean), emits(emit)
-
-    return run
-
-
-def _long(x: int) -> Any:
-    return ir.Constant(LONG, x)
+    return block_product(emit)
 
 
 _block_2_2, _block_2_1, _block_1_2, _block_1_1 = _block(2, 2), _block(2, 1), _block(1, 2), _block(1, 1)
 
 
-@inlined
-def enter_tiles():  # type: ignore[no-untyped-def]
-    """Set up this thread's tiles as whole ones. Returns what was set up before."""
+def enter(kind):  # type: ignore[no-untyped-def]
+    """As `zoo.ops.cpu.matmul.enter`."""
     settings = np.zeros(2 * LINE, np.uint8)
     _store(settings, 0)
     setup = settings[LINE:]
@@ -93,9 +82,8 @@ def enter_tiles():  # type: ignore[no-untyped-def]
     return settings
 
 
-@inlined
-def leave_tiles(before):  # type: ignore[no-untyped-def]
-    """Set up the tiles as they were."""
+def leave(before, kind):  # type: ignore[no-untyped-def]
+    """As `zoo.ops.cpu.matmul.leave`."""
     _load(before, 0)
 
 
@@ -103,12 +91,12 @@ def multiply(a, b, c, m, n, k, more):  # type: ignore[no-untyped-def]
     """As `zoo.ops.cpu.matmul.product`."""
     for i in range(0, m, 2 * SIDE):
         for j in range(0, n, 2 * SIDE):
-            if i + SIDE < m:
-                if j + SIDE < n:
-                    _block_2_2(a, i * k, b, 2 * j, c, i * n + j, n, k, more)
-                else:
-                    _block_2_1(a, i * k, b, 2 * j, c, i * n + j, n, k, more)
-            elif j + SIDE < n:
+            tall, wide = i + SIDE < m, j + SIDE < n
+            if tall and wide:
+                _block_2_2(a, i * k, b, 2 * j, c, i * n + j, n, k, more)
+            elif tall:
+                _block_2_1(a, i * k, b, 2 * j, c, i * n + j, n, k, more)
+            elif wide:
                 _block_1_2(a, i * k, b, 2 * j, c, i * n + j, n, k, more)
             else:
                 _block_1_1(a, i * k, b, 2 * j, c, i * n + j, n, k, more)

@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from zoo.ops.cpu.intrinsics import LONG, WORD, Code, emits, intrinsic
+from zoo.ops.cpu.intrinsics import WORD, Code, block_product, emits, intrinsic, long
 
 LINE = 16
 """Numbers in float32 of a line of the cache, and of the widest registers."""
@@ -26,14 +26,14 @@ def _block(down: int, across: int) -> Any:
 
     def emit(code: Code, a: Any, at_a: Any, b: Any, at_b: Any, c: Any, at_c: Any, n: Any, k: Any, more: Any) -> None:
         build, pairs = code.build, code.types[0].dtype == types.uint16
-        row_bytes, a_bytes = build.mul(n, _long(4)), build.mul(k, _long(2 if pairs else 4))
+        row_bytes, a_bytes = build.mul(n, long(4)), build.mul(k, long(2 if pairs else 4))
 
         def line(row: Any, j: int) -> Any:
-            return build.bitcast(build.gep(row, [_long(4 * LINE * j)]), _VECTOR.as_pointer())
+            return build.bitcast(build.gep(row, [long(4 * LINE * j)]), _VECTOR.as_pointer())
 
         corner = code.address(4, at_c)
         sums = [[cgutils.alloca_once(build, _VECTOR) for _ in lines] for _ in rows]
-        places = [[line(code.offset_rows(corner, _long(i), row_bytes), j) for j in lines] for i in rows]
+        places = [[line(code.offset_rows(corner, long(i), row_bytes), j) for j in lines] for i in rows]
         every = [(sums[i][j], places[i][j]) for i in rows for j in lines]
         with build.if_else(more) as (then, otherwise):
             with then:
@@ -43,12 +43,12 @@ def _block(down: int, across: int) -> Any:
                 for total, _ in every:
                     build.store(ir.Constant(_VECTOR, None), total)
         first, top = code.address(0, at_a), code.address(2, at_b)
-        with cgutils.for_range(build, build.sdiv(k, _long(2)) if pairs else k) as loop:
-            left = build.gep(first, [build.mul(loop.index, _long(4))])
+        with cgutils.for_range(build, build.sdiv(k, long(2)) if pairs else k) as loop:
+            left = build.gep(first, [build.mul(loop.index, long(4))])
             right = code.offset_rows(top, loop.index, row_bytes)
             factors = [build.load(line(right, j), align=4) for j in lines]
             for i in rows:
-                place = build.bitcast(code.offset_rows(left, _long(i), a_bytes), _NUMBER.as_pointer())
+                place = build.bitcast(code.offset_rows(left, long(i), a_bytes), _NUMBER.as_pointer())
                 factor = code.broadcast(build.load(place, align=4), _VECTOR)
                 for j in lines:
                     total = build.load(sums[i][j])
@@ -56,16 +56,7 @@ def _block(down: int, across: int) -> Any:
         for total, place in every:
             build.store(build.load(total), place, align=4)
 
-    @intrinsic
-    def run(typing: Any, a: Any, at_a: Any, b: Any, at_b: Any, c: Any, at_c: Any, n: Any, k: Any, more: Any) -> Any:
-        whole = types.int64
-        return types.void(a, whole, b, whole, c, whole, whole, whole, types.boolean), emits(emit)
-
-    return run
-
-
-def _long(x: int) -> Any:
-    return ir.Constant(LONG, x)
+    return block_product(emit)
 
 
 def _multiply_add(code: Code, pairs: bool, x: Any, y: Any, total: Any) -> Any:
@@ -81,19 +72,16 @@ _block_4_4, _block_4_2, _block_8_1 = _block(4, 4), _block(4, 2), _block(8, 1)
 def multiply(a, b, c, m, n, k, more):  # type: ignore[no-untyped-def]
     """As `zoo.ops.cpu.matmul.product`."""
     words = 1 if a.itemsize == 4 else 2  # of b, for a number of c
-    j = 0
-    while j + 4 * LINE <= n:
+    fours, pairs = n // (4 * LINE) * (4 * LINE), n // (2 * LINE) * (2 * LINE)
+    for j in range(0, fours, 4 * LINE):
         for i in range(0, m, 4):
             _block_4_4(a, i * k, b, words * j, c, i * n + j, n, k, more)
-        j += 4 * LINE
-    while j + 2 * LINE <= n:
+    for j in range(fours, pairs, 2 * LINE):
         for i in range(0, m, 4):
             _block_4_2(a, i * k, b, words * j, c, i * n + j, n, k, more)
-        j += 2 * LINE
-    while j < n:
+    for j in range(pairs, n, LINE):
         for i in range(0, m, 8):
             _block_8_1(a, i * k, b, words * j, c, i * n + j, n, k, more)
-        j += LINE
 
 
 @intrinsic
@@ -108,8 +96,8 @@ def transpose_square(typing: Any, x: Any, at_x: Any, x_step: Any, y: Any, at_y: 
         build = code.build
 
         def places(array: int, at: Any, step: Any) -> list[Any]:
-            first, step = code.address(array, at), build.mul(step, _long(4))
-            rows = [code.offset_rows(first, _long(i), step) for i in range(LINE)]
+            first, step = code.address(array, at), build.mul(step, long(4))
+            rows = [code.offset_rows(first, long(i), step) for i in range(LINE)]
             return [build.bitcast(row, line.as_pointer()) for row in rows]
 
         rows = [build.load(place, align=4) for place in places(0, at_x, x_step)]

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numba import types
-from numba.extending import overload
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zoo.ops.cpu.jit import FAST, inlined
+from zoo.ops.cpu.intrinsics import by_type
+from zoo.ops.cpu.jit import inlined
 
 
 def array(x: Tensor) -> NDArray[Any]:
@@ -57,34 +57,31 @@ def rows(x: Tensor) -> Rows:
     return Rows(memory(x), *x.stride()[:3])
 
 
+def dense_rows(*tensors: Tensor) -> list[Tensor]:
+    """Each, copied where the numbers of a row do not lie side by side."""
+    return [x if x.stride(-1) == 1 else x.contiguous() for x in tensors]
+
+
+def empty_rows(like: Tensor, heads: int, width: int) -> Tensor:
+    """An empty tensor (B, heads, T, width) for `like` (B, ·, T, ·); it lies in memory as (B, T, heads, width)."""
+    return like.new_empty(like.shape[0], like.shape[2], heads, width).transpose(1, 2)
+
+
 @inlined
 def offset(x, b, h, t):  # type: ignore[no-untyped-def]
     """Where in the memory of `Rows` the row of step t begins, in head h of element b of the batch."""
     return b * x.batch + h * x.head + t * x.step
 
 
-def by_step(*tensors: Tensor) -> list[Any]:
-    """Deprecated: `rows` of each."""
-    return [part for x in tensors for part in (memory(x), *x.stride()[:3])]
-
-
+@by_type
 def widened(x: Any) -> Any:
     """The number that an element of `array` stands for."""
-    raise NotImplementedError("for loops only")
-
-
-def narrowed(x: Any, kind: Any) -> Any:
-    """`x` as an element of arrays like `kind`, rounded to the nearest, ties to even."""
-    raise NotImplementedError("for loops only")
-
-
-@overload(widened, jit_options={"fastmath": FAST})
-def _widened(x: Any) -> Any:
     return _float if x == types.uint16 else _same
 
 
-@overload(narrowed, jit_options={"fastmath": FAST})
-def _narrowed(x: Any, kind: Any) -> Any:
+@by_type
+def narrowed(x: Any, kind: Any) -> Any:
+    """`x` as an element of arrays like `kind`, rounded to the nearest, ties to even."""
     return _bits if kind.dtype == types.uint16 else _unchanged
 
 

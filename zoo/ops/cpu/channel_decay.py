@@ -25,22 +25,10 @@ import torch
 from torch import Tensor
 
 from zoo.ops import flops
-from zoo.ops.cpu.bfloat16 import Rows, offset, rows, widened
-from zoo.ops.cpu.jit import exp, inlined, loop
+from zoo.ops.cpu import matmul, matrices
+from zoo.ops.cpu.bfloat16 import Rows, dense_rows, empty_rows, number, offset, rows, widened
+from zoo.ops.cpu.jit import exp, exps, inlined, loop
 from zoo.ops.cpu.linear_attention import CHUNK
-from zoo.ops.cpu.matmul import (
-    enter,
-    leave,
-    narrow,
-    pack_pairs,
-    packed_pairs,
-    padded,
-    product,
-    rounded,
-    transpose_left,
-    transpose_right,
-)
-from zoo.ops.cpu.matrices import dots, load_matrix, load_rows, store_matrix, store_rows, widen
 from zoo.ops.cpu.threads import run
 from zoo.ops.cpu.workspace import workspace
 
@@ -48,25 +36,15 @@ LARGEST_EXPONENT = 40.0
 """e^80, of both factors, is far from the largest float32, e^88; what they give where s > t is thrown away."""
 
 
-def linear_attention(
-    q: Tensor, k: Tensor, v: Tensor, g: Tensor, S: Tensor, bonus: Tensor | None, scale: float, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """o (B, H, T, V), times `scale`, and the last S, from q, k and a decay (B, H, T, K), v, S (B, H, K, V) and a bonus
-    (H, K) or none; products in `dtype`.
-    """
-    q, k, values = (x.to(dtype) for x in (q, k, v))
-    o, S = TiledChannelDecay.apply(q, k, values, g, S, bonus, scale)
-    return o.to(v.dtype), S
-
-
 class Sizes(NamedTuple):
-    """C, K and V of a chunk, padded, C + 1, and whether there is a bonus."""
+    """C, K and V of a chunk, padded, C + 1, whether there is a bonus, and what outputs are multiplied by."""
 
     C: int
     C1: int
     K: int
     V: int
     bonus: bool
+    scale: np.floating
 
 
 class Inputs(NamedTuple):
@@ -80,7 +58,9 @@ class Inputs(NamedTuple):
 
 
 class TiledChannelDecay(torch.autograd.Function):
-    """o in v's dtype, which is that of products, and the last S."""
+    """o (B, H, T, V), times `scale`, and the last S, from q, k and log decays (B, H, T, K), v, S (B, H, K, V) and a
+    bonus (H, K) or none; q, k, v and o in the dtype of products.
+    """
 
     @staticmethod
     def forward(
@@ -88,16 +68,13 @@ class TiledChannelDecay(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         (B, H, T, V), K = v.shape, q.shape[3]
         flops.count("linear_attention", 4 * q.numel() * V)
-        C = min(CHUNK, padded(T))
-        ctx.sizes, ctx.scale = (
-            Sizes(C, C + 1, padded(K), padded(V), bonus is not None),
-            S.new_tensor([scale]).numpy()[0],
-        )
-        q, k, v, g = (x if x.stride(3) == 1 else x.contiguous() for x in (q, k, v, g))
+        C = min(CHUNK, matmul.padded(T))
+        ctx.sizes = Sizes(C, C + 1, matmul.padded(K), matmul.padded(V), bonus is not None, number(scale, S.dtype))
+        q, k, v, g = dense_rows(q, k, v, g)
         S, bonus = S.contiguous(), S.new_ones(H, K) if bonus is None else bonus.contiguous()
-        before, o, last = v.new_empty(B, H, -(-T // C), K, V), v.new_empty(B, T, H, V), torch.empty_like(S)
-        inputs, o = Inputs(rows(q), rows(k), rows(v), rows(g), bonus), o.transpose(1, 2)
-        run(_forward, B * H, ctx.sizes, inputs, T, ctx.scale, S, before, rows(o), last)
+        before, o, last = v.new_empty(B, H, -(-T // C), K, V), empty_rows(v, H, V), torch.empty_like(S)
+        inputs = Inputs(rows(q), rows(k), rows(v), rows(g), bonus)
+        run(_forward, B * H, ctx.sizes, inputs, T, S, before, rows(o), last)
         ctx.save_for_backward(q, k, v, g, bonus, before)
         return o, last
 
@@ -107,13 +84,16 @@ class TiledChannelDecay(torch.autograd.Function):
         q, k, v, g, bonus, before = ctx.saved_tensors
         B, H, T, V = v.shape
         flops.count("linear_attention", 8 * q.numel() * V)
-        d_o, d_S = d_o if d_o.stride(3) == 1 else d_o.contiguous(), d_S.contiguous()
-        inputs, first = Inputs(rows(q), rows(k), rows(v), rows(g), bonus), torch.empty_like(d_S)
-        d_q, d_k, d_v, d_g = (x.new_empty(B, T, H, x.shape[3]).transpose(1, 2) for x in (q, k, v, g))
-        d_bonus = bonus.new_zeros(B, *bonus.shape)
+        (d_o,), d_S = dense_rows(d_o), d_S.contiguous()
+        d_q, d_k, d_v, d_g = (empty_rows(x, H, x.shape[3]) for x in (q, k, v, g))
+        first, d_bonus = torch.empty_like(d_S), bonus.new_zeros(B, *bonus.shape)
+        inputs = Inputs(rows(q), rows(k), rows(v), rows(g), bonus)
         gradients = Inputs(rows(d_q), rows(d_k), rows(d_v), rows(d_g), d_bonus)
-        run(_backward, B * H, ctx.sizes, inputs, T, ctx.scale, rows(d_o), d_S, before, gradients, first)
+        run(_backward, B * H, ctx.sizes, inputs, T, rows(d_o), d_S, before, gradients, first)
         return d_q, d_k, d_v, d_g, first, d_bonus.sum(0) if ctx.sizes.bonus else None, None
+
+
+linear_attention = TiledChannelDecay.apply
 
 
 @inlined
@@ -143,7 +123,7 @@ def _grow(x, e, sign, factors, line, to):  # type: ignore[no-untyped-def]
         factors[i] = exp(sign * e[i])
     for i in range(len(to)):
         line[i] = widened(x[i]) * factors[i]
-    narrow(line, to)
+    matmul.narrow(line, to)
 
 
 @inlined
@@ -157,7 +137,7 @@ def _decay_rows(S, logs, sign, K, V):  # type: ignore[no-untyped-def]
 @inlined
 def _current(w, bonus, K, t):  # type: ignore[no-untyped-def]
     """q_t · (u ⊙ k_t)."""
-    q, k, total = w.Q[t * K : t * K + K], w.keys[t * K : t * K + K], w.logs.dtype.type(0)
+    q, k, total = matrices.row_of(w.Q, t, K), matrices.row_of(w.keys, t, K), w.logs.dtype.type(0)
     for i in range(len(bonus)):
         total += widened(q[i]) * bonus[i] * widened(k[i])
     return total
@@ -167,8 +147,11 @@ def _current(w, bonus, K, t):  # type: ignore[no-untyped-def]
 def _current_backward(w, bonus, K, t, slope, d_bonus):  # type: ignore[no-untyped-def]
     """Of `_current`, on top of the gradients of q and k."""
     q, k, d_q, d_k = (
-        w.Q[t * K : t * K + K], w.keys[t * K : t * K + K], w.d_q[t * K : t * K + K], w.d_k[t * K : t * K + K]
-    )  # fmt: skip
+        matrices.row_of(w.Q, t, K),
+        matrices.row_of(w.keys, t, K),
+        matrices.row_of(w.d_q, t, K),
+        matrices.row_of(w.d_k, t, K),
+    )
     for i in range(len(bonus)):
         d_q[i] += slope * bonus[i] * widened(k[i])
         d_k[i] += slope * bonus[i] * widened(q[i])
@@ -176,49 +159,44 @@ def _current_backward(w, bonus, K, t, slope, d_bonus):  # type: ignore[no-untype
 
 
 @inlined
-def _load_chunk(w, sizes, inputs, b, h, t, steps, depth, ahead):  # type: ignore[no-untyped-def]
-    load_rows(inputs.q, offset(inputs.q, b, h, t), steps, depth, w.Q, sizes.K, ahead)
-    load_rows(inputs.k, offset(inputs.k, b, h, t), steps, depth, w.keys, sizes.K, ahead)
-    load_rows(inputs.g, offset(inputs.g, b, h, t), steps, depth, w.logs, sizes.K, ahead)
+def _load_chunk(w, sizes, inputs, b, h, t, steps, depth, width, ahead):  # type: ignore[no-untyped-def]
+    matrices.load_rows(inputs.q, offset(inputs.q, b, h, t), steps, depth, w.Q, sizes.K, ahead)
+    matrices.load_rows(inputs.k, offset(inputs.k, b, h, t), steps, depth, w.keys, sizes.K, ahead)
+    matrices.load_rows(inputs.g, offset(inputs.g, b, h, t), steps, depth, w.logs, sizes.K, ahead)
+    matrices.load_rows(inputs.v, offset(inputs.v, b, h, t), steps, width, w.values, sizes.V, ahead)
 
 
 _forward_work = workspace(
-    {
-        "C K": "Q keys A B transposed",
-        "C V": "values values_right",
-        "K V": "state state_right",
-        "C C": "pairs",
-    },
-    {"K V": "S", "C V": "out", "C C": "scores", "C1 K": "e", "C K": "logs factors line", "V": "value"},
+    products="C K: Q keys A B transposed; C V: values values_right; K V: state state_right; C C: pairs",
+    states="K V: S; C V: out; C C: scores; C1 K: e; C K: logs factors line; V: value",
 )
 
 
 @loop
-def _forward(start, stop, sizes, inputs, T, scale, S, before, o, last):  # type: ignore[no-untyped-def]
+def _forward(start, stop, sizes, inputs, T, S, before, o, last):  # type: ignore[no-untyped-def]
     """Work items are heads of rows."""
     C, K, V, H = sizes.C, sizes.K, sizes.V, S.shape[1]
     N, depth, width = before.shape[2:]
-    w, setup = _forward_work(sizes, before, S), enter(before)
+    w, setup = _forward_work(sizes, before, S), matmul.enter(before)
     for item in range(start, stop):
         b, h = item // H, item % H
-        load_matrix(S[b, h], width, w.S, V)
+        matrices.load_matrix(S[b, h], w.S, V)
         for n in range(N):
             t = n * C
             steps = min(C, T - t)
-            _load_chunk(w, sizes, inputs, b, h, t, steps, depth, C)
-            load_rows(inputs.v, offset(inputs.v, b, h, t), steps, width, w.values, V, C)
+            _load_chunk(w, sizes, inputs, b, h, t, steps, depth, width, C)
             mild = _set_spans(w.logs, C, K, w.e)
             if mild:
                 _decay_rows(w.S, w.e, -w.S.dtype.type(1), K, V)
-            state = rounded(w.S, w.state)
-            store_matrix(state, width, V, before[b, h, n])
+            state = matmul.rounded(w.S, w.state)
+            matrices.store_matrix(state, V, before[b, h, n])
             if mild:
                 _forward_about_middle(w, sizes, inputs.bonus[h], state)
             else:
                 _forward_steps(w, sizes, inputs.bonus[h], steps)
-            store_rows(w.out, steps, width, V, scale, o, offset(o, b, h, t))
-        store_matrix(w.S, width, V, last[b, h])
-    leave(setup, before)
+            matrices.store_rows(w.out, steps, width, V, sizes.scale, o, offset(o, b, h, t))
+        matrices.store_matrix(w.S, V, last[b, h])
+    matmul.leave(setup, before)
 
 
 @inlined
@@ -226,19 +204,16 @@ def _forward_about_middle(w, sizes, bonus, state):  # type: ignore[no-untyped-de
     C, K, V, one = sizes.C, sizes.K, sizes.V, w.S.dtype.type(1)
     _grow(w.Q, w.e if sizes.bonus else w.e[K:], one, w.factors, w.line, w.A)
     _grow(w.keys, w.e[K:], -one, w.factors, w.line, w.B)
-    transpose_right(w.B, w.transposed, C, K)
-    product(w.A, w.transposed, w.scores, C, C, K, False)
+    matmul.product(w.A, matmul.transpose_right(w.B, w.transposed, C, K), w.scores, C, C, K, False)
     for t in range(C):
         w.scores[t * C + t + 1 : t * C + C] = 0
         if sizes.bonus:
             w.scores[t * C + t] = _current(w, bonus, K, t)
-    pairs = rounded(w.scores, w.pairs)
-    product(w.A, packed_pairs(state, w.state_right, K, V), w.out, C, V, K, False)
-    values = packed_pairs(w.values, w.values_right, C, V)
-    product(pairs, values, w.out, C, V, C, True)
-    pack_pairs(w.B, w.A, C, K)
-    transpose_left(w.A, w.transposed, C, K)
-    product(w.transposed, values, w.S, K, V, C, True)
+    matmul.product(w.A, matmul.packed_pairs(state, w.state_right, K, V), w.out, C, V, K, False)
+    values = matmul.packed_pairs(w.values, w.values_right, C, V)
+    matmul.product(matmul.rounded(w.scores, w.pairs), values, w.out, C, V, C, True)
+    matmul.transpose_left(matmul.pack_pairs(w.B, w.A, C, K), w.transposed, C, K)
+    matmul.product(w.transposed, values, w.S, K, V, C, True)
     _decay_rows(w.S, w.e[C * K :], one, K, V)
 
 
@@ -246,11 +221,10 @@ def _forward_about_middle(w, sizes, bonus, state):  # type: ignore[no-untyped-de
 def _forward_steps(w, sizes, bonus, steps):  # type: ignore[no-untyped-def]
     K, V, value = sizes.K, sizes.V, w.value
     w.out[:] = 0
-    for i in range(len(w.factors)):
-        w.factors[i] = exp(w.logs[i])
+    exps(w.logs, w.factors)
     for t in range(steps):
         row, current = w.out[t * V : t * V + V], _current(w, bonus, K, t)
-        widen(w.values[t * V : t * V + V], value)
+        matrices.widen(w.values[t * V : t * V + V], value)
         for i in range(len(bonus)):
             S, a, k = w.S[i * V : i * V + V], w.factors[t * K + i], widened(w.keys[t * K + i])
             read = widened(w.Q[t * K + i]) if sizes.bonus else a * widened(w.Q[t * K + i])
@@ -262,54 +236,42 @@ def _forward_steps(w, sizes, bonus, steps):  # type: ignore[no-untyped-def]
 
 
 _backward_work = workspace(
-    {
-        "C K": "Q keys A A_right B B_right transposed",
-        "C V": "values slopes slopes_right slopes_transposed",
-        "K V": "state after state_transposed",
-        "C C": "pairs d_pairs",
-    },
-    {
-        "K V": "G",
-        "C C": "scores",
-        "C V": "by_value",
-        "C1 K": "e d_e",
-        "C K": "logs d_q d_k grown shrunk",
-        "K": "begun ended",
-        "V": "value slope",
-    },
+    products="C K: Q keys A A_right B B_right transposed; C V: values slopes slopes_right slopes_transposed; "
+    "K V: state after state_transposed; C C: pairs d_pairs",
+    states="K V: G; C C: scores; C V: by_value; C1 K: e d_e; C K: logs d_q d_k grown shrunk; K: begun ended; "
+    "V: value slope",
 )
 """`grown` and `shrunk` are the e^{e} and e^{−e} of A and B."""
 
 
 @loop
-def _backward(start, stop, sizes, inputs, T, scale, d_o, d_S, before, gradients, first):  # type: ignore[no-untyped-def]
+def _backward(start, stop, sizes, inputs, T, d_o, d_S, before, gradients, first):  # type: ignore[no-untyped-def]
     C, K, V, H = sizes.C, sizes.K, sizes.V, d_S.shape[1]
     N, depth, width = before.shape[2:]
-    w, setup, one = _backward_work(sizes, before, d_S), enter(before), d_S.dtype.type(1)
+    w, setup, one = _backward_work(sizes, before, d_S), matmul.enter(before), d_S.dtype.type(1)
     for item in range(start, stop):
         b, h = item // H, item % H
-        load_matrix(d_S[b, h], width, w.G, V)
+        matrices.load_matrix(d_S[b, h], w.G, V)
         for back in range(N):
             n = N - 1 - back
             t = n * C
             steps = min(C, T - t)
-            _load_chunk(w, sizes, inputs, b, h, t, steps, depth, -C)
-            load_rows(inputs.v, offset(inputs.v, b, h, t), steps, width, w.values, V, -C)
-            load_rows(d_o, offset(d_o, b, h, t), steps, width, w.slopes_right, V, -C)
+            _load_chunk(w, sizes, inputs, b, h, t, steps, depth, width, -C)
+            matrices.load_rows(d_o, offset(d_o, b, h, t), steps, width, w.slopes_right, V, -C)
             for i in range(C * V):
-                w.by_value[i] = scale * widened(w.slopes_right[i])
-            narrow(w.by_value, w.slopes)
-            load_matrix(before[b, h, n], width, w.state, V)
+                w.by_value[i] = sizes.scale * widened(w.slopes_right[i])
+            matmul.narrow(w.by_value, w.slopes)
+            matrices.load_matrix(before[b, h, n], w.state, V)
             if _set_spans(w.logs, C, K, w.e):
                 _backward_about_middle(w, sizes, inputs.bonus[h], gradients.bonus[b, h])
             else:
                 _backward_steps(w, sizes, inputs.bonus[h], gradients.bonus[b, h], steps)
-            store_rows(w.by_value, steps, width, V, one, gradients.v, offset(gradients.v, b, h, t))
-            store_rows(w.d_q, steps, depth, K, one, gradients.q, offset(gradients.q, b, h, t))
-            store_rows(w.d_k, steps, depth, K, one, gradients.k, offset(gradients.k, b, h, t))
-            store_rows(w.logs, steps, depth, K, one, gradients.g, offset(gradients.g, b, h, t))
-        store_matrix(w.G, width, V, first[b, h])
-    leave(setup, before)
+            matrices.store_rows(w.by_value, steps, width, V, one, gradients.v, offset(gradients.v, b, h, t))
+            matrices.store_rows(w.d_q, steps, depth, K, one, gradients.q, offset(gradients.q, b, h, t))
+            matrices.store_rows(w.d_k, steps, depth, K, one, gradients.k, offset(gradients.k, b, h, t))
+            matrices.store_rows(w.logs, steps, depth, K, one, gradients.g, offset(gradients.g, b, h, t))
+        matrices.store_matrix(w.G, V, first[b, h])
+    matmul.leave(setup, before)
 
 
 @inlined
@@ -319,33 +281,29 @@ def _backward_about_middle(w, sizes, bonus, d_bonus):  # type: ignore[no-untyped
     _grow(w.Q, w.e if sizes.bonus else w.e[K:], one, w.grown, w.d_q, w.A)
     _grow(w.keys, w.e[K:], -one, w.shrunk, w.d_k, w.B)
     _decay_rows(w.G, w.e[C * K :], one, K, V)
-    after = rounded(w.G, w.after)
+    after = matmul.rounded(w.G, w.after)
     w.ended[:] = 0
-    dots(w.state, w.G, K, V, w.ended)
-    A, B = packed_pairs(w.A, w.A_right, C, K), packed_pairs(w.B, w.B_right, C, K)
+    matrices.dots(w.state, w.G, K, V, w.ended)
+    A, B = matmul.packed_pairs(w.A, w.A_right, C, K), matmul.packed_pairs(w.B, w.B_right, C, K)
     _pairs_backward(w, sizes, bonus)
     # dV
-    product(w.B, packed_pairs(after, w.state_transposed, K, V), w.by_value, C, V, K, False)
-    slopes = packed_pairs(w.slopes, w.slopes_right, C, V)
-    product(w.pairs, slopes, w.by_value, C, V, C, True)
+    matmul.product(w.B, matmul.packed_pairs(after, w.state_transposed, K, V), w.by_value, C, V, K, False)
+    slopes = matmul.packed_pairs(w.slopes, w.slopes_right, C, V)
+    matmul.product(w.pairs, slopes, w.by_value, C, V, C, True)
     # dB and dA
-    transpose_right(after, w.state_transposed, K, V)
-    product(w.values, w.state_transposed, w.d_k, C, K, V, False)
+    matmul.product(w.values, matmul.transpose_right(after, w.state_transposed, K, V), w.d_k, C, K, V, False)
     for s in range(C):
         key, row = w.B[s * K : s * K + K], w.d_k[s * K : s * K + K]
         for i in range(K):
             w.ended[i] += widened(key[i]) * row[i]
-    product(w.d_pairs, A, w.d_k, C, K, C, True)
-    transpose_right(w.state, w.state_transposed, K, V)
-    product(w.slopes, w.state_transposed, w.d_q, C, K, V, False)
-    pack_pairs(w.d_pairs, w.pairs, C, C)
-    transpose_left(w.pairs, w.d_pairs, C, C)
-    product(w.d_pairs, B, w.d_q, C, K, C, True)
+    matmul.product(w.d_pairs, A, w.d_k, C, K, C, True)
+    matmul.product(w.slopes, matmul.transpose_right(w.state, w.state_transposed, K, V), w.d_q, C, K, V, False)
+    matmul.transpose_left(matmul.pack_pairs(w.d_pairs, w.pairs, C, C), w.d_pairs, C, C)
+    matmul.product(w.d_pairs, B, w.d_q, C, K, C, True)
     # G
-    transpose_left(A, w.transposed, C, K)
-    product(w.transposed, slopes, w.G, K, V, C, True)
+    matmul.product(matmul.transpose_left(A, w.transposed, C, K), slopes, w.G, K, V, C, True)
     w.begun[:] = 0
-    dots(w.state, w.G, K, V, w.begun)
+    matrices.dots(w.state, w.G, K, V, w.begun)
     _spans_backward(w, sizes)
     for i in range(C * K):
         w.d_q[i] *= w.grown[i]
@@ -361,18 +319,16 @@ def _backward_about_middle(w, sizes, bonus, d_bonus):  # type: ignore[no-untyped
 def _pairs_backward(w, sizes, bonus):  # type: ignore[no-untyped-def]
     """At [s, t], A Bᵀ and its gradient but for what a bonus puts on its diagonal, which stays in `scores`."""
     C, K, V = sizes.C, sizes.K, sizes.V
-    transpose_right(w.A, w.transposed, C, K)
-    product(w.B, w.transposed, w.scores, C, C, K, False)
+    matmul.product(w.B, matmul.transpose_right(w.A, w.transposed, C, K), w.scores, C, C, K, False)
     for s in range(C):
         w.scores[s * C : s * C + s] = 0
         if sizes.bonus:
             w.scores[s * C + s] = _current(w, bonus, K, s)
-    narrow(w.scores, w.pairs)
-    transpose_right(w.slopes, w.slopes_transposed, C, V)
-    product(w.values, w.slopes_transposed, w.scores, C, C, V, False)
+    matmul.narrow(w.scores, w.pairs)
+    matmul.product(w.values, matmul.transpose_right(w.slopes, w.slopes_transposed, C, V), w.scores, C, C, V, False)
     for s in range(C):
         w.scores[s * C : s * C + s] = 0
-    narrow(w.scores, w.d_pairs)
+    matmul.narrow(w.scores, w.d_pairs)
     if sizes.bonus:
         for s in range(C):
             w.d_pairs[s * C + s] = 0
@@ -407,11 +363,10 @@ def _backward_steps(w, sizes, bonus, d_bonus, steps):  # type: ignore[no-untyped
     """The states of the chunk once more, then back."""
     C, K, V, zero = sizes.C, sizes.K, sizes.V, w.G.dtype.type(0)
     states, value, slope = np.empty((C + 1, K * V), w.G.dtype), w.value, w.slope
-    widen(w.state, states[0])
-    for i in range(C * K):
-        w.grown[i] = exp(w.logs[i])
+    matrices.widen(w.state, states[0])
+    exps(w.logs, w.grown)
     for t in range(steps):
-        widen(w.values[t * V : t * V + V], value)
+        matrices.widen(w.values[t * V : t * V + V], value)
         for i in range(K):
             S, to = states[t, i * V : i * V + V], states[t + 1, i * V : i * V + V]
             a, k = w.grown[t * K + i], widened(w.keys[t * K + i])
@@ -419,8 +374,8 @@ def _backward_steps(w, sizes, bonus, d_bonus, steps):  # type: ignore[no-untyped
                 to[c] = a * S[c] + k * value[c]
     for back in range(steps):
         t = steps - 1 - back
-        widen(w.values[t * V : t * V + V], value)
-        widen(w.slopes[t * V : t * V + V], slope)
+        matrices.widen(w.values[t * V : t * V + V], value)
+        matrices.widen(w.slopes[t * V : t * V + V], slope)
         d_v, current, of_current = w.by_value[t * V : t * V + V], _current(w, bonus, K, t), zero
         for c in range(V):
             d_v[c] = current * slope[c]

@@ -18,43 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.ops.cpu.bfloat16 import Rows, offset, rows, widened
+from zoo.ops.cpu import matmul, matrices
+from zoo.ops.cpu.bfloat16 import Rows, dense_rows, empty_rows, offset, rows, widened
 from zoo.ops.cpu.jit import inlined, loop
-from zoo.ops.cpu.linear_attention import CHUNK, renew, set_decays
-from zoo.ops.cpu.matmul import (
-    enter,
-    leave,
-    narrow,
-    pack_pairs,
-    packed_pairs,
-    padded,
-    product,
-    rounded,
-    transpose_left,
-    transpose_right,
-)
-from zoo.ops.cpu.matrices import (
-    dots,
-    load_matrix,
-    load_rows,
-    scale_into,
-    scale_rows,
-    store_matrix,
-    store_rows,
-)
+from zoo.ops.cpu.linear_attention import CHUNK, decays_backward, renew, set_decays
 from zoo.ops.cpu.threads import run
 from zoo.ops.cpu.workspace import workspace
-
-
-def delta_rule(
-    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor | None, S: Tensor, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """o (B, H, T, V) and the last S, from q and k (B, H, T, K), v, beta (B, H, T), a decay (B, H, T) or none and S
-    (B, H, K, V); products in `dtype`.
-    """
-    q, k, values = (x.to(dtype) for x in (q, k, v))
-    o, S = TiledDeltaRule.apply(q, k, values, beta, g, S)
-    return o.to(v.dtype), S
 
 
 class Sizes(NamedTuple):
@@ -90,19 +59,21 @@ class Gradients(NamedTuple):
 
 
 class TiledDeltaRule(torch.autograd.Function):
-    """o in v's dtype, which is that of products, and the last S."""
+    """o (B, H, T, V) and the last S, from q and k (B, H, T, K), v, β and log decays (B, H, T) or none, and S
+    (B, H, K, V); q, k, v and o in the dtype of products.
+    """
 
     @staticmethod
     def forward(
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor | None, S: Tensor
     ) -> tuple[Tensor, Tensor]:
-        (B, H, T, V), K, C = v.shape, q.shape[3], min(CHUNK, padded(v.shape[2]))
-        q, k, v = (x if x.stride(3) == 1 else x.contiguous() for x in (q, k, v))
+        (B, H, T, V), K, C = v.shape, q.shape[3], min(CHUNK, matmul.padded(v.shape[2]))
+        q, k, v = dense_rows(q, k, v)
         beta, S, N = beta.contiguous(), S.contiguous(), -(-T // C)
-        ctx.sizes = Sizes(C, padded(K), padded(V), g is not None)
+        ctx.sizes = Sizes(C, matmul.padded(K), matmul.padded(V), g is not None)
         g = S.new_zeros(B, H, T) if g is None else g.contiguous()
         chunks = Chunks(*(v.new_empty(B, H, N, *size) for size in ((K, V), (C * C,), (C, V))))
-        o, last = v.new_empty(B, T, H, V).transpose(1, 2), torch.empty_like(S)
+        o, last = empty_rows(v, H, V), torch.empty_like(S)
         run(_forward, B * H, ctx.sizes, Inputs(rows(q), rows(k), beta, g), rows(v), S, chunks, rows(o), last)
         ctx.save_for_backward(q, k, beta, g, *chunks)
         return o, last
@@ -111,13 +82,15 @@ class TiledDeltaRule(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, d_o: Tensor, d_S: Tensor) -> tuple[Tensor | None, ...]:
         q, k, beta, g, *chunks = ctx.saved_tensors
-        (B, H, T, K), V = q.shape, chunks[0].shape[-1]
-        d_o, d_S = d_o if d_o.stride(3) == 1 else d_o.contiguous(), d_S.contiguous()
-        d_q, d_k, d_v = (q.new_empty(B, T, H, width).transpose(1, 2) for width in (K, K, V))
+        (B, H, _, K), (d_o,), d_S = q.shape, dense_rows(d_o), d_S.contiguous()
+        d_q, d_k, d_v = (empty_rows(q, H, width) for width in (K, K, d_o.shape[3]))
         d_beta, d_g, first = torch.empty_like(beta), torch.empty_like(g), torch.empty_like(d_S)
         inputs, gradients = Inputs(rows(q), rows(k), beta, g), Gradients(rows(d_q), rows(d_k), rows(d_v), d_beta, d_g)
         run(_backward, B * H, ctx.sizes, inputs, rows(d_o), d_S, Chunks(*chunks), gradients, first)
         return d_q, d_k, d_v, d_beta, d_g if ctx.sizes.fades else None, first
+
+
+delta_rule = TiledDeltaRule.apply
 
 
 @inlined
@@ -141,19 +114,13 @@ def _invert(coupling, result, row, C):  # type: ignore[no-untyped-def]
             for j in range(C):
                 row[j] -= w0 * r0[j]
         row[t] = 1
-        to = result[t * C : t * C + C]
-        for j in range(C):
-            to[j] = row[j]
+        matrices.copy(row, matrices.row_of(result, t, C))
 
 
 _forward_work = workspace(
-    {
-        "C K": "Q keys keys_left keys_right",
-        "C V": "values errors writes right",
-        "K V": "state state_right",
-        "C C": "pairs inverse",
-    },
-    {"K V": "S", "C V": "read out", "C C": "weights scores coupling solved", "C": "own start end span line beta"},
+    products="C K: Q keys keys_left keys_right; C V: values errors writes right; K V: state state_right; "
+    "C C: pairs inverse",
+    states="K V: S; C V: read out; C C: weights scores coupling solved; C: own start end span line beta",
 )
 
 
@@ -162,92 +129,81 @@ def _forward(start, stop, sizes, inputs, v, S, chunks, o, last):  # type: ignore
     """Work items are heads of rows."""
     C, K, V, (_, H, T) = sizes.C, sizes.K, sizes.V, inputs.g.shape
     N, depth, width = chunks.S.shape[2:]
-    w, setup = _forward_work(sizes, chunks.S, S), enter(chunks.S)
+    w, setup = _forward_work(sizes, chunks.S, S), matmul.enter(chunks.S)
     for item in range(start, stop):
         b, h = item // H, item % H
-        load_matrix(S[b, h], width, w.S, V)
+        matrices.load_matrix(S[b, h], w.S, V)
         w.own[:] = np.nan
         for n in range(N):
             t = n * C
             steps = min(C, T - t)
-            load_rows(inputs.q, offset(inputs.q, b, h, t), steps, depth, w.Q, K, C)
-            load_rows(inputs.k, offset(inputs.k, b, h, t), steps, depth, w.keys, K, C)
-            load_rows(v, offset(v, b, h, t), steps, width, w.values, V, C)
+            matrices.load_rows(inputs.q, offset(inputs.q, b, h, t), steps, depth, w.Q, K, C)
+            matrices.load_rows(inputs.k, offset(inputs.k, b, h, t), steps, depth, w.keys, K, C)
+            matrices.load_rows(v, offset(v, b, h, t), steps, width, w.values, V, C)
             renew(inputs.beta[b, h, t:], steps, w.beta)
             set_decays(inputs.g[b, h, t:], steps, False, w)
-            state = rounded(w.S, w.state)
-            store_matrix(state, width, V, chunks.S[b, h, n])
+            state = matmul.rounded(w.S, w.state)
+            matrices.store_matrix(state, V, chunks.S[b, h, n])
             _solve(w, sizes, chunks.inverse[b, h, n])
             _read_and_write(w, sizes, state, chunks.errors[b, h, n])
-            store_rows(w.out, steps, width, V, w.S.dtype.type(1), o, offset(o, b, h, t))
-        store_matrix(w.S, width, V, last[b, h])
-    leave(setup, chunks.S)
+            matrices.store_rows(w.out, steps, width, V, w.S.dtype.type(1), o, offset(o, b, h, t))
+        matrices.store_matrix(w.S, V, last[b, h])
+    matmul.leave(setup, chunks.S)
 
 
 @inlined
 def _solve(w, sizes, inverse):  # type: ignore[no-untyped-def]
     """P, in `scores`, and (I + M β)⁻¹, which is kept."""
     C, K, weights = sizes.C, sizes.K, w.weights
-    transpose_right(w.keys, w.keys_right, C, K)
-    product(w.Q, w.keys_right, w.scores, C, C, K, False)
+    matmul.transpose_right(w.keys, w.keys_right, C, K)
+    matmul.product(w.Q, w.keys_right, w.scores, C, C, K, False)
     for i in range(C * C):
         w.scores[i] *= weights[i]
-    product(w.keys, w.keys_right, w.coupling, C, C, K, False)
+    matmul.product(w.keys, w.keys_right, w.coupling, C, C, K, False)
     for t in range(C):
         row, weight = w.coupling[t * C : t * C + C], weights[t * C : t * C + C]
         for s in range(C):
             row[s] *= weight[s] * w.beta[s]
     _invert(w.coupling, w.solved, w.line, C)
-    narrow(w.solved, w.inverse)
-    for i in range(len(inverse)):
-        inverse[i] = w.inverse[i]
+    matmul.narrow(w.solved, w.inverse)
+    matrices.copy(w.inverse, inverse)
 
 
 @inlined
 def _read_and_write(w, sizes, state, errors):  # type: ignore[no-untyped-def]
     """e, which is kept, o and S."""
-    C, K, V, fades, width = sizes.C, sizes.K, sizes.V, sizes.fades, errors.shape[1]
-    state = packed_pairs(state, w.state_right, K, V)
-    product(w.keys, state, w.read, C, V, K, False)
+    C, K, V, fades = sizes.C, sizes.K, sizes.V, sizes.fades
+    state = matmul.packed_pairs(state, w.state_right, K, V)
+    matmul.product(w.keys, state, w.read, C, V, K, False)
     if fades:
-        scale_rows(w.read, w.start, C, V)
+        matrices.scale_rows(w.read, w.start, C, V)
     for i in range(C * V):
         w.read[i] = widened(w.values[i]) - w.read[i]
-    narrow(w.read, w.errors)
-    product(w.inverse, packed_pairs(w.errors, w.right, C, V), w.read, C, V, C, False)
-    narrow(w.read, w.errors)
-    store_matrix(w.errors, width, V, errors)
-    scale_rows(w.read, w.beta, C, V)
-    narrow(w.read, w.writes)
-    writes = packed_pairs(w.writes, w.right, C, V)
-    product(w.Q, state, w.out, C, V, K, False)
+    matmul.narrow(w.read, w.errors)
+    matmul.product(w.inverse, matmul.packed_pairs(w.errors, w.right, C, V), w.read, C, V, C, False)
+    matmul.narrow(w.read, w.errors)
+    matrices.store_matrix(w.errors, V, errors)
+    matrices.scale_rows(w.read, w.beta, C, V)
+    matmul.narrow(w.read, w.writes)
+    writes = matmul.packed_pairs(w.writes, w.right, C, V)
+    matmul.product(w.Q, state, w.out, C, V, K, False)
     if fades:
-        scale_rows(w.out, w.start, C, V)
-    product(rounded(w.scores, w.pairs), writes, w.out, C, V, C, True)
+        matrices.scale_rows(w.out, w.start, C, V)
+    matmul.product(matmul.rounded(w.scores, w.pairs), writes, w.out, C, V, C, True)
     if fades:
-        scale_into(w.writes, w.end, C, V, w.errors)
-        writes = packed_pairs(w.errors, w.right, C, V)
-        kept = w.start[C - 1]
-        for i in range(K * V):
-            w.S[i] *= kept
-    transpose_left(packed_pairs(w.keys, w.keys_right, C, K), w.keys_left, C, K)
-    product(w.keys_left, writes, w.S, K, V, C, True)
+        matrices.scale_into(w.writes, w.end, C, V, w.errors)
+        writes = matmul.packed_pairs(w.errors, w.right, C, V)
+        matrices.scale(w.S, w.start[C - 1])
+    matmul.transpose_left(matmul.packed_pairs(w.keys, w.keys_right, C, K), w.keys_left, C, K)
+    matmul.product(w.keys_left, writes, w.S, K, V, C, True)
 
 
 _backward_work = workspace(
-    {
-        "C K": "Q Q_right keys keys_right transposed",
-        "C V": "slopes slopes_right Z Z_right errors writes writes_transposed",
-        "K V": "state after state_transposed",
-        "C C": "square square_right inverse Y_k Y_q",
-    },
-    {
-        "K V": "G",
-        "C C": "weights M P scores",
-        "C V": "f change",
-        "C K": "by_key by_query",
-        "C": "own start end span beta read written d_beta",
-    },
+    products="C K: Q Q_right keys keys_right transposed; "
+    "C V: slopes slopes_right Z Z_right errors writes writes_transposed; K V: state after state_transposed; "
+    "C C: square square_right inverse Y_k Y_q",
+    states="K V: G; C C: weights M P scores; C V: f change; C K: by_key by_query; "
+    "C: own start end span spans beta read written d_beta",
 )
 
 
@@ -255,56 +211,52 @@ _backward_work = workspace(
 def _backward(start, stop, sizes, inputs, d_o, d_S, chunks, gradients, first):  # type: ignore[no-untyped-def]
     C, K, V, (_, H, T) = sizes.C, sizes.K, sizes.V, inputs.g.shape
     N, depth, width = chunks.S.shape[2:]
-    w, setup, one = _backward_work(sizes, chunks.S, d_S), enter(chunks.S), d_S.dtype.type(1)
+    w, setup, one = _backward_work(sizes, chunks.S, d_S), matmul.enter(chunks.S), d_S.dtype.type(1)
     for item in range(start, stop):
         b, h = item // H, item % H
-        load_matrix(d_S[b, h], width, w.G, V)
+        matrices.load_matrix(d_S[b, h], w.G, V)
         w.own[:] = np.nan
         for back in range(N):
             n = N - 1 - back
             t = n * C
             steps = min(C, T - t)
-            load_rows(inputs.q, offset(inputs.q, b, h, t), steps, depth, w.Q, K, -C)
-            load_rows(inputs.k, offset(inputs.k, b, h, t), steps, depth, w.keys, K, -C)
-            load_rows(d_o, offset(d_o, b, h, t), steps, width, w.slopes, V, -C)
-            load_matrix(chunks.S[b, h, n], width, w.state, V)
-            load_matrix(chunks.errors[b, h, n], width, w.errors, V)
-            for i in range(C * C):
-                w.inverse[i] = chunks.inverse[b, h, n, i]
+            matrices.load_rows(inputs.q, offset(inputs.q, b, h, t), steps, depth, w.Q, K, -C)
+            matrices.load_rows(inputs.k, offset(inputs.k, b, h, t), steps, depth, w.keys, K, -C)
+            matrices.load_rows(d_o, offset(d_o, b, h, t), steps, width, w.slopes, V, -C)
+            matrices.load_matrix(chunks.S[b, h, n], w.state, V)
+            matrices.load_matrix(chunks.errors[b, h, n], w.errors, V)
+            matrices.copy(chunks.inverse[b, h, n], w.inverse)
             renew(inputs.beta[b, h, t:], steps, w.beta)
             set_decays(inputs.g[b, h, t:], steps, False, w)
-            scale_into(w.errors, w.beta, C, V, w.writes)
-            after = rounded(w.G, w.after)
-            Q, keys = packed_pairs(w.Q, w.Q_right, C, K), packed_pairs(w.keys, w.keys_right, C, K)
+            matrices.scale_into(w.errors, w.beta, C, V, w.writes)
+            after = matmul.rounded(w.G, w.after)
+            Q, keys = matmul.packed_pairs(w.Q, w.Q_right, C, K), matmul.packed_pairs(w.keys, w.keys_right, C, K)
             slopes, Z = _writes_backward(w, sizes, after)
-            store_rows(w.change, steps, width, V, -one, gradients.v, offset(gradients.v, b, h, t))
-            for i in range(steps):
-                gradients.beta[b, h, t + i] = w.d_beta[i]
+            matrices.store_rows(w.change, steps, width, V, -one, gradients.v, offset(gradients.v, b, h, t))
+            matrices.copy(w.d_beta, gradients.beta[b, h, t : t + steps])
             _pairs_backward(w, sizes)
             _readings_backward(w, sizes, Q, keys)
-            store_rows(w.by_query, steps, depth, K, one, gradients.q, offset(gradients.q, b, h, t))
+            matrices.store_rows(w.by_query, steps, depth, K, one, gradients.q, offset(gradients.q, b, h, t))
             _keys_backward(w, sizes, after, gradients.g[b, h, t:], steps)
-            store_rows(w.by_key, steps, depth, K, one, gradients.k, offset(gradients.k, b, h, t))
+            matrices.store_rows(w.by_key, steps, depth, K, one, gradients.k, offset(gradients.k, b, h, t))
             _state_backward(w, sizes, Q, keys, slopes, Z)
-        store_matrix(w.G, width, V, first[b, h])
-    leave(setup, chunks.S)
+        matrices.store_matrix(w.G, V, first[b, h])
+    matmul.leave(setup, chunks.S)
 
 
 @inlined
 def _transpose(x, w, C):  # type: ignore[no-untyped-def]
     """The left form of Xᵀ of a square, until the next."""
-    pack_pairs(x, w.square_right, C, C)
-    transpose_left(w.square_right, w.square, C, C)
-    return w.square
+    return matmul.transpose_left(matmul.pack_pairs(x, w.square_right, C, C), w.square, C, C)
 
 
 @inlined
 def _writes_backward(w, sizes, after):  # type: ignore[no-untyped-def]
     """M and P once more; Z, of −β f, which in full is `change`; dβ. Returns the right forms of do and Z."""
     C, K, V, weights = sizes.C, sizes.K, sizes.V, w.weights
-    transpose_right(w.keys, w.transposed, C, K)
-    product(w.Q, w.transposed, w.P, C, C, K, False)
-    product(w.keys, w.transposed, w.M, C, C, K, False)
+    matmul.transpose_right(w.keys, w.transposed, C, K)
+    matmul.product(w.Q, w.transposed, w.P, C, C, K, False)
+    matmul.product(w.keys, w.transposed, w.M, C, C, K, False)
     for i in range(C * C):
         w.P[i] *= weights[i]
     for i in range(C * C):
@@ -312,26 +264,22 @@ def _writes_backward(w, sizes, after):  # type: ignore[no-untyped-def]
     for t in range(C):
         w.M[t * C + t] = 0
     # f, first without what later steps of the chunk read of it
-    product(w.keys, packed_pairs(after, w.state_transposed, K, V), w.f, C, V, K, False)
+    matmul.product(w.keys, matmul.packed_pairs(after, w.state_transposed, K, V), w.f, C, V, K, False)
     if sizes.fades:
-        scale_rows(w.f, w.end, C, V)
-    narrow(w.P, w.Y_q)
-    slopes = packed_pairs(w.slopes, w.slopes_right, C, V)
-    product(_transpose(w.Y_q, w, C), slopes, w.f, C, V, C, True)
-    for t in range(C):
-        row, to, factor = w.f[t * V : t * V + V], w.change[t * V : t * V + V], w.beta[t]
-        for c in range(V):
-            to[c] = factor * row[c]
-    narrow(w.change, w.Z)
-    product(_transpose(w.inverse, w, C), packed_pairs(w.Z, w.Z_right, C, V), w.change, C, V, C, False)
-    for i in range(C * V):
-        w.change[i] = -w.change[i]
-    narrow(w.change, w.Z)
-    narrow(w.M, w.Y_k)
-    Z = packed_pairs(w.Z, w.Z_right, C, V)
-    product(_transpose(w.Y_k, w, C), Z, w.f, C, V, C, True)
+        matrices.scale_rows(w.f, w.end, C, V)
+    matmul.narrow(w.P, w.Y_q)
+    slopes = matmul.packed_pairs(w.slopes, w.slopes_right, C, V)
+    matmul.product(_transpose(w.Y_q, w, C), slopes, w.f, C, V, C, True)
+    matrices.scale_into(w.f, w.beta, C, V, w.change)
+    matmul.narrow(w.change, w.Z)
+    matmul.product(_transpose(w.inverse, w, C), matmul.packed_pairs(w.Z, w.Z_right, C, V), w.change, C, V, C, False)
+    matrices.scale(w.change, -w.change.dtype.type(1))
+    matmul.narrow(w.change, w.Z)
+    matmul.narrow(w.M, w.Y_k)
+    Z = matmul.packed_pairs(w.Z, w.Z_right, C, V)
+    matmul.product(_transpose(w.Y_k, w, C), Z, w.f, C, V, C, True)
     w.d_beta[:] = 0
-    dots(w.errors, w.f, C, V, w.d_beta)
+    matrices.dots(w.errors, w.f, C, V, w.d_beta)
     return slopes, Z
 
 
@@ -339,10 +287,10 @@ def _writes_backward(w, sizes, after):  # type: ignore[no-untyped-def]
 def _pairs_backward(w, sizes):  # type: ignore[no-untyped-def]
     """Y, of keys and of queries; and what Γ says of log decays, read at t and written at s."""
     C, V, weights = sizes.C, sizes.V, w.weights
-    transpose_right(w.writes, w.writes_transposed, C, V)
+    matmul.transpose_right(w.writes, w.writes_transposed, C, V)
     w.read[:] = 0
     w.written[:] = 0
-    product(w.Z, w.writes_transposed, w.scores, C, C, V, False)
+    matmul.product(w.Z, w.writes_transposed, w.scores, C, C, V, False)
     if sizes.fades:
         _shared(w.scores, w.M, C, w.read, w.written)
     for t in range(C):
@@ -350,13 +298,13 @@ def _pairs_backward(w, sizes):  # type: ignore[no-untyped-def]
         for s in range(C):
             row[s] *= weight[s]
         row[t] = 0
-    narrow(w.scores, w.Y_k)
-    product(w.slopes, w.writes_transposed, w.scores, C, C, V, False)
+    matmul.narrow(w.scores, w.Y_k)
+    matmul.product(w.slopes, w.writes_transposed, w.scores, C, C, V, False)
     if sizes.fades:
         _shared(w.scores, w.P, C, w.read, w.written)
     for i in range(C * C):
         w.scores[i] *= weights[i]
-    narrow(w.scores, w.Y_q)
+    matmul.narrow(w.scores, w.Y_q)
 
 
 @inlined
@@ -375,42 +323,31 @@ def _shared(slopes, pairs, C, by_row, by_column):  # type: ignore[no-untyped-def
 def _readings_backward(w, sizes, Q, keys):  # type: ignore[no-untyped-def]
     """dQ, and of keys what they read and what Yᵀ says."""
     C, K, V = sizes.C, sizes.K, sizes.V
-    transpose_right(w.state, w.state_transposed, K, V)
-    product(w.slopes, w.state_transposed, w.by_query, C, K, V, False)
-    product(w.Z, w.state_transposed, w.by_key, C, K, V, False)
+    before = matmul.transpose_right(w.state, w.state_transposed, K, V)
+    matmul.product(w.slopes, before, w.by_query, C, K, V, False)
+    matmul.product(w.Z, before, w.by_key, C, K, V, False)
     if sizes.fades:
-        scale_rows(w.by_query, w.start, C, K)
-        scale_rows(w.by_key, w.start, C, K)
-        dots(w.Q, w.by_query, C, K, w.read)
-        dots(w.keys, w.by_key, C, K, w.read)
-    product(w.Y_q, keys, w.by_query, C, K, C, True)
-    product(w.Y_k, keys, w.by_key, C, K, C, True)
-    product(_transpose(w.Y_k, w, C), keys, w.by_key, C, K, C, True)
-    product(_transpose(w.Y_q, w, C), Q, w.by_key, C, K, C, True)
+        matrices.scale_rows(w.by_query, w.start, C, K)
+        matrices.scale_rows(w.by_key, w.start, C, K)
+        matrices.dots(w.Q, w.by_query, C, K, w.read)
+        matrices.dots(w.keys, w.by_key, C, K, w.read)
+    matmul.product(w.Y_q, keys, w.by_query, C, K, C, True)
+    matmul.product(w.Y_k, keys, w.by_key, C, K, C, True)
+    matmul.product(_transpose(w.Y_k, w, C), keys, w.by_key, C, K, C, True)
+    matmul.product(_transpose(w.Y_q, w, C), Q, w.by_key, C, K, C, True)
 
 
 @inlined
 def _keys_backward(w, sizes, after, d_g, steps):  # type: ignore[no-untyped-def]
     """dK with what keys write into the state, and the gradients of log decays."""
-    C, K, V, total = sizes.C, sizes.K, sizes.V, w.f.dtype.type(0)
-    transpose_right(after, w.state_transposed, K, V)
-    product(w.writes, w.state_transposed, w.by_query, C, K, V, False)
+    C, K, V = sizes.C, sizes.K, sizes.V
+    matmul.product(w.writes, matmul.transpose_right(after, w.state_transposed, K, V), w.by_query, C, K, V, False)
     if sizes.fades:
-        scale_rows(w.by_query, w.end, C, K)
-        for i in range(K * V):
-            total += widened(w.state[i]) * w.G[i]
-        total *= w.start[C - 1]
-        w.span[:] = 0
-        dots(w.keys, w.by_query, C, K, w.span)
-        for s in range(C):
-            total += w.span[s]
-        for i in range(C):
-            t = C - 1 - i
-            total += w.read[t] - w.written[t] - w.span[t]
-            if t < steps:
-                d_g[t] = total
-    for i in range(C * K):
-        w.by_key[i] += w.by_query[i]
+        matrices.scale_rows(w.by_query, w.end, C, K)
+        w.spans[:] = 0
+        matrices.dots(w.keys, w.by_query, C, K, w.spans)
+        decays_backward(w, w.start[C - 1] * matrices.inner(w.state, w.G), d_g, steps)
+    matrices.add(w.by_query, w.by_key)
 
 
 @inlined
@@ -418,13 +355,9 @@ def _state_backward(w, sizes, Q, keys, slopes, Z):  # type: ignore[no-untyped-de
     """G before the chunk, from the right forms of all."""
     C, K, V = sizes.C, sizes.K, sizes.V
     if sizes.fades:
-        kept = w.start[C - 1]
-        for i in range(K * V):
-            w.G[i] *= kept
-        scale_into(w.slopes, w.start, C, V, w.slopes)
-        scale_into(w.Z, w.start, C, V, w.Z)
-        slopes, Z = packed_pairs(w.slopes, w.slopes_right, C, V), packed_pairs(w.Z, w.Z_right, C, V)
-    transpose_left(Q, w.transposed, C, K)
-    product(w.transposed, slopes, w.G, K, V, C, True)
-    transpose_left(keys, w.transposed, C, K)
-    product(w.transposed, Z, w.G, K, V, C, True)
+        matrices.scale(w.G, w.start[C - 1])
+        matrices.scale_into(w.slopes, w.start, C, V, w.slopes)
+        matrices.scale_into(w.Z, w.start, C, V, w.Z)
+        slopes, Z = matmul.packed_pairs(w.slopes, w.slopes_right, C, V), matmul.packed_pairs(w.Z, w.Z_right, C, V)
+    matmul.product(matmul.transpose_left(Q, w.transposed, C, K), slopes, w.G, K, V, C, True)
+    matmul.product(matmul.transpose_left(keys, w.transposed, C, K), Z, w.G, K, V, C, True)

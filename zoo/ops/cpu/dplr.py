@@ -25,11 +25,6 @@ LENGTH = 16
 """Steps between two kept states."""
 
 
-def dplr(q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, log_decay: Tensor, S: Tensor) -> tuple[Tensor, Tensor]:
-    """As `naive.dplr_naive` on float32 or float64, all of one dtype."""
-    return CompiledDPLR.apply(q, k, v, a, b, log_decay, S)
-
-
 class Steps(NamedTuple):
     """Inputs (B, T, H, ·), or their gradients."""
 
@@ -42,6 +37,8 @@ class Steps(NamedTuple):
 
 
 class CompiledDPLR(torch.autograd.Function):
+    """As `naive.dplr_naive` on float32 or float64, all of one dtype."""
+
     @staticmethod
     def forward(
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, log_decay: Tensor, S: Tensor
@@ -65,6 +62,9 @@ class CompiledDPLR(torch.autograd.Function):
         return *(x.transpose(1, 2) for x in gradients), G
 
 
+dplr = CompiledDPLR.apply
+
+
 @loop
 def _forward(start, stop, x, kept, o):  # type: ignore[no-untyped-def]
     """Work items are heads of rows."""
@@ -75,8 +75,9 @@ def _forward(start, stop, x, kept, o):  # type: ignore[no-untyped-def]
         n, h = item // H, item % H
         S = kept[n, h, 0].copy()
         for t in range(T):
-            q, k, v, a, b = x.q[n, t, h], x.k[n, t, h], x.v[n, t, h], x.a[n, t, h], x.b[n, t, h]
-            exps(x.log_decay[n, t, h], w)
+            at = n, t, h
+            q, k, v, a, b = x.q[at], x.k[at], x.v[at], x.a[at], x.b[at]
+            exps(x.log_decay[at], w)
             r[:] = 0
             o_[:] = 0
             for i in range(K):
@@ -84,7 +85,7 @@ def _forward(start, stop, x, kept, o):  # type: ignore[no-untyped-def]
             for i in range(K):
                 _update(S[i], w[i], b[i], k[i], r, v, S[i])
                 _read(S[i], q[i], o_)
-            o[n, t, h] = o_
+            o[at] = o_
             if (t + 1) % LENGTH == 0 or t == T - 1:
                 kept[n, h, t // LENGTH + 1] = S
 
@@ -103,24 +104,17 @@ def _backward(start, stop, x, kept, d_o, d_S, d):  # type: ignore[no-untyped-def
             steps = min(LENGTH, T - first)
             states[0] = kept[n, h, span]
             for j in range(steps):
-                t = first + j
-                k, v, a, b, r = x.k[n, t, h], x.v[n, t, h], x.a[n, t, h], x.b[n, t, h], rs[j]
-                exps(x.log_decay[n, t, h], ws[j])
+                at = n, first + j, h
+                k, v, a, b, r = x.k[at], x.v[at], x.a[at], x.b[at], rs[j]
+                exps(x.log_decay[at], ws[j])
                 r[:] = 0
                 for i in range(K):
                     _read(states[j, i], a[i], r)
                 for i in range(K):
                     _update(states[j, i], ws[j, i], b[i], k[i], r, v, states[j + 1, i])
             for j in range(steps - 1, -1, -1):
-                t = first + j
-                q, k, v, a, b, slope = (
-                    x.q[n, t, h],
-                    x.k[n, t, h],
-                    x.v[n, t, h],
-                    x.a[n, t, h],
-                    x.b[n, t, h],
-                    d_o[n, t, h],
-                )
+                at = n, first + j, h
+                q, k, v, a, b, slope = x.q[at], x.k[at], x.v[at], x.a[at], x.b[at], d_o[at]
                 d_r[:] = 0
                 d_v[:] = 0
                 for i in range(K):
@@ -130,8 +124,7 @@ def _backward(start, stop, x, kept, d_o, d_S, d):  # type: ignore[no-untyped-def
                     d_w[i] *= ws[j, i]
                 for i in range(K):
                     d_a[i] = _read_backward(G[i], states[j, i], ws[j, i], a[i], d_r)
-                d.q[n, t, h], d.k[n, t, h], d.v[n, t, h] = d_q, d_k, d_v
-                d.a[n, t, h], d.b[n, t, h], d.log_decay[n, t, h] = d_a, d_b, d_w
+                d.q[at], d.k[at], d.v[at], d.a[at], d.b[at], d.log_decay[at] = d_q, d_k, d_v, d_a, d_b, d_w
         d_S[n, h] = G
 
 
@@ -149,8 +142,7 @@ def _update(S, w, b, k, r, v, after):  # type: ignore[no-untyped-def]
 
 @inlined
 def _write_backward(G, before, after, q, k, b, v, d_o, r, d_v, d_r):  # type: ignore[no-untyped-def]
-    zero = G.dtype.type(0)
-    d_q, d_k, d_b, d_w = zero, zero, zero, zero
+    d_q = d_k = d_b = d_w = G.dtype.type(0)
     for j in range(len(d_r)):
         g = G[j] + q * d_o[j]
         G[j] = g

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 from llvmlite import binding, ir
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic as _intrinsic
+from numba.extending import overload
+
+from zoo.ops.cpu.jit import FAST
 
 binding.initialize_native_asmparser()  # for assembly inside loops
 
 intrinsic: Any = _intrinsic  # what loops call lacks the argument that is about types
 BYTE, SHORT, WORD, LONG = (ir.IntType(bits) for bits in (8, 16, 32, 64))
+
+
+def long(x: int) -> Any:
+    """A constant of 64 bits."""
+    return ir.Constant(LONG, x)
 
 
 class Code:
@@ -52,3 +62,25 @@ def emits(function: Callable[..., Any]) -> Callable[..., Any]:
         return context.get_dummy_value() if result is None else result
 
     return generate
+
+
+def block_product(emit: Callable[..., None]) -> Any:
+    """The intrinsic of a block of a product: c[at_c:] ← a[at_a:] (·, k) b[at_b:] (k, n), on top of c if `more`."""
+
+    @intrinsic
+    def run(typing: Any, a: Any, at_a: Any, b: Any, at_b: Any, c: Any, at_c: Any, n: Any, k: Any, more: Any) -> Any:
+        whole = types.int64
+        return types.void(a, whole, b, whole, c, whole, whole, whole, types.boolean), emits(emit)
+
+    return run
+
+
+def by_type(choose: Callable[..., Any]) -> Any:
+    """A function for loops, implemented by what `choose` returns for the types of its arguments."""
+
+    @wraps(choose)
+    def call(*_: Any) -> Any:
+        raise NotImplementedError("for loops only")
+
+    overload(call, jit_options={"fastmath": FAST}, strict=False)(choose)  # strictly, annotations would have to be equal
+    return call

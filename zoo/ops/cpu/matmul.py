@@ -14,18 +14,19 @@ products of float64 are plain loops, for tests.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import types
-from numba.extending import overload
 
 from zoo.ops import forms
 from zoo.ops.cpu import amx, avx512
-from zoo.ops.cpu.amx import SIDE, STEP, enter_tiles, leave_tiles
+from zoo.ops.cpu.amx import SIDE, STEP
 from zoo.ops.cpu.avx512 import transpose_square
-from zoo.ops.cpu.jit import FAST, inlined
-from zoo.ops.cpu.simd import BYTES, load, store
+from zoo.ops.cpu.intrinsics import by_type
+from zoo.ops.cpu.jit import inlined
+from zoo.ops.cpu.simd import BYTES, lanes, load, store
 
 
 def padded(size: int) -> int:
@@ -41,67 +42,85 @@ def aligned_zeros(size, kind):  # type: ignore[no-untyped-def]
     return x[skip : skip + size]
 
 
-def narrow(x: Any, y: Any) -> None:
-    """Round x to y, in the dtype of products; as many numbers as a multiple of `SIDE`."""
-    raise NotImplementedError("for loops only")
+class Backend(NamedTuple):
+    """What stands behind the functions of loops below."""
+
+    enter: Callable[..., Any]
+    leave: Callable[..., Any]
+    product: Callable[..., Any]
+    pack_pairs: Callable[..., Any]
+    transpose_right: Callable[..., Any]
+    transpose_left: Callable[..., Any]
 
 
-def rounded(x: Any, y: Any) -> Any:
-    """x in the dtype of products: y, which is filled by `narrow`, or x itself if it is of that dtype."""
-    raise NotImplementedError("for loops only")
+def backend(x: Any) -> Backend:
+    """What multiplies arrays of that numba type."""
+    if x.dtype == types.uint16:
+        return TILES if forms.has_tiles() else BF16
+    return FLOAT32 if x.dtype == types.float32 else FLOAT64
 
 
+@by_type
 def enter(kind: Any) -> Any:
     """Set up this thread's tiles for products of arrays like `kind`. Returns what was set up before, for `leave`."""
-    raise NotImplementedError("for loops only")
+    return backend(kind).enter
 
 
-def leave(before: Any, kind: Any) -> None:
+@by_type
+def leave(before: Any, kind: Any) -> Any:
     """Set up the tiles as they were."""
-    raise NotImplementedError("for loops only")
+    return backend(kind).leave
 
 
-def product(a: Any, b: Any, c: Any, m: int, n: int, k: int, more: bool) -> None:
+@by_type
+def product(a: Any, b: Any, c: Any, m: Any, n: Any, k: Any, more: Any) -> Any:
     """c (m, n) ← a (m, k) b (k, n), on top of c if `more`; a left and b right."""
-    raise NotImplementedError("for loops only")
+    return backend(a).product
 
 
-def pack_pairs(x: Any, y: Any, m: int, n: int) -> None:
-    """The right form y of the left form x (m, n)."""
-    raise NotImplementedError("for loops only")
+@by_type
+def pack_pairs(x: Any, y: Any, m: Any, n: Any) -> Any:
+    """Fill y with the right form of the left form x (m, n), and return it."""
+    return backend(x).pack_pairs
 
 
-def packed_pairs(x: Any, y: Any, m: int, n: int) -> Any:
-    """The right form of the left form x (m, n): y, which is filled by `pack_pairs`, or x itself if it is both."""
-    raise NotImplementedError("for loops only")
+@by_type
+def packed_pairs(x: Any, y: Any, m: Any, n: Any) -> Any:
+    """As `pack_pairs`, or x itself where both forms are the same."""
+    return _interleave_rows if x.dtype == types.uint16 else lambda x, y, m, n: x
 
 
-def transpose_right(x: Any, y: Any, m: int, n: int) -> None:
-    """The right form y of Xᵀ, of the left form x (m, n) of X."""
-    raise NotImplementedError("for loops only")
+@by_type
+def transpose_right(x: Any, y: Any, m: Any, n: Any) -> Any:
+    """Fill y with the right form of Xᵀ, of the left form x (m, n) of X, and return it."""
+    return backend(x).transpose_right
 
 
-def transpose_left(x: Any, y: Any, m: int, n: int) -> None:
-    """The left form y of Xᵀ, of the right form x (m, n) of X."""
-    raise NotImplementedError("for loops only")
+@by_type
+def transpose_left(x: Any, y: Any, m: Any, n: Any) -> Any:
+    """Fill y with the left form of Xᵀ, of the right form x (m, n) of X, and return it."""
+    return backend(x).transpose_left
 
 
-def _narrow(x, y):  # type: ignore[no-untyped-def]
-    for i in range(0, len(y), SIDE):
+@by_type
+def rounded(x: Any, y: Any) -> Any:
+    """x in the dtype of products: `narrow` to y, or x itself if it is of that dtype."""
+    return _rounded if y.dtype == types.uint16 else lambda x, y: x
+
+
+@inlined
+def narrow(x, y):  # type: ignore[no-untyped-def]
+    """Round x to y, in the dtype of products; as many numbers as a multiple of `SIDE`."""
+    for i in range(0, len(y), lanes(x)):
         store(load(x, i), y, i)
 
 
-def _copy(x, y):  # type: ignore[no-untyped-def]
-    for i in range(len(y)):
-        y[i] = x[i]
-
-
-def _narrowed(x, y):  # type: ignore[no-untyped-def]
+def _rounded(x, y):  # type: ignore[no-untyped-def]
     narrow(x, y)
     return y
 
 
-def _product_plain(a, b, c, m, n, k, more):  # type: ignore[no-untyped-def]
+def _product(a, b, c, m, n, k, more):  # type: ignore[no-untyped-def]
     for i in range(m):
         row = c[i * n : i * n + n]
         if not more:
@@ -112,6 +131,12 @@ def _product_plain(a, b, c, m, n, k, more):  # type: ignore[no-untyped-def]
                 row[j] += weight * other[j]
 
 
+def _copy(x, y, m, n):  # type: ignore[no-untyped-def]
+    for i in range(m * n):
+        y[i] = x[i]
+    return y
+
+
 def _interleave_rows(x, y, m, n):  # type: ignore[no-untyped-def]
     words = y.view(np.uint32)
     for i in range(m // 2):
@@ -119,70 +144,38 @@ def _interleave_rows(x, y, m, n):  # type: ignore[no-untyped-def]
         out = words[i * n : i * n + n]
         for j in range(n):
             out[j] = np.uint32(np.uint32(even[j]) | np.uint32(np.uint32(odd[j]) << np.uint32(16)))
-
-
-def _interleaved(x, y, m, n):  # type: ignore[no-untyped-def]
-    pack_pairs(x, y, m, n)
     return y
 
 
-def _copy_matrix(x, y, m, n):  # type: ignore[no-untyped-def]
-    for i in range(m * n):
-        y[i] = x[i]
+@inlined
+def _transpose_words(x, y, rows, columns):  # type: ignore[no-untyped-def]
+    """Words of 32 bits: a number in float32, or two in bfloat16."""
+    size = 4 // x.itemsize
+    for i in range(0, rows, SIDE):
+        for j in range(0, columns, SIDE):
+            transpose_square(x, size * (i * columns + j), columns, y, size * (j * rows + i), rows)
+    return y
 
 
-def _transpose_row_words(x, y, m, n):  # type: ignore[no-untyped-def]
-    """m rows of n/2 words."""
-    words = n // 2
-    for i in range(0, m, SIDE):
-        for j in range(0, words, SIDE):
-            transpose_square(x, 2 * (i * words + j), words, y, 2 * (j * m + i), m)
-
-
-def _transpose_pair_words(x, y, m, n):  # type: ignore[no-untyped-def]
-    """m/2 rows of n words."""
-    pairs = m // 2
-    for i in range(0, pairs, SIDE):
-        for j in range(0, n, SIDE):
-            transpose_square(x, 2 * (i * n + j), n, y, 2 * (j * pairs + i), pairs)
-
-
-def _transpose_words(x, y, m, n):  # type: ignore[no-untyped-def]
-    for i in range(0, m, SIDE):
-        for j in range(0, n, SIDE):
-            transpose_square(x, i * n + j, n, y, j * m + i, m)
-
-
-def _transpose_plain(x, y, m, n):  # type: ignore[no-untyped-def]
+def _transpose(x, y, m, n):  # type: ignore[no-untyped-def]
     for i in range(m):
         for j in range(n):
             y[j * m + i] = x[i * n + j]
+    return y
 
 
-def _bf16(x: Any) -> bool:
-    return bool(x.dtype == types.uint16)
-
-
-def _on_tiles(x: Any) -> bool:
-    return _bf16(x) and forms.has_tiles()
-
-
-def _product(a: Any) -> Any:
-    return _product_plain if a.dtype == types.float64 else amx.multiply if _on_tiles(a) else avx512.multiply
-
-
-def _transpose(x: Any, of_bf16: Any) -> Any:
-    return of_bf16 if _bf16(x) else _transpose_words if x.dtype == types.float32 else _transpose_plain
-
-
-overload(narrow)(lambda x, y: _narrow if _bf16(y) else _copy)
-overload(rounded)(lambda x, y: _narrowed if _bf16(y) else lambda x, y: x)
-overload(enter)(lambda kind: (lambda kind: enter_tiles()) if _on_tiles(kind) else lambda kind: np.zeros(0, np.uint8))
-overload(leave)(
-    lambda before, kind: (lambda before, kind: leave_tiles(before)) if _on_tiles(kind) else lambda before, kind: None
+BF16 = Backend(
+    enter=lambda kind: np.zeros(0, np.uint8),
+    leave=lambda before, kind: None,
+    product=avx512.multiply,
+    pack_pairs=_interleave_rows,
+    transpose_right=lambda x, y, m, n: _transpose_words(x, y, m, n // 2),
+    transpose_left=lambda x, y, m, n: _transpose_words(x, y, m // 2, n),
 )
-overload(product, jit_options={"fastmath": FAST})(lambda a, b, c, m, n, k, more: _product(a))
-overload(pack_pairs)(lambda x, y, m, n: _interleave_rows if _bf16(x) else _copy_matrix)
-overload(packed_pairs)(lambda x, y, m, n: _interleaved if _bf16(x) else lambda x, y, m, n: x)
-overload(transpose_right)(lambda x, y, m, n: _transpose(x, _transpose_row_words))
-overload(transpose_left)(lambda x, y, m, n: _transpose(x, _transpose_pair_words))
+TILES = BF16._replace(enter=amx.enter, leave=amx.leave, product=amx.multiply)
+FLOAT32 = BF16._replace(
+    pack_pairs=_copy,
+    transpose_right=lambda x, y, m, n: _transpose_words(x, y, m, n),
+    transpose_left=lambda x, y, m, n: _transpose_words(x, y, m, n),
+)
+FLOAT64 = FLOAT32._replace(product=_product, transpose_right=_transpose, transpose_left=_transpose)

@@ -12,6 +12,12 @@ from zoo.ops.cpu.simd import lanes, load, prefetch, store
 
 
 @inlined
+def row_of(x, i, size):  # type: ignore[no-untyped-def]
+    """Of arrays of `size` one behind the other, the i-th."""
+    return x[i * size : i * size + size]
+
+
+@inlined
 def load_rows(x, at, steps, width, to, across, ahead):  # type: ignore[no-untyped-def]
     """`steps` rows of `Rows` from `at` on, as a left form; beside and behind them `to` is filled with zeros.
 
@@ -37,53 +43,18 @@ def store_rows(x, steps, width, across, factor, to, at):  # type: ignore[no-unty
             out[c] = narrowed(factor * widened(row[c]), out)
 
 
-# Deprecated: `load_rows` and `store_rows`.
-
-
 @inlined
-def take(x, at, step, steps, width, C, to, across, later):  # type: ignore[no-untyped-def]
-    """`steps` rows of memory as a left form (C, across), and zeros behind them.
-
-    What is wanted next stands `later` rows on: it comes near while this is worked on.
-    """
-    for t in range(steps):
-        prefetch(x, at + (t + later) * step, width)
-        of, row = x[at + t * step : at + t * step + width], to[t * across : t * across + width]
-        for c in range(len(row)):
-            row[c] = of[c]
-    to[steps * across : C * across] = 0
-
-
-@inlined
-def give(x, steps, width, across, factor, to, b, first, h):  # type: ignore[no-untyped-def]
-    """`steps` rows of x (C, across), times a factor, to a head's steps from the first on."""
-    for t in range(steps):
-        row, out = x[t * across : t * across + width], to[b, first + t, h]
-        for c in range(len(out)):
-            out[c] = narrowed(factor * widened(row[c]), out)
-
-
-@inlined
-def put(x, steps, width, across, to, at, step):  # type: ignore[no-untyped-def]
-    """`steps` rows of x (C, across) to memory, `step` apart: the way back from `take`."""
-    for t in range(steps):
-        row, out = x[t * across : t * across + width], to[at + t * step : at + t * step + width]
-        for c in range(len(row)):
-            out[c] = narrowed(widened(row[c]), out)
-
-
-@inlined
-def load_matrix(x, width, to, across):  # type: ignore[no-untyped-def]
+def load_matrix(x, to, across):  # type: ignore[no-untyped-def]
     for i in range(len(x)):
-        of, row = x[i], to[i * across : i * across + width]
+        of, row = x[i], to[i * across : i * across + x.shape[1]]
         for c in range(len(row)):
             row[c] = of[c]
 
 
 @inlined
-def store_matrix(x, width, across, to):  # type: ignore[no-untyped-def]
+def store_matrix(x, across, to):  # type: ignore[no-untyped-def]
     for i in range(len(to)):
-        of, row = x[i * across : i * across + width], to[i]
+        of, row = x[i * across : i * across + to.shape[1]], to[i]
         for c in range(len(row)):
             row[c] = of[c]
 
@@ -96,9 +67,36 @@ def hadamard(x, y, to):  # type: ignore[no-untyped-def]
 
 
 @inlined
+def scale(x, factor):  # type: ignore[no-untyped-def]
+    for i in range(len(x)):
+        x[i] *= factor
+
+
+@inlined
+def add(x, to):  # type: ignore[no-untyped-def]
+    for i in range(len(to)):
+        to[i] += x[i]
+
+
+@inlined
 def widen(x, to):  # type: ignore[no-untyped-def]
     for i in range(len(to)):
         to[i] = widened(x[i])
+
+
+@inlined
+def copy(x, to):  # type: ignore[no-untyped-def]
+    for i in range(len(to)):
+        to[i] = x[i]
+
+
+@inlined
+def inner(x, y):  # type: ignore[no-untyped-def]
+    """The sum of x ⊙ y, of x in the dtype of products."""
+    total = y.dtype.type(0)
+    for i in range(len(y)):
+        total += widened(x[i]) * y[i]
+    return total
 
 
 @inlined

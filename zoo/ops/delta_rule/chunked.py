@@ -31,12 +31,11 @@ from zoo.ops.delta_rule import naive, official
 from zoo.ops.linear_attention.chunked import segments, split
 from zoo.ops.step_by_step import finite, step_by_step
 
-# e^40 is far from float32's largest number, e^88, and leaves the other factor of each pair as far from its smallest.
 LARGEST_EXPONENT = 40.0
+"""e^40 is far from float32's largest number, e^88, and leaves a pair's other factor as far from its smallest."""
 
-# Where pairs of steps are weighed channel by channel they cost C·K numbers a step, against K·V/C for the states: chunks
-# of 8 are the best of 4, 8 and 16.
-CHANNEL_CHUNK = 8
+CHUNK = 32
+"""Steps per chunk of the diagonal-plus-low-rank rule, at most."""
 
 
 @forms.falls_back
@@ -61,9 +60,7 @@ def delta_rule(
     """
     B, H, T, K = q.shape
     if T == 1:
-        now = None if log_decay is None else log_decay[:, :, 0]
-        o, S = naive.delta_rule_step(q[:, :, 0], k[:, :, 0], v[:, :, 0], beta[:, :, 0], now, state)
-        return o[:, :, None], S
+        return naive.delta_rule_naive(q, k, v, beta, log_decay, state)
     if (served := official.delta_rule(q, k, v, beta, log_decay, state)) is not None:
         return served
     with precision.no_autocast(q.device):
@@ -71,8 +68,8 @@ def delta_rule(
         dtype = torch.bfloat16 if q.dtype == k.dtype == v.dtype == torch.bfloat16 else wide
         S = q.new_zeros(B, H, K, v.shape[-1], dtype=wide) if state is None else state.to(wide)
         b, g = beta.to(wide), None if log_decay is None else log_decay.to(wide)
-        form = forms.choose("delta_rule", q, k, v, b, g, S, matmul_dtype=dtype)
-        o, S = form(q, k, v, b, g, S, dtype) if form else chunked(q, k, v, b, g, S, min(chunk, T), dtype)
+        form = forms.choose("delta_rule", q, k, v, b, g, S, matmul_dtype=dtype) or partial(chunked, C=min(chunk, T))
+        o, S = form(q.to(dtype), k.to(dtype), v.to(dtype), b, g, S)
     if finite(o, S):
         return o.to(v.dtype), S
     return step_by_step(naive.delta_rule_naive, (q, k, v, beta, log_decay), state)
@@ -89,42 +86,43 @@ def dplr(
     state: Float[Tensor, "B H K V"] | None = None,
     *,
     floor: float | None = None,
-    chunk: int = 32,
 ) -> tuple[Float[Tensor, "B H T V"], Float[Tensor, "B H K V"]]:
     """Outputs (in v's dtype) and final state of `naive.dplr_naive`, for any T, in float32 at least.
 
     Args:
         log_decay: ln w_t ≤ 0 per channel; −inf forgets all.
         state: what to continue from; None for zero.
-        floor: a number that no log decay is below (RWKV-7: −e^{−½}). With it the pairs (t, s) of a chunk are matmuls of
-            two factors, in chunks short enough that neither overflows; where the promise is so badly broken that they
-            do, steps follow one by one. None for any decay: pairs are formed one by one, which is slower.
-        chunk: steps per chunk, fewer where `floor` asks for it, at most `CHANNEL_CHUNK` without one.
+        floor: a number that no log decay is below (RWKV-7: −e^{−½}). With it chunks are matmuls, short enough that no
+            factor overflows; without it, or where factors do because the promise is badly broken, steps follow one by
+            one.
     """
     inputs = q, k, v, a, b, log_decay
     B, H, T, K = q.shape
     if T == 1:
-        now: Any = *(x[:, :, 0] for x in inputs), state
-        o, S = naive.dplr_step(*now)
-        return o[:, :, None], S
+        return naive.dplr_naive(*inputs, state)
     if (served := official.dplr(*inputs, state)) is not None:
         return served
     with precision.no_autocast(q.device):
         wide = precision.promote(*inputs, state)
         S = q.new_zeros(B, H, K, v.shape[-1], dtype=wide) if state is None else state.to(wide)
         exact: Any = [x.to(wide) for x in inputs]
-        form: Any = forms.choose("dplr", *exact, S) or partial(low_rank_chunked, floor=floor, C=min(chunk, T))
-        o, S = form(*exact, S)
-    return (o.to(v.dtype), S) if finite(o, S) else step_by_step(naive.dplr_naive, inputs, state)
+        form: Any = forms.choose("dplr", *exact, S)
+        if form is None and floor is not None:
+            form = partial(low_rank_chunked, C=min(CHUNK, T, max(1, int(2 * LARGEST_EXPONENT / max(-floor, 1e-9)))))
+        if form is not None:
+            o, S = form(*exact, S)
+            if finite(o, S):
+                return o.to(v.dtype), S
+    return step_by_step(naive.dplr_naive, inputs, state)
 
 
 def chunked(
-    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor | None, S: Tensor, C: int, dtype: torch.dtype
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor | None, S: Tensor, C: int
 ) -> tuple[Float[Tensor, "B H T V"], Float[Tensor, "B H K V"]]:
-    """The delta rule in chunks of C steps; matmuls in `dtype`, decays, the inverse and the carried state in S's."""
-    T, V, b = q.shape[2], split(v.to(dtype), C), split(beta[..., None], C)
-    K = written = split(k.to(dtype), C)
-    rows = torch.cat([K, split(q.to(dtype), C)], dim=3)  # [K; Q]: (B, H, N, 2C, K)
+    """The delta rule in chunks of C steps; matmuls in q's dtype, decays, the inverse and the carried state in S's."""
+    T, dtype, V, b = q.shape[2], q.dtype, split(v, C), split(beta[..., None], C)
+    K = written = split(k, C)
+    rows = torch.cat([K, split(q, C)], dim=3)  # [K; Q]: (B, H, N, 2C, K)
     pairs = rows @ K.mT
     M, P = pairs[..., :C, :], pairs[..., C:, :]
     from_start = kept = None
@@ -153,39 +151,24 @@ def inverse(coupling: Float[Tensor, "*N C C"]) -> Float[Tensor, "*N C C"]:
 
 
 def low_rank_chunked(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    a: Tensor,
-    b: Tensor,
-    log_decay: Tensor,
-    S: Tensor,
-    floor: float | None,
-    C: int,
+    q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, log_decay: Tensor, S: Tensor, C: int
 ) -> tuple[Float[Tensor, "B H T V"], Float[Tensor, "B H K V"]]:
-    """The diagonal-plus-low-rank rule in chunks of C steps, or of fewer."""
+    """The diagonal-plus-low-rank rule in chunks of C steps, whose pairs (t, s) are products of two factors each."""
     T = q.shape[2]
-    if floor is None:
-        C = min(C, CHANNEL_CHUNK)
-    elif floor:
-        C = min(C, max(1, int(2 * LARGEST_EXPONENT / abs(floor))))
     q, k, V, a, b, g = (split(x, C) for x in (q, k, v, a, b, log_decay))
     c = g.cumsum(-2)
     earlier = torch.cat([torch.zeros_like(c[..., :1, :]), c[..., :-1, :]], dim=-2)  # c_{t-1}
-    if floor is None:
-        upto = segments(g).exp()
-        # Σ_{s<r<t} g_r: the row before. The first row sees nothing.
-        before_t = torch.cat([torch.zeros_like(upto[..., :1, :, :]), upto[..., :-1, :, :]], dim=-3)
-        ab, ak = (_pairs(before_t, a, x) for x in (b, k))
-        qb, qk = (_pairs(upto, q, x) for x in (b, k))
-        to_end = upto[..., -1, :, :]
-    else:
-        middle = c[..., C // 2, None, :].detach()  # cancels: any value serves, the middle keeps both factors small
-        by_a, by_q, undo = (earlier - middle).exp() * a, (c - middle).exp() * q, (middle - c).exp()
-        ab, ak = ((by_a @ (undo * x).mT).tril(-1) for x in (b, k))
-        qb, qk = ((by_q @ (undo * x).mT).tril() for x in (b, k))
-        to_end = (c[..., -1:, :] - c).exp()
-    U, W = _solve(-ab, ak @ V, -earlier.exp() * a)
+    middle = c[..., C // 2, None, :].detach()  # cancels: any value serves, the middle keeps both factors small
+    by_a, by_q, undo = (earlier - middle).exp() * a, (c - middle).exp() * q, (middle - c).exp()
+    ab, ak = ((by_a @ (undo * x).mT).tril(-1) for x in (b, k))
+    qb, qk = ((by_q @ (undo * x).mT).tril() for x in (b, k))
+    to_end = (c[..., -1:, :] - c).exp()
+    both = torch.cat([ak @ V, -earlier.exp() * a], dim=-1)
+    both = torch.linalg.solve_triangular(-ab, both, upper=False, unitriangular=True)
+    work = both.numel() * C  # C²/2 multiply-adds a column, and as many for the transposed solve
+    flops.count("delta_rule", work)
+    flops.count_backward(both, "delta_rule", work)
+    U, W = both.split([V.shape[-1], a.shape[-1]], dim=-1)
     added, kept, written = (to_end * k).mT @ V, c[..., -1, :, None].exp(), (to_end * b).mT
     before, us = [], []
     for n in range(U.shape[2]):
@@ -194,23 +177,3 @@ def low_rank_chunked(
         S = kept[:, :, n] * S + written[:, :, n] @ us[-1] + added[:, :, n]
     o = (c.exp() * q) @ torch.stack(before, dim=2) + qb @ torch.stack(us, dim=2) + qk @ V
     return o.flatten(2, 3)[:, :, :T], S
-
-
-def _pairs(
-    weights: Float[Tensor, "*N C C K"], x: Float[Tensor, "*N C K"], y: Float[Tensor, "*N C K"]
-) -> Float[Tensor, "*N C C"]:
-    """Σ_i weights_tsi x_ti y_si."""
-    return (weights * x[..., :, None, :] * y[..., None, :, :]).sum(-1)
-
-
-def _solve(
-    coupling: Float[Tensor, "*N C C"], U: Float[Tensor, "*N C V"], W: Float[Tensor, "*N C K"]
-) -> tuple[Float[Tensor, "*N C V"], Float[Tensor, "*N C K"]]:
-    """(I + coupling)⁻¹ applied to U and to W; coupling is strictly lower triangular."""
-    both = torch.linalg.solve_triangular(coupling, torch.cat([U, W], dim=-1), upper=False, unitriangular=True)
-    work = both.numel() * coupling.shape[-1]  # C²/2 multiply-adds a right-hand side; matmuls are counted by torch
-    flops.count("delta_rule", work)
-    if both.requires_grad:
-        both.register_hook(lambda grad: flops.count("delta_rule", work))  # the transposed solve
-    solved_U, solved_W = both.split([U.shape[-1], W.shape[-1]], dim=-1)
-    return solved_U, solved_W

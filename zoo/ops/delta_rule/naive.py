@@ -23,25 +23,6 @@ from torch import Tensor
 from zoo.ops.precision import promote
 
 
-def delta_rule_step(
-    q: Float[Tensor, "B H K"],
-    k: Float[Tensor, "B H K"],
-    v: Float[Tensor, "B H V"],
-    beta: Float[Tensor, "B H"],
-    log_decay: Float[Tensor, "B H"] | None = None,
-    state: Float[Tensor, "B H K V"] | None = None,
-) -> tuple[Float[Tensor, "B H V"], Float[Tensor, "B H K V"]]:
-    """One token: its output (in v's dtype) and the next state (at least float32). `log_decay` is ln α_t ≤ 0."""
-    dtype = promote(q, k, v, beta, log_decay, state)
-    q, k, written, beta = q.to(dtype), k.to(dtype), v.to(dtype), beta.to(dtype)
-    S = _zero(k, v, dtype) if state is None else state.to(dtype)
-    if log_decay is not None:
-        S = log_decay.to(dtype).exp()[..., None, None] * S
-    written = beta[..., None] * (written - _read(S, k))
-    S = S + k[..., :, None] * written[..., None, :]
-    return _read(S, q).to(v.dtype), S
-
-
 def delta_rule_naive(
     q: Float[Tensor, "B H T K"],
     k: Float[Tensor, "B H T K"],
@@ -50,32 +31,17 @@ def delta_rule_naive(
     log_decay: Float[Tensor, "B H T"] | None = None,
     state: Float[Tensor, "B H K V"] | None = None,
 ) -> tuple[Float[Tensor, "B H T V"], Float[Tensor, "B H K V"]]:
-    """T calls of `delta_rule_step`: outputs and the final state. Without a `state` it starts from zero."""
-    outputs = []
-    S = _zero(k[:, :, 0], v[:, :, 0], promote(q, k, v, beta, log_decay)) if state is None else state
-    for t in range(q.shape[2]):
-        now = None if log_decay is None else log_decay[:, :, t]
-        o, S = delta_rule_step(q[:, :, t], k[:, :, t], v[:, :, t], beta[:, :, t], now, S)
-        outputs.append(o)
-    return torch.stack(outputs, dim=2), S
-
-
-def dplr_step(
-    q: Float[Tensor, "B H K"],
-    k: Float[Tensor, "B H K"],
-    v: Float[Tensor, "B H V"],
-    a: Float[Tensor, "B H K"],
-    b: Float[Tensor, "B H K"],
-    log_decay: Float[Tensor, "B H K"],
-    state: Float[Tensor, "B H K V"] | None = None,
-) -> tuple[Float[Tensor, "B H V"], Float[Tensor, "B H K V"]]:
-    """One token: its output (in v's dtype) and the next state (at least float32). `log_decay` is ln w_t ≤ 0."""
-    dtype = promote(q, k, v, a, b, log_decay, state)
+    """Outputs in v's dtype and the final state, float32 at least, from a state or zero. `log_decay` is ln α_t ≤ 0."""
+    dtype, outputs = promote(q, k, v, beta, log_decay, state), []
     S = _zero(k, v, dtype) if state is None else state.to(dtype)
-    removed = b.to(dtype)[..., :, None] * _read(S, a.to(dtype))[..., None, :]
-    added = k.to(dtype)[..., :, None] * v.to(dtype)[..., None, :]
-    S = log_decay.to(dtype).exp()[..., :, None] * S + removed + added
-    return _read(S, q.to(dtype)).to(v.dtype), S
+    for t in range(q.shape[2]):
+        q_t, k_t, v_t, beta_t = (x[:, :, t].to(dtype) for x in (q, k, v, beta))
+        if log_decay is not None:
+            S = log_decay[:, :, t].to(dtype).exp()[..., None, None] * S
+        written = beta_t[..., None] * (v_t - _read(S, k_t))
+        S = S + k_t[..., :, None] * written[..., None, :]
+        outputs.append(_read(S, q_t).to(v.dtype))
+    return torch.stack(outputs, dim=2), S
 
 
 def dplr_naive(
@@ -87,13 +53,14 @@ def dplr_naive(
     log_decay: Float[Tensor, "B H T K"],
     state: Float[Tensor, "B H K V"] | None = None,
 ) -> tuple[Float[Tensor, "B H T V"], Float[Tensor, "B H K V"]]:
-    """T calls of `dplr_step`: outputs and the final state. Without a `state` it starts from zero."""
-    outputs = []
-    S = _zero(k[:, :, 0], v[:, :, 0], promote(q, k, v, a, b, log_decay)) if state is None else state
+    """Outputs in v's dtype and the final state, float32 at least, from a state or zero. `log_decay` is ln w_t ≤ 0."""
+    dtype, outputs = promote(q, k, v, a, b, log_decay, state), []
+    S = _zero(k, v, dtype) if state is None else state.to(dtype)
     for t in range(q.shape[2]):
-        q_t, k_t, v_t, a_t, b_t, w_t = (x[:, :, t] for x in (q, k, v, a, b, log_decay))
-        o, S = dplr_step(q_t, k_t, v_t, a_t, b_t, w_t, S)
-        outputs.append(o)
+        q_t, k_t, v_t, a_t, b_t, g_t = (x[:, :, t].to(dtype) for x in (q, k, v, a, b, log_decay))
+        removed, added = b_t[..., :, None] * _read(S, a_t)[..., None, :], k_t[..., :, None] * v_t[..., None, :]
+        S = g_t.exp()[..., :, None] * S + removed + added
+        outputs.append(_read(S, q_t).to(v.dtype))
     return torch.stack(outputs, dim=2), S
 
 
@@ -102,5 +69,5 @@ def _read(S: Float[Tensor, "B H K V"], k: Float[Tensor, "B H K"]) -> Float[Tenso
     return (k[..., :, None] * S).sum(-2)
 
 
-def _zero(k: Float[Tensor, "B H K"], v: Float[Tensor, "B H V"], dtype: torch.dtype) -> Float[Tensor, "B H K V"]:
-    return k.new_zeros(*k.shape, v.shape[-1], dtype=dtype)
+def _zero(k: Float[Tensor, "B H T K"], v: Float[Tensor, "B H T V"], dtype: torch.dtype) -> Float[Tensor, "B H K V"]:
+    return k.new_zeros(*k.shape[:2], k.shape[3], v.shape[3], dtype=dtype)

@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.ops import official, precision
 from zoo.ops.delta_rule import naive
-from zoo.ops.linear_attention.official import by_fla, decay, drawn_decay
+from zoo.ops.linear_attention.official import drawn_decay, fla_kernel
 
 
 def delta_rule(
@@ -31,28 +29,6 @@ def dplr(
     return official.compute(DPLR, precision.matmul_dtype(q, k, v, a, b), sizes, q, k, v, a, b, log_decay, state)
 
 
-def _run_delta_rule(
-    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor | None = None, state: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    dtype = precision.matmul_dtype(q, k, v)
-    inputs = [x.to(dtype) for x in (q, k, v)]
-    if log_decay is None:
-        o, S = by_fla("delta_rule", "chunk_delta_rule", *inputs, beta.float(), state=state)
-    else:
-        inputs += [decay(log_decay, len(v)), beta.float()]
-        o, S = by_fla("gated_delta_rule", "chunk_gated_delta_rule", *inputs, state=state)
-    return o.to(v.dtype), S
-
-
-def _run_dplr(
-    q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, log_decay: Tensor, state: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    dtype = precision.matmul_dtype(q, k, v, a, b)
-    inputs = [*(x.to(dtype) for x in (q, k, v, a, b)), decay(log_decay, len(v))]
-    o, S = by_fla("generalized_delta_rule", "chunk_dplr_delta_rule", *inputs, state=state)
-    return o.to(v.dtype), S
-
-
 def _draw(random: torch.Generator, T: int, H: int, K: int, V: int) -> list[Tensor]:
     """q, unit keys, v, β between 0 and 1, a decay per head, a state."""
     shapes = (2, H, T, K), (2, H, T, K), (2, H, T, V), (2, H, T), (2, H, K, V)
@@ -67,15 +43,14 @@ def _draw_dplr(random: torch.Generator, T: int, H: int, K: int, V: int) -> list[
     return [q, k * K**-0.5, v, -key, key * rate.sigmoid(), drawn_decay(random, 2, H, T, K), state]
 
 
-def _kernel(op: str, function: str, run: Any, naive_form: Any, draw: Any, **options: Any) -> official.Official:
-    return official.Official(
-        op, f"fla {function}", package="fla", install="fla-core", run=run, naive=naive_form, draw=draw, **options
+PLAIN, GATED = (
+    fla_kernel("delta_rule", path, "q k v beta g initial_state", naive.delta_rule_naive, _draw, dtypes)
+    for path, dtypes in (
+        ("delta_rule.chunk_delta_rule", (torch.bfloat16,)),
+        ("gated_delta_rule.chunk_gated_delta_rule", official.DTYPES),
     )
-
-
-PLAIN = _kernel(
-    "delta_rule", "chunk_delta_rule", _run_delta_rule, naive.delta_rule_naive, _draw, dtypes=(torch.bfloat16,)
 )
-GATED = _kernel("delta_rule", "chunk_gated_delta_rule", _run_delta_rule, naive.delta_rule_naive, _draw)
-DPLR = _kernel("dplr", "chunk_dplr_delta_rule", _run_dplr, naive.dplr_naive, _draw_dplr)
+DPLR = fla_kernel(
+    "dplr", "generalized_delta_rule.chunk_dplr_delta_rule", "q k v a b gk initial_state", naive.dplr_naive, _draw_dplr
+)
 KERNELS = (PLAIN, GATED, DPLR)

@@ -1,6 +1,6 @@
-"""Gated linear attention with a matrix state: `linear_attention` in chunks, `step` by step, `recurrent` the truth."""
+"""Gated linear attention with a matrix state: `linear_attention` in chunks, `recurrent` the truth."""
 
 from zoo.ops.linear_attention.chunked import linear_attention, weighted_mean
-from zoo.ops.linear_attention.naive import recurrent, step
+from zoo.ops.linear_attention.naive import recurrent
 
-__all__ = ["linear_attention", "recurrent", "step", "weighted_mean"]
+__all__ = ["linear_attention", "recurrent", "weighted_mean"]

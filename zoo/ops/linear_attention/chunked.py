@@ -54,10 +54,27 @@ def linear_attention(
         return naive.recurrent(scaled, k, v, log_decay, state, bonus)
     if (served := official.linear_attention(scaled, k, v, log_decay, state, bonus)) is not None:
         return served
-    if bonus is not None or (log_decay is not None and log_decay.ndim == 4):
-        o, S = _per_channel(q, k, v, log_decay, state, bonus, scale, chunk)
-    else:
-        o, S = _per_head(q, k, v, log_decay, state, scale, chunk)
+    by_channel = bonus is not None or (log_decay is not None and log_decay.ndim == 4)
+    dtype = precision.common_dtype(q, k, v) if by_channel else precision.matmul_dtype(q, k, v)
+    wide = precision.promote(q, k, v, log_decay, state, bonus)
+    with precision.no_autocast(q.device):
+        g = None if log_decay is None else log_decay.to(wide).expand(len(v), *log_decay.shape[1:])
+        S = v.new_zeros(*v.shape[:2], q.shape[3], v.shape[3], dtype=wide) if state is None else state.to(wide)
+        if by_channel:
+            q, scaled, k = (naive.repeat(x, v.shape[1]) for x in (q, scaled, k))
+            g = torch.zeros_like(k, dtype=wide) if g is None else g[..., None].expand_as(k) if g.ndim == 3 else g
+            u = None if bonus is None else bonus.to(wide)
+            if form := forms.choose("linear_attention", q, k, v, g, S, u, variant="per channel", matmul_dtype=dtype):
+                o, S = form(q.to(dtype), k.to(dtype), v.to(dtype), g, S, u, scale)
+            else:
+                C = 1 << (min(chunk, v.shape[2]).bit_length() - 1)
+                o, S = halved(scaled.to(wide), k.to(wide), v.to(wide), g, S, u, C)
+        else:
+            form = forms.choose("linear_attention", scaled, k, v, g, S, matmul_dtype=dtype)
+            dtype = torch.float32 if dtype is torch.float16 else dtype  # whose largest number sums over keys soon pass
+            form = form or partial(chunked, C=min(chunk, v.shape[2]))
+            o, S = form(scaled.to(dtype), k.to(dtype), v.to(dtype), g, S)
+        o = o.to(v.dtype)
     if finite(o, S):
         return o, S
     return step_by_step(partial(naive.recurrent, bonus=bonus), (scaled, k, v, log_decay), state)
@@ -74,7 +91,6 @@ def weighted_mean(
     *,
     log_decay: Float[Tensor, "B H T"] | None = None,
     floor: Float[Tensor, "B H T"] | None = None,
-    chunk: int = 64,
 ) -> tuple[Float[Tensor, "B H T V"], Float[Tensor, "B H K V"], Float[Tensor, "B H K"]]:
     """S_tᵀ q_t / (max(|z_t · q_t|, floor_t) + ε) in v's dtype, and the final S and z, the sum that S is of ones.
 
@@ -83,111 +99,52 @@ def weighted_mean(
         floor: 0 if not given. It has no gradient.
     """
     wide, dtype = precision.promote(q, k, v, log_decay, state, total), precision.matmul_dtype(q, k, v)
-    given = [None if x is None else x.to(wide) for x in (log_decay, floor, state, total)]
-    if v.shape[2] > 1 and (
-        form := forms.choose("linear_attention", q, k, v, *given, variant="mean", matmul_dtype=dtype)
+    (B, H, T, V), K = v.shape, q.shape[3]
+    S = v.new_zeros(B, H, K, V, dtype=wide) if state is None else state.to(wide)
+    z = v.new_zeros(B, H, K, dtype=wide) if total is None else total.to(wide)
+    g, least = (None if x is None else x.to(wide) for x in (log_decay, floor))
+    if T > 1 and (
+        form := forms.choose("linear_attention", q, k, v, g, least, S, z, variant="mean", matmul_dtype=dtype)
     ):
         with precision.no_autocast(q.device):
-            o, S, z = form(q, k, v, *given, eps, dtype)
-        if finite(o, S, z):
-            return o.to(v.dtype), S, z
-    before = None if state is None or total is None else torch.cat([state, total[..., None]], dim=-1)
-    y, S = linear_attention(q, k, F.pad(v, (0, 1), value=1.0), log_decay, before, chunk)
+            o, last, total = form(q.to(dtype), k.to(dtype), v.to(dtype), g, least, S, z, eps)
+        if finite(o, last, total):
+            return o.to(v.dtype), last, total
+    before = None if state is None else torch.cat([S, z[..., None]], dim=-1)
+    y, S = linear_attention(q, k, F.pad(v, (0, 1), value=1.0), log_decay, before)
     weight = y[..., -1:].to(wide).abs()
     weight = (weight if floor is None else torch.maximum(weight, floor[..., None])) + eps
     return y[..., :-1] * weight.reciprocal().to(y.dtype), S[..., :-1], S[..., -1]
 
 
-def _per_head(
-    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None, state: Tensor | None, scale: float, chunk: int
-) -> tuple[Tensor, Tensor]:
-    """Outputs and final state with a decay per head or none."""
-    dtype, wide = precision.matmul_dtype(q, k, v), precision.promote(q, k, v, log_decay, state)
-    with precision.no_autocast(q.device):
-        g, S = _wide(v, log_decay, state, q.shape[3], wide)
-        if form := forms.choose("linear_attention", q, k, v, g, S, matmul_dtype=dtype):
-            return form(q, k, v, g, S, scale, dtype)
-        q = q if scale == 1 else precision.at_least_fp32(q) * scale
-        dtype = torch.float32 if dtype is torch.float16 else dtype  # whose largest number sums over keys soon pass
-        o, S = chunked(q, k, v, g, S, min(chunk, v.shape[2]), dtype)
-        return o.to(v.dtype), S
-
-
-def _per_channel(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    log_decay: Tensor | None,
-    state: Tensor | None,
-    bonus: Tensor | None,
-    scale: float,
-    chunk: int,
-) -> tuple[Tensor, Tensor]:
-    """Outputs and final state with a decay per channel."""
-    dtype, wide = precision.common_dtype(q, k, v), precision.promote(q, k, v, log_decay, state, bonus)
-    with precision.no_autocast(q.device):
-        q, k = (naive.repeat(x, v.shape[1]) for x in (q, k))
-        g, S = _wide(v, log_decay, state, q.shape[3], wide)
-        g = torch.zeros_like(k, dtype=wide) if g is None else g[..., None].expand_as(k) if g.ndim == 3 else g
-        u = None if bonus is None else bonus.to(wide)
-        form = forms.choose("linear_attention", q, k, v, g, S, u, variant="per channel", matmul_dtype=dtype)
-        if form:
-            return form(q, k, v, g, S, u, scale, dtype)
-        q = q if scale == 1 else precision.at_least_fp32(q) * scale
-        q, k, V = (x.to(wide) for x in (q, k, v))
-        o, S = halved(q, k, V, g, S, u, 1 << (min(chunk, v.shape[2]).bit_length() - 1))
-        return o.to(v.dtype), S
-
-
-def _wide(
-    v: Tensor, log_decay: Tensor | None, state: Tensor | None, K: int, dtype: torch.dtype
-) -> tuple[Tensor | None, Tensor]:
-    """The decay of every row, and the state that there is or zeros."""
-    B, H, _, V = v.shape
-    g = None if log_decay is None else log_decay.to(dtype).expand(B, *log_decay.shape[1:])
-    return g, v.new_zeros(B, H, K, V, dtype=dtype) if state is None else state.to(dtype)
-
-
 def chunked(
-    q: Float[Tensor, "B G T K"],
-    k: Float[Tensor, "B G T K"],
-    v: Float[Tensor, "B H T V"],
-    g: Float[Tensor, "B H T"] | None,
-    S: Float[Tensor, "B H K V"],
-    C: int,
-    dtype: torch.dtype,
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor | None, S: Tensor, C: int
 ) -> tuple[Float[Tensor, "B H T V"], Float[Tensor, "B H K V"]]:
-    """No decay, or one per head, in chunks of C steps; products in `dtype`.
+    """No decay, or one per head, in chunks of C steps; products in q's dtype.
 
     A decay per head comes out of products over channels: it scales pairs, and rows of v and o instead of rows of k and
     q, so that the R = H/G heads of v that share q and k share their pairs.
     """
-    Q, K = (split(x.to(dtype), C)[:, :, None] for x in (q, k))  # (B, G, 1, N, C, K)
-    V = written = split(v.to(dtype), C).unflatten(1, (q.shape[1], -1))  # (B, G, R, N, C, V)
+    Q, K = (split(x, C)[:, :, None] for x in (q, k))  # (B, G, 1, N, C, K)
+    V = written = split(v, C).unflatten(1, (q.shape[1], -1))  # (B, G, R, N, C, V)
     pairs = Q @ K.mT
     if g is None:
         pairs = pairs.tril()
     else:
         g = split(g[..., None], C).unflatten(1, (q.shape[1], -1))
         within, from_start = segments(g).squeeze(-1).exp(), g.cumsum(-2).exp()
-        pairs, written = pairs * within.to(dtype), (within[..., -1, :, None] * V).to(dtype)
+        pairs, written = pairs * within.to(q.dtype), (within[..., -1, :, None] * V).to(q.dtype)
     S, before = S.unflatten(1, (q.shape[1], -1)), []
     for n, added in enumerate((K.mT @ written).unbind(3)):
-        before.append(S.to(dtype))
+        before.append(S.to(q.dtype))
         S = (S if g is None else from_start[:, :, :, n, -1:] * S) + added
     read = Q @ torch.stack(before, dim=3)
-    o = pairs @ V + (read if g is None else (from_start * read).to(dtype))
+    o = pairs @ V + (read if g is None else (from_start * read).to(q.dtype))
     return o.flatten(3, 4)[..., : v.shape[2], :].flatten(1, 2), S.flatten(1, 2)
 
 
 def halved(
-    q: Float[Tensor, "B H T K"],
-    k: Float[Tensor, "B H T K"],
-    v: Float[Tensor, "B H T V"],
-    g: Float[Tensor, "B H T K"],
-    S: Float[Tensor, "B H K V"],
-    bonus: Float[Tensor, "H K"] | None,
-    C: int,
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, S: Tensor, bonus: Tensor | None, C: int
 ) -> tuple[Float[Tensor, "B H T V"], Float[Tensor, "B H K V"]]:
     """A decay per channel, in chunks of C steps, a power of two.
 

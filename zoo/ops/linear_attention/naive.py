@@ -20,31 +20,6 @@ from torch import Tensor
 from zoo.ops.precision import promote
 
 
-def step(
-    q: Float[Tensor, "B G K"],
-    k: Float[Tensor, "B G K"],
-    v: Float[Tensor, "B H V"],
-    log_decay: Float[Tensor, "#B H"] | Float[Tensor, "#B H K"] | None = None,
-    state: Float[Tensor, "B H K V"] | None = None,
-    bonus: Float[Tensor, "H K"] | None = None,
-) -> tuple[Float[Tensor, "B H V"], Float[Tensor, "B H K V"]]:
-    """One token: its output (in v's dtype) and the next state (at least float32). `log_decay` is ln a_t ≤ 0.
-
-    Each head of q and k serves H/G neighbouring ones of v.
-    """
-    dtype = promote(q, k, v, log_decay, state, bonus)
-    q, k = (repeat(x, v.shape[1]) for x in (q, k))
-    S = added = k.to(dtype)[..., :, None] * v.to(dtype)[..., None, :]
-    if state is not None:
-        S = added + (state if log_decay is None else _rows(log_decay.to(dtype)).exp() * state)
-    if bonus is not None:
-        read = bonus.to(dtype)[..., None] * added
-        read = read if state is None else read + state
-    else:
-        read = S
-    return (q.to(dtype)[..., :, None] * read).sum(-2).to(v.dtype), S
-
-
 def recurrent(
     q: Float[Tensor, "B G T K"],
     k: Float[Tensor, "B G T K"],
@@ -53,21 +28,24 @@ def recurrent(
     state: Float[Tensor, "B H K V"] | None = None,
     bonus: Float[Tensor, "H K"] | None = None,
 ) -> tuple[Float[Tensor, "B H T V"], Float[Tensor, "B H K V"]]:
-    """T calls of `step`: outputs and the final state. Without a `state` it starts from zero."""
-    outputs = []
+    """Outputs in v's dtype and the final state, float32 at least, from a state or zero. `log_decay` is ln a_t ≤ 0.
+
+    Each head of q and k serves H/G neighbouring ones of v.
+    """
+    dtype, S, outputs = promote(q, k, v, log_decay, state, bonus), state, []
+    q, k = (repeat(x, v.shape[1]) for x in (q, k))
     for t in range(q.shape[2]):
-        now = None if log_decay is None else log_decay[:, :, t]
-        o, state = step(q[:, :, t], k[:, :, t], v[:, :, t], now, state, bonus)
-        outputs.append(o)
-    assert state is not None
-    return torch.stack(outputs, dim=2), state
+        before, S = S, k[:, :, t, :, None].to(dtype) * v[:, :, t, None, :].to(dtype)
+        read = S if bonus is None else bonus.to(dtype)[..., None] * S
+        if before is not None:
+            kept = 1 if log_decay is None else log_decay[:, :, t].to(dtype).view(*log_decay.shape[:2], -1, 1).exp()
+            S = S + kept * before
+            read = S if bonus is None else read + before
+        outputs.append((q[:, :, t, :, None].to(dtype) * read).sum(-2).to(v.dtype))
+    assert S is not None
+    return torch.stack(outputs, dim=2), S
 
 
 def repeat(x: Float[Tensor, "B G *F"], H: int) -> Float[Tensor, "B H *F"]:
     """Each head H/G times in a row."""
     return x if x.shape[1] == H else x.repeat_interleave(H // x.shape[1], dim=1)
-
-
-def _rows(decay: Tensor) -> Tensor:
-    """A decay (B, H) or (B, H, K) as (B, H, 1 or K, 1), to scale the rows of a state."""
-    return decay[..., None, None] if decay.ndim == 2 else decay[..., None]

@@ -3,6 +3,7 @@ each kind of decay, in the package fla-core. They have time before heads and the
 
 from __future__ import annotations
 
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -20,30 +21,41 @@ def linear_attention(
 
     Matrix products run in bfloat16 where q, k and v are that, or autocast says so.
     """
-    if bonus is not None and (log_decay is None or log_decay.ndim == 3):
+    by_channel = log_decay is not None and log_decay.ndim == 4
+    if bonus is not None and not by_channel:
         return None
-    if bonus is not None:
-        kernel = BONUS
-    elif log_decay is None:
-        kernel = PLAIN
-    else:
-        kernel = PER_HEAD if log_decay.ndim == 3 else PER_CHANNEL
+    kernel = BONUS if bonus is not None else PLAIN if log_decay is None else PER_CHANNEL if by_channel else PER_HEAD
     sizes = q.shape[1], v.shape[1], q.shape[-1], v.shape[-1]
     return official.compute(kernel, precision.matmul_dtype(q, k, v), sizes, q, k, v, log_decay, state, bonus)
 
 
-def by_fla(module: str, name: str, *inputs: Tensor, state: Tensor | None, **options: Any) -> tuple[Tensor, Tensor]:
-    """`name` of fla.ops.`module` on inputs (B, H, T, …): output (B, H, T, V) and last state (B, H, K, V)."""
-    function = getattr(import_module(f"fla.ops.{module}"), name)
-    by_time = [x.transpose(1, 2).contiguous() for x in inputs]
-    first = None if state is None else state.float().contiguous()
-    o, S = function(*by_time, scale=1.0, initial_state=first, output_final_state=True, **options)
-    return o.transpose(1, 2), S
+def fla_kernel(
+    op: str, path: str, arguments: str, naive_form: Any, draw: Any, dtypes: Any = official.DTYPES, **options: Any
+) -> official.Official:
+    """`module.function` of fla.ops; `arguments` are its names for those of the naive form, in their order."""
+    module, name = path.split(".")
+
+    def run(*inputs: Tensor | None) -> tuple[Tensor, Tensor]:
+        given = {of: x for of, x in zip(arguments.split(), inputs, strict=True) if x is not None}
+        B, H, v = *given["v"].shape[:2], given["v"]
+        dtype = precision.matmul_dtype(*(x for of, x in given.items() if of in MULTIPLIED))
+        for of, x in given.items():
+            if of in MULTIPLIED:
+                x = naive.repeat(x.to(dtype), H)
+            elif of in DECAYS:  # bounded from below: differences of sums from the start stand in the official
+                x = x.float().clamp(min=official.LOWEST).expand(B, *x.shape[1:])
+            else:
+                x = x.float()
+            given[of] = (x if of in UNTIMED else x.transpose(1, 2)).contiguous()
+        function = getattr(import_module(f"fla.ops.{module}"), name)
+        o, S = function(**given, scale=1.0, output_final_state=True, **options)
+        return o.transpose(1, 2).to(v.dtype), S
+
+    return official.Official(op, f"fla {name}", "fla", "fla-core", run, naive_form, draw, dtypes)
 
 
-def decay(log_decay: Tensor, rows: int) -> Tensor:
-    """ln a in float32, for each row, bounded from below: differences of sums from the start stand in the official."""
-    return log_decay.float().clamp(min=official.LOWEST).expand(rows, *log_decay.shape[1:])
+MULTIPLIED, DECAYS, UNTIMED = ("q", "r", "k", "v", "a", "b"), ("g", "w", "gk"), ("u", "initial_state")
+"""Names of arguments: read by matrix products, log decays, and those that do not vary with time."""
 
 
 def drawn_decay(random: torch.Generator, *shape: int) -> Tensor:
@@ -54,45 +66,19 @@ def drawn_decay(random: torch.Generator, *shape: int) -> Tensor:
     return log_decay.masked_fill(all_gone, -torch.inf)
 
 
-def _draw(per_channel: bool) -> Any:
-    def draw(random: torch.Generator, T: int, G: int, H: int, K: int, V: int) -> list[Tensor]:
-        shapes = (2, G, T, K), (2, G, T, K), (2, H, T, V), (2, H, K, V), (H, K)
-        q, k, v, state, bonus = (torch.randn(shape, generator=random, dtype=torch.float64) for shape in shapes)
-        log_decay = drawn_decay(random, 2, H, T, *([K] if per_channel else []))
-        return [q, k * K**-0.5, v, log_decay, state, bonus]
-
-    return draw
+def _draw(per_channel: bool, random: torch.Generator, T: int, G: int, H: int, K: int, V: int) -> list[Tensor]:
+    shapes = (2, G, T, K), (2, G, T, K), (2, H, T, V), (2, H, K, V), (H, K)
+    q, k, v, state, bonus = (torch.randn(shape, generator=random, dtype=torch.float64) for shape in shapes)
+    log_decay = drawn_decay(random, 2, H, T, *([K] if per_channel else []))
+    return [q, k * K**-0.5, v, log_decay, state, bonus]
 
 
-def _kernel(module: str, function: str, per_channel: bool = False, **options: Any) -> official.Official:
-    def run(
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        log_decay: Tensor | None = None,
-        state: Tensor | None = None,
-        bonus: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        dtype = precision.matmul_dtype(q, k, v)
-        inputs = [naive.repeat(x.to(dtype), v.shape[1]) for x in (q, k, v)]
-        inputs += [] if log_decay is None else [decay(log_decay, len(v))]
-        u = {} if bonus is None else {"u": bonus.float()}
-        o, S = by_fla(module, function, *inputs, state=state, **u, **options)
-        return o.to(v.dtype), S
-
-    return official.Official(
-        "linear_attention",
-        f"fla {function}",
-        package="fla",
-        install="fla-core",
-        run=run,
-        naive=naive.recurrent,
-        draw=_draw(per_channel),
-    )
+def _kernel(path: str, arguments: str, per_channel: bool, **options: Any) -> official.Official:
+    return fla_kernel("linear_attention", path, arguments, naive.recurrent, partial(_draw, per_channel), **options)
 
 
-PLAIN = _kernel("linear_attn", "chunk_linear_attn", normalize=False)
-PER_HEAD = _kernel("simple_gla", "chunk_simple_gla")
-PER_CHANNEL = _kernel("gla", "chunk_gla", per_channel=True)
-BONUS = _kernel("rwkv6", "chunk_rwkv6", per_channel=True)
+PLAIN = _kernel("linear_attn.chunk_linear_attn", "q k v g initial_state u", False, normalize=False)
+PER_HEAD = _kernel("simple_gla.chunk_simple_gla", "q k v g initial_state u", False)
+PER_CHANNEL = _kernel("gla.chunk_gla", "q k v g initial_state u", True)
+BONUS = _kernel("rwkv6.chunk_rwkv6", "r k v w initial_state u", True)
 KERNELS = (PLAIN, PER_HEAD, PER_CHANNEL, BONUS)

@@ -36,7 +36,6 @@ def mlstm(
     *,
     mask: Bool[Tensor, "B T"] | None = None,
     eps: float = 1e-6,
-    chunk: int = 64,
 ) -> tuple[Float[Tensor, "B H T V"], MLSTMState]:
     """See `naive.mlstm`; h and state are float32 at least. Masked steps may hold anything finite."""
     log_kernel("mlstm", "linear attention")
@@ -53,7 +52,7 @@ def mlstm(
         log_a = log_f + m[..., :-1] - m[..., 1:]
         k = (k * ((igate - m[..., 1:]).exp() * k.shape[3] ** -0.5)[..., None]).to(narrow)
         floor = (-m[..., 1:]).clamp(max=LARGEST).exp()
-        h, C, n = weighted_mean(q.to(narrow), k, v.to(narrow), eps, C, n, log_decay=log_a, floor=floor, chunk=chunk)
+        h, C, n = weighted_mean(q.to(narrow), k, v.to(narrow), eps, C, n, log_decay=log_a, floor=floor)
         if finite(h, C, n):
             return h.to(wide), (C, n, m[..., -1])
         return naive(*given, state, mask=mask, eps=eps)  # NaN and infinities stand where the equations put them

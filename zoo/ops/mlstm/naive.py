@@ -45,7 +45,8 @@ def mlstm(
         F_t, I_t = torch.exp(kept - m_t)[..., None], torch.exp(i_t - m_t)[..., None]
         n_t = F_t * n + I_t * k_t
         C_t = F_t[..., None] * C + (I_t * k_t)[..., :, None] * v_t[..., None, :]
-        outputs.append((q_t[..., None] * C_t).sum(-2) / denominator((q_t * n_t).sum(-1), m_t, eps)[..., None])
+        weight = torch.maximum((q_t * n_t).sum(-1).abs(), (-m_t).clamp(max=LARGEST).exp()) + eps
+        outputs.append((q_t[..., None] * C_t).sum(-2) / weight[..., None])
         if mask is None:
             C, n, m = C_t, n_t, m_t
         else:
@@ -53,11 +54,6 @@ def mlstm(
             C = torch.where(on[..., None, None], C_t, C)
             n, m = torch.where(on[..., None], n_t, n), torch.where(on, m_t, m)
     return torch.stack(outputs, dim=2), (C, n, m)
-
-
-def denominator(nq: Float[Tensor, "*N"], m: Float[Tensor, "*N"], eps: float) -> Float[Tensor, "*N"]:
-    """max(|n · q|, e^{−m}) + ε."""
-    return torch.maximum(nq.abs(), (-m).clamp(max=LARGEST).exp()) + eps
 
 
 def init_state(q: Float[Tensor, "B H T K"], v: Float[Tensor, "B H T V"]) -> MLSTMState:

@@ -99,13 +99,13 @@ CASES = [
     (
         TiledLinearAttention,
         "a decay, shared keys, resumed",
-        lambda *x: TiledLinearAttention.apply(*x[:4], None, x[4], S[..., 0], 0.7, None)[:2],
+        lambda *x: TiledLinearAttention.apply(*x[:4], None, x[4], S[..., 0], None)[:2],
         (q[:, :1], k[:, :1], v, per_head, S),
     ),
     (
         TiledLinearAttention,
         "a mean",
-        lambda *x: TiledLinearAttention.apply(*x[:3], None, None, *x[3:], 1.0, 1e-3),
+        lambda *x: TiledLinearAttention.apply(*x[:3], None, None, *x[3:], 1e-3),
         (q.abs(), k.abs(), v, S, S[..., 0].abs()),
     ),
     (TiledChannelDecay, "mild", lambda *x: TiledChannelDecay.apply(*x, None, 0.7), (q, k, v, per_channel, S)),

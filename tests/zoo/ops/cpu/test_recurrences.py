@@ -24,7 +24,6 @@ MULTIPLY = [dtype for dtype in (torch.float32, torch.bfloat16) if forms.matmul_b
 DTYPES = pytest.mark.parametrize("dtype", [torch.float64, *MULTIPLY], ids=str)
 FAST = pytest.mark.parametrize("dtype", MULTIPLY, ids=str)
 SIZES = pytest.mark.parametrize(("T", "K", "V"), [(1, 8, 4), (70, 5, 4), (130, 32, 64), (150, 48, 20)])
-STRENGTHS = pytest.mark.parametrize(("decay", "strength"), [("none", 0), ("head", 0.3), ("head", 20)])
 
 
 def inputs(T, K, V, decay, dtype, strength=0.3, G=2, H=2):
@@ -55,11 +54,6 @@ def assert_close(form, naive, given):
         assert (have.double() - want).norm() <= TOLERANCES[given[0].dtype] * want.norm()
 
 
-def scaled(q, k, v, g, S, u=None):
-    o, S = recurrent(q, k, v, g, S, u)
-    return 0.7 * o, S
-
-
 def divided(q, k, v, g, S, z, floor=None, eps=1e-3):
     v, S = F.pad(v, (0, 1), value=1.0), torch.cat([S, z[..., None]], dim=-1)
     o, S = recurrent(q, k, v, g, S)
@@ -67,15 +61,22 @@ def divided(q, k, v, g, S, z, floor=None, eps=1e-3):
     return o[..., :-1] / (weight + eps), S[..., :-1], S[..., -1]
 
 
-def tiled(q, k, v, g, S):
-    return TiledLinearAttention.apply(q, k, v, g, None, S, S[..., 0].detach(), 0.7, None)[:2]
+def tiled_mean(q, k, v, g, S, z, floor=None):
+    return TiledLinearAttention.apply(q, k, v, g, floor, S, z, 1e-3)
 
 
 @DTYPES
 @SIZES
-@STRENGTHS
-def test_linear_attention(dtype, T, K, V, decay, strength):
-    assert_close(tiled, scaled, inputs(T, K, V, decay, dtype, strength))
+@pytest.mark.parametrize(("decay", "strength"), [("none", 0), ("head", 0.3), ("head", 20)])
+@pytest.mark.parametrize("op", ["sums", "mean", "delta rule"])
+def test_no_decay_or_one_per_head(op, dtype, T, K, V, decay, strength):
+    q, k, v, g, S = inputs(T, K, V, decay, dtype, strength)
+    if op == "sums":
+        assert_close(loops.linear_attention, recurrent, (q, k, v, g, S))
+    elif op == "mean":
+        assert_close(tiled_mean, divided, (q.abs(), k.abs(), v, g, S, torch.rand(2, 2, K).to(S.dtype)))
+    else:
+        assert_close(TiledDeltaRule.apply, delta_rule_naive, (q, k, v, torch.rand(2, 2, T).to(S.dtype), g, S))
 
 
 @DTYPES
@@ -84,7 +85,7 @@ def test_linear_attention(dtype, T, K, V, decay, strength):
 def test_heads_that_share_keys(monkeypatch, dtype, together, decay):
     """Worked on all at once, or in parts, whose gradients of keys are added up."""
     monkeypatch.setattr(loops, "heads_together", lambda B, G, sharing: together)
-    assert_close(tiled, scaled, inputs(70, 16, 8, decay, dtype, G=2, H=8))
+    assert_close(loops.linear_attention, recurrent, inputs(70, 16, 8, decay, dtype, G=2, H=8))
 
 
 def test_heads_are_worked_on_together_where_enough_are_left_for_all_threads(monkeypatch):
@@ -92,27 +93,10 @@ def test_heads_are_worked_on_together_where_enough_are_left_for_all_threads(monk
     assert [loops.heads_together(B, 1, 6) for B in (1, 2, 4, 8)] == [1, 3, 6, 6]
 
 
-@DTYPES
-@SIZES
-@pytest.mark.parametrize("decay", ["none", "head"])
-def test_means(dtype, T, K, V, decay):
-    q, k, v, g, S = inputs(T, K, V, decay, dtype)
-    z = torch.rand(2, 2, K).to(S.dtype)
-
-    def form(q, k, v, g, S, z):
-        return TiledLinearAttention.apply(q, k, v, g, None, S, z, 1.0, 1e-3)
-
-    assert_close(form, divided, (q.abs(), k.abs(), v, g, S, z))
-
-
 def test_a_floor_under_sums_of_either_sign():
     q, k, v, g, S = inputs(70, 16, 8, "head", torch.float64)
     z, floor = torch.randn(2, 2, 16, dtype=torch.float64), torch.rand(2, 2, 70, dtype=torch.float64)
-
-    def form(*x):
-        return TiledLinearAttention.apply(*x[:4], floor, *x[4:], 1.0, 1e-3)
-
-    assert_close(form, lambda *x: divided(*x, floor), (q, k, v, g, S, z))
+    assert_close(lambda *x: tiled_mean(*x, floor), lambda *x: divided(*x, floor), (q, k, v, g, S, z))
 
 
 @DTYPES
@@ -123,16 +107,12 @@ def test_a_decay_per_channel(dtype, T, K, V, strength, bonus):
     """Chunks whose decays are mild go about their middle; others step by step."""
     given = inputs(T, K, V, "channel", dtype, strength)
     u = torch.rand(2, K).to(given[-1].dtype) if bonus else None
+
+    def scaled(*x):
+        o, S = recurrent(*x)
+        return 0.7 * o, S
+
     assert_close(lambda *x: TiledChannelDecay.apply(*x, 0.7), scaled, (*given, u))
-
-
-@DTYPES
-@SIZES
-@STRENGTHS
-def test_the_delta_rule(dtype, T, K, V, decay, strength):
-    q, k, v, g, S = inputs(T, K, V, decay, dtype, strength)
-    beta = torch.rand(2, 2, T).to(S.dtype)
-    assert_close(TiledDeltaRule.apply, delta_rule_naive, (q, k, v, beta, g, S))
 
 
 @pytest.mark.parametrize("T", [1, 15, 16, 37])
@@ -144,22 +124,20 @@ def test_the_diagonal_plus_low_rank_rule(T, strength):
 
 @FAST
 def test_ops_choose_loops(dtype):
-    unit = forms.matmul_backend(dtype)
-    for decay in ("none", "head", "channel"):
-        q, k, v, g, S = inputs(5, 8, 8, decay, dtype)
-        with record_kernels() as log:
-            assert linear_attention(q, k, v, g, S)[0].dtype is dtype
-        assert log == {"linear_attention": f"chunked, on {unit}"}
-    for run in (
-        lambda: delta_rule(q, k, v, torch.rand(2, 2, 5), state=S),
-        lambda: weighted_mean(q.abs(), k.abs(), v, 1e-3),
-        lambda: linear_attention(q, k, v, bonus=torch.rand(2, 8)),
+    (q, k, v, g, S), by_channel = inputs(5, 8, 8, "head", dtype), inputs(5, 8, 8, "channel", dtype)[3]
+    for op, run in (
+        ("linear_attention", lambda: linear_attention(q, k, v)),
+        ("linear_attention", lambda: linear_attention(q, k, v, g, S)),
+        ("linear_attention", lambda: linear_attention(q, k, v, by_channel, S)),
+        ("linear_attention", lambda: linear_attention(q, k, v, bonus=torch.rand(2, 8))),
+        ("linear_attention", lambda: weighted_mean(q.abs(), k.abs(), v, 1e-3)),
+        ("delta_rule", lambda: delta_rule(q, k, v, torch.rand(2, 2, 5), state=S)),
     ):
         with record_kernels() as log:
             assert run()[0].dtype is dtype
-        assert list(log.values()) == [f"chunked, on {unit}"]
+        assert log == {op: f"chunked, on {forms.matmul_backend(dtype)}"}
     with record_kernels() as log:
-        dplr(*(x.float() for x in (q, k, v, -k, k)), g)
+        dplr(*(x.float() for x in (q, k, v, -k, k)), by_channel)
     assert log == {"dplr": "compiled loop"}
 
 
