@@ -86,19 +86,13 @@ def _forward(start, stop, modes, at, r):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _inverse(alpha, beta, S, kappa):  # type: ignore[no-untyped-def]
-    """x and y of 1 / q = x + i y."""
-    re = beta * kappa * kappa - S * S
-    im = -(alpha + alpha) * S * kappa
-    squared = re * re + im * im
-    return re / squared, -im / squared
-
-
-@inlined
 def _invert(alpha, beta, S, kappa, scaled):  # type: ignore[no-untyped-def]
-    """S x, S y, κ x and κ y."""
+    """S x, S y, κ x and κ y of 1 / q = x + i y."""
     for f in range(len(S)):
-        x, y = _inverse(alpha, beta, S[f], kappa[f])
+        re = beta * kappa[f] * kappa[f] - S[f] * S[f]
+        im = -(alpha + alpha) * S[f] * kappa[f]
+        squared = re * re + im * im
+        x, y = re / squared, -im / squared
         scaled[0, f], scaled[1, f], scaled[2, f], scaled[3, f] = S[f] * x, S[f] * y, kappa[f] * x, kappa[f] * y
 
 
@@ -135,7 +129,10 @@ def _backward(start, stop, modes, at, dr, d):  # type: ignore[no-untyped-def]
 def _invert_backward(alpha, beta, S, kappa, dx, dy):  # type: ignore[no-untyped-def]
     d_alpha, d_beta = S.dtype.type(0), S.dtype.type(0)
     for f in range(len(S)):
-        x, y = _inverse(alpha, beta, S[f], kappa[f])
+        re = beta * kappa[f] * kappa[f] - S[f] * S[f]
+        im = -(alpha + alpha) * S[f] * kappa[f]
+        squared = re * re + im * im
+        x, y = re / squared, -im / squared
         xx, xy = y * y - x * x, x * y + x * y  # the conjugate of −1/q²
         d_beta += (xx * dx[f] - xy * dy[f]) * kappa[f] * kappa[f]
         d_alpha -= (xx * dy[f] + xy * dx[f]) * (S[f] + S[f]) * kappa[f]
