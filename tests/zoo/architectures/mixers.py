@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from zoo.contract import Mixer
+from zoo.checks.subject import Subject
+from zoo.contract import Mixer, Model
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -26,6 +27,12 @@ def shaken(mixer: M, std: float = 0.3) -> M:
     for parameter in mixer.double().parameters():
         parameter.data += std * torch.randn_like(parameter)
     return mixer
+
+
+def mixers_of(subject: Subject, model: Model) -> list[Any]:
+    """The mixers of a model, without its channel mixers."""
+    kinds: Any = tuple(part.kind for part in subject.recipe.mixers)
+    return [module for module in model.modules() if isinstance(module, kinds)]
 
 
 def vectors(batch: int, steps: int, width: int) -> Tensor:

@@ -10,13 +10,9 @@ from zoo.architectures.delta_net import DeltaNet
 from zoo.checks.subject import Subject, T, distance
 from zoo.contract import LayerContext, Unsupported
 
+from .mixers import mixers_of
+
 subject = cache(Subject)
-
-
-def mixers(name, model):
-    """The mixers of a model, without its channel mixers."""
-    kinds = tuple(part.kind for part in subject(name).recipe.mixers)
-    return [module for module in model.modules() if isinstance(module, kinds)]
 
 
 READS_DATA_BACKWARDS = {"performer"}
@@ -65,7 +61,7 @@ def test_what_looks_back_only_has_to_be_wrapped():
     "name", ["based", "bigbird", "linear_transformer", "local", "longformer", "mega", "performer", "sinkhorn"]
 )
 def test_what_looks_both_ways_cannot_continue(name):
-    found = [mixer for mixer in mixers(name, subject(name).build("classify")) if mixer.traits.bidirectional]
+    found = [mixer for mixer in mixers_of(subject(name), subject(name).build("classify")) if mixer.traits.bidirectional]
     assert found
     for mixer in found:
         state = mixer.init_state(3, device="cpu", dtype=torch.float32)
@@ -98,7 +94,7 @@ EXACT = {"lru", "s4", "s4d", "s5"}
 
 @pytest.mark.parametrize("name", FLOAT32)
 def test_recurrences_stay_float32_under_autocast(name):
-    mixer, *_ = mixers(name, subject(name).build("lm"))
+    mixer, *_ = mixers_of(subject(name), subject(name).build("lm"))
     x = subject(name).vectors().float()
     half = mixer.init_state(3, device="cpu", dtype=torch.bfloat16)
     full = mixer.init_state(3, device="cpu", dtype=torch.float32)

@@ -1,10 +1,13 @@
 """Options that change what a mixer computes keep the contract too; test_contract.py asks it of the defaults."""
 
 import pytest
+import torch
 
 from zoo import checks
 from zoo.architectures.bigbird import BigBird
-from zoo.checks.subject import Subject
+from zoo.checks.subject import Subject, T
+
+from .mixers import mixers_of
 
 CHECKS = ("causality", "both_ways", "resumption", "padding", "padded_state", "batching", "gradients", "extremes")
 VARIANTS = [
@@ -64,6 +67,18 @@ def test_variant(name, options):
     subject = Subject(name, options)
     found = [checks.apply(check, subject) for check in CHECKS]
     assert [result for result in found if result.status == "failed"] == []
+
+
+@pytest.mark.parametrize(("name", "options"), VARIANTS, ids=str)
+def test_nan_in_padding_leaves_no_trace(name, options):
+    """In a mixer without the norm before it; a row may be all padding."""
+    subject, mask = Subject(name, options), torch.arange(T) < torch.tensor([T, T // 2, 0])[:, None]
+    for role in subject.backbones:
+        for mixer in mixers_of(subject, subject.random(role)):
+            x = subject.vectors()
+            y = mixer(torch.where(mask[..., None], x, float("nan")), mask=mask)[0]
+            assert name == "synthesizer" or bool(y.isfinite().all())  # there a step of NaN gives NaN
+            torch.testing.assert_close(y[mask], mixer(x, mask=mask)[0][mask], rtol=0, atol=0)
 
 
 def test_the_sparse_variant_of_bigbird_is_sparse():
