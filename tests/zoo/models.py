@@ -26,7 +26,7 @@ def randomise(module: Module, scale: float = 0.3) -> Module:
 
 def close(got: Tensor, want: Tensor, tolerance: float = 1e-10) -> None:
     """The largest difference is at most `tolerance` of the largest number."""
-    scale = float(want.abs().max()) if want.numel() else 0.0
+    scale = float(want.detach().abs().max()) if want.numel() else 0.0
     torch.testing.assert_close(got, want, rtol=0, atol=tolerance * scale)
 
 

@@ -167,7 +167,7 @@ def test_a_tokenizer_without_a_beginning_and_nothing_printed(tmp_path, capfd):
     [
         ("gpt2", {"tie_word_embeddings": False, "n_inner": None, "activation_function": "relu"}),
         ("gpt2", {"layer_norm_epsilon": 1e-6}),
-        ("llama", {"num_key_value_heads": 4, "mlp_bias": True, "rms_norm_eps": 1e-5}),
+        ("llama", {"num_key_value_heads": 4, "attention_bias": True, "mlp_bias": True, "rms_norm_eps": 1e-5}),
         ("llama", {"tie_word_embeddings": True, "rope_parameters": {"rope_type": "default", "rope_theta": 5e5}}),
     ],
 )
@@ -186,7 +186,6 @@ def test_through_our_modules(tmp_path, family, options):
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "no scale_attn_by_inverse_layer_idx True"),
         ("gpt2", {"layer_norm_epsilon": 1e-4}, "no layer_norm_epsilon 0.0001"),
         ("gpt2", {"activation_function": "mish"}, "no activation_function 'mish'"),
-        ("llama", {"attention_bias": True}, "no attention_bias True"),
         ("llama", {"head_dim": 4}, "no head_dim 4; only 8"),
         ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}, "rope_type 'linear'"),
     ],

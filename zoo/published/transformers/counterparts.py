@@ -5,7 +5,6 @@ A counterpart gives the same logits from the same weights. An option that one si
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -105,15 +104,18 @@ def build_arguments(config: Any) -> BuildArguments:
 
 
 def gpt2_pairs(model: Model) -> list[Pair]:
-    """The tensors of `pre_ln` or `gpt2` and of GPT2LMHeadModel, whose weights are (in, out)."""
+    """The tensors of `pre_ln` or `gpt2` and of GPT2LMHeadModel, whose linear layers are (in, out)."""
     names = _untied(model, renamed(model, GPT2)).items()
-    return [Pair(ours, (theirs,), transposed=bool(re.search(r"inner\..*weight", ours))) for ours, theirs in names]
+    return [Pair(ours, (theirs,), ".inner." in ours and ours.endswith(".weight")) for ours, theirs in names]
 
 
 def llama_pairs(model: Model) -> list[Pair]:
     """The tensors of `transformer_pp` and of LlamaForCausalLM, which keeps queries, keys and values apart."""
-    names = _untied(model, renamed(model, LLAMA)).items()
-    return [Pair(o, tuple(t.replace(".qkv_", f".{x}_") for x in ("qkv" if ".qkv_" in t else "q"))) for o, t in names]
+    pairs = []
+    for ours, theirs in _untied(model, renamed(model, LLAMA)).items():
+        parts = [theirs.replace(".qkv_", f".{part}_") for part in "qkv"] if ".qkv_" in theirs else [theirs]
+        pairs.append(Pair(ours, tuple(parts)))
+    return pairs
 
 
 def rwkv4_pairs(model: Model) -> list[Pair]:
@@ -297,7 +299,6 @@ def _gpt2_arguments(config: Any) -> BuildArguments:
 
 
 def _llama_arguments(config: Any) -> BuildArguments:
-    _expect(config, "attention_bias", False)
     _expect(config, "head_dim", config.hidden_size // config.num_attention_heads)
     rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
     kind = rope.get("rope_type", rope.get("type", "default"))
@@ -307,6 +308,7 @@ def _llama_arguments(config: Any) -> BuildArguments:
     options = {
         "heads": config.num_attention_heads,
         "kv_heads": config.num_key_value_heads,
+        "bias": getattr(config, "attention_bias", False),
         "norm": _norm(RMS_NORMS, config, "rms_norm_eps"),
         "channel": {"glu": {**channel, "bias": config.mlp_bias}},
         "positions": {"rope": {"base": float(rope.get("rope_theta", getattr(config, "rope_theta", 10000.0)))}},
