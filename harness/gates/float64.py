@@ -44,11 +44,8 @@ class Float64Copy:
                 return cls(twin, FINE, "in float64", torch.device("cpu"))
             return cls(twin, COARSE, "in float64, but for what the model computes in less", torch.device("cpu"))
         except Exception:  # code for one device or one precision fails in its own way
-            try:
-                twin = copy.deepcopy(model).eval()
-            except Exception:  # tensors inside a graph cannot be copied
-                twin = model.eval()
-            return cls(twin, COARSE, "in the model's own precision, as it cannot compute in float64", device)
+            twin, about = copied(model).eval(), "in the model's own precision, as it cannot compute in float64"
+            return cls(twin, COARSE, about, device)
 
     def __call__(self, batch: Batch) -> Tensor:
         """Logits, with the same random numbers in every call."""
@@ -56,6 +53,14 @@ class Float64Copy:
             torch.manual_seed(0)
             double = next(self.model.parameters()).dtype == torch.float64
             return self.model(to_float64(batch) if self.device.type == "cpu" and double else batch)
+
+
+def copied(model: Model) -> Model:
+    """A copy of a model; itself where it holds tensors inside a graph, which cannot be copied."""
+    try:
+        return copy.deepcopy(model)
+    except Exception:
+        return model
 
 
 def to_float64(batch: Batch) -> Batch:

@@ -131,17 +131,15 @@ def _sum(value: Tensor | np.ndarray) -> int:
 
 
 def bits(tensors: Iterable[Tensor]) -> int:
-    """The sum over the bits of all tensors, eight bytes at a time read as a whole number."""
-    total: Any = 0
+    """The sum over the bits of all tensors, eight bytes at a time read as a whole number; wraps around."""
+    parts = []
     for tensor in tensors:
         flat = tensor.detach()
         flat = torch.view_as_real(flat) if flat.is_complex() else flat
         flat = flat.contiguous().reshape(-1).view(torch.uint8)
+        flat = flat.clone() if flat.storage_offset() % 8 else flat
         whole = flat.numel() // 8 * 8
-        if flat.device.type == "cpu":  # numpy's overhead is a fraction of torch's
-            array = flat.numpy(force=True)
-            total += int(array[:whole].view(np.int64).sum()) + int(array[whole:].sum())
-        else:
-            flat = flat.clone() if flat.storage_offset() % 8 else flat
-            total = total + flat[:whole].view(torch.int64).sum() + flat[whole:].sum()
-    return int(total)
+        parts.append(flat[:whole].view(torch.int64).sum())
+        if whole < flat.numel():
+            parts.append(flat[whole:].sum(dtype=torch.int64))
+    return int(torch.stack(parts).sum()) if parts else 0

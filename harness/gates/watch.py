@@ -7,7 +7,6 @@ may change them. At every step torch's own count of in-place changes is compared
 
 from __future__ import annotations
 
-import copy
 import math
 import random
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from harness.gates.float64 import copied
 from harness.gates.hidden import Inventory, bits, inventory
 from harness.records.stream_hash import extend_hash, hash_examples
 from zoo import size as sizing
@@ -144,12 +144,8 @@ class Watch:
 
     def _count(self, batch: Batch) -> int:
         """FLOPs of a step as it is now, counted on a copy so that nothing is left of it."""
-        try:
-            twin = copy.deepcopy(self.model)
-        except Exception:  # tensors inside a graph cannot be copied
-            twin = self.model
         there = batch.tensors(self.parameters[0].device)
-        return sizing.training_flops(twin, there, self.loss, autocast=self.autocast())
+        return sizing.training_flops(copied(self.model), there, self.loss, autocast=self.autocast())
 
     def _keep_hashes(self, found: np.ndarray) -> None:
         if self.shift:

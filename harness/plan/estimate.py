@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+import timeit
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -73,16 +72,10 @@ def _measure(spec: RunSpec, task: Task, size: sizing.Size) -> dict[str, Any]:
     model = build_model(spec, task, size).to(device)
     flops = step_flops(spec, task, model)
     with machine.autocast(device, machine.resolve_precision(spec.train.precision, device)):
-        seconds = min(_timed(lambda: task.loss(model(batch), batch).backward()) for _ in range(4))
+        seconds = min(timeit.repeat(lambda: task.loss(model(batch), batch).backward(), number=1, repeat=4))
     cost = {"tokens": examples * task.train_length, "steps": 1, "flops": flops, "seconds": seconds}
     steps = max(1, int(spec.stop.limit / cost[spec.stop.meter]))
     return {meter: steps * value for meter, value in cost.items()}
-
-
-def _timed(work: Callable[[], None]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 def estimate(cells: list[Planned], loaded: LoadedSuite) -> float:
