@@ -346,7 +346,8 @@ def _keys_backward(w, sizes, after, d_g, steps):  # type: ignore[no-untyped-def]
         matrices.scale_rows(w.by_query, w.end, C, K)
         w.spans[:] = 0
         matrices.dots(w.keys, w.by_query, C, K, w.spans)
-        decays_backward(w, w.start[C - 1] * matrices.inner(w.state, w.G), d_g, steps)
+        total = matrices.inner(w.state, w.G, w.G.dtype.type(0))
+        decays_backward(w, w.start[C - 1] * total, d_g, steps)
     matrices.add(w.by_query, w.by_key)
 
 

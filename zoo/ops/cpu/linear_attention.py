@@ -276,10 +276,10 @@ def _forward_head(w, sizes, inputs, before, output, b, h, r, n):  # type: ignore
 @inlined
 def _divide(w, d, z, sizes, floor, sums, steps):  # type: ignore[no-untyped-def]
     """O by the sums d, which are kept; and z behind the chunk."""
-    C, K, totals, one = sizes.C, sizes.K, w.totals, w.totals.dtype.type(1)
+    C, K, totals, zero, one = sizes.C, sizes.K, w.totals, z.dtype.type(0), z.dtype.type(1)
     for t in range(steps):
         row, weights = w.scores[t * C : t * C + C], d.weights[t * C : t * C + C]
-        total = d.start[t] * matrices.inner(w.Q[t * K : t * K + K], z)
+        total = d.start[t] * matrices.inner(matrices.row_of(w.Q, t, K), z, zero)
         for s in range(C):
             total += row[s] * weights[s]
         sums[t], totals[t] = total, one / (max(abs(total), floor[t]) + sizes.eps)
@@ -360,8 +360,8 @@ def _backward_head(w, sizes, inputs, before, upstream, gradients, b, h, r, n):  
     S = matmul.transpose_right(w.state, w.state_transposed, K, V)
     _state_backward(w, sizes, w.slopes, S, w.z, w.d_totals, d.start, w.Q, w.read, w.d_q, r)
     if sizes.fades:
-        total = d.start[C - 1] * (matrices.inner(w.state, G) + matrices.inner(w.z, G_z))
-        decays_backward(w, total, gradients.g[b, h, t:], steps)
+        total = matrices.inner(w.z, G_z, matrices.inner(w.state, G, G.dtype.type(0)))
+        decays_backward(w, d.start[C - 1] * total, gradients.g[b, h, t:], steps)
         matrices.scale_into(w.slopes, d.start, C, V, w.slopes_transposed)
         slopes = matmul.packed_pairs(w.slopes_transposed, w.slopes_right, C, V)
         matrices.scale(G, d.start[C - 1])

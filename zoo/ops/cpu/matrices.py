@@ -91,9 +91,8 @@ def copy(x, to):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def inner(x, y):  # type: ignore[no-untyped-def]
-    """The sum of x ⊙ y, of x in the dtype of products."""
-    total = y.dtype.type(0)
+def inner(x, y, total):  # type: ignore[no-untyped-def]
+    """The sum of x ⊙ y, of x in the dtype of products, on top of `total`."""
     for i in range(len(y)):
         total += widened(x[i]) * y[i]
     return total
