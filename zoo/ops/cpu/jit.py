@@ -66,7 +66,7 @@ def _in_float32(function: Callable[..., Any], flags: set[str] = FAST) -> Callabl
 # min and max of numba's return their first argument where it is NaN: x goes first.
 
 
-def exp(x: float) -> float:
+def exp(x: Any) -> Any:
     """e^x inside a loop, in x's own precision; of float32 within 2 ulp, vectorised, and 0 below −86.6."""
     return math.exp(x)
 
@@ -89,7 +89,7 @@ def _exp32(x: Any) -> Any:
     return np.float32(0) if x < np.float32(-86.6) else p * power
 
 
-def exp2(x: float) -> float:
+def exp2(x: Any) -> Any:
     """2^x inside a loop, in x's own precision; of float32 vectorised, 0 below −126.5 and ∞ from 127.5 on."""
     return math.exp(x * math.log(2))
 
@@ -110,7 +110,7 @@ def _exp2_32(x: Any) -> Any:
     return p * np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
 
 
-def sigmoid(x: float) -> float:
+def sigmoid(x: Any) -> Any:
     """1 / (1 + e^{−x}) inside a loop, in x's own precision; of float32 vectorised."""
     return 1 / (1 + math.exp(-x))
 
@@ -120,7 +120,7 @@ def _sigmoid32(x: Any) -> Any:
     return np.float32(1) / (np.float32(1) + exp2(x * np.float32(-1 / math.log(2))))
 
 
-def softplus(x: float) -> float:
+def softplus(x: Any) -> Any:
     """ln(1 + e^x) inside a loop, in x's own precision; of float32 vectorised."""
     return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
 
@@ -130,7 +130,7 @@ def _softplus32(x: Any) -> Any:
     return max(x, np.float32(0)) + log1p(exp2(abs(x) * np.float32(-1 / math.log(2))))
 
 
-def log1p(x: float) -> float:
+def log1p(x: Any) -> Any:
     """ln(1 + x) for x from 0 to 1 inside a loop, in x's own precision; vectorised in float32."""
     return math.log1p(x)
 
@@ -151,7 +151,7 @@ def _log1p32(x: Any) -> Any:
     return np.float32(2) * s * p
 
 
-def rsqrt(x: float) -> float:
+def rsqrt(x: Any) -> Any:
     """1 / √x inside a loop, 0 for ∞: LLVM's estimate under fast-math flags would be NaN."""
     return 1 / math.sqrt(x)
 
