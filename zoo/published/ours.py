@@ -22,11 +22,7 @@ FORMAT = 1
 
 
 def save(model: Model, folder: str | Path, *, made: dict[str, Any] | None = None) -> Path:
-    """Write a model that `zoo.build` made, and its tokenizer, to a folder. `zoo.json` is written last.
-
-    Args:
-        made: anything JSON can hold that says how the weights were made.
-    """
+    """See `zoo.save`. `zoo.json` is written last."""
     from safetensors.torch import save_model
 
     if not model.built:
