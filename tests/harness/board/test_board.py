@@ -1,7 +1,5 @@
 """Boards from planted records: who is ranked, who is not and why, and the notes beside the table."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,7 +1,5 @@
 """The HTML page: self-contained, escaped, the same every time; and plots that keep their size."""
 
-from __future__ import annotations
-
 import re
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser

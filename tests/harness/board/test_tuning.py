@@ -119,22 +119,17 @@ def test_the_best_at_an_edge_is_flagged_in_every_dimension(three):
 
 
 @pytest.mark.parametrize(
-    ("value", "values", "at"),
+    ("values", "edges"),
     [
-        (1e-3, [1e-3], False),
-        (1e-3, [1e-3, 1e-2], True),
-        (3e-3, [1e-3, 3e-3, 1e-2], False),
-        (10**-3.89, RATES, False),  # 5.5% of two decades from the lower end
-        (10**-3.91, RATES, True),
-        (10**-2.09, RATES, True),
-        (10**-2.11, RATES, False),
-        (0.016, SPACE["dropout"], False),
-        (0.014, SPACE["dropout"], True),
-        (0.286, SPACE["dropout"], True),
+        ([1e-3], {1e-3: False}),
+        ([1e-3, 1e-2], {1e-3: True}),
+        ([1e-3, 3e-3, 1e-2], {3e-3: False}),
+        (RATES, {10**-3.89: False, 10**-3.91: True, 10**-2.09: True, 10**-2.11: False}),  # 5.5% and 4.5% of 2 decades
+        (SPACE["dropout"], {0.016: False, 0.014: True, 0.286: True}),
     ],
 )
-def test_what_is_an_edge(value, values, at):
-    assert at_edge(value, values) is at
+def test_what_is_an_edge(values, edges):
+    assert {value: at_edge(value, values) for value in edges} == edges
 
 
 def test_best_of_k_by_hand_and_as_a_plot(three):

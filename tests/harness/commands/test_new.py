@@ -4,11 +4,20 @@ import json
 
 import pytest
 
-QUICKLY = ("--set", "architectures=[{}]", "--set", "seeds=[0]", "--set", "budget.stop.tokens=2k")
+QUICKLY = (
+    "--set",
+    "architectures=[{}]",
+    "--set",
+    "seeds=[0]",
+    "--set",
+    "budget.stop.tokens=2k",
+    "--set",
+    "budget.match.params=20k",
+)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "trained"), [("architecture", "mine"), ("task", "lstm")])
+@pytest.mark.parametrize(("kind", "trained"), [("architecture", "mine"), ("task", "pre_ln")])
 def test_what_is_written_keeps_the_contract_and_runs(kind, trained, tmp_path, monkeypatch, call):
     monkeypatch.chdir(tmp_path)
     said = call("new", "mine", *(["--task"] if kind == "task" else [])).stdout

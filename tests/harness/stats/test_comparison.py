@@ -1,7 +1,5 @@
 """What a board says of one task against hand arithmetic, SciPy's paired t test and what must not change it."""
 
-from __future__ import annotations
-
 import math
 from random import Random
 

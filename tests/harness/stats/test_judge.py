@@ -1,7 +1,5 @@
 """The model on arrays: against statsmodels and SciPy where it reduces to theirs, by simulation elsewhere."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
