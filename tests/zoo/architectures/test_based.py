@@ -82,7 +82,7 @@ def test_initialisation():
         (Based, {"feature_dim": 0}, "feature_dim"),
         (Based, {"eps": -1.0}, "eps"),
         (BaseConv, {"expand_proj": 0}, "two halves"),
-        (BaseConv, {"kernel_size": 0}, "kernel_size"),
+        (BaseConv, {"kernel_size": 0}, "kernel size"),
     ],
 )
 def test_rejects_what_cannot_be(kind, options, message):

@@ -83,7 +83,9 @@ def test_initial_values():
         ({"heads": 5}, "key width 12 does not divide into 5 heads"),
         ({"heads": 0}, "at least 1"),
         ({"expand_v": 0.25, "heads": 2}, "value width 3"),
-        ({"conv_size": 0}, "conv_size"),
+        ({"qk_activation": "gelu"}, "qk_activation"),
+        ({"qk_norm": "l1"}, "qk_norm"),
+        ({"conv_size": 0}, "kernel size"),
     ],
 )
 def test_rejects_what_cannot_be(options, message):

@@ -102,6 +102,8 @@ def test_initial_values():
         ({"heads": 5}, "does not divide into 5 heads"),
         ({"heads": 0}, "does not divide"),
         ({"d_head": 0}, "d_head"),
+        ({"rule": "hebb"}, "rule"),
+        ({"feature_map": "favor"}, "feature_map"),
         ({"feature_map": "dpfp", "nu": 6}, "between 1 and 5"),
     ],
 )

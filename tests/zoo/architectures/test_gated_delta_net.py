@@ -90,7 +90,8 @@ def test_about_six_width_squared_parameters():
         ({"head_dim": 5, "expand_v": 1.5}, "whole number"),
         ({"heads": 64}, "too small"),
         ({"head_dim": 0}, "too small"),
-        ({"conv_size": 0}, "conv_size"),
+        ({"output_gate_activation": "gelu"}, "output_gate_activation"),
+        ({"conv_size": 0}, "kernel size"),
     ],
 )
 def test_rejects_what_cannot_be(options, message):

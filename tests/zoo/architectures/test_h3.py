@@ -159,6 +159,9 @@ def test_hints():
     [
         ({"d_state": 7}, "even"),
         ({"head_dim": 4}, "width 6 does not divide into heads of 4"),
+        ({"init": "hippo"}, "known: inv"),
+        ({"disc": "euler"}, "known: zoh"),
+        ({"layout": "hd"}, "known: h d"),
         ({"dt_min": 1}, "dt"),
     ],
 )

@@ -103,6 +103,7 @@ def test_initial_projections_are_bounded_as_in_the_official_code():
         ({"heads": 5}, "does not divide into 5 heads"),
         ({"k": N + 1}, f"k must lie in 1 .. {N}"),
         ({"k": 0}, "k must lie in 1"),
+        ({"sharing": "layerwise"}, "'layerwise' is not one of none, headwise, key_value"),
     ],
 )
 def test_bad_options_fail_at_build(options, message):

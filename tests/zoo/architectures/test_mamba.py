@@ -117,6 +117,8 @@ def test_hints():
         ({"d_state": 0}, "d_state"),
         ({"d_conv": 0}, "d_conv"),
         ({"expand": 0.1}, "expand"),
+        ({"dt_rank": "full"}, "dt_rank"),
+        ({"dt_init": "zero"}, "known: random"),
         ({"dt_min": 1.0}, "dt_min"),
     ],
 )

@@ -172,6 +172,8 @@ def test_only_matrices_decay():
         ({"ndim": 0}, "at least 1"),
         ({"zdim": 3, "rel_pos_bias": "rotary"}, "even zdim"),
         ({"chunk_size": 0}, "chunk_size"),
+        ({"attention_activation": "relu"}, "known: softmax"),
+        ({"rel_pos_bias": "alibi"}, "known: simple"),
     ],
 )
 def test_rejects_what_cannot_be(options, message):

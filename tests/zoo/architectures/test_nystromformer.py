@@ -100,6 +100,7 @@ def test_initialisation():
         ({"heads": 3}, "does not divide into 3 heads"),
         ({"num_landmarks": 0}, "at least 1"),
         ({"conv_kernel_size": 4}, "odd"),
+        ({"init_option": "fast"}, "'fast' is not one of exact, original"),
     ],
 )
 def test_bad_options_fail_at_build(options, message):

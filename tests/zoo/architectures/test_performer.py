@@ -229,6 +229,7 @@ def test_default_number_of_features():
     ("options", "message"),
     [
         ({"heads": 5}, "does not divide into 5 heads"),
+        ({"kernel": "cosine"}, "'cosine' is not one of softmax, relu"),
         ({"features": 0}, "at least 1"),
         ({"eps": 0.0}, "must be positive"),
     ],

@@ -98,6 +98,8 @@ def test_initialisation():
         ({"heads": 5}, "width 12"),
         ({"heads": 4}, "even"),
         ({"value_factor": 0.4}, "values 4 wide"),
+        ({"gate_fn": "relu"}, "swish, gelu"),
+        ({"form": "chunkwise"}, "recurrent, parallel"),
     ],
 )
 def test_rejects_what_cannot_be(options, message):

@@ -134,6 +134,7 @@ def test_hints_cover_the_system_and_leave_the_linear_layer_alone():
     ("options", "message"),
     [
         ({"d_state": 7}, "even"),
+        ({"init": "hippo"}, "known: inv"),
         ({"dt_min": 1}, "dt"),
         ({"n_ssm": 3 * D}, "divide"),
     ],

@@ -106,6 +106,7 @@ def test_initialisation_and_hints():
         ({"heads": 3}, "does not divide"),
         ({"block_size": 0}, "positive"),
         ({"temperature": 0.0}, "positive"),
+        ({"sort_net": "bubble"}, "'bubble' is not one of simple, attention"),
     ],
 )
 def test_rejects_what_cannot_be(options, message):

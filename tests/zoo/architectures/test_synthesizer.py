@@ -128,6 +128,8 @@ def test_longer_sequences_are_refused():
     ("options", "message"),
     [
         ({"heads": 5}, "does not divide into 5 heads"),
+        ({"variant": "sparse"}, "'sparse' is not one of dense"),
+        ({"dot": "times"}, "'times' is not one of none"),
         ({"rank": 0}, "rank must be at least 1"),
         ({"factor": L + 1}, f"factor must lie in 1 .. {L}"),
     ],
