@@ -10,13 +10,13 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from harness.bench.subject import CLASSES, VOCAB, Subject
+from harness.version import installed
 from zoo.types import Batch, Role
 
 HEADS = 4
@@ -42,10 +42,7 @@ class Peer:
     @property
     def installed(self) -> str | None:
         """The installed version."""
-        try:
-            return version(self.package)
-        except PackageNotFoundError:
-            return None
+        return installed(self.package)
 
 
 class _Model(nn.Module):

@@ -68,12 +68,9 @@ def compare(
     for name in (first, second):
         if name not in names:
             raise UserError(f"no row {name!r} on the board of {suite}{nearest(name, names)}")
-    found = []
-    for task in made.tasks:
-        rows = {row.architecture: row for row in task.rows}
-        if first in rows and second in rows:  # else one of the two does not run on this task
-            found.append(_compared(task, rows[first], rows[second]))
-    return found
+    tables = [(task, {row.architecture: row for row in task.rows}) for task in made.tasks]
+    # one of the two may not run on a task
+    return [_compared(task, rows[first], rows[second]) for task, rows in tables if {first, second} <= rows.keys()]
 
 
 def _compared(task: TaskBoard, a: Row, b: Row) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def examine() -> dict[str, Any]:
     from harness import machine
     from harness.commands import catalog
     from harness.processes import default_workers
-    from harness.version import __version__
+    from harness.version import __version__, installed
     from zoo.ops import official
 
     device = machine.pick()
@@ -57,19 +57,10 @@ def examine() -> dict[str, Any]:
         "precision": machine.resolve_precision("auto", device),
         "matmul_flops_fp32": machine.matmul_speed(device, torch.float32),
         "matmul_flops_bf16": machine.matmul_speed(device, torch.bfloat16),
-        "packages": {name: _version(name, extra) for name, extra in OPTIONAL.items()},
+        "packages": {name: installed(name) or f"not here; pip install 'zoobench[{e}]'" for name, e in OPTIONAL.items()},
         "kernels": {f"{op}: {form}": status for op, form, status in official.report()},
         "corpora": {row["name"]: "here" if row["here"] else "missing" for row in catalog.rows("corpora")},
     }
-
-
-def _version(package: str, extra: str) -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return f"not here; pip install 'zoobench[{extra}]'"
 
 
 def show_examination(found: dict[str, Any], console: Console) -> None:

@@ -6,14 +6,13 @@ import contextlib
 import platform
 import subprocess
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
 from harness import machine
 from harness.records.record import Provenance
-from harness.version import __version__
+from harness.version import __version__, installed
 
 
 @cache
@@ -36,10 +35,8 @@ DATA_PACKAGES = ("gensim", "mlxtend", "tokenizers", "timm", "pillow", "sacrebleu
 
 def provenance(device: torch.device, precision: str, kernels: dict[str, str]) -> Provenance:
     """Where and with what a run was made."""
-    packages = {"python": platform.python_version()}
-    for name in ("torch", "numpy", "scipy", "numba", "optuna", *DATA_PACKAGES):
-        with contextlib.suppress(PackageNotFoundError):
-            packages[name] = version(name)
+    versions = {name: installed(name) for name in ("torch", "numpy", "scipy", "numba", "optuna", *DATA_PACKAGES)}
+    packages = {"python": platform.python_version()} | {name: known for name, known in versions.items() if known}
     return Provenance(
         zoobench=__version__,
         commit=commit(),
