@@ -1,4 +1,4 @@
-# make quick   a first ranking, in minutes          make test    lint, types and tests
+# make quick   a first ranking, in minutes          make test    lint, types and tests; (test-all: of everything)
 # make laptop  the same questions, in about an hour make check   lint and types only
 # make fair    what changes with what is held equal
 # make zoo     every architecture once, ~25 minutes make proofs  the oracle tests, and docs/zoo.md from what they measure
@@ -12,18 +12,23 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 CONSTRAINTS ?=
-INSTALL = $(BIN)/python -m pip install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) --editable
+INSTALL = $(BIN)/python -m pip install --quiet --no-compile $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) --editable
 SUITES := quick laptop fair zoo findings questions lm lra recall state seq2seq images extrapolation
 
-.PHONY: $(SUITES) test check proofs docs site speed statistics format clean
+.PHONY: $(SUITES) test test-all check proofs docs site speed statistics format clean
 
 $(SUITES): $(VENV)/.data
 	$(BIN)/zoobench run $@
 
 questions: $(VENV)/.questions
 
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder
+
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+	$(PYTEST)
+
+test-all: check
+	$(PYTEST) --all
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -31,7 +36,7 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 
 proofs: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/oracles -n auto --proofs
+	$(PYTEST) tests/oracles --proofs
 	$(MAKE) docs
 
 docs: $(VENV)/.dev

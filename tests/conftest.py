@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+import tasks
 import tasks.registry
 import zoo.architectures
 
@@ -15,17 +16,31 @@ REPRESENTATIVE = (
     "s4", "transformer_2017",
 )  # fmt: skip
 """At least one architecture of every family and of every kind of mixer."""
+TASKS = ("g2p", "induction", "listops", "masked_text", "mqar", "parity", "pixels", "retrieval", "reverse", "text")
+"""At least one task of every family and role."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--all", action="store_true", help="tests of `architecture` run on every one, not on a dozen")
+    parser.addoption("--all", action="store_true", help="on every architecture and task, not on a dozen")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test with the argument `architecture` runs on each of `REPRESENTATIVE`; under --all, on each there is."""
+    """A test with the argument `architecture` runs on each of `REPRESENTATIVE`, one with `task_name` on each of `TASKS`;
+    under --all, on each there is."""
+    every = metafunc.config.getoption("--all")
     if "architecture" in metafunc.fixturenames:
-        every = metafunc.config.getoption("--all")
         metafunc.parametrize("architecture", zoo.architectures.names() if every else REPRESENTATIVE)
+    if "task_name" in metafunc.fixturenames:
+        metafunc.parametrize("task_name", tasks.names() if every else TASKS)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of ops come first, those of a kernel on one worker: what they compile is there for all that follow."""
+    items.sort(key=lambda item: "zoo/ops" not in item.nodeid)
+    for item in items:
+        if "zoo/ops" in item.nodeid:
+            kernel = item.name.split("[")[-1].split()[0] if "gradcheck" in item.nodeid else item.path.stem
+            item.add_marker(pytest.mark.xdist_group(kernel))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -120,12 +120,11 @@ def test_honest_tasks_pass(task):
     assert {outcome.status for outcome in found.values()} == {"passed"}, found
 
 
-@pytest.mark.parametrize("name", tasks.names())
-def test_built_in_tasks_keep_the_contract(name):
-    subject = checks.Subject(name)
+def test_built_in_tasks_keep_the_contract(task_name):
+    subject = checks.Subject(task_name)
     for check in ("options", "metric", "purity", "seed", "shapes", "fingerprint", "evaluation", "difficulties"):
         outcome = checks.apply(check, subject)
-        assert outcome.status != "failed", (name, outcome)
+        assert outcome.status != "failed", outcome
 
 
 class NumPysGenerator(Honest):

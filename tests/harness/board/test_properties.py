@@ -11,7 +11,7 @@ from tests.harness.board.conftest import by_name
 from tests.harness.planted import plant
 
 NAMES = ("lstm", "s4d", "pre_ln", "gla", "mamba")
-draws = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+draws = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @st.composite
