@@ -25,8 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test with the argument `architecture` runs on each of `REPRESENTATIVE`, one with `task_name` on each of `TASKS`;
-    under --all, on each there is."""
+    """The argument `architecture` is each of `REPRESENTATIVE`, `task_name` each of `TASKS`; with --all, each there is."""
     every = metafunc.config.getoption("--all")
     if "architecture" in metafunc.fixturenames:
         metafunc.parametrize("architecture", zoo.architectures.names() if every else REPRESENTATIVE)
