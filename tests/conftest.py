@@ -25,7 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """The argument `architecture` is each of `REPRESENTATIVE`, `task_name` each of `TASKS`; with --all, each there is."""
+    """`architecture` is each of `REPRESENTATIVE`, `task_name` each of `TASKS`; with --all, each there is."""
     every = metafunc.config.getoption("--all")
     if "architecture" in metafunc.fixturenames:
         metafunc.parametrize("architecture", zoo.architectures.names() if every else REPRESENTATIVE)

@@ -15,10 +15,7 @@ TASK = {"mqar": {"length": 64, "pairs": 8, "vocab": 64}}
 @pytest.mark.skipif(sys.platform != "linux", reason="resident memory is reset on Linux alone")
 @pytest.mark.parametrize("name", ["pre_ln", "rwkv4"])
 def test_the_first_run_ever_takes_as_much_memory_as_the_next(name, suite, tmp_path):
-    """The first seed compiles every loop it needs, into an empty cache; the others find them there.
-
-    Linux gives memory in large pages of 2 MB, which must be little beside the peak.
-    """
+    """The first seed compiles every loop it needs, into an empty cache; the others find them there."""
     path = suite(
         architectures=[name],
         tasks=[TASK],
