@@ -138,10 +138,17 @@ CASES = [
 ]
 
 
+NOT_IN_FLOAT64 = (TiledLinearAttention, TiledChannelDecay, TiledDeltaRule)
+"""Nobody runs these in float64, and each takes some forty seconds to compile: with --all only. In the dtypes they run
+in, they are compared with the naive form in `test_recurrences`."""
+
+
 @pytest.mark.parametrize(
     ("kind", "function", "inputs"),
-    [(case[0], *case[2:]) for case in CASES],
-    ids=[f"{c[0].__name__} {c[1]}" for c in CASES],
+    [
+        pytest.param(kind, *case, id=f"{kind.__name__} {name}", marks=[pytest.mark.with_all] * (kind in NOT_IN_FLOAT64))
+        for kind, name, *case in CASES
+    ],
 )
 def test_compiled_backward_pass(monkeypatch, kind, function, inputs):
     check_backward(monkeypatch, kind, function, inputs)

@@ -21,7 +21,8 @@ from zoo.ops.cpu.linear_attention import TiledLinearAttention
 
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 1e-2}
 MULTIPLY = [dtype for dtype in (torch.float32, torch.bfloat16) if forms.matmul_backend(dtype)]
-DTYPES = pytest.mark.parametrize("dtype", [torch.float64, *MULTIPLY], ids=str)
+FLOAT64 = pytest.param(torch.float64, marks=pytest.mark.with_all)  # half a minute to compile, and nobody runs it
+DTYPES = pytest.mark.parametrize("dtype", [FLOAT64, *MULTIPLY], ids=str)
 FAST = pytest.mark.parametrize("dtype", MULTIPLY, ids=str)
 SIZES = pytest.mark.parametrize(("T", "K", "V"), [(1, 8, 4), (70, 5, 4), (130, 32, 64), (150, 48, 20)])
 
@@ -99,9 +100,10 @@ def test_means(dtype, T, K, V, decay):
     assert_close(tiled_mean, divided, (q.abs(), k.abs(), v, g, S, torch.rand(2, 2, K).to(S.dtype)))
 
 
-def test_a_floor_under_sums_of_either_sign():
-    q, k, v, g, S = inputs(70, 16, 8, "head", torch.float64)
-    z, floor = torch.randn(2, 2, 16, dtype=torch.float64), torch.rand(2, 2, 70, dtype=torch.float64)
+@FAST
+def test_a_floor_under_sums_of_either_sign(dtype):
+    q, k, v, g, S = inputs(70, 16, 8, "head", dtype)
+    z, floor = torch.randn(2, 2, 16), torch.rand(2, 2, 70)
     assert_close(lambda *x: tiled_mean(*x, floor), lambda *x: divided(*x, floor), (q, k, v, g, S, z))
 
 
