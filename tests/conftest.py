@@ -33,16 +33,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("task_name", tasks.names() if every else TASKS)
 
 
-@pytest.hookimpl(tryfirst=True)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """One worker takes the tests of a kernel, so that it is compiled once."""
+    if "zoo/ops" in item.nodeid:
+        kernel = item.name.split("[")[-1].split()[0] if "gradcheck" in item.nodeid else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(kernel))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests of ops come first, those of a kernel on one worker: what they compile is there for all that follow."""
+    """Tests of ops come first: what they compile is there for all that follow."""
     items.sort(key=lambda item: "zoo/ops" not in item.nodeid)
     for item in items:
         if item.get_closest_marker("with_all") and not config.getoption("--all"):
             item.add_marker(pytest.mark.skip(reason="with --all only"))
-        if "zoo/ops" in item.nodeid:
-            kernel = item.name.split("[")[-1].split()[0] if "gradcheck" in item.nodeid else item.path.stem
-            item.add_marker(pytest.mark.xdist_group(kernel))
 
 
 @pytest.fixture(autouse=True, scope="session")
