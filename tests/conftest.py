@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 
@@ -34,10 +35,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """One worker takes the tests of a kernel, so that it is compiled once."""
+    """One worker takes the tests of a kernel in a dtype, so that it is compiled once."""
     if "zoo/ops" in item.nodeid:
-        kernel = item.name.split("[")[-1].split()[0] if "gradcheck" in item.nodeid else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(kernel))
+        words = re.findall(r"Tiled\w+|Compiled\w+|delta|channel|bfloat16|float32|float64", item.nodeid)
+        item.add_marker(pytest.mark.xdist_group(" ".join([item.path.stem, *words])))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
