@@ -106,8 +106,8 @@ class GatedDeltaNet(DeltaRuleMixer):
         x = zero_padding(x, mask)
         q, k, v, new = self.project(x, mask, state)
         q, k = (repeat(z, self.value_heads) for z in (q, k))
-        # e^{A_log} up to 16 would turn bfloat16's rounding of a into several per cent of α.
-        beta, log_decay = self.beta(x), self.log_decay(few(x, self.a_proj.weight))
+        a = few(x, self.a_proj.weight)  # e^{A_log} up to 16 would make several per cent of α of bfloat16's rounding
+        beta, log_decay = self.beta(x), self.log_decay(a)
         beta, log_decay = (zero_padding(z, mask).transpose(1, 2) for z in (beta, log_decay))
         o, new["S"] = delta_rule(q, k, v, beta, log_decay, None if state is None else state["S"])
         return self.read(o, x), None if state is None else new
