@@ -32,12 +32,14 @@ from zoo.architectures.s5 import S5
 from zoo.architectures.sinkhorn import Sinkhorn
 from zoo.architectures.slstm import SLSTM
 from zoo.architectures.synthesizer import Synthesizer
-from zoo.contract import LayerContext
+from zoo.contract import LayerContext, Part
+from zoo.layers import MIXERS
+from zoo.options import make
 
 T = 17
 REFUSED = {
     Based: [({"heads": 5}, "width 12"), ({"feature_dim": 0}, "feature_dim"), ({"eps": -1.0}, "eps")],
-    BaseConv: [({"expand_proj": 0}, "two halves"), ({"kernel_size": 0}, "kernel size")],
+    BaseConv: [({"expand_proj": 0}, "two halves"), ({"kernel_size": 0}, "kernel_size")],
     BigBird: [({"heads": 5}, "does not divide"), ({"block_size": 0}, "0"), ({"random_blocks": 0}, "0")],
     DeltaNet: [
         ({"heads": 5}, "key width 12 does not divide into 5 heads"),
@@ -45,7 +47,7 @@ REFUSED = {
         ({"expand_v": 0.25, "heads": 2}, "value width 3"),
         ({"qk_activation": "gelu"}, "qk_activation"),
         ({"qk_norm": "l1"}, "qk_norm"),
-        ({"conv_size": 0}, "kernel size"),
+        ({"conv_size": 0}, "conv_size"),
     ],
     FastWeights: [
         ({"heads": 5}, "does not divide into 5 heads"),
@@ -62,16 +64,16 @@ REFUSED = {
         ({"heads": 64}, "too small"),
         ({"head_dim": 0}, "too small"),
         ({"output_gate_activation": "gelu"}, "output_gate_activation"),
-        ({"conv_size": 0}, "kernel size"),
+        ({"conv_size": 0}, "conv_size"),
     ],
     SpatialGate: [({"expand": 0.1}, "even number"), ({"expand": 1.25}, "even number")],
     GSS: [({"d_hidden": 0}, "d_hidden"), ({"expand": 0.01}, "expand"), ({"d_state": 0}, "d_state")],
     H3: [
         ({"d_state": 7}, "even"),
         ({"head_dim": 5}, "width 12 does not divide into heads of 5"),
-        ({"init": "hippo"}, "known: inv"),
-        ({"disc": "euler"}, "known: zoh"),
-        ({"layout": "hd"}, "known: h d"),
+        ({"init": "hippo"}, "not one of lin"),
+        ({"disc": "euler"}, "not one of zoh"),
+        ({"layout": "hd"}, "not one of h d"),
         ({"dt_min": 1}, "dt"),
     ],
     Hyena: [
@@ -106,7 +108,7 @@ REFUSED = {
         ({"d_conv": 0}, "d_conv"),
         ({"expand": 0.05}, "expand"),
         ({"dt_rank": "full"}, "dt_rank"),
-        ({"dt_init": "zero"}, "known: random"),
+        ({"dt_init": "zero"}, "not one of random"),
         ({"dt_min": 1.0}, "dt_min"),
     ],
     Mamba2: [
@@ -124,8 +126,8 @@ REFUSED = {
         ({"ndim": 0}, "at least 1"),
         ({"zdim": 3, "rel_pos_bias": "rotary"}, "even zdim"),
         ({"chunk_size": 0}, "chunk_size"),
-        ({"attention_activation": "relu"}, "known: softmax"),
-        ({"rel_pos_bias": "alibi"}, "known: simple"),
+        ({"attention_activation": "relu"}, "not one of softmax"),
+        ({"rel_pos_bias": "alibi"}, "not one of simple"),
     ],
     TokenMLP: [({"tokens_ratio": 0.01}, "leaves no hidden units")],
     MLSTM: [
@@ -172,7 +174,7 @@ REFUSED = {
     ],
     S4: [
         ({"d_state": 7}, "even"),
-        ({"init": "lin"}, "known: legs"),
+        ({"init": "lin"}, "not one of legs"),
         ({"init": "legt"}, "rank 2"),
         ({"n_ssm": 5}, "n_ssm 5"),
         ({"n_ssm": 0}, "n_ssm 0"),
@@ -182,7 +184,7 @@ REFUSED = {
     ],
     S4D: [
         ({"d_state": 7}, "even"),
-        ({"init": "hippo"}, "known: inv"),
+        ({"init": "hippo"}, "not one of lin"),
         ({"dt_min": 1}, "dt"),
         ({"n_ssm": 36}, "divide"),
     ],
@@ -212,7 +214,8 @@ REFUSED = {
 
 
 def build(kind, **options):
-    return kind(LayerContext(width=12, length=T, causal=kind.traits.causal != "no"), **options)
+    context = LayerContext(width=12, length=T, causal=kind.traits.causal != "no")
+    return make(MIXERS, Part(kind, **options), context)
 
 
 @pytest.mark.parametrize(
