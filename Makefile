@@ -22,7 +22,7 @@ $(SUITES): $(VENV)/.data
 
 questions: $(VENV)/.questions
 
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test: check
 	$(PYTEST)

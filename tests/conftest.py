@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator
 
@@ -34,16 +33,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("task_name", tasks.names() if every else TASKS)
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """One worker takes the tests of a kernel in a dtype, so that it is compiled once."""
-    if "zoo/ops" in item.nodeid:
-        words = re.findall(r"Tiled\w+|Compiled\w+|delta|channel|bfloat16|float32|float64", item.nodeid)
-        item.add_marker(pytest.mark.xdist_group(" ".join([item.path.stem, *words])))
-
-
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests of ops come first: what they compile is there for all that follow."""
-    items.sort(key=lambda item: "zoo/ops" not in item.nodeid)
+    """Tests of kernels come first, those that compile longest in front: all that follow find machine code."""
+    first = ("cpu/test_recurrences", "zoo/ops/cpu", "zoo/ops")
+    items.sort(key=lambda item: next((i for i, path in enumerate(first) if path in item.nodeid), len(first)))
     for item in items:
         if item.get_closest_marker("with_all") and not config.getoption("--all"):
             item.add_marker(pytest.mark.skip(reason="with --all only"))
