@@ -208,7 +208,7 @@ REFUSED = [
     ("retnet", "lm", {"value_factor": 1e-9}, {}, ValueError, "value_factor"),
     ("retnet", "lm", {"heads": 8}, {"width": 8}, ValueError, "multiple of 16"),
     ("rwkv6", "lm", {"head_size_divisor": 0.0}, {"width": 32}, ValueError, "head_size_divisor must be positive"),
-    ("rwkv7", "lm", {"v_lora": 0}, {"width": 32}, ValueError, "v_lora 0"),
+    ("rwkv7", "lm", {"v_lora": 0}, {"width": 32}, ValueError, "v_lora must be at least 1, got 0"),
     ("hyena", "lm", {"w": 0.0}, {}, ValueError, "w must be positive"),
     ("fast_weights", "lm", {"nu": 0}, {}, ValueError, "nu 0"),
     ("s4", "lm", {"d_state": 10**6}, {}, ValueError, "d_state 1000000 is too large for HiPPO"),

@@ -71,7 +71,7 @@ def test_flops_of_an_mlp_mixer_layer():
 def test_flops_of_a_depthwise_convolution(form, monkeypatch):
     """Each of three passes multiplies every input by its W weights once."""
     if form == "torch":
-        monkeypatch.setattr(forms, "supports", lambda *tensors: False)
+        monkeypatch.setattr(forms, "available", lambda: False)
     model = ShortConvolution(D, 4)
     batch = Batch(inputs=torch.randn(B, T, D, requires_grad=True))
     monkeypatch.setattr(ShortConvolution, "forward", lambda self, batch: forward(self, batch.inputs)[0])

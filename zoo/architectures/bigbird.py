@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Mask, Mixed, Mixer, State, Traits
+from zoo.contract import LayerContext, Mask, Mixed, Mixer, State, Traits, Unsupported
 from zoo.layers.initialisation import branch_
 from zoo.layers.linear import Linear
 from zoo.layers.multi_head import head_width, merge_heads, split_heads
@@ -77,6 +77,8 @@ class BigBird(Mixer):
         self.register_buffer("plan", drawn)
 
     def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
+        if state is not None:
+            raise Unsupported("BigBird attention cannot continue from a state")
         T = x.shape[1]
         if self.length < T:
             raise ValueError(f"bigbird: {T} steps; built for {self.length} at most")

@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, State, Traits
+from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, State, Traits, Unsupported
 from zoo.layers.float32 import in_fp32
 from zoo.layers.initialisation import branch_
 from zoo.layers.multi_head import head_width, merge_heads, split_heads
@@ -84,6 +84,8 @@ class Sinkhorn(Mixer):
         self.reset_parameters(layer=context.layer, depth=context.depth)
 
     def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
+        if state is not None:
+            raise Unsupported("Sinkhorn attention cannot continue from a state")
         (B, T, _), b = x.shape, self.block_size
         if self.length < T:
             raise ValueError(f"sinkhorn: {T} steps; built for {self.length} at most")

@@ -11,13 +11,13 @@ from .mixers import drawn, vectors
 
 
 def test_eigenvalues():
-    """β stays below 1, or below 2 with `allow_neg_eigval`, and is that constant without `use_beta`."""
+    """β stays below 1, or below 2 with `allow_neg_eigval`."""
     context, x = LayerContext(width=12, length=19), vectors(2, 19, 12)
     for largest, options in ((1, {}), (2, {"allow_neg_eigval": True})):
-        beta = drawn(DeltaNet(context, **options))._beta(50 * x)
+        beta = drawn(DeltaNet(context, **options)).beta(50 * x)
         assert 0 <= beta.min() < 0.01
         assert 0.99 * largest < beta.max() <= largest
-        assert bool((DeltaNet(context, use_beta=False, **options)._beta(x) == largest).all())
+        assert DeltaNet(context, use_beta=False, **options).largest_beta == largest
 
 
 def test_decays_start_like_mamba2s():
