@@ -35,6 +35,7 @@ TOGETHER = 4
 
 def h3(features: Tensor, bias: Tensor, w: Tensor, c: Tensor, log_a: Tensor, skip: Tensor) -> Tensor:
     """As `naive.h3`; all but the features in the wider dtype that is computed in."""
+    features, bias, w = (x.contiguous() for x in (features, bias, w))
     return CompiledH3.apply(features, bias, w, *_matrices(c, log_a, skip, min(CHUNK, features.shape[-1])))
 
 
@@ -60,7 +61,7 @@ class CompiledH3(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, bias: Tensor, w: Tensor, *matrices: Tensor) -> Tensor:
-        q, k, v = features = features.contiguous()
+        q, k, v = features
         toeplitz, reads, writes, kept = matrices
         (D, B, T), C = q.shape, toeplitz.shape[1]
         flops.count("short_convolution", 2 * q.numel() * w.shape[1])
