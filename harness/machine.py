@@ -93,37 +93,21 @@ def keep_memory() -> None:
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
         most, span = (1 << 31) - 1, 3 << 29
-        libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [_ADDRESS]
+        libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+        libc.free.argtypes, libc.madvise.argtypes = [ctypes.c_void_p], [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
         libc.mallopt(_TRIM_THRESHOLD, most)
         libc.mallopt(_MMAP_THRESHOLD, most)
         if ahead := libc.malloc(span):  # addresses only: what nobody touches takes no memory
-            _kept[:] = -(-ahead // mmap.PAGESIZE) * mmap.PAGESIZE, span - mmap.PAGESIZE
-            _advise(_HUGE_PAGES)
+            page = mmap.PAGESIZE
+            libc.madvise(-(-ahead // page) * page, span - page, _HUGE_PAGES)
             libc.free(ahead)
         libc.mallopt(_MMAP_THRESHOLD, 1 << 30)
 
 
-_kept: list[int] = []
-"""Where the memory that is kept begins, and its bytes."""
-_ADDRESS = ctypes.c_void_p
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Of mallopt, from malloc.h."""
-_HUGE_PAGES, _COLLAPSE = 14, 25
-"""Of madvise, from mman.h: let them be used, and put what is there already on them."""
-_NO_HUGE_PAGES = 41
-"""Of prctl, from prctl.h."""
-
-
-def _advise(advice: int) -> None:
-    ctypes.CDLL(None).madvise(_ADDRESS(_kept[0]), ctypes.c_size_t(_kept[1]), advice)
-
-
-def _grant_huge_pages(granted: bool) -> None:
-    """Whether Linux may use huge pages for the memory that is kept."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_NO_HUGE_PAGES, int(not granted), 0, 0, 0)
-        if granted and _kept:
-            _advise(_COLLAPSE)
+_HUGE_PAGES = 14
+"""Of madvise, from mman.h."""
 
 
 class PeakMemory:
@@ -134,7 +118,6 @@ class PeakMemory:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         else:
-            _grant_huge_pages(False)  # of 2 MB: a small model's peak would depend on how it falls on them
             with contextlib.suppress(OSError):
                 Path("/proc/self/clear_refs").write_text("5")  # Linux: start the high-water mark anew
         self.before = self._now()
@@ -148,7 +131,6 @@ class PeakMemory:
         """`peak_bytes` above `before_bytes`."""
         on_cuda = self.device.type == "cuda"
         peak = torch.cuda.max_memory_allocated(self.device) if on_cuda else max(_high_water(), self._now())
-        _grant_huge_pages(True)
         return {"peak_bytes": max(0, peak - self.before), "before_bytes": self.before}
 
 
