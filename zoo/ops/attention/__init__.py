@@ -12,7 +12,7 @@ from zoo.ops.attention.naive import allowed, shared
 from zoo.ops.attention.naive import attend as attend_naive
 from zoo.ops.kernel_log import log_kernel
 from zoo.ops.precision import at_least_fp32, no_autocast
-from zoo.ops.step_by_step import finite, step_by_step
+from zoo.ops.step_by_step import finite_or, step_by_step
 
 __all__ = ["attend", "attend_naive"]
 
@@ -33,20 +33,23 @@ def attend(
 ) -> Float[Tensor, "B H T V"]:
     """See `naive.attend`. On a CPU that form decides, in float32, where the fast ones return numbers not finite."""
     y = _attend(q, k, v, visible, causal, bias, scale)
-    if y.device.type != "cpu" or finite(y):
-        return y
-    masks = [
-        x if x is None else x.expand(torch.broadcast_shapes(x.shape, (1, 1, q.shape[2], 1)))
-        for x in (allowed(q, k, visible, causal), bias)
-    ]
+    return finite_or(y, lambda: _attend_by_span(q, k, v, allowed(q, k, visible, causal), bias, scale).to(y.dtype))
 
+
+def _attend_by_span(
+    q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, bias: Tensor | None, scale: float | None
+) -> Tensor:
+    """The naive form in float32 at least, by spans of queries."""
+    masks = [
+        x if x is None else x.expand(torch.broadcast_shapes(x.shape, (1, 1, q.shape[2], 1))) for x in (visible, bias)
+    ]
     q, k, v = (at_least_fp32(x) for x in (q, k, v))  # torch's products of bfloat16 mix rows of an odd length
 
     def span(q: Tensor, seen: Tensor | None, bias: Tensor | None, state: Tensor) -> tuple[Tensor, Tensor]:
         return attend_naive(q, k, v, visible=seen, bias=bias, scale=scale), state
 
     with no_autocast(q.device):
-        return step_by_step(span, (q, *masks), q.new_empty(0))[0].to(y.dtype)
+        return step_by_step(span, (q, *masks), q.new_empty(0))[0]
 
 
 def _attend(
