@@ -61,5 +61,4 @@ def _positive_backward(start, stop, one, y, dy, dx):  # type: ignore[no-untyped-
     for i in range(start, stop):
         of, slope, to = y[i], dy[i], dx[i]
         for c in range(len(to)):
-            value = widened(of[c])
-            to[c] = narrowed(widened(slope[c]) * min(value, one) if value == value else one - one, to)
+            to[c] = narrowed(widened(slope[c]) * min(widened(of[c]), one), to)

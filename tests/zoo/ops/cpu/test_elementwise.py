@@ -24,3 +24,10 @@ def test_positive(shape, dtype):
     for ours, true in zip(got, differentiated(naive.positive, x.double()), strict=True):
         assert ours.dtype is dtype
         assert float((ours.double() - true).norm()) <= TOLERANCES[dtype] * float(true.norm())
+
+
+@pytest.mark.parametrize("form", [elementwise.positive, naive.positive])
+def test_the_slope_is_1_at_0_and_of_nan_nan(form):
+    x = torch.tensor([0.0, float("nan"), -1.0, 2.0], requires_grad=True)
+    (slope,) = torch.autograd.grad(form(x).sum(), x)
+    torch.testing.assert_close(slope, torch.tensor([1.0, float("nan"), 1 / torch.e, 1.0]), equal_nan=True)
