@@ -27,7 +27,7 @@ from torch import Tensor
 
 from zoo.ops.cpu import matmul, matrices
 from zoo.ops.cpu.bfloat16 import Rows, dense_rows, empty_rows, narrowed, number, offset, rows, widened
-from zoo.ops.cpu.jit import exp, inlined, loop
+from zoo.ops.cpu.jit import called, copy, exp, loop
 from zoo.ops.cpu.threads import run
 from zoo.ops.cpu.workspace import workspace
 
@@ -153,14 +153,14 @@ DECAYS = "heads C: own start end; heads C C: weights"
 """In a workspace, beside `span`. Where `own` is NaN they are to be set."""
 
 
-@inlined
+@called
 def decays_of(w, r, C):  # type: ignore[no-untyped-def]
     """Those of head r."""
     own, start, end = matrices.row_of(w.own, r, C), matrices.row_of(w.start, r, C), matrices.row_of(w.end, r, C)
     return Decays(own, start, end, matrices.row_of(w.weights, r, C * C), w.span)
 
 
-@inlined
+@called
 def renew(x, steps, own):  # type: ignore[no-untyped-def]
     """Of a chunk, zeros behind the last step; whether they are others than before."""
     changed = False
@@ -171,7 +171,7 @@ def renew(x, steps, own):  # type: ignore[no-untyped-def]
     return changed
 
 
-@inlined
+@called
 def set_decays(x, steps, by_key, d):  # type: ignore[no-untyped-def]
     """From log decays x; those that stay need no new exponentials. Γ is at [t, s], or `by_key` at [s, t]."""
     if renew(x, steps, d.own):
@@ -199,7 +199,7 @@ def set_decays(x, steps, by_key, d):  # type: ignore[no-untyped-def]
             d.end[s] = d.weights[s * C + C - 1 if by_key else (C - 1) * C + s]
 
 
-@inlined
+@called
 def decays_backward(w, total, to, steps):  # type: ignore[no-untyped-def]
     """Of log decays, from a state's own share: one at r is in all that is `read` from r on, and not in what is
     `written` from r on, but for `spans`, which the state behind the chunk holds."""
@@ -229,7 +229,7 @@ def _forward(start, stop, sizes, inputs, first, before, output, last):  # type: 
         b, h = item * heads // H, item * heads % H
         for r in range(heads):
             matrices.load_matrix(first.S[b, h + r], matrices.row_of(w.S, r, K * V), V)
-            matrices.row_of(w.z, r, K)[:depth] = first.z[b, h + r]
+            copy(first.z[b, h + r], matrices.row_of(w.z, r, K))
         w.own[:] = np.nan
         for n in range(N):
             t, shared = n * C, h // sizes.sharing
@@ -242,11 +242,11 @@ def _forward(start, stop, sizes, inputs, first, before, output, last):  # type: 
                 _forward_head(w, sizes, inputs, before, output, b, h + r, r, n)
         for r in range(heads):
             matrices.store_matrix(matrices.row_of(w.S, r, K * V), V, last.S[b, h + r])
-            last.z[b, h + r] = matrices.row_of(w.z, r, K)[:depth]
+            copy(matrices.row_of(w.z, r, K), last.z[b, h + r])
     matmul.leave(setup, before.S)
 
 
-@inlined
+@called
 def _forward_head(w, sizes, inputs, before, output, b, h, r, n):  # type: ignore[no-untyped-def]
     """A chunk of a head: o, and S behind it."""
     C, K, V, t, width = sizes.C, sizes.K, sizes.V, n * sizes.C, before.S.shape[4]
@@ -263,7 +263,7 @@ def _forward_head(w, sizes, inputs, before, output, b, h, r, n):  # type: ignore
     matmul.product(w.pairs, values, w.out, C, V, C, True)
     if sizes.mean:
         z = matrices.row_of(w.z, r, K)
-        before.z[b, h, n] = z[: before.z.shape[3]]
+        copy(z, before.z[b, h, n])
         _divide(w, d, z, sizes, inputs.floor[b, h, t:], output.d[b, h, t:], steps)
     matrices.store_rows(w.out, steps, width, V, S.dtype.type(1), output.o, offset(output.o, b, h, t))
     if sizes.fades:
@@ -273,7 +273,7 @@ def _forward_head(w, sizes, inputs, before, output, b, h, r, n):  # type: ignore
     matmul.product(w.keys_left, values, S, K, V, C, True)
 
 
-@inlined
+@called
 def _divide(w, d, z, sizes, floor, sums, steps):  # type: ignore[no-untyped-def]
     """O by the sums d, which are kept; and z behind the chunk."""
     C, K, totals, zero, one = sizes.C, sizes.K, w.totals, z.dtype.type(0), z.dtype.type(1)
@@ -307,7 +307,7 @@ def _backward(start, stop, sizes, inputs, after, before, upstream, gradients, fi
         shared, part = h // sizes.sharing, h // heads
         for r in range(heads):
             matrices.load_matrix(after.S[b, h + r], matrices.row_of(w.G, r, K * V), V)
-            matrices.row_of(w.G_z, r, K)[:depth] = after.z[b, h + r]
+            copy(after.z[b, h + r], matrices.row_of(w.G_z, r, K))
         w.own[:] = np.nan
         for back in range(N):
             n = N - 1 - back
@@ -330,11 +330,11 @@ def _backward(start, stop, sizes, inputs, after, before, upstream, gradients, fi
             matrices.store_rows(w.d_k, steps, depth, K, one, gradients.k, offset(gradients.k, b, part, t))
         for r in range(heads):
             matrices.store_matrix(matrices.row_of(w.G, r, K * V), V, first.S[b, h + r])
-            first.z[b, h + r] = matrices.row_of(w.G_z, r, K)[:depth]
+            copy(matrices.row_of(w.G_z, r, K), first.z[b, h + r])
     matmul.leave(setup, before.S)
 
 
-@inlined
+@called
 def _backward_head(w, sizes, inputs, before, upstream, gradients, b, h, r, n):  # type: ignore[no-untyped-def]
     """A chunk of a head: dV, its part of dP, dQ and dK, gradients of log decays, and G before it."""
     C, K, V, t, width = sizes.C, sizes.K, sizes.V, n * sizes.C, before.S.shape[4]
@@ -343,7 +343,7 @@ def _backward_head(w, sizes, inputs, before, upstream, gradients, b, h, r, n):  
     matrices.load_rows(inputs.v, offset(inputs.v, b, h, t), steps, width, w.values, V, -C)
     matrices.load_matrix(before.S[b, h, n], w.state, V)
     if sizes.mean:
-        w.z[: before.z.shape[3]] = before.z[b, h, n]
+        copy(before.z[b, h, n], w.z)
     _load_slopes(w, sizes, inputs.floor[b, h, t:], upstream, b, h, t, steps, width)
     set_decays(inputs.g[b, h, t:], steps, True, d)
     after = matmul.rounded(G, w.after)
@@ -373,7 +373,7 @@ def _backward_head(w, sizes, inputs, before, upstream, gradients, b, h, r, n):  
         matrices.add_rows(w.Q, w.d_totals, C, K, G_z)
 
 
-@inlined
+@called
 def _load_slopes(w, sizes, floor, upstream, b, h, first, steps, width):  # type: ignore[no-untyped-def]
     """dO, of what is divided; and of d."""
     V, zero, one = sizes.V, w.d_totals.dtype.type(0), w.d_totals.dtype.type(1)
@@ -394,7 +394,7 @@ def _load_slopes(w, sizes, floor, upstream, b, h, first, steps, width):  # type:
             row[c] = narrowed(factor * widened(slope[c]), row)
 
 
-@inlined
+@called
 def _pairs_backward(w, sizes, d, r):  # type: ignore[no-untyped-def]
     """dP at [s, t], on top of that of heads before; P; and what Γ says of log decays: gained at t, lost at s."""
     C, V, zero = sizes.C, sizes.V, w.spans.dtype.type(0)
@@ -420,7 +420,7 @@ def _pairs_backward(w, sizes, d, r):  # type: ignore[no-untyped-def]
     matrices.hadamard(w.scores, d.weights, w.pairs)
 
 
-@inlined
+@called
 def _state_backward(w, sizes, x, S, z, factors, decays, of, log, to, r):  # type: ignore[no-untyped-def]
     """What the transpose of a state gives, (X Sᵀ + factors zᵀ) times decays, on top of that of heads before; and of log
     decays its products with rows `of`."""

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from zoo.ops.cpu.bfloat16 import Rows, as_matrix, number, rows
-from zoo.ops.cpu.jit import inlined, loop, rsqrt
+from zoo.ops.cpu.jit import copy, inlined, loop, rsqrt
 from zoo.ops.cpu.matmul import aligned_zeros
 from zoo.ops.cpu.simd import (
     broadcast,
@@ -181,7 +181,7 @@ def _activation(g, mode, one):  # type: ignore[no-untyped-def]
 def _forward(start, stop, mode, x, extra, s, y, w, constants):  # type: ignore[no-untyped-def]
     d, step = x.shape[1], lanes(w)
     row, w_ = aligned_zeros(-(-d // step) * step, w), aligned_zeros(-(-d // step) * step, w)
-    w_[:d] = w
+    copy(w, w_)
     for i in range(start, stop):
         prefetch(x, (i + AHEAD) * d, d)
         prefetch(y, (i + AHEAD) * d, d)
@@ -206,7 +206,7 @@ def _backward(start, stop, mode, x, extra, ds, dy, dx, d_extra, w, dw, constants
     width = -(-d // step) * step
     row, dn = aligned_zeros(width, w), aligned_zeros(width, w)
     w_, sums = aligned_zeros(width, w), aligned_zeros(width, w)
-    w_[:d] = w
+    copy(w, w_)
     for i in range(start, stop):
         _fetch_row(i + AHEAD, x, extra, ds, dy, dx, d_extra)
         _load_inputs(i, mode, x, extra, row)
@@ -239,7 +239,7 @@ def _backward(start, stop, mode, x, extra, ds, dy, dx, d_extra, w, dw, constants
                 z = z * act
             store_partial(z, dx, at, size)
         if (i + 1) % GRAIN == 0 or i == stop - 1:
-            dw[i // GRAIN] = sums[:d]
+            copy(sums, dw[i // GRAIN])
             sums[:] = 0
 
 
