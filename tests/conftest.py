@@ -34,9 +34,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests of kernels come first, those that compile longest in front: all that follow find machine code."""
-    first = ("cpu/test_recurrences", "zoo/ops/cpu", "zoo/ops")
-    items.sort(key=lambda item: next((i for i, path in enumerate(first) if path in item.nodeid), len(first)))
+    """Tests of kernels come first, those that compile longest in front: all that follow find machine code. Those of ops
+    come last, as two workers would compile the same kernels at the same time."""
+    places = {"cpu/test_recurrences": 0, "zoo/ops/cpu": 1, "zoo/ops": 3}
+    items.sort(key=lambda item: next((place for path, place in places.items() if path in item.nodeid), 2))
     for item in items:
         if item.get_closest_marker("with_all") and not config.getoption("--all"):
             item.add_marker(pytest.mark.skip(reason="with --all only"))

@@ -22,13 +22,6 @@ class LayerNorm(nn.LayerNorm):
     def forward(self, x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
         return norms.layer(x, self.weight, self.bias, self.eps, dtype=_result(self, x))
 
-    def after(
-        self, x: Float[Tensor, "*N D"], y: Float[Tensor, "*N D"]
-    ) -> tuple[Float[Tensor, "*N D"], Float[Tensor, "*N D"]]:
-        """x + y, and its norm."""
-        s = x + y
-        return s, norms.layer(s, self.weight, self.bias, self.eps, dtype=_result(self, x))
-
 
 class RMSNorm(nn.RMSNorm):
     """w ⊙ x / √(mean x² + ε) (Zhang & Sennrich 2019, arXiv:1910.07467, eq. 4)."""
@@ -43,12 +36,6 @@ class RMSNorm(nn.RMSNorm):
 
     def forward(self, x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
         return norms.rms(x, self.scale(), self.eps, dtype=_result(self, x))
-
-    def after(
-        self, x: Float[Tensor, "*N D"], y: Float[Tensor, "*N D"]
-    ) -> tuple[Float[Tensor, "*N D"], Float[Tensor, "*N D"]]:
-        """See `LayerNorm`."""
-        return norms.summed(x, y, self.scale(), self.eps, dtype=_result(self, x))
 
 
 class UnitRMSNorm(RMSNorm):
@@ -92,10 +79,6 @@ def _result(norm: LayerNorm | RMSNorm, x: Tensor) -> torch.dtype | None:
 
 
 def summed(norm: nn.Module, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
-    """x + y and its norm, in one pass where the norm can; without a y, x and its norm."""
-    if y is None:
-        return x, norm(x)
-    if isinstance(norm, LayerNorm | RMSNorm):
-        return norm.after(x, y)
-    s = x + y
+    """x + y and its norm; without a y, x and its norm."""
+    s = x if y is None else x + y
     return s, norm(s)

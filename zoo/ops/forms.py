@@ -55,7 +55,6 @@ class Form:
 CPU: dict[str, Form] = {
     "attention": Form("attention:attend", matmul=True),
     "cauchy": Form("cauchy:sums"),
-    "diagonal_scan": Form("diagonal_scan:scan"),
     "gated_rms": Form("norms:gated_rms", bf16=True, least=SMALL),
     "long_convolution": Form("long_convolution:convolve", "fft, compiled loops", bf16=True, least=SMALL),
     "lsh_attention": Form("lsh_attention:exponentials"),
@@ -65,13 +64,11 @@ CPU: dict[str, Form] = {
     "selective_scan, gated": Form("selective_scan:selective_scan", bf16=True),
     "short_convolution": Form("short_convolution:short_convolution", bf16=True),
     "slstm": Form("slstm:slstm"),
-    "summed": Form("norms:summed", bf16=True, least=SMALL),
     "wkv4": Form("wkv4:wkv"),
     "delta_rule": Form("delta_rule:delta_rule", "chunked", matmul=True),
     "dplr": Form("dplr:dplr"),
     "h3": Form("h3:h3", bf16=True, least=SMALL),
     "linear_attention": Form("linear_attention:linear_attention", "chunked", matmul=True),
-    "linear_attention, mean": Form("linear_attention:weighted_mean", "chunked", matmul=True),
     "linear_attention, per channel": Form("channel_decay:linear_attention", "chunked", matmul=True, counted=True),
 }
 """Compiled forms by op. Each makes a training step of some architecture at least 1.15 times as fast (docs/speed.md)."""

@@ -148,7 +148,6 @@ CASES = {
         (_rows, _weight, _others),
     ),
     "layer": Case("layer", partial(norms.layer, eps=1e-5), None, (_rows, _weight, _normal(D))),
-    "summed": _case("norms.summed", _rows, _others, _weight, eps=1e-5, op="summed"),
     "gated rms": Case(
         "gated_rms",
         lambda o, w, gate: norms.gated_rms(o, w, 1e-5, gate),

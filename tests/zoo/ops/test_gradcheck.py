@@ -151,9 +151,9 @@ NAIVE = [
 
 # Each autograd.Function, and the names of its cases.
 BY_HAND = [
-    (_Scan, "real", by_torch(scan), (uniform(B, 7, D), normal(B, 7, D), normal(B, D))),
-    (_Scan, "complex, one step", by_torch(scan), complex_system(1)),
-    (_Scan, "complex", by_torch(scan), complex_system(7)[:2]),
+    (_Scan, "real", scan, (uniform(B, 7, D), normal(B, 7, D), normal(B, D))),
+    (_Scan, "complex, one step", scan, complex_system(1)),
+    (_Scan, "complex", scan, complex_system(7)[:2]),
     (
         LastState,
         "time last",

@@ -24,7 +24,7 @@ def error(got, wanted):
 @pytest.mark.parametrize("T", [2, 37, 200])
 def test_narrow_products_against_float64(T, dtype):
     """Gates stay float32. Keys and queries are positive: about n · q = 0 gradients jump, and rounding shows nothing."""
-    bound = 1e-5 if dtype is torch.float32 else 2e-2
+    bound = 1e-5 if dtype is torch.float32 else 4e-2  # what h is divided by is rounded to bfloat16 as well
     args = inputs(T)
     args[:2] = [x.abs() for x in args[:2]]
     narrow = [x.detach().to(dtype if x.ndim == 4 else torch.float32).requires_grad_() for x in args]

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from zoo.ops.attention.naive import shared
 from zoo.ops.cpu.bfloat16 import Rows, number, offset, rows, widened
-from zoo.ops.cpu.jit import exp2, inlined, loop
+from zoo.ops.cpu.jit import called, copy, exp2, loop
 from zoo.ops.cpu.matmul import (
     aligned_zeros,
     enter,
@@ -173,7 +173,7 @@ def _attend(start, stop, sizes, factors, q, k, v, y, lse):  # type: ignore[no-un
     leave(setup, kind)
 
 
-@inlined
+@called
 def _load_keys(k, v, b, g, sizes, C, left, right, keys, values):  # type: ignore[no-untyped-def]
     """k of a head as left forms of blocks, and vᵀ."""
     K, V = sizes.K, sizes.V
@@ -184,7 +184,7 @@ def _load_keys(k, v, b, g, sizes, C, left, right, keys, values):  # type: ignore
         transpose_left(packed_pairs(left[: C * V], right[: C * V], C, V), values[z : z + V * C], C, V)
 
 
-@inlined
+@called
 def _hide(x, C, left, ahead, causal, value):  # type: ignore[no-untyped-def]
     """`value` for keys that are not there (from `left` on), or come after a query: key 0 is `ahead` of query 0."""
     for key in range(C):
@@ -194,10 +194,10 @@ def _hide(x, C, left, ahead, causal, value):  # type: ignore[no-untyped-def]
             row[i] = value
 
 
-@inlined
+@called
 def _update_softmax(s, C, steep, top, before, total):  # type: ignore[no-untyped-def]
     """From scores to p; m, l, and 2^{m' − m} in the place of m'."""
-    before[:] = top
+    copy(top, before)
     for key in range(C):
         row = s[key * C : key * C + C]
         for i in range(C):
@@ -213,7 +213,7 @@ def _update_softmax(s, C, steep, top, before, total):  # type: ignore[no-untyped
             total[i] += row[i]
 
 
-@inlined
+@called
 def _scale_columns(x, C, factors):  # type: ignore[no-untyped-def]
     for first in range(0, len(x), C):
         row = x[first : first + C]
@@ -277,7 +277,7 @@ def _gradients(start, stop, sizes, factors, given, grads, lse):  # type: ignore[
     leave(setup, kind)
 
 
-@inlined
+@called
 def _load_sums(given, lse, b, h, t, width, norm, delta):  # type: ignore[no-untyped-def]
     """lse and δ of a block of queries; of those that are not there so that p is 0."""
     steps = min(len(norm), lse.shape[2] - t)
@@ -290,7 +290,7 @@ def _load_sums(given, lse, b, h, t, width, norm, delta):  # type: ignore[no-unty
         norm[i], delta[i] = lse[b, h, t + i], total
 
 
-@inlined
+@called
 def _slopes(p, dp, C, norm, delta, factors):  # type: ignore[no-untyped-def]
     """p in the place of scores, and ds in that of dp."""
     steep = factors.scale * factors.log2e

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.ops.cpu.intrinsics import by_type
-from zoo.ops.cpu.jit import inlined
+from zoo.ops.cpu.jit import called
 
 
 def array(x: Tensor) -> NDArray[Any]:
@@ -67,7 +67,7 @@ def empty_rows(like: Tensor, heads: int, width: int) -> Tensor:
     return like.new_empty(like.shape[0], like.shape[2], heads, width).transpose(1, 2)
 
 
-@inlined
+@called
 def offset(x, b, h, t):  # type: ignore[no-untyped-def]
     """Where in the memory of `Rows` the row of step t begins, in head h of element b of the batch."""
     return b * x.batch + h * x.head + t * x.step

@@ -27,7 +27,7 @@ from torch import Tensor
 from zoo.ops import flops
 from zoo.ops.cpu import matmul, matrices
 from zoo.ops.cpu.bfloat16 import Rows, dense_rows, empty_rows, number, offset, rows, widened
-from zoo.ops.cpu.jit import exp, exps, inlined, loop
+from zoo.ops.cpu.jit import called, exp, exps, loop
 from zoo.ops.cpu.linear_attention import CHUNK
 from zoo.ops.cpu.threads import run
 from zoo.ops.cpu.workspace import workspace
@@ -96,7 +96,7 @@ class TiledChannelDecay(torch.autograd.Function):
 linear_attention = TiledChannelDecay.apply
 
 
-@inlined
+@called
 def _set_spans(g, C, K, e):  # type: ignore[no-untyped-def]
     """e (C + 1, K), from that before the first step on; whether all stay within the largest exponent."""
     middle = C // 2 + 1
@@ -116,7 +116,7 @@ def _set_spans(g, C, K, e):  # type: ignore[no-untyped-def]
     return mild
 
 
-@inlined
+@called
 def _grow(x, e, sign, factors, line, to):  # type: ignore[no-untyped-def]
     """x ⊙ e^{± e}, and those factors."""
     for i in range(len(to)):
@@ -126,7 +126,7 @@ def _grow(x, e, sign, factors, line, to):  # type: ignore[no-untyped-def]
     matmul.narrow(line, to)
 
 
-@inlined
+@called
 def _decay_rows(S, logs, sign, K, V):  # type: ignore[no-untyped-def]
     for i in range(K):
         row, factor = S[i * V : i * V + V], exp(sign * logs[i])
@@ -134,7 +134,7 @@ def _decay_rows(S, logs, sign, K, V):  # type: ignore[no-untyped-def]
             row[c] *= factor
 
 
-@inlined
+@called
 def _current(w, bonus, K, t):  # type: ignore[no-untyped-def]
     """q_t · (u ⊙ k_t)."""
     q, k, total = matrices.row_of(w.Q, t, K), matrices.row_of(w.keys, t, K), w.logs.dtype.type(0)
@@ -143,7 +143,7 @@ def _current(w, bonus, K, t):  # type: ignore[no-untyped-def]
     return total
 
 
-@inlined
+@called
 def _current_backward(w, bonus, K, t, slope, d_bonus):  # type: ignore[no-untyped-def]
     """Of `_current`, on top of the gradients of q and k."""
     q, k, d_q, d_k = (
@@ -158,7 +158,7 @@ def _current_backward(w, bonus, K, t, slope, d_bonus):  # type: ignore[no-untype
         d_bonus[i] += slope * widened(q[i]) * widened(k[i])
 
 
-@inlined
+@called
 def _load_chunk(w, sizes, inputs, b, h, t, steps, depth, width, ahead):  # type: ignore[no-untyped-def]
     matrices.load_rows(inputs.q, offset(inputs.q, b, h, t), steps, depth, w.Q, sizes.K, ahead)
     matrices.load_rows(inputs.k, offset(inputs.k, b, h, t), steps, depth, w.keys, sizes.K, ahead)
@@ -199,7 +199,7 @@ def _forward(start, stop, sizes, inputs, T, S, before, o, last):  # type: ignore
     matmul.leave(setup, before)
 
 
-@inlined
+@called
 def _forward_about_middle(w, sizes, bonus, state):  # type: ignore[no-untyped-def]
     C, K, V, one = sizes.C, sizes.K, sizes.V, w.S.dtype.type(1)
     _grow(w.Q, w.e if sizes.bonus else w.e[K:], one, w.factors, w.line, w.A)
@@ -217,7 +217,7 @@ def _forward_about_middle(w, sizes, bonus, state):  # type: ignore[no-untyped-de
     _decay_rows(w.S, w.e[C * K :], one, K, V)
 
 
-@inlined
+@called
 def _forward_steps(w, sizes, bonus, steps):  # type: ignore[no-untyped-def]
     K, V, value = sizes.K, sizes.V, w.value
     w.out[:] = 0
@@ -274,7 +274,7 @@ def _backward(start, stop, sizes, inputs, T, d_o, d_S, before, gradients, first)
     matmul.leave(setup, before)
 
 
-@inlined
+@called
 def _backward_about_middle(w, sizes, bonus, d_bonus):  # type: ignore[no-untyped-def]
     """Gradients of A and B in the place of those of q and k, then of these; in the place of log decays their own."""
     C, K, V, one = sizes.C, sizes.K, sizes.V, w.G.dtype.type(1)
@@ -315,7 +315,7 @@ def _backward_about_middle(w, sizes, bonus, d_bonus):  # type: ignore[no-untyped
     _decay_rows(w.G, w.e, -one, K, V)
 
 
-@inlined
+@called
 def _pairs_backward(w, sizes, bonus):  # type: ignore[no-untyped-def]
     """At [s, t], A Bᵀ and its gradient but for what a bonus puts on its diagonal, which stays in `scores`."""
     C, K, V = sizes.C, sizes.K, sizes.V
@@ -334,7 +334,7 @@ def _pairs_backward(w, sizes, bonus):  # type: ignore[no-untyped-def]
             w.d_pairs[s * C + s] = 0
 
 
-@inlined
+@called
 def _spans_backward(w, sizes):  # type: ignore[no-untyped-def]
     """Of log decays: one behind m is in every later e, one up to m in every earlier one, negated."""
     C, K, middle, d_e = sizes.C, sizes.K, sizes.C // 2, w.d_e
@@ -358,7 +358,7 @@ def _spans_backward(w, sizes):  # type: ignore[no-untyped-def]
             to[c] = w.begun[c]
 
 
-@inlined
+@called
 def _backward_steps(w, sizes, bonus, d_bonus, steps):  # type: ignore[no-untyped-def]
     """The states of the chunk once more, then back."""
     C, K, V, zero = sizes.C, sizes.K, sizes.V, w.G.dtype.type(0)

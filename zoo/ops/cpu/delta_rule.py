@@ -20,7 +20,7 @@ from torch import Tensor
 
 from zoo.ops.cpu import matmul, matrices
 from zoo.ops.cpu.bfloat16 import Rows, dense_rows, empty_rows, offset, rows, widened
-from zoo.ops.cpu.jit import inlined, loop
+from zoo.ops.cpu.jit import called, copy, loop
 from zoo.ops.cpu.linear_attention import CHUNK, decays_backward, renew, set_decays
 from zoo.ops.cpu.threads import run
 from zoo.ops.cpu.workspace import workspace
@@ -93,7 +93,7 @@ class TiledDeltaRule(torch.autograd.Function):
 delta_rule = TiledDeltaRule.apply
 
 
-@inlined
+@called
 def _invert(coupling, result, row, C):  # type: ignore[no-untyped-def]
     """(I + coupling)⁻¹, of what is below the diagonal: row t is e_t − Σ_{s<t} coupling_ts row_s.
 
@@ -114,7 +114,7 @@ def _invert(coupling, result, row, C):  # type: ignore[no-untyped-def]
             for j in range(C):
                 row[j] -= w0 * r0[j]
         row[t] = 1
-        matrices.copy(row, matrices.row_of(result, t, C))
+        copy(row, matrices.row_of(result, t, C))
 
 
 _forward_work = workspace(
@@ -151,7 +151,7 @@ def _forward(start, stop, sizes, inputs, v, S, chunks, o, last):  # type: ignore
     matmul.leave(setup, chunks.S)
 
 
-@inlined
+@called
 def _solve(w, sizes, inverse):  # type: ignore[no-untyped-def]
     """P, in `scores`, and (I + M β)⁻¹, which is kept."""
     C, K, weights = sizes.C, sizes.K, w.weights
@@ -166,10 +166,10 @@ def _solve(w, sizes, inverse):  # type: ignore[no-untyped-def]
             row[s] *= weight[s] * w.beta[s]
     _invert(w.coupling, w.solved, w.line, C)
     matmul.narrow(w.solved, w.inverse)
-    matrices.copy(w.inverse, inverse)
+    copy(w.inverse, inverse)
 
 
-@inlined
+@called
 def _read_and_write(w, sizes, state, errors):  # type: ignore[no-untyped-def]
     """e, which is kept, o and S."""
     C, K, V, fades = sizes.C, sizes.K, sizes.V, sizes.fades
@@ -225,7 +225,7 @@ def _backward(start, stop, sizes, inputs, d_o, d_S, chunks, gradients, first):  
             matrices.load_rows(d_o, offset(d_o, b, h, t), steps, width, w.slopes, V, -C)
             matrices.load_matrix(chunks.S[b, h, n], w.state, V)
             matrices.load_matrix(chunks.errors[b, h, n], w.errors, V)
-            matrices.copy(chunks.inverse[b, h, n], w.inverse)
+            copy(chunks.inverse[b, h, n], w.inverse)
             renew(inputs.beta[b, h, t:], steps, w.beta)
             set_decays(inputs.g[b, h, t:], steps, False, w)
             matrices.scale_into(w.errors, w.beta, C, V, w.writes)
@@ -233,7 +233,7 @@ def _backward(start, stop, sizes, inputs, d_o, d_S, chunks, gradients, first):  
             Q, keys = matmul.packed_pairs(w.Q, w.Q_right, C, K), matmul.packed_pairs(w.keys, w.keys_right, C, K)
             slopes, Z = _writes_backward(w, sizes, after)
             matrices.store_rows(w.change, steps, width, V, -one, gradients.v, offset(gradients.v, b, h, t))
-            matrices.copy(w.d_beta, gradients.beta[b, h, t : t + steps])
+            copy(w.d_beta, gradients.beta[b, h, t : t + steps])
             _pairs_backward(w, sizes)
             _readings_backward(w, sizes, Q, keys)
             matrices.store_rows(w.by_query, steps, depth, K, one, gradients.q, offset(gradients.q, b, h, t))
@@ -244,13 +244,13 @@ def _backward(start, stop, sizes, inputs, d_o, d_S, chunks, gradients, first):  
     matmul.leave(setup, chunks.S)
 
 
-@inlined
+@called
 def _transpose(x, w, C):  # type: ignore[no-untyped-def]
     """The left form of Xᵀ of a square, until the next."""
     return matmul.transpose_left(matmul.pack_pairs(x, w.square_right, C, C), w.square, C, C)
 
 
-@inlined
+@called
 def _writes_backward(w, sizes, after):  # type: ignore[no-untyped-def]
     """M and P once more; Z, of −β f, which in full is `change`; dβ. Returns the right forms of do and Z."""
     C, K, V, weights = sizes.C, sizes.K, sizes.V, w.weights
@@ -283,7 +283,7 @@ def _writes_backward(w, sizes, after):  # type: ignore[no-untyped-def]
     return slopes, Z
 
 
-@inlined
+@called
 def _pairs_backward(w, sizes):  # type: ignore[no-untyped-def]
     """Y, of keys and of queries; and what Γ says of log decays, read at t and written at s."""
     C, V, weights = sizes.C, sizes.V, w.weights
@@ -307,7 +307,7 @@ def _pairs_backward(w, sizes):  # type: ignore[no-untyped-def]
     matmul.narrow(w.scores, w.Y_q)
 
 
-@inlined
+@called
 def _shared(slopes, pairs, C, by_row, by_column):  # type: ignore[no-untyped-def]
     """Sums of slopes ⊙ pairs, which are zero where a step does not read."""
     for t in range(C):
@@ -319,7 +319,7 @@ def _shared(slopes, pairs, C, by_row, by_column):  # type: ignore[no-untyped-def
         by_row[t] = total
 
 
-@inlined
+@called
 def _readings_backward(w, sizes, Q, keys):  # type: ignore[no-untyped-def]
     """dQ, and of keys what they read and what Yᵀ says."""
     C, K, V = sizes.C, sizes.K, sizes.V
@@ -337,7 +337,7 @@ def _readings_backward(w, sizes, Q, keys):  # type: ignore[no-untyped-def]
     matmul.product(_transpose(w.Y_q, w, C), Q, w.by_key, C, K, C, True)
 
 
-@inlined
+@called
 def _keys_backward(w, sizes, after, d_g, steps):  # type: ignore[no-untyped-def]
     """dK with what keys write into the state, and the gradients of log decays."""
     C, K, V = sizes.C, sizes.K, sizes.V
@@ -351,7 +351,7 @@ def _keys_backward(w, sizes, after, d_g, steps):  # type: ignore[no-untyped-def]
     matrices.add(w.by_query, w.by_key)
 
 
-@inlined
+@called
 def _state_backward(w, sizes, Q, keys, slopes, Z):  # type: ignore[no-untyped-def]
     """G before the chunk, from the right forms of all."""
     C, K, V = sizes.C, sizes.K, sizes.V

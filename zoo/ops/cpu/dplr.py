@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from zoo.ops import flops
-from zoo.ops.cpu.jit import exps, inlined, loop
+from zoo.ops.cpu.jit import copy, exps, inlined, loop
 from zoo.ops.cpu.threads import run
 
 LENGTH = 16
@@ -85,7 +85,7 @@ def _forward(start, stop, x, kept, o):  # type: ignore[no-untyped-def]
             for i in range(K):
                 _update(S[i], w[i], b[i], k[i], r, v, S[i])
                 _read(S[i], q[i], o_)
-            o[at] = o_
+            copy(o_, o[at])
             if (t + 1) % LENGTH == 0 or t == T - 1:
                 kept[n, h, t // LENGTH + 1] = S
 
@@ -124,7 +124,12 @@ def _backward(start, stop, x, kept, d_o, d_S, d):  # type: ignore[no-untyped-def
                     d_w[i] *= ws[j, i]
                 for i in range(K):
                     d_a[i] = _read_backward(G[i], states[j, i], ws[j, i], a[i], d_r)
-                d.q[at], d.k[at], d.v[at], d.a[at], d.b[at], d.log_decay[at] = d_q, d_k, d_v, d_a, d_b, d_w
+                copy(d_q, d.q[at])
+                copy(d_k, d.k[at])
+                copy(d_v, d.v[at])
+                copy(d_a, d.a[at])
+                copy(d_b, d.b[at])
+                copy(d_w, d.log_decay[at])
         d_S[n, h] = G
 
 

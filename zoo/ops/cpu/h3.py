@@ -19,7 +19,7 @@ from torch import Tensor
 
 from zoo.ops import flops
 from zoo.ops.cpu.bfloat16 import narrowed, widened
-from zoo.ops.cpu.jit import inlined, loop
+from zoo.ops.cpu.jit import copy, inlined, loop
 from zoo.ops.cpu.matmul import aligned_zeros
 from zoo.ops.cpu.simd import broadcast, lanes, load, load_partial, prefetch, store, store_partial, sum_lanes
 from zoo.ops.cpu.threads import run
@@ -153,8 +153,7 @@ def _shift(start, stop, k, v, bias, w, shifted, u):  # type: ignore[no-untyped-d
             prefetch(shifted, (d * B + b) * T, T)
             prefetch(u, (d * B + b) * u.shape[2], T)
             _correlate(x, w[d], T, y)
-            for t in range(T):
-                kept[t] = y[t]
+            copy(y[:T], kept)
             for t in range(T):
                 out[t] = y[t] * (widened(v_[t]) + bias[2, d])
             out[T:] = 0
@@ -166,7 +165,8 @@ def _shift_back(start, stop, k, v, bias, w, shifted, du, dk, dv, dw, dbias):  # 
     x, slopes, y = _padded(T, W, w), _padded(T, W, w), _padded(T, 0, w)
     back, sums = np.empty(W, w.dtype), np.empty(-(-W // TOGETHER) * TOGETHER * n, w.dtype)
     for d in range(start, stop):
-        back[:], sums[:], of_k, of_v = w[d, ::-1], 0, w.dtype.type(0), w.dtype.type(0)
+        sums[:], of_k, of_v = 0, w.dtype.type(0), w.dtype.type(0)
+        copy(w[d, ::-1], back)
         for b in range(B):
             k_, v_, du_, dk_, dv_, now, kept = k[d, b], v[d, b], du[d, b], dk[d, b], dv[d, b], x[W - 1 :], shifted[d, b]
             for t in range(T):
@@ -200,7 +200,9 @@ def _carry(start, stop, a, states, before, da, back):  # type: ignore[no-untyped
     a_re, a_im = aligned_zeros(size, states), aligned_zeros(size, states)
     da_re, da_im = aligned_zeros(size, states), aligned_zeros(size, states)
     for d in range(start, stop):
-        a_re[:M], a_im[:M], da_re[:], da_im[:] = a[d, :M], sign * a[d, M:], 0, 0
+        da_re[:], da_im[:] = 0, 0
+        copy(a[d, :M], a_re)
+        copy(sign * a[d, M:], a_im)
         for b in range(B):
             x_re[:], x_im[:] = 0, 0
             for n in range(N):
@@ -220,7 +222,8 @@ def _carry(start, stop, a, states, before, da, back):  # type: ignore[no-untyped
                     store_partial(r, states, re, left)
                     store_partial(j, states, im, left)
         if back:
-            da[d, :M], da[d, M:] = da_re[:M], da_im[:M]
+            copy(da_re, da[d, :M])
+            copy(da_im, da[d, M:])
 
 
 @loop

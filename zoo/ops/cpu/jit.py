@@ -183,6 +183,13 @@ def _ranked32(x: Any) -> Any:
     return np.int32(x ^ ((x >> np.int32(31)) & np.int32(0x7FFFFFFF))).view(np.float32)
 
 
+@called
+def copy(x, y):  # type: ignore[no-untyped-def]
+    """x into y, as far as the shorter goes: numba's own assignment of slices is slow, to compile as well."""
+    for i in range(min(len(x), len(y))):
+        y[i] = x[i]
+
+
 @inlined
 def maximum(a, b):  # type: ignore[no-untyped-def]
     """The greater of two numbers; NaN where either is."""

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from zoo.ops.cpu.bfloat16 import number
-from zoo.ops.cpu.jit import exp, inlined, loop, rank, ranked
+from zoo.ops.cpu.jit import copy, exp, inlined, loop, rank, ranked
 from zoo.ops.cpu.threads import run
 from zoo.ops.lsh_attention.naive import HIDDEN, SELF
 
@@ -55,7 +55,7 @@ def _exponentials(start, stop, s, mask, top, total):  # type: ignore[no-untyped-
             for j in range(W):
                 row[j] = exp(row[j] - highest)
                 z += row[j]
-            _copy(row, s[i, c])
+            copy(row, s[i, c])
             top[i, c], total[i, c] = highest, z
 
 
@@ -74,8 +74,8 @@ def _slopes(start, stop, s, ds, mask, top, D):  # type: ignore[no-untyped-def]
             for j in range(W):
                 fixed = (k_at[j] > last) | (k_at[j] == own)
                 slope[j] = zero if fixed else row[j] * (ds_[j] - mean)
-            _copy(row, s[i, c])
-            _copy(slope, ds_)
+            copy(row, s[i, c])
+            copy(slope, ds_)
 
 
 @inlined
@@ -89,9 +89,3 @@ def _load_scores(s, i, c, mask, row):  # type: ignore[no-untyped-def]
         bias = mask.bias[i, c]
         for j in range(len(row)):
             row[j] += bias[j]
-
-
-@inlined
-def _copy(source, target):  # type: ignore[no-untyped-def]
-    for j in range(len(source)):
-        target[j] = source[j]

@@ -25,7 +25,7 @@ from zoo.ops.cpu import amx, avx512
 from zoo.ops.cpu.amx import SIDE, STEP
 from zoo.ops.cpu.avx512 import transpose_square
 from zoo.ops.cpu.intrinsics import by_type
-from zoo.ops.cpu.jit import inlined
+from zoo.ops.cpu.jit import called
 from zoo.ops.cpu.simd import BYTES, lanes, load, store
 
 
@@ -34,7 +34,7 @@ def padded(size: int) -> int:
     return -(-size // STEP) * STEP
 
 
-@inlined
+@called
 def aligned_zeros(size, kind):  # type: ignore[no-untyped-def]
     """Zeros in the dtype of `kind`, from the start of a line of the cache: what lies across two takes twice as long."""
     x = np.zeros(size + BYTES // kind.itemsize, kind.dtype)
@@ -108,7 +108,7 @@ def rounded(x: Any, y: Any) -> Any:
     return _rounded if y.dtype == types.uint16 else lambda x, y: x
 
 
-@inlined
+@called
 def narrow(x, y):  # type: ignore[no-untyped-def]
     """Round x to y, in the dtype of products; as many numbers as a multiple of `SIDE`."""
     for i in range(0, len(y), lanes(x)):
@@ -147,7 +147,7 @@ def _interleave_rows(x, y, m, n):  # type: ignore[no-untyped-def]
     return y
 
 
-@inlined
+@called
 def _transpose_words(x, y, rows, columns):  # type: ignore[no-untyped-def]
     """Words of 32 bits: a number in float32, or two in bfloat16."""
     size = 4 // x.itemsize

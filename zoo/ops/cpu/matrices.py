@@ -7,17 +7,17 @@ products may be bfloat16, see `zoo.ops.cpu.bfloat16`.
 from __future__ import annotations
 
 from zoo.ops.cpu.bfloat16 import narrowed, widened
-from zoo.ops.cpu.jit import inlined
+from zoo.ops.cpu.jit import called, copy
 from zoo.ops.cpu.simd import lanes, load, prefetch, store
 
 
-@inlined
+@called
 def row_of(x, i, size):  # type: ignore[no-untyped-def]
     """Of arrays of `size` one behind the other, the i-th."""
     return x[i * size : i * size + size]
 
 
-@inlined
+@called
 def load_rows(x, at, steps, width, to, across, ahead):  # type: ignore[no-untyped-def]
     """`steps` rows of `Rows` from `at` on, as a left form; beside and behind them `to` is filled with zeros.
 
@@ -26,14 +26,12 @@ def load_rows(x, at, steps, width, to, across, ahead):  # type: ignore[no-untype
     for t in range(steps):
         first = at + t * x.step
         prefetch(x.memory, first + ahead * x.step, width)
-        of, row = x.memory[first : first + width], to[t * across : t * across + width]
-        for c in range(width):
-            row[c] = of[c]
+        copy(x.memory[first : first + width], to[t * across : t * across + width])
         to[t * across + width : t * across + across] = 0
     to[steps * across :] = 0
 
 
-@inlined
+@called
 def store_rows(x, steps, width, across, factor, to, at):  # type: ignore[no-untyped-def]
     """`steps` rows of x (C, across), times a factor, to `Rows` from `at` on: the way back from `load_rows`."""
     for t in range(steps):
@@ -43,54 +41,44 @@ def store_rows(x, steps, width, across, factor, to, at):  # type: ignore[no-unty
             out[c] = narrowed(factor * widened(row[c]), out)
 
 
-@inlined
+@called
 def load_matrix(x, to, across):  # type: ignore[no-untyped-def]
     for i in range(len(x)):
-        of, row = x[i], to[i * across : i * across + x.shape[1]]
-        for c in range(len(row)):
-            row[c] = of[c]
+        copy(x[i], to[i * across : i * across + x.shape[1]])
 
 
-@inlined
+@called
 def store_matrix(x, across, to):  # type: ignore[no-untyped-def]
     for i in range(len(to)):
-        of, row = x[i * across : i * across + to.shape[1]], to[i]
-        for c in range(len(row)):
-            row[c] = of[c]
+        copy(x[i * across : i * across + to.shape[1]], to[i])
 
 
-@inlined
+@called
 def hadamard(x, y, to):  # type: ignore[no-untyped-def]
     """x ⊙ y in the dtype of products, of whole vectors."""
     for i in range(0, len(to), lanes(x)):
         store(load(x, i) * load(y, i), to, i)
 
 
-@inlined
+@called
 def scale(x, factor):  # type: ignore[no-untyped-def]
     for i in range(len(x)):
         x[i] *= factor
 
 
-@inlined
+@called
 def add(x, to):  # type: ignore[no-untyped-def]
     for i in range(len(to)):
         to[i] += x[i]
 
 
-@inlined
+@called
 def widen(x, to):  # type: ignore[no-untyped-def]
     for i in range(len(to)):
         to[i] = widened(x[i])
 
 
-@inlined
-def copy(x, to):  # type: ignore[no-untyped-def]
-    for i in range(len(to)):
-        to[i] = x[i]
-
-
-@inlined
+@called
 def inner(x, y, total):  # type: ignore[no-untyped-def]
     """The sum of x ⊙ y, of x in the dtype of products, on top of `total`."""
     for i in range(len(y)):
@@ -98,7 +86,7 @@ def inner(x, y, total):  # type: ignore[no-untyped-def]
     return total
 
 
-@inlined
+@called
 def scale_rows(x, factors, C, across):  # type: ignore[no-untyped-def]
     for t in range(C):
         row, factor = x[t * across : t * across + across], factors[t]
@@ -106,7 +94,7 @@ def scale_rows(x, factors, C, across):  # type: ignore[no-untyped-def]
             row[c] *= factor
 
 
-@inlined
+@called
 def scale_into(x, factors, C, across, to):  # type: ignore[no-untyped-def]
     for t in range(C):
         row, out, factor = x[t * across : t * across + across], to[t * across : t * across + across], factors[t]
@@ -114,7 +102,7 @@ def scale_into(x, factors, C, across, to):  # type: ignore[no-untyped-def]
             out[c] = narrowed(factor * widened(row[c]), out)
 
 
-@inlined
+@called
 def dots(x, y, C, across, to):  # type: ignore[no-untyped-def]
     """Products of rows of x (C, across) in the dtype of products and of y, on top of `to`."""
     for t in range(C):
@@ -124,7 +112,7 @@ def dots(x, y, C, across, to):  # type: ignore[no-untyped-def]
         to[t] = total
 
 
-@inlined
+@called
 def add_rows(x, factors, C, across, to):  # type: ignore[no-untyped-def]
     """to += Σ_t factor_t x_t."""
     for t in range(C):

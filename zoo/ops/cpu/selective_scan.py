@@ -25,7 +25,7 @@ from torch import Tensor
 
 from zoo.ops import flops
 from zoo.ops.cpu.bfloat16 import narrowed, widened
-from zoo.ops.cpu.jit import called, exp2, inlined, loop, sigmoid, softplus
+from zoo.ops.cpu.jit import called, copy, exp2, inlined, loop, sigmoid, softplus
 from zoo.ops.cpu.threads import run
 
 LENGTH = 16
@@ -235,7 +235,8 @@ def _backward(start, stop, x, d):  # type: ignore[no-untyped-def]
                 _gate_backward(dy, z, slope)
                 step, slopes = (A, B, C, D, us[j], deltas[j], decays[j]), (dA, dB, dC, dD, du, d_delta)
                 _walk_back(step, states[j], states[j + 1], dy, y, g, slopes)
-                d.B[b, block, t], d.C[b, block, t] = dB, dC
+                copy(dB, d.B[b, block, t])
+                copy(dC, d.C[b, block, t])
                 _load(x.delta[b, t, first:last], z)
                 _softplus_backward(d_delta, z, bias)
                 for c in range(CHANNELS):
@@ -245,7 +246,8 @@ def _backward(start, stop, x, d):  # type: ignore[no-untyped-def]
                 _store(du, d.u[b, t, first:last])
                 _store(d_delta, d.delta[b, t, first:last])
         d.A[b, :, first:last], d.h[b, :, first:last] = dA[:, : last - first], g[:, : last - first]
-        d.D[b, first:last], d.bias[b, first:last] = dD[: last - first], d_bias[: last - first]
+        copy(dD, d.D[b, first:last])
+        copy(d_bias, d.bias[b, first:last])
 
 
 @inlined

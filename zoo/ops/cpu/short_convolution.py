@@ -18,7 +18,7 @@ from torch import Tensor
 
 from zoo.ops import flops
 from zoo.ops.cpu.bfloat16 import Rows, offset, rows
-from zoo.ops.cpu.jit import inlined, loop, rsqrt
+from zoo.ops.cpu.jit import copy, inlined, loop, rsqrt
 from zoo.ops.cpu.matmul import aligned_zeros
 from zoo.ops.cpu.simd import (
     broadcast,
@@ -179,7 +179,7 @@ def _backward(start, stop, x, d):  # type: ignore[no-untyped-def]
                     store_partial(dz, dx, to - (W - 1) * D + c, size - c)
         for j in range(W):
             d.weight[b, j, first : first + size] = dw[j * C : j * C + size] + dw[(W + j) * C : (W + j) * C + size]
-        d.bias[b, first : first + size] = db[:size]
+        copy(db, d.bias[b, first : first + size])
 
 
 @inlined
@@ -207,7 +207,7 @@ def _begin(x, b, h, C, weights, bias, ring):  # type: ignore[no-untyped-def]
 def _load_rows(x, first, size, C, to):  # type: ignore[no-untyped-def]
     """`size` channels of rows of x as rows of `to`, C apart."""
     for j in range(len(x)):
-        to[j * C : j * C + size] = x[j, first : first + size]
+        copy(x[j, first : first + size], to[j * C : j * C + size])
 
 
 @inlined

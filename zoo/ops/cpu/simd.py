@@ -23,7 +23,6 @@ from typing import Any
 import torch
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import models, overload, register_model
 
 from zoo.ops import forms
@@ -75,25 +74,12 @@ def load(typing: Any, x: Any, at: Any) -> Any:
 @intrinsic
 def load_partial(typing: Any, x: Any, at: Any, size: Any) -> Any:
     """The vector that begins at x[at], of which only `size` numbers are there; the others are zeros."""
-    vec = _of(x)
+    vec, x_type = _of(x), x
 
     def emit(code: Code, x: Any, at: Any, size: Any) -> Any:
-        build = code.build
-        with build.if_else(build.icmp_signed(">=", size, ir.Constant(LONG, vec.lanes))) as (then, otherwise):
-            with then:
-                every, from_every = _read(code, 0, at, vec), build.block
-            with otherwise:
-                kept = cgutils.alloca_once(build, vec.vector)
-                build.store(ir.Constant(vec.vector, None), kept)
-                numbers = build.bitcast(kept, vec.vector.element.as_pointer())
-                with cgutils.for_range(build, size) as loop:
-                    bits = build.load(_place(code, 0, build.add(at, loop.index)))
-                    build.store(_wide(build, bits, vec.vector.element, WORD), build.gep(numbers, [loop.index]))
-                some, from_some = build.load(kept), build.block
-        result = build.phi(vec.vector)
-        result.add_incoming(every, from_every)
-        result.add_incoming(some, from_some)
-        return result
+        (numbers, name), align = _stored(vec, x_type), ir.Constant(WORD, x_type.dtype.bitwidth // 8)
+        given = code.address(0, at), align, _first(code, vec, size), ir.Constant(numbers, None)
+        return _widened(code, code.call(f"masked.load.{name}.p0", *given, returns=numbers), vec)
 
     return vec(x, types.int64, types.int64), emits(emit)
 
@@ -103,7 +89,7 @@ def store(typing: Any, vec: Any, x: Any, at: Any) -> Any:
     """Write a vector to x from `at` on; to bfloat16 rounded to the nearest, ties to even."""
     if _of(x) != vec:
         return None
-    return types.void(vec, x, types.int64), emits(lambda code, vec, x, at: _write(code, vec, 1, at))
+    return types.void(vec, x, types.int64), emits(lambda code, numbers, x, at: _write(code, numbers, 1, at, vec))
 
 
 @intrinsic
@@ -111,20 +97,11 @@ def store_partial(typing: Any, vec: Any, x: Any, at: Any, size: Any) -> Any:
     """Write the first `size` numbers of a vector, or all, as `store`."""
     if _of(x) != vec:
         return None
-    lanes, half = vec.lanes, _half(x)
+    (_, name), align = _stored(vec, x), ir.Constant(WORD, x.dtype.bitwidth // 8)
 
-    def emit(code: Code, vec: Any, x: Any, at: Any, size: Any) -> None:
-        build = code.build
-        with build.if_else(build.icmp_signed(">=", size, ir.Constant(LONG, lanes))) as (then, otherwise):
-            with then:
-                _write(code, vec, 1, at)
-            with otherwise:
-                narrow = _rounded(build, vec) if half else vec
-                kept = cgutils.alloca_once_value(build, narrow)
-                numbers = build.bitcast(kept, narrow.type.element.as_pointer())
-                with cgutils.for_range(build, size) as loop:
-                    number = build.load(build.gep(numbers, [loop.index]))
-                    build.store(number, _place(code, 1, build.add(at, loop.index)))
+    def emit(code: Code, numbers: Any, x: Any, at: Any, size: Any) -> None:
+        numbers = _rounded(code.build, numbers) if _half(code.types[1]) else numbers
+        code.call(f"masked.store.{name}.p0", numbers, code.address(1, at), align, _first(code, vec, size))
 
     return types.void(vec, x, types.int64, types.int64), emits(emit)
 
@@ -218,30 +195,38 @@ def _same(vec: Vec, number: float) -> Any:
     return ir.Constant(vec.vector, [number] * vec.lanes)
 
 
-def _place(code: Code, i: int, at: Any, lanes: int | None = None) -> Any:
-    """Where element `at` of array i begins, a pointer to one number or several."""
-    array = code.types[i]
-    kind = SHORT if _half(array) else Vec(array.dtype).vector.element
-    return code.build.bitcast(code.address(i, at), (ir.VectorType(kind, lanes) if lanes else kind).as_pointer())
+def _stored(vec: Vec, array: Any) -> tuple[Any, str]:
+    """The LLVM type of a vector's numbers as they lie in an array, and what intrinsics call it."""
+    return (ir.VectorType(SHORT, vec.lanes), f"v{vec.lanes}i16") if _half(array) else (vec.vector, vec.suffix)
 
 
-def _wide(build: Any, bits: Any, kind: Any, words: Any) -> Any:
-    """Numbers of an array as those of a vector: bfloat16 is the upper half of a float32."""
-    if bits.type == kind:
-        return bits
-    shift = ir.Constant(words, [16] * words.count if isinstance(words, ir.VectorType) else 16)
-    return build.bitcast(build.shl(build.zext(bits, words), shift), kind)
+def _first(code: Code, vec: Vec, size: Any) -> Any:
+    """A mask of the first `size` numbers of a vector."""
+    every = ir.VectorType(LONG, vec.lanes)
+    return code.build.icmp_signed("<", ir.Constant(every, list(range(vec.lanes))), code.broadcast(size, every))
+
+
+def _place(code: Code, i: int, at: Any, vec: Vec) -> Any:
+    """The vector that begins at element `at` of array i."""
+    return code.build.bitcast(code.address(i, at), _stored(vec, code.types[i])[0].as_pointer())
+
+
+def _widened(code: Code, numbers: Any, vec: Vec) -> Any:
+    """Numbers of an array as a vector: bfloat16 is the upper half of a float32."""
+    if numbers.type == vec.vector:
+        return numbers
+    shifted = code.build.shl(code.build.zext(numbers, vec.words), ir.Constant(vec.words, [16] * vec.lanes))
+    return code.build.bitcast(shifted, vec.vector)
 
 
 def _read(code: Code, i: int, at: Any, vec: Vec) -> Any:
-    bits = code.build.load(_place(code, i, at, vec.lanes), align=code.types[i].dtype.bitwidth // 8)
-    return _wide(code.build, bits, vec.vector, vec.words)
+    numbers = code.build.load(_place(code, i, at, vec), align=code.types[i].dtype.bitwidth // 8)
+    return _widened(code, numbers, vec)
 
 
-def _write(code: Code, vec: Any, i: int, at: Any) -> None:
-    array = code.types[i]
-    numbers = _rounded(code.build, vec) if _half(array) else vec
-    code.build.store(numbers, _place(code, i, at, vec.type.count), align=array.dtype.bitwidth // 8)
+def _write(code: Code, numbers: Any, i: int, at: Any, vec: Vec) -> None:
+    numbers = _rounded(code.build, numbers) if _half(code.types[i]) else numbers
+    code.build.store(numbers, _place(code, i, at, vec), align=code.types[i].dtype.bitwidth // 8)
 
 
 def _rounded(build: Any, vec: Any) -> Any:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from zoo.ops import flops
-from zoo.ops.cpu.jit import exp, inlined, log1p, loop, maximum
+from zoo.ops.cpu.jit import copy, exp, inlined, log1p, loop, maximum
 from zoo.ops.cpu.threads import run
 from zoo.ops.slstm.naive import SLSTMState
 
@@ -98,21 +98,23 @@ def _forward(start, stop, gates, h0, m_last, kept, y):  # type: ignore[no-untype
         M[:d] = gates.weights[k]
         h[:] = 0
         for r in range(rows):
-            h[r, :d], cn[r], m[r] = h0[first + r, k], kept.cn[k, first + r, 0], m_last[first + r, k]
+            copy(h0[first + r, k], h[r])
+            copy(kept.cn[k, first + r, 0], cn[r])
+            copy(m_last[first + r, k], m[r])
         for t in range(T):
-            _copy(gates.bias[k], sums[0])
-            _copy(gates.bias[k], sums[1])
+            copy(gates.bias[k], sums[0])
+            copy(gates.bias[k], sums[1])
             _multiply(M, h, sums)
             for r in range(rows):
                 row = first + r
                 if gates.valid[row, t]:
                     _add(gates.i[k, row, t], gates.f[k, row, t], gates.z[k, row, t], gates.o[k, row, t], sums[r])
                     _step(sums[r], h[r], cn[r], m[r], factors)
-                _copy(factors, kept.factors[k, row, t])
-                _copy(cn[r], kept.cn[k, row, t + 1])
-                _copy(h[r], y[row, t, k])
+                copy(factors, kept.factors[k, row, t])
+                copy(cn[r], kept.cn[k, row, t + 1])
+                copy(h[r], y[row, t, k])
         for r in range(rows):
-            m_last[first + r, k] = m[r]
+            copy(m[r], m_last[first + r, k])
 
 
 @inlined
@@ -126,13 +128,6 @@ def _multiply(M, x, y):  # type: ignore[no-untyped-def]
                 y0 += x0[i] * rows[i, p]
                 y1 += x1[i] * rows[i, p]
             y[0, p], y[1, p] = y0, y1
-
-
-@inlined
-def _copy(x, y):  # type: ignore[no-untyped-def]
-    """As far as the shorter of them goes: numba's own assignment of slices takes longer than all else in a step."""
-    for p in range(min(len(x), len(y))):
-        y[p] = x[p]
 
 
 @inlined
@@ -179,25 +174,27 @@ def _backward(start, stop, R, valid, kept, y, dy, d_gates, d_state):  # type: ig
         slopes[:] = 0
         dh[:] = 0
         for r in range(rows):
-            dh[r], d_cn[r] = d_state[first + r, k, :d], d_state[first + r, k, d:]
+            copy(d_state[first + r, k, :d], dh[r])
+            copy(d_state[first + r, k, d:], d_cn[r])
         for t in range(T - 1, -1, -1):
             for r in range(rows):
                 row = first + r
-                _copy(y[row, t, k], y_)
-                _copy(dy[row, t, k], dy_)
+                copy(y[row, t, k], y_)
+                copy(dy[row, t, k], dy_)
                 if valid[row, t]:
-                    _copy(kept.factors[k, row, t], factors)
-                    _copy(kept.cn[k, row, t], before)
-                    _copy(kept.cn[k, row, t + 1, d:], n)
+                    copy(kept.factors[k, row, t], factors)
+                    copy(kept.cn[k, row, t], before)
+                    copy(kept.cn[k, row, t + 1, d:], n)
                     _step_backward(factors, before, n, y_, dy_, dh[r], d_cn[r], slopes[r])
                 else:  # the state stayed, and this step shows its h
                     slopes[r, :] = 0
                     for p in range(d):
                         dh[r, p] += dy_[p]
-                _copy(slopes[r], d_gates[k, row, t])
+                copy(slopes[r], d_gates[k, row, t])
             _multiply(M, slopes, dh)
         for r in range(rows):
-            d_state[first + r, k, :d], d_state[first + r, k, d:] = dh[r], d_cn[r]
+            copy(dh[r], d_state[first + r, k, :d])
+            copy(d_cn[r], d_state[first + r, k, d:])
 
 
 @inlined

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from zoo.ops import flops
-from zoo.ops.cpu.jit import exp, inlined, loop, maximum
+from zoo.ops.cpu.jit import copy, exp, inlined, loop, maximum
 from zoo.ops.cpu.threads import run
 
 LENGTH = 64
@@ -122,7 +122,8 @@ def _backward(start, stop, x, y, d):  # type: ignore[no-untyped-def]
                 if x.valid[b, t]:
                     _update_backward(w, k, v, s[j], g, d_kv, d_wu)
                 _read_backward(u, k, v, s[j], y[b, t, first:last], d.y[b, t, first:last], g, d_kv, d_wu)
-                d.k[b, t, first:last], d.v[b, t, first:last] = d_kv[0], d_kv[1]
+                copy(d_kv[0], d.k[b, t, first:last])
+                copy(d_kv[1], d.v[b, t, first:last])
         d.pq[b, :, first:last], d.wu[b, :, first:last] = g, d_wu
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import namedtuple
 from typing import Any
 
-from zoo.ops.cpu.jit import inlined
+from zoo.ops.cpu.jit import called
 from zoo.ops.cpu.matmul import aligned_zeros
 
 
@@ -28,4 +28,4 @@ def workspace(products: str, states: str) -> Any:
             arrays |= dict.fromkeys(names.split(), f"aligned_zeros({size}, {like})")
     scope: dict[str, Any] = {"aligned_zeros": aligned_zeros, "Workspace": namedtuple("Workspace", arrays)}
     exec(f"def new(sizes, products, states):\n    return Workspace({', '.join(arrays.values())})", scope)
-    return inlined(scope["new"])
+    return called(scope["new"])

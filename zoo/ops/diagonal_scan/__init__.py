@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from zoo.ops import forms
 from zoo.ops.diagonal_scan.chunked import scan as chunked_scan
 from zoo.ops.diagonal_scan.naive import scan as scan_naive
 from zoo.ops.diagonal_scan.naive import step
+from zoo.ops.kernel_log import log_kernel
 
 __all__ = ["scan", "scan_naive", "step"]
 
 
-@forms.falls_back
 def scan(a: Tensor, b: Tensor, h0: Tensor | None = None) -> Tensor:
     """See `naive.scan`. `a` and `b` must have one shape and dtype.
 
@@ -25,4 +24,5 @@ def scan(a: Tensor, b: Tensor, h0: Tensor | None = None) -> Tensor:
         raise ValueError(f"scan: a is {tuple(a.shape)} {a.dtype}, b is {tuple(b.shape)} {b.dtype}; make them equal")
     if h0 is not None and (h0.shape != b[:, 0].shape or h0.dtype != b.dtype):
         raise ValueError(f"scan: h0 is {tuple(h0.shape)} {h0.dtype}, expected {tuple(b[:, 0].shape)} {b.dtype}")
-    return (forms.choose("diagonal_scan", a, b, h0) or chunked_scan)(a, b, h0)
+    log_kernel("diagonal_scan", "torch")
+    return chunked_scan(a, b, h0)

@@ -80,7 +80,6 @@ def linear_attention(
     return step_by_step(partial(naive.recurrent, bonus=bonus), (scaled, k, v, log_decay), state)
 
 
-@forms.falls_back
 def weighted_mean(
     q: Float[Tensor, "B H T K"],
     k: Float[Tensor, "B H T K"],
@@ -98,19 +97,8 @@ def weighted_mean(
         state, total: S and z to continue from, both or neither.
         floor: 0 if not given. It has no gradient.
     """
-    wide, dtype = precision.promote(q, k, v, log_decay, state, total), precision.matmul_dtype(q, k, v)
-    (B, H, T, V), K = v.shape, q.shape[3]
-    S = v.new_zeros(B, H, K, V, dtype=wide) if state is None else state.to(wide)
-    z = v.new_zeros(B, H, K, dtype=wide) if total is None else total.to(wide)
-    g, least = (None if x is None else x.to(wide) for x in (log_decay, floor))
-    if T > 1 and (
-        form := forms.choose("linear_attention", q, k, v, g, least, S, z, variant="mean", matmul_dtype=dtype)
-    ):
-        with precision.no_autocast(q.device):
-            o, last, total = form(q.to(dtype), k.to(dtype), v.to(dtype), g, least, S, z, eps)
-        if finite(o, last, total):
-            return o.to(v.dtype), last, total
-    before = None if state is None else torch.cat([S, z[..., None]], dim=-1)
+    wide = precision.promote(q, k, v, log_decay, state, total)
+    before = None if state is None or total is None else torch.cat([state.to(wide), total.to(wide)[..., None]], dim=-1)
     y, S = linear_attention(q, k, F.pad(v, (0, 1), value=1.0), log_decay, before)
     weight = y[..., -1:].to(wide).abs()
     weight = (weight if floor is None else torch.maximum(weight, floor[..., None])) + eps

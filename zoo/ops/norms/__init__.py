@@ -5,11 +5,10 @@ from zoo.ops.kernel_log import logged
 from zoo.ops.norms import naive
 from zoo.ops.norms.naive import SMALLEST_SUM, Activation
 
-__all__ = ["SMALLEST_SUM", "Activation", "gated_rms", "layer", "rms", "simplex", "summed", "unit"]
+__all__ = ["SMALLEST_SUM", "Activation", "gated_rms", "layer", "rms", "simplex", "unit"]
 
 rms = compiled("rms")(naive.rms)
 gated_rms = compiled("gated_rms")(naive.gated_rms)
-summed = compiled("summed")(naive.summed)
 layer = logged("layer")(naive.layer)
 simplex = logged("simplex")(naive.simplex)
 unit = logged("unit")(naive.unit)

@@ -3,7 +3,6 @@
 unit      y = c x / √(|x|² + 1e-6)                               (fla's `l2norm`, times a constant)
 simplex   y = φ(x) / max(Σ φ(x), 1e-6),  φ(x) = elu(x) + 1       (Schlag et al. 2021, arXiv:2102.11174, section 4.2)
 rms       y = w ⊙ o / √(mean o² + ε) ⊙ act(gate),  act = SiLU, σ or no gate
-summed    s = x + y, and its rms
 gated_rms y = w ⊙ u / √(mean u² + ε),  u = o ⊙ SiLU(gate)         (Dao & Gu 2024, arXiv:2405.21060, section 7)
 layer     y = w ⊙ (o − mean o) / √(var o + ε) + b                (Ba et al. 2016, arXiv:1607.06450, section 3.1)
 
@@ -55,18 +54,6 @@ def rms(
     if gate is not None:
         y = y * (F.silu(at_least_fp32(gate)) if activation == "swish" else at_least_fp32(gate).sigmoid())
     return y.to(dtype or o.dtype)
-
-
-def summed(
-    x: Float[Tensor, "*N V"],
-    y: Float[Tensor, "*N V"],
-    weight: Float[Tensor, " V"],
-    eps: float,
-    dtype: torch.dtype | None = None,
-) -> tuple[Float[Tensor, "*N V"], Float[Tensor, "*N V"]]:
-    """x + y in the wider dtype of the two, and its RMSNorm."""
-    s = x + y
-    return s, rms(s, weight, eps, dtype=dtype)
 
 
 def gated_rms(

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from zoo.ops import flops, forms
 from zoo.ops.delta_rule import delta_rule, delta_rule_naive, dplr, dplr_naive
 from zoo.ops.kernel_log import record_kernels
-from zoo.ops.linear_attention import linear_attention, recurrent, weighted_mean
+from zoo.ops.linear_attention import linear_attention, recurrent
 
 if not forms.available():
     pytest.skip("needs numba", allow_module_level=True)
@@ -55,17 +55,6 @@ def assert_close(form, naive, given):
         assert (have.double() - want).norm() <= TOLERANCES[given[0].dtype] * want.norm()
 
 
-def divided(q, k, v, g, S, z, floor=None, eps=1e-3):
-    v, S = F.pad(v, (0, 1), value=1.0), torch.cat([S, z[..., None]], dim=-1)
-    o, S = recurrent(q, k, v, g, S)
-    weight = o[..., -1:].abs() if floor is None else torch.maximum(o[..., -1:].abs(), floor[..., None])
-    return o[..., :-1] / (weight + eps), S[..., :-1], S[..., -1]
-
-
-def tiled_mean(q, k, v, g, S, z, floor=None):
-    return TiledLinearAttention.apply(q, k, v, g, floor, S, z, 1e-3)
-
-
 @DTYPES
 @SIZES
 @pytest.mark.parametrize(("decay", "strength"), [("none", 0), ("head", 0.3), ("head", 20)])
@@ -78,33 +67,23 @@ def test_no_decay_or_one_per_head(op, dtype, T, K, V, decay, strength):
         assert_close(TiledDeltaRule.apply, delta_rule_naive, (q, k, v, torch.rand(2, 2, T).to(S.dtype), g, S))
 
 
-@DTYPES
-@pytest.mark.parametrize("together", [4, 2, 1])
-@pytest.mark.parametrize("decay", ["none", "head"])
-def test_heads_that_share_keys(monkeypatch, dtype, together, decay):
-    """Worked on all at once, or in parts, whose gradients of keys are added up."""
-    monkeypatch.setattr(loops, "heads_together", lambda B, G, sharing: together)
-    assert_close(loops.linear_attention, recurrent, inputs(70, 16, 8, decay, dtype, G=2, H=8))
-
-
-def test_heads_are_worked_on_together_where_enough_are_left_for_all_threads(monkeypatch):
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
-    assert [loops.heads_together(B, 1, 6) for B in (1, 2, 4, 8)] == [1, 3, 6, 6]
-
-
-@DTYPES
-@SIZES
-@pytest.mark.parametrize("decay", ["none", "head"])
-def test_means(dtype, T, K, V, decay):
-    q, k, v, g, S = inputs(T, K, V, decay, dtype)
-    assert_close(tiled_mean, divided, (q.abs(), k.abs(), v, g, S, torch.rand(2, 2, K).to(S.dtype)))
-
-
 @FAST
-def test_a_floor_under_sums_of_either_sign(dtype):
-    q, k, v, g, S = inputs(70, 16, 8, "head", dtype)
-    z, floor = torch.randn(2, 2, 16), torch.rand(2, 2, 70)
-    assert_close(lambda *x: tiled_mean(*x, floor), lambda *x: divided(*x, floor), (q, k, v, g, S, z))
+@pytest.mark.parametrize("threads", [1, 4, 16])
+@pytest.mark.parametrize("decay", ["none", "head"])
+def test_heads_that_share_keys(monkeypatch, dtype, threads, decay):
+    """Worked on all at once, or in as many parts as give every thread work."""
+    given, given_heads, apply = inputs(70, 16, 8, decay, dtype, G=2, H=8), [], TiledLinearAttention.apply
+
+    def count_heads(q, *rest):
+        given_heads.append(q.shape[1])
+        return apply(q, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "get_num_threads", lambda: threads)
+        patch.setattr(TiledLinearAttention, "apply", count_heads)
+        loops.linear_attention(*given)
+        assert given_heads == [{1: 2, 4: 2, 16: 8}[threads]]
+        assert_close(loops.linear_attention, recurrent, given)
 
 
 @DTYPES
@@ -138,7 +117,6 @@ def test_ops_choose_loops(dtype):
         ("linear_attention", lambda: linear_attention(q, k, v, g, S)),
         ("linear_attention", lambda: linear_attention(q, k, v, by_channel, S)),
         ("linear_attention", lambda: linear_attention(q, k, v, bonus=torch.rand(2, 8))),
-        ("linear_attention", lambda: weighted_mean(q.abs(), k.abs(), v, 1e-3)),
         ("delta_rule", lambda: delta_rule(q, k, v, torch.rand(2, 2, 5), state=S)),
     ):
         with record_kernels() as log:
