@@ -10,12 +10,14 @@ import os
 import platform
 import re
 import time
-from functools import cache
+import weakref
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -110,41 +112,48 @@ _HUGE_PAGES = 14
 """Of madvise, from mman.h."""
 
 
-class PeakMemory:
-    """Peak memory above what the process held when this was made: CUDA's own count, or resident memory."""
+class PeakMemory(TorchDispatchMode):
+    """The most bytes of tensors that were alive at once while this was open: `peak`.
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-        else:
-            with contextlib.suppress(OSError):
-                Path("/proc/self/clear_refs").write_text("5")  # Linux: start the high-water mark anew
-        self.before = self._now()
+    On a GPU that is torch's own count. On a CPU each tensor that an op returns is counted until it is freed. Resident
+    memory would tell what the process keeps, which depends on how freed blocks were cut up, and on what was compiled.
 
-    def _now(self) -> int:
+    Args:
+        optimizer: its parameters, their gradients and its state were there before.
+    """
+
+    def __init__(self, device: torch.device, optimizer: torch.optim.Optimizer) -> None:
+        super().__init__()
+        self.device, self.peak = device, 0
+        self._now, self._storages = 0, dict[int, Any]()
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        state = [parameters, [parameter.grad for parameter in parameters], list(optimizer.state.values())]
+        tree_map_only(torch.Tensor, self._add, state)
+
+    def __enter__(self) -> PeakMemory:
         if self.device.type == "cuda":
-            return int(torch.cuda.memory_allocated(self.device))
-        return int(psutil.Process().memory_info().rss)
+            torch.cuda.reset_peak_memory_stats(self.device)
+        return cast("Self", super().__enter__())
 
-    def read(self) -> dict[str, int]:
-        """`peak_bytes` above `before_bytes`."""
-        on_cuda = self.device.type == "cuda"
-        peak = torch.cuda.max_memory_allocated(self.device) if on_cuda else max(_high_water(), self._now())
-        return {"peak_bytes": max(0, peak - self.before), "before_bytes": self.before}
+    def __exit__(self, *raised: Any) -> None:
+        super().__exit__(*raised)
+        if self.device.type == "cuda":
+            self.peak = int(torch.cuda.max_memory_allocated(self.device))
 
+    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return tree_map_only(torch.Tensor, self._add, op(*args, **(kwargs or {})))
 
-def _high_water() -> int:
-    """The peak of resident memory, in bytes."""
-    with contextlib.suppress(OSError):
-        if known := re.search(r"^VmHWM:\s*(\d+)", Path("/proc/self/status").read_text(), re.MULTILINE):
-            return int(known[1]) * 1024
-    if platform.system() == "Windows":
-        return int(getattr(psutil.Process().memory_info(), "peak_wset", 0))
-    import resource
+    def _add(self, tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if id(storage) not in self._storages:
+            self._storages[id(storage)] = weakref.ref(storage, partial(self._remove, id(storage), storage.nbytes()))
+            self._now += storage.nbytes()
+            self.peak = max(self.peak, self._now)
+        return tensor
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if platform.system() == "Darwin" else peak * 1024
+    def _remove(self, key: int, size: int, _: Any) -> None:
+        del self._storages[key]
+        self._now -= size
 
 
 @cache

@@ -36,7 +36,7 @@ DECODED = 32
 
 
 class Measurements:
-    """A subject's model with its optimiser, after first steps whose memory was watched."""
+    """A subject's model with its optimiser, after first steps, the last of which was watched for memory."""
 
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
@@ -44,14 +44,14 @@ class Measurements:
         self.batch = subject.example().tensors(self.device)
         self._warm_up()
         machine.release()
-        memory = machine.PeakMemory(self.device)
         torch.manual_seed(0)
         self.model = subject.build(self.device)
         self.optimizer = _adamw(self.model)
         with record_kernels() as self.kernels:
             self._step()
+        with machine.PeakMemory(self.device, self.optimizer) as memory:
             self._step()
-        self.peak_bytes = memory.read()["peak_bytes"]
+        self.peak_bytes = memory.peak
         self._decoding: dict[int, tuple[Model, State]] = {}
 
     def _warm_up(self) -> None:

@@ -144,10 +144,11 @@ class Speed(Part):
 
 @dataclass(frozen=True)
 class Memory(Part):
-    """Peak memory of training steps, above what the process held before."""
+    """The most bytes of tensors alive at once in a training step."""
 
     peak_bytes: int | None = None
     before_bytes: int | None = None
+    """Only in records whose peak was of resident memory: what the process held before."""
 
 
 @dataclass(frozen=True)

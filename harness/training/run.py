@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,6 @@ class Progress:
     loss_steps: int = 0
     reached: bool = False
     """Whether a score on `valid` has reached the stop rule's target."""
-    memory: dict[str, int] | None = None
-    """Peak memory of training steps, read once."""
     reference: list[Timing] = field(default_factory=list)
     kernels: dict[str, str] = field(default_factory=dict)
     """What computed each op of the training steps."""
@@ -59,10 +58,9 @@ class Run:
         self.device = machine.pick()
         self.precision = machine.resolve_precision(self.settings.precision, self.device)
         self.examples = examples_of(spec, task)
-        first = task.batch("train", 0, spec.seed, size=self.examples)  # loads the data before memory is watched
+        first = task.batch("train", 0, spec.seed, size=self.examples)
         self.reference = Reference(task, first, device=self.device, precision=self.precision, train=self.settings)
         self.step_cost = self._warm_up_step(first)
-        self.memory = machine.PeakMemory(self.device)
         self.model = build_model(spec, task, size).to(self.device)
         self.optimizer = self._adamw(self.model)
         self.schedule = self.model.recipe.schedule or self.settings.schedule
@@ -79,16 +77,20 @@ class Run:
         return adamw(model, lr=train.lr, betas=train.betas, weight_decay=train.weight_decay)
 
     def _warm_up_step(self, batch: Batch) -> Meters:
-        """Count and make a step of another model on the same batch; what a step costs.
+        """Count and make steps of another model on the same batch; what a step costs, and in `peak_bytes` the memory.
 
-        So what is loaded and compiled for it, and what counting FLOPs takes, is on no clock and in no memory.
+        So what is loaded and compiled for it, and what counting takes, is on no clock.
         """
         machine.warm_up(self.device)
         model = build_model(self.spec, self.task, self.size).to(self.device)
         flops = step_flops(self.spec, self.task, model)
         there, optimizer = batch.tensors(self.device), self._adamw(model)
-        descend(model, there, self.task.loss, optimizer, autocast=self.autocast(), clip=self.settings.clip)
-        del model, optimizer
+        step = partial(descend, model, there, self.task.loss, optimizer, clip=self.settings.clip)
+        step(autocast=self.autocast())  # makes AdamW's moments
+        with machine.PeakMemory(self.device, optimizer) as memory:
+            step(autocast=self.autocast())
+        self.peak_bytes = memory.peak
+        del model, optimizer, step
         machine.release()
         return Meters(tokens=batch.inputs.shape[0] * batch.inputs.shape[1], steps=1, flops=flops)
 

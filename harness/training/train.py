@@ -87,12 +87,9 @@ def train_steps(run: Run, stop: Callable[[], bool], checkpoint: float) -> None:
         run.watch.after_step(used.seconds - seconds)
         if used.steps & (used.steps - 1) == 0:
             progress.stream_marks[str(used.steps)] = progress.stream_hash
-        if progress.memory is None and used.steps > 1:  # the first step makes AdamW's moments, activations gone
-            progress.memory = run.memory.read()
         after, done = rule.progress(used), rule.done(used, run.step_cost)
         if done or _crossed(before, after, 1 / LOG_POINTS):
-            if progress.memory is not None:  # the reference would stand in it
-                run.reference.time_reference(progress.reference, used, after)
+            run.reference.time_reference(progress.reference, used, after)
             _log(run, score=_crossed(before, after, run.spec.evaluate.every) and not done)
         if stop():
             run.save_checkpoint()
@@ -100,7 +97,6 @@ def train_steps(run: Run, stop: Callable[[], bool], checkpoint: float) -> None:
         if time.monotonic() - saved > checkpoint:
             run.save_checkpoint()
             saved = time.monotonic()
-    progress.memory = progress.memory or run.memory.read()
     run.reference.time_reference(progress.reference, used, 1.0)
     run.watch.close()
     progress.segments[-1] |= {"end": time.time(), "to_step": used.steps}
