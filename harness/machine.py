@@ -133,7 +133,8 @@ class PeakMemory(TorchDispatchMode):
     def __enter__(self) -> PeakMemory:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
-        return cast("Self", super().__enter__())
+        super().__enter__()
+        return self
 
     def __exit__(self, *raised: Any) -> None:
         super().__exit__(*raised)
