@@ -36,13 +36,13 @@ FAST = {"nsz", "arcp", "contract", "afn", "reassoc"}
 
 def loop(function: Callable[..., Any]) -> Any:
     """Compile a loop, without the GIL and bounds checks, and keep its machine code (`zoo.ops.cpu.cache`)."""
-    return cache.keep(called(function))
+    return cache.keep(njit(nogil=True, no_cfunc_wrapper=True, fastmath=FAST, error_model="numpy")(function))
 
 
 def called(function: Callable[..., Any]) -> Any:
     """Compile a function that loops call. It has no cache of its own: LLVM can inline it only where it was compiled in
     the same process, and a loop's last digits must not depend on what was on disk when it was compiled."""
-    return njit(nogil=True, fastmath=FAST, error_model="numpy")(function)
+    return njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, fastmath=FAST, error_model="numpy")(function)
 
 
 def inlined(function: Callable[..., Any]) -> Any:
