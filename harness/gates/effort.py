@@ -89,13 +89,13 @@ def data_order(subject: Subject) -> Gate:
 
 def replaced_functions(task: Task) -> list[str]:
     """Functions of the task, and of the modules it is trained through, that were written somewhere else."""
-    found = []
-    for kind in type(task).__mro__:
-        if kind.__module__ in ("builtins", "abc"):
-            continue
-        for name, value in vars(kind).items():
-            if name in vars(Task) and isinstance(value, FunctionType) and not _at_home(value, kind):
-                found.append(f"{kind.__name__}.{name}")
+    found = [
+        f"{kind.__name__}.{name}"
+        for kind in type(task).__mro__
+        if kind.__module__ not in ("builtins", "abc")
+        for name, value in vars(kind).items()
+        if name in vars(Task) and isinstance(value, FunctionType) and not _at_home(value, kind)
+    ]
     found += [f"{name} of the task itself" for name in vars(task) if callable(getattr(type(task), name, None))]
     for home in (sys.modules[name] for name in OWN if name in sys.modules):
         for name, value in vars(home).items():
