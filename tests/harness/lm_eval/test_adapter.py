@@ -19,10 +19,9 @@ tokenizers = pytest.importorskip("tokenizers")
 import lm_eval  # noqa: E402
 from lm_eval.api.instance import Instance  # noqa: E402
 from lm_eval.tasks import TaskManager  # noqa: E402
-from lm_eval.utils import get_rolling_token_windows, make_disjoint_window  # noqa: E402
 
 from harness.errors import UserError  # noqa: E402
-from harness.lm_eval import adapter, scoring  # noqa: E402
+from harness.lm_eval import adapter  # noqa: E402
 from harness.lm_eval.adapter import Zoobench  # noqa: E402
 from zoo import published  # noqa: E402
 from zoo.build import build  # noqa: E402
@@ -179,12 +178,6 @@ def test_continuations_are_those_of_hf(hf: Any, ours: Zoobench) -> None:
     cut = [(context, {**one, "until": [text[3:5], text[6:9]]}) for context, text in zip(contexts, wanted, strict=True)]
     wanted = [hf.generate_until(requests("generate_until", each), disable_tqdm=True)[0] for each in cut]
     assert ours.generate_until(requests("generate_until", *cut), disable_tqdm=True) == wanted
-
-
-def test_windows_are_those_of_lm_eval() -> None:
-    for n in range(40):
-        theirs = map(make_disjoint_window, get_rolling_token_windows(list(range(1, n + 1)), 0, 7, 1))
-        assert list(scoring.windows(list(range(n + 1)), 7)) == list(theirs)
 
 
 # texts of which the model knows nothing: bits per byte are log2(V) · tokens / bytes
