@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import random
 import sys
-from collections.abc import Iterator
 from types import FunctionType
 from typing import Any
 
@@ -40,12 +39,12 @@ def within_budget(subject: Subject) -> Gate:
     return worst(
         result(sum(odd.values()), 0, f"changes of parameters or gradients outside of the optimizer's updates{kinds}"),
         result(miscounted, 0, "meters that disagree with what was seen: steps, tokens, the optimizer's steps"),
-        *_over(subject),
+        _over(subject),
         *_work(subject),
     )
 
 
-def _over(subject: Subject) -> Iterator[Gate]:
+def _over(subject: Subject) -> Gate:
     """What was used beyond the limit of the budget."""
     meter, limit = subject.stop.meter, subject.stop.limit
     used, grace = float(subject.used.of(meter)), 0.0
@@ -53,7 +52,7 @@ def _over(subject: Subject) -> Iterator[Gate]:
         grace = subject.watch.longest_step
     elif subject.used.steps <= 1:
         grace = used  # one step is always made
-    yield result(max(0.0, used - grace - limit) / limit, 0.0, f"{meter} used beyond the limit, relative")
+    return result(max(0.0, used - grace - limit) / limit, 0.0, f"{meter} used beyond the limit, relative")
 
 
 def _work(subject: Subject) -> list[Gate]:
