@@ -71,12 +71,16 @@ class _Encoder(nn.Module):
         return self.head(self.encoder(x).mean(1))
 
 
+def _config(s: Subject) -> dict[str, Any]:
+    """Sizes as configs of transformers call them."""
+    return {"vocab_size": VOCAB, "hidden_size": s.width, "num_hidden_layers": s.layers}
+
+
 def _transformers(s: Subject, kind: str, **options: Any) -> nn.Module:
     """A causal language model of transformers."""
     import transformers
 
-    sizes = {"vocab_size": VOCAB, "hidden_size": s.width, "num_hidden_layers": s.layers}
-    config = getattr(transformers, f"{kind}Config")(**sizes, **options)
+    config = getattr(transformers, f"{kind}Config")(**_config(s), **options)
     model = getattr(transformers, f"{kind}ForCausalLM")(config)
     return _Model(model, lambda model, tokens: model(input_ids=tokens, use_cache=False).logits)
 
@@ -152,10 +156,8 @@ def _longformer(s: Subject) -> nn.Module:
     from transformers import LongformerConfig, LongformerModel
 
     config = LongformerConfig(
-        vocab_size=VOCAB,
-        hidden_size=s.width,
+        **_config(s),
         intermediate_size=s.hidden or 4 * s.width,
-        num_hidden_layers=s.layers,
         num_attention_heads=HEADS,
         attention_window=64,
         max_position_embeddings=s.length + 2,
@@ -177,23 +179,14 @@ def _longformer(s: Subject) -> nn.Module:
     return _Model(inner, read)
 
 
-def _mlstm(s: Subject) -> nn.Module:
+def _xlstm(s: Subject, *, scalar: bool) -> nn.Module:
     import xlstm
 
-    return _xlstm(s, mlstm_block=xlstm.mLSTMBlockConfig())
-
-
-def _slstm(s: Subject) -> nn.Module:
-    import xlstm
-
-    layer = xlstm.sLSTMLayerConfig(backend="vanilla", num_heads=HEADS)
-    ff = xlstm.FeedForwardConfig(proj_factor=1.3, act_fn="gelu", round_proj_up_to_multiple_of=1)
-    return _xlstm(s, slstm_block=xlstm.sLSTMBlockConfig(slstm=layer, feedforward=ff), slstm_at="all")
-
-
-def _xlstm(s: Subject, **blocks: Any) -> nn.Module:
-    import xlstm
-
+    blocks: dict[str, Any] = {"mlstm_block": xlstm.mLSTMBlockConfig()}
+    if scalar:
+        layer = xlstm.sLSTMLayerConfig(backend="vanilla", num_heads=HEADS)
+        ff = xlstm.FeedForwardConfig(proj_factor=1.3, act_fn="gelu", round_proj_up_to_multiple_of=1)
+        blocks = {"slstm_block": xlstm.sLSTMBlockConfig(slstm=layer, feedforward=ff), "slstm_at": "all"}
     sizes = {"vocab_size": VOCAB, "context_length": s.length, "num_blocks": s.layers, "embedding_dim": s.width}
     return _Model(xlstm.xLSTMLMModel(xlstm.xLSTMLMModelConfig(**sizes, **blocks)))
 
@@ -221,8 +214,8 @@ PEERS = {
     "transformers Longformer": Peer(
         "transformers", ("longformer",), _longformer, role="classify", has_hidden=True, options={"window": 64}
     ),
-    "xlstm, mLSTM": Peer("xlstm", ("mlstm",), _mlstm),
-    "xlstm, sLSTM": Peer("xlstm", ("slstm",), _slstm),
+    "xlstm, mLSTM": Peer("xlstm", ("mlstm",), partial(_xlstm, scalar=False)),
+    "xlstm, sLSTM": Peer("xlstm", ("slstm",), partial(_xlstm, scalar=True)),
     "torch LSTM": Peer("torch", ("lstm",), partial(_torch_rnn, nn.LSTM)),
     "torch GRU": Peer("torch", ("gru",), partial(_torch_rnn, nn.GRU)),
 }

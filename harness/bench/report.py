@@ -35,19 +35,16 @@ COLUMNS = (
     _column("mem", "memory_slope", "{:,.2f}"),
 )
 """Of the table of all rows; a column without a number is left out."""
+UNEQUAL = "not the same size"
 PEERS = (
     name_column(lambda peer: peer["ours"], "ours"),
     name_column(lambda peer: f"{peer['peer']} {peer['version']}", "peer"),
     _column("params", "params_mismatch", "{:+.1%}"),
     _column("tok/s", "peer_train_tokens_per_s", "{:,.0f}"),
     _column("peak MB", "peer_peak_memory_bytes", "{:,.0f}", 1e-6),
-    Column("× as fast", lambda peer: cell(peer["ratio"] if peer["comparable"] else "not the same size", _ratio)),
+    Column("× as fast", lambda p: cell(p["ratio"], "{:,.2f}".format) if p["comparable"] else cell(UNEQUAL, str)),
     _column("× memory", "memory_ratio", "{:,.2f}"),
 )
-
-
-def _ratio(value: float | str) -> str:
-    return value if isinstance(value, str) else f"{value:,.2f}"
 
 
 def name(row: Row) -> str:
@@ -102,13 +99,12 @@ def show(rows: list[Row], console: Console) -> None:
 
 def plot(rows: list[Row], file: Path) -> bool:
     """Seconds of a training step per sequence against length, both logarithmic; False of fewer than two lengths."""
-    series = {}
-    for name in dict.fromkeys(row["architecture"] for row in rows if row["status"] == "ok"):
-        own = sorted((r for r in rows if r["architecture"] == name and r["status"] == "ok"), key=lambda r: r["length"])
+    series, good = {}, [row for row in rows if row["status"] == "ok"]
+    for name in dict.fromkeys(row["architecture"] for row in good):
+        own = sorted((row for row in good if row["architecture"] == name), key=lambda row: row["length"])
         if len(own) > 1:
-            lengths = [row["length"] for row in own]
             seconds = [row["length"] / row["train_tokens_per_s"] for row in own]
-            series[f"{name} (slope {own[0]['time_slope']:.2f})"] = lengths, seconds
+            series[f"{name} (slope {own[0]['time_slope']:.2f})"] = [row["length"] for row in own], seconds
     if not series:
         return False
     looks, ticks = styles([*series]), sorted({length for lengths, _ in series.values() for length in lengths})

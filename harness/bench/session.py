@@ -48,11 +48,7 @@ def bench(
     Raises:
         UserError: an unknown name or option.
     """
-    subjects = [
-        dataclasses.replace(_subject(name, settings), length=length, batch=batch)
-        for name in dict.fromkeys(names)
-        for length, batch in settings.lengths
-    ]
+    subjects = [subject for name in dict.fromkeys(names) for subject in _subjects(name, settings)]
     rows: list[Row] = []
     for number, subject in enumerate(subjects, 1):
         title = f"{subject.name} {subject.length}x{subject.batch} ({number} of {len(subjects)})"
@@ -65,8 +61,8 @@ def bench(
     return _with_slopes(rows)
 
 
-def _subject(name: str, settings: Settings) -> Subject:
-    """The subject of a name, with the options that its peers need to be the same model."""
+def _subjects(name: str, settings: Settings) -> list[Subject]:
+    """An architecture at every length, with the options that its peers need to be the same model."""
     try:
         architectures.recipe(name, **settings.options)
     except (KeyError, TypeError, ValueError) as error:
@@ -74,16 +70,9 @@ def _subject(name: str, settings: Settings) -> Subject:
     role, options = settings.role or _role(name, settings.peers), settings.options
     for peer in peers_of(name, role).values() if settings.peers else ():
         options = {**peer.options, **options}
-    return Subject(
-        name,
-        *settings.lengths[0],
-        precision=machine.resolve_precision(settings.precision, machine.pick()),
-        role=role,
-        width=settings.width,
-        depth=settings.depth,
-        options=options,
-        plugins=settings.plugins,
-    )
+    precision = machine.resolve_precision(settings.precision, machine.pick())
+    shared: dict[str, Any] = {"width": settings.width, "depth": settings.depth, "plugins": settings.plugins}
+    return [Subject(name, *size, precision, role, options=options, **shared) for size in settings.lengths]
 
 
 def _role(name: str, peers: bool) -> Role:
@@ -114,7 +103,7 @@ def _row(subject: Subject, settings: Settings, report: Report) -> Row:
             if settings.peers:
                 row |= _compare(ours, peers, problems)
         except MeasurementFailed as error:
-            row |= {"status": error.status, "reason": str(error)}
+            row["status"], row["reason"] = error.args
     return row
 
 
@@ -130,7 +119,7 @@ def _start_peers(ours: Worker, start: Start, report: Report) -> tuple[list[Worke
         try:
             workers.append(start(dataclasses.replace(ours.subject, **theirs)))
         except MeasurementFailed as error:
-            problems[name] = str(error)
+            problems[name] = error.args[1]
     return workers, problems
 
 
@@ -144,7 +133,7 @@ def _measure(ours: Worker, reference: Worker | None, peers: list[Worker], settin
     for number in range(1, settings.repeats + 1):
         report(f"round {number} of {settings.repeats}")
         for worker in (ours, *peers, *([reference] if reference else [])):
-            worker.train(settings.seconds)
+            worker.turns.append(worker.ask("train", settings.seconds))
         peaks.append(ours.ask("matmul"))
         prefill.append(ours.ask("prefill", settings.seconds / 2))
         for context in contexts:

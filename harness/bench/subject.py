@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,10 +40,6 @@ class Subject:
     """A peer's feed-forward units; 0 for what its package calls for."""
 
     @property
-    def shape(self) -> Shape:
-        return Shape(length=self.length, vocab=VOCAB, outputs=CLASSES, width=self.width, depth=self.depth)
-
-    @property
     def tokens(self) -> int:
         """Tokens of a step."""
         return self.length * self.batch
@@ -68,8 +63,9 @@ class Subject:
             return peers.PEERS[self.peer].build(self).to(device)
         for plugin in self.plugins:
             load_plugin(plugin)
+        shape = Shape(length=self.length, vocab=VOCAB, outputs=CLASSES, width=self.width, depth=self.depth)
         with torch.device(device):
-            return zoo.build(self.name, self.role, shape=self.shape, **self.options)
+            return zoo.build(self.name, self.role, shape=shape, **self.options)
 
     def example(self, rows: int | None = None) -> Batch:
         """A batch of random tokens and targets, of `rows` sequences or the subject's own number."""
@@ -79,10 +75,6 @@ class Subject:
         answers = (rows,) if self.role in LABELLED else (rows, self.length)
         targets = torch.randint(CLASSES, answers, generator=generator)
         return Batch(inputs=inputs, targets=targets)
-
-    def at_length(self, length: int) -> Subject:
-        """The same, built for another length."""
-        return dataclasses.replace(self, length=length)
 
 
 def loss(logits: Tensor, batch: Batch) -> Tensor:

@@ -10,13 +10,12 @@ import signal
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
-from torch import nn
 
 from harness import machine
 from harness.bench import peers
@@ -24,7 +23,7 @@ from harness.bench.subject import Subject, loss
 from harness.processes import launch
 from harness.training.optimizer import descend
 from zoo import size as sizing
-from zoo.contract import Batch, Model, State
+from zoo.contract import Model, State
 from zoo.ops.kernel_log import record_kernels
 from zoo.types import Unsupported
 
@@ -39,14 +38,15 @@ class Measurements:
     """A subject's model with its optimiser, after first steps, the last of which was watched for memory."""
 
     def __init__(self, subject: Subject) -> None:
-        self.subject = subject
-        self.device = machine.pick()
+        self.subject, self.device = subject, machine.pick()
         self.batch = subject.example().tensors(self.device)
-        self._warm_up()
+        machine.warm_up(self.device)
+        self._build()  # another model, whose step loads and compiles what the first step would
+        self._step()
+        del self.model, self.optimizer
         machine.release()
         torch.manual_seed(0)
-        self.model = subject.build(self.device)
-        self.optimizer = _adamw(self.model)
+        self._build()
         with record_kernels() as self.kernels:
             self._step()
         with machine.PeakMemory(self.device, self.optimizer) as memory:
@@ -54,18 +54,15 @@ class Measurements:
         self.peak_bytes = memory.peak
         self._decoding: dict[int, tuple[Model, State]] = {}
 
-    def _warm_up(self) -> None:
-        """Make a step of another model, which loads and compiles what the first step would."""
-        machine.warm_up(self.device)
-        model = self.subject.build(self.device)
-        self._descend(model, _adamw(model), self.batch)
+    def _build(self) -> None:
+        self.model = self.subject.build(self.device)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, fused=True)
 
-    def _descend(self, model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch) -> None:
-        autocast = machine.autocast(self.device, self.subject.precision)
-        descend(model, batch, loss, optimizer, autocast=autocast, clip=CLIP)
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return machine.autocast(self.device, self.subject.precision)
 
     def _step(self) -> None:
-        self._descend(self.model, self.optimizer, self.batch)
+        descend(self.model, self.batch, loss, self.optimizer, autocast=self._autocast(), clip=CLIP)
 
     def facts(self) -> dict[str, Any]:
         """What does not vary: parameters, FLOPs of a step, bytes of state and of peak memory, kernels, threads."""
@@ -73,15 +70,14 @@ class Measurements:
             "params": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
             "peak_memory_bytes": self.peak_bytes,
             "kernels": self.kernels,
+            "threads": torch.get_num_threads(),
         }
         if isinstance(self.model, Model):
-            autocast = machine.autocast(self.device, self.subject.precision)
-            found["flops_per_step"] = sizing.training_flops(self.model, self.batch, loss, autocast=autocast)
-            found["state_bytes"] = self._state_bytes() if self.subject.role == "lm" else None
-        return found | {"threads": torch.get_num_threads()}
-
-    def _state_bytes(self) -> int | None:
-        return sizing.recurrent_state_bytes(self.subject.build("meta"), self.subject.length)  # type: ignore[arg-type]
+            found["flops_per_step"] = sizing.training_flops(self.model, self.batch, loss, autocast=self._autocast())
+            if self.subject.role == "lm":
+                empty: Any = self.subject.build("meta")
+                found["state_bytes"] = sizing.recurrent_state_bytes(empty, self.subject.length)
+        return found
 
     def train(self, seconds: float) -> list[float]:
         """Seconds of each training step of a turn."""
@@ -93,7 +89,7 @@ class Measurements:
         self.model.eval()
 
         def read() -> None:
-            with torch.no_grad(), machine.autocast(self.device, self.subject.precision):
+            with torch.no_grad(), self._autocast():
                 self.model(self.batch)
             machine.synchronize(self.device)
 
@@ -118,7 +114,7 @@ class Measurements:
         if not isinstance(self.model, Model) or self.subject.role != "lm":
             return None
         token = torch.zeros(1, 1, dtype=torch.long, device=self.device)
-        with torch.no_grad(), machine.autocast(self.device, self.subject.precision):
+        with torch.no_grad(), self._autocast():
             try:
                 model, state = self._decoding.get(context) or self._read(context)
             except Unsupported:
@@ -134,10 +130,10 @@ class Measurements:
 
     def _read(self, context: int) -> tuple[Model, State]:
         """A model long enough for many turns, and its state after `context` tokens."""
-        model = self.subject.at_length(context + 64 * DECODED).build(self.device)
+        model = replace(self.subject, length=context + 64 * DECODED).build(self.device)
         assert isinstance(model, Model)
         model.eval()
-        tokens = self.subject.at_length(context).example(1).tensors(self.device).inputs
+        tokens = replace(self.subject, length=context).example(1).tensors(self.device).inputs
         return model, model.extend(tokens, model.init_state(1))[1]
 
     def matmul(self) -> float:
@@ -146,41 +142,33 @@ class Measurements:
         return machine.matmul_speed(self.device, dtype)
 
 
-def _adamw(model: nn.Module) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+class MeasurementFailed(Exception):
+    """A subject could not be measured; the arguments are a row's `status`, and why."""
 
 
 def serve(subject: Subject, threads: int | None, pipe: Connection) -> None:
-    """Build the subject and send its facts, then answer requests, (method, arguments), until None comes.
+    """Build the subject and send its facts, then answer requests, (method, *arguments), until the parent is gone.
 
-    Answers are ("ok", value), ("unsupported", reason) or ("failed", reason).
+    What fails is answered by a MeasurementFailed, which is the last answer.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if threads is not None:
         torch.set_num_threads(threads)
     try:
         measurements = Measurements(peers.match(subject) if subject.peer else subject)
-        pipe.send(("ok", measurements.facts()))
-        while (request := pipe.recv()) is not None:
-            method, arguments = request
-            pipe.send(("ok", getattr(measurements, method)(*arguments)))
-    except EOFError:  # the parent is gone
+        pipe.send(measurements.facts())
+        while True:
+            method, *arguments = pipe.recv()
+            pipe.send(getattr(measurements, method)(*arguments))
+    except EOFError:
         return
     except Unsupported as error:
-        pipe.send(("unsupported", str(error)))
+        pipe.send(MeasurementFailed("unsupported", str(error)))
     except Exception as error:
-        pipe.send(("failed", f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]))
+        pipe.send(MeasurementFailed("failed", f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]))
     finally:
         pipe.close()
         os._exit(0)  # a peer's own threads must not keep the process
-
-
-class MeasurementFailed(Exception):
-    """A subject could not be measured: a row's `status`, and why."""
-
-    def __init__(self, status: str, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
 
 
 @dataclass(eq=False)
@@ -201,27 +189,17 @@ class Worker:
         """
         try:
             if request:
-                self.pipe.send((request[0], request[1:]))
-            status, answer = self.pipe.recv()
+                self.pipe.send(request)
+            answer = self.pipe.recv()
         except (EOFError, OSError):
             self.process.join(5)
             if self.process.exitcode == -9:
-                status, answer = "oom", "the process was killed, most likely because memory ran out"
-            else:
-                status, answer = "failed", "the process ended"
-        if status != "ok":
-            raise MeasurementFailed(status, answer)
+                why = "the process was killed, most likely because memory ran out"
+                raise MeasurementFailed("oom", why) from None
+            raise MeasurementFailed("failed", "the process ended") from None
+        if isinstance(answer, MeasurementFailed):
+            raise answer
         return answer
-
-    def train(self, seconds: float) -> None:
-        """Take a training turn."""
-        self.turns.append(self.ask("train", seconds))
-
-    def end(self) -> None:
-        """End the process."""
-        self.process.terminate()
-        self.process.join(10)
-        self.pipe.close()
 
 
 @contextmanager
@@ -238,7 +216,9 @@ def worker_pool(threads: int | None) -> Iterator[Callable[[Subject], Worker]]:
         yield start
     finally:
         for worker in workers:
-            worker.end()
+            worker.process.terminate()
+            worker.process.join(10)
+            worker.pipe.close()
 
 
 def median(turns: list[list[float]]) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import random
 import sys
-from collections.abc import Iterator
 from types import FunctionType
 from typing import Any
 
@@ -40,12 +39,12 @@ def within_budget(subject: Subject) -> Gate:
     return worst(
         result(sum(odd.values()), 0, f"changes of parameters or gradients outside of the optimizer's updates{kinds}"),
         result(miscounted, 0, "meters that disagree with what was seen: steps, tokens, the optimizer's steps"),
-        *_over(subject),
+        _over(subject),
         *_work(subject),
     )
 
 
-def _over(subject: Subject) -> Iterator[Gate]:
+def _over(subject: Subject) -> Gate:
     """What was used beyond the limit of the budget."""
     meter, limit = subject.stop.meter, subject.stop.limit
     used, grace = float(subject.used.of(meter)), 0.0
@@ -53,7 +52,7 @@ def _over(subject: Subject) -> Iterator[Gate]:
         grace = subject.watch.longest_step
     elif subject.used.steps <= 1:
         grace = used  # one step is always made
-    yield result(max(0.0, used - grace - limit) / limit, 0.0, f"{meter} used beyond the limit, relative")
+    return result(max(0.0, used - grace - limit) / limit, 0.0, f"{meter} used beyond the limit, relative")
 
 
 def _work(subject: Subject) -> list[Gate]:
@@ -89,13 +88,13 @@ def data_order(subject: Subject) -> Gate:
 
 def replaced_functions(task: Task) -> list[str]:
     """Functions of the task, and of the modules it is trained through, that were written somewhere else."""
-    found = []
-    for kind in type(task).__mro__:
-        if kind.__module__ in ("builtins", "abc"):
-            continue
-        for name, value in vars(kind).items():
-            if name in vars(Task) and isinstance(value, FunctionType) and not _at_home(value, kind):
-                found.append(f"{kind.__name__}.{name}")
+    found = [
+        f"{kind.__name__}.{name}"
+        for kind in type(task).__mro__
+        if kind.__module__ not in ("builtins", "abc")
+        for name, value in vars(kind).items()
+        if name in vars(Task) and isinstance(value, FunctionType) and not _at_home(value, kind)
+    ]
     found += [f"{name} of the task itself" for name in vars(task) if callable(getattr(type(task), name, None))]
     for home in (sys.modules[name] for name in OWN if name in sys.modules):
         for name, value in vars(home).items():

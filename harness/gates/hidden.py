@@ -39,14 +39,13 @@ def inventory(model: nn.Module) -> Inventory:
     seen: dict[int, Any] = {}  # holds what it has seen, so that no number is given twice
     parts = list(every(model))
     for name, module in parts:
-        for own, parameter in module._parameters.items():
-            if parameter is not None and id(parameter) not in seen:
-                seen[id(parameter)] = parameter
-                found[f"{name}.{own}"] = Part("parameter", parameter.numel(), _sum(parameter), parameter.requires_grad)
-        for own, buffer in module._buffers.items():
-            if buffer is not None and id(buffer) not in seen:
-                seen[id(buffer)] = buffer
-                found[f"{name}.{own}"] = Part("buffer", buffer.numel(), _sum(buffer))
+        declared: tuple[tuple[Kind, Any], ...] = (("parameter", module._parameters), ("buffer", module._buffers))
+        for what, tensors in declared:
+            for own, tensor in tensors.items():
+                if tensor is not None and id(tensor) not in seen:
+                    seen[id(tensor)] = tensor
+                    trainable = what == "parameter" and tensor.requires_grad
+                    found[f"{name}.{own}"] = Part(what, tensor.numel(), _sum(tensor), trainable)
     for name, module in parts:
         for own, value in vars(module).items():
             if own not in ("_parameters", "_buffers", "_modules"):

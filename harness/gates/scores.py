@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from harness.gates.registry import FIRST, gate
 from harness.gates.subject import AS_SCORED, Subject, rows
 from harness.gates.watch import ill_formed
 from harness.records.record import Gate
-from tasks.base import Split, Task, Totals
+from tasks.base import Task, Totals
 from zoo.contract import Batch
 
 SUMS = 512
@@ -92,27 +92,22 @@ def _probabilities(task: Task, totals: Totals) -> Iterator[tuple[str, float]]:
             yield f"right {name}", value / weight
 
 
-class _Shown:
-    """A stand-in for the task that has one batch, and keeps what the model answers as it is scored."""
+def _scored(subject: Subject, batch: Batch) -> tuple[Tensor, list[list[int]]]:
+    """What the model gives, and writes, when a task that has one batch is scored as the record's was."""
+    logits, written = list[Tensor](), list[list[int]]()
 
-    def __init__(self, task: Task, batch: Batch) -> None:
-        self.decoding, self.batch = task.decoding, batch
-        self.logits: list[Tensor] = []
-        self.written: list[Any] = []
-
-    def evaluation(self, split: Split, *, size: int = 32, limit: int | None = None) -> Iterator[Batch]:
-        yield self.batch
-
-    def totals(self, logits: Tensor, batch: Batch) -> Totals:
-        self.logits.append(logits.detach().clone())
+    def totals(given: Tensor, batch: Batch) -> Totals:
+        logits.append(given.detach().clone())
         return {}
 
-    def decoded(self, answers: Any, batch: Batch) -> Totals:
-        self.written.append([list(answer) for answer in answers])
+    def decoded(answers: Sequence[Sequence[int]], batch: Batch) -> Totals:
+        written.extend(map(list, answers))
         return {}
 
-    def scores(self, totals: Totals) -> dict[str, float]:
-        return {}
+    task = SimpleNamespace(decoding=subject.task.decoding, totals=totals, decoded=decoded, scores=dict)
+    task.evaluation = lambda *_, **__: [batch]
+    subject.score(subject.model, task)
+    return logits[0], written
 
 
 @gate("outputs depend on the targets")
@@ -122,12 +117,8 @@ def answers_unseen(subject: Subject) -> Gate:
     chance = torch.Generator().manual_seed(1)
     shift = torch.randint(1, max(2, outputs), batch.targets.shape, generator=chance)
     other = replace(batch, targets=(batch.targets + shift) % outputs)
-    pair = [_Shown(subject.task, which) for which in (batch, other)]
-    for shown in pair:
-        subject.score(subject.model, shown)
-    difference = relative(pair[1].logits[0], pair[0].logits[0])
-    if pair[0].written != pair[1].written:
-        difference = math.inf
+    (before, written), (after, rewritten) = _scored(subject, batch), _scored(subject, other)
+    difference = relative(after, before) if written == rewritten else math.inf
     return result(difference, 1e-6, "largest relative change of logits when the targets are others")
 
 

@@ -75,11 +75,10 @@ class Watch:
             self._violated("parameters changed between steps")
         if self.steps in self.count_at:
             self.flops.append(self._count(batch))
-        sampled = self.steps < FIRST or self.draw.random() < EVERY
-        self._sampled = sampled
-        self._remember(sampled)
-        self._batch, self._versions_of, self._given_batch = batch, _marks(batch), None
-        if sampled:
+        self._sampled = self.steps < FIRST or self.draw.random() < EVERY
+        self._remember(self._sampled)
+        self._batch, self._marks_taken, self._given_batch = batch, _marks(batch), None
+        if self._sampled:
             self.digests[self.steps] = extend_hash("", batch)
         self._keep_hashes(examples)
         self.tokens += batch.inputs.shape[0] * batch.inputs.shape[1]
@@ -87,9 +86,8 @@ class Watch:
 
     def after_step(self, seconds: float) -> None:
         """After a step that took so long, off the clock."""
-        batch, self._in_step = self._batch, False
-        if _marks(batch) != self._versions_of or self._differs(batch):
-            self._violated("a batch was changed by the model")
+        self._in_step = False
+        self._check_batch(self._batch, self._marks_taken)
         if self.updates - self._given != 1:
             self._violated("several updates in a step")
         self._remember(self._sampled)
@@ -107,22 +105,19 @@ class Watch:
     def _updating(self, *_: Any) -> None:
         if not self._in_step:
             self._violated("an update outside of training steps")
-        elif self._changed():
+            return
+        if self._changed():
             self._violated("parameters changed in a step before its update")
-        if self._in_step:
-            self._check_given_batch()
-
-    def _check_given_batch(self) -> None:
-        """The batch that loss and gradients were made of is the one that was taken."""
-        given = self._given_batch
-        if given is None:
+        if self._given_batch is None:
             self._violated("a forward pass past the model's hooks")
-        elif _marks(given) != self._marks_given or self._differs(given):
-            self._violated("a batch was changed by the model")
+        else:
+            self._check_batch(self._given_batch, self._marks_given)
 
-    def _differs(self, batch: Batch) -> bool:
-        """At sampled steps, whether it holds other numbers than the batch that was taken."""
-        return self._sampled and extend_hash("", batch.tensors("cpu")) != self.digests[self.steps]
+    def _check_batch(self, batch: Batch, marks: dict[str, tuple[int, int]]) -> None:
+        """A batch holds the tensors it held, unchanged; at sampled steps, the numbers of the batch that was taken."""
+        other = self._sampled and extend_hash("", batch.tensors("cpu")) != self.digests[self.steps]
+        if other or _marks(batch) != marks:
+            self._violated("a batch was changed by the model")
 
     def _updated(self, *_: Any) -> None:
         self.updates += 1

@@ -4,5 +4,5 @@ evaluate.py    what a model answers, as a record keeps it     evaluate_runs.py  
 load_tasks.py  lm_eval's tasks by name                        isolation.py      what lm_eval may not touch or print
 questions/     tasks that need no hub
 adapter.py     our models as lm_eval's `TemplateLM`           hook.py           makes `lm_eval --model zoobench` known
-scoring.py     log-likelihoods in batches, without lm_eval    generation.py     continuations
+scoring.py     log-likelihoods in batches                     generation.py     continuations
 """

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -46,7 +44,7 @@ class Zoobench(TemplateLM):
     """A language model that lm_eval can ask for everything: log-likelihoods, rolling ones, and continuations.
 
     Args:
-        run: a run (path, id, or labels: see `harness.records.find.find`), or what `zoo.load` opens.
+        run: a run (path, id, or labels: see `harness.records.find.find_run`), or what `zoo.load` opens.
         model: a `Model` with a tokenizer, or a name as for `run`.
         results: where runs lie; None for where zoobench puts them.
         max_length: the most tokens read at once; None for what the model was built or trained for. More only where the
@@ -62,6 +60,10 @@ class Zoobench(TemplateLM):
     Raises:
         UserError: an argument that is unknown or cannot be, no such run, or a model that cannot be asked.
     """
+
+    prefix_token_id = 0
+    eot_token_id = 0
+    """The token that ends a text; of a model that was never shown an end, the one before a text."""
 
     def __init__(
         self,
@@ -98,31 +100,21 @@ class Zoobench(TemplateLM):
         self.precision = machine.resolve_precision(precision, self._device)
         self.max_length = _length(max_length, self.model)
         self.batch_size = _batch_size(batch_size, max_batch_size)
-        self._prefix = self.tokenizer.prefix if prefix_token_id is None else int(prefix_token_id)
-        vocab = self.model.shape.vocab or 0
-        if not 0 <= self._prefix < vocab:
-            raise UserError(f"prefix_token_id {self._prefix} is none of the model's {vocab} tokens")
+        first, end, vocab = self.tokenizer.prefix, self.tokenizer.end, self.model.shape.vocab or 0
+        self.prefix_token_id = first if prefix_token_id is None else int(prefix_token_id)
+        self.eot_token_id = self.prefix_token_id if end is None else end
+        if not 0 <= self.prefix_token_id < vocab:
+            raise UserError(f"prefix_token_id {self.prefix_token_id} is none of the model's {vocab} tokens")
 
     @classmethod
     def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> Zoobench:
-        _one_line_errors()
         return super().create_from_arg_string(arg_string, _explicit(additional_config))
 
     @classmethod
     def create_from_arg_obj(cls, arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None) -> Zoobench:
-        _one_line_errors()
         return super().create_from_arg_obj(arg_dict, _explicit(additional_config))
 
     # tokens
-
-    @property
-    def eot_token_id(self) -> int:
-        """The token that ends a text; of a model that was never shown an end, the one before a text."""
-        return self._prefix if self.tokenizer.end is None else self.tokenizer.end
-
-    @property
-    def prefix_token_id(self) -> int:
-        return self._prefix
 
     @property
     def tokenizer_name(self) -> str:
@@ -133,35 +125,23 @@ class Zoobench(TemplateLM):
             described = f"{self.where} {self.tokenizer.vocab}"
         return f"{self.tokenizer.kind}-{hashlib.sha256(described.encode()).hexdigest()[:12]}"
 
-    def tok_encode(
-        self,
-        string: str,
-        add_special_tokens: bool | None = None,
-        left_truncate_len: int | None = None,
-        **kwargs: Any,
-    ) -> list[int]:
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
         """The tokens of a text, without special ones where it begins with the prefix; UserError if one has no token."""
-        prefix = self.tokenizer.decode([self._prefix])
+        prefix = self.tokenizer.decode([self.prefix_token_id])
         if add_special_tokens is None and prefix and string.startswith(prefix):
             add_special_tokens = False
         try:
-            tokens = self.tokenizer.encode(string, special=add_special_tokens)
+            return self.tokenizer.encode(string, special=add_special_tokens)
         except TokenizerError as error:
             begins = string if len(string) <= 40 else string[:40] + "…"
             raise UserError(f"{error} (in the request {begins!r})") from None
-        return tokens[-left_truncate_len:] if left_truncate_len else tokens
-
-    def tok_decode(self, tokens: int | Sequence[int], skip_special_tokens: bool = True) -> str:
-        """The text of tokens, without the one that ends a text unless it is wanted."""
-        tokens = [tokens] if isinstance(tokens, int) else list(tokens)
-        return self.tokenizer.decode([t for t in tokens if not (skip_special_tokens and t == self.tokenizer.end)])
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         """As every `TemplateLM` does, and where that leaves nothing to read or to score, each text by itself."""
         before, after = super()._encode_pair(context, continuation)
         if continuation and not after:  # it ends inside a token of the context
             after = self.tok_encode(continuation, add_special_tokens=False)
-        return before or [self._prefix], after
+        return before or [self.prefix_token_id], after
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """Raises UserError, as there is no template."""
@@ -186,7 +166,7 @@ class Zoobench(TemplateLM):
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Log-likelihoods of whole texts in nats, in windows of `max_length` with one token of context."""
-        pairs = [([self._prefix], self.tok_encode(request.args[0])) for request in requests]
+        pairs = [([self.prefix_token_id], self.tok_encode(request.args[0])) for request in requests]
         keys = [request.args for request in requests]
         return [value for value, _ in self._score(pairs, "loglikelihood_rolling", keys, disable_tqdm)]
 
@@ -237,13 +217,11 @@ class Zoobench(TemplateLM):
 
     def _prompt(self, context: str, generated: int) -> list[int]:
         """The end of a context, before `generated` tokens; all a model reads, where it has no longest sequence."""
-        length = self.max_length - generated
-        if length < 1 and self.model.longest is not None:
-            raise UserError(
-                f"max_gen_toks={generated} must be less than the {self.max_length} tokens this model can read"
-            )
-        tokens = self.tok_encode(context) or [self._prefix]
-        return tokens[-(length if length > 0 else self.max_length) :]
+        longest = self.max_length
+        if generated >= longest and self.model.longest is not None:
+            raise UserError(f"max_gen_toks={generated} must be less than the {longest} tokens this model can read")
+        tokens = self.tok_encode(context) or [self.prefix_token_id]
+        return tokens[-(longest - generated if generated < longest else longest) :]
 
     # what is written down
 
@@ -272,14 +250,13 @@ class Zoobench(TemplateLM):
         Raises:
             UserError: another model, or this one under other settings, wrote it.
         """
-        if cache_hook.dbdict is not None:
-            own = f"{self.weights} {self.tokenizer_name} {self.max_length} {self._prefix} {self.precision}"
-            other = cache_hook.dbdict.get(CACHE_OWNER, "" if len(cache_hook.dbdict) else own)
-            if other != own:
-                raise UserError(
-                    "this cache holds answers of another model or other settings; give use_cache a new path"
-                )
-            cache_hook.dbdict[CACHE_OWNER] = own
+        known = cache_hook.dbdict
+        if known is not None:
+            own = f"{self.weights} {self.tokenizer_name} {self.max_length} {self.prefix_token_id} {self.precision}"
+            if known.get(CACHE_OWNER, "" if len(known) else own) != own:
+                why = "this cache holds answers of another model or other settings"
+                raise UserError(f"{why}; give use_cache a new path")
+            known[CACHE_OWNER] = own
         super().set_cache_hook(cache_hook)
 
 
@@ -333,19 +310,3 @@ def _explicit(config: dict[str, Any] | None) -> dict[str, Any]:
     """What lm_eval's command line was given, without its own defaults: a batch of 1, and CUDA where there is none."""
     defaults = [("batch_size", 1)] if torch.cuda.is_available() else [("batch_size", 1), ("device", "cuda:0")]
     return {name: value for name, value in (config or {}).items() if (name, value) not in defaults}
-
-
-def _one_line_errors() -> None:
-    """From now on a UserError that nobody catches ends the program with its one line instead of a traceback."""
-    before = sys.excepthook
-    if getattr(before, "of_zoobench", False):
-        return
-
-    def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if isinstance(error, UserError):
-            print(f"zoobench: {error}", file=sys.stderr)
-        else:
-            before(kind, error, trace)
-
-    show.of_zoobench = True  # type: ignore[attr-defined]
-    sys.excepthook = show

@@ -7,7 +7,8 @@ import signal
 import threading
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,35 +16,23 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from harness.errors import UserError
+from harness.lm_eval.evaluate import Evaluation, check_tasks, evaluate
+from harness.plan.published_rows import open_weights
 from harness.processes import context, default_workers, without_main
 from harness.records.find import find_run, open_model, tokenizer_of
 from harness.records.record import LmEval, Record
+from harness.records.spec import RunSpec
 from harness.records.store import Store, read_record
 from harness.suite.loaded import LoadedSuite
 from harness.suite.schema import LmEval as Settings
+from zoo.registry import load_plugin
+from zoo.types import Unsupported
 
 if TYPE_CHECKING:
-    from harness.lm_eval.evaluate import Evaluation
-    from harness.records.spec import RunSpec
     from zoo.contract import Model
 
 Terms = dict[str, Any]
 """What decides on an answer beside the task: limit, fewshot, max_length."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """What one run is to be asked, and what a fresh process needs for it."""
-
-    store: Store
-    run_id: str
-    names: list[str]
-    terms: Terms
-    folders: dict[str, Any]
-    """`include` and `data`, as `evaluate` takes them."""
-    plugins: list[str]
-    members: list[str]
-    """All tasks of the suite, groups taken apart."""
 
 
 def unanswered(record: Record, names: Iterable[str], terms: Terms) -> list[str]:
@@ -92,8 +81,6 @@ def evaluate_run(
     Raises:
         UserError: the model or a task cannot be had, or the model cannot read the questions.
     """
-    from harness.lm_eval.evaluate import evaluate
-
     model, folder = open_model(reference, root, **(weights_options or {})), find_run(reference, root)
     evaluation = evaluate(model, names, **terms, **options)
     if folder is None:
@@ -117,29 +104,27 @@ def evaluate_suite(
     pending = {record.run_id: names for record in records if (names := _pending(record, settings, store))}
     if settings is None or not pending:
         return 0
-    folders, members, plugins = _folders(settings, loaded), check_suite(loaded), [where for _, where in loaded.plugins]
-    terms, store = settings.terms(), Store(loaded.name, store.folder.parent.resolve())
-    jobs = [Job(store, run_id, names, terms, folders, plugins, members) for run_id, names in pending.items()]
-    workers = min(workers or default_workers(), len(jobs))
-    console.print(f"{len(jobs)} models answer {', '.join(settings.tasks)}; {workers} at a time", highlight=False)
+    terms, members, folders = settings.terms(), check_suite(loaded), _folders(settings, loaded)
+    store, plugins = Store(loaded.name, store.folder.parent.resolve()), [where for _, where in loaded.plugins]
+    answer = partial(_answer, store=store, terms=terms, members=members, plugins=plugins, **folders)
+    workers = min(workers or default_workers(), len(pending))
+    console.print(f"{len(pending)} models answer {', '.join(settings.tasks)}; {workers} at a time", highlight=False)
     with ProcessPoolExecutor(workers, mp_context=context(), initializer=_ignore_interrupts) as pool, without_main():
-        futures = [pool.submit(_answer, job) for job in jobs]
+        futures = [pool.submit(answer, run_id, names) for run_id, names in pending.items()]
         try:
             for number, future in enumerate(as_completed(futures), 1):
-                console.print(f"  {number}/{len(jobs)} {future.result()}", highlight=False)
+                console.print(f"  {number}/{len(pending)} {future.result()}", highlight=False)
         except BaseException:  # what was answered is stored; the rest is asked the next time
             for future in futures:
                 future.cancel()
             for process in multiprocessing.active_children():
                 process.terminate()
             raise
-    return len(jobs)
+    return len(pending)
 
 
 def check_suite(loaded: LoadedSuite) -> list[str]:
     """The names of all tasks that a suite asks; a UserError, perhaps at the suite's line, where one cannot be had."""
-    from harness.lm_eval.evaluate import check_tasks
-
     settings = loaded.suite.lm_eval
     if settings is None:
         return []
@@ -166,38 +151,37 @@ def _pending(record: Record, settings: Settings | None, store: Store) -> list[st
     return unanswered(record, settings.tasks, settings.terms())
 
 
-def _answer(job: Job) -> str:
-    """Do a job in its own process, and store the answers; returns a line that says whose they are."""
+def _answer(
+    run_id: str, names: list[str], *, store: Store, terms: Terms, members: list[str], plugins: list[str], **folders: Any
+) -> str:
+    """Ask one model in this process, a fresh one, and store its answers; returns a line that says whose they are.
+
+    `members` are all tasks of the suite, groups taken apart: those that a model which cannot be asked is refused.
+    """
     import torch
 
-    from harness.lm_eval.evaluate import evaluate
-    from zoo.registry import load_plugin
-    from zoo.types import Unsupported
-
     torch.set_num_threads(1)
-    for plugin in job.plugins:
+    for plugin in plugins:
         load_plugin(plugin)
-    record = job.store.read(job.run_id)
+    record = store.read(run_id)
     if record is None:
-        raise UserError("the run is gone", file=job.store.run_folder(job.run_id))
+        raise UserError("the run is gone", file=store.run_folder(run_id))
     title = record.spec.title()
     try:
-        evaluation = evaluate(_open(record.spec, job.store), job.names, **job.folders, **job.terms)
-        new, said = answers(evaluation, job.names, job.terms), f"{title}: {evaluation.seconds:.0f} s"
+        evaluation = evaluate(_open(record.spec, store), names, **folders, **terms)
+        new, said = answers(evaluation, names, terms), f"{title}: {evaluation.seconds:.0f} s"
     except (UserError, Unsupported) as error:
         why = error.message if isinstance(error, UserError) else str(error)
-        names, refused = tuple(sorted(job.names)), dict.fromkeys(job.members, why)
-        new = LmEval(version("lm_eval"), job.terms, names, {}, {}, refused, 0.0)
+        refused = dict.fromkeys(members, why)
+        new = LmEval(version("lm_eval"), terms, tuple(sorted(names)), {}, {}, refused, 0.0)
         said = f"{title} cannot be asked: {why}"
-    job.store.write(add_answers(record, new))
+    store.write(add_answers(record, new))
     return said
 
 
 def _open(spec: RunSpec, store: Store) -> Model:
     """The model of a final run, or of a row of published weights."""
     if spec.pretrained:
-        from harness.plan.published_rows import open_weights
-
         return open_weights(spec, spec.build_task())
     return open_model(str(store.run_folder(spec.run_id)))
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text
 
 from harness.errors import UserError
 from zoo.contract import Model
@@ -32,15 +33,9 @@ class GenerationOptions:
     @classmethod
     def parse(cls, kwargs: dict[str, Any], max_length: int) -> GenerationOptions:
         """Read lm_eval's `generation_kwargs`; a UserError names an option that is not known here."""
-        rest = dict(kwargs)
-        until = rest.pop("until", None) or ()
-        counts = [rest.pop(key, None) for key in ("max_gen_toks", "max_new_tokens", "max_tokens")]
         default = TOKENS if max_length > TOKENS else max(1, max_length // 2)
-        tokens = next((int(count) for count in counts if count is not None), default)
-        sample, temperature = rest.pop("do_sample", None), rest.pop("temperature", None)
-        if temperature is None or sample is False:
-            temperature = 1.0 if sample else 0.0
-        top_k, top_p = rest.pop("top_k", None), rest.pop("top_p", None)
+        rest: dict[str, Any] = {**normalize_gen_kwargs(kwargs, default)}
+        until, tokens, sample, temperature, top_k, top_p = (rest.pop(key, None) for key in KNOWN)
         if rest.pop("num_beams", 1) != 1:
             raise UserError("num_beams: continuations are made one token after another, without a beam")
         for name in rest:
@@ -48,9 +43,9 @@ class GenerationOptions:
         if tokens < 1:
             raise UserError(f"max_gen_toks must be at least 1, got {tokens}")
         return cls(
-            until=(until,) if isinstance(until, str) else tuple(until),
+            until=tuple(until),
             tokens=tokens,
-            temperature=float(temperature),
+            temperature=float(sample) if temperature is None else float(temperature),
             top_k=int(top_k) if top_k else None,
             top_p=float(top_p) if top_p is not None and float(top_p) < 1 else None,
         )
@@ -84,5 +79,4 @@ def continue_prompts(
         done=done,
         rows=rows or ROWS,
     )
-    texts = [tokenizer.decode(tokens) for tokens in written]
-    return [text[: min((text.find(stop) for stop in stops if stop in text), default=None)] for text in texts]
+    return [postprocess_generated_text(tokenizer.decode(tokens), stops, None) for tokens in written]

@@ -31,9 +31,8 @@ def import_lm_eval() -> Any:
         import lm_eval
         from lm_eval.tasks import TaskManager
     except ImportError as error:
-        raise UserError(
-            f"questions are asked through lm-eval, which cannot be imported ({error}): {install}"
-        ) from error
+        why = f"questions are asked through lm-eval, which cannot be imported ({error})"
+        raise UserError(f"{why}: {install}") from error
     if not hasattr(TaskManager, "load"):
         raise UserError(f"lm-eval {lm_eval.__version__} is too old: {install}")
     return lm_eval
@@ -85,11 +84,9 @@ def _manager(names: Sequence[str], include: Path | None, report: Report) -> Any:
     known = manager.all_tasks
     for name in names:
         if name not in known:
-            near = nearest(name, known)
-            raise UserError(
-                f"unknown lm-eval task {name!r}{near if near.startswith('; did') else ''}; "
-                "zoobench ls questions lists those that need no hub"
-            )
+            near = nearest(name, known) if nearest(name, known).startswith("; did") else ""
+            lists = "zoobench ls questions lists those that need no hub"
+            raise UserError(f"unknown lm-eval task {name!r}{near}; {lists}")
     return manager
 
 
@@ -104,10 +101,8 @@ def _read(manager: Any, name: str) -> dict[str, Any]:
             raise UserError(f"{name}: {error}") from error
         local = f"local_{name}"
         instead = f"{local} asks the same of a file" if local in questions.configs() else "some need no hub"
-        reason = f"{type(error).__name__}: {str(error).split(chr(10))[0]}"
-        raise UserError(
-            f"lm-eval task {name!r} cannot be loaded ({reason}); {instead}: zoobench ls questions"
-        ) from error
+        why = f"cannot be loaded ({type(error).__name__}: {str(error).split(chr(10))[0]})"
+        raise UserError(f"lm-eval task {name!r} {why}; {instead}: zoobench ls questions") from error
 
 
 def _check(name: str, task: Any) -> None:

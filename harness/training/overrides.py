@@ -43,12 +43,10 @@ def overrides_of(model: Model, given: Collection[str] = ()) -> list[Override]:
     for name, override in model.param_overrides().items():
         if name not in trained:
             continue
-        size, decays = trained[name].numel(), id(trained[name]) in usual
-        own = {"lr_max": override.lr_max, "lr_scale": None if override.lr_scale == 1 else override.lr_scale}
-        own["decay"] = None if override.decay in (None, decays) else override.decay
-        for what, value in own.items():
-            if value is not None:
-                add(what, value, size, _short(name))
+        plain = {"lr_max": None, "lr_scale": 1, "decay": id(trained[name]) in usual}
+        for what, own in plain.items():
+            if (value := getattr(override, what)) not in (None, own):
+                add(what, value, trained[name].numel(), _short(name))
     for what, neutral in _RECIPE.items():
         if what not in given and (value := getattr(model.recipe, what)) != neutral:
             add(what, value, sum(p.numel() for p in trained.values()))
@@ -69,10 +67,9 @@ def _add_initial(model: Model, add: Any) -> None:
 
 
 def _short(name: str) -> str:
-    """The end of a parameter's name, from the first word that says something: `log_dt`, `dt_proj.bias`."""
+    """The end of a parameter's name, from the last word that says something: `log_dt`, `dt_proj.bias`."""
     parts = name.split(".")
-    plain = [p.isdigit() or p in ("weight", "bias") for p in parts]
-    start = max((i for i, dull in enumerate(plain) if not dull), default=0)
+    start = max((i for i, word in enumerate(parts) if not word.isdigit() and word not in ("weight", "bias")), default=0)
     return ".".join(parts[start:])
 
 

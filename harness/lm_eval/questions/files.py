@@ -47,10 +47,7 @@ def read(path: Path, keys: tuple[str, ...]) -> list[Row]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                raise ValueError("not a JSON object")
-            rows.append(parse(row, keys))
+            rows.append(parse(json.loads(line), keys))
         except json.JSONDecodeError as error:
             raise UserError(f"not JSON: {error.msg} (column {error.colno})", file=path, line=number) from error
         except ValueError as error:  # also what is not UTF-8
@@ -70,8 +67,10 @@ KEYS = {
 """What is read of each row, by file: texts, a list of texts to choose from, and the index of the true one."""
 
 
-def parse(row: Row, keys: tuple[str, ...]) -> Row:
+def parse(row: Any, keys: tuple[str, ...]) -> Row:
     """What is needed of a row; a ValueError says what is wrong."""
+    if not isinstance(row, dict):
+        raise ValueError("not a JSON object")
     choices = 0
     for key in keys:
         if key not in row:

@@ -114,7 +114,7 @@ def recall(documents: int, **_: Any) -> Row:
         things = [thing for place, (_, thing) in enumerate(held) if place != which]
         context = f"{told} {held[which][0]} has the"
         rows.append({"context": context, **_among(number, "recall", held[which][1], things, golds[number])})
-    return {"test": _dataset(rows)}
+    return _split(rows, shuffled=False)
 
 
 def copy(documents: int, **_: Any) -> Row:
@@ -126,7 +126,7 @@ def copy(documents: int, **_: Any) -> Row:
         shown, asked = (" ".join(words[i] for i in part) for part in (row[:COPIED], row[COPIED:]))
         context = f"Words: {shown}\nAgain: {shown}\nWords: {asked}\nAgain:"
         rows.append({"context": context, "words": asked})
-    return {"test": _dataset(rows)}
+    return _split(rows, shuffled=False)
 
 
 def repeated(doc: Row, results: list[str]) -> dict[str, float]:
@@ -187,13 +187,9 @@ def _among(number: int, what: str, true: str, others: list[str], gold: int) -> R
     return {"choices": [*choices[:gold], true, *choices[gold:]], "gold": gold}
 
 
-def _split(rows: list[Row]) -> Row:
-    """The split `test`, in random order."""
-    order = Draws("questions", "order").permutation(np.array([0]), len(rows))[0]
-    return {"test": _dataset([rows[i] for i in order])}
-
-
-def _dataset(rows: list[Row]) -> Any:
+def _split(rows: list[Row], *, shuffled: bool = True) -> Row:
+    """The split `test`, in random order unless the rows are random themselves."""
     from datasets import Dataset
 
-    return Dataset.from_list(rows)
+    order = Draws("questions", "order").permutation(np.array([0]), len(rows))[0] if shuffled else range(len(rows))
+    return {"test": Dataset.from_list([rows[i] for i in order])}

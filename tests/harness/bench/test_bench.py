@@ -1,7 +1,6 @@
-"""`zoobench bench`: its options, what its rows hold, that drift cancels, and that peers have our size."""
+"""`zoobench bench`: its options, what its rows hold, and that peers have our size."""
 
 import json
-import statistics
 
 import pytest
 from click.testing import CliRunner
@@ -12,14 +11,9 @@ from harness.bench.subject import Subject
 from harness.bench.worker import Worker
 from harness.commands import main
 from harness.errors import UserError
-from harness.training.reference import ratio
 from zoo import architectures
 
 TINY = ["--width", "16", "--depth", "1", "--repeats", "2", "--seconds", "0", "--threads", "1"]
-DESIGNED = (
-    "architecture length batch precision train_tokens_per_s prefill_tokens_per_s decode_ms_per_token peak_memory_bytes "
-    "state_bytes fraction_of_peak"
-)
 
 
 def command(*args):
@@ -43,13 +37,11 @@ def test_rows_hold_what_the_design_names(measured):
     rows, _ = measured
     assert [(row["architecture"], row["length"], row["batch"]) for row in rows] == [("lstm", 16, 2), ("lstm", 64, 2)]
     for row in rows:
-        assert row.keys() >= set(DESIGNED.split())
-        assert row["status"] == "ok"
+        assert (row["status"], row["reference"], row["precision"] in ("fp32", "bf16")) == ("ok", "pre_ln", True)
         assert row["train_tokens_per_s"] > 0
         assert row["prefill_tokens_per_s"] > row["train_tokens_per_s"]
         assert 0 < row["fraction_of_peak"] < 1
         assert row["peak_memory_bytes"] > 0
-        assert row["reference"] == "pre_ln"
         assert row["time_slope"] is not None
     assert rows[0]["decode_ms_by_context"].keys() == {"8", "16"}
     assert rows[0]["decode_ms_per_token"] == rows[0]["decode_ms_by_context"]["16"]
@@ -107,12 +99,8 @@ def test_slope_is_the_exponent(power):
     assert session.slope(lengths, [3e-5 * length**power for length in lengths]) == pytest.approx(power)
 
 
-def test_drift_cancels_in_a_ratio():
-    """A machine that gets slower and slower, by the round, changes no ratio between neighbours."""
-    drift = [1.0, 1.7, 2.9, 5.3, 8.1]
-    ours = [[0.2 * d] * 3 for d in drift]
-    assert ratio(ours, [[0.5 * d] * 3 for d in drift]) == pytest.approx(2.5)
-    assert session._spread(ours) == pytest.approx((8.1 - 1) / 2 / statistics.median(drift))
+def test_the_spread_is_half_the_range_of_turns_over_their_median():
+    assert session._spread([[0.2 * drift] * 3 for drift in (1.0, 2.9, 8.1)]) == pytest.approx((8.1 - 1) / 2 / 2.9)
 
 
 @pytest.mark.parametrize("peer", peers.PEERS)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +15,15 @@ tokenizers = pytest.importorskip("tokenizers")
 
 import lm_eval  # noqa: E402
 from lm_eval.api.instance import Instance  # noqa: E402
+from lm_eval.api.task import ConfigurableTask  # noqa: E402
 from lm_eval.tasks import TaskManager  # noqa: E402
-from lm_eval.utils import get_rolling_token_windows, make_disjoint_window  # noqa: E402
 
 from harness.errors import UserError  # noqa: E402
-from harness.lm_eval import adapter, scoring  # noqa: E402
+from harness.lm_eval import adapter  # noqa: E402
 from harness.lm_eval.adapter import Zoobench  # noqa: E402
 from zoo import published  # noqa: E402
 from zoo.build import build  # noqa: E402
-from zoo.contract import Batch, Model, Shape, State, Traits  # noqa: E402
+from zoo.contract import Batch, Model, Shape, Traits  # noqa: E402
 from zoo.tokenizers import Bytes, Characters, Fast, Tokenizer  # noqa: E402
 
 LENGTH = 48
@@ -34,8 +31,10 @@ TEXT = "The cat sat on the mat, and the dog sat near it. Were they happy? Nobody
 WORDS = TEXT.split()
 
 
-def requests(kind: str, *arguments: tuple[Any, ...]) -> list[Instance]:
-    return [Instance(request_type=kind, doc={}, arguments=one, idx=i) for i, one in enumerate(arguments)]
+def answered(lm: Any, kind: str, *arguments: tuple[Any, ...]) -> list[Any]:
+    """What a model of lm_eval answers to requests of a kind."""
+    asked = [Instance(request_type=kind, doc={}, arguments=one, idx=i) for i, one in enumerate(arguments)]
+    return getattr(lm, kind)(asked, disable_tqdm=True)
 
 
 def subwords() -> Any:
@@ -73,37 +72,6 @@ class Alphabet(Uniform):
         return 9 * torch.nn.functional.one_hot((batch.inputs + 1) % 256, 256).float()
 
 
-class Theirs(Model):
-    """A causal language model of transformers; with a cache it resumes, by `extend` alone."""
-
-    def __init__(self, inner: Any, tokenizer: Tokenizer, *, resumable: bool) -> None:
-        super().__init__()
-        self.inner, self.role, self.tokenizer = inner, "lm", tokenizer
-        self.traits = Traits(causal="strict", bidirectional=False, resumable=resumable, length="max")
-        self.shape = Shape(length=LENGTH, outputs=inner.config.vocab_size, vocab=inner.config.vocab_size)
-
-    def forward(self, batch: Batch) -> Tensor:
-        return self.inner(batch.inputs).logits
-
-    def init_state(self, batch: int) -> State:
-        config = self.inner.config
-        heads, width = config.num_key_value_heads, config.hidden_size // config.num_attention_heads
-        return {
-            str(layer): {"k": torch.zeros(batch, heads, 0, width), "v": torch.zeros(batch, heads, 0, width)}
-            for layer in range(config.num_hidden_layers)
-        }
-
-    def extend(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        from transformers import DynamicCache
-
-        cache = DynamicCache()
-        for layer, held in state.items():
-            cache.update(held["k"], held["v"], int(layer))
-        name = "cache" if "cache" in inspect.signature(self.inner.forward).parameters else "past_key_values"
-        logits = self.inner(tokens, use_cache=True, **{name: cache}).logits
-        return logits, {str(i): {"k": layer.keys, "v": layer.values} for i, layer in enumerate(cache.layers)}
-
-
 @pytest.fixture(scope="module")
 def hf() -> Any:
     """lm_eval's own backend with a random Llama and our subwords."""
@@ -112,27 +80,21 @@ def hf() -> Any:
 
     torch.manual_seed(0)
     backend = subwords()
-    config = transformers.LlamaConfig(
-        vocab_size=backend.get_vocab_size(),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=LENGTH,
-        initializer_range=0.3,
-        bos_token_id=0,
-        eos_token_id=1,
-    )
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "max_position_embeddings": LENGTH}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    tokens = {"vocab_size": backend.get_vocab_size(), "bos_token_id": 0, "eos_token_id": 1}
+    config = transformers.LlamaConfig(initializer_range=0.3, **sizes, **heads, **tokens)
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
     return HFLM(pretrained=transformers.LlamaForCausalLM(config).eval(), tokenizer=tokenizer, batch_size=3)
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["whole", "resumed"])
-def ours(request: pytest.FixtureRequest, hf: Any) -> Zoobench:
-    """The same weights and subwords."""
-    tokenizer = Fast(subwords().to_str(), prefix=0, end=1)
-    return Zoobench(model=Theirs(hf.model, tokenizer, resumable=request.param))
+@pytest.fixture(scope="module")
+def ours(hf: Any, tmp_path_factory: pytest.TempPathFactory) -> Zoobench:
+    """The same weights and subwords, opened by their path."""
+    folder = tmp_path_factory.mktemp("llama")
+    hf.model.save_pretrained(folder)
+    hf.tokenizer.save_pretrained(folder)
+    return Zoobench(run=str(folder))
 
 
 def choices() -> list[tuple[str, str]]:
@@ -148,15 +110,14 @@ def choices() -> list[tuple[str, str]]:
 
 
 def test_log_likelihoods_are_those_of_hf(hf: Any, ours: Zoobench) -> None:
-    asked = requests("loglikelihood", *choices())
-    wanted, found = hf.loglikelihood(asked, disable_tqdm=True), ours.loglikelihood(asked, disable_tqdm=True)
+    wanted, found = (answered(lm, "loglikelihood", *choices()) for lm in (hf, ours))
     assert [value for value, _ in found] == pytest.approx([value for value, _ in wanted], abs=1e-4)
     assert [greedy for _, greedy in found] == [greedy for _, greedy in wanted]
 
 
 def test_rolling_log_likelihoods_are_those_of_hf(hf: Any, ours: Zoobench) -> None:
-    asked = requests("loglikelihood_rolling", (TEXT,), ("",), (TEXT * 4,), ("cat",), ("<s>The cat",))
-    wanted, found = (lm.loglikelihood_rolling(asked, disable_tqdm=True) for lm in (hf, ours))
+    texts = (TEXT,), ("",), (TEXT * 4,), ("cat",), ("<s>The cat",)
+    wanted, found = (answered(lm, "loglikelihood_rolling", *texts) for lm in (hf, ours))
     assert found == pytest.approx(wanted, abs=1e-3)
 
 
@@ -164,27 +125,17 @@ def test_tokens_are_those_of_hf(hf: Any, ours: Zoobench) -> None:
     for text in (TEXT, "", "<s>The", " über"):
         for special in (None, True, False):
             assert ours.tok_encode(text, add_special_tokens=special) == hf.tok_encode(text, add_special_tokens=special)
-    assert ours.tok_decode([*ours.tok_encode("a cat", False), 1]) == "a cat"
     assert (ours.eot_token_id, ours.prefix_token_id, ours.max_length) == (1, 0, hf.max_length)
 
 
 def test_continuations_are_those_of_hf(hf: Any, ours: Zoobench) -> None:
-    pytest.importorskip("zoo.generate")
-    one = {"max_gen_toks": 12, "do_sample": False}
-    contexts = ["The cat", "the dog sat", "Were they", TEXT * 2]
-    asked = [(context, {**one, "until": ["zz"]}) for context in contexts]
-    # each alone: hf pads a batch on the left, which moves its positions
-    wanted = [hf.generate_until(requests("generate_until", each), disable_tqdm=True)[0] for each in asked]
-    assert ours.generate_until(requests("generate_until", *asked), disable_tqdm=True) == wanted
-    cut = [(context, {**one, "until": [text[3:5], text[6:9]]}) for context, text in zip(contexts, wanted, strict=True)]
-    wanted = [hf.generate_until(requests("generate_until", each), disable_tqdm=True)[0] for each in cut]
-    assert ours.generate_until(requests("generate_until", *cut), disable_tqdm=True) == wanted
-
-
-def test_windows_are_those_of_lm_eval() -> None:
-    for n in range(40):
-        theirs = map(make_disjoint_window, get_rolling_token_windows(list(range(1, n + 1)), 0, 7, 1))
-        assert list(scoring.windows(list(range(n + 1)), 7)) == list(theirs)
+    until = {context: ["zz"] for context in ("The cat", "the dog sat", "Were they", TEXT * 2)}
+    for _ in range(2):
+        asked = [(text, {"max_gen_toks": 12, "do_sample": False, "until": stops}) for text, stops in until.items()]
+        # each alone: hf pads a batch on the left, which moves its positions
+        wanted = [answered(hf, "generate_until", each)[0] for each in asked]
+        assert answered(ours, "generate_until", *asked) == wanted
+        until = {context: [text[3:5], text[6:9]] for context, text in zip(until, wanted, strict=True)}
 
 
 # texts of which the model knows nothing: bits per byte are log2(V) · tokens / bytes
@@ -197,47 +148,34 @@ TOKENIZERS = {
 
 
 TEXTS = [TEXT * 3, "über"]
-DATA = """
-dataset_path: json
-dataset_kwargs: {data_files: {test: FOLDER/texts.jsonl}, cache_dir: FOLDER/cache}
-test_split: test
-"""
-TASKS = {
-    "told": """
-output_type: loglikelihood_rolling
-doc_to_text: ''
-doc_to_target: '{{text}}'
-metric_list: [{metric: bits_per_byte}]
-""",
-    "asked": """
-output_type: multiple_choice
-doc_to_text: '{{text[:20]}}'
-doc_to_choice: [a, cat, the mat]
-doc_to_target: 1
-target_delimiter: ''
-metric_list: [{metric: acc}]
-""",
+ROLLING = {"task": "rolling", "output_type": "loglikelihood_rolling", "doc_to_text": "", "doc_to_target": "{{text}}"}
+CHOICE = {
+    "task": "choice",
+    "output_type": "multiple_choice",
+    "doc_to_text": "{{text[:20]}}",
+    "doc_to_choice": ["a", "cat", "the mat"],
+    "doc_to_target": 1,
+    "target_delimiter": "",
 }
 
 
-@pytest.fixture(scope="module")
-def ask(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Zoobench, str], dict[str, Any]]:
-    """Asks a model one of two tasks over two texts: `told` or `asked`."""
-    folder = tmp_path_factory.mktemp("tasks")
-    (folder / "texts.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in TEXTS), encoding="utf-8")
-    for name, task in TASKS.items():
-        (folder / f"{name}.yaml").write_text(f"task: {name}{DATA.replace('FOLDER', str(folder))}{task}")
-    manager = TaskManager(include_path=str(folder), include_defaults=False)
-    return lambda lm, name: lm_eval.simple_evaluate(lm, tasks=[name], task_manager=manager, bootstrap_iters=0)
+def ask(lm: Zoobench, task: dict[str, Any], metric: str) -> dict[str, Any]:
+    """lm_eval's report of one task over `TEXTS`."""
+    from datasets import Dataset
+
+    texts = {"test": Dataset.from_list([{"text": text} for text in TEXTS])}
+    own = {"custom_dataset": lambda **_: texts, "test_split": "test", "metric_list": [{"metric": metric}]}
+    made, manager = ConfigurableTask(config=task | own), TaskManager(include_defaults=False)
+    return lm_eval.simple_evaluate(lm, tasks=[made], task_manager=manager, bootstrap_iters=0)
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
-def test_bits_per_byte(kind: str, ask: Any) -> None:
+def test_bits_per_byte(kind: str) -> None:
     lm = Zoobench(model=Uniform(TOKENIZERS[kind]()), batch_size=2)
-    found = ask(lm, "told")
+    found = ask(lm, ROLLING, "bits_per_byte")
     tokens, count = sum(len(lm.tok_encode(text)) for text in TEXTS), sum(len(text.encode()) for text in TEXTS)
     wanted = math.log2(lm.tokenizer.vocab) * tokens / count
-    assert found["results"]["told"]["bits_per_byte,none"] == pytest.approx(wanted, rel=1e-5)
+    assert found["results"]["rolling"]["bits_per_byte,none"] == pytest.approx(wanted, rel=1e-5)
     assert (found["config"]["model_max_length"], found["config"]["model_num_parameters"]) == (LENGTH, 0)
 
 
@@ -249,23 +187,24 @@ def saved(name: str, folder: Path, vocab: int = 256) -> Model:
     return made
 
 
-def test_a_saved_model_answers_by_its_path(ask: Any, tmp_path: Path) -> None:
+def test_a_saved_model_answers_by_its_path(tmp_path: Path) -> None:
     made = saved("lstm", tmp_path / "model")
     by_path = Zoobench.create_from_arg_string(f"run={tmp_path / 'model'},max_length=64", {"device": "cpu"})
-    found, again = (ask(lm, "asked") for lm in (by_path, Zoobench(model=made, max_length=64, batch_size=1)))
+    found, again = (ask(lm, CHOICE, "acc") for lm in (by_path, Zoobench(model=made, max_length=64, batch_size=1)))
     assert found["config"]["model_sha"] == again["config"]["model_sha"]
     assert found["config"]["model_where"] == str(tmp_path / "model")
-    values = [[float(a[0][0]) for sample in one["samples"]["asked"] for a in sample["resps"]] for one in (found, again)]
-    assert values[0] == pytest.approx(values[1], abs=1e-5)
+    samples = [one["samples"]["choice"] for one in (found, again)]
+    value, other = ([float(answer[0][0]) for sample in own for answer in sample["resps"]] for own in samples)
+    assert value == pytest.approx(other, abs=1e-5)
 
 
-def test_published_weights_take_the_options_of_zoo_load(ask: Any, tmp_path: Path) -> None:
+def test_published_weights_take_the_options_of_zoo_load(tmp_path: Path) -> None:
     """RWKV weights named by their kind, with a tokenizer of 256 tokens that their vocabulary of 300 does not imply."""
     path = published.export(saved("rwkv4", tmp_path / "zoo", 300), tmp_path / "rwkv", "rwkv") / "model.pth"
     arguments = f"run={path},kind=rwkv,tokenizer=bytes,length=20,decay=raw"
     lm = Zoobench.create_from_arg_string(arguments, {"device": "cpu"})
     assert (lm.tokenizer.kind, lm.max_length, lm.model.built["architecture"]) == ("bytes", 20, "rwkv4")
-    assert ask(lm, "asked")["config"]["model_tokenizer"].startswith("bytes-")
+    assert ask(lm, CHOICE, "acc")["config"]["model_tokenizer"].startswith("bytes-")
     with pytest.raises(UserError, match="no tokenizer, and lm_eval asks in text"):
         Zoobench(run=str(path))
 
@@ -274,12 +213,11 @@ def test_published_weights_take_the_options_of_zoo_load(ask: Any, tmp_path: Path
 
 
 def continued(lm: Zoobench, context: str, **options: Any) -> str:
-    return lm.generate_until(requests("generate_until", (context, options)), disable_tqdm=True)[0]
+    return answered(lm, "generate_until", (context, options))[0]
 
 
 @pytest.fixture
 def alphabet() -> Zoobench:
-    pytest.importorskip("zoo.generate")
     return Zoobench(model=Alphabet(Bytes()))
 
 
@@ -301,14 +239,14 @@ def test_a_prompt_loses_its_beginning_but_never_all_of_itself(alphabet: Zoobench
 def test_samples_depend_on_the_seed_and_the_place_alone(alphabet: Zoobench) -> None:
     lm = Zoobench(model=Uniform(Characters("abcdefgh")))
     wish = {"do_sample": True, "max_gen_toks": 9}
-    asked = requests("generate_until", ("a", wish), ("ab", wish), ("a", wish))
+    asked = ("a", wish), ("ab", wish), ("a", wish)
     torch.manual_seed(3)
-    found = lm.generate_until(asked, disable_tqdm=True)
+    found = answered(lm, "generate_until", *asked)
     assert len(set(found)) == 3
     lm.batch_size = 1
-    assert lm.generate_until(asked, disable_tqdm=True) == found
+    assert answered(lm, "generate_until", *asked) == found
     torch.manual_seed(4)
-    assert lm.generate_until(asked, disable_tqdm=True) != found
+    assert answered(lm, "generate_until", *asked) != found
 
 
 # what is kept
@@ -325,8 +263,7 @@ def test_every_answer_reaches_the_cache_of_its_own_model(alphabet: Zoobench) -> 
         "generate_until": [("a", {"until": ["e"], "max_gen_toks": 9})],
     }
     for kind, arguments in asked.items():
-        answers = getattr(alphabet, kind)(requests(kind, *arguments), disable_tqdm=True)
-        for one, answer in zip(arguments, answers, strict=True):
+        for one, answer in zip(arguments, answered(alphabet, kind, *arguments), strict=True):
             assert kept[lm_eval.api.model.hash_args(kind, one)] == answer
     for other in (Zoobench(model=Alphabet(Bytes()), max_length=9), Zoobench(model=Uniform(Characters("ab")))):
         with pytest.raises(UserError, match="another model"):
@@ -348,7 +285,7 @@ def test_tokenizers_are_named_by_what_they_are() -> None:
 
 def test_nothing_has_no_cost() -> None:
     lm = Zoobench(model=Uniform(Bytes()))
-    found = lm.loglikelihood(requests("loglikelihood", ("", ""), ("a", ""), (" ", "b"), ("", "\n")), disable_tqdm=True)
+    found = answered(lm, "loglikelihood", ("", ""), ("a", ""), (" ", "b"), ("", "\n"))
     byte = -math.log(256)
     assert [value for value, _ in found] == pytest.approx([0, 0, 2 * byte, 0], abs=1e-5)
 
@@ -402,22 +339,6 @@ def test_batch_sizes(tmp_path: Path) -> None:
 def test_a_character_without_a_token_names_the_request() -> None:
     lm = Zoobench(model=Uniform(Characters("abc ")))
     with pytest.raises(UserError, match=r"'x' .*in the request 'a cab x'"):
-        lm.loglikelihood(requests("loglikelihood", ("a cab", " x")), disable_tqdm=True)
+        answered(lm, "loglikelihood", ("a cab", " x"))
     with pytest.raises(UserError, match="chat template"):
         lm.apply_chat_template([{"role": "user", "content": "a"}])
-
-
-def test_an_error_that_nobody_catches_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    others: list[BaseException] = []
-    monkeypatch.setattr("sys.excepthook", lambda kind, error, trace: others.append(error))
-    for _ in range(2):
-        with pytest.raises(UserError):
-            Zoobench.create_from_arg_obj({"run": "/nowhere"}, {"batch_size": 1})
-    import sys
-
-    for error in (UserError("what to do"), KeyError("theirs")):
-        sys.excepthook(type(error), error, None)
-    assert capsys.readouterr().err == "zoobench: what to do\n"
-    assert [str(error) for error in others] == ["'theirs'"]

@@ -16,13 +16,13 @@ import yaml
 from rich.console import Console
 
 from harness.errors import UserError
-from harness.lm_eval import questions
 from harness.lm_eval.questions import files
+from harness.records.record import Answer, AnswerMetric
 
 lm_eval = pytest.importorskip("lm_eval")
 from lm_eval.api.model import LM  # noqa: E402
 
-from harness.lm_eval.evaluate import evaluate, show  # noqa: E402
+from harness.lm_eval.evaluate import Evaluation, evaluate, show  # noqa: E402
 
 ANSWERS = ["red", "green", "blue", "grey"]
 COLOURS = {
@@ -38,6 +38,7 @@ COLOURS = {
     "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
     "metadata": {"version": 3},
 }
+FIRST = {"function": "take_first"}
 DATASET = """
 import random
 from datasets import Dataset
@@ -63,27 +64,31 @@ class Opinions(LM):
         return [str(torch.rand(1).item() + np.random.rand() + random.random()) for _ in requests]
 
 
+def write(folder, **changes):
+    """Write the task `colours` with some keys replaced."""
+    text = yaml.safe_dump({**COLOURS, **changes}).replace("'!function colours.dataset'", "!function colours.dataset")
+    (folder / f"{changes.get('task', 'colours')}.yaml").write_text(text)
+
+
 @pytest.fixture
 def folder(tmp_path):
     """A folder of the user's with tasks: `colours`, the same asked to generate, a group that aggregates."""
     (tmp_path / "colours.py").write_text(DATASET)
-    text = yaml.safe_dump(COLOURS, sort_keys=False).replace("'!function colours.dataset'", "!function colours.dataset")
-    (tmp_path / "colours.yaml").write_text(text)
-    said = text.replace("task: colours", "task: said").replace("multiple_choice", "generate_until")
-    said = said.replace("metric: acc", "metric: exact_match") + (
-        "generation_kwargs: {until: ['.'], max_gen_toks: 8}\n"
-        "filter_list:\n"
-        "- {name: first, filter: [{function: take_first}]}\n"
-        "- {name: short, filter: [{function: regex, regex_pattern: '(.)'}, {function: take_first}]}\n"
+    write(tmp_path)
+    write(
+        tmp_path,
+        task="said",
+        output_type="generate_until",
+        metric_list=[{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
+        generation_kwargs={"until": ["."], "max_gen_toks": 8},
+        filter_list=[
+            {"name": "first", "filter": [FIRST]},
+            {"name": "short", "filter": [{"function": "regex", "regex_pattern": "(.)"}, FIRST]},
+        ],
     )
-    (tmp_path / "said.yaml").write_text(said)
-    group = {
-        "group": "looks",
-        "task": ["colours"],
-        "aggregate_metric_list": [{"metric": "acc", "aggregation": "mean", "weight_by_size": True}],
-        "metadata": {"version": 1},
-    }
-    (tmp_path / "looks.yaml").write_text(yaml.safe_dump(group))
+    mean = {"metric": "acc", "aggregation": "mean", "weight_by_size": True}
+    looks = {"group": "looks", "task": ["colours"], "aggregate_metric_list": [mean], "metadata": {"version": 1}}
+    (tmp_path / "looks.yaml").write_text(yaml.safe_dump(looks))
     return tmp_path
 
 
@@ -120,32 +125,13 @@ def test_what_is_stored_is_what_lm_eval_reports(stored, folder, tmp_path):
     (written,) = tmp_path.glob("out*.json")
     report = json.loads(written.read_text())
     acc = report["results"]["colours"]
-    assert stored.seconds > 0
-    assert json.loads(json.dumps(stored.to_dict())) == {
-        "package": lm_eval.__version__,
-        "seed": 0,
-        "limit": None,
-        "max_length": 77,
-        "seconds": stored.seconds,
-        "tasks": {
-            "colours": {
-                "version": 3,
-                "hash": report["task_hashes"]["colours"],
-                "samples": 40,
-                "fewshot": 0,
-                "group": None,
-                "metrics": {
-                    "acc": {
-                        "value": acc["acc,none"],
-                        "stderr": acc["acc_stderr,none"],
-                        "higher_is_better": True,
-                        "chance": 0.25,
-                    }
-                },
-            }
-        },
-        "groups": {},
-    }
+    metric = AnswerMetric(acc["acc,none"], acc["acc_stderr,none"], True, 0.25)
+    answer = Answer(3, report["task_hashes"]["colours"], 40, 0, None, {"acc": metric})
+    seconds = stored.seconds
+    assert seconds > 0
+    asked = {"package": lm_eval.__version__, "seed": 0, "limit": None, "max_length": 77}
+    assert stored == Evaluation(**asked, seconds=seconds, tasks={"colours": answer}, groups={})
+    assert Evaluation.from_dict(json.loads(json.dumps(stored.to_dict()))) == stored
 
 
 def test_the_hash_is_of_what_was_asked(stored, folder):
@@ -261,11 +247,8 @@ def test_the_hub_cannot_be_reached(folder, own_only, monkeypatch):
 
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    text = (questions.HOME / "local_arc_easy.yaml").read_text()
-    text = text.replace("local_arc_easy", "arc_easy").replace("custom_dataset: !function files.dataset", "")
-    own = text.replace("dataset_kwargs:\n  questions: arc_easy", "dataset_path: zoobench-tests/absent")
-    (folder / "arc_easy.yaml").write_text(own)
-    (folder / "boolq.yaml").write_text(own.replace("task: arc_easy", "task: boolq"))
+    for name in ("arc_easy", "boolq"):
+        write(folder, task=name, custom_dataset=None, dataset_path="zoobench-tests/absent")
     with pytest.raises(UserError, match=r"'arc_easy' cannot be loaded \(.*absent.*\); local_arc_easy asks") as caught:
         evaluate(Opinions(), ["arc_easy"], include=folder)
     assert "\n" not in str(caught.value)
@@ -273,14 +256,17 @@ def test_the_hub_cannot_be_reached(folder, own_only, monkeypatch):
         evaluate(Opinions(), ["boolq"], include=folder)
 
 
-def test_what_the_models_here_cannot_do(folder, own_only):
-    text = (folder / "colours.yaml").read_text()
-    (folder / "code.yaml").write_text(text.replace("task: colours", "task: code") + "unsafe_code: true\n")
-    with pytest.raises(UserError, match="'code' runs the code that a model writes"):
-        evaluate(Opinions(), ["code"], include=folder)
-    (folder / "seen.yaml").write_text(text.replace("task: colours", "task: seen") + "doc_to_image: [thing]\n")
-    with pytest.raises(UserError, match="'seen' asks about images or sounds"):
-        evaluate(Opinions(), ["seen"], include=folder)
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"unsafe_code": True}, "'colours' runs the code that a model writes"),
+        ({"doc_to_image": ["thing"]}, "'colours' asks about images or sounds"),
+    ],
+)
+def test_what_the_models_here_cannot_do(folder, own_only, change, says):
+    write(folder, **change)
+    with pytest.raises(UserError, match=says):
+        evaluate(Opinions(), ["colours"], include=folder)
 
 
 def test_a_model_that_cannot_be_asked(folder, own_only):

@@ -32,12 +32,9 @@ def record(suite):
     return add_answers(empty, answers("a", refused=["d"]))
 
 
-def test_only_what_is_lacking_is_asked(record):
+def test_what_is_lacking_is_asked_and_stands_beside_what_was_answered_on_the_same_terms(record):
     assert unanswered(record, ["a", "b"], TERMS) == ["b"]
     assert unanswered(record, ["a"], {**TERMS, "limit": 5}) == ["a"], "other terms, other answers"
-
-
-def test_answers_on_the_same_terms_stand_together(record):
     both = add_answers(record, answers("b", "d", names=["group"])).lm_eval
     assert set(both.tasks) == {"a", "b", "d"}
     assert (both.names, both.refused, both.seconds) == (("a", "group"), {}, 4.0)
@@ -99,8 +96,7 @@ def test_a_run_s_answers_are_stored_in_its_record(folder):
     evaluation, file = evaluate_run("asked/gru/text", ["sums"], folder / "results", terms, include=folder / "tasks")
     stored = read_record(file)
     assert stored.spec.task_label == "text"
-    assert stored.lm_eval.tasks == evaluation.tasks
-    assert stored.lm_eval.terms == terms
+    assert (stored.lm_eval.tasks, stored.lm_eval.terms) == (evaluation.tasks, terms)
     sums = stored.lm_eval.tasks["sums"]
     assert sums.samples == 2
     assert 0 <= sums.metrics["acc"].value <= 1

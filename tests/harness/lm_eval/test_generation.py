@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from harness.errors import UserError
+
+pytest.importorskip("lm_eval")
 from harness.lm_eval.generation import GenerationOptions
 
 

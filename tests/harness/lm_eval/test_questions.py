@@ -3,8 +3,10 @@
 import hashlib
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,14 +16,14 @@ from harness.errors import UserError
 from harness.lm_eval import questions
 from harness.lm_eval.questions import files, generated
 from tasks import corpora
-from zoo.contract import Batch, Shape
+from zoo.contract import Batch
 
 lm_eval = pytest.importorskip("lm_eval")
 from lm_eval.api.model import LM  # noqa: E402
 from lm_eval.api.task import ConfigurableTask  # noqa: E402
 from lm_eval.tasks import TaskManager  # noqa: E402
-from lm_eval.utils import get_rolling_token_windows, make_disjoint_window  # noqa: E402
 
+from harness.lm_eval.adapter import Zoobench  # noqa: E402
 from harness.lm_eval.evaluate import evaluate  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -88,31 +90,6 @@ class Knows(LM):
         return [next((text[len(begin) :] for text in self.texts if text.startswith(begin)), "") for begin in begins]
 
 
-class Untrained(Knows):
-    """A model of bytes with random weights, by the plainest means: one text at a time."""
-
-    def __init__(self, length=128):
-        super().__init__(likelihood=lambda context, text: self.nats(f"\n{context}".encode(), text.encode()))
-        torch.manual_seed(0)
-        self.length = length
-        self.model = zoo.build("pre_ln", shape=Shape(length=length, vocab=256, outputs=256, width=16), depth=1, heads=1)
-        self.model.eval()
-
-    @torch.no_grad()
-    def nats(self, before, after):
-        read = torch.tensor([*before, *after][-self.length - 1 :])[None]
-        logits = self.model(Batch(inputs=read[:, :-1], targets=read[:, 1:])).log_softmax(-1)
-        return float(logits.gather(-1, read[:, 1:, None])[0, -len(after) :].sum())
-
-    def loglikelihood_rolling(self, requests):
-        """As lm-eval's own backends cut a long text into windows."""
-        found = []
-        for request in requests:
-            windows = get_rolling_token_windows(list(request.args[0].encode()), ord("\n"), self.length, 1)
-            found.append(sum(self.nats(*make_disjoint_window(window)) for window in windows))
-        return found
-
-
 def task(name):
     return TaskManager(include_path=[questions.HOME], include_defaults=False).load([name])["tasks"][name]
 
@@ -154,26 +131,22 @@ def test_what_the_project_makes_is_the_same_everywhere(name, wiki):
 def test_passages_cover_the_held_out_text_and_stand_behind_line_breaks(wiki):
     content = corpora.load(corpora.get("wikipedia_xml"))
     test = content[len(content) * 95 // 100 :].decode(errors="ignore")
-    passages = [row["passage"] for row in task("zoo_bits").eval_docs]
-    places = sorted(test.index(passage) for passage in passages)
-    assert all(test[place - 1] == "\n" for place in places)
-    assert places[0] < 2000
-    assert sum(map(len, passages)) > 0.98 * len(test)
-    ends = [place + len(passage) for place, passage in sorted((test.index(p), p) for p in passages)]
-    assert ends[:-1] == places[1:], "nothing is asked twice"
+    passages = sorted((test.index(row["passage"]), len(row["passage"])) for row in task("zoo_bits").eval_docs)
+    assert all(test[place - 1] == "\n" for place, _ in passages)
+    assert passages[0][0] < 2000
+    assert sum(size for _, size in passages) > 0.98 * len(test)
+    assert [place + size for place, size in passages][:-1] == [place for place, _ in passages][1:], "nothing twice"
 
 
 def test_choices_are_how_held_out_paragraphs_go_on(wiki):
     paragraphs = generated.paragraphs()
     for row in task("zoo_choice").eval_docs:
         texts = [f"{row['context']} {choice}" for choice in row["choices"]]
-        assert [any(text in paragraph for paragraph in paragraphs) for text in texts] == [
-            place == row["gold"] for place in range(4)
-        ]
+        stands = [any(text in paragraph for paragraph in paragraphs) for text in texts]
+        assert stands == [place == row["gold"] for place in range(4)]
         assert all(any(choice in paragraph for paragraph in paragraphs) for choice in row["choices"])
         assert len(set(row["choices"])) == 4
-        lengths = [len(choice) for choice in row["choices"]]
-        assert max(lengths) - min(lengths) <= 8
+        assert np.ptp([len(choice) for choice in row["choices"]]) <= 8
 
 
 def test_last_words_have_stood_in_their_passage(wiki):
@@ -184,9 +157,7 @@ def test_last_words_have_stood_in_their_passage(wiki):
 
 @pytest.mark.parametrize("name", ["zoo_choice", "zoo_recall"])
 def test_the_place_of_the_true_choice_tells_nothing(name, wiki):
-    golds = task(name).eval_docs["gold"]
-    counts = [golds[:].count(place) for place in range(4)]
-    assert max(counts) - min(counts) <= 1
+    assert np.ptp(np.bincount(task(name).eval_docs["gold"], minlength=4)) <= 1
 
 
 @pytest.mark.parametrize("name", sorted(OURS.keys() - {"zoo_bits"}))
@@ -198,13 +169,12 @@ def test_who_knows_the_answers_scores_one_and_a_wrong_gold_is_noticed(name, fold
     assert evaluate(Knows(known[1:]), [name]).tasks[name].metrics[metric].value < 1.0
 
 
-@pytest.mark.parametrize("who", ["uniform", "untrained"])
-def test_who_knows_nothing_scores_as_chance(who, wiki, monkeypatch):
+def test_who_knows_nothing_scores_as_chance(wiki, monkeypatch):
     """Within four binomial standard errors, on every task with choices whose data are here."""
     monkeypatch.setenv(files.VARIABLE, str(SHARED))
     names = [name for name in CHOICES if name.startswith("zoo_") or SHARED.is_dir()]
-    lm = Untrained() if who == "untrained" else Knows(likelihood=lambda _, text: -len(text.encode()) * math.log(256))
-    stored = evaluate(lm, names, limit=40 if who == "untrained" else 200).tasks
+    lm = Knows(likelihood=lambda _, text: -len(text.encode()) * math.log(256))
+    stored = evaluate(lm, names, limit=200).tasks
     for name in names:
         chance, n = OURS[name]["chance"], stored[name].samples
         for metric, found in stored[name].metrics.items():
@@ -224,7 +194,11 @@ def test_real_files_are_read_whole(name, monkeypatch):
 def test_bits_per_byte_are_those_of_the_task_text(wiki):
     """The same windows given to the model as the task `text` gives them, and scored by it, give the same number."""
     content = corpora.load(corpora.get("wikipedia_xml"))
-    lm, text = Untrained(64), tasks.build("text", length=64)
+    text = tasks.build("text", length=64)
+    torch.manual_seed(0)
+    model = zoo.build("pre_ln", shape=replace(text.shape, width=16), depth=1, heads=1)
+    model.tokenizer = text.tokenizer
+    lm = Zoobench(model=model, device="cpu")
     stored = evaluate(lm, ["zoo_bits"], limit=2).tasks["zoo_bits"].metrics["bits_per_byte"]
     total = weight = 0.0
     for row in list(task("zoo_bits").eval_docs)[:2]:
@@ -322,14 +296,11 @@ def test_examples_never_are_the_question_itself(name, folder, wiki):
         ("arc_easy", "[1]", "not a JSON object"),
         ("arc_easy", {"choices": ["a", "b"], "gold": 0}, "'query' is missing; the row has 'choices', 'gold'"),
         ("arc_easy", {"query": "a", "choices": ["a", "b"], "gold": 2}, "whole number from 0 to 1, got 2"),
-        ("arc_easy", {"query": "a", "choices": ["a", "b"], "gold": -1}, "whole number from 0 to 1, got -1"),
-        ("piqa", {"query": "a", "choices": ["a", "b"], "gold": "0"}, "whole number from 0 to 1, got '0'"),
         ("piqa", {"query": "a", "choices": ["a", "b"], "gold": True}, "whole number from 0 to 1, got True"),
         ("copa", {"query": "a", "choices": [], "gold": 0}, "'choices' must be a list of two texts or more"),
         ("copa", {"query": "a", "choices": ["a", " "], "gold": 0}, r"'choices\[1\]' must be a text that is not empty"),
         ("copa", {"query": 3, "choices": ["a", "b"], "gold": 0}, "'query' must be a text"),
         ("winogrande", {"context_options": "ab", "continuation": "c", "gold": 0}, "'context_options' must be a list"),
-        ("winogrande", {"context_options": ["a", "b"], "gold": 0}, "'continuation' is missing"),
         ("lambada_openai", {"context": "a", "continuation": ""}, "'continuation' must be a text that is not empty"),
     ],
 )

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from harness.lm_eval import scoring
 from zoo.build import build
 from zoo.contract import Batch, Model, Shape, Traits, Unsupported
+
+pytest.importorskip("lm_eval")
+from harness.lm_eval import scoring
 
 V, LENGTH = 23, 32
 
@@ -29,14 +30,7 @@ def pairs() -> list[tuple[list[int], list[int]]]:
     for length in (1, 3, 9, 9, 14, 20, 28):
         context = tokens(length)
         found += [(context, tokens(n)) for n in (1, 1, 2, 7, LENGTH + 1 - length) if length + n <= LENGTH + 1]
-    found += [
-        found[5],
-        (tokens(3), []),
-        (tokens(40), tokens(5)),
-        (tokens(4), tokens(LENGTH)),
-        (tokens(3), tokens(70)),
-    ]
-    return found
+    return [*found, found[5], (tokens(3), []), *((tokens(n), tokens(m)) for n, m in ((40, 5), (4, LENGTH), (3, 70)))]
 
 
 def model(name: str, **changes: Any) -> Model:
@@ -166,21 +160,6 @@ def test_without_masks_only_contexts_of_one_length_are_read_together() -> None:
     contexts = [tokens(20), tokens(20), tokens(19)]
     scoring.score(made, [(context, [token, 1]) for context in contexts for token in (1, 2)])
     assert made.read == [(2, 20), (4, 1), (1, 19), (2, 1)]
-
-
-def test_the_faster_way_is_tried_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    pairs = [(tokens(20), tokens(3)) for _ in range(4 * scoring.PROBED)]
-    pairs = [(context, answer) for context, _ in pairs for answer in (tokens(3), tokens(4))]
-    made, clock = Watched(STRICT), iter(range(1000))
-    for slow in (True, False):
-        # the first interval is that of reading apart, the second that of sharing
-        times: Iterator[int] = iter([0, 1, 1, 9] if slow else [0, 9, 9, 10])
-        monkeypatch.setattr(scoring.time, "perf_counter", lambda times=times: next(times, next(clock)))
-        made.read.clear()
-        found = scoring.score(made, pairs)
-        shared = [rows for rows, steps in made.read if steps == 20]
-        assert sum(shared) == (scoring.PROBED if slow else 3 * scoring.PROBED)
-        assert found == scoring.score(made, pairs, share_prefixes=False)
 
 
 def test_each_score_is_told_once_and_as_it_is_returned(pairs: list[Any]) -> None:
