@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.base import Baseline, Difficulty, Ids, Metric, Split, whole
-from tasks.baselines import logistic_regression, majority
+from tasks.baselines import accuracy, commonest, logistic_regression
 from tasks.generated import Generated
 from tasks.images.patches import check, cut
 from tasks.registry import register
@@ -70,9 +70,6 @@ class Pathfinder(Generated):
         side: S: 32, 64 or 128 (LRA's Pathfinder, its 64-pixel form, and Path-X).
         contour: dashes of a long contour, 4 to 14; LRA's easy, intermediate and hard sets have 6, 9 and 14.
         patch: side of a patch, in pixels. examples: a finite training set, the same for every seed.
-
-    Raises:
-        ValueError: an option cannot be.
     """
 
     role = "classify"
@@ -109,12 +106,8 @@ class Pathfinder(Generated):
         if contour > 14:
             raise ValueError(f"pathfinder: contour must be at most 14 dashes, which is what fits, got {contour}")
         self.patch = check("pathfinder", side, patch)
+        self.shape = Shape(length=(side // patch) ** 2, features=patch**2, outputs=2)
         self._keep(side=side, contour=contour, patch=patch, examples=examples)
-
-    @property
-    def shape(self) -> Shape:
-        """Patches in, no or yes out."""
-        return Shape(length=(self.side // self.patch) ** 2, features=self.patch**2, outputs=2)
 
     def images(self, split: Split, ids: Ids, seed: int) -> tuple[NDArray[np.uint8], Ids]:
         """Images (B, S, S) and labels (B,)."""
@@ -145,7 +138,6 @@ class Pathfinder(Generated):
         return drawn, labels
 
     def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
-        """The examples with these ids; `seed` matters in `train` only, and only where examples never repeat."""
         drawn, labels = self.images(split, np.asarray(ids, dtype=np.int64), seed)
         return Batch(inputs=cut((drawn / 127.5 - 1).astype(np.float32), self.patch), targets=labels)
 
@@ -162,9 +154,9 @@ class Pathfinder(Generated):
         best = int(np.abs(right - 0.5).argmax())
         answers = (e > borders[best]) == (right[best] >= 0.5)
         return [
-            Baseline("majority", majority(labels, asked), "the training examples' commonest label"),
-            Baseline("logistic", float(np.mean(regression == asked)), "softmax regression on pixels, L2 0.01"),
-            Baseline("distance", float(np.mean(answers == asked)), "a threshold on the distance between the dots"),
+            accuracy("majority", commonest(labels), asked, "the training examples' commonest label"),
+            accuracy("logistic", regression, asked, "softmax regression on pixels, L2 0.01"),
+            accuracy("distance", answers, asked, "a threshold on the distance between the dots"),
         ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -40,9 +41,6 @@ class MaskedText(Windows):
 
     Args:
         corpus: a known text corpus. path: a file to use instead. length: T, in tokens. tokens: as for `text`.
-
-    Raises:
-        ValueError, DataError: as for `text`.
     """
 
     role = "masked"
@@ -67,16 +65,12 @@ class MaskedText(Windows):
         self, *, corpus: str = "wikipedia_xml", path: str | None = None, length: int = 128, tokens: Kind = "bytes"
     ) -> None:
         super().__init__(corpus=corpus, path=path, length=length, tokens=tokens)
+        self.fingerprint = fingerprint("masked_text", 1, content=self.card.sha256, length=length, tokens=tokens)
 
-    @property
-    def shape(self) -> Shape:
+    @cached_property
+    def shape(self) -> Shape:  # type: ignore[override]
         """Tokens and the mask in, a distribution over tokens out at every place."""
         return Shape(length=self.length, vocab=self.vocab + 1, outputs=self.vocab)
-
-    @property
-    def fingerprint(self) -> str:
-        """The text's SHA-256, T and the tokens."""
-        return fingerprint("masked_text", 1, content=self.card.sha256, length=self.length, tokens=self.tokens)
 
     @property
     def places(self) -> int:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tasks import corpora
 from tasks.base import Baseline, DataError, Difficulty, Ids, Metric, Split, Task, fingerprint, whole
-from tasks.baselines import majority
+from tasks.baselines import accuracy, commonest
 from tasks.corpora import Card
 from tasks.draws import Draws
 from tasks.long_range.documents import VOCAB, Documents, by_content
@@ -65,7 +65,6 @@ class Retrieval(Task):
             hashed when the task is built; `length` bytes of each text are kept in memory. Pairs are equal if these are.
 
     Raises:
-        ValueError: an option cannot be.
         DataError: a file in the folder `path` is absent, empty, or has a line that is not so.
     """
 
@@ -103,33 +102,22 @@ class Retrieval(Task):
             self._cards = {
                 split: corpora.of_file(folder / f"new_aan_pairs.{name}.tsv") for split, name in FILES.items()
             }
-        elif length > LONGEST:
-            raise ValueError(f"retrieval: length must be at most {LONGEST} (half of the shortest page), got {length}")
-
-    @property
-    def shape(self) -> Shape:
-        """Bytes of two documents of one length in, two classes out."""
-        return Shape(length=self.length, vocab=VOCAB, outputs=2)
-
-    @property
-    def fingerprint(self) -> str:
-        """The text's SHA-256 and T; where the text lies does not matter."""
-        content = hashlib.sha256("".join(str(card.sha256) for card in self._cards.values()).encode()).hexdigest()
-        return fingerprint(
-            "retrieval",
-            1,
-            content=content if self._cards else corpora.get("wikipedia_xml").sha256,
-            length=self.length,
-        )
+            content = hashlib.sha256("".join(str(card.sha256) for card in self._cards.values()).encode()).hexdigest()
+        else:
+            content = str(corpora.get("wikipedia_xml").sha256)
+            if length > LONGEST:
+                raise ValueError(
+                    f"retrieval: length must be at most {LONGEST} (half of the shortest page), got {length}"
+                )
+        self.shape = Shape(length=length, vocab=VOCAB, outputs=2)
+        self.fingerprint = fingerprint("retrieval", 1, content=content, length=length)
 
     def count(self, split: Split) -> int | None:
-        """500, 1,000 and 2,000 pairs held out; or those of the files, which are then read."""
         if self._cards:
             return len(self._pairs[split].labels)
         return None if split == "train" else HELD_OUT[split]
 
     def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
-        """The pairs with these ids; `seed` matters in `train` only, and not with `path`."""
         if self._cards:
             pairs = self._pairs[split]
             documents, labels, skipped = pairs.documents, pairs.labels[ids], np.zeros((len(ids), 2), dtype=np.int64)
@@ -168,14 +156,10 @@ class Retrieval(Task):
         thresholds = np.unique(np.append(overlaps, -1))
         right = ((overlaps > thresholds[:, None]) == train.targets).sum(axis=1)
         threshold = thresholds[right.argmax()]
-        guesses = (_overlaps(test) > threshold).astype(np.int64)
+        how = f"related if the words' Jaccard index exceeds {threshold:.3f}, fitted on {known:,} training pairs"
         return [
-            Baseline("majority", majority(train.targets, test.targets), "always the commoner label in training"),
-            Baseline(
-                "word overlap",
-                float(np.mean(guesses == test.targets)),
-                f"related if the words' Jaccard index exceeds {threshold:.3f}, fitted on {known:,} training pairs",
-            ),
+            accuracy("majority", commonest(train.targets), test.targets, "always the commoner label in training"),
+            accuracy("word overlap", _overlaps(test) > threshold, test.targets, how),
         ]
 
     @property

@@ -38,9 +38,6 @@ class AssociativeRecall(Recall):
         keys: K, the letters. values: N, the digits. pairs: pairs per example. repeats: a key may come again.
             `keys=4, values=4, pairs=10, repeats=True` is H3's task of 10 tokens, bar the token that never occurs.
         examples: a finite training set, the same for every seed; None trains on examples that never repeat.
-
-    Raises:
-        ValueError: an option cannot be, or there are fewer keys than pairs.
     """
 
     difficulties: ClassVar = {
@@ -77,15 +74,9 @@ class AssociativeRecall(Recall):
                 f"associative_recall: pairs must be at most keys = {keys}, got {pairs}; or let keys recur: repeats=True"
             )
         options = {"keys": keys, "values": values, "pairs": pairs, "repeats": self.repeats, "examples": examples}
-        self._set(range(keys, keys + values), vocab=keys + values + 1, **options)
-
-    @property
-    def steps(self) -> int:
-        """The pairs, two separators and the query."""
-        return 2 * self.pairs + 3
+        self._set(range(keys, keys + values), vocab=keys + values + 1, steps=2 * pairs + 3, **options)
 
     def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
-        """The examples with these ids."""
         draws = self.draws(split, seed)
 
         def pairs_and_query(ids: Ids, attempt: int) -> np.ndarray:
@@ -111,8 +102,4 @@ class AssociativeRecall(Recall):
     def baselines(self, limit: int | None = None) -> list[Baseline]:
         """Guesses that do not look at the query."""
         test = self.tested(limit)
-        return [
-            self.constant(test),
-            self.commonest(test, "the context's commonest"),
-            self.last(test, "the context's last value"),
-        ]
+        return self.guesses(test, commonest="the context's commonest", last="the context's last value")

@@ -7,6 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from tasks.base import Baseline, Difficulty, Ids, Split, whole
+from tasks.baselines import accuracy
 from tasks.recall.common import Recall
 from tasks.registry import register
 from zoo.types import Batch
@@ -39,9 +40,6 @@ class Mqar(Recall):
         vocab: V. length: T. pairs: keys per example. power_a: a; 1 spreads the queries evenly.
         examples: a finite training set, the same for every seed; None trains on examples that never repeat.
         random_non_queries: fill the blanks with tokens drawn from [0, V).
-
-    Raises:
-        ValueError: an option cannot be, or there is no room for so many pairs.
     """
 
     formerly = "recall"
@@ -93,6 +91,7 @@ class Mqar(Recall):
         self._set(
             range(vocab // 2, vocab),
             vocab=vocab,
+            steps=length,
             length=length,
             pairs=pairs,
             power_a=self.power_a,
@@ -101,7 +100,6 @@ class Mqar(Recall):
         )
 
     def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
-        """The examples with these ids; `seed` matters in `train` only, and only where examples never repeat."""
         draws, half = self.draws(split, seed), self.vocab // 2
         keys = 1 + draws("keys").sample(ids, half - 1, self.pairs)
         values = half + draws("values").sample(ids, self.vocab - half, self.pairs)
@@ -130,6 +128,6 @@ class Mqar(Recall):
         values = test.inputs[:, 1 : 2 * self.pairs : 2]
         return [
             self.constant(test),
-            Baseline("last value", float(np.mean(answers == values[:, -1:])), "the context's last value at each query"),
-            Baseline("in order", float(np.mean(answers == values)), "the context's i-th value at the i-th query"),
+            accuracy("last value", values[:, -1:], answers, "the context's last value at each query"),
+            accuracy("in order", values, answers, "the context's i-th value at the i-th query"),
         ]

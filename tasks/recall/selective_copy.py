@@ -7,9 +7,8 @@ from typing import ClassVar
 import numpy as np
 
 from tasks.base import Baseline, Difficulty, Ids, Split, whole
-from tasks.recall.common import Recall, accuracy, fresh, nearest_to, read_out
+from tasks.recall.common import Recall, fresh, guessed, nearest_to, read_out
 from tasks.registry import register
-from tasks.splits import drawn
 from zoo.types import Batch
 
 _NO_CHANNEL = {"channel": None, "depth": 2}
@@ -37,9 +36,6 @@ class SelectiveCopy(Recall):
     Args:
         vocab: V. length: steps of the context. data: M.
         examples: a finite training set, the same for every seed; None trains on examples that never repeat.
-
-    Raises:
-        ValueError: an option cannot be, or the context is too short for the data.
     """
 
     difficulties: ClassVar = {
@@ -77,22 +73,11 @@ class SelectiveCopy(Recall):
         self.length, self.data = whole(self.name, "length", length), whole(self.name, "data", data)
         if data > length:
             raise ValueError(f"selective_copy: data must be at most length = {length}, got {data}")
-        self._set(range(1, vocab - 1), vocab=vocab, examples=examples, length=length, data=data)
-
-    @property
-    def steps(self) -> int:
-        """The context and the markers."""
-        return self.length + self.data
+        self._set(range(1, vocab - 1), vocab=vocab, steps=length + data, examples=examples, length=length, data=data)
 
     def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
-        """The examples with these ids."""
-        draws = self.draws(split, seed)
-
-        def tokens(ids: Ids, attempt: int) -> np.ndarray:
-            return draws("tokens", attempt).integers(ids, self.data, self.answers.start, self.answers.stop)
-
-        data = drawn(split, ids, tokens, what=self.name)
-        places = np.sort(draws("places").sample(ids, self.length, self.data), axis=1)
+        data = self.uniform(split, ids, seed, "tokens", self.data, self.answers.start, self.answers.stop)
+        places = np.sort(self.draws(split, seed)("places").sample(ids, self.length, self.data), axis=1)
         context = fresh(ids, self.length, 0)
         np.put_along_axis(context, places, data, axis=1)
         return read_out(context, fresh(ids, self.data, self.vocab - 1), data)
@@ -104,10 +89,6 @@ class SelectiveCopy(Recall):
         near = np.zeros_like(test.targets)
         near[:, self.length :] = nearest_to(test.inputs, self.answers, expected)
         return [
-            self.constant(test),
-            self.commonest(test, "the context's commonest"),
-            self.last(test, "the context's last data token"),
-            Baseline(
-                "expected place", accuracy(near, test), "the data token nearest to where the i-th stands on average"
-            ),
+            *self.guesses(test, commonest="the context's commonest", last="the context's last data token"),
+            guessed("expected place", near, test, "the data token nearest to where the i-th stands on average"),
         ]

@@ -31,7 +31,7 @@ from tasks.base import (
 )
 from tasks.draws import Draws
 from tasks.registry import register
-from tasks.seq2seq.written import FIRST, answers, at_home, neighbour, packed, shifted, sources
+from tasks.seq2seq.written import FIRST, START, STOP, answers, at_home, neighbour, packed, shifted, sources
 from zoo.types import Batch, Shape
 
 Tokens: TypeAlias = Literal["characters", "bytes"]
@@ -72,7 +72,6 @@ class Pairs(Task):
         beam: hypotheses kept while an answer is written.
 
     Raises:
-        ValueError: an option cannot be.
         DataError: the file is absent, empty, not UTF-8 or not two columns throughout, or too small to be split.
     """
 
@@ -98,7 +97,7 @@ class Pairs(Task):
             raise ValueError(f"pairs: tokens must be one of {', '.join(get_args(Tokens))}, got {tokens!r}")
         self.tokens, self.longest = tokens, whole("pairs", "longest", longest)
         self.card = None if path is None else corpora.of_file(path)
-        self.beam = whole("pairs", "beam", beam)
+        whole("pairs", "beam", beam)
         table = self._table
         self.dropped = table.dropped
         for split in SPLITS:
@@ -107,32 +106,22 @@ class Pairs(Task):
                     f"pairs: {path or 'dates'} has {len(table.inputs)} pairs of at most {longest} {tokens} "
                     f"({table.dropped} longer ones left out), none of them in split {split!r}: more pairs are needed"
                 )
-        self.decoding = Decoding(start=0, stop=1, longest=table.targets.shape[1] + 1, beam=beam)
+        steps, answer = table.inputs.shape[1], table.targets.shape[1] + 1
+        vocab, outputs = len(table.source_symbols), len(table.target_symbols) + FIRST
+        self.shape = Shape(length=steps, vocab=vocab, outputs=outputs, target_length=answer)
+        self.decoding = Decoding(START, STOP, answer, beam)
+        content = self.card.sha256 if self.card else "dates"
+        # The beam changes no example, but what is scored.
+        self.fingerprint = fingerprint("pairs", 1, content=content, tokens=tokens, longest=longest, beam=beam)
 
     @property
     def _table(self) -> _Table:
         return _table(self.card, self.tokens, self.longest)
 
-    @property
-    def shape(self) -> Shape:
-        """Source tokens in, target tokens out."""
-        table = self._table
-        steps, longest = table.inputs.shape[1], table.targets.shape[1]
-        outputs = len(table.target_symbols) + FIRST
-        return Shape(length=steps, vocab=len(table.source_symbols), outputs=outputs, target_length=longest + 1)
-
-    @property
-    def fingerprint(self) -> str:
-        """The file's SHA-256 and every option: the beam too, which changes no example but what is scored."""
-        content = self.card.sha256 if self.card else "dates"
-        return fingerprint("pairs", 1, content=content, tokens=self.tokens, longest=self.longest, beam=self.beam)
-
     def count(self, split: Split) -> int:
-        """Pairs in a split."""
         return len(self._table.rows[split])
 
     def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
-        """The pairs with these ids; `seed` does not matter."""
         table = self._table
         rows = table.rows[split][ids]
         mask = np.arange(table.inputs.shape[1]) < table.inputs_of[rows][:, None]

@@ -14,7 +14,7 @@ from tasks.base import Baseline, Decoding, Difficulty, Ids, Metric, Split, Task,
 from tasks.draws import Draws
 from tasks.generated import Generated
 from tasks.registry import register
-from tasks.seq2seq.written import answers, shifted
+from tasks.seq2seq.written import FIRST, START, STOP, answers, shifted
 from tasks.splits import drawn
 from zoo.types import Batch, Shape
 
@@ -30,27 +30,15 @@ class Written(Generated):
     """
 
     role = "seq2seq"
-    longest_source: int
-    longest_answer: int
-    vocab: int
-    """Source tokens."""
-    symbols: int
-    """Target tokens but the start and the stop."""
 
-    def _expects(self, longest_source: int, longest_answer: int, vocab: int, symbols: int, chance: float) -> None:
-        self.longest_source, self.longest_answer = longest_source, longest_answer
-        self.vocab, self.symbols = vocab, symbols
+    def _expects(self, source: int, answer: int, vocab: int, symbols: int, chance: float) -> None:
+        """At most `source` tokens below `vocab` in, at most `answer` symbols and the stop token out."""
+        self.vocab = vocab
+        self.shape = Shape(length=source, vocab=vocab, outputs=symbols + FIRST, target_length=answer + 1)
         self.metric = Metric("exact", higher_is_better=True, chance=chance)
-        self.decoding = Decoding(start=0, stop=1, longest=longest_answer + 1)
-
-    @property
-    def shape(self) -> Shape:
-        """Source tokens in, symbols of the answer out."""
-        outputs, longest = self.symbols + 2, self.longest_answer + 1
-        return Shape(length=self.longest_source, vocab=self.vocab, outputs=outputs, target_length=longest)
+        self.decoding = Decoding(START, STOP, longest=answer + 1)
 
     def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
-        """The examples with these ids; `seed` matters in `train` only."""
         draws = self.draws(split, seed)
         contents = drawn(
             split, ids, lambda some, attempt: self._contents(some, partial(draws, attempt)), what=self.name
@@ -67,12 +55,8 @@ class Written(Generated):
         """The same task on inputs longer than any in training: above the longest, up to `multiple` times that."""
         size = next(option for option in ("length", "digits") if hasattr(self, option))
         longest = getattr(self, size)
-        told = {**self.options, size: multiple * longest}
-        if multiple > 1:
-            told["shortest"] = longest + 1
-        longer = type(self)(**told)
-        longer.options = told
-        return longer
+        beyond = {"shortest": longest + 1} if multiple > 1 else {}
+        return self._with(**{size: multiple * longest}, **beyond)
 
     @abstractmethod
     def _contents(self, ids: Ids, draws: Callable[..., Draws]) -> Ids:
@@ -137,9 +121,6 @@ class Reverse(Rearranged):
 
     Args:
         length: the largest n. vocab: V. shortest: the smallest n.
-
-    Raises:
-        ValueError: an option cannot be.
     """
 
     difficulties: ClassVar = {
@@ -174,9 +155,6 @@ class Sort(Rearranged):
 
     Args:
         length: the largest n. vocab: V. shortest: the smallest n.
-
-    Raises:
-        ValueError: an option cannot be.
     """
 
     difficulties: ClassVar = {
@@ -216,9 +194,6 @@ class Addition(Written):
     Args:
         digits: the largest n. backwards: write the sum from the units on, the order in which carries come about.
         shortest: the smallest n.
-
-    Raises:
-        ValueError: an option cannot be.
     """
 
     difficulties: ClassVar = {

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, get_args
 import numpy as np
 
 from tasks.base import Baseline, Difficulty, Ids, Metric, Split, Totals, whole
-from tasks.baselines import majority
+from tasks.baselines import commonest
 from tasks.generated import Generated
 from tasks.registry import register
-from tasks.splits import drawn
 from zoo.types import Batch, Shape
 
 if TYPE_CHECKING:
@@ -83,9 +82,6 @@ class WordProblem(Generated):
 
     Args:
         group: S5 (120 elements), A5, A4xZ5, Z60 (60) or S3 (6). length: T.
-
-    Raises:
-        ValueError: an option cannot be, or there are fewer than 10,000 sequences.
     """
 
     role = "lm"
@@ -121,22 +117,13 @@ class WordProblem(Generated):
         if self.order**length < 10_000:
             raise ValueError(f"word_problem: {group} has only {self.order**length} sequences of {length}; raise length")
         self.metric = Metric("exact", higher_is_better=True, chance=float(self.order) ** -length)
+        self.shape = Shape(length=length, vocab=self.order, outputs=self.order)
         self._keep(group=group, length=length)
 
-    @property
-    def shape(self) -> Shape:
-        """Elements in, elements out."""
-        return Shape(length=self.length, vocab=self.order, outputs=self.order)
-
     def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
-        """The examples with these ids; `seed` matters in `train` only."""
-        draws, head = self.draws(split, seed), min(HEAD, self.length)
-
-        def make(ids: Ids, attempt: int) -> Ids:
-            return draws("head", attempt).integers(ids, head, 0, self.order)
-
-        tail = draws("tail").integers(ids, self.length - head, 0, self.order)
-        inputs = np.concatenate([drawn(split, ids, make, what="word_problem"), tail], axis=1)
+        head = self.uniform(split, ids, seed, "head", min(HEAD, self.length), 0, self.order)
+        tail = self.draws(split, seed)("tail").integers(ids, self.length - head.shape[1], 0, self.order)
+        inputs = np.concatenate([head, tail], axis=1)
         table, targets = cayley(self.group), inputs.copy()
         for step in range(1, self.length):
             targets[:, step] = table[targets[:, step - 1], inputs[:, step]]
@@ -154,10 +141,10 @@ class WordProblem(Generated):
     def baselines(self, limit: int | None = None) -> list[Baseline]:
         """Guesses without a state: no sequence is all right by them."""
         test, seen = self.tested(limit), self.tuned()
-        common = np.bincount(seen.targets.ravel()).argmax()
+        common = commonest(seen.targets.ravel())
         pairs = test.inputs.copy()
         pairs[:, 1:] = cayley(self.group)[test.inputs[:, :-1], test.inputs[:, 1:]]
-        steps = majority(seen.targets.ravel(), test.targets.ravel())
+        steps = np.mean(test.targets == common)
         guesses = [
             ("constant", np.full_like(test.targets, common), f"one element always, right at {steps:.4f} of the steps"),
             ("last element", test.inputs, "the element itself: no product"),
