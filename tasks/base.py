@@ -71,6 +71,22 @@ class Difficulty:
         return {**{key: value for key, value in self.options.items() if key != "corpus" or "path" not in own}, **own}
 
 
+def difficulty(
+    options: Mapping[str, Any],
+    params: int,
+    *,
+    lr: float,
+    batch_tokens: int,
+    train: Mapping[str, Any] | None = None,
+    tokens: float | None = None,
+    steps: float | None = None,
+    **model: Any,
+) -> Difficulty:
+    """A `Difficulty` whose training ends after `tokens` or `steps`; further keywords are options of the model."""
+    stop = {"tokens": tokens} if tokens is not None else {"steps": steps}
+    return Difficulty(options, stop, params, model, {"lr": lr, "batch_tokens": batch_tokens, **(train or {})})
+
+
 @dataclass(frozen=True, slots=True)
 class Decoding:
     """How a sequence-to-sequence model writes its answers, where a task scores them and not only the next token."""

@@ -6,49 +6,24 @@ Only data files are read (text, parquet); no code of a data set is run and nothi
 from __future__ import annotations
 
 import shutil
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any
 
 from tasks.base import DataError
 from tasks.corpora import download as web
-from tasks.corpora.card import Decode, Source
+from tasks.corpora.card import Card, Decode, Source
 from tasks.corpora.download import Packed
 from tasks.corpora.home import home
 
-if TYPE_CHECKING:
-    from tasks.corpora.card import Card
 
-
-@runtime_checkable
-class Remote(Source, Protocol):
-    """A source that has to be downloaded before `find` finds it."""
-
-    def download(self, card: Card) -> Path:
-        """Bring the content here, to a file that `find` does not yet find.
-
-        Raises:
-            DataError: it cannot be had.
-        """
-
-    def keep(self, path: Path) -> Path:
-        """Put what `download` brought, once it is verified, where `find` finds it."""
-
-    def forget(self) -> None:
-        """Remove every trace of it from the cache."""
-
-
-class _Cached:
-    """What the sources share that keep unpacked content as one file of the cache."""
+class Remote(Source):
+    """A source that has to be downloaded before `find` finds it. What is unpacked is kept as one file of the cache."""
 
     __slots__ = ()
     name: str
-
-    @property
-    def decode(self) -> Decode:
-        """What is kept is unpacked."""
-        return None
 
     @property
     def path(self) -> Path:
@@ -61,21 +36,28 @@ class _Cached:
         return self.path.with_name(f"{self.name}.part")
 
     def find(self) -> Path | None:
-        """See `Source`. Never downloads."""
         return self.path if self.path.is_file() else None
 
+    @abstractmethod
+    def download(self, card: Card) -> Path:
+        """Bring the content here, to a file that `find` does not yet find.
+
+        Raises:
+            DataError: it cannot be had.
+        """
+
     def keep(self, path: Path) -> Path:
-        """See `Remote`."""
+        """Put what `download` brought, once it is verified, where `find` finds it."""
         return path.replace(self.path)
 
     def forget(self) -> None:
-        """See `Remote`."""
+        """Remove every trace of it from the cache."""
         for path in (self.path, self.part, self.path.with_name(f"{self.name}.content.part")):
             path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Url(_Cached):
+class Url(Remote):
     """A file on the web, or one member of a packed one."""
 
     url: str
@@ -85,11 +67,10 @@ class Url(_Cached):
     member: str = ""
 
     def advice(self) -> str:
-        """See `Source`."""
         return f"it comes from {self.url}; get it with: zoobench fetch {self.name}"
 
     def download(self, card: Card) -> Path:
-        """See `Remote`. Goes on where it broke off, unless the card states no hash to check the whole by."""
+        """Goes on where it broke off, unless the card states no hash to check the whole by."""
         self.part.parent.mkdir(parents=True, exist_ok=True)
         if card.sha256 is None:
             self.part.unlink(missing_ok=True)
@@ -102,7 +83,7 @@ class Url(_Cached):
 
 
 @dataclass(frozen=True, slots=True)
-class HubText(_Cached):
+class HubText(Remote):
     """The beginning of the text of a data set on the Hugging Face hub, at a fixed revision.
 
     Documents are read from `files` in order, each followed by `separator`, until there are `limit` bytes; the last
@@ -122,14 +103,12 @@ class HubText(_Cached):
     separator: str = "\n\n"
 
     def advice(self) -> str:
-        """See `Source`."""
         return (
             f"it comes from data set {self.repo} on the Hugging Face hub; "
             f"get it with: pip install 'zoobench[hub]' && zoobench fetch {self.name}"
         )
 
     def download(self, card: Card) -> Path:
-        """See `Remote`."""
         self.part.parent.mkdir(parents=True, exist_ok=True)
         left = self.limit
         try:
@@ -167,7 +146,7 @@ class HubText(_Cached):
 
 
 @dataclass(frozen=True, slots=True)
-class Hub:
+class Hub(Remote):
     """One file of a data set on the Hugging Face hub at a fixed revision. No code of the data set is ever run."""
 
     repo: str
@@ -182,17 +161,15 @@ class Hub:
         return home() / "hub" / f"{self.repo.replace('/', '--')}-{self.revision}"
 
     def find(self) -> Path | None:
-        """See `Source`. Never downloads."""
         return self._ask(local_files_only=True) if self.path.is_dir() else None
 
     def advice(self) -> str:
-        """See `Source`."""
         return (
             f"it is data set {self.repo} on the Hugging Face hub; install its client with: pip install 'zoobench[hub]'"
         )
 
     def download(self, card: Card) -> Path:
-        """See `Remote`. The hub client goes on where it broke off."""
+        """The hub client goes on where it broke off."""
         try:
             path = self._ask()
         except ImportError as error:
@@ -203,11 +180,9 @@ class Hub:
         return path
 
     def keep(self, path: Path) -> Path:
-        """See `Remote`: it lies there already."""
         return path
 
     def forget(self) -> None:
-        """See `Remote`."""
         shutil.rmtree(self.path, ignore_errors=True)
 
     def _ask(self, **how: Any) -> Path | None:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.base import Baseline, DataError, Difficulty, Ids, Metric, Split, Task, fingerprint, in_epochs, whole
+from tasks.base import Baseline, DataError, Ids, Metric, Split, Task, difficulty, fingerprint, in_epochs, whole
 from tasks.baselines import classifiers
 from tasks.draws import Draws
 from tasks.images import sets
@@ -51,26 +51,17 @@ class Images(Task):
 
     role = "classify"
     difficulties: ClassVar = {
-        "smoke": Difficulty(
-            options={"patch": 4},
-            stop={"tokens": 150_000},
-            params=50_000,
-            model={"depth": 2},
-            train={"lr": 3e-3, "batch_tokens": 1568},
+        "smoke": difficulty({"patch": 4}, 50_000, tokens=150_000, lr=3e-3, batch_tokens=1568, depth=2),
+        "small": difficulty(
+            {"patch": 2, "augment": "crop_flip"}, 200_000, tokens=4_000_000, lr=2e-3, batch_tokens=6272, depth=4
         ),
-        "small": Difficulty(
-            options={"patch": 2, "augment": "crop_flip"},
-            stop={"tokens": 4_000_000},
-            params=200_000,
-            model={"depth": 4},
-            train={"lr": 2e-3, "batch_tokens": 6272},
-        ),
-        "paper": Difficulty(
-            options={"corpus": "cifar10", "size": 32, "augment": "crop_flip"},
-            stop={"tokens": 640_000_000},
-            params=5_000_000,
-            model={"depth": 8},
-            train={"lr": 1e-3, "batch_tokens": 8192},
+        "paper": difficulty(
+            {"corpus": "cifar10", "size": 32, "augment": "crop_flip"},
+            5_000_000,
+            tokens=640_000_000,
+            lr=1e-3,
+            batch_tokens=8192,
+            depth=8,
         ),
     }
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.base import Baseline, Difficulty, Ids, Metric, Split, whole
+from tasks.base import Baseline, Ids, Metric, Split, difficulty, whole
 from tasks.baselines import accuracy, commonest, logistic_regression
 from tasks.generated import Generated
 from tasks.images.patches import check, cut
@@ -75,26 +75,10 @@ class Pathfinder(Generated):
     role = "classify"
     metric = Metric("accuracy", higher_is_better=True, chance=0.5)
     difficulties: ClassVar = {
-        "smoke": Difficulty(
-            options={"contour": 6, "patch": 4},
-            stop={"tokens": 150_000},
-            params=50_000,
-            model={"depth": 2},
-            train={"lr": 2e-3, "batch_tokens": 2048},
-        ),
-        "small": Difficulty(
-            options={"contour": 6, "patch": 2},
-            stop={"tokens": 5_000_000},
-            params=200_000,
-            model={"depth": 4},
-            train={"lr": 1e-3, "batch_tokens": 8192},
-        ),
-        "paper": Difficulty(
-            options={"examples": 160_000},
-            stop={"steps": 62_400},
-            params=600_000,
-            model={"depth": 4, "heads": 8},
-            train={"lr": 1e-3, "batch_tokens": 524_288},
+        "smoke": difficulty({"contour": 6, "patch": 4}, 50_000, tokens=150_000, lr=2e-3, batch_tokens=2048, depth=2),
+        "small": difficulty({"contour": 6, "patch": 2}, 200_000, tokens=5_000_000, lr=1e-3, batch_tokens=8192, depth=4),
+        "paper": difficulty(
+            {"examples": 160_000}, 600_000, steps=62_400, lr=1e-3, batch_tokens=524_288, depth=4, heads=8
         ),
     }
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from tasks.base import Baseline, Difficulty, Ids, Metric, Split, Task, fingerprint, whole
+from tasks.base import Baseline, Ids, Metric, Split, Task, difficulty, fingerprint, whole
 from tasks.baselines import classifiers
 from tasks.images import sets
 from tasks.images.patches import check, cut
@@ -49,26 +49,10 @@ class Pixels(Task):
 
     role = "classify"
     difficulties: ClassVar = {
-        "smoke": Difficulty(
-            options={"pool": 4},
-            stop={"tokens": 150_000},
-            params=50_000,
-            model={"depth": 2},
-            train={"lr": 3e-3, "batch_tokens": 1568},
-        ),
-        "small": Difficulty(
-            options={"pool": 2},
-            stop={"tokens": 4_000_000},
-            params=200_000,
-            model={"depth": 4},
-            train={"lr": 2e-3, "batch_tokens": 6272},
-        ),
-        "paper": Difficulty(
-            options={"corpus": "cifar10"},
-            stop={"steps": 35_000},
-            params=250_000,
-            model={"depth": 3, "heads": 4},
-            train={"lr": 1e-3, "batch_tokens": 262_144},
+        "smoke": difficulty({"pool": 4}, 50_000, tokens=150_000, lr=3e-3, batch_tokens=1568, depth=2),
+        "small": difficulty({"pool": 2}, 200_000, tokens=4_000_000, lr=2e-3, batch_tokens=6272, depth=4),
+        "paper": difficulty(
+            {"corpus": "cifar10"}, 250_000, steps=35_000, lr=1e-3, batch_tokens=262_144, depth=3, heads=4
         ),
     }
 

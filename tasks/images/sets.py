@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -18,14 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks import corpora
-from tasks.base import DataError, Ids, Split
+from tasks.base import SPLITS, DataError, Ids, Split
 from tasks.corpora import Card, Hub
+from tasks.corpora.download import digest
 from zoo.registry import nearest
 
 Pixels: TypeAlias = NDArray[np.uint8]
 Layout: TypeAlias = Literal["mnist_5k", "cifar10", "idx", "folder", "cifar-py", "cifar-bin"]
-SHARES = (8, 2)
-"""Hundredths of the training images, in order of content hash, that become `valid` and `tune` where a test is given."""
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 HELD_OUT = ("test", "val", "valid", "validation")
 FILES = tuple(f"{part}-{kind}" for part in ("train", "t10k") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"))
@@ -33,12 +33,7 @@ NAMED = {"mnist_5k": (28, 1, 10), "cifar10": (32, 3, 10)}
 """Side, channels and classes of the sets known by name."""
 IDX_CLASSES = 10
 """Of every set that has MNIST's file names: MNIST, Fashion-MNIST, KMNIST."""
-MNIST_5K: dict[Split, tuple[int, int]] = {
-    "train": (0, 3500),
-    "tune": (3500, 3750),
-    "valid": (3750, 4250),
-    "test": (4250, 5000),
-}
+MNIST_5K = dict(zip(SPLITS, pairwise((0, 3500, 3750, 4250, 5000)), strict=True))
 """The places of each split among its images, sorted by content hash."""
 
 
@@ -75,9 +70,9 @@ class ImageSet:
     def read(self) -> Content:
         """Images, labels and splits; kept in memory.
 
-        Where a set has an official test, that is `test`, and `tune` and `valid` are cut from train by content hash;
-        else all four are (70, 5, 10, 15 hundredths). Equal images share a split: train loses those that test has too,
-        and of equal images with one label only one is kept.
+        Where a set has an official test, that is `test`, and `tune` and `valid` are cut from train by content hash (2
+        and 8 hundredths); else all four are (70, 5, 10, 15). Equal images share a split: train loses those that test
+        has too, and of equal images with one label only one is kept.
 
         Raises:
             DataError: the data is not here, or damaged.
@@ -111,8 +106,8 @@ def named(task: str, corpus: str, path: str | None) -> ImageSet:
     side, channels, classes = NAMED[corpus]
     if corpus == "mnist_5k":
         return ImageSet(corpus, "mnist_5k", str(corpora.get(corpus).sha256), classes, side, channels)
-    digest = hashlib.sha256("".join(str(card.sha256) for card in CIFAR10).encode()).hexdigest()
-    return ImageSet(corpus, "cifar10", digest, classes, side, channels)
+    content = hashlib.sha256("".join(str(card.sha256) for card in CIFAR10).encode()).hexdigest()
+    return ImageSet(corpus, "cifar10", content, classes, side, channels)
 
 
 def _cifar10(part: str, sha256: str, size: int) -> Card:
@@ -155,7 +150,8 @@ def of_folder(path: str | Path) -> ImageSet:
             if missing:
                 raise DataError(f"image folder {folder} lacks {', '.join(missing)}")
             files = tuple(file for file in found if file)
-            return ImageSet(root.name, "idx", _hash(files), IDX_CLASSES, _idx_side(files), 1, files)
+            content = _hash(files)
+            return ImageSet(root.name, "idx", content, IDX_CLASSES, _idx_side(files[0], content), 1, files)
     for folder in (root, root / "cifar-10-batches-py", root / "cifar-10-batches-bin"):
         for layout, end in (("cifar-py", ""), ("cifar-bin", ".bin")):
             batches = [folder / f"data_batch_{i}{end}" for i in range(1, 6)] + [folder / f"test_batch{end}"]
@@ -188,24 +184,20 @@ def _classes(root: Path, files: tuple[Path, ...]) -> tuple[list[bool], Ids, list
 
 def _hash(files: tuple[Path, ...], root: Path | None = None) -> str:
     """SHA-256 of the names (below `root`) and contents of files; each is read again only when it has changed."""
-    digest = hashlib.sha256()
+    state = hashlib.sha256()
     for file in files:
         try:
             stat = file.stat()
             content = _hash_of(file, stat.st_size, stat.st_mtime_ns)
         except OSError as error:
             raise DataError(f"{file} cannot be read: {error.strerror}") from error
-        digest.update(f"{file.relative_to(root) if root else file.name.removesuffix('.gz')}\0{content}\n".encode())
-    return digest.hexdigest()
+        state.update(f"{file.relative_to(root) if root else file.name.removesuffix('.gz')}\0{content}\n".encode())
+    return state.hexdigest()
 
 
 @lru_cache(maxsize=1 << 18)
 def _hash_of(file: Path, length: int, changed: int) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+    return digest(file)[0]
 
 
 @lru_cache(maxsize=2)
@@ -237,22 +229,15 @@ def _split(images: ImageSet, pixels: NDArray[Any], labels: Ids, test: NDArray[np
             continue
         seen.add(digests[i])
         (theirs if test is not None and test[i] else ours).append(i)
-    cuts = [70, 75, 85, 100] if test is None else [100 - sum(SHARES), 100 - SHARES[0], 100, 100]
-    first, second, third, fourth = (cut * len(ours) // 100 for cut in cuts)
-    last = (third, fourth) if test is None else (len(ours), len(ours) + len(theirs))
-    borders: dict[Split, tuple[int, int]] = {
-        "train": (0, first),
-        "tune": (first, second),
-        "valid": (second, third),
-        "test": last,
-    }
-    empty = [split for split, (start, stop) in borders.items() if start == stop]
-    if empty:
-        raise DataError(
-            f"image set {images.name} has {len(ours) + len(theirs)} different images: too few, "
-            f"split {empty[0]!r} is empty"
-        )
-    return Content(pixels[ours + theirs], labels[ours + theirs], borders)
+    ends = [cut * len(ours) // 100 for cut in ((70, 75, 85) if test is None else (90, 92, 100))]
+    places = ours + theirs
+    borders = dict(zip(SPLITS, pairwise([0, *ends, len(places)]), strict=True))
+    for split, (start, stop) in borders.items():
+        if start == stop:
+            raise DataError(
+                f"image set {images.name} has {len(places)} different images: too few, split {split!r} is empty"
+            )
+    return Content(pixels[places], labels[places], borders)
 
 
 def _mnist_5k(images: ImageSet) -> tuple[Pixels, Ids, None]:
@@ -280,9 +265,8 @@ def _decoded(content: bytes, name: str) -> Pixels:
     try:
         from PIL import Image
     except ImportError as error:
-        raise DataError(
-            f"{name} holds image files: install their reader with: pip install 'zoobench[vision]'"
-        ) from error
+        how = "install their reader with: pip install 'zoobench[vision]'"
+        raise DataError(f"{name} holds image files: {how}") from error
     try:
         with Image.open(io.BytesIO(content)) as image:
             return np.asarray(image.convert("RGB"))
@@ -320,17 +304,12 @@ def _idx_array(file: Path) -> Pixels:
     return np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * dims).reshape(sizes)
 
 
-def _idx_side(files: tuple[Path, ...]) -> int:
-    """Side of the images in a set of idx files."""
-    stats = [(file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return _idx_side_of(files, tuple(stats))
-
-
 @lru_cache(maxsize=8)
-def _idx_side_of(files: tuple[Path, ...], stats: tuple[tuple[int, int], ...]) -> int:
-    images = _idx_array(files[0])
+def _idx_side(file: Path, set_hash: str) -> int:
+    """Side of the images in a file of a set with that hash."""
+    images = _idx_array(file)
     if images.ndim != 3 or images.shape[1] != images.shape[2]:
-        raise DataError(f"{files[0]} holds no square images: its sizes are {images.shape}")
+        raise DataError(f"{file} holds no square images: its sizes are {images.shape}")
     return images.shape[1]
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.base import Baseline, Difficulty, Ids, Split, fingerprint, in_epochs
+from tasks.base import Baseline, Ids, Split, difficulty, fingerprint, in_epochs
 from tasks.draws import Draws
 from tasks.language.tokens import Kind
 from tasks.language.windows import Windows
@@ -45,18 +45,16 @@ class MaskedText(Windows):
 
     role = "masked"
     difficulties: ClassVar = {
-        "smoke": Difficulty(
-            {"length": 128}, {"tokens": 150_000}, 50_000, {"depth": 2, "heads": 2}, {"lr": 3e-3, "batch_tokens": 1024}
-        ),
-        "small": Difficulty(
-            {"length": 128}, {"tokens": 4e6}, 200_000, {"depth": 2, "heads": 2}, {"lr": 3e-3, "batch_tokens": 2048}
-        ),
-        "paper": Difficulty(
+        "smoke": difficulty({"length": 128}, 50_000, tokens=150_000, lr=3e-3, batch_tokens=1024, depth=2, heads=2),
+        "small": difficulty({"length": 128}, 200_000, tokens=4e6, lr=3e-3, batch_tokens=2048, depth=2, heads=2),
+        "paper": difficulty(
             {"corpus": "wikitext103", "length": 512, "tokens": "gpt2"},
-            {"tokens": 1e9},
             85_000_000,
-            {"depth": 12, "heads": 12},
-            {"lr": 1e-4, "batch_tokens": 131_072},
+            tokens=1e9,
+            lr=1e-4,
+            batch_tokens=131_072,
+            depth=12,
+            heads=12,
         ),
     }
     _bits, _ahead = "bits_per_masked_byte", 0

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from tasks.base import Baseline, Difficulty, Ids, Split, fingerprint
+from tasks.base import Baseline, Ids, Split, difficulty, fingerprint
 from tasks.baselines import ngram_bits, xz_bits_per_byte
 from tasks.language import tokens as tokenised
 from tasks.language.tokens import Kind
@@ -48,18 +48,16 @@ class Text(Windows):
 
     role = "lm"
     difficulties: ClassVar = {
-        "smoke": Difficulty(
-            {"length": 128}, {"tokens": 150_000}, 50_000, {"depth": 2, "heads": 2}, {"lr": 3e-3, "batch_tokens": 1024}
-        ),
-        "small": Difficulty(
-            {"length": 128}, {"tokens": 2e6}, 200_000, {"depth": 2, "heads": 2}, {"lr": 3e-3, "batch_tokens": 1024}
-        ),
-        "paper": Difficulty(
+        "smoke": difficulty({"length": 128}, 50_000, tokens=150_000, lr=3e-3, batch_tokens=1024, depth=2, heads=2),
+        "small": difficulty({"length": 128}, 200_000, tokens=2e6, lr=3e-3, batch_tokens=1024, depth=2, heads=2),
+        "paper": difficulty(
             {"corpus": "enwik8", "length": 1024},
-            {"tokens": 1e9},
             38_000_000,
-            {"depth": 12, "heads": 8},
-            {"lr": 6e-4, "batch_tokens": 16_384},
+            tokens=1e9,
+            lr=6e-4,
+            batch_tokens=16_384,
+            depth=12,
+            heads=8,
         ),
     }
     _bits, _ahead = "bits_per_byte", 1

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from tasks import corpora
-from tasks.base import Baseline, DataError, Difficulty, Ids, Metric, Split, Task, fingerprint, whole
+from tasks.base import Baseline, DataError, Ids, Metric, Split, Task, difficulty, fingerprint, whole
 from tasks.baselines import accuracy, commonest, logistic_regression
 from tasks.corpora import Card
 from tasks.long_range.documents import VOCAB, Documents, by_content
@@ -66,26 +66,17 @@ class Imdb(Task):
     role = "classify"
     metric = Metric("accuracy", higher_is_better=True, chance=0.5)
     difficulties: ClassVar = {
-        "smoke": Difficulty(
-            options={"length": 256},
-            stop={"tokens": 200_000},
-            params=50_000,
-            model={"depth": 2, "heads": 2},
-            train={"batch_tokens": 4096, "lr": 2e-3},
-        ),
-        "small": Difficulty(
-            options={"length": 512},
-            stop={"tokens": 5_000_000},
-            params=200_000,
-            model={"depth": 4, "heads": 4},
-            train={"batch_tokens": 8192, "lr": 1e-3},
-        ),
-        "paper": Difficulty(
-            options={"length": 4000},
-            stop={"steps": 20_000},
-            params=3_150_000,
-            model={"depth": 4, "heads": 4},
-            train={"batch_tokens": 128_000, "lr": 5.6e-4, "weight_decay": 0.1},
+        "smoke": difficulty({"length": 256}, 50_000, tokens=200_000, lr=2e-3, batch_tokens=4096, depth=2, heads=2),
+        "small": difficulty({"length": 512}, 200_000, tokens=5_000_000, lr=1e-3, batch_tokens=8192, depth=4, heads=4),
+        "paper": difficulty(
+            {"length": 4000},
+            3_150_000,
+            steps=20_000,
+            lr=5.6e-4,
+            batch_tokens=128_000,
+            train={"weight_decay": 0.1},
+            depth=4,
+            heads=4,
         ),
     }
 

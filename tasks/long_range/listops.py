@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from tasks.base import Baseline, Difficulty, Ids, Metric, Split, Task, whole
+from tasks.base import Baseline, Ids, Metric, Split, Task, difficulty, whole
 from tasks.baselines import accuracy, commonest
 from tasks.draws import Draws
 from tasks.generated import Generated
@@ -58,26 +58,33 @@ class Listops(Generated):
     metric = Metric("accuracy", higher_is_better=True, chance=0.1)
     held_out: ClassVar[dict[Split, int]] = {"tune": 500, "valid": 2000, "test": 2000}
     difficulties: ClassVar = {
-        "smoke": Difficulty(
-            options={"min_length": 10, "max_length": 60, "max_depth": 6, "max_args": 5},
-            stop={"tokens": 200_000},
-            params=50_000,
-            model={"depth": 2, "heads": 2},
-            train={"batch_tokens": 1920, "lr": 2e-3},
+        "smoke": difficulty(
+            {"min_length": 10, "max_length": 60, "max_depth": 6, "max_args": 5},
+            50_000,
+            tokens=200_000,
+            lr=2e-3,
+            batch_tokens=1920,
+            depth=2,
+            heads=2,
         ),
-        "small": Difficulty(
-            options={"min_length": 20, "max_length": 128, "max_depth": 6, "max_args": 5},
-            stop={"tokens": 4_000_000},
-            params=200_000,
-            model={"depth": 4, "heads": 4},
-            train={"batch_tokens": 4096, "lr": 1e-3},
+        "small": difficulty(
+            {"min_length": 20, "max_length": 128, "max_depth": 6, "max_args": 5},
+            200_000,
+            tokens=4_000_000,
+            lr=1e-3,
+            batch_tokens=4096,
+            depth=4,
+            heads=4,
         ),
-        "paper": Difficulty(
-            options={"min_length": 500, "max_length": 2000, "max_depth": 10, "max_args": 10, "examples": 96_000},
-            stop={"steps": 5000},
-            params=19_000_000,
-            model={"depth": 6, "heads": 8},
-            train={"batch_tokens": 64_000, "lr": 1.6e-3, "weight_decay": 0.1},
+        "paper": difficulty(
+            {"min_length": 500, "max_length": 2000, "max_depth": 10, "max_args": 10, "examples": 96_000},
+            19_000_000,
+            steps=5000,
+            lr=1.6e-3,
+            batch_tokens=64_000,
+            train={"weight_decay": 0.1},
+            depth=6,
+            heads=8,
         ),
     }
 

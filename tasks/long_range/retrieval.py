@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks import corpora
-from tasks.base import Baseline, DataError, Difficulty, Ids, Metric, Split, Task, fingerprint, whole
+from tasks.base import Baseline, DataError, Ids, Metric, Split, Task, difficulty, fingerprint, whole
 from tasks.baselines import accuracy, commonest
 from tasks.corpora import Card
 from tasks.draws import Draws
@@ -71,26 +71,17 @@ class Retrieval(Task):
     role = "retrieve"
     metric = Metric("accuracy", higher_is_better=True, chance=0.5)
     difficulties: ClassVar = {
-        "smoke": Difficulty(
-            options={"length": 128},
-            stop={"tokens": 200_000},
-            params=50_000,
-            model={"depth": 2, "heads": 2},
-            train={"batch_tokens": 2048, "lr": 2e-3},
-        ),
-        "small": Difficulty(
-            options={"length": 512},
-            stop={"tokens": 5_000_000},
-            params=200_000,
-            model={"depth": 4, "heads": 4},
-            train={"batch_tokens": 8192, "lr": 1e-3},
-        ),
-        "paper": Difficulty(
-            options={"length": 4000},
-            stop={"steps": 5000},
-            params=790_000,
-            model={"depth": 4, "heads": 4},
-            train={"batch_tokens": 128_000, "lr": 5e-4, "weight_decay": 0.1},
+        "smoke": difficulty({"length": 128}, 50_000, tokens=200_000, lr=2e-3, batch_tokens=2048, depth=2, heads=2),
+        "small": difficulty({"length": 512}, 200_000, tokens=5_000_000, lr=1e-3, batch_tokens=8192, depth=4, heads=4),
+        "paper": difficulty(
+            {"length": 4000},
+            790_000,
+            steps=5000,
+            lr=5e-4,
+            batch_tokens=128_000,
+            train={"weight_decay": 0.1},
+            depth=4,
+            heads=4,
         ),
     }
 

@@ -6,8 +6,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from tasks.base import Baseline, Difficulty, Ids, Split, whole
-from tasks.recall.common import Recall, fresh, read_out
+from tasks.base import Baseline, Ids, Split, difficulty, whole
+from tasks.recall.common import NO_CHANNEL, ONE_HEAD, Recall, fresh, read_out
 from tasks.registry import register
 from tasks.splits import drawn
 from zoo.types import Batch
@@ -41,26 +41,20 @@ class AssociativeRecall(Recall):
     """
 
     difficulties: ClassVar = {
-        "smoke": Difficulty(
-            options={"keys": 6, "values": 4, "pairs": 4},
-            stop={"tokens": 200_000},
-            params=50_000,
-            model={"channel": None, "depth": 2},
-            train={"lr": 3e-3, "batch_tokens": 704},
+        "smoke": difficulty(
+            {"keys": 6, "values": 4, "pairs": 4}, 50_000, tokens=200_000, lr=3e-3, batch_tokens=704, **NO_CHANNEL
         ),
-        "small": Difficulty(
-            options={"pairs": 8, "repeats": True},
-            stop={"tokens": 3_000_000},
-            params=33_000,
-            model={"channel": None, "heads": 1, "depth": 2},
-            train={"lr": 3e-3, "batch_tokens": 2432},
+        "small": difficulty(
+            {"pairs": 8, "repeats": True}, 33_000, tokens=3_000_000, lr=3e-3, batch_tokens=2432, **ONE_HEAD
         ),
-        "paper": Difficulty(
-            options={"pairs": 8, "examples": 100_000},
-            stop={"tokens": 200_000_000},
-            params=100_000,
-            model={"depth": 1},
-            train={"lr": 1e-3, "batch_tokens": 128 * 19, "weight_decay": 0.0},
+        "paper": difficulty(
+            {"pairs": 8, "examples": 100_000},
+            100_000,
+            tokens=200_000_000,
+            lr=1e-3,
+            batch_tokens=128 * 19,
+            train={"weight_decay": 0.0},
+            depth=1,
         ),
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,9 @@ from tasks.generated import Generated
 from zoo.types import Batch, Role, Shape
 
 Tokens = NDArray[np.int64]
+NO_CHANNEL: dict[str, Any] = {"channel": None, "depth": 2}
+ONE_HEAD: dict[str, Any] = {"channel": None, "heads": 1, "depth": 2}
+"""Models of two layers, without channel mixers."""
 
 
 class Recall(Generated):

@@ -6,8 +6,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from tasks.base import Baseline, Difficulty, Ids, Split, whole
-from tasks.recall.common import Recall, commonest_so_far, guessed, read_out
+from tasks.base import Baseline, Ids, Split, difficulty, whole
+from tasks.recall.common import NO_CHANNEL, Recall, commonest_so_far, guessed, read_out
 from tasks.registry import register
 from zoo.types import Batch
 
@@ -38,26 +38,18 @@ class Induction(Recall):
     """
 
     difficulties: ClassVar = {
-        "smoke": Difficulty(
-            options={"length": 32, "vocab": 8},
-            stop={"tokens": 200_000},
-            params=50_000,
-            model={"channel": None, "depth": 2},
-            train={"lr": 3e-3, "batch_tokens": 1024},
+        "smoke": difficulty(
+            {"length": 32, "vocab": 8}, 50_000, tokens=200_000, lr=3e-3, batch_tokens=1024, **NO_CHANNEL
         ),
-        "small": Difficulty(
-            options={"length": 32},
-            stop={"tokens": 4_000_000},
-            params=50_000,
-            model={"channel": None, "depth": 2},
-            train={"lr": 3e-3, "batch_tokens": 4096},
-        ),
-        "paper": Difficulty(
-            options={"length": 256},
-            stop={"steps": 25 * 8192},
-            params=74_000,
-            model={"depth": 2},
-            train={"lr": 2e-4, "batch_tokens": 8 * 256, "schedule": "constant", "warmup": 0.0, "weight_decay": 0.0},
+        "small": difficulty({"length": 32}, 50_000, tokens=4_000_000, lr=3e-3, batch_tokens=4096, **NO_CHANNEL),
+        "paper": difficulty(
+            {"length": 256},
+            74_000,
+            steps=25 * 8192,
+            lr=2e-4,
+            batch_tokens=8 * 256,
+            train={"schedule": "constant", "warmup": 0.0, "weight_decay": 0.0},
+            depth=2,
         ),
     }
 

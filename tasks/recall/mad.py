@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tasks.base import Baseline, Difficulty, Ids, Split, whole
+from tasks.base import Baseline, Ids, Split, difficulty, whole
 from tasks.baselines import accuracy, commonest
 from tasks.draws import Draws
 from tasks.recall.common import Recall, Tokens, commonest_so_far, fresh, guessed, nearest_to, read_out
@@ -50,24 +50,13 @@ def difficulties(
     The paper's: width 128, two blocks of mixer and SwiGLU, 200 epochs in batches of 128, cosine to 1e-6; the learning
     rate is the middle one of {1e-4, 5e-4, 1e-3}, weight decay the first of {0, 0.1}.
     """
-    model = {"depth": 2, "channel": "glu"}
-    paper = {"lr": 5e-4, "batch_tokens": 128 * steps, "weight_decay": 0.0, "warmup": 0.0, "final_lr": 2e-3}
+    model: dict[str, Any] = {"depth": 2, "channel": "glu"}
+    paper = {"weight_decay": 0.0, "warmup": 0.0, "final_lr": 2e-3}
+    tokens = 200 * examples * steps
     return {
-        "smoke": Difficulty(
-            options=smoke,
-            stop={"tokens": 150_000},
-            params=50_000,
-            model=model,
-            train={"lr": 3e-3, "batch_tokens": 1024},
-        ),
-        "small": Difficulty(
-            options=small,
-            stop={"tokens": 4_000_000},
-            params=100_000,
-            model=model,
-            train={"lr": 3e-3, "batch_tokens": 4096},
-        ),
-        "paper": Difficulty(stop={"tokens": 200 * examples * steps}, params=400_000, model=model, train=paper),
+        "smoke": difficulty(smoke, 50_000, tokens=150_000, lr=3e-3, batch_tokens=1024, **model),
+        "small": difficulty(small, 100_000, tokens=4_000_000, lr=3e-3, batch_tokens=4096, **model),
+        "paper": difficulty({}, 400_000, tokens=tokens, lr=5e-4, batch_tokens=128 * steps, train=paper, **model),
     }
 
 

@@ -6,9 +6,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from tasks.base import Baseline, Difficulty, Ids, Split, whole
+from tasks.base import Baseline, Ids, Split, difficulty, whole
 from tasks.baselines import accuracy
-from tasks.recall.common import Recall
+from tasks.recall.common import ONE_HEAD, Recall
 from tasks.registry import register
 from zoo.types import Batch
 
@@ -44,26 +44,20 @@ class Mqar(Recall):
 
     formerly = "recall"
     difficulties: ClassVar = {
-        "smoke": Difficulty(
-            options={"vocab": 32, "length": 32, "pairs": 4},
-            stop={"tokens": 200_000},
-            params=33_000,
-            model={"channel": None, "heads": 1, "depth": 2},
-            train={"lr": 3e-3, "batch_tokens": 1024},
+        "smoke": difficulty(
+            {"vocab": 32, "length": 32, "pairs": 4}, 33_000, tokens=200_000, lr=3e-3, batch_tokens=1024, **ONE_HEAD
         ),
-        "small": Difficulty(
-            options={"vocab": 128, "length": 64, "pairs": 8},
-            stop={"tokens": 800 * 4096},
-            params=33_000,
-            model={"channel": None, "heads": 1, "depth": 2},
-            train={"lr": 3e-3, "batch_tokens": 4096},
+        "small": difficulty(
+            {"vocab": 128, "length": 64, "pairs": 8}, 33_000, tokens=800 * 4096, lr=3e-3, batch_tokens=4096, **ONE_HEAD
         ),
-        "paper": Difficulty(
-            options={"vocab": 8192, "length": 512, "pairs": 64, "examples": 100_000},
-            stop={"tokens": 64 * 100_000 * 512},
-            params=33_000,
-            model={"channel": None, "heads": 1, "depth": 2},
-            train={"lr": 2.15e-3, "batch_tokens": 128 * 512, "weight_decay": 0.1},
+        "paper": difficulty(
+            {"vocab": 8192, "length": 512, "pairs": 64, "examples": 100_000},
+            33_000,
+            tokens=64 * 100_000 * 512,
+            lr=2.15e-3,
+            batch_tokens=128 * 512,
+            train={"weight_decay": 0.1},
+            **ONE_HEAD,
         ),
     }
     """The paper's runs 64 epochs in batches of 128, at widths of 64 (these parameters) to 512 and the best learning

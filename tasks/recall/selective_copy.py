@@ -6,12 +6,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from tasks.base import Baseline, Difficulty, Ids, Split, whole
-from tasks.recall.common import Recall, fresh, guessed, nearest_to, read_out
+from tasks.base import Baseline, Ids, Split, difficulty, whole
+from tasks.recall.common import NO_CHANNEL, Recall, fresh, guessed, nearest_to, read_out
 from tasks.registry import register
 from zoo.types import Batch
-
-_NO_CHANNEL = {"channel": None, "depth": 2}
 
 
 @register(
@@ -39,32 +37,20 @@ class SelectiveCopy(Recall):
     """
 
     difficulties: ClassVar = {
-        "smoke": Difficulty(
-            options={"length": 16, "data": 4, "vocab": 8},
-            stop={"tokens": 150_000},
-            params=50_000,
-            model=_NO_CHANNEL,
-            train={"lr": 3e-3, "batch_tokens": 640},
+        "smoke": difficulty(
+            {"length": 16, "data": 4, "vocab": 8}, 50_000, tokens=150_000, lr=3e-3, batch_tokens=640, **NO_CHANNEL
         ),
-        "small": Difficulty(
-            options={"length": 64, "data": 8},
-            stop={"tokens": 4_000_000},
-            params=50_000,
-            model=_NO_CHANNEL,
-            train={"lr": 3e-3, "batch_tokens": 4608},
+        "small": difficulty(
+            {"length": 64, "data": 8}, 50_000, tokens=4_000_000, lr=3e-3, batch_tokens=4608, **NO_CHANNEL
         ),
-        "paper": Difficulty(
-            options={"length": 4096, "data": 16},
-            stop={"steps": 400_000},
-            params=50_000,
-            model=_NO_CHANNEL,
-            train={
-                "lr": 1e-4,
-                "batch_tokens": 64 * 4112,
-                "schedule": "constant",
-                "warmup": 0.0,
-                "weight_decay": 0.0,
-            },
+        "paper": difficulty(
+            {"length": 4096, "data": 16},
+            50_000,
+            steps=400_000,
+            lr=1e-4,
+            batch_tokens=64 * 4112,
+            train={"schedule": "constant", "warmup": 0.0, "weight_decay": 0.0},
+            **NO_CHANNEL,
         ),
     }
 

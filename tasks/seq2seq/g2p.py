@@ -17,12 +17,12 @@ from tasks.base import (
     Baseline,
     DataError,
     Decoding,
-    Difficulty,
     Ids,
     Metric,
     Split,
     Task,
     Totals,
+    difficulty,
     fingerprint,
     whole,
 )
@@ -75,11 +75,9 @@ class G2p(Task):
     also = ("wer",)
     metric = Metric("per", higher_is_better=False, chance=1.0)
     difficulties: ClassVar = {
-        "smoke": Difficulty({}, {"tokens": 150_000}, 50_000, {"depth": 2}, {"lr": 3e-3, "batch_tokens": 2048}),
-        "small": Difficulty({}, {"tokens": 4_000_000}, 300_000, {"depth": 2}, {"lr": 3e-3, "batch_tokens": 2048}),
-        "paper": Difficulty(
-            {"beam": 4}, {"tokens": 60_000_000}, 8_000_000, {"depth": 2}, {"lr": 1e-3, "batch_tokens": 4096}
-        ),
+        "smoke": difficulty({}, 50_000, tokens=150_000, lr=3e-3, batch_tokens=2048, depth=2),
+        "small": difficulty({}, 300_000, tokens=4_000_000, lr=3e-3, batch_tokens=2048, depth=2),
+        "paper": difficulty({"beam": 4}, 8_000_000, tokens=60_000_000, lr=1e-3, batch_tokens=4096, depth=2),
     }
 
     def __init__(self, *, stress: bool = False, beam: int = 1) -> None:

@@ -19,12 +19,12 @@ from tasks.base import (
     Baseline,
     DataError,
     Decoding,
-    Difficulty,
     Ids,
     Metric,
     Split,
     Task,
     Totals,
+    difficulty,
     fingerprint,
     scores,
     whole,
@@ -79,14 +79,10 @@ class Pairs(Task):
     also = ("bleu", "exact")
     metric = Metric("chrf", higher_is_better=True, chance=0.0)
     difficulties: ClassVar = {
-        "smoke": Difficulty({}, {"tokens": 150_000}, 50_000, {"depth": 2}, {"lr": 3e-3, "batch_tokens": 2048}),
-        "small": Difficulty({}, {"tokens": 2_000_000}, 200_000, {"depth": 2}, {"lr": 3e-3, "batch_tokens": 2048}),
-        "paper": Difficulty(
-            {"longest": 256, "beam": 4},
-            {"tokens": 1_000_000_000},
-            40_000_000,
-            {"depth": 6},
-            {"lr": 7e-4, "batch_tokens": 25_000},
+        "smoke": difficulty({}, 50_000, tokens=150_000, lr=3e-3, batch_tokens=2048, depth=2),
+        "small": difficulty({}, 200_000, tokens=2_000_000, lr=3e-3, batch_tokens=2048, depth=2),
+        "paper": difficulty(
+            {"longest": 256, "beam": 4}, 40_000_000, tokens=1_000_000_000, lr=7e-4, batch_tokens=25_000, depth=6
         ),
     }
 

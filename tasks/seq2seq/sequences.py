@@ -5,22 +5,18 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.base import Baseline, Decoding, Difficulty, Ids, Metric, Split, Task, Totals, whole
+from tasks.base import Baseline, Decoding, Ids, Metric, Split, Task, Totals, difficulty, whole
 from tasks.draws import Draws
 from tasks.generated import Generated
 from tasks.registry import register
 from tasks.seq2seq.written import FIRST, START, STOP, answers, shifted
 from tasks.splits import drawn
 from zoo.types import Batch, Shape
-
-SMOKE: dict[str, Any] = {"stop": {"tokens": 150_000}, "params": 50_000, "model": {"depth": 2}}
-SMALL: dict[str, Any] = {"stop": {"tokens": 3_000_000}, "params": 200_000, "model": {"depth": 2}}
-TRAIN = {"lr": 3e-3, "batch_tokens": 2048}
 
 
 class Written(Generated):
@@ -124,13 +120,12 @@ class Reverse(Rearranged):
     """
 
     difficulties: ClassVar = {
-        "smoke": Difficulty({"length": 6, "vocab": 8}, **SMOKE, train=TRAIN),
-        "small": Difficulty({"length": 16, "vocab": 32}, **SMALL, train=TRAIN),
-        "paper": Difficulty(
-            {"shortest": 8, "length": 64, "vocab": 128},
-            stop={"tokens": 100_000_000},
-            params=2_000_000,
-            train={"lr": 1e-3, "batch_tokens": 4096},
+        "smoke": difficulty({"length": 6, "vocab": 8}, 50_000, tokens=150_000, lr=3e-3, batch_tokens=2048, depth=2),
+        "small": difficulty(
+            {"length": 16, "vocab": 32}, 200_000, tokens=3_000_000, lr=3e-3, batch_tokens=2048, depth=2
+        ),
+        "paper": difficulty(
+            {"shortest": 8, "length": 64, "vocab": 128}, 2_000_000, tokens=100_000_000, lr=1e-3, batch_tokens=4096
         ),
     }
 
@@ -158,14 +153,11 @@ class Sort(Rearranged):
     """
 
     difficulties: ClassVar = {
-        "smoke": Difficulty({"length": 6, "vocab": 8}, **SMOKE, train=TRAIN),
-        "small": Difficulty({"length": 16, "vocab": 32}, **SMALL, train=TRAIN),
-        "paper": Difficulty(
-            {"length": 15, "vocab": 128},
-            stop={"tokens": 100_000_000},
-            params=2_000_000,
-            train={"lr": 1e-3, "batch_tokens": 4096},
+        "smoke": difficulty({"length": 6, "vocab": 8}, 50_000, tokens=150_000, lr=3e-3, batch_tokens=2048, depth=2),
+        "small": difficulty(
+            {"length": 16, "vocab": 32}, 200_000, tokens=3_000_000, lr=3e-3, batch_tokens=2048, depth=2
         ),
+        "paper": difficulty({"length": 15, "vocab": 128}, 2_000_000, tokens=100_000_000, lr=1e-3, batch_tokens=4096),
     }
 
     def _answer(self, contents: Ids) -> tuple[Ids, Ids]:
@@ -197,15 +189,11 @@ class Addition(Written):
     """
 
     difficulties: ClassVar = {
-        "smoke": Difficulty({"digits": 2, "backwards": True}, **SMOKE, train=TRAIN),
-        "small": Difficulty({"digits": 5}, **SMALL, train=TRAIN),
-        "paper": Difficulty(
-            {"digits": 3},
-            stop={"tokens": 10_000_000},
-            params=10_000_000,
-            model={"depth": 6, "heads": 6},
-            train={"lr": 1e-3, "batch_tokens": 4096},
+        "smoke": difficulty(
+            {"digits": 2, "backwards": True}, 50_000, tokens=150_000, lr=3e-3, batch_tokens=2048, depth=2
         ),
+        "small": difficulty({"digits": 5}, 200_000, tokens=3_000_000, lr=3e-3, batch_tokens=2048, depth=2),
+        "paper": difficulty({"digits": 3}, 10_000_000, tokens=10_000_000, lr=1e-3, batch_tokens=4096, depth=6, heads=6),
     }
 
     def __init__(self, *, digits: int = 5, backwards: bool = False, shortest: int = 1) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from tasks.base import Baseline, Difficulty, Ids, Metric, Split, Task, Totals, whole
+from tasks.base import Baseline, Ids, Metric, Split, Task, Totals, difficulty, whole
 from tasks.baselines import commonest
 from tasks.draws import Draws
 from tasks.generated import Generated
@@ -50,25 +50,32 @@ def chomsky(level: str, file: str, *deviations: str) -> Callable[[type[FormalLan
 def _difficulties(steps: float = 1.0) -> dict[str, Difficulty]:
     """The three settings; `steps` is how often a row is longer than a string (2 if an answer is as long as it)."""
     return {
-        "smoke": Difficulty(
-            options={"longest_train": 12, "shortest_test": 13, "longest_test": 24},
-            stop={"tokens": 150_000},
-            params=50_000,
-            model={"depth": 2, "heads": 2},
-            train={"lr": 3e-3, "batch_tokens": int(64 * 12 * steps)},
+        "smoke": difficulty(
+            {"longest_train": 12, "shortest_test": 13, "longest_test": 24},
+            50_000,
+            tokens=150_000,
+            lr=3e-3,
+            batch_tokens=int(64 * 12 * steps),
+            depth=2,
+            heads=2,
         ),
-        "small": Difficulty(
-            options={"longest_test": 256},
-            stop={"tokens": 4_000_000 * steps},
-            params=50_000,
-            model={"depth": 2, "heads": 2},
-            train={"lr": 3e-3, "batch_tokens": int(64 * 41 * steps)},
+        "small": difficulty(
+            {"longest_test": 256},
+            50_000,
+            tokens=4_000_000 * steps,
+            lr=3e-3,
+            batch_tokens=int(64 * 41 * steps),
+            depth=2,
+            heads=2,
         ),
-        "paper": Difficulty(
-            stop={"steps": 1_000_000},
-            params=265_000,
-            model={"heads": 8},
-            train={"lr": 1e-3, "batch_tokens": int(128 * 41 * steps), "schedule": "constant"},
+        "paper": difficulty(
+            {},
+            265_000,
+            steps=1_000_000,
+            lr=1e-3,
+            batch_tokens=int(128 * 41 * steps),
+            train={"schedule": "constant"},
+            heads=8,
         ),
     }
 

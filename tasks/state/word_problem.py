@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from tasks.base import Baseline, Difficulty, Ids, Metric, Split, Totals, whole
+from tasks.base import Baseline, Ids, Metric, Split, Totals, difficulty, whole
 from tasks.baselines import commonest
 from tasks.generated import Generated
 from tasks.registry import register
@@ -87,26 +87,21 @@ class WordProblem(Generated):
     role = "lm"
     also = ("accuracy", "last")
     difficulties: ClassVar = {
-        "smoke": Difficulty(
-            options={"group": "S3", "length": 8},
-            stop={"tokens": 150_000},
-            params=50_000,
-            model={"depth": 2, "heads": 2},
-            train={"lr": 3e-3, "batch_tokens": 512},
+        "smoke": difficulty(
+            {"group": "S3", "length": 8}, 50_000, tokens=150_000, lr=3e-3, batch_tokens=512, depth=2, heads=2
         ),
-        "small": Difficulty(
-            options={"group": "S3", "length": 24},
-            stop={"tokens": 1_500_000},
-            params=50_000,
-            model={"depth": 1, "heads": 2},
-            train={"lr": 3e-3, "batch_tokens": 1536},
+        "small": difficulty(
+            {"group": "S3", "length": 24}, 50_000, tokens=1_500_000, lr=3e-3, batch_tokens=1536, depth=1, heads=2
         ),
-        "paper": Difficulty(
-            options={"group": "S5", "length": 20},
-            stop={"tokens": 8_000_000_000},  # 500 epochs of 800,000 sequences, the official code's upper limit
-            params=3_200_000,
-            model={"depth": 1, "heads": 8},
-            train={"lr": 1e-4, "batch_tokens": 640, "weight_decay": 0.01, "schedule": "constant"},
+        "paper": difficulty(
+            {"group": "S5", "length": 20},
+            3_200_000,
+            tokens=8_000_000_000,
+            lr=1e-4,
+            batch_tokens=640,
+            train={"weight_decay": 0.01, "schedule": "constant"},
+            depth=1,
+            heads=8,
         ),
     }
 
