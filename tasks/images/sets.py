@@ -25,7 +25,7 @@ from tasks.corpora.download import digest
 from zoo.registry import nearest
 
 Pixels: TypeAlias = NDArray[np.uint8]
-Layout: TypeAlias = Literal["mnist_5k", "cifar10", "idx", "folder", "cifar-py", "cifar-bin"]
+Layout: TypeAlias = Literal["mnist_5k", "cifar10", "idx", "folder", "cifar"]
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 HELD_OUT = ("test", "val", "valid", "validation")
 FILES = tuple(f"{part}-{kind}" for part in ("train", "t10k") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"))
@@ -134,7 +134,7 @@ def of_folder(path: str | Path) -> ImageSet:
     """The set in a folder: MNIST's four idx files, CIFAR-10's batches, or a folder of images for each class.
 
     - `ROOT`, `ROOT/MNIST` or `ROOT/MNIST/raw` with `train-images-idx3-ubyte` and so on, packed with gzip or not;
-    - `cifar-10-batches-py` or `cifar-10-batches-bin`, or the folder that holds it;
+    - `cifar-10-batches-py`, or the folder that holds it;
     - `train/CLASS/*.png` and `test/CLASS/*.png` (or `val`), or `CLASS/*.png` alone. Classes are numbered by name.
 
     Raises:
@@ -152,14 +152,13 @@ def of_folder(path: str | Path) -> ImageSet:
             files = tuple(file for file in found if file)
             content = _hash(files)
             return ImageSet(root.name, "idx", content, IDX_CLASSES, _idx_side(files[0], content), 1, files)
-    for folder in (root, root / "cifar-10-batches-py", root / "cifar-10-batches-bin"):
-        for layout, end in (("cifar-py", ""), ("cifar-bin", ".bin")):
-            batches = [folder / f"data_batch_{i}{end}" for i in range(1, 6)] + [folder / f"test_batch{end}"]
-            if any(file.is_file() for file in batches):
-                missing = [file.name for file in batches if not file.is_file()]
-                if missing:
-                    raise DataError(f"image folder {folder} lacks {', '.join(missing)}")
-                return ImageSet(root.name, layout, _hash(tuple(batches)), 10, 32, 3, tuple(batches))  # type: ignore[arg-type]
+    for folder in (root, root / "cifar-10-batches-py"):
+        files = (*(folder / f"data_batch_{i}" for i in range(1, 6)), folder / "test_batch")
+        missing = [file.name for file in files if not file.is_file()]
+        if len(missing) < len(files):
+            if missing:
+                raise DataError(f"image folder {folder} lacks {', '.join(missing)}")
+            return ImageSet(root.name, "cifar", _hash(files), 10, 32, 3, files)
     files = tuple(sorted(f for f in root.rglob("*") if f.suffix.lower() in IMAGES and f.is_file()))
     names = _classes(root, files)[2]
     return ImageSet(root.name, "folder", _hash(files, root), len(names), None, 3, files, root)
@@ -207,8 +206,7 @@ def _read(images: ImageSet) -> Content:
         "cifar10": _hub_cifar,
         "idx": _idx,
         "folder": _folder,
-        "cifar-py": _cifar_batches,
-        "cifar-bin": _cifar_batches,
+        "cifar": _cifar_batches,
     }
     pixels, labels, test = readers[images.layout](images)
     return _split(images, pixels, labels, test)
@@ -349,7 +347,7 @@ _NEW = int(np.__version__.split(".")[0]) >= 2
 def _cifar_batches(images: ImageSet) -> tuple[Pixels, Ids, NDArray[np.bool_]]:
     pixels, labels, test = [], [], []
     for file in images.files:
-        rows, answers = _cifar_pickle(file) if images.layout == "cifar-py" else _cifar_binary(file)
+        rows, answers = _cifar_batch(file)
         _in_range(answers, images.classes, file)
         pixels.append(rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
         labels.append(answers)
@@ -357,7 +355,7 @@ def _cifar_batches(images: ImageSet) -> tuple[Pixels, Ids, NDArray[np.bool_]]:
     return np.concatenate(pixels), np.concatenate(labels), np.concatenate(test)
 
 
-def _cifar_pickle(file: Path) -> tuple[Pixels, Ids]:
+def _cifar_batch(file: Path) -> tuple[Pixels, Ids]:
     try:
         batch = _Plain(io.BytesIO(_unpacked(file)), encoding="bytes").load()
         rows, labels = np.asarray(batch[b"data"]), np.asarray(batch[b"labels"], dtype=np.int64)
@@ -368,14 +366,6 @@ def _cifar_pickle(file: Path) -> tuple[Pixels, Ids]:
     if rows.dtype != np.uint8 or rows.shape != (len(labels), 3072):
         raise DataError(f"{file} has {len(labels)} labels, but pixels of shape {rows.shape} and type {rows.dtype}")
     return rows, labels
-
-
-def _cifar_binary(file: Path) -> tuple[Pixels, Ids]:
-    content = np.frombuffer(_unpacked(file), dtype=np.uint8)
-    if not len(content) or len(content) % 3073:
-        raise DataError(f"{file} is damaged: {len(content)} bytes are not a whole number of 3073-byte images")
-    rows = content.reshape(-1, 3073)
-    return rows[:, 1:], rows[:, 0].astype(np.int64)
 
 
 def gray(images: Pixels) -> Pixels:
