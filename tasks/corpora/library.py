@@ -39,7 +39,7 @@ def get(name: str, kind: str | None = None) -> Card:
 def _first_of_wikipedia(name: str, about: str, sha256: str) -> Card:
     url = "mattmahoney.net/dc"
     licence = "CC BY-SA 3.0 and GFDL (the text, by Wikipedia's authors)"
-    source = Url(f"http://{url}/{name}.zip", name, packed="zip", member=name)
+    source = Url(f"http://{url}/{name}.zip", name, member=name)
     return Card(name, about, licence, f"https://{url}/textdata.html", (source,), sha256, 100_000_000)
 
 

@@ -135,11 +135,7 @@ def _brought(card: Card, source: Remote) -> Path:
     path = source.download(card)
     expected = _pin(card)
     try:
-        if source.decode is None:
-            sha256, size = digest(path)
-        else:
-            content = _decoded(path, source.decode)
-            sha256, size = hashlib.sha256(content).hexdigest(), len(content)
+        sha256, size = digest(path)
         if expected is None:
             write_whole(_pin_path(card), json.dumps({"sha256": sha256, "size": size, "source": source.advice()}))
         else:

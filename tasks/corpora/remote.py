@@ -14,8 +14,7 @@ from typing import Any
 
 from tasks.base import DataError
 from tasks.corpora import download as web
-from tasks.corpora.card import Card, Decode, Source
-from tasks.corpora.download import Packed
+from tasks.corpora.card import Card, Source
 from tasks.corpora.home import home
 
 
@@ -58,13 +57,12 @@ class Remote(Source):
 
 @dataclass(frozen=True, slots=True)
 class Url(Remote):
-    """A file on the web, or one member of a packed one."""
+    """A file on the web, or one member of a zip archive there."""
 
     url: str
     name: str
     """Its name in the cache."""
-    packed: Packed = None
-    member: str = ""
+    member: str | None = None
 
     def advice(self) -> str:
         return f"it comes from {self.url}; get it with: zoobench fetch {self.name}"
@@ -75,10 +73,10 @@ class Url(Remote):
         if card.sha256 is None:
             self.part.unlink(missing_ok=True)
         web.download(self.url, self.part, card.name)
-        if self.packed is None:
+        if self.member is None:
             return self.part
         content = self.path.with_name(f"{self.name}.content.part")
-        web.unpack(self.part, content, self.packed, self.member, card.size)
+        web.unzip(self.part, content, self.member, card.size)
         return content
 
 
@@ -153,7 +151,6 @@ class Hub(Remote):
     file: str
     revision: str
     """A commit hash, so that the file cannot change."""
-    decode: Decode = None
 
     @property
     def path(self) -> Path:
