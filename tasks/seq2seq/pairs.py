@@ -26,7 +26,6 @@ from tasks.base import (
     Totals,
     difficulty,
     fingerprint,
-    scores,
     whole,
 )
 from tasks.draws import Draws
@@ -151,16 +150,13 @@ class Pairs(Task):
         commonest = Counter(known.values()).most_common(1)[0][0]
 
         def score(write: Callable[[str], str]) -> float:
-            return scores(_compared([write(source) for source in given], self._references(test)))["chrf"]
+            return self.scores(_compared([write(source) for source in given], self._references(test)))["chrf"]
 
+        nearest = score(lambda source: known[ordered[neighbour(ordered, source)]])
         return [
             Baseline("copy", score(lambda source: source), "the source as it stands"),
             Baseline("constant", score(lambda source: commonest), "the commonest target of training"),
-            Baseline(
-                "neighbour",
-                score(lambda source: known[ordered[neighbour(ordered, source)]]),
-                "the target of the training source that begins most like it",
-            ),
+            Baseline("neighbour", nearest, "the target of the training source that begins most like it"),
         ]
 
 
@@ -187,17 +183,8 @@ def _table(card: corpora.Card | None, tokens: Tokens, longest: int) -> _Table:
     source_symbols, inputs, inputs_of = _numbered(left, tokens)
     target_symbols, targets, targets_of = _numbered(right, tokens)
     contents = packed([[1 + symbol for symbol in row] for row in left], inputs.shape[1])[0]
-    return _Table(
-        pairs,
-        inputs,
-        inputs_of,
-        targets,
-        targets_of,
-        source_symbols,
-        target_symbols,
-        at_home(contents),
-        len(every) - len(pairs),
-    )
+    rows, dropped = at_home(contents), len(every) - len(pairs)
+    return _Table(pairs, inputs, inputs_of, targets, targets_of, source_symbols, target_symbols, rows, dropped)
 
 
 def _split_up(text: str, tokens: Tokens) -> Sequence[int]:
@@ -261,33 +248,26 @@ def _read(card: corpora.Card) -> list[Pair]:
     except UnicodeDecodeError as error:
         line = corpora.load(card)[: error.start].count(b"\n") + 1
         raise DataError(f"pairs: {name} is not UTF-8 in line {line}: save it as UTF-8") from error
-    pairs = []
+    pairs, separator = [], "," if name.lower().endswith(".csv") else "<TAB>"
     for line, columns in _lines(text, name):
         if len(columns) != 2:
-            raise DataError(
-                f"pairs: line {line} of {name} has {len(columns)} column{'s' * (len(columns) != 1)}, not 2: "
-                f"write source{',' if _is_csv(name) else '<TAB>'}target"
-            )
+            count = f"{len(columns)} column{'s' * (len(columns) != 1)}"
+            raise DataError(f"pairs: line {line} of {name} has {count}, not 2: write source{separator}target")
         if not all(columns):
             raise DataError(f"pairs: line {line} of {name} has an empty column: give both a source and a target")
         pairs.append((columns[0], columns[1]))
     return pairs
 
 
-def _is_csv(name: str) -> bool:
-    return name.lower().endswith(".csv")
-
-
 def _lines(text: str, name: str) -> Iterable[tuple[int, list[str]]]:
     """Line numbers and columns."""
-    if not _is_csv(name):
-        whole_lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
-        yield from ((number, line.split("\t")) for number, line in enumerate(whole_lines, start=1))
-        return
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    if name.lower().endswith(".csv"):
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    else:
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t", quoting=csv.QUOTE_NONE)
     try:
         for columns in reader:
-            yield reader.line_num, columns
+            yield reader.line_num, columns or [""]
     except csv.Error as error:
         raise DataError(f"pairs: line {reader.line_num} of {name} is not CSV: {error}") from error
 
