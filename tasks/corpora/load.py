@@ -137,7 +137,8 @@ def _brought(card: Card, source: Remote) -> Path:
     try:
         sha256, size = digest(path)
         if expected is None:
-            write_whole(_pin_path(card), json.dumps({"sha256": sha256, "size": size, "source": source.advice()}))
+            pin = {"sha256": sha256, "size": size, "source": source.advice()}
+            write_whole(_pin_path(card), json.dumps(pin).encode())
         else:
             _compare(expected, path, sha256, size, " (it was removed)")
     except DataError:

@@ -6,7 +6,6 @@ import hashlib
 import html
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
@@ -105,14 +104,14 @@ class Retrieval(Task):
 
     def count(self, split: Split) -> int | None:
         if self._cards:
-            return len(self._pairs[split].labels)
+            return len(self._pairs[split][1])
         return None if split == "train" else HELD_OUT[split]
 
     def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
         if self._cards:
-            pairs = self._pairs[split]
-            documents, labels, skipped = pairs.documents, pairs.labels[ids], np.zeros((len(ids), 2), dtype=np.int64)
-            texts = 2 * ids[:, None] + np.arange(2)
+            documents, labels = self._pairs[split]
+            labels, texts = labels[ids], 2 * ids[:, None] + np.arange(2)
+            skipped = np.zeros_like(texts)
         else:
             documents = _pages(corpora.get("wikipedia_xml"))
             labels, texts, skipped = self._drawn(documents, split, ids, seed if split == "train" else 0)
@@ -154,16 +153,9 @@ class Retrieval(Task):
         ]
 
     @property
-    def _pairs(self) -> dict[Split, Pairs]:
+    def _pairs(self) -> dict[Split, tuple[Documents, Ids]]:
+        """Texts, of which 2i and 2i + 1 are pair i, and the labels of pairs."""
         return _of_files(self._cards["train"], self._cards["valid"], self._cards["test"], self.length)
-
-
-@dataclass(frozen=True, slots=True)
-class Pairs:
-    """Documents 2i and 2i + 1 are pair i."""
-
-    documents: Documents
-    labels: Ids
 
 
 def _overlaps(batch: Batch) -> NDArray[np.float64]:
@@ -187,7 +179,7 @@ def _pages(card: Card) -> Documents:
 
 
 @lru_cache(maxsize=1)
-def _of_files(train: Card, valid: Card, test: Card, length: int) -> dict[Split, Pairs]:
+def _of_files(train: Card, valid: Card, test: Card, length: int) -> dict[Split, tuple[Documents, Ids]]:
     """The pairs of the official files; tune is a hundredth of train, at most 500."""
     held_out = {"valid": _read(valid, length), "test": _read(test, length)}
     excluded = [_key(row) for rows in held_out.values() for row in rows]
@@ -200,9 +192,9 @@ def _of_files(train: Card, valid: Card, test: Card, length: int) -> dict[Split, 
     return {split: _packed(parts[split]) for split in FILES}
 
 
-def _packed(rows: list[tuple[int, bytes, bytes]]) -> Pairs:
+def _packed(rows: list[tuple[int, bytes, bytes]]) -> tuple[Documents, Ids]:
     texts = [text for _, one, other in rows for text in (one, other)]
-    return Pairs(Documents.of(texts), np.array([label for label, _, _ in rows], dtype=np.int64))
+    return Documents.of(texts), np.array([label for label, _, _ in rows], dtype=np.int64)
 
 
 def _key(row: tuple[int, bytes, bytes]) -> bytes:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tasks.base import Baseline, Ids, Split, difficulty, whole
+from tasks.base import Baseline, Difficulty, Ids, Split, difficulty, whole
 from tasks.baselines import accuracy, commonest
 from tasks.draws import Draws
 from tasks.recall.common import Recall, Tokens, commonest_so_far, fresh, guessed, nearest_to, read_out

@@ -72,7 +72,14 @@ def _right(written: Sequence[Sequence[int]], batch: Batch) -> list[bool]:
 
 
 class Rearranged(Written):
-    """A task that writes the source's own symbols in another order: contents are symbols plus 1, padded with 0."""
+    """A task that writes the source's own symbols in another order: contents are symbols plus 1, padded with 0.
+
+    A source has n symbols of [0, V), n and each symbol uniform. inputs, mask: (B, length). decoder_inputs, targets,
+    counted: (B, length + 1), symbol s as token s + 2. Chance is a guess of the right length with uniform symbols.
+
+    Args:
+        length: the largest n. vocab: V. shortest: the smallest n.
+    """
 
     def __init__(self, *, length: int = 16, vocab: int = 32, shortest: int = 1) -> None:
         self.length, self.shortest = whole(self.name, "length", length), whole(self.name, "shortest", shortest)
@@ -109,14 +116,8 @@ class Rearranged(Written):
 class Reverse(Rearranged):
     """Write a sequence backwards.
 
-    A source has n symbols of [0, V), n and each symbol uniform; the answer is the source from its end. Splits are
-    disjoint by content: of sequences as short as one or two symbols, some are never seen in training.
-
-    inputs, mask: (B, length). decoder_inputs, targets, counted: (B, length + 1), symbol s as token s + 2. Chance is a
-    guess of the right length with uniform symbols.
-
-    Args:
-        length: the largest n. vocab: V. shortest: the smallest n.
+    Splits are disjoint by content: of sequences as short as one or two symbols, some are never seen in training.
+    Sources, arrays, chance and options: see `Rearranged`.
     """
 
     difficulties: ClassVar = {
@@ -142,14 +143,8 @@ class Reverse(Rearranged):
 class Sort(Rearranged):
     """Write the symbols of a sequence in ascending order.
 
-    A source has n symbols of [0, V), n and each symbol uniform; equal ones stand side by side in the answer. Splits
-    are disjoint by content: the source, not the set of its symbols.
-
-    inputs, mask: (B, length). decoder_inputs, targets, counted: (B, length + 1), symbol s as token s + 2. Chance is a
-    guess of the right length with uniform symbols.
-
-    Args:
-        length: the largest n. vocab: V. shortest: the smallest n.
+    Equal ones stand side by side. Splits are disjoint by content: the source, not the set of its symbols. Sources,
+    arrays, chance and options: see `Rearranged`.
     """
 
     difficulties: ClassVar = {

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from tasks.base import Baseline, Ids, Metric, Split, Task, Totals, difficulty, whole
+from tasks.base import Baseline, Difficulty, Ids, Metric, Split, Task, Totals, difficulty, whole
 from tasks.baselines import commonest
 from tasks.draws import Draws
 from tasks.generated import Generated
@@ -234,7 +234,6 @@ class Parity(FormalLanguage):
     symbols, classes = 2, 2
 
     def answers(self, tokens: Ids, lengths: Ids, cuts: Ids) -> Ids:
-        """Ones modulo 2."""
         return tokens.sum(axis=1, keepdims=True) % 2
 
     def heuristics(self, tokens: Ids, lengths: Ids, cuts: Ids) -> list[tuple[str, Ids, str]]:
@@ -252,11 +251,9 @@ class EvenPairs(FormalLanguage):
     symbols, classes = 2, 2
 
     def answers(self, tokens: Ids, lengths: Ids, cuts: Ids) -> Ids:
-        """Whether the first and the last token differ."""
         return tokens[:, :1] ^ _last(tokens, lengths)
 
     def heuristics(self, tokens: Ids, lengths: Ids, cuts: Ids) -> list[tuple[str, Ids, str]]:
-        """The last token, and the last pair."""
         last, before = _last(tokens, lengths), _last(tokens, np.maximum(lengths - 1, 1))
         return [
             ("last token", last, "the string's last token"),
@@ -271,11 +268,9 @@ class CycleNavigation(FormalLanguage):
     symbols, classes = 3, 5
 
     def answers(self, tokens: Ids, lengths: Ids, cuts: Ids) -> Ids:
-        """The sum of steps modulo 5."""
         return ((tokens.sum(axis=1) - lengths) % 5)[:, None]
 
     def heuristics(self, tokens: Ids, lengths: Ids, cuts: Ids) -> list[tuple[str, Ids, str]]:
-        """The last step alone."""
         return [("last step", (_last(tokens, lengths) - 1) % 5, "where the last step leads from place 0")]
 
 
@@ -294,7 +289,6 @@ class ModularArithmetic(FormalLanguage):
         return lengths - (lengths % 2 == 0)
 
     def spelt(self, raw: Ids, places: Ids, cuts: Ids) -> Ids:
-        """Numbers at even places, operators at odd ones."""
         return np.where(places % 2 == 0, raw % 5, 5 + raw % 3)
 
     def answers(self, tokens: Ids, lengths: Ids, cuts: Ids) -> Ids:
@@ -326,7 +320,6 @@ class _Strings(FormalLanguage):
     difficulties = _difficulties(2.0)
 
     def answer_length(self, lengths: Any) -> Any:
-        """As long as the string."""
         return lengths
 
     def order(self, places: Ids, lengths: Ids) -> Ids:
@@ -352,7 +345,6 @@ class ReverseString(_Strings):
     """A binary string backwards."""
 
     def order(self, places: Ids, lengths: Ids) -> Ids:
-        """From the last token to the first."""
         return lengths - 1 - places
 
 
@@ -363,11 +355,9 @@ class DuplicateString(_Strings):
     difficulties = _difficulties(3.0)
 
     def answer_length(self, lengths: Any) -> Any:
-        """Twice as long as the string."""
         return 2 * lengths
 
     def order(self, places: Ids, lengths: Ids) -> Ids:
-        """From the first token to the last, and again."""
         return places % lengths
 
 
@@ -402,7 +392,6 @@ class StackManipulation(FormalLanguage):
     difficulties = _difficulties(2.0)
 
     def answer_length(self, lengths: Any) -> Any:
-        """One more than the string has."""
         return lengths + 1
 
     def cuts(self, draws: Draws, ids: Ids, lengths: Ids) -> Ids:
@@ -410,7 +399,6 @@ class StackManipulation(FormalLanguage):
         return 1 + (draws.uniform(ids, 1)[:, 0] * (lengths - 1)).astype(np.int64)
 
     def spelt(self, raw: Ids, places: Ids, cuts: Ids) -> Ids:
-        """Bits, and then actions."""
         return np.where(places < cuts[:, None], raw % 2, 2 + raw % 3)
 
     def answers(self, tokens: Ids, lengths: Ids, cuts: Ids) -> Ids:
@@ -434,6 +422,5 @@ class StackManipulation(FormalLanguage):
         return [("untouched", self._read(tokens, cuts), "the stack before anything is done to it")]
 
     def scored(self, targets: Any, counted: Any) -> Any:
-        """Up to the end token."""
         ends = counted & (targets == 2)
         return counted & (ends.cumsum(-1) <= ends)

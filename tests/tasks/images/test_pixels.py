@@ -48,32 +48,8 @@ def test_classes_are_balanced_in_every_split(images):
         assert abs(shares - 0.1).max() < 0.1
 
 
-def test_equal_images_share_a_split(images):
-    task = tasks.build("pixels")
-    seen = [
-        {row.tobytes() for row in task.examples(split, np.arange(task.count(split)), 0).inputs}
-        for split in ("train", "tune", "valid", "test")
-    ]
-    assert sum(map(len, seen)) == len(set().union(*seen))
-
-
 def test_baselines(images):
     values = {b.name: b.value for b in tasks.build("pixels", pool=4).baselines(limit=200)}
     assert values["majority"] < 0.2
     assert values["logistic"] > 0.8
     assert values["neighbour"] > 0.8
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"pool": 3}, "pixels: pool must divide 28, got 3"),
-        ({"patch": 5}, "pixels: patch must divide 28"),
-        ({"pool": 2, "patch": 4}, "pixels: patch must divide 14"),
-        ({"patch": 28}, "pixels: patch must divide 28"),
-        ({"patch": 0}, "pixels: patch must be a whole number"),
-    ],
-)
-def test_errors(options, message):
-    with pytest.raises(ValueError, match=message):
-        tasks.build("pixels", **options)

@@ -208,14 +208,3 @@ def test_cifar10_of_the_hub_is_read_from_parquet(monkeypatch):
     assert sorted(batch.targets) == sorted(list(range(10)) * 2)
     assert -1 <= batch.inputs.min() < -0.9
     sets._read.cache_clear()
-
-
-def test_options():
-    with pytest.raises(ValueError, match="images: unknown corpus 'cifar'; did you mean 'cifar10'"):
-        tasks.build("images", corpus="cifar")
-    with pytest.raises(ValueError, match="takes `corpus` or `path`, not both"):
-        tasks.build("pixels", corpus="cifar10", path="x")
-    with pytest.raises(ValueError, match="images: augment must be none or crop_flip"):
-        tasks.build("images", augment="mixup")
-    with pytest.raises(ValueError, match="images: patch must divide 28"):
-        tasks.build("images", patch=5)

@@ -52,22 +52,18 @@ def test_a_file_that_changes_under_the_task_is_refused(file):
 
 
 @pytest.mark.parametrize(
-    ("options", "error", "message"),
+    ("options", "message"),
     [
-        ({"path": "nosuch.txt"}, DataError, "nosuch.txt does not exist"),
-        ({"path": "."}, DataError, "is a folder"),
-        ({"path": "empty.txt"}, DataError, "empty.txt is empty"),
-        ({"path": "my.txt", "length": 200}, DataError, "my.txt has 2048 bytes, 41 of them in split 'tune'"),
-        ({"path": "my.txt", "corpus": "mine"}, ValueError, "not both"),
-        ({"corpus": "wikipedia_xm"}, ValueError, "did you mean 'wikipedia_xml'"),
-        ({"length": 0}, ValueError, "text: length must be a whole number of at least 1, got 0"),
-        ({"length": "128"}, ValueError, "text: length must be a whole number"),
+        ({"path": "nosuch.txt"}, "nosuch.txt does not exist"),
+        ({"path": "."}, "is a folder"),
+        ({"path": "empty.txt"}, "empty.txt is empty"),
+        ({"path": "my.txt", "length": 200}, "my.txt has 2048 bytes, 41 of them in split 'tune'"),
     ],
 )
-def test_errors_are_one_line(file, monkeypatch, options, error, message):
+def test_errors_are_one_line(file, monkeypatch, options, message):
     monkeypatch.chdir(file.parent)
     (file.parent / "empty.txt").touch()
-    with pytest.raises(error, match=message) as raised:
+    with pytest.raises(DataError, match=message) as raised:
         tasks.build("text", **options)
     assert "\n" not in str(raised.value)
 

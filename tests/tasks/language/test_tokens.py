@@ -127,8 +127,6 @@ def test_bad_text_is_one_line(file):
     file.write_bytes(content)
     with pytest.raises(DataError, match=r"characters tokens in split 'tune': one example of length 99 needs 100$"):
         tasks.build("text", path=str(file), length=99, tokens="characters").count("tune")
-    with pytest.raises(ValueError, match=r"tokens must be one of bytes, .*, got 'char'; did you mean 'characters'"):
-        tasks.build("text", tokens="char")
 
 
 def test_a_corpus_whose_hash_is_not_known_must_be_fetched_first(monkeypatch, tmp_path):

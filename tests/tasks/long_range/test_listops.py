@@ -132,22 +132,6 @@ def test_stretched_trees_are_longer_and_deeper():
     assert longer.shape.length == 512
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"min_length": 0}, "listops: min_length must be a whole number of at least 1, got 0"),
-        ({"max_length": 21}, "listops: max_length must be a whole number of at least 22, got 21"),
-        ({"max_depth": 1}, "listops: max_depth must be a whole number of at least 2"),
-        ({"max_args": 1}, "listops: max_args must be a whole number of at least 2"),
-        ({"examples": 0}, "listops: examples must be a whole number of at least 1"),
-        ({"max_depth": 2}, "give at most 7 tokens, min_length asks for more than 20: raise max_depth or max_args"),
-    ],
-)
-def test_impossible_options(options, message):
-    with pytest.raises(ValueError, match=message):
-        tasks.build("listops", **options)
-
-
 def test_lengths_that_no_tree_has(monkeypatch):
     """With two arguments every tree has 3k + 1 tokens."""
     monkeypatch.setattr("tasks.long_range.listops.ATTEMPTS", 1000)

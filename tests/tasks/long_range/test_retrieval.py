@@ -126,12 +126,6 @@ def test_bad_files(official, content, message):
         tasks.build("retrieval", path=str(official)).count("test")
 
 
-def test_bad_options(tmp_path):
-    with pytest.raises(
-        ValueError, match=r"retrieval: length must be at most 4000 \(half of the shortest page\), got 4001"
-    ):
-        tasks.build("retrieval", length=4001)
-    with pytest.raises(ValueError, match="retrieval: length must be a whole number of at least 1, got 0"):
-        tasks.build("retrieval", length=0)
+def test_absent_files(tmp_path):
     with pytest.raises(DataError, match=r"new_aan_pairs.train.tsv does not exist"):
         tasks.build("retrieval", path=str(tmp_path))

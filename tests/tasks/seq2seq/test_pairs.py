@@ -150,12 +150,6 @@ def test_bad_files_are_answered_in_one_line(file, content, name, message):
     assert "\n" not in str(caught.value)
 
 
-def test_an_absent_file_and_impossible_options():
+def test_an_absent_file():
     with pytest.raises(DataError, match="does not exist"):
         tasks.build("pairs", path="/nowhere/pairs.tsv")
-    with pytest.raises(ValueError, match="pairs: tokens must be one of characters, bytes, got 'words'"):
-        tasks.build("pairs", tokens="words")
-    with pytest.raises(ValueError, match="pairs: longest must be a whole number"):
-        tasks.build("pairs", longest=0)
-    with pytest.raises(ValueError, match="has one length only"):
-        tasks.build("pairs").stretched(2)

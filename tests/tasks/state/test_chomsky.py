@@ -186,21 +186,3 @@ def test_baselines():
         assert values[name]["constant"] == pytest.approx(0.5, abs=0.01)
         assert values[name]["last token"] == pytest.approx(0.5, abs=0.02)
     assert 0.3 < values["stack_manipulation"]["untouched"] < 0.6
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"longest_train": 8}, "parity: longest_train must be a whole number of at least 9, got 8"),
-        ({"longest_train": 50}, "parity: shortest_test must be a whole number of at least 51, got 41"),
-        ({"longest_test": 40}, "parity: longest_test must be a whole number of at least 41, got 40"),
-    ],
-)
-def test_errors(options, message):
-    with pytest.raises(ValueError, match=message):
-        tasks.build("parity", **options)
-
-
-def test_there_is_nothing_to_stretch():
-    with pytest.raises(ValueError, match=r"parity is tested at longer lengths .* already"):
-        tasks.build("parity").stretched(4)

@@ -106,16 +106,3 @@ def test_totals_and_baselines():
 def test_stretched():
     longer = tasks.build("word_problem", group="A5", length=12).stretched(4)
     assert (longer.shape.length, longer.options) == (48, {"group": "A5", "length": 48})
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"group": "D8"}, "word_problem: group must be one of S3, S5, A5, A4xZ5, Z60, got 'D8'"),
-        ({"length": 1}, "word_problem: length must be a whole number of at least 2"),
-        ({"group": "S3", "length": 4}, "word_problem: S3 has only 1296 sequences of 4; raise length"),
-    ],
-)
-def test_errors(options, message):
-    with pytest.raises(ValueError, match=message):
-        tasks.build("word_problem", **options)
