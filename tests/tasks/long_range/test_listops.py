@@ -113,7 +113,7 @@ def test_truncated_is_the_plain_evaluator(depth):
     [
         (SHORT, (0.111, 0.111), (0.234, 0.234), (0.435, 0.684, 1.0)),
         (SMALL, (0.118, 0.118), (0.242, 0.242), (0.415, 0.623, 0.792)),
-        pytest.param(PAPER, (0.162, 0.175), (0.361, 0.372), (0.479, 0.674, 0.792), marks=pytest.mark.slow),
+        pytest.param(PAPER, (0.162, 0.175), (0.361, 0.372), (0.479, 0.674, 0.792), marks=pytest.mark.with_all),
     ],
 )
 def test_published_statistics(options, majority, root, depths):

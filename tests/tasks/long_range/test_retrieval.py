@@ -14,10 +14,7 @@ SPLITS = tasks.base.SPLITS
 
 @pytest.fixture(scope="module")
 def pages() -> list[bytes]:
-    try:
-        content = corpora.load(corpora.get("wikipedia_xml"))
-    except DataError as error:
-        pytest.skip(str(error))
+    content = corpora.load(corpora.get("wikipedia_xml"))
     texts = re.findall(r"<text[^>]*>(.*?)</text>", content.decode(), flags=re.DOTALL)
     return [html.unescape(text).encode() for text in texts if len(html.unescape(text).encode()) >= 11_000]
 
