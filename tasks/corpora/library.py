@@ -57,6 +57,14 @@ def _of_gpt2(name: str, about: str, file: str, sha256: str, size: int) -> Card:
     return Card(name, about, licence, url, (source,), sha256, size, "vocabulary")
 
 
+def _cifar10(part: str, sha256: str, size: int) -> Card:
+    about = f"CIFAR-10, {part}: 32 × 32 colour photographs of 10 classes, as PNG in a parquet file."
+    commit = "0b2714987fa478483af9968de7c934580d0bb9a2"
+    file = f"https://huggingface.co/datasets/uoft-cs/cifar10/resolve/{commit}/plain_text/{part}-00000-of-00001.parquet"
+    name, url = f"cifar10_{part}", "https://www.cs.toronto.edu/~kriz/cifar.html"
+    return Card(name, about, "none stated by its author", url, (Url(file, name),), sha256, size, "images")
+
+
 _CARDS = (
     Card(
         name="wikipedia_xml",
@@ -84,6 +92,8 @@ _CARDS = (
         size=9_139_322,
         kind="images",
     ),
+    _cifar10("train", "8428b53a88a11ac374111006708df51469e315a22ac6d66470afd9c78d2ae883", 119_705_255),
+    _cifar10("test", "841389e6f2d64f28bf17310e430aebac20ec3ba611a3c5e231dc93c645ce84de", 23_940_850),
     Card(
         name="kjv",
         about="The Bible, King James Version: 31,103 verses, a line each, in 65 different characters.",

@@ -5,12 +5,10 @@ Only data files are read (text, parquet); no code of a data set is run and nothi
 
 from __future__ import annotations
 
-import shutil
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tasks.base import DataError
 from tasks.corpora import download as web
@@ -124,7 +122,8 @@ class HubText(Remote):
             if isinstance(error, ImportError):
                 raise DataError(f"corpus {card.name!r}: {error}; {self.advice()}") from error
             if isinstance(error, Exception):
-                raise DataError(_hub_says(self.repo, error)) from error
+                first_line = (str(error).splitlines() or [""])[0]
+                raise DataError(f"hub data set {self.repo}: {type(error).__name__}: {first_line}") from error
             raise
         return self.part
 
@@ -141,62 +140,3 @@ class HubText(Remote):
 
                 for batch in parquet.ParquetFile(file).iter_batches(columns=[self.column], batch_size=1024):
                     yield from (text for text in batch.column(0).to_pylist() if text is not None)
-
-
-@dataclass(frozen=True, slots=True)
-class Hub(Remote):
-    """One file of a data set on the Hugging Face hub at a fixed revision. No code of the data set is ever run."""
-
-    repo: str
-    file: str
-    revision: str
-    """A commit hash, so that the file cannot change."""
-
-    @property
-    def path(self) -> Path:
-        """The folder that is the hub client's cache for this data set."""
-        return home() / "hub" / f"{self.repo.replace('/', '--')}-{self.revision}"
-
-    def find(self) -> Path | None:
-        return self._ask(local_files_only=True) if self.path.is_dir() else None
-
-    def advice(self) -> str:
-        return (
-            f"it is data set {self.repo} on the Hugging Face hub; install its client with: pip install 'zoobench[hub]'"
-        )
-
-    def download(self, card: Card) -> Path:
-        """The hub client goes on where it broke off."""
-        try:
-            path = self._ask()
-        except ImportError as error:
-            raise DataError(f"corpus {card.name!r} is not here: {self.advice()}") from error
-        except Exception as error:
-            raise DataError(f"{self.file}: {_hub_says(self.repo, error)}") from error
-        assert path is not None
-        return path
-
-    def keep(self, path: Path) -> Path:
-        return path
-
-    def forget(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
-
-    def _ask(self, **how: Any) -> Path | None:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import LocalEntryNotFoundError
-
-        try:
-            return Path(
-                hf_hub_download(
-                    self.repo, self.file, revision=self.revision, repo_type="dataset", cache_dir=self.path, **how
-                )
-            )
-        except LocalEntryNotFoundError:
-            if how:
-                return None
-            raise
-
-
-def _hub_says(repo: str, error: Exception) -> str:
-    return f"hub data set {repo}: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from tasks import corpora
 from tasks.base import SPLITS, DataError, Ids, Split
-from tasks.corpora import Card, Hub
 from tasks.corpora.download import digest
 from zoo.registry import nearest
 
@@ -31,6 +30,7 @@ HELD_OUT = ("test", "val", "valid", "validation")
 FILES = tuple(f"{part}-{kind}" for part in ("train", "t10k") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"))
 NAMED = {"mnist_5k": (28, 1, 10), "cifar10": (32, 3, 10)}
 """Side, channels and classes of the sets known by name."""
+CIFAR10 = ("cifar10_train", "cifar10_test")
 IDX_CLASSES = 10
 """Of every set that has MNIST's file names: MNIST, Fashion-MNIST, KMNIST."""
 MNIST_5K = dict(zip(SPLITS, pairwise((0, 3500, 3750, 4250, 5000)), strict=True))
@@ -106,28 +106,8 @@ def named(task: str, corpus: str, path: str | None) -> ImageSet:
     side, channels, classes = NAMED[corpus]
     if corpus == "mnist_5k":
         return ImageSet(corpus, "mnist_5k", str(corpora.get(corpus).sha256), classes, side, channels)
-    content = hashlib.sha256("".join(str(card.sha256) for card in CIFAR10).encode()).hexdigest()
+    content = hashlib.sha256("".join(str(corpora.get(name).sha256) for name in CIFAR10).encode()).hexdigest()
     return ImageSet(corpus, "cifar10", content, classes, side, channels)
-
-
-def _cifar10(part: str, sha256: str, size: int) -> Card:
-    file = f"plain_text/{part}-00000-of-00001.parquet"
-    return Card(
-        name=f"cifar10_{part}",
-        about=f"CIFAR-10, {part}: 32 × 32 colour photographs of 10 classes, as PNG in a parquet file.",
-        licence="none stated by its author",
-        url="https://www.cs.toronto.edu/~kriz/cifar.html",
-        sources=(Hub("uoft-cs/cifar10", file, "0b2714987fa478483af9968de7c934580d0bb9a2"),),
-        sha256=sha256,
-        size=size,
-        kind="images",
-    )
-
-
-CIFAR10 = (
-    _cifar10("train", "8428b53a88a11ac374111006708df51469e315a22ac6d66470afd9c78d2ae883", 119_705_255),
-    _cifar10("test", "841389e6f2d64f28bf17310e430aebac20ec3ba611a3c5e231dc93c645ce84de", 23_940_850),
-)
 
 
 def of_folder(path: str | Path) -> ImageSet:
@@ -203,7 +183,7 @@ def _hash_of(file: Path, length: int, changed: int) -> str:
 def _read(images: ImageSet) -> Content:
     readers: dict[Layout, Callable[[ImageSet], tuple[NDArray[Any], Ids, NDArray[np.bool_] | None]]] = {
         "mnist_5k": _mnist_5k,
-        "cifar10": _hub_cifar,
+        "cifar10": _cifar10,
         "idx": _idx,
         "folder": _folder,
         "cifar": _cifar_batches,
@@ -243,8 +223,8 @@ def _mnist_5k(images: ImageSet) -> tuple[Pixels, Ids, None]:
     return table[:, :-1].reshape(-1, 28, 28), table[:, -1].astype(np.int64), None
 
 
-def _hub_cifar(images: ImageSet) -> tuple[Pixels, Ids, NDArray[np.bool_]]:
-    contents = [corpora.load(card) for card in CIFAR10]
+def _cifar10(images: ImageSet) -> tuple[Pixels, Ids, NDArray[np.bool_]]:
+    contents = [corpora.load(corpora.get(name)) for name in CIFAR10]
     try:
         from pyarrow import parquet  # type: ignore[import-not-found,unused-ignore]
     except ImportError as error:

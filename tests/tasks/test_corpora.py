@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from tasks import DataError, corpora
-from tasks.corpora import Card, Hub, HubText, InPackage, LocalPath, Url
+from tasks.corpora import Card, HubText, InPackage, LocalPath, Url
 
 CONTENT = b"some bytes" * 100
 
@@ -77,46 +77,6 @@ def test_home_can_be_moved(monkeypatch, home):
     assert corpora.home() == home
     monkeypatch.delenv("ZOOBENCH_HOME")
     assert corpora.home() == Path.home() / ".cache" / "zoobench"
-
-
-def test_hub(monkeypatch, home):
-    source = Hub("someone/some_bytes", "data/f.bz2", "a" * 40)
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(DataError, match=r"pip install 'zoobench\[hub\]'"):
-        corpora.load(card_of(source))
-    content, asked = {"now": b"other"}, []
-
-    def download(repo, file, *, revision, repo_type, cache_dir, local_files_only=False):
-        assert (repo, file, revision, repo_type) == (source.repo, source.file, source.revision, "dataset")
-        assert Path(cache_dir).is_relative_to(home)
-        asked.append(local_files_only)
-        path = Path(cache_dir) / "f"
-        if not path.exists():
-            if local_files_only:
-                raise LocalEntryNotFoundError("not here")
-            Path(cache_dir).mkdir(parents=True)
-            path.write_bytes(content["now"])
-        return str(path)
-
-    LocalEntryNotFoundError = type("LocalEntryNotFoundError", (Exception,), {})
-    monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(hf_hub_download=download))
-    errors = SimpleNamespace(LocalEntryNotFoundError=LocalEntryNotFoundError)
-    monkeypatch.setitem(sys.modules, "huggingface_hub.errors", errors)
-    with pytest.raises(DataError, match="it was removed"):
-        corpora.load(card_of(source))
-    assert not source.path.exists()
-    content["now"] = CONTENT
-    assert corpora.load(card_of(source)) == CONTENT
-    asked.clear()
-    corpora.fetch(card_of(source))
-    assert set(asked) == {True}
-
-    def fail(*args, **options):
-        raise ConnectionError("no network\nand a long story")
-
-    monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(hf_hub_download=fail))
-    with pytest.raises(DataError, match=r"ConnectionError: no network$"):
-        corpora.load(card_of(dataclasses.replace(source, repo="other")))
 
 
 class Server:
