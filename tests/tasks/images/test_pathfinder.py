@@ -22,7 +22,9 @@ def solved(image: np.ndarray, bridge: float) -> int:
     return int(first == second)
 
 
-@pytest.mark.parametrize(("side", "bridge", "right"), [(64, 1.0, 0.72), (128, 4.0, 0.8)])
+@pytest.mark.parametrize(
+    ("side", "bridge", "right"), [(64, 1.0, 0.72), pytest.param(128, 4.0, 0.8, marks=pytest.mark.with_all)]
+)
 def test_flood_fill_over_the_gaps_answers(side, bridge, right):
     """It knows nothing of good continuation, so it errs where contours pass each other; yet far above chance."""
     images, labels = tasks.build("pathfinder", side=side).images("test", np.arange(40), 0)
@@ -31,9 +33,9 @@ def test_flood_fill_over_the_gaps_answers(side, bridge, right):
 
 def test_labels_are_balanced_and_the_dots_alone_differ():
     task = tasks.build("pathfinder")
-    images, labels = task.images("train", np.arange(1000), 3)
+    images, labels = task.images("train", np.arange(800), 3)
     assert (labels[::2] + labels[1::2] == 1).all()
-    assert abs(labels[::2].mean() - 0.5) < 0.06
+    assert abs(labels[::2].mean() - 0.5) < 0.08
     lit = (images > 0).mean(axis=(1, 2))
     spread = lit.std() * np.sqrt(4 / len(lit))
     assert abs(lit[labels == 0].mean() - lit[labels == 1].mean()) < 3 * spread
@@ -44,9 +46,10 @@ def test_labels_are_balanced_and_the_dots_alone_differ():
     assert distances.std() > 4
 
 
+@pytest.mark.with_all
 def test_baselines_stay_at_chance():
-    for baseline in tasks.build("pathfinder").baselines(limit=500):
-        assert abs(baseline.value - 0.5) < 0.07, baseline
+    for baseline in tasks.build("pathfinder").baselines(limit=1000):
+        assert abs(baseline.value - 0.5) < 0.05, baseline
 
 
 def test_inputs_are_the_pixels():

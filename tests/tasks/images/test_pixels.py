@@ -35,15 +35,6 @@ def test_pooling_is_the_mean(images):
     np.testing.assert_allclose(pixels(pool=2, patch=7)[2, 0], image[14:16, 0:2].mean(), atol=1e-6)
 
 
-def test_classes_are_balanced_in_every_split(images):
-    task = tasks.build("pixels")
-    for split in ("train", "tune", "valid", "test"):
-        labels = task.examples(split, np.arange(task.count(split)), 0).targets
-        assert labels.dtype == np.int64
-        shares = np.bincount(labels, minlength=10) / len(labels)
-        assert abs(shares - 0.1).max() < 0.1
-
-
 def test_baselines(images):
     values = {b.name: b.value for b in tasks.build("pixels", pool=4).baselines(limit=200)}
     assert values["majority"] < 0.2

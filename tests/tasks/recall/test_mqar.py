@@ -42,29 +42,16 @@ def test_every_query_asks_for_a_value_of_the_context(options):
 
 
 @pytest.mark.parametrize("power_a", [0.01, 0.5, 1.0])
-def test_the_first_gap_follows_the_power_law(power_a):
-    """The first of the gaps drawn without replacement has p(g) ∝ (g+1)^(a−1) exactly: χ² with 23 degrees of freedom."""
-    task = tasks.build("mqar", power_a=power_a)
-    batch = task.examples("train", np.arange(20_000), 0)
-    first = (batch.inputs == batch.inputs[:, :1]) & batch.counted
-    gaps = (np.nonzero(first)[1] - 16) // 2
-    weights = np.arange(1, 25) ** (power_a - 1.0)
-    expected = 20_000 * weights / weights.sum()
-    chi2 = ((np.bincount(gaps, minlength=24) - expected) ** 2 / expected).sum()
-    assert chi2 < 49.7  # p = .001
-
-
-@pytest.mark.parametrize("power_a", [0.01, 0.5])
-def test_the_second_gap_is_drawn_from_the_slots_left(power_a):
-    """p(g₂ = j) = Σ_{i≠j} pᵢ pⱼ / (1 − pᵢ), as drawing one after another gives it."""
+def test_gaps_follow_the_power_law(power_a):
+    """The first has p(g) ∝ (g+1)^(a−1); the second is drawn from the slots left: j has Σ_{i≠j} pᵢ pⱼ / (1 − pᵢ)."""
     batch = tasks.build("mqar", power_a=power_a).examples("train", np.arange(20_000), 0)
-    second = (batch.inputs == batch.inputs[:, 2:3]) & batch.counted
     p = np.arange(1, 25) ** (power_a - 1.0)
     p /= p.sum()
     odds = p / (1 - p)
-    expected = 20_000 * p * (odds.sum() - odds)
-    observed = np.bincount((np.nonzero(second)[1] - 16) // 2, minlength=24)
-    assert ((observed - expected) ** 2 / expected).sum() < 49.7  # p = .001
+    for key, share in ((0, p), (2, p * (odds.sum() - odds))):
+        places = np.nonzero((batch.inputs == batch.inputs[:, key : key + 1]) & batch.counted)[1]
+        observed, expected = np.bincount((places - 16) // 2, minlength=24), 20_000 * share
+        assert ((observed - expected) ** 2 / expected).sum() < 49.7  # χ² with 23 degrees of freedom, p = .001
 
 
 def test_slots_are_taken_as_often_as_in_the_published_generator():

@@ -135,9 +135,8 @@ def test_chance_is_what_a_uniform_guess_scores(built):
 
 def chi2(tokens: np.ndarray, expected: np.ndarray) -> float:
     """χ² of tokens 0..n−1 against expected counts (n,), over its degrees of freedom."""
-    return float(
-        ((np.bincount(tokens, minlength=len(expected)) - expected) ** 2 / expected).sum() / (len(expected) - 1)
-    )
+    counts = np.bincount(tokens, minlength=len(expected))
+    return float(((counts - expected) ** 2 / expected).sum() / (len(expected) - 1))
 
 
 @pytest.mark.parametrize(
@@ -274,6 +273,7 @@ def test_data_of_splits_differ_where_there_is_little():
 @pytest.mark.parametrize("name", ["induction", "selective_copy", "mad_in_context_recall", "mad_fuzzy_recall"])
 def test_stretched_inputs_keep_the_rule(name):
     longer = tasks.build(name, length=32).stretched(4)
+    assert longer.options == {"length": 128}
     assert longer.fingerprint == tasks.build(name, length=128).fingerprint
     assert longer.examples("test", np.arange(2), 0).inputs.shape == (2, longer.shape.length)
 
