@@ -50,10 +50,3 @@ def test_augmentation_shifts_by_at_most_four_and_does_not_mirror_digits(original
     later = task.examples("train", ids + 3500, 3)
     assert (later.inputs != batch.inputs).any()
     assert task.count("train") is None
-
-
-def test_baselines(originals):
-    values = {b.name: b.value for b in tasks.build("images", size=14, patch=2).baselines(limit=200)}
-    assert values["majority"] < 0.2
-    assert values["logistic"] > 0.8
-    assert values["neighbour"] > 0.8

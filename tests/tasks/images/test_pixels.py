@@ -35,8 +35,11 @@ def test_pooling_is_the_mean(images):
     np.testing.assert_allclose(pixels(pool=2, patch=7)[2, 0], image[14:16, 0:2].mean(), atol=1e-6)
 
 
-def test_baselines(images):
-    values = {b.name: b.value for b in tasks.build("pixels", pool=4).baselines(limit=200)}
+@pytest.mark.parametrize(("name", "options"), [("pixels", {"pool": 4}), ("images", {"size": 14, "patch": 2})])
+def test_baselines(images, name, options):
+    if name == "images":
+        pytest.importorskip("timm")
+    values = {b.name: b.value for b in tasks.build(name, **options).baselines(limit=200)}
     assert values["majority"] < 0.2
     assert values["logistic"] > 0.8
     assert values["neighbour"] > 0.8

@@ -40,9 +40,8 @@ def test_passages_lie_where_they_should(pages):
             assert len(one) == len(other) == length
             of_one, of_other = ([i for i, page in enumerate(pages) if part in page] for part in (one, other))
             assert bool(set(of_one) & set(of_other)) == (label == 1)
-            homes |= {
-                places[0] for places in (of_one, of_other) if len(places) == 1
-            }  # two pages quote one long address
+            # Two pages quote one long address.
+            homes |= {places[0] for places in (of_one, of_other) if len(places) == 1}
             assert one in pages[of_one[0]][1000:-2000]
             assert other in pages[of_other[0]][1000:-2000]
             if label == 1:
