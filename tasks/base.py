@@ -83,7 +83,7 @@ def difficulty(
     **model: Any,
 ) -> Difficulty:
     """A `Difficulty` whose training ends after `tokens` or `steps`; further keywords are options of the model."""
-    stop = {"tokens": tokens} if tokens is not None else {"steps": steps}
+    stop = {name: end for name, end in (("tokens", tokens), ("steps", steps)) if end is not None}
     return Difficulty(options, stop, params, model, {"lr": lr, "batch_tokens": batch_tokens, **(train or {})})
 
 
