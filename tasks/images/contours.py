@@ -95,7 +95,7 @@ def _stamp(image: Any, dash: Any, reach: int, peak: int) -> None:
 
 @_loop
 def _claim(owner: Any, dash: Any, reach: int, own: int) -> None:
-    """Give the pixels that a dash of half-thickness `reach` touches to `own`."""
+    """Give the pixels that a dash of half-thickness `reach` touches to `own`, or back to nobody, 0."""
     top, bottom, left, right = _box(dash, reach + UNIT // 2, len(owner))
     for row in range(top, bottom):
         for column in range(left, right):
@@ -177,7 +177,7 @@ def _pair(state: Any, owner: Any, dashes: Any, count: int, seed: int, size: Any,
         if stuck > count:
             return False
         for back in range(i - 1, max(i - 1 - BACK, 0), -1):
-            owner[:] = np.where(owner == 100 * which + back + 1, 0, owner)
+            _claim(owner, dashes[which, back], size[2], 0)
             laid[which] -= 1
     return True
 
