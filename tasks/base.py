@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -71,6 +71,22 @@ class Difficulty:
         return {**{key: value for key, value in self.options.items() if key != "corpus" or "path" not in own}, **own}
 
 
+def difficulty(
+    options: Mapping[str, Any],
+    params: int,
+    *,
+    lr: float,
+    batch_tokens: int,
+    train: Mapping[str, Any] | None = None,
+    tokens: float | None = None,
+    steps: float | None = None,
+    **model: Any,
+) -> Difficulty:
+    """A `Difficulty` whose training ends after `tokens` or `steps`; further keywords are options of the model."""
+    stop = {name: end for name, end in (("tokens", tokens), ("steps", steps)) if end is not None}
+    return Difficulty(options, stop, params, model, {"lr": lr, "batch_tokens": batch_tokens, **(train or {})})
+
+
 @dataclass(frozen=True, slots=True)
 class Decoding:
     """How a sequence-to-sequence model writes its answers, where a task scores them and not only the next token."""
@@ -88,14 +104,22 @@ class Decoding:
 class Task(ABC):
     """One question asked of an architecture.
 
-    A subclass states `name`, `role`, `metric` and `shape`, how many examples a split has, and how to make the examples
-    with given ids. `batch` is then a pure function of its arguments: same bytes on every machine, in any order.
+    A subclass states `role`, `shape`, `metric` and `fingerprint`, how many examples a split has, and how to make the
+    examples with given ids. `batch` is then a pure function of its arguments: same bytes on every machine, in any
+    order. An option that cannot be is refused by `__init__` with a ValueError.
     """
 
     name: ClassVar[str]
     role: ClassVar[Role]
     difficulties: ClassVar[Mapping[str, Difficulty]] = {}
     """`smoke` runs in seconds, `small` separates architectures in minutes, `paper` is the published setting."""
+    shape: Shape
+    """Inputs and outputs asked of a model; width and depth are the suite's affair.
+
+    `length` is the longest input of any split. Examples are padded to one length per split, whatever their company.
+    """
+    fingerprint: str
+    """Identifies the data: content hash and every option that changes an example. Cheap: the data is not loaded."""
     metric: Metric
     also: tuple[str, ...] = ()
     """Names of other scores that a board shows beside the one it ranks by."""
@@ -106,23 +130,10 @@ class Task(ABC):
     tokenizer: Tokenizer | None = None
     """Text into the tokens of the inputs, where these are text: a model trained on them can then be given any."""
 
-    @property
-    @abstractmethod
-    def shape(self) -> Shape:
-        """Inputs and outputs asked of a model; width and depth are the suite's affair.
-
-        `length` is the longest input of any split. Examples are padded to one length per split, whatever their company.
-        """
-
-    @property
+    @cached_property
     def train_length(self) -> int:
         """Steps of a training input, padding included, by which a batch's tokens are counted."""
         return self.shape.length
-
-    @property
-    @abstractmethod
-    def fingerprint(self) -> str:
-        """Identifies the data: content hash and every option that changes an example. Cheap: the data is not loaded."""
 
     @abstractmethod
     def count(self, split: Split) -> int | None:
@@ -145,10 +156,14 @@ class Task(ABC):
         length = getattr(self, "length", None)
         if not isinstance(length, int):
             raise ValueError(f"{self.name} has one length only: it cannot be tested at others")
-        options = {**self.options, "length": multiple * length}
-        longer = type(self)(**options)
-        longer.options = options
-        return longer
+        return self._with(length=multiple * length)
+
+    def _with(self, **changes: Any) -> Task:
+        """The same task under other options."""
+        options = {**self.options, **changes}
+        other = type(self)(**options)
+        other.options = options
+        return other
 
     def batch(self, split: Split, index: int, seed: int = 0, *, size: int = 32) -> Batch:
         """Batch number `index` of a split, as tensors. Training walks through shuffled epochs, other splits wrap."""

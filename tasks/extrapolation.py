@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from tasks.base import Baseline, Ids, Split, Task, Totals
-from zoo.types import Batch, Shape
+from zoo.types import Batch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,33 +36,17 @@ class Extrapolated(Task):
         self._multiple = {part.shape.length: m for m, part in self.at.items()}
         self.metric = dataclasses.replace(self.at[self.longest].metric, name=task.metric.name + _suffix(self.longest))
         self.also = tuple(task.metric.name + _suffix(m) for m in self.at if m != self.longest)
-        self.decoding = self.at[self.longest].decoding
-
-    @property
-    def shape(self) -> Shape:
-        """That of the longest inputs."""
-        return self.at[self.longest].shape
-
-    @property
-    def train_length(self) -> int:
-        """That of the task."""
-        return self.task.train_length
-
-    @property
-    def fingerprint(self) -> str:
-        """The task's, and the multiples."""
-        return f"{self.task.fingerprint} extrapolate={','.join(map(str, self.at))}"
+        self.shape, self.decoding = self.at[self.longest].shape, self.at[self.longest].decoding
+        self.train_length = task.train_length
+        self.fingerprint = f"{task.fingerprint} extrapolate={','.join(map(str, self.at))}"
 
     def count(self, split: Split) -> int | None:
-        """Of the task at its own length."""
         return self.task.count(split)
 
     def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
-        """Of the task at its own length."""
         return self.task.examples(split, ids, seed)
 
     def stretched(self, multiple: int) -> Task:
-        """See `Task.stretched`."""
         return self.task.stretched(multiple)
 
     def evaluation(self, split: Split, *, size: int = 32, limit: int | None = None) -> Iterator[Batch]:
@@ -75,17 +59,16 @@ class Extrapolated(Task):
         return self.at[self.longest].baselines(_fewer(limit, self.longest))
 
     def loss(self, logits: Tensor, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
-        """The task's."""
         return self.task.loss(logits, batch, label_smoothing)
 
     def totals(self, logits: Tensor, batch: Batch) -> Totals:
         """The task's at this length, under names that tell it."""
-        m = self._length_of(batch)
+        m = self._multiple[batch.inputs.shape[1]]
         return _named(self.at[m].totals(logits, batch), m)
 
     def decoded(self, answers: Sequence[Sequence[int]], batch: Batch) -> Totals:
         """The task's at this length, under names that tell it."""
-        m = self._length_of(batch)
+        m = self._multiple[batch.inputs.shape[1]]
         return _named(self.at[m].decoded(answers, batch), m)
 
     def scores(self, totals: Totals) -> dict[str, float]:
@@ -95,9 +78,6 @@ class Extrapolated(Task):
             own = {name.removesuffix(_suffix(m)): value for name, value in totals.items() if _is_at(name, m)}
             found |= {name + _suffix(m): value for name, value in part.scores(own).items()}
         return found
-
-    def _length_of(self, batch: Batch) -> int:
-        return self._multiple[batch.inputs.shape[1]]
 
 
 def _suffix(multiple: int) -> str:

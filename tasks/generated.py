@@ -8,9 +8,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from tasks.base import Baseline, Split, Task, fingerprint, whole
-from tasks.baselines import majority
+from tasks.base import Baseline, Ids, Split, Task, fingerprint, whole
+from tasks.baselines import accuracy, commonest
 from tasks.draws import Draws
+from tasks.splits import drawn
 from zoo.types import Batch
 
 
@@ -27,25 +28,26 @@ class Generated(Task):
     train_examples: int | None = None
 
     def _keep(self, **options: object) -> None:
-        """Keep the options for the fingerprint. `examples`, where there is one, is the size of a training set that is
+        """Every option goes into the fingerprint. `examples`, where there is one, is the size of a training set that is
         the same for every seed; None for no end."""
         examples = options.get("examples")
         self.train_examples = None if examples is None else whole(self.name, "examples", examples)
-        self._options = options
-
-    @property
-    def fingerprint(self) -> str:
-        """Every option."""
-        return fingerprint(self.formerly or self.name, 1, **self._options)
+        self.fingerprint = fingerprint(self.formerly or self.name, 1, **options)
 
     def count(self, split: Split) -> int | None:
-        """Those held out; in training `examples`, or no end."""
         return self.train_examples if split == "train" else self.held_out[split]
 
     def draws(self, split: Split, seed: int) -> Callable[..., Draws]:
         """Random numbers of a split, by what they are for; `seed` matters only where training never repeats."""
         fresh = split == "train" and self.train_examples is None
         return partial(Draws, self.formerly or self.name, split, seed if fresh else 0)
+
+    def uniform(self, split: Split, ids: Ids, seed: int, what: str, n: int, low: int, high: int) -> Ids:
+        """Uniform integers in [low, high), shape (N, n), in rows that no other split has."""
+        draws = self.draws(split, seed)
+        return drawn(
+            split, ids, lambda some, attempt: draws(what, attempt).integers(some, n, low, high), what=self.name
+        )
 
     def tested(self, limit: int | None) -> Batch:
         """The test examples that `evaluation("test", limit=limit)` gives, as arrays."""
@@ -58,5 +60,5 @@ class Generated(Task):
     def constant(self, test: Batch) -> Baseline:
         """Always the commonest answer of the tune split."""
         seen = self.tuned()
-        value = majority(seen.targets[seen.counted], test.targets[test.counted])
-        return Baseline("constant", value, "the tune split's commonest answer")
+        answer = commonest(seen.targets[seen.counted])
+        return accuracy("constant", answer, test.targets[test.counted], "the tune split's commonest answer")

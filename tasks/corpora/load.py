@@ -29,13 +29,9 @@ def load(card: Card) -> bytes:
         DataError: it cannot be had, or the content is damaged or not what the card says.
     """
     card = pinned(card)
-    found = _found(card)
-    if found is None:
+    if _found(card) is None:
         fetch(card)
-        found = _found(card)
-        assert found is not None
-    path, decode = found
-    return _verified(card, path, _decoded(path, decode))
+    return _verified(card)[1]
 
 
 def fetch(corpus: str | Card) -> Path:
@@ -55,15 +51,20 @@ def fetch(corpus: str | Card) -> Path:
     card = get(corpus) if isinstance(corpus, str) else corpus
     remotes = [source for source in card.sources if isinstance(source, Remote)]
     if not remotes:
-        return _checked(card)
+        return _verified(card)[0]
     from filelock import FileLock
 
-    lock = home() / "corpora" / f"{card.name}.lock"
-    _make(lock.parent)
-    with FileLock(lock):
+    folder = home() / "corpora"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"{folder} cannot be made ({error.strerror}): set ZOOBENCH_HOME to a folder of yours"
+        ) from error
+    with FileLock(folder / f"{card.name}.lock"):
         if _found(card) is not None:
             try:
-                return _checked(card)
+                return _verified(card)[0]
             except DataError:
                 if not _only_cached(card) or offline():
                     raise
@@ -111,34 +112,22 @@ def _pin_path(card: Card) -> Path:
     return home() / "corpora" / f"{card.name}.pin.json"
 
 
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(
-            f"{folder} cannot be made ({error.strerror}): set ZOOBENCH_HOME to a folder of yours"
-        ) from error
-
-
 def _found(card: Card) -> tuple[Path, Decode] | None:
-    for source in card.sources:
-        path = source.find()
-        if path is not None:
-            return path, source.decode
-    return None
+    return next(((path, source.decode) for source in card.sources if (path := source.find())), None)
 
 
 def _only_cached(card: Card) -> bool:
     return not any(source.find() for source in card.sources if not isinstance(source, Remote))
 
 
-def _checked(card: Card) -> Path:
-    """The file that is here, verified."""
+def _verified(card: Card) -> tuple[Path, bytes]:
+    """The file that is here, and its content, which is what the card says."""
     card, found = pinned(card), _found(card)
     if found is None:
         raise DataError(_missing(card))
-    _verified(card, found[0], _decoded(*found))
-    return found[0]
+    content = _decoded(*found)
+    _compare(card, found[0], hashlib.sha256(content).hexdigest(), len(content))
+    return found[0], content
 
 
 def _brought(card: Card, source: Remote) -> Path:
@@ -146,13 +135,10 @@ def _brought(card: Card, source: Remote) -> Path:
     path = source.download(card)
     expected = _pin(card)
     try:
-        if source.decode is None:
-            sha256, size = digest(path)
-        else:
-            content = _decoded(path, source.decode)
-            sha256, size = hashlib.sha256(content).hexdigest(), len(content)
+        sha256, size = digest(path)
         if expected is None:
-            write_whole(_pin_path(card), json.dumps({"sha256": sha256, "size": size, "source": source.advice()}))
+            pin = {"sha256": sha256, "size": size, "source": source.advice()}
+            write_whole(_pin_path(card), json.dumps(pin).encode())
         else:
             _compare(expected, path, sha256, size, " (it was removed)")
     except DataError:
@@ -177,11 +163,6 @@ def _decoded(path: Path, decode: Decode) -> bytes:
         return gzip.decompress(packed) if decode == "gzip" else packed
     except (OSError, EOFError, ValueError, KeyError, TypeError, zlib.error) as error:
         raise DataError(f"{path} cannot be read as {decode or 'a file'}: {error}") from error
-
-
-def _verified(card: Card, path: Path, content: bytes) -> bytes:
-    _compare(card, path, hashlib.sha256(content).hexdigest(), len(content))
-    return content
 
 
 def _compare(card: Card, path: Path, sha256: str, size: int, what_now: str = "") -> None:

@@ -5,50 +5,22 @@ Only data files are read (text, parquet); no code of a data set is run and nothi
 
 from __future__ import annotations
 
-import shutil
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from tasks.base import DataError
 from tasks.corpora import download as web
-from tasks.corpora.card import Decode, Source
-from tasks.corpora.download import Packed
+from tasks.corpora.card import Card, Source
 from tasks.corpora.home import home
 
-if TYPE_CHECKING:
-    from tasks.corpora.card import Card
 
-
-@runtime_checkable
-class Remote(Source, Protocol):
-    """A source that has to be downloaded before `find` finds it."""
-
-    def download(self, card: Card) -> Path:
-        """Bring the content here, to a file that `find` does not yet find.
-
-        Raises:
-            DataError: it cannot be had.
-        """
-
-    def keep(self, path: Path) -> Path:
-        """Put what `download` brought, once it is verified, where `find` finds it."""
-
-    def forget(self) -> None:
-        """Remove every trace of it from the cache."""
-
-
-class _Cached:
-    """What the sources share that keep unpacked content as one file of the cache."""
+class Remote(Source):
+    """A source that has to be downloaded before `find` finds it. What is unpacked is kept as one file of the cache."""
 
     __slots__ = ()
     name: str
-
-    @property
-    def decode(self) -> Decode:
-        """What is kept is unpacked."""
-        return None
 
     @property
     def path(self) -> Path:
@@ -61,48 +33,53 @@ class _Cached:
         return self.path.with_name(f"{self.name}.part")
 
     def find(self) -> Path | None:
-        """See `Source`. Never downloads."""
         return self.path if self.path.is_file() else None
 
+    @abstractmethod
+    def download(self, card: Card) -> Path:
+        """Bring the content here, to a file that `find` does not yet find.
+
+        Raises:
+            DataError: it cannot be had.
+        """
+
     def keep(self, path: Path) -> Path:
-        """See `Remote`."""
+        """Put what `download` brought, once it is verified, where `find` finds it."""
         return path.replace(self.path)
 
     def forget(self) -> None:
-        """See `Remote`."""
+        """Remove every trace of it from the cache."""
         for path in (self.path, self.part, self.path.with_name(f"{self.name}.content.part")):
             path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Url(_Cached):
-    """A file on the web, or one member of a packed one."""
+class Url(Remote):
+    """A file on the web, or one member of a zip archive there."""
 
     url: str
     name: str
     """Its name in the cache."""
-    packed: Packed = None
-    member: str = ""
+    member: str | None = None
 
     def advice(self) -> str:
-        """See `Source`."""
         return f"it comes from {self.url}; get it with: zoobench fetch {self.name}"
 
     def download(self, card: Card) -> Path:
-        """See `Remote`. Goes on where it broke off, unless the card states no hash to check the whole by."""
+        """Goes on where it broke off, unless the card states no hash to check the whole by."""
         self.part.parent.mkdir(parents=True, exist_ok=True)
         if card.sha256 is None:
             self.part.unlink(missing_ok=True)
         web.download(self.url, self.part, card.name)
-        if self.packed is None:
+        if self.member is None:
             return self.part
         content = self.path.with_name(f"{self.name}.content.part")
-        web.unpack(self.part, content, self.packed, self.member, card.size)
+        web.unzip(self.part, content, self.member, card.size)
         return content
 
 
 @dataclass(frozen=True, slots=True)
-class HubText(_Cached):
+class HubText(Remote):
     """The beginning of the text of a data set on the Hugging Face hub, at a fixed revision.
 
     Documents are read from `files` in order, each followed by `separator`, until there are `limit` bytes; the last
@@ -122,14 +99,12 @@ class HubText(_Cached):
     separator: str = "\n\n"
 
     def advice(self) -> str:
-        """See `Source`."""
         return (
             f"it comes from data set {self.repo} on the Hugging Face hub; "
             f"get it with: pip install 'zoobench[hub]' && zoobench fetch {self.name}"
         )
 
     def download(self, card: Card) -> Path:
-        """See `Remote`."""
         self.part.parent.mkdir(parents=True, exist_ok=True)
         left = self.limit
         try:
@@ -147,7 +122,8 @@ class HubText(_Cached):
             if isinstance(error, ImportError):
                 raise DataError(f"corpus {card.name!r}: {error}; {self.advice()}") from error
             if isinstance(error, Exception):
-                raise DataError(_hub_says(self.repo, error)) from error
+                first_line = (str(error).splitlines() or [""])[0]
+                raise DataError(f"hub data set {self.repo}: {type(error).__name__}: {first_line}") from error
             raise
         return self.part
 
@@ -164,67 +140,3 @@ class HubText(_Cached):
 
                 for batch in parquet.ParquetFile(file).iter_batches(columns=[self.column], batch_size=1024):
                     yield from (text for text in batch.column(0).to_pylist() if text is not None)
-
-
-@dataclass(frozen=True, slots=True)
-class Hub:
-    """One file of a data set on the Hugging Face hub at a fixed revision. No code of the data set is ever run."""
-
-    repo: str
-    file: str
-    revision: str
-    """A commit hash, so that the file cannot change."""
-    decode: Decode = None
-
-    @property
-    def path(self) -> Path:
-        """The folder that is the hub client's cache for this data set."""
-        return home() / "hub" / f"{self.repo.replace('/', '--')}-{self.revision}"
-
-    def find(self) -> Path | None:
-        """See `Source`. Never downloads."""
-        return self._ask(local_files_only=True) if self.path.is_dir() else None
-
-    def advice(self) -> str:
-        """See `Source`."""
-        return (
-            f"it is data set {self.repo} on the Hugging Face hub; install its client with: pip install 'zoobench[hub]'"
-        )
-
-    def download(self, card: Card) -> Path:
-        """See `Remote`. The hub client goes on where it broke off."""
-        try:
-            path = self._ask()
-        except ImportError as error:
-            raise DataError(f"corpus {card.name!r} is not here: {self.advice()}") from error
-        except Exception as error:
-            raise DataError(f"{self.file}: {_hub_says(self.repo, error)}") from error
-        assert path is not None
-        return path
-
-    def keep(self, path: Path) -> Path:
-        """See `Remote`: it lies there already."""
-        return path
-
-    def forget(self) -> None:
-        """See `Remote`."""
-        shutil.rmtree(self.path, ignore_errors=True)
-
-    def _ask(self, **how: Any) -> Path | None:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import LocalEntryNotFoundError
-
-        try:
-            return Path(
-                hf_hub_download(
-                    self.repo, self.file, revision=self.revision, repo_type="dataset", cache_dir=self.path, **how
-                )
-            )
-        except LocalEntryNotFoundError:
-            if how:
-                return None
-            raise
-
-
-def _hub_says(repo: str, error: Exception) -> str:
-    return f"hub data set {repo}: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"

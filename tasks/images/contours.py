@@ -65,23 +65,17 @@ def _box(dash: Any, reach: int, side: int) -> tuple[int, int, int, int]:
     """Rows and columns, ends excluded, of the pixels that `_near` may hold for."""
     top, bottom = min(dash[0], dash[2]) - reach, max(dash[0], dash[2]) + reach
     left, right = min(dash[1], dash[3]) - reach, max(dash[1], dash[3]) + reach
-    return (
-        max(top // UNIT, 0),
-        min(bottom // UNIT + 1, side),
-        max(left // UNIT, 0),
-        min(right // UNIT + 1, side),
-    )
+    return max(top // UNIT, 0), min(bottom // UNIT + 1, side), max(left // UNIT, 0), min(right // UNIT + 1, side)
 
 
 @_loop
-def _free(owner: Any, dash: Any, reach: int, own: int) -> bool:
-    """Whether no pixel within `reach` of a dash belongs to anyone but `own`."""
+def _free(owner: Any, dash: Any, reach: int, low: int, high: int) -> bool:
+    """Whether every pixel within `reach` of a dash belongs to nobody, or to one of `low` up to `high`."""
     top, bottom, left, right = _box(dash, reach, len(owner))
     for row in range(top, bottom):
         for column in range(left, right):
-            if owner[row, column] not in (0, own) and _near(
-                UNIT * row + UNIT // 2, UNIT * column + UNIT // 2, dash, reach
-            ):
+            other = owner[row, column] != 0 and not low <= owner[row, column] <= high
+            if other and _near(UNIT * row + UNIT // 2, UNIT * column + UNIT // 2, dash, reach):
                 return False
     return True
 
@@ -101,7 +95,7 @@ def _stamp(image: Any, dash: Any, reach: int, peak: int) -> None:
 
 @_loop
 def _claim(owner: Any, dash: Any, reach: int, own: int) -> None:
-    """Give the pixels that a dash of half-thickness `reach` touches to `own`."""
+    """Give the pixels that a dash of half-thickness `reach` touches to `own`, or back to nobody, 0."""
     top, bottom, left, right = _box(dash, reach + UNIT // 2, len(owner))
     for row in range(top, bottom):
         for column in range(left, right):
@@ -141,20 +135,10 @@ def _extend(
         turn = np.searchsorted(sums, _below(state, sums[-1]), side="right")
         new = (angle + turn) % ANGLES
         _place(dash, y, x, new, half_gap, length, table)
-        if _inside(dash, border, len(owner)) and _free(owner, dash, half + apart, number):
+        if _inside(dash, border, len(owner)) and _free(owner, dash, half + apart, number, number):
             _claim(owner, dash, half, number + 1)
             return new
     return -1
-
-
-@_loop
-def _release(owner: Any, dash: Any, reach: int, own: int) -> None:
-    """Undo `_claim`."""
-    top, bottom, left, right = _box(dash, reach + UNIT // 2, len(owner))
-    for row in range(top, bottom):
-        for column in range(left, right):
-            if owner[row, column] == own:
-                owner[row, column] = 0
 
 
 @_loop
@@ -176,24 +160,15 @@ def _pair(state: Any, owner: Any, dashes: Any, count: int, seed: int, size: Any,
         angles[which, 0] = _below(state, ANGLES)
         first = dashes[which, 0]
         _place(first, y, x, angles[which, 0], 0, size[0], table)
-        if not (_inside(first, border, side) and _free(owner, first, size[2] + size[3], 0)):
+        if not (_inside(first, border, side) and _free(owner, first, size[2] + size[3], 0, 0)):
             return False
         _claim(owner, first, size[2], 100 * which + 1)
     stuck = 0
     while laid[0] < count or laid[1] < count:
         which = 0 if laid[0] <= laid[1] else 1
         i = laid[which]
-        angle = _extend(
-            state,
-            owner,
-            dashes[which, i - 1],
-            angles[which, i - 1],
-            100 * which + i,
-            size,
-            table,
-            sums,
-            dashes[which, i],
-        )
+        last, new = dashes[which, i - 1], dashes[which, i]
+        angle = _extend(state, owner, last, angles[which, i - 1], 100 * which + i, size, table, sums, new)
         if angle >= 0:
             angles[which, i] = angle
             laid[which] += 1
@@ -202,7 +177,7 @@ def _pair(state: Any, owner: Any, dashes: Any, count: int, seed: int, size: Any,
         if stuck > count:
             return False
         for back in range(i - 1, max(i - 1 - BACK, 0), -1):
-            _release(owner, dashes[which, back], size[2], 100 * which + back + 1)
+            _claim(owner, dashes[which, back], size[2], 0)
             laid[which] -= 1
     return True
 
@@ -236,26 +211,13 @@ def _ends(dashes: Any, owner: Any, state: Any, radius: int, closeness: int, fart
             continue
         if far < near or near < (4 * radius) ** 2:
             continue
-        if _clear(owner, ends, which, radius):
+        clear = True
+        for place in range(3):
+            contour = 100 * (which if place < 2 else 1 - which)
+            clear = clear and _free(owner, ends[place], radius + UNIT, contour, contour + 99)
+        if clear:
             return True
     return False
-
-
-@_loop
-def _clear(owner: Any, ends: Any, which: int, radius: int) -> bool:
-    """Whether a dot and a pixel around it, at each of three ends, touch no other contour."""
-    for place in range(3):
-        contour = which if place < 2 else 1 - which
-        top, bottom, left, right = _box(ends[place], radius + UNIT, len(owner))
-        for row in range(top, bottom):
-            for column in range(left, right):
-                if (
-                    owner[row, column] != 0
-                    and owner[row, column] // 100 != contour
-                    and _near(UNIT * row + UNIT // 2, UNIT * column + UNIT // 2, ends[place], radius + UNIT)
-                ):
-                    return False
-    return True
 
 
 @_loop
@@ -313,7 +275,7 @@ def draw(
                 x = size[4] + _below(state, UNIT * side - 2 * size[4])
                 _place(short[0], y, x, angle, 0, size[0], table)
                 number = 400 + 100 * k
-                if not (_inside(short[0], size[4], side) and _free(owner, short[0], size[2] + size[3], 0)):
+                if not (_inside(short[0], size[4], side) and _free(owner, short[0], size[2] + size[3], 0, 0)):
                     continue
                 _claim(owner, short[0], size[2], number + 1)
                 for i in range(1, distractor):

@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.base import Baseline, DataError, Difficulty, Ids, Metric, Split, Task, fingerprint, in_epochs, whole
-from tasks.baselines import logistic_regression, majority, nearest_neighbour
+from tasks.base import Baseline, DataError, Ids, Metric, Split, Task, difficulty, fingerprint, in_epochs, whole
+from tasks.baselines import classifiers
 from tasks.draws import Draws
 from tasks.images import sets
 from tasks.images.patches import check, cut
@@ -46,31 +46,22 @@ class Images(Task):
         patch: side of a patch. augment: none or crop_flip.
 
     Raises:
-        ValueError: an option cannot be. DataError: the data is not here or damaged, or timm is not installed.
+        DataError: the data is not here or damaged, or timm is not installed.
     """
 
     role = "classify"
     difficulties: ClassVar = {
-        "smoke": Difficulty(
-            options={"patch": 4},
-            stop={"tokens": 150_000},
-            params=50_000,
-            model={"depth": 2},
-            train={"lr": 3e-3, "batch_tokens": 1568},
+        "smoke": difficulty({"patch": 4}, 50_000, tokens=150_000, lr=3e-3, batch_tokens=1568, depth=2),
+        "small": difficulty(
+            {"patch": 2, "augment": "crop_flip"}, 200_000, tokens=4_000_000, lr=2e-3, batch_tokens=6272, depth=4
         ),
-        "small": Difficulty(
-            options={"patch": 2, "augment": "crop_flip"},
-            stop={"tokens": 4_000_000},
-            params=200_000,
-            model={"depth": 4},
-            train={"lr": 2e-3, "batch_tokens": 6272},
-        ),
-        "paper": Difficulty(
-            options={"corpus": "cifar10", "size": 32, "augment": "crop_flip"},
-            stop={"tokens": 640_000_000},
-            params=5_000_000,
-            model={"depth": 8},
-            train={"lr": 1e-3, "batch_tokens": 8192},
+        "paper": difficulty(
+            {"corpus": "cifar10", "size": 32, "augment": "crop_flip"},
+            5_000_000,
+            tokens=640_000_000,
+            lr=1e-3,
+            batch_tokens=8192,
+            depth=8,
         ),
     }
 
@@ -90,28 +81,17 @@ class Images(Task):
         self.augment = augment == "crop_flip"
         self.source = sets.named("images", corpus, path)
         self.metric = Metric("accuracy", higher_is_better=True, chance=1 / self.source.classes)
-
-    @property
-    def shape(self) -> Shape:
-        """Patches in, classes out."""
-        length, features = (self.size // self.patch) ** 2, self.patch**2 * self.source.channels
-        return Shape(length=length, features=features, outputs=self.source.classes)
-
-    @property
-    def fingerprint(self) -> str:
-        """The content's SHA-256 and every option."""
-        parts = {"size": self.size, "patch": self.patch, "augment": self.augment}
-        return fingerprint("images", 1, content=self.source.hash, **parts)
+        features = patch**2 * self.source.channels
+        self.shape = Shape(length=(size // patch) ** 2, features=features, outputs=self.source.classes)
+        parts = {"size": size, "patch": patch, "augment": self.augment}
+        self.fingerprint = fingerprint("images", 1, content=self.source.hash, **parts)
 
     def count(self, split: Split) -> int | None:
-        """Images in a split; None in training with augmentation, as no image comes twice."""
+        """None in training with augmentation, as no image comes twice."""
         return None if split == "train" and self.augment else self.source.count(split)
 
     def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
-        """Images number `ids` of a split; `seed` matters in `train` only, and only with augmentation.
-
-        With it, `ids` are places in training: epoch after epoch, each in an order of its own.
-        """
+        """With augmentation, `ids` are places in training: epoch after epoch, each in an order of its own."""
         content, images = self.source.read(), _transformed(self.source, self.size)
         start, total = content.borders[split][0], self.source.count(split)
         if split != "train" or not self.augment:
@@ -140,14 +120,9 @@ class Images(Task):
         test = content.borders["test"][0] + self.evaluation_ids("test", limit)
         x, z = (images[places, ::step, ::step].reshape(len(places), -1) / 127.5 - 1 for places in (train, test))
         y, answers = content.labels[train], content.labels[test]
-        regression = logistic_regression(x, y, z, classes=self.source.classes)
-        neighbour = nearest_neighbour(x, y, z)
         told = "pixels" if step == 1 else f"every {step}th pixel of every {step}th row"
-        return [
-            Baseline("majority", majority(y, answers), "always the most frequent class of the train split"),
-            Baseline("logistic", float(np.mean(regression == answers)), f"softmax regression on {told}, L2 0.01"),
-            Baseline("neighbour", float(np.mean(neighbour == answers)), f"class of the nearest image, by {told}"),
-        ]
+        nearest = f"class of the nearest image, by {told}"
+        return classifiers(x, y, z, answers, self.source.classes, told=told, nearest=nearest)
 
 
 @lru_cache(maxsize=2)

@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.base import Baseline, Difficulty, Ids, Metric, Split, whole
-from tasks.baselines import logistic_regression, majority
+from tasks.base import Baseline, Ids, Metric, Split, difficulty, whole
+from tasks.baselines import accuracy, commonest, logistic_regression
 from tasks.generated import Generated
 from tasks.images.patches import check, cut
 from tasks.registry import register
@@ -70,34 +70,15 @@ class Pathfinder(Generated):
         side: S: 32, 64 or 128 (LRA's Pathfinder, its 64-pixel form, and Path-X).
         contour: dashes of a long contour, 4 to 14; LRA's easy, intermediate and hard sets have 6, 9 and 14.
         patch: side of a patch, in pixels. examples: a finite training set, the same for every seed.
-
-    Raises:
-        ValueError: an option cannot be.
     """
 
     role = "classify"
     metric = Metric("accuracy", higher_is_better=True, chance=0.5)
     difficulties: ClassVar = {
-        "smoke": Difficulty(
-            options={"contour": 6, "patch": 4},
-            stop={"tokens": 150_000},
-            params=50_000,
-            model={"depth": 2},
-            train={"lr": 2e-3, "batch_tokens": 2048},
-        ),
-        "small": Difficulty(
-            options={"contour": 6, "patch": 2},
-            stop={"tokens": 5_000_000},
-            params=200_000,
-            model={"depth": 4},
-            train={"lr": 1e-3, "batch_tokens": 8192},
-        ),
-        "paper": Difficulty(
-            options={"examples": 160_000},
-            stop={"steps": 62_400},
-            params=600_000,
-            model={"depth": 4, "heads": 8},
-            train={"lr": 1e-3, "batch_tokens": 524_288},
+        "smoke": difficulty({"contour": 6, "patch": 4}, 50_000, tokens=150_000, lr=2e-3, batch_tokens=2048, depth=2),
+        "small": difficulty({"contour": 6, "patch": 2}, 200_000, tokens=5_000_000, lr=1e-3, batch_tokens=8192, depth=4),
+        "paper": difficulty(
+            {"examples": 160_000}, 600_000, steps=62_400, lr=1e-3, batch_tokens=524_288, depth=4, heads=8
         ),
     }
 
@@ -109,12 +90,8 @@ class Pathfinder(Generated):
         if contour > 14:
             raise ValueError(f"pathfinder: contour must be at most 14 dashes, which is what fits, got {contour}")
         self.patch = check("pathfinder", side, patch)
+        self.shape = Shape(length=(side // patch) ** 2, features=patch**2, outputs=2)
         self._keep(side=side, contour=contour, patch=patch, examples=examples)
-
-    @property
-    def shape(self) -> Shape:
-        """Patches in, no or yes out."""
-        return Shape(length=(self.side // self.patch) ** 2, features=self.patch**2, outputs=2)
 
     def images(self, split: Split, ids: Ids, seed: int) -> tuple[NDArray[np.uint8], Ids]:
         """Images (B, S, S) and labels (B,)."""
@@ -145,7 +122,6 @@ class Pathfinder(Generated):
         return drawn, labels
 
     def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
-        """The examples with these ids; `seed` matters in `train` only, and only where examples never repeat."""
         drawn, labels = self.images(split, np.asarray(ids, dtype=np.int64), seed)
         return Batch(inputs=cut((drawn / 127.5 - 1).astype(np.float32), self.patch), targets=labels)
 
@@ -162,9 +138,9 @@ class Pathfinder(Generated):
         best = int(np.abs(right - 0.5).argmax())
         answers = (e > borders[best]) == (right[best] >= 0.5)
         return [
-            Baseline("majority", majority(labels, asked), "the training examples' commonest label"),
-            Baseline("logistic", float(np.mean(regression == asked)), "softmax regression on pixels, L2 0.01"),
-            Baseline("distance", float(np.mean(answers == asked)), "a threshold on the distance between the dots"),
+            accuracy("majority", commonest(labels), asked, "the training examples' commonest label"),
+            accuracy("logistic", regression, asked, "softmax regression on pixels, L2 0.01"),
+            accuracy("distance", answers, asked, "a threshold on the distance between the dots"),
         ]
 
 

@@ -6,8 +6,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from tasks.base import Baseline, Difficulty, Ids, Metric, Split, Task, fingerprint, whole
-from tasks.baselines import logistic_regression, majority, nearest_neighbour
+from tasks.base import Baseline, Ids, Metric, Split, Task, difficulty, fingerprint, whole
+from tasks.baselines import classifiers
 from tasks.images import sets
 from tasks.images.patches import check, cut
 from tasks.registry import register
@@ -44,33 +44,15 @@ class Pixels(Task):
         corpus: mnist_5k (28 × 28) or cifar10 (32 × 32). path: a folder with MNIST's idx files or CIFAR-10's batches.
 
     Raises:
-        ValueError: unknown corpus, `pool` does not divide the side, or `patch` does not divide what is left into at
-            least 2 × 2 patches.
         DataError: there is no such folder, or it is damaged.
     """
 
     role = "classify"
     difficulties: ClassVar = {
-        "smoke": Difficulty(
-            options={"pool": 4},
-            stop={"tokens": 150_000},
-            params=50_000,
-            model={"depth": 2},
-            train={"lr": 3e-3, "batch_tokens": 1568},
-        ),
-        "small": Difficulty(
-            options={"pool": 2},
-            stop={"tokens": 4_000_000},
-            params=200_000,
-            model={"depth": 4},
-            train={"lr": 2e-3, "batch_tokens": 6272},
-        ),
-        "paper": Difficulty(
-            options={"corpus": "cifar10"},
-            stop={"steps": 35_000},
-            params=250_000,
-            model={"depth": 3, "heads": 4},
-            train={"lr": 1e-3, "batch_tokens": 262_144},
+        "smoke": difficulty({"pool": 4}, 50_000, tokens=150_000, lr=3e-3, batch_tokens=1568, depth=2),
+        "small": difficulty({"pool": 2}, 200_000, tokens=4_000_000, lr=2e-3, batch_tokens=6272, depth=4),
+        "paper": difficulty(
+            {"corpus": "cifar10"}, 250_000, steps=35_000, lr=1e-3, batch_tokens=262_144, depth=3, heads=4
         ),
     }
 
@@ -85,24 +67,14 @@ class Pixels(Task):
         self.patch = check("pixels", side // pool, patch, f"the side left by pool={pool}")
         self.across = side // pool // patch
         self.metric = Metric("accuracy", higher_is_better=True, chance=1 / self.source.classes)
-
-    @property
-    def shape(self) -> Shape:
-        """Patches in, classes out."""
-        return Shape(length=self.across**2, features=self.patch**2, outputs=self.source.classes)
-
-    @property
-    def fingerprint(self) -> str:
-        """The content's SHA-256, pool and patch."""
+        self.shape = Shape(length=self.across**2, features=patch**2, outputs=self.source.classes)
         name = "mnist" if self.source.layout == "mnist_5k" else "pixels"
-        return fingerprint(name, 1, content=self.source.hash, patch=self.patch, pool=self.pool)
+        self.fingerprint = fingerprint(name, 1, content=self.source.hash, patch=patch, pool=pool)
 
     def count(self, split: Split) -> int:
-        """Of mnist_5k 3,500, 250, 500 and 750 images; otherwise the images are read to be counted."""
         return self.source.count(split)
 
     def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
-        """Images number `ids` of a split; `seed` does not matter."""
         content = self.source.read()
         places = content.borders[split][0] + ids
         n, q = self.across * self.patch, self.pool
@@ -115,12 +87,6 @@ class Pixels(Task):
         """Classifiers that know nothing of order, trained on at most 5,000 images as the models see them."""
         train = self.examples("train", self.evaluation_ids("train", FITTED), 0)
         test = self.examples("test", self.evaluation_ids("test", limit), 0)
-        x, y = train.inputs.reshape(len(train), -1).astype(np.float64), train.targets
-        z = test.inputs.reshape(len(test), -1).astype(np.float64)
-        regression = logistic_regression(x, y, z, classes=self.source.classes)
-        neighbour = nearest_neighbour(x, y, z)
-        return [
-            Baseline("majority", majority(y, test.targets), "always the most frequent class of the train split"),
-            Baseline("logistic", float(np.mean(regression == test.targets)), "softmax regression on pixels, L2 0.01"),
-            Baseline("neighbour", float(np.mean(neighbour == test.targets)), "class of the nearest image (Euclidean)"),
-        ]
+        x, z = (batch.inputs.reshape(len(batch), -1).astype(np.float64) for batch in (train, test))
+        nearest = "class of the nearest image (Euclidean)"
+        return classifiers(x, train.targets, z, test.targets, self.source.classes, told="pixels", nearest=nearest)

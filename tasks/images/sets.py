@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -18,27 +19,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks import corpora
-from tasks.base import DataError, Ids, Split
-from tasks.corpora import Card, Hub
+from tasks.base import SPLITS, DataError, Ids, Split
+from tasks.corpora.download import digest
 from zoo.registry import nearest
 
 Pixels: TypeAlias = NDArray[np.uint8]
-Layout: TypeAlias = Literal["mnist_5k", "cifar10", "idx", "folder", "cifar-py", "cifar-bin"]
-SHARES = (8, 2)
-"""Hundredths of the training images, in order of content hash, that become `valid` and `tune` where a test is given."""
+Layout: TypeAlias = Literal["mnist_5k", "cifar10", "idx", "folder", "cifar"]
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 HELD_OUT = ("test", "val", "valid", "validation")
 FILES = tuple(f"{part}-{kind}" for part in ("train", "t10k") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"))
 NAMED = {"mnist_5k": (28, 1, 10), "cifar10": (32, 3, 10)}
 """Side, channels and classes of the sets known by name."""
+CIFAR10 = ("cifar10_train", "cifar10_test")
 IDX_CLASSES = 10
 """Of every set that has MNIST's file names: MNIST, Fashion-MNIST, KMNIST."""
-MNIST_5K: dict[Split, tuple[int, int]] = {
-    "train": (0, 3500),
-    "tune": (3500, 3750),
-    "valid": (3750, 4250),
-    "test": (4250, 5000),
-}
+MNIST_5K = dict(zip(SPLITS, pairwise((0, 3500, 3750, 4250, 5000)), strict=True))
 """The places of each split among its images, sorted by content hash."""
 
 
@@ -75,9 +70,9 @@ class ImageSet:
     def read(self) -> Content:
         """Images, labels and splits; kept in memory.
 
-        Where a set has an official test, that is `test`, and `tune` and `valid` are cut from train by content hash;
-        else all four are (70, 5, 10, 15 hundredths). Equal images share a split: train loses those that test has too,
-        and of equal images with one label only one is kept.
+        Where a set has an official test, that is `test`, and `tune` and `valid` are cut from train by content hash (2
+        and 8 hundredths); else all four are (70, 5, 10, 15). Equal images share a split: train loses those that test
+        has too, and of equal images with one label only one is kept.
 
         Raises:
             DataError: the data is not here, or damaged.
@@ -111,35 +106,15 @@ def named(task: str, corpus: str, path: str | None) -> ImageSet:
     side, channels, classes = NAMED[corpus]
     if corpus == "mnist_5k":
         return ImageSet(corpus, "mnist_5k", str(corpora.get(corpus).sha256), classes, side, channels)
-    digest = hashlib.sha256("".join(str(card.sha256) for card in CIFAR10).encode()).hexdigest()
-    return ImageSet(corpus, "cifar10", digest, classes, side, channels)
-
-
-def _cifar10(part: str, sha256: str, size: int) -> Card:
-    file = f"plain_text/{part}-00000-of-00001.parquet"
-    return Card(
-        name=f"cifar10_{part}",
-        about=f"CIFAR-10, {part}: 32 × 32 colour photographs of 10 classes, as PNG in a parquet file.",
-        licence="none stated by its author",
-        url="https://www.cs.toronto.edu/~kriz/cifar.html",
-        sources=(Hub("uoft-cs/cifar10", file, "0b2714987fa478483af9968de7c934580d0bb9a2"),),
-        sha256=sha256,
-        size=size,
-        kind="images",
-    )
-
-
-CIFAR10 = (
-    _cifar10("train", "8428b53a88a11ac374111006708df51469e315a22ac6d66470afd9c78d2ae883", 119_705_255),
-    _cifar10("test", "841389e6f2d64f28bf17310e430aebac20ec3ba611a3c5e231dc93c645ce84de", 23_940_850),
-)
+    content = hashlib.sha256("".join(str(corpora.get(name).sha256) for name in CIFAR10).encode()).hexdigest()
+    return ImageSet(corpus, "cifar10", content, classes, side, channels)
 
 
 def of_folder(path: str | Path) -> ImageSet:
     """The set in a folder: MNIST's four idx files, CIFAR-10's batches, or a folder of images for each class.
 
     - `ROOT`, `ROOT/MNIST` or `ROOT/MNIST/raw` with `train-images-idx3-ubyte` and so on, packed with gzip or not;
-    - `cifar-10-batches-py` or `cifar-10-batches-bin`, or the folder that holds it;
+    - `cifar-10-batches-py`, or the folder that holds it;
     - `train/CLASS/*.png` and `test/CLASS/*.png` (or `val`), or `CLASS/*.png` alone. Classes are numbered by name.
 
     Raises:
@@ -155,15 +130,15 @@ def of_folder(path: str | Path) -> ImageSet:
             if missing:
                 raise DataError(f"image folder {folder} lacks {', '.join(missing)}")
             files = tuple(file for file in found if file)
-            return ImageSet(root.name, "idx", _hash(files), IDX_CLASSES, _idx_side(files), 1, files)
-    for folder in (root, root / "cifar-10-batches-py", root / "cifar-10-batches-bin"):
-        for layout, end in (("cifar-py", ""), ("cifar-bin", ".bin")):
-            batches = [folder / f"data_batch_{i}{end}" for i in range(1, 6)] + [folder / f"test_batch{end}"]
-            if any(file.is_file() for file in batches):
-                missing = [file.name for file in batches if not file.is_file()]
-                if missing:
-                    raise DataError(f"image folder {folder} lacks {', '.join(missing)}")
-                return ImageSet(root.name, layout, _hash(tuple(batches)), 10, 32, 3, tuple(batches))  # type: ignore[arg-type]
+            content = _hash(files)
+            return ImageSet(root.name, "idx", content, IDX_CLASSES, _idx_side(files[0], content), 1, files)
+    for folder in (root, root / "cifar-10-batches-py"):
+        files = (*(folder / f"data_batch_{i}" for i in range(1, 6)), folder / "test_batch")
+        missing = [file.name for file in files if not file.is_file()]
+        if len(missing) < len(files):
+            if missing:
+                raise DataError(f"image folder {folder} lacks {', '.join(missing)}")
+            return ImageSet(root.name, "cifar", _hash(files), 10, 32, 3, files)
     files = tuple(sorted(f for f in root.rglob("*") if f.suffix.lower() in IMAGES and f.is_file()))
     names = _classes(root, files)[2]
     return ImageSet(root.name, "folder", _hash(files, root), len(names), None, 3, files, root)
@@ -188,35 +163,30 @@ def _classes(root: Path, files: tuple[Path, ...]) -> tuple[list[bool], Ids, list
 
 def _hash(files: tuple[Path, ...], root: Path | None = None) -> str:
     """SHA-256 of the names (below `root`) and contents of files; each is read again only when it has changed."""
-    digest = hashlib.sha256()
+    state = hashlib.sha256()
     for file in files:
         try:
             stat = file.stat()
             content = _hash_of(file, stat.st_size, stat.st_mtime_ns)
         except OSError as error:
             raise DataError(f"{file} cannot be read: {error.strerror}") from error
-        digest.update(f"{file.relative_to(root) if root else file.name.removesuffix('.gz')}\0{content}\n".encode())
-    return digest.hexdigest()
+        state.update(f"{file.relative_to(root) if root else file.name.removesuffix('.gz')}\0{content}\n".encode())
+    return state.hexdigest()
 
 
 @lru_cache(maxsize=1 << 18)
 def _hash_of(file: Path, length: int, changed: int) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+    return digest(file)[0]
 
 
 @lru_cache(maxsize=2)
 def _read(images: ImageSet) -> Content:
     readers: dict[Layout, Callable[[ImageSet], tuple[NDArray[Any], Ids, NDArray[np.bool_] | None]]] = {
         "mnist_5k": _mnist_5k,
-        "cifar10": _hub_cifar,
+        "cifar10": _cifar10,
         "idx": _idx,
         "folder": _folder,
-        "cifar-py": _cifar_batches,
-        "cifar-bin": _cifar_batches,
+        "cifar": _cifar_batches,
     }
     pixels, labels, test = readers[images.layout](images)
     return _split(images, pixels, labels, test)
@@ -237,22 +207,15 @@ def _split(images: ImageSet, pixels: NDArray[Any], labels: Ids, test: NDArray[np
             continue
         seen.add(digests[i])
         (theirs if test is not None and test[i] else ours).append(i)
-    cuts = [70, 75, 85, 100] if test is None else [100 - sum(SHARES), 100 - SHARES[0], 100, 100]
-    first, second, third, fourth = (cut * len(ours) // 100 for cut in cuts)
-    last = (third, fourth) if test is None else (len(ours), len(ours) + len(theirs))
-    borders: dict[Split, tuple[int, int]] = {
-        "train": (0, first),
-        "tune": (first, second),
-        "valid": (second, third),
-        "test": last,
-    }
-    empty = [split for split, (start, stop) in borders.items() if start == stop]
-    if empty:
-        raise DataError(
-            f"image set {images.name} has {len(ours) + len(theirs)} different images: too few, "
-            f"split {empty[0]!r} is empty"
-        )
-    return Content(pixels[ours + theirs], labels[ours + theirs], borders)
+    ends = [cut * len(ours) // 100 for cut in ((70, 75, 85) if test is None else (90, 92, 100))]
+    places = ours + theirs
+    borders = dict(zip(SPLITS, pairwise([0, *ends, len(places)]), strict=True))
+    for split, (start, stop) in borders.items():
+        if start == stop:
+            raise DataError(
+                f"image set {images.name} has {len(places)} different images: too few, split {split!r} is empty"
+            )
+    return Content(pixels[places], labels[places], borders)
 
 
 def _mnist_5k(images: ImageSet) -> tuple[Pixels, Ids, None]:
@@ -260,8 +223,8 @@ def _mnist_5k(images: ImageSet) -> tuple[Pixels, Ids, None]:
     return table[:, :-1].reshape(-1, 28, 28), table[:, -1].astype(np.int64), None
 
 
-def _hub_cifar(images: ImageSet) -> tuple[Pixels, Ids, NDArray[np.bool_]]:
-    contents = [corpora.load(card) for card in CIFAR10]
+def _cifar10(images: ImageSet) -> tuple[Pixels, Ids, NDArray[np.bool_]]:
+    contents = [corpora.load(corpora.get(name)) for name in CIFAR10]
     try:
         from pyarrow import parquet  # type: ignore[import-not-found,unused-ignore]
     except ImportError as error:
@@ -280,9 +243,8 @@ def _decoded(content: bytes, name: str) -> Pixels:
     try:
         from PIL import Image
     except ImportError as error:
-        raise DataError(
-            f"{name} holds image files: install their reader with: pip install 'zoobench[vision]'"
-        ) from error
+        how = "install their reader with: pip install 'zoobench[vision]'"
+        raise DataError(f"{name} holds image files: {how}") from error
     try:
         with Image.open(io.BytesIO(content)) as image:
             return np.asarray(image.convert("RGB"))
@@ -320,17 +282,12 @@ def _idx_array(file: Path) -> Pixels:
     return np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * dims).reshape(sizes)
 
 
-def _idx_side(files: tuple[Path, ...]) -> int:
-    """Side of the images in a set of idx files."""
-    stats = [(file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return _idx_side_of(files, tuple(stats))
-
-
 @lru_cache(maxsize=8)
-def _idx_side_of(files: tuple[Path, ...], stats: tuple[tuple[int, int], ...]) -> int:
-    images = _idx_array(files[0])
+def _idx_side(file: Path, set_hash: str) -> int:
+    """Side of the images in a file of a set with that hash."""
+    images = _idx_array(file)
     if images.ndim != 3 or images.shape[1] != images.shape[2]:
-        raise DataError(f"{files[0]} holds no square images: its sizes are {images.shape}")
+        raise DataError(f"{file} holds no square images: its sizes are {images.shape}")
     return images.shape[1]
 
 
@@ -370,7 +327,7 @@ _NEW = int(np.__version__.split(".")[0]) >= 2
 def _cifar_batches(images: ImageSet) -> tuple[Pixels, Ids, NDArray[np.bool_]]:
     pixels, labels, test = [], [], []
     for file in images.files:
-        rows, answers = _cifar_pickle(file) if images.layout == "cifar-py" else _cifar_binary(file)
+        rows, answers = _cifar_batch(file)
         _in_range(answers, images.classes, file)
         pixels.append(rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
         labels.append(answers)
@@ -378,7 +335,7 @@ def _cifar_batches(images: ImageSet) -> tuple[Pixels, Ids, NDArray[np.bool_]]:
     return np.concatenate(pixels), np.concatenate(labels), np.concatenate(test)
 
 
-def _cifar_pickle(file: Path) -> tuple[Pixels, Ids]:
+def _cifar_batch(file: Path) -> tuple[Pixels, Ids]:
     try:
         batch = _Plain(io.BytesIO(_unpacked(file)), encoding="bytes").load()
         rows, labels = np.asarray(batch[b"data"]), np.asarray(batch[b"labels"], dtype=np.int64)
@@ -389,14 +346,6 @@ def _cifar_pickle(file: Path) -> tuple[Pixels, Ids]:
     if rows.dtype != np.uint8 or rows.shape != (len(labels), 3072):
         raise DataError(f"{file} has {len(labels)} labels, but pixels of shape {rows.shape} and type {rows.dtype}")
     return rows, labels
-
-
-def _cifar_binary(file: Path) -> tuple[Pixels, Ids]:
-    content = np.frombuffer(_unpacked(file), dtype=np.uint8)
-    if not len(content) or len(content) % 3073:
-        raise DataError(f"{file} is damaged: {len(content)} bytes are not a whole number of 3073-byte images")
-    rows = content.reshape(-1, 3073)
-    return rows[:, 1:], rows[:, 0].astype(np.int64)
 
 
 def gray(images: Pixels) -> Pixels:

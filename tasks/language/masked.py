@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.base import Baseline, Difficulty, Ids, Split, fingerprint, in_epochs
+from tasks.base import Baseline, Ids, Split, difficulty, fingerprint, in_epochs
 from tasks.draws import Draws
 from tasks.language.tokens import Kind
 from tasks.language.windows import Windows
@@ -40,25 +41,20 @@ class MaskedText(Windows):
 
     Args:
         corpus: a known text corpus. path: a file to use instead. length: T, in tokens. tokens: as for `text`.
-
-    Raises:
-        ValueError, DataError: as for `text`.
     """
 
     role = "masked"
     difficulties: ClassVar = {
-        "smoke": Difficulty(
-            {"length": 128}, {"tokens": 150_000}, 50_000, {"depth": 2, "heads": 2}, {"lr": 3e-3, "batch_tokens": 1024}
-        ),
-        "small": Difficulty(
-            {"length": 128}, {"tokens": 4e6}, 200_000, {"depth": 2, "heads": 2}, {"lr": 3e-3, "batch_tokens": 2048}
-        ),
-        "paper": Difficulty(
+        "smoke": difficulty({"length": 128}, 50_000, tokens=150_000, lr=3e-3, batch_tokens=1024, depth=2, heads=2),
+        "small": difficulty({"length": 128}, 200_000, tokens=4e6, lr=3e-3, batch_tokens=2048, depth=2, heads=2),
+        "paper": difficulty(
             {"corpus": "wikitext103", "length": 512, "tokens": "gpt2"},
-            {"tokens": 1e9},
             85_000_000,
-            {"depth": 12, "heads": 12},
-            {"lr": 1e-4, "batch_tokens": 131_072},
+            tokens=1e9,
+            lr=1e-4,
+            batch_tokens=131_072,
+            depth=12,
+            heads=12,
         ),
     }
     _bits, _ahead = "bits_per_masked_byte", 0
@@ -67,16 +63,12 @@ class MaskedText(Windows):
         self, *, corpus: str = "wikipedia_xml", path: str | None = None, length: int = 128, tokens: Kind = "bytes"
     ) -> None:
         super().__init__(corpus=corpus, path=path, length=length, tokens=tokens)
+        self.fingerprint = fingerprint("masked_text", 1, content=self.card.sha256, length=length, tokens=tokens)
 
-    @property
-    def shape(self) -> Shape:
+    @cached_property
+    def shape(self) -> Shape:  # type: ignore[override]
         """Tokens and the mask in, a distribution over tokens out at every place."""
         return Shape(length=self.length, vocab=self.vocab + 1, outputs=self.vocab)
-
-    @property
-    def fingerprint(self) -> str:
-        """The text's SHA-256, T and the tokens."""
-        return fingerprint("masked_text", 1, content=self.card.sha256, length=self.length, tokens=self.tokens)
 
     @property
     def places(self) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 
-from tasks.base import Baseline, Difficulty, Ids, Split, fingerprint
+from tasks.base import Baseline, Ids, Split, difficulty, fingerprint
 from tasks.baselines import ngram_bits, xz_bits_per_byte
 from tasks.language import tokens as tokenised
 from tasks.language.tokens import Kind
@@ -40,7 +41,6 @@ class Text(Windows):
             tokens; `rwkv_world`, the longest match among 65,529.
 
     Raises:
-        ValueError: `corpus` or `tokens` is unknown, or `length` is not a positive whole number.
         DataError: the file at `path` is absent or empty, a corpus whose hash is not known was never fetched, or a
             split is shorter than one window. The last, and text that is not UTF-8, is found with `tokens` other than
             bytes only when the text is first read.
@@ -48,18 +48,16 @@ class Text(Windows):
 
     role = "lm"
     difficulties: ClassVar = {
-        "smoke": Difficulty(
-            {"length": 128}, {"tokens": 150_000}, 50_000, {"depth": 2, "heads": 2}, {"lr": 3e-3, "batch_tokens": 1024}
-        ),
-        "small": Difficulty(
-            {"length": 128}, {"tokens": 2e6}, 200_000, {"depth": 2, "heads": 2}, {"lr": 3e-3, "batch_tokens": 1024}
-        ),
-        "paper": Difficulty(
+        "smoke": difficulty({"length": 128}, 50_000, tokens=150_000, lr=3e-3, batch_tokens=1024, depth=2, heads=2),
+        "small": difficulty({"length": 128}, 200_000, tokens=2e6, lr=3e-3, batch_tokens=1024, depth=2, heads=2),
+        "paper": difficulty(
             {"corpus": "enwik8", "length": 1024},
-            {"tokens": 1e9},
             38_000_000,
-            {"depth": 12, "heads": 8},
-            {"lr": 6e-4, "batch_tokens": 16_384},
+            tokens=1e9,
+            lr=6e-4,
+            batch_tokens=16_384,
+            depth=12,
+            heads=8,
         ),
     }
     _bits, _ahead = "bits_per_byte", 1
@@ -68,17 +66,13 @@ class Text(Windows):
         self, *, corpus: str = "wikipedia_xml", path: str | None = None, length: int = 128, tokens: Kind = "bytes"
     ) -> None:
         super().__init__(corpus=corpus, path=path, length=length, tokens=tokens)
+        other = {} if tokens == "bytes" else {"tokens": tokens}
+        self.fingerprint = fingerprint("text", 1, content=self.card.sha256, length=length, **other)
 
-    @property
-    def shape(self) -> Shape:
+    @cached_property
+    def shape(self) -> Shape:  # type: ignore[override]
         """Tokens in, a distribution over the next token out."""
         return Shape(length=self.length, vocab=self.vocab, outputs=self.vocab)
-
-    @property
-    def fingerprint(self) -> str:
-        """The text's SHA-256, T and the tokens; where the text lies does not matter."""
-        other = {} if self.tokens == "bytes" else {"tokens": self.tokens}
-        return fingerprint("text", 1, content=self.card.sha256, length=self.length, **other)
 
     @property
     def tokenizer(self) -> Tokenizer:  # type: ignore[override]
@@ -86,11 +80,9 @@ class Text(Windows):
         return tokenised.tokenizer(self.card, self.tokens)
 
     def count(self, split: Split) -> int:
-        """Whole windows in a split."""
         return self._windows(split)
 
     def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
-        """Windows number `ids` of a split; `seed` does not matter."""
         windows = self._window(split, ids)
         return Batch(inputs=windows[:, :-1], targets=windows[:, 1:])
 
@@ -103,13 +95,12 @@ class Text(Windows):
         how = (
             "Witten-Bell interpolation, counted on the whole train split; its context reaches back over window borders"
         )
-        return [
-            *(
-                Baseline(name, float(bits[order - 1].mean()), f"{order - 1} bytes of context; {how}")
-                for name, order in (("unigram", 1), ("bigram", 2), ("trigram", 3), ("5-gram", 5))
-            ),
-            Baseline("xz", xz, "8 (|xz(train + test)| - |xz(train)|) / |test| at preset 9e, over the whole test split"),
+        found = [
+            Baseline(name, float(bits[order - 1].mean()), f"{order - 1} bytes of context; {how}")
+            for name, order in (("unigram", 1), ("bigram", 2), ("trigram", 3), ("5-gram", 5))
         ]
+        about = "8 (|xz(train + test)| - |xz(train)|) / |test| at preset 9e, over the whole test split"
+        return [*found, Baseline("xz", xz, about)]
 
     def _target_bytes(self, ids: Ids) -> Ids:
         """Where in the text the bytes lie that the targets of these test examples stand for."""

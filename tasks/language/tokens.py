@@ -9,8 +9,8 @@ from __future__ import annotations
 import ast
 import contextlib
 import hashlib
+import io
 import json
-import os
 import re
 from collections.abc import Iterator
 from functools import lru_cache
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from tasks import corpora
 from tasks.base import DataError
 from tasks.corpora import Card
+from tasks.corpora.download import write_whole
 from zoo import tokenizers
 from zoo.tokenizers import Tokenizer
 
@@ -143,13 +144,10 @@ def _kept(kind: Kind, piece: bytes) -> NDArray[Any]:
         found: NDArray[Any] = np.load(path, allow_pickle=False)
         if found.dtype == np.uint16 and found.ndim == 1:
             return found
-    made = encode(kind, piece)
+    made, file = encode(kind, piece), io.BytesIO()
+    np.save(file, made, allow_pickle=False)
     with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        with part.open("wb") as file:
-            np.save(file, made, allow_pickle=False)
-        part.replace(path)
+        write_whole(path, file.getvalue())
     return made
 
 

@@ -15,8 +15,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from tasks import corpora
-from tasks.base import Baseline, DataError, Difficulty, Ids, Metric, Split, Task, fingerprint, whole
-from tasks.baselines import logistic_regression, majority
+from tasks.base import Baseline, DataError, Ids, Metric, Split, Task, difficulty, fingerprint, whole
+from tasks.baselines import accuracy, commonest, logistic_regression
 from tasks.corpora import Card
 from tasks.long_range.documents import VOCAB, Documents, by_content
 from tasks.registry import register
@@ -60,33 +60,23 @@ class Imdb(Task):
             Of a file's reviews 4, 6 and 10 hundredths are held out.
 
     Raises:
-        ValueError: an option cannot be.
         DataError: what is at `path` is absent, empty, or has other columns or labels, or too few reviews.
     """
 
     role = "classify"
     metric = Metric("accuracy", higher_is_better=True, chance=0.5)
     difficulties: ClassVar = {
-        "smoke": Difficulty(
-            options={"length": 256},
-            stop={"tokens": 200_000},
-            params=50_000,
-            model={"depth": 2, "heads": 2},
-            train={"batch_tokens": 4096, "lr": 2e-3},
-        ),
-        "small": Difficulty(
-            options={"length": 512},
-            stop={"tokens": 5_000_000},
-            params=200_000,
-            model={"depth": 4, "heads": 4},
-            train={"batch_tokens": 8192, "lr": 1e-3},
-        ),
-        "paper": Difficulty(
-            options={"length": 4000},
-            stop={"steps": 20_000},
-            params=3_150_000,
-            model={"depth": 4, "heads": 4},
-            train={"batch_tokens": 128_000, "lr": 5.6e-4, "weight_decay": 0.1},
+        "smoke": difficulty({"length": 256}, 50_000, tokens=200_000, lr=2e-3, batch_tokens=4096, depth=2, heads=2),
+        "small": difficulty({"length": 512}, 200_000, tokens=5_000_000, lr=1e-3, batch_tokens=8192, depth=4, heads=4),
+        "paper": difficulty(
+            {"length": 4000},
+            3_150_000,
+            steps=20_000,
+            lr=5.6e-4,
+            batch_tokens=128_000,
+            train={"weight_decay": 0.1},
+            depth=4,
+            heads=4,
         ),
     }
 
@@ -95,26 +85,16 @@ class Imdb(Task):
         if tokens != "bytes":
             raise ValueError(f"imdb: tokens must be 'bytes', got {tokens!r}")
         self._own = None if path is None else _of_path(Path(path).expanduser().absolute())
-
-    @property
-    def shape(self) -> Shape:
-        """Bytes in, two classes out."""
-        return Shape(length=self.length, vocab=VOCAB, outputs=2)
-
-    @property
-    def fingerprint(self) -> str:
-        """The reviews' SHA-256 and T; where they lie does not matter."""
+        self.shape = Shape(length=length, vocab=VOCAB, outputs=2)
         content = self._own[1] if self._own else corpora.get("imdb_25k").sha256
-        return fingerprint("imdb", 1, content=content, length=self.length)
+        self.fingerprint = fingerprint("imdb", 1, content=content, length=length)
 
     def count(self, split: Split) -> int:
-        """Of the corpus 20,375, 500, 1,000 and 3,000 reviews."""
         if self._own:
             return len(self._own[0][split][1])
         return DIFFERENT - sum(HELD_OUT.values()) if split == "train" else HELD_OUT[split]
 
     def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
-        """Reviews number `ids` of a split; `seed` does not matter."""
         documents, labels = self._reviews[split]
         inputs, mask = documents.tokens(ids, self.length)
         return Batch(inputs=inputs, targets=labels[ids], mask=mask)
@@ -125,15 +105,14 @@ class Imdb(Task):
 
         ids: dict[Split, Ids] = {"train": np.arange(self.count("train")), "test": self.evaluation_ids("test", limit)}
         train, test = (self._reviews[split][1][ids[split]] for split in ids)
-        told, asked = (
-            [
-                set(re.findall(rb"[a-z']+", text.lower()))
-                for text in self._reviews[split][0].texts(ids[split], self.length)
-            ]
-            for split in ids
-        )
-        commonest = Counter(word for words in told for word in words).most_common(WORDS)
-        column = {word: place for place, (word, _) in enumerate(commonest)}
+
+        def words(split: Split) -> list[set[bytes]]:
+            texts = self._reviews[split][0].texts(ids[split], self.length)
+            return [set(re.findall(rb"[a-z']+", text.lower())) for text in texts]
+
+        told, asked = words("train"), words("test")
+        counted = Counter(word for words in told for word in words).most_common(WORDS)
+        column = {word: place for place, (word, _) in enumerate(counted)}
 
         def present(texts: list[set[bytes]]) -> Any:
             rows = [sorted(column[word] for word in words if word in column) for words in texts]
@@ -143,13 +122,10 @@ class Imdb(Task):
             return csr_array((weights, places, borders), shape=(len(rows), max(len(column), 1)))
 
         answers = logistic_regression(present(told), train, present(asked), classes=2, l2=1e-4)
+        how = f"logistic regression on which of the {WORDS:,} commonest words the same bytes hold, L2 1e-4"
         return [
-            Baseline("majority", majority(train, test), "always the commoner label of the train split"),
-            Baseline(
-                "bag of words",
-                float(np.mean(answers == test)),
-                f"logistic regression on which of the {WORDS:,} commonest words the same bytes hold, L2 1e-4",
-            ),
+            accuracy("majority", commonest(train), test, "always the commoner label of the train split"),
+            accuracy("bag of words", answers, test, how),
         ]
 
     @property

@@ -6,8 +6,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from tasks.base import Baseline, Difficulty, Ids, Metric, Split, Task, whole
-from tasks.baselines import majority
+from tasks.base import Baseline, Ids, Metric, Split, Task, difficulty, whole
+from tasks.baselines import accuracy, commonest
 from tasks.draws import Draws
 from tasks.generated import Generated
 from tasks.registry import register
@@ -51,34 +51,40 @@ class Listops(Generated):
         examples: a finite training set, the same for every seed; None trains on examples that never repeat.
 
     Raises:
-        ValueError: an option cannot be, or no tree is so long. Also when examples are made, if trees of these lengths
-            are so rare that none is found.
+        ValueError: when examples are made, if trees of these lengths are so rare that none is found.
     """
 
     role = "classify"
     metric = Metric("accuracy", higher_is_better=True, chance=0.1)
     held_out: ClassVar[dict[Split, int]] = {"tune": 500, "valid": 2000, "test": 2000}
     difficulties: ClassVar = {
-        "smoke": Difficulty(
-            options={"min_length": 10, "max_length": 60, "max_depth": 6, "max_args": 5},
-            stop={"tokens": 200_000},
-            params=50_000,
-            model={"depth": 2, "heads": 2},
-            train={"batch_tokens": 1920, "lr": 2e-3},
+        "smoke": difficulty(
+            {"min_length": 10, "max_length": 60, "max_depth": 6, "max_args": 5},
+            50_000,
+            tokens=200_000,
+            lr=2e-3,
+            batch_tokens=1920,
+            depth=2,
+            heads=2,
         ),
-        "small": Difficulty(
-            options={"min_length": 20, "max_length": 128, "max_depth": 6, "max_args": 5},
-            stop={"tokens": 4_000_000},
-            params=200_000,
-            model={"depth": 4, "heads": 4},
-            train={"batch_tokens": 4096, "lr": 1e-3},
+        "small": difficulty(
+            {"min_length": 20, "max_length": 128, "max_depth": 6, "max_args": 5},
+            200_000,
+            tokens=4_000_000,
+            lr=1e-3,
+            batch_tokens=4096,
+            depth=4,
+            heads=4,
         ),
-        "paper": Difficulty(
-            options={"min_length": 500, "max_length": 2000, "max_depth": 10, "max_args": 10, "examples": 96_000},
-            stop={"steps": 5000},
-            params=19_000_000,
-            model={"depth": 6, "heads": 8},
-            train={"batch_tokens": 64_000, "lr": 1.6e-3, "weight_decay": 0.1},
+        "paper": difficulty(
+            {"min_length": 500, "max_length": 2000, "max_depth": 10, "max_args": 10, "examples": 96_000},
+            19_000_000,
+            steps=5000,
+            lr=1.6e-3,
+            batch_tokens=64_000,
+            train={"weight_decay": 0.1},
+            depth=6,
+            heads=8,
         ),
     }
 
@@ -95,6 +101,7 @@ class Listops(Generated):
         whole("listops", "max_length", max_length, max(min_length + 2, 5))
         self.max_depth = whole("listops", "max_depth", max_depth, 2)
         self.max_args = whole("listops", "max_args", max_args, 2)
+        self.shape = Shape(length=max_length, vocab=16, outputs=10)
         lengths = {"min_length": min_length, "max_length": max_length}
         self._keep(**lengths, max_depth=max_depth, max_args=max_args, examples=examples)
         longest = 1
@@ -106,29 +113,19 @@ class Listops(Generated):
                 f"min_length asks for more than {min_length}: raise max_depth or max_args"
             )
 
-    @property
-    def shape(self) -> Shape:
-        """Sixteen tokens in, ten classes out."""
-        return Shape(length=self.max_length, vocab=16, outputs=10)
-
     def stretched(self, multiple: int) -> Task:
         """Both lengths times `multiple`, and one level of depth more for each doubling.
 
         Trees of the old depth would be too rare, so longer examples are deeper as well.
         """
         whole("listops", "multiple", multiple)
-        options = {
-            **self.options,
-            "min_length": multiple * self.min_length,
-            "max_length": multiple * self.max_length,
-            "max_depth": self.max_depth + (multiple - 1).bit_length(),
-        }
-        longer = Listops(**options)
-        longer.options = options
-        return longer
+        return self._with(
+            min_length=multiple * self.min_length,
+            max_length=multiple * self.max_length,
+            max_depth=self.max_depth + (multiple - 1).bit_length(),
+        )
 
     def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
-        """The examples with these ids; `seed` matters in `train` only, and only where examples never repeat."""
         from tasks.long_range.trees import grow
 
         place = list(SHARES).index(split)
@@ -155,23 +152,14 @@ class Listops(Generated):
 
         test = self.tested(limit)
         seen = self.examples("train", np.arange(min(self.train_examples or SEEN, SEEN)), 0)
-        commonest = int(np.bincount(seen.targets).argmax())
-        by_root = np.array(
-            [np.bincount(seen.targets[seen.inputs[:, 0] == op], minlength=1).argmax() for op in range(5)]
-        )
-        return [
-            Baseline("majority", majority(seen.targets, test.targets), "always the commonest value in training"),
-            Baseline(
-                "root operator",
-                float(np.mean(by_root[test.inputs[:, 0]] == test.targets)),
-                "the commonest value in training under the root's operator: the first token alone",
-            ),
-            *(
-                Baseline(
-                    f"depth {depth}",
-                    float(np.mean(truncated(test.inputs, depth, commonest) == test.targets)),
-                    f"the value without operators deeper than {depth}",
-                )
-                for depth in (1, 2, 3)
-            ),
+        value, root = commonest(seen.targets), seen.inputs[:, 0]
+        by_root = np.array([np.bincount(seen.targets[root == op], minlength=1).argmax() for op in range(5)])
+        by_first = "the commonest value in training under the root's operator: the first token alone"
+        found = [
+            accuracy("majority", value, test.targets, "always the commonest value in training"),
+            accuracy("root operator", by_root[test.inputs[:, 0]], test.targets, by_first),
         ]
+        for depth in (1, 2, 3):
+            about, guesses = f"the value without operators deeper than {depth}", truncated(test.inputs, depth, value)
+            found.append(accuracy(f"depth {depth}", guesses, test.targets, about))
+        return found

@@ -6,7 +6,6 @@ import hashlib
 import html
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
@@ -16,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks import corpora
-from tasks.base import Baseline, DataError, Difficulty, Ids, Metric, Split, Task, fingerprint, whole
-from tasks.baselines import majority
+from tasks.base import Baseline, DataError, Ids, Metric, Split, Task, difficulty, fingerprint, whole
+from tasks.baselines import accuracy, commonest
 from tasks.corpora import Card
 from tasks.draws import Draws
 from tasks.long_range.documents import VOCAB, Documents, by_content
@@ -65,33 +64,23 @@ class Retrieval(Task):
             hashed when the task is built; `length` bytes of each text are kept in memory. Pairs are equal if these are.
 
     Raises:
-        ValueError: an option cannot be.
         DataError: a file in the folder `path` is absent, empty, or has a line that is not so.
     """
 
     role = "retrieve"
     metric = Metric("accuracy", higher_is_better=True, chance=0.5)
     difficulties: ClassVar = {
-        "smoke": Difficulty(
-            options={"length": 128},
-            stop={"tokens": 200_000},
-            params=50_000,
-            model={"depth": 2, "heads": 2},
-            train={"batch_tokens": 2048, "lr": 2e-3},
-        ),
-        "small": Difficulty(
-            options={"length": 512},
-            stop={"tokens": 5_000_000},
-            params=200_000,
-            model={"depth": 4, "heads": 4},
-            train={"batch_tokens": 8192, "lr": 1e-3},
-        ),
-        "paper": Difficulty(
-            options={"length": 4000},
-            stop={"steps": 5000},
-            params=790_000,
-            model={"depth": 4, "heads": 4},
-            train={"batch_tokens": 128_000, "lr": 5e-4, "weight_decay": 0.1},
+        "smoke": difficulty({"length": 128}, 50_000, tokens=200_000, lr=2e-3, batch_tokens=2048, depth=2, heads=2),
+        "small": difficulty({"length": 512}, 200_000, tokens=5_000_000, lr=1e-3, batch_tokens=8192, depth=4, heads=4),
+        "paper": difficulty(
+            {"length": 4000},
+            790_000,
+            steps=5000,
+            lr=5e-4,
+            batch_tokens=128_000,
+            train={"weight_decay": 0.1},
+            depth=4,
+            heads=4,
         ),
     }
 
@@ -103,37 +92,26 @@ class Retrieval(Task):
             self._cards = {
                 split: corpora.of_file(folder / f"new_aan_pairs.{name}.tsv") for split, name in FILES.items()
             }
-        elif length > LONGEST:
-            raise ValueError(f"retrieval: length must be at most {LONGEST} (half of the shortest page), got {length}")
-
-    @property
-    def shape(self) -> Shape:
-        """Bytes of two documents of one length in, two classes out."""
-        return Shape(length=self.length, vocab=VOCAB, outputs=2)
-
-    @property
-    def fingerprint(self) -> str:
-        """The text's SHA-256 and T; where the text lies does not matter."""
-        content = hashlib.sha256("".join(str(card.sha256) for card in self._cards.values()).encode()).hexdigest()
-        return fingerprint(
-            "retrieval",
-            1,
-            content=content if self._cards else corpora.get("wikipedia_xml").sha256,
-            length=self.length,
-        )
+            content = hashlib.sha256("".join(str(card.sha256) for card in self._cards.values()).encode()).hexdigest()
+        else:
+            content = str(corpora.get("wikipedia_xml").sha256)
+            if length > LONGEST:
+                raise ValueError(
+                    f"retrieval: length must be at most {LONGEST} (half of the shortest page), got {length}"
+                )
+        self.shape = Shape(length=length, vocab=VOCAB, outputs=2)
+        self.fingerprint = fingerprint("retrieval", 1, content=content, length=length)
 
     def count(self, split: Split) -> int | None:
-        """500, 1,000 and 2,000 pairs held out; or those of the files, which are then read."""
         if self._cards:
-            return len(self._pairs[split].labels)
+            return len(self._pairs[split][1])
         return None if split == "train" else HELD_OUT[split]
 
     def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
-        """The pairs with these ids; `seed` matters in `train` only, and not with `path`."""
         if self._cards:
-            pairs = self._pairs[split]
-            documents, labels, skipped = pairs.documents, pairs.labels[ids], np.zeros((len(ids), 2), dtype=np.int64)
-            texts = 2 * ids[:, None] + np.arange(2)
+            documents, labels = self._pairs[split]
+            labels, texts = labels[ids], 2 * ids[:, None] + np.arange(2)
+            skipped = np.zeros_like(texts)
         else:
             documents = _pages(corpora.get("wikipedia_xml"))
             labels, texts, skipped = self._drawn(documents, split, ids, seed if split == "train" else 0)
@@ -168,27 +146,16 @@ class Retrieval(Task):
         thresholds = np.unique(np.append(overlaps, -1))
         right = ((overlaps > thresholds[:, None]) == train.targets).sum(axis=1)
         threshold = thresholds[right.argmax()]
-        guesses = (_overlaps(test) > threshold).astype(np.int64)
+        how = f"related if the words' Jaccard index exceeds {threshold:.3f}, fitted on {known:,} training pairs"
         return [
-            Baseline("majority", majority(train.targets, test.targets), "always the commoner label in training"),
-            Baseline(
-                "word overlap",
-                float(np.mean(guesses == test.targets)),
-                f"related if the words' Jaccard index exceeds {threshold:.3f}, fitted on {known:,} training pairs",
-            ),
+            accuracy("majority", commonest(train.targets), test.targets, "always the commoner label in training"),
+            accuracy("word overlap", _overlaps(test) > threshold, test.targets, how),
         ]
 
     @property
-    def _pairs(self) -> dict[Split, Pairs]:
+    def _pairs(self) -> dict[Split, tuple[Documents, Ids]]:
+        """Texts, of which 2i and 2i + 1 are pair i, and the labels of pairs."""
         return _of_files(self._cards["train"], self._cards["valid"], self._cards["test"], self.length)
-
-
-@dataclass(frozen=True, slots=True)
-class Pairs:
-    """Documents 2i and 2i + 1 are pair i."""
-
-    documents: Documents
-    labels: Ids
 
 
 def _overlaps(batch: Batch) -> NDArray[np.float64]:
@@ -212,7 +179,7 @@ def _pages(card: Card) -> Documents:
 
 
 @lru_cache(maxsize=1)
-def _of_files(train: Card, valid: Card, test: Card, length: int) -> dict[Split, Pairs]:
+def _of_files(train: Card, valid: Card, test: Card, length: int) -> dict[Split, tuple[Documents, Ids]]:
     """The pairs of the official files; tune is a hundredth of train, at most 500."""
     held_out = {"valid": _read(valid, length), "test": _read(test, length)}
     excluded = [_key(row) for rows in held_out.values() for row in rows]
@@ -225,9 +192,9 @@ def _of_files(train: Card, valid: Card, test: Card, length: int) -> dict[Split, 
     return {split: _packed(parts[split]) for split in FILES}
 
 
-def _packed(rows: list[tuple[int, bytes, bytes]]) -> Pairs:
+def _packed(rows: list[tuple[int, bytes, bytes]]) -> tuple[Documents, Ids]:
     texts = [text for _, one, other in rows for text in (one, other)]
-    return Pairs(Documents.of(texts), np.array([label for label, _, _ in rows], dtype=np.int64))
+    return Documents.of(texts), np.array([label for label, _, _ in rows], dtype=np.int64)
 
 
 def _key(row: tuple[int, bytes, bytes]) -> bytes:

@@ -6,8 +6,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from tasks.base import Baseline, Difficulty, Ids, Split, whole
-from tasks.recall.common import Recall, fresh, read_out
+from tasks.base import Baseline, Ids, Split, difficulty, whole
+from tasks.recall.common import NO_CHANNEL, ONE_HEAD, Recall, fresh, read_out
 from tasks.registry import register
 from tasks.splits import drawn
 from zoo.types import Batch
@@ -38,32 +38,23 @@ class AssociativeRecall(Recall):
         keys: K, the letters. values: N, the digits. pairs: pairs per example. repeats: a key may come again.
             `keys=4, values=4, pairs=10, repeats=True` is H3's task of 10 tokens, bar the token that never occurs.
         examples: a finite training set, the same for every seed; None trains on examples that never repeat.
-
-    Raises:
-        ValueError: an option cannot be, or there are fewer keys than pairs.
     """
 
     difficulties: ClassVar = {
-        "smoke": Difficulty(
-            options={"keys": 6, "values": 4, "pairs": 4},
-            stop={"tokens": 200_000},
-            params=50_000,
-            model={"channel": None, "depth": 2},
-            train={"lr": 3e-3, "batch_tokens": 704},
+        "smoke": difficulty(
+            {"keys": 6, "values": 4, "pairs": 4}, 50_000, tokens=200_000, lr=3e-3, batch_tokens=704, **NO_CHANNEL
         ),
-        "small": Difficulty(
-            options={"pairs": 8, "repeats": True},
-            stop={"tokens": 3_000_000},
-            params=33_000,
-            model={"channel": None, "heads": 1, "depth": 2},
-            train={"lr": 3e-3, "batch_tokens": 2432},
+        "small": difficulty(
+            {"pairs": 8, "repeats": True}, 33_000, tokens=3_000_000, lr=3e-3, batch_tokens=2432, **ONE_HEAD
         ),
-        "paper": Difficulty(
-            options={"pairs": 8, "examples": 100_000},
-            stop={"tokens": 200_000_000},
-            params=100_000,
-            model={"depth": 1},
-            train={"lr": 1e-3, "batch_tokens": 128 * 19, "weight_decay": 0.0},
+        "paper": difficulty(
+            {"pairs": 8, "examples": 100_000},
+            100_000,
+            tokens=200_000_000,
+            lr=1e-3,
+            batch_tokens=128 * 19,
+            train={"weight_decay": 0.0},
+            depth=1,
         ),
     }
 
@@ -77,15 +68,9 @@ class AssociativeRecall(Recall):
                 f"associative_recall: pairs must be at most keys = {keys}, got {pairs}; or let keys recur: repeats=True"
             )
         options = {"keys": keys, "values": values, "pairs": pairs, "repeats": self.repeats, "examples": examples}
-        self._set(range(keys, keys + values), vocab=keys + values + 1, **options)
-
-    @property
-    def steps(self) -> int:
-        """The pairs, two separators and the query."""
-        return 2 * self.pairs + 3
+        self._set(range(keys, keys + values), vocab=keys + values + 1, steps=2 * pairs + 3, **options)
 
     def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
-        """The examples with these ids."""
         draws = self.draws(split, seed)
 
         def pairs_and_query(ids: Ids, attempt: int) -> np.ndarray:
@@ -111,8 +96,4 @@ class AssociativeRecall(Recall):
     def baselines(self, limit: int | None = None) -> list[Baseline]:
         """Guesses that do not look at the query."""
         test = self.tested(limit)
-        return [
-            self.constant(test),
-            self.commonest(test, "the context's commonest"),
-            self.last(test, "the context's last value"),
-        ]
+        return self.guesses(test, commonest="the context's commonest", last="the context's last value")

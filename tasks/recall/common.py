@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,9 @@ from tasks.generated import Generated
 from zoo.types import Batch, Role, Shape
 
 Tokens = NDArray[np.int64]
+NO_CHANNEL: dict[str, Any] = {"channel": None, "depth": 2}
+ONE_HEAD: dict[str, Any] = {"channel": None, "heads": 1, "depth": 2}
+"""Models of two layers, without channel mixers."""
 
 
 class Recall(Generated):
@@ -22,34 +25,25 @@ class Recall(Generated):
     length: int
     vocab: int
 
-    def _set(self, answers: range, *, vocab: int, chance: float | None = None, **options: object) -> None:
+    def _set(self, answers: range, *, vocab: int, steps: int, chance: float | None = None, **options: object) -> None:
         """Keep the options, and ask for one of `answers` at every counted step: by chance one of them is right."""
         self.answers, self.vocab = answers, vocab
+        self.shape = Shape(length=steps, vocab=vocab, outputs=vocab)
         self.metric = Metric("accuracy", higher_is_better=True, chance=chance or 1 / len(answers))
         self._keep(vocab=vocab, **options)
 
-    @property
-    def steps(self) -> int:
-        """Length of an input."""
-        return self.length
-
-    @property
-    def shape(self) -> Shape:
-        """Tokens in, a token out at every step."""
-        return Shape(length=self.steps, vocab=self.vocab, outputs=self.vocab)
-
-    def commonest(self, test: Batch, about: str) -> Baseline:
-        """At each step the answer seen most often up to there."""
-        return Baseline("commonest", accuracy(commonest_so_far(test.inputs, self.answers), test), about)
-
-    def last(self, test: Batch, about: str) -> Baseline:
-        """At each step the last answer seen up to there."""
-        return Baseline("last", accuracy(last_so_far(test.inputs, self.answers), test), about)
+    def guesses(self, test: Batch, *, commonest: str, last: str) -> list[Baseline]:
+        """One answer always; at each step the answer seen most often up to there; and the one seen last."""
+        return [
+            self.constant(test),
+            guessed("commonest", commonest_so_far(test.inputs, self.answers), test, commonest),
+            guessed("last", last_so_far(test.inputs, self.answers), test, last),
+        ]
 
 
-def accuracy(guesses: Tokens, batch: Batch) -> float:
-    """Share of the counted targets (B, T) that the guesses (B, T) meet."""
-    return float(np.mean((guesses == batch.targets)[batch.counted]))
+def guessed(name: str, guesses: Tokens, batch: Batch, about: str) -> Baseline:
+    """The share of the counted targets (B, T) that the guesses (B, T) meet."""
+    return Baseline(name, float(np.mean((guesses == batch.targets)[batch.counted])), about)
 
 
 def commonest_so_far(inputs: Tokens, among: range) -> Tokens:

@@ -6,8 +6,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from tasks.base import Baseline, Difficulty, Ids, Split, whole
-from tasks.recall.common import Recall, read_out
+from tasks.base import Baseline, Ids, Split, difficulty, whole
+from tasks.recall.common import NO_CHANNEL, Recall, commonest_so_far, guessed, read_out
 from tasks.registry import register
 from zoo.types import Batch
 
@@ -35,42 +35,30 @@ class Induction(Recall):
     Args:
         vocab: V. length: T; `stretched` tests at multiples of it, as the paper does up to 2²⁰.
         examples: a finite training set, the same for every seed; None trains on examples that never repeat.
-
-    Raises:
-        ValueError: an option cannot be.
     """
 
     difficulties: ClassVar = {
-        "smoke": Difficulty(
-            options={"length": 32, "vocab": 8},
-            stop={"tokens": 200_000},
-            params=50_000,
-            model={"channel": None, "depth": 2},
-            train={"lr": 3e-3, "batch_tokens": 1024},
+        "smoke": difficulty(
+            {"length": 32, "vocab": 8}, 50_000, tokens=200_000, lr=3e-3, batch_tokens=1024, **NO_CHANNEL
         ),
-        "small": Difficulty(
-            options={"length": 32},
-            stop={"tokens": 4_000_000},
-            params=50_000,
-            model={"channel": None, "depth": 2},
-            train={"lr": 3e-3, "batch_tokens": 4096},
-        ),
-        "paper": Difficulty(
-            options={"length": 256},
-            stop={"steps": 25 * 8192},
-            params=74_000,
-            model={"depth": 2},
-            train={"lr": 2e-4, "batch_tokens": 8 * 256, "schedule": "constant", "warmup": 0.0, "weight_decay": 0.0},
+        "small": difficulty({"length": 32}, 50_000, tokens=4_000_000, lr=3e-3, batch_tokens=4096, **NO_CHANNEL),
+        "paper": difficulty(
+            {"length": 256},
+            74_000,
+            steps=25 * 8192,
+            lr=2e-4,
+            batch_tokens=8 * 256,
+            train={"schedule": "constant", "warmup": 0.0, "weight_decay": 0.0},
+            depth=2,
         ),
     }
 
     def __init__(self, *, vocab: int = 16, length: int = 256, examples: int | None = None) -> None:
         whole(self.name, "vocab", vocab, 3)
         self.length = whole(self.name, "length", length, 8)
-        self._set(range(vocab - 1), vocab=vocab, examples=examples, length=length)
+        self._set(range(vocab - 1), vocab=vocab, steps=length, examples=examples, length=length)
 
     def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
-        """The examples with these ids."""
         draws = self.draws(split, seed)
         tokens = draws("tokens").integers(ids, self.length, 0, self.vocab - 1)
         first = draws("place").integers(ids, 1, 0, self.length - 2)
@@ -83,6 +71,6 @@ class Induction(Recall):
         test = self.tested(limit)
         return [
             self.constant(test),
-            self.commonest(test, "the input's commonest"),
-            Baseline("last", float(np.mean(test.targets[:, -1] == test.inputs[:, -2])), "the input's last other token"),
+            guessed("commonest", commonest_so_far(test.inputs, self.answers), test, "the input's commonest"),
+            guessed("last", np.roll(test.inputs, 1, axis=1), test, "the input's last other token"),
         ]

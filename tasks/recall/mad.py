@@ -7,29 +7,33 @@ six pairs of learning rate and weight decay on the test set, so a score here is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 
-from tasks.base import Baseline, Difficulty, Ids, Split, whole
-from tasks.baselines import majority
+from tasks.base import Baseline, Difficulty, Ids, Split, difficulty, whole
+from tasks.baselines import accuracy, commonest
 from tasks.draws import Draws
-from tasks.recall.common import Recall, Tokens, accuracy, commonest_so_far, fresh, nearest_to, read_out
+from tasks.recall.common import Recall, Tokens, commonest_so_far, fresh, guessed, nearest_to, read_out
 from tasks.registry import register
-from tasks.splits import drawn
 from zoo.types import Batch
 
-PAPER = (
+_PAPER = (
     "Poli et al. 2024, Mechanistic Design and Scaling of Hybrid Architectures, arXiv:2403.17844, section 3 and appendix"
 )
-SOURCE = "https://github.com/athms/mad-lab (mad/data/instances.py, mad/configs.py, configs/tasks)"
-DEVIATIONS = (
+_SOURCE = "https://github.com/athms/mad-lab (mad/data/instances.py, mad/configs.py, configs/tasks)"
+_DEVIATIONS = (
     "accuracy is the mean over counted targets, where the official metric is the mean over classes",
     "the paper has no validation data: tune and valid splits are added",
 )
 TRAIN_EXAMPLES = 12_800
+
+
+def mad(*deviations: str) -> Callable[[type[Recall]], type[Recall]]:
+    """Register a MAD task, with its own deviations beside those of all six."""
+    return register(paper=_PAPER, source=_SOURCE, deviations=(*_DEVIATIONS, *deviations))
 
 
 class Mad(Recall):
@@ -46,36 +50,20 @@ def difficulties(
     The paper's: width 128, two blocks of mixer and SwiGLU, 200 epochs in batches of 128, cosine to 1e-6; the learning
     rate is the middle one of {1e-4, 5e-4, 1e-3}, weight decay the first of {0, 0.1}.
     """
-    model = {"depth": 2, "channel": "glu"}
-    paper = {"lr": 5e-4, "batch_tokens": 128 * steps, "weight_decay": 0.0, "warmup": 0.0, "final_lr": 2e-3}
+    model: dict[str, Any] = {"depth": 2, "channel": "glu"}
+    paper = {"weight_decay": 0.0, "warmup": 0.0, "final_lr": 2e-3}
+    tokens = 200 * examples * steps
     return {
-        "smoke": Difficulty(
-            options=smoke,
-            stop={"tokens": 150_000},
-            params=50_000,
-            model=model,
-            train={"lr": 3e-3, "batch_tokens": 1024},
-        ),
-        "small": Difficulty(
-            options=small,
-            stop={"tokens": 4_000_000},
-            params=100_000,
-            model=model,
-            train={"lr": 3e-3, "batch_tokens": 4096},
-        ),
-        "paper": Difficulty(stop={"tokens": 200 * examples * steps}, params=400_000, model=model, train=paper),
+        "smoke": difficulty(smoke, 50_000, tokens=150_000, lr=3e-3, batch_tokens=1024, **model),
+        "small": difficulty(small, 100_000, tokens=4_000_000, lr=3e-3, batch_tokens=4096, **model),
+        "paper": difficulty({}, 400_000, tokens=tokens, lr=5e-4, batch_tokens=128 * steps, train=paper, **model),
     }
 
 
-@register(
-    paper=PAPER,
-    source=SOURCE,
-    deviations=(
-        *DEVIATIONS,
-        "blanks are placed under the task's own seed: the official file takes their places from NumPy's global "
-        "generator, which its seed does not reach",
-        "data tokens of different splits differ",
-    ),
+@mad(
+    "blanks are placed under the task's own seed: the official file takes their places from NumPy's global generator, "
+    "which its seed does not reach",
+    "data tokens of different splits differ",
 )
 class MadSelectiveCopy(Mad):
     """Copy the data tokens that stand among blanks (MAD's selective copying).
@@ -91,9 +79,6 @@ class MadSelectiveCopy(Mad):
 
     Args:
         vocab: V. length: T. data: M. examples: size of the training set, the same for every seed; None for no end.
-
-    Raises:
-        ValueError: an option cannot be, or there is no room for the data twice.
     """
 
     difficulties: ClassVar = difficulties(256, {"length": 32, "data": 4, "vocab": 8}, {"length": 96, "data": 8})
@@ -105,17 +90,12 @@ class MadSelectiveCopy(Mad):
         self.length, self.data = whole(self.name, "length", length), whole(self.name, "data", data)
         if 2 * data + 1 >= length:
             raise ValueError(f"{self.name}: length must be above 2 * data + 1 = {2 * data + 1}, got {length}")
-        self._set(range(vocab - 2), vocab=vocab, examples=examples, length=length, data=data)
+        self._set(range(vocab - 2), vocab=vocab, steps=length, examples=examples, length=length, data=data)
 
     def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
-        """The examples with these ids."""
-        draws, blanks = self.draws(split, seed), self.length - 2 * self.data - 1
-
-        def tokens(ids: Ids, attempt: int) -> Tokens:
-            return draws("tokens", attempt).integers(ids, self.data, 0, self.vocab - 2)
-
-        data = drawn(split, ids, tokens, what=self.name)
-        before = draws("blanks").integers(ids, blanks, 0, self.data)
+        blanks = self.length - 2 * self.data - 1
+        data = self.uniform(split, ids, seed, "tokens", self.data, 0, self.vocab - 2)
+        before = self.draws(split, seed)("blanks").integers(ids, blanks, 0, self.data)
         places = np.arange(self.data) + (before[:, :, None] <= np.arange(self.data)).sum(axis=1)
         context = fresh(ids, blanks + self.data, self.vocab - 2)
         np.put_along_axis(context, places, data, axis=1)
@@ -130,20 +110,12 @@ class MadSelectiveCopy(Mad):
         near = np.zeros_like(test.targets)
         near[:, -self.data :] = nearest_to(test.inputs, self.answers, order + blanks * (order + 1) / self.data)
         return [
-            self.constant(test),
-            self.commonest(test, "the context's commonest"),
-            self.last(test, "the context's last data token"),
-            Baseline(
-                "expected place", accuracy(near, test), "the data token nearest to where the i-th stands on average"
-            ),
+            *self.guesses(test, commonest="the context's commonest", last="the context's last data token"),
+            guessed("expected place", near, test, "the data token nearest to where the i-th stands on average"),
         ]
 
 
-@register(
-    paper=PAPER,
-    source=SOURCE,
-    deviations=(*DEVIATIONS, "sequences of different splits differ"),
-)
+@mad("sequences of different splits differ")
 class MadCompression(Mad):
     """Give the whole input back from the output at its last step alone (MAD's compression).
 
@@ -155,9 +127,6 @@ class MadCompression(Mad):
 
     Args:
         vocab: V. length: T. examples: size of the training set, the same for every seed; None for no end.
-
-    Raises:
-        ValueError: an option cannot be.
     """
 
     role = "reconstruct"
@@ -167,48 +136,32 @@ class MadCompression(Mad):
         whole(self.name, "vocab", vocab, 3)
         self.length = whole(self.name, "length", length, 2)
         chance = ((length - 1) / (vocab - 1) + 1) / length
-        self._set(range(vocab - 1), vocab=vocab, chance=chance, examples=examples, length=length)
+        self._set(range(vocab - 1), vocab=vocab, steps=length, chance=chance, examples=examples, length=length)
 
     def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
-        """The examples with these ids."""
-        draws = self.draws(split, seed)
-
-        def tokens(ids: Ids, attempt: int) -> Tokens:
-            return draws("tokens", attempt).integers(ids, self.length - 1, 0, self.vocab - 1)
-
-        content = drawn(split, ids, tokens, what=self.name)
+        content = self.uniform(split, ids, seed, "tokens", self.length - 1, 0, self.vocab - 1)
         inputs = np.concatenate([content, fresh(ids, 1, self.vocab - 1)], axis=1)
         return Batch(inputs=inputs, targets=inputs.copy(), counted=np.ones(inputs.shape, dtype=bool))
 
     def baselines(self, limit: int | None = None) -> list[Baseline]:
         """One token at every step but the last, which is known."""
         test = self.tested(limit)
-        guesses = {
-            "constant": (
-                np.bincount(self.tuned().inputs[:, :-1].ravel()).argmax(),
-                "the tune split's commonest token, then the last token",
-            ),
-            "commonest": (
-                commonest_so_far(test.inputs, self.answers)[:, -1:],
-                "the input's commonest token, then the last token",
-            ),
-            "last": (test.inputs[:, -2:-1], "the token before the last at every step, then the last token"),
-        }
+        constant = np.bincount(self.tuned().inputs[:, :-1].ravel()).argmax()
+        guesses = [
+            ("constant", constant, "the tune split's commonest token"),
+            ("commonest", commonest_so_far(test.inputs, self.answers)[:, -1:], "the input's commonest token"),
+            ("last", test.inputs[:, -2:-1], "the token before the last at every step"),
+        ]
         known = np.arange(self.length) == self.length - 1
         return [
-            Baseline(name, accuracy(np.where(known, self.vocab - 1, guess), test), about)
-            for name, (guess, about) in guesses.items()
+            guessed(name, np.where(known, self.vocab - 1, guess), test, f"{about}, then the last token")
+            for name, guess, about in guesses
         ]
 
 
-@register(
-    paper=PAPER,
-    source=SOURCE,
-    deviations=(
-        *DEVIATIONS,
-        "the map from keys to values is another one than the official seed gives",
-        "sequences of keys of different splits differ",
-    ),
+@mad(
+    "the map from keys to values is another one than the official seed gives",
+    "sequences of keys of different splits differ",
 )
 class MadMemorization(Mad):
     """Give the value of each key, in a map that stays the same for all examples and splits (MAD's memorisation).
@@ -224,9 +177,6 @@ class MadMemorization(Mad):
 
     Args:
         vocab: V. length: T, even. examples: size of the training set, the same for every seed; None for no end.
-
-    Raises:
-        ValueError: an option cannot be.
     """
 
     difficulties: ClassVar = difficulties(32, {"vocab": 32, "length": 16}, {}, examples=256)
@@ -236,7 +186,7 @@ class MadMemorization(Mad):
         self.length, self.keys = whole(self.name, "length", length, 2), (vocab - 1) // 2
         if length % 2:
             raise ValueError(f"{self.name}: length must be even, got {length}")
-        self._set(range(self.keys, vocab - 1), vocab=vocab, examples=examples, length=length)
+        self._set(range(self.keys, vocab - 1), vocab=vocab, steps=length, examples=examples, length=length)
 
     @cached_property
     def values(self) -> Tokens:
@@ -245,13 +195,7 @@ class MadMemorization(Mad):
         return self.keys + shuffled[: self.keys]
 
     def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
-        """The examples with these ids."""
-        draws = self.draws(split, seed)
-
-        def keys(ids: Ids, attempt: int) -> Tokens:
-            return draws("keys", attempt).integers(ids, self.length // 2, 0, self.keys)
-
-        asked = drawn(split, ids, keys, what=self.name)
+        asked = self.uniform(split, ids, seed, "keys", self.length // 2, 0, self.keys)
         inputs = fresh(ids, self.length, self.vocab - 1)
         inputs[:, 0::2] = asked
         targets, counted = np.zeros_like(inputs), np.zeros(inputs.shape, dtype=bool)
@@ -262,5 +206,5 @@ class MadMemorization(Mad):
         """One value, whatever the key."""
         test = self.tested(limit)
         train = self.examples("train", np.arange(self.train_examples or 256), 0)
-        value = majority(train.targets[train.counted], test.targets[test.counted])
-        return [Baseline("constant", value, "the training set's commonest value")]
+        value = commonest(train.targets[train.counted])
+        return [accuracy("constant", value, test.targets[test.counted], "the training set's commonest value")]

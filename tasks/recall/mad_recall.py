@@ -13,8 +13,7 @@ import numpy as np
 
 from tasks.base import Baseline, Ids, Split, whole
 from tasks.recall.common import Tokens
-from tasks.recall.mad import DEVIATIONS, PAPER, SOURCE, TRAIN_EXAMPLES, Mad, difficulties
-from tasks.registry import register
+from tasks.recall.mad import TRAIN_EXAMPLES, Mad, difficulties, mad
 from zoo.types import Batch
 
 
@@ -31,18 +30,14 @@ class _Recall(Mad):
     def baselines(self, limit: int | None = None) -> list[Baseline]:
         """Guesses that do not look at the key."""
         test = self.tested(limit)
-        return [
-            self.constant(test),
-            self.commonest(test, "commonest value so far"),
-            self.last(test, "last value token so far"),
-        ]
+        return self.guesses(test, commonest="commonest value so far", last="last value token so far")
 
 
 class _PairRecall(_Recall):
     """Keys and values of one token each, some pairs replaced by noise."""
 
     def _layout(self, *, vocab: int, length: int, noise_vocab: int = 0, noise: float = 0.0) -> range:
-        """Check the options and keep them. Returns the values' tokens."""
+        """Check the options. Returns the values' tokens."""
         whole(self.name, "noise_vocab", noise_vocab, 0)
         whole(self.name, "vocab", vocab, noise_vocab + 4)
         self.length, self.noise, self.noise_vocab = whole(self.name, "length", length, 6), float(noise), noise_vocab
@@ -55,13 +50,7 @@ class _PairRecall(_Recall):
         self.keys = (vocab - noise_vocab) // 2
         return range(self.keys, vocab - noise_vocab)
 
-    @property
-    def steps(self) -> int:
-        """One less than `length`: of the sequence, all but the last are inputs, all but the first targets."""
-        return self.length - 1
-
     def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
-        """The examples with these ids."""
         draws, pairs = self.draws(split, seed), self.length // 2 - 1
         keys = draws("keys").integers(ids, pairs, 0, self.keys)
         of_key = draws("values").integers(ids, self.keys, self.answers.start, self.answers.stop)
@@ -83,7 +72,7 @@ class _PairRecall(_Recall):
         return self._batch(split, sequence, asked)
 
 
-@register(paper=PAPER, source=SOURCE, deviations=DEVIATIONS)
+@mad()
 class MadInContextRecall(_PairRecall):
     """Recall the values of keys seen before in the same sequence (MAD's in-context recall).
 
@@ -97,22 +86,16 @@ class MadInContextRecall(_PairRecall):
 
     Args:
         vocab: V. length: L, even. examples: size of the training set, the same for every seed; None for no end.
-
-    Raises:
-        ValueError: an option cannot be.
     """
 
     difficulties: ClassVar = difficulties(127, {"vocab": 8, "length": 32}, {"length": 64})
 
     def __init__(self, *, vocab: int = 16, length: int = 128, examples: int | None = TRAIN_EXAMPLES) -> None:
-        self._set(self._layout(vocab=vocab, length=length), vocab=vocab, examples=examples, length=length)
+        answers = self._layout(vocab=vocab, length=length)
+        self._set(answers, vocab=vocab, steps=length - 1, examples=examples, length=length)
 
 
-@register(
-    paper=PAPER,
-    source=SOURCE,
-    deviations=(*DEVIATIONS, "one of the pairs before the last is never noise; the official file may choose the last"),
-)
+@mad("one of the pairs before the last is never noise; the official file may choose the last")
 class MadNoisyRecall(_PairRecall):
     """Recall the values of keys seen before, with noise between the pairs (MAD's noisy in-context recall).
 
@@ -124,9 +107,6 @@ class MadNoisyRecall(_PairRecall):
     Args:
         vocab: V, noise included. noise_vocab: N. noise: share of pairs that are noise. length: L, even.
         examples: size of the training set, the same for every seed; None for no end.
-
-    Raises:
-        ValueError: an option cannot be.
     """
 
     difficulties: ClassVar = difficulties(127, {"vocab": 12, "noise_vocab": 4, "length": 32}, {"length": 64})
@@ -141,17 +121,13 @@ class MadNoisyRecall(_PairRecall):
         examples: int | None = TRAIN_EXAMPLES,
     ) -> None:
         answers = self._layout(vocab=vocab, length=length, noise_vocab=noise_vocab, noise=noise)
-        self._set(answers, vocab=vocab, examples=examples, length=length, noise_vocab=noise_vocab, noise=self.noise)
+        options = {"examples": examples, "length": length, "noise_vocab": noise_vocab, "noise": self.noise}
+        self._set(answers, vocab=vocab, steps=length - 1, **options)
 
 
-@register(
-    paper=PAPER,
-    source=SOURCE,
-    deviations=(
-        *DEVIATIONS,
-        "the pair asked for at the end always stands in the context; in the official file it is missing from 2 % "
-        "of test examples, where its place falls behind the last pair",
-    ),
+@mad(
+    "the pair asked for at the end always stands in the context; in the official file it is missing from 2 % of test "
+    "examples, where its place falls behind the last pair",
 )
 class MadFuzzyRecall(_Recall):
     """Recall values of one or more tokens that belong to keys of one or more tokens (MAD's fuzzy in-context recall).
@@ -168,9 +144,6 @@ class MadFuzzyRecall(_Recall):
     Args:
         vocab: V. length: L. key_motif, value_motif: largest motifs, in tokens.
         examples: size of the training set, the same for every seed; None for no end.
-
-    Raises:
-        ValueError: an option cannot be, or there are too few tokens for a motif, or no room.
     """
 
     difficulties: ClassVar = difficulties(
@@ -199,10 +172,10 @@ class MadFuzzyRecall(_Recall):
         if length <= 3 * (key_motif + value_motif):
             low = 3 * (key_motif + value_motif)
             raise ValueError(f"{self.name}: length must be above 3 * (key_motif + value_motif) = {low}, got {length}")
-        self._set(answers, vocab=vocab, examples=examples, length=length, key_motif=key_motif, value_motif=value_motif)
+        options = {"examples": examples, "length": length, "key_motif": key_motif, "value_motif": value_motif}
+        self._set(answers, vocab=vocab, steps=length, **options)
 
     def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
-        """The examples with these ids."""
         draws, largest, n = self.draws(split, seed), self.key_motif + self.value_motif, len(ids)
         smallest_key = 1 if split == "train" else self.key_motif
         slots = (self.length - largest - smallest_key - 2) // (smallest_key + 1) + 1

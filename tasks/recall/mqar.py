@@ -6,8 +6,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from tasks.base import Baseline, Difficulty, Ids, Split, whole
-from tasks.recall.common import Recall
+from tasks.base import Baseline, Ids, Split, difficulty, whole
+from tasks.baselines import accuracy
+from tasks.recall.common import ONE_HEAD, Recall
 from tasks.registry import register
 from zoo.types import Batch
 
@@ -39,33 +40,24 @@ class Mqar(Recall):
         vocab: V. length: T. pairs: keys per example. power_a: a; 1 spreads the queries evenly.
         examples: a finite training set, the same for every seed; None trains on examples that never repeat.
         random_non_queries: fill the blanks with tokens drawn from [0, V).
-
-    Raises:
-        ValueError: an option cannot be, or there is no room for so many pairs.
     """
 
     formerly = "recall"
     difficulties: ClassVar = {
-        "smoke": Difficulty(
-            options={"vocab": 32, "length": 32, "pairs": 4},
-            stop={"tokens": 200_000},
-            params=33_000,
-            model={"channel": None, "heads": 1, "depth": 2},
-            train={"lr": 3e-3, "batch_tokens": 1024},
+        "smoke": difficulty(
+            {"vocab": 32, "length": 32, "pairs": 4}, 33_000, tokens=200_000, lr=3e-3, batch_tokens=1024, **ONE_HEAD
         ),
-        "small": Difficulty(
-            options={"vocab": 128, "length": 64, "pairs": 8},
-            stop={"tokens": 800 * 4096},
-            params=33_000,
-            model={"channel": None, "heads": 1, "depth": 2},
-            train={"lr": 3e-3, "batch_tokens": 4096},
+        "small": difficulty(
+            {"vocab": 128, "length": 64, "pairs": 8}, 33_000, tokens=800 * 4096, lr=3e-3, batch_tokens=4096, **ONE_HEAD
         ),
-        "paper": Difficulty(
-            options={"vocab": 8192, "length": 512, "pairs": 64, "examples": 100_000},
-            stop={"tokens": 64 * 100_000 * 512},
-            params=33_000,
-            model={"channel": None, "heads": 1, "depth": 2},
-            train={"lr": 2.15e-3, "batch_tokens": 128 * 512, "weight_decay": 0.1},
+        "paper": difficulty(
+            {"vocab": 8192, "length": 512, "pairs": 64, "examples": 100_000},
+            33_000,
+            tokens=64 * 100_000 * 512,
+            lr=2.15e-3,
+            batch_tokens=128 * 512,
+            train={"weight_decay": 0.1},
+            **ONE_HEAD,
         ),
     }
     """The paper's runs 64 epochs in batches of 128, at widths of 64 (these parameters) to 512 and the best learning
@@ -93,6 +85,7 @@ class Mqar(Recall):
         self._set(
             range(vocab // 2, vocab),
             vocab=vocab,
+            steps=length,
             length=length,
             pairs=pairs,
             power_a=self.power_a,
@@ -101,7 +94,6 @@ class Mqar(Recall):
         )
 
     def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
-        """The examples with these ids; `seed` matters in `train` only, and only where examples never repeat."""
         draws, half = self.draws(split, seed), self.vocab // 2
         keys = 1 + draws("keys").sample(ids, half - 1, self.pairs)
         values = half + draws("values").sample(ids, self.vocab - half, self.pairs)
@@ -130,6 +122,6 @@ class Mqar(Recall):
         values = test.inputs[:, 1 : 2 * self.pairs : 2]
         return [
             self.constant(test),
-            Baseline("last value", float(np.mean(answers == values[:, -1:])), "the context's last value at each query"),
-            Baseline("in order", float(np.mean(answers == values)), "the context's i-th value at the i-th query"),
+            accuracy("last value", values[:, -1:], answers, "the context's last value at each query"),
+            accuracy("in order", values, answers, "the context's i-th value at the i-th query"),
         ]

@@ -6,13 +6,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from tasks.base import Baseline, Difficulty, Ids, Split, whole
-from tasks.recall.common import Recall, accuracy, fresh, nearest_to, read_out
+from tasks.base import Baseline, Ids, Split, difficulty, whole
+from tasks.recall.common import NO_CHANNEL, Recall, fresh, guessed, nearest_to, read_out
 from tasks.registry import register
-from tasks.splits import drawn
 from zoo.types import Batch
-
-_NO_CHANNEL = {"channel": None, "depth": 2}
 
 
 @register(
@@ -37,38 +34,23 @@ class SelectiveCopy(Recall):
     Args:
         vocab: V. length: steps of the context. data: M.
         examples: a finite training set, the same for every seed; None trains on examples that never repeat.
-
-    Raises:
-        ValueError: an option cannot be, or the context is too short for the data.
     """
 
     difficulties: ClassVar = {
-        "smoke": Difficulty(
-            options={"length": 16, "data": 4, "vocab": 8},
-            stop={"tokens": 150_000},
-            params=50_000,
-            model=_NO_CHANNEL,
-            train={"lr": 3e-3, "batch_tokens": 640},
+        "smoke": difficulty(
+            {"length": 16, "data": 4, "vocab": 8}, 50_000, tokens=150_000, lr=3e-3, batch_tokens=640, **NO_CHANNEL
         ),
-        "small": Difficulty(
-            options={"length": 64, "data": 8},
-            stop={"tokens": 4_000_000},
-            params=50_000,
-            model=_NO_CHANNEL,
-            train={"lr": 3e-3, "batch_tokens": 4608},
+        "small": difficulty(
+            {"length": 64, "data": 8}, 50_000, tokens=4_000_000, lr=3e-3, batch_tokens=4608, **NO_CHANNEL
         ),
-        "paper": Difficulty(
-            options={"length": 4096, "data": 16},
-            stop={"steps": 400_000},
-            params=50_000,
-            model=_NO_CHANNEL,
-            train={
-                "lr": 1e-4,
-                "batch_tokens": 64 * 4112,
-                "schedule": "constant",
-                "warmup": 0.0,
-                "weight_decay": 0.0,
-            },
+        "paper": difficulty(
+            {"length": 4096, "data": 16},
+            50_000,
+            steps=400_000,
+            lr=1e-4,
+            batch_tokens=64 * 4112,
+            train={"schedule": "constant", "warmup": 0.0, "weight_decay": 0.0},
+            **NO_CHANNEL,
         ),
     }
 
@@ -77,22 +59,11 @@ class SelectiveCopy(Recall):
         self.length, self.data = whole(self.name, "length", length), whole(self.name, "data", data)
         if data > length:
             raise ValueError(f"selective_copy: data must be at most length = {length}, got {data}")
-        self._set(range(1, vocab - 1), vocab=vocab, examples=examples, length=length, data=data)
-
-    @property
-    def steps(self) -> int:
-        """The context and the markers."""
-        return self.length + self.data
+        self._set(range(1, vocab - 1), vocab=vocab, steps=length + data, examples=examples, length=length, data=data)
 
     def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
-        """The examples with these ids."""
-        draws = self.draws(split, seed)
-
-        def tokens(ids: Ids, attempt: int) -> np.ndarray:
-            return draws("tokens", attempt).integers(ids, self.data, self.answers.start, self.answers.stop)
-
-        data = drawn(split, ids, tokens, what=self.name)
-        places = np.sort(draws("places").sample(ids, self.length, self.data), axis=1)
+        data = self.uniform(split, ids, seed, "tokens", self.data, self.answers.start, self.answers.stop)
+        places = np.sort(self.draws(split, seed)("places").sample(ids, self.length, self.data), axis=1)
         context = fresh(ids, self.length, 0)
         np.put_along_axis(context, places, data, axis=1)
         return read_out(context, fresh(ids, self.data, self.vocab - 1), data)
@@ -104,10 +75,6 @@ class SelectiveCopy(Recall):
         near = np.zeros_like(test.targets)
         near[:, self.length :] = nearest_to(test.inputs, self.answers, expected)
         return [
-            self.constant(test),
-            self.commonest(test, "the context's commonest"),
-            self.last(test, "the context's last data token"),
-            Baseline(
-                "expected place", accuracy(near, test), "the data token nearest to where the i-th stands on average"
-            ),
+            *self.guesses(test, commonest="the context's commonest", last="the context's last data token"),
+            guessed("expected place", near, test, "the data token nearest to where the i-th stands on average"),
         ]

@@ -17,18 +17,17 @@ from tasks.base import (
     Baseline,
     DataError,
     Decoding,
-    Difficulty,
     Ids,
     Metric,
     Split,
     Task,
     Totals,
+    difficulty,
     fingerprint,
-    scores,
     whole,
 )
 from tasks.registry import register
-from tasks.seq2seq.written import FIRST, at_home, neighbour, packed, shifted, sources
+from tasks.seq2seq.written import FIRST, START, STOP, at_home, neighbour, packed, shifted, sources
 from zoo.types import Batch, Shape
 
 Phones = tuple[str, ...]
@@ -70,45 +69,31 @@ class G2p(Task):
 
     Args:
         stress: keep the stress of vowels, 0, 1 or 2: 69 phonemes. beam: hypotheses kept while an answer is written.
-
-    Raises:
-        ValueError: `beam` is not a positive whole number.
     """
 
     role = "seq2seq"
     also = ("wer",)
     metric = Metric("per", higher_is_better=False, chance=1.0)
     difficulties: ClassVar = {
-        "smoke": Difficulty({}, {"tokens": 150_000}, 50_000, {"depth": 2}, {"lr": 3e-3, "batch_tokens": 2048}),
-        "small": Difficulty({}, {"tokens": 4_000_000}, 300_000, {"depth": 2}, {"lr": 3e-3, "batch_tokens": 2048}),
-        "paper": Difficulty(
-            {"beam": 4}, {"tokens": 60_000_000}, 8_000_000, {"depth": 2}, {"lr": 1e-3, "batch_tokens": 4096}
-        ),
+        "smoke": difficulty({}, 50_000, tokens=150_000, lr=3e-3, batch_tokens=2048, depth=2),
+        "small": difficulty({}, 300_000, tokens=4_000_000, lr=3e-3, batch_tokens=2048, depth=2),
+        "paper": difficulty({"beam": 4}, 8_000_000, tokens=60_000_000, lr=1e-3, batch_tokens=4096, depth=2),
     }
 
     def __init__(self, *, stress: bool = False, beam: int = 1) -> None:
-        self.stress, self.beam = bool(stress), whole("g2p", "beam", beam)
+        self.stress, beam = bool(stress), whole("g2p", "beam", beam)
         vowels = [f"{vowel}{mark}" for vowel in VOWELS for mark in "012"] if stress else VOWELS
         self.phonemes = {phoneme: index for index, phoneme in enumerate(sorted([*CONSONANTS, *vowels]))}
-        self.decoding = Decoding(start=0, stop=1, longest=LONGEST_ANSWER + 1, beam=beam)
-
-    @property
-    def shape(self) -> Shape:
-        """Letters in, phonemes out."""
-        outputs = len(self.phonemes) + FIRST
-        return Shape(length=LONGEST_WORD, vocab=len(LETTERS), outputs=outputs, target_length=LONGEST_ANSWER + 1)
-
-    @property
-    def fingerprint(self) -> str:
-        """The dictionary's SHA-256 and every option: the beam too, which changes no example but what is scored."""
-        return fingerprint("g2p", 1, content=_card().sha256, stress=self.stress, beam=self.beam)
+        outputs, longest = len(self.phonemes) + FIRST, LONGEST_ANSWER + 1
+        self.shape = Shape(length=LONGEST_WORD, vocab=len(LETTERS), outputs=outputs, target_length=longest)
+        self.decoding = Decoding(START, STOP, longest, beam)
+        # The beam changes no example, but what is scored.
+        self.fingerprint = fingerprint("g2p", 1, content=_card().sha256, stress=self.stress, beam=beam)
 
     def count(self, split: Split) -> int:
-        """Pronunciations in training, words elsewhere."""
         return COUNTS[self.stress][split]
 
     def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
-        """The examples with these ids; `seed` does not matter."""
         table = _table(self.stress)
         rows = table.rows[split][ids]
         mask = np.arange(LONGEST_WORD) < table.letters_of[rows][:, None]
@@ -141,22 +126,18 @@ class G2p(Task):
         aligned = [(word, known[word][0]) for word in train if len(word) == len(known[word][0])]
 
         def rate(write: Callable[[str], Iterable[str]]) -> float:
-            return scores(self._errors((word, self._tokens(tuple(write(word)))) for word in test))["per"]
+            return self.scores(self._errors((word, self._tokens(tuple(write(word)))) for word in test))["per"]
 
         rules = [_rule(aligned, reach) for reach in (0, 1)]
+        alone = rate(lambda word: _by(rules[:1], word))
+        in_context = rate(lambda word: _by(rules[::-1], word))
+        nearest = rate(lambda word: known[train[neighbour(train, word)]][0])
         how = "counted on training words with as many phonemes as letters"
+        given = "given the letters on either side where they were seen"
         return [
-            Baseline("letters", rate(lambda word: _by(rules[:1], word)), f"each letter's commonest phoneme, {how}"),
-            Baseline(
-                "letters in context",
-                rate(lambda word: _by(rules[::-1], word)),
-                f"as `letters`, given the letters on either side where they were seen, {how}",
-            ),
-            Baseline(
-                "neighbour",
-                rate(lambda word: known[train[neighbour(train, word)]][0]),
-                "the pronunciation of the training word that begins most like it",
-            ),
+            Baseline("letters", alone, f"each letter's commonest phoneme, {how}"),
+            Baseline("letters in context", in_context, f"as `letters`, {given}, {how}"),
+            Baseline("neighbour", nearest, "the pronunciation of the training word that begins most like it"),
         ]
 
 

@@ -19,19 +19,18 @@ from tasks.base import (
     Baseline,
     DataError,
     Decoding,
-    Difficulty,
     Ids,
     Metric,
     Split,
     Task,
     Totals,
+    difficulty,
     fingerprint,
-    scores,
     whole,
 )
 from tasks.draws import Draws
 from tasks.registry import register
-from tasks.seq2seq.written import FIRST, answers, at_home, neighbour, packed, shifted, sources
+from tasks.seq2seq.written import FIRST, START, STOP, answers, at_home, neighbour, packed, shifted, sources
 from zoo.types import Batch, Shape
 
 Tokens: TypeAlias = Literal["characters", "bytes"]
@@ -72,7 +71,6 @@ class Pairs(Task):
         beam: hypotheses kept while an answer is written.
 
     Raises:
-        ValueError: an option cannot be.
         DataError: the file is absent, empty, not UTF-8 or not two columns throughout, or too small to be split.
     """
 
@@ -80,14 +78,10 @@ class Pairs(Task):
     also = ("bleu", "exact")
     metric = Metric("chrf", higher_is_better=True, chance=0.0)
     difficulties: ClassVar = {
-        "smoke": Difficulty({}, {"tokens": 150_000}, 50_000, {"depth": 2}, {"lr": 3e-3, "batch_tokens": 2048}),
-        "small": Difficulty({}, {"tokens": 2_000_000}, 200_000, {"depth": 2}, {"lr": 3e-3, "batch_tokens": 2048}),
-        "paper": Difficulty(
-            {"longest": 256, "beam": 4},
-            {"tokens": 1_000_000_000},
-            40_000_000,
-            {"depth": 6},
-            {"lr": 7e-4, "batch_tokens": 25_000},
+        "smoke": difficulty({}, 50_000, tokens=150_000, lr=3e-3, batch_tokens=2048, depth=2),
+        "small": difficulty({}, 200_000, tokens=2_000_000, lr=3e-3, batch_tokens=2048, depth=2),
+        "paper": difficulty(
+            {"longest": 256, "beam": 4}, 40_000_000, tokens=1_000_000_000, lr=7e-4, batch_tokens=25_000, depth=6
         ),
     }
 
@@ -98,7 +92,7 @@ class Pairs(Task):
             raise ValueError(f"pairs: tokens must be one of {', '.join(get_args(Tokens))}, got {tokens!r}")
         self.tokens, self.longest = tokens, whole("pairs", "longest", longest)
         self.card = None if path is None else corpora.of_file(path)
-        self.beam = whole("pairs", "beam", beam)
+        whole("pairs", "beam", beam)
         table = self._table
         self.dropped = table.dropped
         for split in SPLITS:
@@ -107,32 +101,22 @@ class Pairs(Task):
                     f"pairs: {path or 'dates'} has {len(table.inputs)} pairs of at most {longest} {tokens} "
                     f"({table.dropped} longer ones left out), none of them in split {split!r}: more pairs are needed"
                 )
-        self.decoding = Decoding(start=0, stop=1, longest=table.targets.shape[1] + 1, beam=beam)
+        steps, answer = table.inputs.shape[1], table.targets.shape[1] + 1
+        vocab, outputs = len(table.source_symbols), len(table.target_symbols) + FIRST
+        self.shape = Shape(length=steps, vocab=vocab, outputs=outputs, target_length=answer)
+        self.decoding = Decoding(START, STOP, answer, beam)
+        content = self.card.sha256 if self.card else "dates"
+        # The beam changes no example, but what is scored.
+        self.fingerprint = fingerprint("pairs", 1, content=content, tokens=tokens, longest=longest, beam=beam)
 
     @property
     def _table(self) -> _Table:
         return _table(self.card, self.tokens, self.longest)
 
-    @property
-    def shape(self) -> Shape:
-        """Source tokens in, target tokens out."""
-        table = self._table
-        steps, longest = table.inputs.shape[1], table.targets.shape[1]
-        outputs = len(table.target_symbols) + FIRST
-        return Shape(length=steps, vocab=len(table.source_symbols), outputs=outputs, target_length=longest + 1)
-
-    @property
-    def fingerprint(self) -> str:
-        """The file's SHA-256 and every option: the beam too, which changes no example but what is scored."""
-        content = self.card.sha256 if self.card else "dates"
-        return fingerprint("pairs", 1, content=content, tokens=self.tokens, longest=self.longest, beam=self.beam)
-
     def count(self, split: Split) -> int:
-        """Pairs in a split."""
         return len(self._table.rows[split])
 
     def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
-        """The pairs with these ids; `seed` does not matter."""
         table = self._table
         rows = table.rows[split][ids]
         mask = np.arange(table.inputs.shape[1]) < table.inputs_of[rows][:, None]
@@ -166,16 +150,13 @@ class Pairs(Task):
         commonest = Counter(known.values()).most_common(1)[0][0]
 
         def score(write: Callable[[str], str]) -> float:
-            return scores(_compared([write(source) for source in given], self._references(test)))["chrf"]
+            return self.scores(_compared([write(source) for source in given], self._references(test)))["chrf"]
 
+        nearest = score(lambda source: known[ordered[neighbour(ordered, source)]])
         return [
             Baseline("copy", score(lambda source: source), "the source as it stands"),
             Baseline("constant", score(lambda source: commonest), "the commonest target of training"),
-            Baseline(
-                "neighbour",
-                score(lambda source: known[ordered[neighbour(ordered, source)]]),
-                "the target of the training source that begins most like it",
-            ),
+            Baseline("neighbour", nearest, "the target of the training source that begins most like it"),
         ]
 
 
@@ -202,17 +183,8 @@ def _table(card: corpora.Card | None, tokens: Tokens, longest: int) -> _Table:
     source_symbols, inputs, inputs_of = _numbered(left, tokens)
     target_symbols, targets, targets_of = _numbered(right, tokens)
     contents = packed([[1 + symbol for symbol in row] for row in left], inputs.shape[1])[0]
-    return _Table(
-        pairs,
-        inputs,
-        inputs_of,
-        targets,
-        targets_of,
-        source_symbols,
-        target_symbols,
-        at_home(contents),
-        len(every) - len(pairs),
-    )
+    rows, dropped = at_home(contents), len(every) - len(pairs)
+    return _Table(pairs, inputs, inputs_of, targets, targets_of, source_symbols, target_symbols, rows, dropped)
 
 
 def _split_up(text: str, tokens: Tokens) -> Sequence[int]:
@@ -276,33 +248,26 @@ def _read(card: corpora.Card) -> list[Pair]:
     except UnicodeDecodeError as error:
         line = corpora.load(card)[: error.start].count(b"\n") + 1
         raise DataError(f"pairs: {name} is not UTF-8 in line {line}: save it as UTF-8") from error
-    pairs = []
+    pairs, separator = [], "," if name.lower().endswith(".csv") else "<TAB>"
     for line, columns in _lines(text, name):
         if len(columns) != 2:
-            raise DataError(
-                f"pairs: line {line} of {name} has {len(columns)} column{'s' * (len(columns) != 1)}, not 2: "
-                f"write source{',' if _is_csv(name) else '<TAB>'}target"
-            )
+            count = f"{len(columns)} column{'s' * (len(columns) != 1)}"
+            raise DataError(f"pairs: line {line} of {name} has {count}, not 2: write source{separator}target")
         if not all(columns):
             raise DataError(f"pairs: line {line} of {name} has an empty column: give both a source and a target")
         pairs.append((columns[0], columns[1]))
     return pairs
 
 
-def _is_csv(name: str) -> bool:
-    return name.lower().endswith(".csv")
-
-
 def _lines(text: str, name: str) -> Iterable[tuple[int, list[str]]]:
     """Line numbers and columns."""
-    if not _is_csv(name):
-        whole_lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
-        yield from ((number, line.split("\t")) for number, line in enumerate(whole_lines, start=1))
-        return
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    if name.lower().endswith(".csv"):
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    else:
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t", quoting=csv.QUOTE_NONE)
     try:
         for columns in reader:
-            yield reader.line_num, columns
+            yield reader.line_num, columns or [""]
     except csv.Error as error:
         raise DataError(f"pairs: line {reader.line_num} of {name} is not CSV: {error}") from error
 

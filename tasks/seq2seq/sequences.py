@@ -5,22 +5,18 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.base import Baseline, Decoding, Difficulty, Ids, Metric, Split, Task, Totals, whole
+from tasks.base import Baseline, Decoding, Ids, Metric, Split, Task, Totals, difficulty, whole
 from tasks.draws import Draws
 from tasks.generated import Generated
 from tasks.registry import register
-from tasks.seq2seq.written import answers, shifted
+from tasks.seq2seq.written import FIRST, START, STOP, answers, shifted
 from tasks.splits import drawn
 from zoo.types import Batch, Shape
-
-SMOKE: dict[str, Any] = {"stop": {"tokens": 150_000}, "params": 50_000, "model": {"depth": 2}}
-SMALL: dict[str, Any] = {"stop": {"tokens": 3_000_000}, "params": 200_000, "model": {"depth": 2}}
-TRAIN = {"lr": 3e-3, "batch_tokens": 2048}
 
 
 class Written(Generated):
@@ -30,27 +26,15 @@ class Written(Generated):
     """
 
     role = "seq2seq"
-    longest_source: int
-    longest_answer: int
-    vocab: int
-    """Source tokens."""
-    symbols: int
-    """Target tokens but the start and the stop."""
 
-    def _expects(self, longest_source: int, longest_answer: int, vocab: int, symbols: int, chance: float) -> None:
-        self.longest_source, self.longest_answer = longest_source, longest_answer
-        self.vocab, self.symbols = vocab, symbols
+    def _expects(self, source: int, answer: int, vocab: int, symbols: int, chance: float) -> None:
+        """At most `source` tokens below `vocab` in, at most `answer` symbols and the stop token out."""
+        self.vocab = vocab
+        self.shape = Shape(length=source, vocab=vocab, outputs=symbols + FIRST, target_length=answer + 1)
         self.metric = Metric("exact", higher_is_better=True, chance=chance)
-        self.decoding = Decoding(start=0, stop=1, longest=longest_answer + 1)
-
-    @property
-    def shape(self) -> Shape:
-        """Source tokens in, symbols of the answer out."""
-        outputs, longest = self.symbols + 2, self.longest_answer + 1
-        return Shape(length=self.longest_source, vocab=self.vocab, outputs=outputs, target_length=longest)
+        self.decoding = Decoding(START, STOP, longest=answer + 1)
 
     def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
-        """The examples with these ids; `seed` matters in `train` only."""
         draws = self.draws(split, seed)
         contents = drawn(
             split, ids, lambda some, attempt: self._contents(some, partial(draws, attempt)), what=self.name
@@ -67,12 +51,8 @@ class Written(Generated):
         """The same task on inputs longer than any in training: above the longest, up to `multiple` times that."""
         size = next(option for option in ("length", "digits") if hasattr(self, option))
         longest = getattr(self, size)
-        told = {**self.options, size: multiple * longest}
-        if multiple > 1:
-            told["shortest"] = longest + 1
-        longer = type(self)(**told)
-        longer.options = told
-        return longer
+        beyond = {"shortest": longest + 1} if multiple > 1 else {}
+        return self._with(**{size: multiple * longest}, **beyond)
 
     @abstractmethod
     def _contents(self, ids: Ids, draws: Callable[..., Draws]) -> Ids:
@@ -92,7 +72,14 @@ def _right(written: Sequence[Sequence[int]], batch: Batch) -> list[bool]:
 
 
 class Rearranged(Written):
-    """A task that writes the source's own symbols in another order: contents are symbols plus 1, padded with 0."""
+    """A task that writes the source's own symbols in another order: contents are symbols plus 1, padded with 0.
+
+    A source has n symbols of [0, V), n and each symbol uniform. inputs, mask: (B, length). decoder_inputs, targets,
+    counted: (B, length + 1), symbol s as token s + 2. Chance is a guess of the right length with uniform symbols.
+
+    Args:
+        length: the largest n. vocab: V. shortest: the smallest n.
+    """
 
     def __init__(self, *, length: int = 16, vocab: int = 32, shortest: int = 1) -> None:
         self.length, self.shortest = whole(self.name, "length", length), whole(self.name, "shortest", shortest)
@@ -129,27 +116,17 @@ class Rearranged(Written):
 class Reverse(Rearranged):
     """Write a sequence backwards.
 
-    A source has n symbols of [0, V), n and each symbol uniform; the answer is the source from its end. Splits are
-    disjoint by content: of sequences as short as one or two symbols, some are never seen in training.
-
-    inputs, mask: (B, length). decoder_inputs, targets, counted: (B, length + 1), symbol s as token s + 2. Chance is a
-    guess of the right length with uniform symbols.
-
-    Args:
-        length: the largest n. vocab: V. shortest: the smallest n.
-
-    Raises:
-        ValueError: an option cannot be.
+    Splits are disjoint by content: of sequences as short as one or two symbols, some are never seen in training.
+    Sources, arrays, chance and options: see `Rearranged`.
     """
 
     difficulties: ClassVar = {
-        "smoke": Difficulty({"length": 6, "vocab": 8}, **SMOKE, train=TRAIN),
-        "small": Difficulty({"length": 16, "vocab": 32}, **SMALL, train=TRAIN),
-        "paper": Difficulty(
-            {"shortest": 8, "length": 64, "vocab": 128},
-            stop={"tokens": 100_000_000},
-            params=2_000_000,
-            train={"lr": 1e-3, "batch_tokens": 4096},
+        "smoke": difficulty({"length": 6, "vocab": 8}, 50_000, tokens=150_000, lr=3e-3, batch_tokens=2048, depth=2),
+        "small": difficulty(
+            {"length": 16, "vocab": 32}, 200_000, tokens=3_000_000, lr=3e-3, batch_tokens=2048, depth=2
+        ),
+        "paper": difficulty(
+            {"shortest": 8, "length": 64, "vocab": 128}, 2_000_000, tokens=100_000_000, lr=1e-3, batch_tokens=4096
         ),
     }
 
@@ -166,28 +143,16 @@ class Reverse(Rearranged):
 class Sort(Rearranged):
     """Write the symbols of a sequence in ascending order.
 
-    A source has n symbols of [0, V), n and each symbol uniform; equal ones stand side by side in the answer. Splits
-    are disjoint by content: the source, not the set of its symbols.
-
-    inputs, mask: (B, length). decoder_inputs, targets, counted: (B, length + 1), symbol s as token s + 2. Chance is a
-    guess of the right length with uniform symbols.
-
-    Args:
-        length: the largest n. vocab: V. shortest: the smallest n.
-
-    Raises:
-        ValueError: an option cannot be.
+    Equal ones stand side by side. Splits are disjoint by content: the source, not the set of its symbols. Sources,
+    arrays, chance and options: see `Rearranged`.
     """
 
     difficulties: ClassVar = {
-        "smoke": Difficulty({"length": 6, "vocab": 8}, **SMOKE, train=TRAIN),
-        "small": Difficulty({"length": 16, "vocab": 32}, **SMALL, train=TRAIN),
-        "paper": Difficulty(
-            {"length": 15, "vocab": 128},
-            stop={"tokens": 100_000_000},
-            params=2_000_000,
-            train={"lr": 1e-3, "batch_tokens": 4096},
+        "smoke": difficulty({"length": 6, "vocab": 8}, 50_000, tokens=150_000, lr=3e-3, batch_tokens=2048, depth=2),
+        "small": difficulty(
+            {"length": 16, "vocab": 32}, 200_000, tokens=3_000_000, lr=3e-3, batch_tokens=2048, depth=2
         ),
+        "paper": difficulty({"length": 15, "vocab": 128}, 2_000_000, tokens=100_000_000, lr=1e-3, batch_tokens=4096),
     }
 
     def _answer(self, contents: Ids) -> tuple[Ids, Ids]:
@@ -216,21 +181,14 @@ class Addition(Written):
     Args:
         digits: the largest n. backwards: write the sum from the units on, the order in which carries come about.
         shortest: the smallest n.
-
-    Raises:
-        ValueError: an option cannot be.
     """
 
     difficulties: ClassVar = {
-        "smoke": Difficulty({"digits": 2, "backwards": True}, **SMOKE, train=TRAIN),
-        "small": Difficulty({"digits": 5}, **SMALL, train=TRAIN),
-        "paper": Difficulty(
-            {"digits": 3},
-            stop={"tokens": 10_000_000},
-            params=10_000_000,
-            model={"depth": 6, "heads": 6},
-            train={"lr": 1e-3, "batch_tokens": 4096},
+        "smoke": difficulty(
+            {"digits": 2, "backwards": True}, 50_000, tokens=150_000, lr=3e-3, batch_tokens=2048, depth=2
         ),
+        "small": difficulty({"digits": 5}, 200_000, tokens=3_000_000, lr=3e-3, batch_tokens=2048, depth=2),
+        "paper": difficulty({"digits": 3}, 10_000_000, tokens=10_000_000, lr=1e-3, batch_tokens=4096, depth=6, heads=6),
     }
 
     def __init__(self, *, digits: int = 5, backwards: bool = False, shortest: int = 1) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from tasks.base import Baseline, Difficulty, Ids, Metric, Split, Task, Totals, whole
+from tasks.base import Baseline, Difficulty, Ids, Metric, Split, Task, Totals, difficulty, whole
+from tasks.baselines import commonest
 from tasks.draws import Draws
 from tasks.generated import Generated
 from tasks.registry import register
@@ -23,9 +25,7 @@ HEAD = 16
 RAW = 30
 """Numbers drawn lie in [0, 30), so that their remainders modulo 2, 3 and 5 are uniform."""
 
-PAPER = "Delétang et al. 2023, Neural Networks and the Chomsky Hierarchy, arXiv:2207.02098, {where}"
-SOURCE = "https://github.com/google-deepmind/neural_networks_chomsky_hierarchy (tasks/{file})"
-DEVIATIONS = (
+_DEVIATIONS = (
     "models are causal; the official transformer is an encoder that sees the whole row, read-out tokens included",
     "every example has a length of its own; an official batch has one length, so that the loss of long strings weighs "
     "no more there than that of short ones",
@@ -37,28 +37,45 @@ DEVIATIONS = (
 )
 
 
+def chomsky(level: str, file: str, *deviations: str) -> Callable[[type[FormalLanguage]], type[FormalLanguage]]:
+    """Register a task of a level of the hierarchy, with its own deviations before those of all eight."""
+    paper = "Delétang et al. 2023, Neural Networks and the Chomsky Hierarchy, arXiv:2207.02098"
+    return register(
+        paper=f"{paper}, table 1 ({level}) and appendix A.1",
+        source=f"https://github.com/google-deepmind/neural_networks_chomsky_hierarchy (tasks/{file})",
+        deviations=(*deviations, *_DEVIATIONS),
+    )
+
+
 def _difficulties(steps: float = 1.0) -> dict[str, Difficulty]:
     """The three settings; `steps` is how often a row is longer than a string (2 if an answer is as long as it)."""
     return {
-        "smoke": Difficulty(
-            options={"longest_train": 12, "shortest_test": 13, "longest_test": 24},
-            stop={"tokens": 150_000},
-            params=50_000,
-            model={"depth": 2, "heads": 2},
-            train={"lr": 3e-3, "batch_tokens": int(64 * 12 * steps)},
+        "smoke": difficulty(
+            {"longest_train": 12, "shortest_test": 13, "longest_test": 24},
+            50_000,
+            tokens=150_000,
+            lr=3e-3,
+            batch_tokens=int(64 * 12 * steps),
+            depth=2,
+            heads=2,
         ),
-        "small": Difficulty(
-            options={"longest_test": 256},
-            stop={"tokens": 4_000_000 * steps},
-            params=50_000,
-            model={"depth": 2, "heads": 2},
-            train={"lr": 3e-3, "batch_tokens": int(64 * 41 * steps)},
+        "small": difficulty(
+            {"longest_test": 256},
+            50_000,
+            tokens=4_000_000 * steps,
+            lr=3e-3,
+            batch_tokens=int(64 * 41 * steps),
+            depth=2,
+            heads=2,
         ),
-        "paper": Difficulty(
-            stop={"steps": 1_000_000},
-            params=265_000,
-            model={"heads": 8},
-            train={"lr": 1e-3, "batch_tokens": int(128 * 41 * steps), "schedule": "constant"},
+        "paper": difficulty(
+            {},
+            265_000,
+            steps=1_000_000,
+            lr=1e-3,
+            batch_tokens=int(128 * 41 * steps),
+            train={"schedule": "constant"},
+            heads=8,
         ),
     }
 
@@ -79,9 +96,6 @@ class FormalLanguage(Generated):
 
     Args:
         longest_train: the longest string of train and tune. shortest_test, longest_test: those of valid and test.
-
-    Raises:
-        ValueError: an option cannot be, or test strings are not longer than those of training.
     """
 
     role = "lm"
@@ -97,6 +111,9 @@ class FormalLanguage(Generated):
         self.shortest_test = whole(self.name, "shortest_test", shortest_test, longest_train + 1)
         self.longest_test = whole(self.name, "longest_test", longest_test, shortest_test)
         self.metric = Metric("accuracy", higher_is_better=True, chance=1 / self.classes)
+        rows = longest_test + int(self.answer_length(longest_test))
+        self.shape = Shape(length=rows, vocab=self.symbols + 1, outputs=self.classes)
+        self.train_length = longest_train + int(self.answer_length(longest_train))
         self._keep(longest_train=longest_train, shortest_test=shortest_test, longest_test=longest_test)
 
     def answer_length(self, lengths: Any) -> Any:
@@ -127,23 +144,7 @@ class FormalLanguage(Generated):
         """Where an answer token is part of the score: NumPy arrays or tensors (B, T)."""
         return counted
 
-    @property
-    def shape(self) -> Shape:
-        """The longest test row; symbols and the placeholder in, answer tokens out."""
-        length = self.longest_test + self.answer_length(self.longest_test)
-        return Shape(length=length, vocab=self.symbols + 1, outputs=self.classes)
-
-    @property
-    def train_length(self) -> int:
-        """The longest training row."""
-        return self.longest_train + int(self.answer_length(self.longest_train))
-
     def stretched(self, multiple: int) -> Task:
-        """Not to be had.
-
-        Raises:
-            ValueError: always.
-        """
         raise ValueError(
             f"{self.name} is tested at longer lengths than it is trained at already: set shortest_test and longest_test"
         )
@@ -170,7 +171,6 @@ class FormalLanguage(Generated):
         return tokens * (np.arange(high) < lengths[:, None]), lengths, cuts
 
     def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
-        """The examples with these ids; `seed` matters in `train` only."""
         tokens, lengths, cuts = self.strings(split, ids, seed)
         longest, ends = tokens.shape[1], lengths + self.answer_length(lengths)
         steps = np.arange(longest + self.answer_length(longest))
@@ -198,7 +198,7 @@ class FormalLanguage(Generated):
         ids = self.evaluation_ids("test", limit)
         strings, test, seen = self.strings("test", ids, 0), self.tested(limit), self.tuned()
         scored = self.scored(test.targets, test.counted)
-        common = np.bincount(seen.targets[self.scored(seen.targets, seen.counted)]).argmax()
+        common = commonest(seen.targets[self.scored(seen.targets, seen.counted)])
         guesses = [("constant", np.array([[common]]), "the tune split's commonest answer token at every step")]
         found = []
         for name, guess, about in guesses + self.heuristics(*strings):
@@ -227,18 +227,13 @@ def _last(tokens: Ids, lengths: Ids) -> Ids:
     return np.take_along_axis(tokens, lengths[:, None] - 1, axis=1)
 
 
-@register(
-    paper=PAPER.format(where="table 1 (regular) and appendix A.1"),
-    source=SOURCE.format(file="regular/parity_check.py"),
-    deviations=DEVIATIONS,
-)
+@chomsky("regular", "regular/parity_check.py")
 class Parity(FormalLanguage):
     """Whether a binary string has an odd number of ones: 1 if so, 0 if not."""
 
     symbols, classes = 2, 2
 
     def answers(self, tokens: Ids, lengths: Ids, cuts: Ids) -> Ids:
-        """Ones modulo 2."""
         return tokens.sum(axis=1, keepdims=True) % 2
 
     def heuristics(self, tokens: Ids, lengths: Ids, cuts: Ids) -> list[tuple[str, Ids, str]]:
@@ -246,11 +241,7 @@ class Parity(FormalLanguage):
         return [("last token", _last(tokens, lengths), "the string's last token")]
 
 
-@register(
-    paper=PAPER.format(where="table 1 (regular) and appendix A.1"),
-    source=SOURCE.format(file="regular/even_pairs.py"),
-    deviations=DEVIATIONS,
-)
+@chomsky("regular", "regular/even_pairs.py")
 class EvenPairs(FormalLanguage):
     """Whether the pairs 01 and 10 in a binary string are odd in number together: 1 if so, 0 if not.
 
@@ -260,11 +251,9 @@ class EvenPairs(FormalLanguage):
     symbols, classes = 2, 2
 
     def answers(self, tokens: Ids, lengths: Ids, cuts: Ids) -> Ids:
-        """Whether the first and the last token differ."""
         return tokens[:, :1] ^ _last(tokens, lengths)
 
     def heuristics(self, tokens: Ids, lengths: Ids, cuts: Ids) -> list[tuple[str, Ids, str]]:
-        """The last token, and the last pair."""
         last, before = _last(tokens, lengths), _last(tokens, np.maximum(lengths - 1, 1))
         return [
             ("last token", last, "the string's last token"),
@@ -272,30 +261,20 @@ class EvenPairs(FormalLanguage):
         ]
 
 
-@register(
-    paper=PAPER.format(where="table 1 (regular) and appendix A.1"),
-    source=SOURCE.format(file="regular/cycle_navigation.py"),
-    deviations=DEVIATIONS,
-)
+@chomsky("regular", "regular/cycle_navigation.py")
 class CycleNavigation(FormalLanguage):
     """Where a walk on a cycle of 5 places ends: 0, 1, 2 are a step back, none, a step ahead, from place 0."""
 
     symbols, classes = 3, 5
 
     def answers(self, tokens: Ids, lengths: Ids, cuts: Ids) -> Ids:
-        """The sum of steps modulo 5."""
         return ((tokens.sum(axis=1) - lengths) % 5)[:, None]
 
     def heuristics(self, tokens: Ids, lengths: Ids, cuts: Ids) -> list[tuple[str, Ids, str]]:
-        """The last step alone."""
         return [("last step", (_last(tokens, lengths) - 1) % 5, "where the last step leads from place 0")]
 
 
-@register(
-    paper=PAPER.format(where="table 1 (regular) and appendix A.1"),
-    source=SOURCE.format(file="regular/modular_arithmetic.py"),
-    deviations=DEVIATIONS,
-)
+@chomsky("regular", "regular/modular_arithmetic.py")
 class ModularArithmetic(FormalLanguage):
     """The value modulo 5 of numbers joined by +, − and ×, which binds first; without brackets.
 
@@ -310,7 +289,6 @@ class ModularArithmetic(FormalLanguage):
         return lengths - (lengths % 2 == 0)
 
     def spelt(self, raw: Ids, places: Ids, cuts: Ids) -> Ids:
-        """Numbers at even places, operators at odd ones."""
         return np.where(places % 2 == 0, raw % 5, 5 + raw % 3)
 
     def answers(self, tokens: Ids, lengths: Ids, cuts: Ids) -> Ids:
@@ -342,7 +320,6 @@ class _Strings(FormalLanguage):
     difficulties = _difficulties(2.0)
 
     def answer_length(self, lengths: Any) -> Any:
-        """As long as the string."""
         return lengths
 
     def order(self, places: Ids, lengths: Ids) -> Ids:
@@ -363,45 +340,31 @@ class _Strings(FormalLanguage):
         ]
 
 
-@register(
-    paper=PAPER.format(where="table 1 (deterministic context-free) and appendix A.1"),
-    source=SOURCE.format(file="dcf/reverse_string.py"),
-    deviations=DEVIATIONS,
-)
+@chomsky("deterministic context-free", "dcf/reverse_string.py")
 class ReverseString(_Strings):
     """A binary string backwards."""
 
     def order(self, places: Ids, lengths: Ids) -> Ids:
-        """From the last token to the first."""
         return lengths - 1 - places
 
 
-@register(
-    paper=PAPER.format(where="table 1 (context-sensitive) and appendix A.1"),
-    source=SOURCE.format(file="cs/duplicate_string.py"),
-    deviations=DEVIATIONS,
-)
+@chomsky("context-sensitive", "cs/duplicate_string.py")
 class DuplicateString(_Strings):
     """A binary string twice."""
 
     difficulties = _difficulties(3.0)
 
     def answer_length(self, lengths: Any) -> Any:
-        """Twice as long as the string."""
         return 2 * lengths
 
     def order(self, places: Ids, lengths: Ids) -> Ids:
-        """From the first token to the last, and again."""
         return places % lengths
 
 
-@register(
-    paper=PAPER.format(where="table 1 (context-sensitive) and appendix A.1"),
-    source=SOURCE.format(file="cs/odds_first.py"),
-    deviations=(
-        "the tokens at indices 1, 3, 5, …, counted from 0, come first, as in the official code; its text says s₁ s₃ …",
-        *DEVIATIONS,
-    ),
+@chomsky(
+    "context-sensitive",
+    "cs/odds_first.py",
+    "the tokens at indices 1, 3, 5, …, counted from 0, come first, as in the official code; its text says s₁ s₃ …",
 )
 class OddsFirst(_Strings):
     """The tokens of a binary string at odd indices, counted from 0, and then those at even ones."""
@@ -412,13 +375,10 @@ class OddsFirst(_Strings):
         return np.where(places < odd, 2 * places + 1, 2 * (places - odd))
 
 
-@register(
-    paper=PAPER.format(where="table 1 (deterministic context-free) and appendix A.1"),
-    source=SOURCE.format(file="dcf/stack_manipulation.py"),
-    deviations=(
-        "the share of right tokens is averaged over the strings of a length; the official code pools their tokens",
-        *DEVIATIONS,
-    ),
+@chomsky(
+    "deterministic context-free",
+    "dcf/stack_manipulation.py",
+    "the share of right tokens is averaged over the strings of a length; the official code pools their tokens",
 )
 class StackManipulation(FormalLanguage):
     """A stack, bottom first, and then what is done to it; the answer is the stack that is left, top first.
@@ -432,7 +392,6 @@ class StackManipulation(FormalLanguage):
     difficulties = _difficulties(2.0)
 
     def answer_length(self, lengths: Any) -> Any:
-        """One more than the string has."""
         return lengths + 1
 
     def cuts(self, draws: Draws, ids: Ids, lengths: Ids) -> Ids:
@@ -440,7 +399,6 @@ class StackManipulation(FormalLanguage):
         return 1 + (draws.uniform(ids, 1)[:, 0] * (lengths - 1)).astype(np.int64)
 
     def spelt(self, raw: Ids, places: Ids, cuts: Ids) -> Ids:
-        """Bits, and then actions."""
         return np.where(places < cuts[:, None], raw % 2, 2 + raw % 3)
 
     def answers(self, tokens: Ids, lengths: Ids, cuts: Ids) -> Ids:
@@ -464,6 +422,5 @@ class StackManipulation(FormalLanguage):
         return [("untouched", self._read(tokens, cuts), "the stack before anything is done to it")]
 
     def scored(self, targets: Any, counted: Any) -> Any:
-        """Up to the end token."""
         ends = counted & (targets == 2)
         return counted & (ends.cumsum(-1) <= ends)

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from tasks.base import Baseline, Difficulty, Ids, Metric, Split, Totals, whole
-from tasks.baselines import majority
+from tasks.base import Baseline, Ids, Metric, Split, Totals, difficulty, whole
+from tasks.baselines import commonest
 from tasks.generated import Generated
 from tasks.registry import register
-from tasks.splits import drawn
 from zoo.types import Batch, Shape
 
 if TYPE_CHECKING:
@@ -83,34 +82,26 @@ class WordProblem(Generated):
 
     Args:
         group: S5 (120 elements), A5, A4xZ5, Z60 (60) or S3 (6). length: T.
-
-    Raises:
-        ValueError: an option cannot be, or there are fewer than 10,000 sequences.
     """
 
     role = "lm"
     also = ("accuracy", "last")
     difficulties: ClassVar = {
-        "smoke": Difficulty(
-            options={"group": "S3", "length": 8},
-            stop={"tokens": 150_000},
-            params=50_000,
-            model={"depth": 2, "heads": 2},
-            train={"lr": 3e-3, "batch_tokens": 512},
+        "smoke": difficulty(
+            {"group": "S3", "length": 8}, 50_000, tokens=150_000, lr=3e-3, batch_tokens=512, depth=2, heads=2
         ),
-        "small": Difficulty(
-            options={"group": "S3", "length": 24},
-            stop={"tokens": 1_500_000},
-            params=50_000,
-            model={"depth": 1, "heads": 2},
-            train={"lr": 3e-3, "batch_tokens": 1536},
+        "small": difficulty(
+            {"group": "S3", "length": 24}, 50_000, tokens=1_500_000, lr=3e-3, batch_tokens=1536, depth=1, heads=2
         ),
-        "paper": Difficulty(
-            options={"group": "S5", "length": 20},
-            stop={"tokens": 8_000_000_000},  # 500 epochs of 800,000 sequences, the official code's upper limit
-            params=3_200_000,
-            model={"depth": 1, "heads": 8},
-            train={"lr": 1e-4, "batch_tokens": 640, "weight_decay": 0.01, "schedule": "constant"},
+        "paper": difficulty(
+            {"group": "S5", "length": 20},
+            3_200_000,
+            tokens=8_000_000_000,
+            lr=1e-4,
+            batch_tokens=640,
+            train={"weight_decay": 0.01, "schedule": "constant"},
+            depth=1,
+            heads=8,
         ),
     }
 
@@ -121,22 +112,13 @@ class WordProblem(Generated):
         if self.order**length < 10_000:
             raise ValueError(f"word_problem: {group} has only {self.order**length} sequences of {length}; raise length")
         self.metric = Metric("exact", higher_is_better=True, chance=float(self.order) ** -length)
+        self.shape = Shape(length=length, vocab=self.order, outputs=self.order)
         self._keep(group=group, length=length)
 
-    @property
-    def shape(self) -> Shape:
-        """Elements in, elements out."""
-        return Shape(length=self.length, vocab=self.order, outputs=self.order)
-
     def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
-        """The examples with these ids; `seed` matters in `train` only."""
-        draws, head = self.draws(split, seed), min(HEAD, self.length)
-
-        def make(ids: Ids, attempt: int) -> Ids:
-            return draws("head", attempt).integers(ids, head, 0, self.order)
-
-        tail = draws("tail").integers(ids, self.length - head, 0, self.order)
-        inputs = np.concatenate([drawn(split, ids, make, what="word_problem"), tail], axis=1)
+        head = self.uniform(split, ids, seed, "head", min(HEAD, self.length), 0, self.order)
+        tail = self.draws(split, seed)("tail").integers(ids, self.length - head.shape[1], 0, self.order)
+        inputs = np.concatenate([head, tail], axis=1)
         table, targets = cayley(self.group), inputs.copy()
         for step in range(1, self.length):
             targets[:, step] = table[targets[:, step - 1], inputs[:, step]]
@@ -154,10 +136,10 @@ class WordProblem(Generated):
     def baselines(self, limit: int | None = None) -> list[Baseline]:
         """Guesses without a state: no sequence is all right by them."""
         test, seen = self.tested(limit), self.tuned()
-        common = np.bincount(seen.targets.ravel()).argmax()
+        common = commonest(seen.targets.ravel())
         pairs = test.inputs.copy()
         pairs[:, 1:] = cayley(self.group)[test.inputs[:, :-1], test.inputs[:, 1:]]
-        steps = majority(seen.targets.ravel(), test.targets.ravel())
+        steps = np.mean(test.targets == common)
         guesses = [
             ("constant", np.full_like(test.targets, common), f"one element always, right at {steps:.4f} of the steps"),
             ("last element", test.inputs, "the element itself: no product"),

@@ -53,16 +53,5 @@ def test_baselines_are_those_of_the_longest(task):
     assert long.baselines(64) == tasks.build(**{"name": "text", **long.at[2].options}).baselines(32)
 
 
-@pytest.mark.parametrize("multiples", [[], 2, [0], [1.5], [True], "4x"])
-def test_multiples_are_whole_numbers(task, multiples):
-    with pytest.raises(ValueError, match=r"text: extrapolate must be a list of whole numbers such as \[2, 4\]"):
-        task(extrapolate=multiples)
-
-
-def test_a_task_of_one_length_says_so():
-    with pytest.raises(ValueError, match="pixels has one length only"):
-        tasks.build("pixels", extrapolate=[2])
-
-
 def test_totals_add_up_whatever_a_batch_counts():
     assert add_totals({"a": (1, 2), "b": (1, 1)}, {"b": (2, 3), "c": (4, 5)}) == {"a": (1, 2), "b": (3, 4), "c": (4, 5)}

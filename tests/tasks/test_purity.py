@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import tasks
-from tasks import DataError, Task, corpora
 from tasks.base import SPLITS
 from zoo.types import Batch
 
@@ -20,35 +19,20 @@ CASES = [
 """Tasks with options, and the hash of some of their examples: a file for each family."""
 
 
-@pytest.fixture(params=CASES, ids=lambda case: f"{case[0]} {case[1]}")
-def case(request) -> tuple[str, dict, str]:
-    return request.param
-
-
-@pytest.fixture
-def task(case) -> Task:
-    name, options, _ = case
-    built = tasks.build(name, **options)
-    try:
-        built.examples("test", np.arange(1), 0)
-    except DataError as error:
-        pytest.skip(str(error))
-    return built
-
-
 def rows(batch: Batch) -> list[bytes]:
     """Each example's bytes."""
     arrays = [np.asarray(array) for array in batch.arrays().values()]
     return [b"".join(array[i].tobytes() for array in arrays) for i in range(len(batch))]
 
 
-def test_golden(case, task):
+@pytest.mark.parametrize(("name", "options", "expected"), CASES)
+def test_golden(name, options, expected):
     """Change these only together with the version in the task's fingerprint."""
-    state = blake2b(digest_size=8)
+    task, state = tasks.build(name, **options), blake2b(digest_size=8)
     for split in SPLITS:
         for row in rows(task.examples(split, np.array([0, 1, 17]), 3)):
             state.update(row)
-    assert state.hexdigest() == case[2]
+    assert state.hexdigest() == expected
 
 
 def test_every_task_has_a_golden_hash():
@@ -57,26 +41,14 @@ def test_every_task_has_a_golden_hash():
     }
 
 
-def test_splits_share_no_example(task):
+@pytest.mark.parametrize(("name", "options"), [case[:2] for case in CASES])
+@pytest.mark.with_all
+def test_splits_share_no_example(name, options):
+    """All held out, and two seeds of training; with the options of `smoke`, `tasks.checks` asks it of every task."""
+    task = tasks.build(name, **options)
     held_out = {split: set(rows(task.examples(split, np.arange(task.count(split)), 0))) for split in SPLITS[1:]}
     train = {
         row for seed in (0, 1) for row in rows(task.examples("train", np.arange(task.count("train") or 5000), seed))
     }
     everything = [train, *held_out.values()]
     assert sum(map(len, everything)) == len(set().union(*everything))
-
-
-def test_corpora_are_verified_once(monkeypatch):
-    monkeypatch.setenv("ZOOBENCH_OFFLINE", "1")
-    here = 0
-    for name in corpora.names():
-        try:
-            card = corpora.pinned(corpora.get(name))
-            content = corpora.load(card)
-        except DataError:
-            continue
-        here += 1
-        assert len(content) == card.size
-        assert corpora.load(card) is content
-    if not here:
-        pytest.skip("no corpus is here")

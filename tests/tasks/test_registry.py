@@ -9,7 +9,7 @@ import pytest
 import tasks
 from tasks.base import fingerprint
 from zoo.registry import load_plugin
-from zoo.types import Batch, Shape
+from zoo.types import Batch
 
 PLUGIN = """
 import numpy as np
@@ -47,13 +47,9 @@ def copy_back(tmp_path):
     return tasks.build("copy_back", length=3)
 
 
-def test_built_in_tasks_have_a_name_an_about_and_typed_options():
+def test_built_in_tasks_have_a_name_and_an_about():
     assert {"pixels", "mqar", "text"} <= set(tasks.names())
-    for name in tasks.names():
-        entry = tasks.get(name)
-        assert entry.make.name == name
-        assert entry.about
-        assert all(option.annotation is not None and not isinstance(option.annotation, str) for option in entry.options)
+    assert all(tasks.get(name).make.name == name and tasks.get(name).about for name in tasks.names())
 
 
 def test_a_plugin_file_adds_a_task(copy_back):
@@ -105,11 +101,6 @@ def test_totals_ignore_what_does_not_count(copy_back):
 
 def test_fingerprint_names_every_part():
     assert fingerprint("a", 2, z=1, b="x") == "a/2 b=x z=1"
-    for name in tasks.names():
-        assert tasks.build(name).fingerprint == tasks.build(name).fingerprint
-    assert tasks.build("text", length=64).fingerprint != tasks.build("text").fingerprint
-    assert tasks.build("pixels", pool=2).fingerprint != tasks.build("pixels").fingerprint
-    assert tasks.build("mqar", power_a=0.1).fingerprint != tasks.build("mqar").fingerprint
 
 
 def test_describing_every_task_loads_neither_torch_nor_data():
@@ -125,9 +116,3 @@ assert not loaded, loaded
 assert corpora.load.cache_info().misses == 0
 """
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_shapes():
-    assert tasks.build("text", length=32).shape == Shape(length=32, vocab=256, outputs=256)
-    assert tasks.build("pixels", pool=2, patch=7).shape == Shape(length=4, features=49, outputs=10)
-    assert tasks.build("mqar").shape == Shape(length=64, vocab=128, outputs=128)

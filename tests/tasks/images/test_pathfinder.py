@@ -22,18 +22,20 @@ def solved(image: np.ndarray, bridge: float) -> int:
     return int(first == second)
 
 
-@pytest.mark.parametrize(("side", "bridge", "right"), [(64, 1.0, 0.72), (128, 4.0, 0.8)])
+@pytest.mark.parametrize(
+    ("side", "bridge", "right"), [(64, 1.0, 0.72), pytest.param(128, 4.0, 0.8, marks=pytest.mark.with_all)]
+)
 def test_flood_fill_over_the_gaps_answers(side, bridge, right):
     """It knows nothing of good continuation, so it errs where contours pass each other; yet far above chance."""
-    images, labels = tasks.build("pathfinder", side=side).images("test", np.arange(100), 0)
+    images, labels = tasks.build("pathfinder", side=side).images("test", np.arange(40), 0)
     assert np.mean([solved(image, bridge) for image in images] == labels) > right
 
 
 def test_labels_are_balanced_and_the_dots_alone_differ():
     task = tasks.build("pathfinder")
-    images, labels = task.images("train", np.arange(2000), 3)
+    images, labels = task.images("train", np.arange(800), 3)
     assert (labels[::2] + labels[1::2] == 1).all()
-    assert abs(labels[::2].mean() - 0.5) < 0.04
+    assert abs(labels[::2].mean() - 0.5) < 0.08
     lit = (images > 0).mean(axis=(1, 2))
     spread = lit.std() * np.sqrt(4 / len(lit))
     assert abs(lit[labels == 0].mean() - lit[labels == 1].mean()) < 3 * spread
@@ -44,6 +46,7 @@ def test_labels_are_balanced_and_the_dots_alone_differ():
     assert distances.std() > 4
 
 
+@pytest.mark.with_all
 def test_baselines_stay_at_chance():
     for baseline in tasks.build("pathfinder").baselines(limit=1000):
         assert abs(baseline.value - 0.5) < 0.05, baseline
@@ -63,18 +66,3 @@ def test_shorter_contours_light_less(contour):
     images, _ = tasks.build("pathfinder", contour=contour).images("test", np.arange(50), 0)
     longest, _ = tasks.build("pathfinder").images("test", np.arange(50), 0)
     assert 0.04 < (images > 0).mean() < (longest > 0).mean()
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"side": 48}, "pathfinder: side must be 32, 64 or 128, got 48"),
-        ({"contour": 15}, "pathfinder: contour must be at most 14"),
-        ({"contour": 3}, "pathfinder: contour must be a whole number of at least 4"),
-        ({"patch": 5}, "pathfinder: patch must divide 32"),
-        ({"examples": 0}, "pathfinder: examples must be a whole number"),
-    ],
-)
-def test_errors(options, message):
-    with pytest.raises(ValueError, match=message):
-        tasks.build("pathfinder", **options)

@@ -11,6 +11,7 @@ import pytest
 
 import tasks
 from tasks import DataError
+from tasks.base import SPLITS
 from tasks.images import sets
 
 RNG = np.random.default_rng(0)
@@ -42,12 +43,7 @@ def test_idx(mnist):
     assert len({f.hash for f in found}) == 1
     assert (found[0].side, found[0].channels, found[0].classes) == (28, 1, 10)
     content = found[0].read()
-    assert {split: b - a for split, (a, b) in content.borders.items()} == {
-        "train": 88,
-        "tune": 2,
-        "valid": 8,
-        "test": 20,
-    }
+    assert [b - a for a, b in map(content.borders.get, SPLITS)] == [88, 2, 8, 20]
     told = {image.tobytes(): label for image, label in zip(PIXELS, LABELS, strict=True)}
     assert all(told.get(i.tobytes()) == y for i, y in zip(content.images, content.labels, strict=True))
     first, last = content.borders["test"]
@@ -102,25 +98,19 @@ def test_a_changed_file_changes_the_fingerprint(mnist):
 
 @pytest.fixture
 def cifar(tmp_path):
-    for kind in ("py", "bin"):
-        (tmp_path / kind).mkdir()
     for i, name in enumerate([f"data_batch_{n}" for n in range(1, 6)] + ["test_batch"]):
         batch = {b"data": COLOUR[i], b"labels": ANSWERS[i].tolist(), b"filenames": [b"a"] * 20}
-        (tmp_path / "py" / name).write_bytes(pickle.dumps(batch, protocol=2))
-        rows = np.concatenate([ANSWERS[i][:, None].astype(np.uint8), COLOUR[i]], axis=1)
-        (tmp_path / "bin" / f"{name}.bin").write_bytes(rows.tobytes())
+        (tmp_path / name).write_bytes(pickle.dumps(batch, protocol=2))
     return tmp_path
 
 
-def test_both_forms_of_cifar_are_the_same_images(cifar):
-    one, other = (sets.of_folder(cifar / kind).read() for kind in ("py", "bin"))
-    np.testing.assert_array_equal(one.images, other.images)
-    np.testing.assert_array_equal(one.labels, other.labels)
-    assert one.borders["test"] == (100, 120)
-    first = one.images[(one.images[:, 0, 1, 2] == COLOUR[0, 0, 2048 + 1]).argmax()]
-    assert first.shape == (32, 32, 3)
-    image = COLOUR[5, 3].reshape(3, 32, 32)
-    assert any((found == np.moveaxis(image, 0, 2)).all() for found in one.images[100:])
+def test_cifars_batches(cifar):
+    content = sets.of_folder(cifar).read()
+    assert content.images.shape == (120, 32, 32, 3)
+    assert content.borders["test"] == (100, 120)
+    told = {image.tobytes(): label for image, label in zip(content.images, content.labels, strict=True)}
+    for i, j in np.ndindex(6, 20):
+        assert told[np.moveaxis(COLOUR[i, j].reshape(3, 32, 32), 0, 2).tobytes()] == ANSWERS[i, j]
 
 
 class Evil:
@@ -138,15 +128,15 @@ class Evil:
     ],
 )
 def test_a_pickle_runs_no_code(cifar, content, message, capsys):
-    (cifar / "py" / "data_batch_3").write_bytes(content)
+    (cifar / "data_batch_3").write_bytes(content)
     with pytest.raises(DataError, match=f"data_batch_3.*{message}"):
-        sets.of_folder(cifar / "py").read()
+        sets.of_folder(cifar).read()
     assert capsys.readouterr().out == ""
 
 
 def test_gray_is_pils(cifar):
     Image = pytest.importorskip("PIL.Image")
-    image = sets.of_folder(cifar / "py").read().images[0]
+    image = sets.of_folder(cifar).read().images[0]
     np.testing.assert_array_equal(sets.gray(image[None])[0], np.asarray(Image.fromarray(image).convert("L")))
 
 
@@ -214,14 +204,3 @@ def test_cifar10_of_the_hub_is_read_from_parquet(monkeypatch):
     assert sorted(batch.targets) == sorted(list(range(10)) * 2)
     assert -1 <= batch.inputs.min() < -0.9
     sets._read.cache_clear()
-
-
-def test_options():
-    with pytest.raises(ValueError, match="images: unknown corpus 'cifar'; did you mean 'cifar10'"):
-        tasks.build("images", corpus="cifar")
-    with pytest.raises(ValueError, match="takes `corpus` or `path`, not both"):
-        tasks.build("pixels", corpus="cifar10", path="x")
-    with pytest.raises(ValueError, match="images: augment must be none or crop_flip"):
-        tasks.build("images", augment="mixup")
-    with pytest.raises(ValueError, match="images: patch must divide 28"):
-        tasks.build("images", patch=5)

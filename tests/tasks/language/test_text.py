@@ -33,15 +33,10 @@ def test_a_path_is_known_by_its_content(file, tmp_path, monkeypatch):
     copy = tmp_path / "copy.txt"
     copy.write_bytes(file.read_bytes())
     monkeypatch.chdir(tmp_path)
-    assert (
-        tasks.build("text", path="copy.txt", length=10).fingerprint
-        == tasks.build("text", path=str(file), length=10).fingerprint
-    )
+    first = tasks.build("text", path=str(file), length=10).fingerprint
+    assert tasks.build("text", path="copy.txt", length=10).fingerprint == first
     copy.write_bytes(file.read_bytes()[::-1])
-    assert (
-        tasks.build("text", path="copy.txt", length=10).fingerprint
-        != tasks.build("text", path=str(file), length=10).fingerprint
-    )
+    assert tasks.build("text", path="copy.txt", length=10).fingerprint != first
 
 
 def test_a_file_that_changes_under_the_task_is_refused(file):
@@ -52,22 +47,18 @@ def test_a_file_that_changes_under_the_task_is_refused(file):
 
 
 @pytest.mark.parametrize(
-    ("options", "error", "message"),
+    ("options", "message"),
     [
-        ({"path": "nosuch.txt"}, DataError, "nosuch.txt does not exist"),
-        ({"path": "."}, DataError, "is a folder"),
-        ({"path": "empty.txt"}, DataError, "empty.txt is empty"),
-        ({"path": "my.txt", "length": 200}, DataError, "my.txt has 2048 bytes, 41 of them in split 'tune'"),
-        ({"path": "my.txt", "corpus": "mine"}, ValueError, "not both"),
-        ({"corpus": "wikipedia_xm"}, ValueError, "did you mean 'wikipedia_xml'"),
-        ({"length": 0}, ValueError, "text: length must be a whole number of at least 1, got 0"),
-        ({"length": "128"}, ValueError, "text: length must be a whole number"),
+        ({"path": "nosuch.txt"}, "nosuch.txt does not exist"),
+        ({"path": "."}, "is a folder"),
+        ({"path": "empty.txt"}, "empty.txt is empty"),
+        ({"path": "my.txt", "length": 200}, "my.txt has 2048 bytes, 41 of them in split 'tune'"),
     ],
 )
-def test_errors_are_one_line(file, monkeypatch, options, error, message):
+def test_errors_are_one_line(file, monkeypatch, options, message):
     monkeypatch.chdir(file.parent)
     (file.parent / "empty.txt").touch()
-    with pytest.raises(error, match=message) as raised:
+    with pytest.raises(DataError, match=message) as raised:
         tasks.build("text", **options)
     assert "\n" not in str(raised.value)
 
@@ -98,10 +89,7 @@ def test_wikipedia_against_known_values():
     from tasks.baselines import ngram_bits
 
     task = tasks.build("text")
-    try:
-        data = task._data
-    except DataError as error:
-        pytest.skip(str(error))
+    data = task._data
     ids = task.evaluation_ids("test", 128)
     places = task._span("test")[0] + ids[:, None] * 128 + np.arange(1, 129)
     bits = ngram_bits(data[: task._span("train")[1]], data, places.ravel(), 5).mean(axis=1)

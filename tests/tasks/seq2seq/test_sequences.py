@@ -96,20 +96,6 @@ def test_baselines_and_chance():
     assert tasks.build("addition", digits=2, backwards=True).baselines()[1].value == pytest.approx(values["no carries"])
 
 
-@pytest.mark.parametrize(
-    ("name", "options", "message"),
-    [
-        ("reverse", {"length": 0}, "reverse: length must be a whole number"),
-        ("sort", {"vocab": 1}, "sort: vocab must be a whole number of at least 2"),
-        ("sort", {"shortest": 17}, "sort: shortest must be at most length = 16, got 17"),
-        ("addition", {"digits": 2, "shortest": 3}, "addition: shortest must be at most digits = 2, got 3"),
-    ],
-)
-def test_errors(name, options, message):
-    with pytest.raises(ValueError, match=message):
-        tasks.build(name, **options)
-
-
 def test_too_few_contents_are_refused():
     with pytest.raises(ValueError, match="reverse: too few different examples"):
         tasks.build("reverse", length=1, vocab=2).examples("tune", IDS, 0)

@@ -8,16 +8,6 @@ import pytest
 import tasks
 from tasks.base import SPLITS, scores
 
-NAMES = (
-    "parity",
-    "even_pairs",
-    "cycle_navigation",
-    "modular_arithmetic",
-    "reverse_string",
-    "duplicate_string",
-    "odds_first",
-    "stack_manipulation",
-)
 IDS = np.arange(300)
 SMALL = {"longest_train": 12, "shortest_test": 13, "longest_test": 24}
 
@@ -62,6 +52,7 @@ RULES = {
     "odds_first": lambda s: s[1::2] + s[::2],
     "stack_manipulation": stack_manipulation,
 }
+NAMES = tuple(RULES)
 
 
 def read(task, batch) -> list[tuple[list[int], list[int]]]:
@@ -186,21 +177,3 @@ def test_baselines():
         assert values[name]["constant"] == pytest.approx(0.5, abs=0.01)
         assert values[name]["last token"] == pytest.approx(0.5, abs=0.02)
     assert 0.3 < values["stack_manipulation"]["untouched"] < 0.6
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"longest_train": 8}, "parity: longest_train must be a whole number of at least 9, got 8"),
-        ({"longest_train": 50}, "parity: shortest_test must be a whole number of at least 51, got 41"),
-        ({"longest_test": 40}, "parity: longest_test must be a whole number of at least 41, got 40"),
-    ],
-)
-def test_errors(options, message):
-    with pytest.raises(ValueError, match=message):
-        tasks.build("parity", **options)
-
-
-def test_there_is_nothing_to_stretch():
-    with pytest.raises(ValueError, match=r"parity is tested at longer lengths .* already"):
-        tasks.build("parity").stretched(4)
