@@ -69,4 +69,6 @@ def test_official(oracle, parity):
         proof.outputs(state["diag"], data["state.final.diag"])
     impulse = torch.eye(1, 32, dtype=torch.float64)[..., None].expand(-1, -1, 16)
     for name, kernel in (("aux.K_shift", mixer.ssm_k_kernel), ("aux.K_diag", mixer.kernel)):
-        torch.testing.assert_close(kernel["kernel"](impulse, None, None, torch.zeros(16))[0].mT, data[name], rtol=0, atol=1e-12)
+        torch.testing.assert_close(
+            kernel["kernel"](impulse, None, None, torch.zeros(16))[0].mT, data[name], rtol=0, atol=1e-12
+        )
