@@ -1,4 +1,4 @@
-"""Records layers of flash-linear-attention for test_fla_recorded.py: what they compute from random weights.
+"""Records layers of flash-linear-attention for test_recorded.py: what they compute from random weights.
 
 Run it where fla is installed and zoobench's own environment is not, as transformers picks fla's kernels up:
 

@@ -1,4 +1,4 @@
-"""Based where test_fla_recorded.py has nothing: attention with a width of values of its own, and the convolution."""
+"""Based where test_recorded.py has nothing: attention with a width of values of its own, and the convolution."""
 
 import pytest
 import torch

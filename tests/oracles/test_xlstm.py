@@ -50,18 +50,14 @@ def official_layer(ours, width, options, block=0, blocks=1):
 
 
 def pair(ours, width, options):
-    """The official layer with random weights, ours with the same under the same names, and inputs."""
+    """Our layer and the official one, with the same random weights under the same names, and inputs."""
     torch.manual_seed(0)
     official = official_layer(ours, width, options).double()
     for name, parameter in official.named_parameters():
         torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5 if "bias" not in name else 0.5)
     mixer = ours(LayerContext(width=width, length=T), **options).double()
     mixer.load_state_dict(official.state_dict())
-    return official, mixer, vectors(B, T, width)
-
-
-def compare(proof, official, mixer, x, tolerance):
-    proof.equal(mixer(x)[0], official(x), leaves(mixer, input=x), leaves(official, input=x), tolerance=tolerance)
+    return mixer, official, vectors(B, T, width)
 
 
 def official_steps(official, x):
@@ -76,13 +72,13 @@ def official_steps(official, x):
 @MLSTM_OPTIONS
 def test_mlstm(oracle, width, options):
     """What differs is the start of m and the gradient through it, both under ε (see the deviations)."""
-    compare(oracle("mlstm", "xlstm, mLSTMLayer"), *pair(MLSTM, width, options), 1e-5)
+    oracle("mlstm", "xlstm, mLSTMLayer").layers(*pair(MLSTM, width, options))
 
 
 @MLSTM_OPTIONS
 @torch.no_grad()
 def test_mlstm_steps(oracle, width, options):
-    official, mixer, x = pair(MLSTM, width, options)
+    mixer, official, x = pair(MLSTM, width, options)
     want, there = official_steps(official, x)
     proof = oracle("mlstm", "xlstm, mLSTMLayer step by step")
     y, state = in_pieces(mixer, x, T)
@@ -95,14 +91,14 @@ def test_mlstm_steps(oracle, width, options):
 
 @SLSTM_OPTIONS
 def test_slstm(oracle, width, options):
-    compare(oracle("slstm", "xlstm, sLSTMLayer (vanilla)"), *pair(SLSTM, width, options), 1e-10)
+    oracle("slstm", "xlstm, sLSTMLayer (vanilla)").layers(*pair(SLSTM, width, options), tolerance=1e-10)
 
 
 @SLSTM_OPTIONS
 @torch.no_grad()
 def test_slstm_state(oracle, width, options):
     """In one call and step by step."""
-    official, mixer, x = pair(SLSTM, width, options)
+    mixer, official, x = pair(SLSTM, width, options)
     want, there = official_steps(official, x)
     proof = oracle("slstm", "xlstm, sLSTMLayer step by step (vanilla)")
     for sizes in (T, 1):
