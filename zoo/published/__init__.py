@@ -1,6 +1,6 @@
-"""Published weights behind our `Model`: `load` opens them, `save` writes models of the zoo, `export` other formats.
+"""Published weights behind our `Model`: `load` opens them, `export` writes models of the zoo.
 
-    zoo           a folder that `save` wrote: zoo.json, model.safetensors
+    zoo           a folder that `zoo.save` wrote: zoo.json, model.safetensors
     rwkv          RWKV-4, 5.2, 6, 7: official `.pth` files and rwkv.cpp's safetensors
     mamba         Mamba and Mamba-2, in the formats of mamba-ssm and transformers
     transformers  any causal language model of transformers, run by transformers
@@ -23,7 +23,7 @@ from zoo.registry import Table, options_of
 if TYPE_CHECKING:
     from zoo.contract import Model
 
-__all__ = ["KINDS", "Format", "PretrainedError", "export", "kind_of", "load", "option_names", "save"]
+__all__ = ["KINDS", "Format", "PretrainedError", "export", "kind_of", "load", "option_names"]
 
 KINDS = Table(
     "kind of checkpoint",
@@ -71,20 +71,6 @@ def option_names() -> list[str]:
     return sorted({"kind", *names})
 
 
-def save(model: Model, folder: str | Path, *, made: dict[str, Any] | None = None) -> Path:
-    """Write a model that `zoo.build` made, and its tokenizer, to a folder that `load` opens.
-
-    Args:
-        made: anything JSON can hold that says how the weights were made.
-
-    Raises:
-        PretrainedError: `zoo.build` did not make the model, or the folder cannot be written.
-    """
-    from zoo.published import ours
-
-    return ours.save(model, folder, made=made)
-
-
 def export(model: Model, folder: str | Path, format: Format) -> Path:
     """Write a model to a folder for `load` (`zoo`), for transformers, or as RWKV's official `model.pth` (`rwkv`).
 
@@ -96,9 +82,9 @@ def export(model: Model, folder: str | Path, format: Format) -> Path:
 
         return rwkv.save(model, Path(folder) / "model.pth").parent
     if format == "transformers":
-        from zoo.published.transformers import export as to_transformers
-
-        return to_transformers.save(model, folder)
+        from zoo.published.transformers.export import save
+    else:
+        from zoo.published.ours import save
     return save(model, folder)
 
 

@@ -134,18 +134,18 @@ def _untied(model: Model, names: dict[str, str]) -> dict[str, str]:
 
 
 def _gpt2_config(model: Model) -> dict[str, Any]:
-    recipe, shape, channel = model.recipe, model.shape, _channel(model)
-    _require("GPT-2", model, channel="mlp", positions="learned", norms=LAYER_NORMS)
-    if not channel.options.get("bias", True):
+    recipe, shape = model.recipe, model.shape
+    channel, _ = _require("GPT-2", model, channel="mlp", positions="learned", norms=LAYER_NORMS)
+    if not channel.get("bias", True):
         raise PretrainedError("transformers' GPT-2 has no channel mlp without biases")
     return {
         "model_type": "gpt2",
         "n_positions": shape.length,
         "n_embd": shape.width,
         "n_layer": shape.depth,
-        "n_head": _attention(model).heads,
+        "n_head": _mixers(model)[0].heads,
         "n_inner": _hidden(model),
-        "activation_function": _activation(channel.options.get("activation", "gelu")),
+        "activation_function": _activation(channel.get("activation", "gelu")),
         "layer_norm_epsilon": LAYER_NORMS[recipe.norm],
         **dict.fromkeys(("resid_pdrop", "embd_pdrop"), recipe.dropout),
         "attn_pdrop": 0.0,
@@ -153,11 +153,11 @@ def _gpt2_config(model: Model) -> dict[str, Any]:
 
 
 def _llama_config(model: Model) -> dict[str, Any]:
-    recipe, shape, channel = model.recipe, model.shape, _channel(model)
-    rope = _require("Llama", model, channel="glu", positions="rope", norms=RMS_NORMS)
+    recipe, shape = model.recipe, model.shape
+    channel, rope = _require("Llama", model, channel="glu", positions="rope", norms=RMS_NORMS)
     if rope.get("convention", "half") != "half" or rope.get("fraction", 1.0) != 1.0:
         raise PretrainedError("transformers' Llama has no rope with a convention or fraction other than half and 1")
-    attention = _attention(model)
+    attention = _mixers(model)[0]
     return {
         "model_type": "llama",
         "hidden_size": shape.width,
@@ -166,9 +166,9 @@ def _llama_config(model: Model) -> dict[str, Any]:
         "num_attention_heads": attention.heads,
         "num_key_value_heads": attention.kv_heads,
         "max_position_embeddings": shape.length,
-        "hidden_act": _activation(channel.options.get("activation", "silu")),
+        "hidden_act": _activation(channel.get("activation", "silu")),
         "attention_bias": attention.qkv.bias is not None,
-        "mlp_bias": channel.options.get("bias", False),
+        "mlp_bias": channel.get("bias", False),
         "rms_norm_eps": RMS_NORMS[recipe.norm],
         "rope_theta": float(rope.get("base", 10000.0)),
     }
@@ -245,29 +245,20 @@ COUNTERPARTS: Mapping[str, Counterpart] = {
 
 def _require(
     family: str, model: Model, *, channel: str, positions: str, norms: Mapping[str, float]
-) -> Mapping[str, Any]:
-    """Check that a recipe is one that `family` can express; returns the options of its positions."""
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Check that a recipe is one that `family` can express; returns the options of its channel and of its positions."""
     recipe = model.recipe
     own_positions = recipe.positions if isinstance(recipe.positions, Part) else Part(recipe.positions)
-    own_channel = recipe.channels[0]
+    own_channel = recipe.channels[0] or Part("none")
     for option, value, allowed in (
         ("residual type", recipe.residual, ("pre",)),
         ("norm", recipe.norm, tuple(norms)),
-        ("channel", own_channel.name if own_channel else "none", (channel,)),
+        ("channel", own_channel.name, (channel,)),
         ("positions", own_positions.name, (positions,)),
     ):
         if value not in allowed:
             raise PretrainedError(f"transformers' {family} has no {option} {value}; only {' or '.join(allowed)}")
-    return own_positions.options
-
-
-def _attention(model: Model) -> Any:
-    sublayers: Any = model.backbone.get_submodule("sublayers")
-    return sublayers[0].inner
-
-
-def _channel(model: Model) -> Part:
-    return model.recipe.channels[0] or Part("none")
+    return own_channel.options, own_positions.options
 
 
 def _hidden(model: Model, layer: str = "up") -> int:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.contract import Batch, Model
-from zoo.published.errors import PretrainedError, need, writing
+from zoo.published.errors import PretrainedError, need, one_line, writing
 from zoo.published.names import Pair, to_theirs
 from zoo.published.transformers import counterparts, quiet
 from zoo.published.transformers import tokenizer as tokenizers
@@ -70,8 +70,7 @@ def _build(transformers: Any, config: dict[str, Any]) -> nn.Module:
                 transformers.AutoConfig.for_model(**config), attn_implementation="eager"
             )
     except Exception as error:  # each config and model has checks of its own
-        problem = " ".join(str(error).split()) or type(error).__name__
-        raise PretrainedError(f"transformers cannot make this {config['model_type']}: {problem[:300]}") from None
+        raise PretrainedError(f"transformers cannot make this {config['model_type']}: {one_line(error)}") from None
     return model.to(torch.float32).eval()
 
 
