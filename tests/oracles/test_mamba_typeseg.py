@@ -63,37 +63,7 @@ def test_labels(model):
     assert (model.role, model.shape.outputs, len(model.labels)) == ("masked", 35, 35)
 
 
-def test_other_weights(tmp_path):
-    """Other sizes, random, under the package's names."""
-    D, inner, N, R, W, classes = 12, 18, 5, 3, 3, 4
-    norm = {"LayerNorm_0/scale": (D,), "LayerNorm_0/bias": (D,)}
-    shapes = {"Embed_0/embedding": (257, D), "Dense_0/kernel": (D, classes), "Dense_0/bias": (classes,), **norm}
-    layer = {"A_log": (inner, N), "D": (inner,), "Conv_0/kernel": (W, 1, inner), "Conv_0/bias": (inner,), **norm}
-    for i, (before, after) in enumerate([(D, 2 * inner), (inner, R + 2 * N), (R, inner), (inner, D)]):
-        layer |= {f"Dense_{i}/kernel": (before, after), f"Dense_{i}/bias": (after,)}
-    for block in ("CheckpointMambaBlock1D_0", "CheckpointMambaBlock1D_1"):
-        shapes |= {f"{block}/{name}": shape for name, shape in layer.items()}
-    draw = np.random.default_rng(0)
-    weights = {name: draw.normal(scale=0.5, size=shape).astype(np.float32) for name, shape in shapes.items()}
-    path = tmp_path / "other.npz"
-    np.savez(path, **{name.replace("/", "__"): value for name, value in weights.items()})
-    tokens = np.array([*"für".encode(), 256])
-    want = kernel.mamba_forward(np, weights, tokens, n_layers=2, d_state=N, dt_rank=R, d_conv=W)
-    got = logits(zoo.load(path), torch.from_numpy(tokens)[None])[0]
-    torch.testing.assert_close(got, torch.from_numpy(want), rtol=0, atol=1e-4)
-
-
 def test_not_installed(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(PretrainedError, match=r"needs typeseg: pip install 'zoobench\[oracles\]'"):
         zoo.load("typeseg")
-
-
-def test_not_a_segmenter(tmp_path):
-    path = tmp_path / "one.npz"
-    np.savez(path, a=np.zeros(3))
-    with pytest.raises(PretrainedError, match="lacks Embed_0/embedding"):
-        zoo.load(path)
-    path.write_bytes(b"nothing")
-    with pytest.raises(PretrainedError, match=r"not an \.npz"):
-        zoo.load(path)

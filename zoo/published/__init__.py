@@ -5,7 +5,7 @@
     mamba         Mamba and Mamba-2, in the formats of mamba-ssm and transformers
     transformers  any causal language model of transformers, run by transformers
     timm          any image model of timm, run by timm: `timm/NAME`
-    typeseg       the trained segmenter in the package typeseg, a bidirectional Mamba: `typeseg`, or its `.npz`
+    typeseg       the trained segmenter in the package typeseg, a bidirectional Mamba: `typeseg`
 
 Each kind is a module with `load(where, **options) -> Model`, where `where` is a path or an id on the Hugging Face hub.
 What is missing, damaged or does not fit raises a `PretrainedError` of one line, everywhere in this package.
@@ -98,7 +98,7 @@ def kind_of(where: str) -> str:
 
     if where.startswith(("timm/", "local-dir:")):
         return "timm"
-    if where == "typeseg" or where.endswith(".npz"):
+    if where == "typeseg":
         return "typeseg"
     path = files.find(where)
     if path.is_dir() and ((path / "zoo.json").is_file() or (path / "model" / "zoo.json").is_file()):
