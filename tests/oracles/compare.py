@@ -95,11 +95,14 @@ class Proof:
         own = {name: p for name, p in ours.named_parameters() if not (alone and name.startswith(alone))}
         assert own.keys() == weights.keys(), f"names differ: {sorted(own.keys() ^ weights.keys())}"
         y, want = ours(x, mask=None if mask is None or mask.all() else mask)[0], (call or theirs)(x)
-        valid = ... if mask is None else mask
-        self.equal(
-            *(y[valid], want[valid], {"x": x, **own}, {"x": x, **official}, tolerance),
-            renamed=lambda found: {"x": found.pop("x"), **renamed(found)},
-        )
+        if mask is None:
+            mask = torch.ones(x.shape[:2], dtype=torch.bool)
+
+        def by_our_names(found: dict[str, Tensor]) -> Named:
+            return {"x": found.pop("x"), **renamed(found)}
+
+        both = {"x": x, **own}, {"x": x, **official}
+        self.equal(y[mask], want[mask], *both, tolerance, renamed=by_our_names)
         return want
 
     def recorded(

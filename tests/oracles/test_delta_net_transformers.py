@@ -37,9 +37,7 @@ def test_gated_delta_rule(oracle, name):
     q, k, v = torch.randn(B, 70, 3, 5), torch.randn(B, 70, 3, 5), torch.randn(B, 70, 3, 7)
     g, beta, S = -torch.rand(B, 70, 3).exp(), 2 * torch.rand(B, 70, 3), torch.randn(B, 3, 5, 7)
     k = torch.nn.functional.normalize(k, dim=-1)
-    inputs = dict(zip(("q", "k", "v", "g", "beta", "S"), (q, k, v, g, beta, S), strict=True))
-    for x in inputs.values():
-        x.requires_grad_()
+    inputs = {str(i): x.requires_grad_() for i, x in enumerate((q, k, v, g, beta, S))}
     want = getattr(qwen, name)(q, k, v, g=g, beta=beta, initial_state=S, output_final_state=True)
     first = [x.transpose(1, 2) for x in (q * 5**-0.5, k, v, beta, g)]
     o, last = delta_rule(*first, state=S, chunk=16)

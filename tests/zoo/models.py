@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import zoo
-from zoo.contract import Batch, Model, State
+from zoo.contract import Batch, Model, Shape, State
 from zoo.published import PretrainedError
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -24,6 +24,26 @@ def randomise(module: Module, scale: float = 0.3) -> Module:
         for parameter in module.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=scale)
     return module.eval()
+
+
+RWKV = {
+    4: {"expand": 2.0},
+    5: {"head_size": 8, "expand": 3.0},
+    6: {"head_size": 8, "mix_lora": 5, "decay_lora": 6, "expand": 2.5},
+    7: {"head_size": 8, "decay_lora": 5, "a_lora": 6, "v_lora": 7, "gate_lora": 9, "expand": 3.0},
+}
+"""Options by version, none of them a default."""
+
+
+def rwkv_model(version: int, *, width: int = 32, depth: int = 2, vocab: int = 13, **options: Any) -> Model:
+    """A language model whose every parameter is random."""
+    torch.manual_seed(version)
+    shape = Shape(length=32, vocab=vocab, outputs=vocab, width=width, depth=depth)
+    model = zoo.build(f"rwkv{version}", "lm", shape=shape, **{**RWKV[version], **options}).eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            p += torch.randn_like(p) * (0.3 if p.dim() < 2 or p.shape[0] == 1 else p.shape[-1] ** -0.5)
+    return model
 
 
 def close(got: Tensor, want: Tensor, tolerance: float = 1e-10) -> None:

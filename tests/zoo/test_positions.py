@@ -36,13 +36,6 @@ def test_sinusoid_is_exact_far_out_in_float32():
     torch.testing.assert_close(single.double(), double, rtol=0, atol=1e-7)
 
 
-def test_learned_adds_a_vector_per_position():
-    module, x = Learned(LayerContext(width=D, length=T)), torch.randn(2, 3, D)
-    at = torch.tensor([[0, 1, 2], [3, 5, 4]])
-    torch.testing.assert_close(module(x, at), x + module.table[at])
-    assert module.table.shape == (T, D)
-
-
 @pytest.mark.parametrize("at", [torch.arange(T + 1)[None], torch.tensor([[T]])], ids=["too long", "too far"])
 def test_learned_ends_where_its_table_does(at):
     module = Learned(LayerContext(width=D, length=T))

@@ -164,7 +164,7 @@ def test_a_width_can_be_solved_for_flops_or_state(name):
     """The solved model is nearer the target than its neighbours, on the meter asked for."""
     goals = {flops_per_token: (40_000, zoo.build), lambda model: sizing.recurrent_state_bytes(model, T): (4_000, None)}
     for of, (target, build) in goals.items():
-        make = None if build is None else lambda name, role, shape, **options: zoo.build(name, role, shape=shape)
+        make = sizing.sketch if build is None else lambda name, role, shape: zoo.build(name, role, shape=shape)
         size = sizing.solve_width(name, "lm", SHAPE, target=target, of=of, build=make)
         step = architectures.recipe(name).width_multiple
         near = [of(zoo.build(name, shape=dataclasses.replace(SHAPE, width=size.width + k * step))) for k in (-1, 0, 1)]

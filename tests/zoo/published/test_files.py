@@ -80,25 +80,23 @@ def test_a_wrapped_state_dict_is_unwrapped_and_averaged_weights_go_first(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("where", "config", "names", "kind"),
+    ("config", "names", "kind"),
     [
-        ("folder", {"model_type": "mamba"}, [], "mamba"),
-        ("folder", {"d_model": 8, "ssm_cfg": {}}, [], "mamba"),
-        ("folder", {"model_type": "gpt2"}, [], "transformers"),
-        ("folder", {"architecture": "vit", "num_classes": 3}, [], "timm"),
-        ("folder", None, ["emb.weight", "blocks.0.att.key.weight"], "rwkv"),
-        ("folder", None, ["backbone.layers.0.mixer.D"], "mamba"),
-        ("timm/anything", None, [], "timm"),
+        ({"model_type": "mamba"}, [], "mamba"),
+        ({"d_model": 8, "ssm_cfg": {}}, [], "mamba"),
+        ({"model_type": "gpt2"}, [], "transformers"),
+        ({"architecture": "vit", "num_classes": 3}, [], "timm"),
+        (None, ["emb.weight", "blocks.0.att.key.weight"], "rwkv"),
+        (None, ["backbone.layers.0.mixer.D"], "mamba"),
     ],
 )
-def test_kinds_are_told_apart(tmp_path, where, config, names, kind):
-    folder = tmp_path / "folder"
-    folder.mkdir()
+def test_kinds_are_told_apart(tmp_path, config, names, kind):
     if config is not None:
-        (folder / "config.json").write_text(json.dumps(config))
+        (tmp_path / "config.json").write_text(json.dumps(config))
     if names:
-        save_file({name: torch.zeros(1) for name in names}, folder / "weights.safetensors")
-    assert kind_of(where if where.startswith("timm/") else str(folder)) == kind
+        save_file({name: torch.zeros(1) for name in names}, tmp_path / "weights.safetensors")
+    assert kind_of(str(tmp_path)) == kind
+    assert kind_of("timm/anything") == "timm"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ import zoo
 from tests.zoo import models
 from tests.zoo.models import close, in_pieces, logits, randomise
 from zoo.contract import Batch, Unsupported
-from zoo.published import PretrainedError
 from zoo.size import parameters
 from zoo.tokenizers import make
 
@@ -229,8 +228,7 @@ def test_folders_that_are_none(tmp_path):
     refused(folder, "quipu needs code that comes with the weights")
     refused(tmp_path / "nowhere", "no such file or folder")
     refused(saved(tmp_path / "sound"), "through 'keras' is not one of transformers, zoo", through="keras")
-    with pytest.raises(PretrainedError, match="trust_remote_code"):
-        zoo.load(folder, kind="transformers", trust_remote_code=True)
+    refused(folder, "trust_remote_code", trust_remote_code=True)
 
 
 def test_encoders_are_refused(tmp_path):
