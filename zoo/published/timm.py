@@ -217,10 +217,7 @@ def _of_folder(timm: Any, path: Path) -> Source:
     values = {name: value for name, value in config.items() if name in fields}
     if "num_classes" in content:
         values["num_classes"] = content["num_classes"]
-    try:
-        return Source(architecture, timm.models.PretrainedCfg(**values).to_dict(), arguments, path)
-    except TypeError as error:
-        raise PretrainedError(f"{path}: its config.json is not timm's ({error})") from None
+    return Source(architecture, timm.models.PretrainedCfg(**values).to_dict(), arguments, path)
 
 
 def _unknown(timm: Any, where: str, architecture: str) -> PretrainedError:

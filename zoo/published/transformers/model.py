@@ -20,9 +20,9 @@ from zoo.contract import Batch, Model, Part, Recipe, Shape, State, Traits, Unsup
 from zoo.published import files
 from zoo.published.errors import PretrainedError, building, need, one_line
 from zoo.published.names import to_ours
-from zoo.published.transformers import counterparts, quiet
+from zoo.published.transformers import counterparts
 from zoo.published.transformers import tokenizer as tokenizers
-from zoo.published.transformers.export import TOLERANCE, difference
+from zoo.published.transformers.export import TOLERANCE, difference, quiet
 
 LENGTH = 2048
 """The longest sequence of a model whose config does not state it, as in lm-eval."""
@@ -161,10 +161,9 @@ def _open(transformers: Any, folder: Path, where: str, dtype: str) -> Any:
             **{"dtype" if newer else "torch_dtype": dtype if dtype == "auto" else getattr(torch, dtype)},
         )
     except Exception as error:  # OSError, ValueError, RuntimeError, safetensors' own, a missing package
-        problem = " ".join(str(error).split())
-        if "Unrecognized configuration class" in problem:
-            problem = f"{family} is no causal language model"
-        raise PretrainedError(f"{where}: {problem[:300] or type(error).__name__}") from None
+        unknown = "Unrecognized configuration class" in str(error)
+        problem = f"{family} is no causal language model" if unknown else one_line(error)
+        raise PretrainedError(f"{where}: {problem}") from None
     _check_report(report, inner, where)
     return inner.eval()
 
