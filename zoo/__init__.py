@@ -25,13 +25,11 @@ __all__ = [
 ]  # fmt: skip
 _LAZY = {"load": "zoo.published", "save": "zoo.published.ours"}
 _LAZY |= dict.fromkeys(("Backbone", "Mixer", "Model"), "zoo.contract")
-_RENAMED = {"Site": "LayerContext", "Hint": "ParamOverride"}
-"""Names from before 0.1."""
+Site, Hint = LayerContext, ParamOverride
+"""Their names from before 0.1."""
 
 
 def __getattr__(name: str) -> Any:
-    if name in _RENAMED:
-        return globals()[_RENAMED[name]]
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'zoo' has no attribute {name!r}")

@@ -197,7 +197,7 @@ def stream_text(
 
 def _ends(model: Model) -> tuple[int, ...]:
     """The token that ends a text, if the model's tokenizer has one."""
-    end = model.tokenizer and model.tokenizer.end
+    end = None if model.tokenizer is None else model.tokenizer.end
     return () if end is None else (end,)
 
 

@@ -68,7 +68,9 @@ def load(where: str, *, plugins: str | Sequence[str] = ()) -> Model:
 
     path = files.find(where)
     folder = path if (path / "zoo.json").is_file() else path / "model"
-    description = _description(folder)
+    description = files.mapping(folder / "zoo.json")
+    if (found := description.get("format")) != FORMAT:
+        raise PretrainedError(f"{folder / 'zoo.json'}: format {found!r}; this zoobench reads {FORMAT}")
     for plugin in [plugins] if isinstance(plugins, str) else plugins:
         load_plugin(plugin)
     try:
@@ -85,12 +87,3 @@ def load(where: str, *, plugins: str | Sequence[str] = ()) -> Model:
         files.fit(model, files.read(folder / "model.safetensors"), folder)
         raise PretrainedError(f"{folder}: {error}") from None
     return model
-
-
-def _description(folder: Path) -> dict[str, Any]:
-    description = files.mapping(folder / "zoo.json")
-    if description.get("format") != FORMAT:
-        raise PretrainedError(
-            f"{folder / 'zoo.json'}: format {description.get('format')!r}; this zoobench reads {FORMAT}"
-        )
-    return description
