@@ -78,16 +78,13 @@ class Proof:
         mask: Tensor | None = None,
         tolerance: float = 1e-5,
     ) -> Tensor:
-        """Two layers with the parameters of `theirs`: outputs, and gradients of x and of our parameters.
+        """Two layers with the parameters of `theirs`: outputs, which are returned, and gradients of x and parameters.
 
         Args:
             call: x through their layer; by default their `forward`.
             renamed: from tensors by their names to those by ours.
             alone: how the names of our parameters begin that have no counterpart.
             mask: the valid steps, which alone are compared.
-
-        Returns:
-            What `call` gives.
         """
         official = dict(theirs.named_parameters())
         weights = renamed(official)

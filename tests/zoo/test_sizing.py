@@ -72,13 +72,10 @@ def test_flops_of_a_depthwise_convolution(form, monkeypatch):
     """Each of three passes multiplies every input by its W weights once."""
     if form == "torch":
         monkeypatch.setattr(forms, "available", lambda: False)
-    model = ShortConvolution(D, 4)
+    model, forward = ShortConvolution(D, 4), ShortConvolution.forward
     batch = Batch(inputs=torch.randn(B, T, D, requires_grad=True))
     monkeypatch.setattr(ShortConvolution, "forward", lambda self, batch: forward(self, batch.inputs)[0])
     assert sizing.training_flops(model, batch, lambda y, _: y.sum()) == 3 * 2 * B * T * D * 4
-
-
-forward = ShortConvolution.forward
 
 
 @pytest.mark.parametrize(

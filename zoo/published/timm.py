@@ -167,7 +167,7 @@ def load(
         network: Any = source.create(timm, where, None, options)
     else:
         network = _with_weights(timm, source, where, path, options)
-    sides = (size, size) if size else _pair(source.arguments.get("img_size") or source.config["input_size"][1:])
+    sides = timm.layers.to_2tuple(size or source.arguments.get("img_size") or source.config["input_size"][1:])
     patch = _patch(network)
     if source.fixed and any(side % patch for side in sides):
         raise PretrainedError(f"{where}: size must be a multiple of {patch}, the side of its patches; got {sides[0]}")
@@ -266,13 +266,8 @@ def _with_weights(timm: Any, source: Source, where: str, path: Path, options: di
 
 def _patch(network: nn.Module) -> int:
     """The side of the model's square patches, in pixels; 1 if it has none."""
-    from timm.layers import PatchEmbed
+    from timm.layers import PatchEmbed, to_2tuple
 
     layer = next((module for module in network.modules() if isinstance(module, PatchEmbed)), None)
-    height, width = _pair(getattr(layer, "patch_size", 1))
+    height, width = to_2tuple(getattr(layer, "patch_size", 1))
     return height if height == width else 1
-
-
-def _pair(size: Any) -> tuple[int, int]:
-    height, width = (size, size) if isinstance(size, int) else size
-    return int(height), int(width)

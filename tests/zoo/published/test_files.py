@@ -140,14 +140,8 @@ def test_the_cache_goes_before_the_hub(monkeypatch, tmp_path):
 
 def test_the_hub_s_errors_are_one_line(monkeypatch):
     hub = pytest.importorskip("huggingface_hub")
-
-    class RepositoryNotFoundError(Exception):
-        pass
-
-    class LocalEntryNotFoundError(Exception):
-        pass
-
-    for error, words in ((RepositoryNotFoundError, "nor on the hub"), (LocalEntryNotFoundError, "cannot be reached")):
+    for name, words in (("RepositoryNotFound", "nor on the hub"), ("LocalEntryNotFound", "cannot be reached")):
+        error = type(f"{name}Error", (Exception,), {})
         monkeypatch.setattr(hub, "snapshot_download", Mock(side_effect=error("a\nlong\nstory")))
         refused("org/name", words)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 
 import pytest
 import torch
@@ -233,5 +234,5 @@ def test_what_cannot_be_had(where, options, line):
 
 
 def test_without_timm(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "timm", None)
+    monkeypatch.setitem(sys.modules, "timm", None)
     refused("timm/mixer_s32_224", "timm/mixer_s32_224 needs timm: pip install 'zoobench[vision]'")
