@@ -158,7 +158,7 @@ def _module(*, goose: bool) -> Any:
 @contextlib.contextmanager
 def _restored(options: Mapping[str, str]) -> Iterator[dict[str, str]]:
     """Set `options` in the environment and yield a copy of it; then restore it, torch's switches and stdout."""
-    before = {name: os.environ.get(name) for name in options}
+    before = dict(os.environ)
     cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
     flags: tuple[tuple[Any, str], ...] = ((cudnn, "benchmark"), (cudnn, "allow_tf32"), (products, "allow_tf32"))
     switches = [(owner, name, getattr(owner, name)) for owner, name in flags]
@@ -168,10 +168,9 @@ def _restored(options: Mapping[str, str]) -> Iterator[dict[str, str]]:
         with contextlib.redirect_stdout(io.StringIO()):
             yield dict(os.environ)
     finally:
-        for name, value in before.items():
+        for name in options:
             os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
+        os.environ.update(before)
         for owner, name, value in switches:
             setattr(owner, name, value)
         torch._C._jit_set_autocast_mode(autocast)
