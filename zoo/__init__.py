@@ -7,6 +7,7 @@ modules (`Mixer`, `Model`, ...) is asked for, not before.
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from zoo.architectures import names, recipe, register
@@ -15,43 +16,20 @@ from zoo.types import Batch, LayerContext, ParamOverride, Part, Recipe, Shape, S
 
 if TYPE_CHECKING:
     from zoo.contract import Backbone, Mixer, Model
-    from zoo.published import load, save
+    from zoo.published import load
+    from zoo.published.ours import save
 
 __all__ = [
-    "Backbone",
-    "Batch",
-    "LayerContext",
-    "Mixer",
-    "Model",
-    "ParamOverride",
-    "Part",
-    "Recipe",
-    "Shape",
-    "State",
-    "Traits",
-    "Unsupported",
-    "build",
-    "load",
-    "names",
-    "recipe",
-    "register",
-    "save",
-]
-
-
-_RENAMED = {"Site": "LayerContext", "Hint": "ParamOverride"}
-"""Names from before 0.1."""
+    "Backbone", "Batch", "LayerContext", "Mixer", "Model", "ParamOverride", "Part", "Recipe", "Shape", "State",
+    "Traits", "Unsupported", "build", "load", "names", "recipe", "register", "save",
+]  # fmt: skip
+_LAZY = {"load": "zoo.published", "save": "zoo.published.ours"}
+_LAZY |= dict.fromkeys(("Backbone", "Mixer", "Model"), "zoo.contract")
+Site, Hint = LayerContext, ParamOverride
+"""Their names from before 0.1."""
 
 
 def __getattr__(name: str) -> Any:
-    if name in _RENAMED:
-        return globals()[_RENAMED[name]]
-    if name in ("Backbone", "Mixer", "Model"):
-        from zoo import contract
-
-        return getattr(contract, name)
-    if name in ("load", "save"):
-        from zoo import published
-
-        return getattr(published, name)
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'zoo' has no attribute {name!r}")

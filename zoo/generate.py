@@ -155,8 +155,7 @@ def continue_batch(
     for row, ids in enumerate(read):
         by_length[len(ids)].append(row)
     written: list[list[int]] = [[] for _ in prompts]
-    generators = [torch.Generator().manual_seed(number) for number in seeds]
-    ends = _ends(model)
+    generators, ends = [torch.Generator().manual_seed(number) for number in seeds], _ends(model)
     for group in by_length.values():
         for start in range(0, len(group), rows):
             part = {row: read[row] for row in group[start : start + rows]}
@@ -267,16 +266,13 @@ class _Rows:
     def logits(self) -> Float[Tensor, "B V"]:
         """The logits of the next token, for the tokens that the tokenizer has."""
         known = None if self.model.tokenizer is None else self.model.tokenizer.vocab
-        with quiet(self.model):
-            return self._next()[:, :known]
-
-    def _next(self) -> Float[Tensor, "B V"]:
-        if self.state is None:
-            return self.model(Batch(inputs=self.window))[:, -1]
         most = LOGITS // (len(self.unread) * self.model.shape.outputs)
-        for piece in self.unread.split(min(PIECE, max(1, most)), dim=1):
-            logits, self.state = self.model.extend(piece, self.state)
-        return logits[:, -1]
+        with quiet(self.model):
+            if self.state is None:
+                return self.model(Batch(inputs=self.window))[:, -1, :known]
+            for piece in self.unread.split(min(PIECE, max(1, most)), dim=1):
+                logits, self.state = self.model.extend(piece, self.state)
+        return logits[:, -1, :known]
 
     def append(self, tokens: list[int], rows: list[int] | None = None) -> None:
         """Append a token to each of `rows`, by default all; the other rows leave the batch."""

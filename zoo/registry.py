@@ -68,15 +68,15 @@ class Entry:
     make: Any
     """From options to the thing itself: a Recipe, a Task."""
     options: tuple[Option, ...]
-    about: str
-    paper: str
-    source: str
-    deviations: tuple[str, ...]
-    """Where we depart from the paper or from the official code, and which of the two we follow where they differ."""
-    family: str
-    """The heading it is listed under."""
     origin: str
     """The module or file that registered it."""
+    about: str
+    family: str
+    """The heading it is listed under."""
+    paper: str = ""
+    source: str = ""
+    deviations: tuple[str, ...] = ()
+    """Where we depart from the paper or from the official code, and which of the two we follow where they differ."""
 
 
 @dataclass
@@ -103,12 +103,10 @@ class Registry:
         options: tuple[Option, ...],
         *,
         about: str = "",
-        paper: str = "",
-        source: str = "",
-        deviations: tuple[str, ...] = (),
         family: str = "",
+        **described: Any,
     ) -> None:
-        """Register `target`, which `make` builds from `options`, under `name`.
+        """Register `target`, which `make` builds from `options`, under `name`. `described`: see `Entry`.
 
         `about` defaults to the first paragraph of its docstring, `family` to the name of its file.
 
@@ -123,7 +121,7 @@ class Registry:
             raise ValueError(f"{self.what} {name!r} is already registered by {owner}")
         about = about or (inspect.getdoc(target) or "").split("\n\n")[0].replace("\n", " ")
         family = family or Path(origin).stem
-        self.entries[name] = Entry(name, make, options, about, paper, source, deviations, family, origin)
+        self.entries[name] = Entry(name, make, options, origin, about, family, **described)
 
     def names(self) -> list[str]:
         """Every registered name, sorted."""

@@ -166,7 +166,7 @@ Quantity: TypeAlias = Callable[[Model], float]
 
 
 def solve_width(
-    name: str, role: Role, shape: Shape, *, target: float, of: Quantity, build: Builder | None = None, **options: Any
+    name: str, role: Role, shape: Shape, *, target: float, of: Quantity, build: Builder = sketch, **options: Any
 ) -> Size:
     """The width at which `of` comes nearest `target`, by bisection on the real module.
 
@@ -176,7 +176,6 @@ def solve_width(
         Unsupported: it cannot play the role, or `of` has nothing to measure on it.
         ValueError: not even the narrowest width is small enough to come within a factor of two.
     """
-    build = build or sketch
     step = _step(name, role, shape, options)
     seen: dict[int, float] = {}
 
@@ -199,34 +198,23 @@ def solve_width(
     return dataclasses.replace(size, target=target, mismatch=(reached(best) - target) / target)
 
 
-def solve_size(
-    name: str,
-    role: Role,
-    shape: Shape,
-    *,
-    target: float,
-    tolerance: float,
-    of: Quantity,
-    build: Builder | None = None,
-    **options: Any,
-) -> Size:
-    """The width nearest `target`; if that misses by more than `tolerance`, other depths are tried, the nearest first.
+def solve_size(name: str, role: Role, shape: Shape, *, tolerance: float, **given: Any) -> Size:
+    """The width nearest the target; if that misses by more than `tolerance`, other depths are tried, the nearest first.
 
     They lie between half and twice the architecture's own. If none comes within the tolerance, the nearest size is
-    returned.
+    returned. `given` is as in `solve_width`.
 
     Raises:
         Unsupported, ValueError: as `solve_width`, at the architecture's own depth.
     """
-    sizes = [solve_width(name, role, shape, target=target, of=of, build=build, **options)]
+    sizes = [solve_width(name, role, shape, **given)]
     own = sizes[0].depth
     for depth in sorted(range(max(1, own // 2), 2 * own + 1), key=lambda d: (abs(d - own), d)):
         if abs(sizes[-1].mismatch or 0.0) <= tolerance:
             return sizes[-1]
         if depth != own:
             with suppress(ValueError):  # too deep for the target, or for a residual type of pairs
-                other = dataclasses.replace(shape, depth=depth)
-                sizes.append(solve_width(name, role, other, target=target, of=of, build=build, **options))
+                sizes.append(solve_width(name, role, dataclasses.replace(shape, depth=depth), **given))
     return min(sizes, key=lambda size: abs(size.mismatch or 0.0))
 
 

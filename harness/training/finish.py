@@ -16,7 +16,7 @@ from harness.training.overrides import overrides_of
 from harness.training.run import Run
 from harness.version import __version__
 from zoo import size as sizing
-from zoo.published import save
+from zoo.published.ours import save
 
 
 def finish(run: Run, suite: str, status: Status, error: Error | None = None) -> Record:

@@ -66,6 +66,42 @@ class Proof:
         official = gradients_of(want, cotangent, ours if theirs is None else theirs)
         self.gradients(found, renamed(official), 10 * tolerance if gradients is None else gradients)
 
+    def layers(
+        self,
+        ours: Mixer,
+        theirs: nn.Module,
+        x: Tensor,
+        call: Callable[[Tensor], Tensor] | None = None,
+        *,
+        renamed: Callable[[dict[str, Tensor]], Named] = dict,
+        alone: str = "",
+        mask: Tensor | None = None,
+        tolerance: float = 1e-5,
+    ) -> Tensor:
+        """Two layers with the parameters of `theirs`: outputs, which are returned, and gradients of x and parameters.
+
+        Args:
+            call: x through their layer; by default their `forward`.
+            renamed: from tensors by their names to those by ours.
+            alone: how the names of our parameters begin that have no counterpart.
+            mask: the valid steps, which alone are compared.
+        """
+        official = dict(theirs.named_parameters())
+        weights = renamed(official)
+        ours.to(x.dtype).load_state_dict({**ours.state_dict(), **weights})
+        own = {name: p for name, p in ours.named_parameters() if not (alone and name.startswith(alone))}
+        assert own.keys() == weights.keys(), f"names differ: {sorted(own.keys() ^ weights.keys())}"
+        y, want = ours(x, mask=None if mask is None or mask.all() else mask)[0], (call or theirs)(x)
+        if mask is None:
+            mask = torch.ones(x.shape[:2], dtype=torch.bool)
+
+        def by_our_names(found: dict[str, Tensor]) -> Named:
+            return {"x": found.pop("x"), **renamed(found)}
+
+        both = {"x": x, **own}, {"x": x, **official}
+        self.equal(y[mask], want[mask], *both, tolerance, renamed=by_our_names)
+        return want
+
     def recorded(
         self, got: Tensor, data: Named, leaves: Named, tolerance: float = 1e-9, gradients: float | None = None
     ) -> None:

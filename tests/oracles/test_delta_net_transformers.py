@@ -7,7 +7,7 @@ from zoo.architectures.gated_delta_net import GatedDeltaNet
 from zoo.contract import LayerContext
 from zoo.ops.delta_rule import delta_rule
 
-from .compare import gradients_of, leaves
+from .compare import gradients_of
 
 pytest.importorskip("transformers.models.qwen3_next")
 pytest.importorskip("transformers.models.olmo_hybrid")
@@ -37,9 +37,7 @@ def test_gated_delta_rule(oracle, name):
     q, k, v = torch.randn(B, 70, 3, 5), torch.randn(B, 70, 3, 5), torch.randn(B, 70, 3, 7)
     g, beta, S = -torch.rand(B, 70, 3).exp(), 2 * torch.rand(B, 70, 3), torch.randn(B, 3, 5, 7)
     k = torch.nn.functional.normalize(k, dim=-1)
-    inputs = dict(zip(("q", "k", "v", "g", "beta", "S"), (q, k, v, g, beta, S), strict=True))
-    for x in inputs.values():
-        x.requires_grad_()
+    inputs = {str(i): x.requires_grad_() for i, x in enumerate((q, k, v, g, beta, S))}
     want = getattr(qwen, name)(q, k, v, g=g, beta=beta, initial_state=S, output_final_state=True)
     first = [x.transpose(1, 2) for x in (q * 5**-0.5, k, v, beta, g)]
     o, last = delta_rule(*first, state=S, chunk=16)
@@ -53,18 +51,19 @@ def test_gated_delta_rule(oracle, name):
 
 
 def ours():
-    """Our layer with random weights, in float32, in which the official functions compute."""
+    """Our layer and inputs in float32, in which the official functions compute."""
     torch.manual_seed(0)
-    mixer = GatedDeltaNet(LayerContext(width=D, length=T), **OPTIONS)
-    for p in mixer.parameters():
+    return GatedDeltaNet(LayerContext(width=D, length=T), **OPTIONS), torch.randn(B, T, D, requires_grad=True)
+
+
+def randomised(layer):
+    for p in layer.parameters():
         p.data = torch.randn_like(p) * p[0].numel() ** -0.5 if p.dim() > 1 else 0.5 * torch.randn_like(p)
-    return mixer, torch.randn(B, T, D, requires_grad=True)
+    return layer
 
 
-def compare(name, oracle, mixer, x, layer, to_ours):
-    """`to_ours` turns gradients by official name into ours by our name."""
-    proof = oracle("gated_delta_net", f"transformers, {name}")
-    proof.equal(mixer(x)[0], layer(x), leaves(mixer, input=x), leaves(layer, input=x), renamed=to_ours)
+def parts(tensors, name, letters):
+    return {name.format(letter): part for letter, part in zip(letters, tensors, strict=True)}
 
 
 @pytest.mark.parametrize("negative", [False, True])
@@ -75,15 +74,14 @@ def test_olmo_hybrid(oracle, negative):
     mixer, x = ours()
     mixer.largest_beta = 2.0 if negative else 1.0
     layer = OlmoHybridGatedDeltaNet(OlmoHybridConfig(**CONFIG, linear_allow_neg_eigval=negative), 0)
-    state = mixer.state_dict()
-    convs = [state.pop(f"{name}_conv1d.weight") for name in "qkv"]
-    layer.load_state_dict({**state, "conv1d.weight": torch.cat(convs)})
 
     def to_ours(official):
-        parts = official.pop("conv1d.weight").split(WIDTHS)
-        return {**official, **{f"{name}_conv1d.weight": part for name, part in zip("qkv", parts, strict=True)}}
+        same = {name: value for name, value in official.items() if name != "conv1d.weight"}
+        return same | parts(official["conv1d.weight"].split(WIDTHS), "{}_conv1d.weight", "qkv")
 
-    compare("OlmoHybridGatedDeltaNet", oracle, mixer, x, layer, to_ours)
+    oracle("gated_delta_net", "transformers, OlmoHybridGatedDeltaNet").layers(
+        mixer, randomised(layer), x, renamed=to_ours
+    )
 
 
 def test_qwen3_next(oracle):
@@ -94,28 +92,18 @@ def test_qwen3_next(oracle):
     mixer, x = ours()
     layer = Qwen3NextGatedDeltaNet(Qwen3NextConfig(**CONFIG), 0)
     each = VALUE_HEADS // HEADS
+    same = {"dt_bias": "dt_bias", "A_log": "A_log", "o_norm.weight": "norm.weight", "o_proj.weight": "out_proj.weight"}
 
-    def by_head(weight):
-        return weight.view(HEADS, -1, D)
-
-    state = mixer.state_dict()
-    qkvz = torch.cat([by_head(state[f"{name}_proj.weight"]) for name in "qkvg"], dim=1).flatten(0, 1)
-    ba = torch.cat([by_head(state[f"{name}_proj.weight"]) for name in "ba"], dim=1).flatten(0, 1)
-    same = {"input": "input", "dt_bias": "dt_bias", "A_log": "A_log"}
-    same |= {"o_norm.weight": "norm.weight", "o_proj.weight": "out_proj.weight"}
-    convs = torch.cat([state[f"{name}_conv1d.weight"] for name in "qkv"])
-    joined = {"in_proj_qkvz.weight": qkvz, "in_proj_ba.weight": ba, "conv1d.weight": convs}
-    layer.load_state_dict(joined | {there: state[name] for name, there in same.items() if name != "input"})
+    def by_head(weight, sizes):
+        return [part.flatten(0, 1) for part in weight.view(HEADS, -1, D).split(sizes, dim=1)]
 
     def to_ours(official):
-        qkvz = by_head(official["in_proj_qkvz.weight"]).split([K, K, each * V, each * V], dim=1)
-        ba = by_head(official["in_proj_ba.weight"]).split([each, each], dim=1)
-        convs = official["conv1d.weight"].split(WIDTHS)
-        return {
-            **{f"{name}_proj.weight": part.flatten(0, 1) for name, part in zip("qkvg", qkvz, strict=True)},
-            **{f"{name}_proj.weight": part.flatten(0, 1) for name, part in zip("ba", ba, strict=True)},
-            **{f"{name}_conv1d.weight": part for name, part in zip("qkv", convs, strict=True)},
-            **{name: official[there] for name, there in same.items()},
-        }
+        qkvz = by_head(official["in_proj_qkvz.weight"], [K, K, each * V, each * V])
+        found = parts(qkvz, "{}_proj.weight", "qkvg")
+        found |= parts(by_head(official["in_proj_ba.weight"], [each, each]), "{}_proj.weight", "ba")
+        found |= parts(official["conv1d.weight"].split(WIDTHS), "{}_conv1d.weight", "qkv")
+        return found | {name: official[there] for name, there in same.items()}
 
-    compare("Qwen3NextGatedDeltaNet", oracle, mixer, x, layer, to_ours)
+    oracle("gated_delta_net", "transformers, Qwen3NextGatedDeltaNet").layers(
+        mixer, randomised(layer), x, renamed=to_ours
+    )

@@ -62,9 +62,8 @@ def test_official(oracle, parity):
     """HyenaOperator: outputs, gradients, the filter, pieces. t and the window are ours, in float32."""
     data, official = parity("hyena_order2")
     mixer, x = Hyena(LayerContext(width=16, length=32), filter_order=16, emb_dim=5).double(), official.pop("input")
-    missing, unexpected = mixer.load_state_dict(official, strict=False)
-    assert not unexpected
-    assert not [name for name in missing if not name.endswith((".t", ".deltas", ".freq"))]
+    ours = {name: p for name, p in mixer.state_dict().items() if name.endswith((".t", ".deltas", ".freq"))}
+    mixer.load_state_dict({**ours, **official})
     proof = oracle("hyena", "HazyResearch/safari, HyenaOperator (recorded)")
     proof.recorded(mixer(x)[0], data, leaves(mixer, input=x), 1e-5, 1e-4)
     proof.outputs(mixer.filter_fn(32), data["aux.filter"])

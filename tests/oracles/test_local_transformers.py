@@ -7,7 +7,7 @@ from zoo.contract import LayerContext, Part
 from zoo.layers.local_attention import LocalAttention
 from zoo.ops.local_attention import attend
 
-from .compare import drawn, in_pieces, leaves, vectors
+from .compare import drawn, in_pieces, vectors
 
 B, T, D = 2, 45, 32
 
@@ -24,10 +24,8 @@ def window_mask(window):
 
 def compare(proof, ours, peer, call):
     """Under the same random weights: outputs, all gradients; then our steps, 1 and the rest."""
-    ours.load_state_dict(to_ours(drawn(peer, 0.4).state_dict()))
     x = vectors(B, T, D)
-    want = call(x)
-    proof.equal(ours(x)[0], want, leaves(ours, x=x), leaves(peer, x=x), renamed=to_ours)
+    want = proof.layers(ours, drawn(peer, 0.4), x, call, renamed=to_ours)
     proof.outputs(in_pieces(ours, x, [1, T - 1])[0], want)
 
 
@@ -43,9 +41,9 @@ def test_recurrent_gemma(oracle, heads, kv_heads, window, bias):
     )  # fmt: skip
     config._attn_implementation = "eager"
     torch.manual_seed(0)
-    peer = gemma.RecurrentGemmaAttention(config, layer_idx=0).double()
+    peer = gemma.RecurrentGemmaAttention(config, layer_idx=0)
     context = LayerContext(width=D, length=T, positions=Part("rope", fraction=0.5))
-    ours = LocalAttention(context, heads=heads, kv_heads=kv_heads, window=window, bias=bias).double()
+    ours = LocalAttention(context, heads=heads, kv_heads=kv_heads, window=window, bias=bias)
     steps, mask = torch.arange(T)[None].expand(B, T), window_mask(window)
 
     def call(x):
@@ -67,11 +65,11 @@ def test_mistral(oracle, heads, kv_heads, head_width, window):
     )
     config._attn_implementation = "eager"
     torch.manual_seed(0)
-    peer = mistral.MistralAttention(config, layer_idx=0).double()
+    peer = mistral.MistralAttention(config, layer_idx=0)
     rotary = mistral.MistralRotaryEmbedding(config)
     options = {"heads": heads, "kv_heads": kv_heads, "head_width": head_width, "window": window}
     context = LayerContext(width=D, length=T, positions=Part("rope"))
-    ours = LocalAttention(context, **options, bias=False, out_bias=False).double()
+    ours = LocalAttention(context, **options, bias=False, out_bias=False)
 
     def call(x):
         return peer(x, rotary(x, torch.arange(T)[None]), window_mask(window))[0]

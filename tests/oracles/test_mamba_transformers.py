@@ -4,22 +4,19 @@ import pytest
 import torch
 
 import zoo
+from tests.zoo.models import in_pieces
 from zoo.architectures.mamba import Mamba
 from zoo.architectures.mamba2 import Mamba2
 from zoo.contract import Batch, LayerContext, Shape
+from zoo.published.mamba import transformers_pairs
+from zoo.published.names import to_ours
 
-from .compare import leaves, shaken, vectors
+from .compare import shaken, vectors
 
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.usefixtures("in_float64")
 B, T = 2, 19
 NAMES = {"d_state": "state_size", "d_conv": "conv_kernel", "bias": "use_bias", "conv_bias": "use_conv_bias"}
-
-
-def compare(proof, ours, theirs, width):
-    ours.double().load_state_dict(theirs.state_dict())
-    x = vectors(B, T, width)
-    proof.equal(ours(x)[0], theirs(x), leaves(ours, input=x), leaves(theirs, input=x), tolerance=1e-9)
 
 
 def config(width, **options):
@@ -41,7 +38,8 @@ def test_mamba(oracle, options):
     names = NAMES | {"dt_rank": "time_step_rank"}
     torch.manual_seed(0)
     theirs = shaken(MambaMixer(config(24, **{names.get(k, k): v for k, v in options.items()}), 0))
-    compare(oracle("mamba", "transformers, MambaMixer"), Mamba(LayerContext(24, T), **options), theirs, 24)
+    proof, ours = oracle("mamba", "transformers, MambaMixer"), Mamba(LayerContext(24, T), **options)
+    proof.layers(ours, theirs, vectors(B, T, 24), tolerance=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +60,8 @@ def test_mamba2(oracle, options):
     given |= {"hidden_size": 16, "num_heads": heads, "layer_norm_epsilon": 1e-5}
     torch.manual_seed(0)
     theirs = shaken(Mamba2Mixer(transformers.Mamba2Config(**given), 0))
-    compare(oracle("mamba2", "transformers, Mamba2Mixer"), Mamba2(LayerContext(16, T), **options), theirs, 16)
+    proof, ours = oracle("mamba2", "transformers, Mamba2Mixer"), Mamba2(LayerContext(16, T), **options)
+    proof.layers(ours, theirs, vectors(B, T, 16), tolerance=1e-9)
 
 
 def test_language_model_and_its_decoding(oracle):
@@ -71,20 +70,10 @@ def test_language_model_and_its_decoding(oracle):
     theirs = shaken(transformers.MambaForCausalLM(settings)).eval()
     ours = zoo.build("mamba", "lm", shape=Shape(length=T, vocab=11, outputs=11, width=16, depth=3), d_state=4)
     ours = ours.double().eval()
-    names = {"embeddings.weight": "embedding.table.weight", "norm_f.weight": "backbone.norm.weight"}
-    weights = {}
-    for name, value in theirs.state_dict().items():
-        name = name.removeprefix("backbone.")
-        layer = name.replace("layers.", "backbone.sublayers.").replace(".mixer.", ".inner.")
-        weights[names.get(name, layer).replace("lm_head", "head")] = value
-    ours.load_state_dict(weights)
+    ours.load_state_dict(to_ours(transformers_pairs(ours), theirs.state_dict(), "theirs"))
     ids = torch.randint(11, (B, T))
     proof = oracle("mamba", "transformers, MambaForCausalLM")
     with torch.no_grad():
         want = theirs(ids).logits
         proof.outputs(ours(Batch(inputs=ids)), want, 1e-9)
-        state, steps = ours.init_state(B), []
-        for token in ids.split(1, dim=1):
-            logits, state = ours.extend(token, state)
-            steps.append(logits)
-        proof.outputs(torch.cat(steps, 1), want, 1e-9)
+        proof.outputs(in_pieces(ours, ids, [1] * T)[0], want, 1e-9)

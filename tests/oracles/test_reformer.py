@@ -6,9 +6,19 @@ import torch
 from zoo.architectures.reformer import Reformer
 from zoo.contract import LayerContext
 
-from .compare import drawn, leaves, swapped, vectors
+from .compare import drawn, swapped, vectors
 
 B, D = 2, 12
+
+
+def seeded(layer):
+    """The layer with the seed that its rotations are drawn from in each call."""
+
+    def call(x):
+        torch.manual_seed(7)
+        return layer(x)
+
+    return call
 
 
 @pytest.mark.parametrize(
@@ -41,17 +51,10 @@ def test_lucidrains(oracle, causal, hashes, across_buckets, duplicates):
     ).double()
     names = {"query_key.weight": "toqk.weight", "value.weight": "tov.weight"}
     names |= {"out.weight": "to_out.weight", "out.bias": "to_out.bias"}
-    ours.load_state_dict({**swapped(names)(drawn(peer).state_dict()), "rotations": ours.rotations})
-    x = vectors(B, T, D)
-    torch.manual_seed(7)
-    want = peer(x)
     torch.manual_seed(7)
     ours.rotations.copy_(torch.randn(1, *ours.rotations.shape[1:], dtype=torch.float64).expand_as(ours.rotations))
-    own, rename = leaves(ours, x=x), swapped(names | {"x": "x"})
-    own = {name: own[name] for name in ["x", *names]}
-    oracle("reformer", "reformer-pytorch, LSHSelfAttention").equal(
-        ours(x)[0], want, own, leaves(peer, x=x), renamed=rename
-    )
+    proof = oracle("reformer", "reformer-pytorch, LSHSelfAttention")
+    proof.layers(ours, drawn(peer), vectors(B, T, D), seeded(peer), renamed=swapped(names))
 
 
 @pytest.mark.parametrize(
@@ -81,15 +84,11 @@ def test_transformers(oracle, T, heads, head_dim, chunk, buckets, hashes, before
         is_decoder=causal,
         hash_seed=7,
     )
-    peer = port.LSHSelfAttention(config).double().eval()
+    peer = port.LSHSelfAttention(config).eval()
     context = LayerContext(width=D, length=T, causal=causal)
     options = {"chunk": chunk, "buckets": buckets, "hashes": hashes, "before": before, "after": after}
     ours = drawn(Reformer(context, heads=heads, head_dim=head_dim, **options))
-    peer.load_state_dict({k: v for k, v in ours.state_dict().items() if k.startswith(("query_key", "value"))})
-    x = vectors(B, T, D)
-    want = ours.out(peer(x).hidden_states)
     torch.manual_seed(7)
     ours.rotations.copy_(torch.randn(ours.rotations.shape, dtype=torch.float64))
-    own, official = leaves(ours, x=x), leaves(peer, x=x)
-    proof = oracle("reformer", "transformers, LSHSelfAttention")
-    proof.equal(ours(x)[0], want, {name: own[name] for name in official}, official)
+    proof, call = oracle("reformer", "transformers, LSHSelfAttention"), seeded(peer)
+    proof.layers(ours, drawn(peer), vectors(B, T, D), lambda x: ours.out(call(x).hidden_states), alone="out.")

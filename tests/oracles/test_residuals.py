@@ -1,4 +1,6 @@
-"""Residual residual types against stacks put together from torch's own attention and the equations of each paper."""
+"""Residual types against stacks put together from torch's own attention and the equations of each paper."""
+
+from functools import partial
 
 import pytest
 import torch
@@ -123,7 +125,7 @@ def test_torch_encoder(oracle, name, first):
     norm = nn.LayerNorm(D) if first else None
     theirs = drawn(nn.TransformerEncoder(layer, N, norm=norm, enable_nested_tensor=False), 0.3)
     shape = Shape(length=T, vocab=V, outputs=V, width=D, depth=N)
-    backbone = zoo.build(name, "classify", shape=shape, heads=H).backbone.double()
+    backbone = zoo.build(name, "classify", shape=shape, heads=H).backbone
     names = {
         "self_attn.in_proj_weight": "0.inner.qkv.weight", "self_attn.in_proj_bias": "0.inner.qkv.bias",
         "self_attn.out_proj.weight": "0.inner.out.weight", "self_attn.out_proj.bias": "0.inner.out.bias",
@@ -136,20 +138,16 @@ def test_torch_encoder(oracle, name, first):
     def renamed(values):
         found = {}
         for own, value in values.items():
-            if own == "x" or own.startswith("norm."):
-                found[own] = value
-                continue
-            _, block, rest = own.split(".", 2)
-            sublayer, _, inside = names[rest].partition(".")
-            found[f"sublayers.{2 * int(block) + int(sublayer)}.{inside}"] = value
+            if not own.startswith("norm."):
+                _, block, rest = own.split(".", 2)
+                sublayer, _, inside = names[rest].partition(".")
+                own = f"sublayers.{2 * int(block) + int(sublayer)}.{inside}"
+            found[own] = value
         return found
 
-    backbone.load_state_dict(renamed(theirs.state_dict()))
-    valid = torch.arange(T) < torch.tensor([[T], [4]])
-    x = vectors(B, T, D)
-    y, want = backbone(x, mask=valid)[0][valid], theirs(x, src_key_padding_mask=~valid)[valid]
-    proof = oracle(name, "torch.nn.TransformerEncoder")
-    proof.equal(y, want, leaves(backbone, x=x), leaves(theirs, x=x), renamed=renamed)
+    valid, proof = torch.arange(T) < torch.tensor([[T], [4]]), oracle(name, "torch.nn.TransformerEncoder")
+    call = partial(theirs, src_key_padding_mask=~valid)
+    proof.layers(backbone, theirs, vectors(B, T, D), call, renamed=renamed, mask=valid)
 
 
 def test_bilinear_form_of_attention(oracle):
@@ -158,13 +156,14 @@ def test_bilinear_form_of_attention(oracle):
     theirs = nn.MultiheadAttention(D, H, bias=False, batch_first=True).double()
     mixer = BilinearAttention(LayerContext(width=D, length=T), heads=H).double()
     q, k, v = (w.view(H, D // H, D) for w in theirs.in_proj_weight.detach().chunk(3))
-    with torch.no_grad():
-        merged = torch.einsum("hdi,hdj->hij", q, k) * (D / (D // H)) ** 0.5  # x_i W_ij x_j
-        mixer.form.weight.copy_(merged.transpose(1, 2).reshape(H * D, D))
-        mixer.value.weight.copy_(v.reshape(D, D))
-        mixer.out.weight.copy_(theirs.out_proj.weight)
-        mixer.value.bias.zero_()
-        mixer.out.bias.zero_()
+    merged = torch.einsum("hdi,hdj->hij", q, k) * (D / (D // H)) ** 0.5  # x_i W_ij x_j
+    weights = {
+        "form": merged.transpose(1, 2).reshape(H * D, D),
+        "value": v.reshape(D, D),
+        "out": theirs.out_proj.weight,
+    }
+    weights = {f"{name}.weight": weight for name, weight in weights.items()}
+    mixer.load_state_dict(weights | {f"{name}.bias": torch.zeros(D) for name in ("value", "out")})
     x = vectors(B, T, D)
     want, _ = theirs(x, x, x, attn_mask=torch.ones(T, T, dtype=torch.bool).triu(1), need_weights=False)
     proof = oracle("bilinear_attention", "torch.nn.MultiheadAttention, its W_Q and W_K merged")

@@ -8,6 +8,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from zoo.architectures import rwkv5, rwkv6, rwkv7
 from zoo.contract import LayerContext
@@ -15,6 +16,7 @@ from zoo.contract import LayerContext
 from .compare import leaves, vectors
 
 C, T = 24, 13
+NAMES = {"r": "receptance", "k": "key", "v": "value", "g": "gate"}
 
 
 def randomised(mixer):
@@ -37,28 +39,37 @@ def compare(proof, mixer, reference, *, v_first=None):
     y, after = mixer(x, state=before, **extra)
     rows = []
     for row in range(2):
-        first = None if v_first is None else v_first[row]
-        own = {name: value[row] for name, value in before.items()}
-        out, state = reference(p, x[row], own, first)
-        rows.append(out)
-        for name, value in state.items():
-            proof.outputs(after[name][row], value, 1e-9)
+        S = [] if "S" not in before else [m.T for m in before["S"][row]]
+        steps = zip([before["x"][row], *x[row, :-1]], x[row], strict=True)
+        rows.append(torch.stack(list(reference(p, S, steps, None if v_first is None else v_first[row]))))
+        proof.outputs(after["x"][row], x[row, -1], 1e-9)
+        for found, want in zip(after.get("S", before["x"][:, :0])[row], S, strict=True):
+            proof.outputs(found, want.T, 1e-9)
     inputs = {"x": x} if v_first is None else {"x": x, "v_first": v_first}
     proof.equal(y, torch.stack(rows), {**inputs, **p}, tolerance=1e-9, gradients=1e-9)
 
 
-def group_norm(y, heads, weight, bias, eps):
-    y = y.view(heads, -1)
-    y = (y - y.mean(1, keepdim=True)) / (y.var(1, keepdim=True, correction=0) + eps).sqrt()
-    return y.flatten() * weight + bias
+def projected(p, mixed):
+    return (p[f"{NAMES[c]}.weight"] @ mixed[c] for c in "rkvg")
 
 
-def silu(x):
-    return x / (1 + torch.exp(-x))
+def by_head(S, *vectors):
+    """The parts of each head, and its number."""
+    return enumerate(zip(*(x.view(len(S), -1) for x in vectors), strict=True))
 
 
-def sigmoid(x):
-    return 1 / (1 + torch.exp(-x))
+def weighed(p, S, r, k, v, w):
+    """The outputs of all heads in one step of RWKV-5 and 6; S takes the step in."""
+    heads = []
+    for h, (r_h, k_h, v_h, w_h) in by_head(S, r, k, v, w):
+        kv = torch.outer(v_h, k_h)
+        heads.append((S[h] + kv * p["time_faaaa"][h]) @ r_h)
+        S[h] = S[h] * w_h + kv
+    return torch.cat(heads)
+
+
+def normed(p, y, heads, eps):
+    return F.group_norm(y[None], heads, p["ln_x.weight"], p["ln_x.bias"], eps)[0]
 
 
 def test_rwkv6_time_mix_recorded(parity, oracle):
@@ -75,60 +86,38 @@ def test_rwkv6_time_mix_recorded(parity, oracle):
 @pytest.mark.parametrize("dim_att", [None, 32])
 def test_rwkv5_time_mix(oracle, dim_att):
     torch.manual_seed(0)
-    mixer = randomised(
-        rwkv5.TimeMix(LayerContext(width=C, length=T), head_size=8, dim_att=dim_att, head_size_divisor=3.0)
-    )
+    options = {"head_size": 8, "dim_att": dim_att, "head_size_divisor": 3.0}
 
-    def reference(p, x, before, _):
-        last, S, outputs = before["x"], [m.T for m in before["S"]], []
+    def reference(p, S, steps, _):
         w = torch.exp(-torch.exp(p["time_decay"]))
-        for x_t in x:
-            mixed = {c: x_t * p[f"time_mix_{c}"][0, 0] + last * (1 - p[f"time_mix_{c}"][0, 0]) for c in "kvrg"}
-            named = {"r": "receptance", "k": "key", "v": "value", "g": "gate"}
-            r, k, v, g = (p[f"{named[c]}.weight"] @ mixed[c] for c in "rkvg")
-            heads = []
-            for h, (r_h, k_h, v_h) in enumerate(zip(*(z.view(-1, 8) for z in (r, k, v)), strict=True)):
-                kv = torch.outer(v_h, k_h)
-                heads.append((S[h] + kv * p["time_faaaa"][h]) @ r_h)
-                S[h] = S[h] * w[h] + kv
-            y = group_norm(torch.cat(heads) / 3, len(S), p["ln_x.weight"], p["ln_x.bias"], 1e-5)
-            outputs.append(p["output.weight"] @ (y * silu(g)))
-            last = x_t
-        return torch.stack(outputs), {"x": last, "S": torch.stack([m.T for m in S])}
+        for last, x in steps:
+            mixed = {c: x * p[f"time_mix_{c}"][0, 0] + last * (1 - p[f"time_mix_{c}"][0, 0]) for c in "kvrg"}
+            r, k, v, g = projected(p, mixed)
+            y = normed(p, weighed(p, S, r, k, v, w) / 3, len(S), 1e-5)
+            yield p["output.weight"] @ (y * F.silu(g))
 
+    mixer = randomised(rwkv5.TimeMix(LayerContext(width=C, length=T), **options))
     compare(oracle("rwkv5", "official formulas of x052, step by step"), mixer, reference)
 
 
 def test_rwkv6_time_mix(oracle):
     torch.manual_seed(0)
-    mixer = randomised(
-        rwkv6.TimeMix(
-            LayerContext(width=C, length=T), head_size=4, dim_att=16, mix_lora=3, decay_lora=2, head_size_divisor=1.0
-        )
-    )
+    options = {"head_size": 4, "dim_att": 16, "mix_lora": 3, "decay_lora": 2, "head_size_divisor": 1.0}
 
-    def reference(p, x, before, _):
-        last, S, outputs = before["x"], [m.T for m in before["S"]], []
-        for x_t in x:
-            change = last - x_t
-            low = torch.tanh((x_t + change * p["time_maa_x"][0, 0]) @ p["time_maa_w1"]).view(5, -1)
+    def reference(p, S, steps, _):
+        for last, x in steps:
+            change = last - x
+            low = torch.tanh((x + change * p["time_maa_x"][0, 0]) @ p["time_maa_w1"]).view(5, -1)
             mixed = {
-                c: x_t + change * (p[f"time_maa_{c}"][0, 0] + low[slot] @ p["time_maa_w2"][slot])
+                c: x + change * (p[f"time_maa_{c}"][0, 0] + low[slot] @ p["time_maa_w2"][slot])
                 for slot, c in enumerate("wkvrg")
             }
-            named = {"r": "receptance", "k": "key", "v": "value", "g": "gate"}
-            r, k, v, g = (p[f"{named[c]}.weight"] @ mixed[c] for c in "rkvg")
+            r, k, v, g = projected(p, mixed)
             decay = p["time_decay"][0, 0] + torch.tanh(mixed["w"] @ p["time_decay_w1"]) @ p["time_decay_w2"]
-            heads = []
-            for h, (r_h, k_h, v_h, d_h) in enumerate(zip(*(z.view(-1, 4) for z in (r, k, v, decay)), strict=True)):
-                kv = torch.outer(v_h, k_h)
-                heads.append((S[h] + kv * p["time_faaaa"][h]) @ r_h)
-                S[h] = S[h] * torch.exp(-torch.exp(d_h)) + kv
-            y = group_norm(torch.cat(heads), len(S), p["ln_x.weight"], p["ln_x.bias"], 1e-5)
-            outputs.append(p["output.weight"] @ (y * silu(g)))
-            last = x_t
-        return torch.stack(outputs), {"x": last, "S": torch.stack([m.T for m in S])}
+            y = normed(p, weighed(p, S, r, k, v, torch.exp(-torch.exp(decay))), len(S), 1e-5)
+            yield p["output.weight"] @ (y * F.silu(g))
 
+    mixer = randomised(rwkv6.TimeMix(LayerContext(width=C, length=T), **options))
     compare(oracle("rwkv6", "official formulas of x060, step by step"), mixer, reference)
 
 
@@ -138,31 +127,25 @@ def test_rwkv7_time_mix(oracle, layer):
     context = LayerContext(width=C, length=T, layer=layer, depth=2)
     mixer = randomised(rwkv7.TimeMix(context, head_size=6, decay_lora=5, a_lora=4, v_lora=3, gate_lora=7))
 
-    def reference(p, x, before, v_first):
-        last, S, outputs = before["x"], [m.T for m in before["S"]], []
-        for t, x_t in enumerate(x):
-            r, w, k, v, a, g = (x_t + p[f"x_{c}"][0, 0] * (last - x_t) for c in "rwkvag")
-            w = torch.exp(-sigmoid(p["w0"][0, 0] + torch.tanh(w @ p["w1"]) @ p["w2"]) / math.sqrt(math.e))
-            a = sigmoid(p["a0"][0, 0] + a @ p["a1"] @ p["a2"])
-            g = sigmoid(g @ p["g1"]) @ p["g2"]
+    def reference(p, S, steps, v_first):
+        for t, (last, x) in enumerate(steps):
+            r, w, k, v, a, g = (x + p[f"x_{c}"][0, 0] * (last - x) for c in "rwkvag")
+            w = torch.exp(-torch.sigmoid(p["w0"][0, 0] + torch.tanh(w @ p["w1"]) @ p["w2"]) / math.sqrt(math.e))
+            a = torch.sigmoid(p["a0"][0, 0] + a @ p["a1"] @ p["a2"])
+            g = torch.sigmoid(g @ p["g1"]) @ p["g2"]
             r, k, x_v, v = p["receptance.weight"] @ r, p["key.weight"] @ k, v, p["value.weight"] @ v
             if v_first is not None:
-                v = v + (v_first[t] - v) * sigmoid(p["v0"][0, 0] + x_v @ p["v1"] @ p["v2"])
+                v = v + (v_first[t] - v) * torch.sigmoid(p["v0"][0, 0] + x_v @ p["v1"] @ p["v2"])
             kk, k = k * p["k_k"][0, 0], k * (1 + (a - 1) * p["k_a"][0, 0])
             heads, bonus = [], []
-            for h, (r_h, w_h, k_h, v_h, kk_h, a_h) in enumerate(
-                zip(*(z.view(-1, 6) for z in (r, w, k, v, kk, a)), strict=True)
-            ):
+            for h, (r_h, w_h, k_h, v_h, kk_h, a_h) in by_head(S, r, w, k, v, kk, a):
                 kk_h = kk_h / kk_h.square().sum().sqrt()
                 S[h] = S[h] * w_h - torch.outer(S[h] @ kk_h, kk_h * a_h) + torch.outer(v_h, k_h)
                 heads.append(S[h] @ r_h)
                 bonus.append((r_h * k_h * p["r_k"][h]).sum() * v_h)
-            y = group_norm(torch.cat(heads), len(S), p["ln_x.weight"], p["ln_x.bias"], 64e-5) + torch.cat(bonus)
-            outputs.append(p["output.weight"] @ (y * g))
-            last = x_t
-        return torch.stack(outputs), {"x": last, "S": torch.stack([m.T for m in S])}
+            yield p["output.weight"] @ ((normed(p, torch.cat(heads), len(S), 64e-5) + torch.cat(bonus)) * g)
 
-    v_first = torch.randn(2, T, C, dtype=torch.float64, requires_grad=True) if layer else None
+    v_first = vectors(2, T, C) if layer else None
     proof = oracle("rwkv7", "rwkv_v7_numpy.py and x070, step by step")
     compare(proof, mixer, reference, v_first=v_first)
 
@@ -175,15 +158,12 @@ def test_gated_channel_mix(oracle, name, official, module, mix):
     torch.manual_seed(0)
     mixer = randomised(module.ChannelMix(LayerContext(width=C, length=T), expand=2.5))
 
-    def reference(p, x, before, _):
-        last, outputs = before["x"], []
-        for x_t in x:
-            new, old = (last, x_t) if name == "rwkv6" else (x_t, last)
+    def reference(p, _, steps, __):
+        for last, x in steps:
+            new, old = (last, x) if name == "rwkv6" else (x, last)
             k, r = (new * p[f"{mix}_{c}"][0, 0] + old * (1 - p[f"{mix}_{c}"][0, 0]) for c in "kr")
             hidden = (p["key.weight"] @ k).clamp(min=0) ** 2
-            outputs.append(sigmoid(p["receptance.weight"] @ r) * (p["value.weight"] @ hidden))
-            last = x_t
-        return torch.stack(outputs), {"x": last}
+            yield torch.sigmoid(p["receptance.weight"] @ r) * (p["value.weight"] @ hidden)
 
     compare(oracle(name, f"official formulas of {official}, channel mixing"), mixer, reference)
 
@@ -192,12 +172,9 @@ def test_rwkv7_channel_mix(oracle):
     torch.manual_seed(0)
     mixer = randomised(rwkv7.ChannelMix(LayerContext(width=C, length=T), expand=4.0))
 
-    def reference(p, x, before, _):
-        last, outputs = before["x"], []
-        for x_t in x:
-            k = p["key.weight"] @ (x_t + p["x_k"][0, 0] * (last - x_t))
-            outputs.append(p["value.weight"] @ k.clamp(min=0) ** 2)
-            last = x_t
-        return torch.stack(outputs), {"x": last}
+    def reference(p, _, steps, __):
+        for last, x in steps:
+            k = p["key.weight"] @ (x + p["x_k"][0, 0] * (last - x))
+            yield p["value.weight"] @ k.clamp(min=0) ** 2
 
     compare(oracle("rwkv7", "rwkv_v7_numpy.py, channel mixing"), mixer, reference)

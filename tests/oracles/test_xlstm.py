@@ -15,26 +15,16 @@ from zoo.ops.mlstm import mlstm
 from .compare import in_pieces, leaves, vectors
 
 B, T = 2, 19
-MLSTM_OPTIONS = pytest.mark.parametrize(
-    ("width", "options"),
-    [
-        (16, {"round_proj_up_to_multiple_of": 64}),
-        (12, {"heads": 3, "round_proj_up_to_multiple_of": 12, "bias": True}),
-        (10, {"heads": 5, "qkv_proj_blocksize": 2, "proj_factor": 3.0, "round_proj_up_to_multiple_of": 10}),
-        (8, {"heads": 1, "qkv_proj_blocksize": 16, "conv1d_kernel_size": 2, "round_proj_up_to_multiple_of": 16}),
-    ],
-    ids=str,
-)
-SLSTM_OPTIONS = pytest.mark.parametrize(
-    ("width", "options"),
-    [
-        (16, {}),
-        (15, {"heads": 3, "conv1d_kernel_size": 2}),
-        (10, {"heads": 5, "conv1d_kernel_size": 0, "group_norm_weight": False}),
-        (6, {"heads": 1, "bias_init": "small_init", "recurrent_weight_init": "standard"}),
-    ],
-    ids=str,
-)
+OPTIONS = [
+    (MLSTM, 16, {"round_proj_up_to_multiple_of": 64}),
+    (MLSTM, 12, {"heads": 3, "round_proj_up_to_multiple_of": 12, "bias": True}),
+    (MLSTM, 10, {"heads": 5, "qkv_proj_blocksize": 2, "proj_factor": 3.0, "round_proj_up_to_multiple_of": 10}),
+    (MLSTM, 8, {"heads": 1, "qkv_proj_blocksize": 16, "conv1d_kernel_size": 2, "round_proj_up_to_multiple_of": 16}),
+    (SLSTM, 16, {}),
+    (SLSTM, 15, {"heads": 3, "conv1d_kernel_size": 2}),
+    (SLSTM, 10, {"heads": 5, "conv1d_kernel_size": 0, "group_norm_weight": False}),
+    (SLSTM, 6, {"heads": 1, "bias_init": "small_init", "recurrent_weight_init": "standard"}),
+]
 
 
 def official_layer(ours, width, options, block=0, blocks=1):
@@ -50,66 +40,47 @@ def official_layer(ours, width, options, block=0, blocks=1):
 
 
 def pair(ours, width, options):
-    """The official layer with random weights, ours with the same under the same names, and inputs."""
+    """Our layer and the official one, with the same random weights under the same names, and inputs."""
     torch.manual_seed(0)
     official = official_layer(ours, width, options).double()
     for name, parameter in official.named_parameters():
         torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5 if "bias" not in name else 0.5)
     mixer = ours(LayerContext(width=width, length=T), **options).double()
     mixer.load_state_dict(official.state_dict())
-    return official, mixer, vectors(B, T, width)
+    return mixer, official, vectors(B, T, width)
 
 
-def compare(proof, official, mixer, x, tolerance):
-    proof.equal(mixer(x)[0], official(x), leaves(mixer, input=x), leaves(official, input=x), tolerance=tolerance)
+@pytest.mark.parametrize(("ours", "width", "options"), OPTIONS)
+def test_layer(oracle, ours, width, options):
+    """What differs in mLSTM is the start of m and the gradient through it, both under ε (see the deviations)."""
+    name, source, tolerance = {MLSTM: ("mlstm", "mLSTMLayer", 1e-5), SLSTM: ("slstm", "sLSTMLayer (vanilla)", 1e-10)}[
+        ours
+    ]
+    oracle(name, f"xlstm, {source}").layers(*pair(ours, width, options), tolerance=tolerance)
 
 
-def official_steps(official, x):
-    """Outputs side by side and the last state."""
-    state, outputs = {}, []
+@pytest.mark.parametrize(("ours", "width", "options"), OPTIONS)
+@torch.no_grad()
+def test_states(oracle, ours, width, options):
+    """After the official steps: in one call, and sLSTM step by step too."""
+    mixer, official, x = pair(ours, width, options)
+    there, steps = {}, []
     for x_t in x.split(1, dim=1):
-        y, state = official.step(x_t, **state)
-        outputs.append(y)
-    return torch.cat(outputs, 1), state
-
-
-@MLSTM_OPTIONS
-def test_mlstm(oracle, width, options):
-    """What differs is the start of m and the gradient through it, both under ε (see the deviations)."""
-    compare(oracle("mlstm", "xlstm, mLSTMLayer"), *pair(MLSTM, width, options), 1e-5)
-
-
-@MLSTM_OPTIONS
-@torch.no_grad()
-def test_mlstm_steps(oracle, width, options):
-    official, mixer, x = pair(MLSTM, width, options)
-    want, there = official_steps(official, x)
-    proof = oracle("mlstm", "xlstm, mLSTMLayer step by step")
-    y, state = in_pieces(mixer, x, T)
-    proof.outputs(y, want, 1e-10)
-    for name, value in zip("Cnm", there["mlstm_state"], strict=True):
-        proof.outputs(state[name], value.reshape(state[name].shape), 1e-10)
-    past = state["conv"].shape[-1]
-    proof.outputs(state["conv"], there["conv_state"][0][:, -past:].transpose(1, 2), 1e-12)
-
-
-@SLSTM_OPTIONS
-def test_slstm(oracle, width, options):
-    compare(oracle("slstm", "xlstm, sLSTMLayer (vanilla)"), *pair(SLSTM, width, options), 1e-10)
-
-
-@SLSTM_OPTIONS
-@torch.no_grad()
-def test_slstm_state(oracle, width, options):
-    """In one call and step by step."""
-    official, mixer, x = pair(SLSTM, width, options)
-    want, there = official_steps(official, x)
-    proof = oracle("slstm", "xlstm, sLSTMLayer step by step (vanilla)")
-    for sizes in (T, 1):
+        y, there = official.step(x_t, **there)
+        steps.append(y)
+    name, source, names, pieces = {
+        MLSTM: ("mlstm", "mLSTMLayer step by step", "Cnm", [T]),
+        SLSTM: ("slstm", "sLSTMLayer step by step (vanilla)", "hcnm", [T, 1]),
+    }[ours]
+    proof = oracle(name, f"xlstm, {source}")
+    for sizes in pieces:
         y, state = in_pieces(mixer, x, sizes)
-        proof.outputs(y, want, 1e-10)
-        for name, value in zip("hcnm", there["slstm_state"], strict=True):
-            proof.outputs(state[name], value, 1e-10)
+        proof.outputs(y, torch.cat(steps, 1), 1e-10)
+        for part, value in zip(names, there[f"{name}_state"], strict=True):
+            proof.outputs(state[part], value.reshape(state[part].shape), 1e-10)
+        if ours is MLSTM:
+            past = state["conv"].shape[-1]
+            proof.outputs(state["conv"], there["conv_state"][0][:, -past:].transpose(1, 2), 1e-12)
 
 
 @pytest.mark.parametrize("layer", [0, 2])

@@ -276,9 +276,8 @@ def test_positions_that_end_may_refuse_a_longer_sequence(positions):
 
 
 def test_options_reach_the_model():
-    assert all(
-        outcome.status != "failed" for outcome in checks.run("pre_ln", heads=2, positions="sinusoidal", tie=True)
-    )
+    found = checks.run("pre_ln", heads=2, positions="sinusoidal", tie=True)
+    assert "failed" not in [outcome.status for outcome in found]
     with pytest.raises(TypeError, match="no option 'head'"):
         checks.run("pre_ln", head=2)
     with pytest.raises(KeyError, match="pre_ln"):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import zoo
-from tests.zoo.models import logits, randomise
+from tests.zoo.models import byte_pairs, logits, randomise
 from zoo.contract import Model, Shape, Traits
 from zoo.generate import PIECE, Sampling, continue_batch, generate, stream_text
 from zoo.tokenizers import Bytes, Characters, Fast, Tokenizer, World
@@ -329,15 +329,7 @@ def test_stop_texts_end_it_and_are_not_emitted(stop, want):
 
 
 def byte_level():
-    """A byte-level BPE like GPT-2's, of a text's pairs."""
-    tokenizers = pytest.importorskip("tokenizers")
-    backend = tokenizers.Tokenizer(tokenizers.models.BPE())
-    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = tokenizers.decoders.ByteLevel()
-    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
-    trainer = tokenizers.trainers.BpeTrainer(vocab_size=280, initial_alphabet=alphabet, show_progress=False)
-    backend.train_from_iterator([TEXTS[0]] * 3, trainer)
-    return Fast(backend.to_str(), prefix=0)
+    return Fast(byte_pairs(TEXTS[0], 280).to_str(), prefix=0)
 
 
 def sentence_piece():

@@ -110,13 +110,6 @@ def test_embedding_offsets_each_row():
         torch.testing.assert_close(x[row], expected)
 
 
-def test_learned_positions_end():
-    model = build("lm")
-    _, state = model.extend(tokens(), model.init_state(3))
-    with pytest.raises(Unsupported, match=f"end at {T}"):
-        model.extend(tokens(1), state)
-
-
 def test_an_encoder_has_no_decoding_state():
     for role in LABELLED:
         model = build(role, "lstm")

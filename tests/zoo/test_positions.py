@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 
-import zoo
 from tests.zoo.models import close, in_pieces, randomise
 from zoo.checks.subject import VOCAB, Subject
 from zoo.checks.subject import T as STEPS
@@ -35,13 +34,6 @@ def test_sinusoid_is_exact_far_out_in_float32():
     module = Sinusoidal(LayerContext(width=D, length=T))
     single, double = module(torch.zeros(1, 1, D), at), module(torch.zeros(1, 1, D, dtype=torch.float64), at)
     torch.testing.assert_close(single.double(), double, rtol=0, atol=1e-7)
-
-
-def test_learned_adds_a_vector_per_position():
-    module, x = Learned(LayerContext(width=D, length=T)), torch.randn(2, 3, D)
-    at = torch.tensor([[0, 1, 2], [3, 5, 4]])
-    torch.testing.assert_close(module(x, at), x + module.table[at])
-    assert module.table.shape == (T, D)
 
 
 @pytest.mark.parametrize("at", [torch.arange(T + 1)[None], torch.tensor([[T]])], ids=["too long", "too far"])
@@ -145,20 +137,6 @@ def test_positions_count_from_the_first_step_and_go_on(name, positions):
         assert (model.encode(ids) - plain.encode(ids)).abs().max() > 1e-6, "rotations change nothing"
     if model.traits.resumable:
         close(in_pieces(model, ids, [3, 1, STEPS - 4])[0], model(Batch(inputs=ids)))
-
-
-def test_what_takes_rotations_or_a_bias():
-    def taking(*what):
-        return {name for name in zoo.names() if any(part.kind.relative == what for part in zoo.recipe(name).mixers)}
-
-    assert taking("rotation", "bias") >= {
-        "based", "bilinear_attention", "deepnorm", "gpt2", "griffin", "h3_attention", "hybrid", "local",
-        "parallel_block", "post_ln", "pre_ln", "residual_dual", "rezero", "sandwich_ln", "transformer_2017",
-        "transformer_pp",
-    }  # fmt: skip
-    assert taking("rotation") >= {
-        "bigbird", "linear_transformer", "linformer", "longformer", "nystromformer", "performer", "reformer", "sinkhorn"
-    }  # fmt: skip
 
 
 def test_an_encoding_is_absolute_or_acts_inside_attention():

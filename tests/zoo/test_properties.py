@@ -100,12 +100,12 @@ rwkv_matrices = floats(lambda D, T: 2 * D + D * 32)  # both token shifts, and D/
 STATE = {
     "based": [base_conv, taylor, window, base_conv, base_conv],
     "bilinear_attention": [attention],  # of inputs and values
-    "deepnorm": [attention],
+    **{name: [attention] for name in ("deepnorm", "gpt2", "parallel_block", "post_ln", "pre_ln", "residual_dual")},
+    **{name: [attention] for name in ("rezero", "sandwich_ln", "transformer_2017", "transformer_pp")},
     "delta_net": [floats(lambda D, T: D * D // H + 3 * 3 * D)],  # three convolutions of width 4
     "fast_weights": [matrices],
     "gated_delta_net": [floats(lambda D, T: (3 * D // 4) * (3 * D // 2) // H + 3 * (3 * D // 4 * 2 + 3 * D // 2))],
     "gla": [floats(lambda D, T: D // 2 * D // H)],
-    "gpt2": [attention],
     "griffin": [*griffin, *griffin, multi_query_window],
     "gru": [floats(lambda D, T: D)],
     "gss": [floats(lambda D, T: D // 4 * 2 * 512)],  # 512 complex numbers to each of D/4 channels
@@ -123,26 +123,15 @@ STATE = {
     "mega": [lambda D, T: 4 * (16 * D + T * (D // 4 + 2 * D)) + 8],  # 16 averages to a feature; keys D/4, values 2 D
     "min_gru": [floats(lambda D, T: D)],
     "mlstm": [floats(lambda D, T: (2 * D) ** 2 // H + 2 * D + H + 3 * 2 * D)],  # C, n, m at 2 D inside; a convolution
-    "parallel_block": [attention],
     "performer": [floats(lambda D, T: H * int(D // H * math.log(D // H)) * (D // H + 1))],  # d ln d features
-    "post_ln": [attention],
-    "pre_ln": [attention],
-    "residual_dual": [attention],
     "retnet": [lambda D, T: 4 * (D * 2 * D // H) + 8],  # values twice as wide; rotations need the position
-    "rezero": [attention],
     "rg_lru": griffin,
     "rwkv4": [floats(lambda D, T: 5 * D)],  # two token shifts, numerator, denominator, exponent
-    "rwkv5": [rwkv_matrices],
-    "rwkv6": [rwkv_matrices],
-    "rwkv7": [rwkv_matrices],
-    "s4": [s4d],
-    "s4d": [s4d],
+    **{f"rwkv{version}": [rwkv_matrices] for version in (5, 6, 7)},
+    **{name: [s4d] for name in ("s4", "s4d")},
     "s5": [floats(lambda D, T: 256)],  # 128 conjugate pairs, whatever the width
-    "sandwich_ln": [attention],
     "slstm": [floats(lambda D, T: 4 * D + 3 * D)],  # h, c, n, m; a convolution of width 4
     "synthesizer": [lambda D, T: 4 * T * D + 8],  # values only: scores come from each step alone
-    "transformer_2017": [attention],
-    "transformer_pp": [attention],
 }
 
 

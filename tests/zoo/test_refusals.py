@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import zoo
+from tests.zoo.models import in_pieces
 from zoo import architectures
 from zoo.blocks.residual import RESIDUALS
 from zoo.checks.subject import Subject
@@ -79,11 +80,7 @@ def _faults_in_time(model, ids):
     if model.traits.causal == "strict":
         found += _differs("not causal", model(Batch(inputs=others))[:, :half], whole[:, :half])
     if model.traits.resumable:
-        state, parts = model.init_state(2), []
-        for piece in ids.split(max(1, half), dim=1):
-            logits, state = model.extend(piece, state)
-            parts.append(logits)
-        found += _differs("does not continue", torch.cat(parts, dim=1), whole)
+        found += _differs("does not continue", in_pieces(model, ids, max(1, half))[0], whole)
     return found
 
 

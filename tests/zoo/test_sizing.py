@@ -72,13 +72,10 @@ def test_flops_of_a_depthwise_convolution(form, monkeypatch):
     """Each of three passes multiplies every input by its W weights once."""
     if form == "torch":
         monkeypatch.setattr(forms, "available", lambda: False)
-    model = ShortConvolution(D, 4)
+    model, forward = ShortConvolution(D, 4), ShortConvolution.forward
     batch = Batch(inputs=torch.randn(B, T, D, requires_grad=True))
     monkeypatch.setattr(ShortConvolution, "forward", lambda self, batch: forward(self, batch.inputs)[0])
     assert sizing.training_flops(model, batch, lambda y, _: y.sum()) == 3 * 2 * B * T * D * 4
-
-
-forward = ShortConvolution.forward
 
 
 @pytest.mark.parametrize(
@@ -164,7 +161,7 @@ def test_a_width_can_be_solved_for_flops_or_state(name):
     """The solved model is nearer the target than its neighbours, on the meter asked for."""
     goals = {flops_per_token: (40_000, zoo.build), lambda model: sizing.recurrent_state_bytes(model, T): (4_000, None)}
     for of, (target, build) in goals.items():
-        make = None if build is None else lambda name, role, shape, **options: zoo.build(name, role, shape=shape)
+        make = sizing.sketch if build is None else lambda name, role, shape: zoo.build(name, role, shape=shape)
         size = sizing.solve_width(name, "lm", SHAPE, target=target, of=of, build=make)
         step = architectures.recipe(name).width_multiple
         near = [of(zoo.build(name, shape=dataclasses.replace(SHAPE, width=size.width + k * step))) for k in (-1, 0, 1)]

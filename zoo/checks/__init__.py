@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from zoo import architectures
 from zoo.check_result import CheckResult, failed
 from zoo.checks import flow, making, numerics
 from zoo.checks.subject import Subject
@@ -33,7 +32,6 @@ def run(name: str, **options: Any) -> list[CheckResult]:
     Raises:
         KeyError: unknown architecture. TypeError: unknown option.
     """
-    architectures.recipe(name, **options)
     subject = Subject(name, options)
     return [apply(check, subject) for check in CHECKS]
 

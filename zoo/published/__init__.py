@@ -1,11 +1,11 @@
-"""Published weights behind our `Model`: `load` opens them, `save` writes models of the zoo, `export` other formats.
+"""Published weights behind our `Model`: `load` opens them, `export` writes models of the zoo.
 
-    zoo           a folder that `save` wrote: zoo.json, model.safetensors
+    zoo           a folder that `zoo.save` wrote: zoo.json, model.safetensors
     rwkv          RWKV-4, 5.2, 6, 7: official `.pth` files and rwkv.cpp's safetensors
     mamba         Mamba and Mamba-2, in the formats of mamba-ssm and transformers
     transformers  any causal language model of transformers, run by transformers
     timm          any image model of timm, run by timm: `timm/NAME`
-    typeseg       the trained segmenter in the package typeseg, a bidirectional Mamba: `typeseg`, or its `.npz`
+    typeseg       the trained segmenter in the package typeseg, a bidirectional Mamba: `typeseg`
 
 Each kind is a module with `load(where, **options) -> Model`, where `where` is a path or an id on the Hugging Face hub.
 What is missing, damaged or does not fit raises a `PretrainedError` of one line, everywhere in this package.
@@ -23,7 +23,7 @@ from zoo.registry import Table, options_of
 if TYPE_CHECKING:
     from zoo.contract import Model
 
-__all__ = ["KINDS", "Format", "PretrainedError", "export", "kind_of", "load", "option_names", "save"]
+__all__ = ["KINDS", "Format", "PretrainedError", "export", "kind_of", "load", "option_names"]
 
 KINDS = Table(
     "kind of checkpoint",
@@ -71,20 +71,6 @@ def option_names() -> list[str]:
     return sorted({"kind", *names})
 
 
-def save(model: Model, folder: str | Path, *, made: dict[str, Any] | None = None) -> Path:
-    """Write a model that `zoo.build` made, and its tokenizer, to a folder that `load` opens.
-
-    Args:
-        made: anything JSON can hold that says how the weights were made.
-
-    Raises:
-        PretrainedError: `zoo.build` did not make the model, or the folder cannot be written.
-    """
-    from zoo.published import ours
-
-    return ours.save(model, folder, made=made)
-
-
 def export(model: Model, folder: str | Path, format: Format) -> Path:
     """Write a model to a folder for `load` (`zoo`), for transformers, or as RWKV's official `model.pth` (`rwkv`).
 
@@ -96,9 +82,9 @@ def export(model: Model, folder: str | Path, format: Format) -> Path:
 
         return rwkv.save(model, Path(folder) / "model.pth").parent
     if format == "transformers":
-        from zoo.published.transformers import export as to_transformers
-
-        return to_transformers.save(model, folder)
+        from zoo.published.transformers.export import save
+    else:
+        from zoo.published.ours import save
     return save(model, folder)
 
 
@@ -112,7 +98,7 @@ def kind_of(where: str) -> str:
 
     if where.startswith(("timm/", "local-dir:")):
         return "timm"
-    if where == "typeseg" or where.endswith(".npz"):
+    if where == "typeseg":
         return "typeseg"
     path = files.find(where)
     if path.is_dir() and ((path / "zoo.json").is_file() or (path / "model" / "zoo.json").is_file()):

@@ -26,6 +26,23 @@ def need(module: str, extra: str, why: str) -> Any:
         raise missing(module.replace("_", "-"), extra, why) from None
 
 
+def one_line(error: Exception) -> str:
+    """What an error says, on one line that is not too long."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+@contextmanager
+def building(where: str | Path) -> Iterator[None]:
+    """A context in which a model is made: torch's random state is kept, and what cannot be is refused for `where`."""
+    import torch
+
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    except (TypeError, ValueError) as error:
+        raise PretrainedError(f"{where}: {error}") from None
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """A context in which files are written at `path`."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch import Tensor
 import zoo
 from zoo.contract import Model, Shape
 from zoo.published import files, tokenizer_files
-from zoo.published.errors import PretrainedError
+from zoo.published.errors import PretrainedError, building
 from zoo.published.files import sizes_of
 from zoo.published.names import Pair, renamed, to_ours
 
@@ -80,13 +81,10 @@ def load(where: str, *, tokenizer: str | Path | None = None, length: int | None 
     tie = _is_tied(weights, config, where)
     if tie:
         weights[HEAD] = weights[TABLE]
-    try:
+    with building(where):
         width, depth = options.pop("width"), options.pop("depth")
         shape = Shape(LENGTH if length is None else length, vocab, vocab=vocab, width=width, depth=depth)
-        with torch.random.fork_rng(devices=[]):
-            model = zoo.build(architecture, shape=shape, tie=tie, **options)
-    except (TypeError, ValueError) as error:
-        raise PretrainedError(f"{where}: {error}") from None
+        model = zoo.build(architecture, shape=shape, tie=tie, **options)
     pairs = mamba_ssm_pairs(model)
     files.refuse_names((), weights.keys() - {name for pair in pairs for name in pair.theirs}, where)
     files.fit(model, to_ours(pairs, weights, where), where)
@@ -95,15 +93,13 @@ def load(where: str, *, tokenizer: str | Path | None = None, length: int | None 
     return model
 
 
-def mamba_ssm_pairs(model: Model) -> list[Pair]:
+def mamba_ssm_pairs(model: Model, table: str = TABLE) -> list[Pair]:
     """The tensors of our `mamba` or `mamba2` language model and their names in mamba-ssm."""
-    return [Pair(ours, (theirs,)) for ours, theirs in renamed(model, MAMBA_SSM, sublayers=1).items()]
-
-
-def transformers_pairs(model: Model) -> list[Pair]:
-    """As `mamba_ssm_pairs`, with the names of transformers."""
-    names = renamed(model, {**MAMBA_SSM, "embedding.table.weight": TRANSFORMERS_TABLE}, sublayers=1)
+    names = renamed(model, {**MAMBA_SSM, "embedding.table.weight": table}, sublayers=1)
     return [Pair(ours, (theirs,)) for ours, theirs in names.items()]
+
+
+transformers_pairs = partial(mamba_ssm_pairs, table=TRANSFORMERS_TABLE)
 
 
 def expansion(inner: int, width: int) -> float:
@@ -164,13 +160,10 @@ def _from_config(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     family = config.get("model_type")
     if family and family not in FAMILIES:
         raise PretrainedError(f"{where}: its config is of {family!r}, neither mamba nor mamba2")
+    if not family and "ssm_cfg" not in config and "d_model" not in config:
+        return {}
     try:
-        if family:
-            options = _from_transformers(config, family, where)
-        elif "ssm_cfg" in config or "d_model" in config:
-            options = _from_mamba_ssm(config, where)
-        else:
-            return {}
+        options = _from_transformers(config, family, where) if family else _from_mamba_ssm(config, where)
     except PretrainedError:
         raise
     except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -8,13 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import zoo
 from zoo import tokenizers
 from zoo.contract import Model
 from zoo.published import files
-from zoo.published.errors import PretrainedError, writing
+from zoo.published.errors import PretrainedError, building, writing
 from zoo.registry import load_plugin
 from zoo.types import Shape
 
@@ -22,7 +20,14 @@ FORMAT = 1
 
 
 def save(model: Model, folder: str | Path, *, made: dict[str, Any] | None = None) -> Path:
-    """See `zoo.save`. `zoo.json` is written last."""
+    """Write a model that `zoo.build` made, and its tokenizer, to a folder that `load` opens; `zoo.json` last.
+
+    Args:
+        made: anything JSON can hold that says how the weights were made.
+
+    Raises:
+        PretrainedError: `zoo.build` did not make the model, or the folder cannot be written.
+    """
     from safetensors.torch import save_model
 
     if not model.built:
@@ -63,31 +68,22 @@ def load(where: str, *, plugins: str | Sequence[str] = ()) -> Model:
 
     path = files.find(where)
     folder = path if (path / "zoo.json").is_file() else path / "model"
-    description = _description(folder)
+    description = files.mapping(folder / "zoo.json")
+    if (found := description.get("format")) != FORMAT:
+        raise PretrainedError(f"{folder / 'zoo.json'}: format {found!r}; this zoobench reads {FORMAT}")
     for plugin in [plugins] if isinstance(plugins, str) else plugins:
         load_plugin(plugin)
     try:
-        shape = Shape(**description["shape"])
-        with torch.random.fork_rng(devices=[]):
+        with building(folder):
+            shape = Shape(**description["shape"])
             model = zoo.build(description["architecture"], description["role"], shape=shape, **description["options"])
-        model.tokenizer = tokenizers.make(description["tokenizer"]) if description.get("tokenizer") else None
+            model.tokenizer = tokenizers.make(description["tokenizer"]) if description.get("tokenizer") else None
     except KeyError as error:
         hint = "; a plug-in's file goes into plugins=" if "unknown architecture" in str(error) else ""
         raise PretrainedError(f"{folder}: {error.args[0]}{hint}") from None
-    except (TypeError, ValueError) as error:
-        raise PretrainedError(f"{folder}: {error}") from None
     try:
         load_model(model, folder / "model.safetensors")
     except Exception as error:  # of safetensors, or torch's list of all that does not fit
         files.fit(model, files.read(folder / "model.safetensors"), folder)
         raise PretrainedError(f"{folder}: {error}") from None
     return model
-
-
-def _description(folder: Path) -> dict[str, Any]:
-    description = files.mapping(folder / "zoo.json")
-    if description.get("format") != FORMAT:
-        raise PretrainedError(
-            f"{folder / 'zoo.json'}: format {description.get('format')!r}; this zoobench reads {FORMAT}"
-        )
-    return description

@@ -22,9 +22,9 @@ from torch import Tensor
 
 import zoo
 from zoo import tokenizers
-from zoo.contract import Model, Shape, Unsupported
+from zoo.contract import Model, Shape
 from zoo.published import files, rwkv_package, tokenizer_files
-from zoo.published.errors import PretrainedError
+from zoo.published.errors import PretrainedError, building
 from zoo.published.names import renamed
 
 ROOTS = ("emb", "blocks", "ln_out", "head")
@@ -231,12 +231,9 @@ def _built(weights: Mapping[str, Tensor], version: int, divisor: float, length: 
     options = _options(weights, version, width, depth, where)
     if version > 4:
         options["head_size_divisor"] = divisor
-    try:
+    with building(where), torch.device("meta"):
         shape = Shape(length=length, vocab=vocab, outputs=vocab, width=width, depth=depth)
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            return zoo.build(f"rwkv{version}", "lm", shape=shape, **options)
-    except (ValueError, TypeError, Unsupported) as error:
-        raise PretrainedError(f"{where}: {error}") from None
+        return zoo.build(f"rwkv{version}", "lm", shape=shape, **options)
 
 
 def _options(weights: Mapping[str, Tensor], version: int, width: int, depth: int, where: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -109,11 +109,6 @@ def write(weights: Mapping[str, Tensor], path: Path) -> None:
         part.replace(path)
 
 
-def inference(version: int) -> Any:
-    """The package's model class for a version: `(path without .pth, strategy)`."""
-    return _module(version == 7).RWKV
-
-
 def _placed(strategy: str) -> tuple[torch.device, torch.dtype]:
     match = re.fullmatch(r"(cpu|cuda(?::\d+)?) (fp32|fp16|bf16)", strategy)
     if match is None:
@@ -125,7 +120,7 @@ def _placed(strategy: str) -> tuple[torch.device, torch.dtype]:
 
 def _opened(version: int, weights: Mapping[str, Tensor], where: str, strategy: str) -> Any:
     """The package's model, which reads a file ending in .pth: one is written for it."""
-    make = inference(version)
+    make = _module(goose=version == 7).RWKV  # (path without .pth, strategy)
     early = {name: value.float() for name, value in weights.items() if name.startswith(("emb.", "blocks.0.ln0."))}
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # RWKV-7's stays mapped into memory
         write({**weights, **early}, Path(folder) / "model.pth")  # it normalises the embedding in the stored precision
@@ -138,7 +133,7 @@ def _opened(version: int, weights: Mapping[str, Tensor], where: str, strategy: s
 
 
 @cache
-def _module(goose: bool) -> ModuleType:
+def _module(*, goose: bool) -> Any:
     """A private copy of rwkv/model.py, one for RWKV-7 and one for the others.
 
     The package reads its options from the environment, at import and again later; each copy keeps those of its import.
@@ -150,21 +145,20 @@ def _module(goose: bool) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None
     assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    module: Any = importlib.util.module_from_spec(spec)
     options = dict.fromkeys(("RWKV_JIT_ON", "RWKV_CUDA_ON", "RWKV_DE_VERSION", "RWKV_DML_ON"), "0")
     sys.modules[name] = module  # TorchScript looks its functions up there
     with _restored({**options, "RWKV_V7_ON": str(int(goose))}) as environment:
         spec.loader.exec_module(module)
-    own: Any = module
-    own.os = SimpleNamespace(environ=environment, path=os.path, name=os.name)
-    own.gc = SimpleNamespace(collect=lambda: 0)  # it would collect the whole process's garbage after every layer
+    module.os = SimpleNamespace(environ=environment, path=os.path, name=os.name)
+    module.gc = SimpleNamespace(collect=lambda: 0)  # it would collect the whole process's garbage after every layer
     return module
 
 
 @contextlib.contextmanager
 def _restored(options: Mapping[str, str]) -> Iterator[dict[str, str]]:
     """Set `options` in the environment and yield a copy of it; then restore it, torch's switches and stdout."""
-    before = {name: os.environ.get(name) for name in options}
+    before = dict(os.environ)
     cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
     flags: tuple[tuple[Any, str], ...] = ((cudnn, "benchmark"), (cudnn, "allow_tf32"), (products, "allow_tf32"))
     switches = [(owner, name, getattr(owner, name)) for owner, name in flags]
@@ -174,10 +168,9 @@ def _restored(options: Mapping[str, str]) -> Iterator[dict[str, str]]:
         with contextlib.redirect_stdout(io.StringIO()):
             yield dict(os.environ)
     finally:
-        for name, value in before.items():
+        for name in options:
             os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
+        os.environ.update(before)
         for owner, name, value in switches:
             setattr(owner, name, value)
         torch._C._jit_set_autocast_mode(autocast)

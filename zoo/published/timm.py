@@ -9,8 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from collections.abc import Callable
-from functools import cached_property
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +19,20 @@ from torch import Tensor, nn
 
 from zoo.contract import Batch, Model
 from zoo.published import files
-from zoo.published.errors import PretrainedError, need
+from zoo.published.errors import PretrainedError, need, one_line
 from zoo.registry import nearest
 from zoo.types import Shape, Traits
 
 NO_DOWNLOAD = "weights= takes a file, random=True none"
-PREFIXES = ("module.", "_orig_mod.")
+PREFIXES = re.compile(r"(module\.)?(_orig_mod\.)?")
 """Prefixes that data parallelism and compilation add to parameter names."""
 
 
 class TimmModel(Model):
     """An image classifier of timm behind our interface, with its own logits (B, C).
 
-    A batch holds images (B, C, H, W) as timm takes them (`preprocess` makes them from PIL images), or sequences
-    (B, T, F) of square patches as our image tasks give them (see `image`).
+    A batch holds images (B, C, H, W) as timm's transforms make them, or sequences (B, T, F) of square patches as our
+    image tasks give them (see `image`).
     """
 
     role = "classify"
@@ -89,24 +88,6 @@ class TimmModel(Model):
             x = nn.functional.interpolate(x, self.size, mode="bilinear", antialias=n * p > min(self.size))
         return x.expand(-1, self.channels, -1, -1)
 
-    def preprocess(self, image: Any) -> Float[Tensor, "C H W"]:
-        """A PIL image after timm's transform for evaluation (resize, crop, normalise)."""
-        mode = {1: "L", 3: "RGB"}.get(self.channels)
-        return self._transform(image.convert(mode) if mode else image)
-
-    @cached_property
-    def _transform(self) -> Callable[[Any], Tensor]:
-        need("torchvision", "vision", "the preparation of images")
-        from timm.data import create_transform, resolve_model_data_config
-
-        settings: dict[str, Any] = {"input_size": (self.channels, *self.size)}
-        config = resolve_model_data_config(self.network, args=settings)
-        for name in ("mean", "std"):
-            if len(config[name]) != self.channels:
-                settings[name] = (sum(config[name]) / len(config[name]),)
-        transform: Callable[[Any], Tensor] = create_transform(**resolve_model_data_config(self.network, args=settings))
-        return transform
-
     def _checked(self, images: Tensor) -> Tensor:
         _, C, H, W = images.shape
         if self.channels != C or (self.fixed and self.size != (H, W)):
@@ -149,7 +130,7 @@ class Source:
                 self.architecture, pretrained=tensors is not None, pretrained_cfg=config, **arguments
             )
         except Exception as error:  # each of its models refuses in its own way
-            raise PretrainedError(f"{where}: timm cannot make this model: {' '.join(str(error).split())}") from None
+            raise PretrainedError(f"{where}: timm cannot make this model: {one_line(error)}") from None
         network.pretrained_cfg.pop("state_dict", None)  # type: ignore[operator, union-attr]
         return network
 
@@ -186,7 +167,7 @@ def load(
         network: Any = source.create(timm, where, None, options)
     else:
         network = _with_weights(timm, source, where, path, options)
-    sides = (size, size) if size else _pair(source.arguments.get("img_size") or source.config["input_size"][1:])
+    sides = timm.layers.to_2tuple(size or source.arguments.get("img_size") or source.config["input_size"][1:])
     patch = _patch(network)
     if source.fixed and any(side % patch for side in sides):
         raise PretrainedError(f"{where}: size must be a multiple of {patch}, the side of its patches; got {sides[0]}")
@@ -236,10 +217,7 @@ def _of_folder(timm: Any, path: Path) -> Source:
     values = {name: value for name, value in config.items() if name in fields}
     if "num_classes" in content:
         values["num_classes"] = content["num_classes"]
-    try:
-        return Source(architecture, timm.models.PretrainedCfg(**values).to_dict(), arguments, path)
-    except TypeError as error:
-        raise PretrainedError(f"{path}: its config.json is not timm's ({error})") from None
+    return Source(architecture, timm.models.PretrainedCfg(**values).to_dict(), arguments, path)
 
 
 def _unknown(timm: Any, where: str, architecture: str) -> PretrainedError:
@@ -265,7 +243,7 @@ def _with_weights(timm: Any, source: Source, where: str, path: Path, options: di
     They are loaded as they are. If that fails because their names are another project's, or because they are for
     another size or other channels than requested, timm translates them as it does those it publishes.
     """
-    tensors = {_without_prefix(name): value for name, value in files.read(path).items()}
+    tensors = {PREFIXES.sub("", name, count=1): value for name, value in files.read(path).items()}
     head, classes = tensors.get(f"{source.classifier}.weight"), options["classes"]
     if head is not None:
         if classes not in (None, len(head)):
@@ -286,21 +264,10 @@ def _with_weights(timm: Any, source: Source, where: str, path: Path, options: di
     return network
 
 
-def _without_prefix(name: str) -> str:
-    for prefix in PREFIXES:
-        name = name.removeprefix(prefix)
-    return name
-
-
 def _patch(network: nn.Module) -> int:
     """The side of the model's square patches, in pixels; 1 if it has none."""
-    from timm.layers import PatchEmbed
+    from timm.layers import PatchEmbed, to_2tuple
 
     layer = next((module for module in network.modules() if isinstance(module, PatchEmbed)), None)
-    height, width = _pair(getattr(layer, "patch_size", 1))
+    height, width = to_2tuple(getattr(layer, "patch_size", 1))
     return height if height == width else 1
-
-
-def _pair(size: Any) -> tuple[int, int]:
-    height, width = (size, size) if isinstance(size, int) else size
-    return int(height), int(width)

@@ -39,8 +39,8 @@ from zoo.tokenizers import Bytes
 NAME, FILE = "typeseg", "mamba_al.npz"
 LENGTH = 1536
 """Bytes in a window of the package; the model has no limit."""
-IDS, ROWS = 257, 130
-"""The number of token ids (bytes and padding), and rows of the table: ASCII, one for other bytes, one for padding."""
+IDS = 257
+"""The token ids: bytes and padding. The table has a row for each of ASCII, one for other bytes, one for padding."""
 BLOCK = "CheckpointMambaBlock1D_"
 INSIDE = {"in_proj": "Dense_0", "conv1d": "Conv_0", "x_proj": "Dense_1", "dt_proj": "Dense_2", "out_proj": "Dense_3"}
 """The modules of a layer and their names in Flax."""
@@ -86,7 +86,7 @@ class Segmenter(MaskedLanguageModel):
     """A model from bytes (256 is padding) to logits over languages at every byte."""
 
     labels: tuple[str, ...] = ()
-    """The languages, for the weights in the package."""
+    """The languages."""
 
     def __init__(self, recipe: Recipe, role: Role, shape: Shape) -> None:
         super().__init__(recipe, role, shape)
@@ -94,18 +94,15 @@ class Segmenter(MaskedLanguageModel):
         self.shape = dataclasses.replace(shape, vocab=IDS)
 
     def encode(self, inputs: Int[Tensor, "B T"], mask: Bool[Tensor, "B T"] | None = None) -> Float[Tensor, "B T D"]:
-        if self.embedding.table.num_embeddings != IDS:
-            inputs = inputs.clamp(max=128) + (inputs > 255)
-        return super().encode(inputs, mask)
+        return super().encode(inputs.clamp(max=128) + (inputs > 255), mask)
 
 
 def load(where: str = NAME) -> Model:
-    """The segmenter of the installed package, or of an `.npz` in its format, with the role `masked`.
+    """The segmenter of the installed package, with the role `masked`.
 
     The package replaces control characters by 0xA4 before it calls its model; this model reads every byte.
     """
-    packaged = where in ("", NAME)
-    path = _packaged() if packaged else files.find(where)
+    path = _packaged()
     weights = _weights(path)
     blocks = {name.split("/")[0] for name in weights if name.startswith(BLOCK)}
     rows, width = sizes_of(weights, "Embed_0/embedding", 2, path)
@@ -113,16 +110,13 @@ def load(where: str = NAME) -> Model:
     inner, d_state = sizes_of(weights, f"{BLOCK}0/A_log", 2, path)
     _, dt_rank = sizes_of(weights, f"{BLOCK}0/Dense_2/kernel", 2, path)
     _, _, d_conv = sizes_of(weights, f"{BLOCK}0/Conv_0/kernel", 3, path)
-    if rows not in (IDS, ROWS):
-        raise PretrainedError(f"{path}: its table has {rows} rows, where {ROWS} or {IDS} are expected")
     mixer = Part(TiedMamba, d_state=d_state, d_conv=d_conv, expand=expansion(inner, width), dt_rank=dt_rank)
     recipe = Recipe(mixer=mixer, channel=None, norm="layer_eps6", depth=len(blocks))
     shape = Shape(LENGTH, classes, vocab=rows, width=width, depth=len(blocks))
     with torch.random.fork_rng(devices=[]):
         model = Segmenter(recipe, "masked", shape)
     files.fit(model, to_ours(_pairs(len(blocks)), weights, path), path)
-    if packaged:
-        model.labels = tuple(json.loads(path.with_name("manifest.json").read_text(encoding="utf-8"))["labels"])
+    model.labels = tuple(json.loads(path.with_name("manifest.json").read_text(encoding="utf-8"))["labels"])
     model.tokenizer = Bytes()
     return model
 
@@ -155,10 +149,7 @@ def _packaged() -> Path:
 
 def _weights(path: Path) -> dict[str, Tensor]:
     """The tensors by their Flax names; kernels (taps,) in, out are transposed to out, in(, taps)."""
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {name.replace("__", "/"): np.asarray(stored[name], np.float32) for name in stored.files}
-    except Exception as error:  # anything that NumPy and zipfile stumble over
-        raise PretrainedError(f"{path}: not an .npz of arrays ({error})") from None
+    with np.load(path, allow_pickle=False) as stored:
+        arrays = {name.replace("__", "/"): np.asarray(stored[name], np.float32) for name in stored.files}
     arrays = {name: value.T if name.endswith("/kernel") else value for name, value in arrays.items()}
     return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in arrays.items()}

@@ -18,6 +18,7 @@ from lm_eval.api.instance import Instance  # noqa: E402
 from lm_eval.api.task import ConfigurableTask  # noqa: E402
 from lm_eval.tasks import TaskManager  # noqa: E402
 
+import zoo  # noqa: E402
 from harness.errors import UserError  # noqa: E402
 from harness.lm_eval import adapter  # noqa: E402
 from harness.lm_eval.adapter import Zoobench  # noqa: E402
@@ -183,7 +184,7 @@ def saved(name: str, folder: Path, vocab: int = 256) -> Model:
     """A small model of bytes, saved in a folder."""
     made = build(name, "lm", shape=Shape(length=LENGTH, outputs=vocab, vocab=vocab, width=8, depth=1))
     made.tokenizer = Bytes() if vocab == 256 else None
-    published.save(made, folder)
+    zoo.save(made, folder)
     return made
 
 

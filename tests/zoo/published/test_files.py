@@ -2,13 +2,14 @@
 
 import json
 import pickle
+from functools import partial
 from unittest.mock import Mock
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.zoo.models import refused
+from tests.zoo.models import refusal, refused, save_words
 from zoo.published import PretrainedError, files, kind_of, tokenizer_files
 from zoo.published.names import Pair, to_ours, to_theirs
 
@@ -40,26 +41,34 @@ class Harmful:
         return (open, ("/dev/null",))
 
 
-@pytest.mark.parametrize("content", [pickle.dumps(Harmful()), b"no pickle at all", b""], ids=["code", "text", "empty"])
-def test_a_pickle_is_read_for_its_tensors_only(tmp_path, content):
-    file = tmp_path / "w.pth"
-    file.write_bytes(content)
-    with pytest.raises(PretrainedError, match=r"could run code|cannot be read as weights") as caught:
-        files.read(file)
-    assert "\n" not in str(caught.value)
+def truncated(write, weights):
+    """What writes the beginning of a file."""
+
+    def to(file):
+        write(weights, file)
+        file.write_bytes(file.read_bytes()[:-50])
+
+    return to
 
 
-def test_code_in_a_torch_file_does_not_run(tmp_path):
-    torch.save({"a": torch.zeros(1), "b": Harmful()}, tmp_path / "w.pth")
-    with pytest.raises(PretrainedError, match="it holds more than tensors, and could run code"):
-        files.read(tmp_path / "w.pth")
-
-
-@pytest.mark.parametrize("content", [[1, 2], {"model": 3}])
-def test_something_else_than_tensors(tmp_path, content):
-    torch.save(content, tmp_path / "w.pth")
-    with pytest.raises(PretrainedError, match="no mapping of names to tensors"):
-        files.read(tmp_path / "w.pth")
+@pytest.mark.parametrize(
+    ("name", "write", "words"),
+    [
+        ("w.pth", lambda file: file.write_bytes(pickle.dumps(Harmful())), "could run code"),
+        ("w.pth", partial(torch.save, {"a": torch.zeros(1), "b": Harmful()}), "more than tensors, and could run code"),
+        ("w.pth", lambda file: file.write_bytes(b"no pickle at all"), "cannot be read as weights"),
+        ("w.pth", lambda file: file.write_bytes(b""), "cannot be read as weights"),
+        ("w.pth", truncated(torch.save, {"a": torch.zeros(99)}), "cannot be read as weights"),
+        ("w.safetensors", truncated(save_file, {"a": torch.zeros(99)}), "damaged or not safetensors"),
+        ("w.pth", partial(torch.save, [1, 2]), "no mapping of names to tensors"),
+        ("w.pth", partial(torch.save, {"model": 3}), "no mapping of names to tensors"),
+    ],
+    ids=["code", "code beside tensors", "text", "empty", "cut pth", "cut safetensors", "a list", "a number"],
+)
+def test_a_file_is_read_for_its_tensors_only(tmp_path, name, write, words):
+    write(tmp_path / name)
+    with refusal(words):
+        files.read(tmp_path / name)
 
 
 def test_a_wrapped_state_dict_is_unwrapped_and_averaged_weights_go_first(tmp_path):
@@ -70,35 +79,24 @@ def test_a_wrapped_state_dict_is_unwrapped_and_averaged_weights_go_first(tmp_pat
     assert files.read(tmp_path / "w.pth") == {"a": 1}
 
 
-def test_the_beginning_of_a_file(tmp_path):
-    save_file({"a": torch.zeros(99)}, tmp_path / "w.safetensors")
-    torch.save({"a": torch.zeros(99)}, tmp_path / "w.pth")
-    for name, words in (("w.pth", "cannot be read as weights"), ("w.safetensors", "damaged or not safetensors")):
-        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-50])
-        with pytest.raises(PretrainedError, match=f"{name}: {words}"):
-            files.read(tmp_path / name)
-
-
 @pytest.mark.parametrize(
-    ("where", "config", "names", "kind"),
+    ("config", "names", "kind"),
     [
-        ("folder", {"model_type": "mamba"}, [], "mamba"),
-        ("folder", {"d_model": 8, "ssm_cfg": {}}, [], "mamba"),
-        ("folder", {"model_type": "gpt2"}, [], "transformers"),
-        ("folder", {"architecture": "vit", "num_classes": 3}, [], "timm"),
-        ("folder", None, ["emb.weight", "blocks.0.att.key.weight"], "rwkv"),
-        ("folder", None, ["backbone.layers.0.mixer.D"], "mamba"),
-        ("timm/anything", None, [], "timm"),
+        ({"model_type": "mamba"}, [], "mamba"),
+        ({"d_model": 8, "ssm_cfg": {}}, [], "mamba"),
+        ({"model_type": "gpt2"}, [], "transformers"),
+        ({"architecture": "vit", "num_classes": 3}, [], "timm"),
+        (None, ["emb.weight", "blocks.0.att.key.weight"], "rwkv"),
+        (None, ["backbone.layers.0.mixer.D"], "mamba"),
     ],
 )
-def test_kinds_are_told_apart(tmp_path, where, config, names, kind):
-    folder = tmp_path / "folder"
-    folder.mkdir()
+def test_kinds_are_told_apart(tmp_path, config, names, kind):
     if config is not None:
-        (folder / "config.json").write_text(json.dumps(config))
+        (tmp_path / "config.json").write_text(json.dumps(config))
     if names:
-        save_file({name: torch.zeros(1) for name in names}, folder / "weights.safetensors")
-    assert kind_of(where if where.startswith("timm/") else str(folder)) == kind
+        save_file({name: torch.zeros(1) for name in names}, tmp_path / "weights.safetensors")
+    assert kind_of(str(tmp_path)) == kind
+    assert kind_of("timm/anything") == "timm"
 
 
 @pytest.mark.parametrize(
@@ -142,14 +140,8 @@ def test_the_cache_goes_before_the_hub(monkeypatch, tmp_path):
 
 def test_the_hub_s_errors_are_one_line(monkeypatch):
     hub = pytest.importorskip("huggingface_hub")
-
-    class RepositoryNotFoundError(Exception):
-        pass
-
-    class LocalEntryNotFoundError(Exception):
-        pass
-
-    for error, words in ((RepositoryNotFoundError, "nor on the hub"), (LocalEntryNotFoundError, "cannot be reached")):
+    for name, words in (("RepositoryNotFound", "nor on the hub"), ("LocalEntryNotFound", "cannot be reached")):
+        error = type(f"{name}Error", (Exception,), {})
         monkeypatch.setattr(hub, "snapshot_download", Mock(side_effect=error("a\nlong\nstory")))
         refused("org/name", words)
 
@@ -162,10 +154,7 @@ WORDS = {"?": 0, "a": 1, "b": 2, "<|endoftext|>": 3}
     [(WORDS, {}, (3, 3)), ({"?": 0, "b": 1}, {}, (0, None)), ({"?": 0, "b": 1}, {"bos_token_id": 1}, (1, None))],
 )
 def test_a_tokenizer_from_a_file(tmp_path, content, config, edges):
-    library = pytest.importorskip("tokenizers")
-    made = library.Tokenizer(library.models.WordLevel(content, unk_token="?"))
-    made.pre_tokenizer = library.pre_tokenizers.Whitespace()
-    made.save(str(tmp_path / "tokenizer.json"))
+    save_words(tmp_path / "tokenizer.json", content)
     for where in (tmp_path, tmp_path / "tokenizer.json"):
         found = tokenizer_files.load(where, len(content), "model", config)
         assert found.encode("b ?") == [content["b"], 0]

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 import zoo
 from harness.commands import main
-from tests.zoo.models import close, logits
-from zoo.published import PretrainedError
+from tests.zoo.models import byte_pairs, close, logits, refusal
+from zoo.generate import generate
 from zoo.published.transformers import counterparts, export
 from zoo.published.transformers import tokenizer as hf_tokenizer
 from zoo.tokenizers import Bytes, Characters, Fast
@@ -91,17 +91,12 @@ def test_generation(tmp_path):
     assert (there.generation_config.bos_token_id, there.generation_config.eos_token_id) == (10, 255)
     tokens = transformers.AutoTokenizer.from_pretrained(tmp_path)("to be\n", return_tensors="pt")
     got = there.generate(**tokens, max_new_tokens=8, do_sample=False, eos_token_id=None, pad_token_id=0)
-    want = tokens["input_ids"]
-    for _ in range(8):
-        want = torch.cat([want, logits(model, want)[:, -1:].argmax(-1)], 1)
-    assert torch.equal(got, want)
+    assert got[0, -8:].tolist() == list(generate(model, tokens["input_ids"], tokens=8, temperature=0))
 
 
 def refused(model, folder, words):
-    with pytest.raises(PretrainedError) as caught:
+    with refusal(words):
         export.save(model, folder)
-    assert words in str(caught.value)
-    assert "\n" not in str(caught.value)
     assert not folder.exists()
 
 
@@ -147,7 +142,7 @@ def test_other_refusals(tmp_path, monkeypatch):
     refused(model, there, f"the tokenizer has {V + 1} tokens, and the model {V}")
     model.tokenizer = Bytes()
     (tmp_path / "file").write_text("")
-    with pytest.raises(PretrainedError, match="cannot be written"):
+    with refusal("cannot be written"):
         export.save(model, tmp_path / "file")
     model.shape = dataclasses.replace(model.shape, outputs=7)
     refused(model, there, "transformers has one vocabulary")
@@ -179,25 +174,14 @@ def test_other_logits_are_not_written(tmp_path, monkeypatch, fault):
     refused(made("gpt2"), tmp_path / "there", "transformers gives other logits from these weights")
 
 
+TEXT = "the cat\n\nsat on\nthe mat"
 CHARACTERS = "\t\n !<>|abcdefĊÿ日\U0001f600"
-
-
-def byte_pairs(*special):
-    backend = tokenizers.Tokenizer(tokenizers.models.BPE())
-    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = tokenizers.decoders.ByteLevel()
-    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=300, initial_alphabet=alphabet, show_progress=False, special_tokens=list(special)
-    )
-    backend.train_from_iterator(["the cat\n\nsat on\nthe mat"] * 9, trainer)
-    return backend
 
 
 @pytest.fixture(scope="module")
 def readers(tmp_path_factory):
     """By name: a tokenizer as transformers reads it, and ours."""
-    plain, named = byte_pairs(), byte_pairs("<s>", "</s>")
+    plain, named = byte_pairs(TEXT, 300), byte_pairs(TEXT, 300, "<s>", "</s>")
     owners = {
         "bytes": Bytes(),
         "characters": Characters(CHARACTERS),
@@ -235,7 +219,7 @@ def test_characters(readers, text):
 
 
 @given(st.text() | st.text(alphabet="the catsn\n<|endoftext|>Ġġ"))
-def test_byte_pairs(readers, text):
+def test_subwords(readers, text):
     assume("<s>" not in text and "</s>" not in text)  # the special tokens themselves, which decoding leaves out
     for name in ("plain", "named"):
         agree(*readers[name], text)

@@ -62,8 +62,6 @@ RWKV4 = (
     ("time_mix_r", "time_mix_receptance"),
 )
 """Parts of RWKV-4's official names, and of transformers' instead."""
-BuildArguments = tuple[str, Shape, dict[str, Any]]
-"""Architecture, shape and options for `zoo.build`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +91,18 @@ def of(model: Model) -> Counterpart:
     return COUNTERPARTS[name]
 
 
-def build_arguments(config: Any) -> BuildArguments:
-    """The arguments of `zoo.build` for a config of transformers."""
-    readers = {"gpt2": _gpt2_arguments, "llama": _llama_arguments}
+def build_arguments(config: Any) -> tuple[str, Shape, dict[str, Any]]:
+    """Architecture, shape and options for `zoo.build`, by a config of transformers."""
+    readers = {"gpt2": ("gpt2", _gpt2_options), "llama": ("transformer_pp", _llama_options)}
     if config.model_type not in readers:
         raise PretrainedError(
             f"through=zoo opens {' and '.join(readers)}, not {config.model_type}; through=transformers opens any"
         )
-    return readers[config.model_type](config)
+    architecture, options = readers[config.model_type]
+    vocab, length = config.vocab_size, config.max_position_embeddings
+    shape = Shape(length, vocab, vocab=vocab, width=config.hidden_size, depth=config.num_hidden_layers)
+    common = {"heads": config.num_attention_heads, "tie": config.tie_word_embeddings}
+    return architecture, shape, common | options(config)
 
 
 def gpt2_pairs(model: Model) -> list[Pair]:
@@ -134,18 +136,16 @@ def _untied(model: Model, names: dict[str, str]) -> dict[str, str]:
 
 
 def _gpt2_config(model: Model) -> dict[str, Any]:
-    recipe, shape, channel = model.recipe, model.shape, _channel(model)
-    _require("GPT-2", model, channel="mlp", positions="learned", norms=LAYER_NORMS)
-    if not channel.options.get("bias", True):
+    recipe, shape = model.recipe, model.shape
+    channel, _ = _require("GPT-2", model, channel="mlp", positions="learned", norms=LAYER_NORMS)
+    if not channel.get("bias", True):
         raise PretrainedError("transformers' GPT-2 has no channel mlp without biases")
     return {
         "model_type": "gpt2",
         "n_positions": shape.length,
-        "n_embd": shape.width,
-        "n_layer": shape.depth,
-        "n_head": _attention(model).heads,
-        "n_inner": _hidden(model),
-        "activation_function": _activation(channel.options.get("activation", "gelu")),
+        "n_head": _mixers(model)[0].heads,
+        "n_inner": _mixers(model)[1].up.out_features,
+        "activation_function": _activation(channel.get("activation", "gelu")),
         "layer_norm_epsilon": LAYER_NORMS[recipe.norm],
         **dict.fromkeys(("resid_pdrop", "embd_pdrop"), recipe.dropout),
         "attn_pdrop": 0.0,
@@ -153,22 +153,20 @@ def _gpt2_config(model: Model) -> dict[str, Any]:
 
 
 def _llama_config(model: Model) -> dict[str, Any]:
-    recipe, shape, channel = model.recipe, model.shape, _channel(model)
-    rope = _require("Llama", model, channel="glu", positions="rope", norms=RMS_NORMS)
+    recipe, shape = model.recipe, model.shape
+    channel, rope = _require("Llama", model, channel="glu", positions="rope", norms=RMS_NORMS)
     if rope.get("convention", "half") != "half" or rope.get("fraction", 1.0) != 1.0:
         raise PretrainedError("transformers' Llama has no rope with a convention or fraction other than half and 1")
-    attention = _attention(model)
+    attention = _mixers(model)[0]
     return {
         "model_type": "llama",
-        "hidden_size": shape.width,
-        "intermediate_size": _hidden(model),
-        "num_hidden_layers": shape.depth,
+        "intermediate_size": _mixers(model)[1].up.out_features,
         "num_attention_heads": attention.heads,
         "num_key_value_heads": attention.kv_heads,
         "max_position_embeddings": shape.length,
-        "hidden_act": _activation(channel.options.get("activation", "silu")),
+        "hidden_act": _activation(channel.get("activation", "silu")),
         "attention_bias": attention.qkv.bias is not None,
-        "mlp_bias": channel.options.get("bias", False),
+        "mlp_bias": channel.get("bias", False),
         "rms_norm_eps": RMS_NORMS[recipe.norm],
         "rope_theta": float(rope.get("base", 10000.0)),
     }
@@ -179,37 +177,29 @@ def _rwkv4_config(model: Model) -> dict[str, Any]:
     return {
         "model_type": "rwkv",
         "context_length": model.shape.length,
-        "hidden_size": model.shape.width,
-        "num_hidden_layers": model.shape.depth,
-        "intermediate_size": _hidden(model, "key"),
+        "intermediate_size": _mixers(model)[1].key.out_features,
         "rescale_every": 0,
     }
 
 
 def _mamba_config(model: Model) -> dict[str, Any]:
-    family, shape, layers = str(model.built["architecture"]), model.shape, _mixers(model)
+    family, width, layer = str(model.built["architecture"]), model.shape.width, _mixers(model)[0]
     eps = {norm: eps for (name, eps), norm in mamba.NORMS.items() if name == family}
     _require(family, model, channel="none", positions="none", norms=eps)
-    layer = layers[0]
     inner = layer.out_proj.in_features
-    if inner % (shape.width or 1):
+    if inner % width:
         raise PretrainedError(f"transformers' {family} has a whole multiple of the width inside, not {inner}")
     return {
         "model_type": family,
-        "hidden_size": shape.width,
-        "num_hidden_layers": len(layers),
-        "expand": inner // (shape.width or 1),
+        "expand": inner // width,
         "conv_kernel": layer.conv1d.kernel_size[0],
         "use_bias": layer.in_proj.bias is not None,
         "use_conv_bias": layer.conv1d.bias is not None,
         "hidden_act": "silu",
         "layer_norm_epsilon": eps[model.recipe.norm],
-        **(_mamba2_heads(layer) if family == "mamba2" else _mamba_ranks(layer)),
+        **(_mamba2_heads(layer) if family == "mamba2" else {"time_step_rank": layer.dt_rank}),
+        "state_size": layer.d_state if family == "mamba2" else layer.A_log.shape[1],
     }
-
-
-def _mamba_ranks(layer: Any) -> dict[str, Any]:
-    return {"state_size": layer.A_log.shape[1], "time_step_rank": layer.dt_rank}
 
 
 def _mamba2_heads(layer: Any) -> dict[str, Any]:
@@ -224,7 +214,6 @@ def _mamba2_heads(layer: Any) -> dict[str, Any]:
     if problem:
         raise PretrainedError(f"transformers' mamba2 has no {problem}")
     return {
-        "state_size": layer.d_state,
         "num_heads": H,
         "head_dim": layer.headdim,
         "n_groups": layer.ngroups,
@@ -245,34 +234,20 @@ COUNTERPARTS: Mapping[str, Counterpart] = {
 
 def _require(
     family: str, model: Model, *, channel: str, positions: str, norms: Mapping[str, float]
-) -> Mapping[str, Any]:
-    """Check that a recipe is one that `family` can express; returns the options of its positions."""
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Check that a recipe is one that `family` can express; returns the options of its channel and of its positions."""
     recipe = model.recipe
     own_positions = recipe.positions if isinstance(recipe.positions, Part) else Part(recipe.positions)
-    own_channel = recipe.channels[0]
+    own_channel = recipe.channels[0] or Part("none")
     for option, value, allowed in (
         ("residual type", recipe.residual, ("pre",)),
         ("norm", recipe.norm, tuple(norms)),
-        ("channel", own_channel.name if own_channel else "none", (channel,)),
+        ("channel", own_channel.name, (channel,)),
         ("positions", own_positions.name, (positions,)),
     ):
         if value not in allowed:
             raise PretrainedError(f"transformers' {family} has no {option} {value}; only {' or '.join(allowed)}")
-    return own_positions.options
-
-
-def _attention(model: Model) -> Any:
-    sublayers: Any = model.backbone.get_submodule("sublayers")
-    return sublayers[0].inner
-
-
-def _channel(model: Model) -> Part:
-    return model.recipe.channels[0] or Part("none")
-
-
-def _hidden(model: Model, layer: str = "up") -> int:
-    """The hidden width of the first channel mixer."""
-    return int(getattr(_mixers(model)[1], layer).out_features)
+    return own_channel.options, own_positions.options
 
 
 def _mixers(model: Model) -> list[Any]:
@@ -285,41 +260,30 @@ def _activation(activation: str) -> str:
     return next(theirs for theirs, ours in ACTIVATIONS.items() if ours == activation)
 
 
-def _gpt2_arguments(config: Any) -> BuildArguments:
+def _gpt2_options(config: Any) -> dict[str, Any]:
     _expect(config, "scale_attn_weights", True)
     _expect(config, "scale_attn_by_inverse_layer_idx", False)
     _expect(config, "add_cross_attention", False)
-    options = {
-        "heads": config.n_head,
+    return {
         "norm": _norm(LAYER_NORMS, config, "layer_norm_epsilon"),
         "channel": {"mlp": _channel_options(config, config.n_inner or 4 * config.n_embd, "activation_function")},
-        "tie": config.tie_word_embeddings,
     }
-    return "gpt2", _shape(config, config.n_positions), options
 
 
-def _llama_arguments(config: Any) -> BuildArguments:
+def _llama_options(config: Any) -> dict[str, Any]:
     _expect(config, "head_dim", config.hidden_size // config.num_attention_heads)
     rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind != "default":
         raise PretrainedError(f"our transformer_pp has no rope_type {kind!r}")
     channel = _channel_options(config, config.intermediate_size, "hidden_act")
-    options = {
-        "heads": config.num_attention_heads,
+    return {
         "kv_heads": config.num_key_value_heads,
         "bias": getattr(config, "attention_bias", False),
         "norm": _norm(RMS_NORMS, config, "rms_norm_eps"),
         "channel": {"glu": {**channel, "bias": config.mlp_bias}},
         "positions": {"rope": {"base": float(rope.get("rope_theta", getattr(config, "rope_theta", 10000.0)))}},
-        "tie": config.tie_word_embeddings,
     }
-    return "transformer_pp", _shape(config, config.max_position_embeddings), options
-
-
-def _shape(config: Any, length: int) -> Shape:
-    vocab, depth = config.vocab_size, config.num_hidden_layers
-    return Shape(length=length, vocab=vocab, outputs=vocab, width=config.hidden_size, depth=depth)
 
 
 def _expect(config: Any, name: str, expected: Any) -> None:
@@ -330,12 +294,10 @@ def _expect(config: Any, name: str, expected: Any) -> None:
 
 def _norm(norms: Mapping[str, float], config: Any, name: str) -> str:
     """Our norm whose ε is that of a config."""
-    value = getattr(config, name)
-    for norm, eps in norms.items():
-        if eps == value:
-            return norm
-    known = ", ".join(map(str, norms.values()))
-    raise PretrainedError(f"our {config.model_type} has no {name} {value!r}; only {known}")
+    value, known = getattr(config, name), {eps: norm for norm, eps in norms.items()}
+    if value not in known:
+        raise PretrainedError(f"our {config.model_type} has no {name} {value!r}; only {', '.join(map(str, known))}")
+    return known[value]
 
 
 def _channel_options(config: Any, hidden: int, name: str) -> dict[str, Any]:

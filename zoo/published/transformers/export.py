@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from zoo.contract import Batch, Model
-from zoo.published.errors import PretrainedError, need, writing
+from zoo.published.errors import PretrainedError, need, one_line, writing
 from zoo.published.names import Pair, to_theirs
-from zoo.published.transformers import counterparts, quiet
+from zoo.published.transformers import counterparts
 from zoo.published.transformers import tokenizer as tokenizers
 
 TOLERANCE = 1e-5
@@ -42,6 +45,23 @@ def save(model: Model, folder: str | Path) -> Path:
         return folder
 
 
+@contextmanager
+def quiet(transformers: Any) -> Iterator[None]:
+    """A context without progress bars, logs and warnings; those that matter become errors here."""
+    logs = transformers.utils.logging
+    level, bars = logs.get_verbosity(), logs.is_progress_bar_enabled()
+    logs.set_verbosity(logs.CRITICAL)
+    logs.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logs.set_verbosity(level)
+        if bars:
+            logs.enable_progress_bar()
+
+
 def difference(ours: Model, theirs: nn.Module) -> float:
     """The largest difference of logits on random tokens, relative to the largest logit."""
     generator = torch.Generator().manual_seed(0)
@@ -55,6 +75,8 @@ def _common(model: Model, tokenizer: Any) -> dict[str, Any]:
     """Fields of the config that all families have."""
     return {
         "vocab_size": model.shape.outputs,
+        "hidden_size": model.shape.width,
+        "num_hidden_layers": model.shape.depth,
         "tie_word_embeddings": model.recipe.tie,
         "bos_token_id": getattr(tokenizer, "bos_token_id", None),
         "eos_token_id": getattr(tokenizer, "eos_token_id", None),
@@ -70,8 +92,7 @@ def _build(transformers: Any, config: dict[str, Any]) -> nn.Module:
                 transformers.AutoConfig.for_model(**config), attn_implementation="eager"
             )
     except Exception as error:  # each config and model has checks of its own
-        problem = " ".join(str(error).split()) or type(error).__name__
-        raise PretrainedError(f"transformers cannot make this {config['model_type']}: {problem[:300]}") from None
+        raise PretrainedError(f"transformers cannot make this {config['model_type']}: {one_line(error)}") from None
     return model.to(torch.float32).eval()
 
 

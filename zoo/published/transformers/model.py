@@ -18,11 +18,11 @@ from torch import Tensor, nn
 import zoo
 from zoo.contract import Batch, Model, Part, Recipe, Shape, State, Traits, Unsupported
 from zoo.published import files
-from zoo.published.errors import PretrainedError, need
+from zoo.published.errors import PretrainedError, building, need, one_line
 from zoo.published.names import to_ours
-from zoo.published.transformers import counterparts, quiet
+from zoo.published.transformers import counterparts
 from zoo.published.transformers import tokenizer as tokenizers
-from zoo.published.transformers.export import TOLERANCE, difference
+from zoo.published.transformers.export import TOLERANCE, difference, quiet
 
 LENGTH = 2048
 """The longest sequence of a model whose config does not state it, as in lm-eval."""
@@ -161,10 +161,9 @@ def _open(transformers: Any, folder: Path, where: str, dtype: str) -> Any:
             **{"dtype" if newer else "torch_dtype": dtype if dtype == "auto" else getattr(torch, dtype)},
         )
     except Exception as error:  # OSError, ValueError, RuntimeError, safetensors' own, a missing package
-        problem = " ".join(str(error).split())
-        if "Unrecognized configuration class" in problem:
-            problem = f"{family} is no causal language model"
-        raise PretrainedError(f"{where}: {problem[:300] or type(error).__name__}") from None
+        unknown = "Unrecognized configuration class" in str(error)
+        problem = f"{family} is no causal language model" if unknown else one_line(error)
+        raise PretrainedError(f"{where}: {problem}") from None
     _check_report(report, inner, where)
     return inner.eval()
 
@@ -193,10 +192,8 @@ def _shape(inner: Any, length: int, where: str) -> Shape:
     table = inner.get_input_embeddings()
     vocab = getattr(config, "vocab_size", None) or table.weight.shape[0]
     width = getattr(config, "hidden_size", None) or table.weight.shape[1]
-    try:
+    with building(where):
         return Shape(length, vocab, vocab=vocab, width=width, depth=getattr(config, "num_hidden_layers", None))
-    except ValueError as error:
-        raise PretrainedError(f"{where}: {error}") from None
 
 
 @torch.no_grad()
@@ -210,7 +207,7 @@ def _wrapped(inner: Any, shape: Shape, length: Literal["any", "max"], where: str
         other = torch.cat([tokens[:, :-1], (tokens[:, -1:] + 1) % shape.outputs], 1)
         again = inner(input_ids=other, use_cache=False).logits
     except Exception as error:  # its modules need some package or device
-        raise PretrainedError(f"{where}: does not run: {' '.join(str(error).split())[:300]}") from None
+        raise PretrainedError(f"{where}: does not run: {one_line(error)}") from None
     if not _near(again[:, :-1], logits[:, :-1]):
         family = inner.config.model_type
         raise PretrainedError(f"{where}: {family} looks ahead, as an encoder does: it is no causal language model")
@@ -284,12 +281,9 @@ def _without_tables(module: nn.Module) -> list[nn.Module]:
 
 def _in_our_modules(inner: Any, where: str) -> Model:
     """Our model with the same weights, whose logits are checked to be equal."""
-    try:
+    with building(where):
         architecture, shape, options = counterparts.build_arguments(inner.config)
-        with torch.random.fork_rng(devices=[]):
-            model = zoo.build(architecture, shape=shape, **options)
-    except ValueError as error:
-        raise PretrainedError(f"{where}: {error}") from None
+        model = zoo.build(architecture, shape=shape, **options)
     weights = to_ours(counterparts.of(model).pairs(model), inner.state_dict(), where)
     if model.recipe.tie:
         weights["head.weight"] = weights["embedding.table.weight"]

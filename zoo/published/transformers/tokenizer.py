@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo.published.errors import PretrainedError, need
+from zoo.published.errors import PretrainedError, need, one_line
 from zoo.tokenizers import Bytes, Characters, Fast, Tokenizer
 
 END = "<|endoftext|>"
@@ -59,8 +59,7 @@ def load(folder: Path, transformers: Any) -> HuggingFace | None:
         backend = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         return HuggingFace(backend)
     except Exception as error:  # anything that Python or Rust stumbles over
-        problem = " ".join(str(error).split()) or type(error).__name__
-        raise PretrainedError(f"{folder}: its tokenizer cannot be read: {problem[:300]}") from None
+        raise PretrainedError(f"{folder}: its tokenizer cannot be read: {one_line(error)}") from None
 
 
 def convert(tokenizer: Tokenizer, length: int) -> Any:
