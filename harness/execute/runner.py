@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,9 +24,7 @@ from harness.suite.loaded import LoadedSuite, SuiteTask
 from tasks.base import DataError
 
 if TYPE_CHECKING:
-    from harness.execute.worker import Job
     from harness.plan.sizes import Sizes
-    from zoo.size import Size
 
 
 @dataclass(frozen=True)
@@ -74,15 +71,12 @@ def run_suite(
     store, console = Store(loaded.name, root), console or Console()
     finals, published = expand(loaded), store.published()
     tries = trials(loaded, _lookup(store))
-    chosen = choose(finals, _records(tries, store))
-    _announce([*tries, *chosen], store, published, console)
-    unmade = _missing([*tries, *chosen], store, published)
-    sizes = _sizes(unmade, loaded)  # before anything is written
-    if unmade and loaded.suite.lm_eval is not None:
-        from harness.lm_eval.evaluate_runs import check_suite
-
-        check_suite(loaded)
-    with _locked(store), store.replacing_published():
+    unmade = _missing([*tries, *choose(finals, _records(tries, store))], store, published)
+    if theirs := sum(spec.run_id in published for spec in unmade):
+        said = f"{store.folder} holds {theirs} published records; yours take their place as they come in "
+        console.print(f"{said}(`git checkout {store.folder}` brings them back)", highlight=False)
+    sizes = _sizes(unmade, loaded) if unmade else {}  # before anything is written
+    with _lock(store), store.replacing_published():
         ran = 0
         for tries in _decided(loaded, store, published):
             ran += _execute(tries, sizes, loaded, store, workers, console)
@@ -98,23 +92,10 @@ def run_suite(
     return Results(loaded.name, store.folder, _records(done, store), ran)
 
 
-def _announce(specs: list[RunSpec], store: Store, published: dict[str, str], console: Console) -> None:
-    """Say that published records will be made anew."""
-    ids = [spec.run_id for spec in specs]
-    theirs = [run_id for run_id in ids if run_id in published and not store.finished(run_id, published)]
-    if theirs:
-        console.print(
-            f"{store.folder} holds {len(theirs)} published records; yours take their place as they come in "
-            f"(`git checkout {store.folder}` brings them back)",
-            highlight=False,
-        )
-
-
-def current(loaded: LoadedSuite, store: Store) -> tuple[list[RunSpec], list[Record]]:
-    """The suite's final runs as its trials decide them, and every record, trials included, that belongs to them."""
-    found = _records(trials(loaded, _lookup(store)), store)
-    specs = choose(expand(loaded), found)
-    return specs, found + _records(specs, store)
+def current(loaded: LoadedSuite, store: Store) -> list[Record]:
+    """Every record of the suite's trials, and of its final runs as the trials decide them."""
+    tried = _records(trials(loaded, _lookup(store)), store)
+    return tried + _records(choose(expand(loaded), tried), store)
 
 
 def _decided(loaded: LoadedSuite, store: Store, published: dict[str, str]) -> Iterator[list[RunSpec]]:
@@ -154,25 +135,25 @@ def _records(specs: list[RunSpec], store: Store) -> list[Record]:
     return [record for record in found if record is not None]
 
 
-@contextlib.contextmanager
-def _locked(store: Store) -> Iterator[None]:
+def _lock(store: Store) -> filelock.AcquireReturnProxy:
     store.folder.mkdir(parents=True, exist_ok=True)
     try:
-        lock = filelock.FileLock(store.folder / ".lock", blocking=False).acquire()
+        return filelock.FileLock(store.folder / ".lock", blocking=False).acquire()
     except filelock.Timeout:
         raise UserError("another zoobench is running this suite here", file=store.folder) from None
-    with lock:
-        yield
 
 
 def _sizes(specs: list[RunSpec], loaded: LoadedSuite) -> Sizes:
-    """The size of every cell of these runs, after their data was found to be here."""
-    if not specs:
-        return {}
+    """The size of every cell of these runs, after their data and their questions were found to be here."""
     from harness.plan.sizes import solve
 
     load_data(loaded, specs)
-    return solve(specs, loaded)
+    sizes = solve(specs, loaded)
+    if loaded.suite.lm_eval is not None:
+        from harness.lm_eval.evaluate_runs import check_suite
+
+        check_suite(loaded)
+    return sizes
 
 
 def _execute(
@@ -183,46 +164,31 @@ def _execute(
         return 0
     from harness.execute import executor
     from harness.execute.progress import Live, key
+    from harness.execute.worker import Job
 
-    workers = workers or default_workers()
+    workers, suite, jobs = workers or default_workers(), loaded.suite, list[Job]()
     threads = max(1, default_workers() // workers)
-    jobs: list[Job] = []
+    settings: dict[str, Any] = {
+        "store": Store(loaded.name, store.folder.parent.resolve()),
+        "threads": threads,
+        "plugins": tuple(where for _, where in loaded.plugins),
+        "checkpoint": suite.limits.checkpoint,
+        "keep": suite.weights == "keep",
+    }
     for spec in specs:
-        size = sizes[spec.cell]
+        metrics, size = Metrics.of(loaded.task(spec.task_label).task), sizes[spec.cell]
         if isinstance(size, str):
-            metrics = Metrics.of(loaded.task(spec.task_label).task)
             store.write(empty_record(spec, loaded.name, metrics, "unsupported", Error("Unsupported", size, "")))
         else:
-            jobs.append(_job(spec, loaded, store, threads, size))
+            jobs.append(Job(spec, metrics, size, **settings))
     cannot = len(specs) - len(jobs)
     note = f", {cannot} unsupported" if cannot else ""
     noun = "trials" if specs[0].kind == "trial" else "runs"
     console.print(f"{len(jobs)} {noun} to do{note}; {workers} at a time, {threads} thread(s) each", highlight=False)
-    with Live({key(job.spec): _weight(job) for job in jobs}, console) as display:
-        executor.run(jobs, workers=workers, timeout=loaded.suite.limits.timeout, display=display)
+    display = Live({key(job.spec): job.weight for job in jobs}, console)
+    with display.bars:
+        executor.run(jobs, workers=workers, timeout=suite.limits.timeout, display=display)
     return len(specs)
-
-
-def _weight(job: Job) -> float:
-    """The relative cost of a run, for the time left: parameters times tokens, where its end is known in tokens."""
-    stop = job.spec.stop
-    return job.size.params * (stop.limit if stop is not None and stop.meter == "tokens" else 1.0)
-
-
-def _job(spec: RunSpec, loaded: LoadedSuite, store: Store, threads: int, size: Size) -> Job:
-    from harness.execute.worker import Job
-
-    return Job(
-        spec=spec,
-        metrics=Metrics.of(loaded.task(spec.task_label).task),
-        suite=loaded.name,
-        root=store.folder.parent.resolve(),
-        threads=threads,
-        plugins=tuple(where for _, where in loaded.plugins),
-        size=size,
-        checkpoint=loaded.suite.limits.checkpoint,
-        keep=loaded.suite.weights == "keep",
-    )
 
 
 def load_data(loaded: LoadedSuite, specs: list[RunSpec]) -> None:
