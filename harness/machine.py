@@ -9,6 +9,7 @@ import mmap
 import os
 import platform
 import re
+import resource
 import time
 from functools import cache
 from pathlib import Path
@@ -139,10 +140,6 @@ def _high_water() -> int:
     with contextlib.suppress(OSError):
         if known := re.search(r"^VmHWM:\s*(\d+)", Path("/proc/self/status").read_text(), re.MULTILINE):
             return int(known[1]) * 1024
-    if platform.system() == "Windows":
-        return int(getattr(psutil.Process().memory_info(), "peak_wset", 0))
-    import resource
-
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if platform.system() == "Darwin" else peak * 1024
 
