@@ -126,10 +126,7 @@ def _detectable(board: TaskBoard) -> list[str]:
     seeds = min(len(row.seeds) for row in board.ranked if len(row.seeds) > 1)
     unit = f" {board.unit}" if board.unit else ""
     shown = f"{board.mdd:.3f}" if board.mdd >= 0.001 else f"{board.mdd:.2g}"
-    scores = [score for row in board.ranked for score in row.scores]
-    share = board.higher_is_better and not unit and min(scores) >= 0 and max(scores) <= 1
-    more = ", which is more than any two rows can differ by" if share and board.mdd > 1 else ""
-    return [f"smallest difference separated with 80% power at {seeds} seeds: {shown}{unit}{more}"]
+    return [f"smallest difference separated with 80% power at {seeds} seeds: {shown}{unit}"]
 
 
 def _influences(influences: Sequence[Influence]) -> list[str]:

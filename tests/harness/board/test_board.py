@@ -326,12 +326,3 @@ def test_gates_that_were_not_applied_are_noted():
     assert said(new, cut) == ["gates skipped: causal, untrained (b)"]
     assert said(cut, cut) == ["gates skipped: causal, untrained"]
     assert said(old, new) == ["not judged by causal, untrained (a): older records"]
-
-
-def test_a_smallest_difference_beyond_the_metric_is_called_so():
-    wild = {"a": (0.1, 0.9, 0.2), "b": (0.9, 0.1, 0.8), "c": (0.5, 0.5, 0.6)}
-    shares = {"metrics__higher_is_better": True, "metrics__unit": ""}
-    records = [plant(a, s, v, **shares) for a in wild for s, v in enumerate(wild[a])]
-    (note,) = notes_of(records, "smallest difference")
-    assert made_of(records).tasks[0].mdd > 1
-    assert note.endswith("which is more than any two rows can differ by")
