@@ -42,16 +42,14 @@ def make(
     finals = [r for r in ordered if r.spec.kind == "final"]
     trials = [r for r in ordered if r.spec.kind == "trial"]
     trained = [r for r in finals if not r.spec.pretrained]
-    known, position = list(baselines), {key: index for index, key in enumerate(order)}
-    tried = grouped((table_of(r), r) for r in trials)
+    tried, lines = grouped((table_of(r), r) for r in trials), grouped((b["task_label"], b) for b in baselines)
+    position, rows = {key: index for index, key in enumerate(order)}, only or {}
 
     def ranked(own: Sequence[Record]) -> list[TaskBoard]:
         tables = grouped((table_of(r), r) for r in own)
-        ordered = sorted(tables, key=lambda key: (position.get(key, len(order)), key))
-        lines = {key: [b for b in known if b["task_label"] == key[0]] for key in ordered}
-        played_by = only or {}
+        keys = sorted(tables, key=lambda key: (position.get(key, len(order)), key))
         return [
-            _task(key, tables[key], tried.get(key, []), lines[key], [*played_by.get(key[0], ())]) for key in ordered
+            _task(key, tables[key], tried.get(key, []), lines.get(key[0], []), [*rows.get(key[0], ())]) for key in keys
         ]
 
     tasks = ranked([r.replace(lm_eval=None) for r in finals])
