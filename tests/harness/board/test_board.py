@@ -87,9 +87,7 @@ def test_failures_are_rows_with_reasons(three):
     assert rows["x"].reason.startswith("1 of 3 seeds oom: out of memory; 1 of 3 seeds diverged")
     assert rows["lstm"].rank_high == 1, "an early end does not count as other data"
     assert [r.architecture for r in made.tasks[0].rows][-1] == "token_mlp"
-    shown = text_of(made)
-    assert "2 of 3 seeds diverged" in shown
-    assert "looks both ways" in shown
+    assert "2 of 3 seeds diverged" in text_of(made)
 
 
 CHEAT = Eligibility(gates={"causality": FAILED})
@@ -186,11 +184,8 @@ def timed(architecture, seed, score, *, step=0.004, relative=1.5, **changes):
 
 def suite_of(steps, **changes):
     """Architectures with the reference's step for each seed."""
-    return [
-        timed(name, seed, 2.0 + i + 0.1 * seed, step=step, **changes)
-        for i, (name, own) in enumerate(steps.items())
-        for seed, step in enumerate(own)
-    ]
+    runs = [(name, seed, step) for name, own in steps.items() for seed, step in enumerate(own)]
+    return [timed(name, seed, 2.0 + i, step=step, **changes) for i, (name, seed, step) in enumerate(runs)]
 
 
 def test_what_only_one_row_has(three):

@@ -38,7 +38,6 @@ def test_tracks_are_ranked_apart():
     size = "400k parameters without embeddings (±5%)"
     ends = ["1M training tokens", "30 s of training", "3TFLOP of training"]
     assert [task.equal for task in made.tasks] == [f"{size}, {end}" for end in ends]
-    assert made == board.make("fair", RECORDS[::-1], [], order=ORDER)
 
 
 def test_ranks_reversals_and_agreement_by_hand():
