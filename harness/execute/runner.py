@@ -24,7 +24,9 @@ from harness.suite.loaded import LoadedSuite, SuiteTask
 from tasks.base import DataError
 
 if TYPE_CHECKING:
+    from harness.execute.worker import Job
     from harness.plan.sizes import Sizes
+    from zoo.size import Size
 
 
 @dataclass(frozen=True)
@@ -164,31 +166,32 @@ def _execute(
         return 0
     from harness.execute import executor
     from harness.execute.progress import Live, key
-    from harness.execute.worker import Job
 
-    workers, suite, jobs = workers or default_workers(), loaded.suite, list[Job]()
+    workers, jobs = workers or default_workers(), []
     threads = max(1, default_workers() // workers)
-    settings: dict[str, Any] = {
-        "store": Store(loaded.name, store.folder.parent.resolve()),
-        "threads": threads,
-        "plugins": tuple(where for _, where in loaded.plugins),
-        "checkpoint": suite.limits.checkpoint,
-        "keep": suite.weights == "keep",
-    }
     for spec in specs:
-        metrics, size = Metrics.of(loaded.task(spec.task_label).task), sizes[spec.cell]
+        size = sizes[spec.cell]
         if isinstance(size, str):
+            metrics = Metrics.of(loaded.task(spec.task_label).task)
             store.write(empty_record(spec, loaded.name, metrics, "unsupported", Error("Unsupported", size, "")))
         else:
-            jobs.append(Job(spec, metrics, size, **settings))
+            jobs.append(_job(spec, loaded, store, threads, size))
     cannot = len(specs) - len(jobs)
     note = f", {cannot} unsupported" if cannot else ""
     noun = "trials" if specs[0].kind == "trial" else "runs"
     console.print(f"{len(jobs)} {noun} to do{note}; {workers} at a time, {threads} thread(s) each", highlight=False)
     display = Live({key(job.spec): job.weight for job in jobs}, console)
     with display.bars:
-        executor.run(jobs, workers=workers, timeout=suite.limits.timeout, display=display)
+        executor.run(jobs, workers=workers, timeout=loaded.suite.limits.timeout, display=display)
     return len(specs)
+
+
+def _job(spec: RunSpec, loaded: LoadedSuite, store: Store, threads: int, size: Size) -> Job:
+    from harness.execute.worker import Job
+
+    metrics, absolute = Metrics.of(loaded.task(spec.task_label).task), Store(store.suite, store.folder.parent.resolve())
+    plugins, keep = tuple(where for _, where in loaded.plugins), loaded.suite.weights == "keep"
+    return Job(spec, metrics, size, absolute, threads, plugins, loaded.suite.limits.checkpoint, keep)
 
 
 def load_data(loaded: LoadedSuite, specs: list[RunSpec]) -> None:
