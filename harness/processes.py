@@ -18,9 +18,7 @@ def default_workers() -> int:
 
 
 def context() -> Any:
-    """Processes forked from a server that has torch loaded already; spawned where the system cannot fork."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
+    """Processes forked from a server that has torch loaded already."""
     # glibc hands freed activations back to the system and faults them in again, step after step; let it keep them
     os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**30))
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**31 - 1))

@@ -6,8 +6,7 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from harness.board.rows import score, severity
 from harness.records.meters import StopRule
@@ -42,20 +41,10 @@ def machines(finals: Sequence[Record]) -> list[Machine]:
     return sorted({Machine.of(r) for r in finals if score(r) is not None})
 
 
-@dataclass(frozen=True, slots=True)
-class Majority(Generic[T]):
-    """The value that occurs most often. A tie is no majority: nobody can say which side is right."""
-
-    exists: bool
-    value: T | None = None
-
-    @classmethod
-    def of(cls, values: Sequence[T]) -> Majority[T]:
-        modes = statistics.multimode(values)
-        return cls(exists=True, value=modes[0]) if len(modes) == 1 else cls(exists=False)
-
-    def includes(self, value: T) -> bool:
-        return self.exists and value == self.value
+def majority(values: Iterable[T]) -> list[T]:
+    """The value that occurs most often, alone in a list. A tie is no majority: nobody can say which side is right."""
+    modes = statistics.multimode(values)
+    return modes if len(modes) == 1 else []
 
 
 TERMS: dict[str, Callable[[Record], Any]] = {
@@ -72,20 +61,14 @@ class Common:
 
     def __init__(self, records: Sequence[Record]) -> None:
         done = [r for r in records if r.status == "ok" and not r.spec.pretrained]
-        by_seed = {seed: [r for r in done if r.spec.seed == seed] for seed in sorted({r.spec.seed for r in done})}
-        self.terms = {name: Majority.of([read(r) for r in done]) for name, read in TERMS.items()}
-        self.machine = Majority.of([Machine.of(r) for r in done])
+        by_seed = grouped((r.spec.seed, r) for r in done)
+        self.terms = {name: majority(map(read, done)) for name, read in TERMS.items()}
+        self.stop: StopRule | None = next(iter(self.terms["budget"]), None)
+        self.match: MatchRule | None = next(iter(self.terms["size target"]), None)
+        self.machine = majority(map(Machine.of, done))
         self._steps = {seed: _common_step(runs) for seed, runs in by_seed.items()}
-        self.hashes = {seed: Majority.of(list(map(self.stream_hash, runs))) for seed, runs in by_seed.items()}
+        self.hashes = {seed: majority(map(self.stream_hash, runs)) for seed, runs in by_seed.items()}
         """Stream hashes by seed."""
-
-    @property
-    def stop(self) -> StopRule | None:
-        return self.terms["budget"].value
-
-    @property
-    def match(self) -> MatchRule | None:
-        return self.terms["size target"].value
 
     def stream_hash(self, record: Record) -> str:
         """The hash of the batches a run consumed, up to where all runs of its seed have been."""
@@ -94,7 +77,7 @@ class Common:
 
     def same_data(self, record: Record) -> bool:
         """Whether a run consumed the batches that most runs of its seed did."""
-        return self.hashes[record.spec.seed].includes(self.stream_hash(record))
+        return self.stream_hash(record) in self.hashes[record.spec.seed]
 
 
 def _common_step(runs: Sequence[Record]) -> int | None:
@@ -184,15 +167,15 @@ def _objections(record: Record, shared: Common) -> list[str]:
     if not shared.stream_hash(record):
         found.append("no data hash")
     elif not shared.same_data(record):
-        most = shared.hashes[record.spec.seed].exists
+        most = shared.hashes[record.spec.seed]
         found.append("data hash differs from the others'" if most else "data hashes disagree and none has a majority")
     for name, usual in shared.terms.items():
-        if not usual.includes(TERMS[name](record)):
-            found.append(f"{name} differs from the others'" if usual.exists else f"no majority agrees on the {name}")
-    if stop is not None and stop.meter == "seconds" and not shared.machine.includes(machine):
+        if TERMS[name](record) not in usual:
+            found.append(f"{name} differs from the others'" if usual else f"no majority agrees on the {name}")
+    if stop is not None and stop.meter == "seconds" and machine not in shared.machine:
         what = "no majority agrees on the hardware"
-        if shared.machine.value is not None:
-            what = f"other {Machine.differences([machine, shared.machine.value])} than the others'"
+        if shared.machine:
+            what = f"other {Machine.differences([machine, *shared.machine])} than the others'"
         found.append(f"{what}; seconds are not comparable")
     return found
 

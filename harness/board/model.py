@@ -76,12 +76,12 @@ class TaskBoard:
 
     def entries(self) -> list[Row | Baseline]:
         """The rows, with the baselines at their place among the ranked ones."""
-        scored: list[tuple[float, Row | Baseline]] = [
-            (self.cost(row.mean), row) for row in self.ranked if row.mean is not None
-        ]
-        scored += [(self.cost(line.value), line) for line in self.lines]
-        placed = [entry for _, entry in sorted(scored, key=lambda pair: pair[0])]
-        return [*placed, *(row for row in self.rows if not row.ranked)]
+
+        def cost(entry: Row | Baseline) -> float:
+            return self.cost((entry.mean or 0.0) if isinstance(entry, Row) else entry.value)
+
+        placed: list[Row | Baseline] = [*self.ranked, *self.lines]
+        return [*sorted(placed, key=cost), *(row for row in self.rows if not row.ranked)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,13 +70,12 @@ def equal(finals: Sequence[Record], shared: Common) -> str:
 
 
 def _target(match: MatchRule) -> str:
-    count = " without embeddings" if match.count == "non_embedding" else ""
-    amount = {
-        "params": f"{short(match.target)} parameters{count}",
-        "flops_per_token": f"{short(match.target)} FLOPs a training token",
-        "state_bytes": f"{short(match.target, 'B')} of recurrent state",
+    what = {
+        "params": " parameters" + " without embeddings" * (match.count == "non_embedding"),
+        "flops_per_token": " FLOPs a training token",
+        "state_bytes": "B of recurrent state",
     }[match.meter]
-    return f"{amount} (±{100 * match.tolerance:.3g}%)"
+    return f"{short(match.target)}{what} (±{100 * match.tolerance:.3g}%)"
 
 
 def _size(finals: Sequence[Record]) -> str:
@@ -88,13 +87,8 @@ def _size(finals: Sequence[Record]) -> str:
 
 
 def _end(stop: StopRule) -> str:
-    limit = short(stop.limit)
-    amount = {
-        "tokens": f"{limit} training tokens",
-        "steps": f"{limit} steps",
-        "flops": f"{limit}FLOP of training",
-        "seconds": f"{limit} s of training",
-    }[stop.meter]
+    what = {"tokens": " training tokens", "steps": " steps", "flops": "FLOP of training", "seconds": " s of training"}
+    amount = short(stop.limit) + what[stop.meter]
     return amount if stop.target is None else f"until valid reaches {stop.target:g}, at most {amount}"
 
 
@@ -109,10 +103,11 @@ def _versus(board: TaskBoard, line: Baseline, standard_error: float) -> str:
         ends = [board.cost(v) for v in (*row.scores, *_widened(row, standard_error)) if v is not None]
         limit = board.cost(line.value)
         (beat if max(ends) < limit else worse if min(ends) >= limit else unsure).append(row.architecture)
-    total, shown = len(board.ranked), {verdict: names for verdict, names in groups.items() if names or names is beat}
+    total = len(board.ranked)
     return "; ".join(
         f"{verdict}: {f'all {total}' if len(names) == total > 2 else ', '.join(names) or 'none'}"
-        for verdict, names in shown.items()
+        for verdict, names in groups.items()
+        if names or names is beat
     )
 
 
@@ -131,19 +126,15 @@ def _detectable(board: TaskBoard) -> list[str]:
     seeds = min(len(row.seeds) for row in board.ranked if len(row.seeds) > 1)
     unit = f" {board.unit}" if board.unit else ""
     shown = f"{board.mdd:.3f}" if board.mdd >= 0.001 else f"{board.mdd:.2g}"
-    scores = [score for row in board.ranked for score in row.scores]
-    share = board.higher_is_better and not unit and min(scores) >= 0 and max(scores) <= 1
-    more = ", which is more than any two rows can differ by" if share and board.mdd > 1 else ""
-    return [f"smallest difference separated with 80% power at {seeds} seeds: {shown}{unit}{more}"]
+    return [f"smallest difference separated with 80% power at {seeds} seeds: {shown}{unit}"]
 
 
 def _influences(influences: Sequence[Influence]) -> list[str]:
     """Relations of two that depend on a third, three spelled out and the rest counted."""
     found = []
     for verb in ("separated", "tied"):
-        without = grouped(
-            ("–".join(pair), i.architecture) for i in influences for pair in getattr(i, f"{verb}_without")
-        )
+        pairs = [(pair, i.architecture) for i in influences for pair in getattr(i, f"{verb}_without")]
+        without = grouped(("–".join(pair), name) for pair, name in pairs)
         found += [f"{pair} would be {verb} without {' or '.join(names)}" for pair, names in sorted(without.items())]
     if not found:
         return []
@@ -160,7 +151,7 @@ def _identical_data(finals: Sequence[Record], shared: Common) -> list[str]:
     counts = [len({r.spec.architecture_label for r in done if r.spec.seed == seed}) for seed in shared.hashes]
     if max(counts) < 2:
         return ["only one architecture per seed: nothing to compare its data with"]
-    count = str(counts[0]) if len({*counts}) == 1 else f"{min(counts)} to {max(counts)}"
+    count = " to ".join(map(str, sorted({min(counts), max(counts)})))
     seeds = f"each of {len(counts)} seeds" if len(counts) > 1 else "one seed"
     return [f"identical data: stream hash equal over {count} architectures for {seeds}"]
 
@@ -217,8 +208,7 @@ def _gates(board: TaskBoard, finals: Sequence[Record]) -> list[str]:
 
 def _not_judged(record: Record) -> set[str]:
     """The gates that a record neither passed nor was to skip."""
-    matched = record.size is not None and record.size.mismatch is not None
-    known = record.eligibility
+    matched, known = record.size is not None and record.size.mismatch is not None, record.eligibility
     return {*applied(record.spec.role, matched=matched)} - {*known.gates, *known.skipped}
 
 

@@ -9,7 +9,6 @@ import jinja2
 from markupsafe import Markup
 
 from harness.board import plots
-from harness.board.aggregate import plots as over_tasks
 from harness.board.drawing import Looks, styles
 from harness.board.model import Aggregate, Board, Contrast, TaskBoard, TimeToTarget
 from harness.board.ranking import table_of, unique
@@ -41,12 +40,12 @@ def _figures(section: Section, records: Sequence[Record], looks: Looks) -> list[
         drawn = {"The same as a picture": plots.track_ranks(subject, looks)}
     elif isinstance(subject, Aggregate):
         drawn = {
-            f"Performance profile of normalised scores: higher is better{ASIDE}": over_tasks.profile(subject, looks),
-            "Mean ranks, best on the left; a bar joins what is not separated": over_tasks.critical_difference(subject),
+            f"Performance profile of normalised scores: higher is better{ASIDE}": plots.profile(subject, looks),
+            "Mean ranks, best on the left; a bar joins what is not separated": plots.critical_difference(subject),
         }
     elif isinstance(subject, TimeToTarget):
         caption = f"Time to target: higher and further left is better{ASIDE}"
-        drawn = {caption: over_tasks.times(subject, looks, section.title)}
+        drawn = {caption: plots.times(subject, looks, section.title)}
     return [(caption, Markup(svg)) for caption, svg in drawn.items() if svg]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from harness.records.record import Answer, Error, LmEval, Metrics, Record
+from harness.records.record import Answer, AnswerMetric, Error, Metrics, Record
 
 PRIMARY = ("acc", "exact_match", "bits_per_byte", "acc_norm", "perplexity", "word_perplexity", "byte_perplexity")
 """What a task is ranked by: the first of these that it has, else its first metric."""
@@ -25,28 +25,27 @@ def as_tasks(finals: Sequence[Record]) -> list[Record]:
     found = []
     for record, known in evaluated:
         for name, answer in known.tasks.items():
-            found.append(_answered(_renamed(record, name, several), known, name, answer))
+            data = record.data.replace(fingerprint=f"{answer.hash} {answer.samples} {answer.fewshot}")
+            changes = {"data": data, "metrics": _metrics(answer), "lm_eval": known.replace(tasks={name: answer})}
+            found.append(_renamed(record, name, several).replace(**changes))
         for name, why in known.refused.items():
             error, renamed = Error("Unsupported", why), _renamed(record, name, several)
             found.append(renamed.replace(status="unsupported", metrics=Metrics(""), error=error, lm_eval=None))
     return found
 
 
-def _answered(record: Record, known: LmEval, name: str, answer: Answer) -> Record:
-    """The record with one answer for its scores."""
+def _metrics(answer: Answer) -> Metrics:
+    """An answer's scores as those of a task."""
     primary = next((metric for metric in PRIMARY if metric in answer.metrics), next(iter(answer.metrics), ""))
-    ranked_by = answer.metrics.get(primary)
-    metrics = Metrics(
+    ranked_by = answer.metrics.get(primary, AnswerMetric(None))
+    return Metrics(
         primary=primary,
         also=tuple(metric for metric in answer.metrics if metric != primary),
-        higher_is_better=ranked_by is None or ranked_by.higher_is_better,
-        chance=None if ranked_by is None else ranked_by.chance,
+        higher_is_better=ranked_by.higher_is_better,
+        chance=ranked_by.chance,
         unit="bits/byte" if primary == "bits_per_byte" else "",
         test={name: metric.value for name, metric in answer.metrics.items() if metric.value is not None},
     )
-    data = dataclasses.replace(record.data, fingerprint=f"{answer.hash} {answer.samples} {answer.fewshot}")
-    only = dataclasses.replace(known, tasks={name: answer}, refused={})
-    return record.replace(data=data, metrics=metrics, lm_eval=only)
 
 
 def _renamed(record: Record, name: str, several: bool) -> Record:
@@ -61,10 +60,8 @@ def notes(finals: Sequence[Record]) -> list[str]:
     """How many questions there were, and the largest standard error that their choice leaves."""
     error = standard_error(finals)
     doubt = f"; which ones they are leaves each score a standard error of up to {error:.2g}" if error else ""
-    return [
-        f"{answer.samples:,} questions of lm-evaluation-harness, the same for all rows{doubt}"
-        for _, answer in _answers(finals)[:1]
-    ]
+    counts = [answer.samples for _, answer in _answers(finals)[:1]]
+    return [f"{count:,} questions of lm-evaluation-harness, the same for all rows{doubt}" for count in counts]
 
 
 def standard_error(finals: Sequence[Record]) -> float:

@@ -42,18 +42,14 @@ def make(
     finals = [r for r in ordered if r.spec.kind == "final"]
     trials = [r for r in ordered if r.spec.kind == "trial"]
     trained = [r for r in finals if not r.spec.pretrained]
-    known, position = list(baselines), {key: index for index, key in enumerate(order)}
+    tried, lines = grouped((table_of(r), r) for r in trials), grouped((b["task_label"], b) for b in baselines)
+    position, rows = {key: index for index, key in enumerate(order)}, only or {}
 
     def ranked(own: Sequence[Record]) -> list[TaskBoard]:
+        tables = grouped((table_of(r), r) for r in own)
+        keys = sorted(tables, key=lambda key: (position.get(key, len(order)), key))
         return [
-            _task(
-                key,
-                [r for r in own if table_of(r) == key],
-                [r for r in trials if table_of(r) == key],
-                [b for b in known if b["task_label"] == key[0]],
-                [*(only or {}).get(key[0], ())],
-            )
-            for key in sorted({table_of(r) for r in own}, key=lambda key: (position.get(key, len(order)), key))
+            _task(key, tables[key], tried.get(key, []), lines.get(key[0], []), [*rows.get(key[0], ())]) for key in keys
         ]
 
     tasks = ranked([r.replace(lm_eval=None) for r in finals])
@@ -91,7 +87,7 @@ def _task(
         name, higher, chance, lines = f"{goal.meter} to {name} {goal.target:g}", False, None, []
         unit = {"seconds": "s", "flops": "FLOP"}.get(goal.meter, "")
     rows = _rows(runs, trials, shared)
-    scores = {row.architecture: dict(zip(row.seeds, row.scores, strict=True)) for row in rows if not row.reason}
+    scores = {row.architecture: row.by_seed for row in rows if not row.reason}
     comparison = stats.compare(scores, higher_is_better=higher)
     influences = stats.leave_one_out(scores, higher_is_better=higher)
     estimates = {name: dataclasses.asdict(estimate) for name, estimate in comparison.estimates.items()}
@@ -125,7 +121,7 @@ def _rows(runs: list[Record], trials: list[Record], shared: Common) -> list[Row]
 def _metrics(finals: Sequence[Record], shared: Common) -> Metrics:
     """The metric most runs agree on; that of any run where there is none."""
     named = [r.metrics for r in finals if r.metrics.primary]
-    agreed = [metrics for metrics in named if shared.terms["metric"].includes(metrics.primary)]
+    agreed = [metrics for metrics in named if metrics.primary in shared.terms["metric"]]
     return next(iter(agreed or named), Metrics("", higher_is_better=False))
 
 

@@ -35,7 +35,7 @@ def board(
 def board_of(loaded: LoadedSuite, suite: str, root: Path | None = None, *, save: bool = True) -> tuple[Board, Path]:
     """The same for a suite that is loaded already; `suite` is what the user calls it."""
     store = Store(loaded.name, root)
-    _, records = current(loaded, store)
+    records = current(loaded, store)
     if not any(record.spec.kind == "final" for record in records):
         raise UserError(f"no finished runs yet; start them with: zoobench run {suite}", file=store.folder)
     made, folder = rank(loaded, records, baselines(loaded, store)), store.folder / "board"
@@ -64,18 +64,17 @@ def compare(
 ) -> list[dict[str, Any]]:
     """Two rows of a board, task by task: their seeds side by side, and whether the board's model separates them."""
     made, _ = board(suite, overrides, root, save=False)
-    names = sorted({row.architecture for task in made.tasks for row in task.rows})
+    tables = [(task, {row.architecture: row for row in task.rows}) for task in made.tasks]
+    names = sorted({name for _, rows in tables for name in rows})
     for name in (first, second):
         if name not in names:
             raise UserError(f"no row {name!r} on the board of {suite}{nearest(name, names)}")
-    tables = [(task, {row.architecture: row for row in task.rows}) for task in made.tasks]
     # one of the two may not run on a task
     return [_compared(task, rows[first], rows[second]) for task, rows in tables if {first, second} <= rows.keys()]
 
 
 def _compared(task: TaskBoard, a: Row, b: Row) -> dict[str, Any]:
-    of_a, of_b = (dict(zip(row.seeds, row.scores, strict=True)) for row in (a, b))
-    scores = {seed: [of_a[seed], of_b[seed]] for seed in sorted(of_a.keys() & of_b.keys())}
+    scores = {seed: [a.by_seed[seed], b.by_seed[seed]] for seed in sorted({*a.seeds} & {*b.seeds})}
     return {
         "task": task.task,
         "track": task.track,

@@ -181,6 +181,10 @@ class Row:
         """The ranks it may hold, both ends included; None where it is not ranked."""
         return None if self.rank_low is None or self.rank_high is None else (self.rank_low, self.rank_high)
 
+    @property
+    def by_seed(self) -> dict[int, float]:
+        return dict(zip(self.seeds, self.scores, strict=True))
+
     def separated_from(self, other: Row) -> bool:
         """Whether the two rows, both ranked, have no group letter in common."""
         return not set(re.findall(r"[a-z]\d*", self.letters)) & set(re.findall(r"[a-z]\d*", other.letters))
@@ -197,12 +201,8 @@ MEASURED: dict[str, Measured] = {
     f.name: f.metadata["measured"] for f in dataclasses.fields(Row) if "measured" in f.metadata
 }
 """The measured columns by field, in the order of the tables."""
-_SEVERITY = ("ok", "diverged", "timeout", "oom", "failed", "unsupported")
-
-
-def severity(status: str) -> int:
-    """How bad a status is: 0 for `ok`."""
-    return _SEVERITY.index(status)
+severity = ("ok", "diverged", "timeout", "oom", "failed", "unsupported").index
+"""How bad a status is: 0 for `ok`."""
 
 
 def score(record: Record) -> float | None:

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from harness.board import tracks
-from harness.board.aggregate import tables as aggregate
-from harness.board.model import Baseline, Board, Contrast, TaskBoard
+from harness.board import model, tracks
 from harness.board.rows import MEASURED, Measured, Row
 from harness.board.tables import Cell, Column, Line, Note, Section, cell, lines, name_column, ranks
+from harness.units import NONE, human
+
+NAME = name_column(lambda row: row.architecture)
 
 
-def sections(board: Board) -> list[Section]:
+def sections(board: model.Board) -> list[Section]:
     """Every section of a board."""
     tasks = [_task(task) for task in board.tasks]
     contrasts = [_contrast(contrast) for contrast in board.contrasts]
-    return tasks + contrasts + [section for across in board.across for section in aggregate.sections(across)]
+    return tasks + contrasts + [section for across in board.across for section in _aggregate(across)]
 
 
-def _task(board: TaskBoard) -> Section:
+def _task(board: model.TaskBoard) -> Section:
     columns = task_columns(board)
     notes = [Note(f"held equal: {board.equal}")] if board.equal else []
     notes += [Note(f"not ranked: {row.reason}", row.architecture) for row in board.rows if row.reason]
     entries = [_line(entry, columns) for entry in board.entries()]
-    return Section(board, board.title, board.direction, columns, entries, notes + [Note(text) for text in board.notes])
+    return Section(board, board.title, board.direction, columns, entries, [*notes, *map(Note, board.notes)])
 
 
-def _line(entry: Row | Baseline, columns: list[Column]) -> Line:
+def _line(entry: Row | model.Baseline, columns: list[Column]) -> Line:
     if isinstance(entry, Row):
         cells = [column.cell(entry) for column in columns]
         return Line(cells, "ranked" if entry.ranked else "unranked", entry.reason)
@@ -32,14 +33,14 @@ def _line(entry: Row | Baseline, columns: list[Column]) -> Line:
     return Line(known + [Cell("")] * (len(columns) - len(known)), "baseline", entry.about)
 
 
-def task_columns(board: TaskBoard) -> list[Column]:
+def task_columns(board: model.TaskBoard) -> list[Column]:
     """The columns of one task's table. What was measured for no row is left out."""
     others = dict.fromkeys(name for row in board.rows for name in row.also)
     known = [name for name in MEASURED if any(getattr(row, name) is not None for row in board.rows)]
     mean, letter = "mean ± half of the 95% interval", "same letter: not separated"
     return [
         Column("rank", lambda row: Cell(ranks(row.ranks), row.rank_low), "ranks it may hold"),
-        name_column(lambda row: row.architecture),
+        NAME,
         Column(board.metric or "score", lambda row: Cell(_score(row), row.mean), mean),
         *(_also(name) for name in others),
         Column("group", lambda row: cell(row.letters or None, str), letter, optional=True),
@@ -66,18 +67,96 @@ def _measured(name: str, shown: Measured) -> Column:
     return Column(shown.title, lambda row: cell(getattr(row, name), shown.text), shown.about, optional=shown.optional)
 
 
-def _contrast(contrast: Contrast) -> Section:
+def _contrast(contrast: model.Contrast) -> Section:
     """One row for each architecture, one column for each track."""
 
     def in_track(i: int) -> Column:
         return Column(contrast.tracks[i], lambda item: Cell(ranks(item[1][i]), sum(item[1][i] or ()) or None))
 
     columns = [name_column(lambda item: item[0]), *map(in_track, range(len(contrast.tracks)))]
-    return Section(
-        subject=contrast,
-        title=f"{contrast.task} by what is held equal",
-        about="ranks an architecture may hold in each track",
-        columns=columns,
-        lines=lines(columns, contrast.places.items()),
-        notes=[Note(text) for text in tracks.notes(contrast)],
-    )
+    title, about = f"{contrast.task} by what is held equal", "ranks an architecture may hold in each track"
+    rows = lines(columns, contrast.places.items())
+    return Section(contrast, title, about, columns, rows, [*map(Note, tracks.notes(contrast))])
+
+
+def _aggregate(found: model.Aggregate) -> list[Section]:
+    """The standings and the times to target of one track, each where there is something to say."""
+    track = f" ({found.track})" if found.track else ""
+    over, notes = f"over {len(found.tasks)} tasks{track}", [*map(Note, found.notes)]
+    made = []
+    if found.rows:
+        columns, about = _standings(found), "normalised, best first"
+        folded = _matrix(found, f"probability of improvement{track}") if len(found.rows) > 1 else None
+        made.append(Section(found, over, about, columns, lines(columns, found.rows), notes, folded))
+    if found.race is not None:
+        columns, about = _times(found.race), "best first; ∞ where it was never reached"
+        rows, beside = lines(columns, found.race.rows), [*map(Note, found.race.notes)]
+        made.append(Section(found.race, f"time to target{track}", about, columns, rows, beside))
+    if not made:
+        made.append(Section(found, f"time to target{track}" if len(found.tasks) == 1 else over, notes=notes))
+    return made
+
+
+def _standings(found: model.Aggregate) -> list[Column]:
+    """The columns of the standings; the last compares with the reference, or with the best row without one."""
+    names, count = [row.architecture for row in found.rows], len(found.tasks)
+    other = found.reference if found.reference in names else names[0]
+    against = {i.first: i for i in found.improvements if i.second == other}
+
+    def beats(row: model.Standing) -> Cell:
+        found = against.get(row.architecture)
+        return Cell(f"{found.probability:.2f} {_between(found)}".strip(), found.probability) if found else cell(None)
+
+    mean = "of normalised scores, each task of the same weight"
+    better = f"probability that a run is better than one of {other}, averaged over tasks"
+    return [
+        NAME,
+        Column("IQM", lambda row: cell(row.iqm), "interquartile mean of normalised scores over seeds and tasks"),
+        Column("95% interval", lambda row: Cell(_between(row) or NONE, row.low), "over seeds", optional=True),
+        Column("mean", lambda row: cell(row.mean), mean),
+        Column("mean rank", lambda row: cell(row.rank, "{:.2f}".format), "over the tasks, 1 is best"),
+        Column("tasks", lambda row: cell(row.scored, f"{{}}/{count}".format), "with a score; the rest counts as worst"),
+        Column(f"P(> {other})", beats, better),
+    ]
+
+
+def _matrix(found: model.Aggregate, title: str) -> Section:
+    """P(row > column) of every pair."""
+    chances = {(i.first, i.second): i.probability for i in found.improvements}
+
+    def versus(other: str) -> Column:
+        return Column(other, lambda row: cell(chances.get((row.architecture, other)), "{:.2f}".format))
+
+    columns = [NAME, *(versus(row.architecture) for row in found.rows)]
+    about = "how often a run of the row is better than one of the column, averaged over tasks; a tie is half"
+    return Section(found, title, about, columns, lines(columns, found.rows))
+
+
+def _times(found: model.TimeToTarget) -> list[Column]:
+    count = len(found.targets)
+    area = "area under the profile of times over the reference's; the reference's own is 1, whoever else takes part"
+    best = "the same of times over the fastest of this board (AlgoPerf)"
+    reached = "tasks on which the median run reaches the target"
+    return [
+        NAME,
+        Column("score", lambda row: cell(row.score), area),
+        Column("to best", lambda row: cell(row.score_to_best), best),
+        Column("reached", lambda row: cell(row.reached, f"{{}}/{count}".format), reached),
+        *(_on(target, found.unit) for target in found.targets),
+    ]
+
+
+def _on(target: model.Target, unit: str) -> Column:
+    """The time on one task, like `16 s (×1.0)`."""
+
+    def cell(row: model.TargetTimes) -> Cell:
+        time, ratio = row.times[target.task], row.ratios[target.task]
+        if time is None:
+            return Cell("∞")
+        return Cell(human(time, unit) + ("" if ratio is None else f" (×{ratio:.2f})"), time)
+
+    return Column(target.task, cell, f"time to {target.metric} {target.value:.3f}", optional=True)
+
+
+def _between(known: model.Standing | model.Improvement) -> str:
+    return "" if known.low is None or known.high is None else f"[{known.low:.2f}, {known.high:.2f}]"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import Any, NamedTuple
 
 from rich import box
@@ -117,13 +119,12 @@ def _table(section: Section, shown: list[Column]) -> Table:
     title = Text.assemble((section.title, "bold"), f"  {section.about}")
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="", padding=(0, 1, 0, 0))
     for column in shown:
-        style: dict[str, Any] = {"justify": "right", "no_wrap": True}
-        if column.left:
-            style = {"justify": "left", "min_width": 10}
+        style: dict[str, Any] = {"min_width": 10} if column.left else {"justify": "right", "no_wrap": True}
         table.add_column(Text(column.title), overflow="fold", **style)
-    kept = [i for i, column in enumerate(section.columns) if column in shown]
+    kept = [column in shown for column in section.columns]
     for line in section.lines:
-        table.add_row(*(Text(line.cells[i].text) for i in kept), style="" if line.kind == "ranked" else "dim")
+        cells = [Text(cell.text) for cell in compress(line.cells, kept)]
+        table.add_row(*cells, style="" if line.kind == "ranked" else "dim")
     return table
 
 
@@ -148,7 +149,5 @@ def bullets(notes: Iterable[Note]) -> str:
 
 def escape(text: str) -> str:
     """Plain text for Markdown, on one line."""
-    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace("\\", "\\\\")
-    for mark in "|*`[]":
-        text = text.replace(mark, f"\\{mark}")
-    return text
+    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
+    return re.sub(r"[\\|*`[\]]", r"\\\g<0>", text)

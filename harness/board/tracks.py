@@ -10,6 +10,7 @@ from scipy.stats import kendalltau
 
 from harness.board.comparable import grouped
 from harness.board.model import Contrast, Reversal, TaskBoard
+from harness.board.rows import finite
 
 Span = tuple[int, int]
 
@@ -24,7 +25,10 @@ def _contrast(boards: Sequence[TaskBoard]) -> Contrast:
     ranks = {board.track: {row.architecture: row.ranks for row in board.rows} for board in boards}
     names = sorted({name for found in ranks.values() for name in found})
     places = {name: [found.get(name) for found in ranks.values()] for name in names}
-    better = {board.track: _separated(board) for board in boards}
+    better = {
+        board.track: {(a.architecture, b.architecture) for a, b in combinations(board.ranked, 2) if a.separated_from(b)}
+        for board in boards
+    }
     reversals, undecided = [], 0
     for a, b in combinations(names, 2):
         above = [track for track, pairs in better.items() if (a, b) in pairs]
@@ -50,23 +54,14 @@ def _average(spans: Sequence[Span | None]) -> float:
     return sum(middles) / len(middles) if middles else math.inf
 
 
-def _separated(board: TaskBoard) -> set[tuple[str, str]]:
-    """Pairs (better, worse) that share no letter."""
-    return {(a.architecture, b.architecture) for a, b in combinations(board.ranked, 2) if a.separated_from(b)}
-
-
 def _tau(first: TaskBoard, second: TaskBoard) -> float | None:
     """Kendall's τ-b between the means of two tracks; None with fewer than three architectures or none apart."""
     # smaller is better in both, in whatever unit each ranks by
-    costs = [
-        {row.architecture: board.cost(row.mean) for row in board.ranked if row.mean is not None}
-        for board in (first, second)
-    ]
-    common = sorted(costs[0].keys() & costs[1].keys())
+    a, b = ({row.architecture: board.cost(row.mean or 0.0) for row in board.ranked} for board in (first, second))
+    common = sorted(a.keys() & b.keys())
     if len(common) < 3:
         return None
-    tau = float(kendalltau(*([found[name] for name in common] for found in costs)).statistic)
-    return tau if math.isfinite(tau) else None
+    return finite(float(kendalltau([a[name] for name in common], [b[name] for name in common]).statistic))
 
 
 def notes(contrast: Contrast) -> list[str]:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.board.comparable import Majority, by_architecture
+from harness.board.comparable import by_architecture, grouped, majority
 from harness.board.model import TaskBoard
 from harness.board.rows import Row, finite
 from harness.plan.trials import objective
@@ -28,7 +28,7 @@ def compared(rows: Sequence[Row], trials: Sequence[Record]) -> list[Row]:
     own, dims = by_architecture(trials), dimensions(trials)
     efforts = {row.architecture: _effort(own.get(row.architecture, []), dims) for row in rows}
     counted = [efforts[row.architecture] for row in rows if row.status == "ok"]
-    usual = {term: Majority.of([effort[term] for effort in counted]) for term in _effort([], dims)}
+    usual = {term: majority(effort[term] for effort in counted) for term in _effort([], dims)}
 
     def reason(row: Row) -> str:
         unequal = "" if row.status == "unsupported" else _difference(efforts[row.architecture], usual)
@@ -65,13 +65,13 @@ def _effort(trials: Sequence[Record], dims: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _difference(effort: Mapping[str, Any], usual: Mapping[str, Majority[Any]]) -> str:
+def _difference(effort: Mapping[str, Any], usual: Mapping[str, list[Any]]) -> str:
     """Why a row's tuning does not compare with the others'; the first reason explains the rest."""
     for term, value in effort.items():
-        if not usual[term].exists:
+        if not usual[term]:
             return f"tuning differs and no majority agrees on the {term}"
-        if value != usual[term].value:
-            shown = f": {value}, others {usual[term].value}" if term == "number of trials" else ""
+        if value not in usual[term]:
+            shown = f": {value}, others {usual[term][0]}" if term == "number of trials" else ""
             return f"tuning differs from the others' in the {term}{shown}"
     return ""
 
@@ -86,21 +86,21 @@ def notes(rows: Sequence[Row], finals: Sequence[Record], trials: Sequence[Record
         split = "the validation split" if splits == ["valid"] else f"the split {', '.join(splits)}"
         found.append(f"tuning: {max(counts)} trials per architecture, chosen on {split}")
     ran = [r for r in trials if r.status != "unsupported"]
-    failed = sum(r.status != "ok" for r in ran)
-    flops, seconds = sum(r.budget.used.flops for r in ran), math.fsum(r.budget.used.seconds for r in ran)
+    used, failed = [r.budget.used for r in ran], sum(r.status != "ok" for r in ran)
+    cost = f"{short(sum(u.flops for u in used), 'FLOP')} and {clock(math.fsum(u.seconds for u in used))}"
     lost = f", {failed} of them failed" if failed else ""
-    cost = f"tuning cost: {len(ran)} trials{lost}, {short(flops, 'FLOP')} and {clock(seconds)} of training in all"
-    return [*found, *_searched(trials), cost, *_edges(rows, finals, trials)]
+    found += [*_searched(trials), f"tuning cost: {len(ran)} trials{lost}, {cost} of training in all"]
+    return found + _edges(rows, finals, trials)
 
 
 def _searched(trials: Sequence[Record]) -> list[str]:
     """The space of a sampler, or of a grid of more than learning rates, if all architectures share it."""
     dims = dimensions(trials)
-    spaces = {json.dumps(space(own, dims)): space(own, dims) for own in by_architecture(trials).values()}
+    first, *others = [space(own, dims) for own in by_architecture(trials).values()]
     samplers = sorted({r.spec.tuning.sampler for r in trials if r.spec.tuning is not None})
-    if len(spaces) > 1 or not (samplers or len(dims) > 1):
+    if any(other != first for other in others) or not (samplers or len(dims) > 1):
         return []
-    values = "; ".join(f"{name} {_range(own)}" for name, own in next(iter(spaces.values())).items())
+    values = "; ".join(f"{name} {_range(own)}" for name, own in first.items())
     return [f"searched by {', '.join(samplers) or 'grid'}: {values}"]
 
 
@@ -112,17 +112,14 @@ def _range(values: Any) -> str:
 
 def _edges(rows: Sequence[Row], finals: Sequence[Record], trials: Sequence[Record]) -> list[str]:
     runs, own, dims = by_architecture(finals), by_architecture(trials), dimensions(trials)
-    found: dict[tuple[str, str], list[str]] = {}
+    found = []
     for name in sorted(row.architecture for row in rows if row.scores):
         for dimension, values in space(own.get(name, []), dims).items():
-            best = _values(runs[name], dimension)
+            best, kind = _values(runs[name], dimension), "grid" if isinstance(values, list) else "range"
             if len(best) == 1 and at_edge(best[0], values):
-                kind = "grid" if isinstance(values, list) else "range"
-                found.setdefault((dimension, kind), []).append(f"{name} {best[0]:g}")
-    return [
-        f"best {WORDS.get(dimension, dimension)} at the edge of its {kind}: {', '.join(names)}"
-        for (dimension, kind), names in found.items()
-    ]
+                edge = f"best {WORDS.get(dimension, dimension)} at the edge of its {kind}"
+                found.append((edge, f"{name} {best[0]:g}"))
+    return [f"{edge}: {', '.join(names)}" for edge, names in grouped(found).items()]
 
 
 def at_edge(value: float, values: Any) -> bool:
@@ -139,14 +136,11 @@ def best_of(board: TaskBoard, trials: Sequence[Record]) -> dict[str, list[float]
 
     A trial that failed counts as the worst any trial of the task scored.
     """
-    own = by_architecture(trials)
-    costs = {row.architecture: [objective(r) for r in own.get(row.architecture, [])] for row in board.ranked}
-    scored = [cost for values in costs.values() for cost in values if math.isfinite(cost)]
-    if not scored:
-        return {}
-    sign, worst = -1.0 if board.higher_is_better else 1.0, max(scored)
+    own, higher = by_architecture(trials), board.higher_is_better
+    costs = {row.architecture: list(map(objective, own.get(row.architecture, []))) for row in board.ranked}
+    worst = max((cost for values in costs.values() for cost in values if math.isfinite(cost)), default=None)
     return {
-        name: expected_best([sign * min(cost, worst) for cost in values], higher_is_better=board.higher_is_better)
+        name: expected_best([board.cost(min(cost, worst)) for cost in values], higher_is_better=higher)
         for name, values in costs.items()
-        if len(values) >= 3
+        if worst is not None and len(values) >= 3
     }

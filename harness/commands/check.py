@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import sys
-from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -67,22 +67,18 @@ def kind_of(name: str) -> str:
     import tasks
     from zoo import architectures
 
-    known = {"architecture": _knows(architectures.get, name), "task": _knows(tasks.get, name)}
-    if all(known.values()):
+    kinds = []
+    for kind, get in (("architecture", architectures.get), ("task", tasks.get)):
+        with suppress(KeyError):
+            get(name)
+            kinds.append(kind)
+    if len(kinds) > 1:
         raise UserError(f"{name!r} is the name of an architecture and of a task: rename one of them")
-    if not any(known.values()):
+    if not kinds:
         near = difflib.get_close_matches(name, [*architectures.names(), *tasks.names()], n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else "see zoobench ls architectures and zoobench ls tasks"
         raise UserError(f"unknown architecture or task {name!r}; {hint}")
-    return next(kind for kind, is_known in known.items() if is_known)
-
-
-def _knows(get: Callable[[str], Any], name: str) -> bool:
-    try:
-        get(name)
-    except KeyError:
-        return False
-    return True
+    return kinds[0]
 
 
 def show_checks(rows: list[Row], console: Console) -> None:
@@ -91,18 +87,15 @@ def show_checks(rows: list[Row], console: Console) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("name", "check", "status"):
-        table.add_column(column, no_wrap=True)
-    for column in ("measured", "limit"):
-        table.add_column(column, justify="right", no_wrap=True)
+    table, last = Table(box=box.SIMPLE_HEAD, pad_edge=False), None
+    for column in ("name", "check", "status", "measured", "limit"):
+        table.add_column(column, no_wrap=True, justify="right" if column in ("measured", "limit") else "left")
     table.add_column("note", overflow="fold")
-    last = None
     for row in rows:
         name = row.get("architecture") or row["task"]
-        status = Text(row["status"], style=STYLES[row["status"]])
+        status, note = Text(row["status"], style=STYLES[row["status"]]), Text(row["note"])
         numbers = (_number(row["measured"]), _number(row["limit"]))
-        table.add_row(name if name != last else "", row["check"], status, *numbers, Text(row["note"]))
+        table.add_row(name if name != last else "", row["check"], status, *numbers, note)
         last = name
     console.print(table)
     counts = {status: sum(row["status"] == status for row in rows) for status in STYLES}

@@ -56,18 +56,14 @@ def show_table(kind: str, rows: list[dict[str, Any]], console: Console) -> None:
 def page(kind: str) -> str:
     """A page of the docs in Markdown, family by family."""
     from jinja2 import Environment, PackageLoader
-    from jinja2.filters import do_groupby
 
     from harness.commands import catalog
 
-    environment = Environment(
-        loader=PackageLoader("harness.commands", "templates"), trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(
-        error=catalog.format_error, cell=catalog.format_value, pairs=catalog.format_options, traits=_traits
-    )
-    families = do_groupby(environment, catalog.rows(kind), "family")
-    return environment.get_template(PAGES[kind]).render(families=families) + "\n"
+    templates = PackageLoader("harness.commands", "templates")
+    environment = Environment(loader=templates, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(error=catalog.format_error, cell=catalog.format_value)
+    environment.filters.update(pairs=catalog.format_options, traits=_traits)
+    return environment.get_template(PAGES[kind]).render(known=catalog.rows(kind)) + "\n"
 
 
 def _traits(row: dict[str, Any]) -> str:

@@ -34,16 +34,15 @@ def write_files(name: str, folder: Path, *, task: bool = False) -> list[Path]:
     kind = "task" if task else "architecture"
     _check(name, kind)
     environment = Environment(loader=PackageLoader("harness.commands", "templates"), keep_trailing_newline=True)
-    written = {
-        folder / f"{name}{suffix}": environment.get_template(f"{kind}{suffix}.j2") for suffix in (".py", ".yaml")
-    }
-    for path in written:
+    paths = [folder / f"{name}{suffix}" for suffix in (".py", ".yaml")]
+    for path in paths:
         if path.exists():
             raise UserError("is in the way; nothing was written", file=path)
     title = "".join(part.capitalize() for part in name.split("_"))
-    for path, template in written.items():
+    for path in paths:
+        template = environment.get_template(f"{kind}{path.suffix}.j2")
         path.write_text(template.render(name=name, title=title), encoding="utf-8")
-    return list(written)
+    return paths
 
 
 def _check(name: str, kind: str) -> None:

@@ -13,7 +13,6 @@ from harness.execute.progress import Live
 from harness.execute.worker import Job, main
 from harness.processes import launch
 from harness.records.record import Error, Status, empty_record
-from harness.records.store import Store
 
 
 @dataclass
@@ -22,7 +21,6 @@ class _Slot:
     process: Any
     pipe: Any
     started: float
-    ended: bool = False
 
 
 def run(jobs: Iterable[Job], *, workers: int, timeout: float | None, display: Live) -> None:
@@ -58,9 +56,7 @@ def run(jobs: Iterable[Job], *, workers: int, timeout: float | None, display: Li
 def _drain(slot: _Slot, display: Live) -> None:
     with contextlib.suppress(EOFError, OSError):
         while slot.pipe.poll():
-            event = slot.pipe.recv()
-            slot.ended = slot.ended or event["event"] == "end"
-            display.event(slot.job.spec, event)
+            display.event(slot.job.spec, slot.pipe.recv())
 
 
 def _cause(code: int | None) -> tuple[Status, str]:
@@ -72,10 +68,7 @@ def _cause(code: int | None) -> tuple[Status, str]:
 def _close(slot: _Slot, display: Live, status: Status, message: str) -> None:
     """Leave a record for a process that could not leave its own."""
     slot.pipe.close()
-    job = slot.job
-    store = Store(job.suite, job.root)
-    if slot.ended or store.finished(job.spec.run_id, published={}):
-        return
-    error = Error(status, message, "")
-    store.write(empty_record(job.spec, job.suite, job.metrics, status, error))
-    display.event(job.spec, {"event": "end", "status": status, "error": error})
+    job, error = slot.job, Error(status, message, "")
+    if not job.store.finished(job.spec.run_id, published={}):
+        job.store.write(empty_record(job.spec, job.store.suite, job.metrics, status, error))
+        display.event(job.spec, {"event": "end", "status": status, "error": error})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any, TypeAlias
 
 from rich.console import Console
@@ -31,75 +30,54 @@ class Live:
         self.began = time.monotonic()
         self.fractions: dict[Key, float] = {}
         self.started: dict[Key, float] = {}
+        self.rows: dict[Key, TaskID] = {}
         self.weight_done = 0.0
         self.done = self.failed = 0
-        self.bars: Progress | None = None
-        self.rows: dict[Key, TaskID] = {}
-        if console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TextColumn("{task.fields[note]}"))
-            self.bars = Progress(*columns, console=console, transient=True)
-            self.suite = self.bars.add_task("all runs", total=sum(work.values()), note="")
-        points = {part for run in work for part in run if type(part) is tuple}
-        names = [name for name, _ in points]
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TextColumn("{task.fields[note]}"))
+        self.bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        """Drawn while this context is entered; nothing is drawn where there is no terminal."""
+        self.suite = self.bars.add_task("all runs", total=sum(work.values()), note="")
+        names = [name for name, _ in {part for run in work for part in run if type(part) is tuple}]
         self.tuned = {name for name in names if names.count(name) > 1}
-
-    def _title(self, spec: RunSpec) -> str:
-        return spec.title(self.tuned)
-
-    def __enter__(self) -> Live:
-        if self.bars:
-            self.bars.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.bars:
-            self.bars.stop()
 
     def event(self, spec: RunSpec, event: dict[str, Any]) -> None:
         """Show one event of a run."""
-        run = key(spec)
+        run, title = key(spec), spec.title(self.tuned)
         if event["event"] == "start":
-            self._start(run, spec, event)
+            self._start(run, title, event["resumed_at"])
         elif event["event"] == "step":
             self._step(run, event)
         elif event["event"] == "note":
-            self._print(f"{self._title(spec)}: {event['message']}", "yellow")
+            self._print(f"{title}: {event['message']}", "yellow")
         elif event["event"] == "end":
-            self._end(run, spec, event)
-        if self.bars:
-            self.bars.update(self.suite, completed=self._ready(), note=self._summary())
+            self._end(run, title, event)
+        self.bars.update(self.suite, completed=self._ready(), note=self._summary())
 
-    def _start(self, run: Key, spec: RunSpec, event: dict[str, Any]) -> None:
+    def _start(self, run: Key, title: str, step: int) -> None:
         self.started[run], self.fractions[run] = time.monotonic(), 0.0
-        if self.bars:
-            note = f"resumed at step {event['resumed_at']}" if event["resumed_at"] else "starting"
-            self.rows[run] = self.bars.add_task(self._title(spec), total=1.0, note=note)
-        elif event["resumed_at"]:
-            self.console.print(f"        {self._title(spec)}: goes on from step {event['resumed_at']}")
+        self.rows[run] = self.bars.add_task(title, total=1.0, note=f"resumed at step {step}" if step else "starting")
+        if step and self.bars.disable:
+            self.console.print(f"        {title}: goes on from step {step}")
 
     def _step(self, run: Key, event: dict[str, Any]) -> None:
         self.fractions[run] = event["progress"]
-        if not self.bars or run not in self.rows:
-            return
         speed = event["tokens"] / event["seconds"] if event["seconds"] else 0.0
         left = event["seconds"] * (1 / event["progress"] - 1) if event["progress"] else 0.0
         note = f"step {event['steps']}  loss {event['loss']:.3f}  {short(speed)} tok/s  {clock(left)} left"
         self.bars.update(self.rows[run], completed=event["progress"], note=note)
 
-    def _end(self, run: Key, spec: RunSpec, event: dict[str, Any]) -> None:
+    def _end(self, run: Key, title: str, event: dict[str, Any]) -> None:
         self.fractions.pop(run, None)
         self.done += 1
         self.weight_done += self.work.get(run, 0.0)
         seconds = time.monotonic() - self.started.pop(run, time.monotonic())
         ok = event["status"] == "ok"
         self.failed += not ok
-        if self.bars and run in self.rows:
+        if run in self.rows:
             self.bars.remove_task(self.rows.pop(run))
         reason = "" if ok else f": {event['error'].message if event['error'] else ''}"
-        line = f"[{self.done}/{len(self.work)}] {self._title(spec)}  {event['status']} in {clock(seconds)}{reason}"
-        self._print(line if self.bars else f"{line}  ({self._summary()})", "" if ok else "yellow")
+        line = f"[{self.done}/{len(self.work)}] {title}  {event['status']} in {clock(seconds)}{reason}"
+        self._print(f"{line}  ({self._summary()})" if self.bars.disable else line, "" if ok else "yellow")
 
     def _print(self, line: str, style: str) -> None:
         self.console.print(line, style=style, markup=False, highlight=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -74,15 +73,12 @@ def run_suite(
     store, console = Store(loaded.name, root), console or Console()
     finals, published = expand(loaded), store.published()
     tries = trials(loaded, _lookup(store))
-    chosen = choose(finals, _records(tries, store))
-    _announce([*tries, *chosen], store, published, console)
-    unmade = _missing([*tries, *chosen], store, published)
-    sizes = _sizes(unmade, loaded)  # before anything is written
-    if unmade and loaded.suite.lm_eval is not None:
-        from harness.lm_eval.evaluate_runs import check_suite
-
-        check_suite(loaded)
-    with _locked(store), store.replacing_published():
+    unmade = _missing([*tries, *choose(finals, _records(tries, store))], store, published)
+    if theirs := sum(spec.run_id in published for spec in unmade):
+        said = f"{store.folder} holds {theirs} published records; yours take their place as they come in "
+        console.print(f"{said}(`git checkout {store.folder}` brings them back)", highlight=False)
+    sizes = _sizes(unmade, loaded) if unmade else {}  # before anything is written
+    with _lock(store), store.replacing_published():
         ran = 0
         for tries in _decided(loaded, store, published):
             ran += _execute(tries, sizes, loaded, store, workers, console)
@@ -98,23 +94,10 @@ def run_suite(
     return Results(loaded.name, store.folder, _records(done, store), ran)
 
 
-def _announce(specs: list[RunSpec], store: Store, published: dict[str, str], console: Console) -> None:
-    """Say that published records will be made anew."""
-    ids = [spec.run_id for spec in specs]
-    theirs = [run_id for run_id in ids if run_id in published and not store.finished(run_id, published)]
-    if theirs:
-        console.print(
-            f"{store.folder} holds {len(theirs)} published records; yours take their place as they come in "
-            f"(`git checkout {store.folder}` brings them back)",
-            highlight=False,
-        )
-
-
-def current(loaded: LoadedSuite, store: Store) -> tuple[list[RunSpec], list[Record]]:
-    """The suite's final runs as its trials decide them, and every record, trials included, that belongs to them."""
-    found = _records(trials(loaded, _lookup(store)), store)
-    specs = choose(expand(loaded), found)
-    return specs, found + _records(specs, store)
+def current(loaded: LoadedSuite, store: Store) -> list[Record]:
+    """Every record of the suite's trials, and of its final runs as the trials decide them."""
+    tried = _records(trials(loaded, _lookup(store)), store)
+    return tried + _records(choose(expand(loaded), tried), store)
 
 
 def _decided(loaded: LoadedSuite, store: Store, published: dict[str, str]) -> Iterator[list[RunSpec]]:
@@ -154,25 +137,25 @@ def _records(specs: list[RunSpec], store: Store) -> list[Record]:
     return [record for record in found if record is not None]
 
 
-@contextlib.contextmanager
-def _locked(store: Store) -> Iterator[None]:
+def _lock(store: Store) -> filelock.AcquireReturnProxy:
     store.folder.mkdir(parents=True, exist_ok=True)
     try:
-        lock = filelock.FileLock(store.folder / ".lock", blocking=False).acquire()
+        return filelock.FileLock(store.folder / ".lock", blocking=False).acquire()
     except filelock.Timeout:
         raise UserError("another zoobench is running this suite here", file=store.folder) from None
-    with lock:
-        yield
 
 
 def _sizes(specs: list[RunSpec], loaded: LoadedSuite) -> Sizes:
-    """The size of every cell of these runs, after their data was found to be here."""
-    if not specs:
-        return {}
+    """The size of every cell of these runs, after their data and their questions were found to be here."""
     from harness.plan.sizes import solve
 
     load_data(loaded, specs)
-    return solve(specs, loaded)
+    sizes = solve(specs, loaded)
+    if loaded.suite.lm_eval is not None:
+        from harness.lm_eval.evaluate_runs import check_suite
+
+        check_suite(loaded)
+    return sizes
 
 
 def _execute(
@@ -184,9 +167,8 @@ def _execute(
     from harness.execute import executor
     from harness.execute.progress import Live, key
 
-    workers = workers or default_workers()
+    workers, jobs = workers or default_workers(), []
     threads = max(1, default_workers() // workers)
-    jobs: list[Job] = []
     for spec in specs:
         size = sizes[spec.cell]
         if isinstance(size, str):
@@ -198,31 +180,18 @@ def _execute(
     note = f", {cannot} unsupported" if cannot else ""
     noun = "trials" if specs[0].kind == "trial" else "runs"
     console.print(f"{len(jobs)} {noun} to do{note}; {workers} at a time, {threads} thread(s) each", highlight=False)
-    with Live({key(job.spec): _weight(job) for job in jobs}, console) as display:
+    display = Live({key(job.spec): job.weight for job in jobs}, console)
+    with display.bars:
         executor.run(jobs, workers=workers, timeout=loaded.suite.limits.timeout, display=display)
     return len(specs)
-
-
-def _weight(job: Job) -> float:
-    """The relative cost of a run, for the time left: parameters times tokens, where its end is known in tokens."""
-    stop = job.spec.stop
-    return job.size.params * (stop.limit if stop is not None and stop.meter == "tokens" else 1.0)
 
 
 def _job(spec: RunSpec, loaded: LoadedSuite, store: Store, threads: int, size: Size) -> Job:
     from harness.execute.worker import Job
 
-    return Job(
-        spec=spec,
-        metrics=Metrics.of(loaded.task(spec.task_label).task),
-        suite=loaded.name,
-        root=store.folder.parent.resolve(),
-        threads=threads,
-        plugins=tuple(where for _, where in loaded.plugins),
-        size=size,
-        checkpoint=loaded.suite.limits.checkpoint,
-        keep=loaded.suite.weights == "keep",
-    )
+    metrics, absolute = Metrics.of(loaded.task(spec.task_label).task), Store(store.suite, store.folder.parent.resolve())
+    plugins, keep = tuple(where for _, where in loaded.plugins), loaded.suite.weights == "keep"
+    return Job(spec, metrics, size, absolute, threads, plugins, loaded.suite.limits.checkpoint, keep)
 
 
 def load_data(loaded: LoadedSuite, specs: list[RunSpec]) -> None:

@@ -8,7 +8,6 @@ import signal
 import traceback
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,15 +29,20 @@ class Job:
     spec: RunSpec
     metrics: Metrics
     """What its task is ranked by."""
-    suite: str
-    root: Path
+    size: Size
+    store: Store
     threads: int
     plugins: tuple[str, ...]
-    size: Size
     checkpoint: float
     """Seconds between two checkpoints."""
     keep: bool
     """Whether the weights stay."""
+
+    @property
+    def weight(self) -> float:
+        """The relative cost of a run, for the time left: parameters times tokens, where its end is known in tokens."""
+        stop = self.spec.stop
+        return self.size.params * (stop.limit if stop is not None and stop.meter == "tokens" else 1.0)
 
 
 def main(job: Job, pipe: Connection) -> None:
@@ -58,41 +62,31 @@ def main(job: Job, pipe: Connection) -> None:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what it means
     torch.set_num_threads(job.threads)
-    store = Store(job.suite, job.root)
     with contextlib.suppress(Stopped):
-        record = _record(job, store, report, lambda: stopping)
-        store.write(record)
+        record = _record(job, report, lambda: stopping)
+        job.store.write(record)
         report({"event": "end", "status": record.status, "error": record.error})
     pipe.close()
 
 
-def _record(job: Job, store: Store, report: Any, stop: Any) -> Record:
+def _record(job: Job, report: Any, stop: Any) -> Record:
     """The record of a run, also of one that raises an error."""
+    suite, folder = job.store.suite, job.store.run_folder(job.spec.run_id)
     try:
         for plugin in job.plugins:
             load_plugin(plugin)
         task = job.spec.build_task()
         if job.spec.pretrained:
-            return score_published(job.spec, job.suite, task)
-        return train(
-            job.spec,
-            task,
-            job.size,
-            suite=job.suite,
-            folder=store.run_folder(job.spec.run_id),
-            report=report,
-            stop=stop,
-            checkpoint=job.checkpoint,
-            keep=job.keep,
-            plugins=job.plugins,
-        )
+            return score_published(job.spec, suite, task)
+        saving: dict[str, Any] = {"checkpoint": job.checkpoint, "keep": job.keep, "plugins": job.plugins}
+        return train(job.spec, task, job.size, suite=suite, folder=folder, report=report, stop=stop, **saving)
     except Stopped:
         raise
     except Exception as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{frame.filename}:{frame.lineno} in {frame.name}"
         details = Error(type(error).__name__, " ".join(str(error).split()), where)
-        return empty_record(job.spec, job.suite, job.metrics, _status(error), details)
+        return empty_record(job.spec, suite, job.metrics, _status(error), details)
 
 
 def _status(error: Exception) -> Status:

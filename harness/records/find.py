@@ -53,10 +53,9 @@ def _labelled(folder: Path, labels: list[str], reference: str) -> Path:
     """The run of a suite that has every one of these labels, in the order row, task, seed."""
     finals = [record for record in Store(folder.name, folder.parent).records() if record.spec.kind == "final"]
     for at, label in enumerate(labels):
-        known = [_labels(record) for record in finals]
-        finals = [record for record, names in zip(finals, known, strict=True) if at < len(names) and names[at] == label]
+        names = sorted({name for record in finals for name in _labels(record)[at : at + 1]})
+        finals = [record for record in finals if _labels(record)[at : at + 1] == [label]]
         if not finals:
-            names = sorted({names[at] for names in known if at < len(names)})
             raise UserError(f"{reference}: no run {label!r} there{nearest(label, names)}")
     cells = {tuple(_labels(record)[:-1]) for record in finals}
     if len(cells) > 1:

@@ -46,6 +46,9 @@ class Part:
         }
         return written | self.extra
 
+    def replace(self: P, **changes: Any) -> P:
+        return dataclasses.replace(self, **changes)
+
 
 def plain(value: Any) -> Any:
     """A value as JSON has it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
@@ -80,8 +79,7 @@ class Metrics(Part):
 
     def scored(self, split: str, scores: Scores) -> Metrics:
         """The same with the scores on a split."""
-        changes: dict[str, Any] = {split: scores}
-        return dataclasses.replace(self, **changes)
+        return self.replace(**{split: scores})
 
     def score(self, split: str) -> float | None:
         """What the task is ranked by, on a split."""
@@ -300,9 +298,6 @@ class Record(Part):
     def keys(self) -> Iterable[str]:
         """The keys of the JSON, so that `dict(record)` gives it."""
         return self.to_dict().keys()
-
-    def replace(self, **changes: Any) -> Record:
-        return dataclasses.replace(self, **changes)
 
 
 def empty_record(spec: RunSpec, suite: str, metrics: Metrics, status: Status, error: Error | None = None) -> Record:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -130,7 +129,7 @@ class RunSpec(Part):
     def from_dict(cls, data: dict[str, Any], fingerprint: str = "") -> RunSpec:
         """Read the JSON of a spec; that of published weights has `{}` for what only training needs."""
         untrained = {name: None for name in ("stop", "train") if data.get(name) == {}}
-        return dataclasses.replace(super().from_dict({**data, **untrained}), fingerprint=fingerprint)
+        return super().from_dict({**data, **untrained}).replace(fingerprint=fingerprint)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON of a spec; what came later than the first records stands in it only where it is used."""
@@ -168,7 +167,7 @@ class RunSpec(Part):
         """The same run with the values of `point` instead of its own."""
         trained = {name: value for name, value in point.items() if TUNABLE[name] == "train"}
         options = {name: value for name, value in point.items() if TUNABLE[name] == "options"}
-        train = None if self.train is None else dataclasses.replace(self.train, **trained)
+        train = None if self.train is None else self.train.replace(**trained)
         return self.replace(train=train, options={**self.options, **options})
 
     def title(self, tuned: Collection[str] = ()) -> str:
@@ -178,6 +177,3 @@ class RunSpec(Part):
             return f"{name}seed {self.seed}"
         point = {what: value for what, value in self.point.items() if not tuned or what in tuned}
         return f"{name}trial " + ", ".join(f"{what} {value:g}" for what, value in point.items())
-
-    def replace(self, **changes: Any) -> RunSpec:
-        return dataclasses.replace(self, **changes)

@@ -35,13 +35,8 @@ def to_json(data: Any) -> str:
 
 
 def _finite(data: Any) -> Any:
-    if isinstance(data, dict):
-        return {key: _finite(value) for key, value in data.items()}
-    if isinstance(data, list):
-        return [_finite(value) for value in data]
-    if isinstance(data, float) and (data != data or data in (float("inf"), float("-inf"))):
-        return None
-    return data
+    """The data as JSON reads it again, with None for NaN and infinities."""
+    return json.loads(json.dumps(data), parse_constant=lambda name: None)
 
 
 def read_record(path: Path) -> Record:
@@ -60,7 +55,7 @@ class Store:
     """The results of one suite under a root folder."""
 
     def __init__(self, suite: str, root: Path | None = None) -> None:
-        self.folder = (root or default_root()) / suite
+        self.suite, self.folder = suite, (root or default_root()) / suite
 
     def run_folder(self, run_id: str) -> Path:
         return self.folder / run_id

@@ -29,9 +29,8 @@ def load(name: str | Path, overrides: tuple[str, ...] = ()) -> LoadedSuite:
         UserError: with the file, the line, the key, and the nearest right name.
     """
     path = find_suite(str(name))
-    source = _extended(read(path), path.parent, (path.resolve(),))
     changes = [assignment(override) for override in overrides]
-    source = _at_difficulty(source, [value for key, value in changes if key == "difficulty"])
+    source = _at_difficulty(_read(path), [value for key, value in changes if key == "difficulty"])
     for key, value in changes:
         if key != "difficulty":
             source.put(tuple(int(k) if k.isdigit() else k for k in key.split(".")), value, "--set")
@@ -73,20 +72,21 @@ def assignment(text: str) -> tuple[str, Any]:
         raise UserError(f"{value!r} is not a YAML value", file="--set", key=key) from None
 
 
-def _extended(source: Source, folder: Path, seen: tuple[Path, ...]) -> Source:
+def _read(path: Path, extending: tuple[Path, ...] = ()) -> Source:
     """A suite on top of the one that it extends."""
+    source, seen = read(path), (*extending, path.resolve())
     parent = source.data.get("extends")
     if parent is None:
         return source
     if not isinstance(parent, str):
         raise source.error("expected the name or path of a suite", ("extends",))
     try:
-        path = find_suite(parent, folder)
+        base = find_suite(parent, path.parent)
     except UserError as error:
         raise source.error(error.message, ("extends",)) from None
-    if path.resolve() in seen:
+    if base.resolve() in seen:
         raise source.error(f"{parent} extends itself in a circle", ("extends",))
-    return merge(_extended(read(path), path.parent, (*seen, path.resolve())), source, whole=("stop",))
+    return merge(_read(base, seen), source, whole=("stop",))
 
 
 def _at_difficulty(source: Source, given: list[Any]) -> Source:

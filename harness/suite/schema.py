@@ -36,10 +36,6 @@ class Strict(BaseModel):
                 raise PydanticCustomError("unknown_key", "{message}", {"message": message, "key": key})
         return data
 
-    def given(self) -> dict[str, Any]:
-        """The keys that were given, with their values."""
-        return {name: getattr(self, name) for name in self.model_fields_set}
-
 
 class Match(Strict):
     """What is held equal over the architectures: exactly one of params, flops_per_token, state_bytes."""
@@ -131,11 +127,11 @@ class Train(Strict):
 
     def over(self, base: Train) -> Train:
         """The keys given here, on top of another's."""
-        return base.model_copy(update=self.given())
+        return base.model_copy(update=self.model_dump(exclude_unset=True))
 
     def settings(self) -> TrainSettings:
         """The settings as a RunSpec holds them."""
-        return TrainSettings(**{name: getattr(self, name) for name in type(self).model_fields})
+        return TrainSettings(**dict(self))
 
 
 class Evaluate(Strict):

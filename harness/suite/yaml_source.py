@@ -66,13 +66,11 @@ def read(file: Path) -> Source:
         UserError: unreadable, not UTF-8, not YAML, a duplicate key, or no mapping at the top.
     """
     try:
-        text = file.read_text(encoding="utf-8")
+        node = yaml.compose(file.read_text(encoding="utf-8"), Loader=Loader)
     except UnicodeDecodeError:
         raise UserError("is not UTF-8 text", file=file) from None
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror}", file=file) from None
-    try:
-        node = yaml.compose(text, Loader=Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise UserError(f"is not YAML: {error.problem}", file=file, line=mark.line + 1 if mark else None) from None
@@ -110,10 +108,9 @@ def _convert(node: yaml.Node, path: Path_, file: str, source: Source) -> Any:
         return [_convert(item, (*path, i), file, source) for i, item in enumerate(node.value)]
     try:
         return Loader("").construct_object(node)
-    except yaml.MarkedYAMLError as error:
-        raise UserError(f"is not YAML: {error.problem}", file=file, line=node.start_mark.line + 1) from None
-    except ValueError as error:  # a date that is none, say
-        raise UserError(f"is not YAML: {error}", file=file, line=node.start_mark.line + 1) from None
+    except (yaml.MarkedYAMLError, ValueError) as error:  # an unknown tag; a date that is none
+        problem = getattr(error, "problem", error)
+        raise UserError(f"is not YAML: {problem}", file=file, line=node.start_mark.line + 1) from None
 
 
 def merge(base: Source, over: Source, *, whole: tuple[str, ...] = ()) -> Source:

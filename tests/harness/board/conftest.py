@@ -13,10 +13,8 @@ NOISE = {"lstm": (0.01, -0.02, 0.01), "s4d": (-0.01, 0.01, 0.0), "pre_ln": (0.0,
 
 @pytest.fixture
 def baselines():
-    both = {"bigram": 3.91, "trigram": 3.21}
-    return [
-        {"task_label": "text", "metric": "bits_per_byte", "name": n, "value": v, "about": ""} for n, v in both.items()
-    ]
+    shared = {"task_label": "text", "metric": "bits_per_byte", "about": ""}
+    return [shared | {"name": name, "value": value} for name, value in (("bigram", 3.91), ("trigram", 3.21))]
 
 
 @pytest.fixture

@@ -9,9 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import board
-from harness.board import formats, sections
-from harness.board.aggregate import standings
-from harness.board.page import page
+from harness.board import aggregate, formats, sections
 from harness.records.meters import Meters
 from harness.records.record import CurvePoint, Eligibility, Metrics, Speed
 from tests.harness.board.conftest import by_name, text_of
@@ -83,18 +81,14 @@ def test_normalised_scores_and_their_mean_by_hand():
         ("recall", "chance", 0.1, pytest.approx(0.5)),
         ("text", "bigram", 4.0, pytest.approx(3.0)),
     ]
-    rows = by_name(found.rows)
-    assert rows["good"].normalised == {"recall": pytest.approx([2.0] * 3), "text": pytest.approx([2.0] * 3)}
-    assert rows["ref"].normalised["recall"] == pytest.approx([1, 1.25, 0.75])
-    assert rows["half"].normalised == {"recall": [], "text": pytest.approx([1.5] * 3)}
+    good, ref, half = found.rows
+    assert [row.architecture for row in found.rows] == ["good", "ref", "half"]
+    assert good.normalised == {"recall": pytest.approx([2.0] * 3), "text": pytest.approx([2.0] * 3)}
+    assert ref.normalised["recall"] == pytest.approx([1, 1.25, 0.75])
+    assert half.normalised == {"recall": [], "text": pytest.approx([1.5] * 3)}
     # half: its missing task is 0 with half of all weight: of the middle half, ¼ at 0 and ¼ at 1.5
-    assert [(row.architecture, row.iqm) for row in found.rows] == [
-        ("good", pytest.approx(2)),
-        ("ref", pytest.approx(1)),
-        ("half", pytest.approx(0.75)),
-    ]
-    assert {a: row.mean for a, row in rows.items()} == pytest.approx({"good": 2, "ref": 1, "half": 0.75})
-    assert (rows["good"].low, rows["good"].high) == pytest.approx((2, 2))
+    assert [row.iqm for row in found.rows] == [row.mean for row in found.rows] == pytest.approx([2, 1, 0.75])
+    assert (good.low, good.high) == pytest.approx((2, 2))
 
 
 def test_what_is_missing_is_last_counted_and_shown():
@@ -111,9 +105,7 @@ def test_what_is_missing_is_last_counted_and_shown():
     assert chances["half", "ref"] == pytest.approx(0.5)  # wins on text, lost on recall
     assert chances["good", "half"] == 1
     assert by_name(found.race.rows)["half"].times["recall"] is None
-    shown = text_of(made_of(RECORDS))
-    assert "1/2" in shown
-    assert "unsupported: half on recall" in " ".join(shown.split())
+    assert "1/2" in text_of(made_of(RECORDS))
 
 
 def test_times_by_hand():
@@ -134,14 +126,11 @@ def test_times_by_hand():
     assert [row.architecture for row in race.rows] == ["good", "ref", "half"]
 
 
-def test_a_run_that_never_arrives_takes_part_and_a_reference_that_does_not_is_noted():
-    slow, slower = runs("slow", "text", (3.0, 3.0, 6.0)), runs("slower", "text", (3.0, 6.0, 6.0))
-    race = by_name(aggregate_of([*RECORDS, *slow, *slower], targets={"text": 3.0}).race.rows)
-    assert (race["slow"].times["text"], race["slower"].times["text"]) == (3.0, None)
-    missed = aggregate_of(RECORDS, targets={"text": 2.2}).race
-    rows = by_name(missed.rows)
+def test_a_reference_that_does_not_arrive_is_noted():
+    race = aggregate_of(RECORDS, targets={"text": 2.2}).race
+    rows = by_name(race.rows)
     assert (rows["ref"].ratios["text"], rows["good"].ratios["text"]) == (None, 0)
-    assert any("does not reach the target" in note and note.endswith("text") for note in missed.notes)
+    assert any("does not reach the target" in note and note.endswith("text") for note in race.notes)
 
 
 def test_the_meter_is_the_fairest_there_is():
@@ -174,10 +163,8 @@ def test_a_reference_that_is_not_ranked_leaves_its_task_out_for_all():
     assert any("not in the normalised scores" in note and note.endswith("recall") for note in found.notes)
     assert any("left out" in note and note.endswith("recall") for note in found.race.notes)
     nothing = aggregate_of(RECORDS, reference="nobody")
-    assert (nothing.scales, nothing.race) == ([], None)
-    assert {row.iqm for row in nothing.rows} == {None}
+    assert (nothing.scales, nothing.race, {row.iqm for row in nothing.rows}) == ([], None, {None})
     assert "no time to target: the reference" in nothing.notes[-1]
-    assert "over 2 tasks" in page(made_of(RECORDS, reference="nobody"), RECORDS)
 
 
 def test_one_task_has_times_to_target_and_nothing_else():
@@ -190,12 +177,9 @@ def test_one_task_has_times_to_target_and_nothing_else():
 
 
 def test_nothing_is_said_over_tasks_that_rows_do_not_share():
-    apart = [r for r in RECORDS if (r.spec.architecture, r.spec.task) != ("ref", "recall")]
-    found = aggregate_of(apart)
+    found = aggregate_of([r for r in RECORDS if (r.spec.architecture, r.spec.task) != ("ref", "recall")])
     assert (found.rows, found.race) == ([], None)
     assert found.notes == ["nothing is said over recall, text: only good has a score on every task"]
-    assert "nothing is said over recall" in page(made_of(apart), apart)
-    assert "## over 2 tasks\n\n- nothing is said" in formats.markdown(made_of(apart))
 
 
 def test_tracks_never_meet():
@@ -211,10 +195,10 @@ def test_tracks_never_meet():
 
 
 def test_nobody_is_separated_where_friedman_sees_no_difference(monkeypatch):
-    monkeypatch.setattr(standings.stats, "critical_difference", lambda *_: 0.1)
-    monkeypatch.setattr(standings.stats, "friedman", lambda ranked: (9.0, 0.01))
+    monkeypatch.setattr(aggregate.stats, "critical_difference", lambda *_: 0.1)
+    monkeypatch.setattr(aggregate.stats, "friedman", lambda ranked: (9.0, 0.01))
     assert aggregate_of(RECORDS).ranking.groups == [["half", "ref"]]
-    monkeypatch.setattr(standings.stats, "friedman", lambda ranked: (3.0, 0.2))
+    monkeypatch.setattr(aggregate.stats, "friedman", lambda ranked: (3.0, 0.2))
     assert aggregate_of(RECORDS).ranking.groups == [["good", "half", "ref"]]
 
 
@@ -227,27 +211,19 @@ def test_friedman_and_its_limits():
     assert ranking.difference == pytest.approx(2.3437 * math.sqrt(0.5), abs=1e-3)
     assert ranking.groups == [["a", "b"], ["b", "c"]]
     few = aggregate_of([r for r in records if r.spec.task in ("t0", "t1")], "", baselines=[])
-    assert few.ranking.groups == [["a", "b", "c"]]
-    assert few.ranking.tasks_to_tell == 3
+    assert (few.ranking.groups, few.ranking.tasks_to_tell) == ([["a", "b", "c"]], 3)
     assert any("on fewer than 3 tasks" in note for note in few.notes)
 
 
 def facts(found, names=None):
-    """Everything but the names."""
-    names = names or {}
-    return [
-        {
-            names.get(r.architecture, r.architecture): [r.iqm, r.low, r.high, r.mean, r.rank, r.scored]
-            for r in found.rows
-        },
-        {names.get(r.architecture, r.architecture): [r.score, r.score_to_best, r.reached] for r in found.race.rows},
-    ]
-
-
-def assert_close(found, expected):
-    for one, other in zip(found, expected, strict=True):
-        assert one.keys() == other.keys()
-        assert all(one[name] == pytest.approx(other[name]) for name in one)
+    """Every number, by architecture; `names` gives them other names."""
+    shown = ((found.rows, "iqm low high mean rank scored"), (found.race.rows, "score score_to_best reached"))
+    return {
+        ((names or {}).get(row.architecture, row.architecture), key): getattr(row, key)
+        for rows, keys in shown
+        for row in rows
+        for key in keys.split()
+    }
 
 
 drawn = settings(max_examples=12, deadline=None)
@@ -259,8 +235,7 @@ def test_neither_order_nor_names_matter(shuffler, order):
     assert made_of(shuffler.sample(RECORDS, len(RECORDS))).across == made_of(RECORDS).across
     names = dict(zip(["ref", "good", "half"], order, strict=True))
     moved = [change(r, spec__architecture_label=names[r.spec.architecture_label]) for r in RECORDS]
-    back = {new: old for old, new in names.items()}
-    assert_close(facts(aggregate_of(moved, names["ref"]), back), facts(aggregate_of(RECORDS)))
+    assert facts(aggregate_of(moved, names["ref"])) == pytest.approx(facts(aggregate_of(RECORDS), names))
 
 
 @drawn
@@ -279,7 +254,7 @@ def test_an_affine_change_of_a_metric_moves_nothing(scale, shift, turned):
 
     records = [other(r) if r.spec.task == "text" else r for r in RECORDS]
     lines = [line | {"value": sign * line["value"] + shift} for line in BASELINES]
-    assert_close(facts(aggregate_of(records, baselines=lines)), facts(aggregate_of(RECORDS)))
+    assert facts(aggregate_of(records, baselines=lines)) == pytest.approx(facts(aggregate_of(RECORDS)))
 
 
 @drawn
@@ -294,24 +269,18 @@ def test_a_rival_moves_nobody_measured_by_a_fixed_reference(text, recall, rate, 
     for row in before.race.rows:
         now = times[row.architecture]
         assert (row.score, row.ratios, row.times) == (now.score, now.ratios, now.times)
-    pairs = {(i.first, i.second): i for i in after.improvements}
-    assert all(pairs[i.first, i.second] == i for i in before.improvements)
+    assert all(pair in after.improvements for pair in before.improvements)
 
 
 def test_every_format_has_it(tmp_path):
     made = made_of(RECORDS)
     (stored,) = json.loads(formats.as_json(made))["across"]
-    assert stored["reference"] == "ref"
-    assert stored["race"]["rows"][-1]["times"]["recall"] is None
+    assert (stored["reference"], stored["race"]["rows"][-1]["times"]["recall"]) == ("ref", None)
     assert len(made.to_rows()) == 3 + 1 + 3 + 3  # rows and lines of tasks only
     board.write(made, RECORDS, tmp_path)
     text, html = (tmp_path / "board.md").read_text(), (tmp_path / "index.html").read_text()
-    for title in ("over 2 tasks", "time to target"):
-        assert f"## {title}\n" in text
-        assert f"<h2>{title}</h2>" in html
     assert "| good | 2.000 | \\[2.00, 2.00\\] | 2.000 | 1.00 | 2/2 | 1.00 \\[1.00, 1.00\\] |" in text
     assert html.count("<svg") == 2 * 3 + 3
-    assert "critical difference" in html
     assert max(map(len, text_of(made, width=60).splitlines())) <= 60
 
 

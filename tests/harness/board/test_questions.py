@@ -12,12 +12,10 @@ from tests.harness.planted import FAILED, change, plant
 
 def with_answers(record, error=0.03, digest="c0ffee", **answers):
     """The record with answers: name → accuracy."""
-
-    def answer(value):
+    tasks = {}
+    for name, value in answers.items():
         metrics = {"acc_norm": AnswerMetric(value / 2, error), "acc": AnswerMetric(value, error, chance=0.25)}
-        return Answer(1, digest, 200, 0, None, metrics)
-
-    tasks = {name: answer(value) for name, value in answers.items()}
+        tasks[name] = Answer(1, digest, 200, 0, None, metrics)
     return change(record, lm_eval=LmEval("0.4.13", {}, tuple(tasks), tasks, {}, {}, 0.0))
 
 
@@ -55,14 +53,12 @@ def test_chance_is_beaten_only_beyond_the_standard_error_of_the_questions(three)
         assert arc.rows[0].separated_from(arc.rows[1]), "they answered the same questions"
 
 
-def test_other_questions_and_failed_gates_are_not_ranked(answered, baselines):
-    other = [with_answers(answered[0], digest="badc0de", arc=0.25), *answered[1:]]
-    row = by_name(board.make("quick", other, baselines).tasks[1].rows)["lstm"]
-    assert not row.ranked
-    assert "data fingerprint" in row.reason
-    failed = Eligibility(gates={"causality": FAILED})
-    cheating = [change(r, eligibility=failed) if r.spec.architecture == "pre_ln" else r for r in answered]
-    assert not by_name(board.make("quick", cheating, baselines).tasks[1].rows)["pre_ln"].ranked
+def test_other_questions_and_failed_gates_are_not_ranked(answered):
+    other = with_answers(answered[0], digest="badc0de", arc=0.25)
+    cheating = change(answered[8], eligibility=Eligibility(gates={"causality": FAILED}))
+    rows = by_name(board.make("quick", [other, *answered[1:8], cheating], []).tasks[1].rows)
+    assert rows["lstm"].reason == "data fingerprint differs from the others' (seed 0)"
+    assert rows["pre_ln"].reason.startswith("failed gate causality")
 
 
 def test_a_model_that_cannot_answer_is_a_row_with_the_reason(answered):
@@ -77,24 +73,19 @@ def test_external_rows_are_shown_and_not_ranked(answered, baselines):
         PRETRAINED, 0, 1.2, data__stream_hash="", eligibility=Eligibility(), spec__architecture_label="RWKV-4 169M",
         external=External("rwkv", "rwkv-4.pth", "00"), spec__stop=None, spec__match=None, spec__train=None,
     )  # fmt: skip
-    made = board.make("quick", [*answered, with_answers(bought, arc=0.9)], baselines)
-    for task in made.tasks[:2]:
-        row = task.rows[-1]
+    text, arc, _ = board.make("quick", [*answered, with_answers(bought, arc=0.9)], baselines).tasks
+    for row in (text.rows[-1], arc.rows[-1]):
         assert (row.architecture, row.ranked) == ("RWKV-4 169M", False)
         assert row.reason == "external: trained elsewhere, on other data and budgets; shown, not ranked"
-    text = made.tasks[0]
     assert [row.rank_low for row in text.rows[:3]] == [1, 2, 2], "nobody else's rank depends on it"
     assert any("identical data: stream hash equal over 3" in note for note in text.notes)
 
 
-def test_answers_name_the_task_where_there_are_several(answered):
-    other = [change(r, spec__task_label="code", run_id=f"{r.run_id}-code") for r in answered]
-    names = [task.task for task in board.make("quick", answered + other, []).tasks]
-    assert names == ["code", "text", "arc after code", "arc after text", "copa after code", "copa after text"]
-
-
-def test_a_target_of_training_is_no_target_of_answers(answered, baselines):
-    goal = [change(r, spec__stop=StopRule("tokens", 1_000_000, 2.5), budget__reached=True) for r in answered]
-    text, arc, _ = board.make("quick", goal, baselines).tasks
-    assert text.metric == "tokens to bits_per_byte 2.5"
-    assert arc.metric == "acc"
+def test_answers_after_several_tasks_name_theirs_and_have_none_of_their_targets(answered):
+    goal = {"spec__stop": StopRule("tokens", 1_000_000, 2.5), "budget__reached": True}
+    code = [change(r, spec__task_label="code", run_id=f"{r.run_id}-code", **goal) for r in answered]
+    tables = {table.task: table.metric for table in board.make("quick", answered + code, []).tasks}
+    answers = [f"{name} after {task}" for name in ("arc", "copa") for task in ("code", "text")]
+    trained = {"code": "tokens to bits_per_byte 2.5", "text": "bits_per_byte"}
+    assert tables == trained | dict.fromkeys(answers, "acc")
+    assert [*tables] == ["code", "text", *answers]

@@ -12,8 +12,8 @@ import psutil
 import pytest
 
 import harness
+from harness.commands.status import status
 from harness.errors import UserError
-from harness.execute.status import status
 from harness.plan.expand import expand
 from harness.plan.trials import trials
 from harness.records.store import Store

@@ -1,45 +1,63 @@
-"""Normalised scores, mean ranks and probabilities of improvement of the architectures that run on all tasks."""
+"""What holds over several tasks of one track: normalised scores, mean ranks, and time to target."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Sequence
-from itertools import combinations
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations, permutations
 
 from harness.board.comparable import grouped
 from harness.board.model import Aggregate, Improvement, RankTest, Scale, Standing, TaskBoard
-from harness.board.rows import Row
+from harness.board.times import on_all_tasks, reference_row, time_to_target
+from harness.records.record import Record
 from harness.stats import LEVEL
 from harness.stats import aggregate as stats
 
 
-def on_all_tasks(tasks: Sequence[TaskBoard]) -> list[str]:
-    """Every architecture that the suite runs on all of the tasks, ranked or not."""
-    found = {row.architecture for task in tasks for row in task.rows}
-    return sorted(name for name in found if all(not task.only or name in task.only for task in tasks))
+def make(
+    tasks: Sequence[TaskBoard],
+    finals: Sequence[Record],
+    reference: str = "",
+    targets: Mapping[str, float] | None = None,
+) -> list[Aggregate]:
+    """What holds over the tasks of each track, in the order of the tracks.
+
+    Args:
+        tasks: tables already ranked. finals: the records they are made from.
+        reference: the row everything is measured by; by default each task's best.
+        targets: validation scores to reach, by task; by default where the reference's median run ends.
+    """
+    made = []
+    for track, own in grouped((task.track, task) for task in tasks).items():
+        made.append(_track(track, own, [r for r in finals if r.spec.track == track], reference, targets or {}))
+    return [aggregate for aggregate in made if aggregate is not None]
 
 
-def reference_row(task: TaskBoard, named: str, names: Sequence[str]) -> Row | None:
-    """The row that others are measured by: the named one if it is ranked here; the best of `names` without one."""
-    ranked = [row for row in task.ranked if row.architecture in names]
-    return next((row for row in ranked if not named or row.architecture == named), None)
-
-
-def with_standings(aggregate: Aggregate, tasks: Sequence[TaskBoard]) -> Aggregate:
-    """The aggregate with everything that is made from the scores."""
-    names = on_all_tasks(tasks)
-    scales = [scale for task in tasks if (scale := _scale(task, aggregate.reference, names)) is not None]
-    ranks = stats.ranks([[_score(task, name) for name in names] for task in tasks]).mean(axis=0)
-    rows = [_standing(name, float(rank), tasks, scales) for name, rank in zip(names, ranks, strict=True)]
+def _track(
+    track: str, boards: list[TaskBoard], finals: Sequence[Record], reference: str, targets: Mapping[str, float]
+) -> Aggregate | None:
+    tasks = [board for board in boards if board.ranked]
+    if not tasks or (len(tasks) == 1 and not (reference or targets)):
+        return None  # times to the best row of one task say no more than its curves
+    names, known = [task.task for task in tasks], on_all_tasks(tasks)
+    whole = [name for name in known if all(task.ranked_row(name) for task in tasks)]
+    if len(tasks) > 1 and len(whole) < 2:
+        few = f"only {whole[0]} has" if whole else "no architecture has"
+        note = f"nothing is said over {', '.join(names)}: {few} a score on every task"
+        return Aggregate(track, names, reference, notes=[note])
+    race = time_to_target(tasks, finals, reference, targets)
+    none = [] if race else ["no time to target: the reference is not ranked, or has no score on valid, on any task"]
+    if len(tasks) == 1:
+        return Aggregate(track, names, reference, race=race, notes=none)
+    scales = [scale for task in tasks if (scale := _scale(task, reference, known)) is not None]
+    ranks = stats.ranks([[_score(task, name) for name in known] for task in tasks]).mean(axis=0)
+    rows = [_standing(name, float(rank), tasks, scales) for name, rank in zip(known, ranks, strict=True)]
     rows.sort(key=lambda row: (-(row.iqm or 0.0), row.rank, row.architecture))
-    return dataclasses.replace(
-        aggregate,
-        rows=rows,
-        scales=scales,
-        improvements=_improvements(tasks, [row.architecture for row in rows]),
-        ranking=_rank_test(tasks, rows) if len(rows) > 1 else None,
-    )
+    improvements = _improvements(tasks, [row.architecture for row in rows])
+    ranking = _rank_test(tasks, rows) if len(rows) > 1 else None
+    made = Aggregate(track, names, reference, rows, scales, improvements, ranking, race)
+    return replace(made, notes=[*_notes(made, tasks, boards), *none])
 
 
 def _scale(task: TaskBoard, named: str, names: Sequence[str]) -> Scale | None:
@@ -48,10 +66,10 @@ def _scale(task: TaskBoard, named: str, names: Sequence[str]) -> Scale | None:
     if one is None or one.mean is None:
         return None
     worst = stats.pessimistic([task.cost(score) for score in one.scores])
-    zero = next((line for line in task.lines if worst < task.cost(line.value)), None)
-    if zero is None:
-        return None
-    return Scale(task.task, task.metric, zero.value, zero.name, one.mean, one.architecture)
+    for zero in task.lines:
+        if worst < task.cost(zero.value):
+            return Scale(task.task, task.metric, zero.value, zero.name, one.mean, one.architecture)
+    return None
 
 
 def _score(task: TaskBoard, name: str) -> float:
@@ -63,23 +81,16 @@ def _score(task: TaskBoard, name: str) -> float:
 def _standing(name: str, rank: float, tasks: Sequence[TaskBoard], scales: Sequence[Scale]) -> Standing:
     rows = {task.task: task.ranked_row(name) for task in tasks}
     runs = {s.task: stats.normalised(row.scores, s.zero, s.one) if (row := rows[s.task]) else [] for s in scales}
-    low, high = (runs and stats.iqm_interval(list(runs.values()))) or (None, None)
-    return Standing(
-        architecture=name,
-        scored=sum(row is not None for row in rows.values()),
-        missing={task.task: _absence(task, name) for task in tasks if rows[task.task] is None},
-        iqm=stats.iqm(list(runs.values())) if runs else None,
-        low=low,
-        high=high,
-        mean=stats.mean(list(runs.values())) if runs else None,
-        rank=rank,
-        normalised=runs,
-    )
+    scores = list(runs.values())
+    iqm, mean = (stats.iqm(scores), stats.mean(scores)) if scores else (None, None)
+    low, high = (scores and stats.iqm_interval(scores)) or (None, None)
+    missing = {task.task: _absence(task, name) for task in tasks if rows[task.task] is None}
+    return Standing(name, len(tasks) - len(missing), missing, iqm, low, high, mean, rank, runs)
 
 
 def _absence(task: TaskBoard, name: str) -> str:
-    row = next((row for row in task.rows if row.architecture == name), None)
-    return "not run" if row is None else "not ranked" if row.status == "ok" else row.status
+    status = next((row.status for row in task.rows if row.architecture == name), "not run")
+    return "not ranked" if status == "ok" else status
 
 
 def _improvements(tasks: Sequence[TaskBoard], names: Sequence[str]) -> list[Improvement]:
@@ -93,7 +104,7 @@ def _improvements(tasks: Sequence[TaskBoard], names: Sequence[str]) -> list[Impr
         low, high = interval or (None, None)
         found[a, b] = Improvement(a, b, p, low, high)
         found[b, a] = Improvement(b, a, 1 - p, None if high is None else 1 - high, None if low is None else 1 - low)
-    return [found[a, b] for a in names for b in names if a != b]
+    return [found[pair] for pair in permutations(names, 2)]
 
 
 def _rank_test(tasks: Sequence[TaskBoard], rows: Sequence[Standing]) -> RankTest:
@@ -104,29 +115,20 @@ def _rank_test(tasks: Sequence[TaskBoard], rows: Sequence[Standing]) -> RankTest
     difference = stats.critical_difference(len(names), len(tasks))
     differ = len(names) == 2 or (tested is not None and tested[1] < LEVEL)
     bars = stats.groups([row.rank for row in ordered], difference if differ else math.inf)
-    return RankTest(
-        statistic=tested[0] if tested else None,
-        p=tested[1] if tested else None,
-        difference=difference,
-        tasks_to_tell=stats.tasks_to_tell(len(names)),
-        groups=[names[first : last + 1] for first, last in bars],
-    )
+    groups = [names[first : last + 1] for first, last in bars]
+    statistic, p = tested or (None, None)
+    return RankTest(statistic, p, difference, stats.tasks_to_tell(len(names)), groups)
 
 
-def notes(aggregate: Aggregate, tasks: Sequence[TaskBoard], empty: Sequence[str]) -> list[str]:
+def _notes(aggregate: Aggregate, tasks: Sequence[TaskBoard], boards: Sequence[TaskBoard]) -> list[str]:
     """Notes beside the aggregates, the most important first."""
     found = [f"{len(tasks)} tasks, each with the same weight: {', '.join(aggregate.tasks)}"]
-    if empty:
+    if empty := [board.task for board in boards if board not in tasks]:
         found.append(f"left out, since nothing is ranked there: {', '.join(empty)}")
     if some := {row.architecture for task in tasks for row in task.rows} - {*on_all_tasks(tasks)}:
         found.append(f"left out, since the suite runs them on some of the tasks only: {', '.join(sorted(some))}")
-    return [
-        *found,
-        *_missing(aggregate),
-        *_scales(aggregate, tasks),
-        *(_tested(aggregate, aggregate.ranking) if aggregate.ranking else []),
-        *_seeds(tasks),
-    ]
+    tested = _tested(aggregate, aggregate.ranking) if aggregate.ranking else []
+    return [*found, *_missing(aggregate), *_scales(aggregate, tasks), *tested, *_seeds(tasks)]
 
 
 def _missing(aggregate: Aggregate) -> list[str]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
 
-from harness.board.aggregate.standings import on_all_tasks, reference_row
 from harness.board.comparable import by_architecture, machines
 from harness.board.model import Target, TargetTimes, TaskBoard, TimeToTarget
 from harness.board.rows import Row, finite
@@ -18,13 +16,16 @@ Runs = dict[str, list[Record]]
 """The runs of one task by architecture."""
 
 
-class TimeMeter(NamedTuple):
-    """What time is read from."""
+def on_all_tasks(tasks: Sequence[TaskBoard]) -> list[str]:
+    """Every architecture that the suite runs on all of the tasks, ranked or not."""
+    found = {row.architecture for task in tasks for row in task.rows}
+    return sorted(name for name in found if all(not task.only or name in task.only for task in tasks))
 
-    about: str
-    unit: str
-    meter: Meter
-    """Tokens are divided by the run's speed relative to the reference timed in turn with it."""
+
+def reference_row(task: TaskBoard, named: str, names: Sequence[str]) -> Row | None:
+    """The row that others are measured by: the named one if it is ranked here; the best of `names` without one."""
+    ranked = [row for row in task.ranked if row.architecture in names]
+    return next((row for row in ranked if not named or row.architecture == named), None)
 
 
 def time_to_target(
@@ -36,7 +37,7 @@ def time_to_target(
     timed = [(task, goal) for task, goal in zip(tasks, goals, strict=True) if goal is not None]
     if not timed:
         return None
-    meter = _meter([r for task, _ in timed for own in runs[task.task].values() for r in own])
+    meter, unit, about = _meter([r for task, _ in timed for own in runs[task.task].values() for r in own])
     times = {
         name: [_time(runs[task.task].get(name, []), task, goal.value, meter) for task, goal in timed] for name in names
     }
@@ -46,7 +47,7 @@ def time_to_target(
     rows = [_row(name, found, times[name], units, to_best[name]) for name in names]
     rows.sort(key=lambda row: (-row.score, -row.score_to_best, -row.reached, row.architecture))
     left = [task.task for task, goal in zip(tasks, goals, strict=True) if goal is None]
-    return TimeToTarget(meter.about, meter.unit, found, rows, _notes(meter, found, rows, named, left))
+    return TimeToTarget(about, unit, found, rows, _notes(about, found, rows, named, left))
 
 
 def _ranked_runs(task: TaskBoard, finals: Sequence[Record]) -> Runs:
@@ -57,36 +58,39 @@ def _ranked_runs(task: TaskBoard, finals: Sequence[Record]) -> Runs:
 def _target(task: TaskBoard, unit: Row | None, runs: Runs, targets: Mapping[str, float]) -> Target | None:
     if unit is None:
         return None
+    name = unit.architecture
     if task.task in targets:
-        return Target(task.task, task.metric, float(targets[task.task]), "suite", unit.architecture)
-    ends = [finite(r.metrics.valid.get(task.metric)) for r in runs[unit.architecture]]
-    if not (known := [end for end in ends if end is not None]):
+        return Target(task.task, task.metric, float(targets[task.task]), "suite", name)
+    ends = [end for r in runs[name] if (end := finite(r.metrics.valid.get(task.metric))) is not None]
+    if not ends:
         return None
-    value = stats.middle_final(known, higher_is_better=task.higher_is_better)
-    return Target(task.task, task.metric, value, unit.architecture, unit.architecture)
+    value = stats.middle_final(ends, higher_is_better=task.higher_is_better)
+    return Target(task.task, task.metric, value, name, name)
 
 
-def _meter(runs: Sequence[Record]) -> TimeMeter:
-    """The fairest meter that all runs allow."""
+def _meter(runs: Sequence[Record]) -> tuple[Meter, str, str]:
+    """The fairest meter that all runs allow, its unit, and what it says."""
     if all((r.speed.relative or 0.0) > 0 for r in runs):
-        about = "time, in tokens that the speed reference would have read meanwhile"
-        return TimeMeter(about, "tokens", "tokens")
+        return "tokens", "tokens", "time, in tokens that the speed reference would have read meanwhile"
     if len(machines(runs)) == 1:
-        return TimeMeter("seconds of training", "s", "seconds")
-    return TimeMeter("FLOPs of training, since hardware differs", "FLOP", "flops")
+        return "seconds", "s", "seconds of training"
+    return "flops", "FLOP", "FLOPs of training, since hardware differs"
 
 
-def _time(runs: Sequence[Record], task: TaskBoard, target: float, meter: TimeMeter) -> float:
+def _time(runs: Sequence[Record], task: TaskBoard, target: float, meter: Meter) -> float:
     """When the median run is first seen at the target."""
     higher, curves = task.higher_is_better, [_points(run, task.metric, meter) for run in runs]
     return stats.median_time([stats.time_to_target(points, target, higher_is_better=higher) for points in curves])
 
 
-def _points(run: Record, metric: str, meter: TimeMeter) -> Iterator[tuple[float, float]]:
-    """(time, validation score) wherever a run was scored, its end included."""
-    speed = run.speed.relative if meter.meter == "tokens" else None
-    scored = [(getattr(point, meter.meter), (point.valid or {}).get(metric)) for point in run.curve]
-    for at, score in [*scored, (run.budget.used.of(meter.meter), run.metrics.valid.get(metric))]:
+def _points(run: Record, metric: str, meter: Meter) -> Iterator[tuple[float, float]]:
+    """(time, validation score) wherever a run was scored, its end included.
+
+    Tokens are divided by the run's speed relative to the reference timed in turn with it.
+    """
+    speed = run.speed.relative if meter == "tokens" else None
+    scored = [(getattr(point, meter), (point.valid or {}).get(metric)) for point in run.curve]
+    for at, score in [*scored, (run.budget.used.of(meter), run.metrics.valid.get(metric))]:
         if (value := finite(score)) is not None:
             yield at / (speed or 1.0), value
 
@@ -99,28 +103,19 @@ def _row(
     def by_task(values: Sequence[float]) -> dict[str, float | None]:
         return {target.task: finite(value) for target, value in zip(targets, values, strict=True)}
 
-    return TargetTimes(
-        architecture=name,
-        score=stats.time_score(ratios),
-        score_to_best=stats.time_score(to_best),
-        reached=sum(math.isfinite(time) for time in times),
-        times=by_task(times),
-        ratios=by_task(ratios),
-        to_best=by_task(to_best),
-    )
+    score, reached = stats.time_score(ratios), sum(map(math.isfinite, times))
+    return TargetTimes(name, score, stats.time_score(to_best), reached, *map(by_task, (times, ratios, to_best)))
 
 
 def _notes(
-    meter: TimeMeter, targets: Sequence[Target], rows: Sequence[TargetTimes], named: str, left: Sequence[str]
+    about: str, targets: Sequence[Target], rows: Sequence[TargetTimes], named: str, left: Sequence[str]
 ) -> list[str]:
-    sources = {
-        t.task: "set by the suite" if t.source == "suite" else f"where {t.source}'s median run ends" for t in targets
-    }
-    values = "; ".join(f"{t.task} {t.metric} {t.value:.3f} ({sources[t.task]})" for t in targets)
+    sources = ["set by the suite" if t.source == "suite" else f"where {t.source}'s median run ends" for t in targets]
+    values = "; ".join(f"{t.task} {t.metric} {t.value:.3f} ({s})" for t, s in zip(targets, sources, strict=True))
     units = ", ".join(sorted({t.reference for t in targets}))
     found = [
         f"targets, on valid: {values}",
-        f"{meter.about}, at the first scoring that is at the target or past it; median over seeds, where a run that "
+        f"{about}, at the first scoring that is at the target or past it; median over seeds, where a run that "
         "never gets there, or a row that is not ranked, is ∞",
         f"score: area under the profile to τ = {stats.TAU:g}, over {stats.TAU - 1:g}; 1 is the reference's own time, "
         f"0 is {stats.TAU:g} times it or more; each task weighs the same",
