@@ -14,13 +14,11 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, Part, Recipe, State, Traits
-from zoo.layers.float32 import in_fp32
-from zoo.layers.initialisation import branch_, fan_in_, residual_scale
+from zoo.layers.linear import branch_, fan_in_, residual_scale
 from zoo.layers.local_attention import LocalAttention
-from zoo.layers.multi_head import head_width, merge_heads, split_heads
-from zoo.layers.padding import zero_padding
-from zoo.layers.ranges import at_least_one
+from zoo.layers.ranges import at_least_one, head_width
 from zoo.layers.short_convolution import ShortConvolution
+from zoo.layers.tensors import in_fp32, merge_heads, split_heads, zero_padding
 from zoo.layers.weighted_sums import normalised, weighted_sums, zero_sums
 
 

@@ -18,12 +18,10 @@ from torch import Tensor
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, State, Traits, Unsupported
-from zoo.layers.initialisation import branch_
-from zoo.layers.linear import Linear
-from zoo.layers.multi_head import head_width, merge_heads, split_heads
-from zoo.layers.padding import zero_padding
+from zoo.layers.linear import Linear, branch_
 from zoo.layers.positions import relative
-from zoo.layers.ranges import at_least_one
+from zoo.layers.ranges import at_least_one, head_width
+from zoo.layers.tensors import merge_heads, split_heads, zero_padding
 from zoo.ops.attention import attend
 from zoo.ops.kernel_log import log_kernel
 

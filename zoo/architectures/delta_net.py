@@ -18,9 +18,8 @@ from torch import Tensor, nn
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Part, State
 from zoo.layers.delta_rule import DeltaRuleMixer
-from zoo.layers.float32 import in_fp32
-from zoo.layers.padding import zero_padding
 from zoo.layers.ranges import at_least_one, positive
+from zoo.layers.tensors import in_fp32, zero_padding
 from zoo.ops import norms
 from zoo.ops.delta_rule import delta_rule
 

@@ -27,10 +27,9 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, Part, State, Traits
-from zoo.layers.float32 import in_fp32, zeros_fp32
-from zoo.layers.initialisation import branch_
-from zoo.layers.multi_head import head_width, merge_heads
-from zoo.layers.padding import zero_padding
+from zoo.layers.linear import branch_
+from zoo.layers.ranges import head_width
+from zoo.layers.tensors import in_fp32, merge_heads, zero_padding, zeros_fp32
 from zoo.ops.delta_rule import delta_rule
 from zoo.ops.linear_attention import linear_attention
 from zoo.ops.norms import SMALLEST_SUM, simplex

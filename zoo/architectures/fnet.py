@@ -13,7 +13,7 @@ from torch import Tensor
 
 from zoo.architectures import register
 from zoo.contract import Mask, Mixed, Mixer, Part, State, Traits
-from zoo.layers.padding import zero_padding
+from zoo.layers.tensors import zero_padding
 from zoo.ops.fourier import fourier
 
 

@@ -20,12 +20,10 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, Part, State, Traits
-from zoo.layers.float32 import zeros_fp32
-from zoo.layers.initialisation import fan_in_, residual_scale
-from zoo.layers.multi_head import split_heads, width_multiple
-from zoo.layers.padding import zero_padding
-from zoo.layers.ranges import at_least_one, positive
+from zoo.layers.linear import fan_in_, residual_scale
+from zoo.layers.ranges import at_least_one, positive, width_multiple
 from zoo.layers.short_convolution import ShortConvolution
+from zoo.layers.tensors import split_heads, zero_padding, zeros_fp32
 from zoo.ops.linear_attention import linear_attention
 from zoo.ops.linear_attention.naive import repeat
 from zoo.ops.norms import rms

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, State, Traits
-from zoo.layers.initialisation import branch_
-from zoo.layers.padding import zero_padding
+from zoo.layers.linear import branch_
+from zoo.layers.tensors import zero_padding
 
 
 class SpatialGatingUnit(nn.Module):

@@ -25,12 +25,10 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, State, Traits
-from zoo.layers.float32 import in_fp32, zeros_fp32
-from zoo.layers.initialisation import branch_
-from zoo.layers.linear import Linear
-from zoo.layers.padding import put_steps, take_steps, zero_padding
+from zoo.layers.linear import Linear, branch_
 from zoo.layers.ranges import at_least_one, positive
 from zoo.layers.short_convolution import ShortConvolution
+from zoo.layers.tensors import in_fp32, put_steps, take_steps, zero_padding, zeros_fp32
 from zoo.ops.long_convolution import convolve
 
 

@@ -13,14 +13,11 @@ from torch import Tensor
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, State, Traits
-from zoo.layers.float32 import in_fp32
-from zoo.layers.initialisation import branch_
-from zoo.layers.linear import Linear
-from zoo.layers.multi_head import head_width, merge_heads, split_heads
-from zoo.layers.padding import zero_padding
+from zoo.layers.linear import Linear, branch_
 from zoo.layers.positions import relative
 from zoo.layers.positions.in_attention import no_steps, places
-from zoo.layers.ranges import positive
+from zoo.layers.ranges import head_width, positive
+from zoo.layers.tensors import in_fp32, merge_heads, split_heads, zero_padding
 from zoo.layers.weighted_sums import normalised, weighted_sums, zero_sums
 from zoo.ops.elementwise import positive as elu_plus_one
 from zoo.ops.linear_attention import weighted_mean

@@ -17,12 +17,11 @@ from torch import Tensor
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, State, Traits, Unsupported
-from zoo.layers.initialisation import fan_in_, residual_scale
-from zoo.layers.linear import Linear
+from zoo.layers.linear import Linear, fan_in_, residual_scale
 from zoo.layers.local_attention import empty, recall
-from zoo.layers.multi_head import head_width, merge_heads, split_heads
-from zoo.layers.padding import zero_padding
 from zoo.layers.positions import relative
+from zoo.layers.ranges import head_width
+from zoo.layers.tensors import merge_heads, split_heads, zero_padding
 from zoo.ops import attention, local_attention
 
 

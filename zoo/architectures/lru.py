@@ -18,11 +18,9 @@ from torch import Tensor, nn
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, State, Traits
 from zoo.layers.diagonal import diagonal_recurrence
-from zoo.layers.float32 import in_fp32, zeros_fp32
-from zoo.layers.initialisation import lecun_normal_
-from zoo.layers.linear import Linear
-from zoo.layers.padding import zero_padding
+from zoo.layers.linear import Linear, lecun_normal_
 from zoo.layers.ranges import at_least_one, positive
+from zoo.layers.tensors import in_fp32, zero_padding, zeros_fp32
 
 
 @register(

@@ -18,11 +18,10 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, State, Traits
-from zoo.layers.float32 import in_fp32, zeros_fp32
-from zoo.layers.initialisation import softplus_bias_
-from zoo.layers.padding import zero_padding
+from zoo.layers.linear import softplus_bias_
 from zoo.layers.ranges import at_least_one, check_step_sizes, positive
 from zoo.layers.short_convolution import ShortConvolution
+from zoo.layers.tensors import in_fp32, zero_padding, zeros_fp32
 from zoo.ops.selective_scan import gated_selective_scan
 
 

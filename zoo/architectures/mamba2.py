@@ -20,12 +20,10 @@ from torch import Tensor, nn
 from zoo.architectures import register
 from zoo.architectures.mamba import start_projections
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, State, Traits
-from zoo.layers.float32 import in_fp32, zeros_fp32
-from zoo.layers.initialisation import softplus_bias_
-from zoo.layers.multi_head import merge_heads, split_heads
-from zoo.layers.padding import zero_padding
+from zoo.layers.linear import softplus_bias_
 from zoo.layers.ranges import at_least_one, check_step_sizes, positive
 from zoo.layers.short_convolution import ShortConvolution
+from zoo.layers.tensors import in_fp32, merge_heads, split_heads, zero_padding, zeros_fp32
 from zoo.ops.norms import gated_rms, rms
 from zoo.ops.ssd import ssd
 

@@ -27,12 +27,10 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, Part, State, Traits, Unsupported
-from zoo.layers.float32 import in_fp32, zeros_fp32
-from zoo.layers.initialisation import fan_in_
-from zoo.layers.linear import Linear
+from zoo.layers.linear import Linear, fan_in_
 from zoo.layers.moving_average import EMA
-from zoo.layers.padding import put_steps, take_steps, zero_padding
 from zoo.layers.ranges import at_least_one
+from zoo.layers.tensors import in_fp32, put_steps, take_steps, zero_padding, zeros_fp32
 
 
 @register(

@@ -15,10 +15,9 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, State, Traits
-from zoo.layers.float32 import in_fp32, zeros_fp32
-from zoo.layers.initialisation import branch_
-from zoo.layers.mlp import hidden_units
-from zoo.layers.padding import zero_padding
+from zoo.layers.linear import branch_
+from zoo.layers.ranges import hidden_units
+from zoo.layers.tensors import in_fp32, zero_padding, zeros_fp32
 from zoo.ops.diagonal_scan import scan
 
 

@@ -20,10 +20,8 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, State, Traits
-from zoo.layers.float32 import in_fp32, zeros_fp32
-from zoo.layers.multi_head import merge_heads
-from zoo.layers.padding import zero_padding
 from zoo.layers.ranges import at_least_one, positive
+from zoo.layers.tensors import in_fp32, merge_heads, zero_padding, zeros_fp32
 from zoo.layers.xlstm import CausalConv1d, LinearHeadwise, MultiHeadLayerNorm
 from zoo.ops.mlstm import mlstm
 from zoo.ops.mlstm.naive import MLSTMState

@@ -23,13 +23,10 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, State, Traits
-from zoo.layers.float32 import in_fp32
-from zoo.layers.initialisation import branch_
-from zoo.layers.linear import Linear
-from zoo.layers.multi_head import head_width, merge_heads, split_heads
-from zoo.layers.padding import zero_padding
+from zoo.layers.linear import Linear, branch_
 from zoo.layers.positions import relative
-from zoo.layers.ranges import at_least_one
+from zoo.layers.ranges import at_least_one, head_width
+from zoo.layers.tensors import in_fp32, merge_heads, split_heads, zero_padding
 
 
 @register(

@@ -20,13 +20,11 @@ from torch import Tensor
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, State, Traits
-from zoo.layers.initialisation import branch_
-from zoo.layers.linear import Linear
-from zoo.layers.multi_head import head_width
-from zoo.layers.padding import zero_padding
+from zoo.layers.linear import Linear, branch_
 from zoo.layers.positions import relative
 from zoo.layers.positions.in_attention import no_steps, places
-from zoo.layers.ranges import at_least_one, positive
+from zoo.layers.ranges import at_least_one, head_width, positive
+from zoo.layers.tensors import zero_padding
 from zoo.layers.weighted_sums import weighted_sums, zero_sums
 from zoo.ops.qkv import split
 from zoo.ops.random_features import attend, kept, mean

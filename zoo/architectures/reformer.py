@@ -22,13 +22,10 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, State, Traits, Unsupported
-from zoo.layers.float32 import in_fp32
-from zoo.layers.initialisation import branch_
-from zoo.layers.linear import Linear
-from zoo.layers.multi_head import head_width, split_heads
-from zoo.layers.padding import zero_padding
+from zoo.layers.linear import Linear, branch_
 from zoo.layers.positions import relative
-from zoo.layers.ranges import at_least_one
+from zoo.layers.ranges import at_least_one, head_width
+from zoo.layers.tensors import in_fp32, split_heads, zero_padding
 from zoo.ops.lsh_attention import hash_buckets, lsh_attention
 
 

@@ -27,10 +27,8 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, Part, State, Traits, Unsupported
-from zoo.layers.float32 import in_fp32, zeros_fp32
-from zoo.layers.multi_head import merge_heads, split_heads, width_multiple
-from zoo.layers.padding import zero_padding
-from zoo.layers.ranges import positive
+from zoo.layers.ranges import positive, width_multiple
+from zoo.layers.tensors import in_fp32, merge_heads, split_heads, zero_padding, zeros_fp32
 from zoo.ops import rotation
 from zoo.ops.linear_attention import linear_attention
 from zoo.ops.norms import rms

@@ -19,12 +19,10 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, Part, State, Traits
-from zoo.layers.float32 import in_fp32, zeros_fp32
-from zoo.layers.initialisation import fan_in_
-from zoo.layers.linear import Linear
-from zoo.layers.padding import zero_padding
+from zoo.layers.linear import Linear, fan_in_
 from zoo.layers.ranges import at_least_one
 from zoo.layers.short_convolution import ShortConvolution
+from zoo.layers.tensors import in_fp32, zero_padding, zeros_fp32
 from zoo.ops.diagonal_scan import scan, step
 
 C = 8.0

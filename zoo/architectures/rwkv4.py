@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, Part, Recipe, State, Traits
-from zoo.layers.float32 import zeros_fp32
 from zoo.layers.rwkv import GatedChannelMix, param_overrides, shift
+from zoo.layers.tensors import zeros_fp32
 from zoo.ops.wkv4 import wkv
 from zoo.ops.wkv4.naive import LOWEST
 

@@ -23,9 +23,8 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Part, Recipe, State
-from zoo.layers.float32 import in_fp32
-from zoo.layers.padding import zero_padding
 from zoo.layers.rwkv import GatedChannelMix, MatrixTimeMix, shift
+from zoo.layers.tensors import in_fp32, zero_padding
 
 
 class TimeMix(MatrixTimeMix):

@@ -21,11 +21,9 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Part, Recipe, State
-from zoo.layers.float32 import in_fp32
-from zoo.layers.multi_head import split_heads
-from zoo.layers.padding import zero_padding
 from zoo.layers.ranges import at_least_one
 from zoo.layers.rwkv import GatedChannelMix, MatrixTimeMix, shift
+from zoo.layers.tensors import in_fp32, split_heads, zero_padding
 
 SLOTS = ("w", "k", "v", "r", "g")
 """The order in which A and B hold the five mixes."""

@@ -24,12 +24,9 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, Part, Recipe, State, Traits
-from zoo.layers.float32 import in_fp32, zeros_fp32
-from zoo.layers.mlp import hidden_units
-from zoo.layers.multi_head import split_heads
-from zoo.layers.padding import zero_padding
-from zoo.layers.ranges import at_least_one, positive
+from zoo.layers.ranges import at_least_one, hidden_units, positive
 from zoo.layers.rwkv import count_heads, norm_heads, param_overrides, shift
+from zoo.layers.tensors import in_fp32, split_heads, zero_padding, zeros_fp32
 from zoo.ops.delta_rule import dplr
 
 FLOOR = -math.exp(-0.5)

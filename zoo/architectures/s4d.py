@@ -20,11 +20,9 @@ from torch import Tensor, nn
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, State, Traits
 from zoo.layers.diagonal import DiagonalSystem, Disc, Init, discretise, initial
-from zoo.layers.float32 import in_fp32, zeros_fp32
-from zoo.layers.initialisation import log_step_
-from zoo.layers.linear import Linear
-from zoo.layers.padding import zero_padding
+from zoo.layers.linear import Linear, log_step_
 from zoo.layers.ranges import check_step_sizes
+from zoo.layers.tensors import in_fp32, zero_padding, zeros_fp32
 from zoo.ops.long_convolution import convolve
 
 

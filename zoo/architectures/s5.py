@@ -29,10 +29,9 @@ from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, State, Traits
 from zoo.layers import hippo
 from zoo.layers.diagonal import diagonal_recurrence
-from zoo.layers.float32 import in_fp32, zeros_fp32
-from zoo.layers.initialisation import lecun_normal_, log_step_
-from zoo.layers.padding import zero_padding
+from zoo.layers.linear import lecun_normal_, log_step_
 from zoo.layers.ranges import check_step_sizes
+from zoo.layers.tensors import in_fp32, zero_padding, zeros_fp32
 from zoo.ops.padding import reverse
 
 

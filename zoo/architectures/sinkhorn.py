@@ -21,11 +21,10 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, State, Traits, Unsupported
-from zoo.layers.float32 import in_fp32
-from zoo.layers.initialisation import branch_
-from zoo.layers.multi_head import head_width, merge_heads, split_heads
+from zoo.layers.linear import branch_
 from zoo.layers.positions import relative
-from zoo.layers.ranges import positive
+from zoo.layers.ranges import head_width, positive
+from zoo.layers.tensors import in_fp32, merge_heads, split_heads
 from zoo.ops.attention import attend
 
 EPS = 1e-6

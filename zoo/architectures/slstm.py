@@ -20,9 +20,8 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, Part, Recipe, State, Traits
-from zoo.layers.float32 import zeros_fp32
-from zoo.layers.multi_head import head_width
-from zoo.layers.padding import zero_padding
+from zoo.layers.ranges import head_width
+from zoo.layers.tensors import zero_padding, zeros_fp32
 from zoo.layers.xlstm import CausalConv1d, LinearHeadwise, MultiHeadLayerNorm
 from zoo.ops import slstm as recurrence
 from zoo.ops.slstm import LOWEST

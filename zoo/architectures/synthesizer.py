@@ -24,12 +24,9 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, State, Traits
-from zoo.layers.float32 import in_fp32
-from zoo.layers.initialisation import branch_, fan_in_
-from zoo.layers.linear import Linear
-from zoo.layers.multi_head import head_width, merge_heads, split_heads
-from zoo.layers.padding import put_steps, zero_padding
-from zoo.layers.ranges import at_least_one
+from zoo.layers.linear import Linear, branch_, fan_in_
+from zoo.layers.ranges import at_least_one, head_width
+from zoo.layers.tensors import in_fp32, merge_heads, put_steps, split_heads, zero_padding
 
 
 @register(

@@ -13,10 +13,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, State, Traits
-from zoo.layers.initialisation import branch_
-from zoo.layers.linear import Linear
-from zoo.layers.multi_head import head_width, merge_heads
+from zoo.layers.linear import Linear, branch_
 from zoo.layers.positions import relative
+from zoo.layers.ranges import head_width
+from zoo.layers.tensors import merge_heads
 from zoo.ops.attention import attend
 from zoo.ops.qkv import split
 

@@ -17,11 +17,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, State, Traits, Unsupported
-from zoo.layers.initialisation import branch_
-from zoo.layers.multi_head import head_width as width_of_head
-from zoo.layers.multi_head import merge_heads, split_heads
-from zoo.layers.padding import take_steps, zero_padding
+from zoo.layers.linear import branch_
 from zoo.layers.positions import relative
+from zoo.layers.ranges import head_width as width_of_head
+from zoo.layers.tensors import merge_heads, split_heads, take_steps, zero_padding
 from zoo.ops.local_attention import attend
 
 WINDOW = 64

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from zoo.contract import Mask
-from zoo.layers.float32 import in_fp32
+from zoo.layers.tensors import in_fp32
 from zoo.ops import vandermonde
 from zoo.ops.long_convolution import convolve
 from zoo.ops.padding import align_right

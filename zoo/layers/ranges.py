@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
+
+from zoo.contract import LayerContext
+
 
 def at_least_one(owner: str, **options: float | None) -> None:
     """Refuse sizes below 1; None stands for a default.
@@ -33,3 +38,33 @@ def check_step_sizes(owner: str, dt_min: float, dt_max: float) -> None:
     """
     if not 0 < dt_min <= dt_max:
         raise ValueError(f"{owner}: need 0 < dt_min <= dt_max, got {dt_min} and {dt_max}")
+
+
+def head_width(name: str, width: int, heads: int, given: int | None = None, option: str = "head_dim") -> int:
+    """The width of a head of the mixer called `name`: `given` by its `option`, or width / heads.
+
+    Raises:
+        ValueError: no whole number of at least 1.
+    """
+    if heads < 1 or (given is None and width % heads):
+        raise ValueError(f"{name}: width {width} does not divide into {heads} heads")
+    at_least_one(name, **{option: given})
+    return width // heads if given is None else given
+
+
+def width_multiple(heads: int, *expansions: float) -> int:
+    """The smallest width D for which D and D times each expansion divide into `heads`."""
+    shares = [heads / Fraction(expand).limit_denominator(1000) for expand in expansions if expand > 1e-3]
+    return math.lcm(heads, *(share.numerator for share in shares))
+
+
+def hidden_units(name: str, expand: float, context: LayerContext) -> int:
+    """`expand` times the width, rounded.
+
+    Raises:
+        ValueError: nothing is left.
+    """
+    hidden = round(expand * context.width)
+    if hidden < 1:
+        raise ValueError(f"{name}: expand {expand} leaves no hidden unit at width {context.width}")
+    return hidden

@@ -10,11 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, State, Traits
-from zoo.layers.float32 import in_fp32, zeros_fp32
-from zoo.layers.mlp import hidden_units
-from zoo.layers.multi_head import merge_heads, split_heads
-from zoo.layers.padding import take_steps, zero_padding
-from zoo.layers.ranges import positive
+from zoo.layers.ranges import hidden_units, positive
+from zoo.layers.tensors import in_fp32, merge_heads, split_heads, take_steps, zero_padding, zeros_fp32
 from zoo.ops.linear_attention import linear_attention
 
 

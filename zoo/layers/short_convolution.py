@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from zoo.contract import Mask, State
-from zoo.layers.padding import take_steps, zero_padding
+from zoo.layers.tensors import take_steps, zero_padding
 from zoo.ops.short_convolution import Unit, short_convolution
 
 

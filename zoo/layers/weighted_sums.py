@@ -13,8 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from zoo.contract import Mask, State, Unsupported
-from zoo.layers.float32 import in_fp32, zeros_fp32
-from zoo.layers.padding import zero_padding
+from zoo.layers.tensors import in_fp32, zero_padding, zeros_fp32
 from zoo.ops.linear_attention import linear_attention
 
 

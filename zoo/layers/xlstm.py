@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from zoo.layers.float32 import in_fp32
 from zoo.layers.short_convolution import ShortConvolution
+from zoo.layers.tensors import in_fp32
 
 
 class CausalConv1d(nn.Module):

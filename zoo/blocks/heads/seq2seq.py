@@ -12,7 +12,7 @@ from zoo.blocks.heads.base import SequenceModel, make_head
 from zoo.blocks.heads.embedding import Embedding
 from zoo.blocks.stack import Stack
 from zoo.contract import Backbone, Batch, LayerContext, Model, Recipe, Role, Shape, State, Unsupported
-from zoo.layers.padding import take_steps
+from zoo.layers.tensors import take_steps
 
 
 class Seq2Seq(SequenceModel):

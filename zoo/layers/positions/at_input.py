@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from zoo.layers.initialisation import fan_in_, table_
+from zoo.layers.linear import fan_in_, table_
 from zoo.types import LayerContext, Unsupported
 
 
