@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, Part, Recipe, State, Traits
-from zoo.layers.ranges import at_least_one, hidden_units, positive
-from zoo.layers.rwkv import count_heads, norm_heads, param_overrides, shift
+from zoo.layers.ranges import at_least_one, positive
+from zoo.layers.rwkv import ChannelMixing, count_heads, norm_heads, param_overrides, shift
 from zoo.layers.tensors import in_fp32, split_heads, zero_padding, zeros_fp32
 from zoo.ops.delta_rule import dplr
 
@@ -168,38 +168,13 @@ class TimeMix(Mixer):
         return param_overrides(self, w0=2.0)
 
 
-class ChannelMix(Mixer):
-    """Channel mixing, `expand` times as wide inside. State: the last input `x` (B, D)."""
+class ChannelMix(ChannelMixing):
+    """Channel mixing without a gate."""
 
-    traits = Traits(causal="strict", bidirectional=False, resumable=True)
-
-    def __init__(self, context: LayerContext, *, expand: float) -> None:
-        super().__init__(context)
-        C, hidden = context.width, hidden_units("rwkv7 channel mixing", expand, context)
-        self.x_k = nn.Parameter(torch.empty(1, 1, C))
-        self.key = nn.Linear(C, hidden, bias=False)
-        self.value = nn.Linear(hidden, C, bias=False)
-        self.reset_parameters(layer=context.layer, depth=context.depth)
-
-    def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
-        previous, last = shift(x, mask, state)
-        k = self.key(torch.lerp(x, previous, self.x_k.to(x.dtype)))
-        return self.value(torch.relu(k).square()), None if state is None else {"x": last}
-
-    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        return {"x": torch.zeros(batch, self.key.in_features, device=device, dtype=dtype)}
-
-    @torch.no_grad()
-    def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """As the class and `generate_init_weight`: W_k orthogonal, W_v zero."""
-        C = self.key.in_features
-        self.x_k.copy_(1 - (torch.arange(C, device=self.x_k.device) / C) ** ((1 - layer / depth) ** 4))
-        nn.init.orthogonal_(self.key.weight)
-        nn.init.zeros_(self.value.weight)
-
-    def param_overrides(self) -> dict[str, ParamOverride]:
-        """No weight decay on the mixing vector."""
-        return param_overrides(self)
+    mixes = ("x_k",)
+    axes = (1, 1)
+    weighs_previous = True
+    power = 4
 
 
 @register(
