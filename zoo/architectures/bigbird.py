@@ -17,10 +17,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Mask, Mixed, Mixer, State, Traits, Unsupported
+from zoo.contract import LayerContext, Mask, Mixed, State, Traits, Unsupported
 from zoo.layers.linear import Linear, branch_
-from zoo.layers.positions import relative
-from zoo.layers.ranges import at_least_one, head_width
+from zoo.layers.multi_head import MultiHead
+from zoo.layers.ranges import at_least_one
 from zoo.layers.tensors import merge_heads, split_heads, zero_padding
 from zoo.ops.attention import attend
 from zoo.ops.kernel_log import log_kernel
@@ -44,7 +44,7 @@ from zoo.ops.kernel_log import log_kernel
     ),
     positions="learned",
 )
-class BigBird(Mixer):
+class BigBird(MultiHead):
     """Transformer whose blocks of tokens see their neighbours, the first and last block and random ones; not causal.
 
     The plan is made for `context.length` steps; shorter sequences are padded to that inside, so that the outputs of a
@@ -62,11 +62,9 @@ class BigBird(Mixer):
     def __init__(
         self, context: LayerContext, *, heads: int = 4, block_size: int = 8, random_blocks: int = 3, bias: bool = True
     ) -> None:
-        super().__init__(context)
-        d = head_width("bigbird", context.width, heads)
+        super().__init__(context, "bigbird", heads)
         at_least_one("bigbird", block_size=block_size, random_blocks=random_blocks)
-        self.heads, self.block_size, self.length = heads, block_size, context.length
-        self.positions = relative(context.positions, heads=heads, head_width=d, causal=False)
+        self.block_size, self.length = block_size, context.length
         self.query, self.key, self.value = (Linear(context.width, context.width, bias=bias) for _ in range(3))
         self.out = Linear(context.width, context.width)
         N = -(-context.length // block_size)
@@ -115,7 +113,6 @@ class BigBird(Mixer):
         return torch.cat([first, y.unflatten(1, (H, N - 2)).flatten(2, 3), last], dim=2)[:, :, :T]
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """See `branch_`."""
         branch_(self.query, self.key, self.value, out=self.out, depth=depth)
 
 

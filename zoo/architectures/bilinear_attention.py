@@ -70,5 +70,4 @@ class BilinearAttention(Mixer):
         return {"k": k, "v": k.new_empty(batch, self.heads, 0, self.head_width)}
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """See `branch_`."""
         branch_(self.form, values=self.value, out=self.out, depth=depth, gain=self.gain)

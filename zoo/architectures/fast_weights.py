@@ -26,9 +26,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Mask, Mixed, Mixer, Part, State, Traits
+from zoo.contract import LayerContext, Mask, Mixed, Part, State, Traits
 from zoo.layers.linear import branch_
-from zoo.layers.ranges import head_width
+from zoo.layers.multi_head import MultiHead
 from zoo.layers.tensors import in_fp32, merge_heads, zero_padding, zeros_fp32
 from zoo.ops.delta_rule import delta_rule
 from zoo.ops.linear_attention import linear_attention
@@ -54,7 +54,7 @@ from zoo.ops.norms import SMALLEST_SUM, simplex
     ),
     channel=Part("mlp", activation="relu"),
 )
-class FastWeights(Mixer):
+class FastWeights(MultiHead):
     """Fast weight programmer: a slow network writes into a matrix, by outer products or (default) the delta rule.
 
     State: `S` (B, H, K, d), and with `attention_norm` `z` = Σ φ(k) (B, H, K); float32 at least.
@@ -85,13 +85,13 @@ class FastWeights(Mixer):
         scale: float | None = None,
         eps: float = 1e-5,
     ) -> None:
-        super().__init__(context)
-        d = head_width("fast_weights", context.width, heads, d_head, "d_head")
+        super().__init__(context, "fast_weights", heads, d_head, "d_head")
+        d = self.head_width
         if nu < 1 or (feature_map == "dpfp" and nu >= 2 * d):
             raise ValueError(f"fast_weights: nu {nu} is not between 1 and {2 * d - 1}, twice the head width less one")
-        self.heads, self.d, self.rule, self.feature_map, self.nu = heads, d, rule, feature_map, nu
+        self.rule, self.feature_map, self.nu = rule, feature_map, nu
         self.K = 2 * d * nu if feature_map == "dpfp" else d
-        self.normalise, self.eps, self.gain = normalise, eps, context.gain
+        self.normalise, self.eps = normalise, eps
         self.attention_norm = rule == "sum" if attention_norm is None else attention_norm
         self.scale = d**-0.5 if scale is None else scale
         self.sizes = [d, d, d, 1] if rule == "delta" else [d, d, d]
@@ -134,14 +134,15 @@ class FastWeights(Mixer):
         return phi / phi.sum(-1, keepdim=True).clamp(min=SMALLEST_SUM) if self.normalise else phi
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        S = zeros_fp32(batch, self.heads, self.K, self.d, device=device, dtype=dtype)
+        S = zeros_fp32(batch, self.heads, self.K, self.head_width, device=device, dtype=dtype)
         return {"S": S, "z": S.new_zeros(batch, self.heads, self.K)} if self.attention_norm else {"S": S}
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
         """See `branch_`; with DeepNorm the values' part of the slow network is scaled too."""
         branch_(self.slow_net, out=self.out_linear, depth=depth, gain=self.gain)
         if self.gain is not None:
-            values = self.slow_net.weight.unflatten(0, (self.heads, -1))[:, 2 * self.d : 3 * self.d]
+            d = self.head_width
+            values = self.slow_net.weight.unflatten(0, (self.heads, -1))[:, 2 * d : 3 * d]
             nn.init.normal_(values, std=self.gain * self.slow_net.in_features**-0.5)
 
 

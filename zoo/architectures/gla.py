@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, Part, State, Traits
 from zoo.layers.linear import fan_in_, residual_scale
-from zoo.layers.ranges import at_least_one, positive, width_multiple
+from zoo.layers.ranges import at_least_one, positive, shared_heads, width_multiple
 from zoo.layers.short_convolution import ShortConvolution
 from zoo.layers.tensors import split_heads, zero_padding, zeros_fp32
 from zoo.ops.linear_attention import linear_attention
@@ -50,7 +50,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"swish": F.silu, "sigmoid"
 class GLA(Mixer):
     """Gated linear attention: every key channel of the state decays as the input says; output gate, RMSNorm, SwiGLU.
 
-    State: `S` (B, H, K, V), and the last inputs of the convolutions.
+    State: `S` (B, H, K, V) in float32 at least, and the last inputs (B, channels, conv_size − 1) of the convolutions.
 
     Args:
         kv_heads: heads of keys, values and decays; None for as many as queries have.
@@ -86,13 +86,11 @@ class GLA(Mixer):
     ) -> None:
         super().__init__(context)
         D, K, V = context.width, round(context.width * expand_k), round(context.width * expand_v)
-        kv_heads = heads if kv_heads is None else kv_heads
-        if min(heads, kv_heads) < 1 or heads % kv_heads:
-            raise ValueError(f"gla: {heads} heads do not share {kv_heads} heads of keys and values (kv_heads) evenly")
+        at_least_one("gla", heads=heads, conv_size=conv_size, gate_low_rank_dim=gate_low_rank_dim)
+        kv_heads = shared_heads("gla", heads, kv_heads)
         for what, expand, size in (("keys", "expand_k", K), ("values", "expand_v", V)):
             if size < 1 or size % heads:
                 raise ValueError(f"gla: {what} {size} wide ({expand} · width {D}) do not divide into {heads} heads")
-        at_least_one("gla", conv_size=conv_size, gate_low_rank_dim=gate_low_rank_dim)
         positive("gla", norm_eps=norm_eps, gate_logit_normalizer=gate_logit_normalizer)
         if clamp_min is not None and clamp_min > 0:
             raise ValueError(f"gla: clamp_min must not be positive, got {clamp_min}")
@@ -151,7 +149,6 @@ class GLA(Mixer):
         return (y if gate is None else y * F.relu(gate)).flatten(2)
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        """S in float32 at least, and (B, channels, conv_size − 1) for each convolution."""
         state: State = {"S": zeros_fp32(batch, self.heads, self.K, self.V, device=device, dtype=dtype)}
         for name in "qkv":
             convolution = getattr(self, f"{name}_conv1d", None)

@@ -227,16 +227,10 @@ class Diagonal(nn.Module):
         self, u: Float[Tensor, "GB T H"], mask: Mask | None, x: Tensor | None, skip: Float[Tensor, " H"]
     ) -> tuple[Float[Tensor, "GB T H"], Float[Tensor, "B GH M 2"] | None]:
         """y, for G sequences to each row; from a state x also the next."""
-        T, system = u.shape[1], self.discretise()
+        system = self.discretise()
         if x is None:
-            return convolve(u, system.kernel(T), skip), None
-        x0 = torch.view_as_complex(x).reshape(len(u), *system.log_A.shape)
-        if T == 1:
-            y, after = system.step(u, x0, mask)
-            y = y + skip * u
-        else:
-            y = convolve(u, system.kernel(T), skip) + system.response(x0, T)
-            after = system.last_state(u, x0, mask)
+            return convolve(u, system.kernel(u.shape[1]), skip), None
+        y, after = system.resume(u, torch.view_as_complex(x).reshape(len(u), *system.log_A.shape), mask, skip)
         return y, torch.view_as_real(after).reshape(x.shape)
 
     @torch.no_grad()

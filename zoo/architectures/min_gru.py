@@ -77,5 +77,4 @@ class MinGRU(Mixer):
         return {"h": zeros_fp32(batch, self.units, device=device, dtype=dtype)}
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """See `branch_`."""
         branch_(self.hidden_and_gate, out=self.out, depth=depth)

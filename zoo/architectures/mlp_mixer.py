@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, State, Traits
-from zoo.layers.linear import lecun_normal_
+from zoo.layers.linear import flax_dense_
 from zoo.layers.tensors import zero_padding
 
 
@@ -52,5 +52,4 @@ class TokenMLP(Mixer):
     def reset_parameters(self, *, layer: int, depth: int) -> None:
         """LeCun normal (truncated at two standard deviations, variance 1/fan_in after that) and zero biases (Flax)."""
         for linear in (self.fc1, self.fc2):
-            lecun_normal_(linear.weight, linear.in_features)
-            nn.init.zeros_(linear.bias)
+            flax_dense_(linear)

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, State, Traits
 from zoo.layers.ranges import at_least_one, positive
+from zoo.layers.short_convolution import ShortConvolution
 from zoo.layers.tensors import in_fp32, merge_heads, zero_padding, zeros_fp32
-from zoo.layers.xlstm import CausalConv1d, LinearHeadwise, MultiHeadLayerNorm
+from zoo.layers.xlstm import LinearHeadwise, MultiHeadLayerNorm
 from zoo.ops.mlstm import mlstm
 from zoo.ops.mlstm.naive import MLSTMState
 
@@ -86,7 +87,7 @@ class MLSTM(Mixer):
         self.proj_up = nn.Linear(context.width, 2 * inner, bias=bias)
         blocks = inner // qkv_proj_blocksize
         self.q_proj, self.k_proj, self.v_proj = (LinearHeadwise(inner, blocks, bias=bias) for _ in range(3))
-        self.conv1d = CausalConv1d(inner, conv1d_kernel_size)
+        self.conv1d: Any = nn.ModuleDict({"conv": ShortConvolution(inner, conv1d_kernel_size, bias=True)})
         self.mlstm_cell = MLSTMCell(inner, heads)
         self.learnable_skip = nn.Parameter(torch.empty(inner))
         self.proj_down = nn.Linear(inner, context.width, bias=bias)
@@ -99,7 +100,7 @@ class MLSTM(Mixer):
     def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
         x = zero_padding(x, mask)
         a, z = self.proj_up(x).split(self.inner, dim=-1)
-        c, last = self.conv1d.conv(a, mask=mask, state=None if state is None else state["conv"])
+        c, last = self.conv1d["conv"](a, mask=mask, state=None if state is None else state["conv"])
         before = None if state is None else (state["C"], state["n"], state["m"])
         i, f = self.gates(c, a)
         H = self.mlstm_cell.heads
@@ -126,7 +127,7 @@ class MLSTM(Mixer):
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         H, d = self.mlstm_cell.heads, self.inner // self.mlstm_cell.heads
         C = zeros_fp32(batch, H, d, d, device=device, dtype=dtype)
-        conv = self.conv1d.conv.init_state(batch, device=device, dtype=dtype)
+        conv = self.conv1d["conv"].init_state(batch, device=device, dtype=dtype)
         return {"conv": conv, "C": C, "n": C.new_zeros(batch, H, d), "m": C.new_zeros(batch, H)}
 
     @torch.no_grad()
@@ -140,7 +141,7 @@ class MLSTM(Mixer):
             if projection.bias is not None:
                 nn.init.zeros_(projection.bias)
         nn.init.ones_(self.learnable_skip)
-        self.conv1d.conv.reset_parameters()
+        self.conv1d["conv"].reset_parameters()
         self.mlstm_cell.reset_parameters()
 
     def param_overrides(self) -> dict[str, ParamOverride]:

@@ -21,11 +21,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Mask, Mixed, Mixer, State, Traits, Unsupported
+from zoo.contract import LayerContext, Mask, Mixed, State, Traits, Unsupported
 from zoo.layers.linear import Linear, branch_
-from zoo.layers.positions import relative
-from zoo.layers.ranges import at_least_one, head_width
-from zoo.layers.tensors import in_fp32, split_heads, zero_padding
+from zoo.layers.multi_head import MultiHead
+from zoo.layers.ranges import at_least_one
+from zoo.layers.tensors import in_fp32, merge_heads, split_heads, zero_padding
 from zoo.ops.lsh_attention import hash_buckets, lsh_attention
 
 
@@ -50,7 +50,7 @@ from zoo.ops.lsh_attention import hash_buckets, lsh_attention
     residual="reversible",
     positions="learned",
 )
-class Reformer(Mixer):
+class Reformer(MultiHead):
     """Reversible transformer that attends within locality-sensitive hash buckets; its causal mask leaks a little.
 
     Args:
@@ -87,27 +87,24 @@ class Reformer(Mixer):
         scaled: bool = False,
         bias: bool = False,
     ) -> None:
-        super().__init__(context)
-        self.head_dim = head_width("reformer", context.width, heads, head_dim)
+        if context.positions is not None and context.positions.kind == "xpos":
+            raise Unsupported("reformer: queries and keys are one, and cannot have xpos's two magnitudes")
+        super().__init__(context, "reformer", heads, head_dim)
         at_least_one("reformer", chunk=chunk, hashes=hashes)
         if before < 0 or after < 0:
             raise ValueError(f"reformer: before and after must not be negative, got {before} and {after}")
         if not duplicates and (before, after) != (1, 0):
             raise ValueError("reformer: duplicates=False needs before=1 and after=0")
-        self.heads, self.causal, self.gain = heads, context.causal, context.gain
         self.chunk, self.before, self.after = chunk, before, after
         self.across_buckets, self.duplicates = across_buckets, duplicates
-        self.scale = self.head_dim**-0.5 if scaled else 1.0
+        self.scale = self.head_width**-0.5 if scaled else 1.0
         self.factors = factors(buckets, context.length, chunk)
         self.rotations_per_head = rotations_per_head
-        if context.positions is not None and context.positions.kind == "xpos":
-            raise Unsupported("reformer: queries and keys are one, and cannot have xpos's two magnitudes")
-        self.positions = relative(context.positions, heads=heads, head_width=self.head_dim, causal=context.causal)
-        inner = heads * self.head_dim
+        inner = heads * self.head_width
         self.query_key = nn.Linear(context.width, inner, bias=False)
         self.value = nn.Linear(context.width, inner, bias=False)
         self.out = Linear(inner, context.width, bias=bias)
-        self.register_buffer("rotations", torch.empty(heads, self.head_dim, hashes, sum(self.factors) // 2))
+        self.register_buffer("rotations", torch.empty(heads, self.head_width, hashes, sum(self.factors) // 2))
         self.redraw()
 
     @torch.no_grad()
@@ -120,7 +117,7 @@ class Reformer(Mixer):
         x = zero_padding(x, mask)
         qk, v = (split_heads(project(x), self.heads) for project in (self.query_key, self.value))
         qk = self.positions.rotate(qk, torch.arange(x.shape[1], device=x.device)[None], key=False)
-        return self.out(self.attend(qk, v, mask).transpose(1, 2).flatten(2)), None
+        return self.out(merge_heads(self.attend(qk, v, mask))), None
 
     def attend(
         self, qk: Float[Tensor, "B H T d"], v: Float[Tensor, "B H T d"], valid: Bool[Tensor, "B T"] | None = None
@@ -146,7 +143,6 @@ class Reformer(Mixer):
         )
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """See `branch_`."""
         branch_(self.query_key, values=self.value, out=self.out, depth=depth, gain=self.gain)
 
 

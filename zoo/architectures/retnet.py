@@ -153,14 +153,6 @@ def row_sums(t: Int[Tensor, "B T"], log_decay: Float[Tensor, " H"]) -> Float[Ten
     return torch.expm1(rate * (t[:, None] + 1)) / torch.expm1(rate)
 
 
-def rotate(
-    x: Float[Tensor, "B H T K"], t: Int[Tensor, "#B T"], scale: float | Float[Tensor, "#B H T"] = 1.0
-) -> Float[Tensor, "B H T K"]:
-    """scale · R_t x_t: the pair (2i, 2i + 1), as a complex number, turned by t θ_i."""
-    H, K = x.shape[1], x.shape[3]
-    return split_heads(rotation.rotate(merge_heads(x), *angles(t, H, K, x.dtype, scale)), H)
-
-
 def angles(
     t: Int[Tensor, "#B T"], heads: int, K: int, dtype: torch.dtype, scale: float | Float[Tensor, "#B H T"]
 ) -> tuple[Float[Tensor, "#B T F/2"], Float[Tensor, "#B T F/2"]]:

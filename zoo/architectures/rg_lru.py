@@ -157,12 +157,8 @@ def gate(
 ) -> Float[Tensor, "B T R"]:
     """σ(x W + b) with W block-diagonal."""
     blocks = x.unflatten(-1, (len(weight), -1))
-    return _sigmoid(torch.einsum("bthi,hij->bthj", blocks, weight), bias).flatten(2)
-
-
-@in_fp32
-def _sigmoid(x: Tensor, bias: Tensor) -> Tensor:
-    return torch.sigmoid(x + bias)
+    logits = torch.einsum("bthi,hij->bthj", blocks, weight)
+    return in_fp32(lambda x, b: torch.sigmoid(x + b))(logits, bias).flatten(2)
 
 
 class BoundedSqrt(torch.autograd.Function):

@@ -90,14 +90,10 @@ class S4D(Mixer):
     @in_fp32
     def _system(self, u: Float[Tensor, "B T D"], mask: Mask | None, state: State | None) -> Mixed:
         """y: the convolution and, from a state, what x_0 still says."""
-        T, system = u.shape[1], self.discretise()
+        system = self.discretise()
         if state is None:
-            return convolve(u, system.kernel(T), self.D), None
-        x0 = torch.view_as_complex(state["x"])
-        if T == 1:
-            y, x = system.step(u, x0, mask)
-        else:
-            y, x = convolve(u, system.kernel(T)) + system.response(x0, T), system.last_state(u, x0, mask)
+            return convolve(u, system.kernel(u.shape[1]), self.D), None
+        y, x = system.resume(u, torch.view_as_complex(state["x"]), mask)
         return y + self.D * u, {"x": torch.view_as_real(x)}
 
     @in_fp32

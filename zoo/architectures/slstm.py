@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, Part, Recipe, State, Traits
 from zoo.layers.ranges import head_width
+from zoo.layers.short_convolution import ShortConvolution
 from zoo.layers.tensors import zero_padding, zeros_fp32
-from zoo.layers.xlstm import CausalConv1d, LinearHeadwise, MultiHeadLayerNorm
+from zoo.layers.xlstm import LinearHeadwise, MultiHeadLayerNorm
 from zoo.ops import slstm as recurrence
 from zoo.ops.slstm import LOWEST
 
@@ -58,7 +59,9 @@ class SLSTM(Mixer):
         if conv1d_kernel_size < 0:
             raise ValueError(f"slstm: conv1d_kernel_size must be at least 0, got {conv1d_kernel_size}")
         self.heads, self.bias_init, self.recurrent_weight_init = heads, bias_init, recurrent_weight_init
-        self.conv1d = CausalConv1d(D, conv1d_kernel_size) if conv1d_kernel_size else None
+        self.conv1d: Any = None
+        if conv1d_kernel_size:
+            self.conv1d = nn.ModuleDict({"conv": ShortConvolution(D, conv1d_kernel_size, bias=True)})
         self.fgate, self.igate, self.zgate, self.ogate = (LinearHeadwise(D, heads, bias=False) for _ in range(4))
         self.slstm_cell = SLSTMCell(D, heads)
         self.group_norm = MultiHeadLayerNorm(D, heads, weight=group_norm_weight)
@@ -68,7 +71,7 @@ class SLSTM(Mixer):
         x = zero_padding(x, mask)
         a, new = x, {}
         if self.conv1d is not None:
-            a, new["conv"] = self.conv1d.conv(x, mask=mask, state=None if state is None else state["conv"])
+            a, new["conv"] = self.conv1d["conv"](x, mask=mask, state=None if state is None else state["conv"])
         gates = [self.fgate.by_block(a), self.igate.by_block(a), self.zgate.by_block(x), self.ogate.by_block(x)]
         h, after = self.slstm_cell(gates, mask=mask, state=state)
         y = self.group_norm(h).to(x.dtype)
@@ -78,7 +81,7 @@ class SLSTM(Mixer):
         h = zeros_fp32(batch, self.slstm_cell.width, device=device, dtype=dtype)
         state: State = {"h": h, "c": h.clone(), "n": h.clone(), "m": torch.full_like(h, LOWEST)}
         if self.conv1d is not None:
-            state["conv"] = self.conv1d.conv.init_state(batch, device=device, dtype=dtype)
+            state["conv"] = self.conv1d["conv"].init_state(batch, device=device, dtype=dtype)
         return state
 
     @torch.no_grad()
@@ -88,7 +91,7 @@ class SLSTM(Mixer):
         for gate in (self.fgate, self.igate, self.zgate, self.ogate):
             nn.init.normal_(gate.weight, std=(0.4 / D) ** 0.5)
         if self.conv1d is not None:
-            self.conv1d.conv.reset_parameters()
+            self.conv1d["conv"].reset_parameters()
         self.group_norm.reset_parameters()
         R, b = self.slstm_cell._recurrent_kernel_, self.slstm_cell._bias_
         if self.recurrent_weight_init == "standard":

@@ -23,9 +23,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Mask, Mixed, Mixer, State, Traits
+from zoo.contract import LayerContext, Mask, Mixed, State, Traits
 from zoo.layers.linear import Linear, branch_, fan_in_
-from zoo.layers.ranges import at_least_one, head_width
+from zoo.layers.multi_head import MultiHead
+from zoo.layers.ranges import at_least_one
 from zoo.layers.tensors import in_fp32, merge_heads, put_steps, split_heads, zero_padding
 
 
@@ -46,7 +47,7 @@ from zoo.layers.tensors import in_fp32, merge_heads, put_steps, split_heads, zer
     ),
     positions="learned",
 )
-class Synthesizer(Mixer):
+class Synthesizer(MultiHead):
     """Transformer whose attention scores come from each step alone, or from a table, without dot products.
 
     State: the values `v` (and keys `k` with a dot product) of the slots so far, (B, H, S, D/H), valid ones first, and
@@ -75,13 +76,12 @@ class Synthesizer(Mixer):
         learned: bool = True,
         bias: bool = True,
     ) -> None:
-        super().__init__(context)
-        D, L = context.width, context.length
+        super().__init__(context, "synthesizer", heads)
+        D, L, d = context.width, context.length, self.head_width
         at_least_one("synthesizer", rank=rank)
         if factor is not None and not 1 <= factor <= L:
             raise ValueError(f"synthesizer: factor must lie in 1 .. {L}, the sequence length; got {factor}")
-        self.heads, self.causal, self.length, self.variant, self.dot = heads, context.causal, L, variant, dot
-        self.gain, d = context.gain, head_width("synthesizer", D, heads)
+        self.length, self.variant, self.dot = L, variant, dot
         self.value, self.out = Linear(D, D, bias=bias), Linear(D, D, bias=bias)
         if variant.endswith("dense") or dot != "none":
             self.query = Linear(D, D, bias=bias)
@@ -166,7 +166,7 @@ class Synthesizer(Mixer):
         return seen
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        empty = torch.empty(batch, self.heads, 0, self.out.in_features // self.heads, device=device, dtype=dtype)
+        empty = torch.empty(batch, self.heads, 0, self.head_width, device=device, dtype=dtype)
         names = ("v",) if self.dot == "none" else ("v", "k")
         return {**dict.fromkeys(names, empty), "n": torch.zeros(batch, dtype=torch.long, device=device)}
 

@@ -57,9 +57,15 @@ def table_(table: Tensor) -> None:
 
 @torch.no_grad()
 def lecun_normal_(weight: Tensor, fan_in: int) -> Tensor:
-    """N(0, 1/fan_in), from a normal cut at two standard deviations: flax' default for dense layers."""
+    """N(0, 1/fan_in), from a normal cut at two standard deviations."""
     std = fan_in**-0.5 / 0.87962566103423978  # the standard deviation of a unit normal after the cut
     return nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
+
+
+def flax_dense_(layer: nn.Linear) -> None:
+    """flax' default for dense layers: W by `lecun_normal_`, b = 0."""
+    lecun_normal_(layer.weight, layer.in_features)
+    nn.init.zeros_(layer.bias)
 
 
 @torch.no_grad()

@@ -16,17 +16,17 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from zoo.contract import LayerContext, Mask, Mixed, Mixer, State, Traits, Unsupported
+from zoo.contract import LayerContext, Mask, Mixed, State, Traits, Unsupported
 from zoo.layers.linear import branch_
-from zoo.layers.positions import relative
-from zoo.layers.ranges import head_width as width_of_head
+from zoo.layers.multi_head import MultiHead
+from zoo.layers.ranges import shared_heads
 from zoo.layers.tensors import merge_heads, split_heads, take_steps, zero_padding
 from zoo.ops.local_attention import attend
 
 WINDOW = 64
 
 
-class LocalAttention(Mixer):
+class LocalAttention(MultiHead):
     """Sliding-window attention, causal or bidirectional. State: see `recall`.
 
     Args:
@@ -51,17 +51,12 @@ class LocalAttention(Mixer):
         bias: bool = True,
         out_bias: bool = True,
     ) -> None:
-        super().__init__(context)
-        self.head_width = d = width_of_head("local", context.width, heads, head_width, "head_width")
-        self.heads, self.kv_heads = heads, heads if kv_heads is None else kv_heads
-        if self.kv_heads < 1 or heads % self.kv_heads:
-            raise ValueError(f"local: {heads} heads cannot share {kv_heads} heads of keys and values (kv_heads) evenly")
+        super().__init__(context, "local", heads, head_width, "head_width")
+        self.kv_heads, d = shared_heads("local", heads, kv_heads), self.head_width
         self.window = min(WINDOW, context.length) if window is None else window
         if not 1 <= self.window <= context.length:
             raise ValueError(f"local: window {self.window} must lie in 1 .. {context.length}, the sequence length")
-        self.causal, self.gain = context.causal, context.gain
         self.before, self.after = (self.window - 1, 0) if context.causal else (self.window // 2, self.window // 2)
-        self.positions = relative(context.positions, heads=heads, head_width=d, causal=context.causal)
         self.q_proj = nn.Linear(context.width, heads * d, bias=bias)
         self.k_proj = nn.Linear(context.width, self.kv_heads * d, bias=bias)
         self.v_proj = nn.Linear(context.width, self.kv_heads * d, bias=bias)
@@ -91,7 +86,6 @@ class LocalAttention(Mixer):
         return empty(batch, self.kv_heads, self.before, self.head_width, device=device, dtype=dtype)
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """See `branch_`."""
         branch_(self.q_proj, self.k_proj, values=self.v_proj, out=self.out_proj, depth=depth, gain=self.gain)
 
 

@@ -46,7 +46,6 @@ class MLP(Mixer):
         return self.down(self.activation(self.up(x))), state
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """See `branch_`."""
         branch_(values=self.up, out=self.down, depth=depth, gain=self.gain)
 
 
@@ -74,6 +73,5 @@ class GLU(Mixer):
         return glu(x, gate, up, down, self.activation), state
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """See `branch_`."""
         fan_in_(self.gate, self.gain or 1.0)
         branch_(values=self.up, out=self.down, depth=depth, gain=self.gain)

@@ -52,6 +52,18 @@ def head_width(name: str, width: int, heads: int, given: int | None = None, opti
     return width // heads if given is None else given
 
 
+def shared_heads(name: str, heads: int, kv_heads: int | None) -> int:
+    """How many heads of keys and values the mixer called `name` has; None for as many as of queries.
+
+    Raises:
+        ValueError: query heads cannot share them evenly.
+    """
+    shared = heads if kv_heads is None else kv_heads
+    if shared < 1 or heads % shared:
+        raise ValueError(f"{name}: {heads} heads cannot share {kv_heads} heads of keys and values (kv_heads) evenly")
+    return shared
+
+
 def width_multiple(heads: int, *expansions: float) -> int:
     """The smallest width D for which D and D times each expansion divide into `heads`."""
     shares = [heads / Fraction(expand).limit_denominator(1000) for expand in expansions if expand > 1e-3]

@@ -7,16 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from zoo.layers.short_convolution import ShortConvolution
 from zoo.layers.tensors import in_fp32
-
-
-class CausalConv1d(nn.Module):
-    """Holds a short convolution with SiLU under its official name, `conv1d.conv`."""
-
-    def __init__(self, width: int, kernel_size: int) -> None:
-        super().__init__()
-        self.conv = ShortConvolution(width, kernel_size, bias=True)
 
 
 class MultiHeadLayerNorm(nn.Module):
