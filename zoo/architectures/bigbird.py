@@ -99,10 +99,8 @@ class BigBird(MultiHead):
         here = torch.arange(N * b, device=q.device) < T
         valid = here.expand(B, -1) if valid is None else F.pad(valid, (0, N * b - T))
         q, k, v = (F.pad(x, (0, 0, 0, N * b - T)) for x in (q, k, v))
-
         ends = torch.cat([q[:, :, :b], q[:, :, -b:]], dim=2)
         first, last = attend(ends, k, v, visible=valid[:, None, None]).chunk(2, dim=2)
-
         table, counts = blocks(plan)
         at = table.flatten(1)[None, :, :, None]  # (1, H, M·K, 1): key blocks of every query block, one after another
         q = q[:, :, b:-b].unflatten(2, (N - 2, b)).flatten(1, 2)

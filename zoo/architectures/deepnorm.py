@@ -2,10 +2,6 @@
 as large.
 """
 
-from __future__ import annotations
-
-from typing import Any
-
 from zoo.architectures import register
 from zoo.architectures.pre_ln import pre_ln
 from zoo.layers.attention import Attention
@@ -23,6 +19,6 @@ from zoo.types import Recipe
         "positions, GELU, biases and initialisation are pre_ln's: the two differ in the residual type only",
     ),
 )
-def deepnorm(**options: Any) -> Recipe:
+def deepnorm(**options: object) -> Recipe:
     """Post-LN with a stronger residual, LN(α x + f(x)), and values, outputs and MLPs that start β times as large."""
     return pre_ln(**options).replace(residual="deepnorm")

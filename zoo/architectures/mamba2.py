@@ -135,22 +135,17 @@ class Mamba2(Mixer):
         z0, x0, z, xBC, dt = self.in_proj(x).split(self.sizes, dim=-1)
         before, S = (None, None) if state is None else (state["conv"], state["S"])
         xBC, last = self.conv1d(xBC, mask=mask, state=before, narrow=True)
-        y, S = self._state_space(xBC, dt, mask, S)
+        H, G, N = len(self.A_log), self.ngroups, self.d_state
+        x, B, C = xBC.split([H * self.headdim, G * N, G * N], dim=-1)
+        x, B, C = split_heads(x, H), split_heads(B, G), split_heads(C, G)
+        y, S = ssd(
+            x, *self._steps(dt, mask), B, C, self.D.view(H, -1).expand(H, self.headdim), S, chunk=self.chunk_size
+        )
+        y = merge_heads(y)
         y = (y * F.silu(z) if self.norm is None else self.norm(y, z)).to(x0.dtype)
         if x0.shape[-1]:
             y = torch.cat([F.silu(z0) * x0, y], dim=-1)
         return self.out_proj(y), None if state is None else {"conv": last, "S": S}
-
-    def _state_space(
-        self, xBC: Tensor, dt: Tensor, mask: Mask | None, S: Tensor | None
-    ) -> tuple[Float[Tensor, "B T I"], Float[Tensor, "B H N P"]]:
-        H, G, N = len(self.A_log), self.ngroups, self.d_state
-        x, B, C = xBC.split([H * self.headdim, G * N, G * N], dim=-1)
-        x, B, C = split_heads(x, H), split_heads(B, G), split_heads(C, G)
-        delta, log_decay = self._steps(dt, mask)
-        D = self.D.view(H, -1).expand(H, self.headdim)
-        y, S = ssd(x, delta, log_decay, B, C, D, S, chunk=self.chunk_size)
-        return merge_heads(y), S
 
     @in_fp32
     def _steps(

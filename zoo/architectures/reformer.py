@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
@@ -124,23 +125,12 @@ class Reformer(MultiHead):
     ) -> Float[Tensor, "B H T d"]:
         """LSH attention; where one chunk holds all steps, hashing would change nothing, and full attention is it."""
         B, H, T, _ = qk.shape
+        attend = partial(lsh_attention, qk, v, causal=self.causal, valid=valid, scale=self.scale)
         if self.chunk >= T:
-            one = torch.zeros(B, H, 1, T, dtype=torch.long, device=qk.device)
-            return lsh_attention(qk, v, one, chunk=T, before=0, causal=self.causal, valid=valid, scale=self.scale)
+            return attend(torch.zeros(B, H, 1, T, dtype=torch.long, device=qk.device), chunk=T, before=0)
         buckets = in_fp32(hash_buckets)(qk, self.rotations, self.factors)
-        return lsh_attention(
-            qk,
-            v,
-            buckets,
-            chunk=self.chunk,
-            before=self.before,
-            after=self.after,
-            causal=self.causal,
-            valid=valid,
-            across_buckets=self.across_buckets,
-            duplicates=self.duplicates,
-            scale=self.scale,
-        )
+        seen = {"before": self.before, "after": self.after, "across_buckets": self.across_buckets}
+        return attend(buckets, chunk=self.chunk, duplicates=self.duplicates, **seen)
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
         branch_(self.query_key, values=self.value, out=self.out, depth=depth, gain=self.gain)

@@ -21,17 +21,16 @@ from functools import lru_cache
 from typing import Any, Literal, TypeAlias
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, Part, State, Traits, Unsupported
+from zoo.layers.norms import HeadNorm
 from zoo.layers.ranges import positive, width_multiple
 from zoo.layers.tensors import in_fp32, merge_heads, split_heads, zero_padding, zeros_fp32
 from zoo.ops import rotation
 from zoo.ops.linear_attention import linear_attention
-from zoo.ops.norms import rms
 
 Form: TypeAlias = Literal["recurrent", "parallel"]
 Turn: TypeAlias = tuple[Tensor, Tensor]
@@ -88,7 +87,8 @@ class Retention(Mixer):
         if V < 1 or V % heads:
             raise ValueError(f"retnet: values {V} wide (value_factor · {D}) do not divide into {heads} heads")
         positive("retnet", eps=eps)
-        self.heads, self.gate_fn, self.form, self.eps = heads, gate_fn, form, eps
+        self.heads, self.form = heads, form
+        self.norm = HeadNorm(V // heads, eps, gate_fn, weight=False)
         if form == "parallel":
             self.traits = dataclasses.replace(self.traits, resumable=False)  # type: ignore[misc]
         self.q_proj, self.k_proj = nn.Linear(D, D, bias=False), nn.Linear(D, D, bias=False)
@@ -121,14 +121,8 @@ class Retention(Mixer):
             o, S = linear_attention(q, k, v, every, None if state is None else state["S"])
             if state is not None:
                 new = {"S": S, "position": start + (T if mask is None else mask.sum(1))}
-        return self.out_proj(self._gated(o.transpose(1, 2), self.g_proj(x)).to(x.dtype)), new
-
-    def _gated(self, o: Float[Tensor, "B T H V"], gate: Float[Tensor, "B T I"]) -> Float[Tensor, "B T I"]:
-        """RMSNorm(o) ⊙ gate(W_g x)."""
-        ones = self.out_proj.weight.new_ones(o.shape[-1])
-        if self.gate_fn == "swish":
-            return rms(o, ones, self.eps, gate.view(o.shape)).flatten(2)
-        return rms(o, ones, self.eps).flatten(2) * F.gelu(gate)
+        y = self.norm(o.transpose(1, 2), self.g_proj(x).unflatten(-1, (self.heads, -1)))
+        return self.out_proj(y.flatten(2).to(x.dtype)), new
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         K, V = (p.out_features // self.heads for p in (self.k_proj, self.v_proj))

@@ -14,8 +14,6 @@ with u = time_faaaa. Channel mixing is that of RWKV-4, 3.5 times as wide inside:
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -76,7 +74,7 @@ class ChannelMix(ChannelMixing):
         "at depth 1 the ramps over depth take layer 0's values, where the official code divides by zero",
     ),
 )
-def rwkv5(*, expand: float = 3.5, **options: Any) -> Recipe:
+def rwkv5(*, expand: float = 3.5, **options: object) -> Recipe:
     """RWKV-5.2, Eagle: RWKV-4 with a matrix state for each head, a gate and a norm over heads."""
     return Recipe(
         Part(TimeMix, **options),

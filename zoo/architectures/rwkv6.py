@@ -12,8 +12,6 @@ The mixing vectors μ (time_maa_*) weigh the previous input, where those of RWKV
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -108,7 +106,7 @@ class ChannelMix(ChannelMixing):
         "at depth 1 the ramps over depth take layer 0's values, where the official code divides by zero",
     ),
 )
-def rwkv6(*, expand: float = 3.5, **options: Any) -> Recipe:
+def rwkv6(*, expand: float = 3.5, **options: object) -> Recipe:
     """RWKV-6, Finch: RWKV-5 with a token shift and a decay that follow the data."""
     return Recipe(
         Part(TimeMix, **options),

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from zoo.contract import LayerContext, Mask, Mixer, State, Traits
 from zoo.layers.linear import fan_in_, residual_scale
+from zoo.layers.norms import HeadNorm
 from zoo.layers.short_convolution import ShortConvolution, side_by_side
 from zoo.layers.tensors import split_heads, zeros_fp32
 from zoo.ops import norms
@@ -112,19 +113,3 @@ class DeltaRuleMixer(Mixer):
                 fan_in_(part, scale.get(name, 1.0))
             elif isinstance(part, ShortConvolution | HeadNorm):
                 part.reset_parameters()
-
-
-class HeadNorm(nn.Module):
-    """RMSNorm over the width of a head, times activation(gate) if there is one; in float32 at least."""
-
-    def __init__(self, width: int, eps: float, activation: norms.Activation = "swish") -> None:
-        super().__init__()
-        self.eps, self.activation = eps, activation
-        self.weight = nn.Parameter(torch.ones(width))
-
-    def forward(self, o: Float[Tensor, "*N V"], gate: Float[Tensor, "*N V"] | None = None) -> Float[Tensor, "*N V"]:
-        return norms.rms(o, self.weight, self.eps, gate, self.activation)
-
-    def reset_parameters(self) -> None:
-        """w = 1."""
-        nn.init.ones_(self.weight)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from zoo.layers.mlp import ACTIVATIONS
 from zoo.ops import norms, precision
 from zoo.ops.precision import at_least_fp32
 from zoo.registry import Table
+
+Gate: TypeAlias = Literal["swish", "sigmoid", "relu", "gelu"]
 
 
 class LayerNorm(nn.LayerNorm):
@@ -21,13 +25,6 @@ class LayerNorm(nn.LayerNorm):
 
     def forward(self, x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
         return norms.layer(x, self.weight, self.bias, self.eps, dtype=_result(self, x))
-
-    def after(
-        self, x: Float[Tensor, "*N D"], y: Float[Tensor, "*N D"]
-    ) -> tuple[Float[Tensor, "*N D"], Float[Tensor, "*N D"]]:
-        """x + y, and its norm."""
-        s = x + y
-        return s, norms.layer(s, self.weight, self.bias, self.eps, dtype=_result(self, x))
 
 
 class RMSNorm(nn.RMSNorm):
@@ -47,7 +44,7 @@ class RMSNorm(nn.RMSNorm):
     def after(
         self, x: Float[Tensor, "*N D"], y: Float[Tensor, "*N D"]
     ) -> tuple[Float[Tensor, "*N D"], Float[Tensor, "*N D"]]:
-        """See `LayerNorm`."""
+        """x + y and its norm, in one pass."""
         return norms.summed(x, y, self.scale(), self.eps, dtype=_result(self, x))
 
 
@@ -59,6 +56,27 @@ class UnitRMSNorm(RMSNorm):
 
     def scale(self) -> Float[Tensor, " D"]:
         return 1 + at_least_fp32(self.weight)
+
+
+class HeadNorm(nn.Module):
+    """RMSNorm over the width of a head, times activation(gate) if there is one; in float32 at least."""
+
+    def __init__(self, width: int, eps: float, activation: Gate = "swish", *, weight: bool = True) -> None:
+        super().__init__()
+        self.width, self.eps, self.activation = width, eps, activation
+        self.weight = nn.Parameter(torch.ones(width)) if weight else None
+
+    def forward(self, o: Float[Tensor, "*N V"], gate: Float[Tensor, "*N V"] | None = None) -> Float[Tensor, "*N V"]:
+        weight = o.new_ones(self.width) if self.weight is None else self.weight
+        if self.activation == "swish" or self.activation == "sigmoid":
+            return norms.rms(o, weight, self.eps, gate, self.activation)
+        y = norms.rms(o, weight, self.eps)
+        return y if gate is None else y * ACTIVATIONS.resolve(self.activation)(gate)
+
+    def reset_parameters(self) -> None:
+        """w = 1."""
+        if self.weight is not None:
+            nn.init.ones_(self.weight)
 
 
 NORMS = Table(
@@ -92,10 +110,8 @@ def _result(norm: LayerNorm | RMSNorm, x: Tensor) -> torch.dtype | None:
 
 
 def summed(norm: nn.Module, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
-    """x + y and its norm, in one pass where the norm can; without a y, x and its norm."""
-    if y is None:
-        return x, norm(x)
-    if isinstance(norm, LayerNorm | RMSNorm):
+    """x + y and its norm; without a y, x and its norm."""
+    if y is not None and isinstance(norm, RMSNorm):
         return norm.after(x, y)
-    s = x + y
+    s = x if y is None else x + y
     return s, norm(s)

@@ -37,18 +37,13 @@ def weighted_sums(
     if not causal:
         if state is not None:
             raise Unsupported("linear attention that looks both ways cannot continue from a state")
-        y = _both_ways(q, k, v)
+        y = in_fp32(lambda q, k, v: q @ (k.mT @ v))(q, k, v)
     elif state is None:
         y, _ = linear_attention(q, k, v)
     else:
         y, S = linear_attention(q, k, v, state=torch.cat([state["S"], state["z"][..., None]], dim=-1))
         new = {"S": S[..., :-1], "z": S[..., -1]}
     return y[..., :-1], y[..., -1:], new
-
-
-@in_fp32
-def _both_ways(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    return q @ (k.mT @ v)
 
 
 def normalised(
