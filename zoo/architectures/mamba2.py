@@ -138,9 +138,8 @@ class Mamba2(Mixer):
         H, G, N = len(self.A_log), self.ngroups, self.d_state
         x, B, C = xBC.split([H * self.headdim, G * N, G * N], dim=-1)
         x, B, C = split_heads(x, H), split_heads(B, G), split_heads(C, G)
-        y, S = ssd(
-            x, *self._steps(dt, mask), B, C, self.D.view(H, -1).expand(H, self.headdim), S, chunk=self.chunk_size
-        )
+        D = self.D.view(H, -1).expand(H, self.headdim)
+        y, S = ssd(x, *self._steps(dt, mask), B, C, D, S, chunk=self.chunk_size)
         y = merge_heads(y)
         y = (y * F.silu(z) if self.norm is None else self.norm(y, z)).to(x0.dtype)
         if x0.shape[-1]:
