@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from zoo.architectures import register
-from zoo.contract import LayerContext
 from zoo.layers.rnn import Recurrent
 
 
@@ -35,13 +34,9 @@ class LSTM(Recurrent):
 
     cell, name, states = nn.LSTM, "lstm", "hc"
 
-    def __init__(self, context: LayerContext, *, forget_bias: float = 1.0) -> None:
-        super().__init__(context)
-        self.forget_bias = forget_bias
-
     @torch.no_grad()
     def reset_parameters(self, *, layer: int, depth: int) -> None:
         """Input weights Xavier, recurrent weights orthogonal per gate, forget bias 1 (Jozefowicz et al. 2015)."""
         super().reset_parameters(layer=layer, depth=depth)
         D = self.rnn.hidden_size
-        self.rnn.get_parameter("bias_ih_l0")[D : 2 * D] = self.forget_bias
+        self.rnn.get_parameter("bias_ih_l0")[D : 2 * D] = 1.0
