@@ -41,7 +41,7 @@ from zoo.ops.padding import reverse
     source="https://github.com/lindermanlab/S5 (s5/ssm.py, s5/ssm_init.py, s5/layers.py)",
     deviations=(
         "LayerNorm before the layer, where the official experiments use batch normalisation; no dropout inside it",
-        "C starts by the official C_init trunc_standard_normal; lecun_normal and complex_normal are not offered",
+        "two directions have C1 and C2 for every C_init (official, complex_normal: one C of twice the width)",
         "each conjugate pair's eigenvector has its first component positive; B̃ and C̃ absorb the phase",
         "blocks hold conjugate pairs also without conj_sym, so their size is even",
     ),
@@ -66,6 +66,7 @@ class S5(Mixer):
         *,
         d_state: int = 256,
         blocks: int = 8,
+        C_init: Literal["trunc_standard_normal", "lecun_normal", "complex_normal"] = "trunc_standard_normal",
         discretization: Literal["zoh", "bilinear"] = "zoh",
         dt_min: float = 1e-3,
         dt_max: float = 1e-1,
@@ -80,7 +81,8 @@ class S5(Mixer):
         check_step_sizes("s5", dt_min, dt_max)
         H, P = context.width, d_state // 2 if conj_sym else d_state
         self.d_state, self.blocks, self.conj_sym, self.clip_eigs = d_state, blocks, conj_sym, clip_eigs
-        self.discretization, self.activation, self.dt_min, self.dt_max = discretization, activation, dt_min, dt_max
+        self.C_init, self.discretization, self.activation = C_init, discretization, activation
+        self.dt_min, self.dt_max = dt_min, dt_max
         self.approximate = "tanh" if gelu == "tanh" else "none"
         self.Lambda_re, self.Lambda_im = nn.Parameter(torch.empty(P)), nn.Parameter(torch.empty(P))
         self.log_step = nn.Parameter(torch.empty(P, 1))
@@ -147,7 +149,11 @@ class S5(Mixer):
         self.B.copy_(torch.view_as_real(basis.mH @ B.to(basis.dtype)).flatten(0, 1))
         for name in self.readers:
             C = getattr(self, name)
-            raw = torch.view_as_complex(lecun_normal_(torch.empty(H, N, 2, device=C.device), N))
+            if self.C_init == "complex_normal":
+                nn.init.normal_(C, std=0.5**0.5)
+                continue
+            fan_in = N if self.C_init == "trunc_standard_normal" else N * H  # flax counts the leading axis in
+            raw = torch.view_as_complex(lecun_normal_(torch.empty(H, N, 2, device=C.device), fan_in))
             C.copy_(torch.view_as_real(raw.view(H, self.blocks, -1) @ basis).flatten(1, 2))
         nn.init.normal_(self.D)
         for dense in (self.out1, self.out2):

@@ -38,3 +38,9 @@ def test_initialisation(conj_sym):
     assert mixer.out2.weight.std().item() == pytest.approx(512**-0.5, rel=0.05)
     assert mixer.out2.weight.abs().max() < 2.3 * 512**-0.5  # cut at two standard deviations
     assert not mixer.out2.bias.any()
+
+
+@pytest.mark.parametrize(("C_init", "std"), [("lecun_normal", (6 * 64) ** -0.5), ("complex_normal", 0.5**0.5)])
+def test_other_initial_readers(C_init, std):
+    mixer = S5(LayerContext(width=6, length=T), d_state=64, blocks=1, C_init=C_init)
+    assert mixer.C.square().mean().sqrt().item() == pytest.approx(std, rel=0.15)
