@@ -62,7 +62,6 @@ class FastWeights(MultiHead):
     Args:
         rule: "delta" or "sum". feature_map: φ. nu: ν of DPFP; K = 2 d ν there, and d otherwise.
         d_head: d, the width of a head; None for width / heads.
-        normalise: make φ sum to 1.
         attention_norm: None for yes with "sum" and no with "delta", the official choices.
         scale: what outputs are multiplied by; None for 1/√d. IDSIA/recurrent-fwp has 1.
         eps: ε of the attention norm.
@@ -80,7 +79,6 @@ class FastWeights(MultiHead):
         rule: Literal["sum", "delta"] = "delta",
         feature_map: Literal["elu", "relu", "dpfp"] = "elu",
         nu: int = 2,
-        normalise: bool = True,
         attention_norm: bool | None = None,
         scale: float | None = None,
         eps: float = 1e-5,
@@ -91,7 +89,7 @@ class FastWeights(MultiHead):
             raise ValueError(f"fast_weights: nu {nu} is not between 1 and {2 * d - 1}, twice the head width less one")
         self.rule, self.feature_map, self.nu = rule, feature_map, nu
         self.K = 2 * d * nu if feature_map == "dpfp" else d
-        self.normalise, self.eps = normalise, eps
+        self.eps = eps
         self.attention_norm = rule == "sum" if attention_norm is None else attention_norm
         self.scale = d**-0.5 if scale is None else scale
         self.sizes = [d, d, d, 1] if rule == "delta" else [d, d, d]
@@ -118,20 +116,16 @@ class FastWeights(MultiHead):
 
     def features(self, x: Float[Tensor, "*N d"]) -> Float[Tensor, "*N K"]:
         """φ(x) ≥ 0 in x's dtype, computed in float32 at least."""
-        if self.feature_map == "elu" and self.normalise:
-            return simplex(x)
-        return self._features(x).to(x.dtype)
+        return simplex(x) if self.feature_map == "elu" else self._features(x).to(x.dtype)
 
     @in_fp32
     def _features(self, x: Float[Tensor, "*N d"]) -> Float[Tensor, "*N K"]:
-        if self.feature_map == "elu":
-            phi = F.elu(x) + 1
-        elif self.feature_map == "relu":
+        if self.feature_map == "relu":
             phi = F.relu(x)
         else:
             r = F.relu(torch.cat([x, -x], dim=-1))
             phi = torch.cat([r * r.roll(shift, dims=-1) for shift in range(1, self.nu + 1)], dim=-1)
-        return phi / phi.sum(-1, keepdim=True).clamp(min=SMALLEST_SUM) if self.normalise else phi
+        return phi / phi.sum(-1, keepdim=True).clamp(min=SMALLEST_SUM)
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         S = zeros_fp32(batch, self.heads, self.K, self.head_width, device=device, dtype=dtype)
