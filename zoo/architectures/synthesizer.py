@@ -4,7 +4,7 @@
 
     dense                S_t = W₂ relu(W₁ x_t)                                  (section 3.2, eq. 1)
     factorized_dense     S_{t,s} = A_{t, ⌊s/b⌋} B_{t, s mod b},    A_t, B_t = W_A relu(W₁ x_t), W_B relu(W₁ x_t)
-    random               S = R, learned, or fixed as drawn                      (eq. 3)
+    random               S = R, learned                                         (eq. 3)
     factorized_random    S = R₁ R₂ᵀ, of rank k                                  (eq. 5)
 
 `dot` mixes in q·k/√d, with q = W₁ x (section 3.4): added to S ("plus"), or as (1 − σ(α)) q·k/√d + σ(α) S ("alpha").
@@ -42,6 +42,7 @@ from zoo.layers.tensors import in_fp32, merge_heads, put_steps, split_heads, zer
         "projections have biases, as in long-range-arena; mesh has none",
         "factorized_dense is in neither official code: every pair of entries of A and B gives a score, as the paper's "
         "text asks for, which its two plain tilings would not; the length need not be a multiple of b",
+        "the tables of the random variants learn; the paper also keeps them as drawn",
         "a dot product mixed in is scaled by 1/sqrt(d); mesh folds that into the initial queries",
         "residual type, GELU and initialisation (but for the tables, Glorot's as in mesh) are pre_ln's",
     ),
@@ -55,7 +56,6 @@ class Synthesizer(MultiHead):
 
     Args:
         rank: k of factorized_random. factor: b of factorized_dense; None for ⌈√length⌉.
-        learned: False keeps the tables of the random variants as drawn.
         bias: of all projections but the keys', whose bias no softmax would notice.
     """
 
@@ -73,7 +73,6 @@ class Synthesizer(MultiHead):
         dot: Literal["none", "plus", "alpha"] = "none",
         rank: int = 32,
         factor: int | None = None,
-        learned: bool = True,
         bias: bool = True,
     ) -> None:
         super().__init__(context, "synthesizer", heads)
@@ -97,10 +96,7 @@ class Synthesizer(MultiHead):
         tables = {"random": {"R": (heads, L, L)}, "factorized_random": dict.fromkeys(("R1", "R2"), (heads, L, rank))}
         self.tables = tables.get(variant, {})
         for name, shape in self.tables.items():
-            if learned:
-                self.register_parameter(name, nn.Parameter(torch.empty(shape)))
-            else:
-                self.register_buffer(name, torch.empty(shape))
+            self.register_parameter(name, nn.Parameter(torch.empty(shape)))
         self._reset_tables()
 
     def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
