@@ -42,8 +42,6 @@ from zoo.ops.delta_rule import delta_rule
 class DeltaNet(DeltaRuleMixer):
     """DeltaNet: linear attention that overwrites what a key held, with short convolutions and unit keys.
 
-    State: `S` (B, H, K, V) in float32 at least, and the last inputs of the convolutions q, k and v.
-
     Args:
         expand_k, expand_v: widths of all keys and of all values together, over the model's.
         use_beta: β from the input; 1 without (2 with `allow_neg_eigval`).

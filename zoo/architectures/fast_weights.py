@@ -88,8 +88,7 @@ class FastWeights(MultiHead):
         if nu < 1 or (feature_map == "dpfp" and nu >= 2 * d):
             raise ValueError(f"fast_weights: nu {nu} is not between 1 and {2 * d - 1}, twice the head width less one")
         self.rule, self.feature_map, self.nu = rule, feature_map, nu
-        self.K = 2 * d * nu if feature_map == "dpfp" else d
-        self.eps = eps
+        self.K, self.eps = 2 * d * nu if feature_map == "dpfp" else d, eps
         self.attention_norm = rule == "sum" if attention_norm is None else attention_norm
         self.scale = d**-0.5 if scale is None else scale
         self.sizes = [d, d, d, 1] if rule == "delta" else [d, d, d]

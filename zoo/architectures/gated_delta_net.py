@@ -47,8 +47,6 @@ from zoo.ops.norms import Activation
 class GatedDeltaNet(DeltaRuleMixer):
     """Gated DeltaNet: the delta rule with a decay per head, short convolutions, unit keys and an output gate.
 
-    State: `S` (B, H_v, K, V) in float32 at least, and the last inputs of the convolutions.
-
     Args:
         head_dim: K; None for ¾ of the width over the heads, or all of it without a gate, which makes about 6 width²
             parameters (official docstring).

@@ -29,9 +29,6 @@ from zoo.layers.rnn import Recurrent
     depth=2,
 )
 class GRU(Recurrent):
-    """Stacked GRU layers without residuals or norms.
-
-    State: `h` (B, D).
-    """
+    """Stacked GRU layers without residuals or norms."""
 
     cell, name, states = nn.GRU, "gru", "h"

@@ -27,10 +27,7 @@ from zoo.layers.rnn import Recurrent
     depth=2,
 )
 class LSTM(Recurrent):
-    """Stacked LSTM layers without residuals or norms, as language models used them before transformers.
-
-    State: `h` and `c` (B, D).
-    """
+    """Stacked LSTM layers without residuals or norms, as language models used them before transformers."""
 
     cell, name, states = nn.LSTM, "lstm", "hc"
 

@@ -235,9 +235,7 @@ class Mega(Mixer):
 class EMA(nn.Module):
     """The moving average over D channels (fairseq/modules/exponential_moving_average.py), in one direction or in both.
 
-    Both ways, D more kernels look ahead, from the present on: it counts in both. The names are those of the published
-    code, where p = σ(δ); in the paper, and in another commit of the official file, α and δ have each other's place,
-    and that commit's second kernel starts at the step after the present.
+    Both ways, D more kernels look ahead, from the present on: it counts in both.
     """
 
     def __init__(self, D: int, N: int, *, both_ways: bool) -> None:

@@ -84,12 +84,6 @@ class TimeMix(Mixer):
     def width_multiple(cls, *, head_size: int, **_: Any) -> int:
         return max(1, head_size)
 
-    w0: nn.Parameter
-    a0: nn.Parameter
-    v0: nn.Parameter
-    g1: nn.Parameter
-    g2: nn.Parameter
-
     def forward(
         self,
         x: Float[Tensor, "B T D"],
@@ -104,8 +98,8 @@ class TimeMix(Mixer):
         r, k, v = self.receptance(xr), self.key(xk), self.value(xv)
         v_first = v if shared_context is None else shared_context.setdefault("v_first", v)
         if "v" in self.loras:
-            v = torch.lerp(v, v_first.to(v.dtype), torch.sigmoid(self.v0 + self._low("v", xv)).to(v.dtype))
-        g = torch.sigmoid(xg @ self.g1) @ self.g2
+            v = torch.lerp(v, v_first.to(v.dtype), torch.sigmoid(self._low("v", xv)).to(v.dtype))
+        g = self._low("g", xg, torch.sigmoid)
         y, S = self._wkv(r, k, v, xw, xa, mask, None if state is None else state["S"])
         return self.output((y * g).to(x.dtype)), None if state is None else {"x": last, "S": S}
 
@@ -114,8 +108,8 @@ class TimeMix(Mixer):
         self, r: Tensor, k: Tensor, v: Tensor, xw: Tensor, xa: Tensor, mask: Mask | None, S: Tensor | None
     ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B H N N"]]:
         """The output before its gate, and the last S. A masked step neither forgets nor adds."""
-        log_w = FLOOR * torch.sigmoid(self.w0 + self._low("w", xw, torch.tanh))
-        a = torch.sigmoid(self.a0 + self._low("a", xa))
+        log_w = FLOOR * torch.sigmoid(self._low("w", xw, torch.tanh))
+        a = torch.sigmoid(self._low("a", xa))
         kappa, k = k * self.k_k, k * (1 + (a - 1) * self.k_a)
         r, k, v, a, kappa, log_w = (split_heads(z, self.heads) for z in (r, k, v, a, kappa, log_w))
         kappa = F.normalize(kappa, dim=-1)
@@ -125,9 +119,10 @@ class TimeMix(Mixer):
         return norm_heads(self.ln_x, y) + bonus.transpose(1, 2).flatten(2), S
 
     def _low(self, c: str, x: Tensor, activation: Any = None) -> Tensor:
-        """x C₁ C₂, in x's precision."""
-        first = x @ getattr(self, f"{c}1").to(x.dtype)
-        return (first if activation is None else activation(first)) @ getattr(self, f"{c}2").to(x.dtype)
+        """c₀ + activation(x C₁) C₂, the products in x's precision; g has no c₀."""
+        low = x @ getattr(self, f"{c}1").to(x.dtype)
+        low = (low if activation is None else activation(low)) @ getattr(self, f"{c}2").to(x.dtype)
+        return low if c == "g" else getattr(self, f"{c}0") + low
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         x = torch.zeros(batch, self.key.in_features, device=device, dtype=dtype)
@@ -146,10 +141,10 @@ class TimeMix(Mixer):
         linear = ramp - 0.5
         zigzag = (n % N - (N - 1) / 2) / ((N - 1) / 2)  # −1 to 1 within each head
         zigzag = zigzag * zigzag.abs()
-        self.w0.copy_(-6 + 6 * ramp ** (1 + up**0.3) + 0.5 + 2.5 * zigzag)
-        self.a0.copy_(-0.19 + 0.3 * zigzag + 0.4 * linear)
+        self.get_parameter("w0").copy_(-6 + 6 * ramp ** (1 + up**0.3) + 0.5 + 2.5 * zigzag)
+        self.get_parameter("a0").copy_(-0.19 + 0.3 * zigzag + 0.4 * linear)
         if "v" in self.loras:
-            self.v0.copy_(0.73 - 0.4 * linear)
+            self.get_parameter("v0").copy_(0.73 - 0.4 * linear)
         for c in self.loras:
             second = self.get_parameter(f"{c}2")
             nn.init.zeros_(self.get_parameter(f"{c}1"))

@@ -111,7 +111,7 @@ class S4(Mixer):
         if self.kernel_length == 0:
             self.attune_(x.shape[1])  # as the official code does in its first forward pass
         u = zero_padding(x, mask)
-        y, new = self._sequence(u) if state is None else self._resume(u, mask, state)
+        y, new = (self._sequence(u), None) if state is None else self._resume(u, mask, state)
         return F.glu(self.output(F.gelu(y).to(x.dtype)), dim=-1), new
 
     @in_fp32
@@ -155,9 +155,9 @@ class S4(Mixer):
         return Dense(A, B, C.to(A.dtype))
 
     @in_fp32
-    def _sequence(self, u: Float[Tensor, "B T D"]) -> tuple[Float[Tensor, "B T KD"], None]:
+    def _sequence(self, u: Float[Tensor, "B T D"]) -> Float[Tensor, "B T KD"]:
         """y = K ∗ u + D u."""
-        return _convolve(u, self.kernel(u.shape[1]), self.D.flatten()), None
+        return _convolve(u, self.kernel(u.shape[1]), self.D.flatten())
 
     @in_fp32
     def _resume(

@@ -73,9 +73,12 @@ class SLSTM(Mixer):
         if self.conv1d is not None:
             a, new["conv"] = self.conv1d["conv"](x, mask=mask, state=None if state is None else state["conv"])
         gates = [self.fgate.by_block(a), self.igate.by_block(a), self.zgate.by_block(x), self.ogate.by_block(x)]
-        h, after = self.slstm_cell(gates, mask=mask, state=state)
-        y = self.group_norm(h).to(x.dtype)
-        return y, None if state is None else {**new, **after}
+        R = self.slstm_cell._recurrent_kernel_.unflatten(1, (4, -1))
+        b = self.slstm_cell._bias_.unflatten(0, (4, self.heads, -1)).transpose(0, 1)
+        before = None if state is None else tuple(state[name].unflatten(1, (self.heads, -1)) for name in "hcnm")
+        h, after = recurrence.slstm(*gates, R, b, before, mask)
+        new |= {name: value.flatten(1) for name, value in zip("hcnm", after, strict=True)}
+        return self.group_norm(h.flatten(2)).to(x.dtype), None if state is None else new
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         h = zeros_fp32(batch, self.slstm_cell.width, device=device, dtype=dtype)
@@ -117,25 +120,14 @@ class SLSTM(Mixer):
 
 
 class SLSTMCell(nn.Module):
-    """The recurrence, from what the gates say about the input. R and b are stored as by the official vanilla backend:
-    R (H, 4 d, d), per head the rows of gates i, f, z and o, and b (4 D), gate by gate."""
+    """R and b of the recurrence, stored as by the official vanilla backend: R (H, 4 d, d), per head the rows of gates
+    i, f, z and o, and b (4 D), gate by gate."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.width, self.heads, d = width, heads, width // heads
         self._recurrent_kernel_ = nn.Parameter(torch.empty(heads, 4 * d, d))
         self._bias_ = nn.Parameter(torch.empty(4 * width))
-
-    def forward(
-        self, gates: list[Float[Tensor, "H B T d"]], *, mask: Mask | None = None, state: State | None = None
-    ) -> tuple[Float[Tensor, "B T D"], State]:
-        """All h_t, in float32 at least, and the last h, c, n and m."""
-        R = self._recurrent_kernel_.unflatten(1, (4, -1))
-        b = self._bias_.unflatten(0, (4, self.heads, -1)).transpose(0, 1)
-        before = None if state is None else tuple(state[name].unflatten(1, (self.heads, -1)) for name in "hcnm")
-        i, f, z, o = gates
-        h, after = recurrence.slstm(i, f, z, o, R, b, before, mask)
-        return h.flatten(2), {name: x.flatten(1) for name, x in zip("hcnm", after, strict=True)}
 
 
 @register(

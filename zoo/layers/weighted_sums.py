@@ -50,12 +50,8 @@ def normalised(
     y: Float[Tensor, "B H T V"], total: Float[Tensor, "B H T 1"], eps: float, least: float = 0.0
 ) -> Float[Tensor, "B H T V"]:
     """y / (max(total, least) + ε)."""
-    return y * _reciprocal(total, eps, least).to(y.dtype)
-
-
-@in_fp32
-def _reciprocal(total: Tensor, eps: float, least: float) -> Tensor:
-    return ((total.clamp(min=least) if least else total) + eps).reciprocal()
+    weigh = in_fp32(lambda total: ((total.clamp(min=least) if least else total) + eps).reciprocal())
+    return y * weigh(total).to(y.dtype)
 
 
 def zero_sums(batch: int, heads: int, K: int, V: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
