@@ -1,6 +1,4 @@
-"""DeepNorm: x ← LN(α x + f(x)) with α = (2N)^{1/4} for N blocks; values, outputs and MLPs start β = (8N)^{−1/4}
-as large.
-"""
+"""DeepNorm: x ← LN(α x + f(x)), α = (2N)^{1/4} in N blocks; values, outputs, MLPs start β = (8N)^{−1/4} as large."""
 
 from zoo.architectures import register
 from zoo.architectures.pre_ln import pre_ln

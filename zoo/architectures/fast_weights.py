@@ -30,6 +30,7 @@ from zoo.contract import LayerContext, Mask, Mixed, Part, State, Traits
 from zoo.layers.linear import branch_
 from zoo.layers.multi_head import MultiHead
 from zoo.layers.tensors import in_fp32, merge_heads, zero_padding, zeros_fp32
+from zoo.layers.weighted_sums import sums_of_keys
 from zoo.ops.delta_rule import delta_rule
 from zoo.ops.linear_attention import linear_attention
 from zoo.ops.norms import SMALLEST_SUM, simplex
@@ -137,12 +138,3 @@ class FastWeights(MultiHead):
             d = self.head_width
             values = self.slow_net.weight.unflatten(0, (self.heads, -1))[:, 2 * d : 3 * d]
             nn.init.normal_(values, std=self.gain * self.slow_net.in_features**-0.5)
-
-
-@in_fp32
-def sums_of_keys(
-    q: Float[Tensor, "B H T K"], k: Float[Tensor, "B H T K"], z: Float[Tensor, "B H K"] | None
-) -> tuple[Float[Tensor, "B H T 1"], Float[Tensor, "B H K"]]:
-    """Σ_{s≤t} φ(k_s)·φ(q_t), counting on from z, and z = Σ φ(k) after the last step."""
-    sums = k.cumsum(2) if z is None else k.cumsum(2) + z[:, :, None]
-    return (sums * q).sum(-1, keepdim=True), sums[:, :, -1]

@@ -100,11 +100,6 @@ class Hyena(Mixer):
         self.reset_parameters(layer=context.layer, depth=context.depth)
 
     def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
-        """As `Mixer.forward`.
-
-        Raises:
-            ValueError: longer than the filters, counted from the first step.
-        """
         _, T, D = x.shape
         S = T if state is None else state["z"].shape[1] + T
         if self.l_max < S:

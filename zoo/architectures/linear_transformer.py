@@ -18,7 +18,7 @@ from zoo.layers.multi_head import MultiHead
 from zoo.layers.positions.in_attention import no_steps, places
 from zoo.layers.ranges import head_width, positive
 from zoo.layers.tensors import in_fp32, merge_heads, split_heads, zero_padding
-from zoo.layers.weighted_sums import normalised, weighted_sums, zero_sums
+from zoo.layers.weighted_sums import normalised, sums_of_keys, weighted_sums, zero_sums
 from zoo.ops.elementwise import positive as elu_plus_one
 from zoo.ops.linear_attention import weighted_mean
 
@@ -87,10 +87,8 @@ class LinearAttention(MultiHead):
         normaliser stays positive (RoFormer, arXiv:2104.09864, eq. 19)."""
         now, steps = places(state, q.shape[2], mask, q.device)
         y, _, new = weighted_sums(*self.positions.rotate_both(q, k, now), v, causal=causal, mask=mask, state=state)
-        k = zero_padding(k, mask, 2)
-        z = k.cumsum(2) if causal else k.sum(2, keepdim=True)
-        z = z if state is None else z + state["z"][:, :, None]
-        return y, (q * z).sum(-1, keepdim=True), None if new is None else {**new, "z": z[:, :, -1], **steps}
+        total, z = sums_of_keys(q, zero_padding(k, mask, 2), None if state is None else state["z"], causal)
+        return y, total, None if new is None else {**new, "z": z, **steps}
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         K, V = (p.out_features // self.heads for p in (self.key_projection, self.value_projection))

@@ -113,11 +113,7 @@ class Mega(Mixer):
         state: State | None = None,
         shared_context: dict[str, Any] | None = None,
     ) -> Mixed:
-        """As `Mixer.forward`. The residual that u weighs the new value against is in `shared_context`, or is x.
-
-        Raises:
-            ValueError: longer than the relative positions reach. Unsupported: a state, but bidirectional.
-        """
+        """As `Mixer.forward`. The residual that u weighs the new value against is in `shared_context`, or is x."""
         S = x.shape[1] + (0 if state is None or self.chunk_size > 0 else state["k"].shape[1])
         if self.longest is not None and self.longest < S:
             raise ValueError(f"mega: {S} steps exceed the {self.longest} that the relative positions reach")

@@ -107,13 +107,11 @@ class Performer(MultiHead):
     ) -> tuple[Tensor, State | None]:
         """Outputs as a ratio of sums over steps, and the next state."""
         valid = None if mask is None else mask[:, None, :, None]
-        q, k = self.query_features(q), self.key_features(k, valid)
+        # c is the largest entry of W q at each step (official code); m^{-½} cancels in y.
+        q = self._relu(q) if self.kernel == "relu" else exponential(q, self.W, self.eps, "features")
+        k = self.key_features(k, valid)
         y, total, new = weighted_sums(q, k, v.to(q.dtype), causal=self.causal, mask=mask, state=state)
         return mean(torch.cat([y, total], dim=-1).to(q.dtype)), new
-
-    def query_features(self, q: Float[Tensor, "B H T d"]) -> Float[Tensor, "B H T m"]:
-        """√m φ(q), as m^{-½} cancels in y. c is the largest entry of W q at each step (official code)."""
-        return self._relu(q) if self.kernel == "relu" else exponential(q, self.W, self.eps, "features")
 
     def key_features(
         self, k: Float[Tensor, "B H T d"], valid: Bool[Tensor, "B 1 T 1"] | None = None

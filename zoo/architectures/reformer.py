@@ -137,11 +137,7 @@ class Reformer(MultiHead):
 
 
 def factors(buckets: int | Sequence[int] | None, length: int, chunk: int) -> list[int]:
-    """The even numbers whose product is the number of buckets.
-
-    Raises:
-        ValueError: one of them is odd, or there is none.
-    """
+    """The even numbers whose product is the number of buckets."""
     if buckets is None:
         n = 2 * max(1, length // chunk)
         if n <= 128:

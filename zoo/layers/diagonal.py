@@ -36,10 +36,6 @@ class DiagonalSystem(NamedTuple):
         """K_l = 2 Re(C Ā^l B̄) for l < T: from x_0 = 0, y = K ∗ u."""
         return vandermonde.evaluate((self.C * self.B)[None], self.log_A, T)[0]
 
-    def response(self, x0: Complex[Tensor, "B H M"], T: int) -> Float[Tensor, "B T H"]:
-        """What x_0 adds to y_1, ..., y_T: 2 Re(C Ā^t x_0)."""
-        return vandermonde.evaluate(self.C * torch.exp(self.log_A) * x0, self.log_A, T).transpose(1, 2)
-
     def last_state(
         self, u: Float[Tensor, "B T H"], x0: Complex[Tensor, "B H M"], mask: Mask | None
     ) -> Complex[Tensor, "B H M"]:
@@ -53,7 +49,8 @@ class DiagonalSystem(NamedTuple):
         """y from x_0 on, with `skip` times u added, and the state after the valid steps."""
         T = u.shape[1]
         if T > 1:
-            return convolve(u, self.kernel(T), skip) + self.response(x0, T), self.last_state(u, x0, mask)
+            response = vandermonde.evaluate(self.C * torch.exp(self.log_A) * x0, self.log_A, T)  # 2 Re(C Ā^t x_0)
+            return convolve(u, self.kernel(T), skip) + response.transpose(1, 2), self.last_state(u, x0, mask)
         x = torch.exp(self.log_A) * x0 + self.B * u[:, 0, :, None]
         y = 2 * (self.C * x).real.sum(-1)[:, None] + skip * u
         return y, x if mask is None else torch.where(mask[:, :, None], x, x0)

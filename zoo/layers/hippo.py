@@ -32,9 +32,6 @@ def transition(measure: str, N: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
     """A (N, N), B (N,) and the correction P (R, N) of a measure.
 
     `legs` (scaled Legendre), `legt` (translated Legendre), `fout` (truncated Fourier).
-
-    Raises:
-        ValueError: N too large.
     """
     if N > LARGEST:
         raise ValueError(f"d_state {N} is too large for HiPPO, whose matrix is decomposed; at most {LARGEST}")
@@ -79,11 +76,7 @@ def nplr(measure: str, N: int, rank: int = 1, clip: float | None = 2.0) -> NPLR:
 
 
 def combination(init: str, N: int, rank: int, S: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Λ (S, M), P (R, S, M) and B (S, M) of S systems: of one measure, or for `hippo` of legs and then fout.
-
-    Raises:
-        ValueError: a rank too low for `init`, or an odd S for `hippo`.
-    """
+    """Λ (S, M), P (R, S, M) and B (S, M) of S systems: of one measure, or for `hippo` of legs and then fout."""
     measures = ("legs", "fout") if init == "hippo" else (init,)
     each, rest = divmod(S, len(measures))
     if rest:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from zoo.contract import LayerContext, Mask, Mixed, State, Traits, Unsupported
 from zoo.layers.linear import branch_
 from zoo.layers.multi_head import MultiHead
+from zoo.layers.positions.in_attention import places
 from zoo.layers.ranges import shared_heads
 from zoo.layers.tensors import merge_heads, split_heads, take_steps, zero_padding
 from zoo.ops.local_attention import attend
@@ -68,9 +69,7 @@ class LocalAttention(MultiHead):
         x = zero_padding(x, mask)
         q = split_heads(self.q_proj(x), self.heads)
         k, v = (split_heads(project(x), self.kv_heads) for project in (self.k_proj, self.v_proj))
-        now = torch.arange(x.shape[1], device=x.device)[None]
-        if state is not None:
-            now = now + state["steps"][:, None]
+        now, _ = places(state, x.shape[1], mask, x.device)
         q, k = self.positions.rotate_both(q, k, now)
         k, v, valid, new = recall(state, k, v, mask)
         y = attend(q.to(k.dtype), k, v, before=self.before, after=self.after, valid=valid, bias=self._bias(x.device))

@@ -95,11 +95,7 @@ NORMS = Table(
 
 
 def make_norm(kind: str, width: int) -> nn.Module:
-    """The norm called `kind` over `width` features.
-
-    Raises:
-        ValueError: unknown.
-    """
+    """The norm called `kind` over `width` features."""
     norm: nn.Module = NORMS.resolve(kind)(width)
     return norm
 

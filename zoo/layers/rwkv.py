@@ -168,11 +168,7 @@ class MatrixTimeMixing(Mixer):
 
 
 def count_heads(width: int, head_size: int) -> int:
-    """The number of heads of `head_size` channels in `width`.
-
-    Raises:
-        ValueError: not a whole number, or heads of one channel, which the norm over a head would set to zero.
-    """
+    """The number of heads of `head_size` channels in `width`; those of one channel the norm would set to zero."""
     if head_size < 2:
         raise ValueError(f"rwkv: heads need at least 2 channels, got head_size {head_size}")
     if width < 1 or width % head_size:

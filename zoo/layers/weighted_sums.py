@@ -29,9 +29,6 @@ def weighted_sums(
     """Sᵀq and z·q at every step and, given a state, the next one. Masked steps add nothing to S and z.
 
     q and k are features already. z is the last column of S, behind a value of 1 at every step.
-
-    Raises:
-        Unsupported: a state where `causal` is false.
     """
     k, v, new = zero_padding(k, mask, 2), F.pad(v, (0, 1), value=1.0), None
     if not causal:
@@ -44,6 +41,16 @@ def weighted_sums(
         y, S = linear_attention(q, k, v, state=torch.cat([state["S"], state["z"][..., None]], dim=-1))
         new = {"S": S[..., :-1], "z": S[..., -1]}
     return y[..., :-1], y[..., -1:], new
+
+
+@in_fp32
+def sums_of_keys(
+    q: Float[Tensor, "B H T K"], k: Float[Tensor, "B H T K"], z: Float[Tensor, "B H K"] | None, causal: bool = True
+) -> tuple[Float[Tensor, "B H T 1"], Float[Tensor, "B H K"]]:
+    """z·q at every step, counting on from z, and z after the last step."""
+    sums = k.cumsum(2) if causal else k.sum(2, keepdim=True)
+    sums = sums if z is None else sums + z[:, :, None]
+    return (sums * q).sum(-1, keepdim=True), sums[:, :, -1]
 
 
 def normalised(

@@ -38,10 +38,7 @@ class LinearHeadwise(nn.Module):
         self.weight = nn.Parameter(torch.empty(heads, width // heads, width // heads))
         self.bias = nn.Parameter(torch.empty(width)) if bias else None
 
-    def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-        return self.by_block(x).permute(1, 2, 0, 3).flatten(2)
-
-    def by_block(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "G B T d"]:
+    def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "G B T d"]:
         """The outputs of each block by themselves, one contiguous matrix per block."""
         return _by_block(x, self.weight, self.bias)
 
