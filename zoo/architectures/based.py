@@ -98,14 +98,13 @@ class BaseConv(Mixer):
     ) -> None:
         super().__init__(context)
         at_least_one("base_conv", kernel_size=kernel_size)
-        if expand_proj < 1 or expand_proj * context.width % 2:
-            raise ValueError(
-                f"base_conv: expand_proj {expand_proj} times width {context.width} does not split into two halves"
-            )
-        inner = expand_proj * context.width // 2
-        self.in_proj = nn.Linear(context.width, 2 * inner, bias=use_bias)
+        D = context.width
+        if expand_proj < 1 or expand_proj * D % 2:
+            raise ValueError(f"base_conv: expand_proj {expand_proj} times width {D} does not split into two halves")
+        inner = expand_proj * D // 2
+        self.in_proj = nn.Linear(D, 2 * inner, bias=use_bias)
         self.conv1 = ShortConvolution(inner, kernel_size, bias=conv_bias)
-        self.out_proj = nn.Linear(inner, context.width, bias=use_bias)
+        self.out_proj = nn.Linear(inner, D, bias=use_bias)
 
     def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
         x = zero_padding(x, mask)

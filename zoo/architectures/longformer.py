@@ -65,13 +65,12 @@ class Longformer(MultiHead):
         bias: bool = True,
     ) -> None:
         super().__init__(context, "longformer", heads)
-        window = min(64, 2 * context.length) if window is None else window
+        twice = 2 * context.length
+        window = min(64, twice) if window is None else window
         if window < 2 or window % 2:
             raise ValueError(f"longformer: window {window} must be even and positive, half of it lies on each side")
-        if window > 2 * context.length:
-            raise ValueError(
-                f"longformer: window {window} must be at most {2 * context.length}, twice the sequence length"
-            )
+        if window > twice:
+            raise ValueError(f"longformer: window {window} must be at most {twice}, twice the sequence length")
         if global_tokens < 0:
             raise ValueError(f"longformer: global_tokens must not be negative, got {global_tokens}")
         self.window, self.global_tokens = window, 0 if context.causal else global_tokens

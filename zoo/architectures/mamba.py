@@ -40,8 +40,7 @@ from zoo.ops.selective_scan import gated_selective_scan
 class Mamba(Mixer):
     """Mamba: a diagonal state-space model whose step size, input and output depend on the token, gated, no MLP.
 
-    State: the last inputs of its convolution `conv` (B, D·expand, d_conv − 1), and `h`
-    (B, D·expand, d_state) in float32 at least.
+    State: the last inputs `conv` (B, D·expand, d_conv − 1), and `h` (B, D·expand, d_state) in float32 at least.
 
     Args:
         d_state: N. d_conv: the width of the convolution. expand: channels inside, as a multiple of the width.

@@ -47,8 +47,7 @@ from zoo.ops.ssd import ssd
 class Mamba2(Mixer):
     """Mamba-2: a state space with one decay per head, as chunked linear attention, gated and normed, no MLP.
 
-    State: the last inputs of its convolution `conv` (B, channels, d_conv − 1), and `S`
-    (B, heads, d_state, headdim) in float32 at least.
+    State: the last inputs `conv` (B, channels, d_conv − 1), and `S` (B, heads, d_state, headdim) in float32 at least.
 
     Args:
         d_state: N. d_conv: the width of the convolution. expand: channels inside, as a multiple of the width.

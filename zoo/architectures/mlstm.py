@@ -47,8 +47,7 @@ from zoo.ops.mlstm.naive import MLSTMState
 class MLSTM(Mixer):
     """xLSTM[1:0]: blocks of mLSTM, a matrix memory with exponential input gates and no recurrent weights.
 
-    State: the last inputs of the convolution `conv`
-    (B, I, W − 1), and `C` (B, H, d, d), `n` (B, H, d) and `m` (B, H) in float32 at least.
+    State: the last inputs `conv` (B, I, W − 1), and `C` (B, H, d, d), `n` (B, H, d), `m` (B, H) in float32 at least.
 
     Args:
         heads: H. conv1d_kernel_size: W. bias: of W_up, W_q, W_k, W_v and W_down.

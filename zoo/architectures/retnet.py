@@ -105,12 +105,11 @@ class Retention(Mixer):
         T = x.shape[1]
         x = zero_padding(x, mask)  # no biases: k and v become 0 as well
         q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
-        start = x.new_zeros(1, dtype=torch.long) if state is None else state["position"]
         how = self.heads, self.form, q.shape[-1] // self.heads, q.dtype
         if state is None:
             turn_q, turn_k = first_turns(T, *how, x.device)
         else:
-            turn_q, turn_k = turns(start[:, None] + torch.arange(T, device=x.device), *how)
+            turn_q, turn_k = turns(state["position"][:, None] + torch.arange(T, device=x.device), *how)
         log_decay, new = log_gammas(self.heads, x.device), None
         if self.form == "parallel":
             o = in_parallel(q, k, v, turn_q, turn_k, log_decay)
@@ -120,7 +119,7 @@ class Retention(Mixer):
             q, k, v = (split_heads(z, self.heads) for z in (q, k, v))
             o, S = linear_attention(q, k, v, every, None if state is None else state["S"])
             if state is not None:
-                new = {"S": S, "position": start + (T if mask is None else mask.sum(1))}
+                new = {"S": S, "position": state["position"] + (T if mask is None else mask.sum(1))}
         y = self.norm(o.transpose(1, 2), self.g_proj(x).unflatten(-1, (self.heads, -1)))
         return self.out_proj(y.flatten(2).to(x.dtype)), new
 
@@ -176,12 +175,7 @@ def first_turns(T: int, heads: int, form: Form, K: int, dtype: torch.dtype, devi
 
 @in_fp32
 def in_parallel(
-    q: Float[Tensor, "B T F"],
-    k: Float[Tensor, "B T F"],
-    v: Float[Tensor, "B T I"],
-    turn_q: Turn,
-    turn_k: Turn,
-    log_decay: Float[Tensor, " H"],
+    q: Tensor, k: Tensor, v: Tensor, turn_q: Turn, turn_k: Turn, log_decay: Float[Tensor, " H"]
 ) -> Float[Tensor, "B H T V"]:
     """o of the official parallel form, from every pair of steps."""
     q, k, v = (split_heads(z, len(log_decay)) for z in (rotation.rotate(q, *turn_q), rotation.rotate(k, *turn_k), v))

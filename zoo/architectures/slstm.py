@@ -97,14 +97,11 @@ class SLSTM(Mixer):
             self.conv1d["conv"].reset_parameters()
         self.group_norm.reset_parameters()
         R, b = self.slstm_cell._recurrent_kernel_, self.slstm_cell._bias_
-        if self.recurrent_weight_init == "standard":
-            nn.init.uniform_(R, -(D**-0.5), D**-0.5)
-        else:
-            nn.init.zeros_(R)
-        if self.bias_init == "standard":
-            nn.init.uniform_(b, -(D**-0.5), D**-0.5)
-        else:
-            nn.init.zeros_(b)
+        for parameter, how in ((R, self.recurrent_weight_init), (b, self.bias_init)):
+            if how == "standard":
+                nn.init.uniform_(parameter, -(D**-0.5), D**-0.5)
+            else:
+                nn.init.zeros_(parameter)
         forget, d = b.view(4, self.heads, -1)[1], D // self.heads
         if self.bias_init == "powerlaw_blockdependent":
             along = torch.arange(d, device=b.device) / max(d - 1, 1)
