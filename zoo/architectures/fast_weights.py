@@ -64,7 +64,6 @@ class FastWeights(MultiHead):
         rule: "delta" or "sum". feature_map: φ. nu: ν of DPFP; K = 2 d ν there, and d otherwise.
         d_head: d, the width of a head; None for width / heads.
         attention_norm: None for yes with "sum" and no with "delta", the official choices.
-        scale: what outputs are multiplied by; None for 1/√d. IDSIA/recurrent-fwp has 1.
         eps: ε of the attention norm.
     """
 
@@ -81,7 +80,6 @@ class FastWeights(MultiHead):
         feature_map: Literal["elu", "relu", "dpfp"] = "elu",
         nu: int = 2,
         attention_norm: bool | None = None,
-        scale: float | None = None,
         eps: float = 1e-5,
     ) -> None:
         super().__init__(context, "fast_weights", heads, d_head, "d_head")
@@ -91,7 +89,6 @@ class FastWeights(MultiHead):
         self.rule, self.feature_map, self.nu = rule, feature_map, nu
         self.K, self.eps = 2 * d * nu if feature_map == "dpfp" else d, eps
         self.attention_norm = rule == "sum" if attention_norm is None else attention_norm
-        self.scale = d**-0.5 if scale is None else scale
         self.sizes = [d, d, d, 1] if rule == "delta" else [d, d, d]
         self.slow_net = nn.Linear(context.width, heads * sum(self.sizes), bias=False)
         self.out_linear = nn.Linear(heads * d, context.width, bias=False)
@@ -108,7 +105,7 @@ class FastWeights(MultiHead):
             y, S = delta_rule(q, k, v, beta, state=S)
         else:
             y, S = linear_attention(q, k, v, state=S)
-        y, new = self.scale * y, {"S": S}
+        y, new = self.head_width**-0.5 * y, {"S": S}
         if self.attention_norm:
             total, new["z"] = sums_of_keys(q, k, None if state is None else state["z"])
             y = y / (total + self.eps)
