@@ -105,7 +105,6 @@ class DSS(nn.Module):
         self.C_real, self.C_imag = (nn.Parameter(torch.empty(dim, N)) for _ in range(2))
         self.param_D = nn.Parameter(torch.empty(dim))
 
-    @torch.no_grad()
     def reset_parameters(self) -> None:
         for name in SYSTEM:
             nn.init.normal_(getattr(self, name))

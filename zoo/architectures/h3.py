@@ -134,7 +134,6 @@ class H3(Mixer):
         shift = zeros_fp32(batch, D, N, device=device, dtype=dtype)
         return {"shift": shift, "diag": shift.new_zeros(batch, D * self.head_dim, N // 2, 2)}
 
-    @torch.no_grad()
     def reset_parameters(self, *, layer: int, depth: int) -> None:
         """See `branch_` for the projections; both D standard normal."""
         branch_(self.q_proj, self.k_proj, values=self.v_proj, out=self.output_linear, depth=depth, gain=self.gain)

@@ -128,7 +128,6 @@ class Hyena(Mixer):
         short = self.short_filter.init_state(batch, device=device, dtype=z.dtype)
         return {"z": z, "short": short, "n": z.new_zeros(batch, dtype=torch.long)}
 
-    @torch.no_grad()
     def reset_parameters(self, *, layer: int, depth: int) -> None:
         """See `branch_` and `Filter`; the short convolution keeps PyTorch's."""
         branch_(self.in_proj, out=self.out_proj, depth=depth, gain=self.gain)

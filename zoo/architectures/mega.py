@@ -210,7 +210,6 @@ class Mega(Mixer):
         n = torch.zeros(batch, device=device, dtype=torch.long)
         return {"h": h, "k": k, "v": k.new_zeros(batch, k.shape[1], self.hdim), "n": n}
 
-    @torch.no_grad()
     def reset_parameters(self, *, layer: int, depth: int) -> None:
         """Projections by fan-in, none scaled for depth as u gates them; γ ~ N(0, 0.02²) and β = 0, the official way."""
         for linear in (self.v_proj, self.mx_proj, self.h_proj):
@@ -223,9 +222,8 @@ class Mega(Mixer):
 
     def param_overrides(self) -> dict[str, ParamOverride]:
         """No weight decay but on the three matrices."""
-        return {
-            name: ParamOverride(decay=False) for name, _ in self.named_parameters() if not name.endswith("proj.weight")
-        }
+        free = [name for name, _ in self.named_parameters() if not name.endswith("proj.weight")]
+        return dict.fromkeys(free, ParamOverride(decay=False))
 
 
 class EMA(nn.Module):

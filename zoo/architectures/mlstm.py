@@ -129,7 +129,6 @@ class MLSTM(Mixer):
         conv = self.conv1d["conv"].init_state(batch, device=device, dtype=dtype)
         return {"conv": conv, "C": C, "n": C.new_zeros(batch, H, d), "m": C.new_zeros(batch, H)}
 
-    @torch.no_grad()
     def reset_parameters(self, *, layer: int, depth: int) -> None:
         """W ~ N(0, 2/(5 D)), W_down ~ N(0, 4/(depth² D)), s = 1; the convolution keeps PyTorch's."""
         D = self.proj_down.out_features

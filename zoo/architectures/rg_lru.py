@@ -29,7 +29,6 @@ C = 8.0
 STEEPEST = 1000.0
 """The largest slope of √(1 − a²), whose own is infinite at a = 1 (`_MAX_SQRT_GRADIENT`)."""
 
-
 HAWK_AND_GRIFFIN = (
     "parameters carry the names of transformers' port, where the gates are no modules of their own",
     "the recurrence is as wide as the model by default (RecurrentGemma), where the paper takes about 4/3 of it",
@@ -91,7 +90,6 @@ class RecurrentBlock(Mixer):
         h = zeros_fp32(batch, self.linear_out.in_features, device=device, dtype=dtype)
         return {"conv": line, "h": h, "started": torch.zeros(batch, device=device, dtype=torch.bool)}
 
-    @torch.no_grad()
     def reset_parameters(self, *, layer: int, depth: int) -> None:
         """Matrices N(0, 1/fan_in), W_out times √(2/depth), the convolution N(0, 0.01/width); biases 0."""
         for linear in (self.linear_x, self.linear_y):

@@ -54,8 +54,8 @@ class SLSTM(Mixer):
         recurrent_weight_init: Literal["zeros", "standard"] = "zeros",
     ) -> None:
         super().__init__(context)
-        D = context.width
-        head_width("slstm", D, heads)
+        self.width = D = context.width
+        d = head_width("slstm", D, heads)
         if conv1d_kernel_size < 0:
             raise ValueError(f"slstm: conv1d_kernel_size must be at least 0, got {conv1d_kernel_size}")
         self.heads, self.bias_init, self.recurrent_weight_init = heads, bias_init, recurrent_weight_init
@@ -63,7 +63,10 @@ class SLSTM(Mixer):
         if conv1d_kernel_size:
             self.conv1d = nn.ModuleDict({"conv": ShortConvolution(D, conv1d_kernel_size, bias=True)})
         self.fgate, self.igate, self.zgate, self.ogate = (LinearHeadwise(D, heads, bias=False) for _ in range(4))
-        self.slstm_cell = SLSTMCell(D, heads)
+        # R, per head the rows of gates i, f, z and o, and b, gate by gate; one level down for the official names.
+        self.slstm_cell: Any = nn.Module()
+        self.slstm_cell._recurrent_kernel_ = nn.Parameter(torch.empty(heads, 4 * d, d))
+        self.slstm_cell._bias_ = nn.Parameter(torch.empty(4 * D))
         self.group_norm = MultiHeadLayerNorm(D, heads, weight=group_norm_weight)
         self.reset_parameters(layer=context.layer, depth=context.depth)
 
@@ -81,7 +84,7 @@ class SLSTM(Mixer):
         return self.group_norm(h.flatten(2)).to(x.dtype), None if state is None else new
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        h = zeros_fp32(batch, self.slstm_cell.width, device=device, dtype=dtype)
+        h = zeros_fp32(batch, self.width, device=device, dtype=dtype)
         state: State = {"h": h, "c": h.clone(), "n": h.clone(), "m": torch.full_like(h, LOWEST)}
         if self.conv1d is not None:
             state["conv"] = self.conv1d["conv"].init_state(batch, device=device, dtype=dtype)
@@ -90,7 +93,7 @@ class SLSTM(Mixer):
     @torch.no_grad()
     def reset_parameters(self, *, layer: int, depth: int) -> None:
         """W ~ N(0, 2/(5 D)), R and b by `recurrent_weight_init` and `bias_init`; the convolution keeps PyTorch's."""
-        D = self.slstm_cell.width
+        D = self.width
         for gate in (self.fgate, self.igate, self.zgate, self.ogate):
             nn.init.normal_(gate.weight, std=(0.4 / D) ** 0.5)
         if self.conv1d is not None:
@@ -114,17 +117,6 @@ class SLSTM(Mixer):
         free = [name for name, _ in self.named_parameters() if name.startswith(("slstm_cell", "group_norm"))]
         gates = [f"{name}gate.weight" for name in "fizo"]
         return dict.fromkeys(free, ParamOverride(decay=False)) | dict.fromkeys(gates, ParamOverride(decay=True))
-
-
-class SLSTMCell(nn.Module):
-    """R and b of the recurrence, stored as by the official vanilla backend: R (H, 4 d, d), per head the rows of gates
-    i, f, z and o, and b (4 D), gate by gate."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.width, self.heads, d = width, heads, width // heads
-        self._recurrent_kernel_ = nn.Parameter(torch.empty(heads, 4 * d, d))
-        self._bias_ = nn.Parameter(torch.empty(4 * width))
 
 
 @register(

@@ -49,13 +49,11 @@ def branch_(
     fan_in_(out, gain or residual_scale(depth))
 
 
-@torch.no_grad()
 def table_(table: Tensor) -> None:
     """Rows ~ N(0, 1/D): vectors of length about 1."""
     nn.init.normal_(table, std=table.shape[-1] ** -0.5)
 
 
-@torch.no_grad()
 def lecun_normal_(weight: Tensor, fan_in: int) -> Tensor:
     """N(0, 1/fan_in), from a normal cut at two standard deviations."""
     std = fan_in**-0.5 / 0.87962566103423978  # the standard deviation of a unit normal after the cut

@@ -24,8 +24,6 @@ from zoo.layers.ranges import shared_heads
 from zoo.layers.tensors import merge_heads, split_heads, take_steps, zero_padding
 from zoo.ops.local_attention import attend
 
-WINDOW = 64
-
 
 class LocalAttention(MultiHead):
     """Sliding-window attention, causal or bidirectional. State: see `recall`.
@@ -54,7 +52,7 @@ class LocalAttention(MultiHead):
     ) -> None:
         super().__init__(context, "local", heads, head_width, "head_width")
         self.kv_heads, d = shared_heads("local", heads, kv_heads), self.head_width
-        self.window = min(WINDOW, context.length) if window is None else window
+        self.window = min(64, context.length) if window is None else window
         if not 1 <= self.window <= context.length:
             raise ValueError(f"local: window {self.window} must lie in 1 .. {context.length}, the sequence length")
         self.before, self.after = (self.window - 1, 0) if context.causal else (self.window // 2, self.window // 2)

@@ -26,8 +26,6 @@ class ShortConvolution(nn.Conv1d):
     def __init__(
         self, width: int, kernel_size: int, *, bias: bool = False, activation: Literal["silu"] | None = "silu"
     ) -> None:
-        if kernel_size < 1:
-            raise ValueError(f"short convolution: kernel size must be at least 1, got {kernel_size}")
         super().__init__(width, width, kernel_size, groups=width, bias=bias)
         self.activation = activation
 

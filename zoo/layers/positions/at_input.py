@@ -14,10 +14,7 @@ from zoo.types import LayerContext, Unsupported
 
 
 class Absolute(nn.Module):
-    """Base of the absolute encodings; by itself it adds nothing.
-
-    `limit` is the number of positions it knows; None for no end.
-    """
+    """Base of the absolute encodings, which adds nothing. `limit` is the number of positions it knows; None: no end."""
 
     limit: int | None = None
 
