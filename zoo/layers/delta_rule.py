@@ -70,7 +70,7 @@ class DeltaRuleMixer(Mixer):
         scales = (self.K**-0.5, 1.0) if unit else ()
         if self.use_short_conv and silu and unit and widths[2] % self.K == 0:
             # As one convolution, in which v counts as heads of K that keep their norm.
-            norm = Unit(tuple(scale for scale in scales for _ in range(self.heads)) + (0.0,) * (widths[2] // self.K))
+            norm = Unit((self.K**-0.5,) * self.heads + (1.0,) * self.heads + (0.0,) * (widths[2] // self.K))
             convolutions: list[Any] = [self.get_submodule(f"{name}_conv1d") for name in "qkv"]
             features, new = side_by_side(convolutions, features, "qkv", mask=mask, state=state, unit=norm)
             lines = list(features.split(widths, dim=-1))
