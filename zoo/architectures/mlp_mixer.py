@@ -46,8 +46,7 @@ class TokenMLP(Mixer):
     def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
         if x.shape[1] != self.fc1.in_features:
             raise ValueError(f"token_mlp: {x.shape[1]} steps, but it was built for exactly {self.fc1.in_features}")
-        x = zero_padding(x, mask)
-        return self.fc2(F.gelu(self.fc1(x.transpose(1, 2)))).transpose(1, 2), None
+        return self.fc2(F.gelu(self.fc1(zero_padding(x, mask).transpose(1, 2)))).transpose(1, 2), None
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
         """LeCun normal (truncated at two standard deviations, variance 1/fan_in after that) and zero biases (Flax)."""
