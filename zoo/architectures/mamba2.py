@@ -138,7 +138,8 @@ class Mamba2(Mixer):
         x, B, C = xBC.split([H * self.headdim, G * N, G * N], dim=-1)
         x, B, C = split_heads(x, H), split_heads(B, G), split_heads(C, G)
         D = self.D.view(H, -1).expand(H, self.headdim)
-        y, S = ssd(x, *self._steps(dt, mask), B, C, D, S, chunk=self.chunk_size)
+        delta, log_decay = self._steps(dt, mask)
+        y, S = ssd(x, delta, log_decay, B, C, D, S, chunk=self.chunk_size)
         y = merge_heads(y)
         y = (y * F.silu(z) if self.norm is None else self.norm(y, z)).to(x0.dtype)
         if x0.shape[-1]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -16,7 +16,7 @@ class Recurrent(Mixer):
     """Base of the mixers around a `cell` of torch, held under `name`. State: one (B, D) for each of `states`."""
 
     traits = Traits(causal="strict", bidirectional=False, resumable=True)
-    cell: ClassVar[type[nn.RNNBase]]
+    cell: ClassVar[type[nn.LSTM] | type[nn.GRU]]
     name: ClassVar[str]
     states: ClassVar[str]
 
@@ -25,8 +25,8 @@ class Recurrent(Mixer):
         self.add_module(self.name, self.cell(context.width, context.width, batch_first=True))
 
     @property
-    def rnn(self) -> nn.RNNBase:
-        return getattr(self, self.name)  # type: ignore[no-any-return]
+    def rnn(self) -> Any:
+        return getattr(self, self.name)
 
     def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
         log_kernel(self.name, "torch")
