@@ -49,8 +49,9 @@ class DiagonalSystem(NamedTuple):
         """y from x_0 on, with `skip` times u added, and the state after the valid steps."""
         T = u.shape[1]
         if T > 1:
+            y = convolve(u, self.kernel(T), skip)
             response = vandermonde.evaluate(self.C * torch.exp(self.log_A) * x0, self.log_A, T)  # 2 Re(C Ā^t x_0)
-            return convolve(u, self.kernel(T), skip) + response.transpose(1, 2), self.last_state(u, x0, mask)
+            return y + response.transpose(1, 2), self.last_state(u, x0, mask)
         x = torch.exp(self.log_A) * x0 + self.B * u[:, 0, :, None]
         y = 2 * (self.C * x).real.sum(-1)[:, None] + skip * u
         return y, x if mask is None else torch.where(mask[:, :, None], x, x0)
