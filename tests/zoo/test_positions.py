@@ -10,7 +10,7 @@ from zoo.checks.subject import VOCAB, Subject
 from zoo.checks.subject import T as STEPS
 from zoo.contract import Batch, Part
 from zoo.layers.positions import POSITIONS, absolute, acts, relative
-from zoo.layers.positions.at_input import Concatenated, Learned, NoPositions, Randomised, Scalar, Sinusoidal, sinusoid
+from zoo.layers.positions.at_input import Absolute, Concatenated, Learned, Randomised, Scalar, Sinusoidal, sinusoid
 from zoo.types import LayerContext, Unsupported
 
 T, D = 6, 8
@@ -143,6 +143,6 @@ def test_an_encoding_is_absolute_or_acts_inside_attention():
     context = LayerContext(width=D, length=T)
     for name in POSITIONS:
         made = absolute(name, context)
-        assert isinstance(made, NoPositions) == (acts(name) is not None or name == "none")
+        assert (type(made) is Absolute) == (acts(name) is not None or name == "none")
     assert {name for name in POSITIONS if acts(name) == "bias"} == {"alibi", "t5"}
     assert {name for name in POSITIONS if acts(name) == "rotation"} == {"rope", "xpos"}

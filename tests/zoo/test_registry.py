@@ -10,7 +10,7 @@ import zoo
 from tests.conftest import REPRESENTATIVE
 from zoo import architectures
 from zoo.layers.attention import Attention
-from zoo.layers.glu import GLU
+from zoo.layers.mlp import GLU
 from zoo.registry import load_plugin
 from zoo.types import Part, Recipe, Shape
 

@@ -14,17 +14,16 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, Part, Recipe, State, Traits
-from zoo.layers.float32 import in_fp32
-from zoo.layers.initialisation import branch_, fan_in_, residual_scale
+from zoo.layers.linear import branch_, fan_in_, residual_scale
 from zoo.layers.local_attention import LocalAttention
-from zoo.layers.multi_head import head_width, merge_heads, split_heads
-from zoo.layers.padding import zero_padding
+from zoo.layers.multi_head import MultiHead
 from zoo.layers.ranges import at_least_one
 from zoo.layers.short_convolution import ShortConvolution
+from zoo.layers.tensors import in_fp32, merge_heads, split_heads, zero_padding
 from zoo.layers.weighted_sums import normalised, weighted_sums, zero_sums
 
 
-class Based(Mixer):
+class Based(MultiHead):
     """Taylor linear attention, causal or bidirectional. State: `S` and `z` of linear attention, in float32 at least.
 
     Args:
@@ -43,16 +42,15 @@ class Based(Mixer):
         head_dim: int | None = None,
         eps: float = 1e-12,
     ) -> None:
-        super().__init__(context)
-        head_dim = head_width("based", context.width, heads, head_dim)
+        super().__init__(context, "based", heads, head_dim)
         at_least_one("based", feature_dim=feature_dim)
         if eps < 0:
             raise ValueError(f"based: eps must not be negative, got {eps}")
-        self.heads, self.feature_dim, self.causal, self.eps = heads, feature_dim, context.causal, eps
+        self.feature_dim, self.eps, values = feature_dim, eps, heads * self.head_width
         self.q_proj = nn.Linear(context.width, heads * feature_dim, bias=False)
         self.k_proj = nn.Linear(context.width, heads * feature_dim, bias=False)
-        self.v_proj = nn.Linear(context.width, heads * head_dim, bias=False)
-        self.o_proj = nn.Linear(heads * head_dim, context.width, bias=False)
+        self.v_proj = nn.Linear(context.width, values, bias=False)
+        self.o_proj = nn.Linear(values, context.width, bias=False)
 
     def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
         x = zero_padding(x, mask)
@@ -63,11 +61,10 @@ class Based(Mixer):
         return self.o_proj(merge_heads(normalised(y, total, self.eps, least=0.5).to(x.dtype))), new
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        d, V = self.feature_dim, self.v_proj.out_features // self.heads
-        return zero_sums(batch, self.heads, 1 + d + d * (d + 1) // 2, V, device=device, dtype=dtype)
+        d = self.feature_dim
+        return zero_sums(batch, self.heads, 1 + d + d * (d + 1) // 2, self.head_width, device=device, dtype=dtype)
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """See `branch_`."""
         branch_(self.q_proj, self.k_proj, self.v_proj, out=self.o_proj, depth=depth)
 
 
@@ -101,14 +98,13 @@ class BaseConv(Mixer):
     ) -> None:
         super().__init__(context)
         at_least_one("base_conv", kernel_size=kernel_size)
-        if expand_proj < 1 or expand_proj * context.width % 2:
-            raise ValueError(
-                f"base_conv: expand_proj {expand_proj} times width {context.width} does not split into two halves"
-            )
-        inner = expand_proj * context.width // 2
-        self.in_proj = nn.Linear(context.width, 2 * inner, bias=use_bias)
+        D = context.width
+        if expand_proj < 1 or expand_proj * D % 2:
+            raise ValueError(f"base_conv: expand_proj {expand_proj} times width {D} does not split into two halves")
+        inner = expand_proj * D // 2
+        self.in_proj = nn.Linear(D, 2 * inner, bias=use_bias)
         self.conv1 = ShortConvolution(inner, kernel_size, bias=conv_bias)
-        self.out_proj = nn.Linear(inner, context.width, bias=use_bias)
+        self.out_proj = nn.Linear(inner, D, bias=use_bias)
 
     def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
         x = zero_padding(x, mask)

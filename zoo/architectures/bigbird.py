@@ -17,13 +17,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Mask, Mixed, Mixer, State, Traits, Unsupported
-from zoo.layers.initialisation import branch_
-from zoo.layers.linear import Linear
-from zoo.layers.multi_head import head_width, merge_heads, split_heads
-from zoo.layers.padding import zero_padding
-from zoo.layers.positions import relative
+from zoo.contract import LayerContext, Mask, Mixed, State, Traits, Unsupported
+from zoo.layers.linear import Linear, branch_
+from zoo.layers.multi_head import MultiHead
 from zoo.layers.ranges import at_least_one
+from zoo.layers.tensors import merge_heads, split_heads, zero_padding
 from zoo.ops.attention import attend
 from zoo.ops.kernel_log import log_kernel
 
@@ -46,7 +44,7 @@ from zoo.ops.kernel_log import log_kernel
     ),
     positions="learned",
 )
-class BigBird(Mixer):
+class BigBird(MultiHead):
     """Transformer whose blocks of tokens see their neighbours, the first and last block and random ones; not causal.
 
     The plan is made for `context.length` steps; shorter sequences are padded to that inside, so that the outputs of a
@@ -64,11 +62,9 @@ class BigBird(Mixer):
     def __init__(
         self, context: LayerContext, *, heads: int = 4, block_size: int = 8, random_blocks: int = 3, bias: bool = True
     ) -> None:
-        super().__init__(context)
-        d = head_width("bigbird", context.width, heads)
+        super().__init__(context, "bigbird", heads)
         at_least_one("bigbird", block_size=block_size, random_blocks=random_blocks)
-        self.heads, self.block_size, self.length = heads, block_size, context.length
-        self.positions = relative(context.positions, heads=heads, head_width=d, causal=False)
+        self.block_size, self.length = block_size, context.length
         self.query, self.key, self.value = (Linear(context.width, context.width, bias=bias) for _ in range(3))
         self.out = Linear(context.width, context.width)
         N = -(-context.length // block_size)
@@ -103,10 +99,8 @@ class BigBird(Mixer):
         here = torch.arange(N * b, device=q.device) < T
         valid = here.expand(B, -1) if valid is None else F.pad(valid, (0, N * b - T))
         q, k, v = (F.pad(x, (0, 0, 0, N * b - T)) for x in (q, k, v))
-
         ends = torch.cat([q[:, :, :b], q[:, :, -b:]], dim=2)
         first, last = attend(ends, k, v, visible=valid[:, None, None]).chunk(2, dim=2)
-
         table, counts = blocks(plan)
         at = table.flatten(1)[None, :, :, None]  # (1, H, M·K, 1): key blocks of every query block, one after another
         q = q[:, :, b:-b].unflatten(2, (N - 2, b)).flatten(1, 2)
@@ -117,7 +111,6 @@ class BigBird(Mixer):
         return torch.cat([first, y.unflatten(1, (H, N - 2)).flatten(2, 3), last], dim=2)[:, :, :T]
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """See `branch_`."""
         branch_(self.query, self.key, self.value, out=self.out, depth=depth)
 
 

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, State, Traits
 from zoo.layers.attention import key_steps, remember, steps, visible
-from zoo.layers.initialisation import branch_
-from zoo.layers.linear import Linear
-from zoo.layers.multi_head import head_width, merge_heads, split_heads
+from zoo.layers.linear import Linear, branch_
 from zoo.layers.positions import relative
+from zoo.layers.ranges import head_width
+from zoo.layers.tensors import merge_heads, split_heads
 from zoo.ops.attention import attend
 
 
@@ -70,5 +70,4 @@ class BilinearAttention(Mixer):
         return {"k": k, "v": k.new_empty(batch, self.heads, 0, self.head_width)}
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """See `branch_`."""
         branch_(self.form, values=self.value, out=self.out, depth=depth, gain=self.gain)

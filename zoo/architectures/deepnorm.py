@@ -1,10 +1,4 @@
-"""DeepNorm: x ← LN(α x + f(x)) with α = (2N)^{1/4} for N blocks; values, outputs and MLPs start β = (8N)^{−1/4}
-as large.
-"""
-
-from __future__ import annotations
-
-from typing import Any
+"""DeepNorm: x ← LN(α x + f(x)), α = (2N)^{1/4} in N blocks; values, outputs, MLPs start β = (8N)^{−1/4} as large."""
 
 from zoo.architectures import register
 from zoo.architectures.pre_ln import pre_ln
@@ -23,6 +17,6 @@ from zoo.types import Recipe
         "positions, GELU, biases and initialisation are pre_ln's: the two differ in the residual type only",
     ),
 )
-def deepnorm(**options: Any) -> Recipe:
+def deepnorm(**options: object) -> Recipe:
     """Post-LN with a stronger residual, LN(α x + f(x)), and values, outputs and MLPs that start β times as large."""
     return pre_ln(**options).replace(residual="deepnorm")

@@ -18,9 +18,8 @@ from torch import Tensor, nn
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Part, State
 from zoo.layers.delta_rule import DeltaRuleMixer
-from zoo.layers.float32 import in_fp32
-from zoo.layers.padding import zero_padding
 from zoo.layers.ranges import at_least_one, positive
+from zoo.layers.tensors import in_fp32, zero_padding
 from zoo.ops import norms
 from zoo.ops.delta_rule import delta_rule
 
@@ -42,8 +41,6 @@ from zoo.ops.delta_rule import delta_rule
 )
 class DeltaNet(DeltaRuleMixer):
     """DeltaNet: linear attention that overwrites what a key held, with short convolutions and unit keys.
-
-    State: `S` (B, H, K, V) in float32 at least, and the last inputs of the convolutions q, k and v.
 
     Args:
         expand_k, expand_v: widths of all keys and of all values together, over the model's.

@@ -26,11 +26,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Mask, Mixed, Mixer, Part, State, Traits
-from zoo.layers.float32 import in_fp32, zeros_fp32
-from zoo.layers.initialisation import branch_
-from zoo.layers.multi_head import head_width, merge_heads
-from zoo.layers.padding import zero_padding
+from zoo.contract import LayerContext, Mask, Mixed, Part, State, Traits
+from zoo.layers.linear import branch_
+from zoo.layers.multi_head import MultiHead
+from zoo.layers.tensors import in_fp32, merge_heads, zero_padding, zeros_fp32
+from zoo.layers.weighted_sums import sums_of_keys
 from zoo.ops.delta_rule import delta_rule
 from zoo.ops.linear_attention import linear_attention
 from zoo.ops.norms import SMALLEST_SUM, simplex
@@ -55,7 +55,7 @@ from zoo.ops.norms import SMALLEST_SUM, simplex
     ),
     channel=Part("mlp", activation="relu"),
 )
-class FastWeights(Mixer):
+class FastWeights(MultiHead):
     """Fast weight programmer: a slow network writes into a matrix, by outer products or (default) the delta rule.
 
     State: `S` (B, H, K, d), and with `attention_norm` `z` = Σ φ(k) (B, H, K); float32 at least.
@@ -63,9 +63,7 @@ class FastWeights(Mixer):
     Args:
         rule: "delta" or "sum". feature_map: φ. nu: ν of DPFP; K = 2 d ν there, and d otherwise.
         d_head: d, the width of a head; None for width / heads.
-        normalise: make φ sum to 1.
         attention_norm: None for yes with "sum" and no with "delta", the official choices.
-        scale: what outputs are multiplied by; None for 1/√d. IDSIA/recurrent-fwp has 1.
         eps: ε of the attention norm.
     """
 
@@ -81,20 +79,16 @@ class FastWeights(Mixer):
         rule: Literal["sum", "delta"] = "delta",
         feature_map: Literal["elu", "relu", "dpfp"] = "elu",
         nu: int = 2,
-        normalise: bool = True,
         attention_norm: bool | None = None,
-        scale: float | None = None,
         eps: float = 1e-5,
     ) -> None:
-        super().__init__(context)
-        d = head_width("fast_weights", context.width, heads, d_head, "d_head")
+        super().__init__(context, "fast_weights", heads, d_head, "d_head")
+        d = self.head_width
         if nu < 1 or (feature_map == "dpfp" and nu >= 2 * d):
             raise ValueError(f"fast_weights: nu {nu} is not between 1 and {2 * d - 1}, twice the head width less one")
-        self.heads, self.d, self.rule, self.feature_map, self.nu = heads, d, rule, feature_map, nu
-        self.K = 2 * d * nu if feature_map == "dpfp" else d
-        self.normalise, self.eps, self.gain = normalise, eps, context.gain
+        self.rule, self.feature_map, self.nu = rule, feature_map, nu
+        self.K, self.eps = 2 * d * nu if feature_map == "dpfp" else d, eps
         self.attention_norm = rule == "sum" if attention_norm is None else attention_norm
-        self.scale = d**-0.5 if scale is None else scale
         self.sizes = [d, d, d, 1] if rule == "delta" else [d, d, d]
         self.slow_net = nn.Linear(context.width, heads * sum(self.sizes), bias=False)
         self.out_linear = nn.Linear(heads * d, context.width, bias=False)
@@ -111,7 +105,7 @@ class FastWeights(Mixer):
             y, S = delta_rule(q, k, v, beta, state=S)
         else:
             y, S = linear_attention(q, k, v, state=S)
-        y, new = self.scale * y, {"S": S}
+        y, new = self.head_width**-0.5 * y, {"S": S}
         if self.attention_norm:
             total, new["z"] = sums_of_keys(q, k, None if state is None else state["z"])
             y = y / (total + self.eps)
@@ -119,37 +113,25 @@ class FastWeights(Mixer):
 
     def features(self, x: Float[Tensor, "*N d"]) -> Float[Tensor, "*N K"]:
         """φ(x) ≥ 0 in x's dtype, computed in float32 at least."""
-        if self.feature_map == "elu" and self.normalise:
-            return simplex(x)
-        return self._features(x).to(x.dtype)
+        return simplex(x) if self.feature_map == "elu" else self._features(x).to(x.dtype)
 
     @in_fp32
     def _features(self, x: Float[Tensor, "*N d"]) -> Float[Tensor, "*N K"]:
-        if self.feature_map == "elu":
-            phi = F.elu(x) + 1
-        elif self.feature_map == "relu":
+        if self.feature_map == "relu":
             phi = F.relu(x)
         else:
             r = F.relu(torch.cat([x, -x], dim=-1))
             phi = torch.cat([r * r.roll(shift, dims=-1) for shift in range(1, self.nu + 1)], dim=-1)
-        return phi / phi.sum(-1, keepdim=True).clamp(min=SMALLEST_SUM) if self.normalise else phi
+        return phi / phi.sum(-1, keepdim=True).clamp(min=SMALLEST_SUM)
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        S = zeros_fp32(batch, self.heads, self.K, self.d, device=device, dtype=dtype)
+        S = zeros_fp32(batch, self.heads, self.K, self.head_width, device=device, dtype=dtype)
         return {"S": S, "z": S.new_zeros(batch, self.heads, self.K)} if self.attention_norm else {"S": S}
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
         """See `branch_`; with DeepNorm the values' part of the slow network is scaled too."""
         branch_(self.slow_net, out=self.out_linear, depth=depth, gain=self.gain)
         if self.gain is not None:
-            values = self.slow_net.weight.unflatten(0, (self.heads, -1))[:, 2 * self.d : 3 * self.d]
+            d = self.head_width
+            values = self.slow_net.weight.unflatten(0, (self.heads, -1))[:, 2 * d : 3 * d]
             nn.init.normal_(values, std=self.gain * self.slow_net.in_features**-0.5)
-
-
-@in_fp32
-def sums_of_keys(
-    q: Float[Tensor, "B H T K"], k: Float[Tensor, "B H T K"], z: Float[Tensor, "B H K"] | None
-) -> tuple[Float[Tensor, "B H T 1"], Float[Tensor, "B H K"]]:
-    """Σ_{s≤t} φ(k_s)·φ(q_t), counting on from z, and z = Σ φ(k) after the last step."""
-    sums = k.cumsum(2) if z is None else k.cumsum(2) + z[:, :, None]
-    return (sums * q).sum(-1, keepdim=True), sums[:, :, -1]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from zoo.architectures import register
 from zoo.contract import Mask, Mixed, Mixer, Part, State, Traits
-from zoo.layers.padding import zero_padding
+from zoo.layers.tensors import zero_padding
 from zoo.ops.fourier import fourier
 
 
@@ -41,5 +41,4 @@ class Fourier(Mixer):
     traits = Traits(causal="no", bidirectional=True, resumable=False, length="fixed")
 
     def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
-        x = zero_padding(x, mask)
-        return fourier(x), None
+        return fourier(zero_padding(x, mask)), None

@@ -20,10 +20,9 @@ from torch import Tensor, nn
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, ParamOverride, Part, State
 from zoo.layers.delta_rule import DeltaRuleMixer
-from zoo.layers.float32 import in_fp32
-from zoo.layers.initialisation import softplus_bias_
-from zoo.layers.padding import zero_padding
+from zoo.layers.linear import softplus_bias_
 from zoo.layers.ranges import at_least_one, positive
+from zoo.layers.tensors import in_fp32, zero_padding
 from zoo.ops.delta_rule import delta_rule
 from zoo.ops.linear import few
 from zoo.ops.linear_attention.naive import repeat
@@ -47,8 +46,6 @@ from zoo.ops.norms import Activation
 )
 class GatedDeltaNet(DeltaRuleMixer):
     """Gated DeltaNet: the delta rule with a decay per head, short convolutions, unit keys and an output gate.
-
-    State: `S` (B, H_v, K, V) in float32 at least, and the last inputs of the convolutions.
 
     Args:
         head_dim: K; None for ¾ of the width over the heads, or all of it without a gate, which makes about 6 width²

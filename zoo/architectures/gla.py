@@ -20,15 +20,13 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, Part, State, Traits
-from zoo.layers.float32 import zeros_fp32
-from zoo.layers.initialisation import fan_in_, residual_scale
-from zoo.layers.multi_head import split_heads, width_multiple
-from zoo.layers.padding import zero_padding
-from zoo.layers.ranges import at_least_one, positive
+from zoo.layers.linear import fan_in_, residual_scale
+from zoo.layers.norms import HeadNorm
+from zoo.layers.ranges import at_least_one, positive, shared_heads, width_multiple
 from zoo.layers.short_convolution import ShortConvolution
+from zoo.layers.tensors import split_heads, zero_padding, zeros_fp32
 from zoo.ops.linear_attention import linear_attention
 from zoo.ops.linear_attention.naive import repeat
-from zoo.ops.norms import rms
 from zoo.ops.precision import at_least_fp32
 
 Activation: TypeAlias = Literal["swish", "sigmoid", "relu"]
@@ -52,7 +50,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"swish": F.silu, "sigmoid"
 class GLA(Mixer):
     """Gated linear attention: every key channel of the state decays as the input says; output gate, RMSNorm, SwiGLU.
 
-    State: `S` (B, H, K, V), and the last inputs of the convolutions.
+    State: `S` (B, H, K, V) in float32 at least, and the last inputs (B, channels, conv_size − 1) of the convolutions.
 
     Args:
         kv_heads: heads of keys, values and decays; None for as many as queries have.
@@ -88,20 +86,17 @@ class GLA(Mixer):
     ) -> None:
         super().__init__(context)
         D, K, V = context.width, round(context.width * expand_k), round(context.width * expand_v)
-        kv_heads = heads if kv_heads is None else kv_heads
-        if min(heads, kv_heads) < 1 or heads % kv_heads:
-            raise ValueError(f"gla: {heads} heads do not share {kv_heads} heads of keys and values (kv_heads) evenly")
+        at_least_one("gla", heads=heads, conv_size=conv_size, gate_low_rank_dim=gate_low_rank_dim)
+        kv_heads = shared_heads("gla", heads, kv_heads)
         for what, expand, size in (("keys", "expand_k", K), ("values", "expand_v", V)):
             if size < 1 or size % heads:
                 raise ValueError(f"gla: {what} {size} wide ({expand} · width {D}) do not divide into {heads} heads")
-        at_least_one("gla", conv_size=conv_size, gate_low_rank_dim=gate_low_rank_dim)
         positive("gla", norm_eps=norm_eps, gate_logit_normalizer=gate_logit_normalizer)
         if clamp_min is not None and clamp_min > 0:
             raise ValueError(f"gla: clamp_min must not be positive, got {clamp_min}")
         self.heads, self.kv_heads, self.K, self.V = heads, kv_heads, K // heads, V // heads
-        self.tau, self.clamp_min, self.eps = gate_logit_normalizer, clamp_min, norm_eps
+        self.tau, self.clamp_min, self.use_output_gate = gate_logit_normalizer, clamp_min, use_output_gate
         self.feature_map = None if feature_map is None else ACTIVATIONS[feature_map]
-        self.use_output_gate, self.gate_fn = use_output_gate, gate_fn
         for part, size in {"q": K, "k": kv_heads * self.K, "v": kv_heads * self.V}.items():
             self.add_module(f"{part}_proj", nn.Linear(D, size, bias=False))
             if use_short_conv:
@@ -111,7 +106,7 @@ class GLA(Mixer):
         self.gk_proj = nn.Sequential(
             nn.Linear(D, gate_low_rank_dim, bias=False), nn.Linear(gate_low_rank_dim, kv_heads * self.K)
         )
-        self.g_norm = nn.RMSNorm(self.V, eps=norm_eps, elementwise_affine=elementwise_affine)
+        self.g_norm = HeadNorm(self.V, norm_eps, gate_fn, weight=elementwise_affine)
         self.o_proj = nn.Linear(V, D, bias=False)
         self.register_load_state_dict_pre_hook(_rename_norm)
 
@@ -133,7 +128,8 @@ class GLA(Mixer):
         k, v, log_decay = (repeat(split_heads(z, self.kv_heads), self.heads) for z in (k, v, log_decay))
         before = None if state is None else state["S"]
         o, new["S"] = linear_attention(q, k, v, log_decay, before, scale=self.K**-0.5)
-        y = self.o_proj(self._gated(o.transpose(1, 2), x).to(x.dtype))
+        gate = self.g_proj(x).unflatten(-1, (self.heads, -1)) if self.use_output_gate else None
+        y = self.o_proj(self.g_norm(o.transpose(1, 2), gate).flatten(2).to(x.dtype))
         return y, None if state is None else new
 
     def _project(self, name: str, x: Tensor, mask: Mask | None, state: State | None, new: State) -> Tensor:
@@ -143,17 +139,7 @@ class GLA(Mixer):
             y, new[name] = convolve(y, mask=mask, state=None if state is None else state[name])
         return y
 
-    def _gated(self, o: Float[Tensor, "B T H V"], x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T I"]:
-        """RMSNorm(o) ⊙ gate."""
-        gate = self.g_proj(x).view(o.shape) if self.use_output_gate else None
-        weight = self.g_norm.weight if self.g_norm.elementwise_affine else self.o_proj.weight.new_ones(self.V)
-        if self.gate_fn != "relu":
-            return rms(o, weight, self.eps, gate, self.gate_fn).flatten(2)
-        y = rms(o, weight, self.eps)
-        return (y if gate is None else y * F.relu(gate)).flatten(2)
-
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        """S in float32 at least, and (B, channels, conv_size − 1) for each convolution."""
         state: State = {"S": zeros_fp32(batch, self.heads, self.K, self.V, device=device, dtype=dtype)}
         for name in "qkv":
             convolution = getattr(self, f"{name}_conv1d", None)
@@ -166,7 +152,7 @@ class GLA(Mixer):
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 fan_in_(module)
-            elif isinstance(module, (ShortConvolution, nn.RMSNorm)):
+            elif isinstance(module, (ShortConvolution, HeadNorm)):
                 module.reset_parameters()
         fan_in_(self.o_proj, residual_scale(depth))
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, State, Traits
-from zoo.layers.initialisation import branch_
-from zoo.layers.padding import zero_padding
+from zoo.layers.linear import branch_
+from zoo.layers.tensors import zero_padding
 
 
 class SpatialGatingUnit(nn.Module):
@@ -29,8 +29,7 @@ class SpatialGatingUnit(nn.Module):
 
     def forward(self, z: Float[Tensor, "B T 2E"], mask: Mask | None) -> Float[Tensor, "B T E"]:
         u, v = z.chunk(2, dim=-1)
-        v = self.norm(v)
-        return u * self.proj(zero_padding(v, mask).transpose(1, 2)).transpose(1, 2)
+        return u * self.proj(zero_padding(self.norm(v), mask).transpose(1, 2)).transpose(1, 2)
 
 
 @register(

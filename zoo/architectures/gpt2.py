@@ -1,9 +1,5 @@
 """GPT-2: a Pre-LN transformer, x ← x + f(LN(x)), whose output head is the token table."""
 
-from __future__ import annotations
-
-from typing import Any
-
 from zoo.architectures import register
 from zoo.layers.attention import Attention
 from zoo.types import Part, Recipe
@@ -20,7 +16,7 @@ from zoo.types import Part, Recipe
         "no dropout unless `dropout` says so (GPT-2 trained with 0.1)",
     ),
 )
-def gpt2(**options: Any) -> Recipe:
+def gpt2(**options: object) -> Recipe:
     """GPT-2: Pre-LN with learned positions, tanh GELU and an output head tied to the token table."""
     return Recipe(
         Part(Attention, **options),

@@ -1,7 +1,5 @@
 """Griffin: two recurrent blocks with the RG-LRU, then one of local attention, repeated (De et al. 2024, section 2)."""
 
-from __future__ import annotations
-
 from zoo.architectures import register
 from zoo.architectures.rg_lru import HAWK_AND_GRIFFIN, RecurrentBlock
 from zoo.layers.local_attention import LocalAttention

@@ -8,13 +8,10 @@ The state is h: D numbers per layer, whatever the length.
 
 from __future__ import annotations
 
-import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, State, Traits
-from zoo.layers import rnn
+from zoo.layers.rnn import Recurrent
 
 
 @register(
@@ -31,29 +28,7 @@ from zoo.layers import rnn
     embedding="unit",
     depth=2,
 )
-class GRU(Mixer):
-    """Stacked GRU layers without residuals or norms.
+class GRU(Recurrent):
+    """Stacked GRU layers without residuals or norms."""
 
-    State: `h` (B, D).
-    """
-
-    traits = Traits(causal="strict", bidirectional=False, resumable=True)
-
-    def __init__(self, context: LayerContext) -> None:
-        super().__init__(context)
-        self.gru = nn.GRU(context.width, context.width, batch_first=True)
-
-    def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
-        y, after = rnn.run(self.gru, x, mask, None if state is None else (state["h"],))
-        return y, None if state is None else {"h": after[0]}
-
-    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        return {"h": torch.zeros(batch, self.gru.hidden_size, device=device, dtype=dtype)}
-
-    def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """Input weights Xavier, recurrent weights orthogonal per gate, biases zero."""
-        rnn.initialise(self.gru)
-
-    def param_overrides(self) -> dict[str, ParamOverride]:
-        """Weight decay on both matrices."""
-        return rnn.decaying("gru")
+    cell, name, states = nn.GRU, "gru", "h"

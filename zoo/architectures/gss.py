@@ -20,13 +20,10 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, State, Traits
-from zoo.layers.float32 import in_fp32, zeros_fp32
-from zoo.layers.initialisation import branch_
-from zoo.layers.linear import Linear
-from zoo.layers.mlp import hidden_units
+from zoo.layers.linear import Linear, branch_
 from zoo.layers.norms import LayerNorm
-from zoo.layers.padding import zero_padding
-from zoo.layers.ranges import at_least_one
+from zoo.layers.ranges import at_least_one, hidden_units
+from zoo.layers.tensors import in_fp32, zero_padding, zeros_fp32
 from zoo.ops.long_convolution import convolve
 from zoo.ops.padding import align_right
 
@@ -108,7 +105,6 @@ class DSS(nn.Module):
         self.C_real, self.C_imag = (nn.Parameter(torch.empty(dim, N)) for _ in range(2))
         self.param_D = nn.Parameter(torch.empty(dim))
 
-    @torch.no_grad()
     def reset_parameters(self) -> None:
         for name in SYSTEM:
             nn.init.normal_(getattr(self, name))

@@ -23,11 +23,9 @@ from torch import Tensor, nn
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, State, Traits
 from zoo.layers.diagonal import DiagonalSystem, Disc, Init, discretise, initial
-from zoo.layers.float32 import in_fp32, zeros_fp32
-from zoo.layers.initialisation import branch_, log_step_
-from zoo.layers.linear import Linear
-from zoo.layers.padding import take_steps, zero_padding
+from zoo.layers.linear import Linear, branch_, log_step_
 from zoo.layers.ranges import check_step_sizes
+from zoo.layers.tensors import in_fp32, take_steps, zero_padding, zeros_fp32
 from zoo.ops import h3
 from zoo.ops.long_convolution import convolve, skipping
 from zoo.ops.short_convolution import short_convolution
@@ -136,7 +134,6 @@ class H3(Mixer):
         shift = zeros_fp32(batch, D, N, device=device, dtype=dtype)
         return {"shift": shift, "diag": shift.new_zeros(batch, D * self.head_dim, N // 2, 2)}
 
-    @torch.no_grad()
     def reset_parameters(self, *, layer: int, depth: int) -> None:
         """See `branch_` for the projections; both D standard normal."""
         branch_(self.q_proj, self.k_proj, values=self.v_proj, out=self.output_linear, depth=depth, gain=self.gain)
@@ -229,16 +226,10 @@ class Diagonal(nn.Module):
         self, u: Float[Tensor, "GB T H"], mask: Mask | None, x: Tensor | None, skip: Float[Tensor, " H"]
     ) -> tuple[Float[Tensor, "GB T H"], Float[Tensor, "B GH M 2"] | None]:
         """y, for G sequences to each row; from a state x also the next."""
-        T, system = u.shape[1], self.discretise()
+        system = self.discretise()
         if x is None:
-            return convolve(u, system.kernel(T), skip), None
-        x0 = torch.view_as_complex(x).reshape(len(u), *system.log_A.shape)
-        if T == 1:
-            y, after = system.step(u, x0, mask)
-            y = y + skip * u
-        else:
-            y = convolve(u, system.kernel(T), skip) + system.response(x0, T)
-            after = system.last_state(u, x0, mask)
+            return convolve(u, system.kernel(u.shape[1]), skip), None
+        y, after = system.resume(u, torch.view_as_complex(x).reshape(len(u), *system.log_A.shape), mask, skip)
         return y, torch.view_as_real(after).reshape(x.shape)
 
     @torch.no_grad()

@@ -1,7 +1,5 @@
 """The hybrid of H3 and attention that the paper's language models are (Fu, Dao et al. 2023, section 5)."""
 
-from __future__ import annotations
-
 from zoo.architectures import register
 from zoo.architectures.h3 import H3
 from zoo.layers.attention import Attention

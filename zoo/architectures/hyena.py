@@ -25,12 +25,10 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, State, Traits
-from zoo.layers.float32 import in_fp32, zeros_fp32
-from zoo.layers.initialisation import branch_
-from zoo.layers.linear import Linear
-from zoo.layers.padding import put_steps, take_steps, zero_padding
+from zoo.layers.linear import Linear, branch_
 from zoo.layers.ranges import at_least_one, positive
 from zoo.layers.short_convolution import ShortConvolution
+from zoo.layers.tensors import in_fp32, put_steps, take_steps, zero_padding, zeros_fp32
 from zoo.ops.long_convolution import convolve
 
 
@@ -91,25 +89,17 @@ class Hyena(Mixer):
         self.width, self.order, self.l_max, self.gain = D, order, context.length, context.gain
         self.in_proj = Linear(D, (order + 1) * D)
         self.short_filter = ShortConvolution((order + 1) * D, short_filter_order, bias=True, activation=None)
-        self.filter_fn = Filter(
-            (order - 1) * D,
-            context.length,
-            filter_order=filter_order,
-            emb_dim=emb_dim,
-            num_inner_mlps=num_inner_mlps,
-            w=w,
-            decays=(math.log(target) / slow_decay_pct, math.log(target) / fast_decay_pct),
-            shift=shift,
-        )
+        if emb_dim < 3 or emb_dim % 2 == 0:
+            raise ValueError(f"hyena: emb_dim must be odd and at least 3 (time, cosines, sines), got {emb_dim}")
+        if filter_order < 1 or num_inner_mlps < 0:
+            raise ValueError(f"hyena: no MLP of num_inner_mlps {num_inner_mlps} layers of filter_order {filter_order}")
+        positive("hyena", w=w)
+        self.w, self.decays = w, (math.log(target) / slow_decay_pct, math.log(target) / fast_decay_pct)
+        self.filter_fn = Filter((order - 1) * D, context.length, filter_order, emb_dim, num_inner_mlps, shift)
         self.out_proj = Linear(D, D)
         self.reset_parameters(layer=context.layer, depth=context.depth)
 
     def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
-        """As `Mixer.forward`.
-
-        Raises:
-            ValueError: longer than the filters, counted from the first step.
-        """
         _, T, D = x.shape
         S = T if state is None else state["z"].shape[1] + T
         if self.l_max < S:
@@ -134,50 +124,31 @@ class Hyena(Mixer):
         return y, {"z": torch.stack(inputs, dim=2), "short": short, "n": n}
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        """No inputs yet; kept in float32 at least."""
         z = zeros_fp32(batch, 0, self.order - 1, self.width, device=device, dtype=dtype)
         short = self.short_filter.init_state(batch, device=device, dtype=z.dtype)
         return {"z": z, "short": short, "n": z.new_zeros(batch, dtype=torch.long)}
 
-    @torch.no_grad()
     def reset_parameters(self, *, layer: int, depth: int) -> None:
         """See `branch_` and `Filter`; the short convolution keeps PyTorch's."""
         branch_(self.in_proj, out=self.out_proj, depth=depth, gain=self.gain)
         self.short_filter.reset_parameters()
-        self.filter_fn.reset_parameters()
+        self.filter_fn.reset_parameters(self.w, self.decays)
 
     def param_overrides(self) -> dict[str, ParamOverride]:
         """The filters' MLP learns at 1e-3 at most, z at 1e-5; nothing of the filters decays, nor do biases."""
         names = [name for name, _ in self.named_parameters() if name.startswith("filter_fn.implicit_filter")]
         biases = ["in_proj.bias", "short_filter.bias", "out_proj.bias", "filter_fn.bias"]
-        hints = dict.fromkeys(names, ParamOverride(lr_max=1e-3, decay=False)) | dict.fromkeys(
-            biases, ParamOverride(decay=False)
-        )
-        return hints | {"filter_fn.pos_emb.z": ParamOverride(lr_max=1e-5, decay=False)}
+        slow, free = ParamOverride(lr_max=1e-3, decay=False), ParamOverride(decay=False)
+        z = {"filter_fn.pos_emb.z": ParamOverride(lr_max=1e-5, decay=False)}
+        return dict.fromkeys(names, slow) | dict.fromkeys(biases, free) | z
 
 
 class Filter(nn.Module):
     """h and the skip b, for C channels and L steps. `filter(S)` gives the first S of them, (S, C)."""
 
-    def __init__(
-        self,
-        C: int,
-        L: int,
-        *,
-        filter_order: int,
-        emb_dim: int,
-        num_inner_mlps: int,
-        w: float,
-        decays: tuple[float, float],
-        shift: float,
-    ) -> None:
+    def __init__(self, C: int, L: int, filter_order: int, emb_dim: int, num_inner_mlps: int, shift: float) -> None:
         super().__init__()
-        if emb_dim < 3 or emb_dim % 2 == 0:
-            raise ValueError(f"hyena: emb_dim must be odd and at least 3 (time, cosines, sines), got {emb_dim}")
-        if filter_order < 1 or num_inner_mlps < 0:
-            raise ValueError(f"hyena: no MLP of num_inner_mlps {num_inner_mlps} layers of filter_order {filter_order}")
-        positive("hyena", w=w)
-        self.w, self.decays, self.shift = w, decays, shift
+        self.shift = shift
         self.bias = nn.Parameter(torch.empty(C))
         self.pos_emb: Any = nn.Module()  # these two for the official names
         self.modulation: Any = nn.Module()
@@ -198,7 +169,7 @@ class Filter(nn.Module):
         return h * (torch.exp(-self.pos_emb.t[0, :S] * self.modulation.deltas[0].abs()) + self.shift)
 
     @torch.no_grad()
-    def reset_parameters(self) -> None:
+    def reset_parameters(self, w: float, decays: tuple[float, float]) -> None:
         """z and the window by their formulas, sines of frequency w, b ~ N(0, 1); PyTorch's layers."""
         _, L, emb_dim = self.pos_emb.z.shape
         bands, device = (emb_dim - 1) // 2, self.bias.device
@@ -207,12 +178,12 @@ class Filter(nn.Module):
         angle = f * 2 * math.pi / L * torch.arange(L, device=device)[:, None]
         self.pos_emb.t.copy_(t)
         self.pos_emb.z.copy_(torch.cat([t, angle.cos(), -angle.sin()], dim=1))
-        self.modulation.deltas.copy_(torch.linspace(*self.decays, self.bias.numel(), device=device))
+        self.modulation.deltas.copy_(torch.linspace(*decays, self.bias.numel(), device=device))
         for layer in self.implicit_filter:
             if isinstance(layer, nn.Linear):
                 layer.reset_parameters()
             elif isinstance(layer, Sine):
-                nn.init.constant_(layer.freq, self.w)
+                nn.init.constant_(layer.freq, w)
         nn.init.normal_(self.bias)
 
 

@@ -12,16 +12,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Mask, Mixed, Mixer, State, Traits
-from zoo.layers.float32 import in_fp32
-from zoo.layers.initialisation import branch_
-from zoo.layers.linear import Linear
-from zoo.layers.multi_head import head_width, merge_heads, split_heads
-from zoo.layers.padding import zero_padding
-from zoo.layers.positions import relative
+from zoo.contract import LayerContext, Mask, Mixed, State, Traits
+from zoo.layers.linear import Linear, branch_
+from zoo.layers.multi_head import MultiHead
 from zoo.layers.positions.in_attention import no_steps, places
-from zoo.layers.ranges import positive
-from zoo.layers.weighted_sums import normalised, weighted_sums, zero_sums
+from zoo.layers.ranges import head_width, positive
+from zoo.layers.tensors import in_fp32, merge_heads, split_heads, zero_padding
+from zoo.layers.weighted_sums import normalised, sums_of_keys, weighted_sums, zero_sums
 from zoo.ops.elementwise import positive as elu_plus_one
 from zoo.ops.linear_attention import weighted_mean
 
@@ -38,7 +35,7 @@ from zoo.ops.linear_attention import weighted_mean
     ),
     positions="learned",
 )
-class LinearAttention(Mixer):
+class LinearAttention(MultiHead):
     """Transformer whose attention weighs by φ(q)·φ(k) with φ = elu + 1, which a state of fixed size sums up.
 
     State: `S` and `z`, in float32 at least.
@@ -61,12 +58,10 @@ class LinearAttention(Mixer):
         d_values: int | None = None,
         eps: float = 1e-6,
     ) -> None:
-        super().__init__(context)
-        d_keys = head_width("linear_transformer", context.width, heads, d_keys, "d_keys")
-        d_values = head_width("linear_transformer", context.width, heads, d_values, "d_values")
+        super().__init__(context, "linear_transformer", heads, d_keys, "d_keys")
+        d_keys, d_values = self.head_width, head_width("linear_transformer", context.width, heads, d_values, "d_values")
         positive("linear_transformer", eps=eps)  # φ can be 0 in every feature
-        self.heads, self.causal, self.eps, self.placed = heads, context.causal, eps, context.positions
-        self.positions = relative(context.positions, heads=heads, head_width=d_keys, causal=context.causal)
+        self.eps, self.placed = eps, context.positions
         self.query_projection = Linear(context.width, heads * d_keys)
         self.key_projection = Linear(context.width, heads * d_keys)
         self.value_projection = Linear(context.width, heads * d_values)
@@ -92,10 +87,8 @@ class LinearAttention(Mixer):
         normaliser stays positive (RoFormer, arXiv:2104.09864, eq. 19)."""
         now, steps = places(state, q.shape[2], mask, q.device)
         y, _, new = weighted_sums(*self.positions.rotate_both(q, k, now), v, causal=causal, mask=mask, state=state)
-        k = zero_padding(k, mask, 2)
-        z = k.cumsum(2) if causal else k.sum(2, keepdim=True)
-        z = z if state is None else z + state["z"][:, :, None]
-        return y, (q * z).sum(-1, keepdim=True), None if new is None else {**new, "z": z[:, :, -1], **steps}
+        total, z = sums_of_keys(q, zero_padding(k, mask, 2), None if state is None else state["z"], causal)
+        return y, total, None if new is None else {**new, "z": z, **steps}
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         K, V = (p.out_features // self.heads for p in (self.key_projection, self.value_projection))
@@ -103,6 +96,5 @@ class LinearAttention(Mixer):
         return {**sums, **no_steps(batch, self.placed, device)}
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """See `branch_`."""
         into = self.query_projection, self.key_projection, self.value_projection
         branch_(*into, out=self.out_projection, depth=depth)

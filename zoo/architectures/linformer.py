@@ -16,12 +16,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, State, Traits
-from zoo.layers.initialisation import branch_
-from zoo.layers.linear import Linear
-from zoo.layers.multi_head import head_width, merge_heads, split_heads
-from zoo.layers.padding import zero_padding
-from zoo.layers.positions import relative
+from zoo.contract import LayerContext, Mask, Mixed, ParamOverride, State, Traits
+from zoo.layers.linear import Linear, branch_
+from zoo.layers.multi_head import MultiHead
+from zoo.layers.tensors import merge_heads, split_heads, zero_padding
 from zoo.ops.attention import attend
 
 
@@ -36,7 +34,7 @@ from zoo.ops.attention import attend
     ),
     positions="learned",
 )
-class Linformer(Mixer):
+class Linformer(MultiHead):
     """Transformer that attends to k learned summaries of its keys and values; never causal.
 
     Args:
@@ -57,13 +55,10 @@ class Linformer(Mixer):
         k: int | None = None,
         sharing: Literal["none", "headwise", "key_value"] = "headwise",
     ) -> None:
-        super().__init__(context)
-        d = head_width("linformer", context.width, heads)
+        super().__init__(context, "linformer", heads)
         k = min(64, context.length) if k is None else k
         if not 1 <= k <= context.length:
             raise ValueError(f"linformer: k must lie in 1 .. {context.length}, the sequence length; got {k}")
-        self.heads = heads
-        self.positions = relative(context.positions, heads=heads, head_width=d, causal=False)
         self.qkv = Linear(context.width, 3 * context.width)
         self.out = Linear(context.width, context.width)
         shape = (heads if sharing == "none" else 1, k, context.length)

@@ -1,9 +1,5 @@
 """Sliding-window attention in a Pre-LN transformer: each query sees the w nearest keys only (Mistral 7B, section 2)."""
 
-from __future__ import annotations
-
-from typing import Any
-
 from zoo.architectures import register
 from zoo.layers.local_attention import LocalAttention
 from zoo.types import Part, Recipe
@@ -22,6 +18,6 @@ from zoo.types import Part, Recipe
         "as many heads of keys and values as of queries by default, where Mistral shares each among four",
     ),
 )
-def local(**options: Any) -> Recipe:
+def local(**options: object) -> Recipe:
     """Transformer with sliding-window attention: each position sees itself and the window − 1 before it."""
     return Recipe(Part(LocalAttention, **options), residual="pre", positions="learned")

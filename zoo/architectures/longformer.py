@@ -16,13 +16,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Mask, Mixed, Mixer, State, Traits, Unsupported
-from zoo.layers.initialisation import fan_in_, residual_scale
-from zoo.layers.linear import Linear
+from zoo.contract import LayerContext, Mask, Mixed, State, Traits, Unsupported
+from zoo.layers.linear import Linear, branch_
 from zoo.layers.local_attention import empty, recall
-from zoo.layers.multi_head import head_width, merge_heads, split_heads
-from zoo.layers.padding import zero_padding
-from zoo.layers.positions import relative
+from zoo.layers.multi_head import MultiHead
+from zoo.layers.tensors import merge_heads, split_heads, zero_padding
 from zoo.ops import attention, local_attention
 
 
@@ -42,7 +40,7 @@ from zoo.ops import attention, local_attention
     ),
     positions="learned",
 )
-class Longformer(Mixer):
+class Longformer(MultiHead):
     """Transformer with a sliding window and a few global tokens that see, and are seen by, all others.
 
     State: the last w/2 keys and values, as in `local_attention.recall`.
@@ -66,20 +64,16 @@ class Longformer(Mixer):
         global_tokens: int = 1,
         bias: bool = True,
     ) -> None:
-        super().__init__(context)
-        d = head_width("longformer", context.width, heads)
-        window = min(64, 2 * context.length) if window is None else window
+        super().__init__(context, "longformer", heads)
+        twice = 2 * context.length
+        window = min(64, twice) if window is None else window
         if window < 2 or window % 2:
             raise ValueError(f"longformer: window {window} must be even and positive, half of it lies on each side")
-        if window > 2 * context.length:
-            raise ValueError(
-                f"longformer: window {window} must be at most {2 * context.length}, twice the sequence length"
-            )
+        if window > twice:
+            raise ValueError(f"longformer: window {window} must be at most {twice}, twice the sequence length")
         if global_tokens < 0:
             raise ValueError(f"longformer: global_tokens must not be negative, got {global_tokens}")
-        self.heads, self.causal, self.window = heads, context.causal, window
-        self.global_tokens = 0 if context.causal else global_tokens
-        self.positions = relative(context.positions, heads=heads, head_width=d, causal=context.causal)
+        self.window, self.global_tokens = window, 0 if context.causal else global_tokens
         names = ["query", "key", "value"]
         if self.global_tokens:
             names += ["query_global", "key_global", "value_global"]
@@ -124,13 +118,11 @@ class Longformer(Mixer):
         return torch.cat([everywhere, y[:, :, G:]], dim=2), None
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        d = self.out.in_features // self.heads
-        return empty(batch, self.heads, self.window // 2, d, device=device, dtype=dtype)
+        return empty(batch, self.heads, self.window // 2, self.head_width, device=device, dtype=dtype)
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
         """See `branch_`; the global projections start as copies of the local ones (section 3.1)."""
-        for name in ("query", "key", "value"):
-            fan_in_(getattr(self, name))
-            if self.global_tokens:
-                getattr(self, f"{name}_global").load_state_dict(getattr(self, name).state_dict())
-        fan_in_(self.out, residual_scale(depth))
+        names = ("query", "key", "value")
+        branch_(*(getattr(self, name) for name in names), out=self.out, depth=depth)
+        for name in names if self.global_tokens else ():
+            getattr(self, f"{name}_global").load_state_dict(getattr(self, name).state_dict())

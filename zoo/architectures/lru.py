@@ -18,11 +18,9 @@ from torch import Tensor, nn
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, State, Traits
 from zoo.layers.diagonal import diagonal_recurrence
-from zoo.layers.float32 import in_fp32, zeros_fp32
-from zoo.layers.initialisation import lecun_normal_
-from zoo.layers.linear import Linear
-from zoo.layers.padding import zero_padding
+from zoo.layers.linear import Linear, flax_dense_
 from zoo.layers.ranges import at_least_one, positive
+from zoo.layers.tensors import in_fp32, zero_padding, zeros_fp32
 
 
 @register(
@@ -107,13 +105,11 @@ class LRU(Mixer):
             nn.init.normal_(C, std=N**-0.5)
         nn.init.normal_(self.D)
         for dense in (self.out1, self.out2):
-            lecun_normal_(dense.weight, H)
-            nn.init.zeros_(dense.bias)
+            flax_dense_(dense)
 
     def param_overrides(self) -> dict[str, ParamOverride]:
         """λ, γ and B learn at half the rate (minimal-LRU's lr_factor) and do not decay; C does."""
-        slow = dict.fromkeys(
-            ("nu_log", "theta_log", "gamma_log", "B_re", "B_im"), ParamOverride(lr_scale=0.5, decay=False)
-        )
+        names = "nu_log", "theta_log", "gamma_log", "B_re", "B_im"
+        slow = dict.fromkeys(names, ParamOverride(lr_scale=0.5, decay=False))
         C = dict.fromkeys(("C_re", "C_im"), ParamOverride(decay=True))
         return slow | {"D": ParamOverride(decay=False)} | C

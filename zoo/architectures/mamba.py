@@ -18,11 +18,10 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, State, Traits
-from zoo.layers.float32 import in_fp32, zeros_fp32
-from zoo.layers.initialisation import softplus_bias_
-from zoo.layers.padding import zero_padding
+from zoo.layers.linear import softplus_bias_
 from zoo.layers.ranges import at_least_one, check_step_sizes, positive
 from zoo.layers.short_convolution import ShortConvolution
+from zoo.layers.tensors import in_fp32, zero_padding, zeros_fp32
 from zoo.ops.selective_scan import gated_selective_scan
 
 
@@ -41,8 +40,7 @@ from zoo.ops.selective_scan import gated_selective_scan
 class Mamba(Mixer):
     """Mamba: a diagonal state-space model whose step size, input and output depend on the token, gated, no MLP.
 
-    State: the last inputs of its convolution `conv` (B, D·expand, d_conv − 1), and `h`
-    (B, D·expand, d_state) in float32 at least.
+    State: the last inputs `conv` (B, D·expand, d_conv − 1), and `h` (B, D·expand, d_state) in float32 at least.
 
     Args:
         d_state: N. d_conv: the width of the convolution. expand: channels inside, as a multiple of the width.

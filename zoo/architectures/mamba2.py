@@ -20,12 +20,10 @@ from torch import Tensor, nn
 from zoo.architectures import register
 from zoo.architectures.mamba import start_projections
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, State, Traits
-from zoo.layers.float32 import in_fp32, zeros_fp32
-from zoo.layers.initialisation import softplus_bias_
-from zoo.layers.multi_head import merge_heads, split_heads
-from zoo.layers.padding import zero_padding
+from zoo.layers.linear import softplus_bias_
 from zoo.layers.ranges import at_least_one, check_step_sizes, positive
 from zoo.layers.short_convolution import ShortConvolution
+from zoo.layers.tensors import in_fp32, merge_heads, split_heads, zero_padding, zeros_fp32
 from zoo.ops.norms import gated_rms, rms
 from zoo.ops.ssd import ssd
 
@@ -49,8 +47,7 @@ from zoo.ops.ssd import ssd
 class Mamba2(Mixer):
     """Mamba-2: a state space with one decay per head, as chunked linear attention, gated and normed, no MLP.
 
-    State: the last inputs of its convolution `conv` (B, channels, d_conv − 1), and `S`
-    (B, heads, d_state, headdim) in float32 at least.
+    State: the last inputs `conv` (B, channels, d_conv − 1), and `S` (B, heads, d_state, headdim) in float32 at least.
 
     Args:
         d_state: N. d_conv: the width of the convolution. expand: channels inside, as a multiple of the width.
@@ -137,22 +134,17 @@ class Mamba2(Mixer):
         z0, x0, z, xBC, dt = self.in_proj(x).split(self.sizes, dim=-1)
         before, S = (None, None) if state is None else (state["conv"], state["S"])
         xBC, last = self.conv1d(xBC, mask=mask, state=before, narrow=True)
-        y, S = self._state_space(xBC, dt, mask, S)
+        H, G, N = len(self.A_log), self.ngroups, self.d_state
+        x, B, C = xBC.split([H * self.headdim, G * N, G * N], dim=-1)
+        x, B, C = split_heads(x, H), split_heads(B, G), split_heads(C, G)
+        D = self.D.view(H, -1).expand(H, self.headdim)
+        delta, log_decay = self._steps(dt, mask)
+        y, S = ssd(x, delta, log_decay, B, C, D, S, chunk=self.chunk_size)
+        y = merge_heads(y)
         y = (y * F.silu(z) if self.norm is None else self.norm(y, z)).to(x0.dtype)
         if x0.shape[-1]:
             y = torch.cat([F.silu(z0) * x0, y], dim=-1)
         return self.out_proj(y), None if state is None else {"conv": last, "S": S}
-
-    def _state_space(
-        self, xBC: Tensor, dt: Tensor, mask: Mask | None, S: Tensor | None
-    ) -> tuple[Float[Tensor, "B T I"], Float[Tensor, "B H N P"]]:
-        H, G, N = len(self.A_log), self.ngroups, self.d_state
-        x, B, C = xBC.split([H * self.headdim, G * N, G * N], dim=-1)
-        x, B, C = split_heads(x, H), split_heads(B, G), split_heads(C, G)
-        delta, log_decay = self._steps(dt, mask)
-        D = self.D.view(H, -1).expand(H, self.headdim)
-        y, S = ssd(x, delta, log_decay, B, C, D, S, chunk=self.chunk_size)
-        return merge_heads(y), S
 
     @in_fp32
     def _steps(

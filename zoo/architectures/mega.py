@@ -1,6 +1,9 @@
 """Mega, moving-average equipped gated attention (Ma et al. 2022, arXiv:2209.10655, section 3).
 
-With s = EMA(x), see `zoo.layers.moving_average`, and D, E and z the widths of model, values and queries:
+    h_t = p ⊙ β x_t + q ⊙ h_{t−1},    s_t = SiLU(γᵀ h_t / √N + ω x_t),    p = σ(δ),    q = 1 − p σ(α)
+
+is the multi-dimensional damped moving average s = EMA(x), with N numbers h for each channel; over a whole sequence
+s = SiLU(K ∗ x + ω x) with K_l = Σ_n γ_n p_n β_n q_n^l / √N. Then, with D, E and z the widths of model, values, queries:
 
     v = SiLU(x W_v),    u, z', r, h' = split(s W),    u = σ(u),  z' = SiLU(z'),  r = SiLU(r)
     Q, K = γ₀ ⊙ z' + β₀, γ₁ ⊙ z' + β₁,    a = f(Q Kᵀ + b) v    with one head and relative positions b
@@ -27,12 +30,12 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, Part, State, Traits, Unsupported
-from zoo.layers.float32 import in_fp32, zeros_fp32
-from zoo.layers.initialisation import fan_in_
-from zoo.layers.linear import Linear
-from zoo.layers.moving_average import EMA
-from zoo.layers.padding import put_steps, take_steps, zero_padding
+from zoo.layers.linear import Linear, fan_in_
 from zoo.layers.ranges import at_least_one
+from zoo.layers.tensors import in_fp32, put_steps, take_steps, zero_padding, zeros_fp32
+from zoo.ops import vandermonde
+from zoo.ops.long_convolution import convolve
+from zoo.ops.padding import align_right
 
 
 @register(
@@ -110,11 +113,7 @@ class Mega(Mixer):
         state: State | None = None,
         shared_context: dict[str, Any] | None = None,
     ) -> Mixed:
-        """As `Mixer.forward`. The residual that u weighs the new value against is in `shared_context`, or is x.
-
-        Raises:
-            ValueError: longer than the relative positions reach. Unsupported: a state, but bidirectional.
-        """
+        """As `Mixer.forward`. The residual that u weighs the new value against is in `shared_context`, or is x."""
         S = x.shape[1] + (0 if state is None or self.chunk_size > 0 else state["k"].shape[1])
         if self.longest is not None and self.longest < S:
             raise ValueError(f"mega: {S} steps exceed the {self.longest} that the relative positions reach")
@@ -206,13 +205,11 @@ class Mega(Mixer):
         return weights if seen is None else weights.masked_fill(~seen, 0)
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        """The EMA at zero, in float32 at least; no keys yet."""
         h = zeros_fp32(batch, *self.move.gamma.shape, device=device, dtype=dtype)
         k = torch.zeros(batch, max(self.chunk_size, 0), self.zdim, device=device, dtype=dtype)
         n = torch.zeros(batch, device=device, dtype=torch.long)
         return {"h": h, "k": k, "v": k.new_zeros(batch, k.shape[1], self.hdim), "n": n}
 
-    @torch.no_grad()
     def reset_parameters(self, *, layer: int, depth: int) -> None:
         """Projections by fan-in, none scaled for depth as u gates them; γ ~ N(0, 0.02²) and β = 0, the official way."""
         for linear in (self.v_proj, self.mx_proj, self.h_proj):
@@ -225,9 +222,73 @@ class Mega(Mixer):
 
     def param_overrides(self) -> dict[str, ParamOverride]:
         """No weight decay but on the three matrices."""
-        return {
-            name: ParamOverride(decay=False) for name, _ in self.named_parameters() if not name.endswith("proj.weight")
-        }
+        free = [name for name, _ in self.named_parameters() if not name.endswith("proj.weight")]
+        return dict.fromkeys(free, ParamOverride(decay=False))
+
+
+class EMA(nn.Module):
+    """The moving average over D channels (fairseq/modules/exponential_moving_average.py), in one direction or in both.
+
+    Both ways, D more kernels look ahead, from the present on: it counts in both.
+    """
+
+    def __init__(self, D: int, N: int, *, both_ways: bool) -> None:
+        super().__init__()
+        self.both_ways = both_ways
+        rows = 2 * D if both_ways else D
+        self.delta, self.alpha, self.beta = (nn.Parameter(torch.empty(rows, N, 1)) for _ in range(3))
+        self.gamma = nn.Parameter(torch.empty(rows, N))
+        self.omega = nn.Parameter(torch.empty(D))
+
+    @in_fp32
+    def forward(
+        self, x: Float[Tensor, "B T D"], mask: Mask | None, h: Float[Tensor, "B D N"] | None
+    ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B D N"] | None]:
+        """s and, given h, the h after the valid steps; in float32 at least. x must be 0 at masked steps."""
+        T, (log_q, write, read), after = x.shape[1], self.coefficients(), None
+        if h is not None and T == 1:
+            after = log_q.exp() * h + write * x[:, 0, :, None]
+            y = (read * after).sum(-1)[:, None]
+            after = after if mask is None else torch.where(mask[:, :, None], after, h)
+        elif h is not None:
+            y = convolve(x, _powers(read * write, log_q, T)) + _powers(read * log_q.exp() * h, log_q, T).mT
+            right, n = align_right(x, mask)
+            last = vandermonde.accumulate(right, _complex(log_q)).real
+            after = (n[:, None, None] * log_q).exp() * h + write * last
+        else:
+            K = _powers(read * write, log_q, T)
+            y = convolve(x, K[: x.shape[2]])
+            if self.both_ways:
+                y = y + convolve(x.flip(1), K[x.shape[2] :]).flip(1)
+        return F.silu(y + self.omega * x), after
+
+    @in_fp32
+    def coefficients(self) -> tuple[Float[Tensor, "D N"], Float[Tensor, "D N"], Float[Tensor, "D N"]]:
+        """log q, p β and γ / √N. q = σ(−δ) + σ(δ) σ(−α), written so that it never rounds to 0."""
+        alpha, delta, beta = (p[..., 0] for p in (self.alpha, self.delta, self.beta))
+        log_q = torch.logaddexp(F.logsigmoid(-delta), F.logsigmoid(delta) + F.logsigmoid(-alpha))
+        return log_q, delta.sigmoid() * beta, self.gamma * self.gamma.shape[1] ** -0.5
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """α, δ ~ N(0, 0.2²), β ~ ±1 + N(0, 0.02²) with alternating signs, γ, ω ~ N(0, 1)."""
+        nn.init.normal_(self.alpha, std=0.2)
+        nn.init.normal_(self.delta, std=0.2)
+        nn.init.normal_(self.beta, std=0.02)
+        self.beta[:, ::2] += 1
+        self.beta[:, 1::2] -= 1
+        nn.init.normal_(self.gamma)
+        nn.init.normal_(self.omega)
+
+
+def _powers(c: Float[Tensor, "*B D N"], log_q: Float[Tensor, "D N"], L: int) -> Float[Tensor, "*B D L"]:
+    """Σ_n c_n q_n^l for l < L."""
+    y = vandermonde.evaluate(_complex(c.view(-1, *log_q.shape)) / 2, _complex(log_q), L)
+    return y.view(*c.shape[:-1], L)
+
+
+def _complex(x: Tensor) -> Tensor:
+    return torch.complex(x, torch.zeros_like(x))
 
 
 class SimpleBias(nn.Module):

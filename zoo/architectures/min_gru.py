@@ -2,12 +2,10 @@
 
     z_t = σ(W_z x_t + b_z),    h̃_t = g(W_h x_t + b_h),    h_t = (1 − z_t) ⊙ h_{t−1} + z_t ⊙ h̃_t
 
-with g(u) = u + ½ for u ≥ 0 and σ(u) below, which keeps h positive (appendix B.2.1), or g the identity (section 3.1.3).
+with g(u) = u + ½ for u ≥ 0 and σ(u) below, which keeps h positive (appendix B.2.1).
 """
 
 from __future__ import annotations
-
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -15,10 +13,9 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, State, Traits
-from zoo.layers.float32 import in_fp32, zeros_fp32
-from zoo.layers.initialisation import branch_
-from zoo.layers.mlp import hidden_units
-from zoo.layers.padding import zero_padding
+from zoo.layers.linear import branch_
+from zoo.layers.ranges import hidden_units
+from zoo.layers.tensors import in_fp32, zero_padding, zeros_fp32
 from zoo.ops.diagonal_scan import scan
 
 
@@ -29,6 +26,7 @@ from zoo.ops.diagonal_scan import scan
     deviations=(
         "the scan runs on (1 − z) and z h̃ themselves, which is exact; the paper's runs in log space",
         "Pre-LN blocks with an MLP; the paper's language models add a convolution of width 4 before the minGRU",
+        "g is the paper's as it trains in log space; the identity of section 3.1.3 is not offered",
         "the state starts at zero; the paper's log-space code needs a positive start, g(0) = ½, where one is given",
         "weights start at N(0, 1/fan_in), the projection into the residual stream scaled by 1/√(2·depth)",
     ),
@@ -39,23 +37,14 @@ class MinGRU(Mixer):
     `expand`·D units and a projection back to D. State: `h` (B, expand·D).
 
     Args:
-        candidate: g, "positive" as the paper trains it, or "linear".
         bias: of the gates; lucidrains has none.
     """
 
     traits = Traits(causal="strict", bidirectional=False, resumable=True)
 
-    def __init__(
-        self,
-        context: LayerContext,
-        *,
-        expand: float = 1.0,
-        candidate: Literal["positive", "linear"] = "positive",
-        bias: bool = True,
-    ) -> None:
+    def __init__(self, context: LayerContext, *, expand: float = 1.0, bias: bool = True) -> None:
         super().__init__(context)
         self.units = hidden_units("min_gru", expand, context)
-        self.candidate = candidate
         self.hidden_and_gate = nn.Linear(context.width, 2 * self.units, bias=bias)
         self.out = nn.Linear(self.units, context.width, bias=False)
 
@@ -69,8 +58,7 @@ class MinGRU(Mixer):
         self, h: Float[Tensor, "B T U"], gate: Float[Tensor, "B T U"], mask: Mask | None, h0: Tensor | None
     ) -> Float[Tensor, "B T U"]:
         """h_t from what both linear layers give."""
-        if self.candidate == "positive":
-            h = torch.where(h >= 0, h + 0.5, torch.sigmoid(h))
+        h = torch.where(h >= 0, h + 0.5, torch.sigmoid(h))
         z, h = zero_padding(torch.sigmoid(gate), mask), zero_padding(h, mask)
         return scan(1 - z, z * h, h0)
 
@@ -78,5 +66,4 @@ class MinGRU(Mixer):
         return {"h": zeros_fp32(batch, self.units, device=device, dtype=dtype)}
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """See `branch_`."""
         branch_(self.hidden_and_gate, out=self.out, depth=depth)

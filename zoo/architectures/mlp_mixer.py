@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, State, Traits
-from zoo.layers.initialisation import lecun_normal_
-from zoo.layers.padding import zero_padding
+from zoo.layers.linear import flax_dense_
+from zoo.layers.tensors import zero_padding
 
 
 @register(
@@ -46,11 +46,9 @@ class TokenMLP(Mixer):
     def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
         if x.shape[1] != self.fc1.in_features:
             raise ValueError(f"token_mlp: {x.shape[1]} steps, but it was built for exactly {self.fc1.in_features}")
-        x = zero_padding(x, mask)
-        return self.fc2(F.gelu(self.fc1(x.transpose(1, 2)))).transpose(1, 2), None
+        return self.fc2(F.gelu(self.fc1(zero_padding(x, mask).transpose(1, 2)))).transpose(1, 2), None
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
         """LeCun normal (truncated at two standard deviations, variance 1/fan_in after that) and zero biases (Flax)."""
         for linear in (self.fc1, self.fc2):
-            lecun_normal_(linear.weight, linear.in_features)
-            nn.init.zeros_(linear.bias)
+            flax_dense_(linear)

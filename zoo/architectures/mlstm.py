@@ -20,11 +20,10 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, State, Traits
-from zoo.layers.float32 import in_fp32, zeros_fp32
-from zoo.layers.multi_head import merge_heads
-from zoo.layers.padding import zero_padding
 from zoo.layers.ranges import at_least_one, positive
-from zoo.layers.xlstm import CausalConv1d, LinearHeadwise, MultiHeadLayerNorm
+from zoo.layers.short_convolution import ShortConvolution
+from zoo.layers.tensors import in_fp32, merge_heads, zero_padding, zeros_fp32
+from zoo.layers.xlstm import LinearHeadwise, MultiHeadLayerNorm
 from zoo.ops.mlstm import mlstm
 from zoo.ops.mlstm.naive import MLSTMState
 
@@ -48,8 +47,7 @@ from zoo.ops.mlstm.naive import MLSTMState
 class MLSTM(Mixer):
     """xLSTM[1:0]: blocks of mLSTM, a matrix memory with exponential input gates and no recurrent weights.
 
-    State: the last inputs of the convolution `conv`
-    (B, I, W − 1), and `C` (B, H, d, d), `n` (B, H, d) and `m` (B, H) in float32 at least.
+    State: the last inputs `conv` (B, I, W − 1), and `C` (B, H, d, d), `n` (B, H, d), `m` (B, H) in float32 at least.
 
     Args:
         heads: H. conv1d_kernel_size: W. bias: of W_up, W_q, W_k, W_v and W_down.
@@ -88,7 +86,7 @@ class MLSTM(Mixer):
         self.proj_up = nn.Linear(context.width, 2 * inner, bias=bias)
         blocks = inner // qkv_proj_blocksize
         self.q_proj, self.k_proj, self.v_proj = (LinearHeadwise(inner, blocks, bias=bias) for _ in range(3))
-        self.conv1d = CausalConv1d(inner, conv1d_kernel_size)
+        self.conv1d: Any = nn.ModuleDict({"conv": ShortConvolution(inner, conv1d_kernel_size, bias=True)})
         self.mlstm_cell = MLSTMCell(inner, heads)
         self.learnable_skip = nn.Parameter(torch.empty(inner))
         self.proj_down = nn.Linear(inner, context.width, bias=bias)
@@ -101,7 +99,7 @@ class MLSTM(Mixer):
     def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
         x = zero_padding(x, mask)
         a, z = self.proj_up(x).split(self.inner, dim=-1)
-        c, last = self.conv1d.conv(a, mask=mask, state=None if state is None else state["conv"])
+        c, last = self.conv1d["conv"](a, mask=mask, state=None if state is None else state["conv"])
         before = None if state is None else (state["C"], state["n"], state["m"])
         i, f = self.gates(c, a)
         H = self.mlstm_cell.heads
@@ -128,10 +126,9 @@ class MLSTM(Mixer):
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         H, d = self.mlstm_cell.heads, self.inner // self.mlstm_cell.heads
         C = zeros_fp32(batch, H, d, d, device=device, dtype=dtype)
-        conv = self.conv1d.conv.init_state(batch, device=device, dtype=dtype)
+        conv = self.conv1d["conv"].init_state(batch, device=device, dtype=dtype)
         return {"conv": conv, "C": C, "n": C.new_zeros(batch, H, d), "m": C.new_zeros(batch, H)}
 
-    @torch.no_grad()
     def reset_parameters(self, *, layer: int, depth: int) -> None:
         """W ~ N(0, 2/(5 D)), W_down ~ N(0, 4/(depth² D)), s = 1; the convolution keeps PyTorch's."""
         D = self.proj_down.out_features
@@ -142,7 +139,7 @@ class MLSTM(Mixer):
             if projection.bias is not None:
                 nn.init.zeros_(projection.bias)
         nn.init.ones_(self.learnable_skip)
-        self.conv1d.conv.reset_parameters()
+        self.conv1d["conv"].reset_parameters()
         self.mlstm_cell.reset_parameters()
 
     def param_overrides(self) -> dict[str, ParamOverride]:

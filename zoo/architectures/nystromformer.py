@@ -22,14 +22,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Mask, Mixed, Mixer, State, Traits
-from zoo.layers.float32 import in_fp32
-from zoo.layers.initialisation import branch_
-from zoo.layers.linear import Linear
-from zoo.layers.multi_head import head_width, merge_heads, split_heads
-from zoo.layers.padding import zero_padding
-from zoo.layers.positions import relative
+from zoo.contract import LayerContext, Mask, Mixed, State, Traits
+from zoo.layers.linear import Linear, branch_
+from zoo.layers.multi_head import MultiHead
 from zoo.layers.ranges import at_least_one
+from zoo.layers.tensors import in_fp32, merge_heads, split_heads, zero_padding
 
 
 @register(
@@ -47,7 +44,7 @@ from zoo.layers.ranges import at_least_one
     ),
     positions="learned",
 )
-class Nystromformer(Mixer):
+class Nystromformer(MultiHead):
     """Transformer whose softmax attention goes through landmarks and a pseudo-inverse; never causal.
 
     Args:
@@ -72,16 +69,13 @@ class Nystromformer(Mixer):
         init_option: Literal["exact", "original"] = "exact",
         iterations: int = 6,
     ) -> None:
-        super().__init__(context)
-        d = head_width("nystromformer", context.width, heads)
+        super().__init__(context, "nystromformer", heads)
         at_least_one("nystromformer", num_landmarks=num_landmarks, iterations=iterations)
         if conv_kernel_size is not None and (conv_kernel_size < 1 or conv_kernel_size % 2 == 0):
             raise ValueError(f"nystromformer: conv_kernel_size must be odd, got {conv_kernel_size}")
-        self.gain, self.heads, self.m = context.gain, heads, num_landmarks
-        self.init_option, self.iterations = init_option, iterations
+        self.m, self.init_option, self.iterations = num_landmarks, init_option, iterations
         if init_option == "original":  # the batch's padding and rows set the scale
             self.traits = dataclasses.replace(self.traits, padding_safe=False)  # type: ignore[misc]
-        self.positions = relative(context.positions, heads=heads, head_width=d, causal=False)
         self.query, self.key, self.value = (Linear(context.width, context.width) for _ in range(3))
         self.out = Linear(context.width, context.width)
         self.conv = None

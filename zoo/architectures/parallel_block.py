@@ -1,9 +1,5 @@
 """Parallel blocks: x ← x + f(LN(x)) + g(LN(x)) with attention f and MLP g."""
 
-from __future__ import annotations
-
-from typing import Any
-
 from zoo.architectures import register
 from zoo.architectures.pre_ln import pre_ln
 from zoo.layers.attention import Attention
@@ -20,6 +16,6 @@ from zoo.types import Recipe
         "positions, GELU, biases and initialisation are pre_ln's: the two differ in the residual type only",
     ),
 )
-def parallel_block(**options: Any) -> Recipe:
+def parallel_block(**options: object) -> Recipe:
     """Attention and MLP side by side under one norm, x + f(LN(x)) + g(LN(x))."""
     return pre_ln(**options).replace(residual="parallel")

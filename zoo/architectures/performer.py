@@ -19,14 +19,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Mask, Mixed, Mixer, State, Traits
-from zoo.layers.initialisation import branch_
-from zoo.layers.linear import Linear
-from zoo.layers.multi_head import head_width
-from zoo.layers.padding import zero_padding
-from zoo.layers.positions import relative
+from zoo.contract import LayerContext, Mask, Mixed, State, Traits
+from zoo.layers.linear import Linear, branch_
+from zoo.layers.multi_head import MultiHead
 from zoo.layers.positions.in_attention import no_steps, places
 from zoo.layers.ranges import at_least_one, positive
+from zoo.layers.tensors import merge_heads, zero_padding
 from zoo.layers.weighted_sums import weighted_sums, zero_sums
 from zoo.ops.qkv import split
 from zoo.ops.random_features import attend, kept, mean
@@ -52,8 +50,10 @@ from zoo.ops.random_features import positive as exponential
     ),
     positions="learned",
 )
-class Performer(Mixer):
+class Performer(MultiHead):
     """Transformer whose softmax attention is approximated by positive orthogonal random features (FAVOR+).
+
+    State: `S` and `z`, in float32 at least.
 
     Args:
         features: m, the rows of W; None for int(d ln d), d being the width of a head.
@@ -75,14 +75,11 @@ class Performer(Mixer):
         kernel: Literal["softmax", "relu"] = "softmax",
         eps: float | None = None,
     ) -> None:
-        super().__init__(context)
-        d = head_width("performer", context.width, heads)
+        super().__init__(context, "performer", heads)
         at_least_one("performer", features=features)
         positive("performer", eps=eps)  # which keeps the normaliser from being 0
         self.eps = {"softmax": 1e-4, "relu": 1e-3}[kernel] if eps is None else eps
-        self.heads, self.causal, self.kernel = heads, context.causal, kernel
-        self.placed = context.positions
-        self.positions = relative(context.positions, heads=heads, head_width=d, causal=context.causal)
+        self.kernel, self.placed, d = kernel, context.positions, self.head_width
         self.qkv = Linear(context.width, 3 * context.width)
         self.out = Linear(context.width, context.width)
         m = max(1, int(d * math.log(d))) if features is None else features
@@ -95,29 +92,26 @@ class Performer(Mixer):
         self.W.copy_(orthogonal_features(*self.W.shape, generator=generator))
 
     def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
-        B, T, D = x.shape
         x = zero_padding(x, mask)
-        (now, steps), features = places(state, T, mask, x.device), self.qkv(x)
+        (now, steps), features = places(state, x.shape[1], mask, x.device), self.qkv(x)
         turns = (self.positions.turn(now, features.dtype, key=key) for key in (False, True))
         q, k, v = split(features, self.heads, self.heads, *turns)  # each (B, H, T, D/H)
         if self.kernel == "softmax" and self.causal and mask is None and state is None:
             y, new = attend(q, k, v, self.W, self.eps), None
         else:
             y, new = self._sums(q, k, v, mask, state)
-        return self.out(y.to(x.dtype).transpose(1, 2).reshape(B, T, D)), None if new is None else {**new, **steps}
+        return self.out(merge_heads(y.to(x.dtype))), None if new is None else {**new, **steps}
 
     def _sums(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Mask | None, state: State | None
     ) -> tuple[Tensor, State | None]:
         """Outputs as a ratio of sums over steps, and the next state."""
         valid = None if mask is None else mask[:, None, :, None]
-        q, k = self.query_features(q), self.key_features(k, valid)
+        # c is the largest entry of W q at each step (official code); m^{-½} cancels in y.
+        q = self._relu(q) if self.kernel == "relu" else exponential(q, self.W, self.eps, "features")
+        k = self.key_features(k, valid)
         y, total, new = weighted_sums(q, k, v.to(q.dtype), causal=self.causal, mask=mask, state=state)
         return mean(torch.cat([y, total], dim=-1).to(q.dtype)), new
-
-    def query_features(self, q: Float[Tensor, "B H T d"]) -> Float[Tensor, "B H T m"]:
-        """√m φ(q), as m^{-½} cancels in y. c is the largest entry of W q at each step (official code)."""
-        return self._relu(q) if self.kernel == "relu" else exponential(q, self.W, self.eps, "features")
 
     def key_features(
         self, k: Float[Tensor, "B H T d"], valid: Bool[Tensor, "B 1 T 1"] | None = None
@@ -138,12 +132,10 @@ class Performer(Mixer):
         return ((x * x.shape[-1] ** -0.25 @ self.W.to(x.dtype).T).relu() + self.eps).to(kept(x))
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        """S and z, in float32 at least."""
         sums = zero_sums(batch, self.heads, *self.W.shape, device=device, dtype=dtype)
         return {**sums, **no_steps(batch, self.placed, device)}
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """See `branch_`."""
         branch_(self.qkv, out=self.out, depth=depth)
 
 

@@ -1,9 +1,5 @@
 """The Post-LN transformer: x ← LN(x + f(x)) for f = attention, then f = MLP, without a norm at the end."""
 
-from __future__ import annotations
-
-from typing import Any
-
 from zoo.architectures import register
 from zoo.architectures.pre_ln import pre_ln
 from zoo.layers.attention import Attention
@@ -20,6 +16,6 @@ from zoo.types import Recipe
         "pre_ln's, so that the two isolate that question",
     ),
 )
-def post_ln(**options: Any) -> Recipe:
+def post_ln(**options: object) -> Recipe:
     """Transformer with LayerNorm after the residual sum, LN(x + f(x)), and no LayerNorm at the end."""
     return pre_ln(**options).replace(residual="post")

@@ -1,9 +1,5 @@
 """The Pre-LN transformer: x ← x + f(LN(x)) for f = attention, then f = MLP, and one more LayerNorm at the end."""
 
-from __future__ import annotations
-
-from typing import Any
-
 from zoo.architectures import register
 from zoo.layers.attention import Attention
 from zoo.types import Part, Recipe
@@ -20,6 +16,6 @@ from zoo.types import Part, Recipe
         "the output head is not tied to the token table unless `tie` says so",
     ),
 )
-def pre_ln(**options: Any) -> Recipe:
+def pre_ln(**options: object) -> Recipe:
     """Transformer with LayerNorm inside the residual branch, x + f(LN(x)), and one more LayerNorm at the end."""
     return Recipe(Part(Attention, **options), residual="pre", positions="learned")

@@ -15,20 +15,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Mask, Mixed, Mixer, State, Traits, Unsupported
-from zoo.layers.float32 import in_fp32
-from zoo.layers.initialisation import branch_
-from zoo.layers.linear import Linear
-from zoo.layers.multi_head import head_width, split_heads
-from zoo.layers.padding import zero_padding
-from zoo.layers.positions import relative
+from zoo.contract import LayerContext, Mask, Mixed, State, Traits, Unsupported
+from zoo.layers.linear import Linear, branch_
+from zoo.layers.multi_head import MultiHead
 from zoo.layers.ranges import at_least_one
+from zoo.layers.tensors import in_fp32, merge_heads, split_heads, zero_padding
 from zoo.ops.lsh_attention import hash_buckets, lsh_attention
 
 
@@ -53,7 +51,7 @@ from zoo.ops.lsh_attention import hash_buckets, lsh_attention
     residual="reversible",
     positions="learned",
 )
-class Reformer(Mixer):
+class Reformer(MultiHead):
     """Reversible transformer that attends within locality-sensitive hash buckets; its causal mask leaks a little.
 
     Args:
@@ -90,27 +88,24 @@ class Reformer(Mixer):
         scaled: bool = False,
         bias: bool = False,
     ) -> None:
-        super().__init__(context)
-        self.head_dim = head_width("reformer", context.width, heads, head_dim)
+        if context.positions is not None and context.positions.kind == "xpos":
+            raise Unsupported("reformer: queries and keys are one, and cannot have xpos's two magnitudes")
+        super().__init__(context, "reformer", heads, head_dim)
         at_least_one("reformer", chunk=chunk, hashes=hashes)
         if before < 0 or after < 0:
             raise ValueError(f"reformer: before and after must not be negative, got {before} and {after}")
         if not duplicates and (before, after) != (1, 0):
             raise ValueError("reformer: duplicates=False needs before=1 and after=0")
-        self.heads, self.causal, self.gain = heads, context.causal, context.gain
         self.chunk, self.before, self.after = chunk, before, after
         self.across_buckets, self.duplicates = across_buckets, duplicates
-        self.scale = self.head_dim**-0.5 if scaled else 1.0
+        self.scale = self.head_width**-0.5 if scaled else 1.0
         self.factors = factors(buckets, context.length, chunk)
         self.rotations_per_head = rotations_per_head
-        if context.positions is not None and context.positions.kind == "xpos":
-            raise Unsupported("reformer: queries and keys are one, and cannot have xpos's two magnitudes")
-        self.positions = relative(context.positions, heads=heads, head_width=self.head_dim, causal=context.causal)
-        inner = heads * self.head_dim
+        inner = heads * self.head_width
         self.query_key = nn.Linear(context.width, inner, bias=False)
         self.value = nn.Linear(context.width, inner, bias=False)
         self.out = Linear(inner, context.width, bias=bias)
-        self.register_buffer("rotations", torch.empty(heads, self.head_dim, hashes, sum(self.factors) // 2))
+        self.register_buffer("rotations", torch.empty(heads, self.head_width, hashes, sum(self.factors) // 2))
         self.redraw()
 
     @torch.no_grad()
@@ -123,42 +118,26 @@ class Reformer(Mixer):
         x = zero_padding(x, mask)
         qk, v = (split_heads(project(x), self.heads) for project in (self.query_key, self.value))
         qk = self.positions.rotate(qk, torch.arange(x.shape[1], device=x.device)[None], key=False)
-        return self.out(self.attend(qk, v, mask).transpose(1, 2).flatten(2)), None
+        return self.out(merge_heads(self.attend(qk, v, mask))), None
 
     def attend(
         self, qk: Float[Tensor, "B H T d"], v: Float[Tensor, "B H T d"], valid: Bool[Tensor, "B T"] | None = None
     ) -> Float[Tensor, "B H T d"]:
         """LSH attention; where one chunk holds all steps, hashing would change nothing, and full attention is it."""
         B, H, T, _ = qk.shape
+        attend = partial(lsh_attention, qk, v, causal=self.causal, valid=valid, scale=self.scale)
         if self.chunk >= T:
-            one = torch.zeros(B, H, 1, T, dtype=torch.long, device=qk.device)
-            return lsh_attention(qk, v, one, chunk=T, before=0, causal=self.causal, valid=valid, scale=self.scale)
+            return attend(torch.zeros(B, H, 1, T, dtype=torch.long, device=qk.device), chunk=T, before=0)
         buckets = in_fp32(hash_buckets)(qk, self.rotations, self.factors)
-        return lsh_attention(
-            qk,
-            v,
-            buckets,
-            chunk=self.chunk,
-            before=self.before,
-            after=self.after,
-            causal=self.causal,
-            valid=valid,
-            across_buckets=self.across_buckets,
-            duplicates=self.duplicates,
-            scale=self.scale,
-        )
+        seen = {"before": self.before, "after": self.after, "across_buckets": self.across_buckets}
+        return attend(buckets, chunk=self.chunk, duplicates=self.duplicates, **seen)
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """See `branch_`."""
         branch_(self.query_key, values=self.value, out=self.out, depth=depth, gain=self.gain)
 
 
 def factors(buckets: int | Sequence[int] | None, length: int, chunk: int) -> list[int]:
-    """The even numbers whose product is the number of buckets.
-
-    Raises:
-        ValueError: one of them is odd, or there is none.
-    """
+    """The even numbers whose product is the number of buckets."""
     if buckets is None:
         n = 2 * max(1, length // chunk)
         if n <= 128:

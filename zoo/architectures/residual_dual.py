@@ -1,9 +1,5 @@
 """ResiDual: x ← LN(x + f(x)) and r ← r + f(x), from x = r = the embedding; the output is x + LN(r)."""
 
-from __future__ import annotations
-
-from typing import Any
-
 from zoo.architectures import register
 from zoo.architectures.pre_ln import pre_ln
 from zoo.layers.attention import Attention
@@ -20,6 +16,6 @@ from zoo.types import Recipe
         "positions, GELU, biases and initialisation are pre_ln's: the two differ in the residual type only",
     ),
 )
-def residual_dual(**options: Any) -> Recipe:
+def residual_dual(**options: object) -> Recipe:
     """Post-LN and Pre-LN at once: one stream is normalised after each sum, one only gathers; both make the output."""
     return pre_ln(**options).replace(residual="residual_dual")

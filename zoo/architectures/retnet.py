@@ -21,19 +21,16 @@ from functools import lru_cache
 from typing import Any, Literal, TypeAlias
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, Part, State, Traits, Unsupported
-from zoo.layers.float32 import in_fp32, zeros_fp32
-from zoo.layers.multi_head import merge_heads, split_heads, width_multiple
-from zoo.layers.padding import zero_padding
-from zoo.layers.ranges import positive
+from zoo.layers.norms import HeadNorm
+from zoo.layers.ranges import positive, width_multiple
+from zoo.layers.tensors import in_fp32, merge_heads, split_heads, zero_padding, zeros_fp32
 from zoo.ops import rotation
 from zoo.ops.linear_attention import linear_attention
-from zoo.ops.norms import rms
 
 Form: TypeAlias = Literal["recurrent", "parallel"]
 Turn: TypeAlias = tuple[Tensor, Tensor]
@@ -90,7 +87,8 @@ class Retention(Mixer):
         if V < 1 or V % heads:
             raise ValueError(f"retnet: values {V} wide (value_factor · {D}) do not divide into {heads} heads")
         positive("retnet", eps=eps)
-        self.heads, self.gate_fn, self.form, self.eps = heads, gate_fn, form, eps
+        self.heads, self.form = heads, form
+        self.norm = HeadNorm(V // heads, eps, gate_fn, weight=False)
         if form == "parallel":
             self.traits = dataclasses.replace(self.traits, resumable=False)  # type: ignore[misc]
         self.q_proj, self.k_proj = nn.Linear(D, D, bias=False), nn.Linear(D, D, bias=False)
@@ -107,12 +105,11 @@ class Retention(Mixer):
         T = x.shape[1]
         x = zero_padding(x, mask)  # no biases: k and v become 0 as well
         q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
-        start = x.new_zeros(1, dtype=torch.long) if state is None else state["position"]
         how = self.heads, self.form, q.shape[-1] // self.heads, q.dtype
         if state is None:
             turn_q, turn_k = first_turns(T, *how, x.device)
         else:
-            turn_q, turn_k = turns(start[:, None] + torch.arange(T, device=x.device), *how)
+            turn_q, turn_k = turns(state["position"][:, None] + torch.arange(T, device=x.device), *how)
         log_decay, new = log_gammas(self.heads, x.device), None
         if self.form == "parallel":
             o = in_parallel(q, k, v, turn_q, turn_k, log_decay)
@@ -122,15 +119,9 @@ class Retention(Mixer):
             q, k, v = (split_heads(z, self.heads) for z in (q, k, v))
             o, S = linear_attention(q, k, v, every, None if state is None else state["S"])
             if state is not None:
-                new = {"S": S, "position": start + (T if mask is None else mask.sum(1))}
-        return self.out_proj(self._gated(o.transpose(1, 2), self.g_proj(x)).to(x.dtype)), new
-
-    def _gated(self, o: Float[Tensor, "B T H V"], gate: Float[Tensor, "B T I"]) -> Float[Tensor, "B T I"]:
-        """RMSNorm(o) ⊙ gate(W_g x)."""
-        ones = self.out_proj.weight.new_ones(o.shape[-1])
-        if self.gate_fn == "swish":
-            return rms(o, ones, self.eps, gate.view(o.shape)).flatten(2)
-        return rms(o, ones, self.eps).flatten(2) * F.gelu(gate)
+                new = {"S": S, "position": state["position"] + (T if mask is None else mask.sum(1))}
+        y = self.norm(o.transpose(1, 2), self.g_proj(x).unflatten(-1, (self.heads, -1)))
+        return self.out_proj(y.flatten(2).to(x.dtype)), new
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         K, V = (p.out_features // self.heads for p in (self.k_proj, self.v_proj))
@@ -153,14 +144,6 @@ def row_sums(t: Int[Tensor, "B T"], log_decay: Float[Tensor, " H"]) -> Float[Ten
     """λ_t = (1 − γ^{t+1}) / (1 − γ)."""
     rate = log_decay[:, None]
     return torch.expm1(rate * (t[:, None] + 1)) / torch.expm1(rate)
-
-
-def rotate(
-    x: Float[Tensor, "B H T K"], t: Int[Tensor, "#B T"], scale: float | Float[Tensor, "#B H T"] = 1.0
-) -> Float[Tensor, "B H T K"]:
-    """scale · R_t x_t: the pair (2i, 2i + 1), as a complex number, turned by t θ_i."""
-    H, K = x.shape[1], x.shape[3]
-    return split_heads(rotation.rotate(merge_heads(x), *angles(t, H, K, x.dtype, scale)), H)
 
 
 def angles(
@@ -192,12 +175,7 @@ def first_turns(T: int, heads: int, form: Form, K: int, dtype: torch.dtype, devi
 
 @in_fp32
 def in_parallel(
-    q: Float[Tensor, "B T F"],
-    k: Float[Tensor, "B T F"],
-    v: Float[Tensor, "B T I"],
-    turn_q: Turn,
-    turn_k: Turn,
-    log_decay: Float[Tensor, " H"],
+    q: Tensor, k: Tensor, v: Tensor, turn_q: Turn, turn_k: Turn, log_decay: Float[Tensor, " H"]
 ) -> Float[Tensor, "B H T V"]:
     """o of the official parallel form, from every pair of steps."""
     q, k, v = (split_heads(z, len(log_decay)) for z in (rotation.rotate(q, *turn_q), rotation.rotate(k, *turn_k), v))

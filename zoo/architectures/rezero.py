@@ -1,9 +1,5 @@
 """ReZero: x ← x + a f(x) without norms, with a learned number a for each branch that starts at zero."""
 
-from __future__ import annotations
-
-from typing import Any
-
 from zoo.architectures import register
 from zoo.architectures.pre_ln import pre_ln
 from zoo.layers.attention import Attention
@@ -20,6 +16,6 @@ from zoo.types import Recipe
         "positions, GELU, biases and initialisation are pre_ln's: the two differ in the residual type only",
     ),
 )
-def rezero(**options: Any) -> Recipe:
+def rezero(**options: object) -> Recipe:
     """Transformer without norms: x + a f(x), with a learned number a for each branch that starts at zero."""
     return pre_ln(**options).replace(residual="rezero")

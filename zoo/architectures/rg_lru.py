@@ -14,23 +14,20 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, Part, State, Traits
-from zoo.layers.float32 import in_fp32, zeros_fp32
-from zoo.layers.initialisation import fan_in_
-from zoo.layers.linear import Linear
-from zoo.layers.padding import zero_padding
+from zoo.layers.linear import Linear, fan_in_
 from zoo.layers.ranges import at_least_one
 from zoo.layers.short_convolution import ShortConvolution
+from zoo.layers.tensors import in_fp32, zero_padding, zeros_fp32
 from zoo.ops.diagonal_scan import scan, step
 
 C = 8.0
 STEEPEST = 1000.0
 """The largest slope of √(1 − a²), whose own is infinite at a = 1 (`_MAX_SQRT_GRADIENT`)."""
-
 
 HAWK_AND_GRIFFIN = (
     "parameters carry the names of transformers' port, where the gates are no modules of their own",
@@ -82,14 +79,17 @@ class RecurrentBlock(Mixer):
         x = zero_padding(x, mask)
         y = F.gelu(self.linear_y(x), approximate="tanh")
         u, last = self.conv_1d(self.linear_x(x), mask=mask, state=None if state is None else state["conv"])
-        h, after = self.rg_lru(u, mask, state)
-        return self.linear_out(h * y), None if state is None else {"conv": last, **after}
+        before = self.init_state(len(x), device=x.device, dtype=u.dtype) if state is None else state
+        h = self.rg_lru(u, mask, before["h"], before["started"])
+        started = torch.ones_like(before["started"]) if mask is None else before["started"] | mask.any(1)
+        y = self.linear_out(h.to(u.dtype) * y)
+        return y, None if state is None else {"conv": last, "h": h[:, -1], "started": started}
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         line = self.conv_1d.init_state(batch, device=device, dtype=dtype)
-        return {"conv": line, **self.rg_lru.init_state(batch, device=device, dtype=dtype)}
+        h = zeros_fp32(batch, self.linear_out.in_features, device=device, dtype=dtype)
+        return {"conv": line, "h": h, "started": torch.zeros(batch, device=device, dtype=torch.bool)}
 
-    @torch.no_grad()
     def reset_parameters(self, *, layer: int, depth: int) -> None:
         """Matrices N(0, 1/fan_in), W_out times √(2/depth), the convolution N(0, 0.01/width); biases 0."""
         for linear in (self.linear_x, self.linear_y):
@@ -118,30 +118,23 @@ class RGLRU(nn.Module):
         self.recurrent_gate_bias = nn.Parameter(torch.empty(heads, block))
 
     def forward(
-        self, u: Float[Tensor, "B T R"], mask: Mask | None = None, state: State | None = None
-    ) -> tuple[Float[Tensor, "B T R"], State]:
-        before = self.init_state(len(u), device=u.device, dtype=u.dtype) if state is None else state
+        self, u: Float[Tensor, "B T R"], mask: Mask | None, h0: Float[Tensor, "B R"], started: Bool[Tensor, " B"]
+    ) -> Float[Tensor, "B T R"]:
+        """h_t, in float32 at least."""
         r = gate(u, self.recurrent_gate_weight, self.recurrent_gate_bias)
         i = gate(u, self.input_gate_weight, self.input_gate_bias)
-        h = self._scan(u, r, i, mask, before["h"], before["started"])
-        started = torch.ones_like(before["started"]) if mask is None else before["started"] | mask.any(1)
-        return h.to(u.dtype), {"h": h[:, -1], "started": started}
+        return self._scan(u, r, i, mask, h0, started)
 
     @in_fp32
     def _scan(
         self, u: Tensor, r: Tensor, i: Tensor, mask: Mask | None, h0: Tensor, started: Tensor
     ) -> Float[Tensor, "B T R"]:
-        """h_t."""
         log_a = -C * r * F.softplus(self.recurrent_param)
         a, room = log_a.exp(), BoundedSqrt.apply(-torch.expm1(2 * log_a))
         first = (torch.arange(u.shape[1], device=u.device) == 0) & ~started[:, None]
         b = torch.where(first[..., None], 1, room) * i * u
         a, b = zero_padding(a, mask, value=1.0), zero_padding(b, mask)
         return scan(a, b, h0) if u.shape[1] > 1 else step(a[:, 0], b[:, 0], h0)[:, None]
-
-    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        h = zeros_fp32(batch, len(self.recurrent_param), device=device, dtype=dtype)
-        return {"h": h, "started": torch.zeros(batch, device=device, dtype=torch.bool)}
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -159,12 +152,8 @@ def gate(
 ) -> Float[Tensor, "B T R"]:
     """σ(x W + b) with W block-diagonal."""
     blocks = x.unflatten(-1, (len(weight), -1))
-    return _sigmoid(torch.einsum("bthi,hij->bthj", blocks, weight), bias).flatten(2)
-
-
-@in_fp32
-def _sigmoid(x: Tensor, bias: Tensor) -> Tensor:
-    return torch.sigmoid(x + bias)
+    logits = torch.einsum("bthi,hij->bthj", blocks, weight)
+    return in_fp32(lambda x, b: torch.sigmoid(x + b))(logits, bias).flatten(2)
 
 
 class BoundedSqrt(torch.autograd.Function):

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, Part, Recipe, State, Traits
-from zoo.layers.float32 import zeros_fp32
-from zoo.layers.rwkv import GatedChannelMix, param_overrides, shift
+from zoo.layers.rwkv import ChannelMixing, param_overrides, shift
+from zoo.layers.tensors import zeros_fp32
 from zoo.ops.wkv4 import wkv
 from zoo.ops.wkv4.naive import LOWEST
 
@@ -70,7 +70,7 @@ class TimeMix(Mixer):
         return param_overrides(self, time_decay=2.0, time_first=3.0)
 
 
-class ChannelMix(GatedChannelMix):
+class ChannelMix(ChannelMixing):
     """Channel mixing, whose mixing vectors weigh the present input."""
 
     widening_gain = True

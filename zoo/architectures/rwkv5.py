@@ -14,22 +14,18 @@ with u = time_faaaa. Channel mixing is that of RWKV-4, 3.5 times as wide inside:
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Mask, Mixed, Part, Recipe, State
-from zoo.layers.float32 import in_fp32
-from zoo.layers.padding import zero_padding
-from zoo.layers.rwkv import GatedChannelMix, MatrixTimeMix, shift
+from zoo.contract import LayerContext, Part, Recipe
+from zoo.layers.rwkv import ChannelMixing, MatrixTimeMixing
+from zoo.layers.tensors import in_fp32
 
 
-class TimeMix(MatrixTimeMix):
-    """Time mixing with a constant decay. State and arguments: see `MatrixTimeMix`."""
+class TimeMix(MatrixTimeMixing):
+    """Time mixing with a constant decay. State and arguments: see `MatrixTimeMixing`."""
 
     def __init__(
         self, context: LayerContext, *, head_size: int = 32, dim_att: int | None = None, head_size_divisor: float = 8.0
@@ -40,29 +36,24 @@ class TimeMix(MatrixTimeMix):
         self.time_decay = nn.Parameter(torch.empty(self.heads, head_size))
         self.reset_parameters(layer=context.layer, depth=context.depth)
 
-    def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
-        x = zero_padding(x, mask)
-        previous, last = shift(x, mask, state)
-        xk, xv, xr, xg = (torch.lerp(previous, x, getattr(self, f"time_mix_{c}").to(x.dtype)) for c in "kvrg")
-        log_w = -in_fp32(torch.exp)(self.time_decay)[None, :, None].expand(-1, -1, x.shape[1], -1)
-        y, S = self.wkv(self.receptance(xr), self.key(xk), self.value(xv), log_w, mask, state)
-        out = self.output((y * F.silu(self.gate(xg))).to(x.dtype))
-        return out, None if state is None else {"x": last, "S": S}
+    def mixed(self, x: Float[Tensor, "B T D"], previous: Float[Tensor, "B T D"]) -> list[Float[Tensor, "B T D"]]:
+        return [x, *(torch.lerp(previous, x, getattr(self, f"time_mix_{c}").to(x.dtype)) for c in "kvrg")]
+
+    def log_decay(self, xw: Float[Tensor, "B T D"]) -> Float[Tensor, "1 H T N"]:
+        return -in_fp32(torch.exp)(self.time_decay)[None, :, None].expand(-1, -1, xw.shape[1], -1)
 
     @torch.no_grad()
     def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """See `MatrixTimeMix`; the mixing vectors are ramps too."""
+        """See `MatrixTimeMixing`; the mixing vectors are ramps too."""
         super().reset_parameters(layer=layer, depth=depth)
         up, down = layer / max(depth - 1, 1), 1 - layer / depth  # 0 to 1, and 1 to almost 0
         for c in "kvrg":
             mix = getattr(self, f"time_mix_{c}")
-            ramp = (torch.arange(mix.shape[-1], device=mix.device) / mix.shape[-1]) ** (
-                0.5 * down if c in "rg" else down
-            )
-            mix.copy_(ramp + 0.3 * up if c == "v" else ramp)
+            ramp = torch.arange(mix.shape[-1], device=mix.device) / mix.shape[-1]
+            mix.copy_(ramp ** (0.5 * down if c in "rg" else down) + (0.3 * up if c == "v" else 0))
 
 
-class ChannelMix(GatedChannelMix):
+class ChannelMix(ChannelMixing):
     """Channel mixing of RWKV-4; W_k starts orthogonal (`generate_init_weight`)."""
 
     axes = (1, 1)
@@ -83,7 +74,7 @@ class ChannelMix(GatedChannelMix):
         "at depth 1 the ramps over depth take layer 0's values, where the official code divides by zero",
     ),
 )
-def rwkv5(*, expand: float = 3.5, **options: Any) -> Recipe:
+def rwkv5(*, expand: float = 3.5, **options: object) -> Recipe:
     """RWKV-5.2, Eagle: RWKV-4 with a matrix state for each head, a gate and a norm over heads."""
     return Recipe(
         Part(TimeMix, **options),

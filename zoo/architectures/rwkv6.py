@@ -12,27 +12,22 @@ The mixing vectors μ (time_maa_*) weigh the previous input, where those of RWKV
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Mask, Mixed, Part, Recipe, State
-from zoo.layers.float32 import in_fp32
-from zoo.layers.multi_head import split_heads
-from zoo.layers.padding import zero_padding
+from zoo.contract import LayerContext, Part, Recipe
 from zoo.layers.ranges import at_least_one
-from zoo.layers.rwkv import GatedChannelMix, MatrixTimeMix, shift
+from zoo.layers.rwkv import ChannelMixing, MatrixTimeMixing
+from zoo.layers.tensors import in_fp32, split_heads
 
 SLOTS = ("w", "k", "v", "r", "g")
 """The order in which A and B hold the five mixes."""
 
 
-class TimeMix(MatrixTimeMix):
-    """Time mixing with a decay that follows the data. State and other arguments: see `MatrixTimeMix`.
+class TimeMix(MatrixTimeMixing):
+    """Time mixing with a decay that follows the data. State and other arguments: see `MatrixTimeMixing`.
 
     Args:
         mix_lora, decay_lora: the ranks of the token shift's A_c B_c and of the decay's A_d B_d.
@@ -62,22 +57,13 @@ class TimeMix(MatrixTimeMix):
 
     time_maa_x: nn.Parameter
 
-    def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
-        x = zero_padding(x, mask)
-        previous, last = shift(x, mask, state)
-        xw, xk, xv, xr, xg = self._mixed(x, previous - x)
-        y, S = self.wkv(self.receptance(xr), self.key(xk), self.value(xv), self.log_decay(xw), mask, state)
-        out = self.output((y * F.silu(self.gate(xg))).to(x.dtype))
-        return out, None if state is None else {"x": last, "S": S}
-
     @in_fp32
     def log_decay(self, xw: Float[Tensor, "B T D"]) -> Float[Tensor, "B H T N"]:
-        """ln w_t = −exp(d_t)."""
         low = torch.tanh(xw @ self.time_decay_w1) @ self.time_decay_w2
         return -torch.exp(split_heads(self.time_decay + low, self.heads))
 
-    def _mixed(self, x: Float[Tensor, "B T D"], change: Float[Tensor, "B T D"]) -> list[Float[Tensor, "B T D"]]:
-        """x^c for the five slots; `change` is x'."""
+    def mixed(self, x: Float[Tensor, "B T D"], previous: Float[Tensor, "B T D"]) -> list[Float[Tensor, "B T D"]]:
+        change = previous - x  # x'
         low = torch.tanh((x + change * self.time_maa_x.to(x.dtype)) @ self.time_maa_w1)
         m = torch.einsum("btcd,cdn->cbtn", low.unflatten(-1, (5, -1)), self.time_maa_w2.to(low.dtype))
         mu = [getattr(self, f"time_maa_{c}") for c in SLOTS]
@@ -85,7 +71,7 @@ class TimeMix(MatrixTimeMix):
 
     @torch.no_grad()
     def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """See `MatrixTimeMix`; μ is 1 − RWKV-5's; the first low-rank factors are zero, the second U(−0.01, 0.01)."""
+        """See `MatrixTimeMixing`; μ is 1 − RWKV-5's; the first low-rank factors are zero, the second U(−0.01, 0.01)."""
         super().reset_parameters(layer=layer, depth=depth)
         up, down = layer / max(depth - 1, 1), 1 - layer / depth  # 0 to 1, and 1 to almost 0
         for c in ("x", *SLOTS):
@@ -97,7 +83,7 @@ class TimeMix(MatrixTimeMix):
             nn.init.uniform_(second, -0.01, 0.01)
 
 
-class ChannelMix(GatedChannelMix):
+class ChannelMix(ChannelMixing):
     """Channel mixing of RWKV-5, whose mixing vectors weigh the previous input."""
 
     mixes = ("time_maa_k", "time_maa_r")
@@ -120,7 +106,7 @@ class ChannelMix(GatedChannelMix):
         "at depth 1 the ramps over depth take layer 0's values, where the official code divides by zero",
     ),
 )
-def rwkv6(*, expand: float = 3.5, **options: Any) -> Recipe:
+def rwkv6(*, expand: float = 3.5, **options: object) -> Recipe:
     """RWKV-6, Finch: RWKV-5 with a token shift and a decay that follow the data."""
     return Recipe(
         Part(TimeMix, **options),

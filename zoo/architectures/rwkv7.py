@@ -24,12 +24,9 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, Part, Recipe, State, Traits
-from zoo.layers.float32 import in_fp32, zeros_fp32
-from zoo.layers.mlp import hidden_units
-from zoo.layers.multi_head import split_heads
-from zoo.layers.padding import zero_padding
 from zoo.layers.ranges import at_least_one, positive
-from zoo.layers.rwkv import count_heads, norm_heads, param_overrides, shift
+from zoo.layers.rwkv import ChannelMixing, count_heads, norm_heads, param_overrides, shift
+from zoo.layers.tensors import in_fp32, split_heads, zero_padding, zeros_fp32
 from zoo.ops.delta_rule import dplr
 
 FLOOR = -math.exp(-0.5)
@@ -87,12 +84,6 @@ class TimeMix(Mixer):
     def width_multiple(cls, *, head_size: int, **_: Any) -> int:
         return max(1, head_size)
 
-    w0: nn.Parameter
-    a0: nn.Parameter
-    v0: nn.Parameter
-    g1: nn.Parameter
-    g2: nn.Parameter
-
     def forward(
         self,
         x: Float[Tensor, "B T D"],
@@ -107,8 +98,8 @@ class TimeMix(Mixer):
         r, k, v = self.receptance(xr), self.key(xk), self.value(xv)
         v_first = v if shared_context is None else shared_context.setdefault("v_first", v)
         if "v" in self.loras:
-            v = torch.lerp(v, v_first.to(v.dtype), torch.sigmoid(self.v0 + self._low("v", xv)).to(v.dtype))
-        g = torch.sigmoid(xg @ self.g1) @ self.g2
+            v = torch.lerp(v, v_first.to(v.dtype), torch.sigmoid(self._low("v", xv)).to(v.dtype))
+        g = self._low("g", xg, torch.sigmoid)
         y, S = self._wkv(r, k, v, xw, xa, mask, None if state is None else state["S"])
         return self.output((y * g).to(x.dtype)), None if state is None else {"x": last, "S": S}
 
@@ -117,8 +108,8 @@ class TimeMix(Mixer):
         self, r: Tensor, k: Tensor, v: Tensor, xw: Tensor, xa: Tensor, mask: Mask | None, S: Tensor | None
     ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B H N N"]]:
         """The output before its gate, and the last S. A masked step neither forgets nor adds."""
-        log_w = FLOOR * torch.sigmoid(self.w0 + self._low("w", xw, torch.tanh))
-        a = torch.sigmoid(self.a0 + self._low("a", xa))
+        log_w = FLOOR * torch.sigmoid(self._low("w", xw, torch.tanh))
+        a = torch.sigmoid(self._low("a", xa))
         kappa, k = k * self.k_k, k * (1 + (a - 1) * self.k_a)
         r, k, v, a, kappa, log_w = (split_heads(z, self.heads) for z in (r, k, v, a, kappa, log_w))
         kappa = F.normalize(kappa, dim=-1)
@@ -128,9 +119,10 @@ class TimeMix(Mixer):
         return norm_heads(self.ln_x, y) + bonus.transpose(1, 2).flatten(2), S
 
     def _low(self, c: str, x: Tensor, activation: Any = None) -> Tensor:
-        """x C₁ C₂, in x's precision."""
-        first = x @ getattr(self, f"{c}1").to(x.dtype)
-        return (first if activation is None else activation(first)) @ getattr(self, f"{c}2").to(x.dtype)
+        """c₀ + activation(x C₁) C₂, the products in x's precision; g has no c₀."""
+        low = x @ getattr(self, f"{c}1").to(x.dtype)
+        low = (low if activation is None else activation(low)) @ getattr(self, f"{c}2").to(x.dtype)
+        return low if c == "g" else getattr(self, f"{c}0") + low
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         x = torch.zeros(batch, self.key.in_features, device=device, dtype=dtype)
@@ -149,10 +141,10 @@ class TimeMix(Mixer):
         linear = ramp - 0.5
         zigzag = (n % N - (N - 1) / 2) / ((N - 1) / 2)  # −1 to 1 within each head
         zigzag = zigzag * zigzag.abs()
-        self.w0.copy_(-6 + 6 * ramp ** (1 + up**0.3) + 0.5 + 2.5 * zigzag)
-        self.a0.copy_(-0.19 + 0.3 * zigzag + 0.4 * linear)
+        self.get_parameter("w0").copy_(-6 + 6 * ramp ** (1 + up**0.3) + 0.5 + 2.5 * zigzag)
+        self.get_parameter("a0").copy_(-0.19 + 0.3 * zigzag + 0.4 * linear)
         if "v" in self.loras:
-            self.v0.copy_(0.73 - 0.4 * linear)
+            self.get_parameter("v0").copy_(0.73 - 0.4 * linear)
         for c in self.loras:
             second = self.get_parameter(f"{c}2")
             nn.init.zeros_(self.get_parameter(f"{c}1"))
@@ -171,38 +163,13 @@ class TimeMix(Mixer):
         return param_overrides(self, w0=2.0)
 
 
-class ChannelMix(Mixer):
-    """Channel mixing, `expand` times as wide inside. State: the last input `x` (B, D)."""
+class ChannelMix(ChannelMixing):
+    """Channel mixing without a gate."""
 
-    traits = Traits(causal="strict", bidirectional=False, resumable=True)
-
-    def __init__(self, context: LayerContext, *, expand: float) -> None:
-        super().__init__(context)
-        C, hidden = context.width, hidden_units("rwkv7 channel mixing", expand, context)
-        self.x_k = nn.Parameter(torch.empty(1, 1, C))
-        self.key = nn.Linear(C, hidden, bias=False)
-        self.value = nn.Linear(hidden, C, bias=False)
-        self.reset_parameters(layer=context.layer, depth=context.depth)
-
-    def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
-        previous, last = shift(x, mask, state)
-        k = self.key(torch.lerp(x, previous, self.x_k.to(x.dtype)))
-        return self.value(torch.relu(k).square()), None if state is None else {"x": last}
-
-    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        return {"x": torch.zeros(batch, self.key.in_features, device=device, dtype=dtype)}
-
-    @torch.no_grad()
-    def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """As the class and `generate_init_weight`: W_k orthogonal, W_v zero."""
-        C = self.key.in_features
-        self.x_k.copy_(1 - (torch.arange(C, device=self.x_k.device) / C) ** ((1 - layer / depth) ** 4))
-        nn.init.orthogonal_(self.key.weight)
-        nn.init.zeros_(self.value.weight)
-
-    def param_overrides(self) -> dict[str, ParamOverride]:
-        """No weight decay on the mixing vector."""
-        return param_overrides(self)
+    mixes = ("x_k",)
+    axes = (1, 1)
+    weighs_previous = True
+    power = 4
 
 
 @register(

@@ -21,11 +21,9 @@ from torch import Tensor, nn
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, State, Traits
 from zoo.layers import dplr, hippo
-from zoo.layers.float32 import in_fp32, zeros_fp32
-from zoo.layers.initialisation import log_step_
-from zoo.layers.linear import Linear
-from zoo.layers.padding import zero_padding
+from zoo.layers.linear import Linear, log_step_
 from zoo.layers.ranges import at_least_one, check_step_sizes
+from zoo.layers.tensors import in_fp32, zero_padding, zeros_fp32
 from zoo.ops import cauchy
 from zoo.ops.long_convolution import convolve
 from zoo.ops.padding import align_right
@@ -113,7 +111,7 @@ class S4(Mixer):
         if self.kernel_length == 0:
             self.attune_(x.shape[1])  # as the official code does in its first forward pass
         u = zero_padding(x, mask)
-        y, new = self._sequence(u) if state is None else self._resume(u, mask, state)
+        y, new = (self._sequence(u), None) if state is None else self._resume(u, mask, state)
         return F.glu(self.output(F.gelu(y).to(x.dtype)), dim=-1), new
 
     @in_fp32
@@ -157,9 +155,9 @@ class S4(Mixer):
         return Dense(A, B, C.to(A.dtype))
 
     @in_fp32
-    def _sequence(self, u: Float[Tensor, "B T D"]) -> tuple[Float[Tensor, "B T KD"], None]:
+    def _sequence(self, u: Float[Tensor, "B T D"]) -> Float[Tensor, "B T KD"]:
         """y = K ∗ u + D u."""
-        return _convolve(u, self.kernel(u.shape[1]), self.D.flatten()), None
+        return _convolve(u, self.kernel(u.shape[1]), self.D.flatten())
 
     @in_fp32
     def _resume(

@@ -20,11 +20,9 @@ from torch import Tensor, nn
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, State, Traits
 from zoo.layers.diagonal import DiagonalSystem, Disc, Init, discretise, initial
-from zoo.layers.float32 import in_fp32, zeros_fp32
-from zoo.layers.initialisation import log_step_
-from zoo.layers.linear import Linear
-from zoo.layers.padding import zero_padding
+from zoo.layers.linear import Linear, log_step_
 from zoo.layers.ranges import check_step_sizes
+from zoo.layers.tensors import in_fp32, zero_padding, zeros_fp32
 from zoo.ops.long_convolution import convolve
 
 
@@ -92,14 +90,10 @@ class S4D(Mixer):
     @in_fp32
     def _system(self, u: Float[Tensor, "B T D"], mask: Mask | None, state: State | None) -> Mixed:
         """y: the convolution and, from a state, what x_0 still says."""
-        T, system = u.shape[1], self.discretise()
+        system = self.discretise()
         if state is None:
-            return convolve(u, system.kernel(T), self.D), None
-        x0 = torch.view_as_complex(state["x"])
-        if T == 1:
-            y, x = system.step(u, x0, mask)
-        else:
-            y, x = convolve(u, system.kernel(T)) + system.response(x0, T), system.last_state(u, x0, mask)
+            return convolve(u, system.kernel(u.shape[1]), self.D), None
+        y, x = system.resume(u, torch.view_as_complex(state["x"]), mask)
         return y + self.D * u, {"x": torch.view_as_real(x)}
 
     @in_fp32

@@ -29,10 +29,9 @@ from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, State, Traits
 from zoo.layers import hippo
 from zoo.layers.diagonal import diagonal_recurrence
-from zoo.layers.float32 import in_fp32, zeros_fp32
-from zoo.layers.initialisation import lecun_normal_, log_step_
-from zoo.layers.padding import zero_padding
+from zoo.layers.linear import flax_dense_, lecun_normal_, log_step_
 from zoo.layers.ranges import check_step_sizes
+from zoo.layers.tensors import in_fp32, zero_padding, zeros_fp32
 from zoo.ops.padding import reverse
 
 
@@ -159,8 +158,7 @@ class S5(Mixer):
         nn.init.normal_(self.D)
         for dense in (self.out1, self.out2):
             if dense is not None:
-                lecun_normal_(dense.weight, H)
-                nn.init.zeros_(dense.bias)
+                flax_dense_(dense)
 
     def param_overrides(self) -> dict[str, ParamOverride]:
         """Λ, B and Δ learn at 1e-3 at most and do not decay; C does (`opt_config` "standard")."""

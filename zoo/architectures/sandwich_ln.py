@@ -1,9 +1,5 @@
 """Sandwich-LN: x ← x + LN(f(LN(x))), a second LayerNorm on the way out of each branch."""
 
-from __future__ import annotations
-
-from typing import Any
-
 from zoo.architectures import register
 from zoo.architectures.pre_ln import pre_ln
 from zoo.layers.attention import Attention
@@ -20,6 +16,6 @@ from zoo.types import Recipe
         "positions, GELU, biases and initialisation are pre_ln's: the two differ in the residual type only",
     ),
 )
-def sandwich_ln(**options: Any) -> Recipe:
+def sandwich_ln(**options: object) -> Recipe:
     """Pre-LN with a second LayerNorm on the way out of each branch, x + LN(f(LN(x)))."""
     return pre_ln(**options).replace(residual="sandwich")

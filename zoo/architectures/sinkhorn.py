@@ -20,12 +20,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, State, Traits, Unsupported
-from zoo.layers.float32 import in_fp32
-from zoo.layers.initialisation import branch_
-from zoo.layers.multi_head import head_width, merge_heads, split_heads
-from zoo.layers.positions import relative
+from zoo.contract import LayerContext, Mask, Mixed, ParamOverride, State, Traits, Unsupported
+from zoo.layers.linear import branch_
+from zoo.layers.multi_head import MultiHead
 from zoo.layers.ranges import positive
+from zoo.layers.tensors import in_fp32, merge_heads, split_heads
 from zoo.ops.attention import attend
 
 EPS = 1e-6
@@ -48,7 +47,7 @@ EPS = 1e-6
     ),
     positions="learned",
 )
-class Sinkhorn(Mixer):
+class Sinkhorn(MultiHead):
     """Transformer whose blocks of tokens see themselves and one that a learned soft permutation brings; not causal.
 
     Args:
@@ -70,16 +69,14 @@ class Sinkhorn(Mixer):
         temperature: float = 0.75,
         iterations: int = 5,
     ) -> None:
-        super().__init__(context)
-        d = head_width("sinkhorn", context.width, heads)
+        super().__init__(context, "sinkhorn", heads)
         positive("sinkhorn", block_size=block_size, iterations=iterations, temperature=temperature)
-        self.heads, self.block_size, self.length = heads, block_size, context.length
+        self.block_size, self.length = block_size, context.length
         self.temperature, self.iterations = temperature, iterations
-        self.positions = relative(context.positions, heads=heads, head_width=d, causal=False)
         self.to_q = nn.Linear(context.width, context.width, bias=False)
         self.to_kv = nn.Linear(context.width, 2 * context.width, bias=False)
         self.to_out = nn.Linear(context.width, context.width)
-        shape = (1, heads, 2 * d, -(-context.length // block_size))
+        shape = (1, heads, 2 * self.head_width, -(-context.length // block_size))
         self.linear = nn.Parameter(torch.empty(shape)) if sort_net == "simple" else None
         self.reset_parameters(layer=context.layer, depth=context.depth)
 

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, Part, Recipe, State, Traits
-from zoo.layers.float32 import zeros_fp32
-from zoo.layers.multi_head import head_width
-from zoo.layers.padding import zero_padding
-from zoo.layers.xlstm import CausalConv1d, LinearHeadwise, MultiHeadLayerNorm
+from zoo.layers.ranges import head_width
+from zoo.layers.short_convolution import ShortConvolution
+from zoo.layers.tensors import zero_padding, zeros_fp32
+from zoo.layers.xlstm import LinearHeadwise, MultiHeadLayerNorm
 from zoo.ops import slstm as recurrence
 from zoo.ops.slstm import LOWEST
 
@@ -54,14 +54,19 @@ class SLSTM(Mixer):
         recurrent_weight_init: Literal["zeros", "standard"] = "zeros",
     ) -> None:
         super().__init__(context)
-        D = context.width
-        head_width("slstm", D, heads)
+        self.width = D = context.width
+        d = head_width("slstm", D, heads)
         if conv1d_kernel_size < 0:
             raise ValueError(f"slstm: conv1d_kernel_size must be at least 0, got {conv1d_kernel_size}")
         self.heads, self.bias_init, self.recurrent_weight_init = heads, bias_init, recurrent_weight_init
-        self.conv1d = CausalConv1d(D, conv1d_kernel_size) if conv1d_kernel_size else None
+        self.conv1d: Any = None
+        if conv1d_kernel_size:
+            self.conv1d = nn.ModuleDict({"conv": ShortConvolution(D, conv1d_kernel_size, bias=True)})
         self.fgate, self.igate, self.zgate, self.ogate = (LinearHeadwise(D, heads, bias=False) for _ in range(4))
-        self.slstm_cell = SLSTMCell(D, heads)
+        # R, per head the rows of gates i, f, z and o, and b, gate by gate; one level down for the official names.
+        self.slstm_cell: Any = nn.Module()
+        self.slstm_cell._recurrent_kernel_ = nn.Parameter(torch.empty(heads, 4 * d, d))
+        self.slstm_cell._bias_ = nn.Parameter(torch.empty(4 * D))
         self.group_norm = MultiHeadLayerNorm(D, heads, weight=group_norm_weight)
         self.reset_parameters(layer=context.layer, depth=context.depth)
 
@@ -69,37 +74,37 @@ class SLSTM(Mixer):
         x = zero_padding(x, mask)
         a, new = x, {}
         if self.conv1d is not None:
-            a, new["conv"] = self.conv1d.conv(x, mask=mask, state=None if state is None else state["conv"])
-        gates = [self.fgate.by_block(a), self.igate.by_block(a), self.zgate.by_block(x), self.ogate.by_block(x)]
-        h, after = self.slstm_cell(gates, mask=mask, state=state)
-        y = self.group_norm(h).to(x.dtype)
-        return y, None if state is None else {**new, **after}
+            a, new["conv"] = self.conv1d["conv"](x, mask=mask, state=None if state is None else state["conv"])
+        gates = [self.fgate(a), self.igate(a), self.zgate(x), self.ogate(x)]
+        R = self.slstm_cell._recurrent_kernel_.unflatten(1, (4, -1))
+        b = self.slstm_cell._bias_.unflatten(0, (4, self.heads, -1)).transpose(0, 1)
+        before = None if state is None else tuple(state[name].unflatten(1, (self.heads, -1)) for name in "hcnm")
+        h, after = recurrence.slstm(*gates, R, b, before, mask)
+        new |= {name: value.flatten(1) for name, value in zip("hcnm", after, strict=True)}
+        return self.group_norm(h.flatten(2)).to(x.dtype), None if state is None else new
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        h = zeros_fp32(batch, self.slstm_cell.width, device=device, dtype=dtype)
+        h = zeros_fp32(batch, self.width, device=device, dtype=dtype)
         state: State = {"h": h, "c": h.clone(), "n": h.clone(), "m": torch.full_like(h, LOWEST)}
         if self.conv1d is not None:
-            state["conv"] = self.conv1d.conv.init_state(batch, device=device, dtype=dtype)
+            state["conv"] = self.conv1d["conv"].init_state(batch, device=device, dtype=dtype)
         return state
 
     @torch.no_grad()
     def reset_parameters(self, *, layer: int, depth: int) -> None:
         """W ~ N(0, 2/(5 D)), R and b by `recurrent_weight_init` and `bias_init`; the convolution keeps PyTorch's."""
-        D = self.slstm_cell.width
+        D = self.width
         for gate in (self.fgate, self.igate, self.zgate, self.ogate):
             nn.init.normal_(gate.weight, std=(0.4 / D) ** 0.5)
         if self.conv1d is not None:
-            self.conv1d.conv.reset_parameters()
+            self.conv1d["conv"].reset_parameters()
         self.group_norm.reset_parameters()
         R, b = self.slstm_cell._recurrent_kernel_, self.slstm_cell._bias_
-        if self.recurrent_weight_init == "standard":
-            nn.init.uniform_(R, -(D**-0.5), D**-0.5)
-        else:
-            nn.init.zeros_(R)
-        if self.bias_init == "standard":
-            nn.init.uniform_(b, -(D**-0.5), D**-0.5)
-        else:
-            nn.init.zeros_(b)
+        for parameter, how in ((R, self.recurrent_weight_init), (b, self.bias_init)):
+            if how == "standard":
+                nn.init.uniform_(parameter, -(D**-0.5), D**-0.5)
+            else:
+                nn.init.zeros_(parameter)
         forget, d = b.view(4, self.heads, -1)[1], D // self.heads
         if self.bias_init == "powerlaw_blockdependent":
             along = torch.arange(d, device=b.device) / max(d - 1, 1)
@@ -112,28 +117,6 @@ class SLSTM(Mixer):
         free = [name for name, _ in self.named_parameters() if name.startswith(("slstm_cell", "group_norm"))]
         gates = [f"{name}gate.weight" for name in "fizo"]
         return dict.fromkeys(free, ParamOverride(decay=False)) | dict.fromkeys(gates, ParamOverride(decay=True))
-
-
-class SLSTMCell(nn.Module):
-    """The recurrence, from what the gates say about the input. R and b are stored as by the official vanilla backend:
-    R (H, 4 d, d), per head the rows of gates i, f, z and o, and b (4 D), gate by gate."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.width, self.heads, d = width, heads, width // heads
-        self._recurrent_kernel_ = nn.Parameter(torch.empty(heads, 4 * d, d))
-        self._bias_ = nn.Parameter(torch.empty(4 * width))
-
-    def forward(
-        self, gates: list[Float[Tensor, "H B T d"]], *, mask: Mask | None = None, state: State | None = None
-    ) -> tuple[Float[Tensor, "B T D"], State]:
-        """All h_t, in float32 at least, and the last h, c, n and m."""
-        R = self._recurrent_kernel_.unflatten(1, (4, -1))
-        b = self._bias_.unflatten(0, (4, self.heads, -1)).transpose(0, 1)
-        before = None if state is None else tuple(state[name].unflatten(1, (self.heads, -1)) for name in "hcnm")
-        i, f, z, o = gates
-        h, after = recurrence.slstm(i, f, z, o, R, b, before, mask)
-        return h.flatten(2), {name: x.flatten(1) for name, x in zip("hcnm", after, strict=True)}
 
 
 @register(

@@ -4,7 +4,7 @@
 
     dense                S_t = W₂ relu(W₁ x_t)                                  (section 3.2, eq. 1)
     factorized_dense     S_{t,s} = A_{t, ⌊s/b⌋} B_{t, s mod b},    A_t, B_t = W_A relu(W₁ x_t), W_B relu(W₁ x_t)
-    random               S = R, learned, or fixed as drawn                      (eq. 3)
+    random               S = R, learned                                         (eq. 3)
     factorized_random    S = R₁ R₂ᵀ, of rank k                                  (eq. 5)
 
 `dot` mixes in q·k/√d, with q = W₁ x (section 3.4): added to S ("plus"), or as (1 − σ(α)) q·k/√d + σ(α) S ("alpha").
@@ -23,13 +23,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Mask, Mixed, Mixer, State, Traits
-from zoo.layers.float32 import in_fp32
-from zoo.layers.initialisation import branch_, fan_in_
-from zoo.layers.linear import Linear
-from zoo.layers.multi_head import head_width, merge_heads, split_heads
-from zoo.layers.padding import put_steps, zero_padding
+from zoo.contract import LayerContext, Mask, Mixed, State, Traits
+from zoo.layers.linear import Linear, branch_, fan_in_
+from zoo.layers.multi_head import MultiHead
 from zoo.layers.ranges import at_least_one
+from zoo.layers.tensors import in_fp32, merge_heads, put_steps, split_heads, zero_padding
 
 
 @register(
@@ -44,12 +42,13 @@ from zoo.layers.ranges import at_least_one
         "projections have biases, as in long-range-arena; mesh has none",
         "factorized_dense is in neither official code: every pair of entries of A and B gives a score, as the paper's "
         "text asks for, which its two plain tilings would not; the length need not be a multiple of b",
+        "the tables of the random variants learn; the paper also keeps them as drawn",
         "a dot product mixed in is scaled by 1/sqrt(d); mesh folds that into the initial queries",
         "residual type, GELU and initialisation (but for the tables, Glorot's as in mesh) are pre_ln's",
     ),
     positions="learned",
 )
-class Synthesizer(Mixer):
+class Synthesizer(MultiHead):
     """Transformer whose attention scores come from each step alone, or from a table, without dot products.
 
     State: the values `v` (and keys `k` with a dot product) of the slots so far, (B, H, S, D/H), valid ones first, and
@@ -57,7 +56,6 @@ class Synthesizer(Mixer):
 
     Args:
         rank: k of factorized_random. factor: b of factorized_dense; None for ⌈√length⌉.
-        learned: False keeps the tables of the random variants as drawn.
         bias: of all projections but the keys', whose bias no softmax would notice.
     """
 
@@ -75,16 +73,14 @@ class Synthesizer(Mixer):
         dot: Literal["none", "plus", "alpha"] = "none",
         rank: int = 32,
         factor: int | None = None,
-        learned: bool = True,
         bias: bool = True,
     ) -> None:
-        super().__init__(context)
-        D, L = context.width, context.length
+        super().__init__(context, "synthesizer", heads)
+        D, L, d = context.width, context.length, self.head_width
         at_least_one("synthesizer", rank=rank)
         if factor is not None and not 1 <= factor <= L:
             raise ValueError(f"synthesizer: factor must lie in 1 .. {L}, the sequence length; got {factor}")
-        self.heads, self.causal, self.length, self.variant, self.dot = heads, context.causal, L, variant, dot
-        self.gain, d = context.gain, head_width("synthesizer", D, heads)
+        self.length, self.variant, self.dot = L, variant, dot
         self.value, self.out = Linear(D, D, bias=bias), Linear(D, D, bias=bias)
         if variant.endswith("dense") or dot != "none":
             self.query = Linear(D, D, bias=bias)
@@ -100,10 +96,7 @@ class Synthesizer(Mixer):
         tables = {"random": {"R": (heads, L, L)}, "factorized_random": dict.fromkeys(("R1", "R2"), (heads, L, rank))}
         self.tables = tables.get(variant, {})
         for name, shape in self.tables.items():
-            if learned:
-                self.register_parameter(name, nn.Parameter(torch.empty(shape)))
-            else:
-                self.register_buffer(name, torch.empty(shape))
+            self.register_parameter(name, nn.Parameter(torch.empty(shape)))
         self._reset_tables()
 
     def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
@@ -169,7 +162,7 @@ class Synthesizer(Mixer):
         return seen
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        empty = torch.empty(batch, self.heads, 0, self.out.in_features // self.heads, device=device, dtype=dtype)
+        empty = torch.empty(batch, self.heads, 0, self.head_width, device=device, dtype=dtype)
         names = ("v",) if self.dot == "none" else ("v", "k")
         return {**dict.fromkeys(names, empty), "n": torch.zeros(batch, dtype=torch.long, device=device)}
 

@@ -1,7 +1,5 @@
 """The original transformer: x ← LN(x + f(x)) for f = attention, cross attention (decoder only) and an MLP."""
 
-from __future__ import annotations
-
 from zoo.architectures import register
 from zoo.layers.attention import Attention
 from zoo.layers.cross_attention import CrossAttention

@@ -1,9 +1,5 @@
 """Transformer++, as in Llama: x ← x + f(RMSNorm(x)) for f = attention with rotary positions, then f = SwiGLU."""
 
-from __future__ import annotations
-
-from typing import Any
-
 from zoo.architectures import register
 from zoo.layers.attention import Attention
 from zoo.types import Part, Recipe
@@ -21,7 +17,7 @@ from zoo.types import Part, Recipe
         "weights start at N(0, 1/fan_in), embeddings at N(0, 1/D), where the official code has its own constants",
     ),
 )
-def transformer_pp(*, heads: int = 4, bias: bool = False, **options: Any) -> Recipe:
+def transformer_pp(*, heads: int = 4, bias: bool = False, **options: object) -> Recipe:
     """Transformer++: RMSNorm, SwiGLU and rotary positions, without biases, as in Llama."""
     return Recipe(
         Part(Attention, heads=heads, bias=bias, **options),

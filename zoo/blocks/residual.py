@@ -214,7 +214,7 @@ class Sum(Mixer):
 
     def __init__(self, parts: list[Mixer]) -> None:
         nn.Module.__init__(self)
-        self.parts = nn.ModuleList(parts)
+        self.parts: Any = nn.ModuleList(parts)
         self.traits = combine([part.traits for part in parts])  # type: ignore[misc]  # its own, as they depend on the parts
         self.feeds_matmul_only = all(part.feeds_matmul_only for part in parts)  # type: ignore[misc]
         self.shared_context = any(part.shared_context for part in parts)  # type: ignore[misc]
@@ -235,12 +235,11 @@ class Sum(Mixer):
         return y, None if state is None else new
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        parts: dict[str, Any] = dict(self.parts.named_children())
-        return {name: part.init_state(batch, device=device, dtype=dtype) for name, part in parts.items()}
+        parts = self.parts.named_children()
+        return {name: part.init_state(batch, device=device, dtype=dtype) for name, part in parts}
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
-        parts: list[Any] = list(self.parts)
-        for part in parts:
+        for part in self.parts:
             part.reset_parameters(layer=layer, depth=depth)
 
 

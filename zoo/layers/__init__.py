@@ -16,5 +16,5 @@ MIXERS = Table(
     },
 )
 """Mixers that do not go by the name of an architecture."""
-CHANNELS = Table("channel mixer", {"mlp": "zoo.layers.mlp:MLP", "glu": "zoo.layers.glu:GLU"})
+CHANNELS = Table("channel mixer", {"mlp": "zoo.layers.mlp:MLP", "glu": "zoo.layers.mlp:GLU"})
 """Channel mixers, likewise."""

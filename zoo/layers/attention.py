@@ -12,16 +12,16 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from zoo.contract import LayerContext, Mask, Mixed, Mixer, State, Traits
-from zoo.layers.initialisation import branch_
-from zoo.layers.linear import Linear
-from zoo.layers.multi_head import head_width, merge_heads
-from zoo.layers.positions import relative
+from zoo.contract import LayerContext, Mask, Mixed, State, Traits
+from zoo.layers.linear import Linear, branch_
+from zoo.layers.multi_head import MultiHead
+from zoo.layers.ranges import shared_heads
+from zoo.layers.tensors import merge_heads
 from zoo.ops.attention import attend
 from zoo.ops.qkv import split
 
 
-class Attention(Mixer):
+class Attention(MultiHead):
     """Multi-head attention, causal or bidirectional.
 
     Args:
@@ -43,17 +43,10 @@ class Attention(Mixer):
         bias: bool = True,
         scale: float | None = None,
     ) -> None:
-        super().__init__(context)
-        self.heads, self.kv_heads = heads, heads if kv_heads is None else kv_heads
-        self.head_width = head_width("attention", context.width, heads)
-        if self.kv_heads < 1 or heads % self.kv_heads:
-            raise ValueError(
-                f"attention: {heads} heads cannot share {kv_heads} heads of keys and values (kv_heads) evenly"
-            )
+        super().__init__(context, "attention", heads)
+        self.kv_heads, self.scale = shared_heads("attention", heads, kv_heads), scale
         if scale is not None and scale <= 0:
             raise ValueError(f"attention: scale must be positive, got {scale}")
-        self.causal, self.scale, self.gain = context.causal, scale, context.gain
-        self.positions = relative(context.positions, heads=heads, head_width=self.head_width, causal=context.causal)
         self.qkv = Linear(context.width, (heads + 2 * self.kv_heads) * self.head_width, bias=bias)
         self.out = Linear(context.width, context.width, bias=bias)
 

@@ -13,15 +13,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.contract import LayerContext, Mask, Mixed, Mixer, State, Traits
-from zoo.layers.initialisation import branch_
-from zoo.layers.linear import Linear
-from zoo.layers.multi_head import head_width, merge_heads, split_heads
-from zoo.layers.padding import zero_padding
+from zoo.contract import LayerContext, Mask, Mixed, State, Traits
+from zoo.layers.linear import Linear, branch_
+from zoo.layers.multi_head import MultiHead
+from zoo.layers.tensors import merge_heads, split_heads, zero_padding
 from zoo.ops.attention import attend
 
 
-class CrossAttention(Mixer):
+class CrossAttention(MultiHead):
     """Multi-head attention over a memory. Each step reads the memory alone, so it is causal whatever the memory is."""
 
     traits = Traits(causal="strict", bidirectional=True, resumable=True)
@@ -29,9 +28,7 @@ class CrossAttention(Mixer):
     shared_context = True
 
     def __init__(self, context: LayerContext, *, heads: int = 4, bias: bool = True) -> None:
-        super().__init__(context)
-        head_width("cross_attention", context.width, heads)
-        self.heads, self.gain = heads, context.gain
+        super().__init__(context, "cross_attention", heads)
         self.q = Linear(context.width, context.width, bias=bias)
         self.kv = Linear(context.width, 2 * context.width, bias=bias)
         self.out = Linear(context.width, context.width, bias=bias)

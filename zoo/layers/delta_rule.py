@@ -4,6 +4,7 @@ projections with short convolutions in front of it, queries and keys of unit len
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import Any, Literal
 
 import torch
@@ -12,10 +13,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from zoo.contract import LayerContext, Mask, Mixer, State, Traits
-from zoo.layers.float32 import zeros_fp32
-from zoo.layers.initialisation import fan_in_, residual_scale
-from zoo.layers.multi_head import split_heads
+from zoo.layers.linear import fan_in_, residual_scale
+from zoo.layers.norms import HeadNorm
 from zoo.layers.short_convolution import ShortConvolution, side_by_side
+from zoo.layers.tensors import split_heads, zeros_fp32
 from zoo.ops import norms
 from zoo.ops.linear import few, joined
 from zoo.ops.short_convolution import Unit
@@ -66,40 +67,27 @@ class DeltaRuleMixer(Mixer):
         projections = self.q_proj, self.k_proj, self.v_proj
         widths = [projection.out_features for projection in projections]
         features, new = joined(x, *(projection.weight for projection in projections)), State()
-        scales = {"q": (self.K**-0.5,) * self.heads, "k": (1.0,) * self.heads} if unit else {}
+        scales = (self.K**-0.5, 1.0) if unit else ()
         if self.use_short_conv and silu and unit and widths[2] % self.K == 0:
             # As one convolution, in which v counts as heads of K that keep their norm.
-            norm = Unit(scales["q"] + scales["k"] + (0.0,) * (widths[2] // self.K))
+            norm = Unit((self.K**-0.5,) * self.heads + (1.0,) * self.heads + (0.0,) * (widths[2] // self.K))
             convolutions: list[Any] = [self.get_submodule(f"{name}_conv1d") for name in "qkv"]
             features, new = side_by_side(convolutions, features, "qkv", mask=mask, state=state, unit=norm)
-            lines = features.split(widths, dim=-1)
+            lines = list(features.split(widths, dim=-1))
         else:
-            lines = tuple(
-                self._activated(name, line, scales.get(name), silu or name == "v", mask, state, new)
-                for name, line in zip("qkv", features.split(widths, dim=-1), strict=True)
-            )
+            lines = list(features.split(widths, dim=-1))
+            for i, (name, scale) in enumerate(zip_longest("qkv", scales)):
+                if self.use_short_conv:
+                    before, head = None if state is None else state[name], scale and Unit((scale,) * self.heads)
+                    convolution, narrow = self.get_submodule(f"{name}_conv1d"), unit or name == "v"
+                    lines[i], new[name] = convolution(lines[i], mask=mask, state=before, unit=head, narrow=narrow)
+                    continue
+                if silu or name == "v":
+                    lines[i] = F.silu(lines[i])
+                if scale:
+                    lines[i] = norms.unit(lines[i].unflatten(-1, (self.heads, -1)), scale).flatten(2)
         q, k, v = (split_heads(z, H) for z, H in zip(lines, (self.heads, self.heads, self.value_heads), strict=True))
         return q, k, v, new
-
-    def _activated(
-        self,
-        name: str,
-        x: Float[Tensor, "B T F"],
-        scales: tuple[float, ...] | None,
-        silu: bool,
-        mask: Mask | None,
-        state: State | None,
-        new: State,
-    ) -> Float[Tensor, "B T F"]:
-        """One of q, k and v: convolved, or passed through SiLU without a convolution, and normed if it has scales."""
-        if self.use_short_conv:
-            before, unit = None if state is None else state[name], None if scales is None else Unit(scales)
-            narrow = unit is not None or name == "v"
-            convolution = self.get_submodule(f"{name}_conv1d")
-            y, new[name] = convolution(x, mask=mask, state=before, unit=unit, narrow=narrow)
-            return y
-        y = F.silu(x) if silu else x
-        return y if scales is None else norms.unit(y.unflatten(-1, (len(scales), -1)), scales[0]).flatten(2)
 
     def beta(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T H"]:
         """β = σ(x W_b), or twice that, in float32 at least."""
@@ -125,19 +113,3 @@ class DeltaRuleMixer(Mixer):
                 fan_in_(part, scale.get(name, 1.0))
             elif isinstance(part, ShortConvolution | HeadNorm):
                 part.reset_parameters()
-
-
-class HeadNorm(nn.Module):
-    """RMSNorm over the width of a head, times activation(gate) if there is one; in float32 at least."""
-
-    def __init__(self, width: int, eps: float, activation: norms.Activation = "swish") -> None:
-        super().__init__()
-        self.eps, self.activation = eps, activation
-        self.weight = nn.Parameter(torch.ones(width))
-
-    def forward(self, o: Float[Tensor, "*N V"], gate: Float[Tensor, "*N V"] | None = None) -> Float[Tensor, "*N V"]:
-        return norms.rms(o, self.weight, self.eps, gate, self.activation)
-
-    def reset_parameters(self) -> None:
-        """w = 1."""
-        nn.init.ones_(self.weight)

@@ -8,13 +8,14 @@ from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Complex, Float
+from jaxtyping import Complex, Float
 from torch import Tensor
 
 from zoo.contract import Mask
 from zoo.layers import hippo
 from zoo.ops import vandermonde
 from zoo.ops.diagonal_scan import scan
+from zoo.ops.long_convolution import convolve
 from zoo.ops.padding import align_right
 
 Init: TypeAlias = Literal["lin", "inv", "legs", "real"]
@@ -35,10 +36,6 @@ class DiagonalSystem(NamedTuple):
         """K_l = 2 Re(C Ā^l B̄) for l < T: from x_0 = 0, y = K ∗ u."""
         return vandermonde.evaluate((self.C * self.B)[None], self.log_A, T)[0]
 
-    def response(self, x0: Complex[Tensor, "B H M"], T: int) -> Float[Tensor, "B T H"]:
-        """What x_0 adds to y_1, ..., y_T: 2 Re(C Ā^t x_0)."""
-        return vandermonde.evaluate(self.C * torch.exp(self.log_A) * x0, self.log_A, T).transpose(1, 2)
-
     def last_state(
         self, u: Float[Tensor, "B T H"], x0: Complex[Tensor, "B H M"], mask: Mask | None
     ) -> Complex[Tensor, "B H M"]:
@@ -46,12 +43,17 @@ class DiagonalSystem(NamedTuple):
         u, n = align_right(u, mask)
         return torch.exp(n[:, None, None] * self.log_A) * x0 + self.B * vandermonde.accumulate(u, self.log_A)
 
-    def step(
-        self, u: Float[Tensor, "B 1 H"], x0: Complex[Tensor, "B H M"], mask: Bool[Tensor, "B 1"] | None
-    ) -> tuple[Float[Tensor, "B 1 H"], Complex[Tensor, "B H M"]]:
-        """y_1 and x_1."""
+    def resume(
+        self, u: Float[Tensor, "B T H"], x0: Complex[Tensor, "B H M"], mask: Mask | None, skip: Tensor | float = 0.0
+    ) -> tuple[Float[Tensor, "B T H"], Complex[Tensor, "B H M"]]:
+        """y from x_0 on, with `skip` times u added, and the state after the valid steps."""
+        T = u.shape[1]
+        if T > 1:
+            y = convolve(u, self.kernel(T), skip)
+            response = vandermonde.evaluate(self.C * torch.exp(self.log_A) * x0, self.log_A, T)  # 2 Re(C Ā^t x_0)
+            return y + response.transpose(1, 2), self.last_state(u, x0, mask)
         x = torch.exp(self.log_A) * x0 + self.B * u[:, 0, :, None]
-        y = 2 * (self.C * x).real.sum(-1)[:, None]
+        y = 2 * (self.C * x).real.sum(-1)[:, None] + skip * u
         return y, x if mask is None else torch.where(mask[:, :, None], x, x0)
 
 
@@ -91,7 +93,6 @@ def initial(init: Init, N: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     `legs` takes the spectrum of the normal part of HiPPO-LegS, A + P Pᵀ with P = √(n + 1/2). Its B = V* B_LegS has
     arbitrary phases, which a complex normal C absorbs: we keep the moduli, at most 2, where the official code lets the
     eigensolver choose and clips the imaginary part to ±2.
-
     """
     n = np.arange(N // 2, dtype=np.float64)
     one = np.ones_like(n)

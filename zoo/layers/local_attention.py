@@ -16,18 +16,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from zoo.contract import LayerContext, Mask, Mixed, Mixer, State, Traits, Unsupported
-from zoo.layers.initialisation import branch_
-from zoo.layers.multi_head import head_width as width_of_head
-from zoo.layers.multi_head import merge_heads, split_heads
-from zoo.layers.padding import take_steps, zero_padding
-from zoo.layers.positions import relative
+from zoo.contract import LayerContext, Mask, Mixed, State, Traits, Unsupported
+from zoo.layers.linear import branch_
+from zoo.layers.multi_head import MultiHead
+from zoo.layers.positions.in_attention import places
+from zoo.layers.ranges import shared_heads
+from zoo.layers.tensors import merge_heads, split_heads, take_steps, zero_padding
 from zoo.ops.local_attention import attend
 
-WINDOW = 64
 
-
-class LocalAttention(Mixer):
+class LocalAttention(MultiHead):
     """Sliding-window attention, causal or bidirectional. State: see `recall`.
 
     Args:
@@ -52,17 +50,12 @@ class LocalAttention(Mixer):
         bias: bool = True,
         out_bias: bool = True,
     ) -> None:
-        super().__init__(context)
-        self.head_width = d = width_of_head("local", context.width, heads, head_width, "head_width")
-        self.heads, self.kv_heads = heads, heads if kv_heads is None else kv_heads
-        if self.kv_heads < 1 or heads % self.kv_heads:
-            raise ValueError(f"local: {heads} heads cannot share {kv_heads} heads of keys and values (kv_heads) evenly")
-        self.window = min(WINDOW, context.length) if window is None else window
+        super().__init__(context, "local", heads, head_width, "head_width")
+        self.kv_heads, d = shared_heads("local", heads, kv_heads), self.head_width
+        self.window = min(64, context.length) if window is None else window
         if not 1 <= self.window <= context.length:
             raise ValueError(f"local: window {self.window} must lie in 1 .. {context.length}, the sequence length")
-        self.causal, self.gain = context.causal, context.gain
         self.before, self.after = (self.window - 1, 0) if context.causal else (self.window // 2, self.window // 2)
-        self.positions = relative(context.positions, heads=heads, head_width=d, causal=context.causal)
         self.q_proj = nn.Linear(context.width, heads * d, bias=bias)
         self.k_proj = nn.Linear(context.width, self.kv_heads * d, bias=bias)
         self.v_proj = nn.Linear(context.width, self.kv_heads * d, bias=bias)
@@ -74,9 +67,7 @@ class LocalAttention(Mixer):
         x = zero_padding(x, mask)
         q = split_heads(self.q_proj(x), self.heads)
         k, v = (split_heads(project(x), self.kv_heads) for project in (self.k_proj, self.v_proj))
-        now = torch.arange(x.shape[1], device=x.device)[None]
-        if state is not None:
-            now = now + state["steps"][:, None]
+        now, _ = places(state, x.shape[1], mask, x.device)
         q, k = self.positions.rotate_both(q, k, now)
         k, v, valid, new = recall(state, k, v, mask)
         y = attend(q.to(k.dtype), k, v, before=self.before, after=self.after, valid=valid, bias=self._bias(x.device))
@@ -92,7 +83,6 @@ class LocalAttention(Mixer):
         return empty(batch, self.kv_heads, self.before, self.head_width, device=device, dtype=dtype)
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """See `branch_`."""
         branch_(self.q_proj, self.k_proj, values=self.v_proj, out=self.out_proj, depth=depth, gain=self.gain)
 
 

@@ -1,14 +1,30 @@
-"""The MLP of a transformer block."""
+"""The MLP of a transformer block, plain or gated as in Llama, and the activation functions, by the names of suites."""
 
 from __future__ import annotations
 
+from functools import partial
+
+import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, State, Traits
-from zoo.layers.activations import ACTIVATIONS
-from zoo.layers.initialisation import branch_
-from zoo.layers.linear import Linear
+from zoo.layers.linear import Linear, branch_, fan_in_
+from zoo.layers.ranges import hidden_units
+from zoo.ops.glu import glu
+from zoo.registry import Table
+
+ACTIVATIONS = Table(
+    "activation",
+    {
+        "gelu": F.gelu,
+        "gelu_tanh": partial(F.gelu, approximate="tanh"),
+        "relu": F.relu,
+        "relu2": lambda x: F.relu(x).square(),
+        "sigmoid": F.sigmoid,
+        "silu": F.silu,
+    },
+)
 
 
 class MLP(Mixer):
@@ -30,17 +46,32 @@ class MLP(Mixer):
         return self.down(self.activation(self.up(x))), state
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """See `branch_`."""
         branch_(values=self.up, out=self.down, depth=depth, gain=self.gain)
 
 
-def hidden_units(name: str, expand: float, context: LayerContext) -> int:
-    """`expand` times the width, rounded.
+class GLU(Mixer):
+    """W₂ (act(W_g x) ⊙ W₁ x), gated linear units (Shazeer 2020, arXiv:2002.05202); SwiGLU by default, as in Llama.
 
-    Raises:
-        ValueError: nothing is left.
+    `expand` 8/3 gives the parameters of an MLP four times as wide.
     """
-    hidden = round(expand * context.width)
-    if hidden < 1:
-        raise ValueError(f"{name}: expand {expand} leaves no hidden unit at width {context.width}")
-    return hidden
+
+    traits = Traits(causal="strict", bidirectional=True, resumable=True)
+    feeds_matmul_only = True
+
+    def __init__(
+        self, context: LayerContext, *, expand: float = 8 / 3, activation: str = "silu", bias: bool = False
+    ) -> None:
+        super().__init__(context)
+        hidden = hidden_units("glu", expand, context)
+        self.gain, self.activation = context.gain, ACTIVATIONS.resolve(activation)
+        self.gate = nn.Linear(context.width, hidden, bias=bias)
+        self.up = nn.Linear(context.width, hidden, bias=bias)
+        self.down = nn.Linear(hidden, context.width, bias=bias)
+
+    def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
+        gate, up, down = ((layer.weight, layer.bias) for layer in (self.gate, self.up, self.down))
+        return glu(x, gate, up, down, self.activation), state
+
+    def reset_parameters(self, *, layer: int, depth: int) -> None:
+        fan_in_(self.gate, self.gain or 1.0)
+        branch_(values=self.up, out=self.down, depth=depth, gain=self.gain)

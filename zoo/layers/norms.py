@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from zoo.layers.mlp import ACTIVATIONS
 from zoo.ops import norms, precision
 from zoo.ops.precision import at_least_fp32
 from zoo.registry import Table
+
+Gate: TypeAlias = Literal["swish", "sigmoid", "relu", "gelu"]
 
 
 class LayerNorm(nn.LayerNorm):
@@ -48,6 +52,27 @@ class UnitRMSNorm(RMSNorm):
         return 1 + at_least_fp32(self.weight)
 
 
+class HeadNorm(nn.Module):
+    """RMSNorm over the width of a head, times activation(gate) if there is one; in float32 at least."""
+
+    def __init__(self, width: int, eps: float, activation: Gate = "swish", *, weight: bool = True) -> None:
+        super().__init__()
+        self.width, self.eps, self.activation = width, eps, activation
+        self.weight = nn.Parameter(torch.ones(width)) if weight else None
+
+    def forward(self, o: Float[Tensor, "*N V"], gate: Float[Tensor, "*N V"] | None = None) -> Float[Tensor, "*N V"]:
+        weight = o.new_ones(self.width) if self.weight is None else self.weight
+        if self.activation == "swish" or self.activation == "sigmoid":
+            return norms.rms(o, weight, self.eps, gate, self.activation)
+        y = norms.rms(o, weight, self.eps)
+        return y if gate is None else y * ACTIVATIONS.resolve(self.activation)(gate)
+
+    def reset_parameters(self) -> None:
+        """w = 1."""
+        if self.weight is not None:
+            nn.init.ones_(self.weight)
+
+
 NORMS = Table(
     "norm",
     {
@@ -64,11 +89,7 @@ NORMS = Table(
 
 
 def make_norm(kind: str, width: int) -> nn.Module:
-    """The norm called `kind` over `width` features.
-
-    Raises:
-        ValueError: unknown.
-    """
+    """The norm called `kind` over `width` features."""
     norm: nn.Module = NORMS.resolve(kind)(width)
     return norm
 

@@ -1,51 +1,68 @@
-"""What mixers made of torch's recurrent layers share: running them over rows of several lengths, initial weights."""
+"""Mixers made of one of torch's recurrent layers: rows of several lengths, states, initial weights."""
 
 from __future__ import annotations
+
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from zoo.contract import Mask, ParamOverride
+from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, State, Traits
 from zoo.ops.kernel_log import log_kernel
 
 
-def run(
-    rnn: nn.RNNBase, x: Float[Tensor, "B T D"], mask: Mask | None, state: tuple[Float[Tensor, "B D"], ...] | None
-) -> tuple[Float[Tensor, "B T D"], tuple[Float[Tensor, "B D"], ...]]:
-    """The outputs of a recurrent layer and, given a state, the state after each row's last valid step.
+class Recurrent(Mixer):
+    """Base of the mixers around a `cell` of torch, held under `name`. State: one (B, D) for each of `states`."""
 
-    A row without a valid step keeps its state. Padding must stand on the right.
-    """
-    log_kernel(rnn.mode.lower(), "torch")
-    if state is None:
-        return rnn(x)[0], ()
-    before = tuple(old.to(x.dtype)[None] for old in state)
-    start = before if len(before) > 1 else before[0]
-    if mask is None:
-        y, last = rnn(x, start)
-    else:
+    traits = Traits(causal="strict", bidirectional=False, resumable=True)
+    cell: ClassVar[type[nn.LSTM] | type[nn.GRU]]
+    name: ClassVar[str]
+    states: ClassVar[str]
+
+    def __init__(self, context: LayerContext) -> None:
+        super().__init__(context)
+        self.add_module(self.name, self.cell(context.width, context.width, batch_first=True))
+
+    @property
+    def rnn(self) -> Any:
+        return getattr(self, self.name)
+
+    def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
+        log_kernel(self.name, "torch")
+        if state is None:
+            return self.rnn(x)[0], None
+        before = tuple(state[name].to(x.dtype)[None] for name in self.states)
+        y, after = self._run(x, mask, before)
+        return y, {name: new[0].to(state[name].dtype) for name, new in zip(self.states, after, strict=True)}
+
+    def _run(
+        self, x: Float[Tensor, "B T D"], mask: Mask | None, before: tuple[Float[Tensor, "1 B D"], ...]
+    ) -> tuple[Float[Tensor, "B T D"], tuple[Float[Tensor, "1 B D"], ...]]:
+        """The outputs, and the state after each row's last valid step; a row without one keeps its state."""
+        start = before if len(before) > 1 else before[0]
+        if mask is None:
+            y, last = self.rnn(x, start)
+            return y, last if len(before) > 1 else (last,)
         lengths = mask.sum(1)
         rows = nn.utils.rnn.pack_padded_sequence(x, lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False)
-        out, last = rnn(rows, start)
+        out, last = self.rnn(rows, start)
         y = nn.utils.rnn.pad_packed_sequence(out, batch_first=True, total_length=x.shape[1])[0]
-    after = last if len(before) > 1 else (last,)
-    if mask is not None:
-        some = (lengths > 0)[:, None]
-        after = tuple(torch.where(some, new, old) for new, old in zip(after, before, strict=True))
-    return y, tuple(new[0].to(old.dtype) for new, old in zip(after, state, strict=True))
+        after, some = last if len(before) > 1 else (last,), (lengths > 0)[:, None]
+        return y, tuple(torch.where(some, new, old) for new, old in zip(after, before, strict=True))
 
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
+        return {name: torch.zeros(batch, self.rnn.hidden_size, device=device, dtype=dtype) for name in self.states}
 
-def initialise(rnn: nn.RNNBase) -> None:
-    """Input weights Xavier, recurrent weights orthogonal per gate, biases zero."""
-    own = dict(rnn.named_parameters())
-    nn.init.xavier_uniform_(own["weight_ih_l0"])
-    for gate in own["weight_hh_l0"].data.split(rnn.hidden_size):
-        nn.init.orthogonal_(gate)
-    nn.init.zeros_(own["bias_ih_l0"])
-    nn.init.zeros_(own["bias_hh_l0"])
+    def reset_parameters(self, *, layer: int, depth: int) -> None:
+        """Input weights Xavier, recurrent weights orthogonal per gate, biases zero."""
+        own = dict(self.rnn.named_parameters())
+        nn.init.xavier_uniform_(own["weight_ih_l0"])
+        for gate in own["weight_hh_l0"].data.split(self.rnn.hidden_size):
+            nn.init.orthogonal_(gate)
+        nn.init.zeros_(own["bias_ih_l0"])
+        nn.init.zeros_(own["bias_hh_l0"])
 
-
-def decaying(name: str) -> dict[str, ParamOverride]:
-    """Weight decay on both matrices of the recurrent layer called `name`."""
-    return {f"{name}.{weight}": ParamOverride(decay=True) for weight in ("weight_ih_l0", "weight_hh_l0")}
+    def param_overrides(self) -> dict[str, ParamOverride]:
+        """Weight decay on both matrices."""
+        return {f"{self.name}.{weight}": ParamOverride(decay=True) for weight in ("weight_ih_l0", "weight_hh_l0")}

@@ -10,11 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, State, Traits
-from zoo.layers.float32 import in_fp32, zeros_fp32
-from zoo.layers.mlp import hidden_units
-from zoo.layers.multi_head import merge_heads, split_heads
-from zoo.layers.padding import take_steps, zero_padding
-from zoo.layers.ranges import positive
+from zoo.layers.ranges import hidden_units, positive
+from zoo.layers.tensors import in_fp32, merge_heads, split_heads, take_steps, zero_padding, zeros_fp32
 from zoo.ops.linear_attention import linear_attention
 
 
@@ -28,21 +25,23 @@ def shift(
     return line[:, :-1], last.to(first.dtype)
 
 
-class GatedChannelMix(Mixer):
-    """Channel mixing of RWKV-4 to 6, `expand` times as wide inside. State: the last input `x` (B, D).
+class ChannelMixing(Mixer):
+    """Channel mixing, `expand` times as wide inside. State: the last input `x` (B, D).
 
         r, k = x^{μr} W_r, x^{μk} W_k,    y = σ(r) ⊙ (max(k, 0)² W_v)
 
-    They differ in the mixing vectors' names and shape, and in how large W_k starts.
+    RWKV-4 to 7 differ in the mixing vectors' names, shape and start, and in how large W_k starts; 7 has no gate σ(r).
     """
 
     traits = Traits(causal="strict", bidirectional=False, resumable=True)
-    mixes: ClassVar[tuple[str, str]] = ("time_mix_k", "time_mix_r")
-    """The names of the mixing vectors of k and r."""
+    mixes: ClassVar[tuple[str, ...]] = ("time_mix_k", "time_mix_r")
+    """The names of the mixing vectors of k and, where there is a gate, r."""
     axes: ClassVar[tuple[int, ...]] = ()
     """The axes before the channels in their shape."""
     weighs_previous: ClassVar[bool] = False
-    """Whether they weigh the previous input (RWKV-6), or the present one."""
+    """Whether they weigh the previous input (RWKV-6 and 7), or the present one."""
+    power: ClassVar[int] = 1
+    """Of the share of layers from here on up, to which their ramps over channels bend."""
     widening_gain: ClassVar[bool] = False
     """Whether W_k starts √(out/in) as large where it widens (RWKV-4)."""
 
@@ -52,16 +51,17 @@ class GatedChannelMix(Mixer):
         for name in self.mixes:
             self.register_parameter(name, nn.Parameter(torch.empty(*self.axes, C)))
         self.key = nn.Linear(C, hidden, bias=False)
-        self.receptance = nn.Linear(C, C, bias=False)
+        self.receptance = nn.Linear(C, C, bias=False) if len(self.mixes) > 1 else None
         self.value = nn.Linear(hidden, C, bias=False)
         self.reset_parameters(layer=context.layer, depth=context.depth)
 
     def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
         previous, last = shift(x, mask, state)
         before, after = (x, previous) if self.weighs_previous else (previous, x)
-        k, r = (torch.lerp(before, after, getattr(self, name).to(x.dtype)) for name in self.mixes)
-        y = torch.sigmoid(self.receptance(r)) * self.value(torch.relu(self.key(k)).square())
-        return y, None if state is None else {"x": last}
+        k, *r = (torch.lerp(before, after, getattr(self, name).to(x.dtype)) for name in self.mixes)
+        gate = None if self.receptance is None else torch.sigmoid(self.receptance(*r))
+        y = self.value(torch.relu(self.key(k)).square())
+        return y if gate is None else gate * y, None if state is None else {"x": last}
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         return {"x": torch.zeros(batch, self.key.in_features, device=device, dtype=dtype)}
@@ -72,19 +72,20 @@ class GatedChannelMix(Mixer):
         C, hidden = self.key.in_features, self.key.out_features
         for name in self.mixes:
             mix = getattr(self, name)
-            ramp = (torch.arange(C, device=mix.device) / C) ** (1 - layer / depth)
+            ramp = (torch.arange(C, device=mix.device) / C) ** ((1 - layer / depth) ** self.power)
             mix.copy_(1 - ramp if self.weighs_previous else ramp)
         nn.init.orthogonal_(self.key.weight, gain=max(hidden / C, 1) ** 0.5 if self.widening_gain else 1.0)
         for zero in (self.receptance, self.value):
-            nn.init.zeros_(zero.weight)
+            if zero is not None:
+                nn.init.zeros_(zero.weight)
 
     def param_overrides(self) -> dict[str, ParamOverride]:
         """No weight decay on the mixing vectors."""
         return dict.fromkeys(self.mixes, ParamOverride(decay=False))
 
 
-class MatrixTimeMix(Mixer):
-    """The time mixing of RWKV-5 and 6, which differ in how they compute x^μ and w.
+class MatrixTimeMixing(Mixer):
+    """The time mixing of RWKV-5 and 6, which differ in x^μ and w: see `mixed` and `log_decay`.
 
     State: the last input `x` (B, D), and `S` (B, H, N, N), keys by values.
 
@@ -109,6 +110,22 @@ class MatrixTimeMix(Mixer):
     @classmethod
     def width_multiple(cls, *, head_size: int, dim_att: int | None, **_: Any) -> int:
         return 1 if dim_att else max(1, head_size)
+
+    def mixed(self, x: Float[Tensor, "B T D"], previous: Float[Tensor, "B T D"]) -> list[Float[Tensor, "B T D"]]:
+        """x^μ for w, k, v, r and g."""
+        raise NotImplementedError
+
+    def log_decay(self, xw: Float[Tensor, "B T D"]) -> Float[Tensor, "#B H T N"]:
+        """ln w_t."""
+        raise NotImplementedError
+
+    def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
+        x = zero_padding(x, mask)
+        previous, last = shift(x, mask, state)
+        xw, xk, xv, xr, xg = self.mixed(x, previous)
+        y, S = self.wkv(self.receptance(xr), self.key(xk), self.value(xv), self.log_decay(xw), mask, state)
+        out = self.output((y * F.silu(self.gate(xg))).to(x.dtype))
+        return out, None if state is None else {"x": last, "S": S}
 
     @in_fp32
     def wkv(
@@ -151,11 +168,7 @@ class MatrixTimeMix(Mixer):
 
 
 def count_heads(width: int, head_size: int) -> int:
-    """The number of heads of `head_size` channels in `width`.
-
-    Raises:
-        ValueError: not a whole number, or heads of one channel, which the norm over a head would set to zero.
-    """
+    """The number of heads of `head_size` channels in `width`; those of one channel the norm would set to zero."""
     if head_size < 2:
         raise ValueError(f"rwkv: heads need at least 2 channels, got head_size {head_size}")
     if width < 1 or width % head_size:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from zoo.contract import Mask, State
-from zoo.layers.padding import take_steps, zero_padding
+from zoo.layers.tensors import take_steps, zero_padding
 from zoo.ops.short_convolution import Unit, short_convolution
 
 
@@ -26,8 +26,6 @@ class ShortConvolution(nn.Conv1d):
     def __init__(
         self, width: int, kernel_size: int, *, bias: bool = False, activation: Literal["silu"] | None = "silu"
     ) -> None:
-        if kernel_size < 1:
-            raise ValueError(f"short convolution: kernel size must be at least 1, got {kernel_size}")
         super().__init__(width, width, kernel_size, groups=width, bias=bias)
         self.activation = activation
 

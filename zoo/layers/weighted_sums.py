@@ -13,8 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from zoo.contract import Mask, State, Unsupported
-from zoo.layers.float32 import in_fp32, zeros_fp32
-from zoo.layers.padding import zero_padding
+from zoo.layers.tensors import in_fp32, zero_padding, zeros_fp32
 from zoo.ops.linear_attention import linear_attention
 
 
@@ -30,15 +29,12 @@ def weighted_sums(
     """Sᵀq and z·q at every step and, given a state, the next one. Masked steps add nothing to S and z.
 
     q and k are features already. z is the last column of S, behind a value of 1 at every step.
-
-    Raises:
-        Unsupported: a state where `causal` is false.
     """
     k, v, new = zero_padding(k, mask, 2), F.pad(v, (0, 1), value=1.0), None
     if not causal:
         if state is not None:
             raise Unsupported("linear attention that looks both ways cannot continue from a state")
-        y = _both_ways(q, k, v)
+        y = in_fp32(lambda q, k, v: q @ (k.mT @ v))(q, k, v)
     elif state is None:
         y, _ = linear_attention(q, k, v)
     else:
@@ -48,20 +44,21 @@ def weighted_sums(
 
 
 @in_fp32
-def _both_ways(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    return q @ (k.mT @ v)
+def sums_of_keys(
+    q: Float[Tensor, "B H T K"], k: Float[Tensor, "B H T K"], z: Float[Tensor, "B H K"] | None, causal: bool = True
+) -> tuple[Float[Tensor, "B H T 1"], Float[Tensor, "B H K"]]:
+    """z·q at every step, counting on from z, and z after the last step."""
+    sums = k.cumsum(2) if causal else k.sum(2, keepdim=True)
+    sums = sums if z is None else sums + z[:, :, None]
+    return (sums * q).sum(-1, keepdim=True), sums[:, :, -1]
 
 
 def normalised(
     y: Float[Tensor, "B H T V"], total: Float[Tensor, "B H T 1"], eps: float, least: float = 0.0
 ) -> Float[Tensor, "B H T V"]:
     """y / (max(total, least) + ε)."""
-    return y * _reciprocal(total, eps, least).to(y.dtype)
-
-
-@in_fp32
-def _reciprocal(total: Tensor, eps: float, least: float) -> Tensor:
-    return ((total.clamp(min=least) if least else total) + eps).reciprocal()
+    weigh = in_fp32(lambda total: ((total.clamp(min=least) if least else total) + eps).reciprocal())
+    return y * weigh(total).to(y.dtype)
 
 
 def zero_sums(batch: int, heads: int, K: int, V: int, *, device: torch.device | str, dtype: torch.dtype) -> State:

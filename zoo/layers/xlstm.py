@@ -7,16 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from zoo.layers.float32 import in_fp32
-from zoo.layers.short_convolution import ShortConvolution
-
-
-class CausalConv1d(nn.Module):
-    """Holds a short convolution with SiLU under its official name, `conv1d.conv`."""
-
-    def __init__(self, width: int, kernel_size: int) -> None:
-        super().__init__()
-        self.conv = ShortConvolution(width, kernel_size, bias=True)
+from zoo.layers.tensors import in_fp32
 
 
 class MultiHeadLayerNorm(nn.Module):
@@ -47,10 +38,7 @@ class LinearHeadwise(nn.Module):
         self.weight = nn.Parameter(torch.empty(heads, width // heads, width // heads))
         self.bias = nn.Parameter(torch.empty(width)) if bias else None
 
-    def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-        return self.by_block(x).permute(1, 2, 0, 3).flatten(2)
-
-    def by_block(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "G B T d"]:
+    def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "G B T d"]:
         """The outputs of each block by themselves, one contiguous matrix per block."""
         return _by_block(x, self.weight, self.bias)
 

@@ -7,8 +7,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from zoo.architectures import recipe
 from zoo.checks.subject import Subject
-from zoo.contract import Mixer, Model
+from zoo.contract import LayerContext, Mixer, Model, Part
+from zoo.layers import MIXERS
+from zoo.options import make
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -27,6 +30,21 @@ def shaken(mixer: M, std: float = 0.3) -> M:
     for parameter in mixer.double().parameters():
         parameter.data += std * torch.randn_like(parameter)
     return mixer
+
+
+def part_of(name: str) -> Part:
+    """A mixer by its name, or that of an architecture; `rwkv5.channel` is its channel mixer."""
+    if name in MIXERS:
+        return Part(MIXERS.resolve(name))
+    name, _, channel = name.partition(".")
+    own: Any = recipe(name)
+    return own.channel if channel else own.mixers[1 if name == "based" else 0]
+
+
+def make_mixer(name: str, context: LayerContext, **options: Any) -> Any:
+    """Built as a suite builds it, options checked."""
+    part = part_of(name)
+    return make(MIXERS, Part(part.kind, **{**part.options, **options}), context)
 
 
 def mixers_of(subject: Subject, model: Model) -> list[Any]:

@@ -15,10 +15,10 @@ def build(**options):
 
 def test_the_delta_rule_recalls_exactly():
     """With β = 1 and orthogonal features (axes, under ReLU) the second reading of a key gives its latest value."""
-    mixer, axes = build(heads=1, feature_map="relu", scale=1.0), torch.eye(D, dtype=torch.float64)
+    mixer, axes = build(heads=1, feature_map="relu"), torch.eye(D, dtype=torch.float64)
     with torch.no_grad():
         mixer.slow_net.weight.copy_(torch.cat([axes, axes, axes.roll(1, 0), torch.full((1, D), 100.0)]))
-        mixer.out_linear.weight.copy_(axes)
+        mixer.out_linear.weight.copy_(D**0.5 * axes)  # outputs are divided by √d
     y, _ = mixer(torch.cat([axes, axes])[None])
     torch.testing.assert_close(y[0], torch.cat([axes.roll(1, 1)] * 2))
 

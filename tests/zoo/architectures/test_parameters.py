@@ -1,367 +1,178 @@
 """How parameters start, and which the optimiser treats in a way of their own."""
 
 import fnmatch
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pytest
 import torch
 
-from zoo.architectures import rwkv4, rwkv5, rwkv6, rwkv7
-from zoo.architectures.based import BaseConv, Based
-from zoo.architectures.bigbird import BigBird
-from zoo.architectures.delta_net import DeltaNet
 from zoo.architectures.fast_weights import FastWeights
-from zoo.architectures.gated_delta_net import GatedDeltaNet
-from zoo.architectures.gla import GLA
-from zoo.architectures.gmlp import SpatialGate
-from zoo.architectures.gru import GRU
-from zoo.architectures.gss import GSS
-from zoo.architectures.h3 import H3
-from zoo.architectures.hyena import Hyena
-from zoo.architectures.linear_transformer import LinearAttention
-from zoo.architectures.linformer import Linformer
 from zoo.architectures.longformer import Longformer
-from zoo.architectures.lru import LRU
-from zoo.architectures.lstm import LSTM
-from zoo.architectures.mamba import Mamba
-from zoo.architectures.mamba2 import Mamba2
-from zoo.architectures.mega import Mega
-from zoo.architectures.mlp_mixer import TokenMLP
-from zoo.architectures.mlstm import MLSTM
-from zoo.architectures.nystromformer import Nystromformer
-from zoo.architectures.reformer import Reformer
-from zoo.architectures.retnet import Retention
-from zoo.architectures.rg_lru import RecurrentBlock
-from zoo.architectures.s4 import S4
-from zoo.architectures.s4d import S4D
-from zoo.architectures.s5 import S5
-from zoo.architectures.sinkhorn import Sinkhorn
-from zoo.architectures.slstm import SLSTM
-from zoo.architectures.synthesizer import Synthesizer
 from zoo.contract import LayerContext, ParamOverride
-from zoo.layers.attention import Attention
 from zoo.layers.local_attention import LocalAttention
 
-FREE = ParamOverride(decay=False)
-DECAYS = ParamOverride(decay=True)
+from .mixers import make_mixer, part_of
+
+FREE, DECAYS = ParamOverride(decay=False), ParamOverride(decay=True)
 SLOW = ParamOverride(lr_max=1e-3, decay=False)
+TWICE, THRICE, HALF = (ParamOverride(lr_scale=scale, decay=False) for scale in (2.0, 3.0, 0.5))
 RWKV_CHANNEL = {"time_mix_k time_mix_r": FREE}
 HYENA_LAYERS = " ".join(f"filter_fn.implicit_filter.{i}.{part}" for i in (0, 2, 4) for part in ("weight", "bias"))
+GATES = "rg_lru.input_gate_weight rg_lru.recurrent_gate_weight"
 
-# kind, options, {names: override}; other parameters follow the rule: matrices of linear layers and convolutions decay.
+# mixer, options, {names: override}; other parameters follow the rule: matrices of linear layers and convolutions decay.
 OVERRIDES = [
-    (DeltaNet, {"use_gate": True}, {}),
-    (GatedDeltaNet, {}, {"A_log dt_bias": FREE}),
-    (
-        RecurrentBlock,
-        {},
-        {"rg_lru.input_gate_weight rg_lru.recurrent_gate_weight": DECAYS, "rg_lru.recurrent_param": FREE},
-    ),
-    (GRU, {}, {"gru.weight_ih_l0 gru.weight_hh_l0": DECAYS}),
-    (LSTM, {}, {"lstm.weight_ih_l0 lstm.weight_hh_l0": DECAYS}),
-    (GSS, {}, {"dss.Lambda_real dss.Lambda_imag dss.C_real dss.C_imag dss.param_D": FREE}),
-    (
-        H3,
-        {},
-        {
-            "ssm_k_kernel.kernel.B kernel.kernel.B kernel.kernel.log_dt kernel.kernel.inv_A_real": SLOW,
-            "kernel.kernel.A_imag": SLOW,
-            "ssm_k_kernel.kernel.C kernel.kernel.C ssm_k_D D": FREE,
-        },
-    ),
-    (
-        Hyena,
-        {},
-        {
-            f"{HYENA_LAYERS} filter_fn.implicit_filter.1.freq filter_fn.implicit_filter.6.weight": SLOW,
-            "filter_fn.pos_emb.z": ParamOverride(lr_max=1e-5, decay=False),
-            "in_proj.bias short_filter.bias out_proj.bias filter_fn.bias": FREE,
-        },
-    ),
-    (
-        LRU,
-        {},
-        {
-            "nu_log theta_log gamma_log B_re B_im": ParamOverride(lr_scale=0.5, decay=False),
-            "C_re C_im": DECAYS,
-            "D": FREE,
-        },
-    ),
-    (Mamba, {}, {"A_log D dt_proj.bias": FREE}),
-    (Mamba2, {}, {"A_log D dt_bias": FREE}),
-    (
-        Mega,
-        {},
-        {
-            "gamma beta move.delta move.alpha move.beta move.gamma move.omega rel_pos_bias.rel_pos_bias": FREE,
-            "v_proj.bias mx_proj.bias h_proj.bias": FREE,
-        },
-    ),
-    (
-        MLSTM,
-        {},
-        {"q_proj.weight k_proj.weight v_proj.weight": DECAYS, "learnable_skip mlstm_cell.outnorm.weight": FREE},
-    ),
-    (
-        SLSTM,
-        {},
-        {
-            "fgate.weight igate.weight zgate.weight ogate.weight": DECAYS,
-            "slstm_cell._recurrent_kernel_ slstm_cell._bias_ group_norm.weight": FREE,
-        },
-    ),
-    (
-        rwkv4.TimeMix,
-        {},
-        {
-            "time_decay": ParamOverride(lr_scale=2.0, decay=False),
-            "time_first": ParamOverride(lr_scale=3.0, decay=False),
-            "time_mix_k time_mix_v time_mix_r": FREE,
-        },
-    ),
-    (
-        rwkv5.TimeMix,
-        {},
-        {
-            "time_decay": ParamOverride(lr_scale=2.0, decay=False),
-            "time_faaaa time_mix_k time_mix_v time_mix_r time_mix_g": FREE,
-        },
-    ),
-    (
-        rwkv6.TimeMix,
-        {},
-        {
-            "time_decay": ParamOverride(lr_scale=2.0, decay=False),
-            "time_faaaa time_decay_w1 time_decay_w2 time_maa_x time_maa_w1 time_maa_w2": FREE,
-            "time_maa_w time_maa_k time_maa_v time_maa_r time_maa_g": FREE,
-        },
-    ),
-    (
-        rwkv7.TimeMix,
-        {},
-        {
-            "w0": ParamOverride(lr_scale=2.0, decay=False),
-            "x_r x_w x_k x_v x_a x_g w1 w2 a0 a1 a2 v0 v1 v2 g1 g2 k_k k_a r_k": FREE,
-        },
-    ),
-    (rwkv4.ChannelMix, {"expand": 4.0}, RWKV_CHANNEL),
-    (rwkv5.ChannelMix, {"expand": 3.5}, RWKV_CHANNEL),
-    (rwkv6.ChannelMix, {"expand": 3.5}, {"time_maa_k time_maa_r": FREE}),
-    (rwkv7.ChannelMix, {"expand": 4.0}, {"x_k": FREE}),
-    (S4, {}, {"log_dt log_A_real A_imag B P": SLOW, "C D": FREE}),
-    (S4D, {}, {"log_dt log_A_real A_imag B": SLOW, "C D": FREE}),
-    (S5, {"causal": True}, {"Lambda_re Lambda_im log_step B": SLOW, "D": FREE, "C": DECAYS}),
-    (S5, {"causal": False}, {"Lambda_re Lambda_im log_step B": SLOW, "D": FREE, "C1 C2": DECAYS}),
-    (Linformer, {"sharing": "none"}, {"E F": DECAYS}),
-    (Linformer, {"sharing": "key_value"}, {"E": DECAYS}),
-    (Sinkhorn, {"sort_net": "simple"}, {"linear": DECAYS}),
-    (Sinkhorn, {"sort_net": "attention"}, {}),
-]
+    ("delta_net", {"use_gate": True}, {}),
+    ("gated_delta_net", {}, {"A_log dt_bias": FREE}),
+    ("rg_lru", {}, {GATES: DECAYS, "rg_lru.recurrent_param": FREE}),
+    ("gru", {}, {"gru.weight_ih_l0 gru.weight_hh_l0": DECAYS}),
+    ("lstm", {}, {"lstm.weight_ih_l0 lstm.weight_hh_l0": DECAYS}),
+    ("gss", {}, {"dss.Lambda_real dss.Lambda_imag dss.C_real dss.C_imag dss.param_D": FREE}),
+    ("h3", {}, {"ssm_k_kernel.kernel.B kernel.kernel.B": SLOW, "ssm_k_kernel.kernel.C kernel.kernel.C": FREE,
+                "kernel.kernel.log_dt kernel.kernel.inv_A_real kernel.kernel.A_imag": SLOW, "ssm_k_D D": FREE}),
+    ("hyena", {}, {f"{HYENA_LAYERS} filter_fn.implicit_filter.1.freq filter_fn.implicit_filter.6.weight": SLOW,
+                   "filter_fn.pos_emb.z": ParamOverride(lr_max=1e-5, decay=False),
+                   "in_proj.bias short_filter.bias out_proj.bias filter_fn.bias": FREE}),
+    ("lru", {}, {"nu_log theta_log gamma_log B_re B_im": HALF, "C_re C_im": DECAYS, "D": FREE}),
+    ("mamba", {}, {"A_log D dt_proj.bias": FREE}),
+    ("mamba2", {}, {"A_log D dt_bias": FREE}),
+    ("mega", {}, {"gamma beta move.delta move.alpha move.beta move.gamma move.omega": FREE,
+                  "rel_pos_bias.rel_pos_bias v_proj.bias mx_proj.bias h_proj.bias": FREE}),
+    ("mlstm", {}, {"q_proj.weight k_proj.weight v_proj.weight": DECAYS,
+                   "learnable_skip mlstm_cell.outnorm.weight": FREE}),
+    ("slstm", {}, {"fgate.weight igate.weight zgate.weight ogate.weight": DECAYS,
+                   "slstm_cell._recurrent_kernel_ slstm_cell._bias_ group_norm.weight": FREE}),
+    ("rwkv4", {}, {"time_decay": TWICE, "time_first": THRICE, "time_mix_k time_mix_v time_mix_r": FREE}),
+    ("rwkv5", {}, {"time_decay": TWICE, "time_faaaa time_mix_k time_mix_v time_mix_r time_mix_g": FREE}),
+    ("rwkv6", {}, {"time_decay": TWICE, "time_faaaa time_decay_w1 time_decay_w2 time_maa_x time_maa_w1": FREE,
+                   "time_maa_w2 time_maa_w time_maa_k time_maa_v time_maa_r time_maa_g": FREE}),
+    ("rwkv7", {}, {"w0": TWICE, "x_r x_w x_k x_v x_a x_g w1 w2 a0 a1 a2 v0 v1 v2 g1 g2 k_k k_a r_k": FREE}),
+    ("rwkv4.channel", {}, RWKV_CHANNEL),
+    ("rwkv5.channel", {}, RWKV_CHANNEL),
+    ("rwkv6.channel", {}, {"time_maa_k time_maa_r": FREE}),
+    ("rwkv7.channel", {}, {"x_k": FREE}),
+    ("s4", {}, {"log_dt log_A_real A_imag B P": SLOW, "C D": FREE}),
+    ("s4d", {}, {"log_dt log_A_real A_imag B": SLOW, "C D": FREE}),
+    ("s5", {"causal": True}, {"Lambda_re Lambda_im log_step B": SLOW, "D": FREE, "C": DECAYS}),
+    ("s5", {"causal": False}, {"Lambda_re Lambda_im log_step B": SLOW, "D": FREE, "C1 C2": DECAYS}),
+    ("linformer", {"sharing": "none"}, {"E F": DECAYS}),
+    ("linformer", {"sharing": "key_value"}, {"E": DECAYS}),
+    ("sinkhorn", {"sort_net": "simple"}, {"linear": DECAYS}),
+    ("sinkhorn", {"sort_net": "attention"}, {}),
+]  # fmt: skip
 
 
-def identity(value):
-    """The module and the name of a class; other values as they are."""
-    return f"{value.__module__.rsplit('.')[-1]}.{value.__name__}" if isinstance(value, type) else str(value)
-
-
-@pytest.mark.parametrize(("kind", "options", "wanted"), OVERRIDES, ids=identity)
-def test_overrides(kind, options, wanted):
-    context = LayerContext(
-        width=64, length=8, causal=options.get("causal", kind.traits.causal != "no"), layer=1, depth=2
-    )
-    mixer = kind(context, **{name: value for name, value in options.items() if name != "causal"})
-    assert mixer.param_overrides() == {name: group for names, group in wanted.items() for name in names.split()}
+@pytest.mark.parametrize(("name", "options", "wanted"), OVERRIDES, ids=str)
+def test_overrides(name, options, wanted):
+    options = dict(options)
+    causal = options.pop("causal", part_of(name).kind.traits.causal != "no")
+    mixer = make_mixer(name, LayerContext(width=64, length=8, causal=causal, layer=1, depth=2), **options)
+    assert mixer.param_overrides() == {each: group for names, group in wanted.items() for each in names.split()}
 
 
 @dataclass
-class Start:
-    """What parameters of a mixer start as; names are patterns, several in one string."""
+class N:
+    """N(0, std²), up to five standard errors."""
 
-    kind: type
-    width: int
-    depth: int = 8
-    options: dict = field(default_factory=dict)
-    std: dict[str, float] = field(default_factory=dict)
-    rel: float = 0.05
-    """Relative tolerance of standard deviations."""
-    bound: dict[str, float] = field(default_factory=dict)
+    std: float
+
+    def check(self, value):
+        assert value.std().item() == pytest.approx(self.std, rel=5 * (2 * value.numel()) ** -0.5)
+
+
+@dataclass
+class U:
     """U(−bound, bound)."""
-    zero: str = ""
-    one: str = ""
-    length: int = 64
+
+    bound: float
+
+    def check(self, value):
+        assert 1 - 10 / value.numel() < value.abs().max() / self.bound < 1 + 1e-5
 
 
-def shrunk(width, depth):
-    """The deviation of a projection into the residual stream: N(0, 1/fan_in), over √(2 · depth)."""
-    return (2 * depth * width) ** -0.5
+@dataclass
+class Is:
+    """The same number everywhere."""
+
+    constant: float
+
+    def check(self, value):
+        assert bool((value == self.constant).all())
 
 
-PRE_LN = {"query.weight key.weight value.weight": 1 / 16, "out.weight": shrunk(256, 4)}
-XLSTM = (2 / (5 * 64)) ** 0.5
+def out(width, depth):
+    """A projection into the residual stream: N(0, 1/fan_in), over √(2 · depth)."""
+    return N((2 * depth * width) ** -0.5)
+
+
+ZERO, ONE, XLSTM = Is(0), Is(1), N((2 / (5 * 64)) ** 0.5)
+PRE_LN = {"query.weight key.weight value.weight": N(1 / 16), "out.weight": out(256, 4), "*.bias": ZERO}
+
+# mixer, width, depth, options (and the length, 64 unless it says so), {patterns: what matches starts as}
 STARTS = [
-    Start(Attention, 128, std={"qkv.weight": 128**-0.5, "out.weight": shrunk(128, 8)}, zero="*.bias"),
-    Start(
-        LocalAttention,
-        256,
-        4,
-        {"kv_heads": 2},
-        {"[qkv]_proj.weight": 1 / 16, "out_proj.weight": shrunk(256, 4)},
-        rel=0.02,
-        zero="*.bias",
-    ),
-    Start(Longformer, 256, 4, std=PRE_LN, rel=0.02, zero="*.bias"),
-    Start(BigBird, 256, 4, std=PRE_LN, rel=0.02, zero="*.bias"),
-    Start(Sinkhorn, 256, 4, std={"to_q.weight to_kv.weight": 1 / 16, "to_out.weight": shrunk(256, 4)}, rel=0.02),
-    Start(Sinkhorn, 256, 4, std={"linear": 1}, rel=0.1),
-    Start(
-        Nystromformer,
-        64,
-        std={"query.weight": 1 / 8, "out.weight": shrunk(64, 8)},
-        rel=0.1,
-        bound={"conv.weight": 65**-0.5},
-    ),
-    Start(Reformer, 64, std={"query_key.weight": 1 / 8, "out.weight": shrunk(64, 8)}, rel=0.1),
-    Start(
-        Synthesizer,
-        64,
-        options={"variant": "random", "dot": "alpha"},
-        std={"out.weight": shrunk(64, 8)},
-        rel=0.1,
-        bound={"R": (6 / 80) ** 0.5},
-        zero="alpha",
-        length=40,
-    ),
-    Start(Linformer, 12, 2, {"k": 5}, bound={"E": (3 / 22) ** 0.5}, length=17),
-    Start(
-        LinearAttention,
-        256,
-        std={"query_*.weight key_*.weight value_*.weight": 1 / 16, "out_*.weight": shrunk(256, 8)},
-        zero="*.bias",
-    ),
-    Start(Based, 256, std={"[qkv]_proj.weight": 1 / 16, "o_proj.weight": shrunk(256, 8)}),
-    Start(
-        BaseConv,
-        64,
-        2,
-        std={"in_proj.weight": 1 / 8, "out_proj.weight": shrunk(128, 2)},
-        bound={"conv1.weight": 3**-0.5},
-        zero="in_proj.bias",
-    ),
-    Start(
-        DeltaNet,
-        256,
-        options={"use_gate": True},
-        std={"[qkvbg]_proj.weight": 1 / 16, "o_proj.weight": shrunk(256, 8)},
-        rel=0.1,
-        bound={"q_conv1d.weight": 0.5},
-        one="o_norm.weight",
-    ),
-    Start(FastWeights, 256, std={"slow_net.weight": 1 / 16, "out_linear.weight": shrunk(256, 8)}),
-    Start(
-        GLA,
-        256,
-        options={"use_short_conv": True},
-        std={"q_proj.weight": 1 / 16, "o_proj.weight": shrunk(256, 8)},
-        bound={"q_conv1d.weight": 0.5},
-        zero="gk_proj.1.bias",
-        one="g_norm.weight",
-    ),
-    Start(GLA, 256, std={"gk_proj.1.weight": 1 / 4}, rel=0.1),
-    Start(
-        Retention,
-        64,
-        1,
-        bound={
-            "[qk]_proj.weight": 2**-2.5 * (6 / 128) ** 0.5,
-            "[vg]_proj.weight": 2**-2.5 * (6 / 192) ** 0.5,
-            "out_proj.weight": 0.5 * (6 / 192) ** 0.5,
-        },
-    ),
-    Start(
-        Mamba,
-        64,
-        4,
-        {"bias": True},
-        bound={"dt_proj.weight": 0.5, "in_proj.weight": 1 / 8, "out_proj.weight": 128**-0.5 / 2},
-        zero="in_proj.bias out_proj.bias",
-        one="D",
-    ),
-    Start(
-        Mamba2,
-        256,
-        4,
-        {"d_state": 4, "headdim": 2, "conv_init": 0.01},
-        bound={"conv1d.weight": 0.01, "out_proj.weight": 512**-0.5 / 2},
-        one="D",
-    ),
-    Start(GSS, 128, 2, {"d_state": 512}, {"dss.C_real": 1, "to_out.weight": shrunk(512, 2)}),
-    Start(GSS, 128, 2, {"d_state": 512}, {"dss.Lambda_imag": 1}, rel=0.15),
-    Start(H3, 256, std={"D ssm_k_D": 1}, rel=0.2),
-    Start(S4D, 256, std={"D": 1}, rel=0.2),
-    Start(
-        Mega,
-        256,
-        std={
-            "move.alpha move.delta": 0.2,
-            "move.gamma move.omega": 1,
-            "gamma rel_pos_bias.rel_pos_bias": 0.02,
-            "v_proj.weight": 1 / 16,
-        },
-        rel=0.25,
-        zero="beta",
-        length=50,
-    ),
-    Start(
-        MLSTM,
-        64,
-        5,
-        {"heads": 4, "bias": True},
-        {"proj_up.weight [qkv]_proj.weight": XLSTM},
-        rel=0.15,
-        zero="*proj*.bias mlstm_cell.*.weight",
-        one="learnable_skip",
-    ),
-    Start(MLSTM, 64, 5, std={"proj_down.weight": 2 / 5 / 8}),
-    Start(SLSTM, 64, 5, std={"?gate.weight": XLSTM}, rel=0.15, zero="slstm_cell._recurrent_kernel_ group_norm.weight"),
-    Start(
-        RecurrentBlock,
-        128,
-        options={"heads": 2, "lru_width": 256},
-        std={
-            "linear_[xy].weight rg_lru.*_gate_weight": 128**-0.5,
-            "linear_out.weight": (2 / 8 / 256) ** 0.5,
-            "conv_1d.weight": 0.05,
-        },
-        rel=0.1,
-        zero="*.bias *_bias",
-    ),
-    Start(TokenMLP, 400, std={"fc1.weight": 300**-0.5, "fc2.weight": 200**-0.5}, rel=0.02, zero="*.bias", length=300),
-    Start(SpatialGate, 64, 4, {"expand": 2}, {"fc2.weight": shrunk(64, 4)}),
-]
+    ("attention", 128, 8, {}, {"qkv.weight": N(128**-0.5), "out.weight": out(128, 8), "*.bias": ZERO}),
+    ("local", 256, 4, {"kv_heads": 2},
+     {"[qkv]_proj.weight": N(1 / 16), "out_proj.weight": out(256, 4), "*.bias": ZERO}),
+    ("longformer", 256, 4, {}, PRE_LN),
+    ("bigbird", 256, 4, {}, PRE_LN),
+    ("sinkhorn", 256, 4, {}, {"to_q.weight to_kv.weight": N(1 / 16), "to_out.weight": out(256, 4), "linear": N(1)}),
+    ("nystromformer", 64, 8, {}, {"query.weight": N(1 / 8), "out.weight": out(64, 8), "conv.weight": U(65**-0.5)}),
+    ("reformer", 64, 8, {}, {"query_key.weight": N(1 / 8), "out.weight": out(64, 8)}),
+    ("synthesizer", 64, 8, {"variant": "random", "dot": "alpha", "length": 40},
+     {"out.weight": out(64, 8), "R": U((6 / 80) ** 0.5), "alpha": ZERO}),
+    ("linformer", 12, 2, {"k": 5, "length": 17}, {"E": U((3 / 22) ** 0.5)}),
+    ("linear_transformer", 256, 8, {},
+     {"query_*.weight key_*.weight value_*.weight": N(1 / 16), "out_*.weight": out(256, 8), "*.bias": ZERO}),
+    ("based", 256, 8, {}, {"[qkv]_proj.weight": N(1 / 16), "o_proj.weight": out(256, 8)}),
+    ("base_conv", 64, 2, {},
+     {"in_proj.weight": N(1 / 8), "out_proj.weight": out(128, 2), "conv1.weight": U(3**-0.5), "in_proj.bias": ZERO}),
+    ("delta_net", 256, 8, {"use_gate": True},
+     {"[qkvbg]_proj.weight": N(1 / 16), "o_proj.weight": out(256, 8), "q_conv1d.weight": U(0.5), "o_norm.weight": ONE}),
+    ("fast_weights", 256, 8, {}, {"slow_net.weight": N(1 / 16), "out_linear.weight": out(256, 8)}),
+    ("gla", 256, 8, {"use_short_conv": True},
+     {"q_proj.weight": N(1 / 16), "o_proj.weight": out(256, 8), "gk_proj.1.weight": N(1 / 4),
+      "q_conv1d.weight": U(0.5), "gk_proj.1.bias": ZERO, "g_norm.weight": ONE}),
+    ("retnet", 64, 1, {},
+     {"[qk]_proj.weight": U(2**-2.5 * (6 / 128) ** 0.5), "[vg]_proj.weight": U(2**-2.5 * (6 / 192) ** 0.5),
+      "out_proj.weight": U(0.5 * (6 / 192) ** 0.5)}),
+    ("mamba", 64, 4, {"bias": True},
+     {"dt_proj.weight": U(0.5), "in_proj.weight": U(1 / 8), "out_proj.weight": U(128**-0.5 / 2),
+      "in_proj.bias out_proj.bias": ZERO, "D": ONE}),
+    ("mamba2", 256, 4, {"d_state": 4, "headdim": 2, "conv_init": 0.01},
+     {"conv1d.weight": U(0.01), "out_proj.weight": U(512**-0.5 / 2), "D": ONE}),
+    ("gss", 128, 2, {"d_state": 512}, {"dss.C_real dss.Lambda_imag": N(1), "to_out.weight": out(512, 2)}),
+    ("h3", 256, 8, {}, {"D ssm_k_D": N(1)}),
+    ("s4d", 256, 8, {}, {"D": N(1)}),
+    ("mega", 256, 8, {"length": 50},
+     {"move.alpha move.delta": N(0.2), "move.gamma move.omega": N(1), "gamma rel_pos_bias.rel_pos_bias": N(0.02),
+      "v_proj.weight": N(1 / 16), "beta": ZERO}),
+    ("mlstm", 64, 5, {"heads": 4, "bias": True},
+     {"proj_up.weight [qkv]_proj.weight": XLSTM, "proj_down.weight": N(2 / 5 / 8),
+      "*proj*.bias mlstm_cell.*.weight": ZERO, "learnable_skip": ONE}),
+    ("slstm", 64, 5, {}, {"?gate.weight": XLSTM, "slstm_cell._recurrent_kernel_ group_norm.weight": ZERO}),
+    ("rg_lru", 128, 8, {"heads": 2, "lru_width": 256},
+     {"linear_[xy].weight rg_lru.*_gate_weight": N(128**-0.5), "linear_out.weight": N((2 / 8 / 256) ** 0.5),
+      "conv_1d.weight": N(0.05), "*.bias *_bias": ZERO}),
+    ("mlp_mixer", 400, 8, {"length": 300},
+     {"fc1.weight": N(300**-0.5), "fc2.weight": N(200**-0.5), "*.bias": ZERO}),
+    ("gmlp", 64, 4, {"expand": 2.0}, {"fc2.weight": out(64, 4)}),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("start", STARTS, ids=lambda start: start.kind.__name__)
-def test_starts(start):
+@pytest.mark.parametrize(("name", "width", "depth", "options", "starts"), STARTS, ids=lambda value: str(value)[:20])
+def test_starts(name, width, depth, options, starts):
     torch.manual_seed(0)
-    context = LayerContext(start.width, start.length, causal=start.kind.traits.causal != "no", depth=start.depth)
-    mixer = start.kind(context, **start.options)
-    mixer.reset_parameters(layer=0, depth=start.depth)
-
-    def found(patterns):
-        named = dict(mixer.named_parameters())
-        matches = [fnmatch.filter(named, pattern) for pattern in patterns.split()]
-        assert all(matches), patterns
-        return [(name, named[name].detach()) for match in matches for name in match]
-
-    for patterns, std in start.std.items():
-        for name, value in found(patterns):
-            assert value.std().item() == pytest.approx(std, rel=start.rel), name
-    for patterns, bound in start.bound.items():
-        for name, value in found(patterns):
-            assert 1 - 10 / value.numel() < value.abs().max() / bound < 1 + 1e-5, name
-    for patterns, constant in ((start.zero, 0), (start.one, 1)):
-        for name, value in found(patterns):
-            assert bool((value == constant).all()), name
+    options = dict(options)
+    causal = part_of(name).kind.traits.causal != "no"
+    context = LayerContext(width, options.pop("length", 64), causal=causal, depth=depth)
+    mixer = make_mixer(name, context, **options)
+    mixer.reset_parameters(layer=0, depth=depth)
+    named = dict(mixer.named_parameters())
+    for patterns, start in starts.items():
+        for pattern in patterns.split():
+            assert fnmatch.filter(named, pattern), pattern
+            for each in fnmatch.filter(named, pattern):
+                start.check(named[each].detach())
 
 
 def test_a_gain_scales_values_and_outputs():
@@ -376,16 +187,16 @@ def test_a_gain_scales_values_and_outputs():
         assert part.std().item() == pytest.approx(gain / 16, rel=0.1)
 
 
-@pytest.mark.parametrize(("kind", "name", "options"), [(GRU, "gru", {}), (LSTM, "lstm", {"forget_bias": 1.5})])
-def test_recurrent_matrices_start_orthogonal(kind, name, options):
-    mixer = kind(LayerContext(width=16, length=8), **options)
+@pytest.mark.parametrize("name", ["gru", "lstm"])
+def test_recurrent_matrices_start_orthogonal(name):
+    mixer = make_mixer(name, LayerContext(width=16, length=8))
     mixer.reset_parameters(layer=0, depth=1)
     cell = getattr(mixer, name)
     for gate in cell.weight_hh_l0.split(16):
         torch.testing.assert_close(gate @ gate.T, torch.eye(16), rtol=0, atol=1e-5)
     wanted = torch.zeros_like(cell.bias_ih_l0)
-    if "forget_bias" in options:
-        wanted[16:32] = options["forget_bias"]
+    if name == "lstm":
+        wanted[16:32] = 1  # the forget gate's
     assert torch.equal(cell.bias_ih_l0, wanted)
     assert not cell.bias_hh_l0.any()
 

@@ -65,7 +65,7 @@ def test_a_state_dict_from_before_the_first_pass_holds_c():
         mixer.attune_(3)
 
 
-@pytest.mark.parametrize("measure", hippo.MEASURES)
+@pytest.mark.parametrize("measure", hippo.RANK)
 def test_hippo_is_normal_plus_low_rank(measure):
     """A = V (Λ − P P*) V* and B = V (V* B), over both modes of each pair."""
     A, B_, _ = hippo.transition(measure, 16)

@@ -1,4 +1,4 @@
-"""Synthesizer: factorized dense scores, which no official code has; tables that do not learn."""
+"""Synthesizer: factorized dense scores, which no official code has."""
 
 import torch
 
@@ -25,15 +25,3 @@ def test_factorized_dense_scores_pair_every_a_with_every_b():
         S = torch.stack([A[..., s // 3] * C[..., s % 3] for s in range(T)], dim=-1)
         heads.append(S.softmax(-1) @ v)
     torch.testing.assert_close(mixer(x)[0], mixer.out(torch.cat(heads, -1)), rtol=1e-12, atol=1e-12)
-
-
-def test_fixed_tables_do_not_learn():
-    mixer, x = build(variant="random", learned=False), vectors(B, T, D)
-    assert "R" not in dict(mixer.named_parameters())
-    assert mixer.state_dict()["R"].shape == (H, L, L)
-    assert build(variant="factorized_random", learned=False).state_dict()["R2"].shape == (H, L, 2)
-    first = mixer(x)[0]
-    mixer.R.zero_()
-    want = mixer.out(mixer.value(x).cumsum(1) / torch.arange(1, T + 1)[:, None])  # equal scores: the running mean
-    torch.testing.assert_close(mixer(x)[0], want)
-    assert (first - want).abs().max() > 1e-3

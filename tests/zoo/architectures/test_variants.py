@@ -19,7 +19,7 @@ VARIANTS = [
     ("fast_weights", {"rule": "sum"}),
     ("fast_weights", {"feature_map": "dpfp", "nu": 3, "d_head": 5, "heads": 2}),
     ("fast_weights", {"feature_map": "relu", "attention_norm": True}),
-    ("fast_weights", {"rule": "sum", "normalise": False, "feature_map": "dpfp", "nu": 1}),
+    ("fast_weights", {"rule": "sum", "feature_map": "dpfp", "nu": 1}),
     ("gated_delta_net", {"heads": 2, "value_heads": 6, "head_dim": 5, "expand_v": 1.2, "conv_size": 3}),
     ("gated_delta_net", {"use_gate": False, "use_short_conv": False, "allow_neg_eigval": True}),
     ("gla", {"heads": 2, "kv_heads": 1, "expand_k": 1.0, "expand_v": 2.0, "clamp_min": -0.05}),

@@ -1,5 +1,6 @@
 """The model of each role: an embedding, a backbone and a head."""
 
+# ruff: noqa: F401  # what they are made of can be had from here too
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -11,21 +12,6 @@ from zoo.blocks.heads.lm import LanguageModel, MaskedLanguageModel
 from zoo.blocks.heads.reconstruct import Reconstructor
 from zoo.blocks.heads.seq2seq import EncoderDecoder, Seq2Seq, TwoStacks
 from zoo.contract import Model, Recipe, Role, Shape
-
-__all__ = [
-    "MODELS",
-    "Classifier",
-    "Embedding",
-    "EncoderDecoder",
-    "LanguageModel",
-    "MaskedLanguageModel",
-    "Reconstructor",
-    "Retriever",
-    "Seq2Seq",
-    "SequenceModel",
-    "TwoStacks",
-    "make_head",
-]
 
 MODELS: dict[Role, Callable[[Recipe, Role, Shape], Model]] = {
     "lm": LanguageModel,

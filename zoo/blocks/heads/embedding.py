@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from zoo.contract import LayerContext, Recipe
-from zoo.layers.initialisation import table_
+from zoo.layers.linear import table_
 from zoo.layers.positions import absolute
 
 EMBEDDINGS = ("normal", "scaled", "unit", "rwkv4", "rwkv5")

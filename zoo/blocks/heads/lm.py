@@ -9,8 +9,8 @@ from zoo.blocks.heads.base import SequenceModel, make_head
 from zoo.contract import Batch, Recipe, Role, Shape, State, Unsupported
 
 
-class TokenModel(SequenceModel):
-    """Logits for a token at every step."""
+class MaskedLanguageModel(SequenceModel):
+    """Logits for the token at every step, of which some are hidden in the inputs; looks both ways."""
 
     def __init__(self, recipe: Recipe, role: Role, shape: Shape) -> None:
         if shape.vocab is None:
@@ -23,11 +23,7 @@ class TokenModel(SequenceModel):
         return self.head(self.encode(batch.inputs, batch.mask))
 
 
-class MaskedLanguageModel(TokenModel):
-    """Logits for the token at every step, of which some are hidden in the inputs; looks both ways."""
-
-
-class LanguageModel(TokenModel):
+class LanguageModel(MaskedLanguageModel):
     """Next-token logits at every step."""
 
     def __init__(self, recipe: Recipe, role: Role, shape: Shape) -> None:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from zoo.blocks.heads.base import SequenceModel, make_head
 from zoo.contract import Batch, Recipe, Role, Shape
 from zoo.layers.norms import make_norm
-from zoo.layers.padding import take_steps
 from zoo.layers.positions.at_input import sinusoid
+from zoo.layers.tensors import take_steps
 
 
 class Reconstructor(SequenceModel):

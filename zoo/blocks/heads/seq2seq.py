@@ -12,7 +12,7 @@ from zoo.blocks.heads.base import SequenceModel, make_head
 from zoo.blocks.heads.embedding import Embedding
 from zoo.blocks.stack import Stack
 from zoo.contract import Backbone, Batch, LayerContext, Model, Recipe, Role, Shape, State, Unsupported
-from zoo.layers.padding import take_steps
+from zoo.layers.tensors import take_steps
 
 
 class Seq2Seq(SequenceModel):
@@ -72,10 +72,8 @@ class EncoderDecoder(Model):
 
     def forward(self, batch: Batch) -> Float[Tensor, "B U V"]:
         memory = self.backbone.encoder(self._embed(batch.inputs), mask=batch.mask)[0]
-        shared_context = {"memory": memory, "memory_mask": batch.mask}
-        return self._logits(
-            self.backbone.decoder(self._embed(batch.decoder_inputs, target=True), shared_context=shared_context)[0]
-        )
+        seen, x = {"memory": memory, "memory_mask": batch.mask}, self._embed(batch.decoder_inputs, target=True)
+        return self._logits(self.backbone.decoder(x, shared_context=seen)[0])
 
     def read(self, inputs: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"] | None = None) -> State:
         """The state after the source, from which `extend` decodes target tokens."""
@@ -93,13 +91,9 @@ class EncoderDecoder(Model):
         return self.read(torch.zeros(batch, 1, dtype=torch.long, device=table.device), mask)
 
     def extend(self, tokens: Int[Tensor, "B T"], state: State) -> tuple[Float[Tensor, "B T V"], State]:
-        x = self._embed(tokens, state["position"], target=True)
+        x, position = self._embed(tokens, state["position"], target=True), state["position"] + tokens.shape[1]
         y, after = self.backbone.decoder(x, state=state["backbone"], shared_context=state["shared_context"])
-        return self._logits(y), {
-            "position": state["position"] + tokens.shape[1],
-            "backbone": after,
-            "shared_context": state["shared_context"],
-        }
+        return self._logits(y), {**state, "position": position, "backbone": after}
 
     def _embed(self, tokens: Tensor, start: Tensor | None = None, *, target: bool = False) -> Tensor:
         start = torch.zeros(1, dtype=torch.long, device=tokens.device) if start is None else start

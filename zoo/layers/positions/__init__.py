@@ -38,10 +38,7 @@ def absolute(positions: Part | str, context: LayerContext) -> Absolute:
     Raises:
         ValueError: unknown, or an option that cannot be.
     """
-    if acts(positions) is not None:
-        positions = "none"
-    chosen = part(positions)
-    made: Absolute = make(POSITIONS, chosen, context)
+    made: Absolute = make(POSITIONS, part("none" if acts(positions) else positions), context)
     return made
 
 

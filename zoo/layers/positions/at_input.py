@@ -9,14 +9,17 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from zoo.layers.initialisation import fan_in_, table_
+from zoo.layers.linear import fan_in_, table_
 from zoo.types import LayerContext, Unsupported
 
 
 class Absolute(nn.Module):
-    """Base of the absolute encodings. `limit` is the number of positions it knows; None for no end."""
+    """Base of the absolute encodings, which adds nothing. `limit` is the number of positions it knows; None: no end."""
 
     limit: int | None = None
+
+    def __init__(self, context: LayerContext) -> None:
+        super().__init__()
 
     def forward(self, x: Float[Tensor, "B T D"], positions: Int[Tensor, "#B T"]) -> Float[Tensor, "B T D"]:
         """x with its positions (0 for the first step of a sequence).
@@ -24,7 +27,7 @@ class Absolute(nn.Module):
         Raises:
             Unsupported: the sequence goes past `limit`.
         """
-        raise NotImplementedError
+        return x
 
     def check(self, positions: Int[Tensor, "#B T"]) -> None:
         """Refuse positions from `limit` on, rather than cut or repeat."""
@@ -35,21 +38,11 @@ class Absolute(nn.Module):
             raise Unsupported(f"{type(self).__name__.lower()} positions end at {self.limit}; the sequence goes further")
 
 
-class NoPositions(Absolute):
-    """Nothing is added."""
-
-    def __init__(self, context: LayerContext) -> None:
-        super().__init__()
-
-    def forward(self, x: Float[Tensor, "B T D"], positions: Int[Tensor, "#B T"]) -> Float[Tensor, "B T D"]:
-        return x
-
-
 class Learned(Absolute):
     """x + P[t], one free vector per position up to some length (Gehring et al. 2017, arXiv:1705.03122, section 3.1)."""
 
     def __init__(self, context: LayerContext) -> None:
-        super().__init__()
+        super().__init__(context)
         self.limit = context.length
         self.table = nn.Parameter(torch.empty(context.length, context.width))
         table_(self.table)
@@ -66,7 +59,7 @@ class Sinusoidal(Absolute):
     """
 
     def __init__(self, context: LayerContext) -> None:
-        super().__init__()
+        super().__init__(context)
         self.width = context.width
 
     def forward(self, x: Float[Tensor, "B T D"], positions: Int[Tensor, "#B T"]) -> Float[Tensor, "B T D"]:
@@ -84,7 +77,7 @@ class Scalar(Absolute):
     """x + s_t w with s_t = (t + 1)/(L + 1) in (0, 1), one number for each position, and a learned direction w."""
 
     def __init__(self, context: LayerContext) -> None:
-        super().__init__()
+        super().__init__(context)
         self.limit = context.length
         self.w = nn.Parameter(torch.empty(context.width))
         table_(self.w)
@@ -103,7 +96,7 @@ class Concatenated(Absolute):
     """
 
     def __init__(self, context: LayerContext, *, features: int | None = None) -> None:
-        super().__init__()
+        super().__init__(context)
         self.features = context.width if features is None else features
         if self.features < 1:
             raise ValueError(f"concatenated positions need at least one feature, got {features}")
@@ -124,9 +117,9 @@ class Randomised(Absolute):
     """
 
     def __init__(self, context: LayerContext, *, of: str = "sinusoidal", most: int = 2048) -> None:
-        super().__init__()
-        kind = ABSOLUTE.get(of, NoPositions)
-        if kind in (Randomised, NoPositions):
+        super().__init__(context)
+        kind = ABSOLUTE.get(of, Absolute)
+        if kind in (Randomised, Absolute):
             raise ValueError(f"randomised positions draw for an absolute encoding, not for {of!r}")
         if most < context.length:
             raise ValueError(f"randomised: {most} positions are fewer than the {context.length} steps of a sequence")
@@ -143,7 +136,7 @@ class Randomised(Absolute):
 
 
 ABSOLUTE: dict[str, Any] = {
-    "none": NoPositions,
+    "none": Absolute,
     "learned": Learned,
     "sinusoidal": Sinusoidal,
     "scalar": Scalar,

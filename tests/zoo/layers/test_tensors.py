@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.layers.float32 import in_fp32, zeros_fp32
-from zoo.layers.padding import put_steps, take_steps, zero_padding
+from zoo.layers.tensors import in_fp32, put_steps, take_steps, zero_padding, zeros_fp32
 
 
 class Product(nn.Module):

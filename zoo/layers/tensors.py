@@ -1,4 +1,7 @@
-"""Float32 where half precision would not do, for what layers compute themselves; the ops see to it on their own."""
+"""What most mixers do with tensors: heads, rows of unequal length, float32 where half precision would not do.
+
+The ops see to precision on their own; `in_fp32` is for what layers compute themselves.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,51 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from zoo.contract import Mask
 from zoo.ops.precision import at_least_fp32, no_autocast
 
 P, R = ParamSpec("P"), TypeVar("R")
+
+
+def split_heads(x: Float[Tensor, "B T F"], heads: int) -> Float[Tensor, "B H T d"]:
+    """The features of each step, split into heads."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def merge_heads(x: Float[Tensor, "B H T d"]) -> Float[Tensor, "B T F"]:
+    """The inverse of `split_heads`."""
+    return x.transpose(1, 2).flatten(2)
+
+
+def zero_padding(x: Float[Tensor, B * N], mask: Mask | None, axis: int = 1, value: float = 0.0) -> Float[Tensor, B * N]:
+    """x with `value` at the masked steps of its time axis, so that nothing there, NaN included, reaches a valid one."""
+    if mask is None:
+        return x
+    before, behind = (None,) * (axis - 1), (None,) * (x.ndim - axis - 1)
+    index = (slice(None), *before, slice(None), *behind)
+    return x.masked_fill(~mask[index], value)
+
+
+def take_steps(x: Float[Tensor, "B *H S E"], at: Int[Tensor, "B T"]) -> Float[Tensor, "B *H T E"]:
+    """The steps `at` of each row."""
+    return x.gather(-2, _index(x, at))
+
+
+def put_steps(
+    line: Float[Tensor, "B *H S E"], x: Float[Tensor, "B *H T E"], at: Int[Tensor, "#B T"]
+) -> Float[Tensor, "B *H S E"]:
+    """`line` with x in the steps `at` of each row."""
+    return line.scatter(-2, _index(x, at), x.to(line.dtype))
+
+
+def _index(x: Tensor, at: Tensor) -> Tensor:
+    """`at` beside every feature of x."""
+    for _ in range(x.ndim - 3):
+        at = at[:, None]
+    return at[..., None].expand(*x.shape[:-2], -1, x.shape[-1])
 
 
 def in_fp32(compute: Callable[P, R]) -> Callable[P, R]:
