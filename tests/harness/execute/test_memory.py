@@ -13,7 +13,7 @@ TASK = {"mqar": {"length": 64, "pairs": 8, "vocab": 64}}
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="resident memory is reset on Linux alone")
-@pytest.mark.parametrize("name", ["pre_ln", "rwkv4"])
+@pytest.mark.parametrize("name", [pytest.param("pre_ln", marks=pytest.mark.with_all), "rwkv4"])
 def test_the_first_run_ever_takes_as_much_memory_as_the_next(name, suite, tmp_path):
     """The first seed compiles every loop it needs, into an empty cache; the others find them there.
 
