@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from harness.gates.registry import gates
 from harness.records.store import Store
 
 TASK = {"mqar": {"length": 64, "pairs": 8, "vocab": 64}}
@@ -27,6 +28,7 @@ def test_the_first_run_ever_takes_as_much_memory_as_the_next(name, suite, tmp_pa
         seeds=[0, 1, 2],
         budget={"match": "none", "stop": {"steps": 4}},
         train={"batch_tokens": 4096},
+        evaluate={"valid": 8, "test": 8, "skip_gates": list(gates())},
     )
     code = (
         f"from pathlib import Path; import harness; harness.run({str(path)!r}, root=Path({str(tmp_path)!r}), workers=1)"

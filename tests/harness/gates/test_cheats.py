@@ -123,18 +123,13 @@ def stabilised_by_the_largest_key_of_all_steps(self, x):
     return (phi * x).cumsum(1) / phi.cumsum(1)
 
 
-@caught_by("causal", also="gradient_leak")
-def normalised_over_time(self, x):
-    x = plain(self, x)
-    return x / x.std((1, 2), keepdim=True)
-
-
 caught_by(
     "causal",
     also="gradient_leak",
     five_steps_ahead_at_one_place=lambda self, x: (
         plain(self, x) + one_hot(torch.tensor(4), x.shape[1])[:, None] * x[:, 9:10]
     ),
+    normalised_over_time=lambda self, x: plain(self, x) / plain(self, x).std((1, 2), keepdim=True),
     the_mean_of_all_steps_less_than_float32_can_hold=lambda self, x: plain(self, x) + 1e-8 * x.mean(1, keepdim=True),
     where_the_largest_of_all_steps_stands=lambda self, x: (
         plain(self, x) + (x.argmax(1, keepdim=True) > torch.arange(x.shape[1])[:, None]).to(x)
@@ -193,15 +188,10 @@ caught_by(
 # The company.
 
 
-@caught_by("batch_size batch_neighbours", also="")
-def against_the_largest_of_the_batch(self, x):
-    x = plain(self, x)
-    return x / x.abs().amax((0, 2), keepdim=True)
-
-
 caught_by(
     "batch_size batch_neighbours",
     also="",
+    against_the_largest_of_the_batch=lambda self, x: plain(self, x) / plain(self, x).abs().amax((0, 2), keepdim=True),
     less_a_thousandth_of_the_neighbour=lambda self, x: plain(self, x) - 1e-3 * x.flip(0),
 )
 caught_by(

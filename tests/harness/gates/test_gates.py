@@ -102,13 +102,6 @@ def test_an_honest_mixer_passes(honest):
     assert all(gate.about for gate in honest.gates.values())
 
 
-def test_a_fault_fails_its_own_gates_alone():
-    found = judge(Peeking)
-    assert failed(found) == {"causal", "gradient_leak"}
-    assert not found.ranked
-    assert all(found.gates[name].measured > 1e6 * found.gates[name].limit for name in failed(found))
-
-
 def test_a_size_off_the_match_is_not_ranked():
     rule, asked = MatchRule("params", 1000, 0.05), {"matched_size"}
     for mismatch, passes in ((-0.05, True), (0.06, False)):
@@ -137,7 +130,10 @@ def test_judging_leaves_the_model_in_the_mode_it_was_in():
 def test_a_decoder_that_reads_ahead_in_its_answer_is_caught():
     task, asked = tasks.build("reverse", length=6, vocab=8), {"causal", "gradient_leak"}
     assert failed(judge(Honest, task=task, asked=asked)) == set()
-    assert failed(judge(Peeking, task=task, asked=asked)) == asked
+    found = judge(Peeking, task=task, asked=asked)
+    assert failed(found) == asked
+    assert not found.ranked
+    assert all(gate.measured > 1e6 * gate.limit for gate in found.gates.values())
 
 
 def test_a_model_that_computes_in_less_has_a_coarser_limit_and_says_so(honest):

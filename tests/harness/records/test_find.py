@@ -82,14 +82,11 @@ def test_the_model_scores_as_its_record_says(root):
 
 
 def test_a_run_without_weights_says_how_to_get_them(root, tmp_path):
-    folder = find_run("kept/lstm/text/0", root)
-    bare = tmp_path / "bare"
-    bare.mkdir()
-    record = json.loads((folder / "record.json").read_text())
+    record = json.loads((find_run("kept/lstm/text/0", root) / "record.json").read_text())
     for status, words in (("ok", "zoobench run kept"), ("diverged", "did not end well .diverged.")):
-        (bare / "record.json").write_text(json.dumps({**record, "status": status}))
+        (tmp_path / "record.json").write_text(json.dumps({**record, "status": status}))
         with pytest.raises(UserError, match=words):
-            open_model(str(bare))
+            open_model(str(tmp_path))
 
 
 def test_options_are_for_published_weights(root):
