@@ -131,19 +131,6 @@ def test_each_task_is_played_by_the_rows_that_it_names(loaded):
     assert len(expand(suite)) == 3 * len(rows)
 
 
-def test_trials_are_the_same_for_every_cell_and_share_no_id_with_finals(loaded):
-    suite = loaded(tuning={"lr": ["1e-3", "3e-3"], "budget": "50%", "select": "tune"})
-    tries = trials(suite)
-    assert len(tries) == 2 * 2 * 2
-    assert {spec.cell for spec in tries} == {spec.cell for spec in expand(suite)}
-    assert {spec.train.lr for spec in tries} == {1e-3, 3e-3}
-    assert {(s.kind, s.seed, s.stop, s.evaluate.split) for s in tries} == {
-        ("trial", 1000, StopRule("tokens", 32), "tune")
-    }
-    assert not {spec.run_id for spec in tries} & ids(suite)
-    assert trials(loaded()) == []
-
-
 def test_a_task_overrides_stop_match_train_and_model_for_itself(loaded):
     own = {"stop": {"steps": 3}, "match": {"params": "3k"}, "train": {"lr": "1e-2"}, "model": {"depth": 2}}
     suite = loaded(tasks=[{**MQAR, **own}, TEXT])
