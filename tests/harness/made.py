@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 import tasks
 from harness.plan.sizes import resolve_size
 from harness.records.meters import StopRule
-from harness.records.record import Metrics, Record, Status, empty_record
+from harness.records.record import CurvePoint, Metrics, Record, Status, empty_record
 from harness.records.spec import EvaluateSettings, RunSpec, TrainSettings
-from harness.training.train import train
+from harness.training.train import Stopped, train
 
 TRAIN = TrainSettings(
     batch_tokens=32,
@@ -50,10 +53,28 @@ def make_spec(architecture: str = "pre_ln", *, task: str = "mqar", **changes: An
     return base.replace(**changes)
 
 
+def make_trial(architecture: str = "pre_ln", **changes: Any) -> RunSpec:
+    """The same as a trial, which is scored on `tune` alone and judged by no gate."""
+    evaluate = EvaluateSettings(0.5, 8, 8, split="tune")
+    return make_spec(architecture, **{"kind": "trial", "evaluate": evaluate, **changes})
+
+
 def do(spec: RunSpec, folder: Path, *, suite: str = "tiny", **more: Any) -> Record:
     """Train a run in this process; its record."""
     task = spec.build_task()
     return train(spec, task, resolve_size(spec, task), suite=suite, folder=folder, **more)
+
+
+def do_until(step: int, spec: RunSpec, folder: Path) -> None:
+    """Train a run up to a step, where it is stopped and leaves its checkpoint."""
+    steps = count(1)
+    with pytest.raises(Stopped):
+        do(spec, folder, stop=lambda: next(steps) == step)
+
+
+def without_clock(curve: list[CurvePoint]) -> list[dict[str, Any]]:
+    """A curve without its seconds."""
+    return [{**asdict(point), "seconds": None} for point in curve]
 
 
 def make_record(spec: RunSpec, value: float | None = None, status: Status = "ok") -> Record:

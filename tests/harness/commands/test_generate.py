@@ -44,11 +44,10 @@ def test_the_text_of_the_same_seed_is_printed(model, generate):
 
 
 def test_it_ends_before_a_stop_text(model, generate):
-    whole = generate("run", "--tokens", 30, "--temperature", 3).stdout
+    command = ("run", "--tokens", 30, "--temperature", 3)
+    whole = generate(*command).stdout
     stop = whole[5:7]
-    assert (
-        generate("run", "--tokens", 30, "--temperature", 3, "--stop", stop).stdout == whole[: whole.index(stop)] + "\n"
-    )
+    assert generate(*command, "--stop", stop).stdout == whole[: whole.index(stop)] + "\n"
 
 
 def test_interrupted_it_ends_quietly(model, generate, monkeypatch):

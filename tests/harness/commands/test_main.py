@@ -34,17 +34,23 @@ def test_an_unknown_command_is_answered_with_the_nearest(call):
     assert said == "zoobench: unknown command 'vaildate'; did you mean 'validate'?; see zoobench --help\n"
 
 
-def test_validate_and_plan(suite, call):
-    path = suite()
-    assert call("validate", path).stdout == "tiny is valid: 4 runs and 0 trials\n"
-    found = json.loads(call("validate", path, "--json").stdout)
-    assert found == {"suite": "tiny", "valid": True, "runs": 4, "trials": 0, "unsupported": 0}
-    cells = json.loads(call("plan", path, "--json").stdout)
-    assert [(cell["architecture"], cell["runs"]) for cell in cells] == [("pre_ln", 2), ("lstm", 2)]
-    assert all(cell["steps"] == 6 and cell["flops"] > 0 and cell["size"]["params"] > 0 for cell in cells)
+def test_validate_and_plan_say_what_trains(suite, call):
+    """A row that cannot be is counted apart; `mlp_mixer` is no language model."""
+    assert call("validate", suite()).stdout == "tiny is valid: 4 runs and 0 trials\n"
+    path = suite(architectures=[{"pre_ln": {"heads": 1}}, "mlp_mixer"], tuning={"lr": [1e-3, 1e-2, 1e-1]})
+    told = "2 runs and 3 trials, 2 more are unsupported"
+    assert call("validate", path).stdout == f"tiny is valid: {told}\n"
     shown = call("plan", path).stdout
     assert "pre_ln" in shown
-    assert "4 runs" in shown
+    assert told in shown
+    found = json.loads(call("validate", path, "--json").stdout)
+    assert found == {"suite": "tiny", "valid": True, "runs": 2, "trials": 3, "unsupported": 2}
+    cells = json.loads(call("plan", path, "--json").stdout)
+    assert [cell["architecture"] for cell in cells] == ["pre_ln", "mlp_mixer"]
+    (cell,) = [cell for cell in cells if cell["size"]]
+    assert (cell["runs"], cell["trials"], cell["steps"]) == (2, 3, 6)
+    assert cell["flops"] > 0
+    assert cell["size"]["params"] > 0
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 
+from harness.gates.registry import gates
 from harness.machine import PeakMemory
 from harness.records.store import Store
 
@@ -31,7 +32,7 @@ def test_the_most_bytes_alive_at_once():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["pre_ln", "rwkv4"])
+@pytest.mark.parametrize("name", [pytest.param("pre_ln", marks=pytest.mark.with_all), "rwkv4"])
 def test_the_first_run_ever_takes_as_much_memory_as_the_next(name, suite, tmp_path):
     """The first seed compiles every loop it needs, into an empty cache; the others find them there."""
     path = suite(
@@ -41,6 +42,7 @@ def test_the_first_run_ever_takes_as_much_memory_as_the_next(name, suite, tmp_pa
         seeds=[0, 1, 2],
         budget={"match": "none", "stop": {"steps": 4}},
         train={"batch_tokens": 4096},
+        evaluate={"valid": 8, "test": 8, "skip_gates": list(gates())},
     )
     code = (
         f"from pathlib import Path; import harness; harness.run({str(path)!r}, root=Path({str(tmp_path)!r}), workers=1)"

@@ -57,14 +57,25 @@ for name, fault in FAULTS.items():
 """
 
 
+@pytest.fixture
+def run(suite, quiet, tmp_path):
+    """Runs the tiny suite with some keys replaced; its results."""
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    return lambda workers=2, **changes: harness.run(suite(**changes), root=tmp_path, workers=workers, console=quiet)
+
+
 def by_architecture(results):
     return {record.spec.architecture: record for record in results.records}
 
 
+def best(tried):
+    """The trial that a cell chooses."""
+    return min(tried, key=lambda record: (-record.metrics.valid["accuracy"], record.spec.train.lr))
+
+
 @pytest.mark.slow
-def test_a_suite_from_start_to_end_and_once_more(suite, quiet, tmp_path):
-    root = tmp_path / "results"
-    results = harness.run(suite(seeds=[0]), root=root, workers=2, console=quiet)
+def test_a_suite_from_start_to_end_and_once_more(run, quiet):
+    results = run(seeds=[0])
     assert (results.ran, len(results.records), results.ok) == (2, 2, True)
     assert {record.status for record in results.records} == {"ok"}
     for record in results.records:
@@ -74,127 +85,118 @@ def test_a_suite_from_start_to_end_and_once_more(suite, quiet, tmp_path):
     with filelock.FileLock(results.folder / ".lock", blocking=False):
         pass  # free again
 
-    again = harness.run(suite(seeds=[0]), root=root, workers=2, console=quiet)
+    again = run(seeds=[0])
     assert again.ran == 0
     assert "nothing to do" in quiet.file.getvalue()
     assert again.records == results.records
 
-    more = harness.run(suite(seeds=[0, 1]), root=root, workers=2, console=quiet)
+    more = run(seeds=[0, 1])
     assert (more.ran, len(more.records)) == (2, 4), "only what is missing"
     assert len({r.data.stream_hash for r in more.records}) == 2, "one for each seed"
 
 
 @pytest.mark.slow
-def test_published_records_are_made_anew_but_for_a_pair_that_cannot_be(suite, quiet, tmp_path):
-    path, root = suite(architectures=["lstm", "mlp_mixer"], seeds=[0]), tmp_path / "results"
-    first = harness.run(path, root=root, workers=2, console=quiet)
+def test_published_records_are_made_anew_but_for_a_pair_that_cannot_be(run, quiet, tmp_path):
+    both = {"architectures": ["lstm", "mlp_mixer"], "seeds": [0]}
+    first = run(**both)
     cannot = by_architecture(first)["mlp_mixer"]
     assert (cannot.status, cannot.error.kind, first.ok) == ("unsupported", "Unsupported", True)
     assert "causal" in cannot.error.message
-    assert Store("tiny", root).publish() == 1
-    second = harness.run(path, root=root, workers=2, console=quiet)
+    assert Store("tiny", tmp_path).publish() == 1
+    second = run(**both)
     assert (second.ran, len(second.records)) == (1, 2)
     assert "1 published records" in quiet.file.getvalue()
     assert [r.metrics for r in second.records] == [r.metrics for r in first.records]
     assert second.records[0]["metrics"] == dict(second.records[0])["metrics"] == second.records[0].metrics.to_dict()
-    assert harness.run(path, root=root, workers=2, console=quiet).ran == 0
+    assert run(**both).ran == 0
 
 
 @pytest.mark.slow
-def test_plugins_run_and_each_failure_leaves_a_record_while_others_go_on(suite, quiet, tmp_path):
-    (tmp_path / "mine.py").write_text(PLUGIN)
-    names = ["raises", "killed", "exits", "hungry", "my_mean", "lstm"]
-    path = suite(plugins=["mine.py"], architectures=names, seeds=[0])
-    results = harness.run(path, root=tmp_path / "results", workers=2, console=quiet)
-    records = by_architecture(results)
+def test_plugins_run_and_each_failure_leaves_a_record_while_others_go_on(run):
     statuses = {"raises": "failed", "killed": "oom", "exits": "failed", "hungry": "oom", "my_mean": "ok", "lstm": "ok"}
+    rows = {"plugins": ["mine.py"], "architectures": list(statuses), "seeds": [0]}
+    results = run(**rows)
+    records = by_architecture(results)
     assert {name: record.status for name, record in records.items()} == statuses
     assert records["raises"].error.message == "planted fault"
     assert "mine.py" in records["raises"].error.where
     assert "killed" in records["killed"].error.message
     assert "exit code 3" in records["exits"].error.message
-    assert not results.ok
-    assert results.ran == 6
+    assert (results.ran, results.ok) == (6, False)
     assert records["my_mean"].eligibility.ranked
-    assert harness.run(path, root=tmp_path / "results", workers=2, console=quiet).ran == 0, "a failure is a row, too"
+    assert run(**rows).ran == 0, "a failure is a row, too"
 
 
 @pytest.mark.slow
-def test_a_run_over_its_time_is_stopped_and_says_so(suite, quiet, tmp_path):
-    (tmp_path / "mine.py").write_text(PLUGIN)
-    path = suite(plugins=["mine.py"], architectures=["sleeps"], seeds=[0], limits={"timeout": "3s"})
-    (record,) = harness.run(path, root=tmp_path / "results", workers=1, console=quiet).records
+def test_a_run_over_its_time_is_stopped_and_says_so(run):
+    (record,) = run(1, plugins=["mine.py"], architectures=["sleeps"], seeds=[0], limits={"timeout": "3s"}).records
     assert record.status == "timeout"
     assert "3 s" in record.error.message
 
 
 @pytest.mark.slow
-def test_a_tuned_suite_tries_first_and_runs_with_what_each_cell_chose(suite, quiet, tmp_path):
-    tuning, stop = {"lr": [1e-5, 3e-2], "budget": "50%"}, {"match": "none", "stop": {"steps": 40}}
-    path = suite(tuning=tuning, budget=stop, seeds=[0])
-    results = harness.run(path, root=tmp_path, workers=2, console=quiet)
+def test_a_tuned_suite_tries_first_and_runs_with_what_each_cell_chose(run, suite, tmp_path):
+    tuned = {
+        "tuning": {"lr": [1e-5, 3e-2], "budget": "50%"},
+        "budget": {"match": "none", "stop": {"steps": 40}},
+        "seeds": [0],
+    }
+    results, store, loaded = run(**tuned), Store("tiny", tmp_path), load(suite(**tuned))
     assert (results.ran, results.ok) == (6, True)
-    assert all(record.spec.kind == "final" for record in results.records)
-    loaded, store = load(path), Store("tiny", tmp_path)
     for record in results.records:
         own = [r for r in store.records() if r.spec.architecture == record.spec.architecture]
         tried = [r for r in own if r.spec.kind == "trial"]
         assert [r.budget.used.steps for r in tried] == [20, 20]
-        best = min(tried, key=lambda r: (-r.metrics.valid["accuracy"], r.spec.train.lr))
-        assert record.spec.train.lr == best.spec.train.lr
+        assert (record.spec.kind, record.spec.train.lr) == ("final", best(tried).spec.train.lr)
     assert len(store.records()) == len(expand(loaded)) + len(trials(loaded))
-    assert harness.run(path, root=tmp_path, workers=2, console=quiet).ran == 0
+    assert run(**tuned).ran == 0
 
 
 @pytest.mark.slow
-def test_a_sampled_suite_goes_on_with_the_same_trials_when_some_are_lost(suite, quiet, tmp_path):
+def test_a_sampled_suite_goes_on_with_the_same_trials_when_some_are_lost(run, suite, tmp_path):
     space = {"lr": {"low": 1e-4, "high": 1e-1, "log": True}, "dropout": {"low": 0, "high": 0.5}}
-    path = suite(tuning={"sampler": "tpe", "trials": 7, **space}, architectures=["lstm", "mlp_mixer"], seeds=[0])
-    store = Store("tiny", tmp_path)
-    assert status(str(path), tmp_path)[0]["counts"]["to do"] == 2 + 2 * 7
-    results = harness.run(path, root=tmp_path, workers=2, console=quiet)
+    tuning = {"sampler": "tpe", "trials": 7, **space}
+    sampled = {"tuning": tuning, "architectures": ["lstm", "mlp_mixer"], "seeds": [0]}
+    store, path = Store("tiny", tmp_path), str(suite(**sampled))
+    assert status(path, tmp_path)[0]["counts"]["to do"] == 2 + 2 * 7
+    results = run(**sampled)
     assert (results.ran, results.ok) == (16, True)
-    assert status(str(path), tmp_path)[0]["counts"]["to do"] == 0
+    assert status(path, tmp_path)[0]["counts"]["to do"] == 0
     records = {r.run_id: r for r in store.records()}
     tried = [r for r in records.values() if r.spec.kind == "trial" and r.status == "ok"]
     tried.sort(key=lambda r: r.spec.tuning.trial)
     assert [r.spec.tuning.trial for r in tried] == list(range(7))
-    best = min(tried, key=lambda r: (-r.metrics.valid["accuracy"], r.spec.train.lr))
     final = by_architecture(results)["lstm"]
-    assert final.spec.point == best.spec.point
+    assert final.spec.point == best(tried).spec.point
     assert final.defaults
     for lost in ([1, 5], [6]):
         for number in lost:
             shutil.rmtree(store.run_folder(tried[number].run_id))
-        assert harness.run(path, root=tmp_path, workers=2, console=quiet).ran == len(lost)
+        assert run(**sampled).ran == len(lost)
         assert {r.run_id for r in store.records()} == set(records)
 
 
-def test_one_suite_is_run_by_one_process_at_a_time(suite, quiet, tmp_path):
+def test_one_suite_is_run_by_one_process_at_a_time(run, tmp_path):
     (tmp_path / "tiny").mkdir()
     with filelock.FileLock(tmp_path / "tiny" / ".lock"), pytest.raises(UserError, match="another zoobench"):
-        harness.run(suite(), root=tmp_path, workers=1, console=quiet)
+        run()
 
 
 LONG = {
     "plugins": ["mine.py"],
     "architectures": ["slow"],
     "seeds": [0],
-    "budget": {"match": "none", "stop": {"steps": 100}},
+    "budget": {"match": "none", "stop": {"steps": 60}},
     "limits": {"checkpoint": "0.2s"},
 }
 
 
 def start(path, root):
-    """The command in a process of its own, which hears Ctrl-C even where the tests run in the background."""
-    code = (
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "from harness.commands import main; main()"
-    )
-    command = [sys.executable, "-c", code, "run", str(path), "--workers", "1"]
-    return subprocess.Popen(
-        [*command, "--results", str(root)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    """The command in its own process, which hears Ctrl-C even where the tests run in the background."""
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += "from harness.commands import main; main()"
+    command = [sys.executable, "-c", code, "run", str(path), "--workers", "1", "--results", str(root)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
 def wait_for(what, seconds=60.0):
@@ -208,12 +210,10 @@ def wait_for(what, seconds=60.0):
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_run_that_loses_its_parent_leaves_no_orphan_and_goes_on_later(how, suite, quiet, tmp_path):
-    (tmp_path / "mine.py").write_text(PLUGIN)
-    path, children = suite(**LONG), []
-    parent = start(path, tmp_path / "results")
+def test_a_run_that_loses_its_parent_leaves_no_orphan_and_goes_on_later(how, run, suite, tmp_path):
+    parent, children = start(suite(**LONG), tmp_path), []
     try:
-        wait_for(lambda: list((tmp_path / "results").glob("tiny/*/checkpoint/state.pt")))
+        wait_for(lambda: list(tmp_path.glob("tiny/*/checkpoint/state.pt")))
         children = psutil.Process(parent.pid).children(recursive=True)
         assert children
         parent.send_signal(how)
@@ -228,10 +228,9 @@ def test_a_run_that_loses_its_parent_leaves_no_orphan_and_goes_on_later(how, sui
         for child in children:
             if child.is_running():
                 child.kill()
-    assert not list((tmp_path / "results").glob("tiny/*/record.json"))
-    results = harness.run(path, root=tmp_path / "results", workers=1, console=quiet)
-    (record,) = results.records
-    assert (record.status, record.budget.used.steps) == ("ok", 100)
+    assert not list(tmp_path.glob("tiny/*/record.json"))
+    (record,) = run(1, **LONG).records
+    assert (record.status, record.budget.used.steps) == ("ok", 60)
     assert len(record.segments) == 2
-    assert 0 < record.segments[1].from_step < 100
-    assert not list((tmp_path / "results").glob("tiny/*/checkpoint"))
+    assert 0 < record.segments[1].from_step < 60
+    assert not list(tmp_path.glob("tiny/*/checkpoint"))

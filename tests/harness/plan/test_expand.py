@@ -11,10 +11,11 @@ from harness.records.meters import StopRule
 from harness.records.spec import RunSpec
 from harness.suite.load import load
 
+MQAR, TEXT = {"mqar": {"length": 8, "pairs": 2, "vocab": 16}}, {"text": {"path": "a.txt", "length": 8}}
 SUITE = {
     "suite": "tiny",
     "architectures": [{"pre_ln": {"heads": 2, "depth": 1}}, "lstm"],
-    "tasks": [{"mqar": {"length": 8, "pairs": 2, "vocab": 16}}, {"text": {"path": "a.txt", "length": 8}}],
+    "tasks": [MQAR, TEXT],
     "budget": {"match": {"params": "2k"}, "stop": {"tokens": 64}},
     "seeds": [0, 1, 2],
     "train": {"batch_tokens": 32, "lr": 1e-3},
@@ -24,7 +25,7 @@ SUITE = {
 
 @pytest.fixture
 def loaded(tmp_path, monkeypatch):
-    """Load a suite made from SUITE with keys replaced, from a folder of its own."""
+    """Load a suite made from SUITE with keys replaced, from its own folder."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.txt").write_bytes(bytes(range(256)) * 4)
 
@@ -57,7 +58,7 @@ def backwards(data):
 TURNED = {
     **SUITE,
     "architectures": ["lstm", {"pre_ln": {"depth": 1, "heads": 2}}],
-    "tasks": SUITE["tasks"][::-1],
+    "tasks": [TEXT, MQAR],
     "seeds": [2, 0, 1],
 }
 WRITTEN_OTHERWISE = {
@@ -82,21 +83,23 @@ def test_what_does_not_change_the_work_does_not_change_the_ids(loaded, changes):
     assert ids(loaded()) == ids(loaded("two", **changes))
 
 
+def budget(meter, limit, **match):
+    return {"budget": {"match": match, "stop": {meter: limit}}}
+
+
 @pytest.mark.parametrize(
     "change",
     [
         {"seeds": [3, 4, 5]},
         {"architectures": [{"pre_ln": {"heads": 1, "depth": 1}}, {"lstm": {"depth": 1}}]},
-        {"train": {"batch_tokens": 32, "lr": 2e-3}},
-        {"train": {"batch_tokens": 64, "lr": 1e-3}},
-        {"train": {"batch_tokens": 32, "lr": 1e-3, "precision": "fp32"}},
-        {"budget": {"match": {"params": "2k"}, "stop": {"tokens": 65}}},
-        {"budget": {"match": {"params": "2k"}, "stop": {"steps": 64}}},
-        {"budget": {"match": {"params": "3k"}, "stop": {"tokens": 64}}},
-        {"budget": {"match": {"params": "2k", "count": "total"}, "stop": {"tokens": 64}}},
+        *({"train": {**SUITE["train"], **own}} for own in ({"lr": 2e-3}, {"batch_tokens": 64}, {"precision": "fp32"})),
+        budget("tokens", 65, params="2k"),
+        budget("steps", 64, params="2k"),
+        budget("tokens", 64, params="3k"),
+        budget("tokens", 64, params="2k", count="total"),
         {"evaluate": {"valid": 4, "test": 5}},
         {"model": {"dropout": 0.1}},
-        {"tasks": [{"mqar": {"length": 8, "pairs": 1, "vocab": 16}}, {"text": {"path": "a.txt", "length": 9}}]},
+        {"tasks": [{"mqar": {**MQAR["mqar"], "pairs": 1}}, {"text": {**TEXT["text"], "length": 9}}]},
     ],
 )
 def test_anything_that_matters_changes_every_id(loaded, change):
@@ -105,51 +108,33 @@ def test_anything_that_matters_changes_every_id(loaded, change):
 
 def test_one_byte_of_data_changes_the_ids_of_its_task_alone(loaded, tmp_path):
     before = ids(loaded())
-    data = bytearray((tmp_path / "a.txt").read_bytes())
-    data[5] ^= 1
-    (tmp_path / "b.txt").write_bytes(data)
-    after = ids(loaded("two", tasks=[SUITE["tasks"][0], {"text": {"path": "b.txt", "length": 8}}]))
+    (tmp_path / "b.txt").write_bytes((tmp_path / "a.txt").read_bytes().replace(b"\x05", b"\x04", 1))
+    after = ids(loaded("two", tasks=[MQAR, {"text": {"path": "b.txt", "length": 8}}]))
     assert len(before & after) == 6
 
 
 def test_the_content_of_a_plugin_counts_not_its_place(loaded, tmp_path):
-    def with_plugin(folder, content):
+    def first(folder, content):
         (tmp_path / folder).mkdir(exist_ok=True)
         (tmp_path / folder / f"{folder}.py").write_text(content)
-        return loaded(folder, plugins=[f"{folder}.py"])
+        return expand(loaded(folder, plugins=[f"{folder}.py"]))[0]
 
-    first = expand(with_plugin("one", "x = 1\n"))[0]
-    again, other = expand(with_plugin("one", "x = 1\n"))[0], expand(with_plugin("one", "x = 2\n"))[0]
-    assert first.run_id == again.run_id != other.run_id
-    assert first.run_id != first.replace(fingerprint="other data").run_id
+    spec = first("one", "x = 1\n")
+    assert spec.run_id == first("one", "x = 1\n").run_id != first("one", "x = 2\n").run_id
+    assert spec.run_id != spec.replace(fingerprint="other data").run_id
 
 
 def test_each_task_is_played_by_the_rows_that_it_names(loaded):
-    mqar, text = SUITE["tasks"]
-    suite = loaded(tasks=[{**mqar, "only": ["pre_ln", "lstm"]}, {**text, "only": ["lstm"]}], tuning={"lr": [1e-3]})
+    suite = loaded(tasks=[{**MQAR, "only": ["pre_ln", "lstm"]}, {**TEXT, "only": ["lstm"]}], tuning={"lr": [1e-3]})
     rows = {("pre_ln", "mqar"), ("lstm", "mqar"), ("lstm", "text")}
     assert {spec.cell[:2] for spec in expand(suite)} == {spec.cell[:2] for spec in trials(suite)} == rows
     assert len(expand(suite)) == 3 * len(rows)
 
 
-def test_trials_are_the_same_for_every_cell_and_share_no_id_with_finals(loaded):
-    suite = loaded(tuning={"lr": ["1e-3", "3e-3"], "budget": "50%", "select": "tune"})
-    tries = trials(suite)
-    assert len(tries) == 2 * 2 * 2
-    assert {spec.cell for spec in tries} == {spec.cell for spec in expand(suite)}
-    assert {spec.train.lr for spec in tries} == {1e-3, 3e-3}
-    assert {spec.seed for spec in tries} == {1000}
-    assert all(spec.kind == "trial" and spec.stop == StopRule("tokens", 32) for spec in tries)
-    assert all(spec.evaluate.split == "tune" for spec in tries)
-    assert not {spec.run_id for spec in tries} & {spec.run_id for spec in expand(suite)}
-    assert trials(loaded()) == []
-
-
 def test_a_task_overrides_stop_match_train_and_model_for_itself(loaded):
     own = {"stop": {"steps": 3}, "match": {"params": "3k"}, "train": {"lr": "1e-2"}, "model": {"depth": 2}}
-    suite = loaded(tasks=[{**SUITE["tasks"][0], **own}, SUITE["tasks"][1]])
-    by_task = {spec.task: spec for spec in expand(suite) if spec.architecture == "lstm"}
-    recall, text = by_task["mqar"], by_task["text"]
+    suite = loaded(tasks=[{**MQAR, **own}, TEXT])
+    recall, text = (next(s for s in expand(suite) if s.cell[:2] == ("lstm", task)) for task in ("mqar", "text"))
     assert (recall.stop, recall.match.target, recall.options) == (StopRule("steps", 3), 3000, {"depth": 2})
     assert (recall.train.lr, recall.train.batch_tokens) == (1e-2, 32)
     assert (text.stop, text.match.target, text.options, text.train.lr) == (StopRule("tokens", 64), 2000, {}, 1e-3)
@@ -158,10 +143,8 @@ def test_a_task_overrides_stop_match_train_and_model_for_itself(loaded):
 def test_an_architecture_has_the_last_word_on_options_and_a_given_width_matches_nothing(loaded):
     suite = loaded(model={"depth": 3}, architectures=[{"pre_ln": {"depth": 1, "width": 8}}, "lstm"])
     first, second = expand(suite)[:2]
-    assert first.options == {"depth": 1, "width": 8}
-    assert first.match is None
-    assert second.options == {"depth": 3}
-    assert second.match is not None
+    assert (first.options, first.match) == ({"depth": 1, "width": 8}, None)
+    assert (second.options, second.match.target) == ({"depth": 3}, 2000)
     assert all(spec.match is None for spec in expand(loaded(budget={"match": "none", "stop": {"steps": 1}})))
 
 

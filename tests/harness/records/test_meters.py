@@ -31,12 +31,9 @@ def test_no_limit_is_exceeded_nor_a_step_left_out(meter, cost, limit):
         assert used.steps == 1, "one step is the least a run can do"
 
 
-def test_seconds_end_with_the_step_they_fall_in():
+def test_seconds_end_with_the_step_they_fall_in_and_progress_with_one():
     step = Meters(tokens=1, steps=1, flops=1, seconds=0.25)
     assert run(StopRule("seconds", 1.1), step).steps == 5
-
-
-def test_progress_goes_from_nothing_to_one():
     rule = StopRule("tokens", 100)
     assert [rule.progress(Meters(tokens=n)) for n in (0, 25, 100, 130)] == [0.0, 0.25, 1.0, 1.0]
 
@@ -52,12 +49,9 @@ def test_progress_goes_from_nothing_to_one():
 )
 def test_the_shape_of_each_schedule_by_hand(kind, rates):
     assert {at: schedule(kind, at, warmup=0.1, final=0.1) for at in rates} == pytest.approx(rates)
+    assert schedule(kind, 0.0, warmup=0.0, final=0.1) == 1.0, "without a warm-up it starts at the peak"
 
 
 @given(st.sampled_from(SCHEDULES), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
 def test_a_rate_is_never_negative_nor_above_its_peak(kind, progress, warmup, final):
     assert -1e-9 <= schedule(kind, progress, warmup=warmup, final=final) <= 1 + 1e-9
-
-
-def test_no_warmup_starts_at_the_peak():
-    assert schedule("cosine", 0.0, warmup=0.0, final=0.1) == 1.0

@@ -17,7 +17,7 @@ LEVELS = tasks.get("mqar").make.difficulties
 def made(tmp_path, **changes):
     suite = {"suite": "own", "architectures": ["pre_ln"], "tasks": ["mqar"], "difficulty": "small", "seeds": [0, 1]}
     path = tmp_path / "own.yaml"
-    path.write_text(yaml.safe_dump({**suite, **changes}))
+    path.write_text(yaml.safe_dump({key: value for key, value in {**suite, **changes}.items() if value is not None}))
     return str(path)
 
 
@@ -43,9 +43,6 @@ def test_what_the_suite_says_goes_before_it_and_the_entry_before_both(tmp_path):
     spec = first(made(tmp_path, **suite, tasks=[entry]))
     assert (spec.stop, spec.train.lr, spec.options["depth"]) == (StopRule("steps", 9), 0.25, 1)
     assert spec.task_options == {**LEVELS["small"].options, "vocab": 64}
-
-
-def test_match_none_stays_none(tmp_path):
     assert first(made(tmp_path, budget={"match": "none"})).match is None
 
 
@@ -60,16 +57,13 @@ def test_another_difficulty_makes_another_suite(tmp_path):
 
 
 def test_the_run_does_not_depend_on_the_name_of_the_difficulty(tmp_path):
-    level = LEVELS["smoke"]
-    told = {
+    level, own = LEVELS["smoke"], first(made(tmp_path), "difficulty=smoke")
+    spelled = {
         "tasks": [{"mqar": dict(level.options), "model": dict(level.model)}],
         "budget": {"stop": dict(level.stop), "match": {"params": level.params, "tolerance": 0.1}},
         "train": dict(level.train),
     }
-    spelled = {**told, "suite": "own", "architectures": ["pre_ln"], "seeds": [0]}
-    path = tmp_path / "spelled.yaml"
-    path.write_text(yaml.safe_dump(spelled))
-    assert first(made(tmp_path), "difficulty=smoke").run_id == first(str(path)).run_id
+    assert first(made(tmp_path, difficulty=None, **spelled)).run_id == own.run_id
 
 
 @pytest.mark.parametrize(
@@ -86,12 +80,8 @@ def test_mistakes(tmp_path, changes, said):
 
 
 def test_the_option_of_the_commands(tmp_path):
-    path = made(tmp_path)
-    found = CliRunner().invoke(main, ["validate", path, "--difficulty", "smoke"])
+    found = CliRunner().invoke(main, ["validate", made(tmp_path), "--difficulty", "smoke"])
     assert (found.exit_code, found.output) == (0, "own-smoke is valid: 2 runs and 0 trials\n")
-    found = CliRunner().invoke(main, ["validate", path, "--difficulty", "smok"])
-    assert found.exit_code == 2
-    assert "did you mean 'smoke'" in found.output
 
 
 @pytest.mark.parametrize("name", shipped())

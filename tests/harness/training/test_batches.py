@@ -32,25 +32,13 @@ def test_the_stream_is_the_tasks_batches_in_order_from_any_start(start, size, se
         assert (examples == hash_examples(batch)).all()
 
 
-def chain(batches, before=""):
-    for batch in batches:
-        before = extend_hash(before, batch)
-    return before
-
-
-def test_the_hash_of_a_resumed_stream_goes_on_where_it_stopped():
-    batches = [TASK.batch("train", i, 0, size=3) for i in range(6)]
-    assert chain(batches) == chain(batches[4:], chain(batches[:4]))
-    assert chain(batches) != chain(batches[::-1])
-    assert chain(batches) != chain(batches[:5])
-
-
 def test_the_hash_notices_one_value_a_name_a_type_and_a_shape():
     tokens = torch.arange(12).reshape(3, 4)
     changed = tokens.clone()
     changed[2, 3] += 1
     variants = [
         Batch(inputs=tokens),
+        Batch(inputs=tokens.flip(0)),
         Batch(inputs=changed),
         Batch(inputs=tokens.int()),
         Batch(inputs=tokens.reshape(4, 3)),
@@ -59,12 +47,6 @@ def test_the_hash_notices_one_value_a_name_a_type_and_a_shape():
         Batch(inputs=tokens, counted=tokens > 3),
     ]
     assert len({extend_hash("", batch) for batch in variants}) == len(variants)
-
-
-def test_seeds_have_streams_of_their_own_where_examples_never_repeat():
-    task = tasks.build("mqar", length=8, pairs=2, vocab=16)
-    hashes = {chain(made.batch for made in islice(stream(task, seed, 3), 3)) for seed in range(3)}
-    assert len(hashes) == 3
 
 
 def test_an_error_in_the_data_reaches_the_reader():

@@ -1,42 +1,23 @@
 """One run: what its record says, that it repeats, goes on exactly where it stopped, and owns up to divergence."""
 
 import json
-from dataclasses import asdict
 
 import pytest
 import torch
 from torch import nn
 
 import zoo
-from harness.plan.sizes import resolve_size
+from harness.plan.sizes import build_model, resolve_size
 from harness.records.meters import StopRule
-from harness.records.record import CurvePoint
-from harness.records.spec import EvaluateSettings
 from harness.records.store import to_json
 from harness.training.run import Run
-from harness.training.train import Stopped
 from zoo.contract import Mixer, Traits
 from zoo.ops import flops
 from zoo.ops.kernel_log import log_kernel
 
-from ..made import do, make_spec
+from ..made import do, do_until, make_spec, make_trial, without_clock
 
 STEPS = 12
-
-
-def without_clock(curve: list[CurvePoint]):
-    return [{**asdict(point), "seconds": None} for point in curve]
-
-
-def trial(**changes):
-    """A run that is scored on `tune` alone, and judged by no gate."""
-    return make_spec(**{"kind": "trial", "evaluate": EvaluateSettings(0.5, 8, 8, split="tune"), **changes})
-
-
-def starting(spec, folder):
-    """The run before its first step."""
-    task = spec.build_task()
-    return Run(spec, task, resolve_size(spec, task), folder, lambda event: None)
 
 
 def test_a_record_has_everything_that_others_rely_on(tmp_path):
@@ -58,16 +39,22 @@ def test_a_record_has_everything_that_others_rely_on(tmp_path):
     assert record.size.params > record.size.params_non_embedding > 0
 
 
+ALL = pytest.mark.with_all
+
+
 @pytest.mark.parametrize(
-    ("name", "dropout"), [("pre_ln", 0.2), ("lstm", 0.0), ("rwkv4", 0.0), ("s4d", 0.2), ("performer", 0.0)]
+    ("name", "dropout", "make"),
+    [
+        ("performer", 0.2, make_spec),
+        ("rwkv4", 0.0, make_trial),
+        *(pytest.param(*row, make_spec, marks=ALL) for row in (("pre_ln", 0.2), ("lstm", 0.0), ("s4d", 0.2))),
+    ],
 )
-def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(name, dropout, tmp_path):
+def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(name, dropout, make, tmp_path):
     """Two runs of one spec, one of them in two parts, are the same."""
-    what = make_spec(name, options={"depth": 1, "width": 16, "dropout": dropout})
+    what = make(name, options={"depth": 1, "width": 16, "dropout": dropout})
     whole = do(what, tmp_path / "whole")
-    calls = iter(range(1, 1000))
-    with pytest.raises(Stopped):
-        do(what, tmp_path / "cut", stop=lambda: next(calls) == 5)
+    do_until(5, what, tmp_path / "cut")
     assert (tmp_path / "cut" / "checkpoint" / "state.pt").is_file()
     events = []
     cut = do(what, tmp_path / "cut", report=events.append)
@@ -77,48 +64,43 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(name, dropout, tmp_pa
     assert without_clock(cut.curve) == without_clock(whole.curve)
     assert cut.provenance.kernels == whole.provenance.kernels
     assert [segment.from_step for segment in cut.segments] == [0, 5]
-    assert cut.eligibility.ranked, cut.eligibility.gates
+    assert cut.eligibility.ranked is (what.kind == "final"), cut.eligibility.gates
 
 
 def test_a_record_names_the_kernels_of_its_training_steps_alone(tmp_path):
     """A form that runs while a model is scored, judged or counted trained nothing; one of an earlier segment did."""
 
-    def do_with(training, scoring, folder, **more):
-        class Logging(Mixer):
-            traits = Traits(causal="strict", bidirectional=False, resumable=False)
+    class Logging(Mixer):
+        traits = Traits(causal="strict", bidirectional=False, resumable=False)
+        training_form = "loops"
 
-            def __init__(self, context):
-                super().__init__(context)
-                self.w = nn.Parameter(torch.ones(1))
+        def __init__(self, context):
+            super().__init__(context)
+            self.w = nn.Parameter(torch.ones(1))
 
-            def forward(self, x, *, mask=None, state=None):
-                log_kernel("mean", training if self.training and not flops.counting() else scoring)
-                return self.w * x.cumsum(1), None
+        def forward(self, x, *, mask=None, state=None):
+            log_kernel("mean", self.training_form if self.training and not flops.counting() else "torch")
+            return self.w * x.cumsum(1), None
 
-        zoo.architectures._registry.entries.pop("logging", None)
-        zoo.register("logging")(Logging)
-        return do(make_spec("logging"), folder, **more)
-
-    record = do_with("loops", "torch", tmp_path / "whole")
-    assert record.provenance.kernels["mean"] == "loops"
-    calls = iter(range(1, 1000))
-    with pytest.raises(Stopped):
-        do_with("loops", "torch", tmp_path / "cut", stop=lambda: next(calls) == 5)
-    assert do_with("naive", "torch", tmp_path / "cut").provenance.kernels["mean"] == "loops; naive"
+    zoo.register("logging")(Logging)
+    assert do(make_spec("logging"), tmp_path / "whole").provenance.kernels["mean"] == "loops"
+    do_until(5, make_trial("logging"), tmp_path / "cut")
+    Logging.training_form = "naive"
+    assert do(make_trial("logging"), tmp_path / "cut").provenance.kernels["mean"] == "loops; naive"
 
 
 def test_architectures_of_one_seed_see_one_stream_and_seeds_have_their_own(tmp_path):
     """A stream is marked on its way, so that runs of other lengths can be compared."""
 
     def stream_of(name, seed, steps=4):
-        spec = trial(architecture=name, seed=seed, stop=StopRule("steps", steps))
+        spec = make_trial(name, seed=seed, stop=StopRule("steps", steps))
         return do(spec, tmp_path / spec.run_id).data
 
-    first, other = stream_of("pre_ln", 0), stream_of("pre_ln", 1)
-    assert stream_of("lstm", 0).stream_hash == first.stream_hash != other.stream_hash
-    longer = stream_of("pre_ln", 0, steps=9).stream_marks
-    assert (list(first.stream_marks), list(longer)) == (["1", "2", "4"], ["1", "2", "4", "8"])
-    assert all(longer[step] == mark for step, mark in first.stream_marks.items())
+    first, other, longer = stream_of("pre_ln", 0), stream_of("pre_ln", 1), stream_of("lstm", 0, steps=9)
+    assert first.stream_hash != other.stream_hash
+    assert (list(first.stream_marks), list(longer.stream_marks)) == (["1", "2", "4"], ["1", "2", "4", "8"])
+    assert first.stream_marks.items() <= longer.stream_marks.items()
+    assert first.stream_marks["4"] == first.stream_hash
 
 
 def test_a_rate_beyond_reason_diverges_and_says_so(tmp_path):
@@ -130,36 +112,37 @@ def test_a_rate_beyond_reason_diverges_and_says_so(tmp_path):
     assert json.loads(to_json(record))["status"] == "diverged"
 
 
-def test_a_trial_is_scored_on_the_split_it_tunes_on_and_nowhere_else(tmp_path):
-    record = do(trial(), tmp_path)
+def test_a_trial_is_scored_on_the_split_it_tunes_on_and_a_damaged_checkpoint_is_said(tmp_path):
+    """The run starts anew."""
+    events = []
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "checkpoint" / "state.pt").write_bytes(b"half a checkpo")
+    record = do(make_trial(), tmp_path, report=events.append)
+    assert "starting anew" in next(e["message"] for e in events if e["event"] == "note")
+    assert (record.status, record.budget.used.steps) == ("ok", STEPS)
     assert record.metrics.tune
     assert record.metrics.test == {}
     assert not record.eligibility.ranked
 
 
-def test_a_model_depends_on_its_seed_alone(tmp_path):
+def test_a_model_depends_on_its_seed_alone():
     def first_weight(seed):
         torch.rand(seed + 3)  # the generator's state before does not matter
-        run = starting(make_spec(seed=seed), tmp_path)
-        return next(run.model.parameters()).detach().clone()
+        spec = make_spec(seed=seed)
+        task = spec.build_task()
+        return next(build_model(spec, task, resolve_size(spec, task)).parameters()).detach()
 
     assert torch.equal(first_weight(0), first_weight(0))
     assert not torch.equal(first_weight(0), first_weight(1))
-
-
-def test_a_damaged_checkpoint_is_said_and_the_run_starts_anew(tmp_path):
-    events = []
-    (tmp_path / "checkpoint").mkdir()
-    (tmp_path / "checkpoint" / "state.pt").write_bytes(b"half a checkpo")
-    assert do(make_spec(), tmp_path, report=events.append).status == "ok"
-    assert "starting anew" in next(e["message"] for e in events if e["event"] == "note")
 
 
 def test_what_an_architecture_brings_along_is_trained_with_and_can_be_left_out(tmp_path):
     """Label smoothing in the loss, not in the scores; a schedule of its own."""
 
     def run(**options):
-        return starting(make_spec("transformer_2017", options={"depth": 1, "width": 16, **options}), tmp_path)
+        spec = make_spec("transformer_2017", options={"depth": 1, "width": 16, **options})
+        task = spec.build_task()
+        return Run(spec, task, resolve_size(spec, task), tmp_path, lambda event: None)
 
     own, plain = run(), run(label_smoothing=0.0, schedule=None)
     assert (own.schedule, plain.schedule) == ("inverse_sqrt", "cosine")
