@@ -11,10 +11,11 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numba
 import numpy as np
 import torch
 from llvmlite import binding
-from numba import njit, types
+from numba import types
 from numba.extending import overload
 
 from zoo.ops import forms
@@ -32,6 +33,9 @@ EXP2 = tuple(map(np.float32, (*_SERIES, 2.402265069591007e-1, 6.931471805599453e
 
 FAST = {"nsz", "arcp", "contract", "afn", "reassoc"}
 """LLVM's fast-math flags but `ninf` and `nnan`: infinities and NaN stay what they are."""
+
+
+njit: Any = numba.njit  # whose types lack the options of wrappers
 
 
 def loop(function: Callable[..., Any]) -> Any:
