@@ -12,7 +12,7 @@ from zoo.blocks.bidirectional import Bidirectional
 from zoo.blocks.stack import Stack
 from zoo.contract import LayerContext, Mixer, Part, Recipe, Traits, Unsupported, combine
 from zoo.layers.norms import make_norm
-from zoo.ops.padding import reverse
+from zoo.layers.tensors import reverse
 
 T, D = 7, 8
 LENGTHS = torch.tensor([7, 4, 0])

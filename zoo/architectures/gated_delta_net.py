@@ -20,11 +20,10 @@ from torch import Tensor, nn
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, ParamOverride, Part, State
 from zoo.layers.delta_rule import DeltaRuleMixer
-from zoo.layers.linear import softplus_bias_
+from zoo.layers.linear import few, softplus_bias_
 from zoo.layers.ranges import at_least_one, positive
 from zoo.layers.tensors import in_fp32, zero_padding
 from zoo.ops.delta_rule import delta_rule
-from zoo.ops.linear import few
 from zoo.ops.linear_attention.naive import repeat
 from zoo.ops.norms import Activation
 

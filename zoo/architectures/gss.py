@@ -23,9 +23,8 @@ from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, State,
 from zoo.layers.linear import Linear, branch_
 from zoo.layers.norms import LayerNorm
 from zoo.layers.ranges import at_least_one, hidden_units
-from zoo.layers.tensors import in_fp32, zero_padding, zeros_fp32
+from zoo.layers.tensors import align_right, in_fp32, zero_padding, zeros_fp32
 from zoo.ops.long_convolution import convolve
-from zoo.ops.padding import align_right
 
 
 @register(

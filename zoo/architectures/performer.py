@@ -23,10 +23,10 @@ from zoo.contract import LayerContext, Mask, Mixed, State, Traits
 from zoo.layers.linear import Linear, branch_
 from zoo.layers.multi_head import MultiHead
 from zoo.layers.positions.in_attention import no_steps, places
+from zoo.layers.qkv import split
 from zoo.layers.ranges import at_least_one, positive
 from zoo.layers.tensors import merge_heads, zero_padding
 from zoo.layers.weighted_sums import weighted_sums, zero_sums
-from zoo.ops.qkv import split
 from zoo.ops.random_features import attend, kept, mean
 from zoo.ops.random_features import positive as exponential
 

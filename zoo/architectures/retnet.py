@@ -27,9 +27,9 @@ from torch import Tensor, nn
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, Part, State, Traits, Unsupported
 from zoo.layers.norms import HeadNorm
+from zoo.layers.qkv import rotate
 from zoo.layers.ranges import positive, width_multiple
 from zoo.layers.tensors import in_fp32, merge_heads, split_heads, zero_padding, zeros_fp32
-from zoo.ops import rotation
 from zoo.ops.linear_attention import linear_attention
 
 Form: TypeAlias = Literal["recurrent", "parallel"]
@@ -114,7 +114,7 @@ class Retention(Mixer):
         if self.form == "parallel":
             o = in_parallel(q, k, v, turn_q, turn_k, log_decay)
         else:
-            q, k = rotation.rotate(q, *turn_q), rotation.rotate(k, *turn_k)
+            q, k = rotate(q, *turn_q), rotate(k, *turn_k)
             every = zero_padding(log_decay.to(turn_q[0].dtype)[None, :, None].expand(1, -1, T), mask, 2)
             q, k, v = (split_heads(z, self.heads) for z in (q, k, v))
             o, S = linear_attention(q, k, v, every, None if state is None else state["S"])
@@ -178,7 +178,7 @@ def in_parallel(
     q: Tensor, k: Tensor, v: Tensor, turn_q: Turn, turn_k: Turn, log_decay: Float[Tensor, " H"]
 ) -> Float[Tensor, "B H T V"]:
     """o of the official parallel form, from every pair of steps."""
-    q, k, v = (split_heads(z, len(log_decay)) for z in (rotation.rotate(q, *turn_q), rotation.rotate(k, *turn_k), v))
+    q, k, v = (split_heads(z, len(log_decay)) for z in (rotate(q, *turn_q), rotate(k, *turn_k), v))
     t = torch.arange(q.shape[2], device=q.device)
     back = (t[:, None] - t).clamp(min=0)
     decay = torch.exp(log_decay[:, None, None] * back).tril()

@@ -23,10 +23,9 @@ from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, State,
 from zoo.layers import dplr, hippo
 from zoo.layers.linear import Linear, log_step_
 from zoo.layers.ranges import at_least_one, check_step_sizes
-from zoo.layers.tensors import in_fp32, zero_padding, zeros_fp32
+from zoo.layers.tensors import align_right, in_fp32, zero_padding, zeros_fp32
 from zoo.ops import cauchy
 from zoo.ops.long_convolution import convolve
-from zoo.ops.padding import align_right
 
 PIECE = 512
 """Steps that are taken at once from a state: their powers of Ā are written out."""

@@ -31,8 +31,7 @@ from zoo.layers import hippo
 from zoo.layers.diagonal import diagonal_recurrence
 from zoo.layers.linear import flax_dense_, lecun_normal_, log_step_
 from zoo.layers.ranges import check_step_sizes
-from zoo.layers.tensors import in_fp32, zero_padding, zeros_fp32
-from zoo.ops.padding import reverse
+from zoo.layers.tensors import in_fp32, reverse, zero_padding, zeros_fp32
 
 
 @register(

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from zoo.contract import Mask, Mixed, Mixer, State
-from zoo.ops.padding import reverse
+from zoo.layers.tensors import reverse
 
 
 class Bidirectional(Mixer):

@@ -15,10 +15,10 @@ from torch import Tensor
 from zoo.contract import LayerContext, Mask, Mixed, State, Traits
 from zoo.layers.linear import Linear, branch_
 from zoo.layers.multi_head import MultiHead
+from zoo.layers.qkv import split
 from zoo.layers.ranges import shared_heads
 from zoo.layers.tensors import merge_heads
 from zoo.ops.attention import attend
-from zoo.ops.qkv import split
 
 
 class Attention(MultiHead):

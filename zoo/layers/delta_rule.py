@@ -13,12 +13,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from zoo.contract import LayerContext, Mask, Mixer, State, Traits
-from zoo.layers.linear import fan_in_, residual_scale
+from zoo.layers.linear import fan_in_, few, joined, residual_scale
 from zoo.layers.norms import HeadNorm
 from zoo.layers.short_convolution import ShortConvolution, side_by_side
 from zoo.layers.tensors import split_heads, zeros_fp32
 from zoo.ops import norms
-from zoo.ops.linear import few, joined
 from zoo.ops.short_convolution import Unit
 
 

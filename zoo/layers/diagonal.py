@@ -13,10 +13,10 @@ from torch import Tensor
 
 from zoo.contract import Mask
 from zoo.layers import hippo
+from zoo.layers.tensors import align_right
 from zoo.ops import vandermonde
 from zoo.ops.diagonal_scan import scan
 from zoo.ops.long_convolution import convolve
-from zoo.ops.padding import align_right
 
 Init: TypeAlias = Literal["lin", "inv", "legs", "real"]
 Disc: TypeAlias = Literal["zoh", "bilinear"]

@@ -1,4 +1,4 @@
-"""Linear layers, and the initial weights that several architectures share.
+"""Linear layers, several of one input or in full precision, and the initial weights that several architectures share.
 
 Standard deviations follow the width, 1/√fan_in (LeCun et al. 1998, Efficient BackProp, section 4.6; for tables Vaswani
 et al. 2017). GPT-2's constant 0.02 is the same at width 2,500 and far too small at the widths of a small benchmark: at
@@ -10,17 +10,38 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from zoo.ops.linear import linear
+from zoo.ops.kernel_log import log_kernel, logged
+from zoo.ops.precision import at_least_fp32, no_autocast
+
+FEW = 64
+"""Rows, for less than which putting weights together costs more than it saves."""
 
 
 class Linear(nn.Linear):
-    """y = x Wᵀ + b in one pass, where torch takes two; see `zoo.ops.linear`."""
+    """y = x Wᵀ + b, which records name."""
 
     def forward(self, x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N F"]:
-        return linear(x, self.weight, self.bias)
+        log_kernel("linear", "torch")
+        return super().forward(x)
+
+
+@logged("linear")
+def joined(x: Float[Tensor, "*N D"], *weights: Float[Tensor, "_ D"]) -> Float[Tensor, "*N _"]:
+    """x Wᵀ of every weight, side by side, in what autocast says: one product, but of a few rows."""
+    if x.shape[:-1].numel() < FEW:
+        return torch.cat([F.linear(x, weight) for weight in weights], dim=-1)
+    return F.linear(x, torch.cat(weights))
+
+
+@logged("linear")
+def few(x: Float[Tensor, "*N D"], weight: Float[Tensor, "F D"]) -> Float[Tensor, "*N F"]:
+    """x Wᵀ in float32 at least, autocast or not: gates and rates, whose exponentials would magnify rounding."""
+    with no_autocast(x.device):
+        return F.linear(at_least_fp32(x), at_least_fp32(weight))
 
 
 def fan_in_(layer: nn.Linear, scale: float = 1.0) -> None:

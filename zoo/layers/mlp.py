@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from typing import TypeAlias
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -11,7 +14,7 @@ from torch import Tensor, nn
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, State, Traits
 from zoo.layers.linear import Linear, branch_, fan_in_
 from zoo.layers.ranges import hidden_units
-from zoo.ops.glu import glu
+from zoo.ops.kernel_log import logged
 from zoo.registry import Table
 
 ACTIVATIONS = Table(
@@ -25,6 +28,13 @@ ACTIVATIONS = Table(
         "silu": F.silu,
     },
 )
+
+
+Affine: TypeAlias = tuple[Tensor, Tensor | None]
+"""The weight and the bias of a linear layer."""
+MULTIPLE = 16
+"""MKL's float32 product writes rows of 8/3 · 256 numbers at two thirds of the speed of rows of whole vectors, so on a
+CPU hidden units that are always zero are added, up to a multiple of this."""
 
 
 class MLP(Mixer):
@@ -75,3 +85,15 @@ class GLU(Mixer):
     def reset_parameters(self, *, layer: int, depth: int) -> None:
         fan_in_(self.gate, self.gain or 1.0)
         branch_(values=self.up, out=self.down, depth=depth, gain=self.gain)
+
+
+@logged("glu")
+def glu(
+    x: Float[Tensor, "B T D"], gate: Affine, up: Affine, down: Affine, activation: Callable[[Tensor], Tensor]
+) -> Float[Tensor, "B T D"]:
+    """W₂ (act(W_g x) ⊙ W₁ x)."""
+    more = -len(gate[0]) % MULTIPLE if x.device.type == "cpu" and not torch.is_autocast_enabled("cpu") else 0
+    if more:
+        gate, up = ((F.pad(w, (0, 0, 0, more)), None if b is None else F.pad(b, (0, more))) for w, b in (gate, up))
+        down = F.pad(down[0], (0, more)), down[1]
+    return F.linear(activation(F.linear(x, *gate)) * F.linear(x, *up), *down)

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from zoo.architectures.mamba import Mamba
 from zoo.blocks.heads import MaskedLanguageModel, make_head
 from zoo.contract import LayerContext, Model, Part, Recipe, Role, Shape, State, Traits
-from zoo.ops.padding import reverse
+from zoo.layers.tensors import reverse
 from zoo.ops.precision import at_least_fp32
 from zoo.ops.selective_scan import selective_scan
 from zoo.published import files

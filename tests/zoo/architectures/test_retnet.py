@@ -7,7 +7,7 @@ import torch
 
 from zoo.architectures.retnet import Retention, angles, log_gammas, row_sums
 from zoo.contract import LayerContext, Unsupported
-from zoo.ops import rotation
+from zoo.layers import qkv
 
 from .mixers import drawn, start, vectors
 
@@ -42,7 +42,7 @@ def test_the_parallel_form_cannot_be_continued():
 
 def rotate(x, t):
     """R_t x_t of one head."""
-    return rotation.rotate(x, *angles(t, 1, x.shape[-1], x.dtype, 1.0))
+    return qkv.rotate(x, *angles(t, 1, x.shape[-1], x.dtype, 1.0))
 
 
 @pytest.mark.parametrize("far", [10**4, 10**6])

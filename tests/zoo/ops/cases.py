@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from zoo.ops import diagonal_scan, glu, linear, linear_attention, norms, qkv, random_features, rotation
+from zoo.layers import linear, mlp, qkv
+from zoo.ops import diagonal_scan, linear_attention, norms, random_features
 from zoo.ops.fourier import fourier, fourier_naive
 from zoo.ops.short_convolution import Unit
 
@@ -154,7 +155,6 @@ CASES = {
         lambda o, w, gate: norms.naive.gated_rms(o, w, 1e-5, gate),
         (_rows, _weight, _others),
     ),
-    "linear": Case("linear", linear.linear, None, (_rows, _normal(4, D), _normal(4))),
     "linear, joined": Case("linear", linear.joined, None, (_rows, _normal(4, D), _normal(2, D))),
     "linear, few": Case("linear", linear.few, None, (_rows, _normal(4, D))),
     "queries, keys and values": Case("qkv", partial(qkv.split, heads=4, kv_heads=1), None, (_rows,)),
@@ -162,11 +162,11 @@ CASES = {
     "random features, attention": Case(
         "random_features", partial(random_features.attend, eps=1e-3), _favor, (_q, _k, _v, _normal(4, K)), mixed=2
     ),
-    "rotation": Case("rotation", rotation.rotate, None, (_rows, _normal(B, T, 9), _normal(B, T, 9))),
+    "rotation": Case("rotation", qkv.rotate, None, (_rows, _normal(B, T, 9), _normal(B, T, 9))),
     "Fourier": Case("fourier", fourier, fourier_naive, (_rows,)),
     "GLU": Case(
         "glu",
-        lambda x, gate, up, down: glu.glu(x, (gate, None), (up, None), (down, None), torch.sigmoid),
+        lambda x, gate, up, down: mlp.glu(x, (gate, None), (up, None), (down, None), torch.sigmoid),
         None,
         (_rows, _normal(8, D), _normal(8, D), _normal(D, 8)),
     ),

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from zoo.contract import Mask
-from zoo.ops import qkv
+from zoo.layers import qkv
 from zoo.types import Part, State, Unsupported
 
 

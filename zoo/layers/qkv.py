@@ -50,3 +50,12 @@ def turn(x: Float[Tensor, "B H T d"], by: Turn | None) -> Float[Tensor, "B H T d
         a, b = turning[..., 0::2], turning[..., 1::2]
         turned = torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2)
     return torch.cat([turned.to(x.dtype), x[..., n:]], dim=-1) if n < x.shape[-1] else turned.to(x.dtype)
+
+
+@logged("rotation")
+def rotate(
+    x: Float[Tensor, "B T F"], real: Float[Tensor, "#B T F/2"], imaginary: Float[Tensor, "#B T F/2"]
+) -> Float[Tensor, "B T F"]:
+    """(a, b) → (a·real − b·imaginary, b·real + a·imaginary), in float32 at least; in x's dtype."""
+    a, b = at_least_fp32(x).unflatten(-1, (-1, 2)).unbind(-1)
+    return torch.stack([a * real - b * imaginary, b * real + a * imaginary], dim=-1).flatten(-2).to(x.dtype)

@@ -2,8 +2,7 @@
 
 import torch
 
-from zoo.ops.qkv import Turn, split, turn
-from zoo.ops.rotation import rotate
+from zoo.layers.qkv import Turn, rotate, split, turn
 
 
 def test_heads_in_order():

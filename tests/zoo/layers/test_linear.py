@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from zoo.ops.linear import few, joined
+from zoo.layers.linear import few, joined
 
 
 @pytest.mark.parametrize("shape", [(3, 7), (2, 40, 7)], ids=str)
