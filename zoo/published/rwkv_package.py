@@ -158,7 +158,7 @@ def _module(*, goose: bool) -> Any:
 @contextlib.contextmanager
 def _restored(options: Mapping[str, str]) -> Iterator[dict[str, str]]:
     """Set `options` in the environment and yield a copy of it; then restore it, torch's switches and stdout."""
-    before = dict(os.environ)
+    before = {name: os.environ.get(name) for name in options}
     cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
     flags: tuple[tuple[Any, str], ...] = ((cudnn, "benchmark"), (cudnn, "allow_tf32"), (products, "allow_tf32"))
     switches = [(owner, name, getattr(owner, name)) for owner, name in flags]
@@ -168,9 +168,10 @@ def _restored(options: Mapping[str, str]) -> Iterator[dict[str, str]]:
         with contextlib.redirect_stdout(io.StringIO()):
             yield dict(os.environ)
     finally:
-        for name in options:
+        for name, value in before.items():
             os.environ.pop(name, None)
-        os.environ.update(before)
+            if value is not None:
+                os.environ[name] = value
         for owner, name, value in switches:
             setattr(owner, name, value)
         torch._C._jit_set_autocast_mode(autocast)
