@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -108,10 +110,12 @@ class Zoobench(TemplateLM):
 
     @classmethod
     def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> Zoobench:
+        _one_line_errors()
         return super().create_from_arg_string(arg_string, _explicit(additional_config))
 
     @classmethod
     def create_from_arg_obj(cls, arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None) -> Zoobench:
+        _one_line_errors()
         return super().create_from_arg_obj(arg_dict, _explicit(additional_config))
 
     # tokens
@@ -310,3 +314,19 @@ def _explicit(config: dict[str, Any] | None) -> dict[str, Any]:
     """What lm_eval's command line was given, without its own defaults: a batch of 1, and CUDA where there is none."""
     defaults = [("batch_size", 1)] if torch.cuda.is_available() else [("batch_size", 1), ("device", "cuda:0")]
     return {name: value for name, value in (config or {}).items() if (name, value) not in defaults}
+
+
+def _one_line_errors() -> None:
+    """From now on a UserError that nobody catches ends the program with its one line instead of a traceback."""
+    before = sys.excepthook
+    if getattr(before, "of_zoobench", False):
+        return
+
+    def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if isinstance(error, UserError):
+            print(f"zoobench: {error}", file=sys.stderr)
+        else:
+            before(kind, error, trace)
+
+    show.of_zoobench = True  # type: ignore[attr-defined]
+    sys.excepthook = show

@@ -343,3 +343,19 @@ def test_a_character_without_a_token_names_the_request() -> None:
         answered(lm, "loglikelihood", ("a cab", " x"))
     with pytest.raises(UserError, match="chat template"):
         lm.apply_chat_template([{"role": "user", "content": "a"}])
+
+
+def test_an_error_that_nobody_catches_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    others: list[BaseException] = []
+    monkeypatch.setattr("sys.excepthook", lambda kind, error, trace: others.append(error))
+    for _ in range(2):
+        with pytest.raises(UserError):
+            Zoobench.create_from_arg_obj({"run": "/nowhere"}, {"batch_size": 1})
+    import sys
+
+    for error in (UserError("what to do"), KeyError("theirs")):
+        sys.excepthook(type(error), error, None)
+    assert capsys.readouterr().err == "zoobench: what to do\n"
+    assert [str(error) for error in others] == ["'theirs'"]
