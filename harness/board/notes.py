@@ -93,7 +93,7 @@ def _end(stop: StopRule) -> str:
 
 
 def _versus(board: TaskBoard, line: Baseline, standard_error: float) -> str:
-    """A baseline is beaten when every seed beats it and the whole interval lies on the better side.
+    """A baseline is beaten when every seed beats it and the whole interval lies on the better side; never by one seed.
 
     The interval is wider where the choice of questions has a standard error.
     """
@@ -102,7 +102,8 @@ def _versus(board: TaskBoard, line: Baseline, standard_error: float) -> str:
     for row in board.ranked:
         ends = [board.cost(v) for v in (*row.scores, *_widened(row, standard_error)) if v is not None]
         limit = board.cost(line.value)
-        (beat if max(ends) < limit else worse if min(ends) >= limit else unsure).append(row.architecture)
+        beats = max(ends) < limit and row.low is not None
+        (beat if beats else worse if min(ends) >= limit else unsure).append(row.architecture)
     total = len(board.ranked)
     return "; ".join(
         f"{verdict}: {f'all {total}' if len(names) == total > 2 else ', '.join(names) or 'none'}"

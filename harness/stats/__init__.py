@@ -1,7 +1,6 @@
 """How sure a ranking is: `comparison` for the architectures of one task, `aggregate` for several tasks."""
 
 from harness.stats.comparison import Comparison, Estimate, Influence, compare, leave_one_out, letters
-from harness.stats.studentised import LEVEL, critical_range, smallest_difference
+from harness.stats.judge import LEVEL
 
-__all__ = ["LEVEL", "Comparison", "Estimate", "Influence", "compare", "critical_range"]
-__all__ += ["leave_one_out", "letters", "smallest_difference"]
+__all__ = ["LEVEL", "Comparison", "Estimate", "Influence", "compare", "leave_one_out", "letters"]

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from harness.stats.studentised import LEVEL, critical_range
+from harness.stats.judge import LEVEL
 
 Runs = Sequence[Sequence[float]]
 """Scores of one architecture, task by task; no scores where it has none."""
@@ -127,7 +127,7 @@ def friedman(ranked: Floats) -> tuple[float, float] | None:
 
 def critical_difference(architectures: int, tasks: int, level: float = LEVEL) -> float:
     """Nemenyi's critical difference of mean ranks, q/√2 · √(k(k + 1)/6N) (Demšar 2006, JMLR 7, section 3.2.2)."""
-    q = critical_range(architectures, math.inf, level) / math.sqrt(2)
+    q = float(stats.studentized_range.ppf(1 - level, architectures, math.inf)) / math.sqrt(2)
     return q * math.sqrt(architectures * (architectures + 1) / (6 * tasks))
 
 

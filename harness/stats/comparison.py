@@ -1,19 +1,20 @@
-"""Compare the architectures of one task: pairs are paired by seed, and all pairs judged together.
+"""Compare the architectures of one task, all pairs judged together.
 
-`judge` holds the model and the test, `studentised` its critical values; here they become what a board shows: ranks,
-group letters, intervals, the smallest difference it could have shown, and the notes beside them.
+`judge` holds the model and the test; here they become what a board shows: ranks, group letters, intervals, the smallest
+difference it could have shown, and the notes beside them.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
-from harness.stats.judge import Verdict, design, judge
-from harness.stats.studentised import LEVEL, Floats, smallest_difference
+from harness.stats.judge import LEVEL, Floats, Mask, Verdict, judge
 
 Scores = Mapping[str, Mapping[int, float]]
 """scores[architecture][seed], all in the metric's own unit."""
@@ -27,7 +28,7 @@ class Estimate:
     mean: float
     low: float | None
     high: float | None
-    """95% interval of the mean, from the noise that is left when the effect shared by all on one seed is taken out."""
+    """95% interval of the mean by the architecture's moderated variance; None where nothing tells its scatter."""
     rank_low: int
     rank_high: int
     letters: str
@@ -43,11 +44,9 @@ class Comparison:
     separated: frozenset[Pair]
     """Pairs (better, worse)."""
     variance: float | None
-    """Variance of the noise, squared units of the metric: pooled, and more where the spreads are uneven."""
-    df: float
-    """Effective degrees of freedom: (k − 1)(n − 1), and fewer where the spreads are uneven."""
+    """Variance of an ordinary architecture's score from seed to seed, squared units of the metric."""
     smallest_difference: float | None
-    """What a pair must differ by to be separated in 80% of repetitions."""
+    """What an ordinary pair must differ by to be separated in 80% of repetitions."""
     notes: tuple[str, ...]
 
 
@@ -65,25 +64,22 @@ class Influence:
 def compare(scores: Scores, *, higher_is_better: bool, level: float = LEVEL) -> Comparison:
     """Judge all pairs of architectures. Scores that are not finite count as missing."""
     clean, means, order = _ordered(scores, higher_is_better)
-    names = [a for a, by in clean.items() if len(by) > 1]
-    table = _table({a: clean[a] for a in names})
-    verdict = judge(table, level)
-    usable = bool(verdict.usable[0])
-    separated = _separated(names, table, verdict, order)
-    half = dict(zip(names, verdict.half[0].tolist(), strict=True)) if usable else {}
+    names = _judged(clean)
+    verdict = judge(_table(clean, names), level)
+    separated = _pairs(names, verdict.apart, order)
+    half = dict(zip(names, verdict.half.tolist(), strict=True))
     shared, estimates = letters(order, separated), {}
     for a in order:
-        low, high = (means[a] - half[a], means[a] + half[a]) if a in half else (None, None)
+        low, high = (means[a] - half[a], means[a] + half[a]) if half.get(a) else (None, None)
         first = 1 + sum(worse == a for _, worse in separated)
         last = len(order) - sum(better == a for better, _ in separated)
         estimates[a] = Estimate(means[a], low, high, first, last, shared[a])
     return Comparison(
         estimates=estimates,
         separated=separated,
-        variance=float(verdict.spread.variance[0]) if usable else None,
-        df=float(verdict.spread.df[0]) if names else 0.0,
-        smallest_difference=_smallest(table, verdict) if usable else None,
-        notes=_notes(clean, names, verdict),
+        variance=verdict.variance or None,
+        smallest_difference=verdict.smallest or None,
+        notes=_notes(clean, names, verdict, order),
     )
 
 
@@ -96,10 +92,9 @@ def leave_one_out(scores: Scores, *, higher_is_better: bool, level: float = LEVE
     clean, _, order = _ordered(scores, higher_is_better)
 
     def separated(names: Sequence[str]) -> frozenset[Pair]:
-        table = _table({a: clean[a] for a in names})
-        return _separated(names, table, judge(table, level), order)
+        return _pairs(names, judge(_table(clean, names), level).apart, order)
 
-    names = [a for a, by in clean.items() if len(by) > 1]
+    names = _judged(clean)
     full, found = separated(names), []
     for name in names:
         without = separated([a for a in names if a != name])
@@ -136,50 +131,47 @@ def _ordered(scores: Scores, higher_is_better: bool) -> tuple[dict[str, dict[int
     return clean, means, sorted(means, key=lambda a: (-means[a] if higher_is_better else means[a], a))
 
 
-def _table(scores: Scores) -> Floats:
-    """(1, architectures, seeds), NaN where missing."""
-    seeds = sorted({s for by in scores.values() for s in by})
-    rows = [[by.get(s, math.nan) for s in seeds] for by in scores.values()]
-    return np.array(rows, dtype=np.float64).reshape(1, len(scores), len(seeds))
+def _judged(scores: Scores) -> list[str]:
+    """Those with two seeds or more, by their scatter: a number of the same draws for each, whatever its name."""
+    several = [a for a, by in scores.items() if len(by) > 1]
+    return sorted(several, key=lambda a: statistics.pvariance(scores[a].values()))
 
 
-def _separated(names: Sequence[str], table: Floats, verdict: Verdict, order: Sequence[str]) -> frozenset[Pair]:
-    plan = design(~np.isnan(table[0]))
+def _table(scores: Scores, names: Sequence[str]) -> Floats:
+    """(architectures, seeds), NaN where missing."""
+    seeds = sorted({s for a in names for s in scores[a]})
+    rows = [[scores[a].get(s, math.nan) for s in seeds] for a in names]
+    return np.array(rows, dtype=np.float64).reshape(len(names), len(seeds))
+
+
+def _pairs(names: Sequence[str], chosen: Mask, order: Sequence[str]) -> frozenset[Pair]:
+    """The chosen pairs of the one board, (better, worse)."""
     place = {a: i for i, a in enumerate(order)}
-    pairs = [(names[i], names[j]) for i, j in zip(plan.first, plan.second, strict=True)]
-    apart = [pair for pair, differs in zip(pairs, verdict.apart[0], strict=True) if differs]
-    return frozenset((a, b) if place[a] < place[b] else (b, a) for a, b in apart)
+    pairs = zip(combinations(names, 2), chosen, strict=True)
+    return frozenset((a, b) if place[a] < place[b] else (b, a) for (a, b), is_chosen in pairs if is_chosen)
 
 
-def _smallest(table: Floats, verdict: Verdict) -> float | None:
-    """At the fewest seeds any architecture has, for two of those that are not left out."""
-    kept = ~verdict.left_out[0]
-    if kept.sum() < 2:
-        return None
-    seeds = int((~np.isnan(table[0]))[kept].sum(1).min())
-    variance, df = float(verdict.spread.variance[0]), float(verdict.spread.df[0])
-    return smallest_difference(variance, df, len(kept), seeds, float(verdict.level[0]))
-
-
-def _notes(scores: Scores, names: Sequence[str], verdict: Verdict) -> tuple[str, ...]:
-    notes, usable = [], bool(verdict.usable[0])
-    single = [a for a, by in scores.items() if len(by) == 1]
-    everyone = {s for by in scores.values() for s in by}
-    fewer = [f"{a} ({len(by)} of {len(everyone)})" for a, by in scores.items() if 1 < len(by) < len(everyone)]
-    if single and len(single) == len(scores):
+def _notes(scores: Scores, names: Sequence[str], verdict: Verdict, order: Sequence[str]) -> tuple[str, ...]:
+    notes = []
+    single = [a for a in scores if a not in names]
+    most = max((len(by) for by in scores.values()), default=0)
+    fewer = [f"{a} ({len(scores[a])} of {most})" for a in names if len(scores[a]) < most]
+    if single and not names:
         notes.append("one seed per architecture: no interval and no claim about ranks")
     elif single:
         notes.append(f"one seed only, so neither interval nor place in the comparison: {', '.join(single)}")
     if fewer:
-        notes.append(f"seeds missing, compared through the seeds shared with others: {', '.join(fewer)}")
-    if names and not usable:
-        scattered = verdict.residual_df > 0
-        cause = "the seeds show no scatter at all" if scattered else "too few scores to estimate the noise"
-        notes.append(f"{cause}: no interval and no claim about ranks")
-    two = [a for a in names if len(scores[a]) == 2]
-    if usable and two:
+        notes.append(f"seeds missing: {', '.join(fewer)}")
+    if names and not verdict.half.any():
+        notes.append("the seeds show no scatter at all: no interval and no claim about ranks")
+    if two := [a for a in names if len(scores[a]) == 2]:
         who = "two seeds per architecture" if len(two) == len(names) else f"two seeds only ({', '.join(two)})"
-        notes.append(f"{who}: too few to show how widely it scatters, so only huge differences are separated")
-    if usable and (wild := [a for a, out in zip(names, verdict.left_out[0], strict=True) if out]):
-        notes.append(f"scattered far more widely than the rest, so judged apart from it: {', '.join(wild)}")
+        notes.append(f"{who}: how widely one scatters is known mostly from how widely all do")
+    if jumped := [f"{a}–{b}" for a, b in sorted(_pairs(names, verdict.jumped, order))]:
+        why = "seeds of one architecture fall on both levels, so chance may too"
+        notes.append(f"not separated, since {why}: {_few(jumped)}")
     return tuple(notes)
+
+
+def _few(items: Sequence[str]) -> str:
+    return ", ".join(items) if len(items) < 5 else f"{', '.join(items[:3])} and {len(items) - 3} more pairs"
