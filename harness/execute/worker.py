@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import re
 import signal
 import traceback
@@ -62,6 +63,7 @@ def main(job: Job, pipe: Connection) -> None:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what it means
     torch.set_num_threads(job.threads)
+    gc.freeze()  # what was loaded so far stays: no collection has to walk it
     with contextlib.suppress(Stopped):
         record = _record(job, report, lambda: stopping)
         job.store.write(record)
