@@ -51,7 +51,7 @@ def test_plots_keep_their_size_and_names_their_place(rows, monkeypatch):
 
     monkeypatch.setattr(plots, "svg", keep)
     records = [
-        plant(f"architecture_{a}", s, 2.5 + 0.01 * a + 0.1 * s, budget__used__flops=10**12 + 10**9 * a)
+        plant(f"architecture_{a}", s, 2.5 + 0.01 * a + 0.01 * s, budget__used__flops=10**12 + 10**9 * a)
         for a in range(rows)
         for s in range(2)
     ]

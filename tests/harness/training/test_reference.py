@@ -70,10 +70,10 @@ def test_its_seconds_are_off_the_clock_its_speed_is_the_ratio_and_a_resumed_run_
 
     do_until(8, spec, tmp_path / "cut")
     held = torch.load(tmp_path / "cut" / "checkpoint" / "state.pt", weights_only=True)["progress"]
-    assert [timing["steps"] for timing in held["reference"]] == [2, 6]
+    assert [timing["steps"] for timing in held["reference"]] == [1, 6]
     again = do(spec, tmp_path / "cut")
     assert again.speed == record.speed
-    assert again.memory.to_dict() == held["memory"], "read in the first segment"
+    assert again.memory == record.memory
 
 
 def test_a_machine_that_slows_down_moves_the_seconds_and_not_the_ratio(tmp_path, monkeypatch):
