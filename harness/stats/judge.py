@@ -88,7 +88,8 @@ def judge(scores: Floats, level: float = LEVEL, draws: int = DRAWS, seed: int = 
     jumped[jumped] = [_jumps(scores, *means[[i, j]]) for i, j in zip(first[jumped], second[jumped], strict=True)]
     middle = np.argsort(scale)[len(scale) // 2 :][:1]
     spread = np.quantile(errors[:, first[middle]] - errors[:, second[middle]], PLANNED, axis=0)
-    smallest = [float(value) for value in critical * scale[middle] + spread if math.isfinite(value)]
+    with np.errstate(invalid="ignore"):  # no scatter, no scale
+        smallest = [float(value) for value in critical * scale[middle] + spread if math.isfinite(value)]
     variance = float(np.median(moderated)) if len(scores) else 0.0
     return Verdict(p, apart & ~jumped, jumped, half, next(iter(smallest), 0.0), variance)
 
