@@ -110,12 +110,3 @@ def dots(x, y, C, across, to):  # type: ignore[no-untyped-def]
         for c in range(across):
             total += widened(one[c]) * two[c]
         to[t] = total
-
-
-@called
-def add_rows(x, factors, C, across, to):  # type: ignore[no-untyped-def]
-    """to += Σ_t factor_t x_t."""
-    for t in range(C):
-        row, factor = x[t * across : t * across + across], factors[t]
-        for c in range(across):
-            to[c] += factor * widened(row[c])
