@@ -6,8 +6,6 @@ Four tables go into FOLDER, each with its rows as JSON, and a picture of time ov
 an hour on two cores; --quick measures one round of everything instead of five.
 """
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 from pathlib import Path

@@ -6,8 +6,6 @@ A loop stays in `zoo.ops.forms.CPU` only if it makes a training step of some arc
 at 256×8 or 2048×2. Prints the table, and writes kernels.md into FOLDER. Some fifteen minutes on two quiet cores.
 """
 
-from __future__ import annotations
-
 import argparse
 import statistics
 import time

@@ -6,8 +6,6 @@ the zoo: seconds, medians of turns in which each goes once, and how far any log-
 some models of the zoo with every context read for each continuation, and once for all of them.
 """
 
-from __future__ import annotations
-
 import argparse
 import tempfile
 import time

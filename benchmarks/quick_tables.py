@@ -3,8 +3,6 @@
 python benchmarks/quick_tables.py
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

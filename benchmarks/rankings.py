@@ -6,8 +6,6 @@ Prints the tables and writes them as Markdown into FILE, below its line <!-- mea
 Every case has its own seed, so the numbers come out the same again.
 """
 
-from __future__ import annotations
-
 import argparse
 import math
 from collections.abc import Callable, Iterable, Sequence

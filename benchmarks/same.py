@@ -4,8 +4,6 @@ Every run has an initialisation of its own, and the batches of its seed, as the 
 differs, so at most 5% of boards should separate anybody: `python benchmarks/same.py` prints how many did.
 """
 
-from __future__ import annotations
-
 import argparse
 import itertools
 import time

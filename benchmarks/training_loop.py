@@ -7,8 +7,6 @@ the whole process: making and hashing batches, watching, logging, counting FLOPs
 medians over rounds and writes training_loop.md into FOLDER.
 """
 
-from __future__ import annotations
-
 import argparse
 import multiprocessing
 import os

@@ -1,7 +1,5 @@
 """The one error a user sees: what is wrong, where, and what to do, in one line."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 

@@ -1,7 +1,5 @@
 """Fresh processes on this machine: how many, how they start, and what they need of the caller."""
 
-from __future__ import annotations
-
 import contextlib
 import multiprocessing
 import os

@@ -1,7 +1,5 @@
 """Numbers as people write them in suites: 400k, 1M, 5%, 1e-3, 90s, 1h. And back, for tables and logs."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Any
 

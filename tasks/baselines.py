@@ -1,7 +1,5 @@
 """Heuristics that many tasks can be scored with: n-gram models and compressors for bytes, simple classifiers."""
 
-from __future__ import annotations
-
 import lzma
 from typing import Any
 

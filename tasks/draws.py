@@ -4,8 +4,6 @@ Each number is the SplitMix64 finaliser (Steele, Lea and Flood 2014) applied to 
 so that any example of any split can be made alone, in any order, by any worker.
 """
 
-from __future__ import annotations
-
 from hashlib import blake2b
 
 import numpy as np

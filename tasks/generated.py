@@ -1,7 +1,5 @@
 """Tasks drawn by a rule: how many examples they have, and under which keys random numbers are drawn."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import ClassVar

@@ -5,8 +5,6 @@ others come from installed packages (entry points in group `zoobench.tasks`) or 
 `zoo.registry.load_plugin`. Nothing here imports torch or loads data.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, TypeVar
 

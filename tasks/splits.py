@@ -1,7 +1,5 @@
 """Which split an example belongs to, by its content: so splits share none, however few different examples there are."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What a check hands back, of an architecture or of a task. Nothing here imports torch."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

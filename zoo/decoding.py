@@ -1,7 +1,5 @@
 """Greedy and beam search: the answers that a sequence-to-sequence model writes by itself."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

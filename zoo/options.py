@@ -4,8 +4,6 @@ Architectures and their parts are checked here before they are made, so that non
 itself; they check ranges, and what goes together.
 """
 
-from __future__ import annotations
-
 import math
 import types
 from collections.abc import Collection, Iterable

@@ -4,8 +4,6 @@
 relative error seen, max |a − b| / max |b|, of outputs and of gradients.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from functools import cache

@@ -1,7 +1,5 @@
 """Names and what they stand for: components inside the zoo, the registries that users add to, and plug-ins."""
 
-from __future__ import annotations
-
 import difflib
 import importlib
 import importlib.util

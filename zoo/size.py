@@ -1,7 +1,5 @@
 """The size of a built model (parameters, training FLOPs, state bytes), and the size that comes nearest a target."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Callable, Iterable

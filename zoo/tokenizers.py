@@ -3,8 +3,6 @@
 Without torch. A tokenizer travels with a model: `describe` is what a saved folder keeps of it, `make` reads it again.
 """
 
-from __future__ import annotations
-
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence

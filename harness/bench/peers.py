@@ -4,8 +4,6 @@ A peer runs as its package has it, in fp32, at our width, depth and heads. Where
 width, that is chosen so that both models have the same number of parameters.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field

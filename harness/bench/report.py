@@ -1,7 +1,5 @@
 """What `bench` found, for people: a table, and time against length as a picture."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

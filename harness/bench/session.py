@@ -4,8 +4,6 @@ A machine drifts. What is compared takes turns within one round, so that a ratio
 the median over rounds is what is reported.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import statistics

@@ -1,7 +1,5 @@
 """What to measure and how long, and how the command line says it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

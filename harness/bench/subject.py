@@ -1,7 +1,5 @@
 """What is measured: an architecture, or a peer's implementation of it, at one length, batch and precision."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

@@ -3,8 +3,6 @@
 Each subject has its own process, so that several can take turns without sharing memory or compiled code.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import statistics

@@ -1,7 +1,5 @@
 """Boards: rankings made from records of runs, with their uncertainty."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 

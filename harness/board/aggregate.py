@@ -1,7 +1,5 @@
 """What holds over several tasks of one track: normalised scores, mean ranks, and time to target."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

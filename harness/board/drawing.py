@@ -1,7 +1,5 @@
 """How the plots of a board look: inline SVG without background, text in the page's font, axes in its muted colour."""
 
-from __future__ import annotations
-
 import io
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """A board on a terminal, and as Markdown, CSV and JSON; `page` makes it a web page."""
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import io

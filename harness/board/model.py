@@ -1,7 +1,5 @@
 """What a board is made of: attributes are the keys of board.json. What cannot be known is None."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """Notes beside a table, without which it could be misread."""
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence

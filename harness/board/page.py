@@ -1,7 +1,5 @@
 """The board as one self-contained HTML page."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Plots of one task, of one task over its tracks, and of several tasks."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

@@ -5,8 +5,6 @@ everywhere. The choice of questions is the other: it is the same for all rows, a
 table.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """From records to a board: rows are made, ranked by their test scores, and annotated."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The board of a suite's records: written beside them, and two of its rows compared."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any

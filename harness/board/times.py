@@ -1,7 +1,5 @@
 """How fast the architectures reach a validation score, read from the curves in their records."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 

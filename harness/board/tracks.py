@@ -1,7 +1,5 @@
 """Whether the ranking of a task depends on what is held equal: its tracks side by side."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from itertools import combinations

@@ -1,7 +1,5 @@
 """How the rows of one task were tuned: whether equally, at what cost, how near an edge, and what more would bring."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """The command line: a file a verb, which parses, calls and prints. None imports more than it needs to be called."""
 
-from __future__ import annotations
-
 import importlib
 from typing import Any
 

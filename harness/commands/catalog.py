@@ -1,7 +1,5 @@
 """Everything that is known by name: architectures, tasks, suites, corpora, and questions of lm-evaluation-harness."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress

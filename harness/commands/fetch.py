@@ -1,7 +1,5 @@
 """`zoobench fetch`."""
 
-from __future__ import annotations
-
 import click
 
 from harness.commands.common import json_option, print_json

@@ -1,7 +1,5 @@
 """`zoobench new`: the first file of an architecture or a task, from `templates/`."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`zoobench plan`."""
 
-from __future__ import annotations
-
 import click
 
 from harness.commands.common import json_option, output, suite_options

@@ -1,7 +1,5 @@
 """`zoobench publish`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

@@ -1,7 +1,5 @@
 """`zoobench validate`."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 
 import click

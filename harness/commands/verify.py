@@ -1,7 +1,5 @@
 """`zoobench verify`."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

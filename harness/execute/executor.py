@@ -1,7 +1,5 @@
 """A pool on this machine: each run in a fresh process, the cores divided among them."""
 
-from __future__ import annotations
-
 import contextlib
 import multiprocessing.connection
 import time

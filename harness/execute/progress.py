@@ -1,7 +1,5 @@
 """The display of runs under way: bars on a terminal, plain lines elsewhere."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from typing import Any, TypeAlias

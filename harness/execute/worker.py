@@ -1,7 +1,5 @@
 """The process of one run, which trains, sends events to its parent and leaves a record."""
 
-from __future__ import annotations
-
 import contextlib
 import gc
 import re

@@ -1,7 +1,5 @@
 """Gates of effort: no more training than the budget allows, on the same data in the same order as every other row."""
 
-from __future__ import annotations
-
 import inspect
 import random
 import sys

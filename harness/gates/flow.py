@@ -1,7 +1,5 @@
 """Gates along time: nothing flows from the future to the past, neither values nor gradients."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager

@@ -1,7 +1,5 @@
 """Everything a model can remember numbers in, declared or not: parameters, buffers, attributes, closures, modules."""
 
-from __future__ import annotations
-
 import sys
 import types
 from collections.abc import Iterable, Iterator

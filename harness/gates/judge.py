@@ -1,7 +1,5 @@
 """Judge a run by every gate that applies."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable
 

@@ -1,7 +1,5 @@
 """Gates of knowledge: the test split is answered no better than training on other data explains."""
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """The result of a gate, and how differences are measured."""
 
-from __future__ import annotations
-
 import math
 
 from torch import Tensor

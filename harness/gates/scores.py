@@ -1,7 +1,5 @@
 """Gates of scores: each is of a distribution, for one example, from its inputs and the saved weights alone."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace

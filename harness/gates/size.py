@@ -1,7 +1,5 @@
 """Gates of size: all that is trained is counted, and the count is what all rows are matched to."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Callable

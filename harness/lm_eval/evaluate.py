@@ -1,7 +1,5 @@
 """A language model asked the questions of lm-evaluation-harness, and its answers as a record keeps them."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import time

@@ -6,8 +6,6 @@ Python its one line puts a finder before the others, which does nothing (and imp
 imported. Then it asks this module, which lets that happen and adds our name.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import sys
 import warnings

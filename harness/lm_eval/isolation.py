@@ -4,8 +4,6 @@ lm_eval draws from the global generators, prints, and shows bars of its own. Her
 afterwards, nothing is printed, and what its bars would show is reported.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import random

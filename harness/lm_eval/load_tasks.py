@@ -1,7 +1,5 @@
 """Tasks of lm-evaluation-harness by name: its own, ours (`questions`), and those of a folder of YAML files."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -11,8 +11,6 @@ is ours:
 - batches are made by length, under a budget of tokens.
 """
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence

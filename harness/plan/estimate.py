@@ -1,7 +1,5 @@
 """Estimate every cell's size, FLOPs, tokens and time before anything runs."""
 
-from __future__ import annotations
-
 import timeit
 from dataclasses import asdict, dataclass
 from typing import Any

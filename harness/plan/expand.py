@@ -1,7 +1,5 @@
 """From a suite to its final runs."""
 
-from __future__ import annotations
-
 import importlib.util
 from hashlib import blake2b
 from pathlib import Path

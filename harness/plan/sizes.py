@@ -1,7 +1,5 @@
 """The size that meets a run's match rule, the model of that size, and what a training step of it costs."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """The trials of a suite: which points are tried, and the hyperparameters they decide on."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import math

@@ -1,7 +1,5 @@
 """Frozen dataclasses that read and write JSON: typed on the way in, the same keys and values on the way out."""
 
-from __future__ import annotations
-
 import dataclasses
 import types
 import typing

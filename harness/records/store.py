@@ -1,7 +1,5 @@
 """Records on disk: `results/<suite>/<run_id>/record.json`, written last and whole: where it is, the run is finished."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

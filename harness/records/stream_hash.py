@@ -1,7 +1,5 @@
 """Hashes of training data: of the stream, which proves that every architecture saw the same, and of examples."""
 
-from __future__ import annotations
-
 from functools import cache
 from hashlib import blake2b
 

@@ -1,7 +1,5 @@
 """Whether published records are sound."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -11,8 +11,6 @@ equal spread, 1000 repetitions) the 95% interval of `iqm` covers its value in .7
 at 10 over 3 tasks, and in .86, .89 and .94 over 10 tasks.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 

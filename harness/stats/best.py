@@ -1,7 +1,5 @@
 """The expected best score of k of the trials that were made."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

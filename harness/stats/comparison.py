@@ -4,8 +4,6 @@
 difference it could have shown, and the notes beside them.
 """
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Collection, Mapping, Sequence

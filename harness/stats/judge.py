@@ -5,8 +5,6 @@ rows of the board tell of each (Smyth 2004), and all pairs are judged at once by
 errors of all means. docs/statistics.md has the formulas, what they were measured to do, and where they err.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """What must hold of a suite beyond its schema: names, options and tuning, against what is registered."""
 
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import Iterator
 from typing import Any

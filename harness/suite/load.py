@@ -1,7 +1,5 @@
 """From the name of a suite to a checked suite: find, read, extend, override, parse, fill in, check."""
 
-from __future__ import annotations
-
 import importlib.resources
 import re
 from pathlib import Path

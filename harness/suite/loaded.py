@@ -1,7 +1,5 @@
 """A suite that was loaded: as written, with its tasks as every run of them is to be, and where each key stands."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass

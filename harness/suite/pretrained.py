@@ -1,7 +1,5 @@
 """What stands in a suite for published weights: `pretrained: {KIND: WHERE, OPTION: VALUE}`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

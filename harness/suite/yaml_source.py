@@ -1,7 +1,5 @@
 """YAML with its places: plain data, and for every key the file and line it stands on."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, field
 from pathlib import Path

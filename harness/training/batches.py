@@ -1,7 +1,5 @@
 """Training batches, made and hashed off the clock."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """The scores of a model on a split, as records hold them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import asdict
 

@@ -1,7 +1,5 @@
 """What a run leaves when it ends: its scores, the gates it passes, its record and its weights."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, replace
 
 from harness.gates.judge import judge

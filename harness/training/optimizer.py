@@ -1,7 +1,5 @@
 """Parameter groups from the model's own overrides, AdamW over them, and the training step."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager

@@ -1,7 +1,5 @@
 """Published weights, scored as they are."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 
 from harness import machine

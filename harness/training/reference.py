@@ -4,8 +4,6 @@ Machines drift: they are shared, throttled, warm or cold. The reference does the
 so that the run's speed over the reference's is comparable where seconds are not.
 """
 
-from __future__ import annotations
-
 import statistics
 import time
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """A run under way: its model, optimizer and data, what it has used, and the checkpoint it goes on from."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager

@@ -1,7 +1,5 @@
 """The learning rate as a function of how far a run is."""
 
-from __future__ import annotations
-
 import math
 
 

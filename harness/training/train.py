@@ -1,7 +1,5 @@
 """The loop every architecture is trained by, from a RunSpec to its record."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable

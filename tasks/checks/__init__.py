@@ -4,8 +4,6 @@ A task is built with the options of its `smoke` difficulty, or its defaults wher
 here, what needs data is skipped. torch is imported only by the checks that score answers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Arrays are what role and `shape` promise."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Examples are a function of split, id and seed; no split shares any; the fingerprint knows them apart."""
 
-from __future__ import annotations
-
 import importlib
 import os
 import pickle

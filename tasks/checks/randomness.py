@@ -1,7 +1,5 @@
 """The global generators of random, numpy and torch, which no task may touch."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager

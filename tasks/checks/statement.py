@@ -1,7 +1,5 @@
 """What a task says of itself: its options and its difficulties."""
 
-from __future__ import annotations
-
 from inspect import Parameter
 from typing import get_args
 

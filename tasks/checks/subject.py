@@ -1,7 +1,5 @@
 """One task under its options, its examples as hashes, and how a check says what went wrong."""
 
-from __future__ import annotations
-
 from functools import cached_property
 from hashlib import blake2b
 from typing import Any

@@ -1,7 +1,5 @@
 """What is known of a corpus before it is read: where it may be, its licence, the hash its content must have."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution

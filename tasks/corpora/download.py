@@ -1,7 +1,5 @@
 """Downloads that go on where they broke off, and the check that stands between a download and the cache."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import os

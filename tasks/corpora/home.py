@@ -1,7 +1,5 @@
 """Where downloads and what is made of them are kept, and whether the network may be used."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The corpora known by name."""
 
-from __future__ import annotations
-
 from tasks.corpora.card import Card, InPackage
 from tasks.corpora.remote import HubText, Url
 from zoo.registry import nearest

@@ -1,7 +1,5 @@
 """Finds, fetches and reads the content of a corpus, and checks it against its card."""
 
-from __future__ import annotations
-
 import bz2
 import dataclasses
 import gzip

@@ -3,8 +3,6 @@
 Only data files are read (text, parquet); no code of a data set is run and nothing is unpickled.
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Lengths are in units of 1/16 pixel; pixel (row, column) has its centre at (16·row + 8, 16·column + 8).
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

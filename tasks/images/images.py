@@ -1,7 +1,5 @@
 """Images as sequences of patches: where MLP-Mixer, vision transformers and sequence models meet."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 from typing import ClassVar
 

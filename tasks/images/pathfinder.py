@@ -1,7 +1,5 @@
 """Pathfinder: are two dots on one dashed path?"""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 

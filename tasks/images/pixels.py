@@ -1,7 +1,5 @@
 """Real images, read as sequences of gray pixels."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Sets of labelled images: by name, or a user's folder in one of the usual layouts. One place for splits and checks."""
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import io

@@ -1,7 +1,5 @@
 """Masked language modelling: the tokens of a text that were hidden, with what stands on both sides of them."""
 
-from __future__ import annotations
-
 from functools import cached_property
 from typing import ClassVar
 

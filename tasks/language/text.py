@@ -1,7 +1,5 @@
 """Language modelling: the next byte, character or subword of a text."""
 
-from __future__ import annotations
-
 from functools import cached_property
 from typing import ClassVar
 

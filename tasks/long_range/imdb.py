@@ -1,7 +1,5 @@
 """Film reviews, read byte by byte: good or bad?"""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import io

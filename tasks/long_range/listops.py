@@ -1,7 +1,5 @@
 """ListOps: evaluate nested lists of operators and digits."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Two documents, encoded apart: do they belong together?"""
 
-from __future__ import annotations
-
 import hashlib
 import html
 import re

@@ -1,7 +1,5 @@
 """Trees of ListOps, grown and evaluated in compiled loops. Import it only where examples are made: it loads numba."""
 
-from __future__ import annotations
-
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray

@@ -1,7 +1,5 @@
 """Associative recall with one query: letters and digits, then a letter again."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import numpy as np

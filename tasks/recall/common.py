@@ -1,7 +1,5 @@
 """What tasks of recall share: their shape, how a question is laid out, and guesses that look nothing up."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Induction heads: what followed a token once will follow it again."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import numpy as np

@@ -5,8 +5,6 @@ ones (longer, larger vocabularies, fewer examples, more noise: configs/tasks/*.y
 six pairs of learning rate and weight decay on the test set, so a score here is not one of theirs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, ClassVar

@@ -5,8 +5,6 @@ that the context determines: those of keys seen before. `multi_query` is true in
 this; so there is no copy prefix.
 """
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Multi-query associative recall: look up what stood behind a key."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import numpy as np

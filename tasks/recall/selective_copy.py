@@ -1,7 +1,5 @@
 """Selective copying: give back the data tokens of a context full of blanks, in order."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import numpy as np

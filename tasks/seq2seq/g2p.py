@@ -1,7 +1,5 @@
 """Grapheme to phoneme: how an English word is pronounced."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence

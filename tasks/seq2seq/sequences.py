@@ -1,7 +1,5 @@
 """Generated pairs of sequences: reverse, sort, add."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial

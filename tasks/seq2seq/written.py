@@ -1,7 +1,5 @@
 """What tasks of role `seq2seq` share: target tokens, and the splits of a fixed list of contents."""
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import takewhile

@@ -1,7 +1,5 @@
 """A suite small enough to be run many times."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable, Iterator
 from pathlib import Path

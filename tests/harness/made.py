@@ -1,7 +1,5 @@
 """Specs, runs and records for tests."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import asdict, replace
 from itertools import count

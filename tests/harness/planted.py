@@ -1,7 +1,5 @@
 """Planted records: what the harness would have left, with numbers chosen by the test."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any, TypeVar
 

@@ -1,7 +1,5 @@
 """How oracle tests compare: relative errors, gradients by name, pieces with a state; and random layers and inputs."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path

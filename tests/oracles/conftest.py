@@ -4,8 +4,6 @@
 error in the book. `pytest tests/oracles --proofs` writes the book to zoo/proofs.json, for docs and `zoobench ls`.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

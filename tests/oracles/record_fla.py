@@ -11,8 +11,6 @@ takes one by one. recorded/fla_<name>.safetensors then holds, in float32, param.
 cotangent, grad.input and grad.<official name> of sum(output · cotangent), and state.final where the layer gives one.
 """
 
-from __future__ import annotations
-
 import inspect
 import json
 import os

@@ -5,8 +5,6 @@ flash-linear-attention are made by record_fla.py. Here a `Case` says how to buil
 from the official ones; gradients flow back through that, so that all are compared under the official names.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math

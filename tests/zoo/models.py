@@ -1,7 +1,5 @@
 """Small models and tokenizers for tests: random weights, decoding in pieces, and refusals of one line."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path

@@ -5,8 +5,6 @@ come from installed packages (entry points in group `zoobench.architectures`) or
 names under `plugins:`. What is registered is a `Mixer` class, or a function from options to a `Recipe`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 from collections.abc import Callable

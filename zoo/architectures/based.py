@@ -6,8 +6,6 @@ with d the width of q and k, a few features of each head. The third kind of laye
 `zoo.layers.local_attention`.
 """
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn

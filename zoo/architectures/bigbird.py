@@ -8,8 +8,6 @@ once for each layer and head, from a seed, by the official plan: among the first
 nor global. With no more than 2r + 5 blocks, attention is full.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 import torch.nn.functional as F

@@ -7,8 +7,6 @@ Mathematical Framework for Transformer Circuits, "QK circuit"), at H·D² parame
 every past input and value: a state of 2·T·D numbers per layer.
 """
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn

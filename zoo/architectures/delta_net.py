@@ -7,8 +7,6 @@ S moves by (I − β_t k_t k_tᵀ): with |k_t| = 1 its eigenvalues are 1 and 1 �
 negative, with which a layer can track state such as parity (Grazzi et al. 2025, arXiv:2411.12537).
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch.nn.functional as F

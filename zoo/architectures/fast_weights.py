@@ -16,8 +16,6 @@ learn to map φ(k_t) to v_t, by an outer product (Schmidhuber 1991, 1992; also l
 The official attn_type 24 is elu with delta, the default here; 26 dpfp with delta, 34 elu with sum, 36 dpfp with sum.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch

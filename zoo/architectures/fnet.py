@@ -6,8 +6,6 @@ without parameters and without normalisation. Every output depends on T itself, 
 Backbone pads with zeros.
 """
 
-from __future__ import annotations
-
 from jaxtyping import Float
 from torch import Tensor
 

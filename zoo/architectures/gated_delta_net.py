@@ -7,8 +7,6 @@
 With more value heads than key heads, each key head serves as many consecutive value heads.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -8,8 +8,6 @@ per head, with a decay α for every key channel, kept close to 1 by τ = 16. Wit
 group of neighbouring query heads. Optionally a short convolution and SiLU act on q, k and v first.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 

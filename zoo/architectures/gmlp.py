@@ -7,8 +7,6 @@ the layer is an MLP that mixes nothing. There is no channel mixer beside it. The
 timm's `GatedMlp` with `SpatialGatingUnit` has the names used here.
 """
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn

@@ -6,8 +6,6 @@
 The state is h: D numbers per layer, whatever the length.
 """
 
-from __future__ import annotations
-
 from torch import nn
 
 from zoo.architectures import register

@@ -11,8 +11,6 @@ softmax, no Δ, no HiPPO, one Λ of N modes for all H features, all of it drawn 
 A sum of exponentials is a recurrence: x_t = e^λ x_{t−1} + w_t for every feature, from which any length continues.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Complex, Float

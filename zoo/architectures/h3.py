@@ -11,8 +11,6 @@ With head_dim d > 1 the product is an outer one within each of the D/d heads, u[
 one for the head, run over all d² of them; and q contracts i: y_j = Σ_i q_i y[i, j].
 """
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import torch

@@ -1,7 +1,5 @@
 """Hybrids: stacks whose layers follow a pattern."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -13,8 +13,6 @@ with t from 0 to 1 over the longest sequence, so that its length is part of the 
 channel d of filter o, as in standalone_hyena.py; src/models/sequence/hyena.py has d·(N − 1) + o.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

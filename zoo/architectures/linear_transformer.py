@@ -5,8 +5,6 @@
 with φ(x) = elu(x) + 1. Looking both ways, S and z sum over all steps. ε is the official code's, the paper has none.
 """
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor

@@ -7,8 +7,6 @@ The biases of keys and values are added to the summaries, as in the official cod
 input. Every summary sees the whole sequence, so this is never causal.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch

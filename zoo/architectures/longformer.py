@@ -9,8 +9,6 @@ queries look through projections of their own (q', k', v'), which start as copie
 language models (section 4), has no global tokens: W(t) = {t − w/2, ..., t}.
 """
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor

@@ -6,8 +6,6 @@
 λ starts uniform on the ring r_min ≤ |λ| ≤ r_max, arg λ ≤ max_phase, and γ = √(1 − |λ|²).
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch

@@ -6,8 +6,6 @@
 The state is h and c: 2·D numbers per layer, whatever the length.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 

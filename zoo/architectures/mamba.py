@@ -6,8 +6,6 @@
 with A = −e^{A_log}, and conv a short causal convolution of each channel. See `zoo.ops.selective_scan`.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Literal
 

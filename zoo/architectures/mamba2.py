@@ -7,8 +7,6 @@ with one A = −e^{A_log}, Δ and D per head, and B, C shared by the heads of a 
 keys B, values Δ x and a scalar decay, which runs in chunks (section 6). See `zoo.ops.ssd`.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -5,8 +5,6 @@
 with g(u) = u + ½ for u ≥ 0 and σ(u) below, which keeps h positive (appendix B.2.1).
 """
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn

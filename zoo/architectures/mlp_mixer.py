@@ -5,8 +5,6 @@
 for each channel i, along time, with the same weights for all channels.
 """
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn

@@ -11,8 +11,6 @@ A sequence of at most m steps has full softmax attention, as in the official cod
 valid steps, so that padding moves none.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Literal
 

@@ -9,8 +9,6 @@ independent χ_d norm (section 3.3). c is a stabiliser that cancels in y but for
 model carries S = Σ φ(k) vᵀ and z = Σ φ(k), of m(d + 1) numbers per head.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Literal
 

@@ -11,8 +11,6 @@ The causal form hides later steps, yet is not strictly causal: where they hash m
 decides which earlier steps are seen.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from functools import partial

@@ -14,8 +14,6 @@ which differ in c, agree only after it, to about 1e-5. We compute two of them:
 A sum of absolute values over pairs (t, s) is no function of a state of fixed size: only `recurrent` can be continued.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from functools import lru_cache
 from typing import Any, Literal, TypeAlias

@@ -8,8 +8,6 @@ with W_a and W_i block-diagonal. The first step of a sequence has no past to mak
 unscaled, as in the official code; the paper does not say.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

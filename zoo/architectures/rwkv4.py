@@ -8,8 +8,6 @@ Both sublayers first mix each input with the one before it (the token shift), x^
 with w = −e^{time_decay} and u = time_first. See `zoo.ops.wkv4` for wkv.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

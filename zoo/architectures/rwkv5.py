@@ -12,8 +12,6 @@ with u = time_faaaa. Channel mixing is that of RWKV-4, 3.5 times as wide inside:
     r, k = x^{μr} W_r, x^{μk} W_k,    out = σ(r) ⊙ (max(k, 0)² W_v)
 """
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn

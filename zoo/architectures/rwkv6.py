@@ -10,8 +10,6 @@ RWKV-5 with a token shift and a decay that follow the data. With x' = x_{t−1} 
 The mixing vectors μ (time_maa_*) weigh the previous input, where those of RWKV-4 and 5 weigh the present one.
 """
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn

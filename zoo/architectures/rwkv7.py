@@ -12,8 +12,6 @@ v_first is v of the stack's first layer at the same step. S here is keys by valu
 Channel mixing, 4 times as wide inside, has no gate:  out = max(x^k W_k, 0)² W_v.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

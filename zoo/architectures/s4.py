@@ -9,8 +9,6 @@ That form takes C̃ = C (I − Ā^L), and C̃ is what is learned (section 3.2): 
 L = `l_kernel`. All N modes come in conjugate pairs, of which N/2 are kept, with Λ = −e^{log_A_real} − i A_imag.
 """
 
-from __future__ import annotations
-
 from typing import Any, Literal, NamedTuple
 
 import torch

@@ -8,8 +8,6 @@ with Ā and B̄ by zero-order hold or the bilinear transform, see `zoo.layers.di
 long convolution, y = K ∗ u + D u with K_l = 2 Re(C Ā^l B̄).
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -15,8 +15,6 @@ with a step size Δ = e^{log_step} for every mode. Λ starts as the spectrum of 
 Looking both ways, the same states run backwards as well, read by a second C̃ (section 3.3).
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import numpy as np

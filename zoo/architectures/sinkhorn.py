@@ -10,8 +10,6 @@ Every head sorts for itself. Noise is drawn in training only. Blocks of padding 
 official code; we follow lucidrains/sinkhorn-transformer, SinkhornSelfAttention with non_permutative=False.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch

@@ -10,8 +10,6 @@ m_t = max(ln σ(f̃) + m_{t−1}, ĩ), which cancels out of h. As h_{t−1} stan
 form: see `zoo.ops.slstm`.
 """
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import torch

@@ -1,7 +1,5 @@
 """The wrapper that lets a causal mixer look both ways."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

@@ -4,8 +4,6 @@ A residual type wraps one sublayer f. `open` turns the embedding into the stream
 turns the stream into the stack's output. Where the stream is the residual itself, they add the final norm only.
 """
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 import torch

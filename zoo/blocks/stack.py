@@ -1,7 +1,5 @@
 """The stack of blocks."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

@@ -4,8 +4,6 @@ What is checked follows from the traits of the built model: a claim is put to th
 Models are tiny, in float64, with every parameter randomised, so that nothing hides behind a zero initialisation.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

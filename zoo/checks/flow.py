@@ -1,7 +1,5 @@
 """Checks of what may flow where along time: causality, resumption, padding, length."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import torch

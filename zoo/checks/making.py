@@ -1,7 +1,5 @@
 """Checks of how models are made and trained: roles, initialisation, parameter groups, gradients, state size."""
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Callable

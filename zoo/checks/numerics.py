@@ -1,7 +1,5 @@
 """Checks of numbers: batches, repeatability, bfloat16, extreme inputs."""
 
-from __future__ import annotations
-
 import math
 
 import torch

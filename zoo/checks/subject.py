@@ -1,7 +1,5 @@
 """What a check works on (tiny models of one architecture) and what it hands back."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from functools import cached_property

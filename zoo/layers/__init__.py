@@ -1,7 +1,5 @@
 """Layers that two or more architectures share, and the names by which suites call some of them."""
 
-from __future__ import annotations
-
 from zoo.registry import Table
 
 MIXERS = Table(

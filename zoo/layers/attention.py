@@ -6,8 +6,6 @@ with Q, K, V = x W_Q, x W_K, x W_V; rotations and bias come from relative positi
 Decoding keeps every past key and value: a state of 2·T·D numbers per layer.
 """
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor

@@ -5,8 +5,6 @@
 m is "memory" in `shared_context`, beside "memory_mask", which is true where it is valid.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

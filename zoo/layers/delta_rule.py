@@ -2,8 +2,6 @@
 projections with short convolutions in front of it, queries and keys of unit length; a norm over each head behind it.
 """
 
-from __future__ import annotations
-
 from itertools import zip_longest
 from typing import Any, Literal
 

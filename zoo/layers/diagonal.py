@@ -1,7 +1,5 @@
 """Diagonal linear systems: complex modes that decay and turn each by itself (S4D, H3, S5, LRU)."""
 
-from __future__ import annotations
-
 import math
 from functools import cache
 from typing import Literal, NamedTuple, TypeAlias

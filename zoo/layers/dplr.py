@@ -1,7 +1,5 @@
 """The systems of `zoo.ops.cauchy` as matrices in real coordinates (Re x_1, Im x_1, Re x_2, …) of N = 2M numbers."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Complex, Float, Int

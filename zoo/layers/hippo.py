@@ -5,8 +5,6 @@
 Only one mode of each conjugate pair is kept, the one with Im Λ ≤ 0. Official: state-spaces/s4, models/s4/s4.py, `nplr`.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from typing import NamedTuple
 

@@ -5,8 +5,6 @@ et al. 2017). GPT-2's constant 0.02 is the same at width 2,500 and far too small
 width 64 attention then fails on recall that it solves within a thousand steps from these.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -10,8 +10,6 @@ Shazeer 2019; grouped, Ainslie et al. 2023). Decoding keeps w − 1 keys and val
 bias come from relative positions, where the architecture has any.
 """
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """The MLP of a transformer block, plain or gated as in Llama, and the activation functions, by the names of suites."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import TypeAlias

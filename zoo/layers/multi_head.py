@@ -1,7 +1,5 @@
 """What mixers of several heads share: how wide a head is, and the positions that act inside it."""
 
-from __future__ import annotations
-
 from zoo.contract import LayerContext, Mixer
 from zoo.layers.positions import relative
 from zoo.layers.ranges import head_width

@@ -1,7 +1,5 @@
 """Normalisation along features, by the names that a Recipe calls it."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Literal, TypeAlias
 

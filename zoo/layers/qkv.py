@@ -3,8 +3,6 @@
 Each pair of features becomes (a, b) → (a cos − b sin, b cos + a sin).
 """
 
-from __future__ import annotations
-
 from typing import Literal, NamedTuple, TypeAlias
 
 import torch

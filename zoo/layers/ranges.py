@@ -1,7 +1,5 @@
 """Refusals of options out of range, each a ValueError. The registry has checked types and choices before."""
 
-from __future__ import annotations
-
 import math
 from fractions import Fraction
 

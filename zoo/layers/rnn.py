@@ -1,7 +1,5 @@
 """Mixers made of one of torch's recurrent layers: rows of several lengths, states, initial weights."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 import torch

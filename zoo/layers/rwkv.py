@@ -1,7 +1,5 @@
 """What RWKV-4 to 7 share: the token shift, channel mixing, heads with a matrix state."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 import torch

@@ -3,8 +3,6 @@
 Each step sees the W − 1 before it (fla-org/flash-linear-attention, fla/modules/conv/short_conv.py; W = 4 and SiLU).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal
 

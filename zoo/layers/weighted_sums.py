@@ -5,8 +5,6 @@
 Looking both ways, S and z sum over all steps.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float

@@ -1,7 +1,5 @@
 """What both layers of xLSTM are made of (Beck et al. 2024, arXiv:2405.04517; official: NX-AI/xlstm, components)."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float

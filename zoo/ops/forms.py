@@ -11,8 +11,6 @@ which `compiled("positive")(naive.positive)` says in one line. Numba takes a whi
 is imported when it is first chosen.
 """
 
-from __future__ import annotations
-
 import os
 import warnings
 from collections.abc import Callable

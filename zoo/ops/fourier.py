@@ -3,8 +3,6 @@
 For real x the features above D/2 mirror those below, Y_{t,k} = conj Y_{−t,−k}: half of the transform is enough.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

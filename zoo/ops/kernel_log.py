@@ -1,7 +1,5 @@
 """Which code computes each op: what a record's `provenance.kernels` says ran."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps

@@ -4,8 +4,6 @@ An official kernel stands in an op's `official.py`, and computes on a GPU once i
 those of the op's naive form: see `compute`.
 """
 
-from __future__ import annotations
-
 import functools
 import os
 import warnings

@@ -1,7 +1,5 @@
 """Float32 where half precision would not do, whatever autocast says."""
 
-from __future__ import annotations
-
 import functools
 from contextlib import AbstractContextManager, nullcontext
 

@@ -4,8 +4,6 @@ A chunk multiplies what is masked by 0, and 0 · ∞ is NaN, at earlier steps to
 returns, and where that is not finite the naive form decides.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch

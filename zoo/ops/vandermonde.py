@@ -4,8 +4,6 @@ Written out they take H·N·L exponentials. By splitting the power, with l = m·
 H·N·2√L, and one real batched matmul over the modes: Re Σ_n x_n y_n = [Re x, −Im x] · [Re y, Im y].
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

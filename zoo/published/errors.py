@@ -1,7 +1,5 @@
 """The error that published weights raise, and what raises it everywhere."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -3,8 +3,6 @@
 safetensors are preferred to pickles, and a pickle is read for its tensors only: opening a file runs no code.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import json

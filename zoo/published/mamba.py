@@ -5,8 +5,6 @@ transformers' (`model_type` mamba or mamba2). Sizes follow from the shapes of th
 them, and adds what shapes do not show: Mamba-2's number of groups, the place of its norm, the ε of the norms.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from functools import partial

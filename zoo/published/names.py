@@ -1,7 +1,5 @@
 """The same tensors under our names and under those of a published checkpoint, mapped in both directions."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Models of the zoo as folders: `zoo.json` (architecture, shape, options, tokenizer) and `model.safetensors`."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Sequence

@@ -9,8 +9,6 @@ rwkv.cpp's conversion also drops axes of length 1, transposes low-rank factors, 
 RWKV-7 into `x_rwkvag` (6, 1, C). All of it is undone here.
 """
 
-from __future__ import annotations
-
 import contextlib
 import re
 from collections.abc import Mapping

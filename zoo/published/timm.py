@@ -4,8 +4,6 @@ timm/NAME, timm/NAME.TAG   an architecture of timm, and the tag of its weights
 org/name, a folder         timm's format on the hub: config.json (architecture, pretrained_cfg), model.safetensors
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import math

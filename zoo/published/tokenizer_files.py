@@ -1,7 +1,5 @@
 """Tokenizers by name or file, for checkpoints that come without one or with only a `tokenizer.json`."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

@@ -9,8 +9,6 @@ Its layers differ from Mamba's in five points:
 - the sum of both scans is gated, so that D u enters twice.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import importlib.util
 import json

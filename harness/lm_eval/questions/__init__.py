@@ -3,8 +3,6 @@
 Each YAML file here is one task or group; this folder is what `TaskManager(include_path=...)` is given.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 from pathlib import Path
 from typing import Any

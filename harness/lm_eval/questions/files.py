@@ -1,7 +1,5 @@
 """Questions in files the user has: one JSON object a line, in the forms of llm-foundry's `local_data`."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

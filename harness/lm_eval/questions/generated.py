@@ -4,8 +4,6 @@ Every document depends on its own number alone, so they are the same on every ma
 that the first few are a fair sample of all.
 """
 
-from __future__ import annotations
-
 import re
 from functools import lru_cache
 from typing import Any, TypeAlias

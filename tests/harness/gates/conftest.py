@@ -1,7 +1,5 @@
 """Short runs on a tiny task, and the gates they fail."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from harness.records.meters import StopRule

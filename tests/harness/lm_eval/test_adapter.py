@@ -1,7 +1,5 @@
 """Zoobench against lm_eval's own `hf` backend on the same weights, and against models whose answers are known."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

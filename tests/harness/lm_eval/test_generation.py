@@ -1,7 +1,5 @@
 """How lm_eval's `generation_kwargs` are read. What is generated: test_adapter.py."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

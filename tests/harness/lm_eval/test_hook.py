@@ -1,7 +1,5 @@
 """The line that every start of Python reads, against packages called `lm_eval` as they are, were and may become."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Log-likelihoods against what a model says about each request alone, and how much of it is read."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What tests of mixers share: random ones in float64, and random inputs."""
 
-from __future__ import annotations
-
 from typing import Any, TypeVar
 
 import torch

@@ -1,7 +1,5 @@
 """One small input of every public op, beside its naive form: what `test_nonfinite` and `test_kernel_log` go through."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module

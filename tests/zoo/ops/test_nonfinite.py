@@ -1,7 +1,5 @@
 """NaN and ±∞ come out of every form of every op as the naive form has them: no form turns them into numbers."""
 
-from __future__ import annotations
-
 import random
 from functools import cache
 

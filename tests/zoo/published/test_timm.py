@@ -1,7 +1,5 @@
 """Models of timm behind our interface: the logits are timm's own, and what does not fit is said in one line."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

@@ -1,8 +1,6 @@
 """The model of each role: an embedding, a backbone and a head."""
 
 # ruff: noqa: F401  # what they are made of can be had from here too
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from zoo.blocks.heads.base import SequenceModel, make_head

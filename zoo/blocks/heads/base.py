@@ -1,7 +1,5 @@
 """What the models of all roles share."""
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn

@@ -3,8 +3,6 @@
 retrieve (LRA's document matching) reads two documents by one encoder, a and b, and first an MLP of [a, b, a⊙b, a−b].
 """
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn

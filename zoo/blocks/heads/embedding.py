@@ -1,7 +1,5 @@
 """The first layer of every model: tokens or vectors, with their positions."""
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn

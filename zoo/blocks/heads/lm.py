@@ -1,7 +1,5 @@
 """lm and masked: logits for a token at every step, from a causal or a bidirectional backbone."""
 
-from __future__ import annotations
-
 from jaxtyping import Float, Int
 from torch import Tensor
 

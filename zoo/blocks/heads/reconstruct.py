@@ -1,7 +1,5 @@
 """reconstruct: every token again, from a causal backbone's last output alone (MAD's compression)."""
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn

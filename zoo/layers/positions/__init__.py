@@ -4,8 +4,6 @@
 on queries, keys or scores; a mixer that can apply them (`Mixer.relative`) makes one with `relative`.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from zoo.layers.positions.at_input import ABSOLUTE, Absolute

@@ -1,7 +1,5 @@
 """Absolute positions, which join the embedding before the first block: modules from (x, positions) to x."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -3,8 +3,6 @@
 A score depends on the distance between query and key alone, so keys can be rotated once and cached.
 """
 
-from __future__ import annotations
-
 import math
 from typing import ClassVar, Literal
 

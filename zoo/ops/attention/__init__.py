@@ -1,7 +1,5 @@
 """Softmax attention: by compiled loops where scores are plain, or by torch's fused kernels."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float

@@ -1,7 +1,5 @@
 """Softmax attention as the equation reads: softmax(q kᵀ / √d + bias) v (Vaswani et al. 2017, eq. 1)."""
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor

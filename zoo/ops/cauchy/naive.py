@@ -1,7 +1,5 @@
 """The DPLR system as the equations read: all N modes, dense matrices, one step after the other."""
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor

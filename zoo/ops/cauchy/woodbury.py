@@ -10,8 +10,6 @@ The paper divides by z, which is 0 at ω = −1; this form never does. A factor 
 end: what remains is s = i S and z = κ, with S = 2 sin(πk/L) and κ = cos(πk/L), both real.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -4,8 +4,6 @@ A tile holds 16 rows of 64 bytes; its instruction adds to 16×16 numbers in floa
 in bfloat16, the latter in pairs of rows (see `zoo.ops.cpu.matmul`).
 """
 
-from __future__ import annotations
-
 from itertools import product
 from typing import Any
 

@@ -5,8 +5,6 @@ b. In float32 that is a fused multiply-add; in bfloat16 an instruction (AVX512-B
 numbers which lie side by side: pairs of rows of b are interleaved (see `zoo.ops.cpu.matmul`).
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from llvmlite import ir

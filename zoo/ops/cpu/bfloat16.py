@@ -3,8 +3,6 @@
 A loop written with `widened` and `narrowed` runs on float32 and float64 arrays as well, where both do nothing.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import numpy as np

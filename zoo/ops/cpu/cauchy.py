@@ -8,8 +8,6 @@ With (x, y) for 1/q_n, the sums of `woodbury.sums` are, in real numbers,
 The backward pass computes 1/q again, and goes on from the gradient of (x, y) by d(1/q) = −dq / q².
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import numpy as np

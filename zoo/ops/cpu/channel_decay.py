@@ -16,8 +16,6 @@ step, with c_t = a_t and u = 1, or with a bonus c_t = 1; G is the gradient of S_
 Spans are added up from m outwards, and never as differences of longer ones.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import numpy as np

@@ -10,8 +10,6 @@ A log decay c_t raises what is read at t and lowers what is written there; what 
 are those of `zoo.ops.cpu.matmul`, the inverse is in float32; what is between them stays in the cache.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import numpy as np

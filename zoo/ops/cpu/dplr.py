@@ -9,8 +9,6 @@ the gradient of S_t,
     d ln w = w ⊙ (G ⊙ S_{t−1}) 1,    da = S_{t−1} dr,    G ← diag(w) G + a drᵀ
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import numpy as np

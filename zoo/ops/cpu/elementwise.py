@@ -1,7 +1,5 @@
 """`zoo.ops.elementwise.positive` as compiled loops over rows: y = max(x, 0) + e^{min(x, 0)},  dx = dy ⊙ min(y, 1)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

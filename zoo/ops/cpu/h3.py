@@ -8,8 +8,6 @@ which are three products for each channel, of all its chunks: with the Toeplitz 
 and with what is written into them, complex numbers as rows of real parts beside imaginary ones.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

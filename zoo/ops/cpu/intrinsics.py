@@ -1,7 +1,5 @@
 """Instructions that numba has no word for, inside compiled loops: what an intrinsic needs to emit them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import wraps
 from typing import Any

@@ -5,8 +5,6 @@ LLVM vectorises an innermost loop over one-dimensional contiguous arrays whose p
 time outside and channels inside, works on local arrays, and copies them out.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any

@@ -16,8 +16,6 @@ cancels in float32.
 Heads of v that share a head of q and k are worked on together: they share Q Kᵀ, and their dQ and dK are added up.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import numpy as np

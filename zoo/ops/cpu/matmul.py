@@ -12,8 +12,6 @@ multiples of `SIDE`, and of `STEP` where they are summed over. Of float32 and fl
 products of float64 are plain loops, for tests.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

@@ -4,8 +4,6 @@ Matrices are flat arrays, rows `across` apart, in which a narrower one stands be
 products may be bfloat16, see `zoo.ops.cpu.bfloat16`.
 """
 
-from __future__ import annotations
-
 from zoo.ops.cpu.bfloat16 import narrowed, widened
 from zoo.ops.cpu.jit import called, copy
 from zoo.ops.cpu.simd import lanes, load, prefetch, store

@@ -14,8 +14,6 @@ Arrays of states are laid out (N, channels), so that loops over channels are con
 comes times log₂ e. Loops take two of the N at once.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any, NamedTuple
 

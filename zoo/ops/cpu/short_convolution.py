@@ -9,8 +9,6 @@ x may be bfloat16: it is read as it lies in memory, and its gradient is written 
 else is float32 at least.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import torch

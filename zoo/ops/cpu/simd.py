@@ -13,8 +13,6 @@ Vectors are loaded from arrays in float32, in float64, or in bfloat16 (`zoo.ops.
 are added, subtracted, multiplied and divided, with each other and under the flags of `zoo.ops.cpu.jit.FAST`.
 """
 
-from __future__ import annotations
-
 import math
 import operator
 from collections.abc import Callable

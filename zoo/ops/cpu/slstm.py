@@ -9,8 +9,6 @@ With g the gradient of what stands behind it, in a step backward
 and R's gradient is one matrix product over all steps, once the loop has left every di, df, dz and do behind.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import numpy as np

@@ -6,8 +6,6 @@ enters machine code at once and never meets Python, whose lock it would have to 
 which a warning tells, threads of our own it is.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import warnings

@@ -8,8 +8,6 @@ factors of `naive.wkv`, and g the gradient of the (p, q) after a step in units o
     dk = e_new (d_num v + d_den) + b (g_p v + g_q),    dv = e_new d_num + b g_p,    dw += a (g_p p + g_q q)
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Arrays that a thread of a compiled loop works on, by name."""
 
-from __future__ import annotations
-
 from collections import namedtuple
 from typing import Any
 

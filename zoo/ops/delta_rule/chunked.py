@@ -17,8 +17,6 @@ alike, u_t = S_{t-1}ᵀ a_t being what b_t writes, U − W S the solution for wh
     u_t − Σ_{s<t} (e^{c_{t-1} − c_s} ⊙ a_t)·b_s u_s = Σ_{s<t} (e^{c_{t-1} − c_s} ⊙ a_t)·k_s v_s + Sᵀ (e^{c_{t-1}} ⊙ a_t)
 """
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

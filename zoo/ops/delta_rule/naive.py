@@ -14,8 +14,6 @@ No scale is applied to q or k: that is the caller's choice. A step with β_t = 0
 ln w_t = 0) leaves the state alone.
 """
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor

@@ -1,8 +1,6 @@
 """Delta rules by the Triton kernels of flash-linear-attention (fla-org/flash-linear-attention, fla/ops): see
 `zoo.ops.linear_attention.official`. Without a decay there is one for half precision only."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

@@ -1,7 +1,5 @@
 """Diagonal linear recurrence h_t = a_t h_{t-1} + b_t: S5, LRU, RG-LRU, minGRU, Mamba and RWKV-4 are made of it."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from zoo.ops.diagonal_scan.chunked import scan as chunked_scan

@@ -9,8 +9,6 @@ The backward pass is the same recurrence run from the end (Martin & Cundy 2018, 
     g_t = dh_t + ā_{t+1} g_{t+1},    db_t = g_t,    da_t = g_t h̄_{t-1},    dh_0 = ā_1 g_1
 """
 
-from __future__ import annotations
-
 import math
 from itertools import pairwise
 from typing import Any

@@ -1,7 +1,5 @@
 """The diagonal recurrence as the equation reads."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """φ(x) = elu(x) + 1 (Katharopoulos et al. 2020, arXiv:2006.16236, section 3.2.1)."""
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor

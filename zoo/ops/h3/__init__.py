@@ -1,7 +1,5 @@
 """H3's two state-space models and two products in one: y = q ⊙ SSM_diag(SSM_shift(k) ⊙ v)."""
 
-from __future__ import annotations
-
 from jaxtyping import Complex, Float
 from torch import Tensor
 

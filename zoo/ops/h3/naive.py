@@ -4,8 +4,6 @@ u_t = v_t ⊙ Σ_{j<W} w_j ⊙ k_{t−W+1+j}
 y_t = q_t ⊙ (2 Re Σ_n c_n x_t^n + D ⊙ u_t),    x_t^n = a_n x_{t−1}^n + u_t
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Complex, Float

@@ -10,8 +10,6 @@ log decays over a span of steps, hence ≤ 0, and each span is added up by itsel
 would lose its digits when both are large, and be NaN once a decay is −inf.
 """
 
-from __future__ import annotations
-
 from functools import partial
 
 import torch

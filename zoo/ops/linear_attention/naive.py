@@ -11,8 +11,6 @@ arXiv:2404.05892, section 4; RWKV-5 and RWKV-6):
     o_t = S_{t-1}ᵀ q_t + (q_t · (u ⊙ k_t)) v_t
 """
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor

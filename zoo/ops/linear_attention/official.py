@@ -1,8 +1,6 @@
 """Linear attention by the Triton kernels of flash-linear-attention (fla-org/flash-linear-attention, fla/ops), one for
 each kind of decay, in the package fla-core. They have time before heads and the state as we do, (B, H, K, V)."""
 
-from __future__ import annotations
-
 from functools import partial
 from importlib import import_module
 from typing import Any

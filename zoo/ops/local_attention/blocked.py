@@ -1,7 +1,5 @@
 """Banded attention in blocks of queries, each over the keys its band can reach: a cost linear in T."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """Banded attention as full attention under a mask, at a cost of T·S."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import torch

@@ -1,7 +1,5 @@
 """Causal convolution as long as the sequence: S4, S4D, H3 and Hyena are made of it."""
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor

@@ -1,7 +1,5 @@
 """The causal convolution by FFT, y = irfft(rfft(u) rfft(K)), zero-padded to at least 2T − 1: nothing wraps around."""
 
-from __future__ import annotations
-
 from functools import cache
 
 import torch

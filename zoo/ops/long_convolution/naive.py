@@ -1,7 +1,5 @@
 """The causal convolution as the equation reads."""
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor

@@ -8,8 +8,6 @@ The softmax of a query runs over its keys of all R rounds at once, as rounds wei
 so that q, k, v, y, m and z are all that the backward pass needs; it computes the scores again.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any

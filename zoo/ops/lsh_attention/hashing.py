@@ -1,7 +1,5 @@
 """Angular locality-sensitive hashing (Andoni et al. 2015, arXiv:1509.02897; Kitaev et al. 2020, section 2)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """LSH attention as it reads, one query at a time (Kitaev et al. 2020, arXiv:2001.04451, section 2, eqs. 3 to 5)."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -9,8 +9,6 @@ layer     y = w ⊙ (o − mean o) / √(var o + ε) + b                (Ba et a
 All are computed in float32 at least, and returned in `dtype`, or where there is none in that of their first input.
 """
 
-from __future__ import annotations
-
 from typing import Literal, TypeAlias
 
 import torch

@@ -1,7 +1,5 @@
 """Positive random features with a backward pass that needs no more than them and x, and linear attention of them."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

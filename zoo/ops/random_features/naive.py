@@ -4,8 +4,6 @@
 y_t = Σ_{s ≤ t} φ(q_t)·φ(k_s) v_s / Σ_{s ≤ t} φ(q_t)·φ(k_s)
 """
 
-from __future__ import annotations
-
 from typing import Literal, TypeAlias
 
 import torch

@@ -1,7 +1,5 @@
 """The selective state space of Mamba: a diagonal recurrence whose step size, input and output depend on the input."""
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor

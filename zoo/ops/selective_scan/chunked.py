@@ -4,8 +4,6 @@ All states of a sequence are T·D·N numbers, N times what any other tensor of t
 are made at a time, and made again for its backward pass.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint

@@ -7,8 +7,6 @@ Each of the D channels has a state of N numbers; B_t and C_t are shared by the c
 rule, Δ B, as the official code has it, and not by the zero-order hold of the paper's eq. 4.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float

@@ -1,8 +1,6 @@
 """The selective scan by its authors' CUDA kernel, `selective_scan_fn` (state-spaces/mamba,
 mamba_ssm/ops/selective_scan_interface.py), in its package mamba-ssm."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

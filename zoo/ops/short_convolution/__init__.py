@@ -1,7 +1,5 @@
 """The causal convolution with a few taps per channel, however long the sequence."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float

@@ -1,7 +1,5 @@
 """The short causal convolution as the equation reads."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

@@ -1,7 +1,5 @@
 """Mamba-2's state space in its dual form: step sizes, scalar decays and a skip around linear attention."""
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor

@@ -3,8 +3,6 @@
 S_t = e^{g_t} S_{t−1} + B_t (Δ_t x_t)ᵀ,    y_t = S_tᵀ C_t + D ⊙ x_t
 """
 
-from __future__ import annotations
-
 from jaxtyping import Float
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """The WKV operator of RWKV-4: attention whose weights decay exponentially with distance, per channel."""
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor

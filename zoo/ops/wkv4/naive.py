@@ -5,8 +5,6 @@
 Numerator p and denominator q are kept divided by e^o, with o the largest exponent so far.
 """
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor

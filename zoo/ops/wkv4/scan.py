@@ -5,8 +5,6 @@
 o is a max-plus scan, done by doubling in log2 T passes. It cancels out of wkv, so no gradient runs through it.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float

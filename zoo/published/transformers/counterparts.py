@@ -3,8 +3,6 @@
 A counterpart gives the same logits from the same weights. An option that one side lacks is refused by its name.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Write language models of the zoo as folders that `AutoModelForCausalLM` and `AutoTokenizer` open."""
 
-from __future__ import annotations
-
 import copy
 import warnings
 from collections.abc import Iterator

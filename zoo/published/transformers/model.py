@@ -4,8 +4,6 @@ Abilities of a model are tested on a few random tokens when it is opened: that i
 exactly from a state, and that its logits are the head's of the last hidden states and nothing else.
 """
 
-from __future__ import annotations
-
 import inspect
 import re
 from pathlib import Path

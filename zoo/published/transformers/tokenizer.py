@@ -1,7 +1,5 @@
 """Tokenizers of transformers as ours, and ours as theirs, with equal tokens for every text."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path
