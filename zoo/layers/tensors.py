@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from zoo.contract import Mask
 from zoo.ops.precision import at_least_fp32, no_autocast
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def split_heads(x: Float[Tensor, "B T F"], heads: int) -> Float[Tensor, "B H T d"]:

@@ -26,7 +26,8 @@ from torch import Tensor
 from zoo.ops import flops
 from zoo.ops.kernel_log import log_kernel
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 SMALL = 1 << 13
 """Elements below which the overhead of calling a loop exceeds what it saves over torch's ops, as in a decoding step."""
