@@ -14,19 +14,17 @@ Scores, p and ds exist for one pair of blocks at a time, in the caches and in fl
 `zoo.ops.cpu.matmul`, read them rounded and sum in float32. Threads take heads of keys.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numba import types
-from numba.extending import overload
 from torch import Tensor
 
 from zoo.ops.attention.naive import shared
 from zoo.ops.cpu.bfloat16 import Rows, number, offset, rows, widened
+from zoo.ops.cpu.intrinsics import by_type
 from zoo.ops.cpu.jit import called, copy, exp2, loop
 from zoo.ops.cpu.matmul import (
     aligned_zeros,
@@ -58,12 +56,11 @@ class TiledAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> Tensor:
-        ctx.causal, ctx.scale = causal, scale
-        q, k, v = (x if x.stride(3) == 1 else x.contiguous() for x in (q, k, v))
-        B, H, T, _ = q.shape
-        y, lse = q.new_empty(B, T, H, v.shape[3]).transpose(1, 2), torch.empty(B, H, T, dtype=promote(q))
-        tensors = rows(q), rows(k), rows(v), rows(y), lse
-        run(_attend, B * k.shape[1], _Sizes.of(k, v, causal), _Factors.of(scale, lse.dtype), *tensors)
+        (B, H, T, K), V, dtype = q.shape, v.shape[3], promote(q)
+        factors = (number(x, dtype) for x in (scale, 1 / math.log(2), torch.finfo(dtype).min / 4))
+        ctx.sizes = _Sizes(padded(K), padded(V), causal, *factors)
+        y, lse = q.new_empty(B, T, H, V).transpose(1, 2), torch.empty(B, H, T, dtype=dtype)
+        run(_attend, B * k.shape[1], ctx.sizes, _Tensors(*map(rows, (q, k, v, y))), lse)
         ctx.save_for_backward(q, k, v, y, lse)
         return y
 
@@ -71,72 +68,44 @@ class TiledAttention(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, y, lse = ctx.saved_tensors
-        dy = dy if dy.stride(3) == 1 else dy.contiguous()
         dq, dk, dv = (x.new_empty(x.shape) for x in (q, k, v))
-        sizes, factors = _Sizes.of(k, v, ctx.causal), _Factors.of(ctx.scale, lse.dtype)
-        given, grads = _Given(*map(rows, (q, k, v, y, dy))), _Gradients(*map(rows, (dq, dk, dv)))
-        run(_gradients, len(k) * k.shape[1], sizes, factors, given, grads, lse)
+        given, grads = _Tensors(*map(rows, (q, k, v, y))), _Tensors(*map(rows, (dq, dk, dv, dy)))
+        run(_gradients, len(k) * k.shape[1], ctx.sizes, given, grads, lse)
         return dq, dk, dv, None, None
 
 
 class _Sizes(NamedTuple):
-    G: int
-    """Heads of keys."""
-    S: int
-    """Keys."""
-    depth: int
-    width: int
+    """K and V, padded, and what else all of a call share; numbers in the dtype of scores."""
+
     K: int
-    """`depth`, padded; V is `width`, padded."""
     V: int
     causal: bool
-
-    @classmethod
-    def of(cls, k: Tensor, v: Tensor, causal: bool) -> _Sizes:
-        (_, G, S, K), V = k.shape, v.shape[3]
-        return cls(G=G, S=S, depth=K, width=V, K=padded(K), V=padded(V), causal=causal)
-
-
-class _Factors(NamedTuple):
-    one: Any
     scale: Any
     log2e: Any
     lowest: Any
     """A score below all others, from which −∞ can be taken."""
 
-    @classmethod
-    def of(cls, scale: float, dtype: torch.dtype) -> _Factors:
-        numbers = {"one": 1, "scale": scale, "log2e": 1 / math.log(2), "lowest": torch.finfo(dtype).min / 4}
-        return cls(**{name: number(x, dtype) for name, x in numbers.items()})
 
+class _Tensors(NamedTuple):
+    """Inputs and output, or their gradients."""
 
-class _Given(NamedTuple):
     q: Rows
     k: Rows
     v: Rows
     y: Rows
-    dy: Rows
 
 
-class _Gradients(NamedTuple):
-    q: Rows
-    k: Rows
-    v: Rows
-
-
-def side(kind: Any) -> int:
+@by_type
+def side(kind: Any) -> Any:
     """Queries and keys of a block: products on tiles are worth larger ones, half of which is hidden at the diagonal."""
-    raise NotImplementedError("for loops only")
-
-
-overload(side)(lambda kind: (lambda kind: 128) if kind.dtype == types.uint16 else lambda kind: 64)
+    return (lambda kind: 128) if kind.dtype == types.uint16 else lambda kind: 64
 
 
 @loop
-def _attend(start, stop, sizes, factors, q, k, v, y, lse):  # type: ignore[no-untyped-def]
-    (_, H, T), kind = lse.shape, q.memory
-    C, K, V, past = side(kind), sizes.K, sizes.V, sizes.S - T if sizes.causal else 0
-    R, blocks, key_blocks = H // sizes.G, -(-T // C), -(-sizes.S // C)
+def _attend(start, stop, sizes, given, lse):  # type: ignore[no-untyped-def]
+    (_, H, T), G, S, kind = lse.shape, given.k.H, given.k.T, given.q.memory
+    C, K, V, past = side(kind), sizes.K, sizes.V, S - T if sizes.causal else 0
+    R, blocks, key_blocks = H // G, -(-T // C), -(-S // C)
     # Of all keys of a head, block by block; then of a block of queries, and of a pair of blocks.
     keys, values = aligned_zeros(key_blocks * C * K, kind), aligned_zeros(key_blocks * V * C, kind)
     left, right = aligned_zeros(C * max(K, V), kind), aligned_zeros(C * max(K, V), kind)
@@ -146,41 +115,40 @@ def _attend(start, stop, sizes, factors, q, k, v, y, lse):  # type: ignore[no-un
     p, p_, p_right = aligned_zeros(C * C, lse), aligned_zeros(C * C, kind), aligned_zeros(C * C, kind)
     setup = enter(kind)
     for item in range(start, stop):
-        b, g = item // sizes.G, item % sizes.G
-        _load_keys(k, v, b, g, sizes, C, left, right, keys, values)
+        b, g = item // G, item % G
+        _load_keys(given, b, g, sizes, C, left, right, keys, values)
         for at in range(R * blocks):
             h, t = g * R + at // blocks, at % blocks * C
-            load_rows(q, offset(q, b, h, t), min(C, T - t), sizes.depth, left[: C * K], K, C)
+            load_rows(given.q, b, h, t, left[: C * K], K, C)
             transpose_right(left[: C * K], q_t, C, K)
-            top[:], total[:] = factors.lowest, 0
+            top[:], total[:] = sizes.lowest, 0
             for block in range(min(key_blocks, (t + C - 1 + past) // C + 1) if sizes.causal else key_blocks):
                 x, z, first = block * C * K, block * V * C, block * C
                 product(keys[x : x + C * K], q_t, p, C, C, K, False)
-                _hide(p, C, sizes.S - first, first - t - past, sizes.causal, -np.inf)
-                _update_softmax(p, C, factors.scale * factors.log2e, top, before, total)
+                _hide(p, C, S - first, first - t - past, sizes.causal, -np.inf)
+                _update_softmax(p, C, sizes.scale * sizes.log2e, top, before, total)
                 if block > 0:
                     _scale_columns(o, C, before)
                 product(values[z : z + V * C], packed_pairs(rounded(p, p_), p_right, C, C), o, V, C, C, block > 0)
-            steps = min(C, T - t)
-            for i in range(steps):
-                lse[b, h, t + i] = top[i] + factors.log2e * np.log(total[i])
+            for i in range(min(C, T - t)):
+                lse[b, h, t + i] = top[i] + sizes.log2e * np.log(total[i])
             for i in range(C):
-                total[i] = factors.one / total[i]
+                total[i] = lse.dtype.type(1) / total[i]
             _scale_columns(o, C, total)
             means = packed_pairs(rounded(o, left[: V * C]), right[: V * C], V, C)
             transpose_left(means, y_, V, C)
-            store_rows(y_, steps, sizes.width, V, factors.one, y, offset(y, b, h, t))
+            store_rows(y_, V, given.y, b, h, t)
     leave(setup, kind)
 
 
 @called
-def _load_keys(k, v, b, g, sizes, C, left, right, keys, values):  # type: ignore[no-untyped-def]
+def _load_keys(given, b, g, sizes, C, left, right, keys, values):  # type: ignore[no-untyped-def]
     """k of a head as left forms of blocks, and vᵀ."""
     K, V = sizes.K, sizes.V
-    for first in range(0, sizes.S, C):
-        steps, x, z = min(C, sizes.S - first), first * K, first * V
-        load_rows(k, offset(k, b, g, first), steps, sizes.depth, keys[x : x + C * K], K, C)
-        load_rows(v, offset(v, b, g, first), steps, sizes.width, left[: C * V], V, C)
+    for first in range(0, given.k.T, C):
+        x, z = first * K, first * V
+        load_rows(given.k, b, g, first, keys[x : x + C * K], K, C)
+        load_rows(given.v, b, g, first, left[: C * V], V, C)
         transpose_left(packed_pairs(left[: C * V], right[: C * V], C, V), values[z : z + V * C], C, V)
 
 
@@ -222,10 +190,10 @@ def _scale_columns(x, C, factors):  # type: ignore[no-untyped-def]
 
 
 @loop
-def _gradients(start, stop, sizes, factors, given, grads, lse):  # type: ignore[no-untyped-def]
-    (_, H, T), kind, S = lse.shape, given.q.memory, sizes.S
+def _gradients(start, stop, sizes, given, grads, lse):  # type: ignore[no-untyped-def]
+    (_, H, T), G, S, kind = lse.shape, given.k.H, given.k.T, given.q.memory
     C, K, V, past = side(kind), sizes.K, sizes.V, S - T if sizes.causal else 0
-    R, blocks, depth, width = H // sizes.G, -(-T // C), sizes.depth, sizes.width
+    R, blocks = H // G, -(-T // C)
     # Of all queries to a head of keys, block by block.
     every = R * blocks * C
     q_right, q_t = aligned_zeros(every * K, kind), aligned_zeros(every * K, kind)
@@ -238,21 +206,21 @@ def _gradients(start, stop, sizes, factors, given, grads, lse):  # type: ignore[
     ds_, ds_right = aligned_zeros(C * C, kind), aligned_zeros(C * C, kind)
     setup = enter(kind)
     for item in range(start, stop):
-        b, g = item // sizes.G, item % sizes.G
+        b, g = item // G, item % G
         for at in range(R * blocks):
             h, t, own = g * R + at // blocks, at % blocks * C, slice(at * C, at * C + C)
             x, z = slice(at * C * K, at * C * K + C * K), slice(at * C * V, at * C * V + C * V)
-            load_rows(given.q, offset(given.q, b, h, t), min(C, T - t), depth, k_, K, C)
+            load_rows(given.q, b, h, t, k_, K, C)
             transpose_right(k_, q_t[x], C, K)
             pack_pairs(k_, q_right[x], C, K)
-            load_rows(given.dy, offset(given.dy, b, h, t), min(C, T - t), width, v_, V, C)
+            load_rows(grads.y, b, h, t, v_, V, C)
             transpose_right(v_, dy_t[z], C, V)
             pack_pairs(v_, dy_right[z], C, V)
-            _load_sums(given, lse, b, h, t, width, norm[own], delta[own])
+            _load_sums(given.y, grads.y, lse, b, h, t, norm[own], delta[own])
         for j in range(0, S, C):
-            steps, more = min(C, S - j), False
-            load_rows(given.k, offset(given.k, b, g, j), steps, depth, k_, K, C)
-            load_rows(given.v, offset(given.v, b, g, j), steps, width, v_, V, C)
+            more = False
+            load_rows(given.k, b, g, j, k_, K, C)
+            load_rows(given.v, b, g, j, v_, V, C)
             transpose_left(packed_pairs(k_, k_right, C, K), k_t, C, K)
             for at in range(R * blocks):
                 t, own = at % blocks * C, slice(at * C, at * C + C)
@@ -260,7 +228,7 @@ def _gradients(start, stop, sizes, factors, given, grads, lse):  # type: ignore[
                 if not sizes.causal or t + past - j > -C:
                     product(k_, q_t[x], p, C, C, K, False)
                     product(v_, dy_t[z], dp, C, C, V, False)
-                    _slopes(p, dp, C, norm[own], delta[own], factors)
+                    _slopes(p, dp, C, norm[own], delta[own], sizes)
                     _hide(p, C, S - j, j - t - past, sizes.causal, 0)
                     _hide(dp, C, S - j, j - t - past, sizes.causal, 0)
                     weights, slopes = rounded(p, p_), rounded(dp, ds_)
@@ -268,34 +236,34 @@ def _gradients(start, stop, sizes, factors, given, grads, lse):  # type: ignore[
                     product(slopes, q_right[x], dk, C, K, C, more)
                     product(k_t, packed_pairs(slopes, ds_right, C, C), dq_t[x], K, C, C, j > 0)
                     more = True
-            store_rows(dk, steps, depth, K, factors.one, grads.k, offset(grads.k, b, g, j))
-            store_rows(dv, steps, width, V, factors.one, grads.v, offset(grads.v, b, g, j))
+            store_rows(dk, K, grads.k, b, g, j)
+            store_rows(dv, V, grads.v, b, g, j)
         for at in range(R * blocks):
             h, t, x = g * R + at // blocks, at % blocks * C, slice(at * C * K, at * C * K + C * K)
             transpose_left(packed_pairs(rounded(dq_t[x], k_t), k_right, K, C), k_, K, C)
-            store_rows(k_, min(C, T - t), depth, K, factors.one, grads.q, offset(grads.q, b, h, t))
+            store_rows(k_, K, grads.q, b, h, t)
     leave(setup, kind)
 
 
 @called
-def _load_sums(given, lse, b, h, t, width, norm, delta):  # type: ignore[no-untyped-def]
+def _load_sums(y, dy, lse, b, h, t, norm, delta):  # type: ignore[no-untyped-def]
     """lse and δ of a block of queries; of those that are not there so that p is 0."""
     steps = min(len(norm), lse.shape[2] - t)
     norm[steps:], delta[steps:] = np.inf, 0
     for i in range(steps):
-        y, dy, total = offset(given.y, b, h, t + i), offset(given.dy, b, h, t + i), lse.dtype.type(0)
-        row, drow = given.y.memory[y : y + width], given.dy.memory[dy : dy + width]
-        for c in range(width):
+        at, d_at, total = offset(y, b, h, t + i), offset(dy, b, h, t + i), lse.dtype.type(0)
+        row, drow = y.memory[at : at + y.width], dy.memory[d_at : d_at + y.width]
+        for c in range(y.width):
             total += widened(row[c]) * widened(drow[c])
         norm[i], delta[i] = lse[b, h, t + i], total
 
 
 @called
-def _slopes(p, dp, C, norm, delta, factors):  # type: ignore[no-untyped-def]
+def _slopes(p, dp, C, norm, delta, sizes):  # type: ignore[no-untyped-def]
     """p in the place of scores, and ds in that of dp."""
-    steep = factors.scale * factors.log2e
+    steep = sizes.scale * sizes.log2e
     for first in range(0, len(p), C):
         row, drow = p[first : first + C], dp[first : first + C]
         for i in range(C):
             weight = exp2(steep * row[i] - norm[i])
-            row[i], drow[i] = weight, factors.scale * weight * (drow[i] - delta[i])
+            row[i], drow[i] = weight, sizes.scale * weight * (drow[i] - delta[i])

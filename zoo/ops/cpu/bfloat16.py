@@ -31,14 +31,6 @@ def number(x: float, dtype: torch.dtype) -> Any:
     return np.float64(x) if dtype is torch.float64 else np.float32(x)
 
 
-def memory(x: Tensor) -> Tensor:
-    """All numbers from the first of x to its last, as one axis."""
-    if x.is_contiguous():
-        return x.detach().view(-1)
-    size = 1 + sum((n - 1) * stride for n, stride in zip(x.shape, x.stride(), strict=True)) if x.numel() else 0
-    return x.detach().as_strided((size,), (1,))
-
-
 class Rows(NamedTuple):
     """The rows of a tensor (B, H, T, d) where they lie: for loops, which find one by `offset`."""
 
@@ -48,21 +40,22 @@ class Rows(NamedTuple):
     """Numbers from one element of the batch to the next, from one head to the next, and from one step to the next."""
     head: int
     step: int
+    H: int
+    T: int
+    width: int
+    """d."""
 
 
 def rows(x: Tensor) -> Rows:
-    """See `Rows`. Numbers of a row must lie side by side."""
-    return Rows(memory(x), *x.stride()[:3])
+    """See `Rows`; of a copy, where the numbers of a row do not lie side by side."""
+    x = x if x.stride(-1) == 1 else x.contiguous()
+    size = 1 + sum((n - 1) * stride for n, stride in zip(x.shape, x.stride(), strict=True)) if x.numel() else 0
+    return Rows(x.detach().as_strided((size,), (1,)), *x.stride()[:3], *x.shape[1:])
 
 
-def dense_rows(*tensors: Tensor) -> list[Tensor]:
-    """Each, copied where the numbers of a row do not lie side by side."""
-    return [x if x.stride(-1) == 1 else x.contiguous() for x in tensors]
-
-
-def empty_rows(like: Tensor, heads: int, width: int) -> Tensor:
-    """An empty tensor (B, heads, T, width) for `like` (B, ·, T, ·); it lies in memory as (B, T, heads, width)."""
-    return like.new_empty(like.shape[0], like.shape[2], heads, width).transpose(1, 2)
+def empty_rows(like: Tensor) -> Tensor:
+    """An empty tensor of that shape (B, H, T, d) and dtype, which lies in memory as (B, T, H, d)."""
+    return torch.empty_like(like.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
 
 
 @called
@@ -74,21 +67,17 @@ def offset(x, b, h, t):  # type: ignore[no-untyped-def]
 @by_type
 def widened(x: Any) -> Any:
     """The number that an element of `array` stands for."""
-    return _float if x == types.uint16 else _same
+    return _float if x == types.uint16 else lambda x: x
 
 
 @by_type
 def narrowed(x: Any, kind: Any) -> Any:
     """`x` as an element of arrays like `kind`, rounded to the nearest, ties to even."""
-    return _bits if kind.dtype == types.uint16 else _unchanged
+    return _bits if kind.dtype == types.uint16 else lambda x, kind: x
 
 
 def _float(x: Any) -> Any:
     return np.uint32(np.uint32(x) << np.uint32(16)).view(np.float32)
-
-
-def _same(x: Any) -> Any:
-    return x
 
 
 def _bits(x: Any, kind: Any) -> Any:
@@ -97,7 +86,3 @@ def _bits(x: Any, kind: Any) -> Any:
     nearest = np.uint32(bits + np.uint32(0x7FFF) + odd)
     kept = np.uint32(0x7FC00000) if x != x else nearest
     return np.uint16(np.uint32(kept) >> np.uint32(16))
-
-
-def _unchanged(x: Any, kind: Any) -> Any:
-    return x

@@ -14,6 +14,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
@@ -106,14 +107,8 @@ def key() -> str:
 
 def _remove_old(current: Path) -> None:
     """Remove all but the `KEPT` folders last used beside the current one, except those in use."""
-    others = [other for other in current.parent.iterdir() if other.is_dir() and other != current]
-    for used, other in sorted(((_used(other), other) for other in others), reverse=True)[KEPT:]:
-        if time.time() - used > IN_USE:
-            shutil.rmtree(other, ignore_errors=True)
-
-
-def _used(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:  # another process removed it
-        return 0.0
+    with suppress(OSError):  # another process removes them too
+        others = [other for other in current.parent.iterdir() if other.is_dir() and other != current]
+        for other in sorted(others, key=os.path.getmtime)[:-KEPT]:
+            if time.time() - os.path.getmtime(other) > IN_USE:
+                shutil.rmtree(other, ignore_errors=True)

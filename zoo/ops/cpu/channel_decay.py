@@ -24,7 +24,7 @@ from torch import Tensor
 
 from zoo.ops import flops
 from zoo.ops.cpu import matmul, matrices
-from zoo.ops.cpu.bfloat16 import Rows, dense_rows, empty_rows, number, offset, rows, widened
+from zoo.ops.cpu.bfloat16 import Rows, empty_rows, number, rows, widened
 from zoo.ops.cpu.jit import called, exp, exps, loop
 from zoo.ops.cpu.linear_attention import CHUNK
 from zoo.ops.cpu.threads import run
@@ -64,15 +64,15 @@ class TiledChannelDecay(torch.autograd.Function):
     def forward(
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, g: Tensor, S: Tensor, bonus: Tensor | None, scale: float
     ) -> tuple[Tensor, Tensor]:
-        (B, H, T, V), K = v.shape, q.shape[3]
+        (B, H, K, V), T = S.shape, v.shape[2]
         flops.count("linear_attention", 4 * q.numel() * V)
         C = min(CHUNK, matmul.padded(T))
         ctx.sizes = Sizes(C, C + 1, matmul.padded(K), matmul.padded(V), bonus is not None, number(scale, S.dtype))
-        q, k, v, g = dense_rows(q, k, v, g)
-        S, bonus = S.contiguous(), S.new_ones(H, K) if bonus is None else bonus.contiguous()
-        before, o, last = v.new_empty(B, H, -(-T // C), K, V), empty_rows(v, H, V), torch.empty_like(S)
+        g = g if g.stride(3) == 1 else g.contiguous()  # one of a head, expanded, is copied once for both passes
+        bonus = S.new_ones(H, K) if bonus is None else bonus.contiguous()
+        before, o, last = v.new_empty(B, H, -(-T // C), K, V), empty_rows(v), S.new_empty(S.shape)
         inputs = Inputs(rows(q), rows(k), rows(v), rows(g), bonus)
-        run(_forward, B * H, ctx.sizes, inputs, T, S, before, rows(o), last)
+        run(_forward, B * H, ctx.sizes, inputs, S, before, rows(o), last)
         ctx.save_for_backward(q, k, v, g, bonus, before)
         return o, last
 
@@ -80,14 +80,13 @@ class TiledChannelDecay(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, d_o: Tensor, d_S: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, g, bonus, before = ctx.saved_tensors
-        B, H, T, V = v.shape
+        B, H, _, V = v.shape
         flops.count("linear_attention", 8 * q.numel() * V)
-        (d_o,), d_S = dense_rows(d_o), d_S.contiguous()
-        d_q, d_k, d_v, d_g = (empty_rows(x, H, x.shape[3]) for x in (q, k, v, g))
-        first, d_bonus = torch.empty_like(d_S), bonus.new_zeros(B, *bonus.shape)
+        d_q, d_k, d_v, d_g = map(empty_rows, (q, k, v, g))
+        first, d_bonus = d_S.new_empty(d_S.shape), bonus.new_zeros(B, *bonus.shape)
         inputs = Inputs(rows(q), rows(k), rows(v), rows(g), bonus)
         gradients = Inputs(rows(d_q), rows(d_k), rows(d_v), rows(d_g), d_bonus)
-        run(_backward, B * H, ctx.sizes, inputs, T, rows(d_o), d_S, before, gradients, first)
+        run(_backward, B * H, ctx.sizes, inputs, rows(d_o), d_S, before, gradients, first)
         return d_q, d_k, d_v, d_g, first, d_bonus.sum(0) if ctx.sizes.bonus else None, None
 
 
@@ -144,12 +143,8 @@ def _current(w, bonus, K, t):  # type: ignore[no-untyped-def]
 @called
 def _current_backward(w, bonus, K, t, slope, d_bonus):  # type: ignore[no-untyped-def]
     """Of `_current`, on top of the gradients of q and k."""
-    q, k, d_q, d_k = (
-        matrices.row_of(w.Q, t, K),
-        matrices.row_of(w.keys, t, K),
-        matrices.row_of(w.d_q, t, K),
-        matrices.row_of(w.d_k, t, K),
-    )
+    q, k = matrices.row_of(w.Q, t, K), matrices.row_of(w.keys, t, K)
+    d_q, d_k = matrices.row_of(w.d_q, t, K), matrices.row_of(w.d_k, t, K)
     for i in range(len(bonus)):
         d_q[i] += slope * bonus[i] * widened(k[i])
         d_k[i] += slope * bonus[i] * widened(q[i])
@@ -157,11 +152,11 @@ def _current_backward(w, bonus, K, t, slope, d_bonus):  # type: ignore[no-untype
 
 
 @called
-def _load_chunk(w, sizes, inputs, b, h, t, steps, depth, width, ahead):  # type: ignore[no-untyped-def]
-    matrices.load_rows(inputs.q, offset(inputs.q, b, h, t), steps, depth, w.Q, sizes.K, ahead)
-    matrices.load_rows(inputs.k, offset(inputs.k, b, h, t), steps, depth, w.keys, sizes.K, ahead)
-    matrices.load_rows(inputs.g, offset(inputs.g, b, h, t), steps, depth, w.logs, sizes.K, ahead)
-    matrices.load_rows(inputs.v, offset(inputs.v, b, h, t), steps, width, w.values, sizes.V, ahead)
+def _load_chunk(w, sizes, inputs, b, h, t, ahead):  # type: ignore[no-untyped-def]
+    matrices.load_rows(inputs.q, b, h, t, w.Q, sizes.K, ahead)
+    matrices.load_rows(inputs.k, b, h, t, w.keys, sizes.K, ahead)
+    matrices.load_rows(inputs.g, b, h, t, w.logs, sizes.K, ahead)
+    matrices.load_rows(inputs.v, b, h, t, w.values, sizes.V, ahead)
 
 
 _forward_work = workspace(
@@ -171,28 +166,26 @@ _forward_work = workspace(
 
 
 @loop
-def _forward(start, stop, sizes, inputs, T, S, before, o, last):  # type: ignore[no-untyped-def]
+def _forward(start, stop, sizes, inputs, S, before, o, last):  # type: ignore[no-untyped-def]
     """Work items are heads of rows."""
-    C, K, V, H = sizes.C, sizes.K, sizes.V, S.shape[1]
-    N, depth, width = before.shape[2:]
+    C, K, V, H, T = sizes.C, sizes.K, sizes.V, o.H, o.T
     w, setup = _forward_work(sizes, before, S), matmul.enter(before)
     for item in range(start, stop):
         b, h = item // H, item % H
         matrices.load_matrix(S[b, h], w.S, V)
-        for n in range(N):
-            t = n * C
-            steps = min(C, T - t)
-            _load_chunk(w, sizes, inputs, b, h, t, steps, depth, width, C)
+        for t in range(0, T, C):
+            _load_chunk(w, sizes, inputs, b, h, t, C)
             mild = _set_spans(w.logs, C, K, w.e)
             if mild:
                 _decay_rows(w.S, w.e, -w.S.dtype.type(1), K, V)
             state = matmul.rounded(w.S, w.state)
-            matrices.store_matrix(state, V, before[b, h, n])
+            matrices.store_matrix(state, V, before[b, h, t // C])
             if mild:
                 _forward_about_middle(w, sizes, inputs.bonus[h], state)
             else:
-                _forward_steps(w, sizes, inputs.bonus[h], steps)
-            matrices.store_rows(w.out, steps, width, V, sizes.scale, o, offset(o, b, h, t))
+                _forward_steps(w, sizes, inputs.bonus[h], min(C, T - t))
+            matrices.scale(w.out, sizes.scale)
+            matrices.store_rows(w.out, V, o, b, h, t)
         matrices.store_matrix(w.S, V, last[b, h])
     matmul.leave(setup, before)
 
@@ -243,31 +236,27 @@ _backward_work = workspace(
 
 
 @loop
-def _backward(start, stop, sizes, inputs, T, d_o, d_S, before, gradients, first):  # type: ignore[no-untyped-def]
-    C, K, V, H = sizes.C, sizes.K, sizes.V, d_S.shape[1]
-    N, depth, width = before.shape[2:]
-    w, setup, one = _backward_work(sizes, before, d_S), matmul.enter(before), d_S.dtype.type(1)
+def _backward(start, stop, sizes, inputs, d_o, d_S, before, gradients, first):  # type: ignore[no-untyped-def]
+    C, K, V, H, T = sizes.C, sizes.K, sizes.V, d_o.H, d_o.T
+    w, setup = _backward_work(sizes, before, d_S), matmul.enter(before)
     for item in range(start, stop):
         b, h = item // H, item % H
         matrices.load_matrix(d_S[b, h], w.G, V)
-        for back in range(N):
-            n = N - 1 - back
-            t = n * C
-            steps = min(C, T - t)
-            _load_chunk(w, sizes, inputs, b, h, t, steps, depth, width, -C)
-            matrices.load_rows(d_o, offset(d_o, b, h, t), steps, width, w.slopes_right, V, -C)
+        for t in range(C * (before.shape[2] - 1), -1, -C):
+            _load_chunk(w, sizes, inputs, b, h, t, -C)
+            matrices.load_rows(d_o, b, h, t, w.slopes_right, V, -C)
             for i in range(C * V):
                 w.by_value[i] = sizes.scale * widened(w.slopes_right[i])
             matmul.narrow(w.by_value, w.slopes)
-            matrices.load_matrix(before[b, h, n], w.state, V)
+            matrices.load_matrix(before[b, h, t // C], w.state, V)
             if _set_spans(w.logs, C, K, w.e):
                 _backward_about_middle(w, sizes, inputs.bonus[h], gradients.bonus[b, h])
             else:
-                _backward_steps(w, sizes, inputs.bonus[h], gradients.bonus[b, h], steps)
-            matrices.store_rows(w.by_value, steps, width, V, one, gradients.v, offset(gradients.v, b, h, t))
-            matrices.store_rows(w.d_q, steps, depth, K, one, gradients.q, offset(gradients.q, b, h, t))
-            matrices.store_rows(w.d_k, steps, depth, K, one, gradients.k, offset(gradients.k, b, h, t))
-            matrices.store_rows(w.logs, steps, depth, K, one, gradients.g, offset(gradients.g, b, h, t))
+                _backward_steps(w, sizes, inputs.bonus[h], gradients.bonus[b, h], min(C, T - t))
+            matrices.store_rows(w.by_value, V, gradients.v, b, h, t)
+            matrices.store_rows(w.d_q, K, gradients.q, b, h, t)
+            matrices.store_rows(w.d_k, K, gradients.k, b, h, t)
+            matrices.store_rows(w.logs, K, gradients.g, b, h, t)
         matrices.store_matrix(w.G, V, first[b, h])
     matmul.leave(setup, before)
 

@@ -17,20 +17,11 @@ import torch
 from torch import Tensor
 
 from zoo.ops.cpu import matmul, matrices
-from zoo.ops.cpu.bfloat16 import Rows, dense_rows, empty_rows, offset, rows, widened
+from zoo.ops.cpu.bfloat16 import Rows, empty_rows, rows, widened
 from zoo.ops.cpu.jit import called, copy, loop
-from zoo.ops.cpu.linear_attention import CHUNK, decays_backward, renew, set_decays
+from zoo.ops.cpu.linear_attention import decays_backward, renew, set_decays, sizes_of
 from zoo.ops.cpu.threads import run
 from zoo.ops.cpu.workspace import workspace
-
-
-class Sizes(NamedTuple):
-    """C, K and V of a chunk, padded, and whether there are decays."""
-
-    C: int
-    K: int
-    V: int
-    fades: bool
 
 
 class Inputs(NamedTuple):
@@ -65,13 +56,10 @@ class TiledDeltaRule(torch.autograd.Function):
     def forward(
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor | None, S: Tensor
     ) -> tuple[Tensor, Tensor]:
-        (B, H, T, V), K, C = v.shape, q.shape[3], min(CHUNK, matmul.padded(v.shape[2]))
-        q, k, v = dense_rows(q, k, v)
-        beta, S, N = beta.contiguous(), S.contiguous(), -(-T // C)
-        ctx.sizes = Sizes(C, matmul.padded(K), matmul.padded(V), g is not None)
-        g = S.new_zeros(B, H, T) if g is None else g.contiguous()
-        chunks = Chunks(*(v.new_empty(B, H, N, *size) for size in ((K, V), (C * C,), (C, V))))
-        o, last = empty_rows(v, H, V), torch.empty_like(S)
+        (B, H, K, V), T, ctx.sizes = S.shape, v.shape[2], sizes_of(q, v, g)
+        beta, g, C = beta.contiguous(), S.new_zeros(B, H, T) if g is None else g.contiguous(), ctx.sizes.C
+        chunks = Chunks(*(v.new_empty(B, H, -(-T // C), *size) for size in ((K, V), (C * C,), (C, V))))
+        o, last = empty_rows(v), S.new_empty(S.shape)
         run(_forward, B * H, ctx.sizes, Inputs(rows(q), rows(k), beta, g), rows(v), S, chunks, rows(o), last)
         ctx.save_for_backward(q, k, beta, g, *chunks)
         return o, last
@@ -80,9 +68,8 @@ class TiledDeltaRule(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, d_o: Tensor, d_S: Tensor) -> tuple[Tensor | None, ...]:
         q, k, beta, g, *chunks = ctx.saved_tensors
-        (B, H, _, K), (d_o,), d_S = q.shape, dense_rows(d_o), d_S.contiguous()
-        d_q, d_k, d_v = (empty_rows(q, H, width) for width in (K, K, d_o.shape[3]))
-        d_beta, d_g, first = torch.empty_like(beta), torch.empty_like(g), torch.empty_like(d_S)
+        (B, H), (d_q, d_k, d_v) = beta.shape[:2], map(empty_rows, (q, k, d_o))
+        d_beta, d_g, first = torch.empty_like(beta), torch.empty_like(g), d_S.new_empty(d_S.shape)
         inputs, gradients = Inputs(rows(q), rows(k), beta, g), Gradients(rows(d_q), rows(d_k), rows(d_v), d_beta, d_g)
         run(_backward, B * H, ctx.sizes, inputs, rows(d_o), d_S, Chunks(*chunks), gradients, first)
         return d_q, d_k, d_v, d_beta, d_g if ctx.sizes.fades else None, first
@@ -125,26 +112,24 @@ _forward_work = workspace(
 @loop
 def _forward(start, stop, sizes, inputs, v, S, chunks, o, last):  # type: ignore[no-untyped-def]
     """Work items are heads of rows."""
-    C, K, V, (_, H, T) = sizes.C, sizes.K, sizes.V, inputs.g.shape
-    N, depth, width = chunks.S.shape[2:]
+    C, K, V = sizes.C, sizes.K, sizes.V
     w, setup = _forward_work(sizes, chunks.S, S), matmul.enter(chunks.S)
     for item in range(start, stop):
-        b, h = item // H, item % H
+        b, h = item // v.H, item % v.H
         matrices.load_matrix(S[b, h], w.S, V)
         w.own[:] = np.nan
-        for n in range(N):
+        for n in range(chunks.S.shape[2]):
             t = n * C
-            steps = min(C, T - t)
-            matrices.load_rows(inputs.q, offset(inputs.q, b, h, t), steps, depth, w.Q, K, C)
-            matrices.load_rows(inputs.k, offset(inputs.k, b, h, t), steps, depth, w.keys, K, C)
-            matrices.load_rows(v, offset(v, b, h, t), steps, width, w.values, V, C)
-            renew(inputs.beta[b, h, t:], steps, w.beta)
-            set_decays(inputs.g[b, h, t:], steps, False, w)
+            matrices.load_rows(inputs.q, b, h, t, w.Q, K, C)
+            matrices.load_rows(inputs.k, b, h, t, w.keys, K, C)
+            matrices.load_rows(v, b, h, t, w.values, V, C)
+            renew(inputs.beta[b, h, t:], w.beta)
+            set_decays(inputs.g[b, h, t:], False, w)
             state = matmul.rounded(w.S, w.state)
             matrices.store_matrix(state, V, chunks.S[b, h, n])
             _solve(w, sizes, chunks.inverse[b, h, n])
             _read_and_write(w, sizes, state, chunks.errors[b, h, n])
-            matrices.store_rows(w.out, steps, width, V, w.S.dtype.type(1), o, offset(o, b, h, t))
+            matrices.store_rows(w.out, V, o, b, h, t)
         matrices.store_matrix(w.S, V, last[b, h])
     matmul.leave(setup, chunks.S)
 
@@ -207,36 +192,34 @@ _backward_work = workspace(
 
 @loop
 def _backward(start, stop, sizes, inputs, d_o, d_S, chunks, gradients, first):  # type: ignore[no-untyped-def]
-    C, K, V, (_, H, T) = sizes.C, sizes.K, sizes.V, inputs.g.shape
-    N, depth, width = chunks.S.shape[2:]
-    w, setup, one = _backward_work(sizes, chunks.S, d_S), matmul.enter(chunks.S), d_S.dtype.type(1)
+    C, K, V = sizes.C, sizes.K, sizes.V
+    w, setup = _backward_work(sizes, chunks.S, d_S), matmul.enter(chunks.S)
     for item in range(start, stop):
-        b, h = item // H, item % H
+        b, h = item // d_o.H, item % d_o.H
         matrices.load_matrix(d_S[b, h], w.G, V)
         w.own[:] = np.nan
-        for back in range(N):
-            n = N - 1 - back
+        for n in range(chunks.S.shape[2] - 1, -1, -1):
             t = n * C
-            steps = min(C, T - t)
-            matrices.load_rows(inputs.q, offset(inputs.q, b, h, t), steps, depth, w.Q, K, -C)
-            matrices.load_rows(inputs.k, offset(inputs.k, b, h, t), steps, depth, w.keys, K, -C)
-            matrices.load_rows(d_o, offset(d_o, b, h, t), steps, width, w.slopes, V, -C)
+            matrices.load_rows(inputs.q, b, h, t, w.Q, K, -C)
+            matrices.load_rows(inputs.k, b, h, t, w.keys, K, -C)
+            matrices.load_rows(d_o, b, h, t, w.slopes, V, -C)
             matrices.load_matrix(chunks.S[b, h, n], w.state, V)
             matrices.load_matrix(chunks.errors[b, h, n], w.errors, V)
             copy(chunks.inverse[b, h, n], w.inverse)
-            renew(inputs.beta[b, h, t:], steps, w.beta)
-            set_decays(inputs.g[b, h, t:], steps, False, w)
+            renew(inputs.beta[b, h, t:], w.beta)
+            set_decays(inputs.g[b, h, t:], False, w)
             matrices.scale_into(w.errors, w.beta, C, V, w.writes)
             after = matmul.rounded(w.G, w.after)
             Q, keys = matmul.packed_pairs(w.Q, w.Q_right, C, K), matmul.packed_pairs(w.keys, w.keys_right, C, K)
             slopes, Z = _writes_backward(w, sizes, after)
-            matrices.store_rows(w.change, steps, width, V, -one, gradients.v, offset(gradients.v, b, h, t))
-            copy(w.d_beta, gradients.beta[b, h, t : t + steps])
+            matrices.scale(w.change, -w.change.dtype.type(1))
+            matrices.store_rows(w.change, V, gradients.v, b, h, t)
+            copy(w.d_beta, gradients.beta[b, h, t:])
             _pairs_backward(w, sizes)
             _readings_backward(w, sizes, Q, keys)
-            matrices.store_rows(w.by_query, steps, depth, K, one, gradients.q, offset(gradients.q, b, h, t))
-            _keys_backward(w, sizes, after, gradients.g[b, h, t:], steps)
-            matrices.store_rows(w.by_key, steps, depth, K, one, gradients.k, offset(gradients.k, b, h, t))
+            matrices.store_rows(w.by_query, K, gradients.q, b, h, t)
+            _keys_backward(w, sizes, after, gradients.g[b, h, t:])
+            matrices.store_rows(w.by_key, K, gradients.k, b, h, t)
             _state_backward(w, sizes, Q, keys, slopes, Z)
         matrices.store_matrix(w.G, V, first[b, h])
     matmul.leave(setup, chunks.S)
@@ -336,7 +319,7 @@ def _readings_backward(w, sizes, Q, keys):  # type: ignore[no-untyped-def]
 
 
 @called
-def _keys_backward(w, sizes, after, d_g, steps):  # type: ignore[no-untyped-def]
+def _keys_backward(w, sizes, after, d_g):  # type: ignore[no-untyped-def]
     """dK with what keys write into the state, and the gradients of log decays."""
     C, K, V = sizes.C, sizes.K, sizes.V
     matmul.product(w.writes, matmul.transpose_right(after, w.state_transposed, K, V), w.by_query, C, K, V, False)
@@ -345,7 +328,7 @@ def _keys_backward(w, sizes, after, d_g, steps):  # type: ignore[no-untyped-def]
         w.spans[:] = 0
         matrices.dots(w.keys, w.by_query, C, K, w.spans)
         total = matrices.inner(w.state, w.G, w.G.dtype.type(0))
-        decays_backward(w, w.start[C - 1] * total, d_g, steps)
+        decays_backward(w, w.start[C - 1] * total, d_g)
     matrices.add(w.by_query, w.by_key)
 
 

@@ -92,8 +92,7 @@ def _forward(start, stop, x, kept, o):  # type: ignore[no-untyped-def]
 def _backward(start, stop, x, kept, d_o, d_S, d):  # type: ignore[no-untyped-def]
     (_, T, H, K), V, kind = x.q.shape, x.v.shape[3], kept.dtype
     states, rs, ws = np.empty((LENGTH + 1, K, V), kind), np.empty((LENGTH, V), kind), np.empty((LENGTH, K), kind)
-    d_r, d_v, d_q, d_k = np.empty(V, kind), np.empty(V, kind), np.empty(K, kind), np.empty(K, kind)
-    d_a, d_b, d_w = np.empty(K, kind), np.empty(K, kind), np.empty(K, kind)
+    d_r, d_v = np.empty(V, kind), np.empty(V, kind)
     for item in range(start, stop):
         n, h = item // H, item % H
         G = d_S[n, h].copy()
@@ -113,6 +112,7 @@ def _backward(start, stop, x, kept, d_o, d_S, d):  # type: ignore[no-untyped-def
             for j in range(steps - 1, -1, -1):
                 at = n, first + j, h
                 q, k, v, a, b, slope = x.q[at], x.k[at], x.v[at], x.a[at], x.b[at], d_o[at]
+                d_q, d_k, d_a, d_b, d_w = d.q[at], d.k[at], d.a[at], d.b[at], d.log_decay[at]
                 d_r[:] = 0
                 d_v[:] = 0
                 for i in range(K):
@@ -122,12 +122,7 @@ def _backward(start, stop, x, kept, d_o, d_S, d):  # type: ignore[no-untyped-def
                     d_w[i] *= ws[j, i]
                 for i in range(K):
                     d_a[i] = _read_backward(G[i], states[j, i], ws[j, i], a[i], d_r)
-                copy(d_q, d.q[at])
-                copy(d_k, d.k[at])
                 copy(d_v, d.v[at])
-                copy(d_a, d.a[at])
-                copy(d_b, d.b[at])
-                copy(d_w, d.log_decay[at])
         d_S[n, h] = G
 
 

@@ -79,14 +79,10 @@ def _exp32(x: Any) -> Any:
     c = min(max(x, np.float32(-86.6)), np.float32(89))
     n = np.floor(c * np.float32(1.4426950408889634) + np.float32(0.5))
     r = (c - n * np.float32(0.693359375)) - n * np.float32(-2.12194440e-4)
-    p = np.float32(2 / 5040)
-    p = p * r + np.float32(2 / 720)
-    p = p * r + np.float32(2 / 120)
-    p = p * r + np.float32(2 / 24)
-    p = p * r + np.float32(2 / 6)
-    p = p * r + np.float32(1)
-    p = p * r + np.float32(2)
-    p = p * r + np.float32(2)
+    p = np.float32(2 / 5040) * r + np.float32(2 / 720)
+    p = (p * r + np.float32(2 / 120)) * r + np.float32(2 / 24)
+    p = (p * r + np.float32(2 / 6)) * r + np.float32(1)
+    p = (p * r + np.float32(2)) * r + np.float32(2)
     power = np.int32((np.int32(n) + np.int32(126)) << np.int32(23)).view(np.float32)
     return np.float32(0) if x < np.float32(-86.6) else p * power
 
@@ -102,14 +98,10 @@ def _exp2_32(x: Any) -> Any:
     c = min(max(x, np.float32(-127)), np.float32(128))
     n = np.floor(c + np.float32(0.5))
     r = c - n
-    p = EXP2[0]
-    p = p * r + EXP2[1]
-    p = p * r + EXP2[2]
-    p = p * r + EXP2[3]
-    p = p * r + EXP2[4]
-    p = p * r + EXP2[5]
-    p = p * r + EXP2[6]
-    return p * np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
+    p = EXP2[0] * r + EXP2[1]
+    p = (p * r + EXP2[2]) * r + EXP2[3]
+    p = (p * r + EXP2[4]) * r + EXP2[5]
+    return (p * r + EXP2[6]) * np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
 
 
 def sigmoid(x: Any) -> Any:
@@ -142,14 +134,10 @@ def _log1p32(x: Any) -> Any:
     # 2 artanh(s) with s = x / (2 + x) ≤ 1/3, by its series.
     s = x / (np.float32(2) + x)
     q = s * s
-    p = np.float32(1 / 15)
-    p = p * q + np.float32(1 / 13)
-    p = p * q + np.float32(1 / 11)
-    p = p * q + np.float32(1 / 9)
-    p = p * q + np.float32(1 / 7)
-    p = p * q + np.float32(1 / 5)
-    p = p * q + np.float32(1 / 3)
-    p = p * q + np.float32(1)
+    p = np.float32(1 / 15) * q + np.float32(1 / 13)
+    p = (p * q + np.float32(1 / 11)) * q + np.float32(1 / 9)
+    p = (p * q + np.float32(1 / 7)) * q + np.float32(1 / 5)
+    p = (p * q + np.float32(1 / 3)) * q + np.float32(1)
     return np.float32(2) * s * p
 
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from zoo.ops.cpu import matmul, matrices
-from zoo.ops.cpu.bfloat16 import Rows, dense_rows, empty_rows, offset, rows
+from zoo.ops.cpu.bfloat16 import Rows, empty_rows, rows
 from zoo.ops.cpu.jit import called, exp, loop
 from zoo.ops.cpu.threads import run
 from zoo.ops.cpu.workspace import workspace
@@ -45,6 +45,11 @@ class Sizes(NamedTuple):
     fades: bool
 
 
+def sizes_of(q: Tensor, v: Tensor, g: Tensor | None) -> Sizes:
+    (H, T, V), (G, K) = v.shape[1:], q.shape[1::2]
+    return Sizes(min(CHUNK, matmul.padded(T)), matmul.padded(K), matmul.padded(V), H // G, g is not None)
+
+
 class Inputs(NamedTuple):
     """q, k, v and log decays; or gradients."""
 
@@ -61,12 +66,11 @@ class TiledLinearAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, g: Tensor | None, S: Tensor) -> tuple[Tensor, Tensor]:
-        (B, H, T, V), (G, K), C = v.shape, q.shape[1::2], min(CHUNK, matmul.padded(v.shape[2]))
-        ctx.sizes = Sizes(C, matmul.padded(K), matmul.padded(V), H // G, g is not None)
-        q, k, v = dense_rows(q, k, v)
-        g, S = S.new_zeros(B, H, T) if g is None else g.contiguous(), S.contiguous()
-        before, o, last = v.new_empty(B, H, -(-T // C), K, V), empty_rows(v, H, V), torch.empty_like(S)
-        run(_forward, B * G, ctx.sizes, Inputs(rows(q), rows(k), rows(v), g), S, before, rows(o), last)
+        (B, H, K, V), T, ctx.sizes = S.shape, v.shape[2], sizes_of(q, v, g)
+        g = S.new_zeros(B, H, T) if g is None else g.contiguous()
+        before, o, last = v.new_empty(B, H, -(-T // ctx.sizes.C), K, V), empty_rows(v), S.new_empty(S.shape)
+        inputs = Inputs(rows(q), rows(k), rows(v), g)
+        run(_forward, B * q.shape[1], ctx.sizes, inputs, S, before, rows(o), last)
         ctx.save_for_backward(q, k, v, g, before)
         return o, last
 
@@ -74,9 +78,7 @@ class TiledLinearAttention(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, d_o: Tensor, d_S: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, g, before = ctx.saved_tensors
-        (d_o,), d_S = dense_rows(d_o), d_S.contiguous()
-        d_q, d_k, d_v = (empty_rows(x, x.shape[1], x.shape[3]) for x in (q, k, v))
-        d_g, first = torch.empty_like(g), torch.empty_like(d_S)
+        d_q, d_k, d_v, d_g, first = *map(empty_rows, (q, k, v)), torch.empty_like(g), d_S.new_empty(d_S.shape)
         inputs, gradients = Inputs(rows(q), rows(k), rows(v), g), Inputs(rows(d_q), rows(d_k), rows(d_v), d_g)
         run(_backward, len(q) * q.shape[1], ctx.sizes, inputs, d_S, before, rows(d_o), gradients, first)
         return d_q, d_k, d_v, d_g if ctx.sizes.fades else None, first
@@ -114,20 +116,20 @@ def decays_of(w, r, C):  # type: ignore[no-untyped-def]
 
 
 @called
-def renew(x, steps, own):  # type: ignore[no-untyped-def]
+def renew(x, own):  # type: ignore[no-untyped-def]
     """Of a chunk, zeros behind the last step; whether they are others than before."""
     changed = False
     for t in range(len(own)):
-        now = x[t] if t < steps else own.dtype.type(0)
+        now = x[t] if t < len(x) else own.dtype.type(0)
         changed |= own[t] != now
         own[t] = now
     return changed
 
 
 @called
-def set_decays(x, steps, by_key, d):  # type: ignore[no-untyped-def]
+def set_decays(x, by_key, d):  # type: ignore[no-untyped-def]
     """From log decays x; those that stay need no new exponentials. Γ is at [t, s], or `by_key` at [s, t]."""
-    if renew(x, steps, d.own):
+    if renew(x, d.own):
         C, total = len(d.own), d.own.dtype.type(0)
         for t in range(C):
             total += d.own[t]
@@ -153,7 +155,7 @@ def set_decays(x, steps, by_key, d):  # type: ignore[no-untyped-def]
 
 
 @called
-def decays_backward(w, total, to, steps):  # type: ignore[no-untyped-def]
+def decays_backward(w, total, to):  # type: ignore[no-untyped-def]
     """Of log decays, from a state's own share: one at r is in all that is `read` from r on, and not in what is
     `written` from r on, but for `spans`, which the state behind the chunk holds."""
     C = len(w.read)
@@ -162,7 +164,7 @@ def decays_backward(w, total, to, steps):  # type: ignore[no-untyped-def]
     for i in range(C):
         t = C - 1 - i
         total += w.read[t] - w.written[t] - w.spans[t]
-        if t < steps:
+        if t < len(to):
             to[t] = total
 
 
@@ -176,43 +178,41 @@ _forward_work = workspace(
 def _forward(start, stop, sizes, inputs, S, before, o, last):  # type: ignore[no-untyped-def]
     """Work items are heads of q and k."""
     C, K, V, heads = sizes.C, sizes.K, sizes.V, sizes.heads
-    (_, H, T), N, depth = inputs.g.shape, before.shape[2], before.shape[3]
     w, setup = _forward_work(sizes, before, S), matmul.enter(before)
     for item in range(start, stop):
-        b, h = item * heads // H, item * heads % H
+        b, shared = item // inputs.q.H, item % inputs.q.H
+        h = shared * heads
         for r in range(heads):
             matrices.load_matrix(S[b, h + r], matrices.row_of(w.S, r, K * V), V)
         w.own[:] = np.nan
-        for n in range(N):
-            t, shared = n * C, h // heads
-            steps = min(C, T - t)
-            matrices.load_rows(inputs.q, offset(inputs.q, b, shared, t), steps, depth, w.Q, K, C)
-            matrices.load_rows(inputs.k, offset(inputs.k, b, shared, t), steps, depth, w.keys, K, C)
+        for t in range(0, inputs.q.T, C):
+            matrices.load_rows(inputs.q, b, shared, t, w.Q, K, C)
+            matrices.load_rows(inputs.k, b, shared, t, w.keys, K, C)
             matmul.product(w.Q, matmul.transpose_right(w.keys, w.keys_right, C, K), w.scores, C, C, K, False)
             matmul.transpose_left(matmul.packed_pairs(w.keys, w.keys_right, C, K), w.keys_left, C, K)
             for r in range(heads):
-                _forward_head(w, sizes, inputs, before[b, h + r, n], o, b, h + r, r, t, steps)
+                _forward_head(w, sizes, inputs, before, o, b, h + r, t)
         for r in range(heads):
             matrices.store_matrix(matrices.row_of(w.S, r, K * V), V, last[b, h + r])
     matmul.leave(setup, before)
 
 
 @called
-def _forward_head(w, sizes, inputs, before, o, b, h, r, t, steps):  # type: ignore[no-untyped-def]
+def _forward_head(w, sizes, inputs, before, o, b, h, t):  # type: ignore[no-untyped-def]
     """A chunk of a head: o, and S behind it."""
-    C, K, V, width = sizes.C, sizes.K, sizes.V, before.shape[1]
+    C, K, V, r = sizes.C, sizes.K, sizes.V, h % sizes.heads
     S, d = matrices.row_of(w.S, r, K * V), decays_of(w, r, C)
-    matrices.load_rows(inputs.v, offset(inputs.v, b, h, t), steps, width, w.values, V, C)
-    set_decays(inputs.g[b, h, t:], steps, False, d)
+    matrices.load_rows(inputs.v, b, h, t, w.values, V, C)
+    set_decays(inputs.g[b, h, t:], False, d)
     state = matmul.rounded(S, w.state)
-    matrices.store_matrix(state, V, before)
+    matrices.store_matrix(state, V, before[b, h, t // C])
     matmul.product(w.Q, matmul.packed_pairs(state, w.state_right, K, V), w.out, C, V, K, False)
     if sizes.fades:
         matrices.scale_rows(w.out, d.start, C, V)
     matrices.hadamard(w.scores, d.weights, w.pairs)
     values = matmul.packed_pairs(w.values, w.values_right, C, V)
     matmul.product(w.pairs, values, w.out, C, V, C, True)
-    matrices.store_rows(w.out, steps, width, V, S.dtype.type(1), o, offset(o, b, h, t))
+    matrices.store_rows(w.out, V, o, b, h, t)
     if sizes.fades:
         matrices.scale_into(w.values, d.end, C, V, w.decayed)
         values = matmul.packed_pairs(w.decayed, w.values_right, C, V)
@@ -230,52 +230,43 @@ _backward_work = workspace(
 
 @loop
 def _backward(start, stop, sizes, inputs, d_S, before, d_o, gradients, first):  # type: ignore[no-untyped-def]
-    C, K, V, heads, one = sizes.C, sizes.K, sizes.V, sizes.heads, d_S.dtype.type(1)
-    (_, H, T), N, depth = inputs.g.shape, before.shape[2], before.shape[3]
+    C, K, V, heads = sizes.C, sizes.K, sizes.V, sizes.heads
     w, setup = _backward_work(sizes, before, d_S), matmul.enter(before)
     for item in range(start, stop):
-        b, h = item * heads // H, item * heads % H
+        b, shared = item // inputs.q.H, item % inputs.q.H
+        h = shared * heads
         for r in range(heads):
             matrices.load_matrix(d_S[b, h + r], matrices.row_of(w.G, r, K * V), V)
         w.own[:] = np.nan
-        for back in range(N):
-            n, shared = N - 1 - back, h // heads
-            t = n * C
-            steps = min(C, T - t)
-            matrices.load_rows(inputs.q, offset(inputs.q, b, shared, t), steps, depth, w.Q, K, -C)
-            matrices.load_rows(inputs.k, offset(inputs.k, b, shared, t), steps, depth, w.keys, K, -C)
+        for t in range(C * (before.shape[2] - 1), -1, -C):
+            matrices.load_rows(inputs.q, b, shared, t, w.Q, K, -C)
+            matrices.load_rows(inputs.k, b, shared, t, w.keys, K, -C)
             queries = matmul.transpose_right(w.Q, w.Q_transposed, C, K)
             matmul.product(w.keys, queries, w.scores, C, C, K, False)  # [s, t]
             Q, keys = matmul.packed_pairs(w.Q, w.Q_right, C, K), matmul.packed_pairs(w.keys, w.keys_right, C, K)
             matmul.transpose_left(Q, w.Q_transposed, C, K)
             for r in range(heads):
-                _backward_head(w, sizes, inputs, before[b, h + r, n], d_o, gradients, b, h + r, r, t, steps)
+                _backward_head(w, sizes, inputs, before, d_o, gradients, b, h + r, t)
             d_pairs = matmul.rounded(w.d_scores, w.d_pairs)
             matmul.product(d_pairs, Q, w.d_k, C, K, C, True)
             matmul.transpose_left(matmul.pack_pairs(d_pairs, w.pairs, C, C), w.d_pairs, C, C)
             matmul.product(w.d_pairs, keys, w.d_q, C, K, C, True)
-            matrices.store_rows(w.d_q, steps, depth, K, one, gradients.q, offset(gradients.q, b, shared, t))
-            matrices.store_rows(w.d_k, steps, depth, K, one, gradients.k, offset(gradients.k, b, shared, t))
+            matrices.store_rows(w.d_q, K, gradients.q, b, shared, t)
+            matrices.store_rows(w.d_k, K, gradients.k, b, shared, t)
         for r in range(heads):
             matrices.store_matrix(matrices.row_of(w.G, r, K * V), V, first[b, h + r])
     matmul.leave(setup, before)
 
 
 @called
-def _backward_head(w, sizes, inputs, before, d_o, gradients, b, h, r, t, steps):  # type: ignore[no-untyped-def]
+def _backward_head(w, sizes, inputs, before, d_o, gradients, b, h, t):  # type: ignore[no-untyped-def]
     """A chunk of a head: dV, its part of dP, dQ and dK, gradients of log decays, and G before it."""
-    C, K, V, width, G, d = (
-        sizes.C,
-        sizes.K,
-        sizes.V,
-        before.shape[1],
-        matrices.row_of(w.G, r, sizes.K * sizes.V),
-        decays_of(w, r, sizes.C),
-    )
-    matrices.load_rows(inputs.v, offset(inputs.v, b, h, t), steps, width, w.values, V, -C)
-    matrices.load_rows(d_o, offset(d_o, b, h, t), steps, width, w.slopes, V, -C)
-    matrices.load_matrix(before, w.state, V)
-    set_decays(inputs.g[b, h, t:], steps, True, d)
+    C, K, V, r = sizes.C, sizes.K, sizes.V, h % sizes.heads
+    G, d = matrices.row_of(w.G, r, K * V), decays_of(w, r, C)
+    matrices.load_rows(inputs.v, b, h, t, w.values, V, -C)
+    matrices.load_rows(d_o, b, h, t, w.slopes, V, -C)
+    matrices.load_matrix(before[b, h, t // C], w.state, V)
+    set_decays(inputs.g[b, h, t:], True, d)
     after = matmul.rounded(G, w.after)
     _pairs_backward(w, sizes, d, r)
     # dV
@@ -284,14 +275,14 @@ def _backward_head(w, sizes, inputs, before, d_o, gradients, b, h, r, t, steps):
         matrices.scale_rows(w.by_value, d.end, C, V)
     slopes = matmul.packed_pairs(w.slopes, w.slopes_right, C, V)
     matmul.product(w.pairs, slopes, w.by_value, C, V, C, True)
-    matrices.store_rows(w.by_value, steps, width, V, G.dtype.type(1), gradients.v, offset(gradients.v, b, h, t))
+    matrices.store_rows(w.by_value, V, gradients.v, b, h, t)
     S = matmul.transpose_right(after, w.state_transposed, K, V)
     _state_backward(w, sizes, w.values, S, d.end, w.keys, w.spans, w.d_k, r)
     S = matmul.transpose_right(w.state, w.state_transposed, K, V)
     _state_backward(w, sizes, w.slopes, S, d.start, w.Q, w.read, w.d_q, r)
     if sizes.fades:
         total = matrices.inner(w.state, G, G.dtype.type(0))
-        decays_backward(w, d.start[C - 1] * total, gradients.g[b, h, t:], steps)
+        decays_backward(w, d.start[C - 1] * total, gradients.g[b, h, t:])
         matrices.scale_into(w.slopes, d.start, C, V, w.slopes_transposed)
         slopes = matmul.packed_pairs(w.slopes_transposed, w.slopes_right, C, V)
         matrices.scale(G, d.start[C - 1])

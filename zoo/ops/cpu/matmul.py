@@ -12,8 +12,7 @@ multiples of `SIDE`, and of `STEP` where they are summed over. Of float32 and fl
 products of float64 are plain loops, for tests.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numba import types
@@ -40,46 +39,35 @@ def aligned_zeros(size, kind):  # type: ignore[no-untyped-def]
     return x[skip : skip + size]
 
 
-class Backend(NamedTuple):
-    """What stands behind the functions of loops below."""
-
-    enter: Callable[..., Any]
-    leave: Callable[..., Any]
-    product: Callable[..., Any]
-    pack_pairs: Callable[..., Any]
-    transpose_right: Callable[..., Any]
-    transpose_left: Callable[..., Any]
-
-
-def backend(x: Any) -> Backend:
-    """What multiplies arrays of that numba type."""
-    if x.dtype == types.uint16:
-        return TILES if forms.has_tiles() else BF16
-    return FLOAT32 if x.dtype == types.float32 else FLOAT64
+def _on_tiles(x: Any) -> bool:
+    """Whether arrays of that numba type are multiplied by `amx`."""
+    return bool(x.dtype == types.uint16) and forms.has_tiles()
 
 
 @by_type
 def enter(kind: Any) -> Any:
     """Set up this thread's tiles for products of arrays like `kind`. Returns what was set up before, for `leave`."""
-    return backend(kind).enter
+    return amx.enter if _on_tiles(kind) else lambda kind: np.zeros(0, np.uint8)
 
 
 @by_type
 def leave(before: Any, kind: Any) -> Any:
     """Set up the tiles as they were."""
-    return backend(kind).leave
+    return amx.leave if _on_tiles(kind) else lambda before, kind: None
 
 
 @by_type
 def product(a: Any, b: Any, c: Any, m: Any, n: Any, k: Any, more: Any) -> Any:
     """c (m, n) ← a (m, k) b (k, n), on top of c if `more`; a left and b right."""
-    return backend(a).product
+    if a.dtype == types.float64:
+        return _product
+    return amx.multiply if _on_tiles(a) else avx512.multiply
 
 
 @by_type
 def pack_pairs(x: Any, y: Any, m: Any, n: Any) -> Any:
     """Fill y with the right form of the left form x (m, n), and return it."""
-    return backend(x).pack_pairs
+    return _interleave_rows if x.dtype == types.uint16 else _copy
 
 
 @by_type
@@ -91,13 +79,15 @@ def packed_pairs(x: Any, y: Any, m: Any, n: Any) -> Any:
 @by_type
 def transpose_right(x: Any, y: Any, m: Any, n: Any) -> Any:
     """Fill y with the right form of Xᵀ, of the left form x (m, n) of X, and return it."""
-    return backend(x).transpose_right
+    size = _word(x)
+    return lambda x, y, m, n: _transpose(x, y, m, n // size)
 
 
 @by_type
 def transpose_left(x: Any, y: Any, m: Any, n: Any) -> Any:
     """Fill y with the left form of Xᵀ, of the right form x (m, n) of X, and return it."""
-    return backend(x).transpose_left
+    size = _word(x)
+    return lambda x, y, m, n: _transpose(x, y, m // size, n)
 
 
 @by_type
@@ -145,35 +135,27 @@ def _interleave_rows(x, y, m, n):  # type: ignore[no-untyped-def]
     return y
 
 
-@called
-def _transpose_words(x, y, rows, columns):  # type: ignore[no-untyped-def]
-    """Words of 32 bits: a number in float32, or two in bfloat16."""
+def _word(x: Any) -> int:
+    """Numbers that are transposed as one: two in bfloat16, 32 bits."""
+    return 2 if x.dtype == types.uint16 else 1
+
+
+@by_type
+def _transpose(x: Any, y: Any, m: Any, n: Any) -> Any:
+    """Fill y with the transpose of m × n words, and return it."""
+    return _transpose_numbers if x.dtype == types.float64 else _transpose_squares
+
+
+def _transpose_squares(x, y, m, n):  # type: ignore[no-untyped-def]
     size = 4 // x.itemsize
-    for i in range(0, rows, SIDE):
-        for j in range(0, columns, SIDE):
-            transpose_square(x, size * (i * columns + j), columns, y, size * (j * rows + i), rows)
+    for i in range(0, m, SIDE):
+        for j in range(0, n, SIDE):
+            transpose_square(x, size * (i * n + j), n, y, size * (j * m + i), m)
     return y
 
 
-def _transpose(x, y, m, n):  # type: ignore[no-untyped-def]
+def _transpose_numbers(x, y, m, n):  # type: ignore[no-untyped-def]
     for i in range(m):
         for j in range(n):
             y[j * m + i] = x[i * n + j]
     return y
-
-
-BF16 = Backend(
-    enter=lambda kind: np.zeros(0, np.uint8),
-    leave=lambda before, kind: None,
-    product=avx512.multiply,
-    pack_pairs=_interleave_rows,
-    transpose_right=lambda x, y, m, n: _transpose_words(x, y, m, n // 2),
-    transpose_left=lambda x, y, m, n: _transpose_words(x, y, m // 2, n),
-)
-TILES = BF16._replace(enter=amx.enter, leave=amx.leave, product=amx.multiply)
-FLOAT32 = BF16._replace(
-    pack_pairs=_copy,
-    transpose_right=lambda x, y, m, n: _transpose_words(x, y, m, n),
-    transpose_left=lambda x, y, m, n: _transpose_words(x, y, m, n),
-)
-FLOAT64 = FLOAT32._replace(product=_product, transpose_right=_transpose, transpose_left=_transpose)

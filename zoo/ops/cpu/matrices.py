@@ -4,7 +4,7 @@ Matrices are flat arrays, rows `across` apart, in which a narrower one stands be
 products may be bfloat16, see `zoo.ops.cpu.bfloat16`.
 """
 
-from zoo.ops.cpu.bfloat16 import narrowed, widened
+from zoo.ops.cpu.bfloat16 import narrowed, offset, widened
 from zoo.ops.cpu.jit import called, copy
 from zoo.ops.cpu.simd import lanes, load, prefetch, store
 
@@ -16,27 +16,30 @@ def row_of(x, i, size):  # type: ignore[no-untyped-def]
 
 
 @called
-def load_rows(x, at, steps, width, to, across, ahead):  # type: ignore[no-untyped-def]
-    """`steps` rows of `Rows` from `at` on, as a left form; beside and behind them `to` is filled with zeros.
+def load_rows(x, b, h, t, to, across, ahead):  # type: ignore[no-untyped-def]
+    """Rows of head h of element b, from step t to the end of `to` or of `x`, as a left form; beside and behind them
+    `to` is filled with zeros.
 
     What is wanted next stands `ahead` rows on: it comes near while this is worked on.
     """
-    for t in range(steps):
-        first = at + t * x.step
-        prefetch(x.memory, first + ahead * x.step, width)
-        copy(x.memory[first : first + width], to[t * across : t * across + width])
-        to[t * across + width : t * across + across] = 0
+    at, steps = offset(x, b, h, t), min(len(to) // across, x.T - t)
+    for i in range(steps):
+        first = at + i * x.step
+        prefetch(x.memory, first + ahead * x.step, x.width)
+        copy(x.memory[first : first + x.width], to[i * across : i * across + x.width])
+        to[i * across + x.width : i * across + across] = 0
     to[steps * across :] = 0
 
 
 @called
-def store_rows(x, steps, width, across, factor, to, at):  # type: ignore[no-untyped-def]
-    """`steps` rows of x (C, across), times a factor, to `Rows` from `at` on: the way back from `load_rows`."""
-    for t in range(steps):
-        first = at + t * to.step
-        row, out = x[t * across : t * across + width], to.memory[first : first + width]
-        for c in range(width):
-            out[c] = narrowed(factor * widened(row[c]), out)
+def store_rows(x, across, to, b, h, t):  # type: ignore[no-untyped-def]
+    """The way back from `load_rows`."""
+    at = offset(to, b, h, t)
+    for i in range(min(len(x) // across, to.T - t)):
+        first = at + i * to.step
+        row, out = x[i * across : i * across + to.width], to.memory[first : first + to.width]
+        for c in range(len(out)):
+            out[c] = narrowed(widened(row[c]), out)
 
 
 @called

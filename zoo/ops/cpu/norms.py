@@ -111,10 +111,7 @@ class _Constants(NamedTuple):
 
 def _rows(x: Tensor | None, like: Tensor) -> Rows:
     """Rows of x (*N, d) where they lie; none where there is no x."""
-    if x is None:
-        return Rows(like.new_empty(0), 0, 0, 0)
-    x = as_matrix(x.detach())
-    return rows((x if x.stride(1) == 1 else x.contiguous())[None, None])
+    return rows(like.new_empty(0, 0, 0, 0) if x is None else as_matrix(x.detach())[None, None])
 
 
 @inlined

@@ -24,7 +24,7 @@ from numba import types
 from numba.extending import models, overload, register_model
 
 from zoo.ops import forms
-from zoo.ops.cpu.intrinsics import LONG, SHORT, WORD, Code, emits, intrinsic
+from zoo.ops.cpu.intrinsics import LONG, SHORT, WORD, Code, by_type, emits, intrinsic
 from zoo.ops.cpu.jit import EXP2, FAST, inlined
 
 BYTES = 64
@@ -54,54 +54,56 @@ def _of(array: Any) -> Vec:
     return Vec(types.float32 if array.dtype == types.uint16 else array.dtype)
 
 
-def lanes(kind: Any) -> int:
+@by_type
+def lanes(kind: Any) -> Any:
     """How many numbers a vector of arrays like `kind` holds."""
-    raise NotImplementedError("for loops only")
-
-
-overload(lanes)(lambda kind: (lambda kind: 8) if kind.dtype == types.float64 else lambda kind: 16)
+    return (lambda kind: 8) if kind.dtype == types.float64 else lambda kind: 16
 
 
 @intrinsic
 def load(typing: Any, x: Any, at: Any) -> Any:
     """The vector that begins at x[at]."""
-    vec = _of(x)
-    return vec(x, types.int64), emits(lambda code, x, at: _read(code, 0, at, vec))
+    return _of(x)(x, types.int64), _emits_load(x)
 
 
 @intrinsic
 def load_partial(typing: Any, x: Any, at: Any, size: Any) -> Any:
     """The vector that begins at x[at], of which only `size` numbers are there; the others are zeros."""
-    vec, x_type = _of(x), x
+    return _of(x)(x, types.int64, types.int64), _emits_load(x)
 
-    def emit(code: Code, x: Any, at: Any, size: Any) -> Any:
-        (numbers, name), align = _stored(vec, x_type), ir.Constant(WORD, x_type.dtype.bitwidth // 8)
+
+def _emits_load(kind: Any) -> Any:
+    vec = _of(kind)
+    numbers, name, align = _stored(kind)
+
+    def emit(code: Code, x: Any, at: Any, size: Any = None) -> Any:
         given = code.address(0, at), align, _first(code, vec, size), ir.Constant(numbers, None)
         return _widened(code, code.call(f"masked.load.{name}.p0", *given, returns=numbers), vec)
 
-    return vec(x, types.int64, types.int64), emits(emit)
+    return emits(emit)
 
 
 @intrinsic
 def store(typing: Any, vec: Any, x: Any, at: Any) -> Any:
     """Write a vector to x from `at` on; to bfloat16 rounded to the nearest, ties to even."""
-    if _of(x) != vec:
-        return None
-    return types.void(vec, x, types.int64), emits(lambda code, numbers, x, at: _write(code, numbers, 1, at, vec))
+    return (types.void(vec, x, types.int64), _emits_store(x)) if _of(x) == vec else None
 
 
 @intrinsic
 def store_partial(typing: Any, vec: Any, x: Any, at: Any, size: Any) -> Any:
     """Write the first `size` numbers of a vector, or all, as `store`."""
-    if _of(x) != vec:
-        return None
-    (_, name), align = _stored(vec, x), ir.Constant(WORD, x.dtype.bitwidth // 8)
+    return (types.void(vec, x, types.int64, types.int64), _emits_store(x)) if _of(x) == vec else None
 
-    def emit(code: Code, numbers: Any, x: Any, at: Any, size: Any) -> None:
-        numbers = _rounded(code.build, numbers) if _half(code.types[1]) else numbers
-        code.call(f"masked.store.{name}.p0", numbers, code.address(1, at), align, _first(code, vec, size))
 
-    return types.void(vec, x, types.int64, types.int64), emits(emit)
+def _emits_store(kind: Any) -> Any:
+    vec = _of(kind)
+    numbers, name, align = _stored(kind)
+
+    def emit(code: Code, x: Any, to: Any, at: Any, size: Any = None) -> None:
+        x = x if numbers == vec.vector else _rounded(code.build, x)
+        code.call(f"masked.store.{name}.p0", x, code.address(1, at), align, _first(code, vec, size))
+
+    return emits(emit)
 
 
 @inlined
@@ -185,28 +187,23 @@ _arithmetic("fmul", operator.mul)
 _arithmetic("fdiv", operator.truediv)
 
 
-def _half(array: Any) -> bool:
-    return bool(array.dtype == types.uint16)
-
-
 def _same(vec: Vec, number: float) -> Any:
     return ir.Constant(vec.vector, [number] * vec.lanes)
 
 
-def _stored(vec: Vec, array: Any) -> tuple[Any, str]:
-    """The LLVM type of a vector's numbers as they lie in an array, and what intrinsics call it."""
-    return (ir.VectorType(SHORT, vec.lanes), f"v{vec.lanes}i16") if _half(array) else (vec.vector, vec.suffix)
+def _stored(array: Any) -> tuple[Any, str, Any]:
+    """The LLVM type of a vector's numbers as they lie in an array, what intrinsics call it, and its alignment."""
+    vec, align = _of(array), ir.Constant(WORD, array.dtype.bitwidth // 8)
+    half = array.dtype == types.uint16
+    return (ir.VectorType(SHORT, vec.lanes), f"v{vec.lanes}i16", align) if half else (vec.vector, vec.suffix, align)
 
 
 def _first(code: Code, vec: Vec, size: Any) -> Any:
-    """A mask of the first `size` numbers of a vector."""
+    """A mask of the first `size` numbers of a vector, or of all where that is None."""
+    if size is None:
+        return ir.Constant(ir.VectorType(ir.IntType(1), vec.lanes), [1] * vec.lanes)
     every = ir.VectorType(LONG, vec.lanes)
     return code.build.icmp_signed("<", ir.Constant(every, list(range(vec.lanes))), code.broadcast(size, every))
-
-
-def _place(code: Code, i: int, at: Any, vec: Vec) -> Any:
-    """The vector that begins at element `at` of array i."""
-    return code.build.bitcast(code.address(i, at), _stored(vec, code.types[i])[0].as_pointer())
 
 
 def _widened(code: Code, numbers: Any, vec: Vec) -> Any:
@@ -215,16 +212,6 @@ def _widened(code: Code, numbers: Any, vec: Vec) -> Any:
         return numbers
     shifted = code.build.shl(code.build.zext(numbers, vec.words), ir.Constant(vec.words, [16] * vec.lanes))
     return code.build.bitcast(shifted, vec.vector)
-
-
-def _read(code: Code, i: int, at: Any, vec: Vec) -> Any:
-    numbers = code.build.load(_place(code, i, at, vec), align=code.types[i].dtype.bitwidth // 8)
-    return _widened(code, numbers, vec)
-
-
-def _write(code: Code, numbers: Any, i: int, at: Any, vec: Vec) -> None:
-    numbers = _rounded(code.build, numbers) if _half(code.types[i]) else numbers
-    code.build.store(numbers, _place(code, i, at, vec), align=code.types[i].dtype.bitwidth // 8)
 
 
 def _rounded(build: Any, vec: Any) -> Any:

@@ -3,19 +3,15 @@
 Threads of our own would have to be woken, which takes longer than many a loop, and would share a core with torch's. So
 the work goes to the very same ones, through the function that every `#pragma omp parallel` compiles to. Each of them
 enters machine code at once and never meets Python, whose lock it would have to wait for. Where this cannot be done,
-which a warning tells, threads of our own it is.
+torch's ops run instead (`zoo.ops.forms.falls_back`).
 """
 
 import ctypes
-import os
-import warnings
 from array import array as Words
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,26 +33,22 @@ def run(kernel: Any, items: int, *arguments: Any, grain: int = 1) -> None:
     Args:
         kernel: a function compiled by `zoo.ops.cpu.jit.loop`.
         items: what is divided; pieces are multiples of `grain` long except the last.
-        arguments: tensors on the CPU (bfloat16 as in `zoo.ops.cpu.bfloat16`; one that is not contiguous is read from a
-            copy), C-contiguous arrays, integers, booleans, NumPy floats, and NamedTuples of these, whose fields the
-            kernel reads by name.
+        arguments: tensors on the CPU (bfloat16 as in `zoo.ops.cpu.bfloat16`) or arrays, which are read from a copy if
+            not contiguous, integers, booleans, NumPy floats, and NamedTuples of these, whose fields the kernel reads by
+            name.
+
+    Raises:
+        CompilationError: numba fails, or torch has other threads.
     """
-    threads, team = min(torch.get_num_threads(), -(-items // grain)), _openmp()
     words: list[int] = [items, grain]
     copies: list[Tensor] = []
     kinds = tuple([_pack(x, words, copies) for x in arguments])
-    entry = _entry(kernel, kinds, len(words)) if team else None
-    if entry is None:
-        _compile(kernel, kinds)
-        given = [_as_arrays(x) for x in arguments]
-        _pooled(lambda start, stop: kernel(start, stop, *given), items, grain, threads)
-        return
-    slots = Words("q", words)
-    address = slots.buffer_info()[0]
+    (body, _), slots = _entry(kernel, kinds, len(words)), Words("q", words)
+    threads, (address, _) = min(torch.get_num_threads(), -(-items // grain)), slots.buffer_info()
     if threads > 1:
-        team.GOMP_parallel(entry.body, address, threads, 0)
+        _openmp().GOMP_parallel(body, address, threads, 0)
     elif threads == 1:
-        entry.body(address)
+        body(address)
 
 
 def _pack(x: Any, words: list[int], copies: list[Tensor]) -> Any:
@@ -66,6 +58,8 @@ def _pack(x: Any, words: list[int], copies: list[Tensor]) -> Any:
     if kind is int or kind is bool:
         words.append(x)
         return kind
+    if isinstance(x, np.ndarray):
+        x = torch.from_numpy(x)
     if isinstance(x, Tensor):
         if not x.is_contiguous():
             x = x.contiguous()
@@ -75,66 +69,32 @@ def _pack(x: Any, words: list[int], copies: list[Tensor]) -> Any:
         return x.dtype, len(shape)
     if isinstance(x, tuple):
         return kind, tuple([_pack(field, words, copies) for field in x])
-    if isinstance(x, np.ndarray):
-        assert x.flags.c_contiguous
-        words += [0, 0, x.size, x.itemsize, x.ctypes.data, *x.shape, *x.strides]  # no reference is counted
-        return x.dtype, x.ndim
     words.append(int(x.view(f"int{8 * x.itemsize}")))
     return x.dtype
 
 
-def _as_arrays(x: Any) -> Any:
-    """An argument as numba takes it from Python."""
-    if isinstance(x, tuple):
-        return type(x)(*map(_as_arrays, x))
-    return array(x) if isinstance(x, Tensor) else x
-
-
-class _Entry(NamedTuple):
-    """What each thread of a team calls, and what holds its machine code."""
-
-    body: Any
-    library: Any
-
-
 @cache
-def _compile(kernel: Any, kinds: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Compile a kernel for arguments of such kinds, and return its signature.
-
-    Raises:
-        CompilationError: numba fails. Behind the public function of an op torch computes instead (`forms.falls_back`).
-    """
+def _entry(kernel: Any, kinds: tuple[Any, ...], words: int) -> tuple[Any, Any]:
+    """What each thread calls for arguments of such kinds in so many words, and what holds its machine code."""
     signature = (types.int64, types.int64, *map(_numba_type, kinds))
     try:
         kernel.compile(signature)
-    except Exception as error:
+        return _build(kernel.overloads[signature], signature, words)
+    except Exception as error:  # whatever has changed inside numba or torch
         said = f"{kernel.__name__} cannot be compiled ({type(error).__name__}: {error}); set ZOOBENCH_COMPILED=0"
         raise CompilationError(said) from error
-    return signature
-
-
-@cache
-def _entry(kernel: Any, kinds: tuple[Any, ...], words: int) -> _Entry | None:
-    """The entry for arguments of such kinds in so many words; None, with a warning, where numba lets none be built."""
-    signature = _compile(kernel, kinds)
-    try:
-        return _build(kernel.overloads[signature], signature, words)
-    except Exception as error:  # whatever has changed inside numba
-        reason = f"{type(error).__name__}: {error}"
-        warnings.warn(f"compiled loops run on threads of their own, slower than on torch's: {reason}", stacklevel=3)
-        return None
 
 
 def _numba_type(kind: Any) -> Any:
     """The numba type of an argument of that kind; see `_pack`."""
-    if isinstance(kind, tuple) and isinstance(kind[0], type) and issubclass(kind[0], tuple):
+    if isinstance(kind, tuple) and isinstance(kind[0], type):
         return types.NamedTuple([_numba_type(field) for field in kind[1]], kind[0])
     if isinstance(kind, tuple):
         return types.Array(_numba_type(kind[0]), kind[1], "C")
     return from_dtype(array(torch.empty(0, dtype=kind)).dtype if isinstance(kind, torch.dtype) else np.dtype(kind))
 
 
-def _build(code: Any, signature: tuple[Any, ...], words: int) -> _Entry:
+def _build(code: Any, signature: tuple[Any, ...], words: int) -> tuple[Any, Any]:
     """A function that finds items, grain and a kernel's arguments, as numba has them, behind one address, in 64 bits
     each, works out its thread's piece from the first two, and jumps to the kernel's machine code.
 
@@ -160,7 +120,7 @@ def _build(code: Any, signature: tuple[Any, ...], words: int) -> _Entry:
         library = context.codegen().create_library(name)
         library.add_ir_module(module)
         library.finalize()
-    return _Entry(_Body(library.get_pointer_to_function(name)), library)
+    return _Body(library.get_pointer_to_function(name)), library
 
 
 def _piece(build: Any, items: Any, grain: Any) -> tuple[Any, Any]:
@@ -196,31 +156,17 @@ def _typed(build: Any, bits: Any, kind: Any) -> Any:
 
 @cache
 def _openmp() -> Any:
-    """The OpenMP runtime that torch has loaded; None, with a warning, where it is none of GNU's interface."""
-    bundled = sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*"))
-    for place in (*map(str, bundled), None):
+    """The OpenMP runtime that torch has loaded.
+
+    Raises:
+        OSError: it has none of GNU's interface.
+    """
+    folder = Path(torch.__file__).parent / "lib"
+    bundled = sorted(map(str, [*folder.glob("libgomp*.so*"), *folder.glob("libomp*.dylib")]))
+    for place in (*bundled, None):
         with suppress(OSError, AttributeError, TypeError):
             team = ctypes.CDLL(place)
             team.GOMP_parallel.argtypes = [_Body, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
             team.GOMP_parallel.restype = None
-            for function in (team.omp_get_num_threads, team.omp_get_thread_num):
-                function.argtypes, function.restype = [], ctypes.c_int
             return team
-    warnings.warn("torch's OpenMP has no GNU interface: compiled loops run on threads of their own", stacklevel=3)
-    return None
-
-
-def _pooled(work: Callable[[int, int], None], items: int, grain: int, threads: int) -> None:
-    """`work` on the pieces of `run`, over threads of our own."""
-    size = -(-items // (max(threads, 1) * grain)) * grain
-    starts = range(size, items, max(size, 1))
-    others = [_pool(os.getpid()).submit(work, start, min(start + size, items)) for start in starts]
-    work(0, min(size, items))
-    for other in others:
-        other.result()
-
-
-@cache
-def _pool(process: int) -> ThreadPoolExecutor:
-    """Threads of this process: a fork inherits none."""
-    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="compiled")
+    raise OSError("torch's OpenMP has no GNU interface")

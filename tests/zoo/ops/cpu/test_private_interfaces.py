@@ -1,9 +1,9 @@
-"""What is used of numba and torch without a promise is there; where it is not, a warning says what runs instead.
+"""What is used of numba and torch without a promise is there (how loops run on torch's threads: `test_threads`); where
+it is not, a warning says what runs instead.
 
 Bounds on both packages stand in pyproject.toml. Whoever raises one has these tests to run.
 """
 
-import sys
 import warnings
 
 import numpy as np
@@ -17,6 +17,7 @@ if not forms.available():
 
 import numba
 from llvmlite import binding
+from numba.core.dispatcher import Dispatcher
 from numba.core.errors import NumbaError
 
 from zoo.ops import elementwise, norms
@@ -33,37 +34,13 @@ QUESTIONS = ("_is_amx_tile_supported", "_is_avx512_bf16_supported", "_is_avx512_
 def fresh(monkeypatch):
     """Nothing has been found out yet, and nothing of it outlives the test."""
     monkeypatch.setattr(forms, "_failures", [])
-    functions = forms._cpu, forms.has_tiles, forms._load, threads._openmp, threads._compile, threads._entry
+    functions = forms._cpu, forms.has_tiles, forms._load, threads._openmp, threads._entry
     for function in functions:
         function.cache_clear()
     yield monkeypatch
     monkeypatch.undo()
     for function in functions:
         function.cache_clear()
-
-
-@loop
-def double(start, stop, x):
-    for i in range(start, stop):
-        x[i] *= 2
-
-
-def doubles():
-    x = torch.arange(100.0)
-    threads.run(double, 100, x)
-    return torch.equal(x, 2 * torch.arange(100.0))
-
-
-def test_an_entry_is_built_by_hand():
-    """Of every kind of argument, nested too: test_threads."""
-    with warnings.catch_warnings(action="error"):
-        assert threads._entry(double, ((torch.float32, 1),), 2 + 7) is not None
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="torch brings GNU's OpenMP on Linux")
-def test_torch_runs_loops_on_its_threads(fresh):
-    with warnings.catch_warnings(action="error"):
-        assert threads._openmp() is not None
 
 
 def test_torch_knows_the_cpu():
@@ -112,22 +89,6 @@ def longer(x, words, copies, pack=threads._pack):
     return pack(x, words, copies)
 
 
-MISSING = {
-    "threads of their own, .* call convention": (threads, "_build", failing(AttributeError("no call convention"))),
-    "9 words, not 10": (threads, "_pack", longer),
-    "no GNU interface": (threads.ctypes, "CDLL", failing(OSError("libgomp.so: cannot open shared object file"))),
-}
-
-
-@pytest.mark.parametrize("said", MISSING)
-def test_without_an_entry_or_openmp_loops_run_on_threads_of_their_own(fresh, said):
-    fresh.setattr(*MISSING[said])
-    with pytest.warns(UserWarning, match=said):
-        assert doubles()
-    with warnings.catch_warnings(action="error"):
-        assert doubles(), "it is said once"
-
-
 def test_a_torch_that_does_not_know_the_cpu_multiplies_itself(fresh):
     for question in QUESTIONS:
         fresh.delattr(torch.cpu, question)
@@ -136,22 +97,20 @@ def test_a_torch_that_does_not_know_the_cpu_multiplies_itself(fresh):
     assert not forms.has_tiles()
 
 
-def lacking(fresh):
-    """A numba without what a module of loops is made of."""
-    fresh.delitem(sys.modules, "zoo.ops.cpu.elementwise", raising=False)
-    fresh.delattr(sys.modules["zoo.ops.cpu.jit"], "exp")
+FAILING = {
+    "cannot import name": (forms, "import_module", failing(ImportError("cannot import name"))),
+    "no such instruction": (Dispatcher, "compile", failing(NumbaError("no such instruction"))),
+    "no call convention": (threads, "_build", failing(AttributeError("no call convention"))),
+    "19 words, not 22": (threads, "_pack", longer),
+    "no GNU interface": (threads.ctypes, "CDLL", failing(OSError("libgomp.so: cannot open shared object file"))),
+}
 
 
-def broken(fresh):
-    """A numba that fails when a loop is compiled, which is when it first runs."""
-    fresh.setattr(type(double), "compile", failing(NumbaError("no such instruction")))
-
-
-@pytest.mark.parametrize("plant", [lacking, broken])
-def test_a_numba_that_fails_leaves_ops_to_torch(fresh, plant):
-    plant(fresh)
+@pytest.mark.parametrize("said", FAILING)
+def test_a_numba_or_torch_that_fails_leaves_ops_to_torch(fresh, said):
+    fresh.setattr(*FAILING[said])
     x = torch.randn(3, 4)
-    with pytest.warns(UserWarning, match="compiled loops cannot be used"):
+    with pytest.warns(UserWarning, match=f"compiled loops cannot be used, torch's ops run instead: .*{said}"):
         y = elementwise.positive(x)
     torch.testing.assert_close(y, torch.nn.functional.elu(x) + 1)
     assert not forms.available()
@@ -161,7 +120,7 @@ def test_a_numba_that_fails_leaves_ops_to_torch(fresh, plant):
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.op in forms.CPU])
 def test_every_op_falls_back(fresh, name):
-    fresh.setattr(threads, "_compile", failing(forms.CompilationError("planted")))
+    fresh.setattr(threads, "_entry", failing(forms.CompilationError("planted")))
     inputs = [x.to(torch.complex64 if x.is_complex() else torch.float32) for x in CASES[name].inputs]
     with warnings.catch_warnings(action="ignore"):
         got = CASES[name].fast(*inputs)
@@ -173,7 +132,7 @@ def test_every_op_falls_back(fresh, name):
 def test_a_backward_pass_that_cannot_be_compiled_says_what_to_do(fresh):
     x = torch.randn(3, 4, requires_grad=True)
     y = elementwise.positive(x)
-    threads._entry.cache_clear(), threads._compile.cache_clear()
-    broken(fresh)
+    threads._entry.cache_clear()
+    fresh.setattr(*FAILING["no such instruction"])
     with pytest.raises(forms.CompilationError, match="ZOOBENCH_COMPILED=0"):
         y.sum().backward()

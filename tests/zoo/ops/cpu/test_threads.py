@@ -49,12 +49,8 @@ def move(start, stop, pair, width):
                 pair.y.memory[to + c] = pair.x.memory[of + c] * pair.affine.scale + pair.affine.shift
 
 
-@pytest.fixture(params=["torch's", "our own"])
-def two_threads(request, monkeypatch):
-    if request.param == "our own":
-        monkeypatch.setattr(threads, "_openmp", lambda: None)
-    elif threads._openmp() is None:
-        pytest.skip("torch has no OpenMP of GNU's interface here")
+@pytest.fixture
+def two_threads():
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
@@ -79,8 +75,6 @@ def test_every_item_once_with_all_arguments(two_threads, items, grain, negate, d
 def test_two_threads_at_once():
     """Each waits for the other, which one after the other they could not."""
     team = threads._openmp()
-    if team is None:
-        pytest.skip("torch has no OpenMP of GNU's interface here")
     both, seen = threading.Barrier(2, timeout=30), []
 
     def body(_):
