@@ -53,9 +53,7 @@ class Plan:
     chunks: Int[Tensor, "M S"]  # those that a chunk sees: S C = W
     places: Int[Tensor, "N R"]  # of each row in each round, among the M C sorted queries
     labels: Int[Tensor, "M C"] | None  # queries see keys of their own label only
-    meetings: list[
-        tuple[Int[Tensor, "M C"], ...]
-    ]  # by round: where on the ring a step is, the place behind, its bucket
+    meetings: list[tuple[Tensor, ...]]  # (M, C) by round: where on the ring a step is, the place behind, its bucket
 
     def parts(self) -> Iterator[slice]:
         """The chunks whose scores are computed together."""
