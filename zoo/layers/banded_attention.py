@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from zoo.ops import attention
+from zoo.ops.forms import computes
 from zoo.ops.kernel_log import log_kernel
 from zoo.ops.step_by_step import finite
 
@@ -47,18 +48,9 @@ def attend_naive(
     return attention.attend_naive(q, **in_band(k, v, distances(q, k), before, after, valid, bias, extra))
 
 
-def attend(
-    q: Float[Tensor, "B H T K"],
-    k: Float[Tensor, "B G S K"],
-    v: Float[Tensor, "B G S V"],
-    *,
-    before: int,
-    after: int = 0,
-    valid: Bool[Tensor, "B S"] | None = None,
-    bias: Float[Tensor, "#H W"] | None = None,
-    extra: Extra | None = None,
-) -> Float[Tensor, "B H T V"]:
-    """See `attend_naive`. Full attention runs where it is no more work, and on a CPU where blocks are not finite."""
+@computes(attend_naive)
+def attend(q, k, v, *, before, after=0, valid=None, bias=None, extra=None):  # type: ignore[no-untyped-def]
+    """Full attention runs where it is no more work, and on a CPU where blocks are not finite."""
     T, S, size = q.shape[2], k.shape[2], min(q.shape[2], max(before + after, LEAST))
     if -(-T // size) * size * (size + before + after) < T * S:
         y = _by_blocks(size, q, k, v, before, after, valid, bias, extra)

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from zoo.ops.forms import computes
 from zoo.ops.kernel_log import log_kernel
 from zoo.ops.linear_attention import weighted_mean
 from zoo.ops.precision import at_least_fp32, no_autocast
@@ -22,17 +23,20 @@ HIGHEST = 64.0
 
 
 def attend_naive(
-    q: Float[Tensor, "B H T d"], k: Float[Tensor, "B H T d"], v: Float[Tensor, "B H T V"], W: Tensor, eps: float
+    q: Float[Tensor, "B H T d"],
+    k: Float[Tensor, "B H T d"],
+    v: Float[Tensor, "B H T V"],
+    W: Float[Tensor, "m d"],
+    eps: float,
 ) -> Float[Tensor, "B H T V"]:
     """y, with c the largest entry of W q_t for a query, which cancels in y but for ε, and 0 for a key."""
     weights = (positive_naive(q, W, eps, "features") @ positive_naive(k, W, eps).mT).tril()
     return weights / weights.sum(-1, keepdim=True) @ v
 
 
-def attend(
-    q: Float[Tensor, "B H T d"], k: Float[Tensor, "B H T d"], v: Float[Tensor, "B H T V"], W: Tensor, eps: float
-) -> Float[Tensor, "B H T V"]:
-    """See `attend_naive`. ε > 0, as sums of weights are divided by."""
+@computes(attend_naive)
+def attend(q, k, v, W, eps):  # type: ignore[no-untyped-def]
+    """ε > 0, as sums of weights are divided by."""
     log_kernel("random_features", "linear attention")
     q, k = positive(q, W, eps, "features"), positive(k, W, eps)
     with no_autocast(q.device):
@@ -57,17 +61,16 @@ def positive_naive(
     return (z.clamp(max=HIGHEST).exp() + eps).to(kept(x))
 
 
-def positive(
-    x: Tensor, W: Tensor, eps: float, over: Over | None = None, valid: Tensor | None = None
-) -> Float[Tensor, "B H T m"]:
-    """See `positive_naive`."""
+@computes(positive_naive)
+def positive(x, W, eps, over=None, valid=None):  # type: ignore[no-untyped-def]
+    """Saves x and the features alone for the backward pass."""
     log_kernel("random_features", "torch")
     with no_autocast(x.device):
         return PositiveFeatures.apply(x, W, eps, over, valid)
 
 
 class PositiveFeatures(torch.autograd.Function):
-    """Saved are x and the features, dφ(x)/dz = φ(x) − ε."""
+    """dφ(x)/dz = φ(x) − ε."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, W: Tensor, eps: float, over: Over | None, valid: Tensor | None) -> Tensor:
