@@ -130,7 +130,7 @@ def _multiply(M, x, y):  # type: ignore[no-untyped-def]
 
 @inlined
 def _step(given, sums, h, cn, m, factors):  # type: ignore[no-untyped-def]
-    """Gates are what is given of them and the sums over what was before."""
+    """`given` is what the input says to the four gates, `sums` what the bias and h before the step add."""
     (i_, f_, z_, o_), d = given, len(m)
     zero, one, two = m.dtype.type(0), m.dtype.type(1), m.dtype.type(2)
     for p in range(d):

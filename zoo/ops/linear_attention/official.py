@@ -25,8 +25,10 @@ def linear_attention(
 
 
 def compute(kernel: official.Official, *inputs: Any, multiplied: int = 3) -> tuple | None:
-    """See `official.compute`, of q, k, v and others. Matrix products run in bfloat16 where all that are multiplied, the
-    first inputs, have that, or autocast says so."""
+    """See `official.compute`; inputs are q, k, v and others.
+
+    Matrix products run in bfloat16 where what they read, the first `multiplied` inputs, is that, or autocast says so.
+    """
     q, _, v = inputs[:3]
     sizes = q.shape[1], v.shape[1], q.shape[-1], v.shape[-1]
     return official.compute(kernel, precision.matmul_dtype(*inputs[:multiplied]), sizes, *inputs)
