@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from zoo.contract import LayerContext, Part
+from zoo.layers.banded_attention import attend
 from zoo.layers.local_attention import LocalAttention
-from zoo.ops.local_attention import attend
 
 from .compare import drawn, in_pieces, vectors
 

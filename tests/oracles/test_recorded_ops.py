@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from zoo.ops.delta_rule import chunked as delta
 from zoo.ops.delta_rule import delta_rule, delta_rule_naive
 from zoo.ops.linear_attention import linear_attention, recurrent
 from zoo.ops.selective_scan import chunked, selective_scan, selective_scan_naive
@@ -14,7 +15,13 @@ LINEAR = {
     "chunk 8": lambda *x, **y: linear_attention(*x, **y, chunk=8),
     "chunk 64": linear_attention,
 }
-DELTA = {"naive": delta_rule_naive, "chunk 8": lambda *x: delta_rule(*x, chunk=8), "chunk 64": delta_rule}
+
+
+def delta_rule_in_chunks(q, k, v, beta):
+    return delta.chunked(q, k, v, beta, None, q.new_zeros(*q.shape[:2], q.shape[-1], v.shape[-1]), C=8)
+
+
+DELTA = {"naive": delta_rule_naive, "chunk 8": delta_rule_in_chunks, "chunk 64": delta_rule}
 
 
 def turned(x, *names):

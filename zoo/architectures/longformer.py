@@ -15,11 +15,12 @@ from torch import Tensor
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, State, Traits, Unsupported
+from zoo.layers import banded_attention
 from zoo.layers.linear import Linear, branch_
 from zoo.layers.local_attention import empty, recall
 from zoo.layers.multi_head import MultiHead
 from zoo.layers.tensors import merge_heads, split_heads, zero_padding
-from zoo.ops import attention, local_attention
+from zoo.ops import attention
 
 
 @register(
@@ -96,7 +97,7 @@ class Longformer(MultiHead):
     def _causal(self, x: Tensor, mask: Mask | None, state: State | None) -> tuple[Tensor, State | None]:
         q, k, v = self._heads(x, "query", "key", "value", start=None if state is None else state["steps"])
         k, v, valid, new = recall(state, k, v, mask)
-        return local_attention.attend(q.to(k.dtype), k, v, before=self.window // 2, valid=valid), new
+        return banded_attention.attend(q.to(k.dtype), k, v, before=self.window // 2, valid=valid), new
 
     def _bidirectional(self, x: Tensor, mask: Mask | None, state: State | None) -> tuple[Tensor, None]:
         if state is not None:
@@ -104,13 +105,13 @@ class Longformer(MultiHead):
         half, G = self.window // 2, min(self.global_tokens, x.shape[1])
         q, k, v = self._heads(x, "query", "key", "value")
         if not G:
-            return local_attention.attend(q, k, v, before=half, after=half, valid=mask), None
+            return banded_attention.attend(q, k, v, before=half, after=half, valid=mask), None
         steps = torch.arange(x.shape[1], device=x.device)
         # The first step stands in for the valid ones that a row of padding lacks; in any other row it is valid.
         valid = None if mask is None else mask | (steps == 0)
         ordinary = (steps >= G)[None].expand(x.shape[:2]) if valid is None else valid & (steps >= G)
-        extra = local_attention.Extra(k[:, :, :G], v[:, :, :G], None if valid is None else valid[:, :G])
-        y = local_attention.attend(q, k, v, before=half, after=half, valid=ordinary, extra=extra)
+        extra = banded_attention.Extra(k[:, :, :G], v[:, :, :G], None if valid is None else valid[:, :G])
+        y = banded_attention.attend(q, k, v, before=half, after=half, valid=ordinary, extra=extra)
         (q,), (k, v) = self._heads(x[:, :G], "query_global"), self._heads(x, "key_global", "value_global")
         everywhere = attention.attend(q, k, v, visible=None if valid is None else valid[:, None, None])
         return torch.cat([everywhere, y[:, :, G:]], dim=2), None

@@ -4,7 +4,7 @@
     S_t = e^{Δ_t A} S_{t−1} + B_t (Δ_t x_t)ᵀ,    y_t = S_tᵀ C_t + D x_t,    out = RMSNorm(y ⊙ SiLU(z)) W_out
 
 with one A = −e^{A_log}, Δ and D per head, and B, C shared by the heads of a group: linear attention with queries C,
-keys B, values Δ x and a scalar decay, which runs in chunks (section 6). See `zoo.ops.ssd`.
+keys B, values Δ x and a scalar decay, which runs in chunks (section 6).
 """
 
 import math
@@ -22,8 +22,8 @@ from zoo.layers.linear import softplus_bias_
 from zoo.layers.ranges import at_least_one, check_step_sizes, positive
 from zoo.layers.short_convolution import ShortConvolution
 from zoo.layers.tensors import in_fp32, merge_heads, split_heads, zero_padding, zeros_fp32
+from zoo.ops.linear_attention import linear_attention
 from zoo.ops.norms import gated_rms, rms
-from zoo.ops.ssd import ssd
 
 
 @register(
@@ -137,8 +137,8 @@ class Mamba2(Mixer):
         x, B, C = split_heads(x, H), split_heads(B, G), split_heads(C, G)
         D = self.D.view(H, -1).expand(H, self.headdim)
         delta, log_decay = self._steps(dt, mask)
-        y, S = ssd(x, delta, log_decay, B, C, D, S, chunk=self.chunk_size)
-        y = merge_heads(y)
+        y, S = linear_attention(C, B, delta.to(x.dtype)[..., None] * x, log_decay, S, self.chunk_size)
+        y = merge_heads(torch.addcmul(y, D[:, None].to(x.dtype), x))
         y = (y * F.silu(z) if self.norm is None else self.norm(y, z)).to(x0.dtype)
         if x0.shape[-1]:
             y = torch.cat([F.silu(z0) * x0, y], dim=-1)

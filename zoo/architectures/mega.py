@@ -30,10 +30,10 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, Part, State, Traits, Unsupported
+from zoo.layers import vandermonde
 from zoo.layers.linear import Linear, fan_in_
 from zoo.layers.ranges import at_least_one
 from zoo.layers.tensors import align_right, in_fp32, put_steps, take_steps, zero_padding, zeros_fp32
-from zoo.ops import vandermonde
 from zoo.ops.long_convolution import convolve
 
 

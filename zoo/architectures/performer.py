@@ -22,11 +22,12 @@ from zoo.layers.linear import Linear, branch_
 from zoo.layers.multi_head import MultiHead
 from zoo.layers.positions.in_attention import no_steps, places
 from zoo.layers.qkv import split
+from zoo.layers.random_features import attend, kept
+from zoo.layers.random_features import positive as exponential
 from zoo.layers.ranges import at_least_one, positive
 from zoo.layers.tensors import merge_heads, zero_padding
 from zoo.layers.weighted_sums import weighted_sums, zero_sums
-from zoo.ops.random_features import attend, kept, mean
-from zoo.ops.random_features import positive as exponential
+from zoo.ops.precision import at_least_fp32
 
 
 @register(
@@ -109,7 +110,9 @@ class Performer(MultiHead):
         q = self._relu(q) if self.kernel == "relu" else exponential(q, self.W, self.eps, "features")
         k = self.key_features(k, valid)
         y, total, new = weighted_sums(q, k, v.to(q.dtype), causal=self.causal, mask=mask, state=state)
-        return mean(torch.cat([y, total], dim=-1).to(q.dtype)), new
+        total = at_least_fp32(total.to(q.dtype))
+        total = total.masked_fill(total == 0, 1)  # nothing has a weight: 0 rather than 0/0
+        return y.to(q.dtype) * total.reciprocal().to(q.dtype), new
 
     def key_features(
         self, k: Float[Tensor, "B H T d"], valid: Bool[Tensor, "B 1 T 1"] | None = None

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from zoo.architectures import register
@@ -25,7 +25,7 @@ from zoo.layers.linear import Linear, branch_
 from zoo.layers.multi_head import MultiHead
 from zoo.layers.ranges import at_least_one
 from zoo.layers.tensors import in_fp32, merge_heads, split_heads, zero_padding
-from zoo.ops.lsh_attention import hash_buckets, lsh_attention
+from zoo.ops.lsh_attention import lsh_attention
 
 
 @register(
@@ -132,6 +132,24 @@ class Reformer(MultiHead):
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
         branch_(self.query_key, values=self.value, out=self.out, depth=depth, gain=self.gain)
+
+
+@torch.no_grad()
+def hash_buckets(
+    x: Float[Tensor, "B H T K"], rotations: Float[Tensor, "H K R F"], factors: Sequence[int]
+) -> Int[Tensor, "B H R T"]:
+    """h(x) = argmax [x P, −x P] for each of R rounds, a bucket below the product of `factors` (Andoni et al. 2015,
+    arXiv:1509.02897).
+
+    `factors` are even numbers and F half their sum: with more than one, each takes its own columns of the rotations P,
+    and the hashes combine as digits, the first counting least.
+    """
+    rotated = torch.einsum("bhtk,hkrf->bhrtf", x, rotations.to(x.dtype))
+    bucket, place = torch.zeros(rotated.shape[:-1], dtype=torch.long, device=x.device), 1
+    for factor, part in zip(factors, rotated.split([n // 2 for n in factors], dim=-1), strict=True):
+        bucket = bucket + place * torch.cat([part, -part], dim=-1).argmax(-1)
+        place *= factor
+    return bucket
 
 
 def factors(buckets: int | Sequence[int] | None, length: int, chunk: int) -> list[int]:

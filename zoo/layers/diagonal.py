@@ -10,9 +10,8 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 
 from zoo.contract import Mask
-from zoo.layers import hippo
+from zoo.layers import hippo, vandermonde
 from zoo.layers.tensors import align_right
-from zoo.ops import vandermonde
 from zoo.ops.diagonal_scan import scan
 from zoo.ops.long_convolution import convolve
 

@@ -15,12 +15,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.contract import LayerContext, Mask, Mixed, State, Traits, Unsupported
+from zoo.layers.banded_attention import attend
 from zoo.layers.linear import branch_
 from zoo.layers.multi_head import MultiHead
 from zoo.layers.positions.in_attention import places
 from zoo.layers.ranges import shared_heads
 from zoo.layers.tensors import merge_heads, split_heads, take_steps, zero_padding
-from zoo.ops.local_attention import attend
 
 
 class LocalAttention(MultiHead):

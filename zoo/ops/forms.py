@@ -3,21 +3,22 @@
 An op's `naive.py` is the truth, beside it stands a form in torch, which runs anywhere. Where torch is slow on a CPU,
 `zoo.ops.cpu` has compiled loops in the same signature, listed in `CPU`. The public function of an op asks `choose`:
 
-    @falls_back
+    @computes(naive.positive)
     def positive(x):
         return (choose("positive", x) or naive.positive)(x)
 
-which `compiled("positive")(naive.positive)` says in one line. Numba takes a while to load, so a module of `zoo.ops.cpu`
-is imported when it is first chosen.
+which `compiled("positive")(naive.positive)` says in one line. It has the signature of the naive form, which is written
+out there alone. Numba takes a while to load, so a module of `zoo.ops.cpu` is imported when it is first chosen.
 """
 
 import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, wraps
+from functools import cache, update_wrapper, wraps
 from importlib import import_module
 from importlib.util import find_spec
+from inspect import getdoc
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -133,12 +134,25 @@ def falls_back(op: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
+def computes(naive: Callable[P, R]) -> Callable[[Callable[..., R]], Callable[P, R]]:
+    """Have a function stand for the naive form of an op: in that one's signature, whose docstring goes before its own.
+
+    As `falls_back` besides.
+    """
+
+    def decorate(op: Callable[..., R]) -> Callable[P, R]:
+        call = update_wrapper(falls_back(op), naive, assigned=["__annotations__"])
+        call.__doc__ = "\n\n".join(doc for form in (naive, op) if (doc := getdoc(form)))
+        return call
+
+    return decorate
+
+
 def compiled(op: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Have the naive form of `op` computed by its compiled one, in the same signature, where that fits its tensors."""
 
     def decorate(naive: Callable[P, R]) -> Callable[P, R]:
-        @falls_back
-        @wraps(naive)
+        @computes(naive)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             tensors = (x for x in (*args, *kwargs.values()) if isinstance(x, Tensor))
             return (choose(op, *tensors) or naive)(*args, **kwargs)

@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from zoo.layers import linear, mlp, qkv
-from zoo.ops import diagonal_scan, linear_attention, norms, random_features
-from zoo.ops.fourier import fourier, fourier_naive
+from zoo.layers import linear, mlp, qkv, random_features
+from zoo.ops import diagonal_scan, linear_attention, norms
 from zoo.ops.short_convolution import Unit
 
 B, H, T, K, V, D, N = 2, 2, 70, 5, 6, 18, 4
@@ -33,12 +32,12 @@ class Case(NamedTuple):
 
 
 def _case(path: str, *inputs: Tensor, op: str = "", mixed: int | None = None, **options: Any) -> Case:
-    """Of "module.function": the public function, and its naive form, with the same options."""
-    module, _, name = path.partition(".")
-    public = import_module(f"zoo.ops.{module}")
-    naive = getattr(public, f"{name}_naive", None) or getattr(import_module(f"zoo.ops.{module}.naive"), name)
+    """Of a path within zoo.ops, or zoo: the public function, and its naive form, with the same options."""
+    module, _, name = path.rpartition(".")
+    public = import_module(f"zoo.{module}" if "." in module else f"zoo.ops.{module}")
+    naive = getattr(public, f"{name}_naive", None) or getattr(import_module(f"{public.__name__}.naive"), name)
     fast, slow = partial(getattr(public, name), **options), partial(naive, **options)
-    return Case(op or module, fast, slow, inputs, mixed)
+    return Case(op or module.rpartition(".")[2], fast, slow, inputs, mixed)
 
 
 _random = torch.Generator().manual_seed(0)
@@ -87,7 +86,6 @@ _beta, _per_head, _per_channel = _fading(B, H, T), -_positive(B, H, T), -_positi
 _state, _gates = _normal(B, H, K, V), tuple(_normal(H, B, T, 5) for _ in range(4))
 _rows, _others, _weight = _normal(B, T, D), _normal(B, T, D), _normal(D)
 _A, _B, _C = -_positive(D, N), _normal(B, T, N), _normal(B, T, N)
-_dual = _v, _positive(B, H, T), _per_head, _k[:, :1], _q[:, :1], _normal(H, V), _state
 _gated_scan = _rows, _others, _A, _B, _C, _normal(D), _normal(B, T, D), _normal(D), _normal(B, D, N)
 _recurrent, _mean = linear_attention.recurrent, partial(linear_attention.weighted_mean, eps=1e-3)
 
@@ -124,7 +122,7 @@ CASES = {
     "linear attention, a mean": Case(
         "linear_attention", lambda *x: _mean(*x)[0], _ratio, (_q.abs(), _k.abs(), _v), mixed=2
     ),
-    "local attention": _case("local_attention.attend", _q, _k, _v, before=5),
+    "local attention": _case("layers.banded_attention.attend", _q, _k, _v, op="local_attention", before=5),
     "long convolution": _case("long_convolution.convolve", _rows, _normal(D, T), _weight),
     "LSH attention": _case(
         "lsh_attention.lsh_attention",
@@ -156,12 +154,12 @@ CASES = {
     "linear, joined": Case("linear", linear.joined, None, (_rows, _normal(4, D), _normal(2, D))),
     "linear, few": Case("linear", linear.few, None, (_rows, _normal(4, D))),
     "queries, keys and values": Case("qkv", partial(qkv.split, heads=4, kv_heads=1), None, (_rows,)),
-    "random features": _case("random_features.positive", _q, _normal(4, K), eps=1e-3),
+    "random features": _case("layers.random_features.positive", _q, _normal(4, K), eps=1e-3),
     "random features, attention": Case(
         "random_features", partial(random_features.attend, eps=1e-3), _favor, (_q, _k, _v, _normal(4, K)), mixed=2
     ),
     "rotation": Case("rotation", qkv.rotate, None, (_rows, _normal(B, T, 9), _normal(B, T, 9))),
-    "Fourier": Case("fourier", fourier, fourier_naive, (_rows,)),
+    "Fourier": _case("architectures.fnet.fourier", _rows, op="fourier"),
     "GLU": Case(
         "glu",
         lambda x, gate, up, down: mlp.glu(x, (gate, None), (up, None), (down, None), torch.sigmoid),
@@ -179,8 +177,7 @@ CASES = {
         "short_convolution.short_convolution", _rows, _normal(D, 2), mask=_mask, unit=Unit((0.5, 0, 1))
     ),
     "sLSTM": _case("slstm.slstm", *_gates, _normal(H, 4, 5, 5) / 4, _normal(H, 4, 5)),
-    "SSD": _case("ssd.ssd", *_dual, mixed=2),
-    "Vandermonde kernel": _case("vandermonde.evaluate", _complex(2, 4, N), _poles(4, N), L=T),
-    "Vandermonde state": _case("vandermonde.accumulate", _normal(B, T, 4), _poles(4, N)),
+    "Vandermonde kernel": _case("layers.vandermonde.evaluate", _complex(2, 4, N), _poles(4, N), L=T),
+    "Vandermonde state": _case("layers.vandermonde.accumulate", _normal(B, T, 4), _poles(4, N)),
     "WKV": _case("wkv4.wkv", -_positive(D), _weight, _rows, _others),
 }

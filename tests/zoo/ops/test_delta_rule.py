@@ -52,8 +52,9 @@ def assert_same(form, naive, inputs):
 @STATES
 @pytest.mark.parametrize("decay", ["none", "mild", "strong"])
 @pytest.mark.parametrize("chunk", [8, 64])
-def test_delta_rule_in_chunks_equals_the_naive_form(T, given, decay, chunk):
-    assert_same(lambda *x: delta_rule(*x, chunk=chunk), delta_rule_naive, delta_inputs(T, decay, given))
+def test_delta_rule_in_chunks_equals_the_naive_form(monkeypatch, T, given, decay, chunk):
+    monkeypatch.setattr("zoo.ops.delta_rule.chunked.CHUNK", chunk)
+    assert_same(delta_rule, delta_rule_naive, delta_inputs(T, decay, given))
 
 
 @LENGTHS
@@ -150,10 +151,11 @@ def test_a_broken_floor_is_never_silently_wrong(monkeypatch):
     torch.testing.assert_close(dplr(*inputs, floor=-0.6066), dplr_naive(*inputs), equal_nan=True)
 
 
-def test_the_triangular_inverse_is_counted_once():
+def test_the_triangular_inverse_is_counted_once(monkeypatch):
+    monkeypatch.setattr("zoo.ops.delta_rule.chunked.CHUNK", 16)
     inputs = [x if x is None else x.requires_grad_() for x in delta_inputs(32, "none", False)]
     with flops.Counter() as counter:
-        o, _ = delta_rule(*inputs, chunk=16)
+        o, _ = delta_rule(*inputs)
         forward = counter.total
         o.sum().backward()
     assert forward == counter.total == B * H * 2 * 16**3 // 3

@@ -16,17 +16,16 @@ import torch.nn.functional as F
 from torch.autograd.gradcheck import GradcheckError
 
 import zoo
+from zoo.architectures.fnet import HalfTransform, fourier
 from zoo.architectures.rg_lru import BoundedSqrt
+from zoo.layers.banded_attention import Windows
+from zoo.layers.random_features import PositiveFeatures, positive_naive
+from zoo.layers.random_features import attend_naive as attend_by_features_naive
 from zoo.ops.diagonal_scan import scan
 from zoo.ops.diagonal_scan.chunked import _Scan
-from zoo.ops.fourier import Fourier, fourier
-from zoo.ops.local_attention.blocked import Windows
 from zoo.ops.lsh_attention import lsh_attention, lsh_attention_naive
 from zoo.ops.lsh_attention.chunked import LSHAttention
 from zoo.ops.mlstm import mlstm_naive
-from zoo.ops.random_features import attend_naive as attend_by_features_naive
-from zoo.ops.random_features import positive_naive
-from zoo.ops.random_features.features import PositiveFeatures
 from zoo.ops.selective_scan import selective_scan_naive
 from zoo.ops.selective_scan.official import LastState
 from zoo.ops.slstm import slstm_naive
@@ -170,8 +169,8 @@ BY_HAND = [
         (q, v),
     ),
     (BoundedSqrt, "where the slope is free", BoundedSqrt.apply, (uniform(B, D),)),
-    (Fourier, "odd", fourier, (normal(B, T, 3),)),
-    (Fourier, "even", fourier, (normal(B, 4, 4),)),
+    (HalfTransform, "odd", fourier, (normal(B, T, 3),)),
+    (HalfTransform, "even", fourier, (normal(B, 4, 4),)),
 ]
 
 

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from zoo.architectures.reformer import hash_buckets
 from zoo.ops import forms
 from zoo.ops.kernel_log import record_kernels
-from zoo.ops.lsh_attention import hash_buckets, lsh_attention, lsh_attention_naive
+from zoo.ops.lsh_attention import lsh_attention, lsh_attention_naive
 
 B, H, K, V = 3, 2, 5, 3
 CASES = [  # T, chunk, rounds, valid steps of each row, options

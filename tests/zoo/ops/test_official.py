@@ -101,8 +101,8 @@ def inputs(kernel, state):
     random = torch.Generator().manual_seed(1)
     if kernel is SCAN:
         return [x.float() for x in kernel.draw(random, T, N)]
-    G = (1,) if kernel in linear.KERNELS else ()  # one head of q and k for two of v
-    drawn = [x.float() for x in kernel.draw(random, T, *G, H, K, V)]
+    G = 1 if kernel in linear.KERNELS else H  # one head of q and k for two of v
+    drawn = [x.float() for x in kernel.draw(random, T, G, H, K, V)]
     if kernel in linear.KERNELS and kernel is not linear.BONUS:
         drawn[-1] = None
     if kernel in (linear.PLAIN, delta.PLAIN):
@@ -158,8 +158,8 @@ def test_the_kernel_itself_on_a_gpu(kernel, state):
     """In bfloat16, which all of them have; T is three chunks and a rest."""
     if not torch.cuda.is_available() or not kernels.installed(kernel.package):
         pytest.skip(f"needs a CUDA device and {kernel.install}")
-    sizes = (16,) if kernel is SCAN else (2, 64, 48)
-    drawn = kernel.draw(torch.Generator().manual_seed(2), 205, *([1] if kernel in linear.KERNELS else []), *sizes)
+    sizes = (16,) if kernel is SCAN else (1 if kernel in linear.KERNELS else 2, 2, 64, 48)
+    drawn = kernel.draw(torch.Generator().manual_seed(2), 205, *sizes)
     args = [None if x is None else d for x, d in zip(inputs(kernel, state), drawn, strict=True)]
     check_kernel(kernel, args, torch.bfloat16, "cuda")
 

@@ -2,7 +2,6 @@
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
 from torch import Tensor
 
 from zoo.ops import forms
@@ -18,18 +17,9 @@ LEAST = 64
 """Queries and keys of which loops need more: their blocks would be half empty."""
 
 
-@forms.falls_back
-def attend(
-    q: Float[Tensor, "B H T K"],
-    k: Float[Tensor, "B G S K"],
-    v: Float[Tensor, "B G S V"],
-    *,
-    visible: Bool[Tensor, "#B #H #T S"] | None = None,
-    causal: bool = False,
-    bias: Float[Tensor, "#B #H T S"] | None = None,
-    scale: float | None = None,
-) -> Float[Tensor, "B H T V"]:
-    """See `naive.attend`. On a CPU that form decides, in float32, where the fast ones return numbers not finite."""
+@forms.computes(attend_naive)
+def attend(q, k, v, *, visible=None, causal=False, bias=None, scale=None):  # type: ignore[no-untyped-def]
+    """On a CPU the naive form decides, in float32, where the fast ones return numbers that are not finite."""
     y = _attend(q, k, v, visible, causal, bias, scale)
     return finite_or(y, lambda: _attend_by_span(q, k, v, allowed(q, k, visible, causal), bias, scale).to(y.dtype))
 

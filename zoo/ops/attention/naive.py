@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from zoo.ops.linear_attention.naive import repeat as shared
+
 
 def attend(
     q: Float[Tensor, "B H T K"],
@@ -36,8 +38,3 @@ def allowed(q: Tensor, k: Tensor, visible: Tensor | None, causal: bool) -> Tenso
     T, S = q.shape[-2], k.shape[-2]
     past = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
     return past if visible is None else past & visible
-
-
-def shared(x: Float[Tensor, "B G S d"], heads: int) -> Float[Tensor, "B H S d"]:
-    """Each of G heads repeated for its H / G query heads."""
-    return x if x.shape[1] == heads else x.repeat_interleave(heads // x.shape[1], dim=1)

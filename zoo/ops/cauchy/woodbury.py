@@ -22,15 +22,9 @@ from zoo.ops.precision import no_autocast
 from zoo.ops.step_by_step import finite_or
 
 
-@forms.falls_back
-def kernel(
-    a: Complex[Tensor, "H M"],
-    p: Complex[Tensor, "R H M"],
-    b: Complex[Tensor, "H M"],
-    c: Complex[Tensor, "K H M"],
-    L: int,
-) -> Float[Tensor, "K H L"]:
-    """See `naive.kernel`. Counts its FFTs, and its sums: 4 real products of (K + R)(1 + R) × M × L/2 for each a."""
+@forms.computes(naive.kernel)
+def kernel(a, p, b, c, L):  # type: ignore[no-untyped-def]
+    """Counts its FFTs, and its sums: 4 real products of (K + R)(1 + R) × M × L/2 for each a."""
     R, K, H = len(p), len(c), len(a)
     angle = torch.arange(L // 2 + 1, device=a.device, dtype=a.real.dtype) * (math.pi / L)
     S, z = 2 * angle.sin(), angle.cos()

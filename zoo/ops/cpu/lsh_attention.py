@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from zoo.ops.cpu.bfloat16 import number
 from zoo.ops.cpu.jit import copy, exp, inlined, loop, rank, ranked
 from zoo.ops.cpu.threads import run
 from zoo.ops.lsh_attention.naive import HIDDEN, SELF
@@ -24,20 +23,18 @@ def slopes(s: Tensor, ds: Tensor, plan: Any, part: slice, top: Tensor, D: Tensor
 
 
 class _Mask(NamedTuple):
-    """What becomes of scores: steps as in `chunked.Plan`, a bias or none, and the scores that are constants."""
+    """What becomes of scores: steps as in `chunked.Plan`, and a bias or none."""
 
     q_at: Tensor
     reach: Tensor
     k_at: Tensor
     bias: Tensor
-    hidden: Any
-    itself: Any
 
     @classmethod
     def of(cls, s: Tensor, plan: Any, part: slice) -> _Mask:
-        bias, constants = plan.bias(part, s.dtype), (number(x, s.dtype) for x in (HIDDEN, SELF))
+        bias = plan.bias(part, s.dtype)
         bias = s.new_empty(0, 0, 0) if bias is None else bias
-        return cls(plan.q_at[part], plan.reach[part], plan.k_at[part], bias, *constants)
+        return cls(q_at=plan.q_at[part], reach=plan.reach[part], k_at=plan.k_at[part], bias=bias)
 
 
 @loop
@@ -82,9 +79,10 @@ def _slopes(start, stop, s, ds, mask, top, D):  # type: ignore[no-untyped-def]
 def _load_scores(s, i, c, mask, row):  # type: ignore[no-untyped-def]
     """Scores of query c of chunk i, with what is hidden and the step itself in their places, and the bias."""
     k_at, own, last, of = mask.k_at[i], mask.q_at[i, c], mask.reach[i, c], s[i, c]
+    hidden, itself = row.dtype.type(HIDDEN), row.dtype.type(SELF)
     for j in range(len(row)):
-        x = mask.hidden if k_at[j] > last else of[j]
-        row[j] = mask.itself if k_at[j] == own else x
+        x = hidden if k_at[j] > last else of[j]
+        row[j] = itself if k_at[j] == own else x
     if len(mask.bias) > 0:
         bias = mask.bias[i, c]
         for j in range(len(row)):

@@ -11,9 +11,7 @@ Backward, with dn = dy ⊙ act(gate) ⊙ w,
     gated: do = du ⊙ SiLU(gate),     dgate = du ⊙ o ⊙ SiLU'(gate)
 """
 
-from __future__ import annotations
-
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -79,7 +77,7 @@ class CompiledRMS(torch.autograd.Function):
         ctx.eps, ctx.mode = eps, mode
         y, w = torch.empty(o.shape, dtype=dtype), weight.detach().to(promote(o))
         x = as_matrix(o)
-        run(_forward, len(x), mode, x, _rows(gate, o), as_matrix(y), w, _Constants.of(w, eps), grain=GRAIN)
+        run(_forward, len(x), mode, x, _rows(gate, o), as_matrix(y), w, number(eps, w.dtype), grain=GRAIN)
         ctx.save_for_backward(o, gate, weight)
         return y
 
@@ -91,22 +89,9 @@ class CompiledRMS(torch.autograd.Function):
         do, dw = torch.empty(o.shape, dtype=o.dtype), w.new_zeros(-(-N // GRAIN), len(w))
         d_gate = None if gate is None else torch.empty(o.shape, dtype=gate.dtype)
         gradients = as_matrix(do), o.new_empty(0, 1) if d_gate is None else as_matrix(d_gate), dw
-        inputs = as_matrix(o), _rows(gate, o), as_matrix(dy), w, _Constants.of(w, ctx.eps)
+        inputs = as_matrix(o), _rows(gate, o), as_matrix(dy), w, number(ctx.eps, w.dtype)
         run(_backward, N, ctx.mode, *inputs, *gradients, grain=GRAIN)
         return do, d_gate, dw.sum(0).to(weight.dtype), None, None, None
-
-
-class _Constants(NamedTuple):
-    """Numbers in the dtype that loops compute in."""
-
-    one: Any
-    eps: Any
-    share: Any
-    """Of one element in a mean over the row."""
-
-    @classmethod
-    def of(cls, w: Tensor, eps: float) -> _Constants:
-        return cls(number(1, w.dtype), number(eps, w.dtype), number(1 / len(w), w.dtype))
 
 
 def _rows(x: Tensor | None, like: Tensor) -> Rows:
@@ -115,9 +100,9 @@ def _rows(x: Tensor | None, like: Tensor) -> Rows:
 
 
 @inlined
-def _load_inputs(i, mode, x, gate, row, constants):  # type: ignore[no-untyped-def]
+def _load_inputs(i, mode, x, gate, row, eps):  # type: ignore[no-untyped-def]
     """u of row i; returns r."""
-    d, squares = x.shape[1], broadcast(constants.one - constants.one)
+    d, squares = x.shape[1], broadcast(row.dtype.type(0))
     for c in range(0, d, lanes(row)):
         z = load_partial(x, i * d + c, d - c)
         if mode == GATED:
@@ -125,14 +110,14 @@ def _load_inputs(i, mode, x, gate, row, constants):  # type: ignore[no-untyped-d
             z = z * g * vec_sigmoid(g)
         squares = squares + z * z
         store(z, row, c)
-    return broadcast(rsqrt(constants.share * sum_lanes(squares) + constants.eps))
+    return broadcast(rsqrt(row.dtype.type(1 / d) * sum_lanes(squares) + eps))
 
 
 @inlined
-def _activation(g, mode, one):  # type: ignore[no-untyped-def]
+def _activation(g, mode, ones):  # type: ignore[no-untyped-def]
     """σ(g) or SiLU(g), and its slope."""
     act = vec_sigmoid(g)
-    slope = act * (broadcast(one) - act)
+    slope = act * (ones - act)
     if mode != SIGMOID:
         slope = act + g * slope
         act = act * g
@@ -150,37 +135,37 @@ def _prefetch_row(i, x, gate, y, dx, d_gate):  # type: ignore[no-untyped-def]
 
 
 @loop
-def _forward(start, stop, mode, x, gate, y, w, constants):  # type: ignore[no-untyped-def]
-    d, step = x.shape[1], lanes(w)
+def _forward(start, stop, mode, x, gate, y, w, eps):  # type: ignore[no-untyped-def]
+    d, step, ones = x.shape[1], lanes(w), broadcast(w.dtype.type(1))
     row, w_ = aligned_zeros(-(-d // step) * step, w), aligned_zeros(-(-d // step) * step, w)
     copy(w, w_)
     for i in range(start, stop):
         _prefetch_row(i + AHEAD, x, gate, y, x[:0], x[:0])
-        r = _load_inputs(i, mode, x, gate, row, constants)
+        r = _load_inputs(i, mode, x, gate, row, eps)
         for c in range(0, d, step):
             z = r * load(row, c) * load(w_, c)
             if mode in (SWISH, SIGMOID):
-                act, _ = _activation(load_partial(gate.memory, i * gate.step + c, d - c), mode, constants.one)
+                act, _ = _activation(load_partial(gate.memory, i * gate.step + c, d - c), mode, ones)
                 z = z * act
             store_partial(z, y, i * d + c, d - c)
 
 
 @loop
-def _backward(start, stop, mode, x, gate, dy, w, constants, dx, d_gate, dw):  # type: ignore[no-untyped-def]
-    d, step = x.shape[1], lanes(w)
+def _backward(start, stop, mode, x, gate, dy, w, eps, dx, d_gate, dw):  # type: ignore[no-untyped-def]
+    d, step, ones = x.shape[1], lanes(w), broadcast(w.dtype.type(1))
     width = -(-d // step) * step
     row, dn = aligned_zeros(width, w), aligned_zeros(width, w)
     w_, sums = aligned_zeros(width, w), aligned_zeros(width, w)
     copy(w, w_)
     for i in range(start, stop):
         _prefetch_row(i + AHEAD, x, gate, dy, dx, d_gate)
-        r, dots = _load_inputs(i, mode, x, gate, row, constants), broadcast(constants.one - constants.one)
+        r, dots = _load_inputs(i, mode, x, gate, row, eps), broadcast(w.dtype.type(0))
         for c in range(0, d, step):
             at, size = i * d + c, d - c
             z, n = load_partial(dy, at, size), r * load(row, c)
             if mode in (SWISH, SIGMOID):
                 g = load_partial(gate.memory, i * gate.step + c, size)
-                act, slope = _activation(g, mode, constants.one)
+                act, slope = _activation(g, mode, ones)
                 store_partial(z * n * load(w_, c) * slope, d_gate, at, size)
                 z = z * act
             store(load(sums, c) + z * n, sums, c)
@@ -188,13 +173,13 @@ def _backward(start, stop, mode, x, gate, dy, w, constants, dx, d_gate, dw):  # 
             dots = dots + z * n
             store(n, row, c)
             store(z, dn, c)
-        mean = broadcast(constants.share * sum_lanes(dots))
+        mean = broadcast(w.dtype.type(1 / d) * sum_lanes(dots))
         for c in range(0, d, step):
             at, size = i * d + c, d - c
             z = r * (load(dn, c) - mean * load(row, c))
             if mode == GATED:
                 g = load_partial(gate.memory, i * gate.step + c, size)
-                act, slope = _activation(g, mode, constants.one)
+                act, slope = _activation(g, mode, ones)
                 store_partial(z * load_partial(x, at, size) * slope, d_gate, at, size)
                 z = z * act
             store_partial(z, dx, at, size)

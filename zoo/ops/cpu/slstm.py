@@ -106,8 +106,8 @@ def _forward(start, stop, gates, h0, m_last, kept, y):  # type: ignore[no-untype
             for r in range(rows):
                 row = first + r
                 if gates.valid[row, t]:
-                    _add(gates.i[k, row, t], gates.f[k, row, t], gates.z[k, row, t], gates.o[k, row, t], sums[r])
-                    _step(sums[r], h[r], cn[r], m[r], factors)
+                    given = gates.i[k, row, t], gates.f[k, row, t], gates.z[k, row, t], gates.o[k, row, t]
+                    _step(given, sums[r], h[r], cn[r], m[r], factors)
                 copy(factors, kept.factors[k, row, t])
                 copy(cn[r], kept.cn[k, row, t + 1])
                 copy(h[r], y[row, t, k])
@@ -129,21 +129,12 @@ def _multiply(M, x, y):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _add(i, f, z, o, sums):  # type: ignore[no-untyped-def]
-    d = len(i)
-    for p in range(d):
-        sums[p] += i[p]
-        sums[d + p] += f[p]
-        sums[2 * d + p] += z[p]
-        sums[3 * d + p] += o[p]
-
-
-@inlined
-def _step(sums, h, cn, m, factors):  # type: ignore[no-untyped-def]
-    d = len(m)
+def _step(given, sums, h, cn, m, factors):  # type: ignore[no-untyped-def]
+    """`given` is what the input says to the four gates, `sums` what the bias and h before the step add."""
+    (i_, f_, z_, o_), d = given, len(m)
     zero, one, two = m.dtype.type(0), m.dtype.type(1), m.dtype.type(2)
     for p in range(d):
-        i, f, z, o = sums[p], sums[d + p], sums[2 * d + p], sums[3 * d + p]
+        i, f, z, o = sums[p] + i_[p], sums[d + p] + f_[p], sums[2 * d + p] + z_[p], sums[3 * d + p] + o_[p]
         e = exp(-abs(f))
         larger = one / (one + e)  # of σ(f) and σ(−f)
         stays = min(f, zero) - log1p(e) + m[p]

@@ -52,15 +52,15 @@ class Gradients(NamedTuple):
 
 class CompiledWKV(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, w: Tensor, u: Tensor, k: Tensor, v: Tensor, p: Tensor, q: Tensor, o: Tensor, valid: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, *given: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        w, u, k, v, p, q, o, valid = given
         flops.count("wkv4", 4 * k.numel())
         B, T, C = k.shape
         kept, y = k.new_empty(B, -(-T // LENGTH) + 1, 3, C), k.new_empty(B, T, C)
         kept[:, 0] = torch.stack([p, q, o], dim=1)
-        run(_forward, B * -(-C // CHANNELS), Inputs(w=w, u=u, k=k, v=v, valid=valid, kept=kept), y)
-        ctx.save_for_backward(w, u, k, v, valid, kept, y)
+        x = Inputs(w=w, u=u, k=k, v=v, valid=valid, kept=kept)
+        run(_forward, B * -(-C // CHANNELS), x, y)
+        ctx.save_for_backward(*x, y)
         p, q, o = kept[:, -1].clone().unbind(1)
         ctx.mark_non_differentiable(o)
         return y, p, q, o
@@ -68,12 +68,11 @@ class CompiledWKV(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor, dp: Tensor, dq: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        w, u, k, v, valid, kept, y = ctx.saved_tensors
+        *given, y = ctx.saved_tensors
         flops.count("wkv4", 8 * y.numel())
-        pq = torch.stack([dp, dq], dim=1)
+        x, pq = Inputs(*given), torch.stack([dp, dq], dim=1)
         d = Gradients(y=dy, k=torch.empty_like(y), v=torch.empty_like(y), wu=torch.empty_like(pq), pq=pq)
-        inputs = Inputs(w=w, u=u, k=k, v=v, valid=valid, kept=kept)
-        run(_backward, len(y) * -(-len(w) // CHANNELS), inputs, y, d)
+        run(_backward, len(y) * -(-len(x.w) // CHANNELS), x, y, d)
         return *d.wu.sum(0), d.k, d.v, pq[:, 0], pq[:, 1], None, None
 
 

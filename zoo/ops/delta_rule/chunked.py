@@ -32,30 +32,13 @@ from zoo.ops.step_by_step import finite, step_by_step
 LARGEST_EXPONENT = 40.0
 """e^40 is far from float32's largest number, e^88, and leaves a pair's other factor as far from its smallest."""
 
-CHUNK = 32
-"""Steps per chunk of the diagonal-plus-low-rank rule, at most."""
+CHUNK, LOW_RANK_CHUNK = 64, 32
+"""Steps per chunk, at most, of the delta rule and of the diagonal-plus-low-rank one."""
 
 
-@forms.falls_back
-def delta_rule(
-    q: Float[Tensor, "B H T K"],
-    k: Float[Tensor, "B H T K"],
-    v: Float[Tensor, "B H T V"],
-    beta: Float[Tensor, "B H T"],
-    log_decay: Float[Tensor, "B H T"] | None = None,
-    state: Float[Tensor, "B H K V"] | None = None,
-    chunk: int = 64,
-) -> tuple[Float[Tensor, "B H T V"], Float[Tensor, "B H K V"]]:
-    """Outputs (in v's dtype) and final state of `naive.delta_rule_naive`, for any T, in float32 at least, but for
-    products of q, k and v in bfloat16.
-
-    The state stays bounded where β_t |k_t|² ≤ 2; beyond, the rule itself diverges, in every form.
-
-    Args:
-        log_decay: ln α_t ≤ 0 per head; −inf forgets all. None for no decay.
-        state: what to continue from; None for zero.
-        chunk: steps per chunk.
-    """
+@forms.computes(naive.delta_rule_naive)
+def delta_rule(q, k, v, beta, log_decay=None, state=None):  # type: ignore[no-untyped-def]
+    """For any T, in float32 at least, but for products of q, k and v in bfloat16."""
     B, H, T, K = q.shape
     if T == 1:
         return naive.delta_rule_naive(q, k, v, beta, log_decay, state)
@@ -66,7 +49,7 @@ def delta_rule(
         dtype = torch.bfloat16 if q.dtype == k.dtype == v.dtype == torch.bfloat16 else wide
         S = q.new_zeros(B, H, K, v.shape[-1], dtype=wide) if state is None else state.to(wide)
         b, g = beta.to(wide), None if log_decay is None else log_decay.to(wide)
-        form = forms.choose("delta_rule", q, k, v, b, g, S, matmul_dtype=dtype) or partial(chunked, C=min(chunk, T))
+        form = forms.choose("delta_rule", q, k, v, b, g, S, matmul_dtype=dtype) or partial(chunked, C=min(CHUNK, T))
         o, S = form(q.to(dtype), k.to(dtype), v.to(dtype), b, g, S)
     if finite(o, S):
         return o.to(v.dtype), S
@@ -106,7 +89,8 @@ def dplr(
         exact: Any = [x.to(wide) for x in inputs]
         form: Any = forms.choose("dplr", *exact, S)
         if form is None and floor is not None:
-            form = partial(low_rank_chunked, C=min(CHUNK, T, max(1, int(2 * LARGEST_EXPONENT / max(-floor, 1e-9)))))
+            safe = max(1, int(2 * LARGEST_EXPONENT / max(-floor, 1e-9)))
+            form = partial(low_rank_chunked, C=min(LOW_RANK_CHUNK, T, safe))
         if form is not None:
             o, S = form(*exact, S)
             if finite(o, S):

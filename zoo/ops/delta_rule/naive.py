@@ -29,7 +29,11 @@ def delta_rule_naive(
     log_decay: Float[Tensor, "B H T"] | None = None,
     state: Float[Tensor, "B H K V"] | None = None,
 ) -> tuple[Float[Tensor, "B H T V"], Float[Tensor, "B H K V"]]:
-    """Outputs in v's dtype and the final state, float32 at least, from a state or zero. `log_decay` is ln α_t ≤ 0."""
+    """Outputs in v's dtype and the final state, float32 at least, from a state or zero.
+
+    The state stays bounded where β_t |k_t|² ≤ 2; beyond, the rule itself diverges, in every form. `log_decay` is ln α_t
+    ≤ 0 per head, of which −inf forgets all; None for no decay.
+    """
     dtype, outputs = promote(q, k, v, beta, log_decay, state), []
     S = _zero(k, v, dtype) if state is None else state.to(dtype)
     for t in range(q.shape[2]):

@@ -1,6 +1,5 @@
 """H3's two state-space models and two products in one: y = q ⊙ SSM_diag(SSM_shift(k) ⊙ v)."""
 
-from jaxtyping import Complex, Float
 from torch import Tensor
 
 from zoo.ops import forms
@@ -16,16 +15,9 @@ def serves(x: Tensor) -> bool:
     return forms.choose("h3", x) is not None
 
 
-@forms.falls_back
-def h3(
-    features: Float[Tensor, "3 D B T"],
-    bias: Float[Tensor, "3 D"],
-    w: Float[Tensor, "D W"],
-    c: Complex[Tensor, "D N"],
-    log_a: Complex[Tensor, "D N"],
-    skip: Float[Tensor, " D"],
-) -> Float[Tensor, "D B T"]:
-    """See `naive.h3`. y is in the dtype of the features; all between is in float32 at least, autocast or not."""
+@forms.computes(h3_naive)
+def h3(features, bias, w, c, log_a, skip):  # type: ignore[no-untyped-def]
+    """y is in the dtype of the features; all between is in float32 at least, autocast or not."""
     dtype = promote(features, w)
     with no_autocast(features.device):
         system = bias.to(dtype), w.to(dtype), c.to(dtype.to_complex()), log_a.to(dtype.to_complex()), skip.to(dtype)

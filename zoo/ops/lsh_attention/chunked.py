@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from zoo.ops import forms
+from zoo.ops.lsh_attention import naive
 from zoo.ops.lsh_attention.naive import HIDDEN, SELF
 from zoo.ops.precision import at_least_fp32, no_autocast
 
@@ -25,33 +26,17 @@ SCORES = 2**17
 """Scores computed together on a CPU: with what is made of them they fit into its second-level cache."""
 
 
-@forms.falls_back
-def lsh_attention(
-    qk: Float[Tensor, "B H T K"],
-    v: Float[Tensor, "B H T V"],
-    buckets: Int[Tensor, "B H R T"],
-    *,
-    chunk: int,
-    before: int = 1,
-    after: int = 0,
-    causal: bool = False,
-    valid: Bool[Tensor, "B T"] | None = None,
-    across_buckets: bool = True,
-    duplicates: bool = True,
-    scale: float = 1.0,
-) -> Float[Tensor, "B H T V"]:
-    """See `naive.lsh_attention`. Any T: padding to whole chunks stands behind all buckets.
+@forms.computes(naive.lsh_attention)
+def lsh_attention(qk, v, buckets, *, scale=1.0, **sight):  # type: ignore[no-untyped-def]
+    """Any T: padding to whole chunks stands behind all buckets.
 
     Scores and sums are in float32 at least; products with v, and those of the gradients, are in v's dtype.
 
     Raises:
         ValueError: `duplicates=False` with other than one chunk back, which the official count takes for granted.
     """
-    if not duplicates and (before, after) != (1, 0):
-        raise ValueError("lsh_attention: duplicates are counted for one chunk back and none ahead only")
     with no_autocast(qk.device):
-        plan = make_plan(buckets, v.shape[2], chunk, before, after, causal, valid, across_buckets, duplicates)
-        q = at_least_fp32(qk)
+        plan, q = make_plan(buckets, v.shape[2], **sight), at_least_fp32(qk)
         k = q * ((q.square().mean(-1, keepdim=True) + 1e-6).rsqrt() * (q.shape[-1] ** -0.5 * scale))
         return LSHAttention.apply(q, k, v, plan)
 
@@ -68,9 +53,7 @@ class Plan:
     chunks: Int[Tensor, "M S"]  # those that a chunk sees: S C = W
     places: Int[Tensor, "N R"]  # of each row in each round, among the M C sorted queries
     labels: Int[Tensor, "M C"] | None  # queries see keys of their own label only
-    meetings: list[
-        tuple[Int[Tensor, "M C"], ...]
-    ]  # by round: where on the ring a step is, the place behind, its bucket
+    meetings: list[tuple[Tensor, ...]]  # (M, C) by round: where on the ring a step is, the place behind, its bucket
 
     def parts(self) -> Iterator[slice]:
         """The chunks whose scores are computed together."""
@@ -81,7 +64,7 @@ class Plan:
     def bias(self, part: slice, dtype: torch.dtype) -> Float[Tensor, "M C W"] | None:
         """What labels, and how often a pair meets, add to its scores."""
 
-        def equal(x: Tensor, y: Tensor) -> Bool[Tensor, "M C W"]:
+        def equal(x: Tensor, y: Tensor) -> Tensor:
             return x[part, :, None] == y[self.chunks[part]].flatten(1)[:, None]
 
         bias = None
@@ -103,19 +86,22 @@ class Plan:
 def make_plan(
     buckets: Int[Tensor, "B H R T"],
     T: int,
+    *,
     chunk: int,
-    before: int,
-    after: int,
-    causal: bool,
-    valid: Bool[Tensor, "B T"] | None,
-    across_buckets: bool,
-    duplicates: bool,
+    before: int = 1,
+    after: int = 0,
+    causal: bool = False,
+    valid: Bool[Tensor, "B T"] | None = None,
+    across_buckets: bool = True,
+    duplicates: bool = True,
 ) -> Plan:
-    """Sort by bucket and time, what does not count last, and cut into chunks."""
+    """Sort by bucket and time, what does not count last, and cut into chunks. See `naive.lsh_attention`."""
+    if not duplicates and (before, after) != (1, 0):
+        raise ValueError("lsh_attention: duplicates are counted for one chunk back and none ahead only")
     (B, H, R, _), C = buckets.shape, -(-T // chunk)
     length, N, M = C * chunk, R * C, B * H * R * C
 
-    def index(size: int, *shape: int) -> Int[Tensor, ...]:
+    def index(size: int, *shape: int) -> Tensor:
         """0, 1, …, in the shape of an axis."""
         return torch.arange(size, device=buckets.device).view(shape or -1)
 
@@ -142,7 +128,7 @@ def make_plan(
     held = torch.where(real, at, at[..., :1]).clamp(max=T - 1)
     queries = ((index(B, B, 1, 1, 1) * T + held) * H + index(H, H, 1, 1)).view(M, chunk)
 
-    def by_query(x: Int[Tensor, "B H R length"]) -> Sequence[Int[Tensor, "M C"]]:
+    def by_query(x: Tensor) -> Sequence[Tensor]:
         """What the R rounds say of each sorted query."""
         x = x.transpose(2, 3).expand(B, H, length, R)
         return x.gather(2, at.flatten(2)[..., None].expand(-1, -1, -1, R)).view(M, chunk, R).unbind(-1)

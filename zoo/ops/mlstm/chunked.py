@@ -9,37 +9,24 @@ out): no gradient runs through it. The products run in the dtype of q, k and v; 
 float32 at least.
 """
 
-from __future__ import annotations
-
-from typing import Any
-
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
+from zoo.ops.forms import computes
 from zoo.ops.kernel_log import log_kernel
 from zoo.ops.linear_attention import weighted_mean
-from zoo.ops.mlstm.naive import LARGEST, MLSTMState, init_state
+from zoo.ops.mlstm.naive import LARGEST, init_state
 from zoo.ops.mlstm.naive import mlstm as mlstm_naive
 from zoo.ops.precision import at_least_fp32, common_dtype, no_autocast, promote
 from zoo.ops.step_by_step import finite
 
 
-def mlstm(
-    q: Float[Tensor, "B H T K"],
-    k: Float[Tensor, "B H T K"],
-    v: Float[Tensor, "B H T V"],
-    igate: Float[Tensor, "B H T"],
-    fgate: Float[Tensor, "B H T"],
-    state: MLSTMState | None = None,
-    *,
-    mask: Bool[Tensor, "B T"] | None = None,
-    eps: float = 1e-6,
-) -> tuple[Float[Tensor, "B H T V"], MLSTMState]:
-    """See `naive.mlstm`; h and state are float32 at least. Masked steps may hold anything finite."""
+@computes(mlstm_naive)
+def mlstm(q, k, v, igate, fgate, state=None, *, mask=None, eps=1e-6):  # type: ignore[no-untyped-def]
+    """h and state are float32 at least. Masked steps may hold anything finite."""
     log_kernel("mlstm", "linear attention")
-    naive: Any = mlstm_naive
     given = [at_least_fp32(x) for x in (q, k, v, igate, fgate)]
     with no_autocast(q.device):
         wide, narrow = promote(q, k, v, igate, fgate, *(state or ())), common_dtype(q, k, v)
@@ -55,7 +42,7 @@ def mlstm(
         h, C, n = weighted_mean(q.to(narrow), k, v.to(narrow), eps, C, n, log_decay=log_a, floor=floor)
         if finite(h, C, n):
             return h.to(wide), (C, n, m[..., -1])
-        return naive(*given, state, mask=mask, eps=eps)  # NaN and infinities stand where the equations put them
+        return mlstm_naive(*given, state, mask=mask, eps=eps)  # NaN and infinities stand where the equations put them
 
 
 @torch.no_grad()

@@ -1,12 +1,10 @@
 """The selective state space of Mamba: a diagonal recurrence whose step size, input and output depend on the input."""
 
 import torch.nn.functional as F
-from jaxtyping import Float
-from torch import Tensor
 
 from zoo.ops import forms, precision
 from zoo.ops.kernel_log import log_kernel
-from zoo.ops.selective_scan import naive, official
+from zoo.ops.selective_scan import official
 from zoo.ops.selective_scan.chunked import selective_scan as chunked_scan
 from zoo.ops.selective_scan.naive import gated_selective_scan as gated_selective_scan_naive
 from zoo.ops.selective_scan.naive import selective_scan as selective_scan_naive
@@ -15,22 +13,14 @@ from zoo.ops.selective_scan.naive import step
 __all__ = ["gated_selective_scan", "gated_selective_scan_naive", "selective_scan", "selective_scan_naive", "step"]
 
 
-@forms.falls_back
-def selective_scan(
-    u: Float[Tensor, "B T D"],
-    delta: Float[Tensor, "B T D"],
-    A: Float[Tensor, "D N"],
-    B: Float[Tensor, "B T N"],
-    C: Float[Tensor, "B T N"],
-    D: Float[Tensor, " D"] | None = None,
-    state: Float[Tensor, "B D N"] | None = None,
-) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B D N"]]:
-    """See `naive.selective_scan`. Float32 at least, autocast or not.
+@forms.computes(selective_scan_naive)
+def selective_scan(u, delta, A, B, C, D=None, state=None):  # type: ignore[no-untyped-def]
+    """Float32 at least, autocast or not.
 
     Counts its recurrence: 2 FLOPs per element of the states forward and 4 backward.
     """
     if u.shape[1] == 1:
-        y, h = naive.step(u[:, 0], delta[:, 0], A, B[:, 0], C[:, 0], D, state)
+        y, h = step(u[:, 0], delta[:, 0], A, B[:, 0], C[:, 0], D, state)
         return y[:, None], h
     if (answer := official.selective_scan(u, delta, A, B, C, D, state)) is not None:
         return answer
@@ -43,19 +33,9 @@ def selective_scan(
         return y.to(u.dtype), h
 
 
-@forms.falls_back
-def gated_selective_scan(
-    u: Float[Tensor, "B T D"],
-    delta: Float[Tensor, "B T D"],
-    A: Float[Tensor, "D N"],
-    B: Float[Tensor, "B T N"],
-    C: Float[Tensor, "B T N"],
-    D: Float[Tensor, " D"],
-    z: Float[Tensor, "B T D"],
-    bias: Float[Tensor, " D"],
-    state: Float[Tensor, "B D N"] | None = None,
-) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B D N"]]:
-    """See `naive.gated_selective_scan`. Float32 at least inside, autocast or not; y is in u's dtype."""
+@forms.computes(gated_selective_scan_naive)
+def gated_selective_scan(u, delta, A, B, C, D, z, bias, state=None):  # type: ignore[no-untyped-def]
+    """Float32 at least inside, autocast or not; y is in u's dtype."""
     with precision.no_autocast(u.device):
         dtype = precision.promote(u, delta, A, B, C, D, z, bias, state)
         h = u.new_zeros(len(u), *A.shape, dtype=dtype) if state is None else state.to(dtype)

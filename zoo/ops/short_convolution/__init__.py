@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from zoo.ops import forms
@@ -13,19 +13,9 @@ from zoo.ops.short_convolution.naive import short_convolution as short_convoluti
 __all__ = ["Unit", "short_convolution", "short_convolution_naive"]
 
 
-@forms.falls_back
-def short_convolution(
-    x: Float[Tensor, "B T D"],
-    w: Float[Tensor, "D W"],
-    bias: Float[Tensor, " D"] | None = None,
-    before: Float[Tensor, "B W-1 D"] | None = None,
-    mask: Bool[Tensor, "B T"] | None = None,
-    *,
-    silu: bool = False,
-    unit: Unit | None = None,
-    narrow: bool = False,
-) -> Float[Tensor, "B T D"]:
-    """See `naive.short_convolution`. Float32 at least, autocast or not; if `narrow`, rounded to the dtype of x.
+@forms.computes(short_convolution_naive)
+def short_convolution(x, w, bias=None, before=None, mask=None, *, silu=False, unit=None, narrow=False):  # type: ignore[no-untyped-def]
+    """Float32 at least, autocast or not.
 
     Raises:
         ValueError: w is not (D, W).

@@ -33,15 +33,17 @@ def short_convolution(
     *,
     silu: bool = False,
     unit: Unit | None = None,
+    narrow: bool = False,
 ) -> Float[Tensor, "B T D"]:
     """y_t = act(bias + Σ_{j<W} w_j ⊙ x_{t−W+1+j}), with `before`, or zeros, before the first step; padding is zeros.
 
-    `unit` norms what is activated.
+    `unit` norms what is activated; if `narrow`, y is rounded to the dtype of x.
     """
     W = w.shape[1]
-    x = x if mask is None else x.masked_fill(~mask[..., None], 0)
+    dtype, x = x.dtype, x if mask is None else x.masked_fill(~mask[..., None], 0)
     line = torch.cat([x.new_zeros(len(x), W - 1, x.shape[2]) if before is None else before, x], dim=1)
     y = torch.stack([torch.einsum("dn,bnd->bd", w, line[:, t : t + W]) for t in range(x.shape[1])], dim=1)
     y = y if bias is None else y + bias
     y = F.silu(y) if silu else y
-    return y if unit is None else unit.normed(y)
+    y = y if unit is None else unit.normed(y)
+    return y.to(dtype) if narrow else y

@@ -1,29 +1,19 @@
 """The WKV operator of RWKV-4: attention whose weights decay exponentially with distance, per channel."""
 
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
 
 from zoo.ops import forms
 from zoo.ops.precision import no_autocast
 from zoo.ops.wkv4.naive import init_state
 from zoo.ops.wkv4.naive import wkv as wkv_naive
 from zoo.ops.wkv4.scan import wkv as wkv_by_scan
-from zoo.types import State
 
 __all__ = ["init_state", "wkv", "wkv_naive"]
 
 
-@forms.falls_back
-def wkv(
-    w: Float[Tensor, " C"],
-    u: Float[Tensor, " C"],
-    k: Float[Tensor, "B T C"],
-    v: Float[Tensor, "B T C"],
-    state: State | None = None,
-    mask: Bool[Tensor, "B T"] | None = None,
-) -> tuple[Float[Tensor, "B T C"], State]:
-    """See `naive.wkv`. Computes in float32 at least, autocast or not; y has v's dtype, the state stays wide.
+@forms.computes(wkv_naive)
+def wkv(w, u, k, v, state=None, mask=None):  # type: ignore[no-untyped-def]
+    """In float32 at least, autocast or not; y has v's dtype, the state stays wide.
 
     Counts its two recurrences: 4 FLOPs per element of k forward and 8 backward.
     """

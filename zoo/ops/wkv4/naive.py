@@ -33,8 +33,8 @@ def wkv(
     B, T, C = k.shape
     if mask is not None:  # whatever stands there, NaN too, reaches no output and no gradient
         k, v = (x.masked_fill(~mask[..., None], 0) for x in (k, v))
-    p, q, o = _unpack(init_state(B, C, device=k.device, dtype=k.dtype) if state is None else state)
-    y = []
+    before = init_state(B, C, device=k.device, dtype=k.dtype) if state is None else state
+    p, q, o, y = before["p"], before["q"], before["o"], []
     for t in range(T):
         k_t, v_t = k[:, t], v[:, t]
         n = torch.maximum(o, u + k_t)
@@ -48,8 +48,3 @@ def wkv(
             after = (torch.where(valid, after[0], p), torch.where(valid, after[1], q), torch.where(valid, n, o))
         p, q, o = after
     return torch.stack(y, dim=1), {"p": p, "q": q, "o": o}
-
-
-def _unpack(state: State) -> tuple[Tensor, Tensor, Tensor]:
-    p, q, o = (x for x in (state["p"], state["q"], state["o"]) if isinstance(x, Tensor))
-    return p, q, o

@@ -25,7 +25,7 @@ def wkv(
     a = torch.exp(past - o + w.expand_as(k).masked_fill(skip, 0))
     # Filled twice: e^k must not overflow before it is thrown away, and in an empty row o is LOWEST as well.
     b = torch.exp(k.masked_fill(skip, LOWEST) - o).masked_fill(skip, 0)
-    added, first = torch.stack([(b * v).masked_fill(skip, 0), b], dim=2), torch.stack([p, q], dim=1)
+    added, first = torch.stack([b * v, b], dim=2), torch.stack([p, q], dim=1)
     h = scan(a[:, :, None].expand_as(added), added, first)
     p, q = torch.cat([first[:, None], h[:, :-1]], dim=1).unbind(2)
     old, new = torch.exp(past - n), torch.exp(u + k - n)

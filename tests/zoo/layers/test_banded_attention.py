@@ -6,16 +6,15 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from zoo.layers.banded_attention import Extra, Windows, attend, attend_naive
 from zoo.ops.kernel_log import record_kernels
-from zoo.ops.local_attention import Extra, attend, attend_naive
-from zoo.ops.local_attention.blocked import Windows
 
 B, H, K, V = 2, 4, 3, 5
 
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    monkeypatch.setattr("zoo.ops.local_attention.blocked.LEAST", 1)
+    monkeypatch.setattr("zoo.layers.banded_attention.LEAST", 1)
 
 
 def draw(T, past=0, *, before, after, kv_heads=H, valid=False, bias=False, extra=False):

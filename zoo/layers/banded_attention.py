@@ -1,22 +1,34 @@
-"""Banded attention in blocks of queries, each over the keys its band can reach: a cost linear in T."""
+"""Banded softmax attention: each query sees the keys at most `before` behind it and at most `after` ahead of it.
 
-from typing import Any
+`attend_naive` is full attention under a mask, at a cost of T·S; `attend` goes in blocks of queries, each over the keys
+its band can reach, at a cost linear in T.
+"""
+
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from zoo.ops import attention
+from zoo.ops.forms import computes
 from zoo.ops.kernel_log import log_kernel
-from zoo.ops.local_attention.naive import Extra, distances, in_band
 from zoo.ops.step_by_step import finite
 
 LEAST = 32
 """Queries in a block at least: small matrices cost more in calls than in work."""
 
 
-def attend(
+class Extra(NamedTuple):
+    """Keys that every query sees wherever it stands, in one softmax with those of its band; `valid` None: all."""
+
+    k: Float[Tensor, "B G E K"]
+    v: Float[Tensor, "B G E V"]
+    valid: Bool[Tensor, "B E"] | None = None
+
+
+def attend_naive(
     q: Float[Tensor, "B H T K"],
     k: Float[Tensor, "B G S K"],
     v: Float[Tensor, "B G S V"],
@@ -27,15 +39,57 @@ def attend(
     bias: Float[Tensor, "#H W"] | None = None,
     extra: Extra | None = None,
 ) -> Float[Tensor, "B H T V"]:
-    """See `naive.attend`. Full attention runs where it is no more work, and on a CPU where blocks are not finite."""
-    size = min(q.shape[2], max(before + after, LEAST))
-    if -(-q.shape[2] // size) * size * (size + before + after) < q.shape[2] * k.shape[2]:
+    """Attention of T queries over S keys, the last T of which stand where the queries do.
+
+    Query t sees key s if −before ≤ s − (t + S − T) ≤ after and `valid` allows it; itself it sees whatever `valid` says,
+    so that no softmax is empty. `bias` is added to the scores by distance, from `before` back (first) to `after` ahead
+    (last). Heads of k and v may be fewer than those of q; each then serves as many neighbouring query heads.
+    """
+    return attention.attend_naive(q, **in_band(k, v, distances(q, k), before, after, valid, bias, extra))
+
+
+@computes(attend_naive)
+def attend(q, k, v, *, before, after=0, valid=None, bias=None, extra=None):  # type: ignore[no-untyped-def]
+    """Full attention runs where it is no more work, and on a CPU where blocks are not finite."""
+    T, S, size = q.shape[2], k.shape[2], min(q.shape[2], max(before + after, LEAST))
+    if -(-T // size) * size * (size + before + after) < T * S:
         y = _by_blocks(size, q, k, v, before, after, valid, bias, extra)
         if y.device.type != "cpu" or finite(y):
             log_kernel("local_attention", "blocked")
             return y
     log_kernel("local_attention", "dense")
     return attention.attend(q, **in_band(k, v, distances(q, k), before, after, valid, bias, extra))
+
+
+def distances(q: Float[Tensor, "B H T K"], k: Float[Tensor, "B G S K"]) -> Int[Tensor, "T S"]:
+    """How far each key stands ahead of each query."""
+    steps = torch.arange(k.shape[2], device=q.device)
+    return steps - steps[k.shape[2] - q.shape[2] :, None]
+
+
+def in_band(
+    k: Float[Tensor, "B G S K"],
+    v: Float[Tensor, "B G S V"],
+    distance: Int[Tensor, "T S"],
+    before: int,
+    after: int,
+    valid: Bool[Tensor, "B S"] | None,
+    bias: Float[Tensor, "#H W"] | None,
+    extra: Extra | None,
+) -> dict[str, Any]:
+    """k, v, visible and bias of full attention to keys `distance` ahead of the queries, behind the extra ones."""
+    seen = ((distance >= -before) & (distance <= after))[None, None]
+    if valid is not None:
+        seen = seen & valid[:, None, None] | (distance == 0)
+    if bias is not None:  # outside the band, where it does not matter, that of the nearest edge
+        bias = bias[:, (distance + before).clamp(0, bias.shape[1] - 1)][None]
+    if extra is not None:
+        (B, _, E, _), T = extra.k.shape, len(distance)
+        there = torch.ones(B, E, dtype=torch.bool, device=k.device) if extra.valid is None else extra.valid
+        k, v = torch.cat([extra.k.to(k.dtype), k], dim=2), torch.cat([extra.v.to(v.dtype), v], dim=2)
+        seen = torch.cat([there[:, None, None].expand(B, 1, T, E), seen.expand(B, -1, -1, -1)], dim=3)
+        bias = None if bias is None else F.pad(bias, (E, 0))
+    return {"k": k, "v": v, "visible": seen, "bias": bias}
 
 
 def _by_blocks(

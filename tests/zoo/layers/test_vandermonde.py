@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from zoo.ops.vandermonde import accumulate, accumulate_naive, evaluate, evaluate_naive
+from zoo.layers.vandermonde import accumulate, accumulate_naive, evaluate, evaluate_naive
 
-from .conftest import assert_same
+from ..ops.conftest import assert_same
 
 
 @pytest.mark.parametrize("L", [1, 2, 3, 17, 64, 65])

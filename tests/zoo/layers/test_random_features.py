@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from zoo.ops.random_features import HIGHEST, attend, attend_naive, positive, positive_naive
+from zoo.layers.random_features import HIGHEST, attend, attend_naive, positive, positive_naive
 
-from .conftest import differentiated
+from ..ops.conftest import differentiated
 
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 2e-2}
 d, m, EPS = 6, 20, 1e-3
