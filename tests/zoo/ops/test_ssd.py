@@ -5,7 +5,7 @@ import torch
 
 from zoo.ops.ssd import ssd, ssd_naive
 
-from .conftest import differentiated
+from .conftest import assert_near, differentiated
 
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 2e-2}
 B, H, N, P = 2, 4, 5, 6
@@ -30,6 +30,5 @@ def test_ssd(form, T, G, dtype):
     given = [x.to(kind) for x, kind in zip(exact, kinds, strict=True)]
     have = differentiated(lambda *x: ssd(*x, chunk=32), *given)
     want = differentiated(ssd_naive, *exact)
-    for ours, true, kind in zip(have, want, (dtype, full, *kinds), strict=True):
-        assert ours.dtype is kind
-        assert float((ours.double() - true).norm()) <= TOLERANCES[dtype] * float(true.norm())
+    assert [x.dtype for x in have] == [dtype, full, *kinds]
+    assert_near(have, want, TOLERANCES[dtype])
