@@ -33,10 +33,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests of kernels come first, those that compile longest in front: all that follow find machine code. Those of ops
-    come last, as two workers would compile the same kernels at the same time."""
-    places = {"cpu/test_recurrences": 0, "zoo/ops/cpu": 1, "zoo/ops": 3}
-    items.sort(key=lambda item: next((place for path, place in places.items() if path in item.nodeid), 2))
+    """Tests of ops come first, so that all others find machine code: in front those that compile longest. What goes
+    through every op waits for the tests of each, as two workers would compile the same kernels at the same time."""
+    places = {"cpu/test_recurrences": 0, "zoo/ops/test_gradcheck": 1, "zoo/ops/test_every_op": 4, "zoo/ops": 2}
+    items.sort(key=lambda item: next((place for path, place in places.items() if path in item.nodeid), 3))
     for item in items:
         if item.get_closest_marker("with_all") and not config.getoption("--all"):
             item.add_marker(pytest.mark.skip(reason="with --all only"))

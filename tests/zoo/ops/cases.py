@@ -1,4 +1,4 @@
-"""One small input of every public op, beside its naive form: what `test_nonfinite` and `test_kernel_log` go through."""
+"""One small input of every public op, beside its naive form: what `test_every_op` goes through."""
 
 from collections.abc import Callable
 from functools import partial

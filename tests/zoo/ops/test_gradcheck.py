@@ -1,5 +1,5 @@
-"""Gradients against finite differences in float64: each backward pass written by hand, and naive forms that are
-more than torch's own operations.
+"""Gradients against finite differences in float64: each backward pass written by hand, in torch or in compiled loops,
+and naive forms that are more than torch's own operations.
 
 A case is a function and the inputs it is differentiated by. Forms that torch differentiates have their gradients
 compared with each other's beside each op.
@@ -16,20 +16,27 @@ import torch.nn.functional as F
 from torch.autograd.gradcheck import GradcheckError
 
 import zoo
-from zoo.architectures.fnet import HalfTransform, fourier
-from zoo.architectures.rg_lru import BoundedSqrt
-from zoo.layers.banded_attention import Windows
-from zoo.layers.random_features import PositiveFeatures, positive_naive
+from zoo.architectures.fnet import fourier
 from zoo.layers.random_features import attend_naive as attend_by_features_naive
+from zoo.layers.random_features import positive_naive
+from zoo.ops import cauchy, elementwise, forms, norms
+from zoo.ops.delta_rule import dplr
 from zoo.ops.diagonal_scan import scan
-from zoo.ops.diagonal_scan.chunked import _Scan
+from zoo.ops.h3 import h3
+from zoo.ops.long_convolution import convolve
 from zoo.ops.lsh_attention import lsh_attention, lsh_attention_naive
-from zoo.ops.lsh_attention.chunked import LSHAttention
 from zoo.ops.mlstm import mlstm_naive
-from zoo.ops.selective_scan import selective_scan_naive
-from zoo.ops.selective_scan.official import LastState
-from zoo.ops.slstm import slstm_naive
-from zoo.ops.wkv4 import wkv_naive
+from zoo.ops.selective_scan import gated_selective_scan, selective_scan_naive
+from zoo.ops.short_convolution import Unit
+from zoo.ops.slstm import slstm, slstm_naive
+from zoo.ops.wkv4 import wkv, wkv_naive
+
+for module in pkgutil.walk_packages(zoo.__path__, "zoo."):
+    if not module.name.startswith(("zoo.published", *(["zoo.ops.cpu"] if not forms.available() else []))):
+        importlib.import_module(module.name)  # those may want packages that are not here
+
+KINDS = {kind.__name__: kind for kind in torch.autograd.Function.__subclasses__() if kind.__module__.startswith("zoo.")}
+"""Every backward pass that is written by hand."""
 
 B, H, T, K, V, D, N = 2, 2, 5, 2, 3, 2, 2
 GENERATOR = torch.Generator().manual_seed(0)
@@ -93,7 +100,7 @@ def by_torch(op):
 channels = -uniform(D), normal(D), normal(B, T, D), normal(B, T, D)
 carried = normal(B, D), uniform(B, D)
 gates = normal(1, H, T), normal(1, H, T) + 1
-projection, vectors = normal(5, 3), normal(2, 5, 3)
+projection, vectors, weight, gate, bonus = normal(5, 3), normal(2, 5, 3), normal(3), normal(2, 5, 3), normal(H, K)
 
 
 @torch.no_grad()
@@ -106,10 +113,19 @@ def cell(op):
 
     def run(*args):
         state = (*args[6:], torch.full_like(args[6], -0.5)) if len(args) > 6 else None
-        h, (last, c, n, m) = op(*args[:6], state, ROWS if state else None)
+        h, (last, c, n, m) = op(*args[:6], state, ROWS[:, :4] if state else None)
         return h, last, c * m.exp(), n * m.exp()
 
     return run
+
+
+def apply(name, *options):
+    """A backward pass by hand with the forward pass it belongs to."""
+    return lambda *x: KINDS[name].apply(*x, *options)
+
+
+def short(silu, unit=None):
+    return apply("CompiledShortConvolution", silu, unit, False)
 
 
 def complex_system(length):
@@ -118,8 +134,8 @@ def complex_system(length):
 
 
 convolved = normal(B, 7, D), normal(4, D), normal(D), normal(B, 3, D)
-units = *(normal(H, B, T, 3) for _ in range(4)), normal(H, 4, 3, 3), normal(H, 4, 3)
-started = normal(B, H, 3), normal(B, H, 3), uniform(B, H, 3) + 1
+units = *(normal(H, B, 4, D) for _ in range(4)), normal(H, 4, D, D), normal(H, 4, D)
+started = normal(B, H, D), normal(B, H, D), uniform(B, H, D) + 1
 
 gated = (
     *(u, normal(B, T, D), A, normal(B, T, N), normal(B, T, N)),
@@ -128,90 +144,109 @@ gated = (
 
 by_channel = normal(3, D, B, T), normal(3, D), normal(D, 3), normal(D, N, complex_=True), poles, normal(D)
 
-# Naive forms that detach a tensor, write in place, or are relative to an exponent: op, name, function, inputs.
-NAIVE = [
-    ("lsh_attention", "causal", lambda *x: lsh_attention_naive(*x, buckets, chunk=2, causal=True), (q, v)),
-    (
-        "lsh_attention",
-        "within buckets, once",
+NAIVE = {
+    "LSH attention, causal": (lambda *x: lsh_attention_naive(*x, buckets, chunk=2, causal=True), (q, v)),
+    "LSH attention, within buckets, once": (
         lambda *x: lsh_attention_naive(*x, buckets, chunk=2, across_buckets=False, duplicates=False, valid=ROWS[1:]),
         (q, v),
     ),
-    ("mlstm", "", lambda *x: memory(*mlstm_naive(*x)), (q, k, v, *gates)),
-    ("mlstm", "padding", lambda *x: memory(*mlstm_naive(*x, mask=valid)), (q, k, v, *gates)),
-    ("random_features", "keys", lambda x: positive_naive(x, projection, 1e-3), (normal(1, B, 2, 3),)),
-    ("random_features", "", lambda *x: attend_by_features_naive(*x, projection[:, :K], 1e-12), (q, k, v)),
-    ("slstm", "", cell(slstm_naive), units),
-    ("slstm", "resumed, padding", cell(slstm_naive), (*units, *started)),
-    ("wkv4", "", lambda *x: weighed(*wkv_naive(*x)), channels),
-    ("wkv4", "resumed, padding", resumed(wkv_naive), (*channels, *carried)),
-]
+    "mLSTM, padding": (lambda *x: memory(*mlstm_naive(*x, mask=valid)), (q, k, v, *gates)),
+    "features of keys": (lambda x: positive_naive(x, projection, 1e-3), (normal(1, B, 2, 3),)),
+    "attention by features": (lambda *x: attend_by_features_naive(*x, projection[:, :K], 1e-12), (q, k, v)),
+    "sLSTM": (cell(slstm_naive), units),
+    "sLSTM, resumed, padding": (cell(slstm_naive), (*units, *started)),
+    "WKV": (lambda *x: weighed(*wkv_naive(*x)), channels),
+    "WKV, resumed, padding": (resumed(wkv_naive), (*channels, *carried)),
+}
+"""Naive forms that detach a tensor, write in place, or are relative to an exponent."""
 
-
-# Each autograd.Function, and the names of its cases.
-BY_HAND = [
-    (_Scan, "real", scan, (uniform(B, 7, D), normal(B, 7, D), normal(B, D))),
-    (_Scan, "complex, one step", scan, complex_system(1)),
-    (_Scan, "complex", scan, complex_system(7)[:2]),
-    (
-        LastState,
-        "time last",
-        lambda u_, delta_, A_, B_: LastState.apply(last_state(u_, delta_, A_, B_), u_, delta_, A_, B_, B_),
+BY_HAND = {
+    "_Scan, real": (scan, (uniform(B, 7, D), normal(B, 7, D), normal(B, D))),
+    "_Scan, complex, one step": (scan, complex_system(1)),
+    "_Scan, complex": (scan, complex_system(7)[:2]),
+    "LastState, time last": (
+        lambda u_, delta_, A_, B_: KINDS["LastState"].apply(last_state(u_, delta_, A_, B_), u_, delta_, A_, B_, B_),
         (normal(B, D, T), uniform(B, D, T), A, normal(B, N, T)),
     ),
-    (PositiveFeatures, "", lambda x: PositiveFeatures.apply(x, projection, 1e-3, None, None), (normal(1, B, 2, 3),)),
-    (Windows, "", lambda x: Windows.apply(x, 5, 2), (normal(B, H, 9, K),)),
-    (LSHAttention, "causal", by_torch(lambda *x: lsh_attention(*x, buckets, chunk=2, causal=True)), (q, v)),
-    (
-        LSHAttention,
-        "each once",
+    "PositiveFeatures": (apply("PositiveFeatures", projection, 1e-3, None, None), (normal(1, B, 2, 3),)),
+    "Windows": (apply("Windows", 5, 2), (normal(B, H, 9, K),)),
+    "LSHAttention, causal": (by_torch(lambda *x: lsh_attention(*x, buckets, chunk=2, causal=True)), (q, v)),
+    "LSHAttention, causal, by loops": (lambda *x: lsh_attention(*x, buckets, chunk=2, causal=True), (q, v)),
+    "LSHAttention, each once": (
         lambda *x: lsh_attention(*x, buckets, chunk=2, duplicates=False, across_buckets=False),
         (q, v),
     ),
-    (BoundedSqrt, "where the slope is free", BoundedSqrt.apply, (uniform(B, D),)),
-    (HalfTransform, "odd", fourier, (normal(B, T, 3),)),
-    (HalfTransform, "even", fourier, (normal(B, 4, 4),)),
-]
+    "BoundedSqrt, where the slope is free": (apply("BoundedSqrt"), (uniform(B, D),)),
+    "Fourier, odd": (fourier, (normal(B, T, 3),)),
+    "Fourier, even": (fourier, (normal(B, 4, 4),)),
+    "TiledAttention, causal": (apply("TiledAttention", True, 0.7), (q, k, v)),
+    "TiledAttention, shared keys": (apply("TiledAttention", False, 0.7), (q, k[:, :1], v[:, :1])),
+    "TiledLinearAttention, a decay, shared keys": (apply("TiledLinearAttention"), (q[:, :1], k[:, :1], v, per_head, S)),
+    "TiledChannelDecay, mild": (apply("TiledChannelDecay", None, 0.7), (q, k, v, per_channel, S)),
+    "TiledChannelDecay, strong": (apply("TiledChannelDecay", None, 0.7), (q, k, v, 100 * per_channel, S)),
+    "TiledChannelDecay, a bonus": (apply("TiledChannelDecay", 0.7), (q, k, v, per_channel, S, bonus)),
+    "TiledChannelDecay, strong, a bonus": (apply("TiledChannelDecay", 0.7), (q, k, v, 100 * per_channel, S, bonus)),
+    "TiledDeltaRule": (lambda *x: apply("TiledDeltaRule")(*x[:4], None, x[4]), (q, k, v, beta, S)),
+    "TiledDeltaRule, gated": (apply("TiledDeltaRule"), (q, k, v, beta, per_head, S)),
+    "CompiledDPLR": (dplr, (q, k, v, a, b, per_channel)),
+    "CompiledDPLR, resumed": (dplr, (q, k, v, a, b, per_channel, S)),
+    "CompiledSelectiveScan, gated, resumed": (gated_selective_scan, gated),
+    "CompiledShortConvolution, SiLU": (short(True), convolved),
+    "CompiledShortConvolution, linear": (short(False), convolved),
+    "CompiledShortConvolution, SiLU, unit": (short(True, Unit((0.3,))), convolved),
+    "CompiledShortConvolution, linear, unit": (short(False, Unit((1.0,))), convolved),
+    "CompiledConvolve": (convolve, (normal(B, 7, D), normal(D, 7), normal(D))),
+    "CompiledH3": (h3, by_channel),
+    "CompiledSums": (lambda *x: cauchy.kernel(*x, T), (poles, low_rank, driven, read)),
+    "CompiledWKV": (lambda *x: weighed(*wkv(*x)), channels),
+    "CompiledWKV, resumed, padding": (resumed(wkv), (*channels, *carried)),
+    "CompiledSLSTM": (cell(slstm), units),
+    "CompiledSLSTM, resumed, padding": (cell(slstm), (*units, *started)),
+    "CompiledPositive": (elementwise.positive, (normal(B, 3),)),
+    "CompiledRMS, no gate": (lambda *x: norms.rms(*x, 1e-5), (vectors, weight)),
+    "CompiledRMS, SiLU": (lambda o, w, g: norms.rms(o, w, 1e-5, g), (vectors, weight, gate)),
+    "CompiledRMS, σ": (lambda o, w, g: norms.rms(o, w, 1e-5, g, "sigmoid"), (vectors, weight, gate)),
+    "CompiledRMS, gated": (lambda o, w, g: norms.gated_rms(o, w, 1e-5, g), (vectors, weight, gate)),
+}
+"""Cases of each `torch.autograd.Function`, which stands first in their names."""
+
+NOT_IN_FLOAT64 = "TiledAttention", "TiledLinearAttention", "TiledChannelDecay", "TiledDeltaRule"
+"""No op runs these in float64, as no CPU has products for it, and they take the longest to compile: with --all only. In
+the dtypes they run in, their gradients are compared with the naive form's in `cpu/test_recurrences` and
+`cpu/test_attention`."""
 
 
 def check(function, inputs):
     assert torch.autograd.gradcheck(function, [x.detach().clone().requires_grad_() for x in inputs])
 
 
-def check_backward(monkeypatch, kind, function, inputs):
-    """As `check`, and that the backward pass of `kind` is reached."""
-    used = []
-    backward = kind.backward
-    monkeypatch.setattr(kind, "backward", staticmethod(lambda *x: used.append(1) or backward(*x)))
-    check(function, inputs)
-    assert used, "the case does not reach the backward pass it is there for"
-
-
-@pytest.mark.parametrize(("function", "inputs"), [case[2:] for case in NAIVE], ids=[f"{c[0]} {c[1]}" for c in NAIVE])
-def test_naive_form(function, inputs):
-    check(function, inputs)
+@pytest.mark.parametrize("name", NAIVE)
+def test_naive_form(name):
+    check(*NAIVE[name])
 
 
 @pytest.mark.parametrize(
-    ("kind", "function", "inputs"),
-    [(case[0], *case[2:]) for case in BY_HAND],
-    ids=[f"{c[0].__name__} {c[1]}" for c in BY_HAND],
+    "name", [pytest.param(n, marks=[pytest.mark.with_all] * n.startswith(NOT_IN_FLOAT64)) for n in BY_HAND]
 )
-def test_backward_pass_by_hand(monkeypatch, kind, function, inputs):
-    check_backward(monkeypatch, kind, function, inputs)
+def test_backward_pass_by_hand(monkeypatch, name):
+    kind, used = KINDS.get(name.partition(",")[0]), []
+    if kind is None or ("loops" in name and not forms.available()):
+        pytest.skip("needs numba")
+    backward = kind.backward
+    monkeypatch.setattr(kind, "backward", staticmethod(lambda *x: used.append(1) or backward(*x)))
+    check(*BY_HAND[name])
+    assert used, "the case does not reach the backward pass it is there for"
 
 
 def test_every_backward_pass_by_hand_is_here():
-    for module in pkgutil.walk_packages(zoo.__path__, "zoo."):
-        if not module.name.startswith(("zoo.published", "zoo.ops.cpu")):  # which may want other packages
-            importlib.import_module(module.name)
-    own = {kind for kind in torch.autograd.Function.__subclasses__() if kind.__module__.startswith("zoo.")}
-    assert {case[0] for case in BY_HAND} == {kind for kind in own if not kind.__module__.startswith("zoo.ops.cpu.")}
+    here = {name.partition(",")[0] for name in BY_HAND}
+    assert KINDS.keys() <= here
+    assert KINDS.keys() == here or not forms.available()
 
 
 def test_the_slope_of_a_bounded_root_is_bounded():
     x = torch.zeros(2, dtype=torch.float64, requires_grad=True)
-    (slope,) = torch.autograd.grad(BoundedSqrt.apply(x).sum(), x)
+    (slope,) = torch.autograd.grad(KINDS["BoundedSqrt"].apply(x).sum(), x)
     assert slope.isfinite().all()
 
 

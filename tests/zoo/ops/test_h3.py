@@ -5,7 +5,7 @@ import torch
 
 from zoo.ops.h3 import h3, h3_naive
 
-from .conftest import assert_same, differentiated
+from .conftest import assert_near, assert_same, differentiated
 
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 1e-2}
 D, B, N = 5, 2, 3
@@ -23,15 +23,14 @@ def inputs(T, W):
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 @pytest.mark.parametrize("W", [1, 8, 13])
-@pytest.mark.parametrize("T", [1, 2, 32, 75])
+@pytest.mark.parametrize("T", [1, 32, 75])
 def test_equals_the_recurrence(form, T, W, dtype):
     exact = inputs(T, W)
     full = torch.float64 if dtype is torch.float64 else torch.float32
     given = [exact[0].to(dtype), *(x.to(full.to_complex() if x.is_complex() else full) for x in exact[1:])]
     have, want = differentiated(h3, *given), differentiated(h3_naive, *exact)
-    for ours, true, like in zip(have, want, [given[0], *given], strict=True):
-        assert ours.dtype is like.dtype
-        assert float((ours.to(true.dtype) - true).abs().norm()) <= TOLERANCES[dtype] * float(true.abs().norm())
+    assert [x.dtype for x in have] == [x.dtype for x in (given[0], *given)]
+    assert_near(have, want, TOLERANCES[dtype])
 
 
 @pytest.mark.parametrize("real", [-1e-6, -300.0])

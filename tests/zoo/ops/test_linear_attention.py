@@ -5,6 +5,8 @@ import torch
 
 from zoo.ops.linear_attention import linear_attention, recurrent, weighted_mean
 
+from .conftest import assert_near, assert_near_float64, assert_same, differentiated
+
 B, H, K, V = 2, 3, 5, 4
 DECAYS = ["none", "head", "channel"]
 BONUS = pytest.mark.parametrize("bonus", [False, True], ids=["after", "before with bonus"])
@@ -24,39 +26,28 @@ def draw(T, decay, *, state=True, bonus=False, scale=1.0, dtype=torch.float64, s
         inputs["state"] = normal(B, H, K, V)
     if bonus:
         inputs["bonus"] = normal(H, K)
-    return {name: x.to(dtype).requires_grad_() for name, x in inputs.items()}
+    return {name: x.to(dtype) for name, x in inputs.items()}
 
 
-def outputs_and_gradients(form, inputs):
-    o, S = form(**inputs)
-    generator = torch.Generator().manual_seed(1)
-    weights = [torch.randn(x.shape, generator=generator, dtype=torch.float64) for x in (o, S)]
-    loss = sum((x * w).sum() for x, w in zip((o, S), weights, strict=True))
-    gradients = torch.autograd.grad(loss, list(inputs.values()), materialize_grads=True)
-    return {"o": o, "S": S} | dict(zip(inputs, gradients, strict=True))
-
-
-def relative(a, b):
-    return ((a - b).abs().max() / b.abs().max().clamp(min=1e-6)).item()
+def named(form, inputs, **options):
+    """A form as a function of its inputs in a row."""
+    return lambda *x: form(**dict(zip(inputs, x, strict=True)), **options)
 
 
 def assert_equals_the_loop(inputs, chunk=8):
-    want = outputs_and_gradients(recurrent, inputs)
-    have = outputs_and_gradients(lambda **x: linear_attention(**x, chunk=chunk), inputs)
-    for name in want:
-        assert relative(have[name], want[name]) < 1e-9, name
+    chunked = named(linear_attention, inputs, chunk=chunk)
+    assert_same(chunked, named(recurrent, inputs), *inputs.values(), tolerance=1e-9)
 
 
 @pytest.mark.parametrize("state", [True, False])
-@pytest.mark.parametrize("chunk", [1, 8, 64])
-@pytest.mark.parametrize("T", [1, 2, 17, 37])
+@pytest.mark.parametrize(("T", "chunk"), [(1, 8), (8, 8), (37, 1), (37, 8), (37, 64)])
 @pytest.mark.parametrize("decay", DECAYS)
 @BONUS
 def test_chunked_equals_the_loop(decay, T, chunk, state, bonus):
     assert_equals_the_loop(draw(T, decay, state=state, bonus=bonus), chunk)
 
 
-@pytest.mark.parametrize("T", [1, 2, 37])
+@pytest.mark.parametrize("T", [1, 37])
 @pytest.mark.parametrize("decay", DECAYS)
 @BONUS
 def test_a_head_of_keys_may_serve_several_of_values(decay, T, bonus):
@@ -70,8 +61,8 @@ def test_a_head_of_keys_may_serve_several_of_values(decay, T, bonus):
 def test_inputs_may_lie_in_memory_as_they_like(decay):
     """Time before heads, or channels before time: as projections and transposes leave them."""
     for swapped in ((1, 2), (2, -1)):
-        moved = {n: x.detach().transpose(*swapped).contiguous() for n, x in draw(37, decay).items()}
-        assert_equals_the_loop({n: x.transpose(*swapped).requires_grad_() for n, x in moved.items()})
+        moved = {n: x.transpose(*swapped).contiguous() for n, x in draw(37, decay).items()}
+        assert_equals_the_loop({n: x.transpose(*swapped) for n, x in moved.items()})
 
 
 @pytest.mark.parametrize("decay", ["head", "channel"])
@@ -79,15 +70,14 @@ def test_inputs_may_lie_in_memory_as_they_like(decay):
 def test_decays_of_minus_infinity_are_exact(decay, bonus):
     """Here and there, in single channels too, and all at once: outputs, state and every gradient."""
     inputs = draw(70, decay, bonus=bonus)
-    with torch.no_grad():
-        log = inputs["log_decay"]
-        log[torch.rand(log.shape, generator=torch.Generator().manual_seed(2)) < 0.1] = float("-inf")
-        log[:, :, 21:23] = log[:, :, 63:65] = float("-inf")
+    log = inputs["log_decay"]
+    log[torch.rand(log.shape, generator=torch.Generator().manual_seed(2)) < 0.1] = float("-inf")
+    log[:, :, 21:23] = log[:, :, 63:65] = float("-inf")
     for chunk in (4, 64):
         assert_equals_the_loop(inputs, chunk)
 
 
-@pytest.mark.parametrize("cut", [1, 7, 29])
+@pytest.mark.parametrize("cut", [1, 29])
 @pytest.mark.parametrize("decay", DECAYS)
 @BONUS
 def test_continuing_equals_one_pass(decay, cut, bonus):
@@ -99,8 +89,7 @@ def test_continuing_equals_one_pass(decay, cut, bonus):
         part = {name: x[:, :, start:stop] for name, x in inputs.items()}
         o, S = linear_attention(**part, state=S, chunk=8, bonus=u)
         outputs.append(o)
-    assert relative(torch.cat(outputs, 2), whole) < 1e-12
-    assert relative(S, final) < 1e-12
+    assert_near((torch.cat(outputs, 2), S), (whole, final), 1e-12)
 
 
 @pytest.mark.parametrize("decay", DECAYS)
@@ -124,11 +113,9 @@ def test_the_loop_reads_as_the_equation(decay, bonus):
 @pytest.mark.parametrize("scale", [1e-3, 20.0, 1e3])
 @BONUS
 def test_strong_decay_in_float32_stays_close_to_float64(form, decay, scale, bonus):
-    exact = outputs_and_gradients(recurrent, draw(130, decay, scale=scale, bonus=bonus))
-    single = outputs_and_gradients(linear_attention, draw(130, decay, scale=scale, bonus=bonus, dtype=torch.float32))
-    for name, x in single.items():
-        assert x.isfinite().all(), name
-        assert relative(x.double(), exact[name]) < 2e-5, name
+    inputs = draw(70, decay, scale=scale, bonus=bonus, dtype=torch.float32)
+    fast, naive = named(linear_attention, inputs), named(recurrent, inputs)
+    assert_near_float64(fast, naive, *inputs.values(), limit=2e-5)
 
 
 @pytest.mark.parametrize("decay", DECAYS)
@@ -139,8 +126,8 @@ def test_bfloat16_keeps_a_float32_state(form, decay, T, bonus):
     o, S = linear_attention(**inputs)
     assert (o.dtype, S.dtype) == (torch.bfloat16, torch.float32)
     exact, final = recurrent(**{name: x.double() for name, x in inputs.items()})
-    assert relative(o.double(), exact) < 0.03
-    assert relative(S.double(), final) < 0.01
+    assert_near([o], [exact], 0.03)
+    assert_near([S], [final], 0.01)
 
 
 @BONUS
@@ -156,13 +143,13 @@ def test_autocast_does_not_lower_a_decay_per_channel(form, bonus):
 @pytest.mark.parametrize("scale", [0.01, 1.0])
 def test_autocast_lowers_only_the_products_of_chunks(form, decay, shared, scale):
     """Rounding does not grow with the number of chunks: the state between them is carried in float32."""
-    inputs = draw(600, decay, scale=scale, dtype=torch.float32, shared=shared)
+    inputs = draw(300, decay, scale=scale, dtype=torch.float32, shared=shared)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        have = outputs_and_gradients(linear_attention, inputs)
-    want = outputs_and_gradients(recurrent, {name: x.detach().double().requires_grad_() for name, x in inputs.items()})
-    assert have["S"].dtype is torch.float32
-    for name, exact in want.items():
-        error = (have[name].double() - exact).norm() / exact.norm()
+        have = differentiated(named(linear_attention, inputs), *inputs.values())
+    want = differentiated(named(recurrent, inputs), *(x.double() for x in inputs.values()))
+    assert have[1].dtype is torch.float32
+    for name, x, exact in zip(("o", "S", *inputs), have, want, strict=True):
+        error = (x.double() - exact).norm() / exact.norm()
         assert 1e-5 < error < (0.02 if name == "log_decay" else 0.008), name
 
 
@@ -191,7 +178,7 @@ def test_outputs_are_scaled(form, decay, T):
 @pytest.mark.parametrize("T", [1, 70])
 def test_a_mean_is_a_ratio_of_sums(form, decay, floor, T):
     """Continued from a state; over no less than a floor."""
-    x = {name: x.detach() for name, x in draw(T, decay, dtype=torch.float32).items()}
+    x = draw(T, decay, dtype=torch.float32)
     z, least = torch.rand(B, H, K), 3 * torch.rand(B, H, T) if floor else None
     state = torch.cat([x["state"], z[..., None]], dim=-1)
     sums, S = recurrent(x["q"], x["k"], torch.cat([x["v"], torch.ones(B, H, T, 1)], dim=-1), x.get("log_decay"), state)

@@ -15,10 +15,9 @@ from zoo.ops.selective_scan import (
     step,
 )
 
-from .conftest import assert_same, differentiated
+from .conftest import assert_near_float64, assert_same
 
 B, T, D, N = 2, 23, 3, 4
-GATED = "u", "delta", "A", "B", "C", "D", "z", "bias", "state"
 
 
 def draw(T=T, D=D, N=N, dtype=torch.float64):
@@ -37,13 +36,6 @@ def draw_gated(T, D=70, N=N, dtype=torch.float64):
     inputs = [u, delta, A, B_, C, D_, 3 * torch.randn(B, T, 2 * D)[..., D:], torch.randn(D), state]
     varying = (0, 1, 3, 4, 6)
     return [x.to(dtype if i in varying else torch.promote_types(dtype, torch.float32)) for i, x in enumerate(inputs)]
-
-
-def assert_near(form, inputs, exact, limit):
-    """Outputs and gradients, each within a part of its norm of what the naive form has in float64."""
-    want = differentiated(gated_selective_scan_naive, *(x.double() for x in exact))
-    for name, x, y in zip(("y", "h", *GATED), differentiated(form, *inputs), want, strict=True):
-        assert (x.double() - y).norm() < limit * y.norm(), name
 
 
 @pytest.mark.parametrize(("N", "loop"), [(4, True), (5, False)])
@@ -79,7 +71,7 @@ def test_chunks_of_any_size(chunk):
     assert_same(lambda *x: chunked.selective_scan(*x, chunk=chunk), selective_scan_naive, *draw())
 
 
-@pytest.mark.parametrize("T", [1, 2, 17, 71])
+@pytest.mark.parametrize("T", [1, 17, 71])
 @pytest.mark.parametrize(("D", "N"), [(3, 1), (130, 2), (70, 5), (130, 4)])
 def test_gated_equals_the_loop(form, T, D, N):
     assert_same(gated_selective_scan, gated_selective_scan_naive, *draw_gated(T, D, N))
@@ -90,7 +82,7 @@ def test_gated_in_less_precision(form, dtype, limit):
     inputs = draw_gated(71, dtype=dtype)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
         y, h = gated_selective_scan(*inputs)
-        assert_near(gated_selective_scan, inputs, inputs, limit)
+        assert_near_float64(gated_selective_scan, gated_selective_scan_naive, *inputs, limit=limit)
     assert (y.dtype, h.dtype) == (dtype, torch.float32)
 
 
@@ -99,7 +91,7 @@ def test_softplus_gates_and_decays_far_from_zero(form):
     inputs = draw_gated(40, dtype=torch.float32)
     inputs[1] = torch.linspace(-30, 40, inputs[1].numel()).view_as(inputs[1])
     inputs[6] = 50 * inputs[6]
-    assert_near(gated_selective_scan, inputs, inputs, 1e-5)
+    assert_near_float64(gated_selective_scan, gated_selective_scan_naive, *inputs, limit=1e-5)
 
 
 def test_strided_inputs(form):

@@ -8,13 +8,9 @@ from zoo.ops import flops
 from zoo.ops.kernel_log import record_kernels
 from zoo.ops.short_convolution import Unit, short_convolution, short_convolution_naive
 
-from .conftest import assert_same, differentiated
+from .conftest import assert_near, assert_same, differentiated, padding
 
 pytestmark = pytest.mark.usefixtures("form")
-
-
-def padding(T):
-    return torch.arange(T) < torch.tensor([T, T // 2, 0])[:, None]
 
 
 @pytest.mark.parametrize(("T", "resumed", "loop"), [(1, True, False), (1, False, True), (5, True, True)])
@@ -25,8 +21,8 @@ def test_which_form_ran(form, T, resumed, loop):
 
 
 @pytest.mark.parametrize("rest", ["", "bias", "bias, before", "bias, before, mask"])
-@pytest.mark.parametrize("W", [1, 2, 3, 4, 64])
-@pytest.mark.parametrize("T", [1, 2, 7, 70])
+@pytest.mark.parametrize("W", [1, 2, 4, 64])
+@pytest.mark.parametrize("T", [1, 7, 70])
 def test_equals_the_direct_sum(T, W, rest):
     x, w, bias, before = (torch.randn(s, dtype=torch.float64) for s in ((3, T, 70), (70, W), (70,), (3, W - 1, 70)))
     mask = padding(T) if "mask" in rest else None
@@ -65,8 +61,7 @@ def test_the_layer_in_less_precision(dtype, kernel):
     got = differentiated(layer, x, conv.weight.data, conv.bias.data, state)
     want = differentiated(layer, *(x.double() for x in (x, conv.weight.data, conv.bias.data, state)))
     assert got[0].dtype is torch.float32
-    for y, exact in zip(got, want, strict=True):
-        torch.testing.assert_close(y.double(), exact, rtol=limit, atol=limit * float(exact.abs().max()))
+    assert_near(got, want, limit)
 
 
 def test_narrow_is_rounded_to_the_dtype_of_x():

@@ -5,7 +5,7 @@ import torch
 
 from zoo.ops.slstm import slstm, slstm_naive
 
-from .conftest import assert_same, differentiated
+from .conftest import assert_near_float64, assert_same, padding
 
 pytestmark = pytest.mark.usefixtures("form")
 
@@ -19,11 +19,6 @@ def inputs(T, H=2, B=3, d=5):
 def some_state(H=2, B=3, d=5):
     h, c, n = (torch.randn(B, H, d, dtype=torch.float64) for _ in range(3))
     return h, c, 1 + n.abs()
-
-
-def padding(T, B=3):
-    """Rows of full, half and no length."""
-    return torch.arange(T) < torch.tensor([T, T // 2, 0])[:, None]
 
 
 def compare(args, state=(), mask=None):
@@ -41,7 +36,7 @@ def compare(args, state=(), mask=None):
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("resumed", [False, True])
-@pytest.mark.parametrize("T", [1, 2, 13, 70])
+@pytest.mark.parametrize("T", [1, 13, 70])
 def test_equals_the_loop(T, resumed, masked):
     compare(inputs(T), some_state() if resumed else (), padding(T) if masked else None)
 
@@ -58,7 +53,5 @@ def test_holes_in_the_mask():
 
 
 def test_float32_against_float64():
-    exact = inputs(100, d=16)
-    got = differentiated(lambda *x: slstm(*x)[0], *(x.float() for x in exact))
-    for y, wanted in zip(got, differentiated(lambda *x: slstm_naive(*x)[0], *exact), strict=True):
-        assert (y.double() - wanted).norm() < 1e-4 * wanted.norm()
+    narrow = (x.float() for x in inputs(100, d=16))
+    assert_near_float64(lambda *x: slstm(*x)[0], lambda *x: slstm_naive(*x)[0], *narrow, limit=1e-4)

@@ -6,7 +6,7 @@ import torch
 from zoo.ops import flops
 from zoo.ops.wkv4 import wkv, wkv_naive
 
-from .conftest import assert_same
+from .conftest import assert_same, padding
 
 pytestmark = pytest.mark.usefixtures("form")
 
@@ -17,14 +17,9 @@ def inputs(T, B=3, C=5, *, spread=3.0, dtype=torch.float64):
     return [w, u, spread * torch.randn(B, T, C, dtype=dtype), torch.randn(B, T, C, dtype=dtype)]
 
 
-def padding(T, B=3):
-    """Rows of full, half and no length."""
-    return torch.arange(T) < torch.tensor([T, T // 2, 0][:B])[:, None]
-
-
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("resumed", [False, True])
-@pytest.mark.parametrize(("T", "C"), [(1, 5), (2, 5), (13, 5), (32, 5), (130, 5), (70, 130)])
+@pytest.mark.parametrize(("T", "C"), [(1, 5), (13, 5), (130, 5), (70, 130)])
 def test_equals_the_loop(T, C, resumed, masked):
     """Of the state, what p and q stand for: alone they are relative to an exponent."""
     args, q0 = inputs(T, C=C), torch.rand(3, C, dtype=torch.float64)
