@@ -3,7 +3,7 @@
 Lengths are in units of 1/16 pixel; pixel (row, column) has its centre at (16·row + 8, 16·column + 8).
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -17,7 +17,27 @@ TRIES = 16
 BACK = 3
 """Dashes of a long contour taken back where it is stuck."""
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_loop = njit(nogil=True, cache=True)
+_loop = njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, error_model="numpy")
+"""What `draw` alone calls: compiled into it."""
+
+
+class Plan(NamedTuple):
+    """What is the same for all images of a task."""
+
+    count: int
+    """Dashes of a long contour."""
+    seed: int
+    """Distance between the first ends of the two."""
+    radius: int
+    """Of a dot."""
+    closeness: int
+    """How much the distance of the dots may depend on the label."""
+    distractors: int
+    """Short contours that are tried."""
+    distractor: int
+    """Dashes of a short contour."""
+    peak: int
+    """Brightness of a dash."""
 
 
 def directions() -> NDArray[np.int64]:
@@ -130,7 +150,9 @@ def _extend(
     half_gap = gap // 2
     y, x = last[2] + ((half_gap * table[angle, 1]) >> 14), last[3] + ((half_gap * table[angle, 0]) >> 14)
     for _ in range(TRIES):
-        turn = np.searchsorted(sums, _below(state, sums[-1]), side="right")
+        drawn, turn = _below(state, sums[-1]), 0
+        while sums[turn] <= drawn:
+            turn += 1
         new = (angle + turn) % ANGLES
         _place(dash, y, x, new, half_gap, length, table)
         if _inside(dash, border, len(owner)) and _free(owner, dash, half + apart, number, number):
@@ -145,7 +167,7 @@ def _pair(state: Any, owner: Any, dashes: Any, count: int, seed: int, size: Any,
 
     Where one is stuck, its last dashes are taken back. False where that happened too often.
     """
-    owner[:] = 0
+    owner.fill(0)
     side, border = len(owner), size[4]
     angles = np.empty((2, count), dtype=np.int64)
     laid = np.ones(2, dtype=np.int64)
@@ -218,33 +240,16 @@ def _ends(dashes: Any, owner: Any, state: Any, radius: int, closeness: int, fart
     return False
 
 
-@_loop
-def draw(
-    seeds: Any,
-    labels: Any,
-    sizes: Any,
-    count: int,
-    seed: int,
-    radius: int,
-    closeness: int,
-    distractors: int,
-    distractor: int,
-    peak: int,
-    table: Any,
-    sums: Any,
-    images: Any,
-) -> None:
+@njit(nogil=True, cache=True, error_model="numpy")
+def draw(seeds: Any, labels: Any, sizes: Any, plan: Plan, table: Any, sums: Any, images: Any) -> None:
     """Draw one image per label; everything but the place of the second dot is the same whatever the label.
 
     Args:
         seeds: where the random numbers of each image begin, uint64 (N,). labels: 0 or 1, (N,).
         sizes: what `_extend` calls `size`, (M, 5); each image draws one of them.
-        count: dashes of a long contour. seed: distance between the first ends of the two. radius: of a dot.
-        closeness: how much the distance of the dots may depend on the label.
-        distractors, distractor: how many short contours are tried, and their dashes. peak: brightness of a dash.
         table, sums: what `directions` and `turns` give. images: zeros to draw into, uint8 (N, S, S).
     """
-    side = images.shape[1]
+    side, count, distractor = images.shape[1], plan.count, plan.distractor
     owner = np.zeros((side, side), dtype=np.int16)
     dashes = np.zeros((2, count, 4), dtype=np.int64)
     short = np.zeros((distractor, 4), dtype=np.int64)
@@ -256,16 +261,16 @@ def draw(
         size = sizes[_below(state, len(sizes))]
         farther = _below(state, 2)
         while not (
-            _pair(state, owner, dashes, count, seed, size, table, sums)
-            and _ends(dashes, owner, state, radius, closeness, farther, ends)
+            _pair(state, owner, dashes, count, plan.seed, size, table, sums)
+            and _ends(dashes, owner, state, plan.radius, plan.closeness, farther, ends)
         ):
             pass
         for which in range(2):
             for i in range(count):
-                _stamp(image, dashes[which, i], size[2], peak)
+                _stamp(image, dashes[which, i], size[2], plan.peak)
         for place in range(3):
-            _claim(owner, ends[place], radius, 300)
-        for k in range(distractors):
+            _claim(owner, ends[place], plan.radius, 300)
+        for k in range(plan.distractors):
             for _ in range(4 * TRIES):
                 before = owner.copy()
                 angle = _below(state, ANGLES)
@@ -282,8 +287,8 @@ def draw(
                         break
                 if angle >= 0:
                     for i in range(distractor):
-                        _stamp(image, short[i], size[2], peak)
+                        _stamp(image, short[i], size[2], plan.peak)
                     break
                 owner[:] = before
-        _stamp(image, ends[0], radius, 255)
-        _stamp(image, ends[2 - labels[n]], radius, 255)
+        _stamp(image, ends[0], plan.radius, 255)
+        _stamp(image, ends[2 - labels[n]], plan.radius, 255)

@@ -102,21 +102,10 @@ class Pathfinder(Generated):
         border = 16 + look.half
         sizes = np.array([(look.length, gap, look.half, gap - look.half, border) for gap in look.gaps], dtype=np.int64)
         drawn = np.zeros((len(ids), self.side, self.side), dtype=np.uint8)
-        contours.draw(
-            seeds,
-            labels,
-            sizes,
-            self.contour,
-            look.seed,
-            look.radius,
-            contours.UNIT,
-            look.dashes // distractor,
-            distractor,
-            look.peak,
-            contours.directions(),
-            contours.turns(look.continuity),
-            drawn,
-        )
+        tried = look.dashes // distractor
+        plan = contours.Plan(self.contour, look.seed, look.radius, contours.UNIT, tried, distractor, look.peak)
+        table, sums = contours.directions(), contours.turns(look.continuity)
+        contours.draw(seeds, labels, sizes, plan, table, sums, drawn)
         return drawn, labels
 
     def examples(self, split: Split, ids: Ids, seed: int) -> Batch:

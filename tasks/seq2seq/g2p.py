@@ -3,29 +3,16 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tasks import corpora
-from tasks.base import (
-    SPLITS,
-    Baseline,
-    DataError,
-    Decoding,
-    Ids,
-    Metric,
-    Split,
-    Task,
-    Totals,
-    difficulty,
-    fingerprint,
-    whole,
-)
+from tasks import DataError, corpora
+from tasks.base import SPLITS, Baseline, Decoding, Ids, Metric, Split, Task, Totals, difficulty, fingerprint, whole
 from tasks.registry import register
-from tasks.seq2seq.written import FIRST, START, STOP, at_home, neighbour, packed, shifted, sources
+from tasks.seq2seq.written import FIRST, START, STOP, PairTable, at_home, neighbour, packed, sources
 from zoo.types import Batch, Shape
 
 Phones = tuple[str, ...]
@@ -92,11 +79,7 @@ class G2p(Task):
         return COUNTS[self.stress][split]
 
     def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
-        table = _table(self.stress)
-        rows = table.rows[split][ids]
-        mask = np.arange(LONGEST_WORD) < table.letters_of[rows][:, None]
-        answers = shifted(table.phonemes[rows].astype(np.int64), table.phonemes_of[rows])
-        return Batch(inputs=table.letters[rows].astype(np.int64), mask=mask, **answers)
+        return _table(self.stress).examples(split, ids)
 
     def decoded(self, answers: Sequence[Sequence[int]], batch: Batch) -> Totals:
         """`per` and `wer`; see the class."""
@@ -149,15 +132,11 @@ def levenshtein(a: Sequence[object], b: Sequence[object]) -> int:
     return row[-1]
 
 
-class _Table(NamedTuple):
-    """Every pronunciation as a row (N rows), and which rows are the examples of a split."""
+@dataclass(frozen=True, slots=True)
+class _Table(PairTable):
+    """Every pronunciation, and the number of its word."""
 
-    letters: NDArray[np.int32]
-    letters_of: Ids
-    phonemes: NDArray[np.int32]
-    phonemes_of: Ids
     word_of: Ids
-    rows: dict[Split, Ids]
 
 
 def _card() -> corpora.Card:
@@ -191,7 +170,7 @@ def _table(stress: bool) -> _Table:
     counted = {split: len(rows[split]) for split in SPLITS}
     if counted != COUNTS[stress]:
         raise DataError(f"cmudict has {counted} examples where {COUNTS[stress]} were counted")
-    return _Table(letters, letters_of, answers, answers_of, word_of, rows)
+    return _Table(letters, letters_of, answers, answers_of, rows, word_of)
 
 
 def _contexts(word: str, reach: int) -> list[str]:

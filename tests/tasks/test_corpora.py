@@ -299,13 +299,6 @@ def test_a_corpus_is_verified_once(name, monkeypatch):
     assert corpora.load(card) is content
 
 
-def test_get_names_the_nearest_and_minds_the_kind():
-    with pytest.raises(ValueError, match="unknown corpus 'wikipedia'; did you mean 'wikipedia_xml'"):
-        corpora.get("wikipedia")
-    with pytest.raises(ValueError, match=r"'mnist_5k' holds images, not text; known: .*wikipedia_xml"):
-        corpora.get("mnist_5k", "text")
-
-
 def test_add(monkeypatch):
     monkeypatch.setattr("tasks.corpora.library._cards", {})
     card = corpora.add(card_of())
