@@ -260,18 +260,13 @@ def test_text_of_the_hub_is_cut_at_a_whole_character(monkeypatch, tmp_path, home
     from pyarrow import parquet
 
     fake_hub(monkeypatch, tmp_path)
-    for name, texts in (
-        ("a.parquet", ["one", None, "zwei"]),
-        ("b.parquet", ["d\u00e9j\u00e0", "\u00e9\u00e9\u00e9", "no"]),
-    ):
-        parquet.write_table(pyarrow.table({"id": [1] * 3, "text": texts}), tmp_path / name)
+    for name, texts in {"a": ["one", None, "zwei"], "b": ["déjà", "ééé", "no"]}.items():
+        parquet.write_table(pyarrow.table({"id": [1] * 3, "text": texts}), tmp_path / f"{name}.parquet")
     card = Card("little", "", "", "", (HUB_TEXT,), None, None)
-    assert corpora.fetch(card).read_text(encoding="utf-8") == "one|zwei|d\u00e9j\u00e0|\u00e9\u00e9"
+    assert corpora.fetch(card).read_text(encoding="utf-8") == "one|zwei|déjà|éé"
     short = dataclasses.replace(HUB_TEXT, limit=19, name="shorter")
-    assert (
-        corpora.fetch(dataclasses.replace(card, name="shorter", sources=(short,))).read_bytes()[-2:]
-        == "\u00e9".encode()
-    )
+    cut = corpora.fetch(dataclasses.replace(card, name="shorter", sources=(short,)))
+    assert cut.read_bytes()[-2:] == "é".encode()
     assert corpora.pinned(card).size == 20
     assert kept(home) == ["little", "little.pin.json", "shorter", "shorter.pin.json"]
 
