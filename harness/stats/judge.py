@@ -123,9 +123,9 @@ def _adjusted(t: Floats, errors: Floats, scale: Floats, level: float) -> tuple[F
     order = np.argsort(-t, kind="stable")
     for pair in order[::-1]:
         np.maximum(largest, np.abs(by_row[first[pair]] - by_row[second[pair]]) / scale[pair], out=largest)
-        above[pair] = np.mean(largest >= t[pair])
+        above[pair] = np.count_nonzero(largest >= t[pair])
     p = np.empty(len(t))
-    p[order] = np.maximum.accumulate(above[order])
+    p[order] = np.maximum.accumulate(above[order] / len(errors))
     return p, float(np.quantile(largest, 1 - level))
 
 

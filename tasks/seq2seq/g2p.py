@@ -1,6 +1,5 @@
 """Grapheme to phoneme: how an English word is pronounced."""
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -147,11 +146,12 @@ def _card() -> corpora.Card:
 def _pronunciations(stress: bool) -> dict[str, tuple[Phones, ...]]:
     """The words that stay, in the dictionary's order, each with its different pronunciations."""
     found: dict[str, dict[Phones, None]] = defaultdict(dict)
+    marks, letters = str.maketrans("", "", "" if stress else "012"), frozenset(LETTERS)
     for line in corpora.load(_card()).decode("utf-8").splitlines():
-        entry, *phones = line.split("#")[0].split()
-        word = re.sub(r"\(\d+\)$", "", entry)
-        if len(word) <= LONGEST_WORD and set(word) <= set(LETTERS):
-            found[word][tuple(phones if stress else (phone.rstrip("012") for phone in phones))] = None
+        entry, _, phones = line.partition("#")[0].partition(" ")
+        word = entry.partition("(")[0]  # a second pronunciation is that of `word(2)`
+        if len(word) <= LONGEST_WORD and letters.issuperset(word):
+            found[word][tuple(phones.translate(marks).split())] = None
     return {word: tuple(different) for word, different in found.items()}
 
 
@@ -161,7 +161,8 @@ def _table(stress: bool) -> _Table:
     phonemes = G2p(stress=stress).phonemes
     pairs = [(i, word, phones) for i, (word, several) in enumerate(known.items()) for phones in several]
     word_of = np.array([i for i, _, _ in pairs])
-    letters, letters_of = packed([[LETTERS.index(c) for c in word] for _, word, _ in pairs], LONGEST_WORD)
+    number = {letter: index for index, letter in enumerate(LETTERS)}
+    letters, letters_of = packed([[number[letter] for letter in word] for _, word, _ in pairs], LONGEST_WORD)
     answers, answers_of = packed([[phonemes[p] for p in phones] for _, _, phones in pairs], LONGEST_ANSWER)
     first = np.diff(word_of, prepend=-1) > 0
     valid = np.arange(LONGEST_WORD) < letters_of[:, None]

@@ -3,7 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import chain, takewhile
 from typing import Any
 
 import numpy as np
@@ -68,7 +68,7 @@ def packed(rows: Sequence[Sequence[int]], width: int) -> tuple[NDArray[np.int32]
     """Rows of up to `width` numbers as one array (N, width), padded with zeros, and their lengths (N,)."""
     lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
     array = np.zeros((len(rows), width), dtype=np.int32)
-    array[np.arange(width) < lengths[:, None]] = np.fromiter((x for row in rows for x in row), dtype=np.int32)
+    array[np.arange(width) < lengths[:, None]] = np.fromiter(chain.from_iterable(rows), dtype=np.int32)
     return array, lengths
 
 
