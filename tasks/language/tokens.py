@@ -67,7 +67,7 @@ def widths(card: Card, kind: Kind) -> NDArray[np.int64]:
     if kind == "bytes":
         return np.ones(256, dtype=np.int64)
     if kind == "characters":
-        return 1 + sum((_characters(card) > last).astype(np.int64) for last in (0x7F, 0x7FF, 0xFFFF))
+        return 1 + np.searchsorted([0x80, 0x800, 0x10000], _characters(card), side="right")
     if kind == "gpt2":
         vocabulary: dict[str, int] = json.loads(corpora.load(corpora.get("gpt2_vocabulary")))
         found = np.zeros(SIZES[kind], dtype=np.int64)
