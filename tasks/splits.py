@@ -11,13 +11,15 @@ from tasks.draws import Draws
 SHARES: dict[Split, int] = {"train": 80, "tune": 4, "valid": 6, "test": 10}
 """Of all contents, in hundredths."""
 ATTEMPTS = 2000
+CHAIN = Draws("content")
+"""What mixes the numbers of a content into one."""
 
 
 def home(contents: NDArray[np.int64]) -> NDArray[np.int64]:
     """The split of each row of `contents` (N, L), as a number 0..3 in the order of `SHARES`: shape (N,)."""
-    state, chain = np.zeros(len(contents), dtype=np.int64), Draws("content")
+    state = np.zeros(len(contents), dtype=np.int64)
     for column in contents.T:
-        state = chain.bits(state ^ column.astype(np.int64), 1)[:, 0].view(np.int64)
+        state = CHAIN.bits(state ^ column.astype(np.int64), 1)[:, 0].view(np.int64)
     hundredth = (state.view(np.uint64) >> np.uint64(11)).astype(np.float64) * 2.0**-53 * 100
     return np.searchsorted(np.cumsum(list(SHARES.values())), hundredth, side="right").astype(np.int64)
 

@@ -163,14 +163,14 @@ def _name_points(drawn: Figure, axes: Axes, points: Sequence[tuple[float, float,
 def _free(at: Any, width: float, frame: Bbox, taken: Sequence[Bbox]) -> Bbox:
     """The nearest free box for a label left or right of its point, searched upwards and downwards."""
     x, y = at
-    boxes = [
-        Bbox.from_bounds(left, y + dy - SMALL / 2, width, SMALL)
-        for step in range(int(frame.height))
-        for dy in (step, -step)
-        for left in (x + 5, x - 5 - width)
-    ]
+
+    def box(left: float, dy: float) -> Bbox:
+        return Bbox.from_bounds(left, y + dy - SMALL / 2, width, SMALL)
+
+    steps = (dy for step in range(int(frame.height)) for dy in (step, -step))
+    boxes = (box(left, dy) for dy in steps for left in (x + 5, x - 5 - width))
     inside = (b for b in boxes if frame.x0 <= b.x0 and b.x1 <= frame.x1 and frame.y0 <= b.y0 and b.y1 <= frame.y1)
-    return next((box for box in inside if not box.count_overlaps(taken)), boxes[0])
+    return next((b for b in inside if not b.count_overlaps(taken)), box(x + 5, 0))
 
 
 def best_of(board: TaskBoard, trials: Sequence[Record], looks: Looks) -> str:

@@ -1,4 +1,4 @@
-"""Everything that is known by name: architectures, tasks, suites, corpora, and questions of lm-evaluation-harness."""
+"""Everything known by name, and how it is shown: architectures, tasks, suites, corpora, questions of lm-eval."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import yaml
+from rich.console import Console
+from rich.table import Table
 
 import tasks
 from harness.errors import UserError
 from harness.lm_eval import questions
+from harness.records.record import Override
 from harness.suite.load import shipped
-from harness.training.overrides import overrides_of
+from harness.training.overrides import describe, overrides_of
 from tasks import corpora
 from zoo import architectures, proofs
 from zoo.registry import Entry, nearest
@@ -186,3 +189,56 @@ def format_error(value: float | None) -> str:
 def format_options(value: Mapping[str, Any]) -> str:
     """`length=64, pairs=8`."""
     return ", ".join(f"{key}={option}" for key, option in value.items())
+
+
+def show_table(kind: str, rows: list[dict[str, Any]], console: Console) -> None:
+    """Rows of the catalog as a table of their main columns."""
+    table, columns = Table(header_style="bold"), KINDS[kind].columns
+    for key in columns:
+        table.add_column(key, no_wrap=key == "name", overflow="fold")
+    for row in rows:
+        table.add_row(*((format_error if key == "error" else format_value)(row[key]) for key in columns))
+    console.print(table)
+    if kind == "corpora":
+        console.print(f"fetched corpora are kept in {corpora.home()}", highlight=False, markup=False, soft_wrap=True)
+
+
+def show_row(row: dict[str, Any], console: Console) -> None:
+    """Everything in a row of the catalog, a line each; lists of sentences item by item."""
+    for key, value in row.items():
+        if key in _ITEMS and value:
+            console.print(f"[bold]{key}[/]")
+            for item in value.items() if isinstance(value, dict) else value:
+                console.print(f"  - {_ITEMS[key](item)}", highlight=False, markup=False)
+        else:
+            write = (
+                format_error if key.endswith("error") else format_options if isinstance(value, dict) else format_value
+            )
+            console.print(f"[bold]{key:<14}[/] ", end="")
+            console.print("none" if key in _ITEMS else write(value), highlight=False, markup=False)
+
+
+def _override(override: dict[str, Any]) -> str:
+    return describe(Override.from_dict(override))
+
+
+def _proof(proof: dict[str, Any]) -> str:
+    outputs, gradients = format_error(proof["output"]), format_error(proof["gradient"])
+    return f"{proof['oracle']}: outputs {outputs}, gradients {gradients}"
+
+
+def _difficulty(named: tuple[str, dict[str, Any]]) -> str:
+    """`smoke: options length=32; stop tokens=200000; params 33000`."""
+    name, settings = named
+    parts = {key: format_options(value) if isinstance(value, dict) else value for key, value in settings.items()}
+    return f"{name}: " + "; ".join(f"{key} {part}" for key, part in parts.items() if part)
+
+
+_ITEMS: dict[str, Callable[[Any], str]] = {
+    "defaults": _override,
+    "oracles": _proof,
+    "difficulties": _difficulty,
+    "deviations": str,
+    "sources": str,
+}
+"""How an item of each of these keys is written."""

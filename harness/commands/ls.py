@@ -1,16 +1,11 @@
 """`zoobench ls`: tables of what is known, and the pages of the docs that list architectures and tasks."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from harness.commands.common import json_option, output
 from harness.errors import UserError
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 KINDS = ("architectures", "tasks", "suites", "corpora", "questions")
 PAGES = {"architectures": "zoo.md.j2", "tasks": "tasks.md.j2"}
@@ -29,28 +24,11 @@ def command(kind: str, markdown: bool, as_json: bool) -> None:
     from harness.commands import catalog
 
     if not markdown:
-        output(catalog.rows(kind), lambda rows, console: show_table(kind, rows, console), as_json=as_json)
+        output(catalog.rows(kind), lambda rows, console: catalog.show_table(kind, rows, console), as_json=as_json)
     elif kind in PAGES:
         click.echo(page(kind), nl=False)
     else:
         raise UserError(f"there is no page of {kind}; only of {' and '.join(PAGES)}", key="--markdown")
-
-
-def show_table(kind: str, rows: list[dict[str, Any]], console: Console) -> None:
-    """Rows of the catalog as a table of their main columns."""
-    from rich.table import Table
-
-    from harness.commands.catalog import KINDS, format_error, format_value
-    from tasks import corpora
-
-    table, columns = Table(header_style="bold"), KINDS[kind].columns
-    for key in columns:
-        table.add_column(key, no_wrap=key == "name", overflow="fold")
-    for row in rows:
-        table.add_row(*((format_error if key == "error" else format_value)(row[key]) for key in columns))
-    console.print(table)
-    if kind == "corpora":
-        console.print(f"fetched corpora are kept in {corpora.home()}", highlight=False, markup=False, soft_wrap=True)
 
 
 def page(kind: str) -> str:

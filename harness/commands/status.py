@@ -1,16 +1,11 @@
 """`zoobench status`: how far a suite is."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from harness.commands.common import json_option, print_json, root_option, suite_options
-
-if TYPE_CHECKING:
-    from harness.records.record import Record
 
 
 @click.command()
@@ -36,24 +31,19 @@ def status(suite: str | None, root: Path | None = None, overrides: tuple[str, ..
     from harness.execute.runner import current
     from harness.plan import trials
     from harness.plan.expand import expand
+    from harness.records.record import count_statuses
     from harness.records.store import Store, default_root
     from harness.suite.load import load
 
     if suite is None:
         names = sorted({path.parent.parent.name for path in (root or default_root()).glob("*/*/record.json")})
-        return [{"suite": name, "counts": _counts(Store(name, root).records())} for name in names]
+        return [{"suite": name, "counts": count_statuses(Store(name, root).records())} for name in names]
     loaded = load(suite, overrides)
     store = Store(loaded.name, root)
     records, marks = current(loaded, store), store.published()
     own = [record for record in records if store.finished(record.run_id, marks)]
-    counts = _counts(own)
+    counts = count_statuses(own)
     counts["under way"] = len(list(store.folder.glob("*/checkpoint")))
     counts["to do"] = len(expand(loaded)) + trials.count(loaded) - len(own) - counts["under way"]
     counts["published by others"] = len(records) - len(own)
     return [{"suite": loaded.name, "counts": counts}]
-
-
-def _counts(records: list[Record]) -> dict[str, int]:
-    from harness.records.record import STATUSES
-
-    return {name: sum(record.status == name for record in records) for name in STATUSES}

@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 import click
 
-from harness.commands.common import json_option, print_json, suite_options
+from harness.commands.common import json_option, output, suite_options
 
 
 @click.command()
@@ -20,7 +20,5 @@ def command(suite: str, overrides: tuple[str, ...], as_json: bool) -> None:
     loaded = load(suite, overrides)
     specs = expand(loaded)
     counts = count_runs(specs, solve(specs, loaded), loaded)
-    if as_json:
-        print_json({"suite": loaded.name, "valid": True, **asdict(counts)})
-    else:
-        click.echo(f"{loaded.name} is valid: {counts}")
+    found = {"suite": loaded.name, "valid": True, **asdict(counts)}
+    output(found, lambda *_: click.echo(f"{loaded.name} is valid: {counts}"), as_json=as_json)

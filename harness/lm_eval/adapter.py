@@ -160,10 +160,7 @@ class Zoobench(TemplateLM):
         return [next(scores) if request.args != ("", "") else (0.0, True) for request in requests]
 
     def _loglikelihood_tokens(
-        self,
-        requests: list[tuple[tuple[str, str], list[int], list[int]]],
-        disable_tqdm: bool = False,
-        **kwargs: Any,
+        self, requests: list[tuple[tuple[str, str], list[int], list[int]]], disable_tqdm: bool = False, **kwargs: Any
     ) -> list[tuple[float, bool]]:
         pairs, keys = [(context, after) for _, context, after in requests], [key for key, *_ in requests]
         return self._score(pairs, "loglikelihood", keys, disable_tqdm)

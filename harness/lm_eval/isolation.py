@@ -6,7 +6,6 @@ afterwards, nothing is printed, and what its bars would show is reported.
 
 import logging
 import os
-import random
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,9 +14,10 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import numpy as np
+import torch
 
 from harness.lm_eval.questions.files import VARIABLE
+from tasks.checks.randomness import randomness
 
 INTERVAL = 0.5
 """Seconds between two reports of a bar."""
@@ -36,18 +36,9 @@ def isolated(data: Path | None, seed: int, report: Callable[[str], None]) -> Ite
 @contextmanager
 def _random_state(seed: int) -> Iterator[None]:
     """The global generators seeded inside, and as they were outside."""
-    import torch
-
-    plain, arrays = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        random.seed(seed)
-        np.random.seed(seed)
-        torch.manual_seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(plain)
-            np.random.set_state(arrays)
+    with randomness(seed), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)  # those of CUDA as well
+        yield
 
 
 @contextmanager

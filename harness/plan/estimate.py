@@ -1,7 +1,7 @@
 """Estimate every cell's size, FLOPs, tokens and time before anything runs."""
 
 import timeit
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -38,9 +38,6 @@ class Planned:
     @property
     def cell(self) -> Cell:
         return Cell(self.architecture, self.task, self.track)
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def plan(loaded: LoadedSuite) -> list[Planned]:

@@ -4,22 +4,19 @@ They have no budget, no seed and no training data that could be compared with th
 trained or tuned, one record stands for all seeds, and a board shows it as external.
 """
 
-from __future__ import annotations
-
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+
+import torch
 
 from harness.errors import UserError
+from harness.records.spec import RunSpec
 from harness.suite import pretrained
-from zoo.tokenizers import TokenizerError
+from tasks.base import Task
+from zoo import size as sizing
+from zoo.contract import Model
+from zoo.published import PretrainedError, load
+from zoo.tokenizers import Tokenizer, TokenizerError
 from zoo.types import Unsupported
-
-if TYPE_CHECKING:
-    from harness.records.spec import RunSpec
-    from tasks.base import Task
-    from zoo.contract import Model
-    from zoo.size import Size
-    from zoo.tokenizers import Tokenizer
 
 TEXTS = ("The quick brown fox\n", " jumps over 13 lazy dogs; e.g. naïve ones — 日本語.", "  def f(x):\n\treturn x")
 """What two tokenizers must read alike to be taken for one."""
@@ -27,8 +24,6 @@ TEXTS = ("The quick brown fox\n", " jumps over 13 lazy dogs; e.g. naïve ones �
 
 def open_weights(spec: RunSpec, task: Task) -> Model:
     """The published model of a row; a UserError where it cannot be had, Unsupported where it cannot play the task."""
-    from zoo.published import PretrainedError, load
-
     kind, where, rest = pretrained.kind_and_where(spec.options)
     try:
         model = load(where if kind != "timm" or "/" in where else f"timm/{where}", kind=kind, **rest)
@@ -40,8 +35,6 @@ def open_weights(spec: RunSpec, task: Task) -> Model:
 
 def _fit(model: Model, task: Task) -> None:
     """Raises Unsupported where a model cannot play a task without training."""
-    import torch
-
     if model.role != task.role:
         raise Unsupported(f"its weights are for the role {model.role}; this task asks for {task.role}")
     if task.role == "lm":
@@ -75,10 +68,8 @@ def _alike(one: Tokenizer, other: Tokenizer) -> bool:
         return one.describe() == other.describe()
 
 
-def size(model: Model, task: Task) -> Size:
+def size(model: Model, task: Task) -> sizing.Size:
     """The size of a published model."""
-    from zoo import size as sizing
-
     length, params = sizing.decoded_length(model.role, task.shape), sum(p.numel() for p in model.parameters())
     return sizing.Size(
         width=model.shape.width,
@@ -91,8 +82,6 @@ def size(model: Model, task: Task) -> Size:
 
 def weights_digest(model: Model) -> str:
     """BLAKE2 of the weights of a model, names and all."""
-    import torch
-
     seen = blake2b(digest_size=16)
     for name, value in sorted(model.state_dict().items()):
         seen.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
 Meter: TypeAlias = Literal["tokens", "steps", "flops", "seconds"]
@@ -23,13 +23,6 @@ class Meters:
         """What one meter shows."""
         shown: float = getattr(self, meter)
         return shown
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Meters:
-        return cls(**data)
 
 
 @dataclass(frozen=True, slots=True)

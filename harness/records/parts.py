@@ -52,6 +52,8 @@ def plain(value: Any) -> Any:
     """A value as JSON has it."""
     if hasattr(value, "to_dict"):
         return value.to_dict()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
     if isinstance(value, dict):
         return {key: plain(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
@@ -79,6 +81,8 @@ def _reader(kind: Any) -> Callable[[Any], Any]:
     if hasattr(kind, "from_dict"):
         from_dict: Callable[[Any], Any] = kind.from_dict
         return from_dict
+    if hasattr(kind, "__dataclass_fields__"):
+        return lambda value: kind(**value)
     if origin in (list, tuple):
         read = _reader(inner[0])
         return lambda value: origin(map(read, value))

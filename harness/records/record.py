@@ -314,3 +314,9 @@ def empty_record(spec: RunSpec, suite: str, metrics: Metrics, status: Status, er
         metrics=metrics,
         error=error,
     )
+
+
+def count_statuses(records: Iterable[Record]) -> dict[str, int]:
+    """How many of these records have each status."""
+    seen = [record.status for record in records]
+    return {status: seen.count(status) for status in STATUSES}

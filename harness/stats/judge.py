@@ -119,15 +119,14 @@ def _adjusted(t: Floats, errors: Floats, scale: Floats, level: float) -> tuple[F
     less than that of a pair with a larger t.
     """
     first, second = np.triu_indices(errors.shape[1], 1)
-    order, above, largest = np.argsort(-t, kind="stable"), np.zeros(len(t)), [np.zeros(0)]
-    for part in np.array_split(errors, 1 + errors.size * len(t) // 10**8):
-        drawn = (np.abs(part[:, first] - part[:, second]) / scale)[:, order]
-        tail = np.maximum.accumulate(drawn[:, ::-1], axis=1)[:, ::-1]
-        above += (tail >= t[order]).sum(0)
-        largest.append(tail[:, :1].ravel())
+    by_row, largest, above = np.ascontiguousarray(errors.T), np.zeros(len(errors)), np.zeros(len(t))
+    order = np.argsort(-t, kind="stable")
+    for pair in order[::-1]:
+        np.maximum(largest, np.abs(by_row[first[pair]] - by_row[second[pair]]) / scale[pair], out=largest)
+        above[pair] = np.count_nonzero(largest >= t[pair])
     p = np.empty(len(t))
-    p[order] = np.maximum.accumulate(above / len(errors))
-    return p, float(np.quantile(np.concatenate(largest), 1 - level)) if len(t) else 0.0
+    p[order] = np.maximum.accumulate(above[order] / len(errors))
+    return p, float(np.quantile(largest, 1 - level))
 
 
 def _jumps(scores: Floats, one: float, other: float) -> bool:

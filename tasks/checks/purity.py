@@ -83,7 +83,7 @@ def check_splits(subject: Subject) -> CheckResult:
         endless = task.count(split) is None
         for seed in (0, 1) if endless else (0,):
             ids = task.evaluation_ids(split, CAP // 4 if endless else CAP)
-            for part in np.array_split(ids, max(1, len(ids) // 500)):
+            for part in np.array_split(ids, max(1, len(ids) // 2500)):
                 for i, row in zip(part.tolist(), rows(task.examples(split, part, seed)), strict=True):
                     other, j = where.setdefault(row, (split, i))
                     if other != split:

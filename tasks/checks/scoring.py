@@ -47,7 +47,7 @@ def check_evaluation(subject: Subject) -> CheckResult:
         return skipped("evaluation", subject.missing)
     task = subject.task
     for split in SPLITS[1:]:
-        for limit in (50, 203):
+        for limit in (50, 103):
             total = task.count(split)
             expected = limit if total is None else min(limit, total)
             one, other = (

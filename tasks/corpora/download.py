@@ -1,4 +1,4 @@
-"""Downloads that go on where they broke off, and the check that stands between a download and the cache."""
+"""Downloads that go on where they broke off, where they are kept, and whether the network may be used at all."""
 
 import contextlib
 import hashlib
@@ -19,6 +19,21 @@ ATTEMPTS = 5
 TIMEOUT = 30.0
 """Seconds without an answer after which a connection counts as broken."""
 _CHUNK = 1 << 18
+
+
+OFFLINE = ("ZOOBENCH_OFFLINE", "HF_HUB_OFFLINE")
+"""Environment variables, either of which forbids every use of the network when set to anything but 0, no or false."""
+
+
+def home() -> Path:
+    """`$ZOOBENCH_HOME`, or else `~/.cache/zoobench`. It may not exist yet."""
+    return Path(os.environ.get("ZOOBENCH_HOME") or "~/.cache/zoobench").expanduser().absolute()
+
+
+def offline() -> str | None:
+    """The environment variable that forbids the network, if one does."""
+    on = (name for name in OFFLINE if os.environ.get(name, "").lower() not in ("", "0", "no", "off", "false"))
+    return next(on, None)
 
 
 @contextlib.contextmanager

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from tasks.base import DataError
 from tasks.corpora.card import Card, Decode, LocalPath
-from tasks.corpora.download import digest, write_whole
-from tasks.corpora.home import home, offline
+from tasks.corpora.download import digest, home, offline, write_whole
 from tasks.corpora.library import get
 from tasks.corpora.remote import Remote
 
@@ -64,7 +63,7 @@ def fetch(corpus: str | Card) -> Path:
             try:
                 return _verified(card)[0]
             except DataError:
-                if not _only_cached(card) or offline():
+                if any(source.find() for source in card.sources if source not in remotes) or offline():
                     raise
                 for source in remotes:
                     source.forget()
@@ -112,10 +111,6 @@ def _pin_path(card: Card) -> Path:
 
 def _found(card: Card) -> tuple[Path, Decode] | None:
     return next(((path, source.decode) for source in card.sources if (path := source.find())), None)
-
-
-def _only_cached(card: Card) -> bool:
-    return not any(source.find() for source in card.sources if not isinstance(source, Remote))
 
 
 def _verified(card: Card) -> tuple[Path, bytes]:

@@ -11,7 +11,6 @@ from pathlib import Path
 from tasks.base import DataError
 from tasks.corpora import download as web
 from tasks.corpora.card import Card, Source
-from tasks.corpora.home import home
 
 
 class Remote(Source):
@@ -23,7 +22,7 @@ class Remote(Source):
     @property
     def path(self) -> Path:
         """Where the content is kept."""
-        return home() / "corpora" / self.name
+        return web.home() / "corpora" / self.name
 
     @property
     def part(self) -> Path:

@@ -3,7 +3,7 @@
 Lengths are in units of 1/16 pixel; pixel (row, column) has its centre at (16·row + 8, 16·column + 8).
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -17,7 +17,26 @@ TRIES = 16
 BACK = 3
 """Dashes of a long contour taken back where it is stuck."""
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_loop = njit(nogil=True, cache=True)
+_loop = njit(error_model="numpy")
+"""What `draw` calls is compiled into it, and kept with it."""
+
+
+class Plan(NamedTuple):
+    """What is the same for all images of a task.
+
+    Attributes:
+        dashes: of a long contour. seed: distance between the first ends of the two. radius: of a dot.
+        closeness: how much the distance of the dots may depend on the label.
+        distractors, distractor: how many short contours are tried, and their dashes. peak: brightness of a dash.
+    """
+
+    dashes: int
+    seed: int
+    radius: int
+    closeness: int
+    distractors: int
+    distractor: int
+    peak: int
 
 
 def directions() -> NDArray[np.int64]:
@@ -30,6 +49,23 @@ def turns(continuity: float) -> NDArray[np.int64]:
     """Running sums of the weights of all turns δ: cos² min(continuity · |δ|, π/2), in units of 2⁻¹², rounded."""
     angle = np.minimum(np.arange(ANGLES), ANGLES - np.arange(ANGLES)) * 2 * np.pi / ANGLES
     return np.cumsum(np.rint(4096 * np.cos(np.minimum(continuity * angle, np.pi / 2)) ** 2).astype(np.int64))
+
+
+class _Work(NamedTuple):
+    """What is written on: made outside of the loops, as numba takes five seconds to compile NumPy's `zeros`.
+
+    Attributes:
+        owner: to whom each pixel belongs, (S, S). laid: dashes of each long contour so far, (2,).
+        dashes: those of long contours, (2, count, 5): y0, x0, y1, x1, direction. short: of a short one, (count, 4).
+        ends: see `_ends`, (3, 4). state: of the random numbers, (1,).
+    """
+
+    owner: NDArray[np.int16]
+    laid: NDArray[np.int64]
+    dashes: NDArray[np.int64]
+    short: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    state: NDArray[np.uint64]
 
 
 @_loop
@@ -130,7 +166,9 @@ def _extend(
     half_gap = gap // 2
     y, x = last[2] + ((half_gap * table[angle, 1]) >> 14), last[3] + ((half_gap * table[angle, 0]) >> 14)
     for _ in range(TRIES):
-        turn = np.searchsorted(sums, _below(state, sums[-1]), side="right")
+        drawn, turn = _below(state, sums[-1]), 0
+        while sums[turn] <= drawn:
+            turn += 1
         new = (angle + turn) % ANGLES
         _place(dash, y, x, new, half_gap, length, table)
         if _inside(dash, border, len(owner)) and _free(owner, dash, half + apart, number, number):
@@ -140,24 +178,24 @@ def _extend(
 
 
 @_loop
-def _pair(state: Any, owner: Any, dashes: Any, count: int, seed: int, size: Any, table: Any, sums: Any) -> bool:
-    """Try to lay two long contours into `dashes` (2, count, 4), always extending the shorter one.
+def _pair(work: _Work, seed: int, size: Any, table: Any, sums: Any) -> bool:
+    """Try to lay two long contours, always extending the shorter one.
 
     Where one is stuck, its last dashes are taken back. False where that happened too often.
     """
-    owner[:] = 0
-    side, border = len(owner), size[4]
-    angles = np.empty((2, count), dtype=np.int64)
-    laid = np.ones(2, dtype=np.int64)
+    owner, dashes, laid, state = work.owner, work.dashes, work.laid, work.state
+    side, count, border = len(owner), dashes.shape[1], size[4]
+    owner.fill(0)
+    laid.fill(1)
     y = border + _below(state, UNIT * side - 2 * border)
     x = border + _below(state, UNIT * side - 2 * border)
     for which in range(2):
         if which == 1:
             around = _below(state, ANGLES)
             y, x = y + ((seed * table[around, 1]) >> 14), x + ((seed * table[around, 0]) >> 14)
-        angles[which, 0] = _below(state, ANGLES)
         first = dashes[which, 0]
-        _place(first, y, x, angles[which, 0], 0, size[0], table)
+        first[4] = _below(state, ANGLES)
+        _place(first, y, x, first[4], 0, size[0], table)
         if not (_inside(first, border, side) and _free(owner, first, size[2] + size[3], 0, 0)):
             return False
         _claim(owner, first, size[2], 100 * which + 1)
@@ -166,9 +204,8 @@ def _pair(state: Any, owner: Any, dashes: Any, count: int, seed: int, size: Any,
         which = 0 if laid[0] <= laid[1] else 1
         i = laid[which]
         last, new = dashes[which, i - 1], dashes[which, i]
-        angle = _extend(state, owner, last, angles[which, i - 1], 100 * which + i, size, table, sums, new)
-        if angle >= 0:
-            angles[which, i] = angle
+        new[4] = _extend(state, owner, last, last[4], 100 * which + i, size, table, sums, new)
+        if new[4] >= 0:
             laid[which] += 1
             continue
         stuck += 1
@@ -218,54 +255,44 @@ def _ends(dashes: Any, owner: Any, state: Any, radius: int, closeness: int, fart
     return False
 
 
-@_loop
-def draw(
-    seeds: Any,
-    labels: Any,
-    sizes: Any,
-    count: int,
-    seed: int,
-    radius: int,
-    closeness: int,
-    distractors: int,
-    distractor: int,
-    peak: int,
-    table: Any,
-    sums: Any,
-    images: Any,
-) -> None:
-    """Draw one image per label; everything but the place of the second dot is the same whatever the label.
+def draw(seeds: Any, labels: Any, sizes: Any, plan: Plan, continuity: float, side: int) -> NDArray[np.uint8]:
+    """One image (S, S) per label; everything but the place of the second dot is the same whatever the label.
 
     Args:
         seeds: where the random numbers of each image begin, uint64 (N,). labels: 0 or 1, (N,).
         sizes: what `_extend` calls `size`, (M, 5); each image draws one of them.
-        count: dashes of a long contour. seed: distance between the first ends of the two. radius: of a dot.
-        closeness: how much the distance of the dots may depend on the label.
-        distractors, distractor: how many short contours are tried, and their dashes. peak: brightness of a dash.
-        table, sums: what `directions` and `turns` give. images: zeros to draw into, uint8 (N, S, S).
     """
-    side = images.shape[1]
-    owner = np.zeros((side, side), dtype=np.int16)
-    dashes = np.zeros((2, count, 4), dtype=np.int64)
-    short = np.zeros((distractor, 4), dtype=np.int64)
-    ends = np.zeros((3, 4), dtype=np.int64)
-    state = np.zeros(1, dtype=np.uint64)
+    laid, dashes, short, ends = (
+        np.zeros(shape, dtype=np.int64) for shape in (2, (2, plan.dashes, 5), (plan.distractor, 4), (3, 4))
+    )
+    owner, state = np.zeros((side, side), dtype=np.int16), np.zeros(1, dtype=np.uint64)
+    work = _Work(owner, laid, dashes, short, ends, state)
+    images = np.zeros((len(labels), side, side), dtype=np.uint8)
+    _draw(seeds, labels, sizes, plan, directions(), turns(continuity), work, images)
+    return images
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _draw(seeds: Any, labels: Any, sizes: Any, plan: Plan, table: Any, sums: Any, work: _Work, images: Any) -> None:
+    """Draw into `images` (N, S, S), which hold zeros; `table` and `sums` are what `directions` and `turns` give."""
+    owner, dashes, short, ends, state = work.owner, work.dashes, work.short, work.ends, work.state
+    side, count, distractor = len(owner), plan.dashes, plan.distractor
     for n in range(len(labels)):
         image = images[n]
         state[0] = seeds[n]
         size = sizes[_below(state, len(sizes))]
         farther = _below(state, 2)
         while not (
-            _pair(state, owner, dashes, count, seed, size, table, sums)
-            and _ends(dashes, owner, state, radius, closeness, farther, ends)
+            _pair(work, plan.seed, size, table, sums)
+            and _ends(dashes, owner, state, plan.radius, plan.closeness, farther, ends)
         ):
             pass
         for which in range(2):
             for i in range(count):
-                _stamp(image, dashes[which, i], size[2], peak)
+                _stamp(image, dashes[which, i], size[2], plan.peak)
         for place in range(3):
-            _claim(owner, ends[place], radius, 300)
-        for k in range(distractors):
+            _claim(owner, ends[place], plan.radius, 300)
+        for k in range(plan.distractors):
             for _ in range(4 * TRIES):
                 before = owner.copy()
                 angle = _below(state, ANGLES)
@@ -282,8 +309,8 @@ def draw(
                         break
                 if angle >= 0:
                     for i in range(distractor):
-                        _stamp(image, short[i], size[2], peak)
+                        _stamp(image, short[i], size[2], plan.peak)
                     break
                 owner[:] = before
-        _stamp(image, ends[0], radius, 255)
-        _stamp(image, ends[2 - labels[n]], radius, 255)
+        _stamp(image, ends[0], plan.radius, 255)
+        _stamp(image, ends[2 - labels[n]], plan.radius, 255)

@@ -101,23 +101,9 @@ class Pathfinder(Generated):
         seeds = draws("contours").bits(ids, 1)[:, 0]
         border = 16 + look.half
         sizes = np.array([(look.length, gap, look.half, gap - look.half, border) for gap in look.gaps], dtype=np.int64)
-        drawn = np.zeros((len(ids), self.side, self.side), dtype=np.uint8)
-        contours.draw(
-            seeds,
-            labels,
-            sizes,
-            self.contour,
-            look.seed,
-            look.radius,
-            contours.UNIT,
-            look.dashes // distractor,
-            distractor,
-            look.peak,
-            contours.directions(),
-            contours.turns(look.continuity),
-            drawn,
-        )
-        return drawn, labels
+        tried = look.dashes // distractor
+        plan = contours.Plan(self.contour, look.seed, look.radius, contours.UNIT, tried, distractor, look.peak)
+        return contours.draw(seeds, labels, sizes, plan, look.continuity, self.side), labels
 
     def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
         drawn, labels = self.images(split, np.asarray(ids, dtype=np.int64), seed)

@@ -26,6 +26,7 @@ Layout: TypeAlias = Literal["mnist_5k", "cifar10", "idx", "folder", "cifar"]
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 HELD_OUT = ("test", "val", "valid", "validation")
 FILES = tuple(f"{part}-{kind}" for part in ("train", "t10k") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"))
+BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
 NAMED = {"mnist_5k": (28, 1, 10), "cifar10": (32, 3, 10)}
 """Side, channels and classes of the sets known by name."""
 CIFAR10 = ("cifar10_train", "cifar10_test")
@@ -122,24 +123,24 @@ def of_folder(path: str | Path) -> ImageSet:
     if not root.is_dir():
         raise DataError(f"image folder {root} {'is a file' if root.is_file() else 'does not exist'}")
     for folder in (root, root / "raw", *sorted(root.glob("*/raw"))):
-        found = [next((f for f in (folder / n, folder / f"{n}.gz") if f.is_file()), None) for n in FILES]
-        if any(found):
-            missing = [name for name, file in zip(FILES, found, strict=True) if file is None]
-            if missing:
-                raise DataError(f"image folder {folder} lacks {', '.join(missing)}")
-            files = tuple(file for file in found if file)
+        if files := _all_or_none(folder, FILES):
             content = _hash(files)
             return ImageSet(root.name, "idx", content, IDX_CLASSES, _idx_side(files[0], content), 1, files)
     for folder in (root, root / "cifar-10-batches-py"):
-        files = (*(folder / f"data_batch_{i}" for i in range(1, 6)), folder / "test_batch")
-        missing = [file.name for file in files if not file.is_file()]
-        if len(missing) < len(files):
-            if missing:
-                raise DataError(f"image folder {folder} lacks {', '.join(missing)}")
+        if files := _all_or_none(folder, BATCHES):
             return ImageSet(root.name, "cifar", _hash(files), 10, 32, 3, files)
     files = tuple(sorted(f for f in root.rglob("*") if f.suffix.lower() in IMAGES and f.is_file()))
     names = _classes(root, files)[2]
     return ImageSet(root.name, "folder", _hash(files, root), len(names), None, 3, files, root)
+
+
+def _all_or_none(folder: Path, names: tuple[str, ...]) -> tuple[Path, ...]:
+    """The files of these names in a folder, packed with gzip or not; a DataError where only some are there."""
+    found = {name: file for name in names for file in (folder / f"{name}.gz", folder / name) if file.is_file()}
+    missing = [name for name in names if name not in found]
+    if found and missing:
+        raise DataError(f"image folder {folder} lacks {', '.join(missing)}")
+    return tuple(found[name] for name in names if found)
 
 
 def _classes(root: Path, files: tuple[Path, ...]) -> tuple[list[bool], Ids, list[str]]:

@@ -1,17 +1,15 @@
 """Masked language modelling: the tokens of a text that were hidden, with what stands on both sides of them."""
 
-from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.base import Baseline, Ids, Split, difficulty, fingerprint, in_epochs
+from tasks.base import Baseline, Ids, Split, difficulty, in_epochs
 from tasks.draws import Draws
-from tasks.language.tokens import Kind
 from tasks.language.windows import Windows
 from tasks.registry import register
-from zoo.types import Batch, Shape
+from zoo.types import Batch
 
 PORTION = 0.15
 """Tokens of a window that are predicted. Of these .8 are masked, .1 replaced at random and .1 left as they are."""
@@ -55,18 +53,7 @@ class MaskedText(Windows):
             heads=12,
         ),
     }
-    _bits, _ahead = "bits_per_masked_byte", 0
-
-    def __init__(
-        self, *, corpus: str = "wikipedia_xml", path: str | None = None, length: int = 128, tokens: Kind = "bytes"
-    ) -> None:
-        super().__init__(corpus=corpus, path=path, length=length, tokens=tokens)
-        self.fingerprint = fingerprint("masked_text", 1, content=self.card.sha256, length=length, tokens=tokens)
-
-    @cached_property
-    def shape(self) -> Shape:  # type: ignore[override]
-        """Tokens and the mask in, a distribution over tokens out at every place."""
-        return Shape(length=self.length, vocab=self.vocab + 1, outputs=self.vocab)
+    _bits, _ahead, _masks = "bits_per_masked_byte", 0, 1
 
     @property
     def places(self) -> int:

@@ -1,18 +1,16 @@
 """Language modelling: the next byte, character or subword of a text."""
 
-from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 
-from tasks.base import Baseline, Ids, Split, difficulty, fingerprint
+from tasks.base import Baseline, Ids, Split, difficulty
 from tasks.baselines import ngram_bits, xz_bits_per_byte
 from tasks.language import tokens as tokenised
-from tasks.language.tokens import Kind
 from tasks.language.windows import Windows
 from tasks.registry import register
 from zoo.tokenizers import Tokenizer
-from zoo.types import Batch, Shape
+from zoo.types import Batch
 
 
 @register(
@@ -58,19 +56,7 @@ class Text(Windows):
             heads=8,
         ),
     }
-    _bits, _ahead = "bits_per_byte", 1
-
-    def __init__(
-        self, *, corpus: str = "wikipedia_xml", path: str | None = None, length: int = 128, tokens: Kind = "bytes"
-    ) -> None:
-        super().__init__(corpus=corpus, path=path, length=length, tokens=tokens)
-        other = {} if tokens == "bytes" else {"tokens": tokens}
-        self.fingerprint = fingerprint("text", 1, content=self.card.sha256, length=length, **other)
-
-    @cached_property
-    def shape(self) -> Shape:  # type: ignore[override]
-        """Tokens in, a distribution over the next token out."""
-        return Shape(length=self.length, vocab=self.vocab, outputs=self.vocab)
+    _bits, _ahead, _masks = "bits_per_byte", 1, 0
 
     @property
     def tokenizer(self) -> Tokenizer:  # type: ignore[override]

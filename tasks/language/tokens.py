@@ -67,7 +67,7 @@ def widths(card: Card, kind: Kind) -> NDArray[np.int64]:
     if kind == "bytes":
         return np.ones(256, dtype=np.int64)
     if kind == "characters":
-        return _utf8_width(_characters(card)).astype(np.int64)
+        return 1 + np.searchsorted([0x80, 0x800, 0x10000], _characters(card), side="right")
     if kind == "gpt2":
         vocabulary: dict[str, int] = json.loads(corpora.load(corpora.get("gpt2_vocabulary")))
         found = np.zeros(SIZES[kind], dtype=np.int64)
@@ -128,10 +128,6 @@ def _points(card: Card, piece: bytes, start: int) -> NDArray[np.uint32]:
 def _characters(card: Card) -> NDArray[np.uint32]:
     """The code points of a text, sorted."""
     return np.unique(_points(card, corpora.load(card), 0))
-
-
-def _utf8_width(points: NDArray[np.uint32]) -> NDArray[np.int64]:
-    return 1 + (points > 0x7F).astype(np.int64) + (points > 0x7FF) + (points > 0xFFFF)
 
 
 def _kept(kind: Kind, piece: bytes) -> NDArray[Any]:

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks import corpora
-from tasks.base import DataError, Ids, Metric, Split, Task, Totals, whole
+from tasks.base import DataError, Ids, Metric, Split, Task, Totals, fingerprint, whole
 from tasks.baselines import Bytes
 from tasks.language import tokens as tokenised
 from tasks.language.tokens import KINDS, Kind
 from zoo.registry import nearest
-from zoo.types import Batch
+from zoo.types import Batch, Shape
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,8 +37,12 @@ class Windows(Task):
     _bits: ClassVar[str]
     """The metric's name."""
     _ahead: ClassVar[int]
+    _masks: ClassVar[int]
+    """Tokens that are shown and stand for no text."""
 
-    def __init__(self, *, corpus: str, path: str | None, length: int, tokens: Kind) -> None:
+    def __init__(
+        self, *, corpus: str = "wikipedia_xml", path: str | None = None, length: int = 128, tokens: Kind = "bytes"
+    ) -> None:
         if path is not None and corpus != "wikipedia_xml":
             raise ValueError(f"{self.name} takes `corpus` or `path`, not both")
         if tokens not in get_args(Kind):
@@ -50,9 +54,16 @@ class Windows(Task):
         self.card = corpora.pinned(known)
         assert self.card.size is not None
         self._size: int = self.card.size
+        told = {"tokens": tokens} if self._masks or tokens != "bytes" else {}  # the first ones of `text` named none
+        self.fingerprint = fingerprint(self.name, 1, content=self.card.sha256, length=length, **told)
         if tokens == "bytes":
             for split in BORDERS:
                 self._windows(split)
+
+    @cached_property
+    def shape(self) -> Shape:  # type: ignore[override]
+        """Tokens in, the mask among them, and a distribution over those of the text out, at every place."""
+        return Shape(length=self.length, vocab=self.vocab + self._masks, outputs=self.vocab)
 
     @cached_property
     def metric(self) -> Metric:  # type: ignore[override]

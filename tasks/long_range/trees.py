@@ -26,13 +26,16 @@ def _applied(op, values, n):  # type: ignore[no-untyped-def]
     """The operator's value on the first n numbers."""
     if op == SM:
         return values[:n].sum() % 10
-    ordered = np.sort(values[:n])
+    ordered = values[:n].copy()
+    for i in range(1, n):  # sorted by insertion: they are few, and NumPy's sort takes seconds to compile
+        for j in range(i, 0, -1):
+            if ordered[j - 1] > ordered[j]:
+                ordered[j - 1], ordered[j] = ordered[j], ordered[j - 1]
     if op == MIN:
         return ordered[0]
     return ordered[-1] if op == MAX else (ordered[(n - 1) // 2] + ordered[n // 2]) // 2
 
 
-@njit(nogil=True, cache=True)
 def grow(
     seeds: NDArray[np.uint64],
     lengths: tuple[int, int],
@@ -55,11 +58,20 @@ def grow(
     Returns:
         Tokens (N, `lengths[1]`), values (N,), and the length of each tree (N,), 0 where none was found.
     """
+    tokens = np.zeros((len(seeds), lengths[1]), dtype=np.int64)
+    answers, found = np.zeros((2, len(seeds)), dtype=np.int64)
+    nodes, values = np.zeros((3, max_depth + 1), dtype=np.int64), np.zeros((max_depth + 1, max_args), dtype=np.int64)
+    _grow(seeds, lengths, share, content, attempts, tokens, answers, found, nodes, values)
+    return tokens, answers, found
+
+
+@njit(nogil=True, cache=True)
+def _grow(seeds, lengths, share, content, attempts, tokens, answers, found, nodes, values):  # type: ignore[no-untyped-def]
+    """Write what `grow` returns; `nodes` (3, depth + 1) and `values` (depth + 1, arguments) are written on, as numba
+    takes seconds to compile NumPy's `zeros`."""
     low, high = lengths
-    tokens = np.zeros((len(seeds), high), dtype=np.int64)
-    answers, found = np.zeros(len(seeds), dtype=np.int64), np.zeros(len(seeds), dtype=np.int64)
-    ops, left, filled = np.zeros((3, max_depth + 1), dtype=np.int64)
-    values = np.zeros((max_depth + 1, max_args), dtype=np.int64)
+    ops, left, filled = nodes
+    depths, max_args = values.shape
     for i in range(len(seeds)):
         state = seeds[i]
         for _ in range(attempts):
@@ -67,7 +79,7 @@ def grow(
             while size < high:
                 state += _GOLDEN
                 bits = _mix(state)
-                if depth + 1 < max_depth and bits >> _62 == 0:
+                if depth + 2 < depths and bits >> _62 == 0:
                     depth += 1
                     ops[depth] = 1 + np.int64(bits >> _60 & _THREE)
                     left[depth] = 2 + np.int64((bits & _LOW) * np.uint64(max_args - 1) >> _32)
@@ -99,10 +111,8 @@ def grow(
                 if share[0] <= hundredth < share[1]:
                     answers[i], found[i] = value, size
                     break
-    return tokens, answers, found
 
 
-@njit(nogil=True, cache=True)
 def truncated(tokens: NDArray[np.int64], depth: int, otherwise: int) -> NDArray[np.int64]:
     """The values (N,) of trees (N, T) without their operators below `depth`, where the root's depth is 1.
 
@@ -110,8 +120,15 @@ def truncated(tokens: NDArray[np.int64], depth: int, otherwise: int) -> NDArray[
     or, if it is the root, taken to be `otherwise`.
     """
     answers = np.full(len(tokens), otherwise, dtype=np.int64)
-    ops, filled = np.zeros((2, depth + 1), dtype=np.int64)
-    values = np.zeros((depth + 1, tokens.shape[1]), dtype=np.int64)
+    nodes, values = np.zeros((2, depth + 1), dtype=np.int64), np.zeros((depth + 1, tokens.shape[1]), dtype=np.int64)
+    _truncate(tokens, depth, answers, nodes, values)
+    return answers
+
+
+@njit(nogil=True, cache=True)
+def _truncate(tokens, depth, answers, nodes, values):  # type: ignore[no-untyped-def]
+    """Write what `truncated` returns over `answers`."""
+    ops, filled = nodes
     for i in range(len(tokens)):
         level = 0
         filled[0] = 0
@@ -133,4 +150,3 @@ def truncated(tokens: NDArray[np.int64], depth: int, otherwise: int) -> NDArray[
                 filled[level] += 1
         if filled[0]:
             answers[i] = values[0, 0]
-    return answers

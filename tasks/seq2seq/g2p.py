@@ -1,31 +1,17 @@
 """Grapheme to phoneme: how an English word is pronounced."""
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tasks import corpora
-from tasks.base import (
-    SPLITS,
-    Baseline,
-    DataError,
-    Decoding,
-    Ids,
-    Metric,
-    Split,
-    Task,
-    Totals,
-    difficulty,
-    fingerprint,
-    whole,
-)
+from tasks import DataError, corpora
+from tasks.base import SPLITS, Baseline, Decoding, Ids, Metric, Split, Task, Totals, difficulty, fingerprint, whole
 from tasks.registry import register
-from tasks.seq2seq.written import FIRST, START, STOP, at_home, neighbour, packed, shifted, sources
+from tasks.seq2seq.written import FIRST, START, STOP, PairTable, at_home, neighbour, packed, sources
 from zoo.types import Batch, Shape
 
 Phones = tuple[str, ...]
@@ -92,11 +78,7 @@ class G2p(Task):
         return COUNTS[self.stress][split]
 
     def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
-        table = _table(self.stress)
-        rows = table.rows[split][ids]
-        mask = np.arange(LONGEST_WORD) < table.letters_of[rows][:, None]
-        answers = shifted(table.phonemes[rows].astype(np.int64), table.phonemes_of[rows])
-        return Batch(inputs=table.letters[rows].astype(np.int64), mask=mask, **answers)
+        return _table(self.stress).examples(split, ids)
 
     def decoded(self, answers: Sequence[Sequence[int]], batch: Batch) -> Totals:
         """`per` and `wer`; see the class."""
@@ -149,15 +131,11 @@ def levenshtein(a: Sequence[object], b: Sequence[object]) -> int:
     return row[-1]
 
 
-class _Table(NamedTuple):
-    """Every pronunciation as a row (N rows), and which rows are the examples of a split."""
+@dataclass(frozen=True, slots=True)
+class _Table(PairTable):
+    """Every pronunciation, and the number of its word."""
 
-    letters: NDArray[np.int32]
-    letters_of: Ids
-    phonemes: NDArray[np.int32]
-    phonemes_of: Ids
     word_of: Ids
-    rows: dict[Split, Ids]
 
 
 def _card() -> corpora.Card:
@@ -168,11 +146,12 @@ def _card() -> corpora.Card:
 def _pronunciations(stress: bool) -> dict[str, tuple[Phones, ...]]:
     """The words that stay, in the dictionary's order, each with its different pronunciations."""
     found: dict[str, dict[Phones, None]] = defaultdict(dict)
+    marks, letters = str.maketrans("", "", "" if stress else "012"), frozenset(LETTERS)
     for line in corpora.load(_card()).decode("utf-8").splitlines():
-        entry, *phones = line.split("#")[0].split()
-        word = re.sub(r"\(\d+\)$", "", entry)
-        if len(word) <= LONGEST_WORD and set(word) <= set(LETTERS):
-            found[word][tuple(phones if stress else (phone.rstrip("012") for phone in phones))] = None
+        entry, _, phones = line.partition("#")[0].partition(" ")
+        word = entry.partition("(")[0]  # a second pronunciation is that of `word(2)`
+        if len(word) <= LONGEST_WORD and letters.issuperset(word):
+            found[word][tuple(phones.translate(marks).split())] = None
     return {word: tuple(different) for word, different in found.items()}
 
 
@@ -182,7 +161,8 @@ def _table(stress: bool) -> _Table:
     phonemes = G2p(stress=stress).phonemes
     pairs = [(i, word, phones) for i, (word, several) in enumerate(known.items()) for phones in several]
     word_of = np.array([i for i, _, _ in pairs])
-    letters, letters_of = packed([[LETTERS.index(c) for c in word] for _, word, _ in pairs], LONGEST_WORD)
+    number = {letter: index for index, letter in enumerate(LETTERS)}
+    letters, letters_of = packed([[number[letter] for letter in word] for _, word, _ in pairs], LONGEST_WORD)
     answers, answers_of = packed([[phonemes[p] for p in phones] for _, _, phones in pairs], LONGEST_ANSWER)
     first = np.diff(word_of, prepend=-1) > 0
     valid = np.arange(LONGEST_WORD) < letters_of[:, None]
@@ -191,7 +171,7 @@ def _table(stress: bool) -> _Table:
     counted = {split: len(rows[split]) for split in SPLITS}
     if counted != COUNTS[stress]:
         raise DataError(f"cmudict has {counted} examples where {COUNTS[stress]} were counted")
-    return _Table(letters, letters_of, answers, answers_of, word_of, rows)
+    return _Table(letters, letters_of, answers, answers_of, rows, word_of)
 
 
 def _contexts(word: str, reach: int) -> list[str]:

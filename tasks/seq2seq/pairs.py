@@ -6,31 +6,19 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import lru_cache
-from typing import ClassVar, Literal, NamedTuple, TypeAlias, get_args
+from typing import ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks import corpora
-from tasks.base import (
-    SPLITS,
-    Baseline,
-    DataError,
-    Decoding,
-    Ids,
-    Metric,
-    Split,
-    Task,
-    Totals,
-    difficulty,
-    fingerprint,
-    whole,
-)
+from tasks import DataError, corpora
+from tasks.base import SPLITS, Baseline, Decoding, Ids, Metric, Split, Task, Totals, difficulty, fingerprint, whole
 from tasks.draws import Draws
 from tasks.registry import register
-from tasks.seq2seq.written import FIRST, START, STOP, answers, at_home, neighbour, packed, shifted, sources
+from tasks.seq2seq.written import FIRST, START, STOP, PairTable, answers, at_home, neighbour, packed, sources
 from zoo.types import Batch, Shape
 
 Tokens: TypeAlias = Literal["characters", "bytes"]
@@ -117,11 +105,7 @@ class Pairs(Task):
         return len(self._table.rows[split])
 
     def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
-        table = self._table
-        rows = table.rows[split][ids]
-        mask = np.arange(table.inputs.shape[1]) < table.inputs_of[rows][:, None]
-        answers = shifted(table.targets[rows].astype(np.int64), table.targets_of[rows])
-        return Batch(inputs=table.inputs[rows].astype(np.int64), mask=mask, **answers)
+        return self._table.examples(split, ids)
 
     def decoded(self, answers: Sequence[Sequence[int]], batch: Batch) -> Totals:
         """`chrf` and `exact`, and what `scores` makes `bleu` of."""
@@ -160,18 +144,14 @@ class Pairs(Task):
         ]
 
 
-class _Table(NamedTuple):
-    """Every pair as a row (N rows), the symbols of either side, and which rows belong to a split."""
+@dataclass(frozen=True, slots=True)
+class _Table(PairTable):
+    """Every pair, the symbols of either side, and how many pairs were too long."""
 
     pairs: list[Pair]
-    inputs: NDArray[np.int32]
-    inputs_of: Ids
-    targets: NDArray[np.int32]
-    targets_of: Ids
     source_symbols: Sequence[int]
     """The code point or byte of each token."""
     target_symbols: Sequence[int]
-    rows: dict[Split, Ids]
     dropped: int
 
 
@@ -184,7 +164,7 @@ def _table(card: corpora.Card | None, tokens: Tokens, longest: int) -> _Table:
     target_symbols, targets, targets_of = _numbered(right, tokens)
     contents = packed([[1 + symbol for symbol in row] for row in left], inputs.shape[1])[0]
     rows, dropped = at_home(contents), len(every) - len(pairs)
-    return _Table(pairs, inputs, inputs_of, targets, targets_of, source_symbols, target_symbols, rows, dropped)
+    return _Table(inputs, inputs_of, targets, targets_of, rows, pairs, source_symbols, target_symbols, dropped)
 
 
 def _split_up(text: str, tokens: Tokens) -> Sequence[int]:

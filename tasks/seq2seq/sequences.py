@@ -79,6 +79,13 @@ class Rearranged(Written):
         length: the largest n. vocab: V. shortest: the smallest n.
     """
 
+    difficulties: ClassVar = {
+        "smoke": difficulty({"length": 6, "vocab": 8}, 50_000, tokens=150_000, lr=3e-3, batch_tokens=2048, depth=2),
+        "small": difficulty(
+            {"length": 16, "vocab": 32}, 200_000, tokens=3_000_000, lr=3e-3, batch_tokens=2048, depth=2
+        ),
+    }
+
     def __init__(self, *, length: int = 16, vocab: int = 32, shortest: int = 1) -> None:
         self.length, self.shortest = whole(self.name, "length", length), whole(self.name, "shortest", shortest)
         whole(self.name, "vocab", vocab, 2)
@@ -119,10 +126,7 @@ class Reverse(Rearranged):
     """
 
     difficulties: ClassVar = {
-        "smoke": difficulty({"length": 6, "vocab": 8}, 50_000, tokens=150_000, lr=3e-3, batch_tokens=2048, depth=2),
-        "small": difficulty(
-            {"length": 16, "vocab": 32}, 200_000, tokens=3_000_000, lr=3e-3, batch_tokens=2048, depth=2
-        ),
+        **Rearranged.difficulties,
         "paper": difficulty(
             {"shortest": 8, "length": 64, "vocab": 128}, 2_000_000, tokens=100_000_000, lr=1e-3, batch_tokens=4096
         ),
@@ -146,10 +150,7 @@ class Sort(Rearranged):
     """
 
     difficulties: ClassVar = {
-        "smoke": difficulty({"length": 6, "vocab": 8}, 50_000, tokens=150_000, lr=3e-3, batch_tokens=2048, depth=2),
-        "small": difficulty(
-            {"length": 16, "vocab": 32}, 200_000, tokens=3_000_000, lr=3e-3, batch_tokens=2048, depth=2
-        ),
+        **Rearranged.difficulties,
         "paper": difficulty({"length": 15, "vocab": 128}, 2_000_000, tokens=100_000_000, lr=1e-3, batch_tokens=4096),
     }
 

@@ -2,7 +2,8 @@
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from itertools import takewhile
+from dataclasses import dataclass
+from itertools import chain, takewhile
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from tasks.base import SPLITS, Ids, Split
 from tasks.splits import home
+from zoo.types import Batch
 
 START, STOP, FIRST = 0, 1, 2
 """Target tokens: the start (and the padding), the stop, and the first of the symbols."""
@@ -32,6 +34,25 @@ def shifted(symbols: NDArray[np.integer], lengths: Ids) -> dict[str, NDArray[Any
     return {"targets": targets, "counted": steps <= lengths[:, None], "decoder_inputs": decoder_inputs}
 
 
+@dataclass(frozen=True, slots=True)
+class PairTable:
+    """Sources and answers of a fixed list of pairs, one a row (N rows), and which rows are the examples of a split."""
+
+    inputs: NDArray[np.int32]
+    inputs_of: Ids
+    """How many tokens of each row are valid."""
+    targets: NDArray[np.int32]
+    targets_of: Ids
+    rows: dict[Split, Ids]
+
+    def examples(self, split: Split, ids: Ids) -> Batch:
+        """The examples of a split with these ids."""
+        rows = self.rows[split][ids]
+        mask = np.arange(self.inputs.shape[1]) < self.inputs_of[rows][:, None]
+        answers = shifted(self.targets[rows].astype(np.int64), self.targets_of[rows])
+        return Batch(inputs=self.inputs[rows].astype(np.int64), mask=mask, **answers)
+
+
 def answers(targets: Any) -> list[list[int]]:
     """The tokens before the stop token, for each row of targets (N, U)."""
     return [row[: row.index(STOP)] for row in np.asarray(targets).tolist()]
@@ -47,7 +68,7 @@ def packed(rows: Sequence[Sequence[int]], width: int) -> tuple[NDArray[np.int32]
     """Rows of up to `width` numbers as one array (N, width), padded with zeros, and their lengths (N,)."""
     lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
     array = np.zeros((len(rows), width), dtype=np.int32)
-    array[np.arange(width) < lengths[:, None]] = np.fromiter((x for row in rows for x in row), dtype=np.int32)
+    array[np.arange(width) < lengths[:, None]] = np.fromiter(chain.from_iterable(rows), dtype=np.int32)
     return array, lengths
 
 

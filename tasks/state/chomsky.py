@@ -237,7 +237,6 @@ class Parity(FormalLanguage):
         return tokens.sum(axis=1, keepdims=True) % 2
 
     def heuristics(self, tokens: Ids, lengths: Ids, cuts: Ids) -> list[tuple[str, Ids, str]]:
-        """The last token: the parity of the string's last token alone."""
         return [("last token", _last(tokens, lengths), "the string's last token")]
 
 
@@ -303,7 +302,6 @@ class ModularArithmetic(FormalLanguage):
         return ((total + term) % 5)[:, None]
 
     def heuristics(self, tokens: Ids, lengths: Ids, cuts: Ids) -> list[tuple[str, Ids, str]]:
-        """The last number, and the last operation."""
         last = _last(tokens, lengths)
         before, operator = (_last(tokens, np.maximum(lengths - back, 1)) for back in (2, 1))
         value = np.where(operator == 7, before * last, before + np.where(operator == 6, -last, last)) % 5
@@ -333,7 +331,6 @@ class _Strings(FormalLanguage):
         return np.take_along_axis(tokens, np.clip(source, 0, tokens.shape[1] - 1), axis=1)
 
     def heuristics(self, tokens: Ids, lengths: Ids, cuts: Ids) -> list[tuple[str, Ids, str]]:
-        """One token for all."""
         return [
             ("first token", tokens[:, :1], "the string's first token at every step"),
             ("last token", _last(tokens, lengths), "the string's last token at every step"),
@@ -418,7 +415,6 @@ class StackManipulation(FormalLanguage):
         return np.where(places < height, read, 2 * (places == height))
 
     def heuristics(self, tokens: Ids, lengths: Ids, cuts: Ids) -> list[tuple[str, Ids, str]]:
-        """The stack as it was."""
         return [("untouched", self._read(tokens, cuts), "the stack before anything is done to it")]
 
     def scored(self, targets: Any, counted: Any) -> Any:

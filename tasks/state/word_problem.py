@@ -24,10 +24,6 @@ HEAD = 12
 """Elements by which a sequence belongs to a split."""
 
 
-def _compose(p: tuple[int, ...], q: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(p[i] for i in q)
-
-
 def _is_even(p: tuple[int, ...]) -> bool:
     return sum(p[i] > p[j] for j in range(len(p)) for i in range(j)) % 2 == 0
 
@@ -52,7 +48,7 @@ def cayley(group: str) -> Ids:
         return np.add.outer(np.arange(n), np.arange(n)) % n
     elements = [p for p in permutations(range(n)) if group[0] == "S" or _is_even(p)]
     number = {p: i for i, p in enumerate(elements)}
-    table = [number[_compose(p, q)] for p, q in product(elements, repeat=2)]
+    table = [number[tuple(p[i] for i in q)] for p, q in product(elements, repeat=2)]
     return np.array(table, dtype=np.int64).reshape(len(elements), len(elements))
 
 

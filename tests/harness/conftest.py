@@ -1,4 +1,4 @@
-"""A suite small enough to be run many times."""
+"""A suite small enough to be run many times, and the command line as a person types it."""
 
 import io
 from collections.abc import Callable, Iterator
@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from click.testing import CliRunner, Result
 from rich.console import Console
+
+from harness.commands import main
 
 TINY: dict[str, Any] = {
     "suite": "tiny",
@@ -47,3 +50,16 @@ def suite(tmp_path: Path) -> Callable[..., Path]:
 def quiet() -> Console:
     """A console whose text can be read at `.file.getvalue()`."""
     return Console(file=io.StringIO(), width=200)
+
+
+@pytest.fixture(scope="session")
+def call() -> Callable[..., Result]:
+    """Runs a command and checks its exit status; an error must be a UserError's one line."""
+
+    def run(*arguments: object, status: int = 0, text: str | bytes | None = None) -> Result:
+        result = CliRunner().invoke(main, [str(argument) for argument in arguments], input=text)
+        assert result.exit_code == status, (result.exception, result.output)
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+        return result
+
+    return run

@@ -6,16 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.units import (
-    clock,
-    human,
-    parse_count,
-    parse_duration,
-    parse_fraction,
-    parse_number,
-    parse_quantity,
-    short,
-)
+from harness.units import clock, human, parse_count, parse_duration, parse_fraction, parse_number, parse_quantity, short
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,7 @@ REFUSED = [
     ("images", {"patch": 5}, "images: patch must divide 28"),
     ("text", {"path": "my.txt", "corpus": "mine"}, "not both"),
     ("text", {"corpus": "wikipedia_xm"}, "did you mean 'wikipedia_xml'"),
+    ("text", {"corpus": "mnist_5k"}, "'mnist_5k' holds images, not text; known: .*wikipedia_xml"),
     ("text", {"length": 0}, "text: length must be a whole number of at least 1, got 0"),
     ("text", {"length": "128"}, "text: length must be a whole number"),
     ("text", {"tokens": "char"}, r"tokens must be one of bytes, .*, got 'char'; did you mean 'characters'"),

@@ -3,31 +3,24 @@
 import json
 
 import pytest
-from click.testing import CliRunner
 
 from harness import bench
 from harness.bench import peers, report, session
 from harness.bench.subject import Subject
 from harness.bench.worker import Worker
-from harness.commands import main
 from harness.errors import UserError
 from zoo import architectures
 
 TINY = ["--width", "16", "--depth", "1", "--repeats", "2", "--seconds", "0", "--threads", "1"]
 
 
-def command(*args):
-    return CliRunner().invoke(main, ["bench", *args, *TINY])
-
-
-def rows_of(*args):
-    result = command(*args, "--json")
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
+@pytest.fixture(scope="module")
+def rows_of(call):
+    return lambda *args: json.loads(call("bench", *args, *TINY, "--json").stdout)
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory):
+def measured(rows_of, tmp_path_factory):
     """Two rows of an LSTM, and the folder of their files."""
     out = tmp_path_factory.mktemp("bench")
     return rows_of("lstm", "--lengths", "16x2,64x2", "--contexts", "8", "--out", str(out)), out
@@ -55,13 +48,13 @@ def test_files_say_the_same(measured):
     assert (out / "time.png").stat().st_size > 5000
 
 
-def test_what_is_no_language_model_decodes_nothing():
+def test_what_is_no_language_model_decodes_nothing(rows_of):
     (row,) = rows_of("linformer", "--lengths", "16x1", "--reference", "none")
     assert (row["role"], row["status"]) == ("classify", "ok")
     assert row["decode_ms_per_token"] is row["state_bytes"] is None
 
 
-def test_a_role_that_cannot_be_played_is_a_row_that_says_so():
+def test_a_role_that_cannot_be_played_is_a_row_that_says_so(rows_of):
     (row,) = rows_of("linformer", "--role", "lm", "--lengths", "16x1")
     assert row["status"] == "unsupported"
     assert "causal" in row["reason"]
@@ -80,11 +73,10 @@ def test_a_role_that_cannot_be_played_is_a_row_that_says_so():
         (("pre_ln", "--plugin", "nowhere.py"), "nowhere.py"),
     ],
 )
-def test_bad_input_is_one_line(args, named):
-    result = command(*args)
-    assert result.exit_code == 2
-    assert named in result.stderr
-    assert result.stderr.count("\n") == 1
+def test_bad_input_is_one_line(args, named, call):
+    said = call("bench", *args, *TINY, status=2).stderr
+    assert named in said
+    assert said.count("\n") == 1
 
 
 def test_lengths_bring_their_batch_or_get_one():
@@ -119,7 +111,7 @@ def test_a_peer_has_as_many_parameters_and_gives_logits(peer):
         assert model(batch).shape == (*batch.targets.shape, 256)
 
 
-def test_beside_a_peer():
+def test_beside_a_peer(rows_of):
     (row,) = rows_of("lstm", "--lengths", "16x1", "--peers", "--reference", "none")
     assert row["peer"] == "torch LSTM"
     assert 0 < row["ratio"] < float("inf")

@@ -1,11 +1,15 @@
 """What a board says of tuning: unequal effort is not ranked, edges are flagged, cost is added up."""
 
+import itertools
+import math
+import statistics
+
 import pytest
 
 from harness import board
 from harness.board import formats, plots, sections
 from harness.board.page import page
-from harness.board.tuning import at_edge, best_of
+from harness.board.tuning import at_edge, best_of, expected_best
 from harness.records.meters import StopRule
 from harness.records.record import Override
 from harness.records.spec import Search
@@ -137,6 +141,21 @@ def test_best_of_k_by_hand_and_as_a_plot(three):
     for wanted in ("Expected best of k trials", "compute to tune and to train one seed"):
         assert wanted in shown
     assert best_of(task, trials[:2]) == {}
+
+
+@pytest.mark.parametrize("higher", [True, False])
+@pytest.mark.parametrize("values", [[], [3.0], [0.1, 0.7, 0.4], [2.0, -1.0, 2.0, 0.5, 9.0], [1.5] * 4])
+def test_the_expected_best_is_the_mean_over_all_choices(values, higher):
+    best = max if higher else min
+    counted = [statistics.fmean(map(best, itertools.combinations(values, k))) for k in range(1, len(values) + 1)]
+    assert expected_best(values, higher_is_better=higher) == pytest.approx(counted, abs=1e-12)
+
+
+def test_the_expected_best_of_many_trials():
+    values = [math.sin(i) for i in range(60)]
+    found = expected_best(values, higher_is_better=True)
+    assert (found[0], found[-1]) == pytest.approx((statistics.fmean(values), max(values)))
+    assert found == sorted(found)
 
 
 def test_without_trials_there_is_no_column_for_them(three):

@@ -5,6 +5,7 @@ import json
 import pytest
 
 import tasks
+from harness.commands import check
 
 PLUGIN = """
 import zoo
@@ -19,7 +20,7 @@ class Peeking(Mixer):
 """
 
 
-def test_a_faulty_plugin_fails_beside_what_passes(tmp_path, call):
+def test_a_faulty_plugin_fails_beside_what_passes(tmp_path, monkeypatch, call):
     (tmp_path / "peeking.py").write_text(PLUGIN)
     arguments = ("check", "lstm", "peeking", "mqar", "--plugin", tmp_path / "peeking.py")
     rows = json.loads(call(*arguments, "--json", status=1).stdout)
@@ -30,9 +31,9 @@ def test_a_faulty_plugin_fails_beside_what_passes(tmp_path, call):
         by_name[row[kind]][row["check"]] = row["status"]
     assert by_name["peeking"]["causality"] == "failed"
     assert "failed" not in {*by_name["lstm"].values(), *by_name["mqar"].values()}
-    shown = call("check", "peeking", "mqar", *arguments[-2:], status=1).stdout
-    assert "causality" in shown
-    assert "fingerprint" in shown
+    monkeypatch.setattr(check, "run_checks", lambda names: rows)
+    shown = call(*arguments, status=1).stdout
+    assert all(word in shown for word in ("causality", "fingerprint"))
     assert "failed" in shown.splitlines()[-1]
 
 

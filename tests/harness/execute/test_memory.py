@@ -34,12 +34,12 @@ def test_the_most_bytes_alive_at_once():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param("pre_ln", marks=pytest.mark.with_all), "rwkv4"])
 def test_the_first_run_ever_takes_as_much_memory_as_the_next(name, suite, tmp_path):
-    """The first seed compiles every loop it needs, into an empty cache; the others find them there."""
+    """The first seed compiles every loop it needs, into an empty cache; the other finds them there."""
     path = suite(
         architectures=[name],
         tasks=[TASK],
         model={"depth": 2, "width": 128},
-        seeds=[0, 1, 2],
+        seeds=[0, 1],
         budget={"match": "none", "stop": {"steps": 4}},
         train={"batch_tokens": 4096},
         evaluate={"valid": 8, "test": 8, "skip_gates": list(gates())},

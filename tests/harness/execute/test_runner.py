@@ -14,6 +14,7 @@ import pytest
 import harness
 from harness.commands.status import status
 from harness.errors import UserError
+from harness.gates.registry import gates
 from harness.plan.expand import expand
 from harness.plan.trials import trials
 from harness.records.store import Store
@@ -57,6 +58,10 @@ for name, fault in FAULTS.items():
 """
 
 
+UNJUDGED = {"evaluate": {"valid": 8, "test": 8, "skip_gates": list(gates())}}
+"""Of runs of which it is not asked whether they may be ranked: gates take longer than the few steps do."""
+
+
 @pytest.fixture
 def run(suite, quiet, tmp_path):
     """Runs the tiny suite with some keys replaced; its results."""
@@ -97,7 +102,7 @@ def test_a_suite_from_start_to_end_and_once_more(run, quiet):
 
 @pytest.mark.slow
 def test_published_records_are_made_anew_but_for_a_pair_that_cannot_be(run, quiet, tmp_path):
-    both = {"architectures": ["lstm", "mlp_mixer"], "seeds": [0]}
+    both = {"architectures": ["lstm", "mlp_mixer"], "seeds": [0], **UNJUDGED}
     first = run(**both)
     cannot = by_architecture(first)["mlp_mixer"]
     assert (cannot.status, cannot.error.kind, first.ok) == ("unsupported", "Unsupported", True)
@@ -140,6 +145,7 @@ def test_a_tuned_suite_tries_first_and_runs_with_what_each_cell_chose(run, suite
         "tuning": {"lr": [1e-5, 3e-2], "budget": "50%"},
         "budget": {"match": "none", "stop": {"steps": 40}},
         "seeds": [0],
+        **UNJUDGED,
     }
     results, store, loaded = run(**tuned), Store("tiny", tmp_path), load(suite(**tuned))
     assert (results.ran, results.ok) == (6, True)
@@ -156,7 +162,7 @@ def test_a_tuned_suite_tries_first_and_runs_with_what_each_cell_chose(run, suite
 def test_a_sampled_suite_goes_on_with_the_same_trials_when_some_are_lost(run, suite, tmp_path):
     space = {"lr": {"low": 1e-4, "high": 1e-1, "log": True}, "dropout": {"low": 0, "high": 0.5}}
     tuning = {"sampler": "tpe", "trials": 7, **space}
-    sampled = {"tuning": tuning, "architectures": ["lstm", "mlp_mixer"], "seeds": [0]}
+    sampled = {"tuning": tuning, "architectures": ["lstm", "mlp_mixer"], "seeds": [0], **UNJUDGED}
     store, path = Store("tiny", tmp_path), str(suite(**sampled))
     assert status(path, tmp_path)[0]["counts"]["to do"] == 2 + 2 * 7
     results = run(**sampled)
@@ -188,6 +194,7 @@ LONG = {
     "seeds": [0],
     "budget": {"match": "none", "stop": {"steps": 60}},
     "limits": {"checkpoint": "0.2s"},
+    **UNJUDGED,
 }
 
 

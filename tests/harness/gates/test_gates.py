@@ -22,33 +22,11 @@ from harness.suite.load import load
 from harness.training.evaluate import evaluate
 from zoo import size as sizing
 from zoo.build import assemble
-from zoo.contract import Mixer, Traits
 from zoo.types import Part, Recipe
 
+from .conftest import Peek, Plain
+
 TASK = tasks.build("mqar", length=16, pairs=3, vocab=16)
-
-
-class Honest(Mixer):
-    """The mean of what was so far."""
-
-    traits = Traits(causal="strict", bidirectional=False, resumable=False)
-
-    def mix(self, x):
-        return x.cumsum(1) / torch.arange(1, x.shape[1] + 1)[:, None]
-
-    def forward(self, x, *, mask=None, state=None):
-        return self.mix(x), None
-
-
-class Peeking(Honest):
-    """A convolution padded on both sides: output t sees input t + 1."""
-
-    def __init__(self, context):
-        super().__init__(context)
-        self.conv = nn.Conv1d(context.width, context.width, 3, padding=1)
-
-    def mix(self, x):
-        return self.conv(x.mT).mT
 
 
 def subject(mixer, mismatch=None, match=None, task=TASK):
@@ -88,7 +66,7 @@ def judge(*args, asked=None, **kwargs):
 
 @pytest.fixture(scope="module")
 def honest():
-    return judge(Honest)
+    return judge(Plain)
 
 
 def failed(found):
@@ -105,14 +83,14 @@ def test_an_honest_mixer_passes(honest):
 def test_a_size_off_the_match_is_not_ranked():
     rule, asked = MatchRule("params", 1000, 0.05), {"matched_size"}
     for mismatch, passes in ((-0.05, True), (0.06, False)):
-        found = judge(Honest, mismatch, rule, asked=asked)
+        found = judge(Plain, mismatch, rule, asked=asked)
         assert found.gates["matched_size"].passed is found.ranked is passes
-    assert not judge(Honest, None, rule, asked=asked).gates, "nothing is matched"
+    assert not judge(Plain, None, rule, asked=asked).gates, "nothing is matched"
 
 
 def test_nan_passes_no_gate():
-    class Broken(Honest):
-        def mix(self, x):
+    class Broken(Plain):
+        def past(self, x):
             return x * float("nan")
 
     asked = {"normalised", "gradient_leak", "held_out_gap"}
@@ -120,7 +98,7 @@ def test_nan_passes_no_gate():
 
 
 def test_judging_leaves_the_model_in_the_mode_it_was_in():
-    one = subject(Honest)
+    one = subject(Plain)
     for mode in (True, False):
         one.model.train(mode)
         judged(one, gates().keys() - {"causal", "declared_size"})
@@ -129,16 +107,16 @@ def test_judging_leaves_the_model_in_the_mode_it_was_in():
 
 def test_a_decoder_that_reads_ahead_in_its_answer_is_caught():
     task, asked = tasks.build("reverse", length=6, vocab=8), {"causal", "gradient_leak"}
-    assert failed(judge(Honest, task=task, asked=asked)) == set()
-    found = judge(Peeking, task=task, asked=asked)
+    assert failed(judge(Plain, task=task, asked=asked)) == set()
+    found = judge(Peek, task=task, asked=asked)
     assert failed(found) == asked
     assert not found.ranked
     assert all(gate.measured > 1e6 * gate.limit for gate in found.gates.values())
 
 
 def test_a_model_that_computes_in_less_has_a_coarser_limit_and_says_so(honest):
-    class Single(Honest):
-        def mix(self, x):
+    class Single(Plain):
+        def past(self, x):
             spectrum = torch.fft.rfft(x.float(), 2 * x.shape[1], dim=1)
             return torch.fft.irfft(spectrum, 2 * x.shape[1], dim=1)[:, : x.shape[1]].to(x.dtype)
 
@@ -151,7 +129,7 @@ def test_a_model_that_computes_in_less_has_a_coarser_limit_and_says_so(honest):
 
 def test_what_skipped_gates_leave_in_a_record(honest):
     asked = {"normalised", "repeatable"}
-    found = judge(Honest, asked=asked)
+    found = judge(Plain, asked=asked)
     assert found.gates.keys() == asked
     assert found.to_dict()["skipped"] == sorted(gates().keys() - asked)
     assert "skipped" not in honest.to_dict()
@@ -170,7 +148,7 @@ def test_a_gate_is_added_where_it_is_written(monkeypatch):
         return result(sum(p.numel() for p in subject.model.parameters()), 10, "parameters")
 
     assert gates()["thrifty"].reason == "too many parameters"
-    found = judge(Honest, asked={"thrifty"})
+    found = judge(Plain, asked={"thrifty"})
     assert not found.gates["thrifty"].passed
     assert not found.ranked
     assert "thrifty" not in applied("classify", matched=True)
@@ -200,8 +178,8 @@ def test_a_gate_that_replaces_nothing_would_see_nothing(monkeypatch):
     """What the gate of causality finds, it finds by its replacements; what it lets pass, by its limit."""
     monkeypatch.setattr(flow, "_other_future", lambda model, batch, cut, draw: batch)
     monkeypatch.setattr(flow, "_enlarged", lambda *_: nullcontext())
-    assert judge(Peeking, asked={"causal"}).ranked
+    assert judge(Peek, asked={"causal"}).ranked
     monkeypatch.undo()
-    assert not judge(Peeking, asked={"causal"}).ranked
+    assert not judge(Peek, asked={"causal"}).ranked
     monkeypatch.setattr(float64, "FINE", 1e3)
-    assert judge(Peeking, asked={"causal"}).ranked
+    assert judge(Peek, asked={"causal"}).ranked

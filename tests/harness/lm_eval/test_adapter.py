@@ -20,6 +20,7 @@ import zoo  # noqa: E402
 from harness.errors import UserError  # noqa: E402
 from harness.lm_eval import adapter  # noqa: E402
 from harness.lm_eval.adapter import Zoobench  # noqa: E402
+from harness.lm_eval.generation import GenerationOptions  # noqa: E402
 from zoo import published  # noqa: E402
 from zoo.build import build  # noqa: E402
 from zoo.contract import Batch, Model, Shape, Traits  # noqa: E402
@@ -246,6 +247,29 @@ def test_samples_depend_on_the_seed_and_the_place_alone(alphabet: Zoobench) -> N
     assert answered(lm, "generate_until", *asked) == found
     torch.manual_seed(4)
     assert answered(lm, "generate_until", *asked) != found
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ({}, (0.0, None, None)),
+        ({"temperature": 0.7}, (0.7, None, None)),
+        ({"do_sample": True}, (1.0, None, None)),
+        ({"do_sample": True, "temperature": 0.5, "top_k": 3, "top_p": 0.9}, (0.5, 3, 0.9)),
+        ({"do_sample": False, "temperature": 0.5}, (0.0, None, None)),
+        ({"top_k": 0, "top_p": 1}, (0.0, None, None)),
+    ],
+)
+def test_how_a_task_wants_its_tokens(options: dict[str, Any], wanted: tuple[Any, ...]) -> None:
+    found = GenerationOptions.parse(options, 512)
+    assert (found.temperature, found.top_k, found.top_p) == wanted
+    assert (found.tokens, found.until) == (256, ())
+
+
+def test_unknown_options_are_refused() -> None:
+    for options, said in (({"max_gen_tokens": 3}, "did you mean"), ({"num_beams": 4}, "beam")):
+        with pytest.raises(UserError, match=said):
+            GenerationOptions.parse(options, 512)
 
 
 # what is kept

@@ -8,7 +8,7 @@ import pytest
 
 from harness.errors import UserError
 from harness.records.record import Record
-from harness.records.spec import MatchRule, RunSpec
+from harness.records.spec import MatchRule
 from harness.records.store import read_record
 
 from ..made import make_record, make_spec
@@ -89,11 +89,3 @@ def test_what_is_no_record_is_refused(lost, change, message, tmp_path):
 )
 def test_a_match_rule_is_written_as_it_is_read(rule):
     assert MatchRule.from_dict(rule).to_dict() == rule
-
-
-def test_published_weights_have_no_budget_and_no_training():
-    spec = make_spec("pretrained").replace(stop=None, train=None)
-    written = spec.to_dict()
-    assert (written["stop"], written["train"]) == ({}, {})
-    assert RunSpec.from_dict(written, spec.fingerprint) == spec
-    assert spec.pretrained

@@ -59,33 +59,6 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
     assert path.read_text() == "old"
 
 
-def test_a_folder_without_a_record_is_unfinished(store, record):
-    checkpoint = store.run_folder(record.run_id) / "checkpoint"
-    checkpoint.mkdir(parents=True)
-    (checkpoint / "state.pt").touch()
-    assert not store.finished(record.run_id)
-    store.write(record)
-    assert store.finished(record.run_id)
-    assert not checkpoint.exists()
-
-
-def test_a_published_record_is_somebody_elses_until_it_is_made_anew(store, record):
-    store.write(record)
-    assert store.publish() == 1
-    assert not store.finished(record.run_id)
-    assert store.finished(record.run_id, published={})
-    assert store.read(record.run_id) is not None
-    store.write(record.replace(suite="other"))
-    assert store.finished(record.run_id)
-    store.publish()
-    assert not store.finished(record.run_id)
-
-
-def test_baselines_come_back(store):
-    store.write_baselines({"key": [{"value": 1.0}]})
-    assert store.read_baselines() == {"key": [{"value": 1.0}]}
-
-
 def test_the_root_is_taken_from_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("ZOOBENCH_RESULTS", str(tmp_path / "elsewhere"))
     assert default_root() == tmp_path / "elsewhere"

@@ -2,10 +2,8 @@
 
 import pytest
 import yaml
-from click.testing import CliRunner
 
 import tasks
-from harness.commands import main
 from harness.errors import UserError
 from harness.plan.expand import expand
 from harness.records.meters import StopRule
@@ -79,9 +77,9 @@ def test_mistakes(tmp_path, changes, said):
         load(made(tmp_path, **changes))
 
 
-def test_the_option_of_the_commands(tmp_path):
-    found = CliRunner().invoke(main, ["validate", made(tmp_path), "--difficulty", "smoke"])
-    assert (found.exit_code, found.output) == (0, "own-smoke is valid: 2 runs and 0 trials\n")
+def test_the_option_of_the_commands(tmp_path, call):
+    said = call("validate", made(tmp_path), "--difficulty", "smoke").output
+    assert said == "own-smoke is valid: 2 runs and 0 trials\n"
 
 
 @pytest.mark.parametrize("name", shipped())

@@ -1,13 +1,11 @@
 """Windows over a text: what is a target, which splits, which errors, and how predictions are scored."""
 
-import math
-
 import numpy as np
 import pytest
 
 import tasks
 from tasks import DataError
-from tasks.base import SPLITS, scores
+from tasks.base import SPLITS
 
 
 @pytest.fixture
@@ -61,17 +59,6 @@ def test_errors_are_one_line(file, monkeypatch, options, message):
     with pytest.raises(DataError, match=message) as raised:
         tasks.build("text", **options)
     assert "\n" not in str(raised.value)
-
-
-def test_a_uniform_guess_costs_eight_bits(file):
-    torch = pytest.importorskip("torch")
-    task = tasks.build("text", path=str(file), length=10)
-    batch = task.batch("valid", 0, size=3)
-    found = scores(task.totals(torch.zeros(3, 10, 256), batch))
-    assert found["bits_per_byte"] == pytest.approx(8.0)
-    assert (
-        found["loss"] == pytest.approx(math.log(256)) == pytest.approx(float(task.loss(torch.zeros(3, 10, 256), batch)))
-    )
 
 
 def test_baselines_follow_the_limit(file):

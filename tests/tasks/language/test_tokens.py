@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 import tasks
 from tasks import DataError, corpora
@@ -135,7 +136,6 @@ def everything(task, logits_of) -> dict[str, float]:
 
 def test_bits_per_byte_do_not_depend_on_the_tokens(tmp_path):
     """One distribution over texts, once over characters and once over bytes: é is C3 A9, with .75 and then 1."""
-    torch = pytest.importorskip("torch")
     path = tmp_path / "two.txt"
     path.write_text("aéaaééaé" * 100, encoding="utf-8")
     by_character, by_byte = (
@@ -161,14 +161,15 @@ def test_bits_per_byte_do_not_depend_on_the_tokens(tmp_path):
     assert one["loss"] != pytest.approx(other["loss"], rel=0.1)
 
 
+@pytest.mark.parametrize("kind", tokens.KINDS)
 def test_chance_is_a_uniform_guess(kind, file):
-    torch = pytest.importorskip("torch")
     task = tasks.build("text", path=str(file), length=4, tokens=kind)
     batch = next(task.evaluation("test", size=2))
-    found = scores(task.totals(torch.zeros(*batch.targets.shape, task.vocab), batch))["bits_per_byte"]
+    found = scores(task.totals(torch.zeros(*batch.targets.shape, task.vocab), batch))
     stream = task._stream("test")
     counted = int(task.widths[stream[1:9]].sum())
-    assert found == pytest.approx(8 * math.log2(task.vocab) / counted, rel=1e-6)
+    assert found["loss"] == pytest.approx(math.log(task.vocab))
+    assert found["bits_per_byte"] == pytest.approx(8 * math.log2(task.vocab) / counted, rel=1e-6)
     assert task.metric.chance == pytest.approx(math.log2(task.vocab) * len(stream) / task.widths[stream].sum())
 
 

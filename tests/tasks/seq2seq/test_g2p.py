@@ -75,8 +75,7 @@ def test_answers_are_scored_against_the_nearest_pronunciation():
     task = tasks.build("g2p")
     letters = [[LETTERS.index(c) for c in word] for word in ("tomato", "cat")]
     batch = tasks.base.Batch(
-        inputs=np.array([letters[0], letters[1] + [0] * 3]),
-        mask=np.array([[True] * 6, [True] * 3 + [False] * 3]),
+        inputs=np.array([letters[0], letters[1] + [0] * 3]), mask=np.array([[True] * 6, [True] * 3 + [False] * 3])
     ).tensors()
 
     def tokens(text):

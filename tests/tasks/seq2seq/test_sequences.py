@@ -94,8 +94,3 @@ def test_baselines_and_chance():
     values = {b.name: b.value for b in addition.baselines()}
     assert values["larger operand"] < 0.25 < values["no carries"] < 0.7
     assert tasks.build("addition", digits=2, backwards=True).baselines()[1].value == pytest.approx(values["no carries"])
-
-
-def test_too_few_contents_are_refused():
-    with pytest.raises(ValueError, match="reverse: too few different examples"):
-        tasks.build("reverse", length=1, vocab=2).examples("tune", IDS, 0)
