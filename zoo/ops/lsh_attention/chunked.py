@@ -115,7 +115,7 @@ def make_plan(
     (B, H, R, _), C = buckets.shape, -(-T // chunk)
     length, N, M = C * chunk, R * C, B * H * R * C
 
-    def index(size: int, *shape: int) -> Int[Tensor, ...]:
+    def index(size: int, *shape: int) -> Int[Tensor, "..."]:
         """0, 1, …, in the shape of an axis."""
         return torch.arange(size, device=buckets.device).view(shape or -1)
 
