@@ -23,8 +23,8 @@ def context() -> Any:
     # OpenMP's idle threads wait busily for milliseconds, on the cores that our compiled loops then want (libgomp)
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     server = multiprocessing.get_context("forkserver")
-    # AdamW's first step imports torch._dynamo, 800 modules, and compiled kernels numba: here once for all runs
-    server.set_forkserver_preload(["harness.execute.worker", "torch._dynamo", "numba"])
+    # AdamW's first step imports torch._dynamo, 800 modules: here once for all runs
+    server.set_forkserver_preload(["harness.execute.worker", "torch._dynamo", "harness.execute.preload"])
     return server
 
 

@@ -20,6 +20,8 @@ from zoo.contract import Batch, Model
 
 EXAMPLES, STEPS, LOGITS = 256, 32_768, 1 << 26
 """Most examples of a split, most steps of input, most logits; 32 examples in any case."""
+DEALT, TOGETHER = 16, 1 << 12
+"""Examples among which targets are dealt, and steps of input that one pass takes, but for as many examples."""
 MARGIN, RIGHT_MARGIN = 0.1, 0.15
 """By how much of a uniform guess's nats, and by how many right answers, a model may fit the targets of its own examples
 better than those of others before it is trained: an untied network does not at all, a copy of its input may."""
@@ -42,7 +44,7 @@ class Answers:
     right: NDArray[np.float64]
     other_nats: NDArray[np.float64]
     other_right: NDArray[np.float64]
-    """The same against targets dealt out anew among those of 16 examples: what leaning towards common ones gives."""
+    """The same against targets dealt out anew among some examples: what leaning towards common ones gives."""
 
 
 def answers(model: Model, batches: Iterable[Batch]) -> Answers:
@@ -55,9 +57,10 @@ def answers(model: Model, batches: Iterable[Batch]) -> Answers:
             there = batch.tensors(device)
             logits = model(there).float()
             counted = torch.ones_like(there.targets, dtype=torch.bool) if there.counted is None else there.counted
-            own = there.targets[counted]
             dealt = there.targets.clone()
-            dealt[counted] = own[torch.randperm(len(own), generator=deal).to(device)]
+            for some, among in zip(dealt.split(DEALT), counted.split(DEALT), strict=True):
+                own = some[among]
+                some[among] = own[torch.randperm(len(own), generator=deal).to(device)]
             found.append((*_scored(logits, there.targets, counted), *_scored(logits, dealt, counted)))
     return Answers(*(torch.cat(parts).cpu().numpy() for parts in zip(*found, strict=True)))
 
@@ -77,8 +80,13 @@ def _limit(subject: Subject) -> int:
     return max(32, min(EXAMPLES, STEPS // shape.length, LOGITS // (shape.length * shape.outputs)))
 
 
+def _together(subject: Subject) -> int:
+    """Examples in a pass."""
+    return DEALT * max(1, TOGETHER // (DEALT * subject.task.shape.length))
+
+
 def _answers(subject: Subject, model: Model, split: Split) -> Answers:
-    return answers(model, subject.task.evaluation(split, size=16, limit=_limit(subject)))
+    return answers(model, subject.task.evaluation(split, size=_together(subject), limit=_limit(subject)))
 
 
 @gate("the model knows answers before it is trained")
@@ -157,8 +165,8 @@ def _fresh(subject: Subject) -> list[Batch]:
     if not count or hasattr(task, "at"):  # an extrapolated task is scored at several lengths
         return []
     try:
-        ids = np.arange(count, count + _limit(subject), dtype=np.int64)
-        return [task.examples("test", ids[i : i + 16], 0).tensors() for i in range(0, len(ids), 16)]
+        ids, size = np.arange(count, count + _limit(subject), dtype=np.int64), _together(subject)
+        return [task.examples("test", ids[i : i + size], 0).tensors() for i in range(0, len(ids), size)]
     except Exception:  # each task says in its own way that a split has ended
         return []
 

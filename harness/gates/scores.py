@@ -11,7 +11,7 @@ from torch import Tensor
 from harness.gates.float64 import COARSE
 from harness.gates.measure import nan_to_inf, relative, result, worst
 from harness.gates.registry import FIRST, gate
-from harness.gates.subject import AS_SCORED, Subject, rows
+from harness.gates.subject import AS_SCORED, Subject, joined, rows
 from harness.gates.watch import ill_formed
 from harness.records.record import Gate
 from tasks.base import Task, Totals
@@ -146,8 +146,8 @@ def batch_neighbours(subject: Subject) -> Gate:
     largest = relative(precise(rows(batch, backwards)), whole[backwards])
     for first in range(2):
         kept = list(range(len(batch)))[first::2]
-        others = rows(more, [len(more) - 1 - i for i in range(len(batch) - len(kept))]).arrays()
-        mixed = Batch(**{name: torch.cat([x, others[name]]) for name, x in rows(batch, kept).arrays().items()})
+        others = rows(more, [len(more) - 1 - i for i in range(len(batch) - len(kept))])
+        mixed = joined([rows(batch, kept), others])
         largest = max(largest, relative(precise(mixed)[: len(kept)], whole[kept]))
     about = "largest relative difference between an example among some and among others"
     found = [result(largest, precise.limit, f"{about}, {precise.about}")]

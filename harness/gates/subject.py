@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -82,3 +82,9 @@ class Subject:
 def rows(batch: Batch, which: list[int] | slice) -> Batch:
     """Some examples of a batch."""
     return Batch(**{name: tensor[which] for name, tensor in batch.arrays().items()})
+
+
+def joined(batches: Sequence[Batch]) -> Batch:
+    """The examples of all batches as one."""
+    fields = [batch.arrays() for batch in batches]
+    return Batch(**{name: torch.cat([arrays[name] for arrays in fields]) for name in fields[0]})

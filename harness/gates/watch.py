@@ -1,8 +1,8 @@
 """Watches a run while it trains and is scored: cheap, off the clock where it can be, and saved with it.
 
-At one step in twenty, drawn from the system's randomness so that nothing can foresee them, sums over the bits of all
-parameters are compared before the step, before the optimiser's update and before the next step; between those nothing
-may change them. At every step torch's own count of in-place changes is compared.
+Nothing may change the parameters between one step and the optimiser's update in the next. At every step torch's own
+count of in-place changes tells, and at one in twenty, drawn from the system's randomness so that nothing can foresee
+them, a sum over all their bits.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Watch:
         self.hashes: list[np.ndarray] = []
         self.kept, self.shift = 0, 0
         self.flops: list[int] = []
-        self.count_at = {self.draw.randrange(1 << k, 2 << k) for k in range(2, 40, 3)}
+        self.count_at = {self.draw.randrange(8**k, 8 ** (k + 1)) for k in range(1, 14)}
         self.longest_step = 0.0
         self.before: Inventory = inventory(model)
         self.names = {name: tuple(p.shape) for name, p in model.named_parameters()}
@@ -71,12 +71,13 @@ class Watch:
 
     def before_step(self, batch: Batch, examples: np.ndarray) -> None:
         """Before a step on `batch`, whose `examples` have these hashes; off the clock."""
-        if self.steps and self._changed():
+        if not self.steps:
+            self._draw()
+        elif self._versions() != self._version:
             self._violated("parameters changed between steps")
+            self._draw()
         if self.steps in self.count_at:
             self.flops.append(self._count(batch))
-        self._sampled = self.steps < FIRST or self.draw.random() < EVERY
-        self._remember(self._sampled)
         self._batch, self._marks_taken, self._given_batch = batch, _marks(batch), None
         if self._sampled:
             self.digests[self.steps] = extend_hash("", batch)
@@ -90,9 +91,9 @@ class Watch:
         self._check_batch(self._batch, self._marks_taken)
         if self.updates - self._given != 1:
             self._violated("several updates in a step")
-        self._remember(self._sampled)
         self.longest_step = max(self.longest_step, seconds)
         self.steps += 1
+        self._draw()
 
     def _goes_forward(self, _: Model, given: tuple[Batch]) -> None:
         if self._in_step and self._given_batch is None:
@@ -106,8 +107,8 @@ class Watch:
         if not self._in_step:
             self._violated("an update outside of training steps")
             return
-        if self._changed():
-            self._violated("parameters changed in a step before its update")
+        if self._versions() != self._version or (self._sum is not None and bits(self.parameters) != self._sum):
+            self._violated("parameters changed before the update of a step")
         if self._given_batch is None:
             self._violated("a forward pass past the model's hooks")
         else:
@@ -129,13 +130,14 @@ class Watch:
         """How often the parameters were changed in place, by torch's own count."""
         return sum(p._version for p in self.parameters)
 
-    def _remember(self, summed: bool) -> None:
-        """Remember the parameters as they are: their count of changes, and perhaps the sum over their bits."""
-        self._version, self._sum = self._versions(), bits(self.parameters) if summed else None
+    def _draw(self) -> None:
+        """Draw whether the next step is sampled, and remember the parameters as it must find them."""
+        self._sampled = self.steps < FIRST or self.draw.random() < EVERY
+        self._remember()
 
-    def _changed(self) -> bool:
-        """Whether the parameters are other than when they were last remembered."""
-        return self._versions() != self._version or (self._sum is not None and bits(self.parameters) != self._sum)
+    def _remember(self) -> None:
+        """Remember the parameters' count of changes and, of a sampled step, the sum over their bits."""
+        self._version, self._sum = self._versions(), bits(self.parameters) if self._sampled else None
 
     def _count(self, batch: Batch) -> int:
         """FLOPs of a step as it is now, counted on a copy so that nothing is left of it."""
@@ -170,7 +172,7 @@ class Watch:
         yield see
         if bits(self.parameters) != before or (parts is not None and parts != _digest(self.model)):
             self._violated("scoring changed the model")
-        self._remember(self._sum is not None)
+        self._remember()
 
     def close(self) -> None:
         """After the last step: nothing is looked at any more."""
@@ -189,7 +191,7 @@ class Watch:
             setattr(self, key, value)
         self.hashes = [state["hashes"].cpu().numpy().view(np.uint64)]
         self.kept = len(self.hashes[0])
-        self._remember(summed=False)
+        self._draw()
 
 
 def _marks(batch: Batch) -> dict[str, tuple[int, int]]:

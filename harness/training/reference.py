@@ -51,14 +51,15 @@ class Reference:
         return replace(self.task.shape, width=WIDTH, depth=DEPTH)
 
     def time_reference(self, timings: list[Timing], used: Meters, progress: float) -> None:
-        """Time the reference if it is due, and add the result to `timings`. The first step is not counted."""
+        """Time the reference if it is due, and add the result to `timings`. A first step is not counted."""
         count = 0 if self.problem else due(timings, used.seconds, progress)
         if not count:
             return
         try:
             with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
                 step = self._step or self._build()
-                step()
+                if self._step:
+                    step()
                 timed = [_seconds(step) for _ in range(count)]
         except (ValueError, RuntimeError, MemoryError) as error:  # Unsupported, or no memory left beside the run's
             self.problem, self._step = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300], None

@@ -1,0 +1,13 @@
+"""Loads in the fork server, once for all runs, the gates and what numba loads on its first call."""
+
+import contextlib
+
+from harness.gates.registry import gates
+from zoo.ops.forms import available
+
+gates()
+if available():
+    with contextlib.suppress(Exception):  # numba raises whatever its parts do not find; each run warns of it
+        import numba
+
+        numba.njit(lambda: 0)()
