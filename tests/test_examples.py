@@ -50,3 +50,13 @@ def test_tutorials_show_the_suites(page, name):
 def test_the_tutorial_shows_the_plug_in():
     code = (EXAMPLES / "ema.py").read_text()
     assert blocks("architecture.md", "python")[-1].partition("@register")[2] in code
+
+
+@pytest.mark.with_all
+def test_the_kernel_of_the_tutorial_passes_its_own_tests(tmp_path, monkeypatch):
+    pytest.importorskip("numba")
+    truth, loops, autograd, proof, _ = blocks("kernel.md", "python")
+    (tmp_path / "ema_kernel.py").write_text("\n\n".join([loops, truth, autograd]))
+    (tmp_path / "test_ema_kernel.py").write_text(proof)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert pytest.main(["-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(tmp_path)]) == 0

@@ -127,8 +127,8 @@ class Reformer(MultiHead):
         if self.chunk >= T:
             return attend(torch.zeros(B, H, 1, T, dtype=torch.long, device=qk.device), chunk=T, before=0)
         buckets = in_fp32(hash_buckets)(qk, self.rotations, self.factors)
-        seen = {"before": self.before, "after": self.after, "across_buckets": self.across_buckets}
-        return attend(buckets, chunk=self.chunk, duplicates=self.duplicates, **seen)
+        attend = partial(attend, buckets, chunk=self.chunk, before=self.before, after=self.after)
+        return attend(across_buckets=self.across_buckets, duplicates=self.duplicates)
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
         branch_(self.query_key, values=self.value, out=self.out, depth=depth, gain=self.gain)

@@ -73,11 +73,11 @@ class SLSTM(Mixer):
         a, new = x, {}
         if self.conv1d is not None:
             a, new["conv"] = self.conv1d["conv"](x, mask=mask, state=None if state is None else state["conv"])
-        gates = [self.fgate(a), self.igate(a), self.zgate(x), self.ogate(x)]
+        f, i, z, o = self.fgate(a), self.igate(a), self.zgate(x), self.ogate(x)
         R = self.slstm_cell._recurrent_kernel_.unflatten(1, (4, -1))
         b = self.slstm_cell._bias_.unflatten(0, (4, self.heads, -1)).transpose(0, 1)
         before = None if state is None else tuple(state[name].unflatten(1, (self.heads, -1)) for name in "hcnm")
-        h, after = recurrence.slstm(*gates, R, b, before, mask)
+        h, after = recurrence.slstm(f, i, z, o, R, b, before, mask)
         new |= {name: value.flatten(1) for name, value in zip("hcnm", after, strict=True)}
         return self.group_norm(h.flatten(2)).to(x.dtype), None if state is None else new
 
