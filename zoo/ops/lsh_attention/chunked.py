@@ -123,10 +123,10 @@ def make_plan(
     there = (own // C * full + (own % C).minimum(full - 1) + index(before + after + 1) - before) % (R * full)
     chunks = (there // full * C + there % full + N * index(B * H, B, H, 1, 1)).view(M, -1)
 
-    # A slot without a step that counts is hidden, and holds its chunk's first, so that no other vector is read.
+    # A slot without a step that counts is hidden, and holds a row of zeros behind all others.
     real = index(N * chunk, N, chunk) % length < n
-    held = torch.where(real, at, at[..., :1]).clamp(max=T - 1)
-    queries = ((index(B, B, 1, 1, 1) * T + held) * H + index(H, H, 1, 1)).view(M, chunk)
+    row = (index(B, B, 1, 1, 1) * T + at) * H + index(H, H, 1, 1)
+    queries = torch.where(real, row, B * T * H).view(M, chunk)
 
     def by_query(x: Tensor) -> Sequence[Tensor]:
         """What the R rounds say of each sorted query."""
@@ -163,7 +163,7 @@ class LSHAttention(torch.autograd.Function):
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, plan: Plan) -> Tensor:
         B, H, T, _ = q.shape
         to_exponentials = forms.choose("lsh_attention", q) or exponentials
-        q, k, v = (_rows(x) for x in (q, k, v))
+        q, k, v = (_with_zeros(_rows(x)) for x in (q, k, v))
         M, C = plan.queries.shape
         y = torch.empty(M, C, v.shape[-1], dtype=q.dtype, device=q.device)
         top, total = torch.empty(2, M, C, dtype=q.dtype, device=q.device)
@@ -190,7 +190,7 @@ class LSHAttention(torch.autograd.Function):
         M, C = plan.queries.shape
         with no_autocast(dy.device):
             g = _rows(dy).to(q.dtype) / total[:, None]
-            D, g = (g * y).sum(1), g.to(v.dtype)
+            D, g, top = map(_with_zeros, ((g * y).sum(1), g.to(v.dtype), top))
             dq = torch.empty(M, C, q.shape[1], dtype=q.dtype, device=q.device)
             dk, dv = torch.zeros_like(dq), torch.zeros(M, C, v.shape[1], dtype=q.dtype, device=q.device)
             for part in plan.parts():
@@ -236,6 +236,10 @@ def _mask(s: Tensor, plan: Plan, part: slice) -> Bool[Tensor, "M C W"]:
 def _rows(x: Float[Tensor, "B H T d"]) -> Float[Tensor, "N d"]:
     """The vectors of all steps and heads, one a row: a view where heads were cut out of features."""
     return x.transpose(1, 2).reshape(-1, x.shape[3])
+
+
+def _with_zeros(x: Float[Tensor, "N *d"]) -> Float[Tensor, "N+1 *d"]:
+    return torch.cat([x, x.new_zeros(1, *x.shape[1:])])
 
 
 def _gather(x: Float[Tensor, "N ..."], rows: Int[Tensor, "M W"]) -> Float[Tensor, "M W ..."]:
