@@ -179,6 +179,14 @@ def _extend(
 
 
 @_loop
+def _copy(source: Any, target: Any) -> None:
+    """Write one array (S, S) over another: an assignment of slices takes numba five seconds to compile."""
+    for row in range(len(source)):
+        for column in range(len(source)):
+            target[row, column] = source[row, column]
+
+
+@_loop
 def _pair(work: _Work, seed: int, size: Any, table: Any, sums: Any) -> bool:
     """Try to lay two long contours, always extending the shorter one.
 
@@ -295,7 +303,7 @@ def _draw(seeds: Any, labels: Any, sizes: Any, plan: Plan, table: Any, sums: Any
             _claim(owner, ends[place], plan.radius, 300)
         for k in range(plan.distractors):
             for _ in range(4 * TRIES):
-                work.before[:] = owner
+                _copy(owner, work.before)
                 angle = _below(state, ANGLES)
                 y = size[4] + _below(state, UNIT * side - 2 * size[4])
                 x = size[4] + _below(state, UNIT * side - 2 * size[4])
@@ -312,6 +320,6 @@ def _draw(seeds: Any, labels: Any, sizes: Any, plan: Plan, table: Any, sums: Any
                     for i in range(distractor):
                         _stamp(image, short[i], size[2], plan.peak)
                     break
-                owner[:] = work.before
+                _copy(work.before, owner)
         _stamp(image, ends[0], plan.radius, 255)
         _stamp(image, ends[2 - labels[n]], plan.radius, 255)
