@@ -52,15 +52,16 @@ def turns(continuity: float) -> NDArray[np.int64]:
 
 
 class _Work(NamedTuple):
-    """What is written on: made outside of the loops, as numba takes five seconds to compile NumPy's `zeros`.
+    """What is written on, made outside of the loops.
 
     Attributes:
-        owner: to whom each pixel belongs, (S, S). laid: dashes of each long contour so far, (2,).
+        owner, before: to whom each pixel belongs, and belonged, (S, S). laid: dashes of each long contour, (2,).
         dashes: those of long contours, (2, count, 5): y0, x0, y1, x1, direction. short: of a short one, (count, 4).
         ends: see `_ends`, (3, 4). state: of the random numbers, (1,).
     """
 
     owner: NDArray[np.int16]
+    before: NDArray[np.int16]
     laid: NDArray[np.int64]
     dashes: NDArray[np.int64]
     short: NDArray[np.int64]
@@ -178,6 +179,14 @@ def _extend(
 
 
 @_loop
+def _copy(source: Any, target: Any) -> None:
+    """Write one array (S, S) over another: an assignment of slices takes numba five seconds to compile."""
+    for row in range(len(source)):
+        for column in range(len(source)):
+            target[row, column] = source[row, column]
+
+
+@_loop
 def _pair(work: _Work, seed: int, size: Any, table: Any, sums: Any) -> bool:
     """Try to lay two long contours, always extending the shorter one.
 
@@ -265,8 +274,8 @@ def draw(seeds: Any, labels: Any, sizes: Any, plan: Plan, continuity: float, sid
     laid, dashes, short, ends = (
         np.zeros(shape, dtype=np.int64) for shape in (2, (2, plan.dashes, 5), (plan.distractor, 4), (3, 4))
     )
-    owner, state = np.zeros((side, side), dtype=np.int16), np.zeros(1, dtype=np.uint64)
-    work = _Work(owner, laid, dashes, short, ends, state)
+    owner, before = np.zeros((2, side, side), dtype=np.int16)
+    work = _Work(owner, before, laid, dashes, short, ends, np.zeros(1, dtype=np.uint64))
     images = np.zeros((len(labels), side, side), dtype=np.uint8)
     _draw(seeds, labels, sizes, plan, directions(), turns(continuity), work, images)
     return images
@@ -294,7 +303,7 @@ def _draw(seeds: Any, labels: Any, sizes: Any, plan: Plan, table: Any, sums: Any
             _claim(owner, ends[place], plan.radius, 300)
         for k in range(plan.distractors):
             for _ in range(4 * TRIES):
-                before = owner.copy()
+                _copy(owner, work.before)
                 angle = _below(state, ANGLES)
                 y = size[4] + _below(state, UNIT * side - 2 * size[4])
                 x = size[4] + _below(state, UNIT * side - 2 * size[4])
@@ -311,6 +320,6 @@ def _draw(seeds: Any, labels: Any, sizes: Any, plan: Plan, table: Any, sums: Any
                     for i in range(distractor):
                         _stamp(image, short[i], size[2], plan.peak)
                     break
-                owner[:] = before
+                _copy(work.before, owner)
         _stamp(image, ends[0], plan.radius, 255)
         _stamp(image, ends[2 - labels[n]], plan.radius, 255)

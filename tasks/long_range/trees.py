@@ -23,10 +23,10 @@ def _mix(z):  # type: ignore[no-untyped-def]
 
 @njit(inline="always")
 def _applied(op, values, n):  # type: ignore[no-untyped-def]
-    """The operator's value on the first n numbers."""
+    """The operator's value on the first n numbers, which it may put in order."""
     if op == SM:
         return values[:n].sum() % 10
-    ordered = values[:n].copy()
+    ordered = values[:n]
     for i in range(1, n):  # sorted by insertion: they are few, and NumPy's sort takes seconds to compile
         for j in range(i, 0, -1):
             if ordered[j - 1] > ordered[j]:
@@ -67,8 +67,7 @@ def grow(
 
 @njit(nogil=True, cache=True)
 def _grow(seeds, lengths, share, content, attempts, tokens, answers, found, nodes, values):  # type: ignore[no-untyped-def]
-    """Write what `grow` returns; `nodes` (3, depth + 1) and `values` (depth + 1, arguments) are written on, as numba
-    takes seconds to compile NumPy's `zeros`."""
+    """Write what `grow` returns; `nodes` (3, depth + 1) and `values` (depth + 1, arguments) are written on."""
     low, high = lengths
     ops, left, filled = nodes
     depths, max_args = values.shape

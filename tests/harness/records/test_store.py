@@ -33,14 +33,6 @@ def test_a_record_comes_back_as_it_was_written(store, record):
     assert store.records() == [store.read(record.run_id)]
 
 
-def test_what_is_not_there_reads_as_nothing(store):
-    assert store.read("nothing") is None
-    assert store.records() == []
-    assert store.published() == {}
-    assert store.read_baselines() == {}
-    assert not store.finished("nothing")
-
-
 def test_nan_and_infinities_become_null():
     data = {"a": math.nan, "b": [math.inf, -math.inf, 1.0], "c": ({"d": math.nan},)}
     assert json.loads(to_json(data)) == {"a": None, "b": [None, None, 1.0], "c": [{"d": None}]}
