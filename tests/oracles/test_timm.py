@@ -11,13 +11,16 @@ from zoo.layers.norms import make_norm
 
 from .compare import drawn, leaves, vectors
 
-theirs = pytest.importorskip("timm.models.mlp_mixer")
-
 B = 2
 
 
+@pytest.fixture(scope="module")
+def theirs():
+    return pytest.importorskip("timm.models.mlp_mixer")
+
+
 @pytest.mark.parametrize(("D", "ratio"), [(32, 0.5), (10, 1.5)])
-def test_mlp_mixer(oracle, D, ratio):
+def test_mlp_mixer(oracle, theirs, D, ratio):
     torch.manual_seed(0)
     T = 13
     peer = drawn(theirs.MixerBlock(D, T, mlp_ratio=(ratio, 4.0)), 0.3)
@@ -30,7 +33,7 @@ def test_mlp_mixer(oracle, D, ratio):
 
 
 @pytest.mark.parametrize(("T", "D", "expand"), [(13, 8, 6), (1, 6, 2), (9, 10, 1.2)])
-def test_gmlp(oracle, T, D, expand):
+def test_gmlp(oracle, theirs, T, D, expand):
     torch.manual_seed(0)
     peer = drawn(theirs.SpatialGatingBlock(D, T, mlp_ratio=expand))
     ours = SpatialGate(LayerContext(width=D, length=T, causal=False), expand=expand).double()
@@ -43,7 +46,7 @@ def test_gmlp(oracle, T, D, expand):
     oracle("gmlp", "timm, SpatialGatingBlock").equal(x + ours(norm(x))[0], peer(x), own, official)
 
 
-def test_the_gate_starts_as_timm_has_it():
+def test_the_gate_starts_as_timm_has_it(theirs):
     torch.manual_seed(0)
     peer = theirs.SpatialGatingUnit(64, 40)
     peer.init_weights()

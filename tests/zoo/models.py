@@ -69,17 +69,17 @@ def in_pieces(
 
 
 @contextmanager
-def refusal(words: str) -> Iterator[None]:
-    """A context that raises a `PretrainedError` of one line with these words."""
+def refusal(*words: str) -> Iterator[None]:
+    """A context that raises a `PretrainedError` of one line with all of these words."""
     with pytest.raises(PretrainedError) as caught:
         yield
-    assert words in str(caught.value)
+    assert all(found in str(caught.value) for found in words), caught.value
     assert "\n" not in str(caught.value)
 
 
-def refused(where: Any, words: str, **options: Any) -> None:
-    """Opening published weights raises one line with these words."""
-    with refusal(words):
+def refused(where: Any, *words: str, **options: Any) -> None:
+    """Opening published weights raises one line with all of these words."""
+    with refusal(*words):
         zoo.load(where, **options)
 
 

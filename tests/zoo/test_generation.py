@@ -370,13 +370,10 @@ def test_broken_bytes_behind_a_prompt_leave_it_alone():
     assert "".join(pieces([first, second, third, cat], tokenizer, prompt="日")) == "日 cat"
 
 
-def world():
-    pytest.importorskip("rwkv.rwkv_tokenizer")
-    return World()
-
-
-@pytest.mark.parametrize("make", [byte_level, pytest.param(world, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("make", [byte_level, pytest.param(World, marks=pytest.mark.with_all)])
 def test_subwords_of_real_tokenizers(make):
+    if make is World:
+        pytest.importorskip("rwkv.rwkv_tokenizer")
     tokenizer, text = make(), f"{TEXTS[0]} and more"
     found = pieces(tokenizer.encode(text), tokenizer)
     assert "".join(found) == text

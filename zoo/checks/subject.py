@@ -1,7 +1,7 @@
 """What a check works on (tiny models of one architecture) and what it hands back."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -29,6 +29,7 @@ class Subject:
         multiple = self.recipe.width_multiple
         self.depth = max(2, len(self.recipe.mixers))
         self.width = multiple * max(2, math.ceil(16 / multiple))
+        self._kept: dict[tuple[Any, ...], tuple[Model, Tensor]] = {}
 
     @cached_property
     def length(self) -> int:
@@ -50,27 +51,45 @@ class Subject:
 
     def _plays(self, role: Role) -> bool:
         try:
-            self.build(role)
+            self.initial(role)
         except Unsupported:
             return False
         return True
 
     def build(self, role: Role, *, seed: int = 0, **changes: Any) -> Model:
         """The model as initialised, in float32 and for evaluation. `changes` replace sizes of its `Shape`."""
+        length = self.length
         torch.manual_seed(seed)
-        return self._build(role, self.length, changes).eval()
+        return self._build(role, length, changes).eval()
 
     def _build(self, role: Role, length: int, changes: dict[str, Any]) -> Model:
         outputs = CLASSES if role in LABELLED else VOCAB
         sizes = {"length": length, "outputs": outputs, "vocab": VOCAB, "width": self.width, "depth": self.depth}
         return zoo.build(self.name, role, shape=Shape(**{**sizes, "target_length": U, **changes}), **self.options)
 
-    def random(self, role: Role, *, seed: int = 0, steps: int = 0) -> Model:
-        """The model in float64, for `steps` or more; N(0, 1/fan_in) added to every parameter, N(0, 0.1) to vectors."""
-        model = self.build(role, seed=seed, length=max(steps, self.length)).double()
-        with torch.no_grad():
-            for p in model.parameters():
-                p.add_(torch.randn_like(p), alpha=p[0].numel() ** -0.5 if p.dim() > 1 else 0.1**0.5)
+    def initial(self, role: Role) -> Model:
+        """`build(role)`, made once: for those who do not change it."""
+        return self._once((role,), lambda: self.build(role))
+
+    def random(self, role: Role, *, seed: int = 0, steps: int = 0, dtype: torch.dtype = torch.float64) -> Model:
+        """For `steps` or more, N(0, 1/fan_in) added to every parameter, N(0, 0.1) to vectors; made once as well."""
+        length = self.length if steps <= self.length else max(steps, LONG)
+
+        def make() -> Model:
+            model = self.build(role, seed=seed, length=length).double()
+            with torch.no_grad():
+                for p in model.parameters():
+                    p.add_(torch.randn_like(p), alpha=p[0].numel() ** -0.5 if p.dim() > 1 else 0.1**0.5)
+            return model.to(dtype)
+
+        return self._once((role, seed, length, dtype), make)
+
+    def _once(self, key: tuple[Any, ...], make: Callable[[], Model]) -> Model:
+        """A model kept under this key; the generator goes on as it did when that was made."""
+        if key not in self._kept:
+            self._kept[key] = make(), torch.get_rng_state()
+        model, generator = self._kept[key]
+        torch.set_rng_state(generator)
         return model
 
     @property
@@ -114,8 +133,8 @@ def loss(logits: Tensor, batch: Batch) -> Tensor:
 
 
 def gradients(model: Model, scalar: Tensor) -> list[Tensor]:
-    """Of every parameter; zero where none arrives."""
-    parameters = list(model.parameters())
+    """Of every parameter that is trained; zero where none arrives."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
     found = torch.autograd.grad(scalar, parameters, allow_unused=True)
     return [torch.zeros_like(p) if grad is None else grad for p, grad in zip(parameters, found, strict=True)]
 

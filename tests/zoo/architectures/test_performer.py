@@ -33,9 +33,9 @@ def test_approaches_softmax_attention_as_features_grow(causal):
             total += ((mixer(x)[0] - exact).norm() / exact.norm()).item()
         return total / 4
 
-    errors = [error(m) for m in (4, 64, 1024, 16384)]
-    assert errors[0] > 2 * errors[1] > 4 * errors[2] > 8 * errors[3]
-    assert errors[3] < 0.004
+    errors = [error(m) for m in (4, 64, 1024, 4096)]
+    assert errors[0] > 2 * errors[1] > 4 * errors[2] > 6 * errors[3]
+    assert errors[3] < 0.008
 
 
 def test_a_key_along_a_long_row_of_w_cannot_overflow():

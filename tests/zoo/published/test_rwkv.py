@@ -143,7 +143,7 @@ def test_raw_decays_that_are_all_negative(tmp_path):
     assert torch.equal(logits(zoo.load(saved), TOKENS), logits(model, TOKENS))
 
 
-def test_tokenizers_by_the_size_of_the_vocabulary(tmp_path):
+def test_tokenizers_by_the_size_of_the_vocabulary(tmp_path, monkeypatch):
     def tokenizer(vocab):
         return zoo.load(rwkv.save(rwkv_model(4, vocab=vocab, width=2, depth=1), tmp_path / "model.pth")).tokenizer
 
@@ -151,14 +151,13 @@ def test_tokenizers_by_the_size_of_the_vocabulary(tmp_path):
     assert tokenizer(40) is None
     refused(tmp_path / "model.pth", "the model has 40 tokens, and its tokenizer (bytes) 256", tokenizer="bytes")
     if PACKAGE:
-        world = tokenizer(65_536)
-        assert world.decode(world.encode("Hallo, 世界")) == "Hallo, 世界"
+        monkeypatch.setattr("rwkv.rwkv_tokenizer.TRIE_TOKENIZER", lambda file: None)  # takes seconds to make
+        assert tokenizer(65_536).kind == "rwkv_world"
 
 
 def refuse(weights, path, words):
     torch.save(weights, path)
-    refused(path, f"{path}: ", kind="rwkv")
-    refused(path, words, kind="rwkv")
+    refused(path, f"{path}: ", words, kind="rwkv")
 
 
 @pytest.mark.parametrize("version", VERSIONS)
