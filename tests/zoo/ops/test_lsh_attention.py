@@ -54,6 +54,17 @@ def test_equals_the_naive_form(T, chunk, rounds, lengths, options):
     assert_same(*forms, qk, v, tolerance=1e-9)
 
 
+def test_an_infinite_value_is_one_wherever_it_is_seen():
+    """Also by those beside empty slots of a short chunk."""
+    torch.manual_seed(0)
+    qk, buckets = torch.randn(1, 1, 10, K), torch.randint(4, (1, 1, 2, 10))
+    for t in range(10):
+        v = torch.randn(1, 1, 10, V)
+        v[..., t, 1] = torch.inf
+        y, exact = (f(qk, v, buckets, chunk=4) for f in (lsh_attention, lsh_attention_naive))
+        torch.testing.assert_close(y, exact, rtol=1e-5, atol=1e-5, equal_nan=True)
+
+
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.01)], ids=["float32", "bfloat16"]
 )
