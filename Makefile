@@ -12,6 +12,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 CONSTRAINTS ?=
+# Packages come without bytecode; whatever is imported first writes its own, in a container that forbids it too.
+unexport PYTHONDONTWRITEBYTECODE
 INSTALL = $(BIN)/python -m pip install --quiet --no-compile $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) --editable
 SUITES := quick laptop fair zoo findings questions lm lra recall state seq2seq images extrapolation
 
