@@ -180,6 +180,13 @@ def copy(x, y):  # type: ignore[no-untyped-def]
         y[i] = x[i]
 
 
+@called
+def copy_rows(x, y):  # type: ignore[no-untyped-def]
+    """Rows of x into those of y."""
+    for i in range(len(y)):
+        copy(x[i], y[i])
+
+
 @inlined
 def maximum(a, b):  # type: ignore[no-untyped-def]
     """The greater of two numbers; NaN where either is."""

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from zoo.ops import flops
 from zoo.ops.cpu.bfloat16 import narrowed, widened
-from zoo.ops.cpu.jit import called, copy, exp2, inlined, loop, sigmoid, softplus
+from zoo.ops.cpu.jit import called, copy, copy_rows, exp2, inlined, loop, sigmoid, softplus
 from zoo.ops.cpu.threads import run
 
 LENGTH = 16
@@ -173,7 +173,7 @@ def _forward(start, stop, x, y):  # type: ignore[no-untyped-def]
             _gate(out, z)
             _store(out, y[b, t, first:last])
             if (t + 1) % LENGTH == 0 or t == T - 1:
-                x.kept[b, t // LENGTH + 1, :, first:last] = h[:, : last - first]
+                copy_rows(h, x.kept[b, t // LENGTH + 1, :, first:last])
 
 
 @inlined
@@ -243,7 +243,8 @@ def _backward(start, stop, x, d):  # type: ignore[no-untyped-def]
                 _store(slope, d.z[b, t, first:last])
                 _store(du, d.u[b, t, first:last])
                 _store(d_delta, d.delta[b, t, first:last])
-        d.A[b, :, first:last], d.h[b, :, first:last] = dA[:, : last - first], g[:, : last - first]
+        copy_rows(dA, d.A[b, :, first:last])
+        copy_rows(g, d.h[b, :, first:last])
         copy(dD, d.D[b, first:last])
         copy(d_bias, d.bias[b, first:last])
 

@@ -176,7 +176,9 @@ def _backward(start, stop, x, d):  # type: ignore[no-untyped-def]
                 else:
                     store_partial(dz, dx, to - (W - 1) * D + c, size - c)
         for j in range(W):
-            d.weight[b, j, first : first + size] = dw[j * C : j * C + size] + dw[(W + j) * C : (W + j) * C + size]
+            to_weight = d.weight[b, j, first : first + size]
+            for c in range(size):
+                to_weight[c] = dw[j * C + c] + dw[(W + j) * C + c]
         copy(db, d.bias[b, first : first + size])
 
 

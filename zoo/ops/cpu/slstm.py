@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from zoo.ops import flops
-from zoo.ops.cpu.jit import copy, exp, inlined, log1p, loop, maximum
+from zoo.ops.cpu.jit import copy, copy_rows, exp, inlined, log1p, loop, maximum
 from zoo.ops.cpu.threads import run
 from zoo.ops.slstm.naive import SLSTMState
 
@@ -93,7 +93,7 @@ def _forward(start, stop, gates, h0, m_last, kept, y):  # type: ignore[no-untype
     for item in range(start, stop):
         k, first = item // pairs, item % pairs * 2
         rows = min(2, B - first)
-        M[:d] = gates.weights[k]
+        copy_rows(gates.weights[k], M[:d])
         h[:] = 0
         for r in range(rows):
             copy(h0[first + r, k], h[r])
@@ -159,7 +159,7 @@ def _backward(start, stop, R, valid, kept, y, dy, d_gates, d_state):  # type: ig
     for item in range(start, stop):
         k, first = item // pairs, item % pairs * 2
         rows = min(2, B - first)
-        M[: 4 * d] = R[k]
+        copy_rows(R[k], M[: 4 * d])
         slopes[:] = 0
         dh[:] = 0
         for r in range(rows):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from zoo.ops import flops
-from zoo.ops.cpu.jit import copy, exp, inlined, loop, maximum
+from zoo.ops.cpu.jit import copy, copy_rows, exp, inlined, loop, maximum
 from zoo.ops.cpu.threads import run
 
 LENGTH = 64
@@ -91,7 +91,7 @@ def _forward(start, stop, x, y):  # type: ignore[no-untyped-def]
             if x.valid[b, t]:
                 _update(w, k, v, s, s)
             if (t + 1) % LENGTH == 0 or t == T - 1:
-                x.kept[b, t // LENGTH + 1, :, first:last] = s
+                copy_rows(s, x.kept[b, t // LENGTH + 1, :, first:last])
 
 
 @loop
@@ -106,12 +106,12 @@ def _backward(start, stop, x, y, d):  # type: ignore[no-untyped-def]
         for span in range(-(-T // LENGTH) - 1, -1, -1):
             origin = span * LENGTH
             steps = min(LENGTH, T - origin)
-            s[0] = x.kept[b, span, :, first:last]
+            copy_rows(x.kept[b, span, :, first:last], s[0])
             for j in range(steps - 1):
                 if x.valid[b, origin + j]:
                     _update(w, x.k[b, origin + j, first:last], x.v[b, origin + j, first:last], s[j], s[j + 1])
                 else:
-                    s[j + 1] = s[j]
+                    copy_rows(s[j], s[j + 1])
             for j in range(steps - 1, -1, -1):
                 t = origin + j
                 k, v = x.k[b, t, first:last], x.v[b, t, first:last]
@@ -121,7 +121,8 @@ def _backward(start, stop, x, y, d):  # type: ignore[no-untyped-def]
                 _read_backward(u, k, v, s[j], y[b, t, first:last], d.y[b, t, first:last], g, d_kv, d_wu)
                 copy(d_kv[0], d.k[b, t, first:last])
                 copy(d_kv[1], d.v[b, t, first:last])
-        d.pq[b, :, first:last], d.wu[b, :, first:last] = g, d_wu
+        copy_rows(g, d.pq[b, :, first:last])
+        copy_rows(d_wu, d.wu[b, :, first:last])
 
 
 @inlined
