@@ -105,11 +105,11 @@ def generate(
     """Generate the tokens that follow a prompt, one by one; an empty prompt stands for the tokenizer's `prefix`.
 
     Gradients and dropout are off, and the mode of every module is restored. Samples depend on `seed` alone, not on
-    global generators. Tokens that the model's tokenizer does not have are never generated.
+    global generators. Tokens that the model's tokenizer does not have are never generated. See `Sampling` for
+    `temperature`, `top_k` and `top_p`.
 
     Args:
         tokens: the most tokens to generate.
-        temperature, top_k, top_p: see `Sampling`.
         stop: tokens that end generation and are not returned.
 
     Raises:
