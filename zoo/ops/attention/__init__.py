@@ -5,9 +5,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.ops import forms
-from zoo.ops.attention.naive import allowed, shared
+from zoo.ops.attention.naive import allowed
 from zoo.ops.attention.naive import attend as attend_naive
 from zoo.ops.kernel_log import log_kernel
+from zoo.ops.linear_attention.naive import repeat
 from zoo.ops.precision import at_least_fp32, no_autocast
 from zoo.ops.step_by_step import finite_or, step_by_step
 
@@ -50,7 +51,7 @@ def _attend(
             return form(q, k, v, causal, q.shape[3] ** -0.5 if scale is None else scale)
     else:
         log_kernel("attention", "torch")
-    k, v = shared(k, q.shape[1]), shared(v, q.shape[1])
+    k, v = repeat(k, q.shape[1]), repeat(v, q.shape[1])
     if bias is None and causal and visible is None and S == T:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
     weight = allowed(q, k, visible, causal)

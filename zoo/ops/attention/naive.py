@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from zoo.ops.linear_attention.naive import repeat as shared
+from zoo.ops.linear_attention.naive import repeat
 
 
 def attend(
@@ -21,7 +21,7 @@ def attend(
 
     Heads of k and v may be fewer than those of q; each then serves as many neighbouring query heads.
     """
-    k, v = shared(k, q.shape[1]), shared(v, q.shape[1])
+    k, v = repeat(k, q.shape[1]), repeat(v, q.shape[1])
     scores = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-1, -2)
     if bias is not None:
         scores = scores + bias.to(scores.dtype)

@@ -22,7 +22,6 @@ import torch
 from numba import types
 from torch import Tensor
 
-from zoo.ops.attention.naive import shared
 from zoo.ops.cpu.bfloat16 import Rows, number, offset, rows, widened
 from zoo.ops.cpu.intrinsics import by_type
 from zoo.ops.cpu.jit import called, copy, exp2, loop
@@ -40,13 +39,14 @@ from zoo.ops.cpu.matmul import (
 )
 from zoo.ops.cpu.matrices import load_rows, store_rows
 from zoo.ops.cpu.threads import run
+from zoo.ops.linear_attention.naive import repeat
 from zoo.ops.precision import promote
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> Tensor:
     """`zoo.ops.attention.naive.attend` of plain scores; where causal, the last query sees all keys."""
     heads = max(k.shape[1], v.shape[1])
-    return TiledAttention.apply(q, shared(k, heads), shared(v, heads), causal, scale)
+    return TiledAttention.apply(q, repeat(k, heads), repeat(v, heads), causal, scale)
 
 
 class TiledAttention(torch.autograd.Function):
