@@ -1,4 +1,4 @@
-"""Put the tables of results/quick/board/board.md between the markers of README.md (text alone) and docs/results.md.
+"""Put the tables of results/quick/board.md between the markers of README.md (text alone) and docs/results.md.
 
 python benchmarks/quick_tables.py
 """
@@ -52,7 +52,7 @@ def put(file: Path, text: str) -> None:
 
 def main() -> None:
     """Write both pages."""
-    found = sections((ROOT / "results" / "quick" / "board" / "board.md").read_text(encoding="utf-8"))
+    found = sections((ROOT / "results" / "quick" / "board.md").read_text(encoding="utf-8"))
     put(ROOT / "README.md", table(found[0]))
     put(ROOT / "docs" / "results.md", "\n\n".join(f"{table(part)}\n\n{notes(part)}" for part in found))
 

@@ -1,18 +1,22 @@
-"""harness: runs, measures, judges and publishes. `harness.run(suite) -> Results` is the whole of it from Python."""
+"""harness: runs, measures, judges and publishes.
+
+`harness.run(suite)` runs a suite; `harness.results(suite)` and `harness.curves(suite)` are its records for pandas.
+"""
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from harness.execute.runner import Results, run
+    from harness.records.frames import curves, results
 
-__all__ = ["Results", "run"]
+__all__ = ["Results", "curves", "results", "run"]
+_MODULES = {"Results": "execute.runner", "run": "execute.runner"}
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        from harness.execute import runner
-
-        return getattr(runner, name)
+        return getattr(importlib.import_module(f"harness.{_MODULES.get(name, 'records.frames')}"), name)
     raise AttributeError(f"module 'harness' has no attribute {name!r}")

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from harness.board.drawing import line_plot, styles
 from harness.board.tables import Column, Note, Section, as_markdown, cell, lines, name_column, print_section
-from harness.records.store import to_json
+from harness.records.files import to_json
 
 Row = dict[str, Any]
 

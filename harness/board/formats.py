@@ -11,7 +11,7 @@ from harness.board.model import Board
 from harness.board.rows import Row
 from harness.board.sections import sections
 from harness.board.tables import Note, as_markdown, bullets, escape, print_note, print_section
-from harness.records.store import to_json
+from harness.records.files import to_json
 
 
 def render(board: Board, console: Console | None = None) -> None:

@@ -10,8 +10,8 @@ from harness.board.comparable import Common, by_architecture, grouped, machines,
 from harness.board.model import Baseline, Board, TaskBoard
 from harness.board.rows import Row, Runs, finite, row
 from harness.board.tracks import contrasts
+from harness.records.files import to_json
 from harness.records.record import Metrics, Record
-from harness.records.store import to_json
 
 TableKey = tuple[str, str]
 """A task's label and a track, which are ranked by themselves."""

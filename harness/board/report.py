@@ -1,4 +1,4 @@
-"""The board of a suite's records: written beside them, and two of its rows compared."""
+"""The board of a suite's records: made, published, and two of its rows compared."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -7,11 +7,13 @@ from typing import Any
 from rich.console import Console
 
 from harness import board as boards
+from harness.board.formats import markdown
 from harness.board.model import Board, TaskBoard
 from harness.board.rows import Row
 from harness.board.tables import Column, Section, cell, lines, name_column, print_section
 from harness.errors import UserError
 from harness.execute.runner import baselines, current
+from harness.records.files import write_atomic
 from harness.records.record import Record
 from harness.records.store import Store
 from harness.suite.load import load
@@ -19,49 +21,58 @@ from harness.suite.loaded import LoadedSuite
 from zoo.registry import nearest
 
 
-def board(
-    suite: str, overrides: tuple[str, ...] = (), root: Path | None = None, *, save: bool = True
-) -> tuple[Board, Path]:
-    """The board of a suite's records, written beside them unless `save` is false; and its folder.
+def board(suite: str, overrides: tuple[str, ...] = (), root: Path | None = None) -> Board:
+    """The board of a suite's records.
 
     Raises:
         UserError: there are no records yet.
     """
-    return board_of(load(suite, overrides), suite, root, save=save)
+    return board_of(load(suite, overrides), suite, root)
 
 
-def board_of(loaded: LoadedSuite, suite: str, root: Path | None = None, *, save: bool = True) -> tuple[Board, Path]:
+def board_of(loaded: LoadedSuite, suite: str, root: Path | None = None) -> Board:
     """The same for a suite that is loaded already; `suite` is what the user calls it."""
     store = Store(loaded.name, root)
+    records = _records(loaded, store, suite)
+    return rank(loaded.described(()), records, baselines(loaded, store))
+
+
+def publish(suite: str, overrides: tuple[str, ...] = (), root: Path | None = None) -> tuple[int, Path]:
+    """Write a suite's records as published ones, with the board in Markdown; returns how many, and the folder.
+
+    Raises:
+        UserError: there are no records yet.
+    """
+    loaded = load(suite, overrides)
+    store = Store(loaded.name, root)
+    records = _records(loaded, store, suite)
+    described = loaded.described(record.spec for record in records)
+    made = rank(described, records, baselines(loaded, store))
+    contributions = store.published.index.get("contributions", [])
+    store.publish(records, described, **({"contributions": contributions} if contributions else {}))
+    write_atomic(store.folder / "board.md", markdown(made))
+    return len(records), store.folder
+
+
+def _records(loaded: LoadedSuite, store: Store, suite: str) -> list[Record]:
     records = current(loaded, store)
     if not any(record.spec.kind == "final" for record in records):
         raise UserError(f"no finished runs yet; start them with: zoobench run {suite}", file=store.folder)
-    made, folder = rank(loaded, records, baselines(loaded, store)), store.folder / "board"
-    if save:
-        boards.write(made, records, folder)
-    return made, folder
+    return records
 
 
-def rank(loaded: LoadedSuite, records: Iterable[Record], baselines: Iterable[Mapping[str, Any]]) -> Board:
-    """Rank records as their suite says."""
-    suite = loaded.suite
-    return boards.make(
-        loaded.name,
-        records,
-        baselines,
-        about=suite.about,
-        order=[(task.label, track) for task in suite.tasks for track in loaded.tracks],
-        reference=suite.reference or "",
-        targets=suite.targets,
-        only={task.label: task.only for task in suite.tasks if task.only},
-    )
+def rank(suite: Mapping[str, Any], records: Iterable[Record], baselines: Iterable[Mapping[str, Any]]) -> Board:
+    """Rank records as their suite, described by `LoadedSuite.described`, says; by name where it is unknown."""
+    order = [(task, track) for task, track in suite.get("order", ())]
+    rules = {name: suite[name] for name in ("about", "reference", "targets", "only") if name in suite}
+    return boards.make(suite.get("suite", ""), records, baselines, order=order, **rules)
 
 
 def compare(
     first: str, second: str, suite: str, overrides: tuple[str, ...] = (), root: Path | None = None
 ) -> list[dict[str, Any]]:
     """Two rows of a board, task by task: their seeds side by side, and whether the board's model separates them."""
-    made, _ = board(suite, overrides, root, save=False)
+    made = board(suite, overrides, root)
     tables = [(task, {row.architecture: row for row in task.rows}) for task in made.tasks]
     names = sorted({name for _, rows in tables for name in rows})
     for name in (first, second):

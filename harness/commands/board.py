@@ -20,25 +20,21 @@ if TYPE_CHECKING:
 @root_option
 @json_option
 def command(suites: tuple[str, ...], overrides: tuple[str, ...], root: Path | None, as_json: bool) -> None:
-    """Print the ranking of each SUITE, and write it as pages.
-
-    They go to results/<suite>/board/.
-    """
+    """Print the ranking of each SUITE."""
     from harness.board import report
 
     print_boards((report.board(suite, overrides, root) for suite in suites), as_json=as_json)
 
 
-def print_boards(boards: Iterable[tuple[Board, Path]], *, as_json: bool) -> None:
-    """Print boards, each with the folder it was written to."""
+def print_boards(boards: Iterable[Board], *, as_json: bool) -> None:
+    """Print boards, one after the other."""
     from harness.board import render
 
     rows: list[dict[str, Any]] = []
-    for board, folder in boards:
+    for board in boards:
         if as_json:
             rows += board.to_rows()
         else:
             render(board, console())
-            click.echo(f"written to {folder}/: index.html, board.md, board.csv, board.json")
     if as_json:
         print_json(rows)

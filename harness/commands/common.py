@@ -81,7 +81,7 @@ def output(data: T, show: Callable[[T, Console], None], *, as_json: bool) -> Non
 
 def print_json(data: Any) -> None:
     """JSON on standard output, with null for NaN."""
-    from harness.records.store import to_json
+    from harness.records.files import to_json
 
     click.echo(to_json(data), nl=False)
 

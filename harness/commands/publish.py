@@ -12,12 +12,11 @@ from harness.commands.common import root_option, suite_options
 @suite_options
 @root_option
 def command(suite: str, overrides: tuple[str, ...], root: Path | None) -> None:
-    """Mark the records of SUITE as published.
+    """Write the records of SUITE as files to publish.
 
-    Other people's `run` makes them anew; `board` shows them.
+    They are records.parquet, curves.parquet, published.json (hashes) and board.md in results/<suite>/.
     """
-    from harness.records.store import Store
-    from harness.suite.load import load
+    from harness.board.report import publish
 
-    store = Store(load(suite, overrides).name, root)
-    click.echo(f"{store.publish()} records of {store.folder} are marked as published")
+    count, folder = publish(suite, overrides, root)
+    click.echo(f"{count} records published in {folder}/: records.parquet, curves.parquet, published.json, board.md")

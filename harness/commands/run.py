@@ -14,8 +14,16 @@ from harness.commands.common import console, json_option, root_option, suite_opt
 @suite_options
 @root_option
 @click.option("--workers", type=click.IntRange(1), help="Runs at a time [default: one per core].")
+@click.option("--ignore-published", is_flag=True, help="Make runs again that were published with the suite.")
 @json_option
-def command(suite: str, overrides: tuple[str, ...], root: Path | None, workers: int | None, as_json: bool) -> None:
+def command(
+    suite: str,
+    overrides: tuple[str, ...],
+    root: Path | None,
+    workers: int | None,
+    ignore_published: bool,
+    as_json: bool,
+) -> None:
     """Run what SUITE still lacks, then print its board.
 
     The same command resumes a suite that was interrupted.
@@ -25,10 +33,7 @@ def command(suite: str, overrides: tuple[str, ...], root: Path | None, workers: 
     from harness.suite.load import load
 
     loaded = load(suite, overrides)
-    results = run_suite(loaded, root=root, workers=workers, console=console(stderr=as_json))
-    stale = bool(results.ran) or not (results.folder / "board").is_dir()
-    if stale or as_json:
-        print_boards([report.board_of(loaded, suite, root, save=stale)], as_json=as_json)
-    else:
-        click.echo(f"nothing was left to run; the board: {results.folder / 'board' / 'index.html'}")
+    screen = console(stderr=as_json)
+    results = run_suite(loaded, root=root, workers=workers, ignore_published=ignore_published, console=screen)
+    print_boards([report.board_of(loaded, suite, root)], as_json=as_json)
     sys.exit(0 if results.ok else 1)

@@ -36,14 +36,15 @@ def status(suite: str | None, root: Path | None = None, overrides: tuple[str, ..
     from harness.suite.load import load
 
     if suite is None:
-        names = sorted({path.parent.parent.name for path in (root or default_root()).glob("*/*/record.json")})
-        return [{"suite": name, "counts": count_statuses(Store(name, root).records())} for name in names]
+        stores = [Store(folder.name, root) for folder in sorted((root or default_root()).glob("*/"))]
+        found = [(store.suite, store.records()) for store in stores]
+        return [{"suite": name, "counts": count_statuses(records)} for name, records in found if records]
     loaded = load(suite, overrides)
     store = Store(loaded.name, root)
-    records, marks = current(loaded, store), store.published()
-    own = [record for record in records if store.finished(record.run_id, marks)]
+    records = current(loaded, store)
+    own = [record for record in records if store.made_here(record.run_id)]
     counts = count_statuses(own)
     counts["under way"] = len(list(store.folder.glob("*/checkpoint")))
-    counts["to do"] = len(expand(loaded)) + trials.count(loaded) - len(own) - counts["under way"]
-    counts["published by others"] = len(records) - len(own)
+    counts["to do"] = len(expand(loaded)) + trials.count(loaded) - len(records) - counts["under way"]
+    counts["published"] = len(records) - len(own)
     return [{"suite": loaded.name, "counts": counts}]

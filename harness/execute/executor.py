@@ -67,6 +67,6 @@ def _close(slot: _Slot, display: Live, status: Status, message: str) -> None:
     """Leave a record for a process that could not leave its own."""
     slot.pipe.close()
     job, error = slot.job, Error(status, message, "")
-    if not job.store.finished(job.spec.run_id, published={}):
+    if not job.store.made_here(job.spec.run_id):
         job.store.write(empty_record(job.spec, job.store.suite, job.metrics, status, error))
         display.event(job.spec, {"event": "end", "status": status, "error": error})

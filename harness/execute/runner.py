@@ -51,6 +51,7 @@ def run(
     overrides: tuple[str, ...] = (),
     root: Path | None = None,
     workers: int | None = None,
+    ignore_published: bool = False,
     console: Console | None = None,
 ) -> Results:
     """Run what a suite still lacks, and return its records.
@@ -58,34 +59,43 @@ def run(
     Args:
         suite: a name that ships, or a path. overrides: `key=value` pairs. root: where results go (`results`).
         workers: runs at a time; by default one per core.
+        ignore_published: make runs again that were published with the suite.
 
     Raises:
         UserError: the suite is wrong, its data is not here, or another process is running it.
         KeyboardInterrupt: after checkpoints were written; call again to go on.
     """
-    return run_suite(load(suite, overrides), root=root, workers=workers, console=console)
+    return run_suite(
+        load(suite, overrides), root=root, workers=workers, ignore_published=ignore_published, console=console
+    )
 
 
 def run_suite(
-    loaded: LoadedSuite, *, root: Path | None = None, workers: int | None = None, console: Console | None = None
+    loaded: LoadedSuite,
+    *,
+    root: Path | None = None,
+    workers: int | None = None,
+    ignore_published: bool = False,
+    console: Console | None = None,
 ) -> Results:
     """Run what a loaded suite still lacks; see `run`."""
-    store, console = Store(loaded.name, root), console or Console()
-    finals, published = expand(loaded), store.published()
+    store, console = Store(loaded.name, root, ignore_published=ignore_published), console or Console()
+    finals = expand(loaded)
     tries = trials(loaded, _lookup(store))
-    unmade = _missing([*tries, *choose(finals, _records(tries, store))], store, published)
-    if theirs := sum(spec.run_id in published for spec in unmade):
-        said = f"{store.folder} holds {theirs} published records; yours take their place as they come in "
-        console.print(f"{said}(`git checkout {store.folder}` brings them back)", highlight=False)
+    unmade = _missing([*tries, *choose(finals, _records(tries, store))], store)
     sizes = _sizes(unmade, loaded) if unmade else {}  # before anything is written
-    with _lock(store), store.replacing_published():
+    with _lock(store):
         ran = 0
-        for tries in _decided(loaded, store, published):
+        for tries in _decided(loaded, store):
             ran += _execute(tries, sizes, loaded, store, workers, console)
-        done = choose(finals, _records(trials(loaded, _lookup(store, published)), store))
-        ran += _execute(_missing(done, store, published), sizes, loaded, store, workers, console)
+        tries = trials(loaded, _lookup(store))
+        done = choose(finals, _records(tries, store))
+        store.describe(loaded.described([*tries, *done]))
+        ran += _execute(_missing(done, store), sizes, loaded, store, workers, console)
         if not ran:
-            console.print(f"{store.folder}: all {len(finals) + count(loaded)} runs are finished; nothing to do")
+            theirs = sum(not store.made_here(spec.run_id) for spec in [*tries, *done])
+            note = f", {theirs} of them published ones (--ignore-published makes them again)" if theirs else ""
+            console.print(f"{store.folder}: all {len(finals) + count(loaded)} runs are finished{note}; nothing to do")
         _score_baselines(loaded, store, console)
         if loaded.suite.lm_eval is not None:
             from harness.lm_eval.evaluate_runs import evaluate_suite
@@ -100,18 +110,18 @@ def current(loaded: LoadedSuite, store: Store) -> list[Record]:
     return tried + _records(choose(expand(loaded), tried), store)
 
 
-def _decided(loaded: LoadedSuite, store: Store, published: dict[str, str]) -> Iterator[list[RunSpec]]:
+def _decided(loaded: LoadedSuite, store: Store) -> Iterator[list[RunSpec]]:
     """Round after round, the trials that can be made now, over all cells; none twice."""
     before: list[RunSpec] = []
-    while tries := _missing(trials(loaded, _lookup(store, published)), store, published):
+    while tries := _missing(trials(loaded, _lookup(store)), store):
         if tries == before:
             return
         yield tries
         before = tries
 
 
-def _lookup(store: Store, published: dict[str, str] | None = None) -> Lookup:
-    """A function that finds the record of a trial: any, or given what is `published` only those made here.
+def _lookup(store: Store) -> Lookup:
+    """A function that finds the record of a trial.
 
     Another version of Optuna may sample other points: a trial that one sampled stands for the same number here, too.
     """
@@ -120,16 +130,14 @@ def _lookup(store: Store, published: dict[str, str] | None = None) -> Lookup:
     def lookup(spec: RunSpec) -> Record | None:
         found = store.read(spec.run_id)
         if found is None and spec.tuning and spec.tuning.sampler == "tpe":
-            found = elsewhere().get(search_key(spec))
-        if found is None or (published is not None and not store.finished(found.run_id, published)):
-            return None
+            return elsewhere().get(search_key(spec))
         return found
 
     return lookup
 
 
-def _missing(specs: list[RunSpec], store: Store, published: dict[str, str]) -> list[RunSpec]:
-    return [spec for spec in specs if not store.finished(spec.run_id, published)]
+def _missing(specs: list[RunSpec], store: Store) -> list[RunSpec]:
+    return [spec for spec in specs if not store.finished(spec.run_id)]
 
 
 def _records(specs: list[RunSpec], store: Store) -> list[Record]:

@@ -20,7 +20,7 @@ MODEL = "model"
 
 
 def find_run(reference: str, root: Path | None = None) -> Path | None:
-    """The folder of a run; None where `reference` can be none.
+    """The folder of a run, which a published one need not have; None where `reference` can be no run.
 
     Args:
         reference: a path to it; a run id, or the beginning of one that no other run shares; or labels after the suite,
@@ -36,7 +36,8 @@ def find_run(reference: str, root: Path | None = None) -> Path | None:
     if path.name == "record.json" and path.is_file():
         return path.parent
     if re.fullmatch(r"[0-9a-f]{4,16}", reference):
-        found = sorted(file.parent for file in root.glob(f"*/{reference}*/record.json"))
+        stores = [Store(folder.name, root) for folder in sorted(root.glob("*/"))]
+        found = [s.run_folder(run_id) for s in stores for run_id in s.ids() if run_id.startswith(reference)]
         if len(found) > 1:
             raise UserError(f"{len(found)} runs begin with {reference}: {', '.join(p.name for p in found[:4])}")
         if found:
@@ -44,9 +45,23 @@ def find_run(reference: str, root: Path | None = None) -> Path | None:
         if not path.exists():
             raise UserError(f"no run {reference} under {root}; --results names another folder")
     suite, _, rest = reference.partition("/")
-    if not path.exists() and rest and any((root / suite).glob("*/record.json")):
+    if not path.exists() and rest and Store(suite, root).ids():
         return _labelled(root / suite, rest.split("/"), reference)
     return None
+
+
+def record_of(folder: Path) -> Record:
+    """The record of a run's folder, also of one that is only published.
+
+    Raises:
+        UserError: there is none.
+    """
+    if (folder / "record.json").is_file():
+        return read_record(folder / "record.json")
+    record = Store(folder.parent.name, folder.parent.parent).read(folder.name)
+    if record is None:
+        raise UserError("no record of this run", file=folder)
+    return record
 
 
 def _labelled(folder: Path, labels: list[str], reference: str) -> Path:
@@ -93,7 +108,7 @@ def open_model(reference: str, root: Path | None = None, **options: Any) -> Mode
             raise UserError(f"a run is opened as it is; {', '.join(options)} is for published weights", file=run)
         described = _description(run)
         if described is None:
-            raise UserError(_without_weights(read_record(run / "record.json")), file=run)
+            raise UserError(_without_weights(record_of(run)), file=run)
         plugins = described.get("made", {}).get("plugins", ())  # of the suite; those that are still there are imported
         plugins = tuple(name for name in plugins if not name.endswith(".py") or Path(name).is_file())
         return load(run / MODEL, kind="zoo", plugins=plugins)
@@ -107,8 +122,8 @@ def _without_weights(record: Record) -> str:
     if record.spec.kind == "trial":
         return "a trial keeps no weights, only final runs do"
     return (
-        "no weights here: runs that others published come without, and so do those of a suite with `weights: drop`; "
-        f"make them again with: zoobench run {record.suite}"
+        "no weights here: published runs come without, and so do those of a suite with `weights: drop`; "
+        f"make them again with: zoobench run {record.suite} --ignore-published"
     )
 
 

@@ -210,6 +210,16 @@ class Error(Part):
 
 
 @dataclass(frozen=True)
+class Origin(Part):
+    """Who answers for a record; published records have it beside them."""
+
+    kind: Literal["made here", "reviewed", "reported"] = "made here"
+    """`made here` by who publishes; by somebody else and `reviewed`, with some runs made again; or only `reported`."""
+    contributor: str = ""
+    """Who made it; empty for who publishes."""
+
+
+@dataclass(frozen=True)
 class External(Part):
     """Where published weights came from."""
 
@@ -278,6 +288,7 @@ class Record(Part):
     error: Error | None = None
     external: External | None = field(default=None, metadata=OPTIONAL)
     lm_eval: LmEval | None = field(default=None, metadata=OPTIONAL)
+    origin: Origin = field(default=Origin(), metadata=OPTIONAL)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Record:

@@ -1,40 +1,28 @@
-"""Records on disk: `results/<suite>/<run_id>/record.json`, written last and whole: where it is, the run is finished."""
+"""The records of a suite: runs made here, each in a folder of its own, over what was published with the suite.
 
-import contextlib
+A run made here is `results/<suite>/<run_id>/record.json`, written last and whole: where it is, the run is finished.
+"""
+
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from hashlib import blake2b
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
-from harness.records.parts import plain
+from harness.records import published
+from harness.records.files import finite, read_json, to_json, write_atomic
 from harness.records.record import Record
+
+SUITE = "suite.json"
+"""What the suite was when it last ran here: the rules of its board, its text, and the ids of its runs."""
 
 
 def default_root() -> Path:
     """`$ZOOBENCH_RESULTS`, or `results` under the working directory."""
     return Path(os.environ.get("ZOOBENCH_RESULTS", "results"))
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Write a file so that it is either whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-
-
-def to_json(data: Any) -> str:
-    """Readable JSON; NaN and infinities become null, so that any reader can parse it."""
-    return json.dumps(_finite(plain(data)), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _finite(data: Any) -> Any:
-    """The data as JSON reads it again, with None for NaN and infinities."""
-    return json.loads(json.dumps(data), parse_constant=lambda name: None)
 
 
 def read_record(path: Path) -> Record:
@@ -50,77 +38,74 @@ def read_record(path: Path) -> Record:
 
 
 class Store:
-    """The results of one suite under a root folder."""
+    """The results of one suite under a root folder.
 
-    def __init__(self, suite: str, root: Path | None = None) -> None:
+    Args:
+        ignore_published: see only what was made here.
+    """
+
+    def __init__(self, suite: str, root: Path | None = None, *, ignore_published: bool = False) -> None:
         self.suite, self.folder = suite, (root or default_root()) / suite
+        self.ignore_published = ignore_published
+
+    @cached_property
+    def published(self) -> published.Published:
+        """What was published with the suite; nothing where that is ignored."""
+        return published.Published(self.folder / "ignored" if self.ignore_published else self.folder)
 
     def run_folder(self, run_id: str) -> Path:
         return self.folder / run_id
 
-    def _record(self, run_id: str) -> Path:
-        return self.run_folder(run_id) / "record.json"
+    def made_here(self, run_id: str) -> bool:
+        """Whether this run was finished here."""
+        return (self.run_folder(run_id) / "record.json").is_file()
 
-    def published(self) -> dict[str, str]:
-        """Run ids that somebody published with the code, and the hash of each record as it was then."""
-        return self._read("published.json")
-
-    def finished(self, run_id: str, published: dict[str, str] | None = None) -> bool:
-        """Whether this run was made here; a published record was made elsewhere and does not count."""
-        path = self._record(run_id)
-        known = (self.published() if published is None else published).get(run_id)
-        return path.is_file() and (known is None or digest(path) != known)
+    def finished(self, run_id: str) -> bool:
+        """Whether there is a record of this run: made here, or published."""
+        return self.made_here(run_id) or run_id in self.published
 
     def write(self, record: Record) -> None:
         """Store a finished run: curve beside it, record last, checkpoint removed."""
         folder = self.run_folder(record.run_id)
-        curve = "".join(json.dumps(_finite(point.to_dict())) + "\n" for point in record.curve)
+        curve = "".join(json.dumps(finite(point)) + "\n" for point in record.curve)
         write_atomic(folder / "curve.jsonl", curve)
         write_atomic(folder / "record.json", to_json(record))
         shutil.rmtree(folder / "checkpoint", ignore_errors=True)
 
     def read(self, run_id: str) -> Record | None:
-        """One record, or None while it is not finished."""
-        path = self._record(run_id)
-        return read_record(path) if path.is_file() else None
+        """One record, the one made here before the published one; None while there is neither."""
+        if self.made_here(run_id):
+            return read_record(self.run_folder(run_id) / "record.json")
+        return self.published.record(run_id) if run_id in self.published else None
+
+    def ids(self) -> list[str]:
+        """The run ids of every record, sorted."""
+        return sorted({*self.published.ids(), *(path.parent.name for path in self.folder.glob("*/record.json"))})
 
     def records(self) -> list[Record]:
         """Every record of the suite, by run id."""
-        return [read_record(path) for path in sorted(self.folder.glob("*/record.json"))]
+        return [record for run_id in self.ids() if (record := self.read(run_id)) is not None]
+
+    def described(self) -> dict[str, Any]:
+        """What the suite was when it last ran here or was published: see `SUITE`; empty where neither happened."""
+        return read_json(self.folder / SUITE) or self.published.index.get("suite", {})
+
+    def describe(self, suite: Mapping[str, Any]) -> None:
+        """Keep what the suite is."""
+        write_atomic(self.folder / SUITE, to_json(dict(suite)))
 
     def read_baselines(self) -> dict[str, Any]:
         """Baselines by key (task label and data fingerprint)."""
-        return self._read("baselines.json")
+        return self.published.index.get("baselines", {}) | read_json(self.folder / "baselines.json")
 
-    def write_baselines(self, baselines: dict[str, Any]) -> None:
-        write_atomic(self.folder / "baselines.json", to_json(baselines))
+    def write_baselines(self, baselines: Mapping[str, Any]) -> None:
+        write_atomic(self.folder / "baselines.json", to_json(dict(baselines)))
 
-    def _read(self, name: str) -> dict[str, Any]:
-        path = self.folder / name
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    def publish(self, records: list[Record], suite: Mapping[str, Any], **index: Any) -> None:
+        """Write these records as the published ones, with what the suite is and its baselines.
 
-    @contextlib.contextmanager
-    def replacing_published(self) -> Iterator[None]:
-        """Whatever happens inside, records that were made anew are no longer listed as published afterwards."""
-        try:
-            yield
-        finally:
-            marks = self.published()
-            kept = {run_id: known for run_id, known in marks.items() if not self.finished(run_id, marks)}
-            if kept != marks:
-                write_atomic(self.folder / "published.json", to_json(kept))
-
-    def publish(self) -> int:
-        """Mark every record of a run here as published: returns how many.
-
-        What cannot be (`unsupported`) was not run by anybody, and need not be made anew elsewhere.
+        `index` holds what else stands in published.json.
         """
-        made = [record.run_id for record in self.records() if record.status != "unsupported"]
-        marks = {run_id: digest(self._record(run_id)) for run_id in made}
-        write_atomic(self.folder / "published.json", to_json(marks))
-        return len(marks)
-
-
-def digest(path: Path) -> str:
-    """BLAKE2 of a file's bytes."""
-    return blake2b(path.read_bytes(), digest_size=16).hexdigest()
+        what = {"suite": dict(suite), "baselines": self.read_baselines(), **index}
+        published.write(self.folder, records, what)
+        self.__dict__.pop("published", None)

@@ -1,68 +1,72 @@
-"""Whether published records are sound."""
+"""Whether records are sound."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
+from harness.records.published import INDEX, Published
 from harness.records.record import STATUSES, Record
-from harness.records.store import Store, digest, read_record
+from harness.records.store import read_record
 
 Problem = dict[str, str]
 """A file and what is wrong with it."""
 
 
 def verify(path: Path) -> list[Problem]:
-    """Everything wrong with the records under a folder (or with one record).
+    """Everything wrong with the records under a folder (or with one record), those in Parquet files included.
 
-    Checked: that each parses and has its keys, that its run id is the hash of its own spec and data, that runs of one
-    task and seed with one learning schedule consumed the same batches, and that published records are unchanged.
+    Checked: that published files have the hashes in their published.json, that each record parses and has its keys,
+    that its run id is the hash of its own spec and data, and that runs of one task and seed with one learning schedule
+    consumed the same batches.
 
     Raises:
         UserError: there is no record.
     """
     problems: list[Problem] = []
-    streams: dict[tuple[Any, ...], dict[str, list[Path]]] = {}
-    files = [path] if path.is_file() else sorted(path.rglob("record.json"))
-    if not files:
-        raise UserError("no record.json under this path", file=path)
-    for file in files:
-        try:
-            record = read_record(file)
-            problem = _unsound(record, file)
-        except UserError as error:
-            problem = error.message
+    streams: dict[tuple[Any, ...], dict[str, list[str]]] = {}
+    known = 0
+    for where, record in _records(path):
+        known += 1
+        problem = record if isinstance(record, str) else _unsound(record, Path(where))
         if problem:
-            problems.append({"file": str(file), "problem": problem})
-        elif record.status == "ok" and not record.external:
+            problems.append({"file": where, "problem": problem})
+        elif not isinstance(record, str) and record.status == "ok" and not record.external:
             spec, used = record.spec, record.budget.used
-            key = (file.parent.parent, spec.task_label, spec.seed, record.data.fingerprint, used.steps)
-            streams.setdefault(key, {}).setdefault(record.data.stream_hash, []).append(file)
+            key = (record.suite, spec.task_label, spec.seed, record.data.fingerprint, used.steps)
+            streams.setdefault(key, {}).setdefault(record.data.stream_hash, []).append(where)
+    if not known:
+        raise UserError("no record under this path", file=path)
     for (_, task, seed, *_), hashes in streams.items():
         problem = f"consumed other batches than the other runs of {task}, seed {seed}"
         rare = sorted(hashes.values(), key=len)[:-1]
-        problems += [{"file": str(file), "problem": problem} for where in rare for file in where]
-    return problems + (_changed(path) if path.is_dir() else [])
+        problems += [{"file": file, "problem": problem} for where in rare for file in where]
+    return problems
 
 
-def _unsound(record: Record, file: Path) -> str:
+def _records(path: Path) -> Iterator[tuple[str, Record | str]]:
+    """Every record under a path with where it is, or what keeps it from being read."""
+    for file in [path] if path.is_file() else sorted(path.rglob("record.json")):
+        try:
+            yield str(file), read_record(file)
+        except UserError as error:
+            yield str(file), error.message
+    for index in sorted(path.rglob(INDEX)):
+        published = Published(index.parent)
+        try:
+            published.check()
+            for run_id in published.ids():
+                yield str(index.parent / run_id), published.record(run_id)
+        except UserError as error:
+            yield str(error.file), error.message
+
+
+def _unsound(record: Record, where: Path) -> str:
     if record.status not in STATUSES:
         return f"unknown status {record.status!r}"
-    expected = record.spec.run_id
-    if record.run_id != expected or file.parent.name != expected:
+    expected, folder = record.spec.run_id, where.parent if where.name == "record.json" else where
+    if record.run_id != expected or folder.name != expected:
         return f"run id {record.run_id} is not the hash of its own spec and data ({expected})"
     if record.status == "ok" and not record.data.stream_hash and not record.external:
         return "no hash of the data it consumed"
     return ""
-
-
-def _changed(path: Path) -> list[Problem]:
-    """Published records that are gone or are not what was published."""
-    problems = []
-    for folder in sorted(file.parent for file in path.rglob("published.json")):
-        for run_id, known in Store(folder.name, folder.parent).published().items():
-            record = folder / run_id / "record.json"
-            if not record.is_file():
-                problems.append({"file": str(record), "problem": "published, but not there"})
-            elif digest(record) != known:
-                problems.append({"file": str(record), "problem": "not the record that was published"})
-    return problems

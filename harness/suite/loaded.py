@@ -1,14 +1,14 @@
 """A suite that was loaded: as written, with its tasks as every run of them is to be, and where each key stands."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
 from harness.records.meters import StopRule
-from harness.records.spec import MatchRule, TrainSettings
+from harness.records.spec import MatchRule, RunSpec, TrainSettings
 from harness.suite.schema import ArchitectureEntry, Suite, TaskEntry, Track
 from harness.suite.yaml_source import Path_, Source
 from tasks.base import Task
@@ -62,6 +62,20 @@ class LoadedSuite:
     def plugins(self) -> list[tuple[str, str]]:
         """Plug-ins as (name in the suite, what to import)."""
         return [(p, str((self.folder / p).resolve()) if p.endswith(".py") else p) for p in self.suite.plugins]
+
+    def described(self, runs: Iterable[RunSpec]) -> dict[str, Any]:
+        """What a board needs to know beside the records, the suite as written, and the ids of its runs."""
+        suite = self.suite
+        return {
+            "suite": suite.suite,
+            "about": suite.about,
+            "order": [[task.label, track] for task in suite.tasks for track in self.tracks],
+            "reference": suite.reference or "",
+            "targets": suite.targets,
+            "only": {task.label: task.only for task in suite.tasks if task.only},
+            "text": self.source.data,
+            "runs": sorted(spec.run_id for spec in runs),
+        }
 
     def error(self, message: str, path: Path_ = ()) -> UserError:
         """An error at the place of a key in the YAML."""

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 import harness
+from harness.board.report import publish
 from harness.commands.status import status
 from harness.errors import UserError
 from harness.gates.registry import gates
@@ -66,7 +67,12 @@ UNJUDGED = {"evaluate": {"valid": 8, "test": 8, "skip_gates": list(gates())}}
 def run(suite, quiet, tmp_path):
     """Runs the tiny suite with some keys replaced; its results."""
     (tmp_path / "mine.py").write_text(PLUGIN)
-    return lambda workers=2, **changes: harness.run(suite(**changes), root=tmp_path, workers=workers, console=quiet)
+
+    def run(workers=2, ignore_published=False, **changes):
+        given = {"root": tmp_path, "workers": workers, "ignore_published": ignore_published, "console": quiet}
+        return harness.run(suite(**changes), **given)
+
+    return run
 
 
 def by_architecture(results):
@@ -101,19 +107,23 @@ def test_a_suite_from_start_to_end_and_once_more(run, quiet):
 
 
 @pytest.mark.slow
-def test_published_records_are_made_anew_but_for_a_pair_that_cannot_be(run, quiet, tmp_path):
+def test_published_runs_count_as_finished_unless_they_are_ignored(run, suite, quiet, tmp_path):
     both = {"architectures": ["lstm", "mlp_mixer"], "seeds": [0], **UNJUDGED}
-    first = run(**both)
+    first, store = run(**both), Store("tiny", tmp_path)
     cannot = by_architecture(first)["mlp_mixer"]
     assert (cannot.status, cannot.error.kind, first.ok) == ("unsupported", "Unsupported", True)
     assert "causal" in cannot.error.message
-    assert Store("tiny", tmp_path).publish() == 1
-    second = run(**both)
-    assert (second.ran, len(second.records)) == (1, 2)
-    assert "1 published records" in quiet.file.getvalue()
-    assert [r.metrics for r in second.records] == [r.metrics for r in first.records]
-    assert second.records[0]["metrics"] == dict(second.records[0])["metrics"] == second.records[0].metrics.to_dict()
-    assert run(**both).ran == 0
+    assert publish(str(suite(**both)), root=tmp_path)[0] == 2
+    for record in first.records:
+        shutil.rmtree(store.run_folder(record.run_id))
+    again = run(**both)
+    assert (again.ran, again.records) == (0, first.records), "what was published is taken from there"
+    assert "2 of them published ones" in quiet.file.getvalue()
+    own = run(**both, ignore_published=True)
+    assert (own.ran, store.made_here(own.records[0].run_id)) == (2, True)
+    assert [r.metrics for r in own.records] == [r.metrics for r in first.records]
+    assert own.records[0]["metrics"] == dict(own.records[0])["metrics"] == own.records[0].metrics.to_dict()
+    assert Store("tiny", tmp_path).records() == own.records != first.records, "one's own stand for published ones"
 
 
 @pytest.mark.slow

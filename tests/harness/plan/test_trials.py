@@ -155,7 +155,6 @@ def test_what_another_version_of_optuna_asked_for_stands(made_with, stands, tune
     assert [len(specs) for specs in found.values()] == [STARTUP + 1, STARTUP + 1 + stands]
     assert (found["lstm"][STARTUP].train.lr == 0.00777) is stands
     assert found["lstm"][STARTUP].tuning.trial == STARTUP
-    assert len(per_cell(trials(loaded, _lookup(store, {})))["lstm"]) == STARTUP + 1 + stands
 
 
 def test_failed_trials_count_and_are_avoided(tuned):
@@ -196,8 +195,7 @@ def test_the_rule(tried, wanted, tuned):
 
 def test_the_shipped_suites_keep_their_run_ids():
     """Published records are found by them."""
-    there = {path.parent.name for path in (RESULTS / "quick").glob("*/record.json")}
-    assert {spec.run_id for spec in expand(load("quick"))} <= there
+    assert {spec.run_id for spec in expand(load("quick"))} <= set(Store("quick", RESULTS).ids())
     loaded, store = load("laptop"), Store("laptop", RESULTS)
     tried = trials(loaded, _lookup(store))
     records = [store.read(spec.run_id) for spec in tried]

@@ -4,12 +4,14 @@ import copy
 import json
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from harness.errors import UserError
+from harness.records.files import to_json
 from harness.records.record import Record
 from harness.records.spec import MatchRule
-from harness.records.store import read_record
+from harness.records.store import Store, read_record
 
 from ..made import make_record, make_spec
 
@@ -31,17 +33,17 @@ def differences(before, after, path=""):
 
 @pytest.mark.parametrize("suite", sorted(path.name for path in RESULTS.iterdir() if path.is_dir()))
 def test_published_records_are_written_as_they_were_read(suite):
-    for path in (RESULTS / suite).glob("*/record.json"):
-        data = json.loads(path.read_text())
+    for row in pq.read_table(RESULTS / suite / "records.parquet").to_pylist():
+        data = json.loads(row["record"])
         record = Record.from_dict(data)
         assert list(differences(data, record.to_dict())) == []
         assert Record.from_dict(record.to_dict()) == record
-        assert record.spec.run_id == record.run_id == path.parent.name
+        assert record.spec.run_id == record.run_id == row["run_id"]
 
 
 def test_attributes_are_the_keys():
-    path = next((RESULTS / "quick").glob("*/record.json"))
-    data, record = json.loads(path.read_text()), read_record(path)
+    record = Store("quick", RESULTS).records()[0]
+    data = json.loads(to_json(record))
     assert record.budget.used.tokens == data["budget"]["used"]["tokens"] == record["budget"]["used"]["tokens"]
     assert record.metrics.score("test") == data["metrics"]["test"][data["metrics"]["primary"]]
     assert dict(record) == data

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from harness.records.files import to_json, write_atomic
 from harness.records.record import CurvePoint
-from harness.records.store import Store, default_root, to_json, write_atomic
+from harness.records.store import Store, default_root
 
 from ..made import make_record, make_spec
 

@@ -8,8 +8,8 @@ from torch import nn
 
 import zoo
 from harness.plan.sizes import build_model, resolve_size
+from harness.records.files import to_json
 from harness.records.meters import StopRule
-from harness.records.store import to_json
 from harness.training.run import Run
 from zoo.contract import Mixer, Traits
 from zoo.ops import flops

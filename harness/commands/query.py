@@ -1,0 +1,42 @@
+"""`zoobench query`."""
+
+from pathlib import Path
+
+import click
+
+from harness.commands.common import console, json_option, print_json, root_option
+
+
+@click.command()
+@click.argument("sql")
+@root_option
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV instead of a table.")
+@json_option
+def command(sql: str, root: Path | None, as_csv: bool, as_json: bool) -> None:
+    """Ask DuckDB over all records.
+
+    The tables are `records` (a row a run) and `curves` (a row a point), of published runs and of your own, such as:
+
+    zoobench query "SELECT architecture, avg(test) FROM records WHERE task = 'text' GROUP BY ALL ORDER BY 2"
+    """
+    from harness.records.frames import query
+
+    answer = query(sql, root)
+    if as_json:
+        print_json(answer.to_pylist())
+    elif as_csv:
+        click.echo(answer.to_pandas().to_csv(index=False), nl=False)
+    else:
+        _show(answer.to_pydict())
+
+
+def _show(columns: dict[str, list[object]]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(header_style="bold")
+    for name in columns:
+        table.add_column(Text(name))
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*(Text(f"{value:.6g}" if isinstance(value, float) else str(value)) for value in row))
+    console().print(table)
