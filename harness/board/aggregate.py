@@ -48,7 +48,7 @@ def _track(
     none = [] if race else ["no time to target: the reference is not ranked, or has no score on valid, on any task"]
     if len(tasks) == 1:
         return Aggregate(track, names, reference, race=race, notes=none)
-    scales = [scale for task in tasks if (scale := _scale(task, reference, known)) is not None]
+    scales = [found for task in tasks if (found := scale(task, reference, known)) is not None]
     ranks = stats.ranks([[_score(task, name) for name in known] for task in tasks]).mean(axis=0)
     rows = [_standing(name, float(rank), tasks, scales) for name, rank in zip(known, ranks, strict=True)]
     rows.sort(key=lambda row: (-(row.iqm or 0.0), row.rank, row.architecture))
@@ -58,8 +58,8 @@ def _track(
     return replace(made, notes=[*_notes(made, tasks, boards), *none])
 
 
-def _scale(task: TaskBoard, named: str, names: Sequence[str]) -> Scale | None:
-    """None where the reference has no score, or beats no baseline."""
+def scale(task: TaskBoard, named: str, names: Sequence[str]) -> Scale | None:
+    """The scale of normalised scores; None where the reference has no score, or beats no baseline."""
     one = reference_row(task, named, names)
     if one is None or one.mean is None:
         return None

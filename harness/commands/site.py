@@ -1,0 +1,28 @@
+"""`zoobench site`."""
+
+from pathlib import Path
+
+import click
+
+from harness.commands.common import root_option
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("suites", nargs=-1, metavar="[SUITE]...")
+@root_option
+@click.option("--serve", "serving", is_flag=True, help="Show it in a browser, and follow a suite that runs.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8008, show_default=True, help="Of --serve; 0 for any.")
+def command(folder: Path, suites: tuple[str, ...], root: Path | None, serving: bool, port: int) -> None:
+    """Make a static site of all results, or of SUITEs.
+
+    Open FOLDER/index.html in a browser, or put FOLDER on any web server.
+    """
+    from harness.site.build import build
+
+    made = build(folder, suites, root, live=serving)
+    click.echo(f"{len(made)} suites in {folder}/; open {(folder / 'index.html').resolve()}")
+    if serving:
+        from harness.site.serve import serve
+
+        serve(folder, suites, root, port, click.echo)

@@ -1,0 +1,169 @@
+"""Write the site into a folder: the front page, a page a suite, an architecture and a row's runs, and the comparison."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+from markupsafe import Markup
+
+from harness.board import charts
+from harness.board.looks import looks
+from harness.board.model import TaskBoard
+from harness.board.sections import sections
+from harness.board.verdicts import sentences
+from harness.errors import UserError
+from harness.records.files import write_atomic
+from harness.records.record import Record
+from harness.records.store import default_root
+from harness.site import architecture_pages, compare, front_page, run_pages
+from harness.site.assets import write_assets
+from harness.site.front import matrix
+from harness.site.suites import Suite, read_suites
+from harness.site.views import TableView, section_view, slug, write_downloads
+from harness.version import __version__
+
+MARK = ".zoobench-site"
+"""The file that tells a folder that this module made, whose pages it may replace."""
+FOLDERS = ("suites", "runs", "architectures", "downloads")
+
+
+def build(folder: Path, names: Sequence[str] = (), root: Path | None = None, *, live: bool = False) -> list[Suite]:
+    """Make the site of the named suites, or of all with results; returns the suites on it.
+
+    Args:
+        live: pages look every two seconds whether they were made anew.
+
+    Raises:
+        UserError: there are no results, or the folder holds something else.
+    """
+    if folder.exists() and any(folder.iterdir()) and not (folder / MARK).exists():
+        raise UserError("holds other files; name an empty or new folder", file=folder)
+    suites, problems = read_suites(names, root or default_root())
+    write_atomic(folder / MARK, "")
+    for old in FOLDERS:
+        shutil.rmtree(folder / old, ignore_errors=True)
+    write_assets(folder / "assets")
+    Site(folder, suites, problems, live).write()
+    write_atomic(folder / "version.txt", str(time.time_ns()))
+    return suites
+
+
+class Site:
+    """What all pages share."""
+
+    def __init__(self, folder: Path, suites: list[Suite], problems: list[str], live: bool) -> None:
+        self.folder, self.suites, self.problems, self.live = folder, suites, problems, live
+        self.matrix = matrix(suites)
+        self.pages = {name: f"architectures/{slug(name)}.html" for name in architecture_pages.names(self.matrix)}
+
+    def write(self) -> None:
+        """Write every page."""
+        self.page("index.html", "index.html.j2", **front_page.context(self))
+        for suite in self.suites:
+            self._suite(suite)
+            for page, context in run_pages.pages(self, suite):
+                self.page(page, "run.html.j2", **context)
+        for page, template, context in architecture_pages.pages(self):
+            self.page(page, template, **context)
+        write_atomic(self.folder / "assets" / "boards.js", f"window.boards = {script_json(compare.boards(self))};\n")
+        self.page("compare.html", "compare.html.j2", names=compare.names(self), columns=compare.COLUMNS)
+
+    @cached_property
+    def _templates(self) -> jinja2.Environment:
+        return jinja2.Environment(
+            loader=jinja2.PackageLoader("harness.site"),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+
+    def page(self, path: str, template: str, **context: Any) -> None:
+        """Write one page; `path` is relative to the site."""
+        links = [{"name": suite.name, "href": suite_page(suite)} for suite in self.suites]
+        shared = {"up": "../" * path.count("/"), "version": __version__, "site_title": "zoobench", "live": self.live}
+        text = self._templates.get_template(template).render({"suites": links, **shared, **context})
+        write_atomic(self.folder / path, text)
+
+    def downloads(self, view: TableView, place: str, up: str) -> TableView:
+        """Write a table's downloads into `downloads/<place>`."""
+        return write_downloads(view, self.folder / "downloads" / place, f"{up}downloads/{place}/")
+
+    def _suite(self, suite: Suite) -> None:
+        known = sections(suite.board)
+        views = [self._view(suite, section) for section in known]
+        self.page(
+            suite_page(suite),
+            "suite.html.j2",
+            suite={"name": suite.name, "about": suite.board.about.strip()},
+            verdicts=sentences(suite.board),
+            board_notes=[{"text": note, "name": ""} for note in suite.board.notes],
+            looks=looks(row.architecture for task in suite.board.tasks for row in task.rows),
+            views=views,
+            defaults=suite.board.defaults,
+            provenance=provenance(suite.finals) + [(name, f"sha256 {known}") for name, known in suite.published.items()],
+            yaml=as_yaml(suite.described.get("text")),
+        )
+
+    def _view(self, suite: Suite, section: Any) -> TableView:
+        def run_page(task: TaskBoard, architecture: str) -> str:
+            return "../" + run_pages.address(suite, architecture, task.title)
+
+        view = section_view(section, run_page, suite.runs)
+        drawn = charts.of(section, suite.board, suite.records)
+        view = replace(view, charts=[figure(f"{view.id}-{chart.name}", chart.caption, chart.chart) for chart in drawn])
+        return self.downloads(view, slug(suite.name), "../") if section.columns else view
+
+
+def suite_page(suite: Suite) -> str:
+    """The address of a suite's page."""
+    return f"suites/{slug(suite.name)}.html"
+
+
+def figure(name: str, caption: str, chart: Any) -> dict[str, Any]:
+    """A chart for a template."""
+    spec = chart.to_dict()
+    spec.pop("config", None)
+    return {"id": name, "caption": caption, "description": spec.get("description", caption), "spec": Markup(script_json(spec))}
+
+
+def script_json(data: Any) -> str:
+    """JSON that can stand inside of a script element, whatever its texts say."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def as_yaml(data: Any) -> str:
+    """Plain data as YAML; empty for none."""
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True) if data else ""
+
+
+def provenance(records: Iterable[Record]) -> list[tuple[str, str]]:
+    """Where the numbers come from; every distinct value of every field is listed."""
+    known = list(records)
+    statuses = sorted({record.status for record in known})
+    counts = ", ".join(f"{sum(r.status == status for r in known)} {status}" for status in statuses)
+    found = [("runs", f"{len(known)}: {counts}")]
+    for name in ("zoobench", "commit", "hardware", "device", "threads", "precision", "packages", "kernels"):
+        values = sorted({_words(value) for record in known if (value := getattr(record.provenance, name))})
+        found += [(name, "; ".join(values))] if values else []
+    origins = sorted({" by ".join(filter(None, (r.origin.kind, r.origin.contributor))) for r in known})
+    found.append(("answered for", "; ".join(origins)))
+    for task in sorted({r.spec.task_label for r in known}):
+        if prints := sorted({r.data.fingerprint for r in known if r.spec.task_label == task} - {""}):
+            found.append((f"data of {task}", ", ".join(prints)))
+    return found
+
+
+def _words(value: Any) -> str:
+    """Like "numpy 2.4, torch 2.9" of packages."""
+    return ", ".join(map(" ".join, sorted(value.items()))) if isinstance(value, dict) else str(value)

@@ -1,0 +1,139 @@
+"""A page for each row of each board: its runs, their curves, gates and provenance, and how to make them again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import altair as alt
+
+from harness.board.comparable import severity
+from harness.board.model import TaskBoard
+from harness.board.rows import Row
+from harness.board.tables import ranks
+from harness.records.record import Record
+from harness.site.suites import Suite
+from harness.site.views import plain_table, slug
+from harness.units import clock, human
+
+if TYPE_CHECKING:
+    from harness.site.build import Site
+
+
+def address(suite: Suite, architecture: str, task: str) -> str:
+    """The page of one row on one board."""
+    return f"runs/{slug(suite.name)}/{slug(architecture)}--{slug(task)}.html"
+
+
+def pages(site: Site, suite: Suite) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every page of a suite's rows that were run here or published."""
+    for task in suite.board.tasks:
+        for row in task.rows:
+            if runs := suite.runs(task, row.architecture):
+                yield address(suite, row.architecture, task.title), _context(site, suite, task, row, runs)
+
+
+def _context(site: Site, suite: Suite, task: TaskBoard, row: Row, runs: list[Record]) -> dict[str, Any]:
+    from harness.site.build import as_yaml, figure, provenance, suite_page
+
+    name = row.architecture
+    trials = [r for r in suite.records if r.spec.kind == "trial" and r.spec.cell == runs[0].spec.cell]
+    spec = runs[0].spec.to_dict() | {"seed": [record.spec.seed for record in runs]}
+    chart, page = curves(runs), site.pages.get(runs[0].spec.architecture)
+    place = f"{slug(suite.name)}/{slug(name)}--{slug(task.title)}"
+    return {
+        "title": f"{name} on {task.title}, {suite.name}",
+        "suite": {"name": suite.name, "href": suite_page(suite)},
+        "architecture": name,
+        "task": task.title,
+        "verdict": _verdict(task, row),
+        "reason": row.reason,
+        "href": f"../../{page}" if page else "",
+        "seeds": site.downloads(_seeds(runs), place, "../../"),
+        "command": f"zoobench verify {suite.name}/{name}/{'/'.join(filter(None, (task.task, task.track)))}/{runs[0].spec.seed} --rerun 1",
+        "charts": [figure("curves", "Learning curves, a line a seed", chart)] if chart else [],
+        "trials": site.downloads(_trials(trials), place, "../../") if trials else None,
+        "gates": site.downloads(_gates(runs), place, "../../") if any(r.eligibility.gates for r in runs) else None,
+        "config": as_yaml(spec),
+        "provenance": provenance(runs),
+    }
+
+
+def _verdict(task: TaskBoard, row: Row) -> str:
+    if row.mean is None:
+        return f"No score: {row.status}."
+    half = "" if row.low is None or row.high is None else f" ± {(row.high - row.low) / 2:.3f} (95%)"
+    place = f", rank {ranks(row.ranks)} of {len(task.ranked)}" if row.ranks else ""
+    return f"{task.metric} {row.mean:.3f}{half}{f' {task.unit}' if task.unit else ''} over {len(row.seeds)} seeds{place}."
+
+
+def _seeds(runs: Sequence[Record]) -> Any:
+    columns = {
+        "run": lambda r: r.run_id,
+        "seed": lambda r: r.spec.seed,
+        "status": lambda r: r.status if r.error is None else f"{r.status}: {r.error.message}"[:200],
+        "test": lambda r: r.metrics.score("test"),
+        "valid": lambda r: r.metrics.score("valid"),
+        "tokens": lambda r: human(r.budget.used.tokens) if r.budget.used.tokens else None,
+        "compute": lambda r: human(r.budget.used.flops, "FLOP") if r.budget.used.flops else None,
+        "time": lambda r: clock(r.budget.used.seconds) if r.budget.used.seconds else None,
+        "memory": lambda r: human(r.memory.peak_bytes, "B") if r.memory.peak_bytes else None,
+        "made": lambda r: " by ".join(filter(None, (r.origin.kind, r.origin.contributor))),
+        "data stream": lambda r: r.data.stream_hash[:12] or None,
+    }
+    return plain_table("seeds", columns, runs)
+
+
+def _trials(trials: Sequence[Record]) -> Any:
+    ordered = sorted(trials, key=lambda r: (r.spec.train.lr if r.spec.train else 0.0, r.run_id))
+    columns: dict[str, Any] = {"run": lambda r: r.run_id}
+    for name in {name: None for trial in ordered for name in trial.spec.point}:
+        columns[name] = lambda r, name=name: r.spec.point.get(name)
+    columns |= {
+        "status": lambda r: r.status,
+        "score": lambda r: r.metrics.score(r.spec.evaluate.split or "valid"),
+        "tokens": lambda r: human(r.budget.used.tokens) if r.budget.used.tokens else None,
+    }
+    return plain_table("trials", columns, ordered)
+
+
+def _gates(runs: Sequence[Record]) -> Any:
+    found = {name: None for run in runs for name in run.eligibility.gates}
+    rows = []
+    for name in found:
+        own = [run.eligibility.gates[name] for run in runs if name in run.eligibility.gates]
+        worst = min(own, key=lambda gate: (gate.passed, -abs(gate.measured or 0.0)))
+        rows.append((name, worst, all(gate.passed for gate in own)))
+    rows += [(name, None, None) for name in sorted({skipped for run in runs for skipped in run.eligibility.skipped})]
+    columns = {
+        "gate": lambda row: row[0],
+        "passed": lambda row: {True: "yes", False: "no", None: "skipped by the suite"}[row[2]],
+        "measured": lambda row: row[1] and row[1].measured,
+        "limit": lambda row: row[1] and row[1].limit,
+        "about": lambda row: row[1].about if row[1] else "",
+    }
+    return plain_table("gates", columns, rows)
+
+
+def curves(runs: Sequence[Record]) -> alt.LayerChart | None:
+    """The validation score (the training loss without one) of every seed against tokens; None without curves."""
+    metric = runs[0].metrics.primary
+    scored = any(point.valid and metric in point.valid for run in runs for point in run.curve)
+    points = [
+        {"seed": str(run.spec.seed), "tokens": point.tokens, "score": float(f"{value:.6g}")}
+        for run in runs
+        for point in run.curve[:: max(1, len(run.curve) // 200)]
+        if (value := (point.valid or {}).get(metric) if scored else point.loss) is not None
+    ]
+    if not points:
+        return None
+    title = f"{metric} on valid" if scored else "training loss, nats"
+    ends = [f"seed {run.spec.seed}: {run.status}" for run in runs if severity(run.status)]
+    lines = alt.Chart(alt.Data(values=points)).mark_line(point=scored).encode(
+        x=alt.X("tokens:Q", axis=alt.Axis(format="~s", tickCount=6)),
+        y=alt.Y("score:Q", title=title, scale=alt.Scale(zero=False)),
+        color=alt.Color("seed:N", title="seed"),
+        tooltip=["seed:N", "tokens:Q", alt.Tooltip("score:Q", title=title)],
+    )
+    description = f"{title} against tokens for {len(runs)} seeds. {' '.join(ends)}".strip()
+    return alt.layer(lines, width="container", height=260, background="transparent", description=description)

@@ -1,0 +1,83 @@
+"""The suites that a site shows: each with its board, its records, and what could not be read."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.board.model import Board, TaskBoard
+from harness.board.report import rank
+from harness.errors import UserError
+from harness.records.record import Record
+from harness.records.store import Store
+from zoo.registry import nearest
+
+
+@dataclass(frozen=True)
+class Suite:
+    """One suite with results."""
+
+    name: str
+    board: Board
+    records: list[Record]
+    described: dict[str, Any]
+    """See `LoadedSuite.described`; empty for results of a version that did not keep it."""
+    published: dict[str, str]
+    """Hashes of the published files, by name; empty for runs of one's own."""
+
+    @property
+    def finals(self) -> list[Record]:
+        """The runs that the board ranks."""
+        return [record for record in self.records if record.spec.kind == "final"]
+
+    def runs(self, task: TaskBoard, architecture: str) -> list[Record]:
+        """The final runs behind one row of a table, by seed."""
+        own = [
+            record
+            for record in self.finals
+            if (record.spec.architecture_label, record.spec.task_label, record.spec.track)
+            == (architecture, task.task, task.track)
+        ]
+        return sorted(own, key=lambda record: record.spec.seed)
+
+
+def read_suite(name: str, root: Path) -> Suite:
+    """A suite made of what lies in its folder; no suite file is opened and no plug-in imported.
+
+    Raises:
+        UserError: it has no finished runs, or a file cannot be read.
+    """
+    store = Store(name, root)
+    described = store.described()
+    listed = {*described.get("runs", ())}
+    records = [record for record in store.records() if not listed or record.run_id in listed]
+    if not any(record.spec.kind == "final" for record in records):
+        raise UserError(f"no finished runs yet; start them with: zoobench run {name}", file=store.folder)
+    kept = store.read_baselines()
+    keys = {f"{r.spec.task_label} {r.data.fingerprint} {r.spec.evaluate.test}" for r in records}
+    baselines = [row for key in sorted(keys & kept.keys()) for row in kept[key]]
+    board = rank({"suite": name, **described}, records, baselines)
+    return Suite(name, board, records, described, store.published.index.get("files", {}))
+
+
+def read_suites(names: Sequence[str], root: Path) -> tuple[list[Suite], list[str]]:
+    """The named suites, or all that have results; and why others cannot be shown.
+
+    Raises:
+        UserError: a named suite has no results, or none has.
+    """
+    known = sorted(folder.name for folder in root.glob("*/") if Store(folder.name, root).ids())
+    for name in names:
+        if name not in known:
+            raise UserError(f"no results of {name!r}{nearest(name, known)}", file=root)
+    found, problems = list[Suite](), list[str]()
+    for name in names or known:
+        try:
+            found.append(read_suite(name, root))
+        except UserError as error:
+            if names:
+                raise
+            problems.append(str(error))
+    if not found:
+        raise UserError("no results to show; make some with: zoobench run quick", file=root)
+    return found, problems

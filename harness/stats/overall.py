@@ -1,0 +1,108 @@
+"""One order over many boards that few architectures are all on: Bradley and Terry's model of who beats whom.
+
+The chance that architecture i beats j on a task is π_i / (π_i + π_j) (Bradley and Terry 1952, Biometrika 39). Every
+board is a tournament: a pair of its ranked rows has met once, and the row has won the share of pairs of runs in which
+its run is better. What an architecture has not been tried on costs it nothing and gains it nothing. The strengths π
+are found by Hunter's iteration (2004, Annals of Statistics 32, equation 3), and intervals by a bootstrap over tasks, as
+Chatbot Arena does over votes (Chiang et al. 2024, arXiv:2403.04132): boards of one task are drawn together.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from harness.stats.judge import LEVEL
+
+Floats = NDArray[np.float64]
+Tournament = tuple[str, Mapping[str, Sequence[float]]]
+"""A task, and the scores of each architecture's runs on one board of it, larger where better."""
+
+DRAWS = 1000
+"""Fewer where there are more than 60 architectures: see `overall`."""
+SEED = 19520101
+TIES = 0.5
+"""Everybody also meets an opponent of strength 1, half won and half lost, so that one who never lost stays finite."""
+STEPS = 200
+FEWEST = 5
+"""Tasks an architecture must be ranked on to have a place among the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overall:
+    """Where one architecture stands over all boards."""
+
+    wins: float
+    """The chance to beat another architecture, averaged over the others."""
+    low: float
+    high: float
+    """The 95% interval of `wins`."""
+    rank: int
+    rank_low: int
+    rank_high: int
+    """The ranks it may hold, 95% of the draws."""
+    tasks: int
+    """On which it is ranked."""
+
+
+def overall(tournaments: Sequence[Tournament], fewest: int = FEWEST, level: float = LEVEL) -> dict[str, Overall]:
+    """Where each architecture that is ranked on `fewest` tasks stands among them, best first.
+
+    All boards count, also those where they meet others. Empty without two such architectures.
+    """
+    names = sorted({name for _, scores in tournaments for name in scores})
+    tasks = sorted({task for task, _ in tournaments})
+    on = {name: len({task for task, scores in tournaments if name in scores}) for name in names}
+    placed = [i for i, name in enumerate(names) if on[name] >= fewest]
+    if len(placed) < 2:
+        return {}
+    won = np.zeros((len(tasks), len(names), len(names)))
+    for task, scores in tournaments:
+        at = [names.index(name) for name in scores]
+        won[tasks.index(task)][np.ix_(at, at)] += _won(list(scores.values()))
+    draws = max(100, min(DRAWS, 4_000_000 // len(names) ** 2))
+    drawn = np.random.default_rng(SEED).multinomial(len(tasks), np.full(len(tasks), 1 / len(tasks)), size=draws)
+    wins = np.stack(
+        [_chances(_strengths(np.tensordot(count, won, 1))[placed]) for count in [np.ones(len(tasks)), *drawn]]
+    )
+    first, last = (rankdata(-wins, axis=1, method=ties) for ties in ("min", "max"))
+    ends, half = np.quantile(wins[1:], [level / 2, 1 - level / 2], axis=0), level / 2
+    lowest, highest = np.quantile(first[1:], half, axis=0), np.quantile(last[1:], 1 - half, axis=0)
+    rank_low, rank_high = np.minimum(np.floor(lowest), first[0]), np.maximum(np.ceil(highest), last[0])
+    columns = zip(wins[0], *ends, first[0].astype(int), rank_low.astype(int), rank_high.astype(int), strict=True)
+    found = {
+        names[i]: Overall(*(value.item() for value in own), on[names[i]])
+        for i, own in zip(placed, columns, strict=True)
+    }
+    return dict(sorted(found.items(), key=lambda item: (item[1].rank, item[0])))
+
+
+def _won(scores: Sequence[Sequence[float]]) -> Floats:
+    """(rows, rows): the share of pairs of runs that each row wins against each other one; a tie is half."""
+    won = np.zeros((len(scores), len(scores)))
+    for i, own in enumerate(scores):
+        mine = np.asarray(own)[:, None]
+        for j, others in enumerate(scores):
+            if i != j:
+                won[i, j] = np.mean(np.sign(mine - np.asarray(others)[None]) / 2 + 0.5)
+    return won
+
+
+def _strengths(won: Floats) -> Floats:
+    """(rows,): π of each architecture from (rows, rows) wins, by Hunter's iteration."""
+    met, total = won + won.T, won.sum(1) + TIES
+    strength = np.ones(len(won))
+    for _ in range(STEPS):
+        expected = (met / (strength[:, None] + strength)).sum(1) + 2 * TIES / (strength + 1)
+        before, strength = strength, total / expected
+        if np.allclose(before, strength, rtol=1e-3):
+            break
+    return strength
+
+
+def _chances(strength: Floats) -> Floats:
+    """(rows,): the mean chance to beat another row."""
+    against = strength[:, None] / (strength[:, None] + strength)
+    return (against.sum(1) - 0.5) / (len(strength) - 1)
