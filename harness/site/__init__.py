@@ -1,0 +1,1 @@
+"""The site: everything published, as pages that need no server."""
