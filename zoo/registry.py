@@ -141,6 +141,14 @@ class Registry:
             raise KeyError(f"unknown {self.what} {name!r}{nearest(name, self.names())}")
         return self.entries[name]
 
+    def file_of(self, name: str) -> str:
+        """The file that registers `name`; a built-in one is not imported for it.
+
+        Raises:
+            KeyError: unknown.
+        """
+        return self.files.get(name) or self.get(name).origin
+
     @cached_property
     def files(self) -> dict[str, str]:
         """The built-in names of `package`, and the file of each."""

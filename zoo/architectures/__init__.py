@@ -17,7 +17,7 @@ from zoo.types import Part, Recipe
 
 T = TypeVar("T", bound="Callable[..., Any]")
 _registry = Registry("architecture", "zoobench.architectures", package="zoo.architectures")
-names, get = _registry.names, _registry.get
+names, get, file_of = _registry.names, _registry.get, _registry.file_of
 
 
 def register(

@@ -1,6 +1,7 @@
 """Based (Arora et al. 2024, arXiv:2402.18668, sections 4.1 and 5.2): Taylor linear attention, and gated convolutions.
 
-    y_t = Σ_{s ≤ t} w_ts v_s / (Σ_{s ≤ t} w_ts + ε),    w_ts = φ(q_t)·φ(k_s) = 1 + q·k/√d + (q·k)²/2d  ≈  e^{q·k/√d}
+    y_t = Σ_{s ≤ t} w_{t,s} v_s / (Σ_{s ≤ t} w_{t,s} + ε)
+    w_{t,s} = φ(q_t)·φ(k_s) = 1 + q_t·k_s / √d + (q_t·k_s)² / 2d ≈ e^{q_t·k_s / √d}
 
 with d the width of q and k, a few features of each head. The third kind of layer, attention in a sliding window, is
 `zoo.layers.local_attention`.

@@ -1,7 +1,7 @@
 """BigBird attention: window, global and random blocks (Zaheer et al. 2020, arXiv:2007.14062, sections 2 and D).
 
-    y_t = softmax_{s ∈ K(b(t))}(q_t·k_s / √d) v_s
-    K(0) = K(N−1) = everything;   K(i) = blocks {0, i−1, i, i+1, N−1} and r random ones
+    y_t = Σ_{s ∈ K(i)} softmax_s(q_t·k_s / √d) v_s    for t in block i
+    K(0) = K(N − 1) = everything,    K(i) = blocks 0, i − 1, i, i + 1, N − 1 and r random ones
 
 with the sequence cut into N blocks of b steps (the internal construction, BigBird-ITC). The random blocks are drawn
 once for each layer and head, from a seed, by the official plan: among the first 2r + 5 blocks, neither in the window

@@ -1,4 +1,9 @@
-"""DeepNorm: x ← LN(α x + f(x)), α = (2N)^{1/4} in N blocks; values, outputs, MLPs start β = (8N)^{−1/4} as large."""
+"""DeepNorm: Post-LN with a stronger residual and a smaller start (Wang et al. 2022, arXiv:2203.00555).
+
+    x ← LN(α x + f(x)),    f = attention, then MLP,    α = (2N)^{1/4},    β = (8N)^{−1/4}
+
+in N blocks; the weights of values, outputs and MLPs start β times as large.
+"""
 
 from zoo.architectures import register
 from zoo.architectures.pre_ln import pre_ln

@@ -5,9 +5,10 @@ learn to map φ(k_t) to v_t, by an outer product (Schmidhuber 1991, 1992; also l
 
     sum      S_t = S_{t−1} + φ(k_t) v_tᵀ
     delta    S_t = S_{t−1} + β_t φ(k_t) (v_t − S_{t−1}ᵀ φ(k_t))ᵀ
-    y_t = W_o (S_tᵀ φ(q_t) / √d),    divided by Σ_{s≤t} φ(k_s)·φ(q_t) + ε with `attention_norm`
+    y_t = W_o S_tᵀ φ(q_t) / √d
 
-φ is made to sum to 1 (section 4.2, "sum normalisation"), without which S grows without bound under the delta rule:
+With `attention_norm`, S_tᵀ φ(q_t) is divided by Σ_{s≤t} φ(k_s)·φ(q_t) + ε. φ is made to sum to 1 (section 4.2, "sum
+normalisation"), without which S grows without bound under the delta rule:
 
     elu      φ(x) = elu(x) + 1                               (Katharopoulos et al. 2020)
     relu     φ(x) = max(x, 0)

@@ -1,6 +1,6 @@
 """FNet's mixing: the real part of a Fourier transform over time and features (Lee-Thorp et al. 2021, arXiv:2105.03824).
 
-    y = Re F_T(F_D(x)),    y_{tk} = Σ_s Σ_d cos(2π (ts/T + kd/D)) x_{sd}                     (section 3.2, eq. 3)
+    y = Re F_T(F_D(x)),    y_{t,k} = Σ_s Σ_d cos(2π (t s / T + k d / D)) x_{s,d}        (section 3.2, eq. 3)
 
 without parameters and without normalisation. Every output depends on T itself, so a model has one length, to which the
 Backbone pads with zeros.

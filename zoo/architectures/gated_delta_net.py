@@ -1,10 +1,11 @@
 """Gated DeltaNet: the delta rule with Mamba-2's decay (Yang, Kautz and Hatamizadeh 2025, arXiv:2412.06464, section 3).
 
     q_t, k_t, v_t = unit(SiLU(conv(x W_q)))_t, unit(SiLU(conv(x W_k)))_t, SiLU(conv(x W_v))_t
-    β_t = σ(x_t W_b),    ln α_t = −e^{A_log} softplus(x_t W_a + dt_bias)            (one of each per head)
+    β_t = σ(x_t W_b),    ln α_t = −e^A softplus(x_t W_a + b)        (one of each per head)
     S ← α_t S_{t−1},    S_t = S + β_t k_t (v_t − Sᵀ k_t)ᵀ,    y_t = (RMSNorm(S_tᵀ q_t / √d) ⊙ SiLU(x_t W_g)) W_o
 
-With more value heads than key heads, each key head serves as many consecutive value heads.
+A is the parameter `A_log`, b `dt_bias`. With more value heads than key heads, each key head serves as many consecutive
+value heads.
 """
 
 import math

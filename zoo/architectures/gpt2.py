@@ -1,4 +1,10 @@
-"""GPT-2: a Pre-LN transformer, x ← x + f(LN(x)), whose output head is the token table."""
+"""GPT-2: a Pre-LN transformer whose output head is the token table (Radford et al. 2019, section 2.3).
+
+    h_t = W_e[u_t] + W_p[t],    h ← h + f(LN(h)),    f = attention, then MLP
+    logits = LN(h) W_eᵀ
+
+W_e is the table of tokens, W_p that of positions.
+"""
 
 from zoo.architectures import register
 from zoo.layers.attention import Attention

@@ -1,4 +1,11 @@
-"""Griffin: two recurrent blocks with the RG-LRU, then one of local attention, repeated (De et al. 2024, section 2)."""
+"""Griffin: two recurrent blocks with the RG-LRU, then one of local attention, repeated (De et al. 2024, section 2).
+
+    x ← x + f(RMSNorm(x)),    x ← x + GeGLU(RMSNorm(x)),    f = recurrence, recurrence, attention, by turns
+    recurrence    h_t = a_t ⊙ h_{t−1} + √(1 − a_t²) ⊙ i_t ⊙ u_t,    y_t = (h_t ⊙ GELU(x_t W_y)) W_out
+    attention    y_t = Σ_{t − w < s ≤ t} softmax_s(q_t·k_s / √d) v_s
+
+`zoo.architectures.rg_lru` has the gates a and i, and u.
+"""
 
 from zoo.architectures import register
 from zoo.architectures.rg_lru import HAWK_AND_GRIFFIN, RecurrentBlock

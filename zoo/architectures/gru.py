@@ -1,6 +1,6 @@
 """Gated recurrent unit (Cho et al. 2014, arXiv:1406.1078; reset after the product, as in cuDNN and PyTorch).
 
-    r, z = σ of (W x_t + b + U h_{t−1} + c)
+    r = σ(W_r x_t + b_r + U_r h_{t−1} + c_r),    z = σ(W_z x_t + b_z + U_z h_{t−1} + c_z)
     n = tanh(W_n x_t + b_n + r ⊙ (U_n h_{t−1} + c_n)),    h_t = (1 − z) ⊙ n + z ⊙ h_{t−1}
 
 The state is h: D numbers per layer, whatever the length.

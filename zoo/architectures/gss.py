@@ -1,6 +1,6 @@
 """The gated state space layer (Mehta et al. 2022, arXiv:2206.13947, section 3.2).
 
-    u = φ(x W_u) in R^F,    v = φ(x W_v) in R^H,    y = DSS(v),    out = (y W_g ⊙ u) W_o + b        φ = GELU
+    u = φ(x W_u) ∈ ℝ^F,    v = φ(x W_v) ∈ ℝ^H,    y = DSS(v),    out = (y W_g ⊙ u) W_o + b,    φ = GELU
 
 The state space is run on H < width features, the gate multiplies F > width. DSS is the paper's simplified kernel: no
 softmax, no Δ, no HiPPO, one Λ of N modes for all H features, all of it drawn at random (section 3.2, figure 1b):

@@ -1,4 +1,10 @@
-"""The hybrid of H3 and attention that the paper's language models are (Fu, Dao et al. 2023, section 5)."""
+"""The hybrid of H3 and attention that the paper's language models are (Fu, Dao et al. 2023, section 5).
+
+    x ← x + f(LN(x)),    x ← x + MLP(LN(x))
+    f = attention in the second of each four blocks,    else f(x) = (q ⊙ SSM_diag(SSM_shift(k) ⊙ v)) W_out
+
+`zoo.architectures.h3` has q, k, v and the two state-space models.
+"""
 
 from zoo.architectures import register
 from zoo.architectures.h3 import H3

@@ -1,4 +1,9 @@
-"""Hybrids: stacks whose layers follow a pattern."""
+"""Hybrids: stacks whose layers follow a pattern.
+
+    x ← x + f_i(LN(x)),    x ← x + g_i(LN(x)),    i = l mod p in block l
+
+for a pattern of p mixers f and channel mixers g.
+"""
 
 import math
 from typing import Any

@@ -1,4 +1,10 @@
-"""Sliding-window attention in a Pre-LN transformer: each query sees the w nearest keys only (Mistral 7B, section 2)."""
+"""Sliding-window attention in a Pre-LN transformer: each query sees the w nearest keys only (Mistral 7B, section 2).
+
+    x ← x + f(LN(x)),    f = attention, then MLP
+    y_t = Σ_{t − w < s ≤ t} softmax_s(q_t·k_s / √d) v_s
+
+per head of width d. An encoder looks to both sides: `zoo.layers.local_attention` is the layer.
+"""
 
 from zoo.architectures import register
 from zoo.layers.local_attention import LocalAttention

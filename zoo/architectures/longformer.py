@@ -1,7 +1,7 @@
 """Longformer attention: a sliding window and a few global tokens (Beltagy et al. 2020, arXiv:2004.05150, section 3.1).
 
-    y_t = softmax_{s ∈ G ∪ W(t)∖G}(q_t·k_s / √d) v_s           for t ∉ G
-    y_t = softmax_s(q'_t·k'_s / √d) v'_s                       for t ∈ G, over the whole sequence
+    y_t = Σ_{s ∈ G ∪ W(t)} softmax_s(q_t·k_s / √d) v_s        for t ∉ G
+    y_t = Σ_s softmax_s(q'_t·k'_s / √d) v'_s                  for t ∈ G, over the whole sequence
 
 G are the first tokens and W(t) = {t − w/2, ..., t + w/2}: `window` w is the total width without the query itself, as
 transformers counts it. A local query has one softmax over window and global keys, and a global key counts once. Global

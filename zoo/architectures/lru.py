@@ -1,7 +1,7 @@
 """The linear recurrent unit (Orvieto et al. 2023, arXiv:2303.06349, section 3 and appendix A).
 
-    λ = e^{−ν + iθ},    ν = e^{nu_log},    θ = e^{theta_log},    γ = e^{gamma_log}
-    x_t = λ ⊙ x_{t−1} + γ ⊙ B u_t,    y_t = Re(C x_t) + D ⊙ u_t,    out = W₁ g ⊙ σ(W₂ g)  with  g = GELU(y)
+    λ = exp(−exp(ν_log) + i exp(θ_log)),    γ = exp(γ_log)
+    x_t = λ ⊙ x_{t−1} + γ ⊙ B u_t,    y_t = Re(C x_t) + D ⊙ u_t,    g = GELU(y),    out = W₁ g ⊙ σ(W₂ g)
 
 λ starts uniform on the ring r_min ≤ |λ| ≤ r_max, arg λ ≤ max_phase, and γ = √(1 − |λ|²).
 """

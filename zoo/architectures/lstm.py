@@ -1,6 +1,7 @@
 """Long short-term memory (Hochreiter and Schmidhuber 1997; forget gate: Gers, Schmidhuber and Cummins 2000).
 
-    i, f, g, o = σ, σ, tanh, σ of (W_i x_t + b_i + W_h h_{t−1} + b_h)
+    i = σ(W_i x_t + b_i + U_i h_{t−1} + c_i),    f = σ(W_f x_t + b_f + U_f h_{t−1} + c_f)
+    g = tanh(W_g x_t + b_g + U_g h_{t−1} + c_g),    o = σ(W_o x_t + b_o + U_o h_{t−1} + c_o)
     c_t = f ⊙ c_{t−1} + i ⊙ g,    h_t = o ⊙ tanh(c_t)
 
 The state is h and c: 2·D numbers per layer, whatever the length.

@@ -1,16 +1,14 @@
 """Mega, moving-average equipped gated attention (Ma et al. 2022, arXiv:2209.10655, section 3).
 
     h_t = p ⊙ β x_t + q ⊙ h_{t−1},    s_t = SiLU(γᵀ h_t / √N + ω x_t),    p = σ(δ),    q = 1 − p σ(α)
-
-is the multi-dimensional damped moving average s = EMA(x), with N numbers h for each channel; over a whole sequence
-s = SiLU(K ∗ x + ω x) with K_l = Σ_n γ_n p_n β_n q_n^l / √N. Then, with D, E and z the widths of model, values, queries:
-
-    v = SiLU(x W_v),    u, z', r, h' = split(s W),    u = σ(u),  z' = SiLU(z'),  r = SiLU(r)
+    v = SiLU(x W_v),    u, z', r, h' = split(s W),    u ← σ(u),    z' ← SiLU(z'),    r ← SiLU(r)
     Q, K = γ₀ ⊙ z' + β₀, γ₁ ⊙ z' + β₁,    a = f(Q Kᵀ + b) v    with one head and relative positions b
     y = u ⊙ (SiLU(h' + (r ⊙ a) W_h) − x)
 
-f is softmax, of scores scaled by 1/√z, or laplace or relu2 of scores divided by the number of keys. With chunk_size C
-attention stays within chunks of C steps, and costs O(T C).
+The first line is the multi-dimensional damped moving average s = EMA(x), with N numbers h for each channel; over a
+whole sequence s = SiLU(K ∗ x + ω x) with K_l = Σ_n γ_n p_n β_n q_n^l / √N. D, E and z are the widths of model, values
+and queries. f is softmax, of scores scaled by 1/√z, or laplace or relu2 of scores divided by the number of keys. With
+chunk_size C attention stays within chunks of C steps, and costs O(T C).
 
 The last x is the residual stream, before any norm: the official block is LN(x + y) or, with `prenorm`, x + y, which the
 residual types "post" and "pre" make of this mixer.

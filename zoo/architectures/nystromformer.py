@@ -1,6 +1,6 @@
 """Nyströmformer: softmax attention through m landmarks (Xiong et al. 2021, arXiv:2102.03902, sections 3.2 to 3.4).
 
-    S ≈ softmax(Q K̃ᵀ) Z softmax(Q̃ Kᵀ),    y = S V + conv(V),    Q and K scaled by d^{-¼}
+    S ≈ softmax(Q K̃ᵀ) Z softmax(Q̃ Kᵀ),    y = S V + conv(V),    Q and K scaled by d^{−1/4}
 
 Q̃, K̃ are the means of Q and K over m segments of the sequence, Z is 6 steps of an iteration towards the pseudo-inverse
 of A = softmax(Q̃ K̃ᵀ), and conv a depthwise convolution along time, one filter per head:

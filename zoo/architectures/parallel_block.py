@@ -1,4 +1,9 @@
-"""Parallel blocks: x ← x + f(LN(x)) + g(LN(x)) with attention f and MLP g."""
+"""Parallel blocks: attention and MLP side by side (Wang and Komatsuzaki 2021; Chowdhery et al. 2022, section 2).
+
+    x ← x + f(LN(x)) + g(LN(x)),    f = attention,    g = MLP
+
+Both read the same norm.
+"""
 
 from zoo.architectures import register
 from zoo.architectures.pre_ln import pre_ln

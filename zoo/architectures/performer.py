@@ -1,8 +1,8 @@
 """Performer: attention by positive orthogonal random features, FAVOR+ (Choromanski et al. 2021, arXiv:2009.14794).
 
-    y_t = Σ_s φ(q_t)·φ(k_s) v_s / Σ_s φ(q_t)·φ(k_s)
-    φ(x) = m^{-½} (exp(W x − |x|²/2 − c) + ε),    x scaled by d^{-¼}                      (kernel="softmax")
-    φ(x) = m^{-½} (relu(W x) + ε),                x scaled by d^{-¼}                      (kernel="relu")
+    y_t = (Σ_s φ(q_t)·φ(k_s) v_s) / (Σ_s φ(q_t)·φ(k_s))
+    φ(x) = m^{−1/2} (exp(W x − |x|²/2 − c) + ε)        softmax kernel, x scaled by d^{−1/4}
+    φ(x) = m^{−1/2} (relu(W x) + ε)                    relu kernel, x scaled by d^{−1/4}
 
 E[φ(q)·φ(k)] ∝ exp(q·k / √d) for W ~ N(0, I) (Lemma 1); the rows of W come in orthogonal blocks of d, each row with an
 independent χ_d norm (section 3.3). c is a stabiliser that cancels in y but for ε. The sums cost O(T m d), and a causal

@@ -1,4 +1,9 @@
-"""The Post-LN transformer: x ← LN(x + f(x)) for f = attention, then f = MLP, without a norm at the end."""
+"""The Post-LN transformer: a LayerNorm after each sum (Vaswani et al. 2017, arXiv:1706.03762, section 3.1).
+
+    x ← LN(x + f(x)),    f = attention, then MLP
+
+There is no norm at the end.
+"""
 
 from zoo.architectures import register
 from zoo.architectures.pre_ln import pre_ln

@@ -1,4 +1,10 @@
-"""The Pre-LN transformer: x ← x + f(LN(x)) for f = attention, then f = MLP, and one more LayerNorm at the end."""
+"""The Pre-LN transformer: a LayerNorm in each branch (Xiong et al. 2020, arXiv:2002.04745).
+
+    x ← x + f(LN(x)),    f = attention, then MLP,    out = LN(x)
+    head_h = softmax(Q_h K_hᵀ / √d_h) V_h,    attention(x) = concat(head_1, ..., head_H) W_O
+
+The last norm follows the last block.
+"""
 
 from zoo.architectures import register
 from zoo.layers.attention import Attention

@@ -1,10 +1,10 @@
 """Reformer's LSH attention (Kitaev et al. 2020, arXiv:2001.04451, section 2).
 
-    q_t = x_t W_QK,    v_t = x_t W_V,    y_t = (Σ_r w_{tr} softmax(q_t k̂ᵀ) v) W_O,    over the keys near t in round r
+    q_t = x_t W_QK,    v_t = x_t W_V,    y_t = (Σ_r w_{t,r} softmax(q_t k̂ᵀ) v) W_O    over the keys near t in round r
 
 Queries and keys are one: q_t is the query, k̂_t = q_t / |q_t| the key. Each of R rounds hashes every q_t to a bucket,
 argmax [q P, −q P] with random P, sorts the steps by bucket and time, and cuts them into chunks; a step attends to its
-chunk and to the one before. w_{tr} ∝ the softmax's denominator (eq. 5). A step scores −5·10⁴ for itself. The
+chunk and to the one before. w_{t,r} ∝ the softmax's denominator (eq. 5). A step scores −5·10⁴ for itself. The
 operator is `zoo.ops.lsh_attention`.
 
 The causal form hides later steps, yet is not strictly causal: where they hash moves the borders of the chunks, and so

@@ -1,4 +1,9 @@
-"""ResiDual: x ← LN(x + f(x)) and r ← r + f(x), from x = r = the embedding; the output is x + LN(r)."""
+"""ResiDual: Post-LN and Pre-LN at once (Xie et al. 2023, arXiv:2304.14802).
+
+    x ← LN(x + f(x)),    r ← r + f(x),    f = attention, then MLP,    out = x + LN(r)
+
+Both streams, x and r, start at the embedding.
+"""
 
 from zoo.architectures import register
 from zoo.architectures.pre_ln import pre_ln

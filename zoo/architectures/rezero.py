@@ -1,4 +1,9 @@
-"""ReZero: x ← x + a f(x) without norms, with a learned number a for each branch that starts at zero."""
+"""ReZero: residual branches without norms that start at zero (Bachlechner et al. 2020, arXiv:2003.04887).
+
+    x ← x + α f(x),    f = attention, then MLP
+
+Each branch has a number α of its own, which is learned from 0 on.
+"""
 
 from zoo.architectures import register
 from zoo.architectures.pre_ln import pre_ln

@@ -2,10 +2,11 @@
 
 Both sublayers first mix each input with the one before it (the token shift), x^μ_t = μ ⊙ x_t + (1 − μ) ⊙ x_{t−1}:
 
-    time mixing      r, k, v = x^{μr} W_r, x^{μk} W_k, x^{μv} W_v,    y = (σ(r) ⊙ wkv(w, u, k, v)) W_o
+    time mixing      r, k, v = x^{μr} W_r, x^{μk} W_k, x^{μv} W_v,    y = (σ(r) ⊙ wkv) W_o
+    wkv_t = (Σ_{s < t} e^{(t−1−s) w + k_s} v_s + e^{u + k_t} v_t) / (Σ_{s < t} e^{(t−1−s) w + k_s} + e^{u + k_t})
     channel mixing   r, k = x^{μr} W_r, x^{μk} W_k,                   y = σ(r) ⊙ (max(k, 0)² W_v)
 
-with w = −e^{time_decay} and u = time_first. See `zoo.ops.wkv4` for wkv.
+with w = −e^{time_decay} and u = time_first. See `zoo.ops.wkv4`.
 """
 
 import math

@@ -4,10 +4,10 @@ Both sublayers first mix each input with the one before it (the token shift), x^
 mixing then keeps a matrix S for every head of N channels, which forgets by a constant w per channel:
 
     r, k, v, g = x^{μr} W_r, x^{μk} W_k, x^{μv} W_v, silu(x^{μg} W_g)
-    y_t = r_tᵀ (S_{t−1} + diag(u) k_t v_tᵀ),    S_t = diag(w) S_{t−1} + k_t v_tᵀ,    w = exp(−exp(time_decay))
+    y_t = r_tᵀ (S_{t−1} + diag(u) k_t v_tᵀ),    S_t = diag(w) S_{t−1} + k_t v_tᵀ,    w = exp(−exp(ω))
     out = (GroupNorm(y) ⊙ g) W_o
 
-with u = time_faaaa. Channel mixing is that of RWKV-4, 3.5 times as wide inside:
+with u = time_faaaa and ω = time_decay. Channel mixing is that of RWKV-4, 3.5 times as wide inside:
 
     r, k = x^{μr} W_r, x^{μk} W_k,    out = σ(r) ⊙ (max(k, 0)² W_v)
 """

@@ -3,11 +3,12 @@
 RWKV-5 with a token shift and a decay that follow the data. With x' = x_{t−1} − x_t, for each c of w, k, v, r, g:
 
     m_c = tanh((x + x' ⊙ μ_x) A_c) B_c,    x^c = x + x' ⊙ (μ_c + m_c)
-    r, k, v, g = x^r W_r, x^k W_k, x^v W_v, silu(x^g W_g),    w_t = exp(−exp(time_decay + tanh(x^w A_d) B_d))
+    r, k, v, g = x^r W_r, x^k W_k, x^v W_v, silu(x^g W_g),    w_t = exp(−exp(ω + tanh(x^w A_d) B_d))
     y_t = r_tᵀ (S_{t−1} + diag(u) k_t v_tᵀ),    S_t = diag(w_t) S_{t−1} + k_t v_tᵀ
     out = (GroupNorm(y) ⊙ g) W_o
 
-The mixing vectors μ (time_maa_*) weigh the previous input, where those of RWKV-4 and 5 weigh the present one.
+with u = time_faaaa and ω = time_decay. The mixing vectors μ (time_maa_*) weigh the previous input, where those of
+RWKV-4 and 5 weigh the present one.
 """
 
 import torch

@@ -2,7 +2,7 @@
 
 A generalised delta rule on a matrix S per head of N channels. With the token shift x^c = x_t + μ_c ⊙ (x_{t−1} − x_t):
 
-    r, k, v = x^r W_r, x^k W_k, x^v W_v                     w = exp(−e^{−½} σ(w₀ + tanh(x^w W₁) W₂))
+    r, k, v = x^r W_r, x^k W_k, x^v W_v                     w = exp(−e^{−1/2} σ(w₀ + tanh(x^w W₁) W₂))
     a = σ(a₀ + x^a A₁ A₂),    g = σ(x^g G₁) G₂              v ← v + (v_first − v) ⊙ σ(v₀ + x^v V₁ V₂)
     κ̂ = k ⊙ k_k / ‖k ⊙ k_k‖ per head,                       k ← k ⊙ (1 + (a − 1) ⊙ k_a)
     S_t = diag(w_t) S_{t−1} − (κ̂_t ⊙ a_t) (S_{t−1}ᵀ κ̂_t)ᵀ + k_t v_tᵀ,    y_t = S_tᵀ r_t

@@ -1,4 +1,9 @@
-"""Sandwich-LN: x ← x + LN(f(LN(x))), a second LayerNorm on the way out of each branch."""
+"""Sandwich-LN: a second LayerNorm on the way out of each branch (Ding et al. 2021, arXiv:2105.13290, section 2.4).
+
+    x ← x + LN(f(LN(x))),    f = attention, then MLP
+
+Otherwise it is the Pre-LN transformer.
+"""
 
 from zoo.architectures import register
 from zoo.architectures.pre_ln import pre_ln

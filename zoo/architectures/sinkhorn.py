@@ -1,13 +1,13 @@
 """Sinkhorn attention: each block sees itself and one that a learned sorting brings beside it (Tay et al. 2020,
 arXiv:2002.11296, section 3).
 
-    R_ij = relu([Σ_{t∈i} q_t, Σ_{t∈i} k_t] W_j)                sort_net="simple", W_j a vector for each block j
-    R_ij = relu(mean_{t∈i} q_t · mean_{t∈j} k_t / √d)          sort_net="attention"
+    R_{i,j} = relu([Σ_{t∈i} q_t, Σ_{t∈i} k_t] W_j)             simple sorting net, one vector W_j per block
+    R_{i,j} = relu(mean_{t∈i} q_t · mean_{t∈j} k_t / √d)       attention as sorting net
     P = Sinkhorn((log(R + ε) + Gumbel noise) / τ)             doubly stochastic: rows and columns by turns, n times
     y_t = softmax([(P K)_i, K_i] q_t / √d) [(P V)_i, V_i]      for t in block i
 
-Every head sorts for itself. Noise is drawn in training only. Blocks of padding take no part. There is no
-official code; we follow lucidrains/sinkhorn-transformer, SinkhornSelfAttention with non_permutative=False.
+`sort_net` chooses R. Every head sorts for itself. Noise is drawn in training only. Blocks of padding take no part.
+There is no official code; we follow lucidrains/sinkhorn-transformer, SinkhornSelfAttention with non_permutative=False.
 """
 
 from typing import Literal

@@ -1,15 +1,14 @@
 """Synthesizer: attention whose scores come without dot products (Tay et al. 2021, arXiv:2005.00743, section 3).
 
-    y = softmax(S) V,    S (T, T) of each head by `variant`:
-
+    y = softmax(S) V
     dense                S_t = W₂ relu(W₁ x_t)                                  (section 3.2, eq. 1)
-    factorized_dense     S_{t,s} = A_{t, ⌊s/b⌋} B_{t, s mod b},    A_t, B_t = W_A relu(W₁ x_t), W_B relu(W₁ x_t)
+    factorized dense     S_{t,s} = A_{t, ⌊s/b⌋} B_{t, s mod b},    A_t, B_t = W_A relu(W₁ x_t), W_B relu(W₁ x_t)
     random               S = R, learned                                         (eq. 3)
-    factorized_random    S = R₁ R₂ᵀ, of rank k                                  (eq. 5)
+    factorized random    S = R₁ R₂ᵀ, of rank k                                  (eq. 5)
 
-`dot` mixes in q·k/√d, with q = W₁ x (section 3.4): added to S ("plus"), or as (1 − σ(α)) q·k/√d + σ(α) S ("alpha").
-The scores of a step reach `LayerContext.length` columns and depend on its place: a table of positions. Decoding keeps
-the past values, and a row's place.
+with S (T, T) of each head by `variant`. `dot` mixes in q·k/√d, with q = W₁ x (section 3.4): added to S ("plus"), or as
+(1 − σ(α)) q·k/√d + σ(α) S ("alpha"). The scores of a step reach `LayerContext.length` columns and depend on its place:
+a table of positions. Decoding keeps the past values, and a row's place.
 """
 
 from __future__ import annotations

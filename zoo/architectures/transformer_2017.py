@@ -1,4 +1,12 @@
-"""The original transformer: x ← LN(x + f(x)) for f = attention, cross attention (decoder only) and an MLP."""
+"""The original transformer (Vaswani et al. 2017, arXiv:1706.03762, section 3).
+
+    x ← LN(x + f(x)),    f = attention, then cross attention (decoder only), then FFN
+    head_h = softmax(Q_h K_hᵀ / √d_h) V_h,    attention(x) = concat(head_1, ..., head_H) W_O
+    FFN(x) = max(0, x W₁ + b₁) W₂ + b₂
+    x_t = √D E[u_t] + PE_t,    PE_{t,2i} = sin(t / 10000^{2i/D}),    PE_{t,2i+1} = cos(t / 10000^{2i/D})
+
+The token table E is the output head too.
+"""
 
 from zoo.architectures import register
 from zoo.layers.attention import Attention

@@ -1,4 +1,10 @@
-"""Transformer++, as in Llama: x ← x + f(RMSNorm(x)) for f = attention with rotary positions, then f = SwiGLU."""
+"""Transformer++, as in Llama (Touvron et al. 2023, arXiv:2302.13971, section 2.2).
+
+    x ← x + f(RMSNorm(x)),    f = attention, then SwiGLU,    RMSNorm(x) = g ⊙ x / √(mean(x²) + ε)
+    y_t = Σ_{s ≤ t} softmax_s(R_t q_t · R_s k_s / √d) v_s,    SwiGLU(x) = (SiLU(x W) ⊙ x V) W₂
+
+R_t turns each pair of features of a head by an angle in proportion to t (rotary positions).
+"""
 
 from zoo.architectures import register
 from zoo.layers.attention import Attention
