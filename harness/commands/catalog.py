@@ -11,8 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 import tasks
+from harness import cache
 from harness.errors import UserError
 from harness.lm_eval import questions
+from harness.records.parts import plain
 from harness.records.record import Override
 from harness.suite.load import shipped
 from harness.training.overrides import describe, overrides_of
@@ -35,13 +37,24 @@ class Kind:
 
 
 def _architecture(name: str) -> Row:
-    """What it is and can do, paper, source, deviations, and the oracles it was proven against."""
+    """What it is and can do; of a built-in architecture, as it was found out last under the same sources."""
+    if name in architectures.plugins():
+        return _examined(name)
+    with cache.kept() as known:
+        if (key := f"architecture {name}") not in known:
+            known[key] = _examined(name)
+        row: Row = known[key]
+        return row
+
+
+def _examined(name: str) -> Row:
+    """What it is and can do, paper, source, deviations, and the oracles it was proven against, as plain JSON."""
     from zoo.size import sketch_roles
 
     entry, found, models = architectures.get(name), proofs.of(name), sketch_roles(name)
     traits = next((model.traits for model in models.values()), None)
     overrides = next((own for model in models.values() if (own := overrides_of(model))), [])
-    return {
+    row = {
         "name": name,
         "family": entry.family,
         "about": entry.about,
@@ -56,6 +69,7 @@ def _architecture(name: str) -> Row:
         "gradient_error": max((proof.gradient for proof in found if proof.gradient is not None), default=None),
         "deviations": list(entry.deviations),
     }
+    return dict(plain(row))
 
 
 def _task(name: str) -> Row:
