@@ -22,11 +22,15 @@ def test_help_loads_nothing_heavy():
     assert not loaded_by(["--help"], ["--version"], *([verb, "--help"] for verb in VERBS)) & heavy
 
 
-def test_no_summary_is_cut(call):
+@pytest.mark.parametrize("columns", [60, 80])
+def test_no_summary_is_cut(columns, monkeypatch, call):
+    monkeypatch.setenv("COLUMNS", str(columns))
     listed = call("--help").stdout.partition("Commands:")[2]
+    assert "..." not in listed
     for verb in VERBS:
-        summary = call(verb, "--help").stdout.splitlines()[2].strip()
-        assert f"{verb:<8}  {summary}\n" in listed
+        summary = call(verb, "--help").stdout.split("\n\n")[1]
+        assert " ".join([verb, *summary.split()]) in " ".join(listed.split())
+        assert columns < 80 or len(summary.splitlines()) == 1, "a sentence of one line"
 
 
 def test_an_unknown_command_is_answered_with_the_nearest(call):
