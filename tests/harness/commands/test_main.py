@@ -128,7 +128,9 @@ def test_without_records(suite, call, tmp_path):
     assert "no record.json under this path" in call("verify", tmp_path, status=2).stderr
     said = call("board", suite(), "--results", tmp_path, status=2).stderr
     assert "no finished runs yet; start them with: zoobench run" in said
-    assert call("status", "--results", tmp_path).stdout == ""
+    said = f"no results in {tmp_path}/ yet; make the first with: zoobench run quick\n"
+    assert call("status", "--results", tmp_path).stdout == said
+    assert json.loads(call("status", "--results", tmp_path, "--json").stdout) == []
 
 
 @pytest.mark.slow
