@@ -11,7 +11,7 @@ from pydantic import BaseModel
 import tasks
 from harness.records.meters import METERS
 from harness.suite.load import find_suite, read_suite
-from harness.suite.schema import MATCHED, Stop, Suite, TaskEntry
+from harness.suite.schema import MATCHED, Suite, TaskEntry
 from harness.units import short
 
 Row = dict[str, Any]
