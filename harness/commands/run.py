@@ -18,17 +18,21 @@ from harness.commands.common import console, json_option, root_option, suite_opt
 def command(suite: str, overrides: tuple[str, ...], root: Path | None, workers: int | None, as_json: bool) -> None:
     """Run what SUITE still lacks, then print its board.
 
-    The same command resumes a suite that was interrupted.
+    It ends with one sentence a table: who leads, and who ties. The same command resumes a suite that was interrupted.
     """
     from harness.board import report
+    from harness.board.verdicts import sentences
     from harness.execute.runner import run_suite
     from harness.suite.load import load
 
     loaded = load(suite, overrides)
     results = run_suite(loaded, root=root, workers=workers, console=console(stderr=as_json))
     stale = bool(results.ran) or not (results.folder / "board").is_dir()
+    made = report.board_of(loaded, suite, root, save=stale)
     if stale or as_json:
-        print_boards([report.board_of(loaded, suite, root, save=stale)], as_json=as_json)
+        print_boards([made], as_json=as_json)
     else:
         click.echo(f"nothing was left to run; the board: {results.folder / 'board' / 'index.html'}")
+    if not as_json:
+        click.echo("\n" + "\n".join(sentences(made[0])))
     sys.exit(0 if results.ok else 1)

@@ -87,7 +87,9 @@ def test_run_then_everything_that_reads_its_records(suite, call, tmp_path):
 
     run = ["run", path, *results]
     before = sorted(path.stat().st_mtime_ns for path in folder.glob("*/record.json"))
-    assert "runs are finished" in call(*run).stdout
+    again = call(*run).stdout
+    assert "runs are finished" in again
+    assert again.splitlines()[-1].startswith("mqar: "), "it ends with a verdict"
     assert sorted(path.stat().st_mtime_ns for path in folder.glob("*/record.json")) == before
 
     assert call("verify", folder).stdout == "every record is sound\n"
