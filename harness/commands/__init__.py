@@ -39,6 +39,7 @@ class Commands(click.Group):
         if cmd_name not in VERBS:
             return None
         command: click.Command = importlib.import_module(f"harness.commands.{cmd_name}").command
+        command.short_help = (command.help or "").split("\n\n")[0]  # or click cuts the line where a terminal ends
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[Any, Any, list[str]]:

@@ -11,8 +11,11 @@ from rich.console import Console
 from rich.table import Table
 
 import tasks
+from harness import cache
+from harness.commands import suites
 from harness.errors import UserError
 from harness.lm_eval import questions
+from harness.records.parts import plain
 from harness.records.record import Override
 from harness.suite.load import shipped
 from harness.training.overrides import describe, overrides_of
@@ -35,13 +38,24 @@ class Kind:
 
 
 def _architecture(name: str) -> Row:
-    """What it is and can do, paper, source, deviations, and the oracles it was proven against."""
+    """What it is and can do; of a built-in architecture, as it was found out last under the same sources."""
+    if name in architectures.plugins():
+        return _examined(name)
+    with cache.kept() as known:
+        if (key := f"architecture {name}") not in known:
+            known[key] = _examined(name)
+        row: Row = known[key]
+        return row
+
+
+def _examined(name: str) -> Row:
+    """What it is and can do, paper, source, deviations, and the oracles it was proven against, as plain JSON."""
     from zoo.size import sketch_roles
 
     entry, found, models = architectures.get(name), proofs.of(name), sketch_roles(name)
     traits = next((model.traits for model in models.values()), None)
     overrides = next((own for model in models.values() if (own := overrides_of(model))), [])
-    return {
+    row = {
         "name": name,
         "family": entry.family,
         "about": entry.about,
@@ -56,6 +70,7 @@ def _architecture(name: str) -> Row:
         "gradient_error": max((proof.gradient for proof in found if proof.gradient is not None), default=None),
         "deviations": list(entry.deviations),
     }
+    return dict(plain(row))
 
 
 def _task(name: str) -> Row:
@@ -138,11 +153,13 @@ def rows(kind: str) -> list[Row]:
 
 
 def find(name: str) -> Row:
-    """The row called `name`, of whatever kind.
+    """The row called `name`, of whatever kind; of a suite by name or path, the whole suite.
 
     Raises:
         UserError: nothing is called that.
     """
+    if name in shipped() or name.endswith((".yaml", ".yml")):
+        return {"kind": "suite", **suites.describe(name)}
     known: list[str] = []
     for kind in KINDS.values():
         if name in (names := list(kind.names())):
@@ -211,11 +228,14 @@ def show_row(row: dict[str, Any], console: Console) -> None:
             for item in value.items() if isinstance(value, dict) else value:
                 console.print(f"  - {_ITEMS[key](item)}", highlight=False, markup=False)
         else:
-            write = (
-                format_error if key.endswith("error") else format_options if isinstance(value, dict) else format_value
-            )
             console.print(f"[bold]{key:<14}[/] ", end="")
-            console.print("none" if key in _ITEMS else write(value), highlight=False, markup=False)
+            console.print("none" if key in _ITEMS else _format(key, value), highlight=False, markup=False)
+
+
+def _format(key: str, value: Any) -> str:
+    if not isinstance(value, dict):
+        return format_error(value) if key.endswith("error") else format_value(value)
+    return (suites.format_settings if key in suites.SETTINGS else format_options)(value) if value else "–"
 
 
 def _override(override: dict[str, Any]) -> str:
@@ -240,5 +260,8 @@ _ITEMS: dict[str, Callable[[Any], str]] = {
     "difficulties": _difficulty,
     "deviations": str,
     "sources": str,
+    "architectures": suites.format_entry,
+    "tasks": suites.format_entry,
+    "tracks": suites.format_track,
 }
 """How an item of each of these keys is written."""

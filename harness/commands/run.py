@@ -26,14 +26,18 @@ def command(
 ) -> None:
     """Run what SUITE still lacks, then print its board.
 
-    The same command resumes a suite that was interrupted.
+    It ends with one sentence a table: who leads, and who ties. The same command resumes a suite that was interrupted.
     """
     from harness.board import report
+    from harness.board.verdicts import sentences
     from harness.execute.runner import run_suite
     from harness.suite.load import load
 
     loaded = load(suite, overrides)
     screen = console(stderr=as_json)
     results = run_suite(loaded, root=root, workers=workers, ignore_published=ignore_published, console=screen)
-    print_boards([report.board_of(loaded, suite, root)], as_json=as_json)
+    made = report.board_of(loaded, suite, root)
+    print_boards([made], as_json=as_json)
+    if not as_json:
+        click.echo("\n" + "\n".join(sentences(made)) + "\n\nto read it in a browser: zoobench site site")
     sys.exit(0 if results.ok else 1)

@@ -21,6 +21,10 @@ def command(suite: str | None, overrides: tuple[str, ...], root: Path | None, as
     rows = status(suite, root, overrides)
     if as_json:
         print_json(rows)
+    elif not rows:
+        from harness.records.store import default_root
+
+        click.echo(f"no results in {root or default_root()}/ yet; make the first with: zoobench run quick")
     for row in [] if as_json else rows:
         counts = ", ".join(f"{n} {what}" for what, n in row["counts"].items() if n)
         click.echo(f"{row['suite']}: {counts or 'nothing yet'}")

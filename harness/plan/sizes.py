@@ -1,18 +1,19 @@
 """The size that meets a run's match rule, the model of that size, and what a training step of it costs."""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
 
 import zoo
-from harness import machine
+from harness import cache, machine
 from harness.errors import UserError
 from harness.plan import published_rows
 from harness.records.spec import Cell, RunSpec
 from harness.suite.loaded import LoadedSuite
 from tasks.base import Task
+from zoo import architectures
 from zoo import size as sizing
 from zoo.contract import Model, Role, Shape
 from zoo.types import Unsupported
@@ -23,6 +24,11 @@ Sizes = dict[Cell, "sizing.Size | str"]
 
 def solve(specs: list[RunSpec], loaded: LoadedSuite) -> Sizes:
     """The size of every cell, or why it cannot be; a UserError names the line of a wrong option."""
+    with cache.kept() as known:
+        return _solve(specs, loaded, known)
+
+
+def _solve(specs: list[RunSpec], loaded: LoadedSuite, known: dict[str, Any]) -> Sizes:
     sizes: Sizes = {}
     for spec in specs:
         if spec.cell in sizes:
@@ -32,7 +38,7 @@ def solve(specs: list[RunSpec], loaded: LoadedSuite) -> Sizes:
             if spec.pretrained:
                 sizes[spec.cell] = published_rows.size(published_rows.open_weights(spec, task), task)
             else:
-                sizes[spec.cell] = resolve_size(spec, task)
+                sizes[spec.cell] = _known_size(spec, task, known)
         except Unsupported as error:
             sizes[spec.cell] = str(error)
         except UserError as error:
@@ -43,6 +49,23 @@ def solve(specs: list[RunSpec], loaded: LoadedSuite) -> Sizes:
             where = loaded.locate_error(*spec.cell[:2], str(error), spec.track)
             raise loaded.error(message, where) from None
     return sizes
+
+
+def _known_size(spec: RunSpec, task: Task, known: dict[str, Any]) -> "sizing.Size | str":
+    """The size of a cell, or why it cannot be; looked up in `known` where the sources decide it alone.
+
+    FLOPs also depend on the machine, and a plug-in's models on its own source: these are always found out anew.
+    """
+    if architectures.plugins() or (spec.match and spec.match.meter == "flops_per_token"):
+        return resolve_size(spec, task)
+    key = repr((spec.architecture, spec.role, task.shape, spec.match, sorted(spec.options.items())))
+    if key not in known:
+        try:
+            known[key] = asdict(resolve_size(spec, task))
+        except Unsupported as error:
+            known[key] = str(error)
+    found = known[key]
+    return found if isinstance(found, str) else sizing.Size(**found)
 
 
 @dataclass(frozen=True)

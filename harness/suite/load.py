@@ -40,6 +40,15 @@ def load(name: str | Path, overrides: tuple[str, ...] = ()) -> LoadedSuite:
     return loaded
 
 
+def read_suite(path: Path) -> Suite:
+    """A suite as its file and those it extends state it, typed; names and options are not looked up.
+
+    Raises:
+        UserError: with the file, the line and the key.
+    """
+    return _parse(_at_difficulty(_read(path), []))
+
+
 def shipped() -> dict[str, Path]:
     """The suites that come with zoobench, by name."""
     folder = Path(str(importlib.resources.files(task_registry))) / "suites"

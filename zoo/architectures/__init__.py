@@ -78,6 +78,11 @@ def _default_name(target: Any) -> str:
     return file if package == __name__ else snake(target.__name__)
 
 
+def plugins() -> set[str]:
+    """The names that are registered from elsewhere than this folder."""
+    return _registry.entries.keys() - _registry.files.keys()
+
+
 COMMON: dict[str, Any] = {
     "depth": int,
     "channel": Part | str | dict[str, dict[str, Any] | None] | None,

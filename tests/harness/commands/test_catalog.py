@@ -8,6 +8,9 @@ import pytest
 import tasks.registry
 import zoo
 from harness.commands import catalog, ls
+from harness.plan import trials
+from harness.plan.expand import expand
+from harness.suite.load import load
 from tasks import DataError, corpora
 from zoo import proofs
 
@@ -117,6 +120,35 @@ def test_one_thing_is_shown_whatever_it_is(kind, name, call):
     assert (row["kind"], row["name"]) == (kind, {"mnist": "pixels"}.get(name, name))
     shown = call("show", name).stdout
     assert all(key in shown for key in row)
+
+
+def test_a_suite_is_shown_as_it_will_run(tmp_path, call):
+    """What it extends is merged in, and the numbers are those of the suite as it is loaded."""
+    (tmp_path / "mine.yaml").write_text("suite: mine\nextends: quick\nseeds: [5]\nbudget: {stop: {tokens: 70k}}\n")
+    row = json.loads(call("show", tmp_path / "mine.yaml", "--json").stdout)
+    loaded = load(tmp_path / "mine.yaml")
+    assert (row["extends"], row["runs"], row["trials"], row["seeds"]) == ("quick", len(expand(loaded)), 0, [5])
+    assert row["budget"]["stop"] == {"tokens": 70_000}
+    assert row["tasks"]["pixels"]["stop"] == {"tokens": 300_000}
+    shown = call("show", tmp_path / "mine.yaml").stdout
+    assert "  - linformer: {k: 16}\n" in shown
+    assert "  - text: {corpus: wikipedia_xml, length: 64}\n" in shown
+    assert "stop: {tokens: 70k}" in shown
+    assert "params: 200k" in shown
+
+
+@pytest.mark.parametrize("suite", ["recall", "fair"])
+def test_difficulties_and_tracks_are_spelled_out(suite, call):
+    row, loaded = json.loads(call("show", suite, "--json").stdout), load(suite)
+    assert (row["runs"], row["trials"]) == (len(expand(loaded)), trials.count(loaded))
+    for task in loaded.tasks:
+        said = row["tasks"][task.label]
+        assert said[task.entry.name] == task.options
+        assert {**row["model"], **said.get("model", {})} == task.model
+        if row["difficulty"]:
+            assert said["stop"] == task.stop.to_dict()
+            assert said["match"]["params"] == task.match.target
+            assert said["train"]["lr"] == task.train.lr
 
 
 def test_what_is_unknown_is_answered_with_the_nearest(call):

@@ -22,11 +22,15 @@ def test_help_loads_nothing_heavy():
     assert not loaded_by(["--help"], ["--version"], *([verb, "--help"] for verb in VERBS)) & heavy
 
 
-def test_no_summary_is_cut(call):
+@pytest.mark.parametrize("columns", [60, 80])
+def test_no_summary_is_cut(columns, monkeypatch, call):
+    monkeypatch.setenv("COLUMNS", str(columns))
     listed = call("--help").stdout.partition("Commands:")[2]
+    assert "..." not in listed
     for verb in VERBS:
-        summary = call(verb, "--help").stdout.splitlines()[2].strip()
-        assert f"{verb:<8}  {summary}\n" in listed
+        summary = call(verb, "--help").stdout.split("\n\n")[1]
+        assert " ".join([verb, *summary.split()]) in " ".join(listed.split())
+        assert columns < 80 or len(summary.splitlines()) == 1, "a sentence of one line"
 
 
 def test_an_unknown_command_is_answered_with_the_nearest(call):
@@ -79,7 +83,9 @@ def test_run_then_everything_that_reads_its_records(suite, call, tmp_path):
 
     run = ["run", path, *results]
     before = sorted(path.stat().st_mtime_ns for path in folder.glob("*/record.json"))
-    assert "runs are finished" in call(*run).stdout
+    again = call(*run).stdout
+    assert "runs are finished" in again
+    assert again.splitlines()[-1].startswith("mqar: "), "it ends with a verdict"
     assert sorted(path.stat().st_mtime_ns for path in folder.glob("*/record.json")) == before
 
     assert call("verify", folder).stdout == "every record is sound\n"
@@ -123,7 +129,9 @@ def test_without_records(suite, call, tmp_path):
     assert "no record under this path" in call("verify", tmp_path, status=2).stderr
     said = call("board", suite(), "--results", tmp_path, status=2).stderr
     assert "no finished runs yet; start them with: zoobench run" in said
-    assert call("status", "--results", tmp_path).stdout == ""
+    said = f"no results in {tmp_path}/ yet; make the first with: zoobench run quick\n"
+    assert call("status", "--results", tmp_path).stdout == said
+    assert json.loads(call("status", "--results", tmp_path, "--json").stdout) == []
 
 
 @pytest.mark.slow

@@ -1,0 +1,64 @@
+"""What building models tells, kept from one command to the next in the user's cache.
+
+It is one file, which holds for one state of the sources and one version of torch; a damaged file counts as none, and
+where nothing can be written, nothing is kept. It loads no torch.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from harness.version import installed
+
+
+@contextmanager
+def kept() -> Iterator[dict[str, Any]]:
+    """What earlier commands kept, by key, as JSON; what is added to it is there for later ones."""
+    path, sources = _path(), _sources()
+    known = _read(path, sources)
+    before = len(known)
+    try:
+        yield known
+    finally:
+        if len(known) > before:
+            _write(path, {"sources": sources, "known": known})
+
+
+def _path() -> Path:
+    home = os.environ.get("ZOOBENCH_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "zoobench")
+    return Path(home, "models.json")
+
+
+@cache
+def _sources() -> str:
+    """A hash of the sources of `zoo` and `harness`, the proofs, and the version of torch."""
+    digest = blake2b(f"torch {installed('torch')}".encode(), digest_size=16)
+    root = Path(__file__).parents[1]
+    for path in sorted(path for package in ("zoo", "harness") for path in (root / package).rglob("*.py")):
+        digest.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
+    with suppress(FileNotFoundError):
+        digest.update((root / "zoo" / "proofs.json").read_bytes())
+    return digest.hexdigest()
+
+
+def _read(path: Path, sources: str) -> dict[str, Any]:
+    try:
+        content = json.loads(path.expanduser().read_text(encoding="utf-8"))
+        return dict(content["known"]) if content["sources"] == sources else {}
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError):  # RuntimeError: no home to expand
+        return {}
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    with suppress(OSError, RuntimeError):
+        path = path.expanduser()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
+            json.dump(content, file)
+        os.replace(file.name, path)
