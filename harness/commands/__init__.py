@@ -22,6 +22,7 @@ VERBS = (
         "check",
         "verify",
         "publish",
+        "site",
         "query",
     ),
     *("export", "new", "eval", "doctor", "bench", "generate"),

@@ -28,7 +28,7 @@ def names(matrix: Matrix) -> list[str]:
 def pages(site: Site) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """The list of architectures and the page of each: address, template and what it shows."""
     known = {name: catalog.find(name) for name in site.pages}
-    yield "architectures/index.html", "architectures.html.j2", {"view": site.downloads(_list(site, known), "architectures", "../")}
+    yield "architectures/index.html", "architectures.html.j2", {"view": _list(site, known)}
     for name, row in known.items():
         lines = [line for line in site.matrix.lines if line.architecture == name]
         yield site.pages[name], "architecture.html.j2", _context(site, name, row, lines)
@@ -52,7 +52,7 @@ def _list(site: Site, known: dict[str, dict[str, Any]]) -> TableView:
 
 
 def _context(site: Site, name: str, known: dict[str, Any], lines: list[Line]) -> dict[str, Any]:
-    boards = site.downloads(_boards(lines), f"architectures/{slug(name)}", "../")
+    boards = _boards(lines)
     proofs = plain_table(
         "proofs",
         {
@@ -63,13 +63,14 @@ def _context(site: Site, name: str, known: dict[str, Any], lines: list[Line]) ->
         known["oracles"],
     )
     rivals = [line.name for line in site.matrix.lines if line.overall and line.name != name][:6]
+    lengths = {"any": "any", "max": "up to a maximum it is built for", "fixed": "the one it is built for"}
     facts = [
         ("paper", known["paper"]),
         ("official source", known["source"]),
         ("plays", ", ".join(known["roles"])),
         ("causal", str(known["causal"])),
         ("resumable", "yes: a state is carried from call to call" if known["resumable"] else "no"),
-        ("length", {"any": "any", "max": "up to a maximum it is built for", "fixed": "the one it is built for"}[known["length"]]),
+        ("length", lengths.get(known["length"], "")),
         ("stochastic", "yes: hashes or random features" if known["stochastic"] else "no"),
         ("options", catalog.format_options(known["options"]) or "none"),
     ]
@@ -97,7 +98,7 @@ def _boards(lines: list[Line]) -> TableView:
     own = [(line, cell) for line in lines for cell in line.cells if cell.row is not None]
     own.sort(key=lambda pair: -1.0 if pair[1].value is None else -pair[1].value)
     columns = {
-        "board": lambda pair: CellView(pair[1].column.title, href=f"../suites/{slug(pair[1].column.suite)}.html#{slug(pair[1].column.task.title)}-section"),
+        "board": lambda pair: CellView(pair[1].column.title, href=f"../{pair[1].column.href}"),
         "row": lambda pair: pair[0].name,
         "rank": lambda pair: _rank(pair[1]),
         "normalised": lambda pair: pair[1].value,

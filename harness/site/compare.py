@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from harness.board.rows import Row
-from harness.site.views import slug
 
 if TYPE_CHECKING:
     from harness.site.build import Site
@@ -26,7 +25,7 @@ def boards(site: Site) -> list[dict[str, Any]]:
             "task": column.task.title,
             "metric": column.task.metric,
             "higher": column.task.higher_is_better,
-            "href": f"suites/{slug(column.suite)}.html#{slug(column.task.title)}-section",
+            "href": column.href,
             "rows": {row.architecture: _row(row) for row in column.task.rows},
         }
         for column in site.matrix.columns

@@ -9,6 +9,7 @@ from harness.board.aggregate import scale
 from harness.board.model import Scale, TaskBoard
 from harness.board.rows import Row
 from harness.site.suites import Suite
+from harness.site.views import slug
 from harness.stats.aggregate import normalised
 from harness.stats.overall import Overall, overall
 
@@ -29,6 +30,11 @@ class Column:
     @property
     def title(self) -> str:
         return f"{self.suite}: {self.task.title}"
+
+    @property
+    def href(self) -> str:
+        """The address of its table."""
+        return f"suites/{slug(self.suite)}.html#{slug(self.task.title)}-section"
 
     def normalise(self, row: Row) -> float | None:
         """A row's mean score on the board's scale; None where it is not ranked or there is no scale."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import altair as alt
 
-from harness.board.comparable import severity
 from harness.board.model import TaskBoard
 from harness.board.rows import Row
 from harness.board.tables import ranks
@@ -38,9 +38,9 @@ def _context(site: Site, suite: Suite, task: TaskBoard, row: Row, runs: list[Rec
 
     name = row.architecture
     trials = [r for r in suite.records if r.spec.kind == "trial" and r.spec.cell == runs[0].spec.cell]
+    labels = [suite.name, name, task.task, *filter(None, [task.track]), str(runs[0].spec.seed)]
     spec = runs[0].spec.to_dict() | {"seed": [record.spec.seed for record in runs]}
     chart, page = curves(runs), site.pages.get(runs[0].spec.architecture)
-    place = f"{slug(suite.name)}/{slug(name)}--{slug(task.title)}"
     return {
         "title": f"{name} on {task.title}, {suite.name}",
         "suite": {"name": suite.name, "href": suite_page(suite)},
@@ -49,11 +49,11 @@ def _context(site: Site, suite: Suite, task: TaskBoard, row: Row, runs: list[Rec
         "verdict": _verdict(task, row),
         "reason": row.reason,
         "href": f"../../{page}" if page else "",
-        "seeds": site.downloads(_seeds(runs), place, "../../"),
-        "command": f"zoobench verify {suite.name}/{name}/{'/'.join(filter(None, (task.task, task.track)))}/{runs[0].spec.seed} --rerun 1",
-        "charts": [figure("curves", "Learning curves, a line a seed", chart)] if chart else [],
-        "trials": site.downloads(_trials(trials), place, "../../") if trials else None,
-        "gates": site.downloads(_gates(runs), place, "../../") if any(r.eligibility.gates for r in runs) else None,
+        "seeds": _seeds(runs),
+        "command": f"zoobench verify {'/'.join(labels)} --rerun 1",
+        "charts": [figure("curves", f"Learning curves: {chart['description']}", chart)] if chart else [],
+        "trials": _trials(trials) if trials else None,
+        "gates": _gates(runs) if any(r.eligibility.gates for r in runs) else None,
         "config": as_yaml(spec),
         "provenance": provenance(runs),
     }
@@ -64,7 +64,9 @@ def _verdict(task: TaskBoard, row: Row) -> str:
         return f"No score: {row.status}."
     half = "" if row.low is None or row.high is None else f" ± {(row.high - row.low) / 2:.3f} (95%)"
     place = f", rank {ranks(row.ranks)} of {len(task.ranked)}" if row.ranks else ""
-    return f"{task.metric} {row.mean:.3f}{half}{f' {task.unit}' if task.unit else ''} over {len(row.seeds)} seeds{place}."
+    return (
+        f"{task.metric} {row.mean:.3f}{half}{f' {task.unit}' if task.unit else ''} over {len(row.seeds)} seeds{place}."
+    )
 
 
 def _seeds(runs: Sequence[Record]) -> Any:
@@ -115,25 +117,29 @@ def _gates(runs: Sequence[Record]) -> Any:
     return plain_table("gates", columns, rows)
 
 
-def curves(runs: Sequence[Record]) -> alt.LayerChart | None:
+def curves(runs: Sequence[Record]) -> dict[str, Any] | None:
     """The validation score (the training loss without one) of every seed against tokens; None without curves."""
     metric = runs[0].metrics.primary
     scored = any(point.valid and metric in point.valid for run in runs for point in run.curve)
     points = [
         {"seed": str(run.spec.seed), "tokens": point.tokens, "score": float(f"{value:.6g}")}
         for run in runs
-        for point in run.curve[:: max(1, len(run.curve) // 200)]
+        for point in run.curve[:: max(1, len(run.curve) // 100)]
         if (value := (point.valid or {}).get(metric) if scored else point.loss) is not None
     ]
     if not points:
         return None
     title = f"{metric} on valid" if scored else "training loss, nats"
-    ends = [f"seed {run.spec.seed}: {run.status}" for run in runs if severity(run.status)]
-    lines = alt.Chart(alt.Data(values=points)).mark_line(point=scored).encode(
-        x=alt.X("tokens:Q", axis=alt.Axis(format="~s", tickCount=6)),
-        y=alt.Y("score:Q", title=title, scale=alt.Scale(zero=False)),
-        color=alt.Color("seed:N", title="seed"),
-        tooltip=["seed:N", "tokens:Q", alt.Tooltip("score:Q", title=title)],
-    )
-    description = f"{title} against tokens for {len(runs)} seeds. {' '.join(ends)}".strip()
-    return alt.layer(lines, width="container", height=260, background="transparent", description=description)
+    description = f"{title} against tokens, a line for each of {len(runs)} seeds."
+    return _curves_form() | {"datasets": {"runs": points}, "description": description}
+
+
+@cache
+def _curves_form() -> dict[str, Any]:
+    """The chart without its data, in Vega-Lite."""
+    chart = alt.Chart(alt.NamedData("runs")).mark_line(point={"size": 12})
+    seed, tokens = alt.Color("seed:N"), alt.X("tokens:Q", axis=alt.Axis(format="~s", tickCount=6))
+    score = alt.Y("score:Q", scale=alt.Scale(zero=False))
+    lines = chart.encode(x=tokens, y=score, color=seed, tooltip=["seed:N", "tokens:Q", "score:Q"])
+    form: dict[str, Any] = lines.properties(width="container", height=260, background="transparent").to_dict()
+    return form

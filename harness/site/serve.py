@@ -39,7 +39,9 @@ def newest(root: Path) -> float:
     return max((file.stat().st_mtime for file in files), default=0.0)
 
 
-def _follow(folder: Path, names: Sequence[str], root: Path, stopped: threading.Event, say: Callable[[str], None]) -> None:
+def _follow(
+    folder: Path, names: Sequence[str], root: Path, stopped: threading.Event, say: Callable[[str], None]
+) -> None:
     known = newest(root)
     while not stopped.wait(EVERY):
         if (now := newest(root)) != known:

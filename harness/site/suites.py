@@ -61,7 +61,7 @@ def read_suite(name: str, root: Path) -> Suite:
 
 
 def read_suites(names: Sequence[str], root: Path) -> tuple[list[Suite], list[str]]:
-    """The named suites, or all that have results; and why others cannot be shown.
+    """The named suites, or all that have results, those of most runs first; and why others cannot be shown.
 
     Raises:
         UserError: a named suite has no results, or none has.
@@ -80,4 +80,4 @@ def read_suites(names: Sequence[str], root: Path) -> tuple[list[Suite], list[str
             problems.append(str(error))
     if not found:
         raise UserError("no results to show; make some with: zoobench run quick", file=root)
-    return found, problems
+    return sorted(found, key=lambda suite: -len(suite.finals)), problems

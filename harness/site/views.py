@@ -53,11 +53,14 @@ class TableView:
 
 def slug(text: str) -> str:
     """A name for files and addresses: letters, digits, `.`, `_` and `-`; a digest where that changed the text."""
+    text = text.replace(" · ", "--")
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:60]
     return plain if plain == text else f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:6]}".lstrip("-")
 
 
-def plain_table(title: str, columns: Mapping[str, Callable[[Any], Any]], items: Sequence[Any], **more: Any) -> TableView:
+def plain_table(
+    title: str, columns: Mapping[str, Callable[[Any], Any]], items: Sequence[Any], **more: Any
+) -> TableView:
     """A table of plain values, the first of which are names; a value may be a CellView."""
     heads = [Column(name, lambda _: Cell(""), left=at == 0) for at, name in enumerate(columns)]
     rows = [[_cell(read(item), left=at == 0) for at, read in enumerate(columns.values())] for item in items]

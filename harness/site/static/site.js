@@ -97,7 +97,11 @@ function matrix(DataTable) {
       const shown = ["suite", "role", "track"].every(key => !form.elements[key] || !form.elements[key].value || head[key] === form.elements[key].value);
       if (made.column(head.index).visible() !== shown) made.column(head.index).visible(shown, false);
     }
-    made.columns.adjust().draw();
+    made.draw();
+    // as many columns as fit; numbers only where they can be read
+    const shown = heads.filter(head => made.column(head.index).visible()).length, room = table.closest(".wide").clientWidth;
+    const width = Math.max(15, Math.min(30, Math.floor((room - 290) / Math.max(1, shown))));
+    table.style.setProperty("--cell", `${width}px`);
     remember(Object.fromEntries(fields.map(name => [name, form.elements[name].value])));
   };
   fields.forEach(name => { form.elements[name].value = state.get(name) || ""; form.elements[name].addEventListener("input", apply); });
@@ -152,16 +156,15 @@ async function compare() {
       ...["flops", "speed", "state", "params"].map(data => ({data, className: "number", render})),
     ],
   });
-  let rows = [];
   const show = async () => {
     const [a, b] = [form.a.value, form.b.value];
     remember({a, b});
-    rows = compared(a, b);
+    const rows = compared(a, b);
     made.clear().rows.add(rows).draw();
     const decided = rows.filter(row => row.winner !== null), count = name => decided.filter(row => row.winner === name).length;
     const costs = rows.map(row => row.flops).filter(Boolean), cost = Math.exp(costs.map(Math.log).reduce((x, y) => x + y, 0) / costs.length);
     $("#verdict").textContent = !decided.length ? `No board ranks both ${a} and ${b}.` :
-      `${a} is better than ${b} on ${count(a)} of ${decided.length} boards, worse on ${count(b)}; ${count("")} undecided.` + (costs.length ? ` It costs ${digits(cost)}× the training FLOPs.` : "");
+      `${a} is better than ${b} on ${count(a)} of ${decided.length} boards, worse on ${count(b)}; ${count("")} undecided.` + (costs.length ? ` It costs ${cost.toPrecision(2)}× the training FLOPs.` : "");
     const points = rows.filter(row => row.turned != null).map(row => ({board: row.board, turned: Math.max(-8, Math.min(8, row.turned)), about: row.verdict}));
     $("#differences").replaceChildren();
     if (points.length) await draw($("#differences"), {
@@ -175,26 +178,28 @@ async function compare() {
   };
   form.addEventListener("input", show);
   $("#swap").addEventListener("click", () => { [form.a.value, form.b.value] = [form.b.value, form.a.value]; show(); });
-  $$("[data-save]").forEach(button => button.addEventListener("click", () => save(button.dataset.save, rows)));
   await show();
 }
 
-function save(kind, rows) {
-  const keys = ["board", "metric", "difference", "half", "verdict", "flops", "speed", "state", "params"], cell = v => v == null ? "" : String(v);
-  const safe = v => /^[=+\-@\t\r]/.test(v) && isNaN(v) ? `'${v}` : v, quote = v => `"${safe(cell(v)).replaceAll('"', '""')}"`;
-  const tex = v => cell(v).replace(/[\\{}$&#%_^~]/g, c => ({"\\": "\\textbackslash{}", "^": "\\^{}", "~": "\\~{}"})[c] || `\\${c}`);
+// a table as a file: what stands in its cells, numbers in full
+function save(kind, table) {
+  const rows = $$("tr", table).map(row => [...row.cells].map(cell => cell.dataset.order && cell.classList.contains("number") ? cell.dataset.order : cell.innerText.trim()));
+  const [heads, ...lines] = rows;
+  const safe = text => /^[=+\-@\t\r]/.test(text) && isNaN(text) ? `'${text}` : text;
+  const tex = text => text.replace(/[\\{}$&#%_^~]/g, c => ({"\\": "\\textbackslash{}", "^": "\\^{}", "~": "\\~{}"})[c] || `\\${c}`);
   const text = {
-    csv: () => [keys, ...rows.map(row => keys.map(key => row[key]))].map(line => line.map(quote).join(",")).join("\n") + "\n",
-    json: () => JSON.stringify(rows.map(row => Object.fromEntries(keys.map(key => [key, row[key]]))), null, 1),
-    tex: () => `\\begin{tabular}{${"l".repeat(keys.length)}}\n\\toprule\n${keys.join(" & ")} \\\\\n\\midrule\n${rows.map(row => keys.map(key => tex(typeof row[key] === "number" ? digits(row[key]) : row[key])).join(" & ") + " \\\\").join("\n")}\n\\bottomrule\n\\end{tabular}\n`,
+    csv: () => rows.map(row => row.map(cell => `"${safe(cell).replaceAll('"', '""')}"`).join(",")).join("\n"),
+    json: () => JSON.stringify(lines.map(row => Object.fromEntries(row.map((cell, i) => [heads[i], cell]))), null, 1),
+    tex: () => ["\\begin{tabular}{" + "l".repeat(heads.length) + "}", "\\toprule", ...rows.map((row, i) => row.map(tex).join(" & ") + " \\\\" + (i ? "" : "\n\\midrule")), "\\bottomrule", "\\end{tabular}"].join("\n"),
   }[kind]();
-  const link = Object.assign(document.createElement("a"), {href: URL.createObjectURL(new Blob([text], {type: "text/plain"})), download: `comparison.${kind}`});
+  const link = Object.assign(document.createElement("a"), {href: URL.createObjectURL(new Blob([text + "\n"], {type: "text/plain"})), download: `${table.id}.${kind}`});
   link.click();
   URL.revokeObjectURL(link.href);
 }
 
 document.addEventListener("DOMContentLoaded", async () => {
   $$("[data-pick]").forEach(button => button.addEventListener("click", () => pick(button.dataset.pick)));
+  $$("[data-save]").forEach(button => button.addEventListener("click", () => save(button.dataset.save, document.getElementById(button.dataset.of))));
   document.addEventListener("click", event => {
     const row = event.target.closest("tr[data-row]");
     if (row && !event.target.closest("a, button, thead")) pick(row.dataset.row);
