@@ -38,7 +38,7 @@ def board_of(loaded: LoadedSuite, suite: str, root: Path | None = None, *, save:
         raise UserError(f"no finished runs yet; start them with: zoobench run {suite}", file=store.folder)
     made, folder = rank(loaded, records, baselines(loaded, store)), store.folder / "board"
     if save:
-        boards.write(made, records, folder)
+        boards.write(made, folder)
     return made, folder
 
 

@@ -20,10 +20,7 @@ if TYPE_CHECKING:
 @root_option
 @json_option
 def command(suites: tuple[str, ...], overrides: tuple[str, ...], root: Path | None, as_json: bool) -> None:
-    """Print the ranking of each SUITE, and write it as pages.
-
-    They go to results/<suite>/board/.
-    """
+    """Print the ranking of each SUITE, and write it to results/<suite>/board/board.md."""
     from harness.board import report
 
     print_boards((report.board(suite, overrides, root) for suite in suites), as_json=as_json)
@@ -39,6 +36,6 @@ def print_boards(boards: Iterable[tuple[Board, Path]], *, as_json: bool) -> None
             rows += board.to_rows()
         else:
             render(board, console())
-            click.echo(f"written to {folder}/: index.html, board.md, board.csv, board.json")
+            click.echo(f"written to {folder / 'board.md'}")
     if as_json:
         print_json(rows)

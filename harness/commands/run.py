@@ -30,5 +30,5 @@ def command(suite: str, overrides: tuple[str, ...], root: Path | None, workers: 
     if stale or as_json:
         print_boards([report.board_of(loaded, suite, root, save=stale)], as_json=as_json)
     else:
-        click.echo(f"nothing was left to run; the board: {results.folder / 'board' / 'index.html'}")
+        click.echo(f"nothing was left to run; the board: {results.folder / 'board' / 'board.md'}")
     sys.exit(0 if results.ok else 1)
