@@ -6,7 +6,6 @@ from typing import Any
 
 from rich.console import Console
 
-from harness.board.drawing import line_plot, styles
 from harness.board.tables import Column, Note, Section, as_markdown, cell, lines, name_column, print_section
 from harness.records.files import to_json
 
@@ -95,23 +94,13 @@ def show(rows: list[Row], console: Console) -> None:
         print_section(section, console)
 
 
-def plot(rows: list[Row], file: Path) -> bool:
-    """Seconds of a training step per sequence against length, both logarithmic; False of fewer than two lengths."""
-    series, good = {}, [row for row in rows if row["status"] == "ok"]
-    for name in dict.fromkeys(row["architecture"] for row in good):
-        own = sorted((row for row in good if row["architecture"] == name), key=lambda row: row["length"])
-        if len(own) > 1:
-            seconds = [row["length"] / row["train_tokens_per_s"] for row in own]
-            series[f"{name} (slope {own[0]['time_slope']:.2f})"] = [row["length"] for row in own], seconds
-    if not series:
-        return False
-    looks, ticks = styles([*series]), sorted({length for lengths, _ in series.values() for length in lengths})
-    with line_plot(series, looks, "length, tokens", "training, seconds a sequence", markers=True) as (drawn, axes):
-        axes.set(xscale="log", yscale="log")
-        axes.set_xticks(ticks, map(str, ticks))
-        axes.minorticks_off()
-        drawn.savefig(file, dpi=150)
-    return True
+def plot(rows: list[Row]) -> bytes | None:
+    """Seconds of a training step per sequence against length, as a PNG; None of fewer than two lengths."""
+    from harness.board import charts, export
+    from harness.board.looks import Frame, looks
+
+    chart = charts.lengths(rows, Frame(looks(row["architecture"] for row in rows), width=480, legend=True))
+    return None if chart is None else export.png(chart)
 
 
 def save(rows: list[Row], folder: Path) -> list[Path]:
@@ -120,4 +109,7 @@ def save(rows: list[Row], folder: Path) -> list[Path]:
     written = [folder / "bench.json", folder / "bench.md"]
     written[0].write_text(to_json(rows), encoding="utf-8")
     written[1].write_text("\n\n".join(map(as_markdown, sections(rows))) + "\n", encoding="utf-8")
-    return [*written, folder / "time.png"] if plot(rows, folder / "time.png") else written
+    if (drawn := plot(rows)) is not None:
+        written.append(folder / "time.png")
+        written[-1].write_bytes(drawn)
+    return written

@@ -1,4 +1,4 @@
-"""What a board is made of: attributes are the keys of board.json. What cannot be known is None."""
+"""What a board is made of: attributes are the keys of its JSON. What cannot be known is None."""
 
 import dataclasses
 from dataclasses import dataclass, field

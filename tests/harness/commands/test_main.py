@@ -18,7 +18,7 @@ def loaded_by(*commands):
 
 
 def test_help_loads_nothing_heavy():
-    heavy = {"torch", "pydantic", "numpy", "rich", "yaml", "matplotlib"}
+    heavy = {"torch", "pydantic", "numpy", "rich", "yaml", "altair", "pandas"}
     assert not loaded_by(["--help"], ["--version"], *([verb, "--help"] for verb in VERBS)) & heavy
 
 
