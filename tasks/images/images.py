@@ -120,7 +120,7 @@ class Images(Task):
         y, answers = content.labels[train], content.labels[test]
         told = "pixels" if step == 1 else f"every {step}th pixel of every {step}th row"
         nearest = f"class of the nearest image, by {told}"
-        return classifiers(x, y, z, answers, self.source.classes, told=told, nearest=nearest)
+        return classifiers(x, y, z, answers, told=told, nearest=nearest)
 
 
 @lru_cache(maxsize=2)

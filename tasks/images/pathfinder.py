@@ -115,7 +115,7 @@ class Pathfinder(Generated):
         seen, asked = self.images("test", self.evaluation_ids("test", limit), 0)
         x, z = (i.reshape(len(i), -1) / 255.0 for i in (images, seen))
         d, e = dot_distances(images), dot_distances(seen)
-        regression = logistic_regression(x, labels, z, classes=2)
+        regression = logistic_regression(x, labels, z)
         # The threshold and direction that are right most often on the training examples
         borders = np.quantile(d, np.linspace(0, 1, 65))
         right = np.array([((d > border) == labels).mean() for border in borders])

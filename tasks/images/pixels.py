@@ -87,4 +87,4 @@ class Pixels(Task):
         test = self.examples("test", self.evaluation_ids("test", limit), 0)
         x, z = (batch.inputs.reshape(len(batch), -1).astype(np.float64) for batch in (train, test))
         nearest = "class of the nearest image (Euclidean)"
-        return classifiers(x, train.targets, z, test.targets, self.source.classes, told="pixels", nearest=nearest)
+        return classifiers(x, train.targets, z, test.targets, told="pixels", nearest=nearest)

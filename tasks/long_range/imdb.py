@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -99,7 +99,9 @@ class Imdb(Task):
 
     def baselines(self, limit: int | None = None) -> list[Baseline]:
         """A guess, and what the words tell without their order."""
-        from scipy.sparse import csr_array
+        from sklearn.feature_extraction.text import CountVectorizer
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import Normalizer
 
         ids: dict[Split, Ids] = {"train": np.arange(self.count("train")), "test": self.evaluation_ids("test", limit)}
         train, test = (self._reviews[split][1][ids[split]] for split in ids)
@@ -110,16 +112,9 @@ class Imdb(Task):
 
         told, asked = words("train"), words("test")
         counted = Counter(word for words in told for word in words).most_common(WORDS)
-        column = {word: place for place, (word, _) in enumerate(counted)}
-
-        def present(texts: list[set[bytes]]) -> Any:
-            rows = [sorted(column[word] for word in words if word in column) for words in texts]
-            borders = np.cumsum([0, *map(len, rows)])
-            places = np.array([place for row in rows for place in row], dtype=np.int64)
-            weights = np.repeat(1 / np.sqrt(np.maximum(np.diff(borders), 1)), np.diff(borders))
-            return csr_array((weights, places, borders), shape=(len(rows), max(len(column), 1)))
-
-        answers = logistic_regression(present(told), train, present(asked), classes=2, l2=1e-4)
+        known = [word for word, _ in counted] or [b""]
+        present = make_pipeline(CountVectorizer(analyzer=list, vocabulary=known, lowercase=False), Normalizer())
+        answers = logistic_regression(present.fit_transform(told), train, present.transform(asked), l2=1e-4)
         how = f"logistic regression on which of the {WORDS:,} commonest words the same bytes hold, L2 1e-4"
         return [
             accuracy("majority", commonest(train), test, "always the commoner label of the train split"),

@@ -30,7 +30,8 @@ COUNTS: dict[bool, dict[Split, int]] = {
 @register(
     paper="Yao and Zweig 2015, Sequence-to-Sequence Neural Net Models for Grapheme-to-Phoneme Conversion, "
     "arXiv:1506.00196, section 4",
-    source="https://github.com/cmusphinx/g2p-seq2seq",
+    source="https://github.com/cmusphinx/g2p-seq2seq; the dictionary: https://github.com/cmusphinx/cmudict "
+    "(BSD-2-Clause)",
     deviations=(
         "today's cmudict, split by the content of the word, where papers share a split of an older one (PronaSyl 2007: "
         "106,837 words for training, 12,000 for the test)",

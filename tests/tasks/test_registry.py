@@ -111,7 +111,7 @@ for name in tasks.names():
     task = tasks.build(name)
     assert task.shape and task.fingerprint and task.metric and task.role
     [task.count(split) for split in ("train", "tune", "valid", "test")]
-loaded = {"torch", "scipy", "gensim", "mlxtend"} & set(sys.modules)
+loaded = {"torch", "scipy", "sklearn", "pandas", "pyarrow", "pooch"} & set(sys.modules)
 assert not loaded, loaded
 assert corpora.load.cache_info().misses == 0
 """

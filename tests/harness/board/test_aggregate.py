@@ -287,13 +287,12 @@ def test_a_rival_moves_nobody_measured_by_a_fixed_reference(text, recall, rate, 
     assert all(pair in after.improvements for pair in before.improvements)
 
 
-def test_every_format_has_it(tmp_path):
+def test_every_format_has_it():
     made = made_of(RECORDS)
     (stored,) = json.loads(formats.as_json(made))["across"]
     assert (stored["reference"], stored["race"]["rows"][-1]["times"]["recall"]) == ("ref", None)
     assert len(made.to_rows()) == 3 + 1 + 3 + 3  # rows and lines of tasks only
-    board.write(made, tmp_path)
-    text = (tmp_path / "board.md").read_text()
+    text = formats.markdown(made)
     assert "| good | 2.000 | \\[2.00, 2.00\\] | 2.000 | 1.00 | 2/2 | 1.00 \\[1.00, 1.00\\] |" in text
     assert max(map(len, text_of(made, width=60).splitlines())) <= 60
 
