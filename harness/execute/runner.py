@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -46,30 +46,45 @@ class Results:
 
 
 def run(
-    suite: str | Path,
+    suite: str | Path | Mapping[str, Any],
     *,
     overrides: tuple[str, ...] = (),
     root: Path | None = None,
     workers: int | None = None,
+    threads: int | None = None,
+    device: str = "auto",
     console: Console | None = None,
 ) -> Results:
     """Run what a suite still lacks, and return its records.
 
     Args:
-        suite: a name that ships, or a path. overrides: `key=value` pairs. root: where results go (`results`).
-        workers: runs at a time; by default one per core.
+        suite: a name that ships, a path, or the keys of a suite as a dict. overrides: `key=value` pairs.
+        root: where results go (`results`). workers: runs at a time; by default one per core. threads: of each run; by
+            default the cores divided by the workers. device: `auto`, `cpu`, `cuda` or `cuda:N`; no run's id names it.
 
     Raises:
-        UserError: the suite is wrong, its data is not here, or another process is running it.
+        UserError: the suite is wrong, its data or the device is not here, or another process is running it.
         KeyboardInterrupt: after checkpoints were written; call again to go on.
     """
-    return run_suite(load(suite, overrides), root=root, workers=workers, console=console)
+    options: dict[str, Any] = {"workers": workers, "threads": threads, "device": device, "console": console}
+    return run_suite(load(suite, overrides), root=root, **options)
 
 
 def run_suite(
-    loaded: LoadedSuite, *, root: Path | None = None, workers: int | None = None, console: Console | None = None
+    loaded: LoadedSuite,
+    *,
+    root: Path | None = None,
+    workers: int | None = None,
+    threads: int | None = None,
+    device: str = "auto",
+    console: Console | None = None,
 ) -> Results:
     """Run what a loaded suite still lacks; see `run`."""
+    from harness import machine
+
+    machine.choose(device)
+    workers = workers or max(1, default_workers() // (threads or 1))
+    threads = threads or max(1, default_workers() // workers)
     store, console = Store(loaded.name, root), console or Console()
     finals, published = expand(loaded), store.published()
     tries = trials(loaded, _lookup(store))
@@ -81,9 +96,9 @@ def run_suite(
     with _lock(store), store.replacing_published():
         ran = 0
         for tries in _decided(loaded, store, published):
-            ran += _execute(tries, sizes, loaded, store, workers, console)
+            ran += _execute(tries, sizes, loaded, store, (workers, threads), console)
         done = choose(finals, _records(trials(loaded, _lookup(store, published)), store))
-        ran += _execute(_missing(done, store, published), sizes, loaded, store, workers, console)
+        ran += _execute(_missing(done, store, published), sizes, loaded, store, (workers, threads), console)
         if not ran:
             console.print(f"{store.folder}: all {len(finals) + count(loaded)} runs are finished; nothing to do")
         _score_baselines(loaded, store, console)
@@ -159,16 +174,15 @@ def _sizes(specs: list[RunSpec], loaded: LoadedSuite) -> Sizes:
 
 
 def _execute(
-    specs: list[RunSpec], sizes: Sizes, loaded: LoadedSuite, store: Store, workers: int | None, console: Console
+    specs: list[RunSpec], sizes: Sizes, loaded: LoadedSuite, store: Store, share: tuple[int, int], console: Console
 ) -> int:
-    """Make these runs, all trials or all final; returns how many there are."""
+    """Make these runs, all trials or all final; returns how many there are. `share`: workers, and threads of each."""
     if not specs:
         return 0
     from harness.execute import executor
     from harness.execute.progress import Live, key
 
-    workers, jobs = workers or default_workers(), []
-    threads = max(1, default_workers() // workers)
+    (workers, threads), jobs = share, []
     for spec in specs:
         size = sizes[spec.cell]
         if isinstance(size, str):

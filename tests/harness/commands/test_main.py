@@ -66,7 +66,8 @@ def test_run_then_everything_that_reads_its_records(suite, call, tmp_path):
         return json.loads(call("status", path, *results, "--json").stdout)[0]["counts"]
 
     assert counts()["to do"] == 4
-    rows = json.loads(call("run", path, *results, "--workers", 2, "--json").stdout)
+    rows = json.loads(call("run", path, *results, "--workers", 2, "--threads", 2, "--json").stdout)
+    assert {json.loads(file.read_text())["provenance"]["threads"] for file in folder.glob("*/record.json")} == {2}
     assert {row["architecture"] for row in rows} >= {"pre_ln", "lstm"}
     keys = "architecture task metric mean low high seeds rank_low rank_high status reason"
     assert set(keys.split()) <= set(rows[0])
@@ -90,6 +91,7 @@ def test_run_then_everything_that_reads_its_records(suite, call, tmp_path):
     again = call(*run).stdout
     assert "runs are finished" in again
     assert again.splitlines()[-1].startswith("mqar: "), "it ends with a verdict"
+    assert call(*run, "--quiet").stdout.strip() == again.splitlines()[-1]
     assert sorted(path.stat().st_mtime_ns for path in folder.glob("*/record.json")) == before
 
     assert call("verify", folder).stdout == "every record is sound\n"
