@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import html
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,25 +26,55 @@ from harness.suite.loaded import LoadedSuite, SuiteTask
 from tasks.base import DataError
 
 if TYPE_CHECKING:
+    import pandas
+
+    from harness.board import Board
     from harness.execute.worker import Job
     from harness.plan.sizes import Sizes
     from zoo.size import Size
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Results:
-    """What a suite left: its records, and the folder they and the board are in."""
+    """What a suite left: its records, and the folder they and the board are in; printed, its verdicts."""
 
     suite: str
     folder: Path
     records: list[Record]
     ran: int
     """Runs made by this call."""
+    loaded: LoadedSuite
+    """The suite that was run."""
 
     @property
     def ok(self) -> bool:
         """Whether every final run ended well; a combination that cannot be (`unsupported`) is no failure."""
         return all(record.status in ("ok", "unsupported") for record in self.records)
+
+    @cached_property
+    def board(self) -> Board:
+        """Its tables, ranked from the records."""
+        from harness.board import report
+
+        return report.board_of(self.loaded, self.suite, self.folder.parent, save=False)[0]
+
+    def table(self) -> pandas.DataFrame:
+        """The rows of the board as a frame: one for each task, track and architecture, baselines too."""
+        import pandas
+
+        return pandas.DataFrame(self.board.to_rows())
+
+    def __repr__(self) -> str:
+        from harness.board.verdicts import sentences
+
+        head = f"{self.suite}: {len(self.records)} runs in {self.folder}, {self.ran} made now"
+        return "\n".join([head, *sentences(self.board)])
+
+    def _repr_html_(self) -> str:
+        columns = ["task", "track", "architecture", "status", "mean", "low", "high", "rank_low", "rank_high", "reason"]
+        rows = self.table()[columns].astype({"rank_low": "Int64", "rank_high": "Int64"})
+        shown: str = rows.to_html(index=False, na_rep="–", float_format="{:.3f}".format)
+        return f"<p>{'<br>'.join(map(html.escape, str(self).splitlines()))}</p>{shown}"
 
 
 def run(
@@ -106,7 +138,7 @@ def run_suite(
             from harness.lm_eval.evaluate_runs import evaluate_suite
 
             ran += evaluate_suite(loaded, _records(done, store), store, workers, console)
-    return Results(loaded.name, store.folder, _records(done, store), ran)
+    return Results(loaded.name, store.folder, _records(done, store), ran, loaded)
 
 
 def current(loaded: LoadedSuite, store: Store) -> list[Record]:
