@@ -20,10 +20,37 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
+from harness.errors import UserError
+
+_chosen = "auto"
+
+
+def choose(name: str) -> None:
+    """Have this process, and those it starts, use a device: `auto`, `cpu`, `cuda` or `cuda:N`.
+
+    Raises:
+        UserError: there is no such device here.
+    """
+    global _chosen
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise UserError(f"no device is called {name!r}; use auto, cpu, cuda or cuda:N", file="--device")
+    if name.startswith("cuda"):
+        count, number = torch.cuda.device_count(), int(name.partition(":")[2] or 0)
+        if number >= count:
+            here = ", ".join(["cpu", *(f"cuda:{i}" for i in range(count))])
+            raise UserError(f"there is no {name} on this machine; there is {here}", file="--device")
+        torch.cuda.set_device(number)
+    _chosen = name
+
+
+def chosen() -> str:
+    """What `choose` was told last; `auto` where it was not."""
+    return _chosen
+
 
 def pick() -> torch.device:
-    """CUDA where there is one, otherwise the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The chosen device; by default CUDA where there is one, otherwise the CPU."""
+    return torch.device(_chosen if _chosen != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
 
 
 def native_bf16(device: torch.device) -> bool:

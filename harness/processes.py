@@ -41,11 +41,20 @@ def without_main() -> Iterator[None]:
 
 
 def launch(target: Callable[..., None], *args: Any, duplex: bool = False) -> tuple[Any, Any]:
-    """A fresh process running `target(*args, pipe)`, and our end of the pipe."""
+    """A fresh process running `target(*args, pipe)` on the device chosen here, and our end of the pipe."""
+    from harness import machine
+
     fresh = context()
     ours, theirs = fresh.Pipe(duplex=duplex)
-    process = fresh.Process(target=target, args=(*args, theirs), daemon=False)
+    process = fresh.Process(target=_begin, args=(machine.chosen(), target, *args, theirs), daemon=False)
     with without_main():
         process.start()
     theirs.close()
     return process, ours
+
+
+def _begin(device: str, target: Callable[..., None], *args: Any) -> None:
+    from harness import machine
+
+    machine.choose(device)
+    target(*args)

@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.table import Table
 
 import tasks
-from harness import cache
 from harness.commands import suites
 from harness.errors import UserError
 from harness.lm_eval import questions
@@ -20,7 +19,7 @@ from harness.records.record import Override
 from harness.suite.load import shipped
 from harness.training.overrides import describe, overrides_of
 from tasks import corpora
-from zoo import architectures, proofs
+from zoo import architectures, cache, proofs
 from zoo.registry import Entry, nearest
 
 Row = dict[str, Any]

@@ -27,7 +27,7 @@ def command(
 ) -> None:
     """Write the text that follows a prompt, by the model of RUN.
 
-    RUN is a run's path, id or labels (quick/pre_ln/text/0), or what zoo.load opens (org/name, rwkv:file.pth).
+    RUN is a run's path, id or labels (quick/pre_ln/text/0), or published weights (a path, rwkv:file.pth, hf:org/name).
     """
     from harness.records.find import open_model
     from zoo.generate import stream_text

@@ -1,43 +1,97 @@
 """`zoobench run`."""
 
+from __future__ import annotations
+
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from harness.commands.board import print_boards
 from harness.commands.common import console, json_option, root_option, suite_options
+from harness.errors import UserError
+
+if TYPE_CHECKING:
+    from harness.suite.loaded import LoadedSuite
 
 
 @click.command()
-@click.argument("suite")
+@click.argument("suite", required=False)
 @suite_options
 @root_option
+@click.option("--task", "tasks", multiple=True, metavar="NAME,...", help="Without SUITE: the tasks.")
+@click.option("--arch", "architectures", multiple=True, metavar="NAME,...", help="Without SUITE: the architectures.")
+@click.option("--seeds", type=click.IntRange(1), help="Without SUITE: how many [default: 3].")
+@click.option("--params", metavar="COUNT", help="Without SUITE: parameters of each, such as 400k [default: as quick].")
+@click.option("--tokens", metavar="COUNT", help="Without SUITE: training tokens, such as 600k [default: as quick].")
+@click.option("--name", help="Without SUITE: what it is called [default: ad-hoc-TASK-ARCH-...].")
 @click.option("--workers", type=click.IntRange(1), help="Runs at a time [default: one per core].")
+@click.option("--threads", type=click.IntRange(1), help="Of each run [default: the cores divided by the workers].")
+@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|cuda:N", help="Where runs compute.")
 @click.option("--ignore-published", is_flag=True, help="Make runs again that were published with the suite.")
+@click.option("--quiet", is_flag=True, help="Print no progress, only the board and the verdicts.")
 @json_option
 def command(
-    suite: str,
+    suite: str | None,
     overrides: tuple[str, ...],
     root: Path | None,
     workers: int | None,
+    threads: int | None,
+    device: str,
     ignore_published: bool,
+    quiet: bool,
     as_json: bool,
+    **adhoc: Any,
 ) -> None:
     """Run what SUITE still lacks, then print its board.
 
     It ends with one sentence a table: who leads, and who ties. The same command resumes a suite that was interrupted.
+    Without SUITE: `zoobench run --task text --arch pre_ln,rwkv4` compares these with the settings of quick.
     """
     from harness.board import report
     from harness.board.verdicts import sentences
     from harness.execute.runner import run_suite
-    from harness.suite.load import load
 
-    loaded = load(suite, overrides)
+    loaded = _load(suite, overrides, {key: value for key, value in adhoc.items() if value})
     screen = console(stderr=as_json)
-    results = run_suite(loaded, root=root, workers=workers, ignore_published=ignore_published, console=screen)
-    made = report.board_of(loaded, suite, root)
+    screen.quiet = quiet
+    options: dict[str, Any] = {"workers": workers, "threads": threads, "device": device, "console": screen}
+    try:
+        results = run_suite(loaded, root=root, ignore_published=ignore_published, **options)
+    finally:
+        if suite is None:
+            _keep(loaded, root)
+    made = report.board_of(loaded, suite or loaded.name, root)
     print_boards([made], as_json=as_json)
     if not as_json:
         click.echo("\n" + "\n".join(sentences(made)) + "\n\nto read it in a browser: zoobench site site")
     sys.exit(0 if results.ok else 1)
+
+
+def _load(suite: str | None, overrides: tuple[str, ...], adhoc: dict[str, Any]) -> LoadedSuite:
+    """The suite that is named, or the one that the options make."""
+    from harness.suite import adhoc as of_options
+    from harness.suite.load import load
+
+    if suite is not None:
+        if adhoc:
+            given = {"tasks": "task", "architectures": "arch"}.get(name := next(iter(adhoc)), name)
+            raise UserError(f"--{given} goes without SUITE; change a suite's own keys by --set KEY=VALUE")
+        return load(suite, overrides)
+    tasks, architectures = adhoc.pop("tasks", ()), adhoc.pop("architectures", ())
+    if not tasks or not architectures:
+        raise UserError("name a SUITE, or both --task and --arch; `zoobench ls suites` lists suites")
+    return load(of_options.source(tasks, architectures, **adhoc), overrides)
+
+
+def _keep(loaded: LoadedSuite, root: Path | None) -> None:
+    """Write a suite that stands in no file beside its results, where `board` and `status` find it by name."""
+    import yaml
+
+    from harness.records.files import write_atomic
+    from harness.records.store import Store
+
+    folder = Store(loaded.name, root).folder
+    if folder.is_dir():
+        write_atomic(folder / "suite.yaml", yaml.safe_dump(loaded.source.data, sort_keys=False, allow_unicode=True))

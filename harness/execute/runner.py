@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+import html
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,50 +26,82 @@ from harness.suite.loaded import LoadedSuite, SuiteTask
 from tasks.base import DataError
 
 if TYPE_CHECKING:
+    import pandas
+
+    from harness.board import Board
     from harness.execute.worker import Job
     from harness.plan.sizes import Sizes
     from zoo.size import Size
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Results:
-    """What a suite left: its records, and the folder they and the board are in."""
+    """What a suite left: its records, and the folder they and the board are in; printed, its verdicts."""
 
     suite: str
     folder: Path
     records: list[Record]
     ran: int
     """Runs made by this call."""
+    loaded: LoadedSuite
+    """The suite that was run."""
 
     @property
     def ok(self) -> bool:
         """Whether every final run ended well; a combination that cannot be (`unsupported`) is no failure."""
         return all(record.status in ("ok", "unsupported") for record in self.records)
 
+    @cached_property
+    def board(self) -> Board:
+        """Its tables, ranked from the records."""
+        from harness.board import report
+
+        return report.board_of(self.loaded, self.suite, self.folder.parent, save=False)[0]
+
+    def table(self) -> pandas.DataFrame:
+        """The rows of the board as a frame: one for each task, track and architecture, baselines too."""
+        import pandas
+
+        return pandas.DataFrame(self.board.to_rows())
+
+    def __repr__(self) -> str:
+        from harness.board.verdicts import sentences
+
+        head = f"{self.suite}: {len(self.records)} runs in {self.folder}, {self.ran} made now"
+        return "\n".join([head, *sentences(self.board)])
+
+    def _repr_html_(self) -> str:
+        columns = ["task", "track", "architecture", "status", "mean", "low", "high", "rank_low", "rank_high", "reason"]
+        rows = self.table()[columns].astype({"rank_low": "Int64", "rank_high": "Int64"})
+        shown: str = rows.to_html(index=False, na_rep="–", float_format="{:.3f}".format)
+        return f"<p>{'<br>'.join(map(html.escape, str(self).splitlines()))}</p>{shown}"
+
 
 def run(
-    suite: str | Path,
+    suite: str | Path | Mapping[str, Any],
     *,
     overrides: tuple[str, ...] = (),
     root: Path | None = None,
     workers: int | None = None,
+    threads: int | None = None,
+    device: str = "auto",
     ignore_published: bool = False,
     console: Console | None = None,
 ) -> Results:
     """Run what a suite still lacks, and return its records.
 
     Args:
-        suite: a name that ships, or a path. overrides: `key=value` pairs. root: where results go (`results`).
-        workers: runs at a time; by default one per core.
+        suite: a name that ships, a path, or the keys of a suite as a dict. overrides: `key=value` pairs.
+        root: where results go (`results`). workers: runs at a time; by default one per core. threads: of each run; by
+            default the cores divided by the workers. device: `auto`, `cpu`, `cuda` or `cuda:N`; no run's id names it.
         ignore_published: make runs again that were published with the suite.
 
     Raises:
-        UserError: the suite is wrong, its data is not here, or another process is running it.
+        UserError: the suite is wrong, its data or the device is not here, or another process is running it.
         KeyboardInterrupt: after checkpoints were written; call again to go on.
     """
-    return run_suite(
-        load(suite, overrides), root=root, workers=workers, ignore_published=ignore_published, console=console
-    )
+    options: dict[str, Any] = {"workers": workers, "threads": threads, "device": device, "console": console}
+    return run_suite(load(suite, overrides), root=root, ignore_published=ignore_published, **options)
 
 
 def run_suite(
@@ -75,23 +109,31 @@ def run_suite(
     *,
     root: Path | None = None,
     workers: int | None = None,
+    threads: int | None = None,
+    device: str = "auto",
     ignore_published: bool = False,
     console: Console | None = None,
 ) -> Results:
     """Run what a loaded suite still lacks; see `run`."""
+    from harness import machine
+
+    machine.choose(device)
+    workers = workers or max(1, default_workers() // (threads or 1))
+    threads = threads or max(1, default_workers() // workers)
     store, console = Store(loaded.name, root, ignore_published=ignore_published), console or Console()
     finals = expand(loaded)
     tries = trials(loaded, _lookup(store))
-    unmade = _missing([*tries, *choose(finals, _records(tries, store))], store)
-    sizes = _sizes(unmade, loaded) if unmade else {}  # before anything is written
+    planned = [*tries, *choose(finals, _records(tries, store))]
+    sizes = _sizes(unmade, loaded) if (unmade := _missing(planned, store)) else {}  # before anything is written
     with _lock(store):
         ran = 0
+        store.describe(loaded.described(planned))
         for tries in _decided(loaded, store):
-            ran += _execute(tries, sizes, loaded, store, workers, console)
+            ran += _execute(tries, sizes, loaded, store, (workers, threads), console)
         tries = trials(loaded, _lookup(store))
         done = choose(finals, _records(tries, store))
         store.describe(loaded.described([*tries, *done]))
-        ran += _execute(_missing(done, store), sizes, loaded, store, workers, console)
+        ran += _execute(_missing(done, store), sizes, loaded, store, (workers, threads), console)
         if not ran:
             theirs = sum(not store.made_here(spec.run_id) for spec in [*tries, *done])
             note = f", {theirs} of them published ones (--ignore-published makes them again)" if theirs else ""
@@ -101,7 +143,7 @@ def run_suite(
             from harness.lm_eval.evaluate_runs import evaluate_suite
 
             ran += evaluate_suite(loaded, _records(done, store), store, workers, console)
-    return Results(loaded.name, store.folder, _records(done, store), ran)
+    return Results(loaded.name, store.folder, _records(done, store), ran, loaded)
 
 
 def current(loaded: LoadedSuite, store: Store) -> list[Record]:
@@ -167,16 +209,15 @@ def _sizes(specs: list[RunSpec], loaded: LoadedSuite) -> Sizes:
 
 
 def _execute(
-    specs: list[RunSpec], sizes: Sizes, loaded: LoadedSuite, store: Store, workers: int | None, console: Console
+    specs: list[RunSpec], sizes: Sizes, loaded: LoadedSuite, store: Store, share: tuple[int, int], console: Console
 ) -> int:
-    """Make these runs, all trials or all final; returns how many there are."""
+    """Make these runs, all trials or all final; returns how many there are. `share`: workers, and threads of each."""
     if not specs:
         return 0
     from harness.execute import executor
     from harness.execute.progress import Live, key
 
-    workers, jobs = workers or default_workers(), []
-    threads = max(1, default_workers() // workers)
+    (workers, threads), jobs = share, []
     for spec in specs:
         size = sizes[spec.cell]
         if isinstance(size, str):

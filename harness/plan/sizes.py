@@ -7,13 +7,13 @@ from typing import Any
 import torch
 
 import zoo
-from harness import cache, machine
+from harness import machine
 from harness.errors import UserError
 from harness.plan import published_rows
 from harness.records.spec import Cell, RunSpec
 from harness.suite.loaded import LoadedSuite
 from tasks.base import Task
-from zoo import architectures
+from zoo import architectures, cache
 from zoo import size as sizing
 from zoo.contract import Model, Role, Shape
 from zoo.types import Unsupported

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +91,9 @@ def tokenizer_of(folder: Path) -> dict[str, Any] | None:
 
 
 def open_model(reference: str, root: Path | None = None, **options: Any) -> Model:
-    """The model of a run, or what `zoo.load` opens: a path, an id on the hub, `KIND:…`; in eval mode.
+    """The model of a run, or what `zoo.load` opens: a path, `KIND:…`, `hf:` and an id on the hub; in eval mode.
+
+    What is neither is not looked for on the hub: it may be a run's name, mistyped.
 
     Args:
         options: of `zoo.load`; a run has none.
@@ -103,6 +106,7 @@ def open_model(reference: str, root: Path | None = None, **options: Any) -> Mode
     run = find_run(reference, root)
     try:
         if run is None:
+            _check_place(reference, root or default_root())
             return load(reference, **options)
         if options:
             raise UserError(f"a run is opened as it is; {', '.join(options)} is for published weights", file=run)
@@ -114,6 +118,21 @@ def open_model(reference: str, root: Path | None = None, **options: Any) -> Mode
         return load(run / MODEL, kind="zoo", plugins=plugins)
     except PretrainedError as error:
         raise UserError(str(error)) from None
+
+
+def _check_place(reference: str, root: Path) -> None:
+    """Raises a UserError for what is no path here and says no scheme; it names the nearest suite that has results."""
+    from zoo.published import KINDS
+
+    scheme, colon, _ = reference.partition(":")
+    if (colon and scheme in ("hf", "local-dir", *KINDS)) or reference == "typeseg" or reference.startswith("timm/"):
+        return
+    if Path(reference).expanduser().exists():
+        return
+    suite, slash, rest = reference.partition("/")
+    near = get_close_matches(suite, [path.name for path in root.glob("*/")] if slash else [], n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]}/{rest}?" if near else f"; a model on the hub is hf:{reference}" if slash else ""
+    raise UserError(f"{reference}: no run under {root}, and no such file or folder{hint}")
 
 
 def _without_weights(record: Record) -> str:

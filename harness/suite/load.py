@@ -2,6 +2,7 @@
 
 import importlib.resources
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from pydantic import ValidationError
 
 import tasks as task_registry
 from harness.errors import UserError
+from harness.records.parts import plain
 from harness.records.spec import PRETRAINED
+from harness.records.store import default_root
 from harness.suite import pretrained
 from harness.suite.check import check, check_architectures
 from harness.suite.loaded import LoadedSuite, SuiteTask
@@ -20,19 +23,23 @@ from tasks.base import Difficulty
 from zoo.registry import load_plugin, nearest
 
 
-def load(name: str | Path, overrides: tuple[str, ...] = ()) -> LoadedSuite:
+def load(suite: str | Path | Mapping[str, Any] | Source, overrides: tuple[str, ...] = ()) -> LoadedSuite:
     """Find, read, merge (`extends`), override (`key=value`), validate and check a suite.
+
+    Args:
+        suite: a name that ships, a path, or what would stand in the file: a mapping, whose plug-ins and parent are
+            looked for in the working directory.
 
     Raises:
         UserError: with the file, the line, the key, and the nearest right name.
     """
-    path = find_suite(str(name))
+    own, folder = _source(suite)
     changes = [assignment(override) for override in overrides]
-    source = _at_difficulty(_read(path), [value for key, value in changes if key == "difficulty"])
+    source = _at_difficulty(_extended(own, folder), [value for key, value in changes if key == "difficulty"])
     for key, value in changes:
         if key != "difficulty":
             source.put(tuple(int(k) if k.isdigit() else k for k in key.split(".")), value, "--set")
-    loaded = LoadedSuite(_parse(source), [], source, path.parent)
+    loaded = LoadedSuite(_parse(source), [], source, folder)
     _load_plugins(loaded)
     check_architectures(loaded)
     loaded.tasks.extend(_resolved(loaded, index, entry) for index, entry in enumerate(loaded.suite.tasks))
@@ -46,7 +53,7 @@ def read_suite(path: Path) -> Suite:
     Raises:
         UserError: with the file, the line and the key.
     """
-    return _parse(_at_difficulty(_read(path), []))
+    return _parse(_at_difficulty(_extended(*_source(path)), []))
 
 
 def shipped() -> dict[str, Path]:
@@ -56,13 +63,19 @@ def shipped() -> dict[str, Path]:
 
 
 def find_suite(name: str, folder: Path | None = None) -> Path:
-    """The file of a suite, by shipped name or by path; a UserError where it is neither."""
+    """The file of a suite, by path, by shipped name, or by the name of one that was made on the command line.
+
+    Raises:
+        UserError: it is none of these.
+    """
     known = shipped()
     if name in known:
         return known[name]
-    path = (folder or Path()) / name
+    path, made_here = (folder or Path()) / name, default_root() / name / "suite.yaml"
     if path.is_file():
         return path
+    if "/" not in name and made_here.is_file():
+        return made_here
     if path.suffix in (".yaml", ".yml") or "/" in name:
         raise UserError(f"no such suite file: {path}")
     raise UserError(f"unknown suite {name!r}{nearest(name, known)} (or give a path to a YAML file)")
@@ -79,21 +92,30 @@ def assignment(text: str) -> tuple[str, Any]:
         raise UserError(f"{value!r} is not a YAML value", file="--set", key=key) from None
 
 
-def _read(path: Path, extending: tuple[Path, ...] = ()) -> Source:
-    """A suite on top of the one that it extends."""
-    source, seen = read(path), (*extending, path.resolve())
+def _source(suite: str | Path | Mapping[str, Any] | Source) -> tuple[Source, Path]:
+    """A suite as written, and the folder that its paths start from."""
+    if isinstance(suite, Source):
+        return suite, Path()
+    if isinstance(suite, Mapping):
+        return Source(plain(dict(suite))), Path()
+    path = find_suite(str(suite))
+    return read(path), path.parent
+
+
+def _extended(source: Source, folder: Path, extending: tuple[Path, ...] = ()) -> Source:
+    """A suite on top of the one that it extends, which is looked for in `folder` if it does not ship."""
     parent = source.data.get("extends")
     if parent is None:
         return source
     if not isinstance(parent, str):
         raise source.error("expected the name or path of a suite", ("extends",))
     try:
-        base = find_suite(parent, path.parent)
+        base = find_suite(parent, folder)
     except UserError as error:
         raise source.error(error.message, ("extends",)) from None
-    if base.resolve() in seen:
+    if base.resolve() in extending:
         raise source.error(f"{parent} extends itself in a circle", ("extends",))
-    return merge(_read(base, seen), source, whole=("stop",))
+    return merge(_extended(read(base), base.parent, (*extending, base.resolve())), source, whole=("stop",))
 
 
 def _at_difficulty(source: Source, given: list[Any]) -> Source:

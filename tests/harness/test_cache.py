@@ -5,11 +5,12 @@ import json
 import pytest
 
 import zoo
-from harness import cache
+import zoo.size
 from harness.commands import catalog
 from harness.plan import sizes
 from harness.plan.expand import expand
 from harness.suite.load import load
+from zoo import cache
 
 
 @pytest.fixture
@@ -51,9 +52,9 @@ def test_a_key_changes_with_every_source(tmp_path, monkeypatch):
     for package, text in (("zoo", "1"), ("zoo", "2"), ("harness", "1"), ("harness", "2")):
         (tmp_path / package).mkdir(exist_ok=True)
         (tmp_path / package / "a.py").write_text(text)
-        monkeypatch.setattr(cache, "__file__", str(tmp_path / "harness" / "cache.py"))
+        monkeypatch.setattr(cache, "__file__", str(tmp_path / "zoo" / "cache.py"))
         seen.add(cache._sources.__wrapped__())
-    monkeypatch.setattr(cache, "installed", lambda package: "99")
+    monkeypatch.setattr(cache, "version", lambda package: "99")
     assert len({*seen, cache._sources.__wrapped__()}) == 5
 
 
@@ -81,3 +82,14 @@ def test_a_row_of_the_catalog_is_kept(home, monkeypatch):
     row = catalog.find("pre_ln")
     monkeypatch.setattr(catalog, "_examined", lambda name: pytest.fail(f"{name} was built again"))
     assert catalog.find("pre_ln") == row
+
+
+def test_architectures_are_listed_by_what_they_can_do(home, monkeypatch):
+    monkeypatch.setattr(zoo.architectures, "names", lambda: ["linformer", "lstm", "pre_ln", "rwkv4"])
+    assert zoo.list() == ["linformer", "lstm", "pre_ln", "rwkv4"]
+    assert zoo.list(role="lm") == ["lstm", "pre_ln", "rwkv4"]
+    monkeypatch.setattr(zoo.size, "sketch_roles", lambda name: pytest.fail(f"{name} was built again"))
+    assert zoo.list(causal="no") == ["linformer"]
+    assert zoo.list(family="transformers", role="classify") == ["pre_ln"]
+    with pytest.raises(ValueError, match=r"no architecture has role 'clasify'; did you mean 'classify'?"):
+        zoo.list(role="clasify")

@@ -43,14 +43,14 @@ def load(where: str | Path, *, kind: str | None = None, **options: Any) -> Model
     """Open a model with its published weights, in eval mode. `model.tokenizer` reads and writes text, if it has one.
 
     Args:
-        where: a path, `timm/NAME`, or an id on the hub (`org/name`, `org/name/file.pth`), also as `KIND:…`.
+        where: a path, `timm/NAME`, or an id on the hub (`org/name`, `org/name/file.pth`), also as `hf:…` or `KIND:…`.
         kind: one of `KINDS`; by default it is recognised by the files.
         options: those of the kind's own `load`.
 
     Raises:
         PretrainedError: nothing there, no such kind or option, a missing package, or weights that do not fit.
     """
-    name = str(where)
+    name = str(where).removeprefix("hf:")
     first, colon, rest = name.partition(":")
     if kind is None and colon and first in KINDS:
         kind, name = first, rest

@@ -5,7 +5,11 @@ import subprocess
 import sys
 
 import pytest
+import yaml
+from rich.console import Console
 
+import harness
+import zoo
 from harness.commands import VERBS
 
 
@@ -66,7 +70,8 @@ def test_run_then_everything_that_reads_its_records(suite, call, tmp_path):
         return json.loads(call("status", path, *results, "--json").stdout)[0]["counts"]
 
     assert counts()["to do"] == 4
-    rows = json.loads(call("run", path, *results, "--workers", 2, "--json").stdout)
+    rows = json.loads(call("run", path, *results, "--workers", 2, "--threads", 2, "--json").stdout)
+    assert {json.loads(file.read_text())["provenance"]["threads"] for file in folder.glob("*/record.json")} == {2}
     assert {row["architecture"] for row in rows} >= {"pre_ln", "lstm"}
     keys = "architecture task metric mean low high seeds rank_low rank_high status reason"
     assert set(keys.split()) <= set(rows[0])
@@ -86,10 +91,29 @@ def test_run_then_everything_that_reads_its_records(suite, call, tmp_path):
     again = call(*run).stdout
     assert "runs are finished" in again
     assert again.splitlines()[-1].startswith("mqar: "), "it ends with a verdict"
+    assert call(*run, "--quiet").stdout.strip() == again.splitlines()[-1]
+    from_python(yaml.safe_load(path.read_text()), tmp_path / "results", again.splitlines()[-1], rows)
     assert sorted(path.stat().st_mtime_ns for path in folder.glob("*/record.json")) == before
 
     assert call("verify", folder).stdout == "every record is sound\n"
     every_change_is_noticed(folder, call, lambda: call("publish", path, *results))
+
+
+def from_python(suite, root, verdict, rows):
+    """The same suite as a dict is the same suite, and its results are a table."""
+    results = harness.run(suite, root=root, console=Console(quiet=True))
+    assert (results.ran, results.ok, len(results.records)) == (0, True, 4)
+    assert str(results).splitlines() == [f"tiny: 4 runs in {root / 'tiny'}, 0 made now", verdict]
+    assert results.table().architecture.tolist() == [row["architecture"] for row in rows]
+    assert results.table()["mean"].tolist() == [row["mean"] for row in rows]
+    shown = results._repr_html_()
+    assert f"<br>{verdict}</p>" in shown
+    assert "<td>pre_ln</td>" in shown
+
+
+def test_the_names_of_the_package_are_listed():
+    assert {"run", "Results"} <= {*dir(harness)}
+    assert {"list", "load", "save", "Mixer", "build"} <= {*dir(zoo)}
 
 
 def every_change_is_noticed(folder, call, publish):

@@ -15,6 +15,7 @@ from harness.records.store import Store, read_record
 from harness.suite.load import load
 from harness.training.evaluate import evaluate
 from zoo.contract import Batch
+from zoo.published import PretrainedError
 
 from ..made import do
 
@@ -63,12 +64,29 @@ def test_a_run_is_found_by_path_id_and_labels(root):
         ("kept/lsmt", "did you mean 'lstm'"),
         ("kept/lstm/text/7", "known: 0, 1"),
         ("0123456789abcdef", "no run 0123456789abcdef under"),
-        ("nowhere", "no such file or folder"),
+        ("nowhere", "no such file or folder$"),
+        ("kpet/lstm", "did you mean kept/lstm?"),
+        ("org/name", "a model on the hub is hf:org/name"),
     ],
 )
-def test_what_is_no_run_is_refused(root, reference, words):
+def test_what_is_no_run_is_refused_without_the_network(root, reference, words, monkeypatch):
+    monkeypatch.setattr("zoo.published.files.find", lambda *given: pytest.fail(f"{given} was looked for on the hub"))
     with pytest.raises(UserError, match=words):
         open_model(reference, root)
+
+
+def test_a_scheme_leads_to_the_hub(root, monkeypatch):
+    asked = []
+
+    def find(where, *_):
+        asked.append(where)
+        raise PretrainedError("offline")
+
+    monkeypatch.setattr("zoo.published.files.find", find)
+    for reference in ("hf:org/name", "rwkv:org/name"):
+        with pytest.raises(UserError, match="offline"):
+            open_model(reference, root)
+    assert asked == ["org/name"] * 2
 
 
 def test_the_model_scores_as_its_record_says(root):

@@ -11,10 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from hashlib import blake2b
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-from harness.version import installed
 
 
 @contextmanager
@@ -37,8 +36,8 @@ def _path() -> Path:
 
 @cache
 def _sources() -> str:
-    """A hash of the sources of `zoo` and `harness`, the proofs, and the version of torch."""
-    digest = blake2b(f"torch {installed('torch')}".encode(), digest_size=16)
+    """A hash of the sources of `zoo` and of `harness` beside it, the proofs, and the version of torch."""
+    digest = blake2b(f"torch {version('torch')}".encode(), digest_size=16)
     root = Path(__file__).parents[1]
     for path in sorted(path for package in ("zoo", "harness") for path in (root / package).rglob("*.py")):
         digest.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
