@@ -44,7 +44,7 @@ def _outline(name: str, known: dict[str, Any]) -> dict[str, builtins.list[str]]:
     from zoo.size import sketch_roles
 
     models = sketch_roles(name)
-    found = {
+    found: dict[str, list[str]] = {
         "family": [architectures.get(name).family],
         "roles": [*models],
         "causal": [model.traits.causal for model in models.values()][:1],

@@ -4,6 +4,9 @@ from collections.abc import Sequence
 
 from harness.board.model import Aggregate, Board, TaskBoard
 
+MOST = 4
+"""Rows that tie are named up to this many."""
+
 
 def sentences(board: Board) -> list[str]:
     """A sentence for each task and track, and one for each track over its tasks."""
@@ -16,14 +19,17 @@ def _task(board: TaskBoard) -> str:
         return f"{board.title}: nothing could be ranked"
     leader, *others = board.ranked
     first = [leader, *(row for row in others if not leader.separated_from(row))]
-    scores = _listed([f"{row.mean:.3f}" for row in first])
+    names, scores = [row.architecture for row in first], [f"{row.mean:.3f}" for row in first]
+    listed, scores = _listed(names), _listed(scores) if len(first) <= MOST else f"{scores[0]} to {scores[-1]}"
+    if len(first) > MOST:
+        listed = f"{', '.join(names[: MOST - 1])} and {len(names) - MOST + 1} others"
     scores = f"{scores} {board.unit}" if board.unit else f"{board.metric} {scores}"
     if not others:
         said = f"{leader.architecture} is the only ranked row ({scores})"
     elif len(first) == 1:
         said = f"{leader.architecture} leads ({scores}), separated from all others"
     else:
-        said = f"{_listed([row.architecture for row in first])} tie for first ({scores})"
+        said = f"{listed} tie for first ({scores})"
         said += f"; {leader.architecture} is separated from the rest" if len(first) <= len(others) else ""
     better = [line.name for line in board.lines if board.cost(line.value) < board.cost(leader.mean or 0.0)]
     return f"{board.title}: {said}" + (f"; no row reaches {' or '.join(better)}" if better else "")

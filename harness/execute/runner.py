@@ -56,7 +56,7 @@ class Results:
         """Its tables, ranked from the records."""
         from harness.board import report
 
-        return report.board_of(self.loaded, self.suite, self.folder.parent, save=False)[0]
+        return report.board_of(self.loaded, self.suite, self.folder.parent)
 
     def table(self) -> pandas.DataFrame:
         """The rows of the board as a frame: one for each task, track and architecture, baselines too."""

@@ -25,4 +25,5 @@ def write_assets(folder: Path) -> None:
 def _vega() -> str:
     import vl_convert
 
-    return f"(() => {{{vl_convert.javascript_bundle()}}})();\n"
+    bundle = vl_convert.javascript_bundle()  # type: ignore[call-arg]
+    return f"(() => {{{bundle}}})();\n"

@@ -11,7 +11,7 @@ import altair as alt
 from harness.board.model import TaskBoard
 from harness.board.rows import Row
 from harness.board.tables import ranks
-from harness.records.record import Record
+from harness.records.record import Gate, Record
 from harness.site.suites import Suite
 from harness.site.views import plain_table, slug
 from harness.units import clock, human
@@ -101,7 +101,7 @@ def _trials(trials: Sequence[Record]) -> Any:
 
 def _gates(runs: Sequence[Record]) -> Any:
     found = {name: None for run in runs for name in run.eligibility.gates}
-    rows = []
+    rows: list[tuple[str, Gate | None, bool | None]] = []
     for name in found:
         own = [run.eligibility.gates[name] for run in runs if name in run.eligibility.gates]
         worst = min(own, key=lambda gate: (gate.passed, -abs(gate.measured or 0.0)))

@@ -1,16 +1,20 @@
 """What templates show: the sections of a board as tables with links, hovers and downloads."""
 
+import csv
 import hashlib
+import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from harness.board import latex
+from harness.board.formats import csv_cell
 from harness.board.model import Baseline, TaskBoard
 from harness.board.rows import MEASURED, Measured, Row, score
-from harness.board.tables import Cell, Column, Line, Section, as_csv, as_json, as_latex
-from harness.records.files import write_atomic
+from harness.board.tables import Cell, Column, Line, Section
+from harness.records.files import to_json, write_atomic
 from harness.records.record import Record
 from harness.units import NONE
 
@@ -89,7 +93,7 @@ def section_view(section: Section, run_page: RunPage, runs: Runs) -> TableView:
     if isinstance(subject, TaskBoard):
         entries = zip(rows, subject.entries(), strict=True)
         rows = [_task_row(row, subject, section, entry, run_page, runs) for row, entry in entries]
-    folded = section.folded and section_view(section.folded, run_page, runs)
+    folded = section_view(section.folded, run_page, runs) if section.folded else None
     return TableView(slug(section.title), section, rows, folded=folded)
 
 
@@ -132,10 +136,17 @@ def _by_seed(records: Sequence[Record], shown: Measured) -> str:
 
 def write_downloads(view: TableView, folder: Path, up: str) -> TableView:
     """Write a table as CSV, JSON and LaTeX into `folder`; the view with links to them, relative to `up`."""
-    made = {"CSV": as_csv(view.section), "JSON": as_json(view.section), "LaTeX": as_latex(view.section)}
-    endings, links = {"CSV": "csv", "JSON": "json", "LaTeX": "tex"}, []
-    for name, text in made.items():
-        file = f"{view.id}.{endings[name]}"
-        write_atomic(folder / file, text)
-        links.append((name, f"{up}{file}"))
-    return replace(view, downloads=links)
+    for kind, text in _formats(view.section).items():
+        write_atomic(folder / f"{view.id}.{kind}", text)
+    kinds = {"CSV": "csv", "JSON": "json", "LaTeX": "tex"}
+    return replace(view, downloads=[(name, f"{up}{view.id}.{kind}") for name, kind in kinds.items()])
+
+
+def _formats(section: Section) -> dict[str, str]:
+    """A table by file ending: numbers in full as CSV and JSON, as they are shown in LaTeX."""
+    heads = [column.title for column in section.columns]
+    rows = [[cell.text if cell.value is None else cell.value for cell in line.cells] for line in section.lines]
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows([[csv_cell(value) for value in row] for row in [heads, *rows]])
+    data = to_json([dict(zip(heads, row, strict=True)) for row in rows])
+    return {"csv": stream.getvalue(), "json": data, "tex": latex.table(section)}

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 from scipy.stats import rankdata
 
 from harness.stats.judge import LEVEL
@@ -25,7 +26,7 @@ DRAWS = 1000
 SEED = 19520101
 TIES = 0.5
 """Everybody also meets an opponent of strength 1, half won and half lost, so that one who never lost stays finite."""
-STEPS = 200
+STEPS = 50
 FEWEST = 5
 """Tasks an architecture must be ranked on to have a place among the others."""
 
@@ -71,11 +72,10 @@ def overall(tournaments: Sequence[Tournament], fewest: int = FEWEST, level: floa
     ends, half = np.quantile(wins[1:], [level / 2, 1 - level / 2], axis=0), level / 2
     lowest, highest = np.quantile(first[1:], half, axis=0), np.quantile(last[1:], 1 - half, axis=0)
     rank_low, rank_high = np.minimum(np.floor(lowest), first[0]), np.maximum(np.ceil(highest), last[0])
-    columns = zip(wins[0], *ends, first[0].astype(int), rank_low.astype(int), rank_high.astype(int), strict=True)
-    found = {
-        names[i]: Overall(*(value.item() for value in own), on[names[i]])
-        for i, own in zip(placed, columns, strict=True)
-    }
+    found = {}
+    for at, i in enumerate(placed):
+        chances, places = (wins[0, at], *ends[:, at]), (first[0, at], rank_low[at], rank_high[at])
+        found[names[i]] = Overall(*map(float, chances), *map(int, places), on[names[i]])  # type: ignore[call-arg]
     return dict(sorted(found.items(), key=lambda item: (item[1].rank, item[0])))
 
 
@@ -91,18 +91,20 @@ def _won(scores: Sequence[Sequence[float]]) -> Floats:
 
 
 def _strengths(won: Floats) -> Floats:
-    """(rows,): π of each architecture from (rows, rows) wins, by Hunter's iteration."""
-    met, total = won + won.T, won.sum(1) + TIES
-    strength = np.ones(len(won))
+    """(rows,): log π from (rows, rows) wins, by Newton's method: the likelihood has one maximum."""
+    met, total, strength = won + won.T, won.sum(1) + TIES, np.zeros(len(won))
     for _ in range(STEPS):
-        expected = (met / (strength[:, None] + strength)).sum(1) + 2 * TIES / (strength + 1)
-        before, strength = strength, total / expected
-        if np.allclose(before, strength, rtol=1e-3):
+        chance, even = expit(strength[:, None] - strength), expit(strength)
+        slope = total - (met * chance).sum(1) - 2 * TIES * even
+        flow = met * chance * (1 - chance)
+        step = np.linalg.solve(np.diag(flow.sum(1) + 2 * TIES * even * (1 - even)) - flow, slope)
+        strength = strength + np.clip(step, -2, 2)
+        if np.abs(step).max() < 1e-6:
             break
     return strength
 
 
 def _chances(strength: Floats) -> Floats:
     """(rows,): the mean chance to beat another row."""
-    against = strength[:, None] / (strength[:, None] + strength)
+    against = expit(strength[:, None] - strength)
     return (against.sum(1) - 0.5) / (len(strength) - 1)

@@ -56,7 +56,8 @@ def source(
         "seeds": list(range(seeds)),
         "model": _only(own, base["model"]),
     }
-    options = {("suite",): "--name", ("tasks",): "--task", ("architectures",): "--arch", ("seeds",): "--seeds"}
+    options: dict[tuple[str, ...], str] = {("suite",): "--name", ("tasks",): "--task"}
+    options |= {("architectures",): "--arch", ("seeds",): "--seeds"}
     options |= {("budget", "match"): "--params", ("budget", "stop"): "--tokens"}
     return Source(data, {path: (option, 0) for path, option in options.items()})
 

@@ -1,0 +1,122 @@
+"""The site in a browser, opened from its folder without a network: everything on it works and can be read."""
+
+import csv
+import json
+
+import pytest
+
+PAGES = [
+    "index.html", "suites/quick.html", "suites/fair.html", "runs/fair/rwkv4--text--params.html",
+    "architectures/index.html", "architectures/mamba.html", "compare.html#a=rwkv4&b=pre_ln",
+]  # fmt: skip
+PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
+
+
+def overflow(page):
+    """How many pixels the page is wider than the screen."""
+    return page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("look", [{}, {"color_scheme": "dark"}, PHONE], ids=["light", "dark", "phone"])
+def test_pages_fit_and_can_be_read_by_anybody(visit, site, look):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    for address in PAGES:
+        page = visit(site, address, **look)
+        assert overflow(page) == 0, address
+        found = axe.run(page).response["violations"]
+        grave = [(v["id"], v["nodes"][0]["html"][:200]) for v in found if v["impact"] in ("serious", "critical")]
+        assert not grave, address
+        page.context.close()
+
+
+@pytest.mark.slow
+@pytest.mark.with_all
+def test_every_page_opens_without_an_error(visit, site):
+    for file in sorted(site.rglob("*.html")):
+        visit(site, str(file.relative_to(site))).context.close()
+
+
+def names(page, table="#matrix"):
+    return page.eval_on_selector_all(f"{table} tbody tr[data-row]", "rows => rows.map(row => row.dataset.row)")
+
+
+@pytest.mark.slow
+def test_the_matrix_sorts_filters_and_keeps_its_state_in_the_address(visit, site):
+    page = visit(site, "index.html")
+    everybody = names(page)
+    page.click("#matrix th:has-text('FLOPs')")
+    assert names(page) != everybody
+    assert sorted(names(page)) == sorted(everybody)
+    page.click("[data-preset=recurrent]")
+    assert {"rwkv4", "lstm"} <= {*names(page)} < {*everybody}
+    page.fill("[name=q]", "rwkv")
+    assert all("rwkv" in name for name in names(page))
+    page.select_option("[name=suite]", "quick")
+    page.wait_for_function("document.querySelectorAll('#matrix th.task').length === 3")
+    address = page.url
+    assert all(part in address for part in ("preset=recurrent", "q=rwkv", "suite=quick"))
+    again = visit(site, "index.html#" + address.split("#")[1])
+    assert names(again) == names(page)
+    assert again.input_value("[name=q]") == "rwkv"
+    cell = page.query_selector("#matrix td.cell.ranked")
+    assert "bits_per_byte" in cell.get_attribute("title")
+
+
+@pytest.mark.slow
+def test_a_row_that_is_picked_stands_out_in_all_tables_and_charts(visit, site):
+    page = visit(site, "suites/quick.html")
+    page.click("[data-pick=rwkv4]")
+    assert page.evaluate("document.querySelectorAll('tr.picked[data-row=rwkv4]').length") >= 3
+    assert "row=rwkv4" in page.url
+    page.wait_for_function("views.length && views.every(view => view.signal('row') === 'rwkv4')")
+    page.keyboard.press("Enter")  # the button has the focus
+    assert page.evaluate("document.querySelectorAll('tr.picked').length") == 0
+    score = page.locator("table#text tr[data-row=rwkv4] a")
+    assert "seed 0:" in page.locator("table#text tr[data-row=rwkv4] td:has(a)").get_attribute("title")
+    score.click()
+    page.wait_for_selector("html[data-ready]")
+    assert page.inner_text("h1") == "rwkv4 on text"
+    assert "zoobench verify quick/rwkv4/text/0 --rerun 1" in page.inner_text("main")
+
+
+@pytest.mark.slow
+def test_a_comparison_is_that_of_the_board(visit, site, call):
+    page = visit(site, "compare.html#a=s4d&b=pre_ln")
+    shown = page.eval_on_selector_all(
+        "#comparison tbody tr", "rows => rows.map(row => [...row.cells].map(cell => cell.innerText))"
+    )
+    found = json.loads(call("compare", "s4d", "pre_ln", "quick", "--results", site_results(), "--json").stdout)
+    by_task = {row["task"]: row for row in found["tasks"]}
+    ours = {row[0].removeprefix("quick: "): row for row in shown if row[0].startswith("quick: ")}
+    assert ours.keys() == by_task.keys()
+    for task, row in ours.items():
+        difference, half = row[2].split(" ± ")
+        assert float(difference) == pytest.approx(by_task[task]["difference"], rel=1e-3)
+        assert float(half) == pytest.approx(by_task[task]["high"] - by_task[task]["difference"], rel=1e-3)
+        verdict = {"better": "s4d is better", "worse": "pre_ln is better"}.get(by_task[task]["verdict"], "not separated")
+        assert row[3] == verdict
+    page.click("#swap")
+    assert "a=pre_ln&b=s4d" in page.url
+    with page.expect_download() as download:
+        page.click("[data-save=csv][data-of=comparison]")
+    lines = list(csv.reader(download.value.path().read_text().splitlines()))
+    assert len(lines) == 1 + len(shown)
+
+
+def site_results():
+    from .conftest import RESULTS
+
+    return RESULTS
+
+
+@pytest.mark.slow
+def test_tables_of_suites_are_files_too(site):
+    for kind in ("csv", "json", "tex"):
+        assert "rwkv4" in (site / "downloads" / "quick" / f"text.{kind}").read_text().replace("\\_", "_")
+
+
+@pytest.mark.slow
+def test_the_front_page_is_small(site):
+    assets = [site / "index.html", *(site / "assets").glob("*")]
+    assert sum(file.stat().st_size for file in assets) < 5e6
