@@ -52,7 +52,7 @@ def context(site: Site) -> dict[str, Any]:
         "placed": [line for line in site.matrix.lines if line.overall],
         "runs": sum(len(suite.finals) for suite in site.suites),
         "gates": len(gates()),
-        "fewest": FEWEST,
+        "fewest": min(FEWEST, len({column.task.task for column in columns})),
         "problems": site.problems,
         "presets": [{"key": key, "title": title} for key, (title, _) in PRESETS.items()],
         "families": sorted({line["family"] for line in lines} - {""}),

@@ -49,14 +49,14 @@ class Overall:
 
 
 def overall(tournaments: Sequence[Tournament], fewest: int = FEWEST, level: float = LEVEL) -> dict[str, Overall]:
-    """Where each architecture that is ranked on `fewest` tasks stands among them, best first.
+    """Where each architecture that is ranked on `fewest` tasks (or on all, if there are fewer) stands, best first.
 
     All boards count, also those where they meet others. Empty without two such architectures.
     """
     names = sorted({name for _, scores in tournaments for name in scores})
     tasks = sorted({task for task, _ in tournaments})
     on = {name: len({task for task, scores in tournaments if name in scores}) for name in names}
-    placed = [i for i, name in enumerate(names) if on[name] >= fewest]
+    placed = [i for i, name in enumerate(names) if on[name] >= min(fewest, len(tasks))]
     if len(placed) < 2:
         return {}
     won = np.zeros((len(tasks), len(names), len(names)))

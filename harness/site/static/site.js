@@ -17,8 +17,10 @@ function pick(name, keep = false) {
   remember({row: chosen});
   $$("[data-pick]").forEach(button => button.setAttribute("aria-pressed", String(button.dataset.pick === chosen)));
   $$("tr[data-row]").forEach(row => row.classList.toggle("picked", row.dataset.row === chosen));
-  views.forEach(view => view.signal("row", chosen || null).runAsync());
+  views.filter(answers).forEach(view => view.signal("row", chosen || null).runAsync());
 }
+
+const answers = view => "row" in view.getState().signals;
 
 // charts are drawn when they come into sight
 const theme = () => {
@@ -32,12 +34,15 @@ const theme = () => {
 };
 
 async function draw(place, spec) {
-  const options = {actions: {export: true, source: false, compiled: false, editor: false}, config: theme(), renderer: "svg", tooltip: {theme: matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"}};
+  const options = {actions: false, config: theme(), renderer: "svg", tooltip: {theme: matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"}};
   const {view} = await vegaEmbed(place, spec, options);
-  if (view.getState().signals && "row" in view.getState().signals) {
-    views.push(view);
-    if (state.get("row")) view.signal("row", state.get("row")).runAsync();
-  }
+  $("svg", place)?.setAttribute("aria-hidden", "true");  // the label of its place says what it shows
+  views.push(view);
+  if (answers(view) && state.get("row")) view.signal("row", state.get("row")).runAsync();
+  $$("[data-image]", place.parentElement).forEach(button => button.addEventListener("click", async () => {
+    const address = await view.toImageURL(button.dataset.image, 2);
+    Object.assign(document.createElement("a"), {href: address, download: `chart.${button.dataset.image}`}).click();
+  }));
   view.addEventListener("click", (event, item) => {
     const name = item && item.datum && item.datum.architecture;
     if (name) pick(name);
