@@ -41,8 +41,8 @@ def command(
     from harness.commands.review import print_review
     from harness.sharing.merge import merge
 
-    given = {"count": rerun, "tolerance": tolerance, "console": console(stderr=as_json)}
-    done = merge(bundles, suite, overrides, root, **given)
+    shown = console(stderr=as_json)
+    done = merge(bundles, suite, overrides, root, count=rerun, tolerance=tolerance, console=shown)
     if as_json:
         print_json(done)
     else:

@@ -167,12 +167,12 @@ def _exact(record: Record, again: Record) -> Iterable[tuple[str, Any, Any]]:
     if record.status != "ok" or again.status != "ok":
         return
     for name in ("width", "depth", "params", "params_non_embedding", "state_bytes"):
-        yield name, *(None if one.size is None else getattr(one.size, name) for one in (record, again))
+        yield name, getattr(record.size, name, None), getattr(again.size, name, None)
     yield "FLOPs per token", record.budget.flops_per_token, again.budget.flops_per_token
     stop = record.spec.stop
     if stop is not None and stop.meter != "seconds" and stop.target is None:
         for name in ("steps", "tokens", "flops"):
-            yield f"the number of {name}", *(getattr(one.budget.used, name) for one in (record, again))
+            yield f"the number of {name}", getattr(record.budget.used, name), getattr(again.budget.used, name)
     theirs, ours = ({name: gate.passed for name, gate in one.eligibility.gates.items()} for one in (record, again))
     for name in {**ours, **theirs}:
         yield f"whether it passed gate {name}", theirs.get(name), ours.get(name)

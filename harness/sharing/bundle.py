@@ -41,6 +41,8 @@ def submit(
     loaded = load(suite, overrides)
     store = Store(loaded.name, root)
     records = [record for record in current(loaded, store) if store.made_here(record.run_id)]
+    if loaded.suite.lm_eval is None:  # what a run was asked beside the suite is nobody else's affair
+        records = [record.replace(lm_eval=None) for record in records]
     if not records:
         raise UserError(f"no runs made here; make some with: zoobench run {suite}", file=store.folder)
     file = file or Path(f"{loaded.name}.zip")

@@ -60,7 +60,7 @@ def merge(
     store = Store(loaded.name, root)
     published = {run_id: store.published.record(run_id) for run_id in store.published.ids()}
     trusted = [record for record in store.records() if record.origin.kind != "reported"]
-    given = {"ours": trusted, "count": count, "tolerance": tolerance, "console": console}
+    given: dict[str, Any] = {"ours": trusted, "count": count, "tolerance": tolerance, "console": console}
     reviews = [review(file, loaded, **given) for file in files]
     if not all(one.accepted for one in reviews):
         return Merged(store.folder, reviews)

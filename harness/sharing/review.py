@@ -20,7 +20,7 @@ from harness.plan.expand import expand
 from harness.plan.sizes import examples_of
 from harness.plan.trials import choose, lookup_in, trials
 from harness.records.published import COLUMNS, CURVES, RECORDS, Published, curves_table, records_table, sha256
-from harness.records.record import Origin, Record
+from harness.records.record import LmEval, Origin, Record
 from harness.records.spec import RunSpec
 from harness.records.verify import stream_by_step
 from harness.sharing.bundle import unpack
@@ -251,7 +251,15 @@ def _each(loaded: LoadedSuite, records: list[Record], ours: list[Record]) -> Ite
             found = list(problems(record, known))
         except (ValueError, ArithmeticError) as error:
             found = [("record", f"is not as records are: {error}")]
+        if record.lm_eval is not None and not _asked(record.lm_eval, loaded):
+            found.append(("scores", "answers questions that the suite does not ask, or not on its terms"))
         yield from (Finding(what, _place(spec), why) for what, why in found)
+
+
+def _asked(answers: LmEval, loaded: LoadedSuite) -> bool:
+    """Whether the suite asks, on these terms, what was answered."""
+    asked = loaded.suite.lm_eval
+    return asked is not None and answers.terms == asked.terms() and {*answers.names} <= {*asked.tasks}
 
 
 def _together(loaded: LoadedSuite, records: list[Record], ours: list[Record]) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ import yaml
 from harness.execute.rerun import compare, draw
 from harness.plan.expand import expand
 from harness.records.published import INDEX, RECORDS, curves_table, records_table, sha256
+from harness.records.record import Answer, AnswerMetric, LmEval
 from harness.records.store import Store
 from harness.sharing.bundle import pack, submit, unpack
 from harness.sharing.review import review
@@ -78,6 +79,9 @@ def test_equal_runs_make_equal_bundles(honest, records, tmp_path):
 
 PASSED_ANYWAY = {"eligibility__gates": lambda gates: gates | {"causal": change(gates["causal"], measured=9.0)}}
 UNJUDGED = {"eligibility__gates": lambda gates: {name: gate for name, gate in gates.items() if name != "causal"}}
+ANSWERS = LmEval(
+    "0.4.13", {}, ("sums",), {"sums": Answer(1, "f00d", 8, 0, None, {"acc": AnswerMetric(1.0)})}, {}, {}, 1.0
+)
 FORGED = {
     "budget": ({"budget__used__tokens": lambda tokens: tokens // 2}, "budget", "tokens in 6 steps of"),
     "longer": ({"budget__used__steps": 7}, "budget", "used 7 steps of 6"),
@@ -94,6 +98,7 @@ FORGED = {
     "skipped gate": ({"eligibility__skipped": ("causal",)}, "gates", "skipped causal; the suite skips none"),
     "failed gate": (PASSED_ANYWAY, "gates", "causal passed with 9.0 measured"),
     "unranked": ({"eligibility__ranked": lambda ranked: not ranked}, "gates", "be ranked, against its gates"),
+    "answers": ({"lm_eval": ANSWERS}, "scores", "answers questions that the suite does not ask"),
     "data": ({"data__stream_marks": lambda marks: marks | {"2": "f00d"}}, "data", "other batches by step 2"),
     "data at the end": ({"data__stream_hash": "f00d"}, "data", "consumed other batches by step 6"),
     "no data": ({"data__stream_marks": {}}, "data", "1 hashes of its data, not those of 6 steps"),
