@@ -65,7 +65,7 @@ class Common:
         self.terms = {name: majority(map(read, done)) for name, read in TERMS.items()}
         self.stop: StopRule | None = next(iter(self.terms["budget"]), None)
         self.match: MatchRule | None = next(iter(self.terms["size target"]), None)
-        self.machine = majority(map(Machine.of, done))
+        self.machine = majority(Machine.of(r) for r in done if r.origin.kind != "reported")
         self._steps = {seed: _common_step(runs) for seed, runs in by_seed.items()}
         self.hashes = {seed: majority(map(self.stream_hash, runs)) for seed, runs in by_seed.items()}
         """Stream hashes by seed."""
@@ -158,6 +158,8 @@ def _short(number: float | None) -> str:
 
 def _objections(record: Record, shared: Common) -> list[str]:
     """Why one run that ended well is not ranked."""
+    if record.origin.kind == "reported":
+        return ["only reported: nobody who publishes this board has made runs of that contribution again"]
     found, stop, machine = [], record.spec.stop, Machine.of(record)
     if score(record) is None:
         found.append(f"did not reach {stop.target:g}" if stop and stop.target is not None else "no finite test score")

@@ -23,6 +23,9 @@ def general(finals: Sequence[Record], trials: Sequence[Record]) -> list[str]:
     commits = sorted({commit for r in finals if (commit := r.provenance.commit)})
     if len(commits) > 1:
         found.append(f"the runs come from {len(commits)} commits: {', '.join(commit[:9] for commit in commits)}")
+    origins = {(r.spec.architecture_label, r.origin.contributor, r.origin.kind): None for r in finals}
+    if listed := ", ".join(f"{name} by {who} ({kind})" for name, who, kind in origins if kind != "made here"):
+        found.append(f"made by others: {listed}")
     if finals and not trials:
         found.append("hyperparameters were not tuned per architecture")
     if counts := ", ".join(f"{name} {len(own)}" for name, own in defaults(finals).items()):

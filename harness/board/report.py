@@ -46,12 +46,22 @@ def publish(suite: str, overrides: tuple[str, ...] = (), root: Path | None = Non
     loaded = load(suite, overrides)
     store = Store(loaded.name, root)
     records = _records(loaded, store, suite)
+    return len(records), publish_records(loaded, store, records)
+
+
+def publish_records(
+    loaded: LoadedSuite, store: Store, records: list[Record], contributions: Iterable[Mapping[str, Any]] = ()
+) -> Path:
+    """Write these records as the published ones, and their board; returns the folder.
+
+    `contributions` are listed in published.json after those that stand there.
+    """
     described = loaded.described(record.spec for record in records)
     made = rank(described, records, baselines(loaded, store))
-    contributions = store.published.index.get("contributions", [])
-    store.publish(records, described, **({"contributions": contributions} if contributions else {}))
+    listed = [*store.published.index.get("contributions", []), *contributions]
+    store.publish(records, described, **({"contributions": listed} if listed else {}))
     write_atomic(store.folder / "board.md", markdown(made))
-    return len(records), store.folder
+    return store.folder
 
 
 def _records(loaded: LoadedSuite, store: Store, suite: str) -> list[Record]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from harness.records.record import Record
+from harness.records.record import ORIGINS, Record
 from harness.units import clock, human
 
 
@@ -30,7 +30,7 @@ class Runs:
 
 Reading: TypeAlias = "Callable[[Record], float | None]"
 """What is read from one record."""
-Summary: TypeAlias = "Callable[[Runs, Reading], float | None]"
+Summary: TypeAlias = "Callable[[Runs, Reading], float | str | None]"
 """How the readings of many runs become one value."""
 
 
@@ -82,6 +82,11 @@ def trials_count(runs: Runs, read: Reading) -> float | None:
     return None if runs.trials is None else len(runs.trials)
 
 
+def weakest_origin(runs: Runs, read: Reading) -> str:
+    """Who vouches for a row, trials included: as many as vouch for the least trusted of its runs."""
+    return max((r.origin.kind for r in (*runs.finals, *(runs.trials or ()))), key=ORIGINS.index)
+
+
 @dataclass(frozen=True)
 class Measured:
     """A column of a board: what it is read from and how it is shown."""
@@ -96,6 +101,8 @@ class Measured:
     """Left out on narrow terminals, the last of them first."""
     timed: bool = False
     """Comparable only where all runs come from the same machine."""
+    usual: Any = None
+    """What is worth no column where all rows have it."""
 
 
 def measured(summary: Summary, read: Reading, *shown: Any, **more: Any) -> Any:
@@ -171,6 +178,10 @@ class Row:
     lr: float | None = measured(seeds_common, lambda r: r.spec.train.lr if r.spec.train else None)
     width: int | None = measured(seeds_first, lambda r: r.size.width if r.size else None)
     depth: int | None = measured(seeds_first, lambda r: r.size.depth if r.size else None)
+    origin: str = measured(
+        weakest_origin, lambda r: None, "origin", "made here, by others and reviewed, or only reported",
+        optional=False, usual=ORIGINS[0],
+    )  # fmt: skip
 
     @property
     def ranked(self) -> bool:

@@ -32,9 +32,11 @@ def _line(entry: Row | model.Baseline, columns: list[Column]) -> Line:
 
 
 def task_columns(board: model.TaskBoard) -> list[Column]:
-    """The columns of one task's table. What was measured for no row is left out."""
+    """The columns of one task's table, without what no row has, or all have as usual."""
     others = dict.fromkeys(name for row in board.rows for name in row.also)
-    known = [name for name in MEASURED if any(getattr(row, name) is not None for row in board.rows)]
+    known = [
+        name for name, one in MEASURED.items() if any(getattr(r, name) not in (None, one.usual) for r in board.rows)
+    ]
     mean, letter = "mean ± half of the 95% interval", "same letter: not separated"
     return [
         Column("rank", lambda row: Cell(ranks(row.ranks), row.rank_low), "ranks it may hold"),

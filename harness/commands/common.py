@@ -71,6 +71,19 @@ plugin_option = click.option(
 )
 
 
+def rerun_options(default: int) -> Callable[[Command], Command]:
+    """Make `--rerun` and `--tolerance`: how many recorded runs are made again, and how far apart they may be."""
+    count = click.option(
+        "--rerun", type=click.IntRange(0), default=default, show_default=True, metavar="K",
+        help="Make K runs again, drawn at random over the rows, and compare.",
+    )  # fmt: skip
+    tolerance = click.option(
+        "--tolerance", type=click.FloatRange(0),
+        help="How far apart scores may be, relative [default: 0 on the same machine, 0.01 elsewhere].",
+    )  # fmt: skip
+    return lambda command: count(tolerance(command))
+
+
 def output(data: T, show: Callable[[T, Console], None], *, as_json: bool) -> None:
     """Print JSON, or what `show` makes of the data."""
     if as_json:

@@ -11,11 +11,19 @@ from harness.errors import UserError
 @click.command()
 @click.argument("name")
 @click.option("--task", is_flag=True, help="Start a task instead.")
-def command(name: str, task: bool) -> None:
-    """Start an architecture or a task of your own.
+@click.option("--board", is_flag=True, help="Start a repository for a leaderboard instead, in a folder NAME.")
+def command(name: str, task: bool, board: bool) -> None:
+    """Start an architecture, a task or a leaderboard.
 
     Writes NAME.py, which works as it is, and NAME.yaml, a suite that runs it.
     """
+    if board:
+        from harness.sharing.repository import write_repository
+
+        for path in write_repository(name):
+            click.echo(f"wrote {path}")
+        click.echo(f"next: cd {name}; git init; zoobench run {name}.yaml; zoobench publish {name}.yaml")
+        return
     for path in write_files(name, Path(), task=task):
         click.echo(f"wrote {path}")
     click.echo(f"next: zoobench check {name} --plugin {name}.py; zoobench run {name}.yaml")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import html
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ from rich.console import Console
 
 from harness.errors import UserError
 from harness.plan.expand import expand
-from harness.plan.trials import Lookup, choose, count, search_key, trials, under_another_version
+from harness.plan.trials import Lookup, choose, count, lookup_in, trials
 from harness.processes import default_workers
 from harness.records.record import Error, Metrics, Record, empty_record
 from harness.records.spec import RunSpec
@@ -138,7 +137,7 @@ def run_suite(
             theirs = sum(not store.made_here(spec.run_id) for spec in [*tries, *done])
             note = f", {theirs} of them published ones (--ignore-published makes them again)" if theirs else ""
             console.print(f"{store.folder}: all {len(finals) + count(loaded)} runs are finished{note}; nothing to do")
-        _score_baselines(loaded, store, console)
+        score_baselines(loaded, store, console)
         if loaded.suite.lm_eval is not None:
             from harness.lm_eval.evaluate_runs import evaluate_suite
 
@@ -163,19 +162,7 @@ def _decided(loaded: LoadedSuite, store: Store) -> Iterator[list[RunSpec]]:
 
 
 def _lookup(store: Store) -> Lookup:
-    """A function that finds the record of a trial.
-
-    Another version of Optuna may sample other points: a trial that one sampled stands for the same number here, too.
-    """
-    elsewhere = functools.cache(lambda: under_another_version(store.records()))
-
-    def lookup(spec: RunSpec) -> Record | None:
-        found = store.read(spec.run_id)
-        if found is None and spec.tuning and spec.tuning.sampler == "tpe":
-            return elsewhere().get(search_key(spec))
-        return found
-
-    return lookup
+    return lookup_in(store.read, store.records)
 
 
 def _missing(specs: list[RunSpec], store: Store) -> list[RunSpec]:
@@ -252,7 +239,7 @@ def load_data(loaded: LoadedSuite, specs: list[RunSpec]) -> None:
             raise UserError(str(error)) from None
 
 
-def _score_baselines(loaded: LoadedSuite, store: Store, console: Console) -> None:
+def score_baselines(loaded: LoadedSuite, store: Store, console: Console) -> None:
     """Score the baselines of every task once per fingerprint and number of test examples, two tasks at a time."""
     found: dict[str, Any] = store.read_baselines()
     lacking = {key: task for task in loaded.tasks if (key := _baseline_key(loaded, task)) not in found}

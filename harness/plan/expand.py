@@ -14,7 +14,7 @@ def expand(loaded: LoadedSuite) -> list[RunSpec]:
 
     Rows of published weights stand once, under the first seed.
     """
-    plugins = tuple((name, _digest(where)) for name, where in loaded.plugins)
+    plugins = tuple((name, plugin_digest(where)) for name, where in loaded.plugins)
     first = loaded.suite.seeds[0]
     return [
         _spec(loaded, task, track, entry, seed).replace(plugins=plugins)
@@ -50,7 +50,7 @@ def _spec(loaded: LoadedSuite, task: SuiteTask, name: str, entry: ArchitectureEn
     )
 
 
-def _digest(where: str) -> str:
+def plugin_digest(where: str) -> str:
     """BLAKE2 of a plug-in's source."""
     found = None if where.endswith(".py") else importlib.util.find_spec(where)
     path = where if found is None else found.origin

@@ -1,5 +1,6 @@
 """The trials of a suite: which points are tried, and the hyperparameters they decide on."""
 
+import functools
 import itertools
 import json
 import math
@@ -96,6 +97,22 @@ def under_another_version(records: list[Record]) -> dict[str, Record]:
         if record.spec.tuning and record.provenance.packages.get("optuna") != here:
             found.setdefault(search_key(record.spec), record)
     return found
+
+
+def lookup_in(read: Callable[[str], Record | None], records: Callable[[], list[Record]]) -> Lookup:
+    """A function that finds the record of a trial: by its id through `read`, or among all `records`.
+
+    Another version of Optuna may sample other points: a trial that one sampled stands for the same number here, too.
+    """
+    elsewhere = functools.cache(lambda: under_another_version(records()))
+
+    def lookup(spec: RunSpec) -> Record | None:
+        found = read(spec.run_id)
+        if found is None and spec.tuning and spec.tuning.sampler == "tpe":
+            return elsewhere().get(search_key(spec))
+        return found
+
+    return lookup
 
 
 def _cells(loaded: LoadedSuite) -> list[RunSpec]:

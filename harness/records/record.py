@@ -13,6 +13,9 @@ from tasks.base import Task
 
 Status: TypeAlias = Literal["ok", "diverged", "oom", "timeout", "unsupported", "failed"]
 STATUSES: tuple[Status, ...] = get_args(Status)
+OriginKind: TypeAlias = Literal["made here", "reviewed", "reported"]
+ORIGINS: tuple[OriginKind, ...] = get_args(OriginKind)
+"""Who vouches for a record, the best reason to believe it first."""
 Scores: TypeAlias = dict[str, float]
 
 
@@ -213,7 +216,7 @@ class Error(Part):
 class Origin(Part):
     """Who answers for a record; published records have it beside them."""
 
-    kind: Literal["made here", "reviewed", "reported"] = "made here"
+    kind: OriginKind = "made here"
     """`made here` by who publishes; by somebody else and `reviewed`, with some runs made again; or only `reported`."""
     contributor: str = ""
     """Who made it; empty for who publishes."""

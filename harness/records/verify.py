@@ -26,9 +26,9 @@ def verify(path: Path) -> list[Problem]:
     problems: list[Problem] = []
     streams: dict[tuple[Any, ...], dict[str, list[str]]] = {}
     known = 0
-    for where, record in _records(path):
+    for where, record in records_under(path):
         known += 1
-        problem = record if isinstance(record, str) else _unsound(record, Path(where))
+        problem = record if isinstance(record, str) else unsound(record, Path(where))
         if problem:
             problems.append({"file": where, "problem": problem})
         elif not isinstance(record, str) and record.status == "ok" and not record.external:
@@ -44,7 +44,7 @@ def verify(path: Path) -> list[Problem]:
     return problems
 
 
-def _records(path: Path) -> Iterator[tuple[str, Record | str]]:
+def records_under(path: Path) -> Iterator[tuple[str, Record | str]]:
     """Every record under a path with where it is, or what keeps it from being read."""
     for file in [path] if path.is_file() else sorted(path.rglob("record.json")):
         try:
@@ -61,7 +61,8 @@ def _records(path: Path) -> Iterator[tuple[str, Record | str]]:
             yield str(error.file), error.message
 
 
-def _unsound(record: Record, where: Path) -> str:
+def unsound(record: Record, where: Path) -> str:
+    """What is wrong with a record that lies at `where`, or in its folder; empty where nothing is."""
     if record.status not in STATUSES:
         return f"unknown status {record.status!r}"
     expected, folder = record.spec.run_id, where.parent if where.name == "record.json" else where
@@ -70,3 +71,9 @@ def _unsound(record: Record, where: Path) -> str:
     if record.status == "ok" and not record.data.stream_hash and not record.external:
         return "no hash of the data it consumed"
     return ""
+
+
+def stream_by_step(record: Record) -> dict[int, str]:
+    """The hashes of the data that a run consumed, by the number of steps after which each was taken."""
+    marks = {int(step): known for step, known in record.data.stream_marks.items()}
+    return marks | ({record.budget.used.steps: record.data.stream_hash} if record.data.stream_hash else {})

@@ -90,6 +90,27 @@ def test_failures_are_rows_with_reasons(three):
     assert "2 of 3 seeds diverged" in text_of(made)
 
 
+def test_who_vouches_for_a_row_is_shown_and_what_is_only_reported_has_no_rank(three):
+    assert "origin" not in table_of(made_of(three))["lstm"]
+    ada = {"origin__contributor": "Ada", "origin__kind": "reviewed"}
+    theirs = [change(r, **(ada if r.spec.architecture == "pre_ln" else {})) for r in three]
+    made = made_of(theirs)
+    cells = table_of(made)
+    assert {name: cells[name]["origin"] for name in rows_of(made)} == {
+        "lstm": "made here", "s4d": "made here", "pre_ln": "reviewed"
+    }  # fmt: skip
+    assert all(row.ranked for row in rows_of(made).values())
+    assert made.notes[0] == "made by others: pre_ln by Ada (reviewed)"
+
+    theirs[-1] = change(theirs[-1], origin__kind="reported")
+    rows = rows_of(made_of(theirs))
+    assert (rows["pre_ln"].origin, rows["pre_ln"].ranked) == ("reported", False)
+    assert rows["pre_ln"].reason.startswith("only reported: nobody who publishes this board")
+    assert rows["pre_ln"].reason.endswith("(seed 2)")
+    ranks = {name: row.ranks for name, row in rows_of(made_of(theirs[:6])).items()}
+    assert {name: rows[name].ranks for name in ranks} == ranks, "no other row's rank depends on it"
+
+
 CHEAT = Eligibility(gates={"causality": FAILED})
 
 
@@ -279,6 +300,7 @@ def test_markdown_csv_and_json(three, baselines):
 
 def test_every_measured_field_of_a_row_is_in_every_format():
     finals = [timed(name, s, 2.0 + 0.1 * s) for name in "ab" for s in range(2)]
+    finals[-1] = change(finals[-1], origin__kind="reviewed")
     trials = [plant(name, 0, 2.0, run_id=f"trial-{name}", spec__kind="trial") for name in "ab"]
     made = made_of([*finals, *trials])
     (header, first, *_), stored = formats.as_csv(made).splitlines(), made.to_rows()[0]

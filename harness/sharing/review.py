@@ -1,0 +1,300 @@
+"""The review of a bundle: what it says is checked against the reviewer's own suite, and some runs are made again."""
+
+import dataclasses
+import functools
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from pydantic import TypeAdapter
+from rich.console import Console
+
+from harness.errors import UserError
+from harness.execute.rerun import Rerun, draw, rerun
+from harness.execute.runner import load_data
+from harness.plan.expand import expand
+from harness.plan.sizes import examples_of
+from harness.plan.trials import choose, lookup_in, trials
+from harness.records.published import COLUMNS, CURVES, RECORDS, Published, curves_table, records_table, sha256
+from harness.records.record import LmEval, Origin, Record
+from harness.records.spec import RunSpec
+from harness.records.verify import stream_by_step
+from harness.sharing.bundle import unpack
+from harness.sharing.checks import Expected, problems
+from harness.suite.loaded import LoadedSuite
+from harness.suite.schema import Range
+from harness.training.batches import stream
+
+DRAWN = 8
+"""Steps whose batches are made anew, for each task and seed."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A reason why a bundle is refused."""
+
+    what: str
+    """What was checked: `bundle`, `suite`, `runs`, `record`, `again`, or one of `checks.CHECKS`."""
+    where: str
+    why: str
+
+    def __str__(self) -> str:
+        return printable(f"{self.what}: {self.where}: {self.why}")
+
+
+@dataclass(frozen=True)
+class Review:
+    """What a review found; a bundle without findings is accepted."""
+
+    file: Path
+    sha256: str
+    contributor: str = ""
+    records: list[Record] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    again: list[Rerun] = field(default_factory=list)
+    """The runs that were made again."""
+
+    @property
+    def accepted(self) -> bool:
+        return not self.findings
+
+    def __str__(self) -> str:
+        if self.findings:
+            return f"{self.file.name}: refused, {len(self.findings)} finding(s)"
+        made = f"{len(self.again)} made again" if self.again else "none made again: only its form is checked"
+        return f"{self.file.name}: accepted, {len(self.records)} runs by {self.contributor}, {made}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The review as JSON."""
+        about = {"file": str(self.file), "sha256": self.sha256, "contributor": self.contributor}
+        found = [dataclasses.asdict(finding) for finding in self.findings]
+        again = [one.to_dict() for one in self.again]
+        return {**about, "runs": len(self.records), "accepted": self.accepted, "findings": found, "again": again}
+
+
+def printable(text: str) -> str:
+    """A text on one line, without what could command a terminal."""
+    return "".join(letter if letter.isprintable() else "�" for letter in text)
+
+
+def review(
+    file: Path,
+    loaded: LoadedSuite,
+    *,
+    ours: Iterable[Record] = (),
+    count: int = 1,
+    tolerance: float | None = None,
+    console: Console,
+) -> Review:
+    """Check a bundle against a suite, and make `count` of its runs again if nothing else is wrong with it.
+
+    Args:
+        loaded: the reviewer's own suite; only its plug-ins are run.
+        ours: records that the reviewer trusts. They complete rows of which a bundle has only some runs.
+        tolerance: see `harness.execute.rerun.compare`.
+
+    Raises:
+        UserError: the data of the suite is not here.
+    """
+    made, known = Review(file, sha256(file)), list(ours)
+    try:
+        with TemporaryDirectory() as folder:
+            bundle = unpack(file, Path(folder))
+            records, findings = _read(bundle)
+            index = bundle.index
+    except RecursionError:
+        return dataclasses.replace(made, findings=[Finding("bundle", file.name, "nested too deeply")])
+    except UserError as error:
+        where = file.name if error.file is None else Path(error.file).name
+        return dataclasses.replace(made, findings=[Finding("bundle", where, error.message)])
+    findings += _manifest(index, loaded)
+    for check in (_runs, _each, _together):
+        findings = findings or list(check(loaded, records, known))
+    chosen = [] if findings else draw(records, count)
+    plugins = [where for _, where in loaded.plugins]
+    again = [rerun(record, plugins=plugins, tolerance=tolerance, console=console) for record in chosen]
+    findings += [Finding("again", _place(one.record.spec), why) for one in again for why in one.problems]
+    who = str(index.get("contributor") or "")
+    return dataclasses.replace(made, contributor=who, records=records, findings=findings, again=again)
+
+
+def _place(spec: RunSpec) -> str:
+    """A run in words, with its id."""
+    return f"{spec.title()} ({spec.run_id})"
+
+
+def _read(bundle: Published) -> tuple[list[Record], list[Finding]]:
+    """The records of a bundle, and what is wrong with its rows: each is one run, and its columns say what it says."""
+    table = bundle.table(RECORDS)
+    ids = [str(run_id) for run_id in table["run_id"].to_pylist()]
+    if twice := [run_id for run_id, times in Counter(ids).items() if times > 1]:
+        return [], [Finding("runs", run_id, "stands there twice") for run_id in twice]
+    records, findings = dict[str, Record](), []
+    for run_id in bundle.ids():
+        try:
+            records[run_id] = _sound(bundle.record(run_id), run_id)
+        except (UserError, TypeError, ValueError, RecursionError) as error:
+            findings.append(Finding("record", run_id, f"is not as records are: {error}"[:300]))
+    if findings:
+        return [], findings
+    ordered = [records[run_id] for run_id in ids]
+    if not curves_table(ordered).equals(bundle.table(CURVES)):
+        findings.append(Finding("curve", CURVES, "holds other points than those of the runs, or in another order"))
+    for name in COLUMNS.keys() - {"record"}:
+        said, meant = (one[name].to_pylist() for one in (table, records_table(ordered)))
+        other = [record for record, one, two in zip(ordered, said, meant, strict=True) if one != two]
+        findings += [Finding("record", _place(r.spec), f"its column {name} is not what its record says") for r in other]
+    return ordered, findings
+
+
+def _sound(record: Record, run_id: str) -> Record:
+    """A record whose values are of the types that records have, whose id is its own, and that claims no review.
+
+    Raises:
+        UserError, ValueError: it is not.
+    """
+    if _adapter().validate_python(dataclasses.asdict(record)) != record:
+        raise UserError("a number is text, or no number at all")
+    if {record.run_id, record.spec.run_id} != {run_id}:
+        raise UserError(f"its id is not the hash of its own spec and data ({record.spec.run_id})")
+    if record.origin != Origin():
+        raise UserError(f"claims to be {record.origin.kind}; only who merges says that")
+    return record
+
+
+@functools.cache
+def _adapter() -> TypeAdapter[Record]:
+    return TypeAdapter(Record)
+
+
+def _manifest(index: dict[str, Any], loaded: LoadedSuite) -> Iterator[Finding]:
+    """The suite a bundle is of, and who made it."""
+    suite, who = index.get("suite"), index.get("contributor")
+    name = suite.get("suite") if isinstance(suite, dict) else None
+    if name != loaded.name:
+        yield Finding("suite", str(name), f"another suite than {loaded.name}")
+    if not isinstance(who, str) or not who.strip() or len(who) > 100 or who != printable(who):
+        yield Finding("bundle", "contributor", "no name on one line, at most 100 letters long")
+
+
+def _runs(loaded: LoadedSuite, records: list[Record], ours: list[Record]) -> Iterator[Finding]:
+    """The runs are the suite's, and of every architecture all that it has there."""
+    wanted = _wanted(loaded, {record.run_id: record for record in [*records, *ours]})
+    for record in records:
+        if record.run_id not in wanted:
+            yield Finding("runs", _place(record.spec), _foreign(record.spec, wanted.values()))
+        elif record.suite != loaded.name:
+            yield Finding("suite", _place(record.spec), f"made for another suite, {record.suite}")
+    there = {record.run_id for record in [*records, *ours]}
+    labels = {record.spec.architecture_label for record in records}
+    for spec in wanted.values():
+        if spec.architecture_label in labels and spec.run_id not in there:
+            yield Finding("runs", _place(spec), "missing; a bundle has every run of its architectures")
+
+
+def _wanted(loaded: LoadedSuite, known: dict[str, Record]) -> dict[str, RunSpec]:
+    """By id, the suite's trials, and its final runs as these records decide them."""
+    tried = [s for s in trials(loaded, lookup_in(known.get, lambda: [*known.values()])) if _in_space(s, loaded)]
+    decided = choose(expand(loaded), [known[spec.run_id] for spec in tried if spec.run_id in known])
+    return {spec.run_id: spec for spec in [*tried, *decided]}
+
+
+def _in_space(spec: RunSpec, loaded: LoadedSuite) -> bool:
+    """Whether a trial's point, which another version of Optuna may have sampled, lies where the suite tunes."""
+    assert loaded.suite.tuning is not None
+    return all(
+        values.low <= spec.point[name] <= values.high if isinstance(values, Range) else spec.point[name] in values
+        for name, values in loaded.suite.tuning.space.items()
+    )
+
+
+def _foreign(spec: RunSpec, wanted: Iterable[RunSpec]) -> str:
+    """Why a run is none of the suite's: what it has that the suite's run of its row, kind and seed has otherwise."""
+    for own in wanted:
+        if (own.cell, own.kind, own.seed) == (spec.cell, spec.kind, spec.seed) and own.tuning is None:
+            theirs, mine = (spec.to_dict() | {"data": spec.fingerprint}), (own.to_dict() | {"data": own.fingerprint})
+            return f"no run of this suite; differs in {', '.join(_differing(theirs, mine))}"
+    return "no run of this suite"
+
+
+def _differing(one: dict[str, Any], two: dict[str, Any]) -> Iterator[str]:
+    for name in sorted({*one, *two}):
+        mine, other = one.get(name), two.get(name)
+        if isinstance(mine, dict) and isinstance(other, dict):
+            yield from (f"{name}.{inner}" for inner in _differing(mine, other))
+        elif json.dumps(mine) != json.dumps(other):
+            yield name
+
+
+def _each(loaded: LoadedSuite, records: list[Record], ours: list[Record]) -> Iterator[Finding]:
+    """Each record by itself, beside what the suite's own data gives."""
+    load_data(loaded, [record.spec for record in records])
+
+    @functools.cache
+    def expected(label: str, seed: int, size: int) -> Expected:
+        task, hashes, tokens = loaded.task(label).task, dict[int, str](), 0
+        for step, made in zip(range(1, DRAWN + 1), stream(task, seed, size), strict=False):
+            tokens = made.batch.inputs.shape[0] * made.batch.inputs.shape[1]
+            hashes[step] = made.stream_hash
+        return Expected(task, tokens, hashes)
+
+    for record in records:
+        spec = record.spec
+        task = loaded.task(spec.task_label).task
+        size = 0 if spec.pretrained else examples_of(spec, task)
+        known = expected(spec.task_label, spec.seed, size) if size else Expected(task, 0, {})
+        try:
+            found = list(problems(record, known))
+        except (ValueError, ArithmeticError) as error:
+            found = [("record", f"is not as records are: {error}")]
+        if record.lm_eval is not None and not _asked(record.lm_eval, loaded):
+            found.append(("scores", "answers questions that the suite does not ask, or not on its terms"))
+        yield from (Finding(what, _place(spec), why) for what, why in found)
+
+
+def _asked(answers: LmEval, loaded: LoadedSuite) -> bool:
+    """Whether the suite asks, on these terms, what was answered."""
+    asked = loaded.suite.lm_eval
+    return asked is not None and answers.terms == asked.terms() and {*answers.names} <= {*asked.tasks}
+
+
+def _together(loaded: LoadedSuite, records: list[Record], ours: list[Record]) -> Iterator[Finding]:
+    """What runs have in common: the data of a task and seed, and the size of a row."""
+    yield from _odd("data", "consumed other batches than other runs of its task and seed", records, ours, _streams)
+    yield from _odd("size", "its size or its FLOPs differ from those of its other seeds", records, ours, _sizes)
+
+
+def _streams(record: Record) -> Iterator[tuple[Any, Any]]:
+    spec = record.spec
+    if spec.train is not None:
+        key = (spec.task_label, spec.fingerprint, spec.seed, spec.train.batch_tokens)
+        yield from (((*key, step), known) for step, known in stream_by_step(record).items())
+
+
+def _sizes(record: Record) -> Iterator[tuple[Any, Any]]:
+    if record.status == "ok" and record.size is not None:
+        size = record.size.replace(mismatch=None)
+        yield (record.spec.cell, record.spec.kind), json.dumps([size.to_dict(), record.budget.flops_per_token])
+
+
+def _odd(
+    what: str,
+    why: str,
+    records: list[Record],
+    ours: list[Record],
+    read: Callable[[Record], Iterable[tuple[Any, Any]]],
+) -> Iterator[Finding]:
+    """The records whose value of what `read` gives is not ours, or where we have none not that of most others."""
+    usual: dict[Any, Counter[Any]] = {}
+    for own, weight in ((ours, len(records) + 1), (records, 1)):
+        for record in own:
+            for key, value in read(record):
+                usual.setdefault(key, Counter())[value] += weight
+    most = {key: [v for v, n in values.items() if n == max(values.values())] for key, values in usual.items()}
+    for record in records:
+        if any([value] != most[key] for key, value in read(record)):
+            yield Finding(what, _place(record.spec), why)
