@@ -184,10 +184,10 @@ def _typed(where: str, suffix: str, content: bytes, wanted: tuple[Column, ...]) 
             table = parquet.read_table(pyarrow.BufferReader(content))
         else:
             table = pyarrow.Table.from_struct_array(pyarrow.array(_objects(where, content)))
-    except pyarrow.ArrowException as error:
+        table = table.flatten() if any("." in str(column.given) for column in wanted) else table
+        return [table.column(place).to_pylist() for place in _find(where, table.column_names, wanted)]
+    except (pyarrow.ArrowException, OSError, OverflowError, UnicodeError) as error:  # what a damaged file leads to
         raise DataError(f"{where} cannot be read as {suffix[1:]}: {str(error).splitlines()[0]}") from error
-    table = table.flatten() if any("." in str(column.given) for column in wanted) else table
-    return [table.column(place).to_pylist() for place in _find(where, table.column_names, wanted)]
 
 
 def _objects(where: str, content: bytes) -> list[dict[str, Any]]:

@@ -106,6 +106,8 @@ def test_csv_is_read_as_it_was_written(tmp_path_factory, rows):
         ("a.jsonl", b'["a", "b"]\n', {}, "a.jsonl, row 1 is not an object"),
         ("a.jsonl", b'{"source": 1}\n{"source": "c"}\n', {}, "a.jsonl cannot be read as jsonl: Could not convert"),
         ("a.jsonl", b"\n", {}, "a.jsonl is empty"),
+        ("a.jsonl", b'{"source": 100000000000000000000, "target": "b"}\n', {}, "a.jsonl cannot be read as jsonl: "),
+        ("a.parquet", parquet_of(RECORDS)[:-40] + b"PAR1", {}, "a.parquet cannot be read as parquet: "),
         ("a.parquet", b"PAR1", {}, "a.parquet cannot be read as parquet: "),
     ],
 )
