@@ -223,11 +223,9 @@ def _mnist_5k(images: ImageSet) -> tuple[Pixels, Ids, None]:
 
 
 def _cifar10(images: ImageSet) -> tuple[Pixels, Ids, NDArray[np.bool_]]:
+    from pyarrow import parquet
+
     contents = [corpora.load(corpora.get(name)) for name in CIFAR10]
-    try:
-        from pyarrow import parquet  # type: ignore[import-not-found,unused-ignore]
-    except ImportError as error:
-        raise DataError("cifar10 is a parquet file: install its reader with: pip install 'zoobench[hub]'") from error
     pixels, labels, counts = [], [], []
     for content in contents:
         rows = parquet.read_table(io.BytesIO(content)).to_pydict()

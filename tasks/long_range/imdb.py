@@ -5,7 +5,7 @@ import hashlib
 import io
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -15,7 +15,8 @@ import numpy as np
 from tasks import corpora
 from tasks.base import Baseline, DataError, Ids, Metric, Split, Task, difficulty, fingerprint, whole
 from tasks.baselines import accuracy, commonest, logistic_regression
-from tasks.corpora import Card
+from tasks.corpora import Card, tabular
+from tasks.corpora.tabular import Column, Table
 from tasks.long_range.documents import VOCAB, Documents, by_content
 from tasks.registry import register
 from zoo.types import Batch, Shape
@@ -53,9 +54,12 @@ class Imdb(Task):
 
     Args:
         length: T, at least 64. tokens: bytes, the only ones there are.
-        path: the official folder aclImdb (with train/pos, train/neg, test/pos and test/neg), or a .csv or .tsv file
-            with two columns, label (0 or 1) and text, with or without that header. It is read when the task is built.
-            Of a file's reviews 4, 6 and 10 hundredths are held out.
+        path: the official folder aclImdb (with train/pos, train/neg, test/pos and test/neg), or a table: CSV, TSV,
+            JSON Lines or Parquet, with columns label (0 or 1) and text, or without a header and in that order (for the
+            rule see `tasks.corpora.tabular.read`). It is read when the task is built. Of its reviews 4, 6 and 10
+            hundredths are held out.
+        hub: owner/name, a data set of the Hugging Face hub that is such a table, of which `split` is read.
+        label, text: names of the columns, where they differ from these, or their places from 1.
 
     Raises:
         DataError: what is at `path` is absent, empty, or has other columns or labels, or too few reviews.
@@ -78,11 +82,24 @@ class Imdb(Task):
         ),
     }
 
-    def __init__(self, *, length: int = 512, tokens: Literal["bytes"] = "bytes", path: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        length: int = 512,
+        tokens: Literal["bytes"] = "bytes",
+        path: str | None = None,
+        hub: str | None = None,
+        split: str = "train",
+        label: str | int | None = None,
+        text: str | int | None = None,
+    ) -> None:
         self.length = whole("imdb", "length", length, KEY)
         if tokens != "bytes":
             raise ValueError(f"imdb: tokens must be 'bytes', got {tokens!r}")
-        self._own = None if path is None else _of_path(Path(path).expanduser().absolute())
+        self._own = _of_folder(path) if path is not None and Path(path).expanduser().is_dir() else None
+        columns = Column("label", label, ("0", "1")), Column("text", text)
+        if not self._own and (table := tabular.read("imdb", *columns, path=path, hub=hub, split=split, quotes=True)):
+            self._own = _of_table(table, str(path or hub)), table.content
         self.shape = Shape(length=length, vocab=VOCAB, outputs=2)
         content = self._own[1] if self._own else corpora.get("imdb_25k").sha256
         self.fingerprint = fingerprint("imdb", 1, content=content, length=length)
@@ -153,24 +170,18 @@ def _cut(
     }
 
 
-def _of_path(path: Path) -> tuple[Reviews, str]:
-    """The reviews at `path`, and their SHA-256."""
-    if path.is_dir():
-        folders = [path / half / label for half in ("train", "test") for label in ("neg", "pos")]
-        for folder in folders:
-            if not folder.is_dir():
-                raise DataError(f"imdb: {path} has no folder {folder.relative_to(path)}: is it the official aclImdb?")
-        return _of_folder(path, tuple(folder.stat().st_mtime_ns for folder in folders))
-    if not path.is_file():
-        raise DataError(f"imdb: there is no file or folder {path}")
-    if path.suffix not in (".csv", ".tsv"):
-        raise DataError(f"imdb: {path} must be a .csv or .tsv file (label, text), or the folder aclImdb")
-    stat = path.stat()
-    return _of_file(path, stat.st_size, stat.st_mtime_ns)
+def _of_folder(path: str) -> tuple[Reviews, str]:
+    """The reviews in the official folder, and their SHA-256."""
+    root = Path(path).expanduser().absolute()
+    folders = [root / half / label for half in ("train", "test") for label in ("neg", "pos")]
+    for folder in folders:
+        if not folder.is_dir():
+            raise DataError(f"imdb: {root} has no folder {folder.relative_to(root)}: is it the official aclImdb?")
+    return _read(root, tuple(folder.stat().st_mtime_ns for folder in folders))
 
 
 @lru_cache(maxsize=2)
-def _of_folder(path: Path, changed: tuple[int, ...]) -> tuple[Reviews, str]:
+def _read(path: Path, changed: tuple[int, ...]) -> tuple[Reviews, str]:
     halves: dict[str, list[tuple[bytes, int]]] = {}
     digest = hashlib.sha256()
     for half in ("train", "test"):
@@ -191,37 +202,12 @@ def _of_folder(path: Path, changed: tuple[int, ...]) -> tuple[Reviews, str]:
 
 
 @lru_cache(maxsize=2)
-def _of_file(path: Path, size: int, changed: int) -> tuple[Reviews, str]:
-    content = path.read_bytes()
-    try:
-        pairs = list(_rows(path, content.decode()))
-    except UnicodeDecodeError as error:
-        raise DataError(f"imdb: {path} is not UTF-8: {error.reason} at byte {error.start}") from error
-    except csv.Error as error:
-        raise DataError(f"imdb: {path} cannot be read: {error}") from error
-    if not pairs:
-        raise DataError(f"imdb: {path} holds no reviews")
-    reviews = _cut(pairs, lambda total: {split: total * share // 100 for split, share in SHARES.items()})
-    return _filled(reviews, path), hashlib.sha256(content).hexdigest()
+def _of_table(table: Table, name: str) -> Reviews:
+    pairs = [(text.encode(), int(label)) for label, text in table.rows]
+    return _filled(_cut(pairs, lambda total: {split: total * share // 100 for split, share in SHARES.items()}), name)
 
 
-def _rows(path: Path, text: str) -> Iterator[tuple[bytes, int]]:
-    """(text, label) of each row."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
-    for number, row in enumerate(reader, 1):
-        if not row or (number == 1 and [cell.strip().lower() for cell in row] == ["label", "text"]):
-            continue
-        where = f"imdb: {path}, row {number}"
-        if len(row) != 2:
-            raise DataError(f"{where}: expected two columns, label and text, found {len(row)}")
-        if row[0].strip() not in ("0", "1"):
-            raise DataError(f"{where}: the label must be 0 or 1, got {row[0][:40]!r}")
-        if not row[1]:
-            raise DataError(f"{where}: the text is empty")
-        yield row[1].encode(), int(row[0])
-
-
-def _filled(reviews: Reviews, path: Path) -> Reviews:
+def _filled(reviews: Reviews, path: str | Path) -> Reviews:
     for split, (_, labels) in reviews.items():
         if not len(labels):
             raise DataError(

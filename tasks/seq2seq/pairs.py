@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +12,10 @@ from typing import ClassVar, Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks import DataError, corpora
+from tasks import DataError
 from tasks.base import SPLITS, Baseline, Decoding, Ids, Metric, Split, Task, Totals, difficulty, fingerprint, whole
+from tasks.corpora import tabular
+from tasks.corpora.tabular import Column, Table
 from tasks.draws import Draws
 from tasks.registry import register
 from tasks.seq2seq.written import FIRST, START, STOP, PairTable, answers, at_home, neighbour, packed, sources
@@ -41,7 +41,8 @@ DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 class Pairs(Task):
     """Write the second string of a pair from the first: translation, transliteration, normalisation.
 
-    A file has one pair a line, UTF-8: source, tab, target; or two columns of CSV where its name ends in `.csv`.
+    A table has a pair a row: CSV, TSV, JSON Lines or Parquet, with columns source and target, or without a header (for
+    the rule see `tasks.corpora.tabular.read`).
     Identical pairs count once, and pairs with more than `longest` tokens on either side are left out (`dropped` says
     how many). All pairs with one source are in the split that the source's hash gives. Without a file, the pairs are
     the 36,525 days of 1950 to 2049, each in one of seven English notations, and as YYYY-MM-DD.
@@ -55,11 +56,12 @@ class Pairs(Task):
     and a stop token.
 
     Args:
-        path: a file of pairs; None for dates. tokens: `characters` or `bytes`. longest: see above.
-        beam: hypotheses kept while an answer is written.
+        path: a file of pairs, or hub: owner/name, a data set of the Hugging Face hub, of which `split` is read; neither
+        for dates. source, target: names of the columns, where they differ from these, or their places from 1.
+        tokens: `characters` or `bytes`. longest: see above. beam: hypotheses kept while an answer is written.
 
     Raises:
-        DataError: the file is absent, empty, not UTF-8 or not two columns throughout, or too small to be split.
+        DataError: the table is absent, empty or not UTF-8, lacks a column or a cell, or is too small to be split.
     """
 
     role = "seq2seq"
@@ -74,32 +76,42 @@ class Pairs(Task):
     }
 
     def __init__(
-        self, *, path: str | None = None, tokens: Tokens = "characters", longest: int = 128, beam: int = 1
+        self,
+        *,
+        path: str | None = None,
+        hub: str | None = None,
+        split: str = "train",
+        source: str | int | None = None,
+        target: str | int | None = None,
+        tokens: Tokens = "characters",
+        longest: int = 128,
+        beam: int = 1,
     ) -> None:
         if tokens not in get_args(Tokens):
             raise ValueError(f"pairs: tokens must be one of {', '.join(get_args(Tokens))}, got {tokens!r}")
         self.tokens, self.longest = tokens, whole("pairs", "longest", longest)
-        self.card = None if path is None else corpora.of_file(path)
+        columns = Column("source", source), Column("target", target)
+        self._own = tabular.read("pairs", *columns, path=path, hub=hub, split=split)
         whole("pairs", "beam", beam)
         table = self._table
         self.dropped = table.dropped
-        for split in SPLITS:
-            if not len(table.rows[split]):
+        for part in SPLITS:
+            if not len(table.rows[part]):
                 raise DataError(
-                    f"pairs: {path or 'dates'} has {len(table.inputs)} pairs of at most {longest} {tokens} "
-                    f"({table.dropped} longer ones left out), none of them in split {split!r}: more pairs are needed"
+                    f"pairs: {path or hub or 'dates'} has {len(table.inputs)} pairs of at most {longest} {tokens} "
+                    f"({table.dropped} longer ones left out), none of them in split {part!r}: more pairs are needed"
                 )
         steps, answer = table.inputs.shape[1], table.targets.shape[1] + 1
         vocab, outputs = len(table.source_symbols), len(table.target_symbols) + FIRST
         self.shape = Shape(length=steps, vocab=vocab, outputs=outputs, target_length=answer)
         self.decoding = Decoding(START, STOP, answer, beam)
-        content = self.card.sha256 if self.card else "dates"
+        content = self._own.content if self._own else "dates"
         # The beam changes no example, but what is scored.
         self.fingerprint = fingerprint("pairs", 1, content=content, tokens=tokens, longest=longest, beam=beam)
 
     @property
     def _table(self) -> _Table:
-        return _table(self.card, self.tokens, self.longest)
+        return _table(self._own, self.tokens, self.longest)
 
     def count(self, split: Split) -> int:
         return len(self._table.rows[split])
@@ -156,8 +168,8 @@ class _Table(PairTable):
 
 
 @lru_cache(maxsize=4)
-def _table(card: corpora.Card | None, tokens: Tokens, longest: int) -> _Table:
-    every = list(dict.fromkeys(_dates() if card is None else _read(card)))
+def _table(own: Table | None, tokens: Tokens, longest: int) -> _Table:
+    every = list(dict.fromkeys(_dates() if own is None else ((source, target) for source, target in own.rows)))
     pairs = [pair for pair in every if max(len(_split_up(text, tokens)) for text in pair) <= longest]
     left, right = ([_split_up(pair[side], tokens) for pair in pairs] for side in range(2))
     source_symbols, inputs, inputs_of = _numbered(left, tokens)
@@ -214,42 +226,6 @@ def _compared(written: Sequence[str], references: Sequence[str]) -> Totals:
         "exact": (float(exact), n),
         **{name: (value, n) for name, value in zip(BLEU_SUMS, counts.tolist(), strict=True)},
     }
-
-
-def _read(card: corpora.Card) -> list[Pair]:
-    """The pairs of a file.
-
-    Raises:
-        DataError: it is not UTF-8, or a line does not have two columns that hold something.
-    """
-    name = card.name
-    try:
-        text = corpora.load(card).decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        line = corpora.load(card)[: error.start].count(b"\n") + 1
-        raise DataError(f"pairs: {name} is not UTF-8 in line {line}: save it as UTF-8") from error
-    pairs, separator = [], "," if name.lower().endswith(".csv") else "<TAB>"
-    for line, columns in _lines(text, name):
-        if len(columns) != 2:
-            count = f"{len(columns)} column{'s' * (len(columns) != 1)}"
-            raise DataError(f"pairs: line {line} of {name} has {count}, not 2: write source{separator}target")
-        if not all(columns):
-            raise DataError(f"pairs: line {line} of {name} has an empty column: give both a source and a target")
-        pairs.append((columns[0], columns[1]))
-    return pairs
-
-
-def _lines(text: str, name: str) -> Iterable[tuple[int, list[str]]]:
-    """Line numbers and columns."""
-    if name.lower().endswith(".csv"):
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    else:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t", quoting=csv.QUOTE_NONE)
-    try:
-        for columns in reader:
-            yield reader.line_num, columns or [""]
-    except csv.Error as error:
-        raise DataError(f"pairs: line {reader.line_num} of {name} is not CSV: {error}") from error
 
 
 def _dates() -> list[Pair]:
