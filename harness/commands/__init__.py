@@ -9,7 +9,21 @@ from harness.errors import UserError
 from harness.version import __version__
 
 VERBS = (
-    *("run", "plan", "validate", "board", "compare", "status", "ls", "fetch", "show", "check", "verify", "publish"),
+    *(
+        "run",
+        "plan",
+        "validate",
+        "board",
+        "plot",
+        "compare",
+        "status",
+        "ls",
+        "fetch",
+        "show",
+        "check",
+        "verify",
+        "publish",
+    ),
     *("export", "new", "eval", "doctor", "bench", "generate"),
 )
 """In the order of `--help`; the file of this name holds the verb's `command`."""
