@@ -1,6 +1,7 @@
 """Numbers as people write them in suites: 400k, 1M, 5%, 1e-3, 90s, 1h. And back, for tables and logs."""
 
 import re
+import unicodedata
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
@@ -106,3 +107,15 @@ def clock(seconds: float) -> str:
         return f"{whole // 60}m{whole % 60:02}s"
     minutes = round(seconds / 60)
     return f"{minutes // 60}h{minutes % 60:02}m"
+
+
+_CONTROLS = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+"""Unicode's categories of what commands a terminal, turns the direction of writing, breaks lines or cannot be seen."""
+
+
+def printable(text: str) -> str:
+    """Text on one line without control characters: white space is a blank, anything else of them �."""
+    if text.isprintable():
+        return text
+    shown = (" " if c.isspace() else "�" if unicodedata.category(c) in _CONTROLS else c for c in text)
+    return "".join(shown)

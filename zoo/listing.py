@@ -39,12 +39,11 @@ def _outline(name: str, known: dict[str, Any]) -> dict[str, builtins.list[str]]:
     """Family, roles and causality of one architecture, each as a list; `known` has those of built-in ones."""
     key = f"outline {name}"
     if key in known:
-        found: dict[str, builtins.list[str]] = known[key]
-        return found
+        return dict(known[key])
     from zoo.size import sketch_roles
 
     models = sketch_roles(name)
-    found: dict[str, list[str]] = {
+    found: dict[str, builtins.list[str]] = {
         "family": [architectures.get(name).family],
         "roles": [*models],
         "causal": [model.traits.causal for model in models.values()][:1],

@@ -35,8 +35,12 @@ class Chart(NamedTuple):
 COINCIDE = "lines that coincide are drawn side by side"
 CHARTS = {
     "dots": Kind("Mean and 95% interval; ticks are seeds, dashed lines baselines", task_charts.dots, TaskBoard),
-    "cost": Kind("Score against training cost; nothing under the dashed line's cost is better", pareto.cost, TaskBoard),
-    "state": Kind("Score against the state that decoding carries", pareto.state, TaskBoard),
+    "cost": Kind("Score against training cost; dashed through what nothing cheaper beats", pareto.cost, TaskBoard),
+    "state": Kind(
+        "Score against the state that decoding carries; dashed through what nothing smaller beats",
+        pareto.state,
+        TaskBoard,
+    ),
     "curves": Kind("Learning curves: mean and range over seeds", task_charts.curves, TaskBoard),
     "learning_rates": Kind(
         "Trials: score against learning rate; filled what was chosen", task_charts.learning_rates, TaskBoard

@@ -246,7 +246,7 @@ class Board:
     def to_rows(self) -> list[dict[str, Any]]:
         """Flat rows for machines; baselines are rows of status `baseline`."""
         return [
-            {"task": task.task, "track": task.track, "metric": task.metric}
+            {"suite": self.suite, "task": task.task, "track": task.track, "metric": task.metric}
             | dataclasses.asdict(row)
             | {"ranked": row.ranked}
             for task in self.tasks

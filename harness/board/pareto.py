@@ -8,7 +8,7 @@ import altair as alt
 
 from harness.board.looks import GREY, Frame, interval, opacity, table, tip
 from harness.board.model import TaskBoard
-from harness.board.rows import Row
+from harness.board.rows import Row, total_cost
 from harness.records.record import Record
 from harness.units import human
 
@@ -24,12 +24,6 @@ def cost(board: TaskBoard, records: Sequence[Record], frame: Frame) -> alt.Layer
     what, unit = ("compute", "FLOP") if counted else ("seconds", "s")
     to = "to tune and to train one seed" if any(row.trials for row in board.ranked) else "to train one seed"
     return _chart(board, [(row, total_cost(row, counted=counted)) for row in board.ranked], f"{what} {to}", unit, frame)
-
-
-def total_cost(row: Row, *, counted: bool = True) -> float | None:
-    """FLOPs (or seconds) of one seed's training and of every trial of the row."""
-    final, tried = (row.flops, row.tuning_flops) if counted else (row.seconds, row.tuning_seconds)
-    return None if final is None else final + (tried or 0.0)
 
 
 def state(board: TaskBoard, records: Sequence[Record], frame: Frame) -> alt.LayerChart | None:

@@ -1,21 +1,19 @@
-"""The board of a suite's records: made, published, and two of its rows compared."""
+"""The boards of suites' records: made, published, and two rows compared."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from harness import board as boards
+from harness.board import comparison
+from harness.board.comparison import Comparison
 from harness.board.formats import markdown
-from harness.board.model import Board, TaskBoard
-from harness.board.rows import Row
-from harness.board.tables import Column, Section, cell, lines, name_column, print_section
+from harness.board.model import Board
 from harness.errors import UserError
 from harness.execute.runner import baselines, current
 from harness.records.files import write_atomic
 from harness.records.record import Record
-from harness.records.store import Store
+from harness.records.store import Store, default_root
 from harness.suite.load import load
 from harness.suite.loaded import LoadedSuite
 from zoo.registry import nearest
@@ -27,14 +25,35 @@ def board(suite: str, overrides: tuple[str, ...] = (), root: Path | None = None)
     Raises:
         UserError: there are no records yet.
     """
-    return board_of(load(suite, overrides), suite, root)
+    return with_records(load(suite, overrides), suite, root)[0]
 
 
-def board_of(loaded: LoadedSuite, suite: str, root: Path | None = None) -> Board:
-    """The same for a suite that is loaded already; `suite` is what the user calls it."""
+def with_records(loaded: LoadedSuite, suite: str, root: Path | None = None) -> tuple[Board, list[Record]]:
+    """The board of a loaded suite, which the user calls `suite`, and the records it is made of.
+
+    Raises:
+        UserError: there are no records yet.
+    """
     store = Store(loaded.name, root)
     records = _records(loaded, store, suite)
-    return rank(loaded.described(()), records, baselines(loaded, store))
+    return rank(loaded.described(()), records, baselines(loaded, store)), records
+
+
+def of_store(store: Store) -> tuple[Board, list[Record]]:
+    """The board of what lies in a suite's folder, and its records; no suite file is opened and no plug-in imported.
+
+    Raises:
+        UserError: it has no finished runs, or a file cannot be read.
+    """
+    described = store.described()
+    listed = {*described.get("runs", ())}
+    records = [record for record in store.records() if not listed or record.run_id in listed]
+    if not any(record.spec.kind == "final" for record in records):
+        raise _no_runs(store, store.suite)
+    known = store.read_baselines()
+    keys = {f"{r.spec.task_label} {r.data.fingerprint} {r.spec.evaluate.test}" for r in records}
+    lines = [row for key in sorted(keys & known.keys()) for row in known[key]]
+    return rank({"suite": store.suite, **described}, records, lines), records
 
 
 def publish(suite: str, overrides: tuple[str, ...] = (), root: Path | None = None) -> tuple[int, Path]:
@@ -67,8 +86,12 @@ def publish_records(
 def _records(loaded: LoadedSuite, store: Store, suite: str) -> list[Record]:
     records = current(loaded, store)
     if not any(record.spec.kind == "final" for record in records):
-        raise UserError(f"no finished runs yet; start them with: zoobench run {suite}", file=store.folder)
+        raise _no_runs(store, suite)
     return records
+
+
+def _no_runs(store: Store, suite: str) -> UserError:
+    return UserError(f"no finished runs yet; start them with: zoobench run {suite}", file=store.folder)
 
 
 def rank(suite: Mapping[str, Any], records: Iterable[Record], baselines: Iterable[Mapping[str, Any]]) -> Board:
@@ -79,45 +102,34 @@ def rank(suite: Mapping[str, Any], records: Iterable[Record], baselines: Iterabl
 
 
 def compare(
-    first: str, second: str, suite: str, overrides: tuple[str, ...] = (), root: Path | None = None
-) -> list[dict[str, Any]]:
-    """Two rows of a board, task by task: their seeds side by side, and whether the board's model separates them."""
-    made = board(suite, overrides, root)
-    tables = [(task, {row.architecture: row for row in task.rows}) for task in made.tasks]
-    names = sorted({name for _, rows in tables for name in rows})
+    first: str, second: str, suite: str | None = None, overrides: tuple[str, ...] = (), root: Path | None = None
+) -> Comparison:
+    """Two rows on every task of a suite; without one, of every suite with results that has both.
+
+    Raises:
+        UserError: no board has a row of one of these names, or none has both.
+    """
+    if suite:
+        found = [board(suite, overrides, root)]
+        names, where = {row.architecture for task in found[0].tasks for row in task.rows}, f"on the board of {suite}"
+    else:
+        found, names = _every_board({first, second}, root)
+        where = f"in any suite under {root or default_root()}"
     for name in (first, second):
         if name not in names:
-            raise UserError(f"no row {name!r} on the board of {suite}{nearest(name, names)}")
-    # one of the two may not run on a task
-    return [_compared(task, rows[first], rows[second]) for task, rows in tables if {first, second} <= rows.keys()]
+            raise UserError(f"no row {name!r} {where}{nearest(name, sorted(names))}")
+    if not found:
+        raise UserError(f"no suite under {root or default_root()} has rows of both {first} and {second}")
+    return comparison.compare(found, first, second)
 
 
-def _compared(task: TaskBoard, a: Row, b: Row) -> dict[str, Any]:
-    scores = {seed: [a.by_seed[seed], b.by_seed[seed]] for seed in sorted({*a.seeds} & {*b.seeds})}
-    return {
-        "task": task.task,
-        "track": task.track,
-        "metric": task.metric,
-        "seeds": list(scores),
-        "scores": {str(seed): pair for seed, pair in scores.items()},
-        "difference": sum(x - y for x, y in scores.values()) / len(scores) if scores else None,
-        "separated": a.separated_from(b) if a.ranked and b.ranked else None,
-        "detectable": task.mdd,
-        "note": "; ".join(f"{row.architecture}: {row.reason}" for row in (a, b) if row.reason),
-    }
-
-
-def show_comparison(first: str, second: str, rows: list[dict[str, Any]], console: Console) -> None:
-    """Print a comparison as a table."""
-    signed = "{:+.4f}".format
-    columns = (
-        name_column(lambda row: " · ".join(filter(None, (row["task"], row["track"]))), "task"),
-        name_column(lambda row: row["metric"], "metric"),
-        Column("seeds", lambda row: cell(len(row["seeds"]), str)),
-        Column(f"{first} − {second}", lambda row: cell(row["difference"], signed)),
-        Column("detectable", lambda row: cell(row["detectable"], signed)),
-        name_column(
-            lambda row: {True: "yes", False: "no"}.get(row["separated"], row["note"] or "not ranked"), "separated"
-        ),
-    )
-    print_section(Section(rows, f"{first} against {second}", "", columns, lines(columns, rows)), console)
+def _every_board(wanted: set[str], root: Path | None) -> tuple[list[Board], set[str]]:
+    """The board of each suite with results that has all these rows; and the names of all rows."""
+    found, known = [], set()
+    for folder in sorted((root or default_root()).glob("*/")):
+        store = Store(folder.name, root)
+        names = {record.spec.architecture_label for record in store.records() if record.spec.kind == "final"}
+        known |= names
+        if wanted <= names:
+            found.append(of_store(store)[0])
+    return found, known

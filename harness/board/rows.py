@@ -254,3 +254,9 @@ def _sd(scores: Sequence[float]) -> float | None:
         return None
     middle = statistics.fmean(scores)
     return math.sqrt(math.fsum((s - middle) ** 2 for s in scores) / (len(scores) - 1))
+
+
+def total_cost(row: Row, *, counted: bool = True) -> float | None:
+    """FLOPs (or seconds) of one seed's training and of every trial of the row."""
+    final, tried = (row.flops, row.tuning_flops) if counted else (row.seconds, row.tuning_seconds)
+    return None if final is None else final + (tried or 0.0)

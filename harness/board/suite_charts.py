@@ -189,7 +189,7 @@ def _ruler(k: int, difference: float, x: alt.X, y: alt.Y) -> list[alt.Chart]:
     step = -(-k // 12)
     ticks = [{"rank": rank, "depth": 0.0, "end": -0.2} for rank in range(1, k + 1)]
     shown = [{**tick, "label": str(tick["rank"])} for tick in ticks if tick["rank"] == 1 or tick["rank"] % step == 0]
-    spans = [
+    spans: list[dict[str, Any]] = [
         {"rank": 1.0, "end": float(k), "depth": 0.0},
         {"rank": 1.0, "end": 1 + difference, "depth": -1.7, "label": f"critical difference {difference:.2f}"},
     ]

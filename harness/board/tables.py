@@ -15,7 +15,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from harness.units import NONE
+from harness.units import NONE, printable
 
 
 class Cell(NamedTuple):
@@ -92,15 +92,20 @@ def lines(columns: Sequence[Column], items: Iterable[Any]) -> list[Line]:
 
 def print_section(section: Section, console: Console) -> None:
     """A section on a terminal; narrow ones get fewer columns."""
-    console.print(_fitting(section, console) if section.columns else Text(section.title, style="bold"))
+    console.print(_fitting(section, console) if section.columns else text(section.title, "bold"))
     for note in section.notes:
         print_note(note, console)
+
+
+def text(words: str, style: str = "") -> Text:
+    """Words for a terminal, which nothing in them can command."""
+    return Text(printable(words), style)
 
 
 def print_note(note: Note, console: Console) -> None:
     """A note, hanging from its dot."""
     table = Table.grid(padding=(0, 1))
-    table.add_row("·", Text.assemble((note.name, "bold"), " " * bool(note.name), note.text))
+    table.add_row("·", Text.assemble(text(note.name, "bold"), " " * bool(note.name), text(note.text)))
     console.print(Padding(table, (0, 2), style="dim"))
 
 
@@ -116,14 +121,14 @@ def _fitting(section: Section, console: Console) -> Table:
 
 
 def _table(section: Section, shown: list[Column]) -> Table:
-    title = Text.assemble((section.title, "bold"), f"  {section.about}")
+    title = Text.assemble(text(section.title, "bold"), "  ", text(section.about))
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="", padding=(0, 1, 0, 0))
     for column in shown:
         style: dict[str, Any] = {"min_width": 10} if column.left else {"justify": "right", "no_wrap": True}
-        table.add_column(Text(column.title), overflow="fold", **style)
+        table.add_column(text(column.title), overflow="fold", **style)
     kept = [column in shown for column in section.columns]
     for line in section.lines:
-        cells = [Text(cell.text) for cell in compress(line.cells, kept)]
+        cells = [text(cell.text) for cell in compress(line.cells, kept)]
         table.add_row(*cells, style="" if line.kind == "ranked" else "dim")
     return table
 
@@ -138,16 +143,23 @@ def as_markdown(section: Section) -> str:
         marks = ["*" if line.kind == "baseline" and column.left else "" for column in columns]
         texts = [f"{mark}{escape(cell.text)}{mark}" for mark, cell in zip(marks, line.cells, strict=True)]
         table.append(f"| {' | '.join(texts)} |")
-    parts = [f"## {escape(section.title)}", escape(section.about), "\n".join(table), bullets(section.notes)]
+    parts = [f"## {escape(section.title)}", paragraph(section.about), "\n".join(table), bullets(section.notes)]
     return "\n\n".join(filter(None, parts))
 
 
 def bullets(notes: Iterable[Note]) -> str:
     """Notes as a list in Markdown."""
-    return "\n".join(f"- **{escape(name)}** {escape(text)}" if name else f"- {escape(text)}" for text, name in notes)
+    return "\n".join(f"- **{escape(name)}** {escape(text)}" if name else f"- {paragraph(text)}" for text, name in notes)
 
 
 def escape(text: str) -> str:
     """Plain text for Markdown, on one line."""
-    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
-    return re.sub(r"[\\|*`[\]]", r"\\\g<0>", text)
+    text = " ".join(printable(text).split()).replace("&", "&amp;").replace("<", "&lt;")
+    return re.sub(r"[\\|*`[\]$~]|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)
+
+
+def paragraph(text: str) -> str:
+    """Plain text that begins a line of Markdown: nothing in it makes a heading, a list or a quotation."""
+    return re.sub(
+        r"^([#>+=-]|\d+(?=[.)]))", lambda mark: mark[0] + "\\" if mark[0].isdigit() else "\\" + mark[0], escape(text)
+    )

@@ -71,9 +71,9 @@ def _baselines(board: TaskBoard, rows: Sequence[Row]) -> list[alt.Chart]:
     if not near:
         return []
     ends += [line.value for line in near]
+    near.sort(key=lambda line: line.value)
     lines = [{"baseline": line.name, "score": line.value, "said": f"{line.value:.4g}"} for line in near]
-    lines.sort(key=lambda line: line["score"])
-    levels = _levels([(line["score"], len(line["baseline"])) for line in lines], max(ends) - min(ends))
+    levels = _levels([(line.value, len(line.name)) for line in near], max(ends) - min(ends))
     rules = alt.Chart(table(lines)).mark_rule(color=GREY, strokeDash=[3, 2])
     names = [
         alt.Chart(table(line for line, own in zip(lines, levels, strict=True) if own == level))
@@ -186,7 +186,7 @@ def average(runs: Sequence[Record], read: Read, most: int = POINTS) -> Line:
 def learning_rates(board: TaskBoard, records: Sequence[Record], frame: Frame) -> alt.LayerChart | None:
     """Score on the tuning split against the learning rate; what was chosen is filled. None without trials."""
     trials, higher = by_architecture(r for r in records if r.spec.kind == "trial"), board.higher_is_better
-    points = []
+    points: list[dict[str, Any]] = []
     for row in board.ranked:
         found: dict[float, float] = {}
         for trial in trials.get(row.architecture, []):

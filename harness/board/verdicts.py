@@ -19,10 +19,13 @@ def _task(board: TaskBoard) -> str:
         return f"{board.title}: nothing could be ranked"
     leader, *others = board.ranked
     first = [leader, *(row for row in others if not leader.separated_from(row))]
-    names, scores = [row.architecture for row in first], [f"{row.mean:.3f}" for row in first]
-    listed, scores = _listed(names), _listed(scores) if len(first) <= MOST else f"{scores[0]} to {scores[-1]}"
+    names, means = [row.architecture for row in first], [f"{row.mean:.3f}" for row in first]
+    listed, scores = _listed(names), _listed(means)
     if len(first) > MOST:
-        listed = f"{', '.join(names[: MOST - 1])} and {len(names) - MOST + 1} others"
+        listed, scores = (
+            f"{', '.join(names[: MOST - 1])} and {len(names) - MOST + 1} others",
+            f"{means[0]} to {means[-1]}",
+        )
     scores = f"{scores} {board.unit}" if board.unit else f"{board.metric} {scores}"
     if not others:
         said = f"{leader.architecture} is the only ranked row ({scores})"

@@ -14,6 +14,7 @@ VERBS = (
         "plan",
         "validate",
         "board",
+        "plot",
         "compare",
         "status",
         "ls",

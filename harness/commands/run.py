@@ -62,7 +62,7 @@ def command(
     finally:
         if suite is None:
             _keep(loaded, root)
-    made = report.board_of(loaded, suite or loaded.name, root)
+    made = report.with_records(loaded, suite or loaded.name, root)[0]
     print_boards([made], as_json=as_json)
     if not as_json:
         click.echo("\n" + "\n".join(sentences(made)) + "\n\nto read it in a browser: zoobench site site")

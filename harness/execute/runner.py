@@ -55,7 +55,7 @@ class Results:
         """Its tables, ranked from the records."""
         from harness.board import report
 
-        return report.board_of(self.loaded, self.suite, self.folder.parent)
+        return report.with_records(self.loaded, self.suite, self.folder.parent)[0]
 
     def table(self) -> pandas.DataFrame:
         """The rows of the board as a frame: one for each task, track and architecture, baselines too."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.board.model import Board, TaskBoard
-from harness.board.report import rank
+from harness.board.report import of_store
 from harness.errors import UserError
 from harness.records.record import Record
 from harness.records.store import Store
@@ -42,22 +42,14 @@ class Suite:
 
 
 def read_suite(name: str, root: Path) -> Suite:
-    """A suite made of what lies in its folder; no suite file is opened and no plug-in imported.
+    """A suite made of what lies in its folder.
 
     Raises:
         UserError: it has no finished runs, or a file cannot be read.
     """
     store = Store(name, root)
-    described = store.described()
-    listed = {*described.get("runs", ())}
-    records = [record for record in store.records() if not listed or record.run_id in listed]
-    if not any(record.spec.kind == "final" for record in records):
-        raise UserError(f"no finished runs yet; start them with: zoobench run {name}", file=store.folder)
-    kept = store.read_baselines()
-    keys = {f"{r.spec.task_label} {r.data.fingerprint} {r.spec.evaluate.test}" for r in records}
-    baselines = [row for key in sorted(keys & kept.keys()) for row in kept[key]]
-    board = rank({"suite": name, **described}, records, baselines)
-    return Suite(name, board, records, described, store.published.index.get("files", {}))
+    board, records = of_store(store)
+    return Suite(name, board, records, store.described(), store.published.index.get("files", {}))
 
 
 def read_suites(names: Sequence[str], root: Path) -> tuple[list[Suite], list[str]]:

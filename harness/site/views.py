@@ -147,6 +147,7 @@ def _formats(section: Section) -> dict[str, str]:
     heads = [column.title for column in section.columns]
     rows = [[cell.text if cell.value is None else cell.value for cell in line.cells] for line in section.lines]
     stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows([[csv_cell(value) for value in row] for row in [heads, *rows]])
+    lines: list[list[Any]] = [heads, *rows]
+    csv.writer(stream, lineterminator="\n").writerows([[csv_cell(value) for value in line] for line in lines])
     data = to_json([dict(zip(heads, row, strict=True)) for row in rows])
     return {"csv": stream.getvalue(), "json": data, "tex": latex.table(section)}

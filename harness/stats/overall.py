@@ -73,9 +73,9 @@ def overall(tournaments: Sequence[Tournament], fewest: int = FEWEST, level: floa
     lowest, highest = np.quantile(first[1:], half, axis=0), np.quantile(last[1:], 1 - half, axis=0)
     rank_low, rank_high = np.minimum(np.floor(lowest), first[0]), np.maximum(np.ceil(highest), last[0])
     found = {}
-    for at, i in enumerate(placed):
-        chances, places = (wins[0, at], *ends[:, at]), (first[0, at], rank_low[at], rank_high[at])
-        found[names[i]] = Overall(*map(float, chances), *map(int, places), on[names[i]])  # type: ignore[call-arg]
+    for column, i in enumerate(placed):
+        chances, places = (wins[0, column], *ends[:, column]), (first[0, column], rank_low[column], rank_high[column])
+        found[names[i]] = Overall(*map(float, chances), *map(int, places), on[names[i]])  # type: ignore[call-arg, arg-type]
     return dict(sorted(found.items(), key=lambda item: (item[1].rank, item[0])))
 
 

@@ -76,6 +76,8 @@ def _short(name: str) -> str:
 def describe(override: Override) -> str:
     """An override in words, like `lr ≤ 0.001 for log_dt, B (1.2k parameters)`."""
     what, value = override.what, override.value
-    said = ("decay" if value else "no decay") if what == "decay" else _WORDS.get(what, f"{what} {{}}").format(value)
+    said = _WORDS[what].format(value) if what in _WORDS else f"{what} {value}"
+    if what == "decay":
+        said = "decay" if value else "no decay"
     names = f" for {', '.join(override.names)}" if override.names else ""
     return f"{said}{names} ({short(override.parameters)} parameters)"

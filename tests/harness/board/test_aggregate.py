@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import board
-from harness.board import aggregate, formats, sections
+from harness.board import aggregate, sections
+from harness.records.files import to_json
 from harness.records.meters import Meters
 from harness.records.record import CurvePoint, Eligibility, Metrics, Speed
 from tests.harness.board.conftest import by_name, text_of
@@ -289,7 +290,7 @@ def test_a_rival_moves_nobody_measured_by_a_fixed_reference(text, recall, rate, 
 
 def test_every_format_has_it():
     made = made_of(RECORDS)
-    (stored,) = json.loads(formats.as_json(made))["across"]
+    (stored,) = json.loads(to_json(made))["across"]
     assert (stored["reference"], stored["race"]["rows"][-1]["times"]["recall"]) == ("ref", None)
     assert len(made.to_rows()) == 3 + 1 + 3 + 3  # rows and lines of tasks only
     text = formats.markdown(made)

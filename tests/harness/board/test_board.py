@@ -220,7 +220,7 @@ def test_what_only_one_row_has(three):
     assert known == {"a": (pytest.approx(1.3), 0.004, {"loss": 1.25}), "old": (None, None, {})}
     assert [shown["a"][title] for title in ("speed", "× ref", "loss")] == ["31k tok/s", "1.30", "1.250"]
     assert [shown["old"][title] for title in ("speed", "× ref", "loss")] == ["31k tok/s", "–", "–"]
-    assert "loss=1.25" in formats.as_csv(made)
+    assert "loss=1.25" in formats.as_csv([made])
     assert "× ref" not in formats.markdown(made_of(three))
     assert notes_of(three, "reference") == []
 
@@ -291,7 +291,7 @@ def test_markdown_csv_and_json(three, baselines):
     shown = formats.markdown(made)
     for wanted in (r"a\|b", "1 of 1 seeds oom: out of memory", "|  | *trigram* | 3.210 |"):
         assert wanted in shown
-    rows, stored = list(csv.DictReader(io.StringIO(formats.as_csv(made)))), made.to_rows()
+    rows, stored = list(csv.DictReader(io.StringIO(formats.as_csv([made])))), made.to_rows()
     assert (rows[0]["architecture"], rows[0]["seeds"], rows[0]["flops"]) == ("lstm", "0 1 2", "2400000000000.0")
     assert [row["architecture"] for row in rows if row["status"] == "baseline"] == ["trigram", "bigram", "chance"]
     assert {tuple(row) for row in rows} == {tuple(row) for row in stored}
@@ -303,7 +303,7 @@ def test_every_measured_field_of_a_row_is_in_every_format():
     finals[-1] = change(finals[-1], origin__kind="reviewed")
     trials = [plant(name, 0, 2.0, run_id=f"trial-{name}", spec__kind="trial") for name in "ab"]
     made = made_of([*finals, *trials])
-    (header, first, *_), stored = formats.as_csv(made).splitlines(), made.to_rows()[0]
+    (header, first, *_), stored = formats.as_csv([made]).splitlines(), made.to_rows()[0]
     known = dict(zip(header.split(","), first.split(","), strict=True))
     shown = [*table_of(made)["a"]]
     terminal = text_of(made, width=250)

@@ -7,7 +7,8 @@ import statistics
 import pytest
 
 from harness import board
-from harness.board import formats, pareto, sections
+from harness.board import formats, sections
+from harness.board.rows import total_cost
 from harness.board.tuning import at_edge, best_of, expected_best
 from harness.records.meters import StopRule
 from harness.records.record import Override
@@ -48,8 +49,8 @@ def test_equal_effort_is_ranked_and_its_cost_added_up(three):
     task, rows = only([*finals(three), *(t for name in NAMES for t in tried(name, POINTS, SPACE))])
     assert all(row.ranked for row in rows.values())
     assert (rows["lstm"].trials, rows["lstm"].tuning_flops, rows["lstm"].tuning_seconds) == (4, 1.6e12, 24.0)
-    assert pareto.total_cost(rows["lstm"]) == 2.4e12 + 4 * 4e11
-    assert pareto.total_cost(rows["lstm"], counted=False) == pytest.approx(31.2 + 24)
+    assert total_cost(rows["lstm"]) == 2.4e12 + 4 * 4e11
+    assert total_cost(rows["lstm"], counted=False) == pytest.approx(31.2 + 24)
     assert "tuning: 4 trials per architecture, chosen on the validation split" in task.notes
     assert "tuning cost: 12 trials, 3 of them failed, 4.8TFLOP and 1m12s of training in all" in task.notes
     assert "searched by tpe: lr 0.0001 to 0.01 (log); weight_decay 0.01, 0.1; dropout 0 to 0.3" in task.notes

@@ -81,9 +81,9 @@ def test_run_then_everything_that_reads_its_records(suite, call, tmp_path):
     assert counts() | {"ok": 4, "to do": 0, "published": 0} == counts()
     assert "pre_ln" in call("board", path, *results).stdout
 
-    (row,) = json.loads(call("compare", "pre_ln", "lstm", path, *results, "--json").stdout)
+    (row,) = json.loads(call("compare", "pre_ln", "lstm", path, *results, "--json").stdout)["tasks"]
     assert (row["task"], row["seeds"]) == ("mqar", [0, 1])
-    assert "pre_ln against lstm" in call("compare", "pre_ln", "lstm", path, *results).stdout
+    assert "pre_ln is better than lstm on" in call("compare", "pre_ln", "lstm", path, *results).stdout
     assert "'lstm'?" in call("compare", "pre_ln", "lstn", path, *results, status=2).stderr
 
     run = ["run", path, *results]

@@ -98,7 +98,9 @@ def test_a_comparison_is_that_of_the_board(visit, site, call):
         difference, half = row[2].split(" ± ")
         assert float(difference) == pytest.approx(by_task[task]["difference"], rel=1e-3)
         assert float(half) == pytest.approx(by_task[task]["high"] - by_task[task]["difference"], rel=1e-3)
-        verdict = {"better": "s4d is better", "worse": "pre_ln is better"}.get(by_task[task]["verdict"], "not separated")
+        verdict = {"better": "s4d is better", "worse": "pre_ln is better"}.get(
+            by_task[task]["verdict"], "not separated"
+        )
         assert row[3] == verdict
     page.click("#swap")
     assert "a=pre_ln&b=s4d" in page.url

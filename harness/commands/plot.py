@@ -1,0 +1,54 @@
+"""`zoobench plot`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from harness.commands.common import console, root_option, suite_options
+from harness.errors import UserError
+
+
+@click.command()
+@click.argument("suite")
+@click.argument("name", required=False)
+@suite_options
+@root_option
+@click.option("--task", help="Of which task, where several have NAME.")
+@click.option("--track", help="In which track.")
+@click.option("--width", type=click.IntRange(100), default=252, show_default=True, help="Of the plot, in points.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="A .pdf, .svg, .png, .html or .json file.")
+def command(
+    suite: str,
+    name: str | None,
+    overrides: tuple[str, ...],
+    root: Path | None,
+    task: str | None,
+    track: str | None,
+    width: int,
+    out: Path | None,
+) -> None:
+    """Draw a chart of SUITE's board for a paper.
+
+    Without NAME, list what can be drawn.
+    """
+    from harness.board import export, report
+    from harness.board.tables import print_section
+    from harness.suite.load import load
+
+    board, records = report.with_records(load(suite, overrides), suite, root)
+    drawn = export.drawings(board, records, width)
+    if name is None:
+        print_section(export.listing(drawn), console())
+        return
+    chosen = export.choose(drawn, name, task, track)
+    if out is None:
+        raise UserError(f"say where: --out {name}.pdf", key="--out")
+    if out.suffix[1:] not in export.FORMATS:
+        raise UserError(f"unknown suffix {out.suffix!r}; known: {', '.join(export.FORMATS)}", key="--out")
+    try:
+        out.write_bytes(export.as_bytes(chosen.chart, out.suffix[1:]))
+    except OSError as error:
+        raise UserError(f"cannot write: {error.strerror}", file=out) from error
+    click.echo(f"written to {out}: {chosen.caption}")
