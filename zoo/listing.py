@@ -46,7 +46,7 @@ def _outline(name: str, known: dict[str, Any]) -> dict[str, builtins.list[str]]:
     found: dict[str, builtins.list[str]] = {
         "family": [architectures.get(name).family],
         "roles": [*models],
-        "causal": [model.traits.causal for model in models.values()][:1],
+        "causal": [str(model.traits.causal) for model in models.values()][:1],
     }
     if name not in architectures.plugins():
         known[key] = found
