@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from harness.commands import completion
 from harness.errors import UserError
 from harness.version import __version__
 
@@ -44,6 +45,7 @@ class Commands(click.Group):
         if cmd_name not in VERBS:
             return None
         command: click.Command = importlib.import_module(f"harness.commands.{cmd_name}").command
+        completion.attach(cmd_name, command)
         command.short_help = (command.help or "").split("\n\n")[0]  # or click cuts the line where a terminal ends
         return command
 

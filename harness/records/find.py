@@ -65,21 +65,22 @@ def record_of(folder: Path) -> Record:
     return record
 
 
-def _labelled(folder: Path, labels: list[str], reference: str) -> Path:
+def _labelled(folder: Path, given: list[str], reference: str) -> Path:
     """The run of a suite that has every one of these labels, in the order row, task, seed."""
     finals = [record for record in Store(folder.name, folder.parent).records() if record.spec.kind == "final"]
-    for at, label in enumerate(labels):
-        names = sorted({name for record in finals for name in _labels(record)[at : at + 1]})
-        finals = [record for record in finals if _labels(record)[at : at + 1] == [label]]
+    for at, label in enumerate(given):
+        names = sorted({name for record in finals for name in labels(record)[at : at + 1]})
+        finals = [record for record in finals if labels(record)[at : at + 1] == [label]]
         if not finals:
             raise UserError(f"{reference}: no run {label!r} there{nearest(label, names)}")
-    cells = {tuple(_labels(record)[:-1]) for record in finals}
+    cells = {tuple(labels(record)[:-1]) for record in finals}
     if len(cells) > 1:
         raise UserError(f"{reference}: several runs; say which: {', '.join('/'.join(c) for c in sorted(cells)[:6])}")
     return folder / min(finals, key=lambda record: record.spec.seed).run_id
 
 
-def _labels(record: Record) -> list[str]:
+def labels(record: Record) -> list[str]:
+    """What a run is called after its suite: row, task, track if there are any, seed."""
     architecture, task, track = record.spec.cell
     return [architecture, task, *filter(None, [track]), str(record.spec.seed)]
 
