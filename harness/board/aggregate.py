@@ -1,7 +1,7 @@
 """What holds over several tasks of one track: normalised scores, mean ranks, and time to target."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations, permutations
 
@@ -18,6 +18,8 @@ def make(
     finals: Sequence[Record],
     reference: str = "",
     targets: Mapping[str, float] | None = None,
+    *,
+    all_pairs: bool = True,
 ) -> list[Aggregate]:
     """What holds over the tasks of each track, in the order of the tracks.
 
@@ -25,15 +27,24 @@ def make(
         tasks: tables already ranked. finals: the records they are made from.
         reference: the row everything is measured by; by default each task's best.
         targets: validation scores to reach, by task; by default where the reference's median run ends.
+        all_pairs: whether the probability of improvement is given for all pairs, or against the reference alone (the
+            best row without one).
     """
     made = []
     for track, own in grouped((task.track, task) for task in tasks).items():
-        made.append(_track(track, own, [r for r in finals if r.spec.track == track], reference, targets or {}))
+        runs = [r for r in finals if r.spec.track == track]
+        made.append(_track(track, own, runs, reference, targets or {}, all_pairs=all_pairs))
     return [aggregate for aggregate in made if aggregate is not None]
 
 
 def _track(
-    track: str, boards: list[TaskBoard], finals: Sequence[Record], reference: str, targets: Mapping[str, float]
+    track: str,
+    boards: list[TaskBoard],
+    finals: Sequence[Record],
+    reference: str,
+    targets: Mapping[str, float],
+    *,
+    all_pairs: bool,
 ) -> Aggregate | None:
     tasks = [board for board in boards if board.ranked]
     if not tasks or (len(tasks) == 1 and not (reference or targets)):
@@ -52,7 +63,10 @@ def _track(
     ranks = stats.ranks([[_score(task, name) for name in known] for task in tasks]).mean(axis=0)
     rows = [_standing(name, float(rank), tasks, scales) for name, rank in zip(known, ranks, strict=True)]
     rows.sort(key=lambda row: (-(row.iqm or 0.0), row.rank, row.architecture))
-    improvements = _improvements(tasks, [row.architecture for row in rows])
+    ordered = [row.architecture for row in rows]
+    one = reference if reference in ordered else ordered[0]
+    pairs = combinations(ordered, 2) if all_pairs else ((name, one) for name in ordered if name != one)
+    improvements = _improvements(tasks, ordered, pairs)
     ranking = _rank_test(tasks, rows) if len(rows) > 1 else None
     made = Aggregate(track, names, reference, rows, scales, improvements, ranking, race)
     return replace(made, notes=[*_notes(made, tasks, boards), *none])
@@ -91,18 +105,22 @@ def _absence(task: TaskBoard, name: str) -> str:
     return "not ranked" if status == "ok" else status
 
 
-def _improvements(tasks: Sequence[TaskBoard], names: Sequence[str]) -> list[Improvement]:
+def _improvements(
+    tasks: Sequence[TaskBoard], names: Sequence[str], pairs: Iterable[tuple[str, str]]
+) -> list[Improvement]:
+    """Both ways for each of the pairs."""
+
     def runs(name: str) -> list[list[float]]:
         rows = [(task, task.ranked_row(name)) for task in tasks]
         return [[-task.cost(score) for score in row.scores] if row else [] for task, row in rows]
 
     found, scores = {}, {name: runs(name) for name in names}
-    for a, b in combinations(names, 2):
+    for a, b in pairs:
         p, interval = stats.improvement(scores[a], scores[b]), stats.improvement_interval(scores[a], scores[b])
         low, high = interval or (None, None)
         found[a, b] = Improvement(a, b, p, low, high)
         found[b, a] = Improvement(b, a, 1 - p, None if high is None else 1 - high, None if low is None else 1 - low)
-    return [found[pair] for pair in permutations(names, 2)]
+    return [found[pair] for pair in permutations(names, 2) if pair in found]
 
 
 def _rank_test(tasks: Sequence[TaskBoard], rows: Sequence[Standing]) -> RankTest:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from harness.board.rows import Row
@@ -16,7 +17,7 @@ class Baseline:
     about: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TaskBoard:
     """The ranking of one task in one track. Scores are in the metric's own unit."""
 
@@ -51,14 +52,18 @@ class TaskBoard:
         unit = f", {self.unit}" if self.unit else ""
         return f"{self.metric}{unit}, {'higher' if self.higher_is_better else 'lower'} is better"
 
-    @property
+    @cached_property
     def ranked(self) -> list[Row]:
         """The ranked rows, best first."""
         return [row for row in self.rows if row.ranked]
 
     def ranked_row(self, architecture: str) -> Row | None:
         """The row of an architecture, if it is ranked."""
-        return next((row for row in self.ranked if row.architecture == architecture), None)
+        return self._ranked_by_name.get(architecture)
+
+    @cached_property
+    def _ranked_by_name(self) -> dict[str, Row]:
+        return {row.architecture: row for row in self.ranked}
 
     @property
     def lines(self) -> list[Baseline]:
@@ -222,7 +227,7 @@ class Aggregate:
     """Best first."""
     scales: list[Scale] = field(default_factory=list)
     improvements: list[Improvement] = field(default_factory=list)
-    """Every ordered pair."""
+    """Every ordered pair, or on a large board those with the reference or best row."""
     ranking: RankTest | None = None
     race: TimeToTarget | None = None
     notes: list[str] = field(default_factory=list)

@@ -33,6 +33,14 @@ def general(finals: Sequence[Record], trials: Sequence[Record]) -> list[str]:
     return found
 
 
+def left_out(pairs: int, most: int, draws: int) -> str:
+    """What a board says less of than smaller ones do."""
+    return (
+        f"a large board, with {pairs:,} pairs of rows, over {most:,}: pairs are judged from {draws:,} draws; whether "
+        "ties depend on who else is on the board is not asked; the probability of improvement is against one row only"
+    )
+
+
 def defaults(finals: Sequence[Record]) -> dict[str, list[str]]:
     """The settings of its own of each architecture; older records do not list them."""
     runs = by_architecture(finals)
@@ -198,8 +206,8 @@ def _gates(board: TaskBoard, finals: Sequence[Record]) -> list[str]:
 
     def listed(lacking: Callable[[Record], Iterable[str]]) -> str:
         """Like "causal, untrained (pre_ln, lstm)"; without names where it is all rows."""
-        rows = {gate: sorted({r.spec.architecture_label for r in done if gate in lacking(r)}) for gate in gates()}
-        groups = grouped((", ".join(who), gate) for gate, who in rows.items() if who)
+        rows = grouped((gate, r.spec.architecture_label) for r in done for gate in lacking(r))
+        groups = grouped((", ".join(sorted({*rows[gate]})), gate) for gate in gates() if gate in rows)
         every = ", ".join(sorted(names))
         return "; ".join(", ".join(own) + (f" ({who})" if who != every else "") for who, own in groups.items())
 

@@ -1,6 +1,7 @@
 """From records to a board: rows are made, ranked by their test scores, and annotated."""
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,9 @@ from harness.records.record import Metrics, Record
 
 TableKey = tuple[str, str]
 """A task's label and a track, which are ranked by themselves."""
+MOST_PAIRS, FEWER_DRAWS = 3000, 2000
+"""How many pairs of rows the tables of a board may have together for all to be said that is said of small boards; and
+from how many draws pairs are judged beyond."""
 
 
 def make(
@@ -42,22 +46,27 @@ def make(
     trained = [r for r in finals if not r.spec.pretrained]
     tried, lines = grouped((table_of(r), r) for r in trials), grouped((b["task_label"], b) for b in baselines)
     position, rows = {key: index for index, key in enumerate(order)}, only or {}
+    asked = questions.as_tasks(finals)
+    labels = grouped((table_of(r), r.spec.architecture_label) for r in [*finals, *asked])
+    pairs = sum(math.comb(len({*own}), 2) for own in labels.values())
+    small = pairs <= MOST_PAIRS
 
     def ranked(own: Sequence[Record]) -> list[TaskBoard]:
         tables = grouped((table_of(r), r) for r in own)
         keys = sorted(tables, key=lambda key: (position.get(key, len(order)), key))
         return [
-            _task(key, tables[key], tried.get(key, []), lines.get(key[0], []), [*rows.get(key[0], ())]) for key in keys
+            _task(key, tables[key], tried.get(key, []), lines.get(key[0], []), [*rows.get(key[0], ())], small=small)
+            for key in keys
         ]
 
-    tasks = ranked([r.replace(lm_eval=None) for r in finals])
+    tasks = ranked([r if r.lm_eval is None else r.replace(lm_eval=None) for r in finals])
     return Board(
         suite=suite,
         about=about,
-        tasks=tasks + ranked(questions.as_tasks(finals)),
-        notes=notes.general(trained, trials),
+        tasks=tasks + ranked(asked),
+        notes=notes.general(trained, trials) + ([] if small else [notes.left_out(pairs, MOST_PAIRS, FEWER_DRAWS)]),
         contrasts=contrasts(tasks),
-        across=aggregate.make(tasks, trained, reference, targets),
+        across=aggregate.make(tasks, trained, reference, targets, all_pairs=small),
         defaults=notes.defaults(trained),
     )
 
@@ -75,7 +84,13 @@ def unique(records: Iterable[Record]) -> list[Record]:
 
 
 def _task(
-    key: TableKey, runs: list[Record], trials: list[Record], baselines: list[Mapping[str, Any]], only: list[str]
+    key: TableKey,
+    runs: list[Record],
+    trials: list[Record],
+    baselines: list[Mapping[str, Any]],
+    only: list[str],
+    *,
+    small: bool,
 ) -> TaskBoard:
     shared = Common(runs)
     metrics, goal = _metrics(runs, shared), shared.stop
@@ -86,8 +101,8 @@ def _task(
         unit = {"seconds": "s", "flops": "FLOP"}.get(goal.meter, "")
     rows = _rows(runs, trials, shared)
     scores = {row.architecture: row.by_seed for row in rows if not row.reason}
-    comparison = stats.compare(scores, higher_is_better=higher)
-    influences = stats.leave_one_out(scores, higher_is_better=higher)
+    comparison = stats.compare(scores, higher_is_better=higher, draws=stats.DRAWS if small else FEWER_DRAWS)
+    influences = stats.leave_one_out(scores, higher_is_better=higher) if small else ()
     estimates = {name: dataclasses.asdict(estimate) for name, estimate in comparison.estimates.items()}
     rows = [row.replace(**estimates.get(row.architecture, {})) for row in rows]
     finals = [r for r in runs if not r.spec.pretrained]

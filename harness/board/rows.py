@@ -40,7 +40,7 @@ def finite(value: float | None) -> float | None:
 
 
 def _known(records: Iterable[Record], read: Reading) -> list[float]:
-    return [value for record in records if (value := finite(read(record))) is not None]
+    return [value for record in records if (value := read(record)) is not None and math.isfinite(value)]
 
 
 def seeds_mean(runs: Runs, read: Reading) -> float | None:

@@ -86,11 +86,11 @@ def _points(run: Record, metric: str, meter: Meter) -> Iterator[tuple[float, flo
 
     Tokens are divided by the run's speed relative to the reference timed in turn with it.
     """
-    speed = run.speed.relative if meter == "tokens" else None
-    scored = [(getattr(point, meter), (point.valid or {}).get(metric)) for point in run.curve]
+    speed = (run.speed.relative if meter == "tokens" else None) or 1.0
+    scored = [(getattr(point, meter), point.valid.get(metric)) for point in run.curve if point.valid]
     for at, score in [*scored, (run.budget.used.of(meter), run.metrics.valid.get(metric))]:
-        if (value := finite(score)) is not None:
-            yield at / (speed or 1.0), value
+        if score is not None and math.isfinite(score):
+            yield at / speed, score
 
 
 def _row(

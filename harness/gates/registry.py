@@ -6,6 +6,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from harness.records.record import Gate
@@ -59,6 +60,7 @@ def gate(
     return register
 
 
+@cache
 def gates() -> dict[str, GateDefinition]:
     """Every gate by name, in the order in which they are checked. Loads torch."""
     import harness.gates as package
@@ -68,6 +70,7 @@ def gates() -> dict[str, GateDefinition]:
     return dict(sorted(_registered.items(), key=lambda item: item[1].when))
 
 
+@cache
 def applied(role: Role, *, matched: bool) -> list[str]:
     """Names of the gates for a role, of a run that is matched in size or not."""
     return [name for name, known in gates().items() if known.applies(role, matched=matched)]

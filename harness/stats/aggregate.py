@@ -13,6 +13,7 @@ at 10 over 3 tasks, and in .86, .89 and .94 over 10 tasks.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,6 +24,7 @@ from harness.stats.judge import LEVEL
 Runs = Sequence[Sequence[float]]
 """Scores of one architecture, task by task; no scores where it has none."""
 Floats = NDArray[np.float64]
+Seeds = NDArray[np.int64]
 Interval = tuple[float, float]
 
 RESAMPLES = 2000
@@ -72,9 +74,10 @@ def iqm_interval(runs: Runs, level: float = LEVEL) -> Interval | None:
     """Percentile interval of `iqm`; None where no task has two runs."""
     if all(len(task) < 2 for task in runs):
         return None
-    rng = np.random.default_rng(SEED)
     ordered = sorted(sorted(task) or [0.0] for task in runs)  # so that the order of tasks and seeds never matters
-    return _percentiles(_iqm(*_pooled([_resampled(task, rng) for task in ordered])), level)
+    chosen = _choices(tuple(map(len, ordered)))
+    drawn = [np.asarray(task, dtype=np.float64)[seeds] for task, seeds in zip(ordered, chosen, strict=True)]
+    return _percentiles(_iqm(*_pooled(drawn)), level)
 
 
 def profile(runs: Runs, taus: ArrayLike) -> Floats:
@@ -89,7 +92,7 @@ def improvement(first: Runs, second: Runs) -> float:
     Scores are larger where better, of any scale (Agarwal et al. 2021, section 4.3).
     """
     pairs = zip(first, second, strict=True)
-    return float(np.mean([_wins(*(np.asarray(_or_worst(side))[None] for side in pair))[0] for pair in pairs]))
+    return float(np.mean([_wins(_or_worst(x), _or_worst(y)).mean() for x, y in pairs]))
 
 
 def improvement_interval(first: Runs, second: Runs, level: float = LEVEL) -> Interval | None:
@@ -101,8 +104,8 @@ def improvement_interval(first: Runs, second: Runs, level: float = LEVEL) -> Int
     if swapped < pairs:  # one draw for both directions, so that they mirror each other
         low, high = improvement_interval(second, first, level) or (0.0, 0.0)
         return 1 - high, 1 - low
-    rng = np.random.default_rng(SEED)
-    draws = [_wins(_resampled(x, rng), _resampled(y, rng)) for x, y in pairs]
+    counts = iter(_counts(tuple(len(side) for pair in pairs for side in pair)))
+    draws = [_resampled(_wins(x, y), next(counts), next(counts)) for x, y in pairs]
     low, high = _percentiles(np.mean(draws, axis=0), level)
     return (low, high) if swapped != pairs else ((low + 1 - high) / 2, (1 - low + high) / 2)
 
@@ -153,8 +156,8 @@ def time_to_target(points: Iterable[tuple[float, float]], target: float, *, high
 
     Nothing is read between two scored points: a target counts from where it was seen.
     """
-    reached = (at for at, score in sorted(points) if (score >= target if higher_is_better else score <= target))
-    return next(reached, math.inf)
+    reached = (at for at, score in points if (score >= target if higher_is_better else score <= target))
+    return min(reached, default=math.inf)
 
 
 def middle_final(finals: Sequence[float], *, higher_is_better: bool) -> float:
@@ -202,10 +205,17 @@ def _or_worst(task: Sequence[float]) -> list[float]:
     return sorted(task) or [-math.inf]
 
 
-def _resampled(task: Sequence[float], rng: np.random.Generator) -> Floats:
-    """(RESAMPLES, seeds) scores drawn with replacement."""
-    values = np.asarray(task, dtype=np.float64)
-    return values[rng.integers(len(values), size=(RESAMPLES, len(values)))]
+@lru_cache(maxsize=2)
+def _choices(sizes: tuple[int, ...]) -> list[Seeds]:
+    """(RESAMPLES, size) places drawn with replacement, for each of several sets of seeds."""
+    rng = np.random.default_rng(SEED)
+    return [rng.integers(size, size=(RESAMPLES, size)) for size in sizes]
+
+
+@lru_cache(maxsize=2)
+def _counts(sizes: tuple[int, ...]) -> list[Floats]:
+    """How often each of them was drawn."""
+    return [(places[:, :, None] == np.arange(places.shape[1])).sum(axis=1) * 1.0 for places in _choices(sizes)]
 
 
 def _pooled(tasks: Sequence[Floats]) -> tuple[Floats, Floats]:
@@ -215,16 +225,24 @@ def _pooled(tasks: Sequence[Floats]) -> tuple[Floats, Floats]:
 
 
 def _iqm(values: Floats, weights: Floats) -> Floats:
+    if (weights == weights[0]).all():  # no need to know whose value is where
+        inside = np.diff(np.clip(np.cumsum(weights)[None], 0.25, 0.75), axis=1, prepend=0.25)
+        return (np.sort(values, axis=1) * inside).sum(axis=1) / inside.sum(axis=1)
     order = np.argsort(values, axis=1, kind="stable")
     ends = np.cumsum(weights[order], axis=1)
     inside = np.diff(np.clip(ends, 0.25, 0.75), axis=1, prepend=0.25)
     return (np.take_along_axis(values, order, axis=1) * inside).sum(axis=1) / inside.sum(axis=1)
 
 
-def _wins(first: Floats, second: Floats) -> Floats:
-    """P(first > second) of every draw: (draws, n) against (draws, m)."""
-    a, b = first[:, :, None], second[:, None, :]
-    return ((a > b) + 0.5 * (a == b)).mean(axis=(1, 2))
+def _wins(first: Sequence[float], second: Sequence[float]) -> Floats:
+    """(n, m): 1 where a score of the first is larger than one of the second, ½ where they are equal."""
+    a, b = np.asarray(first)[:, None], np.asarray(second)[None]
+    return (a > b) + 0.5 * (a == b)
+
+
+def _resampled(wins: Floats, first: Floats, second: Floats) -> Floats:
+    """P(first > second) of every draw, by how often it has each seed of both."""
+    return (first @ wins * second).sum(axis=1) / wins.size
 
 
 def _percentiles(draws: Floats, level: float) -> Interval:

@@ -6,13 +6,14 @@ difference it could have shown, and the notes beside them.
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, compress
 
 import numpy as np
 
-from harness.stats.judge import LEVEL, Floats, Mask, Verdict, judge
+from harness.stats.judge import DRAWS, LEVEL, Floats, Mask, Verdict, judge
 
 Scores = Mapping[str, Mapping[int, float]]
 """scores[architecture][seed], all in the metric's own unit."""
@@ -59,19 +60,18 @@ class Influence:
     """Separated on the board, tied without it; (better, worse)."""
 
 
-def compare(scores: Scores, *, higher_is_better: bool, level: float = LEVEL) -> Comparison:
+def compare(scores: Scores, *, higher_is_better: bool, level: float = LEVEL, draws: int = DRAWS) -> Comparison:
     """Judge all pairs of architectures. Scores that are not finite count as missing."""
     clean, means, order = _ordered(scores, higher_is_better)
     names = _judged(clean)
-    verdict = judge(_table(clean, names), level)
+    verdict = judge(_table(clean, names), level, draws)
     separated = _pairs(names, verdict.apart, order)
     half = dict(zip(names, verdict.half.tolist(), strict=True))
     shared, estimates = letters(order, separated), {}
+    above, below = Counter(worse for _, worse in separated), Counter(better for better, _ in separated)
     for a in order:
         low, high = (means[a] - half[a], means[a] + half[a]) if half.get(a) else (None, None)
-        first = 1 + sum(worse == a for _, worse in separated)
-        last = len(order) - sum(better == a for better, _ in separated)
-        estimates[a] = Estimate(means[a], low, high, first, last, shared[a])
+        estimates[a] = Estimate(means[a], low, high, 1 + above[a], len(order) - below[a], shared[a])
     return Comparison(
         estimates=estimates,
         separated=separated,
@@ -103,17 +103,33 @@ def leave_one_out(scores: Scores, *, higher_is_better: bool, level: float = LEVE
 
 
 def letters(order: Sequence[str], separated: Collection[Pair]) -> dict[str, str]:
-    """Compact letter display by insert and absorb (Piepho 2004, doi:10.1198/1061860043515); `a` goes to the best."""
-    groups = [frozenset(order)]
-    for pair in sorted(separated):
-        split = [g - {name} for g in groups if g.issuperset(pair) for name in pair]
-        groups = [g for g in groups if not g.issuperset(pair)]
-        for group in split:
-            if not any(group <= other for other in groups):
-                groups = [g for g in groups if not g < group] + [group]
+    """Compact letter display (Piepho 2004, doi:10.1198/1061860043515); `a` goes to the best.
+
+    From the best row on, whatever it is tied with and has no letter in common with yet is joined to a group, the
+    furthest first, and then whatever else is tied with all of the group.
+    """
     place = {a: i for i, a in enumerate(order)}
-    groups.sort(key=lambda g: sorted(place[a] for a in g))
-    return {a: "".join(_letter(i) for i, g in enumerate(groups) if a in g) for a in order}
+    tied = [(1 << len(order)) - 1 for _ in order]  # sets as bits, the best is bit 0
+    for a, b in separated:
+        tied[place[a]] &= ~(1 << place[b])
+        tied[place[b]] &= ~(1 << place[a])
+    joined, groups = [0] * len(order), []
+    for i in range(len(order)):
+        while missing := tied[i] & ~joined[i]:
+            group, common = 1 << i, tied[i] & ~(1 << i)
+            while common:
+                new = (common & missing or common).bit_length() - 1
+                group |= 1 << new
+                common &= tied[new] & ~(1 << new)
+            groups.append(group)
+            for member in _bits(group):
+                joined[member] |= group
+    groups.sort(key=_bits)
+    return {a: "".join(_letter(k) for k, group in enumerate(groups) if group >> i & 1) for a, i in place.items()}
+
+
+def _bits(group: int) -> list[int]:
+    return [i for i in range(group.bit_length()) if group >> i & 1]
 
 
 def _letter(i: int) -> str:
@@ -145,8 +161,8 @@ def _table(scores: Scores, names: Sequence[str]) -> Floats:
 def _pairs(names: Sequence[str], chosen: Mask, order: Sequence[str]) -> frozenset[Pair]:
     """The chosen pairs of the one board, (better, worse)."""
     place = {a: i for i, a in enumerate(order)}
-    pairs = zip(combinations(names, 2), chosen, strict=True)
-    return frozenset((a, b) if place[a] < place[b] else (b, a) for (a, b), is_chosen in pairs if is_chosen)
+    pairs = compress(combinations(names, 2), chosen)
+    return frozenset((a, b) if place[a] < place[b] else (b, a) for a, b in pairs)
 
 
 def _notes(scores: Scores, names: Sequence[str], verdict: Verdict, order: Sequence[str]) -> tuple[str, ...]:

@@ -23,6 +23,9 @@ NOMINAL = 0.7
 where variances differ as much as those of published boards do."""
 DRAWS = 10_000
 SEED = 20040101
+MANY = 80
+"""From this many rows on, the p values of pairs that are separated are upper bounds: so they take one pass, not one a
+pair. Which pairs are separated is the same."""
 NEAR = 1 / 8
 """A seed lies at a row's level if it is this near to it, as a fraction of the gap to the other row of the pair."""
 PRIOR_DF = np.array([0.5, 1, 2, 4, 8, 16, 32, 1e6])
@@ -79,11 +82,15 @@ def judge(scores: Floats, level: float = LEVEL, draws: int = DRAWS, seed: int = 
     scale = np.sqrt((moderated / counts)[first] + (moderated / counts)[second])
     scale[scale == 0] = np.inf
     level *= NOMINAL if len(prior.df) > 1 else 1.0
-    p, critical = _adjusted(np.abs(means[first] - means[second]) / scale, errors, scale, level)
+    t = np.abs(means[first] - means[second]) / scale
+    if len(scores) <= MANY:
+        p, critical = _adjusted(t, errors, scale, level)
+    else:
+        p, critical = _adjusted_in_steps(t, errors, scale, moderated / counts, level)
     exact = len(first) * 2 / special.binom(counts[first] + counts[second], counts[first])
     apart = p <= level
     jumped = apart & (exact > level)
-    jumped[jumped] = [_jumps(scores, *means[[i, j]]) for i, j in zip(first[jumped], second[jumped], strict=True)]
+    jumped[jumped] = _jumps(scores, means[first[jumped]], means[second[jumped]])
     middle = np.argsort(scale)[len(scale) // 2 :][:1]
     spread = np.quantile(errors[:, first[middle]] - errors[:, second[middle]], PLANNED, axis=0)
     with np.errstate(invalid="ignore"):  # no scatter, no scale
@@ -129,8 +136,62 @@ def _adjusted(t: Floats, errors: Floats, scale: Floats, level: float) -> tuple[F
     return p, float(np.quantile(largest, 1 - level))
 
 
-def _jumps(scores: Floats, one: float, other: float) -> bool:
-    """Whether a row jumps between two levels: each of its seeds is found at the one or the other, and both are met."""
-    reach = NEAR * abs(one - other)
-    at_one, at_other = np.abs(scores - one) <= reach, np.abs(scores - other) <= reach
-    return bool(((at_one | at_other | np.isnan(scores)).all(1) & at_one.any(1) & at_other.any(1)).any())
+def _adjusted_in_steps(
+    t: Floats, errors: Floats, scale: Floats, variances: Floats, level: float
+) -> tuple[Floats, float]:
+    """The same as `_adjusted`, with all pairs that are sure at once in one step; `variances` are those of the means.
+
+    The p value of a separated pair is the one of its step: at most the level, as the true one, and no smaller.
+    """
+    rows = errors.shape[1]
+    first, second = np.triu_indices(rows, 1)
+    scales = np.full((rows, rows), np.inf)
+    scales[first, second] = scales[second, first] = scale
+    p, left, criticals = np.ones(len(t)), np.arange(len(t)), []
+    while len(left):
+        largest = np.sort(_largest(errors, scales, variances))
+        criticals.append(float(np.quantile(largest, 1 - level)))
+        p[left] = (len(largest) - np.searchsorted(largest, t[left])) / len(largest)
+        sure = left[p[left] <= level]
+        if not len(sure):
+            break
+        left = left[p[left] > level]
+        scales[first[sure], second[sure]] = scales[second[sure], first[sure]] = np.inf
+    return p, criticals[0]
+
+
+def _largest(errors: Floats, scales: Floats, variances: Floats) -> Floats:
+    """The largest |difference| / scale of any two rows in each draw; `scales` is (rows, rows), ∞ for pairs left out.
+
+    A pair's is at most √(z₁² + z₂²) with z² = error²/variance, so rows are taken by their z until no two of the others
+    can reach what was found.
+    """
+    z2 = np.divide(errors**2, variances, out=np.zeros_like(errors), where=variances > 0)
+    by_size = np.argsort(-z2, axis=1)
+    z2 = np.pad(np.take_along_axis(z2, by_size, axis=1), ((0, 0), (0, 2)))
+    largest, open_ = np.zeros(len(errors)), np.arange(len(errors))
+    for k in range(errors.shape[1]):
+        row = by_size[open_, k]
+        t = np.abs(errors[open_] - errors[open_, row][:, None]) / scales[row]
+        largest[open_] = np.maximum(largest[open_], t.max(axis=1))
+        reach = z2[open_, k + 1] + z2[open_, k + 2]
+        open_ = open_[reach * (1 + 1e-9) > largest[open_] ** 2]
+        if not len(open_):
+            break
+    return largest
+
+
+def _jumps(scores: Floats, one: Floats, other: Floats) -> Mask:
+    """Whether a row jumps between a pair's two levels: each seed is found at the one or the other, and both are met."""
+    low, high, gap = np.minimum(one, other), np.maximum(one, other), np.abs(one - other)
+    found = np.zeros(len(one), dtype=bool)
+    by_gap = np.argsort(gap)
+    ascending = gap[by_gap]
+    for row in scores:
+        seeds = row[~np.isnan(row)]
+        within = by_gap[: np.searchsorted(ascending, 2 * np.ptp(seeds))]  # it reaches no further
+        ends = np.maximum(np.abs(seeds.min() - low[within]), np.abs(seeds.max() - high[within]))
+        pairs = within[(ends <= NEAR * gap[within]) & ~found[within]]
+        away = np.minimum(np.abs(seeds - low[pairs, None]), np.abs(seeds - high[pairs, None]))
+        found[pairs] = (away <= NEAR * gap[pairs, None]).all(axis=1)
+    return found
