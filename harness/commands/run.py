@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 @click.option("--workers", type=click.IntRange(1), help="Runs at a time [default: one per core].")
 @click.option("--threads", type=click.IntRange(1), help="Of each run [default: the cores divided by the workers].")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|cuda:N", help="Where runs compute.")
+@click.option("--log", multiple=True, metavar="NAME", help="Log to tensorboard, wandb, mlflow or trackio, too.")
 @click.option("--ignore-published", is_flag=True, help="Make runs again that were published with the suite.")
 @click.option("--quiet", is_flag=True, help="Print no progress, only the board and the verdicts.")
 @json_option
@@ -39,6 +40,7 @@ def command(
     workers: int | None,
     threads: int | None,
     device: str,
+    log: tuple[str, ...],
     ignore_published: bool,
     quiet: bool,
     as_json: bool,
@@ -56,7 +58,7 @@ def command(
     loaded = _load(suite, overrides, {key: value for key, value in adhoc.items() if value})
     screen = console(stderr=as_json)
     screen.quiet = quiet
-    options: dict[str, Any] = {"workers": workers, "threads": threads, "device": device, "console": screen}
+    options: dict[str, Any] = {"workers": workers, "threads": threads, "device": device, "log": log, "console": screen}
     try:
         results = run_suite(loaded, root=root, ignore_published=ignore_published, **options)
     finally:

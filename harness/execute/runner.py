@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -14,6 +14,7 @@ import filelock
 from rich.console import Console
 
 from harness.errors import UserError
+from harness.loggers import Followers, open_loggers
 from harness.plan.expand import expand
 from harness.plan.trials import Lookup, choose, count, lookup_in, trials
 from harness.processes import default_workers
@@ -76,6 +77,17 @@ class Results:
         return f"<p>{'<br>'.join(map(html.escape, str(self).splitlines()))}</p>{shown}"
 
 
+@dataclass(frozen=True)
+class _Pool:
+    """What all runs of one call share."""
+
+    workers: int
+    threads: int
+    """Of each run."""
+    console: Console
+    loggers: Followers
+
+
 def run(
     suite: str | Path | Mapping[str, Any],
     *,
@@ -86,6 +98,7 @@ def run(
     device: str = "auto",
     ignore_published: bool = False,
     console: Console | None = None,
+    log: str | Sequence[str] = (),
 ) -> Results:
     """Run what a suite still lacks, and return its records.
 
@@ -94,13 +107,14 @@ def run(
         root: where results go (`results`). workers: runs at a time; by default one per core. threads: of each run; by
             default the cores divided by the workers. device: `auto`, `cpu`, `cuda` or `cuda:N`; no run's id names it.
         ignore_published: make runs again that were published with the suite.
+        log: names of loggers, such as `("tensorboard",)`.
 
     Raises:
-        UserError: the suite is wrong, its data or the device is not here, or another process is running it.
+        UserError: the suite is wrong, its data, the device or a logger is not here, or another process is running it.
         KeyboardInterrupt: after checkpoints were written; call again to go on.
     """
     options: dict[str, Any] = {"workers": workers, "threads": threads, "device": device, "console": console}
-    return run_suite(load(suite, overrides), root=root, ignore_published=ignore_published, **options)
+    return run_suite(load(suite, overrides), root=root, ignore_published=ignore_published, log=log, **options)
 
 
 def run_suite(
@@ -112,6 +126,7 @@ def run_suite(
     device: str = "auto",
     ignore_published: bool = False,
     console: Console | None = None,
+    log: str | Sequence[str] = (),
 ) -> Results:
     """Run what a loaded suite still lacks; see `run`."""
     from harness import machine
@@ -120,19 +135,20 @@ def run_suite(
     workers = workers or max(1, default_workers() // (threads or 1))
     threads = threads or max(1, default_workers() // workers)
     store, console = Store(loaded.name, root, ignore_published=ignore_published), console or Console()
+    pool = _Pool(workers, threads, console, open_loggers(log, store, console))
     finals = expand(loaded)
     tries = trials(loaded, _lookup(store))
     planned = [*tries, *choose(finals, _records(tries, store))]
     sizes = _sizes(unmade, loaded) if (unmade := _missing(planned, store)) else {}  # before anything is written
-    with _lock(store):
+    with _lock(store), pool.loggers:
         ran = 0
         store.describe(loaded.described(planned))
         for tries in _decided(loaded, store):
-            ran += _execute(tries, sizes, loaded, store, (workers, threads), console)
+            ran += _execute(tries, sizes, loaded, store, pool)
         tries = trials(loaded, _lookup(store))
         done = choose(finals, _records(tries, store))
         store.describe(loaded.described([*tries, *done]))
-        ran += _execute(_missing(done, store), sizes, loaded, store, (workers, threads), console)
+        ran += _execute(_missing(done, store), sizes, loaded, store, pool)
         if not ran:
             theirs = sum(not store.made_here(spec.run_id) for spec in [*tries, *done])
             note = f", {theirs} of them published ones (--ignore-published makes them again)" if theirs else ""
@@ -195,16 +211,14 @@ def _sizes(specs: list[RunSpec], loaded: LoadedSuite) -> Sizes:
     return sizes
 
 
-def _execute(
-    specs: list[RunSpec], sizes: Sizes, loaded: LoadedSuite, store: Store, share: tuple[int, int], console: Console
-) -> int:
-    """Make these runs, all trials or all final; returns how many there are. `share`: workers, and threads of each."""
+def _execute(specs: list[RunSpec], sizes: Sizes, loaded: LoadedSuite, store: Store, pool: _Pool) -> int:
+    """Make these runs, all trials or all final; returns how many there are."""
     if not specs:
         return 0
     from harness.execute import executor
     from harness.execute.progress import Live, key
 
-    (workers, threads), jobs = share, []
+    workers, threads, console, jobs = pool.workers, pool.threads, pool.console, []
     for spec in specs:
         size = sizes[spec.cell]
         if isinstance(size, str):
@@ -216,7 +230,7 @@ def _execute(
     note = f", {cannot} unsupported" if cannot else ""
     noun = "trials" if specs[0].kind == "trial" else "runs"
     console.print(f"{len(jobs)} {noun} to do{note}; {workers} at a time, {threads} thread(s) each", highlight=False)
-    display = Live({key(job.spec): job.weight for job in jobs}, console)
+    display = Live({key(job.spec): job.weight for job in jobs}, console, pool.loggers.event)
     with display.bars:
         executor.run(jobs, workers=workers, timeout=loaded.suite.limits.timeout, display=display)
     return len(specs)
