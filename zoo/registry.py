@@ -141,6 +141,10 @@ class Registry:
             raise KeyError(f"unknown {self.what} {name!r}{nearest(name, self.names())}")
         return self.entries[name]
 
+    def registered_by(self, file: Path) -> set[str]:
+        """The names that a file has registered so far."""
+        return {name for name, entry in self.entries.items() if Path(entry.origin).resolve() == file.resolve()}
+
     @cached_property
     def files(self) -> dict[str, str]:
         """The built-in names of `package`, and the file of each."""

@@ -17,7 +17,7 @@ from zoo.types import Part, Recipe
 
 T = TypeVar("T", bound="Callable[..., Any]")
 _registry = Registry("architecture", "zoobench.architectures", package="zoo.architectures")
-names, get = _registry.names, _registry.get
+names, get, registered_by = _registry.names, _registry.get, _registry.registered_by
 
 
 def register(
