@@ -16,7 +16,7 @@ T = TypeVar("T", bound=type[Task])
 FAMILIES = ("language", "long_range", "images", "recall", "state", "seq2seq")
 """The packages of `tasks` whose modules register the built-in tasks."""
 _registry = Registry("task", "zoobench.tasks", modules=tuple(f"tasks.{family}" for family in FAMILIES))
-names, get = _registry.names, _registry.get
+names, get, registered_by = _registry.names, _registry.get, _registry.registered_by
 
 
 def register(

@@ -149,6 +149,10 @@ class Registry:
         """
         return self.files.get(name) or self.get(name).origin
 
+    def registered_by(self, file: Path) -> set[str]:
+        """The names that a file has registered so far."""
+        return {name for name, entry in self.entries.items() if Path(entry.origin).resolve() == file.resolve()}
+
     @cached_property
     def files(self) -> dict[str, str]:
         """The built-in names of `package`, and the file of each."""

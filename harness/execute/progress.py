@@ -23,7 +23,10 @@ class Live:
     """The state of a suite: per run step, loss, tokens/s and ETA; for the whole done, failed and ETA."""
 
     def __init__(
-        self, work: Mapping[Key, float], console: Console, follow: Callable[[RunSpec, dict[str, Any]], None]
+        self,
+        work: Mapping[Key, float],
+        console: Console,
+        follow: Callable[[RunSpec, dict[str, Any]], None] = lambda spec, event: None,
     ) -> None:
         """`work` is the relative cost of each run, by `key`; `follow` is told every event, too."""
         self.work, self.console, self.follow = work, console, follow

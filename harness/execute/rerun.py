@@ -88,6 +88,7 @@ def rerun(record: Record, *, plugins: Sequence[str] = (), tolerance: float | Non
     from harness.plan.sizes import resolve_size
 
     spec, task = record.spec, _task(record, plugins)
+    own = tuple(where for where in plugins if plugin_digest(where) in dict(spec.plugins).values())
     metrics, cores = Metrics.of(task), default_workers()
     with TemporaryDirectory() as folder:
         store = Store("again", Path(folder))
@@ -96,7 +97,7 @@ def rerun(record: Record, *, plugins: Sequence[str] = (), tolerance: float | Non
         except Unsupported as error:
             reason = Error("Unsupported", str(error), "")
             return compare(record, empty_record(spec, "again", metrics, "unsupported", reason), tolerance)
-        job = Job(spec, metrics, size, store, threads, tuple(plugins), checkpoint=math.inf, keep=False)
+        job = Job(spec, metrics, size, store, threads, own, checkpoint=math.inf, keep=False)
         display = Live({key(spec): job.weight}, console)
         with display.bars:
             executor.run([job], workers=1, timeout=None, display=display)

@@ -1,23 +1,34 @@
 """From a suite to its final runs."""
 
 import importlib.util
+from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 from harness.records.spec import RunSpec
 from harness.suite.loaded import LoadedSuite, SuiteTask
 from harness.suite.schema import ArchitectureEntry
+from tasks import registry
+from zoo import architectures
 
 
 def expand(loaded: LoadedSuite) -> list[RunSpec]:
     """Every final run of a suite: task by task, track by track, seed by seed, with the suite's own hyperparameters.
 
-    Rows of published weights stand once, under the first seed.
+    Rows of published weights stand once, under the first seed. Of the suite's plug-ins a run names those that register
+    something which it names, and those that register nothing; so a new plug-in does not change the other rows.
     """
-    plugins = tuple((name, plugin_digest(where)) for name, where in loaded.plugins)
+    plugins = [(name, plugin_digest(where), _registered(where)) for name, where in loaded.plugins]
+
+    def named(spec: RunSpec) -> RunSpec:
+        words = {*_words([spec.architecture, spec.options, spec.task, spec.task_options])}
+        own = tuple((name, digest) for name, digest, names in plugins if not names or names & words)
+        return spec.replace(plugins=own)
+
     first = loaded.suite.seeds[0]
     return [
-        _spec(loaded, task, track, entry, seed).replace(plugins=plugins)
+        named(_spec(loaded, task, track, entry, seed))
         for task in loaded.tasks
         for track in loaded.tracks
         for seed in loaded.suite.seeds
@@ -52,6 +63,27 @@ def _spec(loaded: LoadedSuite, task: SuiteTask, name: str, entry: ArchitectureEn
 
 def plugin_digest(where: str) -> str:
     """BLAKE2 of a plug-in's source."""
+    return blake2b(_source(where).read_bytes(), digest_size=8).hexdigest()
+
+
+def _registered(where: str) -> set[str]:
+    """The architectures and tasks that a plug-in's own file registers."""
+    file = _source(where)
+    return architectures.registered_by(file) | registry.registered_by(file)
+
+
+def _source(where: str) -> Path:
     found = None if where.endswith(".py") else importlib.util.find_spec(where)
-    path = where if found is None else found.origin
-    return blake2b(Path(path or where).read_bytes(), digest_size=8).hexdigest()
+    return Path(where if found is None or found.origin is None else found.origin)
+
+
+def _words(value: Any) -> Iterator[str]:
+    """Every name in nested options."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _words(inner)
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _words([key, inner])

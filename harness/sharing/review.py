@@ -183,6 +183,8 @@ def _manifest(index: dict[str, Any], loaded: LoadedSuite) -> Iterator[Finding]:
 
 def _runs(loaded: LoadedSuite, records: list[Record], ours: list[Record]) -> Iterator[Finding]:
     """The runs are the suite's, and of every architecture all that it has there."""
+    if not records:
+        yield Finding("runs", RECORDS, "holds none")
     wanted = _wanted(loaded, {record.run_id: record for record in [*records, *ours]})
     for record in records:
         if record.run_id not in wanted:

@@ -17,7 +17,7 @@ from zoo.types import Part, Recipe
 
 T = TypeVar("T", bound="Callable[..., Any]")
 _registry = Registry("architecture", "zoobench.architectures", package="zoo.architectures")
-names, get, file_of = _registry.names, _registry.get, _registry.file_of
+names, get, file_of, registered_by = _registry.names, _registry.get, _registry.file_of, _registry.registered_by
 
 
 def register(

@@ -124,6 +124,22 @@ def test_the_content_of_a_plugin_counts_not_its_place(loaded, tmp_path):
     assert spec.run_id != spec.replace(fingerprint="other data").run_id
 
 
+def test_a_plugin_changes_only_the_rows_that_name_what_it_registers(loaded, tmp_path):
+    code = (
+        "from zoo import architectures, register\n\n@register()\ndef {0}():\n    return architectures.recipe('lstm')\n"
+    )
+    for folder, name in (("two", "mine_a"), ("two", "mine_b"), ("three", "mute")):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / f"{name}.py").write_text(code.format(name) if folder == "two" else "x = 1\n")
+    rows = ["lstm", "mine_a", {"mine_b": {}, "as": "second"}]
+    specs = expand(loaded("two", plugins=["mine_a.py", "mine_b.py"], architectures=rows, tasks=[MQAR]))
+    named = {spec.architecture: [name for name, _ in spec.plugins] for spec in specs}
+    assert named == {"lstm": [], "mine_a": ["mine_a.py"], "mine_b": ["mine_b.py"]}
+    assert ids(loaded("one", architectures=["lstm"], tasks=[MQAR])) < {spec.run_id for spec in specs}
+    mute = expand(loaded("three", plugins=["mute.py"], architectures=["lstm"], tasks=[MQAR]))
+    assert {name for spec in mute for name, _ in spec.plugins} == {"mute.py"}
+
+
 def test_each_task_is_played_by_the_rows_that_it_names(loaded):
     suite = loaded(tasks=[{**MQAR, "only": ["pre_ln", "lstm"]}, {**TEXT, "only": ["lstm"]}], tuning={"lr": [1e-3]})
     rows = {("pre_ln", "mqar"), ("lstm", "mqar"), ("lstm", "text")}

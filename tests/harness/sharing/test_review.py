@@ -142,6 +142,7 @@ def test_every_seed_must_be_there_and_no_run_that_the_suite_lacks(records, findi
     assert len([line for line in found if "no run of this suite; differs in train.lr" in line]) == 4
     lstm = [record for record in records if record.spec.architecture == "lstm"]
     assert findings(lstm) == [], "others may make the other rows"
+    assert findings([]) == ["runs: records.parquet: holds none"]
 
 
 def test_what_is_missing_may_be_published_already(records, tiny, tmp_path, quiet):
