@@ -116,7 +116,7 @@ class RunSpec(Part):
     stop: StopRule | None
     train: TrainSettings | None
     evaluate: EvaluateSettings
-    plugins: tuple[tuple[str, ...], ...] = ()
+    plugins: tuple[tuple[str, str], ...] = ()
     """(name, digest of its content) of every plug-in of the suite."""
     track: str = field(default="", metadata=OPTIONAL)
     """What is held equal, by the suite's name for it; empty in a suite that has no tracks."""
