@@ -46,8 +46,8 @@ def _outline(name: str, known: dict[str, Any]) -> dict[str, builtins.list[str]]:
     models = sketch_roles(name)
     found = {
         "family": [architectures.get(name).family],
-        "roles": [*models],
-        "causal": [model.traits.causal for model in models.values()][:1],
+        "roles": [*map(str, models)],
+        "causal": [str(model.traits.causal) for model in models.values()][:1],
     }
     if name not in architectures.plugins():
         known[key] = found
