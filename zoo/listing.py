@@ -45,7 +45,7 @@ def _outline(name: str, known: dict[str, Any]) -> dict[str, builtins.list[str]]:
     models = sketch_roles(name)
     found: dict[str, builtins.list[str]] = {
         "family": [architectures.get(name).family],
-        "roles": [*models],
+        "roles": [*map(str, models)],
         "causal": [str(model.traits.causal) for model in models.values()][:1],
     }
     if name not in architectures.plugins():

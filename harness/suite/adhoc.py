@@ -11,11 +11,20 @@ import yaml
 from harness.errors import UserError
 from harness.suite.load import find_suite
 from harness.suite.loaded import COMMON_TYPES
-from harness.suite.yaml_source import Loader, Source, read
+from harness.suite.yaml_source import Loader, Path_, Source, read
 from zoo import architectures as registry
 
 BASE = "quick"
 """The suite that decides what is not said: budget, training, and the options of the tasks that it has."""
+OPTIONS: dict[Path_, str] = {
+    ("suite",): "--name",
+    ("tasks",): "--task",
+    ("architectures",): "--arch",
+    ("seeds",): "--seeds",
+    ("budget", "match"): "--params",
+    ("budget", "stop"): "--tokens",
+}
+"""Where the keys of such a suite come from."""
 LONGEST = 60
 """Characters of a suite's name; what is longer ends in a hash."""
 
@@ -56,10 +65,7 @@ def source(
         "seeds": list(range(seeds)),
         "model": _only(own, base["model"]),
     }
-    options: dict[tuple[str, ...], str] = {("suite",): "--name", ("tasks",): "--task"}
-    options |= {("architectures",): "--arch", ("seeds",): "--seeds"}
-    options |= {("budget", "match"): "--params", ("budget", "stop"): "--tokens"}
-    return Source(data, {path: (option, 0) for path, option in options.items()})
+    return Source(data, {path: (option, 0) for path, option in OPTIONS.items()})
 
 
 def _entries(option: str, texts: Iterable[str]) -> list[Any]:
