@@ -6,6 +6,7 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
 from harness.board.rows import score, severity
@@ -28,12 +29,17 @@ class Machine(NamedTuple):
     @classmethod
     def of(cls, record: Record) -> Machine:
         known = record.provenance
-        return cls(*(str(value or "unknown") for value in (known.hardware, known.threads, known.precision)))
+        return _machine(known.hardware, known.threads, known.precision)
 
     @staticmethod
     def differences(machines: Sequence[Machine]) -> str:
         """What differs between them: `hardware and threads`."""
         return " and ".join(name for name in Machine._fields if len({getattr(one, name) for one in machines}) > 1)
+
+
+@cache
+def _machine(*known: object) -> Machine:
+    return Machine(*(str(value or "unknown") for value in known))
 
 
 def machines(finals: Sequence[Record]) -> list[Machine]:

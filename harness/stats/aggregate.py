@@ -75,7 +75,7 @@ def iqm_interval(runs: Runs, level: float = LEVEL) -> Interval | None:
     if all(len(task) < 2 for task in runs):
         return None
     ordered = sorted(sorted(task) or [0.0] for task in runs)  # so that the order of tasks and seeds never matters
-    chosen = _choices(tuple(map(len, ordered)))
+    chosen = _choices(tuple(map(len, ordered)), RESAMPLES)
     drawn = [np.asarray(task, dtype=np.float64)[seeds] for task, seeds in zip(ordered, chosen, strict=True)]
     return _percentiles(_iqm(*_pooled(drawn)), level)
 
@@ -104,7 +104,7 @@ def improvement_interval(first: Runs, second: Runs, level: float = LEVEL) -> Int
     if swapped < pairs:  # one draw for both directions, so that they mirror each other
         low, high = improvement_interval(second, first, level) or (0.0, 0.0)
         return 1 - high, 1 - low
-    counts = iter(_counts(tuple(len(side) for pair in pairs for side in pair)))
+    counts = iter(_counts(tuple(len(side) for pair in pairs for side in pair), RESAMPLES))
     draws = [_resampled(_wins(x, y), next(counts), next(counts)) for x, y in pairs]
     low, high = _percentiles(np.mean(draws, axis=0), level)
     return (low, high) if swapped != pairs else ((low + 1 - high) / 2, (1 - low + high) / 2)
@@ -206,16 +206,16 @@ def _or_worst(task: Sequence[float]) -> list[float]:
 
 
 @lru_cache(maxsize=2)
-def _choices(sizes: tuple[int, ...]) -> list[Seeds]:
-    """(RESAMPLES, size) places drawn with replacement, for each of several sets of seeds."""
+def _choices(sizes: tuple[int, ...], draws: int) -> list[Seeds]:
+    """(draws, size) places drawn with replacement, for each of several sets of seeds."""
     rng = np.random.default_rng(SEED)
-    return [rng.integers(size, size=(RESAMPLES, size)) for size in sizes]
+    return [rng.integers(size, size=(draws, size)) for size in sizes]
 
 
 @lru_cache(maxsize=2)
-def _counts(sizes: tuple[int, ...]) -> list[Floats]:
+def _counts(sizes: tuple[int, ...], draws: int) -> list[Floats]:
     """How often each of them was drawn."""
-    return [(places[:, :, None] == np.arange(places.shape[1])).sum(axis=1) * 1.0 for places in _choices(sizes)]
+    return [(places[:, :, None] == np.arange(places.shape[1])).sum(axis=1) * 1.0 for places in _choices(sizes, draws)]
 
 
 def _pooled(tasks: Sequence[Floats]) -> tuple[Floats, Floats]:

@@ -184,14 +184,17 @@ def _largest(errors: Floats, scales: Floats, variances: Floats) -> Floats:
 def _jumps(scores: Floats, one: Floats, other: Floats) -> Mask:
     """Whether a row jumps between a pair's two levels: each seed is found at the one or the other, and both are met."""
     low, high, gap = np.minimum(one, other), np.maximum(one, other), np.abs(one - other)
-    found = np.zeros(len(one), dtype=bool)
-    by_gap = np.argsort(gap)
-    ascending = gap[by_gap]
+    found, by_low = np.zeros(len(one), dtype=bool), np.argsort(low)
+    ascending = low[by_low]
     for row in scores:
         seeds = row[~np.isnan(row)]
-        within = by_gap[: np.searchsorted(ascending, 2 * np.ptp(seeds))]  # it reaches no further
-        ends = np.maximum(np.abs(seeds.min() - low[within]), np.abs(seeds.max() - high[within]))
-        pairs = within[(ends <= NEAR * gap[within]) & ~found[within]]
+        widest = np.ptp(seeds) / (
+            1 - 2 * NEAR
+        )  # the gap of levels that its lowest and its highest seed are both near to
+        first, last = np.searchsorted(ascending, seeds.min() + np.array([-1, 1]) * widest * NEAR * (1 + 1e-9))
+        pairs = by_low[first:last]
+        ends = np.maximum(np.abs(seeds.min() - low[pairs]), np.abs(seeds.max() - high[pairs]))
+        pairs = pairs[ends <= NEAR * gap[pairs]]
         away = np.minimum(np.abs(seeds - low[pairs, None]), np.abs(seeds - high[pairs, None]))
-        found[pairs] = (away <= NEAR * gap[pairs, None]).all(axis=1)
+        found[pairs] |= (away <= NEAR * gap[pairs, None]).all(axis=1)
     return found

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import board
-from harness.board import aggregate, sections
+from harness.board import aggregate, ranking, sections
 from harness.records.files import to_json
 from harness.records.meters import Meters
 from harness.records.record import CurvePoint, Eligibility, Metrics, Speed
@@ -309,3 +309,16 @@ def test_who_does_not_run_on_a_task_is_not_counted_as_its_worst():
     assert {row.architecture for row in found.rows} == {"ref", "good"}
     assert "left out, since the suite runs them on some of the tasks only: half" in found.notes
     assert any(note.startswith("no result is missing") for note in found.notes)
+
+
+def test_a_large_board_says_what_it_leaves_out(monkeypatch):
+    """Pairs are compared with the reference alone, by the same numbers; the rows stay."""
+    assert "large board" not in " ".join(made_of(RECORDS).notes)
+    monkeypatch.setattr(ranking, "MOST_PAIRS", 3)
+    made, whole = made_of(RECORDS), unchanged()
+    assert "large board" in made.notes[-1]
+    (found,) = made.across
+    assert found.improvements == [i for i in whole.improvements if "ref" in (i.first, i.second)] != []
+    assert found.rows == whole.rows
+    assert not any("depends on who else" in note for task in made.tasks for note in task.notes)
+    assert "ref" in text_of(made)

@@ -143,3 +143,38 @@ def test_the_printed_difference_is_found_on_a_fresh_board():
     fresh = y[:, :, 3:]
     fresh[:, 0] += np.array([verdict.smallest for verdict in judged(y[:, :, :3])])[:, None]
     assert 0.75 < apart(fresh)[:, :7].mean() < 0.95
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_many_rows_come_out_as_they_would_pair_by_pair(seed, monkeypatch):
+    """Rows of unequal scatter at levels some of which are near; one without scatter, a seed missing."""
+    rng = np.random.default_rng(seed)
+    y = rng.normal(size=(30, 4)) * varied(rng, 4)[0, :1] * np.exp(rng.normal(size=(30, 1)))
+    y += 4 * rng.integers(0, 4, size=(30, 1))
+    y[0], y[1, 0] = 2.5, math.nan
+    one_by_one = judge(y, draws=2000)
+    monkeypatch.setattr(model, "MANY", 0)
+    in_steps = judge(y, draws=2000)
+    assert 0 < in_steps.apart.sum() < len(in_steps.apart)
+    assert (in_steps.apart == one_by_one.apart).all()
+    assert (in_steps.jumped == one_by_one.jumped).all()
+    assert in_steps.smallest == pytest.approx(one_by_one.smallest, rel=1e-12)
+    assert (in_steps.p >= one_by_one.p)[one_by_one.p <= 0.035].all()
+
+
+def test_rows_that_jump_by_the_definition():
+    rng = np.random.default_rng(0)
+    scores = rng.choice([0.0, 0.02, 0.1, 1.0, 1.06], size=(40, 3)) + 0.01 * rng.normal(size=(40, 3))
+    scores[rng.random((40, 3)) < 0.1] = math.nan
+    scores = scores[(~np.isnan(scores)).sum(1) > 1]
+    one, other = np.nanmean(scores, axis=1)[np.array(np.triu_indices(len(scores), 1))]
+
+    def jumps(a, b):
+        reach = abs(a - b) / 8
+        rows = [[x for x in row if not math.isnan(x)] for row in scores]
+        at = [[(abs(x - a) <= reach, abs(x - b) <= reach) for x in row] for row in rows]
+        return any(all(p or q for p, q in row) and any(p for p, _ in row) and any(q for _, q in row) for row in at)
+
+    expected = np.array([jumps(a, b) for a, b in zip(one, other, strict=True)])
+    assert 0 < expected.sum() < len(expected)
+    assert (model._jumps(scores, one, other) == expected).all()
