@@ -23,6 +23,7 @@ OPTIONAL = {
     "fla-core": "cuda",
     "ray": "cluster",
     "optuna": "tuning",
+    **{name: name for name in ("tensorboard", "wandb", "mlflow", "trackio")},
 }
 """Packages that a part of zoobench needs, and the extra that installs them."""
 

@@ -14,8 +14,16 @@ from harness.commands.common import console, json_option, root_option, suite_opt
 @suite_options
 @root_option
 @click.option("--workers", type=click.IntRange(1), help="Runs at a time [default: one per core].")
+@click.option("--log", multiple=True, metavar="NAME", help="Log to tensorboard, wandb, mlflow or trackio, too.")
 @json_option
-def command(suite: str, overrides: tuple[str, ...], root: Path | None, workers: int | None, as_json: bool) -> None:
+def command(
+    suite: str,
+    overrides: tuple[str, ...],
+    root: Path | None,
+    workers: int | None,
+    log: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Run what SUITE still lacks, then print its board.
 
     The same command resumes a suite that was interrupted.
@@ -25,7 +33,7 @@ def command(suite: str, overrides: tuple[str, ...], root: Path | None, workers: 
     from harness.suite.load import load
 
     loaded = load(suite, overrides)
-    results = run_suite(loaded, root=root, workers=workers, console=console(stderr=as_json))
+    results = run_suite(loaded, root=root, workers=workers, console=console(stderr=as_json), log=log)
     stale = bool(results.ran) or not (results.folder / "board").is_dir()
     if stale or as_json:
         print_boards([report.board_of(loaded, suite, root, save=stale)], as_json=as_json)

@@ -1,7 +1,7 @@
 """The display of runs under way: bars on a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from rich.console import Console
@@ -22,9 +22,11 @@ def key(spec: RunSpec) -> Key:
 class Live:
     """The state of a suite: per run step, loss, tokens/s and ETA; for the whole done, failed and ETA."""
 
-    def __init__(self, work: Mapping[Key, float], console: Console) -> None:
-        """`work` is the relative cost of each run, by `key`."""
-        self.work, self.console = work, console
+    def __init__(
+        self, work: Mapping[Key, float], console: Console, follow: Callable[[RunSpec, dict[str, Any]], None]
+    ) -> None:
+        """`work` is the relative cost of each run, by `key`; `follow` is told every event, too."""
+        self.work, self.console, self.follow = work, console, follow
         self.began = time.monotonic()
         self.fractions: dict[Key, float] = {}
         self.started: dict[Key, float] = {}
@@ -40,6 +42,7 @@ class Live:
 
     def event(self, spec: RunSpec, event: dict[str, Any]) -> None:
         """Show one event of a run."""
+        self.follow(spec, event)
         run, title = key(spec), spec.title(self.tuned)
         if event["event"] == "start":
             self._start(run, title, event["resumed_at"])

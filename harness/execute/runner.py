@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ import filelock
 from rich.console import Console
 
 from harness.errors import UserError
+from harness.loggers import Followers, open_loggers
 from harness.plan.expand import expand
 from harness.plan.trials import Lookup, choose, count, search_key, trials, under_another_version
 from harness.processes import default_workers
@@ -52,25 +53,32 @@ def run(
     root: Path | None = None,
     workers: int | None = None,
     console: Console | None = None,
+    log: str | Sequence[str] = (),
 ) -> Results:
     """Run what a suite still lacks, and return its records.
 
     Args:
         suite: a name that ships, or a path. overrides: `key=value` pairs. root: where results go (`results`).
-        workers: runs at a time; by default one per core.
+        workers: runs at a time; by default one per core. log: names of loggers, such as `("tensorboard",)`.
 
     Raises:
-        UserError: the suite is wrong, its data is not here, or another process is running it.
+        UserError: the suite is wrong, its data or a logger is not here, or another process is running it.
         KeyboardInterrupt: after checkpoints were written; call again to go on.
     """
-    return run_suite(load(suite, overrides), root=root, workers=workers, console=console)
+    return run_suite(load(suite, overrides), root=root, workers=workers, console=console, log=log)
 
 
 def run_suite(
-    loaded: LoadedSuite, *, root: Path | None = None, workers: int | None = None, console: Console | None = None
+    loaded: LoadedSuite,
+    *,
+    root: Path | None = None,
+    workers: int | None = None,
+    console: Console | None = None,
+    log: str | Sequence[str] = (),
 ) -> Results:
     """Run what a loaded suite still lacks; see `run`."""
     store, console = Store(loaded.name, root), console or Console()
+    followers = open_loggers(log, store, console)
     finals, published = expand(loaded), store.published()
     tries = trials(loaded, _lookup(store))
     unmade = _missing([*tries, *choose(finals, _records(tries, store))], store, published)
@@ -78,12 +86,12 @@ def run_suite(
         said = f"{store.folder} holds {theirs} published records; yours take their place as they come in "
         console.print(f"{said}(`git checkout {store.folder}` brings them back)", highlight=False)
     sizes = _sizes(unmade, loaded) if unmade else {}  # before anything is written
-    with _lock(store), store.replacing_published():
+    with _lock(store), store.replacing_published(), followers:
         ran = 0
         for tries in _decided(loaded, store, published):
-            ran += _execute(tries, sizes, loaded, store, workers, console)
+            ran += _execute(tries, sizes, loaded, store, workers, console, followers)
         done = choose(finals, _records(trials(loaded, _lookup(store, published)), store))
-        ran += _execute(_missing(done, store, published), sizes, loaded, store, workers, console)
+        ran += _execute(_missing(done, store, published), sizes, loaded, store, workers, console, followers)
         if not ran:
             console.print(f"{store.folder}: all {len(finals) + count(loaded)} runs are finished; nothing to do")
         _score_baselines(loaded, store, console)
@@ -159,7 +167,13 @@ def _sizes(specs: list[RunSpec], loaded: LoadedSuite) -> Sizes:
 
 
 def _execute(
-    specs: list[RunSpec], sizes: Sizes, loaded: LoadedSuite, store: Store, workers: int | None, console: Console
+    specs: list[RunSpec],
+    sizes: Sizes,
+    loaded: LoadedSuite,
+    store: Store,
+    workers: int | None,
+    console: Console,
+    followers: Followers,
 ) -> int:
     """Make these runs, all trials or all final; returns how many there are."""
     if not specs:
@@ -180,7 +194,7 @@ def _execute(
     note = f", {cannot} unsupported" if cannot else ""
     noun = "trials" if specs[0].kind == "trial" else "runs"
     console.print(f"{len(jobs)} {noun} to do{note}; {workers} at a time, {threads} thread(s) each", highlight=False)
-    display = Live({key(job.spec): job.weight for job in jobs}, console)
+    display = Live({key(job.spec): job.weight for job in jobs}, console, followers.event)
     with display.bars:
         executor.run(jobs, workers=workers, timeout=loaded.suite.limits.timeout, display=display)
     return len(specs)

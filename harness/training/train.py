@@ -53,7 +53,8 @@ def train(
         Stopped: asked to; call again with the same folder to go on.
     """
     run = Run(spec, task, size, folder, report)
-    report({"event": "start", "resumed_at": run.progress.used.steps, "flops_per_step": run.step_cost.flops})
+    resumed = {"resumed_at": run.progress.used.steps, "curve": run.progress.curve}
+    report({"event": "start", **resumed, "flops_per_step": run.step_cost.flops})
     try:
         train_steps(run, stop, checkpoint)
     except Diverged as error:
