@@ -78,7 +78,7 @@ class RunLog(Protocol):
 
 def point_values(point: Mapping[str, Any]) -> dict[str, float]:
     """A point of the curve by the names that loggers show; what was used can be the x-axis of the others."""
-    used = {name: float(point[name]) for name in ("tokens", "flops", "seconds")}
+    used = _named("used", {name: point[name] for name in ("tokens", "flops", "seconds")})
     return {"train/loss": float(point["loss"]), **_named("valid", point.get("valid")), **used}
 
 
@@ -90,12 +90,11 @@ def final_scores(record: Record) -> dict[str, float]:
 
 
 def final_facts(record: Record) -> dict[str, float]:
-    """The size, speed and memory of a run, and whether it may be ranked."""
+    """The size, speed and memory of a run."""
     size = {} if record.size is None else {name: getattr(record.size, name) for name in _SIZES}
     speed = {"train_tokens_per_s": record.speed.train_tokens_per_s, "relative": record.speed.relative}
     memory = {"peak_bytes": record.memory.peak_bytes}
-    named = {**_named("size", size), **_named("speed", speed), **_named("memory", memory)}
-    return {**named, "ranked": float(record.eligibility.ranked)}
+    return {**_named("size", size), **_named("speed", speed), **_named("memory", memory)}
 
 
 _SIZES = ("width", "depth", "params", "params_non_embedding", "state_bytes")

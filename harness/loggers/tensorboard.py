@@ -1,4 +1,4 @@
-"""TensorBoard: a folder a run, its hyperparameters in the HPARAMS tab."""
+"""TensorBoard: a folder a run, its hyperparameters, size, speed and memory in the HPARAMS tab."""
 
 import re
 from collections.abc import Mapping
@@ -37,9 +37,9 @@ class TensorBoard:
         self.writer.flush()  # TensorBoard may be open beside
 
     def finish(self, step: int, scores: Mapping[str, float], facts: Mapping[str, float], status: Status) -> None:
-        self.log(step, {**scores, **facts})
-        shown = dict.fromkeys(("train/loss", *scores, *facts))
-        for summary in hparams({**self.config, "status": status}, shown):
+        self.log(step, scores)
+        columns = {**self.config, **facts, "status": status}
+        for summary in hparams(columns, dict.fromkeys(("train/loss", *scores))):
             self.writer.file_writer.add_summary(summary)
         self.close()
 

@@ -33,7 +33,7 @@ def read_tensorboard(folder: Path, suite: str, spec: RunSpec) -> Read:
     config = HParamsPluginData.FromString(start).session_start_info.hparams
     given = {name: value.number_value or value.string_value for name, value in config.items()}
     final = {tag: points[-1][1] for tag, points in curves.items()}
-    return curves["train/loss"], curves["valid/accuracy"], final | {"status": given.pop("status")}, given
+    return curves["train/loss"], curves["valid/accuracy"], final | given, given
 
 
 def read_wandb(folder: Path, suite: str, spec: RunSpec) -> Read:
