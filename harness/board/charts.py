@@ -10,7 +10,6 @@ from harness.board.looks import Frame, choice, looks, opacity, table, tip
 from harness.board.model import Aggregate, Board, Contrast, TaskBoard, TimeToTarget
 from harness.board.ranking import table_of
 from harness.board.tables import Section
-from harness.board.task_charts import HEIGHT
 from harness.records.record import Record
 
 
@@ -102,7 +101,7 @@ def lengths(rows: Sequence[dict[str, Any]], frame: Frame) -> alt.LayerChart | No
     return frame.layers(
         chart.mark_line().encode(strokeDash=frame.dash(names), **own),
         chart.mark_point(size=40).encode(shape=frame.shape(names), fill=frame.colour(names), **own),
-        height=HEIGHT,
+        height=frame.size[1],
         description=f"Time and memory of training against length; time grows with the power: {slopes}.",
     )
 

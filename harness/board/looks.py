@@ -52,6 +52,16 @@ class Frame:
         """Whether nobody can interact with the chart, as on paper."""
         return self.width != "container"
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Pixels of a plot whose height does not grow with its rows; as wide as a page, it has at least these."""
+        return (self.width, min(300, round(0.7 * self.width))) if isinstance(self.width, int) else (380, 300)
+
+    @property
+    def letter(self) -> float:
+        """About how wide a letter is, in pixels: type is smaller on paper."""
+        return 4.6 if self.fixed else 6.2
+
     def colour(self, names: Sequence[str], **legend: Any) -> alt.Color:
         """The colours of these architectures; the arguments are further properties of the legend."""
         colours = [self.looks[name].colour for name in names]
@@ -69,7 +79,7 @@ class Frame:
         legend = None
         if self.legend:
             longest = max(map(len, names), default=1)
-            columns = max(1, int((self.width if isinstance(self.width, int) else 480) / (30 + 5.5 * longest)))
+            columns = max(1, int(self.size[0] / (24 + self.letter * longest)))
             legend = alt.Legend(orient="bottom", columns=columns, title=None, symbolLimit=0, symbolOpacity=1, **more)
         return {"scale": alt.Scale(domain=[*names], range=values), "legend": legend}
 
@@ -132,6 +142,11 @@ def theme(*, dark: bool = False, paper: bool = False) -> dict[str, Any]:
         "font": "Liberation Sans, Arial, Helvetica, sans-serif" if paper else "system-ui, sans-serif",
         "view": {"stroke": None},
         "axis": {**axis, **sizes},
-        "legend": {"labelColor": text, **{key: value for key, value in sizes.items() if key.startswith("label")}},
+        "legend": {
+            "labelColor": text,
+            "symbolSize": 40 if paper else 80,
+            "rowPadding": 1,
+            **{key: value for key, value in sizes.items() if key.startswith("label")},
+        },
         "text": {"color": text, "fontSize": size},
     }

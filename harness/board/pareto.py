@@ -12,8 +12,6 @@ from harness.board.rows import Row, total_cost
 from harness.records.record import Record
 from harness.units import human
 
-WIDE, HIGH, LETTER = 380, 300, 6.2
-"""Pixels: the narrowest plot that labels are placed for, its height, and the width of a letter."""
 Point = tuple[Row, float]
 """A ranked row and what it cost."""
 
@@ -37,7 +35,7 @@ def _chart(
     points = [(row, float(x)) for row, x in costs if x and row.mean is not None]
     if len(points) < 2:
         return None
-    best, plot = front(board, points), Plot.around(points)
+    best, plot = front(board, points), Plot.around(points, frame.size)
     names = sorted(row.architecture for row, _ in points)
     every = {row.architecture: interval(row) | {"cost": x, "spent": human(x, unit, 3)} for row, x in points}
     leading = [every[row.architecture] for row, _ in best]
@@ -50,15 +48,15 @@ def _chart(
     beside = {name: {"expr": f"datum.{name}"} for name in ("align", "dx", "dy")}
     line = alt.Chart(table(leading)).mark_line(interpolate="step-after", color=GREY, strokeWidth=1, strokeDash=[3, 2])
     rules, marks = alt.Chart(table(every.values())).mark_rule(), alt.Chart(table(every.values())).mark_point()
-    labels = alt.Chart(table(_labels(leading, points, plot, 10 if board.higher_is_better else -10))).mark_text(
-        baseline="middle", **beside
-    )
+    labels = alt.Chart(
+        table(_labels(leading, points, plot, frame.letter, 10 if board.higher_is_better else -10))
+    ).mark_text(baseline="middle", **beside)
     return frame.layers(
         line.encode(x=x, y=y, tooltip=alt.TooltipValue("nothing that costs less scores better")),
         rules.encode(y=alt.Y("low:Q"), y2="high:Q", tooltip=about, **own),
         marks.encode(y=y, shape=frame.shape(names), fill=frame.colour(names), tooltip=about, **own),
         labels.encode(x=x, y=y, text="architecture:N", opacity=opacity(), tooltip=about),
-        height=HIGH,
+        height=frame.size[1],
         description=f"{board.title}: {_said(board, best, title, unit)}.",
     )
 
@@ -87,9 +85,11 @@ class Plot(NamedTuple):
     right: float
     bottom: float
     top: float
+    size: tuple[int, int]
+    """Pixels."""
 
     @classmethod
-    def around(cls, points: Sequence[Point]) -> "Plot":
+    def around(cls, points: Sequence[Point], size: tuple[int, int]) -> "Plot":
         """Scales that hold all points and their intervals."""
         costs = [x for _, x in points]
         log = max(costs) > 8 * min(costs)
@@ -98,12 +98,12 @@ class Plot(NamedTuple):
         bottom, top = _widened(ends, 0.06)
         domain = [math.exp(left), math.exp(right)] if log else [left, right]
         x = alt.Scale(domain=domain, nice=False, **({"type": "log"} if log else {"zero": False}))
-        return cls(x, alt.Scale(domain=[bottom, top], nice=False, zero=False), log, left, right, bottom, top)
+        return cls(x, alt.Scale(domain=[bottom, top], nice=False, zero=False), log, left, right, bottom, top, size)
 
     def place(self, x: float, y: float) -> tuple[float, float]:
-        """Pixels from the upper left corner of a plot of `WIDE` × `HIGH`."""
+        """Pixels from the upper left corner."""
         across = ((math.log(x) if self.log else x) - self.left) / (self.right - self.left)
-        return WIDE * across, HIGH * (self.top - y) / (self.top - self.bottom)
+        return self.size[0] * across, self.size[1] * (self.top - y) / (self.top - self.bottom)
 
 
 def _widened(values: Sequence[float], share: float) -> tuple[float, float]:
@@ -112,7 +112,9 @@ def _widened(values: Sequence[float], share: float) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _labels(leading: Sequence[dict[str, Any]], points: Sequence[Point], plot: Plot, off: int) -> list[dict[str, Any]]:
+def _labels(
+    leading: Sequence[dict[str, Any]], points: Sequence[Point], plot: Plot, letter: float, off: int
+) -> list[dict[str, Any]]:
     """Names beside their points where they cover no other point or name; one without room is left to the tooltip.
 
     `off` is down or up, to the side of a point where its line does not go on.
@@ -121,7 +123,7 @@ def _labels(leading: Sequence[dict[str, Any]], points: Sequence[Point], plot: Pl
     taken, found = [(x - 4, y - 4, x + 4, y + 4) for x, y in at], []
     for item in leading:
         x, y = plot.place(item["cost"], item["score"])
-        width = LETTER * len(item["architecture"])
+        width = letter * len(item["architecture"])
         for align, dx, dy in (
             ("left", 5, off),
             ("right", -5, off),
@@ -131,7 +133,7 @@ def _labels(leading: Sequence[dict[str, Any]], points: Sequence[Point], plot: Pl
         ):
             left = x + dx if align == "left" else x + dx - width
             box = (left, y + dy - 6, left + width, y + dy + 6)
-            inside = box[0] >= 0 and box[2] <= WIDE and box[1] >= 0 and box[3] <= HIGH
+            inside = box[0] >= 0 and box[2] <= plot.size[0] and box[1] >= 0 and box[3] <= plot.size[1]
             if inside and not any(_overlap(box, other) for other in taken):
                 taken.append(box)
                 found.append(item | {"align": align, "dx": dx, "dy": dy})

@@ -9,7 +9,7 @@ import altair as alt
 from harness.board.looks import GREY, Frame, opacity, table, tip
 from harness.board.model import Aggregate, Contrast, Standing, TimeToTarget
 from harness.board.tables import ranks
-from harness.board.task_charts import HEIGHT, STEP
+from harness.board.task_charts import STEP
 from harness.records.record import Record
 from harness.stats import aggregate as stats
 
@@ -124,7 +124,7 @@ def _steps(
         line.encode(
             x=x, y=y, color=frame.colour(names), strokeDash=frame.dash(names), opacity=opacity(), tooltip=about
         ),
-        height=HEIGHT,
+        height=frame.size[1],
         description=said,
     )
 

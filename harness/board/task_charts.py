@@ -16,8 +16,8 @@ from harness.board.tables import ranks
 from harness.plan.trials import objective
 from harness.records.record import CurvePoint, Record
 
-STEP, HEIGHT = 18, 300
-"""Pixels: of one row, and of a chart whose height does not grow with its rows."""
+STEP = 18
+"""Pixels of one row."""
 POINTS, MOST = 100, 2000
 """Points of one curve, and of all curves of a chart."""
 Line = list[dict[str, float]]
@@ -138,7 +138,7 @@ def curves(board: TaskBoard, records: Sequence[Record], frame: Frame) -> alt.Lay
         line.encode(x=x, y=y, color=colour, strokeDash=frame.dash(names), opacity=opacity(), tooltip=about),
         band.encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=colour, opacity=opacity(0.25, unless=few), tooltip=about),
         spots.encode(x=x, y=y, detail="architecture:N", opacity=alt.OpacityValue(0), tooltip=about),
-        height=HEIGHT,
+        height=frame.size[1],
         description=_ends(board, title, series),
     )
 
@@ -213,7 +213,7 @@ def learning_rates(board: TaskBoard, records: Sequence[Record], frame: Frame) ->
         chart.mark_line().encode(strokeDash=frame.dash(names), **own),
         chart.mark_point(size=20).encode(shape=frame.shape(names), **own),
         chosen.encode(shape=frame.shape(names), fill=frame.colour(names), **own),
-        height=HEIGHT,
+        height=frame.size[1],
         description=f"{board.title}: {board.metric} against learning rate; chosen were {taken or 'none'}.",
     )
 
@@ -239,7 +239,7 @@ def best_of(board: TaskBoard, records: Sequence[Record], frame: Frame) -> alt.La
     return frame.layers(
         chart.mark_line().encode(strokeDash=frame.dash(names), **own),
         chart.mark_point(size=25).encode(shape=frame.shape(names), fill=frame.colour(names), **own),
-        height=HEIGHT,
+        height=frame.size[1],
         description=f"{board.title}: the expected best of k trials; of all {len(series[best])}, "
         f"{best} is first with {ends[best]:.4g}.",
     )

@@ -12,7 +12,7 @@ import vl_convert
 
 from harness import board
 from harness.board import charts, pareto, task_charts
-from harness.board.looks import DASHES, OKABE_ITO, SHAPES, Frame, looks
+from harness.board.looks import DASHES, OKABE_ITO, SHAPES, Frame, looks, theme
 from harness.board.model import TaskBoard
 from harness.board.sections import sections
 from harness.records.record import CurvePoint
@@ -145,13 +145,14 @@ def test_the_front_is_what_nothing_cheaper_beats(higher):
     assert [x for _, x in found] == sorted(x for _, x in found)
 
 
+@pytest.mark.parametrize("width", [252, 400])
 @pytest.mark.parametrize("rows", [2, 8, 46])
-def test_names_in_a_scatter_plot_cover_no_other_and_no_point(rows):
+def test_names_in_a_scatter_plot_cover_no_other_and_no_point(rows, width):
     draw = random.Random(rows)
     task = task_of([(draw.uniform(1, 20), draw.uniform(1, 2)) for _ in range(rows)])
     names = [row.architecture for row in task.rows]
-    chart = pareto.cost(task, [], Frame(looks(names), pareto.WIDE)).to_dict()
-    view = ElementTree.fromstring(vl_convert.vegalite_to_svg(chart))
+    chart = pareto.cost(task, [], Frame(looks(names), width)).to_dict()
+    view = ElementTree.fromstring(vl_convert.vegalite_to_svg(chart, config=theme(paper=True)))
     boxes, points = [], []
     for node in view.iter():
         label, at = (
@@ -159,9 +160,9 @@ def test_names_in_a_scatter_plot_cover_no_other_and_no_point(rows):
             re.match(r"translate\(([^,]*),([^)]*)\)", node.get("transform", "")),
         )
         if label == "text mark":
-            x, y, width = float(at[1]), float(at[2]), 6 * len(node.text)
-            left = x - width if node.get("text-anchor") == "end" else x
-            boxes.append((left, y - 9, left + width, y + 1))
+            x, y, long = float(at[1]), float(at[2]), 4.4 * len(node.text)
+            left = x - long if node.get("text-anchor") == "end" else x
+            boxes.append((left, y - 7, left + long, y + 2))
         elif label == "point":
             points.append((float(at[1]), float(at[2])))
     assert boxes
@@ -169,7 +170,7 @@ def test_names_in_a_scatter_plot_cover_no_other_and_no_point(rows):
     for a, b in itertools.combinations(boxes, 2):
         assert a[0] >= b[2] or b[0] >= a[2] or a[1] >= b[3] or b[1] >= a[3]
     assert not [p for p in points for b in boxes if b[0] < p[0] < b[2] and b[1] < p[1] < b[3]]
-    assert all(box[0] >= 0 and box[2] <= pareto.WIDE for box in boxes)
+    assert all(box[0] >= 0 and box[2] <= width for box in boxes)
 
 
 def test_curves_average_over_seeds_on_every_meter():
