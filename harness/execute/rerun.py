@@ -88,7 +88,8 @@ def rerun(record: Record, *, plugins: Sequence[str] = (), tolerance: float | Non
     from harness.plan.sizes import resolve_size
 
     spec, task = record.spec, _task(record, plugins)
-    own = tuple(where for where in plugins if plugin_digest(where) in dict(spec.plugins).values())
+    digests = {digest for _, digest in spec.plugins}
+    own = tuple(where for where in plugins if plugin_digest(where) in digests)
     metrics, cores = Metrics.of(task), default_workers()
     with TemporaryDirectory() as folder:
         store = Store("again", Path(folder))

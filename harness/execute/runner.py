@@ -240,7 +240,7 @@ def _job(spec: RunSpec, loaded: LoadedSuite, store: Store, threads: int, size: S
     from harness.execute.worker import Job
 
     metrics, absolute = Metrics.of(loaded.task(spec.task_label).task), Store(store.suite, store.folder.parent.resolve())
-    own, keep = dict(spec.plugins), loaded.suite.weights == "keep"
+    own, keep = {name for name, _ in spec.plugins}, loaded.suite.weights == "keep"
     plugins = tuple(where for name, where in loaded.plugins if name in own)
     return Job(spec, metrics, size, absolute, threads, plugins, loaded.suite.limits.checkpoint, keep)
 
