@@ -26,7 +26,7 @@ from harness.errors import UserError
 from harness.records.files import write_atomic
 from harness.records.record import Record
 from harness.records.store import default_root
-from harness.site import architecture_pages, compare, front_page, run_pages
+from harness.site import architecture_pages, compare, front_page, run_pages, speed_page
 from harness.site.assets import write_assets
 from harness.site.front import matrix
 from harness.site.suites import Suite, read_suites
@@ -49,12 +49,14 @@ def build(folder: Path, names: Sequence[str] = (), root: Path | None = None, *, 
     """
     if folder.exists() and any(folder.iterdir()) and not (folder / MARK).exists():
         raise UserError("holds other files; name an empty or new folder", file=folder)
-    suites, problems = read_suites(names, root or default_root())
+    root = root or default_root()
+    suites, problems = read_suites(names, root)
+    speeds, damaged = speed_page.read(root)
     write_atomic(folder / MARK, "")
     for old in FOLDERS:
         shutil.rmtree(folder / old, ignore_errors=True)
     write_assets(folder / "assets")
-    Site(folder, suites, problems, live).write()
+    Site(folder, suites, problems + damaged, speeds, live).write()
     write_atomic(folder / "version.txt", str(time.time_ns()))
     return suites
 
@@ -62,14 +64,18 @@ def build(folder: Path, names: Sequence[str] = (), root: Path | None = None, *, 
 class Site:
     """What all pages share."""
 
-    def __init__(self, folder: Path, suites: list[Suite], problems: list[str], live: bool) -> None:
-        self.folder, self.suites, self.problems, self.live = folder, suites, problems, live
+    def __init__(
+        self, folder: Path, suites: list[Suite], problems: list[str], speeds: list[dict[str, Any]], live: bool
+    ) -> None:
+        self.folder, self.suites, self.problems, self.speeds, self.live = folder, suites, problems, speeds, live
         self.matrix = matrix(suites)
         self.pages = {name: f"architectures/{slug(name)}.html" for name in architecture_pages.names(self.matrix)}
 
     def write(self) -> None:
         """Write every page."""
         self.page("index.html", "index.html.j2", **front_page.context(self))
+        if self.speeds:
+            self.page("speed.html", "speed.html.j2", **speed_page.context(self, self.speeds))
         for suite in self.suites:
             self._suite(suite)
             for page, context in run_pages.pages(self, suite):
@@ -93,6 +99,7 @@ class Site:
         """Write one page; `path` is relative to the site."""
         links = [{"name": suite.name, "href": suite_page(suite)} for suite in self.suites]
         shared = {"up": "../" * path.count("/"), "version": __version__, "site_title": "zoobench", "live": self.live}
+        shared["speed"] = bool(self.speeds)
         text = self._templates.get_template(template).render({"suites": links, **shared, **context})
         write_atomic(self.folder / path, text)
 
@@ -136,7 +143,7 @@ def suite_page(suite: Suite) -> str:
 
 def figure(name: str, caption: str, chart: alt.LayerChart | dict[str, Any]) -> dict[str, Any]:
     """A chart for a template."""
-    spec = chart if isinstance(chart, dict) else chart.to_dict()
+    spec = chart if isinstance(chart, dict) else chart.to_dict(validate=False)
     about = {"id": name, "caption": caption, "description": spec.get("description", caption)}
     return about | {"spec": Markup(script_json({key: value for key, value in spec.items() if key != "config"}))}
 

@@ -87,7 +87,9 @@ Runs = Callable[[TaskBoard, str], list[Record]]
 """The final runs of a row, by seed."""
 
 
-def section_view(section: Section, run_page: RunPage, runs: Runs) -> TableView:
+def section_view(
+    section: Section, run_page: RunPage = lambda task, name: "", runs: Runs = lambda task, name: []
+) -> TableView:
     """A section of a board; rows of a task lead to their runs and say what each seed gave."""
     subject, rows = section.subject, [_row(section, line) for line in section.lines]
     if isinstance(subject, TaskBoard):
