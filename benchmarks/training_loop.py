@@ -20,8 +20,8 @@ from typing import Any
 import torch
 import yaml
 
+import harness
 from harness import machine
-from harness.execute import runner
 from harness.plan.expand import expand
 from harness.plan.sizes import build_model, examples_of, resolve_size
 from harness.records.spec import RunSpec
@@ -119,7 +119,7 @@ def scaling(suite: Path) -> tuple[float, float]:
 
 def _speed(suite: Path, workers: int) -> float:
     with tempfile.TemporaryDirectory() as root:
-        records = runner.run(suite, root=Path(root), workers=workers).records
+        records = harness.run(suite, root=Path(root), workers=workers).records
     return workers * statistics.mean(record.speed.train_tokens_per_s for record in records)
 
 

@@ -9,11 +9,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.execute.runner import Results, run
+    from harness.board.results import Results, run
     from harness.records.frames import curves, results
 
 __all__ = ["Results", "curves", "results", "run"]
-_MODULES = {"Results": "execute.runner", "run": "execute.runner"}
+_MODULES = {"Results": "board.results", "run": "board.results"}
 
 
 def __getattr__(name: str) -> Any:

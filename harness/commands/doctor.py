@@ -43,7 +43,7 @@ def examine() -> dict[str, Any]:
     import torch
 
     from harness import machine
-    from harness.commands import catalog
+    from harness.catalog import entries as catalog
     from harness.processes import default_workers
     from harness.version import __version__, installed
     from zoo.ops import official

@@ -13,7 +13,7 @@ def command(names: tuple[str, ...], as_json: bool) -> None:
 
     `zoobench ls corpora` lists them.
     """
-    from harness.commands import catalog
+    from harness.catalog import entries as catalog
 
     rows = []
     for name in names:

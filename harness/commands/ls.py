@@ -21,7 +21,7 @@ def command(kind: str, markdown: bool, as_json: bool) -> None:
 
     The questions are those for `eval` that need no hub.
     """
-    from harness.commands import catalog
+    from harness.catalog import entries as catalog
 
     if not markdown:
         output(catalog.rows(kind), lambda rows, console: catalog.show_table(kind, rows, console), as_json=as_json)
@@ -35,7 +35,7 @@ def page(kind: str) -> str:
     """A page of the docs in Markdown, family by family."""
     from jinja2 import Environment, PackageLoader
 
-    from harness.commands import catalog
+    from harness.catalog import entries as catalog
 
     templates = PackageLoader("harness.commands", "templates")
     environment = Environment(loader=templates, trim_blocks=True, lstrip_blocks=True)

@@ -67,7 +67,8 @@ def command(
     made = report.with_records(loaded, suite or loaded.name, root)[0]
     print_boards([made], as_json=as_json)
     if not as_json:
-        click.echo("\n" + "\n".join(sentences(made)) + "\n\nto read it in a browser: zoobench site site")
+        screen.print("\nto read it in a browser: zoobench site site", highlight=False)
+        click.echo("\n" + "\n".join(sentences(made)))
     sys.exit(0 if results.ok else 1)
 
 

@@ -13,6 +13,6 @@ def command(name: str, as_json: bool) -> None:
 
     NAME is an architecture, a task, a suite, a corpus, or a question.
     """
-    from harness.commands import catalog
+    from harness.catalog import entries as catalog
 
     output(catalog.find(name), catalog.show_row, as_json=as_json)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import html
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,60 +19,29 @@ from harness.processes import default_workers
 from harness.records.record import Error, Metrics, Record, empty_record
 from harness.records.spec import RunSpec
 from harness.records.store import Store
-from harness.suite.load import load
 from harness.suite.loaded import LoadedSuite, SuiteTask
 from tasks.base import DataError
 
 if TYPE_CHECKING:
-    import pandas
-
-    from harness.board import Board
     from harness.execute.worker import Job
     from harness.plan.sizes import Sizes
     from zoo.size import Size
 
 
-@dataclass(frozen=True, repr=False)
-class Results:
-    """What a suite left: its records, and the folder they and the board are in; printed, its verdicts."""
+@dataclass(frozen=True)
+class Ran:
+    """What running a suite left: its final records, and the folder they are in."""
 
-    suite: str
+    loaded: LoadedSuite
     folder: Path
     records: list[Record]
-    ran: int
+    count: int
     """Runs made by this call."""
-    loaded: LoadedSuite
-    """The suite that was run."""
 
     @property
     def ok(self) -> bool:
         """Whether every final run ended well; a combination that cannot be (`unsupported`) is no failure."""
         return all(record.status in ("ok", "unsupported") for record in self.records)
-
-    @cached_property
-    def board(self) -> Board:
-        """Its tables, ranked from the records."""
-        from harness.board import report
-
-        return report.with_records(self.loaded, self.suite, self.folder.parent)[0]
-
-    def table(self) -> pandas.DataFrame:
-        """The rows of the board as a frame: one for each task, track and architecture, baselines too."""
-        import pandas
-
-        return pandas.DataFrame(self.board.to_rows())
-
-    def __repr__(self) -> str:
-        from harness.board.verdicts import sentences
-
-        head = f"{self.suite}: {len(self.records)} runs in {self.folder}, {self.ran} made now"
-        return "\n".join([head, *sentences(self.board)])
-
-    def _repr_html_(self) -> str:
-        columns = ["task", "track", "architecture", "status", "mean", "low", "high", "rank_low", "rank_high", "reason"]
-        rows = self.table()[columns].astype({"rank_low": "Int64", "rank_high": "Int64"})
-        shown: str = rows.to_html(index=False, na_rep="–", float_format="{:.3f}".format)
-        return f"<p>{'<br>'.join(map(html.escape, str(self).splitlines()))}</p>{shown}"
 
 
 @dataclass(frozen=True)
@@ -88,35 +55,6 @@ class _Pool:
     loggers: Followers
 
 
-def run(
-    suite: str | Path | Mapping[str, Any],
-    *,
-    overrides: tuple[str, ...] = (),
-    root: Path | None = None,
-    workers: int | None = None,
-    threads: int | None = None,
-    device: str = "auto",
-    ignore_published: bool = False,
-    console: Console | None = None,
-    log: str | Sequence[str] = (),
-) -> Results:
-    """Run what a suite still lacks, and return its records.
-
-    Args:
-        suite: a name that ships, a path, or the keys of a suite as a dict. overrides: `key=value` pairs.
-        root: where results go (`results`). workers: runs at a time; by default one per core. threads: of each run; by
-            default the cores divided by the workers. device: `auto`, `cpu`, `cuda` or `cuda:N`; no run's id names it.
-        ignore_published: make runs again that were published with the suite.
-        log: names of loggers, such as `("tensorboard",)`.
-
-    Raises:
-        UserError: the suite is wrong, its data, the device or a logger is not here, or another process is running it.
-        KeyboardInterrupt: after checkpoints were written; call again to go on.
-    """
-    options: dict[str, Any] = {"workers": workers, "threads": threads, "device": device, "console": console}
-    return run_suite(load(suite, overrides), root=root, ignore_published=ignore_published, log=log, **options)
-
-
 def run_suite(
     loaded: LoadedSuite,
     *,
@@ -127,8 +65,8 @@ def run_suite(
     ignore_published: bool = False,
     console: Console | None = None,
     log: str | Sequence[str] = (),
-) -> Results:
-    """Run what a loaded suite still lacks; see `run`."""
+) -> Ran:
+    """Run what a loaded suite still lacks; see `harness.run`."""
     from harness import machine
 
     machine.choose(device)
@@ -158,7 +96,7 @@ def run_suite(
             from harness.lm_eval.evaluate_runs import evaluate_suite
 
             ran += evaluate_suite(loaded, _records(done, store), store, workers, console)
-    return Results(loaded.name, store.folder, _records(done, store), ran, loaded)
+    return Ran(loaded, store.folder, _records(done, store), ran)
 
 
 def current(loaded: LoadedSuite, store: Store) -> list[Record]:

@@ -60,17 +60,20 @@ def gate(
     return register
 
 
-@cache
 def gates() -> dict[str, GateDefinition]:
     """Every gate by name, in the order in which they are checked. Loads torch."""
-    import harness.gates as package
-
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
+    _import_all()
     return dict(sorted(_registered.items(), key=lambda item: item[1].when))
 
 
 @cache
+def _import_all() -> None:
+    import harness.gates as package
+
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+
+
 def applied(role: Role, *, matched: bool) -> list[str]:
     """Names of the gates for a role, of a run that is matched in size or not."""
     return [name for name, known in gates().items() if known.applies(role, matched=matched)]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from harness.board.tables import ranks
-from harness.commands import catalog
+from harness.catalog import entries as catalog
 from harness.site.front import Cell, Line, Matrix
 from harness.site.mathml import to_mathml
 from harness.site.views import CellView, TableView, plain_table, slug

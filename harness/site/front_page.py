@@ -84,7 +84,7 @@ def entry(name: str) -> Entry | None:
 
 def traits(name: str) -> list[str]:
     """What an architecture can do, for filters."""
-    from harness.commands.catalog import find
+    from harness.catalog.entries import find
 
     if entry(name) is None:
         return []

@@ -6,7 +6,7 @@ import pytest
 
 import zoo
 import zoo.size
-from harness.commands import catalog
+from harness.catalog import entries as catalog
 from harness.plan import sizes
 from harness.plan.expand import expand
 from harness.suite.load import load

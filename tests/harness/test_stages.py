@@ -9,7 +9,8 @@ import harness
 ROOT = Path(harness.__file__).parent
 STAGES = (
     ("errors", "version", "units", "machine", "processes"),
-    *("records", "gates", "suite", "plan", "training", "lm_eval", "execute", "stats", "board", "sharing", "bench"),
+    *("records", "gates", "suite", "plan", "training", "lm_eval", "loggers", "execute", "stats", "board", "sharing"),
+    *("bench", "catalog", "site"),
     "commands",
 )
 """In the order in which they build on each other."""

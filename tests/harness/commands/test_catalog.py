@@ -7,7 +7,8 @@ import pytest
 
 import tasks.registry
 import zoo
-from harness.commands import catalog, ls
+from harness.catalog import entries as catalog
+from harness.commands import ls
 from harness.plan import trials
 from harness.plan.expand import expand
 from harness.suite.load import load

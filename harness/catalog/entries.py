@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 import tasks
-from harness.commands import suites
+from harness.catalog import suites
 from harness.errors import UserError
 from harness.lm_eval import questions
 from harness.records.parts import plain

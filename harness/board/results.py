@@ -1,0 +1,91 @@
+"""`harness.run`: a suite from Python, and what it left."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from harness.board.model import Board
+from harness.board.report import with_records
+from harness.board.verdicts import sentences
+from harness.execute.runner import run_suite
+from harness.records.record import Record
+from harness.suite.load import load
+from harness.suite.loaded import LoadedSuite
+
+if TYPE_CHECKING:
+    import pandas
+
+
+@dataclass(frozen=True, repr=False)
+class Results:
+    """What a suite left: its records, the folder they are in, and its board; printed, its verdicts."""
+
+    suite: str
+    folder: Path
+    records: list[Record]
+    """Of its final runs."""
+    ran: int
+    """Runs made by this call."""
+    ok: bool
+    """Whether every final run ended well; a combination that cannot be (`unsupported`) is no failure."""
+    loaded: LoadedSuite
+    """The suite that was run."""
+
+    @cached_property
+    def board(self) -> Board:
+        """Its tables, ranked from the records."""
+        return with_records(self.loaded, self.suite, self.folder.parent)[0]
+
+    def table(self) -> pandas.DataFrame:
+        """The rows of the board as a frame: one for each task, track and architecture, baselines too."""
+        import pandas
+
+        return pandas.DataFrame(self.board.to_rows())
+
+    def __repr__(self) -> str:
+        head = f"{self.suite}: {len(self.records)} runs in {self.folder}, {self.ran} made now"
+        return "\n".join([head, *sentences(self.board)])
+
+    def _repr_html_(self) -> str:
+        columns = ["task", "track", "architecture", "status", "mean", "low", "high", "rank_low", "rank_high", "reason"]
+        rows = self.table()[columns].astype({"rank_low": "Int64", "rank_high": "Int64"})
+        shown: str = rows.to_html(index=False, na_rep="–", float_format="{:.3f}".format)
+        return f"<p>{'<br>'.join(map(html.escape, str(self).splitlines()))}</p>{shown}"
+
+
+def run(
+    suite: str | Path | Mapping[str, Any],
+    *,
+    overrides: tuple[str, ...] = (),
+    root: Path | None = None,
+    workers: int | None = None,
+    threads: int | None = None,
+    device: str = "auto",
+    ignore_published: bool = False,
+    console: Console | None = None,
+    log: str | Sequence[str] = (),
+) -> Results:
+    """Run what a suite still lacks, and return its records.
+
+    Args:
+        suite: a name that ships, a path, or the keys of a suite as a dict. overrides: `key=value` pairs.
+        root: where results go (`results`). workers: runs at a time; by default one per core. threads: of each run; by
+            default the cores divided by the workers. device: `auto`, `cpu`, `cuda` or `cuda:N`; no run's id names it.
+        ignore_published: make runs again that were published with the suite.
+        log: names of loggers, such as `("tensorboard",)`.
+
+    Raises:
+        UserError: the suite is wrong, its data, the device or a logger is not here, or another process is running it.
+        KeyboardInterrupt: after checkpoints were written; call again to go on.
+    """
+    options: dict[str, Any] = {"workers": workers, "threads": threads, "device": device, "console": console}
+    loaded = load(suite, overrides)
+    made = run_suite(loaded, root=root, ignore_published=ignore_published, log=log, **options)
+    return Results(loaded.name, made.folder, made.records, made.count, made.ok, loaded)
