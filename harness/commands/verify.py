@@ -38,7 +38,8 @@ def command(
         from harness.execute.rerun import rerun as make_again
 
         given: dict[str, Any] = {"plugins": plugins, "tolerance": tolerance, "console": console(stderr=as_json)}
-        again = [make_again(record, **given) for record in draw(records, rerun)]
+        chosen = records if len(records) == 1 else draw(records, rerun)
+        again = [make_again(record, **given) for record in chosen]
         found += [{"file": one.record.run_id, "problem": problem} for one in again for problem in one.problems]
     if as_json:
         print_json(found)

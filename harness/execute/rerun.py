@@ -15,6 +15,7 @@ from harness.errors import UserError
 from harness.plan.expand import plugin_digest
 from harness.processes import default_workers
 from harness.records.record import Error, Metrics, Record, empty_record
+from harness.records.spec import RunSpec
 from harness.records.store import Store
 from harness.records.verify import stream_by_step
 from tasks.base import DataError, Task
@@ -98,6 +99,8 @@ def rerun(record: Record, *, plugins: Sequence[str] = (), tolerance: float | Non
         except Unsupported as error:
             reason = Error("Unsupported", str(error), "")
             return compare(record, empty_record(spec, "again", metrics, "unsupported", reason), tolerance)
+        except (KeyError, TypeError, ValueError) as error:
+            raise _impossible(spec, error) from None
         job = Job(spec, metrics, size, store, threads, own, checkpoint=math.inf, keep=False)
         display = Live({key(spec): job.weight}, console)
         with display.bars:
@@ -120,12 +123,15 @@ def _task(record: Record, plugins: Sequence[str]) -> Task:
         task = spec.build_task()
         task.batch("train", 0, spec.seed, size=1)
     except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise UserError(str(error)) from None
-        raise UserError(f"{spec.title()} cannot be made here: {error.args[0] if error.args else error}") from None
+        raise _impossible(spec, error) from None
     if task.fingerprint != spec.fingerprint:
         raise UserError(f"{spec.title()}: the data here is other data ({task.fingerprint}, not {spec.fingerprint})")
     return task
+
+
+def _impossible(spec: RunSpec, error: Exception) -> UserError:
+    said = error.args[0] if error.args else error
+    return UserError(str(error) if isinstance(error, DataError) else f"{spec.title()} cannot be made here: {said}")
 
 
 def compare(record: Record, again: Record, tolerance: float | None = None) -> Rerun:

@@ -69,6 +69,7 @@ def test_runs_made_again_make_a_contribution_reviewed(folder, bundles, call, tmp
     said = call("merge", *bundles.values(), *into, "--rerun", 1, "--json").stdout
     done = json.loads(said[said.index("{") :])
     assert [(one["accepted"], len(one["again"])) for one in done["reviews"]] == [(True, 1), (True, 1)]
+    call("publish", folder / "tiny.yaml", "--results", tmp_path)
     store = Store("tiny", tmp_path)
     assert {record.origin.kind for record in store.records()} == {"reviewed"}
     assert all(row.origin == "reviewed" for row in board(str(folder / "tiny.yaml"), root=tmp_path).tasks[0].rows)

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from harness.execute.rerun import compare, draw
+from harness.errors import UserError
+from harness.execute.rerun import compare, draw, rerun
 from harness.plan.expand import expand
 from harness.records.published import INDEX, RECORDS, curves_table, records_table, sha256
 from harness.records.record import Answer, AnswerMetric, LmEval
@@ -257,6 +258,24 @@ def test_runs_are_compared_by_what_they_must_have_in_common(records):
     others = {"size__params": 7, "budget__used__flops": 7, "data__stream_hash": "f00d", "status": "diverged"}
     for path, value in {**others, "eligibility__gates": {}}.items():
         assert compare(change(first, **{path: value}), far).problems
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"architecture": "pretrained"}, "its weights were made elsewhere"),
+        (
+            {"plugins": (("mine.py", "f00d"),)},
+            r"made with other plug-ins than are here: mine.py \(f00d\); see --plugin",
+        ),
+        ({"architecture": "lsmt"}, "cannot be made here: unknown architecture 'lsmt'; did you mean 'lstm'"),
+        ({"task_options": {"length": "long"}}, "cannot be made here: mqar: length must be a whole number"),
+        ({"task_options": {}}, "the data here is other data"),
+    ],
+)
+def test_what_cannot_be_made_again_says_why(changes, why, records, quiet):
+    with pytest.raises(UserError, match=why):
+        rerun(records[0].replace(spec=records[0].spec.replace(**changes)), console=quiet)
 
 
 def test_every_row_is_as_likely_to_be_made_again(records):
