@@ -8,7 +8,7 @@ from harness.commands.common import root_option
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default="site")
 @click.argument("suites", nargs=-1, metavar="[SUITE]...")
 @root_option
 @click.option("--serve", "serving", is_flag=True, help="Show it in a browser, and follow a suite that runs.")
@@ -16,12 +16,13 @@ from harness.commands.common import root_option
 def command(folder: Path, suites: tuple[str, ...], root: Path | None, serving: bool, port: int) -> None:
     """Make a static site of all results, or of SUITEs.
 
-    Open FOLDER/index.html in a browser, or put FOLDER on any web server.
+    It goes to FOLDER [default: site]. Open FOLDER/index.html in a browser, or put FOLDER on any web server.
     """
     from harness.site.build import build
 
     made = build(folder, suites, root, live=serving)
-    click.echo(f"{len(made)} suites in {folder}/; open {(folder / 'index.html').resolve()}")
+    count = f"{len(made)} suite{'s' * (len(made) > 1)}"
+    click.echo(f"{count} in {folder}/; open {(folder / 'index.html').resolve()}")
     if serving:
         from harness.site.serve import serve
 
