@@ -47,6 +47,11 @@ def machines(finals: Sequence[Record]) -> list[Machine]:
     return sorted({Machine.of(r) for r in finals if score(r) is not None})
 
 
+def vouched(finals: Sequence[Record]) -> Sequence[Record]:
+    """The runs that are not only reported; all, where there are no others."""
+    return [r for r in finals if r.origin.kind != "reported"] or finals
+
+
 def majority(values: Iterable[T]) -> list[T]:
     """The value that occurs most often, alone in a list. A tie is no majority: nobody can say which side is right."""
     modes = statistics.multimode(values)
@@ -71,7 +76,7 @@ class Common:
         self.terms = {name: majority(map(read, done)) for name, read in TERMS.items()}
         self.stop: StopRule | None = next(iter(self.terms["budget"]), None)
         self.match: MatchRule | None = next(iter(self.terms["size target"]), None)
-        self.machine = majority(Machine.of(r) for r in done if r.origin.kind != "reported")
+        self.machine = majority(map(Machine.of, vouched(done)))
         self._steps = {seed: _common_step(runs) for seed, runs in by_seed.items()}
         self.hashes = {seed: majority(map(self.stream_hash, runs)) for seed, runs in by_seed.items()}
         """Stream hashes by seed."""

@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 
 from harness.board import questions, tuning
-from harness.board.comparable import Common, Machine, by_architecture, grouped, machines
+from harness.board.comparable import Common, Machine, by_architecture, grouped, machines, vouched
 from harness.board.model import Baseline, TaskBoard
 from harness.board.rows import Row, score
 from harness.gates.registry import applied, gates
@@ -65,7 +65,7 @@ def task(
         *comparison.notes,
         *_influences(influences),
         *_identical_data(finals, shared),
-        *_machines(finals),
+        *_machines(vouched(finals)),
         *_gates(board, finals),
         *_rates(board.rows),
         *tuning.notes(board.rows, finals, trials),

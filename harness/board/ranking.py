@@ -7,7 +7,7 @@ from typing import Any
 
 from harness import stats
 from harness.board import aggregate, notes, questions, tuning
-from harness.board.comparable import Common, by_architecture, grouped, machines, one_per_seed, reasons
+from harness.board.comparable import Common, by_architecture, grouped, machines, one_per_seed, reasons, vouched
 from harness.board.model import Baseline, Board, TaskBoard
 from harness.board.rows import Row, Runs, finite, row
 from harness.board.tracks import contrasts
@@ -106,8 +106,8 @@ def _task(
     estimates = {name: dataclasses.asdict(estimate) for name, estimate in comparison.estimates.items()}
     rows = [row.replace(**estimates.get(row.architecture, {})) for row in rows]
     finals = [r for r in runs if not r.spec.pretrained]
-    if len(machines(finals)) > 1:
-        rows = [row.without_times() for row in rows]
+    mixed, all_mixed = len(machines(finals)) > 1, len(machines(vouched(finals))) > 1
+    rows = [row.without_times() if all_mixed or (mixed and row.origin == "reported") else row for row in rows]
     rows.sort(key=lambda row: _position(row, higher))
     board = TaskBoard(
         task=key[0], track=key[1], metric=name, unit=unit, higher_is_better=higher, rows=rows, baselines=lines,

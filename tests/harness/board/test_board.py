@@ -109,6 +109,9 @@ def test_who_vouches_for_a_row_is_shown_and_what_is_only_reported_has_no_rank(th
     assert rows["pre_ln"].reason.endswith("(seed 2)")
     ranks = {name: row.ranks for name, row in rows_of(made_of(theirs[:6])).items()}
     assert {name: rows[name].ranks for name in ranks} == ranks, "no other row's rank depends on it"
+    elsewhere = [*theirs[:6], *(change(r, origin__kind="reported", provenance__hardware="theirs") for r in theirs[6:])]
+    speeds = {name: row.tokens_per_s for name, row in rows_of(made_of(elsewhere)).items()}
+    assert speeds == {"lstm": 31_000.0, "s4d": 31_000.0, "pre_ln": None}, "nor does the others' speed"
 
 
 CHEAT = Eligibility(gates={"causality": FAILED})
