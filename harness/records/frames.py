@@ -45,7 +45,11 @@ def results(suite: str | None = None, root: Path | None = None) -> "pd.DataFrame
 
 def curves(suite: str | None = None, root: Path | None = None) -> "pd.DataFrame":
     """Every point of the curves of a suite, or of all with results: `run_id`, meters, loss, `scores` on valid."""
-    return tables(suite, root)[1].to_pandas(maps_as_pydicts="strict")
+    frame = tables(suite, root)[1].to_pandas()
+    frame["scores"] = [
+        None if known is None else {one["name"]: one["value"] for one in known} for known in frame["scores"]
+    ]
+    return frame
 
 
 def query(sql: str, root: Path | None = None) -> "pa.Table":
@@ -61,7 +65,8 @@ def query(sql: str, root: Path | None = None) -> "pa.Table":
     records, points = tables(root=root)
     connection = duckdb.connect(config={"enable_external_access": "false", "lock_configuration": "true"})
     connection.register("records", records)
-    connection.register("curves", points)
+    connection.register("points", points)
+    connection.sql("CREATE VIEW curves AS SELECT * REPLACE (map_from_entries(scores) AS scores) FROM points")
     try:
         answer: pa.Table = connection.sql(sql).to_arrow_table()
     except (duckdb.Error, AttributeError) as error:

@@ -74,7 +74,7 @@ COLUMNS: dict[str, tuple[str, Callable[[Record], Any]]] = {
 }
 """The columns of records.parquet: Arrow type, and how one is read from a record."""
 POINT = {"tokens": "int64", "steps": "int64", "flops": "float64", "seconds": "float64", "loss": "float64"}
-"""The columns of curves.parquet beside `run_id`, `scores` (on valid, by name) and `extra` (JSON of unknown keys)."""
+"""The columns of curves.parquet beside `run_id`, `scores` on valid (name and value) and `extra` (JSON of unknown keys)."""
 
 
 def records_table(records: Iterable[Record]) -> "pa.Table":
@@ -90,15 +90,19 @@ def curves_table(records: Iterable[Record]) -> "pa.Table":
     """The rows of curves.parquet, in the order of the records and of their steps."""
     import pyarrow as pa
 
-    scores = pa.map_(pa.string(), pa.float64())
+    scores = pa.list_(pa.struct([("name", pa.string()), ("value", pa.float64())]))  # any reader knows these
     types = [("run_id", pa.string()), *((name, pa.type_for_alias(kind)) for name, kind in POINT.items())]
     points = [(record.run_id, finite(point)) for record in records for point in record.curve]
     columns: list[list[Any]] = [[run_id for run_id, _ in points]]
     columns += [[point.pop(name) for _, point in points] for name in POINT]
     valid = [point.pop("valid", None) for _, point in points]
-    columns += [[None if known is None else list(known.items()) for known in valid]]
+    columns += [[None if known is None else _entries(known) for known in valid]]
     columns += [[json.dumps(point) if point else None for _, point in points]]
     return pa.table(columns, schema=pa.schema([*types, ("scores", scores), ("extra", pa.string())]))
+
+
+def _entries(scores: Mapping[str, float | None]) -> list[dict[str, Any]]:
+    return [{"name": name, "value": value} for name, value in scores.items()]
 
 
 class Published:
@@ -186,7 +190,8 @@ class Published:
 
 def _point(row: dict[str, Any]) -> dict[str, Any]:
     """A row of curves.parquet as the JSON of a point."""
-    valid = {} if row["scores"] is None else {"valid": dict(row["scores"])}
+    scores = row["scores"]
+    valid = {} if scores is None else {"valid": {score["name"]: score["value"] for score in scores}}
     point = {name: row[name] for name in POINT} | valid | json.loads(row["extra"] or "{}")
     return point | {"flops": int(row["flops"])}
 
