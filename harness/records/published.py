@@ -74,7 +74,7 @@ COLUMNS: dict[str, tuple[str, Callable[[Record], Any]]] = {
 }
 """The columns of records.parquet: Arrow type, and how one is read from a record."""
 POINT = {"tokens": "int64", "steps": "int64", "flops": "float64", "seconds": "float64", "loss": "float64"}
-"""The columns of curves.parquet beside `run_id`, `scores` on valid (name and value) and `extra` (JSON of unknown keys)."""
+"""The columns of curves.parquet beside `run_id`, `scores` on valid (name, value) and `extra` (JSON of unknown keys)."""
 
 
 def records_table(records: Iterable[Record]) -> "pa.Table":

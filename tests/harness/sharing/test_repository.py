@@ -24,7 +24,8 @@ def test_its_suite_is_valid_and_its_card_names_the_files_of_that_suite(repositor
     _, front, text = (repository / "README.md").read_text().split("---\n", 2)
     card = yaml.safe_load(front)
     assert card["pretty_name"] == "7-toys"
-    assert [one["data_files"] for one in card["configs"]] == ["results/7-toys/records.parquet"]
+    files = [one["data_files"] for one in card["configs"]]
+    assert files == ["results/7-toys/records.parquet", "results/7-toys/curves.parquet"]
     for path in re.findall(r"\]\((?!results)([^)]+)\)", text):
         assert (repository / path).is_file()
 
