@@ -1,6 +1,9 @@
 """`zoobench bench`: its options, what its rows hold, and that peers have our size."""
 
 import json
+import re
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -9,8 +12,10 @@ from harness.bench import peers, report, session
 from harness.bench.subject import Subject
 from harness.bench.worker import Worker
 from harness.errors import UserError
+from harness.site.build import build
 from zoo import architectures
 
+RESULTS = Path(__file__).parents[3] / "results"
 TINY = ["--width", "16", "--depth", "1", "--repeats", "2", "--seconds", "0", "--threads", "1"]
 
 
@@ -46,6 +51,21 @@ def test_files_say_the_same(measured):
     assert json.loads((out / "bench.json").read_text()) == rows
     assert f"{rows[0]['train_tokens_per_s']:,.0f}" in (out / "bench.md").read_text()
     assert (out / "time.png").stat().st_size > 5000
+
+
+def test_a_site_shows_what_was_measured(measured, tmp_path):
+    rows, out = measured
+    for file in ("records.parquet", "curves.parquet", "published.json"):
+        (tmp_path / "results" / "quick").mkdir(parents=True, exist_ok=True)
+        shutil.copy(RESULTS / "quick" / file, tmp_path / "results" / "quick")
+    shutil.copytree(out, tmp_path / "results" / "speed")
+    build(tmp_path / "site", root=tmp_path / "results")
+    page = (tmp_path / "site" / "speed.html").read_text()
+    assert f"{rows[0]['train_tokens_per_s']:,.0f}" in page
+    spec = json.loads(re.search(r'id="lengths">(.*?)</script>', page).group(1))
+    points = [point for points in spec["datasets"].values() for point in points]
+    assert {point["length"] for point in points} == {16, 64}
+    assert 'href="speed.html"' in (tmp_path / "site" / "index.html").read_text()
 
 
 def test_what_is_no_language_model_decodes_nothing(rows_of):
