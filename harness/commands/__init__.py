@@ -9,30 +9,15 @@ from harness.commands import completion
 from harness.errors import UserError
 from harness.version import __version__
 
-VERBS = (
-    *(
-        "run",
-        "plan",
-        "validate",
-        "board",
-        "plot",
-        "compare",
-        "status",
-        "ls",
-        "fetch",
-        "show",
-        "check",
-        "verify",
-        "publish",
-        "site",
-        "submit",
-        "review",
-        "merge",
-        "query",
-    ),
-    *("export", "new", "eval", "doctor", "bench", "generate"),
-)
-"""In the order of `--help`; the file of this name holds the verb's `command`."""
+GROUPS = {
+    "Run": ("run", "plan", "validate", "status"),
+    "Read": ("board", "site", "plot", "compare", "query"),
+    "Publish": ("publish", "submit", "review", "merge", "verify"),
+    "Architectures, tasks, data": ("ls", "show", "check", "new", "fetch"),
+    "Models and machines": ("bench", "generate", "eval", "export", "doctor"),
+}
+"""In the order of `--help`; the file of a verb's name holds its `command`."""
+VERBS = tuple(verb for verbs in GROUPS.values() for verb in verbs)
 
 
 class Commands(click.Group):
@@ -48,6 +33,12 @@ class Commands(click.Group):
         completion.attach(cmd_name, command)
         command.short_help = (command.help or "").split("\n\n")[0]  # or click cuts the line where a terminal ends
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, verbs in GROUPS.items():
+            with formatter.section(title):
+                commands = ((verb, self.get_command(ctx, verb)) for verb in verbs)
+                formatter.write_dl([(f"{verb:8}", command.short_help or "") for verb, command in commands if command])
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[Any, Any, list[str]]:
         if args[0] not in VERBS and not args[0].startswith("-"):
@@ -72,5 +63,6 @@ class Commands(click.Group):
 def main() -> None:
     """Which sequence architecture is better, at what, for what cost, and how sure are we?
 
-    A SUITE is the name of one that ships (`zoobench ls suites`) or the path of a YAML file.
+    A SUITE is the name of one that ships (`zoobench ls suites`) or the path of a YAML file; a RUN is an id or labels,
+    such as quick/pre_ln/text/0. `zoobench COMMAND --help` has the options.
     """

@@ -16,7 +16,7 @@ from harness.commands.common import assignments_option, console, json_option, ou
     default="256,2048",
     show_default=True,
     metavar="T[xB],...",
-    help="Lengths, with the batch where it is not 4096 // length: 256x8,2048x2.",
+    help="Lengths; with xB the batch, else 4096 // length.",
 )
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
 @click.option("--role", type=click.Choice(["lm", "classify"]), help="[default: lm where it can, or its peers' role]")
@@ -27,15 +27,17 @@ from harness.commands.common import assignments_option, console, json_option, ou
 @click.option("--reference", default="pre_ln", show_default=True, help="Measured in turn with each row, or `none`.")
 @click.option("--peers", is_flag=True, help="Measure other implementations in turn as well (extra `oracles`).")
 @click.option("--repeats", type=click.IntRange(1), default=5, show_default=True, help="Rounds; medians are reported.")
-@click.option("--seconds", type=click.FloatRange(0), default=1.0, show_default=True, help="Of training in a round.")
-@click.option("--threads", type=click.IntRange(1), help="[default: one for each core]")
+@click.option(
+    "--seconds", type=click.FloatRange(0), default=1.0, show_default=True, help="Seconds of training in a round."
+)
+@click.option("--threads", type=click.IntRange(1), help="Threads of each [default: one for each core].")
 @plugin_option
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Write bench.json, bench.md, time.png.")
 @json_option
 def command(names: tuple[str, ...], out: Path | None, as_json: bool, **settings: Any) -> None:
     """Measure the speed and memory of each ARCH.
 
-    In turn with a reference and, with --peers, with other people's implementations.
+    Each is timed in turn with a reference and, with --peers, with other people's implementations.
     """
     from harness import bench
     from harness.bench import report

@@ -22,7 +22,7 @@ root_option = click.option(
     "--results",
     "root",
     type=click.Path(path_type=Path),
-    help="Where results go [default: $ZOOBENCH_RESULTS or results].",
+    help="The folder of results [default: $ZOOBENCH_RESULTS or results].",
 )
 
 
@@ -31,7 +31,7 @@ def suite_options(command: Command) -> Command:
 
     @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the suite.")
     @click.option(
-        "--difficulty", metavar="NAME", help="The tasks of SUITE at smoke, small or paper size; it then is SUITE-NAME."
+        "--difficulty", metavar="NAME", help="Take the tasks at smoke, small or paper size, as suite SUITE-NAME."
     )
     @functools.wraps(command)
     def wrapped(*args: Any, overrides: tuple[str, ...], difficulty: str | None, **kwargs: Any) -> None:
@@ -67,8 +67,9 @@ def _import_plugins(context: click.Context, option: click.Parameter, plugins: tu
 
 
 plugin_option = click.option(
-    "--plugin", "plugins", multiple=True, callback=_import_plugins, help="A .py file or module to import first."
-)
+    "--plugin", "plugins", multiple=True, callback=_import_plugins, metavar="FILE|MODULE",
+    help="Python code to import first.",
+)  # fmt: skip
 
 
 def rerun_options(default: int) -> Callable[[Command], Command]:

@@ -27,9 +27,9 @@ def command(
 ) -> None:
     """Let RUN answer tasks of lm-evaluation-harness.
 
-    RUN is a run's folder, its id, or labels such as quick/pre_ln/text/0, and its answers are stored in its record; or
-    published weights: a path, hf:org/name on the hub, KIND:... with a kind of `zoo.published`. `zoobench ls questions`
-    lists the tasks that come with zoobench.
+    RUN is a run's folder, its id, or labels such as quick/pre_ln/text/0; its answers are stored in its record. Or it
+    is published weights: a path, rwkv:file.pth, or hf:org/name on the hub. `zoobench ls questions` lists the tasks that
+    come with zoobench.
     """
     from harness.lm_eval.evaluate import show
     from harness.lm_eval.evaluate_runs import evaluate_run

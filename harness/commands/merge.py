@@ -17,7 +17,13 @@ from harness.commands.common import (
 
 
 @click.command()
-@click.argument("bundles", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument(
+    "bundles",
+    nargs=-1,
+    required=True,
+    metavar="BUNDLE...",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+)
 @click.option("--into", "suite", required=True, metavar="SUITE", help="The suite whose published runs they join.")
 @suite_options
 @root_option
@@ -34,9 +40,10 @@ def command(
     tolerance: float | None,
     as_json: bool,
 ) -> None:
-    """Publish the runs of BUNDLES with yours.
+    """Publish the runs of each BUNDLE with yours.
 
-    Every bundle is reviewed; if one is refused, nothing changes. Runs are `reported`, or with --rerun `reviewed`.
+    Every bundle is reviewed first; if one is refused, nothing changes. On the board its runs are `reported` and have no
+    rank, or with --rerun `reviewed`.
     """
     from harness.commands.review import print_review
     from harness.sharing.merge import merge

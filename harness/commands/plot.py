@@ -15,9 +15,9 @@ from harness.errors import UserError
 @click.argument("name", required=False)
 @suite_options
 @root_option
-@click.option("--task", help="Of which task, where several have NAME.")
-@click.option("--track", help="In which track.")
-@click.option("--width", type=click.IntRange(100), default=252, show_default=True, help="Of the plot, in points.")
+@click.option("--task", help="The task, where several have such a chart.")
+@click.option("--track", help="The track, where several have it.")
+@click.option("--width", type=click.IntRange(100), default=252, show_default=True, help="Width of the plot, in points.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="A .pdf, .svg, .png, .html or .json file.")
 def command(
     suite: str,

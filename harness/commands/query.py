@@ -13,7 +13,7 @@ from harness.commands.common import console, json_option, print_json, root_optio
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV instead of a table.")
 @json_option
 def command(sql: str, root: Path | None, as_csv: bool, as_json: bool) -> None:
-    """Ask DuckDB over all records.
+    """Ask all records and curves in SQL (DuckDB).
 
     The tables are `records` (a row a run) and `curves` (a row a point), of published runs and of your own, such as:
 

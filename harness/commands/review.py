@@ -40,7 +40,7 @@ def command(
     tolerance: float | None,
     as_json: bool,
 ) -> None:
-    """Check a BUNDLE of runs against your SUITE.
+    """Check the runs in BUNDLE against your SUITE.
 
     Nothing in the bundle is imported or run; SUITE is your own. Each reason to refuse it is a line; exit status 1 says
     that there is one.

@@ -27,10 +27,12 @@ if TYPE_CHECKING:
 @click.option("--tokens", metavar="COUNT", help="Without SUITE: training tokens, such as 600k [default: as quick].")
 @click.option("--name", help="Without SUITE: what it is called [default: ad-hoc-TASK-ARCH-...].")
 @click.option("--workers", type=click.IntRange(1), help="Runs at a time [default: one per core].")
-@click.option("--threads", type=click.IntRange(1), help="Of each run [default: the cores divided by the workers].")
+@click.option(
+    "--threads", type=click.IntRange(1), help="Threads of each run [default: the cores divided by the workers]."
+)
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|cuda:N", help="Where runs compute.")
-@click.option("--log", multiple=True, metavar="NAME", help="Log to tensorboard, wandb, mlflow or trackio, too.")
-@click.option("--ignore-published", is_flag=True, help="Make runs again that were published with the suite.")
+@click.option("--log", multiple=True, metavar="NAME", help="Also log to tensorboard, wandb, mlflow or trackio.")
+@click.option("--ignore-published", is_flag=True, help="Do not count published runs as made.")
 @click.option("--quiet", is_flag=True, help="Print no progress, only the board and the verdicts.")
 @json_option
 def command(
@@ -46,10 +48,11 @@ def command(
     as_json: bool,
     **adhoc: Any,
 ) -> None:
-    """Run what SUITE still lacks, then print its board.
+    """Train what SUITE still lacks, then print its board.
 
-    It ends with one sentence a table: who leads, and who ties. The same command resumes a suite that was interrupted.
-    Without SUITE: `zoobench run --task text --arch pre_ln,rwkv4` compares these with the settings of quick.
+    It ends with one sentence a table: who leads, and who ties. The same command resumes a suite that was interrupted,
+    and makes nothing twice; published runs count as made. Without SUITE, `zoobench run --task text --arch pre_ln,rwkv4`
+    compares these with the settings of quick.
     """
     from harness.board import report
     from harness.board.verdicts import sentences

@@ -11,8 +11,10 @@ from harness.commands.common import root_option
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default="site")
 @click.argument("suites", nargs=-1, metavar="[SUITE]...")
 @root_option
-@click.option("--serve", "serving", is_flag=True, help="Show it in a browser, and follow a suite that runs.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8008, show_default=True, help="Of --serve; 0 for any.")
+@click.option("--serve", "serving", is_flag=True, help="Serve it to this machine alone, and follow suites that run.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8008, show_default=True, help="The port of --serve; 0 for any."
+)
 def command(folder: Path, suites: tuple[str, ...], root: Path | None, serving: bool, port: int) -> None:
     """Make a static site of all results, or of SUITEs.
 

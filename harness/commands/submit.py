@@ -17,7 +17,7 @@ def command(suite: str, overrides: tuple[str, ...], root: Path | None, by: str, 
     """Bundle your runs of SUITE for others.
 
     The bundle is one zip file of the runs made here: records, curves, where they were made, and hashes of it all.
-    Send it to who keeps the board.
+    Send it to whoever keeps the board.
     """
     from harness.sharing.bundle import submit
 

@@ -25,11 +25,12 @@ from harness.commands.common import (
 def command(
     path: str, root: Path | None, plugins: tuple[str, ...], rerun: int, tolerance: float | None, as_json: bool
 ) -> None:
-    """Check that records are sound, and make some again.
+    """Check that records are sound; with --rerun, make some again.
 
-    PATH is a record or any folder of records; RUN is an id, or labels such as quick/pre_ln/text/0. Each record has its
-    keys, and an id that is the hash of its own spec and data; runs of one task and seed with one learning schedule
-    consumed the same batches; published records are unchanged. With --rerun, runs are made again in a temporary folder.
+    PATH is a record or any folder of records; RUN is an id, or labels such as quick/pre_ln/text/0. Each record must
+    have its keys and an id that is the hash of its own spec and data; runs of one task and seed must have consumed the
+    same batches; published files must have the hashes that stand beside them. Runs are made again in a temporary
+    folder.
     """
     found, records = _checked(path, root)
     again = []

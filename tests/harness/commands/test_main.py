@@ -29,7 +29,7 @@ def test_help_loads_nothing_heavy():
 @pytest.mark.parametrize("columns", [60, 80])
 def test_no_summary_is_cut(columns, monkeypatch, call):
     monkeypatch.setenv("COLUMNS", str(columns))
-    listed = call("--help").stdout.partition("Commands:")[2]
+    listed = call("--help").stdout.partition("\nRun:\n")[2]
     assert "..." not in listed
     for verb in VERBS:
         summary = call(verb, "--help").stdout.split("\n\n")[1]
