@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ from harness.board.rows import MEASURED, Measured, Row, score
 from harness.board.tables import Cell, Column, Line, Section
 from harness.records.files import to_json, write_atomic
 from harness.records.record import Record
-from harness.units import NONE
+from harness.units import NONE, human
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,21 @@ class TableView:
     charts: list[dict[str, Any]] = field(default_factory=list)
     folded: "TableView | None" = None
 
+    @property
+    def numeric(self) -> set[int]:
+        """The columns that are sorted as numbers, where a cell without one comes last."""
+        return {at for row in self.rows for at, cell in enumerate(row.cells) if cell.order is not None}
+
 
 def slug(text: str) -> str:
-    """A name for files and addresses: letters, digits, `.`, `_` and `-`; a digest where that changed the text."""
-    text = text.replace(" · ", "--")
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:60]
-    return plain if plain == text else f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:6]}".lstrip("-")
+    """A name for files and addresses: small letters, digits, `.`, `_` and `-`; a digest where that changed the text.
+
+    Different texts get different names, also where files do not tell `A` from `a`.
+    """
+    plain = re.sub(r"[^a-z0-9._-]+", "-", text.lower().replace(" · ", "--")).strip("-.")[:60]
+    if plain == text.replace(" · ", "--") and "--" not in text and plain not in ("", "index"):
+        return plain
+    return f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:6]}".lstrip("-")
 
 
 def plain_table(
@@ -79,6 +89,11 @@ def _cell(value: Any, *, left: bool) -> CellView:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     text = NONE if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
     return CellView(text, value if number else None, left)
+
+
+def amount(value: float | None, unit: str = "") -> CellView:
+    """A number in few figures, sorted by all of them; a dash for none or nothing."""
+    return CellView(human(value, unit), value) if value else CellView(NONE)
 
 
 RunPage = Callable[[TaskBoard, str], str]
@@ -104,7 +119,7 @@ def _row(section: Section, line: Line) -> RowView:
 
 
 def _order(value: Any) -> Any:
-    return value if isinstance(value, (int, float)) else None
+    return value if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
 def _task_row(
