@@ -109,7 +109,8 @@ def section_view(section: Section, run_page: RunPage, runs: Runs) -> TableView:
         entries = zip(rows, subject.entries(), strict=True)
         rows = [_task_row(row, subject, section, entry, run_page, runs) for row, entry in entries]
     folded = section_view(section.folded, run_page, runs) if section.folded else None
-    return TableView(slug(section.title), section, rows, folded=folded)
+    name = slug(section.title) + "-" * (not isinstance(subject, TaskBoard))  # a task may be called as a summary is
+    return TableView(name, section, rows, folded=folded)
 
 
 def _row(section: Section, line: Line) -> RowView:

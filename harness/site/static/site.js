@@ -47,7 +47,8 @@ async function draw(place, spec) {
 
 function charts() {
   const waiting = new Set($$("[data-chart]"));
-  const start = figure => waiting.delete(figure) && draw($(".plot", figure), JSON.parse(document.getElementById(figure.dataset.chart).textContent));
+  const start = figure => waiting.delete(figure) && draw($(".plot", figure), JSON.parse(document.getElementById(figure.dataset.chart).textContent))
+    .catch(error => { $(".plot", figure).textContent = `This chart cannot be drawn: ${error.message}.`; });
   const seen = new IntersectionObserver(entries => entries.filter(e => e.isIntersecting).forEach(e => start(e.target)), {rootMargin: "400px"});
   waiting.forEach(figure => seen.observe(figure));
   addEventListener("beforeprint", () => waiting.forEach(start));

@@ -56,32 +56,36 @@ def record_of(name, task="text", metric="loss", value=1.0, seed=0, suite="odd", 
 
 
 def write(root, name, records, **described):
-    """Keep these records as a suite's."""
+    """Keep these records as a suite's; how many rows they make."""
     store = Store(name, root)
     for record in records:
         store.write(record)
     if described:
         store.describe(described)
+    return len({record.spec.cell for record in records})
 
 
 def write_all(root):
-    """One suite for each way in which a board can be odd."""
+    """One suite for each way in which a board can be odd; how many rows they have."""
+    rows = 0
     every = [
         record_of(name, task, metric, value=1.0 + i + 0.01 * seed, seed=seed, suite="odd")
         for task, metric in TASKS.items()
-        for i, name in enumerate(NAMES)
+        for i, name in enumerate(NAMES if task == "text" else NAMES[-12:])
         for seed in range(2)
     ]
     about = {"about": " ".join(NAMES[:9]), "text": {name: [name] for name in NAMES}, "targets": {}}
-    write(root, "odd", every, suite="odd", **about)
+    rows += write(root, "odd", every, suite="odd", **about)
     huge = (1e300, -1e-300, 5e-324, 0.0)
-    write(root, "numbers", [record_of(f"row {i}", value=v, suite="numbers") for i, v in enumerate(huge)])
+    rows += write(root, "numbers", [record_of(f"row {i}", value=v, suite="numbers") for i, v in enumerate(huge)])
     nothing = [record_of("nan", value=math.nan, suite="nothing"), record_of("none", value=None, suite="nothing")]
-    write(root, "nothing", nothing)
+    rows += write(root, "nothing", nothing)
     failures = ("diverged", "oom", "timeout", "unsupported", "failed")
-    write(root, "failed", [record_of(name, value=None, status=name, suite="failed") for name in failures])
-    write(root, "<i>one & only", [record_of("pre_ln", suite="<i>one & only")])
-    write(root, "Many", [record_of(f"row {i}", value=i % 7 + 0.1 * s, seed=s) for i in range(60) for s in range(2)])
+    rows += write(root, "failed", [record_of(name, value=None, status=name, suite="failed") for name in failures])
+    rows += write(root, "<i>one & only", [record_of("pre_ln", suite="<i>one & only")])
+    rows += write(
+        root, "Many", [record_of(f"row {i}", value=i % 7 + 0.1 * s, seed=s) for i in range(60) for s in range(2)]
+    )
     tracks = [
         record_of(name, task, value=1.0 + (i if track == "a · b" else -i) + 0.01 * s, seed=s, track=track)
         for i, name in enumerate(("pre_ln", "lstm", "mamba"))
@@ -89,4 +93,5 @@ def write_all(root):
         for track in ("a · b", "<u>")
         for s in range(3)
     ]
-    write(root, "tracks", tracks)
+    rows += write(root, "tracks", tracks)
+    return rows

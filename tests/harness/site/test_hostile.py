@@ -15,8 +15,9 @@ from . import hostile
 def odd(tmp_path_factory):
     """The folder of the site of every suite in `hostile`."""
     root, folder = tmp_path_factory.mktemp("odd"), tmp_path_factory.mktemp("odd_site")
-    hostile.write_all(root)
+    rows = hostile.write_all(root)
     build(folder, [], root)
+    assert len([*folder.glob("runs/*/*/*.html")]) == rows
     return folder
 
 
@@ -42,9 +43,6 @@ def test_every_link_leads_somewhere_and_nothing_is_markup(odd):
     names = Counter(str(file.relative_to(odd)).lower() for file in files)
     assert not [name for name, count in names.items() if count > 1], "the same file where A is a"
     pages = {file: Page(file) for file in files if file.suffix == ".html"}
-    assert (
-        sum("runs" in file.parts for file in pages) == len(hostile.TASKS) * len(hostile.NAMES) + 60 + 12 + 5 + 4 + 2 + 1
-    )
     for file, page in pages.items():
         assert page.tags["h1"] == 1
         assert not page.tags["img"] + page.tags["u"] + page.tags["i"]
@@ -65,7 +63,7 @@ def test_every_kind_of_page_opens_fits_and_says_what_is_there(visit, odd):
         for width in (1280, 390):
             page = visit(odd, file.relative_to(odd).as_posix(), viewport={"width": width, "height": 800})
             page.evaluate("dispatchEvent(new Event('beforeprint'))")  # all charts are drawn
-            page.wait_for_function("document.querySelectorAll('[data-chart]').length <= views.length")
+            page.wait_for_function("[...document.querySelectorAll('[data-chart] .plot')].every(plot => plot.innerText)")
             wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
             assert wide == 0, (file, width)
             page.context.close()
