@@ -11,8 +11,7 @@ from harness.board.tables import ranks
 from harness.catalog import entries as catalog
 from harness.site.front import Cell, Line, Matrix
 from harness.site.mathml import to_mathml
-from harness.site.views import CellView, TableView, plain_table, slug
-from harness.units import human
+from harness.site.views import CellView, TableView, amount, plain_table, slug
 from zoo import architectures
 from zoo.equations import equations
 
@@ -39,7 +38,7 @@ def _list(site: Site, known: dict[str, dict[str, Any]]) -> TableView:
 
     def rank(row: dict[str, Any]) -> CellView:
         place = places.get(row["name"])
-        return CellView(ranks((place.rank_low, place.rank_high)), place.rank) if place else CellView("–", 9999)
+        return CellView(ranks((place.rank_low, place.rank_high)), place.rank) if place else CellView("–")
 
     columns = {
         "architecture": lambda row: CellView(row["name"], href=f"{slug(row['name'])}.html"),
@@ -96,7 +95,7 @@ def _standing(lines: list[Line]) -> str:
 def _boards(lines: list[Line]) -> TableView:
     """Every board it is on, the best places first."""
     own = [(line, cell) for line in lines for cell in line.cells if cell.row is not None]
-    own.sort(key=lambda pair: -1.0 if pair[1].value is None else -pair[1].value)
+    own.sort(key=lambda pair: 1.0 if pair[1].value is None else -pair[1].value)
     columns = {
         "board": lambda pair: CellView(pair[1].column.title, href=f"../{pair[1].column.href}"),
         "row": lambda pair: pair[0].name,
@@ -104,19 +103,17 @@ def _boards(lines: list[Line]) -> TableView:
         "normalised": lambda pair: pair[1].value,
         "score": lambda pair: pair[1].row.mean,
         "metric": lambda pair: pair[1].column.task.metric,
-        "compute": lambda pair: _amount(pair[1].row.flops, "FLOP"),
-        "state": lambda pair: _amount(pair[1].row.state_bytes, "B"),
-        "speed": lambda pair: _amount(pair[1].row.tokens_per_s, "tok/s"),
+        "compute": lambda pair: amount(pair[1].row.flops, "FLOP"),
+        "state": lambda pair: amount(pair[1].row.state_bytes, "B"),
+        "speed": lambda pair: amount(pair[1].row.tokens_per_s, "tok/s"),
         "note": lambda pair: pair[1].row.reason or None,
     }  # fmt: skip
+    if not any(cell.row.reason for _, cell in own if cell.row):
+        del columns["note"]
     return plain_table("boards", columns, own)
 
 
 def _rank(cell: Cell) -> CellView:
     if cell.row is None or cell.row.ranks is None:
-        return CellView("–", 9999)
+        return CellView("–")
     return CellView(f"{ranks(cell.row.ranks)} of {len(cell.column.task.ranked)}", cell.row.ranks[0])
-
-
-def _amount(value: float | None, unit: str) -> CellView:
-    return CellView("–") if value is None else CellView(human(value, unit), value)

@@ -4,6 +4,7 @@ import importlib.resources
 import json
 from pathlib import Path
 
+from harness.board.looks import theme
 from harness.records.files import write_atomic
 
 
@@ -11,8 +12,9 @@ def write_assets(folder: Path) -> None:
     """Write every script and style that pages link to."""
     own = importlib.resources.files("harness.site") / "static"
     tables = importlib.resources.files("itables") / "html"
-    for name in ("site.css", "site.js"):
-        write_atomic(folder / name, (own / name).read_text(encoding="utf-8"))
+    write_atomic(folder / "site.css", (own / "site.css").read_text(encoding="utf-8"))
+    themes = json.dumps({"light": theme(), "dark": theme(dark=True)})
+    write_atomic(folder / "site.js", f"const themes = {themes};\n" + (own / "site.js").read_text(encoding="utf-8"))
     write_atomic(folder / "tables.css", (tables / "dt_bundle.css").read_text(encoding="utf-8"))
     # a module cannot be loaded by address where pages are opened as files, so it is carried as text
     bundle = json.dumps((tables / "dt_bundle.js").read_text(encoding="utf-8"))

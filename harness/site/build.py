@@ -82,7 +82,10 @@ class Site:
                 self.page(page, "run.html.j2", **context)
         for page, template, context in architecture_pages.pages(self):
             self.page(page, template, **context)
-        write_atomic(self.folder / "assets" / "boards.js", f"window.boards = {script_json(compare.boards(self))};\n")
+        write_atomic(
+            self.folder / "assets" / "boards.js",
+            f"window.boards = JSON.parse({json.dumps(json.dumps(compare.boards(self)))});\n",
+        )
         self.page("compare.html", "compare.html.j2", names=compare.names(self), columns=compare.COLUMNS)
 
     @cached_property
@@ -131,7 +134,7 @@ class Site:
         view = section_view(section, run_page, suite.runs)
         with debug_mode(False):  # tests check the charts against Vega-Lite's schema; here that takes half of the time
             drawn = charts.of(section, suite.board, suite.records)
-            figures = [figure(f"{view.id}-{chart.name}", chart.caption, chart.chart) for chart in drawn]
+            figures = [figure(f"{view.id}:{chart.name}", chart.caption, chart.chart) for chart in drawn]
         view = replace(view, charts=figures)
         return self.downloads(view, slug(suite.name), "../") if section.columns else view
 

@@ -34,7 +34,7 @@ class Column:
     @property
     def href(self) -> str:
         """The address of its table."""
-        return f"suites/{slug(self.suite)}.html#{slug(self.task.title)}-section"
+        return f"suites/{slug(self.suite)}.html#{slug(self.task.title)}"
 
     def normalise(self, row: Row) -> float | None:
         """A row's mean score on the board's scale; None where it is not ranked or there is no scale."""

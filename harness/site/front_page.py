@@ -142,7 +142,7 @@ def _cell(cell: Cell) -> dict[str, Any]:
     text = MARKS.get(cell.kind, "x")
     if cell.kind == "ranked":
         text = NONE if cell.value is None else f"{min(99, 100 * cell.value):.0f}"
-    order = -1 if cell.value is None else round(cell.value, 6)
+    order = "" if cell.value is None else round(cell.value, 6)
     level = None if cell.value is None else round(min(cell.value, 1.0), 3)
     return {"text": text, "kind": cell.kind, "about": cell.about, "order": order, "level": level}
 

@@ -13,8 +13,8 @@ from harness.board.rows import Row
 from harness.board.tables import ranks
 from harness.records.record import Gate, Record
 from harness.site.suites import Suite
-from harness.site.views import plain_table, slug
-from harness.units import clock, human
+from harness.site.views import CellView, amount, plain_table, slug
+from harness.units import NONE, clock
 
 if TYPE_CHECKING:
     from harness.site.build import Site
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def address(suite: Suite, architecture: str, task: str) -> str:
     """The page of one row on one board."""
-    return f"runs/{slug(suite.name)}/{slug(architecture)}--{slug(task)}.html"
+    return f"runs/{slug(suite.name)}/{slug(architecture)}/{slug(task)}.html"
 
 
 def pages(site: Site, suite: Suite) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -48,7 +48,7 @@ def _context(site: Site, suite: Suite, task: TaskBoard, row: Row, runs: list[Rec
         "task": task.title,
         "verdict": _verdict(task, row),
         "reason": row.reason,
-        "href": f"../../{page}" if page else "",
+        "href": f"../../../{page}" if page else "",
         "seeds": _seeds(runs),
         "command": f"zoobench verify {'/'.join(labels)} --rerun 1",
         "charts": [figure("curves", f"Learning curves: {chart['description']}", chart)] if chart else [],
@@ -76,14 +76,18 @@ def _seeds(runs: Sequence[Record]) -> Any:
         "status": lambda r: r.status if r.error is None else f"{r.status}: {r.error.message}"[:200],
         "test": lambda r: r.metrics.score("test"),
         "valid": lambda r: r.metrics.score("valid"),
-        "tokens": lambda r: human(r.budget.used.tokens) if r.budget.used.tokens else None,
-        "compute": lambda r: human(r.budget.used.flops, "FLOP") if r.budget.used.flops else None,
-        "time": lambda r: clock(r.budget.used.seconds) if r.budget.used.seconds else None,
-        "memory": lambda r: human(r.memory.peak_bytes, "B") if r.memory.peak_bytes else None,
+        "tokens": lambda r: amount(r.budget.used.tokens),
+        "compute": lambda r: amount(r.budget.used.flops, "FLOP"),
+        "time": lambda r: _time(r.budget.used.seconds),
+        "memory": lambda r: amount(r.memory.peak_bytes, "B"),
         "made": lambda r: " by ".join(filter(None, (r.origin.kind, r.origin.contributor))),
         "data stream": lambda r: r.data.stream_hash[:12] or None,
     }
     return plain_table("seeds", columns, runs)
+
+
+def _time(seconds: float | None) -> CellView:
+    return CellView(clock(seconds), seconds) if seconds else CellView(NONE)
 
 
 def _trials(trials: Sequence[Record]) -> Any:
@@ -94,7 +98,7 @@ def _trials(trials: Sequence[Record]) -> Any:
     columns |= {
         "status": lambda r: r.status,
         "score": lambda r: r.metrics.score(r.spec.evaluate.split or "valid"),
-        "tokens": lambda r: human(r.budget.used.tokens) if r.budget.used.tokens else None,
+        "tokens": lambda r: amount(r.budget.used.tokens),
     }
     return plain_table("trials", columns, ordered)
 

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ from harness.board.rows import MEASURED, Measured, Row, score
 from harness.board.tables import Cell, Column, Line, Section
 from harness.records.files import to_json, write_atomic
 from harness.records.record import Record
-from harness.units import NONE
+from harness.units import NONE, human
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,21 @@ class TableView:
     charts: list[dict[str, Any]] = field(default_factory=list)
     folded: "TableView | None" = None
 
+    @property
+    def numeric(self) -> set[int]:
+        """The columns that are sorted as numbers, where a cell without one comes last."""
+        return {at for row in self.rows for at, cell in enumerate(row.cells) if cell.order is not None}
+
 
 def slug(text: str) -> str:
-    """A name for files and addresses: letters, digits, `.`, `_` and `-`; a digest where that changed the text."""
-    text = text.replace(" · ", "--")
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:60]
-    return plain if plain == text else f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:6]}".lstrip("-")
+    """A name for files and addresses: small letters, digits, `.`, `_` and `-`; a digest where that changed the text.
+
+    Different texts get different names, also where files do not tell `A` from `a`.
+    """
+    plain = re.sub(r"[^a-z0-9._-]+", "-", text.lower().replace(" · ", "--")).strip("-.")[:60]
+    if plain == text.replace(" · ", "--") and "--" not in text and plain not in ("", "index"):
+        return plain
+    return f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:6]}".lstrip("-")
 
 
 def plain_table(
@@ -81,6 +91,11 @@ def _cell(value: Any, *, left: bool) -> CellView:
     return CellView(text, value if number else None, left)
 
 
+def amount(value: float | None, unit: str = "") -> CellView:
+    """A number in few figures, sorted by all of them; a dash for none or nothing."""
+    return CellView(human(value, unit), value) if value else CellView(NONE)
+
+
 RunPage = Callable[[TaskBoard, str], str]
 """The address of the page about a row's runs."""
 Runs = Callable[[TaskBoard, str], list[Record]]
@@ -96,7 +111,8 @@ def section_view(
         entries = zip(rows, subject.entries(), strict=True)
         rows = [_task_row(row, subject, section, entry, run_page, runs) for row, entry in entries]
     folded = section_view(section.folded, run_page, runs) if section.folded else None
-    return TableView(slug(section.title), section, rows, folded=folded)
+    name = slug(section.title) + "-" * (not isinstance(subject, TaskBoard))  # a task may be called as a summary is
+    return TableView(name, section, rows, folded=folded)
 
 
 def _row(section: Section, line: Line) -> RowView:
@@ -106,7 +122,7 @@ def _row(section: Section, line: Line) -> RowView:
 
 
 def _order(value: Any) -> Any:
-    return value if isinstance(value, (int, float)) else None
+    return value if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
 def _task_row(

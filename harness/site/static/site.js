@@ -5,6 +5,7 @@ const $ = (selector, within = document) => within.querySelector(selector);
 const $$ = (selector, within = document) => [...within.querySelectorAll(selector)];
 const state = new URLSearchParams(location.hash.includes("=") ? location.hash.slice(1) : "");
 const views = [];
+const picked = document.head.appendChild(document.createElement("style"));
 
 function remember(changes) {
   for (const [key, value] of Object.entries(changes)) value ? state.set(key, value) : state.delete(key);
@@ -16,25 +17,19 @@ function pick(name, keep = false) {
   const chosen = !keep && state.get("row") === name ? "" : name;
   remember({row: chosen});
   $$("[data-pick]").forEach(button => button.setAttribute("aria-pressed", String(button.dataset.pick === chosen)));
-  $$("tr[data-row]").forEach(row => row.classList.toggle("picked", row.dataset.row === chosen));
+  picked.textContent = `tr[data-row="${CSS.escape(chosen)}"] > * { background: var(--picked) !important; }`;
   views.filter(answers).forEach(view => view.signal("row", chosen || null).runAsync());
 }
 
 const answers = view => "row" in view.getState().signals;
 
 // charts are drawn when they come into sight
-const theme = () => {
-  const style = getComputedStyle(document.documentElement), colour = style.getPropertyValue("--text").trim();
-  const soft = style.getPropertyValue("--soft").trim(), rule = style.getPropertyValue("--rule").trim();
-  return {
-    background: "transparent", font: "system-ui, sans-serif", view: {stroke: null},
-    axis: {labelColor: soft, titleColor: soft, gridColor: rule, domainColor: rule, tickColor: rule, titleFontWeight: "normal"},
-    legend: {labelColor: soft, titleColor: soft}, text: {color: colour}, header: {labelColor: colour, titleColor: colour},
-  };
-};
+const dark = matchMedia("(prefers-color-scheme: dark)");
+dark.addEventListener("change", () => location.reload());  // charts are drawn in the colours of the page
 
 async function draw(place, spec) {
-  const options = {actions: false, config: theme(), renderer: "svg", tooltip: {theme: matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"}};
+  const scheme = dark.matches ? "dark" : "light";
+  const options = {actions: false, config: themes[scheme], renderer: "svg", tooltip: {theme: scheme}};
   const {view} = await vegaEmbed(place, spec, options);
   $("svg", place)?.setAttribute("aria-hidden", "true");  // the label of its place says what it shows
   views.push(view);
@@ -51,17 +46,20 @@ async function draw(place, spec) {
 }
 
 function charts() {
-  const seen = new IntersectionObserver(entries => entries.filter(e => e.isIntersecting).forEach(({target}) => {
-    seen.unobserve(target);
-    draw($(".plot", target), JSON.parse(document.getElementById(target.dataset.chart).textContent));
-  }), {rootMargin: "400px"});
-  $$("[data-chart]").forEach(figure => seen.observe(figure));
+  const waiting = new Set($$("[data-chart]"));
+  const start = figure => waiting.delete(figure) && draw($(".plot", figure), JSON.parse(document.getElementById(figure.dataset.chart).textContent))
+    .catch(error => { $(".plot", figure).textContent = `This chart cannot be drawn: ${error.message}.`; });
+  const seen = new IntersectionObserver(entries => entries.filter(e => e.isIntersecting).forEach(e => start(e.target)), {rootMargin: "400px"});
+  waiting.forEach(figure => seen.observe(figure));
+  addEventListener("beforeprint", () => waiting.forEach(start));
 }
 
 // tables: sorted by a click on a column, searched, columns hidden
 async function tables() {
   const {default: DataTable} = await window.dataTables;
   DataTable.ext.errMode = "console";
+  for (const [way, sign] of [["asc", 1], ["desc", -1]])  // what is missing comes last in both directions
+    DataTable.ext.type.order[`num-${way}`] = (x, y) => x === y ? 0 : x === -Infinity ? 1 : y === -Infinity ? -1 : sign * (x - y);
   for (const table of $$("table.board:not(#comparison)")) {
     const long = table.tBodies[0].rows.length > 200, many = table.tBodies[0].rows.length > 12;
     const made = new DataTable(table, {
@@ -127,7 +125,7 @@ const ratio = (a, b) => a && b ? a / b : null;
 const letters = text => text.match(/[a-z]\d*/g) || [];
 
 function compared(a, b) {
-  return window.boards.filter(board => board.rows[a] && board.rows[b]).map(board => {
+  return window.boards.filter(board => Object.hasOwn(board.rows, a) && Object.hasOwn(board.rows, b)).map(board => {
     const [one, two] = [board.rows[a], board.rows[b]];
     const difference = one.mean == null || two.mean == null ? null : one.mean - two.mean;
     const half = one.half == null || two.half == null ? null : Math.hypot(one.half, two.half);
@@ -176,7 +174,7 @@ async function compare() {
       $schema: "https://vega.github.io/schema/vega-lite/v6.json", width: "container", height: {step: 18}, data: {values: points},
       encoding: {y: {field: "board", type: "nominal", sort: null, title: null, axis: {labelLimit: 260}}},
       layer: [
-        {mark: {type: "rect", color: "#808080", opacity: .18}, encoding: {x: {datum: -1}, x2: {datum: 1}, y: {value: 0}, y2: {value: "height"}}},
+        {data: {values: [{}]}, mark: {type: "rect", color: "#808080", opacity: .18}, encoding: {x: {datum: -1}, x2: {datum: 1}, y: {value: 0}, y2: {value: "height"}}},
         {mark: {type: "bar", height: 9, color: "#0072B2"}, encoding: {x: {field: "turned", type: "quantitative", title: `← ${b} better · difference over its 95% half-width (cut at ±8) · ${a} better →`, scale: {domainMin: -8, domainMax: 8}}, tooltip: [{field: "board"}, {field: "about", title: "verdict"}]}},
       ],
     });
@@ -197,7 +195,7 @@ function save(kind, table) {
     json: () => JSON.stringify(lines.map(row => Object.fromEntries(row.map((cell, i) => [heads[i], cell]))), null, 1),
     tex: () => ["\\begin{tabular}{" + "l".repeat(heads.length) + "}", "\\toprule", ...rows.map((row, i) => row.map(tex).join(" & ") + " \\\\" + (i ? "" : "\n\\midrule")), "\\bottomrule", "\\end{tabular}"].join("\n"),
   }[kind]();
-  const link = Object.assign(document.createElement("a"), {href: URL.createObjectURL(new Blob([text + "\n"], {type: "text/plain"})), download: `${table.id}.${kind}`});
+  const link = Object.assign(document.createElement("a"), {href: URL.createObjectURL(new Blob([text + "\n"], {type: "text/plain"})), download: `${table.id.split(":")[0]}.${kind}`});
   link.click();
   URL.revokeObjectURL(link.href);
 }
@@ -213,6 +211,8 @@ document.addEventListener("DOMContentLoaded", async () => {
   if (window.vegaEmbed) charts();
   await tables();
   await compare();
-  if (state.get("row")) pick(state.get("row"), true);
+  const row = state.get("row");
+  if (row && $(`[data-row="${CSS.escape(row)}"]`)) pick(row, true); else remember({row: ""});
+  addEventListener("hashchange", () => location.hash.includes("=") ? location.reload() : state.toString() && remember({}));
   document.documentElement.dataset.ready = "true";
 });

@@ -6,7 +6,7 @@ import json
 import pytest
 
 PAGES = [
-    "index.html", "suites/quick.html", "suites/fair.html", "runs/fair/rwkv4--text--params.html",
+    "index.html", "suites/quick.html", "suites/fair.html", "runs/fair/rwkv4/text--params.html",
     "architectures/index.html", "architectures/mamba.html", "compare.html#a=rwkv4&b=pre_ln",
 ]  # fmt: skip
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
@@ -66,18 +66,25 @@ def test_the_matrix_sorts_filters_and_keeps_its_state_in_the_address(visit, site
     assert "bits_per_byte" in cell.get_attribute("title")
 
 
+def picked(page):
+    """The names of all rows that stand out, by their background."""
+    plain = "getComputedStyle(document.querySelector('tr.baseline td')).backgroundColor"
+    shown = f"row => getComputedStyle(row.cells[row.cells.length - 1]).backgroundColor !== {plain}"
+    return page.evaluate(f"[...document.querySelectorAll('tr[data-row]')].filter({shown}).map(row => row.dataset.row)")
+
+
 @pytest.mark.slow
 def test_a_row_that_is_picked_stands_out_in_all_tables_and_charts(visit, site):
     page = visit(site, "suites/quick.html")
     page.click("[data-pick=rwkv4]")
-    assert page.evaluate("document.querySelectorAll('tr.picked[data-row=rwkv4]').length") >= 3
+    assert picked(page) == ["rwkv4"] * 6, "three tasks, all of them, times, and who beats whom"
     assert "row=rwkv4" in page.url
     page.locator("figure.chart").first.scroll_into_view_if_needed()
     page.wait_for_function("views.length && views.every(view => view.signal('row') === 'rwkv4')")
     page.keyboard.press("Enter")  # the button has the focus
-    assert page.evaluate("document.querySelectorAll('tr.picked').length") == 0
-    score = page.locator("table#text tr[data-row=rwkv4] a")
-    assert "seed 0:" in page.locator("table#text tr[data-row=rwkv4] td:has(a)").get_attribute("title")
+    assert picked(page) == []
+    score = page.locator("[id='text:table'] tr[data-row=rwkv4] a")
+    assert "seed 0:" in page.locator("[id='text:table'] tr[data-row=rwkv4] td:has(a)").get_attribute("title")
     score.click()
     page.wait_for_selector("html[data-ready]")
     assert page.inner_text("h1") == "rwkv4 on text"
