@@ -11,6 +11,7 @@ from harness.board.formats import markdown
 from harness.board.model import Board
 from harness.errors import UserError
 from harness.execute.runner import baselines, current
+from harness.processes import no_collection
 from harness.records.files import write_atomic
 from harness.records.record import Record
 from harness.records.store import Store, default_root
@@ -28,6 +29,7 @@ def board(suite: str, overrides: tuple[str, ...] = (), root: Path | None = None)
     return with_records(load(suite, overrides), suite, root)[0]
 
 
+@no_collection()
 def with_records(loaded: LoadedSuite, suite: str, root: Path | None = None) -> tuple[Board, list[Record]]:
     """The board of a loaded suite, which the user calls `suite`, and the records it is made of.
 
@@ -39,6 +41,7 @@ def with_records(loaded: LoadedSuite, suite: str, root: Path | None = None) -> t
     return rank(loaded.described(()), records, baselines(loaded, store)), records
 
 
+@no_collection()
 def of_store(store: Store) -> tuple[Board, list[Record]]:
     """The board of what lies in a suite's folder, and its records; no suite file is opened and no plug-in imported.
 

@@ -7,6 +7,7 @@ from harness.board.comparable import by_architecture, machines
 from harness.board.model import Target, TargetTimes, TaskBoard, TimeToTarget
 from harness.board.rows import Row, finite
 from harness.records.meters import Meter
+from harness.records.published import Curve
 from harness.records.record import Record
 from harness.stats import aggregate as stats
 
@@ -87,7 +88,11 @@ def _points(run: Record, metric: str, meter: Meter) -> Iterator[tuple[float, flo
     Tokens are divided by the run's speed relative to the reference timed in turn with it.
     """
     speed = (run.speed.relative if meter == "tokens" else None) or 1.0
-    scored = [(getattr(point, meter), point.valid.get(metric)) for point in run.curve if point.valid]
+    scored: list[tuple[float, float | None]]
+    if isinstance(run.curve, Curve):
+        scored = run.curve.scored(metric, meter)  # type: ignore[assignment]
+    else:
+        scored = [(getattr(point, meter), point.valid.get(metric)) for point in run.curve if point.valid]
     for at, score in [*scored, (run.budget.used.of(meter), run.metrics.valid.get(metric))]:
         if score is not None and math.isfinite(score):
             yield at / speed, score

@@ -7,17 +7,22 @@ nothing is lost. A row of curves.parquet is a point of a run's curve.
 import hashlib
 import json
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pydantic_core import from_json
 
 from harness.errors import UserError
 from harness.records.files import finite, read_json, to_json, write_atomic
 from harness.records.record import CurvePoint, Origin, Record
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
+    from numpy.typing import NDArray
 
 RECORDS, CURVES, INDEX = "records.parquet", "curves.parquet", "published.json"
 FORMAT = 1
@@ -73,6 +78,8 @@ COLUMNS: dict[str, tuple[str, Callable[[Record], Any]]] = {
     "record": ("string", lambda record: json.dumps(finite(record.replace(curve=[], origin=Origin())))),
 }
 """The columns of records.parquet: Arrow type, and how one is read from a record."""
+READ = ("run_id", "record", "origin", "contributor")
+"""The columns that a record is made of again."""
 POINT = {"tokens": "int64", "steps": "int64", "flops": "float64", "seconds": "float64", "loss": "float64"}
 """The columns of curves.parquet beside `run_id`, `scores` (on valid, by name) and `extra` (JSON of unknown keys)."""
 
@@ -145,50 +152,147 @@ class Published:
             raise UserError(f"cannot be read: {error}", file=self.folder / name) from None
 
     @cached_property
-    def _rows(self) -> dict[str, tuple[str, str, str]]:
-        """By run id: the JSON of the record, its origin and who contributed it."""
-        if not self.index:
-            return {}
-        columns = self.table(RECORDS, ["run_id", "record", "origin", "contributor"]).to_pydict()
-        return dict(zip(columns["run_id"], zip(*list(columns.values())[1:], strict=True), strict=True))
+    def _places(self) -> dict[str, int]:
+        """By run id, its row in records.parquet."""
+        ids = self.table(RECORDS, ["run_id"])["run_id"].to_pylist() if self.index else []
+        return {run_id: at for at, run_id in enumerate(ids)}
 
     @cached_property
-    def _curves(self) -> tuple["pa.Table", dict[str, tuple[int, int]]]:
-        """The points of all curves, and by run id where its own begin and how many they are."""
-        table, where = self.table(CURVES), dict[str, tuple[int, int]]()
-        for at, run_id in enumerate(table["run_id"].to_pylist()):
-            first, count = where.get(run_id, (at, 0))
-            where[run_id] = (first, count + 1)
-        return table, where
+    def points(self) -> "_Points":
+        """The curves of all runs."""
+        return _Points(self.table(CURVES))
 
     def ids(self) -> list[str]:
         """The run ids, sorted."""
-        return sorted(self._rows)
+        return sorted(self._places)
 
     def __contains__(self, run_id: object) -> bool:
-        return run_id in self._rows
+        return run_id in self._places
 
     def record(self, run_id: str, *, curve: bool = True) -> Record:
         """A record as it was published."""
-        text, kind, contributor = self._rows[run_id]
+        row = self._json.slice(self._places[run_id], 1)
+        return next(self._read(row, curve=curve))
+
+    @cached_property
+    def _json(self) -> "pa.Table":
+        return self.table(RECORDS, [*READ])
+
+    def records(self, leaving_out: Container[str] = ()) -> Iterator[Record]:
+        """Every record as it was published but those with these run ids; their curves are read when one looks at them."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        if not self.index:
+            return
         try:
-            record = Record.from_dict(json.loads(text))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise UserError(f"record {run_id} cannot be read: {error}", file=self.folder / RECORDS) from None
-        points = self._curve(run_id) if curve else []
-        return record.replace(curve=points, origin=Origin(kind, contributor))  # type: ignore[arg-type]
+            with pq.ParquetFile(self.folder / RECORDS) as file:
+                for batch in file.iter_batches(1000, columns=[*READ]):  # the JSON of all at once may be gigabytes
+                    yield from self._read(pa.Table.from_batches([batch]), leaving_out)
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(f"cannot be read: {error}", file=self.folder / RECORDS) from None
 
-    def _curve(self, run_id: str) -> list[CurvePoint]:
-        table, where = self._curves
-        points = table.slice(*where.get(run_id, (0, 0))).to_pylist()
-        return [CurvePoint.from_dict(_point(point)) for point in points]
+    def _read(self, rows: "pa.Table", leaving_out: Container[str] = (), *, curve: bool = True) -> Iterator[Record]:
+        for run_id, text, kind, contributor in zip(*(rows[name].to_pylist() for name in READ), strict=True):
+            if run_id in leaving_out:
+                continue
+            try:
+                data = from_json(text, cache_strings="keys")
+                data |= {
+                    "curve": Curve(self, run_id) if curve else [],
+                    "origin": {"kind": kind, "contributor": contributor},
+                }
+                record = Record.from_dict(data)
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                raise UserError(f"record {run_id} cannot be read: {error}", file=self.folder / RECORDS) from None
+            yield record
 
 
-def _point(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of curves.parquet as the JSON of a point."""
-    valid = {} if row["scores"] is None else {"valid": dict(row["scores"])}
-    point = {name: row[name] for name in POINT} | valid | json.loads(row["extra"] or "{}")
-    return point | {"flops": int(row["flops"])}
+class _Points:
+    """The points of all curves in arrays: objects of millions would fill the memory."""
+
+    def __init__(self, table: "pa.Table") -> None:
+        import numpy as np
+        import pyarrow as pa
+        import pyarrow.compute as pc
+        from numpy.typing import NDArray
+
+        runs, scores = pc.run_end_encode(_whole(table["run_id"])), _whole(table["scores"])
+        ends = runs.run_ends.to_pylist()
+        self.places = dict(zip(runs.values.to_pylist(), pairwise([0, *ends]), strict=True))
+        self.numbers = {name: _whole(table[name]).to_numpy(zero_copy_only=False) for name in POINT}  # nulls are NaN
+        keys = scores.keys.cast(pa.dictionary(pa.int32(), pa.string()))
+        self.names, self.scores = keys.dictionary.to_pylist(), scores.items.to_numpy(zero_copy_only=False)
+        self.keys, self.offsets = keys.indices.to_numpy(), scores.offsets.to_numpy()
+        self.unscored = scores.is_null().to_numpy(zero_copy_only=False)
+        self.extra, self.by_metric = _whole(table["extra"]), dict[str, NDArray[np.float64]]()
+
+    def scored(self, run_id: str, metric: str, meter: str) -> list[tuple[float, float]]:
+        """(meter, score) of the points of one run that have this score."""
+        first, last = self.places.get(run_id, (0, 0))
+        if metric not in self.by_metric:
+            self.by_metric[metric] = self._of(metric)
+        scores = self.by_metric[metric][first:last]
+        has = scores == scores
+        return [*zip(self.numbers[meter][first:last][has].tolist(), scores[has].tolist(), strict=True)]
+
+    def _of(self, metric: str) -> "NDArray[np.float64]":
+        """This score at every point, NaN where it has none."""
+        import numpy as np
+
+        found = np.full(len(self.unscored), np.nan)
+        own = np.isin(self.keys, [at for at, name in enumerate(self.names) if name == metric])
+        found[np.repeat(np.arange(len(found)), np.diff(self.offsets))[own]] = self.scores[own]
+        return found
+
+    def read(self, run_id: str) -> Iterator[CurvePoint]:
+        """The points of one run."""
+        first, last = self.places.get(run_id, (0, 0))
+        tokens, steps, flops, seconds, loss = (column[first:last].tolist() for column in self.numbers.values())
+        offsets, unscored = self.offsets[first : last + 1].tolist(), self.unscored[first:last].tolist()
+        keys = [self.names[key] for key in self.keys[offsets[0] : offsets[-1]].tolist()]
+        values = [None if v != v else v for v in self.scores[offsets[0] : offsets[-1]].tolist()]
+        extra = self.extra.slice(first, last - first)
+        more = (
+            [{}] * len(extra) if extra.null_count == len(extra) else [json.loads(x or "{}") for x in extra.to_pylist()]
+        )
+        for i, own in enumerate(more):
+            begin, end = offsets[i] - offsets[0], offsets[i + 1] - offsets[0]
+            valid = None if unscored[i] else dict(zip(keys[begin:end], values[begin:end], strict=True))
+            lost = None if loss[i] != loss[i] else loss[i]
+            yield CurvePoint(tokens[i], steps[i], int(flops[i]), seconds[i], lost, valid, extra=own)
+
+
+def _whole(column: "pa.ChunkedArray") -> "pa.Array":
+    """A column in one piece."""
+    return column.combine_chunks()
+
+
+class Curve(Sequence[CurvePoint]):
+    """The curve of a published run, read anew whenever one looks at it."""
+
+    def __init__(self, published: Published, run_id: str) -> None:
+        self._published, self._run_id = published, run_id
+
+    def __iter__(self) -> Iterator[CurvePoint]:
+        return self._published.points.read(self._run_id)
+
+    def __len__(self) -> int:
+        first, last = self._published.points.places.get(self._run_id, (0, 0))
+        return last - first
+
+    def scored(self, metric: str, meter: str) -> list[tuple[float, float]]:
+        """(meter, score) of the points that have this score on valid."""
+        return self._published.points.scored(self._run_id, metric, meter)
+
+    def __getitem__(self, at: Any) -> Any:
+        return [*self][at]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and [*self] == [*other]
+
+    def __repr__(self) -> str:
+        return repr([*self])
 
 
 def write(folder: Path, records: Iterable[Record], index: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
+from harness.processes import no_collection
 from harness.records import published
 from harness.records.files import finite, read_json, to_json, write_atomic
 from harness.records.record import Record
@@ -84,7 +85,10 @@ class Store:
 
     def records(self) -> list[Record]:
         """Every record of the suite, by run id."""
-        return [record for run_id in self.ids() if (record := self.read(run_id)) is not None]
+        with no_collection():
+            own = {path.parent.name: read_record(path) for path in self.folder.glob("*/record.json")}
+            known = [*own.values(), *self.published.records(leaving_out=own)]
+        return sorted(known, key=lambda record: record.run_id)
 
     def described(self) -> dict[str, Any]:
         """What the suite was when it last ran here or was published: see `SUITE`; empty where neither happened."""

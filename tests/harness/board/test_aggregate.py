@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import board
-from harness.board import aggregate, ranking, sections
+from harness.board import aggregate, formats, ranking, sections
 from harness.records.files import to_json
 from harness.records.meters import Meters
 from harness.records.record import CurvePoint, Eligibility, Metrics, Speed
