@@ -31,7 +31,7 @@ def context() -> Any:
 
 @contextlib.contextmanager
 def no_collection() -> Iterator[None]:
-    """Keep Python from looking for garbage cycles: among millions of records' parts it would look long, and for none."""
+    """Keep Python from looking for cycles to free: records have none, and it would look through millions of objects."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -179,7 +179,7 @@ class Published:
         return self.table(RECORDS, [*READ])
 
     def records(self, leaving_out: Container[str] = ()) -> Iterator[Record]:
-        """Every record as it was published but those with these run ids; their curves are read when one looks at them."""
+        """Every record as it was published, but those with these run ids; a curve is read when one looks at it."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 

@@ -79,6 +79,10 @@ class Store:
             return read_record(self.run_folder(run_id) / "record.json")
         return self.published.record(run_id) if run_id in self.published else None
 
+    def exists(self) -> bool:
+        """Whether a record was published or made here."""
+        return (self.folder / published.INDEX).is_file() or any(self.folder.glob("*/record.json"))
+
     def ids(self) -> list[str]:
         """The run ids of every record, sorted."""
         return sorted({*self.published.ids(), *(path.parent.name for path in self.folder.glob("*/record.json"))})
