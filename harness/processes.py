@@ -1,6 +1,7 @@
 """Fresh processes on this machine: how many, how they start, and what they need of the caller."""
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import sys
@@ -26,6 +27,18 @@ def context() -> Any:
     # AdamW's first step imports torch._dynamo, 800 modules: here once for all runs
     server.set_forkserver_preload(["harness.execute.worker", "torch._dynamo", "harness.execute.preload"])
     return server
+
+
+@contextlib.contextmanager
+def no_collection() -> Iterator[None]:
+    """Keep Python from looking for cycles to free: records have none, and it would look through millions of objects."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @contextlib.contextmanager

@@ -1,6 +1,8 @@
 """The charts of a board, in Vega-Lite: which there are, and which can be drawn of a section."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from itertools import islice
 from typing import Any, NamedTuple
 
 import altair as alt
@@ -31,6 +33,8 @@ class Chart(NamedTuple):
     chart: alt.LayerChart
 
 
+MOST_ROWS, BEST = 100, 40
+"""Of more rows than MOST_ROWS a chart shows the best alone: names would cover each other, and points fill the page."""
 COINCIDE = "lines that coincide are drawn side by side"
 CHARTS = {
     "dots": Kind("Mean and 95% interval; ticks are seeds, dashed lines baselines", task_charts.dots, TaskBoard),
@@ -61,12 +65,29 @@ def of(
 ) -> list[Chart]:
     """The charts of a section that can be drawn, in the order of `CHARTS`; `records` are those of the whole board."""
     frame = Frame(looks(row.architecture for task in board.tasks for row in task.rows), width, legend)
-    subject, own = section.subject, []
+    (subject, left), own = _best(section.subject), []
     if isinstance(subject, TaskBoard):
-        own = [record for record in records if table_of(record) == (subject.task, subject.track)]
+        names, key = {row.architecture for row in subject.rows}, (subject.task, subject.track)
+        own = [r for r in records if r.spec.architecture_label in names and table_of(r) == key]
     kinds = {name: kind for name, kind in CHARTS.items() if isinstance(subject, kind.subject)}
     drawn = {name: kind.draw(subject, own, frame) for name, kind in kinds.items()}
-    return [Chart(name, kinds[name].caption, chart) for name, chart in drawn.items() if chart is not None]
+    captions = {
+        name: kind.caption + (f"; the {BEST} best rows of {left}" if left else "") for name, kind in kinds.items()
+    }
+    return [Chart(name, captions[name], chart) for name, chart in drawn.items() if chart is not None]
+
+
+def _best(subject: Any) -> tuple[Any, int]:
+    """The part of a board with its best rows alone, and of how many; 0 where all can be drawn."""
+    if isinstance(subject, TaskBoard) and len(subject.ranked) > MOST_ROWS:
+        return replace(subject, rows=subject.ranked[:BEST]), len(subject.ranked)
+    if isinstance(subject, Contrast) and len(subject.places) > MOST_ROWS:
+        return replace(subject, places=dict(islice(subject.places.items(), BEST))), len(subject.places)
+    if isinstance(subject, Aggregate) and len(subject.rows) > MOST_ROWS:  # bars would join rows that are left out
+        return replace(subject, rows=subject.rows[:BEST], ranking=None), len(subject.rows)
+    if isinstance(subject, TimeToTarget) and len(subject.rows) > MOST_ROWS:
+        return replace(subject, rows=subject.rows[:BEST]), len(subject.rows)
+    return subject, 0
 
 
 MEASURES = {"time": "training, ms a sequence", "memory": "peak memory of training, MB"}

@@ -36,8 +36,8 @@ def latex(board: Board) -> str:
 def table(section: Section) -> str:
     """A section as a `table`: its main columns, the best row bold, ties with it marked, and what the rows share."""
     shown = [i for i, column in enumerate(section.columns) if not column.optional]
-    columns = [section.columns[i] for i in shown]
-    body = [_line(line, [line.cells[i] for i in shown], columns, _marks(section)) for line in section.lines]
+    columns, marks = [section.columns[i] for i in shown], _marks(section)
+    body = [_line(line, [line.cells[i] for i in shown], columns, marks) for line in section.lines]
     return "\n".join([
         r"\begin{table}", r"\centering", rf"\caption{{{_caption(section)}}}",
         rf"\begin{{tabular}}{{{''.join('l' if column.left else 'r' for column in columns)}}}", r"\toprule",

@@ -11,10 +11,11 @@ from harness.board.formats import markdown
 from harness.board.model import Board
 from harness.errors import UserError
 from harness.execute.runner import baselines, current
+from harness.processes import no_collection
 from harness.records.files import write_atomic
 from harness.records.record import Record
 from harness.records.store import Store, default_root
-from harness.suite.load import load
+from harness.suite.load import find_suite, load
 from harness.suite.loaded import LoadedSuite
 from zoo.registry import nearest
 
@@ -25,9 +26,25 @@ def board(suite: str, overrides: tuple[str, ...] = (), root: Path | None = None)
     Raises:
         UserError: there are no records yet.
     """
-    return with_records(load(suite, overrides), suite, root)[0]
+    return of_suite(suite, overrides, root)[0]
 
 
+def of_suite(suite: str, overrides: tuple[str, ...] = (), root: Path | None = None) -> tuple[Board, list[Record]]:
+    """The board of a suite's records, and these; of results alone where there is no suite of this name or path.
+
+    Raises:
+        UserError: there are no records yet.
+    """
+    try:
+        find_suite(suite)
+    except UserError:
+        stores = [Store(folder.name, folder.parent) for folder in ((root or default_root()) / suite, Path(suite))]
+        if not overrides and (store := next((store for store in stores if store.exists()), None)):
+            return of_store(store)
+    return with_records(load(suite, overrides), suite, root)
+
+
+@no_collection()
 def with_records(loaded: LoadedSuite, suite: str, root: Path | None = None) -> tuple[Board, list[Record]]:
     """The board of a loaded suite, which the user calls `suite`, and the records it is made of.
 
@@ -39,15 +56,20 @@ def with_records(loaded: LoadedSuite, suite: str, root: Path | None = None) -> t
     return rank(loaded.described(()), records, baselines(loaded, store)), records
 
 
+@no_collection()
 def of_store(store: Store) -> tuple[Board, list[Record]]:
     """The board of what lies in a suite's folder, and its records; no suite file is opened and no plug-in imported.
 
     Raises:
         UserError: it has no finished runs, or a file cannot be read.
     """
+    return _of_records(store, store.records())
+
+
+def _of_records(store: Store, found: list[Record]) -> tuple[Board, list[Record]]:
     described = store.described()
     listed = {*described.get("runs", ())}
-    records = [record for record in store.records() if not listed or record.run_id in listed]
+    records = [record for record in found if not listed or record.run_id in listed]
     if not any(record.spec.kind == "final" for record in records):
         raise _no_runs(store, store.suite)
     known = store.read_baselines()
@@ -128,8 +150,9 @@ def _every_board(wanted: set[str], root: Path | None) -> tuple[list[Board], set[
     found, known = [], set()
     for folder in sorted((root or default_root()).glob("*/")):
         store = Store(folder.name, root)
-        names = {record.spec.architecture_label for record in store.records() if record.spec.kind == "final"}
+        records = store.records()
+        names = {record.spec.architecture_label for record in records if record.spec.kind == "final"}
         known |= names
         if wanted <= names:
-            found.append(of_store(store)[0])
+            found.append(_of_records(store, records)[0])
     return found, known

@@ -86,7 +86,8 @@ def _aggregate(found: model.Aggregate) -> list[Section]:
     made = []
     if found.rows:
         columns, about = _standings(found), "normalised, best first"
-        folded = _matrix(found, f"probability of improvement{track}") if len(found.rows) > 1 else None
+        every_pair = len(found.rows) > 1 and len(found.improvements) == len(found.rows) * (len(found.rows) - 1)
+        folded = _matrix(found, f"probability of improvement{track}") if every_pair else None
         made.append(Section(found, over, about, columns, lines(columns, found.rows), notes, folded))
     if found.race is not None:
         columns, about = _times(found.race), "best first; ∞ where it was never reached"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import compress
 from typing import Any, NamedTuple
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.measure import Measurement
 from rich.padding import Padding
@@ -90,9 +91,18 @@ def lines(columns: Sequence[Column], items: Iterable[Any]) -> list[Line]:
     return [Line([column.cell(item) for column in columns]) for item in items]
 
 
+LONG, SHOWN = 200, 100
+"""Tables of more lines than LONG are cut after SHOWN on a terminal, which takes 1 ms a line."""
+
+
 def print_section(section: Section, console: Console) -> None:
-    """A section on a terminal; narrow ones get fewer columns."""
+    """A section on a terminal; narrow ones get fewer columns, and long tables end early."""
+    count = len(section.lines)
+    if count > LONG:
+        section = replace(section, lines=section.lines[:SHOWN])
     console.print(_fitting(section, console) if section.columns else text(section.title, "bold"))
+    if count > LONG:
+        print_note(Note(f"{count - SHOWN} more lines, left out here: --format has all"), console)
     for note in section.notes:
         print_note(note, console)
 
@@ -112,11 +122,15 @@ def print_note(note: Note, console: Console) -> None:
 def _fitting(section: Section, console: Console) -> Table:
     """The table with as many of its columns as fit the terminal."""
     shown, free = list(section.columns), console.options.update(width=10_000)
+    widest = [
+        max(cells, key=lambda cell: cell_len(cell.text))
+        for cells in zip(*(line.cells for line in section.lines), strict=True)
+    ]
+    sample = replace(section, lines=[Line(widest)] if widest else [])  # as wide, and measured in no time
     while True:
-        table = _table(section, shown)
         droppable = [column for column in shown if column.optional]
-        if not droppable or Measurement.get(console, free, table).maximum <= console.width:
-            return table
+        if not droppable or Measurement.get(console, free, _table(sample, shown)).maximum <= console.width:
+            return _table(section, shown)
         shown.remove(droppable[-1])
 
 

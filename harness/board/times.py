@@ -1,11 +1,12 @@
 """How fast the architectures reach a validation score, read from the curves in their records."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from harness.board.comparable import by_architecture, machines
+from harness.board.comparable import by_architecture, grouped, machines
 from harness.board.model import Target, TargetTimes, TaskBoard, TimeToTarget
 from harness.board.rows import Row, finite
+from harness.records.curves import Curve
 from harness.records.meters import Meter
 from harness.records.record import Record
 from harness.stats import aggregate as stats
@@ -30,7 +31,8 @@ def time_to_target(
     tasks: Sequence[TaskBoard], finals: Sequence[Record], named: str, targets: Mapping[str, float]
 ) -> TimeToTarget | None:
     """None where no task has both a target and a row whose time is the unit."""
-    names, runs = on_all_tasks(tasks), {task.task: _ranked_runs(task, finals) for task in tasks}
+    by_task = grouped((record.spec.task_label, record) for record in finals)
+    names, runs = on_all_tasks(tasks), {task.task: _ranked_runs(task, by_task.get(task.task, [])) for task in tasks}
     goals = [_target(task, reference_row(task, named, names), runs[task.task], targets) for task in tasks]
     timed = [(task, goal) for task, goal in zip(tasks, goals, strict=True) if goal is not None]
     if not timed:
@@ -49,8 +51,7 @@ def time_to_target(
 
 
 def _ranked_runs(task: TaskBoard, finals: Sequence[Record]) -> Runs:
-    own = by_architecture([r for r in finals if r.spec.task_label == task.task])
-    return {name: runs for name, runs in own.items() if task.ranked_row(name)}
+    return {name: runs for name, runs in by_architecture(finals).items() if task.ranked_row(name)}
 
 
 def _target(task: TaskBoard, unit: Row | None, runs: Runs, targets: Mapping[str, float]) -> Target | None:
@@ -81,16 +82,20 @@ def _time(runs: Sequence[Record], task: TaskBoard, target: float, meter: Meter) 
     return stats.median_time([stats.time_to_target(points, target, higher_is_better=higher) for points in curves])
 
 
-def _points(run: Record, metric: str, meter: Meter) -> Iterator[tuple[float, float]]:
+def _points(run: Record, metric: str, meter: Meter) -> list[tuple[float, float]]:
     """(time, validation score) wherever a run was scored, its end included.
 
     Tokens are divided by the run's speed relative to the reference timed in turn with it.
     """
     speed = (run.speed.relative if meter == "tokens" else None) or 1.0
-    scored = [(getattr(point, meter), point.valid.get(metric)) for point in run.curve if point.valid]
-    for at, score in [*scored, (run.budget.used.of(meter), run.metrics.valid.get(metric))]:
-        if score is not None and math.isfinite(score):
-            yield at / speed, score
+    end = (run.budget.used.of(meter), run.metrics.valid.get(metric))
+    if isinstance(run.curve, Curve):
+        points = run.curve.scored(metric, meter)
+    else:
+        points = [
+            (getattr(p, meter), p.valid[metric]) for p in run.curve if p.valid and p.valid.get(metric) is not None
+        ]
+    return [(at / speed, score) for at, score in [*points, end] if score is not None and math.isfinite(score)]
 
 
 def _row(

@@ -35,9 +35,8 @@ def command(
     """
     from harness.board import export, report
     from harness.board.tables import print_section
-    from harness.suite.load import load
 
-    board, records = report.with_records(load(suite, overrides), suite, root)
+    board, records = report.of_suite(suite, overrides, root)
     drawn = export.drawings(board, records, width)
     if name is None:
         print_section(export.listing(drawn), console())

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import UserError
-from harness.records.published import CURVES, RECORDS, curves_table, records_table
+from harness.records.curves import curves_table
+from harness.records.published import CURVES, RECORDS, records_table
 from harness.records.store import Store, default_root
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 Meter: TypeAlias = Literal["tokens", "steps", "flops", "seconds"]
 METERS: tuple[Meter, ...] = get_args(Meter)
@@ -29,6 +29,7 @@ class Meters:
 class StopRule:
     """A limit on one meter. A run stays within tokens, steps and FLOPs; seconds end with the step they fall in."""
 
+    shared: ClassVar[bool] = True
     meter: Meter
     limit: float
     target: float | None = None

@@ -1,12 +1,13 @@
 """Frozen dataclasses that read and write JSON: typed on the way in, the same keys and values on the way out."""
 
 import dataclasses
+import marshal
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from typing import Any, TypeVar, Union
+from functools import cache, lru_cache
+from typing import Any, ClassVar, NamedTuple, TypeAlias, TypeVar, Union
 
 P = TypeVar("P", bound="Part")
 
@@ -19,6 +20,8 @@ OPTIONAL = {"optional": True}
 class Part:
     """A mapping of a record. Keys that this version does not know are kept in `extra` and written back."""
 
+    shared: ClassVar[bool] = False
+    """Whether many records have equal ones, which are then one object."""
     extra: dict[str, Any] = field(default_factory=dict, kw_only=True, repr=False)
 
     @classmethod
@@ -28,12 +31,22 @@ class Part:
         Raises:
             ValueError: a key is missing that has no default.
         """
-        readers = _readers(cls)  # type: ignore[arg-type]
-        lacking = [f.name for f in dataclasses.fields(cls) if _required(f) and f.name not in data]
-        if lacking:
+        form = _form(cls)  # type: ignore[arg-type]
+        if not form.required <= data.keys():
+            lacking = [name for name in form.known if name in form.required and name not in data]
             raise ValueError(f"no {', '.join(lacking)} in {cls.__name__.lower()}")
-        given = {name: readers[name](value) for name, value in data.items() if name in readers}
-        return cls(**given, extra={name: value for name, value in data.items() if name not in readers})
+        values = {**form.defaults, **data}
+        for name, make in form.factories.items():
+            if name not in data:
+                values[name] = make()
+        for name, read in form.readers.items():
+            if name in data:
+                values[name] = read(data[name])
+        unknown = () if data.keys() <= form.known.keys() else [name for name in data if name not in form.known]
+        values["extra"] = {name: values.pop(name) for name in unknown}
+        made = object.__new__(cls)
+        vars(made).update(values)  # as the constructor would, key by key
+        return made
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON of a record."""
@@ -56,37 +69,66 @@ def plain(value: Any) -> Any:
         return dataclasses.asdict(value)
     if isinstance(value, dict):
         return {key: plain(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, Sequence) and not isinstance(value, str):
         return [plain(inner) for inner in value]
     return value
 
 
-def _required(f: dataclasses.Field[Any]) -> bool:
-    return f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+Reader: TypeAlias = Callable[[Any], Any]
+
+
+class _Form(NamedTuple):
+    """How a Part is read."""
+
+    known: dict[str, None]
+    """Its fields, in their order."""
+    required: set[str]
+    defaults: dict[str, Any]
+    factories: dict[str, Callable[[], Any]]
+    readers: dict[str, Reader]
+    """Of the fields whose values do not stay as JSON has them."""
 
 
 @cache
-def _readers(cls: Any) -> dict[str, Callable[[Any], Any]]:
-    """For each field of a Part, what makes its value of JSON."""
-    hints = typing.get_type_hints(cls)
-    return {f.name: _reader(hints[f.name]) for f in dataclasses.fields(cls) if f.name != "extra"}
+def _form(cls: Any) -> _Form:
+    fields, hints, missing = (
+        [f for f in dataclasses.fields(cls) if f.name != "extra"],
+        typing.get_type_hints(cls),
+        dataclasses.MISSING,
+    )
+    defaults = {f.name: f.default for f in fields if f.default is not missing}
+    factories = {f.name: f.default_factory for f in fields if f.default_factory is not missing}
+    known = {f.name: None for f in fields}
+    readers = {name: read for name in known if (read := _reader(hints[name])) is not None}
+    return _Form(known, {*known} - {*defaults, *factories}, defaults, factories, readers)
 
 
-def _reader(kind: Any) -> Callable[[Any], Any]:
-    """What makes a value of this type of JSON; what is no mapping or list stays as it is."""
+def _reader(kind: Any) -> Reader | None:
+    """What makes a value of this type of JSON; None for what stays as it is."""
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin in (Union, types.UnionType):
         read = _reader(next(k for k in inner if k is not types.NoneType))
-        return lambda value: None if value is None else read(value)
+        if read is None:
+            return None
+        inside = read
+        return lambda value: None if value is None else inside(value)
     if hasattr(kind, "from_dict"):
-        from_dict: Callable[[Any], Any] = kind.from_dict
-        return from_dict
+        from_dict: Reader = kind.from_dict
+        return (lambda value: _shared(from_dict, marshal.dumps(value, 2))) if kind.shared else from_dict
     if hasattr(kind, "__dataclass_fields__"):
         return lambda value: kind(**value)
     if origin in (list, tuple):
-        read = _reader(inner[0])
-        return lambda value: origin(map(read, value))
-    if origin is dict:
-        read = _reader(inner[1])
+        each: Reader = _reader(inner[0]) or (lambda value: value)
+        return lambda value: origin(map(each, value))
+    if origin is Sequence:
+        each = _reader(inner[0]) or (lambda value: value)
+        return lambda value: [*map(each, value)] if isinstance(value, list) else value
+    if origin is dict and (read := _reader(inner[1])):
         return lambda value: {key: read(item) for key, item in value.items()}
-    return lambda value: value
+    return None
+
+
+@lru_cache(maxsize=4096)
+def _shared(from_dict: Reader, packed: bytes) -> Any:
+    """A part, once for all records that have an equal one."""
+    return from_dict(marshal.loads(packed))

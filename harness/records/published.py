@@ -7,14 +7,17 @@ nothing is lost. A row of curves.parquet is a point of a run's curve.
 import hashlib
 import json
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic_core import from_json
+
 from harness.errors import UserError
+from harness.records.curves import Curve, Points, curves_table
 from harness.records.files import finite, read_json, to_json, write_atomic
-from harness.records.record import CurvePoint, Origin, Record
+from harness.records.record import Origin, Record
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -73,8 +76,8 @@ COLUMNS: dict[str, tuple[str, Callable[[Record], Any]]] = {
     "record": ("string", lambda record: json.dumps(finite(record.replace(curve=[], origin=Origin())))),
 }
 """The columns of records.parquet: Arrow type, and how one is read from a record."""
-POINT = {"tokens": "int64", "steps": "int64", "flops": "float64", "seconds": "float64", "loss": "float64"}
-"""The columns of curves.parquet beside `run_id`, `scores` on valid (name, value) and `extra` (JSON of unknown keys)."""
+READ = ("run_id", "record", "origin", "contributor")
+"""The columns that a record is made of again."""
 
 
 def records_table(records: Iterable[Record]) -> "pa.Table":
@@ -84,25 +87,6 @@ def records_table(records: Iterable[Record]) -> "pa.Table":
     rows, types = list(records), pa.schema([(name, pa.type_for_alias(kind)) for name, (kind, _) in COLUMNS.items()])
     columns = [[finite(read(record)) for record in rows] for _, read in COLUMNS.values()]
     return pa.table(columns, schema=types)
-
-
-def curves_table(records: Iterable[Record]) -> "pa.Table":
-    """The rows of curves.parquet, in the order of the records and of their steps."""
-    import pyarrow as pa
-
-    scores = pa.list_(pa.struct([("name", pa.string()), ("value", pa.float64())]))  # any reader knows these
-    types = [("run_id", pa.string()), *((name, pa.type_for_alias(kind)) for name, kind in POINT.items())]
-    points = [(record.run_id, finite(point)) for record in records for point in record.curve]
-    columns: list[list[Any]] = [[run_id for run_id, _ in points]]
-    columns += [[point.pop(name) for _, point in points] for name in POINT]
-    valid = [point.pop("valid", None) for _, point in points]
-    columns += [[None if known is None else _entries(known) for known in valid]]
-    columns += [[json.dumps(point) if point else None for _, point in points]]
-    return pa.table(columns, schema=pa.schema([*types, ("scores", scores), ("extra", pa.string())]))
-
-
-def _entries(scores: Mapping[str, float | None]) -> list[dict[str, Any]]:
-    return [{"name": name, "value": value} for name, value in scores.items()]
 
 
 class Published:
@@ -149,51 +133,60 @@ class Published:
             raise UserError(f"cannot be read: {error}", file=self.folder / name) from None
 
     @cached_property
-    def _rows(self) -> dict[str, tuple[str, str, str]]:
-        """By run id: the JSON of the record, its origin and who contributed it."""
-        if not self.index:
-            return {}
-        columns = self.table(RECORDS, ["run_id", "record", "origin", "contributor"]).to_pydict()
-        return dict(zip(columns["run_id"], zip(*list(columns.values())[1:], strict=True), strict=True))
+    def _places(self) -> dict[str, int]:
+        """By run id, its row in records.parquet."""
+        ids = self.table(RECORDS, ["run_id"])["run_id"].to_pylist() if self.index else []
+        return {run_id: at for at, run_id in enumerate(ids)}
 
     @cached_property
-    def _curves(self) -> tuple["pa.Table", dict[str, tuple[int, int]]]:
-        """The points of all curves, and by run id where its own begin and how many they are."""
-        table, where = self.table(CURVES), dict[str, tuple[int, int]]()
-        for at, run_id in enumerate(table["run_id"].to_pylist()):
-            first, count = where.get(run_id, (at, 0))
-            where[run_id] = (first, count + 1)
-        return table, where
+    def points(self) -> Points:
+        """The curves of all runs."""
+        return Points(self.table(CURVES))
 
     def ids(self) -> list[str]:
         """The run ids, sorted."""
-        return sorted(self._rows)
+        return sorted(self._places)
 
     def __contains__(self, run_id: object) -> bool:
-        return run_id in self._rows
+        return run_id in self._places
 
     def record(self, run_id: str, *, curve: bool = True) -> Record:
         """A record as it was published."""
-        text, kind, contributor = self._rows[run_id]
+        row = self._json.slice(self._places[run_id], 1)
+        return next(self._read(row, curve=curve))
+
+    @cached_property
+    def _json(self) -> "pa.Table":
+        return self.table(RECORDS, [*READ])
+
+    def records(self, leaving_out: Container[str] = ()) -> Iterator[Record]:
+        """Every record as it was published, but those with these run ids; a curve is read when one looks at it."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        if not self.index:
+            return
         try:
-            record = Record.from_dict(json.loads(text))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise UserError(f"record {run_id} cannot be read: {error}", file=self.folder / RECORDS) from None
-        points = self._curve(run_id) if curve else []
-        return record.replace(curve=points, origin=Origin(kind, contributor))  # type: ignore[arg-type]
+            with pq.ParquetFile(self.folder / RECORDS) as file:
+                for batch in file.iter_batches(1000, columns=[*READ]):  # the JSON of all at once may be gigabytes
+                    yield from self._read(pa.Table.from_batches([batch]), leaving_out)
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(f"cannot be read: {error}", file=self.folder / RECORDS) from None
 
-    def _curve(self, run_id: str) -> list[CurvePoint]:
-        table, where = self._curves
-        points = table.slice(*where.get(run_id, (0, 0))).to_pylist()
-        return [CurvePoint.from_dict(_point(point)) for point in points]
-
-
-def _point(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of curves.parquet as the JSON of a point."""
-    scores = row["scores"]
-    valid = {} if scores is None else {"valid": {score["name"]: score["value"] for score in scores}}
-    point = {name: row[name] for name in POINT} | valid | json.loads(row["extra"] or "{}")
-    return point | {"flops": int(row["flops"])}
+    def _read(self, rows: "pa.Table", leaving_out: Container[str] = (), *, curve: bool = True) -> Iterator[Record]:
+        for run_id, text, kind, contributor in zip(*(rows[name].to_pylist() for name in READ), strict=True):
+            if run_id in leaving_out:
+                continue
+            try:
+                data = from_json(text, cache_strings="keys")
+                data |= {
+                    "curve": Curve(lambda: self.points, run_id) if curve else [],
+                    "origin": {"kind": kind, "contributor": contributor},
+                }
+                record = Record.from_dict(data)
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                raise UserError(f"record {run_id} cannot be read: {error}", file=self.folder / RECORDS) from None
+            yield record
 
 
 def write(folder: Path, records: Iterable[Record], index: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -23,6 +23,7 @@ Scores: TypeAlias = dict[str, float]
 class Size(Part):
     """The model as it was solved for, with what was counted on the trained one."""
 
+    shared = True
     width: int
     depth: int
     params: int
@@ -93,6 +94,7 @@ class Metrics(Part):
 class Override(Part):
     """A setting of an architecture's own, which no suite set."""
 
+    shared = True
     what: str
     value: Any
     parameters: int
@@ -156,6 +158,7 @@ class Memory(Part):
 class Gate(Part):
     """What one gate measured, against its limit."""
 
+    shared = True
     passed: bool
     measured: float | None
     limit: float | None
@@ -166,6 +169,7 @@ class Gate(Part):
 class Eligibility(Part):
     """Whether a run may be ranked, by the gates it passed."""
 
+    shared = True
     ranked: bool = False
     gates: dict[str, Gate] = field(default_factory=dict)
     skipped: tuple[str, ...] = field(default=(), metadata=OPTIONAL)
@@ -176,6 +180,7 @@ class Eligibility(Part):
 class Provenance(Part):
     """Where and with what a run was made."""
 
+    shared = True
     zoobench: str | None = None
     commit: str | None = None
     packages: dict[str, str] = field(default_factory=dict)
@@ -216,6 +221,7 @@ class Error(Part):
 class Origin(Part):
     """Who answers for a record; published records have it beside them."""
 
+    shared = True
     kind: OriginKind = "made here"
     """`made here` by who publishes; by somebody else and `reviewed`, with some runs made again; or only `reported`."""
     contributor: str = ""
@@ -282,7 +288,7 @@ class Record(Part):
     data: Data
     metrics: Metrics
     defaults: list[Override] | None = None
-    curve: list[CurvePoint] = field(default_factory=list)
+    curve: Sequence[CurvePoint] = field(default_factory=list)
     speed: Speed = field(default_factory=Speed)
     memory: Memory = field(default_factory=Memory)
     eligibility: Eligibility = field(default_factory=Eligibility)
@@ -303,7 +309,8 @@ class Record(Part):
         if data.get("schema") != SCHEMA:
             raise ValueError(f"record format {data.get('schema')}, this zoobench reads {SCHEMA}")
         record = super().from_dict(data)
-        return record.replace(spec=record.spec.replace(fingerprint=record.data.fingerprint))
+        vars(record.spec)["fingerprint"] = record.data.fingerprint  # a new one, that nobody else has
+        return record
 
     def __getitem__(self, key: str) -> Any:
         """A key of the JSON, as scripts outside of the harness read records."""

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import tasks
 from harness.records.meters import StopRule
@@ -35,6 +35,7 @@ class Cell(NamedTuple):
 class MatchRule:
     """What is held equal over the architectures, and how closely."""
 
+    shared: ClassVar[bool] = True
     meter: Literal["params", "flops_per_token", "state_bytes"]
     target: float
     tolerance: float
@@ -60,6 +61,7 @@ class MatchRule:
 class TrainSettings(Part):
     """How a run is trained; the keys of a suite's `train`."""
 
+    shared = True
     batch_tokens: int
     optimizer: str
     lr: float
@@ -76,6 +78,7 @@ class TrainSettings(Part):
 class EvaluateSettings(Part):
     """How often and on how much a run is scored; the keys of a suite's `evaluate`."""
 
+    shared = True
     every: float
     valid: int
     test: int | Literal["all"]
@@ -129,7 +132,7 @@ class RunSpec(Part):
     def from_dict(cls, data: dict[str, Any], fingerprint: str = "") -> RunSpec:
         """Read the JSON of a spec; that of published weights has `{}` for what only training needs."""
         untrained = {name: None for name in ("stop", "train") if data.get(name) == {}}
-        return super().from_dict({**data, **untrained}).replace(fingerprint=fingerprint)
+        return super().from_dict({**data, **untrained, "fingerprint": fingerprint})
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON of a spec; what came later than the first records stands in it only where it is used."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
+from harness.processes import no_collection
 from harness.records import published
 from harness.records.files import finite, read_json, to_json, write_atomic
 from harness.records.record import Record
@@ -78,13 +79,20 @@ class Store:
             return read_record(self.run_folder(run_id) / "record.json")
         return self.published.record(run_id) if run_id in self.published else None
 
+    def exists(self) -> bool:
+        """Whether a record was published or made here."""
+        return (self.folder / published.INDEX).is_file() or any(self.folder.glob("*/record.json"))
+
     def ids(self) -> list[str]:
         """The run ids of every record, sorted."""
         return sorted({*self.published.ids(), *(path.parent.name for path in self.folder.glob("*/record.json"))})
 
     def records(self) -> list[Record]:
         """Every record of the suite, by run id."""
-        return [record for run_id in self.ids() if (record := self.read(run_id)) is not None]
+        with no_collection():
+            own = {path.parent.name: read_record(path) for path in self.folder.glob("*/record.json")}
+            known = [*own.values(), *self.published.records(leaving_out=own)]
+        return sorted(known, key=lambda record: record.run_id)
 
     def described(self) -> dict[str, Any]:
         """What the suite was when it last ran here or was published: see `SUITE`; empty where neither happened."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.errors import UserError
 from harness.execute.runner import current
-from harness.records import published
+from harness.records import curves, published
 from harness.records.published import CURVES, INDEX, RECORDS, Published
 from harness.records.record import Origin, Record
 from harness.records.store import Store
@@ -89,7 +89,7 @@ def unpack(file: Path, folder: Path) -> Published:
     if not found.index:
         raise UserError("lists no files", file=folder / INDEX)
     found.check()
-    for name, rows in ((RECORDS, published.records_table([])), (CURVES, published.curves_table([]))):
+    for name, rows in ((RECORDS, published.records_table([])), (CURVES, curves.curves_table([]))):
         _check_parquet(folder / name, rows.schema)
     return found
 

@@ -19,7 +19,8 @@ from harness.execute.runner import load_data
 from harness.plan.expand import expand
 from harness.plan.sizes import examples_of
 from harness.plan.trials import choose, lookup_in, trials
-from harness.records.published import COLUMNS, CURVES, RECORDS, Published, curves_table, records_table, sha256
+from harness.records.curves import curves_table
+from harness.records.published import COLUMNS, CURVES, RECORDS, Published, records_table, sha256
 from harness.records.record import LmEval, Origin, Record
 from harness.records.spec import RunSpec
 from harness.records.verify import stream_by_step
@@ -157,6 +158,7 @@ def _sound(record: Record, run_id: str) -> Record:
     Raises:
         UserError, ValueError: it is not.
     """
+    record = record.replace(curve=[*record.curve])
     if _adapter().validate_python(dataclasses.asdict(record)) != record:
         raise UserError("a number is text, or no number at all")
     if {record.run_id, record.spec.run_id} != {run_id}:

@@ -18,11 +18,13 @@ from altair.utils.schemapi import debug_mode
 from markupsafe import Markup
 
 from harness.board import charts
+from harness.board.comparable import grouped
 from harness.board.looks import looks
 from harness.board.model import TaskBoard
 from harness.board.sections import sections
 from harness.board.verdicts import sentences
 from harness.errors import UserError
+from harness.processes import no_collection
 from harness.records.files import write_atomic
 from harness.records.record import Record
 from harness.records.store import default_root
@@ -38,6 +40,7 @@ MARK = ".zoobench-site"
 FOLDERS = ("suites", "runs", "architectures", "downloads")
 
 
+@no_collection()
 def build(folder: Path, names: Sequence[str] = (), root: Path | None = None, *, live: bool = False) -> list[Suite]:
     """Make the site of the named suites, or of all with results; returns the suites on it.
 
@@ -118,7 +121,7 @@ class Site:
             "suite.html.j2",
             suite={"name": suite.name, "about": suite.board.about.strip()},
             verdicts=sentences(suite.board),
-            board_notes=[{"text": note, "name": ""} for note in suite.board.notes],
+            board_notes=[{"text": note, "name": ""} for note in [*suite.board.notes, *_without_pages(suite)]],
             looks=looks(row.architecture for task in suite.board.tasks for row in task.rows),
             views=views,
             defaults=suite.board.defaults,
@@ -129,7 +132,7 @@ class Site:
 
     def _view(self, suite: Suite, section: Any) -> TableView:
         def run_page(task: TaskBoard, architecture: str) -> str:
-            return "../" + run_pages.address(suite, architecture, task.title)
+            return "../" + run_pages.address(suite, architecture, task.title) if suite.run_pages else ""
 
         view = section_view(section, run_page, suite.runs)
         with debug_mode(False):  # tests check the charts against Vega-Lite's schema; here that takes half of the time
@@ -137,6 +140,12 @@ class Site:
             figures = [figure(f"{view.id}:{chart.name}", chart.caption, chart.chart) for chart in drawn]
         view = replace(view, charts=figures)
         return self.downloads(view, slug(suite.name), "../") if section.columns else view
+
+
+def _without_pages(suite: Suite) -> list[str]:
+    """What stands on a suite's page where its rows have none."""
+    query = f"zoobench query \"SELECT * FROM records WHERE suite = '{suite.name}'\""
+    return [] if suite.run_pages else [f"too many rows for a page about the runs of each; they are all in: {query}"]
 
 
 def suite_page(suite: Suite) -> str:
@@ -168,13 +177,14 @@ def provenance(records: Iterable[Record]) -> list[tuple[str, str]]:
     statuses = sorted({record.status for record in known})
     counts = ", ".join(f"{sum(r.status == status for r in known)} {status}" for status in statuses)
     found = [("runs", f"{len(known)}: {counts}")]
+    made = list({id(record.provenance): record.provenance for record in known}.values())
     for name in ("zoobench", "commit", "hardware", "device", "threads", "precision", "packages", "kernels"):
-        values = sorted({_words(value) for record in known if (value := getattr(record.provenance, name))})
+        values = sorted({_words(value) for one in made if (value := getattr(one, name))})
         found += [(name, "; ".join(values))] if values else []
     origins = sorted({" by ".join(filter(None, (r.origin.kind, r.origin.contributor))) for r in known})
     found.append(("answered for", "; ".join(origins)))
-    for task in sorted({r.spec.task_label for r in known}):
-        if prints := sorted({r.data.fingerprint for r in known if r.spec.task_label == task} - {""}):
+    for task, data in sorted(grouped({(r.spec.task_label, r.data.fingerprint): None for r in known}).items()):
+        if prints := sorted({*data} - {""}):
             found.append((f"data of {task}", ", ".join(prints)))
     return found
 

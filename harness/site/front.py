@@ -124,9 +124,9 @@ def matrix(suites: Sequence[Suite]) -> Matrix:
 
 
 def _column(suite: Suite, task: TaskBoard) -> Column:
-    known = [record.spec.role for record in suite.finals if record.spec.task_label == task.task]
+    role = next((record.spec.role for record in suite.finals if record.spec.task_label == task.task), "lm")
     ranked = [row.architecture for row in task.ranked]
-    return Column(suite.name, task, known[0] if known else "lm", scale(task, "", ranked))
+    return Column(suite.name, task, role, scale(task, "", ranked))
 
 
 def _scores(task: TaskBoard) -> dict[str, list[float]]:

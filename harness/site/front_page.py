@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from harness.board.tables import ranks
@@ -82,6 +83,7 @@ def entry(name: str) -> Entry | None:
         return None
 
 
+@cache
 def traits(name: str) -> list[str]:
     """What an architecture can do, for filters."""
     from harness.catalog.entries import find

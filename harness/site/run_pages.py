@@ -27,7 +27,7 @@ def address(suite: Suite, architecture: str, task: str) -> str:
 
 def pages(site: Site, suite: Suite) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every page of a suite's rows that were run here or published."""
-    for task in suite.board.tasks:
+    for task in suite.board.tasks if suite.run_pages else ():
         for row in task.rows:
             if runs := suite.runs(task, row.architecture):
                 yield address(suite, row.architecture, task.title), _context(site, suite, task, row, runs)

@@ -2,15 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from harness.board.comparable import grouped
 from harness.board.model import Board, TaskBoard
 from harness.board.report import of_store
 from harness.errors import UserError
 from harness.records.record import Record
+from harness.records.spec import Cell
 from harness.records.store import Store
 from zoo.registry import nearest
+
+MOST_PAGES = 1000
+"""Rows of a suite that have pages of their own: writing one takes about 10 ms."""
 
 
 @dataclass(frozen=True)
@@ -25,20 +31,24 @@ class Suite:
     published: dict[str, str]
     """Hashes of the published files, by name; empty for runs of one's own."""
 
-    @property
+    @cached_property
     def finals(self) -> list[Record]:
         """The runs that the board ranks."""
         return [record for record in self.records if record.spec.kind == "final"]
 
+    @cached_property
+    def _by_cell(self) -> dict[Cell, list[Record]]:
+        return grouped((record.spec.cell, record) for record in self.finals)
+
     def runs(self, task: TaskBoard, architecture: str) -> list[Record]:
         """The final runs behind one row of a table, by seed."""
-        own = [
-            record
-            for record in self.finals
-            if (record.spec.architecture_label, record.spec.task_label, record.spec.track)
-            == (architecture, task.task, task.track)
-        ]
+        own = self._by_cell.get(Cell(architecture, task.task, task.track), [])
         return sorted(own, key=lambda record: record.spec.seed)
+
+    @cached_property
+    def run_pages(self) -> bool:
+        """Whether each row has a page about its runs; a large board would have many thousands."""
+        return sum(len(task.rows) for task in self.board.tasks) <= MOST_PAGES
 
 
 def read_suite(name: str, root: Path) -> Suite:

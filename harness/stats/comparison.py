@@ -5,9 +5,7 @@ difference it could have shown, and the notes beside them.
 """
 
 import math
-import statistics
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, compress
 
@@ -40,13 +38,19 @@ class Comparison:
 
     estimates: dict[str, Estimate]
     """Best first."""
-    separated: frozenset[Pair]
-    """Pairs (better, worse)."""
+    tied: tuple[int, ...]
+    """For each of them, which it is not separated from, itself included: sets as bits, the best is bit 0."""
     variance: float | None
     """Variance of an ordinary architecture's score from seed to seed, squared units of the metric."""
     smallest_difference: float | None
     """What an ordinary pair must differ by to be separated in 80% of repetitions."""
     notes: tuple[str, ...]
+
+    @property
+    def separated(self) -> frozenset[Pair]:
+        """Pairs (better, worse)."""
+        pairs = combinations(enumerate(self.estimates), 2)
+        return frozenset((a, b) for (i, a), (j, b) in pairs if not self.tied[i] >> j & 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +69,17 @@ def compare(scores: Scores, *, higher_is_better: bool, level: float = LEVEL, dra
     clean, means, order = _ordered(scores, higher_is_better)
     names = _judged(clean)
     verdict = judge(_table(clean, names), level, draws)
-    separated = _pairs(names, verdict.apart, order)
     half = dict(zip(names, verdict.half.tolist(), strict=True))
-    shared, estimates = letters(order, separated), {}
-    above, below = Counter(worse for _, worse in separated), Counter(better for better, _ in separated)
-    for a in order:
+    tied = _tied(names, verdict.apart, order)
+    estimates = {}
+    for i, (a, shared) in enumerate(zip(order, letters(tied), strict=True)):
         low, high = (means[a] - half[a], means[a] + half[a]) if half.get(a) else (None, None)
-        estimates[a] = Estimate(means[a], low, high, 1 + above[a], len(order) - below[a], shared[a])
+        level_above = (tied[i] & (1 << i) - 1).bit_count()
+        level_below = tied[i].bit_count() - 1 - level_above
+        estimates[a] = Estimate(means[a], low, high, 1 + i - level_above, i + 1 + level_below, shared)
     return Comparison(
         estimates=estimates,
-        separated=separated,
+        tied=tied,
         variance=verdict.variance or None,
         smallest_difference=verdict.smallest or None,
         notes=_notes(clean, names, verdict, order),
@@ -102,19 +107,14 @@ def leave_one_out(scores: Scores, *, higher_is_better: bool, level: float = LEVE
     return tuple(found)
 
 
-def letters(order: Sequence[str], separated: Collection[Pair]) -> dict[str, str]:
-    """Compact letter display (Piepho 2004, doi:10.1198/1061860043515); `a` goes to the best.
+def letters(tied: Sequence[int]) -> list[str]:
+    """Compact letter display (Piepho 2004, doi:10.1198/1061860043515) of rows, best first; `a` goes to the best.
 
     From the best row on, whatever it is tied with and has no letter in common with yet is joined to a group, the
-    furthest first, and then whatever else is tied with all of the group.
+    furthest first, and then whatever else is tied with all of the group. `tied` is as in a `Comparison`.
     """
-    place = {a: i for i, a in enumerate(order)}
-    tied = [(1 << len(order)) - 1 for _ in order]  # sets as bits, the best is bit 0
-    for a, b in separated:
-        tied[place[a]] &= ~(1 << place[b])
-        tied[place[b]] &= ~(1 << place[a])
-    joined, groups = [0] * len(order), []
-    for i in range(len(order)):
+    joined, groups = [0] * len(tied), []
+    for i in range(len(tied)):
         while missing := tied[i] & ~joined[i]:
             group, common = 1 << i, tied[i] & ~(1 << i)
             while common:
@@ -125,7 +125,21 @@ def letters(order: Sequence[str], separated: Collection[Pair]) -> dict[str, str]
             for member in _bits(group):
                 joined[member] |= group
     groups.sort(key=_bits)
-    return {a: "".join(_letter(k) for k, group in enumerate(groups) if group >> i & 1) for a, i in place.items()}
+    found = [""] * len(tied)
+    for k, group in enumerate(groups):
+        for i in _bits(group):
+            found[i] += _letter(k)
+    return found
+
+
+def _tied(names: Sequence[str], apart: Mask, order: Sequence[str]) -> tuple[int, ...]:
+    """Which rows of `order` each is not separated from; pairs of `names` are judged, others are tied with all."""
+    place = {a: i for i, a in enumerate(order)}
+    at = np.array([place[a] for a in names], dtype=np.int64)
+    first, second = np.triu_indices(len(names), 1)
+    table = np.ones((len(order), len(order)), dtype=bool)
+    table[at[first[apart]], at[second[apart]]] = table[at[second[apart]], at[first[apart]]] = False
+    return tuple(int.from_bytes(row.tobytes(), "little") for row in np.packbits(table, axis=1, bitorder="little"))
 
 
 def _bits(group: int) -> list[int]:
@@ -148,7 +162,12 @@ def _ordered(scores: Scores, higher_is_better: bool) -> tuple[dict[str, dict[int
 def _judged(scores: Scores) -> list[str]:
     """Those with two seeds or more, by their scatter: a number of the same draws for each, whatever its name."""
     several = [a for a, by in scores.items() if len(by) > 1]
-    return sorted(several, key=lambda a: statistics.pvariance(scores[a].values()))
+    return sorted(several, key=lambda a: _variance([*scores[a].values()]))
+
+
+def _variance(values: Sequence[float]) -> float:
+    middle = math.fsum(values) / len(values)
+    return math.fsum((value - middle) ** 2 for value in values) / len(values)
 
 
 def _table(scores: Scores, names: Sequence[str]) -> Floats:

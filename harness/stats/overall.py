@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import solve
 from scipy.special import expit
 from scipy.stats import rankdata
 
@@ -65,9 +66,9 @@ def overall(tournaments: Sequence[Tournament], fewest: int = FEWEST, level: floa
         won[tasks.index(task)][np.ix_(at, at)] += _won(list(scores.values()))
     draws = max(100, min(DRAWS, 4_000_000 // len(names) ** 2))
     drawn = np.random.default_rng(SEED).multinomial(len(tasks), np.full(len(tasks), 1 / len(tasks)), size=draws)
-    wins = np.stack(
-        [_chances(_strengths(np.tensordot(count, won, 1))[placed]) for count in [np.ones(len(tasks)), *drawn]]
-    )
+    whole = _strengths(won.sum(0), np.zeros(len(names)))
+    every = [whole, *(_strengths(np.tensordot(count, won, 1), whole) for count in drawn)]
+    wins = np.stack([_chances(strength[placed]) for strength in every])
     first, last = (rankdata(-wins, axis=1, method=ties) for ties in ("min", "max"))
     ends, half = np.quantile(wins[1:], [level / 2, 1 - level / 2], axis=0), level / 2
     lowest, highest = np.quantile(first[1:], half, axis=0), np.quantile(last[1:], 1 - half, axis=0)
@@ -81,23 +82,27 @@ def overall(tournaments: Sequence[Tournament], fewest: int = FEWEST, level: floa
 
 def _won(scores: Sequence[Sequence[float]]) -> Floats:
     """(rows, rows): the share of pairs of runs that each row wins against each other one; a tie is half."""
+    counts = np.array([len(own) for own in scores])
+    table = np.full((len(scores), counts.max(initial=0)), np.nan)
+    for i, own in enumerate(scores):
+        table[i, : len(own)] = own
     won = np.zeros((len(scores), len(scores)))
     for i, own in enumerate(scores):
-        mine = np.asarray(own)[:, None]
-        for j, others in enumerate(scores):
-            if i != j:
-                won[i, j] = np.mean(np.sign(mine - np.asarray(others)[None]) / 2 + 0.5)
+        mine = np.asarray(own)[:, None, None]
+        won[i] = ((mine > table) + 0.5 * (mine == table)).sum((0, 2)) / (len(own) * counts)
+    np.fill_diagonal(won, 0.0)
     return won
 
 
-def _strengths(won: Floats) -> Floats:
-    """(rows,): log π from (rows, rows) wins, by Newton's method: the likelihood has one maximum."""
-    met, total, strength = won + won.T, won.sum(1) + TIES, np.zeros(len(won))
+def _strengths(won: Floats, strength: Floats) -> Floats:
+    """(rows,): log π from (rows, rows) wins, by Newton's method from any start: the likelihood has one maximum."""
+    met, total = won + won.T, won.sum(1) + TIES
     for _ in range(STEPS):
         chance, even = expit(strength[:, None] - strength), expit(strength)
         slope = total - (met * chance).sum(1) - 2 * TIES * even
         flow = met * chance * (1 - chance)
-        step = np.linalg.solve(np.diag(flow.sum(1) + 2 * TIES * even * (1 - even)) - flow, slope)
+        curvature = np.diag(flow.sum(1) + 2 * TIES * even * (1 - even)) - flow
+        step = solve(curvature, slope, assume_a="pos", check_finite=False)
         strength = strength + np.clip(step, -2, 2)
         if np.abs(step).max() < 1e-6:
             break

@@ -13,7 +13,8 @@ import yaml
 from harness.errors import UserError
 from harness.execute.rerun import compare, draw, rerun
 from harness.plan.expand import expand
-from harness.records.published import INDEX, RECORDS, curves_table, records_table, sha256
+from harness.records.curves import curves_table
+from harness.records.published import INDEX, RECORDS, records_table, sha256
 from harness.records.record import Answer, AnswerMetric, LmEval
 from harness.records.store import Store
 from harness.sharing.bundle import pack, submit, unpack

@@ -1,0 +1,125 @@
+"""The curves of published runs: their points stay in arrays, and become objects when one looks at a curve."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from harness.records.files import finite
+from harness.records.record import CurvePoint, Record
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+
+POINT = {"tokens": "int64", "steps": "int64", "flops": "float64", "seconds": "float64", "loss": "float64"}
+"""The columns of curves.parquet beside `run_id`, `scores` on valid (name, value) and `extra` (JSON of unknown keys)."""
+
+
+def curves_table(records: Iterable[Record]) -> "pa.Table":
+    """The rows of curves.parquet, in the order of the records and of their steps."""
+    import pyarrow as pa
+
+    scores = pa.list_(pa.struct([("name", pa.string()), ("value", pa.float64())]))  # any reader knows these
+    types = [("run_id", pa.string()), *((name, pa.type_for_alias(kind)) for name, kind in POINT.items())]
+    points = [(record.run_id, finite(point)) for record in records for point in record.curve]
+    columns: list[list[Any]] = [[run_id for run_id, _ in points]]
+    columns += [[point.pop(name) for _, point in points] for name in POINT]
+    valid = [point.pop("valid", None) for _, point in points]
+    columns += [[None if known is None else _entries(known) for known in valid]]
+    columns += [[json.dumps(point) if point else None for _, point in points]]
+    return pa.table(columns, schema=pa.schema([*types, ("scores", scores), ("extra", pa.string())]))
+
+
+def _entries(scores: Mapping[str, float | None]) -> list[dict[str, Any]]:
+    return [{"name": name, "value": value} for name, value in scores.items()]
+
+
+class Points:
+    """The points of all curves in arrays: objects of millions would fill the memory."""
+
+    def __init__(self, table: "pa.Table") -> None:
+        import numpy as np
+        import pyarrow as pa
+        import pyarrow.compute as pc
+        from numpy.typing import NDArray
+
+        runs, scores = pc.run_end_encode(_whole(table["run_id"])), _whole(table["scores"])
+        ends = runs.run_ends.to_pylist()
+        self.places = dict(zip(runs.values.to_pylist(), pairwise([0, *ends]), strict=True))
+        self.numbers = {name: _whole(table[name]).to_numpy(zero_copy_only=False) for name in POINT}  # nulls are NaN
+        keys = scores.values.field("name").cast(pa.dictionary(pa.int32(), pa.string()))
+        values = scores.values.field("value")
+        self.names, self.scores = keys.dictionary.to_pylist(), values.to_numpy(zero_copy_only=False)
+        self.keys, self.offsets = keys.indices.to_numpy(), scores.offsets.to_numpy()
+        self.unscored = scores.is_null().to_numpy(zero_copy_only=False)
+        self.extra, self.by_metric = _whole(table["extra"]), dict[str, NDArray[np.float64]]()
+
+    def scored(self, run_id: str, metric: str, meter: str) -> list[tuple[float, float]]:
+        """(meter, score) of the points of one run that have this score."""
+        first, last = self.places.get(run_id, (0, 0))
+        if metric not in self.by_metric:
+            self.by_metric[metric] = self._of(metric)
+        scores = self.by_metric[metric][first:last]
+        has = scores == scores
+        return [*zip(self.numbers[meter][first:last][has].tolist(), scores[has].tolist(), strict=True)]
+
+    def _of(self, metric: str) -> "NDArray[np.float64]":
+        """This score at every point, NaN where it has none."""
+        import numpy as np
+
+        found = np.full(len(self.unscored), np.nan)
+        own = np.isin(self.keys, [at for at, name in enumerate(self.names) if name == metric])
+        found[np.repeat(np.arange(len(found)), np.diff(self.offsets))[own]] = self.scores[own]
+        return found
+
+    def read(self, run_id: str) -> Iterator[CurvePoint]:
+        """The points of one run."""
+        first, last = self.places.get(run_id, (0, 0))
+        tokens, steps, flops, seconds, loss = (column[first:last].tolist() for column in self.numbers.values())
+        offsets, unscored = self.offsets[first : last + 1].tolist(), self.unscored[first:last].tolist()
+        keys = [self.names[key] for key in self.keys[offsets[0] : offsets[-1]].tolist()]
+        values = [None if v != v else v for v in self.scores[offsets[0] : offsets[-1]].tolist()]
+        extra = self.extra.slice(first, last - first)
+        more = (
+            [{}] * len(extra) if extra.null_count == len(extra) else [json.loads(x or "{}") for x in extra.to_pylist()]
+        )
+        for i, own in enumerate(more):
+            begin, end = offsets[i] - offsets[0], offsets[i + 1] - offsets[0]
+            valid = None if unscored[i] else dict(zip(keys[begin:end], values[begin:end], strict=True))
+            lost = None if loss[i] != loss[i] else loss[i]
+            yield CurvePoint(tokens[i], steps[i], int(flops[i]), seconds[i], lost, valid, extra=own)
+
+
+def _whole(column: "pa.ChunkedArray") -> "pa.Array":
+    """A column in one piece."""
+    return column.combine_chunks()
+
+
+class Curve(Sequence[CurvePoint]):
+    """The curve of a published run, read anew whenever one looks at it."""
+
+    def __init__(self, points: Callable[[], Points], run_id: str) -> None:
+        self._points, self._run_id = points, run_id
+
+    def __iter__(self) -> Iterator[CurvePoint]:
+        return self._points().read(self._run_id)
+
+    def __len__(self) -> int:
+        first, last = self._points().places.get(self._run_id, (0, 0))
+        return last - first
+
+    def scored(self, metric: str, meter: str) -> list[tuple[float, float]]:
+        """(meter, score) of the points that have this score on valid."""
+        return self._points().scored(self._run_id, metric, meter)
+
+    def __getitem__(self, at: Any) -> Any:
+        return [*self][at]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and [*self] == [*other]
+
+    def __repr__(self) -> str:
+        return repr([*self])
