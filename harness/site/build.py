@@ -27,7 +27,7 @@ from harness.errors import UserError
 from harness.processes import no_collection
 from harness.records.files import write_atomic
 from harness.records.record import Record
-from harness.records.store import default_root
+from harness.records.store import Store, default_root
 from harness.site import architecture_pages, compare, front_page, run_pages, speed_page
 from harness.site.assets import write_assets
 from harness.site.front import matrix
@@ -53,6 +53,8 @@ def build(folder: Path, names: Sequence[str] = (), root: Path | None = None, *, 
     if folder.exists() and any(folder.iterdir()) and not (folder / MARK).exists():
         raise UserError("holds other files; name an empty or new folder", file=folder)
     root = root or default_root()
+    if not folder.exists() and Store(folder.name, root).ids():
+        raise UserError(f"is a suite's name; name a folder before it: zoobench site site {folder}", file=folder)
     suites, problems = read_suites(names, root)
     speeds, damaged = speed_page.read(root)
     write_atomic(folder / MARK, "")

@@ -29,7 +29,7 @@ class Suite:
     described: dict[str, Any]
     """See `LoadedSuite.described`; empty for results of a version that did not keep it."""
     published: dict[str, str]
-    """Hashes of the published files, by name; empty for runs of one's own."""
+    """Hashes of the published files, by name; empty where some runs were made here."""
 
     @cached_property
     def finals(self) -> list[Record]:
@@ -59,7 +59,9 @@ def read_suite(name: str, root: Path) -> Suite:
     """
     store = Store(name, root)
     board, records = of_store(store)
-    return Suite(name, board, records, store.described(), store.published.index.get("files", {}))
+    only_published = not any(store.made_here(record.run_id) for record in records)
+    files = store.published.index.get("files", {}) if only_published else {}
+    return Suite(name, board, records, store.described(), files)
 
 
 def read_suites(names: Sequence[str], root: Path) -> tuple[list[Suite], list[str]]:
