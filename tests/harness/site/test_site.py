@@ -49,6 +49,7 @@ def test_the_matrix_sorts_filters_and_keeps_its_state_in_the_address(visit, site
     page = visit(site, "index.html")
     everybody = names(page)
     page.click("#matrix th:has-text('FLOPs')")
+    page.wait_for_selector("#matrix th[aria-sort]")
     assert names(page) != everybody
     assert sorted(names(page)) == sorted(everybody)
     page.click("[data-preset=recurrent]")
