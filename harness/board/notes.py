@@ -29,7 +29,7 @@ def general(finals: Sequence[Record], trials: Sequence[Record]) -> list[str]:
     if finals and not trials:
         found.append("hyperparameters were not tuned per architecture")
     if counts := ", ".join(f"{name} {len(own)}" for name, own in defaults(finals).items()):
-        found.append(f"defaults of their own, not set by the suite, and listed on the page: {counts}")
+        found.append(f"defaults of their own, not set by the suite, and listed on its page of the site: {counts}")
     return found
 
 

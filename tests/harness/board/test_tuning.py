@@ -174,5 +174,7 @@ def test_defaults_are_listed_where_records_have_them(three):
     made = board.make("quick", records, [])
     said = ["lr ≤ 0.001 for log_dt, B (1.2k parameters)", "label smoothing 0.1 (5k parameters)"]
     assert made.defaults == {"lstm": [], "s4d": said}
-    assert "defaults of their own, not set by the suite, and listed on the page: lstm 0, s4d 2" in made.notes
+    assert (
+        "defaults of their own, not set by the suite, and listed on its page of the site: lstm 0, s4d 2" in made.notes
+    )
     assert "- **lstm**: nothing" in formats.markdown(made)
