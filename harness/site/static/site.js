@@ -103,7 +103,7 @@ function matrix(DataTable) {
     made.draw();
     // as many columns as fit; numbers only where they can be read
     const shown = heads.filter(head => made.column(head.index).visible()).length, room = table.closest(".wide").clientWidth;
-    const width = Math.max(15, Math.min(30, Math.floor((room - 290) / Math.max(1, shown))));
+    const width = Math.max(14, Math.min(30, Math.floor((room - 304) / Math.max(1, shown))));
     table.style.setProperty("--cell", `${width}px`);
     remember(Object.fromEntries(fields.map(name => [name, form.elements[name].value])));
   };
