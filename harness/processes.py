@@ -38,6 +38,7 @@ def no_collection() -> Iterator[None]:
         yield
     finally:
         if enabled:
+            gc.freeze()  # nor later, while they are there
             gc.enable()
 
 

@@ -16,6 +16,15 @@ from harness.stats import Comparison, Influence
 from harness.training.overrides import describe
 from harness.units import short
 
+LISTED = 100
+"""Notes name as many rows."""
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The names, of very many the first."""
+    more = len(names) - LISTED
+    return ", ".join(names) if more <= 0 else f"{', '.join(names[:LISTED])} and {more} more"
+
 
 def general(finals: Sequence[Record], trials: Sequence[Record]) -> list[str]:
     """Notes that hold for the whole board."""
@@ -24,11 +33,11 @@ def general(finals: Sequence[Record], trials: Sequence[Record]) -> list[str]:
     if len(commits) > 1:
         found.append(f"the runs come from {len(commits)} commits: {', '.join(commit[:9] for commit in commits)}")
     origins = {(r.spec.architecture_label, r.origin.contributor, r.origin.kind): None for r in finals}
-    if listed := ", ".join(f"{name} by {who} ({kind})" for name, who, kind in origins if kind != "made here"):
+    if listed := _listed([f"{name} by {who} ({kind})" for name, who, kind in origins if kind != "made here"]):
         found.append(f"made by others: {listed}")
     if finals and not trials:
         found.append("hyperparameters were not tuned per architecture")
-    if counts := ", ".join(f"{name} {len(own)}" for name, own in defaults(finals).items()):
+    if counts := _listed([f"{name} {len(own)}" for name, own in defaults(finals).items()]):
         found.append(f"defaults of their own, not set by the suite, and listed on its page of the site: {counts}")
     return found
 
@@ -115,7 +124,7 @@ def _versus(board: TaskBoard, line: Baseline, standard_error: float) -> str:
         (beat if beats else worse if min(ends) >= limit else unsure).append(row.architecture)
     total = len(board.ranked)
     return "; ".join(
-        f"{verdict}: {f'all {total}' if len(names) == total > 2 else ', '.join(names) or 'none'}"
+        f"{verdict}: {f'all {total}' if len(names) == total > 2 else _listed(names) or 'none'}"
         for verdict, names in groups.items()
         if names or names is beat
     )
@@ -157,7 +166,7 @@ def _identical_data(finals: Sequence[Record], shared: Common) -> list[str]:
     if not done:
         return []
     if odd := sorted({r.spec.architecture_label for r in done if not shared.same_data(r)}):
-        return [f"data not identical: {', '.join(odd)} differ from the others in their stream hash and are not ranked"]
+        return [f"data not identical: {_listed(odd)} differ from the others in their stream hash and are not ranked"]
     counts = [len({r.spec.architecture_label for r in done if r.spec.seed == seed}) for seed in shared.hashes]
     if max(counts) < 2:
         return ["only one architecture per seed: nothing to compare its data with"]
@@ -207,9 +216,9 @@ def _gates(board: TaskBoard, finals: Sequence[Record]) -> list[str]:
     def listed(lacking: Callable[[Record], Iterable[str]]) -> str:
         """Like "causal, untrained (pre_ln, lstm)"; without names where it is all rows."""
         rows = grouped((gate, r.spec.architecture_label) for r in done for gate in lacking(r))
-        groups = grouped((", ".join(sorted({*rows[gate]})), gate) for gate in gates() if gate in rows)
-        every = ", ".join(sorted(names))
-        return "; ".join(", ".join(own) + (f" ({who})" if who != every else "") for who, own in groups.items())
+        groups = grouped((tuple(sorted({*rows[gate]})), gate) for gate in gates() if gate in rows)
+        every = tuple(sorted(names))
+        return "; ".join(", ".join(own) + (f" ({_listed(who)})" if who != every else "") for who, own in groups.items())
 
     skipped, older = listed(lambda r: r.eligibility.skipped), listed(_not_judged)
     found = [f"gates skipped: {skipped}"] if skipped else []
@@ -227,4 +236,4 @@ def _rates(rows: Sequence[Row]) -> list[str]:
     users = grouped((row.lr, row.architecture) for row in rows if row.lr is not None and row.scores)
     if len(users) < 2:
         return []
-    return ["learning rates: " + "; ".join(f"{lr:g} {', '.join(sorted(users[lr]))}" for lr in sorted(users))]
+    return ["learning rates: " + "; ".join(f"{lr:g} {_listed(sorted(users[lr]))}" for lr in sorted(users))]

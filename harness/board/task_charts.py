@@ -102,7 +102,8 @@ METERS = {"tokens": "tokens", "flops": "FLOPs", "seconds": "seconds"}
 def curves(board: TaskBoard, records: Sequence[Record], frame: Frame) -> alt.LayerChart | None:
     """Validation score (training loss where there is none) over training: mean and range of the seeds."""
     finals = [r for r in records if r.spec.kind == "final"]
-    runs = {row.architecture: by_architecture(finals).get(row.architecture, []) for row in board.ranked}
+    own = by_architecture(finals)
+    runs = {row.architecture: own.get(row.architecture, []) for row in board.ranked}
     metric = finals[0].metrics.primary if finals else board.metric
     most = max(2, min(POINTS, MOST // max(1, len(runs))))
     title, series = f"{metric} on valid", averages(runs, lambda point: (point.valid or {}).get(metric), most)

@@ -50,6 +50,7 @@ class Budget(Part):
 class Data(Part):
     """What a run was trained on."""
 
+    shared = True
     fingerprint: str
     stream_hash: str = ""
     """Of every batch consumed, in order."""
@@ -87,7 +88,8 @@ class Metrics(Part):
 
     def score(self, split: str) -> float | None:
         """What the task is ranked by, on a split."""
-        return self.on(split).get(self.primary)
+        scores: Scores | None = getattr(self, split)
+        return scores.get(self.primary) if scores else None
 
 
 @dataclass(frozen=True)

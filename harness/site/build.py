@@ -22,6 +22,7 @@ from harness.board.comparable import grouped
 from harness.board.looks import looks
 from harness.board.model import TaskBoard
 from harness.board.sections import sections
+from harness.board.tables import Note, Section
 from harness.board.verdicts import sentences
 from harness.errors import UserError
 from harness.processes import no_collection
@@ -37,6 +38,8 @@ from harness.version import __version__
 
 MARK = ".zoobench-site"
 """The file that tells a folder that this module made, whose pages it may replace."""
+MOST_LINES, SHOWN = 2000, 100
+"""A page whose tables have more lines than MOST_LINES shows SHOWN of each: beyond, browsers take seconds to open it."""
 FOLDERS = ("suites", "runs", "architectures", "downloads")
 
 
@@ -117,7 +120,8 @@ class Site:
 
     def _suite(self, suite: Suite) -> None:
         known = sections(suite.board)
-        views = [self._view(suite, section) for section in known]
+        most = SHOWN if sum(len(section.lines) for section in known) > MOST_LINES else MOST_LINES
+        views = [self._view(suite, section, most) for section in known]
         self.page(
             suite_page(suite),
             "suite.html.j2",
@@ -132,16 +136,22 @@ class Site:
             yaml=as_yaml(suite.described.get("text")),
         )
 
-    def _view(self, suite: Suite, section: Any) -> TableView:
+    def _view(self, suite: Suite, section: Section, most: int) -> TableView:
         def run_page(task: TaskBoard, architecture: str) -> str:
             return "../" + run_pages.address(suite, architecture, task.title) if suite.run_pages else ""
 
-        view = section_view(section, run_page, suite.runs)
+        shown = section
+        if len(section.lines) > most:
+            more = Note(f"the first {most} of {len(section.lines)} lines; the downloads have all")
+            shown = replace(section, lines=section.lines[:most], notes=[more, *section.notes])
+        view = section_view(shown, run_page, suite.runs)
         with debug_mode(False):  # tests check the charts against Vega-Lite's schema; here that takes half of the time
             drawn = charts.of(section, suite.board, suite.records)
             figures = [figure(f"{view.id}:{chart.name}", chart.caption, chart.chart) for chart in drawn]
         view = replace(view, charts=figures)
-        return self.downloads(view, slug(suite.name), "../") if section.columns else view
+        if not section.columns:
+            return view
+        return replace(self.downloads(replace(view, section=section), slug(suite.name), "../"), section=shown)
 
 
 def _without_pages(suite: Suite) -> list[str]:

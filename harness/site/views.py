@@ -108,7 +108,7 @@ def section_view(
     """A section of a board; rows of a task lead to their runs and say what each seed gave."""
     subject, rows = section.subject, [_row(section, line) for line in section.lines]
     if isinstance(subject, TaskBoard):
-        entries = zip(rows, subject.entries(), strict=True)
+        entries = zip(rows, subject.entries(), strict=False)  # of a long table only the first lines are here
         rows = [_task_row(row, subject, section, entry, run_page, runs) for row, entry in entries]
     folded = section_view(section.folded, run_page, runs) if section.folded else None
     name = slug(section.title) + "-" * (not isinstance(subject, TaskBoard))  # a task may be called as a summary is

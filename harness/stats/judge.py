@@ -147,9 +147,12 @@ def _adjusted_in_steps(
     first, second = np.triu_indices(rows, 1)
     scales = np.full((rows, rows), np.inf)
     scales[first, second] = scales[second, first] = scale
+    z2 = np.divide(errors**2, variances, out=np.zeros_like(errors), where=variances > 0)
+    by_size = np.argsort(-z2, axis=1)
+    z2 = np.pad(np.take_along_axis(z2, by_size, axis=1), ((0, 0), (0, 2)))
     p, left, criticals = np.ones(len(t)), np.arange(len(t)), []
     while len(left):
-        largest = np.sort(_largest(errors, scales, variances))
+        largest = np.sort(_largest(errors, scales, z2, by_size))
         criticals.append(float(np.quantile(largest, 1 - level)))
         p[left] = (len(largest) - np.searchsorted(largest, t[left])) / len(largest)
         sure = left[p[left] <= level]
@@ -160,15 +163,12 @@ def _adjusted_in_steps(
     return p, criticals[0]
 
 
-def _largest(errors: Floats, scales: Floats, variances: Floats) -> Floats:
+def _largest(errors: Floats, scales: Floats, z2: Floats, by_size: NDArray[np.intp]) -> Floats:
     """The largest |difference| / scale of any two rows in each draw; `scales` is (rows, rows), ∞ for pairs left out.
 
     A pair's is at most √(z₁² + z₂²) with z² = error²/variance, so rows are taken by their z until no two of the others
-    can reach what was found.
+    can reach what was found. `by_size` are the rows of each draw by `z2`, the largest first.
     """
-    z2 = np.divide(errors**2, variances, out=np.zeros_like(errors), where=variances > 0)
-    by_size = np.argsort(-z2, axis=1)
-    z2 = np.pad(np.take_along_axis(z2, by_size, axis=1), ((0, 0), (0, 2)))
     largest, open_ = np.zeros(len(errors)), np.arange(len(errors))
     for k in range(errors.shape[1]):
         row = by_size[open_, k]
