@@ -12,6 +12,7 @@ from harness.board.model import TaskBoard
 from harness.board.rows import Row
 from harness.board.tables import ranks
 from harness.records.record import Gate, Record
+from harness.site.parts import as_yaml, figure, provenance, suite_page
 from harness.site.suites import Suite
 from harness.site.views import CellView, amount, plain_table, slug
 from harness.units import NONE, clock
@@ -34,8 +35,6 @@ def pages(site: Site, suite: Suite) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _context(site: Site, suite: Suite, task: TaskBoard, row: Row, runs: list[Record]) -> dict[str, Any]:
-    from harness.site.build import as_yaml, figure, provenance, suite_page
-
     name = row.architecture
     trials = [r for r in suite.records if r.spec.kind == "trial" and r.spec.cell == runs[0].spec.cell]
     labels = [suite.name, name, task.task, *filter(None, [task.track]), str(runs[0].spec.seed)]

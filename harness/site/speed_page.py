@@ -10,6 +10,7 @@ from harness.bench import report
 from harness.board import charts
 from harness.board.looks import Frame, looks
 from harness.board.tables import Section
+from harness.site.parts import figure
 from harness.site.views import TableView, section_view
 
 if TYPE_CHECKING:
@@ -31,8 +32,6 @@ def read(root: Path) -> tuple[list[dict[str, Any]], list[str]]:
 
 def context(site: Site, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """What the template of the page shows."""
-    from harness.site.build import figure
-
     chosen = looks(row["architecture"] for row in rows)
     chart = charts.lengths(rows, Frame(chosen))
     return {
