@@ -6,7 +6,7 @@ import types
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import Any, ClassVar, NamedTuple, TypeAlias, TypeVar, Union
 
 P = TypeVar("P", bound="Part")
@@ -107,25 +107,30 @@ def _reader(kind: Any) -> Reader | None:
     """What makes a value of this type of JSON; None for what stays as it is."""
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin in (Union, types.UnionType):
-        read = _reader(next(k for k in inner if k is not types.NoneType))
-        if read is None:
-            return None
-        inside = read
-        return lambda value: None if value is None else inside(value)
+        optional = _reader(next(k for k in inner if k is not types.NoneType))
+        return optional and partial(_unless_none, optional)
     if hasattr(kind, "from_dict"):
         from_dict: Reader = kind.from_dict
         return (lambda value: _shared(from_dict, marshal.dumps(value, 2))) if kind.shared else from_dict
     if hasattr(kind, "__dataclass_fields__"):
         return lambda value: kind(**value)
-    if origin in (list, tuple):
-        each: Reader = _reader(inner[0]) or (lambda value: value)
-        return lambda value: origin(map(each, value))
-    if origin is Sequence:
-        each = _reader(inner[0]) or (lambda value: value)
-        return lambda value: [*map(each, value)] if isinstance(value, list) else value
-    if origin is dict and (read := _reader(inner[1])):
-        return lambda value: {key: read(item) for key, item in value.items()}
-    return None
+    item = _reader(inner[-1]) if origin is dict else _reader(inner[0]) if origin in (list, tuple, Sequence) else None
+    if item is not None:
+        return partial(_every, item, origin)
+    return tuple if origin is tuple else None
+
+
+def _unless_none(read: Reader, value: Any) -> Any:
+    return None if value is None else read(value)
+
+
+def _every(read: Reader, kind: Any, value: Any) -> Any:
+    """The items of a mapping or list, each read."""
+    if kind is dict:
+        return {key: read(item) for key, item in value.items()}
+    if kind is Sequence and not isinstance(value, list):
+        return value  # a curve that is read when one looks at it
+    return tuple(map(read, value)) if kind is tuple else [*map(read, value)]
 
 
 @lru_cache(maxsize=4096)

@@ -153,7 +153,8 @@ class Published:
     def record(self, run_id: str, *, curve: bool = True) -> Record:
         """A record as it was published."""
         row = self._json.slice(self._places[run_id], 1)
-        return next(self._read(row, curve=curve))
+        found = next(self._read(row, curve=curve))
+        return found.replace(curve=[*found.curve])
 
     @cached_property
     def _json(self) -> "pa.Table":

@@ -158,7 +158,6 @@ def _sound(record: Record, run_id: str) -> Record:
     Raises:
         UserError, ValueError: it is not.
     """
-    record = record.replace(curve=[*record.curve])
     if _adapter().validate_python(dataclasses.asdict(record)) != record:
         raise UserError("a number is text, or no number at all")
     if {record.run_id, record.spec.run_id} != {run_id}:
