@@ -11,7 +11,7 @@ import pytest
 import vl_convert
 
 from harness import board
-from harness.board import charts, pareto, task_charts
+from harness.board import charts, export, pareto, task_charts
 from harness.board.looks import DASHES, OKABE_ITO, SHAPES, Frame, looks, theme
 from harness.board.model import TaskBoard
 from harness.board.sections import sections
@@ -227,3 +227,11 @@ def test_steps_are_the_profiles_they_stand_for():
         for tau in np.linspace(0, corners[-1][0], 77):
             drawn_at = next(share for at, share in corners if at >= tau)
             assert drawn_at == pytest.approx(stats.profile([*row.normalised.values()], [tau])[0], abs=1e-5)
+
+
+@pytest.mark.parametrize(("format", "begins"), [("svg", b"<svg"), ("png", b"\x89PNG"), ("html", b"<!DOCTYPE html>")])
+def test_a_chart_is_written_in_every_format(format, begins):
+    records = planted()
+    made = board.make("planted", records, [])
+    first = charts.of(sections(made)[0], made, records, 252, legend=True)[0]
+    assert export.as_bytes(first.chart, format).startswith(begins)

@@ -20,13 +20,7 @@ def test_formats_go_to_the_screen_or_to_a_file(call, tmp_path):
 
 def test_plot_lists_chooses_and_writes(call, tmp_path):
     assert "learning_rates" in call("plot", "fair", *RESULTS).stdout
-    for format, begins in (
-        ("pdf", b"%PDF"),
-        ("svg", b"<svg"),
-        ("png", b"\x89PNG"),
-        ("html", b"<!DOCTYPE html>"),
-        ("json", b"{"),
-    ):
+    for format, begins in (("pdf", b"%PDF"), ("json", b"{")):
         file = tmp_path / f"x.{format}"
         call("plot", "fair", "dots", *RESULTS, "--track", "tokens", "--out", file)
         assert file.read_bytes().startswith(begins)
@@ -36,6 +30,7 @@ def test_plot_lists_chooses_and_writes(call, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.with_all
 def test_compare_over_every_suite(call):
     found = json.loads(call("compare", "rwkv4", "pre_ln", *RESULTS, "--json").stdout)
     assert {"quick", "fair", "laptop"} <= {one["suite"] for one in found["tasks"]}

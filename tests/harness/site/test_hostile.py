@@ -56,6 +56,7 @@ def test_every_link_leads_somewhere_and_nothing_is_markup(odd):
 
 
 @pytest.mark.slow
+@pytest.mark.with_all
 def test_every_kind_of_page_opens_fits_and_says_what_is_there(visit, odd):
     runs = sorted((odd / "runs").glob("odd/*/text.html"))
     kinds = [*sorted(odd.glob("suites/*")), *runs[::10], *odd.glob("*.html"), odd / "architectures" / "pre_ln.html"]

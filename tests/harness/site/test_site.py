@@ -5,11 +5,13 @@ import json
 
 import pytest
 
+MAIN = ["index.html", "suites/quick.html"]
 PAGES = [
-    "index.html", "suites/quick.html", "suites/fair.html", "runs/fair/rwkv4/text--params.html",
-    "architectures/index.html", "architectures/mamba.html", "compare.html#a=rwkv4&b=pre_ln",
+    *MAIN, "runs/fair/rwkv4/text--params.html", "architectures/index.html", "architectures/mamba.html",
+    "compare.html#a=rwkv4&b=pre_ln",
 ]  # fmt: skip
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
+LOOKS = {"light": {}, "dark": {"color_scheme": "dark"}, "phone": PHONE}
 
 
 def overflow(page):
@@ -18,19 +20,23 @@ def overflow(page):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("look", [{}, {"color_scheme": "dark"}, PHONE], ids=["light", "dark", "phone"])
-def test_pages_fit_and_can_be_read_by_anybody(visit, site, look):
+@pytest.mark.parametrize(
+    ("look", "address"),
+    [
+        pytest.param(look, address, marks=() if address in MAIN or name == "light" else pytest.mark.with_all)
+        for name, look in LOOKS.items()
+        for address in PAGES
+    ],
+)
+def test_pages_fit_and_can_be_read_by_anybody(visit, site, look, address):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    for address in PAGES:
-        page = visit(site, address, **look)
-        for chart in page.locator("figure.chart").all():
-            chart.scroll_into_view_if_needed()
-        page.wait_for_function("document.querySelectorAll('figure.chart').length === views.length")
-        assert overflow(page) == 0, address
-        found = axe.run(page, options={"preload": False, "resultTypes": ["violations"]}).response["violations"]
-        grave = [(v["id"], v["nodes"][0]["html"][:200]) for v in found if v["impact"] in ("serious", "critical")]
-        assert not grave, address
-        page.context.close()
+    page = visit(site, address, **look)
+    for chart in page.locator("figure.chart").all():
+        chart.scroll_into_view_if_needed()
+    page.wait_for_function("document.querySelectorAll('figure.chart').length === views.length")
+    assert overflow(page) == 0
+    found = axe.run(page, options={"preload": False, "resultTypes": ["violations"]}).response["violations"]
+    assert not [(v["id"], v["nodes"][0]["html"][:200]) for v in found if v["impact"] in ("serious", "critical")]
 
 
 @pytest.mark.slow
