@@ -141,7 +141,10 @@ class Published:
     @cached_property
     def points(self) -> Points:
         """The curves of all runs."""
-        return Points(self.table(CURVES))
+        table = self.table(CURVES)
+        if not table.schema.equals(curves_table([]).schema):
+            raise UserError("has other columns than this zoobench writes", file=self.folder / CURVES)
+        return Points(table)
 
     def ids(self) -> list[str]:
         """The run ids, sorted."""

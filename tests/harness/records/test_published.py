@@ -3,6 +3,8 @@
 import math
 from statistics import fmean
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import harness
@@ -85,6 +87,10 @@ def test_queries_that_cannot_be_answered_touch_no_file(store, sql, tmp_path, mon
 def test_no_records_and_damaged_files_are_told(store, tmp_path):
     with pytest.raises(UserError, match="no records yet"):
         results("nothing", tmp_path)
+    pq.write_table(pa.table({"run_id": ["a"], "scores": [1.0]}), store.folder / "curves.parquet")
+    published = Store("tiny", tmp_path).published
+    with pytest.raises(UserError, match=r"curves\.parquet: has other columns"):
+        published.record(published.ids()[0])
     (store.folder / "records.parquet").write_bytes(b"PAR1")
     with pytest.raises(UserError, match=r"records\.parquet: cannot be read"):
         Store("tiny", tmp_path).records()
