@@ -14,29 +14,16 @@ from rich.console import Console
 from harness.board.model import Board
 from harness.board.report import with_records
 from harness.board.verdicts import sentences
-from harness.execute.runner import run_suite
-from harness.records.record import Record
+from harness.execute.runner import Ran, run_suite
 from harness.suite.load import load
-from harness.suite.loaded import LoadedSuite
 
 if TYPE_CHECKING:
     import pandas
 
 
 @dataclass(frozen=True, repr=False)
-class Results:
-    """What a suite left: its records, the folder they are in, and its board; printed, its verdicts."""
-
-    suite: str
-    folder: Path
-    records: list[Record]
-    """Of its final runs."""
-    ran: int
-    """Runs made by this call."""
-    ok: bool
-    """Whether every final run ended well; a combination that cannot be (`unsupported`) is no failure."""
-    loaded: LoadedSuite
-    """The suite that was run."""
+class Results(Ran):
+    """What a suite left, and its board; printed, its verdicts."""
 
     @cached_property
     def board(self) -> Board:
@@ -86,6 +73,5 @@ def run(
         KeyboardInterrupt: after checkpoints were written; call again to go on.
     """
     options: dict[str, Any] = {"workers": workers, "threads": threads, "device": device, "console": console}
-    loaded = load(suite, overrides)
-    made = run_suite(loaded, root=root, ignore_published=ignore_published, log=log, **options)
-    return Results(loaded.name, made.folder, made.records, made.count, made.ok, loaded)
+    made = run_suite(load(suite, overrides), root=root, ignore_published=ignore_published, log=log, **options)
+    return Results(**vars(made))

@@ -33,10 +33,16 @@ class Ran:
     """What running a suite left: its final records, and the folder they are in."""
 
     loaded: LoadedSuite
+    """The suite that was run."""
     folder: Path
     records: list[Record]
-    count: int
+    ran: int
     """Runs made by this call."""
+
+    @property
+    def suite(self) -> str:
+        """The suite's name."""
+        return self.loaded.name
 
     @property
     def ok(self) -> bool:
