@@ -46,11 +46,11 @@ def command(
     that there is one.
     """
     from harness.records.store import Store
-    from harness.sharing.review import review
+    from harness.sharing.review import review, trusted
     from harness.suite.load import load
 
     loaded = load(suite, overrides)
-    ours = [record for record in Store(loaded.name, root).records() if record.origin.kind != "reported"]
+    ours = trusted(Store(loaded.name, root))
     found = review(bundle, loaded, ours=ours, count=rerun, tolerance=tolerance, console=console(stderr=as_json))
     if as_json:
         print_json(found)

@@ -12,7 +12,7 @@ from harness.board.report import publish_records
 from harness.execute.runner import score_baselines
 from harness.records.record import ORIGINS, Origin, OriginKind, Record
 from harness.records.store import Store
-from harness.sharing.review import Review, review
+from harness.sharing.review import Review, review, trusted
 from harness.suite.load import load
 
 
@@ -59,8 +59,7 @@ def merge(
     loaded = load(suite, overrides)
     store = Store(loaded.name, root)
     published = {run_id: store.published.record(run_id) for run_id in store.published.ids()}
-    trusted = [record for record in store.records() if record.origin.kind != "reported"]
-    given: dict[str, Any] = {"ours": trusted, "count": count, "tolerance": tolerance, "console": console}
+    given: dict[str, Any] = {"ours": trusted(store), "count": count, "tolerance": tolerance, "console": console}
     reviews = [review(file, loaded, **given) for file in files]
     if not all(one.accepted for one in reviews):
         return Merged(store.folder, reviews)

@@ -23,12 +23,14 @@ from harness.records.curves import curves_table
 from harness.records.published import COLUMNS, CURVES, RECORDS, Published, records_table, sha256
 from harness.records.record import LmEval, Origin, Record
 from harness.records.spec import RunSpec
+from harness.records.store import Store
 from harness.records.verify import stream_by_step
 from harness.sharing.bundle import unpack
 from harness.sharing.checks import Expected, problems
 from harness.suite.loaded import LoadedSuite
 from harness.suite.schema import Range
 from harness.training.batches import stream
+from harness.units import printable
 
 DRAWN = 8
 """Steps whose batches are made anew, for each task and seed."""
@@ -77,9 +79,9 @@ class Review:
         return {**about, "runs": len(self.records), "accepted": self.accepted, "findings": found, "again": again}
 
 
-def printable(text: str) -> str:
-    """A text on one line, without what could command a terminal."""
-    return "".join(letter if letter.isprintable() else "�" for letter in text)
+def trusted(store: Store) -> list[Record]:
+    """The records that bundles of others are reviewed beside: all but those that were only reported."""
+    return [record for record in store.records() if record.origin.kind != "reported"]
 
 
 def review(
@@ -178,7 +180,7 @@ def _manifest(index: dict[str, Any], loaded: LoadedSuite) -> Iterator[Finding]:
     name = suite.get("suite") if isinstance(suite, dict) else None
     if name != loaded.name:
         yield Finding("suite", str(name), f"another suite than {loaded.name}")
-    if not isinstance(who, str) or not who.strip() or len(who) > 100 or who != printable(who):
+    if not isinstance(who, str) or not who.strip() or len(who) > 100 or not who.isprintable():
         yield Finding("bundle", "contributor", "no name on one line, at most 100 letters long")
 
 
