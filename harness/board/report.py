@@ -14,7 +14,7 @@ from harness.execute.runner import baselines, current
 from harness.processes import no_collection
 from harness.records.files import write_atomic
 from harness.records.record import Record
-from harness.records.store import Store, default_root
+from harness.records.store import Store, default_root, stores
 from harness.suite.load import find_suite, load
 from harness.suite.loaded import LoadedSuite
 from zoo.registry import nearest
@@ -148,8 +148,7 @@ def compare(
 def _every_board(wanted: set[str], root: Path | None) -> tuple[list[Board], set[str]]:
     """The board of each suite with results that has all these rows; and the names of all rows."""
     found, known = [], set()
-    for folder in sorted((root or default_root()).glob("*/")):
-        store = Store(folder.name, root)
+    for store in stores(root):
         records = store.records()
         names = {record.spec.architecture_label for record in records if record.spec.kind == "final"}
         known |= names

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.commands.common import console, json_option, root_option, suite_options
+from harness.commands.common import console, json_option, root_option, suite_options, write_file
 from harness.errors import UserError
 
 if TYPE_CHECKING:
@@ -64,10 +64,7 @@ def export(boards: list[Board], format: str, out: Path | None) -> None:
     if out is None:
         click.echo(data, nl=False)
         return
-    try:
-        out.write_bytes(data)
-    except OSError as error:
-        raise UserError(f"cannot write: {error.strerror}", file=out) from error
+    write_file(out, data)
 
 
 def print_boards(boards: list[Board], *, as_json: bool) -> None:

@@ -93,6 +93,18 @@ def output(data: T, show: Callable[[T, Console], None], *, as_json: bool) -> Non
         show(data, console())
 
 
+def write_file(path: Path, data: bytes) -> None:
+    """Write what a command was told to write.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise UserError(f"cannot write: {error.strerror}", file=path) from error
+
+
 def print_json(data: Any) -> None:
     """JSON on standard output, with null for NaN."""
     from harness.records.files import to_json

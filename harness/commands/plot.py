@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from harness.commands.common import console, root_option, suite_options
+from harness.commands.common import console, root_option, suite_options, write_file
 from harness.errors import UserError
 
 
@@ -46,8 +46,5 @@ def command(
         raise UserError(f"say where: --out {name}.pdf", key="--out")
     if out.suffix[1:] not in export.FORMATS:
         raise UserError(f"unknown suffix {out.suffix!r}; known: {', '.join(export.FORMATS)}", key="--out")
-    try:
-        out.write_bytes(export.as_bytes(chosen.chart, out.suffix[1:]))
-    except OSError as error:
-        raise UserError(f"cannot write: {error.strerror}", file=out) from error
+    write_file(out, export.as_bytes(chosen.chart, out.suffix[1:]))
     click.echo(f"written to {out}: {chosen.caption}")

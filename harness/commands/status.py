@@ -36,12 +36,11 @@ def status(suite: str | None, root: Path | None = None, overrides: tuple[str, ..
     from harness.plan import trials
     from harness.plan.expand import expand
     from harness.records.record import count_statuses
-    from harness.records.store import Store, default_root
+    from harness.records.store import Store, stores
     from harness.suite.load import load
 
     if suite is None:
-        stores = [Store(folder.name, root) for folder in sorted((root or default_root()).glob("*/"))]
-        found = [(store.suite, store.records()) for store in stores]
+        found = [(store.suite, store.records()) for store in stores(root)]
         return [{"suite": name, "counts": count_statuses(records)} for name, records in found if records]
     loaded = load(suite, overrides)
     store = Store(loaded.name, root)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError
 from harness.records.record import Record
-from harness.records.store import Store, default_root, read_record
+from harness.records.store import Store, default_root, read_record, stores
 from zoo.registry import nearest
 
 if TYPE_CHECKING:
@@ -37,8 +37,7 @@ def find_run(reference: str, root: Path | None = None) -> Path | None:
     if path.name == "record.json" and path.is_file():
         return path.parent
     if re.fullmatch(r"[0-9a-f]{4,16}", reference):
-        stores = [Store(folder.name, root) for folder in sorted(root.glob("*/"))]
-        found = [s.run_folder(run_id) for s in stores for run_id in s.ids() if run_id.startswith(reference)]
+        found = [s.run_folder(run_id) for s in stores(root) for run_id in s.ids() if run_id.startswith(reference)]
         if len(found) > 1:
             raise UserError(f"{len(found)} runs begin with {reference}: {', '.join(p.name for p in found[:4])}")
         if found:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from harness.errors import UserError
 from harness.records.curves import curves_table
 from harness.records.published import CURVES, RECORDS, records_table
-from harness.records.store import Store, default_root
+from harness.records.store import Store, default_root, stores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,8 +25,7 @@ def tables(suite: str | None = None, root: Path | None = None) -> "tuple[pa.Tabl
     import pyarrow.compute as pc
 
     root, found = root or default_root(), []
-    for folder in [root / suite] if suite else sorted(root.glob("*/")):
-        store = Store(folder.name, root)
+    for store in [Store(suite, root)] if suite else stores(root):
         own = [record for run_id in store.ids() if store.made_here(run_id) and (record := store.read(run_id))]
         found.append((records_table(own), curves_table(own)))
         if store.published.index:

@@ -26,6 +26,12 @@ def default_root() -> Path:
     return Path(os.environ.get("ZOOBENCH_RESULTS", "results"))
 
 
+def stores(root: Path | None = None) -> "list[Store]":
+    """A store for each folder under a root, by name; those without records among them."""
+    root = root or default_root()
+    return [Store(folder.name, root) for folder in sorted(root.glob("*/"))]
+
+
 def read_record(path: Path) -> Record:
     """The record in a file.
 

@@ -12,7 +12,7 @@ from harness.board.report import of_store
 from harness.errors import UserError
 from harness.records.record import Record
 from harness.records.spec import Cell
-from harness.records.store import Store
+from harness.records.store import Store, stores
 from zoo.registry import nearest
 
 MOST_PAGES = 1000
@@ -70,7 +70,7 @@ def read_suites(names: Sequence[str], root: Path) -> tuple[list[Suite], list[str
     Raises:
         UserError: a named suite has no results, or none has.
     """
-    known = sorted(folder.name for folder in root.glob("*/") if Store(folder.name, root).ids())
+    known = [store.suite for store in stores(root) if store.ids()]
     for name in names:
         if name not in known:
             raise UserError(f"no results of {name!r}{nearest(name, known)}", file=root)
