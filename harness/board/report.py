@@ -14,7 +14,7 @@ from harness.execute.runner import baselines, current
 from harness.processes import no_collection
 from harness.records.files import write_atomic
 from harness.records.record import Record
-from harness.records.store import Store, default_root, stores
+from harness.records.store import Store, baseline_key, default_root, stores
 from harness.suite.load import find_suite, load
 from harness.suite.loaded import LoadedSuite
 from zoo.registry import nearest
@@ -73,7 +73,7 @@ def _of_records(store: Store, found: list[Record]) -> tuple[Board, list[Record]]
     if not any(record.spec.kind == "final" for record in records):
         raise _no_runs(store, store.suite)
     known = store.read_baselines()
-    keys = {f"{r.spec.task_label} {r.data.fingerprint} {r.spec.evaluate.test}" for r in records}
+    keys = {baseline_key(r.spec.task_label, r.data.fingerprint, r.spec.evaluate.test) for r in records}
     lines = [row for key in sorted(keys & known.keys()) for row in known[key]]
     return rank({"suite": store.suite, **described}, records, lines), records
 

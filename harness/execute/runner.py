@@ -18,7 +18,7 @@ from harness.plan.trials import Lookup, choose, count, lookup_in, trials
 from harness.processes import default_workers
 from harness.records.record import Error, Metrics, Record, empty_record
 from harness.records.spec import RunSpec
-from harness.records.store import Store
+from harness.records.store import Store, baseline_key
 from harness.suite.loaded import LoadedSuite, SuiteTask
 from tasks.base import DataError
 
@@ -217,7 +217,7 @@ def score_baselines(loaded: LoadedSuite, store: Store, console: Console) -> None
 
 
 def _baseline_key(loaded: LoadedSuite, task: SuiteTask) -> str:
-    return f"{task.label} {task.task.fingerprint} {loaded.suite.evaluate.test}"
+    return baseline_key(task.label, task.task.fingerprint, loaded.suite.evaluate.test)
 
 
 def baselines(loaded: LoadedSuite, store: Store) -> list[dict[str, Any]]:

@@ -26,13 +26,13 @@ RECORDS, CURVES, INDEX = "records.parquet", "curves.parquet", "published.json"
 FORMAT = 1
 
 
-def _path(dotted: str, default: Any = None) -> Callable[[Record], Any]:
-    """Read an attribute of an attribute; `default` where one of them is None."""
+def _path(dotted: str) -> Callable[[Record], Any]:
+    """Read an attribute of an attribute; None where one of them is."""
 
     def read(record: Record) -> Any:
         value: Any = record
         for name in dotted.split("."):
-            value = default if value is None else getattr(value, name)
+            value = None if value is None else getattr(value, name)
         return value
 
     return read
@@ -153,10 +153,10 @@ class Published:
     def __contains__(self, run_id: object) -> bool:
         return run_id in self._places
 
-    def record(self, run_id: str, *, curve: bool = True) -> Record:
+    def record(self, run_id: str) -> Record:
         """A record as it was published."""
         row = self._json.slice(self._places[run_id], 1)
-        found = next(self._read(row, curve=curve))
+        found = next(self._read(row))
         return found.replace(curve=[*found.curve])
 
     @cached_property
@@ -177,14 +177,14 @@ class Published:
         except (OSError, pa.ArrowException) as error:
             raise UserError(f"cannot be read: {error}", file=self.folder / RECORDS) from None
 
-    def _read(self, rows: "pa.Table", leaving_out: Container[str] = (), *, curve: bool = True) -> Iterator[Record]:
+    def _read(self, rows: "pa.Table", leaving_out: Container[str] = ()) -> Iterator[Record]:
         for run_id, text, kind, contributor in zip(*(rows[name].to_pylist() for name in READ), strict=True):
             if run_id in leaving_out:
                 continue
             try:
                 data = from_json(text, cache_strings="keys")
                 data |= {
-                    "curve": Curve(lambda: self.points, run_id) if curve else [],
+                    "curve": Curve(lambda: self.points, run_id),
                     "origin": {"kind": kind, "contributor": contributor},
                 }
                 record = Record.from_dict(data)

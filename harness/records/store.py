@@ -26,6 +26,11 @@ def default_root() -> Path:
     return Path(os.environ.get("ZOOBENCH_RESULTS", "results"))
 
 
+def baseline_key(task: str, fingerprint: str, test: object) -> str:
+    """Under what a task's baselines are kept: its label, its data, and how many test examples were scored."""
+    return f"{task} {fingerprint} {test}"
+
+
 def stores(root: Path | None = None) -> "list[Store]":
     """A store for each folder under a root, by name; those without records among them."""
     root = root or default_root()
@@ -109,7 +114,7 @@ class Store:
         write_atomic(self.folder / SUITE, to_json(dict(suite)))
 
     def read_baselines(self) -> dict[str, Any]:
-        """Baselines by key (task label and data fingerprint)."""
+        """Baselines by `baseline_key`."""
         return self.published.index.get("baselines", {}) | read_json(self.folder / "baselines.json")
 
     def write_baselines(self, baselines: Mapping[str, Any]) -> None:

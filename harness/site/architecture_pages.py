@@ -9,24 +9,18 @@ from markupsafe import Markup
 
 from harness.board.tables import ranks
 from harness.catalog import entries as catalog
-from harness.site.front import Cell, Line, Matrix
+from harness.site.front import Cell, Line
 from harness.site.mathml import to_mathml
 from harness.site.views import CellView, TableView, amount, plain_table, slug
-from zoo import architectures
 from zoo.equations import equations
 
 if TYPE_CHECKING:
     from harness.site.build import Site
 
 
-def names(matrix: Matrix) -> list[str]:
-    """The built-in architectures, which all have a page."""
-    return list(architectures.names())
-
-
 def pages(site: Site) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """The list of architectures and the page of each: address, template and what it shows."""
-    known = {name: catalog.find(name) for name in site.pages}
+    known = site.known
     yield "architectures/index.html", "architectures.html.j2", {"view": _list(site, known)}
     for name, row in known.items():
         lines = [line for line in site.matrix.lines if line.architecture == name]

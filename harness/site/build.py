@@ -20,6 +20,7 @@ from harness.board.model import TaskBoard
 from harness.board.sections import sections
 from harness.board.tables import Note, Section
 from harness.board.verdicts import sentences
+from harness.catalog import entries as catalog
 from harness.errors import UserError
 from harness.processes import no_collection
 from harness.records.files import write_atomic
@@ -73,7 +74,8 @@ class Site:
     ) -> None:
         self.folder, self.suites, self.problems, self.speeds, self.live = folder, suites, problems, speeds, live
         self.matrix = matrix(suites)
-        self.pages = {name: f"architectures/{slug(name)}.html" for name in architecture_pages.names(self.matrix)}
+        self.known = {row["name"]: row for row in catalog.rows("architectures")}
+        self.pages = {name: f"architectures/{slug(name)}.html" for name in self.known}
 
     def write(self) -> None:
         """Write every page."""

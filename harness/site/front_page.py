@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Sequence
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from harness.board.tables import ranks
@@ -16,8 +15,6 @@ from harness.site.suites import Suite
 from harness.site.views import CellView, plain_table, slug
 from harness.stats.overall import FEWEST
 from harness.units import NONE
-from zoo import architectures
-from zoo.registry import Entry
 
 if TYPE_CHECKING:
     from harness.site.build import Site
@@ -75,22 +72,8 @@ def leaders(lines: Sequence[Line]) -> list[Line]:
     return placed[:1] + [line for line in placed[1:] if line.overall and line.overall.rank_low == 1]
 
 
-def entry(name: str) -> Entry | None:
-    """What the registry knows of an architecture; None for a plug-in's that is not imported, or published weights."""
-    try:
-        return architectures.get(name) if name in architectures.names() else None
-    except KeyError:
-        return None
-
-
-@cache
-def traits(name: str) -> list[str]:
-    """What an architecture can do, for filters."""
-    from harness.catalog.entries import find
-
-    if entry(name) is None:
-        return []
-    known = find(name)
+def traits(known: dict[str, Any]) -> list[str]:
+    """What an architecture can do, for filters, from its row of the catalog."""
     words = {
         "causal": known["causal"] == "strict",
         "resumable": known["resumable"],
@@ -124,12 +107,12 @@ def _column(column: Column, before: Column | None) -> dict[str, Any]:
 
 
 def _line(site: Site, line: Line) -> dict[str, Any]:
-    known, place = entry(line.architecture), line.overall
-    family, when = (known.family, year(known.paper)) if known else ("", None)
+    known, place = site.known.get(line.architecture), line.overall  # none of published weights, nor of a plug-in's
+    family, when = (known["family"], year(known["paper"])) if known else ("", None)
     return {
         "name": line.name,
         "family": family,
-        "traits": ", ".join(traits(line.architecture)),
+        "traits": ", ".join(traits(known) if known else ()),
         "presets": " ".join(key for key, (_, holds) in PRESETS.items() if holds(family, when)),
         "href": site.pages.get(line.architecture, ""),
         "place": place,
