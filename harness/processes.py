@@ -25,7 +25,9 @@ def context() -> Any:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     server = multiprocessing.get_context("forkserver")
     # AdamW's first step imports torch._dynamo, 800 modules: here once for all runs
-    server.set_forkserver_preload(["harness.execute.worker", "torch._dynamo", "harness.execute.preload"])
+    server.set_forkserver_preload(
+        ["harness.execute.worker", "harness.isolation.supervisor", "torch._dynamo", "harness.execute.preload"]
+    )
     return server
 
 

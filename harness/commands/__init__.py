@@ -53,9 +53,9 @@ class Commands(click.Group):
         except UserError as error:
             click.echo(f"zoobench: {error}", err=True)
             ctx.exit(2)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             click.echo("\nstopped; the same command goes on from here", err=True)
-            ctx.exit(130)
+            ctx.exit(128 + (error.args[0] if error.args else 2))
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

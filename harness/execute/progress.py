@@ -52,10 +52,14 @@ class Live:
         elif event["event"] == "step":
             self._step(run, event)
         elif event["event"] == "note":
-            self._print(f"{title}: {event['message']}", "yellow")
+            self.say(f"{title}: {event['message']}")
         elif event["event"] == "end":
             self._end(run, title, event)
         self.bars.update(self.suite, completed=self._ready(), note=self._summary())
+
+    def say(self, line: str) -> None:
+        """Print a line that the user should not miss."""
+        self._print(line, "yellow")
 
     def _start(self, run: Key, title: str, step: int) -> None:
         self.started[run], self.fractions[run] = time.monotonic(), 0.0

@@ -18,6 +18,7 @@ from harness.records.record import Error, Metrics, Record, empty_record
 from harness.records.spec import RunSpec
 from harness.records.store import Store
 from harness.records.verify import stream_by_step
+from harness.suite.schema import Limits
 from tasks.base import DataError, Task
 from zoo.types import Unsupported
 
@@ -83,7 +84,7 @@ def rerun(record: Record, *, plugins: Sequence[str] = (), tolerance: float | Non
     Raises:
         UserError: the run cannot be made here: published weights, a plug-in or data that is not here.
     """
-    from harness.execute import executor
+    from harness.execute.executor import Pool, bounds
     from harness.execute.progress import Live, key
     from harness.execute.worker import Job
     from harness.plan.sizes import resolve_size
@@ -104,9 +105,11 @@ def rerun(record: Record, *, plugins: Sequence[str] = (), tolerance: float | Non
         job = Job(spec, metrics, size, store, threads, own, checkpoint=math.inf, keep=False)
         display = Live({key(spec): job.weight}, console)
         with display.bars:
-            executor.run([job], workers=1, timeout=None, display=display)
+            limits = Limits()
+            Pool(workers=1, bounds=bounds(limits, 1), retries=limits.retries, display=display).run([job])
         again = store.read(spec.run_id)
-    assert again is not None
+    if again is None:
+        raise UserError(f"{spec.title()} could not be made again here")
     return compare(record, again, tolerance)
 
 

@@ -38,6 +38,8 @@ class Ran:
     records: list[Record]
     ran: int
     """Runs made by this call."""
+    lost: int = 0
+    """Runs that the machine kept from ending, or that wait for such trials; the next call makes them."""
 
     @property
     def suite(self) -> str:
@@ -47,11 +49,11 @@ class Ran:
     @property
     def ok(self) -> bool:
         """Whether every final run ended well; a combination that cannot be (`unsupported`) is no failure."""
-        return all(record.status in ("ok", "unsupported") for record in self.records)
+        return not self.lost and all(record.status in ("ok", "unsupported") for record in self.records)
 
 
 @dataclass(frozen=True)
-class _Pool:
+class _Shared:
     """What all runs of one call share."""
 
     workers: int
@@ -79,21 +81,25 @@ def run_suite(
     workers = workers or max(1, default_workers() // (threads or 1))
     threads = threads or max(1, default_workers() // workers)
     store, console = Store(loaded.name, root, ignore_published=ignore_published), console or Console()
-    pool = _Pool(workers, threads, console, open_loggers(log, store, console))
+    shared = _Shared(workers, threads, console, open_loggers(log, store, console))
     finals = expand(loaded)
     tries = trials(loaded, _lookup(store))
     planned = [*tries, *choose(finals, _records(tries, store))]
     sizes = _sizes(unmade, loaded) if (unmade := _missing(planned, store)) else {}  # before anything is written
-    with _lock(store), pool.loggers:
+    with _lock(store), shared.loggers:
         ran = 0
         store.describe(loaded.described(planned))
         for tries in _decided(loaded, store):
-            ran += _execute(tries, sizes, loaded, store, pool)
+            ran += _execute(tries, sizes, loaded, store, shared)
         tries = trials(loaded, _lookup(store))
-        done = choose(finals, _records(tries, store))
+        lost = {spec.cell for spec in _missing(tries, store)}
+        done = choose([spec for spec in finals if spec.cell not in lost], _records(tries, store))
         store.describe(loaded.described([*tries, *done]))
-        ran += _execute(_missing(done, store), sizes, loaded, store, pool)
-        if not ran:
+        ran += _execute(_missing(done, store), sizes, loaded, store, shared)
+        without = len(finals) - len(_records(done, store))
+        if without:
+            console.print(f"{without} run(s) were lost, not by their models' fault; the same command makes them")
+        elif not ran:
             theirs = sum(not store.made_here(spec.run_id) for spec in [*tries, *done])
             note = f", {theirs} of them published ones (--ignore-published makes them again)" if theirs else ""
             console.print(f"{store.folder}: all {len(finals) + count(loaded)} runs are finished{note}; nothing to do")
@@ -102,7 +108,7 @@ def run_suite(
             from harness.lm_eval.evaluate_runs import evaluate_suite
 
             ran += evaluate_suite(loaded, _records(done, store), store, workers, console)
-    return Ran(loaded, store.folder, _records(done, store), ran)
+    return Ran(loaded, store.folder, _records(done, store), ran, without)
 
 
 def current(loaded: LoadedSuite, store: Store) -> list[Record]:
@@ -155,14 +161,14 @@ def _sizes(specs: list[RunSpec], loaded: LoadedSuite) -> Sizes:
     return sizes
 
 
-def _execute(specs: list[RunSpec], sizes: Sizes, loaded: LoadedSuite, store: Store, pool: _Pool) -> int:
-    """Make these runs, all trials or all final; returns how many there are."""
+def _execute(specs: list[RunSpec], sizes: Sizes, loaded: LoadedSuite, store: Store, shared: _Shared) -> int:
+    """Make these runs, all trials or all final; returns how many were made."""
     if not specs:
         return 0
-    from harness.execute import executor
+    from harness.execute.executor import Pool, bounds
     from harness.execute.progress import Live, key
 
-    workers, threads, console, jobs = pool.workers, pool.threads, pool.console, []
+    workers, threads, console, jobs = shared.workers, shared.threads, shared.console, []
     for spec in specs:
         size = sizes[spec.cell]
         if isinstance(size, str):
@@ -174,10 +180,13 @@ def _execute(specs: list[RunSpec], sizes: Sizes, loaded: LoadedSuite, store: Sto
     note = f", {cannot} unsupported" if cannot else ""
     noun = "trials" if specs[0].kind == "trial" else "runs"
     console.print(f"{len(jobs)} {noun} to do{note}; {workers} at a time, {threads} thread(s) each", highlight=False)
-    display = Live({key(job.spec): job.weight for job in jobs}, console, pool.loggers.event)
+    display, limits = (
+        Live({key(job.spec): job.weight for job in jobs}, console, shared.loggers.event),
+        loaded.suite.limits,
+    )
     with display.bars:
-        executor.run(jobs, workers=workers, timeout=loaded.suite.limits.timeout, display=display)
-    return len(specs)
+        pool = Pool(workers=workers, bounds=bounds(limits, workers), retries=limits.retries, display=display)
+        return len(specs) - len(pool.run(jobs))
 
 
 def _job(spec: RunSpec, loaded: LoadedSuite, store: Store, threads: int, size: Size) -> Job:

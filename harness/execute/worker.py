@@ -1,24 +1,34 @@
 """The process of one run, which trains, sends events to its parent and leaves a record."""
 
 import contextlib
+import errno
+import fcntl
 import gc
 import re
 import signal
+import time
 import traceback
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from harness.errors import UserError
+from harness.isolation.beat import beat
 from harness.records.record import Error, Metrics, Record, Status, empty_record
 from harness.records.spec import RunSpec
 from harness.records.store import Store
 from harness.training.published import score_published
+from harness.training.run import Report
 from harness.training.train import Stopped, train
 from zoo.registry import load_plugin
 from zoo.size import Size
 from zoo.types import Unsupported
+
+PATIENCE = 20.0
+"""Seconds to wait for another process that works on the same run."""
 
 
 @dataclass(frozen=True)
@@ -44,32 +54,62 @@ class Job:
         return self.size.params * (stop.limit if stop is not None and stop.meter == "tokens" else 1.0)
 
 
-def main(job: Job, pipe: Connection) -> None:
-    """Run a job to its record. SIGTERM, or a parent that is gone, makes it write a checkpoint and leave."""
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
+"""Errors of the machine, whoever meets them."""
+
+
+def main(job: Job, report: Report) -> None:
+    """Run a job to its record. SIGTERM makes it write a checkpoint and leave, so that the next attempt goes on there.
+
+    What the machine alone prevents (a stop, a full disk) is reported as `lost`, and is no record.
+    """
     stopping = False
 
     def stop(*_: Any) -> None:
         nonlocal stopping
         stopping = True
 
-    def report(event: dict[str, Any]) -> None:
-        try:
-            pipe.send(event)
-        except (BrokenPipeError, OSError):
-            stop()
-
     signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what it means
     torch.set_num_threads(job.threads)
     gc.freeze()  # what was loaded so far stays: no collection has to walk it
-    with contextlib.suppress(Stopped):
-        record = _record(job, report, lambda: stopping)
-        job.store.write(record)
-        report({"event": "end", "status": record.status, "error": record.error})
-    pipe.close()
+    try:
+        with own(job.store.run_folder(job.spec.run_id)):
+            if not job.store.made_here(job.spec.run_id):
+                record = _record(job, report, lambda: stopping)
+                job.store.write(record)
+                report({"event": "end", "status": record.status, "error": record.error})
+    except Stopped:
+        report({"event": "lost", "message": "asked to stop from outside"})
+    except (OSError, UserError) as error:
+        if getattr(error, "errno", None) == errno.EMFILE:  # the model's doing: it opened them
+            raise
+        report({"event": "lost", "message": f"{type(error).__name__}: {error}"})
 
 
-def _record(job: Job, report: Any, stop: Any) -> Record:
+@contextlib.contextmanager
+def own(folder: Path) -> Iterator[None]:
+    """Hold a run's lock, which ends with this process and is not inherited; wait for an orphan to let go of it.
+
+    Raises:
+        OSError: another process works on the run.
+    """
+    path = folder / "checkpoint" / "lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() > end:
+                    raise BlockingIOError("another process works on this run") from None
+                beat()
+                time.sleep(0.1)
+        yield
+
+
+def _record(job: Job, report: Report, stop: Callable[[], bool]) -> Record:
     """The record of a run, also of one that raises an error."""
     suite, folder = job.store.suite, job.store.run_folder(job.spec.run_id)
     try:
@@ -83,6 +123,9 @@ def _record(job: Job, report: Any, stop: Any) -> Record:
     except Stopped:
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in DISK:
+            raise
+        traceback.print_exc()
         frame = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{frame.filename}:{frame.lineno} in {frame.name}"
         details = Error(type(error).__name__, " ".join(str(error).split()), where)

@@ -8,6 +8,7 @@ import torch
 from harness.gates.measure import result
 from harness.gates.registry import gates
 from harness.gates.subject import Subject
+from harness.isolation.beat import beat
 from harness.records.record import Eligibility, Gate
 
 
@@ -24,6 +25,7 @@ def judge(subject: Subject, skipped: Iterable[str] = ()) -> Eligibility:
         for name, known in gates().items():
             if name not in left_out and known.applies(subject.model.role, matched=subject.mismatch is not None):
                 found[name] = _checked(known.check, subject)
+                beat()
     finally:
         subject.model.train(training)
     return Eligibility(all(one.passed for one in found.values()), found, left_out)

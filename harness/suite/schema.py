@@ -261,6 +261,14 @@ class Limits(Strict):
 
     timeout: Duration | None = None
     """Seconds of wall time after which a run is stopped and recorded as `timeout`."""
+    stall: Duration = 300.0
+    """Seconds without progress after which it is, unless it has needed a fifth of that for a step before."""
+    memory: Count | None = None
+    """Bytes that all processes of a run may use, before it is `oom`: the machine's by the runs at a time by default."""
+    output: Count = 1_000_000
+    """Bytes of what a run prints that are kept, in `output.txt` of its folder."""
+    retries: Annotated[int, Field(ge=0)] = 2
+    """How often a run goes on after something else than its model has ended it: killed from outside, a full disk."""
     checkpoint: Duration = 20.0
     """Seconds between the checkpoints of a run."""
 

@@ -6,6 +6,7 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
+from harness.isolation.beat import beat
 from tasks.base import Split, Task, Totals, add_totals
 from zoo.contract import Batch, Model
 from zoo.decoding import decode
@@ -30,5 +31,6 @@ def evaluate(
             if task.decoding is not None:
                 answers = decode(model, there, **asdict(task.decoding))
                 totals = add_totals(totals, task.decoded(answers, batch))
+            beat()
     model.train(training)
     return task.scores(totals)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from harness import machine
 from harness.gates.watch import Watch
+from harness.isolation.beat import beat
 from harness.plan.sizes import build_model, examples_of, step_flops
 from harness.records.meters import Meters
 from harness.records.record import Scores
@@ -84,7 +85,9 @@ class Run:
         flops = step_flops(self.spec, self.task, model)
         there, optimizer = batch.tensors(self.device), self._adamw(model)
         step = partial(descend, model, there, self.task.loss, optimizer, clip=self.settings.clip)
+        beat()
         step(autocast=self.autocast())  # makes AdamW's moments
+        beat()
         with machine.PeakMemory(self.device, optimizer) as memory:
             step(autocast=self.autocast())
         self.peak_bytes = memory.peak

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from harness.isolation.beat import beat
 from harness.records.record import Error, Record
 from harness.records.spec import RunSpec
 from harness.training.batches import stream
@@ -84,6 +85,7 @@ def train_steps(run: Run, stop: Callable[[], bool], checkpoint: float) -> None:
         run.watch.before_step(batch, examples)
         step(run, batch)
         run.watch.after_step(used.seconds - seconds)
+        beat()
         if used.steps & (used.steps - 1) == 0:
             progress.stream_marks[str(used.steps)] = progress.stream_hash
         after, done = rule.progress(used), rule.done(used, run.step_cost)
@@ -91,14 +93,24 @@ def train_steps(run: Run, stop: Callable[[], bool], checkpoint: float) -> None:
             run.reference.time_reference(progress.reference, used, after)
             _log(run, score=_crossed(before, after, run.spec.evaluate.every) and not done)
         if stop():
-            run.save_checkpoint()
+            save_checkpoint(run)
             raise Stopped
         if time.monotonic() - saved > checkpoint:
-            run.save_checkpoint()
+            save_checkpoint(run)
             saved = time.monotonic()
     run.reference.time_reference(progress.reference, used, 1.0)
     run.watch.close()
     progress.segments[-1] |= {"end": time.time(), "to_step": used.steps}
+
+
+def save_checkpoint(run: Run) -> None:
+    """Write a checkpoint; where that cannot be, the one before stays, and training goes on."""
+    try:
+        run.save_checkpoint()
+    except (OSError, RuntimeError) as error:  # torch raises RuntimeError where its writer fails
+        run.report(
+            {"event": "note", "message": f"no checkpoint could be written: {' '.join(str(error).split())[:200]}"}
+        )
 
 
 def step(run: Run, batch: Batch) -> None:

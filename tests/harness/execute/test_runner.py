@@ -127,17 +127,18 @@ def test_published_runs_count_as_finished_unless_they_are_ignored(run, suite, qu
 
 
 @pytest.mark.slow
-def test_plugins_run_and_each_failure_leaves_a_record_while_others_go_on(run):
-    statuses = {"raises": "failed", "killed": "oom", "exits": "failed", "hungry": "oom", "my_mean": "ok", "lstm": "ok"}
-    rows = {"plugins": ["mine.py"], "architectures": list(statuses), "seeds": [0]}
+def test_plugins_run_and_each_failure_leaves_a_record_while_others_go_on(run, quiet):
+    statuses = {"raises": "failed", "exits": "failed", "hungry": "oom", "my_mean": "ok", "lstm": "ok"}
+    rows = {"plugins": ["mine.py"], "architectures": [*statuses, "killed"], "seeds": [0]}
     results = run(**rows)
     records = by_architecture(results)
     assert {name: record.status for name, record in records.items()} == statuses
     assert records["raises"].error.message == "planted fault"
     assert "mine.py" in records["raises"].error.where
-    assert "killed" in records["killed"].error.message
+    assert "RuntimeError: planted" in (results.folder / records["raises"].run_id / "output.txt").read_text()
     assert "exit code 3" in records["exits"].error.message
-    assert (results.ran, results.ok) == (6, False)
+    assert (results.ran, results.lost, results.ok) == (5, 1, False), "who is killed from outside has no result"
+    assert "killed from outside (SIGKILL); tried again (2 of 2)" in quiet.file.getvalue()
     assert records["my_mean"].eligibility.ranked
     assert run(**rows).ran == 0, "a failure is a row, too"
 

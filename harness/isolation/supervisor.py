@@ -1,0 +1,239 @@
+"""A process with a supervisor: what it may use, how it is stopped, and the word on how it ended.
+
+The caller starts a supervisor, which forks the process, is the leader of its session and adopts whatever it leaves
+behind. The supervisor passes events on, keeps what is printed, and ends all of it when a bound is crossed, when it is
+told to, or when the caller is gone. A process whose supervisor is killed dies with it (Linux).
+"""
+
+import contextlib
+import math
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from mmap import mmap
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, Literal, NoReturn, TypeAlias
+
+import psutil
+
+from harness.isolation import beat, memory, tree
+from harness.isolation.output import Output
+from harness.processes import launch
+
+GRACE = 5.0
+"""Seconds between asking a process to stop and killing it."""
+TICK = 0.5
+"""Seconds between two looks at the bounds."""
+PATIENCE = 5
+"""A process is stalled if it shows no sign of life for this many times the longest that it has ever needed."""
+
+Report: TypeAlias = Callable[[dict[str, Any]], None]
+Cause: TypeAlias = Literal["", "timeout", "stalled", "memory", "suspended", "asked"]
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a supervised process may use; None for as much as it likes."""
+
+    timeout: float | None = None
+    """Seconds from its start."""
+    stall: float | None = None
+    """Seconds without a `beat`, unless it has needed a `PATIENCE`th of that between two before."""
+    memory: int | None = None
+    """Bytes, of the process and all it starts."""
+    output: int = 1_000_000
+    """Bytes of what it prints that are kept."""
+    log: Path | None = None
+    """Where they are kept."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a supervised process ended."""
+
+    code: int
+    """Its exit code; negative for a signal."""
+    cause: Cause
+    """Why its supervisor ended it; empty where it ended by itself, or somebody else ended it."""
+
+
+class Supervised:
+    """A process as its caller sees it.
+
+    Args:
+        target: called as `target(*args, report)` in the process, which ends when that returns.
+    """
+
+    def __init__(self, bounds: Bounds, target: Callable[..., None], *args: Any) -> None:
+        self.process, self.pipe = launch(_supervise, bounds, target, args, duplex=True)
+        self.ended: Ended | None = None
+        """Set when it has ended, unless its supervisor was killed."""
+        self.gone = False
+        """Whether it has ended, and all that it started with it."""
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """What it has reported since the last call."""
+        try:
+            while not self.gone and self.pipe.poll():
+                said = self.pipe.recv()
+                if isinstance(said, Ended):
+                    self.ended = said
+                else:
+                    yield said
+        except (EOFError, OSError):
+            self.gone = True
+            self.pipe.close()
+            with contextlib.suppress(OSError):
+                os.waitpid(self.process.pid, os.WNOHANG)  # it is a child of ours once the fork server was killed
+
+    def ask(self, what: Literal["stop", "kill"]) -> None:
+        """Have it stop within `GRACE` seconds, or at once."""
+        with contextlib.suppress(OSError):
+            self.pipe.send(what)
+
+    def kill(self) -> None:
+        """Kill the supervisor itself, and with it the process."""
+        with contextlib.suppress(OSError):
+            os.kill(self.process.pid, signal.SIGKILL)
+
+
+def _supervise(bounds: Bounds, target: Callable[..., None], args: tuple[Any, ...], caller: Connection) -> None:
+    """The supervisor's process."""
+    os.setsid()
+    tree.adopt_orphans()
+    group, page = memory.Group(bounds.memory), beat.new_page()
+    (events, report), (read, written), supervisor = Pipe(duplex=False), os.pipe(), os.getpid()
+    run = os.fork()
+    if run == 0:
+        caller.close()
+        events.close()
+        os.close(read)
+        tree.die_with(supervisor)
+        group.enter()
+        if bounds.memory and not group.memory:
+            memory.bound_data(bounds.memory)
+        beat.share(page)
+        _work(target, args, report, written)
+    report.close()
+    os.close(written)
+    _Supervisor(bounds, group, page, run, caller, events, read).watch()
+
+
+def _work(target: Callable[..., None], args: tuple[Any, ...], report: Connection, output: int) -> NoReturn:
+    """The supervised process: no thread that `target` leaves behind keeps it from ending."""
+    os.setpgid(0, 0)
+    for own, place in ((os.open(os.devnull, os.O_RDONLY), 0), (output, 1), (output, 2)):
+        os.dup2(own, place)
+    code = 0
+    try:
+        target(*args, report.send)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
+
+
+class _Supervisor:
+    """The state of a supervisor while its process runs."""
+
+    def __init__(self, bounds: Bounds, group: memory.Group, page: mmap, run: int, *pipes: Any) -> None:
+        self.bounds, self.group, self.page, self.run = bounds, group, page, run
+        self.caller, self.events, self.output = pipes
+        self.log = Output(bounds.log, bounds.output)
+        self.kills = memory.kills(group.memory)
+        self.started = self.beaten = time.monotonic()
+        self.beats, self.longest = 0, 0.0
+        self.cause: Cause = ""
+        self.deadline: float | None = None
+        """When it is killed, once it was asked to stop."""
+        self.waited = {self.caller: self._listen, self.events: self._pass_on, self.output: self._keep}
+        if hasattr(os, "pidfd_open"):  # else one is told at the next tick
+            self.waited[os.pidfd_open(run)] = lambda: None
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, lambda *_: self._stop("asked"))
+
+    def watch(self) -> None:
+        """Pass on and keep what the process says, see that it keeps to its bounds, and tell how it ended."""
+        while not (ended := os.waitpid(self.run, os.WNOHANG))[0]:
+            for ready in wait([*self.waited], timeout=TICK):
+                self.waited[ready]()
+            self._check(time.monotonic())
+        self.deadline = math.inf  # there is nobody left to stop
+        self.group.kill()
+        tree.kill_descendants()
+        for pipe, read in ((self.events, self._pass_on), (self.output, self._keep)):
+            while pipe in self.waited and wait([pipe], timeout=0):
+                read()
+        self.log.close()
+        code = os.waitstatus_to_exitcode(ended[1])
+        if self.cause in ("", "stalled") and memory.kills(self.group.memory) > self.kills:
+            self.cause = "memory"
+        self.group.remove()
+        with contextlib.suppress(OSError):
+            self.caller.send(Ended(code, self.cause))
+
+    def _listen(self) -> None:
+        """Do as the caller says; without one, stop."""
+        try:
+            asked = self.caller.recv()
+        except (EOFError, OSError):
+            asked = "stop"
+            del self.waited[self.caller]
+        if asked == "kill":
+            self._kill("asked")
+        else:
+            self._stop("asked")
+
+    def _pass_on(self) -> None:
+        try:
+            said = self.events.recv_bytes()
+        except (EOFError, OSError):
+            del self.waited[self.events]
+            return
+        with contextlib.suppress(OSError):
+            self.caller.send_bytes(said)
+
+    def _keep(self) -> None:
+        if said := os.read(self.output, 1 << 16):
+            self.log.add(said)
+        else:
+            del self.waited[self.output]
+
+    def _check(self, now: float) -> None:
+        if self.deadline is not None:
+            if now > self.deadline:
+                self._kill(self.cause)
+            return
+        if self.bounds.timeout is not None and now - self.started > self.bounds.timeout:
+            self._stop("timeout")
+        if self.bounds.memory and not self.group.memory and tree.memory_of_descendants() > self.bounds.memory:
+            self._kill("memory")
+        self._check_beat(now)
+
+    def _check_beat(self, now: float) -> None:
+        beats, silent = beat.count(self.page), now - self.beaten
+        if beats != self.beats:
+            self.beats, self.beaten, self.longest = beats, now, max(self.longest, silent)
+        elif self.bounds.stall is not None and silent > max(self.bounds.stall, PATIENCE * self.longest):
+            waits = (psutil.STATUS_STOPPED, psutil.STATUS_DISK_SLEEP)
+            self._stop("suspended" if psutil.Process(self.run).status() in waits else "stalled")
+
+    def _stop(self, cause: Cause) -> None:
+        """Ask the process to stop; it is killed if it does not."""
+        if self.deadline is None:
+            self.cause, self.deadline = cause, time.monotonic() + GRACE
+            os.kill(self.run, signal.SIGTERM)
+
+    def _kill(self, cause: Cause) -> None:
+        self.cause, self.deadline = cause, math.inf
+        self.group.kill()
+        os.kill(self.run, signal.SIGKILL)
