@@ -2,13 +2,16 @@
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from harness.records.spec import RunSpec
 from harness.units import clock, short
+
+if TYPE_CHECKING:
+    from harness.execute.worker import Job
 
 Key: TypeAlias = "tuple[Any, ...]"
 
@@ -42,6 +45,10 @@ class Live:
         self.suite = self.bars.add_task("all runs", total=sum(work.values()), note="")
         names = [name for name, _ in {part for run in work for part in run if type(part) is tuple}]
         self.tuned = {name for name in names if names.count(name) > 1}
+
+    def event_of(self, job: "Job", event: dict[str, Any]) -> None:
+        """Show one event of a job."""
+        self.event(job.spec, event)
 
     def event(self, spec: RunSpec, event: dict[str, Any]) -> None:
         """Show one event of a run."""

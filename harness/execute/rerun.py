@@ -84,9 +84,9 @@ def rerun(record: Record, *, plugins: Sequence[str] = (), tolerance: float | Non
     Raises:
         UserError: the run cannot be made here: published weights, a plug-in or data that is not here.
     """
-    from harness.execute.executor import Pool, bounds
     from harness.execute.progress import Live, key
     from harness.execute.worker import Job
+    from harness.isolation.pool import Pool
     from harness.plan.sizes import resolve_size
 
     spec, task = record.spec, _task(record, plugins)
@@ -105,8 +105,7 @@ def rerun(record: Record, *, plugins: Sequence[str] = (), tolerance: float | Non
         job = Job(spec, metrics, size, store, threads, own, checkpoint=math.inf, keep=False)
         display = Live({key(spec): job.weight}, console)
         with display.bars:
-            limits = Limits()
-            Pool(workers=1, bounds=bounds(limits, 1), retries=limits.retries, display=display).run([job])
+            Pool(**Limits().of_each(1), tell=display.event_of, say=display.say).run([job])
         again = store.read(spec.run_id)
     if again is None:
         raise UserError(f"{spec.title()} could not be made again here")

@@ -165,8 +165,8 @@ def _execute(specs: list[RunSpec], sizes: Sizes, loaded: LoadedSuite, store: Sto
     """Make these runs, all trials or all final; returns how many were made."""
     if not specs:
         return 0
-    from harness.execute.executor import Pool, bounds
     from harness.execute.progress import Live, key
+    from harness.isolation.pool import Pool
 
     workers, threads, console, jobs = shared.workers, shared.threads, shared.console, []
     for spec in specs:
@@ -180,12 +180,9 @@ def _execute(specs: list[RunSpec], sizes: Sizes, loaded: LoadedSuite, store: Sto
     note = f", {cannot} unsupported" if cannot else ""
     noun = "trials" if specs[0].kind == "trial" else "runs"
     console.print(f"{len(jobs)} {noun} to do{note}; {workers} at a time, {threads} thread(s) each", highlight=False)
-    display, limits = (
-        Live({key(job.spec): job.weight for job in jobs}, console, shared.loggers.event),
-        loaded.suite.limits,
-    )
+    display = Live({key(job.spec): job.weight for job in jobs}, console, shared.loggers.event)
     with display.bars:
-        pool = Pool(workers=workers, bounds=bounds(limits, workers), retries=limits.retries, display=display)
+        pool = Pool(**loaded.suite.limits.of_each(workers), tell=display.event_of, say=display.say)
         return len(specs) - len(pool.run(jobs))
 
 

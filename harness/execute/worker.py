@@ -17,11 +17,11 @@ import torch
 
 from harness.errors import UserError
 from harness.isolation.beat import beat
+from harness.isolation.supervisor import Report
 from harness.records.record import Error, Metrics, Record, Status, empty_record
 from harness.records.spec import RunSpec
 from harness.records.store import Store
 from harness.training.published import score_published
-from harness.training.run import Report
 from harness.training.train import Stopped, train
 from zoo.registry import load_plugin
 from zoo.size import Size
@@ -29,6 +29,9 @@ from zoo.types import Unsupported
 
 PATIENCE = 20.0
 """Seconds to wait for another process that works on the same run."""
+
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
+"""Errors of the machine, whoever meets them."""
 
 
 @dataclass(frozen=True)
@@ -53,37 +56,51 @@ class Job:
         stop = self.spec.stop
         return self.size.params * (stop.limit if stop is not None and stop.meter == "tokens" else 1.0)
 
+    @property
+    def name(self) -> str:
+        """The run's id."""
+        return self.spec.run_id
 
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
-"""Errors of the machine, whoever meets them."""
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self.store.run_folder(self.spec.run_id)
 
+    def outcome(self) -> tuple[str, Any] | None:
+        """The status and the error in the run's record; None without one."""
+        record = self.store.read(self.name) if self.store.made_here(self.name) else None
+        return (record.status, record.error) if record else None
 
-def main(job: Job, report: Report) -> None:
-    """Run a job to its record. SIGTERM makes it write a checkpoint and leave, so that the next attempt goes on there.
+    def fail(self, status: Any, kind: str, message: str) -> None:
+        """Leave a record for a process that could not leave its own."""
+        self.store.write(empty_record(self.spec, self.store.suite, self.metrics, status, Error(kind, message, "")))
 
-    What the machine alone prevents (a stop, a full disk) is reported as `lost`, and is no record.
-    """
-    stopping = False
+    def work(self, report: Report) -> None:
+        """Do the run, to its record. SIGTERM makes it write a checkpoint and leave, so that it can go on there.
 
-    def stop(*_: Any) -> None:
-        nonlocal stopping
-        stopping = True
+        What the machine alone prevents (a stop, a full disk) is reported as `lost`, and is no record.
+        """
+        stopping = False
 
-    signal.signal(signal.SIGTERM, stop)
-    torch.set_num_threads(job.threads)
-    gc.freeze()  # what was loaded so far stays: no collection has to walk it
-    try:
-        with own(job.store.run_folder(job.spec.run_id)):
-            if not job.store.made_here(job.spec.run_id):
-                record = _record(job, report, lambda: stopping)
-                job.store.write(record)
-                report({"event": "end", "status": record.status, "error": record.error})
-    except Stopped:
-        report({"event": "lost", "message": "asked to stop from outside"})
-    except (OSError, UserError) as error:
-        if getattr(error, "errno", None) == errno.EMFILE:  # the model's doing: it opened them
-            raise
-        report({"event": "lost", "message": f"{type(error).__name__}: {error}"})
+        def stop(*_: Any) -> None:
+            nonlocal stopping
+            stopping = True
+
+        signal.signal(signal.SIGTERM, stop)
+        torch.set_num_threads(self.threads)
+        gc.freeze()  # what was loaded so far stays: no collection has to walk it
+        try:
+            with own(self.folder):
+                if not self.store.made_here(self.name):
+                    record = _record(self, report, lambda: stopping)
+                    self.store.write(record)
+                    report({"event": "end", "status": record.status, "error": record.error})
+        except Stopped:
+            report({"event": "lost", "message": "asked to stop from outside"})
+        except (OSError, UserError) as error:
+            if getattr(error, "errno", None) == errno.EMFILE:  # the model's doing: it opened them
+                raise
+            report({"event": "lost", "message": f"{type(error).__name__}: {error}"})
 
 
 @contextlib.contextmanager

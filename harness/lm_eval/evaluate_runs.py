@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
-import threading
+import itertools
 from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from harness.errors import UserError
+from harness.isolation.pool import Pool
+from harness.isolation.supervisor import Report
 from harness.lm_eval.evaluate import Evaluation, check_tasks, evaluate
 from harness.plan.published_rows import open_weights
-from harness.processes import context, default_workers, without_main
+from harness.processes import default_workers
 from harness.records.find import find_run, open_model, tokenizer_of
 from harness.records.record import LmEval, Record
 from harness.records.spec import RunSpec
@@ -101,26 +99,92 @@ def evaluate_suite(
         UserError: a task cannot be had.
     """
     settings = loaded.suite.lm_eval
-    pending = {record.run_id: names for record in records if (names := _pending(record, settings, store))}
+    pending = [(record, names) for record in records if (names := _pending(record, settings, store))]
     if settings is None or not pending:
         return 0
-    terms, members, folders = settings.terms(), check_suite(loaded), _folders(settings, loaded)
-    store, plugins = Store(loaded.name, store.folder.parent.resolve()), [where for _, where in loaded.plugins]
-    answer = partial(_answer, store=store, terms=terms, members=members, plugins=plugins, **folders)
-    workers = min(workers or default_workers(), len(pending))
-    console.print(f"{len(pending)} models answer {', '.join(settings.tasks)}; {workers} at a time", highlight=False)
-    with ProcessPoolExecutor(workers, mp_context=context(), initializer=_ignore_interrupts) as pool, without_main():
-        futures = [pool.submit(answer, run_id, names) for run_id, names in pending.items()]
+    members, folders = tuple(check_suite(loaded)), _folders(settings, loaded)
+    store, plugins = Store(loaded.name, store.folder.parent.resolve()), tuple(where for _, where in loaded.plugins)
+    jobs = [
+        Questions(record.spec, tuple(names), store, settings, members, plugins, folders) for record, names in pending
+    ]
+    workers = min(workers or default_workers(), len(jobs))
+    console.print(f"{len(jobs)} models answer {', '.join(settings.tasks)}; {workers} at a time", highlight=False)
+    numbers = itertools.count(1)
+
+    def tell(job: Questions, event: dict[str, Any]) -> None:
+        title, error = job.spec.title(), event.get("error")
+        if event["event"] == "end":
+            said = f"{event['status']}{f': {error}' if error else ''}"
+            console.print(f"  {next(numbers)}/{len(jobs)} {title}: {said}", highlight=False, markup=False)
+        elif event["event"] == "note":
+            console.print(f"  {title}: {event['message']}", highlight=False, markup=False)
+
+    pool = Pool(**loaded.suite.limits.of_each(workers), tell=tell, say=console.print)
+    return len(jobs) - len(pool.run(jobs))
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What one run is still to be asked, in a process of its own."""
+
+    spec: RunSpec
+    names: tuple[str, ...]
+    store: Store
+    settings: Settings
+    members: tuple[str, ...]
+    """All tasks of the suite, groups taken apart: those that a model which cannot be asked is refused."""
+    plugins: tuple[str, ...]
+    folders: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The run's id."""
+        return self.spec.run_id
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self.store.run_folder(self.spec.run_id)
+
+    def outcome(self) -> tuple[str, Any] | None:
+        """Whether it has answered or was refused; None before."""
+        given = self._record().lm_eval
+        if given is None or unanswered(self._record(), self.names, self.settings.terms()):
+            return None
+        refused = next(iter(given.refused.values()), None)
+        return ("cannot be asked", refused) if refused else (f"{given.seconds:.0f} s", None)
+
+    def fail(self, status: str, kind: str, message: str) -> None:
+        """Store that it cannot be asked, and why."""
+        refused = dict.fromkeys(self.members, message)
+        new = LmEval(version("lm_eval"), self.settings.terms(), tuple(sorted(self.names)), {}, {}, refused, 0.0)
+        self.store.write(add_answers(self._record(), new))
+
+    def work(self, report: Report) -> None:
+        """Ask, and store the answers."""
+        import torch
+
+        torch.set_num_threads(1)
+        terms = self.settings.terms()
         try:
-            for number, future in enumerate(as_completed(futures), 1):
-                console.print(f"  {number}/{len(pending)} {future.result()}", highlight=False)
-        except BaseException:  # what was answered is stored; the rest is asked the next time
-            for future in futures:
-                future.cancel()
-            for process in multiprocessing.active_children():
-                process.terminate()
-            raise
-    return len(pending)
+            for plugin in self.plugins:
+                load_plugin(plugin)
+            evaluation = evaluate(self._open(), list(self.names), **self.folders, **terms)
+            self.store.write(add_answers(self._record(), answers(evaluation, self.names, terms)))
+        except (UserError, Unsupported) as error:
+            self.fail("failed", "UserError", error.message if isinstance(error, UserError) else str(error))
+
+    def _record(self) -> Record:
+        record = self.store.read(self.name)
+        if record is None:
+            raise UserError("the run is gone", file=self.folder)
+        return record
+
+    def _open(self) -> Model:
+        """The model of a final run, or of a row of published weights."""
+        if self.spec.pretrained:
+            return open_weights(self.spec, self.spec.build_task())
+        return open_model(str(self.folder))
 
 
 def check_suite(loaded: LoadedSuite) -> list[str]:
@@ -149,46 +213,3 @@ def _pending(record: Record, settings: Settings | None, store: Store) -> list[st
     if not record.external and tokenizer_of(store.run_folder(record.run_id)) is None:
         return []
     return unanswered(record, settings.tasks, settings.terms())
-
-
-def _answer(
-    run_id: str, names: list[str], *, store: Store, terms: Terms, members: list[str], plugins: list[str], **folders: Any
-) -> str:
-    """Ask one model in this process, a fresh one, and store its answers; returns a line that says whose they are.
-
-    `members` are all tasks of the suite, groups taken apart: those that a model which cannot be asked is refused.
-    """
-    import torch
-
-    torch.set_num_threads(1)
-    for plugin in plugins:
-        load_plugin(plugin)
-    record = store.read(run_id)
-    if record is None:
-        raise UserError("the run is gone", file=store.run_folder(run_id))
-    title = record.spec.title()
-    try:
-        evaluation = evaluate(_open(record.spec, store), names, **folders, **terms)
-        new, said = answers(evaluation, names, terms), f"{title}: {evaluation.seconds:.0f} s"
-    except (UserError, Unsupported) as error:
-        why = error.message if isinstance(error, UserError) else str(error)
-        refused = dict.fromkeys(members, why)
-        new = LmEval(version("lm_eval"), terms, tuple(sorted(names)), {}, {}, refused, 0.0)
-        said = f"{title} cannot be asked: {why}"
-    store.write(add_answers(record, new))
-    return said
-
-
-def _open(spec: RunSpec, store: Store) -> Model:
-    """The model of a final run, or of a row of published weights."""
-    if spec.pretrained:
-        return open_weights(spec, spec.build_task())
-    return open_model(str(store.run_folder(spec.run_id)))
-
-
-def _ignore_interrupts() -> None:
-    """Ctrl-C reaches the whole group; the parent decides what it means. No bar may own a lock that outlives us."""
-    from tqdm import tqdm
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    tqdm.set_lock(threading.RLock())

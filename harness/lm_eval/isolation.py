@@ -16,6 +16,7 @@ from unittest.mock import patch
 
 import torch
 
+from harness.isolation.beat import beat
 from harness.lm_eval.questions.files import VARIABLE
 from tasks.checks.randomness import randomness
 
@@ -77,6 +78,7 @@ def _bars(report: Callable[[str], None]) -> Iterator[None]:
     def counted(self: Any, n: float | None = 1) -> None:
         nonlocal last
         self.n += n or 0
+        beat()
         if self.total and time.monotonic() >= last + INTERVAL:
             last = time.monotonic()
             with redirect_stdout(out):

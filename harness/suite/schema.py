@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from harness.isolation.memory import machine_memory
+from harness.isolation.supervisor import Bounds
 from harness.records.meters import METERS, StopRule
 from harness.records.spec import PRETRAINED, TUNABLE, EvaluateSettings, MatchRule, TrainSettings
 from harness.units import Count, Duration, Fraction, Number, Quantity
@@ -271,6 +273,12 @@ class Limits(Strict):
     """How often a run goes on after something else than its model has ended it: killed from outside, a full disk."""
     checkpoint: Duration = 20.0
     """Seconds between the checkpoints of a run."""
+
+    def of_each(self, workers: int) -> dict[str, Any]:
+        """What a `Pool` of so many runs at a time takes."""
+        memory = self.memory or machine_memory() // workers
+        bounds = Bounds(self.timeout, self.stall, memory, self.output)
+        return {"workers": workers, "bounds": bounds, "retries": self.retries}
 
 
 class ArchitectureEntry(Strict):

@@ -113,7 +113,7 @@ def test_a_suite_asks_every_model_and_one_that_cannot_read_keeps_no_other_from_i
     assert found["text"].tasks["sums"].samples == 3, "asked on other terms before"
     assert found["kjv"].tasks == {}
     assert "(U+0031) is none of the 65 characters" in found["kjv"].refused["sums"]
-    assert "kjv · gru · seed 0 cannot be asked" in console.file.getvalue()
+    assert "kjv · gru · seed 0: cannot be asked" in console.file.getvalue()
     assert evaluate_suite(loaded, store.records(), store, 2, console) == 0, "nothing is left to ask"
     board = report.board(str(folder / "asked.yaml"), root=folder / "results")
     rows = {task.task: task.rows for task in board.tasks}
