@@ -1,6 +1,8 @@
 """Loads in the fork server, once for all runs, the gates and what numba loads on its first call."""
 
+import atexit
 import contextlib
+import os
 
 from harness.gates.registry import gates
 from zoo.ops.forms import available
@@ -11,3 +13,5 @@ if available():
         import numba
 
         numba.njit(lambda: 0)()
+
+atexit.register(os._exit, 0)  # the server has nothing to put in order, and torch takes seconds to

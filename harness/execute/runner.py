@@ -153,7 +153,7 @@ def _sizes(specs: list[RunSpec], loaded: LoadedSuite) -> Sizes:
     from harness.plan.sizes import solve
 
     load_data(loaded, specs)
-    sizes = solve(specs, loaded)
+    sizes = solve(specs, loaded, apart=True)
     if loaded.suite.lm_eval is not None:
         from harness.lm_eval.evaluate_runs import check_suite
 
@@ -186,12 +186,11 @@ def _execute(specs: list[RunSpec], sizes: Sizes, loaded: LoadedSuite, store: Sto
         return len(specs) - len(pool.run(jobs))
 
 
-def _job(spec: RunSpec, loaded: LoadedSuite, store: Store, threads: int, size: Size) -> Job:
+def _job(spec: RunSpec, loaded: LoadedSuite, store: Store, threads: int, size: Size | None) -> Job:
     from harness.execute.worker import Job
 
     metrics, absolute = Metrics.of(loaded.task(spec.task_label).task), Store(store.suite, store.folder.parent.resolve())
-    own, keep = {name for name, _ in spec.plugins}, loaded.suite.weights == "keep"
-    plugins = tuple(where for name, where in loaded.plugins if name in own)
+    keep, plugins = loaded.suite.weights == "keep", loaded.plugins_of(spec)
     return Job(spec, metrics, size, absolute, threads, plugins, loaded.suite.limits.checkpoint, keep)
 
 

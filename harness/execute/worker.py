@@ -18,6 +18,7 @@ import torch
 from harness.errors import UserError
 from harness.isolation.beat import beat
 from harness.isolation.supervisor import Report
+from harness.plan.sizes import resolve_size
 from harness.records.record import Error, Metrics, Record, Status, empty_record
 from harness.records.spec import RunSpec
 from harness.records.store import Store
@@ -41,7 +42,8 @@ class Job:
     spec: RunSpec
     metrics: Metrics
     """What its task is ranked by."""
-    size: Size
+    size: Size | None
+    """None where it is still to be found."""
     store: Store
     threads: int
     plugins: tuple[str, ...]
@@ -54,7 +56,9 @@ class Job:
     def weight(self) -> float:
         """The relative cost of a run, for the time left: parameters times tokens, where its end is known in tokens."""
         stop = self.spec.stop
-        return self.size.params * (stop.limit if stop is not None and stop.meter == "tokens" else 1.0)
+        return (self.size.params if self.size else 1) * (
+            stop.limit if stop is not None and stop.meter == "tokens" else 1.0
+        )
 
     @property
     def name(self) -> str:
@@ -136,7 +140,8 @@ def _record(job: Job, report: Report, stop: Callable[[], bool]) -> Record:
         if job.spec.pretrained:
             return score_published(job.spec, suite, task)
         saving: dict[str, Any] = {"checkpoint": job.checkpoint, "keep": job.keep, "plugins": job.plugins}
-        return train(job.spec, task, job.size, suite=suite, folder=folder, report=report, stop=stop, **saving)
+        size = job.size or resolve_size(job.spec, task)
+        return train(job.spec, task, size, suite=suite, folder=folder, report=report, stop=stop, **saving)
     except Stopped:
         raise
     except Exception as error:

@@ -159,7 +159,7 @@ class Pool(Generic[J]):
         if self.slots:
             self.say(f"stopping: {len(self.slots)} write checkpoints; once more ends them at once")
         self._ask("stop")
-        end, once = monotonic() + GRACE + 3, len(asked)
+        end, once = monotonic() + GRACE + 2, len(asked)
         while self.slots and monotonic() < end:
             if len(asked) > max(once, 1):
                 once = len(asked)

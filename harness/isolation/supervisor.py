@@ -26,7 +26,7 @@ from harness.isolation import beat, memory, tree
 from harness.isolation.output import Output
 from harness.processes import launch
 
-GRACE = 5.0
+GRACE = 4.0
 """Seconds between asking a process to stop and killing it."""
 TICK = 0.5
 """Seconds between two looks at the bounds."""

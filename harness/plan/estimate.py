@@ -48,8 +48,8 @@ def plan(loaded: LoadedSuite) -> list[Planned]:
     torch.set_num_threads(1)
     for spec in {spec.cell: spec for spec in specs}.values():
         runs, size = sum(other.cell == spec.cell for other in specs), sizes[spec.cell]
-        if isinstance(size, str):
-            cells.append(Planned(*spec.cell, runs, 0, None, reason=size))
+        if not isinstance(size, sizing.Size):
+            cells.append(Planned(*spec.cell, runs, 0, None, reason=size or ""))
         elif spec.pretrained:
             cells.append(Planned(*spec.cell, runs, 0, size))
         else:

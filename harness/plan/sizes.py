@@ -9,6 +9,7 @@ import torch
 import zoo
 from harness import machine
 from harness.errors import UserError
+from harness.isolation.attempt import Unanswered, attempt
 from harness.plan import published_rows
 from harness.records.spec import Cell, RunSpec
 from harness.suite.loaded import LoadedSuite
@@ -16,19 +17,23 @@ from tasks.base import Task
 from zoo import architectures, cache
 from zoo import size as sizing
 from zoo.contract import Model, Role, Shape
+from zoo.registry import load_plugin
 from zoo.types import Unsupported
 
-Sizes = dict[Cell, "sizing.Size | str"]
-"""By cell, its size, or the reason why it cannot be."""
+Sizes = dict[Cell, "sizing.Size | str | None"]
+"""By cell, its size, or the reason why it cannot be; None where a plug-in did not answer, and its run is to find out."""
 
 
-def solve(specs: list[RunSpec], loaded: LoadedSuite) -> Sizes:
-    """The size of every cell, or why it cannot be; a UserError names the line of a wrong option."""
+def solve(specs: list[RunSpec], loaded: LoadedSuite, *, apart: bool = False) -> Sizes:
+    """The size of every cell, or why it cannot be; a UserError names the line of a wrong option.
+
+    With `apart`, plug-ins are asked in processes of their own, so that none that hangs keeps others from being made.
+    """
     with cache.kept() as known:
-        return _solve(specs, loaded, known)
+        return _solve(specs, loaded, known, apart)
 
 
-def _solve(specs: list[RunSpec], loaded: LoadedSuite, known: dict[str, Any]) -> Sizes:
+def _solve(specs: list[RunSpec], loaded: LoadedSuite, known: dict[str, Any], apart: bool) -> Sizes:
     sizes: Sizes = {}
     for spec in specs:
         if spec.cell in sizes:
@@ -37,6 +42,8 @@ def _solve(specs: list[RunSpec], loaded: LoadedSuite, known: dict[str, Any]) -> 
         try:
             if spec.pretrained:
                 sizes[spec.cell] = published_rows.size(published_rows.open_weights(spec, task), task)
+            elif apart and spec.plugins:
+                sizes[spec.cell] = _size_apart(spec, loaded.plugins_of(spec))
             else:
                 sizes[spec.cell] = _known_size(spec, task, known)
         except Unsupported as error:
@@ -49,6 +56,31 @@ def _solve(specs: list[RunSpec], loaded: LoadedSuite, known: dict[str, Any]) -> 
             where = loaded.locate_error(*spec.cell[:2], str(error), spec.track)
             raise loaded.error(message, where) from None
     return sizes
+
+
+def _size_apart(spec: RunSpec, plugins: tuple[str, ...]) -> "sizing.Size | None":
+    """The size of a cell that needs plug-ins, found in a process of its own; None where that hangs or ends its process.
+
+    Raises: as `resolve_size`.
+    """
+    try:
+        found = attempt(_size_or_error, spec, plugins, seconds=60.0)
+    except Unanswered:
+        return None
+    if isinstance(found, Exception):
+        raise found
+    size: sizing.Size = found
+    return size
+
+
+def _size_or_error(spec: RunSpec, plugins: tuple[str, ...]) -> "sizing.Size | Exception":
+    for plugin in plugins:
+        load_plugin(plugin)
+    try:
+        return resolve_size(spec, spec.build_task())
+    except (ValueError, TypeError) as error:  # zoo.Unsupported among them
+        kind = next(kind for kind in (Unsupported, ValueError, TypeError) if isinstance(error, kind))
+        return kind(str(error))
 
 
 def _known_size(spec: RunSpec, task: Task, known: dict[str, Any]) -> "sizing.Size | str":

@@ -63,6 +63,11 @@ class LoadedSuite:
         """Plug-ins as (name in the suite, what to import)."""
         return [(p, str((self.folder / p).resolve()) if p.endswith(".py") else p) for p in self.suite.plugins]
 
+    def plugins_of(self, spec: RunSpec) -> tuple[str, ...]:
+        """What to import for a run."""
+        own = {name for name, _ in spec.plugins}
+        return tuple(where for name, where in self.plugins if name in own)
+
     def described(self, runs: Iterable[RunSpec]) -> dict[str, Any]:
         """What a board needs to know beside the records, the suite as written, and the ids of its runs."""
         suite = self.suite
