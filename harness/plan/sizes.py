@@ -21,7 +21,7 @@ from zoo.registry import load_plugin
 from zoo.types import Unsupported
 
 Sizes = dict[Cell, "sizing.Size | str | None"]
-"""By cell, its size, or the reason why it cannot be; None where a plug-in did not answer, and its run is to find out."""
+"""By cell, its size, or why it cannot be; None where a plug-in did not answer, and its run is to find out."""
 
 
 def solve(specs: list[RunSpec], loaded: LoadedSuite, *, apart: bool = False) -> Sizes:
