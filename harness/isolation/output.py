@@ -1,6 +1,5 @@
 """What a process prints, kept in a file that cannot grow without bound."""
 
-import collections
 import contextlib
 import os
 from pathlib import Path
@@ -12,27 +11,22 @@ class Output:
 
     def __init__(self, file: Path | None, most: int) -> None:
         self.file, self.half = file, most // 2
-        self.first = self.total = self.kept = 0
-        self.last: collections.deque[bytes] = collections.deque()
+        self.first = self.total = 0
+        self.last = b""
         self.handle: BinaryIO | None = None
 
     def add(self, data: bytes) -> None:
         """Keep what was printed."""
-        self.total += len(data)
         head, tail = data[: self.half - self.first], data[self.half - self.first :]
-        self.first += len(head)
+        self.first, self.total = self.first + len(head), self.total + len(data)
         self._write(head)
-        if tail:
-            self.last.append(tail)
-            self.kept += len(tail)
-            while self.kept - len(self.last[0]) >= self.half:
-                self.kept -= len(self.last.popleft())
+        self.last = (self.last + tail)[-self.half :]
 
     def close(self) -> None:
         """Write the end of it."""
-        if missing := self.total - self.first - self.kept:
+        if missing := self.total - self.first - len(self.last):
             self._write(f"\n[... {missing:,} bytes left out ...]\n".encode())
-        self._write(b"".join(self.last))
+        self._write(self.last)
         if self.handle is not None:
             self.handle.close()
 

@@ -1,0 +1,156 @@
+"""What a supervised process may do, and how its end is told: each fault is planted, and nothing may be left of it."""
+
+import os
+import signal
+import time
+
+import psutil
+import pytest
+
+from harness.execute import worker
+from harness.isolation import memory
+from harness.isolation.attempt import Unanswered, attempt
+from harness.isolation.output import Output
+from harness.isolation.supervisor import Bounds, Ended, Supervised
+
+FAULTS = """
+import os, signal, subprocess, sys, threading, time
+from harness.isolation.beat import beat
+
+def returns(report): report({"at": os.getpid()})
+def raises(report): raise RuntimeError("planted")
+def leaves(report): os._exit(3)
+def killed(report): os.kill(os.getpid(), signal.SIGKILL)
+def hangs(report): time.sleep(600)
+def beats(report):
+    for _ in range(8):
+        time.sleep(0.25)
+        beat()
+def deaf(report):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    report({"at": os.getpid()})
+    time.sleep(600)
+def threads(report): threading.Thread(target=time.sleep, args=(600,)).start()
+def hungry(report):
+    kept = [bytearray(1 << 24)]
+    while True: kept.append(bytearray(os.urandom(1 << 10) * (1 << 14)))
+def spawns(report):
+    report({"at": subprocess.Popen(["sleep", "600"], start_new_session=True).pid})
+    if os.fork() == 0:
+        os.setsid()
+        report({"at": os.getpid()})
+        time.sleep(600)
+    time.sleep(0.3)
+def prints(report):
+    os.write(1, b"first ")
+    for _ in range(100): os.write(2, b"x" * 1000)
+    os.write(1, b" last")
+def adds(one, other): return one + other
+def sleeps(): time.sleep(600)
+"""
+
+
+@pytest.fixture
+def start(tmp_path, monkeypatch):
+    """Starts one of `FAULTS` under bounds; what it reports, and how it ended."""
+    (tmp_path / "planted_faults.py").write_text(FAULTS)
+    monkeypatch.syspath_prepend(tmp_path)
+    import planted_faults
+
+    def start(name, ask=None, **bounds):
+        process, said = Supervised(Bounds(**bounds), getattr(planted_faults, name)), []
+        while not process.gone:
+            said += process.events()
+            if said and ask:
+                process.ask(ask)
+            time.sleep(0.02)
+        return said, process.ended
+
+    return start
+
+
+@pytest.mark.parametrize(
+    ("fault", "bounds", "ended"),
+    [
+        ("returns", {}, Ended(0, "")),
+        ("raises", {}, Ended(1, "")),
+        ("leaves", {}, Ended(3, "")),
+        ("killed", {}, Ended(-signal.SIGKILL, "")),
+        ("threads", {}, Ended(0, "")),
+        ("hangs", {"timeout": 0.3}, Ended(-signal.SIGTERM, "timeout")),
+        ("hangs", {"stall": 0.3}, Ended(-signal.SIGTERM, "stalled")),
+        ("beats", {"stall": 1.5}, Ended(0, "")),
+    ],
+)
+def test_how_a_process_ended_is_told(start, fault, bounds, ended):
+    assert start(fault, **bounds)[1] == ended
+
+
+def test_memory_is_bounded_by_a_control_group_or_else_by_each_process(start, monkeypatch):
+    _, ended = start("hungry", memory=2_000_000_000)
+    assert ended in (Ended(-signal.SIGKILL, "memory"), Ended(1, "")), "killed by the kernel, or a MemoryError"
+
+
+@pytest.mark.parametrize("ask", [None, "stop", "kill"])
+def test_nothing_is_left_of_what_a_process_started(start, ask):
+    said, _ = start("spawns", ask)
+    assert said
+    assert not [event["at"] for event in said if psutil.pid_exists(event["at"])]
+
+
+def test_who_ignores_that_it_should_stop_is_killed(start, monkeypatch):
+    said, ended = start("deaf", "stop")
+    assert ended == Ended(-signal.SIGKILL, "asked")
+    assert not psutil.pid_exists(said[0]["at"])
+
+
+def test_the_first_and_the_last_of_what_is_printed_are_kept(start, tmp_path):
+    start("prints", output=2000, log=tmp_path / "run" / "output.txt")
+    kept = (tmp_path / "run" / "output.txt").read_bytes()
+    assert kept.startswith(b"first x")
+    assert kept.endswith(b"x last")
+    assert b"[... 98,011 bytes left out ...]" in kept
+    start("returns", log=tmp_path / "none.txt")
+    assert not (tmp_path / "none.txt").exists()
+
+
+def test_output_is_never_written_through_a_link(tmp_path):
+    (tmp_path / "theirs").write_text("kept")
+    (tmp_path / "output.txt").symlink_to(tmp_path / "theirs")
+    output = Output(tmp_path / "output.txt", 100)
+    output.add(b"printed")
+    output.close()
+    assert (tmp_path / "theirs").read_text() == "kept"
+
+
+def test_a_call_that_may_never_return_is_bounded(start):
+    import planted_faults
+
+    assert attempt(planted_faults.adds, 1, 2, seconds=60) == 3
+    with pytest.raises(Unanswered, match="does not end within 0 s"):
+        attempt(planted_faults.sleeps, seconds=0.2)
+    with pytest.raises(Unanswered, match="exit code 1"):
+        attempt(planted_faults.adds, 1, "a", seconds=60)
+
+
+def test_the_kernel_s_word_is_read(tmp_path):
+    (tmp_path / "memory.events").write_text("low 0\noom 3\noom_kill 2\noom_group_kill 0\n")
+    assert memory.kills(tmp_path) == 2
+    assert 0 < memory.machine_memory() <= psutil.virtual_memory().total
+
+
+def test_a_run_is_worked_on_by_one_process_and_a_dead_one_holds_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(worker, "PATIENCE", 0.3)
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with worker.own(tmp_path):
+            os.write(write, b"!")
+            time.sleep(600)
+    os.read(read, 1)
+    with pytest.raises(BlockingIOError, match="another process"), worker.own(tmp_path):
+        pass
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    with worker.own(tmp_path):
+        pass
