@@ -18,6 +18,7 @@ import torch
 from harness import machine
 from harness.bench import peers
 from harness.bench.subject import Subject, loss
+from harness.isolation.memory import kills
 from harness.processes import launch
 from harness.training.optimizer import descend
 from zoo import size as sizing
@@ -178,6 +179,8 @@ class Worker:
     pipe: Any
     facts: dict[str, Any] = field(default_factory=dict)
     turns: list[list[float]] = field(default_factory=list)
+    kills: int = field(default_factory=kills)
+    """How many processes the kernel had killed when it started, because memory ran out."""
 
     def ask(self, *request: Any) -> Any:
         """What a method of `Measurements` returns there; without a request, the facts that are sent first.
@@ -191,9 +194,8 @@ class Worker:
             answer = self.pipe.recv()
         except (EOFError, OSError):
             self.process.join(5)
-            if self.process.exitcode == -9:
-                why = "the process was killed, most likely because memory ran out"
-                raise MeasurementFailed("oom", why) from None
+            if kills() > self.kills:
+                raise MeasurementFailed("oom", "the kernel killed the process because memory ran out") from None
             raise MeasurementFailed("failed", "the process ended") from None
         if isinstance(answer, MeasurementFailed):
             raise answer

@@ -95,8 +95,8 @@ class Pool(Generic[J]):
             try:
                 while (queue or self.slots) and not asked:
                     while queue and len(self.slots) < self.workers:
-                        queue += self._start(queue.pop())
-                    queue += self._step()
+                        queue[:0] = self._start(queue.pop())  # again, after all others: the machine may be better then
+                    queue[:0] = self._step()
             finally:
                 self._stop(asked)
         if asked:

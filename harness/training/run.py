@@ -64,6 +64,8 @@ class Run:
         self.optimizer = self._adamw(self.model)
         self.schedule = self.model.recipe.schedule or self.settings.schedule
         self.progress = Progress()
+        self.unsaved = False
+        """Whether the last attempt to write a checkpoint failed."""
         self.watch = Watch(self.model, self.optimizer, self.loss, self.autocast)
         self._load_checkpoint()
 

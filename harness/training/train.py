@@ -104,13 +104,15 @@ def train_steps(run: Run, stop: Callable[[], bool], checkpoint: float) -> None:
 
 
 def save_checkpoint(run: Run) -> None:
-    """Write a checkpoint; where that cannot be, the one before stays, and training goes on."""
+    """Write a checkpoint; where that cannot be, the one before stays, training goes on, and it is said once."""
     try:
         run.save_checkpoint()
+        run.unsaved = False
     except (OSError, RuntimeError) as error:  # torch raises RuntimeError where its writer fails
-        run.report(
-            {"event": "note", "message": f"no checkpoint could be written: {' '.join(str(error).split())[:200]}"}
-        )
+        if not run.unsaved:
+            why = " ".join(str(error).split())[:200]
+            run.report({"event": "note", "message": f"no checkpoint can be written to {run.folder}: {why}"})
+        run.unsaved = True
 
 
 def step(run: Run, batch: Batch) -> None:
