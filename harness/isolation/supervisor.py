@@ -30,6 +30,8 @@ GRACE = 4.0
 """Seconds between asking a process to stop and killing it."""
 TICK = 0.5
 """Seconds between two looks at the bounds."""
+SUMS = 2.0
+"""Seconds between two sums of memory, each of which looks at every process of the machine."""
 PATIENCE = 5
 """A process is stalled if it shows no sign of life for this many times the longest that it has ever needed."""
 
@@ -150,7 +152,7 @@ class _Supervisor:
         self.caller, self.events, self.output = pipes
         self.log = Output(bounds.log, bounds.output)
         self.kills = memory.kills(group.memory)
-        self.started = self.beaten = time.monotonic()
+        self.started = self.beaten = self.summed = time.monotonic()
         self.beats, self.longest = 0, 0.0
         self.cause: Cause = ""
         self.deadline: float | None = None
@@ -215,8 +217,10 @@ class _Supervisor:
             return
         if self.bounds.timeout is not None and now - self.started > self.bounds.timeout:
             self._stop("timeout")
-        if self.bounds.memory and not self.group.memory and tree.memory_of_descendants() > self.bounds.memory:
-            self._kill("memory")
+        if self.bounds.memory and not self.group.memory and now > self.summed + SUMS:
+            self.summed = now
+            if tree.memory_of_descendants() > self.bounds.memory:
+                self._kill("memory")
         self._check_beat(now)
 
     def _check_beat(self, now: float) -> None:
