@@ -63,7 +63,7 @@ CHARTS = {
 def of(
     section: Section, board: Board, records: Iterable[Record], width: int | str = "container", *, legend: bool = False
 ) -> list[Chart]:
-    """The charts of a section that can be drawn, in the order of `CHARTS`; `records` are those of the whole board."""
+    """The charts of a section that can be drawn, in the order of `CHARTS`; `records` has those of its table."""
     frame = Frame(looks(row.architecture for task in board.tasks for row in task.rows), width, legend)
     (subject, left), own = _best(section.subject), []
     if isinstance(subject, TaskBoard):

@@ -99,7 +99,7 @@ def opacity(full: float = 1.0, *, unless: float | None = None) -> alt.OpacityVal
 
 def table(rows: Iterable[Mapping[str, Any]]) -> alt.InlineData:
     """Rows as the data of a chart, numbers in six figures."""
-    return alt.InlineData(values=[{key: _six(value) for key, value in row.items()} for row in rows])
+    return alt.InlineData(values=tuple({key: _six(value) for key, value in row.items()} for row in rows))
 
 
 def _six(value: Any) -> Any:

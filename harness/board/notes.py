@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from harness.board import questions, tuning
 from harness.board.comparable import Common, Machine, by_architecture, grouped, machines, vouched
@@ -15,6 +15,7 @@ from harness.records.spec import MatchRule
 from harness.stats import Comparison, Influence
 from harness.training.overrides import describe
 from harness.units import short
+from zoo.types import Role
 
 LISTED = 100
 """Notes name as many rows."""
@@ -212,23 +213,27 @@ def _gates(board: TaskBoard, finals: Sequence[Record]) -> list[str]:
     """Ranked rows that did not go through every gate: the suite skips some, or the records are older than them."""
     names = {row.architecture for row in board.ranked}
     done = [r for r in finals if r.status == "ok" and r.spec.architecture_label in names]
+    judged = {(r.spec.architecture_label, *_judged(r)) for r in done}  # as good as equal for all seeds of a row
 
-    def listed(lacking: Callable[[Record], Iterable[str]]) -> str:
-        """Like "causal, untrained (pre_ln, lstm)"; without names where it is all rows."""
-        rows = grouped((gate, r.spec.architecture_label) for r in done for gate in lacking(r))
+    def listed(lacking: Iterable[tuple[str, str]]) -> str:
+        """Like "causal, untrained (pre_ln, lstm)" of (gate, row); without names where it is all rows."""
+        rows = grouped(lacking)
         groups = grouped((tuple(sorted({*rows[gate]})), gate) for gate in gates() if gate in rows)
         every = tuple(sorted(names))
         return "; ".join(", ".join(own) + (f" ({_listed(who)})" if who != every else "") for who, own in groups.items())
 
-    skipped, older = listed(lambda r: r.eligibility.skipped), listed(_not_judged)
+    skipped = listed((gate, name) for name, *_, left_out in judged for gate in left_out)
+    older = listed((gate, name) for name, role, matched, passed, left_out in judged
+                   for gate in {*applied(role, matched=matched)} - {*passed, *left_out})  # fmt: skip
     found = [f"gates skipped: {skipped}"] if skipped else []
     return found + ([f"not judged by {older}: older records"] if older else [])
 
 
-def _not_judged(record: Record) -> set[str]:
-    """The gates that a record neither passed nor was to skip."""
-    matched, known = record.size is not None and record.size.mismatch is not None, record.eligibility
-    return {*applied(record.spec.role, matched=matched)} - {*known.gates, *known.skipped}
+def _judged(record: Record) -> tuple[Role, bool, tuple[str, ...], tuple[str, ...]]:
+    """What decides which gates a record should have: its role, whether its size is matched; and those it has or left
+    out."""
+    known, size = record.eligibility, record.size
+    return record.spec.role, size is not None and size.mismatch is not None, (*known.gates,), known.skipped
 
 
 def _rates(rows: Sequence[Row]) -> list[str]:

@@ -91,7 +91,7 @@ def lines(columns: Sequence[Column], items: Iterable[Any]) -> list[Line]:
     return [Line([column.cell(item) for column in columns]) for item in items]
 
 
-LONG, SHOWN = 200, 100
+LONG, SHOWN = 100, 40
 """Tables of more lines than LONG are cut after SHOWN on a terminal, which takes 1 ms a line."""
 
 

@@ -78,24 +78,23 @@ def _meter(runs: Sequence[Record]) -> tuple[Meter, str, str]:
 
 def _time(runs: Sequence[Record], task: TaskBoard, target: float, meter: Meter) -> float:
     """When the median run is first seen at the target."""
-    higher, curves = task.higher_is_better, [_points(run, task.metric, meter) for run in runs]
-    return stats.median_time([stats.time_to_target(points, target, higher_is_better=higher) for points in curves])
+    seen = [_reached(run, task.metric, meter, target, higher_is_better=task.higher_is_better) for run in runs]
+    return stats.median_time(seen)
 
 
-def _points(run: Record, metric: str, meter: Meter) -> list[tuple[float, float]]:
-    """(time, validation score) wherever a run was scored, its end included.
+def _reached(run: Record, metric: str, meter: Meter, target: float, *, higher_is_better: bool) -> float:
+    """When a run is first seen at the target, wherever it was scored, its end included.
 
     Tokens are divided by the run's speed relative to the reference timed in turn with it.
     """
-    speed = (run.speed.relative if meter == "tokens" else None) or 1.0
-    end = (run.budget.used.of(meter), run.metrics.valid.get(metric))
+    points, before = [(run.budget.used.of(meter), run.metrics.valid.get(metric))], math.inf
     if isinstance(run.curve, Curve):
-        points = run.curve.scored(metric, meter)
+        before = run.curve.reached(metric, meter, target, higher_is_better=higher_is_better)
     else:
-        points = [
-            (getattr(p, meter), p.valid[metric]) for p in run.curve if p.valid and p.valid.get(metric) is not None
-        ]
-    return [(at / speed, score) for at, score in [*points, end] if score is not None and math.isfinite(score)]
+        points += [(getattr(point, meter), (point.valid or {}).get(metric)) for point in run.curve]
+    known = [(at, score) for at, score in points if score is not None and math.isfinite(score)]
+    speed = (run.speed.relative if meter == "tokens" else None) or 1.0
+    return min(before, stats.time_to_target(known, target, higher_is_better=higher_is_better)) / speed
 
 
 def _row(

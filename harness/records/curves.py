@@ -1,6 +1,7 @@
 """The curves of published runs: their points stay in arrays, and become objects when one looks at a curve."""
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -48,23 +49,36 @@ class Points:
 
         runs, scores = pc.run_end_encode(_whole(table["run_id"])), _whole(table["scores"])
         ends = runs.run_ends.to_pylist()
-        self.places = dict(zip(runs.values.to_pylist(), pairwise([0, *ends]), strict=True))
+        self.places = dict(zip(runs.values.to_pylist(), enumerate(pairwise([0, *ends])), strict=True))
+        self.firsts = np.array([0, *ends[:-1]])
         self.numbers = {name: _whole(table[name]).to_numpy(zero_copy_only=False) for name in POINT}  # nulls are NaN
         keys = scores.values.field("name").cast(pa.dictionary(pa.int32(), pa.string()))
         values = scores.values.field("value")
         self.names, self.scores = keys.dictionary.to_pylist(), values.to_numpy(zero_copy_only=False)
         self.keys, self.offsets = keys.indices.to_numpy(), scores.offsets.to_numpy()
         self.unscored = scores.is_null().to_numpy(zero_copy_only=False)
-        self.extra, self.by_metric = _whole(table["extra"]), dict[str, NDArray[np.float64]]()
+        self.extra, self.seen = _whole(table["extra"]), dict[tuple[object, ...], list[float]]()
+        self.by_metric = dict[str, NDArray[np.float64]]()
 
-    def scored(self, run_id: str, metric: str, meter: str) -> list[tuple[float, float]]:
-        """(meter, score) of the points of one run that have this score."""
-        first, last = self.places.get(run_id, (0, 0))
-        if metric not in self.by_metric:
-            self.by_metric[metric] = self._of(metric)
-        scores = self.by_metric[metric][first:last]
-        has = scores == scores
-        return [*zip(self.numbers[meter][first:last][has].tolist(), scores[has].tolist(), strict=True)]
+    def span(self, run_id: str) -> tuple[int, int]:
+        """Where the points of one run begin and end."""
+        return self.places[run_id][1] if run_id in self.places else (0, 0)
+
+    def reached(self, run_id: str, metric: str, meter: str, target: float, *, higher_is_better: bool) -> float:
+        """What the meter shows at the first point of a run with this score at the target or past it; ∞ without one."""
+        import numpy as np
+
+        if run_id not in self.places:
+            return math.inf
+        asked = metric, meter, target, higher_is_better
+        if asked not in self.seen:  # for all runs at once
+            if metric not in self.by_metric:
+                self.by_metric[metric] = self._of(metric)
+            scores = self.by_metric[metric]
+            there = scores >= target if higher_is_better else scores <= target
+            at = np.where(there & np.isfinite(scores), self.numbers[meter], np.inf)
+            self.seen[asked] = np.fmin.reduceat(at, self.firsts).tolist()
+        return self.seen[asked][self.places[run_id][0]]
 
     def _of(self, metric: str) -> "NDArray[np.float64]":
         """This score at every point, NaN where it has none."""
@@ -77,7 +91,7 @@ class Points:
 
     def read(self, run_id: str) -> Iterator[CurvePoint]:
         """The points of one run."""
-        first, last = self.places.get(run_id, (0, 0))
+        first, last = self.span(run_id)
         tokens, steps, flops, seconds, loss = (column[first:last].tolist() for column in self.numbers.values())
         offsets, unscored = self.offsets[first : last + 1].tolist(), self.unscored[first:last].tolist()
         keys = [self.names[key] for key in self.keys[offsets[0] : offsets[-1]].tolist()]
@@ -108,12 +122,12 @@ class Curve(Sequence[CurvePoint]):
         return self._points().read(self._run_id)
 
     def __len__(self) -> int:
-        first, last = self._points().places.get(self._run_id, (0, 0))
+        first, last = self._points().span(self._run_id)
         return last - first
 
-    def scored(self, metric: str, meter: str) -> list[tuple[float, float]]:
-        """(meter, score) of the points that have this score on valid."""
-        return self._points().scored(self._run_id, metric, meter)
+    def reached(self, metric: str, meter: str, target: float, *, higher_is_better: bool) -> float:
+        """See `Points.reached`."""
+        return self._points().reached(self._run_id, metric, meter, target, higher_is_better=higher_is_better)
 
     def __getitem__(self, at: Any) -> Any:
         return [*self][at]

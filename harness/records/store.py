@@ -96,12 +96,16 @@ class Store:
 
     def ids(self) -> list[str]:
         """The run ids of every record, sorted."""
-        return sorted({*self.published.ids(), *(path.parent.name for path in self.folder.glob("*/record.json"))})
+        return sorted(self.own_ids().union(self.published.ids()))
+
+    def own_ids(self) -> set[str]:
+        """The run ids of the records made here."""
+        return {path.parent.name for path in self.folder.glob("*/record.json")}
 
     def records(self) -> list[Record]:
         """Every record of the suite, by run id."""
         with no_collection():
-            own = {path.parent.name: read_record(path) for path in self.folder.glob("*/record.json")}
+            own = {run_id: read_record(self.run_folder(run_id) / "record.json") for run_id in self.own_ids()}
             known = [*own.values(), *self.published.records(leaving_out=own)]
         return sorted(known, key=lambda record: record.run_id)
 

@@ -143,8 +143,10 @@ class Site:
             more = Note(f"the first {most} of {len(section.lines)} lines; the downloads have all")
             shown = replace(section, lines=section.lines[:most], notes=[more, *section.notes])
         view = section_view(shown, run_page, suite.runs)
+        task = section.subject
+        records = suite.tables.get((task.task, task.track), []) if isinstance(task, TaskBoard) else []
         with debug_mode(False):  # tests check the charts against Vega-Lite's schema; here that takes half of the time
-            drawn = charts.of(section, suite.board, suite.records)
+            drawn = charts.of(section, suite.board, records)
             figures = [figure(f"{view.id}:{chart.name}", chart.caption, chart.chart) for chart in drawn]
         view = replace(view, charts=figures)
         if not section.columns:

@@ -9,7 +9,7 @@ from harness.board.rows import Row
 if TYPE_CHECKING:
     from harness.site.build import Site
 
-COLUMNS = ("board", "metric", "difference", "verdict", "FLOPs", "speed", "state", "params")
+COLUMNS = ("board", "metric", "difference", "± (95%)", "verdict", "FLOPs", "speed", "state", "params")
 
 
 def names(site: Site) -> list[str]:

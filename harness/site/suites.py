@@ -8,6 +8,7 @@ from typing import Any
 
 from harness.board.comparable import grouped
 from harness.board.model import Board, TaskBoard
+from harness.board.ranking import TableKey, table_of
 from harness.board.report import of_store
 from harness.errors import UserError
 from harness.records.record import Record
@@ -37,6 +38,11 @@ class Suite:
         return [record for record in self.records if record.spec.kind == "final"]
 
     @cached_property
+    def tables(self) -> dict[TableKey, list[Record]]:
+        """Trials and final runs by the table they belong to."""
+        return grouped((table_of(record), record) for record in self.records)
+
+    @cached_property
     def _by_cell(self) -> dict[Cell, list[Record]]:
         return grouped((record.spec.cell, record) for record in self.finals)
 
@@ -59,7 +65,7 @@ def read_suite(name: str, root: Path) -> Suite:
     """
     store = Store(name, root)
     board, records = of_store(store)
-    only_published = not any(store.made_here(record.run_id) for record in records)
+    only_published = store.own_ids().isdisjoint(record.run_id for record in records)
     files = store.published.index.get("files", {}) if only_published else {}
     return Suite(name, board, records, store.described(), files)
 

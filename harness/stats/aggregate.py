@@ -61,8 +61,8 @@ def iqm(runs: Runs) -> float:
     The mean of the middle half of the weight; a run on the border of the quarter counts in part. The worst quarter is
     set aside, what is missing among it: so `mean` belongs beside it.
     """
-    values, weights = _pooled([np.asarray(task or (0.0,), dtype=np.float64)[None] for task in runs])
-    return float(_iqm(values, weights)[0])
+    tasks = [[*task] or [0.0] for task in runs]
+    return float(_iqm(np.concatenate(tasks)[None], _weights(tuple(map(len, tasks))))[0])
 
 
 def mean(runs: Runs) -> float:
@@ -75,9 +75,8 @@ def iqm_interval(runs: Runs, level: float = LEVEL) -> Interval | None:
     if all(len(task) < 2 for task in runs):
         return None
     ordered = sorted(sorted(task) or [0.0] for task in runs)  # so that the order of tasks and seeds never matters
-    chosen = _choices(tuple(map(len, ordered)), RESAMPLES)
-    drawn = [np.asarray(task, dtype=np.float64)[seeds] for task, seeds in zip(ordered, chosen, strict=True)]
-    return _percentiles(_iqm(*_pooled(drawn)), level)
+    sizes = tuple(map(len, ordered))
+    return _percentiles(_iqm(np.concatenate(ordered)[_pooled(sizes, RESAMPLES)], _weights(sizes)), level)
 
 
 def profile(runs: Runs, taus: ArrayLike) -> Floats:
@@ -218,10 +217,16 @@ def _counts(sizes: tuple[int, ...], draws: int) -> list[Floats]:
     return [(places[:, :, None] == np.arange(places.shape[1])).sum(axis=1) * 1.0 for places in _choices(sizes, draws)]
 
 
-def _pooled(tasks: Sequence[Floats]) -> tuple[Floats, Floats]:
-    """Scores (draws, all runs) of all tasks side by side, and their weights, by which every task is as heavy."""
-    weights = [np.full(task.shape[1], 1 / task.shape[1] / len(tasks)) for task in tasks]
-    return np.concatenate(tasks, axis=1), np.concatenate(weights)
+@lru_cache(maxsize=2)
+def _pooled(sizes: tuple[int, ...], draws: int) -> Seeds:
+    """(draws, all runs): the places that `_choices` draws where all sets stand side by side."""
+    starts = np.cumsum([0, *sizes[:-1]])
+    return np.concatenate([own + start for own, start in zip(_choices(sizes, draws), starts, strict=True)], axis=1)
+
+
+def _weights(sizes: Sequence[int]) -> Floats:
+    """Of all runs of all tasks side by side, by which every task is as heavy."""
+    return np.repeat([1 / size / len(sizes) for size in sizes], sizes)
 
 
 def _iqm(values: Floats, weights: Floats) -> Floats:

@@ -49,9 +49,13 @@ function charts() {
   const waiting = new Set($$("[data-chart]"));
   const start = figure => waiting.delete(figure) && draw($(".plot", figure), JSON.parse(document.getElementById(figure.dataset.chart).textContent))
     .catch(error => { $(".plot", figure).textContent = `This chart cannot be drawn: ${error.message}.`; });
-  const seen = new IntersectionObserver(entries => entries.filter(e => e.isIntersecting).forEach(e => start(e.target)), {rootMargin: "400px"});
-  waiting.forEach(figure => seen.observe(figure));
+  onSight(waiting, start);
   addEventListener("beforeprint", () => waiting.forEach(start));
+}
+
+function onSight(elements, start) {
+  const seen = new IntersectionObserver(entries => entries.filter(e => e.isIntersecting).forEach(e => { seen.unobserve(e.target); start(e.target); }), {rootMargin: "400px"});
+  elements.forEach(element => seen.observe(element));
 }
 
 // tables: sorted by a click on a column, searched, columns hidden
@@ -60,7 +64,7 @@ async function tables() {
   DataTable.ext.errMode = "console";
   for (const [way, sign] of [["asc", 1], ["desc", -1]])  // what is missing comes last in both directions
     DataTable.ext.type.order[`num-${way}`] = (x, y) => x === y ? 0 : x === -Infinity ? 1 : y === -Infinity ? -1 : sign * (x - y);
-  for (const table of $$("table.board:not(#comparison)")) {
+  const start = table => {
     const long = table.tBodies[0].rows.length > 200, many = table.tBodies[0].rows.length > 12;
     const made = new DataTable(table, {
       order: [], autoWidth: false, paging: long, pageLength: 100, info: long,
@@ -68,7 +72,8 @@ async function tables() {
         topEnd: many ? "search" : null, bottomStart: long ? "info" : null, bottomEnd: long ? "paging" : null},
     });
     fit(made, table);
-  }
+  };
+  onSight($$("table.board:not(#comparison)"), start);  // dozens of long ones take seconds
   matrix(DataTable);
 }
 
@@ -149,14 +154,16 @@ async function compare() {
   form.a.value = names.includes(state.get("a")) ? state.get("a") : names[0];
   form.b.value = names.includes(state.get("b")) ? state.get("b") : names[1] || names[0];
   const render = (value, type) => type === "display" ? digits(value) : value;
+  const exact = (cell, value) => { cell.dataset.order = value ?? ""; };  // for `save`
   const made = new DataTable("#comparison", {
     order: [], paging: false, info: false, autoWidth: false, layout: {topStart: null, topEnd: null},
     columns: [
       {data: "board", render: (value, type, row) => type !== "display" ? value : Object.assign(document.createElement("a"), {href: row.href, textContent: value})},
       {data: "metric", render: DataTable.render.text()},
-      {data: "difference", className: "number", render: (value, type, row) => type !== "display" ? value : value == null ? "–" : `${value > 0 ? "+" : ""}${digits(value)}${row.half ? ` ± ${digits(row.half)}` : ""}`},
+      {data: "difference", className: "number", createdCell: exact, render: (value, type) => type !== "display" ? value : `${value > 0 ? "+" : ""}${digits(value)}`},
+      {data: "half", className: "number", createdCell: exact, render},
       {data: "verdict", render: DataTable.render.text()},
-      ...["flops", "speed", "state", "params"].map(data => ({data, className: "number", render})),
+      ...["flops", "speed", "state", "params"].map(data => ({data, className: "number", createdCell: exact, render})),
     ],
   });
   const show = async () => {
@@ -186,14 +193,14 @@ async function compare() {
 
 // a table as a file: what stands in its cells, numbers in full
 function save(kind, table) {
-  const rows = $$("tr", table).map(row => [...row.cells].map(cell => cell.dataset.order && cell.classList.contains("number") ? cell.dataset.order : cell.innerText.trim()));
+  const rows = $$("tr", table).map(row => [...row.cells].map(cell => cell.dataset.order && cell.classList.contains("number") ? Number(cell.dataset.order) : cell.innerText.trim()));
   const [heads, ...lines] = rows;
   const safe = text => /^[=+\-@\t\r]/.test(text) && isNaN(text) ? `'${text}` : text;
   const tex = text => text.replace(/[\\{}$&#%_^~]/g, c => ({"\\": "\\textbackslash{}", "^": "\\^{}", "~": "\\~{}"})[c] || `\\${c}`);
   const text = {
-    csv: () => rows.map(row => row.map(cell => `"${safe(cell).replaceAll('"', '""')}"`).join(",")).join("\n"),
+    csv: () => rows.map(row => row.map(cell => `"${safe(String(cell)).replaceAll('"', '""')}"`).join(",")).join("\n"),
     json: () => JSON.stringify(lines.map(row => Object.fromEntries(row.map((cell, i) => [heads[i], cell]))), null, 1),
-    tex: () => ["\\begin{tabular}{" + "l".repeat(heads.length) + "}", "\\toprule", ...rows.map((row, i) => row.map(tex).join(" & ") + " \\\\" + (i ? "" : "\n\\midrule")), "\\bottomrule", "\\end{tabular}"].join("\n"),
+    tex: () => ["\\begin{tabular}{" + "l".repeat(heads.length) + "}", "\\toprule", ...rows.map((row, i) => row.map(cell => tex(String(cell))).join(" & ") + " \\\\" + (i ? "" : "\n\\midrule")), "\\bottomrule", "\\end{tabular}"].join("\n"),
   }[kind]();
   const link = Object.assign(document.createElement("a"), {href: URL.createObjectURL(new Blob([text + "\n"], {type: "text/plain"})), download: `${table.id.split(":")[0]}.${kind}`});
   link.click();

@@ -109,19 +109,20 @@ def test_a_comparison_is_that_of_the_board(visit, site, call):
     ours = {row[0].removeprefix("quick: "): row for row in shown if row[0].startswith("quick: ")}
     assert ours.keys() == by_task.keys()
     for task, row in ours.items():
-        difference, half = row[2].split(" ± ")
-        assert float(difference) == pytest.approx(by_task[task]["difference"], rel=1e-3)
-        assert float(half) == pytest.approx(by_task[task]["high"] - by_task[task]["difference"], rel=1e-3)
+        assert float(row[2]) == pytest.approx(by_task[task]["difference"], rel=1e-3)
+        assert float(row[3]) == pytest.approx(by_task[task]["high"] - by_task[task]["difference"], rel=1e-3)
         verdict = {"better": "s4d is better", "worse": "pre_ln is better"}.get(
             by_task[task]["verdict"], "not separated"
         )
-        assert row[3] == verdict
+        assert row[4] == verdict
     page.click("#swap")
     assert "a=pre_ln&b=s4d" in page.url
     with page.expect_download() as download:
         page.click("[data-save=csv][data-of=comparison]")
     lines = list(csv.reader(download.value.path().read_text().splitlines()))
     assert len(lines) == 1 + len(shown)
+    exact = {line[0].removeprefix("quick: "): -float(line[2]) for line in lines if line[0].startswith("quick: ")}
+    assert exact == {task: pytest.approx(row["difference"], rel=1e-12) for task, row in by_task.items()}
 
 
 def site_results():
