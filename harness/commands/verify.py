@@ -62,6 +62,8 @@ def command(
             click.echo(printable(row))
         for line in signed:
             click.echo(printable(line))
+        if undigested := sum(not record.digest for record in records):
+            click.echo(f"{undigested} record(s) without a digest: older code wrote them")
         for why, count in deeper.left_out.items():
             click.echo(printable(f"{count} record(s) checked in form only: {why}"))
         click.echo(f"{len(found)} problem(s)" if found else "every record is sound")

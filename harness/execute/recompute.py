@@ -2,17 +2,19 @@
 
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
-from harness.errors import UserError
 from harness.plan.expand import plugin_digest
 from harness.plan.sizes import build_model, examples_of, known_size, own_options, step_flops
 from harness.records.checks import FIRST_COMMITS, Problem, close, stream_by_step
+from harness.records.files import read_json
 from harness.records.find import MODEL
 from harness.records.record import Metrics, Record, Scores
 from harness.records.spec import RunSpec
@@ -22,13 +24,13 @@ from harness.training.overrides import overrides_of
 from tasks.base import DataError, Split, Task
 from zoo import cache
 from zoo.contract import Model
-from zoo.published import PretrainedError, load
+from zoo.published import load
 from zoo.size import Size, measure
 
 STEPS = 32
 """Steps whose batches are made anew, unless all are; the stream is one chain of hashes, so they are the first ones."""
 LARGEST = 1 << 26
-"""Parameters, and tokens of a step, beyond which no model is built for a record."""
+"""Parameters, tokens of a step, and examples, beyond which nothing is made for a record; and layers, times 2^16."""
 RESCORED = 1e-3
 """How far scores of kept weights may lie from the record's, relative: rounding, by machine, may turn a few answers."""
 
@@ -49,6 +51,7 @@ class Recompute:
         self._streams: dict[Any, list[str]] = {}
         self._models: dict[Any, tuple[float, list[Any]]] = {}
         self._opened = ExitStack()
+        self._opened.enter_context(patch.dict(os.environ, {"ZOOBENCH_OFFLINE": "1"}))  # no record leads to a download
         self._known = self._opened.enter_context(cache.kept())
 
     def __enter__(self) -> "Recompute":
@@ -67,14 +70,16 @@ class Recompute:
             return
         try:
             task = self._task(spec)
+            if _too_large(record, task):
+                self.left_out["too large to be made here"] += 1
+                return
             yield from self._data(record, task)
             yield from self._model(record, task)
             yield from self._weights(record, task, folder)
         except DataError as error:
             self.left_out[str(error)] += 1
-        except (KeyError, TypeError, ValueError, UserError) as error:
-            said = error.message if isinstance(error, UserError) else error.args[0] if error.args else error
-            yield "record", f"cannot be made here: {said}"
+        except Exception as error:  # whatever the options of somebody else's record lead to
+            yield "record", f"cannot be made here: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
     def _task(self, spec: RunSpec) -> Task:
         key = json.dumps([spec.task, spec.task_options], sort_keys=True)
@@ -140,9 +145,6 @@ class Recompute:
                 return
         if not record.digest:  # of code that counted FLOPs, and listed defaults, in other ways
             return
-        if solved.params > LARGEST or self._tokens(task, spec.seed, examples_of(spec, task)) > LARGEST:
-            self.left_out["too large to be built here"] += 1
-            return
         flops, defaults = self._built(spec, task, solved)
         if not close(flops, record.budget.flops_per_token or 0.0):
             yield "budget", f"{record.budget.flops_per_token} FLOPs a token, and {flops} here"
@@ -162,14 +164,14 @@ class Recompute:
         """Weights that lie beside a record give its scores."""
         if folder is None or record.status != "ok" or not (folder / MODEL / "zoo.json").is_file():
             return
-        try:
-            model = load(folder / MODEL, kind="zoo")
-        except PretrainedError as error:
-            yield "weights", f"{error}"
+        made, spec = read_json(folder / MODEL / "zoo.json"), record.spec
+        shape = dict(made.get("shape") or {})
+        theirs = [made.get("architecture"), made.get("role"), made.get("options"), *map(shape.get, ("width", "depth"))]
+        size = record.size and [record.size.width, record.size.depth or None]
+        if json.dumps(theirs) != json.dumps([spec.architecture, spec.role, own_options(spec), *(size or ())]):
+            yield "weights", "are another model's"  # which is not built: it may be of any size
             return
-        if (model.built.get("architecture"), model.role) != (record.spec.architecture, record.spec.role):
-            yield "weights", "are another architecture's"
-            return
+        model = load(folder / MODEL, kind="zoo")
         for split in ("valid", "test"):
             scores = self._scored(record.spec, task, model, split)  # type: ignore[arg-type]
             for name, value in record.metrics.on(split).items():
@@ -180,3 +182,12 @@ class Recompute:
     def _scored(self, spec: RunSpec, task: Task, model: Model, split: Split) -> Scores:
         size = max(8, examples_of(spec, task))
         return evaluate(model, task, split, size=size, limit=spec.evaluate.limit(split))
+
+
+def _too_large(record: Record, task: Task) -> bool:
+    """Whether making what a record implies would take more than a checker has."""
+    spec, size = record.spec, record.size
+    counts = [task.shape.length, spec.train.batch_tokens if spec.train else 0, spec.evaluate.valid]
+    counts += [] if spec.evaluate.test == "all" else [spec.evaluate.test]
+    counts += [] if size is None else [size.params, size.width, size.depth << 16]
+    return max(counts) > LARGEST

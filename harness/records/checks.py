@@ -238,8 +238,7 @@ def _size(record: Record) -> Iterator[str]:
     if record.spec.pretrained:
         return
     count = {"params": size.params if match.count == "total" else size.params_non_embedding}
-    flops = record.budget.flops_per_token
-    reached = {**count, "state_bytes": state, "flops_per_token": flops}.get(match.meter)
+    reached = {**count, "state_bytes": state}.get(match.meter)
     if size.target != match.target or size.mismatch is None:
         yield f"matched to {size.target}, not to {match.target:g}"
     elif reached is not None and not abs(reached / match.target - 1 - size.mismatch) <= CLOSE:
@@ -376,10 +375,6 @@ def _provenance(record: Record) -> Iterator[str]:
         yield "its stretches of training do not lead from the first step to the last"
     elif record.status == "ok" and (segments[-1].to_step != steps or segments[-1].threads != known.threads):
         yield f"its training ends at step {segments[-1].to_step} on {segments[-1].threads} threads"
-    else:
-        took = [one.end - one.start for one in segments if one.end is not None]
-        if min(took, default=0.0) < 0 or (len(took) == len(segments) and sum(took) + 1 < record.budget.used.seconds):
-            yield f"{record.budget.used.seconds:g} s of training in {sum(took):g} s"
 
 
 def _answers(record: Record) -> Iterator[str]:

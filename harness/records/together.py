@@ -92,11 +92,18 @@ def _limits(record: Record) -> Iterator[tuple[Any, Any]]:
         yield key, gate.limit
 
 
+def _digests(record: Record) -> Iterator[tuple[Any, Any]]:
+    """Code writes a digest, or does not yet."""
+    if record.provenance.commit:
+        yield (record.suite, record.provenance.commit), bool(record.digest)
+
+
 SHARED: dict[str, tuple[str, Reading]] = {
     "data": ("consumed other batches than other runs of its task and seed", _streams),
     "size": ("its size or its FLOPs differ from those of its other seeds", _sizes),
     "provenance": ("its kernels, bytes or defaults differ from those of its other seeds on this machine", _computed),
     "scores": ("what it is ranked by, or its bits per nat, is not that of other runs of its task", _metrics),
+    "digest": ("has a digest, or none, unlike what else its code made", _digests),
     "gates": ("its limit on test_overlap is not that of other runs of its task and seed", _limits),
 }
 """What records share, by what a finding calls it."""
@@ -125,6 +132,9 @@ def _tuned(records: Sequence[Record]) -> Iterator[Odd]:
         costs = [_cost(record) for record in own]
         if not math.isinf(min(costs)):
             best[cell] = [r.spec.point for r, cost in zip(own, costs, strict=True) if cost == min(costs)]
+    usual = max(Counter(map(len, tried.values())).items(), key=lambda item: item[::-1], default=(0, 0))[0]
+    few = (own[0] for own in tried.values() if len(own) < usual)
+    yield from ((record, "tuning", f"its row has fewer trials than others, which have {usual}") for record in few)
     for record in records:
         if record.spec.kind == "final" and record.spec.point not in best.get(record.spec.cell, [record.spec.point]):
             yield record, "tuning", "its learning rate or what else is tuned is not what its trials chose"

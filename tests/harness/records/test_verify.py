@@ -20,10 +20,19 @@ from ..made import do, make_spec
 from ..planted import change
 
 CLAIMS = (
-    "provenance", "memory", "speed.reference", "segments", "gates.*.about", "gates.*.measured", "curve", "defaults",
-    "metrics.test", "metrics.valid", "metrics.chance", "metrics.unit", "metrics.also", "suite", "spec", "data",
-)  # fmt: skip
-"""What a record says that other records, data, a model, weights or a rerun must show."""
+    "provenance",
+    "memory",
+    "reference",
+    "segments",
+    "about",
+    "measured",
+    "defaults",
+    "metrics",
+    "loss",
+    "valid",
+    "size",
+)
+"""Where a record states what only other records, a model, weights or a rerun can show."""
 
 
 @pytest.fixture(scope="module")
@@ -101,9 +110,10 @@ def mutated(value, chance):
 
 def test_fields_changed_at_random_are_named(record, request):
     chance, data = random.Random(3), json.loads(json.dumps(record.to_dict()))
+    tops = sorted(data.keys() - {"digest", "suite"})
     for _ in range(400 if request.config.getoption("--all") else 60):
         new = copy.deepcopy(data)
-        *path, last = chance.choice([*leaves(new[top := chance.choice([*new])], (top,))])
+        *path, last = chance.choice([*leaves(new[top := chance.choice(tops)], (top,))])
         here = new
         for key in path:
             here = here[key]
@@ -112,7 +122,7 @@ def test_fields_changed_at_random_are_named(record, request):
         try:
             forged = Record.from_dict(new)
             found = bool(checks.malformed(forged)) or [*problems(sealed(forged))]
-        except (ValueError, TypeError, AttributeError):
+        except (ValueError, TypeError, AttributeError, StopIteration):
             continue  # no record at all
         assert found or any(claim in name for claim in CLAIMS), name
 
