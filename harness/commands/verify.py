@@ -20,7 +20,7 @@ from harness.commands.common import (
 @click.argument("path", metavar="PATH|RUN")
 @root_option
 @plugin_option
-@click.option("--full", is_flag=True, help="Make all training batches and all baselines anew, not the first batches.")
+@click.option("--full", is_flag=True, help="Make all batches and baselines anew, and solve all sizes.")
 @rerun_options(0)
 @json_option
 def command(

@@ -18,6 +18,7 @@ from harness.records.files import read_json
 from harness.records.find import MODEL
 from harness.records.record import Metrics, Record, Scores
 from harness.records.spec import RunSpec
+from harness.records.store import Store, baseline_key
 from harness.records.stream_hash import extend_hash
 from harness.training.evaluate import evaluate
 from harness.training.overrides import overrides_of
@@ -39,7 +40,8 @@ class Recompute:
     """Makes anew what records imply; each task, stream of data and model once.
 
     Args:
-        plugins: the plug-ins that were imported, by path or module. full: make all batches anew, not the first ones.
+        plugins: the plug-ins that were imported, by path or module. full: make all batches anew, not the first ones,
+            solve every size, and score the baselines of texts.
     """
 
     def __init__(self, plugins: Sequence[str] = (), *, full: bool = False) -> None:
@@ -50,6 +52,7 @@ class Recompute:
         self._sizes: dict[tuple[int, int], int] = {}
         self._streams: dict[Any, list[str]] = {}
         self._models: dict[Any, tuple[float, list[Any]]] = {}
+        self._compared: set[tuple[Path, str]] = set()
         self._opened = ExitStack()
         self._opened.enter_context(patch.dict(os.environ, {"ZOOBENCH_OFFLINE": "1"}))  # no record leads to a download
         self._known = self._opened.enter_context(cache.kept())
@@ -76,6 +79,7 @@ class Recompute:
             yield from self._data(record, task)
             yield from self._model(record, task)
             yield from self._weights(record, task, folder)
+            yield from self._baselines(record, task, folder)
         except DataError as error:
             self.left_out[str(error)] += 1
         except Exception as error:  # whatever the options of somebody else's record lead to
@@ -178,6 +182,24 @@ class Recompute:
                 here = scores.get(name, math.nan)
                 if value is not None and not math.isclose(value, here, rel_tol=RESCORED, abs_tol=RESCORED):
                     yield "weights", f"give {name} {here:g} on {split}, not {value:g}"
+
+    def _baselines(self, record: Record, task: Task, folder: Path | None) -> Iterator[Problem]:
+        """The baselines beside a run's suite are those of its task; of texts, which take a minute, if all is asked."""
+        spec, most = record.spec, record.spec.evaluate.test
+        key = baseline_key(spec.task_label, spec.fingerprint, most)
+        if folder is None or (folder.parent, key) in self._compared or (task.tokenizer is not None and not self.full):
+            return
+        self._compared.add((folder.parent, key))
+        stored = Store(folder.parent.name, folder.parent.parent).read_baselines().get(key)
+        if stored is None:
+            return
+        theirs = {row.get("name"): row.get("value") for row in stored}
+        made = {one.name: one.value for one in task.baselines(None if most == "all" else most)}
+        if theirs.keys() != made.keys():
+            yield "baselines", f"are {', '.join(map(str, theirs))}, not {', '.join(made)}"
+        for name in made.keys() & theirs.keys():
+            if not math.isclose(made[name], theirs[name], rel_tol=RESCORED):
+                yield "baselines", f"{name} is {theirs[name]}, and {made[name]:g} here"
 
     def _scored(self, spec: RunSpec, task: Task, model: Model, split: Split) -> Scores:
         size = max(8, examples_of(spec, task))

@@ -4,6 +4,7 @@ import copy
 import json
 import random
 import shutil
+from dataclasses import asdict
 
 import pytest
 
@@ -12,7 +13,7 @@ from harness.gates.registry import gates
 from harness.records import checks
 from harness.records.checks import GATES, MATCHED, ORDERED, problems, sealed
 from harness.records.record import Record
-from harness.records.store import Store, read_record
+from harness.records.store import Store, baseline_key, read_record
 from harness.records.together import of_one_suite, together
 from harness.records.verify import verify
 
@@ -142,6 +143,18 @@ def test_data_models_and_weights_are_made_anew(store, record):
         assert "weights" in found(better, store.run_folder(record.run_id))
         assert found(record.replace(spec=record.spec.replace(plugins=(("x.py", "00"),)))) == []
         assert deeper.left_out == {"plug-ins that were not given: x.py": 1}
+
+
+def test_baselines_are_made_anew(store, record):
+    key = baseline_key(record.spec.task_label, record.data.fingerprint, record.spec.evaluate.test)
+    task, folder = record.spec.build_task(), store.run_folder(record.run_id)
+    rows = [asdict(one) for one in task.baselines(record.spec.evaluate.test)]
+    for rise, found in ((0.0, set()), (0.25, {"baselines"})):
+        rows[0]["value"] += rise
+        store.write_baselines({key: rows})
+        with Recompute() as deeper:
+            assert {what for what, _ in deeper(record, folder)} == found
+    (store.folder / "baselines.json").unlink()
 
 
 def test_records_are_compared(store):
