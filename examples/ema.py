@@ -3,7 +3,7 @@
 h_t = a h_{t-1} + (1 - a) x_t,    a = sigmoid(w)
 
 zoobench check ema --plugin examples/ema.py      # does it keep the contract?
-zoobench run examples/ema.yaml                   # how does it compare?
+zoobench run examples/ema.yaml --trust           # how does it compare?
 """
 
 import torch

@@ -51,9 +51,10 @@ def frozen_heap() -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def private_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No test reads or fills the user's cache of corpora and tokens."""
+    """No test reads or fills the user's cache of corpora and tokens, or what the user trusts."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ZOOBENCH_HOME", str(tmp_path_factory.mktemp("zoobench")))
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
         yield
 
 

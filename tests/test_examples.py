@@ -27,7 +27,7 @@ def blocks(page, language):
 
 @pytest.mark.parametrize(("name", "runs"), [("first", 9), ("ema", 12)])
 def test_suites_are_valid(name, runs):
-    found = json.loads(call("validate", EXAMPLES / f"{name}.yaml", "--json"))
+    found = json.loads(call("validate", EXAMPLES / f"{name}.yaml", "--json", "--trust"))
     assert (found["suite"], found["runs"], found["trials"]) == (name, runs, 0)
 
 

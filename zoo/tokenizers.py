@@ -3,6 +3,7 @@
 Without torch. A tokenizer travels with a model: `describe` is what a saved folder keeps of it, `make` reads it again.
 """
 
+import ast
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -111,6 +112,8 @@ class World(Tokenizer):
         where = Path(path) if path else Path(rwkv_tokenizer.__file__).with_name("rwkv_vocab_v20230424.txt")
         if not where.is_file():
             raise TokenizerError(f"no vocabulary at {where}")
+        if path:
+            _check_vocabulary(where)
         self._trie = rwkv_tokenizer.TRIE_TOKENIZER(str(where))
 
     def encode(self, text: str, *, special: bool | None = None) -> list[int]:
@@ -161,6 +164,22 @@ class Fast(Tokenizer):
     def describe(self) -> dict[str, Any]:
         also = {"literal": True} if self.literal else {}
         return {"kind": self.kind, "content": json.loads(self.content), "prefix": self.prefix, "end": self.end, **also}
+
+
+def _check_vocabulary(path: Path) -> None:
+    """Raises a TokenizerError unless each line is a number, a literal and its length: rwkv evaluates what is there."""
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+        try:
+            if line and not isinstance(
+                ast.literal_eval(line[line.index(" ") : line.rindex(" ")].strip()), (str, bytes)
+            ):
+                raise ValueError
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            raise TokenizerError(f"{path}:{number}: no token of a vocabulary in World's format") from None
+
+
+def _literal(line: str) -> Any:
+    return ast.literal_eval(line[line.index(" ") : line.rindex(" ")].strip())
 
 
 def make(described: dict[str, Any]) -> Tokenizer:

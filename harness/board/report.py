@@ -1,6 +1,7 @@
 """The boards of suites' records: made, published, and two rows compared."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,17 @@ from harness.board.model import Board
 from harness.errors import UserError
 from harness.execute.runner import baselines, current
 from harness.processes import no_collection
+from harness.records.checks import problems
 from harness.records.files import write_atomic
-from harness.records.record import Record
+from harness.records.record import Error, Record
+from harness.records.signature import SIGNATURE, signer
 from harness.records.store import Store, baseline_key, default_root, stores
-from harness.suite.load import find_suite, load
+from harness.suite.load import find_suite, load, read_suite
 from harness.suite.loaded import LoadedSuite
 from zoo.registry import nearest
+
+MOST_CHECKED = 5_000
+"""Records that a board checks by themselves, about half a millisecond each; `zoobench verify` checks any number."""
 
 
 def board(suite: str, overrides: tuple[str, ...] = (), root: Path | None = None) -> Board:
@@ -36,12 +42,22 @@ def of_suite(suite: str, overrides: tuple[str, ...] = (), root: Path | None = No
         UserError: there are no records yet.
     """
     try:
-        find_suite(suite)
+        found = read_suite(suite, overrides)
     except UserError:
         stores = [Store(folder.name, folder.parent) for folder in ((root or default_root()) / suite, Path(suite))]
-        if not overrides and (store := next((store for store in stores if store.exists()), None)):
-            return of_store(store)
+        if overrides or _is_suite(suite) or not (store := next((store for store in stores if store.exists()), None)):
+            raise
+        return of_store(store)
+    if found.plugins:  # code, which nobody asked to import
+        return of_store(Store(found.suite, root))
     return with_records(load(suite, overrides), suite, root)
+
+
+def _is_suite(suite: str) -> bool:
+    try:
+        return bool(find_suite(suite))
+    except UserError:
+        return False
 
 
 @no_collection()
@@ -53,7 +69,7 @@ def with_records(loaded: LoadedSuite, suite: str, root: Path | None = None) -> t
     """
     store = Store(loaded.name, root)
     records = _records(loaded, store, suite)
-    return rank(loaded.described(()), records, baselines(loaded, store)), records
+    return _signed(rank(loaded.described(()), records, baselines(loaded, store)), store), records
 
 
 @no_collection()
@@ -67,15 +83,41 @@ def of_store(store: Store) -> tuple[Board, list[Record]]:
 
 
 def _of_records(store: Store, found: list[Record]) -> tuple[Board, list[Record]]:
-    described = store.described()
-    listed = {*described.get("runs", ())}
-    records = [record for record in found if not listed or record.run_id in listed]
+    records = listed(store, found)
+    made = rank({"suite": store.suite, **store.described()}, records, _lines(store, records))
+    return _signed(made, store), records
+
+
+def _signed(board: Board, store: Store) -> Board:
+    """The board with a note about who signed the published records, if anybody did."""
+    if not (store.folder / SIGNATURE).is_file():
+        return board
+    try:
+        store.published.check()
+        note = f"the published records are signed by {signer(store.folder)}"
+    except UserError as error:
+        note = f"the published records: {error.message}"
+    return replace(board, notes=[*board.notes, note])
+
+
+def listed(store: Store, found: Iterable[Record]) -> list[Record]:
+    """Those of a suite's records that belong to it as it last ran or was published.
+
+    Raises:
+        UserError: no final run is among them.
+    """
+    named = {*store.described().get("runs", ())}
+    records = [record for record in found if not named or record.run_id in named]
     if not any(record.spec.kind == "final" for record in records):
         raise _no_runs(store, store.suite)
+    return records
+
+
+def _lines(store: Store, records: list[Record]) -> list[dict[str, Any]]:
+    """The stored baselines of these records' tasks."""
     known = store.read_baselines()
     keys = {baseline_key(r.spec.task_label, r.data.fingerprint, r.spec.evaluate.test) for r in records}
-    lines = [row for key in sorted(keys & known.keys()) for row in known[key]]
-    return rank({"suite": store.suite, **described}, records, lines), records
+    return [row for key in sorted(keys & known.keys()) for row in known[key]]
 
 
 def publish(suite: str, overrides: tuple[str, ...] = (), root: Path | None = None) -> tuple[int, Path]:
@@ -84,23 +126,42 @@ def publish(suite: str, overrides: tuple[str, ...] = (), root: Path | None = Non
     Raises:
         UserError: there are no records yet.
     """
+    store, described, records = current_records(suite, overrides, root)
+    return len(records), publish_records(store, described, records)
+
+
+def current_records(
+    suite: str, overrides: tuple[str, ...] = (), root: Path | None = None
+) -> tuple[Store, dict[str, Any], list[Record]]:
+    """Where a suite's records lie, what it is, and those of it as it now stands; no plug-in is imported.
+
+    A suite with plug-ins is what it was when it last ran.
+
+    Raises:
+        UserError: there are no records yet.
+    """
+    found = read_suite(suite, overrides)
+    store = Store(found.suite, root)
+    if found.plugins:
+        return store, store.described(), listed(store, store.records())
     loaded = load(suite, overrides)
-    store = Store(loaded.name, root)
-    records = _records(loaded, store, suite)
-    return len(records), publish_records(loaded, store, records)
+    return store, loaded.described(()), _records(loaded, store, suite)
 
 
 def publish_records(
-    loaded: LoadedSuite, store: Store, records: list[Record], contributions: Iterable[Mapping[str, Any]] = ()
+    store: Store,
+    described: Mapping[str, Any],
+    records: list[Record],
+    contributions: Iterable[Mapping[str, Any]] = (),
 ) -> Path:
-    """Write these records as the published ones, and their board; returns the folder.
+    """Write these records as the published ones of a suite, and their board; returns the folder.
 
     `contributions` are listed in published.json after those that stand there.
     """
-    described = loaded.described(record.spec for record in records)
-    made = rank(described, records, baselines(loaded, store))
-    listed = [*store.published.index.get("contributions", []), *contributions]
-    store.publish(records, described, **({"contributions": listed} if listed else {}))
+    described = {**described, "runs": sorted(record.run_id for record in records)}
+    made = rank(described, records, _lines(store, records))
+    contributed = [*store.published.index.get("contributions", []), *contributions]
+    store.publish(records, described, **({"contributions": contributed} if contributed else {}))
     write_atomic(store.folder / "board.md", markdown(made))
     return store.folder
 
@@ -117,10 +178,24 @@ def _no_runs(store: Store, suite: str) -> UserError:
 
 
 def rank(suite: Mapping[str, Any], records: Iterable[Record], baselines: Iterable[Mapping[str, Any]]) -> Board:
-    """Rank records as their suite, described by `LoadedSuite.described`, says; by name where it is unknown."""
+    """Rank records as their suite, described by `LoadedSuite.described`, says; by name where it is unknown.
+
+    A record that cannot be as it says is shown as a run that failed, with the reason; those of older code, which have
+    no digest, and very many, are not looked at.
+    """
+    known = [*records]
     order = [(task, track) for task, track in suite.get("order", ())]
     rules = {name: suite[name] for name in ("about", "reference", "targets", "only") if name in suite}
-    return boards.make(suite.get("suite", ""), records, baselines, order=order, **rules)
+    believed = known if len(known) > MOST_CHECKED else map(_believed, known)
+    return boards.make(suite.get("suite", ""), believed, baselines, order=order, **rules)
+
+
+def _believed(record: Record) -> Record:
+    """The record, without scores if it is unsound."""
+    for what, why in problems(record) if record.digest else ():
+        error, none = Error("Unsound", f"unsound record: {what}: {why}"), record.metrics.replace(valid={}, test={})
+        return record.replace(status="failed", error=error, metrics=none, lm_eval=None)
+    return record
 
 
 def compare(

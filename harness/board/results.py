@@ -58,6 +58,7 @@ def run(
     ignore_published: bool = False,
     console: Console | None = None,
     log: str | Sequence[str] = (),
+    trust: bool = False,
 ) -> Results:
     """Run what a suite still lacks, and return its records.
 
@@ -66,12 +67,14 @@ def run(
         root: where results go (`results`). workers: runs at a time; by default one per core. threads: of each run; by
             default the cores divided by the workers. device: `auto`, `cpu`, `cuda` or `cuda:N`; no run's id names it.
         ignore_published: make runs again that were published with the suite.
-        log: names of loggers, such as `("tensorboard",)`.
+        log: names of loggers, such as `("tensorboard",)`. trust: see `harness.suite.load.load`.
 
     Raises:
         UserError: the suite is wrong, its data, the device or a logger is not here, or another process is running it.
         KeyboardInterrupt: after checkpoints were written; call again to go on.
     """
     options: dict[str, Any] = {"workers": workers, "threads": threads, "device": device, "console": console}
-    made = run_suite(load(suite, overrides), root=root, ignore_published=ignore_published, log=log, **options)
+    made = run_suite(
+        load(suite, overrides, trust=trust), root=root, ignore_published=ignore_published, log=log, **options
+    )
     return Results(**vars(made))

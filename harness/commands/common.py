@@ -26,6 +26,12 @@ root_option = click.option(
 )
 
 
+sign_option = click.option(
+    "--sign", type=click.Path(path_type=Path), metavar="KEY", help="Sign with an SSH key (ssh-keygen -Y)."
+)
+trust_option = click.option("--trust", is_flag=True, help="Import what it names as code; asked once for each content.")
+
+
 def suite_options(command: Command) -> Command:
     """Add `--set` and `--difficulty`; `command` gets both as `overrides`."""
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from harness.commands.common import json_option, print_json, root_option, weights_option
+from harness.commands.common import json_option, plugin_option, print_json, root_option, weights_option
 from harness.errors import UserError
 
 
@@ -13,11 +13,18 @@ from harness.errors import UserError
 @click.argument("reference", metavar="RUN")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--format", "kind", type=click.Choice(["zoo", "transformers", "rwkv"]), default="zoo", show_default=True)
+@plugin_option
 @weights_option
 @root_option
 @json_option
 def command(
-    reference: str, folder: Path, kind: Any, weights_options: dict[str, Any], root: Path | None, as_json: bool
+    reference: str,
+    folder: Path,
+    kind: Any,
+    weights_options: dict[str, Any],
+    plugins: tuple[str, ...],
+    root: Path | None,
+    as_json: bool,
 ) -> None:
     """Write the model of RUN to FOLDER, for other programs.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from harness.commands.common import json_option, print_json, root_option, weights_option
+from harness.commands.common import json_option, plugin_option, print_json, root_option, weights_option
 from harness.errors import UserError
 
 
@@ -19,11 +19,18 @@ from harness.errors import UserError
 @click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), help="Among the likeliest that together reach P.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--stop", multiple=True, metavar="TEXT", help="End before this text.")
+@plugin_option
 @weights_option
 @root_option
 @json_option
 def command(
-    reference: str, prompt: str, weights_options: dict[str, Any], root: Path | None, as_json: bool, **sampling: Any
+    reference: str,
+    prompt: str,
+    weights_options: dict[str, Any],
+    plugins: tuple[str, ...],
+    root: Path | None,
+    as_json: bool,
+    **sampling: Any,
 ) -> None:
     """Write the text that follows a prompt, by the model of RUN.
 

@@ -13,6 +13,7 @@ from harness.commands.common import (
     rerun_options,
     root_option,
     suite_options,
+    trust_option,
 )
 
 
@@ -26,6 +27,7 @@ from harness.commands.common import (
 )
 @click.option("--into", "suite", required=True, metavar="SUITE", help="The suite whose published runs they join.")
 @suite_options
+@trust_option
 @root_option
 @plugin_option
 @rerun_options(0)
@@ -34,6 +36,7 @@ def command(
     bundles: tuple[Path, ...],
     suite: str,
     overrides: tuple[str, ...],
+    trust: bool,
     root: Path | None,
     plugins: tuple[str, ...],
     rerun: int,
@@ -49,7 +52,7 @@ def command(
     from harness.sharing.merge import merge
 
     shown = console(stderr=as_json)
-    done = merge(bundles, suite, overrides, root, count=rerun, tolerance=tolerance, console=shown)
+    done = merge(bundles, suite, overrides, root, trust=trust, count=rerun, tolerance=tolerance, console=shown)
     if as_json:
         print_json(done)
     else:

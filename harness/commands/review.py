@@ -16,6 +16,7 @@ from harness.commands.common import (
     rerun_options,
     root_option,
     suite_options,
+    trust_option,
 )
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 @click.argument("bundle", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("suite")
 @suite_options
+@trust_option
 @root_option
 @plugin_option
 @rerun_options(1)
@@ -34,6 +36,7 @@ def command(
     bundle: Path,
     suite: str,
     overrides: tuple[str, ...],
+    trust: bool,
     root: Path | None,
     plugins: tuple[str, ...],
     rerun: int,
@@ -49,7 +52,7 @@ def command(
     from harness.sharing.review import review, trusted
     from harness.suite.load import load
 
-    loaded = load(suite, overrides)
+    loaded = load(suite, overrides, trust=trust)
     ours = trusted(Store(loaded.name, root))
     found = review(bundle, loaded, ours=ours, count=rerun, tolerance=tolerance, console=console(stderr=as_json))
     if as_json:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.commands.board import print_boards
-from harness.commands.common import console, json_option, root_option, suite_options
+from harness.commands.common import console, json_option, root_option, suite_options, trust_option
 from harness.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("suite", required=False)
 @suite_options
+@trust_option
 @root_option
 @click.option("--task", "tasks", multiple=True, metavar="NAME,...", help="Without SUITE: the tasks.")
 @click.option("--arch", "architectures", multiple=True, metavar="NAME,...", help="Without SUITE: the architectures.")
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 def command(
     suite: str | None,
     overrides: tuple[str, ...],
+    trust: bool,
     root: Path | None,
     workers: int | None,
     threads: int | None,
@@ -58,7 +60,7 @@ def command(
     from harness.board.verdicts import sentences
     from harness.execute.runner import run_suite
 
-    loaded = _load(suite, overrides, {key: value for key, value in adhoc.items() if value})
+    loaded = _load(suite, overrides, trust, {key: value for key, value in adhoc.items() if value})
     screen = console(stderr=as_json)
     screen.quiet = quiet
     options: dict[str, Any] = {"workers": workers, "threads": threads, "device": device, "log": log, "console": screen}
@@ -75,7 +77,7 @@ def command(
     sys.exit(0 if results.ok else 1)
 
 
-def _load(suite: str | None, overrides: tuple[str, ...], adhoc: dict[str, Any]) -> LoadedSuite:
+def _load(suite: str | None, overrides: tuple[str, ...], trust: bool, adhoc: dict[str, Any]) -> LoadedSuite:
     """The suite that is named, or the one that the options make."""
     from harness.suite import adhoc as of_options
     from harness.suite.load import load
@@ -84,7 +86,7 @@ def _load(suite: str | None, overrides: tuple[str, ...], adhoc: dict[str, Any]) 
         if adhoc:
             given = {"tasks": "task", "architectures": "arch"}.get(name := next(iter(adhoc)), name)
             raise UserError(f"--{given} goes without SUITE; change a suite's own keys by --set KEY=VALUE")
-        return load(suite, overrides)
+        return load(suite, overrides, trust=trust)
     tasks, architectures = adhoc.pop("tasks", ()), adhoc.pop("architectures", ())
     if not tasks or not architectures:
         raise UserError("name a SUITE, or both --task and --arch; `zoobench ls suites` lists suites")

@@ -14,10 +14,10 @@ from rich.console import Console
 from harness.errors import UserError
 from harness.plan.expand import plugin_digest
 from harness.processes import default_workers
+from harness.records.checks import stream_by_step
 from harness.records.record import Error, Metrics, Record, empty_record
 from harness.records.spec import RunSpec
 from harness.records.store import Store
-from harness.records.verify import stream_by_step
 from harness.suite.schema import Limits
 from tasks.base import DataError, Task
 from zoo.types import Unsupported

@@ -55,7 +55,8 @@ def evaluate(
 
     Args:
         model: a `zoo.contract.Model` with a tokenizer, or any `lm_eval` LM.
-        names: tasks, groups or tags: ours (`questions.known`), lm_eval's, and those of YAML files in `include`.
+        names: tasks, groups or tags: ours (`questions.known`), lm_eval's, and those of YAML files in `include`, whose
+            code is run; without `hf:` before one of them the network is not used.
         limit: the first so many documents of each task, or that fraction of them if below 1.
         fewshot: answered questions before each; None as the task says. A task that allows none keeps to that.
         data: the folder with the files of the tasks `local_*`; None leaves `ZOOBENCH_QUESTIONS` as it is.
@@ -75,7 +76,7 @@ def evaluate(
     if fewshot is not None and fewshot < 0:
         raise UserError(f"fewshot must be 0 or more, got {fewshot}")
     began = time.perf_counter()
-    with isolated(data, seed, report):
+    with isolated(data, seed, report, hub=_hub(names)):
         loaded = load_tasks(names, include, report)
         set_fewshot(loaded.tasks, fewshot, seed)
         report(f"asking {', '.join(loaded.tasks)}")
@@ -102,8 +103,13 @@ def evaluate(
 def check_tasks(names: Sequence[str], *, include: Path | None = None, data: Path | None = None) -> list[str]:
     """The names of all tasks, groups taken apart; a UserError, as `evaluate` raises, where one cannot be had."""
     import_lm_eval()
-    with isolated(data, 0, lambda text: None):
+    with isolated(data, 0, lambda text: None, hub=_hub(names)):
         return list(load_tasks(names, include, lambda text: None).tasks)
+
+
+def _hub(names: Sequence[str]) -> bool:
+    """Whether a name says that the hub may be asked."""
+    return any(name.startswith("hf:") for name in names)
 
 
 def show(evaluation: Evaluation, console: Console) -> None:

@@ -23,6 +23,7 @@ from harness.records.spec import RunSpec
 from harness.records.store import Store, read_record
 from harness.suite.loaded import LoadedSuite
 from harness.suite.schema import LmEval as Settings
+from harness.suite.trust import check as check_trust
 from zoo.registry import load_plugin
 from zoo.types import Unsupported
 
@@ -201,9 +202,13 @@ def check_suite(loaded: LoadedSuite) -> list[str]:
 
 
 def _folders(settings: Settings, loaded: LoadedSuite) -> dict[str, Any]:
-    """The suite's folders of tasks and of files."""
+    """The suite's folders of tasks, which are code, and of files."""
     paths = {"include": settings.include, "data": settings.data}
-    return {name: loaded.folder / path if path else None for name, path in paths.items()}
+    folders = {name: loaded.folder / path if path else None for name, path in paths.items()}
+    if (include := folders["include"]) is not None:
+        error = partial(loaded.error, path=("lm_eval", "include"))
+        check_trust([include.resolve()], trusted=loaded.trusted, error=error)
+    return folders
 
 
 def _pending(record: Record, settings: Settings | None, store: Store) -> list[str]:

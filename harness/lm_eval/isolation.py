@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -25,12 +25,30 @@ INTERVAL = 0.5
 
 
 @contextmanager
-def isolated(data: Path | None, seed: int, report: Callable[[str], None]) -> Iterator[None]:
-    """Run lm_eval under `seed`, with `data` as the folder of the tasks that read files, and its bars as reports."""
+def isolated(data: Path | None, seed: int, report: Callable[[str], None], *, hub: bool = False) -> Iterator[None]:
+    """Run lm_eval under `seed`, with `data` as the folder of the tasks that read files, and its bars as reports.
+
+    Without `hub` no network is used.
+    """
     environment = {"DISABLE_MULTIPROC": "1"}  # resampling in this process, because a fork beside threads can hang
     if data is not None:
         environment[VARIABLE] = str(data)
-    with patch.dict(os.environ, environment), _random_state(seed), _log_levels(), _bars(report):
+    network = nullcontext() if hub else _offline()
+    with patch.dict(os.environ, environment), network, _random_state(seed), _log_levels(), _bars(report):
+        yield
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """The hub's packages use what is in their cache."""
+    from datasets import config
+    from huggingface_hub import constants
+
+    with (
+        patch.dict(os.environ, {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}),
+        patch.object(constants, "HF_HUB_OFFLINE", True),
+        patch.multiple(config, HF_HUB_OFFLINE=True, HF_DATASETS_OFFLINE=True),
+    ):
         yield
 
 

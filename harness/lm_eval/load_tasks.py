@@ -37,10 +37,13 @@ def import_lm_eval() -> Any:
 
 
 def load_tasks(names: Sequence[str], include: Path | None, report: Report) -> LoadedTasks:
-    """The tasks and groups of every name; a UserError names one that is unknown, cannot be had, or cannot be asked."""
+    """The tasks and groups of every name; a UserError names one that is unknown, cannot be had, or cannot be asked.
+
+    With `hf:` before a name its data may come from the hub (`isolation.isolated`).
+    """
     if not names or isinstance(names, str):
         raise UserError("name at least one task, group or tag; zoobench ls questions lists ours")
-    names = list(dict.fromkeys(names))
+    names = list(dict.fromkeys(name.removeprefix("hf:") for name in names))
     manager, loaded = _manager(names, include, report), LoadedTasks()
     for name in names:
         report(f"{name}: reading the questions")
@@ -100,7 +103,9 @@ def _read(manager: Any, name: str) -> dict[str, Any]:
         local = f"local_{name}"
         instead = f"{local} asks the same of a file" if local in questions.configs() else "some need no hub"
         why = f"cannot be loaded ({type(error).__name__}: {str(error).split(chr(10))[0]})"
-        raise UserError(f"lm-eval task {name!r} {why}; {instead}: zoobench ls questions") from error
+        raise UserError(
+            f"lm-eval task {name!r} {why}; hf:{name} asks the hub; {instead}: zoobench ls questions"
+        ) from error
 
 
 def _check(name: str, task: Any) -> None:

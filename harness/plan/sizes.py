@@ -45,7 +45,7 @@ def _solve(specs: list[RunSpec], loaded: LoadedSuite, known: dict[str, Any], apa
             elif apart and spec.plugins:
                 sizes[spec.cell] = _size_apart(spec, loaded.plugins_of(spec))
             else:
-                sizes[spec.cell] = _known_size(spec, task, known)
+                sizes[spec.cell] = known_size(spec, task, known)
         except Unsupported as error:
             sizes[spec.cell] = str(error)
         except UserError as error:
@@ -83,7 +83,7 @@ def _size_or_error(spec: RunSpec, plugins: tuple[str, ...]) -> "sizing.Size | Ex
         return kind(str(error))
 
 
-def _known_size(spec: RunSpec, task: Task, known: dict[str, Any]) -> "sizing.Size | str":
+def known_size(spec: RunSpec, task: Task, known: dict[str, Any]) -> "sizing.Size | str":
     """The size of a cell, or why it cannot be; looked up in `known` where the sources decide it alone.
 
     FLOPs also depend on the machine, and a plug-in's models on its own source: these are always found out anew.
@@ -128,7 +128,7 @@ def resolve_size(spec: RunSpec, task: Task) -> sizing.Size:
         zoo.Unsupported: the architecture cannot play the task's role, or cannot be matched. ValueError: an option or
             size cannot be.
     """
-    options = _options(spec)
+    options = own_options(spec)
     if spec.match is None:
         shape = replace(task.shape, width=spec.options.get("width", task.shape.width))
         return sizing.measure(spec.architecture, spec.role, shape, **options)
@@ -185,9 +185,9 @@ def build_model(spec: RunSpec, task: Task, size: sizing.Size) -> Model:
     """The model of a run, initialised by its seed alone."""
     torch.manual_seed(spec.seed)
     shape = replace(task.shape, width=size.width, depth=size.depth or None)
-    return zoo.build(spec.architecture, spec.role, shape=shape, **_options(spec))
+    return zoo.build(spec.architecture, spec.role, shape=shape, **own_options(spec))
 
 
-def _options(spec: RunSpec) -> dict[str, Any]:
+def own_options(spec: RunSpec) -> dict[str, Any]:
     """The architecture's options; a width is the shape's."""
     return {key: value for key, value in spec.options.items() if key != "width"}

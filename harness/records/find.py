@@ -96,7 +96,7 @@ def open_model(reference: str, root: Path | None = None, **options: Any) -> Mode
     What is neither is not looked for on the hub: it may be a run's name, mistyped.
 
     Args:
-        options: of `zoo.load`; a run has none.
+        options: of `zoo.load`; a run has only `plugins`, code to import first.
 
     Raises:
         UserError: no such run or model, a run without weights, or weights that do not fit.
@@ -108,13 +108,11 @@ def open_model(reference: str, root: Path | None = None, **options: Any) -> Mode
         if run is None:
             _check_place(reference, root or default_root())
             return load(reference, **options)
+        plugins = options.pop("plugins", ())
         if options:
             raise UserError(f"a run is opened as it is; {', '.join(options)} is for published weights", file=run)
-        described = _description(run)
-        if described is None:
+        if _description(run) is None:
             raise UserError(_without_weights(record_of(run)), file=run)
-        plugins = described.get("made", {}).get("plugins", ())  # of the suite; those that are still there are imported
-        plugins = tuple(name for name in plugins if not name.endswith(".py") or Path(name).is_file())
         return load(run / MODEL, kind="zoo", plugins=plugins)
     except PretrainedError as error:
         raise UserError(str(error)) from None

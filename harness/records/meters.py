@@ -8,6 +8,8 @@ from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 Meter: TypeAlias = Literal["tokens", "steps", "flops", "seconds"]
 METERS: tuple[Meter, ...] = get_args(Meter)
+LOG_POINTS = 100
+"""Parts of its budget after each of which a run adds a point to its curve."""
 
 
 @dataclass(slots=True)
@@ -59,3 +61,8 @@ class StopRule:
         if self.target is None or score is None:
             return False
         return score >= self.target if higher_is_better else score <= self.target
+
+
+def crossed(before: float, after: float, every: float) -> bool:
+    """Whether a multiple of `every` lies between."""
+    return every > 0 and int(before / every + 1e-9) < int(after / every + 1e-9)

@@ -52,8 +52,8 @@ class Part:
         """The JSON of a record."""
         written = {
             f.name: plain(getattr(self, f.name))
-            for f in dataclasses.fields(self)
-            if f.name != "extra" and not (f.metadata.get("optional") and getattr(self, f.name) == f.default)
+            for f in _written(type(self))
+            if not (f.metadata and f.metadata.get("optional") and getattr(self, f.name) == f.default)
         }
         return written | self.extra
 
@@ -61,8 +61,16 @@ class Part:
         return dataclasses.replace(self, **changes)
 
 
+@cache
+def _written(cls: Any) -> list[Any]:
+    """The fields that stand in the JSON."""
+    return [f for f in dataclasses.fields(cls) if f.name != "extra"]
+
+
 def plain(value: Any) -> Any:
     """A value as JSON has it."""
+    if value is None or type(value) in (str, int, float, bool):
+        return value
     if hasattr(value, "to_dict"):
         return value.to_dict()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

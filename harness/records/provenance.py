@@ -5,12 +5,13 @@ import platform
 import subprocess
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from harness import machine
 from harness.records.record import Provenance
 from harness.version import __version__, installed
+
+if TYPE_CHECKING:
+    import torch
 
 
 @cache
@@ -31,8 +32,12 @@ DATA_PACKAGES = ("gensim", "mlxtend", "tokenizers", "timm", "pillow", "sacrebleu
 """Packages that make examples or scores from data; what ships in the others is known by its hash."""
 
 
-def provenance(device: torch.device, precision: str, kernels: dict[str, str]) -> Provenance:
+def provenance(device: "torch.device", precision: str, kernels: dict[str, str]) -> Provenance:
     """Where and with what a run was made."""
+    import torch
+
+    from harness import machine
+
     versions = {name: installed(name) for name in ("torch", "numpy", "scipy", "numba", "optuna", *DATA_PACKAGES)}
     packages = {"python": platform.python_version()} | {name: known for name, known in versions.items() if known}
     return Provenance(

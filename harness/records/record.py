@@ -300,6 +300,8 @@ class Record(Part):
     external: External | None = field(default=None, metadata=OPTIONAL)
     lm_eval: LmEval | None = field(default=None, metadata=OPTIONAL)
     origin: Origin = field(default=Origin(), metadata=OPTIONAL)
+    digest: str = field(default="", metadata=OPTIONAL)
+    """Of all else in it but `origin` (`harness.records.checks.digest_of`); older records have none."""
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Record:

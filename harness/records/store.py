@@ -14,6 +14,7 @@ from typing import Any
 from harness.errors import UserError
 from harness.processes import no_collection
 from harness.records import published
+from harness.records.checks import sealed
 from harness.records.files import finite, read_json, to_json, write_atomic
 from harness.records.record import Record
 
@@ -78,6 +79,8 @@ class Store:
 
     def write(self, record: Record) -> None:
         """Store a finished run: curve beside it, record last, checkpoint removed."""
+        if record.digest or not self.made_here(record.run_id):  # an older one, with new answers, stays without
+            record = sealed(record)
         folder = self.run_folder(record.run_id)
         curve = "".join(json.dumps(finite(point)) + "\n" for point in record.curve)
         write_atomic(folder / "curve.jsonl", curve)

@@ -1,51 +1,90 @@
-"""Whether records are sound."""
+"""Whether records are sound: each by itself, beside the others, and as they were published."""
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 from harness.errors import UserError
+from harness.records.checks import Problem, malformed, problems
 from harness.records.published import INDEX, Published
-from harness.records.record import STATUSES, Record
-from harness.records.store import read_record
+from harness.records.record import Record
+from harness.records.store import Store, read_record
+from harness.records.together import of_one_suite, together
 
-Problem = dict[str, str]
+Found = dict[str, str]
 """A file and what is wrong with it."""
+Deeper: TypeAlias = "Callable[[Record, Path], Iterable[Problem]]"
+"""What is wrong with a record, and with what lies in its folder, by something built anew."""
 
 
-def verify(path: Path) -> list[Problem]:
-    """Everything wrong with the records under a folder (or with one record), those in Parquet files included.
+def verify(
+    path: Path, deeper: Deeper = lambda record, folder: (), report: Callable[[str], None] = lambda text: None
+) -> tuple[list[Found], list[Record]]:
+    """Everything wrong with the records under a folder, or with one; and the records.
 
-    Checked: that published files have the hashes in their published.json, that each record parses and has its keys,
-    that its run id is the hash of its own spec and data, and that runs of one task and seed with one learning schedule
-    consumed the same batches.
+    Checked: that published files have the hashes in their published.json; each record by `checks.problems`, and by
+    `deeper`; all by `together`; and of each folder those that its suite names, by `of_one_suite`.
+
+    Args:
+        report: called with how far it is.
 
     Raises:
         UserError: there is no record.
     """
-    problems: list[Problem] = []
-    streams: dict[tuple[Any, ...], dict[str, list[str]]] = {}
-    known = 0
+    found, read = list[Found](), list[tuple[str, Record]]()
     for where, record in records_under(path):
-        known += 1
-        problem = record if isinstance(record, str) else unsound(record, Path(where))
-        if problem:
-            problems.append({"file": where, "problem": problem})
-        elif not isinstance(record, str) and record.status == "ok" and not record.external:
-            spec, used = record.spec, record.budget.used
-            key = (record.suite, spec.task_label, spec.seed, record.data.fingerprint, used.steps)
-            streams.setdefault(key, {}).setdefault(record.data.stream_hash, []).append(where)
-    if not known:
+        if isinstance(record, str):
+            found.append({"file": where, "problem": record})
+        else:
+            read.append((where, record))
+    if not read and not found:
         raise UserError("no record under this path", file=path)
-    for (_, task, seed, *_), hashes in streams.items():
-        problem = f"consumed other batches than the other runs of {task}, seed {seed}"
-        rare = sorted(hashes.values(), key=len)[:-1]
-        problems += [{"file": file, "problem": problem} for where in rare for file in where]
-    return problems
+    folders = defaultdict[Path, list[Record]](list)
+    for number, (where, record) in enumerate(read, 1):
+        report(f"{number} of {len(read)} records: {record.suite} · {record.spec.title()}")
+        folders[_folder(where).parent].append(record)
+        found += [{"file": where, "problem": why} for why in alone(record, Path(where), deeper)]
+    records, places = [record for _, record in read], {id(record): where for where, record in read}
+    odd = list(together(records))
+    for folder, own in folders.items():
+        odd += of_one_suite(_of_this_state(folder, own))
+    return found + [{"file": places[id(record)], "problem": f"{what}: {why}"} for record, what, why in odd], records
+
+
+def alone(record: Record, where: Path, deeper: Deeper) -> Iterator[str]:
+    """Everything wrong with a record that lies at `where`, or in its folder; `deeper` is asked if nothing else is."""
+    if why := malformed(record):
+        yield f"record: {why}"
+        return
+    clean, folder = True, _folder(where)
+    if folder.name != record.run_id:
+        clean = False
+        yield f"record: is of run {record.run_id}, and lies in a folder of another name"
+    for what, why in problems(record):
+        clean = False
+        yield f"{what}: {why}"
+    if clean:
+        yield from (f"{what}: {why}" for what, why in deeper(record, folder))
+
+
+def _folder(where: str | Path) -> Path:
+    """The folder of a run."""
+    return Path(where).parent if Path(where).name == "record.json" else Path(where)
+
+
+def _of_this_state(folder: Path, records: list[Record]) -> list[Record]:
+    """The records in a suite's folder that belong to it as it last ran or was published."""
+    listed = {*Store(folder.name, folder.parent).described().get("runs", ())}
+    own = {record.run_id: record for record in records if not listed or record.run_id in listed}
+    return [*own.values()]  # each once, though it was made here and is published
 
 
 def records_under(path: Path) -> Iterator[tuple[str, Record | str]]:
-    """Every record under a path with where it is, or what keeps it from being read."""
+    """Every record under a path with where it is, or what keeps it from being read; of a run that is published, its."""
+    if not path.exists() and path.name in (published := Published(path.parent)):
+        published.check()
+        yield str(path), published.record(path.name)
     for file in [path] if path.is_file() else sorted(path.rglob("record.json")):
         try:
             yield str(file), read_record(file)
@@ -59,21 +98,3 @@ def records_under(path: Path) -> Iterator[tuple[str, Record | str]]:
                 yield str(index.parent / run_id), published.record(run_id)
         except UserError as error:
             yield str(error.file), error.message
-
-
-def unsound(record: Record, where: Path) -> str:
-    """What is wrong with a record that lies at `where`, or in its folder; empty where nothing is."""
-    if record.status not in STATUSES:
-        return f"unknown status {record.status!r}"
-    expected, folder = record.spec.run_id, where.parent if where.name == "record.json" else where
-    if record.run_id != expected or folder.name != expected:
-        return f"run id {record.run_id} is not the hash of its own spec and data ({expected})"
-    if record.status == "ok" and not record.data.stream_hash and not record.external:
-        return "no hash of the data it consumed"
-    return ""
-
-
-def stream_by_step(record: Record) -> dict[int, str]:
-    """The hashes of the data that a run consumed, by the number of steps after which each was taken."""
-    marks = {int(step): known for step, known in record.data.stream_marks.items()}
-    return marks | ({record.budget.used.steps: record.data.stream_hash} if record.data.stream_hash else {})

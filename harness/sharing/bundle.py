@@ -1,7 +1,7 @@
 """A bundle: the runs that somebody made of a suite, as one file that others review and merge.
 
 It is a zip of three files, stored without compression, which Parquet has of its own: records.parquet, curves.parquet,
-and published.json with their hashes, the suite, who made the runs, and where.
+and published.json with their hashes, the suite, who made the runs, and where; and of a signature, if it is signed.
 """
 
 import dataclasses
@@ -12,15 +12,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from harness.board.report import current_records
 from harness.errors import UserError
-from harness.execute.runner import current
-from harness.records import curves, published
+from harness.records import curves, published, signature
+from harness.records.checks import sealed
 from harness.records.published import CURVES, INDEX, RECORDS, Published
 from harness.records.record import Origin, Record
-from harness.records.store import Store
-from harness.suite.load import load
+from harness.records.signature import SIGNATURE
 
-LARGEST = {INDEX: 1 << 24, RECORDS: 1 << 28, CURVES: 1 << 28}
+LARGEST = {INDEX: 1 << 24, RECORDS: 1 << 28, CURVES: 1 << 28, SIGNATURE: signature.LARGEST}
 """The files of a bundle, and how many bytes each may have."""
 UNPACKED, ROWS = 1 << 30, 10_000_000
 """Bytes that a Parquet file may hold once it is decompressed, and rows."""
@@ -28,36 +28,48 @@ _ENVIRONMENT = ("zoobench", "commit", "system", "hardware", "device", "threads",
 
 
 def submit(
-    suite: str, by: str, file: Path | None = None, overrides: tuple[str, ...] = (), root: Path | None = None
+    suite: str,
+    by: str,
+    file: Path | None = None,
+    overrides: tuple[str, ...] = (),
+    root: Path | None = None,
+    sign: Path | None = None,
 ) -> tuple[Path, int]:
     """Make a bundle of the suite's runs that were made here; its file, and how many runs it holds.
 
     Args:
-        by: who made them. file: `<suite>.zip` in the working directory by default.
+        by: who made them. file: `<suite>.zip` in the working directory by default. sign: an SSH key.
 
     Raises:
         UserError: none were made here.
     """
-    loaded = load(suite, overrides)
-    store = Store(loaded.name, root)
-    records = [record for record in current(loaded, store) if store.made_here(record.run_id)]
-    if loaded.suite.lm_eval is None:  # what a run was asked beside the suite is nobody else's affair
-        records = [record.replace(lm_eval=None) for record in records]
+    store, described, records = current_records(suite, overrides, root)
+    records = [record for record in records if store.made_here(record.run_id)]
+    if not described["text"].get("lm_eval"):  # what a run was asked beside the suite is nobody else's affair
+        records = [record if record.lm_eval is None else _unasked(record) for record in records]
     if not records:
         raise UserError(f"no runs made here; make some with: zoobench run {suite}", file=store.folder)
-    file = file or Path(f"{loaded.name}.zip")
-    pack(file, records, loaded.described(record.spec for record in records), by)
+    file = file or Path(f"{store.suite}.zip")
+    pack(file, records, {**described, "runs": sorted(record.run_id for record in records)}, by, sign)
     return file, len(records)
 
 
-def pack(file: Path, records: Iterable[Record], suite: Mapping[str, Any], by: str) -> None:
-    """Write a bundle; equal content gives equal bytes."""
+def _unasked(record: Record) -> Record:
+    """A record without its answers."""
+    record = record.replace(lm_eval=None)
+    return sealed(record) if record.digest else record
+
+
+def pack(file: Path, records: Iterable[Record], suite: Mapping[str, Any], by: str, sign: Path | None = None) -> None:
+    """Write a bundle; equal content gives equal bytes. `sign` is an SSH key."""
     own = [record.replace(origin=Origin()) for record in records]
     index = {"suite": dict(suite), "contributor": by, "environment": environment(own)}
     with TemporaryDirectory() as name:
         published.write(Path(name), own, index)
+        if sign is not None:
+            signature.sign(Path(name, INDEX), sign)
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as bundle:
-            for member in LARGEST:
+            for member in (member for member in LARGEST if Path(name, member).is_file()):
                 about = zipfile.ZipInfo(member)  # of 1980, whenever it is made
                 about.create_system = 3
                 bundle.writestr(about, (Path(name) / member).read_bytes())
@@ -71,7 +83,7 @@ def environment(records: Iterable[Record]) -> dict[str, list[Any]]:
 
 
 def unpack(file: Path, folder: Path) -> Published:
-    """Write the three files of a bundle into a folder, and check them against their hashes.
+    """Write the files of a bundle into a folder, and check them against their hashes.
 
     Raises:
         UserError: it is damaged, holds anything else, or more than any honest one.
@@ -81,7 +93,7 @@ def unpack(file: Path, folder: Path) -> Published:
             raise UserError("larger than a bundle may be", file=file)
         with zipfile.ZipFile(file) as bundle:
             _check_members(bundle.infolist(), file)
-            for name in LARGEST:
+            for name in bundle.namelist():
                 (folder / name).write_bytes(bundle.read(name))
     except (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError) as error:
         raise UserError(f"no whole zip file: {error}", file=file) from None
@@ -96,8 +108,10 @@ def unpack(file: Path, folder: Path) -> Published:
 
 def _check_members(members: list[zipfile.ZipInfo], file: Path) -> None:
     names = [member.filename for member in members]
-    if sorted(names) != sorted(LARGEST):
-        raise UserError(f"holds {', '.join(map(repr, names[:6]))}; a bundle holds {', '.join(LARGEST)}", file=file)
+    if sorted({*names, SIGNATURE}) != sorted(LARGEST) or len({*names}) < len(names):
+        raise UserError(
+            f"holds {', '.join(map(repr, names[:6]))}; a bundle holds {', '.join([*LARGEST][:3])}", file=file
+        )
     for member in members:
         if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
             raise UserError(f"{member.filename} is compressed; a bundle's files are stored", file=file)

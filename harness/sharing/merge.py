@@ -41,6 +41,7 @@ def merge(
     overrides: tuple[str, ...] = (),
     root: Path | None = None,
     *,
+    trust: bool = False,
     count: int = 0,
     tolerance: float | None = None,
     console: Console,
@@ -51,12 +52,12 @@ def merge(
     stays, unless the bundle's is better vouched for.
 
     Args:
-        count, tolerance: see `harness.sharing.review.review`.
+        trust: see `harness.suite.load.load`. count, tolerance: see `harness.sharing.review.review`.
 
     Raises:
         UserError: the suite or its data is not as it should be.
     """
-    loaded = load(suite, overrides)
+    loaded = load(suite, overrides, trust=trust)
     store = Store(loaded.name, root)
     published = {run_id: store.published.record(run_id) for run_id in store.published.ids()}
     given: dict[str, Any] = {"ours": trusted(store), "count": count, "tolerance": tolerance, "console": console}
@@ -66,13 +67,14 @@ def merge(
     before, kept, listed = len(published), list[str](), list[dict[str, Any]]()
     for one in reviews:
         kind: OriginKind = "reviewed" if one.again else "reported"
-        new = [record.replace(origin=Origin(kind, one.contributor)) for record in one.records]
+        who = f"{one.contributor} (signed by {one.signed})" if one.signed else one.contributor
+        new = [record.replace(origin=Origin(kind, who)) for record in one.records]
         taken = [record for record in new if _better(record, published.get(record.run_id))]
         kept += [_kept(record, published[record.run_id]) for record in new if record not in taken]
         published |= {record.run_id: record for record in taken}
         listed.append(_contribution(one, kind, len(taken)))
     score_baselines(loaded, store, console)
-    publish_records(loaded, store, [*published.values()], listed)
+    publish_records(store, loaded.described(()), [*published.values()], listed)
     return Merged(store.folder, reviews, len(published) - before, kept)
 
 
@@ -92,4 +94,5 @@ def _contribution(done: Review, kind: str, taken: int) -> dict[str, Any]:
     """What published.json says of a bundle."""
     when = datetime.now(timezone.utc).date().isoformat()
     about = {"contributor": done.contributor, "date": when, "sha256": done.sha256, "runs": taken, "origin": kind}
+    about |= {"signed": done.signed} if done.signed else {}
     return about | {"made_again": [one.to_dict() for one in done.again]}

@@ -1,39 +1,34 @@
 """The review of a bundle: what it says is checked against the reviewer's own suite, and some runs are made again."""
 
 import dataclasses
-import functools
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from pydantic import TypeAdapter
 from rich.console import Console
 
 from harness.errors import UserError
+from harness.execute.recompute import Recompute
 from harness.execute.rerun import Rerun, draw, rerun
 from harness.execute.runner import load_data
 from harness.plan.expand import expand
-from harness.plan.sizes import examples_of
 from harness.plan.trials import choose, lookup_in, trials
+from harness.records.checks import malformed, problems
 from harness.records.curves import curves_table
 from harness.records.published import COLUMNS, CURVES, RECORDS, Published, records_table, sha256
 from harness.records.record import LmEval, Origin, Record
+from harness.records.signature import allowed_signers, signer
 from harness.records.spec import RunSpec
 from harness.records.store import Store
-from harness.records.verify import stream_by_step
+from harness.records.together import together
 from harness.sharing.bundle import unpack
-from harness.sharing.checks import Expected, problems
 from harness.suite.loaded import LoadedSuite
 from harness.suite.schema import Range
-from harness.training.batches import stream
 from harness.units import printable
-
-DRAWN = 8
-"""Steps whose batches are made anew, for each task and seed."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +36,7 @@ class Finding:
     """A reason why a bundle is refused."""
 
     what: str
-    """What was checked: `bundle`, `suite`, `runs`, `record`, `again`, or one of `checks.CHECKS`."""
+    """What was checked: `bundle`, `suite`, `runs`, `record`, `again`, or a name in `checks` or `together`."""
     where: str
     why: str
 
@@ -56,6 +51,8 @@ class Review:
     file: Path
     sha256: str
     contributor: str = ""
+    signed: str = ""
+    """By whom, as the reviewer's file of allowed signers knows them; empty where there is none."""
     records: list[Record] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     again: list[Rerun] = field(default_factory=list)
@@ -69,11 +66,13 @@ class Review:
         if self.findings:
             return f"{self.file.name}: refused, {len(self.findings)} finding(s)"
         made = f"{len(self.again)} made again" if self.again else "none made again: only its form is checked"
-        return f"{self.file.name}: accepted, {len(self.records)} runs by {self.contributor}, {made}"
+        who = f"{self.contributor}, signed by {self.signed}" if self.signed else self.contributor
+        return f"{self.file.name}: accepted, {len(self.records)} runs by {who}, {made}"
 
     def to_dict(self) -> dict[str, Any]:
         """The review as JSON."""
         about = {"file": str(self.file), "sha256": self.sha256, "contributor": self.contributor}
+        about |= {"signed": self.signed} if self.signed else {}
         found = [dataclasses.asdict(finding) for finding in self.findings]
         again = [one.to_dict() for one in self.again]
         return {**about, "runs": len(self.records), "accepted": self.accepted, "findings": found, "again": again}
@@ -108,7 +107,7 @@ def review(
         with TemporaryDirectory() as folder:
             bundle = unpack(file, Path(folder))
             records, findings = _read(bundle)
-            index = bundle.index
+            index, signed = bundle.index, signer(Path(folder)) if allowed_signers() else ""
     except RecursionError:
         return dataclasses.replace(made, findings=[Finding("bundle", file.name, "nested too deeply")])
     except UserError as error:
@@ -122,7 +121,7 @@ def review(
     again = [rerun(record, plugins=plugins, tolerance=tolerance, console=console) for record in chosen]
     findings += [Finding("again", _place(one.record.spec), why) for one in again for why in one.problems]
     who = str(index.get("contributor") or "")
-    return dataclasses.replace(made, contributor=who, records=records, findings=findings, again=again)
+    return dataclasses.replace(made, contributor=who, signed=signed, records=records, findings=findings, again=again)
 
 
 def _place(spec: RunSpec) -> str:
@@ -160,18 +159,13 @@ def _sound(record: Record, run_id: str) -> Record:
     Raises:
         UserError, ValueError: it is not.
     """
-    if _adapter().validate_python(dataclasses.asdict(record)) != record:
-        raise UserError("a number is text, or no number at all")
+    if why := malformed(record):
+        raise UserError(why)
     if {record.run_id, record.spec.run_id} != {run_id}:
         raise UserError(f"its id is not the hash of its own spec and data ({record.spec.run_id})")
     if record.origin != Origin():
         raise UserError(f"claims to be {record.origin.kind}; only who merges says that")
     return record
-
-
-@functools.cache
-def _adapter() -> TypeAdapter[Record]:
-    return TypeAdapter(Record)
 
 
 def _manifest(index: dict[str, Any], loaded: LoadedSuite) -> Iterator[Finding]:
@@ -182,6 +176,8 @@ def _manifest(index: dict[str, Any], loaded: LoadedSuite) -> Iterator[Finding]:
         yield Finding("suite", str(name), f"another suite than {loaded.name}")
     if not isinstance(who, str) or not who.strip() or len(who) > 100 or not who.isprintable():
         yield Finding("bundle", "contributor", "no name on one line, at most 100 letters long")
+    elif "signed" in who.lower():
+        yield Finding("bundle", "contributor", "says itself that it is signed")
 
 
 def _runs(loaded: LoadedSuite, records: list[Record], ours: list[Record]) -> Iterator[Finding]:
@@ -236,29 +232,15 @@ def _differing(one: dict[str, Any], two: dict[str, Any]) -> Iterator[str]:
 
 
 def _each(loaded: LoadedSuite, records: list[Record], ours: list[Record]) -> Iterator[Finding]:
-    """Each record by itself, beside what the suite's own data gives."""
+    """Each record by itself, and beside what its spec gives here."""
     load_data(loaded, [record.spec for record in records])
-
-    @functools.cache
-    def expected(label: str, seed: int, size: int) -> Expected:
-        task, hashes, tokens = loaded.task(label).task, dict[int, str](), 0
-        for step, made in zip(range(1, DRAWN + 1), stream(task, seed, size), strict=False):
-            tokens = made.batch.inputs.shape[0] * made.batch.inputs.shape[1]
-            hashes[step] = made.stream_hash
-        return Expected(task, tokens, hashes)
-
-    for record in records:
-        spec = record.spec
-        task = loaded.task(spec.task_label).task
-        size = 0 if spec.pretrained else examples_of(spec, task)
-        known = expected(spec.task_label, spec.seed, size) if size else Expected(task, 0, {})
-        try:
-            found = list(problems(record, known))
-        except (ValueError, ArithmeticError) as error:
-            found = [("record", f"is not as records are: {error}")]
-        if record.lm_eval is not None and not _asked(record.lm_eval, loaded):
-            found.append(("scores", "answers questions that the suite does not ask, or not on its terms"))
-        yield from (Finding(what, _place(spec), why) for what, why in found)
+    with Recompute([where for _, where in loaded.plugins]) as deeper:
+        for record in records:
+            found = list(problems(record))
+            found += [] if found else deeper(record)
+            if record.lm_eval is not None and not _asked(record.lm_eval, loaded):
+                found.append(("scores", "answers questions that the suite does not ask, or not on its terms"))
+            yield from (Finding(what, _place(record.spec), why) for what, why in found)
 
 
 def _asked(answers: LmEval, loaded: LoadedSuite) -> bool:
@@ -268,38 +250,5 @@ def _asked(answers: LmEval, loaded: LoadedSuite) -> bool:
 
 
 def _together(loaded: LoadedSuite, records: list[Record], ours: list[Record]) -> Iterator[Finding]:
-    """What runs have in common: the data of a task and seed, and the size of a row."""
-    yield from _odd("data", "consumed other batches than other runs of its task and seed", records, ours, _streams)
-    yield from _odd("size", "its size or its FLOPs differ from those of its other seeds", records, ours, _sizes)
-
-
-def _streams(record: Record) -> Iterator[tuple[Any, Any]]:
-    spec = record.spec
-    if spec.train is not None:
-        key = (spec.task_label, spec.fingerprint, spec.seed, spec.train.batch_tokens)
-        yield from (((*key, step), known) for step, known in stream_by_step(record).items())
-
-
-def _sizes(record: Record) -> Iterator[tuple[Any, Any]]:
-    if record.status == "ok" and record.size is not None:
-        size = record.size.replace(mismatch=None)
-        yield (record.spec.cell, record.spec.kind), json.dumps([size.to_dict(), record.budget.flops_per_token])
-
-
-def _odd(
-    what: str,
-    why: str,
-    records: list[Record],
-    ours: list[Record],
-    read: Callable[[Record], Iterable[tuple[Any, Any]]],
-) -> Iterator[Finding]:
-    """The records whose value of what `read` gives is not ours, or where we have none not that of most others."""
-    usual: dict[Any, Counter[Any]] = {}
-    for own, weight in ((ours, len(records) + 1), (records, 1)):
-        for record in own:
-            for key, value in read(record):
-                usual.setdefault(key, Counter())[value] += weight
-    most = {key: [v for v, n in values.items() if n == max(values.values())] for key, values in usual.items()}
-    for record in records:
-        if any([value] != most[key] for key, value in read(record)):
-            yield Finding(what, _place(record.spec), why)
+    """What runs have in common, such as the data of a task and seed, and the size of a row."""
+    yield from (Finding(what, _place(record.spec), why) for record, what, why in together(records, ours))

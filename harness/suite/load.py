@@ -3,6 +3,7 @@
 import importlib.resources
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,28 +19,33 @@ from harness.suite import pretrained
 from harness.suite.check import check, check_architectures
 from harness.suite.loaded import LoadedSuite, SuiteTask
 from harness.suite.schema import Match, Stop, Suite, TaskEntry, Train
+from harness.suite.trust import check as check_trust
 from harness.suite.yaml_source import Loader, Path_, Source, merge, read
 from tasks.base import Difficulty
 from zoo.registry import load_plugin, nearest
 
 
-def load(suite: str | Path | Mapping[str, Any] | Source, overrides: tuple[str, ...] = ()) -> LoadedSuite:
-    """Find, read, merge (`extends`), override (`key=value`), validate and check a suite.
+def load(
+    suite: str | Path | Mapping[str, Any] | Source, overrides: tuple[str, ...] = (), *, trust: bool = False
+) -> LoadedSuite:
+    """Find, read, merge (`extends`), override (`key=value`), validate and check a suite; import its plug-ins.
 
     Args:
         suite: a name that ships, a path, or what would stand in the file: a mapping, whose plug-ins and parent are
             looked for in the working directory.
+        trust: whether to import plug-ins that were not trusted before (`harness.suite.trust`); those that the caller
+            names, in a mapping or in `overrides`, are.
 
     Raises:
         UserError: with the file, the line, the key, and the nearest right name.
     """
-    own, folder = _source(suite)
-    changes = [assignment(override) for override in overrides]
-    source = _at_difficulty(_extended(own, folder), [value for key, value in changes if key == "difficulty"])
-    for key, value in changes:
-        if key != "difficulty":
-            source.put(tuple(int(k) if k.isdigit() else k for k in key.split(".")), value, "--set")
-    loaded = LoadedSuite(_parse(source), [], source, folder)
+    source, folder = _merged(suite, overrides)
+    loaded = LoadedSuite(_parse(source), [], source, folder, trust)
+    named = isinstance(suite, Mapping) and "plugins" in suite
+    named |= any(override.startswith("plugins=") for override in overrides)
+    error = partial(loaded.error, path=("plugins",))
+    code = [where for _, where in loaded.plugins if not where.endswith(".py") or Path(where).is_file()]
+    check_trust(code, trusted=trust or named, error=error)
     _load_plugins(loaded)
     check_architectures(loaded)
     loaded.tasks.extend(_resolved(loaded, index, entry) for index, entry in enumerate(loaded.suite.tasks))
@@ -47,13 +53,24 @@ def load(suite: str | Path | Mapping[str, Any] | Source, overrides: tuple[str, .
     return loaded
 
 
-def read_suite(path: Path) -> Suite:
-    """A suite as its file and those it extends state it, typed; names and options are not looked up.
+def read_suite(suite: str | Path, overrides: tuple[str, ...] = ()) -> Suite:
+    """A suite as its file and those it extends state it, typed; names and options are not looked up, nothing imported.
 
     Raises:
         UserError: with the file, the line and the key.
     """
-    return _parse(_at_difficulty(_extended(*_source(path)), []))
+    return _parse(_merged(suite, overrides)[0])
+
+
+def _merged(suite: str | Path | Mapping[str, Any] | Source, overrides: tuple[str, ...]) -> tuple[Source, Path]:
+    """A suite with what it extends and what overrides it, and the folder that its paths start from."""
+    own, folder = _source(suite)
+    changes = [assignment(override) for override in overrides]
+    source = _at_difficulty(_extended(own, folder), [value for key, value in changes if key == "difficulty"])
+    for key, value in changes:
+        if key != "difficulty":
+            source.put(tuple(int(k) if k.isdigit() else k for k in key.split(".")), value, "--set")
+    return source, folder
 
 
 def shipped() -> dict[str, Path]:

@@ -48,6 +48,8 @@ class LoadedSuite:
     source: Source
     folder: Path
     """Relative plug-in paths start here."""
+    trusted: bool = False
+    """Whether code that it names may be imported without asking."""
 
     @property
     def name(self) -> str:

@@ -34,13 +34,19 @@ def finish(run: Run, suite: str, status: Status, error: Error | None = None) -> 
         budget=records.Budget(run.rule, reached, used, run.step_cost.flops / run.step_cost.tokens),
         data=records.Data(spec.fingerprint, progress.stream_hash, progress.stream_marks),
         defaults=overrides_of(run.model, spec.options),
-        curve=[records.CurvePoint.from_dict(point) for point in progress.curve],
+        curve=_curve(run, metrics),
         speed=run.reference.speed(progress.reference, used),
         memory=records.Memory(run.peak_bytes),
         eligibility=eligibility,
         provenance=provenance(run.device, run.precision, progress.kernels),
         segments=[records.Segment.from_dict(segment) for segment in progress.segments],
     )
+
+
+def _curve(run: Run, metrics: Metrics) -> list[records.CurvePoint]:
+    """The points of the curve; the last of a run that ended well has its scores on valid."""
+    points = [records.CurvePoint.from_dict(point) for point in run.progress.curve]
+    return [*points[:-1], points[-1].replace(valid=metrics.valid)] if points and metrics.valid else points
 
 
 def keep_model(run: Run, suite: str, plugins: tuple[str, ...]) -> None:

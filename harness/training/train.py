@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from harness.isolation.beat import beat
+from harness.records.meters import LOG_POINTS, crossed
 from harness.records.record import Error, Record
 from harness.records.spec import RunSpec
 from harness.training.batches import stream
@@ -21,8 +22,6 @@ from tasks.base import Task
 from zoo.contract import Batch
 from zoo.ops.kernel_log import record_kernels
 from zoo.size import Size
-
-LOG_POINTS = 100
 
 
 class Stopped(Exception):
@@ -89,9 +88,9 @@ def train_steps(run: Run, stop: Callable[[], bool], checkpoint: float) -> None:
         if used.steps & (used.steps - 1) == 0:
             progress.stream_marks[str(used.steps)] = progress.stream_hash
         after, done = rule.progress(used), rule.done(used, run.step_cost)
-        if done or _crossed(before, after, 1 / LOG_POINTS):
+        if done or crossed(before, after, 1 / LOG_POINTS):
             run.reference.time_reference(progress.reference, used, after)
-            _log(run, score=_crossed(before, after, run.spec.evaluate.every) and not done)
+            _log(run, score=crossed(before, after, run.spec.evaluate.every) and not done)
         if stop():
             save_checkpoint(run)
             raise Stopped
@@ -150,8 +149,3 @@ def _log(run: Run, *, score: bool) -> None:
     progress.curve.append(point)
     progress.loss_sum, progress.loss_steps = 0.0, 0
     run.report({"event": "step", "progress": run.rule.progress(used), **point})
-
-
-def _crossed(before: float, after: float, every: float) -> bool:
-    """Whether a multiple of `every` lies between."""
-    return every > 0 and int(before / every + 1e-9) < int(after / every + 1e-9)

@@ -7,7 +7,8 @@
     timm          any image model of timm, run by timm: `timm/NAME`
     typeseg       the trained segmenter in the package typeseg, a bidirectional Mamba: `typeseg`
 
-Each kind is a module with `load(where, **options) -> Model`, where `where` is a path or an id on the Hugging Face hub.
+Each kind is a module with `load(where, **options) -> Model`, where `where` is a path, or `hf:` and an id on the Hugging
+Face hub.
 What is missing, damaged or does not fit raises a `PretrainedError` of one line, everywhere in this package.
 """
 
@@ -43,14 +44,14 @@ def load(where: str | Path, *, kind: str | None = None, **options: Any) -> Model
     """Open a model with its published weights, in eval mode. `model.tokenizer` reads and writes text, if it has one.
 
     Args:
-        where: a path, `timm/NAME`, or an id on the hub (`org/name`, `org/name/file.pth`), also as `hf:…` or `KIND:…`.
+        where: a path, `timm/NAME`, or an id on the hub (`hf:org/name`, `hf:org/name/file.pth`); also as `KIND:…`.
         kind: one of `KINDS`; by default it is recognised by the files.
         options: those of the kind's own `load`.
 
     Raises:
         PretrainedError: nothing there, no such kind or option, a missing package, or weights that do not fit.
     """
-    name = str(where).removeprefix("hf:")
+    name = str(where)
     first, colon, rest = name.partition(":")
     if kind is None and colon and first in KINDS:
         kind, name = first, rest
@@ -96,7 +97,7 @@ def kind_of(where: str) -> str:
     """
     from zoo.published import files
 
-    if where.startswith(("timm/", "local-dir:")):
+    if where.removeprefix("hf:").startswith(("timm/", "local-dir:")):
         return "timm"
     if where == "typeseg":
         return "typeseg"

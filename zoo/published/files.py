@@ -24,18 +24,20 @@ WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
 
 
 def find(where: str, patterns: Iterable[str] = ("*.json", "*.txt", "*.model", "*.safetensors")) -> Path:
-    """The file or folder at a path, or else of an id on the hub: from its cache, or downloaded.
+    """The file or folder at a path, or with `hf:` before it of an id on the hub: from its cache, or downloaded.
 
-    Only files matching `patterns` are downloaded, and pickles where there are no safetensors. A cached snapshot is used
-    without asking whether the hub has a newer one.
+    What has no scheme is a path: a mistyped one asks no hub. Only files matching `patterns` are downloaded, and pickles
+    where there are no safetensors. A cached snapshot is used without asking whether the hub has a newer one.
     """
-    path = Path(where).expanduser()
-    if path.exists():
+    if not where.startswith("hf:"):
+        path = Path(where).expanduser()
+        if not path.exists():
+            raise PretrainedError(f"{where}: there is no such file or folder; a model on the hub is hf:owner/name")
         return path
-    parts = where.split("/")
-    if len(parts) < 2 or where.startswith((".", "/", "~")) or "\\" in where:
-        raise PretrainedError(f"{where}: there is no such file or folder")
-    hub = need("huggingface_hub", "hub", f"{where} is not a path here; to look for it on the hub")
+    parts = where.removeprefix("hf:").split("/")
+    if len(parts) < 2 or "\\" in where:
+        raise PretrainedError(f"{where}: a model on the hub is hf:owner/name")
+    hub = need("huggingface_hub", "hub", f"to look for {where}")
     repository, file = "/".join(parts[:2]), "/".join(parts[2:])
     try:
         if file:
@@ -59,10 +61,10 @@ def _downloaded(snapshot: Any, repository: str, patterns: tuple[str, ...]) -> Pa
 def _unreachable(where: str, error: Exception) -> str:
     kind = type(error).__name__
     if "NotFound" in kind and "Local" not in kind:
-        return f"{where}: neither a path here nor on the hub ({kind})"
+        return f"{where}: not on the hub ({kind})"
     if "Gated" in kind:
         return f"{where}: the hub asks you to accept its terms and log in (huggingface-cli login)"
-    return f"{where}: not a path here, not in the hub's cache, and the hub cannot be reached ({kind})"
+    return f"{where}: not in the hub's cache, and the hub cannot be reached ({kind})"
 
 
 def config(path: Path) -> dict[str, Any] | None:

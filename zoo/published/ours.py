@@ -77,7 +77,7 @@ def load(where: str, *, plugins: str | Sequence[str] = ()) -> Model:
             model = zoo.build(description["architecture"], description["role"], shape=shape, **description["options"])
             model.tokenizer = tokenizers.make(description["tokenizer"]) if description.get("tokenizer") else None
     except KeyError as error:
-        hint = "; a plug-in's file goes into plugins=" if "unknown architecture" in str(error) else ""
+        hint = _hint(description.get("made")) if "unknown architecture" in str(error) else ""
         raise PretrainedError(f"{folder}: {error.args[0]}{hint}") from None
     try:
         load_model(model, folder / "model.safetensors")
@@ -85,3 +85,10 @@ def load(where: str, *, plugins: str | Sequence[str] = ()) -> Model:
         files.fit(model, files.read(folder / "model.safetensors"), folder)
         raise PretrainedError(f"{folder}: {error}") from None
     return model
+
+
+def _hint(made: Any) -> str:
+    """What to import for an architecture that is not known: nothing that a folder names is imported by itself."""
+    named = made.get("plugins") if isinstance(made, dict) else None
+    names = ", ".join(map(str, named)) if isinstance(named, list) and named else "the plug-in that registers it"
+    return f"; it was made with {names}: name it with --plugin, or plugins="

@@ -1,7 +1,7 @@
 """Image models of timm, run by timm, with weights from the hub, from a file, or random ones.
 
 timm/NAME, timm/NAME.TAG   an architecture of timm, and the tag of its weights
-org/name, a folder         timm's format on the hub: config.json (architecture, pretrained_cfg), model.safetensors
+hf:org/name, a folder      timm's format on the hub: config.json (architecture, pretrained_cfg), model.safetensors
 """
 
 import contextlib
@@ -180,7 +180,7 @@ def _source(timm: Any, where: str, *, fetch: bool) -> Source:
     path = Path(where.removeprefix("local-dir:")).expanduser()
     if path.exists() or where.startswith("local-dir:"):
         return _of_folder(timm, files.find(str(path)))
-    name = where.removeprefix("timm/")
+    name = where.removeprefix("hf:").removeprefix("timm/")
     if "/" in name:
         return _of_folder(timm, files.find(where))
     architecture, _, tag = name.partition(".")
@@ -190,7 +190,7 @@ def _source(timm: Any, where: str, *, fetch: bool) -> Source:
         config = timm.get_pretrained_cfg(name)
     except RuntimeError:  # a tag that this timm does not know: newer weights, maybe
         try:
-            return _of_folder(timm, files.find(f"timm/{name}"))
+            return _of_folder(timm, files.find(f"hf:timm/{name}"))
         except PretrainedError as error:
             tags = [known.partition(".")[2] for known in timm.list_models(f"{architecture}.*", pretrained=True)]
             raise PretrainedError(f"{error}; nor does timm know the tag {tag!r}{nearest(tag, tags)}") from None
@@ -230,7 +230,7 @@ def _fetched(where: str, config: dict[str, Any]) -> Path:
         place = f"are not on the hub but at {config['url']}" if config.get("url") else "were never published by timm"
         raise PretrainedError(f"{where}: its weights {place}; {NO_DOWNLOAD}")
     try:
-        return files.find(config["hf_hub_id"], patterns=("*.safetensors",))
+        return files.find(f"hf:{config['hf_hub_id']}", patterns=("*.safetensors",))
     except PretrainedError as error:
         raise PretrainedError(f"{error}; {NO_DOWNLOAD}") from None
 

@@ -69,7 +69,13 @@ def run(suite, quiet, tmp_path):
     (tmp_path / "mine.py").write_text(PLUGIN)
 
     def run(workers=2, ignore_published=False, **changes):
-        given = {"root": tmp_path, "workers": workers, "ignore_published": ignore_published, "console": quiet}
+        given = {
+            "root": tmp_path,
+            "workers": workers,
+            "ignore_published": ignore_published,
+            "console": quiet,
+            "trust": True,
+        }
         return harness.run(suite(**changes), **given)
 
     return run
@@ -213,7 +219,7 @@ def start(path, root):
     """The command in its own process, which hears Ctrl-C even where the tests run in the background."""
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     code += "from harness.commands import main; main()"
-    command = [sys.executable, "-c", code, "run", str(path), "--workers", "1", "--results", str(root)]
+    command = [sys.executable, "-c", code, "run", str(path), "--trust", "--workers", "1", "--results", str(root)]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 

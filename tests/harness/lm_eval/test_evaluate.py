@@ -249,10 +249,12 @@ def test_the_hub_cannot_be_reached(folder, own_only, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     for name in ("arc_easy", "boolq"):
         write(folder, task=name, custom_dataset=None, dataset_path="zoobench-tests/absent")
-    with pytest.raises(UserError, match=r"'arc_easy' cannot be loaded \(.*absent.*\); local_arc_easy asks") as caught:
+    with pytest.raises(
+        UserError, match=r"'arc_easy' cannot be loaded \(.*absent.*\); hf:arc_easy asks the hub; local_arc_easy"
+    ) as caught:
         evaluate(Opinions(), ["arc_easy"], include=folder)
     assert "\n" not in str(caught.value)
-    with pytest.raises(UserError, match=r"'boolq' cannot be loaded \(.*\); some need no hub: zoobench ls questions"):
+    with pytest.raises(UserError, match=r"'boolq' cannot be loaded \(.*\); hf:boolq asks the hub; some need no hub"):
         evaluate(Opinions(), ["boolq"], include=folder)
 
 

@@ -33,7 +33,7 @@ def loaded(tmp_path, monkeypatch):
         path = tmp_path / folder / "suite.yaml"
         path.parent.mkdir(exist_ok=True)
         path.write_text(yaml.safe_dump(data or {**SUITE, **changes}, sort_keys=False))
-        return load(path)
+        return load(path, trust=True)
 
     return make
 

@@ -86,7 +86,7 @@ def test_a_scheme_leads_to_the_hub(root, monkeypatch):
     for reference in ("hf:org/name", "rwkv:org/name"):
         with pytest.raises(UserError, match="offline"):
             open_model(reference, root)
-    assert asked == ["org/name"] * 2
+    assert asked == ["hf:org/name", "org/name"], "the second is a path"
 
 
 def test_the_model_scores_as_its_record_says(root):

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from harness.records.checks import sealed
 from harness.records.files import to_json, write_atomic
 from harness.records.record import CurvePoint
 from harness.records.store import Store, default_root
@@ -28,7 +29,7 @@ def record():
 def test_a_record_comes_back_as_it_was_written(store, record):
     store.write(record)
     point = replace(record.curve[1], loss=None)
-    assert store.read(record.run_id) == record.replace(curve=[record.curve[0], point])
+    assert store.read(record.run_id) == sealed(record.replace(curve=[record.curve[0], point]))
     lines = (store.folder / record.run_id / "curve.jsonl").read_text().splitlines()
     assert [json.loads(line)["loss"] for line in lines] == [1.5, None]
     assert store.records() == [store.read(record.run_id)]

@@ -74,7 +74,7 @@ def test_a_wrong_suite_is_answered_in_one_line(case, command, folder):
     old, new, line, *fragments = WRONG[case]
     assert SOUND.count(old) == 1, "the case must change one place"
     path = write(folder, SOUND.replace(old, new))
-    said = answer(command, str(path))
+    said = answer(command, str(path), "--trust")
     assert said.startswith(f"{path}:{line}: "), said
     for fragment in fragments:
         assert fragment in said
@@ -103,7 +103,7 @@ def test_a_sampler_without_its_library_names_the_extra(folder, monkeypatch):
 def test_a_plugin_that_fails_is_named(folder):
     code = "import zoo\n\n@zoo.register()\ndef mine():\n    '''Mine.'''\n    return 1 / 0\n"
     (folder / "mine.py").write_text(code)
-    said = answer("validate", str(write(folder, SOUND.replace("- lstm", "- mine") + "plugins: [mine.py]\n")))
+    said = answer("validate", str(write(folder, SOUND.replace("- lstm", "- mine") + "plugins: [mine.py]\n")), "--trust")
     assert "suite.yaml:4: architectures.1: mine: ZeroDivisionError: division by zero" in said
 
 

@@ -31,7 +31,7 @@ def test_a_record_has_everything_that_others_rely_on(tmp_path):
     assert json.loads(to_json(record))["run_id"] == record.run_id
     assert [e["event"] for e in events if e["event"] != "step"] == ["start", "scoring"]
     assert record.curve[-1].tokens == record.budget.used.tokens
-    assert sum(point.valid is not None for point in record.curve) == 3, "at 25, 50 and 75 %; the end is scored apart"
+    assert sum(point.valid is not None for point in record.curve) == 4, "at 25, 50 and 75 %, and at the end"
     used = record.budget.used
     assert (used.steps, used.tokens) == (STEPS, STEPS * 32)
     assert used.flops == pytest.approx(record.budget.flops_per_token * used.tokens)

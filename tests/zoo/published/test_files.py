@@ -127,23 +127,23 @@ def test_the_cache_goes_before_the_hub(monkeypatch, tmp_path):
 
     monkeypatch.setattr(hub, "snapshot_download", download)
     save_file({"x": torch.zeros(1)}, tmp_path / "model.safetensors")
-    assert files.find("org/name") == tmp_path
+    assert files.find("hf:org/name") == tmp_path
     assert asked == [True], "what is cached needs no network"
     (tmp_path / "model.safetensors").unlink()
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
-    assert files.find("org/name") == tmp_path
+    assert files.find("hf:org/name") == tmp_path
     asked.clear()
     (tmp_path / "pytorch_model.bin").unlink()
-    files.find("org/name")
+    files.find("hf:org/name")
     assert asked == [True, False, False], "a snapshot without weights is asked for again, pickles too"
 
 
 def test_the_hub_s_errors_are_one_line(monkeypatch):
     hub = pytest.importorskip("huggingface_hub")
-    for name, words in (("RepositoryNotFound", "nor on the hub"), ("LocalEntryNotFound", "cannot be reached")):
+    for name, words in (("RepositoryNotFound", "not on the hub"), ("LocalEntryNotFound", "cannot be reached")):
         error = type(f"{name}Error", (Exception,), {})
         monkeypatch.setattr(hub, "snapshot_download", Mock(side_effect=error("a\nlong\nstory")))
-        refused("org/name", words)
+        refused("hf:org/name", words)
 
 
 WORDS = {"?": 0, "a": 1, "b": 2, "<|endoftext|>": 3}

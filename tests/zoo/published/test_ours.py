@@ -66,7 +66,7 @@ def test_a_plug_in_s_architecture_needs_its_file(tmp_path):
     load_plugin(plugin)
     folder = zoo.save(made("mine_for_folders", "lm", {}), tmp_path / "m")
     zoo.architectures._registry.entries.pop("mine_for_folders")
-    refused(folder, "; a plug-in's file goes into plugins=")
+    refused(folder, "name it with --plugin, or plugins=")
     sys.modules.pop("zoobench_plugin_mine_for_folders")
     assert zoo.load(folder, plugins=(str(plugin),)).built["architecture"] == "mine_for_folders"
     assert zoo.load(folder, plugins=str(plugin)).built["architecture"] == "mine_for_folders"

@@ -1,0 +1,181 @@
+"""What a record implies is computed again: forged records, whose author made ids and digests anew, are named."""
+
+import copy
+import json
+import random
+import shutil
+from dataclasses import asdict
+
+import pytest
+
+from harness.execute.recompute import Recompute
+from harness.gates.registry import gates
+from harness.records import checks
+from harness.records.checks import GATES, MATCHED, ORDERED, problems, sealed
+from harness.records.record import Record
+from harness.records.store import Store, baseline_key, read_record
+from harness.records.together import of_one_suite, together
+from harness.records.verify import verify
+
+from ..made import do, make_spec
+from ..planted import change
+
+CLAIMS = (
+    "provenance",
+    "memory",
+    "reference",
+    "segments",
+    "about",
+    "measured",
+    "defaults",
+    "metrics",
+    "loss",
+    "valid",
+    "size",
+)
+"""Where a record states what only other records, a model, weights or a rerun can show."""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Two seeds of a small run, with their weights."""
+    store = Store("tiny", tmp_path_factory.mktemp("results"))
+    for seed in (0, 1):
+        spec = make_spec("lstm", seed=seed, options={"depth": 1, "width": 8})
+        store.write(do(spec, store.run_folder(spec.run_id), keep=True))
+    return store
+
+
+@pytest.fixture(scope="module")
+def record(store):
+    return store.records()[0]
+
+
+def test_the_gates_are_those_that_there_are():
+    assert GATES.keys() == gates().keys()
+    for name, gate in gates().items():
+        assert (name in ORDERED, name in MATCHED) == (bool(gate.roles), gate.of_matched)
+
+
+def test_honest_records_are_sound(store):
+    with Recompute(full=True) as deeper:
+        assert verify(store.folder, deeper)[0] == []
+        assert not deeper.left_out
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"status": "oom"}, "record"),
+        ({"metrics__test": {"loss": -1.0, "accuracy": 0.5}}, "scores"),
+        ({"budget__used__steps": 11}, "budget"),
+        ({"budget__used__seconds": 9.0}, "speed"),
+        ({"size__target": 5.0}, "size"),
+        ({"curve": lambda curve: curve[:3] + curve[4:]}, "curve"),
+        ({"curve": lambda curve: [*curve[:-1], curve[-1].replace(valid={"loss": 1.0, "accuracy": 1.0})]}, "curve"),
+        (
+            {"eligibility__gates": lambda known: {**known, "repeatable": change(known["repeatable"], limit=1.0)}},
+            "gates",
+        ),
+        ({"eligibility__gates": lambda known: {k: v for k, v in known.items() if k != "test_overlap"}}, "gates"),
+        ({"data__stream_marks": lambda marks: {k: v for k, v in marks.items() if k != "4"}}, "data"),
+        ({"segments": []}, "provenance"),
+    ],
+)
+def test_what_contradicts_itself_is_named(changes, what, record):
+    new = {}
+    for path, value in changes.items():
+        old = record
+        for part in path.split("__"):
+            old = getattr(old, part)
+        new[path] = value(old) if callable(value) else value
+    assert what in {name for name, _ in problems(sealed(change(record, **new)))}
+    assert "digest" in {name for name, _ in problems(change(record, **new))}, (
+        "no change goes unseen without a new digest"
+    )
+
+
+def leaves(value, path=()):
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    if not items:
+        yield path
+    for key, inner in items:
+        yield from leaves(inner, (*path, key))
+
+
+def mutated(value, chance):
+    if isinstance(value, (bool, type(None), str, list, dict)):
+        return not value if isinstance(value, bool) else "other"
+    return value * chance.choice((0.5, 2, 10)) if value else 7
+
+
+def test_fields_changed_at_random_are_named(record, request):
+    chance, data = random.Random(3), json.loads(json.dumps(record.to_dict()))
+    tops = sorted(data.keys() - {"digest", "suite"})
+    for _ in range(400 if request.config.getoption("--all") else 60):
+        new = copy.deepcopy(data)
+        *path, last = chance.choice([*leaves(new[top := chance.choice(tops)], (top,))])
+        here = new
+        for key in path:
+            here = here[key]
+        here[last] = mutated(here[last], chance)
+        name = ".".join("*" if key in GATES else str(key) for key in (*path, last))
+        try:
+            forged = Record.from_dict(new)
+            found = bool(checks.malformed(forged)) or [*problems(sealed(forged))]
+        except (ValueError, TypeError, AttributeError, StopIteration):
+            continue  # no record at all
+        assert found or any(claim in name for claim in CLAIMS), name
+
+
+def test_data_models_and_weights_are_made_anew(store, record):
+    with Recompute() as deeper:
+
+        def found(forged, folder=None):
+            return [what for what, _ in deeper(forged, folder)]
+
+        assert found(record, store.run_folder(record.run_id)) == []
+        assert found(change(record, data__stream_marks={**record.data.stream_marks, "2": "0" * 32})) == ["data"]
+        assert found(change(record, size__width=16)) == ["size"]
+        assert found(change(record, budget__flops_per_token=record.budget.flops_per_token / 2)) == ["budget"]
+        assert found(change(record, metrics__primary="loss")) == ["scores"]
+        better = change(record, metrics__test={name: value / 2 for name, value in record.metrics.test.items()})
+        assert "weights" in found(better, store.run_folder(record.run_id))
+        assert found(record.replace(spec=record.spec.replace(plugins=(("x.py", "00"),)))) == []
+        assert deeper.left_out == {"plug-ins that were not given: x.py": 1}
+
+
+def test_baselines_are_made_anew(store, record):
+    key = baseline_key(record.spec.task_label, record.data.fingerprint, record.spec.evaluate.test)
+    task, folder = record.spec.build_task(), store.run_folder(record.run_id)
+    rows = [asdict(one) for one in task.baselines(record.spec.evaluate.test)]
+    for rise, found in ((0.0, set()), (0.25, {"baselines"})):
+        rows[0]["value"] += rise
+        store.write_baselines({key: rows})
+        with Recompute() as deeper:
+            assert {what for what, _ in deeper(record, folder)} == found
+    (store.folder / "baselines.json").unlink()
+
+
+def test_records_are_compared(store):
+    one, two = store.records()
+    other = sealed(change(two, size__params=two.size.params + 8))
+    assert {what for _, what, _ in together([one, two, other])} == {"size"}
+    copied = change(two, curve=one.curve)
+    assert [(record, what) for record, what, _ in together([one, copied])] == [(copied, "curve")]
+    row = [r.replace(spec=r.spec.replace(architecture_label="b")) for r in (one, two)]
+    assert [what for _, what, _ in of_one_suite([one, two, row[0]])] == ["seeds"]
+    trial = one.replace(spec=one.spec.replace(kind="trial", train=one.spec.train.replace(lr=0.5)))
+    assert {what for _, what, _ in of_one_suite([one, two, trial])} == {"tuning"}
+
+
+def test_a_record_that_was_edited_has_no_rank(store, tmp_path, call):
+    shutil.copytree(store.folder, tmp_path / "tiny")
+    file = next((tmp_path / "tiny").glob("*/record.json"))
+    data = json.loads(file.read_text())
+    data["metrics"]["test"]["accuracy"] = 1.0
+    file.write_text(json.dumps(data))
+    assert read_record(file).digest
+    shown = call("board", "tiny", "--results", tmp_path, "--json").stdout
+    assert "unsound record: digest: was changed after it was written" in shown
+    assert "1 of 2 seeds failed" in shown
