@@ -3,6 +3,8 @@
 Without torch. A tokenizer travels with a model: `describe` is what a saved folder keeps of it, `make` reads it again.
 """
 
+import ast
+import io
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -10,10 +12,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
+from zoo.files import read_text
 from zoo.registry import nearest
+from zoo.types import BadInput
 
 
-class TokenizerError(ValueError):
+class TokenizerError(BadInput):
     """A text that has no tokens, or a tokenizer that is not here. The message says what to do."""
 
 
@@ -89,6 +93,20 @@ class Characters(Tokenizer):
         return {"kind": self.kind, "characters": self.characters}
 
 
+def _check_literals(file: Path) -> None:
+    """Raise a TokenizerError unless each line is a number, a literal and its length: rwkv evaluates what stands there."""
+    number = 0
+    try:
+        for number, line in enumerate(io.StringIO(read_text(file), newline=None), 1):
+            token = ast.literal_eval(line[line.index(" ") : line.rindex(" ")].strip())
+            if not isinstance(token, (str, bytes)):
+                raise ValueError(line)
+    except (OSError, ValueError, SyntaxError, MemoryError, RecursionError) as error:
+        lines = f"line {number} is no token: a number, a text in quotes, its length"
+        problem = error.strerror if isinstance(error, OSError) else lines
+        raise TokenizerError(f"no vocabulary at {file}: {problem}") from None
+
+
 class World(Tokenizer):
     """RWKV's World vocabulary: the longest of its 65,529 tokens at each place, by the package `rwkv`.
 
@@ -111,6 +129,8 @@ class World(Tokenizer):
         where = Path(path) if path else Path(rwkv_tokenizer.__file__).with_name("rwkv_vocab_v20230424.txt")
         if not where.is_file():
             raise TokenizerError(f"no vocabulary at {where}")
+        if path:
+            _check_literals(where)
         self._trie = rwkv_tokenizer.TRIE_TOKENIZER(str(where))
 
     def encode(self, text: str, *, special: bool | None = None) -> list[int]:

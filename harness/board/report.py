@@ -1,8 +1,9 @@
 """The boards of suites' records: made, published, and two rows compared."""
 
-from collections.abc import Iterable, Mapping
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from harness import board as boards
 from harness.board import comparison
@@ -52,8 +53,9 @@ def with_records(loaded: LoadedSuite, suite: str, root: Path | None = None) -> t
         UserError: there are no records yet.
     """
     store = Store(loaded.name, root)
-    records = _records(loaded, store, suite)
-    return rank(loaded.described(()), records, baselines(loaded, store)), records
+    records, lost = _records(loaded, store, suite), list[str]()
+    lines = _unless_damaged(lambda: baselines(loaded, store), list[dict[str, Any]](), lost)
+    return _noting(rank(loaded.described(()), records, lines), lost), records
 
 
 @no_collection()
@@ -61,32 +63,52 @@ def of_store(store: Store) -> tuple[Board, list[Record]]:
     """The board of what lies in a suite's folder, and its records; no suite file is opened and no plug-in imported.
 
     Raises:
-        UserError: it has no finished runs, or a file cannot be read.
+        UserError: it has no finished runs, or what was published cannot be read.
     """
-    return _of_records(store, store.records())
+    return _of_records(store, *store.readable())
 
 
-def _of_records(store: Store, found: list[Record]) -> tuple[Board, list[Record]]:
-    described = store.described()
+T = TypeVar("T")
+
+
+def _unless_damaged(read: Callable[[], T], otherwise: T, lost: list[str]) -> T:
+    """What a file holds, or what a board does without it; then it notes so in `lost`."""
+    try:
+        return read()
+    except UserError as error:
+        lost.append(str(error))
+        return otherwise
+
+
+def _noting(board: Board, lost: list[str]) -> Board:
+    """The board with a note for each file that could not be read."""
+    return dataclasses.replace(board, notes=[*(f"left out: {problem}" for problem in lost), *board.notes])
+
+
+def _of_records(store: Store, found: list[Record], lost: list[str]) -> tuple[Board, list[Record]]:
+    described = _unless_damaged(store.described, dict[str, Any](), lost)
     listed = {*described.get("runs", ())}
     records = [record for record in found if not listed or record.run_id in listed]
     if not any(record.spec.kind == "final" for record in records):
-        raise _no_runs(store, store.suite)
-    known = store.read_baselines()
+        raise UserError(lost[0]) if lost else _no_runs(store, store.suite)
+    known = _unless_damaged(store.read_baselines, dict[str, Any](), lost)
     keys = {baseline_key(r.spec.task_label, r.data.fingerprint, r.spec.evaluate.test) for r in records}
     lines = [row for key in sorted(keys & known.keys()) for row in known[key]]
-    return rank({"suite": store.suite, **described}, records, lines), records
+    return _noting(rank({"suite": store.suite, **described}, records, lines), lost), records
 
 
 def publish(suite: str, overrides: tuple[str, ...] = (), root: Path | None = None) -> tuple[int, Path]:
     """Write a suite's records as published ones, with the board in Markdown; returns how many, and the folder.
 
     Raises:
-        UserError: there are no records yet.
+        UserError: there are no records yet, or one is damaged.
     """
     loaded = load(suite, overrides)
     store = Store(loaded.name, root)
     records = _records(loaded, store, suite)
+    for record in records:
+        if record.status == "damaged" and record.error:
+            raise UserError(f"{record.error.message}; remove it, and run {suite} to make it again")
     return len(records), publish_records(loaded, store, records)
 
 
@@ -149,9 +171,9 @@ def _every_board(wanted: set[str], root: Path | None) -> tuple[list[Board], set[
     """The board of each suite with results that has all these rows; and the names of all rows."""
     found, known = [], set()
     for store in stores(root):
-        records = store.records()
+        records, lost = store.readable()
         names = {record.spec.architecture_label for record in records if record.spec.kind == "final"}
         known |= names
         if wanted <= names:
-            found.append(_of_records(store, records)[0])
+            found.append(_of_records(store, records, lost)[0])
     return found, known

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from rich.console import Console
 
-from harness.errors import UserError
+from harness.errors import UserError, printable
 from harness.execute.rerun import Rerun, draw, rerun
 from harness.execute.runner import load_data
 from harness.plan.expand import expand
@@ -30,7 +30,6 @@ from harness.sharing.checks import Expected, problems
 from harness.suite.loaded import LoadedSuite
 from harness.suite.schema import Range
 from harness.training.batches import stream
-from harness.units import printable
 
 DRAWN = 8
 """Steps whose batches are made anew, for each task and seed."""
