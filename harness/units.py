@@ -1,7 +1,7 @@
 """Numbers as people write them in suites: 400k, 1M, 5%, 1e-3, 90s, 1h. And back, for tables and logs."""
 
 import re
-import unicodedata
+import reprlib
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
@@ -17,7 +17,7 @@ def _split(value: Any, scales: dict[str, Any], example: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise ValueError(f"{value!r} is not a number; write it like {example}")
     if not isinstance(value, str):
-        return float(value)
+        return float(min(max(value, -1e308), 1e308)) if isinstance(value, int) else value
     match = re.fullmatch(_NUMBER + r"\s*([A-Za-z%]*)", value.strip())
     if match is None:
         raise ValueError(f"{value!r} is not a number; write it like {example}")
@@ -38,6 +38,8 @@ def parse_count(value: Any) -> int:
     number = _positive(_split(value, _SCALES, "400k or 1M"), value)
     if abs(number - round(number)) > 1e-9 * number:
         raise ValueError(f"must be a whole number, got {value!r}")
+    if number >= 2**63:
+        raise ValueError(f"must be smaller, got {reprlib.repr(value)}")
     return round(number)
 
 
@@ -107,15 +109,3 @@ def clock(seconds: float) -> str:
         return f"{whole // 60}m{whole % 60:02}s"
     minutes = round(seconds / 60)
     return f"{minutes // 60}h{minutes % 60:02}m"
-
-
-_CONTROLS = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-"""Unicode's categories of what commands a terminal, turns the direction of writing, breaks lines or cannot be seen."""
-
-
-def printable(text: str) -> str:
-    """Text on one line without control characters: white space is a blank, anything else of them �."""
-    if text.isprintable():
-        return text
-    shown = (" " if c.isspace() else "�" if unicodedata.category(c) in _CONTROLS else c for c in text)
-    return "".join(shown)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.draws import Draws
-from zoo.types import Batch, Role, Shape
+from zoo.types import BadInput, Batch, Role, Shape
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,8 +27,8 @@ Totals: TypeAlias = "dict[str, tuple[float, float]]"
 """Per metric a sum and the weight it is to be divided by, so that batches of any size add up to the same score."""
 
 
-class DataError(ValueError):
-    """The data is absent, damaged or not what it should be. The message says what, where, and what to do."""
+class DataError(BadInput):
+    """The data is absent, damaged or not what it should be."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ where nothing can be written, nothing is kept. It loads no torch.
 
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -14,6 +13,8 @@ from hashlib import blake2b
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from zoo import files
 
 
 @contextmanager
@@ -48,7 +49,7 @@ def _sources() -> str:
 
 def _read(path: Path, sources: str) -> dict[str, Any]:
     try:
-        content = json.loads(path.expanduser().read_text(encoding="utf-8"))
+        content = files.read_json(path.expanduser())
         return dict(content["known"]) if content["sources"] == sources else {}
     except (OSError, RuntimeError, ValueError, TypeError, KeyError):  # RuntimeError: no home to expand
         return {}
@@ -56,8 +57,4 @@ def _read(path: Path, sources: str) -> dict[str, Any]:
 
 def _write(path: Path, content: dict[str, Any]) -> None:
     with suppress(OSError, RuntimeError):
-        path = path.expanduser()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-            json.dump(content, file)
-        os.replace(file.name, path)
+        files.write(path.expanduser(), json.dumps(content), sync=False)

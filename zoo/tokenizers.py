@@ -4,6 +4,7 @@ Without torch. A tokenizer travels with a model: `describe` is what a saved fold
 """
 
 import ast
+import io
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -11,10 +12,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
+from zoo.files import read_text
 from zoo.registry import nearest
+from zoo.types import BadInput
 
 
-class TokenizerError(ValueError):
+class TokenizerError(BadInput):
     """A text that has no tokens, or a tokenizer that is not here. The message says what to do."""
 
 
@@ -90,6 +93,20 @@ class Characters(Tokenizer):
         return {"kind": self.kind, "characters": self.characters}
 
 
+def _check_literals(file: Path) -> None:
+    """Raise a TokenizerError unless each line is a number, a literal and its length: rwkv evaluates what it holds."""
+    number = 0
+    try:
+        for number, line in enumerate(io.StringIO(read_text(file), newline=None), 1):  # noqa: B007
+            token = ast.literal_eval(line[line.index(" ") : line.rindex(" ")].strip())
+            if not isinstance(token, (str, bytes)):
+                raise ValueError(line)
+    except (OSError, ValueError, SyntaxError, MemoryError, RecursionError) as error:
+        lines = f"line {number} is no token: a number, a text in quotes, its length"
+        problem = error.strerror if isinstance(error, OSError) else lines
+        raise TokenizerError(f"no vocabulary at {file}: {problem}") from None
+
+
 class World(Tokenizer):
     """RWKV's World vocabulary: the longest of its 65,529 tokens at each place, by the package `rwkv`.
 
@@ -113,7 +130,7 @@ class World(Tokenizer):
         if not where.is_file():
             raise TokenizerError(f"no vocabulary at {where}")
         if path:
-            _check_vocabulary(where)
+            _check_literals(where)
         self._trie = rwkv_tokenizer.TRIE_TOKENIZER(str(where))
 
     def encode(self, text: str, *, special: bool | None = None) -> list[int]:
@@ -164,22 +181,6 @@ class Fast(Tokenizer):
     def describe(self) -> dict[str, Any]:
         also = {"literal": True} if self.literal else {}
         return {"kind": self.kind, "content": json.loads(self.content), "prefix": self.prefix, "end": self.end, **also}
-
-
-def _check_vocabulary(path: Path) -> None:
-    """Raises a TokenizerError unless each line is a number, a literal and its length: rwkv evaluates what is there."""
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
-        try:
-            if line and not isinstance(
-                ast.literal_eval(line[line.index(" ") : line.rindex(" ")].strip()), (str, bytes)
-            ):
-                raise ValueError
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            raise TokenizerError(f"{path}:{number}: no token of a vocabulary in World's format") from None
-
-
-def _literal(line: str) -> Any:
-    return ast.literal_eval(line[line.index(" ") : line.rindex(" ")].strip())
 
 
 def make(described: dict[str, Any]) -> Tokenizer:

@@ -27,6 +27,10 @@ Schedule: TypeAlias = Literal["cosine", "linear", "constant", "inverse_sqrt"]
 SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
 
 
+class BadInput(ValueError):
+    """What a user gave cannot be used. The message says what, where, and what to do."""
+
+
 class Unsupported(ValueError):
     """A combination that cannot be, such as MLP-Mixer as a causal language model.
 

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from harness.board.tables import Column, Note, Section, as_markdown, cell, lines, name_column, print_section
 from harness.records.files import to_json
+from zoo.files import write
 
 Row = dict[str, Any]
 
@@ -105,11 +106,10 @@ def plot(rows: list[Row]) -> bytes | None:
 
 def save(rows: list[Row], folder: Path) -> list[Path]:
     """Write bench.json, bench.md and, of several lengths, time.png; returns what was written."""
-    folder.mkdir(parents=True, exist_ok=True)
     written = [folder / "bench.json", folder / "bench.md"]
-    written[0].write_text(to_json(rows), encoding="utf-8")
-    written[1].write_text("\n\n".join(map(as_markdown, sections(rows))) + "\n", encoding="utf-8")
+    write(written[0], to_json(rows))
+    write(written[1], "\n\n".join(map(as_markdown, sections(rows))) + "\n")
     if (drawn := plot(rows)) is not None:
         written.append(folder / "time.png")
-        written[-1].write_bytes(drawn)
+        write(written[-1], drawn)
     return written

@@ -13,8 +13,8 @@ from harness.board.latex import latex
 from harness.board.model import Board
 from harness.board.sections import sections
 from harness.board.tables import Note, as_markdown, bullets, escape, paragraph, print_note, print_section, text
+from harness.errors import printable
 from harness.records.files import to_json
-from harness.units import printable
 
 Flat = list[dict[str, Any]]
 

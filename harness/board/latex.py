@@ -7,8 +7,8 @@ from harness.board.model import Board, TaskBoard
 from harness.board.rows import Row
 from harness.board.sections import sections
 from harness.board.tables import Cell, Column, Line, Section
+from harness.errors import printable
 from harness.stats import LEVEL
-from harness.units import printable
 
 ESCAPES = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",

@@ -1,9 +1,9 @@
 """The boards of suites' records: made, published, and two rows compared."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from harness import board as boards
 from harness.board import comparison
@@ -68,8 +68,9 @@ def with_records(loaded: LoadedSuite, suite: str, root: Path | None = None) -> t
         UserError: there are no records yet.
     """
     store = Store(loaded.name, root)
-    records = _records(loaded, store, suite)
-    return _signed(rank(loaded.described(()), records, baselines(loaded, store)), store), records
+    records, lost = _records(loaded, store, suite), list[str]()
+    lines = _unless_damaged(lambda: baselines(loaded, store), list[dict[str, Any]](), lost)
+    return _signed(_noting(rank(loaded.described(()), records, lines), lost), store), records
 
 
 @no_collection()
@@ -77,15 +78,36 @@ def of_store(store: Store) -> tuple[Board, list[Record]]:
     """The board of what lies in a suite's folder, and its records; no suite file is opened and no plug-in imported.
 
     Raises:
-        UserError: it has no finished runs, or a file cannot be read.
+        UserError: it has no finished runs, or what was published cannot be read.
     """
-    return _of_records(store, store.records())
+    return _of_records(store, *store.readable())
 
 
-def _of_records(store: Store, found: list[Record]) -> tuple[Board, list[Record]]:
-    records = listed(store, found)
-    made = rank({"suite": store.suite, **store.described()}, records, _lines(store, records))
-    return _signed(made, store), records
+T = TypeVar("T")
+
+
+def _unless_damaged(read: Callable[[], T], otherwise: T, lost: list[str]) -> T:
+    """What a file holds, or what a board does without it; then it notes so in `lost`."""
+    try:
+        return read()
+    except UserError as error:
+        lost.append(str(error))
+        return otherwise
+
+
+def _noting(board: Board, lost: list[str]) -> Board:
+    """The board with a note for each file that could not be read."""
+    return replace(board, notes=[*(f"left out: {problem}" for problem in lost), *board.notes])
+
+
+def _of_records(store: Store, found: list[Record], lost: list[str]) -> tuple[Board, list[Record]]:
+    described = _unless_damaged(store.described, dict[str, Any](), lost)
+    named = {*described.get("runs", ())}
+    records = [record for record in found if not named or record.run_id in named]
+    if not any(record.spec.kind == "final" for record in records):
+        raise UserError(lost[0]) if lost else _no_runs(store, store.suite)
+    lines = _unless_damaged(lambda: _lines(store, records), list[dict[str, Any]](), lost)
+    return _signed(_noting(rank({"suite": store.suite, **described}, records, lines), lost), store), records
 
 
 def _signed(board: Board, store: Store) -> Board:
@@ -124,7 +146,7 @@ def publish(suite: str, overrides: tuple[str, ...] = (), root: Path | None = Non
     """Write a suite's records as published ones, with the board in Markdown; returns how many, and the folder.
 
     Raises:
-        UserError: there are no records yet.
+        UserError: there are no records yet, or one is damaged.
     """
     store, described, records = current_records(suite, overrides, root)
     return len(records), publish_records(store, described, records)
@@ -158,6 +180,9 @@ def publish_records(
 
     `contributions` are listed in published.json after those that stand there.
     """
+    for record in records:
+        if record.status == "damaged" and record.error:
+            raise UserError(f"{record.error.message}; remove it, and run {store.suite} to make it again")
     described = {**described, "runs": sorted(record.run_id for record in records)}
     made = rank(described, records, _lines(store, records))
     contributed = [*store.published.index.get("contributions", []), *contributions]
@@ -224,9 +249,9 @@ def _every_board(wanted: set[str], root: Path | None) -> tuple[list[Board], set[
     """The board of each suite with results that has all these rows; and the names of all rows."""
     found, known = [], set()
     for store in stores(root):
-        records = store.records()
+        records, lost = store.readable()
         names = {record.spec.architecture_label for record in records if record.spec.kind == "final"}
         known |= names
         if wanted <= names:
-            found.append(_of_records(store, records)[0])
+            found.append(_of_records(store, records, lost)[0])
     return found, known

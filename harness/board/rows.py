@@ -212,7 +212,7 @@ MEASURED: dict[str, Measured] = {
     f.name: f.metadata["measured"] for f in dataclasses.fields(Row) if "measured" in f.metadata
 }
 """The measured columns by field, in the order of the tables."""
-severity = ("ok", "diverged", "timeout", "oom", "failed", "unsupported").index
+severity = ("ok", "diverged", "timeout", "oom", "failed", "damaged", "unsupported").index
 """How bad a status is: 0 for `ok`."""
 
 

@@ -16,7 +16,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from harness.units import NONE, printable
+from harness.errors import printable
+from harness.units import NONE
 
 
 class Cell(NamedTuple):

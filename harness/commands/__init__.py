@@ -1,12 +1,13 @@
 """The command line: a file a verb, which parses, calls and prints. None imports more than it needs to be called."""
 
+import errno
 import importlib
 from typing import Any
 
 import click
 
 from harness.commands import completion
-from harness.errors import UserError
+from harness.errors import UserError, one_line, os_error
 from harness.version import __version__
 
 GROUPS = {
@@ -21,7 +22,7 @@ VERBS = tuple(verb for verbs in GROUPS.values() for verb in verbs)
 
 
 class Commands(click.Group):
-    """Finds a verb's file; a UserError becomes one line and status 2, Ctrl-C status 130."""
+    """Finds a verb's file; bad input or a file that cannot be used becomes one line and status 2, Ctrl-C status 130."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
@@ -50,12 +51,24 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except UserError as error:
-            click.echo(f"zoobench: {error}", err=True)
+        except (UserError, OSError, ValueError) as error:
+            said = _said(error)
+            if said is None:
+                raise
+            click.echo(f"zoobench: {said}", err=True)
             ctx.exit(2)
         except KeyboardInterrupt as error:
             click.echo("\nstopped; the same command goes on from here", err=True)
             ctx.exit(128 + (error.args[0] if error.args else 2))
+
+
+def _said(error: Exception) -> str | None:
+    """What an error tells the user; None of one that is a mistake of ours, or the end of a pipe."""
+    from zoo.types import BadInput
+
+    if isinstance(error, OSError):
+        return None if error.errno == errno.EPIPE else os_error(error)
+    return str(error) if isinstance(error, UserError) else one_line(str(error)) if isinstance(error, BadInput) else None
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

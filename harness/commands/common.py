@@ -100,15 +100,17 @@ def output(data: T, show: Callable[[T, Console], None], *, as_json: bool) -> Non
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write what a command was told to write.
+    """Write what a command was told to write; into a device or pipe as it is.
 
     Raises:
-        UserError: the file cannot be written.
+        OSError: the file cannot be written.
     """
-    try:
+    from zoo import files
+
+    if path.exists() and not path.is_file():
         path.write_bytes(data)
-    except OSError as error:
-        raise UserError(f"cannot write: {error.strerror}", file=path) from error
+    else:
+        files.write(path, data)
 
 
 def print_json(data: Any) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from harness.errors import UserError
+from zoo import files
 
 
 @click.command()
@@ -47,7 +48,7 @@ def write_files(name: str, folder: Path, *, task: bool = False) -> list[Path]:
     title = "".join(part.capitalize() for part in name.split("_"))
     for path in paths:
         template = environment.get_template(f"{kind}{path.suffix}.j2")
-        path.write_text(template.render(name=name, title=title), encoding="utf-8")
+        files.write(path, template.render(name=name, title=title))
     return paths
 
 

@@ -1,11 +1,17 @@
 """`zoobench status`: how far a suite is."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from harness.commands.common import json_option, print_json, root_option, suite_options
+from harness.errors import UserError, printable
+
+if TYPE_CHECKING:
+    from harness.records.store import Store
 
 
 @click.command()
@@ -27,7 +33,21 @@ def command(suite: str | None, overrides: tuple[str, ...], root: Path | None, as
         click.echo(f"no results in {root or default_root()}/ yet; make the first with: zoobench run quick")
     for row in [] if as_json else rows:
         counts = ", ".join(f"{n} {what}" for what, n in row["counts"].items() if n)
-        click.echo(f"{row['suite']}: {counts or 'nothing yet'}")
+        click.echo(printable(f"{row['suite']}: {counts or 'nothing yet'}"))
+        for problem in row.get("problems", ()):
+            click.echo(f"  {problem}")
+
+
+def _made(store: Store) -> dict[str, Any] | None:
+    """The records of a suite by status, and what cannot be read; None where there is neither."""
+    from harness.records.record import count_statuses
+
+    try:
+        records, lost = store.readable()
+    except UserError as error:
+        return {"suite": store.suite, "counts": {}, "problems": [str(error)]}
+    problems = [*lost, *(r.error.message for r in records if r.status == "damaged" and r.error)]
+    return {"suite": store.suite, "counts": count_statuses(records), "problems": problems} if records or lost else None
 
 
 def status(suite: str | None, root: Path | None = None, overrides: tuple[str, ...] = ()) -> list[dict[str, Any]]:
@@ -40,11 +60,10 @@ def status(suite: str | None, root: Path | None = None, overrides: tuple[str, ..
     from harness.suite.load import load, read_suite
 
     if suite is None:
-        found = [(store.suite, store.records()) for store in stores(root)]
-        return [{"suite": name, "counts": count_statuses(records)} for name, records in found if records]
-    found = read_suite(suite, overrides)
-    store = Store(found.suite, root)
-    if found.plugins:  # code, which nobody asked to import: the suite is what it was when it last ran
+        return [row for store in stores(root) if (row := _made(store))]
+    read = read_suite(suite, overrides)
+    store = Store(read.suite, root)
+    if read.plugins:  # code, which nobody asked to import: the suite is what it was when it last ran
         listed = {*store.described().get("runs", ())}
         records, planned = [record for record in store.records() if record.run_id in listed], len(listed)
     else:

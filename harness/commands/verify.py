@@ -39,11 +39,11 @@ def command(
     of its model, and its scores where its weights lie beside it. Nothing that a folder names is imported. Runs are made
     again in a temporary folder.
     """
+    from harness.errors import printable
     from harness.execute.recompute import Recompute
     from harness.execute.rerun import draw
     from harness.execute.rerun import rerun as make_again
     from harness.records.verify import verify
-    from harness.units import printable
 
     screen = console(stderr=True)
     with screen.status("") as status, Recompute(plugins, full=full) as deeper:

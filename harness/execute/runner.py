@@ -136,7 +136,8 @@ def _missing(specs: list[RunSpec], store: Store) -> list[RunSpec]:
 
 
 def _records(specs: list[RunSpec], store: Store) -> list[Record]:
-    found = (store.read(spec.run_id) for spec in specs)
+    # a damaged final run is a row that says so; without a trial it is not known what to run
+    found = (store.read(spec if spec.kind == "final" else spec.run_id) for spec in specs)
     return [record for record in found if record is not None]
 
 

@@ -43,7 +43,7 @@ class Follower:
 
     def __init__(self, name: str, kind: type[RunLog], store: Store, console: Console) -> None:
         self.name, self.kind, self.store, self.console = name, kind, store, console
-        self.folder: Path = store.folder / "logs" / name
+        self.folder: Path = store.own_path("logs", name)
         self.hint = kind.prepare(self.folder, store.suite)
         self.thread = ThreadPoolExecutor(1, thread_name_prefix=name)
         self.logs: dict[str, RunLog] = {}

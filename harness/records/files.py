@@ -1,19 +1,24 @@
-"""JSON files, written whole or not at all."""
+"""JSON files of records: what is read becomes a UserError where it cannot be; what is written is whole or not there."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from harness.errors import UserError
-from harness.records.parts import plain
+from harness.errors import UserError, os_error
+from harness.records.parts import Mismatch, plain
+from zoo import files
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Write a file so that it is either whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    """Write a file so that it is either whole or not there, and outlasts a loss of power."""
+    files.write(path, text)
+
+
+def write_page(folder: Path, path: str, text: str) -> None:
+    """Write a file of a site, or of a folder like it, that can be made again; `path` is relative to it."""
+    files.write(files.inside(folder, path), text, sync=False)
 
 
 def to_json(data: Any) -> str:
@@ -26,18 +31,29 @@ def finite(data: Any) -> Any:
     return json.loads(json.dumps(plain(data)), parse_constant=lambda name: None)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The mapping in a JSON file; empty where there is no file.
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """A context in which what a file holds is looked at: a Mismatch becomes a UserError that names it."""
+    try:
+        yield
+    except Mismatch as error:
+        raise UserError(str(error), file=path) from None
+
+
+def read_json(path: Path, what: str = "JSON") -> dict[str, Any]:
+    """The mapping in a JSON file, which is called `what` where it is none; empty where there is no file.
 
     Raises:
         UserError: it cannot be read, or holds no mapping.
     """
-    if not path.is_file():
-        return {}
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot be read: {error}", file=path) from None
+        data = files.read_json(path)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise UserError(os_error(error)) from None
+    except ValueError as error:
+        raise UserError(f"not {what}: {error}", file=path) from None
     if not isinstance(data, dict):
         raise UserError("must hold a JSON object", file=path)
     return data

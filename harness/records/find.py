@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError
+from harness.records.files import read_json
 from harness.records.record import Record
 from harness.records.store import Store, default_root, read_record, stores
 from zoo.registry import nearest
@@ -147,4 +147,4 @@ def _without_weights(record: Record) -> str:
 def _description(run: Path) -> dict[str, Any] | None:
     """What lies beside the weights of a run; None without any."""
     file = run / MODEL / "zoo.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    return read_json(file) or None

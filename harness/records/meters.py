@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
+from harness.records.parts import BigInt, Mismatch, read
+
 Meter: TypeAlias = Literal["tokens", "steps", "flops", "seconds"]
 METERS: tuple[Meter, ...] = get_args(Meter)
 LOG_POINTS = 100
@@ -18,7 +20,7 @@ class Meters:
 
     tokens: int = 0
     steps: int = 0
-    flops: int = 0
+    flops: BigInt = 0
     seconds: float = 0.0
 
     def of(self, meter: Meter) -> float:
@@ -39,9 +41,11 @@ class StopRule:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> StopRule:
-        """Read `{meter: limit}`, perhaps with `target`."""
-        meter = next(name for name in METERS if name in data)
-        return cls(meter, data[meter], data.get("target"))
+        """Read `{meter: limit}`, perhaps with `target`; a Mismatch where it is something else."""
+        meter = next((name for name in METERS if name in data), None)
+        if meter is None:
+            raise Mismatch(f"expected one of {', '.join(METERS)}")
+        return read(cls, {"meter": meter, "limit": data[meter], "target": data.get("target")})
 
     def to_dict(self) -> dict[str, float]:
         return {self.meter: self.limit} | ({} if self.target is None else {"target": self.target})

@@ -8,6 +8,7 @@ import hashlib
 import json
 import operator
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,10 @@ from pydantic_core import from_json
 
 from harness.errors import UserError
 from harness.records.curves import Curve, Points, curves_table
-from harness.records.files import finite, read_json, to_json, write_atomic
-from harness.records.record import Origin, Record
+from harness.records.files import finite, naming, read_json, to_json, write_atomic
+from harness.records.parts import Mismatch, Part, convert
+from harness.records.record import RUN_ID, Origin, Record, damaged_record
+from zoo.files import open_regular, read_bytes, whole
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -89,6 +92,17 @@ def records_table(records: Iterable[Record]) -> "pa.Table":
     return pa.table(columns, schema=types)
 
 
+@dataclass(frozen=True)
+class Index(Part):
+    """The keys of published.json."""
+
+    format: int
+    files: dict[str, str]
+    suite: dict[str, Any] = field(default_factory=dict)
+    baselines: dict[str, Any] = field(default_factory=dict)
+    contributions: tuple[dict[str, Any], ...] = ()
+
+
 class Published:
     """The published records of a suite's folder, read when they are asked for; none where there is no published.json.
 
@@ -107,6 +121,8 @@ class Published:
             return {}
         if index.get("format") != FORMAT:
             raise UserError(f"format {index.get('format')!r}, this zoobench reads {FORMAT}", file=self.folder / INDEX)
+        with naming(self.folder / INDEX):
+            convert(Index, index)
         return index
 
     def check(self) -> None:
@@ -128,7 +144,8 @@ class Published:
         import pyarrow.parquet as pq
 
         try:
-            return pq.read_table(self.folder / name, columns=columns)
+            with open_regular(self.folder / name) as file:
+                return pq.read_table(file, columns=columns)
         except (OSError, KeyError, pa.ArrowException) as error:
             raise UserError(f"cannot be read: {error}", file=self.folder / name) from None
 
@@ -136,7 +153,7 @@ class Published:
     def _places(self) -> dict[str, int]:
         """By run id, its row in records.parquet."""
         ids = self.table(RECORDS, ["run_id"])["run_id"].to_pylist() if self.index else []
-        return {run_id: at for at, run_id in enumerate(ids)}
+        return {str(run_id): at for at, run_id in enumerate(ids)}
 
     @cached_property
     def points(self) -> Points:
@@ -155,58 +172,71 @@ class Published:
 
     def record(self, run_id: str) -> Record:
         """A record as it was published."""
-        row = self._json.slice(self._places[run_id], 1)
-        found = next(self._read(row))
+        found = next(self._read(self._json.slice(self._places[run_id], 1)))
+        if isinstance(found, UserError):
+            raise found
+        if found.status == "damaged" and found.error:
+            raise UserError(found.error.message)
         return found.replace(curve=[*found.curve])
 
     @cached_property
     def _json(self) -> "pa.Table":
         return self.table(RECORDS, [*READ])
 
-    def records(self, leaving_out: Container[str] = ()) -> Iterator[Record]:
-        """Every record as it was published, but those with these run ids; a curve is read when one looks at it."""
+    def records(self, leaving_out: Container[str] = ()) -> "Iterator[Record | UserError]":
+        """Every record as it was published, or why it cannot be read, but those with these run ids."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         if not self.index:
             return
         try:
-            with pq.ParquetFile(self.folder / RECORDS) as file:
-                for batch in file.iter_batches(1000, columns=[*READ]):  # the JSON of all at once may be gigabytes
+            with open_regular(self.folder / RECORDS) as file:
+                for batch in pq.ParquetFile(file).iter_batches(
+                    1000, columns=[*READ]
+                ):  # the JSON of all at once may be gigabytes
                     yield from self._read(pa.Table.from_batches([batch]), leaving_out)
         except (OSError, pa.ArrowException) as error:
             raise UserError(f"cannot be read: {error}", file=self.folder / RECORDS) from None
 
-    def _read(self, rows: "pa.Table", leaving_out: Container[str] = ()) -> Iterator[Record]:
+    def _read(self, rows: "pa.Table", leaving_out: Container[str] = ()) -> "Iterator[Record | UserError]":
         for run_id, text, kind, contributor in zip(*(rows[name].to_pylist() for name in READ), strict=True):
             if run_id in leaving_out:
                 continue
+            data: Any = None
             try:
-                data = from_json(text, cache_strings="keys")
-                data |= {
-                    "curve": Curve(lambda: self.points, run_id),
-                    "origin": {"kind": kind, "contributor": contributor},
-                }
+                data = from_json(text or "", cache_strings="keys")
+                if isinstance(data, dict):
+                    curve, origin = Curve(lambda: self.points, run_id), {"kind": kind, "contributor": contributor}
+                    data |= {"curve": curve, "origin": origin}
                 record = Record.from_dict(data)
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
-                raise UserError(f"record {run_id} cannot be read: {error}", file=self.folder / RECORDS) from None
+                if record.run_id != run_id:
+                    raise Mismatch(f"of run {record.run_id}", ("run_id",))
+            except ValueError as error:
+                yield self._damaged(run_id, data, error)
+                continue
             yield record
+
+    def _damaged(self, run_id: Any, data: Any, error: ValueError) -> "Record | UserError":
+        problem = UserError(f"record {run_id} cannot be read: {error}", file=self.folder / RECORDS)
+        try:
+            return damaged_record(data, run_id, problem) if RUN_ID.fullmatch(str(run_id)) else problem
+        except Mismatch:
+            return problem
 
 
 def write(folder: Path, records: Iterable[Record], index: Mapping[str, Any]) -> None:
     """Publish records: both Parquet files, and last published.json with their hashes beside what `index` says."""
     import pyarrow.parquet as pq
 
-    folder.mkdir(parents=True, exist_ok=True)
     ordered = sorted(records, key=operator.attrgetter("run_id"))
     for name, table in ((RECORDS, records_table(ordered)), (CURVES, curves_table(ordered))):
-        temporary = folder / f"{name}.tmp"
-        pq.write_table(table, temporary, compression="zstd", compression_level=19)
-        temporary.replace(folder / name)
+        with whole(folder / name) as part:
+            pq.write_table(table, part, compression="zstd", compression_level=19)
     files = {name: sha256(folder / name) for name in (RECORDS, CURVES)}
     write_atomic(folder / INDEX, to_json({"format": FORMAT, **index, "files": files}))
 
 
 def sha256(path: Path) -> str:
     """The SHA-256 of a file's bytes."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashlib.sha256(read_bytes(path)).hexdigest()

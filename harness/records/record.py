@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 from harness.records.meters import Meters, StopRule
-from harness.records.parts import OPTIONAL, Part
+from harness.records.parts import OPTIONAL, BigInt, Mismatch, Part, convert
 from harness.records.spec import SCHEMA, RunSpec
 from tasks.base import Task
 
-Status: TypeAlias = Literal["ok", "diverged", "oom", "timeout", "unsupported", "failed"]
+Status: TypeAlias = Literal["ok", "diverged", "oom", "timeout", "unsupported", "failed", "damaged"]
+"""`damaged` is what stands for a record that cannot be read; no file has it."""
 STATUSES: tuple[Status, ...] = get_args(Status)
 OriginKind: TypeAlias = Literal["made here", "reviewed", "reported"]
 ORIGINS: tuple[OriginKind, ...] = get_args(OriginKind)
 """Who vouches for a record, the best reason to believe it first."""
 Scores: TypeAlias = dict[str, float]
+RUN_ID = re.compile("[0-9a-f]{16}")
+RunId: TypeAlias = Annotated[str, RUN_ID]
+"""The name of a run's folder."""
+SuiteName: TypeAlias = Annotated[str, re.compile("[A-Za-z0-9][A-Za-z0-9_.-]*")]
+"""The name of a suite's folder."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +118,7 @@ class CurvePoint(Part):
 
     tokens: int
     steps: int
-    flops: int
+    flops: BigInt
     seconds: float
     loss: float | None
     valid: Scores | None = field(default=None, metadata=OPTIONAL)
@@ -281,8 +288,8 @@ class Record(Part):
     """What a run left."""
 
     schema: int
-    run_id: str
-    suite: str
+    run_id: RunId
+    suite: SuiteName
     status: Status
     spec: RunSpec
     size: Size | None
@@ -308,10 +315,10 @@ class Record(Part):
         """Read the JSON of a record, an older one as the current version writes it.
 
         Raises:
-            ValueError: it is of another version, or a key is missing.
+            Mismatch: it is of another version, a key is missing, or one holds what it cannot.
         """
-        if data.get("schema") != SCHEMA:
-            raise ValueError(f"record format {data.get('schema')}, this zoobench reads {SCHEMA}")
+        if isinstance(data, dict) and data.get("schema") != SCHEMA:
+            raise Mismatch(f"record format {data.get('schema')!r}, this zoobench reads {SCHEMA}")
         record = super().from_dict(data)
         vars(record.spec)["fingerprint"] = record.data.fingerprint  # a new one, that nobody else has
         return record
@@ -339,6 +346,30 @@ def empty_record(spec: RunSpec, suite: str, metrics: Metrics, status: Status, er
         metrics=metrics,
         error=error,
     )
+
+
+def damaged(spec: RunSpec, run_id: str, suite: str, error: Exception) -> Record:
+    """What stands for a record that cannot be read."""
+    return empty_record(spec, suite, Metrics(""), "damaged", Error("Damaged", str(error))).replace(run_id=run_id)
+
+
+def damaged_record(data: dict[str, Any], run_id: str, error: Exception) -> Record:
+    """What stands for a record that cannot be read, with what was run.
+
+    Raises:
+        Mismatch: that cannot be read, either.
+    """
+    known = convert(_Ran, data)
+    return damaged(RunSpec.from_dict(known.spec, str(known.data.get("fingerprint"))), run_id, known.suite, error)
+
+
+@dataclass(frozen=True)
+class _Ran(Part):
+    """What of a damaged record says what was run."""
+
+    suite: str
+    spec: dict[str, Any]
+    data: dict[str, Any] = field(default_factory=dict)
 
 
 def count_statuses(records: Iterable[Record]) -> dict[str, int]:

@@ -7,14 +7,16 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, get_args
 
 import tasks
 from harness.records.meters import StopRule
-from harness.records.parts import OPTIONAL, Part
+from harness.records.parts import OPTIONAL, AnyInt, Mismatch, Part, read
 from tasks.base import Split, Task
 from zoo.types import Role, Schedule
 
+Matched: TypeAlias = Literal["params", "flops_per_token", "state_bytes"]
+MATCHED: tuple[Matched, ...] = get_args(Matched)
 SCHEMA = 1
 """Version of the record format; part of every run id."""
 PRETRAINED = "pretrained"
@@ -36,7 +38,7 @@ class MatchRule:
     """What is held equal over the architectures, and how closely."""
 
     shared: ClassVar[bool] = True
-    meter: Literal["params", "flops_per_token", "state_bytes"]
+    meter: Matched
     target: float
     tolerance: float
     count: Literal["total", "non_embedding"] = "non_embedding"
@@ -46,10 +48,12 @@ class MatchRule:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> MatchRule:
-        """Read `{meter: target, tolerance: …}`, with `count` and `solve` where they matter."""
-        meter = next(name for name in ("params", "flops_per_token", "state_bytes") if name in data)
+        """Read `{meter: target, tolerance: …}`, with `count` and `solve` where they matter; a Mismatch of all else."""
+        meter = next((name for name in MATCHED if name in data), None)
+        if meter is None:
+            raise Mismatch(f"expected one of {', '.join(MATCHED)}")
         rest = {name: value for name, value in data.items() if name != meter}
-        return cls(meter, data[meter], **{**rest, "solve": tuple(rest.get("solve", ("width", "depth")))})  # type: ignore[arg-type]
+        return read(cls, {"meter": meter, "target": data[meter], **rest})
 
     def to_dict(self) -> dict[str, Any]:
         count = {"count": self.count} if self.meter == "params" else {}
@@ -113,7 +117,7 @@ class RunSpec(Part):
     task_label: str
     task_options: dict[str, Any]
     role: Role
-    seed: int
+    seed: AnyInt
     kind: Literal["final", "trial"]
     match: MatchRule | None
     stop: StopRule | None

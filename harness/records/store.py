@@ -5,8 +5,11 @@ A run made here is `results/<suite>/<run_id>/record.json`, written last and whol
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,8 +18,11 @@ from harness.errors import UserError
 from harness.processes import no_collection
 from harness.records import published
 from harness.records.checks import sealed
-from harness.records.files import finite, read_json, to_json, write_atomic
-from harness.records.record import Record
+from harness.records.files import finite, naming, read_json, to_json, write_atomic
+from harness.records.parts import Mismatch, Part, convert
+from harness.records.record import RUN_ID, Record, damaged, damaged_record
+from harness.records.spec import RunSpec
+from zoo import files
 
 SUITE = "suite.json"
 """What the suite was when it last ran here: the rules of its board, its text, and the ids of its runs."""
@@ -39,15 +45,57 @@ def stores(root: Path | None = None) -> "list[Store]":
 
 
 def read_record(path: Path) -> Record:
-    """The record in a file.
+    """The record in a file of a run's folder.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: it cannot be read, or is of another run than the folder's name says.
     """
+    data = read_json(path, "a record")
     try:
-        return Record.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        return _own(Record.from_dict(data), path)
+    except Mismatch as error:
         raise UserError(f"not a record: {error}", file=path) from None
+
+
+def _own(record: Record, path: Path) -> Record:
+    if path.name == "record.json" and record.run_id != path.absolute().parent.name:
+        raise Mismatch(f"of run {record.run_id}, not of {path.absolute().parent.name}", ("run_id",))
+    return record
+
+
+def read_or_damaged(path: Path) -> Record | UserError:
+    """The record in a run's folder; one of status `damaged` where only what was run can be read, else the error."""
+    try:
+        return read_record(path)
+    except UserError as error:
+        with suppress(UserError, Mismatch, KeyError, TypeError, AttributeError):
+            return damaged_record(read_json(path), path.parent.name, error)
+        return error
+
+
+@dataclass(frozen=True)
+class Described(Part):
+    """What a suite was: the keys of `SUITE` that boards read."""
+
+    suite: str = ""
+    about: str = ""
+    order: tuple[tuple[str, str], ...] = ()
+    reference: str = ""
+    targets: dict[str, float] = field(default_factory=dict)
+    only: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    text: dict[str, Any] = field(default_factory=dict)
+    runs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Line(Part):
+    """A baseline of a task: the keys of `baselines.json` that boards read."""
+
+    task_label: str
+    name: str
+    value: float | None
+    about: str | None = ""
+    metric: str = ""
 
 
 class Store:
@@ -69,6 +117,14 @@ class Store:
     def run_folder(self, run_id: str) -> Path:
         return self.folder / run_id
 
+    def own_path(self, *below: str) -> Path:
+        """A path below the suite's folder, to be written to.
+
+        Raises:
+            OSError: it leads out of the root, as through a symbolic link below it.
+        """
+        return files.inside(self.folder.parent, self.suite, *below)
+
     def made_here(self, run_id: str) -> bool:
         """Whether this run was finished here."""
         return (self.run_folder(run_id) / "record.json").is_file()
@@ -81,21 +137,35 @@ class Store:
         """Store a finished run: curve beside it, record last, checkpoint removed."""
         if record.digest or not self.made_here(record.run_id):  # an older one, with new answers, stays without
             record = sealed(record)
-        folder = self.run_folder(record.run_id)
         curve = "".join(json.dumps(finite(point)) + "\n" for point in record.curve)
-        write_atomic(folder / "curve.jsonl", curve)
-        write_atomic(folder / "record.json", to_json(record))
-        shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+        write_atomic(self.own_path(record.run_id, "curve.jsonl"), curve)
+        path = self.own_path(record.run_id, "record.json")
+        write_atomic(path, to_json(record))
+        files.sweep(path.parent)
+        shutil.rmtree(path.parent / "checkpoint", ignore_errors=True)
 
-    def read(self, run_id: str) -> Record | None:
-        """One record, the one made here before the published one; None while there is neither."""
-        if self.made_here(run_id):
-            return read_record(self.run_folder(run_id) / "record.json")
-        return self.published.record(run_id) if run_id in self.published else None
+    def read(self, run: str | RunSpec) -> Record | None:
+        """One record, the one made here before the published one; None while there is neither.
+
+        Raises:
+            UserError: it cannot be read. Of a `RunSpec` it then is a record of status `damaged`.
+        """
+        run_id = run if isinstance(run, str) else run.run_id
+        try:
+            if self.made_here(run_id):
+                return read_record(self.run_folder(run_id) / "record.json")
+            return self.published.record(run_id) if run_id in self.published else None
+        except UserError as error:
+            if isinstance(run, str):
+                raise
+            return damaged(run, run_id, self.suite, error)
 
     def exists(self) -> bool:
         """Whether a record was published or made here."""
         return (self.folder / published.INDEX).is_file() or any(self.folder.glob("*/record.json"))
+
+    def _own(self) -> list[Path]:
+        return [path for path in self.folder.glob("*/record.json") if re.fullmatch(RUN_ID, path.parent.name)]
 
     def ids(self) -> list[str]:
         """The run ids of every record, sorted."""
@@ -103,35 +173,48 @@ class Store:
 
     def own_ids(self) -> set[str]:
         """The run ids of the records made here."""
-        return {path.parent.name for path in self.folder.glob("*/record.json")}
+        return {path.parent.name for path in self._own()}
 
     def records(self) -> list[Record]:
-        """Every record of the suite, by run id."""
+        """Every record of the suite, by run id; of status `damaged` is what cannot be read of a known run."""
+        return self.readable()[0]
+
+    def readable(self) -> tuple[list[Record], list[str]]:
+        """As `records`; and why others cannot be read, of which it is not even known what was run."""
         with no_collection():
-            own = {run_id: read_record(self.run_folder(run_id) / "record.json") for run_id in self.own_ids()}
+            own = {path.parent.name: read_or_damaged(path) for path in self._own()}
             known = [*own.values(), *self.published.records(leaving_out=own)]
-        return sorted(known, key=lambda record: record.run_id)
+        records = [one for one in known if isinstance(one, Record)]
+        return sorted(records, key=lambda one: one.run_id), [str(one) for one in known if isinstance(one, UserError)]
 
     def described(self) -> dict[str, Any]:
         """What the suite was when it last ran here or was published: see `SUITE`; empty where neither happened."""
-        return read_json(self.folder / SUITE) or self.published.index.get("suite", {})
+        own = read_json(self.folder / SUITE)
+        found: dict[str, Any] = own or self.published.index.get("suite", {})
+        with naming(self.folder / (SUITE if own else published.INDEX)):
+            convert(Described, found)
+        return found
 
     def describe(self, suite: Mapping[str, Any]) -> None:
         """Keep what the suite is."""
-        write_atomic(self.folder / SUITE, to_json(dict(suite)))
+        write_atomic(self.own_path(SUITE), to_json(dict(suite)))
 
     def read_baselines(self) -> dict[str, Any]:
         """Baselines by `baseline_key`."""
-        return self.published.index.get("baselines", {}) | read_json(self.folder / "baselines.json")
+        found = self.published.index.get("baselines", {}) | read_json(self.folder / "baselines.json")
+        with naming(self.folder / "baselines.json"):
+            convert(dict[str, tuple[Line, ...]], found)
+        return found
 
     def write_baselines(self, baselines: Mapping[str, Any]) -> None:
-        write_atomic(self.folder / "baselines.json", to_json(dict(baselines)))
+        write_atomic(self.own_path("baselines.json"), to_json(dict(baselines)))
 
     def publish(self, records: list[Record], suite: Mapping[str, Any], **index: Any) -> None:
         """Write these records as the published ones, with what the suite is and its baselines.
 
         `index` holds what else stands in published.json.
         """
+        self.own_path()
         what = {"suite": dict(suite), "baselines": self.read_baselines(), **index}
         published.write(self.folder, records, what)
         self.__dict__.pop("published", None)

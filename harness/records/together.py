@@ -81,7 +81,7 @@ def _metrics(record: Record) -> Iterator[tuple[Any, Any]]:
             base, at, multiple = name.partition("@")
             loss = scores.get(f"loss{at}{multiple}")
             if base.startswith("bits_per") and value and loss:
-                yield (*key, split, name, spec.evaluate.limit(split)), f"{value / loss:.9g}"  # type: ignore[arg-type]
+                yield (*key, split, name, spec.evaluate.limit(split)), f"{value / loss:.9g}"
 
 
 def _limits(record: Record) -> Iterator[tuple[Any, Any]]:
@@ -153,7 +153,8 @@ def _seeds(records: Sequence[Record]) -> Iterator[Odd]:
     tables: defaultdict[Any, defaultdict[Any, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
         if record.spec.kind == "final" and not record.spec.pretrained:
-            tables[(record.suite, *record.spec.cell[1:])][record.spec.cell].append(record)
+            cell = record.spec.cell
+            tables[(record.suite, cell.task, cell.track)][cell].append(record)
     for rows in tables.values():
         seeds = Counter(frozenset(r.spec.seed for r in own) for own in rows.values())
         usual = max(seeds, key=lambda known: (seeds[known], len(known)))

@@ -7,6 +7,7 @@ from harness.errors import UserError
 from harness.suite.load import shipped
 from harness.suite.schema import NAME
 from harness.version import __version__
+from zoo import files
 
 FILES = {
     "README.md": "README.md.j2",
@@ -38,6 +39,5 @@ def write_repository(name: str, folder: Path = Path()) -> list[Path]:
     environment = Environment(loader=templates, keep_trailing_newline=True)
     for file, template in {f"{name}.yaml": "suite.yaml.j2", **FILES}.items():
         path = root / file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(environment.get_template(template).render(name=name, version=__version__), encoding="utf-8")
+        files.write(path, environment.get_template(template).render(name=name, version=__version__))
     return sorted(path for path in root.rglob("*") if path.is_file())

@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from harness.errors import UserError
+from harness.errors import UserError, printable
 from harness.execute.recompute import Recompute
 from harness.execute.rerun import Rerun, draw, rerun
 from harness.execute.runner import load_data
@@ -28,7 +28,6 @@ from harness.records.together import together
 from harness.sharing.bundle import unpack
 from harness.suite.loaded import LoadedSuite
 from harness.suite.schema import Range
-from harness.units import printable
 
 
 @dataclass(frozen=True)

@@ -5,23 +5,23 @@ import json
 from pathlib import Path
 
 from harness.board.looks import theme
-from harness.records.files import write_atomic
+from harness.records.files import write_page
 
 
-def write_assets(folder: Path) -> None:
-    """Write every script and style that pages link to."""
+def write_assets(site: Path) -> None:
+    """Write every script and style that pages link to, in `assets`."""
     own = importlib.resources.files("harness.site") / "static"
     tables = importlib.resources.files("itables") / "html"
-    write_atomic(folder / "site.css", (own / "site.css").read_text(encoding="utf-8"))
+    write_page(site, "assets/site.css", (own / "site.css").read_text(encoding="utf-8"))
     themes = json.dumps({"light": theme(), "dark": theme(dark=True)})
-    write_atomic(folder / "site.js", f"const themes = {themes};\n" + (own / "site.js").read_text(encoding="utf-8"))
-    write_atomic(folder / "tables.css", (tables / "dt_bundle.css").read_text(encoding="utf-8"))
+    write_page(site, "assets/site.js", f"const themes = {themes};\n" + (own / "site.js").read_text(encoding="utf-8"))
+    write_page(site, "assets/tables.css", (tables / "dt_bundle.css").read_text(encoding="utf-8"))
     # a module cannot be loaded by address where pages are opened as files, so it is carried as text
     bundle = json.dumps((tables / "dt_bundle.js").read_text(encoding="utf-8"))
     module = f'URL.createObjectURL(new Blob([{bundle}], {{type: "text/javascript"}}))'
-    write_atomic(folder / "tables.js", f"window.dataTables = import({module});\n")
-    if not (folder / "vega.js").exists():  # bundling takes seconds
-        write_atomic(folder / "vega.js", _vega())
+    write_page(site, "assets/tables.js", f"window.dataTables = import({module});\n")
+    if not (site / "assets" / "vega.js").exists():  # bundling takes seconds
+        write_page(site, "assets/vega.js", _vega())
 
 
 def _vega() -> str:

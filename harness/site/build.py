@@ -23,7 +23,7 @@ from harness.board.verdicts import sentences
 from harness.catalog import entries as catalog
 from harness.errors import UserError
 from harness.processes import no_collection
-from harness.records.files import write_atomic
+from harness.records.files import write_page
 from harness.records.store import Store, default_root
 from harness.site import architecture_pages, compare, front_page, run_pages, speed_page
 from harness.site.assets import write_assets
@@ -57,12 +57,12 @@ def build(folder: Path, names: Sequence[str] = (), root: Path | None = None, *, 
         raise UserError(f"is a suite's name; name a folder before it: zoobench site site {folder}", file=folder)
     suites, problems = read_suites(names, root)
     speeds, damaged = speed_page.read(root)
-    write_atomic(folder / MARK, "")
+    write_page(folder, MARK, "")
     for old in FOLDERS:
         shutil.rmtree(folder / old, ignore_errors=True)
-    write_assets(folder / "assets")
+    write_assets(folder)
     Site(folder, suites, problems + damaged, speeds, live).write()
-    write_atomic(folder / "version.txt", str(time.time_ns()))
+    write_page(folder, "version.txt", str(time.time_ns()))
     return suites
 
 
@@ -88,8 +88,9 @@ class Site:
                 self.page(page, "run.html.j2", **context)
         for page, template, context in architecture_pages.pages(self):
             self.page(page, template, **context)
-        write_atomic(
-            self.folder / "assets" / "boards.js",
+        write_page(
+            self.folder,
+            "assets/boards.js",
             f"window.boards = JSON.parse({json.dumps(json.dumps(compare.boards(self)))});\n",
         )
         self.page("compare.html", "compare.html.j2", names=compare.names(self), columns=compare.COLUMNS)
@@ -110,11 +111,11 @@ class Site:
         shared = {"up": "../" * path.count("/"), "version": __version__, "site_title": "zoobench", "live": self.live}
         shared["speed"] = bool(self.speeds)
         text = self._templates.get_template(template).render({"suites": links, **shared, **context})
-        write_atomic(self.folder / path, text)
+        write_page(self.folder, path, text)
 
     def downloads(self, view: TableView, place: str, up: str) -> TableView:
         """Write a table's downloads into `downloads/<place>`."""
-        return write_downloads(view, self.folder / "downloads" / place, f"{up}downloads/{place}/")
+        return write_downloads(view, self.folder, f"downloads/{place}", up)
 
     def _suite(self, suite: Suite) -> None:
         known = sections(suite.board)

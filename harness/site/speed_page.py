@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from harness.board.looks import Frame, looks
 from harness.board.tables import Section
 from harness.site.parts import figure
 from harness.site.views import TableView, section_view
+from zoo import files
 
 if TYPE_CHECKING:
     from harness.site.build import Site
@@ -24,9 +24,12 @@ def read(root: Path) -> tuple[list[dict[str, Any]], list[str]]:
     """The measured rows, and what keeps them from being read."""
     file = root / MEASURED
     try:
-        rows = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
-        return [row for row in rows if row["architecture"]], []
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        rows = [row for row in files.read_json(file) if row["architecture"]]
+        report.sections(rows)
+        return rows, []
+    except FileNotFoundError:
+        return [], []
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         return [], [f"{file}: cannot be read: {error}"]
 
 

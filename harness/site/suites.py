@@ -67,7 +67,11 @@ def read_suite(name: str, root: Path) -> Suite:
     board, records = of_store(store)
     only_published = store.own_ids().isdisjoint(record.run_id for record in records)
     files = store.published.index.get("files", {}) if only_published else {}
-    return Suite(name, board, records, store.described(), files)
+    try:
+        described = store.described()
+    except UserError:  # as the board notes
+        described = {}
+    return Suite(name, board, records, described, files)
 
 
 def read_suites(names: Sequence[str], root: Path) -> tuple[list[Suite], list[str]]:
@@ -76,7 +80,7 @@ def read_suites(names: Sequence[str], root: Path) -> tuple[list[Suite], list[str
     Raises:
         UserError: a named suite has no results, or none has.
     """
-    known = [store.suite for store in stores(root) if store.ids()]
+    known = [store.suite for store in stores(root) if store.exists()]
     for name in names:
         if name not in known:
             raise UserError(f"no results of {name!r}{nearest(name, known)}", file=root)

@@ -15,7 +15,7 @@ from harness.board.formats import csv_cell
 from harness.board.model import Baseline, TaskBoard
 from harness.board.rows import MEASURED, Measured, Row, score
 from harness.board.tables import Cell, Column, Line, Section
-from harness.records.files import to_json, write_atomic
+from harness.records.files import to_json, write_page
 from harness.records.record import Record
 from harness.units import NONE, human
 
@@ -152,12 +152,12 @@ def _by_seed(records: Sequence[Record], shown: Measured) -> str:
     return ", ".join(f"seed {seed}: {shown.text(value)}" for seed, value in known)
 
 
-def write_downloads(view: TableView, folder: Path, up: str) -> TableView:
-    """Write a table as CSV, JSON and LaTeX into `folder`; the view with links to them, relative to `up`."""
+def write_downloads(view: TableView, site: Path, folder: str, up: str) -> TableView:
+    """Write a table as CSV, JSON and LaTeX into a folder of the site; the view with links from a page to them."""
     for kind, text in _formats(view.section).items():
-        write_atomic(folder / f"{view.id}.{kind}", text)
+        write_page(site, f"{folder}/{view.id}.{kind}", text)
     kinds = {"CSV": "csv", "JSON": "json", "LaTeX": "tex"}
-    return replace(view, downloads=[(name, f"{up}{view.id}.{kind}") for name, kind in kinds.items()])
+    return replace(view, downloads=[(name, f"{up}{folder}/{view.id}.{kind}") for name, kind in kinds.items()])
 
 
 def _formats(section: Section) -> dict[str, str]:

@@ -6,12 +6,10 @@ from contextlib import suppress
 from hashlib import blake2b
 from typing import Any
 
-import yaml
-
 from harness.errors import UserError
 from harness.suite.load import find_suite
 from harness.suite.loaded import COMMON_TYPES
-from harness.suite.yaml_source import Loader, Path_, Source, read
+from harness.suite.yaml_source import Path_, Source, read, read_value
 from zoo import architectures as registry
 
 BASE = "quick"
@@ -72,8 +70,8 @@ def _entries(option: str, texts: Iterable[str]) -> list[Any]:
     """The entries in texts such as `pre_ln,s4d: {d_state: 32}`."""
     text = ",".join(texts)
     try:
-        return [entry for entry in yaml.load(f"[{text}]", Loader) if entry is not None]
-    except yaml.YAMLError:
+        return [entry for entry in read_value(f"[{text}]", option) if entry is not None]
+    except UserError:
         raise UserError(f"{text!r} is not a list of names such as a,b or 'a: {{option: 1}},b'", file=option) from None
 
 

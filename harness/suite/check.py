@@ -50,6 +50,17 @@ def check(loaded: LoadedSuite) -> None:
                 _check_recipe(loaded, entry, task, track)
 
 
+def check_count(loaded: LoadedSuite) -> None:
+    """Check that a suite has no more runs than it says it may; they are counted, not made."""
+    suite, most = loaded.suite, loaded.suite.limits.runs
+    rows = [entry.label for entry in suite.architectures]
+    cells = len(loaded.tracks) * sum(sum(map(task.plays, rows)) for task in suite.tasks)
+    count = cells * (len(suite.seeds) + (suite.tuning.effort if suite.tuning else 0))
+    if count > most:
+        said = f"this suite makes {count:,} runs and trials, more than {most:,}"
+        raise loaded.error(f"{said}; if you mean that: --set limits.runs={count}", ("limits", "runs"))
+
+
 def _check_options(
     options: dict[str, Any], known: dict[str, Any], owner: str, loaded: LoadedSuite, path: Path_
 ) -> None:
@@ -115,10 +126,11 @@ def _wrong_tuning(suite: Suite) -> Iterator[tuple[str, Path_]]:
     if not space:
         yield f"nothing to tune; give a list or a range of at least one of {', '.join(TUNABLE)}", ()
     for name, values in space.items():
-        listed = values if isinstance(values, list) else []
-        for index, value in enumerate(listed):
-            if value in listed[:index]:
+        seen = set[float]()
+        for index, value in enumerate(values if isinstance(values, list) else []):
+            if value in seen:
                 yield f"{value:g} stands twice", (name, index)
+            seen.add(value)
     if tuning.sampler is None:
         samplers = "a sampler: tpe, random or qmc"
         if any_range:

@@ -1,13 +1,15 @@
 """From the name of a suite to a checked suite: find, read, extend, override, parse, fill in, check."""
 
 import importlib.resources
+import os
 import re
+import reprlib
+from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 import tasks as task_registry
@@ -16,11 +18,11 @@ from harness.records.parts import plain
 from harness.records.spec import PRETRAINED
 from harness.records.store import default_root
 from harness.suite import pretrained
-from harness.suite.check import check, check_architectures
+from harness.suite.check import check, check_architectures, check_count
 from harness.suite.loaded import LoadedSuite, SuiteTask
 from harness.suite.schema import Match, Stop, Suite, TaskEntry, Train
 from harness.suite.trust import check as check_trust
-from harness.suite.yaml_source import Loader, Path_, Source, merge, read
+from harness.suite.yaml_source import Path_, Source, merge, read, read_value
 from tasks.base import Difficulty
 from zoo.registry import load_plugin, nearest
 
@@ -48,6 +50,7 @@ def load(
     check_trust(code, trusted=trust or named, error=error)
     _load_plugins(loaded)
     check_architectures(loaded)
+    check_count(loaded)
     loaded.tasks.extend(_resolved(loaded, index, entry) for index, entry in enumerate(loaded.suite.tasks))
     check(loaded)
     return loaded
@@ -69,7 +72,7 @@ def _merged(suite: str | Path | Mapping[str, Any] | Source, overrides: tuple[str
     source = _at_difficulty(_extended(own, folder), [value for key, value in changes if key == "difficulty"])
     for key, value in changes:
         if key != "difficulty":
-            source.put(tuple(int(k) if k.isdigit() else k for k in key.split(".")), value, "--set")
+            source.put(tuple(int(k) if k.isdecimal() and len(k) < 10 else k for k in key.split(".")), value, "--set")
     return source, folder
 
 
@@ -89,9 +92,9 @@ def find_suite(name: str, folder: Path | None = None) -> Path:
     if name in known:
         return known[name]
     path, made_here = (folder or Path()) / name, default_root() / name / "suite.yaml"
-    if path.is_file():
+    if os.path.isfile(path):  # false of any text that can be no path
         return path
-    if "/" not in name and made_here.is_file():
+    if "/" not in name and os.path.isfile(made_here):
         return made_here
     if path.suffix in (".yaml", ".yml") or "/" in name:
         raise UserError(f"no such suite file: {path}")
@@ -101,12 +104,12 @@ def find_suite(name: str, folder: Path | None = None) -> Path:
 def assignment(text: str) -> tuple[str, Any]:
     """`key=value` of a `--set`, the value read as YAML; a UserError where it is not that."""
     key, equals, value = text.partition("=")
-    if not equals or not key:
+    if not equals or not key or not key.isprintable():
         raise UserError(f"{text!r} is not key=value", file="--set")
     try:
-        return key, yaml.load(value, Loader)
-    except yaml.YAMLError:
-        raise UserError(f"{value!r} is not a YAML value", file="--set", key=key) from None
+        return key, read_value(value, "--set")
+    except UserError as error:
+        raise UserError(f"{reprlib.repr(value)} {error.message}", file="--set", key=key) from None
 
 
 def _source(suite: str | Path | Mapping[str, Any] | Source) -> tuple[Source, Path]:
@@ -176,9 +179,9 @@ _RESERVED = {"architectures": {"as"}, "tasks": {"as", "stop", "match", "train", 
 def _entries(kind: str, raw: list[Any], source: Source) -> list[dict[str, Any]]:
     """The fields of each entry; those of one name are told apart by their options."""
     entries = [_entry(kind, one, (kind, index), source) for index, one in enumerate(raw)]
-    plain, labels = [entry["name"] for entry in entries if entry["label"] == entry["name"]], set[str]()
+    plain, labels = Counter(entry["name"] for entry in entries if entry["label"] == entry["name"]), set[str]()
     for index, entry in enumerate(entries):
-        if entry["label"] == entry["name"] and plain.count(entry["name"]) > 1 and entry["options"]:
+        if entry["label"] == entry["name"] and plain[entry["name"]] > 1 and entry["options"]:
             shown = ", ".join(f"{name}={value}" for name, value in entry["options"].items())
             entry["label"] = f"{entry['name']}({shown})"
         if entry["label"] in labels:

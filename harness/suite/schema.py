@@ -4,21 +4,43 @@ from __future__ import annotations
 
 import math
 import re
+import reprlib
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from harness.isolation.memory import machine_memory
 from harness.isolation.supervisor import Bounds
 from harness.records.meters import METERS, StopRule
-from harness.records.spec import PRETRAINED, TUNABLE, EvaluateSettings, MatchRule, TrainSettings
+from harness.records.spec import MATCHED, PRETRAINED, TUNABLE, EvaluateSettings, MatchRule, TrainSettings
 from harness.units import Count, Duration, Fraction, Number, Quantity
 from zoo.registry import nearest
 from zoo.types import Schedule
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
-MATCHED: tuple[Literal["params", "flops_per_token", "state_bytes"], ...] = ("params", "flops_per_token", "state_bytes")
+
+
+def _shown(name: str) -> str:
+    if not name or not name.isprintable() or len(name) > 1000:
+        raise ValueError(
+            f"a name has from 1 to 1000 characters, none of which controls a terminal; got {reprlib.repr(name)}"
+        )
+    return name
+
+
+Name = Annotated[str, AfterValidator(_shown)]
+"""What is shown wherever the suite is."""
 
 
 class Strict(BaseModel):
@@ -216,7 +238,7 @@ class Tuning(Strict):
     select: Literal["valid", "tune"] = "valid"
     budget: Annotated[Fraction, Field(gt=0)] = 1.0
     """Length of a trial as a fraction of a run's."""
-    seed: int = 1000
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 1000
     """The seed of the trials and of the sampler, which no run of the board may share."""
 
     @property
@@ -273,6 +295,8 @@ class Limits(Strict):
     """How often a run goes on after something else than its model has ended it: killed from outside, a full disk."""
     checkpoint: Duration = 20.0
     """Seconds between the checkpoints of a run."""
+    runs: Count = 100_000
+    """The most runs and trials that the suite may make: beyond, it is refused."""
 
     def of_each(self, workers: int) -> dict[str, Any]:
         """What a `Pool` of so many runs at a time takes."""
@@ -286,7 +310,7 @@ class ArchitectureEntry(Strict):
 
     name: str
     options: dict[str, Any] = {}
-    label: str
+    label: Name
 
     @property
     def pretrained(self) -> bool:
@@ -299,7 +323,7 @@ class TaskEntry(Strict):
 
     name: str
     options: dict[str, Any] = {}
-    label: str
+    label: Name
     stop: Stop | None = None
     match: Match | None = None
     train: Train = Train()
@@ -315,21 +339,21 @@ class TaskEntry(Strict):
 class Suite(Strict):
     """A benchmark: architectures × tasks × seeds under one budget."""
 
-    suite: Annotated[str, Field(pattern=NAME)]
+    suite: Annotated[str, Field(pattern=NAME, max_length=100)]
     about: str = ""
     extends: str | None = None
     difficulty: str | None = None
     """Which of the tasks' difficulties (`smoke`, `small`, `paper`) fills in what the suite leaves open."""
     difficulties: dict[str, dict[str, Any]] = {}
     """By difficulty, keys that go on top of the suite's own when it is chosen."""
-    plugins: list[str] = []
+    plugins: list[Name] = []
     architectures: Annotated[list[ArchitectureEntry], Field(min_length=1)]
     tasks: Annotated[list[TaskEntry], Field(min_length=1)]
     budget: Budget = Budget()
     tracks: dict[str, Track] = {}
     """By name; without any, every task is played once, under `budget`."""
     tuning: Tuning | None = None
-    seeds: Annotated[list[int], Field(min_length=1)] = [0, 1, 2]
+    seeds: Annotated[list[Annotated[int, Field(ge=-(2**63), lt=2**63)]], Field(min_length=1)] = [0, 1, 2]
     train: Train = Train()
     model: dict[str, Any] = {}
     """Options for every architecture that has them: `depth`, `dropout`, `heads`, …"""

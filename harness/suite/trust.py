@@ -42,7 +42,7 @@ def _confirmed(code: Iterable[str]) -> bool:
     """The person's answer; no without a terminal."""
     import click
 
-    from harness.units import printable
+    from harness.errors import printable
 
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False

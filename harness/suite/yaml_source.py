@@ -1,15 +1,20 @@
 """YAML with its places: plain data, and for every key the file and line it stands on."""
 
 import re
+import reprlib
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import yaml
 
 from harness.errors import UserError
+from zoo import files
 
 Path_: TypeAlias = "tuple[str | int, ...]"
+MOST_BYTES, MOST_NODES, MOST_DEPTH = 1 << 18, 100_000, 50
+"""The largest suite that is read; any that people write is smaller by far."""
 
 
 class Loader(yaml.SafeLoader):
@@ -38,6 +43,8 @@ class Source:
 
     def put(self, path: Path_, value: Any, origin: str) -> None:
         """Set a value, making mappings on the way; a UserError where the path runs through something else."""
+        if len(path) > MOST_DEPTH:
+            raise UserError(f"no key lies {len(path)} deep", file=origin)
         here = self.data
         for depth, key in enumerate(path, 1):
             try:
@@ -61,30 +68,65 @@ def read(file: Path) -> Source:
     """Parse a YAML file.
 
     Raises:
-        UserError: unreadable, not UTF-8, not YAML, a duplicate key, or no mapping at the top.
+        UserError: unreadable, too large, not UTF-8, not YAML, a duplicate key, or no mapping at the top.
     """
     try:
-        node = yaml.compose(file.read_text(encoding="utf-8"), Loader=Loader)
+        text = files.read_text(file, MOST_BYTES)
     except UnicodeDecodeError:
         raise UserError("is not UTF-8 text", file=file) from None
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror}", file=file) from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise UserError(f"is not YAML: {error.problem}", file=file, line=mark.line + 1 if mark else None) from None
-    except yaml.YAMLError as error:
-        raise UserError(f"is not YAML: {error}", file=file) from None
-    except RecursionError:
-        raise UserError("is not YAML: nested too deeply", file=file) from None
+    node = _composed(text, str(file))
     if not isinstance(node, yaml.MappingNode):
         line = node.start_mark.line + 1 if node is not None else 1
         raise UserError("a suite is a mapping of keys (suite:, architectures:, tasks:, ...)", file=file, line=line)
     source = Source(None)
-    try:
-        source.data = _convert(node, (), str(file), source)
-    except RecursionError:
-        raise UserError("is not YAML: an alias contains itself", file=file) from None
+    source.data = _convert(node, (), str(file), source)
     return source
+
+
+def read_value(text: str, origin: str) -> Any:
+    """The plain data of a piece of YAML that an option holds; a UserError that names the option if it is none."""
+    node = _composed(text, origin)
+    return None if node is None else _convert(node, (), origin, Source(None))
+
+
+def _composed(text: str, origin: str) -> yaml.Node | None:
+    """The nodes of a document, of bounded number and depth, also once its aliases are filled in."""
+    try:
+        node = yaml.compose(text, Loader=Loader)
+        if node is not None:
+            _measured(node, origin, {})
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise UserError(f"is not YAML: {error.problem}", file=origin, line=mark.line + 1 if mark else None) from None
+    except yaml.YAMLError as error:
+        raise UserError(f"is not YAML: {error}", file=origin) from None
+    except RecursionError:
+        raise UserError("is not YAML: nested too deeply", file=origin) from None
+    return node
+
+
+def _measured(node: yaml.Node, origin: str, known: dict[int, tuple[int, int] | None]) -> tuple[int, int]:
+    """How many nodes stand below a node, itself among them, and how deep; each is looked at once, however often named.
+
+    Raises:
+        UserError: they are too many or too deep, or it stands below itself.
+    """
+    if id(node) in known:
+        found = known[id(node)]
+        if found is None:
+            raise UserError("is not YAML: an alias contains itself", file=origin)
+        return found
+    known[id(node)] = None
+    below = [*chain(*node.value)] if isinstance(node, yaml.MappingNode) else node.value
+    sizes = [] if isinstance(node, yaml.ScalarNode) else [_measured(one, origin, known) for one in below]
+    count, depth = 1 + sum(size for size, _ in sizes), 1 + max((depth for _, depth in sizes), default=0)
+    if count > MOST_NODES or depth > MOST_DEPTH:
+        most = f"has more than {MOST_NODES:,} values" if count > MOST_NODES else f"is nested over {MOST_DEPTH} deep"
+        raise UserError(f"{most} once aliases are filled in", file=origin, line=node.start_mark.line + 1)
+    known[id(node)] = count, depth
+    return count, depth
 
 
 def _convert(node: yaml.Node, path: Path_, file: str, source: Source) -> Any:
@@ -104,11 +146,23 @@ def _convert(node: yaml.Node, path: Path_, file: str, source: Source) -> Any:
         return data
     if isinstance(node, yaml.SequenceNode):
         return [_convert(item, (*path, i), file, source) for i, item in enumerate(node.value)]
+    return _scalar(node, file, dotted(path))
+
+
+def _scalar(node: yaml.Node, file: str, key: str) -> str | float | bool | None:
+    """A word or number, as JSON can hold it."""
+    where: dict[str, Any] = {"file": file, "line": node.start_mark.line + 1, "key": key}
     try:
-        return Loader("").construct_object(node)
-    except (yaml.MarkedYAMLError, ValueError) as error:  # an unknown tag; a date that is none
-        problem = getattr(error, "problem", error)
-        raise UserError(f"is not YAML: {problem}", file=file, line=node.start_mark.line + 1) from None
+        value = Loader("").construct_object(node)
+        node.value.encode()  # no halves of characters
+    except (yaml.MarkedYAMLError, ValueError, KeyError, AttributeError) as error:  # unknown tag, no date, no boolean
+        problem = getattr(error, "problem", f"{reprlib.repr(node.value)} is no {node.tag.rpartition(':')[2]}")
+        raise UserError(f"is not YAML: {problem}", **where) from None
+    if value is not None and not isinstance(value, (str, float, int)):
+        raise UserError(f"{reprlib.repr(node.value)} is read as a {type(value).__name__}: put it in quotes", **where)
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise UserError(f"{reprlib.repr(node.value)} has too many digits; write it like 1e20", **where)
+    return value
 
 
 def merge(base: Source, over: Source, *, whole: tuple[str, ...] = ()) -> Source:

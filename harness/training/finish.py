@@ -14,6 +14,7 @@ from harness.training.overrides import overrides_of
 from harness.training.run import Run
 from harness.version import __version__
 from zoo import size as sizing
+from zoo.files import inside
 from zoo.published.ours import save
 
 
@@ -54,7 +55,7 @@ def keep_model(run: Run, suite: str, plugins: tuple[str, ...]) -> None:
     run.model.tokenizer = run.task.tokenizer
     spec = run.spec
     where = {"suite": suite, "run_id": run.folder.name, "task": spec.task_label, "seed": spec.seed}
-    save(run.model, run.folder / MODEL, made={"zoobench": __version__, **where, "plugins": plugins})
+    save(run.model, inside(run.folder, MODEL), made={"zoobench": __version__, **where, "plugins": plugins})
 
 
 def _measured_size(run: Run) -> Size:

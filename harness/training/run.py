@@ -1,6 +1,5 @@
 """A run under way: its model, optimizer and data, what it has used, and the checkpoint it goes on from."""
 
-import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
@@ -22,6 +21,7 @@ from harness.training.evaluate import evaluate
 from harness.training.optimizer import adamw, descend
 from harness.training.reference import Reference, Timing
 from tasks.base import Split, Task
+from zoo import files
 from zoo import size as sizing
 from zoo.contract import Batch, Model
 
@@ -117,9 +117,11 @@ class Run:
         return self.folder / "checkpoint" / "state.pt"
 
     def save_checkpoint(self) -> None:
-        """Write everything needed to resume from here, atomically."""
-        self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._checkpoint.with_suffix(".tmp")
+        """Write everything needed to resume from here, whole or not at all.
+
+        Raises:
+            OSError, RuntimeError: it cannot be written.
+        """
         state = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -127,8 +129,8 @@ class Run:
             "rng": torch.get_rng_state(),
             "watch": self.watch.state(),
         }
-        torch.save(state, temporary)
-        os.replace(temporary, self._checkpoint)
+        with files.whole(files.inside(self.folder, self._checkpoint.relative_to(self.folder))) as part:
+            torch.save(state, part)
 
     def _load_checkpoint(self) -> None:
         if not self._checkpoint.is_file():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from tasks.base import DataError
+from zoo.files import open_regular
 
 RETRIES = 2
 """Times that a download is tried again when the connection breaks off."""
@@ -80,16 +81,8 @@ def download(url: str, into: Path, about: str, packed: Packed = None, member: st
 def digest(path: Path) -> tuple[str, int]:
     """SHA-256 in hex, and size in bytes."""
     state, size = hashlib.sha256(), 0
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while chunk := file.read(1 << 20):
             state.update(chunk)
             size += len(chunk)
     return state.hexdigest(), size
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a small file so that no one ever sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_bytes(content)
-    part.replace(path)

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from tasks.base import DataError
 from tasks.corpora.card import Card, Decode, LocalPath
-from tasks.corpora.download import digest, home, offline, write_whole
+from tasks.corpora.download import digest, home, offline
 from tasks.corpora.library import get
 from tasks.corpora.remote import Remote
+from zoo import files
 
 
 @lru_cache(maxsize=8)
@@ -99,7 +100,7 @@ def _pin(card: Card) -> Card | None:
     if not path.is_file():
         return None
     try:
-        noted = json.loads(path.read_text(encoding="utf-8"))
+        noted = files.read_json(path)
         return dataclasses.replace(card, sha256=str(noted["sha256"]), size=int(noted["size"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is damaged; remove it and run: zoobench fetch {card.name}") from error
@@ -131,7 +132,7 @@ def _brought(card: Card, source: Remote) -> Path:
         sha256, size = digest(path)
         if expected is None:
             pin = {"sha256": sha256, "size": size, "source": source.advice()}
-            write_whole(_pin_path(card), json.dumps(pin).encode())
+            files.write(_pin_path(card), json.dumps(pin))
         else:
             _compare(expected, path, sha256, size, " (it was removed)")
     except DataError:
@@ -148,7 +149,7 @@ def _missing(card: Card, why: str = "") -> str:
 
 def _decoded(path: Path, decode: Decode) -> bytes:
     try:
-        packed = path.read_bytes()
+        packed = files.read_bytes(path)
         if decode == "bz2":
             return bz2.decompress(packed)
         if decode == "jsonl_text":
@@ -174,14 +175,15 @@ def of_file(path: str | Path) -> Card:
     Raises:
         DataError: there is no such file, or it is empty or unreadable.
     """
-    full = Path(path).expanduser().absolute()
-    if not full.is_file():
-        raise DataError(f"text file {full} {'is a folder' if full.is_dir() else 'does not exist'}")
+    full = files.user_path(path)
     try:
+        files.open_regular(full).close()
         stat = full.stat()
+        if stat.st_size > files.MOST:
+            raise DataError(f"text file {full} has {stat.st_size:,} bytes, more than {files.MOST:,}")
         return _hashed(full, stat.st_size, stat.st_mtime_ns)
     except OSError as error:
-        raise DataError(f"text file {full} cannot be read: {error.strerror}") from error
+        raise DataError(f"text file {full} cannot be read: {error.strerror}") from None
 
 
 @lru_cache(maxsize=8)

@@ -12,8 +12,11 @@ from typing import Any
 
 from tasks.base import DataError
 from tasks.corpora.download import offline
+from zoo.files import read_bytes, user_path
 from zoo.registry import nearest
 
+MOST_ROWS = 50_000_000
+"""Rows of the largest Parquet file that is read; a few bytes may stand for any number of equal ones."""
 JSON_LINES = (".jsonl", ".ndjson")
 ON_HUB = (".csv", ".tsv", ".parquet", *JSON_LINES)
 """What is read of a hub's data set."""
@@ -67,7 +70,7 @@ def read(
             if column.given is not None:
                 raise ValueError(f"{task}: `{column.name}` names a column of a table: give its `path` or `hub`")
         return None
-    files = _of_hub(task, hub, split) if hub else [Path(str(path)).expanduser().absolute()]
+    files = _of_hub(task, hub, split) if hub else [user_path(str(path))]
     try:
         stamps = tuple((file.stat().st_size, file.stat().st_mtime_ns) for file in files)
         return _read(task, tuple(files), stamps, wanted, quotes)
@@ -84,7 +87,7 @@ def _read(
     digests, named = [], any(column.given not in (None, place) for place, column in enumerate(wanted, 1))
     for file in files:
         where = f"{task}: {file.name}"
-        content = file.read_bytes()
+        content = read_bytes(file)
         digests.append(hashlib.sha256(content).hexdigest())
         if file.suffix.lower() in (".parquet", *JSON_LINES):
             cells, first, named = _typed(where, file.suffix.lower(), content, wanted), 1, True
@@ -181,6 +184,9 @@ def _typed(where: str, suffix: str, content: bytes, wanted: tuple[Column, ...]) 
 
     try:
         if suffix == ".parquet":
+            about = parquet.read_metadata(pyarrow.BufferReader(content))
+            if about.num_rows > MOST_ROWS:
+                raise DataError(f"{where} has {about.num_rows:,} rows, more than {MOST_ROWS:,}")
             table = parquet.read_table(pyarrow.BufferReader(content))
         else:
             table = pyarrow.Table.from_struct_array(pyarrow.array(_objects(where, content)))
@@ -201,6 +207,8 @@ def _objects(where: str, content: bytes) -> list[dict[str, Any]]:
             found.append(json.loads(line))
         except json.JSONDecodeError as error:
             raise DataError(f"{where}, row {number} is not JSON: {error.msg} at character {error.pos + 1}") from error
+        except (ValueError, RecursionError):
+            raise DataError(f"{where}, row {number} has a number of too many digits, or is nested too deeply") from None
         if not isinstance(found[-1], dict):
             raise DataError(f"{where}, row {number} is not an object, {{…}}")
     return found

@@ -4,7 +4,9 @@ import gzip
 import hashlib
 import io
 import math
+import os
 import pickle
+import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 from tasks import corpora
 from tasks.base import SPLITS, DataError, Ids, Split
 from tasks.corpora.download import digest
+from zoo.files import open_regular, read_bytes, user_path
 from zoo.registry import nearest
 
 Pixels: TypeAlias = NDArray[np.uint8]
@@ -26,6 +29,8 @@ Layout: TypeAlias = Literal["mnist_5k", "cifar10", "idx", "folder", "cifar"]
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 HELD_OUT = ("test", "val", "valid", "validation")
 FILES = tuple(f"{part}-{kind}" for part in ("train", "t10k") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"))
+MOST_UNPACKED = 1 << 30
+"""Bytes of the largest file of images, once it is unpacked."""
 BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
 NAMED = {"mnist_5k": (28, 1, 10), "cifar10": (32, 3, 10)}
 """Side, channels and classes of the sets known by name."""
@@ -119,9 +124,16 @@ def of_folder(path: str | Path) -> ImageSet:
     Raises:
         DataError: there is no such folder, or nothing of the kind in it.
     """
-    root = Path(path).expanduser().absolute()
-    if not root.is_dir():
-        raise DataError(f"image folder {root} {'is a file' if root.is_file() else 'does not exist'}")
+    root = user_path(path)
+    if not os.path.isdir(root):
+        raise DataError(f"image folder {root} {'is a file' if os.path.isfile(root) else 'does not exist'}")
+    try:
+        return _of_folder(root)
+    except OSError as error:
+        raise DataError(f"image folder {root}: {error.filename} cannot be read: {error.strerror}") from None
+
+
+def _of_folder(root: Path) -> ImageSet:
     for folder in (root, root / "raw", *sorted(root.glob("*/raw"))):
         if files := _all_or_none(folder, FILES):
             content = _hash(files)
@@ -243,7 +255,10 @@ def _decoded(content: bytes, name: str) -> Pixels:
         how = "install their reader with: pip install 'zoobench[vision]'"
         raise DataError(f"{name} holds image files: {how}") from error
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(content))
+        with image:
             return np.asarray(image.convert("RGB"))
     except Exception as error:
         raise DataError(f"{name} is not an image that can be read: {error}".splitlines()[0]) from error
@@ -254,14 +269,19 @@ def _folder(images: ImageSet) -> tuple[NDArray[Any], Ids, NDArray[np.bool_] | No
     test, labels, _ = _classes(images.root, images.files)
     pixels = np.empty(len(images.files), dtype=object)
     for i, file in enumerate(images.files):
-        pixels[i] = _decoded(file.read_bytes(), str(file))
+        pixels[i] = _decoded(_unpacked(file), str(file))
     return pixels, labels, np.array(test) if any(test) else None
 
 
 def _unpacked(file: Path) -> bytes:
     try:
-        content = file.read_bytes()
-        return gzip.decompress(content) if file.suffix == ".gz" else content
+        if file.suffix != ".gz":
+            return read_bytes(file, MOST_UNPACKED)
+        with open_regular(file) as packed, gzip.open(packed) as unpacked:
+            content = unpacked.read(MOST_UNPACKED + 1)
+        if len(content) > MOST_UNPACKED:
+            raise DataError(f"{file} has more than {MOST_UNPACKED:,} bytes once unpacked")
+        return content
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{file} cannot be read: {error}") from error
 

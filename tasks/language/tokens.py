@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import contextlib
 import hashlib
-import io
 import json
 import re
 from collections.abc import Iterator
@@ -22,8 +21,7 @@ from numpy.typing import NDArray
 from tasks import corpora
 from tasks.base import DataError
 from tasks.corpora import Card
-from tasks.corpora.download import write_whole
-from zoo import tokenizers
+from zoo import files, tokenizers
 from zoo.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
@@ -140,10 +138,9 @@ def _kept(kind: Kind, piece: bytes) -> NDArray[Any]:
         found: NDArray[Any] = np.load(path, allow_pickle=False)
         if found.dtype == np.uint16 and found.ndim == 1:
             return found
-    made, file = encode(kind, piece), io.BytesIO()
-    np.save(file, made, allow_pickle=False)
-    with contextlib.suppress(OSError):
-        write_whole(path, file.getvalue())
+    made = encode(kind, piece)
+    with contextlib.suppress(OSError), files.whole(path) as part, part.open("wb") as file:
+        np.save(file, made, allow_pickle=False)
     return made
 
 

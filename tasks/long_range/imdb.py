@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+import os
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from tasks.corpora import Card, tabular
 from tasks.corpora.tabular import Column, Table
 from tasks.long_range.documents import VOCAB, Documents, by_content
 from tasks.registry import register
+from zoo.files import read_bytes, user_path
 from zoo.types import Batch, Shape
 
 KEY = 64
@@ -96,7 +98,7 @@ class Imdb(Task):
         self.length = whole("imdb", "length", length, KEY)
         if tokens != "bytes":
             raise ValueError(f"imdb: tokens must be 'bytes', got {tokens!r}")
-        self._own = _of_folder(path) if path is not None and Path(path).expanduser().is_dir() else None
+        self._own = _of_folder(path) if path is not None and os.path.isdir(user_path(path)) else None
         columns = Column("label", label, ("0", "1")), Column("text", text)
         if not self._own and (table := tabular.read("imdb", *columns, path=path, hub=hub, split=split, quotes=True)):
             self._own = _of_table(table, str(path or hub)), table.content
@@ -172,7 +174,7 @@ def _cut(
 
 def _of_folder(path: str) -> tuple[Reviews, str]:
     """The reviews in the official folder, and their SHA-256."""
-    root = Path(path).expanduser().absolute()
+    root = user_path(path)
     folders = [root / half / label for half in ("train", "test") for label in ("neg", "pos")]
     for folder in folders:
         if not folder.is_dir():
@@ -191,7 +193,7 @@ def _read(path: Path, changed: tuple[int, ...]) -> tuple[Reviews, str]:
             if not files:
                 raise DataError(f"imdb: {path / half / folder} holds no .txt files")
             for file in files:
-                text = file.read_bytes()
+                text = read_bytes(file)
                 if not text:
                     raise DataError(f"imdb: {file} is empty")
                 halves[half].append((text, label))

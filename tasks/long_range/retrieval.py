@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from hashlib import blake2b
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -19,6 +18,7 @@ from tasks.corpora import Card
 from tasks.draws import Draws
 from tasks.long_range.documents import VOCAB, Documents, by_content
 from tasks.registry import register
+from zoo.files import open_regular, user_path
 from zoo.types import Batch, Shape
 
 LONGEST = 4000
@@ -86,7 +86,7 @@ class Retrieval(Task):
         self.length = whole("retrieval", "length", length)
         self._cards: dict[Split, Card] = {}
         if path is not None:
-            folder = Path(path).expanduser().absolute()
+            folder = user_path(path)
             self._cards = {
                 split: corpora.of_file(folder / f"new_aan_pairs.{name}.tsv") for split, name in FILES.items()
             }
@@ -205,7 +205,7 @@ def _read(card: Card, length: int) -> list[tuple[int, bytes, bytes]]:
     path = card.sources[0].find()
     if path is None:
         raise DataError(f"retrieval: {card.sources[0].advice()}")
-    with path.open("rb") as lines:
+    with open_regular(path) as lines:
         return list(_rows(card.name, lines, length))
 
 

@@ -6,9 +6,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from zoo.types import BadInput
 
-class PretrainedError(ValueError):
-    """Weights are not available or do not fit. The message says what, where, and what to do."""
+
+class PretrainedError(BadInput):
+    """Weights are not available or do not fit."""
 
 
 def missing(package: str, extra: str, why: str) -> PretrainedError:

@@ -5,7 +5,7 @@ safetensors are preferred to pickles, and a pickle is read for its tensors only:
 
 import argparse
 import contextlib
-import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from zoo.files import open_regular, read_json, user_path
 from zoo.published.errors import PretrainedError, need
 
 NAMES = ("model.safetensors", "pytorch_model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
@@ -30,8 +31,8 @@ def find(where: str, patterns: Iterable[str] = ("*.json", "*.txt", "*.model", "*
     where there are no safetensors. A cached snapshot is used without asking whether the hub has a newer one.
     """
     if not where.startswith("hf:"):
-        path = Path(where).expanduser()
-        if not path.exists():
+        path = user_path(where) if where.startswith("~") else Path(where)
+        if not os.path.exists(path):
             raise PretrainedError(f"{where}: there is no such file or folder; a model on the hub is hf:owner/name")
         return path
     parts = where.removeprefix("hf:").split("/")
@@ -76,7 +77,7 @@ def config(path: Path) -> dict[str, Any] | None:
 def mapping(file: Path) -> dict[str, Any]:
     """The mapping that a JSON file holds."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
     except (OSError, ValueError) as error:
         raise PretrainedError(f"{file}: not readable as JSON ({error})") from None
     if not isinstance(content, dict):
@@ -109,6 +110,8 @@ def _indexed(index: Path) -> list[Path]:
     if not isinstance(parts, dict):
         raise PretrainedError(f"{index}: has no weight_map")
     for part in parts.values():
+        if not isinstance(part, str) or Path(part).name != part:
+            raise PretrainedError(f"{index}: names {part!r}, which is no file beside it")
         if not (index.parent / part).is_file():
             raise PretrainedError(f"{index.parent}: {index.name} names {part}, which is not there")
     return [index.parent / part for part in sorted(set(parts.values()))]
@@ -140,6 +143,7 @@ def tensor_names(path: Path) -> set[str]:
 
 def _opened(file: Path) -> Any:
     try:
+        open_regular(file).close()
         return safe_open(file, framework="pt")
     except (SafetensorError, OSError) as error:
         raise PretrainedError(f"{file}: damaged or not safetensors ({error})") from None
@@ -150,8 +154,9 @@ def _tensors(file: Path) -> dict[str, Tensor]:
         with _opened(file) as tensors:
             return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118  # not a dict
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):  # in which many keep the training options
-            content = torch.load(file, map_location="cpu", weights_only=True)
+        # many keep the training options in a Namespace
+        with open_regular(file) as opened, torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(opened, map_location="cpu", weights_only=True)
     except Exception as error:  # anything that torch stumbles over
         problem = str(error).splitlines()[0] if str(error) else type(error).__name__
         if "weights_only" in str(error).lower() or "Unsupported" in str(error):

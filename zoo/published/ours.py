@@ -9,6 +9,7 @@ from typing import Any
 import zoo
 from zoo import tokenizers
 from zoo.contract import Model
+from zoo.files import whole, write
 from zoo.published import files
 from zoo.published.errors import PretrainedError, building, writing
 from zoo.registry import load_plugin
@@ -46,13 +47,9 @@ def save(model: Model, folder: str | Path, *, made: dict[str, Any] | None = None
             f"an option of {description['architecture']} cannot be written as JSON: {error}"
         ) from None
     with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        part = folder / "model.safetensors.tmp"
-        save_model(model, str(part), metadata={"format": "pt"})
-        part.replace(folder / "model.safetensors")
-        part = folder / "zoo.json.tmp"
-        part.write_text(text, encoding="utf-8")
-        part.replace(folder / "zoo.json")
+        with whole(folder / "model.safetensors") as part:
+            save_model(model, str(part), metadata={"format": "pt"})
+        write(folder / "zoo.json", text)
     return folder
 
 

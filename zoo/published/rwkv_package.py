@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from zoo.contract import Batch, Model, Shape, State, Traits, leaves
+from zoo.files import whole
 from zoo.ops.precision import no_autocast
 from zoo.published.errors import PretrainedError, missing, writing
 
@@ -99,14 +100,11 @@ def write(weights: Mapping[str, Tensor], path: Path) -> None:
     from safetensors.torch import save_file
 
     ordered = dict(sorted(weights.items(), key=lambda item: "ln_x" not in item[0] and "time_maa" not in item[0]))
-    part = path.with_name(path.name + ".tmp")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path), whole(path) as part:
         if path.suffix == ".safetensors":
             save_file(ordered, part, metadata={"format": "pt"})
         else:
             torch.save(ordered, part)
-        part.replace(path)
 
 
 def _placed(strategy: str) -> tuple[torch.device, torch.dtype]:

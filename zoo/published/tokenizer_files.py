@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from zoo.files import read_text
 from zoo.published import files
 from zoo.published.errors import PretrainedError
 from zoo.tokenizers import Bytes, Fast, Tokenizer, World, make
@@ -48,7 +49,7 @@ def _load(name: str | Path, config: Mapping[str, Any]) -> Tokenizer:
 
 
 def _fast(file: Path, config: Mapping[str, Any]) -> Fast:
-    content = file.read_text(encoding="utf-8")
+    content = read_text(file)
     tokenizer = Fast(content, prefix=0)
     description = json.loads(content)
     words = description["model"].get("vocab")

@@ -13,8 +13,8 @@ from rich.console import Console
 
 from harness import board
 from harness.board import formats, latex, tables
+from harness.errors import printable
 from harness.records.record import Override
-from harness.units import printable
 from tests.harness.planted import plant
 
 NASTY = {

@@ -101,10 +101,12 @@ def test_the_model_scores_as_its_record_says(root):
 
 def test_a_run_without_weights_says_how_to_get_them(root, tmp_path):
     record = json.loads((find_run("kept/lstm/text/0", root) / "record.json").read_text())
+    folder = tmp_path / record["run_id"]
+    folder.mkdir()
     for status, words in (("ok", "zoobench run kept"), ("diverged", "did not end well .diverged.")):
-        (tmp_path / "record.json").write_text(json.dumps({**record, "status": status}))
+        (folder / "record.json").write_text(json.dumps({**record, "status": status}))
         with pytest.raises(UserError, match=words):
-            open_model(str(tmp_path))
+            open_model(str(folder))
 
 
 def test_options_are_for_published_weights(root):

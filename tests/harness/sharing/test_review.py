@@ -209,7 +209,7 @@ def test_values_of_other_types_are_refused(old, new, honest, records, findings, 
     edited = table.set_column(table.column_names.index("record"), "record", pa.array(texts))
     found = findings(rewritten(tmp_path / "edited.zip", honest, records=edited))
     assert found
-    assert all(line.startswith("record: ") and line.isprintable() for line in found)
+    assert all(line.startswith("record: ") and line.isprintable() for line in found), found
 
 
 def test_a_zip_that_is_no_bundle_is_refused(honest, findings, tmp_path):

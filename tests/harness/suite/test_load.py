@@ -136,7 +136,7 @@ def test_a_suite_that_is_not_there(name, fragments, command, folder):
         ("budget.stop.tokns=3", ["--set", "budget.stop.tokns", "'tokens'?"]),
         ("budget.stop.tokens=many", ["--set", "budget.stop.tokens", "'many' is not a number"]),
         ("budget.stop.tokens=-1", ["--set", "must be positive, got -1"]),
-        ("train.lr=[", ["--set", "train.lr", "not a YAML value"]),
+        ("train.lr=[", ["--set", "train.lr", "is not YAML"]),
         ("train.lr", ["--set", "'train.lr' is not key=value"]),
         ("=3", ["--set", "is not key=value"]),
         ("suite.x=3", ["--set", "suite.x does not exist"]),

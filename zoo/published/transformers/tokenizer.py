@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from zoo import files
 from zoo.published.errors import PretrainedError, need, one_line
 from zoo.tokenizers import Bytes, Characters, Fast, Tokenizer
 
@@ -93,8 +94,8 @@ def save(tokenizer: Any, folder: Path) -> None:
     """
     tokenizer.save_pretrained(folder)
     file = folder / "tokenizer_config.json"
-    config = json.loads(file.read_text(encoding="utf-8")) | {"added_tokens_decoder": {}}
-    file.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    config = files.read_json(file) | {"added_tokens_decoder": {}}
+    files.write(file, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
 
 
 def _backend(tokenizer: Tokenizer) -> tuple[Any, bool]:
