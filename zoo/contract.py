@@ -105,6 +105,13 @@ class Model(nn.Module):
     """Text to tokens and back, where that is known."""
     built: Mapping[str, Any] = {}
     """`architecture` and `options`, as given to `zoo.build`."""
+    template: Any = None
+    """What its states look like, once `zoo.inputs` has looked."""
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Model:
+        self.template = None  # as states follow dtype and device of the weights
+        super()._apply(fn, recurse)
+        return self
 
     @property
     def longest(self) -> int | None:
@@ -123,8 +130,16 @@ class Model(nn.Module):
         """
         raise Unsupported(f"{type(self).__name__} has no decoding state")
 
+    def empty_state(self) -> State:
+        """A state of one row as `extend` reads it, where sizes that grow with time are 0."""
+        return self.init_state(1)
+
     def extend(self, tokens: Int[Tensor, "B T"], state: State) -> tuple[Float[Tensor, "B T V"], State]:
-        """Feed `tokens` after `state`: their logits and the next state. T = 1 is one decoding step."""
+        """Feed `tokens` after `state`: their logits and the next state. T = 1 is one decoding step.
+
+        Raises:
+            ValueError: the tokens or the state are not this model's (`zoo.inputs`).
+        """
         raise Unsupported(f"{type(self).__name__} cannot be extended token by token")
 
     def param_overrides(self) -> dict[str, ParamOverride]:

@@ -129,7 +129,7 @@ class DSS(nn.Module):
     @staticmethod
     def _resume(w: Tensor, mask: Mask | None, state: State, Lambda: Tensor, C: Tensor) -> tuple[Tensor, State]:
         """The convolution, plus what the initial state x_0 still says: y_t += Re(C e^{λ(t+1)} x_0)."""
-        T, x0, a = w.shape[1], torch.view_as_complex(state["x"]), torch.exp(Lambda)
+        T, x0, a = w.shape[1], torch.view_as_complex(state["x"].contiguous()), torch.exp(Lambda)
         if T == 1:
             x = a * x0 + w[:, 0, :, None]
             y = (C * x).real.sum(-1)[:, None]

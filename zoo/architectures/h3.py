@@ -227,7 +227,9 @@ class Diagonal(nn.Module):
         system = self.discretise()
         if x is None:
             return convolve(u, system.kernel(u.shape[1]), skip), None
-        y, after = system.resume(u, torch.view_as_complex(x).reshape(len(u), *system.log_A.shape), mask, skip)
+        y, after = system.resume(
+            u, torch.view_as_complex(x.contiguous()).reshape(len(u), *system.log_A.shape), mask, skip
+        )
         return y, torch.view_as_real(after).reshape(x.shape)
 
     @torch.no_grad()

@@ -80,7 +80,7 @@ class LRU(Mixer):
         u = zero_padding(u, mask)
         nu, theta, gamma = self.nu_log.exp(), self.theta_log.exp(), self.gamma_log.exp()
         Bu = gamma * torch.complex(u @ self.B_re.T, u @ self.B_im.T)
-        x0 = None if state is None else torch.view_as_complex(state["x"])
+        x0 = None if state is None else torch.view_as_complex(state["x"].contiguous())
         xs = diagonal_recurrence(torch.polar(torch.exp(-nu), theta), Bu, x0, mask)
         y = xs.real @ self.C_re.T - xs.imag @ self.C_im.T + self.D * u
         return y, None if state is None else {"x": torch.view_as_real(xs[:, -1])}

@@ -10,6 +10,7 @@ with w = −e^{time_decay} and u = time_first. See `zoo.ops.wkv4`.
 """
 
 import math
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -19,7 +20,7 @@ from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, Part, Recipe, State, Traits
 from zoo.layers.rwkv import ChannelMixing, param_overrides, shift
 from zoo.layers.tensors import zeros_fp32
-from zoo.ops.wkv4 import wkv
+from zoo.ops.wkv4 import WKVState, wkv
 from zoo.ops.wkv4.naive import LOWEST
 
 
@@ -41,7 +42,7 @@ class TimeMix(Mixer):
         k = self.key(torch.lerp(previous, x, self.time_mix_k.to(x.dtype)))
         v = self.value(torch.lerp(previous, x, self.time_mix_v.to(x.dtype)))
         r = self.receptance(torch.lerp(previous, x, self.time_mix_r.to(x.dtype)))
-        y, after = wkv(-torch.exp(self.time_decay), self.time_first, k, v, state, mask)
+        y, after = wkv(-torch.exp(self.time_decay), self.time_first, k, v, cast("WKVState | None", state), mask)
         return self.output(torch.sigmoid(r) * y), None if state is None else {"x": last, **after}
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:

@@ -91,7 +91,7 @@ class S4D(Mixer):
         system = self.discretise()
         if state is None:
             return convolve(u, system.kernel(u.shape[1]), self.D), None
-        y, x = system.resume(u, torch.view_as_complex(state["x"]), mask)
+        y, x = system.resume(u, torch.view_as_complex(state["x"].contiguous()), mask)
         return y + self.D * u, {"x": torch.view_as_real(x)}
 
     @in_fp32

@@ -105,7 +105,7 @@ class S5(Mixer):
         """The state-space model alone: y, before the activation."""
         u, (Lambda, scale) = zero_padding(u, mask), self.discretise()
         Bu = scale * torch.complex(u @ self.B[..., 0].T, u @ self.B[..., 1].T)
-        x0 = None if state is None else torch.view_as_complex(state["x"])
+        x0 = None if state is None else torch.view_as_complex(state["x"].contiguous())
         xs = diagonal_recurrence(Lambda, Bu, x0, mask)
         y = self._read(self.readers[0], xs) + self.D * u
         if len(self.readers) == 2:

@@ -31,7 +31,7 @@ class Extra(NamedTuple):
 def attend_naive(
     q: Float[Tensor, "B H T K"],
     k: Float[Tensor, "B G S K"],
-    v: Float[Tensor, "B G S V"],
+    v: Float[Tensor, "B J S V"],
     *,
     before: int,
     after: int = 0,
@@ -69,7 +69,7 @@ def distances(q: Float[Tensor, "B H T K"], k: Float[Tensor, "B G S K"]) -> Int[T
 
 def in_band(
     k: Float[Tensor, "B G S K"],
-    v: Float[Tensor, "B G S V"],
+    v: Float[Tensor, "B J S V"],
     distance: Int[Tensor, "T S"],
     before: int,
     after: int,

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from zoo.ops import flops
+from zoo.ops.arguments import checker
 from zoo.ops.kernel_log import log_kernel
 
 P = ParamSpec("P")
@@ -94,7 +95,9 @@ def choose(
 
 
 def _fits(form: Form, given: list[Tensor], matmul_dtype: torch.dtype) -> bool:
-    if not all(x.device.type == "cpu" for x in given) or given[0].numel() < form.least or not available():
+    if not all(x.device.type == "cpu" and not x.is_neg() for x in given) or not available():
+        return False
+    if given[0].numel() < max(1, form.least):
         return False
     kinds = {x.dtype for x in given}  # no loop takes complex numbers
     narrow = {torch.float32, torch.bfloat16} if form.bf16 or form.matmul else {torch.float32}
@@ -120,11 +123,17 @@ class CompilationError(RuntimeError):
     """Numba cannot compile a loop."""
 
 
-def falls_back(op: Callable[P, R]) -> Callable[P, R]:
-    """Have the public function of an op run again, by torch, where numba cannot compile the loop that was chosen."""
+def public(op: Callable[P, R]) -> Callable[P, R]:
+    """Have a function stand as the public one of an op: its arguments are checked as its annotations say (see
+    `zoo.ops.arguments`), and torch computes it once more where numba cannot compile the loop that was chosen."""
+    return wraps(op)(_public(op, op))
 
-    @wraps(op)
+
+def _public(op: Callable[..., R], annotated: Callable[P, R]) -> Callable[P, R]:
+    check = checker(annotated)
+
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        check(args, kwargs)
         try:
             return op(*args, **kwargs)
         except CompilationError as error:
@@ -137,11 +146,11 @@ def falls_back(op: Callable[P, R]) -> Callable[P, R]:
 def computes(naive: Callable[P, R]) -> Callable[[Callable[..., R]], Callable[P, R]]:
     """Have a function stand for the naive form of an op: in that one's signature, whose docstring goes before its own.
 
-    As `falls_back` besides.
+    As `public` besides.
     """
 
     def decorate(op: Callable[..., R]) -> Callable[P, R]:
-        call = update_wrapper(falls_back(op), naive, assigned=["__annotations__"])
+        call = update_wrapper(_public(op, naive), naive, assigned=["__annotations__"])
         call.__doc__ = "\n\n".join(doc for form in (naive, op) if (doc := getdoc(form)))
         return call
 

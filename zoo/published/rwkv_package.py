@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from zoo.contract import Batch, Model, Shape, State, Traits, leaves
 from zoo.files import whole
+from zoo.inputs import check_inputs, check_state
 from zoo.ops.precision import no_autocast
 from zoo.published.errors import PretrainedError, missing, writing
 
@@ -83,6 +84,8 @@ class Packaged(Model):
     def extend(self, tokens: Int[Tensor, "B T"], state: State) -> tuple[Float[Tensor, "B T V"], State]:
         if not tokens.numel():
             return torch.zeros(*tokens.shape, self.shape.outputs, device=tokens.device), state
+        check_inputs(tokens, None, name="tokens")
+        check_state(self, state, tokens.to(self.device))
         rows, states = [], []
         with no_autocast(self.device):
             for row, line in enumerate(tokens.tolist()):

@@ -80,7 +80,7 @@ def test_which_form_runs(form, dtype):
     with record_kernels() as log:
         attend(q.repeat(1, 1, 4, 1), k, v, causal=True)
         attend(q[:, :, :64], k, v)
-        attend(q, k, v, visible=torch.ones(100, 300, dtype=torch.bool))
+        attend(q, k, v, visible=torch.ones(1, 1, 100, 300, dtype=torch.bool))
         with flops.Counter():
             attend(q, k, v)
     assert log == {"attention": "torch"}

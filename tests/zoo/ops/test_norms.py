@@ -52,7 +52,9 @@ def test_norms_equal_their_equations(form, name, shape, dtype):
     inputs = [x.to(dtype) for x in (2 * torch.randn(shape), torch.randn(shape[-1]), torch.randn(shape))[:count]]
     with record_kernels() as log:
         assert norm(*inputs).dtype is dtype
-    assert log == {op: "compiled loop" if form == "compiled" and op in forms.CPU else "torch" for op in log}
+    assert log == {
+        op: "compiled loop" if form == "compiled" and op in forms.CPU and inputs[0].numel() else "torch" for op in log
+    }
     assert_near_float64(norm, equation, *inputs, limit=TOLERANCES[dtype])
 
 

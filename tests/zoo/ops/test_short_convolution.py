@@ -87,7 +87,6 @@ def test_reject_other_channels():
 
 def test_nothing_to_convolve():
     assert short_convolution(torch.rand(0, 5, 3), torch.rand(3, 2)).shape == (0, 5, 3)
-    assert short_convolution(torch.rand(2, 5, 0), torch.rand(0, 2)).shape == (2, 5, 0)
 
 
 def test_counts_a_multiply_add_per_tap(form):

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from zoo.blocks.heads.embedding import Embedding
 from zoo.blocks.stack import Stack
 from zoo.contract import LayerContext, Mask, Model, Recipe, Role, Shape, State, Unsupported
+from zoo.inputs import check_inputs, check_state
 
 CAUSAL: tuple[Role, ...] = ("lm", "seq2seq", "reconstruct")
 """The roles whose one backbone must not look ahead."""
@@ -32,6 +33,7 @@ class SequenceModel(Model):
 
     def encode(self, inputs: Tensor, mask: Mask | None = None) -> Float[Tensor, "B T D"]:
         """Backbone outputs for whole sequences."""
+        check_inputs(inputs, mask, features=self.shape.features)
         start = torch.zeros(1, dtype=torch.long, device=inputs.device)
         return self.backbone(self.embedding(inputs, start), mask=mask)[0]
 
@@ -45,6 +47,8 @@ class SequenceModel(Model):
 
     def resume(self, inputs: Tensor, state: State, mask: Mask | None = None) -> tuple[Float[Tensor, "B T D"], State]:
         """Backbone outputs for `inputs` after `state`, and the next state. Only valid steps move the position on."""
+        check_inputs(inputs, mask, name="tokens")
+        check_state(self, state, inputs)
         position, before = state["position"], state["backbone"]
         y, after = self.backbone(self.embedding(inputs, position), mask=mask, state=before)
         assert after is not None

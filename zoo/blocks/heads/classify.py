@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from zoo.blocks.heads.base import SequenceModel, make_head
 from zoo.contract import Batch, Mask, Recipe, Role, Shape
+from zoo.inputs import check_inputs
 
 
 class Classifier(SequenceModel):
@@ -38,5 +39,8 @@ class Retriever(Classifier):
         self.compare = nn.Sequential(nn.Linear(4 * D, D), nn.ReLU())
 
     def forward(self, batch: Batch) -> Float[Tensor, "B C"]:
+        check_inputs(batch.inputs2, batch.mask2, features=self.shape.features, name="inputs2")
+        if len(batch.inputs) != len(batch.inputs2):
+            raise ValueError(f"inputs2: {len(batch.inputs2)} rows beside {len(batch.inputs)} of inputs")
         a, b = self.pool(batch.inputs, batch.mask), self.pool(batch.inputs2, batch.mask2)
         return self.head(self.compare(torch.cat([a, b, a * b, a - b], dim=-1)))

@@ -5,6 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from zoo.contract import LayerContext, Recipe
+from zoo.inputs import check_tokens
 from zoo.layers.linear import table_
 from zoo.layers.positions import absolute
 
@@ -39,7 +40,11 @@ class Embedding(nn.Module):
 
     def forward(self, inputs: Tensor, offset: Int[Tensor, "#B"]) -> Float[Tensor, "B T D"]:
         positions = offset[:, None] + torch.arange(inputs.shape[1], device=inputs.device)
-        x = self.norm(self.table(inputs))
+        try:
+            x = self.norm(self.table(inputs))
+        except IndexError:  # on a CPU; on a GPU, CUDA's own assertion ends the process
+            check_tokens(inputs, self.table.weight.shape[0], name="inputs")
+            raise
         if self.scale != 1.0:
             x = x * self.scale
         return self.dropout(self.positions(x, positions))

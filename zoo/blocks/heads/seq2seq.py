@@ -12,6 +12,7 @@ from zoo.blocks.heads.base import SequenceModel, make_head
 from zoo.blocks.heads.embedding import Embedding
 from zoo.blocks.stack import Stack
 from zoo.contract import Backbone, Batch, LayerContext, Model, Recipe, Role, Shape, State, Unsupported
+from zoo.inputs import check_state, check_tokens
 from zoo.layers.tensors import take_steps
 
 
@@ -31,6 +32,7 @@ class Seq2Seq(SequenceModel):
         self.head = make_head(recipe, shape.width, shape.outputs, bias=False)
 
     def forward(self, batch: Batch) -> Float[Tensor, "B U V"]:
+        _check(batch, self.shape)
         target = batch.decoder_inputs + self.source_vocab
         (B, S), U = batch.inputs.shape, target.shape[1]
         lengths = torch.full((B,), S, device=target.device) if batch.mask is None else batch.mask.sum(1)
@@ -42,9 +44,11 @@ class Seq2Seq(SequenceModel):
 
     def read(self, inputs: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"] | None = None) -> State:
         """The state after the source, from which `extend` decodes target tokens."""
+        check_tokens(inputs, self.source_vocab, mask, name="inputs")
         return self.resume(inputs, self.init_state(len(inputs)), mask)[1]
 
     def extend(self, tokens: Int[Tensor, "B T"], state: State) -> tuple[Float[Tensor, "B T V"], State]:
+        check_tokens(tokens, self.shape.outputs)
         y, state = self.resume(tokens + self.source_vocab, state)
         return self.head(y), state
 
@@ -71,12 +75,14 @@ class EncoderDecoder(Model):
     backbone: TwoStacks
 
     def forward(self, batch: Batch) -> Float[Tensor, "B U V"]:
+        _check(batch, self.shape)
         memory = self.backbone.encoder(self._embed(batch.inputs), mask=batch.mask)[0]
         seen, x = {"memory": memory, "memory_mask": batch.mask}, self._embed(batch.decoder_inputs, target=True)
         return self._logits(self.backbone.decoder(x, shared_context=seen)[0])
 
     def read(self, inputs: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"] | None = None) -> State:
         """The state after the source, from which `extend` decodes target tokens."""
+        check_tokens(inputs, self.source_vocab, mask, name="inputs")
         B, device = len(inputs), inputs.device
         memory = self.backbone.encoder(self._embed(inputs), mask=mask)[0]
         seen = {"memory": memory} if mask is None else {"memory": memory, "memory_mask": mask}
@@ -90,7 +96,15 @@ class EncoderDecoder(Model):
         mask = torch.zeros(batch, 1, dtype=torch.bool, device=table.device)
         return self.read(torch.zeros(batch, 1, dtype=torch.long, device=table.device), mask)
 
+    def empty_state(self) -> State:
+        table = self.embedding.table.weight
+        own = self.backbone.decoder.init_state(1, device=table.device, dtype=table.dtype)
+        seen = {"memory": table.new_zeros(1, 0, table.shape[1]), "memory_mask": table.new_zeros(1, 0, dtype=torch.bool)}
+        return {"position": table.new_zeros(1, dtype=torch.long), "backbone": own, "shared_context": seen}
+
     def extend(self, tokens: Int[Tensor, "B T"], state: State) -> tuple[Float[Tensor, "B T V"], State]:
+        check_tokens(tokens, self.shape.outputs)
+        check_state(self, state, tokens)
         x, position = self._embed(tokens, state["position"], target=True), state["position"] + tokens.shape[1]
         y, after = self.backbone.decoder(x, state=state["backbone"], shared_context=state["shared_context"])
         return self._logits(y), {**state, "position": position, "backbone": after}
@@ -103,6 +117,14 @@ class EncoderDecoder(Model):
         if self.head is not None:
             return self.head(y)
         return nn.functional.linear(y, self.embedding.table.weight[self.source_vocab :])
+
+
+def _check(batch: Batch, shape: Shape) -> None:
+    """Refuse a batch that is not for models of this shape."""
+    check_tokens(batch.inputs, shape.vocab or 0, batch.mask, name="inputs")
+    check_tokens(batch.decoder_inputs, shape.outputs, name="decoder_inputs")
+    if len(batch.inputs) != len(batch.decoder_inputs):
+        raise ValueError(f"decoder_inputs: {len(batch.decoder_inputs)} rows beside {len(batch.inputs)} of inputs")
 
 
 class TwoStacks(Backbone):

@@ -8,8 +8,8 @@ from zoo.ops import forms
 from zoo.ops.attention.naive import allowed
 from zoo.ops.attention.naive import attend as attend_naive
 from zoo.ops.kernel_log import log_kernel
-from zoo.ops.linear_attention.naive import repeat
-from zoo.ops.precision import at_least_fp32, no_autocast
+from zoo.ops.linear_attention.naive import check_shared, repeat
+from zoo.ops.precision import at_least_fp32, common_dtype, no_autocast
 from zoo.ops.step_by_step import finite_or, step_by_step
 
 __all__ = ["attend", "attend_naive"]
@@ -20,7 +20,13 @@ LEAST = 64
 
 @forms.computes(attend_naive)
 def attend(q, k, v, *, visible=None, causal=False, bias=None, scale=None):  # type: ignore[no-untyped-def]
-    """On a CPU the naive form decides, in float32, where the fast ones return numbers that are not finite."""
+    """On a CPU the naive form decides, in float32, where the fast ones return numbers that are not finite.
+
+    Raises:
+        ValueError: heads of q do not share those of k and v evenly.
+    """
+    check_shared("attention.attend", q, k)
+    check_shared("attention.attend", q, v)
     y = _attend(q, k, v, visible, causal, bias, scale)
     return finite_or(y, lambda: _attend_by_span(q, k, v, allowed(q, k, visible, causal), bias, scale).to(y.dtype))
 
@@ -51,7 +57,8 @@ def _attend(
             return form(q, k, v, causal, q.shape[3] ** -0.5 if scale is None else scale)
     else:
         log_kernel("attention", "torch")
-    k, v = repeat(k, q.shape[1]), repeat(v, q.shape[1])
+    dtype = common_dtype(q, k, v)
+    q, k, v = q.to(dtype), repeat(k.to(dtype), q.shape[1]), repeat(v.to(dtype), q.shape[1])
     if bias is None and causal and visible is None and S == T:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
     weight = allowed(q, k, visible, causal)

@@ -10,7 +10,7 @@ from zoo.ops.linear_attention.naive import repeat
 def attend(
     q: Float[Tensor, "B H T K"],
     k: Float[Tensor, "B G S K"],
-    v: Float[Tensor, "B G S V"],
+    v: Float[Tensor, "B J S V"],
     *,
     visible: Bool[Tensor, "#B #H #T S"] | None = None,
     causal: bool = False,
@@ -19,7 +19,8 @@ def attend(
 ) -> Float[Tensor, "B H T V"]:
     """Attention of T queries over S keys. With `causal`, query t sees keys up to t + S − T; `visible` narrows it.
 
-    Heads of k and v may be fewer than those of q; each then serves as many neighbouring query heads.
+    Heads of k, and of v, may be fewer than those of q; each then serves as many neighbouring query heads.
+    The output of a query that sees no key is 0.
     """
     k, v = repeat(k, q.shape[1]), repeat(v, q.shape[1])
     scores = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-1, -2)
@@ -28,7 +29,8 @@ def attend(
     seen = allowed(q, k, visible, causal)
     if seen is not None:
         scores = scores.masked_fill(~seen, float("-inf"))
-    return scores.softmax(-1) @ v
+    weights = scores.softmax(-1)
+    return (weights if seen is None else weights.masked_fill(~seen.any(-1, keepdim=True), 0)) @ v
 
 
 def allowed(q: Tensor, k: Tensor, visible: Tensor | None, causal: bool) -> Tensor | None:

@@ -18,13 +18,21 @@ from torch import Tensor
 
 from zoo.ops import flops, forms
 from zoo.ops.cauchy import naive
-from zoo.ops.precision import no_autocast
+from zoo.ops.precision import common_dtype, no_autocast
 from zoo.ops.step_by_step import finite_or
 
 
 @forms.computes(naive.kernel)
 def kernel(a, p, b, c, L):  # type: ignore[no-untyped-def]
-    """Counts its FFTs, and its sums: 4 real products of (K + R)(1 + R) × M × L/2 for each a."""
+    """Counts its FFTs, and its sums: 4 real products of (K + R)(1 + R) × M × L/2 for each a.
+
+    Raises:
+        ValueError: L is below 1.
+    """
+    if L < 1:
+        raise ValueError(f"cauchy.kernel: L is {L}, expected 1 at least")
+    dtype = common_dtype(a, p, b, c)
+    a, p, b, c = (x.to(dtype) for x in (a, p, b, c))
     R, K, H = len(p), len(c), len(a)
     angle = torch.arange(L // 2 + 1, device=a.device, dtype=a.real.dtype) * (math.pi / L)
     S, z = 2 * angle.sin(), angle.cos()

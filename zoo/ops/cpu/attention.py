@@ -38,7 +38,7 @@ from zoo.ops.cpu.matmul import (
     transpose_right,
 )
 from zoo.ops.cpu.matrices import load_rows, store_rows
-from zoo.ops.cpu.threads import run
+from zoo.ops.cpu.threads import once_differentiable, run
 from zoo.ops.linear_attention.naive import repeat
 from zoo.ops.precision import promote
 
@@ -65,7 +65,7 @@ class TiledAttention(torch.autograd.Function):
         return y
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, y, lse = ctx.saved_tensors
         dq, dk, dv = (x.new_empty(x.shape) for x in (q, k, v))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from zoo.ops import flops
 from zoo.ops.cpu.jit import inlined, loop
-from zoo.ops.cpu.threads import run
+from zoo.ops.cpu.threads import once_differentiable, run
 
 BLOCK = 256
 """Frequencies taken through all modes together."""
@@ -52,7 +52,7 @@ class CompiledSums(torch.autograd.Function):
         return r
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once_differentiable
     def backward(ctx: Any, dr: Tensor) -> tuple[Tensor | None, ...]:
         modes, at = Modes(*ctx.saved_tensors[:4]), Frequencies(*ctx.saved_tensors[4:])
         flops.count("cauchy", 16 * modes.u.numel() * dr.shape[2])

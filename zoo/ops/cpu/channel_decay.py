@@ -27,7 +27,7 @@ from zoo.ops.cpu import matmul, matrices
 from zoo.ops.cpu.bfloat16 import Rows, empty_rows, number, rows, widened
 from zoo.ops.cpu.jit import called, exp, exps, loop
 from zoo.ops.cpu.linear_attention import CHUNK
-from zoo.ops.cpu.threads import run
+from zoo.ops.cpu.threads import once_differentiable, run
 from zoo.ops.cpu.workspace import workspace
 
 LARGEST_EXPONENT = 40.0
@@ -77,7 +77,7 @@ class TiledChannelDecay(torch.autograd.Function):
         return o, last
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once_differentiable
     def backward(ctx: Any, d_o: Tensor, d_S: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, g, bonus, before = ctx.saved_tensors
         B, H, _, V = v.shape

@@ -20,7 +20,7 @@ from zoo.ops.cpu import matmul, matrices
 from zoo.ops.cpu.bfloat16 import Rows, empty_rows, rows, widened
 from zoo.ops.cpu.jit import called, copy, loop
 from zoo.ops.cpu.linear_attention import decays_backward, renew, set_decays, sizes_of
-from zoo.ops.cpu.threads import run
+from zoo.ops.cpu.threads import once_differentiable, run
 from zoo.ops.cpu.workspace import workspace
 
 
@@ -65,7 +65,7 @@ class TiledDeltaRule(torch.autograd.Function):
         return o, last
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once_differentiable
     def backward(ctx: Any, d_o: Tensor, d_S: Tensor) -> tuple[Tensor | None, ...]:
         q, k, beta, g, *chunks = ctx.saved_tensors
         (B, H), (d_q, d_k, d_v) = beta.shape[:2], map(empty_rows, (q, k, d_o))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from zoo.ops import flops
 from zoo.ops.cpu.jit import copy, exps, inlined, loop
-from zoo.ops.cpu.threads import run
+from zoo.ops.cpu.threads import once_differentiable, run
 
 LENGTH = 16
 """Steps between two kept states."""
@@ -51,7 +51,7 @@ class CompiledDPLR(torch.autograd.Function):
         return o.transpose(1, 2), kept[:, :, -1].clone()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once_differentiable
     def backward(ctx: Any, d_o: Tensor, d_S: Tensor) -> tuple[Tensor | None, ...]:
         *inputs, kept = ctx.saved_tensors
         flops.count("delta_rule", 16 * inputs[0].numel() * kept.shape[-1])

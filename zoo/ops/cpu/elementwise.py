@@ -7,7 +7,7 @@ from torch import Tensor
 
 from zoo.ops.cpu.bfloat16 import as_matrix, narrowed, number, widened
 from zoo.ops.cpu.jit import exp, loop
-from zoo.ops.cpu.threads import run
+from zoo.ops.cpu.threads import once_differentiable, run
 from zoo.ops.precision import promote
 
 GRAIN = 16
@@ -30,7 +30,7 @@ class CompiledPositive(torch.autograd.Function):
         return y
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> Tensor:
         (y,) = ctx.saved_tensors
         dx = torch.empty(y.shape, dtype=y.dtype)

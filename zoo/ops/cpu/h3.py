@@ -20,7 +20,7 @@ from zoo.ops.cpu.bfloat16 import narrowed, widened
 from zoo.ops.cpu.jit import copy, inlined, loop
 from zoo.ops.cpu.matmul import aligned_zeros
 from zoo.ops.cpu.simd import broadcast, lanes, load, load_partial, prefetch, store, store_partial, sum_lanes
-from zoo.ops.cpu.threads import run
+from zoo.ops.cpu.threads import once_differentiable, run
 from zoo.ops.long_convolution import skipping
 
 CHUNK = 32
@@ -76,7 +76,7 @@ class CompiledH3(torch.autograd.Function):
         return y
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         features, bias, w, toeplitz, reads, writes, kept, shifted, u, before, o = ctx.saved_tensors
         q, k, v = features

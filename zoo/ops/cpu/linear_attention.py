@@ -25,7 +25,7 @@ from torch import Tensor
 from zoo.ops.cpu import matmul, matrices
 from zoo.ops.cpu.bfloat16 import Rows, empty_rows, rows
 from zoo.ops.cpu.jit import called, exp, loop
-from zoo.ops.cpu.threads import run
+from zoo.ops.cpu.threads import once_differentiable, run
 from zoo.ops.cpu.workspace import workspace
 
 CHUNK = 64
@@ -75,7 +75,7 @@ class TiledLinearAttention(torch.autograd.Function):
         return o, last
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once_differentiable
     def backward(ctx: Any, d_o: Tensor, d_S: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, g, before = ctx.saved_tensors
         d_q, d_k, d_v, d_g, first = *map(empty_rows, (q, k, v)), torch.empty_like(g), d_S.new_empty(d_S.shape)

@@ -30,7 +30,7 @@ from zoo.ops import flops
 from zoo.ops.cpu.bfloat16 import Rows, array, narrowed, offset, rows, widened
 from zoo.ops.cpu.intrinsics import LONG, Code, emits, intrinsic
 from zoo.ops.cpu.jit import inlined, loop
-from zoo.ops.cpu.threads import run
+from zoo.ops.cpu.threads import once_differentiable, run
 from zoo.ops.long_convolution.fft import fast_length, work
 
 LANES = 16
@@ -69,7 +69,7 @@ class CompiledConvolve(torch.autograd.Function):
         return y
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         spectra, (B, T, D) = Spectra(*ctx.saved_tensors), dy.shape
         flops.count("long_convolution", work(B, T, D))

@@ -30,7 +30,7 @@ from zoo.ops.cpu.simd import (
     sum_lanes,
     vec_sigmoid,
 )
-from zoo.ops.cpu.threads import run
+from zoo.ops.cpu.threads import once_differentiable, run
 from zoo.ops.norms.naive import Activation
 from zoo.ops.precision import promote
 
@@ -82,7 +82,7 @@ class CompiledRMS(torch.autograd.Function):
         return y
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         o, gate, weight = ctx.saved_tensors
         N, w = o.shape[:-1].numel(), weight.detach().to(promote(o))

@@ -24,7 +24,7 @@ from torch import Tensor
 from zoo.ops import flops
 from zoo.ops.cpu.bfloat16 import narrowed, widened
 from zoo.ops.cpu.jit import called, copy, copy_rows, exp2, inlined, loop, sigmoid, softplus
-from zoo.ops.cpu.threads import run
+from zoo.ops.cpu.threads import once_differentiable, run
 
 LENGTH = 16
 """Steps between two kept states."""
@@ -84,12 +84,13 @@ class CompiledSelectiveScan(torch.autograd.Function):
         return y, kept[:, -1].mT.contiguous()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once_differentiable
     def backward(ctx: Any, dy: Tensor, dh: Tensor) -> tuple[Tensor | None, ...]:
         x = Inputs(*ctx.saved_tensors)
         (batch, T, width), N, blocks = x.u.shape, len(x.A), -(-x.u.shape[2] // CHANNELS)
         flops.count("selective_scan", 4 * x.u.numel() * N)
-        (du, d_delta, dz), dh = (x.u.new_empty(x.u.shape) for _ in range(3)), dh.mT.contiguous()
+        du, d_delta, dz = (x.u.new_empty(x.u.shape) for _ in range(3))
+        dh = dh.mT.clone(memory_format=torch.contiguous_format)  # which the loop overwrites
         dA, dD, d_bias = torch.empty_like(dh), dh.new_empty(batch, width), dh.new_empty(batch, width)
         dy, (dB, dC) = dy.to(x.u.dtype), (dh.new_empty(batch, blocks, T, N) for _ in range(2))
         d = Gradients(y=dy, h=dh, u=du, delta=d_delta, A=dA, B=dB, C=dC, D=dD, z=dz, bias=d_bias)

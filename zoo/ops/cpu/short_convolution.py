@@ -29,7 +29,7 @@ from zoo.ops.cpu.simd import (
     sum_lanes,
     vec_sigmoid,
 )
-from zoo.ops.cpu.threads import run
+from zoo.ops.cpu.threads import once_differentiable, run
 from zoo.ops.norms.naive import SMALLEST_SQUARE
 from zoo.ops.short_convolution.naive import Unit
 
@@ -84,7 +84,7 @@ class CompiledShortConvolution(torch.autograd.Function):
         return y
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x = _inputs(ctx.saved_tensors, ctx.width, ctx.silu)
         (B, T, D), W = dy.shape, len(x.weight)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from zoo.ops import flops
 from zoo.ops.cpu.jit import copy, copy_rows, exp, inlined, log1p, loop, maximum
-from zoo.ops.cpu.threads import run
+from zoo.ops.cpu.threads import once_differentiable, run
 from zoo.ops.slstm.naive import SLSTMState
 
 UNROLLED = 8
@@ -67,7 +67,7 @@ class CompiledSLSTM(torch.autograd.Function):
         return y, c.clone(), n.clone(), m
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once_differentiable
     def backward(ctx: Any, dy: Tensor, dc: Tensor, dn: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         R, h, valid, y, *kept = ctx.saved_tensors
         (B, T, H, d) = y.shape

@@ -3,11 +3,12 @@
 Threads of our own would have to be woken, which takes longer than many a loop, and would share a core with torch's. So
 the work goes to the very same ones, through the function that every `#pragma omp parallel` compiles to. Each of them
 enters machine code at once and never meets Python, whose lock it would have to wait for. Where this cannot be done,
-torch's ops run instead (`zoo.ops.forms.falls_back`).
+torch's ops run instead (`zoo.ops.forms.public`).
 """
 
 import ctypes
 from array import array as Words
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -25,6 +26,17 @@ from zoo.ops.forms import CompilationError
 
 _WORD = ir.IntType(64)
 _Body: Any = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+
+def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """As torch's decorator of the same name, for loops, which read memory as it is: a gradient that torch keeps negated
+    (its `is_neg`, as the imaginary part of a conjugate) is written out before."""
+
+    def resolved(ctx: Any, *gradients: Tensor) -> Any:
+        return backward(ctx, *(x.resolve_neg() for x in gradients))
+
+    decorated: Callable[..., Any] = torch.autograd.function.once_differentiable(resolved)
+    return decorated
 
 
 def run(kernel: Any, items: int, *arguments: Any, grain: int = 1) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from zoo.ops import flops
 from zoo.ops.cpu.jit import copy, copy_rows, exp, inlined, loop, maximum
-from zoo.ops.cpu.threads import run
+from zoo.ops.cpu.threads import once_differentiable, run
 
 LENGTH = 64
 """Steps between two kept states."""
@@ -66,7 +66,7 @@ class CompiledWKV(torch.autograd.Function):
         return y, p, q, o
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once_differentiable
     def backward(ctx: Any, dy: Tensor, dp: Tensor, dq: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         *given, y = ctx.saved_tensors
         flops.count("wkv4", 8 * y.numel())

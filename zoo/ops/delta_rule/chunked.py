@@ -56,7 +56,7 @@ def delta_rule(q, k, v, beta, log_decay=None, state=None):  # type: ignore[no-un
     return step_by_step(naive.delta_rule_naive, (q, k, v, beta, log_decay), state)
 
 
-@forms.falls_back
+@forms.public
 def dplr(
     q: Float[Tensor, "B H T K"],
     k: Float[Tensor, "B H T K"],

@@ -21,6 +21,6 @@ def h3(features, bias, w, c, log_a, skip):  # type: ignore[no-untyped-def]
     dtype = promote(features, w)
     with no_autocast(features.device):
         system = bias.to(dtype), w.to(dtype), c.to(dtype.to_complex()), log_a.to(dtype.to_complex()), skip.to(dtype)
-        if (form := forms.choose("h3", features)) and finite(y := form(features, *system)):
+        if (form := forms.choose("h3", features, *system[:2])) and finite(y := form(features, *system)):
             return y
         return h3_naive(features.to(dtype), *system).to(features.dtype)

@@ -22,7 +22,7 @@ from zoo.ops.linear_attention import naive, official
 from zoo.ops.step_by_step import finite, step_by_step
 
 
-@forms.falls_back
+@forms.public
 def linear_attention(
     q: Float[Tensor, "B G T K"],
     k: Float[Tensor, "B G T K"],
@@ -46,7 +46,13 @@ def linear_attention(
         chunk: steps per chunk, at most; with a decay per channel a power of two.
         bonus: u of RWKV-5 and 6: outputs read the state before its update, and the present token by u.
         scale: what outputs are multiplied by.
+
+    Raises:
+        ValueError: H is no multiple of G, or `chunk` is no size.
     """
+    naive.check_shared("linear_attention", v, k)
+    if chunk < 1:
+        raise ValueError(f"linear_attention: chunk is {chunk}, expected 1 at least")
     scaled = q if scale == 1 else precision.at_least_fp32(q) * scale
     if v.shape[2] == 1:
         return naive.recurrent(scaled, k, v, log_decay, state, bonus)

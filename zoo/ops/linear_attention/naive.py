@@ -44,6 +44,16 @@ def recurrent(
     return torch.stack(outputs, dim=2), S
 
 
+def check_shared(op: str, x: Float[Tensor, "B H *F"], shared: Float[Tensor, "B G *F"]) -> None:
+    """Check that each shared head serves as many others.
+
+    Raises:
+        ValueError: H is no multiple of G.
+    """
+    if x.shape[1] % shared.shape[1]:
+        raise ValueError(f"{op}: {x.shape[1]} heads cannot share {shared.shape[1]} evenly; expected a multiple")
+
+
 def repeat(x: Float[Tensor, "B G *F"], H: int) -> Float[Tensor, "B H *F"]:
     """Each head H/G times in a row."""
     return x if x.shape[1] == H else x.repeat_interleave(H // x.shape[1], dim=1)

@@ -17,19 +17,16 @@ SPAN = 16
 """Steps of the naive form that are computed together."""
 
 
-@forms.falls_back
+@forms.public
 def convolve(
     u: Float[Tensor, "B T D"], K: Float[Tensor, "D T"], skip: Float[Tensor, " D"] | float = 0.0
 ) -> Float[Tensor, "B T D"]:
     """See `naive.convolve`. Computes in float32 at least, autocast or not, and answers in u's dtype.
 
     Counts the FFTs it needs (`flops.rfft` each): (2B + 1)·D forward and as many backward.
-
-    Raises:
-        ValueError: K is not (D, T).
     """
-    if K.shape != (u.shape[2], u.shape[1]):
-        raise ValueError(f"convolve: the kernel is {tuple(K.shape)}, expected {(u.shape[2], u.shape[1])}")
+    if not len(u):  # no FFT has nothing to do
+        return u.clone()
     with no_autocast(u.device):
         dtype = promote(u, K)
         y = (forms.choose("long_convolution", u, K) or convolve_by_fft)(u, skipping(K.to(dtype), skip))

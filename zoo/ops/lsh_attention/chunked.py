@@ -35,6 +35,8 @@ def lsh_attention(qk, v, buckets, *, scale=1.0, **sight):  # type: ignore[no-unt
     Raises:
         ValueError: `duplicates=False` with other than one chunk back, which the official count takes for granted.
     """
+    if not len(qk):
+        return v.clone()
     with no_autocast(qk.device):
         plan, q = make_plan(buckets, v.shape[2], **sight), at_least_fp32(qk)
         k = q * ((q.square().mean(-1, keepdim=True) + 1e-6).rsqrt() * (q.shape[-1] ** -0.5 * scale))
@@ -96,6 +98,8 @@ def make_plan(
     duplicates: bool = True,
 ) -> Plan:
     """Sort by bucket and time, what does not count last, and cut into chunks. See `naive.lsh_attention`."""
+    if chunk < 1 or before < 0 or after < 0:
+        raise ValueError(f"lsh_attention: chunk {chunk}, before {before}, after {after}; expected at least 1, 0 and 0")
     if not duplicates and (before, after) != (1, 0):
         raise ValueError("lsh_attention: duplicates are counted for one chunk back and none ahead only")
     (B, H, R, _), C = buckets.shape, -(-T // chunk)
@@ -105,13 +109,13 @@ def make_plan(
         """0, 1, …, in the shape of an axis."""
         return torch.arange(size, device=buckets.device).view(shape or -1)
 
-    counts = (index(length) < T).expand(B, length) if valid is None else F.pad(valid, (0, length - T))
-    n = counts.sum(1)[:, None, None, None]
-    bucket = F.pad(buckets, (0, length - T))
+    n = (torch.full((B,), T, device=buckets.device) if valid is None else valid.sum(1))[:, None, None, None]
+    counts = index(length) < n
+    bucket = F.pad(buckets.long() - buckets.amin(), (0, length - T))
 
     # One stable sort for all rows and rounds, of which each has numbers of its own.
     beyond = bucket.max() + 1
-    numbers = (beyond + 1) * index(B * H * R, B, H, R, 1) + torch.where(counts[:, None, None], bucket, beyond)
+    numbers = (beyond + 1) * index(B * H * R, B, H, R, 1) + torch.where(counts, bucket, beyond)
     order = numbers.flatten().sort(stable=True).indices
     place = torch.empty_like(order)
     place[order] = index(len(order))

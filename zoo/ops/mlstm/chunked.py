@@ -16,7 +16,7 @@ from torch import Tensor
 
 from zoo.ops.forms import computes
 from zoo.ops.kernel_log import log_kernel
-from zoo.ops.linear_attention import weighted_mean
+from zoo.ops.linear_attention.chunked import weighted_mean
 from zoo.ops.mlstm.naive import LARGEST, init_state
 from zoo.ops.mlstm.naive import mlstm as mlstm_naive
 from zoo.ops.precision import at_least_fp32, common_dtype, no_autocast, promote

@@ -8,8 +8,6 @@ official: NX-AI/xlstm, xlstm/blocks/mlstm/backends.py, recurrent_step_stabilized
 The memory is e^m C and e^m n; but for ε, no output depends on m.
 """
 
-from __future__ import annotations
-
 from typing import TypeAlias
 
 import torch
@@ -17,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-MLSTMState: TypeAlias = "tuple[Float[Tensor, 'B H K V'], Float[Tensor, 'B H K'], Float[Tensor, 'B H']]"
+MLSTMState: TypeAlias = tuple[Float[Tensor, "B H K V"], Float[Tensor, "B H K"], Float[Tensor, "B H"]]
 """C, n and m."""
 
 LARGEST = 80.0

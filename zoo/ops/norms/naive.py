@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from zoo.ops.elementwise import positive
-from zoo.ops.precision import at_least_fp32
+from zoo.ops.precision import at_least_fp32, promote
 
 Activation: TypeAlias = Literal["swish", "sigmoid"]
 
@@ -70,5 +70,5 @@ def layer(
     dtype: torch.dtype | None = None,
 ) -> Float[Tensor, "*N V"]:
     """LayerNorm of `o`."""
-    y = F.layer_norm(at_least_fp32(o), o.shape[-1:], at_least_fp32(weight), at_least_fp32(bias), eps)
-    return y.to(dtype or o.dtype)
+    wide = promote(o, weight, bias)
+    return F.layer_norm(o.to(wide), o.shape[-1:], weight.to(wide), bias.to(wide), eps).to(dtype or o.dtype)

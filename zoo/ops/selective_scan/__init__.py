@@ -3,14 +3,16 @@
 import torch.nn.functional as F
 
 from zoo.ops import forms, precision
+from zoo.ops.arguments import checked
 from zoo.ops.kernel_log import log_kernel
-from zoo.ops.selective_scan import official
+from zoo.ops.selective_scan import naive, official
 from zoo.ops.selective_scan.chunked import selective_scan as chunked_scan
 from zoo.ops.selective_scan.naive import gated_selective_scan as gated_selective_scan_naive
 from zoo.ops.selective_scan.naive import selective_scan as selective_scan_naive
-from zoo.ops.selective_scan.naive import step
 
 __all__ = ["gated_selective_scan", "gated_selective_scan_naive", "selective_scan", "selective_scan_naive", "step"]
+
+step = checked(naive.step)
 
 
 @forms.computes(selective_scan_naive)
@@ -20,7 +22,7 @@ def selective_scan(u, delta, A, B, C, D=None, state=None):  # type: ignore[no-un
     Counts its recurrence: 2 FLOPs per element of the states forward and 4 backward.
     """
     if u.shape[1] == 1:
-        y, h = step(u[:, 0], delta[:, 0], A, B[:, 0], C[:, 0], D, state)
+        y, h = naive.step(u[:, 0], delta[:, 0], A, B[:, 0], C[:, 0], D, state)
         return y[:, None], h
     if (answer := official.selective_scan(u, delta, A, B, C, D, state)) is not None:
         return answer

@@ -18,14 +18,15 @@ def short_convolution(x, w, bias=None, before=None, mask=None, *, silu=False, un
     """Float32 at least, autocast or not.
 
     Raises:
-        ValueError: w is not (D, W).
+        ValueError: the channels are not as many heads as `unit` has lengths.
     """
     (B, T, D), W, dtype = x.shape, w.shape[-1], promote(x, w, bias)
-    if w.shape != (D, W):
-        raise ValueError(f"short convolution: the weights are {tuple(w.shape)}, expected ({D}, W)")
+    if unit is not None and D % max(1, len(unit.scales)):
+        raise ValueError(f"short_convolution: {D} channels are no {len(unit.scales)} heads, as unit has lengths")
     with no_autocast(x.device):  # W multiply-adds a channel cost little; unit vectors magnify rounding
         x = x if mask is None else x.masked_fill(~mask[..., None], 0)
-        w, bias = w.to(dtype), w.new_zeros(D, dtype=dtype) if bias is None else bias.to(dtype)
+        w = w.to(dtype).resolve_neg()  # which conv1d does not do itself
+        bias = w.new_zeros(D) if bias is None else bias.to(dtype).resolve_neg()
         decoding = before is not None and T == 1
         before = w.new_zeros(B, W - 1, D) if before is None else before.to(dtype)
         form = None if decoding else forms.choose("short_convolution", x, w, bias, before)

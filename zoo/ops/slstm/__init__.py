@@ -12,6 +12,7 @@ def slstm(i, f, z, o, R, b, state=None, mask=None):  # type: ignore[no-untyped-d
     """In float32 at least, autocast or not."""
     with precision.no_autocast(i.device):
         dtype = precision.promote(i, f, z, o, R, b, *(state or ()))
-        before = init_state(i) if state is None else state
-        i, f, z, o, R, b, h, c, n, m = (x.to(dtype) for x in (i, f, z, o, R, b, *before))
-        return (forms.choose("slstm", i, R) or slstm_naive)(i, f, z, o, R, b, (h, c, n, m), mask)
+        i, f, z, o, R, b = (x.to(dtype) for x in (i, f, z, o, R, b))
+        h, c, n, m = init_state(i) if state is None else (x.to(dtype) for x in state)
+        form = forms.choose("slstm", i, f, z, o, R, b, h, c, n, m) or slstm_naive
+        return form(i, f, z, o, R, b, (h, c, n, m), mask)

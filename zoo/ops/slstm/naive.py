@@ -8,8 +8,6 @@ xlstm/blocks/slstm/src/vanilla/slstm.py).
 The memory is e^m c and e^m n; m cancels out of h, so no gradient runs through it.
 """
 
-from __future__ import annotations
-
 from typing import TypeAlias
 
 import torch
@@ -17,9 +15,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-SLSTMState: TypeAlias = (
-    "tuple[Float[Tensor, 'B H d'], Float[Tensor, 'B H d'], Float[Tensor, 'B H d'], Float[Tensor, 'B H d']]"
-)
+SLSTMState: TypeAlias = tuple[
+    Float[Tensor, "B H d"], Float[Tensor, "B H d"], Float[Tensor, "B H d"], Float[Tensor, "B H d"]
+]
 """h, c, n and m."""
 
 LOWEST = -1e38

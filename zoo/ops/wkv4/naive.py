@@ -5,17 +5,25 @@
 Numerator p and denominator q are kept divided by e^o, with o the largest exponent so far.
 """
 
+from typing import TypedDict
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-
-from zoo.types import State
 
 LOWEST = -1e38
 """The exponent of an empty sum: below every key, and finite, so that differences are."""
 
 
-def init_state(batch: int, C: int, *, device: torch.device | str, dtype: torch.dtype = torch.float32) -> State:
+class WKVState(TypedDict):
+    """What a step continues from."""
+
+    p: Float[Tensor, "B C"]
+    q: Float[Tensor, "B C"]
+    o: Float[Tensor, "B C"]
+
+
+def init_state(batch: int, C: int, *, device: torch.device | str, dtype: torch.dtype = torch.float32) -> WKVState:
     """The state before the first step: p, q, o of shape (B, C)."""
     zero = torch.zeros(batch, C, device=device, dtype=dtype)
     return {"p": zero, "q": zero.clone(), "o": torch.full_like(zero, LOWEST)}
@@ -26,9 +34,9 @@ def wkv(
     u: Float[Tensor, " C"],
     k: Float[Tensor, "B T C"],
     v: Float[Tensor, "B T C"],
-    state: State | None = None,
+    state: WKVState | None = None,
     mask: Bool[Tensor, "B T"] | None = None,
-) -> tuple[Float[Tensor, "B T C"], State]:
+) -> tuple[Float[Tensor, "B T C"], WKVState]:
     """All wkv_t and the state {p, q, o} after them. w = −e^{time_decay} < 0; where `mask` is false the state stays."""
     B, T, C = k.shape
     if mask is not None:  # whatever stands there, NaN too, reaches no output and no gradient

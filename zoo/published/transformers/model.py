@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import zoo
 from zoo.contract import Batch, Model, Part, Recipe, Shape, State, Traits, Unsupported
+from zoo.inputs import check_inputs, check_state
 from zoo.published import files
 from zoo.published.errors import PretrainedError, building, need, one_line
 from zoo.published.names import to_ours
@@ -108,6 +109,8 @@ class CausalLM(Model):
     def extend(self, tokens: Int[Tensor, "B T"], state: State) -> tuple[Float[Tensor, "B T V"], State]:
         from transformers import DynamicCache
 
+        check_inputs(tokens, None, name="tokens")
+        check_state(self, state, tokens)
         past = state["layers"]["0"]["k"].shape[2]
         self._check(past + tokens.shape[1])
         cache = DynamicCache()
