@@ -7,7 +7,7 @@ from pathlib import Path
 if sys.path[0] in ("", os.getcwd()) and Path.cwd() != Path(__file__).resolve().parents[1]:
     del sys.path[0]
 
-from harness.commands import main
+from harness.commands import entry
 
 if __name__ == "__main__":
-    main(prog_name="zoobench")
+    entry()

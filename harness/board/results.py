@@ -75,6 +75,6 @@ def run(
     """
     options: dict[str, Any] = {"workers": workers, "threads": threads, "device": device, "console": console}
     made = run_suite(
-        load(suite, overrides, trust=trust), root=root, ignore_published=ignore_published, log=log, **options
+        load(suite, overrides, trust=trust, wary=True), root=root, ignore_published=ignore_published, log=log, **options
     )
     return Results(**vars(made))

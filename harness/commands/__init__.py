@@ -2,6 +2,9 @@
 
 import errno
 import importlib
+import os
+import sys
+import threading
 from typing import Any
 
 import click
@@ -79,3 +82,15 @@ def main() -> None:
     A SUITE is the name of one that ships (`zoobench ls suites`) or the path of a YAML file; a RUN is an id or labels,
     such as quick/pre_ln/text/0. `zoobench COMMAND --help` has the options.
     """
+
+
+def entry() -> None:
+    """`zoobench`: no thread that a plug-in leaves running keeps the command from ending."""
+    try:
+        main(prog_name="zoobench")
+    except SystemExit as error:
+        if all(thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
+            raise
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(error.code if isinstance(error.code, int) else 0)

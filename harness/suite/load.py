@@ -6,6 +6,7 @@ import re
 import reprlib
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from pydantic import ValidationError
 
 import tasks as task_registry
 from harness.errors import UserError
+from harness.isolation.attempt import Unanswered, attempt
 from harness.records.parts import plain
 from harness.records.spec import PRETRAINED
 from harness.records.store import default_root
@@ -28,7 +30,11 @@ from zoo.registry import load_plugin, nearest
 
 
 def load(
-    suite: str | Path | Mapping[str, Any] | Source, overrides: tuple[str, ...] = (), *, trust: bool = False
+    suite: str | Path | Mapping[str, Any] | Source,
+    overrides: tuple[str, ...] = (),
+    *,
+    trust: bool = False,
+    wary: bool = False,
 ) -> LoadedSuite:
     """Find, read, merge (`extends`), override (`key=value`), validate and check a suite; import its plug-ins.
 
@@ -37,6 +43,7 @@ def load(
             looked for in the working directory.
         trust: whether to import plug-ins that were not trusted before (`harness.suite.trust`); those that the caller
             names, in a mapping or in `overrides`, are.
+        wary: whether to import plug-ins in a process of their own first, in case they hang or end it.
 
     Raises:
         UserError: with the file, the line, the key, and the nearest right name.
@@ -48,7 +55,7 @@ def load(
     error = partial(loaded.error, path=("plugins",))
     code = [where for _, where in loaded.plugins if not where.endswith(".py") or Path(where).is_file()]
     check_trust(code, trusted=trust or named, error=error)
-    _load_plugins(loaded)
+    _load_plugins(loaded, wary)
     check_architectures(loaded)
     check_count(loaded)
     loaded.tasks.extend(_resolved(loaded, index, entry) for index, entry in enumerate(loaded.suite.tasks))
@@ -240,15 +247,24 @@ _KINDS = {
 """Pydantic's types of error, and what should have come."""
 
 
-def _load_plugins(loaded: LoadedSuite) -> None:
+def _load_plugins(loaded: LoadedSuite, wary: bool) -> None:
     for index, (shown, where) in enumerate(loaded.plugins):
         try:
+            if wary:
+                attempt(_try_plugin, where, seconds=60.0)
             load_plugin(where)
         except FileNotFoundError:
             raise loaded.error(f"plug-in {shown} does not exist (looked for {where})", ("plugins", index)) from None
+        except Unanswered as error:
+            raise loaded.error(f"plug-in {shown} does not import: {error}", ("plugins", index)) from None
         except Exception as error:
             message = f"plug-in {shown} does not import: {type(error).__name__}: {error}"
             raise loaded.error(message, ("plugins", index)) from None
+
+
+def _try_plugin(where: str) -> None:
+    with suppress(Exception):  # which the caller will meet
+        load_plugin(where)
 
 
 def _resolved(loaded: LoadedSuite, index: int, entry: TaskEntry) -> SuiteTask:
