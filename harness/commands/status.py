@@ -40,8 +40,8 @@ def status(suite: str | None, root: Path | None = None, overrides: tuple[str, ..
     from harness.suite.load import load, read_suite
 
     if suite is None:
-        found = [(store.suite, store.records()) for store in stores(root)]
-        return [{"suite": name, "counts": count_statuses(records)} for name, records in found if records]
+        every = [(store.suite, store.records()) for store in stores(root)]
+        return [{"suite": name, "counts": count_statuses(records)} for name, records in every if records]
     found = read_suite(suite, overrides)
     store = Store(found.suite, root)
     if found.plugins:  # code, which nobody asked to import: the suite is what it was when it last ran

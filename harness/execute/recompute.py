@@ -177,7 +177,7 @@ class Recompute:
             return
         model = load(folder / MODEL, kind="zoo")
         for split in ("valid", "test"):
-            scores = self._scored(record.spec, task, model, split)  # type: ignore[arg-type]
+            scores = self._scored(record.spec, task, model, split)
             for name, value in record.metrics.on(split).items():
                 here = scores.get(name, math.nan)
                 if value is not None and not math.isclose(value, here, rel_tol=RESCORED, abs_tol=RESCORED):

@@ -52,7 +52,7 @@ class Part:
         """The JSON of a record."""
         written = {
             f.name: plain(getattr(self, f.name))
-            for f in _written(type(self))
+            for f in _written(type(self))  # type: ignore[arg-type]
             if not (f.metadata and f.metadata.get("optional") and getattr(self, f.name) == f.default)
         }
         return written | self.extra
