@@ -58,7 +58,7 @@ def run(
     ignore_published: bool = False,
     console: Console | None = None,
     log: str | Sequence[str] = (),
-    trust: bool = False,
+    trust: bool = True,
 ) -> Results:
     """Run what a suite still lacks, and return its records.
 
@@ -67,7 +67,8 @@ def run(
         root: where results go (`results`). workers: runs at a time; by default one per core. threads: of each run; by
             default the cores divided by the workers. device: `auto`, `cpu`, `cuda` or `cuda:N`; no run's id names it.
         ignore_published: make runs again that were published with the suite.
-        log: names of loggers, such as `("tensorboard",)`. trust: see `harness.suite.load.load`.
+        log: names of loggers, such as `("tensorboard",)`. trust: whether to import code that the suite
+            names and that nobody has trusted so far.
 
     Raises:
         UserError: the suite is wrong, its data, the device or a logger is not here, or another process is running it.
@@ -75,6 +76,10 @@ def run(
     """
     options: dict[str, Any] = {"workers": workers, "threads": threads, "device": device, "console": console}
     made = run_suite(
-        load(suite, overrides, trust=trust, wary=True), root=root, ignore_published=ignore_published, log=log, **options
+        load(suite, overrides, trust=trust, to_run=True),
+        root=root,
+        ignore_published=ignore_published,
+        log=log,
+        **options,
     )
     return Results(**vars(made))

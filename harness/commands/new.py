@@ -27,7 +27,7 @@ def command(name: str, task: bool, board: bool) -> None:
         return
     for path in write_files(name, Path(), task=task):
         click.echo(f"wrote {path}")
-    click.echo(f"next: zoobench check {name} --plugin {name}.py; zoobench run {name}.yaml --trust")
+    click.echo(f"next: zoobench check {name} --plugin {name}.py; zoobench run {name}.yaml")
 
 
 def write_files(name: str, folder: Path, *, task: bool = False) -> list[Path]:

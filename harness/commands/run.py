@@ -86,7 +86,7 @@ def _load(suite: str | None, overrides: tuple[str, ...], trust: bool, adhoc: dic
         if adhoc:
             given = {"tasks": "task", "architectures": "arch"}.get(name := next(iter(adhoc)), name)
             raise UserError(f"--{given} goes without SUITE; change a suite's own keys by --set KEY=VALUE")
-        return load(suite, overrides, trust=trust, wary=True)
+        return load(suite, overrides, trust=trust, to_run=True)
     tasks, architectures = adhoc.pop("tasks", ()), adhoc.pop("architectures", ())
     if not tasks or not architectures:
         raise UserError("name a SUITE, or both --task and --arch; `zoobench ls suites` lists suites")

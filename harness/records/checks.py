@@ -52,6 +52,8 @@ ORDERED, MATCHED = {"causal", "gradient_leak"}, {"matched_size"}
 FIRST_GATES = {"batch_independent": (1e-4,), "causal": (1e-4,), "matched_size": (), "repeatable": (0.0,)}
 FIRST_COMMITS = ("489f51600c5b", "29608293275a")
 """Published runs of before there were sixteen gates."""
+MONTH = 30 * 86_400.0
+"""Seconds."""
 HALF = 32
 """Characters of each of the two hashes in a digest."""
 BOUNDS = {"accuracy": 1.0, "exact": 1.0, "last": 1.0, "chrf": 100.0, "bleu": 100.0}
@@ -270,11 +272,22 @@ def _curve(record: Record) -> Iterator[str]:
             yield from (f"{why} after {point.steps} steps" for why in _impossible(name, scores or {}))
         if point.valid and {*point.valid} != {*(record.metrics.valid or record.metrics.on("tune") or point.valid)}:
             yield f"has other scores after {point.steps} steps than at the end"
+    yield from _per_nat(record)
     last = curve[-1].valid if curve and record.status == "ok" else None
     if record.digest and record.status == "ok" and record.metrics.valid and last is None:
         yield "its last point has no scores on valid"
     if last and record.metrics.valid and last != record.metrics.valid:
         yield "its last scores on valid are not those of the run"
+
+
+def _per_nat(record: Record) -> Iterator[str]:
+    """Bits per nat are the same along the way as at the end: both are of the same examples."""
+    end = record.metrics.valid
+    for name in (name for name in end if name.startswith("bits_per")):
+        loss = "".join(("loss", *name.partition("@")[1:]))
+        points = [point for point in record.curve if point.valid and point.valid.get(name) and point.valid.get(loss)]
+        if any(not close(p.valid[name] * end[loss], p.valid[loss] * end[name]) for p in points if p.valid):
+            yield f"{name} and {loss} do not fit each other along the way"
 
 
 def _due(record: Record, rule: StopRule) -> Iterator[str]:
@@ -375,6 +388,8 @@ def _provenance(record: Record) -> Iterator[str]:
         yield "its stretches of training do not lead from the first step to the last"
     elif record.status == "ok" and (segments[-1].to_step != steps or segments[-1].threads != known.threads):
         yield f"its training ends at step {segments[-1].to_step} on {segments[-1].threads} threads"
+    elif any(one.end is not None and not -60 < one.end - one.start < MONTH for one in segments):
+        yield "a stretch of training ends before it starts, or months later"
 
 
 def _answers(record: Record) -> Iterator[str]:

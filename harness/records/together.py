@@ -25,6 +25,7 @@ def together(records: Sequence[Record], ours: Sequence[Record] = ()) -> Iterator
 
 def of_one_suite(records: Sequence[Record]) -> Iterator[Odd]:
     """The records of one state of a suite that do not fit its others."""
+    yield from ((record, "suite", "says another suite") for record in _odd(records, (), lambda r: [("suite", r.suite)]))
     yield from ((record, "suite", SETTINGS) for record in _odd(records, (), _settings))
     yield from _tuned(records)
     yield from _seeds(records)
@@ -92,6 +93,12 @@ def _limits(record: Record) -> Iterator[tuple[Any, Any]]:
         yield key, gate.limit
 
 
+def _references(record: Record) -> Iterator[tuple[Any, Any]]:
+    reference, spec = record.speed.reference, record.spec
+    if reference is not None and reference.parameters is not None:
+        yield (record.suite, spec.task_label, spec.fingerprint), reference.parameters
+
+
 def _digests(record: Record) -> Iterator[tuple[Any, Any]]:
     """Code writes a digest, or does not yet."""
     if record.provenance.commit:
@@ -103,6 +110,7 @@ SHARED: dict[str, tuple[str, Reading]] = {
     "size": ("its size or its FLOPs differ from those of its other seeds", _sizes),
     "provenance": ("its kernels, bytes or defaults differ from those of its other seeds on this machine", _computed),
     "scores": ("what it is ranked by, or its bits per nat, is not that of other runs of its task", _metrics),
+    "speed": ("its reference is larger or smaller than that of other runs of its task", _references),
     "digest": ("has a digest, or none, unlike what else its code made", _digests),
     "gates": ("its limit on test_overlap is not that of other runs of its task and seed", _limits),
 }
@@ -153,8 +161,8 @@ def _seeds(records: Sequence[Record]) -> Iterator[Odd]:
     tables: defaultdict[Any, defaultdict[Any, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
         if record.spec.kind == "final" and not record.spec.pretrained:
-            cell = record.spec.cell
-            tables[(record.suite, cell.task, cell.track)][cell].append(record)
+            table = (record.suite, record.spec.task_label, record.spec.track)
+            tables[table][record.spec.cell].append(record)
     for rows in tables.values():
         seeds = Counter(frozenset(r.spec.seed for r in own) for own in rows.values())
         usual = max(seeds, key=lambda known: (seeds[known], len(known)))

@@ -7,6 +7,7 @@ import reprlib
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def load(
     overrides: tuple[str, ...] = (),
     *,
     trust: bool = False,
-    wary: bool = False,
+    to_run: bool = False,
 ) -> LoadedSuite:
     """Find, read, merge (`extends`), override (`key=value`), validate and check a suite; import its plug-ins.
 
@@ -43,19 +44,22 @@ def load(
             looked for in the working directory.
         trust: whether to import plug-ins that were not trusted before (`harness.suite.trust`); those that the caller
             names, in a mapping or in `overrides`, are.
-        wary: whether to import plug-ins in a process of their own first, in case they hang or end it.
+        to_run: whether the suite is run: code that lies in the working directory or below is then trusted, and each
+            plug-in is imported in a process of its own first, in case it hangs or ends it.
 
     Raises:
         UserError: with the file, the line, the key, and the nearest right name.
     """
     source, folder = _merged(suite, overrides)
     loaded = LoadedSuite(_parse(source), [], source, folder, trust)
+    if to_run and _lies_here(loaded):
+        loaded = replace(loaded, trusted=True)
     named = isinstance(suite, Mapping) and "plugins" in suite
     named |= any(override.startswith("plugins=") for override in overrides)
     error = partial(loaded.error, path=("plugins",))
     code = [where for _, where in loaded.plugins if not where.endswith(".py") or Path(where).is_file()]
-    check_trust(code, trusted=trust or named, error=error)
-    _load_plugins(loaded, wary)
+    check_trust(code, trusted=loaded.trusted or named, error=error)
+    _load_plugins(loaded, wary=to_run)
     check_architectures(loaded)
     check_count(loaded)
     loaded.tasks.extend(_resolved(loaded, index, entry) for index, entry in enumerate(loaded.suite.tasks))
@@ -247,7 +251,14 @@ _KINDS = {
 """Pydantic's types of error, and what should have come."""
 
 
-def _load_plugins(loaded: LoadedSuite, wary: bool) -> None:
+def _lies_here(loaded: LoadedSuite) -> bool:
+    """Whether a suite and the files of code that it names lie in the working directory or below it."""
+    include = loaded.suite.lm_eval and loaded.suite.lm_eval.include
+    files = [where for _, where in loaded.plugins if where.endswith(".py")] + ([include] if include else [])
+    return all((loaded.folder / file).resolve().is_relative_to(Path.cwd()) for file in (".", *files))
+
+
+def _load_plugins(loaded: LoadedSuite, *, wary: bool) -> None:
     for index, (shown, where) in enumerate(loaded.plugins):
         try:
             if wary:
