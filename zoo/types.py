@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
+import reprlib
 from dataclasses import dataclass, field
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
@@ -86,6 +87,10 @@ class LayerContext:
     """DeepNorm's β, by which values, outputs and channel weights start smaller. None: outputs by 1/√(2 · depth)."""
 
 
+MOST = {"width": 2**20, "depth": 2**12}
+"""Beyond, a model is a mistake: it would take hours and all memory to find out."""
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     """What a task asks of a model (inputs and outputs) and how large the model is.
@@ -112,8 +117,9 @@ class Shape:
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, Integral)):
                 raise ValueError(f"Shape.{name} must be a whole number, got {value!r}")
-            if value is not None and value < 1:
-                raise ValueError(f"Shape.{name} must be at least 1, got {value}")
+            if value is not None and not 1 <= int(value) <= MOST.get(name, 2**48):
+                most = f" and at most {MOST[name]:,}" if name in MOST else ""
+                raise ValueError(f"Shape.{name} must be at least 1{most}, got {reprlib.repr(value)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,8 +189,8 @@ class Recipe:
         if min(multiples) < 1:
             raise ValueError(f"widths cannot be multiples of {min(multiples)}: heads must be at least 1")
         object.__setattr__(self, "width_multiple", math.lcm(*multiples))
-        if self.depth < 1:
-            raise ValueError(f"depth must be at least 1, got {self.depth}")
+        if not 1 <= self.depth <= MOST["depth"]:
+            raise ValueError(f"depth must be at least 1 and at most {MOST['depth']:,}, got {self.depth}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
         if not 0 <= self.label_smoothing < 1:

@@ -12,6 +12,7 @@ from harness.suite.yaml_source import Path_
 from zoo import architectures
 from zoo.options import mismatch
 from zoo.registry import nearest, options_of
+from zoo.types import MOST
 
 
 def check_architectures(loaded: LoadedSuite) -> None:
@@ -88,9 +89,9 @@ def _check_pretrained(entry: ArchitectureEntry, loaded: LoadedSuite, path: Path_
 def _check_recipe(loaded: LoadedSuite, entry: ArchitectureEntry, task: SuiteTask, track: str) -> None:
     """Check that an architecture takes the options that it has on a task."""
     options = loaded.options(entry, task, track)
-    if options.pop("width", 1) < 1:
+    if not 1 <= options.pop("width", 1) <= MOST["width"]:
         where = loaded.locate_error(entry.label, task.label, "width", track)
-        raise loaded.error("width must be at least 1", where)
+        raise loaded.error(f"width must be at least 1 and at most {MOST['width']:,}", where)
     try:
         architectures.recipe(entry.name, **options)
     except Exception as error:  # a plug-in may raise anything

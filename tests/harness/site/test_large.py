@@ -17,7 +17,9 @@ ROWS = 210
 
 @pytest.fixture(scope="module")
 def records():
-    return [plant(f"a{i:03}", s, 2.0 + 0.01 * i + 0.002 * s, run_id=f"{i:015}{s}") for i in range(ROWS) for s in range(2)]
+    return [
+        plant(f"a{i:03}", s, 2.0 + 0.01 * i + 0.002 * s, run_id=f"{i:015}{s}") for i in range(ROWS) for s in range(2)
+    ]
 
 
 @pytest.fixture(scope="module")
