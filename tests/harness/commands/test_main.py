@@ -137,7 +137,7 @@ def every_change_is_noticed(folder, call, publish):
     assert "not the hash of its own spec" in problem(original.replace('"lr": 0.001', '"lr": 0.002'))
     assert "not a record" in problem(original[:100])
     assert "not a record" in problem("[]")
-    assert "unknown status" in changed(status="great")
+    assert "status: expected" in changed(status="great")
     assert "record format" in changed(schema=99)
     assert "no hash of the data" in changed(data={**record["data"], "stream_hash": ""})
     assert "consumed other batches" in changed(data={**record["data"], "stream_hash": "another"})
