@@ -108,12 +108,14 @@ def evaluate_suite(
     store, plugins = Store(loaded.name, store.folder.parent.resolve()), [where for _, where in loaded.plugins]
     answer = partial(_answer, store=store, terms=terms, members=members, plugins=plugins, **folders)
     workers = min(workers or default_workers(), len(pending))
-    console.print(f"{len(pending)} models answer {', '.join(settings.tasks)}; {workers} at a time", highlight=False)
+    console.print(
+        f"{len(pending)} models answer {', '.join(settings.tasks)}; {workers} at a time", highlight=False, markup=False
+    )
     with ProcessPoolExecutor(workers, mp_context=context(), initializer=_ignore_interrupts) as pool, without_main():
         futures = [pool.submit(answer, run_id, names) for run_id, names in pending.items()]
         try:
             for number, future in enumerate(as_completed(futures), 1):
-                console.print(f"  {number}/{len(pending)} {future.result()}", highlight=False)
+                console.print(f"  {number}/{len(pending)} {future.result()}", highlight=False, markup=False)
         except BaseException:  # what was answered is stored; the rest is asked the next time
             for future in futures:
                 future.cancel()
