@@ -188,6 +188,8 @@ def make(described: dict[str, Any]) -> Tokenizer:
     Raises:
         TokenizerError: unknown kind, or it cannot be made here.
     """
+    if not isinstance(described, dict):
+        raise TokenizerError(f"a tokenizer is a mapping with its kind, not {type(described).__name__}")
     kind, rest = described.get("kind"), {key: value for key, value in described.items() if key != "kind"}
     kinds: dict[str, type[Tokenizer]] = {cls.kind: cls for cls in (Bytes, Characters, World)}
     if kind == Fast.kind:
