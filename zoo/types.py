@@ -87,7 +87,7 @@ class LayerContext:
     """DeepNorm's β, by which values, outputs and channel weights start smaller. None: outputs by 1/√(2 · depth)."""
 
 
-MOST = {"width": 2**20, "depth": 2**12}
+MOST_DEPTH = 2**12
 """Beyond, a model is a mistake: it would take hours and all memory to find out."""
 
 
@@ -117,9 +117,10 @@ class Shape:
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, Integral)):
                 raise ValueError(f"Shape.{name} must be a whole number, got {value!r}")
-            if value is not None and not 1 <= int(value) <= MOST.get(name, 2**48):
-                most = f" and at most {MOST[name]:,}" if name in MOST else ""
-                raise ValueError(f"Shape.{name} must be at least 1{most}, got {reprlib.repr(value)}")
+            if value is not None and int(value) < 1:
+                raise ValueError(f"Shape.{name} must be at least 1, got {value}")
+        if (self.depth or 1) > MOST_DEPTH:
+            raise ValueError(f"Shape.depth must be at most {MOST_DEPTH:,}, got {reprlib.repr(self.depth)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,8 +190,10 @@ class Recipe:
         if min(multiples) < 1:
             raise ValueError(f"widths cannot be multiples of {min(multiples)}: heads must be at least 1")
         object.__setattr__(self, "width_multiple", math.lcm(*multiples))
-        if not 1 <= self.depth <= MOST["depth"]:
-            raise ValueError(f"depth must be at least 1 and at most {MOST['depth']:,}, got {self.depth}")
+        if self.depth < 1:
+            raise ValueError(f"depth must be at least 1, got {self.depth}")
+        if self.depth > MOST_DEPTH:
+            raise ValueError(f"depth must be at most {MOST_DEPTH:,}, got {reprlib.repr(self.depth)}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
         if not 0 <= self.label_smoothing < 1:

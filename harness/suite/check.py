@@ -12,7 +12,8 @@ from harness.suite.yaml_source import Path_
 from zoo import architectures
 from zoo.options import mismatch
 from zoo.registry import nearest, options_of
-from zoo.types import MOST
+
+MOST_WIDTH = 2**20
 
 
 def check_architectures(loaded: LoadedSuite) -> None:
@@ -89,9 +90,9 @@ def _check_pretrained(entry: ArchitectureEntry, loaded: LoadedSuite, path: Path_
 def _check_recipe(loaded: LoadedSuite, entry: ArchitectureEntry, task: SuiteTask, track: str) -> None:
     """Check that an architecture takes the options that it has on a task."""
     options = loaded.options(entry, task, track)
-    if not 1 <= options.pop("width", 1) <= MOST["width"]:
+    if not 1 <= options.pop("width", 1) <= MOST_WIDTH:
         where = loaded.locate_error(entry.label, task.label, "width", track)
-        raise loaded.error(f"width must be at least 1 and at most {MOST['width']:,}", where)
+        raise loaded.error(f"width must be at least 1 and at most {MOST_WIDTH:,}", where)
     try:
         architectures.recipe(entry.name, **options)
     except Exception as error:  # a plug-in may raise anything
