@@ -94,15 +94,14 @@ class Characters(Tokenizer):
 
 
 def _check_literals(file: Path) -> None:
-    """Raise a TokenizerError unless each line is a number, a literal and its length: rwkv evaluates what it holds."""
-    number = 0
+    """Raise a TokenizerError unless each line is a number, a literal and its length: rwkv evaluates what it reads."""
     try:
-        for number, line in enumerate(io.StringIO(read_text(file), newline=None), 1):  # noqa: B007
+        for line in io.StringIO(read_text(file), newline=None):
             token = ast.literal_eval(line[line.index(" ") : line.rindex(" ")].strip())
             if not isinstance(token, (str, bytes)):
-                raise ValueError(line)
+                raise ValueError(token)
     except (OSError, ValueError, SyntaxError, MemoryError, RecursionError) as error:
-        lines = f"line {number} is no token: a number, a text in quotes, its length"
+        lines = "its lines must be a number, a text in quotes, and its length"
         problem = error.strerror if isinstance(error, OSError) else lines
         raise TokenizerError(f"no vocabulary at {file}: {problem}") from None
 
@@ -189,6 +188,8 @@ def make(described: dict[str, Any]) -> Tokenizer:
     Raises:
         TokenizerError: unknown kind, or it cannot be made here.
     """
+    if not isinstance(described, dict):
+        raise TokenizerError(f"a tokenizer is a mapping with its kind, not {type(described).__name__}")
     kind, rest = described.get("kind"), {key: value for key, value in described.items() if key != "kind"}
     kinds: dict[str, type[Tokenizer]] = {cls.kind: cls for cls in (Bytes, Characters, World)}
     if kind == Fast.kind:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
+import reprlib
 from dataclasses import dataclass, field
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
@@ -86,6 +87,10 @@ class LayerContext:
     """DeepNorm's β, by which values, outputs and channel weights start smaller. None: outputs by 1/√(2 · depth)."""
 
 
+MOST_DEPTH = 2**12
+"""Beyond, a model is a mistake: it would take hours and all memory to find out."""
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     """What a task asks of a model (inputs and outputs) and how large the model is.
@@ -112,8 +117,10 @@ class Shape:
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, Integral)):
                 raise ValueError(f"Shape.{name} must be a whole number, got {value!r}")
-            if value is not None and value < 1:
+            if value is not None and int(value) < 1:
                 raise ValueError(f"Shape.{name} must be at least 1, got {value}")
+        if (self.depth or 1) > MOST_DEPTH:
+            raise ValueError(f"Shape.depth must be at most {MOST_DEPTH:,}, got {reprlib.repr(self.depth)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +192,8 @@ class Recipe:
         object.__setattr__(self, "width_multiple", math.lcm(*multiples))
         if self.depth < 1:
             raise ValueError(f"depth must be at least 1, got {self.depth}")
+        if self.depth > MOST_DEPTH:
+            raise ValueError(f"depth must be at most {MOST_DEPTH:,}, got {reprlib.repr(self.depth)}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
         if not 0 <= self.label_smoothing < 1:

@@ -54,7 +54,7 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (UserError, OSError, ValueError) as error:
+        except (UserError, OSError, ValueError, MemoryError) as error:
             said = _said(error)
             if said is None:
                 raise
@@ -71,6 +71,8 @@ def _said(error: Exception) -> str | None:
 
     if isinstance(error, OSError):
         return None if error.errno == errno.EPIPE else os_error(error)
+    if isinstance(error, MemoryError):
+        return one_line(f"more memory was asked for than there is; {error}".rstrip("; "))
     return str(error) if isinstance(error, UserError) else one_line(str(error)) if isinstance(error, BadInput) else None
 
 

@@ -5,8 +5,10 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from harness.errors import printable
 from harness.records.spec import RunSpec
 from harness.units import clock, short
 
@@ -70,9 +72,11 @@ class Live:
 
     def _start(self, run: Key, title: str, step: int) -> None:
         self.started[run], self.fractions[run] = time.monotonic(), 0.0
-        self.rows[run] = self.bars.add_task(title, total=1.0, note=f"resumed at step {step}" if step else "starting")
+        self.rows[run] = self.bars.add_task(
+            escape(title), total=1.0, note=f"resumed at step {step}" if step else "starting"
+        )
         if step and self.bars.disable:
-            self.console.print(f"        {title}: goes on from step {step}")
+            self.console.print(f"        {title}: goes on from step {step}", markup=False)
 
     def _step(self, run: Key, event: dict[str, Any]) -> None:
         self.fractions[run] = event["progress"]
@@ -95,7 +99,7 @@ class Live:
         self._print(f"{line}  ({self._summary()})" if self.bars.disable else line, "" if ok else "yellow")
 
     def _print(self, line: str, style: str) -> None:
-        self.console.print(line, style=style, markup=False, highlight=False)
+        self.console.print(printable(line), style=style, markup=False, highlight=False)
 
     def _summary(self) -> str:
         """`12 done, 1 not ok, 3m10s left`."""

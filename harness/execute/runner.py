@@ -102,7 +102,10 @@ def run_suite(
         elif not ran:
             theirs = sum(not store.made_here(spec.run_id) for spec in [*tries, *done])
             note = f", {theirs} of them published ones (--ignore-published makes them again)" if theirs else ""
-            console.print(f"{store.folder}: all {len(finals) + count(loaded)} runs are finished{note}; nothing to do")
+            console.print(
+                f"{store.folder}: all {len(finals) + count(loaded)} runs are finished{note}; nothing to do",
+                markup=False,
+            )
         score_baselines(loaded, store, console)
         if loaded.suite.lm_eval is not None:
             from harness.lm_eval.evaluate_runs import evaluate_suite
@@ -210,7 +213,7 @@ def score_baselines(loaded: LoadedSuite, store: Store, console: Console) -> None
     lacking = {key: task for task in loaded.tasks if (key := _baseline_key(loaded, task)) not in found}
     if not lacking:
         return
-    console.print(f"baselines of {', '.join(task.label for task in lacking.values())} …", highlight=False)
+    console.print(f"baselines of {', '.join(task.label for task in lacking.values())} …", highlight=False, markup=False)
     most = loaded.suite.evaluate.test
 
     def score(task: SuiteTask) -> list[dict[str, Any]]:

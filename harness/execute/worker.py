@@ -4,6 +4,7 @@ import contextlib
 import errno
 import fcntl
 import gc
+import os
 import re
 import signal
 import time
@@ -24,6 +25,7 @@ from harness.records.spec import RunSpec
 from harness.records.store import Store
 from harness.training.published import score_published
 from harness.training.train import Stopped, train
+from zoo import files
 from zoo.registry import load_plugin
 from zoo.size import Size
 from zoo.types import Unsupported
@@ -94,7 +96,7 @@ class Job:
         torch.set_num_threads(self.threads)
         gc.freeze()  # what was loaded so far stays: no collection has to walk it
         try:
-            with own(self.folder):
+            with own(self.store.own_path(self.name)):
                 if not self.store.made_here(self.name):
                     record = _record(self, report, lambda: stopping)
                     self.store.write(record)
@@ -114,9 +116,9 @@ def own(folder: Path) -> Iterator[None]:
     Raises:
         OSError: another process works on the run.
     """
-    path = folder / "checkpoint" / "lock"
+    path = files.inside(folder, "checkpoint", "lock")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o666), "w") as file:
         end = time.monotonic() + PATIENCE
         while True:
             try:
@@ -127,6 +129,7 @@ def own(folder: Path) -> Iterator[None]:
                     raise BlockingIOError("another process works on this run") from None
                 beat()
                 time.sleep(0.1)
+        files.sweep(path.parent)
         yield
 
 

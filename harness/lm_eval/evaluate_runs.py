@@ -110,7 +110,7 @@ def evaluate_suite(
         Questions(record.spec, tuple(names), store, settings, members, plugins, folders) for record, names in pending
     ]
     workers = min(workers or default_workers(), len(jobs))
-    console.print(f"{len(jobs)} models answer {', '.join(settings.tasks)}; {workers} at a time", highlight=False)
+    console.print(f"{len(jobs)} models answer {', '.join(settings.tasks)}; {workers} at a time", markup=False)
     numbers = itertools.count(1)
 
     def tell(job: Questions, event: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from harness import machine, processes
 from harness.plan.expand import expand
@@ -87,7 +88,7 @@ def show(cells: list[Planned], loaded: LoadedSuite, console: Console) -> None:
     for name in (*left, "runs", "width", "depth", "params", "off", "tokens", "FLOPs", "time a run"):
         table.add_column(name, justify="left" if name in left else "right", no_wrap=True)
     for cell in cells:
-        where = [getattr(cell, name) for name in left]
+        where = [Text(getattr(cell, name)) for name in left]
         if cell.size is None:
             table.add_row(*where, "–", *["–"] * 3, "", "", "", "unsupported", style="dim")
             continue
@@ -99,8 +100,8 @@ def show(cells: list[Planned], loaded: LoadedSuite, console: Console) -> None:
     for cell in cells:
         if cell.size is None:
             name = " · ".join(filter(None, (cell.architecture, cell.task, cell.track)))
-            console.print(f"unsupported: {name}: {cell.reason}", style="dim", highlight=False)
+            console.print(f"unsupported: {name}: {cell.reason}", style="dim", highlight=False, markup=False)
     note = "params: without embeddings and head; runs: trials+runs; time: measured steps, evaluation not included"
-    console.print(note, style="dim", highlight=False)
+    console.print(note, style="dim", highlight=False, markup=False)
     counts = count_runs(expand(loaded), {cell.cell: cell.size or cell.reason for cell in cells}, loaded)
     console.print(f"{counts}; about {clock(estimate(cells, loaded))} on this machine", highlight=False)

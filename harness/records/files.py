@@ -55,5 +55,5 @@ def read_json(path: Path, what: str = "JSON") -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"not {what}: {error}", file=path) from None
     if not isinstance(data, dict):
-        raise UserError(f"not {what}: it must hold a JSON object", file=path)
+        raise UserError(f"not {what}: must hold a JSON object", file=path)
     return data

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 from harness.errors import UserError
 from harness.records.curves import curves_table
 from harness.records.published import CURVES, RECORDS, records_table
-from harness.records.store import Store, default_root, stores
+from harness.records.record import Record
+from harness.records.store import Store, default_root, read_or_damaged, stores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +27,7 @@ def tables(suite: str | None = None, root: Path | None = None) -> "tuple[pa.Tabl
 
     root, found = root or default_root(), []
     for store in [Store(suite, root)] if suite else stores(root):
-        own = [record for run_id in store.ids() if store.made_here(run_id) and (record := store.read(run_id))]
+        own = [one for path in store.own_files() if isinstance(one := read_or_damaged(path), Record)]
         found.append((records_table(own), curves_table(own)))
         if store.published.index:
             made = pa.array([record.run_id for record in own], pa.string())

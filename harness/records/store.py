@@ -164,7 +164,8 @@ class Store:
         """Whether a record was published or made here."""
         return (self.folder / published.INDEX).is_file() or any(self.folder.glob("*/record.json"))
 
-    def _own(self) -> list[Path]:
+    def own_files(self) -> list[Path]:
+        """The records made here, read or not."""
         return [path for path in self.folder.glob("*/record.json") if re.fullmatch(RUN_ID, path.parent.name)]
 
     def ids(self) -> list[str]:
@@ -173,7 +174,7 @@ class Store:
 
     def own_ids(self) -> set[str]:
         """The run ids of the records made here."""
-        return {path.parent.name for path in self._own()}
+        return {path.parent.name for path in self.own_files()}
 
     def records(self) -> list[Record]:
         """Every record of the suite, by run id; of status `damaged` is what cannot be read of a known run."""
@@ -182,7 +183,7 @@ class Store:
     def readable(self) -> tuple[list[Record], list[str]]:
         """As `records`; and why others cannot be read, of which it is not even known what was run."""
         with no_collection():
-            own = {path.parent.name: read_or_damaged(path) for path in self._own()}
+            own = {path.parent.name: read_or_damaged(path) for path in self.own_files()}
             known = [*own.values(), *self.published.records(leaving_out=own)]
         records = [one for one in known if isinstance(one, Record)]
         return sorted(records, key=lambda one: one.run_id), [str(one) for one in known if isinstance(one, UserError)]

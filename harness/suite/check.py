@@ -13,6 +13,8 @@ from zoo import architectures
 from zoo.options import mismatch
 from zoo.registry import nearest, options_of
 
+MOST_WIDTH = 2**20
+
 
 def check_architectures(loaded: LoadedSuite) -> None:
     """Check that architectures and options of models are known; a UserError names the line of one that is not."""
@@ -88,9 +90,9 @@ def _check_pretrained(entry: ArchitectureEntry, loaded: LoadedSuite, path: Path_
 def _check_recipe(loaded: LoadedSuite, entry: ArchitectureEntry, task: SuiteTask, track: str) -> None:
     """Check that an architecture takes the options that it has on a task."""
     options = loaded.options(entry, task, track)
-    if options.pop("width", 1) < 1:
+    if not 1 <= options.pop("width", 1) <= MOST_WIDTH:
         where = loaded.locate_error(entry.label, task.label, "width", track)
-        raise loaded.error("width must be at least 1", where)
+        raise loaded.error(f"width must be at least 1 and at most {MOST_WIDTH:,}", where)
     try:
         architectures.recipe(entry.name, **options)
     except Exception as error:  # a plug-in may raise anything

@@ -1,5 +1,6 @@
 """A run under way: its model, optimizer and data, what it has used, and the checkpoint it goes on from."""
 
+import zipfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
@@ -60,14 +61,19 @@ class Run:
         first = task.batch("train", 0, spec.seed, size=self.examples)
         self.reference = Reference(task, first, device=self.device, precision=self.precision, train=self.settings)
         self.step_cost = self._warm_up_step(first)
-        self.model = build_model(spec, task, size).to(self.device)
+        self.unsaved = False
+        """Whether the last attempt to write a checkpoint failed."""
+        self._begin()
+        if not self._load_checkpoint():
+            self._begin()
+
+    def _begin(self) -> None:
+        """The state before the first step."""
+        self.model = build_model(self.spec, self.task, self.size).to(self.device)
         self.optimizer = self._adamw(self.model)
         self.schedule = self.model.recipe.schedule or self.settings.schedule
         self.progress = Progress()
-        self.unsaved = False
-        """Whether the last attempt to write a checkpoint failed."""
         self.watch = Watch(self.model, self.optimizer, self.loss, self.autocast)
-        self._load_checkpoint()
 
     def autocast(self) -> AbstractContextManager[Any]:
         """What the forward pass of a training step runs under."""
@@ -132,17 +138,23 @@ class Run:
         with files.whole(files.inside(self.folder, self._checkpoint.relative_to(self.folder))) as part:
             torch.save(state, part)
 
-    def _load_checkpoint(self) -> None:
-        if not self._checkpoint.is_file():
-            return
+    def _load_checkpoint(self) -> bool:
+        """Go on from the checkpoint, if there is one; False where it is damaged, and the state is of no use."""
         try:
-            state = torch.load(self._checkpoint, map_location=self.device, weights_only=True)
+            with files.open_regular(self._checkpoint) as file:
+                if damaged := zipfile.ZipFile(file).testzip():
+                    raise ValueError(f"{damaged} is not what was written")
+                file.seek(0)
+                state = torch.load(file, map_location=self.device, weights_only=True)
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            torch.set_rng_state(state["rng"].cpu())
+            self.watch.load(state["watch"])
+            saved = state["progress"]
+            self.progress = Progress(**{**saved, "used": Meters(**saved["used"])})
+        except FileNotFoundError:
+            return True
         except Exception as error:  # torch raises whatever the bytes make it stumble over
             self.report({"event": "note", "message": f"checkpoint unreadable, starting anew ({type(error).__name__})"})
-            return
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["rng"].cpu())
-        self.watch.load(state["watch"])
-        saved = state["progress"]
-        self.progress = Progress(**{**saved, "used": Meters(**saved["used"])})
+            return False
+        return True

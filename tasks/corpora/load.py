@@ -5,6 +5,7 @@ import dataclasses
 import gzip
 import hashlib
 import json
+import os
 import zlib
 from functools import lru_cache
 from pathlib import Path
@@ -176,8 +177,10 @@ def of_file(path: str | Path) -> Card:
         DataError: there is no such file, or it is empty or unreadable.
     """
     full = files.user_path(path)
+    if not os.path.isfile(full):
+        there = "is a folder" if os.path.isdir(full) else "is no regular file"
+        raise DataError(f"text file {full} {there if os.path.exists(full) else 'does not exist'}")
     try:
-        files.open_regular(full).close()
         stat = full.stat()
         if stat.st_size > files.MOST:
             raise DataError(f"text file {full} has {stat.st_size:,} bytes, more than {files.MOST:,}")

@@ -181,7 +181,11 @@ def _hash(files: tuple[Path, ...], root: Path | None = None) -> str:
             content = _hash_of(file, stat.st_size, stat.st_mtime_ns)
         except OSError as error:
             raise DataError(f"{file} cannot be read: {error.strerror}") from error
-        state.update(f"{file.relative_to(root) if root else file.name.removesuffix('.gz')}\0{content}\n".encode())
+        state.update(
+            f"{file.relative_to(root) if root else file.name.removesuffix('.gz')}\0{content}\n".encode(
+                "utf-8", "surrogateescape"
+            )
+        )
     return state.hexdigest()
 
 

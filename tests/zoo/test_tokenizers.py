@@ -91,3 +91,13 @@ def test_what_cannot_be_made_is_told(described, words):
     pytest.importorskip("rwkv")
     with pytest.raises(tokenizers.TokenizerError, match=words):
         tokenizers.make(described)
+
+
+def test_a_vocabulary_of_ones_own_is_data_and_no_code(tmp_path):
+    """The package evaluates what stands between the blanks of each line."""
+    pytest.importorskip("rwkv")
+    file, ran = tmp_path / "vocabulary.txt", tmp_path / "ran"
+    file.write_text(f"1 open({str(ran)!r},'w').write('') 1\n")
+    with pytest.raises(tokenizers.TokenizerError, match="a number, a text in quotes, and its length"):
+        tokenizers.World(file)
+    assert not ran.exists()

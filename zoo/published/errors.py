@@ -39,8 +39,8 @@ def building(where: str | Path) -> Iterator[None]:
     try:
         with torch.random.fork_rng(devices=[]):
             yield
-    except (TypeError, ValueError) as error:
-        raise PretrainedError(f"{where}: {error}") from None
+    except (TypeError, ValueError, RuntimeError) as error:  # torch's is a RuntimeError, such as of too little memory
+        raise PretrainedError(f"{where}: {one_line(error)}") from None
 
 
 @contextmanager

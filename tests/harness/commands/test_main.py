@@ -137,7 +137,7 @@ def every_change_is_noticed(folder, call, publish):
     assert "not the hash of its own spec" in problem(original.replace('"lr": 0.001', '"lr": 0.002'))
     assert "not a record" in problem(original[:100])
     assert "not a record" in problem("[]")
-    assert "status Input should be 'ok'" in changed(status="great")
+    assert "status: expected" in changed(status="great")
     assert "record format" in changed(schema=99)
     assert "no hash of the data" in changed(data={**record["data"], "stream_hash": ""})
     assert "was changed after it was written" in changed(data={**record["data"], "stream_hash": "0" * 32})

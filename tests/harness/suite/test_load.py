@@ -145,6 +145,16 @@ def test_a_suite_that_is_not_there(name, fragments, command, folder):
         ("architectures.0.pre_ln.heads=0", ["heads", "0"]),
         ("tasks.0.mqar.pairs=0", ["tasks.0.mqar", "pairs must be"]),
         ("seeds=[1, 1]", ["--set", "seeds repeat"]),
+        ("architectures.²=gru", ["architectures.² does not exist"]),
+        ("seeds.999999999=1", ["seeds.999999999 does not exist"]),
+        (".".join(["a"] * 60) + "=1", ["no key lies 60 deep"]),
+        ("train.lr=0x" + "F" * 99, ["--set", "too many digits"]),
+        ("train.lr=!!timestamp x", ["is no timestamp"]),
+        ("train.lr=1e400", ["must be zero or more"]),
+        ("budget.stop.tokens=1e300", ["must be smaller"]),
+        ("suite=\x1b[31m", ["--set"]),
+        ("model.depth=1000000000000", ["depth must be at most 4,096"]),
+        ("limits.runs=1", ["runs and trials, more than 1", "--set limits.runs="]),
     ],
 )
 def test_a_wrong_override(override, fragments, folder):

@@ -81,6 +81,30 @@ def test_files_that_cannot_be_read(tmp_path):
         read(tmp_path)
 
 
+LEVELS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 10)
+)
+LONG = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1, 400))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (LEVELS, "has more than 100,000 values once aliases are filled in"),
+        (LONG, "is nested over 50 deep"),
+        ("a: " + "[" * 5000, "nested too deeply"),
+        ("a: [" + "1, " * 99_999 + "1]\n", "Has more than 262,144 bytes"),
+        ("a: 0x" + "F" * 9000, "has too many digits"),
+        ("a: 2024-01-01", "is read as a date: put it in quotes"),
+        ('a: "\\ud800"', "is not YAML"),
+        ("a: !!bool x", "'x' is no bool"),
+    ],
+)
+def test_what_is_too_large_or_no_json_is_refused(content, message, write):
+    with pytest.raises(UserError, match=message):
+        read(write(content))
+
+
 def test_anchors_aliases_and_merge_keys(write):
     source = read(write("base: &b {x: 1}\nother: *b\n"))
     assert source.data == {"base": {"x": 1}, "other": {"x": 1}}
