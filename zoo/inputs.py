@@ -91,7 +91,7 @@ def _fits(x: Any, rows: int, sizes: tuple[int, ...], dtype: torch.dtype, steps: 
     shape = x.shape
     if 0 in sizes:
         at = sizes.index(0)
-        steps.update(shape[at + 1 : at + 2])
+        steps.update(size for size in shape[at + 1 : at + 2] if size)  # none where nothing has grown, or nothing can
         sizes = (*sizes[:at], *shape[at + 1 : at + 2], *sizes[at + 1 :])
     return shape == (rows, *sizes)
 

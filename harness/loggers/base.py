@@ -83,9 +83,9 @@ def point_values(point: Mapping[str, Any]) -> dict[str, float]:
 
 
 def final_scores(record: Record) -> dict[str, float]:
-    """The scores a run ended with; those on `valid` unless the last point of its curve has them already."""
-    scores, curve = record.metrics, record.curve
-    valid = None if curve and curve[-1].valid else scores.valid
+    """The scores a run ended with; those on `valid` unless they ended it and were logged with its last point."""
+    scores = record.metrics
+    valid = None if record.budget.reached else scores.valid
     return {**_named("valid", valid), **_named("tune", scores.tune), **_named("test", scores.test)}
 
 

@@ -148,7 +148,8 @@ def test_data_models_and_weights_are_made_anew(store, record):
 def test_baselines_are_made_anew(store, record):
     key = baseline_key(record.spec.task_label, record.data.fingerprint, record.spec.evaluate.test)
     task, folder = record.spec.build_task(), store.run_folder(record.run_id)
-    rows = [asdict(one) for one in task.baselines(record.spec.evaluate.test)]
+    head = {"task_label": record.spec.task_label, "metric": task.metric.name}
+    rows = [{**head, **asdict(one)} for one in task.baselines(record.spec.evaluate.test)]
     for rise, found in ((0.0, set()), (0.25, {"baselines"})):
         rows[0]["value"] += rise
         store.write_baselines({key: rows})

@@ -97,7 +97,7 @@ def test_a_state_can_be_shared_and_does_not_change(tmp_path):
     assert torch.equal(ahead, again)
     assert torch.allclose(ahead[:1], alone, atol=1e-5)
     with pytest.raises(Unsupported, match="reads 24 tokens"):
-        model.extend(IDS, state)
+        model.extend(IDS, many)
 
 
 def test_rotations_that_shift_with_the_length_are_not_resumable(tmp_path):
