@@ -33,19 +33,21 @@ def _prctl(option: int, value: int) -> None:
 def kill_descendants(seconds: float = 3.0) -> None:
     """Kill what descends from this process, and what that starts meanwhile, for as long as it takes up to `seconds`."""
     end = time.monotonic() + seconds
-    while (found := psutil.Process().children(recursive=True)) and time.monotonic() < end:
-        for process in found:
+    while _has_children() and time.monotonic() < end:
+        for process in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.Error):
                 process.kill()
-        reap()
         time.sleep(0.01)
 
 
-def reap() -> None:
-    """Let go of children that have ended."""
-    with contextlib.suppress(ChildProcessError):
+def _has_children() -> bool:
+    """Whether this process has children still, after it has let go of those that ended."""
+    try:
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
+    except ChildProcessError:
+        return False
+    return True
 
 
 def memory_of_descendants() -> int:
