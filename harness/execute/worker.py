@@ -58,9 +58,8 @@ class Job:
     def weight(self) -> float:
         """The relative cost of a run, for the time left: parameters times tokens, where its end is known in tokens."""
         stop = self.spec.stop
-        return (self.size.params if self.size else 1) * (
-            stop.limit if stop is not None and stop.meter == "tokens" else 1.0
-        )
+        tokens = stop.limit if stop is not None and stop.meter == "tokens" else 1.0
+        return tokens * (self.size.params if self.size else 1)
 
     @property
     def name(self) -> str:
@@ -69,8 +68,12 @@ class Job:
 
     @property
     def folder(self) -> Path:
-        """The run's folder."""
-        return self.store.run_folder(self.spec.run_id)
+        """The run's folder, to be written to.
+
+        Raises:
+            OSError: it is a symbolic link.
+        """
+        return self.store.own_path(self.name)
 
     def outcome(self) -> tuple[str, Any] | None:
         """The status and the error in the run's record; None without one."""
@@ -96,7 +99,7 @@ class Job:
         torch.set_num_threads(self.threads)
         gc.freeze()  # what was loaded so far stays: no collection has to walk it
         try:
-            with own(self.store.own_path(self.name)):
+            with own(self.folder):
                 if not self.store.made_here(self.name):
                     record = _record(self, report, lambda: stopping)
                     self.store.write(record)
@@ -106,7 +109,7 @@ class Job:
         except (OSError, UserError) as error:
             if getattr(error, "errno", None) == errno.EMFILE:  # the model's doing: it opened them
                 raise
-            report({"event": "lost", "message": f"{type(error).__name__}: {error}"})
+            report({"event": "lost", "message": str(error)})
 
 
 @contextlib.contextmanager
@@ -135,7 +138,7 @@ def own(folder: Path) -> Iterator[None]:
 
 def _record(job: Job, report: Report, stop: Callable[[], bool]) -> Record:
     """The record of a run, also of one that raises an error."""
-    suite, folder = job.store.suite, job.store.run_folder(job.spec.run_id)
+    suite, folder = job.store.suite, job.folder
     try:
         for plugin in job.plugins:
             load_plugin(plugin)
@@ -148,8 +151,8 @@ def _record(job: Job, report: Report, stop: Callable[[], bool]) -> Record:
     except Stopped:
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in DISK:
-            raise
+        if (isinstance(error, OSError) and error.errno in DISK) or os.strerror(errno.ENOSPC) in str(error):
+            raise OSError(str(error)) from error
         traceback.print_exc()
         frame = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{frame.filename}:{frame.lineno} in {frame.name}"

@@ -145,8 +145,8 @@ class Questions:
 
     @property
     def folder(self) -> Path:
-        """The run's folder."""
-        return self.store.run_folder(self.spec.run_id)
+        """The run's folder, to be written to."""
+        return self.store.own_path(self.name)
 
     def outcome(self) -> tuple[str, Any] | None:
         """Whether it has answered or was refused; None before."""
