@@ -17,7 +17,7 @@ from harness.records.checks import problems
 from harness.records.files import write_atomic
 from harness.records.record import Error, Record
 from harness.records.signature import SIGNATURE, signer
-from harness.records.store import Store, baseline_key, default_root, stores
+from harness.records.store import Store, baseline_key, default_root, named_by, stores
 from harness.suite.load import find_suite, load, read_suite
 from harness.suite.loaded import LoadedSuite
 from zoo.registry import nearest
@@ -102,10 +102,7 @@ def _noting(board: Board, lost: list[str]) -> Board:
 
 def _of_records(store: Store, found: list[Record], lost: list[str]) -> tuple[Board, list[Record]]:
     described = _unless_damaged(store.described, dict[str, Any](), lost)
-    named = {*described.get("runs", ())}
-    records = [record for record in found if not named or record.run_id in named]
-    if not any(record.spec.kind == "final" for record in records):
-        raise UserError(lost[0]) if lost else _no_runs(store, store.suite)
+    records = _with_finals(named_by(described, found), UserError(lost[0]) if lost else _no_runs(store, store.suite))
     lines = _unless_damaged(lambda: _lines(store, records), list[dict[str, Any]](), lost)
     return _signed(_noting(rank({"suite": store.suite, **described}, records, lines), lost), store), records
 
@@ -122,16 +119,10 @@ def _signed(board: Board, store: Store) -> Board:
     return replace(board, notes=[*board.notes, note])
 
 
-def listed(store: Store, found: Iterable[Record]) -> list[Record]:
-    """Those of a suite's records that belong to it as it last ran or was published.
-
-    Raises:
-        UserError: no final run is among them.
-    """
-    named = {*store.described().get("runs", ())}
-    records = [record for record in found if not named or record.run_id in named]
+def _with_finals(records: list[Record], otherwise: UserError) -> list[Record]:
+    """The records, if a final run is among them; else the error is raised."""
     if not any(record.spec.kind == "final" for record in records):
-        raise _no_runs(store, store.suite)
+        raise otherwise
     return records
 
 
@@ -165,7 +156,8 @@ def current_records(
     found = read_suite(suite, overrides)
     store = Store(found.suite, root)
     if found.plugins:
-        return store, store.described(), listed(store, store.records())
+        described = store.described()
+        return store, described, _with_finals(named_by(described, store.records()), _no_runs(store, store.suite))
     loaded = load(suite, overrides)
     return store, loaded.described(()), _records(loaded, store, suite)
 
@@ -192,10 +184,7 @@ def publish_records(
 
 
 def _records(loaded: LoadedSuite, store: Store, suite: str) -> list[Record]:
-    records = current(loaded, store)
-    if not any(record.spec.kind == "final" for record in records):
-        raise _no_runs(store, suite)
-    return records
+    return _with_finals(current(loaded, store), _no_runs(store, suite))
 
 
 def _no_runs(store: Store, suite: str) -> UserError:

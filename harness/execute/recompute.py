@@ -135,24 +135,21 @@ class Recompute:
             if isinstance(solved, str) != (record.status == "unsupported"):
                 yield "size", f"is {record.status}; here {solved if isinstance(solved, str) else 'it can be built'}"
             elif not isinstance(solved, str) and size and (size.width, size.depth) != (solved.width, solved.depth):
-                yield (
-                    "size",
-                    f"is {size.width} wide, {size.depth} deep, not {solved.width}, {solved.depth}",
-                )
+                yield "size", f"is {size.width} wide, {size.depth} deep, not {solved.width}, {solved.depth}"
         if size is None or not record.budget.used.steps:
             return
         shape = replace(task.shape, width=size.width, depth=size.depth or None)
-        solved = measure(spec.architecture, spec.role, shape, **own_options(spec))
+        built = measure(spec.architecture, spec.role, shape, **own_options(spec))
         for name in ("width", "depth", "params", "params_non_embedding", "state_bytes"):
-            if getattr(size, name) != getattr(solved, name):
-                yield "size", f"{name} is {getattr(size, name)}, and {getattr(solved, name)} here"
+            if getattr(size, name) != getattr(built, name):
+                yield "size", f"{name} is {getattr(size, name)}, and {getattr(built, name)} here"
                 return
         if not record.digest:  # of code that counted FLOPs, and listed defaults, in other ways
             return
-        flops, defaults = self._built(spec, task, solved)
+        flops, defaults = self._built(spec, task, built)
         if not close(flops, record.budget.flops_per_token or 0.0):
             yield "budget", f"{record.budget.flops_per_token} FLOPs a token, and {flops} here"
-        if record.digest and defaults != [one.to_dict() for one in record.defaults or ()]:
+        if defaults != [one.to_dict() for one in record.defaults or ()]:
             yield "record", "its architecture has other defaults of its own"
 
     def _built(self, spec: RunSpec, task: Task, size: Size) -> tuple[float, list[Any]]:

@@ -39,7 +39,7 @@ def kills(group: Path | None = None) -> int:
 
 
 class Group:
-    """Control groups for one run: one in each hierarchy where one may be made; None of them elsewhere."""
+    """The control groups of one run: one in each hierarchy in which a group may be made, so perhaps none."""
 
     def __init__(self, limit: int | None) -> None:
         self.folders: list[Path] = []

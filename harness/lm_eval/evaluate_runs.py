@@ -150,8 +150,9 @@ class Questions:
 
     def outcome(self) -> tuple[str, Any] | None:
         """Whether it has answered or was refused; None before."""
-        given = self._record().lm_eval
-        if given is None or unanswered(self._record(), self.names, self.settings.terms()):
+        record = self._record()
+        given = record.lm_eval
+        if given is None or unanswered(record, self.names, self.settings.terms()):
             return None
         refused = next(iter(given.refused.values()), None)
         return ("cannot be asked", refused) if refused else (f"{given.seconds:.0f} s", None)

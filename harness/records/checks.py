@@ -268,9 +268,11 @@ def _curve(record: Record) -> Iterator[str]:
     if rule.meter != "seconds":
         yield from _due(record, rule)
     for point in curve:
-        for name, scores in ((name, point.valid) for point in [point] for name in point.valid or ()):
-            yield from (f"{why} after {point.steps} steps" for why in _impossible(name, scores or {}))
-        if point.valid and {*point.valid} != {*(record.metrics.valid or record.metrics.on("tune") or point.valid)}:
+        if not point.valid:
+            continue
+        for name in point.valid:
+            yield from (f"{why} after {point.steps} steps" for why in _impossible(name, point.valid))
+        if {*point.valid} != {*(record.metrics.valid or record.metrics.on("tune") or point.valid)}:
             yield f"has other scores after {point.steps} steps than at the end"
     yield from _per_nat(record)
     last = curve[-1].valid if curve and record.status == "ok" else None

@@ -192,9 +192,8 @@ class Published:
             return
         try:
             with open_regular(self.folder / RECORDS) as file:
-                for batch in pq.ParquetFile(file).iter_batches(
-                    1000, columns=[*READ]
-                ):  # the JSON of all at once may be gigabytes
+                # in parts: the JSON of all at once may be gigabytes
+                for batch in pq.ParquetFile(file).iter_batches(1000, columns=[*READ]):
                     yield from self._read(pa.Table.from_batches([batch]), leaving_out)
         except (OSError, pa.ArrowException) as error:
             raise UserError(f"cannot be read: {error}", file=self.folder / RECORDS) from None

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 
 from harness.errors import UserError
 from harness.records.published import INDEX
+from zoo import files
 
 SIGNATURE = f"{INDEX}.sig"
 NAMESPACE = "zoobench"
@@ -31,7 +32,7 @@ def sign(index: Path, key: Path) -> Path:
     if made.returncode:
         raise UserError(f"ssh-keygen does not sign: {_said(made)}", file=key, key="--sign")
     file = index.with_name(SIGNATURE)
-    file.write_bytes(made.stdout)
+    files.write(file, made.stdout)
     return file
 
 

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -36,6 +36,12 @@ def default_root() -> Path:
 def baseline_key(task: str, fingerprint: str, test: object) -> str:
     """Under what a task's baselines are kept: its label, its data, and how many test examples were scored."""
     return f"{task} {fingerprint} {test}"
+
+
+def named_by(suite: Mapping[str, Any], records: Iterable[Record]) -> list[Record]:
+    """Those of these records that belong to a suite as `Store.described` has it: all, where it names none."""
+    named = {*suite.get("runs", ())}
+    return [record for record in records if not named or record.run_id in named]
 
 
 def stores(root: Path | None = None) -> "list[Store]":

@@ -9,7 +9,7 @@ from harness.errors import UserError
 from harness.records.checks import Problem, malformed, problems
 from harness.records.published import INDEX, Published
 from harness.records.record import Record
-from harness.records.store import Store, read_record
+from harness.records.store import Store, named_by, read_record
 from harness.records.together import of_one_suite, together
 
 Found = dict[str, str]
@@ -75,8 +75,7 @@ def _folder(where: str | Path) -> Path:
 
 def _of_this_state(folder: Path, records: list[Record]) -> list[Record]:
     """The records in a suite's folder that belong to it as it last ran or was published."""
-    listed = {*Store(folder.name, folder.parent).described().get("runs", ())}
-    own = {record.run_id: record for record in records if not listed or record.run_id in listed}
+    own = {record.run_id: record for record in named_by(Store(folder.name, folder.parent).described(), records)}
     return [*own.values()]  # each once, though it was made here and is published
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
-from harness.records.files import write_atomic
+from zoo import files
 
 MOST = 1000
 """Files that a folder of code may have."""
@@ -35,7 +35,7 @@ def check(code: Iterable[str | Path], *, trusted: bool, error: Any = UserError) 
         names = ", ".join(new)
         raise error(f"names code that was not trusted before: {names}; read it, then say --trust (trust=True)")
     with suppress(OSError, RuntimeError):  # no home, or a full disk: the next time it is asked again
-        write_atomic(_path(), json.dumps(known | new, indent=1) + "\n")
+        files.write(_path(), json.dumps(known | new, indent=1) + "\n")
 
 
 def _confirmed(code: Iterable[str]) -> bool:
@@ -52,13 +52,13 @@ def _confirmed(code: Iterable[str]) -> bool:
 def _digest(where: Path) -> str:
     """BLAKE2 of a file, or of every file in a folder; empty for a module, which is trusted by its name."""
     digest = blake2b(digest_size=16)
-    files = [where] if where.is_file() else sorted(islice(where.rglob("*"), MOST + 1))
-    if len(files) > MOST:
+    found = [where] if where.is_file() else sorted(islice(where.rglob("*"), MOST + 1))
+    if len(found) > MOST:
         raise UserError(f"has more than {MOST} files; name a folder that holds tasks alone", file=where)
-    for file in files:
+    for file in found:
         if file.is_file():
             digest.update(f"{file.relative_to(where)}\0{file.stat().st_size}\n".encode() + file.read_bytes())
-    return digest.hexdigest() if files else ""
+    return digest.hexdigest() if found else ""
 
 
 def _path() -> Path:
@@ -67,6 +67,6 @@ def _path() -> Path:
 
 def _known() -> dict[str, str]:
     try:
-        return dict(json.loads(_path().read_text(encoding="utf-8")))
+        return dict(files.read_json(_path()))
     except (OSError, RuntimeError, ValueError, TypeError):
         return {}

@@ -1,7 +1,6 @@
 """A run under way: its model, optimizer and data, what it has used, and the checkpoint it goes on from."""
 
 import zipfile
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -14,6 +13,7 @@ from torch import Tensor
 from harness import machine
 from harness.gates.watch import Watch
 from harness.isolation.beat import beat
+from harness.isolation.supervisor import Report
 from harness.plan.sizes import build_model, examples_of, step_flops
 from harness.records.meters import Meters
 from harness.records.record import Scores
@@ -25,8 +25,6 @@ from tasks.base import Split, Task
 from zoo import files
 from zoo import size as sizing
 from zoo.contract import Batch, Model
-
-Report = Callable[[dict[str, Any]], None]
 
 
 @dataclass

@@ -10,13 +10,14 @@ from typing import Any
 import torch
 
 from harness.isolation.beat import beat
+from harness.isolation.supervisor import Report
 from harness.records.meters import LOG_POINTS, crossed
 from harness.records.record import Error, Record
 from harness.records.spec import RunSpec
 from harness.training.batches import stream
 from harness.training.finish import finish, keep_model
 from harness.training.optimizer import descend, set_lr
-from harness.training.run import Report, Run
+from harness.training.run import Run
 from harness.training.schedule import schedule
 from tasks.base import Task
 from zoo.contract import Batch
