@@ -50,7 +50,8 @@ class Float64Copy:
     def __call__(self, batch: Batch) -> Tensor:
         """Logits, with the same random numbers in every call."""
         with torch.random.fork_rng():
-            torch.manual_seed(0)
+            # torch.manual_seed formats its caller's stack for every kind of accelerator, also where there is none
+            (torch.random.default_generator if self.device.type == "cpu" else torch.random).manual_seed(0)
             double = next(self.model.parameters()).dtype == torch.float64
             return self.model(to_float64(batch) if self.device.type == "cpu" and double else batch)
 

@@ -57,11 +57,11 @@ class Group:
                     file.write_text(str(limit))
                     self.memory = folder
 
-    def enter(self) -> None:
-        """Move this process there."""
+    def add(self, process: int) -> None:
+        """Move a process there, which takes the kernel some milliseconds."""
         for folder in self.folders:
             with contextlib.suppress(OSError):
-                (folder / "cgroup.procs").write_text(str(os.getpid()))
+                (folder / "cgroup.procs").write_text(str(process))
 
     def kill(self) -> None:
         """Kill every process in it at once, where the kernel can (Linux 5.14)."""

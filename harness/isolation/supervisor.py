@@ -117,13 +117,13 @@ def _supervise(bounds: Bounds, target: Callable[..., None], args: tuple[Any, ...
         events.close()
         os.close(read)
         tree.die_with(supervisor)
-        group.enter()
         if bounds.memory and not group.memory:
             memory.bound_data(bounds.memory)
         beat.share(page)
         _work(target, args, report, written)
     report.close()
     os.close(written)
+    group.add(run)
     _Supervisor(bounds, group, page, run, caller, events, read).watch()
 
 
@@ -179,9 +179,10 @@ class _Supervisor:
         code = os.waitstatus_to_exitcode(ended[1])
         if self.cause in ("", "stalled") and memory.kills(self.group.memory) > self.kills:
             self.cause = "memory"
-        self.group.remove()
         with contextlib.suppress(OSError):
             self.caller.send(Ended(code, self.cause))
+            self.caller.close()
+        self.group.remove()
 
     def _listen(self) -> None:
         """Do as the caller says; without one, stop."""

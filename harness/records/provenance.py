@@ -32,18 +32,23 @@ DATA_PACKAGES = ("gensim", "mlxtend", "tokenizers", "timm", "pillow", "sacrebleu
 """Packages that make examples or scores from data; what ships in the others is known by its hash."""
 
 
+@cache
+def packages() -> dict[str, str]:
+    """The versions of Python and of the packages that results depend on, as far as they are installed."""
+    versions = {name: installed(name) for name in ("torch", "numpy", "scipy", "numba", "optuna", *DATA_PACKAGES)}
+    return {"python": platform.python_version()} | {name: known for name, known in versions.items() if known}
+
+
 def provenance(device: "torch.device", precision: str, kernels: dict[str, str]) -> Provenance:
     """Where and with what a run was made."""
     import torch
 
     from harness import machine
 
-    versions = {name: installed(name) for name in ("torch", "numpy", "scipy", "numba", "optuna", *DATA_PACKAGES)}
-    packages = {"python": platform.python_version()} | {name: known for name, known in versions.items() if known}
     return Provenance(
         zoobench=__version__,
         commit=commit(),
-        packages=packages,
+        packages=dict(packages()),
         hardware=machine.hardware(device.type),
         device=device.type,
         system=f"{platform.system()} {platform.machine()}",
