@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.option("--params", metavar="COUNT", help="Without SUITE: parameters of each, such as 400k [default: as quick].")
 @click.option("--tokens", metavar="COUNT", help="Without SUITE: training tokens, such as 600k [default: as quick].")
 @click.option("--name", help="Without SUITE: what it is called [default: ad-hoc-TASK-ARCH-...].")
-@click.option("--workers", type=click.IntRange(1), help="Runs at a time [default: one per core].")
+@click.option("--workers", type=click.IntRange(1), help="Runs at a time [default: one per GPU, or per core].")
 @click.option(
     "--threads", type=click.IntRange(1), help="Threads of each run [default: the cores divided by the workers]."
 )

@@ -78,11 +78,14 @@ def run_suite(
     from harness import machine
 
     machine.choose(device)
-    workers = workers or max(1, default_workers() // (threads or 1))
+    cards = machine.cards()
+    workers = workers or len(cards) or max(1, default_workers() // (threads or 1))
     threads = threads or max(1, default_workers() // workers)
     store, console = Store(loaded.name, root, ignore_published=ignore_published), console or Console()
     shared = _Shared(workers, threads, console, open_loggers(log, store, console))
     finals = expand(loaded)
+    if cards and workers > len(cards) and any(spec.stop and spec.stop.meter == "seconds" for spec in finals):
+        raise UserError(f"runs that seconds end need a GPU each: at most {len(cards)} at a time", file="--workers")
     tries = trials(loaded, _lookup(store))
     planned = [*tries, *choose(finals, _records(tries, store))]
     sizes = _sizes(unmade, loaded) if (unmade := _missing(planned, store)) else {}  # before anything is written

@@ -163,5 +163,10 @@ def _record(job: Job, report: Report, stop: Callable[[], bool]) -> Record:
 def _status(error: Exception) -> Status:
     if isinstance(error, Unsupported):
         return "unsupported"
-    said = isinstance(error, RuntimeError) and re.search("not enough memory|can't allocate memory", str(error))
-    return "oom" if said or isinstance(error, (MemoryError, torch.OutOfMemoryError)) else "failed"
+    said = isinstance(error, RuntimeError) and re.search(_NO_MEMORY, str(error))
+    triton = type(error).__name__ == "OutOfResources"  # of its own, imported with it
+    return "oom" if said or triton or isinstance(error, MemoryError) else "failed"
+
+
+_NO_MEMORY = "not enough memory|can't allocate memory|out of memory|STATUS_ALLOC_FAILED"
+"""What torch's allocators (CPU and CUDA), CUDA itself, cuBLAS and cuDNN say."""

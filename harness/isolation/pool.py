@@ -4,7 +4,7 @@ import contextlib
 import os
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -53,6 +53,8 @@ J = TypeVar("J", bound=Job)
 class _Slot(Generic[J]):
     job: J
     process: Supervised
+    card: str | None
+    """The GPU it has."""
     lost: str = ""
     """What the job says itself of why it could not end; no fault of its model."""
     told: bool = False
@@ -66,8 +68,9 @@ class Pool(Generic[J]):
     its model ended has failed.
 
     Args:
-        tell: is given every event of a job; the last is `end`, with a status and an error. say: is told what else the
-            user should know.
+        cards: GPUs, of which each job sees one, that with the fewest jobs; none where jobs use the CPU.
+        tell: is given every event of a job; the last is `end`, with a status and an error.
+        say: is told what else the user should know.
     """
 
     def __init__(
@@ -76,10 +79,12 @@ class Pool(Generic[J]):
         workers: int,
         bounds: Bounds,
         retries: int,
+        cards: Sequence[str] = (),
         tell: Callable[[J, dict[str, Any]], None],
         say: Callable[[str], None],
     ) -> None:
-        self.workers, self.bounds, self.retries, self.tell, self.say = workers, bounds, retries, tell, say
+        self.workers, self.bounds, self.retries, self.cards = workers, bounds, retries, cards
+        self.tell, self.say = tell, say
         self.slots: list[_Slot[J]] = []
         self.retried: Counter[str] = Counter()
         self.lost: list[J] = []
@@ -104,11 +109,13 @@ class Pool(Generic[J]):
         return self.lost
 
     def _start(self, job: J) -> list[J]:
+        taken = Counter(slot.card for slot in self.slots)
+        card = min(self.cards, key=lambda card: taken[card], default=None)
         try:
-            process = Supervised(replace(self.bounds, log=job.folder / OUTPUT), job.work)
+            process = Supervised(replace(self.bounds, log=job.folder / OUTPUT), job.work, card=card)
         except (OSError, EOFError) as error:  # the fork server is gone; the next start starts another
             return self._again(job, f"no process could be started ({error})")
-        self.slots.append(_Slot(job, process))
+        self.slots.append(_Slot(job, process, card))
         return []
 
     def _step(self) -> list[J]:

@@ -300,9 +300,11 @@ class Limits(Strict):
 
     def of_each(self, workers: int) -> dict[str, Any]:
         """What a `Pool` of so many runs at a time takes."""
+        from harness import machine
+
         memory = self.memory or machine_memory() // workers
         bounds = Bounds(self.timeout, self.stall, memory, self.output)
-        return {"workers": workers, "bounds": bounds, "retries": self.retries}
+        return {"workers": workers, "bounds": bounds, "retries": self.retries, "cards": machine.cards()}
 
 
 class ArchitectureEntry(Strict):

@@ -11,6 +11,7 @@ from harness.execute import worker
 from harness.isolation import memory
 from harness.isolation.attempt import Unanswered, attempt
 from harness.isolation.output import Output
+from harness.isolation.pool import Pool
 from harness.isolation.supervisor import Bounds, Ended, Supervised
 
 FAULTS = """
@@ -47,6 +48,13 @@ def prints(report):
     os.write(1, b" last")
 def adds(one, other): return one + other
 def sleeps(): time.sleep(600)
+
+class Sees:
+    def __init__(self, name, folder): self.name, self.folder = name, folder
+    def outcome(self): return ("ok", None)
+    def work(self, report):
+        report({"event": "sees", "card": os.environ["CUDA_VISIBLE_DEVICES"]})
+        time.sleep(0.1)
 """
 
 
@@ -131,6 +139,26 @@ def test_a_call_that_may_never_return_is_bounded(start):
         attempt(planted_faults.sleeps, seconds=0.2)
     with pytest.raises(Unanswered, match="exit code 1"):
         attempt(planted_faults.adds, 1, "a", seconds=60)
+
+
+def test_each_of_two_jobs_at_a_time_has_a_card_to_itself(start, tmp_path):
+    import planted_faults
+
+    now, seen = {}, []
+
+    def tell(job, event):
+        if event["event"] == "sees":
+            assert event["card"] not in now.values()
+            now[job.name] = event["card"]
+            seen.append(event["card"])
+        else:
+            assert event == {"event": "end", "status": "ok", "error": None}
+            del now[job.name]
+
+    jobs = [planted_faults.Sees(str(number), tmp_path) for number in range(6)]
+    assert not Pool(workers=2, bounds=Bounds(), retries=0, cards=["3", "GPU-b"], tell=tell, say=print).run(jobs)
+    assert len(seen) == 6
+    assert {*seen} == {"3", "GPU-b"}
 
 
 def test_the_kernel_s_word_is_read(tmp_path):
