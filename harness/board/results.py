@@ -59,6 +59,9 @@ def run(
     console: Console | None = None,
     log: str | Sequence[str] = (),
     trust: bool = True,
+    on: str = "here",
+    address: str | None = None,
+    cluster: Mapping[str, Any] | None = None,
 ) -> Results:
     """Run what a suite still lacks, and return its records.
 
@@ -68,13 +71,15 @@ def run(
             default the cores divided by the workers. device: `auto`, `cpu`, `cuda` or `cuda:N`; no run's id names it.
         ignore_published: make runs again that were published with the suite.
         log: names of loggers, such as `("tensorboard",)`. trust: whether to import code that the suite
-            names and that nobody has trusted so far.
+            names and that nobody has trusted so far. on: `here`, `ray` or `slurm`. address: of a Ray cluster.
+        cluster: what Ray or submitit is told of each run, such as `{"num_gpus": 1}`.
 
     Raises:
-        UserError: the suite is wrong, its data, the device or a logger is not here, or another process is running it.
+        UserError: the suite is wrong, its data, the device, the cluster or a logger is not here.
         KeyboardInterrupt: after checkpoints were written; call again to go on.
     """
     options: dict[str, Any] = {"workers": workers, "threads": threads, "device": device, "console": console}
+    options |= {"on": on, "address": address, "cluster": cluster}
     made = run_suite(
         load(suite, overrides, trust=trust, to_run=True),
         root=root,

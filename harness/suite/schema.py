@@ -20,7 +20,6 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from harness.isolation.memory import machine_memory
 from harness.isolation.supervisor import Bounds
 from harness.records.meters import METERS, StopRule
 from harness.records.spec import MATCHED, PRETRAINED, TUNABLE, EvaluateSettings, MatchRule, TrainSettings
@@ -298,13 +297,10 @@ class Limits(Strict):
     runs: Count = 100_000
     """The most runs and trials that the suite may make: beyond, it is refused."""
 
-    def of_each(self, workers: int) -> dict[str, Any]:
-        """What a `Pool` of so many runs at a time takes."""
-        from harness import machine
-
-        memory = self.memory or machine_memory() // workers
-        bounds = Bounds(self.timeout, self.stall, memory, self.output)
-        return {"workers": workers, "bounds": bounds, "retries": self.retries, "cards": machine.cards()}
+    @property
+    def bounds(self) -> Bounds:
+        """What each run may use."""
+        return Bounds(self.timeout, self.stall, self.memory, self.output)
 
 
 class ArchitectureEntry(Strict):
