@@ -57,7 +57,8 @@ def cards() -> list[str]:
 
 
 def settle(device: str, card: str | None) -> None:
-    """Have this process, a new one, use what another has chosen; of the GPUs only `card`, where one is named.
+    """Have this process, a new one, use what another has chosen; of the GPUs only `card`, or several with
+    commas between, where it is named.
 
     It does not touch CUDA, of which a process that forks another must have nothing loaded.
     """

@@ -20,6 +20,7 @@ from harness.plan.sizes import resolve_size
 from harness.records.record import Error, Metrics, Record, Status, empty_record
 from harness.records.spec import RunSpec
 from harness.records.store import Store
+from harness.training.distributed import ONE_DEVICE, OneDevice, on_ranks
 from harness.training.published import score_published
 from harness.training.train import Stopped, train
 from zoo.registry import load_plugin
@@ -46,6 +47,8 @@ class Job:
     """Seconds between two checkpoints."""
     keep: bool
     """Whether the weights stay."""
+    devices: int = 1
+    """On which it is trained together."""
 
     @property
     def weight(self) -> float:
@@ -98,7 +101,7 @@ class Job:
         try:
             with lease.hold(self.folder):
                 if not self.store.made_here(self.name):
-                    record = _record(self, report, lambda: stopping)
+                    record = self._made(report, lambda: stopping)
                     self.store.write(record)
                     report({"event": "end", "status": record.status, "error": record.error})
         except lease.Taken:
@@ -110,8 +113,19 @@ class Job:
                 raise
             report({"event": "lost", "message": str(error)})
 
+    def _made(self, report: Report, stop: Callable[[], bool]) -> Record:
+        """Its record, whether on one device or on several."""
+        if self.devices == 1 or self.spec.pretrained:
+            return _record(self, report, stop, ONE_DEVICE)
 
-def _record(job: Job, report: Report, stop: Callable[[], bool]) -> Record:
+        def work(ranks: OneDevice) -> Record:
+            torch.set_num_threads(self.threads)
+            return _record(self, (lambda event: None) if ranks.rank else report, stop, ranks)
+
+        return on_ranks(self.devices, work)
+
+
+def _record(job: Job, report: Report, stop: Callable[[], bool], ranks: OneDevice) -> Record:
     """The record of a run, also of one that raises an error."""
     suite, folder = job.store.suite, job.folder
     try:
@@ -120,9 +134,9 @@ def _record(job: Job, report: Report, stop: Callable[[], bool]) -> Record:
         task = job.spec.build_task()
         if job.spec.pretrained:
             return score_published(job.spec, suite, task)
-        saving: dict[str, Any] = {"checkpoint": job.checkpoint, "keep": job.keep, "plugins": job.plugins}
+        given: dict[str, Any] = {"checkpoint": job.checkpoint, "keep": job.keep, "plugins": job.plugins, "ranks": ranks}
         size = job.size or resolve_size(job.spec, task)
-        return train(job.spec, task, size, suite=suite, folder=folder, report=report, stop=stop, **saving)
+        return train(job.spec, task, size, suite=suite, folder=folder, report=report, stop=stop, **given)
     except Stopped:
         raise
     except Exception as error:
