@@ -213,7 +213,7 @@ class PeakMemory(TorchDispatchMode):
         return tree_map_only(torch.Tensor, self._add, op(*args, **(kwargs or {})))
 
     def _add(self, tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
+        storage = getattr(tensor, "_local_tensor", tensor).untyped_storage()  # of shards, those that are here
         if id(storage) not in self._storages:
             self._storages[id(storage)] = weakref.ref(storage, partial(self._remove, id(storage), storage.nbytes()))
             self._now += storage.nbytes()

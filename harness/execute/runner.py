@@ -198,7 +198,7 @@ def _job(spec: RunSpec, loaded: LoadedSuite, store: Store, threads: int, size: S
 
     metrics, absolute = Metrics.of(loaded.task(spec.task_label).task), Store(store.suite, store.folder.parent.resolve())
     keep, plugins, limits = loaded.suite.weights == "keep", loaded.plugins_of(spec), loaded.suite.limits
-    return Job(spec, metrics, size, absolute, threads, plugins, limits.checkpoint, keep, limits.devices)
+    return Job(spec, metrics, size, absolute, threads, plugins, limits.checkpoint, keep, limits.devices, limits.shard)
 
 
 def load_data(loaded: LoadedSuite, specs: list[RunSpec]) -> None:

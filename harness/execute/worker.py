@@ -49,6 +49,8 @@ class Job:
     """Whether the weights stay."""
     devices: int = 1
     """On which it is trained together."""
+    shard: bool = False
+    """Whether each of them holds a part of the model."""
 
     @property
     def weight(self) -> float:
@@ -122,7 +124,7 @@ class Job:
             torch.set_num_threads(self.threads)
             return _record(self, (lambda event: None) if ranks.rank else report, stop, ranks)
 
-        return on_ranks(self.devices, work)
+        return on_ranks(self.devices, work, shard=self.shard)
 
 
 def _record(job: Job, report: Report, stop: Callable[[], bool], ranks: OneDevice) -> Record:

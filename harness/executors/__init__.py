@@ -35,7 +35,8 @@ def named(
         devices: on which each run is trained together, with as many threads on each.
 
     Raises:
-        UserError: there are fewer GPUs than a run is to be trained on, Ray or submitit is not installed, cannot be reached, or does not know an option.
+        UserError: there are fewer GPUs than a run is to be trained on; or Ray or submitit is not installed, cannot be
+            reached, or does not know an option.
     """
     if place == "here":
         from harness import machine

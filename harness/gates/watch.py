@@ -46,7 +46,7 @@ class Watch:
         autocast: Callable[[], Any],
         *,
         parts: int = 1,
-        trained: nn.Module | None = None,
+        trained: Model | None = None,
     ) -> None:
         self.model, self.optimizer, self.loss, self.autocast = model, optimizer, loss, autocast
         self.parts = parts
@@ -137,7 +137,7 @@ class Watch:
         if not self._in_step:
             self._violated("an update outside of training steps")
             return
-        if self._versions() != self._version or (self._sum is not None and bits(self.parameters) != self._sum):
+        if self._versions() != self._version or (self._sum is not None and self._bits() != self._sum):
             self._violated("parameters changed before the update of a step")
         self._check_given()
 
@@ -163,6 +163,11 @@ class Watch:
         """How often the parameters were changed in place, by torch's own count."""
         return sum(p._version for p in self.parameters)
 
+    def _bits(self) -> int:
+        """The sum over the bits of the parameters, of shards those that are here."""
+        sharded = self.trained is not self.model
+        return bits(p.to_local() if sharded else p for p in self.parameters)  # type: ignore[operator]
+
     def _draw(self) -> None:
         """Draw whether the next step is sampled, and remember the parameters as it must find them."""
         self._sampled = self.steps < FIRST or self.draw.random() < EVERY
@@ -170,7 +175,7 @@ class Watch:
 
     def _remember(self) -> None:
         """Remember the parameters' count of changes and, of a sampled step, the sum over their bits."""
-        self._version, self._sum = self._versions(), bits(self.parameters) if self._sampled else None
+        self._version, self._sum = self._versions(), self._bits() if self._sampled else None
 
     def count_flops(self, model: Model, batch: Batch) -> int:
         """FLOPs of a step as it is now."""
@@ -193,7 +198,7 @@ class Watch:
     @contextmanager
     def scoring(self, split: str) -> Iterator[Callable[[Batch, Tensor], None]]:
         """Around an evaluation: gives what each batch and its logits are shown to."""
-        before, parts = bits(self.parameters), _digest(self.model) if split == "test" else None
+        before, parts = self._bits(), _digest(self.model) if split == "test" else None
 
         def see(batch: Batch, logits: Tensor) -> None:
             self.malformed = self.malformed or ill_formed(logits, batch, self.model.shape.outputs)
@@ -205,7 +210,7 @@ class Watch:
         if split == "test":
             self.test_hashes, self.first = [], []
         yield see
-        if bits(self.parameters) != before or (parts is not None and parts != _digest(self.model)):
+        if self._bits() != before or (parts is not None and parts != _digest(self.model)):
             self._violated("scoring changed the model")
         self._remember()
 

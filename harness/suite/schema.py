@@ -298,6 +298,8 @@ class Limits(Strict):
     """Seconds between the checkpoints of a run."""
     devices: Count = 1
     """GPUs, or else processes, on which each run is trained: every one computes on its rows of each batch."""
+    shard: bool = False
+    """Whether each device holds a part of weights, gradients and moments only."""
     runs: Count = 100_000
     """The most runs and trials that the suite may make: beyond, it is refused."""
 

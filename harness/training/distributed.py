@@ -5,7 +5,9 @@ rank is killed, it kills the others and ends in the same way, so that the run go
 """
 
 import contextlib
+import copy
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -14,17 +16,22 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
+from functools import partial
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from harness import machine
 from harness.isolation import tree
 from tasks.parts import Part
+from zoo.blocks.residual import Residual
 from zoo.contract import Model
+from zoo.types import Unsupported
 
 T = TypeVar("T")
 SETTLED = 0.2
@@ -36,8 +43,9 @@ class OneDevice:
 
     rank, count, shard = 0, 1, False
 
-    def wrap(self, model: Model) -> tuple[nn.Module, Model]:
-        """What steps call for a model, and the model whose parameters they change."""
+    def wrap(self, model: Model, device: torch.device) -> tuple[nn.Module, Model]:
+        """What steps on a device call for a model, and the model whose parameters they change."""
+        model.to(device)
         return model, model
 
     def own(self, parts: list[Part]) -> list[Part]:
@@ -60,6 +68,21 @@ class OneDevice:
         """The values of all ranks, on every rank."""
         return [value]
 
+    def collect(self, trained: Model, model: Model) -> None:
+        """Give the first rank's `model` the weights of the one that is trained."""
+
+    def save(self, folder: Path, trained: Model, optimizer: Optimizer) -> dict[str, Any]:
+        """What a checkpoint holds of model and optimizer; what is too large for it is written to `folder`."""
+        return {"model": trained.state_dict(), "optimizer": optimizer.state_dict()}
+
+    def sweep(self, folder: Path, saved: dict[str, Any]) -> None:
+        """Remove what earlier checkpoints wrote to `folder`."""
+
+    def load(self, saved: dict[str, Any], folder: Path, trained: Model, optimizer: Optimizer) -> None:
+        """Go on from what `save` returned."""
+        trained.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+
     def seed(self, seed: int) -> None:
         """Give every rank random numbers of its own, the first those of a run on one device."""
 
@@ -77,8 +100,9 @@ class DataParallel(OneDevice):
     def __init__(self, rank: int, count: int) -> None:
         self.rank, self.count = rank, count
 
-    def wrap(self, model: Model) -> tuple[nn.Module, Model]:
+    def wrap(self, model: Model, device: torch.device) -> tuple[nn.Module, Model]:
         """See `OneDevice`."""
+        model.to(device)
         settings = {"find_unused_parameters": True, "gradient_as_bucket_view": True, "broadcast_buffers": False}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # newer torch has another name for the last setting
@@ -127,7 +151,92 @@ class DataParallel(OneDevice):
         return ONE_DEVICE
 
 
-def on_ranks(count: int, work: Callable[[OneDevice], T]) -> T:
+class FullySharded(DataParallel):
+    """Ranks each with a part of weights, gradients and moments (torch's fully_shard, FSDP2).
+
+    The first rank has the whole model besides, by which runs are scored and judged.
+    """
+
+    shard = True
+
+    def wrap(self, model: Model, device: torch.device) -> tuple[nn.Module, Model]:
+        """See `OneDevice`. The layers of stacks are gathered one by one, but for those that share tensors."""
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
+        scalars = [name for name, parameter in model.named_parameters() if not parameter.dim()]
+        if scalars:
+            raise Unsupported(f"parameters without dimensions cannot be sharded: {', '.join(scalars[:3])}; see limits")
+        mesh = init_device_mesh(device.type, (self.count,))
+        sharded = copy.deepcopy(model)
+        for part in list(sharded.modules()):
+            if isinstance(part, Residual) and not part.inner.shared_context:
+                fully_shard(part, mesh=mesh)
+        whole: Any = fully_shard(sharded, mesh=mesh)
+        if self.rank == 0:
+            model.to(device)
+        return whole, whole
+
+    def passes(self, parts: list[Part], called: Any) -> Iterator[Part]:
+        """See `OneDevice`. Ranks exchange gradients in the last backward pass."""
+        for place, part in enumerate(parts, 1):
+            called.set_requires_gradient_sync(place == len(parts))
+            yield part
+
+    def collect(self, trained: Model, model: Model) -> None:
+        """See `OneDevice`."""
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+        whole = get_model_state_dict(trained, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+        if self.rank == 0:
+            model.load_state_dict(whole)
+
+    def save(self, folder: Path, trained: Model, optimizer: Optimizer) -> dict[str, Any]:
+        """See `OneDevice`. Each rank writes its shards."""
+        from torch.distributed import checkpoint
+
+        shards = self.first(lambda: f"shards-{time.time_ns()}")
+        with _as_os_error():
+            checkpoint.save(_state(trained, optimizer), checkpoint_id=folder / shards)
+        return {"shards": shards}
+
+    def sweep(self, folder: Path, saved: dict[str, Any]) -> None:
+        """See `OneDevice`."""
+        for other in folder.glob("shards-*"):
+            if other.name != saved["shards"]:
+                shutil.rmtree(other, ignore_errors=True)
+
+    def load(self, saved: dict[str, Any], folder: Path, trained: Model, optimizer: Optimizer) -> None:
+        """See `OneDevice`."""
+        from torch.distributed import checkpoint
+        from torch.distributed.checkpoint.state_dict import set_state_dict
+
+        state = _state(trained, optimizer)
+        with _as_os_error():
+            checkpoint.load(state, checkpoint_id=folder / saved["shards"])
+        own = {"model_state_dict": state["model"], "optim_state_dict": state["optimizer"]}
+        set_state_dict(trained, optimizer, **own)
+
+
+def _state(trained: Model, optimizer: Optimizer) -> dict[str, Any]:
+    from torch.distributed.checkpoint.state_dict import get_state_dict
+
+    model, moments = get_state_dict(trained, optimizer)
+    return {"model": model, "optimizer": moments}
+
+
+@contextlib.contextmanager
+def _as_os_error() -> Iterator[None]:
+    """Have what torch's checkpoints raise, no Exception, be an OSError."""
+    from torch.distributed.checkpoint.api import CheckpointException
+
+    try:
+        yield
+    except CheckpointException as error:
+        raise OSError(str(error)) from None
+
+
+def on_ranks(count: int, work: Callable[[OneDevice], T], *, shard: bool = False) -> T:
     """What `work`, done by `count` processes together, returns in the first, or raises in any; all have ended then.
 
     This process ends as one of them does that is killed or ends otherwise than by returning.
@@ -139,7 +248,7 @@ def on_ranks(count: int, work: Callable[[OneDevice], T]) -> T:
             pid = os.fork()
             if pid == 0:
                 ours.close()
-                _be_rank(rank, count, parent, listener, theirs, work)
+                _be_rank(parent, theirs, partial(_join, rank, count, listener, shard), work)
             theirs.close()
             pids[ours] = pid
     first = next(iter(pids.values()))
@@ -188,15 +297,13 @@ def _end_as(code: int) -> NoReturn:
     os._exit(code or 1)
 
 
-def _be_rank(
-    rank: int, count: int, parent: int, listener: socket.socket, pipe: Connection, work: Callable[[OneDevice], Any]
-) -> NoReturn:
+def _be_rank(parent: int, pipe: Connection, join: Callable[[], T], work: Callable[[T], Any]) -> NoReturn:
     """A rank's process. It stays until it is killed, so that no other one fails before the first to fail is heard."""
     try:
         tree.die_with(parent)
         result = None
         try:
-            result = work(_join(rank, count, listener))
+            result = work(join())
         except SystemExit:
             pass
         except Exception as error:
@@ -213,7 +320,7 @@ def _be_rank(
         os._exit(1)
 
 
-def _join(rank: int, count: int, listener: socket.socket) -> DataParallel:
+def _join(rank: int, count: int, listener: socket.socket, shard: bool) -> DataParallel:
     """Join the process group of this machine: by gloo, and by NCCL where each rank has a GPU."""
     gpus = machine.cards()
     if gpus:
@@ -226,4 +333,4 @@ def _join(rank: int, count: int, listener: socket.socket) -> DataParallel:
     store = torch.distributed.TCPStore(host, port, count, is_master=rank == 0, timeout=timedelta(minutes=5), **listens)
     backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
     torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=forever)
-    return DataParallel(rank, count)
+    return (FullySharded if shard else DataParallel)(rank, count)

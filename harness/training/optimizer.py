@@ -72,7 +72,8 @@ def descend(
         value = loss(logits, batch)
         value.backward(None if weight is None else torch.full_like(value, weight))
         values.append((value.detach(), weight))
-    norm = nn.utils.clip_grad_norm_(model.parameters(), clip or math.inf)
+    norm: Any = nn.utils.clip_grad_norm_(model.parameters(), clip or math.inf)
+    norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # of shards, whose norm is in parts
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return sum(value.item() * (1.0 if weight is None else weight) for value, weight in values), float(norm)

@@ -85,13 +85,13 @@ class Run:
 
     def _begin(self) -> None:
         """The state before the first step."""
-        self.model = build_model(self.spec, self.task, self.size).to(self.device)
-        self.called, self.trained = self.ranks.wrap(self.model)
+        self.model = build_model(self.spec, self.task, self.size)
+        self.called, self.trained = self.ranks.wrap(self.model, self.device)
         self.optimizer = self._adamw(self.trained)
         self.ranks.seed(self.spec.seed)
         self.schedule = self.model.recipe.schedule or self.settings.schedule
         self.progress = Progress()
-        self.watch = Watch(self.model, self.optimizer, self.loss, self.autocast, parts=self.parts)
+        self.watch = Watch(self.model, self.optimizer, self.loss, self.autocast, parts=self.parts, trained=self.trained)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """What the forward pass of a training step runs under."""
@@ -120,7 +120,7 @@ class Run:
         machine.warm_up(self.device)
         model = build_model(self.spec, self.task, self.size).to(self.device)
         flops = step_flops(self.spec, self.task, model, self.ranks.count)
-        called, trained = self.ranks.wrap(model)
+        called, trained = self.ranks.wrap(model, self.device)
         parts = self.own_parts(batch)
         optimizer = self._adamw(trained)
         step = partial(descend, called, loss=self.task.loss, optimizer=optimizer, clip=self.settings.clip)
@@ -140,6 +140,7 @@ class Run:
 
     def score(self, split: Split) -> Scores:
         """The metrics of the model as it stands, on a split."""
+        self.ranks.collect(self.trained, self.model)
         return self.ranks.first(partial(self._score, split))
 
     def _score(self, split: Split) -> Scores:
@@ -154,6 +155,7 @@ class Run:
 
     def go_on_alone(self) -> None:
         """Of several processes, have the first do what is left after training."""
+        self.ranks.collect(self.trained, self.model)
         self.watch.join(self.ranks.gather(self.watch.violations))
         self.ranks = self.ranks.leave()
 
@@ -169,8 +171,7 @@ class Run:
         """
         self.watch.join(self.ranks.gather(self.watch.violations))
         state = {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            **self.ranks.save(self._checkpoint.parent, self.trained, self.optimizer),
             "progress": asdict(self.progress),
             "random": self.ranks.gather(machine.random_state(self.device)),
             "watch": self.watch.state(),
@@ -179,6 +180,7 @@ class Run:
             return
         with files.whole(files.inside(self.folder, self._checkpoint.relative_to(self.folder))) as part:
             torch.save(state, part)
+        self.ranks.sweep(self._checkpoint.parent, state)
 
     def _load_checkpoint(self) -> bool:
         """Go on from the checkpoint, if there is one; False where it is damaged, and the state is of no use."""
@@ -188,8 +190,7 @@ class Run:
                     raise ValueError(f"{damaged} is not what was written")
                 file.seek(0)
                 state = torch.load(file, map_location=self.device, weights_only=True)
-            self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            self.ranks.load(state, self._checkpoint.parent, self.trained, self.optimizer)
             machine.set_random_state(self.device, state["random"][self.ranks.rank % len(state["random"])])
             self.watch.load(state["watch"])
             saved = state["progress"]
