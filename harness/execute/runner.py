@@ -198,7 +198,8 @@ def _job(spec: RunSpec, loaded: LoadedSuite, store: Store, threads: int, size: S
 
     metrics, absolute = Metrics.of(loaded.task(spec.task_label).task), Store(store.suite, store.folder.parent.resolve())
     keep, plugins, limits = loaded.suite.weights == "keep", loaded.plugins_of(spec), loaded.suite.limits
-    return Job(spec, metrics, size, absolute, threads, plugins, limits.checkpoint, keep, limits.devices, limits.shard)
+    layout = {"devices": limits.devices, "shard": limits.shard, "recompute": limits.recompute}
+    return Job(spec, metrics, size, absolute, threads, plugins, limits.checkpoint, keep, **layout)
 
 
 def load_data(loaded: LoadedSuite, specs: list[RunSpec]) -> None:

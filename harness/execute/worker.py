@@ -51,6 +51,8 @@ class Job:
     """On which it is trained together."""
     shard: bool = False
     """Whether each of them holds a part of the model."""
+    recompute: bool = False
+    """Whether blocks are computed again in the backward pass."""
 
     @property
     def weight(self) -> float:
@@ -137,6 +139,7 @@ def _record(job: Job, report: Report, stop: Callable[[], bool], ranks: OneDevice
         if job.spec.pretrained:
             return score_published(job.spec, suite, task)
         given: dict[str, Any] = {"checkpoint": job.checkpoint, "keep": job.keep, "plugins": job.plugins, "ranks": ranks}
+        given["recompute"] = job.recompute
         size = job.size or resolve_size(job.spec, task)
         return train(job.spec, task, size, suite=suite, folder=folder, report=report, stop=stop, **given)
     except Stopped:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from harness.gates.float64 import copied
 from harness.gates.hidden import Inventory, bits, inventory

@@ -300,6 +300,8 @@ class Limits(Strict):
     """GPUs, or else processes, on which each run is trained: every one computes on its rows of each batch."""
     shard: bool = False
     """Whether each device holds a part of weights, gradients and moments only."""
+    recompute: bool = False
+    """Whether blocks are computed again in the backward pass: a third more time, and much less memory."""
     runs: Count = 100_000
     """The most runs and trials that the suite may make: beyond, it is refused."""
 

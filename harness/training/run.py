@@ -27,6 +27,7 @@ from tasks.base import Split, Task
 from tasks.parts import Part, check_parts, split
 from zoo import files
 from zoo import size as sizing
+from zoo.blocks.stack import Stack
 from zoo.contract import Batch, Model
 
 
@@ -59,6 +60,8 @@ class Run:
         folder: Path,
         report: Report,
         ranks: OneDevice = ONE_DEVICE,
+        *,
+        recompute: bool = False,
     ) -> None:
         assert spec.train is not None
         assert spec.stop is not None
@@ -67,7 +70,7 @@ class Run:
         self.device = machine.pick()
         self.precision = machine.resolve_precision(self.settings.precision, self.device)
         self.examples = examples_of(spec, task)
-        self.layout = {"devices": ranks.count, "shard": ranks.shard}
+        self.layout = {"devices": ranks.count, "shard": ranks.shard, "recompute": recompute}
         """How the run is laid out on devices, as its record says."""
         self.parts = spec.train.accumulate * ranks.count
         """In which a batch goes through the model, on all devices."""
@@ -85,13 +88,20 @@ class Run:
 
     def _begin(self) -> None:
         """The state before the first step."""
-        self.model = build_model(self.spec, self.task, self.size)
+        self.model = self._build()
         self.called, self.trained = self.ranks.wrap(self.model, self.device)
         self.optimizer = self._adamw(self.trained)
         self.ranks.seed(self.spec.seed)
         self.schedule = self.model.recipe.schedule or self.settings.schedule
         self.progress = Progress()
         self.watch = Watch(self.model, self.optimizer, self.loss, self.autocast, parts=self.parts, trained=self.trained)
+
+    def _build(self) -> Model:
+        model = build_model(self.spec, self.task, self.size)
+        for stack in model.modules():
+            if isinstance(stack, Stack):
+                stack.recompute = bool(self.layout["recompute"])
+        return model
 
     def autocast(self) -> AbstractContextManager[Any]:
         """What the forward pass of a training step runs under."""
@@ -118,7 +128,7 @@ class Run:
         So what is loaded and compiled for it, and what counting takes, is on no clock.
         """
         machine.warm_up(self.device)
-        model = build_model(self.spec, self.task, self.size).to(self.device)
+        model = self._build().to(self.device)
         flops = step_flops(self.spec, self.task, model, self.ranks.count)
         called, trained = self.ranks.wrap(model, self.device)
         parts = self.own_parts(batch)

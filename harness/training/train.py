@@ -48,16 +48,18 @@ def train(
     keep: bool = False,
     plugins: tuple[str, ...] = (),
     ranks: OneDevice = ONE_DEVICE,
+    recompute: bool = False,
 ) -> Record:
     """Train, score and judge one run; the record says how it ended. A checkpoint is written every `checkpoint` seconds.
 
     With `keep` the weights of a final run stay, and the `plugins` that a model of theirs needs are noted there. Of
-    several `ranks` that call this, the first alone returns.
+    several `ranks` that call this, the first alone returns. With `recompute`, blocks are computed again for their
+    backward pass, to take less memory.
 
     Raises:
         Stopped: asked to; call again with the same folder to go on.
     """
-    run = Run(spec, task, size, folder, report, ranks)
+    run = Run(spec, task, size, folder, report, ranks, recompute=recompute)
     resumed = {"resumed_at": run.progress.used.steps, "curve": run.progress.curve}
     report({"event": "start", **resumed, "flops_per_step": run.step_cost.flops})
     try:
