@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +89,7 @@ def run_suite(
     with _lock(store), shared.loggers:
         ran = 0
         store.describe(loaded.described(planned))
+        store.sweep()
         for tries in _decided(loaded, store):
             ran += _execute(tries, sizes, loaded, store, shared)
         tries = trials(loaded, _lookup(store))
@@ -220,7 +221,7 @@ def score_baselines(loaded: LoadedSuite, store: Store, console: Console) -> None
         head = {"task_label": task.label, "metric": task.task.metric.name}
         return [{**head, **asdict(baseline)} for baseline in task.task.baselines(None if most == "all" else most)]
 
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPool(2) as pool:  # its threads keep nobody waiting who does not want to
         found |= zip(lacking, pool.map(score, lacking.values()), strict=True)
     store.write_baselines(found)
 

@@ -33,6 +33,9 @@ from zoo.types import Unsupported
 PATIENCE = 20.0
 """Seconds to wait for another process that works on the same run."""
 
+MOST_SAID = 1000
+"""Characters of an error that a record keeps."""
+
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
 """Errors of the machine, whoever meets them."""
 
@@ -107,7 +110,7 @@ class Job:
         except Stopped:
             report({"event": "lost", "message": "asked to stop from outside"})
         except (OSError, UserError) as error:
-            if getattr(error, "errno", None) == errno.EMFILE:  # the model's doing: it opened them
+            if getattr(error, "errno", None) in (errno.EMFILE, errno.EFBIG):  # the model's doing: its files, its limit
                 raise
             report({"event": "lost", "message": str(error)})
 
@@ -121,7 +124,7 @@ def own(folder: Path) -> Iterator[None]:
     """
     path = files.inside(folder, "checkpoint", "lock")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o666), "w") as file:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666), "w") as file:
         end = time.monotonic() + PATIENCE
         while True:
             try:
@@ -151,12 +154,12 @@ def _record(job: Job, report: Report, stop: Callable[[], bool]) -> Record:
     except Stopped:
         raise
     except Exception as error:
-        if (isinstance(error, OSError) and error.errno in DISK) or os.strerror(errno.ENOSPC) in str(error):
+        if any(os.strerror(code) in str(error) for code in DISK):  # also in the words of what raises its own kind
             raise OSError(str(error)) from error
         traceback.print_exc()
         frame = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{frame.filename}:{frame.lineno} in {frame.name}"
-        details = Error(type(error).__name__, " ".join(str(error).split()), where)
+        details = Error(type(error).__name__, " ".join(str(error).split())[:MOST_SAID], where)
         return empty_record(job.spec, suite, job.metrics, _status(error), details)
 
 

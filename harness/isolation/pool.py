@@ -1,7 +1,6 @@
 """Jobs in processes of their own, several at a time: what becomes of each, however it ends."""
 
 import contextlib
-import os
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -10,8 +9,6 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from time import monotonic
 from typing import Any, Generic, Protocol, TypeVar
-
-import psutil
 
 from harness.errors import UserError
 from harness.isolation import tree
@@ -91,7 +88,7 @@ class Pool(Generic[J]):
             KeyboardInterrupt: with the signal that asked for it. The jobs under way were asked to stop, or killed.
         """
         queue = list(jobs)[::-1]
-        with _asked_to_stop() as asked, _no_orphans():
+        with _asked_to_stop() as asked, tree.no_orphans():
             try:
                 while (queue or self.slots) and not asked:
                     while queue and len(self.slots) < self.workers:
@@ -135,8 +132,12 @@ class Pool(Generic[J]):
         job, ended = slot.job, slot.process.ended
         try:
             if job.outcome() is None:
-                if ended is None or (why := _machine(ended, slot.lost)):
-                    return self._again(job, why if ended else "its supervisor was killed")
+                if ended is None:
+                    slot.process.process.join(1)  # then what it leaves is ours
+                    tree.kill_adopted(spare={slot.process.process.pid for slot in self.slots})
+                    return self._again(job, "its supervisor was killed")
+                if why := _machine(ended, slot.lost):
+                    return self._again(job, why)
                 job.fail(_STATUS.get(ended.cause, "failed"), *_failure(ended, self.bounds))
             if not slot.told and (outcome := job.outcome()):
                 self.tell(job, {"event": "end", "status": outcome[0], "error": outcome[1]})
@@ -218,20 +219,3 @@ def _asked_to_stop() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _no_orphans() -> Iterator[None]:
-    """Adopt what the processes of killed supervisors leave behind, and kill it at the end."""
-    here, session = psutil.Process(), os.getsid(0)
-    before = {child.pid for child in here.children()}
-    tree.adopt_orphans()
-    try:
-        yield
-    finally:
-        tree.adopt_orphans(False)
-        for child in here.children():
-            with contextlib.suppress(OSError, psutil.Error):
-                if child.pid not in before and os.getsid(child.pid) != session:
-                    child.kill()
-                    child.wait(1)
