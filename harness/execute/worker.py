@@ -20,6 +20,7 @@ from harness.errors import UserError
 from harness.isolation.beat import beat
 from harness.isolation.supervisor import Report
 from harness.plan.sizes import resolve_size
+from harness.records.files import finite
 from harness.records.record import Error, Metrics, Record, Status, empty_record
 from harness.records.spec import RunSpec
 from harness.records.store import Store
@@ -150,7 +151,9 @@ def _record(job: Job, report: Report, stop: Callable[[], bool]) -> Record:
             return score_published(job.spec, suite, task)
         saving: dict[str, Any] = {"checkpoint": job.checkpoint, "keep": job.keep, "plugins": job.plugins}
         size = job.size or resolve_size(job.spec, task)
-        return train(job.spec, task, size, suite=suite, folder=folder, report=report, stop=stop, **saving)
+        record = train(job.spec, task, size, suite=suite, folder=folder, report=report, stop=stop, **saving)
+        Record.from_dict(finite(record))  # or what is written could not be read, as without a number for its time
+        return record
     except Stopped:
         raise
     except Exception as error:

@@ -133,7 +133,6 @@ class Pool(Generic[J]):
         try:
             if job.outcome() is None:
                 if ended is None:
-                    slot.process.process.join(1)  # then what it leaves is ours
                     tree.kill_adopted(spare={slot.process.process.pid for slot in self.slots})
                     return self._again(job, "its supervisor was killed")
                 if why := _machine(ended, slot.lost):

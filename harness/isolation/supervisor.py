@@ -95,6 +95,8 @@ class Supervised:
         except (EOFError, OSError):
             self.gone = True
             self.pipe.close()
+            if self.ended is None:
+                self.process.join(1)  # then what a killed supervisor leaves has been adopted
             with contextlib.suppress(OSError):
                 os.waitpid(self.process.pid, os.WNOHANG)  # it is a child of ours once the fork server was killed
 
