@@ -134,7 +134,11 @@ class Run:
             "watch": self.watch.state(),
         }
         with files.whole(files.inside(self.folder, self._checkpoint.relative_to(self.folder))) as part:
-            torch.save(state, part)
+            try:
+                with part.open("wb") as file:
+                    torch.save(state, file)
+            except RuntimeError as error:  # torch's, while it handles the file's, which says why
+                raise error.__context__ or error from None
 
     def _load_checkpoint(self) -> bool:
         """Go on from the checkpoint, if there is one; False where it is damaged, and the state is of no use."""
