@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @click.option(
     "--threads", type=click.IntRange(1), help="Threads of each run [default: the cores divided by the workers]."
 )
-@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|cuda:N", help="Where runs compute.")
+@click.option("--device", metavar="auto|cpu|cuda|cuda:N", help="Where runs compute [default: the suite's, or auto].")
 @click.option("--on", type=click.Choice(["here", "ray", "slurm"]), default="here", show_default=True, help="Who runs.")
 @click.option("--address", metavar="HOST:PORT", help="With --on ray: the cluster [default: $RAY_ADDRESS].")
 @click.option(
@@ -52,7 +52,7 @@ def command(
     root: Path | None,
     workers: int | None,
     threads: int | None,
-    device: str,
+    device: str | None,
     on: str,
     address: str | None,
     cluster: tuple[str, ...],

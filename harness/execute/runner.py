@@ -69,7 +69,7 @@ def run_suite(
     root: Path | None = None,
     workers: int | None = None,
     threads: int | None = None,
-    device: str = "auto",
+    device: str | None = None,
     ignore_published: bool = False,
     console: Console | None = None,
     log: str | Sequence[str] = (),
@@ -80,7 +80,7 @@ def run_suite(
     """Run what a loaded suite still lacks; see `harness.run`."""
     from harness import machine
 
-    machine.choose(device)
+    machine.choose(device or loaded.suite.device)
     store, console = Store(loaded.name, root, ignore_published=ignore_published), console or Console()
     finals = expand(loaded)
     folder = store.own_path()

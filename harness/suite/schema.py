@@ -357,6 +357,8 @@ class Suite(Strict):
     """Options for every architecture that has them: `depth`, `dropout`, `heads`, …"""
     evaluate: Evaluate = Evaluate()
     limits: Limits = Limits()
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    """Where runs compute, unless `--device` says; it changes no run's id."""
     lm_eval: LmEval | None = None
     weights: Literal["keep", "drop"] = "keep"
     """Whether final runs leave their trained weights beside the record, for `eval`, `generate` and `export`."""
