@@ -9,6 +9,7 @@ import errno
 import os
 import secrets
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -120,11 +121,12 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def sweep(folder: Path) -> None:
-    """Remove what killed writers left in a folder, which nobody else may be writing to now."""
+def sweep(folder: Path, *, older: float = 0.0) -> None:
+    """Remove what killed writers left in a folder: of so many seconds, or nobody else may be writing to it now."""
     for part in folder.glob(f".*{_SUFFIX}"):
         with suppress(OSError):
-            part.unlink()
+            if not older or time.time() - part.lstat().st_mtime > older:
+                part.unlink()
 
 
 def inside(folder: Path, *below: str | Path) -> Path:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from mmap import mmap
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeAlias
+from typing import Any, ClassVar, Literal, NoReturn, TypeAlias
 
 import psutil
 
@@ -74,10 +74,15 @@ class Supervised:
 
     Args:
         target: called as `target(*args, report)` in the process, which ends when that returns.
+        card: the one GPU that it may see.
     """
 
-    def __init__(self, bounds: Bounds, target: Callable[..., None], *args: Any) -> None:
-        self.process, self.pipe = launch(_supervise, bounds, target, args, duplex=True)
+    alive: ClassVar[set[int]] = set()
+    """The supervisors that this process has started and that have not ended."""
+
+    def __init__(self, bounds: Bounds, target: Callable[..., None], *args: Any, card: str | None = None) -> None:
+        self.process, self.pipe = launch(_supervise, bounds, target, args, duplex=True, card=card)
+        self.alive.add(self.process.pid)
         self.ended: Ended | None = None
         """Set when it has ended, unless its supervisor was killed."""
         self.gone = False
@@ -94,9 +99,11 @@ class Supervised:
                     yield said
         except (EOFError, OSError):
             self.gone = True
+            self.alive.discard(self.process.pid)
             self.pipe.close()
             if self.ended is None:
                 self.process.join(1)  # then what a killed supervisor leaves has been adopted
+                tree.kill_adopted(spare=self.alive)
             with contextlib.suppress(OSError):
                 os.waitpid(self.process.pid, os.WNOHANG)  # it is a child of ours once the fork server was killed
 

@@ -157,7 +157,7 @@ class Store:
 
     def sweep(self) -> None:
         """Remove what killed processes left here beside a whole file, and the checkpoints of finished runs."""
-        files.sweep(self.own_path())
+        files.sweep(self.own_path(), older=3600)  # other processes may run the same suite
         for left in self.folder.glob("*/checkpoint"):
             with suppress(OSError):
                 if self.made_here(left.parent.name):
