@@ -1,5 +1,6 @@
 """The one error a user sees (what is wrong, where, what to do), and text from elsewhere as it may be shown."""
 
+import re
 import unicodedata
 from pathlib import Path
 
@@ -15,6 +16,11 @@ def printable(text: str) -> str:
         return text
     shown = (" " if c.isspace() else "�" if unicodedata.category(c) in _CONTROLS else c for c in text)
     return "".join(shown)
+
+
+def printable_lines(text: str) -> str:
+    """Text without control characters but line breaks and tabs."""
+    return re.sub(r"[^\n\t]+", lambda found: printable(found[0]), text)
 
 
 def one_line(message: str) -> str:
