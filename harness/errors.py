@@ -46,3 +46,9 @@ def os_error(error: OSError) -> str:
     """What the system refused, and on which file."""
     said = error.strerror or str(error) or type(error).__name__
     return one_line(said if error.filename is None else f"{error.filename}: {said[:1].lower()}{said[1:]}")
+
+
+def no_memory(error: BaseException) -> bool:
+    """Whether an error says that there is not enough memory; torch's is a RuntimeError."""
+    said = isinstance(error, RuntimeError) and re.search("(not enough|can't allocate|out of) memory", str(error))
+    return bool(said) or isinstance(error, MemoryError)

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from harness.plan.sizes import Sizes
     from zoo.size import Size
 
+MOST_LENGTH = 1 << 24
+"""Steps of the longest sequence that anything is trained on."""
+
 
 @dataclass(frozen=True)
 class Ran:
@@ -219,8 +222,11 @@ def _job(spec: RunSpec, loaded: LoadedSuite, store: Store, threads: int, size: S
 def load_data(loaded: LoadedSuite, specs: list[RunSpec]) -> None:
     """Make one example of every task of these runs: a UserError tells of missing or damaged data in time."""
     for label in dict.fromkeys(spec.task_label for spec in specs):
+        task = loaded.task(label)
         try:
-            loaded.task(label).task.batch("train", 0, 0, size=1)
+            if task.task.shape.length > MOST_LENGTH:
+                raise loaded.error(f"sequences have at most {MOST_LENGTH:,} steps", ("tasks", task.index))
+            task.task.batch("train", 0, 0, size=1)
         except DataError as error:
             raise UserError(str(error)) from None
 

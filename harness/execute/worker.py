@@ -5,7 +5,6 @@ import errno
 import fcntl
 import gc
 import os
-import re
 import signal
 import time
 import traceback
@@ -16,7 +15,7 @@ from typing import Any
 
 import torch
 
-from harness.errors import UserError
+from harness.errors import UserError, no_memory
 from harness.isolation.beat import beat
 from harness.isolation.supervisor import Report
 from harness.plan.sizes import resolve_size
@@ -163,5 +162,4 @@ def _record(job: Job, report: Report, stop: Callable[[], bool]) -> Record:
 def _status(error: Exception) -> Status:
     if isinstance(error, Unsupported):
         return "unsupported"
-    said = isinstance(error, RuntimeError) and re.search("not enough memory|can't allocate memory", str(error))
-    return "oom" if said or isinstance(error, (MemoryError, torch.OutOfMemoryError)) else "failed"
+    return "oom" if no_memory(error) else "failed"
