@@ -50,5 +50,9 @@ def os_error(error: OSError) -> str:
 
 def no_memory(error: BaseException) -> bool:
     """Whether an error says that there is not enough memory; torch's is a RuntimeError."""
-    said = isinstance(error, RuntimeError) and re.search("(not enough|can't allocate|out of) memory", str(error))
+    said = isinstance(error, RuntimeError) and re.search(_NO_MEMORY, str(error))
     return bool(said) or isinstance(error, MemoryError)
+
+
+_NO_MEMORY = "not enough memory|can't allocate memory|out of memory|STATUS_ALLOC_FAILED"
+"""What torch's allocators (CPU and CUDA), CUDA itself, cuBLAS and cuDNN say."""
