@@ -8,6 +8,7 @@ the old: a reader sees one or the other, and what lies there under the old name,
 import errno
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -101,6 +102,10 @@ def whole(path: Path, *, sync: bool = True) -> Iterator[Path]:
             _sync(path.parent)
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+    except Exception as error:  # torch and safetensors tell of a full disk in words of their own
+        if shutil.disk_usage(path.parent).free > 1 << 20:
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
     finally:
         with suppress(OSError):
             part.unlink()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from harness.executors import named
 from harness.loggers import Followers, open_loggers
 from harness.plan.expand import expand
 from harness.plan.trials import Lookup, choose, count, lookup_in, trials
-from harness.records.record import Error, Metrics, Record, empty_record
+from harness.records.record import Error, Metrics, Record, damaged, empty_record
 from harness.records.spec import RunSpec
 from harness.records.store import Store, baseline_key
 from harness.suite.loaded import LoadedSuite, SuiteTask
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from harness.executors.pool import Executor
     from harness.plan.sizes import Sizes
     from zoo.size import Size
+
+MOST_LENGTH = 1 << 24
+"""Steps of the longest sequence that anything is trained on."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,14 @@ def run_suite(
 def current(loaded: LoadedSuite, store: Store) -> list[Record]:
     """Every record of the suite's trials, and of its final runs as the trials decide them."""
     tried = _records(trials(loaded, _lookup(store)), store)
-    return tried + _records(choose(expand(loaded), tried), store)
+    unknown = {r.spec.cell: UserError(r.error.message) for r in tried if r.status == "damaged" and r.error}
+    finals = choose([spec for spec in expand(loaded) if spec.cell not in unknown], tried)
+    lost = [spec for spec in expand(loaded) if spec.cell in unknown]  # what their trials chose is not known
+    return [
+        *tried,
+        *_records(finals, store),
+        *(damaged(spec, spec.run_id, store.suite, unknown[spec.cell]) for spec in lost),
+    ]
 
 
 def _decided(loaded: LoadedSuite, store: Store) -> Iterator[list[RunSpec]]:
@@ -137,17 +148,25 @@ def _decided(loaded: LoadedSuite, store: Store) -> Iterator[list[RunSpec]]:
 
 
 def _lookup(store: Store) -> Lookup:
-    return lookup_in(store.read, store.records)
+    return lookup_in(partial(_sound, store), lambda: [r for r in store.records() if r.status != "damaged"])
+
+
+def _sound(store: Store, run_id: str) -> Record | None:
+    """The record of a trial; None also where it is damaged, and the trial is made again."""
+    try:
+        return store.read(run_id)
+    except UserError:
+        return None
 
 
 def _missing(specs: list[RunSpec], store: Store) -> list[RunSpec]:
-    return [spec for spec in specs if not store.finished(spec.run_id)]
+    """The runs without a record, and the trials with a damaged one, as without it no final run is known."""
+    made = (_sound(store, s.run_id) if s.kind == "trial" else store.finished(s.run_id) for s in specs)
+    return [spec for spec, done in zip(specs, made, strict=True) if not done]
 
 
 def _records(specs: list[RunSpec], store: Store) -> list[Record]:
-    # a damaged final run is a row that says so; without a trial it is not known what to run
-    found = (store.read(spec if spec.kind == "final" else spec.run_id) for spec in specs)
-    return [record for record in found if record is not None]
+    return [record for spec in specs if (record := store.read(spec)) is not None]
 
 
 def _sizes(specs: list[RunSpec], loaded: LoadedSuite) -> Sizes:
@@ -195,14 +214,19 @@ def _job(spec: RunSpec, loaded: LoadedSuite, store: Store, threads: int, size: S
 
     metrics, absolute = Metrics.of(loaded.task(spec.task_label).task), Store(store.suite, store.folder.parent.resolve())
     keep, plugins = loaded.suite.weights == "keep", loaded.plugins_of(spec)
+    if store.made_here(spec.run_id) and not _sound(store, spec.run_id):  # a damaged trial, which is made again
+        store.own_path(spec.run_id, "record.json").unlink()
     return Job(spec, metrics, size, absolute, threads, plugins, loaded.suite.limits.checkpoint, keep)
 
 
 def load_data(loaded: LoadedSuite, specs: list[RunSpec]) -> None:
     """Make one example of every task of these runs: a UserError tells of missing or damaged data in time."""
     for label in dict.fromkeys(spec.task_label for spec in specs):
+        task = loaded.task(label)
         try:
-            loaded.task(label).task.batch("train", 0, 0, size=1)
+            if task.task.shape.length > MOST_LENGTH:
+                raise loaded.error(f"sequences have at most {MOST_LENGTH:,} steps", ("tasks", task.index))
+            task.task.batch("train", 0, 0, size=1)
         except DataError as error:
             raise UserError(str(error)) from None
 

@@ -3,7 +3,6 @@
 import errno
 import gc
 import os
-import re
 import signal
 import traceback
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from typing import Any
 
 import torch
 
-from harness.errors import UserError
+from harness.errors import UserError, no_memory
 from harness.isolation import lease
 from harness.isolation.supervisor import Report
 from harness.plan.sizes import resolve_size
@@ -138,10 +137,5 @@ def _record(job: Job, report: Report, stop: Callable[[], bool]) -> Record:
 def _status(error: Exception) -> Status:
     if isinstance(error, Unsupported):
         return "unsupported"
-    said = isinstance(error, RuntimeError) and re.search(_NO_MEMORY, str(error))
     triton = type(error).__name__ == "OutOfResources"  # of its own, imported with it
-    return "oom" if said or triton or isinstance(error, MemoryError) else "failed"
-
-
-_NO_MEMORY = "not enough memory|can't allocate memory|out of memory|STATUS_ALLOC_FAILED"
-"""What torch's allocators (CPU and CUDA), CUDA itself, cuBLAS and cuDNN say."""
+    return "oom" if triton or no_memory(error) else "failed"

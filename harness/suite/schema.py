@@ -294,7 +294,7 @@ class Limits(Strict):
     """How often a run goes on after something else than its model has ended it: killed from outside, a full disk."""
     checkpoint: Duration = 20.0
     """Seconds between the checkpoints of a run."""
-    runs: Count = 100_000
+    runs: Count = 20_000
     """The most runs and trials that the suite may make: beyond, it is refused."""
 
     @property

@@ -4,6 +4,7 @@ import zipfile
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -135,13 +136,21 @@ class Run:
         }
         with files.whole(files.inside(self.folder, self._checkpoint.relative_to(self.folder))) as part:
             torch.save(state, part)
+            with zipfile.ZipFile(part, "a") as archive:
+                archive.comment = self._seal(archive)
+
+    def _seal(self, archive: zipfile.ZipFile) -> bytes:
+        """A hash of the run's id and the checksums in a checkpoint: another run's, or a changed one, has another."""
+        known = [(entry.filename, entry.file_size, entry.CRC) for entry in archive.infolist()]
+        return blake2b(repr((self.spec.run_id, known)).encode(), digest_size=16).hexdigest().encode()
 
     def _load_checkpoint(self) -> bool:
         """Go on from the checkpoint, if there is one; False where it is damaged, and the state is of no use."""
         try:
             with files.open_regular(self._checkpoint) as file:
-                if damaged := zipfile.ZipFile(file).testzip():
-                    raise ValueError(f"{damaged} is not what was written")
+                archive = zipfile.ZipFile(file)
+                if archive.comment != self._seal(archive) or archive.testzip():
+                    raise ValueError("not what was written for this run")
                 file.seek(0)
                 state = torch.load(file, map_location=self.device, weights_only=True)
             self.model.load_state_dict(state["model"])
