@@ -54,7 +54,7 @@ def run(
     root: Path | None = None,
     workers: int | None = None,
     threads: int | None = None,
-    device: str = "auto",
+    device: str | None = None,
     ignore_published: bool = False,
     console: Console | None = None,
     log: str | Sequence[str] = (),
@@ -68,7 +68,8 @@ def run(
     Args:
         suite: a name that ships, a path, or the keys of a suite as a dict. overrides: `key=value` pairs.
         root: where results go (`results`). workers: runs at a time; by default one per core. threads: of each run; by
-            default the cores divided by the workers. device: `auto`, `cpu`, `cuda` or `cuda:N`; no run's id names it.
+            default the cores divided by the workers. device: `auto`, `cpu`, `cuda` or `cuda:N`; by default
+            what the suite says. No run's id names it.
         ignore_published: make runs again that were published with the suite.
         log: names of loggers, such as `("tensorboard",)`. trust: whether to import code that the suite
             names and that nobody has trusted so far. on: `here`, `ray` or `slurm`. address: of a Ray cluster.

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from harness.commands.common import json_option, plugin_option, print_json, root_option, weights_option
-from harness.errors import UserError
+from harness.errors import UserError, printable_lines
 
 
 @click.command()
@@ -47,7 +47,7 @@ def command(
         for piece in stream_text(model, prompt, **sampling):
             written.append(piece)
             if not as_json:
-                click.echo(piece, nl=False)
+                click.echo(printable_lines(piece), nl=False)
     except ValueError as error:
         raise UserError(str(error), key=reference) from None
     except KeyboardInterrupt:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @root_option
 @click.option("--task", "tasks", multiple=True, metavar="NAME,...", help="Without SUITE: the tasks.")
 @click.option("--arch", "architectures", multiple=True, metavar="NAME,...", help="Without SUITE: the architectures.")
-@click.option("--seeds", type=click.IntRange(1), help="Without SUITE: how many [default: 3].")
+@click.option("--seeds", type=click.IntRange(1, 100_000), help="Without SUITE: how many [default: 3].")
 @click.option("--params", metavar="COUNT", help="Without SUITE: parameters of each, such as 400k [default: as quick].")
 @click.option("--tokens", metavar="COUNT", help="Without SUITE: training tokens, such as 600k [default: as quick].")
 @click.option("--name", help="Without SUITE: what it is called [default: ad-hoc-TASK-ARCH-...].")
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @click.option(
     "--threads", type=click.IntRange(1), help="Threads of each run [default: the cores divided by the workers]."
 )
-@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|cuda:N", help="Where runs compute.")
+@click.option("--device", metavar="auto|cpu|cuda|cuda:N", help="Where runs compute [default: the suite's, or auto].")
 @click.option("--on", type=click.Choice(["here", "ray", "slurm"]), default="here", show_default=True, help="Who runs.")
 @click.option("--address", metavar="HOST:PORT", help="With --on ray: the cluster [default: $RAY_ADDRESS].")
 @click.option(
@@ -52,7 +52,7 @@ def command(
     root: Path | None,
     workers: int | None,
     threads: int | None,
-    device: str,
+    device: str | None,
     on: str,
     address: str | None,
     cluster: tuple[str, ...],

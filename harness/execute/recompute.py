@@ -15,10 +15,9 @@ from harness.plan.expand import plugin_digest
 from harness.plan.sizes import build_model, examples_of, known_size, own_options, step_flops
 from harness.records.checks import FIRST_COMMITS, Problem, close, stream_by_step
 from harness.records.files import read_json
-from harness.records.find import MODEL
 from harness.records.record import Metrics, Record, Scores
 from harness.records.spec import RunSpec
-from harness.records.store import Store, baseline_key
+from harness.records.store import MODEL, Store, baseline_key
 from harness.records.stream_hash import extend_hash
 from harness.training.evaluate import evaluate
 from harness.training.overrides import overrides_of

@@ -302,7 +302,7 @@ class Limits(Strict):
     """Whether each device holds a part of weights, gradients and moments only."""
     recompute: bool = False
     """Whether blocks are computed again in the backward pass: a third more time, and much less memory."""
-    runs: Count = 100_000
+    runs: Count = 20_000
     """The most runs and trials that the suite may make: beyond, it is refused."""
 
     @property
@@ -365,6 +365,8 @@ class Suite(Strict):
     """Options for every architecture that has them: `depth`, `dropout`, `heads`, …"""
     evaluate: Evaluate = Evaluate()
     limits: Limits = Limits()
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    """Where runs compute, unless `--device` says; it changes no run's id."""
     lm_eval: LmEval | None = None
     weights: Literal["keep", "drop"] = "keep"
     """Whether final runs leave their trained weights beside the record, for `eval`, `generate` and `export`."""

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -189,15 +190,27 @@ class Run:
         if self.ranks.rank:
             return
         with files.whole(files.inside(self.folder, self._checkpoint.relative_to(self.folder))) as part:
-            torch.save(state, part)
+            try:
+                with part.open("wb") as file:
+                    torch.save(state, file)
+            except RuntimeError as error:  # torch's, while it handles the file's, which says why
+                raise error.__context__ or error from None
+            with zipfile.ZipFile(part, "a") as archive:
+                archive.comment = self._seal(archive)
         self.ranks.sweep(self._checkpoint.parent, state)
+
+    def _seal(self, archive: zipfile.ZipFile) -> bytes:
+        """A hash of the run's id and the checksums in a checkpoint: another run's, or a changed one, has another."""
+        known = [(entry.filename, entry.file_size, entry.CRC) for entry in archive.infolist()]
+        return blake2b(repr((self.spec.run_id, known)).encode(), digest_size=16).hexdigest().encode()
 
     def _load_checkpoint(self) -> bool:
         """Go on from the checkpoint, if there is one; False where it is damaged, and the state is of no use."""
         try:
             with files.open_regular(self._checkpoint) as file:
-                if damaged := zipfile.ZipFile(file).testzip():
-                    raise ValueError(f"{damaged} is not what was written")
+                archive = zipfile.ZipFile(file)
+                if archive.comment != self._seal(archive) or archive.testzip():
+                    raise ValueError("not what was written for this run")
                 file.seek(0)
                 state = torch.load(file, map_location=self.device, weights_only=True)
             self.ranks.load(state, self._checkpoint.parent, self.trained, self.optimizer)

@@ -1,6 +1,5 @@
 """A run on parts of its batches, on several devices, in shards or recomputed is the run that it is on one device."""
 
-
 import pytest
 import torch
 from safetensors.torch import load_file
