@@ -90,8 +90,7 @@ def run_suite(
     finals = expand(loaded)
     folder = store.own_path()
     devices = loaded.suite.limits.devices
-    place = {"address": address, "options": cluster or {}, "devices": devices}
-    executor, threads = named(on, folder, workers, threads, **place)
+    executor, threads = named(on, folder, workers, threads, address=address, options=cluster or {}, devices=devices)
     most = len(machine.cards()) // devices if on == "here" else 0
     if 0 < most < executor.capacity and any(spec.stop and spec.stop.meter == "seconds" for spec in finals):
         raise UserError(f"runs that seconds end need GPUs of their own: at most {most} at a time", file="--workers")
@@ -220,8 +219,8 @@ def _job(spec: RunSpec, loaded: LoadedSuite, store: Store, threads: int, size: S
     keep, plugins, limits = loaded.suite.weights == "keep", loaded.plugins_of(spec), loaded.suite.limits
     if store.made_here(spec.run_id) and not _sound(store, spec.run_id):  # a damaged trial, which is made again
         store.own_path(spec.run_id, "record.json").unlink()
-    layout = {"devices": limits.devices, "shard": limits.shard, "recompute": limits.recompute}
-    return Job(spec, metrics, size, absolute, threads, plugins, limits.checkpoint, keep, **layout)
+    layout = (limits.devices, limits.shard, limits.recompute)
+    return Job(spec, metrics, size, absolute, threads, plugins, limits.checkpoint, keep, *layout)
 
 
 def load_data(loaded: LoadedSuite, specs: list[RunSpec]) -> None:

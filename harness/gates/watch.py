@@ -165,8 +165,8 @@ class Watch:
 
     def _bits(self) -> int:
         """The sum over the bits of the parameters, of shards those that are here."""
-        sharded = self.trained is not self.model
-        return bits(p.to_local() if sharded else p for p in self.parameters)  # type: ignore[operator]
+        parameters: Any = self.parameters
+        return bits(parameters if self.trained is self.model else (p.to_local() for p in parameters))
 
     def _draw(self) -> None:
         """Draw whether the next step is sampled, and remember the parameters as it must find them."""

@@ -103,7 +103,11 @@ class DataParallel(OneDevice):
     def wrap(self, model: Model, device: torch.device) -> tuple[nn.Module, Model]:
         """See `OneDevice`."""
         model.to(device)
-        settings = {"find_unused_parameters": True, "gradient_as_bucket_view": True, "broadcast_buffers": False}
+        settings: dict[str, Any] = {
+            "find_unused_parameters": True,
+            "gradient_as_bucket_view": True,
+            "broadcast_buffers": False,
+        }
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # newer torch has another name for the last setting
             return nn.parallel.DistributedDataParallel(model, **settings), model

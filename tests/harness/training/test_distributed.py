@@ -69,3 +69,74 @@ def test_a_run_on_two_devices_is_the_run_on_one(run):
     assert (losses(two) - losses(one)).abs().max() < 1e-5
     assert two.metrics.test["loss"] == pytest.approx(one.metrics.test["loss"], abs=1e-5)
     assert (one.provenance.devices, two.provenance.devices) == (1, 2)
+
+
+@ALL
+@pytest.mark.slow
+@pytest.mark.parametrize("shard", [False, True])
+def test_weights_gates_and_rest_of_a_run_on_two_devices_are_those_on_one(shard, run):
+    """With batches in parts, blocks recomputed, and gates that judge what the first rank is left with."""
+    train, judged = {"accumulate": 2}, {"valid": 8, "test": 8}
+    (one, theirs), (two, ours) = (
+        run("lstm", judged, train=train, **more) for more in ({}, {"devices": 2, "shard": shard, "recompute": True})
+    )
+    assert two.data == one.data
+    assert (losses(two) - losses(one)).abs().max() < 1e-5
+    assert two.eligibility.ranked, two.eligibility.gates
+    for name, weight in theirs.items():
+        assert (ours[name] - weight).norm() < 1e-6 * weight.norm(), name
+    assert {gate: found.passed for gate, found in two.eligibility.gates.items()} == {
+        gate: found.passed for gate, found in one.eligibility.gates.items()
+    }
+
+
+KILLS = """
+import os, signal
+from pathlib import Path
+import torch
+from torch import nn
+from zoo import Mixer, Traits, register
+
+
+@register("mortal")
+class Mortal(Mixer):
+    traits = Traits(causal="strict", bidirectional=False, resumable=False)
+
+    def __init__(self, context):
+        super().__init__(context)
+        self.w = nn.Parameter(torch.ones(context.width))
+
+    def forward(self, x, *, mask=None, state=None):
+        here, mark = Path(__file__).parent, Path(__file__).parent / "killed"
+        ranks = torch.distributed.is_initialized() and torch.distributed.get_rank()
+        if ranks == {rank} and here.joinpath("fatal").exists() and list(here.rglob("state.pt")) and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.w * x.cumsum(1), None
+"""
+
+
+@ALL
+@pytest.mark.slow
+@pytest.mark.parametrize("shard", [False, True])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_run_of_which_a_rank_is_killed_goes_on_and_ends_as_if_it_had_not(rank, shard, suite, quiet, tmp_path):
+    (tmp_path / "mine.py").write_text(KILLS.replace("{rank}", str(rank)))
+    keys = {"plugins": ["mine.py"], "architectures": ["mortal"], "seeds": [0], "evaluate": UNJUDGED}
+    keys |= {"limits": {"devices": 2, "shard": shard, "checkpoint": 0.001}, "model": {"depth": 2, "width": 16}}
+    keys |= {"budget": {"match": "none", "stop": {"steps": 20}}}
+    path = suite(**keys, train={"batch_tokens": 64, "precision": "fp32", "lr": 1e-3})
+
+    def run(name):
+        given = {"workers": 1, "threads": 1, "console": quiet, "trust": True}
+        (record,) = harness.run(path, root=tmp_path / name, **given).records
+        return record
+
+    left_alone = run("alone")
+    (tmp_path / "fatal").touch()
+    killed = run("cut")
+    assert (tmp_path / "killed").exists()
+    assert (killed.status, len(killed.segments), len(left_alone.segments)) == ("ok", 2, 1)
+    assert killed.segments[1].from_step > 0
+    assert (killed.data, killed.metrics) == (left_alone.data, left_alone.metrics)
+    assert torch.equal(losses(killed), losses(left_alone))
