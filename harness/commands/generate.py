@@ -36,10 +36,11 @@ def command(
 
     RUN is a run's path, id or labels (quick/pre_ln/text/0), or published weights (a path, rwkv:file.pth, hf:org/name).
     """
+    from harness.errors import printable
     from harness.records.find import open_model
     from zoo.generate import stream_text
 
-    written: list[str] = []
+    written, screen = list[str](), sys.stdout.isatty()
     try:
         if prompt == "-":
             prompt = sys.stdin.buffer.read().decode()
@@ -47,7 +48,8 @@ def command(
         for piece in stream_text(model, prompt, **sampling):
             written.append(piece)
             if not as_json:
-                click.echo(piece, nl=False)
+                shown = "".join(c if c in "\n\t" else printable(c) for c in piece) if screen else piece
+                click.echo(shown, nl=False)
     except ValueError as error:
         raise UserError(str(error), key=reference) from None
     except KeyboardInterrupt:

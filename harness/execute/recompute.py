@@ -1,18 +1,23 @@
-"""What a record implies about data, models and weights, made anew and compared: everything but the training."""
+"""What a record implies about data, models, weights and the first steps, made anew and compared."""
 
 import json
 import math
 import os
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
+from harness.errors import UserError
+from harness.execute.rerun import TOLERANCE, compare
 from harness.plan.expand import plugin_digest
 from harness.plan.sizes import build_model, examples_of, known_size, own_options, step_flops
+from harness.plan.wanted import foreign, wanted
 from harness.records.checks import FIRST_COMMITS, Problem, close, stream_by_step
 from harness.records.files import read_json
 from harness.records.find import MODEL
@@ -20,8 +25,13 @@ from harness.records.record import Metrics, Record, Scores
 from harness.records.spec import RunSpec
 from harness.records.store import Store, baseline_key
 from harness.records.stream_hash import extend_hash
+from harness.records.together import Odd
+from harness.suite.load import load as load_suite
 from harness.training.evaluate import evaluate
 from harness.training.overrides import overrides_of
+from harness.training.run import Run
+from harness.training.train import Diverged
+from harness.training.train import step as train_step
 from tasks.base import DataError, Split, Task
 from zoo import cache
 from zoo.contract import Model
@@ -29,7 +39,9 @@ from zoo.published import load
 from zoo.size import Size, measure
 
 STEPS = 32
-"""Steps whose batches are made anew, unless all are; the stream is one chain of hashes, so they are the first ones."""
+"""Steps that are made anew: of the batches these first ones, unless all are, as the stream is one chain of hashes."""
+WORK = 1 << 36
+"""FLOPs that training them may take; eight times as many, of both, where all is asked."""
 LARGEST = 1 << 26
 """Parameters, tokens of a step, and examples, beyond which nothing is made for a record; and layers, times 2^16."""
 RESCORED = 1e-3
@@ -41,7 +53,7 @@ class Recompute:
 
     Args:
         plugins: the plug-ins that were imported, by path or module. full: make all batches anew, not the first ones,
-            solve every size, and score the baselines of texts.
+            train longer, solve every size, and score the baselines of texts.
     """
 
     def __init__(self, plugins: Sequence[str] = (), *, full: bool = False) -> None:
@@ -76,8 +88,8 @@ class Recompute:
             if _too_large(record, task):
                 self.left_out["too large to be made here"] += 1
                 return
-            yield from self._data(record, task)
-            yield from self._model(record, task)
+            found = [*self._data(record, task), *self._model(record, task)]
+            yield from found or self._start(record, task)
             yield from self._weights(record, task, folder)
             yield from self._baselines(record, task, folder)
         except DataError as error:
@@ -105,7 +117,7 @@ class Recompute:
         tokens = self._tokens(task, spec.seed, size)
         if used.tokens != used.steps * tokens:
             yield "budget", f"{used.tokens} tokens in {used.steps} steps of {tokens}"
-        if str(record.provenance.commit).startswith(FIRST_COMMITS):
+        if not record.digest and str(record.provenance.commit).startswith(FIRST_COMMITS):
             self.left_out["made by code whose images and texts were hashed in another way"] += 1
             return
         made = self._stream(task, spec.seed, size, used.steps if self.full else min(used.steps, STEPS))
@@ -161,6 +173,74 @@ class Recompute:
             self._models[key] = flops, [one.to_dict() for one in overrides_of(model, spec.options)]
         return self._models[key]
 
+    def _start(self, record: Record, task: Task) -> Iterator[Problem]:
+        """The first steps, trained anew, lose what the curve says; a run that ends within them, ends as it says."""
+        rule, made, most = record.spec.stop, record.provenance, STEPS * (8 if self.full else 1)
+        after = record.curve[0].steps if record.curve else 1
+        if not record.digest or rule is None or rule.meter == "seconds" or after > most:
+            return
+        run = self._run(record, task)
+        if run is None:
+            return
+        used, due = run.progress.used, {point.steps: point.loss for point in record.curve}
+        most = min(most, most // STEPS * WORK // run.step_cost.flops)
+        near = RESCORED if (made.device, run.device.type, made.precision) == ("cpu", "cpu", "fp32") else 2 * TOLERANCE
+        run.model.train()
+        while used.steps < most and not rule.done(used, run.step_cost):
+            try:
+                train_step(run, task.batch("train", used.steps, record.spec.seed, size=run.examples))
+            except Exception as error:
+                if record.status != ("diverged" if isinstance(error, Diverged) else "failed"):
+                    yield "curve", f"its training ends here after {used.steps} steps: {error}"
+                return
+            known, mean = due.get(used.steps), run.progress.loss_sum / run.progress.loss_steps
+            if used.steps in due and not math.isclose(mean, known or math.nan, rel_tol=near):
+                yield "curve", f"loses {mean:g} by step {used.steps} here, not {known}"
+                return
+            if used.steps in due:
+                run.progress.loss_sum, run.progress.loss_steps = 0.0, 0
+        if rule.done(used, run.step_cost):
+            yield from _ended(run, record)
+
+    def _run(self, record: Record, task: Task) -> Run | None:
+        """A run before its first step, at the record's size and precision; None where it cannot be, or is no matter."""
+        spec, made, size = record.spec, record.provenance, record.size
+        assert spec.train is not None
+        if record.status == "failed":
+            known = known_size(spec, task, self._known)
+        elif record.status in ("ok", "diverged") and size is not None:
+            counts = size.params, size.params_non_embedding, size.state_bytes
+            known = Size(size.width, size.depth, *counts)
+        else:
+            return None
+        spec = spec.replace(train=spec.train.replace(precision=made.precision or spec.train.precision))
+        with TemporaryDirectory() as folder:
+            return None if isinstance(known, str) else Run(spec, task, known, Path(folder), lambda event: None)
+
+    def suite(self, described: Mapping[str, Any], records: Sequence[Record]) -> Iterator[Odd]:
+        """Records of one run that differ, those of no run of the suite as its text has it, and what its rows lack."""
+        own = defaultdict[str, list[Record]](list)
+        for record in records:
+            own[record.run_id].append(record)
+        for one, two in (pair for same in own.values() for pair in pairwise(same)):
+            if one.digest and two.digest and not (two.spec.stop and two.spec.stop.meter == "seconds"):
+                yield from ((two, "record", f"there are two of this run: {why}") for why in compare(one, two).problems)
+        text = {key: value for key, value in described.get("text", {}).items() if key not in ("extends", "lm_eval")}
+        digested = [record for record in records if record.digest]
+        if not text or not digested or "plugins" in text or "pretrained" in json.dumps(text):
+            return
+        try:
+            runs = wanted(load_suite(text), {run_id: same[0] for run_id, same in own.items()})
+        except (UserError, DataError, ValueError, TypeError, KeyError) as error:
+            self.left_out[f"its suite cannot be read here: {error}"] += 1
+            return
+        for record in digested:
+            if record.run_id not in runs:
+                yield record, "suite", foreign(record.spec, runs.values())
+        rows = {record.spec.cell for record in records}
+        if lacking := [spec for run_id, spec in runs.items() if run_id not in own and spec.cell in rows]:
+            yield digested[0], "suite", f"{len(lacking)} runs of its rows are not here, such as {lacking[0].title()}"
+
     def _weights(self, record: Record, task: Task, folder: Path | None) -> Iterator[Problem]:
         """Weights that lie beside a record give its scores."""
         if folder is None or record.status != "ok" or not (folder / MODEL / "zoo.json").is_file():
@@ -189,6 +269,8 @@ class Recompute:
         self._compared.add((folder.parent, key))
         stored = Store(folder.parent.name, folder.parent.parent).read_baselines().get(key)
         if stored is None:
+            if Store(folder.parent.name, folder.parent.parent).read_baselines():
+                yield "baselines", "of its task are not among those of its suite"
             return
         theirs = {row.get("name"): row.get("value") for row in stored}
         made = {one.name: one.value for one in task.baselines(None if most == "all" else most)}
@@ -201,6 +283,18 @@ class Recompute:
     def _scored(self, spec: RunSpec, task: Task, model: Model, split: Split) -> Scores:
         size = max(8, examples_of(spec, task))
         return evaluate(model, task, split, size=size, limit=spec.evaluate.limit(split))
+
+
+def _ended(run: Run, record: Record) -> Iterator[Problem]:
+    """How a run ended here, against what its record says."""
+    if record.status != "ok":
+        yield "record", f"its status is {record.status}; here it ends well"
+        return
+    for split in ("tune", "valid", "test"):
+        for name, value in record.metrics.on(split).items():
+            here = run.score(split)[name]
+            if value is not None and not math.isclose(value, here, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
+                yield "scores", f"{name} is {here:g} on {split} here, not {value:g}"
 
 
 def _too_large(record: Record, task: Task) -> bool:

@@ -147,7 +147,7 @@ def _records(specs: list[RunSpec], store: Store) -> list[Record]:
 def _lock(store: Store) -> filelock.AcquireReturnProxy:
     store.folder.mkdir(parents=True, exist_ok=True)
     try:
-        return filelock.FileLock(store.folder / ".lock", blocking=False).acquire()
+        return filelock.FileLock(store.own_path(".lock"), blocking=False).acquire()
     except filelock.Timeout:
         raise UserError("another zoobench is running this suite here", file=store.folder) from None
 
