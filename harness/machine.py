@@ -39,7 +39,6 @@ def choose(name: str) -> None:
         if number >= count:
             here = ", ".join(["cpu", *(f"cuda:{i}" for i in range(count))])
             raise UserError(f"there is no {name} on this machine; there is {here}", file="--device")
-        torch.cuda.set_device(number)
     _chosen = name
 
 
@@ -48,9 +47,37 @@ def chosen() -> str:
     return _chosen
 
 
+def cards() -> list[str]:
+    """The GPUs that runs may compute on, as `CUDA_VISIBLE_DEVICES` names them; none where they use the CPU."""
+    count = 0 if _chosen == "cpu" else torch.cuda.device_count()
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = seen.split(",")[:count] if seen else [str(number) for number in range(count)]
+    number = _chosen.partition(":")[2]
+    return [names[int(number)]] if number else names
+
+
+def settle(device: str, card: str | None) -> None:
+    """Have this process, a new one, use what another has chosen; of the GPUs only `card`, where one is named.
+
+    It does not touch CUDA, of which a process that forks another must have nothing loaded.
+    """
+    global _chosen
+    _chosen = device if card is None else "cuda"
+    if card is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = card
+
+
 def pick() -> torch.device:
-    """The chosen device; by default CUDA where there is one, otherwise the CPU."""
-    return torch.device(_chosen if _chosen != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    """The chosen device, made the current one; by default CUDA where there is one, otherwise the CPU.
+
+    On CUDA what computes in float32 then does so in full, recurrent layers and convolutions too.
+    """
+    device = torch.device(_chosen if _chosen != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cuda":
+        if device.index is not None:
+            torch.cuda.set_device(device)
+        torch.backends.cudnn.allow_tf32 = False
+    return device
 
 
 def native_bf16(device: torch.device) -> bool:
@@ -84,8 +111,9 @@ def warm_up(device: torch.device) -> None:
     optimizer.step()
 
 
-def matmul_speed(device: torch.device, dtype: torch.dtype, size: int = 1024, seconds: float = 0.3) -> float:
-    """FLOP/s of a square matrix product, the best of several."""
+def matmul_speed(device: torch.device, dtype: torch.dtype, seconds: float = 0.3) -> float:
+    """FLOP/s of a square matrix product that is large for the device, the best of several."""
+    size = 8192 if device.type == "cuda" else 1024
     a = torch.randn(size, size, device=device).to(dtype)
     best, began = float("inf"), time.perf_counter()
     while time.perf_counter() - began < seconds:
@@ -94,6 +122,18 @@ def matmul_speed(device: torch.device, dtype: torch.dtype, size: int = 1024, sec
         synchronize(device)
         best = min(best, time.perf_counter() - start)
     return 2 * size**3 / best
+
+
+def random_state(device: torch.device) -> list[torch.Tensor]:
+    """The state of torch's random numbers on the CPU, and on the device where it has its own."""
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+
+
+def set_random_state(device: torch.device, states: list[torch.Tensor]) -> None:
+    """Go on from what `random_state` returned."""
+    torch.set_rng_state(states[0].cpu())
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states[1].cpu(), device)
 
 
 def synchronize(device: torch.device) -> None:

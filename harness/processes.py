@@ -25,6 +25,7 @@ def context() -> Any:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     # it begins as `python -c`, which looks for multiprocessing itself in the working directory first (Python 3.11)
     os.environ.setdefault("PYTHONSAFEPATH", "1")
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # else asking for GPUs loads CUDA, and forks break
     server = multiprocessing.get_context("forkserver")
     # AdamW's first step imports torch._dynamo, 800 modules: here once for all runs
     server.set_forkserver_preload(
@@ -58,21 +59,25 @@ def without_main() -> Iterator[None]:
         space.update(hidden)
 
 
-def launch(target: Callable[..., None], *args: Any, duplex: bool = False) -> tuple[Any, Any]:
-    """A fresh process running `target(*args, pipe)` on the device chosen here, and our end of the pipe."""
+def launch(target: Callable[..., None], *args: Any, duplex: bool = False, card: str | None = None) -> tuple[Any, Any]:
+    """A fresh process running `target(*args, pipe)` on the device chosen here, and our end of the pipe.
+
+    Args:
+        card: the one GPU that it may see, of `machine.cards`.
+    """
     from harness import machine
 
     fresh = context()
     ours, theirs = fresh.Pipe(duplex=duplex)
-    process = fresh.Process(target=_begin, args=(machine.chosen(), target, *args, theirs), daemon=False)
+    process = fresh.Process(target=_begin, args=(machine.chosen(), card, target, *args, theirs), daemon=False)
     with without_main():
         process.start()
     theirs.close()
     return process, ours
 
 
-def _begin(device: str, target: Callable[..., None], *args: Any) -> None:
+def _begin(device: str, card: str | None, target: Callable[..., None], *args: Any) -> None:
     from harness import machine
 
-    machine.choose(device)
+    machine.settle(device, card)
     target(*args)

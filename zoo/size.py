@@ -46,6 +46,14 @@ def _rnn_backward(x: list[int], w_input: list[int], w_hidden: list[int], *args: 
     return 2 * _rnn_forward(x, w_input, w_hidden)
 
 
+def _cudnn_forward(x: list[int], weights: list[list[int]], *_: Any, **__: Any) -> int:
+    return 2 * math.prod(x[:-1]) * sum(math.prod(w) for w in weights if len(w) == 2)
+
+
+def _cudnn_backward(x: list[int], weights: list[list[int]], *_: Any, **__: Any) -> int:
+    return 2 * _cudnn_forward(x, weights)
+
+
 def _convolution_backward(grad: list[int], x: list[int], w: list[int], *args: Any, **_: Any) -> int:
     mask = args[-1]  # which of the gradients of input, weight and bias are asked for
     return 2 * math.prod(grad) * math.prod(w[1:]) * sum(mask[:2])
@@ -57,8 +65,10 @@ _FORMULAS = {
     torch.ops.aten.convolution_backward: _convolution_backward,
     torch.ops.aten.mkldnn_rnn_layer: _rnn_forward,
     torch.ops.aten.mkldnn_rnn_layer_backward: _rnn_backward,
+    torch.ops.aten._cudnn_rnn: _cudnn_forward,
+    torch.ops.aten._cudnn_rnn_backward: _cudnn_backward,
 }
-"""CPU kernels for which torch's counter has no formula, and one for which it is wrong: it counts every pair of channels
+"""Kernels for which torch's counter has no formula, and one for which it is wrong: it counts every pair of channels
 for the gradients of a depthwise convolution. Attention counts every score, masked or not, in either form."""
 
 

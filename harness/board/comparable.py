@@ -63,6 +63,7 @@ TERMS: dict[str, Callable[[Record], Any]] = {
     "size target": lambda record: record.spec.match,
     "metric": lambda record: record.metrics.primary,
     "data fingerprint": lambda record: record.data.fingerprint,
+    "precision": lambda record: record.provenance.precision,
 }
 """What every ranked run must share with most others."""
 
@@ -144,7 +145,10 @@ def _disqualified(records: Sequence[Record], shared: Common) -> list[str]:
     seeds = grouped(
         (reason, r.spec.seed) for r in done for reason in (*repeated.get(r.spec.seed, ()), *_objections(r, shared))
     )
-    return [*_failed_gates(done, {*counts}), *(reason + _only(own, {*counts}) for reason, own in seeds.items())]
+    sizes = {(r.size.width, r.size.depth, r.size.params) for r in done if r.size is not None}
+    found = ["its seeds are not of one size"] if len(sizes) > 1 else []
+    found += [reason + _only(own, {*counts}) for reason, own in seeds.items()]
+    return [*_failed_gates(done, {*counts}), *found]
 
 
 def _only(seeds: Sequence[int], everyone: set[int]) -> str:

@@ -54,27 +54,33 @@ def run(
     root: Path | None = None,
     workers: int | None = None,
     threads: int | None = None,
-    device: str = "auto",
+    device: str | None = None,
     ignore_published: bool = False,
     console: Console | None = None,
     log: str | Sequence[str] = (),
     trust: bool = True,
+    on: str = "here",
+    address: str | None = None,
+    cluster: Mapping[str, Any] | None = None,
 ) -> Results:
     """Run what a suite still lacks, and return its records.
 
     Args:
         suite: a name that ships, a path, or the keys of a suite as a dict. overrides: `key=value` pairs.
         root: where results go (`results`). workers: runs at a time; by default one per core. threads: of each run; by
-            default the cores divided by the workers. device: `auto`, `cpu`, `cuda` or `cuda:N`; no run's id names it.
+            default the cores divided by the workers. device: `auto`, `cpu`, `cuda` or `cuda:N`; by default
+            what the suite says. No run's id names it.
         ignore_published: make runs again that were published with the suite.
         log: names of loggers, such as `("tensorboard",)`. trust: whether to import code that the suite
-            names and that nobody has trusted so far.
+            names and that nobody has trusted so far. on: `here`, `ray` or `slurm`. address: of a Ray cluster.
+        cluster: what Ray or submitit is told of each run, such as `{"num_gpus": 1}`.
 
     Raises:
-        UserError: the suite is wrong, its data, the device or a logger is not here, or another process is running it.
+        UserError: the suite is wrong, its data, the device, the cluster or a logger is not here.
         KeyboardInterrupt: after checkpoints were written; call again to go on.
     """
     options: dict[str, Any] = {"workers": workers, "threads": threads, "device": device, "console": console}
+    options |= {"on": on, "address": address, "cluster": cluster}
     made = run_suite(
         load(suite, overrides, trust=trust, to_run=True),
         root=root,

@@ -20,9 +20,8 @@ OPTIONAL = {
     "transformers": "transformers",
     "lm-eval": "lm-eval",
     "rwkv": "rwkv",
-    "mamba-ssm": "cuda",
-    "fla-core": "cuda",
-    "ray": "cluster",
+    "fla-core": "fla",
+    **dict.fromkeys(("ray", "submitit"), "cluster"),
     "optuna": "tuning",
     **{name: name for name in ("tensorboard", "wandb", "mlflow", "trackio")},
 }

@@ -15,8 +15,8 @@ def command(suite: str, overrides: tuple[str, ...], trust: bool, as_json: bool) 
 
     Sizes are solved, FLOPs counted, and a few training steps timed on this machine; nothing is trained.
     """
+    from harness.execute import estimate
     from harness.execute.runner import load_data
-    from harness.plan import estimate
     from harness.plan.expand import expand
     from harness.suite.load import load
 

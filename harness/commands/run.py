@@ -27,11 +27,20 @@ if TYPE_CHECKING:
 @click.option("--params", metavar="COUNT", help="Without SUITE: parameters of each, such as 400k [default: as quick].")
 @click.option("--tokens", metavar="COUNT", help="Without SUITE: training tokens, such as 600k [default: as quick].")
 @click.option("--name", help="Without SUITE: what it is called [default: ad-hoc-TASK-ARCH-...].")
-@click.option("--workers", type=click.IntRange(1), help="Runs at a time [default: one per core].")
+@click.option("--workers", type=click.IntRange(1), help="Runs at a time [default: one per GPU, or per core].")
 @click.option(
     "--threads", type=click.IntRange(1), help="Threads of each run [default: the cores divided by the workers]."
 )
-@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|cuda:N", help="Where runs compute.")
+@click.option("--device", metavar="auto|cpu|cuda|cuda:N", help="Where runs compute [default: the suite's, or auto].")
+@click.option("--on", type=click.Choice(["here", "ray", "slurm"]), default="here", show_default=True, help="Who runs.")
+@click.option("--address", metavar="HOST:PORT", help="With --on ray: the cluster [default: $RAY_ADDRESS].")
+@click.option(
+    "--with",
+    "cluster",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="With --on: what Ray or submitit is told of each run, as num_gpus=1 or slurm_partition=gpu.",
+)
 @click.option("--log", multiple=True, metavar="NAME", help="Also log to tensorboard, wandb, mlflow or trackio.")
 @click.option("--ignore-published", is_flag=True, help="Do not count published runs as made.")
 @click.option("--quiet", is_flag=True, help="Print no progress, only the board and the verdicts.")
@@ -43,7 +52,10 @@ def command(
     root: Path | None,
     workers: int | None,
     threads: int | None,
-    device: str,
+    device: str | None,
+    on: str,
+    address: str | None,
+    cluster: tuple[str, ...],
     log: tuple[str, ...],
     ignore_published: bool,
     quiet: bool,
@@ -64,6 +76,7 @@ def command(
     screen = console(stderr=as_json)
     screen.quiet = quiet
     options: dict[str, Any] = {"workers": workers, "threads": threads, "device": device, "log": log, "console": screen}
+    options |= {"on": on, "address": address, "cluster": dict(map(_setting, cluster))}
     try:
         results = run_suite(loaded, root=root, ignore_published=ignore_published, **options)
     finally:
@@ -75,6 +88,19 @@ def command(
         screen.print("\nto read it in a browser: zoobench site site", highlight=False)
         click.echo("\n" + "\n".join(sentences(made)))
     sys.exit(0 if results.ok else 1)
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """KEY=VALUE, the value read as YAML."""
+    import yaml
+
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise UserError(f"expected KEY=VALUE, not {text!r}", file="--with")
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError:
+        return key, value
 
 
 def _load(suite: str | None, overrides: tuple[str, ...], trust: bool, adhoc: dict[str, Any]) -> LoadedSuite:

@@ -86,7 +86,8 @@ def rerun(record: Record, *, plugins: Sequence[str] = (), tolerance: float | Non
     """
     from harness.execute.progress import Live, key
     from harness.execute.worker import Job
-    from harness.isolation.pool import Pool
+    from harness.executors.local import Local
+    from harness.executors.pool import Pool
     from harness.plan.sizes import resolve_size
 
     spec, task = record.spec, _task(record, plugins)
@@ -103,9 +104,9 @@ def rerun(record: Record, *, plugins: Sequence[str] = (), tolerance: float | Non
         except (KeyError, TypeError, ValueError) as error:
             raise _impossible(spec, error) from None
         job = Job(spec, metrics, size, store, threads, own, checkpoint=math.inf, keep=False)
-        display = Live({key(spec): job.weight}, console)
+        limits, display = Limits(), Live({key(spec): job.weight}, console)
         with display.bars:
-            Pool(**Limits().of_each(1), tell=display.event_of, say=display.say).run([job])
+            Pool(Local(1), limits.bounds, limits.retries, tell=display.event_of, say=display.say).run([job])
         again = store.read(spec.run_id)
     if again is None:
         raise UserError(f"{spec.title()} could not be made again here")

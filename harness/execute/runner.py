@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import filelock
 from rich.console import Console
 
 from harness.errors import UserError
+from harness.executors import named
 from harness.loggers import Followers, open_loggers
 from harness.plan.expand import expand
 from harness.plan.trials import Lookup, choose, count, lookup_in, trials
-from harness.processes import default_workers
 from harness.records.record import Error, Metrics, Record, empty_record
 from harness.records.spec import RunSpec
 from harness.records.store import Store, baseline_key
@@ -24,6 +23,7 @@ from tasks.base import DataError
 
 if TYPE_CHECKING:
     from harness.execute.worker import Job
+    from harness.executors.pool import Executor
     from harness.plan.sizes import Sizes
     from zoo.size import Size
 
@@ -56,7 +56,7 @@ class Ran:
 class _Shared:
     """What all runs of one call share."""
 
-    workers: int
+    executor: Executor
     threads: int
     """Of each run."""
     console: Console
@@ -69,24 +69,30 @@ def run_suite(
     root: Path | None = None,
     workers: int | None = None,
     threads: int | None = None,
-    device: str = "auto",
+    device: str | None = None,
     ignore_published: bool = False,
     console: Console | None = None,
     log: str | Sequence[str] = (),
+    on: str = "here",
+    address: str | None = None,
+    cluster: Mapping[str, Any] | None = None,
 ) -> Ran:
     """Run what a loaded suite still lacks; see `harness.run`."""
     from harness import machine
 
-    machine.choose(device)
-    workers = workers or max(1, default_workers() // (threads or 1))
-    threads = threads or max(1, default_workers() // workers)
+    machine.choose(device or loaded.suite.device)
     store, console = Store(loaded.name, root, ignore_published=ignore_published), console or Console()
-    shared = _Shared(workers, threads, console, open_loggers(log, store, console))
     finals = expand(loaded)
+    folder = store.own_path()
+    executor, threads = named(on, folder, workers, threads, address=address, options=cluster or {})
+    cards = machine.cards() if on == "here" else []
+    if 0 < len(cards) < executor.capacity and any(spec.stop and spec.stop.meter == "seconds" for spec in finals):
+        raise UserError(f"runs that seconds end need a GPU each: at most {len(cards)} at a time", file="--workers")
+    shared = _Shared(executor, threads, console, open_loggers(log, store, console))
     tries = trials(loaded, _lookup(store))
     planned = [*tries, *choose(finals, _records(tries, store))]
     sizes = _sizes(unmade, loaded) if (unmade := _missing(planned, store)) else {}  # before anything is written
-    with _lock(store), shared.loggers:
+    with shared.loggers:
         ran = 0
         store.describe(loaded.described(planned))
         for tries in _decided(loaded, store):
@@ -144,14 +150,6 @@ def _records(specs: list[RunSpec], store: Store) -> list[Record]:
     return [record for record in found if record is not None]
 
 
-def _lock(store: Store) -> filelock.AcquireReturnProxy:
-    store.folder.mkdir(parents=True, exist_ok=True)
-    try:
-        return filelock.FileLock(store.own_path(".lock"), blocking=False).acquire()
-    except filelock.Timeout:
-        raise UserError("another zoobench is running this suite here", file=store.folder) from None
-
-
 def _sizes(specs: list[RunSpec], loaded: LoadedSuite) -> Sizes:
     """The size of every cell of these runs, after their data and their questions were found to be here."""
     from harness.plan.sizes import solve
@@ -170,9 +168,9 @@ def _execute(specs: list[RunSpec], sizes: Sizes, loaded: LoadedSuite, store: Sto
     if not specs:
         return 0
     from harness.execute.progress import Live, key
-    from harness.isolation.pool import Pool
+    from harness.executors.pool import Pool
 
-    workers, threads, console, jobs = shared.workers, shared.threads, shared.console, []
+    threads, console, jobs = shared.threads, shared.console, []
     for spec in specs:
         size = sizes[spec.cell]
         if isinstance(size, str):
@@ -183,10 +181,12 @@ def _execute(specs: list[RunSpec], sizes: Sizes, loaded: LoadedSuite, store: Sto
     cannot = len(specs) - len(jobs)
     note = f", {cannot} unsupported" if cannot else ""
     noun = "trials" if specs[0].kind == "trial" else "runs"
-    console.print(f"{len(jobs)} {noun} to do{note}; {workers} at a time, {threads} thread(s) each", highlight=False)
+    most = min(shared.executor.capacity, len(jobs))
+    console.print(f"{len(jobs)} {noun} to do{note}; {most} at a time, {threads} thread(s) each", highlight=False)
     display = Live({key(job.spec): job.weight for job in jobs}, console, shared.loggers.event)
     with display.bars:
-        pool = Pool(**loaded.suite.limits.of_each(workers), tell=display.event_of, say=display.say)
+        limits = loaded.suite.limits
+        pool = Pool(shared.executor, limits.bounds, limits.retries, tell=display.event_of, say=display.say)
         return len(specs) - len(pool.run(jobs))
 
 

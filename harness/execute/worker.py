@@ -1,15 +1,12 @@
 """The process of one run, which trains, sends events to its parent and leaves a record."""
 
-import contextlib
 import errno
-import fcntl
 import gc
 import os
 import re
 import signal
-import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,7 @@ from typing import Any
 import torch
 
 from harness.errors import UserError
-from harness.isolation.beat import beat
+from harness.isolation import lease
 from harness.isolation.supervisor import Report
 from harness.plan.sizes import resolve_size
 from harness.records.record import Error, Metrics, Record, Status, empty_record
@@ -25,13 +22,9 @@ from harness.records.spec import RunSpec
 from harness.records.store import Store
 from harness.training.published import score_published
 from harness.training.train import Stopped, train
-from zoo import files
 from zoo.registry import load_plugin
 from zoo.size import Size
 from zoo.types import Unsupported
-
-PATIENCE = 20.0
-"""Seconds to wait for another process that works on the same run."""
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
 """Errors of the machine, whoever meets them."""
@@ -75,6 +68,10 @@ class Job:
         """
         return self.store.own_path(self.name)
 
+    def taken(self) -> bool:
+        """Whether another process makes the run."""
+        return lease.taken(self.folder)
+
     def outcome(self) -> tuple[str, Any] | None:
         """The status and the error in the run's record; None without one."""
         record = self.store.read(self.name) if self.store.made_here(self.name) else None
@@ -99,41 +96,19 @@ class Job:
         torch.set_num_threads(self.threads)
         gc.freeze()  # what was loaded so far stays: no collection has to walk it
         try:
-            with own(self.folder):
+            with lease.hold(self.folder):
                 if not self.store.made_here(self.name):
                     record = _record(self, report, lambda: stopping)
                     self.store.write(record)
                     report({"event": "end", "status": record.status, "error": record.error})
+        except lease.Taken:
+            report({"event": "taken"})
         except Stopped:
             report({"event": "lost", "message": "asked to stop from outside"})
         except (OSError, UserError) as error:
             if getattr(error, "errno", None) == errno.EMFILE:  # the model's doing: it opened them
                 raise
             report({"event": "lost", "message": str(error)})
-
-
-@contextlib.contextmanager
-def own(folder: Path) -> Iterator[None]:
-    """Hold a run's lock, which ends with this process and is not inherited; wait for an orphan to let go of it.
-
-    Raises:
-        OSError: another process works on the run.
-    """
-    path = files.inside(folder, "checkpoint", "lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o666), "w") as file:
-        end = time.monotonic() + PATIENCE
-        while True:
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                if time.monotonic() > end:
-                    raise BlockingIOError("another process works on this run") from None
-                beat()
-                time.sleep(0.1)
-        files.sweep(path.parent)
-        yield
 
 
 def _record(job: Job, report: Report, stop: Callable[[], bool]) -> Record:
@@ -163,5 +138,10 @@ def _record(job: Job, report: Report, stop: Callable[[], bool]) -> Record:
 def _status(error: Exception) -> Status:
     if isinstance(error, Unsupported):
         return "unsupported"
-    said = isinstance(error, RuntimeError) and re.search("not enough memory|can't allocate memory", str(error))
-    return "oom" if said or isinstance(error, (MemoryError, torch.OutOfMemoryError)) else "failed"
+    said = isinstance(error, RuntimeError) and re.search(_NO_MEMORY, str(error))
+    triton = type(error).__name__ == "OutOfResources"  # of its own, imported with it
+    return "oom" if said or triton or isinstance(error, MemoryError) else "failed"
+
+
+_NO_MEMORY = "not enough memory|can't allocate memory|out of memory|STATUS_ALLOC_FAILED"
+"""What torch's allocators (CPU and CUDA), CUDA itself, cuBLAS and cuDNN say."""

@@ -70,10 +70,11 @@ class Supervised:
 
     Args:
         target: called as `target(*args, report)` in the process, which ends when that returns.
+        card: the one GPU that it may see.
     """
 
-    def __init__(self, bounds: Bounds, target: Callable[..., None], *args: Any) -> None:
-        self.process, self.pipe = launch(_supervise, bounds, target, args, duplex=True)
+    def __init__(self, bounds: Bounds, target: Callable[..., None], *args: Any, card: str | None = None) -> None:
+        self.process, self.pipe = launch(_supervise, bounds, target, args, duplex=True, card=card)
         self.ended: Ended | None = None
         """Set when it has ended, unless its supervisor was killed."""
         self.gone = False

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from harness.errors import UserError
-from harness.isolation.pool import Pool
+from harness.executors.local import Local
+from harness.executors.pool import Pool
+from harness.isolation import lease
 from harness.isolation.supervisor import Report
 from harness.lm_eval.evaluate import Evaluation, check_tasks, evaluate
 from harness.plan.published_rows import open_weights
@@ -121,7 +123,8 @@ def evaluate_suite(
         elif event["event"] == "note":
             console.print(f"  {title}: {event['message']}", highlight=False, markup=False)
 
-    pool = Pool(**loaded.suite.limits.of_each(workers), tell=tell, say=console.print)
+    limits = loaded.suite.limits
+    pool = Pool(Local(workers), limits.bounds, limits.retries, tell=tell, say=console.print)
     return len(jobs) - len(pool.run(jobs))
 
 
@@ -148,6 +151,10 @@ class Questions:
         """The run's folder, to be written to."""
         return self.store.own_path(self.name)
 
+    def taken(self) -> bool:
+        """Whether another process asks it."""
+        return lease.taken(self.folder)
+
     def outcome(self) -> tuple[str, Any] | None:
         """Whether it has answered or was refused; None before."""
         record = self._record()
@@ -170,10 +177,13 @@ class Questions:
         torch.set_num_threads(1)
         terms = self.settings.terms()
         try:
-            for plugin in self.plugins:
-                load_plugin(plugin)
-            evaluation = evaluate(self._open(), list(self.names), **self.folders, **terms)
-            self.store.write(add_answers(self._record(), answers(evaluation, self.names, terms)))
+            with lease.hold(self.folder):
+                for plugin in self.plugins:
+                    load_plugin(plugin)
+                evaluation = evaluate(self._open(), list(self.names), **self.folders, **terms)
+                self.store.write(add_answers(self._record(), answers(evaluation, self.names, terms)))
+        except lease.Taken:
+            report({"event": "taken"})
         except (UserError, Unsupported) as error:
             self.fail("failed", "UserError", error.message if isinstance(error, UserError) else str(error))
 

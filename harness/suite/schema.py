@@ -20,7 +20,6 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from harness.isolation.memory import machine_memory
 from harness.isolation.supervisor import Bounds
 from harness.records.meters import METERS, StopRule
 from harness.records.spec import MATCHED, PRETRAINED, TUNABLE, EvaluateSettings, MatchRule, TrainSettings
@@ -298,11 +297,10 @@ class Limits(Strict):
     runs: Count = 100_000
     """The most runs and trials that the suite may make: beyond, it is refused."""
 
-    def of_each(self, workers: int) -> dict[str, Any]:
-        """What a `Pool` of so many runs at a time takes."""
-        memory = self.memory or machine_memory() // workers
-        bounds = Bounds(self.timeout, self.stall, memory, self.output)
-        return {"workers": workers, "bounds": bounds, "retries": self.retries}
+    @property
+    def bounds(self) -> Bounds:
+        """What each run may use."""
+        return Bounds(self.timeout, self.stall, self.memory, self.output)
 
 
 class ArchitectureEntry(Strict):
@@ -359,6 +357,8 @@ class Suite(Strict):
     """Options for every architecture that has them: `depth`, `dropout`, `heads`, …"""
     evaluate: Evaluate = Evaluate()
     limits: Limits = Limits()
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    """Where runs compute, unless `--device` says; it changes no run's id."""
     lm_eval: LmEval | None = None
     weights: Literal["keep", "drop"] = "keep"
     """Whether final runs leave their trained weights beside the record, for `eval`, `generate` and `export`."""

@@ -130,7 +130,7 @@ class Run:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "progress": asdict(self.progress),
-            "rng": torch.get_rng_state(),
+            "random": machine.random_state(self.device),
             "watch": self.watch.state(),
         }
         with files.whole(files.inside(self.folder, self._checkpoint.relative_to(self.folder))) as part:
@@ -146,7 +146,7 @@ class Run:
                 state = torch.load(file, map_location=self.device, weights_only=True)
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
-            torch.set_rng_state(state["rng"].cpu())
+            machine.set_random_state(self.device, state["random"])
             self.watch.load(state["watch"])
             saved = state["progress"]
             self.progress = Progress(**{**saved, "used": Meters(**saved["used"])})

@@ -8,7 +8,7 @@ import harness
 
 ROOT = Path(harness.__file__).parent
 STAGES = (
-    ("errors", "version", "units", "machine", "processes", "isolation"),
+    ("errors", "version", "units", "machine", "processes", "isolation", "executors"),
     *("records", "gates", "suite", "plan", "training", "lm_eval", "loggers", "execute", "stats", "board", "sharing"),
     *("bench", "catalog", "site"),
     "commands",

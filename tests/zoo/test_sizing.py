@@ -8,6 +8,7 @@ from functools import cache, partial
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import zoo
 from zoo import architectures
@@ -50,6 +51,21 @@ def test_flops_of_an_lstm_layer():
     model = zoo.build("lstm", shape=SHAPE)
     forward = 2 * B * T * (D * 4 * D + D * 4 * D) + 2 * B * T * D * V
     assert sizing.training_flops(model, lm_batch(), loss) == 3 * forward
+
+
+@pytest.mark.parametrize(("cell", "mode"), [(torch.nn.LSTM, 2), (torch.nn.GRU, 3)])
+def test_flops_of_recurrent_layers_are_those_of_the_cpu_on_cuda(cell, mode):
+    layer, x = cell(8, 12, batch_first=True), torch.randn(3, 5, 8)
+    with FlopCounterMode(display=False, custom_mapping=sizing._FORMULAS) as here:
+        layer(x)
+    layer, x, h = layer.to("meta"), x.to("meta"), torch.zeros(1, 3, 12, device="meta")
+    weights, c = list(layer.parameters()), h if cell is torch.nn.LSTM else None
+    with FlopCounterMode(display=False, custom_mapping=sizing._FORMULAS) as there:
+        torch.ops.aten._cudnn_rnn(x, weights, 4, None, h, c, mode, 12, 0, 1, True, 0.0, True, False, [], None)
+    assert there.get_total_flops() == here.get_total_flops() == 2 * 3 * 5 * (8 + 12) * 12 * (4 if c is not None else 3)
+    shapes = [list(w.shape) for w in weights]
+    backward = sizing._FORMULAS[torch.ops.aten._cudnn_rnn_backward]
+    assert backward([3, 5, 8], shapes) == backward([15, 8], shapes) == 2 * here.get_total_flops(), "packed, too"
 
 
 def test_flops_of_an_s4d_layer():

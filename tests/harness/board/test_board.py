@@ -134,6 +134,7 @@ def used(**meters):
             "used 2.4e+12 flops, more than its budget of 2e+12; budget differs from the others'",
         ),
         ({"data__fingerprint": "beef"}, "data fingerprint differs from the others'"),
+        ({"provenance__precision": "fp32"}, "precision differs from the others'"),
         ({"metrics__test": {"bits_per_byte": math.nan}}, "no finite test score"),
         ({"eligibility": Eligibility()}, "did not pass the gates"),
         ({"eligibility": CHEAT}, "failed gate causality (measured 0.3, limit 0.0001)"),
@@ -146,6 +147,11 @@ def test_one_bad_seed_unranks_the_row(three, changes, reason):
     assert row.reason == "; ".join(f"{part} (seed 1)" for part in reason.split("; "))
     assert (row.rank_low, row.low, row.letters, row.status) == (None, None, "", "ok")
     assert [r.architecture for r in made.tasks[0].rows] == ["lstm", "s4d", "pre_ln", "odd"]
+
+
+def test_a_row_whose_seeds_are_of_several_sizes_is_not_ranked(three):
+    odd = [plant("odd", s, 1.0, **({"size__width": 100} if s == 1 else {})) for s in range(3)]
+    assert rows_of(made_of([*three, *odd]))["odd"].reason == "its seeds are not of one size"
 
 
 @pytest.mark.parametrize(
@@ -254,7 +260,7 @@ def test_in_a_table_of_seconds_drift_names_the_runs_it_touched(steps, runs):
     [
         ({"provenance__hardware": "H100"}, "hardware"),
         ({"provenance__threads": 2}, "threads"),
-        ({"provenance__hardware": "H100", "provenance__precision": "fp32"}, "hardware and precision"),
+        ({"provenance__hardware": "H100", "provenance__threads": 2}, "hardware and threads"),
     ],
 )
 def test_other_machines_share_no_speed_and_no_seconds(changes, what):

@@ -7,14 +7,12 @@ import subprocess
 import sys
 import time
 
-import filelock
 import psutil
 import pytest
 
 import harness
 from harness.board.report import publish
 from harness.commands.status import status
-from harness.errors import UserError
 from harness.gates.registry import gates
 from harness.plan.expand import expand
 from harness.plan.trials import trials
@@ -99,8 +97,6 @@ def test_a_suite_from_start_to_end_and_once_more(run, quiet):
         folder = results.folder / record.run_id
         assert sorted(path.name for path in folder.iterdir()) == ["curve.jsonl", "model", "record.json"]
     assert json.loads((results.folder / "baselines.json").read_text())
-    with filelock.FileLock(results.folder / ".lock", blocking=False):
-        pass  # free again
 
     again = run(seeds=[0])
     assert again.ran == 0
@@ -199,12 +195,6 @@ def test_a_sampled_suite_goes_on_with_the_same_trials_when_some_are_lost(run, su
         assert {r.run_id for r in store.records()} == set(records)
 
 
-def test_one_suite_is_run_by_one_process_at_a_time(run, tmp_path):
-    (tmp_path / "tiny").mkdir()
-    with filelock.FileLock(tmp_path / "tiny" / ".lock"), pytest.raises(UserError, match="another zoobench"):
-        run()
-
-
 LONG = {
     "plugins": ["mine.py"],
     "architectures": ["slow"],
@@ -258,3 +248,16 @@ def test_a_run_that_loses_its_parent_leaves_no_orphan_and_goes_on_later(how, run
     assert len(record.segments) == 2
     assert 0 < record.segments[1].from_step < 60
     assert not list(tmp_path.glob("tiny/*/checkpoint"))
+
+
+@pytest.mark.slow
+def test_two_share_a_suite_and_make_no_run_twice(run, suite, tmp_path):
+    several = {**LONG, "seeds": [0, 1, 2]}
+    other = start(suite(**several), tmp_path)
+    try:
+        wait_for(lambda: list(tmp_path.glob("tiny/*/checkpoint/state.pt")))
+        records = run(1, **several).records
+    finally:
+        other.communicate(timeout=300)
+    assert other.returncode == 0
+    assert [(record.status, len(record.segments)) for record in records] == [("ok", 1)] * 3

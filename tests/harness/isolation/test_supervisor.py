@@ -7,8 +7,9 @@ import time
 import psutil
 import pytest
 
-from harness.execute import worker
-from harness.isolation import memory
+from harness.executors.local import Local
+from harness.executors.pool import Pool
+from harness.isolation import lease, memory
 from harness.isolation.attempt import Unanswered, attempt
 from harness.isolation.output import Output
 from harness.isolation.supervisor import Bounds, Ended, Supervised
@@ -47,6 +48,15 @@ def prints(report):
     os.write(1, b" last")
 def adds(one, other): return one + other
 def sleeps(): time.sleep(600)
+
+class Sees:
+    def __init__(self, name, folder): self.name, self.folder, self.done = name, folder, folder / name
+    def outcome(self): return ("ok", None) if self.done.exists() else None
+    def taken(self): return False
+    def work(self, report):
+        report({"event": "sees", "card": os.environ["CUDA_VISIBLE_DEVICES"]})
+        time.sleep(0.1)
+        self.done.touch()
 """
 
 
@@ -133,6 +143,28 @@ def test_a_call_that_may_never_return_is_bounded(start):
         attempt(planted_faults.adds, 1, "a", seconds=60)
 
 
+def test_each_of_two_jobs_at_a_time_has_a_card_to_itself(start, tmp_path):
+    import planted_faults
+
+    now, seen = {}, []
+
+    def tell(job, event):
+        if event["event"] == "sees":
+            assert event["card"] not in now.values()
+            now[job.name] = event["card"]
+            seen.append(event["card"])
+        else:
+            assert event == {"event": "end", "status": "ok", "error": None}
+            del now[job.name]
+
+    jobs = [planted_faults.Sees(str(number), tmp_path) for number in range(6)]
+    executor = Local(2)
+    executor.cards = ["3", "GPU-b"]
+    assert not Pool(executor, Bounds(), 0, tell=tell, say=print).run(jobs)
+    assert len(seen) == 6
+    assert {*seen} == {"3", "GPU-b"}
+
+
 def test_the_kernel_s_word_is_read(tmp_path):
     (tmp_path / "memory.events").write_text("low 0\noom 3\noom_kill 2\noom_group_kill 0\n")
     assert memory.kills(tmp_path) == 2
@@ -140,17 +172,31 @@ def test_the_kernel_s_word_is_read(tmp_path):
 
 
 def test_a_run_is_worked_on_by_one_process_and_a_dead_one_holds_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(worker, "PATIENCE", 0.3)
+    monkeypatch.setattr(lease, "PATIENCE", 0.3)
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
-        with worker.own(tmp_path):
+        with lease.hold(tmp_path):
             os.write(write, b"!")
             time.sleep(600)
     os.read(read, 1)
-    with pytest.raises(BlockingIOError, match="another process"), worker.own(tmp_path):
+    with pytest.raises(lease.Taken), lease.hold(tmp_path):
         pass
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    with worker.own(tmp_path):
+    with lease.hold(tmp_path):
         pass
+
+
+def test_the_lease_of_another_host_is_held_by_its_heartbeat(tmp_path, monkeypatch):
+    monkeypatch.setattr(lease, "PATIENCE", 0.1)
+    with lease.hold(tmp_path):
+        pass
+    (tmp_path / "checkpoint" / "lock").write_text("elsewhere 7\n")  # where the kernel does not tell
+    assert lease.taken(tmp_path)
+    with pytest.raises(lease.Taken), lease.hold(tmp_path):
+        pass
+    os.utime(tmp_path / "checkpoint" / "lock", (0, time.time() - 2 * lease.STALE))
+    assert not lease.taken(tmp_path)
+    with lease.hold(tmp_path):
+        assert (tmp_path / "checkpoint" / "lock").read_text().split()[1] == str(os.getpid())

@@ -14,6 +14,7 @@ from harness.plan.expand import expand
 from harness.plan.sizes import build_model, count_runs, examples_of, solve, step_flops
 from harness.records.spec import Cell, RunSpec
 from harness.suite.loaded import LoadedSuite
+from harness.training.optimizer import adamw, descend
 from harness.units import clock, short
 from tasks.base import Task
 from zoo import size as sizing
@@ -66,9 +67,14 @@ def _measure(spec: RunSpec, task: Task, size: sizing.Size) -> dict[str, Any]:
     examples = examples_of(spec, task)
     batch = task.batch("train", 0, spec.seed, size=examples).tensors(device)
     model = build_model(spec, task, size).to(device)
-    flops = step_flops(spec, task, model)
-    with machine.autocast(device, machine.resolve_precision(spec.train.precision, device)):
-        seconds = min(timeit.repeat(lambda: task.loss(model(batch), batch).backward(), number=1, repeat=4))
+    flops, train = step_flops(spec, task, model), spec.train
+    optimizer = adamw(model, lr=0.0, betas=train.betas, weight_decay=train.weight_decay)
+
+    def step() -> None:
+        autocast = machine.autocast(device, machine.resolve_precision(train.precision, device))
+        descend(model, batch, task.loss, optimizer, autocast=autocast, clip=train.clip)
+
+    seconds = min(timeit.repeat(step, number=1, repeat=4))
     cost = {"tokens": examples * task.train_length, "steps": 1, "flops": flops, "seconds": seconds}
     steps = max(1, int(spec.stop.limit / cost[spec.stop.meter]))
     return {meter: steps * value for meter, value in cost.items()}
