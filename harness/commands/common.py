@@ -114,15 +114,10 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 def print_json(data: Any) -> None:
-    """JSON on standard output, with null for NaN; what would command a terminal is escaped."""
-    import json
-    import re
-
+    """JSON on standard output, with null for NaN."""
     from harness.records.files import to_json
 
-    hidden = re.compile(r"[^\n -~]")
-    text = hidden.sub(lambda c: c[0] if c[0].isprintable() else json.dumps(c[0])[1:-1], to_json(data))
-    click.echo(text, nl=False)
+    click.echo(to_json(data), nl=False)
 
 
 def console(*, stderr: bool = False) -> Console:

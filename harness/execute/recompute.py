@@ -4,15 +4,18 @@ import json
 import math
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
+import torch
+
+from harness import machine
 from harness.errors import UserError
 from harness.execute.rerun import TOLERANCE, compare
 from harness.plan.expand import plugin_digest
@@ -21,6 +24,7 @@ from harness.plan.wanted import foreign, wanted
 from harness.records.checks import FIRST_COMMITS, Problem, close, stream_by_step
 from harness.records.files import read_json
 from harness.records.find import MODEL
+from harness.records.meters import Meters
 from harness.records.record import Metrics, Record, Scores
 from harness.records.spec import RunSpec
 from harness.records.store import Store, baseline_key
@@ -28,10 +32,9 @@ from harness.records.stream_hash import extend_hash
 from harness.records.together import Odd
 from harness.suite.load import load as load_suite
 from harness.training.evaluate import evaluate
+from harness.training.optimizer import adamw, descend, set_lr
 from harness.training.overrides import overrides_of
-from harness.training.run import Run
-from harness.training.train import Diverged
-from harness.training.train import step as train_step
+from harness.training.schedule import schedule
 from tasks.base import DataError, Split, Task
 from zoo import cache
 from zoo.contract import Model
@@ -89,8 +92,11 @@ class Recompute:
                 self.left_out["too large to be made here"] += 1
                 return
             found = [*self._data(record, task), *self._model(record, task)]
-            yield from found or self._start(record, task)
-            yield from self._weights(record, task, folder)
+            yield from found
+            ended = not found and (yield from self._start(record, task))
+            weighed = yield from self._weights(record, task, folder)
+            if record.metrics.valid and not (found or ended or weighed):
+                self.left_out["scores without weights, of runs too long to be trained anew; see --rerun"] += 1
             yield from self._baselines(record, task, folder)
         except DataError as error:
             self.left_out[str(error)] += 1
@@ -173,49 +179,61 @@ class Recompute:
             self._models[key] = flops, [one.to_dict() for one in overrides_of(model, spec.options)]
         return self._models[key]
 
-    def _start(self, record: Record, task: Task) -> Iterator[Problem]:
-        """The first steps, trained anew, lose what the curve says; a run that ends within them, ends as it says."""
-        rule, made, most = record.spec.stop, record.provenance, STEPS * (8 if self.full else 1)
+    def _start(self, record: Record, task: Task) -> Generator[Problem, None, bool]:
+        """The first steps, trained anew, lose what the curve says; a run that ends within them, ends as it says.
+
+        Returns whether there was anything to find out about how it ends.
+        """
+        rule, most = record.spec.stop, STEPS * (8 if self.full else 1)
         after = record.curve[0].steps if record.curve else 1
         if not record.digest or rule is None or rule.meter == "seconds" or after > most:
-            return
-        run = self._run(record, task)
-        if run is None:
-            return
-        used, due = run.progress.used, {point.steps: point.loss for point in record.curve}
-        most = min(most, most // STEPS * WORK // run.step_cost.flops)
-        near = RESCORED if (made.device, run.device.type, made.precision) == ("cpu", "cpu", "fp32") else 2 * TOLERANCE
-        run.model.train()
-        while used.steps < most and not rule.done(used, run.step_cost):
+            return False
+        size = self._size_of(record, task)
+        if size is None:
+            return False
+        run, due, since = self._begun(record, task, size), {point.steps: point.loss for point in record.curve}, []
+        most = min(most, most // STEPS * WORK // run.cost.flops)
+        near = RESCORED if (record.provenance.device, run.precision) == ("cpu", "fp32") else 2 * TOLERANCE
+        while run.used.steps < most and not rule.done(run.used, run.cost):
             try:
-                train_step(run, task.batch("train", used.steps, record.spec.seed, size=run.examples))
+                since.append(run.step())
             except Exception as error:
-                if record.status != ("diverged" if isinstance(error, Diverged) else "failed"):
-                    yield "curve", f"its training ends here after {used.steps} steps: {error}"
-                return
-            known, mean = due.get(used.steps), run.progress.loss_sum / run.progress.loss_steps
-            if used.steps in due and not math.isclose(mean, known or math.nan, rel_tol=near):
-                yield "curve", f"loses {mean:g} by step {used.steps} here, not {known}"
-                return
-            if used.steps in due:
-                run.progress.loss_sum, run.progress.loss_steps = 0.0, 0
-        if rule.done(used, run.step_cost):
-            yield from _ended(run, record)
+                if record.status not in ("diverged", "failed"):
+                    yield "curve", f"its training ends here after {run.used.steps} steps: {error}"
+                return True
+            if run.used.steps in due:
+                known, mean = due[run.used.steps], sum(since) / len(since)
+                if known is None or not math.isclose(mean, known, rel_tol=near):
+                    yield "curve", f"loses {mean:g} by step {run.used.steps} here, not {known}"
+                    return True
+                since.clear()
+        if not rule.done(run.used, run.cost):
+            return False
+        if record.status != "ok":
+            yield "record", f"its status is {record.status}; here it ends well"
+            return True
+        for split in ("tune", "valid", "test"):
+            scores = self._scored(record.spec, task, run.model, split) if record.metrics.on(split) else {}
+            for name, value in record.metrics.on(split).items():
+                if value is not None and not math.isclose(value, scores[name], rel_tol=TOLERANCE, abs_tol=TOLERANCE):
+                    yield "scores", f"{name} is {scores[name]:g} on {split} here, not {value:g}"
+        return True
 
-    def _run(self, record: Record, task: Task) -> Run | None:
-        """A run before its first step, at the record's size and precision; None where it cannot be, or is no matter."""
-        spec, made, size = record.spec, record.provenance, record.size
-        assert spec.train is not None
+    def _size_of(self, record: Record, task: Task) -> Size | None:
+        """The size of a run that began, as its record has it or as it is solved here; None of any other."""
+        size = record.size
         if record.status == "failed":
-            known = known_size(spec, task, self._known)
-        elif record.status in ("ok", "diverged") and size is not None:
-            counts = size.params, size.params_non_embedding, size.state_bytes
-            known = Size(size.width, size.depth, *counts)
-        else:
+            known = known_size(record.spec, task, self._known)
+            return None if isinstance(known, str) else known
+        if record.status not in ("ok", "diverged") or size is None:
             return None
-        spec = spec.replace(train=spec.train.replace(precision=made.precision or spec.train.precision))
-        with TemporaryDirectory() as folder:
-            return None if isinstance(known, str) else Run(spec, task, known, Path(folder), lambda event: None)
+        return Size(size.width, size.depth, size.params, size.params_non_embedding, size.state_bytes)
+
+    def _begun(self, record: Record, task: Task, size: Size) -> "_Begun":
+        examples = examples_of(record.spec, task)
+        tokens = self._tokens(task, record.spec.seed, examples)
+        flops = round(self._built(record.spec, task, size)[0] * tokens)
+        return _Begun(record, task, build_model(record.spec, task, size), examples, Meters(tokens, 1, flops))
 
     def suite(self, described: Mapping[str, Any], records: Sequence[Record]) -> Iterator[Odd]:
         """Records of one run that differ, those of no run of the suite as its text has it, and what its rows lack."""
@@ -241,17 +259,17 @@ class Recompute:
         if lacking := [spec for run_id, spec in runs.items() if run_id not in own and spec.cell in rows]:
             yield digested[0], "suite", f"{len(lacking)} runs of its rows are not here, such as {lacking[0].title()}"
 
-    def _weights(self, record: Record, task: Task, folder: Path | None) -> Iterator[Problem]:
-        """Weights that lie beside a record give its scores."""
+    def _weights(self, record: Record, task: Task, folder: Path | None) -> Generator[Problem, None, bool]:
+        """Weights that lie beside a record give its scores; returns whether there are any."""
         if folder is None or record.status != "ok" or not (folder / MODEL / "zoo.json").is_file():
-            return
+            return False
         made, spec = read_json(folder / MODEL / "zoo.json"), record.spec
         shape = dict(made.get("shape") or {})
         theirs = [made.get("architecture"), made.get("role"), made.get("options"), *map(shape.get, ("width", "depth"))]
         size = record.size and [record.size.width, record.size.depth or None]
         if json.dumps(theirs) != json.dumps([spec.architecture, spec.role, own_options(spec), *(size or ())]):
             yield "weights", "are another model's"  # which is not built: it may be of any size
-            return
+            return True
         model = load(folder / MODEL, kind="zoo")
         for split in ("valid", "test"):
             scores = self._scored(record.spec, task, model, split)
@@ -259,6 +277,7 @@ class Recompute:
                 here = scores.get(name, math.nan)
                 if value is not None and not math.isclose(value, here, rel_tol=RESCORED, abs_tol=RESCORED):
                     yield "weights", f"give {name} {here:g} on {split}, not {value:g}"
+        return True
 
     def _baselines(self, record: Record, task: Task, folder: Path | None) -> Iterator[Problem]:
         """The baselines beside a run's suite are those of its task; of texts, which take a minute, if all is asked."""
@@ -285,16 +304,32 @@ class Recompute:
         return evaluate(model, task, split, size=size, limit=spec.evaluate.limit(split))
 
 
-def _ended(run: Run, record: Record) -> Iterator[Problem]:
-    """How a run ended here, against what its record says."""
-    if record.status != "ok":
-        yield "record", f"its status is {record.status}; here it ends well"
-        return
-    for split in ("tune", "valid", "test"):
-        for name, value in record.metrics.on(split).items():
-            here = run.score(split)[name]
-            if value is not None and not math.isclose(value, here, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
-                yield "scores", f"{name} is {here:g} on {split} here, not {value:g}"
+class _Begun:
+    """A run from its first step on, on the CPU, without what a runner adds: gates, clocks, checkpoints."""
+
+    def __init__(self, record: Record, task: Task, model: Model, examples: int, cost: Meters) -> None:
+        assert record.spec.train is not None
+        assert record.spec.stop is not None
+        self.settings, self.rule, self.seed = record.spec.train, record.spec.stop, record.spec.seed
+        self.task, self.model, self.examples, self.cost, self.used = task, model.train(), examples, cost, Meters()
+        self.precision = record.provenance.precision or "fp32"
+        train = self.settings
+        self.optimizer = adamw(model, lr=train.lr, betas=train.betas, weight_decay=train.weight_decay)
+        self.loss = partial(task.loss, label_smoothing=model.recipe.label_smoothing)
+
+    def step(self) -> float:
+        """Make one step as `harness.training.train` does; its loss."""
+        used, cost, train = self.used, self.cost, self.settings
+        ahead = min(1.0, self.rule.progress(used) + cost.of(self.rule.meter) / self.rule.limit)
+        shape = self.model.recipe.schedule or train.schedule
+        set_lr(self.optimizer, schedule(shape, ahead, warmup=train.warmup, final=train.final_lr))
+        batch = self.task.batch("train", used.steps, self.seed, size=self.examples).tensors("cpu")
+        autocast = machine.autocast(torch.device("cpu"), self.precision)
+        value, norm = descend(self.model, batch, self.loss, self.optimizer, autocast=autocast, clip=train.clip)
+        if not math.isfinite(value + norm):
+            raise FloatingPointError(f"loss {value}, gradient norm {norm}")
+        self.used = Meters(used.tokens + cost.tokens, used.steps + 1, used.flops + cost.flops)
+        return value
 
 
 def _too_large(record: Record, task: Task) -> bool:

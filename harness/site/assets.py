@@ -7,6 +7,7 @@ from pathlib import Path
 
 from harness.board.looks import theme
 from harness.records.files import write_page
+from harness.version import installed
 from zoo import cache, files
 
 
@@ -29,7 +30,7 @@ def _vega() -> str:
     """The bundle of Vega-Lite, kept in the user's cache, as it takes seconds to make."""
     import vl_convert
 
-    kept = cache.home() / f"vega-{vl_convert.__version__}.js"
+    kept = cache.home() / f"vega-{installed('vl-convert-python')}.js"
     with suppress(OSError, RuntimeError, UnicodeDecodeError):
         return files.read_text(kept.expanduser())
     bundle: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]

@@ -27,10 +27,10 @@ class _Own(SimpleHTTPRequestHandler):
                 raise ValueError("pages from elsewhere could read ours")
             page = asked / "index.html" if asked.is_dir() else asked
             files.inside(Path(self.directory), page.relative_to(self.directory))
+            return super().send_head()
         except (OSError, ValueError):
             self.send_error(HTTPStatus.FORBIDDEN)
             return None
-        return super().send_head()
 
     def log_message(self, format: str, *args: object) -> None:
         pass
