@@ -66,7 +66,7 @@ def launch(target: Callable[..., None], *args: Any, duplex: bool = False, card: 
     """A fresh process running `target(*args, pipe)` on the device chosen here, and our end of the pipe.
 
     Args:
-        card: the one GPU that it may see, of `machine.cards`.
+        card: the GPU that it may see, of `machine.cards`, or several with commas between.
     """
     from harness import machine
 

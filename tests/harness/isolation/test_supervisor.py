@@ -114,9 +114,7 @@ def test_memory_is_bounded_by_a_control_group_or_else_by_each_process(start, mon
     assert ended in (Ended(-signal.SIGKILL, "memory"), Ended(1, "")), "killed by the kernel, or a MemoryError"
 
 
-@pytest.mark.parametrize(
-    ("most", "said"), [(None, "its share of the machine's memory"), (2 * 10**9, "2GB of memory")]
-)
+@pytest.mark.parametrize(("most", "said"), [(None, "its share of the machine's memory"), (2 * 10**9, "2GB of memory")])
 def test_who_is_killed_for_memory_is_told_how_much_it_had(most, said):
     status, message = pool._failure(Ended(-signal.SIGKILL, "memory"), Bounds(memory=most))
     assert status == "oom"
