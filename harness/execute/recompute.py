@@ -34,8 +34,8 @@ from harness.training.evaluate import evaluate
 from harness.training.optimizer import adamw, descend, set_lr
 from harness.training.overrides import overrides_of
 from harness.training.schedule import schedule
+from tasks import parts
 from tasks.base import DataError, Split, Task
-from tasks.parts import split
 from zoo import cache
 from zoo.contract import Model
 from zoo.published import load
@@ -324,9 +324,9 @@ class _Begun:
         shape = self.model.recipe.schedule or train.schedule
         set_lr(self.optimizer, schedule(shape, ahead, warmup=train.warmup, final=train.final_lr))
         batch = self.task.batch("train", used.steps, self.seed, size=self.examples).tensors("cpu")
-        parts = split(batch, train.accumulate)
+        own = parts.split(batch, train.accumulate)
         autocast = machine.autocast(torch.device("cpu"), self.precision)
-        value, norm = descend(self.model, parts, self.loss, self.optimizer, autocast=autocast, clip=train.clip)
+        value, norm = descend(self.model, own, self.loss, self.optimizer, autocast=autocast, clip=train.clip)
         if not math.isfinite(value + norm):
             raise FloatingPointError(f"loss {value}, gradient norm {norm}")
         self.used = Meters(used.tokens + cost.tokens, used.steps + 1, used.flops + cost.flops)
