@@ -85,6 +85,8 @@ def native_bf16(device: torch.device) -> bool:
     """Whether bfloat16 matrix products run in hardware, rather than being emulated."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
+    if platform.machine() in ("aarch64", "arm64"):  # elsewhere oneDNN counts emulation; a Mac's torch is without it
+        return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return bool(probe and probe())
 

@@ -26,6 +26,8 @@ def context() -> Any:
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**31 - 1))
     # OpenMP's idle threads wait busily for milliseconds, on the cores that our compiled loops then want (libgomp)
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    # it begins as `python -c`, which looks for multiprocessing itself in the working directory first (Python 3.11)
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # else asking for GPUs loads CUDA, and forks break
     server = multiprocessing.get_context("forkserver")
     # AdamW's first step imports torch._dynamo, 800 modules: here once for all runs

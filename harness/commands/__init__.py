@@ -18,7 +18,7 @@ GROUPS = {
     "Read": ("board", "site", "plot", "compare", "query"),
     "Publish": ("publish", "submit", "review", "merge", "verify"),
     "Architectures, tasks, data": ("ls", "show", "check", "new", "fetch"),
-    "Models and machines": ("bench", "generate", "eval", "export", "doctor"),
+    "Models and machines": ("bench", "generate", "eval", "export", "warm", "doctor"),
 }
 """In the order of `--help`; the file of a verb's name holds its `command`."""
 VERBS = tuple(verb for verbs in GROUPS.values() for verb in verbs)

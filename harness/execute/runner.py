@@ -109,7 +109,8 @@ def run_suite(
         done = choose([spec for spec in finals if spec.cell not in lost], _records(tries, store))
         store.describe(loaded.described([*tries, *done]))
         ran += _execute(_missing(done, store), sizes, loaded, store, shared)
-        without = len(finals) - len(_records(done, store))
+        made = _records(done, store)
+        without = len(finals) - len(made)
         if without:
             console.print(f"{without} run(s) were lost, not by their models' fault; the same command makes them")
         elif not ran:
@@ -123,8 +124,9 @@ def run_suite(
         if loaded.suite.lm_eval is not None:
             from harness.lm_eval.evaluate_runs import evaluate_suite
 
-            ran += evaluate_suite(loaded, _records(done, store), store, workers, console)
-    return Ran(loaded, store.folder, _records(done, store), ran, without)
+            ran += evaluate_suite(loaded, made, store, workers, console)
+            made = _records(done, store)
+    return Ran(loaded, store.folder, made, ran, without)
 
 
 def current(loaded: LoadedSuite, store: Store) -> list[Record]:

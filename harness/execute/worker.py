@@ -23,6 +23,7 @@ from harness.records.store import Store
 from harness.training.distributed import ONE_DEVICE, CannotShard, OneDevice, on_ranks
 from harness.training.published import score_published
 from harness.training.train import Stopped, train
+from zoo.ops import forms
 from zoo.registry import load_plugin
 from zoo.size import Size
 from zoo.types import Unsupported
@@ -104,6 +105,7 @@ class Job:
 
         signal.signal(signal.SIGTERM, stop)
         torch.set_num_threads(self.threads)
+        forms.on_compile.append(lambda: report({"event": "compiling"}))
         gc.freeze()  # what was loaded so far stays: no collection has to walk it
         try:
             with lease.hold(self.folder):
