@@ -9,6 +9,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from hashlib import blake2b
 from itertools import pairwise
 from pathlib import Path
