@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # `python -m harness` would look for typing in the working directory
 if TYPE_CHECKING:
+    from typing import Any
+
     from harness.board.results import Results, run
     from harness.records.frames import curves, results
 

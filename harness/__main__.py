@@ -2,9 +2,8 @@
 
 import os
 import sys
-from pathlib import Path
 
-if sys.path[0] in ("", os.getcwd()) and Path.cwd() != Path(__file__).resolve().parents[1]:
+if sys.path[0] in ("", os.getcwd()) and os.getcwd() != os.path.dirname(os.path.dirname(os.path.realpath(__file__))):
     del sys.path[0]
 
 from harness.commands import entry

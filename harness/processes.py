@@ -26,6 +26,8 @@ def context() -> Any:
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**31 - 1))
     # OpenMP's idle threads wait busily for milliseconds, on the cores that our compiled loops then want (libgomp)
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    # it begins as `python -c`, which looks for multiprocessing itself in the working directory first (Python 3.11)
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # else asking for GPUs loads CUDA, and forks break
     server = multiprocessing.get_context("forkserver")
     # AdamW's first step imports torch._dynamo, 800 modules: here once for all runs
@@ -64,7 +66,7 @@ def launch(target: Callable[..., None], *args: Any, duplex: bool = False, card: 
     """A fresh process running `target(*args, pipe)` on the device chosen here, and our end of the pipe.
 
     Args:
-        card: the one GPU that it may see, of `machine.cards`.
+        card: the GPU that it may see, of `machine.cards`, or several with commas between.
     """
     from harness import machine
 

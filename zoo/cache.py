@@ -30,9 +30,13 @@ def kept() -> Iterator[dict[str, Any]]:
             _write(path, {"sources": sources, "known": known})
 
 
+def home() -> Path:
+    """The user's folder of what can be made again."""
+    return Path(os.environ.get("ZOOBENCH_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "zoobench"))
+
+
 def _path() -> Path:
-    home = os.environ.get("ZOOBENCH_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "zoobench")
-    return Path(home, "models.json")
+    return home() / "models.json"
 
 
 @cache

@@ -39,7 +39,7 @@ def command(
     from harness.records.find import open_model
     from zoo.generate import stream_text
 
-    written: list[str] = []
+    written, screen = list[str](), sys.stdout.isatty()
     try:
         if prompt == "-":
             prompt = sys.stdin.buffer.read().decode()
@@ -47,7 +47,7 @@ def command(
         for piece in stream_text(model, prompt, **sampling):
             written.append(piece)
             if not as_json:
-                click.echo(printable_lines(piece), nl=False)
+                click.echo(printable_lines(piece) if screen else piece, nl=False)
     except ValueError as error:
         raise UserError(str(error), key=reference) from None
     except KeyboardInterrupt:

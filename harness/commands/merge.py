@@ -49,6 +49,7 @@ def command(
     rank, or with --rerun `reviewed`.
     """
     from harness.commands.review import print_review
+    from harness.errors import printable
     from harness.sharing.merge import merge
 
     shown = console(stderr=as_json)
@@ -59,6 +60,6 @@ def command(
         for review in done.reviews:
             print_review(review)
         for line in done.kept:
-            click.echo(line)
+            click.echo(printable(line))
         click.echo(f"{done.added} runs added to {done.folder}" if done.accepted else "nothing was merged")
     sys.exit(0 if done.accepted else 1)

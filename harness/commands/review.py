@@ -64,5 +64,7 @@ def command(
 
 def print_review(found: Review) -> None:
     """A line for each run that was made again, one for each finding, and the verdict."""
+    from harness.errors import printable
+
     for line in [*found.again, *found.findings, found]:
-        click.echo(str(line))
+        click.echo(printable(str(line)))

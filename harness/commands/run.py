@@ -126,6 +126,7 @@ def _keep(loaded: LoadedSuite, root: Path | None) -> None:
     from harness.records.files import write_atomic
     from harness.records.store import Store
 
-    folder = Store(loaded.name, root).folder
-    if folder.is_dir():
-        write_atomic(folder / "suite.yaml", yaml.safe_dump(loaded.source.data, sort_keys=False, allow_unicode=True))
+    store = Store(loaded.name, root)
+    if store.folder.is_dir():
+        text = yaml.safe_dump(loaded.source.data, sort_keys=False, allow_unicode=True)
+        write_atomic(store.own_path("suite.yaml"), text)

@@ -47,7 +47,7 @@ def command(
 
     screen = console(stderr=True)
     with screen.status("") as status, Recompute(plugins, full=full) as deeper:
-        found, records = verify(_path(path, root), deeper, status.update)
+        found, records = verify(_path(path, root), deeper, status.update, deeper.suite)
     signed, wrong = _signatures(Path(path))
     found, again = found + wrong, []
     if rerun and not found:

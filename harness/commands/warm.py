@@ -1,13 +1,15 @@
 """`zoobench warm`."""
 
 from contextlib import suppress
+from functools import partial
 
 import click
 
 from harness.commands.common import console
 from harness.errors import UserError
+from zoo.types import Role
 
-ROLES = ("lm", "classify", "masked")
+ROLES: tuple[Role, ...] = ("lm", "classify", "masked")
 """What one input makes: other roles run the same loops."""
 
 
@@ -36,7 +38,7 @@ def command(names: tuple[str, ...]) -> None:
     with console().status("starting") as status:
         for i, name in enumerate(every, start=1):
             status.update(f"{name} ({i} of {len(every)}; {len(compiled)} loops compiled)")
-            forms.on_compile[:] = [lambda name=name: compiled.append(name)]
+            forms.on_compile[:] = [partial(compiled.append, name)]
             _run(name)
     click.echo(f"{len(compiled)} loops compiled; machine code is kept in {cache.folder() or 'no folder: see above'}")
 
@@ -48,6 +50,7 @@ def _run(name: str) -> None:
     from harness import machine
     from harness.bench.subject import Subject, loss
     from harness.training.optimizer import descend
+    from tasks.parts import Part
     from zoo import Unsupported, architectures
 
     depth, device = 2 * len(architectures.recipe(name).mixers), torch.device("cpu")
@@ -57,7 +60,7 @@ def _run(name: str) -> None:
             model, batch = subject.build(device), subject.example()
             optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
             for precision, dtype in (("fp32", torch.float32), ("bf16", torch.float32), ("fp32", torch.float64)):
-                model.to(dtype)  # the gates of a run compute in float64
-                descend(model.train(), batch, loss, optimizer, autocast=machine.autocast(device, precision), clip=1.0)
+                model.train().to(dtype)  # the gates of a run compute in float64
+                descend(model, [Part(batch)], loss, optimizer, autocast=machine.autocast(device, precision), clip=1.0)
                 with torch.no_grad(), machine.autocast(device, precision):
                     model.eval()(batch)

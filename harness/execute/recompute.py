@@ -1,26 +1,40 @@
-"""What a record implies about data, models and weights, made anew and compared: everything but the training."""
+"""What a record implies about data, models, weights and the first steps, made anew and compared."""
 
 import json
 import math
 import os
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import torch
+
+from harness import machine
+from harness.errors import UserError
+from harness.execute.rerun import TOLERANCE, compare
 from harness.plan.expand import plugin_digest
 from harness.plan.sizes import build_model, examples_of, known_size, own_options, step_flops
+from harness.plan.wanted import foreign, wanted
 from harness.records.checks import FIRST_COMMITS, Problem, close, stream_by_step
 from harness.records.files import read_json
+from harness.records.meters import Meters
 from harness.records.record import Metrics, Record, Scores
 from harness.records.spec import RunSpec
 from harness.records.store import MODEL, Store, baseline_key
 from harness.records.stream_hash import extend_hash
+from harness.records.together import Odd
+from harness.suite.load import load as load_suite
 from harness.training.evaluate import evaluate
+from harness.training.optimizer import adamw, descend, set_lr
 from harness.training.overrides import overrides_of
+from harness.training.schedule import schedule
+from tasks import parts
 from tasks.base import DataError, Split, Task
 from zoo import cache
 from zoo.contract import Model
@@ -28,7 +42,9 @@ from zoo.published import load
 from zoo.size import Size, measure
 
 STEPS = 32
-"""Steps whose batches are made anew, unless all are; the stream is one chain of hashes, so they are the first ones."""
+"""Steps that are made anew: of the batches these first ones, unless all are, as the stream is one chain of hashes."""
+WORK = 1 << 36
+"""FLOPs that training them may take; eight times as many, of both, where all is asked."""
 LARGEST = 1 << 26
 """Parameters, tokens of a step, and examples, beyond which nothing is made for a record; and layers, times 2^16."""
 RESCORED = 1e-3
@@ -40,7 +56,7 @@ class Recompute:
 
     Args:
         plugins: the plug-ins that were imported, by path or module. full: make all batches anew, not the first ones,
-            solve every size, and score the baselines of texts.
+            train longer, solve every size, and score the baselines of texts.
     """
 
     def __init__(self, plugins: Sequence[str] = (), *, full: bool = False) -> None:
@@ -75,9 +91,12 @@ class Recompute:
             if _too_large(record, task):
                 self.left_out["too large to be made here"] += 1
                 return
-            yield from self._data(record, task)
-            yield from self._model(record, task)
-            yield from self._weights(record, task, folder)
+            found = [*self._data(record, task), *self._model(record, task)]
+            yield from found
+            ended = not found and (yield from self._start(record, task))
+            weighed = yield from self._weights(record, task, folder)
+            if record.metrics.valid and not (found or ended or weighed):
+                self.left_out["scores without weights, of runs too long to be trained anew; see --rerun"] += 1
             yield from self._baselines(record, task, folder)
         except DataError as error:
             self.left_out[str(error)] += 1
@@ -104,7 +123,7 @@ class Recompute:
         tokens = self._tokens(task, spec.seed, size)
         if used.tokens != used.steps * tokens:
             yield "budget", f"{used.tokens} tokens in {used.steps} steps of {tokens}"
-        if str(record.provenance.commit).startswith(FIRST_COMMITS):
+        if not record.digest and str(record.provenance.commit).startswith(FIRST_COMMITS):
             self.left_out["made by code whose images and texts were hashed in another way"] += 1
             return
         made = self._stream(task, spec.seed, size, used.steps if self.full else min(used.steps, STEPS))
@@ -160,17 +179,97 @@ class Recompute:
             self._models[key] = flops, [one.to_dict() for one in overrides_of(model, spec.options)]
         return self._models[key]
 
-    def _weights(self, record: Record, task: Task, folder: Path | None) -> Iterator[Problem]:
-        """Weights that lie beside a record give its scores."""
-        if folder is None or record.status != "ok" or not (folder / MODEL / "zoo.json").is_file():
+    def _start(self, record: Record, task: Task) -> Generator[Problem, None, bool]:
+        """The first steps, trained anew, lose what the curve says; a run that ends within them, ends as it says.
+
+        Returns whether there was anything to find out about how it ends.
+        """
+        rule, most = record.spec.stop, STEPS * (8 if self.full else 1)
+        after = record.curve[0].steps if record.curve else 1
+        if not record.digest or rule is None or rule.meter == "seconds" or after > most:
+            return False
+        size = self._size_of(record, task)
+        if size is None:
+            return False
+        run, due, since = self._begun(record, task, size), {point.steps: point.loss for point in record.curve}, []
+        most = min(most, most // STEPS * WORK // run.cost.flops)
+        near = RESCORED if (record.provenance.device, run.precision) == ("cpu", "fp32") else 2 * TOLERANCE
+        while run.used.steps < most and not rule.done(run.used, run.cost):
+            try:
+                since.append(run.step())
+            except Exception as error:
+                if record.status not in ("diverged", "failed"):
+                    yield "curve", f"its training ends here after {run.used.steps} steps: {error}"
+                return True
+            if run.used.steps in due:
+                known, mean = due[run.used.steps], sum(since) / len(since)
+                if known is None or not math.isclose(mean, known, rel_tol=near):
+                    yield "curve", f"loses {mean:g} by step {run.used.steps} here, not {known}"
+                    return True
+                since.clear()
+        if not rule.done(run.used, run.cost):
+            return False
+        if record.status != "ok":
+            yield "record", f"its status is {record.status}; here it ends well"
+            return True
+        for split in ("tune", "valid", "test"):
+            scores = self._scored(record.spec, task, run.model, split) if record.metrics.on(split) else {}
+            for name, value in record.metrics.on(split).items():
+                if value is not None and not math.isclose(value, scores[name], rel_tol=TOLERANCE, abs_tol=TOLERANCE):
+                    yield "scores", f"{name} is {scores[name]:g} on {split} here, not {value:g}"
+        return True
+
+    def _size_of(self, record: Record, task: Task) -> Size | None:
+        """The size of a run that began, as its record has it or as it is solved here; None of any other."""
+        size = record.size
+        if record.status == "failed":
+            known = known_size(record.spec, task, self._known)
+            return None if isinstance(known, str) else known
+        if record.status not in ("ok", "diverged") or size is None:
+            return None
+        return Size(size.width, size.depth, size.params, size.params_non_embedding, size.state_bytes)
+
+    def _begun(self, record: Record, task: Task, size: Size) -> "_Begun":
+        examples = examples_of(record.spec, task)
+        tokens = self._tokens(task, record.spec.seed, examples)
+        flops = round(self._built(record.spec, task, size)[0] * tokens)
+        return _Begun(record, task, build_model(record.spec, task, size), examples, Meters(tokens, 1, flops))
+
+    def suite(self, described: Mapping[str, Any], records: Sequence[Record]) -> Iterator[Odd]:
+        """Records of one run that differ, those of no run of the suite as its text has it, and what its rows lack."""
+        own = defaultdict[str, list[Record]](list)
+        for record in records:
+            own[record.run_id].append(record)
+        for one, two in (pair for same in own.values() for pair in pairwise(same)):
+            if one.digest and two.digest and not (two.spec.stop and two.spec.stop.meter == "seconds"):
+                yield from ((two, "record", f"there are two of this run: {why}") for why in compare(one, two).problems)
+        text = {key: value for key, value in described.get("text", {}).items() if key not in ("extends", "lm_eval")}
+        digested = [record for record in records if record.digest]
+        if not text or not digested or "plugins" in text or "pretrained" in json.dumps(text):
             return
+        try:
+            runs = wanted(load_suite(text), {run_id: same[0] for run_id, same in own.items()})
+        except (UserError, DataError, ValueError, TypeError, KeyError) as error:
+            self.left_out[f"its suite cannot be read here: {error}"] += 1
+            return
+        for record in digested:
+            if record.run_id not in runs:
+                yield record, "suite", foreign(record.spec, runs.values())
+        rows = {record.spec.cell for record in records}
+        if lacking := [spec for run_id, spec in runs.items() if run_id not in own and spec.cell in rows]:
+            yield digested[0], "suite", f"{len(lacking)} runs of its rows are not here, such as {lacking[0].title()}"
+
+    def _weights(self, record: Record, task: Task, folder: Path | None) -> Generator[Problem, None, bool]:
+        """Weights that lie beside a record give its scores; returns whether there are any."""
+        if folder is None or record.status != "ok" or not (folder / MODEL / "zoo.json").is_file():
+            return False
         made, spec = read_json(folder / MODEL / "zoo.json"), record.spec
         shape = dict(made.get("shape") or {})
         theirs = [made.get("architecture"), made.get("role"), made.get("options"), *map(shape.get, ("width", "depth"))]
         size = record.size and [record.size.width, record.size.depth or None]
         if json.dumps(theirs) != json.dumps([spec.architecture, spec.role, own_options(spec), *(size or ())]):
             yield "weights", "are another model's"  # which is not built: it may be of any size
-            return
+            return True
         model = load(folder / MODEL, kind="zoo")
         for split in ("valid", "test"):
             scores = self._scored(record.spec, task, model, split)
@@ -178,6 +277,7 @@ class Recompute:
                 here = scores.get(name, math.nan)
                 if value is not None and not math.isclose(value, here, rel_tol=RESCORED, abs_tol=RESCORED):
                     yield "weights", f"give {name} {here:g} on {split}, not {value:g}"
+        return True
 
     def _baselines(self, record: Record, task: Task, folder: Path | None) -> Iterator[Problem]:
         """The baselines beside a run's suite are those of its task; of texts, which take a minute, if all is asked."""
@@ -188,6 +288,8 @@ class Recompute:
         self._compared.add((folder.parent, key))
         stored = Store(folder.parent.name, folder.parent.parent).read_baselines().get(key)
         if stored is None:
+            if Store(folder.parent.name, folder.parent.parent).read_baselines():
+                yield "baselines", "of its task are not among those of its suite"
             return
         theirs = {row.get("name"): row.get("value") for row in stored}
         made = {one.name: one.value for one in task.baselines(None if most == "all" else most)}
@@ -200,6 +302,35 @@ class Recompute:
     def _scored(self, spec: RunSpec, task: Task, model: Model, split: Split) -> Scores:
         size = max(8, examples_of(spec, task))
         return evaluate(model, task, split, size=size, limit=spec.evaluate.limit(split))
+
+
+class _Begun:
+    """A run from its first step on, on the CPU, without what a runner adds: gates, clocks, checkpoints."""
+
+    def __init__(self, record: Record, task: Task, model: Model, examples: int, cost: Meters) -> None:
+        assert record.spec.train is not None
+        assert record.spec.stop is not None
+        self.settings, self.rule, self.seed = record.spec.train, record.spec.stop, record.spec.seed
+        self.task, self.model, self.examples, self.cost, self.used = task, model.train(), examples, cost, Meters()
+        self.precision = record.provenance.precision or "fp32"
+        train = self.settings
+        self.optimizer = adamw(model, lr=train.lr, betas=train.betas, weight_decay=train.weight_decay)
+        self.loss = partial(task.loss, label_smoothing=model.recipe.label_smoothing)
+
+    def step(self) -> float:
+        """Make one step as `harness.training.train` does; its loss."""
+        used, cost, train = self.used, self.cost, self.settings
+        ahead = min(1.0, self.rule.progress(used) + cost.of(self.rule.meter) / self.rule.limit)
+        shape = self.model.recipe.schedule or train.schedule
+        set_lr(self.optimizer, schedule(shape, ahead, warmup=train.warmup, final=train.final_lr))
+        batch = self.task.batch("train", used.steps, self.seed, size=self.examples).tensors("cpu")
+        own = parts.split(batch, train.accumulate)
+        autocast = machine.autocast(torch.device("cpu"), self.precision)
+        value, norm = descend(self.model, own, self.loss, self.optimizer, autocast=autocast, clip=train.clip)
+        if not math.isfinite(value + norm):
+            raise FloatingPointError(f"loss {value}, gradient norm {norm}")
+        self.used = Meters(used.tokens + cost.tokens, used.steps + 1, used.flops + cost.flops)
+        return value
 
 
 def _too_large(record: Record, task: Task) -> bool:

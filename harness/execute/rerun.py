@@ -25,7 +25,7 @@ from zoo.types import Unsupported
 TOLERANCE = 0.01
 """How far scores may lie apart, relative to the larger one, where runs were made on different machines."""
 
-MACHINE = ("hardware", "device", "threads", "precision", "kernels")
+MACHINE = ("hardware", "device", "threads", "precision", "kernels", "devices", "shard", "recompute")
 COMPUTING = ("torch", "numpy", "scipy", "numba")
 """Packages that decide on the last digits of a score."""
 
@@ -58,12 +58,11 @@ class Rerun:
 def draw(records: Iterable[Record], count: int) -> list[Record]:
     """At most `count` runs, drawn by the system's randomness: every row is as likely, within it final runs and trials.
 
-    Left out are published weights, which nobody trains here, and ends that depend on the machine (`oom`, `timeout`,
-    `failed`).
+    Left out are published weights, which nobody trains here, and ends that depend on the machine (`oom`, `timeout`).
     """
     chance, rows = random.SystemRandom(), dict[Any, list[Record]]()
     for record in records:
-        if record.status in ("ok", "diverged", "unsupported") and not record.spec.pretrained:
+        if record.status not in ("oom", "timeout", "damaged") and not record.spec.pretrained:
             rows.setdefault(record.spec.cell, []).append(record)
     order: list[tuple[int, float, Record]] = []
     for own in rows.values():

@@ -21,6 +21,7 @@ from harness.records.spec import RunSpec
 from harness.records.store import Store, baseline_key
 from harness.suite.loaded import LoadedSuite, SuiteTask
 from tasks.base import DataError
+from tasks.parts import check_parts
 
 if TYPE_CHECKING:
     from harness.execute.worker import Job
@@ -88,10 +89,11 @@ def run_suite(
     store, console = Store(loaded.name, root, ignore_published=ignore_published), console or Console()
     finals = expand(loaded)
     folder = store.own_path()
-    executor, threads = named(on, folder, workers, threads, address=address, options=cluster or {})
-    cards = machine.cards() if on == "here" else []
-    if 0 < len(cards) < executor.capacity and any(spec.stop and spec.stop.meter == "seconds" for spec in finals):
-        raise UserError(f"runs that seconds end need a GPU each: at most {len(cards)} at a time", file="--workers")
+    devices = loaded.suite.limits.devices
+    executor, threads = named(on, folder, workers, threads, address=address, options=cluster or {}, devices=devices)
+    most = len(machine.cards()) // devices if on == "here" else 0
+    if 0 < most < executor.capacity and any(spec.stop and spec.stop.meter == "seconds" for spec in finals):
+        raise UserError(f"runs that seconds end need GPUs of their own: at most {most} at a time", file="--workers")
     shared = _Shared(executor, threads, console, open_loggers(log, store, console))
     tries = trials(loaded, _lookup(store))
     planned = [*tries, *choose(finals, _records(tries, store))]
@@ -107,7 +109,8 @@ def run_suite(
         done = choose([spec for spec in finals if spec.cell not in lost], _records(tries, store))
         store.describe(loaded.described([*tries, *done]))
         ran += _execute(_missing(done, store), sizes, loaded, store, shared)
-        without = len(finals) - len(_records(done, store))
+        made = _records(done, store)
+        without = len(finals) - len(made)
         if without:
             console.print(f"{without} run(s) were lost, not by their models' fault; the same command makes them")
         elif not ran:
@@ -121,8 +124,9 @@ def run_suite(
         if loaded.suite.lm_eval is not None:
             from harness.lm_eval.evaluate_runs import evaluate_suite
 
-            ran += evaluate_suite(loaded, _records(done, store), store, workers, console)
-    return Ran(loaded, store.folder, _records(done, store), ran, without)
+            ran += evaluate_suite(loaded, made, store, workers, console)
+            made = _records(done, store)
+    return Ran(loaded, store.folder, made, ran, without)
 
 
 def current(loaded: LoadedSuite, store: Store) -> list[Record]:
@@ -214,15 +218,17 @@ def _job(spec: RunSpec, loaded: LoadedSuite, store: Store, threads: int, size: S
     from harness.execute.worker import Job
 
     metrics, absolute = Metrics.of(loaded.task(spec.task_label).task), Store(store.suite, store.folder.parent.resolve())
-    keep, plugins = loaded.suite.weights == "keep", loaded.plugins_of(spec)
+    keep, plugins, limits = loaded.suite.weights == "keep", loaded.plugins_of(spec), loaded.suite.limits
     if store.made_here(spec.run_id) and not _sound(store, spec.run_id):  # a damaged trial, which is made again
         store.own_path(spec.run_id, "record.json").unlink()
-    return Job(spec, metrics, size, absolute, threads, plugins, loaded.suite.limits.checkpoint, keep)
+    layout = (limits.devices, limits.shard, limits.recompute)
+    return Job(spec, metrics, size, absolute, threads, plugins, limits.checkpoint, keep, *layout)
 
 
 def load_data(loaded: LoadedSuite, specs: list[RunSpec]) -> None:
     """Make one example of every task of these runs: a UserError tells of missing or damaged data in time."""
-    for label in dict.fromkeys(spec.task_label for spec in specs):
+    trained_last = sorted(specs, key=lambda spec: spec.train is not None)
+    for label, settings in {spec.task_label: spec.train for spec in trained_last}.items():
         task = loaded.task(label)
         try:
             if task.task.shape.length > MOST_LENGTH:
@@ -230,6 +236,12 @@ def load_data(loaded: LoadedSuite, specs: list[RunSpec]) -> None:
             task.task.batch("train", 0, 0, size=1)
         except DataError as error:
             raise UserError(str(error)) from None
+        if settings is not None:
+            try:
+                examples = max(1, settings.batch_tokens // task.task.train_length)
+                check_parts(task.task, examples, settings.accumulate * loaded.suite.limits.devices)
+            except ValueError as error:
+                raise loaded.error(str(error), ("tasks", task.index)) from None
 
 
 def score_baselines(loaded: LoadedSuite, store: Store, console: Console) -> None:

@@ -20,6 +20,7 @@ from harness.records.files import finite
 from harness.records.record import Error, Metrics, Record, Status, empty_record
 from harness.records.spec import RunSpec
 from harness.records.store import Store
+from harness.training.distributed import ONE_DEVICE, OneDevice, on_ranks
 from harness.training.published import score_published
 from harness.training.train import Stopped, train
 from zoo.ops import forms
@@ -50,6 +51,12 @@ class Job:
     """Seconds between two checkpoints."""
     keep: bool
     """Whether the weights stay."""
+    devices: int = 1
+    """On which it is trained together."""
+    shard: bool = False
+    """Whether each of them holds a part of the model."""
+    recompute: bool = False
+    """Whether blocks are computed again in the backward pass."""
 
     @property
     def weight(self) -> float:
@@ -103,7 +110,7 @@ class Job:
         try:
             with lease.hold(self.folder):
                 if not self.store.made_here(self.name):
-                    record = _record(self, report, lambda: stopping)
+                    record = self._made(report, lambda: stopping)
                     self.store.write(record)
                     report({"event": "end", "status": record.status, "error": record.error})
         except lease.Taken:
@@ -115,8 +122,19 @@ class Job:
                 raise
             report({"event": "lost", "message": str(error)})
 
+    def _made(self, report: Report, stop: Callable[[], bool]) -> Record:
+        """Its record, whether on one device or on several."""
+        if self.devices == 1 or self.spec.pretrained:
+            return _record(self, report, stop, ONE_DEVICE)
 
-def _record(job: Job, report: Report, stop: Callable[[], bool]) -> Record:
+        def work(ranks: OneDevice) -> Record:
+            torch.set_num_threads(self.threads)
+            return _record(self, (lambda event: None) if ranks.rank else report, stop, ranks)
+
+        return on_ranks(self.devices, work, shard=self.shard)
+
+
+def _record(job: Job, report: Report, stop: Callable[[], bool], ranks: OneDevice) -> Record:
     """The record of a run, also of one that raises an error."""
     suite, folder = job.store.suite, job.folder
     try:
@@ -125,9 +143,10 @@ def _record(job: Job, report: Report, stop: Callable[[], bool]) -> Record:
         task = job.spec.build_task()
         if job.spec.pretrained:
             return score_published(job.spec, suite, task)
-        saving: dict[str, Any] = {"checkpoint": job.checkpoint, "keep": job.keep, "plugins": job.plugins}
+        given: dict[str, Any] = {"checkpoint": job.checkpoint, "keep": job.keep, "plugins": job.plugins, "ranks": ranks}
+        given["recompute"] = job.recompute
         size = job.size or resolve_size(job.spec, task)
-        record = train(job.spec, task, size, suite=suite, folder=folder, report=report, stop=stop, **saving)
+        record = train(job.spec, task, size, suite=suite, folder=folder, report=report, stop=stop, **given)
         Record.from_dict(finite(record))  # or what is written could not be read, as without a number for its time
         return record
     except Stopped:

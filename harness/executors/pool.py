@@ -278,7 +278,8 @@ def _failure(ended: Ended, bounds: Bounds) -> tuple[str, str]:
     if ended.cause == "stalled":
         return "stalled", f"stopped without any progress for {bounds.stall:.0f} s or more (limits.stall)"
     if ended.cause == "memory":
-        return "oom", f"killed because it needed more than {short(bounds.memory)}B of memory (limits.memory)"
+        most = f"{short(bounds.memory)}B of memory" if bounds.memory else "its share of the machine's memory"
+        return "oom", f"killed because it needed more than {most} (limits.memory)"
     how = f"crashed ({signal.Signals(-ended.code).name})" if ended.code < 0 else f"exit code {ended.code}"
     return "failed", f"the process ended without a record: {how}; see {OUTPUT} in its folder"
 

@@ -74,7 +74,7 @@ class Supervised:
 
     Args:
         target: called as `target(*args, report)` in the process, which ends when that returns.
-        card: the one GPU that it may see.
+        card: the GPU that it may see, or several with commas between.
     """
 
     alive: ClassVar[set[int]] = set()

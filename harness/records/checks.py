@@ -7,14 +7,16 @@ with each other; `harness.execute.recompute` builds data and models, and scores 
 import json
 import math
 import re
+import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from hashlib import blake2b
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from harness.records.meters import LOG_POINTS, Meters, StopRule, crossed
 from harness.records.parts import plain
-from harness.records.provenance import commit
 from harness.records.record import STATUSES, CurvePoint, Origin, Record
 from zoo.types import Role
 
@@ -54,6 +56,10 @@ MONTH = 30 * 86_400.0
 """Seconds."""
 HALF = 32
 """Characters of each of the two hashes in a digest."""
+SLACK = 60.0
+"""Seconds by which a clock may have been set while a run was made."""
+OLDER = Path(__file__).with_name("older.txt")
+"""What would be the digest, its first 16 digits, of every record that was published before there were digests."""
 BOUNDS = {"accuracy": 1.0, "exact": 1.0, "last": 1.0, "chrf": 100.0, "bleu": 100.0}
 """The largest value of a score; those left out have none. None is below zero."""
 
@@ -90,12 +96,19 @@ def sealed(record: Record) -> Record:
     return record.replace(digest=digest_of(record))
 
 
+@cache
+def _older() -> frozenset[str]:
+    return frozenset(OLDER.read_text(encoding="ascii").split())
+
+
 def _digest(record: Record) -> Iterator[str]:
-    """The digest is the record's; one made by the code at hand has one."""
+    """The digest is the record's; only what was published before there were digests has none."""
     if record.digest and record.digest != digest_of(record):
         yield "was changed after it was written: its digest is another"
-    elif not record.digest and record.provenance.zoobench and record.provenance.commit == commit():
-        yield "has no digest, which this zoobench writes into every record"
+    elif not record.digest and isinstance(record.curve, list):
+        known = {digest_of(one)[:16] for one in (record, record.replace(lm_eval=None))}  # asked since, or not
+        if not known & _older():
+            yield "has none, and is none of the records that were published before there were digests"
 
 
 def _identity(record: Record) -> Iterator[str]:
@@ -106,6 +119,8 @@ def _identity(record: Record) -> Iterator[str]:
         yield f"run id {record.run_id} is not the hash of its own spec and data ({record.spec.run_id})"
     if (record.status == "ok") != (record.error is None):
         yield f"its status is {record.status}, its error {record.error.kind if record.error else 'none'}"
+    if record.status not in ("ok", "diverged") and (record.size or record.curve or record.budget.used.steps):
+        yield f"its status is {record.status}; only what ended well, or diverged, was measured"
     if (record.external is not None) != (record.spec.pretrained and record.status == "ok"):
         yield "says where published weights came from, or not, against its architecture"
 
@@ -240,6 +255,8 @@ def _curve(record: Record) -> Iterator[str]:
         return
     if record.status == "ok" and (not curve or not _same(curve[-1], used)):
         yield "does not end where the run did"
+    if record.status == "diverged" and curve and curve[-1].steps >= used.steps:
+        yield f"is finite to the end, after {used.steps} steps, and yet it diverged"
     if any(not _rises(one, two) for one, two in pairwise(curve)):
         yield "does not rise in tokens, steps, FLOPs and seconds"
     cost = (used.tokens / used.steps, used.flops / used.steps)
@@ -312,7 +329,7 @@ def _gates(record: Record) -> Iterator[str]:
     if {*known.skipped} != skipped:
         theirs, ours = (", ".join(sorted(names)) or "none" for names in (known.skipped, skipped))
         yield f"skipped {theirs}; its spec skips {ours}"
-    limits = FIRST_GATES if str(record.provenance.commit).startswith(FIRST_COMMITS) else GATES
+    limits = FIRST_GATES if not record.digest and str(record.provenance.commit).startswith(FIRST_COMMITS) else GATES
     wanted = {*limits} - skipped - (set() if spec.role in IN_TIME else ORDERED)
     wanted -= set() if spec.match is not None and record.size and record.size.mismatch is not None else MATCHED
     if wanted != given:
@@ -372,8 +389,14 @@ def _provenance(record: Record) -> Iterator[str]:
         yield "its stretches of training do not lead from the first step to the last"
     elif record.status == "ok" and (segments[-1].to_step != steps or segments[-1].threads != known.threads):
         yield f"its training ends at step {segments[-1].to_step} on {segments[-1].threads} threads"
-    elif any(one.end is not None and not -60 < one.end - one.start < MONTH for one in segments):
+    elif any(one.end is not None and not -SLACK < one.end - one.start < MONTH for one in segments):
         yield "a stretch of training ends before it starts, or months later"
+    elif max(one.end or one.start for one in segments) > time.time() + 86_400:
+        yield "was trained in the future"
+    elif all(ends := [one.end for one in segments]):
+        there = sum(end - one.start for one, end in zip(segments, ends, strict=True) if end)
+        if record.budget.used.seconds > there + SLACK * len(segments):
+            yield f"{record.budget.used.seconds:g} s of training in {there:g} s"
 
 
 def _answers(record: Record) -> Iterator[str]:

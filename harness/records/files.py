@@ -1,6 +1,7 @@
 """JSON files of records: what is read becomes a UserError where it cannot be; what is written is whole or not there."""
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,8 +23,12 @@ def write_page(folder: Path, path: str, text: str) -> None:
 
 
 def to_json(data: Any) -> str:
-    """Readable JSON; NaN and infinities become null, so that any reader can parse it."""
-    return json.dumps(finite(data), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    """Readable JSON; NaN and infinities become null, so that any reader can parse it.
+
+    What would command a terminal is escaped, all other letters stand as they are.
+    """
+    text = json.dumps(finite(data), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return re.sub(r"[^\n -~]", lambda c: c[0] if c[0].isprintable() else json.dumps(c[0])[1:-1], text)
 
 
 def finite(data: Any) -> Any:

@@ -66,10 +66,11 @@ def signer(folder: Path) -> str:
 def allowed_signers() -> Path | None:
     """The reader's own file of signers; None where there is none."""
     named = os.environ.get("ZOOBENCH_SIGNERS", "")
-    if not named:
+    if not named:  # of git, an absolute path: a relative one is of whatever folder one stands in
         asked = ["git", "config", "--global", "--type=path", "--get", "gpg.ssh.allowedSignersFile"]
         try:
-            named = subprocess.run(asked, capture_output=True, text=True, timeout=10).stdout.strip()
+            found = subprocess.run(asked, capture_output=True, text=True, timeout=10).stdout.strip()
+            named = found if os.path.isabs(found) else ""
         except (OSError, subprocess.TimeoutExpired):
             return None
     path = Path(named).expanduser()

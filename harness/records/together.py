@@ -65,7 +65,16 @@ def _computed(record: Record) -> Iterator[tuple[Any, Any]]:
     """Kernels, bytes and settings of its own of a row, by code and machine; bytes where they are the step's alone."""
     made = record.provenance
     if record.status == "ok" and record.budget.used.steps and made.device == "cpu":
-        key = (_row(record.spec), made.commit, made.hardware, made.threads, made.precision)
+        key = (
+            _row(record.spec),
+            made.commit,
+            made.hardware,
+            made.threads,
+            made.precision,
+            made.devices,
+            made.shard,
+            made.recompute,
+        )
         bytes_ = record.memory.peak_bytes if record.memory.before_bytes is None else None
         own = [one.to_dict() for one in record.defaults or ()]
         yield key, json.dumps([made.kernels, bytes_, own], sort_keys=True)
@@ -99,19 +108,12 @@ def _references(record: Record) -> Iterator[tuple[Any, Any]]:
         yield (record.suite, spec.task_label, spec.fingerprint), reference.parameters
 
 
-def _digests(record: Record) -> Iterator[tuple[Any, Any]]:
-    """Code writes a digest, or does not yet."""
-    if record.provenance.commit:
-        yield (record.suite, record.provenance.commit), bool(record.digest)
-
-
 SHARED: dict[str, tuple[str, Reading]] = {
     "data": ("consumed other batches than other runs of its task and seed", _streams),
     "size": ("its size or its FLOPs differ from those of its other seeds", _sizes),
     "provenance": ("its kernels, bytes or defaults differ from those of its other seeds on this machine", _computed),
     "scores": ("what it is ranked by, or its bits per nat, is not that of other runs of its task", _metrics),
     "speed": ("its reference is larger or smaller than that of other runs of its task", _references),
-    "digest": ("has a digest, or none, unlike what else its code made", _digests),
     "gates": ("its limit on test_overlap is not that of other runs of its task and seed", _limits),
 }
 """What records share, by what a finding calls it."""

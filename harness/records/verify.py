@@ -1,30 +1,36 @@
 """Whether records are sound: each by itself, beside the others, and as they were published."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from harness.errors import UserError
 from harness.records.checks import Problem, problems
 from harness.records.published import INDEX, Published
 from harness.records.record import Record
 from harness.records.store import Store, named_by, read_record
-from harness.records.together import of_one_suite, together
+from harness.records.together import Odd, of_one_suite, together
 
 Found = dict[str, str]
 """A file and what is wrong with it."""
 Deeper: TypeAlias = "Callable[[Record, Path], Iterable[Problem]]"
 """What is wrong with a record, and with what lies in its folder, by something built anew."""
+OfSuite: TypeAlias = "Callable[[Mapping[str, Any], Sequence[Record]], Iterable[Odd]]"
+"""What is wrong with the records of a suite, by what it says of itself."""
 
 
 def verify(
-    path: Path, deeper: Deeper = lambda record, folder: (), report: Callable[[str], None] = lambda text: None
+    path: Path,
+    deeper: Deeper = lambda record, folder: (),
+    report: Callable[[str], None] = lambda text: None,
+    of_suite: OfSuite = lambda described, records: (),
 ) -> tuple[list[Found], list[Record]]:
     """Everything wrong with the records under a folder, or with one; and the records.
 
     Checked: that published files have the hashes in their published.json; each record by `checks.problems`, and by
-    `deeper`; all by `together`; and of each folder those that its suite names, by `of_one_suite`.
+    `deeper`; all by `together`; and of each folder those that its suite names, by `of_one_suite` and
+    `of_suite`.
 
     Args:
         report: called with how far it is.
@@ -48,7 +54,10 @@ def verify(
     records, places = [record for _, record in read], {id(record): where for where, record in read}
     odd = list(together(records))
     for folder, own in folders.items():
-        odd += of_one_suite(_of_this_state(folder, own))
+        described = Store(folder.name, folder.parent).described()
+        known = named_by(described, own)
+        odd += of_one_suite([*{record.run_id: record for record in known}.values()])  # it may be published, too
+        odd += of_suite(described, known) if folder.is_relative_to(path) else ()  # all of it is here
     return found + [{"file": places[id(record)], "problem": f"{what}: {why}"} for record, what, why in odd], records
 
 
@@ -68,12 +77,6 @@ def alone(record: Record, where: Path, deeper: Deeper) -> Iterator[str]:
 def _folder(where: str | Path) -> Path:
     """The folder of a run."""
     return Path(where).parent if Path(where).name == "record.json" else Path(where)
-
-
-def _of_this_state(folder: Path, records: list[Record]) -> list[Record]:
-    """The records in a suite's folder that belong to it as it last ran or was published."""
-    own = {record.run_id: record for record in named_by(Store(folder.name, folder.parent).described(), records)}
-    return [*own.values()]  # each once, though it was made here and is published
 
 
 def records_under(path: Path) -> Iterator[tuple[str, Record | str]]:

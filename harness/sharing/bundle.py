@@ -19,6 +19,7 @@ from harness.records.checks import sealed
 from harness.records.published import CURVES, INDEX, RECORDS, Published
 from harness.records.record import Origin, Record
 from harness.records.signature import SIGNATURE
+from zoo import files
 
 LARGEST = {INDEX: 1 << 24, RECORDS: 1 << 28, CURVES: 1 << 28, SIGNATURE: signature.LARGEST}
 """The files of a bundle, and how many bytes each may have."""
@@ -68,7 +69,7 @@ def pack(file: Path, records: Iterable[Record], suite: Mapping[str, Any], by: st
         published.write(Path(name), own, index)
         if sign is not None:
             signature.sign(Path(name, INDEX), sign)
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as bundle:
+        with files.whole(file) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as bundle:
             for member in (member for member in LARGEST if Path(name, member).is_file()):
                 about = zipfile.ZipInfo(member)  # of 1980, whenever it is made
                 about.create_system = 3

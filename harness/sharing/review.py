@@ -1,7 +1,6 @@
 """The review of a bundle: what it says is checked against the reviewer's own suite, and some runs are made again."""
 
 import dataclasses
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -15,8 +14,7 @@ from harness.errors import UserError, printable
 from harness.execute.recompute import Recompute
 from harness.execute.rerun import Rerun, draw, rerun
 from harness.execute.runner import load_data
-from harness.plan.expand import expand
-from harness.plan.trials import choose, lookup_in, trials
+from harness.plan.wanted import foreign, wanted
 from harness.records.checks import problems
 from harness.records.curves import curves_table
 from harness.records.published import COLUMNS, CURVES, RECORDS, Published, records_table, sha256
@@ -27,7 +25,6 @@ from harness.records.store import Store
 from harness.records.together import together
 from harness.sharing.bundle import unpack
 from harness.suite.loaded import LoadedSuite
-from harness.suite.schema import Range
 
 
 @dataclass(frozen=True)
@@ -181,51 +178,17 @@ def _runs(loaded: LoadedSuite, records: list[Record], ours: list[Record]) -> Ite
     """The runs are the suite's, and of every architecture all that it has there."""
     if not records:
         yield Finding("runs", RECORDS, "holds none")
-    wanted = _wanted(loaded, {record.run_id: record for record in [*records, *ours]})
+    known = wanted(loaded, {record.run_id: record for record in [*records, *ours]})
     for record in records:
-        if record.run_id not in wanted:
-            yield Finding("runs", _place(record.spec), _foreign(record.spec, wanted.values()))
+        if record.run_id not in known:
+            yield Finding("runs", _place(record.spec), foreign(record.spec, known.values()))
         elif record.suite != loaded.name:
             yield Finding("suite", _place(record.spec), f"made for another suite, {record.suite}")
     there = {record.run_id for record in [*records, *ours]}
     labels = {record.spec.architecture_label for record in records}
-    for spec in wanted.values():
+    for spec in known.values():
         if spec.architecture_label in labels and spec.run_id not in there:
             yield Finding("runs", _place(spec), "missing; a bundle has every run of its architectures")
-
-
-def _wanted(loaded: LoadedSuite, known: dict[str, Record]) -> dict[str, RunSpec]:
-    """By id, the suite's trials, and its final runs as these records decide them."""
-    tried = [s for s in trials(loaded, lookup_in(known.get, lambda: [*known.values()])) if _in_space(s, loaded)]
-    decided = choose(expand(loaded), [known[spec.run_id] for spec in tried if spec.run_id in known])
-    return {spec.run_id: spec for spec in [*tried, *decided]}
-
-
-def _in_space(spec: RunSpec, loaded: LoadedSuite) -> bool:
-    """Whether a trial's point, which another version of Optuna may have sampled, lies where the suite tunes."""
-    assert loaded.suite.tuning is not None
-    return all(
-        values.low <= spec.point[name] <= values.high if isinstance(values, Range) else spec.point[name] in values
-        for name, values in loaded.suite.tuning.space.items()
-    )
-
-
-def _foreign(spec: RunSpec, wanted: Iterable[RunSpec]) -> str:
-    """Why a run is none of the suite's: what it has that the suite's run of its row, kind and seed has otherwise."""
-    for own in wanted:
-        if (own.cell, own.kind, own.seed) == (spec.cell, spec.kind, spec.seed) and own.tuning is None:
-            theirs, mine = (spec.to_dict() | {"data": spec.fingerprint}), (own.to_dict() | {"data": own.fingerprint})
-            return f"no run of this suite; differs in {', '.join(_differing(theirs, mine))}"
-    return "no run of this suite"
-
-
-def _differing(one: dict[str, Any], two: dict[str, Any]) -> Iterator[str]:
-    for name in sorted({*one, *two}):
-        mine, other = one.get(name), two.get(name)
-        if isinstance(mine, dict) and isinstance(other, dict):
-            yield from (f"{name}.{inner}" for inner in _differing(mine, other))
-        elif json.dumps(mine) != json.dumps(other):
-            yield name
 
 
 def _each(loaded: LoadedSuite, records: list[Record], ours: list[Record]) -> Iterator[Finding]:

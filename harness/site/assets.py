@@ -2,10 +2,13 @@
 
 import importlib.resources
 import json
+from contextlib import suppress
 from pathlib import Path
 
 from harness.board.looks import theme
 from harness.records.files import write_page
+from harness.version import installed
+from zoo import cache, files
 
 
 def write_assets(site: Path) -> None:
@@ -20,12 +23,17 @@ def write_assets(site: Path) -> None:
     bundle = json.dumps((tables / "dt_bundle.js").read_text(encoding="utf-8"))
     module = f'URL.createObjectURL(new Blob([{bundle}], {{type: "text/javascript"}}))'
     write_page(site, "assets/tables.js", f"window.dataTables = import({module});\n")
-    if not (site / "assets" / "vega.js").exists():  # bundling takes seconds
-        write_page(site, "assets/vega.js", _vega())
+    write_page(site, "assets/vega.js", f"(() => {{{_vega()}}})();\n")
 
 
 def _vega() -> str:
+    """The bundle of Vega-Lite, kept in the user's cache, as it takes seconds to make."""
     import vl_convert
 
-    bundle = vl_convert.javascript_bundle()  # type: ignore[call-arg]
-    return f"(() => {{{bundle}}})();\n"
+    kept = cache.home() / f"vega-{installed('vl-convert-python')}.js"
+    with suppress(OSError, RuntimeError, UnicodeDecodeError):
+        return files.read_text(kept.expanduser())
+    bundle: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]
+    with suppress(OSError, RuntimeError):
+        files.write(kept.expanduser(), bundle, sync=False)
+    return bundle

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import time
 from collections.abc import Sequence
@@ -37,7 +38,7 @@ MARK = ".zoobench-site"
 """The file that tells a folder that this module made, whose pages it may replace."""
 MOST_LINES, SHOWN = 2000, 100
 """A page whose tables have more lines than MOST_LINES shows SHOWN of each: beyond, browsers take seconds to open it."""
-FOLDERS = ("suites", "runs", "architectures", "downloads")
+FOLDERS = ("suites", "runs", "architectures", "downloads", "assets")
 
 
 @no_collection()
@@ -58,6 +59,7 @@ def build(folder: Path, names: Sequence[str] = (), root: Path | None = None, *, 
     suites, problems = read_suites(names, root)
     speeds, damaged = speed_page.read(root)
     write_page(folder, MARK, "")
+    (folder / "speed.html").unlink(missing_ok=True)  # which not every site has
     for old in FOLDERS:
         shutil.rmtree(folder / old, ignore_errors=True)
     write_assets(folder)
@@ -124,7 +126,11 @@ class Site:
         self.page(
             suite_page(suite),
             "suite.html.j2",
-            suite={"name": suite.name, "about": suite.board.about.strip()},
+            suite={
+                "name": suite.name,
+                "about": suite.board.about.strip(),
+                "command": shlex.join(["zoobench", "run", f"{suite.name}.yaml", "--ignore-published"]),
+            },
             verdicts=sentences(suite.board),
             board_notes=[{"text": note, "name": ""} for note in [*suite.board.notes, *_without_pages(suite)]],
             looks=looks(row.architecture for task in suite.board.tasks for row in task.rows),
@@ -157,5 +163,5 @@ class Site:
 
 def _without_pages(suite: Suite) -> list[str]:
     """What stands on a suite's page where its rows have none."""
-    query = f"zoobench query \"SELECT * FROM records WHERE suite = '{suite.name}'\""
+    query = shlex.join(["zoobench", "query", f"SELECT * FROM records WHERE suite = '{suite.name}'"])
     return [] if suite.run_pages else [f"too many rows for a page about the runs of each; they are all in: {query}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -49,7 +50,7 @@ def _context(site: Site, suite: Suite, task: TaskBoard, row: Row, runs: list[Rec
         "reason": row.reason,
         "href": f"../../../{page}" if page else "",
         "seeds": _seeds(runs),
-        "command": f"zoobench verify {'/'.join(labels)} --rerun 1",
+        "command": shlex.join(["zoobench", "verify", "/".join(labels), "--rerun", "1"]),
         "charts": [figure("curves", f"Learning curves: {chart['description']}", chart)] if chart else [],
         "trials": _trials(trials) if trials else None,
         "gates": _gates(runs) if any(r.eligibility.gates for r in runs) else None,

@@ -39,7 +39,7 @@ def finish(run: Run, suite: str, status: Status, error: Error | None = None) -> 
         speed=run.reference.speed(progress.reference, used),
         memory=records.Memory(run.peak_bytes),
         eligibility=eligibility,
-        provenance=provenance(run.device, run.precision, progress.kernels),
+        provenance=provenance(run.device, run.precision, progress.kernels).replace(**run.layout),
         segments=[records.Segment.from_dict(segment) for segment in progress.segments],
     )
 

@@ -8,6 +8,7 @@ import time
 import psutil
 import pytest
 
+from harness.executors import pool
 from harness.executors.local import Local
 from harness.executors.pool import Pool
 from harness.isolation import lease, memory, tree
@@ -111,6 +112,13 @@ def test_how_a_process_ended_is_told(start, fault, bounds, ended):
 def test_memory_is_bounded_by_a_control_group_or_else_by_each_process(start, monkeypatch):
     _, ended = start("hungry", memory=2_000_000_000)
     assert ended in (Ended(-signal.SIGKILL, "memory"), Ended(1, "")), "killed by the kernel, or a MemoryError"
+
+
+@pytest.mark.parametrize(("most", "said"), [(None, "its share of the machine's memory"), (2 * 10**9, "2GB of memory")])
+def test_who_is_killed_for_memory_is_told_how_much_it_had(most, said):
+    status, message = pool._failure(Ended(-signal.SIGKILL, "memory"), Bounds(memory=most))
+    assert status == "oom"
+    assert f"more than {said} (limits.memory)" in message
 
 
 @pytest.mark.parametrize("ask", [None, "stop", "kill"])

@@ -5,17 +5,21 @@ import json
 import random
 import shutil
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
 from harness.execute.recompute import Recompute
 from harness.gates.registry import gates
+from harness.plan.expand import expand
 from harness.records.checks import GATES, MATCHED, ORDERED, problems, sealed
-from harness.records.record import Record
-from harness.records.store import Store, baseline_key, read_record
+from harness.records.record import Eligibility, Error, Metrics, Record, empty_record
+from harness.records.store import Store, baseline_key, read_record, stores
 from harness.records.together import of_one_suite, together
 from harness.records.verify import verify
+from harness.suite.load import load
 
+from ..conftest import TINY
 from ..made import do, make_spec
 from ..planted import change
 
@@ -79,6 +83,10 @@ def test_honest_records_are_sound(store):
         ({"eligibility__gates": lambda known: {k: v for k, v in known.items() if k != "test_overlap"}}, "gates"),
         ({"data__stream_marks": lambda marks: {k: v for k, v in marks.items() if k != "4"}}, "data"),
         ({"segments": []}, "provenance"),
+        ({"segments": lambda known: [change(known[0], start=4e9, end=4e9 + 60)]}, "provenance"),
+        ({"status": "failed", "error": Error("RuntimeError", "lost"), "eligibility": Eligibility()}, "record"),
+        ({"status": "diverged", "error": Error("Diverged", "nan"), "eligibility": Eligibility()}, "curve"),
+        ({"digest": ""}, "digest"),
     ],
 )
 def test_what_contradicts_itself_is_named(changes, what, record):
@@ -88,7 +96,8 @@ def test_what_contradicts_itself_is_named(changes, what, record):
         for part in path.split("__"):
             old = getattr(old, part)
         new[path] = value(old) if callable(value) else value
-    assert what in {name for name, _ in problems(sealed(change(record, **new)))}
+    forged = change(record, **new)
+    assert what in {name for name, _ in problems(forged if what == "digest" else sealed(forged))}
     assert "digest" in {name for name, _ in problems(change(record, **new))}, (
         "no change goes unseen without a new digest"
     )
@@ -138,6 +147,10 @@ def test_data_models_and_weights_are_made_anew(store, record):
         assert found(change(record, size__width=16)) == ["size"]
         assert found(change(record, budget__flops_per_token=record.budget.flops_per_token / 2)) == ["budget"]
         assert found(change(record, metrics__primary="loss")) == ["scores"]
+        higher = [record.curve[0].replace(loss=record.curve[0].loss * 1.01), *record.curve[1:]]
+        assert found(record.replace(curve=higher)) == ["curve"]
+        assert found(change(record, metrics__valid=dict.fromkeys(record.metrics.valid, 0.5))) == ["scores"] * 2
+        assert found(change(record, status="failed", error=Error("RuntimeError", "lost"))) == ["record"]
         better = change(record, metrics__test={name: value / 2 for name, value in record.metrics.test.items()})
         assert "weights" in found(better, store.run_folder(record.run_id))
         assert found(record.replace(spec=record.spec.replace(plugins=(("x.py", "00"),)))) == []
@@ -167,6 +180,28 @@ def test_records_are_compared(store):
     assert [what for _, what, _ in of_one_suite([one, two, row[0]])] == ["seeds"]
     trial = one.replace(spec=one.spec.replace(kind="trial", train=one.spec.train.replace(lr=0.5)))
     assert {what for _, what, _ in of_one_suite([one, two, trial])} == {"tuning"}
+
+
+def test_records_are_those_of_their_suite():
+    loaded = load(TINY)
+    one, *_ = specs = expand(loaded)
+    records = [change(empty_record(spec, "tiny", Metrics("accuracy"), "oom"), digest="0" * 64) for spec in specs]
+    spec = one.replace(evaluate=one.evaluate.replace(test=1))
+    forged = records[0].replace(spec=spec, run_id=spec.run_id)
+    with Recompute() as deeper:
+        assert [*deeper.suite(loaded.described(specs), records)] == []
+        found = [why for _, _, why in deeper.suite(loaded.described(specs), [forged, *records[1:-1]])]
+    lacking = f"2 runs of its rows are not here, such as {one.title()}"
+    assert found == ["no run of this suite; differs in evaluate.test", lacking]
+
+
+def test_published_records_without_a_digest_are_known():
+    shipped = [store.read(run_id) for store in stores(Path("results")) for run_id in store.ids()[::20]]
+    assert len(shipped) > 20
+    for record in shipped:
+        assert not [*problems(record)]
+        forged = change(record, provenance__commit="0" * 40)
+        assert record.digest or "digest" in {what for what, _ in problems(forged)}
 
 
 def test_a_record_that_was_edited_has_no_rank(store, tmp_path, call):
