@@ -20,7 +20,7 @@ from harness.records.files import finite
 from harness.records.record import Error, Metrics, Record, Status, empty_record
 from harness.records.spec import RunSpec
 from harness.records.store import Store
-from harness.training.distributed import ONE_DEVICE, OneDevice, on_ranks
+from harness.training.distributed import ONE_DEVICE, CannotShard, OneDevice, on_ranks
 from harness.training.published import score_published
 from harness.training.train import Stopped, train
 from zoo.ops import forms
@@ -149,7 +149,7 @@ def _record(job: Job, report: Report, stop: Callable[[], bool], ranks: OneDevice
         record = train(job.spec, task, size, suite=suite, folder=folder, report=report, stop=stop, **given)
         Record.from_dict(finite(record))  # or what is written could not be read, as without a number for its time
         return record
-    except Stopped:
+    except (Stopped, CannotShard):
         raise
     except Exception as error:
         if any(os.strerror(code) in str(error) for code in DISK):  # also in the words of what raises its own kind

@@ -305,6 +305,12 @@ class Limits(Strict):
     runs: Count = 20_000
     """The most runs and trials that the suite may make: beyond, it is refused."""
 
+    @model_validator(mode="after")
+    def _shards(self) -> Limits:
+        if self.shard and self.devices == 1:
+            raise ValueError("shard needs devices: 2 or more, over which a model is divided")
+        return self
+
     @property
     def bounds(self) -> Bounds:
         """What each run may use."""

@@ -27,15 +27,19 @@ from torch import nn
 from torch.optim import Optimizer
 
 from harness import machine
+from harness.errors import UserError
 from harness.isolation import tree
 from tasks.parts import Part
 from zoo.blocks.residual import Residual
 from zoo.contract import Model
-from zoo.types import Unsupported
 
 T = TypeVar("T")
 SETTLED = 0.2
 """Seconds until the death of a rank is seen, if another fails because of it."""
+
+
+class CannotShard(UserError):
+    """The model cannot be sharded, which is no result of it: without shards it can be trained."""
 
 
 class OneDevice:
@@ -170,7 +174,8 @@ class FullySharded(DataParallel):
 
         scalars = [name for name, parameter in model.named_parameters() if not parameter.dim()]
         if scalars:
-            raise Unsupported(f"parameters without dimensions cannot be sharded: {', '.join(scalars[:3])}; see limits")
+            names = ", ".join(scalars[:3])
+            raise CannotShard(f"parameters without dimensions cannot be sharded ({names}); leave out limits.shard")
         mesh = init_device_mesh(device.type, (self.count,))
         sharded = copy.deepcopy(model)
         for part in list(sharded.modules()):
@@ -327,6 +332,8 @@ def _be_rank(parent: int, pipe: Connection, join: Callable[[], T], work: Callabl
 def _join(rank: int, count: int, listener: socket.socket, shard: bool) -> DataParallel:
     """Join the process group of this machine: by gloo, and by NCCL where each rank has a GPU."""
     gpus = machine.cards()
+    if 0 < len(gpus) < count:
+        raise UserError(f"a run is to be trained on {count} GPUs; this process sees {len(gpus)}", file="limits.devices")
     if gpus:
         machine.settle(f"cuda:{rank}", None)
     for name in ("GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME"):
