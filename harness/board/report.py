@@ -18,7 +18,7 @@ from harness.records.files import write_atomic
 from harness.records.record import Error, Record
 from harness.records.signature import SIGNATURE, signer
 from harness.records.store import Store, baseline_key, default_root, named_by, stores
-from harness.suite.load import find_suite, load, read_suite
+from harness.suite.load import find_suite, load_without_code
 from harness.suite.loaded import LoadedSuite
 from zoo.registry import nearest
 
@@ -42,15 +42,13 @@ def of_suite(suite: str, overrides: tuple[str, ...] = (), root: Path | None = No
         UserError: there are no records yet.
     """
     try:
-        found = read_suite(suite, overrides)
+        found, loaded = load_without_code(suite, overrides)
     except UserError:
         stores = [Store(folder.name, folder.parent) for folder in ((root or default_root()) / suite, Path(suite))]
         if overrides or _is_suite(suite) or not (store := next((store for store in stores if store.exists()), None)):
             raise
         return of_store(store)
-    if found.plugins:  # code, which nobody asked to import
-        return of_store(Store(found.suite, root))
-    return with_records(load(suite, overrides), suite, root)
+    return with_records(loaded, suite, root) if loaded else of_store(Store(found.suite, root))
 
 
 def _is_suite(suite: str) -> bool:
@@ -153,12 +151,11 @@ def current_records(
     Raises:
         UserError: there are no records yet.
     """
-    found = read_suite(suite, overrides)
+    found, loaded = load_without_code(suite, overrides)
     store = Store(found.suite, root)
-    if found.plugins:
+    if loaded is None:
         described = store.described()
         return store, described, _with_finals(named_by(described, store.records()), _no_runs(store, store.suite))
-    loaded = load(suite, overrides)
     return store, loaded.described(()), _records(loaded, store, suite)
 
 
