@@ -13,12 +13,12 @@ from harness.board.model import Board
 from harness.errors import UserError
 from harness.execute.runner import baselines, current
 from harness.processes import no_collection
-from harness.records.checks import problems
+from harness.records.checks import older, problems
 from harness.records.files import write_atomic
 from harness.records.record import Error, Record
 from harness.records.signature import SIGNATURE, signer
 from harness.records.store import Store, baseline_key, default_root, named_by, stores
-from harness.suite.load import find_suite, load, read_suite
+from harness.suite.load import find_suite, load_without_code
 from harness.suite.loaded import LoadedSuite
 from zoo.registry import nearest
 
@@ -42,15 +42,13 @@ def of_suite(suite: str, overrides: tuple[str, ...] = (), root: Path | None = No
         UserError: there are no records yet.
     """
     try:
-        found = read_suite(suite, overrides)
+        found, loaded = load_without_code(suite, overrides)
     except UserError:
         stores = [Store(folder.name, folder.parent) for folder in ((root or default_root()) / suite, Path(suite))]
         if overrides or _is_suite(suite) or not (store := next((store for store in stores if store.exists()), None)):
             raise
         return of_store(store)
-    if found.plugins:  # code, which nobody asked to import
-        return of_store(Store(found.suite, root))
-    return with_records(load(suite, overrides), suite, root)
+    return with_records(loaded, suite, root) if loaded else of_store(Store(found.suite, root))
 
 
 def _is_suite(suite: str) -> bool:
@@ -153,12 +151,11 @@ def current_records(
     Raises:
         UserError: there are no records yet.
     """
-    found = read_suite(suite, overrides)
+    found, loaded = load_without_code(suite, overrides)
     store = Store(found.suite, root)
-    if found.plugins:
+    if loaded is None:
         described = store.described()
         return store, described, _with_finals(named_by(described, store.records()), _no_runs(store, store.suite))
-    loaded = load(suite, overrides)
     return store, loaded.described(()), _records(loaded, store, suite)
 
 
@@ -194,25 +191,25 @@ def _no_runs(store: Store, suite: str) -> UserError:
 def rank(suite: Mapping[str, Any], records: Iterable[Record], baselines: Iterable[Mapping[str, Any]]) -> Board:
     """Rank records as their suite, described by `LoadedSuite.described`, says; by name where it is unknown.
 
-    A record that cannot be as it says is shown as a run that failed, with the reason; of very many, a note says that
-    none was looked at.
+    A record that cannot be as it says is shown as a run that failed, with the reason. Those without a digest and
+    very many are not looked at; a note says so, but of what was published before there were digests.
     """
     known = [*records]
     order = [(task, track) for task, track in suite.get("order", ())]
     rules = {name: suite[name] for name in ("about", "reference", "targets", "only") if name in suite}
     many = len(known) > MOST_CHECKED
-    made = boards.make(
-        suite.get("suite", ""), known if many else map(_believed, known), baselines, order=order, **rules
-    )
-    note = f"{len(known):,} records, more than a board checks: they are shown as they say; zoobench verify checks them"
-    return replace(made, notes=[*made.notes, note]) if many else made
+    believed = known if many else map(_believed, known)
+    made = boards.make(suite.get("suite", ""), believed, baselines, order=order, **rules)
+    if unchecked := len(known) if many else sum(not (record.digest or older(record)) for record in known):
+        why = "too many for a board" if many else "as they have no digest"
+        note = f"{unchecked:,} of {len(known):,} records stand as they are, unchecked, {why}; see zoobench verify"
+        return replace(made, notes=[*made.notes, note])
+    return made
 
 
 def _believed(record: Record) -> Record:
     """The record, without scores if it is unsound."""
-    for what, why in problems(record):
-        if what == "digest" and not record.digest:
-            continue  # made before there were digests, perhaps
+    for what, why in problems(record) if record.digest else ():
         error, none = Error("Unsound", f"unsound record: {what}: {why}"), record.metrics.replace(valid={}, test={})
         return record.replace(status="failed", error=error, metrics=none, lm_eval=None)
     return record

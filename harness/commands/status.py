@@ -57,17 +57,16 @@ def status(suite: str | None, root: Path | None = None, overrides: tuple[str, ..
     from harness.plan.expand import expand
     from harness.records.record import count_statuses
     from harness.records.store import Store, stores
-    from harness.suite.load import load, read_suite
+    from harness.suite.load import load_without_code
 
     if suite is None:
         return [row for store in stores(root) if (row := _made(store))]
-    read = read_suite(suite, overrides)
+    read, loaded = load_without_code(suite, overrides)
     store = Store(read.suite, root)
-    if read.plugins:  # code, which nobody asked to import: the suite is what it was when it last ran
+    if loaded is None:  # the suite is what it was when it last ran
         listed = {*store.described().get("runs", ())}
         records, planned = [record for record in store.records() if record.run_id in listed], len(listed)
     else:
-        loaded = load(suite, overrides)
         records, planned = current(loaded, store), len(expand(loaded)) + trials.count(loaded)
     own = [record for record in records if store.made_here(record.run_id)]
     counts = count_statuses(own)

@@ -59,14 +59,8 @@ def _run(name: str) -> None:
         with suppress(Unsupported, ValueError):  # that role, or that size
             model, batch = subject.build(device), subject.example()
             optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
-            for precision in ("fp32", "bf16"):
-                descend(
-                    model.train(),
-                    [Part(batch)],
-                    loss,
-                    optimizer,
-                    autocast=machine.autocast(device, precision),
-                    clip=1.0,
-                )
+            for precision, dtype in (("fp32", torch.float32), ("bf16", torch.float32), ("fp32", torch.float64)):
+                model.train().to(dtype)  # the gates of a run compute in float64
+                descend(model, [Part(batch)], loss, optimizer, autocast=machine.autocast(device, precision), clip=1.0)
                 with torch.no_grad(), machine.autocast(device, precision):
                     model.eval()(batch)

@@ -191,7 +191,7 @@ class Recompute:
         size = self._size_of(record, task)
         if size is None:
             return False
-        run, due, since = self._begun(record, task, size), {point.steps: point.loss for point in record.curve}, []
+        run, due, since = self._begun(record, task, size), {point.steps: point for point in record.curve}, list[float]()
         most = min(most, most // STEPS * WORK // run.cost.flops)
         near = RESCORED if (record.provenance.device, run.precision) == ("cpu", "fp32") else 2 * TOLERANCE
         while run.used.steps < most and not rule.done(run.used, run.cost):
@@ -201,10 +201,13 @@ class Recompute:
                 if record.status not in ("diverged", "failed"):
                     yield "curve", f"its training ends here after {run.used.steps} steps: {error}"
                 return True
-            if run.used.steps in due:
-                known, mean = due[run.used.steps], sum(since) / len(since)
-                if known is None or not math.isclose(mean, known, rel_tol=near):
-                    yield "curve", f"loses {mean:g} by step {run.used.steps} here, not {known}"
+            if point := due.get(run.used.steps):
+                mean = sum(since) / len(since)
+                if point.loss is None or not math.isclose(mean, point.loss, rel_tol=near):
+                    yield "curve", f"loses {mean:g} by step {point.steps} here, not {point.loss}"
+                    return True
+                if other := self._other(run, record.spec, "valid", point.valid or {}):
+                    yield "curve", f"{other} after {point.steps} steps"
                     return True
                 since.clear()
         if not rule.done(run.used, run.cost):
@@ -213,11 +216,17 @@ class Recompute:
             yield "record", f"its status is {record.status}; here it ends well"
             return True
         for split in ("tune", "valid", "test"):
-            scores = self._scored(record.spec, task, run.model, split) if record.metrics.on(split) else {}
-            for name, value in record.metrics.on(split).items():
-                if value is not None and not math.isclose(value, scores[name], rel_tol=TOLERANCE, abs_tol=TOLERANCE):
-                    yield "scores", f"{name} is {scores[name]:g} on {split} here, not {value:g}"
+            if other := self._other(run, record.spec, split, record.metrics.on(split)):
+                yield "scores", other
         return True
+
+    def _other(self, run: "_Begun", spec: RunSpec, split: Split, claimed: Scores) -> str:
+        """The first of these scores that the model as it stands does not have; empty where it has all."""
+        scores = self._scored(spec, run.task, run.model, split) if claimed else {}
+        for name, value in claimed.items():
+            if value is not None and not math.isclose(value, scores[name], rel_tol=TOLERANCE, abs_tol=TOLERANCE):
+                return f"{name} is {scores[name]:g} on {split} here, not {value:g}"
+        return ""
 
     def _size_of(self, record: Record, task: Task) -> Size | None:
         """The size of a run that began, as its record has it or as it is solved here; None of any other."""

@@ -63,6 +63,22 @@ def load(
     code = [where for _, where in loaded.plugins if not where.endswith(".py") or Path(where).is_file()]
     check_trust(code, trusted=loaded.trusted or named, error=error)
     _load_plugins(loaded, wary=to_run)
+    return _checked(loaded)
+
+
+def load_without_code(suite: str, overrides: tuple[str, ...] = ()) -> tuple[Suite, LoadedSuite | None]:
+    """A suite as its files state it, and loaded; None where it names plug-ins, which nobody asked to import.
+
+    Raises:
+        UserError: with the file, the line, the key, and the nearest right name.
+    """
+    source, folder = _merged(suite, overrides)
+    loaded = LoadedSuite(_parse(source), [], source, folder)
+    return loaded.suite, None if loaded.plugins else _checked(loaded)
+
+
+def _checked(loaded: LoadedSuite) -> LoadedSuite:
+    """A suite whose plug-ins are imported, with its tasks."""
     check_architectures(loaded)
     check_count(loaded)
     loaded.tasks.extend(_resolved(loaded, index, entry) for index, entry in enumerate(loaded.suite.tasks))

@@ -77,7 +77,7 @@ def load(where: str, *, plugins: str | Sequence[str] = ()) -> Model:
         hint = _hint(description.get("made")) if "unknown architecture" in str(error) else ""
         raise PretrainedError(f"{folder}: {error.args[0]}{hint}") from None
     try:
-        open_regular(folder / "model.safetensors").close()
+        open_regular(folder / "model.safetensors").close()  # a pipe would be waited for
         load_model(model, folder / "model.safetensors")
     except Exception as error:  # of safetensors, or torch's list of all that does not fit
         files.fit(model, files.read(folder / "model.safetensors"), folder)
